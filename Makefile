@@ -1,0 +1,70 @@
+# Everything a person types. `make help` lists it.
+
+GO       ?= go
+BUILD    := build
+VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+LDFLAGS  := -s -w -X github.com/BitBoxSwiss/bitbox-base/internal/version.Software=$(VERSION)
+# No cgo anywhere: the binaries depend on nothing but the kernel.
+export CGO_ENABLED ?= 0
+
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+FUZZTIME    ?= 1m
+# The state of `make run`.
+DEV_STATE   ?= .dev/base
+
+.PHONY: help
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+.PHONY: build
+build: ## build both binaries for this machine into build/
+	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BUILD)/ ./cmd/...
+
+.PHONY: run
+run: build ## start a whole Base in this terminal, on this machine only
+	@echo
+	@echo "A Base starts below. In a second terminal, type:"
+	@echo
+	@echo "    ./$(BUILD)/bitbox-app pair"
+	@echo
+	@echo "then accept the number and compare the code here. Ctrl-C ends the Base; its state stays in $(DEV_STATE)."
+	@echo
+	@./$(BUILD)/bitbox-base dev --state $(DEV_STATE)
+
+.PHONY: demo
+demo: build ## the whole story without a hand: discover, pair, use, revoke
+	$(GO) run ./demo
+
+.PHONY: test
+test: ## every test; as root also those against the real servers
+	./scripts/setup-tests
+	$(GO) build ./...
+	./scripts/test
+
+.PHONY: bench
+bench: ## our figures beside a rival's, from the same run
+	$(GO) run ./bench
+
+.PHONY: fuzz
+fuzz: ## run each fuzz target for FUZZTIME (1m)
+	./scripts/fuzz $(FUZZTIME)
+
+.PHONY: lint
+lint: ## format, vet, staticcheck, shell scripts, modules, generated code
+	./scripts/lint $(STATICCHECK)
+
+.PHONY: cross
+cross: ## build for every platform that is supported
+	./scripts/cross $(BUILD)
+
+.PHONY: generate
+generate: ## make the protobuf code anew (needs protoc: apt-get install protobuf-compiler libprotobuf-dev)
+	./scripts/generate api
+
+.PHONY: dependencies
+dependencies: ## write the list of what each binary links anew
+	$(GO) test ./test/repository -run TestEachBinaryLinksTheListedPackagesOnly -update
+
+.PHONY: clean
+clean: ## remove what was built (not the state of `make run`)
+	rm -rf $(BUILD)

@@ -1,0 +1,198 @@
+// Package repository holds the tests of the repository itself: what its
+// packages, dependencies and documents must have.
+package repository
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"go/doc"
+	"go/parser"
+	"go/token"
+	"io"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/BitBoxSwiss/bitbox-base/test/repository/claims"
+)
+
+const (
+	root   = "../.."
+	module = "github.com/BitBoxSwiss/bitbox-base"
+)
+
+var update = flag.Bool("update", false, "write the lists of dependencies anew")
+
+// listed is what `go list -json` says of a package.
+type listed struct {
+	ImportPath string
+	Dir        string
+	Standard   bool
+	GoFiles    []string
+	Module     *struct{ Path string }
+}
+
+func goList(t *testing.T, env []string, args ...string) []listed {
+	t.Helper()
+	command := exec.Command("go", append([]string{"list", "-json=ImportPath,Dir,Standard,GoFiles,Module"}, args...)...)
+	command.Dir = root
+	command.Env = append(os.Environ(), env...)
+	command.Stderr = os.Stderr
+	out, err := command.Output()
+	if err != nil {
+		t.Fatalf("%v: %v", command.Args, err)
+	}
+	var packages []listed
+	for decoder := json.NewDecoder(bytes.NewReader(out)); ; {
+		var p listed
+		if err := decoder.Decode(&p); errors.Is(err, io.EOF) {
+			return packages
+		} else if err != nil {
+			t.Fatalf("output of %v: %v", command.Args, err)
+		}
+		packages = append(packages, p)
+	}
+}
+
+func TestEachPackageSaysWhatItIs(t *testing.T) {
+	for _, p := range goList(t, nil, "./...") {
+		if len(p.GoFiles) == 0 || strings.HasPrefix(p.ImportPath, module+"/api/") {
+			continue // tests only, or generated
+		}
+		synopsis := ""
+		for _, file := range p.GoFiles {
+			parsed, err := parser.ParseFile(token.NewFileSet(), filepath.Join(p.Dir, file), nil, parser.PackageClauseOnly|parser.ParseComments)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if parsed.Doc != nil {
+				synopsis += new(doc.Package).Synopsis(parsed.Doc.Text())
+			}
+		}
+		if synopsis == "" {
+			t.Errorf("%s has no package comment", p.ImportPath)
+		}
+		switch name := p.ImportPath[strings.LastIndex(p.ImportPath, "/")+1:]; name {
+		case "util", "utils", "common", "helper", "helpers", "misc":
+			t.Errorf("%s: a package is a noun that says what is in it", p.ImportPath)
+		}
+	}
+}
+
+// linked returns the packages outside the standard library and this module
+// that a binary links, one a line, with their modules.
+func linked(t *testing.T, binary, goos, goarch string) (packages string, modules []string) {
+	t.Helper()
+	var lines []string
+	for _, p := range goList(t, []string{"GOOS=" + goos, "GOARCH=" + goarch, "CGO_ENABLED=0"}, "-deps", "./cmd/"+binary) {
+		if p.Standard || p.Module == nil || p.Module.Path == module {
+			continue
+		}
+		lines = append(lines, p.ImportPath)
+		modules = append(modules, p.Module.Path)
+	}
+	slices.Sort(lines)
+	slices.Sort(modules)
+	return strings.Join(lines, "\n") + "\n", slices.Compact(modules)
+}
+
+// What a binary links is its attack surface: a new package must show up in the
+// diff of a checked-in list.
+func TestEachBinaryLinksTheListedPackagesOnly(t *testing.T) {
+	for _, binary := range []string{"bitbox-base", "bitbox-app"} {
+		got, modules := linked(t, binary, "linux", "amd64")
+		file := filepath.Join(root, "cmd", binary, "dependencies.txt")
+		if *update {
+			if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		want, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got != string(want) {
+			t.Errorf("%s links other packages than %s lists; if that is meant, run `make dependencies` and give a new module its sentence in docs/dependencies.md. Linked now:\n%s", binary, file, got)
+		}
+		sentences, err := os.ReadFile(filepath.Join(root, "docs", "dependencies.md"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range modules {
+			if !bytes.Contains(sentences, []byte("`"+m+"`")) {
+				t.Errorf("%s links %s, which has no sentence in docs/dependencies.md", binary, m)
+			}
+		}
+	}
+}
+
+// That the tests named there ran and passed is checked after each run of all
+// tests by the command test/ran.
+func TestEachSecurityClaimNamesTestsThatExist(t *testing.T) {
+	table, err := os.ReadFile(filepath.Join(root, "docs", "security-claims.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	exists := map[string]bool{}
+	function := regexp.MustCompile(`(?m)^func (Test[A-Za-z0-9_]+)\(`)
+	walk(t, func(path string, content []byte) {
+		if strings.HasSuffix(path, "_test.go") {
+			for _, match := range function.FindAllSubmatch(content, -1) {
+				exists[string(match[1])] = true
+			}
+		}
+	})
+	names := claims.Tests(string(table))
+	if len(names) == 0 {
+		t.Error("the table names no test")
+	}
+	for _, name := range names {
+		if !exists[name] {
+			t.Errorf("docs/security-claims.md names %s, which does not exist", name)
+		}
+	}
+}
+
+// Links between documents, and from documents to files, must lead somewhere.
+func TestDocumentsLinkToWhatExists(t *testing.T) {
+	link := regexp.MustCompile(`\]\(([^)#:]+)(#[^)]*)?\)`)
+	walk(t, func(path string, content []byte) {
+		if filepath.Ext(path) != ".md" {
+			return
+		}
+		for _, match := range link.FindAllSubmatch(content, -1) {
+			target := filepath.Join(filepath.Dir(path), string(match[1]))
+			if _, err := os.Stat(target); err != nil {
+				t.Errorf("%s links to %s: %v", path, match[1], err)
+			}
+		}
+	})
+}
+
+// walk calls f with each file of the repository.
+func walk(t *testing.T, f func(path string, content []byte)) {
+	t.Helper()
+	out, err := exec.Command("git", "-C", root, "ls-files", "--cached", "--others", "--exclude-standard").Output()
+	if err != nil {
+		t.Fatal(fmt.Errorf("list the repository's files: %w", err))
+	}
+	for _, name := range strings.Fields(string(out)) {
+		path := filepath.Join(root, name)
+		content, err := os.ReadFile(path)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // deleted, not yet committed
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		f(path, content)
+	}
+}
