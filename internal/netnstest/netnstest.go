@@ -1,0 +1,94 @@
+// Package netnstest gives a test binary, or the demonstration, a network of its
+// own: a fresh network namespace with a loopback interface and one interface
+// "lan0" that carries multicast and leads nowhere. What runs in it is announced
+// to nobody, and what listens in it is reached by nobody.
+//
+// A test package uses it so:
+//
+//	func TestMain(m *testing.M) { netnstest.Main(m) }
+//
+//	func TestSomething(t *testing.T) {
+//		netnstest.Require(t)
+//		...
+//	}
+//
+// The namespace is made for a second process of the same binary, not for a
+// thread, so that everything the test starts is in it too. It needs Linux, and
+// root or the right to make user namespaces, and the command ip(8).
+package netnstest
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+)
+
+// Interface is the name of the interface that plays the local network.
+const Interface = "lan0"
+
+// The addresses of Interface.
+var (
+	IPv4 = netip.MustParsePrefix("10.77.0.1/24")
+	IPv6 = netip.MustParsePrefix("fd77::1/64")
+)
+
+// ErrUnavailable is wrapped by the error of Enter when this machine gives no
+// network namespace.
+var ErrUnavailable = errors.New("no private network namespace can be made here")
+
+// variable names the environment variable that tells the second process where
+// it came from: the identity of the first one's namespace. The second process
+// refuses to set anything up in that one.
+const variable = "BITBOX_NETNSTEST_OUTSIDE"
+
+// outside is why this process is not in a namespace of its own, nil if it is.
+var outside = fmt.Errorf("%w: TestMain does not call netnstest.Main", ErrUnavailable)
+
+// Enter runs this program once more, with the same arguments and in a fresh
+// network namespace, waits for it and returns its exit code; done is true then.
+// In the second process it sets the interfaces up and returns with done false:
+// the program goes on, inside. An error that wraps ErrUnavailable means that
+// nothing was run.
+func Enter() (exitCode int, done bool, err error) {
+	if from := os.Getenv(variable); from != "" {
+		return 0, false, setUp(from)
+	}
+	return reexec()
+}
+
+// Main is for TestMain. It runs the tests in a fresh network namespace and ends
+// the process. Where no namespace can be made it runs them nevertheless, and
+// each that calls Require is skipped.
+func Main(m interface{ Run() int }) { os.Exit(Run(m)) }
+
+// Run is Main without the end of the process.
+func Run(m interface{ Run() int }) int {
+	code, done, err := Enter()
+	switch {
+	case done:
+		return code
+	case err != nil && !errors.Is(err, ErrUnavailable):
+		fmt.Fprintln(os.Stderr, "netnstest:", err)
+		return 1
+	}
+	outside = err
+	return m.Run()
+}
+
+// Require skips a test that needs the private network where there is none. In
+// CI (environment variable CI) the test fails instead: there it must run.
+func Require(t interface {
+	Helper()
+	Skip(args ...any)
+	Fatal(args ...any)
+}) {
+	t.Helper()
+	switch {
+	case outside == nil:
+	case os.Getenv("CI") != "":
+		t.Fatal(outside)
+	default:
+		t.Skip(outside)
+	}
+}
