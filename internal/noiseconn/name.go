@@ -1,0 +1,73 @@
+package noiseconn
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+const (
+	// MaxNameSize is the most bytes a name may have, that of an mDNS label.
+	MaxNameSize = 63
+
+	// A name on the wire is its length (1) and its bytes, zero padded to 63.
+	nameFieldSize = 1 + MaxNameSize
+)
+
+// forbidden are the characters a name must not have: controls; what is invisible
+// or changes the order of what stands around it (bidirectional marks are in Cf);
+// line ends; and private use, which shows anything.
+var forbidden = []*unicode.RangeTable{
+	unicode.Cc, unicode.Cf, unicode.Co, unicode.Zl, unicode.Zp,
+	unicode.Other_Default_Ignorable_Code_Point, unicode.Noncharacter_Code_Point,
+}
+
+// CheckName tells whether a name of a Base or an App may be taken, shown and
+// logged: 1 to 63 bytes of valid UTF-8 without control, format, invisible or
+// private characters, and without space at either end. What comes from the
+// network must pass it; it stays untrusted text all the same.
+func CheckName(name string) error {
+	switch {
+	case name == "":
+		return errors.New("the name is empty; choose one of 1 to 63 bytes")
+	case len(name) > MaxNameSize:
+		return fmt.Errorf("the name has %d bytes; at most %d fit", len(name), MaxNameSize)
+	case !utf8.ValidString(name):
+		return errors.New("the name is not valid UTF-8")
+	case strings.TrimSpace(name) != name:
+		return errors.New("the name begins or ends with a space")
+	}
+	for _, r := range name {
+		if unicode.In(r, forbidden...) {
+			return fmt.Errorf("the name contains the character %U, which is invisible or a control character; leave it out", r)
+		}
+	}
+	return nil
+}
+
+func appendName(b []byte, name string) ([]byte, error) {
+	if err := CheckName(name); err != nil {
+		return nil, err
+	}
+	var field [nameFieldSize]byte
+	field[0] = byte(len(name))
+	copy(field[1:], name)
+	return append(b, field[:]...), nil
+}
+
+// parseName takes a field of nameFieldSize bytes.
+func parseName(field []byte) (string, error) {
+	length := int(field[0])
+	if length > MaxNameSize {
+		return "", fmt.Errorf("the length of the name is %d; at most %d is possible", length, MaxNameSize)
+	}
+	for _, b := range field[1+length:] {
+		if b != 0 {
+			return "", errors.New("the name is not padded with zeros")
+		}
+	}
+	name := string(field[1 : 1+length])
+	return name, CheckName(name)
+}

@@ -1,0 +1,176 @@
+// Package noiseconn is the secure channel between a Base and an App: two Noise
+// handshakes, the records that follow them, and the payloads of a pairing.
+//
+// # Handshakes
+//
+// Pairing is Noise_XXpsk3_25519_ChaChaPoly_SHA256, connecting is
+// Noise_IKpsk2_25519_ChaChaPoly_SHA256. Both are hybrid: the secret of an
+// ephemeral ML-KEM-768 goes into the psk, so that what is recorded today stays
+// closed to a quantum computer later.
+//
+//	pairing      App                        Base
+//	  P1         NewPairInitiator, P1  -->  NewPairResponder
+//	  P2                       ReadP2  <--  WriteP2
+//	  P3                      WriteP3  -->  ReadP3
+//
+//	connecting   App                        Base
+//	  R1     NewConnectInitiator, R1   -->  CheckMAC1, NewConnectResponder
+//	  R2                       ReadR2  <--  WriteR2
+//
+// The machines do no I/O. Each works once: after the last step, after any error
+// and after a step out of turn the state is gone and every call fails. They
+// must not be used by two goroutines at once.
+//
+// # Records
+//
+// The Transport that comes out of a handshake carries a Conn, which is a
+// net.Conn with records, rekeying and an authenticated end of stream.
+//
+// # Secrets
+//
+// Keys are secret.Key types. Whatever else is secret in an exported struct
+// stands behind a function, where package fmt does not look.
+//
+// The layout of every message is in docs/protocol.md, and
+// docs/protocol.vectors.json has an example of each.
+package noiseconn
+
+import (
+	"crypto/ecdh"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/BitBoxSwiss/bitbox-base/internal/secret"
+)
+
+// ProtocolVersion is the version of the protocol, as announced by mDNS and
+// named in the prologues.
+const ProtocolVersion = 1
+
+// KeySize is the length of every key, public or secret, in bytes.
+const KeySize = secret.Size
+
+// Sizes of the handshake messages in bytes. They follow from X25519 (32), the
+// AEAD tag (16), and ML-KEM-768: encapsulation key 1184, ciphertext 1088.
+const (
+	P1Size = 32 + 1184 + 16                    // e | enc(ek)
+	P2Size = 32 + (32 + 16) + (1088 + 32) + 16 // e | enc(s) | enc(ct | C)
+	P3Size = (32 + 16) + P3PayloadSize + 16    // enc(s) | enc(payload)
+	R1Size = 16 + 32 + (32 + 16) + 1184 + 8 + 16
+	R2Size = 1088 + 32 + 1 + 16
+)
+
+type (
+	pairKind      struct{}
+	discoveryKind struct{}
+	mac1Kind      struct{}
+)
+
+// PairKey is K_pair: what Base and App share from a pairing on.
+type PairKey = secret.Key[pairKind]
+
+// DiscoveryKey is K_disc: what lets paired Apps recognise a Base in mDNS.
+type DiscoveryKey = secret.Key[discoveryKind]
+
+// MAC1Key is what R1's mac1 is computed with. MAC1KeyOf derives it from a
+// PairKey.
+type MAC1Key = secret.Key[mac1Kind]
+
+// GeneratePairKey reads a new PairKey from random; nil means the system's
+// generator.
+func GeneratePairKey(random io.Reader) (PairKey, error) { return secret.Generate[pairKind](random) }
+
+// ParsePairKey copies the 32 bytes of a stored PairKey.
+func ParsePairKey(b []byte) (PairKey, error) { return secret.New[pairKind](b) }
+
+// GenerateDiscoveryKey reads a new DiscoveryKey from random; nil means the
+// system's generator.
+func GenerateDiscoveryKey(random io.Reader) (DiscoveryKey, error) {
+	return secret.Generate[discoveryKind](random)
+}
+
+// ParseDiscoveryKey copies the 32 bytes of a stored DiscoveryKey.
+func ParseDiscoveryKey(b []byte) (DiscoveryKey, error) { return secret.New[discoveryKind](b) }
+
+type staticKind struct{}
+
+// StaticKey is an X25519 private key, the identity of a Base or of one pairing
+// of an App. It is a secret.Key, and keeps the key in its parsed form as well:
+// parsing computes the public key, which costs as much as a Diffie-Hellman.
+// The zero StaticKey is empty.
+type StaticKey struct {
+	secret.Key[staticKind]
+	parsed hidden[*ecdh.PrivateKey]
+}
+
+// GenerateStatic reads a new StaticKey from random; nil means the system's
+// generator.
+func GenerateStatic(random io.Reader) (StaticKey, error) {
+	key, err := secret.Generate[staticKind](random)
+	if err != nil {
+		return StaticKey{}, fmt.Errorf("generate a static key: %w", err)
+	}
+	return parseStatic(key)
+}
+
+// ParseStatic copies the 32 bytes of a stored StaticKey.
+func ParseStatic(b []byte) (StaticKey, error) {
+	key, err := secret.New[staticKind](b)
+	if err != nil {
+		return StaticKey{}, fmt.Errorf("parse a static key: %w", err)
+	}
+	return parseStatic(key)
+}
+
+func parseStatic(key secret.Key[staticKind]) (StaticKey, error) {
+	parsed, err := ecdh.X25519().NewPrivateKey(key.Expose())
+	if err != nil {
+		return StaticKey{}, fmt.Errorf("parse a static key: %w", err)
+	}
+	return StaticKey{Key: key, parsed: hide(parsed)}, nil
+}
+
+// errEmptyStatic is a mistake of the caller.
+var errEmptyStatic = errors.New("the static key is empty; generate or parse one first")
+
+// PublicKey is an X25519 public key. It is comparable.
+type PublicKey [KeySize]byte
+
+// String returns the key in hexadecimal.
+func (k PublicKey) String() string { return hex.EncodeToString(k[:]) }
+
+// ParsePublicKey copies a public key, which must be exactly 32 bytes long.
+// Keys of low order are found out by the handshake, which refuses them.
+func ParsePublicKey(b []byte) (PublicKey, error) {
+	if len(b) != KeySize {
+		return PublicKey{}, fmt.Errorf("a public key has %d bytes, not %d", KeySize, len(b))
+	}
+	return PublicKey(b), nil
+}
+
+// PublicOf returns the public key that belongs to a StaticKey. It fails only
+// for an empty one.
+func PublicOf(static StaticKey) (PublicKey, error) {
+	if static.Empty() {
+		return PublicKey{}, errEmptyStatic
+	}
+	return PublicKey(static.parsed().PublicKey().Bytes()), nil
+}
+
+// orSystem replaces a missing source of randomness by the system's.
+func orSystem(random io.Reader) io.Reader {
+	if random == nil {
+		return rand.Reader
+	}
+	return random
+}
+
+// hidden keeps a value where package fmt does not look: behind a function. It
+// prints the bytes of unexported fields, and even follows pointers to them when
+// the verb does not fit (see package secret).
+type hidden[T any] func() T
+
+func hide[T any](value T) hidden[T] { return func() T { return value } }
