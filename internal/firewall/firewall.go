@@ -1,0 +1,292 @@
+// Package firewall is the Base's packet filter: what it should say, and
+// whether the live one says it.
+//
+// One Policy becomes the text for iptables-restore and for ip6tables-restore,
+// so that the two families cannot differ by accident. Everything is dropped
+// that no rule accepts, in all three directions; what may leave is decided by
+// the user who sends it.
+//
+// No rule matches a source port: whoever sends a packet chooses it.
+//
+// The text is written exactly as iptables-save prints it (with names of users
+// where that prints numbers). Comparing it with the live filter is then a
+// comparison of lines, see Diff. What iptables-save does not show stands in
+// ForeignTables.
+package firewall
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// Users that have rules of their own.
+const (
+	ProxyUser      = "www-data"    // NGINX
+	MiddlewareUser = "bitbox-base" // has no network at all; see its unit
+	MDNSUser       = "avahi"
+)
+
+// Limits on what one address may ask of a port, before any of our processes
+// is woken. An address is one IPv4 address, or an IPv6 /64: a network gives
+// each of its hosts as many IPv6 addresses as it likes.
+const (
+	// HeldConnections is how many TCP connections an address may hold to one
+	// port. Apps need one each.
+	HeldConnections = 16
+	// NewPerSecond and NewBurst bound how many TCP connections an address
+	// opens to a port.
+	NewPerSecond = 20
+	NewBurst     = 40
+	// SSHHeldConnections and SSHNewPerMinute are the same for SSH, where
+	// nobody has a reason to come often.
+	SSHHeldConnections = 4
+	SSHNewPerMinute    = 20
+)
+
+// Protocol is a transport protocol, as iptables names it.
+type Protocol string
+
+// The transport protocols that have ports.
+const (
+	TCP Protocol = "tcp"
+	UDP Protocol = "udp"
+)
+
+// Egress lets one user's processes begin to talk to one port of anybody.
+type Egress struct {
+	User     string   // a system user that exists; else the filter does not load, and nothing starts
+	Protocol Protocol // TCP or UDP
+	Port     uint16   // destination; 0 means all of them (tor and bitcoind)
+}
+
+// Policy is what the packet filter has to allow beside what every Base needs.
+type Policy struct {
+	// Entry is the TCP port of the single entry (NGINX). Required.
+	Entry uint16
+	// Extra are TCP ports of extra APIs that have a port of their own.
+	Extra []uint16
+	// SSH is the port of sshd while it is leased; 0 means closed.
+	SSH uint16
+	// Upstream are the TCP ports on loopback that NGINX may connect to. It
+	// reaches nothing else, neither on loopback nor outside.
+	Upstream []uint16
+	// Egress is what the posture opens outwards beside the Base's own needs.
+	Egress []Egress
+}
+
+// ownEgress is what a Debian that keeps itself current and in time needs.
+// NGINX and the Middleware are not in it: they begin no connection.
+var ownEgress = []Egress{
+	{"_apt", TCP, 53}, {"_apt", UDP, 53}, // names, where no local resolver answers
+	{"_apt", TCP, 80}, {"_apt", TCP, 443}, // Debian's mirrors
+	{"systemd-resolve", TCP, 53}, {"systemd-resolve", UDP, 53},
+	{"systemd-timesync", TCP, 53}, {"systemd-timesync", UDP, 53},
+	{"systemd-timesync", UDP, 123},
+}
+
+// Rules are the two files of a Policy.
+type Rules struct {
+	V4 string // for iptables-restore
+	V6 string // for ip6tables-restore
+}
+
+// Render writes the rules of a policy. It fails if a port or a user in it
+// cannot be.
+func Render(p Policy) (Rules, error) {
+	if err := p.check(); err != nil {
+		return Rules{}, err
+	}
+	return Rules{V4: render(p, v4), V6: render(p, v6)}, nil
+}
+
+func (p Policy) check() error {
+	if p.Entry == 0 {
+		return errors.New("render the packet filter: the port of the entry is 0; it must be 1 to 65535")
+	}
+	open := append([]uint16{p.Entry}, p.Extra...)
+	if p.SSH != 0 {
+		open = append(open, p.SSH)
+	}
+	seen := map[uint16]bool{}
+	for _, port := range open {
+		if port == 0 || seen[port] {
+			return fmt.Errorf("render the packet filter: port %d is 0 or opened twice (entry %d, extra %d, SSH %d)", port, p.Entry, p.Extra, p.SSH)
+		}
+		seen[port] = true
+	}
+	if slices.Contains(p.Upstream, 0) {
+		return errors.New("render the packet filter: port 0 is given as an upstream of the proxy")
+	}
+	for _, e := range p.Egress {
+		if e.Protocol != TCP && e.Protocol != UDP {
+			return fmt.Errorf("render the packet filter: the protocol %q of user %q is neither tcp nor udp", e.Protocol, e.User)
+		}
+		if err := checkUser(e.User); err != nil {
+			return err
+		}
+		switch e.User {
+		case ProxyUser, MiddlewareUser:
+			return fmt.Errorf("render the packet filter: %s faces strangers and may begin no connection", e.User)
+		case "root":
+			return errors.New("render the packet filter: root would stand for every service that has no user of its own; give it one")
+		}
+	}
+	return nil
+}
+
+// checkUser accepts what adduser(8) gives a system user, so that a name can
+// neither end a rule nor be taken for a number.
+func checkUser(name string) error {
+	valid := name != "" && len(name) <= 32
+	for i, r := range name {
+		letter := r == '_' || r >= 'a' && r <= 'z'
+		valid = valid && (letter || i > 0 && (r == '-' || r >= '0' && r <= '9'))
+	}
+	if !valid {
+		return fmt.Errorf("render the packet filter: %q is not the name of a system user (lower case letters, digits, - and _, at most 32)", name)
+	}
+	return nil
+}
+
+// family holds what differs between IPv4 and IPv6.
+type family struct {
+	six bool
+	// refusal is how a local process learns that it may not send.
+	refusal string
+	// mask is the part of an address that counts as one peer.
+	mask string
+	// ratePeer is the same for hashlimit; empty is a whole address.
+	ratePeer string
+	// mdns is the multicast group of RFC 6762.
+	mdns string
+	// dhcpServer is the port of DHCP servers.
+	dhcpServer int
+}
+
+var (
+	v4 = family{refusal: "icmp-port-unreachable", mask: "32", mdns: "224.0.0.251/32", dhcpServer: 67}
+	v6 = family{six: true, refusal: "icmp6-port-unreachable", mask: "64", ratePeer: " --hashlimit-srcmask 64", mdns: "ff02::fb/128", dhcpServer: 547}
+)
+
+func render(p Policy, f family) string {
+	b := &builder{}
+	b.comment("Rendered by bitbox-base; changes are found by the audit and undone.")
+	b.line("*filter")
+	b.line(":INPUT DROP [0:0]")
+	b.line(":FORWARD DROP [0:0]")
+	b.line(":OUTPUT DROP [0:0]")
+
+	b.comment("The machine itself, and answers to what left it.")
+	b.line("-A INPUT -i lo -j ACCEPT")
+	b.line("-A INPUT -m conntrack --ctstate INVALID -j DROP")
+	b.line("-A INPUT -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT")
+
+	if f.six {
+		b.comment("Without these there is no IPv6 (RFC 4890): errors, router and neighbour discovery from this link only, multicast queries.")
+		for kind := 1; kind <= 4; kind++ {
+			b.line("-A INPUT -p ipv6-icmp -m icmp6 --icmpv6-type %d -j ACCEPT", kind)
+		}
+		b.line("-A INPUT -s fe80::/10 -p ipv6-icmp -m icmp6 --icmpv6-type 130 -m limit --limit 10/sec -j ACCEPT")
+		for kind := 134; kind <= 136; kind++ {
+			b.line("-A INPUT -p ipv6-icmp -m icmp6 --icmpv6-type %d -m hl --hl-eq 255 -j ACCEPT", kind)
+		}
+		b.comment("Ping, for who looks for a fault in the network.")
+		b.line("-A INPUT -p ipv6-icmp -m icmp6 --icmpv6-type 128 -m limit --limit 10/sec -j ACCEPT")
+		b.comment("What a DHCPv6 server of this link answers.")
+		b.line("-A INPUT -s fe80::/10 -d fe80::/10 -p udp -m udp --dport 546 -j ACCEPT")
+	} else {
+		b.comment("Switches forward mDNS only to who answers their multicast queries.")
+		b.line("-A INPUT -d 224.0.0.1/32 -p igmp -m limit --limit 10/sec -j ACCEPT")
+		b.comment("Ping, for who looks for a fault in the network.")
+		b.line("-A INPUT -p icmp -m icmp --icmp-type 8 -m limit --limit 10/sec -j ACCEPT")
+		b.comment("What a DHCP server answers to a broadcast.")
+		b.line("-A INPUT -p udp -m udp --dport 68 -j ACCEPT")
+	}
+
+	b.comment("mDNS, on its multicast group only.")
+	b.line("-A INPUT -d %s -p udp -m udp --dport 5353 -m hashlimit --hashlimit-upto 50/sec --hashlimit-burst 100 --hashlimit-mode srcip --hashlimit-name mdns%s -j ACCEPT", f.mdns, f.ratePeer)
+
+	b.comment("The entry, and extra APIs with a port of their own.")
+	for _, port := range append([]uint16{p.Entry}, sorted(p.Extra)...) {
+		b.open(f, port, HeldConnections, strconv.Itoa(NewPerSecond)+"/sec", NewBurst)
+	}
+	if p.SSH != 0 {
+		b.comment("SSH, while it is leased.")
+		b.open(f, p.SSH, SSHHeldConnections, strconv.Itoa(SSHNewPerMinute)+"/min", SSHNewPerMinute)
+	}
+
+	b.comment("The proxy faces strangers: even on loopback it begins only what it is there for.")
+	for _, port := range sorted(p.Upstream) {
+		b.line("-A OUTPUT -o lo -p tcp -m owner --uid-owner %s -m conntrack --ctstate NEW -m tcp --dport %d -j ACCEPT", ProxyUser, port)
+	}
+	b.line("-A OUTPUT -o lo -m owner --uid-owner %s -m conntrack --ctstate NEW -j REJECT --reject-with %s", ProxyUser, f.refusal)
+	b.line("-A OUTPUT -o lo -j ACCEPT")
+	b.line("-A OUTPUT -m conntrack --ctstate INVALID -j DROP")
+	b.line("-A OUTPUT -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT")
+
+	if f.six {
+		b.comment("Router and neighbour discovery, membership of multicast groups.")
+		for _, kind := range []int{133, 135, 136, 131, 132, 143} {
+			b.line("-A OUTPUT -p ipv6-icmp -m icmp6 --icmpv6-type %d -j ACCEPT", kind)
+		}
+	} else {
+		b.comment("Membership of multicast groups.")
+		b.line("-A OUTPUT -d 224.0.0.0/24 -p igmp -j ACCEPT")
+	}
+	b.comment("DHCP: systemd-networkd, and dhclient, which is root.")
+	for _, user := range []string{"root", "systemd-network"} {
+		b.line("-A OUTPUT -p udp -m owner --uid-owner %s -m udp --dport %d -j ACCEPT", user, f.dhcpServer)
+	}
+	b.comment("mDNS, to its multicast group only.")
+	b.line("-A OUTPUT -d %s -p udp -m owner --uid-owner %s -m udp --dport 5353 -j ACCEPT", f.mdns, MDNSUser)
+
+	b.comment("Names, time and Debian's updates.")
+	for _, e := range ownEgress {
+		b.egress(e)
+	}
+	if len(p.Egress) > 0 {
+		b.comment("What the posture opens.")
+		egress := slices.Clone(p.Egress)
+		slices.SortFunc(egress, func(a, b Egress) int {
+			return strings.Compare(fmt.Sprint(a.User, " ", a.Protocol, 100000+int(a.Port)), fmt.Sprint(b.User, " ", b.Protocol, 100000+int(b.Port)))
+		})
+		for _, e := range slices.Compact(egress) {
+			b.egress(e)
+		}
+	}
+	b.comment("A refused program should fail at once rather than wait.")
+	b.line("-A OUTPUT -j REJECT --reject-with %s", f.refusal)
+	b.line("COMMIT")
+	return b.String()
+}
+
+type builder struct{ strings.Builder }
+
+func (b *builder) line(format string, args ...any) { fmt.Fprintf(b, format+"\n", args...) }
+func (b *builder) comment(text string)             { b.line("# %s", text) }
+
+// open accepts new connections to a port, within limits per peer. Only a
+// first SYN is new: the kernel would otherwise take a stray ACK for the middle
+// of a connection it has not seen, and let a scanner have its answer.
+func (b *builder) open(f family, port uint16, held int, rate string, burst int) {
+	syn := fmt.Sprintf("-A INPUT -p tcp -m tcp --dport %d --tcp-flags FIN,SYN,RST,ACK SYN", port)
+	b.line("%s -m connlimit --connlimit-above %d --connlimit-mask %s --connlimit-saddr -j DROP", syn, held, f.mask)
+	b.line("%s -m conntrack --ctstate NEW -m hashlimit --hashlimit-upto %s --hashlimit-burst %d --hashlimit-mode srcip --hashlimit-name tcp%d%s -j ACCEPT", syn, rate, burst, port, f.ratePeer)
+}
+
+func (b *builder) egress(e Egress) {
+	if e.Port == 0 {
+		b.line("-A OUTPUT -p %s -m owner --uid-owner %s -j ACCEPT", e.Protocol, e.User)
+		return
+	}
+	b.line("-A OUTPUT -p %s -m owner --uid-owner %s -m %s --dport %d -j ACCEPT", e.Protocol, e.User, e.Protocol, e.Port)
+}
+
+func sorted(ports []uint16) []uint16 {
+	s := slices.Clone(ports)
+	slices.Sort(s)
+	return slices.Compact(s)
+}
