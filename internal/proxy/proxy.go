@@ -1,0 +1,238 @@
+// Package proxy is the Base's single entry: NGINX, told what to do.
+//
+// NGINX listens on one port and hands every connection to the Middleware's
+// unix socket, with the client's true address in a PROXY header (version 1).
+// It looks into nothing: the channel inside is encrypted between App and Base.
+//
+// An owner may open an extra API (the Electrum protocol for a wallet). It
+// always speaks TLS, which NGINX ends with a certificate that is made once and
+// kept, since wallets pin it (certificate.go). It has a port of its own, or shares
+// the entry; then NGINX waits for the first bytes, and what looks like TLS goes
+// to the API and everything else to the Middleware.
+//
+// NGINX runs as an ordinary user without any privilege, from a unit of ours;
+// nothing here needs a port below 1024. Rendering is pure.
+package proxy
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"path/filepath"
+	"strings"
+)
+
+// InnerPort is where NGINX, on loopback, ends the TLS of the API that shares
+// the entry. It takes connections from the entry only, with a PROXY header.
+const InnerPort = 8846
+
+const (
+	// heldConnections is how many connections one address may hold; the
+	// packet filter has the same bound (firewall.HeldConnections) and counts an
+	// IPv6 /64 as one address, which NGINX cannot.
+	heldConnections = 16
+	// workerConnections is per worker, and a client takes two. With NGINX's
+	// 1,024, 200 strangers with eight silent connections each locked an owner out.
+	workerConnections = 8192
+	// sessionTimeout is how long a connection may be silent. The Base itself
+	// ends a session after 24 h (docs/protocol.md); this is only above it.
+	sessionTimeout = "25h"
+	// apiTimeout is the same for an extra API.
+	apiTimeout = "30m"
+)
+
+// API is an extra API that an owner has opened.
+type API struct {
+	// Name names its certificate: lower case letters, digits and -.
+	Name string
+	// Port is its own TCP port; 0 shares the entry. Only one API can, since
+	// wallets that connect to an address send no name to tell them apart by.
+	Port uint16
+	// Upstream is where the service listens, on loopback, in plain text.
+	Upstream netip.AddrPort
+}
+
+// Config is what is rendered.
+type Config struct {
+	// Entry is the TCP port of the single entry.
+	Entry uint16
+	// Middleware is the path of the unix socket of the Middleware.
+	Middleware string
+	// PIDFile is the path of the file that tells NGINX's process number.
+	PIDFile string
+	// Certificates is the directory of the certificates of extra APIs, one
+	// file for each, see CertificateFile.
+	Certificates string
+	APIs         []API
+}
+
+// CertificateFile returns the path of the certificate of the API called name.
+func CertificateFile(directory, name string) string {
+	return filepath.Join(directory, name+".pem")
+}
+
+// UpstreamPorts returns the TCP ports on loopback that NGINX has to reach, for
+// the packet filter.
+func (c Config) UpstreamPorts() []uint16 {
+	var ports []uint16
+	for _, api := range c.APIs {
+		ports = append(ports, api.Upstream.Port())
+		if api.Port == 0 {
+			ports = append(ports, InnerPort)
+		}
+	}
+	return ports
+}
+
+// Render writes nginx.conf. It fails if a value in c cannot be.
+func Render(c Config) (string, error) {
+	shared, err := c.check()
+	if err != nil {
+		return "", err
+	}
+	b := &strings.Builder{}
+	fmt.Fprintf(b, `# Rendered by bitbox-base; changes are found by the audit and undone.
+
+# The one module that is needed. There is no http block: this server speaks
+# no HTTP to anybody.
+load_module /usr/lib/nginx/modules/ngx_stream_module.so;
+
+daemon off; # systemd watches it
+pid %[1]s;
+error_log stderr warn; # the journal
+worker_processes auto;
+# Each client takes two of these: its own and the one to the Middleware. Too
+# few, and silent strangers lock everybody out.
+worker_rlimit_nofile %[3]d;
+events {
+    worker_connections %[2]d;
+}
+
+stream {
+    limit_conn_zone $binary_remote_addr zone=address:10m;
+    limit_conn_log_level warn;
+
+    # Unread answers must not be lost when a client has sent its last.
+    proxy_half_close on;
+    proxy_buffer_size 64k; # twice the throughput of the default
+    proxy_connect_timeout 5s;
+
+    upstream middleware {
+        server unix:%[4]s;
+    }
+`, c.PIDFile, workerConnections, 2*workerConnections+1024, c.Middleware)
+
+	for _, api := range c.APIs {
+		fmt.Fprintf(b, `
+    upstream %s {
+        server %s;
+    }
+`, api.Name, api.Upstream)
+	}
+
+	target := "middleware"
+	if shared != nil {
+		target = "$entry"
+		fmt.Fprintf(b, `
+    upstream inner {
+        server 127.0.0.1:%d;
+    }
+
+    # The first byte of TLS is 22, of our channel 1 or 2.
+    map $ssl_preread_protocol $entry {
+        "" middleware;
+        default inner;
+    }
+`, InnerPort)
+	}
+	b.WriteString("\n    # The single entry.\n    server {\n")
+	listen(b, c.Entry, "")
+	if shared != nil {
+		b.WriteString("        ssl_preread on;\n        preread_timeout 5s;\n")
+	}
+	fmt.Fprintf(b, `        # The client's true address, for limits, log and bans.
+        proxy_protocol on;
+        proxy_timeout %s;
+        proxy_pass %s;
+    }
+`, sessionTimeout, target)
+
+	for _, api := range c.APIs {
+		fmt.Fprintf(b, "\n    # %s, opened by an owner.\n    server {\n", api.Name)
+		if api.Port == 0 {
+			fmt.Fprintf(b, "        listen 127.0.0.1:%d ssl proxy_protocol;\n        set_real_ip_from 127.0.0.1;\n", InnerPort)
+		} else {
+			listen(b, api.Port, " ssl")
+		}
+		fmt.Fprintf(b, `        ssl_certificate %[1]s;
+        ssl_certificate_key %[1]s;
+        ssl_protocols TLSv1.2 TLSv1.3;
+        ssl_ciphers ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-ECDSA-AES128-GCM-SHA256;
+        ssl_session_tickets off; # their key would weaken forward secrecy
+        ssl_handshake_timeout 5s;
+        proxy_timeout %[2]s;
+        proxy_pass %[3]s;
+    }
+`, CertificateFile(c.Certificates, api.Name), apiTimeout, api.Name)
+	}
+	b.WriteString("}\n")
+	return b.String(), nil
+}
+
+// listen writes what every server that the network reaches has. It listens on
+// wildcards: NGINX does not start with an address that is absent, and addresses
+// come and go. The keepalive finds out about peers that vanished.
+func listen(b *strings.Builder, port uint16, options string) {
+	const keepalive = " backlog=1024 so_keepalive=60s:10s:3;\n"
+	fmt.Fprintf(b, "        listen 0.0.0.0:%d%s%s", port, options, keepalive)
+	fmt.Fprintf(b, "        listen [::]:%d%s ipv6only=on%s", port, options, keepalive)
+	fmt.Fprintf(b, "        limit_conn address %d;\n", heldConnections)
+}
+
+// check returns the API that shares the entry, if any.
+func (c Config) check() (shared *API, err error) {
+	for name, path := range map[string]string{"Middleware": c.Middleware, "PIDFile": c.PIDFile, "Certificates": c.Certificates} {
+		if !filepath.IsAbs(path) || strings.ContainsAny(path, " \t\r\n;{}\"'$#\\") {
+			return nil, fmt.Errorf("render nginx.conf: %s is %q; it must be an absolute path without blanks and special characters", name, path)
+		}
+	}
+	if c.Entry == 0 {
+		return nil, errors.New("render nginx.conf: the port of the entry is 0; it must be 1 to 65535")
+	}
+	ports := map[uint16]bool{c.Entry: true, InnerPort: true}
+	names := map[string]bool{"middleware": true, "inner": true}
+	for i := range c.APIs {
+		api := &c.APIs[i]
+		if !validName(api.Name) || names[api.Name] {
+			return nil, fmt.Errorf("render nginx.conf: %q cannot name an API: it must be 1 to 32 lower case letters, digits and -, and used once", api.Name)
+		}
+		names[api.Name] = true
+		if !api.Upstream.Addr().IsLoopback() || api.Upstream.Port() == 0 {
+			return nil, fmt.Errorf("render nginx.conf: the service behind %s is at %s; it must be a port on loopback", api.Name, api.Upstream)
+		}
+		if api.Port == 0 {
+			if shared != nil {
+				return nil, fmt.Errorf("render nginx.conf: %s and %s both share the entry; only one can, give the other a port of its own", shared.Name, api.Name)
+			}
+			shared = api
+			continue
+		}
+		if ports[api.Port] || api.Port < 1024 {
+			return nil, fmt.Errorf("render nginx.conf: port %d of %s is used already or below 1024", api.Port, api.Name)
+		}
+		ports[api.Port] = true
+	}
+	return shared, nil
+}
+
+func validName(name string) bool {
+	if name == "" || len(name) > 32 || name[0] == '-' {
+		return false
+	}
+	for _, r := range name {
+		if r != '-' && (r < 'a' || r > 'z') && (r < '0' || r > '9') {
+			return false
+		}
+	}
+	return true
+}
