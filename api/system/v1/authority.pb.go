@@ -91,6 +91,11 @@ const (
 	LastCeremony_OUTCOME_REJECTED_BY_APP  LastCeremony_Outcome = 3
 	LastCeremony_OUTCOME_TIMED_OUT        LastCeremony_Outcome = 4
 	LastCeremony_OUTCOME_CONNECTION_LOST  LastCeremony_Outcome = 5
+	// What the Middleware passed on was refused: a reveal or a signature that
+	// does not hold. Somebody may have interfered.
+	LastCeremony_OUTCOME_REFUSED LastCeremony_Outcome = 6
+	// Another act took its place, or the window was closed.
+	LastCeremony_OUTCOME_SUPERSEDED LastCeremony_Outcome = 7
 )
 
 // Enum value maps for LastCeremony_Outcome.
@@ -102,6 +107,8 @@ var (
 		3: "OUTCOME_REJECTED_BY_APP",
 		4: "OUTCOME_TIMED_OUT",
 		5: "OUTCOME_CONNECTION_LOST",
+		6: "OUTCOME_REFUSED",
+		7: "OUTCOME_SUPERSEDED",
 	}
 	LastCeremony_Outcome_value = map[string]int32{
 		"OUTCOME_UNSPECIFIED":      0,
@@ -110,6 +117,8 @@ var (
 		"OUTCOME_REJECTED_BY_APP":  3,
 		"OUTCOME_TIMED_OUT":        4,
 		"OUTCOME_CONNECTION_LOST":  5,
+		"OUTCOME_REFUSED":          6,
+		"OUTCOME_SUPERSEDED":       7,
 	}
 )
 
@@ -323,12 +332,15 @@ type AuthorityRequest_Reveal struct {
 }
 
 type AuthorityRequest_Enrol struct {
-	// middleware: the App has confirmed; its signature is enclosed.
+	// middleware: the App has confirmed; its signature is enclosed. Refused with
+	// "awaiting_answer" while the human at the Base has not answered; ask again
+	// when the snapshot says base_confirmed.
 	Enrol *Enrol `protobuf:"bytes,3,opt,name=enrol,proto3,oneof"`
 }
 
 type AuthorityRequest_Abort struct {
 	// middleware: the connection of the ceremony ended, or the App rejected.
+	// Takes back a pending key of that ceremony as well.
 	Abort *Abort `protobuf:"bytes,4,opt,name=abort,proto3,oneof"`
 }
 
@@ -338,8 +350,9 @@ type AuthorityRequest_Activate struct {
 }
 
 type AuthorityRequest_Reconcile struct {
-	// middleware: the pairings it holds; keys without one are reported, and
-	// pending ones dropped (reconciliation after a crash, towards closed).
+	// middleware, once, when it has started: the pairings it holds. A ceremony
+	// that was on and pending keys are dropped, since their connections are gone;
+	// keys that only one side knows are reported. No active key is taken away.
 	Reconcile *Reconcile `protobuf:"bytes,6,opt,name=reconcile,proto3,oneof"`
 }
 
@@ -370,7 +383,8 @@ type AuthorityRequest_Watch struct {
 }
 
 type AuthorityRequest_Retire struct {
-	// console: take an App's signing key away.
+	// console: take an App's signing key away. middleware: the same, for keys
+	// that are not an owner's.
 	Retire *Retire `protobuf:"bytes,12,opt,name=retire,proto3,oneof"`
 }
 
@@ -887,8 +901,10 @@ func (x *EnrolResult) GetAppName() string {
 }
 
 type Abort struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	CeremonyId    []byte                 `protobuf:"bytes,1,opt,name=ceremony_id,json=ceremonyId,proto3" json:"ceremony_id,omitempty"`
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	CeremonyId []byte                 `protobuf:"bytes,1,opt,name=ceremony_id,json=ceremonyId,proto3" json:"ceremony_id,omitempty"`
+	// The App's user said no (else: the connection was lost). For display only.
+	RejectedByApp bool `protobuf:"varint,2,opt,name=rejected_by_app,json=rejectedByApp,proto3" json:"rejected_by_app,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -928,6 +944,13 @@ func (x *Abort) GetCeremonyId() []byte {
 		return x.CeremonyId
 	}
 	return nil
+}
+
+func (x *Abort) GetRejectedByApp() bool {
+	if x != nil {
+		return x.RejectedByApp
+	}
+	return false
 }
 
 type Activate struct {
@@ -1025,8 +1048,11 @@ type ReconcileResult struct {
 	// K_sign that the Middleware holds as active and the authority does not
 	// know: the Middleware must drop these pairings.
 	UnknownSigningKeys [][]byte `protobuf:"bytes,1,rep,name=unknown_signing_keys,json=unknownSigningKeys,proto3" json:"unknown_signing_keys,omitempty"`
-	unknownFields      protoimpl.UnknownFields
-	sizeCache          protoimpl.SizeCache
+	// K_sign that is active here and that the Middleware holds no pairing for.
+	// They stay until somebody retires them.
+	OrphanedSigningKeys [][]byte `protobuf:"bytes,2,rep,name=orphaned_signing_keys,json=orphanedSigningKeys,proto3" json:"orphaned_signing_keys,omitempty"`
+	unknownFields       protoimpl.UnknownFields
+	sizeCache           protoimpl.SizeCache
 }
 
 func (x *ReconcileResult) Reset() {
@@ -1062,6 +1088,13 @@ func (*ReconcileResult) Descriptor() ([]byte, []int) {
 func (x *ReconcileResult) GetUnknownSigningKeys() [][]byte {
 	if x != nil {
 		return x.UnknownSigningKeys
+	}
+	return nil
+}
+
+func (x *ReconcileResult) GetOrphanedSigningKeys() [][]byte {
+	if x != nil {
+		return x.OrphanedSigningKeys
 	}
 	return nil
 }
@@ -1142,7 +1175,8 @@ type Accept struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// 0 to 999999.
 	Number uint32 `protobuf:"varint,1,opt,name=number,proto3" json:"number,omitempty"`
-	// Unspecified: owner on an unpaired Base; on a paired one a role must be named.
+	// Unspecified: owner on an unpaired Base; on a paired one a role must be
+	// named. Nothing but owner is possible on an unpaired one.
 	Role          v1.Role `protobuf:"varint,2,opt,name=role,proto3,enum=bitbox.base.v1.Role" json:"role,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1340,7 +1374,7 @@ type Snapshot struct {
 	Paired            bool   `protobuf:"varint,2,opt,name=paired,proto3" json:"paired,omitempty"`
 	WindowOpen        bool   `protobuf:"varint,3,opt,name=window_open,json=windowOpen,proto3" json:"window_open,omitempty"`
 	WindowRemainingMs uint64 `protobuf:"varint,4,opt,name=window_remaining_ms,json=windowRemainingMs,proto3" json:"window_remaining_ms,omitempty"`
-	// The last few request numbers heard, newest first. Console only.
+	// The last few request numbers heard, newest first, each once. Console only.
 	Requests []uint32 `protobuf:"varint,5,rep,packed,name=requests,proto3" json:"requests,omitempty"`
 	// Acts that are left in the current 180 s.
 	ActsLeft uint32 `protobuf:"varint,6,opt,name=acts_left,json=actsLeft,proto3" json:"acts_left,omitempty"`
@@ -1349,7 +1383,10 @@ type Snapshot struct {
 	// The ceremony that is on, if any.
 	Ceremony *Ceremony `protobuf:"bytes,8,opt,name=ceremony,proto3" json:"ceremony,omitempty"`
 	// How the last ceremony ended.
-	Last          *LastCeremony `protobuf:"bytes,9,opt,name=last,proto3" json:"last,omitempty"`
+	Last *LastCeremony `protobuf:"bytes,9,opt,name=last,proto3" json:"last,omitempty"`
+	// Requests are listened to: the Base has no owner, or the window is open. A
+	// Base whose first owner's key is pending does not listen.
+	Listening     bool `protobuf:"varint,10,opt,name=listening,proto3" json:"listening,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1445,6 +1482,13 @@ func (x *Snapshot) GetLast() *LastCeremony {
 		return x.Last
 	}
 	return nil
+}
+
+func (x *Snapshot) GetListening() bool {
+	if x != nil {
+		return x.Listening
+	}
+	return false
 }
 
 type Ceremony struct {
@@ -1676,17 +1720,19 @@ const file_system_v1_authority_proto_rawDesc = "" +
 	"\tsignature\x18\x02 \x01(\fR\tsignature\"R\n" +
 	"\vEnrolResult\x12(\n" +
 	"\x04role\x18\x01 \x01(\x0e2\x14.bitbox.base.v1.RoleR\x04role\x12\x19\n" +
-	"\bapp_name\x18\x02 \x01(\tR\aappName\"(\n" +
+	"\bapp_name\x18\x02 \x01(\tR\aappName\"P\n" +
 	"\x05Abort\x12\x1f\n" +
 	"\vceremony_id\x18\x01 \x01(\fR\n" +
-	"ceremonyId\"+\n" +
+	"ceremonyId\x12&\n" +
+	"\x0frejected_by_app\x18\x02 \x01(\bR\rrejectedByApp\"+\n" +
 	"\bActivate\x12\x1f\n" +
 	"\vsigning_key\x18\x01 \x01(\fR\n" +
 	"signingKey\";\n" +
 	"\tReconcile\x12.\n" +
-	"\x13active_signing_keys\x18\x01 \x03(\fR\x11activeSigningKeys\"C\n" +
+	"\x13active_signing_keys\x18\x01 \x03(\fR\x11activeSigningKeys\"w\n" +
 	"\x0fReconcileResult\x120\n" +
-	"\x14unknown_signing_keys\x18\x01 \x03(\fR\x12unknownSigningKeys\"\f\n" +
+	"\x14unknown_signing_keys\x18\x01 \x03(\fR\x12unknownSigningKeys\x122\n" +
+	"\x15orphaned_signing_keys\x18\x02 \x03(\fR\x13orphanedSigningKeys\"\f\n" +
 	"\n" +
 	"OpenWindow\"\r\n" +
 	"\vCloseWindow\"J\n" +
@@ -1701,7 +1747,7 @@ const file_system_v1_authority_proto_rawDesc = "" +
 	"\fseen_version\x18\x01 \x01(\x04R\vseenVersion\")\n" +
 	"\x06Retire\x12\x1f\n" +
 	"\vsigning_key\x18\x01 \x01(\fR\n" +
-	"signingKey\"\xd2\x02\n" +
+	"signingKey\"\xf0\x02\n" +
 	"\bSnapshot\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\x04R\aversion\x12\x16\n" +
 	"\x06paired\x18\x02 \x01(\bR\x06paired\x12\x1f\n" +
@@ -1712,7 +1758,9 @@ const file_system_v1_authority_proto_rawDesc = "" +
 	"\tacts_left\x18\x06 \x01(\rR\bactsLeft\x12\x1e\n" +
 	"\vact_wait_ms\x18\a \x01(\x04R\tactWaitMs\x126\n" +
 	"\bceremony\x18\b \x01(\v2\x1a.bitbox.system.v1.CeremonyR\bceremony\x122\n" +
-	"\x04last\x18\t \x01(\v2\x1e.bitbox.system.v1.LastCeremonyR\x04last\"\xe9\x02\n" +
+	"\x04last\x18\t \x01(\v2\x1e.bitbox.system.v1.LastCeremonyR\x04last\x12\x1c\n" +
+	"\tlistening\x18\n" +
+	" \x01(\bR\tlistening\"\xe9\x02\n" +
 	"\bCeremony\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\fR\x02id\x126\n" +
 	"\x05phase\x18\x02 \x01(\x0e2 .bitbox.system.v1.Ceremony.PhaseR\x05phase\x12\x16\n" +
@@ -1726,19 +1774,21 @@ const file_system_v1_authority_proto_rawDesc = "" +
 	"\x11PHASE_UNSPECIFIED\x10\x00\x12\x12\n" +
 	"\x0ePHASE_ACCEPTED\x10\x01\x12\x13\n" +
 	"\x0fPHASE_COMMITTED\x10\x02\x12\x0f\n" +
-	"\vPHASE_SHOWN\x10\x03\"\xcf\x02\n" +
+	"\vPHASE_SHOWN\x10\x03\"\xfc\x02\n" +
 	"\fLastCeremony\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\fR\x02id\x12@\n" +
 	"\aoutcome\x18\x02 \x01(\x0e2&.bitbox.system.v1.LastCeremony.OutcomeR\aoutcome\x12\x19\n" +
 	"\bapp_name\x18\x03 \x01(\tR\aappName\x12(\n" +
-	"\x04role\x18\x04 \x01(\x0e2\x14.bitbox.base.v1.RoleR\x04role\"\xa7\x01\n" +
+	"\x04role\x18\x04 \x01(\x0e2\x14.bitbox.base.v1.RoleR\x04role\"\xd4\x01\n" +
 	"\aOutcome\x12\x17\n" +
 	"\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10OUTCOME_ENROLLED\x10\x01\x12\x1c\n" +
 	"\x18OUTCOME_REJECTED_AT_BASE\x10\x02\x12\x1b\n" +
 	"\x17OUTCOME_REJECTED_BY_APP\x10\x03\x12\x15\n" +
 	"\x11OUTCOME_TIMED_OUT\x10\x04\x12\x1b\n" +
-	"\x17OUTCOME_CONNECTION_LOST\x10\x05B;Z9github.com/BitBoxSwiss/bitbox-base/api/system/v1;systemv1b\x06proto3"
+	"\x17OUTCOME_CONNECTION_LOST\x10\x05\x12\x13\n" +
+	"\x0fOUTCOME_REFUSED\x10\x06\x12\x16\n" +
+	"\x12OUTCOME_SUPERSEDED\x10\aB;Z9github.com/BitBoxSwiss/bitbox-base/api/system/v1;systemv1b\x06proto3"
 
 var (
 	file_system_v1_authority_proto_rawDescOnce sync.Once

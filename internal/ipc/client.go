@@ -1,0 +1,95 @@
+package ipc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"net"
+	"os"
+	"syscall"
+	"time"
+)
+
+// DialTime is how long a client waits for a connection, and for its request to be
+// taken.
+const DialTime = 5 * time.Second
+
+// Client sends requests to the server at a path. It holds no connection between
+// requests, and is safe for concurrent use.
+type Client struct{ path string }
+
+// Dial returns a client for the socket at path. It does not connect yet.
+func Dial(path string) *Client { return &Client{path} }
+
+// ErrNotRunning is returned when nobody listens on the socket.
+var ErrNotRunning = errors.New("nothing runs there; start it first")
+
+// ErrRefused is returned when the server hung up without an answer.
+var ErrRefused = errors.New("the other program hung up without an answer; does it run as this user?")
+
+// Call sends one request and returns its first answer. It waits as long as ctx.
+func (c *Client) Call(ctx context.Context, request []byte) ([]byte, error) {
+	for answer, err := range c.Stream(ctx, request) {
+		return answer, err
+	}
+	return nil, fmt.Errorf("call %s: %w", c.path, ErrRefused)
+}
+
+// Stream sends one request and yields its answers as they come. An error is the
+// last thing it yields; a stream that ends without one is complete.
+func (c *Client) Stream(ctx context.Context, request []byte) iter.Seq2[[]byte, error] {
+	return func(yield func([]byte, error) bool) {
+		err := c.stream(ctx, request, func(answer []byte) bool { return yield(answer, nil) })
+		if err == nil {
+			return
+		}
+		if ctx.Err() != nil {
+			err = ctx.Err() // the reason why the connection was closed
+		}
+		yield(nil, fmt.Errorf("call %s: %w", c.path, err))
+	}
+}
+
+func (c *Client) stream(ctx context.Context, request []byte, yield func([]byte) bool) error {
+	address, err := addressOf(c.path)
+	if err != nil {
+		return err
+	}
+	dialer := net.Dialer{Timeout: DialTime}
+	conn, err := dialer.DialContext(ctx, "unix", address.Name)
+	if errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) {
+		return ErrNotRunning
+	}
+	if err != nil {
+		return err
+	}
+	defer func() { _ = conn.Close() }()
+	defer context.AfterFunc(ctx, func() { _ = conn.Close() })()
+	if err := conn.SetWriteDeadline(time.Now().Add(DialTime)); err != nil {
+		return err
+	}
+	// A server that refuses this user hangs up while we write; what counts is
+	// whether an answer comes.
+	if err := writeMessage(conn, request); err != nil && !hungUp(err) {
+		return err
+	}
+	for {
+		answer, err := readMessage(conn)
+		switch {
+		case errors.Is(err, errEndOfStream):
+			return nil
+		case err == io.EOF || hungUp(err):
+			return ErrRefused
+		case err != nil:
+			return err
+		case !yield(answer):
+			return nil
+		}
+	}
+}
+
+func hungUp(err error) bool {
+	return errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET)
+}

@@ -1,0 +1,81 @@
+// Package ipc carries requests between the Base's own processes over a unix
+// socket: one request a connection, one or more answers, every message with its
+// length in front. What a message means is not its concern.
+//
+//	request   length (4, big endian) | message
+//	answers   length (4) | message, once or more; then the connection ends
+//	          0xFFFFFFFF ends a stream of answers that is complete
+//
+// A server knows from the kernel who its peer is, and refuses whom it does not
+// want before it reads a byte. It reads a request within RequestTime, holds at
+// most MaxConnections, and gives up on a peer that does not take its answer. A
+// peer that hangs up cancels its request.
+package ipc
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+)
+
+// Bounds of both sides.
+const (
+	// MaxMessageSize is the longest message in bytes.
+	MaxMessageSize = 1 << 20
+	// RequestTime is how long a server waits for the whole request.
+	RequestTime = 5 * time.Second
+	// AnswerTime is how long a server waits for its peer to take one answer.
+	AnswerTime = 5 * time.Second
+	// MaxConnections is how many connections a server has at once. Another waits
+	// to be accepted.
+	MaxConnections = 64
+)
+
+// endOfStream stands in place of a length, after the last answer.
+const endOfStream = 0xFFFFFFFF
+
+// errEndOfStream is returned by readMessage in place of a message.
+var errEndOfStream = errors.New("the stream of answers has ended")
+
+// writeMessage makes one Write call, so that a message is not torn by a peer that
+// hangs up between the parts.
+func writeMessage(w io.Writer, message []byte) error {
+	if len(message) > MaxMessageSize {
+		return fmt.Errorf("a message of %d bytes is longer than %d", len(message), MaxMessageSize)
+	}
+	b := binary.BigEndian.AppendUint32(make([]byte, 0, 4+len(message)), uint32(len(message)))
+	_, err := w.Write(append(b, message...))
+	return err
+}
+
+func writeEndOfStream(w io.Writer) error {
+	_, err := w.Write(binary.BigEndian.AppendUint32(nil, endOfStream))
+	return err
+}
+
+// readMessage refuses a message that is too long before it reads it, and makes
+// room only for what has arrived. The end of the input before the first byte is
+// io.EOF, later it is io.ErrUnexpectedEOF.
+func readMessage(r io.Reader) ([]byte, error) {
+	var header [4]byte
+	if _, err := io.ReadFull(r, header[:]); err != nil {
+		return nil, err
+	}
+	size := binary.BigEndian.Uint32(header[:])
+	switch {
+	case size == endOfStream:
+		return nil, errEndOfStream
+	case size > MaxMessageSize:
+		return nil, fmt.Errorf("a message of %d bytes is longer than %d", size, MaxMessageSize)
+	}
+	message, err := io.ReadAll(io.LimitReader(r, int64(size)))
+	if err != nil {
+		return nil, err
+	}
+	if len(message) < int(size) {
+		return nil, io.ErrUnexpectedEOF
+	}
+	return message, nil
+}

@@ -1,0 +1,191 @@
+package ipc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"sync"
+	"time"
+)
+
+// Peer is who sits at the other end of a socket, by the kernel's word.
+type Peer struct {
+	UID, GID uint32
+	PID      int32
+}
+
+// Handler answers one request through send, once or more, and returns. What it
+// returns as an error ends the connection without a further word; an answer that
+// says no is an answer. ctx ends when the peer hangs up or the server stops.
+type Handler func(ctx context.Context, peer Peer, request []byte, send func(answer []byte) error) error
+
+// Server serves a unix socket.
+type Server struct {
+	// Handler answers.
+	Handler Handler
+	// Authorize refuses peers by an error; nil: SameUser.
+	Authorize func(Peer) error
+	// Refused is told of connections that ended without an answer, for the log;
+	// nil: nobody is.
+	Refused func(Peer, error)
+}
+
+// SameUser accepts peers that run as the user of this process, and root.
+func SameUser(peer Peer) error {
+	if peer.UID == 0 || int(peer.UID) == os.Geteuid() {
+		return nil
+	}
+	return fmt.Errorf("user %d may not speak to this socket", peer.UID)
+}
+
+// Serve serves peers that SameUser accepts. See Server.Serve.
+func Serve(ctx context.Context, listener *net.UnixListener, handler Handler) error {
+	return (&Server{Handler: handler}).Serve(ctx, listener)
+}
+
+// Serve accepts connections until ctx ends; then it closes the listener, cancels
+// the requests that are running, waits for them and returns nil. Any other end
+// is an error.
+func (s *Server) Serve(ctx context.Context, listener *net.UnixListener) error {
+	ctx, cancel := context.WithCancel(ctx)
+	var running sync.WaitGroup
+	defer running.Wait()
+	defer cancel()
+	stop := context.AfterFunc(ctx, func() { _ = listener.Close() })
+	defer func() {
+		if stop() {
+			_ = listener.Close()
+		}
+	}()
+	places := make(chan struct{}, MaxConnections)
+	for {
+		select {
+		case places <- struct{}{}:
+		case <-ctx.Done():
+			return nil
+		}
+		conn, err := listener.AcceptUnix()
+		switch {
+		case ctx.Err() != nil:
+			if err == nil {
+				_ = conn.Close()
+			}
+			return nil
+		case isTemporary(err):
+			<-places
+			pause(ctx)
+			continue
+		case err != nil:
+			return fmt.Errorf("accept on %s: %w", listener.Addr(), err)
+		}
+		running.Go(func() {
+			defer func() { <-places }()
+			defer func() { _ = conn.Close() }()
+			s.serve(ctx, conn)
+		})
+	}
+}
+
+// serve runs one connection.
+func (s *Server) serve(ctx context.Context, conn *net.UnixConn) {
+	peer, err := peerOf(conn)
+	if err == nil {
+		err = s.answer(ctx, conn, peer)
+	}
+	if err != nil && s.Refused != nil && ctx.Err() == nil {
+		s.Refused(peer, err)
+	}
+}
+
+func (s *Server) answer(ctx context.Context, conn *net.UnixConn, peer Peer) error {
+	authorize := s.Authorize
+	if authorize == nil {
+		authorize = SameUser
+	}
+	if err := authorize(peer); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(ctx, func() { _ = conn.Close() })()
+	if err := conn.SetReadDeadline(time.Now().Add(RequestTime)); err != nil {
+		return err
+	}
+	request, err := readMessage(conn)
+	if err != nil {
+		return fmt.Errorf("read a request: %w", err)
+	}
+	if err := conn.SetReadDeadline(time.Time{}); err != nil {
+		return err
+	}
+	go func() {
+		// The peer sends nothing more; when this returns, it has hung up.
+		defer cancel()
+		_, _ = conn.Read(make([]byte, 1))
+	}()
+	err = s.Handler(ctx, peer, request, func(answer []byte) error {
+		if err := conn.SetWriteDeadline(time.Now().Add(AnswerTime)); err != nil {
+			return err
+		}
+		return writeMessage(conn, answer)
+	})
+	if err != nil {
+		return fmt.Errorf("answer a request: %w", err)
+	}
+	if err := conn.SetWriteDeadline(time.Now().Add(AnswerTime)); err != nil {
+		return err
+	}
+	// A peer that wanted one answer has hung up by now.
+	_ = writeEndOfStream(conn)
+	return nil
+}
+
+// Listen makes a unix socket at path, with a mode such as 0600. A socket that a
+// killed process left behind is replaced; one that still answers is not.
+func Listen(path string, mode fs.FileMode) (*net.UnixListener, error) {
+	address, err := addressOf(path)
+	if err != nil {
+		return nil, fmt.Errorf("listen on %s: %w", path, err)
+	}
+	if conn, err := net.DialUnix("unix", nil, address); err == nil {
+		_ = conn.Close()
+		return nil, fmt.Errorf("listen on %s: another program answers there; end it first", path)
+	}
+	if info, err := os.Lstat(path); err == nil && info.Mode().Type() == fs.ModeSocket {
+		if err := os.Remove(path); err != nil {
+			return nil, fmt.Errorf("listen on %s: remove the socket that an ended program left: %w", path, err)
+		}
+	}
+	listener, err := net.ListenUnix("unix", address)
+	if err != nil {
+		return nil, fmt.Errorf("listen on %s: %w", path, err)
+	}
+	if err := os.Chmod(path, mode); err != nil {
+		return nil, fmt.Errorf("listen on %s: %w", path, errors.Join(err, listener.Close()))
+	}
+	return listener, nil
+}
+
+// addressOf refuses a path that does not fit into a sockaddr_un: 108 bytes with
+// the zero byte at its end (unix(7)).
+func addressOf(path string) (*net.UnixAddr, error) {
+	if len(path) > 107 {
+		return nil, fmt.Errorf("the path of a socket has at most 107 bytes, not %d; choose a shorter directory", len(path))
+	}
+	return &net.UnixAddr{Name: path, Net: "unix"}, nil
+}
+
+// acceptPause is how long to wait when the system is short of something.
+const acceptPause = 50 * time.Millisecond
+
+func pause(ctx context.Context) {
+	timer := time.NewTimer(acceptPause)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+}

@@ -1,0 +1,103 @@
+package state
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+	"time"
+
+	"github.com/BitBoxSwiss/bitbox-base/internal/atomicfile"
+)
+
+// lockText marks that the state was made once.
+const lockText = `This file belongs to the state file beside it. It is locked while a program runs
+on that state, and says that the state was made: if the state file is missing,
+the program says so, and does not begin anew with another identity.
+`
+
+// lockPoll is how often a lock that somebody else holds is tried.
+const lockPoll = 20 * time.Millisecond
+
+// lock is the file beside the state. The system lets go of it when the process
+// ends, however it ends.
+type lock struct{ file *os.File }
+
+// takeLock makes the file if it is missing. Who else holds it is waited for.
+func takeLock(path string, wait time.Duration) (*lock, error) {
+	file, err := openPrivate(path, os.O_RDWR|os.O_CREATE)
+	if err != nil {
+		return nil, err
+	}
+	for deadline := time.Now().Add(wait); ; time.Sleep(lockPoll) {
+		if err = tryLock(file); err == nil {
+			return &lock{file}, nil
+		}
+		if !errors.Is(err, ErrInUse) || time.Now().After(deadline) {
+			return nil, errors.Join(err, file.Close())
+		}
+	}
+}
+
+// marked tells whether the state was made once.
+func (l *lock) marked() (bool, error) {
+	info, err := l.file.Stat()
+	if err != nil {
+		return false, err
+	}
+	return info.Size() > 0, nil
+}
+
+// mark notes that the state was made, on disk.
+func (l *lock) mark(path string) error {
+	if marked, err := l.marked(); marked || err != nil {
+		return err
+	}
+	if _, err := l.file.WriteString(lockText); err != nil {
+		return err
+	}
+	return errors.Join(l.file.Sync(), atomicfile.SyncDir(filepath.Dir(path)))
+}
+
+func (l *lock) release() error { return l.file.Close() }
+
+// openPrivate opens a regular file of our own that nobody else may read or write.
+// With O_CREATE it makes such a file.
+func openPrivate(path string, flag int) (*os.File, error) {
+	file, err := os.OpenFile(path, flag|noFollow, mode)
+	if err != nil {
+		if isLink(path) {
+			return nil, fmt.Errorf("%w: %s is a link; name the file itself", ErrMode, path)
+		}
+		return nil, err
+	}
+	if err := checkPrivate(file); err != nil {
+		return nil, errors.Join(err, file.Close())
+	}
+	return file, nil
+}
+
+func checkPrivate(file *os.File) error {
+	info, err := file.Stat()
+	if err != nil {
+		return err
+	}
+	if !info.Mode().IsRegular() {
+		return fmt.Errorf("%w: %s is no regular file", ErrMode, file.Name())
+	}
+	if runtime.GOOS == "windows" {
+		return nil // its modes say nothing; the profile's directory is private
+	}
+	if got := info.Mode().Perm(); got != mode {
+		return fmt.Errorf("%w: the mode of %s is %04o, not %04o; find out who could read or change it, then: chmod 600 %s",
+			ErrMode, file.Name(), got, mode, file.Name())
+	}
+	return checkOwner(file.Name(), info)
+}
+
+func isLink(path string) bool {
+	info, err := os.Lstat(path)
+	return err == nil && info.Mode()&fs.ModeSymlink != 0
+}

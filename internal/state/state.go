@@ -1,0 +1,515 @@
+// Package state keeps small, precious state: identities, keys, who is paired. One
+// file, one program at a time, all content in memory.
+//
+// # What is promised
+//
+//   - Update returns nil only when the change is on disk. A kill, a power cut or
+//     a full disk leaves the content of before or the one after, whole.
+//   - No flipped bit goes unseen: the file is read by a parser of its own that
+//     believes nothing, and a digest covers the whole content. Open gives back
+//     what was stored, or an error.
+//   - A file that is missing, damaged, of another kind, of a newer version or open
+//     to others is refused in a sentence. Nothing is ever replaced by an empty file.
+//
+// # How
+//
+// The file is a bbolt database with one bucket. bbolt trusts its file: a damaged
+// one makes it panic, or run in circles. So it gets to see the file only after
+// the parser (format.go) has found it whole, and serves for writing alone. Reads
+// come from memory.
+//
+// Each Update commits twice. bbolt keeps two meta pages and takes the newer that
+// is valid; were the newer one damaged later, the content before the last Update
+// would come back, a revoked App with it. After the second commit, which changes
+// nothing, both stand for the same content.
+//
+// A file NAME.lock lies beside the state. It is locked while a program runs on
+// the state, and says whether the state was ever made, so that a missing file is
+// told from a new one.
+package state
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	bolt "go.etcd.io/bbolt"
+
+	"github.com/BitBoxSwiss/bitbox-base/internal/atomicfile"
+)
+
+// What Open refuses. The returned error is a sentence with the path in it.
+var (
+	// ErrMissing: there is no state, and Options.Create was not set; or there was
+	// one, and it is gone.
+	ErrMissing = errors.New("the state is missing")
+	// ErrDamaged: the content is not what was stored.
+	ErrDamaged = errors.New("the state is damaged")
+	// ErrNewer: a newer version of the program has written it.
+	ErrNewer = errors.New("the state was written by a newer version of this program")
+	// ErrOlder: an older version has written it, and this one cannot convert it.
+	ErrOlder = errors.New("the state was written by an older version of this program, in a form that this one cannot read")
+	// ErrKind: it belongs to another program.
+	ErrKind = errors.New("the state belongs to another program")
+	// ErrMode: others may read or write it, another user owns it, or it is no
+	// regular file.
+	ErrMode = errors.New("the state is not private")
+	// ErrInUse: another program runs on it.
+	ErrInUse = errors.New("another program is running on this state")
+	// ErrClosed: the DB was closed.
+	ErrClosed = errors.New("the state has been closed")
+)
+
+// MaxSize is how large the file may become, in bytes. All of it is in memory.
+const MaxSize = 64 << 20
+
+// Bounds of what is stored, in bytes.
+const (
+	MaxBucketSize = 64
+	MaxKeySize    = 1024
+	MaxValueSize  = 16 << 20
+)
+
+// mode is that of the file and of its lock.
+const mode fs.FileMode = 0o600
+
+// Options say what is expected of the file.
+type Options struct {
+	// Kind is the program and its part, such as "bitbox-base middleware". A file
+	// of another kind is refused.
+	Kind string
+	// Schema is the version of what is stored, from 1. Another one is refused.
+	Schema uint64
+	// Create makes a new state if there never was one.
+	Create bool
+	// Wait is how long to wait for another program that runs on the state.
+	Wait time.Duration
+}
+
+// DB is an open state. It is safe for concurrent use.
+type DB struct {
+	path string
+	lock *lock
+	file *os.File // bolt's
+	bolt *bolt.DB
+
+	writing sync.Mutex // held by Update and Close for as long as they run
+
+	mu       sync.RWMutex // guards what follows
+	content  content      // never changed in place
+	broken   error        // sticky: what is on disk is not known any more
+	panicked bool         // bolt must not be touched: its locks may be held
+}
+
+// content is all that is stored. A key is bucket | 0 | key; the bucket's name has
+// no zero byte.
+type content map[string][]byte
+
+// Keys with an empty bucket are this package's own.
+const (
+	keyKind   = "\x00kind"
+	keySchema = "\x00schema"
+	keyDigest = "\x00digest" // of all the rest
+)
+
+var boltBucket = []byte("state")
+
+// Open opens the state at path. See the Err values for what it refuses.
+func Open(path string, options Options) (*DB, error) {
+	if options.Kind == "" || options.Schema == 0 {
+		return nil, fmt.Errorf("open the state %s: kind and schema must be given", path)
+	}
+	db := &DB{path: path}
+	if err := db.open(options); err != nil {
+		db.release()
+		return nil, err
+	}
+	return db, nil
+}
+
+func (db *DB) open(options Options) (err error) {
+	path, lockPath := db.path, db.path+".lock"
+	if !options.Create && missing(path) && missing(lockPath) {
+		return fmt.Errorf("open the state %s: %w: there is no such file; check the path", path, ErrMissing)
+	}
+	if db.lock, err = takeLock(lockPath, options.Wait); err != nil {
+		if errors.Is(err, ErrInUse) {
+			return fmt.Errorf("open the state %s: %w (%s); end that program first, or choose another state directory", path, err, options.Kind)
+		}
+		return fmt.Errorf("open the state %s: %w", path, err)
+	}
+	if missing(path) {
+		existed, err := db.lock.marked()
+		switch {
+		case err != nil:
+			return fmt.Errorf("open the state %s: %w", path, err)
+		case existed:
+			return fmt.Errorf("open the state %s: %w, though it was there before; put the file back, "+
+				"or, if it is lost for good, remove %s to begin anew with a new identity", path, ErrMissing, lockPath)
+		case !options.Create:
+			return fmt.Errorf("open the state %s: %w: there is no such file; check the path", path, ErrMissing)
+		}
+		if err := create(path, options); err != nil {
+			return err
+		}
+	}
+	if db.file, err = openPrivate(path, os.O_RDWR); err != nil {
+		return fmt.Errorf("open the state %s: %w", path, err)
+	}
+	if db.content, err = readContent(db.file); err != nil {
+		return fmt.Errorf("open the state %s: %w; restore the file from a copy, do not start without it", path, err)
+	}
+	if err := db.content.check(options); err != nil {
+		return fmt.Errorf("open the state %s: %w", path, err)
+	}
+	err = db.guarded(func() (err error) {
+		db.bolt, err = openBolt(path, func(string, int, os.FileMode) (*os.File, error) { return db.file, nil })
+		return err
+	})
+	if errors.Is(err, bolt.ErrTimeout) {
+		return fmt.Errorf("open the state %s: %w; end that program first", path, ErrInUse)
+	}
+	if err != nil {
+		return fmt.Errorf("open the state %s: %w", path, err)
+	}
+	// Only now: a state that was never whole was never there.
+	if err := db.lock.mark(path); err != nil {
+		return fmt.Errorf("open the state %s: %w", path, err)
+	}
+	return nil
+}
+
+// check compares what the content says of itself with what is expected.
+func (c content) check(options Options) error {
+	if kind := string(c[keyKind]); kind != options.Kind {
+		return fmt.Errorf("%w: it is of %q, not of %q; check the path", ErrKind, kind, options.Kind)
+	}
+	if len(c[keySchema]) != 8 {
+		return fmt.Errorf("%w: it has no version", ErrDamaged)
+	}
+	switch schema := binary.BigEndian.Uint64(c[keySchema]); {
+	case schema > options.Schema:
+		return fmt.Errorf("%w (version %d, this one knows %d); install the newer version again", ErrNewer, schema, options.Schema)
+	case schema < options.Schema:
+		return fmt.Errorf("%w (version %d, this one needs %d)", ErrOlder, schema, options.Schema)
+	}
+	return nil
+}
+
+// create makes the file under another name and renames it, so that a kill in the
+// middle does not leave half a state. The lock is held.
+func create(path string, options Options) (err error) {
+	temporary := path + ".new"
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("make the state %s: %w", path, err)
+			if removal := os.Remove(temporary); removal != nil && !errors.Is(removal, fs.ErrNotExist) {
+				err = errors.Join(err, removal)
+			}
+		}
+	}()
+	if err := os.Remove(temporary); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	c := content{keyKind: []byte(options.Kind), keySchema: binary.BigEndian.AppendUint64(nil, options.Schema)}
+	db, err := openBolt(temporary, func(name string, flag int, perm os.FileMode) (*os.File, error) {
+		return os.OpenFile(name, flag|os.O_EXCL, perm)
+	})
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(commit(db, c, c.digest()), db.Close()); err != nil {
+		return err
+	}
+	if err := os.Rename(temporary, path); err != nil {
+		return err
+	}
+	return atomicfile.SyncDir(filepath.Dir(path))
+}
+
+func openBolt(path string, openFile func(string, int, os.FileMode) (*os.File, error)) (*bolt.DB, error) {
+	return bolt.Open(path, mode, &bolt.Options{
+		OpenFile: openFile,
+		PageSize: pageSize,
+		MaxSize:  MaxSize,
+		// Zero would wait for ever. Ours is the lock beside the file; this one
+		// keeps bbolt's own tools away.
+		Timeout:      time.Second,
+		NoStatistics: true,
+	})
+}
+
+// commit writes changes (nil deletes) and the digest of what comes of them, twice.
+// An error means that the first commit failed.
+func commit(db *bolt.DB, changes content, digest []byte) error {
+	err := db.Update(func(tx *bolt.Tx) error {
+		bucket, err := tx.CreateBucketIfNotExists(boltBucket)
+		if err != nil {
+			return err
+		}
+		for key, value := range changes {
+			if value == nil {
+				err = bucket.Delete([]byte(key))
+			} else {
+				err = bucket.Put([]byte(key), value)
+			}
+			if err != nil {
+				return err
+			}
+		}
+		return bucket.Put([]byte(keyDigest), digest)
+	})
+	if err != nil {
+		return err
+	}
+	// The content is safe. If this one fails, it has one meta page less to rely on
+	// until the next Update, which is no reason to call the first one failed.
+	_ = db.Update(func(*bolt.Tx) error { return nil })
+	return nil
+}
+
+// guarded runs what touches bolt's mapping of the file. If somebody truncates the
+// file under our feet, or the disk fails, the kernel's signal becomes a panic, and
+// the panic an error.
+func (db *DB) guarded(run func() error) (err error) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		if r := recover(); r != nil {
+			db.panicked = true
+			err = fmt.Errorf("%w: %v", ErrDamaged, r)
+		}
+	}()
+	return run()
+}
+
+// readContent reads and checks the whole file.
+func readContent(file *os.File) (content, error) {
+	b, err := io.ReadAll(io.NewSectionReader(file, 0, MaxSize+1))
+	if err != nil {
+		return nil, err
+	}
+	if len(b) > MaxSize {
+		return nil, fmt.Errorf("%w: the file has more than %d bytes", ErrDamaged, MaxSize)
+	}
+	c, err := parse(b)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrDamaged, err)
+	}
+	digest := c[keyDigest]
+	delete(c, keyDigest)
+	if string(digest) != string(c.digest()) {
+		return nil, fmt.Errorf("%w: its digest is another", ErrDamaged)
+	}
+	return c, nil
+}
+
+// digest covers every key and value.
+func (c content) digest() []byte {
+	h := sha256.New()
+	write := func(b []byte) {
+		h.Write(binary.BigEndian.AppendUint32(nil, uint32(len(b))))
+		h.Write(b)
+	}
+	for _, key := range slices.Sorted(maps.Keys(c)) {
+		write([]byte(key))
+		write(c[key])
+	}
+	return h.Sum(nil)
+}
+
+// View runs fn on the present content. What Updates do meanwhile it does not see.
+func (db *DB) View(fn func(*Tx) error) error {
+	db.mu.RLock()
+	content, err := db.content, db.broken
+	db.mu.RUnlock()
+	if err != nil {
+		return fmt.Errorf("read the state %s: %w", db.path, err)
+	}
+	tx := &Tx{content: content}
+	defer tx.end()
+	return fn(tx)
+}
+
+// Update runs fn, and stores what it changes if it returns nil. The change is on
+// disk when Update returns nil, and has not happened otherwise. One Update runs at
+// a time; fn must not call Update.
+func (db *DB) Update(fn func(*Tx) error) error {
+	db.writing.Lock()
+	defer db.writing.Unlock()
+	db.mu.RLock()
+	before, err := db.content, db.broken
+	db.mu.RUnlock()
+	if err != nil {
+		return fmt.Errorf("change the state %s: %w", db.path, err)
+	}
+	tx := &Tx{content: before, changes: content{}}
+	defer tx.end()
+	if err := fn(tx); err != nil {
+		return err
+	}
+	if len(tx.changes) == 0 {
+		return nil
+	}
+	after := tx.merged()
+	err = db.guarded(func() error { return commit(db.bolt, tx.changes, after.digest()) })
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	if err == nil {
+		db.content = after
+		return nil
+	}
+	if failed := db.verify(before); failed != nil {
+		db.broken = fmt.Errorf("an earlier write failed (%w), and what is on disk is not known; start the program again", failed)
+	}
+	return fmt.Errorf("change the state %s: %w; is the disk full or failing?", db.path, err)
+}
+
+// verify tells whether the file still holds before, after a commit has failed. A
+// failed sync may leave the new content there as well as the old.
+func (db *DB) verify(before content) error {
+	if db.panicked {
+		return ErrDamaged
+	}
+	now, err := readContent(db.file)
+	if err != nil {
+		return err
+	}
+	if string(now.digest()) != string(before.digest()) {
+		return errors.New("it was written in part")
+	}
+	return nil
+}
+
+// Path returns the path that Open was given.
+func (db *DB) Path() string { return db.path }
+
+// Close ends the use of the state; a running Update is waited for.
+func (db *DB) Close() error {
+	db.writing.Lock()
+	defer db.writing.Unlock()
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	if errors.Is(db.broken, ErrClosed) {
+		return nil
+	}
+	db.broken = ErrClosed
+	if err := db.release(); err != nil {
+		return fmt.Errorf("close the state %s: %w", db.path, err)
+	}
+	return nil
+}
+
+// release closes what open has opened.
+func (db *DB) release() error {
+	var errs []error
+	switch {
+	case db.bolt != nil && !db.panicked:
+		errs = append(errs, db.guarded(db.bolt.Close))
+	case db.file != nil:
+		// bolt.Open closes the file when it fails, a panic of it does not.
+		if err := db.file.Close(); !errors.Is(err, fs.ErrClosed) {
+			errs = append(errs, err)
+		}
+	}
+	if db.lock != nil {
+		errs = append(errs, db.lock.release())
+	}
+	return errors.Join(errs...)
+}
+
+// Tx reads and changes the state within View or Update.
+type Tx struct {
+	content content
+	changes content // nil in View; a nil value deletes
+	ended   bool
+}
+
+// end makes later use of the Tx fail rather than be lost.
+func (tx *Tx) end() { tx.ended = true }
+
+// Get returns a copy of the value, nil if there is none. It sees what this Tx has
+// put.
+func (tx *Tx) Get(bucket, key string) []byte {
+	value, ok := tx.changes[bucket+"\x00"+key]
+	if !ok {
+		value = tx.content[bucket+"\x00"+key]
+	}
+	return slices.Clone(value)
+}
+
+// Put stores a copy of value. An empty value is one, too.
+func (tx *Tx) Put(bucket, key string, value []byte) error {
+	if len(value) > MaxValueSize {
+		return fmt.Errorf("store %s/%s: %d bytes are more than %d", bucket, key, len(value), MaxValueSize)
+	}
+	return tx.change(bucket, key, append([]byte{}, value...))
+}
+
+// Delete removes a value; one that is not there is no error.
+func (tx *Tx) Delete(bucket, key string) error {
+	if tx.Get(bucket, key) == nil {
+		return nil
+	}
+	return tx.change(bucket, key, nil)
+}
+
+func (tx *Tx) change(bucket, key string, value []byte) error {
+	switch {
+	case tx.changes == nil:
+		return fmt.Errorf("change %s/%s: a View cannot change the state", bucket, key)
+	case tx.ended:
+		return fmt.Errorf("change %s/%s: the transaction has ended", bucket, key)
+	case bucket == "" || len(bucket) > MaxBucketSize || strings.Contains(bucket, "\x00"):
+		return fmt.Errorf("change %q/%q: a bucket's name has 1 to %d bytes and no zero byte", bucket, key, MaxBucketSize)
+	case key == "" || len(key) > MaxKeySize:
+		return fmt.Errorf("change %s/%q: a key has 1 to %d bytes", bucket, key, MaxKeySize)
+	}
+	tx.changes[bucket+"\x00"+key] = value
+	return nil
+}
+
+// ForEach calls fn for each key of the bucket, in the order of their bytes, with
+// copies. It ends at fn's first error, and returns it.
+func (tx *Tx) ForEach(bucket string, fn func(key string, value []byte) error) error {
+	all := tx.merged()
+	for _, key := range slices.Sorted(maps.Keys(all)) {
+		if name, ok := strings.CutPrefix(key, bucket+"\x00"); ok && bucket != "" {
+			if err := fn(name, slices.Clone(all[key])); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// merged is the content with the changes in it.
+func (tx *Tx) merged() content {
+	if len(tx.changes) == 0 {
+		return tx.content
+	}
+	merged := maps.Clone(tx.content)
+	for key, value := range tx.changes {
+		if value == nil {
+			delete(merged, key)
+		} else {
+			merged[key] = value
+		}
+	}
+	return merged
+}
+
+func missing(path string) bool {
+	_, err := os.Lstat(path)
+	return errors.Is(err, fs.ErrNotExist)
+}
