@@ -1,0 +1,178 @@
+// Package bruteforce is the Base's protection against who tries and tries:
+// fail2ban, told what counts, and what it answers.
+//
+// There are two jails. One reads sshd's log. The other reads the Middleware's
+// own refusals; NGINX hands on the client's true address, so that it is the client
+// who gets banned. A ban must never hit an owner: only what nobody does who was
+// ever paired counts (Reasons), and loopback, from which Tor arrives, is never banned.
+//
+// fail2ban gets a configuration directory of its own, whole, so that nothing
+// in /etc/fail2ban can loosen or extend it. From there it takes only what Debian
+// maintains better than we could: the patterns for sshd, and the action for nftables.
+// Bans live in a table of nftables of their own and survive a reload of the
+// packet filter; fail2ban's database keeps them over a restart.
+package bruteforce
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+// The jails.
+const (
+	JailSSH       = "sshd"
+	JailHandshake = "bitbox-base-handshake"
+)
+
+// Jails lists them.
+var Jails = []string{JailSSH, JailHandshake}
+
+// Reasons are the refusals that count for a ban, as they stand in the log:
+// those of admission.Reasons whose CountsForBan is true. A valid mac1, a revoked
+// App and a pairing request never do, or an owner's old App would ban the owner.
+var Reasons = []string{"malformed_frame", "wrong_mac1"}
+
+// Config is what is rendered.
+type Config struct {
+	// Entry are the TCP ports that a ban for refused handshakes closes to an
+	// address: the entry, and extra APIs with a port of their own.
+	Entry []uint16
+	// SSH is the port of sshd.
+	SSH uint16
+	// MaxTries failures within Window ban an address for BanTime.
+	MaxTries uint32
+	Window   time.Duration // whole seconds
+	BanTime  time.Duration // whole seconds
+	// SSHUnit and MiddlewareUnit are the units whose log is read. The journal
+	// vouches for a line's unit; no other process can write a line for it.
+	SSHUnit        string
+	MiddlewareUnit string
+}
+
+// maxBan is how long fail2ban remembers bans: above the longest of a posture.
+const maxBan = 8 * 24 * time.Hour
+
+// Paths of the running fail2ban. They are Debian's, so that `fail2ban-client`
+// works as an administrator expects it to.
+const (
+	Socket   = "/run/fail2ban/fail2ban.sock"
+	pidFile  = "/run/fail2ban/fail2ban.pid"
+	database = "/var/lib/fail2ban/fail2ban.sqlite3"
+)
+
+const rendered = "# Rendered by bitbox-base; changes are found by the audit and undone.\n"
+
+// Render writes the files of fail2ban's configuration directory, by their path
+// in it. It fails if a value in c cannot be.
+func Render(c Config) (map[string]string, error) {
+	if err := c.check(); err != nil {
+		return nil, err
+	}
+	var ports []string
+	for _, port := range c.Entry {
+		ports = append(ports, fmt.Sprint(port))
+	}
+	files := map[string]string{}
+	files["fail2ban.conf"] = rendered + fmt.Sprintf(`
+[DEFAULT]
+loglevel = NOTICE
+# The journal.
+logtarget = STDOUT
+syslogsocket = auto
+socket = %s
+pidfile = %s
+# Keeps bans over a restart.
+dbfile = %s
+dbpurgeage = %d
+dbmaxmatches = 10
+allowipv6 = auto
+
+[Definition]
+
+[Thread]
+`, Socket, pidFile, database, seconds(maxBan))
+
+	files["jail.conf"] = rendered + fmt.Sprintf(`
+[DEFAULT]
+backend = systemd
+# Addresses only: a name would be looked up where the attacker says.
+usedns = no
+# Tor arrives from loopback; banning it would ban everybody behind it.
+ignoreip = 127.0.0.0/8 ::1
+ignoreself = false
+maxretry = %[1]d
+findtime = %[2]d
+bantime = %[3]d
+action = bitbox-base[name=%%(__name__)s, port="%%(port)s"]
+
+[%[4]s]
+enabled = true
+filter = bitbox-base-sshd
+port = %[5]d
+journalmatch = _SYSTEMD_UNIT=%[6]s
+
+[%[7]s]
+enabled = true
+filter = %[7]s
+port = %[8]s
+journalmatch = _SYSTEMD_UNIT=%[9]s
+`, c.MaxTries, seconds(c.Window), seconds(c.BanTime), JailSSH, c.SSH, c.SSHUnit, JailHandshake, strings.Join(ports, ","), c.MiddlewareUnit)
+
+	files["filter.d/bitbox-base-sshd.conf"] = rendered + `
+[INCLUDES]
+before = /etc/fail2ban/filter.d/sshd.conf
+
+[Definition]
+# What an owner may do counts for nothing: looking whether the port is open,
+# or giving up at the question for the host key. Trying keys and failing counts,
+# once for each connection however many keys a client offers.
+mode = normal
+mdre-normal-other = ^<F-MLFFORGET>(?:Connection (?:closed|reset)|Disconnected)</F-MLFFORGET> (?:by|from) authenticating user <F-USER>\S+</F-USER> <HOST>%(__on_port_opt)s\s+\[preauth\]\s*$
+                    ^<F-NOFAIL><F-MLFFORGET>(?:Connection (?:closed|reset)|Disconnected)</F-MLFFORGET></F-NOFAIL> (?:by|from)(?: invalid user <F-USER>\S+|.*?</F-USER>)? <HOST>(?:%(__suff)s|\s*)$
+`
+
+	// The pattern holds the whole line up to the reason: a line that only
+	// contains such a text, since a stranger wrote it there, does not fit.
+	files["filter.d/"+JailHandshake+".conf"] = rendered + fmt.Sprintf(`
+[Definition]
+failregex = ^\S+ bitbox-base\[\d+\]: (?:time=\S+ level=INFO msg=)?"?handshake refused"? addr=<ADDR> reason=(?:%s)(?: |$)
+ignoreregex =
+`, strings.Join(Reasons, "|"))
+
+	files["action.d/bitbox-base.conf"] = rendered + `
+# nftables rather than iptables: a reload of the packet filter would wipe bans
+# that iptables held, while fail2ban still listed them.
+[INCLUDES]
+before = /etc/fail2ban/action.d/nftables.conf
+
+[Definition]
+type = multiport
+
+[Init]
+protocol = tcp
+# A refusal would tell that somebody is here.
+blocktype = drop
+`
+	return files, nil
+}
+
+func (c Config) check() error {
+	switch {
+	case len(c.Entry) == 0 || slices.Contains(c.Entry, 0) || c.SSH == 0:
+		return fmt.Errorf("render fail2ban's jails: a port is missing or 0 (entry %d, SSH %d)", c.Entry, c.SSH)
+	case c.MaxTries < 1:
+		return fmt.Errorf("render fail2ban's jails: %d tries; at least 1 must be allowed", c.MaxTries)
+	case c.Window < time.Second || c.Window%time.Second != 0 || c.BanTime < time.Second || c.BanTime%time.Second != 0 || c.BanTime > maxBan:
+		return fmt.Errorf("render fail2ban's jails: window %v and ban %v must be whole seconds, the ban at most %v", c.Window, c.BanTime, maxBan)
+	}
+	for _, unit := range []string{c.SSHUnit, c.MiddlewareUnit} {
+		if !strings.HasSuffix(unit, ".service") || strings.ContainsAny(unit, " \t\r\n%+=\"'") {
+			return fmt.Errorf("render fail2ban's jails: %q is not the name of a service unit", unit)
+		}
+	}
+	return nil
+}
+
+func seconds(d time.Duration) int64 { return int64(d / time.Second) }
