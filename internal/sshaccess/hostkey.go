@@ -3,9 +3,13 @@ package sshaccess
 import (
 	"crypto/ed25519"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"os"
 
+	"github.com/BitBoxSwiss/bitbox-base/internal/atomicfile"
 	"golang.org/x/crypto/ssh"
 )
 
@@ -23,4 +27,22 @@ func GenerateHostKey(random io.Reader) ([]byte, error) {
 	}
 	defer clear(block.Bytes)
 	return pem.EncodeToMemory(block), nil
+}
+
+// hostKeyMode is what sshd demands of a private key.
+const hostKeyMode fs.FileMode = 0o600
+
+// EnsureHostKey makes the host key at path unless it is there. Clients remember
+// it, so one that is there is never replaced; whether it is sound is for `sshd
+// -t` to say, before sshd is started.
+func EnsureHostKey(random io.Reader, path string) error {
+	if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	key, err := GenerateHostKey(random)
+	if err != nil {
+		return err
+	}
+	defer clear(key)
+	return atomicfile.WriteFileAtomic(path, key, hostKeyMode)
 }

@@ -1,0 +1,54 @@
+package proxy
+
+import (
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+
+	"github.com/BitBoxSwiss/bitbox-base/internal/atomicfile"
+)
+
+const (
+	// maxCertificateFileSize bounds what is read, in bytes; one takes 800.
+	maxCertificateFileSize = 16 << 10
+	// certificateMode lets NGINX read it by the group of the directory.
+	certificateMode fs.FileMode = 0o640
+)
+
+// EnsureCertificate makes the certificate of the API called name unless it is
+// there, and returns the SHA-256 fingerprint of what is there. Wallets pin a
+// certificate, so one that is there is never replaced: a damaged one is an error
+// (ErrCertificate), and its owner decides.
+//
+// The directory's group becomes the file's if its set-group-ID bit is set; that
+// is how NGINX, which is not root, comes to read it.
+func EnsureCertificate(random io.Reader, directory, name string) (fingerprint [sha256.Size]byte, err error) {
+	path := CertificateFile(directory, name)
+	content, err := readLimited(path, maxCertificateFileSize)
+	if errors.Is(err, fs.ErrNotExist) {
+		if content, err = GenerateCertificate(random, name); err != nil {
+			return fingerprint, err
+		}
+		err = atomicfile.WriteFileAtomic(path, content, certificateMode)
+	}
+	if err != nil {
+		return fingerprint, fmt.Errorf("keep the certificate of %s: %w", name, err)
+	}
+	return parseCertificate(path, content)
+}
+
+func readLimited(path string, limit int64) ([]byte, error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	content, err := io.ReadAll(io.LimitReader(file, limit+1))
+	if err == nil && int64(len(content)) > limit {
+		return nil, fmt.Errorf("%s is longer than %d bytes", path, limit)
+	}
+	return content, err
+}
