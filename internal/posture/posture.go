@@ -35,16 +35,12 @@ import (
 	"time"
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
+	"github.com/BitBoxSwiss/bitbox-base/internal/sshaccess"
 )
 
-// Ports of the Base, all TCP.
-const (
-	// EntryPort is the single entry: the encrypted channel, and TLS of an
-	// extra API beside it when an owner has opened it there.
-	EntryPort = 8845
-	// SSHPort is sshd's, while an owner has leased it.
-	SSHPort = 22
-)
+// EntryPort is the single entry, TCP: the encrypted channel, and TLS of an extra
+// API beside it when an owner has opened it there.
+const EntryPort = 8845
 
 // Kind names a service that can be reached from the network. The list is
 // constant: a document cannot invent one.
@@ -104,7 +100,7 @@ type Posture struct {
 	Bans          BanPolicy
 	// SSHKeys are the keys that may log in while SSH is on. They may be there
 	// while it is off.
-	SSHKeys []SSHKey
+	SSHKeys []sshaccess.Key
 	// SSH is nil while it is off.
 	SSH *Lease
 	// Extras are the extra APIs, at most one of each kind.
@@ -137,18 +133,6 @@ type BanPolicy struct {
 	Window time.Duration
 	// BanTime is 1 minute to 7 days, 1 hour by default.
 	BanTime time.Duration
-}
-
-// SSHKey is a public key that may log in.
-type SSHKey struct {
-	// Line is the type and the base64 of the key, as
-	// golang.org/x/crypto/ssh.MarshalAuthorizedKey writes them, without options,
-	// comment and newline.
-	Line string
-	// Name is what the owner calls it; it is the comment of the key file.
-	Name string
-	// Fingerprint is "SHA256:…". It is derived from Line.
-	Fingerprint string
 }
 
 // Lease is an exception that ends by itself.
@@ -203,7 +187,7 @@ type Effective struct {
 	Lockdown bool
 	// KnownSSHKeys are the keys that an owner keeps, on or off. They are for
 	// people to see; only SSH.Keys let somebody in.
-	KnownSSHKeys []SSHKey
+	KnownSSHKeys []sshaccess.Key
 }
 
 // Endpoint is a service behind the entry that can be reached from the network.
@@ -221,7 +205,7 @@ type Endpoint struct {
 // SSH is sshd while it is on.
 type SSH struct {
 	// Keys that may log in, at least one, sorted by Line.
-	Keys []SSHKey
+	Keys []sshaccess.Key
 	// Remaining is what is left of the lease at the time the Effective was made.
 	// Nothing is rendered from it.
 	Remaining time.Duration

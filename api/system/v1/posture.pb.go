@@ -301,7 +301,7 @@ type PostureDocument struct {
 	Origin PostureDocument_Origin `protobuf:"varint,10,opt,name=origin,proto3,enum=bitbox.system.v1.PostureDocument_Origin" json:"origin,omitempty"`
 	// Seconds since 1970 by the signer's clock, for the history. It decides nothing.
 	SignedAt int64 `protobuf:"varint,11,opt,name=signed_at,json=signedAt,proto3" json:"signed_at,omitempty"`
-	// Why, for people. At most 200 bytes.
+	// Why, for people: empty, or text as short and plain as a name.
 	Note          string   `protobuf:"bytes,12,opt,name=note,proto3" json:"note,omitempty"`
 	Posture       *Posture `protobuf:"bytes,13,opt,name=posture,proto3" json:"posture,omitempty"`
 	unknownFields protoimpl.UnknownFields
