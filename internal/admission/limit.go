@@ -1,0 +1,216 @@
+package admission
+
+import (
+	"container/list"
+	"net/netip"
+	"sync"
+	"time"
+
+	"golang.org/x/time/rate"
+)
+
+// Limits are the bounds before authentication (docs/protocol.md, section 6).
+type Limits struct {
+	// Handshake is the absolute time from a connection's beginning until the
+	// App's first record, or until P3 of a pairing.
+	Handshake time.Duration
+	// Answers is the time the two people have to answer, from P4 on.
+	Answers time.Duration
+	// Computing is how many handshakes are computed at once.
+	Computing int
+	// Parked is how many connections may wait without having
+	// authenticated. Above that, the oldest is closed.
+	Parked int
+	// ParkedPerAddress is how many of them one address may have.
+	ParkedPerAddress int
+	// PerSecond and Burst bound the new connections of one address.
+	PerSecond float64
+	Burst     int
+}
+
+// DefaultLimits returns the limits of the protocol.
+func DefaultLimits() Limits {
+	return Limits{
+		Handshake:        5 * time.Second,
+		Answers:          120 * time.Second,
+		Computing:        50,
+		Parked:           4096,
+		ParkedPerAddress: 16,
+		PerSecond:        20,
+		Burst:            5,
+	}
+}
+
+// maxSources is how many addresses are remembered. It is above Limits.Parked,
+// so that one without a waiting connection can always be forgotten.
+const maxSources = 8192
+
+// sources keeps the limits of each address. An IPv6 host has a whole /64, so
+// that is what counts as its address.
+type sources struct {
+	limits Limits
+
+	mu     sync.Mutex
+	known  map[netip.Prefix]*list.Element
+	recent list.List // of *source, the most recently seen first
+}
+
+type source struct {
+	prefix netip.Prefix
+	rate   *rate.Limiter
+	parked int
+}
+
+func newSources(limits Limits) *sources {
+	return &sources{limits: limits, known: map[netip.Prefix]*list.Element{}}
+}
+
+// prefixOf returns what is limited together with addr.
+func prefixOf(addr netip.Addr) netip.Prefix {
+	addr = addr.Unmap().WithZone("")
+	bits := 64
+	if addr.Is4() {
+		bits = 32
+	}
+	prefix, _ := addr.Prefix(bits) // never fails: bits fits the family
+	return prefix
+}
+
+// enter counts a new connection of addr. It returns why it must not stay, or "".
+// leave must follow if and only if it returned "".
+func (s *sources) enter(addr netip.Addr, now time.Time) Reason {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	src := s.lookupLocked(prefixOf(addr))
+	if !src.rate.AllowN(now, 1) {
+		return TooFast
+	}
+	if src.parked >= s.limits.ParkedPerAddress {
+		return TooMany
+	}
+	src.parked++
+	return ""
+}
+
+// leave takes back a connection that enter let in: it authenticated or ended.
+func (s *sources) leave(addr netip.Addr) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if element, ok := s.known[prefixOf(addr)]; ok {
+		element.Value.(*source).parked--
+	}
+}
+
+func (s *sources) lookupLocked(prefix netip.Prefix) *source {
+	if element, ok := s.known[prefix]; ok {
+		s.recent.MoveToFront(element)
+		return element.Value.(*source)
+	}
+	for len(s.known) >= max(maxSources, s.limits.Parked+1) {
+		if !s.forgetLocked() {
+			break
+		}
+	}
+	src := &source{prefix: prefix, rate: rate.NewLimiter(rate.Limit(s.limits.PerSecond), s.limits.Burst)}
+	s.known[prefix] = s.recent.PushFront(src)
+	return src
+}
+
+// forgetLocked drops the address that was not seen for longest and has nothing
+// waiting.
+func (s *sources) forgetLocked() bool {
+	for element := s.recent.Back(); element != nil; element = element.Prev() {
+		if src := element.Value.(*source); src.parked == 0 {
+			s.recent.Remove(element)
+			delete(s.known, src.prefix)
+			return true
+		}
+	}
+	return false
+}
+
+// parking holds the connections that have not authenticated.
+type parking struct {
+	places int
+
+	mu      sync.Mutex
+	waiting list.List // of *visitor, the oldest first
+}
+
+// park adds v, and returns the visitor that has to make room for it, or nil.
+func (p *parking) park(v *visitor) (displaced *visitor) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	v.place = p.waiting.PushBack(v)
+	if p.waiting.Len() <= p.places {
+		return nil
+	}
+	return p.displaceLocked()
+}
+
+// displaceOldest takes the visitor that waits longest out, or returns nil.
+func (p *parking) displaceOldest() *visitor {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.displaceLocked()
+}
+
+func (p *parking) displaceLocked() *visitor {
+	oldest := p.waiting.Front()
+	if oldest == nil {
+		return nil
+	}
+	v := oldest.Value.(*visitor)
+	p.waiting.Remove(oldest)
+	v.place = nil
+	return v
+}
+
+// unpark takes v out; from then on strangers cannot displace it. Calling it
+// again does nothing.
+func (p *parking) unpark(v *visitor) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if v.place != nil {
+		p.waiting.Remove(v.place)
+		v.place = nil
+	}
+}
+
+// len returns how many wait.
+func (p *parking) len() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.waiting.Len()
+}
+
+// frameMemorySize is how many mac1 are remembered (docs/protocol.md, section 5).
+const frameMemorySize = 1024
+
+// frameMemory remembers the last connect frames with a right mac1. Only keys of
+// this Base make those, so a stranger cannot push one out.
+type frameMemory struct {
+	mu   sync.Mutex
+	seen map[[16]byte]struct{}
+	ring [frameMemorySize][16]byte
+	next int
+}
+
+// first tells whether mac1 was not remembered, and remembers it.
+func (m *frameMemory) first(mac1 [16]byte) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if _, seen := m.seen[mac1]; seen {
+		return false
+	}
+	if m.seen == nil {
+		m.seen = make(map[[16]byte]struct{}, frameMemorySize)
+	}
+	if len(m.seen) == frameMemorySize {
+		delete(m.seen, m.ring[m.next])
+	}
+	m.seen[mac1] = struct{}{}
+	m.ring[m.next] = mac1
+	m.next = (m.next + 1) % frameMemorySize
+	return true
+}

@@ -1,0 +1,63 @@
+package middleware
+
+import (
+	"testing"
+
+	"google.golang.org/protobuf/reflect/protoreflect"
+
+	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
+)
+
+// methodsOf returns the path of each method that the file describes.
+func methodsOf(file protoreflect.FileDescriptor) map[string]bool {
+	methods := map[string]bool{}
+	for i := range file.Services().Len() {
+		service := file.Services().Get(i)
+		for j := range service.Methods().Len() {
+			methods["/"+string(service.FullName())+"/"+string(service.Methods().Get(j).Name())] = true
+		}
+	}
+	return methods
+}
+
+func TestEachMethodHasARowInTheRolesTableAndEachRowAMethod(t *testing.T) {
+	methods := methodsOf(basev1.File_base_v1_base_proto)
+	if len(methods) == 0 {
+		t.Fatal("the API has no methods: this test looks in the wrong place")
+	}
+	for method := range methods {
+		if _, ok := roles[method]; !ok {
+			t.Errorf("%s has no row in roles", method)
+		}
+	}
+	for method, role := range roles {
+		if !methods[method] {
+			t.Errorf("roles has a row for %s, which the API does not have", method)
+		}
+		if role <= basev1.Role_ROLE_UNSPECIFIED || role > basev1.Role_ROLE_OWNER {
+			t.Errorf("%s may be called by role %v, which no App has", method, role)
+		}
+	}
+}
+
+func TestARoleMayDoWhatTheOneBeforeItMay(t *testing.T) {
+	const (
+		nobody   = basev1.Role_ROLE_UNSPECIFIED
+		viewer   = basev1.Role_ROLE_VIEWER
+		operator = basev1.Role_ROLE_OPERATOR
+		owner    = basev1.Role_ROLE_OWNER
+		invented = owner + 1
+	)
+	allowed := map[[2]basev1.Role]bool{
+		{viewer, viewer}:   true,
+		{operator, viewer}: true, {operator, operator}: true,
+		{owner, viewer}: true, {owner, operator}: true, {owner, owner}: true,
+	}
+	for _, role := range []basev1.Role{nobody, viewer, operator, owner, invented, -1} {
+		for _, least := range []basev1.Role{nobody, viewer, operator, owner, invented, -1} {
+			if got := mayCall(role, least); got != allowed[[2]basev1.Role{role, least}] {
+				t.Errorf("mayCall(%v, %v) = %t", role, least, got)
+			}
+		}
+	}
+}

@@ -1,0 +1,182 @@
+package middleware
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+
+	"connectrpc.com/connect"
+
+	"github.com/BitBoxSwiss/bitbox-base/api/base/v1/basev1connect"
+	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
+	"github.com/BitBoxSwiss/bitbox-base/internal/admission"
+)
+
+// Bounds of the API. Who reaches it is paired, but may be a stolen phone.
+const (
+	// maxMessage is the longest message of a request, in bytes.
+	maxMessage = 1 << 20
+	// maxHeader is the largest header of a request, in bytes.
+	maxHeader = 16 << 10
+	// maxStreams is how many calls one connection may have under way.
+	maxStreams = 32
+	// receivePerStream and receivePerConnection are how many bytes of requests are
+	// buffered.
+	receivePerStream     = 64 << 10
+	receivePerConnection = 256 << 10
+	// prefaceTime is how long HTTP/2 may take to begin.
+	prefaceTime = 10 * time.Second
+	// callTime is how long a request's body may take to arrive, and one message of
+	// an answer to leave.
+	callTime = 30 * time.Second
+	// pingAfter is how long a silent connection is believed to be alive, and
+	// pingTime how long the answer to a ping may take.
+	pingAfter = 60 * time.Second
+	pingTime  = 15 * time.Second
+	// stopTime is how long calls may take to end when the Base stops.
+	stopTime = 2 * time.Second
+)
+
+// Window is what the Server asks of the ceremony authority for an owner's App;
+// pairing.Client is one.
+type Window interface {
+	OpenWindow(ctx context.Context) error
+	CloseWindow(ctx context.Context) error
+	Watch(ctx context.Context, seen uint64) (*systemv1.Snapshot, error)
+}
+
+// ServerConfig is what a Server is made of.
+type ServerConfig struct {
+	Registry *Registry
+	Window   Window
+	System   System
+	// StateDir names the file system whose space is reported.
+	StateDir string
+	Logger   *slog.Logger
+}
+
+// Server serves the API to the sessions of a Registry.
+type Server struct {
+	ServerConfig
+	started  time.Time
+	stopping chan struct{}
+	api      http.Handler
+	refusal  *connect.ErrorWriter
+	http     http.Server
+}
+
+// NewServer prepares a Server; Serve runs it.
+func NewServer(config ServerConfig) *Server {
+	s := &Server{
+		ServerConfig: config,
+		started:      time.Now(),
+		stopping:     make(chan struct{}),
+		refusal:      connect.NewErrorWriter(),
+	}
+	s.api = s.newMux()
+	var protocols http.Protocols
+	protocols.SetUnencryptedHTTP2(true) // the channel below is encrypted; nothing else is spoken, no HTTP/1
+	s.http = http.Server{
+		Handler:           s,
+		Protocols:         &protocols,
+		ConnContext:       withSession,
+		ErrorLog:          slog.NewLogLogger(config.Logger.Handler(), slog.LevelWarn),
+		ReadHeaderTimeout: prefaceTime,
+		ReadTimeout:       callTime,
+		IdleTimeout:       SessionTime, // sessions are ended by the Registry, dead ones by pings
+		MaxHeaderBytes:    maxHeader,
+		HTTP2: &http.HTTP2Config{
+			MaxConcurrentStreams:          maxStreams,
+			MaxReceiveBufferPerStream:     receivePerStream,
+			MaxReceiveBufferPerConnection: receivePerConnection,
+			SendPingTimeout:               pingAfter,
+			PingTimeout:                   pingTime,
+			WriteByteTimeout:              callTime,
+		},
+	}
+	return s
+}
+
+func (s *Server) newMux() http.Handler {
+	options := []connect.HandlerOption{
+		connect.WithReadMaxBytes(maxMessage),
+		// No compression: its ratio tells an observer of lengths about the content.
+		connect.WithCompression("gzip", nil, nil),
+	}
+	mux := http.NewServeMux()
+	mux.Handle(basev1connect.NewInfoServiceHandler(infoService{s}, options...))
+	mux.Handle(basev1connect.NewAppsServiceHandler(appsService{s}, options...))
+	mux.Handle(basev1connect.NewPairingServiceHandler(pairingService{s}, options...))
+	mux.Handle(basev1connect.NewEventsServiceHandler(eventsService{s}, options...))
+	return mux
+}
+
+// Serve serves the connections of l, which must be *admission.Conn. It returns
+// when Stop was called, or with l's error.
+func (s *Server) Serve(l net.Listener) error {
+	if err := s.http.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
+}
+
+// Stop ends the streams, lets calls end for a moment, and closes what is left.
+func (s *Server) Stop() {
+	close(s.stopping)
+	ctx, cancel := context.WithTimeout(context.Background(), stopTime)
+	defer cancel()
+	if err := s.http.Shutdown(ctx); err != nil {
+		_ = s.http.Close()
+	}
+}
+
+// ServeHTTP lets a call through that the roles table allows to the session.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	least, served := roles[r.URL.Path]
+	if !served {
+		http.NotFound(w, r)
+		return
+	}
+	if !speaksProtobuf(r) {
+		http.Error(w, "only the Connect protocol with protobuf messages is spoken here", http.StatusUnsupportedMediaType)
+		return
+	}
+	if err := s.Registry.authorise(sessionOf(r.Context()), least); err != nil {
+		_ = s.refusal.Write(w, r, apiError(err))
+		return
+	}
+	// A client that does not read its answer does not hold it up for ever.
+	deadline := http.NewResponseController(w)
+	_ = deadline.SetWriteDeadline(time.Now().Add(callTime))
+	s.api.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), deadlineKey{}, deadline)))
+}
+
+// speaksProtobuf leaves one encoding of the many that the library would take: JSON,
+// gRPC and gRPC-Web are no use here, and are parsers within reach.
+func speaksProtobuf(r *http.Request) bool {
+	switch r.Header.Get("Content-Type") {
+	case "application/proto", "application/connect+proto":
+		return true
+	}
+	return false
+}
+
+type (
+	sessionKey  struct{}
+	deadlineKey struct{}
+)
+
+// withSession is the http.Server's ConnContext.
+func withSession(ctx context.Context, c net.Conn) context.Context {
+	return context.WithValue(ctx, sessionKey{}, c.(*admission.Conn).Session.(*Session))
+}
+
+func sessionOf(ctx context.Context) *Session { return ctx.Value(sessionKey{}).(*Session) }
+
+// deadlineOf returns what sets the deadline of the call's answer.
+func deadlineOf(ctx context.Context) *http.ResponseController {
+	return ctx.Value(deadlineKey{}).(*http.ResponseController)
+}

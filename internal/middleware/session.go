@@ -1,0 +1,144 @@
+package middleware
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
+	"github.com/BitBoxSwiss/bitbox-base/internal/admission"
+	"github.com/BitBoxSwiss/bitbox-base/internal/noiseconn"
+	"github.com/BitBoxSwiss/bitbox-base/internal/pairing"
+)
+
+// Session is the stay of one App on one connection. It implements
+// admission.Session.
+type Session struct {
+	registry *Registry
+	app      *record
+	cut      func()      // ends the connection at once; never blocks
+	limit    *time.Timer // cuts at the latest allowed time
+}
+
+func (s *Session) id() string { return s.app.id() }
+
+// Begin implements admission.Registry. A pending pairing becomes active, here
+// first and then at the authority: were it the other way round, a crash in between would
+// leave an owner's key without an App.
+func (r *Registry) Begin(ctx context.Context, peer noiseconn.PublicKey, cut func()) (admission.Session, error) {
+	p, err := r.activate(peer)
+	if err != nil {
+		return nil, err
+	}
+	if err := r.acknowledge(ctx, p); err != nil {
+		return nil, err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err := p.rights(); err != nil { // it may have been revoked since
+		return nil, err
+	}
+	s := &Session{registry: r, app: p, cut: cut}
+	s.limit = time.AfterFunc(r.config.SessionTime, cut)
+	p.sessions = append(p.sessions, s)
+	for _, oldest := range p.sessions[:max(0, len(p.sessions)-MaxSessions)] {
+		oldest.cut()
+	}
+	isNew := p.lastSeen.IsZero()
+	p.lastSeen = time.Now()
+	if p.lastSeen.Sub(p.lastSeenSaved) >= lastSeenStep {
+		if err := r.saveProgressLocked(p); err != nil {
+			r.config.Logger.Error("store when an App was last seen", "app", p.id(), "error", err)
+		}
+	}
+	app := r.describeLocked(p)
+	if isNew {
+		r.audit("an App was paired", p)
+		r.events.publish(&basev1.WatchEventsResponse{Event: &basev1.WatchEventsResponse_AppPaired{AppPaired: &basev1.AppPairedEvent{App: app}}})
+	}
+	r.events.publish(&basev1.WatchEventsResponse{Event: &basev1.WatchEventsResponse_SessionStarted{SessionStarted: &basev1.SessionStartedEvent{App: app}}})
+	return s, nil
+}
+
+// activate returns the pairing of an App that has proved to be there. A pending
+// one is active from then on, also on disk.
+func (r *Registry) activate(peer noiseconn.PublicKey) (*record, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	p, ok := r.pairings[peer]
+	if !ok {
+		return nil, &admission.Refusal{Reason: admission.Lapsed}
+	}
+	if p.standing != standingPending {
+		return p, p.rights()
+	}
+	p.standing = standingActive
+	if err := r.saveLocked(p); err != nil {
+		p.standing = standingPending
+		return nil, err
+	}
+	p.lapse.Stop()
+	return p, nil
+}
+
+// rights returns why the pairing gives none, or nil.
+func (p *record) rights() error {
+	switch p.standing {
+	case standingActive:
+		return nil
+	case standingRevoked:
+		return &admission.Refusal{Reason: admission.Revoked}
+	default:
+		return &admission.Refusal{Reason: admission.Lapsed}
+	}
+}
+
+// acknowledge has the authority give the signing key its rights, once. If it
+// does not know the key, the pairing has none either.
+func (r *Registry) acknowledge(ctx context.Context, p *record) error {
+	r.mu.Lock()
+	acknowledged := p.acknowledged
+	r.mu.Unlock()
+	if acknowledged {
+		return nil
+	}
+	err := r.authority.Activate(ctx, p.signingKey)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err == nil {
+		p.acknowledged = true
+		return nil
+	}
+	if !errors.Is(err, pairing.ErrUnknownKey) || p.standing != standingActive {
+		return err
+	}
+	if err := r.dropLocked(p, "dropped a pairing that the authority does not know; this App must pair again"); err != nil {
+		return err
+	}
+	return &admission.Refusal{Reason: admission.Lapsed, Err: err}
+}
+
+// End implements admission.Session.
+func (s *Session) End() {
+	s.limit.Stop()
+	r := s.registry
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	s.app.sessions = slices.DeleteFunc(s.app.sessions, func(other *Session) bool { return other == s })
+	r.events.publish(&basev1.WatchEventsResponse{Event: &basev1.WatchEventsResponse_SessionEnded{SessionEnded: &basev1.SessionEndedEvent{App: r.describeLocked(s.app)}}})
+}
+
+// authorise tells whether the App of a session may call a method that asks for
+// least, now.
+func (r *Registry) authorise(s *Session, least basev1.Role) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if s.app.rights() != nil {
+		return errNoRights
+	}
+	if !mayCall(s.app.role, least) {
+		return errRole
+	}
+	return nil
+}
