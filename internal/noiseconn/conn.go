@@ -37,7 +37,7 @@ const (
 const (
 	// readAhead is what an idle connection holds to receive into. Most calls of
 	// the API fit in.
-	readAhead = 512
+	readAhead = 2048
 	// bufferSize holds two full records: while a stream flows, one read of the
 	// socket brings more than one.
 	bufferSize = 2 * (recordHeaderSize + MaxCiphertext)

@@ -61,7 +61,7 @@ func newHandshake(suite suiteParameters, initiator bool, random io.Reader, stati
 	if static.Empty() {
 		return nil, errEmptyStatic
 	}
-	dh := &handshakeDH{static: static.parsed()}
+	dh := newHandshakeDH(static)
 	state, err := noise.NewHandshakeState(noise.Config{
 		CipherSuite:           noise.NewCipherSuite(dh, chachaPoly{}, noise.HashSHA256),
 		Random:                orSystem(random),
@@ -150,6 +150,7 @@ func (h *handshake) complete(state *noise.HandshakeState, toResponder, toInitiat
 	} else {
 		h.result.send, h.result.receive = hide(toInitiator), hide(toResponder)
 	}
+	h.dh().authenticated(h.result.PeerStatic)
 	h.abandon()
 }
 

@@ -98,12 +98,13 @@ func ParseDiscoveryKey(b []byte) (DiscoveryKey, error) { return secret.New[disco
 type staticKind struct{}
 
 // StaticKey is an X25519 private key, the identity of a Base or of one pairing
-// of an App. It is a secret.Key, and keeps the key in its parsed form as well:
-// parsing computes the public key, which costs as much as a Diffie-Hellman.
-// The zero StaticKey is empty.
+// of an App. It is a secret.Key that also keeps what is costly to compute from
+// it. Keep a StaticKey, then, rather than parse it anew for each handshake. Copies
+// share what they keep; several goroutines may use them. The zero StaticKey is
+// empty.
 type StaticKey struct {
 	secret.Key[staticKind]
-	parsed hidden[*ecdh.PrivateKey]
+	parsed hidden[*parsedStatic]
 }
 
 // GenerateStatic reads a new StaticKey from random; nil means the system's
@@ -130,7 +131,7 @@ func parseStatic(key secret.Key[staticKind]) (StaticKey, error) {
 	if err != nil {
 		return StaticKey{}, fmt.Errorf("parse a static key: %w", err)
 	}
-	return StaticKey{Key: key, parsed: hide(parsed)}, nil
+	return StaticKey{Key: key, parsed: hide(&parsedStatic{key: parsed})}, nil
 }
 
 // errEmptyStatic is a mistake of the caller.
@@ -157,7 +158,7 @@ func PublicOf(static StaticKey) (PublicKey, error) {
 	if static.Empty() {
 		return PublicKey{}, errEmptyStatic
 	}
-	return PublicKey(static.parsed().PublicKey().Bytes()), nil
+	return PublicKey(static.parsed().key.PublicKey().Bytes()), nil
 }
 
 // orSystem replaces a missing source of randomness by the system's.

@@ -6,18 +6,49 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
+	"sync"
 
 	"github.com/flynn/noise"
 	"golang.org/x/crypto/chacha20poly1305"
 )
 
+// parsedStatic is a static key ready to compute with. Parsing one computes its
+// public key, and IK has a Diffie-Hellman between the two static keys, which is
+// the same in every handshake of a pairing: each costs as much as one of the five
+// that a side has to do, and both are done once here.
+type parsedStatic struct {
+	key *ecdh.PrivateKey
+
+	mu     sync.Mutex
+	shared map[PublicKey][]byte // with the static keys of peers
+}
+
+// maxShared bounds what a paired App can make a Base remember, by showing ever
+// new static keys. It is more than a Base has pairings.
+const maxShared = 128
+
+func (p *parsedStatic) recall(peer PublicKey) []byte {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.shared[peer]
+}
+
+func (p *parsedStatic) remember(peer PublicKey, shared []byte) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.shared == nil || len(p.shared) >= maxShared {
+		p.shared = make(map[PublicKey][]byte)
+	}
+	p.shared[peer] = shared
+}
+
 // handshakeDH is the X25519 of one handshake. It exists because the library's
-// own parses the private key anew for every Diffie-Hellman, and parsing one
-// computes its public key: twice the work. The library gets handles in place of
-// private keys, so it holds none.
+// own parses the private key for every Diffie-Hellman, which is twice the work.
+// The library gets handles in place of private keys, so it holds none.
 type handshakeDH struct {
-	static    *ecdh.PrivateKey
+	static    *parsedStatic
 	ephemeral *ecdh.PrivateKey
+	computed  map[PublicKey][]byte // with the static key, in this handshake
 }
 
 var (
@@ -25,8 +56,12 @@ var (
 	ephemeralHandle = []byte("e")
 )
 
+func newHandshakeDH(static StaticKey) *handshakeDH {
+	return &handshakeDH{static: static.parsed(), computed: make(map[PublicKey][]byte)}
+}
+
 func (d *handshakeDH) staticKeypair() noise.DHKey {
-	return noise.DHKey{Private: staticHandle, Public: d.static.PublicKey().Bytes()}
+	return noise.DHKey{Private: staticHandle, Public: d.static.key.PublicKey().Bytes()}
 }
 
 // GenerateKeypair makes the ephemeral key; both patterns have one on each side.
@@ -46,10 +81,21 @@ func (d *handshakeDH) GenerateKeypair(random io.Reader) (noise.DHKey, error) {
 
 // DH refuses public keys of low order, as crypto/ecdh does.
 func (d *handshakeDH) DH(handle, public []byte) ([]byte, error) {
-	private := d.ephemeral
-	if handle[0] == staticHandle[0] {
-		private = d.static
+	if handle[0] == ephemeralHandle[0] {
+		return diffieHellman(d.ephemeral, public)
 	}
+	peer := PublicKey(public)
+	if shared := d.static.recall(peer); shared != nil {
+		return shared, nil
+	}
+	shared, err := diffieHellman(d.static.key, public)
+	if err == nil {
+		d.computed[peer] = shared
+	}
+	return shared, err
+}
+
+func diffieHellman(private *ecdh.PrivateKey, public []byte) ([]byte, error) {
 	peer, err := ecdh.X25519().NewPublicKey(public)
 	if err != nil {
 		return nil, err
@@ -60,9 +106,17 @@ func (d *handshakeDH) DH(handle, public []byte) ([]byte, error) {
 func (d *handshakeDH) DHLen() int     { return KeySize }
 func (d *handshakeDH) DHName() string { return "25519" }
 
+// authenticated keeps the Diffie-Hellman with the peer's static key, if the
+// pattern has one, for its next handshakes.
+func (d *handshakeDH) authenticated(peer PublicKey) {
+	if shared := d.computed[peer]; shared != nil {
+		d.static.remember(peer, shared)
+	}
+}
+
 // forget drops the keys. The cipher states of a session keep their suite, and
 // with it this value: an ephemeral key must not live as long as they do.
-func (d *handshakeDH) forget() { d.static, d.ephemeral = nil, nil }
+func (d *handshakeDH) forget() { d.static, d.ephemeral, d.computed = nil, nil, nil }
 
 // chachaPoly is ChaCha20-Poly1305 as Noise defines it. The library's own
 // allocates a nonce for every record; this one has it beside the key. It is not
