@@ -40,9 +40,12 @@ func FormatNumber(n uint32) string {
 	return fmt.Sprintf("%03d %03d", n/1000, n%1000)
 }
 
-// Commit returns C, the Base's commitment to r_B: SHA256(label | r_B).
-func Commit(rb [32]byte) [32]byte {
-	return sha256.Sum256(slices.Concat([]byte(commitLabel), rb[:]))
+// Commit returns C, the Base's commitment to what P4 will reveal:
+// SHA256(label | r_B | K_state | role). It covers all that the Base puts into the
+// code. Whatever were left out, a man in the middle could choose last, until the
+// App's code is the Base's.
+func Commit(rb [32]byte, state ed25519.PublicKey, role byte) [32]byte {
+	return sha256.Sum256(slices.Concat([]byte(commitLabel), rb[:], state, []byte{role}))
 }
 
 // errNoCode has a probability of 2^-97.

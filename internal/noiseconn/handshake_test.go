@@ -56,7 +56,7 @@ func assertSession(t *testing.T, app, base *Transport) {
 // Every byte is as the reference, written from the specification, has it.
 func TestEveryByteIsAsSpecified(t *testing.T) {
 	s := fixedSecrets("pairing")
-	commitment := Commit([32]byte(fixed("r_B", 32)))
+	commitment := [32]byte(fixed("C", 32))
 	pairing := referencePair(s, commitment[:], must(testPayload().Marshal()), rightPSK)
 	app := s.pairInitiator()
 	base := must(s.pairResponder(app.P1()))
