@@ -18,6 +18,7 @@ const (
 	labelConfirmation = "bitbox-base confirm try v1"
 	labelReport       = "bitbox-base report v1"
 	labelAnchor       = "bitbox-base anchor v1"
+	labelLiftBan      = "bitbox-base lift ban v1"
 	labelRestriction  = "bitbox-base restriction v1" // hashed only
 )
 

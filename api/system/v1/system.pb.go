@@ -101,6 +101,7 @@ type SystemRequest struct {
 	//	*SystemRequest_GetMachine
 	//	*SystemRequest_WatchSystem
 	//	*SystemRequest_LocalChange
+	//	*SystemRequest_Announce
 	Verb          isSystemRequest_Verb `protobuf_oneof:"verb"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -269,6 +270,15 @@ func (x *SystemRequest) GetLocalChange() *LocalChange {
 	return nil
 }
 
+func (x *SystemRequest) GetAnnounce() *Announce {
+	if x != nil {
+		if x, ok := x.Verb.(*SystemRequest_Announce); ok {
+			return x.Announce
+		}
+	}
+	return nil
+}
+
 type isSystemRequest_Verb interface {
 	isSystemRequest_Verb()
 }
@@ -336,6 +346,12 @@ type SystemRequest_LocalChange struct {
 	LocalChange *LocalChange `protobuf:"bytes,14,opt,name=local_change,json=localChange,proto3,oneof"`
 }
 
+type SystemRequest_Announce struct {
+	// middleware: what mDNS shall tell the local network from now on. Answered
+	// with an empty reply.
+	Announce *Announce `protobuf:"bytes,15,opt,name=announce,proto3,oneof"`
+}
+
 func (*SystemRequest_Authority) isSystemRequest_Verb() {}
 
 func (*SystemRequest_GetReport) isSystemRequest_Verb() {}
@@ -363,6 +379,8 @@ func (*SystemRequest_GetMachine) isSystemRequest_Verb() {}
 func (*SystemRequest_WatchSystem) isSystemRequest_Verb() {}
 
 func (*SystemRequest_LocalChange) isSystemRequest_Verb() {}
+
+func (*SystemRequest_Announce) isSystemRequest_Verb() {}
 
 type SystemReply struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2461,11 +2479,82 @@ func (x *GoBack) GetRevision() uint64 {
 	return 0
 }
 
+// Announce is the TXT record of docs/protocol.md. Name and port are the helper's.
+type Announce struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The version of the wire protocol.
+	Version uint32 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`
+	// 16 and 8 bytes.
+	Nonce         []byte `protobuf:"bytes,2,opt,name=nonce,proto3" json:"nonce,omitempty"`
+	Id            []byte `protobuf:"bytes,3,opt,name=id,proto3" json:"id,omitempty"`
+	PairingOpen   bool   `protobuf:"varint,4,opt,name=pairing_open,json=pairingOpen,proto3" json:"pairing_open,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Announce) Reset() {
+	*x = Announce{}
+	mi := &file_system_v1_system_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Announce) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Announce) ProtoMessage() {}
+
+func (x *Announce) ProtoReflect() protoreflect.Message {
+	mi := &file_system_v1_system_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Announce.ProtoReflect.Descriptor instead.
+func (*Announce) Descriptor() ([]byte, []int) {
+	return file_system_v1_system_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *Announce) GetVersion() uint32 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *Announce) GetNonce() []byte {
+	if x != nil {
+		return x.Nonce
+	}
+	return nil
+}
+
+func (x *Announce) GetId() []byte {
+	if x != nil {
+		return x.Id
+	}
+	return nil
+}
+
+func (x *Announce) GetPairingOpen() bool {
+	if x != nil {
+		return x.PairingOpen
+	}
+	return false
+}
+
 var File_system_v1_system_proto protoreflect.FileDescriptor
 
 const file_system_v1_system_proto_rawDesc = "" +
 	"\n" +
-	"\x16system/v1/system.proto\x12\x10bitbox.system.v1\x1a\x19system/v1/authority.proto\x1a\x17system/v1/posture.proto\"\x82\a\n" +
+	"\x16system/v1/system.proto\x12\x10bitbox.system.v1\x1a\x19system/v1/authority.proto\x1a\x17system/v1/posture.proto\"\xbc\a\n" +
 	"\rSystemRequest\x12B\n" +
 	"\tauthority\x18\x01 \x01(\v2\".bitbox.system.v1.AuthorityRequestH\x00R\tauthority\x12<\n" +
 	"\n" +
@@ -2485,7 +2574,8 @@ const file_system_v1_system_proto_rawDesc = "" +
 	"\vget_machine\x18\f \x01(\v2\x1c.bitbox.system.v1.GetMachineH\x00R\n" +
 	"getMachine\x12B\n" +
 	"\fwatch_system\x18\r \x01(\v2\x1d.bitbox.system.v1.WatchSystemH\x00R\vwatchSystem\x12B\n" +
-	"\flocal_change\x18\x0e \x01(\v2\x1d.bitbox.system.v1.LocalChangeH\x00R\vlocalChangeB\x06\n" +
+	"\flocal_change\x18\x0e \x01(\v2\x1d.bitbox.system.v1.LocalChangeH\x00R\vlocalChange\x128\n" +
+	"\bannounce\x18\x0f \x01(\v2\x1a.bitbox.system.v1.AnnounceH\x00R\bannounceB\x06\n" +
 	"\x04verb\"\xa6\x05\n" +
 	"\vSystemReply\x12\x1d\n" +
 	"\n" +
@@ -2619,7 +2709,12 @@ const file_system_v1_system_proto_rawDesc = "" +
 	"\x06change\"\x12\n" +
 	"\x10LiftRestrictions\"$\n" +
 	"\x06GoBack\x12\x1a\n" +
-	"\brevision\x18\x01 \x01(\x04R\brevisionB;Z9github.com/BitBoxSwiss/bitbox-base/api/system/v1;systemv1b\x06proto3"
+	"\brevision\x18\x01 \x01(\x04R\brevision\"m\n" +
+	"\bAnnounce\x12\x18\n" +
+	"\aversion\x18\x01 \x01(\rR\aversion\x12\x14\n" +
+	"\x05nonce\x18\x02 \x01(\fR\x05nonce\x12\x0e\n" +
+	"\x02id\x18\x03 \x01(\fR\x02id\x12!\n" +
+	"\fpairing_open\x18\x04 \x01(\bR\vpairingOpenB;Z9github.com/BitBoxSwiss/bitbox-base/api/system/v1;systemv1b\x06proto3"
 
 var (
 	file_system_v1_system_proto_rawDescOnce sync.Once
@@ -2634,7 +2729,7 @@ func file_system_v1_system_proto_rawDescGZIP() []byte {
 }
 
 var file_system_v1_system_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_system_v1_system_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
+var file_system_v1_system_proto_msgTypes = make([]protoimpl.MessageInfo, 35)
 var file_system_v1_system_proto_goTypes = []any{
 	(Finding_Severity)(0),    // 0: bitbox.system.v1.Finding.Severity
 	(*SystemRequest)(nil),    // 1: bitbox.system.v1.SystemRequest
@@ -2671,17 +2766,18 @@ var file_system_v1_system_proto_goTypes = []any{
 	(*LocalChange)(nil),      // 32: bitbox.system.v1.LocalChange
 	(*LiftRestrictions)(nil), // 33: bitbox.system.v1.LiftRestrictions
 	(*GoBack)(nil),           // 34: bitbox.system.v1.GoBack
-	(*AuthorityRequest)(nil), // 35: bitbox.system.v1.AuthorityRequest
-	(*AuthorityReply)(nil),   // 36: bitbox.system.v1.AuthorityReply
-	(*Lockdown)(nil),         // 37: bitbox.system.v1.Lockdown
-	(*PairingShut)(nil),      // 38: bitbox.system.v1.PairingShut
-	(*LeaseEnded)(nil),       // 39: bitbox.system.v1.LeaseEnded
-	(*AppCutOff)(nil),        // 40: bitbox.system.v1.AppCutOff
-	(PostureReport_Phase)(0), // 41: bitbox.system.v1.PostureReport.Phase
-	(*Posture)(nil),          // 42: bitbox.system.v1.Posture
+	(*Announce)(nil),         // 35: bitbox.system.v1.Announce
+	(*AuthorityRequest)(nil), // 36: bitbox.system.v1.AuthorityRequest
+	(*AuthorityReply)(nil),   // 37: bitbox.system.v1.AuthorityReply
+	(*Lockdown)(nil),         // 38: bitbox.system.v1.Lockdown
+	(*PairingShut)(nil),      // 39: bitbox.system.v1.PairingShut
+	(*LeaseEnded)(nil),       // 40: bitbox.system.v1.LeaseEnded
+	(*AppCutOff)(nil),        // 41: bitbox.system.v1.AppCutOff
+	(PostureReport_Phase)(0), // 42: bitbox.system.v1.PostureReport.Phase
+	(*Posture)(nil),          // 43: bitbox.system.v1.Posture
 }
 var file_system_v1_system_proto_depIdxs = []int32{
-	35, // 0: bitbox.system.v1.SystemRequest.authority:type_name -> bitbox.system.v1.AuthorityRequest
+	36, // 0: bitbox.system.v1.SystemRequest.authority:type_name -> bitbox.system.v1.AuthorityRequest
 	3,  // 1: bitbox.system.v1.SystemRequest.get_report:type_name -> bitbox.system.v1.GetReport
 	5,  // 2: bitbox.system.v1.SystemRequest.get_challenge:type_name -> bitbox.system.v1.GetChallenge
 	7,  // 3: bitbox.system.v1.SystemRequest.submit:type_name -> bitbox.system.v1.Submit
@@ -2695,41 +2791,42 @@ var file_system_v1_system_proto_depIdxs = []int32{
 	23, // 11: bitbox.system.v1.SystemRequest.get_machine:type_name -> bitbox.system.v1.GetMachine
 	25, // 12: bitbox.system.v1.SystemRequest.watch_system:type_name -> bitbox.system.v1.WatchSystem
 	32, // 13: bitbox.system.v1.SystemRequest.local_change:type_name -> bitbox.system.v1.LocalChange
-	36, // 14: bitbox.system.v1.SystemReply.authority:type_name -> bitbox.system.v1.AuthorityReply
-	4,  // 15: bitbox.system.v1.SystemReply.report:type_name -> bitbox.system.v1.ReportResult
-	6,  // 16: bitbox.system.v1.SystemReply.challenge:type_name -> bitbox.system.v1.ChallengeResult
-	8,  // 17: bitbox.system.v1.SystemReply.progress:type_name -> bitbox.system.v1.Progress
-	12, // 18: bitbox.system.v1.SystemReply.chain:type_name -> bitbox.system.v1.ChainResult
-	14, // 19: bitbox.system.v1.SystemReply.bans:type_name -> bitbox.system.v1.BansResult
-	18, // 20: bitbox.system.v1.SystemReply.lift_ban:type_name -> bitbox.system.v1.LiftBanResult
-	20, // 21: bitbox.system.v1.SystemReply.audit:type_name -> bitbox.system.v1.AuditResult
-	24, // 22: bitbox.system.v1.SystemReply.machine:type_name -> bitbox.system.v1.MachineInfo
-	26, // 23: bitbox.system.v1.SystemReply.event:type_name -> bitbox.system.v1.SystemEvent
-	37, // 24: bitbox.system.v1.Restrict.lockdown:type_name -> bitbox.system.v1.Lockdown
-	38, // 25: bitbox.system.v1.Restrict.pairing_shut:type_name -> bitbox.system.v1.PairingShut
-	39, // 26: bitbox.system.v1.Restrict.end_lease:type_name -> bitbox.system.v1.LeaseEnded
-	40, // 27: bitbox.system.v1.Restrict.app_cut_off:type_name -> bitbox.system.v1.AppCutOff
-	15, // 28: bitbox.system.v1.BansResult.bans:type_name -> bitbox.system.v1.Ban
-	17, // 29: bitbox.system.v1.LiftBan.plain:type_name -> bitbox.system.v1.LiftBanOrder
-	21, // 30: bitbox.system.v1.AuditResult.findings:type_name -> bitbox.system.v1.Finding
-	0,  // 31: bitbox.system.v1.Finding.severity:type_name -> bitbox.system.v1.Finding.Severity
-	41, // 32: bitbox.system.v1.SystemEvent.phase:type_name -> bitbox.system.v1.PostureReport.Phase
-	27, // 33: bitbox.system.v1.SystemEvent.started:type_name -> bitbox.system.v1.WatchStarted
-	28, // 34: bitbox.system.v1.SystemEvent.posture_changed:type_name -> bitbox.system.v1.PostureChanged
-	29, // 35: bitbox.system.v1.SystemEvent.drift_found:type_name -> bitbox.system.v1.DriftFound
-	30, // 36: bitbox.system.v1.SystemEvent.bans_changed:type_name -> bitbox.system.v1.BansChanged
-	31, // 37: bitbox.system.v1.SystemEvent.apply_failed:type_name -> bitbox.system.v1.ApplyFailed
-	21, // 38: bitbox.system.v1.DriftFound.findings:type_name -> bitbox.system.v1.Finding
-	15, // 39: bitbox.system.v1.BansChanged.banned:type_name -> bitbox.system.v1.Ban
-	15, // 40: bitbox.system.v1.BansChanged.lifted:type_name -> bitbox.system.v1.Ban
-	42, // 41: bitbox.system.v1.LocalChange.posture:type_name -> bitbox.system.v1.Posture
-	33, // 42: bitbox.system.v1.LocalChange.lift_restrictions:type_name -> bitbox.system.v1.LiftRestrictions
-	34, // 43: bitbox.system.v1.LocalChange.go_back:type_name -> bitbox.system.v1.GoBack
-	44, // [44:44] is the sub-list for method output_type
-	44, // [44:44] is the sub-list for method input_type
-	44, // [44:44] is the sub-list for extension type_name
-	44, // [44:44] is the sub-list for extension extendee
-	0,  // [0:44] is the sub-list for field type_name
+	35, // 14: bitbox.system.v1.SystemRequest.announce:type_name -> bitbox.system.v1.Announce
+	37, // 15: bitbox.system.v1.SystemReply.authority:type_name -> bitbox.system.v1.AuthorityReply
+	4,  // 16: bitbox.system.v1.SystemReply.report:type_name -> bitbox.system.v1.ReportResult
+	6,  // 17: bitbox.system.v1.SystemReply.challenge:type_name -> bitbox.system.v1.ChallengeResult
+	8,  // 18: bitbox.system.v1.SystemReply.progress:type_name -> bitbox.system.v1.Progress
+	12, // 19: bitbox.system.v1.SystemReply.chain:type_name -> bitbox.system.v1.ChainResult
+	14, // 20: bitbox.system.v1.SystemReply.bans:type_name -> bitbox.system.v1.BansResult
+	18, // 21: bitbox.system.v1.SystemReply.lift_ban:type_name -> bitbox.system.v1.LiftBanResult
+	20, // 22: bitbox.system.v1.SystemReply.audit:type_name -> bitbox.system.v1.AuditResult
+	24, // 23: bitbox.system.v1.SystemReply.machine:type_name -> bitbox.system.v1.MachineInfo
+	26, // 24: bitbox.system.v1.SystemReply.event:type_name -> bitbox.system.v1.SystemEvent
+	38, // 25: bitbox.system.v1.Restrict.lockdown:type_name -> bitbox.system.v1.Lockdown
+	39, // 26: bitbox.system.v1.Restrict.pairing_shut:type_name -> bitbox.system.v1.PairingShut
+	40, // 27: bitbox.system.v1.Restrict.end_lease:type_name -> bitbox.system.v1.LeaseEnded
+	41, // 28: bitbox.system.v1.Restrict.app_cut_off:type_name -> bitbox.system.v1.AppCutOff
+	15, // 29: bitbox.system.v1.BansResult.bans:type_name -> bitbox.system.v1.Ban
+	17, // 30: bitbox.system.v1.LiftBan.plain:type_name -> bitbox.system.v1.LiftBanOrder
+	21, // 31: bitbox.system.v1.AuditResult.findings:type_name -> bitbox.system.v1.Finding
+	0,  // 32: bitbox.system.v1.Finding.severity:type_name -> bitbox.system.v1.Finding.Severity
+	42, // 33: bitbox.system.v1.SystemEvent.phase:type_name -> bitbox.system.v1.PostureReport.Phase
+	27, // 34: bitbox.system.v1.SystemEvent.started:type_name -> bitbox.system.v1.WatchStarted
+	28, // 35: bitbox.system.v1.SystemEvent.posture_changed:type_name -> bitbox.system.v1.PostureChanged
+	29, // 36: bitbox.system.v1.SystemEvent.drift_found:type_name -> bitbox.system.v1.DriftFound
+	30, // 37: bitbox.system.v1.SystemEvent.bans_changed:type_name -> bitbox.system.v1.BansChanged
+	31, // 38: bitbox.system.v1.SystemEvent.apply_failed:type_name -> bitbox.system.v1.ApplyFailed
+	21, // 39: bitbox.system.v1.DriftFound.findings:type_name -> bitbox.system.v1.Finding
+	15, // 40: bitbox.system.v1.BansChanged.banned:type_name -> bitbox.system.v1.Ban
+	15, // 41: bitbox.system.v1.BansChanged.lifted:type_name -> bitbox.system.v1.Ban
+	43, // 42: bitbox.system.v1.LocalChange.posture:type_name -> bitbox.system.v1.Posture
+	33, // 43: bitbox.system.v1.LocalChange.lift_restrictions:type_name -> bitbox.system.v1.LiftRestrictions
+	34, // 44: bitbox.system.v1.LocalChange.go_back:type_name -> bitbox.system.v1.GoBack
+	45, // [45:45] is the sub-list for method output_type
+	45, // [45:45] is the sub-list for method input_type
+	45, // [45:45] is the sub-list for extension type_name
+	45, // [45:45] is the sub-list for extension extendee
+	0,  // [0:45] is the sub-list for field type_name
 }
 
 func init() { file_system_v1_system_proto_init() }
@@ -2754,6 +2851,7 @@ func file_system_v1_system_proto_init() {
 		(*SystemRequest_GetMachine)(nil),
 		(*SystemRequest_WatchSystem)(nil),
 		(*SystemRequest_LocalChange)(nil),
+		(*SystemRequest_Announce)(nil),
 	}
 	file_system_v1_system_proto_msgTypes[1].OneofWrappers = []any{
 		(*SystemReply_Authority)(nil),
@@ -2796,7 +2894,7 @@ func file_system_v1_system_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_system_v1_system_proto_rawDesc), len(file_system_v1_system_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   34,
+			NumMessages:   35,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
