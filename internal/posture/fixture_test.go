@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/base64"
 	"encoding/binary"
+	"flag"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -17,6 +18,14 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/secret"
 	"github.com/BitBoxSwiss/bitbox-base/internal/sshaccess"
 )
+
+// TestMain draws more often than rapid does by default; -rapid.checks overrides it.
+func TestMain(m *testing.M) {
+	if err := flag.Set("rapid.checks", "300"); err != nil {
+		panic(err)
+	}
+	m.Run()
+}
 
 // tester is what *testing.T and *rapid.T have in common.
 type tester interface {
@@ -34,6 +43,8 @@ type device struct {
 	disk   []byte
 	memory Memory
 	random *rand.ChaCha8
+	// blind: the App does not look after each step, where a test makes many.
+	blind bool
 }
 
 func newDevice(t tester) *device {
@@ -74,7 +85,9 @@ func (d *device) must(out Output, err error) {
 	if err != nil {
 		d.t.Fatalf("refused: %v", err)
 	}
-	d.look()
+	if !d.blind {
+		d.look()
+	}
 }
 
 // look is an App's look at the Base, over a Middleware that changes nothing.
@@ -126,7 +139,10 @@ func (d *device) challenge() []byte {
 // draft is the next document with a change, not signed yet.
 func (d *device) draft(change func(*Posture)) *systemv1.PostureDocument {
 	d.t.Helper()
-	view := d.look()
+	view := &View{chain: d.ledger.chain}
+	if !d.blind {
+		view = d.look()
+	}
 	p, _ := view.Posture()
 	p = clonePosture(p)
 	change(&p)
@@ -197,6 +213,7 @@ func (d *device) pass(span time.Duration) {
 		}
 	}
 	d.now = end
+	d.save(d.ledger.Tick(d.now))
 }
 
 func clonePosture(p Posture) Posture {
@@ -228,11 +245,27 @@ func (d *device) openElectrum(length time.Duration) func(*Posture) {
 // testKey is an Ed25519 key made from its comment.
 func testKey(comment string) sshaccess.Key {
 	public := hashOf("key", []byte(comment))
-	blob := binary.BigEndian.AppendUint32(nil, 11)
-	blob = append(blob, "ssh-ed25519"...)
-	blob = binary.BigEndian.AppendUint32(blob, 32)
-	blob = append(blob, public[:]...)
-	key, err := sshaccess.ParseKey("ssh-ed25519 " + base64.StdEncoding.EncodeToString(blob) + " " + comment)
+	return parseKey("ssh-ed25519", comment, public[:])
+}
+
+// rsaKey has a modulus of 8192 bits made from its comment; nobody has its factors.
+func rsaKey(comment string) sshaccess.Key {
+	modulus := []byte{0, 0xff}
+	for seed := hashOf("rsa", []byte(comment)); len(modulus) < 1025; seed = hashOf("rsa", seed[:]) {
+		modulus = append(modulus, seed[:]...)
+	}
+	modulus = modulus[:1025]
+	modulus[1024] |= 1
+	return parseKey("ssh-rsa", comment, []byte{1, 0, 1}, modulus)
+}
+
+// parseKey writes a key in the format of RFC 4253 section 6.6 and reads it.
+func parseKey(kind, comment string, fields ...[]byte) sshaccess.Key {
+	var blob []byte
+	for _, field := range append([][]byte{[]byte(kind)}, fields...) {
+		blob = append(binary.BigEndian.AppendUint32(blob, uint32(len(field))), field...)
+	}
+	key, err := sshaccess.ParseKey(kind + " " + base64.StdEncoding.EncodeToString(blob) + " " + comment)
 	if err != nil {
 		panic(err)
 	}

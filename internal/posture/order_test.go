@@ -125,7 +125,7 @@ func TestOrderIsAPartialOrderExhaustively(t *testing.T) {
 }
 
 func TestOrderExhaustiveTestCanFail(t *testing.T) {
-	domain := smallDomain()
+	domain := slices.DeleteFunc(smallDomain(), func(e Effective) bool { return len(e.Egress) > 0 || len(e.Apps) > 0 })
 	for law, broken := range map[string]order{
 		"reflexive": func(a, b Effective) bool { return NoMoreOpen(a, b) && a.Bans != b.Bans },
 		// Bans forgotten.
