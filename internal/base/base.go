@@ -63,6 +63,8 @@ type Config struct {
 	Out io.Writer
 	// Logger must be set.
 	Logger *slog.Logger
+	// Ready, if set, is called once when RunDev's Base accepts connections.
+	Ready func(*Base)
 
 	// What follows is for tests; zero values mean the protocol's.
 	Limits      admission.Limits
@@ -100,6 +102,9 @@ func RunDev(ctx context.Context, config Config) error {
 	b, err := Start(config)
 	if err != nil {
 		return err
+	}
+	if config.Ready != nil {
+		config.Ready(b)
 	}
 	var failure error
 	select {
@@ -319,6 +324,9 @@ func (b *Base) display(ctx context.Context) error {
 
 // Addr returns the TCP address that is listened on.
 func (b *Base) Addr() net.Addr { return b.admission.Addr() }
+
+// Name returns the Base's name.
+func (b *Base) Name() string { return b.registry.Name() }
 
 // PublicKey returns the Base's public static key.
 func (b *Base) PublicKey() noiseconn.PublicKey { return b.registry.PublicKey() }

@@ -1,0 +1,125 @@
+// Command bitbox-base is the Base: the appliance's program.
+//
+// Exit codes:
+//
+//	0  done
+//	1  it failed; the sentence on standard error says why
+//	2  the command was typed wrongly
+//	3  no Base runs on this state
+//	4  the Base refused
+//	5  another Base runs on this state
+//	6  the state is damaged, missing, from a newer version, or not private
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/BitBoxSwiss/bitbox-base/internal/ipc"
+	"github.com/BitBoxSwiss/bitbox-base/internal/pairing"
+	"github.com/BitBoxSwiss/bitbox-base/internal/state"
+)
+
+// The exit codes, as in the comment above.
+const (
+	exitFailed     = 1
+	exitUsage      = 2
+	exitNotRunning = 3
+	exitRefused    = 4
+	exitInUse      = 5
+	exitState      = 6
+)
+
+func main() { os.Exit(run(os.Args[1:])) }
+
+func run(args []string) int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	p := &program{}
+	root := p.rootCommand()
+	root.SetArgs(args)
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return 0
+	}
+	if !p.running {
+		err = usageError{err}
+	}
+	fmt.Fprintln(os.Stderr, "bitbox-base:", err)
+	return exitCode(err)
+}
+
+// usageError is a command that was typed wrongly.
+type usageError struct{ error }
+
+func (e usageError) Error() string { return e.error.Error() + "; --help shows how it is typed" }
+
+func exitCode(err error) int {
+	var refused *pairing.Error
+	var usage usageError
+	switch {
+	case errors.As(err, &usage):
+		return exitUsage
+	case errors.Is(err, ipc.ErrNotRunning):
+		return exitNotRunning
+	case errors.As(err, &refused), errors.Is(err, errNothingToAnswer), errors.Is(err, errOtherCode):
+		return exitRefused
+	case errors.Is(err, state.ErrInUse):
+		return exitInUse
+	case errors.Is(err, state.ErrDamaged), errors.Is(err, state.ErrMissing), errors.Is(err, state.ErrNewer),
+		errors.Is(err, state.ErrOlder), errors.Is(err, state.ErrKind), errors.Is(err, state.ErrMode):
+		return exitState
+	default:
+		return exitFailed
+	}
+}
+
+// program is one run of the command.
+type program struct {
+	stateDir string
+	json     bool
+	running  bool // the command line was understood
+}
+
+func (p *program) rootCommand() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "bitbox-base",
+		Short: "A networked node that only its owner's App can open",
+		Long: `bitbox-base runs a Base, and answers for whoever stands at it.
+
+Exit codes: 0 done, 1 failed, 2 typed wrongly, 3 no Base runs on this state,
+4 the Base refused, 5 another Base runs on this state, 6 the state cannot be used.`,
+		Example: `  bitbox-base dev
+  bitbox-base pairing list`,
+		Args:              cobra.NoArgs,
+		SilenceErrors:     true,
+		SilenceUsage:      true,
+		DisableAutoGenTag: true,
+		PersistentPreRun:  func(*cobra.Command, []string) { p.running = true },
+		RunE:              func(c *cobra.Command, _ []string) error { return c.Help() },
+	}
+	root.PersistentFlags().StringVar(&p.stateDir, "state", defaultStateDir(), "directory of the Base's state")
+	_ = root.MarkPersistentFlagDirname("state")
+	root.AddCommand(p.devCommand(), p.pairingCommand(), p.versionCommand())
+	return root
+}
+
+// defaultStateDir is $XDG_STATE_HOME/bitbox-base, by default
+// ~/.local/state/bitbox-base (XDG Base Directory Specification 0.8).
+func defaultStateDir() string {
+	if dir := os.Getenv("XDG_STATE_HOME"); filepath.IsAbs(dir) {
+		return filepath.Join(dir, "bitbox-base")
+	}
+	home, err := os.UserHomeDir()
+	if err != nil {
+		return "" // --state must be given then; base.Start says so
+	}
+	return filepath.Join(home, ".local", "state", "bitbox-base")
+}

@@ -1,0 +1,33 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"runtime"
+
+	"github.com/spf13/cobra"
+
+	"github.com/BitBoxSwiss/bitbox-base/internal/noiseconn"
+	"github.com/BitBoxSwiss/bitbox-base/internal/version"
+)
+
+func (p *program) versionCommand() *cobra.Command {
+	command := &cobra.Command{
+		Use:     "version",
+		Short:   "Tell the versions of software and protocol",
+		Example: `  bitbox-base version --json`,
+		Args:    cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			out := c.OutOrStdout()
+			if p.json {
+				return json.NewEncoder(out).Encode(map[string]any{
+					"software": version.Software, "protocol": noiseconn.ProtocolVersion, "go": runtime.Version(),
+				})
+			}
+			_, err := fmt.Fprintf(out, "bitbox-base %s (protocol %d, %s)\n", version.Software, noiseconn.ProtocolVersion, runtime.Version())
+			return err
+		},
+	}
+	command.Flags().BoolVar(&p.json, "json", false, "print JSON")
+	return command
+}
