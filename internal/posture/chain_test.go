@@ -23,6 +23,8 @@ type attacked struct {
 	operator       AppSeed
 	// earlyChallenge was given out before the change that is tried was applied.
 	earlyChallenge []byte
+	// oldDisk is what was saved before the last change.
+	oldDisk []byte
 }
 
 func newAttacked(t tester) *attacked {

@@ -99,7 +99,7 @@ func (d *difference) endpoints() {
 		switch {
 		case !found:
 			c.Opens = true
-			d.add(c, "The %s {be} reachable on %s for %s", title(e.Kind), where(e), durationWords(e.Remaining))
+			d.add(c, "The %s {be} reachable for %s on %s", title(e.Kind), durationWords(e.Remaining), where(e))
 		case was.Remaining != e.Remaining:
 			d.lease(c, title(e.Kind)+" on "+where(e), was.Remaining, e.Remaining)
 		}

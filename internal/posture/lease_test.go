@@ -109,12 +109,12 @@ func TestRebootsNeverMakeALeaseLonger(t *testing.T) {
 		d := newDevice(t)
 		d.blind = true
 		owner := d.owner("owner")
-		length := time.Duration(rapid.Int64Range(int64(MinLease/time.Second), 3600).Draw(t, "length")) * time.Second
+		length := time.Duration(rapid.Int64Range(int64(MinLease/time.Second), 1800).Draw(t, "length")) * time.Second
 		d.change(owner, d.openElectrum(length))
 		open := func() bool { return len(d.ledger.Effective().Endpoints) == 2 }
 		var up time.Duration
 		for i := 0; open() && i < 1000; i++ {
-			run := time.Duration(rapid.Int64Range(1, int64(10*time.Minute)).Draw(t, "until the power fails"))
+			run := time.Duration(rapid.Int64Range(int64(20*time.Second), int64(10*time.Minute)).Draw(t, "until the power fails"))
 			before := d.now
 			d.pass(run)
 			if open() {
