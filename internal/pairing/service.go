@@ -56,6 +56,9 @@ func NewService(config ServiceConfig) *Service {
 func (s *Service) Close() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.closed {
+		return
+	}
 	s.closed = true
 	s.machine.wipe()
 	if s.timer != nil {
@@ -76,7 +79,8 @@ func (p port) Call(ctx context.Context, request []byte) ([]byte, error) {
 	return p.service.Call(ctx, p.caller, request)
 }
 
-var errClosed = errors.New("the authority has been shut down")
+// ErrClosed is returned by a Call to a Service that was closed.
+var ErrClosed = errors.New("the ceremony authority has been shut down")
 
 // Call answers one request. A Watch waits until something changes, for at most
 // WatchTime, and as long as ctx lives.
@@ -103,7 +107,7 @@ func (s *Service) handle(caller Caller, request []byte) (reply []byte, changed <
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
-		return nil, nil, errClosed
+		return nil, nil, ErrClosed
 	}
 	output := s.machine.Handle(s.now(), caller, request)
 	if output.Save != nil {
