@@ -1,0 +1,390 @@
+package middleware
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect"
+	"google.golang.org/protobuf/types/known/emptypb"
+
+	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
+	"github.com/BitBoxSwiss/bitbox-base/api/base/v1/basev1connect"
+)
+
+// call calls a method with an empty request, whatever its type.
+func call(ctx context.Context, client *http.Client, procedure string) error {
+	c := connect.NewClient[emptypb.Empty, emptypb.Empty](client, anyURL+procedure)
+	if procedure != basev1connect.EventsServiceWatchEventsProcedure {
+		_, err := c.CallUnary(ctx, connect.NewRequest(&emptypb.Empty{}))
+		return err
+	}
+	stream, err := c.CallServerStream(ctx, connect.NewRequest(&emptypb.Empty{}))
+	if err != nil {
+		return err
+	}
+	defer func() { _ = stream.Close() }()
+	stream.Receive()
+	return stream.Err()
+}
+
+// whoMay is what the roles table must say, written down a second time.
+var whoMay = map[basev1.Role][]string{
+	viewer:   {"GetInfo", "GetWindow", "ListApps", "WatchEvents"},
+	operator: {"GetInfo", "GetWindow", "ListApps", "WatchEvents"},
+	owner:    {"CloseWindow", "GetInfo", "GetWindow", "ListApps", "OpenWindow", "RenameApp", "RevokeApp", "WatchEvents"},
+}
+
+// allowed tries every method as each role, and returns what is not refused.
+func allowed(t *testing.T, l *hall) map[basev1.Role][]string {
+	t.Helper()
+	got := map[basev1.Role][]string{}
+	for role := range whoMay {
+		client := l.client(l.house.active("an "+role.String(), role))
+		for procedure := range roles {
+			if code := codeOf(call(t.Context(), client, procedure)); code != connect.CodePermissionDenied {
+				got[role] = append(got[role], procedure[strings.LastIndex(procedure, "/")+1:])
+			}
+		}
+		slices.Sort(got[role])
+	}
+	return got
+}
+
+func TestEachRoleMayCallWhatTheTableSaysAndNothingElse(t *testing.T) {
+	got := allowed(t, newHouse(t, nil).serve(fakeSystem{}))
+	for role, want := range whoMay {
+		if !slices.Equal(got[role], want) {
+			t.Errorf("%v may call %q, not %q", role, got[role], want)
+		}
+	}
+	// A Server that does not ask the table.
+	broken := newHouse(t, nil).serve(fakeSystem{})
+	api := broken.api
+	broken.http.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		deadline := http.NewResponseController(w)
+		api.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), deadlineKey{}, deadline)))
+	})
+	if got := allowed(t, broken); len(got[viewer]) != len(roles) {
+		t.Errorf("without the table a viewer should reach everything, not only %q; this attack proves nothing", got[viewer])
+	}
+}
+
+func TestNothingIsServedBesideTheAPI(t *testing.T) {
+	h := newHouse(t, nil)
+	l := h.serve(fakeSystem{})
+	client := l.client(h.active("phone", owner))
+	for _, c := range []struct {
+		path, contentType string
+		want              int
+	}{
+		{"/", "application/proto", http.StatusNotFound},
+		{"/bitbox.base.v1.InfoService/", "application/proto", http.StatusNotFound},
+		{"/bitbox.base.v1.InfoService/GetInfo/", "application/proto", http.StatusNotFound},
+		{"/bitbox.base.v1.InfoService/Invented", "application/proto", http.StatusNotFound},
+		{"/debug/pprof/", "application/proto", http.StatusNotFound},
+		{basev1connect.InfoServiceGetInfoProcedure, "application/json", http.StatusUnsupportedMediaType},
+		{basev1connect.InfoServiceGetInfoProcedure, "application/grpc", http.StatusUnsupportedMediaType},
+		{basev1connect.InfoServiceGetInfoProcedure, "application/grpc-web", http.StatusUnsupportedMediaType},
+		{basev1connect.InfoServiceGetInfoProcedure, "", http.StatusUnsupportedMediaType},
+		{basev1connect.InfoServiceGetInfoProcedure, "application/proto", http.StatusOK},
+	} {
+		response, err := client.Post(anyURL+c.path, c.contentType, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = response.Body.Close()
+		if response.StatusCode != c.want {
+			t.Errorf("%s as %q: %s, not %d", c.path, c.contentType, response.Status, c.want)
+		}
+	}
+	response, err := client.Get(anyURL + basev1connect.InfoServiceGetInfoProcedure)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = response.Body.Close()
+	if response.StatusCode == http.StatusOK {
+		t.Error("a call is taken by GET")
+	}
+	too := make([]byte, maxMessage+1)
+	response, err = client.Post(anyURL+basev1connect.AppsServiceRenameAppProcedure, "application/proto", strings.NewReader(string(too)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = response.Body.Close()
+	if response.StatusCode != http.StatusTooManyRequests { // Connect's code for resource_exhausted
+		t.Errorf("a message that is too long: %s", response.Status)
+	}
+}
+
+func TestHTTP1GetsNoAnswerEvenInsideTheChannel(t *testing.T) {
+	h := newHouse(t, nil)
+	l := h.serve(fakeSystem{})
+	c, err := l.dial(h.active("phone", owner))
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		_, _ = io.WriteString(c, "GET /bitbox.base.v1.InfoService/GetInfo HTTP/1.1\r\nHost: base\r\n\r\n")
+	}()
+	if answer, _ := io.ReadAll(c); len(answer) != 0 {
+		t.Errorf("answered: %q", answer)
+	}
+}
+
+func TestInfoTellsOfTheMachineAndWhatIsMissingDoesNoHarm(t *testing.T) {
+	h := newHouse(t, func(c *RegistryConfig) { c.Name = "kitchen" })
+	a := h.active("phone", owner)
+	info, err := basev1connect.NewInfoServiceClient(h.serve(fakeSystem{}).client(a), anyURL).GetInfo(t.Context(), &basev1.GetInfoRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if info.GetName() != "kitchen" || info.GetMemoryTotalBytes() == 0 || info.GetDiskTotalBytes() == 0 || len(info.GetLoadAverage()) != 3 ||
+		info.GetTemperatureCelsius() != 41.5 || len(info.GetAddresses()) != 1 || info.GetCaller().GetId() != a.id() || info.GetProtocolVersion() != 1 {
+		t.Errorf("info: %v", info)
+	}
+	deaf := h.serve(fakeSystem{broken: errors.New("the helper restarts")})
+	info, err = basev1connect.NewInfoServiceClient(deaf.client(a), anyURL).GetInfo(t.Context(), &basev1.GetInfoRequest{})
+	if err != nil || info.GetName() != "kitchen" || info.TemperatureCelsius != nil {
+		t.Errorf("without a helper: %v, %v", info, err)
+	}
+}
+
+func TestTheWindowIsOpenedAndClosedByAnOwner(t *testing.T) {
+	h := newHouse(t, nil)
+	client := basev1connect.NewPairingServiceClient(h.serve(fakeSystem{}).client(h.active("phone", owner)), anyURL)
+	opened, err := client.OpenWindow(t.Context(), &basev1.OpenWindowRequest{})
+	if err != nil || !opened.GetWindow().GetOpen() || opened.GetWindow().GetRemainingMs() != 180_000 {
+		t.Errorf("open: %v, %v", opened, err)
+	}
+	if _, err := client.CloseWindow(t.Context(), &basev1.CloseWindowRequest{}); err != nil {
+		t.Error(err)
+	}
+	got, err := client.GetWindow(t.Context(), &basev1.GetWindowRequest{})
+	if err != nil || got.GetWindow().GetOpen() {
+		t.Errorf("closed: %v, %v", got, err)
+	}
+	h.authority.mu.Lock()
+	h.authority.broken = errors.New("the helper restarts")
+	h.authority.mu.Unlock()
+	if _, err := client.GetWindow(t.Context(), &basev1.GetWindowRequest{}); err == nil {
+		t.Error("a window is made up")
+	}
+}
+
+func TestBadRequestsAboutAppsGetAClearCode(t *testing.T) {
+	h := newHouse(t, nil)
+	a := h.active("phone", owner)
+	apps := basev1connect.NewAppsServiceClient(h.serve(fakeSystem{}).client(a), anyURL)
+	for name, want := range map[string]connect.Code{
+		"":                       connect.CodeInvalidArgument,
+		"two\nlines":             connect.CodeInvalidArgument,
+		"\u202egnp.exe":          connect.CodeInvalidArgument,
+		strings.Repeat("x", 64):  connect.CodeInvalidArgument,
+		"a name that is allowed": 0,
+	} {
+		if _, err := apps.RenameApp(t.Context(), &basev1.RenameAppRequest{Id: a.id(), Name: name}); codeOf(err) != want {
+			t.Errorf("rename to %q: %v; want %v", name, err, want)
+		}
+	}
+	if _, err := apps.RenameApp(t.Context(), &basev1.RenameAppRequest{Id: "nobody", Name: "x"}); codeOf(err) != connect.CodeNotFound {
+		t.Errorf("rename nobody: %v", err)
+	}
+	if _, err := apps.RevokeApp(t.Context(), &basev1.RevokeAppRequest{Id: "nobody"}); codeOf(err) != connect.CodeNotFound {
+		t.Errorf("revoke nobody: %v", err)
+	}
+	if _, err := apps.RevokeApp(t.Context(), &basev1.RevokeAppRequest{Id: a.id()}); codeOf(err) != connect.CodeFailedPrecondition {
+		t.Errorf("revoke the last owner: %v", err)
+	}
+}
+
+// watcher watches events on a goroutine.
+type watcher struct {
+	events chan *basev1.WatchEventsResponse
+	ended  chan error
+}
+
+func watch(ctx context.Context, t *testing.T, client *http.Client) *watcher {
+	t.Helper()
+	stream, err := basev1connect.NewEventsServiceClient(client, anyURL).WatchEvents(ctx, &basev1.WatchEventsRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &watcher{events: make(chan *basev1.WatchEventsResponse, 10_000), ended: make(chan error, 1)}
+	go func() {
+		for stream.Receive() {
+			w.events <- stream.Msg()
+		}
+		w.ended <- stream.Err()
+		_ = stream.Close()
+	}()
+	if first := w.next(t); first.GetSubscribed() == nil {
+		t.Fatalf("the first event is %v", first)
+	}
+	return w
+}
+
+func (w *watcher) next(t *testing.T) *basev1.WatchEventsResponse {
+	t.Helper()
+	select {
+	case event := <-w.events:
+		return event
+	case err := <-w.ended:
+		t.Fatalf("the stream ended: %v", err)
+	case <-time.After(testTime):
+		t.Fatal("no event came")
+	}
+	return nil
+}
+
+func TestEventsTellWhatHappens(t *testing.T) {
+	h := newHouse(t, nil)
+	l := h.serve(fakeSystem{})
+	boss := h.active("boss", owner)
+	client := l.client(boss)
+	w := watch(t.Context(), t, client)
+	phone := h.active("phone", viewer)
+	if got := w.next(t).GetAppPaired().GetApp(); got.GetId() != phone.id() || got.GetRole() != viewer {
+		t.Errorf("paired: %v", got)
+	}
+	if got := w.next(t).GetSessionStarted().GetApp(); got.GetId() != phone.id() || got.GetSessions() != 1 {
+		t.Errorf("started: %v", got)
+	}
+	if got := w.next(t).GetSessionEnded().GetApp(); got.GetId() != phone.id() || got.GetSessions() != 0 {
+		t.Errorf("ended: %v", got)
+	}
+	apps := basev1connect.NewAppsServiceClient(client, anyURL)
+	if _, err := apps.RenameApp(t.Context(), &basev1.RenameAppRequest{Id: phone.id(), Name: "tablet"}); err != nil {
+		t.Fatal(err)
+	}
+	if got := w.next(t).GetAppRenamed().GetApp(); got.GetName() != "tablet" {
+		t.Errorf("renamed: %v", got)
+	}
+	if _, err := apps.RevokeApp(t.Context(), &basev1.RevokeAppRequest{Id: phone.id()}); err != nil {
+		t.Fatal(err)
+	}
+	if event := w.next(t); event.GetAppRevoked().GetApp().GetId() != phone.id() || event.GetTime() == nil {
+		t.Errorf("revoked: %v", event)
+	}
+	h.PublishWindow(must(h.authority.Watch(t.Context(), 0)))
+	if w.next(t).GetWindowChanged() == nil {
+		t.Error("no event about the window")
+	}
+}
+
+func TestAStreamThatIsReadTooSlowlyEndsAndHasNoGaps(t *testing.T) {
+	h := newHouse(t, nil)
+	l := h.serve(fakeSystem{})
+	w := watch(t.Context(), t, l.client(h.active("phone", viewer)))
+	// Faster than anything can be sent.
+	for {
+		h.events.publish(anEvent())
+		h.events.mu.Lock()
+		left := len(h.events.subscribers)
+		h.events.mu.Unlock()
+		if left == 0 {
+			break
+		}
+	}
+	select {
+	case err := <-w.ended:
+		if codeOf(err) != connect.CodeResourceExhausted {
+			t.Errorf("it ended with %v", err)
+		}
+	case <-time.After(testTime):
+		t.Error("it does not end")
+	}
+}
+
+// revokeInStream has an owner revoke an App in the middle of its stream. It tells
+// whether the stream was cut, and whether an event arrived afterwards.
+func revokeInStream(t *testing.T, noCut bool) (cut, heardMore bool) {
+	t.Helper()
+	h := newHouse(t, nil)
+	l := h.serve(fakeSystem{})
+	l.noCut = noCut
+	boss, phone := h.active("boss", owner), h.active("phone", viewer)
+	w := watch(t.Context(), t, l.client(phone))
+	apps := basev1connect.NewAppsServiceClient(l.client(boss), anyURL)
+	if _, err := apps.RevokeApp(t.Context(), &basev1.RevokeAppRequest{Id: phone.id()}); err != nil {
+		t.Fatal(err)
+	}
+	h.PublishWindow(must(h.authority.Watch(t.Context(), 0)))
+	for {
+		select {
+		case event := <-w.events:
+			if event.GetWindowChanged() != nil {
+				return false, true
+			}
+		case <-w.ended:
+			return true, heardMore
+		case <-time.After(testTime):
+			return false, heardMore
+		}
+	}
+}
+
+func TestRevokedAppIsCutOffInTheMiddleOfAStream(t *testing.T) {
+	if cut, heardMore := revokeInStream(t, false); !cut || heardMore {
+		t.Errorf("cut %t, heard more %t", cut, heardMore)
+	}
+	if cut, heardMore := revokeInStream(t, true); cut || !heardMore {
+		t.Errorf("without the cut the stream should go on; this attack proves nothing (cut %t, heard more %t)", cut, heardMore)
+	}
+}
+
+func TestARevokedAppsOtherCallsAreRefusedEvenBeforeItIsCut(t *testing.T) {
+	h := newHouse(t, nil)
+	l := h.serve(fakeSystem{})
+	l.noCut = true
+	boss, phone := h.active("boss", owner), h.active("phone", viewer)
+	session := must(h.Begin(t.Context(), boss.peer, func() {})).(*Session)
+	client := basev1connect.NewInfoServiceClient(l.client(phone), anyURL)
+	if _, err := client.GetInfo(t.Context(), &basev1.GetInfoRequest{}); err != nil {
+		t.Fatal(err)
+	}
+	if err := h.Revoke(t.Context(), phone.id(), session); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := client.GetInfo(t.Context(), &basev1.GetInfoRequest{}); codeOf(err) != connect.CodeUnauthenticated {
+		t.Errorf("after it was revoked: %v", err)
+	}
+}
+
+func TestAnOwnerWhoRevokesItselfGetsItsAnswerAndIsCutThen(t *testing.T) {
+	h := newHouse(t, nil)
+	l := h.serve(fakeSystem{})
+	h.active("heir", owner)
+	boss := h.active("boss", owner)
+	client := l.client(boss)
+	w := watch(t.Context(), t, client)
+	if _, err := basev1connect.NewAppsServiceClient(client, anyURL).RevokeApp(t.Context(), &basev1.RevokeAppRequest{Id: boss.id()}); err != nil {
+		t.Errorf("its answer: %v", err)
+	}
+	select {
+	case <-w.ended:
+	case <-time.After(testTime):
+		t.Error("it is not cut")
+	}
+}
+
+func TestStopEndsStreamsWithAWord(t *testing.T) {
+	h := newHouse(t, nil)
+	l := h.serve(fakeSystem{})
+	w := watch(t.Context(), t, l.client(h.active("phone", viewer)))
+	close(l.stopping)
+	select {
+	case err := <-w.ended:
+		if codeOf(err) != connect.CodeUnavailable {
+			t.Errorf("the stream ended with %v", err)
+		}
+	case <-time.After(testTime):
+		t.Error("the stream goes on")
+	}
+	l.stopping = make(chan struct{}) // for the Stop at the end of the test
+}
