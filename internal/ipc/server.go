@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -54,12 +55,10 @@ func (s *Server) Serve(ctx context.Context, listener *net.UnixListener) error {
 	var running sync.WaitGroup
 	defer running.Wait()
 	defer cancel()
-	stop := context.AfterFunc(ctx, func() { _ = listener.Close() })
-	defer func() {
-		if stop() {
-			_ = listener.Close()
-		}
-	}()
+	// Closed twice, the second one waits for the first: the socket is gone when
+	// Serve returns.
+	defer func() { _ = listener.Close() }()
+	defer context.AfterFunc(ctx, func() { _ = listener.Close() })()
 	places := make(chan struct{}, MaxConnections)
 	for {
 		select {
@@ -150,11 +149,13 @@ func Listen(path string, mode fs.FileMode) (*net.UnixListener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listen on %s: %w", path, err)
 	}
-	if conn, err := net.DialUnix("unix", nil, address); err == nil {
+	conn, err := net.DialUnix("unix", nil, address)
+	if err == nil {
 		_ = conn.Close()
 		return nil, fmt.Errorf("listen on %s: another program answers there; end it first", path)
 	}
-	if info, err := os.Lstat(path); err == nil && info.Mode().Type() == fs.ModeSocket {
+	info, missing := os.Lstat(path)
+	if errors.Is(err, syscall.ECONNREFUSED) && missing == nil && info.Mode().Type() == fs.ModeSocket {
 		if err := os.Remove(path); err != nil {
 			return nil, fmt.Errorf("listen on %s: remove the socket that an ended program left: %w", path, err)
 		}

@@ -58,7 +58,7 @@ type victim struct {
 }
 
 func opensAll(commitment [32]byte, p4 *noiseconn.P4) bool {
-	return commitment == commit(p4.RB, p4.StateKey, p4.Role)
+	return commitment == noiseconn.Commit(p4.RB, p4.StateKey, p4.Role)
 }
 
 // opensRB is the check of an earlier form of the protocol, whose commitment did
@@ -242,7 +242,7 @@ func baseFirst(t *testing.T, w *world, opens func([32]byte, *noiseconn.P4) bool)
 
 	// The commitment is made for the first candidate, in the form that is checked.
 	p4 := &noiseconn.P4{RB: random32(), StateKey: genuine.StateKey, Role: genuine.Role, Name: genuine.Name}
-	commitment := commit(p4.RB, p4.StateKey, p4.Role)
+	commitment := noiseconn.Commit(p4.RB, p4.StateKey, p4.Role)
 	if !opens(commitment, p4) {
 		commitment = commitRB(p4.RB)
 	}
@@ -300,7 +300,7 @@ func appFirst(t *testing.T, w *world, peek func(*world) (rb [32]byte)) (won bool
 	t.Helper()
 	v := newVictim(t, opensAll)
 	p4 := &noiseconn.P4{RB: random32(), StateKey: w.machine.StateKey(), Role: byte(owner), Name: "Base"}
-	revealed, h := appLeg(t, v, commit(p4.RB, p4.StateKey, p4.Role))
+	revealed, h := appLeg(t, v, noiseconn.Commit(p4.RB, p4.StateKey, p4.Role))
 	target := codeOf(t, revealed, p4, h)
 
 	leg := w.beginLeg(t)

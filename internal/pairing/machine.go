@@ -314,7 +314,7 @@ func (m *Machine) hear(request *systemv1.Hear) (*systemv1.HearResult, error) {
 	c := m.ceremony
 	m.heard.remove(digest)
 	c.phase, c.deadline = systemv1.Ceremony_PHASE_COMMITTED, m.now+CommittedTime
-	commitment := commit([32]byte(c.rb.Expose()), m.stateKey, byte(c.role))
+	commitment := noiseconn.Commit([32]byte(c.rb.Expose()), m.stateKey, byte(c.role))
 	return &systemv1.HearResult{Granted: true, CeremonyId: c.id[:], Commitment: commitment[:]}, nil
 }
 

@@ -250,7 +250,7 @@ func TestPairingEndsWithTheSameCodeAndAnActiveKey(t *testing.T) {
 	if a.p4.Role != byte(owner) || a.p4.Name != "Base" || !a.p4.StateKey.Equal(w.machine.StateKey()) {
 		t.Fatalf("P4 is %+v", a.p4)
 	}
-	if a.commitment != commit(a.p4.RB, a.p4.StateKey, a.p4.Role) {
+	if a.commitment != noiseconn.Commit(a.p4.RB, a.p4.StateKey, a.p4.Role) {
 		t.Fatal("P4 does not open the commitment")
 	}
 	c := w.see(w.console).GetCeremony()

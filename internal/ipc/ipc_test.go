@@ -1,0 +1,340 @@
+package ipc
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// patience is how long a test waits for what happens at once on an idle machine.
+const patience = 20 * time.Second
+
+// serve runs a server until the test ends, and returns the path of its socket.
+func serve(t *testing.T, server *Server) (path string, stop func()) {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "ipc") // t.TempDir is too long for a socket's path
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	path = filepath.Join(dir, "socket")
+	listener, err := Listen(path, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- server.Serve(ctx, listener) }()
+	stop = sync.OnceFunc(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Errorf("the server ended: %v", err)
+		}
+	})
+	t.Cleanup(stop)
+	return path, stop
+}
+
+func echo(_ context.Context, _ Peer, request []byte, send func([]byte) error) error {
+	return send(request)
+}
+
+func TestAnswerComesBack(t *testing.T) {
+	var peer Peer
+	path, _ := serve(t, &Server{Handler: func(ctx context.Context, p Peer, request []byte, send func([]byte) error) error {
+		peer = p
+		return echo(ctx, p, request, send)
+	}})
+	for _, size := range []int{0, 1, MaxMessageSize} {
+		request := bytes.Repeat([]byte{7}, size)
+		answer, err := Dial(path).Call(t.Context(), request)
+		if err != nil || !bytes.Equal(answer, request) {
+			t.Fatalf("%d bytes: %d came back, %v", size, len(answer), err)
+		}
+	}
+	if int(peer.UID) != os.Getuid() || int(peer.GID) != os.Getgid() || int(peer.PID) != os.Getpid() {
+		t.Fatalf("the peer is %+v", peer)
+	}
+	if _, err := Dial(path).Call(t.Context(), make([]byte, MaxMessageSize+1)); err == nil {
+		t.Fatal("a request that is too long was sent")
+	}
+}
+
+func TestStreamIsToldFromOneThatBrokeOff(t *testing.T) {
+	var fail atomic.Bool
+	path, _ := serve(t, &Server{Handler: func(_ context.Context, _ Peer, _ []byte, send func([]byte) error) error {
+		for i := range 3 {
+			if err := send([]byte{byte(i)}); err != nil {
+				return err
+			}
+		}
+		if fail.Load() {
+			return errors.New("in the middle")
+		}
+		return nil
+	}})
+	for _, broken := range []bool{false, true} {
+		fail.Store(broken)
+		var got []byte
+		var last error
+		for answer, err := range Dial(path).Stream(t.Context(), nil) {
+			got, last = append(got, answer...), err
+		}
+		if !bytes.Equal(got, []byte{0, 1, 2}) || errors.Is(last, ErrRefused) != broken {
+			t.Errorf("broken %v: %v, %v", broken, got, last)
+		}
+	}
+}
+
+func TestPeerThatIsNotAllowedIsNotRead(t *testing.T) {
+	refused := make(chan error, 10)
+	path, _ := serve(t, &Server{
+		Handler:   func(context.Context, Peer, []byte, func([]byte) error) error { t.Error("the handler ran"); return nil },
+		Authorize: func(Peer) error { return errors.New("not you") },
+		Refused:   func(_ Peer, err error) { refused <- err },
+	})
+	for _, size := range []int{0, MaxMessageSize} {
+		if _, err := Dial(path).Call(t.Context(), make([]byte, size)); !errors.Is(err, ErrRefused) {
+			t.Fatalf("%d bytes: %v", size, err)
+		}
+		if err := <-refused; err == nil || err.Error() != "not you" {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestSameUser(t *testing.T) {
+	for uid, want := range map[uint32]bool{0: true, uint32(os.Geteuid()): true, 54321: false} {
+		if got := SameUser(Peer{UID: uid}) == nil; got != want {
+			t.Errorf("user %d: %v", uid, got)
+		}
+	}
+}
+
+// TestBadRequestsAreRefusedAtOnce: a length that is too large is not waited for,
+// and no room is made for it.
+func TestBadRequestsAreRefusedAtOnce(t *testing.T) {
+	refused := make(chan error, 10)
+	path, _ := serve(t, &Server{Handler: echo, Refused: func(_ Peer, err error) { refused <- err }})
+	for name, request := range map[string][]byte{
+		"too long":      binary.BigEndian.AppendUint32(nil, MaxMessageSize+1),
+		"end of stream": binary.BigEndian.AppendUint32(nil, endOfStream),
+		"cut off":       append(binary.BigEndian.AppendUint32(nil, 10), 1, 2, 3),
+		"half a length": {0, 0},
+		"nothing":       {},
+	} {
+		conn, err := net.Dial("unix", path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := conn.Write(request); err != nil {
+			t.Fatal(err)
+		}
+		if err := conn.(*net.UnixConn).CloseWrite(); err != nil {
+			t.Fatal(err)
+		}
+		if err := conn.SetReadDeadline(time.Now().Add(patience)); err != nil {
+			t.Fatal(err)
+		}
+		if answer, err := io.ReadAll(conn); len(answer) != 0 || err != nil && !errors.Is(err, syscall.ECONNRESET) {
+			t.Errorf("%s: %x came back, %v", name, answer, err)
+		}
+		if err := <-refused; err == nil {
+			t.Errorf("%s: no error", name)
+		}
+		_ = conn.Close()
+	}
+}
+
+// TestSilentPeersDoNotKeepOthersOut: more of them than there are places, and each
+// gives its place back after RequestTime.
+func TestSilentPeersDoNotKeepOthersOut(t *testing.T) {
+	t.Parallel()
+	path, _ := serve(t, &Server{Handler: echo})
+	for range MaxConnections {
+		conn, err := net.Dial("unix", path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = conn.Close() }()
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), RequestTime+patience)
+	defer cancel()
+	start := time.Now()
+	if _, err := Dial(path).Call(ctx, nil); err != nil {
+		t.Fatal(err)
+	}
+	if time.Since(start) < RequestTime/2 {
+		t.Fatalf("there was a place after %v; the silent ones did not take all", time.Since(start))
+	}
+}
+
+func TestPeerThatHangsUpCancelsItsRequest(t *testing.T) {
+	began, ended := make(chan struct{}), make(chan struct{})
+	path, _ := serve(t, &Server{Handler: func(ctx context.Context, _ Peer, _ []byte, _ func([]byte) error) error {
+		close(began)
+		<-ctx.Done()
+		close(ended)
+		return ctx.Err()
+	}})
+	ctx, cancel := context.WithCancel(t.Context())
+	called := make(chan error)
+	go func() {
+		_, err := Dial(path).Call(ctx, nil)
+		called <- err
+	}()
+	<-began
+	cancel()
+	if err := <-called; !errors.Is(err, context.Canceled) {
+		t.Fatal(err)
+	}
+	<-ended
+}
+
+func TestPeerThatTakesNoAnswerIsGivenUp(t *testing.T) {
+	t.Parallel()
+	ended := make(chan error, 1)
+	path, _ := serve(t, &Server{Handler: func(_ context.Context, _ Peer, _ []byte, send func([]byte) error) error {
+		for {
+			if err := send(make([]byte, MaxMessageSize)); err != nil {
+				ended <- err
+				return err
+			}
+		}
+	}})
+	conn, err := net.Dial("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close() }()
+	if err := writeMessage(conn, nil); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case err := <-ended:
+		if !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Fatal(err)
+		}
+	case <-time.After(AnswerTime + patience):
+		t.Fatal("the server still tries")
+	}
+}
+
+func TestStoppingEndsRunningRequests(t *testing.T) {
+	began := make(chan struct{})
+	path, stop := serve(t, &Server{Handler: func(ctx context.Context, _ Peer, _ []byte, _ func([]byte) error) error {
+		close(began)
+		<-ctx.Done()
+		return ctx.Err()
+	}})
+	called := make(chan error)
+	go func() {
+		_, err := Dial(path).Call(t.Context(), nil)
+		called <- err
+	}()
+	<-began
+	stop()
+	if err := <-called; !errors.Is(err, ErrRefused) {
+		t.Fatal(err)
+	}
+	if _, err := Dial(path).Call(t.Context(), nil); !errors.Is(err, ErrNotRunning) {
+		t.Fatal(err)
+	}
+}
+
+func TestSocketOfAKilledProgramIsReplacedAndOfARunningOneNot(t *testing.T) {
+	path, stop := serve(t, &Server{Handler: echo})
+	if _, err := Listen(path, 0o600); err == nil || !strings.Contains(err.Error(), "another program") {
+		t.Fatalf("beside a running one: %v", err)
+	}
+	info, err := os.Stat(path)
+	if err != nil || info.Mode().Perm() != 0o600 {
+		t.Fatalf("%v, %v", info.Mode(), err)
+	}
+	stop()
+	// What SIGKILL leaves: a socket that nobody listens on.
+	left, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	left.SetUnlinkOnClose(false)
+	if err := left.Close(); err != nil {
+		t.Fatal(err)
+	}
+	listener, err := Listen(path, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := listener.Close(); err != nil {
+		t.Fatal(err)
+	}
+	// A file is not ours to remove.
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Listen(path, 0o600); err == nil {
+		t.Fatal("a file was replaced")
+	}
+	if _, err := Listen("/"+strings.Repeat("x", 107), 0o600); err == nil || !strings.Contains(err.Error(), "107") {
+		t.Fatalf("a long path: %v", err)
+	}
+	if _, err := Dial("/"+strings.Repeat("x", 107)).Call(t.Context(), nil); err == nil || !strings.Contains(err.Error(), "107") {
+		t.Fatalf("a long path: %v", err)
+	}
+}
+
+func TestManyCallersLeaveNoGoroutineBehind(t *testing.T) {
+	path, _ := serve(t, &Server{Handler: echo})
+	client := Dial(path)
+	before := runtime.NumGoroutine()
+	var callers sync.WaitGroup
+	for i := range 8 {
+		callers.Go(func() {
+			for j := range 100 {
+				request := fmt.Appendf(nil, "%d %d", i, j)
+				if answer, err := client.Call(t.Context(), request); err != nil || !bytes.Equal(answer, request) {
+					t.Errorf("%q, %v", answer, err)
+					return
+				}
+			}
+		})
+	}
+	callers.Wait()
+	for deadline := time.Now().Add(patience); runtime.NumGoroutine() > before+1; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("%d goroutines, %d before", runtime.NumGoroutine(), before)
+		}
+	}
+}
+
+// FuzzReadMessage: what is read is what was written, and nothing else is taken.
+func FuzzReadMessage(f *testing.F) {
+	f.Add([]byte{})
+	f.Add([]byte{0, 0, 0, 0})
+	f.Add([]byte{0, 0, 0, 2, 'a', 'b', 'c'})
+	f.Add([]byte{0, 0x10, 0, 1})
+	f.Add([]byte{0xFF, 0xFF, 0xFF, 0xFF})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		message, err := readMessage(bytes.NewReader(b))
+		if err != nil {
+			return
+		}
+		var again bytes.Buffer
+		if err := writeMessage(&again, message); err != nil || !bytes.HasPrefix(b, again.Bytes()) {
+			t.Fatalf("%x was read from %x: %v", message, b, err)
+		}
+	})
+}
