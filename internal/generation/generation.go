@@ -63,9 +63,9 @@ const (
 	FirewallUnit   = "bitbox-base-firewall.service"
 	MiddlewareUnit = "bitbox-base-middleware.service"
 	ProxyUnit      = "bitbox-base-nginx.service"
-	BansUnit       = "fail2ban.service"
+	BansUnit       = "bitbox-base-fail2ban.service"
 	SSHUnit        = "bitbox-base-ssh.service"
-	MDNSUnit       = "avahi-daemon.service"
+	MDNSUnit       = "bitbox-base-avahi.service"
 )
 
 // PreflightUnits examine the candidate with the programs that would read it,

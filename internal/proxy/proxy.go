@@ -102,8 +102,7 @@ pid %[1]s;
 error_log stderr warn; # the journal
 worker_processes auto;
 # Each client takes two of these: its own and the one to the Middleware. Too
-# few, and silent strangers lock everybody out.
-worker_rlimit_nofile %[3]d;
+# few, and silent strangers lock everybody out. The unit allows as many files.
 events {
     worker_connections %[2]d;
 }
@@ -118,9 +117,9 @@ stream {
     proxy_connect_timeout 5s;
 
     upstream middleware {
-        server unix:%[4]s;
+        server unix:%[3]s;
     }
-`, c.PIDFile, workerConnections, 2*workerConnections+1024, c.Middleware)
+`, c.PIDFile, workerConnections, c.Middleware)
 
 	for _, api := range c.APIs {
 		fmt.Fprintf(b, `

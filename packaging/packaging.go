@@ -1,0 +1,16 @@
+// Package packaging holds what is installed on a Base, so that the audit knows
+// what should be there without believing what is.
+package packaging
+
+import "embed"
+
+// Units are the systemd units, and Sysctl the kernel's settings, below root/ as on
+// the appliance.
+//
+//go:embed root/usr/lib/systemd/system/*.service root/usr/lib/systemd/system/*.socket
+var Units embed.FS
+
+// Sysctl is the file of kernel settings.
+//
+//go:embed root/usr/lib/sysctl.d/60-bitbox-base.conf
+var Sysctl string

@@ -1,0 +1,242 @@
+// Package packaging_test checks what the package installs.
+package packaging_test
+
+import (
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/BitBoxSwiss/bitbox-base/internal/bruteforce"
+	"github.com/BitBoxSwiss/bitbox-base/internal/generation"
+)
+
+const units = "root/usr/lib/systemd/system"
+
+func read(t *testing.T, name string) string {
+	t.Helper()
+	content, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(content)
+}
+
+func unitFiles(t *testing.T) []string {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(units, "*.s*"))
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no units: %v", err)
+	}
+	return files
+}
+
+// limits are the highest exposure that systemd-analyze may see; 10 is none of
+// a sandbox. sshd has to become whoever logs in: there is no low figure for it.
+var limits = map[string]float64{
+	"bitbox-base-middleware.service":         0.5,
+	"bitbox-base-nginx.service":              1.2,
+	"bitbox-base-system.service":             2.5,
+	"bitbox-base-fail2ban.service":           2.0,
+	"bitbox-base-avahi.service":              2.5,
+	"bitbox-base-console.service":            1.0,
+	"bitbox-base-firewall.service":           2.0,
+	"bitbox-base-preflight-fail2ban.service": 1.5,
+	"bitbox-base-preflight-firewall.service": 1.5,
+	"bitbox-base-preflight-nginx.service":    1.5,
+	"bitbox-base-preflight-sshd.service":     1.5,
+	"bitbox-base-ssh.service":                6.0,
+}
+
+var overall = regexp.MustCompile(`Overall exposure level for \S+: ([0-9.]+)`)
+
+// exposure asks systemd-analyze, which needs no running systemd.
+func exposure(t *testing.T, file string) float64 {
+	t.Helper()
+	absolute, err := filepath.Abs(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := exec.Command("systemd-analyze", "security", "--offline=true", "--no-pager", absolute).Output()
+	match := overall.FindSubmatch(out)
+	if err != nil || match == nil {
+		t.Fatalf("systemd-analyze security %s: %v\n%s", file, err, out)
+	}
+	level, err := strconv.ParseFloat(string(match[1]), 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return level
+}
+
+func needSystemdAnalyze(t *testing.T) {
+	t.Helper()
+	if _, err := exec.LookPath("systemd-analyze"); err != nil {
+		if os.Getenv("CI") == "true" {
+			t.Fatal("this test needs systemd-analyze, and CI must run it")
+		}
+		t.Skip("SKIPPED, not passed: systemd-analyze is not installed (package systemd)")
+	}
+}
+
+func TestEachServiceIsSandboxed(t *testing.T) {
+	needSystemdAnalyze(t)
+	table := &strings.Builder{}
+	for _, file := range unitFiles(t) {
+		name := filepath.Base(file)
+		if filepath.Ext(name) != ".service" {
+			continue
+		}
+		limit, listed := limits[name]
+		if !listed {
+			t.Errorf("%s has no limit in the table of this test", name)
+			continue
+		}
+		level := exposure(t, file)
+		fmt.Fprintf(table, "%-42s %4.1f  (at most %.1f)\n", name, level, limit)
+		if level > limit {
+			t.Errorf("%s is exposed to %.1f; at most %.1f is allowed. `systemd-analyze security --offline=true %s` tells why", name, level, limit, file)
+		}
+	}
+	fmt.Printf("exposure of our units, 10 is without a sandbox:\n%s", table)
+}
+
+// The gate must be able to close: a unit that lost its sandbox is above every limit.
+func TestAnUnsandboxedServiceIsNoticed(t *testing.T) {
+	needSystemdAnalyze(t)
+	kept := &strings.Builder{}
+	for line := range strings.Lines(read(t, filepath.Join(units, "bitbox-base-middleware.service"))) {
+		if strings.HasPrefix(line, "[") || strings.HasPrefix(line, "ExecStart=") {
+			kept.WriteString(line)
+		}
+	}
+	bare := filepath.Join(t.TempDir(), "bitbox-base-middleware.service")
+	if err := os.WriteFile(bare, []byte(kept.String()), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if level := exposure(t, bare); level < 5 {
+		t.Errorf("a unit without a sandbox is exposed to %.1f only", level)
+	}
+}
+
+// A server that could run without the packet filter would be an open one.
+func TestWhatListensRequiresThePacketFilter(t *testing.T) {
+	for _, unit := range []string{generation.ProxyUnit, generation.BansUnit, generation.MDNSUnit, generation.SSHUnit} {
+		text := read(t, filepath.Join(units, unit))
+		for _, line := range []string{"Requires=" + generation.FirewallUnit, "After=" + generation.FirewallUnit} {
+			if !strings.Contains(text, "\n"+line) {
+				t.Errorf("%s lacks %s", unit, line)
+			}
+		}
+	}
+}
+
+func TestDebiansOwnUnitsAreMasked(t *testing.T) {
+	for _, unit := range []string{"nginx.service", "ssh.service", "ssh.socket", "sshd.service", "fail2ban.service", "avahi-daemon.service", "avahi-daemon.socket", "nftables.service", "getty@tty1.service"} {
+		link := filepath.Join("root/etc/systemd/system", unit)
+		if target, err := os.Readlink(link); err != nil || target != "/dev/null" {
+			t.Errorf("%s leads to %q, %v; want /dev/null", link, target, err)
+		}
+	}
+}
+
+// Nothing may be switched on or off at run time: what starts is linked in the
+// package, and SSH is not.
+func TestWhatStartsIsFixedByThePackage(t *testing.T) {
+	var started []string
+	for _, target := range []string{"multi-user.target.wants", "sockets.target.wants"} {
+		entries, err := os.ReadDir(filepath.Join(units, target))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, entry := range entries {
+			link, err := os.Readlink(filepath.Join(units, target, entry.Name()))
+			if err != nil || link != "../"+entry.Name() {
+				t.Errorf("%s leads to %q, %v", entry.Name(), link, err)
+			}
+			started = append(started, entry.Name())
+		}
+	}
+	for _, file := range unitFiles(t) {
+		name := filepath.Base(file)
+		onDemand := name == generation.SSHUnit || slices.Contains(generation.PreflightUnits, name)
+		if slices.Contains(started, name) == onDemand {
+			t.Errorf("%s: started at boot is %v", name, !onDemand)
+		}
+		if strings.Contains(read(t, file), "[Install]") {
+			t.Errorf("%s can be enabled and disabled", name)
+		}
+	}
+}
+
+// Units and code name the same places.
+func TestPathsAreThoseOfTheCode(t *testing.T) {
+	for unit, paths := range map[string][]string{
+		generation.FirewallUnit:         {generation.Current(generation.IPv4Rules), generation.Current(generation.IPv6Rules)},
+		generation.ProxyUnit:            {generation.Current(generation.ProxyConfig), filepath.Dir(generation.ProxyPIDFile)},
+		generation.BansUnit:             {generation.Current(generation.BansDirectory)},
+		generation.SSHUnit:              {generation.Current(generation.SSHConfig), generation.Current(generation.AuthorizedKeys), "ConditionPathExists=" + generation.SSHLease + "\n"},
+		generation.MDNSUnit:             {"/usr/lib/bitbox-base/avahi-daemon.conf"},
+		"bitbox-base-middleware.socket": {"ListenStream=" + generation.MiddlewareSocket + "\n"},
+		"bitbox-base-system.socket":     {"ListenStream=" + generation.SystemSocket + "\n"},
+		"bitbox-base-system.service":    {generation.StateDirectory, generation.CertificateDirectory, filepath.Dir(generation.HostKey), generation.RuntimeDirectory},
+	} {
+		text := read(t, filepath.Join(units, unit))
+		for _, path := range paths {
+			if !strings.Contains(text, path) {
+				t.Errorf("%s does not mention %q", unit, path)
+			}
+		}
+	}
+	if target, err := os.Readlink("root/etc/avahi/services/bitbox-base.service"); err != nil || target != generation.AnnouncementFile {
+		t.Errorf("Avahi's link leads to %q, %v; want %s", target, err, generation.AnnouncementFile)
+	}
+	if !strings.HasPrefix(bruteforce.Socket, "/run/fail2ban/") || !strings.Contains(read(t, filepath.Join(units, generation.BansUnit)), "RuntimeDirectory=fail2ban\n") {
+		t.Errorf("fail2ban's socket %s is not in its runtime directory", bruteforce.Socket)
+	}
+}
+
+// A directive that nobody explained is one that the next person removes.
+func TestEachUnitSaysWhy(t *testing.T) {
+	for _, file := range unitFiles(t) {
+		text := read(t, file)
+		if !strings.HasPrefix(text, "# ") {
+			t.Errorf("%s does not begin by saying what it is for", file)
+		}
+		comments, directives := 0, 0 // several related directives share a comment
+		for line := range strings.Lines(text) {
+			switch {
+			case strings.HasPrefix(line, "#"):
+				comments++
+			case strings.Contains(line, "="):
+				directives++
+			}
+		}
+		if comments*3 < directives {
+			t.Errorf("%s has %d lines of comment for %d directives", file, comments, directives)
+		}
+	}
+}
+
+// What the package installs is readable, and nothing is executable by accident.
+func TestInstalledFilesAreOrdinary(t *testing.T) {
+	err := filepath.WalkDir("root", func(path string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.IsDir() || entry.Type()&fs.ModeSymlink != 0 {
+			return err
+		}
+		info, err := entry.Info()
+		if err == nil && info.Mode().Perm()&0o111 != 0 {
+			t.Errorf("%s is executable", path)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}

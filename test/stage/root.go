@@ -1,0 +1,273 @@
+//go:build linux
+
+package stage
+
+import (
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/BitBoxSwiss/bitbox-base/internal/generation"
+	"github.com/BitBoxSwiss/bitbox-base/internal/sshaccess"
+)
+
+const (
+	// suite is the Debian that a Base is made of.
+	suite = "bookworm"
+	// cacheVariable names another directory for the root.
+	cacheVariable = "BITBOX_BASE_STAGE_CACHE"
+	// rootVersion changes when the root is made in another way.
+	rootVersion = "1"
+)
+
+// minimal is what makes a Debian boot, beside what a Base needs
+// (packaging/packages).
+var minimal = []string{"systemd", "systemd-sysv", "procps"}
+
+// repository is the top of the source tree, from the place of this file.
+var repository = func() string {
+	_, file, _, _ := runtime.Caller(0)
+	return filepath.Join(filepath.Dir(file), "..", "..")
+}()
+
+// product is the run that holds the layer of our files, for as long as this
+// process lives.
+var product *run
+
+// Main runs a package's tests, for its TestMain, and clears up what they share.
+// Without it the next run does that.
+func Main(m *testing.M) int {
+	code := m.Run()
+	if product != nil {
+		if err := product.clear(); err != nil {
+			fmt.Fprintln(os.Stderr, "stage: clear up:", err)
+			return 1
+		}
+	}
+	return code
+}
+
+// productLayers returns the layers of a Base's root, the topmost first. They are
+// made once for a process.
+var productLayers = sync.OnceValues(func() ([]string, error) {
+	debian, err := debianRoot()
+	if err != nil {
+		return nil, err
+	}
+	layer, err := installProduct(debian)
+	if err != nil {
+		return nil, fmt.Errorf("install our files into the root: %w", err)
+	}
+	return []string{layer, debian}, nil
+})
+
+// packages reads packaging/packages.
+func packages() ([]string, error) {
+	content, err := os.ReadFile(filepath.Join(repository, "packaging", "packages"))
+	if err != nil {
+		return nil, err
+	}
+	names := slices.Clone(minimal)
+	for line := range strings.Lines(string(content)) {
+		name, _, _ := strings.Cut(line, "#")
+		if name = strings.TrimSpace(name); name != "" {
+			names = append(names, name)
+		}
+	}
+	return names, nil
+}
+
+// debianRoot returns the directory of a root with Debian in it. It makes one if
+// there is none; that takes a minute or two.
+func debianRoot() (string, error) {
+	names, err := packages()
+	if err != nil {
+		return "", err
+	}
+	cache := os.Getenv(cacheVariable)
+	if cache == "" {
+		user, err := os.UserCacheDir()
+		if err != nil {
+			return "", fmt.Errorf("find the cache directory (set %s): %w", cacheVariable, err)
+		}
+		cache = filepath.Join(user, "bitbox-base-stage")
+	}
+	if err := os.MkdirAll(cache, 0o755); err != nil {
+		return "", err
+	}
+	key := sha256.Sum256([]byte(rootVersion + "\n" + suite + "\n" + strings.Join(names, "\n")))
+	root := filepath.Join(cache, "debian-"+hex.EncodeToString(key[:8]))
+	// Another test may be making it at this moment.
+	lock, err := lockFile(root+".lock", true)
+	if err != nil {
+		return "", err
+	}
+	defer lock.Close()
+	if _, err := os.Stat(root); err == nil {
+		return root, nil
+	}
+	fmt.Fprintf(os.Stderr, "stage: making a Debian root in %s; this takes a minute or two, once\n", root)
+	begun := time.Now()
+	unfinished := root + ".new"
+	if err := os.RemoveAll(unfinished); err != nil {
+		return "", err
+	}
+	argv := []string{"--variant=minbase", "--mode=root", "--quiet", "--include=" + strings.Join(names, ",")}
+	settings, err := aptSettings()
+	if err != nil {
+		return "", err
+	}
+	for _, setting := range settings {
+		argv = append(argv, "--aptopt="+setting)
+	}
+	argv = append(argv, suite, unfinished)
+	if sources := debianSources(); sources != "" {
+		argv = append(argv, sources)
+	}
+	if out, err := exec.Command("mmdebstrap", argv...).CombinedOutput(); err != nil {
+		return "", fmt.Errorf("mmdebstrap: %w: %s", err, tail(string(out), 2000))
+	}
+	if err := os.Rename(unfinished, root); err != nil {
+		return "", err
+	}
+	fmt.Fprintf(os.Stderr, "stage: made the Debian root in %v\n", time.Since(begun).Round(time.Second))
+	return root, nil
+}
+
+// debianSources returns the host's own list of Debian's package sources, if it
+// has one; else mmdebstrap knows where Debian is.
+func debianSources() string {
+	for _, path := range []string{"/etc/apt/sources.list.d/debian.sources", "/etc/apt/sources.list"} {
+		content, err := os.ReadFile(path)
+		if err == nil && (strings.Contains(string(content), "\ndeb ") || strings.HasPrefix(string(content), "deb ") || strings.Contains(string(content), "Types:")) {
+			return path
+		}
+	}
+	return ""
+}
+
+// aptSettings returns how the host's apt reaches its sources.
+func aptSettings() ([]string, error) {
+	out, err := exec.Command("apt-config", "dump", "--no-empty", "Acquire").Output()
+	if err != nil {
+		return nil, fmt.Errorf("apt-config dump: %w", err)
+	}
+	var settings []string
+	for line := range strings.Lines(string(out)) {
+		line = strings.TrimSuffix(strings.TrimSpace(line), ";")
+		for _, prefix := range []string{"Acquire::Check-", "Acquire::http::", "Acquire::https::"} {
+			if strings.HasPrefix(line, prefix) {
+				settings = append(settings, line)
+			}
+		}
+	}
+	return settings, nil
+}
+
+// installProduct makes the layer with our files in it, as the package's
+// installation would: the files, the users, the keys.
+func installProduct(debian string) (string, error) {
+	r, err := newRun(fmt.Sprintf("%d-product", os.Getpid()))
+	if err != nil {
+		return "", err
+	}
+	product = r
+	if err := r.mountRoot([]string{debian}); err != nil {
+		return "", err
+	}
+	if err := copyTree(filepath.Join(repository, "packaging", "root"), r.root()); err != nil {
+		return "", err
+	}
+	if err := buildBinary(filepath.Join(r.root(), "usr", "bin", "bitbox-base")); err != nil {
+		return "", err
+	}
+	for _, argv := range [][]string{
+		{"systemd-sysusers", "--root=" + r.root()},
+		{"systemd-tmpfiles", "--root=" + r.root(), "--create", "bitbox-base.conf"},
+		// No password matches "*"; "!" would lock the account for keys as well.
+		{"usermod", "--root", r.root(), "--password", "*", sshaccess.User},
+		// What a container has no use for and would wait for.
+		{"systemctl", "--root=" + r.root(), "mask", "--quiet", "systemd-timesyncd.service", "systemd-resolved.service", "apt-daily.timer", "apt-daily-upgrade.timer", "console-getty.service"},
+	} {
+		if out, err := exec.Command(argv[0], argv[1:]...).CombinedOutput(); err != nil {
+			return "", fmt.Errorf("%s: %w: %s", argv[0], err, out)
+		}
+	}
+	if err := sshaccess.EnsureHostKey(rand.Reader, filepath.Join(r.root(), generation.HostKey)); err != nil {
+		return "", err
+	}
+	// The mount is needed no more, its layer is.
+	if err := unmountBelow(r.root()); err != nil {
+		return "", err
+	}
+	return filepath.Join(r.directory(), "upper"), nil
+}
+
+// buildBinary puts the Base's binary where the package does.
+func buildBinary(path string) error {
+	command := exec.Command("go", "build", "-o", path, "./test/stage/standin")
+	command.Dir = repository
+	command.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := command.CombinedOutput(); err != nil {
+		return fmt.Errorf("go build: %w: %s", err, out)
+	}
+	return nil
+}
+
+// copyTree copies files, directories and links, all as root's.
+func copyTree(from, to string) error {
+	return filepath.WalkDir(from, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		name, err := filepath.Rel(from, path)
+		if err != nil {
+			return err
+		}
+		target := filepath.Join(to, name)
+		switch {
+		case entry.IsDir():
+			return os.MkdirAll(target, 0o755)
+		case entry.Type()&fs.ModeSymlink != 0:
+			link, err := os.Readlink(path)
+			if err != nil {
+				return err
+			}
+			if err := os.Remove(target); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return err
+			}
+			return os.Symlink(link, target)
+		default:
+			return copyFile(path, target)
+		}
+	})
+}
+
+func copyFile(from, to string) (err error) {
+	source, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer source.Close()
+	target, err := os.OpenFile(to, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o644)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(target, source)
+	return errors.Join(err, target.Close())
+}
+
+func tail(text string, n int) string { return text[max(0, len(text)-n):] }

@@ -1,0 +1,389 @@
+//go:build linux
+
+// Package stage boots a Base for tests: Debian's real servers under a real
+// systemd, with our units and our configuration, in a container with a network of
+// its own and attackers beside it.
+//
+//	s := stage.Boot(t, stage.Config{})
+//	a := s.Attacker(1)
+//	conn, err := a.Dial("tcp", netip.AddrPortFrom(s.V4, 8845))
+//
+// # How
+//
+// A root of Debian 12 is made once by mmdebstrap and kept in the user's cache
+// directory. On it lie, as layers, what our package installs and what one test
+// writes; a test's layer is in memory and gone afterwards. systemd-nspawn boots it
+// within a second or two, in a network namespace that a bridge joins with the
+// attackers'. Nothing of the host is changed: no address, no rule, no file outside
+// the cache and /run/bitbox-base-stage.
+//
+// # What it leaves behind
+//
+// Nothing: processes, mounts and namespaces end with the test, also when it
+// panics. What a killed run left is cleared up by the next one, which
+// recognises it by a lock that nobody holds.
+//
+// Needs root, and the packages in scripts/setup-tests.
+package stage
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/BitBoxSwiss/bitbox-base/internal/generation"
+	"github.com/BitBoxSwiss/bitbox-base/internal/posture"
+)
+
+// Patience is how long the stage waits for what should take a second or so. It
+// is far more, for machines that have much else to do.
+const Patience = 60 * time.Second
+
+// Config says what differs from the package as it is installed.
+type Config struct {
+	// Effective is what the first generation of the configuration is rendered
+	// from; nil is the factory's.
+	Effective *posture.Effective
+	// Prepare, if not nil, changes the root before it boots; root is its path
+	// on the host.
+	Prepare func(t *testing.T, root string)
+}
+
+// Stage is a booted Base.
+type Stage struct {
+	// V4 and V6 are its addresses on the network that it shares with the attackers.
+	V4, V6 netip.Addr
+
+	t         *testing.T
+	run       *run
+	attackers map[int]*Attacker
+	nspawn    *exec.Cmd
+	exited    chan struct{}
+	console   *bytes.Buffer
+	leader    int
+}
+
+// NeedRoot skips a test without root, and says so; in CI it fails instead. tools
+// are programs that the test calls itself.
+func NeedRoot(t *testing.T, tools ...string) {
+	t.Helper()
+	missing := ""
+	if os.Geteuid() != 0 {
+		missing = "root"
+	}
+	for _, tool := range append([]string{"ip", "mmdebstrap", "nsenter", "systemd-nspawn"}, tools...) {
+		if _, err := exec.LookPath(tool); err != nil {
+			missing = strings.TrimPrefix(missing+", "+tool, ", ")
+		}
+	}
+	switch {
+	case missing == "":
+	case os.Getenv("CI") == "true":
+		t.Fatalf("this test needs %s, and CI must run it", missing)
+	default:
+		t.Skipf("SKIPPED, not passed: this test runs against the real servers and needs %s (as root, scripts/setup-tests installs what is missing)", missing)
+	}
+}
+
+var counter atomic.Int32
+
+// Boot returns a Base that has booted. It ends with the test.
+func Boot(t *testing.T, config Config) *Stage {
+	t.Helper()
+	s := Install(t, config)
+	s.Start()
+	return s
+}
+
+// Install returns a Base that has not booted yet: its root is there, to be
+// changed, see Path, and its network.
+func Install(t *testing.T, config Config) *Stage {
+	t.Helper()
+	NeedRoot(t)
+	layers, err := productLayers()
+	if err != nil {
+		t.Fatalf("make the root of the stage: %v", err)
+	}
+	r, err := newRun(fmt.Sprintf("%d-%d", os.Getpid(), counter.Add(1)))
+	if err != nil {
+		t.Fatalf("prepare the stage: %v", err)
+	}
+	s := &Stage{t: t, run: r, V4: baseV4, V6: baseV6, attackers: map[int]*Attacker{}}
+	t.Cleanup(func() {
+		if t.Failed() && s.leader != 0 {
+			t.Logf("the journal of the stage:\n%s", s.Journal())
+		}
+		s.Kill()
+		if err := r.clear(); err != nil {
+			t.Errorf("clear the stage up: %v", err)
+		}
+	})
+	if err := r.mountRoot(layers); err != nil {
+		t.Fatalf("mount the root of the stage: %v", err)
+	}
+	if err := r.buildNetwork(); err != nil {
+		t.Fatalf("make the network of the stage: %v", err)
+	}
+	e := config.Effective
+	if e == nil {
+		factory := Factory()
+		e = &factory
+	}
+	if err := s.Apply(1, *e); err != nil {
+		t.Fatal(err)
+	}
+	if config.Prepare != nil {
+		config.Prepare(t, r.root())
+	}
+	return s
+}
+
+// Factory is what is in force on a Base as it comes: the entry, and nothing else.
+func Factory() posture.Effective {
+	factory := posture.Factory()
+	return posture.Effective{
+		NodeName:  factory.NodeName,
+		Endpoints: []posture.Endpoint{{Kind: posture.KindEntry, Port: posture.EntryPort}},
+		Bans:      factory.Bans,
+	}
+}
+
+// Apply renders e, writes it as a generation and puts it in force on disk. The
+// servers read it when they are told to.
+func (s *Stage) Apply(number uint64, e posture.Effective) error {
+	files, err := generation.Render(e)
+	if err != nil {
+		return err
+	}
+	store := generation.NewStore(s.Path(generation.StateDirectory))
+	if err := store.Write(number, files); err != nil {
+		return err
+	}
+	return store.Switch(number)
+}
+
+// Path returns the host's path of a file of the Base. It must not pass through
+// absolute links inside, nor through what the Base itself mounts (/run, /tmp).
+func (s *Stage) Path(path string) string { return filepath.Join(s.run.root(), path) }
+
+// Start boots the Base and returns when it has started all that it starts.
+func (s *Stage) Start() {
+	s.t.Helper()
+	if s.leader != 0 {
+		s.t.Fatal("the stage runs already")
+	}
+	if err := s.start(); err != nil {
+		s.t.Fatalf("boot the stage: %v\n%s", err, s.console)
+	}
+	// is-system-running fails for a system with failed units, which is for the
+	// test to judge.
+	s.Until("the system has booted", func() error {
+		out, _ := s.Exec("systemctl", "is-system-running")
+		switch state := strings.TrimSpace(out); state {
+		case "running", "degraded":
+			return nil
+		default:
+			return fmt.Errorf("it is %q", state)
+		}
+	})
+}
+
+func (s *Stage) start() error {
+	s.console = &bytes.Buffer{}
+	s.nspawn = exec.Command("systemd-nspawn", "--quiet", "--boot",
+		"--directory="+s.run.root(), "--machine="+s.run.name, "--hostname=bitbox-base",
+		"--keep-unit", "--register=no", "--link-journal=no", "--resolv-conf=off", "--timezone=off",
+		"--network-namespace-path="+namespacePath(s.run.base()),
+		"--capability=CAP_NET_ADMIN,CAP_NET_RAW", "--console=pipe",
+		"systemd.show_status=no", "systemd.log_target=journal")
+	s.nspawn.Env = environment
+	s.nspawn.Stdout, s.nspawn.Stderr = s.console, s.console
+	// A Ctrl-C at the terminal is for the test, which then clears up.
+	s.nspawn.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if err := s.run.startInCgroup(s.nspawn); err != nil {
+		return err
+	}
+	s.exited = make(chan struct{})
+	go func(nspawn *exec.Cmd, exited chan struct{}) {
+		_ = nspawn.Wait() // Its exit code tells nothing: it is killed, or asked to end.
+		close(exited)
+	}(s.nspawn, s.exited)
+	for deadline := time.Now().Add(Patience); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+		select {
+		case <-s.exited:
+			return errors.New("systemd-nspawn ended")
+		default:
+		}
+		if leader, err := containerInit(s.nspawn.Process.Pid); err == nil {
+			s.leader = leader
+			return nil
+		}
+	}
+	return fmt.Errorf("no systemd was seen within %v", Patience)
+}
+
+// containerInit returns the process that is number 1 in the container which the
+// nspawn process has begun.
+func containerInit(nspawn int) (int, error) {
+	children, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%[1]d/children", nspawn))
+	if err != nil {
+		return 0, err
+	}
+	for field := range strings.FieldsSeq(string(children)) {
+		status, err := os.ReadFile("/proc/" + field + "/status")
+		if err != nil {
+			continue
+		}
+		executable, err := os.Readlink("/proc/" + field + "/exe")
+		if err != nil || !strings.HasSuffix(executable, "/systemd/systemd") {
+			continue // not yet what it will become
+		}
+		for line := range strings.Lines(string(status)) {
+			if name, numbers, _ := strings.Cut(line, ":"); name == "NSpid" && strings.HasSuffix(strings.TrimSpace(numbers), "\t1") {
+				return strconv.Atoi(field)
+			}
+		}
+	}
+	return 0, errors.New("not there yet")
+}
+
+// Stop shuts the Base down in an orderly way. It can be started again, and has
+// kept what it had on disk.
+func (s *Stage) Stop() {
+	s.t.Helper()
+	if s.leader == 0 {
+		return
+	}
+	// SIGRTMIN+4 asks systemd to power off.
+	if err := syscall.Kill(s.leader, syscall.Signal(34+4)); err != nil {
+		s.t.Fatalf("ask the stage to shut down: %v", err)
+	}
+	select {
+	case <-s.exited:
+	case <-time.After(Patience):
+		s.t.Errorf("the stage did not shut down within %v", Patience)
+	}
+	s.Kill()
+}
+
+// Reboot stops and starts it.
+func (s *Stage) Reboot() {
+	s.t.Helper()
+	s.Stop()
+	s.Start()
+}
+
+// Kill is a power cut: whatever runs ends at once.
+func (s *Stage) Kill() {
+	if s.nspawn == nil || s.nspawn.Process == nil {
+		return
+	}
+	if s.leader != 0 {
+		_ = syscall.Kill(s.leader, syscall.SIGKILL) // gone is as good
+	}
+	_ = s.nspawn.Process.Kill()
+	<-s.exited
+	s.nspawn, s.leader = nil, 0
+}
+
+// environment is what commands see: nothing of the host's.
+var environment = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C.UTF-8", "HOME=/root", "TERM=dumb", "TZ=UTC"}
+
+// Exec runs a command in the Base, as root, and returns what it printed.
+func (s *Stage) Exec(argv ...string) (string, error) {
+	return s.ExecInput("", argv...)
+}
+
+// ExecInput is Exec with something to read on standard input.
+func (s *Stage) ExecInput(input string, argv ...string) (string, error) {
+	if s.leader == 0 {
+		return "", errors.New("the stage does not run")
+	}
+	enter := append([]string{"--target=" + strconv.Itoa(s.leader), "--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "--"}, argv...)
+	ctx, cancel := context.WithTimeout(context.Background(), Patience)
+	defer cancel()
+	command := exec.CommandContext(ctx, "nsenter", enter...)
+	command.Env = environment
+	command.Stdin = strings.NewReader(input)
+	out, err := command.CombinedOutput()
+	if err != nil {
+		err = fmt.Errorf("run %q in the Base: %w", argv, err)
+	}
+	return string(out), err
+}
+
+// MustExec is Exec for what cannot fail.
+func (s *Stage) MustExec(argv ...string) string {
+	s.t.Helper()
+	out, err := s.Exec(argv...)
+	if err != nil {
+		s.t.Fatalf("%v\n%s", err, out)
+	}
+	return out
+}
+
+// Until waits until condition returns nil.
+func (s *Stage) Until(what string, condition func() error) {
+	s.t.Helper()
+	Until(s.t, what, condition)
+}
+
+// Until waits until condition returns nil, and fails the test with the last
+// error if it never does.
+func Until(t *testing.T, what string, condition func() error) {
+	t.Helper()
+	var err error
+	for deadline := time.Now().Add(Patience); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
+		if err = condition(); err == nil {
+			return
+		}
+	}
+	t.Fatalf("waited %v until %s: %v", Patience, what, err)
+}
+
+// State returns the state of a unit: "active", "failed", ….
+func (s *Stage) State(unit string) string {
+	out, _ := s.Exec("systemctl", "is-active", unit) // fails for all but "active"
+	return strings.TrimSpace(out)
+}
+
+// WaitActive waits until a unit is active.
+func (s *Stage) WaitActive(unit string) {
+	s.t.Helper()
+	s.WaitState(unit, "active")
+}
+
+// WaitState waits until a unit is in a state.
+func (s *Stage) WaitState(unit, state string) {
+	s.t.Helper()
+	s.Until(unit+" is "+state, func() error {
+		if is := s.State(unit); is != state {
+			return fmt.Errorf("it is %s:\n%s", is, s.Journal(unit))
+		}
+		return nil
+	})
+}
+
+// Journal returns the journal of this boot; of some units only, if any are named.
+func (s *Stage) Journal(units ...string) string {
+	argv := []string{"journalctl", "--no-pager", "--boot", "--output=short-monotonic"}
+	for _, unit := range units {
+		argv = append(argv, "--unit="+unit)
+	}
+	out, err := s.Exec(argv...)
+	if err != nil {
+		return fmt.Sprintf("%v\n%s", err, out)
+	}
+	return out
+}

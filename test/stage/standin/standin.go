@@ -1,0 +1,67 @@
+// Command standin takes the Base's binary's place on the stage while that has no
+// subcommands for systemd yet. As `middleware` it reads the PROXY header of each
+// connection and refuses what follows, in the words of internal/admission. Its
+// other roles do nothing, so that their units are there.
+package main
+
+import (
+	"bufio"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"strings"
+	"time"
+)
+
+// firstSocket is the descriptor under which systemd hands over the first socket.
+const firstSocket = 3
+
+func main() {
+	if len(os.Args) == 2 && os.Args[1] == "middleware" {
+		if err := serve(); err != nil {
+			fmt.Fprintln(os.Stderr, "stand-in:", err)
+			os.Exit(1)
+		}
+	}
+	for {
+		time.Sleep(time.Hour)
+	}
+}
+
+func serve() error {
+	listener, err := net.FileListener(os.NewFile(firstSocket, "systemd"))
+	if err != nil {
+		return fmt.Errorf("take the socket from systemd: %w", err)
+	}
+	for {
+		conn, err := listener.Accept()
+		if err != nil {
+			return err
+		}
+		go refuse(conn)
+	}
+}
+
+func refuse(conn net.Conn) {
+	defer conn.Close()
+	deadline := time.Now().Add(5 * time.Second)
+	if err := conn.SetDeadline(deadline); err != nil {
+		return
+	}
+	reader := bufio.NewReaderSize(conn, 256)
+	header, err := reader.ReadString('\n')
+	fields := strings.Fields(header)
+	if err != nil || len(fields) != 6 || fields[0] != "PROXY" {
+		slog.Info("handshake refused", "addr", "unknown", "reason", "no_address")
+		return
+	}
+	if _, err := reader.ReadByte(); err == nil {
+		slog.New(slog.NewTextHandler(os.Stderr, nil)).Info("handshake refused", "addr", fields[2], "reason", "malformed_frame")
+	}
+	_, _ = reader.WriteTo(discard{}) // until the deadline
+}
+
+type discard struct{}
+
+func (discard) Write(b []byte) (int, error) { return len(b), nil }
