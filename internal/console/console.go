@@ -1,0 +1,67 @@
+// Package console is what stands at the Base during a pairing: it shows request
+// numbers and codes to the human there, and takes the answers to the ceremony
+// authority (internal/pairing). It never speaks to the Middleware.
+//
+// Run is a dialogue on a terminal. Log writes to a log instead, and the answers
+// come by `bitbox-base pairing`.
+package console
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
+	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
+	"github.com/BitBoxSwiss/bitbox-base/internal/pairing"
+)
+
+// refresh is the least time between two snapshots, so that a flood of requests
+// from the network does not make the display unreadable or the log long.
+const refresh = 300 * time.Millisecond
+
+// follow passes snapshots on until ctx ends or the authority fails.
+func follow(ctx context.Context, authority pairing.Client, show func(*systemv1.Snapshot)) error {
+	for seen := uint64(0); ; {
+		snapshot, err := authority.Watch(ctx, seen)
+		if err != nil {
+			return fmt.Errorf("show pairings: %w", err)
+		}
+		if snapshot.GetVersion() != seen {
+			show(snapshot)
+		}
+		seen = snapshot.GetVersion()
+		select {
+		case <-time.After(refresh):
+		case <-ctx.Done():
+			return fmt.Errorf("show pairings: %w", ctx.Err())
+		}
+	}
+}
+
+// roleName is the role as people write it.
+func roleName(role basev1.Role) string {
+	return strings.ToLower(strings.TrimPrefix(role.String(), "ROLE_"))
+}
+
+// outcome says how a pairing ended.
+func outcome(last *systemv1.LastCeremony) string {
+	switch last.GetOutcome() {
+	case systemv1.LastCeremony_OUTCOME_ENROLLED:
+		// A name is untrusted text, so it is quoted.
+		return fmt.Sprintf("%q is paired as %s.", last.GetAppName(), roleName(last.GetRole()))
+	case systemv1.LastCeremony_OUTCOME_REJECTED_AT_BASE:
+		return "The pairing was rejected here. Nobody was let in."
+	case systemv1.LastCeremony_OUTCOME_REJECTED_BY_APP:
+		return "The pairing was rejected in the App. Nobody was let in."
+	case systemv1.LastCeremony_OUTCOME_TIMED_OUT:
+		return "The pairing took too long. Nobody was let in; start it again in the App."
+	case systemv1.LastCeremony_OUTCOME_CONNECTION_LOST:
+		return "The connection to the App was lost. Nobody was let in; start it again in the App."
+	case systemv1.LastCeremony_OUTCOME_REFUSED:
+		return "What came from the App does not hold: somebody may have interfered. Nobody was let in."
+	default:
+		return "The pairing was given up. Nobody was let in."
+	}
+}

@@ -1,0 +1,68 @@
+package console
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+
+	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
+	"github.com/BitBoxSwiss/bitbox-base/internal/noiseconn"
+	"github.com/BitBoxSwiss/bitbox-base/internal/pairing"
+)
+
+// Log is the display of a Base without a terminal, until ctx ends or the authority
+// fails: one line for each thing that a human should see, and in it what to type.
+func Log(ctx context.Context, authority pairing.Client, logger *slog.Logger) error {
+	l := &logDisplay{logger: logger}
+	return follow(ctx, authority, l.show)
+}
+
+type logDisplay struct {
+	logger *slog.Logger
+	shown  *systemv1.Snapshot // nil: none yet
+}
+
+func (l *logDisplay) show(s *systemv1.Snapshot) {
+	before := l.shown
+	l.shown = s
+	if last := s.GetLast(); before != nil && last != nil && string(last.GetId()) != string(before.GetLast().GetId()) {
+		l.logger.Info("pairing ended", "outcome", outcome(last))
+	}
+	if s.GetListening() != before.GetListening() {
+		l.logger.Info("pairing requests", "listening", s.GetListening())
+	}
+	if fresh := newNumbers(before.GetRequests(), s.GetRequests()); len(fresh) > 0 && s.GetCeremony() == nil {
+		l.logger.Info("an App asks to be paired", "numbers", strings.Join(fresh, ", "),
+			"accept", "bitbox-base pairing accept NUMBER"+roleFlag(s))
+	}
+	switch c := s.GetCeremony(); {
+	case c.GetPhase() == systemv1.Ceremony_PHASE_ACCEPTED && before.GetCeremony().GetPhase() != c.GetPhase():
+		l.logger.Info("request accepted, waiting for its App", "number", noiseconn.FormatNumber(c.GetNumber()))
+	case c.GetPhase() == systemv1.Ceremony_PHASE_SHOWN && before.GetCeremony().GetCode() != c.GetCode():
+		l.logger.Info("does the App show exactly this code?", "code", c.GetCode(), "app", c.GetAppName(), "role", roleName(c.GetRole()),
+			"yes", "bitbox-base pairing confirm", "no", "bitbox-base pairing reject")
+	case c.GetBaseConfirmed() && !before.GetCeremony().GetBaseConfirmed():
+		l.logger.Info("confirmed at the Base", "code", c.GetCode(), "app_confirmed", c.GetAppConfirmed())
+	}
+}
+
+// roleFlag is what has to be added on a Base that has an owner.
+func roleFlag(s *systemv1.Snapshot) string {
+	if s.GetPaired() {
+		return " --role viewer|operator|owner"
+	}
+	return ""
+}
+
+// newNumbers are those that were not there before, as they are typed.
+func newNumbers(before, now []uint32) []string {
+	var fresh []string
+	for _, number := range now {
+		if !slices.Contains(before, number) {
+			fresh = append(fresh, fmt.Sprintf("%06d", number))
+		}
+	}
+	return fresh
+}

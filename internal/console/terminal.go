@@ -1,0 +1,323 @@
+package console
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
+	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
+	"github.com/BitBoxSwiss/bitbox-base/internal/noiseconn"
+	"github.com/BitBoxSwiss/bitbox-base/internal/pairing"
+)
+
+// Run is the dialogue with the human at a terminal, until ctx ends or the
+// authority fails. When in ends, it goes on to show, and no longer asks.
+//
+// A read from a terminal cannot be called off. The goroutine that reads in ends
+// with the process, or with the next line.
+func Run(ctx context.Context, authority pairing.Client, in io.Reader, out io.Writer) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	t := &terminal{authority: authority, out: out}
+	snapshots, ended := make(chan *systemv1.Snapshot), make(chan error, 1)
+	go func() {
+		ended <- follow(ctx, authority, func(s *systemv1.Snapshot) {
+			select {
+			case snapshots <- s:
+			case <-ctx.Done():
+			}
+		})
+	}()
+	lines := readLines(ctx, in)
+	for {
+		select {
+		case err := <-ended:
+			return err
+		case snapshot := <-snapshots:
+			t.show(snapshot)
+		case l, ok := <-lines:
+			if !ok {
+				lines = nil
+				t.say("The input has ended. Answer with: bitbox-base pairing list | accept NUMBER | confirm | reject")
+				continue
+			}
+			t.take(ctx, l)
+		}
+	}
+}
+
+// line is what was typed, and when.
+type line struct {
+	text string
+	at   time.Time
+}
+
+// maxTypedAhead is how many lines wait to be looked at; more are thrown away. They
+// must not wait inside the reader, or they would carry a later time than that at
+// which they were typed.
+const maxTypedAhead = 100
+
+func readLines(ctx context.Context, in io.Reader) <-chan line {
+	lines := make(chan line, maxTypedAhead)
+	go func() {
+		defer close(lines)
+		for scanner := bufio.NewScanner(in); scanner.Scan() && ctx.Err() == nil; {
+			select {
+			case lines <- line{strings.TrimSpace(scanner.Text()), time.Now()}:
+			default:
+			}
+		}
+	}()
+	return lines
+}
+
+// question is what the human is asked at present.
+type question int
+
+const (
+	nothing     question = iota
+	whichNumber          // several requests: type the number of yours
+	isItYours            // one request: is this the number that your App shows?
+	whichRole            // a number was accepted, and the role must be named
+	isItEqual            // is this the code that your App shows?
+)
+
+// terminal is the dialogue. One goroutine runs it.
+type terminal struct {
+	authority pairing.Client
+	out       io.Writer
+
+	shown    *systemv1.Snapshot // nil: none yet
+	asked    question
+	askedAt  time.Time
+	number   uint32             // of isItYours and whichRole
+	ceremony pairing.CeremonyID // of isItEqual
+	declined []uint32           // numbers that the human said are not theirs
+}
+
+// say writes a paragraph. What becomes of a terminal that is gone is the caller's
+// concern, who ends ctx.
+func (t *terminal) say(format string, args ...any) {
+	_, _ = fmt.Fprintf(t.out, "\n"+format+"\n", args...)
+}
+
+// ask writes a question. What was typed before it does not answer it.
+func (t *terminal) ask(q question, format string, args ...any) {
+	_, _ = fmt.Fprintf(t.out, "\n"+format+" ", args...)
+	t.asked, t.askedAt = q, time.Now()
+}
+
+// show tells what is new in a snapshot, and asks what there is to ask.
+func (t *terminal) show(s *systemv1.Snapshot) {
+	before := t.shown
+	t.shown = s
+	if last := s.GetLast(); before != nil && last != nil && string(last.GetId()) != string(before.GetLast().GetId()) {
+		t.asked = nothing
+		t.say("%s", outcome(last))
+	}
+	if before == nil || s.GetListening() != before.GetListening() || s.GetWindowOpen() != before.GetWindowOpen() {
+		t.showListening(before, s)
+	}
+	switch c := s.GetCeremony(); {
+	case c.GetPhase() == systemv1.Ceremony_PHASE_SHOWN:
+		t.showCode(before, c)
+	case c.GetPhase() == systemv1.Ceremony_PHASE_ACCEPTED:
+		if before.GetCeremony().GetNumber() != c.GetNumber() || before.GetCeremony() == nil {
+			t.asked = nothing
+			t.say("Request %s is accepted. Waiting for the App, for up to %.0f s …",
+				noiseconn.FormatNumber(c.GetNumber()), pairing.AcceptedTime.Seconds())
+		}
+	case c == nil:
+		t.showRequests(s.GetRequests())
+	}
+}
+
+func (t *terminal) showListening(before, s *systemv1.Snapshot) {
+	switch {
+	case s.GetListening() && s.GetWindowOpen():
+		t.say("The pairing window is open for %d s. Start the pairing in the App: bitbox-app pair", s.GetWindowRemainingMs()/1000)
+	case s.GetListening():
+		t.say("This Base has no owner yet. Start the pairing in the App: bitbox-app pair")
+	case before.GetListening():
+		t.asked, t.declined = nothing, nil
+		t.say("No further App is let in now. To let one in, type: open")
+	}
+}
+
+func (t *terminal) showRequests(requests []uint32) {
+	open := slices.DeleteFunc(slices.Clone(requests), func(n uint32) bool { return slices.Contains(t.declined, n) })
+	switch {
+	case t.asked == whichRole: // a number has been chosen
+	case len(open) == 0:
+		if t.asked != nothing {
+			t.asked = nothing
+			t.say("The App does not ask any more.")
+		}
+	case len(open) > 1:
+		if t.asked != whichNumber {
+			t.ask(whichNumber, "Several Apps ask to be paired. Type the request number that yours shows:")
+		}
+	case t.asked != isItYours || t.number != open[0]:
+		t.number = open[0]
+		t.ask(isItYours, "An App asks to be paired. Its request number:  %s\n\nDoes your App show this number? [y/N]", noiseconn.FormatNumber(t.number))
+	}
+}
+
+func (t *terminal) showCode(before *systemv1.Snapshot, c *systemv1.Ceremony) {
+	id, _ := pairing.CeremonyIDOf(t.shown)
+	switch {
+	case c.GetBaseConfirmed():
+		t.asked = nothing
+		if !before.GetCeremony().GetBaseConfirmed() && !c.GetAppConfirmed() {
+			t.say("Now say yes in the App as well …")
+		}
+	case t.asked != isItEqual || t.ceremony != id:
+		t.ceremony = id
+		t.askCode(c)
+	}
+}
+
+func (t *terminal) askCode(c *systemv1.Ceremony) {
+	t.ask(isItEqual, "%q would become %s of this Base. Code:  %s\n\nDoes the App show exactly this code? [y/N]",
+		c.GetAppName(), roleName(c.GetRole()), c.GetCode())
+}
+
+// take acts on a line.
+func (t *terminal) take(ctx context.Context, l line) {
+	asked := t.asked
+	if asked != nothing && l.at.Before(t.askedAt) {
+		asked = nothing // it cannot be meant
+	}
+	number, isNumber := parseNumber(l.text)
+	switch {
+	case asked == isItEqual:
+		t.answerCode(ctx, l.text)
+	case asked == whichRole:
+		t.answerRole(ctx, l.text)
+	case isNumber && t.shown.GetListening():
+		t.accept(ctx, number, basev1.Role_ROLE_UNSPECIFIED)
+	case asked == isItYours:
+		t.answerRequest(ctx, l.text)
+	case asked == whichNumber:
+		t.ask(whichNumber, "Type the six digits that the App shows:")
+	default:
+		t.command(ctx, l.text)
+	}
+}
+
+func (t *terminal) answerRequest(ctx context.Context, text string) {
+	switch yes, known := parseYes(text); {
+	case !known:
+		t.ask(isItYours, "Does your App show %s? Type y or n:", noiseconn.FormatNumber(t.number))
+	case yes:
+		t.accept(ctx, t.number, basev1.Role_ROLE_UNSPECIFIED)
+	default:
+		t.asked, t.declined = nothing, append(t.declined, t.number)
+		t.say("Not accepted. If your App shows another number, type that.")
+		t.showRequests(t.shown.GetRequests())
+	}
+}
+
+// accept asks for the role when the authority wants it named.
+func (t *terminal) accept(ctx context.Context, number uint32, role basev1.Role) {
+	err := t.authority.Accept(ctx, number, role)
+	switch {
+	case errors.Is(err, pairing.ErrRoleRequired):
+		t.number = number
+		t.ask(whichRole, "This Base has an owner. What may the new App do?\n"+
+			"  viewer    sees how the Base does\n"+
+			"  operator  also runs the node\n"+
+			"  owner     also decides who is let in, and how open the Base is\n"+
+			"Type one of these, or no:")
+	case err != nil:
+		t.asked = nothing
+		t.fail(err)
+	default:
+		t.asked = nothing // a second "y" would be a second act
+	}
+}
+
+func (t *terminal) answerRole(ctx context.Context, text string) {
+	role := basev1.Role(basev1.Role_value["ROLE_"+strings.ToUpper(text)])
+	if yes, known := parseYes(text); known && !yes {
+		t.asked, t.declined = nothing, append(t.declined, t.number)
+		t.say("Not accepted.")
+		return
+	}
+	if role == basev1.Role_ROLE_UNSPECIFIED {
+		t.ask(whichRole, "Type viewer, operator or owner, or no:")
+		return
+	}
+	t.accept(ctx, t.number, role)
+}
+
+// answerCode takes y, n, or the code as the App shows it.
+func (t *terminal) answerCode(ctx context.Context, text string) {
+	yes, known := parseYes(text)
+	if typed, isNumber := parseNumber(text); isNumber {
+		yes, known = noiseconn.FormatNumber(typed) == t.shown.GetCeremony().GetCode(), true
+	}
+	if !known {
+		t.askCode(t.shown.GetCeremony())
+		return
+	}
+	t.asked = nothing
+	if err := t.authority.Answer(ctx, t.ceremony, yes); err != nil {
+		t.fail(err)
+	}
+}
+
+func (t *terminal) command(ctx context.Context, text string) {
+	var err error
+	switch strings.ToLower(text) {
+	case "":
+	case "open":
+		err = t.authority.OpenWindow(ctx)
+	case "close":
+		err = t.authority.CloseWindow(ctx)
+	case "n", "no":
+		if id, ok := pairing.CeremonyIDOf(t.shown); ok {
+			err = t.authority.Answer(ctx, id, false)
+		}
+	default:
+		t.say("Nothing is asked now. Type open to let another App in, close to let none in.")
+	}
+	if err != nil {
+		t.fail(err)
+	}
+}
+
+// fail tells a refusal in the authority's own words.
+func (t *terminal) fail(err error) {
+	var refused *pairing.Error
+	if errors.As(err, &refused) {
+		t.say("Not done: %s.", refused.Message)
+		return
+	}
+	t.say("Not done: %v.", err)
+}
+
+// parseYes reads an answer; none given means no.
+func parseYes(text string) (yes, known bool) {
+	switch strings.ToLower(text) {
+	case "y", "yes":
+		return true, true
+	case "", "n", "no":
+		return false, true
+	}
+	return false, false
+}
+
+// parseNumber reads six digits, with or without a space.
+func parseNumber(text string) (uint32, bool) {
+	digits := strings.ReplaceAll(text, " ", "")
+	number, err := strconv.ParseUint(digits, 10, 32)
+	return uint32(number), err == nil && len(digits) == 6
+}
