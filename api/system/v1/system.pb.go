@@ -1561,10 +1561,9 @@ func (*RunAudit) Descriptor() ([]byte, []int) {
 }
 
 type AuditResult struct {
-	state    protoimpl.MessageState `protogen:"open.v1"`
-	Findings []*Finding             `protobuf:"bytes,1,rep,name=findings,proto3" json:"findings,omitempty"`
-	// What could not be examined, and why; empty if everything was.
-	Unexamined    []string `protobuf:"bytes,2,rep,name=unexamined,proto3" json:"unexamined,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The gravest first. What could not be examined is a finding, too.
+	Findings      []*Finding `protobuf:"bytes,1,rep,name=findings,proto3" json:"findings,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1606,26 +1605,21 @@ func (x *AuditResult) GetFindings() []*Finding {
 	return nil
 }
 
-func (x *AuditResult) GetUnexamined() []string {
-	if x != nil {
-		return x.Unexamined
-	}
-	return nil
-}
-
 // Finding is one difference between what is in force and what is there.
 type Finding struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Stable while the difference lasts, for example "socket/tcp/4444".
+	// Stable: it never gets another meaning (internal/audit).
 	Id       string           `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
 	Severity Finding_Severity `protobuf:"varint,2,opt,name=severity,proto3,enum=bitbox.system.v1.Finding_Severity" json:"severity,omitempty"`
-	Subject  string           `protobuf:"bytes,3,opt,name=subject,proto3" json:"subject,omitempty"`
+	Title    string           `protobuf:"bytes,3,opt,name=title,proto3" json:"title,omitempty"`
 	Expected string           `protobuf:"bytes,4,opt,name=expected,proto3" json:"expected,omitempty"`
-	Found    string           `protobuf:"bytes,5,opt,name=found,proto3" json:"found,omitempty"`
+	// One thing to a line.
+	Found string `protobuf:"bytes,5,opt,name=found,proto3" json:"found,omitempty"`
 	// Why it matters.
 	Why string `protobuf:"bytes,6,opt,name=why,proto3" json:"why,omitempty"`
-	// What FixFinding would do; empty: a person has to.
+	// What FixFinding would do or, if it is not fixable, what a person has to.
 	Fix           string `protobuf:"bytes,7,opt,name=fix,proto3" json:"fix,omitempty"`
+	Fixable       bool   `protobuf:"varint,8,opt,name=fixable,proto3" json:"fixable,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1674,9 +1668,9 @@ func (x *Finding) GetSeverity() Finding_Severity {
 	return Finding_SEVERITY_UNSPECIFIED
 }
 
-func (x *Finding) GetSubject() string {
+func (x *Finding) GetTitle() string {
 	if x != nil {
-		return x.Subject
+		return x.Title
 	}
 	return ""
 }
@@ -1707,6 +1701,13 @@ func (x *Finding) GetFix() string {
 		return x.Fix
 	}
 	return ""
+}
+
+func (x *Finding) GetFixable() bool {
+	if x != nil {
+		return x.Fixable
+	}
+	return false
 }
 
 type FixFinding struct {
@@ -2645,20 +2646,18 @@ const file_system_v1_system_proto_rawDesc = "" +
 	"\rLiftBanResult\x12\x16\n" +
 	"\x06lifted\x18\x01 \x01(\bR\x06lifted\"\n" +
 	"\n" +
-	"\bRunAudit\"d\n" +
+	"\bRunAudit\"D\n" +
 	"\vAuditResult\x125\n" +
-	"\bfindings\x18\x01 \x03(\v2\x19.bitbox.system.v1.FindingR\bfindings\x12\x1e\n" +
-	"\n" +
-	"unexamined\x18\x02 \x03(\tR\n" +
-	"unexamined\"\xaf\x02\n" +
+	"\bfindings\x18\x01 \x03(\v2\x19.bitbox.system.v1.FindingR\bfindings\"\xc5\x02\n" +
 	"\aFinding\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12>\n" +
-	"\bseverity\x18\x02 \x01(\x0e2\".bitbox.system.v1.Finding.SeverityR\bseverity\x12\x18\n" +
-	"\asubject\x18\x03 \x01(\tR\asubject\x12\x1a\n" +
+	"\bseverity\x18\x02 \x01(\x0e2\".bitbox.system.v1.Finding.SeverityR\bseverity\x12\x14\n" +
+	"\x05title\x18\x03 \x01(\tR\x05title\x12\x1a\n" +
 	"\bexpected\x18\x04 \x01(\tR\bexpected\x12\x14\n" +
 	"\x05found\x18\x05 \x01(\tR\x05found\x12\x10\n" +
 	"\x03why\x18\x06 \x01(\tR\x03why\x12\x10\n" +
-	"\x03fix\x18\a \x01(\tR\x03fix\"d\n" +
+	"\x03fix\x18\a \x01(\tR\x03fix\x12\x18\n" +
+	"\afixable\x18\b \x01(\bR\afixable\"d\n" +
 	"\bSeverity\x12\x18\n" +
 	"\x14SEVERITY_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rSEVERITY_INFO\x10\x01\x12\x14\n" +

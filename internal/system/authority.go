@@ -1,0 +1,179 @@
+package system
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+
+	"google.golang.org/protobuf/proto"
+
+	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
+	"github.com/BitBoxSwiss/bitbox-base/internal/pairing"
+	"github.com/BitBoxSwiss/bitbox-base/internal/posture"
+)
+
+// callAuthority passes a request on to the ceremony authority, which decides.
+// Two things it cannot know are decided here: whether the posture lets the network
+// open a pairing window, and who takes a key away.
+func (h *Helper) callAuthority(ctx context.Context, who Who, request *systemv1.AuthorityRequest) (*systemv1.AuthorityReply, error) {
+	if request.GetOpenWindow() != nil && who == WhoMiddleware && h.Effective().PairingClosed {
+		return &systemv1.AuthorityReply{
+			ErrorCode:    string(pairing.CodePermission),
+			ErrorMessage: "the posture has pairing from the network closed; open the window at the Base's console, or sign a posture that has it open",
+		}, nil
+	}
+	if request.GetRetire() != nil {
+		h.retiring.Lock()
+		defer h.retiring.Unlock()
+		h.retirer = who
+	}
+	b, err := proto.Marshal(request)
+	if err != nil {
+		return nil, fmt.Errorf("pass a request on to the ceremony authority: %w", err)
+	}
+	if b, err = h.authority.Call(ctx, who.caller(), b); err != nil {
+		return nil, fmt.Errorf("ask the ceremony authority: %w", err)
+	}
+	reply := &systemv1.AuthorityReply{}
+	if err := proto.Unmarshal(b, reply); err != nil {
+		return nil, fmt.Errorf("read the ceremony authority's reply: %w", err)
+	}
+	return reply, nil
+}
+
+func byKey(registry []byte) (map[posture.SigningKey]pairing.Enrolled, error) {
+	list, err := pairing.ParseRegistry(registry)
+	if err != nil {
+		return nil, err
+	}
+	keys := make(map[posture.SigningKey]pairing.Enrolled, len(list))
+	for _, e := range list {
+		keys[e.SigningKey] = e
+	}
+	return keys, nil
+}
+
+// saveRegistry is told by the authority which keys are active, and brings the
+// ledger in line in the same transaction: who was enrolled becomes one of the
+// posture's Apps, and who was taken away is one no more. The authority's lock is
+// held.
+func (h *Helper) saveRegistry(registry []byte) error {
+	keys, err := byKey(registry)
+	if err != nil {
+		return err
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.updateWithLocked(registry, func() (posture.Output, error) {
+		var last posture.Output
+		note := func(out posture.Output, err error) error {
+			if out.Save != nil {
+				last.Save = out.Save
+			}
+			last.Changed = last.Changed || out.Changed
+			return err
+		}
+		now := h.config.Clock()
+		for key, e := range keys {
+			if _, known := h.enrolled[key]; !known {
+				if err := note(h.ledger.Enrol(appOf(e), now)); err != nil {
+					return last, err
+				}
+				h.log.Info("an App was enrolled", "audit", true, "app", e.Name, "role", e.Role, "signing_key", key)
+			}
+		}
+		for key, e := range h.enrolled {
+			if _, stays := keys[key]; stays {
+				continue
+			}
+			if err := h.takeAwayLocked(key, note); err != nil {
+				return last, err
+			}
+			h.log.Info("an App was taken away", "audit", true, "by", h.retirer, "app", e.Name, "signing_key", key)
+		}
+		return last, nil
+	}, func() { h.enrolled = keys })
+}
+
+// takeAwayLocked takes an App out of what is in force: the console writes a
+// revision, the Middleware can only restrict, and no owner.
+func (h *Helper) takeAwayLocked(key posture.SigningKey, note func(posture.Output, error) error) error {
+	now := h.config.Clock()
+	if h.retirer == WhoMiddleware {
+		err := note(h.ledger.Restrict(posture.Closing{Type: posture.ClosingApp, App: key}, posture.ActorMiddleware, now))
+		if errors.Is(err, posture.ErrNothingToClose) {
+			return nil
+		}
+		return err
+	}
+	return note(h.ledger.Retire(key, "", now))
+}
+
+// appOf is the App that the posture lists for an enrolled key.
+func appOf(e pairing.Enrolled) posture.App {
+	id := sha256.Sum256(e.AppKey[:])
+	return posture.App{SigningKey: e.SigningKey, Role: e.Role, Name: e.Name, ID: hex.EncodeToString(id[:8])}
+}
+
+// reconcile makes authority and ledger agree, towards closed: a key that only one
+// of them knows is taken away there. They can disagree because an owner's document
+// has taken an App away, or because somebody exchanged a file. While a document is
+// not settled it may be undone, so nothing is taken away then; its Apps have no
+// rights all the same.
+func (h *Helper) reconcile() error {
+	h.mu.Lock()
+	if h.ledger.Phase() != systemv1.PostureReport_PHASE_SETTLED {
+		h.mu.Unlock()
+		return nil
+	}
+	listed := map[posture.SigningKey]bool{}
+	for _, app := range h.ledger.Effective().Apps {
+		listed[app.SigningKey] = true
+	}
+	var orphans []posture.SigningKey
+	for key := range h.enrolled {
+		if !listed[key] {
+			orphans = append(orphans, key)
+		}
+	}
+	err := h.dropUnknownLocked(listed)
+	h.mu.Unlock()
+	for _, key := range orphans {
+		request := &systemv1.AuthorityRequest{Verb: &systemv1.AuthorityRequest_Retire{Retire: &systemv1.Retire{SigningKey: key[:]}}}
+		reply, callErr := h.callAuthority(context.Background(), WhoRoot, request)
+		if callErr == nil && reply.GetErrorCode() != "" {
+			callErr = errors.New(reply.GetErrorMessage())
+		}
+		if callErr != nil {
+			err = errors.Join(err, fmt.Errorf("take away the key of an App that the posture does not list: %w", callErr))
+		}
+	}
+	return err
+}
+
+// dropUnknownLocked takes Apps out of the posture whose key was never enrolled.
+func (h *Helper) dropUnknownLocked(listed map[posture.SigningKey]bool) error {
+	for key := range listed {
+		if _, known := h.enrolled[key]; known {
+			continue
+		}
+		h.log.Warn("an App of the posture is not enrolled; it is taken away", "audit", true, "signing_key", key)
+		err := h.updateLocked(func() (posture.Output, error) {
+			return h.ledger.Retire(key, "its key was not enrolled", h.config.Clock())
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// closeWindow ends pairing from the network when the posture has it closed.
+func (h *Helper) closeWindow(ctx context.Context) {
+	request := &systemv1.AuthorityRequest{Verb: &systemv1.AuthorityRequest_CloseWindow{CloseWindow: &systemv1.CloseWindow{}}}
+	if _, err := h.callAuthority(ctx, WhoRoot, request); err != nil {
+		h.log.Error("the pairing window could not be closed", "error", err)
+	}
+}

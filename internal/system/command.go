@@ -1,0 +1,81 @@
+package system
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os/exec"
+	"strings"
+	"time"
+)
+
+// maxOutput bounds what is read of a program's output, in bytes.
+const maxOutput = 1 << 20
+
+// Programs, by absolute path: what stands in PATH decides nothing.
+const (
+	systemctl     = "/usr/bin/systemctl"
+	iptables      = "/usr/sbin/iptables"
+	ip6tables     = "/usr/sbin/ip6tables"
+	iptablesSave  = "/usr/sbin/iptables-save"
+	ip6tablesSave = "/usr/sbin/ip6tables-save"
+	sshd          = "/usr/sbin/sshd"
+	fail2ban      = "/usr/bin/fail2ban-client"
+	ss            = "/usr/bin/ss"
+)
+
+// Run runs a program without a shell and returns what it prints to standard
+// output.
+type Run func(ctx context.Context, argv ...string) (output string, err error)
+
+// Exec is Run for real: an empty environment, no input, a deadline, and a bound on
+// the output.
+func Exec(ctx context.Context, argv ...string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, stepTime)
+	defer cancel()
+	command := exec.CommandContext(ctx, argv[0], argv[1:]...)
+	command.Env = []string{}
+	command.Dir = "/"
+	// A grandchild that keeps the pipes open must not keep us.
+	command.WaitDelay = time.Second
+	stdout, stderr := &bounded{}, &bounded{}
+	command.Stdout, command.Stderr = stdout, stderr
+	err := command.Run()
+	if err == nil && stdout.full {
+		err = fmt.Errorf("it printed more than %d bytes", maxOutput)
+	}
+	if err != nil {
+		return stdout.String(), fmt.Errorf("run %s: %w%s", strings.Join(argv, " "), errors.Join(err, ctx.Err()), lastWords(stderr.String()))
+	}
+	return stdout.String(), nil
+}
+
+// lastWords is the end of what a program complained about.
+func lastWords(text string) string {
+	const most = 400
+	text = strings.TrimSpace(strings.ToValidUTF8(text, "?"))
+	if len(text) > most {
+		text = "… " + strings.ToValidUTF8(text[len(text)-most:], "")
+	}
+	if text == "" {
+		return ""
+	}
+	return ": " + text
+}
+
+// bounded keeps the first maxOutput bytes that are written to it.
+type bounded struct {
+	bytes.Buffer
+	full bool
+}
+
+func (b *bounded) Write(p []byte) (int, error) {
+	if room := maxOutput - b.Len(); len(p) > room {
+		b.full = true
+		b.Buffer.Write(p[:room])
+	} else {
+		b.Buffer.Write(p)
+	}
+	return len(p), nil
+}
