@@ -239,6 +239,10 @@ func (c *ceremony) readAnswers(ctx context.Context, answers chan<- answer) {
 	}
 }
 
+// watchStep is the least time between two looks at the ceremony: a flood of
+// requests changes what there is to see at each of them.
+const watchStep = 100 * time.Millisecond
+
 // watchEnd returns when the authority does not know the ceremony any more.
 func (c *ceremony) watchEnd(ctx context.Context) error {
 	for seen := uint64(0); ; {
@@ -250,6 +254,11 @@ func (c *ceremony) watchEnd(ctx context.Context) error {
 			return errEndedAtBase
 		}
 		seen = snapshot.GetVersion()
+		select {
+		case <-time.After(watchStep):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"path/filepath"
+	"time"
 
 	"github.com/BitBoxSwiss/bitbox-base/internal/ipc"
 	"github.com/BitBoxSwiss/bitbox-base/internal/pairing"
@@ -38,8 +39,9 @@ var (
 type authorityConfig struct {
 	stateDir    string
 	baseName    func() string
-	random      io.Reader // nil: the system's
-	codeModulus uint32    // 0: the protocol's
+	random      io.Reader            // nil: the system's
+	codeModulus uint32               // 0: the protocol's
+	now         func() time.Duration // nil: the process's monotonic clock
 	failpoint   func(point string)
 	logger      *slog.Logger
 }
@@ -64,6 +66,7 @@ func openAuthority(config authorityConfig) (*authority, error) {
 	}
 	a.Service = pairing.NewService(pairing.ServiceConfig{
 		Machine: machine,
+		Now:     config.now,
 		Save: func(registry []byte) error {
 			if config.failpoint != nil {
 				config.failpoint("before: store the authority's registry")

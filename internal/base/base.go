@@ -72,6 +72,8 @@ type Config struct {
 	SessionTime time.Duration
 	CodeModulus uint32
 	Random      io.Reader
+	// Now is the ceremony authority's clock, which never goes back.
+	Now func() time.Duration
 	// Failpoint is called before and after each write to disk.
 	Failpoint func(point string)
 }
@@ -182,6 +184,7 @@ func (b *Base) openState() (err error) {
 		baseName:    b.registry.Name,
 		random:      b.config.Random,
 		codeModulus: b.config.CodeModulus,
+		now:         b.config.Now,
 		failpoint:   b.config.Failpoint,
 		logger:      b.config.Logger,
 	})
@@ -291,6 +294,10 @@ func (b *Base) goRun(what string, part func() error) {
 	})
 }
 
+// followStep is the least time between two looks at the authority: a flood of
+// requests changes what there is to see at each of them.
+const followStep = 100 * time.Millisecond
+
 // follow passes on when the Base begins or ends to listen for pairing requests.
 func (b *Base) follow(ctx context.Context) error {
 	relay := b.relay()
@@ -311,6 +318,11 @@ func (b *Base) follow(ctx context.Context) error {
 			}
 		}
 		seen = snapshot.GetVersion()
+		select {
+		case <-time.After(followStep):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	}
 }
 
