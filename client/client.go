@@ -1,0 +1,296 @@
+// Package client is an App for a Base: it finds Bases on the local network,
+// pairs with one by a code that two people compare, and calls its services over
+// an encrypted channel. The command bitbox-app uses nothing else.
+//
+// An App is made with New. What it must remember (the keys of each pairing, the
+// last address of each Base, counters that must not go back) is in one file of
+// its directory; several processes may share it.
+//
+//	app, err := client.New(client.Options{})
+//	...
+//	session, err := app.Open("BitBox Base")
+//	...
+//	defer session.Close()
+//	info, err := session.Info.GetInfo(ctx, &basev1.GetInfoRequest{})
+//
+// # Pairing
+//
+// Pair shows a request number, which somebody at the Base accepts, and then a
+// code, which must be the same in the App and at the Base. Compare it by eye: the code
+// is all that keeps a man in the middle out. A pairing that fails after the App
+// has shown its half to the other side was perhaps his guess: there is one in a
+// million for each. So Pair never tries again by itself, and refuses for three minutes
+// after three failures.
+//
+// # Errors
+//
+// Each failure has a kind (ErrUnreachable, ErrRevoked and so on, for errors.Is)
+// and a sentence for people (Explain). Nothing stored is lost by a failure: a
+// pairing stays until Forget, except one that the Base never took up
+// (ErrPairAgain).
+package client
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
+	"github.com/BitBoxSwiss/bitbox-base/internal/noiseconn"
+)
+
+// DefaultPort is the TCP port of a Base.
+const DefaultPort = 8845
+
+// PairingState tells how far a pairing is.
+type PairingState string
+
+// The states of a pairing.
+const (
+	// Pending: both people have confirmed the code, and the Base was not called
+	// since. It becomes active with the first call.
+	Pending PairingState = "pending"
+	// Active: the Base has answered a call.
+	Active PairingState = "active"
+	// Revoked: the Base has said that this App was revoked.
+	Revoked PairingState = "revoked"
+)
+
+// Base is a pairing with a Base.
+type Base struct {
+	// Name is what the App calls the Base. No other one has the same, but for
+	// one that this pairing is about to replace.
+	Name string
+	// State tells how far the pairing is.
+	State PairingState
+	// PublicKey is the identity of the Base.
+	PublicKey [32]byte
+	// AppID and AppName are what the Base calls this App.
+	AppID   string
+	AppName string
+	// Role is what this App was allowed to do when it was paired.
+	Role basev1.Role
+	// PairedAt is when the code was confirmed.
+	PairedAt time.Time
+	// Addresses are where the Base was last, each "host:port", the latest first.
+	Addresses []string
+}
+
+// Options are the choices of New. The zero value is good.
+type Options struct {
+	// Dir is where the App keeps its file, by default DefaultDir. It is made
+	// when it is missing, readable for this user alone.
+	Dir string
+	// Name is how the App calls itself towards a Base when it pairs, 1 to 63
+	// bytes without control or format characters; by default the machine's name.
+	Name string
+	// NoDiscovery keeps the App from asking the local network where a Base is.
+	NoDiscovery bool
+}
+
+// App is one side of the pairings in one directory. It may be used by several
+// goroutines.
+type App struct {
+	store       *store
+	name        string
+	noDiscovery bool
+
+	// What tests replace.
+	now         func() time.Time
+	random      io.Reader
+	codeModulus uint32
+	opens       func(commitment [32]byte, p4 *noiseconn.P4) bool
+	timing      timing
+}
+
+// opens tells whether P4 is what the other side had committed itself to.
+func opens(commitment [32]byte, p4 *noiseconn.P4) bool {
+	return noiseconn.Commit(p4.RB, p4.StateKey, p4.Role) == commitment
+}
+
+// timing is how long things take or are waited for.
+type timing struct {
+	requestEvery  time.Duration // a pairing request is repeated so often (wire protocol)
+	requestAnswer time.Duration // an answer to one request is waited for
+	tcp           time.Duration // a TCP connection may take so long
+	handshake     time.Duration // an answer in a handshake is waited for
+	ceremony      time.Duration // both people have so long for the code
+	activate      time.Duration // a new pairing is tried for so long before Pair returns
+	pendingLife   time.Duration // a silent Base is believed to come round for so long (wire protocol)
+	stagger       time.Duration // the next address is tried after so long
+	discover      time.Duration // answers by mDNS are waited for
+	rehandshake   time.Duration // a connection takes new calls for so long (wire protocol)
+}
+
+var defaultTiming = timing{
+	requestEvery:  2 * time.Second,
+	requestAnswer: 8 * time.Second,
+	tcp:           5 * time.Second,
+	handshake:     6 * time.Second, // a Base gives up after 5 s
+	ceremony:      150 * time.Second,
+	activate:      20 * time.Second,
+	pendingLife:   240 * time.Second,
+	stagger:       300 * time.Millisecond,
+	discover:      3 * time.Second,
+	rehandshake:   time.Hour,
+}
+
+// DefaultDir returns the folder bitbox-app in the user's folder for
+// configuration (os.UserConfigDir).
+func DefaultDir() (string, error) {
+	parent, err := os.UserConfigDir()
+	if err != nil {
+		return "", fail(ErrStorage, err, "no folder for the App's files is known (%v); name one", err)
+	}
+	return filepath.Join(parent, "bitbox-app"), nil
+}
+
+// New returns the App whose files are in the directory given. It touches no file
+// yet.
+func New(o Options) (*App, error) {
+	dir := o.Dir
+	if dir == "" {
+		var err error
+		if dir, err = DefaultDir(); err != nil {
+			return nil, err
+		}
+	}
+	name := o.Name
+	if name == "" {
+		name = defaultName()
+	}
+	if err := noiseconn.CheckName(name); err != nil {
+		return nil, fail(ErrInvalid, err, "the App's name %q cannot be used: %v", Printable(name), err)
+	}
+	return &App{
+		store:       &store{path: filepath.Join(dir, storeFile)},
+		name:        name,
+		noDiscovery: o.NoDiscovery,
+		now:         time.Now,
+		random:      rand.Reader,
+		codeModulus: noiseconn.CodeModulus,
+		opens:       opens,
+		timing:      defaultTiming,
+	}, nil
+}
+
+func defaultName() string {
+	name, err := os.Hostname()
+	name, _, _ = strings.Cut(name, ".")
+	if err != nil || noiseconn.CheckName(name) != nil {
+		return "App"
+	}
+	return name
+}
+
+// Bases returns every pairing, in the order of their names.
+func (a *App) Bases() ([]Base, error) {
+	pairings, err := a.store.pairings()
+	if err != nil {
+		return nil, err
+	}
+	bases := make([]Base, len(pairings))
+	for n, p := range pairings {
+		bases[n] = p.Base
+	}
+	return bases, nil
+}
+
+// Base returns the pairing with this name. An empty name means the only one.
+func (a *App) Base(name string) (Base, error) {
+	p, err := a.find(name)
+	if err != nil {
+		return Base{}, err
+	}
+	return p.Base, nil
+}
+
+func (a *App) find(name string) (*pairing, error) {
+	pairings, err := a.store.pairings()
+	if err != nil {
+		return nil, err
+	}
+	// A revoked one may have the name of the one that replaces it.
+	rank := map[PairingState]int{Active: 3, Pending: 2, Revoked: 1}
+	var found *pairing
+	usable := 0
+	for _, p := range pairings {
+		if p.State != Revoked {
+			usable++
+		}
+		if (name == "" || p.Name == name) && (found == nil || rank[p.State] > rank[found.State]) {
+			found = p
+		}
+	}
+	switch {
+	case len(pairings) == 0:
+		return nil, fail(ErrNoSuchBase, nil, "this App is not paired with any Base; pair first")
+	case found == nil:
+		return nil, fail(ErrNoSuchBase, nil, "this App is not paired with a Base named %q; it knows %s", Printable(name), names(pairings))
+	case name == "" && usable > 1, name == "" && usable == 0 && len(pairings) > 1:
+		return nil, fail(ErrSeveralBases, nil, "this App is paired with several Bases: name one of %s", names(pairings))
+	}
+	return found, nil
+}
+
+func names(pairings []*pairing) string {
+	var list []string
+	for _, p := range pairings {
+		list = append(list, strconv.Quote(Printable(p.Name)))
+	}
+	return strings.Join(list, ", ")
+}
+
+// Forget deletes the App's side of a pairing. The Base is not told: it keeps the
+// App among its pairings until an owner revokes it there.
+func (a *App) Forget(name string) error {
+	if name == "" {
+		return fail(ErrInvalid, nil, "name the Base to forget")
+	}
+	p, err := a.find(name)
+	if err != nil {
+		return err
+	}
+	return a.store.remove(p.AppID)
+}
+
+// withPort completes and checks an address: "host", "host:port", an IPv6
+// address or "[v6]:port".
+func withPort(address string) (string, error) {
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
+		// Without a port. A colon can then be in an IPv6 address only.
+		host, port = address, strconv.Itoa(DefaultPort)
+		if strings.HasPrefix(host, "[") && strings.HasSuffix(host, "]") {
+			host = host[1 : len(host)-1]
+		}
+	}
+	number, err := strconv.ParseUint(port, 10, 16)
+	if err == nil && number == 0 {
+		err = errors.New("0 is no port")
+	}
+	if strings.Contains(host, ":") && err == nil {
+		_, err = netip.ParseAddr(host)
+	}
+	if err != nil || host == "" || strings.ContainsAny(host, " /@[]") || Printable(host) != host {
+		return "", fail(ErrInvalid, err, "%q is no address; write host:port, such as 192.168.1.20:%d", Printable(address), DefaultPort)
+	}
+	return net.JoinHostPort(host, strconv.FormatUint(number, 10)), nil
+}
+
+// roleOf checks the role in P4.
+func roleOf(b byte) (basev1.Role, error) {
+	switch role := basev1.Role(b); role {
+	case basev1.Role_ROLE_VIEWER, basev1.Role_ROLE_OPERATOR, basev1.Role_ROLE_OWNER:
+		return role, nil
+	}
+	return 0, fmt.Errorf("the Base granted the unknown role %d", b)
+}

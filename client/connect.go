@@ -1,0 +1,237 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"net"
+	"slices"
+	"time"
+
+	"github.com/BitBoxSwiss/bitbox-base/internal/noiseconn"
+)
+
+// maxCandidates is how many addresses are tried for one connection.
+const maxCandidates = 32
+
+// race tries addresses until one succeeds: the next one when the one before has
+// failed, or has not succeeded for a while. It returns the error of the last
+// failure that tells most when the source is closed and nothing is under way.
+func race[T net.Conn](ctx context.Context, source <-chan string, stagger time.Duration, try func(context.Context, string) (T, error)) (winner T, address string, err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	type result struct {
+		value   T
+		address string
+		err     error
+	}
+	// Room for all: who loses does not block.
+	results := make(chan result, maxCandidates)
+	started, running := 0, 0
+	defer func() {
+		// Another one may have succeeded in the same moment.
+		go func() {
+			for range running {
+				if late := <-results; late.err == nil {
+					late.value.Close()
+				}
+			}
+		}()
+	}()
+	tried := map[string]bool{}
+	var waiting *time.Timer
+	next := source
+	err = errors.New("no address is known")
+	for next != nil || running > 0 {
+		var ready <-chan time.Time
+		open := next
+		if waiting != nil {
+			open, ready = nil, waiting.C // not yet
+		}
+		select {
+		case <-ctx.Done():
+			return winner, "", errors.Join(ctx.Err(), err)
+		case <-ready:
+			waiting = nil
+		case target, ok := <-open:
+			if !ok || started == maxCandidates {
+				next = nil
+				continue
+			}
+			if tried[target] {
+				continue
+			}
+			tried[target] = true
+			started++
+			running++
+			waiting = time.NewTimer(stagger)
+			go func() {
+				value, err := try(ctx, target)
+				results <- result{value, target, err}
+			}()
+		case r := <-results:
+			running--
+			if r.err == nil {
+				return r.value, r.address, nil
+			}
+			err = worse(err, r.err)
+			if errors.Is(err, ErrRevoked) {
+				return winner, "", err
+			}
+			waiting = nil
+		}
+	}
+	return winner, "", err
+}
+
+// worse returns the error that tells more: what a Base has said, then silence,
+// then that nothing was reached.
+func worse(a, b error) error {
+	rank := func(err error) int {
+		return slices.IndexFunc([]error{ErrUnreachable, ErrNotABase, ErrSilent, ErrStorage, ErrRevoked}, func(kind error) bool { return errors.Is(err, kind) })
+	}
+	if rank(a) > rank(b) {
+		return a
+	}
+	return b
+}
+
+// dial makes a new handshake with the Base of a pairing, at the first of its
+// addresses where it proves itself, and keeps that address: those given, those
+// where it was last, those that are announced on the local network.
+func (a *App) dial(ctx context.Context, id string, given []string) (net.Conn, error) {
+	p, err := a.store.pairing(id)
+	if err != nil {
+		return nil, err
+	}
+	if p.State == Revoked {
+		return nil, failRevoked(p, nil)
+	}
+	known := slices.Concat(given, p.Addresses)
+	searching, stop := context.WithCancel(ctx)
+	defer stop()
+	conn, address, err := race(ctx, a.addresses(searching, p, known), a.timing.stagger, func(ctx context.Context, address string) (net.Conn, error) {
+		return a.dialOnce(ctx, p, address)
+	})
+	if err == nil {
+		if len(p.Addresses) == 0 || p.Addresses[0] != address {
+			if err := a.store.seen(id, address); err != nil {
+				conn.Close()
+				return nil, err
+			}
+		}
+		return conn, nil
+	}
+	switch {
+	case errors.Is(err, ErrRevoked):
+		if stored := a.store.revoke(id); stored != nil {
+			return nil, stored
+		}
+		return nil, failRevoked(p, err)
+	case errors.Is(err, ErrStorage), errors.Is(err, context.Canceled):
+		return nil, err
+	case errors.Is(err, ErrSilent), errors.Is(err, ErrNotABase):
+		// The clock of the wall, for the App may have been ended in between.
+		if p.State == Pending && a.now().Sub(p.PairedAt) >= a.timing.pendingLife {
+			if stored := a.store.remove(id); stored != nil {
+				return nil, stored
+			}
+			return nil, fail(ErrPairAgain, err, "the Base %q does not know this App: the pairing was not completed there in time, and was deleted here; pair again", p.Name)
+		}
+		return nil, fail(ErrSilent, err, "%s, but not as the Base %q: either another machine has its address now, or the Base was reset and has forgotten this App; look where it is, or pair again", describe(err), p.Name)
+	}
+	return nil, fail(ErrUnreachable, err, "the Base %q was not reached (%v) at %s nor found on the local network; check that it is on and on this network", p.Name, reason(err), list(known))
+}
+
+func failRevoked(p *pairing, cause error) error {
+	return fail(ErrRevoked, cause, "this App was revoked at the Base %q; ask an owner to open pairing and pair again, or have it forgotten", p.Name)
+}
+
+// describe says which silence it was.
+func describe(err error) string {
+	var known *Error
+	if errors.As(err, &known) {
+		if known.Kind == ErrNotABase {
+			return "something answered"
+		}
+		return known.Text
+	}
+	return err.Error()
+}
+
+// addresses are those that are known, and then, if none of them works soon,
+// those that are announced. The channel is closed when there are no more.
+func (a *App) addresses(ctx context.Context, p *pairing, known []string) <-chan string {
+	source := make(chan string)
+	go func() {
+		defer close(source)
+		for _, address := range known {
+			select {
+			case source <- address:
+			case <-ctx.Done():
+				return
+			}
+		}
+		if a.noDiscovery {
+			return
+		}
+		// The last of them, too, gets a moment before the network is bothered.
+		select {
+		case <-time.After(a.timing.stagger):
+		case <-ctx.Done():
+			return
+		}
+		ctx, cancel := context.WithTimeout(ctx, a.timing.discover)
+		defer cancel()
+		for address := range a.browseFor(ctx, p) {
+			select {
+			case source <- address:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	return source
+}
+
+// dialOnce makes a handshake with what listens at one address.
+func (a *App) dialOnce(ctx context.Context, p *pairing, address string) (net.Conn, error) {
+	connecting, cancel := context.WithTimeout(ctx, a.timing.tcp)
+	defer cancel()
+	conn, err := (&net.Dialer{}).DialContext(connecting, "tcp", address)
+	if err != nil {
+		return nil, fail(ErrUnreachable, err, "no connection to %s: %v", address, reason(err))
+	}
+	defer cutOff(ctx, conn)()
+	secure, err := a.handshake(conn, p)
+	if err != nil {
+		conn.Close()
+		return nil, err
+	}
+	return secure, nil
+}
+
+func (a *App) handshake(conn net.Conn, p *pairing) (net.Conn, error) {
+	seq, err := a.store.nextSeq(p.AppID, a.now())
+	if err != nil {
+		return nil, err
+	}
+	initiator, err := noiseconn.NewConnectInitiator(a.random, p.static, p.PublicKey, p.pair, seq)
+	if err != nil {
+		return nil, err
+	}
+	r2, err := exchange(conn, noiseconn.TypeConnect, initiator.R1(), noiseconn.R2Size, a.timing.handshake)
+	if err != nil {
+		return nil, err
+	}
+	status, transport, err := initiator.ReadR2(r2)
+	switch {
+	case err != nil:
+		return nil, fail(ErrNotABase, err, "what answers at %s is not the Base %q: it does not have its keys", conn.RemoteAddr(), p.Name)
+	case status == noiseconn.StatusRevoked:
+		return nil, failRevoked(p, nil)
+	}
+	if err := conn.SetDeadline(time.Time{}); err != nil {
+		return nil, fail(ErrUnreachable, err, "the connection to %s: %v", conn.RemoteAddr(), reason(err))
+	}
+	return noiseconn.NewConn(conn, transport), nil
+}

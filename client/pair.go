@@ -1,0 +1,465 @@
+package client
+
+import (
+	"bytes"
+	"context"
+	"crypto/ed25519"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
+	"github.com/BitBoxSwiss/bitbox-base/internal/noiseconn"
+)
+
+// PairOptions are what Pair needs its user for.
+type PairOptions struct {
+	// Name is what the App will call the Base, by default what the Base calls
+	// itself.
+	Name string
+	// Requested is called once with the request number, such as "123 456", that
+	// somebody at the Base has to accept. It must not block.
+	Requested func(number string)
+	// Confirm asks the user whether the Base shows the same code. It must not
+	// answer by itself: see Code. Its context ends when the answer is not needed
+	// any more. The pairing goes on only with true and no error.
+	Confirm func(ctx context.Context, code Code) (bool, error)
+}
+
+// Code is what both people compare.
+type Code struct {
+	// Digits are the code, such as "123 456". Whoever confirms it has seen the
+	// same at the Base, with his own eyes or through something he trusts as much.
+	Digits string
+	// BaseName and AppName are how both sides call themselves. The Base's is
+	// untrusted text, checked for control and format characters.
+	BaseName, AppName string
+	// Role is what the App will be allowed to do.
+	Role basev1.Role
+}
+
+// earlyClose is how soon a Base never ends a connection: it lets a refused one
+// wait for 5 s. earlyCloses in a row mean that something else listens there.
+const (
+	earlyClose  = time.Second
+	earlyCloses = 5
+)
+
+// Pair pairs with the Base at one of the addresses given ("host:port" or
+// "host"). It repeats its request until somebody at the Base accepts the number
+// or the context ends, then has both people compare the code, and returns when
+// the Base has answered a first call.
+//
+// One call of Pair reveals the App's half at most once, and must come from one
+// action of the user. A failure after that is ErrInterference or ErrRejected,
+// and counts (ErrTooManyReveals). A pairing that both have confirmed is stored,
+// also if the Base cannot be called right now: it is returned as Pending, and
+// the next call makes it active.
+func (a *App) Pair(ctx context.Context, addresses []string, o PairOptions) (Base, error) {
+	if o.Confirm == nil || len(addresses) == 0 {
+		return Base{}, fail(ErrInvalid, nil, "a pairing needs an address and somebody who compares the code")
+	}
+	if o.Name != "" {
+		if err := noiseconn.CheckName(o.Name); err != nil {
+			return Base{}, fail(ErrInvalid, err, "the name %q cannot be used: %v", Printable(o.Name), err)
+		}
+	}
+	var targets []string
+	for _, address := range addresses[:min(len(addresses), maxCandidates)] {
+		target, err := withPort(address)
+		if err != nil {
+			return Base{}, err
+		}
+		targets = append(targets, target)
+	}
+	// Nobody at the Base should act for a pairing that cannot be.
+	if err := a.store.checkReveals(a.now()); err != nil {
+		return Base{}, err
+	}
+
+	static, err := noiseconn.GenerateStatic(a.random)
+	if err != nil {
+		return Base{}, fmt.Errorf("start a pairing: %w", err)
+	}
+	handshake, err := noiseconn.NewPairInitiator(a.random, static)
+	if err != nil {
+		return Base{}, err
+	}
+	if o.Requested != nil {
+		o.Requested(noiseconn.FormatNumber(noiseconn.RequestNumber(handshake.P1())))
+	}
+	conn, p2, err := a.request(ctx, targets, handshake.P1())
+	if err != nil {
+		return Base{}, err
+	}
+	id, err := a.ceremony(ctx, conn, p2, handshake, static, o)
+	_ = conn.Close() // its purpose is over
+	if err != nil {
+		return Base{}, err
+	}
+	return a.firstCall(ctx, id)
+}
+
+// request sends P1 on a new connection every 2 s, and returns the first that is
+// answered.
+func (a *App) request(ctx context.Context, targets []string, p1 []byte) (net.Conn, []byte, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	type answer struct {
+		conn  net.Conn
+		p2    []byte
+		took  time.Duration
+		err   error
+		first bool
+	}
+	answers := make(chan answer)
+	var reached atomic.Bool
+	attempt := func(first bool) {
+		begun := time.Now()
+		conn, p2, err := a.requestOnce(ctx, targets, p1, &reached)
+		select {
+		case answers <- answer{conn, p2, time.Since(begun), err, first}:
+		case <-ctx.Done():
+			if conn != nil {
+				conn.Close()
+			}
+		}
+	}
+	defer cancel()
+
+	again := time.NewTicker(a.timing.requestEvery)
+	defer again.Stop()
+	go attempt(true)
+	early := 0
+	for {
+		select {
+		case <-ctx.Done():
+			if !reached.Load() {
+				return nil, nil, fail(ErrUnreachable, ctx.Err(), "no connection to %s came about in time; check the address, and that the Base is on and on this network", list(targets))
+			}
+			return nil, nil, fail(ErrNotAccepted, ctx.Err(), "nobody accepted the request number at the Base at %s; "+
+				"a Base that is paired already listens only while an owner has pairing opened, and at the end of a wrong address there may be no Base at all", list(targets))
+		case <-again.C:
+			go attempt(false)
+		case got := <-answers:
+			switch {
+			case got.err == nil:
+				return got.conn, got.p2, nil
+			case errors.Is(got.err, ErrUnreachable):
+				// The Base may be restarting, but not when it was never there.
+				if got.first {
+					return nil, nil, got.err
+				}
+			case errors.Is(got.err, ErrNotABase):
+				return nil, nil, got.err
+			default: // silence
+				if early++; got.took >= earlyClose {
+					early = 0
+				}
+				if early >= earlyCloses {
+					return nil, nil, fail(ErrNotABase, got.err, "what listens at %s ends each connection at once, so it is no Base that can be paired with; check the address and port", list(targets))
+				}
+			}
+		}
+	}
+}
+
+// requestOnce sends P1 on one connection and waits for P2.
+func (a *App) requestOnce(ctx context.Context, targets []string, p1 []byte, reached *atomic.Bool) (net.Conn, []byte, error) {
+	conn, err := a.dialAny(ctx, targets)
+	if err != nil {
+		return nil, nil, err
+	}
+	reached.Store(true)
+	defer cutOff(ctx, conn)()
+	body, err := exchange(conn, noiseconn.TypePair, p1, noiseconn.P2Size, a.timing.requestAnswer)
+	if err != nil {
+		conn.Close()
+		return nil, nil, err
+	}
+	return conn, body, nil
+}
+
+// dialAny connects to the first address that takes a connection.
+func (a *App) dialAny(ctx context.Context, targets []string) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, a.timing.tcp)
+	defer cancel()
+	source := make(chan string, len(targets))
+	for _, target := range targets {
+		source <- target
+	}
+	close(source)
+	conn, _, err := race(ctx, source, a.timing.stagger, func(ctx context.Context, target string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, "tcp", target)
+	})
+	if err != nil {
+		return nil, fail(ErrUnreachable, err, "no connection to %s: %v; check the address, and that the Base is on and on this network", list(targets), reason(err))
+	}
+	return conn, nil
+}
+
+// ceremony is the pairing from P2 on. It returns the id of the pairing, which is
+// stored then.
+func (a *App) ceremony(ctx context.Context, conn net.Conn, p2 []byte, handshake *noiseconn.PairInitiator, static noiseconn.StaticKey, o PairOptions) (id string, err error) {
+	ctx, cancel := context.WithTimeout(ctx, a.timing.ceremony)
+	defer cancel()
+	defer cutOff(ctx, conn)()
+
+	commitment, err := handshake.ReadP2(p2)
+	if err != nil {
+		return "", fail(ErrNotABase, err, "the answer to the pairing request does not fit (%v); nothing was shown to the other side, so it is safe to pair again", err)
+	}
+	signing, err := newSigningKey(a.random)
+	if err != nil {
+		return "", err
+	}
+	reveal := noiseconn.P3Payload{SigningKey: signing.Public().(ed25519.PublicKey), Name: a.name}
+	if _, err := io.ReadFull(a.random, reveal.RA[:]); err != nil {
+		return "", fmt.Errorf("read random bytes for a pairing: %w", err)
+	}
+
+	// From here on there is no way back: the reveal counts before it is sent.
+	revealedAt := a.now().Round(0)
+	if err := a.store.addReveal(revealedAt); err != nil {
+		return "", err
+	}
+	p3, transport, err := handshake.WriteP3(&reveal)
+	if err != nil {
+		return "", err
+	}
+	record, err := a.afterReveal(ctx, conn, p3, transport, commitment, &reveal, signing, o)
+	if err != nil {
+		return "", explainReveal(ctx, err)
+	}
+	record.Static = static.Expose()
+	public, err := noiseconn.PublicOf(static)
+	if err != nil {
+		return "", err
+	}
+	id = appID(public)
+	return id, a.store.addPending(id, record, revealedAt)
+}
+
+var (
+	errSaidNo     = errors.New("this App's user answered no")
+	errCommitment = errors.New("the other side's half is not the one it had committed itself to")
+)
+
+// afterReveal sends P3, has the code compared and exchanges the Confirms.
+func (a *App) afterReveal(ctx context.Context, conn net.Conn, p3 []byte, transport *noiseconn.Transport, commitment [32]byte, reveal *noiseconn.P3Payload, signing ed25519.PrivateKey, o PairOptions) (*stored, error) {
+	if err := conn.SetDeadline(time.Now().Add(a.timing.handshake)); err != nil {
+		return nil, err
+	}
+	if err := noiseconn.WriteFrame(conn, noiseconn.TypePair, p3); err != nil {
+		return nil, err
+	}
+	base, h := transport.PeerStatic, transport.HandshakeHash
+	secure := noiseconn.NewConn(conn, transport)
+	plain, err := secure.ReadRecord()
+	if err != nil {
+		return nil, fmt.Errorf("read P4: %w", err)
+	}
+	p4, err := noiseconn.ParseP4(plain)
+	if err != nil {
+		return nil, err
+	}
+	if !a.opens(commitment, p4) {
+		return nil, errCommitment
+	}
+	role, err := roleOf(p4.Role)
+	if err != nil {
+		return nil, err
+	}
+	number, err := noiseconn.CodeDigits(reveal.RA, p4.RB, h, reveal.SigningKey, p4.StateKey, p4.Role, a.codeModulus)
+	if err != nil {
+		return nil, err
+	}
+
+	// Both people are asked at the same time, in two places; the Base's answer may come first.
+	if err := conn.SetDeadline(deadline(ctx, a.timing.ceremony)); err != nil {
+		return nil, err
+	}
+	asking, stopAsking := context.WithCancel(ctx)
+	defer stopAsking()
+	type answer struct {
+		yes bool
+		err error
+	}
+	answered := make(chan answer, 1)
+	go func() {
+		yes, err := o.Confirm(asking, Code{Digits: noiseconn.FormatNumber(number), BaseName: p4.Name, AppName: a.name, Role: role})
+		answered <- answer{yes, err}
+	}()
+	type confirm struct {
+		pair      noiseconn.PairKey
+		discovery noiseconn.DiscoveryKey
+		err       error
+	}
+	confirmed := make(chan confirm, 1)
+	go func() {
+		var c confirm
+		plain, err := secure.ReadRecord()
+		if err == nil {
+			c.pair, c.discovery, err = noiseconn.ParseBaseConfirm(plain)
+		}
+		c.err = err
+		confirmed <- c
+	}()
+	var theirs *confirm
+	for ours := false; !ours || theirs == nil; {
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case c := <-confirmed:
+			if c.err != nil {
+				return nil, c.err
+			}
+			theirs = &c
+		case got := <-answered:
+			if got.err != nil || !got.yes {
+				_ = secure.WriteRecord(noiseconn.MarshalReject()) // the Base also notices a lost connection
+				_ = secure.Close()
+				return nil, errors.Join(errSaidNo, got.err)
+			}
+			ours, answered = true, nil
+			signature := ed25519.Sign(signing, noiseconn.EnrolMessage(h, reveal.SigningKey, reveal.RA, p4.RB))
+			record, err := noiseconn.MarshalAppConfirm(signature)
+			if err != nil {
+				return nil, err
+			}
+			if err := secure.WriteRecord(record); err != nil {
+				return nil, err
+			}
+		}
+	}
+
+	name := o.Name
+	if name == "" {
+		name = p4.Name
+	}
+	return &stored{
+		Name:      name,
+		State:     Pending,
+		BaseKey:   base[:],
+		StateKey:  p4.StateKey,
+		BaseName:  p4.Name,
+		AppName:   a.name,
+		Role:      role,
+		PairedAt:  a.now().UTC().Round(0),
+		Addresses: []string{conn.RemoteAddr().String()},
+		Signing:   signing.Seed(),
+		Pair:      theirs.pair.Expose(),
+		Discovery: theirs.discovery.Expose(),
+	}, nil
+}
+
+// explainReveal makes a sentence of a failure after the reveal.
+func explainReveal(ctx context.Context, err error) error {
+	const advice = "nothing was stored and this App does not try again by itself; before you do, make sure that you meant this Base"
+	switch {
+	case errors.Is(err, noiseconn.ErrRejected):
+		return fail(ErrRejected, errors.Join(ErrInterference, err), `the Base ended the pairing: somebody answered "no" there, or nobody in time; if its code was another one, somebody may have interfered; %s`, advice)
+	case errors.Is(err, errSaidNo):
+		return fail(ErrInterference, err, "the code was not confirmed in this App; if the Base showed another one, somebody may have interfered; %s", advice)
+	case ctx.Err() != nil:
+		return fail(ErrInterference, err, "the pairing was given up, or not confirmed in time, after this App had shown its half; somebody may have interfered; %s", advice)
+	}
+	return fail(ErrInterference, err, "the pairing broke off after this App had shown its half (%v); somebody may have interfered; %s", reason(err), advice)
+}
+
+// firstCall calls the Base with the new pairing, which makes it active on both
+// sides.
+func (a *App) firstCall(ctx context.Context, id string) (Base, error) {
+	ctx, cancel := context.WithTimeout(ctx, a.timing.activate)
+	defer cancel()
+	for {
+		session := a.session(id)
+		_, err := session.Info.GetInfo(ctx, &basev1.GetInfoRequest{})
+		session.Close()
+		if err != nil && ctx.Err() == nil && !errors.Is(err, ErrRevoked) && !errors.Is(err, ErrPairAgain) && !errors.Is(err, ErrStorage) {
+			// The Base stores its side at the same time; it may be a little behind.
+			select {
+			case <-time.After(a.timing.stagger):
+				continue
+			case <-ctx.Done():
+			}
+		}
+		p, stored := a.store.pairing(id)
+		switch {
+		case stored != nil:
+			return Base{}, stored
+		case errors.Is(err, ErrRevoked) || errors.Is(err, ErrPairAgain):
+			return p.Base, err
+		}
+		return p.Base, nil
+	}
+}
+
+func newSigningKey(random io.Reader) (ed25519.PrivateKey, error) {
+	seed := make([]byte, ed25519.SeedSize)
+	if _, err := io.ReadFull(random, seed); err != nil {
+		return nil, fmt.Errorf("generate a signing key: %w", err)
+	}
+	return ed25519.NewKeyFromSeed(seed), nil
+}
+
+// exchange sends a handshake message and reads the answer, which must have
+// exactly the size given.
+func exchange(conn net.Conn, typ byte, message []byte, size int, wait time.Duration) ([]byte, error) {
+	if err := conn.SetDeadline(time.Now().Add(wait)); err != nil {
+		return nil, err
+	}
+	if err := noiseconn.WriteFrame(conn, typ, message); err != nil {
+		return nil, fail(ErrSilent, nil, "%s takes no message: %v", conn.RemoteAddr(), reason(err))
+	}
+	got, body, err := noiseconn.ReadFrame(conn)
+	switch {
+	case errors.Is(err, noiseconn.ErrFrame), err == nil && (got != typ || len(body) != size):
+		return nil, fail(ErrNotABase, err, "what listens at %s speaks something else, so it is no Base; check the address and port", conn.RemoteAddr())
+	case err != nil:
+		// Not as a cause: package connect lets go of whatever wraps io.EOF.
+		return nil, fail(ErrSilent, nil, "%s does not answer: %v", conn.RemoteAddr(), reason(err))
+	}
+	return body, nil
+}
+
+// cutOff closes a connection when the context ends, until the function that it
+// returns is called.
+func cutOff(ctx context.Context, conn net.Conn) (stop func()) {
+	undo := context.AfterFunc(ctx, func() { conn.Close() })
+	return func() { undo() }
+}
+
+func deadline(ctx context.Context, most time.Duration) time.Time {
+	return time.Now().Add(until(ctx, most))
+}
+
+func list(targets []string) string { return strings.Join(targets, ", ") }
+
+// reason is the short part of a network error, for a sentence.
+func reason(err error) string {
+	var operation *net.OpError
+	switch {
+	case err == nil:
+		return "no reason is known"
+	case errors.Is(err, context.DeadlineExceeded), isTimeout(err):
+		return "it took too long"
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		return "the connection was ended"
+	case errors.As(err, &operation) && operation.Err != nil:
+		text := operation.Err.Error()
+		for _, prefix := range []string{"connect: ", "read: ", "write: "} {
+			text = strings.TrimPrefix(text, prefix)
+		}
+		return text
+	}
+	return string(bytes.TrimSpace([]byte(err.Error())))
+}
+
+func isTimeout(err error) bool {
+	var timeout net.Error
+	return errors.As(err, &timeout) && timeout.Timeout()
+}

@@ -1,0 +1,413 @@
+package client
+
+import (
+	"crypto/ed25519"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
+	"github.com/BitBoxSwiss/bitbox-base/internal/noiseconn"
+	"github.com/BitBoxSwiss/bitbox-base/internal/state"
+)
+
+const (
+	storeFile   = "pairings.db"
+	storeKind   = "bitbox-app"
+	storeSchema = 1
+	// storeWait is how long another process of the App is waited for. Each holds
+	// the file for some milliseconds only.
+	storeWait = 10 * time.Second
+
+	bucketBases   = "bases"   // by id: a stored, as JSON
+	bucketReveals = "reveals" // the key "times": times of reveals that came to nothing, as JSON
+
+	// maxAddresses is how many addresses of a Base are remembered.
+	maxAddresses = 4
+)
+
+// stored is a pairing in the App's database. Its secrets are bytes here, and
+// leave this file as keys only.
+type stored struct {
+	Name      string       `json:"name"`
+	State     PairingState `json:"state"`
+	BaseKey   []byte       `json:"base_key"`
+	StateKey  []byte       `json:"state_key"`
+	BaseName  string       `json:"base_name"`
+	AppName   string       `json:"app_name"`
+	Role      basev1.Role  `json:"role"`
+	PairedAt  time.Time    `json:"paired_at"`
+	Seq       uint64       `json:"seq"`
+	Addresses []string     `json:"addresses"`
+
+	Static    []byte `json:"static"`
+	Signing   []byte `json:"signing"` // the seed of K_sign
+	Pair      []byte `json:"pair"`
+	Discovery []byte `json:"discovery"`
+}
+
+// pairing is a stored with its keys parsed.
+type pairing struct {
+	Base
+	static    noiseconn.StaticKey
+	pair      noiseconn.PairKey
+	discovery noiseconn.DiscoveryKey
+}
+
+// appID is how a Base calls a pairing: the first 8 bytes of the SHA-256 of the
+// App's public key, in hexadecimal.
+func appID(public noiseconn.PublicKey) string {
+	digest := sha256.Sum256(public[:])
+	return hex.EncodeToString(digest[:8])
+}
+
+func (s *stored) parse() (*pairing, error) {
+	static, err := noiseconn.ParseStatic(s.Static)
+	if err != nil {
+		return nil, err
+	}
+	public, err := noiseconn.PublicOf(static)
+	if err != nil {
+		return nil, err
+	}
+	base, err := noiseconn.ParsePublicKey(s.BaseKey)
+	if err != nil {
+		return nil, err
+	}
+	pair, err := noiseconn.ParsePairKey(s.Pair)
+	if err != nil {
+		return nil, err
+	}
+	discovery, err := noiseconn.ParseDiscoveryKey(s.Discovery)
+	if err != nil {
+		return nil, err
+	}
+	if len(s.StateKey) != ed25519.PublicKeySize || len(s.Signing) != ed25519.SeedSize {
+		return nil, errors.New("a signing key has a wrong length")
+	}
+	return &pairing{
+		Base: Base{
+			Name:      s.Name,
+			State:     s.State,
+			PublicKey: base,
+			AppID:     appID(public),
+			AppName:   s.AppName,
+			Role:      s.Role,
+			PairedAt:  s.PairedAt,
+			Addresses: slices.Clone(s.Addresses),
+		},
+		static: static, pair: pair, discovery: discovery,
+	}, nil
+}
+
+// store is the App's database. It is open only while it is used, so that several
+// processes of the App can run.
+type store struct {
+	path string
+	mu   sync.Mutex // one transaction of this process at a time
+}
+
+func (s *store) update(what string, fn func(*state.Tx) error) error {
+	return s.with(what, func(db *state.DB) error { return db.Update(fn) })
+}
+
+func (s *store) view(what string, fn func(*state.Tx) error) error {
+	return s.with(what, func(db *state.DB) error { return db.View(fn) })
+}
+
+func (s *store) with(what string, fn func(*state.DB) error) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := os.MkdirAll(filepath.Dir(s.path), 0o700); err != nil {
+		return explainStorage(err, what)
+	}
+	db, err := state.Open(s.path, state.Options{Kind: storeKind, Schema: storeSchema, Create: true, Wait: storeWait})
+	if err != nil {
+		return explainStorage(err, what)
+	}
+	err = fn(db)
+	return explainStorage(errors.Join(err, db.Close()), what)
+}
+
+// explainStorage makes a sentence of an error of the database; errors that have
+// one already pass.
+func explainStorage(err error, what string) error {
+	var known *Error
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &known):
+		return err
+	case errors.Is(err, syscall.ENOSPC):
+		return fail(ErrStorage, err, "%s: the disk is full; make room and try again, what was stored before is still there (%v)", what, err)
+	case errors.Is(err, fs.ErrPermission):
+		return fail(ErrStorage, err, "%s: this user may not; check who owns the App's directory (%v)", what, err)
+	}
+	return fail(ErrStorage, err, "%s: %v", what, err)
+}
+
+func get(tx *state.Tx, id string) (*stored, error) {
+	raw := tx.Get(bucketBases, id)
+	if raw == nil {
+		return nil, fail(ErrNoSuchBase, nil, "this pairing was deleted meanwhile; pair again")
+	}
+	s := &stored{}
+	if err := json.Unmarshal(raw, s); err != nil {
+		return nil, fmt.Errorf("read the pairing %s: %w", id, err)
+	}
+	return s, nil
+}
+
+func put(tx *state.Tx, id string, s *stored) error {
+	raw, err := json.Marshal(s)
+	if err != nil {
+		return fmt.Errorf("store the pairing %s: %w", id, err)
+	}
+	return tx.Put(bucketBases, id, raw)
+}
+
+// all returns every pairing by its id.
+func all(tx *state.Tx) (map[string]*stored, error) {
+	found := map[string]*stored{}
+	err := tx.ForEach(bucketBases, func(id string, raw []byte) error {
+		s := &stored{}
+		if err := json.Unmarshal(raw, s); err != nil {
+			return fmt.Errorf("read the pairing %s: %w", id, err)
+		}
+		found[id] = s
+		return nil
+	})
+	return found, err
+}
+
+// pairings returns every pairing, in the order of their names.
+func (s *store) pairings() ([]*pairing, error) {
+	var list []*pairing
+	err := s.view("read the pairings", func(tx *state.Tx) error {
+		records, err := all(tx)
+		if err != nil {
+			return err
+		}
+		for id, record := range records {
+			p, err := record.parse()
+			if err != nil {
+				return fmt.Errorf("read the pairing %s: %w", id, err)
+			}
+			list = append(list, p)
+		}
+		return nil
+	})
+	slices.SortFunc(list, func(a, b *pairing) int { return strings.Compare(a.Name, b.Name) })
+	return list, err
+}
+
+func (s *store) pairing(id string) (*pairing, error) {
+	var p *pairing
+	err := s.view("read the pairing", func(tx *state.Tx) error {
+		record, err := get(tx, id)
+		if err != nil {
+			return err
+		}
+		p, err = record.parse()
+		return err
+	})
+	return p, err
+}
+
+// addPending stores a new pairing, under a name that is free, and forgets the
+// reveal that led to it.
+func (s *store) addPending(id string, record *stored, reveal time.Time) error {
+	return s.update("store the pairing", func(tx *state.Tx) error {
+		records, err := all(tx)
+		if err != nil {
+			return err
+		}
+		record.Name = freeName(record, records)
+		if err := put(tx, id, record); err != nil {
+			return err
+		}
+		times, err := revealTimes(tx)
+		if err != nil {
+			return err
+		}
+		return putRevealTimes(tx, slices.DeleteFunc(times, reveal.Equal))
+	})
+}
+
+// freeName makes the wanted name unique. What is revoked, or another pairing with
+// the same Base that never got ready, does not keep a name from a new pairing
+// with that Base.
+func freeName(record *stored, records map[string]*stored) string {
+	taken := func(name string) bool {
+		for _, other := range records {
+			if other.Name == name && !replaces(record, other) {
+				return true
+			}
+		}
+		return false
+	}
+	name := record.Name
+	for n := 2; taken(name); n++ {
+		name = fmt.Sprintf("%s (%d)", record.Name, n)
+	}
+	return name
+}
+
+// replaces tells whether a pairing that becomes active makes another one useless:
+// that is with the same Base and cannot be used any more.
+func replaces(record, other *stored) bool {
+	return other.State != Active && string(other.BaseKey) == string(record.BaseKey)
+}
+
+// activate marks a pairing as active, and deletes those that it replaces.
+func (s *store) activate(id string) error {
+	return s.update("store that the pairing is active", func(tx *state.Tx) error {
+		record, err := get(tx, id)
+		if err != nil || record.State == Active {
+			return err
+		}
+		record.State = Active
+		records, err := all(tx)
+		if err != nil {
+			return err
+		}
+		for other, r := range records {
+			if other != id && replaces(record, r) {
+				if err := tx.Delete(bucketBases, other); err != nil {
+					return err
+				}
+			}
+		}
+		return put(tx, id, record)
+	})
+}
+
+// revoke marks a pairing as revoked. It stays until the user has it forgotten.
+func (s *store) revoke(id string) error {
+	return s.change(id, "store that the App was revoked", func(r *stored) { r.State = Revoked })
+}
+
+// seen keeps the address at which a Base has proved itself, the latest first.
+func (s *store) seen(id, address string) error {
+	return s.change(id, "store the address of the Base", func(r *stored) {
+		addresses := append([]string{address}, slices.DeleteFunc(r.Addresses, func(a string) bool { return a == address })...)
+		r.Addresses = addresses[:min(len(addresses), maxAddresses)]
+	})
+}
+
+func (s *store) change(id, what string, fn func(*stored)) error {
+	return s.update(what, func(tx *state.Tx) error {
+		record, err := get(tx, id)
+		if err != nil {
+			return err
+		}
+		fn(record)
+		return put(tx, id, record)
+	})
+}
+
+func (s *store) remove(id string) error {
+	return s.update("delete the pairing", func(tx *state.Tx) error { return tx.Delete(bucketBases, id) })
+}
+
+// nextSeq returns a number larger than all before it, and not below the clock in
+// milliseconds. It is on disk before it is used: a Base takes each only once.
+func (s *store) nextSeq(id string, now time.Time) (seq uint64, err error) {
+	err = s.change(id, "store the counter of connections", func(r *stored) {
+		r.Seq = max(r.Seq+1, uint64(max(now.UnixMilli(), 0)))
+		seq = r.Seq
+	})
+	return seq, err
+}
+
+// The bound of reveals, from the wire protocol: a man in the middle has one
+// blind guess at the code with each.
+const (
+	maxReveals = 3
+	revealWait = 180 * time.Second
+)
+
+func revealTimes(tx *state.Tx) ([]time.Time, error) {
+	raw := tx.Get(bucketReveals, "times")
+	if raw == nil {
+		return nil, nil
+	}
+	var times []time.Time
+	if err := json.Unmarshal(raw, &times); err != nil {
+		return nil, fmt.Errorf("read the times of failed pairings: %w", err)
+	}
+	return times, nil
+}
+
+func putRevealTimes(tx *state.Tx, times []time.Time) error {
+	raw, err := json.Marshal(times)
+	if err != nil {
+		return fmt.Errorf("store the times of failed pairings: %w", err)
+	}
+	return tx.Put(bucketReveals, "times", raw)
+}
+
+// recentReveals leaves out what is long ago. A time in the future, after the
+// clock was set back, counts as now.
+func recentReveals(times []time.Time, now time.Time) []time.Time {
+	var recent []time.Time
+	for _, t := range times {
+		if t.After(now) {
+			t = now
+		}
+		if now.Sub(t) < revealWait {
+			recent = append(recent, t)
+		}
+	}
+	return recent
+}
+
+// mayReveal fails while the App has to wait.
+func mayReveal(times []time.Time, now time.Time) error {
+	recent := recentReveals(times, now)
+	if len(recent) < maxReveals {
+		return nil
+	}
+	wait := revealWait - now.Sub(slices.MaxFunc(recent, time.Time.Compare))
+	return &Error{
+		Kind: ErrTooManyReveals,
+		Wait: wait,
+		Text: fmt.Sprintf("%d pairings have failed after this App had shown its half; somebody may be guessing, so it waits: try again in %d s", len(recent), int(wait.Seconds()+0.999)),
+	}
+}
+
+// checkReveals fails while the App has to wait.
+func (s *store) checkReveals(now time.Time) error {
+	return s.view("read the count of failed pairings", func(tx *state.Tx) error {
+		times, err := revealTimes(tx)
+		if err != nil {
+			return err
+		}
+		return mayReveal(times, now)
+	})
+}
+
+// addReveal counts a reveal as failed until addPending takes it back; so one
+// counts, too, in whose middle the App was ended.
+func (s *store) addReveal(now time.Time) error {
+	return s.update("count the pairing", func(tx *state.Tx) error {
+		times, err := revealTimes(tx)
+		if err != nil {
+			return err
+		}
+		if err := mayReveal(times, now); err != nil {
+			return err
+		}
+		return putRevealTimes(tx, append(recentReveals(times, now), now))
+	})
+}
