@@ -20,6 +20,19 @@ var roles = map[string]basev1.Role{
 	basev1connect.PairingServiceCloseWindowProcedure: basev1.Role_ROLE_OWNER,
 
 	basev1connect.EventsServiceWatchEventsProcedure: basev1.Role_ROLE_VIEWER,
+
+	basev1connect.PostureServiceGetPostureProcedure:    basev1.Role_ROLE_VIEWER,
+	basev1connect.PostureServiceGetChallengeProcedure:  basev1.Role_ROLE_OWNER,
+	basev1connect.PostureServiceSubmitPostureProcedure: basev1.Role_ROLE_OWNER,
+	basev1connect.PostureServiceConfirmTryProcedure:    basev1.Role_ROLE_OWNER,
+	basev1connect.PostureServiceLockdownProcedure:      basev1.Role_ROLE_OWNER,
+	basev1connect.PostureServiceEndLeaseProcedure:      basev1.Role_ROLE_OWNER,
+
+	basev1connect.BansServiceListBansProcedure: basev1.Role_ROLE_VIEWER,
+	basev1connect.BansServiceLiftBanProcedure:  basev1.Role_ROLE_OWNER,
+
+	basev1connect.AuditServiceRunAuditProcedure:   basev1.Role_ROLE_OPERATOR,
+	basev1connect.AuditServiceFixFindingProcedure: basev1.Role_ROLE_OWNER,
 }
 
 // mayCall tells whether an App with this role may call a method that asks for

@@ -53,6 +53,8 @@ type ServerConfig struct {
 	Registry *Registry
 	Window   Window
 	System   System
+	// Helper is nil in a developer's Base.
+	Helper Helper
 	// StateDir names the file system whose space is reported.
 	StateDir string
 	Logger   *slog.Logger
@@ -111,6 +113,9 @@ func (s *Server) newMux() http.Handler {
 	mux.Handle(basev1connect.NewAppsServiceHandler(appsService{s}, options...))
 	mux.Handle(basev1connect.NewPairingServiceHandler(pairingService{s}, options...))
 	mux.Handle(basev1connect.NewEventsServiceHandler(eventsService{s}, options...))
+	mux.Handle(basev1connect.NewPostureServiceHandler(postureService{s}, options...))
+	mux.Handle(basev1connect.NewBansServiceHandler(bansService{s}, options...))
+	mux.Handle(basev1connect.NewAuditServiceHandler(auditService{s}, options...))
 	return mux
 }
 

@@ -20,7 +20,7 @@ import (
 // call calls a method with an empty request, whatever its type.
 func call(ctx context.Context, client *http.Client, procedure string) error {
 	c := connect.NewClient[emptypb.Empty, emptypb.Empty](client, anyURL+procedure)
-	if procedure != basev1connect.EventsServiceWatchEventsProcedure {
+	if procedure != basev1connect.EventsServiceWatchEventsProcedure && procedure != basev1connect.PostureServiceSubmitPostureProcedure {
 		_, err := c.CallUnary(ctx, connect.NewRequest(&emptypb.Empty{}))
 		return err
 	}
@@ -35,9 +35,10 @@ func call(ctx context.Context, client *http.Client, procedure string) error {
 
 // whoMay is what the roles table must say, written down a second time.
 var whoMay = map[basev1.Role][]string{
-	viewer:   {"GetInfo", "GetWindow", "ListApps", "WatchEvents"},
-	operator: {"GetInfo", "GetWindow", "ListApps", "WatchEvents"},
-	owner:    {"CloseWindow", "GetInfo", "GetWindow", "ListApps", "OpenWindow", "RenameApp", "RevokeApp", "WatchEvents"},
+	viewer:   {"GetInfo", "GetPosture", "GetWindow", "ListApps", "ListBans", "WatchEvents"},
+	operator: {"GetInfo", "GetPosture", "GetWindow", "ListApps", "ListBans", "RunAudit", "WatchEvents"},
+	owner: {"CloseWindow", "ConfirmTry", "EndLease", "FixFinding", "GetChallenge", "GetInfo", "GetPosture", "GetWindow", "LiftBan", "ListApps",
+		"ListBans", "Lockdown", "OpenWindow", "RenameApp", "RevokeApp", "RunAudit", "SubmitPosture", "WatchEvents"},
 }
 
 // allowed tries every method as each role, and returns what is not refused.

@@ -10,6 +10,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/admission"
 	"github.com/BitBoxSwiss/bitbox-base/internal/noiseconn"
 	"github.com/BitBoxSwiss/bitbox-base/internal/pairing"
+	"github.com/BitBoxSwiss/bitbox-base/internal/system"
 )
 
 // Session is the stay of one App on one connection. It implements
@@ -17,8 +18,9 @@ import (
 type Session struct {
 	registry *Registry
 	app      *record
-	cut      func()      // ends the connection at once; never blocks
-	limit    *time.Timer // cuts at the latest allowed time
+	beganAt  time.Duration // on the boot-time clock
+	cut      func()        // ends the connection at once; never blocks
+	limit    *time.Timer   // cuts at the latest allowed time
 }
 
 func (s *Session) id() string { return s.app.id() }
@@ -39,7 +41,7 @@ func (r *Registry) Begin(ctx context.Context, peer noiseconn.PublicKey, cut func
 	if err := p.rights(); err != nil { // it may have been revoked since
 		return nil, err
 	}
-	s := &Session{registry: r, app: p, cut: cut}
+	s := &Session{registry: r, app: p, beganAt: system.BootClock(), cut: cut}
 	s.limit = time.AfterFunc(r.config.SessionTime, cut)
 	p.sessions = append(p.sessions, s)
 	for _, oldest := range p.sessions[:max(0, len(p.sessions)-MaxSessions)] {
@@ -127,6 +129,19 @@ func (s *Session) End() {
 	defer r.mu.Unlock()
 	s.app.sessions = slices.DeleteFunc(s.app.sessions, func(other *Session) bool { return other == s })
 	r.events.publish(&basev1.WatchEventsResponse{Event: &basev1.WatchEventsResponse_SessionEnded{SessionEnded: &basev1.SessionEndedEvent{App: r.describeLocked(s.app)}}})
+}
+
+// endOtherSessions ends all sessions but one, of all Apps.
+func (r *Registry) endOtherSessions(keep *Session) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, p := range r.pairings {
+		for _, s := range p.sessions {
+			if s != keep {
+				s.cut()
+			}
+		}
+	}
 }
 
 // authorise tells whether the App of a session may call a method that asks for

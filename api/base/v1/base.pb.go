@@ -968,6 +968,10 @@ type WatchEventsResponse struct {
 	//	*WatchEventsResponse_SessionStarted
 	//	*WatchEventsResponse_SessionEnded
 	//	*WatchEventsResponse_WindowChanged
+	//	*WatchEventsResponse_PostureChanged
+	//	*WatchEventsResponse_DriftFound
+	//	*WatchEventsResponse_BansChanged
+	//	*WatchEventsResponse_ApplyFailed
 	Event         isWatchEventsResponse_Event `protobuf_oneof:"event"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1080,6 +1084,42 @@ func (x *WatchEventsResponse) GetWindowChanged() *WindowChangedEvent {
 	return nil
 }
 
+func (x *WatchEventsResponse) GetPostureChanged() *PostureChangedEvent {
+	if x != nil {
+		if x, ok := x.Event.(*WatchEventsResponse_PostureChanged); ok {
+			return x.PostureChanged
+		}
+	}
+	return nil
+}
+
+func (x *WatchEventsResponse) GetDriftFound() *DriftFoundEvent {
+	if x != nil {
+		if x, ok := x.Event.(*WatchEventsResponse_DriftFound); ok {
+			return x.DriftFound
+		}
+	}
+	return nil
+}
+
+func (x *WatchEventsResponse) GetBansChanged() *BansChangedEvent {
+	if x != nil {
+		if x, ok := x.Event.(*WatchEventsResponse_BansChanged); ok {
+			return x.BansChanged
+		}
+	}
+	return nil
+}
+
+func (x *WatchEventsResponse) GetApplyFailed() *ApplyFailedEvent {
+	if x != nil {
+		if x, ok := x.Event.(*WatchEventsResponse_ApplyFailed); ok {
+			return x.ApplyFailed
+		}
+	}
+	return nil
+}
+
 type isWatchEventsResponse_Event interface {
 	isWatchEventsResponse_Event()
 }
@@ -1113,6 +1153,22 @@ type WatchEventsResponse_WindowChanged struct {
 	WindowChanged *WindowChangedEvent `protobuf:"bytes,8,opt,name=window_changed,json=windowChanged,proto3,oneof"`
 }
 
+type WatchEventsResponse_PostureChanged struct {
+	PostureChanged *PostureChangedEvent `protobuf:"bytes,9,opt,name=posture_changed,json=postureChanged,proto3,oneof"`
+}
+
+type WatchEventsResponse_DriftFound struct {
+	DriftFound *DriftFoundEvent `protobuf:"bytes,10,opt,name=drift_found,json=driftFound,proto3,oneof"`
+}
+
+type WatchEventsResponse_BansChanged struct {
+	BansChanged *BansChangedEvent `protobuf:"bytes,11,opt,name=bans_changed,json=bansChanged,proto3,oneof"`
+}
+
+type WatchEventsResponse_ApplyFailed struct {
+	ApplyFailed *ApplyFailedEvent `protobuf:"bytes,12,opt,name=apply_failed,json=applyFailed,proto3,oneof"`
+}
+
 func (*WatchEventsResponse_Subscribed) isWatchEventsResponse_Event() {}
 
 func (*WatchEventsResponse_AppPaired) isWatchEventsResponse_Event() {}
@@ -1126,6 +1182,14 @@ func (*WatchEventsResponse_SessionStarted) isWatchEventsResponse_Event() {}
 func (*WatchEventsResponse_SessionEnded) isWatchEventsResponse_Event() {}
 
 func (*WatchEventsResponse_WindowChanged) isWatchEventsResponse_Event() {}
+
+func (*WatchEventsResponse_PostureChanged) isWatchEventsResponse_Event() {}
+
+func (*WatchEventsResponse_DriftFound) isWatchEventsResponse_Event() {}
+
+func (*WatchEventsResponse_BansChanged) isWatchEventsResponse_Event() {}
+
+func (*WatchEventsResponse_ApplyFailed) isWatchEventsResponse_Event() {}
 
 type SubscribedEvent struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1427,11 +1491,199 @@ func (x *WindowChangedEvent) GetWindow() *Window {
 	return nil
 }
 
+// Another posture or another restriction is in force, or a try began or ended.
+type PostureChangedEvent struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Why, for people. What is in force now is in PostureService.GetPosture.
+	Reason        string `protobuf:"bytes,1,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PostureChangedEvent) Reset() {
+	*x = PostureChangedEvent{}
+	mi := &file_base_v1_base_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PostureChangedEvent) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PostureChangedEvent) ProtoMessage() {}
+
+func (x *PostureChangedEvent) ProtoReflect() protoreflect.Message {
+	mi := &file_base_v1_base_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PostureChangedEvent.ProtoReflect.Descriptor instead.
+func (*PostureChangedEvent) Descriptor() ([]byte, []int) {
+	return file_base_v1_base_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *PostureChangedEvent) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+// An audit found what the one before it had not.
+type DriftFoundEvent struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Findings      []*Finding             `protobuf:"bytes,1,rep,name=findings,proto3" json:"findings,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DriftFoundEvent) Reset() {
+	*x = DriftFoundEvent{}
+	mi := &file_base_v1_base_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DriftFoundEvent) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DriftFoundEvent) ProtoMessage() {}
+
+func (x *DriftFoundEvent) ProtoReflect() protoreflect.Message {
+	mi := &file_base_v1_base_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DriftFoundEvent.ProtoReflect.Descriptor instead.
+func (*DriftFoundEvent) Descriptor() ([]byte, []int) {
+	return file_base_v1_base_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *DriftFoundEvent) GetFindings() []*Finding {
+	if x != nil {
+		return x.Findings
+	}
+	return nil
+}
+
+type BansChangedEvent struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Banned        []*Ban                 `protobuf:"bytes,1,rep,name=banned,proto3" json:"banned,omitempty"`
+	Lifted        []*Ban                 `protobuf:"bytes,2,rep,name=lifted,proto3" json:"lifted,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BansChangedEvent) Reset() {
+	*x = BansChangedEvent{}
+	mi := &file_base_v1_base_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BansChangedEvent) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BansChangedEvent) ProtoMessage() {}
+
+func (x *BansChangedEvent) ProtoReflect() protoreflect.Message {
+	mi := &file_base_v1_base_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BansChangedEvent.ProtoReflect.Descriptor instead.
+func (*BansChangedEvent) Descriptor() ([]byte, []int) {
+	return file_base_v1_base_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *BansChangedEvent) GetBanned() []*Ban {
+	if x != nil {
+		return x.Banned
+	}
+	return nil
+}
+
+func (x *BansChangedEvent) GetLifted() []*Ban {
+	if x != nil {
+		return x.Lifted
+	}
+	return nil
+}
+
+// What is to be in force could not be put in force; the Base tries again.
+type ApplyFailedEvent struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Reason        string                 `protobuf:"bytes,1,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ApplyFailedEvent) Reset() {
+	*x = ApplyFailedEvent{}
+	mi := &file_base_v1_base_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ApplyFailedEvent) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ApplyFailedEvent) ProtoMessage() {}
+
+func (x *ApplyFailedEvent) ProtoReflect() protoreflect.Message {
+	mi := &file_base_v1_base_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ApplyFailedEvent.ProtoReflect.Descriptor instead.
+func (*ApplyFailedEvent) Descriptor() ([]byte, []int) {
+	return file_base_v1_base_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *ApplyFailedEvent) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
 var File_base_v1_base_proto protoreflect.FileDescriptor
 
 const file_base_v1_base_proto_rawDesc = "" +
 	"\n" +
-	"\x12base/v1/base.proto\x12\x0ebitbox.base.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x10\n" +
+	"\x12base/v1/base.proto\x12\x0ebitbox.base.v1\x1a\x16base/v1/security.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x10\n" +
 	"\x0eGetInfoRequest\"\x80\x05\n" +
 	"\x0fGetInfoResponse\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1d\n" +
@@ -1482,7 +1734,7 @@ const file_base_v1_base_proto_rawDesc = "" +
 	"\x06window\x18\x01 \x01(\v2\x16.bitbox.base.v1.WindowR\x06window\"\x14\n" +
 	"\x12CloseWindowRequest\"\x15\n" +
 	"\x13CloseWindowResponse\"\x14\n" +
-	"\x12WatchEventsRequest\"\xc1\x04\n" +
+	"\x12WatchEventsRequest\"\xe3\x06\n" +
 	"\x13WatchEventsResponse\x12.\n" +
 	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12A\n" +
 	"\n" +
@@ -1496,7 +1748,13 @@ const file_base_v1_base_proto_rawDesc = "" +
 	"appRevoked\x12N\n" +
 	"\x0fsession_started\x18\x06 \x01(\v2#.bitbox.base.v1.SessionStartedEventH\x00R\x0esessionStarted\x12H\n" +
 	"\rsession_ended\x18\a \x01(\v2!.bitbox.base.v1.SessionEndedEventH\x00R\fsessionEnded\x12K\n" +
-	"\x0ewindow_changed\x18\b \x01(\v2\".bitbox.base.v1.WindowChangedEventH\x00R\rwindowChangedB\a\n" +
+	"\x0ewindow_changed\x18\b \x01(\v2\".bitbox.base.v1.WindowChangedEventH\x00R\rwindowChanged\x12N\n" +
+	"\x0fposture_changed\x18\t \x01(\v2#.bitbox.base.v1.PostureChangedEventH\x00R\x0epostureChanged\x12B\n" +
+	"\vdrift_found\x18\n" +
+	" \x01(\v2\x1f.bitbox.base.v1.DriftFoundEventH\x00R\n" +
+	"driftFound\x12E\n" +
+	"\fbans_changed\x18\v \x01(\v2 .bitbox.base.v1.BansChangedEventH\x00R\vbansChanged\x12E\n" +
+	"\fapply_failed\x18\f \x01(\v2 .bitbox.base.v1.ApplyFailedEventH\x00R\vapplyFailedB\a\n" +
 	"\x05event\"\x11\n" +
 	"\x0fSubscribedEvent\"7\n" +
 	"\x0eAppPairedEvent\x12%\n" +
@@ -1510,7 +1768,16 @@ const file_base_v1_base_proto_rawDesc = "" +
 	"\x11SessionEndedEvent\x12%\n" +
 	"\x03app\x18\x01 \x01(\v2\x13.bitbox.base.v1.AppR\x03app\"D\n" +
 	"\x12WindowChangedEvent\x12.\n" +
-	"\x06window\x18\x01 \x01(\v2\x16.bitbox.base.v1.WindowR\x06window*P\n" +
+	"\x06window\x18\x01 \x01(\v2\x16.bitbox.base.v1.WindowR\x06window\"-\n" +
+	"\x13PostureChangedEvent\x12\x16\n" +
+	"\x06reason\x18\x01 \x01(\tR\x06reason\"F\n" +
+	"\x0fDriftFoundEvent\x123\n" +
+	"\bfindings\x18\x01 \x03(\v2\x17.bitbox.base.v1.FindingR\bfindings\"l\n" +
+	"\x10BansChangedEvent\x12+\n" +
+	"\x06banned\x18\x01 \x03(\v2\x13.bitbox.base.v1.BanR\x06banned\x12+\n" +
+	"\x06lifted\x18\x02 \x03(\v2\x13.bitbox.base.v1.BanR\x06lifted\"*\n" +
+	"\x10ApplyFailedEvent\x12\x16\n" +
+	"\x06reason\x18\x01 \x01(\tR\x06reason*P\n" +
 	"\x04Role\x12\x14\n" +
 	"\x10ROLE_UNSPECIFIED\x10\x00\x12\x0f\n" +
 	"\vROLE_VIEWER\x10\x01\x12\x11\n" +
@@ -1544,7 +1811,7 @@ func file_base_v1_base_proto_rawDescGZIP() []byte {
 }
 
 var file_base_v1_base_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_base_v1_base_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
+var file_base_v1_base_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
 var file_base_v1_base_proto_goTypes = []any{
 	(Role)(0),                     // 0: bitbox.base.v1.Role
 	(*GetInfoRequest)(nil),        // 1: bitbox.base.v1.GetInfoRequest
@@ -1572,18 +1839,24 @@ var file_base_v1_base_proto_goTypes = []any{
 	(*SessionStartedEvent)(nil),   // 23: bitbox.base.v1.SessionStartedEvent
 	(*SessionEndedEvent)(nil),     // 24: bitbox.base.v1.SessionEndedEvent
 	(*WindowChangedEvent)(nil),    // 25: bitbox.base.v1.WindowChangedEvent
-	(*timestamppb.Timestamp)(nil), // 26: google.protobuf.Timestamp
+	(*PostureChangedEvent)(nil),   // 26: bitbox.base.v1.PostureChangedEvent
+	(*DriftFoundEvent)(nil),       // 27: bitbox.base.v1.DriftFoundEvent
+	(*BansChangedEvent)(nil),      // 28: bitbox.base.v1.BansChangedEvent
+	(*ApplyFailedEvent)(nil),      // 29: bitbox.base.v1.ApplyFailedEvent
+	(*timestamppb.Timestamp)(nil), // 30: google.protobuf.Timestamp
+	(*Finding)(nil),               // 31: bitbox.base.v1.Finding
+	(*Ban)(nil),                   // 32: bitbox.base.v1.Ban
 }
 var file_base_v1_base_proto_depIdxs = []int32{
 	3,  // 0: bitbox.base.v1.GetInfoResponse.caller:type_name -> bitbox.base.v1.App
 	0,  // 1: bitbox.base.v1.App.role:type_name -> bitbox.base.v1.Role
-	26, // 2: bitbox.base.v1.App.paired_at:type_name -> google.protobuf.Timestamp
-	26, // 3: bitbox.base.v1.App.last_seen_at:type_name -> google.protobuf.Timestamp
+	30, // 2: bitbox.base.v1.App.paired_at:type_name -> google.protobuf.Timestamp
+	30, // 3: bitbox.base.v1.App.last_seen_at:type_name -> google.protobuf.Timestamp
 	3,  // 4: bitbox.base.v1.ListAppsResponse.apps:type_name -> bitbox.base.v1.App
 	3,  // 5: bitbox.base.v1.RenameAppResponse.app:type_name -> bitbox.base.v1.App
 	10, // 6: bitbox.base.v1.GetWindowResponse.window:type_name -> bitbox.base.v1.Window
 	10, // 7: bitbox.base.v1.OpenWindowResponse.window:type_name -> bitbox.base.v1.Window
-	26, // 8: bitbox.base.v1.WatchEventsResponse.time:type_name -> google.protobuf.Timestamp
+	30, // 8: bitbox.base.v1.WatchEventsResponse.time:type_name -> google.protobuf.Timestamp
 	19, // 9: bitbox.base.v1.WatchEventsResponse.subscribed:type_name -> bitbox.base.v1.SubscribedEvent
 	20, // 10: bitbox.base.v1.WatchEventsResponse.app_paired:type_name -> bitbox.base.v1.AppPairedEvent
 	21, // 11: bitbox.base.v1.WatchEventsResponse.app_renamed:type_name -> bitbox.base.v1.AppRenamedEvent
@@ -1591,33 +1864,40 @@ var file_base_v1_base_proto_depIdxs = []int32{
 	23, // 13: bitbox.base.v1.WatchEventsResponse.session_started:type_name -> bitbox.base.v1.SessionStartedEvent
 	24, // 14: bitbox.base.v1.WatchEventsResponse.session_ended:type_name -> bitbox.base.v1.SessionEndedEvent
 	25, // 15: bitbox.base.v1.WatchEventsResponse.window_changed:type_name -> bitbox.base.v1.WindowChangedEvent
-	3,  // 16: bitbox.base.v1.AppPairedEvent.app:type_name -> bitbox.base.v1.App
-	3,  // 17: bitbox.base.v1.AppRenamedEvent.app:type_name -> bitbox.base.v1.App
-	3,  // 18: bitbox.base.v1.AppRevokedEvent.app:type_name -> bitbox.base.v1.App
-	3,  // 19: bitbox.base.v1.SessionStartedEvent.app:type_name -> bitbox.base.v1.App
-	3,  // 20: bitbox.base.v1.SessionEndedEvent.app:type_name -> bitbox.base.v1.App
-	10, // 21: bitbox.base.v1.WindowChangedEvent.window:type_name -> bitbox.base.v1.Window
-	1,  // 22: bitbox.base.v1.InfoService.GetInfo:input_type -> bitbox.base.v1.GetInfoRequest
-	4,  // 23: bitbox.base.v1.AppsService.ListApps:input_type -> bitbox.base.v1.ListAppsRequest
-	6,  // 24: bitbox.base.v1.AppsService.RenameApp:input_type -> bitbox.base.v1.RenameAppRequest
-	8,  // 25: bitbox.base.v1.AppsService.RevokeApp:input_type -> bitbox.base.v1.RevokeAppRequest
-	11, // 26: bitbox.base.v1.PairingService.GetWindow:input_type -> bitbox.base.v1.GetWindowRequest
-	13, // 27: bitbox.base.v1.PairingService.OpenWindow:input_type -> bitbox.base.v1.OpenWindowRequest
-	15, // 28: bitbox.base.v1.PairingService.CloseWindow:input_type -> bitbox.base.v1.CloseWindowRequest
-	17, // 29: bitbox.base.v1.EventsService.WatchEvents:input_type -> bitbox.base.v1.WatchEventsRequest
-	2,  // 30: bitbox.base.v1.InfoService.GetInfo:output_type -> bitbox.base.v1.GetInfoResponse
-	5,  // 31: bitbox.base.v1.AppsService.ListApps:output_type -> bitbox.base.v1.ListAppsResponse
-	7,  // 32: bitbox.base.v1.AppsService.RenameApp:output_type -> bitbox.base.v1.RenameAppResponse
-	9,  // 33: bitbox.base.v1.AppsService.RevokeApp:output_type -> bitbox.base.v1.RevokeAppResponse
-	12, // 34: bitbox.base.v1.PairingService.GetWindow:output_type -> bitbox.base.v1.GetWindowResponse
-	14, // 35: bitbox.base.v1.PairingService.OpenWindow:output_type -> bitbox.base.v1.OpenWindowResponse
-	16, // 36: bitbox.base.v1.PairingService.CloseWindow:output_type -> bitbox.base.v1.CloseWindowResponse
-	18, // 37: bitbox.base.v1.EventsService.WatchEvents:output_type -> bitbox.base.v1.WatchEventsResponse
-	30, // [30:38] is the sub-list for method output_type
-	22, // [22:30] is the sub-list for method input_type
-	22, // [22:22] is the sub-list for extension type_name
-	22, // [22:22] is the sub-list for extension extendee
-	0,  // [0:22] is the sub-list for field type_name
+	26, // 16: bitbox.base.v1.WatchEventsResponse.posture_changed:type_name -> bitbox.base.v1.PostureChangedEvent
+	27, // 17: bitbox.base.v1.WatchEventsResponse.drift_found:type_name -> bitbox.base.v1.DriftFoundEvent
+	28, // 18: bitbox.base.v1.WatchEventsResponse.bans_changed:type_name -> bitbox.base.v1.BansChangedEvent
+	29, // 19: bitbox.base.v1.WatchEventsResponse.apply_failed:type_name -> bitbox.base.v1.ApplyFailedEvent
+	3,  // 20: bitbox.base.v1.AppPairedEvent.app:type_name -> bitbox.base.v1.App
+	3,  // 21: bitbox.base.v1.AppRenamedEvent.app:type_name -> bitbox.base.v1.App
+	3,  // 22: bitbox.base.v1.AppRevokedEvent.app:type_name -> bitbox.base.v1.App
+	3,  // 23: bitbox.base.v1.SessionStartedEvent.app:type_name -> bitbox.base.v1.App
+	3,  // 24: bitbox.base.v1.SessionEndedEvent.app:type_name -> bitbox.base.v1.App
+	10, // 25: bitbox.base.v1.WindowChangedEvent.window:type_name -> bitbox.base.v1.Window
+	31, // 26: bitbox.base.v1.DriftFoundEvent.findings:type_name -> bitbox.base.v1.Finding
+	32, // 27: bitbox.base.v1.BansChangedEvent.banned:type_name -> bitbox.base.v1.Ban
+	32, // 28: bitbox.base.v1.BansChangedEvent.lifted:type_name -> bitbox.base.v1.Ban
+	1,  // 29: bitbox.base.v1.InfoService.GetInfo:input_type -> bitbox.base.v1.GetInfoRequest
+	4,  // 30: bitbox.base.v1.AppsService.ListApps:input_type -> bitbox.base.v1.ListAppsRequest
+	6,  // 31: bitbox.base.v1.AppsService.RenameApp:input_type -> bitbox.base.v1.RenameAppRequest
+	8,  // 32: bitbox.base.v1.AppsService.RevokeApp:input_type -> bitbox.base.v1.RevokeAppRequest
+	11, // 33: bitbox.base.v1.PairingService.GetWindow:input_type -> bitbox.base.v1.GetWindowRequest
+	13, // 34: bitbox.base.v1.PairingService.OpenWindow:input_type -> bitbox.base.v1.OpenWindowRequest
+	15, // 35: bitbox.base.v1.PairingService.CloseWindow:input_type -> bitbox.base.v1.CloseWindowRequest
+	17, // 36: bitbox.base.v1.EventsService.WatchEvents:input_type -> bitbox.base.v1.WatchEventsRequest
+	2,  // 37: bitbox.base.v1.InfoService.GetInfo:output_type -> bitbox.base.v1.GetInfoResponse
+	5,  // 38: bitbox.base.v1.AppsService.ListApps:output_type -> bitbox.base.v1.ListAppsResponse
+	7,  // 39: bitbox.base.v1.AppsService.RenameApp:output_type -> bitbox.base.v1.RenameAppResponse
+	9,  // 40: bitbox.base.v1.AppsService.RevokeApp:output_type -> bitbox.base.v1.RevokeAppResponse
+	12, // 41: bitbox.base.v1.PairingService.GetWindow:output_type -> bitbox.base.v1.GetWindowResponse
+	14, // 42: bitbox.base.v1.PairingService.OpenWindow:output_type -> bitbox.base.v1.OpenWindowResponse
+	16, // 43: bitbox.base.v1.PairingService.CloseWindow:output_type -> bitbox.base.v1.CloseWindowResponse
+	18, // 44: bitbox.base.v1.EventsService.WatchEvents:output_type -> bitbox.base.v1.WatchEventsResponse
+	37, // [37:45] is the sub-list for method output_type
+	29, // [29:37] is the sub-list for method input_type
+	29, // [29:29] is the sub-list for extension type_name
+	29, // [29:29] is the sub-list for extension extendee
+	0,  // [0:29] is the sub-list for field type_name
 }
 
 func init() { file_base_v1_base_proto_init() }
@@ -1625,6 +1905,7 @@ func file_base_v1_base_proto_init() {
 	if File_base_v1_base_proto != nil {
 		return
 	}
+	file_base_v1_security_proto_init()
 	file_base_v1_base_proto_msgTypes[1].OneofWrappers = []any{}
 	file_base_v1_base_proto_msgTypes[17].OneofWrappers = []any{
 		(*WatchEventsResponse_Subscribed)(nil),
@@ -1634,6 +1915,10 @@ func file_base_v1_base_proto_init() {
 		(*WatchEventsResponse_SessionStarted)(nil),
 		(*WatchEventsResponse_SessionEnded)(nil),
 		(*WatchEventsResponse_WindowChanged)(nil),
+		(*WatchEventsResponse_PostureChanged)(nil),
+		(*WatchEventsResponse_DriftFound)(nil),
+		(*WatchEventsResponse_BansChanged)(nil),
+		(*WatchEventsResponse_ApplyFailed)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -1641,7 +1926,7 @@ func file_base_v1_base_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_base_v1_base_proto_rawDesc), len(file_base_v1_base_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   25,
+			NumMessages:   29,
 			NumExtensions: 0,
 			NumServices:   4,
 		},
