@@ -239,9 +239,14 @@ type ending struct {
 
 // observe sends something and watches until the end.
 func observe(c net.Conn, limit time.Duration, send []byte) ending {
+	return observeAfter(c, limit, send, func() {})
+}
+
+func observeAfter(c net.Conn, limit time.Duration, send []byte, then func()) ending {
 	// The Base counts from when it has accepted, which is after this.
 	begun := time.Now()
 	_, _ = c.Write(send)
+	then()
 	received, err := io.ReadAll(c)
 	return ending{
 		bytes: len(received),
@@ -280,13 +285,18 @@ func strangersSend(p *port) map[string][]byte {
 // scan sends all of it at once, each on a connection, and returns what a stranger
 // learns: which of his connections differ from a silent one.
 func scan(p *port) (learned []string) {
+	return scanAnd(p, func(net.Conn) {}, ending{})
+}
+
+// scanAnd does something after sending; silent is how a silent connection ends then.
+func scanAnd(p *port, then func(net.Conn), silent ending) (learned []string) {
 	var mu sync.Mutex
 	var all sync.WaitGroup
 	for name, send := range strangersSend(p) {
 		c := p.dial()
 		all.Go(func() {
-			got := observe(c, p.Limits.Handshake, send)
-			if got != (ending{}) {
+			got := observeAfter(c, p.Limits.Handshake, send, func() { then(c) })
+			if got != silent {
 				mu.Lock()
 				defer mu.Unlock()
 				learned = append(learned, name)
@@ -302,6 +312,13 @@ func TestAStrangerGetsNoByteAndLearnsNothingFromTheEnd(t *testing.T) {
 	p := open(t, testLimits(), nil)
 	if learned := scan(p); len(learned) != 0 {
 		t.Errorf("these are not answered like silence: %q", learned)
+	}
+	// Nor does he from how the Base takes it that he has nothing more to say.
+	patient := testLimits()
+	patient.Handshake = testTime
+	halfClose := func(c net.Conn) { _ = c.(*net.TCPConn).CloseWrite() }
+	if learned := scanAnd(open(t, patient, nil), halfClose, ending{early: true}); len(learned) != 0 {
+		t.Errorf("after a half close these are not answered like silence: %q", learned)
 	}
 	// The same eyes see it when a refused connection ends at once.
 	broken := open(t, testLimits(), nil)

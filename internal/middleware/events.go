@@ -13,11 +13,11 @@ import (
 const (
 	// subscriberQueue is how many events a subscriber may be behind.
 	subscriberQueue = 64
-	// maxSubscribers bounds the streams of events of all Apps together.
-	maxSubscribers = 256
+	// maxSubscriptions bounds the streams of events of one App.
+	maxSubscriptions = 16
 )
 
-var errTooManySubscribers = errors.New("too many streams of events are open; close one")
+var errTooManySubscriptions = errors.New("this App has too many streams of events open; close one")
 
 // hub hands each event to all subscribers. It never waits for one of them.
 type hub struct {
@@ -28,19 +28,26 @@ type hub struct {
 // subscription is one subscriber's queue.
 type subscription struct {
 	hub    *hub
+	app    *record
 	events chan *basev1.WatchEventsResponse // closed when the subscriber fell behind
 }
 
 func newHub() *hub { return &hub{subscribers: map[*subscription]struct{}{}} }
 
 // subscribe returns a queue in which every later event is. close must follow.
-func (h *hub) subscribe() (*subscription, error) {
+func (h *hub) subscribe(app *record) (*subscription, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if len(h.subscribers) >= maxSubscribers {
-		return nil, errTooManySubscribers
+	open := 0
+	for s := range h.subscribers {
+		if s.app == app {
+			open++
+		}
 	}
-	s := &subscription{hub: h, events: make(chan *basev1.WatchEventsResponse, subscriberQueue)}
+	if open >= maxSubscriptions {
+		return nil, errTooManySubscriptions
+	}
+	s := &subscription{hub: h, app: app, events: make(chan *basev1.WatchEventsResponse, subscriberQueue)}
 	h.subscribers[s] = struct{}{}
 	return s, nil
 }

@@ -13,11 +13,11 @@ func anEvent() *basev1.WatchEventsResponse {
 
 func TestASubscriberThatFallsBehindIsEndedAndTheOthersAreNot(t *testing.T) {
 	h := newHub()
-	slow, err := h.subscribe()
+	slow, err := h.subscribe(&record{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	quick, err := h.subscribe()
+	quick, err := h.subscribe(&record{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -44,14 +44,18 @@ func TestASubscriberThatFallsBehindIsEndedAndTheOthersAreNot(t *testing.T) {
 	}
 }
 
-func TestTheNumberOfSubscribersIsBounded(t *testing.T) {
+func TestOneAppCannotTakeAllStreamsOfEvents(t *testing.T) {
 	h := newHub()
-	for range maxSubscribers {
-		if _, err := h.subscribe(); err != nil {
+	greedy, modest := &record{}, &record{}
+	for range maxSubscriptions {
+		if _, err := h.subscribe(greedy); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if _, err := h.subscribe(); !errors.Is(err, errTooManySubscribers) {
-		t.Errorf("one subscriber too many: %v", err)
+	if _, err := h.subscribe(greedy); !errors.Is(err, errTooManySubscriptions) {
+		t.Errorf("one stream too many: %v", err)
+	}
+	if _, err := h.subscribe(modest); err != nil {
+		t.Errorf("another App suffers from it: %v", err)
 	}
 }

@@ -32,7 +32,7 @@ func apiError(err error) error {
 		code = connect.CodeNotFound
 	case errors.Is(err, ErrLastOwner), errors.As(err, &refused):
 		code = connect.CodeFailedPrecondition
-	case errors.Is(err, errTooManySubscribers):
+	case errors.Is(err, errTooManySubscriptions):
 		code = connect.CodeResourceExhausted
 	case errors.Is(err, context.DeadlineExceeded):
 		code = connect.CodeUnavailable
@@ -173,7 +173,7 @@ var (
 )
 
 func (s eventsService) WatchEvents(ctx context.Context, _ *basev1.WatchEventsRequest, stream *connect.ServerStream[basev1.WatchEventsResponse]) error {
-	subscription, err := s.Registry.events.subscribe()
+	subscription, err := s.Registry.events.subscribe(sessionOf(ctx).app)
 	if err != nil {
 		return apiError(err)
 	}
