@@ -337,16 +337,6 @@ func appFirst(t *testing.T, w *world, peek func(*world) (rb [32]byte)) (won bool
 // TestManInTheMiddleWinsByBlindLuckOnly: he ends both sides' channels, and grinds
 // whatever he may choose.
 func TestManInTheMiddleWinsByBlindLuckOnly(t *testing.T) {
-	play := func(t *testing.T, tries int, attack func(*testing.T, *world) bool) (wins, of int) {
-		t.Helper()
-		w := newWorld(t, luckModulus)
-		for range tries {
-			if attack(t, w) {
-				wins++
-			}
-		}
-		return wins, tries
-	}
 	blind := func(*world) [32]byte { return random32() }
 	peek := func(w *world) [32]byte { return [32]byte(w.machine.ceremony.rb.Expose()) }
 	for _, c := range []struct {
@@ -367,8 +357,13 @@ func TestManInTheMiddleWinsByBlindLuckOnly(t *testing.T) {
 			func(t *testing.T, w *world) bool { return appFirst(t, w, peek) }, wantVictory},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			wins, tries := play(t, c.tries, c.attack)
-			c.want(t, wins, tries)
+			w, wins := newWorld(t, luckModulus), 0
+			for range c.tries {
+				if c.attack(t, w) {
+					wins++
+				}
+			}
+			c.want(t, wins, c.tries)
 		})
 	}
 }
