@@ -57,8 +57,8 @@ var (
 	ErrAfterClose = errors.New("data after the close record")
 	// ErrRecord says that a record was forged, damaged, repeated or lost.
 	ErrRecord = errors.New("record refused: it is damaged or out of order")
-	// ErrWriteClosed is returned by a write after CloseWrite.
-	ErrWriteClosed = errors.New("this direction was closed")
+	// ErrWriteClosed is returned by a write after CloseWrite or Close.
+	ErrWriteClosed = fmt.Errorf("this direction of the channel: %w", net.ErrClosed)
 )
 
 // buffers are shared by all connections, so that an idle one holds none.
@@ -135,8 +135,9 @@ func (c *Conn) Read(p []byte) (int, error) { return c.in().read(p) }
 // one. Its errors are those of Read.
 func (c *Conn) ReadRecord() ([]byte, error) { return c.in().readRecord() }
 
-// Write splits p into records of at most MaxPlaintext bytes. The count it
-// returns with an error is that of the bytes known to be handed on.
+// Write splits p into records of at most MaxPlaintext bytes; an empty p sends
+// nothing. The count it returns with an error is that of the bytes known to be
+// handed on.
 func (c *Conn) Write(p []byte) (int, error) { return c.out().write(p) }
 
 // WriteRecord sends p, 1 to MaxPlaintext bytes, as one record.
@@ -231,25 +232,33 @@ func (r *receiver) nextLocked() error {
 		if r.err != nil {
 			return r.err
 		}
-		need := recordHeaderSize
-		if r.end-r.start >= need {
-			length := int(binary.BigEndian.Uint16(r.arrayLocked()[r.start:]))
-			if length < minCiphertext || length > MaxCiphertext {
-				return r.refuseLocked(fmt.Errorf("read a record of %d bytes: %w", length, ErrRecordSize))
-			}
-			need += length
+		size, err := r.sizeLocked()
+		switch {
+		case err != nil:
+			err = r.refuseLocked(err)
+		case size > 0 && r.end-r.start >= size:
+			err = r.openLocked(size)
+		default:
+			err = r.receiveLocked(max(size, recordHeaderSize))
 		}
-		if need == recordHeaderSize || r.end-r.start < need {
-			if err := r.receiveLocked(need); err != nil {
-				return err
-			}
-			continue
-		}
-		if err := r.openLocked(need); err != nil {
+		if err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// sizeLocked returns the length of the next record with its header, or 0 as long
+// as the header is not here.
+func (r *receiver) sizeLocked() (int, error) {
+	if r.end-r.start < recordHeaderSize {
+		return 0, nil
+	}
+	length := int(binary.BigEndian.Uint16(r.arrayLocked()[r.start:]))
+	if length < minCiphertext || length > MaxCiphertext {
+		return 0, fmt.Errorf("read a record of %d bytes: %w", length, ErrRecordSize)
+	}
+	return recordHeaderSize + length, nil
 }
 
 // openLocked decrypts the first size bytes of what was received, in place.
@@ -295,7 +304,8 @@ func (r *receiver) receiveLocked(need int) error {
 		if errors.Is(err, io.EOF) {
 			return r.failLocked(io.ErrUnexpectedEOF)
 		}
-		if timeout := net.Error(nil); errors.As(err, &timeout) && timeout.Timeout() {
+		var netErr net.Error
+		if errors.As(err, &netErr) && netErr.Timeout() {
 			return err
 		}
 		return r.failLocked(err)
@@ -330,9 +340,6 @@ func (s *sender) write(p []byte) (written int, err error) {
 	defer s.mu.Unlock()
 	if s.err != nil {
 		return 0, s.err
-	}
-	if len(p) == 0 {
-		return 0, nil // an empty record would close
 	}
 	buffer := buffers.Get().(*[bufferSize]byte)
 	defer buffers.Put(buffer)

@@ -133,17 +133,21 @@ func (c *ConnectInitiator) R1() []byte { return slices.Clone(c.r1) }
 // ReadR2 reads the Base's answer. The Transport is nil unless the status is
 // StatusOK.
 func (c *ConnectInitiator) ReadR2(r2 []byte) (Status, *Transport, error) {
-	if len(r2) != R2Size || c.handshake.state == nil {
+	if c.handshake.state == nil {
+		return 0, nil, fmt.Errorf("read R2: %w", ErrOver)
+	}
+	kem := c.kem()
+	c.kem = nil
+	if len(r2) != R2Size {
 		c.handshake.abandon()
-		return 0, nil, fmt.Errorf("read R2 of %d bytes (%d expected): %w", len(r2), R2Size, ErrOver)
+		return 0, nil, fmt.Errorf("read R2: it has %d bytes, not %d", len(r2), R2Size)
 	}
 	ct, message := r2[:mlkem.CiphertextSize768], r2[mlkem.CiphertextSize768:]
-	kemSecret, err := c.kem().Decapsulate(ct)
+	kemSecret, err := kem.Decapsulate(ct)
 	if err != nil {
 		c.handshake.abandon()
 		return 0, nil, fmt.Errorf("read the KEM ciphertext in R2: %w", err)
 	}
-	c.kem = nil
 	if err := setConnectPSK(c.handshake, c.pair, kemSecret, c.ek, ct); err != nil {
 		return 0, nil, fmt.Errorf("set the psk for R2: %w", err)
 	}
@@ -151,7 +155,7 @@ func (c *ConnectInitiator) ReadR2(r2 []byte) (Status, *Transport, error) {
 	if err != nil {
 		return 0, nil, fmt.Errorf("read R2: %w", err)
 	}
-	transport := c.handshake.transport()
+	transport := c.handshake.result
 	switch status := Status(payload[0]); status {
 	case StatusOK:
 		return status, transport, nil
@@ -232,7 +236,7 @@ func (c *ConnectResponder) WriteR2(status Status) ([]byte, *Transport, error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("write R2: %w", err)
 	}
-	transport := c.handshake.transport()
+	transport := c.handshake.result
 	if status != StatusOK {
 		transport = nil
 	}

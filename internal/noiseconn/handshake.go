@@ -164,13 +164,6 @@ func (h *handshake) abandon() {
 	h.state, h.dh = nil, nil
 }
 
-// transport hands the result out, once.
-func (h *handshake) transport() *Transport {
-	result := h.result
-	h.result = nil
-	return result
-}
-
 // kemSize is the length of an ML-KEM shared secret in bytes.
 const kemSize = mlkem.SharedKeySize
 

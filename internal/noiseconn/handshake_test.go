@@ -190,11 +190,11 @@ func TestAMessageWithThePSKTokenNeedsThePSK(t *testing.T) {
 		must(base.read(first, len(first)))
 		return app, base
 	}
-	app, base := start()
+	_, base := start()
 	if _, err := base.write(nil, nil); !errors.Is(err, errNoPSK) {
 		t.Errorf("writing without a psk: %v", err)
 	}
-	app, base = start()
+	app, base := start()
 	if err := base.setPSK(fixed("psk", 32)); err != nil {
 		t.Fatal(err)
 	}
@@ -383,10 +383,27 @@ func TestAMessageOfAnotherLengthIsRefused(t *testing.T) {
 	if _, err := s.pairResponder(append(p1, 0)); err == nil {
 		t.Error("P1 with a byte too many was read")
 	}
-	// With a mac1 that is right for the longer message: only the length is wrong.
-	longer := append(slices.Clone(connection.r1[mac1Size:]), 0)
-	if _, err := s.connectResponder(append(referenceMAC1(s.pair, longer), longer...)); err == nil {
-		t.Error("R1 with a byte too many was read")
+
+	// From here on everything is right but the length: a peer that knows the keys
+	// has encrypted a byte more or less.
+	for _, change := range []int{-1, 1} {
+		ek, _, _ := s.kem()
+		initiator := must(newHandshake(connectSuite, true, nil, s.app(), s.basePub().bytes()))
+		message := must(initiator.write(nil, append(ek, make([]byte, seqSize+change)...)))
+		if _, err := s.connectResponder(append(referenceMAC1(s.pair, message), message...)); err == nil {
+			t.Errorf("R1 with a payload changed by %d was read", change)
+		}
+		pairing := fixedSecrets("pairing")
+		messages := referencePair(pairing, make([]byte, 32), make([]byte, P3PayloadSize+change), rightPSK)
+		base := must(pairing.pairResponder(messages.p1))
+		must(base.WriteP2([32]byte{}))
+		if _, _, err := base.ReadP3(messages.p3); err == nil {
+			t.Errorf("P3 with a payload changed by %d was read", change)
+		}
+		messages = referencePair(pairing, make([]byte, 32+change), nil, rightPSK)
+		if _, err := pairing.pairInitiator().ReadP2(messages.p2); err == nil {
+			t.Errorf("P2 with a payload changed by %d was read", change)
+		}
 	}
 }
 
@@ -520,6 +537,17 @@ func TestTheEphemeralKeyIsForgottenWhenTheHandshakeEnds(t *testing.T) {
 	app.abandon()
 	if dh.ephemeral != nil || dh.static != nil || dh.computed != nil || app.state != nil || app.dh != nil {
 		t.Error("a key is still there")
+	}
+
+	pairing, connecting := fixedSecrets("pairing"), fixedSecrets("connecting")
+	for _, size := range []int{0, P2Size} {
+		app := pairing.pairInitiator()
+		_, _ = app.ReadP2(make([]byte, size))
+		initiator := connecting.connectInitiator(1)
+		_, _, _ = initiator.ReadR2(make([]byte, size))
+		if app.kem != nil || initiator.kem != nil {
+			t.Error("a KEM key is still there")
+		}
 	}
 }
 

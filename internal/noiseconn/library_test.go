@@ -119,7 +119,7 @@ func checkLibraryVector(suite suiteParameters, v vector) error {
 			return fmt.Errorf("the payload of message %d is read as %x, %v", number, read, err)
 		}
 	}
-	return checkVectorRecords(v, number, sides[0].transport(), sides[1].transport())
+	return checkVectorRecords(v, number, sides[0].result, sides[1].result)
 }
 
 // checkVectorRecords sends what follows the handshake by turns, the initiator

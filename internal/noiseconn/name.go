@@ -26,8 +26,8 @@ var forbidden = []*unicode.RangeTable{
 
 // CheckName tells whether a name of a Base or an App may be taken, shown and
 // logged: 1 to 63 bytes of valid UTF-8 without control, format, invisible or
-// private characters, and without space at either end. What comes from the
-// network must pass it; it stays untrusted text all the same.
+// private characters, without space at either end, and with something to see.
+// What comes from the network must pass it; it stays untrusted text all the same.
 func CheckName(name string) error {
 	switch {
 	case name == "":
@@ -39,10 +39,15 @@ func CheckName(name string) error {
 	case strings.TrimSpace(name) != name:
 		return errors.New("the name begins or ends with a space")
 	}
+	visible := false
 	for _, r := range name {
 		if unicode.In(r, forbidden...) {
 			return fmt.Errorf("the name contains the character %U, which is invisible or a control character; leave it out", r)
 		}
+		visible = visible || unicode.In(r, unicode.L, unicode.N, unicode.P, unicode.S)
+	}
+	if !visible {
+		return errors.New("the name has nothing to see; use letters or numbers")
 	}
 	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"crypto/ed25519"
 	"crypto/mlkem"
 	"crypto/mlkem/mlkemtest"
+	"crypto/sha256"
 	"crypto/sha512"
 	"encoding/hex"
 	"encoding/json"
@@ -12,6 +13,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"sync"
 	"testing"
 )
 
@@ -49,8 +51,14 @@ func (s secrets) appRandom() io.Reader {
 func (s secrets) ephemeralOnly() io.Reader { return bytes.NewReader(s.appEphemeral) }
 func (s secrets) baseRandom() io.Reader    { return bytes.NewReader(s.baseEphemeral) }
 
-func (s secrets) app() StaticKey     { return must(ParseStatic(s.appStatic)) }
-func (s secrets) base() StaticKey    { return must(ParseStatic(s.baseStatic)) }
+// The two static keys are the same in all fixed handshakes, and parsed once.
+var (
+	fixedApp  = sync.OnceValue(func() StaticKey { return must(ParseStatic(fixed("app static", 32))) })
+	fixedBase = sync.OnceValue(func() StaticKey { return must(ParseStatic(fixed("base static", 32))) })
+)
+
+func (s secrets) app() StaticKey     { return fixedApp() }
+func (s secrets) base() StaticKey    { return fixedBase() }
 func (s secrets) pairKey() PairKey   { return must(ParsePairKey(s.pair)) }
 func (s secrets) basePub() PublicKey { return must(PublicOf(s.base())) }
 
@@ -213,6 +221,9 @@ func TestAnEmptyKeyIsRefused(t *testing.T) {
 			t.Errorf("%s took an empty key", what)
 		}
 	}
+	// Anybody can compute an HMAC with no key.
+	digest := sha256.Sum256(r1[mac1Size:])
+	copy(r1, mac1(MAC1Key{}, digest))
 	if CheckMAC1(MAC1Key{}, r1) {
 		t.Error("CheckMAC1 took an empty key")
 	}

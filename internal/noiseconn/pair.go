@@ -43,17 +43,18 @@ func (p *PairInitiator) P1() []byte { return slices.Clone(p.p1) }
 
 // ReadP2 reads the Base's answer to P1 and returns its commitment C.
 func (p *PairInitiator) ReadP2(p2 []byte) (commitment [sha256.Size]byte, err error) {
+	kem := p.kem
+	p.kem = nil
 	payload, err := p.handshake.read(p2, P2Size)
 	if err != nil {
 		return commitment, fmt.Errorf("read P2: %w", err)
 	}
 	ct := payload[:mlkem.CiphertextSize768]
-	secret, err := p.kem().Decapsulate(ct)
+	secret, err := kem().Decapsulate(ct)
 	if err != nil {
 		p.handshake.abandon()
 		return commitment, fmt.Errorf("read the KEM ciphertext in P2: %w", err)
 	}
-	p.kem = nil
 	if err := setPairPSK(p.handshake, secret, p.ek, ct); err != nil {
 		return commitment, fmt.Errorf("set the psk after P2: %w", err)
 	}
@@ -72,7 +73,7 @@ func (p *PairInitiator) WriteP3(payload *P3Payload) (p3 []byte, t *Transport, er
 	if err != nil {
 		return nil, nil, fmt.Errorf("write P3: %w", err)
 	}
-	return p3, p.handshake.transport(), nil
+	return p3, p.handshake.result, nil
 }
 
 // PairResponder is the Base's side of a pairing handshake.
@@ -122,7 +123,7 @@ func (p *PairResponder) ReadP3(p3 []byte) (payload []byte, t *Transport, err err
 	if err != nil {
 		return nil, nil, fmt.Errorf("read P3: %w", err)
 	}
-	return payload, p.handshake.transport(), nil
+	return payload, p.handshake.result, nil
 }
 
 // setPairPSK consumes the KEM's secret.

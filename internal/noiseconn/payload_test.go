@@ -173,6 +173,8 @@ func TestNames(t *testing.T) {
 		"overlong encoding":             "a\xc0\xafb",
 		"half a character":              "a\xc3",
 		"a lone continuation":           "\x80",
+		"a mark without a letter":       "\u0301",
+		"a variation selector alone":    "\ufe0f",
 		"interlinear annotation anchor": "a\ufff9b",
 	} {
 		err := CheckName(bad)
