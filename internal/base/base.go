@@ -66,6 +66,9 @@ type Config struct {
 	// Ready, if set, is called once when RunDev's Base accepts connections.
 	Ready func(*Base)
 
+	// appliance makes it the Middleware alone (RunMiddleware); nil: a whole Base.
+	appliance *appliance
+
 	// What follows is for tests; zero values mean the protocol's.
 	Limits      admission.Limits
 	PendingTime time.Duration
@@ -81,13 +84,14 @@ type Config struct {
 // Base is a running Base. Stop ends it.
 type Base struct {
 	config    Config
-	authority *authority
+	authority *authority     // nil on the appliance, where the system helper has it
+	relay     pairing.Client // the authority as the Middleware reaches it
 	db        *state.DB
 	registry  *middleware.Registry
 	admission *admission.Listener
 	server    *middleware.Server
 	control   *net.UnixListener
-	announcer *discovery.Announcer // nil: not announced
+	announcer announcer // nil: not announced
 	nonce     [discovery.NonceSize]byte
 
 	ctx     context.Context
@@ -97,6 +101,12 @@ type Base struct {
 	failed  chan error // gets the first part that ended by itself
 	stop    sync.Once
 	stopped error
+}
+
+// announcer tells the local network of the Base.
+type announcer interface {
+	Update(discovery.TXT)
+	Close() error
 }
 
 // RunDev runs a Base until ctx ends, or a part of it fails.
@@ -179,6 +189,10 @@ func (b *Base) openState() (err error) {
 	if err != nil {
 		return err
 	}
+	if b.config.appliance != nil {
+		b.relay = b.config.appliance.helper.Authority()
+		return b.registry.Connect(b.ctx, b.relay)
+	}
 	b.authority, err = openAuthority(authorityConfig{
 		stateDir:    b.config.StateDir,
 		baseName:    b.registry.Name,
@@ -191,12 +205,8 @@ func (b *Base) openState() (err error) {
 	if err != nil {
 		return err
 	}
-	return b.registry.Connect(b.ctx, b.relay())
-}
-
-// relay is the authority as the Middleware reaches it.
-func (b *Base) relay() pairing.Client {
-	return pairing.Client{Port: b.authority.Port(pairing.CallerMiddleware)}
+	b.relay = pairing.Client{Port: b.authority.Port(pairing.CallerMiddleware)}
+	return b.registry.Connect(b.ctx, b.relay)
 }
 
 // Console is the authority as somebody at the Base reaches it.
@@ -204,34 +214,55 @@ func (b *Base) Console() pairing.Client {
 	return pairing.Client{Port: b.authority.Port(pairing.CallerConsole)}
 }
 
-// listen opens the two sockets.
+// listen opens the way for Apps and, in a whole Base, the control socket.
 func (b *Base) listen() error {
-	tcp, err := net.Listen("tcp", b.config.Listen)
-	if errors.Is(err, syscall.EADDRINUSE) {
-		return fmt.Errorf("listen on %s: another program listens there, perhaps another Base; end it, or choose another port with --listen", b.config.Listen)
-	}
+	entry, err := b.openEntry()
 	if err != nil {
-		return fmt.Errorf("listen for Apps: %w", err)
+		return err
 	}
-	b.admission, err = admission.Listen(tcp, admission.Config{
+	b.admission, err = admission.Listen(entry, admission.Config{
 		Limits:    b.config.Limits,
 		Static:    b.registry.Static(),
 		Registry:  b.registry,
-		Authority: b.relay(),
+		Authority: b.relay,
 		Logger:    b.config.Logger,
 		Random:    b.config.Random,
 	})
 	if err != nil {
-		return errors.Join(err, tcp.Close())
+		return errors.Join(err, entry.Close())
+	}
+	if b.config.appliance != nil {
+		return nil
 	}
 	b.control, err = ipc.Listen(ControlSocket(b.config.StateDir), 0o600)
 	return err
+}
+
+// openEntry returns what Apps come in by: NGINX's socket on the appliance, else a
+// TCP port.
+func (b *Base) openEntry() (net.Listener, error) {
+	if b.config.appliance != nil {
+		return b.config.appliance.entry, nil
+	}
+	tcp, err := net.Listen("tcp", b.config.Listen)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return nil, fmt.Errorf("listen on %s: another program listens there, perhaps another Base; end it, or choose another port with --listen", b.config.Listen)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("listen for Apps: %w", err)
+	}
+	return tcp, nil
 }
 
 // announce tells the network, if that is wanted.
 func (b *Base) announce() (err error) {
 	if _, err := io.ReadFull(orSystem(b.config.Random), b.nonce[:]); err != nil {
 		return fmt.Errorf("read %d random bytes: %w", len(b.nonce), err)
+	}
+	if b.config.appliance != nil {
+		b.announcer = b.config.appliance.announcer(b.ctx, b.config.Logger)
+		b.announcer.Update(b.txt(false))
+		return nil
 	}
 	if !b.config.Announce {
 		return nil
@@ -263,19 +294,27 @@ func orSystem(random io.Reader) io.Reader {
 
 // run starts what works until Stop.
 func (b *Base) run() {
-	b.server = middleware.NewServer(middleware.ServerConfig{
+	server := middleware.ServerConfig{
 		Registry: b.registry,
-		Window:   b.relay(),
+		Window:   b.relay,
 		System:   middleware.LocalSystem{},
 		StateDir: b.config.StateDir,
 		Logger:   b.config.Logger,
-	})
+	}
+	if a := b.config.appliance; a != nil {
+		server.System, server.Helper = a, a.helper
+	}
+	b.server = middleware.NewServer(server)
 	b.goRun("serve Apps", func() error { return b.server.Serve(b.admission) })
+	b.goRun("watch the authority", func() error { return b.follow(b.ctx) })
+	if a := b.config.appliance; a != nil {
+		b.running.Go(func() { b.registry.FollowHelper(b.ctx, a.helper) })
+		return
+	}
 	control := ipc.Server{Handler: b.authority.console(), Refused: func(peer ipc.Peer, err error) {
 		b.config.Logger.Warn("a request to the control socket was refused", "uid", peer.UID, "pid", peer.PID, "error", err)
 	}}
 	b.goRun("serve the control socket", func() error { return control.Serve(b.ctx, b.control) })
-	b.goRun("watch the authority", func() error { return b.follow(b.ctx) })
 	b.goRun("show pairings", func() error { return b.display(b.ctx) })
 	b.config.Logger.Info("this Base is ready", "name", b.registry.Name(), "listen", b.Addr().String(), "public_key", b.registry.PublicKey().String())
 }
@@ -300,10 +339,9 @@ const followStep = 100 * time.Millisecond
 
 // follow passes on when the Base begins or ends to listen for pairing requests.
 func (b *Base) follow(ctx context.Context) error {
-	relay := b.relay()
 	windowOpen, listening := false, false
 	for seen := uint64(0); ; {
-		snapshot, err := relay.Watch(ctx, seen)
+		snapshot, err := b.relay.Watch(ctx, seen)
 		if err != nil {
 			return err
 		}

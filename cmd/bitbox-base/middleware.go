@@ -1,0 +1,46 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+
+	"github.com/coreos/go-systemd/v22/activation"
+	"github.com/spf13/cobra"
+
+	"github.com/BitBoxSwiss/bitbox-base/internal/base"
+	"github.com/BitBoxSwiss/bitbox-base/internal/generation"
+	"github.com/BitBoxSwiss/bitbox-base/internal/system"
+)
+
+// middlewareState is where systemd keeps the Middleware's state
+// (StateDirectory= of its unit).
+const middlewareState = "/var/lib/bitbox-base/middleware"
+
+func (p *program) middlewareCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "middleware",
+		Short: "Run the Middleware, which speaks to Apps",
+		Long: `middleware runs the daemon that speaks to Apps: it takes connections from NGINX and asks
+the system helper for what it may not decide. systemd starts it on the appliance and
+hands it its socket.`,
+		Example: `  bitbox-base middleware`,
+		Args:    cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			passed, err := activation.Listeners()
+			if err != nil {
+				return fmt.Errorf("take systemd's socket: %w", err)
+			}
+			if len(passed) != 1 || passed[0] == nil {
+				return errors.New("the Middleware is started by systemd, with one socket (bitbox-base-middleware.socket); on a developer's machine use: bitbox-base dev")
+			}
+			return base.RunMiddleware(c.Context(), base.MiddlewareConfig{
+				StateDir: middlewareState,
+				Entry:    passed[0],
+				Helper:   system.Client{Port: system.Dial(generation.SystemSocket)},
+				Logger:   slog.New(slog.NewTextHandler(os.Stderr, nil)),
+			})
+		},
+	}
+}
