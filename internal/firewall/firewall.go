@@ -195,15 +195,15 @@ func render(p Policy, f family) string {
 		}
 		b.comment("Ping, for who looks for a fault in the network.")
 		b.line("-A INPUT -p ipv6-icmp -m icmp6 --icmpv6-type 128 -m limit --limit 10/sec -j ACCEPT")
-		b.comment("What a DHCPv6 server of this link answers.")
+		b.comment("What a DHCPv6 server of this link answers to a multicast.")
 		b.line("-A INPUT -s fe80::/10 -d fe80::/10 -p udp -m udp --dport 546 -j ACCEPT")
 	} else {
 		b.comment("Switches forward mDNS only to who answers their multicast queries.")
 		b.line("-A INPUT -d 224.0.0.1/32 -p igmp -m limit --limit 10/sec -j ACCEPT")
 		b.comment("Ping, for who looks for a fault in the network.")
 		b.line("-A INPUT -p icmp -m icmp --icmp-type 8 -m limit --limit 10/sec -j ACCEPT")
-		b.comment("What a DHCP server answers to a broadcast.")
-		b.line("-A INPUT -p udp -m udp --dport 68 -j ACCEPT")
+		// No rule for DHCPv4: clients hear the answers to their broadcasts on
+		// packet sockets, before this filter, and those to a renewal are answers.
 	}
 
 	b.comment("mDNS, on its multicast group only.")

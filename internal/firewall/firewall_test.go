@@ -65,7 +65,6 @@ func loopholes(rules string, p firewall.Policy) []string {
 		`-m conntrack --ctstate RELATED,ESTABLISHED`,
 		`(-s fe80::/10 )?-p (ipv6-)?icmp .*`,
 		`-d 224\.0\.0\.1/32 -p igmp .*`,
-		`-p udp -m udp --dport 68`,
 		`-s fe80::/10 -d fe80::/10 -p udp -m udp --dport 546`,
 		`-d (224\.0\.0\.251/32|ff02::fb/128) -p udp -m udp --dport 5353 .*`,
 	)

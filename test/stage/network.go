@@ -4,6 +4,7 @@ package stage
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -117,20 +118,35 @@ func (s *Stage) Attacker(n int) *Attacker {
 
 // Dial connects from the attacker's machine.
 func (a *Attacker) Dial(network string, to netip.AddrPort) (net.Conn, error) {
-	return a.DialFrom(network, 0, to)
+	return a.DialAs(network, netip.AddrPort{}, to)
 }
 
-// DialFrom connects from a source port of the attacker's choice; 0 is any.
-func (a *Attacker) DialFrom(network string, port uint16, to netip.AddrPort) (conn net.Conn, err error) {
+// DialAs connects from an address of the attacker's machine. An invalid one
+// leaves the choice to the kernel.
+func (a *Attacker) DialAs(network string, from, to netip.AddrPort) (conn net.Conn, err error) {
 	dialer := net.Dialer{Timeout: dialTimeout}
-	if port != 0 {
-		dialer.LocalAddr = &net.TCPAddr{Port: int(port)}
+	if from.IsValid() {
+		dialer.LocalAddr = net.TCPAddrFromAddrPort(from)
 	}
 	inside := inNamespace(a.namespace, func() { conn, err = dialer.Dial(network, to.String()) })
 	if inside != nil {
 		return nil, inside
 	}
 	return conn, err
+}
+
+// AddAddress gives the attacker's machine one more IPv4 address.
+func (a *Attacker) AddAddress(address netip.Addr) error {
+	return ip("-n", a.namespace, "addr", "add", address.String()+v4Bits, "dev", "eth0")
+}
+
+// Listen listens on the attacker's machine.
+func (a *Attacker) Listen(network, address string) (listener net.Listener, err error) {
+	inside := inNamespace(a.namespace, func() { listener, err = net.Listen(network, address) })
+	if inside != nil {
+		return nil, inside
+	}
+	return listener, err
 }
 
 // ListenPacket opens a UDP socket on the attacker's machine.
@@ -169,21 +185,45 @@ func (s *Stage) Listen(network, address string) (listener net.Listener, err erro
 func inNamespace(name string, f func()) error {
 	result := make(chan error, 1)
 	go func() {
-		// Never unlocked: the thread ends with this goroutine, and nobody else
-		// finds itself in that namespace.
 		runtime.LockOSThread()
-		result <- func() error {
-			file, err := os.Open(namespacePath(name))
-			if err != nil {
-				return err
-			}
-			defer file.Close()
-			if err := unix.Setns(int(file.Fd()), unix.CLONE_NEWNET); err != nil {
-				return fmt.Errorf("enter the network namespace %s: %w", name, err)
-			}
+		inside, err := enterNamespace(namespacePath(name))
+		if err == nil {
 			f()
-			return nil
-		}()
+			// If the way back fails the thread stays locked, and ends with this
+			// goroutine: nobody else finds itself in that namespace.
+			err = inside.leave()
+		}
+		if err == nil {
+			runtime.UnlockOSThread()
+		}
+		result <- err
 	}()
 	return <-result
+}
+
+// inside is a thread's stay in another network namespace.
+type inside struct{ home *os.File }
+
+func enterNamespace(path string) (inside, error) {
+	home, err := os.Open("/proc/thread-self/ns/net")
+	if err != nil {
+		return inside{}, err
+	}
+	there, err := os.Open(path)
+	if err != nil {
+		return inside{}, errors.Join(err, home.Close())
+	}
+	defer there.Close()
+	if err := unix.Setns(int(there.Fd()), unix.CLONE_NEWNET); err != nil {
+		return inside{}, errors.Join(fmt.Errorf("enter the network namespace %s: %w", path, err), home.Close())
+	}
+	return inside{home}, nil
+}
+
+func (i inside) leave() error {
+	defer i.home.Close()
+	if err := unix.Setns(int(i.home.Fd()), unix.CLONE_NEWNET); err != nil {
+		return fmt.Errorf("return to the own network namespace: %w", err)
+	}
+	return nil
 }

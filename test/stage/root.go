@@ -206,6 +206,10 @@ func installProduct(debian string) (string, error) {
 			return "", fmt.Errorf("%s: %w: %s", argv[0], err, out)
 		}
 	}
+	// mmdebstrap copies the host's.
+	if err := os.WriteFile(filepath.Join(r.root(), "etc", "hostname"), []byte("bitbox-base\n"), 0o644); err != nil {
+		return "", err
+	}
 	if err := sshaccess.EnsureHostKey(rand.Reader, filepath.Join(r.root(), generation.HostKey)); err != nil {
 		return "", err
 	}

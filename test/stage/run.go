@@ -11,6 +11,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -109,6 +110,7 @@ func cgroupRoots() []string {
 
 // startInCgroup starts a command in a cgroup of its own.
 func (r *run) startInCgroup(command *exec.Cmd) error {
+	ownCgroup()
 	for _, root := range cgroupRoots() {
 		if err := os.MkdirAll(filepath.Join(root, r.name), 0o755); err != nil {
 			return err
@@ -116,17 +118,16 @@ func (r *run) startInCgroup(command *exec.Cmd) error {
 	}
 	result := make(chan error, 1)
 	go func() {
-		// Never unlocked: this thread stays in the cgroup, so it must end.
+		// Version 1: a thread has a cgroup of its own, which what it starts
+		// inherits. This thread must leave it again, or it could not be removed.
 		runtime.LockOSThread()
-		result <- func() error {
+		err := func() error {
 			for _, root := range cgroupRoots() {
 				directory := filepath.Join(root, r.name)
-				// Version 1: a thread's own, which what it starts inherits.
-				err := os.WriteFile(filepath.Join(directory, "tasks"), []byte(strconv.Itoa(unix.Gettid())), 0)
-				if err == nil {
+				if moveThread(directory) == nil {
 					continue
 				}
-				// Version 2: only a process as a whole, when it is made.
+				// Version 2: a process as a whole, when it is made.
 				file, err := os.Open(directory)
 				if err != nil {
 					return err
@@ -136,9 +137,38 @@ func (r *run) startInCgroup(command *exec.Cmd) error {
 			}
 			return command.Start()
 		}()
+		if back := moveThread("/sys/fs/cgroup/systemd" + ownCgroup()); back == nil || errors.Is(back, os.ErrNotExist) {
+			runtime.UnlockOSThread()
+		}
+		result <- err
 	}()
 	return <-result
 }
+
+// moveThread moves the calling thread to a cgroup of version 1.
+func moveThread(directory string) error {
+	file, err := os.OpenFile(filepath.Join(directory, "tasks"), os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	_, err = file.WriteString(strconv.Itoa(unix.Gettid()))
+	return errors.Join(err, file.Close())
+}
+
+// ownCgroup returns this process's path below the hierarchy of version 1 that
+// systemd uses; it is taken before any thread was moved.
+var ownCgroup = sync.OnceValue(func() string {
+	content, err := os.ReadFile("/proc/self/cgroup")
+	if err != nil {
+		return ""
+	}
+	for line := range strings.Lines(string(content)) {
+		if _, path, found := strings.Cut(strings.TrimSpace(line), ":name=systemd:"); found {
+			return path
+		}
+	}
+	return ""
+})
 
 // clear removes everything that the run holds. It can be repeated.
 func (r *run) clear() error {

@@ -202,7 +202,7 @@ func (s *Stage) Start() {
 func (s *Stage) start() error {
 	s.console = &bytes.Buffer{}
 	s.nspawn = exec.Command("systemd-nspawn", "--quiet", "--boot",
-		"--directory="+s.run.root(), "--machine="+s.run.name, "--hostname=bitbox-base",
+		"--directory="+s.run.root(), "--machine="+s.run.name,
 		"--keep-unit", "--register=no", "--link-journal=no", "--resolv-conf=off", "--timezone=off",
 		"--network-namespace-path="+namespacePath(s.run.base()),
 		"--capability=CAP_NET_ADMIN,CAP_NET_RAW", "--console=pipe",

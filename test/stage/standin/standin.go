@@ -18,6 +18,9 @@ import (
 const firstSocket = 3
 
 func main() {
+	if len(os.Args) == 3 && os.Args[2] == "prepare" {
+		return // the stage has written the first configuration
+	}
 	if len(os.Args) == 2 && os.Args[1] == "middleware" {
 		if err := serve(); err != nil {
 			fmt.Fprintln(os.Stderr, "stand-in:", err)

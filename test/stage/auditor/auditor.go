@@ -1,0 +1,71 @@
+// Command auditor takes the place of the Base's binary on the stage of the
+// audit's tests: it runs the audit where the system helper would, in the
+// helper's own sandbox.
+//
+//	bitbox-base audit run|fix-ID   reads an audit.Expectation from its input, prints []audit.Finding
+//	bitbox-base audit repair ID    what the unit for repairs starts
+//
+// Its other roles do nothing, so that their units are there.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/BitBoxSwiss/bitbox-base/internal/audit"
+	"github.com/BitBoxSwiss/bitbox-base/internal/generation"
+	"github.com/BitBoxSwiss/bitbox-base/internal/posture"
+)
+
+func main() {
+	if len(os.Args) < 3 || os.Args[1] != "audit" {
+		for {
+			time.Sleep(time.Hour)
+		}
+	}
+	if err := run(os.Args[2:]); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+func run(arguments []string) error {
+	ctx := context.Background()
+	if arguments[0] == "repair" {
+		return audit.Repair(ctx, audit.Host{}, arguments[1])
+	}
+	var want audit.Expectation
+	if err := json.NewDecoder(os.Stdin).Decode(&want); err != nil {
+		return err
+	}
+	host := audit.Host{Apply: func(ctx context.Context) error { return reapply(ctx, want.Posture) }}
+	if id, fix := strings.CutPrefix(arguments[0], "fix-"); fix {
+		return audit.Fix(ctx, host, want, id)
+	}
+	return json.NewEncoder(os.Stdout).Encode(audit.Run(ctx, host, want))
+}
+
+// reapply does in short what the helper does.
+func reapply(ctx context.Context, e posture.Effective) error {
+	files, err := generation.Render(e)
+	if err != nil {
+		return err
+	}
+	store := generation.NewStore(generation.StateDirectory)
+	number, err := store.Current()
+	if err != nil {
+		return err
+	}
+	if err := store.Write(number+1, files); err != nil {
+		return err
+	}
+	if err := store.Switch(number + 1); err != nil {
+		return err
+	}
+	_, err = audit.Host{}.Run(ctx, "", "/usr/bin/systemctl", "reload", generation.FirewallUnit, generation.ProxyUnit)
+	return err
+}
