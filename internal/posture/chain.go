@@ -311,14 +311,14 @@ func (c *chain) refuseLeases(d *candidate) error {
 	return nil
 }
 
-// refuseCeremony: one App more, which was not there nor cut off, and nothing else.
+// refuseCeremony: one App more, and nothing else.
 func (c *chain) refuseCeremony(d *candidate) error {
 	if d.origin() != systemv1.PostureDocument_ORIGIN_CEREMONY {
 		return nil
 	}
 	before := c.tip().posture
 	n := len(before.Apps)
-	if len(d.posture.Apps) != n+1 || (Closing{Type: ClosingApp, App: d.posture.Apps[n].SigningKey}).isActive(c.active()) {
+	if len(d.posture.Apps) != n+1 {
 		return ErrOrigin
 	}
 	before.Apps = append(slices.Clone(before.Apps), d.posture.Apps[n])

@@ -123,6 +123,12 @@ var documentAttacks = []struct {
 	{"a restriction seen with another content", "restriction seen", ErrSeen, func(a *attacked) *systemv1.Signed {
 		return forge(a, a.owner, func(doc *systemv1.PostureDocument) { doc.RestrictionSeenHash[0] ^= 1 })
 	}},
+	{"an older restriction seen than by the document before", "restriction seen", ErrSeen, func(a *attacked) *systemv1.Signed {
+		a.change(a.owner, func(p *Posture) { p.NodeName = "has seen 1" })
+		return forge(a, a.owner, func(doc *systemv1.PostureDocument) {
+			doc.RestrictionSeen, doc.RestrictionSeenHash = 0, make([]byte, 32)
+		})
+	}},
 	{"lifting more than was seen", "lifts", ErrLift, func(a *attacked) *systemv1.Signed {
 		return forge(a, a.owner, func(doc *systemv1.PostureDocument) {
 			doc.RestrictionSeen, doc.RestrictionSeenHash = 0, make([]byte, 32)
@@ -166,6 +172,9 @@ var documentAttacks = []struct {
 	{"an operator made an owner", "apps", ErrApps, func(a *attacked) *systemv1.Signed {
 		return forge(a, a.owner, func(doc *systemv1.PostureDocument) { doc.Posture.Apps[1].Role = roleOwner })
 	}},
+	{"an App with the id of another pairing", "apps", ErrApps, func(a *attacked) *systemv1.Signed {
+		return forge(a, a.owner, func(doc *systemv1.PostureDocument) { doc.Posture.Apps[1].AppId = "0123456789abcdef" })
+	}},
 	{"the last owner lowered", "an owner is left", ErrLastOwner, func(a *attacked) *systemv1.Signed {
 		return forge(a, a.owner, func(doc *systemv1.PostureDocument) { doc.Posture.Apps[0].Role = basev1.Role_ROLE_VIEWER })
 	}},
@@ -192,18 +201,18 @@ var documentAttacks = []struct {
 			doc.Posture.Apps = append(doc.Posture.Apps, Posture{Apps: []App{appOf("new", roleOwner, a.removed)}}.Proto().Apps...)
 		})
 	}},
-	{"a ceremony for an App that was cut off", "ceremony", ErrOrigin, func(a *attacked) *systemv1.Signed {
-		a.must(a.ledger.Restrict(Closing{Type: ClosingApp, App: PublicKey(a.operator)}, ActorMiddleware, a.now))
-		return forge(a, a.config.StateSeed, func(doc *systemv1.PostureDocument) {
-			doc.Origin = systemv1.PostureDocument_ORIGIN_CEREMONY
-			doc.Posture.Apps = append(doc.Posture.Apps[:1:1], doc.Posture.Apps[1])
-			doc.Posture.Apps[1].AppId = "0123456789abcdef"
-		})
-	}},
 	{"an undo that goes somewhere else", "undo", ErrOrigin, func(a *attacked) *systemv1.Signed {
 		return forge(a, a.config.StateSeed, func(doc *systemv1.PostureDocument) {
 			doc.Origin = systemv1.PostureDocument_ORIGIN_UNDO
 			doc.Posture.PairingClosed = true
+		})
+	}},
+	{"an undo of an undo", "undo", ErrOrigin, func(a *attacked) *systemv1.Signed {
+		a.must(a.ledger.Submit(SignDocument(a.draft(a.openSSH(time.Hour)), a.owner), a.now))
+		a.must(a.ledger.Undo(a.ledger.chain.revision(), "", a.now))
+		return forge(a, a.config.StateSeed, func(doc *systemv1.PostureDocument) {
+			doc.Origin = systemv1.PostureDocument_ORIGIN_UNDO
+			doc.Posture = proto.Clone(a.ledger.chain.beforeTip().doc.Posture).(*systemv1.Posture)
 		})
 	}},
 	{"an undo that lifts a lockdown", "undo", ErrOrigin, func(a *attacked) *systemv1.Signed {
@@ -391,6 +400,20 @@ func TestHistoryIsBoundedAndStaysVerifiable(t *testing.T) {
 	d.lift(owner, 2)
 	if d.ledger.Effective().Lockdown {
 		t.Error("a restriction from before the cut cannot be lifted")
+	}
+}
+
+// What closed something that is long gone is no longer carried along.
+func TestRestrictionsInForceDoNotPileUp(t *testing.T) {
+	d := newDevice(t)
+	owner := d.owner("owner")
+	for range 20 {
+		d.change(owner, func(p *Posture) { d.openSSH(time.Hour)(p); d.openElectrum(time.Hour)(p) })
+		d.must(d.ledger.Restrict(Closing{Type: ClosingLease, Kind: KindSSH}, ActorMiddleware, d.now))
+		d.must(d.ledger.Restrict(Closing{Type: ClosingLease, Kind: KindElectrum}, ActorMiddleware, d.now))
+	}
+	if n := len(d.ledger.chain.active()); n != 2 {
+		t.Errorf("%d restrictions are in force, not the last 2", n)
 	}
 }
 

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/base64"
 	"encoding/binary"
-	"flag"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -18,14 +17,6 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/secret"
 	"github.com/BitBoxSwiss/bitbox-base/internal/sshaccess"
 )
-
-// TestMain draws more often than rapid does by default; -rapid.checks overrides it.
-func TestMain(m *testing.M) {
-	if err := flag.Set("rapid.checks", "300"); err != nil {
-		panic(err)
-	}
-	m.Run()
-}
 
 // tester is what *testing.T and *rapid.T have in common.
 type tester interface {

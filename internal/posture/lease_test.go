@@ -178,3 +178,26 @@ func TestLeaseLengthsAreChecked(t *testing.T) {
 		t.Errorf("lengths that do not fit become %s", got)
 	}
 }
+
+func TestSavedLeaseCannotBeLongerThanItWasGranted(t *testing.T) {
+	d := newDevice(t)
+	owner := d.owner("owner")
+	d.change(owner, d.openElectrum(time.Hour))
+	state := d.stored()
+	state.Leases[0].RemainingMs = 1 << 63
+	d.disk = encode(state)
+	d.restart()
+	if e := d.ledger.Effective(); e.Endpoints[1].Remaining != time.Hour {
+		t.Errorf("%v are left of an hour", e.Endpoints[1].Remaining)
+	}
+}
+
+func TestWithdrawnLeaseIsNotCountedAnyMore(t *testing.T) {
+	d := newDevice(t)
+	owner := d.owner("owner")
+	d.change(owner, d.openElectrum(time.Hour))
+	d.change(owner, func(p *Posture) { p.Extras = nil })
+	if due, any := d.ledger.Deadline(); any {
+		t.Errorf("the helper is woken up at %v for nothing", due)
+	}
+}

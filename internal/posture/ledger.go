@@ -279,8 +279,9 @@ func (l *Ledger) Challenge(now time.Duration) ([]byte, Output, error) {
 	return slices.Clone(c.value[:]), out, nil
 }
 
-// checkChallenge: it is one of those given out, and not too old. What it is for
-// then voids all of them, so it is used once.
+// checkChallenge: it is one of those given out, and not too old. Once what it was
+// used for is applied or settled all of them are void, so each is used once and
+// only for what follows the revision that it was given out for.
 func (l *Ledger) checkChallenge(value []byte, now time.Duration) error {
 	i := slices.IndexFunc(l.challenges, func(c challenge) bool { return bytes.Equal(c.value[:], value) })
 	return unless(i >= 0 && now < l.challenges[i].until, ErrChallenge)
@@ -337,7 +338,6 @@ func (l *Ledger) append(d *candidate) {
 	before := l.chain.tip().posture
 	l.chain.append(d)
 	l.running = begin(l.running, d.doc.GetRevision(), d.posture, before)
-	l.challenges = nil // they were given out for another revision
 }
 
 // Applied tells that a revision is in force and was verified. A document that is
@@ -347,7 +347,7 @@ func (l *Ledger) Applied(revision uint64, now time.Duration) (Output, error) {
 	if l.phase != phaseApplying || l.chain.revision() != revision {
 		return out, fmt.Errorf("note that revision %d was applied: it is not being applied; apply what is in force", revision)
 	}
-	l.challenges = nil // a confirmation takes one from now on
+	l.challenges = nil // a confirmation takes one that was given out from now on
 	if l.chain.tip().doc.GetTry() {
 		l.phase, l.pendingUntil = phaseTrying, now+TryTime
 	} else {

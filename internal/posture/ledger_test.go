@@ -80,6 +80,18 @@ var submitAttacks = []struct {
 		doc.Challenge = used.Challenge
 		return SignDocument(doc, a.owner)
 	}},
+	{"with a challenge that a confirmation has used", "challenge", ErrChallenge, func(a *attacked) []byte {
+		a.try(a.owner, func(p *Posture) { p.NodeName = "tried" })
+		confirmation := a.confirmation(a.owner, func(*systemv1.TryConfirmation) {})
+		a.must(a.ledger.Confirm(encode(confirmation), true, a.now))
+		var used systemv1.TryConfirmation
+		if err := proto.Unmarshal(confirmation.Message, &used); err != nil {
+			panic(err)
+		}
+		doc := a.draft(func(*Posture) {})
+		doc.Challenge = used.Challenge
+		return SignDocument(doc, a.owner)
+	}},
 	{"with a challenge given out for another revision", "challenge", ErrChallenge, func(a *attacked) []byte {
 		early := a.challenge()
 		a.change(a.owner, func(p *Posture) { p.NodeName = "first" })
@@ -269,7 +281,7 @@ func TestForgedConfirmationsAreRefused(t *testing.T) {
 func TestConfirmationComesTooLate(t *testing.T) {
 	a := newTried(t)
 	signed := encode(a.confirmation(a.owner, func(*systemv1.TryConfirmation) {}))
-	a.pass(TryTime)
+	a.now += TryTime // and nobody has called Tick
 	if _, err := a.ledger.Confirm(signed, true, a.now); !errors.Is(err, ErrNoTry) {
 		t.Errorf("got %v", err)
 	}
@@ -325,6 +337,19 @@ func TestTryIsUndoneInASavedLedgerThatForgetsItsPhaseOnlyIfBroken(t *testing.T) 
 	ledger, _, err := Load(a.config, encode(&state), a.now)
 	if err != nil || ledger.Effective().SSH == nil {
 		t.Errorf("the broken variant undoes the try as well (%v): TestUnconfirmedTryIsUndone shows nothing", err)
+	}
+}
+
+func TestChangeThatTookTooLongIsNotApplied(t *testing.T) {
+	d := newDevice(t)
+	owner := d.owner("owner")
+	doc := d.draft(d.openSSH(time.Hour))
+	d.must(d.ledger.Submit(SignDocument(doc, owner), d.now))
+	d.now += ApplyTime // and nobody has called Tick
+	out, err := d.ledger.Applied(doc.Revision, d.now)
+	d.save(out)
+	if err == nil || d.ledger.Effective().SSH != nil {
+		t.Errorf("it is in force (%v)", err)
 	}
 }
 

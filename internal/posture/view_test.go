@@ -99,6 +99,10 @@ var lies = []struct {
 		old.expect.Memory = honest.expect.Memory
 		return old
 	}},
+	{"a Base restored from a disk that lacks the last restriction", "not older", ErrOlder, func(_ *attacked, honest, _ answer) answer {
+		honest.expect.Memory.Restriction++
+		return honest
+	}},
 	{"a Base restored from an old disk that went on otherwise", "same history", ErrFork, func(a *attacked, honest, _ answer) answer {
 		a.restoreOldDisk()
 		a.blind = true
@@ -214,6 +218,56 @@ func TestAnchorOfAnotherKeyIsRefused(t *testing.T) {
 	} {
 		if _, err := VerifyChain(honest.expect, a.cut(honest.history, change), honest.report); err == nil {
 			t.Errorf("believed: %s", name)
+		}
+	}
+}
+
+// Not even the helper's own key makes an anchor of what is none.
+func TestAnchorThatIsNoneIsRefusedWhoeverSignsIt(t *testing.T) {
+	a, honest, _ := newLooked(t)
+	var history systemv1.PostureChain
+	var anchor systemv1.ChainAnchor
+	if err := proto.Unmarshal(honest.history, &history); err != nil {
+		t.Fatal(err)
+	}
+	if err := proto.Unmarshal(history.Anchor.Message, &anchor); err != nil {
+		t.Fatal(err)
+	}
+	document := func(change func(*systemv1.PostureDocument)) func(*systemv1.ChainAnchor) {
+		return func(m *systemv1.ChainAnchor) {
+			var doc systemv1.PostureDocument
+			if err := proto.Unmarshal(m.Document.Message, &doc); err != nil {
+				t.Fatal(err)
+			}
+			change(&doc)
+			m.Document = seal(labelDocument, encode(&doc), a.config.StateSeed)
+		}
+	}
+	for name, test := range map[string]struct {
+		want   error
+		change func(*systemv1.ChainAnchor)
+	}{
+		"of another Base":         {ErrWrongBase, func(m *systemv1.ChainAnchor) { m.BaseId[0] ^= 1 }},
+		"with another's document": {ErrWrongBase, document(func(doc *systemv1.PostureDocument) { doc.BaseId[0] ^= 1 })},
+		"of another epoch":        {ErrWrongEpoch, func(m *systemv1.ChainAnchor) { m.Epoch[0] ^= 1 }},
+		"with a short epoch": {ErrWrongEpoch, func(m *systemv1.ChainAnchor) {
+			m.Epoch = m.Epoch[1:]
+			document(func(doc *systemv1.PostureDocument) { doc.Epoch = doc.Epoch[1:] })(m)
+		}},
+		"with a short hash":           {ErrMalformed, func(m *systemv1.ChainAnchor) { m.RestrictionHash = nil }},
+		"with an unsigned document":   {ErrSignature, func(m *systemv1.ChainAnchor) { m.Document.Signature = nil }},
+		"without a document":          {ErrSignature, func(m *systemv1.ChainAnchor) { m.Document = nil }},
+		"with bad content":            {nil, document(func(doc *systemv1.PostureDocument) { doc.Posture = nil })},
+		"with a bad restriction":      {ErrMalformed, func(m *systemv1.ChainAnchor) { m.Active = [][]byte{{}} }},
+		"with a field from elsewhere": {ErrUnknownField, func(m *systemv1.ChainAnchor) { m.ProtoReflect().SetUnknown(unknownField) }},
+		"with such a document":        {ErrUnknownField, document(func(doc *systemv1.PostureDocument) { doc.ProtoReflect().SetUnknown(unknownField) })},
+	} {
+		m := proto.Clone(&anchor).(*systemv1.ChainAnchor)
+		test.change(m)
+		c := &chain{base: honest.expect.Base}
+		err := c.begin(seal(labelAnchor, encode(m), a.config.StateSeed))
+		if err == nil || test.want != nil && !errors.Is(err, test.want) {
+			t.Errorf("%s: got %v instead of %v", name, err, test.want)
 		}
 	}
 }
