@@ -1,0 +1,20 @@
+package audit
+
+import (
+	"strings"
+	"testing"
+)
+
+func TestLoosenedKernelSettingsAreFound(t *testing.T) {
+	find(t, map[string]attack{
+		"forwarding": {func(_ *testing.T, f *fake) { f.files["/proc/sys/net/ipv4/ip_forward"] = "1\n" }, []string{idKernel}},
+		"no IPv6":    {func(_ *testing.T, f *fake) { delete(f.files, "/proc/sys/net/ipv6/conf/all/forwarding") }, []string{}},
+		"nothing there": {func(_ *testing.T, f *fake) {
+			for path := range f.files {
+				if strings.HasPrefix(path, "/proc/sys/") {
+					delete(f.files, path)
+				}
+			}
+		}, []string{"unchecked-kernel"}},
+	})
+}

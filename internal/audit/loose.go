@@ -1,0 +1,76 @@
+package audit
+
+import (
+	"context"
+	"fmt"
+	"io/fs"
+	"slices"
+	"strings"
+)
+
+// systemRoots are walked for files that are too open. What users may write freely
+// (/tmp, /var/tmp, /run) is elsewhere.
+var systemRoots = []string{"/boot", "/etc", "/home", "/opt", "/root", "/srv", "/usr", "/var/cache", "/var/lib", "/var/log", "/var/spool"}
+
+// knownSetuid are those of a Debian 12 with the packages in packaging/packages.
+var knownSetuid = []string{
+	"/usr/bin/chage", "/usr/bin/chfn", "/usr/bin/chsh", "/usr/bin/expiry", "/usr/bin/gpasswd", "/usr/bin/mount", "/usr/bin/newgrp",
+	"/usr/bin/passwd", "/usr/bin/ssh-agent", "/usr/bin/su", "/usr/bin/umount",
+	"/usr/lib/dbus-1.0/dbus-daemon-launch-helper", "/usr/lib/openssh/ssh-keysign", "/usr/sbin/unix_chkpwd",
+}
+
+// checkLooseFiles walks the system for files that everybody can write, and for
+// programs that run with another's rights.
+func checkLooseFiles(ctx context.Context, system System, _ Expectation) ([]difference, error) {
+	var writable, setuid []string
+	err := system.Walk(ctx, systemRoots, func(path string, f File) {
+		if isLoose(f) {
+			writable = append(writable, fmt.Sprintf("%s (%s)", path, f.Mode))
+		}
+		if f.Mode.IsRegular() && f.Mode&(fs.ModeSetuid|fs.ModeSetgid) != 0 && !slices.Contains(knownSetuid, path) {
+			setuid = append(setuid, fmt.Sprintf("%s (%s, user %d, group %d)", path, f.Mode, f.UID, f.GID))
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	var differences []difference
+	if writable != nil {
+		differences = append(differences, difference{id: idWorldWritable, found: writable})
+	}
+	if setuid != nil {
+		differences = append(differences, difference{id: idSetuid, found: setuid})
+	}
+	return differences, nil
+}
+
+// isLoose: a link's mode means nothing, a socket's is its server's matter, and in
+// a sticky directory nobody can touch what belongs to another.
+func isLoose(f File) bool {
+	everybody := f.Mode.Perm()&0o002 != 0
+	return everybody && (f.Mode.IsRegular() || f.Mode.IsDir() && f.Mode&fs.ModeSticky == 0)
+}
+
+// closeFiles takes the permission to write away from everybody else. The paths
+// come from a walk of its own. If somebody puts a link in the place of a file
+// meanwhile, another file loses a permission that it should not have.
+func closeFiles(ctx context.Context, system System) error {
+	var paths []string
+	err := system.Walk(ctx, systemRoots, func(path string, f File) {
+		if isLoose(f) {
+			paths = append(paths, path)
+		}
+	})
+	if err != nil {
+		return err
+	}
+	for _, path := range paths {
+		if !strings.HasPrefix(path, "/") || strings.ContainsRune(path, 0) {
+			return fmt.Errorf("close %q: it is no path; close it by hand", printable(path))
+		}
+		if _, err := ask(ctx, system, chmod, "--", "o-w", path); err != nil {
+			return err
+		}
+	}
+	return nil
+}

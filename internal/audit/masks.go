@@ -1,0 +1,38 @@
+package audit
+
+import (
+	"context"
+	"fmt"
+)
+
+// Debian's units that packaging/ masks, since ours replace them.
+var (
+	debianSSH      = []string{"ssh.service", "ssh.socket", "sshd.service"}
+	debianServices = []string{"avahi-daemon.service", "avahi-daemon.socket", "fail2ban.service", "nftables.service", "nginx.service"}
+)
+
+// checkMasks looks whether a unit of Debian's could start a server beside ours.
+func checkMasks(ctx context.Context, system System, _ Expectation) ([]difference, error) {
+	var differences []difference
+	for _, group := range []struct {
+		id    string
+		units []string
+	}{{idDebianSSH, debianSSH}, {idDebianServices, debianServices}} {
+		units, err := showUnits(ctx, system, group.units...)
+		if err != nil {
+			return nil, err
+		}
+		var found []string
+		for i, unit := range units {
+			load, active := unit["LoadState"], unit["ActiveState"]
+			// What is not installed cannot start.
+			if load != "masked" && load != "not-found" || active != "inactive" && active != "failed" {
+				found = append(found, fmt.Sprintf("%s is %s and %s", group.units[i], load, active))
+			}
+		}
+		if found != nil {
+			differences = append(differences, difference{id: group.id, found: found})
+		}
+	}
+	return differences, nil
+}

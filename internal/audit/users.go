@@ -1,0 +1,102 @@
+package audit
+
+import (
+	"context"
+	"fmt"
+	"regexp"
+	"strings"
+)
+
+// checkUsers looks for ways to log in that are no key.
+func checkUsers(_ context.Context, system System, _ Expectation) ([]difference, error) {
+	passwd, err := system.ReadFile("/etc/passwd")
+	if err != nil {
+		return nil, err
+	}
+	shadow, err := system.ReadFile("/etc/shadow")
+	if err != nil {
+		return nil, err
+	}
+	accounts, err := parseAccounts(string(passwd), "")
+	if err != nil {
+		return nil, err
+	}
+	var found []string
+	for _, p := range passwords(string(passwd), string(shadow)) {
+		found = append(found, p.user+" "+p.what)
+	}
+	var roots []string
+	for _, user := range accounts.users {
+		if user.uid == 0 && user.name != "root" {
+			roots = append(roots, user.name)
+		}
+	}
+	var differences []difference
+	if found != nil {
+		differences = append(differences, difference{id: idPassword, found: found})
+	}
+	if roots != nil {
+		differences = append(differences, difference{id: idSecondRoot, found: roots})
+	}
+	return differences, nil
+}
+
+type password struct{ user, what string }
+
+// passwords returns who can log in with a password, or with none. In both files
+// the second field is the password: "x" in passwd points to shadow, and what begins
+// with "!" or "*" there matches none (shadow(5)).
+func passwords(passwd, shadow string) []password {
+	var list []password
+	for line := range strings.Lines(passwd) {
+		if name, hash, ok := credential(line); ok && hash != "x" && !locked(hash) {
+			list = append(list, password{name, "has a password in /etc/passwd, or needs none"})
+		}
+	}
+	for line := range strings.Lines(shadow) {
+		name, hash, ok := credential(line)
+		switch {
+		case !ok || locked(hash):
+		case hash == "":
+			list = append(list, password{name, "needs no password"})
+		default:
+			list = append(list, password{name, "has a password"})
+		}
+	}
+	return list
+}
+
+func credential(line string) (name, hash string, ok bool) {
+	fields := strings.Split(strings.TrimSpace(line), ":")
+	if len(fields) < 2 {
+		return "", "", false
+	}
+	return fields[0], fields[1], true
+}
+
+func locked(hash string) bool { return strings.HasPrefix(hash, "!") || strings.HasPrefix(hash, "*") }
+
+// userName is what useradd(8) accepts; nothing else becomes an argument.
+var userName = regexp.MustCompile(`^[a-z_][a-z0-9_-]{0,31}$`)
+
+// removePasswords gives those who have a password one that matches none. Not by
+// locking: "!" in front would lock the user out for keys as well, without PAM.
+func removePasswords(ctx context.Context, system System) error {
+	passwd, err := system.ReadFile("/etc/passwd")
+	if err != nil {
+		return err
+	}
+	shadow, err := system.ReadFile("/etc/shadow")
+	if err != nil {
+		return err
+	}
+	for _, p := range passwords(string(passwd), string(shadow)) {
+		if !userName.MatchString(p.user) {
+			return fmt.Errorf("take the password of %q away: that is no ordinary name of a user; edit /etc/shadow by hand", printable(p.user))
+		}
+		if _, err := ask(ctx, system, usermod, "-p", "*", p.user); err != nil {
+			return err
+		}
+	}
+	return nil
+}
