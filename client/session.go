@@ -36,6 +36,11 @@ type Session struct {
 	Apps    basev1connect.AppsServiceClient
 	Pairing basev1connect.PairingServiceClient
 	Events  basev1connect.EventsServiceClient
+	Audit   basev1connect.AuditServiceClient
+
+	// What is signed, or verified, goes through the methods of Session (posture.go).
+	posture basev1connect.PostureServiceClient
+	bans    basev1connect.BansServiceClient
 
 	base      string
 	transport *transport
@@ -84,6 +89,9 @@ func (a *App) session(id string) *Session {
 		Apps:      basev1connect.NewAppsServiceClient(httpClient, url, options),
 		Pairing:   basev1connect.NewPairingServiceClient(httpClient, url, options),
 		Events:    basev1connect.NewEventsServiceClient(httpClient, url, options),
+		Audit:     basev1connect.NewAuditServiceClient(httpClient, url, options),
+		posture:   basev1connect.NewPostureServiceClient(httpClient, url, options),
+		bans:      basev1connect.NewBansServiceClient(httpClient, url, options),
 		transport: t,
 	}
 }
@@ -186,6 +194,17 @@ func (t *transport) dial(ctx context.Context, of *http.Transport) (net.Conn, err
 	}
 	t.conns[tracked] = struct{}{}
 	return tracked, nil
+}
+
+// reconnect makes the next call go over a new connection.
+func (t *transport) reconnect() {
+	t.mu.Lock()
+	old := t.current
+	t.current = nil
+	t.mu.Unlock()
+	if old != nil {
+		old.CloseIdleConnections()
+	}
 }
 
 func (t *transport) close() {

@@ -18,6 +18,8 @@ import (
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/noiseconn"
+	"github.com/BitBoxSwiss/bitbox-base/internal/posture"
+	"github.com/BitBoxSwiss/bitbox-base/internal/secret"
 	"github.com/BitBoxSwiss/bitbox-base/internal/state"
 )
 
@@ -49,6 +51,8 @@ type stored struct {
 	PairedAt  time.Time    `json:"paired_at"`
 	Seq       uint64       `json:"seq"`
 	Addresses []string     `json:"addresses"`
+	// Seen is the newest posture of the Base that the App has verified.
+	Seen posture.Memory `json:"seen"`
 
 	Static    []byte `json:"static"`
 	Signing   []byte `json:"signing"` // the seed of K_sign
@@ -318,6 +322,39 @@ func (s *store) change(id, what string, fn func(*stored)) error {
 
 func (s *store) remove(id string) error {
 	return s.update("delete the pairing", func(tx *state.Tx) error { return tx.Delete(bucketBases, id) })
+}
+
+// signing returns what the App signs with, and what it verifies the Base's posture
+// with.
+func (s *store) signing(id string) (seed posture.AppSeed, base posture.SigningKey, seen posture.Memory, err error) {
+	err = s.view("read the App's signing key", func(tx *state.Tx) error {
+		record, err := get(tx, id)
+		if err != nil {
+			return err
+		}
+		if seed, err = parseAppSeed(record.Signing); err != nil {
+			return fmt.Errorf("read the App's signing key: %w", err)
+		}
+		if len(record.StateKey) != len(base) {
+			return fmt.Errorf("the key of the Base has %d bytes, not %d", len(record.StateKey), len(base))
+		}
+		base, seen = posture.SigningKey(record.StateKey), record.Seen
+		return nil
+	})
+	return seed, base, seen, err
+}
+
+var parseAppSeed func([]byte) (posture.AppSeed, error) = secret.New
+
+// remember keeps how new a posture the App has seen. It never goes back, also if
+// another process of the App has seen a newer one meanwhile.
+func (s *store) remember(id string, seen posture.Memory) error {
+	return s.change(id, "store which posture of the Base was seen", func(r *stored) {
+		if seen.Epoch == r.Seen.Epoch && (seen.Revision < r.Seen.Revision || seen.Restriction < r.Seen.Restriction) {
+			return
+		}
+		r.Seen = seen
+	})
 }
 
 // nextSeq returns a number larger than all before it, and not below the clock in

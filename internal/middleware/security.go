@@ -70,7 +70,7 @@ var errNoHelper = errors.New("this Base runs on a developer's machine, where it 
 // ask sends one request to the helper.
 func (s *Server) ask(ctx context.Context, request *systemv1.SystemRequest, progress func(*systemv1.Progress)) (*systemv1.SystemReply, error) {
 	if s.Helper == nil {
-		return nil, connect.NewError(connect.CodeUnimplemented, errNoHelper)
+		return nil, connect.NewError(connect.CodeFailedPrecondition, errNoHelper)
 	}
 	reply, err := s.Helper.Do(ctx, request, progress)
 	if err != nil {
@@ -84,7 +84,7 @@ var helperCodes = map[system.Code]connect.Code{
 	system.CodeMalformed:  connect.CodeInvalidArgument,
 	system.CodeInvalid:    connect.CodeInvalidArgument,
 	system.CodePermission: connect.CodePermissionDenied,
-	system.CodeRefused:    connect.CodePermissionDenied,
+	system.CodeRefused:    connect.CodeFailedPrecondition,
 	system.CodeStale:      connect.CodeAborted,
 	system.CodeBusy:       connect.CodeAborted,
 	system.CodeNotApplied: connect.CodeFailedPrecondition,
