@@ -127,7 +127,7 @@ func (a *Applier) Apply(ctx context.Context, wanted posture.Effective, revocable
 	ctx, cancel := context.WithTimeout(ctx, posture.ApplyTime)
 	defer cancel()
 	run := &application{Applier: a, wanted: wanted, progress: progress, before: a.known}
-	switched, err := run.all(ctx)
+	switched, err := run.all(ctx, revocable)
 	if err == nil {
 		return nil
 	}
@@ -175,7 +175,7 @@ func (r *application) step(ctx context.Context, name, detail string, do func(con
 }
 
 // all does all steps. switched tells whether servers may have seen something of it.
-func (r *application) all(ctx context.Context) (switched bool, err error) {
+func (r *application) all(ctx context.Context, revocable bool) (switched bool, err error) {
 	if err := r.step(ctx, "render", "", func(context.Context) (err error) {
 		r.files, err = generation.Render(r.wanted)
 		return err
@@ -185,6 +185,11 @@ func (r *application) all(ctx context.Context) (switched bool, err error) {
 	if r.before != nil && maps.Equal(r.before.files, r.files) {
 		r.known = &inForce{r.before.number, r.wanted, r.files}
 		return false, nil
+	}
+	if !revocable && r.before != nil {
+		if err := r.closeAtOnce(ctx); err != nil {
+			return false, err
+		}
 	}
 	if err := r.step(ctx, "write", "", r.write); err != nil {
 		return false, err
@@ -206,6 +211,22 @@ func (r *application) all(ctx context.Context) (switched bool, err error) {
 	// What is left over does no harm, and is pruned the next time.
 	_ = r.store.Prune(keep...)
 	return true, nil
+}
+
+// closeAtOnce ends what is over for good before anything else is done: to write,
+// to validate and to reload takes a second or more on a small machine. The reload of
+// the packet filter takes the blocks away again, when its rules say the same.
+func (r *application) closeAtOnce(ctx context.Context) error {
+	if r.wanted.SSH == nil && r.before.effective.SSH != nil {
+		if err := r.step(ctx, "stop", generation.SSHUnit, r.live.StopSSH); err != nil {
+			return err
+		}
+	}
+	ports := closedPorts(r.before, r.wanted)
+	if len(ports) == 0 {
+		return nil
+	}
+	return r.step(ctx, "cut", "at once", func(ctx context.Context) error { return r.block(ctx, ports) })
 }
 
 func (r *application) write(ctx context.Context) error {
@@ -243,7 +264,7 @@ func (r *application) validate(ctx context.Context) error {
 // generation is the one in force. What closes comes first.
 func (r *application) makeLive(ctx context.Context, before *inForce, after posture.Effective, files generation.Files) error {
 	if after.SSH == nil && (before == nil || before.effective.SSH != nil) {
-		if err := r.step(ctx, "reload", generation.SSHUnit, r.live.StopSSH); err != nil {
+		if err := r.step(ctx, "stop", generation.SSHUnit, r.live.StopSSH); err != nil {
 			return err
 		}
 	}
@@ -254,18 +275,29 @@ func (r *application) makeLive(ctx context.Context, before *inForce, after postu
 		if err := r.step(ctx, "reload", p.unit, func(ctx context.Context) error { return r.live.Reload(ctx, p.unit) }); err != nil {
 			return err
 		}
+		if p.unit == generation.ProxyUnit {
+			// Nothing comes in at these ports any more; what is in need not wait.
+			if err := r.cut(ctx, before, after); err != nil {
+				return err
+			}
+		}
 	}
 	if after.SSH != nil {
-		if err := r.step(ctx, "reload", generation.SSHUnit, func(ctx context.Context) error {
+		if err := r.step(ctx, "start", generation.SSHUnit, func(ctx context.Context) error {
 			return r.live.StartSSH(ctx, after.SSH.Keys)
 		}); err != nil {
 			return err
 		}
 	}
-	// Ports first closed, then cut: nobody comes back in between.
 	if err := r.step(ctx, "verify", "", func(ctx context.Context) error { return r.verify(ctx, after, files) }); err != nil {
 		return err
 	}
+	// What an old worker of NGINX took in before it had read that it should not.
+	return r.cut(ctx, before, after)
+}
+
+// cut ends the connections at the ports that are open in before and not in after.
+func (r *application) cut(ctx context.Context, before *inForce, after posture.Effective) error {
 	for _, port := range closedPorts(before, after) {
 		if err := r.step(ctx, "cut", fmt.Sprintf("port %d", port), func(ctx context.Context) error { return r.live.Cut(ctx, port) }); err != nil {
 			return err

@@ -6,6 +6,7 @@ import (
 
 	"github.com/BitBoxSwiss/bitbox-base/internal/generation"
 	"github.com/BitBoxSwiss/bitbox-base/internal/posture"
+	"github.com/BitBoxSwiss/bitbox-base/internal/state"
 )
 
 // closed is in force when nobody can tell what should be: the entry alone, where
@@ -23,15 +24,22 @@ func closed() posture.Effective {
 // Prepare brings the configuration on disk in line with the ledger before anything
 // of it is read: at boot, before the packet filter is loaded. A try that was on, and
 // SSH's lease, have ended by then. If the state cannot be used, the configuration is
-// that of a closed Base, and the error says why.
+// that of a closed Base, and the log says why. The error is one of writing it; then
+// nothing may start.
 func Prepare(config Config) error {
 	wanted := closed()
-	h, opening := Open(config)
-	if opening == nil {
+	h, err := Open(config)
+	if err == nil {
 		wanted = h.Effective()
-		opening = h.Close()
+		err = h.Close()
 	}
-	return errors.Join(opening, writeGeneration(config.Directory, wanted))
+	if errors.Is(err, state.ErrInUse) {
+		return err // the helper runs, and does that
+	}
+	if err != nil && config.Logger != nil {
+		config.Logger.Error("the posture cannot be read, so the Base is closed", "audit", true, "error", err)
+	}
+	return writeGeneration(config.Directory, wanted)
 }
 
 // writeGeneration puts wanted in force on disk, unless it is.

@@ -88,17 +88,20 @@ func (h *Helper) converge(ctx context.Context) (again bool, err error) {
 		return false, ctx.Err()
 	}
 
-	h.mu.Lock()
 	if applying {
 		again = true
-		h.settleLocked(wanted.Revision, err)
+		h.settle(wanted.Revision, err)
+		if reconciled := h.reconcile(); reconciled != nil {
+			h.log.Error("keys and posture disagree", "audit", true, "error", reconciled)
+		}
 		if w != nil {
 			w.failure = err
 		}
 		err = nil // it was undone
 	}
+	h.mu.Lock()
 	h.tellWaitersLocked()
-	if err != nil || !applying {
+	if !applying {
 		h.convergence.version, h.convergence.failure = version, err
 		close(h.convergence.changed)
 		h.convergence.changed = make(chan struct{})
@@ -109,18 +112,15 @@ func (h *Helper) converge(ctx context.Context) (again bool, err error) {
 			ApplyFailed: &systemv1.ApplyFailed{Reason: err.Error()}}})
 	}
 	h.mu.Unlock()
-	if applying {
-		if err := h.reconcile(); err != nil {
-			h.log.Error("keys and posture disagree", "audit", true, "error", err)
-		}
-	}
 	_ = h.announceName(ctx) // it is in the log; the next change tries again
 	return again, err
 }
 
-// settleLocked tells the ledger how the applying of a revision went. It may have
+// settle tells the ledger how the applying of a revision went. It may have
 // been undone in the meantime; then there is nothing to tell.
-func (h *Helper) settleLocked(revision uint64, failure error) {
+func (h *Helper) settle(revision uint64, failure error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	now := h.config.Clock()
 	if failure == nil {
 		h.triedSince = now

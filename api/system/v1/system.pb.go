@@ -838,8 +838,8 @@ func (x *Submit) GetNonce() []byte {
 // Progress tells what is being done. It is for people.
 type Progress struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// One word: "write", "validate", "switch", "reload", "cut", "verify",
-	// "switch back".
+	// "render", "write", "validate", "switch", "stop", "reload", "cut", "start",
+	// "verify" or "switch back".
 	Step string `protobuf:"bytes,1,opt,name=step,proto3" json:"step,omitempty"`
 	// What exactly, for example the unit; may be empty.
 	Detail        string `protobuf:"bytes,2,opt,name=detail,proto3" json:"detail,omitempty"`

@@ -1,0 +1,229 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/coreos/go-systemd/v22/activation"
+	"github.com/spf13/cobra"
+
+	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
+	"github.com/BitBoxSwiss/bitbox-base/internal/audit"
+	"github.com/BitBoxSwiss/bitbox-base/internal/generation"
+	"github.com/BitBoxSwiss/bitbox-base/internal/ipc"
+	"github.com/BitBoxSwiss/bitbox-base/internal/posture"
+	"github.com/BitBoxSwiss/bitbox-base/internal/sshaccess"
+	"github.com/BitBoxSwiss/bitbox-base/internal/system"
+)
+
+const (
+	// auditInterval is how often the Base looks at itself.
+	auditInterval = 5 * time.Minute
+	// factoryKeys are SSH public keys that an image was built with, one a line. They
+	// let nobody in until an owner switches SSH on.
+	factoryKeys = "/etc/bitbox-base/authorized_keys"
+	// localTime bounds one change that root makes.
+	localTime = 3 * time.Minute
+)
+
+func (p *program) systemCommand() *cobra.Command {
+	command := &cobra.Command{
+		Use:   "system",
+		Short: "Run the system helper, the Base's one privileged process",
+		Long: `system runs the system helper: it decides who is let in and how open the Base is,
+and makes it so. systemd starts it as root on the appliance.`,
+		Example: `  bitbox-base system`,
+		Args:    cobra.NoArgs,
+		RunE:    func(c *cobra.Command, _ []string) error { return runSystem(c.Context()) },
+	}
+	command.AddCommand(&cobra.Command{
+		Use:   "prepare",
+		Short: "Bring the configuration on disk in line with the posture, at boot",
+		Long: `prepare runs at boot before the packet filter is loaded and before anything listens.
+What was tried and not confirmed when the power went is undone on disk by then.`,
+		Example: `  bitbox-base system prepare`,
+		Args:    cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			config, err := systemConfig()
+			if err != nil {
+				return err
+			}
+			return system.Prepare(config)
+		},
+	})
+	return command
+}
+
+// systemConfig is that of the appliance.
+func systemConfig() (system.Config, error) {
+	bootID, err := system.ReadBootID()
+	if err != nil {
+		return system.Config{}, err
+	}
+	factory := posture.Factory()
+	if factory.SSHKeys, err = readFactoryKeys(factoryKeys); err != nil {
+		return system.Config{}, err
+	}
+	return system.Config{
+		Directory: generation.StateDirectory,
+		Factory:   factory,
+		Clock:     system.BootClock,
+		BootID:    bootID,
+		Logger:    slog.New(slog.NewTextHandler(os.Stderr, nil)),
+	}, nil
+}
+
+// readFactoryKeys reads the keys of the image; without the file there are none.
+func readFactoryKeys(path string) ([]sshaccess.Key, error) {
+	text, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read the SSH keys of the image: %w", err)
+	}
+	var keys []sshaccess.Key
+	for line := range strings.Lines(string(text)) {
+		line = strings.TrimRight(line, "\n")
+		if line == "" || strings.HasPrefix(line, "#") {
+			continue
+		}
+		key, err := sshaccess.ParseKey(line)
+		if err != nil {
+			return nil, fmt.Errorf("read the SSH keys of the image from %s: %w", path, err)
+		}
+		keys = append(keys, key)
+	}
+	return keys, nil
+}
+
+func runSystem(ctx context.Context) error {
+	config, err := systemConfig()
+	if err != nil {
+		return err
+	}
+	host := system.Host{}
+	auditor := &system.HostAuditor{}
+	config.Live, config.Banner, config.Announcer, config.Auditor = host, host, host, auditor
+	config.AuditInterval = auditInterval
+	users, err := system.LookUpUsers()
+	if err != nil {
+		return err
+	}
+	listeners, err := systemListeners()
+	if err != nil {
+		return err
+	}
+	helper, err := system.Open(config)
+	if err != nil {
+		return err
+	}
+	auditor.System = audit.Host{Apply: helper.Reapply}
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	running := make(chan struct{})
+	go func() {
+		defer close(running)
+		helper.Run(ctx)
+	}()
+	err = helper.Serve(ctx, users, listeners...)
+	stop()
+	<-running
+	return errors.Join(err, helper.Close())
+}
+
+// systemListeners are systemd's sockets; started by hand, the helper makes its own.
+func systemListeners() ([]*net.UnixListener, error) {
+	passed, err := activation.Listeners()
+	if err != nil {
+		return nil, fmt.Errorf("take systemd's sockets: %w", err)
+	}
+	var listeners []*net.UnixListener
+	for _, listener := range passed {
+		unix, ok := listener.(*net.UnixListener)
+		if !ok {
+			return nil, fmt.Errorf("take systemd's sockets: one is %T, not a unix socket; repair bitbox-base-system.socket", listener)
+		}
+		unix.SetUnlinkOnClose(false) // it is systemd's
+		listeners = append(listeners, unix)
+	}
+	if len(listeners) > 0 {
+		return listeners, nil
+	}
+	listener, err := ipc.Listen(generation.SystemSocket, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	return []*net.UnixListener{listener}, nil
+}
+
+func (p *program) localCommand() *cobra.Command {
+	command := &cobra.Command{
+		Use:   "local",
+		Short: "Close the Base or go back, as root at its console",
+		Long: `local acts for root at the Base's console, in place of an owner's App. The Base's history
+records it as local.`,
+		Example: `  bitbox-base local lockdown
+  bitbox-base local unlock
+  bitbox-base local back 7`,
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
+	}
+	restrict := func(r *systemv1.Restrict) *systemv1.SystemRequest {
+		return &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_Restrict{Restrict: r}}
+	}
+	change := func(l *systemv1.LocalChange) *systemv1.SystemRequest {
+		return &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_LocalChange{LocalChange: l}}
+	}
+	command.AddCommand(
+		localVerb("lockdown", "SSH off, extra APIs closed, pairing from the network closed",
+			restrict(&systemv1.Restrict{What: &systemv1.Restrict_Lockdown{Lockdown: &systemv1.Lockdown{}}})),
+		localVerb("ssh-off", "End the lease of SSH, and its sessions",
+			restrict(&systemv1.Restrict{What: &systemv1.Restrict_EndLease{EndLease: &systemv1.LeaseEnded{Kind: string(posture.KindSSH)}}})),
+		localVerb("unlock", "Lift lockdowns and closed pairing",
+			change(&systemv1.LocalChange{Change: &systemv1.LocalChange_LiftRestrictions{LiftRestrictions: &systemv1.LiftRestrictions{}}})),
+	)
+	back := &cobra.Command{
+		Use:     "back REVISION",
+		Short:   "Go back to an earlier revision of the posture",
+		Example: `  bitbox-base local back 7`,
+		Args:    cobra.ExactArgs(1),
+	}
+	back.RunE = func(c *cobra.Command, args []string) error {
+		var revision uint64
+		if _, err := fmt.Sscanf(args[0], "%d", &revision); err != nil || fmt.Sprint(revision) != args[0] {
+			return fmt.Errorf("%q is no revision; it is a number, as the App's history shows it", args[0])
+		}
+		return doLocal(c, change(&systemv1.LocalChange{Change: &systemv1.LocalChange_GoBack{GoBack: &systemv1.GoBack{Revision: revision}}}))
+	}
+	command.AddCommand(back)
+	return command
+}
+
+func localVerb(use, short string, request *systemv1.SystemRequest) *cobra.Command {
+	return &cobra.Command{
+		Use: use, Short: short, Example: "  bitbox-base local " + use, Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error { return doLocal(c, request) },
+	}
+}
+
+func doLocal(c *cobra.Command, request *systemv1.SystemRequest) error {
+	ctx, cancel := context.WithTimeout(c.Context(), localTime)
+	defer cancel()
+	client := system.Client{Port: system.Dial(generation.SystemSocket)}
+	_, err := client.Do(ctx, request, func(p *systemv1.Progress) {
+		fmt.Fprintln(c.OutOrStdout(), strings.TrimSpace(p.GetStep()+" "+filepath.Base(p.GetDetail())))
+	})
+	if err == nil {
+		fmt.Fprintln(c.OutOrStdout(), "done")
+	}
+	return err
+}
