@@ -30,7 +30,10 @@ const (
 	AnswerTime = 5 * time.Second
 	// MaxConnections is how many connections a server has at once. Another waits
 	// to be accepted.
-	MaxConnections = 64
+	MaxConnections = 128
+	// MaxPerUser is how many of them one user may have. Another is hung up on: a
+	// daemon that was taken over must not keep the console out.
+	MaxPerUser = 96
 )
 
 // endOfStream stands in place of a length, after the last answer.

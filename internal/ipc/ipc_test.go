@@ -159,27 +159,94 @@ func TestBadRequestsAreRefusedAtOnce(t *testing.T) {
 	}
 }
 
-// TestSilentPeersDoNotKeepOthersOut: more of them than there are places, and each
-// gives its place back after RequestTime.
-func TestSilentPeersDoNotKeepOthersOut(t *testing.T) {
+// TestSilentPeersGiveTheirPlacesBack: one user takes all that it may have. Another
+// user would still get in; this one does when RequestTime is over.
+func TestSilentPeersGiveTheirPlacesBack(t *testing.T) {
 	t.Parallel()
-	path, _ := serve(t, &Server{Handler: echo})
-	for range MaxConnections {
+	refused := make(chan error, MaxConnections)
+	path, _ := serve(t, &Server{Handler: echo, Refused: func(_ Peer, err error) { refused <- err }})
+	for range MaxPerUser {
 		conn, err := net.Dial("unix", path)
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer func() { _ = conn.Close() }()
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), RequestTime+patience)
-	defer cancel()
-	start := time.Now()
-	if _, err := Dial(path).Call(ctx, nil); err != nil {
+	// Connections are accepted in their order, so this one finds no place.
+	if _, err := Dial(path).Call(t.Context(), nil); !errors.Is(err, ErrRefused) {
+		t.Fatalf("one connection more than a user may have: %v", err)
+	}
+	if err := <-refused; !strings.Contains(err.Error(), "connections already") {
 		t.Fatal(err)
 	}
-	if time.Since(start) < RequestTime/2 {
-		t.Fatalf("there was a place after %v; the silent ones did not take all", time.Since(start))
+	for range MaxPerUser {
+		if err := <-refused; !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Fatal(err)
+		}
 	}
+	for deadline := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
+		if _, err := Dial(path).Call(t.Context(), nil); err == nil {
+			return
+		} else if time.Now().After(deadline) {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestOneUserLeavesPlacesForOthers needs root, in order to be another user.
+func TestOneUserLeavesPlacesForOthers(t *testing.T) {
+	if os.Geteuid() != 0 {
+		if os.Getenv("CI") == "true" {
+			t.Fatal("this test needs root")
+		}
+		t.Skip("this test needs root, in order to be another user")
+	}
+	answer := make(chan struct{})
+	path, _ := serve(t, &Server{
+		Authorize: func(Peer) error { return nil },
+		Handler: func(ctx context.Context, p Peer, request []byte, send func([]byte) error) error {
+			if p.UID == 0 {
+				return echo(ctx, p, request, send)
+			}
+			select {
+			case <-answer:
+			case <-ctx.Done():
+			}
+			return send(nil)
+		},
+	})
+	if err := errors.Join(os.Chmod(path, 0o666), os.Chmod(filepath.Dir(path), 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	// The credentials are those of the thread that connects. It is not given back.
+	connected := make(chan error)
+	go func() {
+		runtime.LockOSThread()
+		if _, _, errno := syscall.RawSyscall(syscall.SYS_SETRESUID, ^uintptr(0), 65534, ^uintptr(0)); errno != 0 {
+			connected <- errno
+			return
+		}
+		for range MaxConnections {
+			conn, err := net.Dial("unix", path)
+			if err != nil {
+				connected <- err
+				return
+			}
+			t.Cleanup(func() { _ = conn.Close() })
+			if err := writeMessage(conn, nil); err != nil && !hungUp(err) {
+				connected <- err
+				return
+			}
+		}
+		connected <- nil
+	}()
+	if err := <-connected; err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Dial(path).Call(t.Context(), nil); err != nil {
+		t.Fatalf("root was kept out: %v", err)
+	}
+	close(answer)
 }
 
 func TestPeerThatHangsUpCancelsItsRequest(t *testing.T) {

@@ -30,7 +30,7 @@ type Server struct {
 	// Authorize refuses peers by an error; nil: SameUser.
 	Authorize func(Peer) error
 	// Refused is told of connections that ended without an answer, for the log;
-	// nil: nobody is.
+	// nil: nobody is. It must not block.
 	Refused func(Peer, error)
 }
 
@@ -59,7 +59,7 @@ func (s *Server) Serve(ctx context.Context, listener *net.UnixListener) error {
 	// Serve returns.
 	defer func() { _ = listener.Close() }()
 	defer context.AfterFunc(ctx, func() { _ = listener.Close() })()
-	places := make(chan struct{}, MaxConnections)
+	places, perUser := make(chan struct{}, MaxConnections), &users{count: map[uint32]int{}}
 	for {
 		select {
 		case places <- struct{}{}:
@@ -80,33 +80,72 @@ func (s *Server) Serve(ctx context.Context, listener *net.UnixListener) error {
 		case err != nil:
 			return fmt.Errorf("accept on %s: %w", listener.Addr(), err)
 		}
+		peer, err := s.admit(conn, perUser)
+		if err != nil {
+			_ = conn.Close()
+			<-places
+			s.refuse(peer, err)
+			continue
+		}
 		running.Go(func() {
 			defer func() { <-places }()
+			defer perUser.leave(peer.UID)
 			defer func() { _ = conn.Close() }()
-			s.serve(ctx, conn)
+			if err := s.answer(ctx, conn, peer); err != nil && ctx.Err() == nil {
+				s.refuse(peer, err)
+			}
 		})
 	}
 }
 
-// serve runs one connection.
-func (s *Server) serve(ctx context.Context, conn *net.UnixConn) {
-	peer, err := peerOf(conn)
-	if err == nil {
-		err = s.answer(ctx, conn, peer)
-	}
-	if err != nil && s.Refused != nil && ctx.Err() == nil {
+func (s *Server) refuse(peer Peer, err error) {
+	if s.Refused != nil {
 		s.Refused(peer, err)
 	}
 }
 
-func (s *Server) answer(ctx context.Context, conn *net.UnixConn, peer Peer) error {
+// admit decides by who the peer is, and gives it one of its user's places.
+func (s *Server) admit(conn *net.UnixConn, perUser *users) (Peer, error) {
+	peer, err := peerOf(conn)
+	if err != nil {
+		return peer, err
+	}
 	authorize := s.Authorize
 	if authorize == nil {
 		authorize = SameUser
 	}
 	if err := authorize(peer); err != nil {
-		return err
+		return peer, err
 	}
+	return peer, perUser.enter(peer.UID)
+}
+
+// users counts connections by user.
+type users struct {
+	mu    sync.Mutex
+	count map[uint32]int
+}
+
+func (u *users) enter(uid uint32) error {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.count[uid] >= MaxPerUser {
+		return fmt.Errorf("user %d has %d connections already", uid, MaxPerUser)
+	}
+	u.count[uid]++
+	return nil
+}
+
+func (u *users) leave(uid uint32) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.count[uid]--; u.count[uid] == 0 {
+		delete(u.count, uid)
+	}
+}
+
+// answer runs one connection.
+func (s *Server) answer(ctx context.Context, conn *net.UnixConn, peer Peer) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(ctx, func() { _ = conn.Close() })()

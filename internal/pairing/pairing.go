@@ -43,6 +43,13 @@
 // The App's static public key in Reveal, and the list in Reconcile, are its word
 // alone. They serve to refuse duplicates and to report differences.
 //
+// # The window
+//
+// A Base without an owner listens all the time, one with an owner while a window
+// is open; an owner whose key is pending counts. Enrolling a key closes the
+// window, so that each key had its own. A window that runs out does not end the
+// ceremony that began in it, which has deadlines of its own; CloseWindow does.
+//
 // # What is forgotten at a restart
 //
 // All but the active keys. The count of acts, too: each act is a human's, and
