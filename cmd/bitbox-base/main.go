@@ -64,9 +64,12 @@ func (e usageError) Error() string { return e.error.Error() + "; --help shows ho
 func exitCode(err error) int {
 	var refused *pairing.Error
 	var usage usageError
+	var found severe // by an audit
 	switch {
 	case errors.As(err, &usage):
 		return exitUsage
+	case errors.As(err, &found):
+		return found.exitCode()
 	case errors.Is(err, ipc.ErrNotRunning):
 		return exitNotRunning
 	case errors.As(err, &refused), errors.Is(err, errNothingToAnswer), errors.Is(err, errOtherCode):
@@ -108,6 +111,7 @@ Exit codes: 0 done, 1 failed, 2 typed wrongly, 3 no Base runs on this state,
 	root.PersistentFlags().StringVar(&p.stateDir, "state", defaultStateDir(), "directory of the Base's state")
 	_ = root.MarkPersistentFlagDirname("state")
 	root.AddCommand(p.devCommand(), p.pairingCommand(), p.versionCommand())
+	root.AddCommand(p.middlewareCommand(), p.systemCommand(), p.consoleCommand(), p.localCommand(), p.auditCommand())
 	return root
 }
 
