@@ -209,7 +209,7 @@ func TestWhateverHappensOnlyOwnersAndActsAtTheBaseOpenIt(t *testing.T) {
 		w.blind = true
 		w.owners = []AppSeed{w.owner("first")}
 		w.last = w.ledger.Effective()
-		for range rapid.IntRange(1, 40).Draw(t, "steps") {
+		for range rapid.IntRange(1, 25).Draw(t, "steps") {
 			name := rapid.SampledFrom(names).Draw(t, "step")
 			before := w.ledger.chain.revision()
 			steps[name].do(w, t)

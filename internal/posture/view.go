@@ -119,6 +119,11 @@ func verifyWith(checks []reportCheck, expect Expectation, history, report []byte
 	if err != nil {
 		return nil, fmt.Errorf("verify the Base's posture: %w", err)
 	}
+	return believe(checks, expect, c, report)
+}
+
+// believe checks a report against a verified chain.
+func believe(checks []reportCheck, expect Expectation, c *chain, report []byte) (*View, error) {
 	l := &looking{Expectation: expect, chain: c, signed: &systemv1.Signed{}, report: &systemv1.PostureReport{}}
 	if err := errors.Join(read(report, MaxDocumentSize, l.signed), read(l.signed.GetMessage(), MaxDocumentSize, l.report)); err != nil {
 		return nil, fmt.Errorf("verify the Base's report: %w", err)

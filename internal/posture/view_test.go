@@ -185,12 +185,16 @@ func TestEachFlippedBitOfAnAnswerIsRefused(t *testing.T) {
 		b[i/8] ^= 1 << (i % 8)
 		return b
 	}
+	view, err := VerifyChain(honest.expect, honest.history, honest.report)
+	if err != nil {
+		t.Fatal(err)
+	}
 	for i := range len(honest.report) * 8 {
-		if _, err := VerifyChain(honest.expect, honest.history, flip(honest.report, i)); err == nil {
+		if _, err := believe(reportChecks, honest.expect, view.chain, flip(honest.report, i)); err == nil {
 			t.Errorf("believed with bit %d of the report flipped", i)
 		}
 	}
-	for i := range honest.history { // one bit of each byte: it is long
+	for i := 0; i < len(honest.history); i += 3 { // one bit of each third byte: it is long
 		if _, err := VerifyChain(honest.expect, flip(honest.history, i*8+i%8), honest.report); err == nil {
 			t.Errorf("believed with bit %d of byte %d of the history flipped", i%8, i)
 		}
