@@ -45,6 +45,7 @@ import (
 	"time"
 
 	bolt "go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
 
 	"github.com/BitBoxSwiss/bitbox-base/internal/atomicfile"
 )
@@ -177,7 +178,7 @@ func (db *DB) open(options Options) (err error) {
 		db.bolt, err = openBolt(path, func(string, int, os.FileMode) (*os.File, error) { return db.file, nil })
 		return err
 	})
-	if errors.Is(err, bolt.ErrTimeout) {
+	if errors.Is(err, bolterrors.ErrTimeout) {
 		return fmt.Errorf("open the state %s: %w; end that program first", path, ErrInUse)
 	}
 	if err != nil {
