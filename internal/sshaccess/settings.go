@@ -56,6 +56,7 @@ func Settings(c Config) []Setting {
 		{"AllowUsers", User, ""},
 		{"AuthorizedKeysFile", c.AuthorizedKeys, "Root's file, outside homes: who is in cannot add a key."},
 		{"AuthorizedKeysCommand", "none", ""},
+		{"AuthorizedKeysCommandUser", "nobody", ""}, // without one, sshd complains at each login
 		{"AuthorizedPrincipalsFile", "none", ""},
 		{"TrustedUserCAKeys", "none", "No authority may let in keys that are not in the file."},
 		{"StrictModes", "yes", ""},

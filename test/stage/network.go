@@ -135,6 +135,15 @@ func (a *Attacker) DialAs(network string, from, to netip.AddrPort) (conn net.Con
 	return conn, err
 }
 
+// Interface is the one that joins the attacker's machine with the Base.
+func (a *Attacker) Interface() (link *net.Interface, err error) {
+	inside := inNamespace(a.namespace, func() { link, err = net.InterfaceByName("eth0") })
+	if inside != nil {
+		return nil, inside
+	}
+	return link, err
+}
+
 // AddAddress gives the attacker's machine one more IPv4 address.
 func (a *Attacker) AddAddress(address netip.Addr) error {
 	return ip("-n", a.namespace, "addr", "add", address.String()+v4Bits, "dev", "eth0")

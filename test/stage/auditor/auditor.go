@@ -13,6 +13,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -22,6 +23,9 @@ import (
 )
 
 func main() {
+	if slices.Equal(os.Args[1:], []string{"system", "prepare"}) {
+		return // the stage has written the first configuration
+	}
 	if len(os.Args) < 3 || os.Args[1] != "audit" {
 		for {
 			time.Sleep(time.Hour)

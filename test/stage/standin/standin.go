@@ -1,7 +1,9 @@
-// Command standin takes the Base's binary's place on the stage while that has no
-// subcommands for systemd yet. As `middleware` it reads the PROXY header of each
-// connection and refuses what follows, in the words of internal/admission. Its
-// other roles do nothing, so that their units are there.
+// Command standin takes the Base's binary's place on the stage, for tests of the
+// servers that need neither Middleware nor system helper, or that put a
+// configuration in force which no owner has signed. As `middleware` it reads the
+// PROXY header of each connection and refuses what follows, in the words of
+// internal/admission; `system` and `console` only run; whatever else the units
+// ask for is done at once.
 package main
 
 import (
@@ -18,17 +20,16 @@ import (
 const firstSocket = 3
 
 func main() {
-	if len(os.Args) == 3 && os.Args[2] == "prepare" {
-		return // the stage has written the first configuration
-	}
-	if len(os.Args) == 2 && os.Args[1] == "middleware" {
+	switch strings.Join(os.Args[1:], " ") {
+	case "middleware":
 		if err := serve(); err != nil {
 			fmt.Fprintln(os.Stderr, "stand-in:", err)
 			os.Exit(1)
 		}
-	}
-	for {
-		time.Sleep(time.Hour)
+	case "system", "console":
+		for {
+			time.Sleep(time.Hour)
+		}
 	}
 }
 

@@ -1,0 +1,135 @@
+//go:build linux
+
+package stage_test
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/BitBoxSwiss/bitbox-base/internal/generation"
+	"github.com/BitBoxSwiss/bitbox-base/internal/posture"
+	"github.com/BitBoxSwiss/bitbox-base/test/stage"
+	"golang.org/x/net/dns/dnsmessage"
+	"golang.org/x/net/ipv4"
+	"golang.org/x/net/ipv6"
+)
+
+// browser listens to the mDNS group on an attacker's machine.
+type browser struct {
+	conn  net.PacketConn
+	group net.Addr
+}
+
+func newBrowser(t *testing.T, a *stage.Attacker, six bool) *browser {
+	t.Helper()
+	network, group := "udp4", &net.UDPAddr{IP: net.IPv4(224, 0, 0, 251), Port: 5353}
+	if six {
+		network, group = "udp6", &net.UDPAddr{IP: net.ParseIP("ff02::fb"), Port: 5353}
+	}
+	conn, err := a.ListenPacket(network, ":5353")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	link, err := a.Interface()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if six {
+		p := ipv6.NewPacketConn(conn)
+		err = errors.Join(p.JoinGroup(link, group), p.SetMulticastInterface(link), p.SetMulticastHopLimit(255))
+	} else {
+		p := ipv4.NewPacketConn(conn)
+		err = errors.Join(p.JoinGroup(link, group), p.SetMulticastInterface(link), p.SetMulticastTTL(255))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &browser{conn, group}
+}
+
+// find asks for Bases until one with the name and the text answers.
+func (b *browser) find(name, text string) error {
+	query := dnsmessage.Message{Questions: []dnsmessage.Question{{
+		Name: dnsmessage.MustNewName("_bitboxbase._tcp.local."), Type: dnsmessage.TypePTR, Class: dnsmessage.ClassINET,
+	}}}
+	packet, err := query.Pack()
+	if err != nil {
+		return err
+	}
+	if _, err := b.conn.WriteTo(packet, b.group); err != nil {
+		return err
+	}
+	if err := b.conn.SetReadDeadline(time.Now().Add(time.Second)); err != nil {
+		return err
+	}
+	heard := []string{}
+	for buffer := make([]byte, 9000); ; {
+		n, _, err := b.conn.ReadFrom(buffer)
+		if err != nil {
+			return fmt.Errorf("heard only %q: %w", heard, err)
+		}
+		var message dnsmessage.Message
+		if err := message.Unpack(buffer[:n]); err != nil || !message.Response {
+			continue
+		}
+		named, told := false, false
+		for _, resource := range append(message.Answers, message.Additionals...) {
+			heard = append(heard, resource.Body.GoString())
+			switch body := resource.Body.(type) {
+			case *dnsmessage.PTRResource:
+				named = named || strings.HasPrefix(body.PTR.String(), name+".") && resource.Header.TTL > 0
+			case *dnsmessage.TXTResource:
+				told = told || strings.Contains(strings.Join(body.TXT, " "), text)
+			}
+		}
+		if named && told {
+			return nil
+		}
+	}
+}
+
+// announce does what the system helper does when it is told what to announce.
+func announce(t *testing.T, s *stage.Stage, name, text string) {
+	t.Helper()
+	file, err := generation.RenderAnnouncement(generation.Announcement{Name: name, Port: posture.EntryPort, TXT: []string{text}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if out, err := s.ExecInput(file, "tee", generation.AnnouncementFile); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	s.MustExec("systemctl", "reload", generation.MDNSUnit)
+}
+
+func TestTheBaseAnnouncesItself(t *testing.T) {
+	s := stage.Boot(t, stage.Config{})
+	s.WaitActive(generation.MDNSUnit)
+	a := s.Attacker(1)
+	v4, v6 := newBrowser(t, a, false), newBrowser(t, a, true)
+	hears := func(b *browser, name, text string) {
+		t.Helper()
+		begun := time.Now()
+		s.Until(fmt.Sprintf("%s with %s is announced to %s", name, text, b.group), func() error { return b.find(name, text) })
+		t.Logf("%s heard %s with %s after %v", b.group, name, text, time.Since(begun).Round(time.Millisecond))
+	}
+	announce(t, s, "First Base", "pairing=closed")
+	hears(v4, "First Base", "pairing=closed")
+	hears(v6, "First Base", "pairing=closed")
+	announce(t, s, "First Base", "pairing=open")
+	hears(v4, "First Base", "pairing=open")
+	announce(t, s, "Renamed Base", "pairing=open")
+	hears(v4, "Renamed Base", "pairing=open")
+	hears(v6, "Renamed Base", "pairing=open")
+	if err := v4.find("First Base", "pairing=open"); err == nil {
+		t.Error("the old name is still announced")
+	}
+	// No further port for wide-area names.
+	if out := sockets(s); strings.Count(out, "udp") != 2 {
+		t.Errorf("UDP sockets beside mDNS's two:\n%s", out)
+	}
+}

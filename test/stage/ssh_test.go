@@ -1,0 +1,287 @@
+//go:build linux
+
+package stage_test
+
+import (
+	"bytes"
+	"crypto/ed25519"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/BitBoxSwiss/bitbox-base/internal/bruteforce"
+	"github.com/BitBoxSwiss/bitbox-base/internal/generation"
+	"github.com/BitBoxSwiss/bitbox-base/internal/posture"
+	"github.com/BitBoxSwiss/bitbox-base/internal/sshaccess"
+	"github.com/BitBoxSwiss/bitbox-base/test/stage"
+	"golang.org/x/crypto/ssh"
+)
+
+// newKey makes a key as an owner would have one.
+func newKey(t *testing.T) (ssh.Signer, sshaccess.Key) {
+	t.Helper()
+	_, private, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	signer, err := ssh.NewSignerFromKey(private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := sshaccess.ParseKey(string(ssh.MarshalAuthorizedKey(signer.PublicKey())))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return signer, key
+}
+
+// withSSH leases SSH to a key in e.
+func withSSH(e posture.Effective, keys ...sshaccess.Key) posture.Effective {
+	e.SSH = &posture.SSH{Keys: keys, Remaining: time.Hour}
+	return e
+}
+
+// lease does what the system helper does when a lease begins.
+func lease(t *testing.T, s *stage.Stage, number uint64, e posture.Effective) {
+	t.Helper()
+	if err := s.Apply(number, e); err != nil {
+		t.Fatal(err)
+	}
+	s.MustExec("systemctl", "reload", generation.FirewallUnit)
+	s.MustExec("touch", generation.SSHLease)
+	s.MustExec("systemctl", "start", generation.SSHUnit)
+}
+
+// login connects as a user. The host key is whatever it is.
+func login(a *stage.Attacker, to netip.AddrPort, user string, methods ...ssh.AuthMethod) (*ssh.Client, error) {
+	raw, err := a.Dial("tcp", to)
+	if err != nil {
+		return nil, err
+	}
+	if err := raw.SetDeadline(time.Now().Add(stage.Patience)); err != nil {
+		return nil, errors.Join(err, raw.Close())
+	}
+	conn, channels, requests, err := ssh.NewClientConn(raw, to.String(), &ssh.ClientConfig{
+		User: user, Auth: methods, HostKeyCallback: ssh.InsecureIgnoreHostKey(),
+	})
+	if err != nil {
+		return nil, errors.Join(err, raw.Close())
+	}
+	return ssh.NewClient(conn, channels, requests), nil
+}
+
+func TestSSHIsOffUntilItIsLeasedToAKey(t *testing.T) {
+	s := stage.Boot(t, stage.Config{})
+	a := s.Attacker(1)
+	to := netip.AddrPortFrom(s.V4, sshaccess.Port)
+	off := func(when string) {
+		t.Helper()
+		if state := s.State(generation.SSHUnit); state != "inactive" {
+			t.Errorf("%s: %s is %s", when, generation.SSHUnit, state)
+		}
+		if strings.Contains(sockets(s), ":22 ") {
+			t.Errorf("%s: something listens on port 22:\n%s", when, sockets(s))
+		}
+		refused(t, a, to)
+	}
+	off("after boot")
+	for _, unit := range []string{"ssh.service", "ssh.socket", "sshd.service"} {
+		if out, err := s.Exec("systemctl", "start", unit); err == nil {
+			t.Errorf("Debian's %s could be started: %s", unit, out)
+		}
+	}
+	_, key := newKey(t)
+	if err := s.Apply(2, withSSH(stage.Factory(), key)); err != nil {
+		t.Fatal(err)
+	}
+	s.MustExec("systemctl", "start", generation.SSHUnit) // a condition that does not hold is no error
+	off("with a key, without a lease")
+	if err := s.Apply(3, stage.Factory()); err != nil {
+		t.Fatal(err)
+	}
+	s.MustExec("touch", generation.SSHLease)
+	_, _ = s.Exec("systemctl", "start", generation.SSHUnit) // refused, in whatever way
+	off("with a lease, without a key")
+}
+
+func TestOnlyALeasedKeyLogsInAndTheEndOfTheLeaseCutsIt(t *testing.T) {
+	s := stage.Boot(t, stage.Config{})
+	owner, key := newKey(t)
+	stranger, _ := newKey(t)
+	lease(t, s, 2, withSSH(stage.Factory(), key))
+	a := s.Attacker(1)
+	to := netip.AddrPortFrom(s.V6, sshaccess.Port)
+
+	effective := s.MustExec("sshd", "-T", "-f", generation.Current(generation.SSHConfig), "-C", "user=base,host=client,addr=10.88.1.66")
+	mismatches, err := sshaccess.Verify(effective, generation.SSHConfigFor())
+	if err != nil || mismatches != nil {
+		t.Errorf("sshd does not do what it was told: %v, %v", mismatches, err)
+	}
+
+	client, err := login(a, to, sshaccess.User, ssh.PublicKeys(owner))
+	if err != nil {
+		t.Fatalf("the owner: %v", err)
+	}
+	defer client.Close()
+	session, err := client.NewSession()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if out, err := session.CombinedOutput("id -un; id -G | wc -w; touch mine && echo wrote"); err != nil || string(out) != "base\n1\nwrote\n" {
+		t.Errorf("the owner's session: %q, %v", out, err)
+	}
+	if _, err := client.Dial("tcp", "127.0.0.1:8846"); err == nil {
+		t.Error("the session is a tunnel into the Base")
+	}
+	if _, err := client.Listen("tcp", "0.0.0.0:2222"); err == nil {
+		t.Error("the session opens a port")
+	}
+	if sftp, err := client.NewSession(); err != nil {
+		t.Error(err)
+	} else if sftp.RequestSubsystem("sftp") == nil {
+		t.Error("files can be transferred")
+	}
+
+	password := ssh.Password("base")
+	questions := ssh.KeyboardInteractive(func(_, _ string, questions []string, _ []bool) ([]string, error) {
+		return make([]string, len(questions)), nil
+	})
+	for name, c := range map[string]struct {
+		user   string
+		method ssh.AuthMethod
+	}{
+		"another key":  {sshaccess.User, ssh.PublicKeys(stranger)},
+		"a password":   {sshaccess.User, password},
+		"questions":    {sshaccess.User, questions},
+		"root":         {"root", ssh.PublicKeys(owner)},
+		"another user": {"bitbox-base", ssh.PublicKeys(owner)},
+		"no such user": {"admin", ssh.PublicKeys(owner)},
+		"nothing":      {sshaccess.User, ssh.PublicKeys()},
+	} {
+		// From elsewhere: these tries count.
+		if client, err := login(s.Attacker(2), netip.AddrPortFrom(s.V4, sshaccess.Port), c.user, c.method); err == nil {
+			t.Errorf("%s logs in", name)
+			_ = client.Close()
+		}
+	}
+
+	// A session with a process that ignores what it can, cut within two seconds.
+	held, err := client.NewSession()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := held.Start("trap '' HUP TERM; setsid sleep 600 & while :; do sleep 1; done"); err != nil {
+		t.Fatal(err)
+	}
+	s.Until("the session's process runs", func() error { _, err := s.Exec("pgrep", "-u", sshaccess.User, "sleep"); return err })
+	begun := time.Now()
+	s.MustExec("rm", generation.SSHLease)
+	s.MustExec("systemctl", "stop", "--no-block", generation.SSHUnit)
+	ended := make(chan error, 1)
+	go func() { ended <- client.Wait() }()
+	select {
+	case <-ended:
+		t.Logf("the session was cut %v after the end of the lease", time.Since(begun).Round(time.Millisecond))
+	case <-time.After(stage.Patience):
+		t.Error("the session goes on after the end of the lease")
+	}
+	s.Until("nothing of the session is left", func() error {
+		if out, err := s.Exec("pgrep", "-l", "-u", sshaccess.User); err == nil {
+			return fmt.Errorf("%s", out)
+		}
+		return nil
+	})
+	s.WaitState(generation.SSHUnit, "inactive")
+
+	// A reboot ends a lease whatever else is left.
+	lease(t, s, 3, withSSH(stage.Factory(), key))
+	s.WaitActive(generation.SSHUnit)
+	s.Reboot()
+	s.MustExec("systemctl", "start", generation.SSHUnit)
+	if state := s.State(generation.SSHUnit); state != "inactive" {
+		t.Errorf("after a reboot %s is %s", generation.SSHUnit, state)
+	}
+}
+
+func TestWrongKeysBanTheirSenderAndNobodyElse(t *testing.T) {
+	s := stage.Boot(t, stage.Config{})
+	owner, key := newKey(t)
+	lease(t, s, 2, withSSH(stage.Factory(), key))
+	ready(t, s)
+	a, b := s.Attacker(1), s.Attacker(2)
+	to := netip.AddrPortFrom(s.V4, sshaccess.Port)
+
+	// An owner who tries several keys before the right one, several times, and
+	// looks whether the port is there, is none of those.
+	for range 2 * posture.Factory().Bans.MaxTries {
+		wrong, _ := newKey(t)
+		client, err := login(b, to, sshaccess.User, ssh.PublicKeys(wrong, owner))
+		if err != nil {
+			t.Fatalf("the owner, with two keys: %v", err)
+		}
+		_ = client.Close()
+	}
+	begun := time.Now()
+	stranger, _ := newKey(t)
+	for range posture.Factory().Bans.MaxTries {
+		if _, err := login(a, to, sshaccess.User, ssh.PublicKeys(stranger)); err == nil {
+			t.Fatal("a wrong key logs in")
+		}
+	}
+	waitBanned(t, s, bruteforce.JailSSH, a.V4)
+	t.Logf("banned %v after the first try", time.Since(begun).Round(10*time.Millisecond))
+	s.Until("the banned address is cut off", func() error {
+		if reaches(a, to) == nil {
+			return errors.New("it connects")
+		}
+		return nil
+	})
+	if banned(t, s, bruteforce.JailSSH, b.V4) {
+		t.Error("the owner is banned")
+	}
+	if client, err := login(b, to, sshaccess.User, ssh.PublicKeys(owner)); err != nil {
+		t.Errorf("the owner: %v", err)
+	} else {
+		_ = client.Close()
+	}
+	if found := bans(t, s, bruteforce.JailHandshake); found != nil {
+		t.Errorf("the other jail bans %v", found)
+	}
+}
+
+// The Base's key file belongs to root and cannot be extended by who is in.
+func TestWhoIsInCannotLetOthersIn(t *testing.T) {
+	s := stage.Boot(t, stage.Config{})
+	owner, key := newKey(t)
+	friend, friendKey := newKey(t)
+	lease(t, s, 2, withSSH(stage.Factory(), key))
+	a := s.Attacker(1)
+	to := netip.AddrPortFrom(s.V4, sshaccess.Port)
+	client, err := login(a, to, sshaccess.User, ssh.PublicKeys(owner))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	session, err := client.NewSession()
+	if err != nil {
+		t.Fatal(err)
+	}
+	session.Stdin = bytes.NewReader([]byte(friendKey.Line + "\n"))
+	script := "mkdir -p .ssh && cat >.ssh/authorized_keys && cp .ssh/authorized_keys .ssh/authorized_keys2 && chmod -R go-w . && cat .ssh/authorized_keys >>" + generation.Current(generation.AuthorizedKeys)
+	if out, err := session.CombinedOutput(script); err == nil {
+		t.Errorf("the key file can be written: %s", out)
+	}
+	if client, err := login(a, to, sshaccess.User, ssh.PublicKeys(friend)); err == nil {
+		t.Error("a key in a home lets somebody in")
+		_ = client.Close()
+	}
+	// It is there, and would do with sshd's own defaults.
+	if _, err := os.Stat(s.Path("/home/base/.ssh/authorized_keys")); err != nil {
+		t.Error(err)
+	}
+}
