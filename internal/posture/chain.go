@@ -378,8 +378,7 @@ func (c *chain) activeAfter(d *candidate) []Restriction {
 		active = c.activeOver(c.beforeTip())
 	}
 	return slices.DeleteFunc(active, func(r Restriction) bool {
-		closes, _ := r.closes(d.posture)
-		return slices.Contains(d.doc.GetLifts(), r.Number) || (!closes && !r.liftable())
+		return slices.Contains(d.doc.GetLifts(), r.Number) || (!r.closes(d.posture) && !r.liftable())
 	})
 }
 
@@ -402,23 +401,6 @@ var restrictionChecks = []restrictionCheck{
 		_, last := c.lastRestriction()
 		return unless(bytes.Equal(m.GetPreviousHash(), last[:]), ErrFork)
 	}},
-	{"closes something", func(c *chain, _ *systemv1.Restriction, r Restriction) error { return c.refuseClosing(r.Closing) }},
-}
-
-// refuseClosing: it must close something of the last document, or of the one
-// before, which comes back if the last one is undone; and not again. This bounds
-// how many restrictions there can be.
-func (c *chain) refuseClosing(closing Closing) error {
-	closes, err := closing.closes(c.tip().posture)
-	if before := c.beforeTip(); before != nil && err == nil {
-		var closesBefore bool
-		closesBefore, err = closing.closes(before.posture)
-		closes = closes || closesBefore
-	}
-	if err != nil {
-		return err
-	}
-	return unless(closes && !closing.isActive(c.active()), ErrNothingToClose)
 }
 
 // restrict reads, checks and appends the exact bytes of a restriction.
@@ -553,9 +535,13 @@ func newAnchor(base SigningKey, e entry, seed StateSeed) *systemv1.Signed {
 
 // compact gives up the older half of what is kept, as often as needed to be
 // within the limits.
-func (c *chain) compact(seed StateSeed) {
-	for len(c.entries) > 1 && (len(c.entries) > keptRevisions || proto.Size(c.proto()) > keptBytes) {
-		c.entries = slices.Clone(c.entries[len(c.entries)/2:])
+func (c *chain) compact(seed StateSeed, most int) {
+	for len(c.entries) > 1 && (len(c.entries) > most || proto.Size(c.proto()) > keptBytes) {
+		cut := len(c.entries) / 2
+		if cut+1 < len(c.entries) && c.entries[cut+1].doc.GetOrigin() == systemv1.PostureDocument_ORIGIN_UNDO {
+			cut++ // an undo is verified against the document before the one that it undoes
+		}
+		c.entries = slices.Clone(c.entries[cut:])
 		first := c.entries[0]
 		c.links = slices.DeleteFunc(slices.Clone(c.links), func(l link) bool { return l.Number <= first.restrictions })
 		c.anchor = newAnchor(c.base, first, seed)

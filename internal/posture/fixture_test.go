@@ -36,6 +36,8 @@ type device struct {
 	random *rand.ChaCha8
 	// blind: the App does not look after each step, where a test makes many.
 	blind bool
+	// kept, when not 0, is how many revisions the Ledger keeps.
+	kept int
 }
 
 func newDevice(t tester) *device {
@@ -177,7 +179,15 @@ func (d *device) restart() {
 		d.t.Fatalf("load: %v", err)
 	}
 	d.ledger = ledger
+	d.keep(d.kept)
 	d.must(out, nil)
+}
+
+// keep makes the Ledger keep fewer revisions.
+func (d *device) keep(n int) {
+	if n > 0 {
+		d.kept, d.ledger.kept = n, n
+	}
 }
 
 // reboot loads what was saved, in another boot whose clock begins anew.

@@ -86,6 +86,8 @@ type Ledger struct {
 
 	submitChecks  []submitCheck
 	confirmChecks []confirmCheck
+	closingChecks []closingCheck
+	kept          int // keptRevisions; fewer in tests
 }
 
 type challenge struct {
@@ -125,7 +127,8 @@ func newLedger(config Config, now time.Duration) (*Ledger, error) {
 	}
 	return &Ledger{
 		config: config, phase: phaseSettled, countedAt: now, savedAt: now,
-		submitChecks: submitChecks, confirmChecks: confirmChecks,
+		submitChecks: submitChecks, confirmChecks: confirmChecks, closingChecks: closingChecks,
+		kept: keptRevisions,
 	}, nil
 }
 
@@ -260,7 +263,7 @@ func (l *Ledger) end(ended []RunningLease, actor Actor) {
 	for _, lease := range ended {
 		closing := Closing{Type: ClosingLease, Kind: lease.Kind, GrantedIn: lease.GrantedIn}
 		if err := l.record(closing, actor); err != nil && !errors.Is(err, ErrNothingToClose) {
-			panic(fmt.Sprintf("posture: record the end of a lease: %v", err)) // refuseClosing knows no other error for a lease
+			panic(fmt.Sprintf("posture: record the end of a lease: %v", err)) // there is no other reason for a lease
 		}
 	}
 }
@@ -425,7 +428,7 @@ func (l *Ledger) settle() {
 	l.phase = phaseSettled
 	l.challenges = nil
 	l.running = begin(l.running, 0, l.chain.tip().posture)
-	l.chain.compact(l.config.StateSeed)
+	l.chain.compact(l.config.StateSeed, l.kept)
 }
 
 // undo appends the content of the document before the last one as a new revision.
@@ -547,6 +550,11 @@ func (l *Ledger) named(closing Closing) []Closing {
 
 // record appends a restriction.
 func (l *Ledger) record(closing Closing, actor Actor) error {
+	for _, check := range l.closingChecks {
+		if err := check.refuse(l.chain, closing); err != nil {
+			return err
+		}
+	}
 	number, hash := l.chain.lastRestriction()
 	m := &systemv1.Restriction{
 		Epoch: l.chain.epoch[:], Number: number + 1, PreviousHash: hash[:], Revision: l.chain.revision(),

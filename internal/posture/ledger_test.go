@@ -425,6 +425,50 @@ func TestRestrictionsThatADocumentHasNotSeenStayInForce(t *testing.T) {
 	}
 }
 
+// closingAttacks ask for what is not to be recorded.
+var closingAttacks = []struct {
+	name, stoppedBy string
+	want            error
+	closing         func(*attacked) Closing
+}{
+	{"a second lockdown", "not again", ErrNothingToClose, func(*attacked) Closing { return Closing{Type: ClosingLockdown} }},
+	{"a lease that does not run", "closes something", ErrNothingToClose, func(*attacked) Closing {
+		return Closing{Type: ClosingLease, Kind: KindSSH, GrantedIn: 4}
+	}},
+	{"an App that is not there", "closes something", ErrNothingToClose, func(*attacked) Closing {
+		return Closing{Type: ClosingApp, App: SigningKey{1}}
+	}},
+	{"an owner's App", "no owner", ErrOwnerCutOff, func(a *attacked) Closing {
+		return Closing{Type: ClosingApp, App: PublicKey(a.owner)}
+	}},
+}
+
+func TestRestrictionsThatCloseNothingOrAnOwnerAreNotRecorded(t *testing.T) {
+	tried := map[string]bool{}
+	for _, attack := range closingAttacks {
+		t.Run(attack.name, func(t *testing.T) {
+			a := newAttacked(t)
+			closing := attack.closing(a)
+			before := a.ledger.encode()
+			if _, err := a.ledger.Restrict(closing, ActorMiddleware, a.now); !errors.Is(err, attack.want) {
+				t.Errorf("got %v instead of %q", err, attack.want)
+			}
+			sameBytes(t, before, a.ledger.encode(), "the state after a refused restriction")
+
+			a.ledger.closingChecks = without(t, closingChecks, func(c closingCheck) bool { return c.name == attack.stoppedBy })
+			if _, err := a.ledger.Restrict(closing, ActorMiddleware, a.now); err != nil {
+				t.Errorf("without the check %q something else stops it: %v", attack.stoppedBy, err)
+			}
+		})
+		tried[attack.stoppedBy] = true
+	}
+	for _, check := range closingChecks {
+		if !tried[check.name] {
+			t.Errorf("no attack shows what the check %q is for", check.name)
+		}
+	}
+}
+
 // A taken-over Middleware asks for every restriction that it can think of, all
 // the time. Storage stays bounded, and an owner can open again what it closed.
 func TestFloodOfRestrictionsIsBoundedAndLocksNobodyOut(t *testing.T) {
@@ -476,7 +520,7 @@ func TestFloodOfRestrictionsIsBoundedAndLocksNobodyOut(t *testing.T) {
 		d.restart()
 	}
 	// The broken variant records whatever is asked for.
-	d.ledger.chain.restrictionChecks = without(t, restrictionChecks, func(c restrictionCheck) bool { return c.name == "closes something" })
+	d.ledger.closingChecks = without(t, closingChecks, func(c closingCheck) bool { return c.name == "closes something" })
 	before := len(d.ledger.chain.links)
 	flood()
 	if n := len(d.ledger.chain.links) - before; n < 200 {

@@ -207,6 +207,7 @@ func TestWhateverHappensOnlyOwnersAndActsAtTheBaseOpenIt(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		w := &world{device: newDevice(t)}
 		w.blind = true
+		w.keep(rapid.SampledFrom([]int{1, 2, 3, 5, keptRevisions}).Draw(t, "kept revisions"))
 		w.owners = []AppSeed{w.owner("first")}
 		w.last = w.ledger.Effective()
 		for range rapid.IntRange(1, 25).Draw(t, "steps") {
