@@ -50,6 +50,9 @@ import (
 // DefaultPort is the TCP port of a Base.
 const DefaultPort = 8845
 
+// ProtocolVersion is the version of the wire protocol that this package speaks.
+const ProtocolVersion = noiseconn.ProtocolVersion
+
 // PairingState tells how far a pairing is.
 type PairingState string
 

@@ -1,0 +1,165 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
+	"github.com/BitBoxSwiss/bitbox-base/client"
+)
+
+var errNoSuchApp = errors.New("no such App")
+
+func (p *program) appsCommand() *cobra.Command {
+	command := &cobra.Command{
+		Use:   "apps",
+		Short: "List, rename and revoke the Apps that are paired with the Base",
+		Example: `  bitbox-app apps list
+  bitbox-app apps revoke Phone`,
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
+	}
+	command.AddCommand(p.appsListCommand(), p.appsRenameCommand(), p.appsRevokeCommand())
+	return command
+}
+
+func (p *program) appsListCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:     "list",
+		Short:   "List the Apps that are paired with the Base",
+		Example: `  bitbox-app apps list --json`,
+		Args:    cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			return p.call(c.Context(), callTime, func(ctx context.Context, session *client.Session) error {
+				list, err := session.Apps.ListApps(ctx, &basev1.ListAppsRequest{})
+				if err != nil {
+					return err
+				}
+				if p.json {
+					return p.printMessage(list)
+				}
+				table := p.table("ID", "NAME", "ROLE", "PAIRED", "LAST SEEN", "NOW")
+				for _, app := range list.GetApps() {
+					table.row(appCells(app, time.Now())...)
+				}
+				return table.print()
+			})
+		},
+	}
+}
+
+func appCells(app *basev1.App, now time.Time) []string {
+	seen, connected := "never", ""
+	if app.GetLastSeenAt() != nil {
+		seen = when(app.GetLastSeenAt().AsTime(), now)
+	}
+	switch {
+	case app.GetIsCaller():
+		connected = "this App"
+	case app.GetSessions() > 0:
+		connected = "connected"
+	}
+	return []string{app.GetId(), app.GetName(), roleName(app.GetRole()), when(app.GetPairedAt().AsTime(), now), seen, connected}
+}
+
+// withApp finds the App that is meant by an id or a name, and goes on with it.
+func (p *program) withApp(c *cobra.Command, meant string, do func(context.Context, *client.Session, *basev1.App) error) error {
+	return p.call(c.Context(), callTime, func(ctx context.Context, session *client.Session) error {
+		list, err := session.Apps.ListApps(ctx, &basev1.ListAppsRequest{})
+		if err != nil {
+			return err
+		}
+		var found []*basev1.App
+		for _, app := range list.GetApps() {
+			if app.GetId() == meant {
+				found = []*basev1.App{app}
+				break
+			}
+			if app.GetName() == meant {
+				found = append(found, app)
+			}
+		}
+		switch len(found) {
+		case 0:
+			return fmt.Errorf("%w with the name or id %q is paired; 'bitbox-app apps list' lists them", errNoSuchApp, client.Printable(meant))
+		case 1:
+			return do(ctx, session, found[0])
+		}
+		return fmt.Errorf("%w: %d Apps are named %q; give the id, which 'bitbox-app apps list' shows", errNoSuchApp, len(found), client.Printable(meant))
+	})
+}
+
+func (p *program) appsRenameCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "rename APP NEW-NAME",
+		Short: "Rename an App",
+		Example: `  bitbox-app apps rename 5f2c9a7e01d4b863 "Anna's phone"
+  bitbox-app apps rename Phone "Anna's phone"`,
+		Args:              cobra.ExactArgs(2),
+		ValidArgsFunction: p.completeApps,
+		RunE: func(c *cobra.Command, args []string) error {
+			return p.withApp(c, args[0], func(ctx context.Context, session *client.Session, app *basev1.App) error {
+				renamed, err := session.Apps.RenameApp(ctx, &basev1.RenameAppRequest{Id: app.GetId(), Name: args[1]})
+				if err != nil {
+					return err
+				}
+				if p.json {
+					return p.printMessage(renamed)
+				}
+				return p.printf("%q is now %q.\n", client.Printable(app.GetName()), client.Printable(renamed.GetApp().GetName()))
+			})
+		},
+	}
+}
+
+func (p *program) appsRevokeCommand() *cobra.Command {
+	var self bool
+	command := &cobra.Command{
+		Use:   "revoke APP",
+		Short: "Cut an App off, for good",
+		Long: `revoke ends the sessions of an App within a second, and the Base never lets its keys in
+again. The last owner cannot be revoked.`,
+		Example: `  bitbox-app apps revoke Phone
+  bitbox-app apps revoke 5f2c9a7e01d4b863`,
+		Args:              cobra.ExactArgs(1),
+		ValidArgsFunction: p.completeApps,
+		RunE: func(c *cobra.Command, args []string) error {
+			return p.withApp(c, args[0], func(ctx context.Context, session *client.Session, app *basev1.App) error {
+				if app.GetIsCaller() && !self {
+					return usageError{errors.New("this is the App you are using; to cut itself off, add --self")}
+				}
+				if _, err := session.Apps.RevokeApp(ctx, &basev1.RevokeAppRequest{Id: app.GetId()}); err != nil {
+					return err
+				}
+				if p.json {
+					return p.printMessage(app)
+				}
+				return p.printf("%q is cut off and never gets in again.\n", client.Printable(app.GetName()))
+			})
+		},
+	}
+	command.Flags().BoolVar(&self, "self", false, "revoke the App you are using")
+	return command
+}
+
+func (p *program) completeApps(c *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+	if len(args) > 0 {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	var ids []string
+	err := p.call(c.Context(), completeTime, func(ctx context.Context, session *client.Session) error {
+		list, err := session.Apps.ListApps(ctx, &basev1.ListAppsRequest{})
+		for _, app := range list.GetApps() {
+			ids = append(ids, cobra.CompletionWithDesc(app.GetId(), client.Printable(app.GetName())))
+		}
+		return err
+	})
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveError
+	}
+	return ids, cobra.ShellCompDirectiveNoFileComp
+}

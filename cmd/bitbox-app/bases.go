@@ -1,0 +1,124 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/BitBoxSwiss/bitbox-base/client"
+)
+
+// basis is a pairing, as JSON has it.
+type basis struct {
+	Name      string    `json:"name"`
+	State     string    `json:"state"`
+	PublicKey string    `json:"publicKey"`
+	AppID     string    `json:"appId"`
+	AppName   string    `json:"appName"`
+	Role      string    `json:"role"`
+	PairedAt  time.Time `json:"pairedAt"`
+	Addresses []string  `json:"addresses"`
+}
+
+func basisOf(b client.Base) *basis {
+	return &basis{b.Name, string(b.State), fmt.Sprintf("%x", b.PublicKey), b.AppID, b.AppName, roleName(b.Role), b.PairedAt, b.Addresses}
+}
+
+func (p *program) basesCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "bases",
+		Short: "List the Bases that this App is paired with",
+		Example: `  bitbox-app bases
+  bitbox-app bases --json`,
+		Args: cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			app, err := p.app(client.Options{})
+			if err != nil {
+				return err
+			}
+			bases, err := app.Bases()
+			if err != nil {
+				return err
+			}
+			if p.json {
+				list := []*basis{}
+				for _, b := range bases {
+					list = append(list, basisOf(b))
+				}
+				return p.printJSON(list)
+			}
+			if len(bases) == 0 {
+				return p.printf("This App is not paired with any Base yet. Begin with: bitbox-app pair\n")
+			}
+			table := p.table("NAME", "STATE", "ROLE", "THIS APP THERE", "SINCE", "LAST AT")
+			for _, b := range bases {
+				table.row(b.Name, string(b.State), roleName(b.Role), b.AppName, when(b.PairedAt, time.Now()), strings.Join(b.Addresses[:min(1, len(b.Addresses))], ""))
+			}
+			return table.print()
+		},
+	}
+}
+
+func (p *program) forgetCommand() *cobra.Command {
+	var force bool
+	command := &cobra.Command{
+		Use:   "forget NAME",
+		Short: "Delete this App's side of a pairing",
+		Long: `forget deletes what this App knows of a Base, its keys included. The Base is not told:
+to take the App's rights away there, use 'bitbox-app apps revoke'.
+
+If this is the last owner's App, only somebody at the Base can let an owner in again.`,
+		Example: `  bitbox-app forget "BitBox Base"`,
+		Args:    cobra.ExactArgs(1),
+		ValidArgsFunction: func(c *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective) {
+			if len(args) > 0 {
+				return nil, cobra.ShellCompDirectiveNoFileComp
+			}
+			return p.completeBases(c, args, typed)
+		},
+		RunE: func(c *cobra.Command, args []string) error {
+			app, err := p.app(client.Options{})
+			if err != nil {
+				return err
+			}
+			base, err := app.Base(args[0])
+			if err != nil {
+				return err
+			}
+			if base.State != client.Revoked && !force {
+				if err := p.reallyForget(c.Context(), base); err != nil {
+					return err
+				}
+			}
+			if err := app.Forget(args[0]); err != nil {
+				return err
+			}
+			return p.say("%q is forgotten.\n", base.Name)
+		},
+	}
+	command.Flags().BoolVar(&force, "force", false, "do not ask")
+	return command
+}
+
+var errKept = errors.New("nothing was deleted")
+
+func (p *program) reallyForget(ctx context.Context, base client.Base) error {
+	if !p.terminal {
+		return usageError{fmt.Errorf("this App could still use its pairing with %q, which cannot be brought back: to delete it without being asked, add --force", base.Name)}
+	}
+	if err := p.printf("This App can still use its pairing with %q as %s. It cannot be brought back.\nDelete it? [y/N] ", base.Name, roleName(base.Role)); err != nil {
+		return err
+	}
+	typed, err := nextLine(ctx, readLines(p.in), time.Time{})
+	if err != nil {
+		return err
+	}
+	if !strings.EqualFold(typed, "y") && !strings.EqualFold(typed, "yes") {
+		return errKept
+	}
+	return nil
+}

@@ -1,0 +1,101 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/BitBoxSwiss/bitbox-base/client"
+)
+
+// discoverTime is how long answers from the local network are waited for.
+const discoverTime = 3 * time.Second
+
+func (p *program) discoverCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "discover",
+		Short: "List the Bases on the local network",
+		Long: `discover asks the local network for Bases (by mDNS) and lists what answers in
+3 seconds, or in --timeout. Anybody there can announce anything: a Base has proved
+who it is only once you have paired with it.`,
+		Example: `  bitbox-app discover
+  bitbox-app discover --json --timeout 10s`,
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			found, err := p.discover(c.Context(), discoverTime)
+			if err != nil {
+				return err
+			}
+			if p.json {
+				return p.printJSON(found)
+			}
+			return p.listNearby(found)
+		},
+	}
+}
+
+// nearby is a Base on the local network, as JSON has it.
+type nearby struct {
+	Name            string   `json:"name"`
+	Addresses       []string `json:"addresses"`
+	ProtocolVersion int      `json:"protocolVersion"`
+	PairingOpen     bool     `json:"pairingOpen"`
+	// PairedAs is the name of the App's pairing with it, "" if there is none.
+	PairedAs string `json:"pairedAs"`
+}
+
+func (p *program) discover(ctx context.Context, usual time.Duration) ([]nearby, error) {
+	app, err := p.app(client.Options{})
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := p.limited(ctx, usual)
+	defer cancel()
+	found, err := app.Discover(ctx)
+	if err != nil {
+		return nil, err
+	}
+	list := []nearby{}
+	for _, n := range found {
+		list = append(list, nearby{n.Name, n.Addresses, n.ProtocolVersion, n.PairingOpen, n.Known})
+	}
+	return list, nil
+}
+
+func (p *program) listNearby(found []nearby) error {
+	if len(found) == 0 {
+		return p.printf("No Base answered. Is it on, and on this network? If you know its address: bitbox-app pair HOST:PORT\n")
+	}
+	table := p.table("NAME", "ADDRESS", "PAIRING", "KNOWN AS")
+	for _, n := range found {
+		table.row(n.Name, n.address(), n.pairing(), n.PairedAs)
+	}
+	if err := table.print(); err != nil {
+		return err
+	}
+	if len(found) >= client.MaxNearby {
+		return p.printf("There are more. Somebody may be making them up: give the address of yours by hand.\n")
+	}
+	return nil
+}
+
+// address is the first one, with how many more there are.
+func (n nearby) address() string {
+	if more := len(n.Addresses) - 1; more > 0 {
+		return fmt.Sprintf("%s (and %d more)", n.Addresses[0], more)
+	}
+	return strings.Join(n.Addresses, "")
+}
+
+func (n nearby) pairing() string {
+	switch {
+	case n.ProtocolVersion != client.ProtocolVersion:
+		return fmt.Sprintf("protocol %d, unknown to this App", n.ProtocolVersion)
+	case n.PairingOpen:
+		return "open"
+	}
+	return "closed"
+}

@@ -1,0 +1,90 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"connectrpc.com/connect"
+	"github.com/spf13/cobra"
+
+	"github.com/BitBoxSwiss/bitbox-base/client"
+)
+
+// exits is the one table of the exit codes. The first row that fits decides.
+var exits = []struct {
+	code    int
+	meaning string
+	fits    func(error) bool
+}{
+	{2, "the command was typed wrongly", func(err error) bool { return errors.As(err, new(usageError)) || errors.Is(err, client.ErrInvalid) }},
+	{3, "no such Base or App, or it is not clear which one is meant", isAny(client.ErrNoSuchBase, client.ErrSeveralBases, errNoSuchApp)},
+	{6, "this App was revoked at the Base", isAny(client.ErrRevoked)},
+	{7, "the pairing was not completed at the Base and is deleted: pair again", isAny(client.ErrPairAgain)},
+	{8, "nobody accepted the pairing, or somebody said no", isAny(client.ErrNotAccepted, client.ErrRejected)},
+	{9, "a pairing failed in a way that may have been an attack", isAny(client.ErrInterference)},
+	{10, "too many pairings failed like that: wait three minutes", isAny(client.ErrTooManyReveals)},
+	{12, "the App's own file is damaged, not private, in use, or the disk is full", isAny(client.ErrStorage)},
+	{5, "something else listens there, or the Base does not know this App", isAny(client.ErrSilent, client.ErrNotABase)},
+	{4, "the Base cannot be reached, or did not answer in time", func(err error) bool {
+		return isAny(client.ErrUnreachable, context.DeadlineExceeded)(err) ||
+			connect.CodeOf(err) == connect.CodeUnavailable || connect.CodeOf(err) == connect.CodeDeadlineExceeded
+	}},
+	{11, "the Base refused what was asked of it", func(err error) bool { return errors.As(err, new(*connect.Error)) }},
+	{1, "something else failed", func(error) bool { return true }},
+}
+
+// exitInterrupted is what shells make of Ctrl-C: 128 and the number of SIGINT.
+const exitInterrupted = 130
+
+func isAny(kinds ...error) func(error) bool {
+	return func(err error) bool {
+		for _, kind := range kinds {
+			if errors.Is(err, kind) {
+				return true
+			}
+		}
+		return false
+	}
+}
+
+func exitCode(ctx context.Context, err error) int {
+	if ctx.Err() != nil {
+		return exitInterrupted
+	}
+	for _, e := range exits {
+		if e.fits(err) {
+			return e.code
+		}
+	}
+	return 1
+}
+
+// sentence is what the user reads.
+func sentence(ctx context.Context, err error) string {
+	if ctx.Err() != nil && !errors.Is(err, client.ErrInterference) {
+		return "interrupted"
+	}
+	return client.Explain(err)
+}
+
+// usageError is a command that was typed wrongly.
+type usageError struct{ error }
+
+func (e usageError) Error() string { return e.error.Error() + "; --help shows how it is typed" }
+
+// exitCodesTopic is `bitbox-app help exit-codes`.
+func exitCodesTopic() *cobra.Command {
+	var text strings.Builder
+	text.WriteString("bitbox-app ends with one of these codes:\n\n   0  done\n")
+	for code := 1; code <= exitInterrupted; code++ {
+		for _, e := range exits {
+			if e.code == code {
+				fmt.Fprintf(&text, "%4d  %s\n", e.code, e.meaning)
+			}
+		}
+	}
+	fmt.Fprintf(&text, "%4d  interrupted", exitInterrupted)
+	return &cobra.Command{Use: "exit-codes", Short: "What the exit codes mean", Long: text.String()}
+}

@@ -1,0 +1,173 @@
+// Command bitbox-app is the owner's side: it finds Bases, pairs with them, and
+// runs what runs on them. It does nothing that package client does not let any
+// other program do.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"github.com/BitBoxSwiss/bitbox-base/client"
+)
+
+// dirVariable overrides where the App keeps its files; the flag --dir overrides
+// both.
+const dirVariable = "BITBOX_APP_DIR"
+
+func main() { os.Exit(run(os.Args[1:])) }
+
+func run(args []string) int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	p := &program{in: os.Stdin, out: os.Stdout, terminal: term.IsTerminal(int(os.Stdin.Fd()))}
+	root := p.rootCommand()
+	root.SetArgs(args)
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return 0
+	}
+	if !p.running {
+		err = usageError{err}
+	}
+	fmt.Fprintln(os.Stderr, "bitbox-app:", sentence(ctx, err))
+	return exitCode(ctx, err)
+}
+
+// program is one run of the command.
+type program struct {
+	in       io.Reader
+	out      io.Writer
+	terminal bool // somebody sits at in
+	running  bool // the command line was understood
+
+	// Flags.
+	dir     string
+	base    string
+	address string
+	timeout time.Duration
+	json    bool
+}
+
+func (p *program) rootCommand() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "bitbox-app",
+		Short: "Find, pair with and run your Bases",
+		Long: `bitbox-app finds the Bases on the local network, pairs with one by a code that you
+compare with your own eyes, and runs it over an encrypted channel.
+
+What it must remember is in one file, in --dir, else in $` + dirVariable + `, else in the
+folder bitbox-app of your configuration.`,
+		Example: `  bitbox-app discover
+  bitbox-app pair
+  bitbox-app status`,
+		Args:              cobra.NoArgs,
+		SilenceErrors:     true,
+		SilenceUsage:      true,
+		DisableAutoGenTag: true,
+		PersistentPreRun:  func(*cobra.Command, []string) { p.running = true },
+		RunE:              func(c *cobra.Command, _ []string) error { return c.Help() },
+	}
+	root.SetIn(p.in)
+	root.SetOut(p.out)
+	flags := root.PersistentFlags()
+	flags.StringVar(&p.dir, "dir", os.Getenv(dirVariable), "directory of the App's file")
+	flags.StringVar(&p.base, "base", "", "which Base, when the App knows several")
+	flags.StringVar(&p.address, "address", "", "where the Base is now, if it has moved and is not found (host:port)")
+	flags.DurationVar(&p.timeout, "timeout", 0, "how long to wait at most, such as 10s (default: as fits the command)")
+	flags.BoolVar(&p.json, "json", false, "print JSON")
+	_ = root.MarkPersistentFlagDirname("dir")
+	_ = root.RegisterFlagCompletionFunc("base", p.completeBases)
+	_ = root.RegisterFlagCompletionFunc("address", cobra.NoFileCompletions)
+	_ = root.RegisterFlagCompletionFunc("timeout", cobra.NoFileCompletions)
+	root.AddCommand(
+		p.discoverCommand(), p.pairCommand(), p.basesCommand(), p.forgetCommand(),
+		p.statusCommand(), p.appsCommand(), p.pairingCommand(), p.watchCommand(),
+		p.versionCommand(), exitCodesTopic(),
+	)
+	return root
+}
+
+// app opens nothing yet.
+func (p *program) app(options client.Options) (*client.App, error) {
+	options.Dir = p.dir
+	return client.New(options)
+}
+
+// callTime is how long a call may take: an address that is dead, then looking
+// for another one, then the handshake.
+const callTime = 20 * time.Second
+
+// limited bounds a command by --timeout, or else by what fits it; 0 is without
+// bound.
+func (p *program) limited(ctx context.Context, usual time.Duration) (context.Context, context.CancelFunc) {
+	if p.timeout > 0 {
+		usual = p.timeout
+	}
+	if usual == 0 {
+		return context.WithCancel(ctx)
+	}
+	return context.WithTimeout(ctx, usual)
+}
+
+// call runs one conversation with the Base that is meant.
+func (p *program) call(ctx context.Context, usual time.Duration, conversation func(context.Context, *client.Session) error) error {
+	app, err := p.app(client.Options{})
+	if err != nil {
+		return err
+	}
+	var at []string
+	if p.address != "" {
+		at = append(at, p.address)
+	}
+	session, err := app.Open(p.base, at...)
+	if err != nil {
+		return err
+	}
+	defer session.Close()
+	ctx, cancel := p.limited(ctx, usual)
+	defer cancel()
+	return conversation(ctx, session)
+}
+
+// printJSON prints a value on one line.
+func (p *program) printJSON(value any) error {
+	line, err := json.Marshal(value)
+	if err != nil {
+		return fmt.Errorf("print JSON: %w", err)
+	}
+	_, err = fmt.Fprintf(p.out, "%s\n", line)
+	return err
+}
+
+func (p *program) printf(format string, args ...any) error {
+	_, err := fmt.Fprintf(p.out, format, args...)
+	return err
+}
+
+// completeTime bounds what the shell waits for.
+const completeTime = 2 * time.Second
+
+func (p *program) completeBases(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+	app, err := p.app(client.Options{})
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveError
+	}
+	bases, err := app.Bases()
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveError
+	}
+	var names []string
+	for _, b := range bases {
+		names = append(names, client.Printable(b.Name))
+	}
+	return names, cobra.ShellCompDirectiveNoFileComp
+}

@@ -1,0 +1,49 @@
+package main
+
+import (
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/BitBoxSwiss/bitbox-base/internal/netnstest"
+)
+
+// inNamespace runs the tests in a network of their own, since the Bases of the
+// scripts announce themselves.
+type inNamespace struct{ m *testing.M }
+
+func (i inNamespace) Run() int { return netnstest.Run(i.m) }
+
+func TestMain(m *testing.M) {
+	testscript.Main(inNamespace{m}, map[string]func(){"bitbox-app": main})
+}
+
+// The scripts show what a person types and reads, with a real Base.
+func TestCommandLine(t *testing.T) {
+	netnstest.Require(t)
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata",
+		RequireExplicitExec: true,
+		RequireUniqueNames:  true,
+		Setup: func(env *testscript.Env) error {
+			env.Setenv("HOME", env.WorkDir)
+			env.Setenv("TZ", "UTC")
+			env.Setenv("TAB", "a\tb")
+			env.Setenv("LONG", strings.Repeat("x", 64))
+			env.Setenv(dirVariable, env.WorkDir+"/app")
+			env.Values[stageKey{}] = newStage(env)
+			return nil
+		},
+		Condition: func(condition string) (bool, error) { return condition == "root" && os.Geteuid() == 0, nil },
+		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
+			"base":     baseCommand,
+			"pair":     pairScript,
+			"code":     codeCommand,
+			"await":    awaitCommand,
+			"server":   serverCommand,
+			"fulldisk": fullDiskCommand,
+		},
+	})
+}

@@ -1,0 +1,303 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/BitBoxSwiss/bitbox-base/client"
+)
+
+// pairTime is how long somebody at the Base may take to accept the request: as
+// long as a pairing window is open.
+const pairTime = 180 * time.Second
+
+func (p *program) pairCommand() *cobra.Command {
+	var as, name string
+	command := &cobra.Command{
+		Use:   "pair [ADDRESS | NAME]",
+		Short: "Pair with a Base",
+		Long: `pair asks a Base to be let in. Without an argument it pairs with the only Base on the
+local network, or lets you choose.
+
+It shows a request number. Accept it at the Base. Then both show a code: confirm only
+if you see the same one in both places, for that is what keeps everybody else out.
+
+At a terminal you answer y or n. Without a terminal, the code that the Base shows is
+read from standard input, and compared; there is no way to confirm unseen. Whoever
+types it must have read it at the Base.`,
+		Example: `  bitbox-app pair
+  bitbox-app pair 192.168.1.20
+  bitbox-app pair "BitBox Base" --as home`,
+		Args:              cobra.MaximumNArgs(1),
+		ValidArgsFunction: p.completeNearby,
+		RunE: func(c *cobra.Command, args []string) error {
+			app, err := p.app(client.Options{Name: name})
+			if err != nil {
+				return err
+			}
+			if p.address != "" {
+				args = append(args, p.address)
+			}
+			lines := readLines(p.in)
+			addresses, err := p.target(c.Context(), lines, args)
+			if err != nil {
+				return err
+			}
+			ctx, cancel := p.limited(c.Context(), pairTime)
+			defer cancel()
+			base, err := app.Pair(ctx, addresses, client.PairOptions{
+				Name:      as,
+				Requested: p.showNumber,
+				Confirm: func(ctx context.Context, code client.Code) (bool, error) {
+					return p.confirm(ctx, lines, code)
+				},
+			})
+			if err != nil {
+				return err
+			}
+			return p.showPaired(base)
+		},
+	}
+	command.Flags().StringVar(&as, "as", "", "what to call the Base here (default: what it calls itself)")
+	command.Flags().StringVar(&name, "app-name", "", "what to call this App at the Base (default: the name of this machine)")
+	_ = command.RegisterFlagCompletionFunc("as", cobra.NoFileCompletions)
+	_ = command.RegisterFlagCompletionFunc("app-name", cobra.NoFileCompletions)
+	return command
+}
+
+// target returns the addresses to pair with.
+func (p *program) target(ctx context.Context, lines <-chan line, args []string) ([]string, error) {
+	if len(args) > 1 {
+		return nil, usageError{errors.New("the address was given twice")}
+	}
+	if len(args) == 1 && isAddress(args[0]) {
+		return args, nil
+	}
+	found, err := p.discover(ctx, discoverTime)
+	if err != nil {
+		return nil, err
+	}
+	if len(args) == 1 {
+		var named []nearby
+		for _, n := range found {
+			if strings.EqualFold(n.Name, args[0]) {
+				named = append(named, n)
+			}
+		}
+		if len(named) == 0 {
+			return nil, &client.Error{Kind: client.ErrNoSuchBase, Text: fmt.Sprintf("no Base named %q answered on the local network; if it is an address, write host:port", client.Printable(args[0]))}
+		}
+		found = named
+	}
+	switch {
+	case len(found) == 0:
+		return nil, &client.Error{Kind: client.ErrNoSuchBase, Text: "no Base answered on the local network; check that it is on, or give its address: bitbox-app pair HOST:PORT"}
+	case len(found) == 1:
+		if err := p.say("Found %q at %s.\n", found[0].Name, found[0].address()); err != nil {
+			return nil, err
+		}
+		return found[0].Addresses, nil
+	case !p.terminal:
+		return nil, &client.Error{Kind: client.ErrSeveralBases, Text: fmt.Sprintf("%d Bases answered on the local network; give the address of the one that is meant (bitbox-app discover lists them)", len(found))}
+	}
+	return p.choose(ctx, lines, found)
+}
+
+// isAddress tells an address from the name of a Base: it has a port, is an IP
+// address, or has a dot in it.
+func isAddress(s string) bool {
+	if _, _, err := net.SplitHostPort(s); err == nil {
+		return true
+	}
+	_, err := netip.ParseAddr(strings.Trim(s, "[]"))
+	return err == nil || strings.Contains(s, ".")
+}
+
+func (p *program) choose(ctx context.Context, lines <-chan line, found []nearby) ([]string, error) {
+	table := p.table("", "NAME", "ADDRESS", "PAIRING", "KNOWN AS")
+	for n, one := range found {
+		table.row(strconv.Itoa(n+1), one.Name, one.address(), one.pairing(), one.PairedAs)
+	}
+	if err := table.print(); err != nil {
+		return nil, err
+	}
+	for {
+		if err := p.printf("Which one? [1-%d] ", len(found)); err != nil {
+			return nil, err
+		}
+		typed, err := nextLine(ctx, lines, time.Time{})
+		if err != nil {
+			return nil, err
+		}
+		if n, err := strconv.Atoi(typed); err == nil && 1 <= n && n <= len(found) {
+			return found[n-1].Addresses, nil
+		}
+	}
+}
+
+// pairEvent is what `pair --json` prints, a line for each.
+type pairEvent struct {
+	// Event is "requested", "code" or "paired".
+	Event string `json:"event"`
+	// Number is to be accepted at the Base ("requested").
+	Number string `json:"number,omitempty"`
+	// What the Base calls itself, and the role it grants ("code").
+	BaseName string `json:"baseName,omitempty"`
+	Role     string `json:"role,omitempty"`
+	// The pairing ("paired").
+	Base *basis `json:"base,omitempty"`
+}
+
+// say is for people; JSON has nothing of it.
+func (p *program) say(format string, args ...any) error {
+	if p.json {
+		return nil
+	}
+	return p.printf(format, args...)
+}
+
+func (p *program) showNumber(number string) {
+	// A failure to print ends the pairing at the code, when nobody confirms it.
+	if p.json {
+		_ = p.printJSON(pairEvent{Event: "requested", Number: number})
+		return
+	}
+	_ = p.printf("Request number:  %s\n\nAccept this number at the Base. Waiting ...\n", number)
+}
+
+func (p *program) confirm(ctx context.Context, lines <-chan line, code client.Code) (bool, error) {
+	if p.terminal && !p.json {
+		return p.compare(ctx, lines, code)
+	}
+	// The code is not shown, so that a script cannot give it back without having
+	// looked.
+	if p.json {
+		if err := p.printJSON(pairEvent{Event: "code", BaseName: code.BaseName, Role: roleName(code.Role)}); err != nil {
+			return false, err
+		}
+	}
+	for {
+		if err := p.say("\nThe Base %q will give this App, %q, the role %s.\nType the code that the Base shows: ", code.BaseName, code.AppName, roleName(code.Role)); err != nil {
+			return false, err
+		}
+		typed, err := nextLine(ctx, lines, time.Time{})
+		if err != nil {
+			return false, err
+		}
+		if digits, ok := sixDigits(typed); ok {
+			return digits == code.Digits, p.say("\n")
+		}
+	}
+}
+
+// compare has the person at the terminal compare. What was typed before the code
+// was shown does not answer.
+func (p *program) compare(ctx context.Context, lines <-chan line, code client.Code) (bool, error) {
+	if err := p.printf("\nThe Base %q will give this App, %q, the role %s.\n\nCode:  %s\n\n", code.BaseName, code.AppName, roleName(code.Role), code.Digits); err != nil {
+		return false, err
+	}
+	shown := time.Now()
+	for {
+		if err := p.printf("Does the Base show the same code? [y/N] "); err != nil {
+			return false, err
+		}
+		typed, err := nextLine(ctx, lines, shown)
+		if err != nil {
+			return false, err
+		}
+		switch strings.ToLower(typed) {
+		case "y", "yes":
+			return true, nil
+		case "", "n", "no":
+			return false, nil
+		}
+		if digits, ok := sixDigits(typed); ok {
+			return digits == code.Digits, nil
+		}
+	}
+}
+
+// sixDigits reads a code, with or without spaces, and writes it as "123 456".
+func sixDigits(s string) (string, bool) {
+	s = strings.ReplaceAll(s, " ", "")
+	if len(s) != 6 || strings.Trim(s, "0123456789") != "" {
+		return "", false
+	}
+	return s[:3] + " " + s[3:], true
+}
+
+func (p *program) showPaired(base client.Base) error {
+	if p.json {
+		return p.printJSON(pairEvent{Event: "paired", Base: basisOf(base)})
+	}
+	if base.State == client.Pending {
+		return p.printf("\nPaired with %q, but it has not answered a first call yet. Within three minutes: bitbox-app status\n", base.Name)
+	}
+	return p.printf("\nPaired with %q. This App is %q there, with the role %s.\n", base.Name, base.AppName, roleName(base.Role))
+}
+
+// line is what was typed, and when.
+type line struct {
+	text string
+	at   time.Time
+}
+
+// maxTypedAhead is how many lines wait to be looked at. A line must not wait in
+// the reader, where it would get a later time than that at which it was typed.
+const maxTypedAhead = 100
+
+// readLines reads lines ahead, so that waiting for one can end with a context.
+func readLines(in io.Reader) <-chan line {
+	lines := make(chan line, maxTypedAhead)
+	go func() {
+		defer close(lines)
+		for scanner := bufio.NewScanner(in); scanner.Scan(); {
+			lines <- line{strings.TrimSpace(scanner.Text()), time.Now()}
+		}
+	}()
+	return lines
+}
+
+var errNoAnswer = errors.New("standard input ended before an answer was given")
+
+// nextLine returns the next line that was typed after a time.
+func nextLine(ctx context.Context, lines <-chan line, after time.Time) (string, error) {
+	for {
+		select {
+		case l, ok := <-lines:
+			if !ok {
+				return "", errNoAnswer
+			}
+			if l.at.After(after) {
+				return l.text, nil
+			}
+		case <-ctx.Done():
+			return "", ctx.Err()
+		}
+	}
+}
+
+func (p *program) completeNearby(c *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+	if len(args) > 0 {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	found, err := p.discover(c.Context(), completeTime)
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveError
+	}
+	var names []string
+	for _, n := range found {
+		names = append(names, cobra.CompletionWithDesc(n.Name, n.address()))
+	}
+	return names, cobra.ShellCompDirectiveNoFileComp
+}

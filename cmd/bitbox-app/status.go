@@ -1,0 +1,93 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+
+	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
+	"github.com/BitBoxSwiss/bitbox-base/client"
+	"github.com/BitBoxSwiss/bitbox-base/internal/version"
+)
+
+// printMessage prints a message of the API as JSON on one line, with every field.
+func (p *program) printMessage(message proto.Message) error {
+	text, err := protojson.MarshalOptions{EmitUnpopulated: true}.Marshal(message)
+	if err != nil {
+		return fmt.Errorf("print JSON: %w", err)
+	}
+	// The package varies its spaces on purpose.
+	var line bytes.Buffer
+	if err := json.Compact(&line, text); err != nil {
+		return fmt.Errorf("print JSON: %w", err)
+	}
+	_, err = fmt.Fprintf(p.out, "%s\n", line.Bytes())
+	return err
+}
+
+func (p *program) statusCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "status",
+		Short: "Show what the Base is and how it does",
+		Example: `  bitbox-app status
+  bitbox-app status --base home --json`,
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			return p.call(c.Context(), callTime, func(ctx context.Context, session *client.Session) error {
+				info, err := session.Info.GetInfo(ctx, &basev1.GetInfoRequest{})
+				if err != nil {
+					return err
+				}
+				if p.json {
+					return p.printMessage(info)
+				}
+				return p.printInfo(info)
+			})
+		},
+	}
+}
+
+func (p *program) printInfo(info *basev1.GetInfoResponse) error {
+	table := p.table()
+	row := func(name, format string, args ...any) { table.row(name, fmt.Sprintf(format, args...)) }
+	row("Name", "%s", info.GetName())
+	row("This App", "%s (%s)", info.GetCaller().GetName(), roleName(info.GetCaller().GetRole()))
+	row("Public key", "%x", info.GetPublicKey())
+	row("Software", "%s, protocol %d", info.GetSoftwareVersion(), info.GetProtocolVersion())
+	row("Up", "%s (its daemon %s)", duration(info.GetMachineUptimeSeconds()), duration(info.GetDaemonUptimeSeconds()))
+	var load []string
+	for _, l := range info.GetLoadAverage() {
+		load = append(load, fmt.Sprintf("%.2f", l))
+	}
+	row("Load", "%s", strings.Join(load, " "))
+	row("Memory", "%s of %s available", size(info.GetMemoryAvailableBytes()), size(info.GetMemoryTotalBytes()))
+	row("Disk", "%s of %s available", size(info.GetDiskAvailableBytes()), size(info.GetDiskTotalBytes()))
+	if len(info.GetAddresses()) > 0 {
+		row("Addresses", "%s", strings.Join(info.GetAddresses(), ", "))
+	}
+	if info.TemperatureCelsius != nil {
+		row("Temperature", "%.0f °C", info.GetTemperatureCelsius())
+	}
+	return table.print()
+}
+
+func (p *program) versionCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:     "version",
+		Short:   "Show the version of this App",
+		Example: `  bitbox-app version --json`,
+		Args:    cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			if p.json {
+				return p.printJSON(map[string]any{"softwareVersion": version.Software, "protocolVersion": client.ProtocolVersion})
+			}
+			return p.printf("bitbox-app %s, protocol %d\n", version.Software, client.ProtocolVersion)
+		},
+	}
+}

@@ -1,0 +1,86 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
+	"github.com/BitBoxSwiss/bitbox-base/client"
+)
+
+// table prints columns. What it prints came from somewhere else, so each cell is
+// made printable.
+type table struct {
+	to   *tabwriter.Writer
+	errs error
+}
+
+func (p *program) table(header ...string) *table {
+	t := &table{to: tabwriter.NewWriter(p.out, 0, 0, 3, ' ', 0)}
+	if len(header) > 0 {
+		t.row(header...)
+	}
+	return t
+}
+
+func (t *table) row(cells ...string) {
+	for n := range cells {
+		cells[n] = client.Printable(cells[n])
+	}
+	// No spaces at the end of a line.
+	for len(cells) > 0 && cells[len(cells)-1] == "" {
+		cells = cells[:len(cells)-1]
+	}
+	if _, err := fmt.Fprintln(t.to, strings.Join(cells, "\t")); err != nil && t.errs == nil {
+		t.errs = err
+	}
+}
+
+func (t *table) print() error {
+	if err := t.to.Flush(); err != nil {
+		return err
+	}
+	return t.errs
+}
+
+func roleName(role basev1.Role) string {
+	return strings.ToLower(strings.TrimPrefix(role.String(), "ROLE_"))
+}
+
+// when writes a time for people: today without the date.
+func when(t, now time.Time) string {
+	t = t.Local()
+	if t.Format(time.DateOnly) == now.Local().Format(time.DateOnly) {
+		return t.Format("15:04")
+	}
+	return t.Format("2006-01-02 15:04")
+}
+
+// duration writes seconds for people, with the two largest units.
+func duration(seconds uint64) string {
+	days, hours, minutes := seconds/86400, seconds/3600%24, seconds/60%60
+	switch {
+	case days > 0:
+		return fmt.Sprintf("%d d %d h", days, hours)
+	case hours > 0:
+		return fmt.Sprintf("%d h %d min", hours, minutes)
+	case minutes > 0:
+		return fmt.Sprintf("%d min %d s", minutes, seconds%60)
+	}
+	return fmt.Sprintf("%d s", seconds)
+}
+
+// size writes bytes for people.
+func size(bytes uint64) string {
+	const unit = 1024
+	if bytes < unit {
+		return fmt.Sprintf("%d B", bytes)
+	}
+	value, prefixes := float64(bytes)/unit, "KMGTPE"
+	for value >= unit && len(prefixes) > 1 {
+		value, prefixes = value/unit, prefixes[1:]
+	}
+	return fmt.Sprintf("%.1f %ciB", value, prefixes[0])
+}

@@ -1,0 +1,90 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
+	"github.com/BitBoxSwiss/bitbox-base/client"
+)
+
+func (p *program) watchCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "watch",
+		Short: "Show what happens at the Base, as it happens",
+		Long: `watch shows what happens at the Base, until Ctrl-C or for --timeout. With --json it
+prints an event a line (bitbox.base.v1.WatchEventsResponse).`,
+		Example: `  bitbox-app watch
+  bitbox-app watch --json --timeout 1h`,
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			return p.call(c.Context(), 0, p.watch)
+		},
+	}
+}
+
+func (p *program) watch(ctx context.Context, session *client.Session) error {
+	stream, err := session.Events.WatchEvents(ctx, &basev1.WatchEventsRequest{})
+	if err != nil {
+		return watchEnd(ctx, err)
+	}
+	defer stream.Close()
+	for stream.Receive() {
+		if err := p.printEvent(stream.Msg()); err != nil {
+			return err
+		}
+	}
+	err = watchEnd(ctx, stream.Err())
+	if err == nil {
+		return nil
+	}
+	// The stream was cut. The Base says why, if it is asked.
+	asking, cancel := context.WithTimeout(ctx, callTime)
+	defer cancel()
+	if _, reason := session.Info.GetInfo(asking, &basev1.GetInfoRequest{}); reason != nil {
+		return reason
+	}
+	return err
+}
+
+// watchEnd is nil when watching ended because it was to end.
+func watchEnd(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return nil
+	}
+	if err == nil {
+		err = fmt.Errorf("the Base has ended the stream of events; watch again")
+	}
+	return err
+}
+
+func (p *program) printEvent(event *basev1.WatchEventsResponse) error {
+	if p.json {
+		return p.printMessage(event)
+	}
+	return p.printf("%s  %s\n", event.GetTime().AsTime().Local().Format(time.TimeOnly), client.Printable(eventText(event)))
+}
+
+func eventText(event *basev1.WatchEventsResponse) string {
+	app := func(format string, app *basev1.App) string { return fmt.Sprintf(format, app.GetName(), app.GetId()) }
+	switch e := event.GetEvent().(type) {
+	case *basev1.WatchEventsResponse_Subscribed:
+		return "Watching. Ctrl-C ends it."
+	case *basev1.WatchEventsResponse_AppPaired:
+		return app("%q (%s) was paired", e.AppPaired.GetApp()) + " as " + roleName(e.AppPaired.GetApp().GetRole()) + "."
+	case *basev1.WatchEventsResponse_AppRenamed:
+		return app("An App was renamed to %q (%s).", e.AppRenamed.GetApp())
+	case *basev1.WatchEventsResponse_AppRevoked:
+		return app("%q (%s) was revoked.", e.AppRevoked.GetApp())
+	case *basev1.WatchEventsResponse_SessionStarted:
+		return app("%q (%s) connected.", e.SessionStarted.GetApp())
+	case *basev1.WatchEventsResponse_SessionEnded:
+		return app("%q (%s) disconnected.", e.SessionEnded.GetApp())
+	case *basev1.WatchEventsResponse_WindowChanged:
+		return windowText(e.WindowChanged.GetWindow())
+	}
+	return "Something happened that this App does not know; its software may be too old."
+}
