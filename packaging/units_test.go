@@ -51,6 +51,7 @@ var limits = map[string]float64{
 	"bitbox-base-preflight-firewall.service": 1.5,
 	"bitbox-base-preflight-nginx.service":    1.5,
 	"bitbox-base-preflight-sshd.service":     1.5,
+	"bitbox-base-prepare.service":            1.5,
 	"bitbox-base-legacy-rules@.service":      2.0,
 	"bitbox-base-repair@.service":            4.0,
 	"bitbox-base-ssh.service":                6.0,

@@ -35,6 +35,8 @@ func (h *Helper) announce(ctx context.Context, request *systemv1.Announce) error
 
 // announceName tells the network when the record or the name has changed.
 func (h *Helper) announceName(ctx context.Context) error {
+	h.announceMu.Lock()
+	defer h.announceMu.Unlock()
 	h.mu.Lock()
 	name, txt := h.inForceLocked().NodeName, h.announced
 	if txt == nil || h.announcedName == name {

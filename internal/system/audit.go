@@ -9,8 +9,13 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/posture"
 )
 
-// auditTime bounds one audit.
-const auditTime = 3 * time.Minute
+const (
+	// auditTime bounds one audit.
+	auditTime = 3 * time.Minute
+	// auditRest is how long the answer to one audit serves for all who ask: an audit
+	// runs a dozen programs, and a Middleware may ask without end.
+	auditRest = 5 * time.Second
+)
 
 // Auditor compares the live machine with what is in force (internal/audit).
 type Auditor interface {
@@ -39,7 +44,11 @@ func (h *Helper) audit(ctx context.Context) ([]*systemv1.Finding, error) {
 	defer cancel()
 	h.mu.Lock()
 	wanted, before := h.inForceLocked(), h.version
+	known, fresh := h.findings, h.auditedVersion == before && h.config.Clock()-h.auditedAt < auditRest
 	h.mu.Unlock()
+	if fresh {
+		return known, nil
+	}
 	findings := h.config.Auditor.Audit(ctx, wanted)
 	if err := ctx.Err(); err != nil {
 		return nil, errorf(CodeInternal, "the audit was not finished: %w", err)
@@ -59,7 +68,7 @@ func (h *Helper) audit(ctx context.Context) ([]*systemv1.Finding, error) {
 			h.log.Warn("an audit has found something", "audit", true, "id", finding.GetId(), "found", finding.GetFound())
 		}
 	}
-	h.findings = findings
+	h.findings, h.auditedAt, h.auditedVersion = findings, h.config.Clock(), before
 	if len(drift) > 0 {
 		h.publishLocked(&systemv1.SystemEvent{Happened: &systemv1.SystemEvent_DriftFound{
 			DriftFound: &systemv1.DriftFound{Findings: drift}}})
@@ -76,6 +85,9 @@ func (h *Helper) fixFinding(ctx context.Context, id string) (*systemv1.SystemRep
 	fixing, cancel := context.WithTimeout(ctx, auditTime)
 	err := h.config.Auditor.Fix(fixing, h.Effective(), id)
 	cancel()
+	h.mu.Lock()
+	h.auditedVersion = 0 // look again
+	h.mu.Unlock()
 	h.auditMu.Unlock()
 	if err != nil {
 		return nil, errorf(CodeNothing, "%w", err)

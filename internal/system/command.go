@@ -64,18 +64,18 @@ func lastWords(text string) string {
 	return ": " + text
 }
 
-// bounded keeps the first maxOutput bytes that are written to it.
+// bounded keeps the first maxOutput bytes that are written to it. The buffer is not
+// embedded: its ReadFrom would know no bound.
 type bounded struct {
-	bytes.Buffer
-	full bool
+	buffer bytes.Buffer
+	full   bool
 }
 
 func (b *bounded) Write(p []byte) (int, error) {
-	if room := maxOutput - b.Len(); len(p) > room {
-		b.full = true
-		b.Buffer.Write(p[:room])
-	} else {
-		b.Buffer.Write(p)
-	}
+	room := maxOutput - b.buffer.Len()
+	b.full = b.full || len(p) > room
+	b.buffer.Write(p[:min(room, len(p))])
 	return len(p), nil
 }
+
+func (b *bounded) String() string { return b.buffer.String() }

@@ -152,16 +152,20 @@ type Helper struct {
 	// applied.
 	triedSince time.Duration
 	bans       []bruteforce.Ban
-	findings   []*systemv1.Finding
+	// findings are those of the last audit, made while version was auditedVersion.
+	findings       []*systemv1.Finding
+	auditedAt      time.Duration
+	auditedVersion uint64
 	// announced is the TXT record that the Middleware wants told, nil until it says
 	// so; announcedName the name that was told with it.
 	announced     *discovery.TXT
 	announcedName string
 
-	wake    chan struct{} // for the worker; holds one
-	events  events
-	auditMu sync.Mutex // held while an audit runs
-	bansMu  sync.Mutex // held while fail2ban is asked
+	wake       chan struct{} // for the worker; holds one
+	events     events
+	auditMu    sync.Mutex // held while an audit runs
+	bansMu     sync.Mutex // held while fail2ban is asked
+	announceMu sync.Mutex // held while Avahi is told
 }
 
 // BaseName is the name of the Base, as the posture in force has it.
