@@ -107,6 +107,7 @@ func (s *Server) newMux() http.Handler {
 		connect.WithReadMaxBytes(maxMessage),
 		// No compression: its ratio tells an observer of lengths about the content.
 		connect.WithCompression("gzip", nil, nil),
+		connect.WithInterceptors(answerDeadline{}),
 	}
 	mux := http.NewServeMux()
 	mux.Handle(basev1connect.NewInfoServiceHandler(infoService{s}, options...))
@@ -153,10 +154,35 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		_ = s.refusal.Write(w, r, apiError(err))
 		return
 	}
-	// A client that does not read its answer does not hold it up for ever.
-	deadline := http.NewResponseController(w)
-	_ = deadline.SetWriteDeadline(time.Now().Add(callTime))
-	s.api.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), deadlineKey{}, deadline)))
+	s.api.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), deadlineKey{}, http.NewResponseController(w))))
+}
+
+// answerDeadline gives each answer callTime to leave, once it is there: a client
+// that does not read does not hold it up for ever. How long the work takes is
+// another matter.
+type answerDeadline struct{}
+
+func setAnswerDeadline(ctx context.Context) {
+	_ = deadlineOf(ctx).SetWriteDeadline(time.Now().Add(callTime))
+}
+
+func (answerDeadline) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
+	return func(ctx context.Context, request connect.AnyRequest) (connect.AnyResponse, error) {
+		defer setAnswerDeadline(ctx)
+		return next(ctx, request)
+	}
+}
+
+func (answerDeadline) WrapStreamingClient(next connect.StreamingClientFunc) connect.StreamingClientFunc {
+	return next
+}
+
+// WrapStreamingHandler is about the end of a stream; sendWithin is about each message.
+func (answerDeadline) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.StreamingHandlerFunc {
+	return func(ctx context.Context, conn connect.StreamingHandlerConn) error {
+		defer setAnswerDeadline(ctx)
+		return next(ctx, conn)
+	}
 }
 
 // speaksProtobuf leaves one encoding of the many that the library would take: JSON,

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"connectrpc.com/connect"
@@ -388,4 +389,25 @@ func TestStopEndsStreamsWithAWord(t *testing.T) {
 		t.Error("the stream goes on")
 	}
 	l.stopping = make(chan struct{}) // for the Stop at the end of the test
+}
+
+// slowWindow takes longer for an answer than an answer may take to leave.
+type slowWindow struct{ *fakeAuthority }
+
+func (w slowWindow) OpenWindow(ctx context.Context) error {
+	time.Sleep(2 * callTime)
+	return w.fakeAuthority.OpenWindow(ctx)
+}
+
+func TestWorkThatTakesLongIsAnsweredAllTheSame(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t, nil)
+		l := h.serve(fakeSystem{})
+		l.Window = slowWindow{h.authority}
+		client := l.client(h.active("phone", owner))
+		if _, err := basev1connect.NewPairingServiceClient(client, anyURL).OpenWindow(t.Context(), &basev1.OpenWindowRequest{}); err != nil {
+			t.Error(err)
+		}
+		client.CloseIdleConnections()
+	})
 }
