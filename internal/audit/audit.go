@@ -171,7 +171,7 @@ func (d difference) finding() Finding {
 	}
 	return Finding{
 		ID: k.id, Severity: k.severity, Title: k.title, Expected: expected,
-		Found: strings.Join(lines, "\n"), Why: k.why, Fix: k.fix, Fixable: k.repair != nil,
+		Found: strings.Join(lines, "\n"), Why: k.why, Fix: k.fix, Fixable: k.fixable(),
 	}
 }
 
@@ -217,7 +217,7 @@ func fix(ctx context.Context, system System, want Expectation, id string) error 
 	if !known {
 		return ErrUnknown
 	}
-	if k.repair == nil {
+	if !k.fixable() {
 		return fmt.Errorf("%w: %s", ErrByHand, k.fix)
 	}
 	c := checkOf(k.check)
@@ -244,6 +244,10 @@ const settleTime = 10 * time.Second
 func repair(ctx context.Context, system System, want Expectation, k kind) error {
 	ctx, cancel := context.WithTimeout(ctx, repairTime)
 	defer cancel()
+	if k.outside != nil {
+		_, err := ask(ctx, system, systemctl, "start", repairUnit(k.id))
+		return err
+	}
 	return k.repair(ctx, system, want)
 }
 

@@ -60,21 +60,22 @@ func (Host) Run(ctx context.Context, input string, argv ...string) (Output, erro
 	if err != nil && !errors.As(err, &exit) {
 		return failed(err)
 	}
-	return Output{Stdout: stdout.String(), Stderr: stderr.String(), Code: command.ProcessState.ExitCode()}, nil
+	return Output{Stdout: stdout.content.String(), Stderr: stderr.content.String(), Code: command.ProcessState.ExitCode()}, nil
 }
 
 // limitedBuffer refuses what is too much, which ends the program that writes it.
+// It has no method but Write, or io.Copy would find a way around.
 type limitedBuffer struct {
-	bytes.Buffer
-	full bool
+	content bytes.Buffer
+	full    bool
 }
 
 func (b *limitedBuffer) Write(p []byte) (int, error) {
-	if b.Len()+len(p) > maxOutputSize {
+	if b.content.Len()+len(p) > maxOutputSize {
 		b.full = true
 		return 0, io.ErrShortWrite
 	}
-	return b.Buffer.Write(p)
+	return b.content.Write(p)
 }
 
 // ReadFile implements System.

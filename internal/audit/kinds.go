@@ -51,9 +51,14 @@ type kind struct {
 	severity Severity
 	// title, expected, why and fix are plain words for an owner.
 	title, expected, why, fix string
-	// repair is nil if a person has to do it.
+	// repair is nil if a person has to do it, or if outside is set.
 	repair func(context.Context, System, Expectation) error
+	// outside is the repair if it writes where the system helper's own sandbox does
+	// not let it. It needs no posture; a unit of its own does it, see repairUnit.
+	outside func(context.Context, System) error
 }
+
+func (k kind) fixable() bool { return k.repair != nil || k.outside != nil }
 
 // kinds are all that there are, but for those that say that a check could not be
 // done; see kindOf.
@@ -103,7 +108,7 @@ var kinds = []kind{
 		expected: "none",
 		why:      "The kernel asks the older filter as well, and nothing else shows its rules.",
 		fix:      "Removes them.",
-		repair:   outside(idLegacy, flushLegacy),
+		outside:  flushLegacy,
 	},
 	{
 		id: idGenerationFiles, check: "generation", severity: Critical,
@@ -220,7 +225,7 @@ var kinds = []kind{
 		expected: "owners and modes as they were installed",
 		why:      "Who should not may read a secret, or change what the Base does.",
 		fix:      "Restores owner and mode.",
-		repair:   outside(idFileModes, repairFiles),
+		outside:  repairFiles,
 	},
 	{
 		id: idWorldWritable, check: "loose-files", severity: Warning,
@@ -228,7 +233,7 @@ var kinds = []kind{
 		expected: "no file below " + strings.Join(systemRoots, ", ") + " that every user can write",
 		why:      "Any service that is taken over could change what others read or run.",
 		fix:      "Takes the permission to write away from everybody else.",
-		repair:   outside(idWorldWritable, closeFiles),
+		outside:  closeFiles,
 	},
 	{
 		id: idSetuid, check: "loose-files", severity: Critical,
@@ -243,7 +248,7 @@ var kinds = []kind{
 		expected: "nobody has one: keys are identities",
 		why:      "A password can be guessed, at the console and wherever else one is asked for.",
 		fix:      "Takes the password away. Keys go on working.",
-		repair:   outside(idPassword, removePasswords),
+		outside:  removePasswords,
 	},
 	{
 		id: idSecondRoot, check: "users", severity: Critical,

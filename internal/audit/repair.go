@@ -37,32 +37,18 @@ func mask(units ...string) func(context.Context, System, Expectation) error {
 
 func reapply(ctx context.Context, system System, _ Expectation) error { return system.Reapply(ctx) }
 
-// repairUnit is the static unit that does one of the repairs in outsideRepairs, whose id is
-// its instance.
+// repairUnit is the static unit that does the repair of a kind that has outside
+// set. Its instance is the id.
 func repairUnit(id string) string { return "bitbox-base-repair@" + id + ".service" }
-
-// outsideRepairs are those that write where the system helper's own sandbox does not
-// let it. They need no posture.
-var outsideRepairs = map[string]func(context.Context, System) error{}
-
-// outside registers a repair that a unit of its own does, and returns what
-// starts that unit.
-func outside(id string, repair func(context.Context, System) error) func(context.Context, System, Expectation) error {
-	outsideRepairs[id] = repair
-	return func(ctx context.Context, system System, _ Expectation) error {
-		_, err := ask(ctx, system, systemctl, "start", repairUnit(id))
-		return err
-	}
-}
 
 // Repair does the work of repairUnit. It is for that unit alone: what may be
 // asked for is Fix.
 func Repair(ctx context.Context, system System, id string) error {
-	repair, known := outsideRepairs[id]
-	if !known {
+	k, known := kindOf(id)
+	if !known || k.outside == nil {
 		return fmt.Errorf("repair %q: %w", printable(id), ErrUnknown)
 	}
-	if err := repair(ctx, system); err != nil {
+	if err := k.outside(ctx, system); err != nil {
 		return fmt.Errorf("repair %q: %w", id, err)
 	}
 	return nil
