@@ -1,0 +1,156 @@
+//go:build linux
+
+package client_test
+
+import (
+	"context"
+	"fmt"
+	"log"
+	"log/slog"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
+	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
+	"github.com/BitBoxSwiss/bitbox-base/client"
+	"github.com/BitBoxSwiss/bitbox-base/internal/base"
+	"github.com/BitBoxSwiss/bitbox-base/internal/pairing"
+)
+
+// person stands at a Base that runs in this process, for the examples.
+type person struct {
+	base *base.Base
+	dir  string
+}
+
+func atTheBase() *person {
+	dir, err := os.MkdirTemp("", "bitbox-example-")
+	if err != nil {
+		log.Fatal(err)
+	}
+	b, err := base.Start(base.Config{
+		StateDir: dir + "/base",
+		Listen:   "127.0.0.1:0",
+		Name:     "BitBox Base",
+		Logger:   slog.New(slog.DiscardHandler),
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	return &person{b, dir}
+}
+
+func (p *person) goHome() {
+	if err := p.base.Stop(); err != nil {
+		log.Fatal(err)
+	}
+	if err := os.RemoveAll(p.dir); err != nil {
+		log.Fatal(err)
+	}
+}
+
+// accept types the request number that the App shows, once it has arrived.
+func (p *person) accept(number string) {
+	n, err := strconv.ParseUint(strings.ReplaceAll(number, " ", ""), 10, 32)
+	if err != nil {
+		log.Fatal(err)
+	}
+	for p.base.Console().Accept(context.Background(), uint32(n), basev1.Role_ROLE_OWNER) != nil {
+		time.Sleep(10 * time.Millisecond)
+	}
+}
+
+// confirm says yes at the Base, and returns the code that it shows.
+func (p *person) confirm(ctx context.Context) string {
+	for seen := uint64(0); ; {
+		snapshot, err := p.base.Console().Watch(ctx, seen)
+		if err != nil {
+			log.Fatal(err)
+		}
+		if c := snapshot.GetCeremony(); c.GetPhase() == systemv1.Ceremony_PHASE_SHOWN {
+			id, _ := pairing.CeremonyIDOf(snapshot)
+			if err := p.base.Console().Answer(ctx, id, true); err != nil {
+				log.Fatal(err)
+			}
+			return c.GetCode()
+		}
+		seen = snapshot.GetVersion()
+	}
+}
+
+// Pairing with a Base and calling it. Here the person who compares the codes is
+// played by the program; in an App it must be a person.
+func Example() {
+	person := atTheBase()
+	defer person.goHome()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+
+	app, err := client.New(client.Options{Dir: person.dir + "/app", Name: "Laptop"})
+	if err != nil {
+		log.Fatal(err)
+	}
+	paired, err := app.Pair(ctx, []string{person.base.Addr().String()}, client.PairOptions{
+		Requested: func(number string) { go person.accept(number) },
+		Confirm: func(ctx context.Context, code client.Code) (bool, error) {
+			return person.confirm(ctx) == code.Digits, nil
+		},
+	})
+	if err != nil {
+		log.Fatal(client.Explain(err))
+	}
+	fmt.Printf("%s is %s\n", paired.Name, paired.State)
+
+	session, err := app.Open("BitBox Base")
+	if err != nil {
+		log.Fatal(client.Explain(err))
+	}
+	defer session.Close()
+	info, err := session.Info.GetInfo(ctx, &basev1.GetInfoRequest{})
+	if err != nil {
+		log.Fatal(client.Explain(err))
+	}
+	fmt.Printf("%s knows this App as %s\n", info.GetName(), info.GetCaller().GetName())
+	// Output:
+	// BitBox Base is active
+	// BitBox Base knows this App as Laptop
+}
+
+// Listing what has announced itself on the local network.
+func ExampleApp_Discover() {
+	app, err := client.New(client.Options{})
+	if err != nil {
+		log.Fatal(err)
+	}
+	found, err := app.Discover(context.Background())
+	if err != nil {
+		log.Fatal(client.Explain(err))
+	}
+	for _, nearby := range found {
+		fmt.Println(nearby.Name, nearby.Addresses, nearby.Known)
+	}
+}
+
+// Showing events as they happen.
+func ExampleSession() {
+	app, err := client.New(client.Options{})
+	if err != nil {
+		log.Fatal(err)
+	}
+	session, err := app.Open("BitBox Base")
+	if err != nil {
+		log.Fatal(client.Explain(err))
+	}
+	defer session.Close()
+	stream, err := session.Events.WatchEvents(context.Background(), &basev1.WatchEventsRequest{})
+	if err != nil {
+		log.Fatal(client.Explain(err))
+	}
+	defer stream.Close()
+	for stream.Receive() {
+		fmt.Println(stream.Msg())
+	}
+	fmt.Println(client.Explain(stream.Err()))
+}
