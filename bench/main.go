@@ -31,6 +31,9 @@ var measurements = []measurement{
 	{"handshake", measureHandshake},
 	{"bulk", measureBulk},
 	{"latency", measureLatency},
+	{"call", measureCalls},
+	{"idle", measureIdle},
+	{"leak", measureLeak},
 }
 
 // measurement fills one or more rows of the table.

@@ -21,6 +21,7 @@ import (
 	"syscall"
 	"time"
 
+	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/admission"
 	"github.com/BitBoxSwiss/bitbox-base/internal/console"
 	"github.com/BitBoxSwiss/bitbox-base/internal/discovery"
@@ -227,6 +228,7 @@ func (b *Base) listen() error {
 		Authority: b.relay,
 		Logger:    b.config.Logger,
 		Random:    b.config.Random,
+		Proxied:   b.config.appliance != nil,
 	})
 	if err != nil {
 		return errors.Join(err, entry.Close())
@@ -337,27 +339,32 @@ func (b *Base) goRun(what string, part func() error) {
 // requests changes what there is to see at each of them.
 const followStep = 100 * time.Millisecond
 
-// follow passes on when the Base begins or ends to listen for pairing requests.
+// followAgain is how long after a failure the authority is looked at again.
+const followAgain = 2 * time.Second
+
+// follow passes on when the Base begins or ends to listen for pairing requests. An
+// authority that does not answer (a helper that restarts) is no reason to end
+// the sessions of Apps.
 func (b *Base) follow(ctx context.Context) error {
-	windowOpen, listening := false, false
-	for seen := uint64(0); ; {
-		snapshot, err := b.relay.Watch(ctx, seen)
-		if err != nil {
-			return err
+	for seen := (&systemv1.Snapshot{}); ; {
+		pause := followStep
+		snapshot, err := b.relay.Watch(ctx, seen.GetVersion())
+		if ctx.Err() != nil {
+			return ctx.Err()
 		}
-		if snapshot.GetWindowOpen() != windowOpen {
-			windowOpen = snapshot.GetWindowOpen()
+		if err != nil {
+			b.config.Logger.Warn("look whether pairing is open; trying again", "error", err)
+			snapshot, pause = &systemv1.Snapshot{}, followAgain // nobody listens
+		}
+		if snapshot.GetWindowOpen() != seen.GetWindowOpen() {
 			b.registry.PublishWindow(snapshot)
 		}
-		if snapshot.GetListening() != listening {
-			listening = snapshot.GetListening()
-			if b.announcer != nil {
-				b.announcer.Update(b.txt(listening))
-			}
+		if snapshot.GetListening() != seen.GetListening() && b.announcer != nil {
+			b.announcer.Update(b.txt(snapshot.GetListening()))
 		}
-		seen = snapshot.GetVersion()
+		seen = snapshot
 		select {
-		case <-time.After(followStep):
+		case <-time.After(pause):
 		case <-ctx.Done():
 			return ctx.Err()
 		}

@@ -1,0 +1,172 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"time"
+
+	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
+	"github.com/BitBoxSwiss/bitbox-base/api/base/v1/basev1connect"
+	"github.com/BitBoxSwiss/bitbox-base/client"
+	"github.com/BitBoxSwiss/bitbox-base/internal/admission"
+	"github.com/BitBoxSwiss/bitbox-base/internal/base"
+	"github.com/BitBoxSwiss/bitbox-base/internal/pairing"
+)
+
+// whole is a whole Base in this process and an App that is paired with it: real
+// TCP, real state files, and what stands around the channel.
+type whole struct {
+	dir  string
+	base *base.Base
+	app  *client.App
+}
+
+// pairTime is how long the pairing may take.
+const pairTime = time.Minute
+
+func newWhole() (w *whole, err error) {
+	w = &whole{}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, w.close())
+		}
+	}()
+	if w.dir, err = os.MkdirTemp("", "bitbox-base-bench-"); err != nil {
+		return w, err
+	}
+	limits := admission.DefaultLimits()
+	// One address makes all the connections here.
+	limits.PerSecond, limits.Burst, limits.ParkedPerAddress = 1e6, 1e6, limits.Parked
+	w.base, err = base.Start(base.Config{
+		StateDir: filepath.Join(w.dir, "base"), Listen: "127.0.0.1:0", Limits: limits, Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		return w, err
+	}
+	if w.app, err = client.New(client.Options{Dir: filepath.Join(w.dir, "app"), Name: "bench", NoDiscovery: true}); err != nil {
+		return w, err
+	}
+	return w, w.pair()
+}
+
+// pair plays both people. The App's says yes to what the Base's has seen.
+func (w *whole) pair() error {
+	ctx, cancel := context.WithTimeout(context.Background(), pairTime)
+	defer cancel()
+	console := w.base.Console()
+	var atTheBase error
+	_, err := w.app.Pair(ctx, []string{w.base.Addr().String()}, client.PairOptions{
+		Requested: func(number string) { atTheBase = acceptNumber(ctx, w.base, number) },
+		Confirm: func(ctx context.Context, code client.Code) (bool, error) {
+			for seen := uint64(0); ; {
+				snapshot, err := console.Watch(ctx, seen)
+				if err != nil {
+					return false, err
+				}
+				if shown := snapshot.GetCeremony(); shown.GetCode() != "" {
+					return shown.GetCode() == code.Digits, console.Answer(ctx, pairing.CeremonyID(shown.GetId()), true)
+				}
+				seen = snapshot.GetVersion()
+			}
+		},
+	})
+	return errors.Join(err, atTheBase)
+}
+
+func acceptNumber(ctx context.Context, b *base.Base, text string) error {
+	number := uint32(0)
+	for _, digit := range text {
+		if digit != ' ' {
+			number = number*10 + uint32(digit-'0')
+		}
+	}
+	return b.Console().Accept(ctx, number, basev1.Role_ROLE_UNSPECIFIED)
+}
+
+// call opens a session, makes one call, and leaves the session open.
+func (w *whole) call() (*client.Session, error) {
+	session, err := w.app.Open("")
+	if err != nil {
+		return nil, err
+	}
+	_, err = session.Info.GetInfo(context.Background(), &basev1.GetInfoRequest{})
+	return session, err
+}
+
+func (w *whole) close() error {
+	var err error
+	if w.base != nil {
+		err = w.base.Stop()
+	}
+	return errors.Join(err, os.RemoveAll(w.dir))
+}
+
+// tlsService is the rival of a whole Base: the same service with the same answer on
+// HTTP/2 over crypto/tls, both from the standard library.
+type tlsService struct {
+	rival  *rivalTLS
+	server *http.Server
+	addr   string
+}
+
+// answer is what the rival says, as long as what a Base says.
+type answer struct{ info *basev1.GetInfoResponse }
+
+func (a answer) GetInfo(context.Context, *basev1.GetInfoRequest) (*basev1.GetInfoResponse, error) {
+	return a.info, nil
+}
+
+func newTLSService(info *basev1.GetInfoResponse) (*tlsService, error) {
+	rival, err := newRivalTLS()
+	if err != nil {
+		return nil, err
+	}
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	mux := http.NewServeMux()
+	mux.Handle(basev1connect.NewInfoServiceHandler(answer{info}))
+	var protocols http.Protocols
+	protocols.SetHTTP2(true)
+	s := &tlsService{rival: rival, addr: listener.Addr().String(), server: &http.Server{
+		Handler: mux, TLSConfig: rival.server, Protocols: &protocols, ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)}}
+	go func() { _ = s.server.ServeTLS(listener, "", "") }()
+	return s, nil
+}
+
+// call makes one call on a new connection, and leaves it open.
+func (s *tlsService) call() (*http.Client, basev1connect.InfoServiceClient, error) {
+	var protocols http.Protocols
+	protocols.SetHTTP2(true)
+	httpClient := &http.Client{Transport: &http.Transport{TLSClientConfig: s.rival.client.Clone(), Protocols: &protocols}}
+	service := basev1connect.NewInfoServiceClient(httpClient, "https://"+s.addr)
+	_, err := service.GetInfo(context.Background(), &basev1.GetInfoRequest{})
+	return httpClient, service, err
+}
+
+func (s *tlsService) close() error { return s.server.Close() }
+
+// both starts a whole Base and its rival.
+func both() (*whole, *tlsService, error) {
+	w, err := newWhole()
+	if err != nil {
+		return nil, nil, err
+	}
+	session, err := w.call()
+	if err == nil {
+		defer session.Close()
+		var info *basev1.GetInfoResponse
+		if info, err = session.Info.GetInfo(context.Background(), &basev1.GetInfoRequest{}); err == nil {
+			var rival *tlsService
+			if rival, err = newTLSService(info); err == nil {
+				return w, rival, nil
+			}
+		}
+	}
+	return nil, nil, errors.Join(err, w.close())
+}
