@@ -485,7 +485,8 @@ func (l *Ledger) Enrol(app App, now time.Duration) (Output, error) {
 	return l.output(now, true), err
 }
 
-// Retire takes an App away at the console, an owner's too.
+// Retire takes an App away at the console, an owner's too. An App that is not
+// there is taken away already.
 func (l *Ledger) Retire(key SigningKey, note string, now time.Duration) (Output, error) {
 	l.Tick(now)
 	l.undoPending()
@@ -606,3 +607,24 @@ func (l *Ledger) Posture() (Posture, uint64) { return l.chain.tip().posture, l.c
 // Back returns the content for a new revision that goes back to an earlier one
 // (see the function back), to be given to Local.
 func (l *Ledger) Back(revision uint64) (Posture, error) { return l.chain.back(revision) }
+
+// Phase tells whether the last document holds, is being applied, or is tried.
+func (l *Ledger) Phase() systemv1.PostureReport_Phase { return l.phase }
+
+// Liftable returns the numbers of the restrictions in force that a document can
+// lift, for Local.
+func (l *Ledger) Liftable() []uint64 {
+	var numbers []uint64
+	for _, r := range l.chain.active() {
+		if r.liftable() {
+			numbers = append(numbers, r.Number)
+		}
+	}
+	return numbers
+}
+
+// LastRestriction returns the number of the last restriction, 0 if there is none.
+func (l *Ledger) LastRestriction() uint64 {
+	number, _ := l.chain.lastRestriction()
+	return number
+}

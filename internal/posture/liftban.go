@@ -8,8 +8,6 @@ import (
 	"slices"
 	"time"
 
-	"google.golang.org/protobuf/proto"
-
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 )
 
@@ -87,28 +85,3 @@ func (l *Ledger) liftBanWith(checks []liftBanCheck, signed []byte, now time.Dura
 	}
 	return addr.Unmap().WithZone(""), out, nil
 }
-
-// Phase tells whether the last document holds, is being applied, or is tried.
-func (l *Ledger) Phase() systemv1.PostureReport_Phase { return l.phase }
-
-// Liftable returns the numbers of the restrictions in force that a document can
-// lift, for Local.
-func (l *Ledger) Liftable() []uint64 {
-	var numbers []uint64
-	for _, r := range l.chain.active() {
-		if r.liftable() {
-			numbers = append(numbers, r.Number)
-		}
-	}
-	return numbers
-}
-
-// LastRestriction returns the number of the last restriction, 0 if there is none.
-func (l *Ledger) LastRestriction() uint64 {
-	number, _ := l.chain.lastRestriction()
-	return number
-}
-
-// RefuseUnknown returns ErrUnknownField when m, or a message inside it at any
-// depth, carries a field that this version does not know.
-func RefuseUnknown(m proto.Message) error { return refuseUnknown(m.ProtoReflect()) }

@@ -75,6 +75,10 @@ func refuseUnknown(m protoreflect.Message) error {
 	return err
 }
 
+// RefuseUnknown returns ErrUnknownField when m, or a message inside it at any
+// depth, carries a field that this version does not know.
+func RefuseUnknown(m proto.Message) error { return refuseUnknown(m.ProtoReflect()) }
+
 // encode cannot fail for the messages of posture.proto: they have no required
 // fields, and their strings have passed Validate.
 func encode(m proto.Message) []byte {
