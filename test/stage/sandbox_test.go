@@ -1,0 +1,140 @@
+//go:build linux
+
+package stage_test
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/BitBoxSwiss/bitbox-base/internal/generation"
+	"github.com/BitBoxSwiss/bitbox-base/test/stage"
+)
+
+// What somebody would try who has taken a service over, as lines for bash. Each
+// line must fail, whichever service it is.
+var escapes = map[string]string{
+	"become root by systemd":            "systemd-run --wait --quiet touch /run/escaped",
+	"ask systemd by its private socket": connects("/run/systemd/private"),
+	"ask by D-Bus":                      connects("/run/dbus/system_bus_socket"),
+	"write into the system":             "touch /usr/bin/escaped || touch /etc/escaped",
+	"write the configuration":           "touch " + generation.StateDirectory + "/escaped " + generation.Current(generation.AuthorizedKeys),
+	"lease SSH":                         "touch " + generation.SSHLease,
+	"read the host key":                 "cat " + generation.HostKey,
+	"see other processes":               "ps -e -o comm= | grep -q systemd",
+	"change the packet filter":          "iptables -F || nft flush ruleset",
+	"call somebody":                     "exec 3<>/dev/tcp/10.88.1.66/443",
+	"hide in a namespace":               "unshare --user --net true",
+	"read the log of the kernel":        "dmesg",
+	"read homes":                        "ls /home/base /root",
+	"look at devices":                   "ls /dev/vda /dev/mem /dev/kmsg",
+}
+
+func connects(socket string) string {
+	return fmt.Sprintf(`python3 -c "import socket; socket.socket(socket.AF_UNIX).connect(\"%s\")"`, socket)
+}
+
+// takenOver starts the unit's sandbox with bash inside, as if an intruder had
+// made its program execute it, and lets the intruder try. What the sandbox does
+// not let execute is executed for the intruder by lifting only that: NoExecPaths
+// has a test of its own.
+func takenOver(t *testing.T, unit string, script string) string {
+	t.Helper()
+	s := stage.Boot(t, stage.Config{Prepare: func(t *testing.T, root string) {
+		for path, content := range map[string]string{
+			filepath.Join("etc/systemd/system", unit+".d", "taken-over.conf"): "[Service]\nType=oneshot\nRestart=no\nExecStart=\nExecStart=/bin/bash /usr/lib/attack.sh\nExecPaths=/\nNoExecPaths=\nStandardOutput=journal\nStandardInput=null\n",
+			"usr/lib/attack.sh": script,
+		} {
+			path = filepath.Join(root, path)
+			if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(path, []byte(content), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}})
+	outside := s.Attacker(1)
+	listener, err := outside.Listen("tcp", ":443")
+	if err != nil {
+		t.Fatal(err)
+	}
+	serve(t, listener, "hello\n")
+	s.MustExec("systemctl", "restart", unit)
+	return s.MustExec("journalctl", "--no-pager", "--output=cat", "--unit="+unit)
+}
+
+func attackScript() string {
+	b := &strings.Builder{}
+	for name, line := range escapes {
+		fmt.Fprintf(b, "if timeout 5 bash -c '%s' >/dev/null 2>&1 </dev/null; then echo 'ESCAPED: %s'; fi\n", line, name)
+	}
+	b.WriteString("echo all tried\n")
+	return b.String()
+}
+
+func escaped(journal string) []string {
+	var names []string
+	for line := range strings.Lines(journal) {
+		if name, found := strings.CutPrefix(strings.TrimSpace(line), "ESCAPED: "); found {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+func TestATakenOverServiceCanDoNothing(t *testing.T) {
+	for _, unit := range []string{generation.MiddlewareUnit, generation.ProxyUnit, generation.MDNSUnit} {
+		t.Run(unit, func(t *testing.T) {
+			t.Parallel()
+			journal := takenOver(t, unit, attackScript())
+			if !strings.Contains(journal, "all tried") {
+				t.Fatalf("the attack did not run:\n%s", journal)
+			}
+			if names := escaped(journal); names != nil {
+				t.Errorf("it can: %q", names)
+			}
+		})
+	}
+}
+
+// The attacks must be able to succeed: without the sandbox nearly all of them do.
+func TestTheAttacksOnSandboxesWork(t *testing.T) {
+	const bare = "bare.service"
+	s := stage.Boot(t, stage.Config{Prepare: func(t *testing.T, root string) {
+		unit := "[Service]\nType=oneshot\nExecStart=/bin/bash /usr/lib/attack.sh\n"
+		for path, content := range map[string]string{"etc/systemd/system/" + bare: unit, "usr/lib/attack.sh": attackScript()} {
+			if err := os.WriteFile(filepath.Join(root, path), []byte(content), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}})
+	s.MustExec("systemctl", "start", bare)
+	names := escaped(s.MustExec("journalctl", "--no-pager", "--output=cat", "--unit="+bare))
+	// The packet filter stops even root from calling, until root flushes it; the
+	// container has no devices and no kernel log.
+	if len(names) < len(escapes)-3 {
+		t.Errorf("only %q succeed without a sandbox", names)
+	}
+}
+
+// What a service executes is itself: a program that an intruder brings along,
+// or finds, does not start.
+func TestAServiceExecutesNothingElse(t *testing.T) {
+	s := stage.Boot(t, stage.Config{})
+	for _, unit := range []string{generation.MiddlewareUnit, generation.ProxyUnit, generation.MDNSUnit} {
+		s.WaitActive(unit)
+		pid := strings.TrimSpace(s.MustExec("systemctl", "show", "--property=MainPID", "--value", unit))
+		// In the mount namespace of the service, even root cannot execute it.
+		for _, program := range []string{"/bin/bash", "/usr/bin/python3", "/usr/bin/id"} {
+			if out, err := s.Exec("nsenter", "--target="+pid, "--mount", program, "--version"); err == nil {
+				t.Errorf("%s executes %s: %s", unit, program, out)
+			}
+		}
+	}
+	if out, err := s.Exec("nsenter", "--target=1", "--mount", "/bin/bash", "--version"); err != nil {
+		t.Errorf("nor does systemd itself, so this test shows nothing: %v %s", err, out)
+	}
+}
