@@ -25,6 +25,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/ipc"
 	"github.com/BitBoxSwiss/bitbox-base/internal/pairing"
 	"github.com/BitBoxSwiss/bitbox-base/internal/state"
+	"github.com/BitBoxSwiss/bitbox-base/internal/system"
 )
 
 // The exit codes, as in the comment above.
@@ -65,6 +66,7 @@ func exitCode(err error) int {
 	var refused *pairing.Error
 	var usage usageError
 	var found severe // by an audit
+	var declined *system.Error
 	switch {
 	case errors.As(err, &usage):
 		return exitUsage
@@ -72,7 +74,7 @@ func exitCode(err error) int {
 		return found.exitCode()
 	case errors.Is(err, ipc.ErrNotRunning):
 		return exitNotRunning
-	case errors.As(err, &refused), errors.Is(err, errNothingToAnswer), errors.Is(err, errOtherCode):
+	case errors.As(err, &refused), errors.As(err, &declined), errors.Is(err, errNothingToAnswer), errors.Is(err, errOtherCode):
 		return exitRefused
 	case errors.Is(err, state.ErrInUse):
 		return exitInUse

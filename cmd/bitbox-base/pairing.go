@@ -58,6 +58,9 @@ show a code. Confirm only if the two codes are the same.`,
 func (p *program) ask(c *cobra.Command, conversation func(ctx context.Context, authority pairing.Client) error) error {
 	ctx, cancel := context.WithTimeout(c.Context(), callTime)
 	defer cancel()
+	if authority, ok := applianceAuthority(c); ok {
+		return conversation(ctx, authority)
+	}
 	err := conversation(ctx, pairing.Client{Port: ipc.Dial(base.ControlSocket(p.stateDir))})
 	if errors.Is(err, ipc.ErrNotRunning) {
 		return notRunning{p.stateDir}

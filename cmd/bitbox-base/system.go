@@ -19,6 +19,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/audit"
 	"github.com/BitBoxSwiss/bitbox-base/internal/generation"
 	"github.com/BitBoxSwiss/bitbox-base/internal/ipc"
+	"github.com/BitBoxSwiss/bitbox-base/internal/pairing"
 	"github.com/BitBoxSwiss/bitbox-base/internal/posture"
 	"github.com/BitBoxSwiss/bitbox-base/internal/sshaccess"
 	"github.com/BitBoxSwiss/bitbox-base/internal/system"
@@ -165,12 +166,21 @@ func systemListeners() ([]*net.UnixListener, error) {
 	return []*net.UnixListener{listener}, nil
 }
 
+// applianceAuthority is the ceremony authority of the appliance's system helper, where
+// there is one and no other state was asked for.
+func applianceAuthority(c *cobra.Command) (pairing.Client, bool) {
+	if _, err := os.Stat(generation.SystemSocket); err != nil || c.Flags().Changed("state") {
+		return pairing.Client{}, false
+	}
+	return system.Client{Port: system.Dial(generation.SystemSocket)}.Authority(), true
+}
+
 func (p *program) localCommand() *cobra.Command {
 	command := &cobra.Command{
 		Use:   "local",
 		Short: "Close the Base or go back, as root at its console",
 		Long: `local acts for root at the Base's console, in place of an owner's App. The Base's history
-records it as local.`,
+records it as local. To open a pairing window or to take an App away, see 'bitbox-base pairing'.`,
 		Example: `  bitbox-base local lockdown
   bitbox-base local unlock
   bitbox-base local back 7`,
@@ -200,7 +210,7 @@ records it as local.`,
 	back.RunE = func(c *cobra.Command, args []string) error {
 		var revision uint64
 		if _, err := fmt.Sscanf(args[0], "%d", &revision); err != nil || fmt.Sprint(revision) != args[0] {
-			return fmt.Errorf("%q is no revision; it is a number, as the App's history shows it", args[0])
+			return usageError{fmt.Errorf("%q is no revision; it is a number, as the App's history shows it", args[0])}
 		}
 		return doLocal(c, change(&systemv1.LocalChange{Change: &systemv1.LocalChange_GoBack{GoBack: &systemv1.GoBack{Revision: revision}}}))
 	}

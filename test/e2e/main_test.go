@@ -1,0 +1,67 @@
+//go:build linux
+
+// Package e2e_test attacks a whole Base: the real system helper and Debian's real
+// servers under a real systemd, with attackers on the same network. It needs root;
+// see test/stage.
+package e2e_test
+
+import (
+	"bufio"
+	"context"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"testing"
+
+	"github.com/BitBoxSwiss/bitbox-base/internal/generation"
+	"github.com/BitBoxSwiss/bitbox-base/internal/system"
+	"github.com/BitBoxSwiss/bitbox-base/test/stage"
+)
+
+// The test binary is also installed in the Base, where it carries a request to the
+// helper's socket as whatever user it is started: `relay`, with the request in
+// hexadecimal on its input, prints a line for each reply. As `hold` it is a
+// Middleware that takes every connection and says nothing.
+func TestMain(m *testing.M) {
+	for role, do := range map[string]func() error{"relay": relay, "hold": hold} {
+		if len(os.Args) == 2 && os.Args[1] == role {
+			if err := do(); err != nil {
+				fmt.Println("error", err)
+				os.Exit(1)
+			}
+			return
+		}
+	}
+	os.Exit(stage.Main(m))
+}
+
+func hold() error {
+	const firstSocket = 3 // see sd_listen_fds(3)
+	listener, err := net.FileListener(os.NewFile(firstSocket, "systemd"))
+	if err != nil {
+		return err
+	}
+	for {
+		conn, err := listener.Accept()
+		if err != nil {
+			return err
+		}
+		go func() { _, _ = io.Copy(io.Discard, conn) }()
+	}
+}
+
+func relay() error {
+	lines := bufio.NewScanner(os.Stdin)
+	lines.Buffer(nil, 4<<20)
+	lines.Scan()
+	request, err := hex.DecodeString(lines.Text())
+	if err != nil {
+		return err
+	}
+	return system.Dial(generation.SystemSocket).Stream(context.Background(), request, func(reply []byte) error {
+		_, err := fmt.Println("reply", hex.EncodeToString(reply))
+		return err
+	})
+}
