@@ -54,7 +54,7 @@ func Exec(ctx context.Context, argv ...string) (string, error) {
 // lastWords is the end of what a program complained about.
 func lastWords(text string) string {
 	const most = 400
-	text = strings.TrimSpace(strings.ToValidUTF8(text, "?"))
+	text = strings.Join(strings.Fields(strings.ToValidUTF8(text, "?")), " ")
 	if len(text) > most {
 		text = "… " + strings.ToValidUTF8(text[len(text)-most:], "")
 	}
