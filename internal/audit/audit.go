@@ -22,6 +22,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/BitBoxSwiss/bitbox-base/internal/posture"
 )
@@ -98,8 +99,8 @@ type check struct {
 	run   func(context.Context, System, Expectation) ([]difference, error)
 }
 
-// checks are all that there are. Those with a tight limit read only; the others
-// run programs that are slow on a small machine.
+// checks are all that there are. Their limits are far above what they take, for a
+// small machine that has much else to do.
 var checks = []check{
 	{"sockets", 10 * time.Second, checkSockets},
 	{"firewall", 10 * time.Second, checkFirewall},
@@ -182,7 +183,8 @@ func printable(line string) string {
 		line = line[:maxFoundLine] + "…"
 	}
 	return strings.Map(func(r rune) rune {
-		if !isPrintable(r) {
+		// Not control characters, nor those that turn the direction of writing or hide.
+		if !unicode.IsPrint(r) {
 			return '\uFFFD'
 		}
 		return r

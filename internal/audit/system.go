@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strings"
 	"time"
-	"unicode"
 
 	"github.com/BitBoxSwiss/bitbox-base/internal/generation"
 )
@@ -68,9 +67,6 @@ func ask(ctx context.Context, system System, argv ...string) (string, error) {
 	return out.Stdout, nil
 }
 
-// isPrintable refuses control characters, and those that turn the direction of
-// writing or hide.
-func isPrintable(r rune) bool { return unicode.IsPrint(r) || r == ' ' }
 
 // hasLine and hasPrefixLine tell whether a line of text is, or begins, so.
 func hasLine(text, want string) bool {

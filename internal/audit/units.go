@@ -244,11 +244,7 @@ func checkUnits(ctx context.Context, system System, _ Expectation) ([]difference
 		differences = append(differences, difference{id: idUnitChanged, found: found})
 	}
 	if len(stopped) > 0 {
-		var found []string
-		for _, name := range stopped {
-			found = append(found, name)
-		}
-		differences = append(differences, difference{id: idUnitStopped, found: found})
+		differences = append(differences, difference{id: idUnitStopped, found: stopped})
 	}
 	return differences, nil
 }
