@@ -67,7 +67,6 @@ func ask(ctx context.Context, system System, argv ...string) (string, error) {
 	return out.Stdout, nil
 }
 
-
 // hasLine and hasPrefixLine tell whether a line of text is, or begins, so.
 func hasLine(text, want string) bool {
 	return slices.Contains(strings.Split(text, "\n"), want)
