@@ -45,14 +45,17 @@ const variable = "BITBOX_NETNSTEST_OUTSIDE"
 // outside is why this process is not in a namespace of its own, nil if it is.
 var outside = fmt.Errorf("%w: TestMain does not call netnstest.Main", ErrUnavailable)
 
+// Inside tells whether this is the second process already (see Enter).
+func Inside() bool { return os.Getenv(variable) != "" }
+
 // Enter runs this program once more, with the same arguments and in a fresh
 // network namespace, waits for it and returns its exit code; done is true then.
 // In the second process it sets the interfaces up and returns with done false:
 // the program goes on, inside. An error that wraps ErrUnavailable means that
 // nothing was run.
 func Enter() (exitCode int, done bool, err error) {
-	if from := os.Getenv(variable); from != "" {
-		return 0, false, setUp(from)
+	if Inside() {
+		return 0, false, setUp(os.Getenv(variable))
 	}
 	return reexec()
 }

@@ -83,7 +83,7 @@ func setUp(from string) error {
 // IP runs ip(8) with the arguments given, separated by spaces. It is for tests
 // that change the private network, and does nothing outside of one.
 func IP(arguments string) error {
-	if from := os.Getenv(variable); from == "" {
+	if !Inside() {
 		return fmt.Errorf("ip %s: refused outside of a private network namespace", arguments)
 	}
 	out, err := exec.Command("ip", strings.Fields(arguments)...).CombinedOutput()
