@@ -5,9 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/netip"
+	"slices"
 	"time"
 
 	"connectrpc.com/connect"
+	"google.golang.org/protobuf/proto"
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
@@ -22,14 +25,28 @@ type (
 	PostureView = posture.View
 	// PostureChange is one difference, in words.
 	PostureChange = posture.Change
+	// PostureEvent is one line of a Base's history.
+	PostureEvent = posture.Event
+	// Approve is shown every difference of a change before anything is signed or
+	// sent, and tells whether the user wants it.
+	Approve = func([]PostureChange) (bool, error)
 )
 
 // ErrLyingBase: what the Base's network-facing daemon shows is not what its system
 // helper has signed, or is older than what this App has seen before.
 var ErrLyingBase = errors.New("the Base's posture does not verify")
 
-// ErrNotApproved: the user did not want the change.
-var ErrNotApproved = errors.New("not approved")
+// Kinds of failure of a change.
+var (
+	// ErrNotApproved: the user did not want it.
+	ErrNotApproved = errors.New("not approved")
+	// ErrNoChange: the Base is like that already.
+	ErrNoChange = errors.New("no change")
+	// ErrBusy: another change is being applied or tried.
+	ErrBusy = errors.New("another change is on")
+	// ErrUndone: it was sent, and is not in force, or will not be for long.
+	ErrUndone = errors.New("undone")
+)
 
 const (
 	nonceSize = 32
@@ -71,7 +88,7 @@ func (s *Session) look(ctx context.Context) (*PostureView, error) {
 	if err != nil {
 		return nil, err
 	}
-	view, err := posture.VerifyChain(posture.Expectation{Base: base, Memory: seen, Nonce: nonce}, answer.GetChain(), answer.GetReport())
+	view, err := s.verify(posture.Expectation{Base: base, Memory: seen, Nonce: nonce}, answer.GetChain(), answer.GetReport())
 	if err != nil {
 		return nil, fail(ErrLyingBase, err, "%v", err)
 	}
@@ -89,24 +106,30 @@ func (s *Session) nonce() ([]byte, error) {
 
 // Change is a change of the posture that an owner's App signs.
 type Change struct {
-	// Edit makes the new posture from the present one. A lease that begins has
-	// GrantedIn set to next. It may be called several times.
-	Edit func(p *Posture, view *PostureView, next uint64) error
+	// Edit makes the new posture from the present one.
+	Edit Edit
 	// Unlock lifts all lockdowns and closed pairing as well.
 	Unlock bool
-	// Approve is shown every difference before anything is signed.
-	Approve func([]PostureChange) (bool, error)
+	// Approve must be set.
+	Approve Approve
 	// Progress, if set, is told what the Base does.
 	Progress func(step string)
+
+	// final: it holds at once, without a try. That is for what cannot keep this App
+	// out, or is meant to.
+	final bool
 }
 
 // Apply has the user approve a change, signs it, has the Base try it, and
 // confirms it over a new connection, as proof that the Base can still be reached. Without the
-// confirmation the Base undoes it after a minute.
+// confirmation the Base undoes it after a minute. What the Middleware says about
+// it is not believed: when Apply returns no error, the helper has signed that the
+// change is in force.
 func (s *Session) Apply(ctx context.Context, change Change) (*PostureView, error) {
+	var signed *systemv1.PostureDocument
 	var err error
 	for range looks {
-		err = s.submit(ctx, change)
+		signed, err = s.submit(ctx, change)
 		// Somebody else's change came first: the difference is another one now.
 		if connect.CodeOf(err) != connect.CodeAborted {
 			break
@@ -115,17 +138,54 @@ func (s *Session) Apply(ctx context.Context, change Change) (*PostureView, error
 	if err != nil {
 		return nil, err
 	}
-	return s.confirm(ctx)
+	return s.confirm(ctx, signed)
 }
 
-func (s *Session) submit(ctx context.Context, change Change) error {
+// submit returns the document that it has sent.
+func (s *Session) submit(ctx context.Context, change Change) (*systemv1.PostureDocument, error) {
 	view, err := s.Posture(ctx)
 	if err != nil {
-		return err
+		return nil, err
+	}
+	draft, err := s.draft(view, change)
+	if err != nil {
+		return nil, err
+	}
+	if yes, err := change.Approve(view.Changes(draft)); err != nil {
+		return nil, err
+	} else if !yes {
+		return nil, fail(ErrNotApproved, nil, "nothing was changed")
+	}
+	// The challenge does not wait for the user.
+	if draft.Challenge, err = s.challenge(ctx); err != nil {
+		return nil, err
+	}
+	draft.SignedAt = s.transport.app.now().Unix()
+	seed, _, _, err := s.transport.app.store.signing(s.transport.id)
+	if err != nil {
+		return nil, err
+	}
+	nonce, err := s.nonce()
+	if err != nil {
+		return nil, err
+	}
+	err = s.send(ctx, &basev1.SubmitPostureRequest{Document: posture.SignDocument(draft, seed), Nonce: nonce}, change.Progress)
+	if err != nil && !lost(err) {
+		return nil, err
+	}
+	// The Base may end a connection while it changes what faces the network. How the
+	// change went is seen afterwards.
+	return draft, nil
+}
+
+// draft is the next document, without a challenge.
+func (s *Session) draft(view *PostureView, change Change) (*systemv1.PostureDocument, error) {
+	if pending, _, left := view.Pending(); pending {
+		return nil, fail(ErrBusy, nil, "another change is being tried; confirm it, or wait %d s until it is undone", int(left.Seconds())+1)
 	}
 	p, revision := view.Posture()
 	if err := change.Edit(&p, view, revision+1); err != nil {
-		return fail(ErrInvalid, err, "%v", err)
+		return nil, asInvalid(err)
 	}
 	var lifts []uint64
 	if change.Unlock {
@@ -133,38 +193,33 @@ func (s *Session) submit(ctx context.Context, change Change) error {
 			lifts = append(lifts, restriction.Number)
 		}
 	}
-	// A draft without a challenge shows what will be different; the challenge does
-	// not wait for the user.
-	draft, err := view.Draft(p, lifts, nil, true, s.transport.app.now())
+	draft, err := view.Draft(p, lifts, nil, !change.final, s.transport.app.now())
 	if err != nil {
-		return fail(ErrInvalid, err, "%v", err)
+		return nil, asInvalid(err)
 	}
-	if yes, err := change.Approve(view.Changes(draft)); err != nil {
-		return err
-	} else if !yes {
-		return fail(ErrNotApproved, nil, "nothing was changed")
+	if len(view.Changes(draft)) == 0 {
+		return nil, fail(ErrNoChange, nil, "there is nothing to change: the Base is like that already")
 	}
-	challenge, err := s.challenge(ctx)
-	if err != nil {
-		return err
-	}
-	draft.Challenge, draft.SignedAt = challenge, s.transport.app.now().Unix()
-	seed, _, _, err := s.transport.app.store.signing(s.transport.id)
-	if err != nil {
+	return draft, nil
+}
+
+// asInvalid makes a sentence of an error about what was asked for.
+func asInvalid(err error) error {
+	if known := new(Error); errors.As(err, &known) {
 		return err
 	}
-	nonce, err := s.nonce()
-	if err != nil {
-		return err
-	}
-	stream, err := s.posture.SubmitPosture(ctx, &basev1.SubmitPostureRequest{Document: posture.SignDocument(draft, seed), Nonce: nonce})
+	return fail(ErrInvalid, err, "%v", err)
+}
+
+func (s *Session) send(ctx context.Context, request *basev1.SubmitPostureRequest, progress func(string)) error {
+	stream, err := s.posture.SubmitPosture(ctx, request)
 	if err != nil {
 		return err
 	}
 	defer stream.Close()
 	for stream.Receive() {
-		if step := stream.Msg().GetProgress(); step != "" && change.Progress != nil {
-			change.Progress(step)
+		if step := stream.Msg().GetProgress(); step != "" && progress != nil {
+			progress(step)
 		}
 	}
 	return stream.Err()
@@ -178,71 +233,186 @@ func (s *Session) challenge(ctx context.Context) ([]byte, error) {
 	return answer.GetChallenge(), nil
 }
 
-// confirm makes a tried change last. The connection may take a while to come
-// about, since the Base is just changing what faces the network.
-func (s *Session) confirm(ctx context.Context) (*PostureView, error) {
+// lost tells whether a call failed because of its connection, so that another one
+// may do better: anything but an answer of the Base.
+func lost(err error) bool {
+	for _, final := range []error{ErrLyingBase, ErrUndone, ErrNoChange, ErrRevoked, ErrStorage, ErrNoSuchBase, ErrPairAgain} {
+		if errors.Is(err, final) {
+			return false
+		}
+	}
+	return !connect.IsWireError(err) || connect.CodeOf(err) == connect.CodeUnavailable
+}
+
+// confirm makes a tried change last: the one that was signed, or, if that is nil,
+// whichever is tried. The connection may take a while to come about, since the
+// Base is just changing what faces the network.
+func (s *Session) confirm(ctx context.Context, signed *systemv1.PostureDocument) (*PostureView, error) {
 	ctx, cancel := context.WithTimeout(ctx, confirmTime)
 	defer cancel()
 	for {
 		s.transport.reconnect()
-		err := s.confirmOnce(ctx)
-		if err == nil {
-			return s.Posture(ctx)
-		}
-		if code := connect.CodeOf(err); code != connect.CodeUnavailable && code != connect.CodeUnknown {
+		view, err := s.confirmOnce(ctx, signed)
+		switch {
+		case err == nil:
+			return view, nil
+		case ctx.Err() == nil && !lost(err):
 			return nil, err
 		}
 		select {
 		case <-ctx.Done():
-			return nil, fail(ErrUnreachable, err, "the Base was not reached after the change, so it undoes the change within a minute")
+			return nil, fail(ErrUndone, err, "the Base was not reached after the change, so it undoes the change within a minute")
 		case <-time.After(confirmAgain):
 		}
 	}
 }
 
-func (s *Session) confirmOnce(ctx context.Context) error {
+// confirmOnce returns the posture in which the change holds.
+func (s *Session) confirmOnce(ctx context.Context, signed *systemv1.PostureDocument) (*PostureView, error) {
 	view, err := s.Posture(ctx)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	if _, trying, _ := view.Pending(); !trying {
-		return nil // there was nothing to try
+	pending, trying, _ := view.Pending()
+	switch {
+	case signed != nil && !isLast(view, signed):
+		return nil, fail(ErrUndone, nil, "the change is not in force: the Base has undone or never applied it, or another change came right after it; look at the history")
+	case pending && !trying:
+		return nil, connect.NewError(connect.CodeUnavailable, errors.New("the change is still being applied"))
+	case signed != nil && !pending:
+		return view, nil
+	case !pending:
+		return nil, fail(ErrNoChange, nil, "no change waits for its confirmation")
 	}
 	challenge, err := s.challenge(ctx)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	seed, _, _, err := s.transport.app.store.signing(s.transport.id)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	nonce, err := s.nonce()
 	if err != nil {
-		return err
+		return nil, err
 	}
-	_, err = s.posture.ConfirmTry(ctx, &basev1.ConfirmTryRequest{
-		Confirmation: posture.SignConfirmation(view.Confirmation(challenge), seed), Nonce: nonce})
-	return err
+	if _, err = s.posture.ConfirmTry(ctx, &basev1.ConfirmTryRequest{
+		Confirmation: posture.SignConfirmation(view.Confirmation(challenge), seed), Nonce: nonce}); err != nil {
+		return nil, err
+	}
+	if view, err = s.Posture(ctx); err != nil {
+		return nil, err
+	}
+	if pending, _, _ := view.Pending(); pending || signed != nil && !isLast(view, signed) {
+		return nil, fail(ErrUndone, nil, "the Base took the confirmation, but what it has signed says that the change is not settled; it undoes the change within a minute")
+	}
+	return view, nil
+}
+
+// isLast tells whether a document is the last one that the Base has accepted.
+func isLast(view *PostureView, document *systemv1.PostureDocument) bool {
+	p, revision := view.Posture()
+	return revision == document.GetRevision() && proto.Equal(p.Proto(), document.GetPosture())
 }
 
 // ConfirmTry confirms a change that is being tried, over a new connection. Apply
 // does that by itself; this is for an App that was ended in between.
-func (s *Session) ConfirmTry(ctx context.Context) (*PostureView, error) { return s.confirm(ctx) }
+func (s *Session) ConfirmTry(ctx context.Context) (*PostureView, error) { return s.confirm(ctx, nil) }
 
-// Lockdown closes everything but the channel of this App.
+// Preview returns what a change would make different. Nothing is sent.
+func (s *Session) Preview(ctx context.Context, change Change) ([]PostureChange, error) {
+	view, err := s.Posture(ctx)
+	if err != nil {
+		return nil, err
+	}
+	draft, err := s.draft(view, change)
+	if errors.Is(err, ErrNoChange) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return view.Changes(draft), nil
+}
+
+// RevokeApp cuts an App off for good, by its id: first a signed document takes its
+// signing key away, then its channel is cut. In this order, since an App without a
+// channel is listed no more, and its key would be forgotten. keyTaken is false for
+// a developer's Base, which has no posture: there only the channel is cut.
+func (s *Session) RevokeApp(ctx context.Context, id string, approve Approve) (keyTaken bool, err error) {
+	keyTaken, err = s.takeKey(ctx, id, approve)
+	if err != nil {
+		return false, err
+	}
+	_, err = s.Apps.RevokeApp(ctx, &basev1.RevokeAppRequest{Id: id})
+	return keyTaken, err
+}
+
+func (s *Session) takeKey(ctx context.Context, id string, approve Approve) (bool, error) {
+	_, err := s.Apply(ctx, Change{
+		final:   true,
+		Approve: approve,
+		Edit: func(p *Posture, _ *PostureView, _ uint64) error {
+			p.Apps = slices.DeleteFunc(slices.Clone(p.Apps), func(a posture.App) bool { return a.ID == id })
+			return nil
+		},
+	})
+	switch {
+	case errors.Is(err, ErrNoChange):
+		return true, nil // it has no rights as it is
+	case connect.CodeOf(err) == connect.CodeFailedPrecondition:
+		_, _, seen, stored := s.transport.app.store.signing(s.transport.id)
+		if stored != nil {
+			return false, stored
+		}
+		// A Base that has once shown a posture does not lose it.
+		if seen == (posture.Memory{}) {
+			return false, nil
+		}
+	}
+	return err == nil, err
+}
+
+// Lockdown closes everything but the channel of this App. It asks for nothing
+// first, so that it works also with a Base that does not tell the truth.
 func (s *Session) Lockdown(ctx context.Context) (*PostureView, error) {
 	nonce, err := s.nonce()
 	if err != nil {
 		return nil, err
 	}
-	if _, err := s.posture.Lockdown(ctx, &basev1.LockdownRequest{Nonce: nonce}); err != nil {
-		return nil, err
+	_, refused := s.posture.Lockdown(ctx, &basev1.LockdownRequest{Nonce: nonce})
+	if refused != nil && connect.CodeOf(refused) != connect.CodeNotFound { // it is locked down already
+		return nil, refused
 	}
-	return s.Posture(ctx)
+	view, err := s.Posture(ctx)
+	if err == nil && !view.Effective().Lockdown {
+		err = failNotClosed(refused)
+	}
+	return view, err
 }
 
-// EndLease ends an exception: "ssh", or the kind of an extra API.
-func (s *Session) EndLease(ctx context.Context, kind string) (*PostureView, error) {
+// failNotClosed: the Middleware has not done what it should have.
+func failNotClosed(cause error) error {
+	return fail(ErrLyingBase, cause, "the Base says that it has closed it, but has not signed that; do not rely on it, and act at its console")
+}
+
+// EndLease ends an exception, once the user has approved: "ssh", or the kind of an
+// extra API.
+func (s *Session) EndLease(ctx context.Context, kind string, approve Approve) (*PostureView, error) {
+	view, err := s.Posture(ctx)
+	if err != nil {
+		return nil, err
+	}
+	before := view.Effective()
+	changes := posture.Diff(before, without(before, kind))
+	if len(changes) == 0 {
+		return nil, fail(ErrNoChange, nil, "%q is not open", Printable(kind))
+	}
+	if yes, err := approve(changes); err != nil {
+		return nil, err
+	} else if !yes {
+		return nil, fail(ErrNotApproved, nil, "nothing was changed")
+	}
 	nonce, err := s.nonce()
 	if err != nil {
 		return nil, err
@@ -250,7 +420,24 @@ func (s *Session) EndLease(ctx context.Context, kind string) (*PostureView, erro
 	if _, err := s.posture.EndLease(ctx, &basev1.EndLeaseRequest{Kind: kind, Nonce: nonce}); err != nil {
 		return nil, err
 	}
-	return s.Posture(ctx)
+	if view, err = s.Posture(ctx); err != nil {
+		return nil, err
+	}
+	if now := view.Effective(); len(posture.Diff(now, without(now, kind))) > 0 {
+		return nil, failNotClosed(nil)
+	}
+	return view, nil
+}
+
+// without is what is in force when an exception has ended.
+func without(e posture.Effective, kind string) posture.Effective {
+	if posture.Kind(kind) == posture.KindSSH {
+		e.SSH = nil
+	}
+	e.Endpoints = slices.DeleteFunc(slices.Clone(e.Endpoints), func(end posture.Endpoint) bool {
+		return end.Kind != posture.KindEntry && end.Kind == posture.Kind(kind)
+	})
+	return e
 }
 
 // Bans returns the addresses that are banned, and how many ever were since the
@@ -265,6 +452,10 @@ func (s *Session) Bans(ctx context.Context) ([]*basev1.Ban, uint64, error) {
 
 // LiftBan lets an address in again. It returns false if it was not banned.
 func (s *Session) LiftBan(ctx context.Context, address string) (bool, error) {
+	addr, err := netip.ParseAddr(address)
+	if err != nil {
+		return false, fail(ErrInvalid, err, "%q is not an IP address; write one such as 192.168.1.20 or fd00::20", Printable(address))
+	}
 	view, err := s.Posture(ctx)
 	if err != nil {
 		return false, err
@@ -273,13 +464,11 @@ func (s *Session) LiftBan(ctx context.Context, address string) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	seed, base, _, err := s.transport.app.store.signing(s.transport.id)
+	seed, _, _, err := s.transport.app.store.signing(s.transport.id)
 	if err != nil {
 		return false, err
 	}
-	memory := view.Memory()
-	answer, err := s.bans.LiftBan(ctx, &basev1.LiftBanRequest{Order: posture.SignLiftBan(&systemv1.LiftBanOrder{
-		BaseId: base[:], Epoch: memory.Epoch[:], Challenge: challenge, Address: address}, seed)})
+	answer, err := s.bans.LiftBan(ctx, &basev1.LiftBanRequest{Order: posture.SignLiftBan(view.LiftBanOrder(addr, challenge), seed)})
 	if err != nil {
 		return false, err
 	}

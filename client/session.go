@@ -10,6 +10,7 @@ import (
 	"connectrpc.com/connect"
 
 	"github.com/BitBoxSwiss/bitbox-base/api/base/v1/basev1connect"
+	"github.com/BitBoxSwiss/bitbox-base/internal/posture"
 )
 
 const (
@@ -41,6 +42,7 @@ type Session struct {
 	// What is signed, or verified, goes through the methods of Session (posture.go).
 	posture basev1connect.PostureServiceClient
 	bans    basev1connect.BansServiceClient
+	verify  func(expect posture.Expectation, history, report []byte) (*PostureView, error) // replaced in tests
 
 	base      string
 	transport *transport
@@ -92,6 +94,7 @@ func (a *App) session(id string) *Session {
 		Audit:     basev1connect.NewAuditServiceClient(httpClient, url, options),
 		posture:   basev1connect.NewPostureServiceClient(httpClient, url, options),
 		bans:      basev1connect.NewBansServiceClient(httpClient, url, options),
+		verify:    posture.VerifyChain,
 		transport: t,
 	}
 }

@@ -1,0 +1,108 @@
+package client
+
+import (
+	"errors"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/BitBoxSwiss/bitbox-base/internal/posture"
+	"github.com/BitBoxSwiss/bitbox-base/internal/sshaccess"
+)
+
+// Edit makes a new posture from the present one. A lease that begins has GrantedIn
+// set to next, the number of the new revision. It may be called several times.
+type Edit func(p *Posture, view *PostureView, next uint64) error
+
+// Extras are the kinds of extra APIs that can be exposed.
+func Extras() []string {
+	var kinds []string
+	for _, extra := range posture.Extras {
+		kinds = append(kinds, string(extra.Kind))
+	}
+	return kinds
+}
+
+// notLocked refuses to open what would stay closed.
+func notLocked(view *PostureView) error {
+	if view.Effective().Lockdown {
+		return fail(ErrInvalid, nil, "the Base is locked down, and nothing can be opened; lift the lockdown first")
+	}
+	return nil
+}
+
+// Expose opens an extra API for a time, beside the encrypted channel or on a port of
+// its own. One that is open already begins anew.
+func Expose(kind string, ownPort bool, length time.Duration) Edit {
+	return func(p *Posture, view *PostureView, next uint64) error {
+		p.Extras = slices.DeleteFunc(slices.Clone(p.Extras), func(e posture.ExtraEndpoint) bool { return e.Kind == posture.Kind(kind) })
+		p.Extras = append(p.Extras, posture.ExtraEndpoint{
+			Kind: posture.Kind(kind), OwnPort: ownPort, Lease: posture.Lease{Length: length, GrantedIn: next}})
+		return notLocked(view)
+	}
+}
+
+// EnableSSH switches SSH on for a time. It needs a key.
+func EnableSSH(length time.Duration) Edit {
+	return func(p *Posture, view *PostureView, next uint64) error {
+		if len(p.SSHKeys) == 0 {
+			return fail(ErrInvalid, nil, "SSH cannot be switched on without a key that could log in; add one first")
+		}
+		p.SSH = &posture.Lease{Length: length, GrantedIn: next}
+		return notLocked(view)
+	}
+}
+
+// AddSSHKey adds a key, given as the line of its .pub file. A name that is not
+// empty takes the place of the comment in that line.
+func AddSSHKey(line, name string) Edit {
+	return func(p *Posture, _ *PostureView, _ uint64) error {
+		key, err := sshaccess.ParseKey(line)
+		if err == nil && name != "" {
+			fields := strings.SplitN(key.Line, " ", 3)
+			key, err = sshaccess.ParseKey(strings.Join(append(fields[:2], name), " "))
+		}
+		if err != nil {
+			return err
+		}
+		p.SSHKeys = slices.DeleteFunc(slices.Clone(p.SSHKeys), func(k sshaccess.Key) bool { return k.Fingerprint == key.Fingerprint })
+		p.SSHKeys = append(p.SSHKeys, key)
+		return nil
+	}
+}
+
+// RemoveSSHKey removes a key, by its fingerprint or its comment. Without a key left
+// SSH is off.
+func RemoveSSHKey(which string) Edit {
+	return func(p *Posture, _ *PostureView, _ uint64) error {
+		isMeant := func(k sshaccess.Key) bool { return k.Fingerprint == which || k.Comment == which && which != "" }
+		keys := slices.DeleteFunc(slices.Clone(p.SSHKeys), isMeant)
+		switch len(p.SSHKeys) - len(keys) {
+		case 0:
+			return fail(ErrNoSuchKey, nil, "the Base has no SSH key with the name or fingerprint %q", Printable(which))
+		case 1:
+		default:
+			return fail(ErrNoSuchKey, nil, "several SSH keys are named %q; give the fingerprint of the one that is meant", Printable(which))
+		}
+		p.SSHKeys = keys
+		if len(keys) == 0 {
+			p.SSH = nil
+		}
+		return nil
+	}
+}
+
+// GoBack goes back to the settings of an earlier revision, with the Apps of today.
+// A lease in it that does not run begins anew.
+func GoBack(revision uint64) Edit {
+	return func(p *Posture, view *PostureView, _ uint64) (err error) {
+		*p, err = view.Back(revision)
+		return err
+	}
+}
+
+// Keep changes nothing: for a Change that only unlocks.
+func Keep(*Posture, *PostureView, uint64) error { return nil }
+
+// ErrNoSuchKey: no SSH key is meant, or several are.
+var ErrNoSuchKey = errors.New("no such SSH key")

@@ -1,0 +1,602 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/netip"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
+	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
+	"github.com/BitBoxSwiss/bitbox-base/internal/appliancetest"
+	"github.com/BitBoxSwiss/bitbox-base/internal/base"
+	"github.com/BitBoxSwiss/bitbox-base/internal/bruteforce"
+	"github.com/BitBoxSwiss/bitbox-base/internal/posture"
+	"github.com/BitBoxSwiss/bitbox-base/internal/system"
+)
+
+// rogue stands between the Middleware and its helper, and notes what passes. It is
+// a Middleware that was taken over, once a test gives it something to do.
+type rogue struct {
+	system.Port
+	mu    sync.Mutex
+	asked []string // the verbs, in order
+	act   func(request *systemv1.SystemRequest) (instead *systemv1.SystemReply, of system.Port)
+}
+
+func (r *rogue) through(port system.Port) system.Port {
+	r.Port = port
+	return r
+}
+
+// does sets what the Middleware does to each request: it answers by itself, or asks
+// another helper, or, with nothing of both, passes it on.
+func (r *rogue) does(act func(*systemv1.SystemRequest) (*systemv1.SystemReply, system.Port)) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.act = act
+}
+
+func (r *rogue) count(verb string) (n int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, asked := range r.asked {
+		if asked == verb {
+			n++
+		}
+	}
+	return n
+}
+
+func (r *rogue) Stream(ctx context.Context, request []byte, receive func([]byte) error) error {
+	message := &systemv1.SystemRequest{}
+	if err := proto.Unmarshal(request, message); err != nil {
+		return err
+	}
+	r.mu.Lock()
+	r.asked = append(r.asked, strings.TrimPrefix(fmt.Sprintf("%T", message.GetVerb()), "*systemv1.SystemRequest_"))
+	act := r.act
+	r.mu.Unlock()
+	port := r.Port
+	if act != nil {
+		instead, of := act(message)
+		if instead != nil {
+			return receive(must(proto.Marshal(instead)))
+		}
+		if of != nil {
+			port = of
+		}
+		request = must(proto.Marshal(message)) // it may have been changed
+	}
+	return port.Stream(ctx, request, receive)
+}
+
+func must[T any](value T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return value
+}
+
+// house is an appliance with an owner's App.
+type house struct {
+	*appliancetest.Appliance
+	t          *testing.T
+	middleware *rogue
+	owner      *App
+	session    *Session
+}
+
+func newHouse(t *testing.T) *house {
+	t.Helper()
+	h := &house{t: t, middleware: &rogue{}}
+	var err error
+	if h.Appliance, err = appliancetest.Start(h.middleware.through); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := h.Stop(); err != nil {
+			t.Errorf("stop the appliance: %v", err)
+		}
+	})
+	h.owner, h.session = h.pair("Laptop", basev1.Role_ROLE_OWNER)
+	return h
+}
+
+// pair lets an App in, and returns it with a session.
+func (h *house) pair(name string, role basev1.Role) (*App, *Session) {
+	h.t.Helper()
+	a := testApp(h.t)
+	a.name = name
+	let := make(chan error, 1)
+	_, err := a.Pair(h.t.Context(), []string{h.Address()}, PairOptions{
+		Requested: func(number string) { go func() { let <- h.Let(h.t.Context(), number, role) }() },
+		Confirm:   sayYes,
+	})
+	if err := errors.Join(err, <-let); err != nil {
+		h.t.Fatalf("pair %s: %v", name, err)
+	}
+	return a, open(h.t, a)
+}
+
+func approve([]PostureChange) (bool, error) { return true, nil }
+
+// texts are changes as a person reads them.
+func texts(changes []PostureChange) string {
+	var all []string
+	for _, c := range changes {
+		all = append(all, c.Text)
+	}
+	return strings.Join(all, "\n")
+}
+
+func exposed(view *PostureView) bool { return len(view.Effective().Endpoints) > 1 }
+
+// look returns the posture, which must verify.
+func (h *house) look() *PostureView {
+	h.t.Helper()
+	view, err := h.session.Posture(h.t.Context())
+	if err != nil {
+		h.t.Fatalf("look at the posture: %v", err)
+	}
+	return view
+}
+
+var expose = Change{Edit: Expose("electrum", true, 24*time.Hour), Approve: approve}
+
+func TestOwnerSeesApprovesAndConfirmsOverANewConnection(t *testing.T) {
+	h := newHouse(t)
+	if view := h.look(); exposed(view) || view.Effective().SSH != nil {
+		t.Fatalf("a new Base has something open: %+v", view.Effective())
+	}
+	var shown []PostureChange
+	var steps []string
+	change := expose
+	change.Approve = func(changes []PostureChange) (bool, error) {
+		shown = changes
+		return true, nil
+	}
+	change.Progress = func(step string) { steps = append(steps, step) }
+	view, err := h.session.Apply(t.Context(), change)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := "The Electrum API will be reachable for 1 day on port 50002."; texts(shown) != want || !shown[0].Opens {
+		t.Errorf("the owner was shown %q", texts(shown))
+	}
+	if pending, _, _ := view.Pending(); pending || !exposed(view) {
+		t.Errorf("pending %v, %+v", pending, view.Effective())
+	}
+	if len(steps) == 0 || h.middleware.count("ConfirmTry") != 1 {
+		t.Errorf("steps %q, confirmed %d times", steps, h.middleware.count("ConfirmTry"))
+	}
+	history := view.History()
+	if last := history[len(history)-1]; last.By != "the App 'Laptop'" {
+		t.Errorf("the history says that it was %s", last.By)
+	}
+
+	// A client that stays on its old connection proves nothing, and is not heard.
+	signed, err := h.session.submit(t.Context(), Change{Edit: Expose("electrum", false, time.Hour), Approve: approve})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := h.session.confirmOnce(t.Context(), signed); err == nil {
+		t.Error("the old connection confirmed the change")
+	}
+	if _, err := h.session.ConfirmTry(t.Context()); err != nil {
+		t.Errorf("confirm over a new connection: %v", err)
+	}
+
+	if view, err = h.session.EndLease(t.Context(), "electrum", approve); err != nil || exposed(view) {
+		t.Errorf("end the lease: %v", err)
+	}
+	_, err = h.session.EndLease(t.Context(), "electrum", approve)
+	wantKind(t, err, ErrNoChange)
+}
+
+func TestNothingIsSentThatWasNotApproved(t *testing.T) {
+	h := newHouse(t)
+	sent := func() int {
+		return h.middleware.count("GetChallenge") + h.middleware.count("Submit") + h.middleware.count("Restrict")
+	}
+	no := func([]PostureChange) (bool, error) { return false, nil }
+	_, err := h.session.Apply(t.Context(), Change{Edit: expose.Edit, Approve: no})
+	wantKind(t, err, ErrNotApproved)
+	if sent() != 0 {
+		t.Errorf("%d requests were sent for a change that nobody wanted", sent())
+	}
+	if _, err := h.session.Apply(t.Context(), expose); err != nil || sent() == 0 {
+		t.Errorf("an approved change: %v, %d requests", err, sent())
+	}
+	before := sent()
+	_, err = h.session.EndLease(t.Context(), "electrum", no)
+	wantKind(t, err, ErrNotApproved)
+	_, err = h.session.RevokeApp(t.Context(), h.look().Effective().Apps[0].ID, no)
+	wantKind(t, err, ErrNotApproved)
+	if sent() != before {
+		t.Error("something was sent that was not approved")
+	}
+}
+
+func TestChangeThatCameSecondIsShownAgain(t *testing.T) {
+	h := newHouse(t)
+	_, other := h.pair("Desktop", basev1.Role_ROLE_OWNER)
+	key := AddSSHKey("ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl desk", "")
+	var shown []string
+	change := expose
+	change.Edit = func(p *Posture, view *PostureView, next uint64) error {
+		p.NodeName = "Cellar"
+		return expose.Edit(p, view, next)
+	}
+	change.Approve = func(changes []PostureChange) (bool, error) {
+		shown = append(shown, texts(changes))
+		if len(shown) > 1 {
+			return true, nil
+		}
+		// While the first owner reads, the second does one half of it, and more.
+		_, err := other.Apply(t.Context(), Change{Approve: approve, Edit: func(p *Posture, view *PostureView, next uint64) error {
+			p.NodeName = "Cellar"
+			return key(p, view, next)
+		}})
+		return true, err
+	}
+	view, err := h.session.Apply(t.Context(), change)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(shown) != 2 || !strings.Contains(shown[0], "Cellar") || strings.Contains(shown[1], "Cellar") {
+		t.Errorf("the owner was shown %q", shown)
+	}
+	if e := view.Effective(); !exposed(view) || e.NodeName != "Cellar" || len(e.KnownSSHKeys) != 1 {
+		t.Errorf("one change has lost the other: %+v", e)
+	}
+}
+
+// believer takes from an answer what it should be verified with: a client that
+// skips the verification.
+func believer(_ posture.Expectation, history, report []byte) (*PostureView, error) {
+	var signed systemv1.Signed
+	var content systemv1.PostureReport
+	if err := errors.Join(proto.Unmarshal(report, &signed), proto.Unmarshal(signed.GetMessage(), &content)); err != nil {
+		return nil, err
+	}
+	return posture.VerifyChain(posture.Expectation{Base: posture.SigningKey(signed.GetSigner()), Nonce: content.GetNonce()}, history, report)
+}
+
+func TestLyingMiddlewareIsNoticed(t *testing.T) {
+	type act = func(*systemv1.SystemRequest) (*systemv1.SystemReply, system.Port)
+	h := newHouse(t)
+	atOther := func(other *appliancetest.Helper) act {
+		return func(*systemv1.SystemRequest) (*systemv1.SystemReply, system.Port) {
+			return nil, other.Port(system.WhoMiddleware)
+		}
+	}
+	helper := func(from *appliancetest.Helper) *appliancetest.Helper {
+		other := must(appliancetest.StartHelper(from))
+		t.Cleanup(func() {
+			if err := other.Stop(); err != nil {
+				t.Errorf("stop a helper: %v", err)
+			}
+		})
+		return other
+	}
+	asked := func(verb *systemv1.SystemRequest) *systemv1.SystemReply {
+		return must(system.Client{Port: h.Port(system.WhoMiddleware)}.Do(t.Context(), verb, nil))
+	}
+	nonce := make([]byte, nonceSize)
+	getReport := &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_GetReport{GetReport: &systemv1.GetReport{Nonce: nonce}}}
+	getChain := &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_GetChain{GetChain: &systemv1.GetChain{}}}
+
+	oldReport, oldChain := asked(getReport), asked(getChain)
+	rolledBack, forked := helper(h.Helper), helper(h.Helper)
+	// The copy goes on by itself, as far as the real one, but not to the same.
+	change := &systemv1.LocalChange{Change: &systemv1.LocalChange_Posture{Posture: func() *systemv1.Posture {
+		p, _ := h.look().Posture()
+		p.NodeName = "Forked"
+		return p.Proto()
+	}()}}
+	must(system.Client{Port: forked.Port(system.WhoRoot)}.Do(t.Context(), &systemv1.SystemRequest{
+		Verb: &systemv1.SystemRequest_LocalChange{LocalChange: change}}, nil))
+	if _, err := h.session.Apply(t.Context(), expose); err != nil {
+		t.Fatal(err)
+	}
+
+	for name, lie := range map[string]act{
+		"old answer": func(request *systemv1.SystemRequest) (*systemv1.SystemReply, system.Port) {
+			switch request.GetVerb().(type) {
+			case *systemv1.SystemRequest_GetReport:
+				return oldReport, nil
+			case *systemv1.SystemRequest_GetChain:
+				return oldChain, nil
+			}
+			return nil, nil
+		},
+		"question swapped": func(request *systemv1.SystemRequest) (*systemv1.SystemReply, system.Port) {
+			if request.GetGetReport() != nil {
+				request.GetGetReport().Nonce = nonce
+			}
+			return nil, nil
+		},
+		"another Base": atOther(helper(nil)),
+		"rolled back":  atOther(rolledBack),
+		"forked":       atOther(forked),
+	} {
+		t.Run(name, func(t *testing.T) {
+			h.middleware.does(lie)
+			defer h.middleware.does(nil)
+			_, err := h.session.Posture(t.Context())
+			wantKind(t, err, ErrLyingBase)
+			_, err = h.session.Apply(t.Context(), Change{Edit: Keep, Unlock: true, Approve: approve})
+			wantKind(t, err, ErrLyingBase)
+
+			h.session.verify = believer
+			defer func() { h.session.verify = posture.VerifyChain }()
+			before := must3(h.owner.store.signing(h.session.transport.id))
+			if _, err := h.session.Posture(t.Context()); err != nil {
+				t.Errorf("a client that verifies nothing noticed: %v", err)
+			}
+			// It has remembered the lie, too.
+			if err := h.owner.store.change(h.session.transport.id, "mend the test", func(r *stored) { r.Seen = before }); err != nil {
+				t.Fatal(err)
+			}
+		})
+	}
+	if !exposed(h.look()) {
+		t.Error("the truth is not believed any more")
+	}
+}
+
+func must3(_ posture.AppSeed, _ posture.SigningKey, seen posture.Memory, err error) posture.Memory {
+	return must(seen, err)
+}
+
+func TestMiddlewareThatOnlySaysDoneIsNoticed(t *testing.T) {
+	h := newHouse(t)
+	done := &systemv1.SystemReply{Result: &systemv1.SystemReply_Report{Report: &systemv1.ReportResult{}}}
+	swallow := func(verb string) {
+		h.middleware.does(func(request *systemv1.SystemRequest) (*systemv1.SystemReply, system.Port) {
+			if strings.HasSuffix(fmt.Sprintf("%T", request.GetVerb()), "_"+verb) {
+				return done, nil
+			}
+			return nil, nil
+		})
+	}
+	swallow("Submit")
+	if _, err := h.session.submit(t.Context(), expose); err != nil {
+		t.Errorf("a client that believes the answer noticed: %v", err)
+	}
+	_, err := h.session.Apply(t.Context(), expose)
+	wantKind(t, err, ErrUndone)
+
+	swallow("ConfirmTry")
+	_, err = h.session.Apply(t.Context(), expose)
+	wantKind(t, err, ErrUndone)
+	h.middleware.does(nil)
+	if _, err := h.session.ConfirmTry(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+
+	swallow("Restrict")
+	_, err = h.session.EndLease(t.Context(), "electrum", approve)
+	wantKind(t, err, ErrLyingBase)
+	_, err = h.session.Lockdown(t.Context())
+	wantKind(t, err, ErrLyingBase)
+}
+
+func TestTryWhoseConfirmationCannotArriveIsUndone(t *testing.T) {
+	// Without a try, the wrong change would stay.
+	for name, final := range map[string]bool{"try": false, "broken: no try": true} {
+		t.Run(name, func(t *testing.T) {
+			h := newHouse(t)
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			change := expose
+			change.final = final
+			// The new posture closes the entry, as a wrong one would, and the user loses
+			// patience.
+			change.Progress = func(step string) {
+				if step == "verify" {
+					h.Shut()
+					time.AfterFunc(time.Second, cancel)
+				}
+			}
+			_, err := h.session.Apply(ctx, change)
+			wantKind(t, err, ErrUndone)
+			if !strings.Contains(err.Error(), "was not reached") {
+				t.Errorf("the user is told %q", err)
+			}
+			h.Open()
+			view := h.look()
+			if _, trying, _ := view.Pending(); trying == final || !exposed(view) {
+				t.Fatalf("tried: %v", trying)
+			}
+			h.Advance(61 * time.Second)
+			if exposed(h.look()) != final {
+				t.Error("undone or not, it is the wrong way round")
+			}
+			_, err = h.session.ConfirmTry(t.Context())
+			wantKind(t, err, ErrNoChange)
+		})
+	}
+}
+
+func TestChangeThatCannotBeAppliedSaysWhyAndIsUndone(t *testing.T) {
+	h := newHouse(t)
+	h.Machine.Break(errors.New("the rules do not parse"))
+	_, err := h.session.Apply(t.Context(), expose)
+	if err == nil || !strings.Contains(Explain(err), "the rules do not parse") {
+		t.Errorf("the owner is told %v", err)
+	}
+	if exposed(h.look()) {
+		t.Error("it is in force")
+	}
+}
+
+func TestRevokingAnOwnersAppTakesItsKeyFirst(t *testing.T) {
+	h := newHouse(t)
+	lost, stolen := h.pair("Phone", basev1.Role_ROLE_OWNER)
+	id := bases(t, lost)[0].AppID
+	if err := getInfo(t, stolen); err != nil {
+		t.Fatal(err)
+	}
+	listed := func() bool { return len(h.look().Effective().Apps) == 2 }
+
+	// A Middleware that keeps the document back: the channel is not cut alone, and
+	// the App can be revoked again.
+	h.middleware.does(func(request *systemv1.SystemRequest) (*systemv1.SystemReply, system.Port) {
+		if request.GetSubmit() != nil {
+			return &systemv1.SystemReply{Result: &systemv1.SystemReply_Report{Report: &systemv1.ReportResult{}}}, nil
+		}
+		return nil, nil
+	})
+	_, err := h.session.RevokeApp(t.Context(), id, approve)
+	wantKind(t, err, ErrUndone)
+	// One that pretends to have no posture.
+	h.middleware.does(func(request *systemv1.SystemRequest) (*systemv1.SystemReply, system.Port) {
+		return &systemv1.SystemReply{ErrorCode: string(system.CodeRefused), ErrorMessage: "this Base has no posture"}, nil
+	})
+	if taken, err := h.session.RevokeApp(t.Context(), id, approve); err == nil {
+		t.Errorf("the App believed that there is no posture (key taken: %v)", taken)
+	}
+	h.middleware.does(nil)
+	if !listed() {
+		t.Fatal("the key is gone")
+	}
+
+	var shown string
+	taken, err := h.session.RevokeApp(t.Context(), id, func(changes []PostureChange) (bool, error) {
+		shown = texts(changes)
+		return true, nil
+	})
+	if err != nil || !taken || listed() || shown != "The App 'Phone' will be cut off." {
+		t.Errorf("%v, key taken %v, listed %v, shown %q", err, taken, listed(), shown)
+	}
+	eventually(t, "being told", func() bool { return errors.Is(getInfo(t, stolen), ErrRevoked) })
+
+	// The channel alone is not enough: the key would go on signing.
+	tablet, _ := h.pair("Tablet", basev1.Role_ROLE_OWNER)
+	if _, err := h.session.Apps.RevokeApp(t.Context(), &basev1.RevokeAppRequest{Id: bases(t, tablet)[0].AppID}); err != nil || !listed() {
+		t.Errorf("%v; the key is gone with the channel: %v", err, !listed())
+	}
+}
+
+func TestOwnersAppCanRevokeItselfButNotTheLast(t *testing.T) {
+	h := newHouse(t)
+	_, err := h.session.RevokeApp(t.Context(), bases(t, h.owner)[0].AppID, approve)
+	if err == nil || !strings.Contains(Explain(err), "no owner would be left") {
+		t.Errorf("the last owner: %v", err)
+	}
+	self, session := h.pair("Phone", basev1.Role_ROLE_OWNER)
+	if taken, err := session.RevokeApp(t.Context(), bases(t, self)[0].AppID, approve); err != nil || !taken {
+		t.Errorf("itself: %v, key taken %v", err, taken)
+	}
+	if n := len(h.look().Effective().Apps); n != 1 {
+		t.Errorf("%d Apps are left", n)
+	}
+}
+
+func TestDevelopersBaseCutsTheChannelAlone(t *testing.T) {
+	b, err := base.Start(base.Config{StateDir: t.TempDir() + "/state", Listen: "127.0.0.1:0", Name: "Dev", Logger: slog.New(slog.NewTextHandler(io.Discard, nil))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = b.Stop() }()
+	let := func(name string, role basev1.Role) (*App, *Session) {
+		a := testApp(t)
+		a.name = name
+		done := make(chan error, 1)
+		_, err := a.Pair(t.Context(), []string{b.Addr().String()}, PairOptions{Confirm: sayYes, Requested: func(number string) {
+			go func() { done <- appliancetest.Let(t.Context(), b.Console(), number, role) }()
+		}})
+		if err := errors.Join(err, <-done); err != nil {
+			t.Fatal(err)
+		}
+		return a, open(t, a)
+	}
+	_, owner := let("Laptop", basev1.Role_ROLE_OWNER)
+	phone, cut := let("Phone", basev1.Role_ROLE_OWNER)
+	taken, err := owner.RevokeApp(t.Context(), bases(t, phone)[0].AppID, nil)
+	if err != nil || taken {
+		t.Errorf("%v, key taken %v", err, taken)
+	}
+	eventually(t, "being told", func() bool { return errors.Is(getInfo(t, cut), ErrRevoked) })
+}
+
+func TestLockdownEndsOtherSessionsAndIsLiftedSigned(t *testing.T) {
+	h := newHouse(t)
+	if _, err := h.session.Apply(t.Context(), expose); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // the second changes nothing, and is no error
+		if view, err := h.session.Lockdown(t.Context()); err != nil || exposed(view) || !view.Effective().PairingClosed {
+			t.Fatalf("lockdown: %v", err)
+		}
+	}
+	_, err := h.session.Apply(t.Context(), expose)
+	wantKind(t, err, ErrInvalid)
+	view, err := h.session.Apply(t.Context(), Change{Edit: Keep, Unlock: true, Approve: approve})
+	if err != nil || view.Effective().Lockdown {
+		t.Errorf("unlock: %v", err)
+	}
+	_, err = h.session.Apply(t.Context(), Change{Edit: Keep, Unlock: true, Approve: approve})
+	wantKind(t, err, ErrNoChange)
+}
+
+func TestBansAreListedAndLifted(t *testing.T) {
+	h := newHouse(t)
+	h.Machine.Ban(bruteforce.Ban{Jail: "sshd", Addr: netip.MustParseAddr("192.0.2.7"), Since: time.Now(), Until: time.Now().Add(time.Hour)})
+	if list, total, err := h.session.Bans(t.Context()); err != nil || total != 1 || list[0].GetAddress() != "192.0.2.7" {
+		t.Errorf("%v, %d, %v", list, total, err)
+	}
+	for _, c := range []struct {
+		address string
+		lifted  bool
+		kind    error
+	}{{"192.0.2.8", false, nil}, {"::ffff:192.0.2.7", true, nil}, {"192.0.2.7", false, nil}, {"somewhere", false, ErrInvalid}} {
+		lifted, err := h.session.LiftBan(t.Context(), c.address)
+		if lifted != c.lifted || !errors.Is(err, c.kind) {
+			t.Errorf("%s: lifted %v, %v", c.address, lifted, err)
+		}
+	}
+}
+
+func TestSSHKeysAreEdited(t *testing.T) {
+	h := newHouse(t)
+	const line = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl desk"
+	for _, step := range []struct {
+		what string
+		edit Edit
+		kind error
+		says string
+	}{
+		{"on without a key", EnableSSH(time.Hour), ErrInvalid, "without a key"},
+		{"a line that runs something", AddSSHKey(`command="sh" `+line, ""), ErrInvalid, "options are not accepted"},
+		{"a hidden character in the name", AddSSHKey(line, "a\u202eb"), ErrInvalid, "invisible character"},
+		{"add", AddSSHKey(line, "my desk"), nil, ""},
+		{"the same again", AddSSHKey(line, "my desk"), ErrNoChange, ""},
+		{"too short", EnableSSH(time.Second), ErrInvalid, "5 minutes to 7 days"},
+		{"on", EnableSSH(time.Hour), nil, ""},
+		{"remove another", RemoveSSHKey("desk"), ErrNoSuchKey, ""},
+		{"remove", RemoveSSHKey("my desk"), nil, ""},
+	} {
+		_, err := h.session.Apply(t.Context(), Change{Edit: step.edit, Approve: approve})
+		if !errors.Is(err, step.kind) || err != nil && !strings.Contains(Explain(err), step.says) {
+			t.Errorf("%s: %v", step.what, err)
+		}
+	}
+	if e := h.look().Effective(); e.SSH != nil || len(e.KnownSSHKeys) != 0 {
+		t.Errorf("%+v", e)
+	}
+	changes, err := h.session.Preview(t.Context(), Change{Edit: GoBack(h.look().Effective().Revision - 1)})
+	if err != nil || !strings.Contains(texts(changes), "SSH will be switched on for 1 hour") {
+		t.Errorf("going back would be %q, %v", texts(changes), err)
+	}
+}

@@ -1,0 +1,263 @@
+// Package appliancetest runs an appliance in the process of a test: the real
+// system helper, the real Middleware, and a real channel between it and an App. In
+// place of NGINX stands what passes connections on, and in place of the machine
+// one that does all that it is told and only remembers it (Machine). So nothing is
+// touched outside of temporary directories, and no root is needed.
+package appliancetest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
+	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
+	"github.com/BitBoxSwiss/bitbox-base/internal/base"
+	"github.com/BitBoxSwiss/bitbox-base/internal/pairing"
+	"github.com/BitBoxSwiss/bitbox-base/internal/posture"
+	"github.com/BitBoxSwiss/bitbox-base/internal/system"
+)
+
+// acceptEvery is how often a request that has not arrived yet is looked for.
+const acceptEvery = 20 * time.Millisecond
+
+// Helper is a system helper with its machine.
+type Helper struct {
+	*system.Helper
+	Machine *Machine
+
+	directory string
+	ahead     atomic.Int64 // how far its clock was put ahead
+	cancel    context.CancelFunc
+	done      chan struct{}
+}
+
+// StartHelper runs a helper. Its state is new, unless it is a copy of another one's
+// (from), as if a disk had been put back.
+func StartHelper(from *Helper) (*Helper, error) {
+	directory, err := os.MkdirTemp("", "helper")
+	if err != nil {
+		return nil, err
+	}
+	h := &Helper{Machine: &Machine{}, directory: directory, done: make(chan struct{})}
+	if from != nil {
+		if err := copyFiles(directory, from.directory); err != nil {
+			return nil, errors.Join(err, os.RemoveAll(directory))
+		}
+	}
+	h.Helper, err = system.Open(system.Config{
+		Directory: directory, Live: h.Machine, Banner: h.Machine, Announcer: h.Machine, Auditor: h.Machine,
+		Factory: posture.Factory(), BootID: "the only boot",
+		Clock:  func() time.Duration { return system.BootClock() + time.Duration(h.ahead.Load()) },
+		Logger: slog.New(slog.DiscardHandler),
+	})
+	if err != nil {
+		return nil, errors.Join(err, os.RemoveAll(directory))
+	}
+	var ctx context.Context
+	ctx, h.cancel = context.WithCancel(context.Background())
+	go func() {
+		defer close(h.done)
+		h.Run(ctx)
+	}()
+	return h, nil
+}
+
+// copyFiles copies what stands in a directory, not what stands below.
+func copyFiles(to, from string) error {
+	entries, err := os.ReadDir(from)
+	for _, e := range entries {
+		if err != nil || !e.Type().IsRegular() {
+			continue
+		}
+		var content []byte
+		if content, err = os.ReadFile(filepath.Join(from, e.Name())); err == nil {
+			err = os.WriteFile(filepath.Join(to, e.Name()), content, 0o600)
+		}
+	}
+	return err
+}
+
+// Advance puts the clock of the helper ahead. What has ended by then has ended with
+// the next question.
+func (h *Helper) Advance(d time.Duration) { h.ahead.Add(int64(d)) }
+
+// Let lets an App in, see the function Let.
+func (h *Helper) Let(ctx context.Context, number string, role basev1.Role) error {
+	return Let(ctx, system.Client{Port: h.Port(system.WhoConsole)}.Authority(), number, role)
+}
+
+// Let plays somebody at a Base who accepts an App's number ("123 456"), and says
+// yes to the code.
+func Let(ctx context.Context, console pairing.Client, number string, role basev1.Role) error {
+	n, err := strconv.ParseUint(strings.ReplaceAll(number, " ", ""), 10, 32)
+	if err != nil {
+		return fmt.Errorf("read the request number %q: %w", number, err)
+	}
+	if err := console.OpenWindow(ctx); err != nil {
+		return err
+	}
+	for err = console.Accept(ctx, uint32(n), role); err != nil; err = console.Accept(ctx, uint32(n), role) {
+		select { // the request may not have arrived yet
+		case <-ctx.Done():
+			return err
+		case <-time.After(acceptEvery):
+		}
+	}
+	for seen := uint64(0); ; {
+		snapshot, err := console.Watch(ctx, seen)
+		if err != nil {
+			return err
+		}
+		if snapshot.GetCeremony().GetPhase() == systemv1.Ceremony_PHASE_SHOWN {
+			id, _ := pairing.CeremonyIDOf(snapshot)
+			return console.Answer(ctx, id, true)
+		}
+		seen = snapshot.GetVersion()
+	}
+}
+
+// Stop ends the helper and deletes its state.
+func (h *Helper) Stop() error {
+	h.cancel()
+	<-h.done
+	return errors.Join(h.Close(), os.RemoveAll(h.directory))
+}
+
+// Appliance is a helper, the Middleware, and what stands before that.
+type Appliance struct {
+	*Helper
+	stateDir string
+	tcp      net.Listener
+	cancel   context.CancelFunc
+	done     chan error
+
+	mu    sync.Mutex // guards what follows
+	shut  bool
+	conns map[net.Conn]struct{}
+}
+
+// Start runs an appliance. through may put something between its Middleware and
+// its helper: then the Middleware is one that was taken over. It may be nil.
+func Start(through func(system.Port) system.Port) (*Appliance, error) {
+	helper, err := StartHelper(nil)
+	if err != nil {
+		return nil, err
+	}
+	a := &Appliance{Helper: helper, done: make(chan error, 1), conns: map[net.Conn]struct{}{}, cancel: func() {}}
+	if err := a.start(through); err != nil {
+		a.done <- nil
+		return nil, errors.Join(err, a.Stop())
+	}
+	return a, nil
+}
+
+func (a *Appliance) start(through func(system.Port) system.Port) (err error) {
+	if a.stateDir, err = os.MkdirTemp("", "middleware"); err != nil { // short, for the socket's path
+		return err
+	}
+	if a.tcp, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
+		return err
+	}
+	entry, err := net.Listen("unix", a.socket())
+	if err != nil {
+		return err
+	}
+	port := a.Port(system.WhoMiddleware)
+	if through != nil {
+		port = through(port)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	a.cancel = cancel
+	go func() {
+		a.done <- base.RunMiddleware(ctx, base.MiddlewareConfig{
+			StateDir: filepath.Join(a.stateDir, "state"), Entry: entry,
+			Helper: system.Client{Port: port}, Logger: slog.New(slog.DiscardHandler),
+		})
+	}()
+	go a.serve()
+	return nil
+}
+
+func (a *Appliance) socket() string { return filepath.Join(a.stateDir, "entry") }
+
+// Address is where Apps reach it.
+func (a *Appliance) Address() string { return a.tcp.Addr().String() }
+
+// Stop ends the appliance and deletes its state.
+func (a *Appliance) Stop() error {
+	if a.tcp != nil {
+		_ = a.tcp.Close()
+	}
+	a.Shut()
+	a.cancel()
+	return errors.Join(<-a.done, a.Helper.Stop(), os.RemoveAll(a.stateDir))
+}
+
+// Shut ends all connections and lets none in, as if a change had closed the entry.
+func (a *Appliance) Shut() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.shut = true
+	for conn := range a.conns {
+		_ = conn.Close()
+	}
+}
+
+// Open takes Shut back.
+func (a *Appliance) Open() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.shut = false
+}
+
+// serve is NGINX's part.
+func (a *Appliance) serve() {
+	for {
+		conn, err := a.tcp.Accept()
+		if err != nil {
+			return
+		}
+		go a.pass(conn)
+	}
+}
+
+func (a *Appliance) pass(conn net.Conn) {
+	defer conn.Close()
+	a.mu.Lock()
+	if a.shut {
+		a.mu.Unlock()
+		return
+	}
+	a.conns[conn] = struct{}{}
+	a.mu.Unlock()
+	defer func() {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		delete(a.conns, conn)
+	}()
+	inner, err := net.Dial("unix", a.socket())
+	if err != nil {
+		return
+	}
+	defer inner.Close()
+	from, to := conn.RemoteAddr().(*net.TCPAddr), conn.LocalAddr().(*net.TCPAddr)
+	if _, err := fmt.Fprintf(inner, "PROXY TCP4 %s %s %d %d\r\n", from.IP, to.IP, from.Port, to.Port); err != nil {
+		return
+	}
+	go func() {
+		_, _ = io.Copy(inner, conn)
+		_ = inner.Close()
+	}()
+	_, _ = io.Copy(conn, inner)
+}
