@@ -2,12 +2,14 @@ package client
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -497,4 +499,48 @@ func TestPrintableLeavesNoControls(t *testing.T) {
 	if got := Printable("a\x1b[2J\u202e\u200bß\xff\n"); got != "a?[2J??ß\ufffd?" && got != "a?[2J??ß??" {
 		t.Errorf("%q", got)
 	}
+}
+
+func TestThousandsOfStrangersAreNeverRecognised(t *testing.T) {
+	a, b := testApp(t), newFakeBase(t)
+	mustPair(t, a, b)
+	pairings, err := a.store.pairings()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var txt discovery.TXT
+	for range 5000 {
+		rand.Read(txt.Nonce[:])
+		rand.Read(txt.ID[:])
+		if recognise(pairings, txt) != nil {
+			t.Fatal("a stranger was recognised")
+		}
+	}
+	txt.ID = noiseconn.DiscoveryID(b.discovery, txt.Nonce[:])
+	if p := recognise(pairings, txt); p == nil || p.Name != "Fake Base" {
+		t.Error("the own Base was not recognised")
+	}
+}
+
+func TestSessionsLeaveNothingBehind(t *testing.T) {
+	a, b := testApp(t), newFakeBase(t)
+	mustPair(t, a, b)
+	connect := func() {
+		t.Helper()
+		session, err := a.Open("")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer session.Close()
+		if err := getInfo(t, session); err != nil {
+			t.Fatal(err)
+		}
+	}
+	connect()
+	before := runtime.NumGoroutine()
+	for range 50 {
+		connect()
+	}
+	// Both ends are in this process; those of the last ones are ending.
+	eventually(t, "an end of all goroutines", func() bool { return runtime.NumGoroutine() <= before+2 })
 }

@@ -119,9 +119,15 @@ func (s *stored) parse() (*pairing, error) {
 type store struct {
 	path string
 	mu   sync.Mutex // one transaction of this process at a time
+
+	failpoint func(point string) // called before and after each write; for tests
 }
 
 func (s *store) update(what string, fn func(*state.Tx) error) error {
+	if s.failpoint != nil {
+		s.failpoint("before: " + what)
+		defer s.failpoint("after: " + what)
+	}
 	return s.with(what, func(db *state.DB) error { return db.Update(fn) })
 }
 
