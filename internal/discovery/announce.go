@@ -38,7 +38,6 @@ type Announcer struct {
 	mu         sync.Mutex
 	service    service
 	interfaces []announcedOn
-	closed     bool
 }
 
 // announcedOn is an interface with what was announced on it.

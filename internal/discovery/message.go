@@ -31,8 +31,6 @@ const (
 
 	// classFlush marks a record whose older versions a cache should forget (RFC 6762, section 10.2).
 	classFlush = dnsmessage.Class(1 << 15)
-	// classUnicast in a question asks for an answer by unicast (section 5.4).
-	classUnicast = dnsmessage.Class(1 << 15)
 )
 
 // query is a message with questions.

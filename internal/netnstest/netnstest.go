@@ -42,8 +42,8 @@ var ErrUnavailable = errors.New("no private network namespace can be made here")
 // refuses to set anything up in that one.
 const variable = "BITBOX_NETNSTEST_OUTSIDE"
 
-// outside is why this process is not in a namespace of its own, nil if it is.
-var outside = fmt.Errorf("%w: TestMain does not call netnstest.Main", ErrUnavailable)
+// errOutside is why this process is not in a namespace of its own, nil if it is.
+var errOutside = fmt.Errorf("%w: TestMain does not call netnstest.Main", ErrUnavailable)
 
 // Inside tells whether this is the second process already (see Enter).
 func Inside() bool { return os.Getenv(variable) != "" }
@@ -75,7 +75,7 @@ func Run(m interface{ Run() int }) int {
 		fmt.Fprintln(os.Stderr, "netnstest:", err)
 		return 1
 	}
-	outside = err
+	errOutside = err
 	return m.Run()
 }
 
@@ -88,10 +88,10 @@ func Require(t interface {
 }) {
 	t.Helper()
 	switch {
-	case outside == nil:
+	case errOutside == nil:
 	case os.Getenv("CI") != "":
-		t.Fatal(outside)
+		t.Fatal(errOutside)
 	default:
-		t.Skip(outside)
+		t.Skip(errOutside)
 	}
 }

@@ -129,13 +129,16 @@ func checkRSA(public ssh.PublicKey) error {
 	return nil
 }
 
+// typeDSA is the one of RFC 4253, section 6.6.
+const typeDSA = "ssh-dss"
+
 // typeRefusal explains why a line may not begin with word.
 func typeRefusal(word string) string {
 	allowed := "allowed are " + strings.Join(KeyTypes, ", ")
 	switch {
 	case word == "":
 		return "it is empty or begins with a space; " + allowed
-	case word == ssh.InsecureKeyAlgoDSA:
+	case word == typeDSA:
 		return "DSA keys are too weak; " + allowed
 	case strings.Contains(word, "-cert-v01@"):
 		return "certificates are not accepted; give the plain public key"

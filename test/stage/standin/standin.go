@@ -22,10 +22,8 @@ const firstSocket = 3
 func main() {
 	switch strings.Join(os.Args[1:], " ") {
 	case "middleware":
-		if err := serve(); err != nil {
-			fmt.Fprintln(os.Stderr, "stand-in:", err)
-			os.Exit(1)
-		}
+		fmt.Fprintln(os.Stderr, "stand-in:", serve())
+		os.Exit(1)
 	case "system", "console":
 		for {
 			time.Sleep(time.Hour)
@@ -33,6 +31,7 @@ func main() {
 	}
 }
 
+// serve ends with an error only.
 func serve() error {
 	listener, err := net.FileListener(os.NewFile(firstSocket, "systemd"))
 	if err != nil {
