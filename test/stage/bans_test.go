@@ -66,7 +66,8 @@ func ready(t *testing.T, s *stage.Stage) {
 }
 
 func TestGarbageBansItsSenderAndNobodyElse(t *testing.T) {
-	s := stage.Boot(t, stage.Config{})
+	t.Parallel()
+	s := stage.Boot(t, stage.Config{Real: true})
 	s.WaitActive(generation.ProxyUnit)
 	ready(t, s)
 	tries := int(posture.Factory().Bans.MaxTries)
@@ -168,7 +169,8 @@ func TestGarbageBansItsSenderAndNobodyElse(t *testing.T) {
 // Tor's connections come from loopback: a ban there would ban everybody behind
 // it.
 func TestLoopbackIsNeverBanned(t *testing.T) {
-	s := stage.Boot(t, stage.Config{})
+	t.Parallel()
+	s := stage.Boot(t, stage.Config{Real: true})
 	s.WaitActive(generation.ProxyUnit)
 	ready(t, s)
 	for range 2 * posture.Factory().Bans.MaxTries {
@@ -211,6 +213,7 @@ func logged(handler func(*bytes.Buffer) slog.Handler, reason admission.Reason, e
 func text(b *bytes.Buffer) slog.Handler { return slog.NewTextHandler(b, nil) }
 
 func TestOnlyWhatCountsIsCounted(t *testing.T) {
+	t.Parallel()
 	s := stage.Boot(t, stage.Config{})
 	var counting, harmless []string
 	for _, reason := range admission.Reasons() {

@@ -92,6 +92,7 @@ func (d *dhcpServer) answer(request []byte) ([]byte, error) {
 // A default-deny filter that starves the DHCP client makes a Base that nobody
 // finds after an hour.
 func TestABaseGetsAndKeepsAnAddressByDHCP(t *testing.T) {
+	t.Parallel()
 	s := stage.Boot(t, stage.Config{Prepare: func(t *testing.T, root string) {
 		network := "[Match]\nName=eth0\n[Network]\nDHCP=ipv4\nLinkLocalAddressing=ipv6\nIPv6AcceptRA=no\n"
 		if err := os.WriteFile(filepath.Join(root, "etc/systemd/network/eth0.network"), []byte(network), 0o644); err != nil {

@@ -51,6 +51,7 @@ func everything(t *testing.T) posture.Effective {
 // The rendered rules are what the live filter prints, for the most closed and
 // the most open Base; so the audit can compare lines.
 func TestTheLiveFilterIsTheRenderedOne(t *testing.T) {
+	t.Parallel()
 	for name, e := range map[string]posture.Effective{"closed": stage.Factory(), "open": everything(t)} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -69,6 +70,7 @@ func TestTheLiveFilterIsTheRenderedOne(t *testing.T) {
 }
 
 func TestDriftOfThePacketFilterIsFound(t *testing.T) {
+	t.Parallel()
 	s := stage.Boot(t, stage.Config{})
 	s.WaitActive(generation.FirewallUnit)
 	rulesets := func(t *testing.T) []string {

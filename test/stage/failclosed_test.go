@@ -37,6 +37,7 @@ func sockets(s *stage.Stage) string {
 }
 
 func TestABrokenPacketFilterLeavesTheBaseClosed(t *testing.T) {
+	t.Parallel()
 	for name, damage := range map[string]func(t *testing.T, s *stage.Stage){
 		"a rule for IPv4 that does not exist": func(t *testing.T, s *stage.Stage) {
 			replaceIn(t, rules(s, generation.IPv4Rules), "-j ACCEPT", "-j NOWHERE")
@@ -87,6 +88,7 @@ func TestABrokenPacketFilterLeavesTheBaseClosed(t *testing.T) {
 // The test above must be able to fail: a unit that does not require the packet
 // filter comes up without one.
 func TestAUnitThatDoesNotRequireThePacketFilterIsAnOpenDoor(t *testing.T) {
+	t.Parallel()
 	s := stage.Install(t, stage.Config{Prepare: func(t *testing.T, root string) {
 		unit := filepath.Join(root, "usr/lib/systemd/system", generation.ProxyUnit)
 		replaceIn(t, unit, "Requires="+generation.FirewallUnit+"\n", "")
@@ -100,6 +102,7 @@ func TestAUnitThatDoesNotRequireThePacketFilterIsAnOpenDoor(t *testing.T) {
 }
 
 func TestAReloadThatFailsKeepsTheRules(t *testing.T) {
+	t.Parallel()
 	s := stage.Boot(t, stage.Config{})
 	before := s.MustExec("iptables-save", "--table", "filter")
 	replaceIn(t, rules(s, generation.IPv4Rules), "-j ACCEPT", "-j NOWHERE")
@@ -130,6 +133,7 @@ func counted(save string) string {
 // What is put in force next is first examined by the programs that will read it,
 // without effect on those that run.
 func TestAFaultyCandidateIsFoundBeforeItIsInForce(t *testing.T) {
+	t.Parallel()
 	s := stage.Boot(t, stage.Config{})
 	files, err := generation.Render(stage.Factory())
 	if err != nil {

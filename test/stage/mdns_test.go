@@ -107,6 +107,7 @@ func announce(t *testing.T, s *stage.Stage, name, text string) {
 }
 
 func TestTheBaseAnnouncesItself(t *testing.T) {
+	t.Parallel()
 	s := stage.Boot(t, stage.Config{})
 	s.WaitActive(generation.MDNSUnit)
 	a := s.Attacker(1)

@@ -34,8 +34,9 @@ const (
 )
 
 // dialTimeout is how long an attacker waits for a connection that a packet
-// filter may swallow.
-const dialTimeout = 3 * time.Second
+// filter may swallow. It has time for a second try. What answers a connection is
+// the kernel, however busy the servers are.
+const dialTimeout = 1500 * time.Millisecond
 
 func namespacePath(name string) string { return filepath.Join("/run/netns", name) }
 

@@ -61,7 +61,8 @@ func heard(t *testing.T, s *stage.Stage, from netip.Addr) {
 }
 
 func TestTheMiddlewareSeesTheTrueAddressOfAClient(t *testing.T) {
-	s := stage.Boot(t, stage.Config{})
+	t.Parallel()
+	s := stage.Boot(t, stage.Config{Real: true})
 	s.WaitActive(generation.ProxyUnit)
 	a := s.Attacker(1)
 	send(t, a, netip.AddrPortFrom(s.V4, posture.EntryPort), nonsense)
@@ -78,7 +79,8 @@ func TestTheMiddlewareSeesTheTrueAddressOfAClient(t *testing.T) {
 
 // A restart of the Middleware makes a client wait and loses none.
 func TestAClientWaitsForTheMiddleware(t *testing.T) {
-	s := stage.Boot(t, stage.Config{})
+	t.Parallel()
+	s := stage.Boot(t, stage.Config{Real: true})
 	s.WaitActive(generation.ProxyUnit)
 	a := s.Attacker(1)
 	s.MustExec("systemctl", "stop", generation.MiddlewareUnit)
@@ -151,6 +153,7 @@ func echoes(conn net.Conn) error {
 }
 
 func TestAnExtraAPIIsThereWhileItIsOpen(t *testing.T) {
+	t.Parallel()
 	s := stage.Boot(t, stage.Config{})
 	s.WaitActive(generation.ProxyUnit)
 	electrumServer(t, s)
@@ -217,6 +220,7 @@ func TestAnExtraAPIIsThereWhileItIsOpen(t *testing.T) {
 // NGINX faces strangers. Taken over, it could still reach nothing but what it is
 // there for.
 func TestNginxCanBeginNoConnectionOfItsOwn(t *testing.T) {
+	t.Parallel()
 	effective := withElectrum(stage.Factory(), true)
 	s := stage.Install(t, stage.Config{Effective: &effective})
 	if _, err := proxy.EnsureCertificate(rand.Reader, s.Path(generation.CertificateDirectory), string(posture.KindElectrum)); err != nil {
@@ -265,8 +269,9 @@ func TestNginxCanBeginNoConnectionOfItsOwn(t *testing.T) {
 
 // Strangers who say nothing must not keep an owner out.
 func TestSilentStrangersLockNobodyOut(t *testing.T) {
+	t.Parallel()
 	const strangers, each = 200, 8
-	s := stage.Boot(t, stage.Config{})
+	s := stage.Boot(t, stage.Config{Real: true})
 	s.WaitActive(generation.ProxyUnit)
 	a := s.Attacker(1)
 	var held []net.Conn

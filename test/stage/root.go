@@ -191,7 +191,7 @@ func installProduct(debian string) (string, error) {
 	if err := copyTree(filepath.Join(repository, "packaging", "root"), r.root()); err != nil {
 		return "", err
 	}
-	if err := buildBinary(filepath.Join(r.root(), "usr", "bin", "bitbox-base")); err != nil {
+	if err := buildBinary(filepath.Join(r.root(), binary), "./test/stage/standin"); err != nil {
 		return "", err
 	}
 	for _, argv := range [][]string{
@@ -220,13 +220,23 @@ func installProduct(debian string) (string, error) {
 	return filepath.Join(r.directory(), "upper"), nil
 }
 
-// buildBinary puts the Base's binary where the package does.
-func buildBinary(path string) error {
-	command := exec.Command("go", "build", "-o", path, "./test/stage/standin")
-	command.Dir = repository
-	command.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := command.CombinedOutput(); err != nil {
-		return fmt.Errorf("go build: %w: %s", err, out)
+// binary is where the Base's binary is installed.
+const binary = "usr/bin/bitbox-base"
+
+// realLayer makes the layer that has the Base's own binary in it, once for a
+// process.
+var realLayer = sync.OnceValues(func() (string, error) {
+	layer := filepath.Join(product.directory(), "real")
+	return layer, buildBinary(filepath.Join(layer, binary), "./cmd/bitbox-base")
+})
+
+// buildBinary builds a command of this repository, without cgo as for the package.
+func buildBinary(path, command string) error {
+	build := exec.Command("go", "build", "-o", path, command)
+	build.Dir = repository
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		return fmt.Errorf("go build %s: %w: %s", command, err, out)
 	}
 	return nil
 }

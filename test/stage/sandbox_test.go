@@ -86,6 +86,7 @@ func escaped(journal string) []string {
 }
 
 func TestATakenOverServiceCanDoNothing(t *testing.T) {
+	t.Parallel()
 	for _, unit := range []string{generation.MiddlewareUnit, generation.ProxyUnit, generation.MDNSUnit} {
 		t.Run(unit, func(t *testing.T) {
 			t.Parallel()
@@ -102,6 +103,7 @@ func TestATakenOverServiceCanDoNothing(t *testing.T) {
 
 // The attacks must be able to succeed: without the sandbox nearly all of them do.
 func TestTheAttacksOnSandboxesWork(t *testing.T) {
+	t.Parallel()
 	const bare = "bare.service"
 	s := stage.Boot(t, stage.Config{Prepare: func(t *testing.T, root string) {
 		unit := "[Service]\nType=oneshot\nExecStart=/bin/bash /usr/lib/attack.sh\n"
@@ -123,6 +125,7 @@ func TestTheAttacksOnSandboxesWork(t *testing.T) {
 // What a service executes is itself: a program that an intruder brings along,
 // or finds, does not start.
 func TestAServiceExecutesNothingElse(t *testing.T) {
+	t.Parallel()
 	s := stage.Boot(t, stage.Config{})
 	for _, unit := range []string{generation.MiddlewareUnit, generation.ProxyUnit, generation.MDNSUnit} {
 		s.WaitActive(unit)

@@ -76,6 +76,7 @@ func login(a *stage.Attacker, to netip.AddrPort, user string, methods ...ssh.Aut
 }
 
 func TestSSHIsOffUntilItIsLeasedToAKey(t *testing.T) {
+	t.Parallel()
 	s := stage.Boot(t, stage.Config{})
 	a := s.Attacker(1)
 	to := netip.AddrPortFrom(s.V4, sshaccess.Port)
@@ -110,6 +111,7 @@ func TestSSHIsOffUntilItIsLeasedToAKey(t *testing.T) {
 }
 
 func TestOnlyALeasedKeyLogsInAndTheEndOfTheLeaseCutsIt(t *testing.T) {
+	t.Parallel()
 	s := stage.Boot(t, stage.Config{})
 	owner, key := newKey(t)
 	stranger, _ := newKey(t)
@@ -209,6 +211,7 @@ func TestOnlyALeasedKeyLogsInAndTheEndOfTheLeaseCutsIt(t *testing.T) {
 }
 
 func TestWrongKeysBanTheirSenderAndNobodyElse(t *testing.T) {
+	t.Parallel()
 	s := stage.Boot(t, stage.Config{})
 	owner, key := newKey(t)
 	lease(t, s, 2, withSSH(stage.Factory(), key))
@@ -256,6 +259,7 @@ func TestWrongKeysBanTheirSenderAndNobodyElse(t *testing.T) {
 
 // The Base's key file belongs to root and cannot be extended by who is in.
 func TestWhoIsInCannotLetOthersIn(t *testing.T) {
+	t.Parallel()
 	s := stage.Boot(t, stage.Config{})
 	owner, key := newKey(t)
 	friend, friendKey := newKey(t)

@@ -53,8 +53,12 @@ const Patience = 60 * time.Second
 // Config says what differs from the package as it is installed.
 type Config struct {
 	// Effective is what the first generation of the configuration is rendered
-	// from; nil is the factory's.
+	// from; nil is the factory's. The real system helper replaces it by what its
+	// ledger says.
 	Effective *posture.Effective
+	// Real installs the Base's own binary. Otherwise a stand-in takes its place
+	// (test/stage/standin), so that a test can put in force what no owner signed.
+	Real bool
 	// Prepare, if not nil, changes the root before it boots; root is its path
 	// on the host.
 	Prepare func(t *testing.T, root string)
@@ -114,6 +118,13 @@ func Install(t *testing.T, config Config) *Stage {
 	layers, err := productLayers()
 	if err != nil {
 		t.Fatalf("make the root of the stage: %v", err)
+	}
+	if config.Real {
+		real, err := realLayer()
+		if err != nil {
+			t.Fatalf("install the Base's binary: %v", err)
+		}
+		layers = append([]string{real}, layers...)
 	}
 	r, err := newRun(fmt.Sprintf("%d-%d", os.Getpid(), counter.Add(1)))
 	if err != nil {
