@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -132,6 +133,20 @@ func (b *fakeBase) listen(address string) {
 			go b.serve(conn)
 		}
 	}()
+}
+
+// counts returns how many requests and reveals there were.
+func (b *fakeBase) counts() (p1s, reveals int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return len(b.p1s), b.reveals
+}
+
+// connections returns the counters of all connections, in their order.
+func (b *fakeBase) connections() []uint64 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return slices.Clone(b.seqs)
 }
 
 func (b *fakeBase) address() string { return b.listener.Addr().String() }

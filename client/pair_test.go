@@ -146,8 +146,8 @@ func TestGivenUpRequestRevealsNothing(t *testing.T) {
 	defer cancel()
 	_, err := a.Pair(ctx, []string{b.address()}, PairOptions{Confirm: sayYes})
 	wantKind(t, err, ErrNotAccepted)
-	if b.reveals != 0 || len(bases(t, a)) != 0 {
-		t.Errorf("%d reveals, stored %v", b.reveals, bases(t, a))
+	if _, reveals := b.counts(); reveals != 0 || len(bases(t, a)) != 0 {
+		t.Errorf("%d reveals, stored %v", reveals, bases(t, a))
 	}
 	if err := a.store.checkReveals(time.Now()); err != nil {
 		t.Error(err)
@@ -163,8 +163,8 @@ func refused(t *testing.T, a *App, b *fakeBase, kind error, confirm func(context
 	if !errors.Is(err, ErrInterference) || !strings.Contains(Explain(err), "may have interfered") {
 		t.Errorf("it does not say that somebody may have interfered: %v", err)
 	}
-	if b.reveals != 1 {
-		t.Errorf("%d reveals by one action of the user", b.reveals)
+	if _, reveals := b.counts(); reveals != 1 {
+		t.Errorf("%d reveals by one action of the user", reveals)
 	}
 	if list := bases(t, a); len(list) != 0 {
 		t.Errorf("stored %+v", list)
@@ -273,7 +273,8 @@ func TestManInTheMiddleWhoHoldsACodeOfTheBaseGetsThreeGuesses(t *testing.T) {
 				break
 			}
 		}
-		return b.reveals, won, last
+		_, guesses = b.counts()
+		return guesses, won, last
 	}
 
 	one := t.TempDir()
@@ -301,7 +302,13 @@ func TestPairAloneRevealsOnceAtMost(t *testing.T) {
 func TestAfterThreeFailuresTheAppWaitsAlsoAfterARestart(t *testing.T) {
 	dir := t.TempDir()
 	b := newFakeBase(t)
-	b.rb = func(*revealed) []byte { return nil }
+	var honest atomic.Bool
+	b.rb = func(p *revealed) []byte {
+		if honest.Load() {
+			return b.honestP4(p)
+		}
+		return nil
+	}
 	now := time.Now()
 	pair := func() error {
 		a := appIn(t, dir)
@@ -313,18 +320,18 @@ func TestAfterThreeFailuresTheAppWaitsAlsoAfterARestart(t *testing.T) {
 		wantKind(t, pair(), ErrInterference)
 		now = now.Add(10 * time.Second)
 	}
-	heard := len(b.p1s)
+	heard, _ := b.counts()
 	if known := wantKind(t, pair(), ErrTooManyReveals); known.Wait > revealWait || known.Wait < revealWait-15*time.Second {
 		t.Errorf("waits for %v", known.Wait)
 	}
-	if len(b.p1s) != heard {
+	if again, _ := b.counts(); again != heard {
 		t.Error("somebody at the Base was bothered with a request that cannot be")
 	}
 	// Setting the clock back does not shorten the wait below what is left.
 	now = now.Add(-time.Hour)
 	wantKind(t, pair(), ErrTooManyReveals)
 	now = now.Add(time.Hour + revealWait)
-	b.rb = b.honestP4
+	honest.Store(true)
 	if err := pair(); err != nil {
 		t.Errorf("after the wait: %v", err)
 	}
@@ -333,16 +340,16 @@ func TestAfterThreeFailuresTheAppWaitsAlsoAfterARestart(t *testing.T) {
 // A reveal counts although the App is killed in its middle.
 func TestRevealCountsBeforeItIsSent(t *testing.T) {
 	a, b := testApp(t), newFakeBase(t)
-	var counted error
+	counted := make(chan error, 1)
 	b.rb = func(*revealed) []byte {
 		now := time.Now()
-		counted = errors.Join(a.store.addReveal(now), a.store.addReveal(now), a.store.checkReveals(now))
+		counted <- errors.Join(a.store.addReveal(now), a.store.addReveal(now), a.store.checkReveals(now))
 		return nil
 	}
 	_, err := a.Pair(t.Context(), []string{b.address()}, PairOptions{Confirm: sayYes})
 	wantKind(t, err, ErrInterference)
-	if !errors.Is(counted, ErrTooManyReveals) {
-		t.Errorf("while the reveal was under way: %v", counted)
+	if err := <-counted; !errors.Is(err, ErrTooManyReveals) {
+		t.Errorf("while the reveal was under way: %v", err)
 	}
 }
 

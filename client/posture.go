@@ -151,10 +151,8 @@ func (s *Session) submit(ctx context.Context, change Change) (*systemv1.PostureD
 	if err != nil {
 		return nil, err
 	}
-	if yes, err := change.Approve(view.Changes(draft)); err != nil {
+	if err := ask(change.Approve, view.Changes(draft)); err != nil {
 		return nil, err
-	} else if !yes {
-		return nil, fail(ErrNotApproved, nil, "nothing was changed")
 	}
 	// The challenge does not wait for the user.
 	if draft.Challenge, err = s.challenge(ctx); err != nil {
@@ -244,9 +242,9 @@ func lost(err error) bool {
 	return !connect.IsWireError(err) || connect.CodeOf(err) == connect.CodeUnavailable
 }
 
-// confirm makes a tried change last: the one that was signed, or, if that is nil,
-// whichever is tried. The connection may take a while to come about, since the
-// Base is just changing what faces the network.
+// confirm makes a tried change last, and no other one than that which was signed.
+// The connection may take a while to come about, since the Base is just changing
+// what faces the network.
 func (s *Session) confirm(ctx context.Context, signed *systemv1.PostureDocument) (*PostureView, error) {
 	ctx, cancel := context.WithTimeout(ctx, confirmTime)
 	defer cancel()
@@ -275,14 +273,12 @@ func (s *Session) confirmOnce(ctx context.Context, signed *systemv1.PostureDocum
 	}
 	pending, trying, _ := view.Pending()
 	switch {
-	case signed != nil && !isLast(view, signed):
+	case !isLast(view, signed):
 		return nil, fail(ErrUndone, nil, "the change is not in force: the Base has undone or never applied it, or another change came right after it; look at the history")
 	case pending && !trying:
 		return nil, connect.NewError(connect.CodeUnavailable, errors.New("the change is still being applied"))
-	case signed != nil && !pending:
-		return view, nil
 	case !pending:
-		return nil, fail(ErrNoChange, nil, "no change waits for its confirmation")
+		return view, nil
 	}
 	challenge, err := s.challenge(ctx)
 	if err != nil {
@@ -303,7 +299,7 @@ func (s *Session) confirmOnce(ctx context.Context, signed *systemv1.PostureDocum
 	if view, err = s.Posture(ctx); err != nil {
 		return nil, err
 	}
-	if pending, _, _ := view.Pending(); pending || signed != nil && !isLast(view, signed) {
+	if pending, _, _ := view.Pending(); pending || !isLast(view, signed) {
 		return nil, fail(ErrUndone, nil, "the Base took the confirmation, but what it has signed says that the change is not settled; it undoes the change within a minute")
 	}
 	return view, nil
@@ -315,9 +311,38 @@ func isLast(view *PostureView, document *systemv1.PostureDocument) bool {
 	return revision == document.GetRevision() && proto.Equal(p.Proto(), document.GetPosture())
 }
 
-// ConfirmTry confirms a change that is being tried, over a new connection. Apply
-// does that by itself; this is for an App that was ended in between.
-func (s *Session) ConfirmTry(ctx context.Context) (*PostureView, error) { return s.confirm(ctx, nil) }
+// ConfirmTry confirms a change that is being tried, over a new connection, once the
+// user has approved of it. Apply does that by itself; this is for an App that was
+// ended in between.
+func (s *Session) ConfirmTry(ctx context.Context, approve Approve) (*PostureView, error) {
+	view, err := s.Posture(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if _, trying, _ := view.Pending(); !trying {
+		return nil, fail(ErrNoChange, nil, "no change waits for its confirmation")
+	}
+	var changes []PostureChange
+	for _, event := range view.History() {
+		if event.Restriction == 0 {
+			changes = event.Changes // the last document's, in the end
+		}
+	}
+	if err := ask(approve, changes); err != nil {
+		return nil, err
+	}
+	p, revision := view.Posture()
+	return s.confirm(ctx, &systemv1.PostureDocument{Revision: revision, Posture: p.Proto()})
+}
+
+// ask returns nil if the user wants the changes.
+func ask(approve Approve, changes []PostureChange) error {
+	yes, err := approve(changes)
+	if err == nil && !yes {
+		err = fail(ErrNotApproved, nil, "nothing was changed")
+	}
+	return err
+}
 
 // Preview returns what a change would make different. Nothing is sent.
 func (s *Session) Preview(ctx context.Context, change Change) ([]PostureChange, error) {
@@ -408,10 +433,8 @@ func (s *Session) EndLease(ctx context.Context, kind string, approve Approve) (*
 	if len(changes) == 0 {
 		return nil, fail(ErrNoChange, nil, "%q is not open", Printable(kind))
 	}
-	if yes, err := approve(changes); err != nil {
+	if err := ask(approve, changes); err != nil {
 		return nil, err
-	} else if !yes {
-		return nil, fail(ErrNotApproved, nil, "nothing was changed")
 	}
 	nonce, err := s.nonce()
 	if err != nil {

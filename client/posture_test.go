@@ -1,3 +1,5 @@
+//go:build linux
+
 package client
 
 import (
@@ -191,7 +193,7 @@ func TestOwnerSeesApprovesAndConfirmsOverANewConnection(t *testing.T) {
 	if _, err := h.session.confirmOnce(t.Context(), signed); err == nil {
 		t.Error("the old connection confirmed the change")
 	}
-	if _, err := h.session.ConfirmTry(t.Context()); err != nil {
+	if _, err := h.session.ConfirmTry(t.Context(), approve); err != nil {
 		t.Errorf("confirm over a new connection: %v", err)
 	}
 
@@ -380,7 +382,7 @@ func TestMiddlewareThatOnlySaysDoneIsNoticed(t *testing.T) {
 	_, err = h.session.Apply(t.Context(), expose)
 	wantKind(t, err, ErrUndone)
 	h.middleware.does(nil)
-	if _, err := h.session.ConfirmTry(t.Context()); err != nil {
+	if _, err := h.session.ConfirmTry(t.Context(), approve); err != nil {
 		t.Fatal(err)
 	}
 
@@ -422,7 +424,7 @@ func TestTryWhoseConfirmationCannotArriveIsUndone(t *testing.T) {
 			if exposed(h.look()) != final {
 				t.Error("undone or not, it is the wrong way round")
 			}
-			_, err = h.session.ConfirmTry(t.Context())
+			_, err = h.session.ConfirmTry(t.Context(), approve)
 			wantKind(t, err, ErrNoChange)
 		})
 	}
