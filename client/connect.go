@@ -137,25 +137,13 @@ func (a *App) dial(ctx context.Context, id string, given []string) (net.Conn, er
 			}
 			return nil, fail(ErrPairAgain, err, "the Base %q does not know this App: the pairing was not completed there in time, and was deleted here; pair again", p.Name)
 		}
-		return nil, fail(ErrSilent, err, "%s, but not as the Base %q: either another machine has its address now, or the Base was reset and has forgotten this App; look where it is, or pair again", describe(err), p.Name)
+		return nil, fail(ErrSilent, err, "nothing answered as the Base %q (%v): either another machine has its address now, or the Base was reset and has forgotten this App; look where it is, or pair again", p.Name, err)
 	}
 	return nil, fail(ErrUnreachable, err, "the Base %q was not reached (%v) at %s nor found on the local network; check that it is on and on this network", p.Name, reason(err), list(known))
 }
 
 func failRevoked(p *pairing, cause error) error {
 	return fail(ErrRevoked, cause, "this App was revoked at the Base %q; ask an owner to open pairing and pair again, or have it forgotten", p.Name)
-}
-
-// describe says which silence it was.
-func describe(err error) string {
-	var known *Error
-	if errors.As(err, &known) {
-		if known.Kind == ErrNotABase {
-			return "something answered"
-		}
-		return known.Text
-	}
-	return err.Error()
 }
 
 // addresses are those that are known, and then, if none of them works soon,
@@ -226,7 +214,7 @@ func (a *App) handshake(conn net.Conn, p *pairing) (net.Conn, error) {
 	status, transport, err := initiator.ReadR2(r2)
 	switch {
 	case err != nil:
-		return nil, fail(ErrNotABase, err, "what answers at %s is not the Base %q: it does not have its keys", conn.RemoteAddr(), p.Name)
+		return nil, fail(ErrNotABase, err, "what answers at %s does not have its keys", conn.RemoteAddr())
 	case status == noiseconn.StatusRevoked:
 		return nil, failRevoked(p, nil)
 	}

@@ -5,7 +5,6 @@ import (
 	"context"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/BitBoxSwiss/bitbox-base/internal/discovery"
 	"github.com/BitBoxSwiss/bitbox-base/internal/noiseconn"
@@ -141,12 +140,4 @@ func (a *App) browseFor(ctx context.Context, p *pairing) <-chan string {
 		}
 	}()
 	return addresses
-}
-
-// until is the time left before the context's deadline, at most the one given.
-func until(ctx context.Context, most time.Duration) time.Duration {
-	if deadline, ok := ctx.Deadline(); ok {
-		return min(most, time.Until(deadline))
-	}
-	return most
 }

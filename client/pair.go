@@ -1,7 +1,6 @@
 package client
 
 import (
-	"bytes"
 	"context"
 	"crypto/ed25519"
 	"errors"
@@ -279,7 +278,8 @@ func (a *App) afterReveal(ctx context.Context, conn net.Conn, p3 []byte, transpo
 	}
 
 	// Both people are asked at the same time, in two places; the Base's answer may come first.
-	if err := conn.SetDeadline(deadline(ctx, a.timing.ceremony)); err != nil {
+	both, _ := ctx.Deadline() // ceremony has set it
+	if err := conn.SetDeadline(both); err != nil {
 		return nil, err
 	}
 	asking, stopAsking := context.WithCancel(ctx)
@@ -371,31 +371,28 @@ func explainReveal(ctx context.Context, err error) error {
 }
 
 // firstCall calls the Base with the new pairing, which makes it active on both
-// sides.
+// sides. It tries for a while, for the Base stores its side at the same time.
 func (a *App) firstCall(ctx context.Context, id string) (Base, error) {
 	ctx, cancel := context.WithTimeout(ctx, a.timing.activate)
 	defer cancel()
-	for {
-		session := a.session(id)
-		_, err := session.Info.GetInfo(ctx, &basev1.GetInfoRequest{})
-		session.Close()
-		if err != nil && ctx.Err() == nil && !errors.Is(err, ErrRevoked) && !errors.Is(err, ErrPairAgain) && !errors.Is(err, ErrStorage) {
-			// The Base stores its side at the same time; it may be a little behind.
-			select {
-			case <-time.After(a.timing.stagger):
-				continue
-			case <-ctx.Done():
-			}
+	session := a.session(id)
+	defer session.Close()
+	_, err := session.Info.GetInfo(ctx, &basev1.GetInfoRequest{})
+	for err != nil && ctx.Err() == nil && !errors.Is(err, ErrRevoked) && !errors.Is(err, ErrStorage) {
+		select {
+		case <-time.After(a.timing.stagger):
+			_, err = session.Info.GetInfo(ctx, &basev1.GetInfoRequest{})
+		case <-ctx.Done():
 		}
-		p, stored := a.store.pairing(id)
-		switch {
-		case stored != nil:
-			return Base{}, stored
-		case errors.Is(err, ErrRevoked) || errors.Is(err, ErrPairAgain):
-			return p.Base, err
-		}
-		return p.Base, nil
 	}
+	p, failed := a.store.pairing(id)
+	if failed != nil {
+		return Base{}, failed
+	}
+	if errors.Is(err, ErrRevoked) || errors.Is(err, ErrStorage) {
+		return p.Base, err
+	}
+	return p.Base, nil
 }
 
 func newSigningKey(random io.Reader) (ed25519.PrivateKey, error) {
@@ -433,10 +430,6 @@ func cutOff(ctx context.Context, conn net.Conn) (stop func()) {
 	return func() { undo() }
 }
 
-func deadline(ctx context.Context, most time.Duration) time.Time {
-	return time.Now().Add(until(ctx, most))
-}
-
 func list(targets []string) string { return strings.Join(targets, ", ") }
 
 // reason is the short part of a network error, for a sentence.
@@ -456,7 +449,7 @@ func reason(err error) string {
 		}
 		return text
 	}
-	return string(bytes.TrimSpace([]byte(err.Error())))
+	return err.Error()
 }
 
 func isTimeout(err error) bool {

@@ -111,12 +111,14 @@ type transport struct {
 	id    string
 	given []string // addresses to try first
 
-	mu        sync.Mutex // guards everything below
-	current   *http.Transport
-	bornAt    time.Time // of current, on the monotonic clock; zero: not connected yet
-	conns     map[net.Conn]struct{}
-	activated bool
-	closed    bool
+	activating sync.Mutex // guards activated; held while that is stored
+	activated  bool
+
+	mu      sync.Mutex // guards everything below
+	current *http.Transport
+	bornAt  time.Time // of current, on the monotonic clock; zero: not connected yet
+	conns   map[net.Conn]struct{}
+	closed  bool
 }
 
 // RoundTrip sends one request. The first answer of a Base completes a pairing.
@@ -133,8 +135,8 @@ func (t *transport) RoundTrip(request *http.Request) (*http.Response, error) {
 }
 
 func (t *transport) activate() error {
-	t.mu.Lock()
-	defer t.mu.Unlock()
+	t.activating.Lock()
+	defer t.activating.Unlock()
 	if t.activated {
 		return nil
 	}
