@@ -337,6 +337,41 @@ func TestAfterThreeFailuresTheAppWaitsAlsoAfterARestart(t *testing.T) {
 	}
 }
 
+// What the App says to wait is what it waits, and it ends, whatever the clock was
+// when the pairings failed: the clock of a machine is often wrong until the network
+// has told it the time, and whoever is on the network may be who told it.
+func TestTheWaitAfterThreeFailuresIsAsLongAsTheAppSays(t *testing.T) {
+	failing := time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)
+	for name, c := range map[string]struct {
+		failures []time.Duration // from failing on
+		then     time.Duration   // the clock's change after the last
+	}{
+		"close together":            {[]time.Duration{0, 10 * time.Second, 20 * time.Second}, time.Second},
+		"far apart":                 {[]time.Duration{0, 100 * time.Second, 170 * time.Second}, time.Second},
+		"the clock was years ahead": {[]time.Duration{0, 10 * time.Second, 20 * time.Second}, -4 * 365 * 24 * time.Hour},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := testApp(t).store
+			now := failing
+			for _, after := range c.failures {
+				now = failing.Add(after)
+				if err := s.addReveal(now); err != nil {
+					t.Fatal(err)
+				}
+			}
+			now = now.Add(c.then)
+			known := wantKind(t, s.checkReveals(now), ErrTooManyReveals)
+			if known.Wait <= 0 || known.Wait > revealWait {
+				t.Fatalf("says to wait for %v", known.Wait)
+			}
+			wantKind(t, s.checkReveals(now.Add(known.Wait-time.Second)), ErrTooManyReveals)
+			if err := s.addReveal(now.Add(known.Wait)); err != nil {
+				t.Errorf("after the %v that it said: %v", known.Wait, err)
+			}
+		})
+	}
+}
+
 // A reveal counts although the App is killed in its middle.
 func TestRevealCountsBeforeItIsSent(t *testing.T) {
 	a, b := testApp(t), newFakeBase(t)

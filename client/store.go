@@ -400,57 +400,68 @@ func putRevealTimes(tx *state.Tx, times []time.Time) error {
 	return tx.Put(bucketReveals, "times", raw)
 }
 
-// recentReveals leaves out what is long ago. A time in the future, after the
-// clock was set back, counts as now.
-func recentReveals(times []time.Time, now time.Time) []time.Time {
-	var recent []time.Time
-	for _, t := range times {
+// lastReveals returns the latest of those that failed. A time in the future, after
+// the clock was set back, is moved to now: it must neither shorten the wait nor
+// make it last until the clock is there again.
+func lastReveals(tx *state.Tx, now time.Time) ([]time.Time, error) {
+	times, err := revealTimes(tx)
+	if err != nil {
+		return nil, err
+	}
+	moved := false
+	for n, t := range times {
 		if t.After(now) {
-			t = now
-		}
-		if now.Sub(t) < revealWait {
-			recent = append(recent, t)
+			times[n], moved = now, true
 		}
 	}
-	return recent
+	if moved {
+		err = putRevealTimes(tx, times)
+	}
+	return times[max(0, len(times)-maxReveals):], err
 }
 
-// mayReveal fails while the App has to wait.
-func mayReveal(times []time.Time, now time.Time) error {
-	recent := recentReveals(times, now)
-	if len(recent) < maxReveals {
+// mayReveal fails while the App has to wait: for revealWait after the last of
+// maxReveals that failed within as long a time.
+func mayReveal(last []time.Time, now time.Time) error {
+	if len(last) < maxReveals {
 		return nil
 	}
-	wait := revealWait - now.Sub(slices.MaxFunc(recent, time.Time.Compare))
+	latest := last[len(last)-1]
+	wait := revealWait - now.Sub(latest)
+	if latest.Sub(last[0]) >= revealWait || wait <= 0 {
+		return nil
+	}
 	return &Error{
 		Kind: ErrTooManyReveals,
 		Wait: wait,
-		Text: fmt.Sprintf("%d pairings have failed after this App had shown its half; somebody may be guessing, so it waits: try again in %d s", len(recent), int(wait.Seconds()+0.999)),
+		Text: fmt.Sprintf("%d pairings have failed after this App had shown its half; somebody may be guessing, so it waits: try again in %d s", maxReveals, int(wait.Seconds()+0.999)),
 	}
 }
 
 // checkReveals fails while the App has to wait.
 func (s *store) checkReveals(now time.Time) error {
-	return s.view("read the count of failed pairings", func(tx *state.Tx) error {
-		times, err := revealTimes(tx)
-		if err != nil {
-			return err
-		}
-		return mayReveal(times, now)
+	var last []time.Time
+	err := s.update("read the count of failed pairings", func(tx *state.Tx) (err error) {
+		last, err = lastReveals(tx, now)
+		return err
 	})
+	if err != nil {
+		return err
+	}
+	return mayReveal(last, now)
 }
 
 // addReveal counts a reveal as failed until addPending takes it back; so one
 // counts, too, in whose middle the App was ended.
 func (s *store) addReveal(now time.Time) error {
 	return s.update("count the pairing", func(tx *state.Tx) error {
-		times, err := revealTimes(tx)
+		last, err := lastReveals(tx, now)
 		if err != nil {
 			return err
 		}
-		if err := mayReveal(times, now); err != nil {
+		if err := mayReveal(last, now); err != nil {
 			return err
 		}
-		return putRevealTimes(tx, append(recentReveals(times, now), now))
+		return putRevealTimes(tx, append(last, now))
 	})
 }
