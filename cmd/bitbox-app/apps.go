@@ -67,8 +67,8 @@ func appCells(app *basev1.App, now time.Time) []string {
 }
 
 // withApp finds the App that is meant by an id or a name, and goes on with it.
-func (p *program) withApp(c *cobra.Command, meant string, do func(context.Context, *client.Session, *basev1.App) error) error {
-	return p.call(c.Context(), callTime, func(ctx context.Context, session *client.Session) error {
+func (p *program) withApp(c *cobra.Command, usual time.Duration, meant string, do func(context.Context, *client.Session, *basev1.App) error) error {
+	return p.call(c.Context(), usual, func(ctx context.Context, session *client.Session) error {
 		list, err := session.Apps.ListApps(ctx, &basev1.ListAppsRequest{})
 		if err != nil {
 			return err
@@ -102,7 +102,7 @@ func (p *program) appsRenameCommand() *cobra.Command {
 		Args:              cobra.ExactArgs(2),
 		ValidArgsFunction: p.completeApps,
 		RunE: func(c *cobra.Command, args []string) error {
-			return p.withApp(c, args[0], func(ctx context.Context, session *client.Session, app *basev1.App) error {
+			return p.withApp(c, callTime, args[0], func(ctx context.Context, session *client.Session, app *basev1.App) error {
 				renamed, err := session.Apps.RenameApp(ctx, &basev1.RenameAppRequest{Id: app.GetId(), Name: args[1]})
 				if err != nil {
 					return err
@@ -122,27 +122,30 @@ func (p *program) appsRevokeCommand() *cobra.Command {
 		Use:   "revoke APP",
 		Short: "Cut an App off, for good",
 		Long: `revoke ends the sessions of an App within a second, and the Base never lets its keys in
-again. The last owner cannot be revoked.`,
+again. The last owner cannot be revoked.
+
+On an appliance this App signs first that the other one has no rights any more.`,
 		Example: `  bitbox-app apps revoke Phone
   bitbox-app apps revoke 5f2c9a7e01d4b863`,
 		Args:              cobra.ExactArgs(1),
 		ValidArgsFunction: p.completeApps,
-		RunE: func(c *cobra.Command, args []string) error {
-			return p.withApp(c, args[0], func(ctx context.Context, session *client.Session, app *basev1.App) error {
-				if app.GetIsCaller() && !self {
-					return usageError{errors.New("this is the App you are using; to cut itself off, add --self")}
-				}
-				if _, err := session.Apps.RevokeApp(ctx, &basev1.RevokeAppRequest{Id: app.GetId()}); err != nil {
-					return err
-				}
-				if p.json {
-					return p.printMessage(app)
-				}
-				return p.printf("%q is cut off and never gets in again.\n", client.Printable(app.GetName()))
-			})
-		},
 	}
 	command.Flags().BoolVar(&self, "self", false, "revoke the App you are using")
+	asking := p.consent(command)
+	command.RunE = func(c *cobra.Command, args []string) error {
+		return p.withApp(c, changeTime, args[0], func(ctx context.Context, session *client.Session, app *basev1.App) error {
+			if app.GetIsCaller() && !self {
+				return usageError{errors.New("this is the App you are using; to cut itself off, add --self")}
+			}
+			if _, err := session.RevokeApp(ctx, app.GetId(), asking.approve(ctx)); err != nil {
+				return err
+			}
+			if p.json {
+				return p.printMessage(app)
+			}
+			return p.printf("%q is cut off and never gets in again.\n", client.Printable(app.GetName()))
+		})
+	}
 	return command
 }
 

@@ -18,8 +18,16 @@ var exits = []struct {
 	meaning string
 	fits    func(error) bool
 }{
+	{13, "the change was not approved", isAny(client.ErrNotApproved)},
+	{14, "what the Base says does not verify: somebody may have taken it over", isAny(client.ErrLyingBase)},
+	{15, "the audit has findings", isAny(errFindings)},
+	{16, "the change was not confirmed, so the Base undoes it, or has undone it", isAny(client.ErrUndone)},
+	{17, "there is nothing to change: it is like that already", isAny(client.ErrNoChange, errNotBanned)},
+	{18, "another change is under way: try again", func(err error) bool {
+		return errors.Is(err, client.ErrBusy) || connect.CodeOf(err) == connect.CodeAborted
+	}},
 	{2, "the command was typed wrongly", func(err error) bool { return errors.As(err, new(usageError)) || errors.Is(err, client.ErrInvalid) }},
-	{3, "no such Base or App, or it is not clear which one is meant", isAny(client.ErrNoSuchBase, client.ErrSeveralBases, errNoSuchApp)},
+	{3, "no such Base, App, key or finding, or it is not clear which one is meant", isAny(client.ErrNoSuchBase, client.ErrSeveralBases, errNoSuchApp, client.ErrNoSuchKey, errNoFinding)},
 	{6, "this App was revoked at the Base", isAny(client.ErrRevoked)},
 	{7, "the pairing was not completed at the Base and is deleted: pair again", isAny(client.ErrPairAgain)},
 	{8, "nobody accepted the pairing, or somebody said no", isAny(client.ErrNotAccepted, client.ErrRejected)},

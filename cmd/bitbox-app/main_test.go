@@ -46,6 +46,8 @@ func TestCommandLine(t *testing.T) {
 			"await":    awaitCommand,
 			"server":   serverCommand,
 			"fulldisk": fullDiskCommand,
+
+			"appliance": applianceCommand,
 		},
 	})
 }

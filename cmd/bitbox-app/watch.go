@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -85,6 +86,34 @@ func eventText(event *basev1.WatchEventsResponse) string {
 		return app("%q (%s) disconnected.", e.SessionEnded.GetApp())
 	case *basev1.WatchEventsResponse_WindowChanged:
 		return windowText(e.WindowChanged.GetWindow())
+	case *basev1.WatchEventsResponse_PostureChanged:
+		return "How open the Base is has changed (" + e.PostureChanged.GetReason() + ")."
+	case *basev1.WatchEventsResponse_DriftFound:
+		return "The Base is not as it should be: " + list(e.DriftFound.GetFindings(), func(f *basev1.Finding) string { return f.GetTitle() + " (" + f.GetId() + ")" }) + "."
+	case *basev1.WatchEventsResponse_BansChanged:
+		return bansText(e.BansChanged)
+	case *basev1.WatchEventsResponse_ApplyFailed:
+		return "The Base could not become as it should be, and tries again: " + e.ApplyFailed.GetReason() + "."
 	}
 	return "Something happened that this App does not know; its software may be too old."
+}
+
+func bansText(e *basev1.BansChangedEvent) string {
+	address := func(ban *basev1.Ban) string { return ban.GetAddress() + " (" + ban.GetJail() + ")" }
+	var parts []string
+	if len(e.GetBanned()) > 0 {
+		parts = append(parts, "Banned: "+list(e.GetBanned(), address)+".")
+	}
+	if len(e.GetLifted()) > 0 {
+		parts = append(parts, "Banned no more: "+list(e.GetLifted(), address)+".")
+	}
+	return strings.Join(parts, " ")
+}
+
+func list[T any](all []T, text func(T) string) string {
+	var texts []string
+	for _, one := range all {
+		texts = append(texts, text(one))
+	}
+	return strings.Join(texts, ", ")
 }

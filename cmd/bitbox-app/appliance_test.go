@@ -1,0 +1,180 @@
+//go:build linux
+
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"net/netip"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
+	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
+	"github.com/BitBoxSwiss/bitbox-base/client"
+	"github.com/BitBoxSwiss/bitbox-base/internal/appliancetest"
+	"github.com/BitBoxSwiss/bitbox-base/internal/bruteforce"
+)
+
+// appliances are those of the scripts that run, by their working directory.
+var appliances sync.Map
+
+// applianceCommand runs one appliance, and does to it what others do:
+//
+//	appliance start
+//	appliance pair NAME ROLE       lets an App in, with the present directory
+//	appliance ban ADDRESS
+//	appliance drift ID SEVERITY
+//	appliance break|mend           it takes no new configuration, or takes it again
+func applianceCommand(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) == 0 {
+		ts.Fatalf("usage: appliance start|pair|ban|drift|break|mend")
+	}
+	if args[0] == "start" {
+		a, err := appliancetest.Start(nil)
+		ts.Check(err)
+		appliances.Store(ts.Getenv("WORK"), a)
+		ts.Defer(func() {
+			appliances.Delete(ts.Getenv("WORK"))
+			if err := a.Stop(); err != nil {
+				ts.Logf("stop the appliance: %v", err)
+			}
+		})
+		return
+	}
+	running, ok := appliances.Load(ts.Getenv("WORK"))
+	if !ok {
+		ts.Fatalf("no appliance runs")
+	}
+	a := running.(*appliancetest.Appliance)
+	switch args[0] {
+	case "pair":
+		ts.Check(pairInProcess(a, ts.Getenv(dirVariable), args[1], basev1.Role(basev1.Role_value["ROLE_"+strings.ToUpper(args[2])])))
+	case "ban":
+		a.Machine.Ban(bruteforce.Ban{Jail: "sshd", Addr: netip.MustParseAddr(args[1]), Since: time.Now(), Until: time.Now().Add(time.Hour)})
+	case "drift":
+		a.Machine.Drift(&systemv1.Finding{
+			Id: args[1], Severity: systemv1.Finding_Severity(systemv1.Finding_Severity_value["SEVERITY_"+strings.ToUpper(args[2])]),
+			Title: "Something is open", Expected: "closed", Found: "open\nreally", Why: "Because.", Fix: "Close it.", Fixable: true,
+		})
+		a.Advance(time.Minute) // the helper gives out what it has just found again for a while
+	case "break":
+		a.Machine.Break(errors.New("the rules do not parse"))
+	case "mend":
+		a.Machine.Break(nil)
+	default:
+		ts.Fatalf("unknown: appliance %s", args[0])
+	}
+}
+
+func pairInProcess(a *appliancetest.Appliance, dir, name string, role basev1.Role) error {
+	ctx, cancel := context.WithTimeout(context.Background(), scriptTime)
+	defer cancel()
+	app, err := client.New(client.Options{Dir: dir, Name: name, NoDiscovery: true})
+	if err != nil {
+		return err
+	}
+	let := make(chan error, 1)
+	_, err = app.Pair(ctx, []string{a.Address()}, client.PairOptions{
+		Requested: func(number string) { go func() { let <- a.Let(ctx, number, role) }() },
+		Confirm:   func(context.Context, client.Code) (bool, error) { return true, nil },
+	})
+	return errors.Join(err, <-let)
+}
+
+// teller tells when something was printed.
+type teller struct {
+	mu      sync.Mutex
+	printed bytes.Buffer
+	awaited string
+	once    sync.Once
+	seen    chan struct{}
+}
+
+func (t *teller) Write(b []byte) (int, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.printed.Write(b)
+	if strings.Contains(t.printed.String(), t.awaited) {
+		t.once.Do(func() { close(t.seen) })
+	}
+	return len(b), nil
+}
+
+// A change is wanted when somebody has said yes after reading it, and not before.
+func TestOnlyAYesAfterReadingApproves(t *testing.T) {
+	opening := []client.PostureChange{{Text: "SSH will be \x1b[2Jon.", Opens: true}, {Text: "Something will be closed."}}
+	for name, c := range map[string]struct {
+		early, late string
+		want        bool
+	}{
+		"yes":              {"", "y\n", true},
+		"in full":          {"", "Yes\n", true},
+		"no":               {"", "n\n", false},
+		"nothing":          {"", "\n", false},
+		"something else":   {"", "sure\n", false},
+		"typed too early":  {"y\n", "n\n", false},
+		"and then a yes":   {"n\n", "y\n", true},
+		"nobody any more":  {"", "", false},
+		"early and nobody": {"y\n", "", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			in, typing := io.Pipe()
+			out := &teller{awaited: "Go on? [y/N] ", seen: make(chan struct{})}
+			p := &program{in: in, out: out, terminal: true}
+			approve := (&consent{program: p}).approve(t.Context())
+			_, _ = io.WriteString(typing, c.early)
+			// The reader has it; whether it has looked at its clock, nobody can see.
+			time.Sleep(50 * time.Millisecond)
+			go func() {
+				<-out.seen
+				time.Sleep(50 * time.Millisecond)
+				_, _ = io.WriteString(typing, c.late)
+				_ = typing.Close()
+			}()
+			yes, err := approve(opening)
+			if yes != c.want || (err != nil) != (c.late == "") {
+				t.Errorf("%v, %v", yes, err)
+			}
+			if want := "This will be different at the Base:\n  [opens] SSH will be ?[2Jon.\n  Something will be closed.\nGo on? [y/N] "; out.printed.String() != want {
+				t.Errorf("printed %q", out.printed.String())
+			}
+		})
+	}
+}
+
+func TestEveryCodeIsInTheTableOnce(t *testing.T) {
+	seen := map[int]bool{}
+	for _, e := range exits {
+		if seen[e.code] || e.code <= 0 || e.code >= exitInterrupted {
+			t.Errorf("code %d", e.code)
+		}
+		seen[e.code] = true
+	}
+}
+
+func TestEventsOfTheHelperAreTold(t *testing.T) {
+	ban := &basev1.Ban{Jail: "sshd", Address: "192.0.2.7"}
+	for want, event := range map[string]*basev1.WatchEventsResponse{
+		"How open the Base is has changed (revision 3).": {Event: &basev1.WatchEventsResponse_PostureChanged{
+			PostureChanged: &basev1.PostureChangedEvent{Reason: "revision 3"}}},
+		"The Base is not as it should be: Open (port), Odd (key).": {Event: &basev1.WatchEventsResponse_DriftFound{
+			DriftFound: &basev1.DriftFoundEvent{Findings: []*basev1.Finding{{Id: "port", Title: "Open"}, {Id: "key", Title: "Odd"}}}}},
+		"Banned: 192.0.2.7 (sshd).": {Event: &basev1.WatchEventsResponse_BansChanged{
+			BansChanged: &basev1.BansChangedEvent{Banned: []*basev1.Ban{ban}}}},
+		"Banned no more: 192.0.2.7 (sshd).": {Event: &basev1.WatchEventsResponse_BansChanged{
+			BansChanged: &basev1.BansChangedEvent{Lifted: []*basev1.Ban{ban}}}},
+		"The Base could not become as it should be, and tries again: no room.": {Event: &basev1.WatchEventsResponse_ApplyFailed{
+			ApplyFailed: &basev1.ApplyFailedEvent{Reason: "no room"}}},
+	} {
+		if got := eventText(event); got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+}

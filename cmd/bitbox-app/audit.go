@@ -1,0 +1,192 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
+	"github.com/BitBoxSwiss/bitbox-base/client"
+)
+
+// auditTime is how long an audit may take: the Base asks all of its servers.
+const auditTime = 4 * time.Minute
+
+var (
+	// errFindings: the audit found what somebody has to look at.
+	errFindings = errors.New("the audit has findings")
+	// errNoFinding: the audit did not find it.
+	errNoFinding = errors.New("no such finding")
+)
+
+func (p *program) auditCommand() *cobra.Command {
+	command := &cobra.Command{
+		Use:   "audit",
+		Short: "Have the Base look whether it is as closed as it should be",
+		Long: `audit asks the live system of the Base (sockets, packet filters, servers, files, users)
+and compares it with the posture. It lists what differs, the worst first, and ends with a
+code of its own if there is more than information.`,
+		Example: `  bitbox-app audit
+  bitbox-app audit --json
+  bitbox-app audit fix ssh-settings`,
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			return p.call(c.Context(), auditTime, p.audit)
+		},
+	}
+	command.AddCommand(p.auditFixCommand())
+	return command
+}
+
+func (p *program) audit(ctx context.Context, session *client.Session) error {
+	found, err := session.Audit.RunAudit(ctx, &basev1.RunAuditRequest{})
+	if err != nil {
+		return err
+	}
+	worstFirst(found.GetFindings())
+	if p.json {
+		err = p.printMessage(found)
+	} else {
+		err = p.printFindings(found.GetFindings())
+	}
+	if err != nil {
+		return err
+	}
+	serious := 0
+	for _, f := range found.GetFindings() {
+		if isSerious(f) {
+			serious++
+		}
+	}
+	if serious > 0 {
+		return fmt.Errorf("%w to look at: %d", errFindings, serious)
+	}
+	return nil
+}
+
+// isSerious tells a finding from mere information. A severity that is not known
+// here is serious.
+func isSerious(f *basev1.Finding) bool { return f.GetSeverity() != basev1.Finding_SEVERITY_INFO }
+
+func worstFirst(findings []*basev1.Finding) {
+	slices.SortStableFunc(findings, func(a, b *basev1.Finding) int { return cmp.Compare(b.GetSeverity(), a.GetSeverity()) })
+}
+
+func severity(f *basev1.Finding) string {
+	return strings.ToLower(strings.TrimPrefix(f.GetSeverity().String(), "SEVERITY_"))
+}
+
+func (p *program) printFindings(findings []*basev1.Finding) error {
+	if len(findings) == 0 {
+		return p.printf("The Base is as closed as it should be.\n")
+	}
+	table := p.table("SEVERITY", "ID", "WHAT", "FIX")
+	for _, f := range findings {
+		fix := "by hand"
+		if f.GetFixable() {
+			fix = "bitbox-app audit fix " + f.GetId()
+		}
+		table.row(severity(f), f.GetId(), f.GetTitle(), fix)
+	}
+	if err := table.print(); err != nil {
+		return err
+	}
+	for _, f := range findings {
+		if err := p.printFinding(f); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// printFinding prints all of one finding. What was found may have several lines.
+func (p *program) printFinding(f *basev1.Finding) error {
+	text := "\n" + client.Printable(f.GetId()) + "\n"
+	for _, part := range []struct{ name, text string }{
+		{"Expected", f.GetExpected()}, {"Found", f.GetFound()}, {"Why it matters", f.GetWhy()}, {"Fix", f.GetFix()},
+	} {
+		for n, line := range strings.Split(strings.TrimSpace(part.text), "\n") {
+			name := part.name + ":"
+			if n > 0 {
+				name = ""
+			}
+			text += fmt.Sprintf("  %-16s%s\n", name, client.Printable(line))
+		}
+	}
+	return p.printf("%s", text)
+}
+
+func (p *program) auditFixCommand() *cobra.Command {
+	command := &cobra.Command{
+		Use:               "fix ID",
+		Short:             "Have the Base repair what an audit has found",
+		Long:              `fix has the Base repair a finding. A fix only closes; what it does is shown before.`,
+		Example:           `  bitbox-app audit fix ssh-settings`,
+		Args:              cobra.ExactArgs(1),
+		ValidArgsFunction: p.completeFindings,
+	}
+	asking := p.consent(command)
+	command.RunE = func(c *cobra.Command, args []string) error {
+		return p.call(c.Context(), changeTime, func(ctx context.Context, session *client.Session) error {
+			finding, err := findFinding(ctx, session, args[0])
+			if err != nil {
+				return err
+			}
+			if err := asking.must(ctx, client.PostureChange{Field: "finding", Subject: finding.GetId(), Text: finding.GetFix()}); err != nil {
+				return err
+			}
+			if _, err := session.Audit.FixFinding(ctx, &basev1.FixFindingRequest{Id: finding.GetId()}); err != nil {
+				return err
+			}
+			if p.json {
+				return p.printJSON(map[string]string{"fixed": finding.GetId()})
+			}
+			return p.printf("Fixed.\n")
+		})
+	}
+	return command
+}
+
+// findFinding runs an audit, and returns the finding that can be fixed.
+func findFinding(ctx context.Context, session *client.Session, id string) (*basev1.Finding, error) {
+	found, err := session.Audit.RunAudit(ctx, &basev1.RunAuditRequest{})
+	if err != nil {
+		return nil, err
+	}
+	for _, f := range found.GetFindings() {
+		switch {
+		case f.GetId() != id:
+		case !f.GetFixable():
+			return nil, fmt.Errorf("%w that the Base can fix by itself: %s", errNoFinding, client.Printable(f.GetFix()))
+		default:
+			return f, nil
+		}
+	}
+	return nil, fmt.Errorf("%w: %q; 'bitbox-app audit' lists what there is", errNoFinding, client.Printable(id))
+}
+
+func (p *program) completeFindings(c *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+	if len(args) > 0 {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	var list []string
+	err := p.call(c.Context(), completeTime, func(ctx context.Context, session *client.Session) error {
+		found, err := session.Audit.RunAudit(ctx, &basev1.RunAuditRequest{})
+		for _, f := range found.GetFindings() {
+			if f.GetFixable() {
+				list = append(list, cobra.CompletionWithDesc(client.Printable(f.GetId()), client.Printable(f.GetTitle())))
+			}
+		}
+		return err
+	})
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveError
+	}
+	return list, cobra.ShellCompDirectiveNoFileComp
+}

@@ -1,0 +1,116 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
+	"github.com/BitBoxSwiss/bitbox-base/client"
+)
+
+// errNotBanned: there was nothing to lift.
+var errNotBanned = errors.New("not banned")
+
+func (p *program) bansCommand() *cobra.Command {
+	command := &cobra.Command{
+		Use:   "bans",
+		Short: "List the addresses that are banned, and let one in again",
+		Example: `  bitbox-app bans list
+  bitbox-app bans lift 192.168.1.20`,
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
+	}
+	command.AddCommand(p.bansListCommand(), p.bansLiftCommand())
+	return command
+}
+
+func (p *program) bansListCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "list",
+		Short: "List the addresses that are banned",
+		Example: `  bitbox-app bans list
+  bitbox-app bans list --json`,
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			return p.call(c.Context(), callTime, func(ctx context.Context, session *client.Session) error {
+				bans, total, err := session.Bans(ctx)
+				if err != nil {
+					return err
+				}
+				if p.json {
+					return p.printMessage(&basev1.ListBansResponse{Bans: bans, Total: total})
+				}
+				table := p.table("ADDRESS", "FOR", "SINCE", "UNTIL")
+				for _, ban := range bans {
+					table.row(ban.GetAddress(), ban.GetJail(), known(ban.GetSince()), known(ban.GetUntil()))
+				}
+				if err := table.print(); err != nil {
+					return err
+				}
+				return p.printf("%d since the Base was started.\n", total)
+			})
+		},
+	}
+}
+
+// known is a time that the Base may not know.
+func known(t *timestamppb.Timestamp) string {
+	if t == nil {
+		return "unknown"
+	}
+	return when(t.AsTime(), time.Now())
+}
+
+func (p *program) bansLiftCommand() *cobra.Command {
+	command := &cobra.Command{
+		Use:     "lift ADDRESS",
+		Short:   "Let a banned address in again",
+		Example: `  bitbox-app bans lift 192.168.1.20`,
+		Args:    cobra.ExactArgs(1),
+		ValidArgsFunction: func(c *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+			if len(args) > 0 {
+				return nil, cobra.ShellCompDirectiveNoFileComp
+			}
+			var list []string
+			err := p.call(c.Context(), completeTime, func(ctx context.Context, session *client.Session) error {
+				bans, _, err := session.Bans(ctx)
+				for _, ban := range bans {
+					list = append(list, cobra.CompletionWithDesc(client.Printable(ban.GetAddress()), client.Printable(ban.GetJail())))
+				}
+				return err
+			})
+			if err != nil {
+				return nil, cobra.ShellCompDirectiveError
+			}
+			return list, cobra.ShellCompDirectiveNoFileComp
+		},
+	}
+	asking := p.consent(command)
+	command.RunE = func(c *cobra.Command, args []string) error {
+		return p.call(c.Context(), changeTime, func(ctx context.Context, session *client.Session) error {
+			change := client.PostureChange{
+				Field: "ban", Subject: args[0], Before: "banned", Opens: true,
+				Text: fmt.Sprintf("The address %s will be let in again.", args[0]),
+			}
+			if err := asking.must(ctx, change); err != nil {
+				return err
+			}
+			lifted, err := session.LiftBan(ctx, args[0])
+			switch {
+			case err != nil:
+				return err
+			case !lifted:
+				return fmt.Errorf("%w: %s; 'bitbox-app bans list' shows who is", errNotBanned, client.Printable(args[0]))
+			case p.json:
+				return p.printJSON(map[string]string{"lifted": args[0]})
+			}
+			return p.printf("%s is let in again.\n", client.Printable(args[0]))
+		})
+	}
+	return command
+}

@@ -1,0 +1,71 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/BitBoxSwiss/bitbox-base/client"
+)
+
+// forFlag adds the flag that says how long an exception lasts.
+func forFlag(command *cobra.Command) *time.Duration {
+	length := new(time.Duration)
+	command.Flags().DurationVar(length, "for", 0, "how long: 5m to 168h")
+	_ = command.RegisterFlagCompletionFunc("for", cobra.FixedCompletions([]string{"1h", "24h", "168h"}, cobra.ShellCompDirectiveNoFileComp))
+	return length
+}
+
+// chosen refuses an exception of which nobody has said how long it lasts.
+func chosen(length time.Duration) error {
+	if length == 0 {
+		return usageError{errors.New("say for how long, such as --for 24h; 5m to 168h are allowed")}
+	}
+	return nil
+}
+
+func (p *program) exposeCommand() *cobra.Command {
+	command := &cobra.Command{
+		Use:   "expose KIND --for TIME",
+		Short: "Open an extra API for a time",
+		Long: `expose makes an extra API reachable from the network, over TLS, for 5 minutes to 7 days.
+It shares the port of the encrypted channel, or gets one of its own. The kind that there
+is: electrum, for Electrum wallets.`,
+		Example: `  bitbox-app expose electrum --for 24h
+  bitbox-app expose electrum --for 168h --own-port --yes`,
+		Args:              cobra.ExactArgs(1),
+		ValidArgsFunction: cobra.FixedCompletions(client.Extras(), cobra.ShellCompDirectiveNoFileComp),
+	}
+	length := forFlag(command)
+	var ownPort bool
+	command.Flags().BoolVar(&ownPort, "own-port", false, "give it a port of its own")
+	asking := p.consent(command)
+	command.RunE = func(c *cobra.Command, args []string) error {
+		if err := chosen(*length); err != nil {
+			return err
+		}
+		return p.apply(c, asking, client.Change{Edit: client.Expose(args[0], ownPort, *length)})
+	}
+	return command
+}
+
+func (p *program) unexposeCommand() *cobra.Command {
+	command := &cobra.Command{
+		Use:               "unexpose KIND",
+		Short:             "Close an extra API before its time, and end its connections",
+		Example:           `  bitbox-app unexpose electrum`,
+		Args:              cobra.ExactArgs(1),
+		ValidArgsFunction: cobra.FixedCompletions(client.Extras(), cobra.ShellCompDirectiveNoFileComp),
+	}
+	asking := p.consent(command)
+	command.RunE = func(c *cobra.Command, args []string) error { return p.endLease(c, asking, args[0]) }
+	return command
+}
+
+func (p *program) endLease(c *cobra.Command, asking *consent, kind string) error {
+	return p.call(c.Context(), changeTime, func(ctx context.Context, session *client.Session) error {
+		return asking.done(session.EndLease(ctx, kind, asking.approve(ctx)))
+	})
+}

@@ -1,0 +1,451 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/BitBoxSwiss/bitbox-base/client"
+)
+
+// changeTime is how long a change may take: the person reads and decides, the Base
+// applies it, and the App confirms it.
+const changeTime = 10 * time.Minute
+
+// consent is how a command asks before it changes something.
+type consent struct {
+	program *program
+	yes     bool
+	lines   <-chan line
+	shown   []client.PostureChange
+}
+
+// consent adds the flag --yes to a command that changes something.
+func (p *program) consent(command *cobra.Command) *consent {
+	c := &consent{program: p}
+	command.Flags().BoolVar(&c.yes, "yes", false, "do not ask (for scripts)")
+	return c
+}
+
+// approve shows what will be different, and asks.
+func (c *consent) approve(ctx context.Context) client.Approve {
+	if c.lines == nil && c.mayAsk() {
+		c.lines = readLines(c.program.in) // from now on, to know what was typed too early
+	}
+	return func(changes []client.PostureChange) (bool, error) {
+		c.shown = changes
+		text := "This will be different at the Base:\n"
+		for _, change := range changes {
+			text += "  " + changeText(change) + "\n"
+		}
+		return c.ask(ctx, text)
+	}
+}
+
+// mayAsk tells whether somebody sits there who can answer.
+func (c *consent) mayAsk() bool { return !c.yes && c.program.terminal && !c.program.json }
+
+// must asks about one change, and refuses it unless it is wanted.
+func (c *consent) must(ctx context.Context, change client.PostureChange) error {
+	yes, err := c.approve(ctx)([]client.PostureChange{change})
+	if err == nil && !yes {
+		err = &client.Error{Kind: client.ErrNotApproved, Text: "nothing was changed"}
+	}
+	return err
+}
+
+// changeText marks what opens the Base further.
+func changeText(change client.PostureChange) string {
+	if change.Opens {
+		return "[opens] " + client.Printable(change.Text)
+	}
+	return client.Printable(change.Text)
+}
+
+// ask shows a text, and asks whether that is wanted.
+func (c *consent) ask(ctx context.Context, text string) (bool, error) {
+	p := c.program
+	switch {
+	case c.yes:
+		return true, p.say("%s", text)
+	case !c.mayAsk():
+		return false, usageError{errors.New("nobody can be asked here whether this change is wanted; to make it unasked, add --yes")}
+	}
+	if err := p.printf("%sGo on? [y/N] ", text); err != nil {
+		return false, err
+	}
+	// What was typed before the text was shown does not answer.
+	typed, err := nextLine(ctx, c.lines, time.Now())
+	return strings.EqualFold(typed, "y") || strings.EqualFold(typed, "yes"), err
+}
+
+// changed is what a change prints as JSON.
+type changed struct {
+	Revision uint64                 `json:"revision"`
+	Changes  []client.PostureChange `json:"changes"`
+}
+
+// done tells that a change is in force.
+func (c *consent) done(view *client.PostureView, err error) error {
+	if err != nil {
+		return err
+	}
+	revision := view.Effective().Revision
+	if c.program.json {
+		return c.program.printJSON(changed{revision, c.shown})
+	}
+	return c.program.printf("Done. The Base has signed that this is in force (revision %d).\n", revision)
+}
+
+// apply makes a change.
+func (p *program) apply(c *cobra.Command, asking *consent, change client.Change) error {
+	return p.call(c.Context(), changeTime, func(ctx context.Context, session *client.Session) error {
+		change.Approve = asking.approve(ctx)
+		change.Progress = func(step string) { _ = p.say("  ... %s\n", client.Printable(step)) }
+		return asking.done(session.Apply(ctx, change))
+	})
+}
+
+// look runs what only needs the verified posture.
+func (p *program) look(c *cobra.Command, do func(*client.PostureView) error) error {
+	return p.call(c.Context(), callTime, func(ctx context.Context, session *client.Session) error {
+		view, err := session.Posture(ctx)
+		if err != nil {
+			return err
+		}
+		return do(view)
+	})
+}
+
+// complete offers what the posture knows.
+func (p *program) complete(of func(*client.PostureView) []string) cobra.CompletionFunc {
+	return func(c *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+		if len(args) > 0 {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		var list []string
+		err := p.call(c.Context(), completeTime, func(ctx context.Context, session *client.Session) error {
+			view, err := session.Posture(ctx)
+			if err == nil {
+				list = of(view)
+			}
+			return err
+		})
+		if err != nil {
+			return nil, cobra.ShellCompDirectiveError
+		}
+		return list, cobra.ShellCompDirectiveNoFileComp
+	}
+}
+
+func (p *program) postureCommand() *cobra.Command {
+	command := &cobra.Command{
+		Use:   "posture",
+		Short: "Show and change how open the Base is",
+		Long: `The posture says how open the Base is. What is shown here the Base has signed, and this
+App has verified: also a Base whose network-facing part was taken over cannot show another one.`,
+		Example: `  bitbox-app posture show
+  bitbox-app posture history`,
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
+	}
+	command.AddCommand(p.postureShowCommand(), p.postureDiffCommand(), p.postureHistoryCommand(),
+		p.postureBackCommand(), p.postureConfirmCommand(), p.postureUnlockCommand())
+	return command
+}
+
+func (p *program) postureShowCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "show",
+		Short: "Show what is open at the Base, and for how long",
+		Example: `  bitbox-app posture show
+  bitbox-app posture show --json`,
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			return p.look(c, func(view *client.PostureView) error {
+				if p.json {
+					return p.printJSON(shownOf(view))
+				}
+				return p.printPosture(view)
+			})
+		},
+	}
+}
+
+// shown is the posture in force, as JSON has it.
+type shown struct {
+	Revision      uint64          `json:"revision"`
+	Trying        bool            `json:"trying"`
+	UndoneIn      int             `json:"undoneInSeconds"`
+	Name          string          `json:"name"`
+	Lockdown      bool            `json:"lockdown"`
+	PairingClosed bool            `json:"pairingClosed"`
+	Endpoints     []shownEndpoint `json:"endpoints"`
+	SSH           bool            `json:"ssh"`
+	SSHRemaining  int             `json:"sshRemainingSeconds"`
+	SSHKeys       []shownKey      `json:"sshKeys"`
+	MaxTries      uint32          `json:"banMaxTries"`
+	BanWindow     int             `json:"banWindowSeconds"`
+	BanTime       int             `json:"banSeconds"`
+	Egress        []string        `json:"egress"`
+	Apps          []shownApp      `json:"apps"`
+	// Gap: the Base no longer keeps all that happened since this App looked last.
+	Gap bool `json:"historyHasGap"`
+}
+
+type shownEndpoint struct {
+	Kind      string `json:"kind"`
+	Port      uint16 `json:"port"`
+	Shared    bool   `json:"shared"`
+	Remaining int    `json:"remainingSeconds"`
+}
+
+type shownKey struct {
+	Type        string `json:"type"`
+	Fingerprint string `json:"fingerprint"`
+	Comment     string `json:"comment"`
+}
+
+type shownApp struct {
+	ID         string `json:"id"`
+	Name       string `json:"name"`
+	Role       string `json:"role"`
+	SigningKey string `json:"signingKey"`
+}
+
+func seconds(d time.Duration) int { return int(d / time.Second) }
+
+func shownOf(view *client.PostureView) shown {
+	e := view.Effective()
+	_, trying, left := view.Pending()
+	s := shown{
+		Revision: e.Revision, Trying: trying, UndoneIn: seconds(left), Name: e.NodeName, Lockdown: e.Lockdown,
+		PairingClosed: e.PairingClosed, Endpoints: []shownEndpoint{}, SSH: e.SSH != nil, SSHKeys: shownKeys(view),
+		MaxTries: e.Bans.MaxTries, BanWindow: seconds(e.Bans.Window), BanTime: seconds(e.Bans.BanTime),
+		Egress: []string{}, Apps: []shownApp{}, Gap: view.Gap,
+	}
+	for _, end := range e.Endpoints {
+		s.Endpoints = append(s.Endpoints, shownEndpoint{string(end.Kind), end.Port, end.Shared, seconds(end.Remaining)})
+	}
+	if e.SSH != nil {
+		s.SSHRemaining = seconds(e.SSH.Remaining)
+	}
+	for _, service := range e.Egress {
+		s.Egress = append(s.Egress, string(service))
+	}
+	for _, app := range e.Apps {
+		s.Apps = append(s.Apps, shownApp{app.ID, app.Name, roleName(app.Role), app.SigningKey.String()})
+	}
+	return s
+}
+
+func (p *program) printPosture(view *client.PostureView) error {
+	s := shownOf(view)
+	table := p.table()
+	row := func(name, format string, args ...any) { table.row(name, fmt.Sprintf(format, args...)) }
+	left := func(n int) string { return duration(uint64(max(n, 0))) }
+	if s.Trying {
+		row("Revision", "%d, being tried: undone in %s unless it is confirmed", s.Revision, left(s.UndoneIn))
+	} else {
+		row("Revision", "%d", s.Revision)
+	}
+	row("Name", "%s", s.Name)
+	if s.Lockdown {
+		row("Lockdown", "on; 'bitbox-app posture unlock' lifts it")
+	}
+	for _, end := range s.Endpoints {
+		switch {
+		case end.Remaining == 0:
+			row(end.Kind, "port %d", end.Port)
+		case end.Shared:
+			row(end.Kind, "port %d, beside the encrypted channel, for another %s", end.Port, left(end.Remaining))
+		default:
+			row(end.Kind, "port %d, for another %s", end.Port, left(end.Remaining))
+		}
+	}
+	if s.SSH {
+		row("SSH", "on for another %s, keys: %d", left(s.SSHRemaining), len(s.SSHKeys))
+	} else {
+		row("SSH", "off, keys that are kept: %d", len(s.SSHKeys))
+	}
+	if s.PairingClosed {
+		row("Pairing", "only from the Base's console")
+	} else {
+		row("Pairing", "when an owner opens a window")
+	}
+	row("Bans", "after %d failures within %s, for %s", s.MaxTries, left(s.BanWindow), left(s.BanTime))
+	if len(s.Egress) > 0 {
+		row("Internet", "%s", strings.Join(s.Egress, ", "))
+	}
+	for _, app := range s.Apps {
+		row("App", "%s (%s)", app.Name, app.Role)
+	}
+	if s.Gap {
+		row("History", "the Base no longer keeps all that happened since this App looked last")
+	}
+	return table.print()
+}
+
+func (p *program) postureHistoryCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "history",
+		Short: "Show who opened and closed what, and when",
+		Long: `history shows each revision of the posture and each restriction, oldest first, as far
+back as the Base keeps them. The order is certain; times are by the clock of whoever acted.`,
+		Example: `  bitbox-app posture history
+  bitbox-app posture history --json`,
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			return p.look(c, func(view *client.PostureView) error {
+				history := view.History()
+				if p.json {
+					return p.printJSON(history)
+				}
+				table := p.table("REVISION", "WHEN", "BY", "WHAT")
+				for _, event := range history {
+					cells := []string{strconv.FormatUint(event.Revision, 10), when(event.At, time.Now()), event.By}
+					if event.Note != "" {
+						cells[2] += " (" + event.Note + ")"
+					}
+					for _, change := range event.Changes {
+						table.row(append(cells, change.Done)...)
+						cells = []string{"", "", ""}
+					}
+					if len(event.Changes) == 0 {
+						table.row(append(cells, "Nothing that is in force.")...)
+					}
+				}
+				return table.print()
+			})
+		},
+	}
+}
+
+// revision reads a revision that was typed.
+func revision(typed string) (uint64, error) {
+	n, err := strconv.ParseUint(typed, 10, 64)
+	if err != nil {
+		return 0, usageError{fmt.Errorf("%q is not the number of a revision, which 'bitbox-app posture history' shows", client.Printable(typed))}
+	}
+	return n, nil
+}
+
+// revisions are those that can be gone back to.
+func revisions(view *client.PostureView) []string {
+	var list []string
+	_, last := view.Posture()
+	for _, event := range view.History() {
+		if event.Restriction == 0 && event.Revision < last {
+			list = append(list, cobra.CompletionWithDesc(strconv.FormatUint(event.Revision, 10), client.Printable("by "+event.By)))
+		}
+	}
+	return list
+}
+
+func (p *program) postureDiffCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "diff [REVISION]",
+		Short: "Show what going back to a revision would make different",
+		Long: `diff shows what 'posture back REVISION' would make different, and changes nothing.
+Without a number it is the revision before the last: what undoing the last change would do.`,
+		Example: `  bitbox-app posture diff
+  bitbox-app posture diff 7`,
+		Args:              cobra.MaximumNArgs(1),
+		ValidArgsFunction: p.complete(revisions),
+		RunE: func(c *cobra.Command, args []string) error {
+			return p.call(c.Context(), callTime, func(ctx context.Context, session *client.Session) error {
+				view, err := session.Posture(ctx)
+				if err != nil {
+					return err
+				}
+				_, last := view.Posture()
+				to := max(last, 1) - 1
+				if len(args) > 0 {
+					if to, err = revision(args[0]); err != nil {
+						return err
+					}
+				}
+				changes, err := session.Preview(ctx, client.Change{Edit: client.GoBack(to)})
+				if err != nil {
+					return err
+				}
+				if p.json {
+					return p.printJSON(changed{to, append([]client.PostureChange{}, changes...)})
+				}
+				if len(changes) == 0 {
+					return p.printf("Going back to revision %d would change nothing.\n", to)
+				}
+				if err := p.printf("Going back to revision %d:\n", to); err != nil {
+					return err
+				}
+				for _, change := range changes {
+					if err := p.printf("  %s\n", changeText(change)); err != nil {
+						return err
+					}
+				}
+				return nil
+			})
+		},
+	}
+}
+
+func (p *program) postureBackCommand() *cobra.Command {
+	command := &cobra.Command{
+		Use:   "back REVISION",
+		Short: "Go back to the settings of an earlier revision",
+		Long: `back makes a new revision with the settings of an earlier one, and the Apps of today: who
+was taken away stays away. An exception in it that has ended begins anew.`,
+		Example:           `  bitbox-app posture back 7`,
+		Args:              cobra.ExactArgs(1),
+		ValidArgsFunction: p.complete(revisions),
+	}
+	asking := p.consent(command)
+	command.RunE = func(c *cobra.Command, args []string) error {
+		to, err := revision(args[0])
+		if err != nil {
+			return err
+		}
+		return p.apply(c, asking, client.Change{Edit: client.GoBack(to)})
+	}
+	return command
+}
+
+func (p *program) postureConfirmCommand() *cobra.Command {
+	command := &cobra.Command{
+		Use:   "confirm",
+		Short: "Confirm a change that is being tried",
+		Long: `Each change is tried first, and undone after a minute unless it is confirmed over a new
+connection. The command that makes a change does that by itself; confirm is for one that
+was ended in between.`,
+		Example: `  bitbox-app posture confirm`,
+		Args:    cobra.NoArgs,
+	}
+	asking := p.consent(command)
+	command.RunE = func(c *cobra.Command, _ []string) error {
+		return p.call(c.Context(), changeTime, func(ctx context.Context, session *client.Session) error {
+			return asking.done(session.ConfirmTry(ctx, asking.approve(ctx)))
+		})
+	}
+	return command
+}
+
+func (p *program) postureUnlockCommand() *cobra.Command {
+	command := &cobra.Command{
+		Use:   "unlock",
+		Short: "Lift a lockdown",
+		Long: `unlock lifts all lockdowns. Exceptions whose time is not over are open again; what that is,
+is shown before.`,
+		Example: `  bitbox-app posture unlock`,
+		Args:    cobra.NoArgs,
+	}
+	asking := p.consent(command)
+	command.RunE = func(c *cobra.Command, _ []string) error {
+		return p.apply(c, asking, client.Change{Edit: client.Keep, Unlock: true})
+	}
+	return command
+}

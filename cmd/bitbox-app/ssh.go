@@ -1,0 +1,176 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/BitBoxSwiss/bitbox-base/client"
+)
+
+func (p *program) sshCommand() *cobra.Command {
+	command := &cobra.Command{
+		Use:   "ssh",
+		Short: "Switch SSH on for a time, and manage the keys that may log in",
+		Long: `SSH is off, until an owner switches it on for a time; it ends by itself, and with a
+restart of the Base. Only keys log in, as the user "base".`,
+		Example: `  bitbox-app ssh keys add ~/.ssh/id_ed25519.pub
+  bitbox-app ssh enable --for 2h`,
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
+	}
+	command.AddCommand(p.sshEnableCommand(), p.sshDisableCommand(), p.sshKeysCommand())
+	return command
+}
+
+func (p *program) sshEnableCommand() *cobra.Command {
+	command := &cobra.Command{
+		Use:     "enable --for TIME",
+		Short:   "Switch SSH on for a time",
+		Example: `  bitbox-app ssh enable --for 2h`,
+		Args:    cobra.NoArgs,
+	}
+	length := forFlag(command)
+	asking := p.consent(command)
+	command.RunE = func(c *cobra.Command, _ []string) error {
+		if err := chosen(*length); err != nil {
+			return err
+		}
+		return p.apply(c, asking, client.Change{Edit: client.EnableSSH(*length)})
+	}
+	return command
+}
+
+func (p *program) sshDisableCommand() *cobra.Command {
+	command := &cobra.Command{
+		Use:     "disable",
+		Short:   "Switch SSH off, and end its sessions",
+		Example: `  bitbox-app ssh disable`,
+		Args:    cobra.NoArgs,
+	}
+	asking := p.consent(command)
+	command.RunE = func(c *cobra.Command, _ []string) error { return p.endLease(c, asking, "ssh") }
+	return command
+}
+
+func (p *program) sshKeysCommand() *cobra.Command {
+	command := &cobra.Command{
+		Use:   "keys",
+		Short: "List, add and remove the keys that may log in while SSH is on",
+		Example: `  bitbox-app ssh keys list
+  bitbox-app ssh keys add ~/.ssh/id_ed25519.pub`,
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
+	}
+	command.AddCommand(p.sshKeysListCommand(), p.sshKeysAddCommand(), p.sshKeysRemoveCommand())
+	return command
+}
+
+// shownKeys lists the keys that are kept.
+func shownKeys(view *client.PostureView) []shownKey {
+	list := []shownKey{}
+	for _, key := range view.Effective().KnownSSHKeys {
+		list = append(list, shownKey{key.Type, key.Fingerprint, key.Comment})
+	}
+	return list
+}
+
+func (p *program) sshKeysListCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "list",
+		Short: "List the keys that may log in while SSH is on",
+		Example: `  bitbox-app ssh keys list
+  bitbox-app ssh keys list --json`,
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			return p.look(c, func(view *client.PostureView) error {
+				keys := shownKeys(view)
+				if p.json {
+					return p.printJSON(keys)
+				}
+				table := p.table("FINGERPRINT", "TYPE", "NAME")
+				for _, key := range keys {
+					table.row(key.Fingerprint, key.Type, key.Comment)
+				}
+				return table.print()
+			})
+		},
+	}
+}
+
+func (p *program) sshKeysAddCommand() *cobra.Command {
+	var name string
+	command := &cobra.Command{
+		Use:   "add FILE | KEY",
+		Short: "Add a public key",
+		Long: `add takes the .pub file of a key, or the line that stands in it. Never give a private key
+away; add refuses one.`,
+		Example: `  bitbox-app ssh keys add ~/.ssh/id_ed25519.pub
+  bitbox-app ssh keys add "ssh-ed25519 AAAA... anna" --name "Anna's laptop"`,
+		Args: cobra.MinimumNArgs(1), // a line that was not quoted is several
+	}
+	command.Flags().StringVar(&name, "name", "", "what to call the key (default: the comment in it)")
+	_ = command.RegisterFlagCompletionFunc("name", cobra.NoFileCompletions)
+	asking := p.consent(command)
+	command.RunE = func(c *cobra.Command, args []string) error {
+		line, err := publicKey(strings.Join(args, " "))
+		if err != nil {
+			return err
+		}
+		return p.apply(c, asking, client.Change{Edit: client.AddSSHKey(line, name)})
+	}
+	return command
+}
+
+// maxKeyFile is more than any key takes, in bytes.
+const maxKeyFile = 16 << 10
+
+// publicKey reads the key from a file, unless what was typed is the key.
+func publicKey(typed string) (string, error) {
+	file, err := os.Open(typed)
+	switch {
+	case err != nil && strings.Contains(typed, " "):
+		return typed, nil
+	case errors.Is(err, fs.ErrNotExist):
+		return "", usageError{fmt.Errorf("there is no file %q, and it is no key either", client.Printable(typed))}
+	case err != nil:
+		return "", fmt.Errorf("read the key: %w", err)
+	}
+	defer file.Close()
+	content, err := io.ReadAll(io.LimitReader(file, maxKeyFile))
+	if err != nil {
+		return "", fmt.Errorf("read the key: %w", err)
+	}
+	if first, _, _ := strings.Cut(string(content), "\n"); strings.HasPrefix(first, "-----BEGIN") {
+		return first, nil // a private key, perhaps: no more of it is touched, and the refusal says so
+	}
+	return string(content), nil
+}
+
+func (p *program) sshKeysRemoveCommand() *cobra.Command {
+	command := &cobra.Command{
+		Use:   "remove FINGERPRINT | NAME",
+		Short: "Remove a key, and end SSH sessions",
+		Long: `remove takes a key away. Whose session is whose cannot be told, so all SSH sessions end.
+Without a key left, SSH is off.`,
+		Example: `  bitbox-app ssh keys remove "Anna's laptop"`,
+		Args:    cobra.ExactArgs(1),
+		ValidArgsFunction: p.complete(func(view *client.PostureView) []string {
+			var list []string
+			for _, key := range shownKeys(view) {
+				list = append(list, cobra.CompletionWithDesc(key.Fingerprint, client.Printable(key.Comment)))
+			}
+			return list
+		}),
+	}
+	asking := p.consent(command)
+	command.RunE = func(c *cobra.Command, args []string) error {
+		return p.apply(c, asking, client.Change{Edit: client.RemoveSSHKey(args[0])})
+	}
+	return command
+}
