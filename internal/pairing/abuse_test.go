@@ -86,7 +86,8 @@ func TestCodeAndNumbersAreForTheConsoleOnly(t *testing.T) {
 		if err := proto.Unmarshal(output.Reply, reply); err != nil {
 			t.Fatal(err)
 		}
-		if bytes.Contains(output.Reply, []byte(shown.GetCeremony().GetCode())) || len(reply.GetSnapshot().GetRequests()) != 0 {
+		told := reply.GetSnapshot()
+		if bytes.Contains(output.Reply, []byte(shown.GetCeremony().GetCode())) || len(told.GetRequests()) != 0 || told.GetCeremony().GetNumber() != 0 {
 			t.Errorf("the Middleware is told by %s: %v", verb, reply)
 		}
 	}

@@ -632,6 +632,7 @@ func (m *Machine) snapshot(caller Caller) *systemv1.Snapshot {
 		s.Requests = nil
 		if s.Ceremony != nil {
 			s.Ceremony.Code = ""
+			s.Ceremony.Number = 0
 			if s.Ceremony.Phase == systemv1.Ceremony_PHASE_ACCEPTED {
 				s.Ceremony.Id = nil
 			}

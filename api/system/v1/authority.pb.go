@@ -1492,11 +1492,12 @@ func (x *Snapshot) GetListening() bool {
 }
 
 type Ceremony struct {
-	state  protoimpl.MessageState `protogen:"open.v1"`
-	Id     []byte                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
-	Phase  Ceremony_Phase         `protobuf:"varint,2,opt,name=phase,proto3,enum=bitbox.system.v1.Ceremony_Phase" json:"phase,omitempty"`
-	Number uint32                 `protobuf:"varint,3,opt,name=number,proto3" json:"number,omitempty"`
-	Role   v1.Role                `protobuf:"varint,4,opt,name=role,proto3,enum=bitbox.base.v1.Role" json:"role,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Id    []byte                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Phase Ceremony_Phase         `protobuf:"varint,2,opt,name=phase,proto3,enum=bitbox.system.v1.Ceremony_Phase" json:"phase,omitempty"`
+	// The request number of the act. Console only.
+	Number uint32  `protobuf:"varint,3,opt,name=number,proto3" json:"number,omitempty"`
+	Role   v1.Role `protobuf:"varint,4,opt,name=role,proto3,enum=bitbox.base.v1.Role" json:"role,omitempty"`
 	// From PHASE_SHOWN on. Untrusted text, checked for control characters.
 	AppName string `protobuf:"bytes,5,opt,name=app_name,json=appName,proto3" json:"app_name,omitempty"`
 	// "123 456". From PHASE_SHOWN on, console only.
