@@ -7,6 +7,7 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -267,19 +268,12 @@ func TestNginxCanBeginNoConnectionOfItsOwn(t *testing.T) {
 	}
 }
 
-// Strangers who say nothing must not keep an owner out.
-func TestSilentStrangersLockNobodyOut(t *testing.T) {
-	t.Parallel()
+// crowd is 200 strangers with eight connections each, on which they say nothing.
+// They go home with the test.
+func crowd(t *testing.T, s *stage.Stage) {
+	t.Helper()
 	const strangers, each = 200, 8
-	s := stage.Boot(t, stage.Config{Real: true})
-	s.WaitActive(generation.ProxyUnit)
 	a := s.Attacker(1)
-	var held []net.Conn
-	defer func() {
-		for _, conn := range held {
-			_ = conn.Close()
-		}
-	}()
 	for n := range strangers {
 		address := netip.AddrFrom4([4]byte{10, 88, 100, byte(n + 1)})
 		if err := a.AddAddress(address); err != nil {
@@ -290,11 +284,34 @@ func TestSilentStrangersLockNobodyOut(t *testing.T) {
 			if err != nil {
 				t.Fatalf("stranger %d: %v", n, err)
 			}
-			held = append(held, conn)
+			t.Cleanup(func() { _ = conn.Close() })
 		}
 	}
+}
+
+func TestSilentStrangersLockNobodyOut(t *testing.T) {
+	t.Parallel()
+	s := stage.Boot(t, stage.Config{Real: true})
+	s.WaitActive(generation.ProxyUnit)
+	crowd(t, s)
 	owner := s.Attacker(2)
 	send(t, owner, netip.AddrPortFrom(s.V4, posture.EntryPort), nonsense)
 	heard(t, s, owner.V4)
-	t.Logf("an owner got through beside %d silent connections", len(held))
+}
+
+// The crowd must be able to lock somebody out: NGINX's own limit is too low.
+func TestTheCrowdIsLargeEnough(t *testing.T) {
+	t.Parallel()
+	s := stage.Install(t, stage.Config{})
+	replaceIn(t, rules(s, generation.ProxyConfig), "worker_connections 8192", "worker_connections 1024")
+	replaceIn(t, rules(s, generation.ProxyConfig), "worker_processes auto", "worker_processes 1")
+	s.Start()
+	s.WaitActive(generation.ProxyUnit)
+	crowd(t, s)
+	s.Until("NGINX turns clients away", func() error {
+		if journal := s.Journal(generation.ProxyUnit); !strings.Contains(journal, "worker_connections are not enough") {
+			return errors.New("it has room for all")
+		}
+		return nil
+	})
 }

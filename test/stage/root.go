@@ -199,8 +199,8 @@ func installProduct(debian string) (string, error) {
 		{"systemd-tmpfiles", "--root=" + r.root(), "--create", "bitbox-base.conf"},
 		// No password matches "*"; "!" would lock the account for keys as well.
 		{"usermod", "--root", r.root(), "--password", "*", sshaccess.User},
-		// What a container has no use for and would wait for.
-		{"systemctl", "--root=" + r.root(), "mask", "--quiet", "systemd-timesyncd.service", "systemd-resolved.service", "apt-daily.timer", "apt-daily-upgrade.timer", "console-getty.service"},
+		// There are no updates here, and nobody at a screen.
+		{"systemctl", "--root=" + r.root(), "mask", "--quiet", "apt-daily.timer", "apt-daily-upgrade.timer", "console-getty.service"},
 	} {
 		if out, err := exec.Command(argv[0], argv[1:]...).CombinedOutput(); err != nil {
 			return "", fmt.Errorf("%s: %w: %s", argv[0], err, out)
