@@ -141,6 +141,7 @@ type Appliance struct {
 	tcp      net.Listener
 	cancel   context.CancelFunc
 	done     chan error
+	passed   atomic.Uint32 // connections
 
 	mu    sync.Mutex // guards what follows
 	shut  bool
@@ -251,8 +252,10 @@ func (a *Appliance) pass(conn net.Conn) {
 		return
 	}
 	defer inner.Close()
-	from, to := conn.RemoteAddr().(*net.TCPAddr), conn.LocalAddr().(*net.TCPAddr)
-	if _, err := fmt.Fprintf(inner, "PROXY TCP4 %s %s %d %d\r\n", from.IP, to.IP, from.Port, to.Port); err != nil {
+	// Each comes from an address of its own, since the limits of one address would
+	// make tests wait.
+	from, port := a.passed.Add(1), conn.RemoteAddr().(*net.TCPAddr).Port
+	if _, err := fmt.Fprintf(inner, "PROXY TCP4 10.0.%d.%d 10.0.0.0 %d %d\r\n", from>>8&0xff, from&0xff, port, posture.EntryPort); err != nil {
 		return
 	}
 	go func() {

@@ -19,6 +19,7 @@ import (
 type Machine struct {
 	mu       sync.Mutex
 	broken   error
+	examined func()
 	bans     []bruteforce.Ban
 	findings []*systemv1.Finding
 }
@@ -29,6 +30,14 @@ func (m *Machine) Break(err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.broken = err
+}
+
+// WhenExamined has something done whenever a new configuration is examined, before
+// it is in force.
+func (m *Machine) WhenExamined(do func()) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.examined = do
 }
 
 // Ban bans an address.
@@ -87,6 +96,9 @@ func (m *Machine) Announce(context.Context, generation.Announcement) error { ret
 func (m *Machine) Examine(context.Context, string) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if m.examined != nil {
+		m.examined()
+	}
 	return m.broken
 }
 
