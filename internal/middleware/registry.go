@@ -122,8 +122,9 @@ type record struct {
 	sequence      sequence
 	// acknowledged: the authority, too, holds the signing key active.
 	acknowledged bool
-	sessions     []*Session  // the oldest first
-	lapse        *time.Timer // nil unless pending
+	sessions     []*Session    // the oldest first
+	asking       chan struct{} // holds maxAsking; nil until the first
+	lapse        *time.Timer   // nil unless pending
 }
 
 // recognition is what Recognise searches: keys[i] belongs to found[i].

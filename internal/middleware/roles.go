@@ -35,6 +35,22 @@ var roles = map[string]basev1.Role{
 	basev1connect.AuditServiceFixFindingProcedure: basev1.Role_ROLE_OWNER,
 }
 
+// maxAsking is how many calls of the asking table one App has under way; more
+// wait. MaxPairings times as many are fewer than the connections that the system
+// helper gives the Middleware (ipc.MaxPerUser): what is left is for owners.
+const maxAsking = 2
+
+// asking are the methods that have another process asked and that not only owners may
+// call. Without a bound, an App with a lesser role could take all connections to
+// the system helper, and an owner's lockdown would find none.
+var asking = map[string]bool{
+	basev1connect.InfoServiceGetInfoProcedure:       true,
+	basev1connect.PairingServiceGetWindowProcedure:  true,
+	basev1connect.PostureServiceGetPostureProcedure: true,
+	basev1connect.BansServiceListBansProcedure:      true,
+	basev1connect.AuditServiceRunAuditProcedure:     true,
+}
+
 // mayCall tells whether an App with this role may call a method that asks for
 // least. Each role may do all that the one before it may.
 func mayCall(role, least basev1.Role) bool {

@@ -67,6 +67,7 @@ type Server struct {
 	stopping chan struct{}
 	api      http.Handler
 	refusal  *connect.ErrorWriter
+	asking   map[string]bool // replaced in tests
 	http     http.Server
 }
 
@@ -77,6 +78,7 @@ func NewServer(config ServerConfig) *Server {
 		started:      time.Now(),
 		stopping:     make(chan struct{}),
 		refusal:      connect.NewErrorWriter(),
+		asking:       asking,
 	}
 	s.api = s.newMux()
 	var protocols http.Protocols
@@ -153,6 +155,15 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if err := s.Registry.authorise(sessionOf(r.Context()), least); err != nil {
 		_ = s.refusal.Write(w, r, apiError(err))
 		return
+	}
+	if s.asking[r.URL.Path] {
+		places := s.Registry.askingOf(sessionOf(r.Context()))
+		select {
+		case places <- struct{}{}:
+			defer func() { <-places }()
+		case <-r.Context().Done():
+			return
+		}
 	}
 	s.api.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), deadlineKey{}, http.NewResponseController(w))))
 }

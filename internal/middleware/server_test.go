@@ -7,6 +7,8 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -16,6 +18,8 @@ import (
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	"github.com/BitBoxSwiss/bitbox-base/api/base/v1/basev1connect"
+	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
+	"github.com/BitBoxSwiss/bitbox-base/internal/ipc"
 )
 
 // call calls a method with an empty request, whatever its type.
@@ -410,4 +414,80 @@ func TestWorkThatTakesLongIsAnsweredAllTheSame(t *testing.T) {
 		}
 		client.CloseIdleConnections()
 	})
+}
+
+// busyHelper has as many places as the system helper gives the Middleware, and is slow
+// with everything but a lockdown.
+type busyHelper struct {
+	places chan struct{}
+	full   atomic.Bool // somebody found no place
+}
+
+func (h *busyHelper) Do(ctx context.Context, request *systemv1.SystemRequest, _ func(*systemv1.Progress)) (*systemv1.SystemReply, error) {
+	select {
+	case h.places <- struct{}{}:
+		defer func() { <-h.places }()
+	default:
+		h.full.Store(true)
+		return nil, ipc.ErrRefused
+	}
+	if request.GetRestrict() != nil {
+		return &systemv1.SystemReply{}, nil
+	}
+	<-ctx.Done()
+	return nil, ctx.Err()
+}
+
+func (h *busyHelper) Each(ctx context.Context, _ *systemv1.SystemRequest, _ func(*systemv1.SystemReply) error) error {
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+// An App that is no owner has all the calls under way that it may have.
+func TestALesserAppCannotTakeTheHelperFromAnOwner(t *testing.T) {
+	attack := func(t *testing.T, asking map[string]bool) (helper *busyHelper, lockdown error) {
+		h := newHouse(t, nil)
+		master, lesser := h.active("owner", owner), h.active("operator", operator)
+		l := h.serve(fakeSystem{})
+		helper = &busyHelper{places: make(chan struct{}, ipc.MaxPerUser)}
+		l.Helper, l.asking = helper, asking
+		ctx, cancel := context.WithCancel(t.Context())
+		var calls sync.WaitGroup
+		defer calls.Wait()
+		defer cancel()
+		for range MaxSessions {
+			client := l.client(lesser)
+			if err := call(ctx, client, basev1connect.AppsServiceListAppsProcedure); err != nil { // one connection for all
+				t.Fatal(err)
+			}
+			for n := range maxStreams {
+				procedure := []string{basev1connect.AuditServiceRunAuditProcedure, basev1connect.BansServiceListBansProcedure, basev1connect.PostureServiceGetPostureProcedure}[n%3]
+				calls.Go(func() { _ = call(ctx, client, procedure) })
+			}
+		}
+		eventually(t, "the operator has all that it can get", func() bool { return helper.full.Load() || asking != nil && len(helper.places) == maxAsking })
+		return helper, call(t.Context(), l.client(master), basev1connect.PostureServiceLockdownProcedure)
+	}
+	helper, err := attack(t, asking)
+	if err != nil || helper.full.Load() {
+		t.Errorf("an owner's lockdown: %v; the helper was full: %v", err, helper.full.Load())
+	}
+	// The same attack wins when nobody counts.
+	if _, err = attack(t, nil); err == nil {
+		t.Error("without a bound the operator should have kept the owner out; this attack proves nothing")
+	}
+}
+
+// What only owners may call does not wait behind what others call, and no method that
+// asks elsewhere is forgotten.
+func TestTheBoundOfAskingLeavesRoomForOwners(t *testing.T) {
+	if MaxPairings*maxAsking > ipc.MaxPerUser*3/4 {
+		t.Errorf("%d Apps with %d calls each leave owners too few of %d connections", MaxPairings, maxAsking, ipc.MaxPerUser)
+	}
+	without := []string{basev1connect.AppsServiceListAppsProcedure, basev1connect.EventsServiceWatchEventsProcedure}
+	for procedure, least := range roles {
+		if want := least < owner && !slices.Contains(without, procedure); asking[procedure] != want {
+			t.Errorf("%s: bounded %v, want %v", procedure, asking[procedure], want)
+		}
+	}
 }

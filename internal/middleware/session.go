@@ -144,6 +144,17 @@ func (r *Registry) endOtherSessions(keep *Session) {
 	}
 }
 
+// askingOf returns the places that the App of a session has for methods of the asking
+// table.
+func (r *Registry) askingOf(s *Session) chan struct{} {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if s.app.asking == nil {
+		s.app.asking = make(chan struct{}, maxAsking)
+	}
+	return s.app.asking
+}
+
 // authorise tells whether the App of a session may call a method that asks for
 // least, now.
 func (r *Registry) authorise(s *Session, least basev1.Role) error {
