@@ -38,8 +38,10 @@ func (h *Helper) runAudit(ctx context.Context) (*systemv1.SystemReply, error) {
 // audit runs one audit at a time, and tells watchers what the one before had not
 // found.
 func (h *Helper) audit(ctx context.Context) ([]*systemv1.Finding, error) {
-	h.auditMu.Lock()
-	defer h.auditMu.Unlock()
+	if err := h.auditTurn.take(ctx); err != nil {
+		return nil, err
+	}
+	defer h.auditTurn.end()
 	ctx, cancel := context.WithTimeout(ctx, auditTime)
 	defer cancel()
 	h.mu.Lock()
@@ -81,14 +83,16 @@ func (h *Helper) fixFinding(ctx context.Context, id string) (*systemv1.SystemRep
 	if h.config.Auditor == nil {
 		return nil, errorf(CodeInternal, "this Base has no audit")
 	}
-	h.auditMu.Lock()
+	if err := h.auditTurn.take(ctx); err != nil {
+		return nil, err
+	}
 	fixing, cancel := context.WithTimeout(ctx, auditTime)
 	err := h.config.Auditor.Fix(fixing, h.Effective(), id)
 	cancel()
 	h.mu.Lock()
 	h.auditedVersion = 0 // look again
 	h.mu.Unlock()
-	h.auditMu.Unlock()
+	h.auditTurn.end()
 	if err != nil {
 		return nil, errorf(CodeNothing, "%w", err)
 	}

@@ -34,8 +34,10 @@ func (h *Helper) listBans(ctx context.Context) (*systemv1.SystemReply, error) {
 
 // askBans asks fail2ban, one question at a time, and tells watchers what is new.
 func (h *Helper) askBans(ctx context.Context) ([]bruteforce.Ban, int, error) {
-	h.bansMu.Lock()
-	defer h.bansMu.Unlock()
+	if err := h.bansTurn.take(ctx); err != nil {
+		return nil, 0, err
+	}
+	defer h.bansTurn.end()
 	ctx, cancel := context.WithTimeout(ctx, stepTime)
 	defer cancel()
 	bans, total, err := h.config.Banner.Bans(ctx)
@@ -93,11 +95,13 @@ func (h *Helper) liftBan(ctx context.Context, who Who, request *systemv1.LiftBan
 			return nil, err
 		}
 	}
-	h.bansMu.Lock()
+	if err := h.bansTurn.take(ctx); err != nil {
+		return nil, err
+	}
 	ctx, cancel := context.WithTimeout(ctx, stepTime)
 	defer cancel()
 	lifted, err := h.config.Banner.Lift(ctx, addr)
-	h.bansMu.Unlock()
+	h.bansTurn.end()
 	if err != nil {
 		return nil, errorf(CodeInternal, "lift the ban of %s: %w", addr, err)
 	}

@@ -163,10 +163,26 @@ type Helper struct {
 
 	wake       chan struct{} // for the worker; holds one
 	events     events
-	auditMu    sync.Mutex // held while an audit runs
-	bansMu     sync.Mutex // held while fail2ban is asked
+	auditTurn  turn       // held while an audit runs
+	bansTurn   turn       // held while fail2ban is asked
 	announceMu sync.Mutex // held while Avahi is told
 }
+
+// turn is a lock that nobody waits for who has hung up: a request that waited all the
+// same would hold a connection, and an App that asks and hangs up, again and
+// again, could take all of them.
+type turn chan struct{}
+
+func (t turn) take(ctx context.Context) error {
+	select {
+	case t <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return errorf(CodeInternal, "wait for the one before to end: %w", ctx.Err())
+	}
+}
+
+func (t turn) end() { <-t }
 
 // BaseName is the name of the Base, as the posture in force has it.
 func (h *Helper) BaseName() string {
@@ -186,6 +202,8 @@ func Open(config Config) (*Helper, error) {
 		version:     1,
 		convergence: convergence{changed: make(chan struct{})},
 		wake:        make(chan struct{}, 1),
+		auditTurn:   make(turn, 1),
+		bansTurn:    make(turn, 1),
 	}
 	if h.log == nil {
 		h.log = slog.New(slog.DiscardHandler)

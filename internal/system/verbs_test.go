@@ -91,6 +91,44 @@ func (s *script) Fix(_ context.Context, _ posture.Effective, id string) error {
 	return nil
 }
 
+// Whoever waits for an audit or for fail2ban, and hangs up, leaves nothing behind that
+// would hold a connection of the helper.
+func TestARequestWhoseSenderHungUpDoesNotWaitForItsTurn(t *testing.T) {
+	b := newBase(t)
+	b.config.Auditor = &script{}
+	b.start()
+	b.settled()
+	for name, c := range map[string]struct {
+		turn    turn
+		request *systemv1.SystemRequest
+	}{
+		"audit": {b.helper.auditTurn, &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_RunAudit{RunAudit: &systemv1.RunAudit{}}}},
+		"bans":  {b.helper.bansTurn, &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_ListBans{ListBans: &systemv1.ListBans{}}}},
+	} {
+		if err := c.turn.take(t.Context()); err != nil { // another one takes long
+			t.Fatal(err)
+		}
+		ctx, hangUp := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() {
+			_, err := b.as(WhoMiddleware).Do(ctx, c.request, nil)
+			ended <- err
+		}()
+		select {
+		case err := <-ended:
+			t.Errorf("%s: did not wait for its turn: %v", name, err)
+		case <-time.After(20 * time.Millisecond):
+		}
+		hangUp()
+		select {
+		case <-ended:
+		case <-time.After(30 * time.Second):
+			t.Errorf("%s: a request whose sender hung up waits on", name)
+		}
+		c.turn.end()
+	}
+}
+
 func TestDriftRaisesAnEventOnceAndCanBeFixed(t *testing.T) {
 	b := newBase(t)
 	auditor := &script{}
