@@ -38,6 +38,12 @@ func newRun(id string) (*run, error) {
 	if err := os.MkdirAll(runsDirectory, 0o700); err != nil {
 		return nil, err
 	}
+	// One process at a time: a run that is just being made looks like a dead one.
+	making, err := lockFile(filepath.Join(runsDirectory, "making"), true)
+	if err != nil {
+		return nil, err
+	}
+	defer making.Close()
 	reap()
 	r := &run{name: prefix + id}
 	if err := os.Mkdir(r.directory(), 0o700); err != nil {
@@ -108,19 +114,24 @@ func cgroupRoots() []string {
 	return roots
 }
 
-// startInCgroup starts a command in a cgroup of its own.
-func (r *run) startInCgroup(command *exec.Cmd) error {
+// startInCgroup starts a command in a cgroup of its own. It ends with this
+// process, however that ends; exited is closed when it has ended.
+func (r *run) startInCgroup(command *exec.Cmd) (exited <-chan struct{}, err error) {
 	ownCgroup()
 	for _, root := range cgroupRoots() {
 		if err := os.MkdirAll(filepath.Join(root, r.name), 0o755); err != nil {
-			return err
+			return nil, err
 		}
 	}
-	result := make(chan error, 1)
+	started, ended := make(chan error, 1), make(chan struct{})
 	go func() {
-		// Version 1: a thread has a cgroup of its own, which what it starts
-		// inherits. This thread must leave it again, or it could not be removed.
+		defer close(ended)
+		// Version 1 of cgroups: a thread has one of its own, which what it starts
+		// inherits. And what it starts is killed when this very thread ends, so it
+		// stays until then.
 		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		command.SysProcAttr.Pdeathsig = syscall.SIGKILL
 		err := func() error {
 			for _, root := range cgroupRoots() {
 				directory := filepath.Join(root, r.name)
@@ -137,12 +148,17 @@ func (r *run) startInCgroup(command *exec.Cmd) error {
 			}
 			return command.Start()
 		}()
-		if back := moveThread("/sys/fs/cgroup/systemd" + ownCgroup()); back == nil || errors.Is(back, os.ErrNotExist) {
-			runtime.UnlockOSThread()
+		// Back, or the cgroup could not be removed. Without version 1 there is no
+		// way to go.
+		if back := moveThread("/sys/fs/cgroup/systemd" + ownCgroup()); !errors.Is(back, os.ErrNotExist) {
+			err = errors.Join(err, back)
 		}
-		result <- err
+		started <- err
+		if command.Process != nil {
+			_ = command.Wait() // Its exit code tells nothing: it is killed, or asked to end.
+		}
 	}()
-	return <-result
+	return ended, <-started
 }
 
 // moveThread moves the calling thread to a cgroup of version 1.

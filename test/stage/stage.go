@@ -73,7 +73,7 @@ type Stage struct {
 	run       *run
 	attackers map[int]*Attacker
 	nspawn    *exec.Cmd
-	exited    chan struct{}
+	exited    <-chan struct{}
 	console   *bytes.Buffer
 	leader    int
 }
@@ -222,14 +222,10 @@ func (s *Stage) start() error {
 	s.nspawn.Stdout, s.nspawn.Stderr = s.console, s.console
 	// A Ctrl-C at the terminal is for the test, which then clears up.
 	s.nspawn.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	if err := s.run.startInCgroup(s.nspawn); err != nil {
+	var err error
+	if s.exited, err = s.run.startInCgroup(s.nspawn); err != nil {
 		return err
 	}
-	s.exited = make(chan struct{})
-	go func(nspawn *exec.Cmd, exited chan struct{}) {
-		_ = nspawn.Wait() // Its exit code tells nothing: it is killed, or asked to end.
-		close(exited)
-	}(s.nspawn, s.exited)
 	for deadline := time.Now().Add(Patience); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
 		select {
 		case <-s.exited:

@@ -3,12 +3,14 @@
 package stage_test
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -113,11 +115,23 @@ func TestAKilledRunIsClearedUp(t *testing.T) {
 			t.Fatalf("the other run did not boot: %v\n%s", err, seen)
 		}
 	}
+	name := fmt.Sprintf("bbstage-%d-", child.Process.Pid)
+	if !slices.ContainsFunc(leftovers(t, name), func(left string) bool { return strings.HasPrefix(left, "process ") }) {
+		t.Fatal("a run has no processes: this test would not see them")
+	}
 	if err := child.Process.Signal(syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
 	_ = child.Wait() // killed
-	name := fmt.Sprintf("bbstage-%d-", child.Process.Pid)
+	// The container ends with the process, and not only when somebody clears up.
+	stage.Until(t, "no process of the killed run is left", func() error {
+		for _, left := range leftovers(t, name) {
+			if strings.HasPrefix(left, "process ") {
+				return errors.New(left)
+			}
+		}
+		return nil
+	})
 	if left := leftovers(t, name); left == nil {
 		t.Fatal("a killed run left nothing: this test would not see it")
 	}
@@ -147,13 +161,21 @@ func leftovers(t *testing.T, name string) []string {
 			left = append(left, strings.TrimSpace(line))
 		}
 	}
-	commands, err := filepath.Glob("/proc/[0-9]*/cmdline")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, path := range commands {
-		if content, err := os.ReadFile(path); err == nil && strings.Contains(string(content), name) {
-			left = append(left, path+": "+strings.ReplaceAll(string(content), "\x00", " "))
+	for _, root := range []string{"/sys/fs/cgroup/systemd", "/sys/fs/cgroup"} {
+		groups, err := filepath.Glob(filepath.Join(root, name+"*"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, group := range groups {
+			_ = filepath.WalkDir(group, func(path string, _ os.DirEntry, err error) error {
+				if filepath.Base(path) == "cgroup.procs" {
+					content, _ := os.ReadFile(path) // it may vanish meanwhile
+					for pid := range strings.FieldsSeq(string(content)) {
+						left = append(left, "process "+pid+" in "+path)
+					}
+				}
+				return err
+			})
 		}
 	}
 	return left
