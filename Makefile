@@ -53,6 +53,10 @@ fuzz: ## run each fuzz target for FUZZTIME (1m)
 lint: ## format, vet, staticcheck, shell scripts, modules, generated code
 	./scripts/lint $(STATICCHECK)
 
+.PHONY: sandbox
+sandbox: ## print how much each unit of the appliance may do, and fail above its limit
+	$(GO) test -v -count=1 -run TestEachServiceIsSandboxed ./packaging
+
 .PHONY: cross
 cross: ## build for every platform that is supported
 	./scripts/cross $(BUILD)
