@@ -8,8 +8,11 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -114,7 +117,9 @@ func (b *base) takenOver(owner *app) {
 	t := b.t
 	t.Helper()
 	ctx := t.Context()
-	ask := func(request *systemv1.SystemRequest) (*systemv1.SystemReply, error) { return b.middleware.Do(ctx, request, nil) }
+	ask := func(request *systemv1.SystemRequest) (*systemv1.SystemReply, error) {
+		return b.middleware.Do(ctx, request, nil)
+	}
 	chain, err := ask(&systemv1.SystemRequest{Verb: &systemv1.SystemRequest_GetChain{GetChain: &systemv1.GetChain{}}})
 	if err != nil {
 		t.Fatal(err)
@@ -196,55 +201,11 @@ func ownersKey(view *client.PostureView) []byte {
 func (b *base) cutPowerDuringATry(owner *app) {
 	t := b.t
 	t.Helper()
-	b.works(owner.Session, "before the try")
-	owner.way.shut.Store(true) // the change locks the App out, as far as that can tell
-	tried := make(chan error, 1)
-	go func() {
-		ctx, cancel := context.WithTimeout(context.Background(), callTime)
-		defer cancel()
-		_, err := owner.Apply(ctx, client.Change{Edit: client.Expose(string(posture.KindElectrum), true, time.Hour), Approve: yes})
-		tried <- err
-	}()
-	stranger := b.Attacker(1)
-	b.Until("the try is in force", func() error {
-		select {
-		case err := <-tried:
-			t.Fatalf("the try ended at once: %v", err)
-		default:
-		}
-		return reaches(stranger, b.electrumPort())
-	})
-	b.Kill()
-	b.Until("nothing listens any more", func() error {
-		for _, to := range []netip.AddrPort{b.entry(), b.electrumPort()} {
-			if reaches(stranger, to) == nil {
-				return fmt.Errorf("%s can be reached", to)
-			}
-		}
-		return nil
-	})
-
-	over := make(chan struct{})
-	var strangers sync.WaitGroup
-	for range 8 {
-		strangers.Go(func() {
-			for {
-				select {
-				case <-over:
-					return
-				default:
-					if reaches(stranger, b.electrumPort()) == nil {
-						t.Error("it was open again for a moment at the boot")
-						return
-					}
-				}
-			}
-		})
+	tried := b.tryUntilPowerCut(t.Context(), owner)
+	if b.opensAtBoot() {
+		t.Error("what was tried was open again at the boot")
 	}
-	b.Start()
 	b.ready()
-	close(over)
-	strangers.Wait()
 	b.onlyTheEntry("after the power cut")
 	owner.way.shut.Store(false)
 	if err := <-tried; !errors.Is(err, client.ErrUndone) {
@@ -254,4 +215,83 @@ func (b *base) cutPowerDuringATry(owner *app) {
 		t.Errorf("in force is %+v", e)
 	}
 	b.auditIsClean(owner, "after the power cut")
+
+	// A Base on which nobody brings the configuration in line is found open.
+	ctx, cancel := context.WithCancel(t.Context())
+	tried = b.tryUntilPowerCut(ctx, owner)
+	cancel()
+	<-tried
+	for unit, program := range map[string]string{"bitbox-base-prepare.service": "/usr/bin/true", helperUnit: "/usr/bin/sleep infinity"} {
+		dropIn := b.Path("/etc/systemd/system/" + unit + ".d")
+		err := os.MkdirAll(dropIn, 0o755)
+		if err == nil {
+			err = os.WriteFile(filepath.Join(dropIn, "broken.conf"), []byte("[Service]\nExecStart=\nExecStart="+program+"\nNoExecPaths=\n"), 0o644)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if !b.opensAtBoot() {
+		t.Error("a Base without preparation is not open either, so the test shows nothing")
+	}
+}
+
+// tryUntilPowerCut cuts the power when a change is in force that has not been
+// confirmed. The channel has what becomes of it for the App, which is shut out.
+func (b *base) tryUntilPowerCut(ctx context.Context, owner *app) (tried chan error) {
+	b.t.Helper()
+	b.works(owner.Session, "before the try")
+	owner.way.shut.Store(true) // the change locks the App out, as far as that can tell
+	tried = make(chan error, 1)
+	go func() {
+		_, err := owner.Apply(ctx, client.Change{Edit: client.Expose(string(posture.KindElectrum), true, time.Hour), Approve: yes})
+		tried <- err
+	}()
+	b.Until("the try is in force", func() error {
+		select {
+		case err := <-tried:
+			b.t.Fatalf("the try ended at once: %v", err)
+		default:
+		}
+		return reaches(b.Attacker(1), b.electrumPort())
+	})
+	b.Kill()
+	b.Until("nothing listens any more", func() error {
+		for _, to := range []netip.AddrPort{b.entry(), b.electrumPort()} {
+			if reaches(b.Attacker(1), to) == nil {
+				return fmt.Errorf("%s can be reached", to)
+			}
+		}
+		return nil
+	})
+	return tried
+}
+
+// opensAtBoot boots the Base and tells whether a stranger could connect to the extra
+// API meanwhile, or can now.
+func (b *base) opensAtBoot() bool {
+	b.t.Helper()
+	stranger, port := b.Attacker(1), b.electrumPort()
+	over := make(chan struct{})
+	var opened atomic.Bool
+	var strangers sync.WaitGroup
+	for range 8 {
+		strangers.Go(func() {
+			for !opened.Load() {
+				select {
+				case <-over:
+					return
+				default:
+					if reaches(stranger, port) == nil {
+						opened.Store(true)
+					}
+				}
+			}
+		})
+	}
+	b.Start()
+	b.Until("NGINX listens", func() error { return reaches(b.Attacker(3), b.entry()) })
+	close(over)
+	strangers.Wait()
+	return opened.Load() || reaches(stranger, port) == nil
 }
