@@ -21,7 +21,7 @@ build: ## build both binaries for this machine into build/
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BUILD)/ ./cmd/...
 
 .PHONY: run
-run: build ## start a whole Base in this terminal, on this machine only
+run: build ## start a whole Base in this terminal; it configures nothing
 	@echo
 	@echo "A Base starts below. In a second terminal, type:"
 	@echo
