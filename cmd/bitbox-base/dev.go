@@ -28,7 +28,8 @@ func (p *program) devCommand() *cobra.Command {
 outside its state directory. It listens on a TCP port and announces itself by mDNS.
 
 Its terminal is the display that shows pairing codes and asks. Without a terminal,
-the log on standard error is the display, and 'bitbox-base pairing' answers.`,
+the log on standard error is the display, and 'bitbox-base pairing' answers, with the
+same --state if one was given.`,
 		Example: `  bitbox-base dev
   bitbox-base dev --state /tmp/base --listen 127.0.0.1:0 --no-mdns`,
 		Args: cobra.NoArgs,

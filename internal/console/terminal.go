@@ -220,7 +220,7 @@ func (t *terminal) answerRequest(ctx context.Context, text string) {
 		t.accept(ctx, t.number, basev1.Role_ROLE_UNSPECIFIED)
 	default:
 		t.asked, t.declined = nothing, append(t.declined, t.number)
-		t.say("Not accepted. If your App shows another number, type that.")
+		t.say("Not accepted. If your App shows a number after all, type it.")
 		t.showRequests(t.shown.GetRequests())
 	}
 }
@@ -287,7 +287,11 @@ func (t *terminal) command(ctx context.Context, text string) {
 			err = t.authority.Answer(ctx, id, false)
 		}
 	default:
-		t.say("Nothing is asked now. Type open to let another App in, close to let none in.")
+		if t.shown.GetListening() {
+			t.say("Nothing is asked now. If your App shows a request number, type it. To let no further App in, type: close")
+			break
+		}
+		t.say("Nothing is asked now. To let another App in, type: open")
 	}
 	if err != nil {
 		t.fail(err)
