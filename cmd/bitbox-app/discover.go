@@ -3,7 +3,8 @@ package main
 import (
 	"context"
 	"fmt"
-	"strings"
+	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -82,12 +83,23 @@ func (p *program) listNearby(found []nearby) error {
 	return nil
 }
 
-// address is the first one, with how many more there are.
+// address is the one that a person can use best, with how many more there are.
 func (n nearby) address() string {
-	if more := len(n.Addresses) - 1; more > 0 {
-		return fmt.Sprintf("%s (and %d more)", n.Addresses[0], more)
+	if len(n.Addresses) == 0 {
+		return ""
 	}
-	return strings.Join(n.Addresses, "")
+	best := n.Addresses[max(0, slices.IndexFunc(n.Addresses, worksElsewhere))]
+	if more := len(n.Addresses) - 1; more > 0 {
+		return fmt.Sprintf("%s (and %d more)", best, more)
+	}
+	return best
+}
+
+// worksElsewhere tells whether an address means the same on other machines of the
+// network. A link-local one has a zone, which is an interface of this machine.
+func worksElsewhere(address string) bool {
+	a, err := netip.ParseAddrPort(address)
+	return err == nil && a.Addr().Zone() == ""
 }
 
 func (n nearby) pairing() string {
