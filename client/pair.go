@@ -430,7 +430,14 @@ func cutOff(ctx context.Context, conn net.Conn) (stop func()) {
 	return func() { undo() }
 }
 
-func list(targets []string) string { return strings.Join(targets, ", ") }
+// list names at most three addresses, so that a sentence stays one.
+func list(targets []string) string {
+	const most = 3
+	if more := len(targets) - most; more > 0 {
+		return fmt.Sprintf("%s and %d more", strings.Join(targets[:most], ", "), more)
+	}
+	return strings.Join(targets, ", ")
+}
 
 // reason is the short part of a network error, for a sentence.
 func reason(err error) string {

@@ -106,6 +106,11 @@ func (p *program) target(ctx context.Context, lines <-chan line, args []string) 
 		if err := p.say("Found %q at %s.\n", found[0].Name, found[0].address()); err != nil {
 			return nil, err
 		}
+		if !found[0].PairingOpen {
+			if err := p.say("It lets no App in now. An owner can open it: bitbox-app pairing open\n"); err != nil {
+				return nil, err
+			}
+		}
 		return found[0].Addresses, nil
 	case !p.terminal:
 		return nil, &client.Error{Kind: client.ErrSeveralBases, Text: fmt.Sprintf("%d Bases answered on the local network; give the address of the one that is meant (bitbox-app discover lists them)", len(found))}
