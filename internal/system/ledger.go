@@ -192,7 +192,9 @@ func (h *Helper) restrict(ctx context.Context, who Who, request *systemv1.Restri
 	if err != nil {
 		return nil, err
 	}
-	h.log.Info("something was closed", "audit", true, "by", who, "type", fmt.Sprintf("%T", request.GetWhat()))
+	message := request.ProtoReflect()
+	what := message.WhichOneof(message.Descriptor().Oneofs().ByName("what")) // set, or there were no closing
+	h.log.Info("something was closed", "audit", true, "by", who, "what", what.Name())
 	if closed {
 		h.closeWindow(ctx)
 	}
