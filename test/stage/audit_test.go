@@ -348,6 +348,8 @@ func TestAuditFindsEachSabotageAndItsFixRepairsIt(t *testing.T) {
 	for _, c := range sabotages {
 		// What one leaves behind would be found by all that follow.
 		if !t.Run(c.what, func(t *testing.T) {
+			// The fix before may have started it again; it answers a moment later.
+			stage.Until(t, "fail2ban answers", func() error { _, err := s.Exec("fail2ban-client", "ping"); return err })
 			for _, command := range c.commands {
 				if out, err := s.ExecInput(evilDropIn, command...); err != nil {
 					t.Fatalf("%v: %s", err, out)
