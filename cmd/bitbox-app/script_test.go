@@ -22,6 +22,7 @@ import (
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
+	"github.com/BitBoxSwiss/bitbox-base/internal/admission"
 	"github.com/BitBoxSwiss/bitbox-base/internal/base"
 	"github.com/BitBoxSwiss/bitbox-base/internal/pairing"
 )
@@ -74,8 +75,12 @@ func baseCommand(ts *testscript.TestScript, neg bool, args []string) {
 		if len(args) > 2 {
 			address = args[2]
 		}
+		// A script is quicker than a person, and all from one address.
+		limits := admission.DefaultLimits()
+		limits.PerSecond, limits.Burst = 1000, 1000
 		b, err := base.Start(base.Config{
 			StateDir: s.state + "-" + name,
+			Limits:   limits,
 			Listen:   address,
 			Name:     name,
 			Announce: !strings.HasPrefix(address, "127."),

@@ -16,6 +16,7 @@ import (
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/client"
+	"github.com/BitBoxSwiss/bitbox-base/internal/admission"
 	"github.com/BitBoxSwiss/bitbox-base/internal/base"
 	"github.com/BitBoxSwiss/bitbox-base/internal/netnstest"
 	"github.com/BitBoxSwiss/bitbox-base/internal/noiseconn"
@@ -36,8 +37,12 @@ type house struct {
 
 func newHouse(t *testing.T, name string) *house {
 	t.Helper()
+	// A test is quicker than a person, and all from one address.
+	limits := admission.DefaultLimits()
+	limits.PerSecond, limits.Burst = 1000, 1000
 	h := &house{t: t, config: base.Config{
 		StateDir: t.TempDir() + "/state",
+		Limits:   limits,
 		Listen:   ":0",
 		Name:     name,
 		Announce: true,
