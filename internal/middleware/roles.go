@@ -27,6 +27,7 @@ var roles = map[string]basev1.Role{
 	basev1connect.PostureServiceConfirmTryProcedure:    basev1.Role_ROLE_OWNER,
 	basev1connect.PostureServiceLockdownProcedure:      basev1.Role_ROLE_OWNER,
 	basev1connect.PostureServiceEndLeaseProcedure:      basev1.Role_ROLE_OWNER,
+	basev1connect.PostureServiceFactoryResetProcedure:  basev1.Role_ROLE_OWNER,
 
 	basev1connect.BansServiceListBansProcedure: basev1.Role_ROLE_VIEWER,
 	basev1connect.BansServiceLiftBanProcedure:  basev1.Role_ROLE_OWNER,

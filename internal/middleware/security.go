@@ -205,6 +205,17 @@ func (s postureService) EndLease(ctx context.Context, request *basev1.EndLeaseRe
 	return &basev1.EndLeaseResponse{Report: report}, nil
 }
 
+// FactoryReset carries the order. The helper restarts the Base, which ends all
+// sessions; this answer comes first, or not at all.
+func (s postureService) FactoryReset(ctx context.Context, request *basev1.FactoryResetRequest) (*basev1.FactoryResetResponse, error) {
+	if _, err := s.ask(ctx, &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_FactoryReset{
+		FactoryReset: &systemv1.FactoryReset{By: &systemv1.FactoryReset_Order{Order: request.GetOrder()}}}}, nil); err != nil {
+		return nil, err
+	}
+	s.Registry.logger.Warn("factory reset", "by", sessionOf(ctx).id())
+	return &basev1.FactoryResetResponse{}, nil
+}
+
 // bansService shows what fail2ban has banned.
 type bansService struct{ *Server }
 

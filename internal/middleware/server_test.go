@@ -42,7 +42,7 @@ func call(ctx context.Context, client *http.Client, procedure string) error {
 var whoMay = map[basev1.Role][]string{
 	viewer:   {"GetInfo", "GetPosture", "GetWindow", "ListApps", "ListBans", "WatchEvents"},
 	operator: {"GetInfo", "GetPosture", "GetWindow", "ListApps", "ListBans", "RunAudit", "WatchEvents"},
-	owner: {"CloseWindow", "ConfirmTry", "EndLease", "FixFinding", "GetChallenge", "GetInfo", "GetPosture", "GetWindow", "LiftBan", "ListApps",
+	owner: {"CloseWindow", "ConfirmTry", "EndLease", "FactoryReset", "FixFinding", "GetChallenge", "GetInfo", "GetPosture", "GetWindow", "LiftBan", "ListApps",
 		"ListBans", "Lockdown", "OpenWindow", "RenameApp", "RevokeApp", "RunAudit", "SubmitPosture", "WatchEvents"},
 }
 

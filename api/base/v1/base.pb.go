@@ -920,6 +920,105 @@ func (*CloseWindowResponse) Descriptor() ([]byte, []int) {
 	return file_base_v1_base_proto_rawDescGZIP(), []int{15}
 }
 
+type TakeUpRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TakeUpRequest) Reset() {
+	*x = TakeUpRequest{}
+	mi := &file_base_v1_base_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TakeUpRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TakeUpRequest) ProtoMessage() {}
+
+func (x *TakeUpRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_base_v1_base_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TakeUpRequest.ProtoReflect.Descriptor instead.
+func (*TakeUpRequest) Descriptor() ([]byte, []int) {
+	return file_base_v1_base_proto_rawDescGZIP(), []int{16}
+}
+
+type TakeUpResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// K_pair of this board, 32 bytes.
+	PairKey []byte `protobuf:"bytes,1,opt,name=pair_key,json=pairKey,proto3" json:"pair_key,omitempty"`
+	// K_state of this board, 32 bytes.
+	StateKey []byte `protobuf:"bytes,2,opt,name=state_key,json=stateKey,proto3" json:"state_key,omitempty"`
+	// The signature of the image's birth key over K_state and both public keys.
+	Signature     []byte `protobuf:"bytes,3,opt,name=signature,proto3" json:"signature,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TakeUpResponse) Reset() {
+	*x = TakeUpResponse{}
+	mi := &file_base_v1_base_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TakeUpResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TakeUpResponse) ProtoMessage() {}
+
+func (x *TakeUpResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_base_v1_base_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TakeUpResponse.ProtoReflect.Descriptor instead.
+func (*TakeUpResponse) Descriptor() ([]byte, []int) {
+	return file_base_v1_base_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *TakeUpResponse) GetPairKey() []byte {
+	if x != nil {
+		return x.PairKey
+	}
+	return nil
+}
+
+func (x *TakeUpResponse) GetStateKey() []byte {
+	if x != nil {
+		return x.StateKey
+	}
+	return nil
+}
+
+func (x *TakeUpResponse) GetSignature() []byte {
+	if x != nil {
+		return x.Signature
+	}
+	return nil
+}
+
 type WatchEventsRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -928,7 +1027,7 @@ type WatchEventsRequest struct {
 
 func (x *WatchEventsRequest) Reset() {
 	*x = WatchEventsRequest{}
-	mi := &file_base_v1_base_proto_msgTypes[16]
+	mi := &file_base_v1_base_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -940,7 +1039,7 @@ func (x *WatchEventsRequest) String() string {
 func (*WatchEventsRequest) ProtoMessage() {}
 
 func (x *WatchEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_base_proto_msgTypes[16]
+	mi := &file_base_v1_base_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -953,7 +1052,7 @@ func (x *WatchEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchEventsRequest.ProtoReflect.Descriptor instead.
 func (*WatchEventsRequest) Descriptor() ([]byte, []int) {
-	return file_base_v1_base_proto_rawDescGZIP(), []int{16}
+	return file_base_v1_base_proto_rawDescGZIP(), []int{18}
 }
 
 type WatchEventsResponse struct {
@@ -979,7 +1078,7 @@ type WatchEventsResponse struct {
 
 func (x *WatchEventsResponse) Reset() {
 	*x = WatchEventsResponse{}
-	mi := &file_base_v1_base_proto_msgTypes[17]
+	mi := &file_base_v1_base_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -991,7 +1090,7 @@ func (x *WatchEventsResponse) String() string {
 func (*WatchEventsResponse) ProtoMessage() {}
 
 func (x *WatchEventsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_base_proto_msgTypes[17]
+	mi := &file_base_v1_base_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1004,7 +1103,7 @@ func (x *WatchEventsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchEventsResponse.ProtoReflect.Descriptor instead.
 func (*WatchEventsResponse) Descriptor() ([]byte, []int) {
-	return file_base_v1_base_proto_rawDescGZIP(), []int{17}
+	return file_base_v1_base_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *WatchEventsResponse) GetTime() *timestamppb.Timestamp {
@@ -1199,7 +1298,7 @@ type SubscribedEvent struct {
 
 func (x *SubscribedEvent) Reset() {
 	*x = SubscribedEvent{}
-	mi := &file_base_v1_base_proto_msgTypes[18]
+	mi := &file_base_v1_base_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1211,7 +1310,7 @@ func (x *SubscribedEvent) String() string {
 func (*SubscribedEvent) ProtoMessage() {}
 
 func (x *SubscribedEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_base_proto_msgTypes[18]
+	mi := &file_base_v1_base_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1224,7 +1323,7 @@ func (x *SubscribedEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubscribedEvent.ProtoReflect.Descriptor instead.
 func (*SubscribedEvent) Descriptor() ([]byte, []int) {
-	return file_base_v1_base_proto_rawDescGZIP(), []int{18}
+	return file_base_v1_base_proto_rawDescGZIP(), []int{20}
 }
 
 type AppPairedEvent struct {
@@ -1236,7 +1335,7 @@ type AppPairedEvent struct {
 
 func (x *AppPairedEvent) Reset() {
 	*x = AppPairedEvent{}
-	mi := &file_base_v1_base_proto_msgTypes[19]
+	mi := &file_base_v1_base_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1248,7 +1347,7 @@ func (x *AppPairedEvent) String() string {
 func (*AppPairedEvent) ProtoMessage() {}
 
 func (x *AppPairedEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_base_proto_msgTypes[19]
+	mi := &file_base_v1_base_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1261,7 +1360,7 @@ func (x *AppPairedEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppPairedEvent.ProtoReflect.Descriptor instead.
 func (*AppPairedEvent) Descriptor() ([]byte, []int) {
-	return file_base_v1_base_proto_rawDescGZIP(), []int{19}
+	return file_base_v1_base_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *AppPairedEvent) GetApp() *App {
@@ -1280,7 +1379,7 @@ type AppRenamedEvent struct {
 
 func (x *AppRenamedEvent) Reset() {
 	*x = AppRenamedEvent{}
-	mi := &file_base_v1_base_proto_msgTypes[20]
+	mi := &file_base_v1_base_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1292,7 +1391,7 @@ func (x *AppRenamedEvent) String() string {
 func (*AppRenamedEvent) ProtoMessage() {}
 
 func (x *AppRenamedEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_base_proto_msgTypes[20]
+	mi := &file_base_v1_base_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1305,7 +1404,7 @@ func (x *AppRenamedEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppRenamedEvent.ProtoReflect.Descriptor instead.
 func (*AppRenamedEvent) Descriptor() ([]byte, []int) {
-	return file_base_v1_base_proto_rawDescGZIP(), []int{20}
+	return file_base_v1_base_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *AppRenamedEvent) GetApp() *App {
@@ -1324,7 +1423,7 @@ type AppRevokedEvent struct {
 
 func (x *AppRevokedEvent) Reset() {
 	*x = AppRevokedEvent{}
-	mi := &file_base_v1_base_proto_msgTypes[21]
+	mi := &file_base_v1_base_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1336,7 +1435,7 @@ func (x *AppRevokedEvent) String() string {
 func (*AppRevokedEvent) ProtoMessage() {}
 
 func (x *AppRevokedEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_base_proto_msgTypes[21]
+	mi := &file_base_v1_base_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1349,7 +1448,7 @@ func (x *AppRevokedEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppRevokedEvent.ProtoReflect.Descriptor instead.
 func (*AppRevokedEvent) Descriptor() ([]byte, []int) {
-	return file_base_v1_base_proto_rawDescGZIP(), []int{21}
+	return file_base_v1_base_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *AppRevokedEvent) GetApp() *App {
@@ -1368,7 +1467,7 @@ type SessionStartedEvent struct {
 
 func (x *SessionStartedEvent) Reset() {
 	*x = SessionStartedEvent{}
-	mi := &file_base_v1_base_proto_msgTypes[22]
+	mi := &file_base_v1_base_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1380,7 +1479,7 @@ func (x *SessionStartedEvent) String() string {
 func (*SessionStartedEvent) ProtoMessage() {}
 
 func (x *SessionStartedEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_base_proto_msgTypes[22]
+	mi := &file_base_v1_base_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1393,7 +1492,7 @@ func (x *SessionStartedEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionStartedEvent.ProtoReflect.Descriptor instead.
 func (*SessionStartedEvent) Descriptor() ([]byte, []int) {
-	return file_base_v1_base_proto_rawDescGZIP(), []int{22}
+	return file_base_v1_base_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *SessionStartedEvent) GetApp() *App {
@@ -1412,7 +1511,7 @@ type SessionEndedEvent struct {
 
 func (x *SessionEndedEvent) Reset() {
 	*x = SessionEndedEvent{}
-	mi := &file_base_v1_base_proto_msgTypes[23]
+	mi := &file_base_v1_base_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1424,7 +1523,7 @@ func (x *SessionEndedEvent) String() string {
 func (*SessionEndedEvent) ProtoMessage() {}
 
 func (x *SessionEndedEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_base_proto_msgTypes[23]
+	mi := &file_base_v1_base_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1437,7 +1536,7 @@ func (x *SessionEndedEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionEndedEvent.ProtoReflect.Descriptor instead.
 func (*SessionEndedEvent) Descriptor() ([]byte, []int) {
-	return file_base_v1_base_proto_rawDescGZIP(), []int{23}
+	return file_base_v1_base_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *SessionEndedEvent) GetApp() *App {
@@ -1456,7 +1555,7 @@ type WindowChangedEvent struct {
 
 func (x *WindowChangedEvent) Reset() {
 	*x = WindowChangedEvent{}
-	mi := &file_base_v1_base_proto_msgTypes[24]
+	mi := &file_base_v1_base_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1468,7 +1567,7 @@ func (x *WindowChangedEvent) String() string {
 func (*WindowChangedEvent) ProtoMessage() {}
 
 func (x *WindowChangedEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_base_proto_msgTypes[24]
+	mi := &file_base_v1_base_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1481,7 +1580,7 @@ func (x *WindowChangedEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WindowChangedEvent.ProtoReflect.Descriptor instead.
 func (*WindowChangedEvent) Descriptor() ([]byte, []int) {
-	return file_base_v1_base_proto_rawDescGZIP(), []int{24}
+	return file_base_v1_base_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *WindowChangedEvent) GetWindow() *Window {
@@ -1502,7 +1601,7 @@ type PostureChangedEvent struct {
 
 func (x *PostureChangedEvent) Reset() {
 	*x = PostureChangedEvent{}
-	mi := &file_base_v1_base_proto_msgTypes[25]
+	mi := &file_base_v1_base_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1514,7 +1613,7 @@ func (x *PostureChangedEvent) String() string {
 func (*PostureChangedEvent) ProtoMessage() {}
 
 func (x *PostureChangedEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_base_proto_msgTypes[25]
+	mi := &file_base_v1_base_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1527,7 +1626,7 @@ func (x *PostureChangedEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PostureChangedEvent.ProtoReflect.Descriptor instead.
 func (*PostureChangedEvent) Descriptor() ([]byte, []int) {
-	return file_base_v1_base_proto_rawDescGZIP(), []int{25}
+	return file_base_v1_base_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *PostureChangedEvent) GetReason() string {
@@ -1547,7 +1646,7 @@ type DriftFoundEvent struct {
 
 func (x *DriftFoundEvent) Reset() {
 	*x = DriftFoundEvent{}
-	mi := &file_base_v1_base_proto_msgTypes[26]
+	mi := &file_base_v1_base_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1559,7 +1658,7 @@ func (x *DriftFoundEvent) String() string {
 func (*DriftFoundEvent) ProtoMessage() {}
 
 func (x *DriftFoundEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_base_proto_msgTypes[26]
+	mi := &file_base_v1_base_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1572,7 +1671,7 @@ func (x *DriftFoundEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DriftFoundEvent.ProtoReflect.Descriptor instead.
 func (*DriftFoundEvent) Descriptor() ([]byte, []int) {
-	return file_base_v1_base_proto_rawDescGZIP(), []int{26}
+	return file_base_v1_base_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *DriftFoundEvent) GetFindings() []*Finding {
@@ -1592,7 +1691,7 @@ type BansChangedEvent struct {
 
 func (x *BansChangedEvent) Reset() {
 	*x = BansChangedEvent{}
-	mi := &file_base_v1_base_proto_msgTypes[27]
+	mi := &file_base_v1_base_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1604,7 +1703,7 @@ func (x *BansChangedEvent) String() string {
 func (*BansChangedEvent) ProtoMessage() {}
 
 func (x *BansChangedEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_base_proto_msgTypes[27]
+	mi := &file_base_v1_base_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1617,7 +1716,7 @@ func (x *BansChangedEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BansChangedEvent.ProtoReflect.Descriptor instead.
 func (*BansChangedEvent) Descriptor() ([]byte, []int) {
-	return file_base_v1_base_proto_rawDescGZIP(), []int{27}
+	return file_base_v1_base_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *BansChangedEvent) GetBanned() []*Ban {
@@ -1644,7 +1743,7 @@ type ApplyFailedEvent struct {
 
 func (x *ApplyFailedEvent) Reset() {
 	*x = ApplyFailedEvent{}
-	mi := &file_base_v1_base_proto_msgTypes[28]
+	mi := &file_base_v1_base_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1656,7 +1755,7 @@ func (x *ApplyFailedEvent) String() string {
 func (*ApplyFailedEvent) ProtoMessage() {}
 
 func (x *ApplyFailedEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_base_proto_msgTypes[28]
+	mi := &file_base_v1_base_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1669,7 +1768,7 @@ func (x *ApplyFailedEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyFailedEvent.ProtoReflect.Descriptor instead.
 func (*ApplyFailedEvent) Descriptor() ([]byte, []int) {
-	return file_base_v1_base_proto_rawDescGZIP(), []int{28}
+	return file_base_v1_base_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *ApplyFailedEvent) GetReason() string {
@@ -1733,7 +1832,12 @@ const file_base_v1_base_proto_rawDesc = "" +
 	"\x12OpenWindowResponse\x12.\n" +
 	"\x06window\x18\x01 \x01(\v2\x16.bitbox.base.v1.WindowR\x06window\"\x14\n" +
 	"\x12CloseWindowRequest\"\x15\n" +
-	"\x13CloseWindowResponse\"\x14\n" +
+	"\x13CloseWindowResponse\"\x0f\n" +
+	"\rTakeUpRequest\"f\n" +
+	"\x0eTakeUpResponse\x12\x19\n" +
+	"\bpair_key\x18\x01 \x01(\fR\apairKey\x12\x1b\n" +
+	"\tstate_key\x18\x02 \x01(\fR\bstateKey\x12\x1c\n" +
+	"\tsignature\x18\x03 \x01(\fR\tsignature\"\x14\n" +
 	"\x12WatchEventsRequest\"\xe3\x06\n" +
 	"\x13WatchEventsResponse\x12.\n" +
 	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12A\n" +
@@ -1794,7 +1898,9 @@ const file_base_v1_base_proto_rawDesc = "" +
 	"\tGetWindow\x12 .bitbox.base.v1.GetWindowRequest\x1a!.bitbox.base.v1.GetWindowResponse\x12S\n" +
 	"\n" +
 	"OpenWindow\x12!.bitbox.base.v1.OpenWindowRequest\x1a\".bitbox.base.v1.OpenWindowResponse\x12V\n" +
-	"\vCloseWindow\x12\".bitbox.base.v1.CloseWindowRequest\x1a#.bitbox.base.v1.CloseWindowResponse2i\n" +
+	"\vCloseWindow\x12\".bitbox.base.v1.CloseWindowRequest\x1a#.bitbox.base.v1.CloseWindowResponse2W\n" +
+	"\fBirthService\x12G\n" +
+	"\x06TakeUp\x12\x1d.bitbox.base.v1.TakeUpRequest\x1a\x1e.bitbox.base.v1.TakeUpResponse2i\n" +
 	"\rEventsService\x12X\n" +
 	"\vWatchEvents\x12\".bitbox.base.v1.WatchEventsRequest\x1a#.bitbox.base.v1.WatchEventsResponse0\x01B7Z5github.com/BitBoxSwiss/bitbox-base/api/base/v1;basev1b\x06proto3"
 
@@ -1811,7 +1917,7 @@ func file_base_v1_base_proto_rawDescGZIP() []byte {
 }
 
 var file_base_v1_base_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_base_v1_base_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
+var file_base_v1_base_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
 var file_base_v1_base_proto_goTypes = []any{
 	(Role)(0),                     // 0: bitbox.base.v1.Role
 	(*GetInfoRequest)(nil),        // 1: bitbox.base.v1.GetInfoRequest
@@ -1830,53 +1936,55 @@ var file_base_v1_base_proto_goTypes = []any{
 	(*OpenWindowResponse)(nil),    // 14: bitbox.base.v1.OpenWindowResponse
 	(*CloseWindowRequest)(nil),    // 15: bitbox.base.v1.CloseWindowRequest
 	(*CloseWindowResponse)(nil),   // 16: bitbox.base.v1.CloseWindowResponse
-	(*WatchEventsRequest)(nil),    // 17: bitbox.base.v1.WatchEventsRequest
-	(*WatchEventsResponse)(nil),   // 18: bitbox.base.v1.WatchEventsResponse
-	(*SubscribedEvent)(nil),       // 19: bitbox.base.v1.SubscribedEvent
-	(*AppPairedEvent)(nil),        // 20: bitbox.base.v1.AppPairedEvent
-	(*AppRenamedEvent)(nil),       // 21: bitbox.base.v1.AppRenamedEvent
-	(*AppRevokedEvent)(nil),       // 22: bitbox.base.v1.AppRevokedEvent
-	(*SessionStartedEvent)(nil),   // 23: bitbox.base.v1.SessionStartedEvent
-	(*SessionEndedEvent)(nil),     // 24: bitbox.base.v1.SessionEndedEvent
-	(*WindowChangedEvent)(nil),    // 25: bitbox.base.v1.WindowChangedEvent
-	(*PostureChangedEvent)(nil),   // 26: bitbox.base.v1.PostureChangedEvent
-	(*DriftFoundEvent)(nil),       // 27: bitbox.base.v1.DriftFoundEvent
-	(*BansChangedEvent)(nil),      // 28: bitbox.base.v1.BansChangedEvent
-	(*ApplyFailedEvent)(nil),      // 29: bitbox.base.v1.ApplyFailedEvent
-	(*timestamppb.Timestamp)(nil), // 30: google.protobuf.Timestamp
-	(*Finding)(nil),               // 31: bitbox.base.v1.Finding
-	(*Ban)(nil),                   // 32: bitbox.base.v1.Ban
+	(*TakeUpRequest)(nil),         // 17: bitbox.base.v1.TakeUpRequest
+	(*TakeUpResponse)(nil),        // 18: bitbox.base.v1.TakeUpResponse
+	(*WatchEventsRequest)(nil),    // 19: bitbox.base.v1.WatchEventsRequest
+	(*WatchEventsResponse)(nil),   // 20: bitbox.base.v1.WatchEventsResponse
+	(*SubscribedEvent)(nil),       // 21: bitbox.base.v1.SubscribedEvent
+	(*AppPairedEvent)(nil),        // 22: bitbox.base.v1.AppPairedEvent
+	(*AppRenamedEvent)(nil),       // 23: bitbox.base.v1.AppRenamedEvent
+	(*AppRevokedEvent)(nil),       // 24: bitbox.base.v1.AppRevokedEvent
+	(*SessionStartedEvent)(nil),   // 25: bitbox.base.v1.SessionStartedEvent
+	(*SessionEndedEvent)(nil),     // 26: bitbox.base.v1.SessionEndedEvent
+	(*WindowChangedEvent)(nil),    // 27: bitbox.base.v1.WindowChangedEvent
+	(*PostureChangedEvent)(nil),   // 28: bitbox.base.v1.PostureChangedEvent
+	(*DriftFoundEvent)(nil),       // 29: bitbox.base.v1.DriftFoundEvent
+	(*BansChangedEvent)(nil),      // 30: bitbox.base.v1.BansChangedEvent
+	(*ApplyFailedEvent)(nil),      // 31: bitbox.base.v1.ApplyFailedEvent
+	(*timestamppb.Timestamp)(nil), // 32: google.protobuf.Timestamp
+	(*Finding)(nil),               // 33: bitbox.base.v1.Finding
+	(*Ban)(nil),                   // 34: bitbox.base.v1.Ban
 }
 var file_base_v1_base_proto_depIdxs = []int32{
 	3,  // 0: bitbox.base.v1.GetInfoResponse.caller:type_name -> bitbox.base.v1.App
 	0,  // 1: bitbox.base.v1.App.role:type_name -> bitbox.base.v1.Role
-	30, // 2: bitbox.base.v1.App.paired_at:type_name -> google.protobuf.Timestamp
-	30, // 3: bitbox.base.v1.App.last_seen_at:type_name -> google.protobuf.Timestamp
+	32, // 2: bitbox.base.v1.App.paired_at:type_name -> google.protobuf.Timestamp
+	32, // 3: bitbox.base.v1.App.last_seen_at:type_name -> google.protobuf.Timestamp
 	3,  // 4: bitbox.base.v1.ListAppsResponse.apps:type_name -> bitbox.base.v1.App
 	3,  // 5: bitbox.base.v1.RenameAppResponse.app:type_name -> bitbox.base.v1.App
 	10, // 6: bitbox.base.v1.GetWindowResponse.window:type_name -> bitbox.base.v1.Window
 	10, // 7: bitbox.base.v1.OpenWindowResponse.window:type_name -> bitbox.base.v1.Window
-	30, // 8: bitbox.base.v1.WatchEventsResponse.time:type_name -> google.protobuf.Timestamp
-	19, // 9: bitbox.base.v1.WatchEventsResponse.subscribed:type_name -> bitbox.base.v1.SubscribedEvent
-	20, // 10: bitbox.base.v1.WatchEventsResponse.app_paired:type_name -> bitbox.base.v1.AppPairedEvent
-	21, // 11: bitbox.base.v1.WatchEventsResponse.app_renamed:type_name -> bitbox.base.v1.AppRenamedEvent
-	22, // 12: bitbox.base.v1.WatchEventsResponse.app_revoked:type_name -> bitbox.base.v1.AppRevokedEvent
-	23, // 13: bitbox.base.v1.WatchEventsResponse.session_started:type_name -> bitbox.base.v1.SessionStartedEvent
-	24, // 14: bitbox.base.v1.WatchEventsResponse.session_ended:type_name -> bitbox.base.v1.SessionEndedEvent
-	25, // 15: bitbox.base.v1.WatchEventsResponse.window_changed:type_name -> bitbox.base.v1.WindowChangedEvent
-	26, // 16: bitbox.base.v1.WatchEventsResponse.posture_changed:type_name -> bitbox.base.v1.PostureChangedEvent
-	27, // 17: bitbox.base.v1.WatchEventsResponse.drift_found:type_name -> bitbox.base.v1.DriftFoundEvent
-	28, // 18: bitbox.base.v1.WatchEventsResponse.bans_changed:type_name -> bitbox.base.v1.BansChangedEvent
-	29, // 19: bitbox.base.v1.WatchEventsResponse.apply_failed:type_name -> bitbox.base.v1.ApplyFailedEvent
+	32, // 8: bitbox.base.v1.WatchEventsResponse.time:type_name -> google.protobuf.Timestamp
+	21, // 9: bitbox.base.v1.WatchEventsResponse.subscribed:type_name -> bitbox.base.v1.SubscribedEvent
+	22, // 10: bitbox.base.v1.WatchEventsResponse.app_paired:type_name -> bitbox.base.v1.AppPairedEvent
+	23, // 11: bitbox.base.v1.WatchEventsResponse.app_renamed:type_name -> bitbox.base.v1.AppRenamedEvent
+	24, // 12: bitbox.base.v1.WatchEventsResponse.app_revoked:type_name -> bitbox.base.v1.AppRevokedEvent
+	25, // 13: bitbox.base.v1.WatchEventsResponse.session_started:type_name -> bitbox.base.v1.SessionStartedEvent
+	26, // 14: bitbox.base.v1.WatchEventsResponse.session_ended:type_name -> bitbox.base.v1.SessionEndedEvent
+	27, // 15: bitbox.base.v1.WatchEventsResponse.window_changed:type_name -> bitbox.base.v1.WindowChangedEvent
+	28, // 16: bitbox.base.v1.WatchEventsResponse.posture_changed:type_name -> bitbox.base.v1.PostureChangedEvent
+	29, // 17: bitbox.base.v1.WatchEventsResponse.drift_found:type_name -> bitbox.base.v1.DriftFoundEvent
+	30, // 18: bitbox.base.v1.WatchEventsResponse.bans_changed:type_name -> bitbox.base.v1.BansChangedEvent
+	31, // 19: bitbox.base.v1.WatchEventsResponse.apply_failed:type_name -> bitbox.base.v1.ApplyFailedEvent
 	3,  // 20: bitbox.base.v1.AppPairedEvent.app:type_name -> bitbox.base.v1.App
 	3,  // 21: bitbox.base.v1.AppRenamedEvent.app:type_name -> bitbox.base.v1.App
 	3,  // 22: bitbox.base.v1.AppRevokedEvent.app:type_name -> bitbox.base.v1.App
 	3,  // 23: bitbox.base.v1.SessionStartedEvent.app:type_name -> bitbox.base.v1.App
 	3,  // 24: bitbox.base.v1.SessionEndedEvent.app:type_name -> bitbox.base.v1.App
 	10, // 25: bitbox.base.v1.WindowChangedEvent.window:type_name -> bitbox.base.v1.Window
-	31, // 26: bitbox.base.v1.DriftFoundEvent.findings:type_name -> bitbox.base.v1.Finding
-	32, // 27: bitbox.base.v1.BansChangedEvent.banned:type_name -> bitbox.base.v1.Ban
-	32, // 28: bitbox.base.v1.BansChangedEvent.lifted:type_name -> bitbox.base.v1.Ban
+	33, // 26: bitbox.base.v1.DriftFoundEvent.findings:type_name -> bitbox.base.v1.Finding
+	34, // 27: bitbox.base.v1.BansChangedEvent.banned:type_name -> bitbox.base.v1.Ban
+	34, // 28: bitbox.base.v1.BansChangedEvent.lifted:type_name -> bitbox.base.v1.Ban
 	1,  // 29: bitbox.base.v1.InfoService.GetInfo:input_type -> bitbox.base.v1.GetInfoRequest
 	4,  // 30: bitbox.base.v1.AppsService.ListApps:input_type -> bitbox.base.v1.ListAppsRequest
 	6,  // 31: bitbox.base.v1.AppsService.RenameApp:input_type -> bitbox.base.v1.RenameAppRequest
@@ -1884,17 +1992,19 @@ var file_base_v1_base_proto_depIdxs = []int32{
 	11, // 33: bitbox.base.v1.PairingService.GetWindow:input_type -> bitbox.base.v1.GetWindowRequest
 	13, // 34: bitbox.base.v1.PairingService.OpenWindow:input_type -> bitbox.base.v1.OpenWindowRequest
 	15, // 35: bitbox.base.v1.PairingService.CloseWindow:input_type -> bitbox.base.v1.CloseWindowRequest
-	17, // 36: bitbox.base.v1.EventsService.WatchEvents:input_type -> bitbox.base.v1.WatchEventsRequest
-	2,  // 37: bitbox.base.v1.InfoService.GetInfo:output_type -> bitbox.base.v1.GetInfoResponse
-	5,  // 38: bitbox.base.v1.AppsService.ListApps:output_type -> bitbox.base.v1.ListAppsResponse
-	7,  // 39: bitbox.base.v1.AppsService.RenameApp:output_type -> bitbox.base.v1.RenameAppResponse
-	9,  // 40: bitbox.base.v1.AppsService.RevokeApp:output_type -> bitbox.base.v1.RevokeAppResponse
-	12, // 41: bitbox.base.v1.PairingService.GetWindow:output_type -> bitbox.base.v1.GetWindowResponse
-	14, // 42: bitbox.base.v1.PairingService.OpenWindow:output_type -> bitbox.base.v1.OpenWindowResponse
-	16, // 43: bitbox.base.v1.PairingService.CloseWindow:output_type -> bitbox.base.v1.CloseWindowResponse
-	18, // 44: bitbox.base.v1.EventsService.WatchEvents:output_type -> bitbox.base.v1.WatchEventsResponse
-	37, // [37:45] is the sub-list for method output_type
-	29, // [29:37] is the sub-list for method input_type
+	17, // 36: bitbox.base.v1.BirthService.TakeUp:input_type -> bitbox.base.v1.TakeUpRequest
+	19, // 37: bitbox.base.v1.EventsService.WatchEvents:input_type -> bitbox.base.v1.WatchEventsRequest
+	2,  // 38: bitbox.base.v1.InfoService.GetInfo:output_type -> bitbox.base.v1.GetInfoResponse
+	5,  // 39: bitbox.base.v1.AppsService.ListApps:output_type -> bitbox.base.v1.ListAppsResponse
+	7,  // 40: bitbox.base.v1.AppsService.RenameApp:output_type -> bitbox.base.v1.RenameAppResponse
+	9,  // 41: bitbox.base.v1.AppsService.RevokeApp:output_type -> bitbox.base.v1.RevokeAppResponse
+	12, // 42: bitbox.base.v1.PairingService.GetWindow:output_type -> bitbox.base.v1.GetWindowResponse
+	14, // 43: bitbox.base.v1.PairingService.OpenWindow:output_type -> bitbox.base.v1.OpenWindowResponse
+	16, // 44: bitbox.base.v1.PairingService.CloseWindow:output_type -> bitbox.base.v1.CloseWindowResponse
+	18, // 45: bitbox.base.v1.BirthService.TakeUp:output_type -> bitbox.base.v1.TakeUpResponse
+	20, // 46: bitbox.base.v1.EventsService.WatchEvents:output_type -> bitbox.base.v1.WatchEventsResponse
+	38, // [38:47] is the sub-list for method output_type
+	29, // [29:38] is the sub-list for method input_type
 	29, // [29:29] is the sub-list for extension type_name
 	29, // [29:29] is the sub-list for extension extendee
 	0,  // [0:29] is the sub-list for field type_name
@@ -1907,7 +2017,7 @@ func file_base_v1_base_proto_init() {
 	}
 	file_base_v1_security_proto_init()
 	file_base_v1_base_proto_msgTypes[1].OneofWrappers = []any{}
-	file_base_v1_base_proto_msgTypes[17].OneofWrappers = []any{
+	file_base_v1_base_proto_msgTypes[19].OneofWrappers = []any{
 		(*WatchEventsResponse_Subscribed)(nil),
 		(*WatchEventsResponse_AppPaired)(nil),
 		(*WatchEventsResponse_AppRenamed)(nil),
@@ -1926,9 +2036,9 @@ func file_base_v1_base_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_base_v1_base_proto_rawDesc), len(file_base_v1_base_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   29,
+			NumMessages:   31,
 			NumExtensions: 0,
-			NumServices:   4,
+			NumServices:   5,
 		},
 		GoTypes:           file_base_v1_base_proto_goTypes,
 		DependencyIndexes: file_base_v1_base_proto_depIdxs,

@@ -76,7 +76,7 @@ func (x Finding_Severity) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Finding_Severity.Descriptor instead.
 func (Finding_Severity) EnumDescriptor() ([]byte, []int) {
-	return file_base_v1_security_proto_rawDescGZIP(), []int{19, 0}
+	return file_base_v1_security_proto_rawDescGZIP(), []int{21, 0}
 }
 
 type GetPostureRequest struct {
@@ -678,6 +678,87 @@ func (x *EndLeaseResponse) GetReport() []byte {
 	return nil
 }
 
+type FactoryResetRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// bitbox.system.v1.Signed with a ResetOrder.
+	Order         []byte `protobuf:"bytes,1,opt,name=order,proto3" json:"order,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FactoryResetRequest) Reset() {
+	*x = FactoryResetRequest{}
+	mi := &file_base_v1_security_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FactoryResetRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FactoryResetRequest) ProtoMessage() {}
+
+func (x *FactoryResetRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_base_v1_security_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FactoryResetRequest.ProtoReflect.Descriptor instead.
+func (*FactoryResetRequest) Descriptor() ([]byte, []int) {
+	return file_base_v1_security_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *FactoryResetRequest) GetOrder() []byte {
+	if x != nil {
+		return x.Order
+	}
+	return nil
+}
+
+type FactoryResetResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FactoryResetResponse) Reset() {
+	*x = FactoryResetResponse{}
+	mi := &file_base_v1_security_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FactoryResetResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FactoryResetResponse) ProtoMessage() {}
+
+func (x *FactoryResetResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_base_v1_security_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FactoryResetResponse.ProtoReflect.Descriptor instead.
+func (*FactoryResetResponse) Descriptor() ([]byte, []int) {
+	return file_base_v1_security_proto_rawDescGZIP(), []int{13}
+}
+
 type ListBansRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -686,7 +767,7 @@ type ListBansRequest struct {
 
 func (x *ListBansRequest) Reset() {
 	*x = ListBansRequest{}
-	mi := &file_base_v1_security_proto_msgTypes[12]
+	mi := &file_base_v1_security_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -698,7 +779,7 @@ func (x *ListBansRequest) String() string {
 func (*ListBansRequest) ProtoMessage() {}
 
 func (x *ListBansRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_security_proto_msgTypes[12]
+	mi := &file_base_v1_security_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -711,7 +792,7 @@ func (x *ListBansRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListBansRequest.ProtoReflect.Descriptor instead.
 func (*ListBansRequest) Descriptor() ([]byte, []int) {
-	return file_base_v1_security_proto_rawDescGZIP(), []int{12}
+	return file_base_v1_security_proto_rawDescGZIP(), []int{14}
 }
 
 type ListBansResponse struct {
@@ -725,7 +806,7 @@ type ListBansResponse struct {
 
 func (x *ListBansResponse) Reset() {
 	*x = ListBansResponse{}
-	mi := &file_base_v1_security_proto_msgTypes[13]
+	mi := &file_base_v1_security_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -737,7 +818,7 @@ func (x *ListBansResponse) String() string {
 func (*ListBansResponse) ProtoMessage() {}
 
 func (x *ListBansResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_security_proto_msgTypes[13]
+	mi := &file_base_v1_security_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -750,7 +831,7 @@ func (x *ListBansResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListBansResponse.ProtoReflect.Descriptor instead.
 func (*ListBansResponse) Descriptor() ([]byte, []int) {
-	return file_base_v1_security_proto_rawDescGZIP(), []int{13}
+	return file_base_v1_security_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ListBansResponse) GetBans() []*Ban {
@@ -781,7 +862,7 @@ type Ban struct {
 
 func (x *Ban) Reset() {
 	*x = Ban{}
-	mi := &file_base_v1_security_proto_msgTypes[14]
+	mi := &file_base_v1_security_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -793,7 +874,7 @@ func (x *Ban) String() string {
 func (*Ban) ProtoMessage() {}
 
 func (x *Ban) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_security_proto_msgTypes[14]
+	mi := &file_base_v1_security_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -806,7 +887,7 @@ func (x *Ban) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ban.ProtoReflect.Descriptor instead.
 func (*Ban) Descriptor() ([]byte, []int) {
-	return file_base_v1_security_proto_rawDescGZIP(), []int{14}
+	return file_base_v1_security_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Ban) GetJail() string {
@@ -847,7 +928,7 @@ type LiftBanRequest struct {
 
 func (x *LiftBanRequest) Reset() {
 	*x = LiftBanRequest{}
-	mi := &file_base_v1_security_proto_msgTypes[15]
+	mi := &file_base_v1_security_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -859,7 +940,7 @@ func (x *LiftBanRequest) String() string {
 func (*LiftBanRequest) ProtoMessage() {}
 
 func (x *LiftBanRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_security_proto_msgTypes[15]
+	mi := &file_base_v1_security_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -872,7 +953,7 @@ func (x *LiftBanRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LiftBanRequest.ProtoReflect.Descriptor instead.
 func (*LiftBanRequest) Descriptor() ([]byte, []int) {
-	return file_base_v1_security_proto_rawDescGZIP(), []int{15}
+	return file_base_v1_security_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *LiftBanRequest) GetOrder() []byte {
@@ -892,7 +973,7 @@ type LiftBanResponse struct {
 
 func (x *LiftBanResponse) Reset() {
 	*x = LiftBanResponse{}
-	mi := &file_base_v1_security_proto_msgTypes[16]
+	mi := &file_base_v1_security_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -904,7 +985,7 @@ func (x *LiftBanResponse) String() string {
 func (*LiftBanResponse) ProtoMessage() {}
 
 func (x *LiftBanResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_security_proto_msgTypes[16]
+	mi := &file_base_v1_security_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -917,7 +998,7 @@ func (x *LiftBanResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LiftBanResponse.ProtoReflect.Descriptor instead.
 func (*LiftBanResponse) Descriptor() ([]byte, []int) {
-	return file_base_v1_security_proto_rawDescGZIP(), []int{16}
+	return file_base_v1_security_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *LiftBanResponse) GetLifted() bool {
@@ -935,7 +1016,7 @@ type RunAuditRequest struct {
 
 func (x *RunAuditRequest) Reset() {
 	*x = RunAuditRequest{}
-	mi := &file_base_v1_security_proto_msgTypes[17]
+	mi := &file_base_v1_security_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -947,7 +1028,7 @@ func (x *RunAuditRequest) String() string {
 func (*RunAuditRequest) ProtoMessage() {}
 
 func (x *RunAuditRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_security_proto_msgTypes[17]
+	mi := &file_base_v1_security_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -960,7 +1041,7 @@ func (x *RunAuditRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunAuditRequest.ProtoReflect.Descriptor instead.
 func (*RunAuditRequest) Descriptor() ([]byte, []int) {
-	return file_base_v1_security_proto_rawDescGZIP(), []int{17}
+	return file_base_v1_security_proto_rawDescGZIP(), []int{19}
 }
 
 type RunAuditResponse struct {
@@ -972,7 +1053,7 @@ type RunAuditResponse struct {
 
 func (x *RunAuditResponse) Reset() {
 	*x = RunAuditResponse{}
-	mi := &file_base_v1_security_proto_msgTypes[18]
+	mi := &file_base_v1_security_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -984,7 +1065,7 @@ func (x *RunAuditResponse) String() string {
 func (*RunAuditResponse) ProtoMessage() {}
 
 func (x *RunAuditResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_security_proto_msgTypes[18]
+	mi := &file_base_v1_security_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -997,7 +1078,7 @@ func (x *RunAuditResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunAuditResponse.ProtoReflect.Descriptor instead.
 func (*RunAuditResponse) Descriptor() ([]byte, []int) {
-	return file_base_v1_security_proto_rawDescGZIP(), []int{18}
+	return file_base_v1_security_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *RunAuditResponse) GetFindings() []*Finding {
@@ -1028,7 +1109,7 @@ type Finding struct {
 
 func (x *Finding) Reset() {
 	*x = Finding{}
-	mi := &file_base_v1_security_proto_msgTypes[19]
+	mi := &file_base_v1_security_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1040,7 +1121,7 @@ func (x *Finding) String() string {
 func (*Finding) ProtoMessage() {}
 
 func (x *Finding) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_security_proto_msgTypes[19]
+	mi := &file_base_v1_security_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1053,7 +1134,7 @@ func (x *Finding) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Finding.ProtoReflect.Descriptor instead.
 func (*Finding) Descriptor() ([]byte, []int) {
-	return file_base_v1_security_proto_rawDescGZIP(), []int{19}
+	return file_base_v1_security_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Finding) GetId() string {
@@ -1121,7 +1202,7 @@ type FixFindingRequest struct {
 
 func (x *FixFindingRequest) Reset() {
 	*x = FixFindingRequest{}
-	mi := &file_base_v1_security_proto_msgTypes[20]
+	mi := &file_base_v1_security_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1133,7 +1214,7 @@ func (x *FixFindingRequest) String() string {
 func (*FixFindingRequest) ProtoMessage() {}
 
 func (x *FixFindingRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_security_proto_msgTypes[20]
+	mi := &file_base_v1_security_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1146,7 +1227,7 @@ func (x *FixFindingRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FixFindingRequest.ProtoReflect.Descriptor instead.
 func (*FixFindingRequest) Descriptor() ([]byte, []int) {
-	return file_base_v1_security_proto_rawDescGZIP(), []int{20}
+	return file_base_v1_security_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *FixFindingRequest) GetId() string {
@@ -1164,7 +1245,7 @@ type FixFindingResponse struct {
 
 func (x *FixFindingResponse) Reset() {
 	*x = FixFindingResponse{}
-	mi := &file_base_v1_security_proto_msgTypes[21]
+	mi := &file_base_v1_security_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1176,7 +1257,7 @@ func (x *FixFindingResponse) String() string {
 func (*FixFindingResponse) ProtoMessage() {}
 
 func (x *FixFindingResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_security_proto_msgTypes[21]
+	mi := &file_base_v1_security_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1189,7 +1270,7 @@ func (x *FixFindingResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FixFindingResponse.ProtoReflect.Descriptor instead.
 func (*FixFindingResponse) Descriptor() ([]byte, []int) {
-	return file_base_v1_security_proto_rawDescGZIP(), []int{21}
+	return file_base_v1_security_proto_rawDescGZIP(), []int{23}
 }
 
 var File_base_v1_security_proto protoreflect.FileDescriptor
@@ -1225,7 +1306,10 @@ const file_base_v1_security_proto_rawDesc = "" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x14\n" +
 	"\x05nonce\x18\x02 \x01(\fR\x05nonce\"*\n" +
 	"\x10EndLeaseResponse\x12\x16\n" +
-	"\x06report\x18\x01 \x01(\fR\x06report\"\x11\n" +
+	"\x06report\x18\x01 \x01(\fR\x06report\"+\n" +
+	"\x13FactoryResetRequest\x12\x14\n" +
+	"\x05order\x18\x01 \x01(\fR\x05order\"\x16\n" +
+	"\x14FactoryResetResponse\"\x11\n" +
 	"\x0fListBansRequest\"Q\n" +
 	"\x10ListBansResponse\x12'\n" +
 	"\x04bans\x18\x01 \x03(\v2\x13.bitbox.base.v1.BanR\x04bans\x12\x14\n" +
@@ -1258,7 +1342,7 @@ const file_base_v1_security_proto_rawDesc = "" +
 	"\x11SEVERITY_CRITICAL\x10\x03\"#\n" +
 	"\x11FixFindingRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"\x14\n" +
-	"\x12FixFindingResponse2\x93\x04\n" +
+	"\x12FixFindingResponse2\xee\x04\n" +
 	"\x0ePostureService\x12S\n" +
 	"\n" +
 	"GetPosture\x12!.bitbox.base.v1.GetPostureRequest\x1a\".bitbox.base.v1.GetPostureResponse\x12Y\n" +
@@ -1267,7 +1351,8 @@ const file_base_v1_security_proto_rawDesc = "" +
 	"\n" +
 	"ConfirmTry\x12!.bitbox.base.v1.ConfirmTryRequest\x1a\".bitbox.base.v1.ConfirmTryResponse\x12M\n" +
 	"\bLockdown\x12\x1f.bitbox.base.v1.LockdownRequest\x1a .bitbox.base.v1.LockdownResponse\x12M\n" +
-	"\bEndLease\x12\x1f.bitbox.base.v1.EndLeaseRequest\x1a .bitbox.base.v1.EndLeaseResponse2\xa8\x01\n" +
+	"\bEndLease\x12\x1f.bitbox.base.v1.EndLeaseRequest\x1a .bitbox.base.v1.EndLeaseResponse\x12Y\n" +
+	"\fFactoryReset\x12#.bitbox.base.v1.FactoryResetRequest\x1a$.bitbox.base.v1.FactoryResetResponse2\xa8\x01\n" +
 	"\vBansService\x12M\n" +
 	"\bListBans\x12\x1f.bitbox.base.v1.ListBansRequest\x1a .bitbox.base.v1.ListBansResponse\x12J\n" +
 	"\aLiftBan\x12\x1e.bitbox.base.v1.LiftBanRequest\x1a\x1f.bitbox.base.v1.LiftBanResponse2\xb2\x01\n" +
@@ -1289,7 +1374,7 @@ func file_base_v1_security_proto_rawDescGZIP() []byte {
 }
 
 var file_base_v1_security_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_base_v1_security_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
+var file_base_v1_security_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
 var file_base_v1_security_proto_goTypes = []any{
 	(Finding_Severity)(0),         // 0: bitbox.base.v1.Finding.Severity
 	(*GetPostureRequest)(nil),     // 1: bitbox.base.v1.GetPostureRequest
@@ -1304,23 +1389,25 @@ var file_base_v1_security_proto_goTypes = []any{
 	(*LockdownResponse)(nil),      // 10: bitbox.base.v1.LockdownResponse
 	(*EndLeaseRequest)(nil),       // 11: bitbox.base.v1.EndLeaseRequest
 	(*EndLeaseResponse)(nil),      // 12: bitbox.base.v1.EndLeaseResponse
-	(*ListBansRequest)(nil),       // 13: bitbox.base.v1.ListBansRequest
-	(*ListBansResponse)(nil),      // 14: bitbox.base.v1.ListBansResponse
-	(*Ban)(nil),                   // 15: bitbox.base.v1.Ban
-	(*LiftBanRequest)(nil),        // 16: bitbox.base.v1.LiftBanRequest
-	(*LiftBanResponse)(nil),       // 17: bitbox.base.v1.LiftBanResponse
-	(*RunAuditRequest)(nil),       // 18: bitbox.base.v1.RunAuditRequest
-	(*RunAuditResponse)(nil),      // 19: bitbox.base.v1.RunAuditResponse
-	(*Finding)(nil),               // 20: bitbox.base.v1.Finding
-	(*FixFindingRequest)(nil),     // 21: bitbox.base.v1.FixFindingRequest
-	(*FixFindingResponse)(nil),    // 22: bitbox.base.v1.FixFindingResponse
-	(*timestamppb.Timestamp)(nil), // 23: google.protobuf.Timestamp
+	(*FactoryResetRequest)(nil),   // 13: bitbox.base.v1.FactoryResetRequest
+	(*FactoryResetResponse)(nil),  // 14: bitbox.base.v1.FactoryResetResponse
+	(*ListBansRequest)(nil),       // 15: bitbox.base.v1.ListBansRequest
+	(*ListBansResponse)(nil),      // 16: bitbox.base.v1.ListBansResponse
+	(*Ban)(nil),                   // 17: bitbox.base.v1.Ban
+	(*LiftBanRequest)(nil),        // 18: bitbox.base.v1.LiftBanRequest
+	(*LiftBanResponse)(nil),       // 19: bitbox.base.v1.LiftBanResponse
+	(*RunAuditRequest)(nil),       // 20: bitbox.base.v1.RunAuditRequest
+	(*RunAuditResponse)(nil),      // 21: bitbox.base.v1.RunAuditResponse
+	(*Finding)(nil),               // 22: bitbox.base.v1.Finding
+	(*FixFindingRequest)(nil),     // 23: bitbox.base.v1.FixFindingRequest
+	(*FixFindingResponse)(nil),    // 24: bitbox.base.v1.FixFindingResponse
+	(*timestamppb.Timestamp)(nil), // 25: google.protobuf.Timestamp
 }
 var file_base_v1_security_proto_depIdxs = []int32{
-	15, // 0: bitbox.base.v1.ListBansResponse.bans:type_name -> bitbox.base.v1.Ban
-	23, // 1: bitbox.base.v1.Ban.since:type_name -> google.protobuf.Timestamp
-	23, // 2: bitbox.base.v1.Ban.until:type_name -> google.protobuf.Timestamp
-	20, // 3: bitbox.base.v1.RunAuditResponse.findings:type_name -> bitbox.base.v1.Finding
+	17, // 0: bitbox.base.v1.ListBansResponse.bans:type_name -> bitbox.base.v1.Ban
+	25, // 1: bitbox.base.v1.Ban.since:type_name -> google.protobuf.Timestamp
+	25, // 2: bitbox.base.v1.Ban.until:type_name -> google.protobuf.Timestamp
+	22, // 3: bitbox.base.v1.RunAuditResponse.findings:type_name -> bitbox.base.v1.Finding
 	0,  // 4: bitbox.base.v1.Finding.severity:type_name -> bitbox.base.v1.Finding.Severity
 	1,  // 5: bitbox.base.v1.PostureService.GetPosture:input_type -> bitbox.base.v1.GetPostureRequest
 	3,  // 6: bitbox.base.v1.PostureService.GetChallenge:input_type -> bitbox.base.v1.GetChallengeRequest
@@ -1328,22 +1415,24 @@ var file_base_v1_security_proto_depIdxs = []int32{
 	7,  // 8: bitbox.base.v1.PostureService.ConfirmTry:input_type -> bitbox.base.v1.ConfirmTryRequest
 	9,  // 9: bitbox.base.v1.PostureService.Lockdown:input_type -> bitbox.base.v1.LockdownRequest
 	11, // 10: bitbox.base.v1.PostureService.EndLease:input_type -> bitbox.base.v1.EndLeaseRequest
-	13, // 11: bitbox.base.v1.BansService.ListBans:input_type -> bitbox.base.v1.ListBansRequest
-	16, // 12: bitbox.base.v1.BansService.LiftBan:input_type -> bitbox.base.v1.LiftBanRequest
-	18, // 13: bitbox.base.v1.AuditService.RunAudit:input_type -> bitbox.base.v1.RunAuditRequest
-	21, // 14: bitbox.base.v1.AuditService.FixFinding:input_type -> bitbox.base.v1.FixFindingRequest
-	2,  // 15: bitbox.base.v1.PostureService.GetPosture:output_type -> bitbox.base.v1.GetPostureResponse
-	4,  // 16: bitbox.base.v1.PostureService.GetChallenge:output_type -> bitbox.base.v1.GetChallengeResponse
-	6,  // 17: bitbox.base.v1.PostureService.SubmitPosture:output_type -> bitbox.base.v1.SubmitPostureResponse
-	8,  // 18: bitbox.base.v1.PostureService.ConfirmTry:output_type -> bitbox.base.v1.ConfirmTryResponse
-	10, // 19: bitbox.base.v1.PostureService.Lockdown:output_type -> bitbox.base.v1.LockdownResponse
-	12, // 20: bitbox.base.v1.PostureService.EndLease:output_type -> bitbox.base.v1.EndLeaseResponse
-	14, // 21: bitbox.base.v1.BansService.ListBans:output_type -> bitbox.base.v1.ListBansResponse
-	17, // 22: bitbox.base.v1.BansService.LiftBan:output_type -> bitbox.base.v1.LiftBanResponse
-	19, // 23: bitbox.base.v1.AuditService.RunAudit:output_type -> bitbox.base.v1.RunAuditResponse
-	22, // 24: bitbox.base.v1.AuditService.FixFinding:output_type -> bitbox.base.v1.FixFindingResponse
-	15, // [15:25] is the sub-list for method output_type
-	5,  // [5:15] is the sub-list for method input_type
+	13, // 11: bitbox.base.v1.PostureService.FactoryReset:input_type -> bitbox.base.v1.FactoryResetRequest
+	15, // 12: bitbox.base.v1.BansService.ListBans:input_type -> bitbox.base.v1.ListBansRequest
+	18, // 13: bitbox.base.v1.BansService.LiftBan:input_type -> bitbox.base.v1.LiftBanRequest
+	20, // 14: bitbox.base.v1.AuditService.RunAudit:input_type -> bitbox.base.v1.RunAuditRequest
+	23, // 15: bitbox.base.v1.AuditService.FixFinding:input_type -> bitbox.base.v1.FixFindingRequest
+	2,  // 16: bitbox.base.v1.PostureService.GetPosture:output_type -> bitbox.base.v1.GetPostureResponse
+	4,  // 17: bitbox.base.v1.PostureService.GetChallenge:output_type -> bitbox.base.v1.GetChallengeResponse
+	6,  // 18: bitbox.base.v1.PostureService.SubmitPosture:output_type -> bitbox.base.v1.SubmitPostureResponse
+	8,  // 19: bitbox.base.v1.PostureService.ConfirmTry:output_type -> bitbox.base.v1.ConfirmTryResponse
+	10, // 20: bitbox.base.v1.PostureService.Lockdown:output_type -> bitbox.base.v1.LockdownResponse
+	12, // 21: bitbox.base.v1.PostureService.EndLease:output_type -> bitbox.base.v1.EndLeaseResponse
+	14, // 22: bitbox.base.v1.PostureService.FactoryReset:output_type -> bitbox.base.v1.FactoryResetResponse
+	16, // 23: bitbox.base.v1.BansService.ListBans:output_type -> bitbox.base.v1.ListBansResponse
+	19, // 24: bitbox.base.v1.BansService.LiftBan:output_type -> bitbox.base.v1.LiftBanResponse
+	21, // 25: bitbox.base.v1.AuditService.RunAudit:output_type -> bitbox.base.v1.RunAuditResponse
+	24, // 26: bitbox.base.v1.AuditService.FixFinding:output_type -> bitbox.base.v1.FixFindingResponse
+	16, // [16:27] is the sub-list for method output_type
+	5,  // [5:16] is the sub-list for method input_type
 	5,  // [5:5] is the sub-list for extension type_name
 	5,  // [5:5] is the sub-list for extension extendee
 	0,  // [0:5] is the sub-list for field type_name
@@ -1364,7 +1453,7 @@ func file_base_v1_security_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_base_v1_security_proto_rawDesc), len(file_base_v1_security_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   22,
+			NumMessages:   24,
 			NumExtensions: 0,
 			NumServices:   3,
 		},

@@ -102,6 +102,8 @@ type SystemRequest struct {
 	//	*SystemRequest_WatchSystem
 	//	*SystemRequest_LocalChange
 	//	*SystemRequest_Announce
+	//	*SystemRequest_GetSummary
+	//	*SystemRequest_FactoryReset
 	Verb          isSystemRequest_Verb `protobuf_oneof:"verb"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -279,6 +281,24 @@ func (x *SystemRequest) GetAnnounce() *Announce {
 	return nil
 }
 
+func (x *SystemRequest) GetGetSummary() *GetSummary {
+	if x != nil {
+		if x, ok := x.Verb.(*SystemRequest_GetSummary); ok {
+			return x.GetSummary
+		}
+	}
+	return nil
+}
+
+func (x *SystemRequest) GetFactoryReset() *FactoryReset {
+	if x != nil {
+		if x, ok := x.Verb.(*SystemRequest_FactoryReset); ok {
+			return x.FactoryReset
+		}
+	}
+	return nil
+}
+
 type isSystemRequest_Verb interface {
 	isSystemRequest_Verb()
 }
@@ -352,6 +372,17 @@ type SystemRequest_Announce struct {
 	Announce *Announce `protobuf:"bytes,15,opt,name=announce,proto3,oneof"`
 }
 
+type SystemRequest_GetSummary struct {
+	// console: what the first screen shows.
+	GetSummary *GetSummary `protobuf:"bytes,20,opt,name=get_summary,json=getSummary,proto3,oneof"`
+}
+
+type SystemRequest_FactoryReset struct {
+	// Wipes the Base at its next boot, which begins at once. Answered with an
+	// empty reply when it is certain.
+	FactoryReset *FactoryReset `protobuf:"bytes,21,opt,name=factory_reset,json=factoryReset,proto3,oneof"`
+}
+
 func (*SystemRequest_Authority) isSystemRequest_Verb() {}
 
 func (*SystemRequest_GetReport) isSystemRequest_Verb() {}
@@ -382,6 +413,10 @@ func (*SystemRequest_LocalChange) isSystemRequest_Verb() {}
 
 func (*SystemRequest_Announce) isSystemRequest_Verb() {}
 
+func (*SystemRequest_GetSummary) isSystemRequest_Verb() {}
+
+func (*SystemRequest_FactoryReset) isSystemRequest_Verb() {}
+
 type SystemReply struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Set when the request was refused or failed: a code from the list in
@@ -400,6 +435,7 @@ type SystemReply struct {
 	//	*SystemReply_Audit
 	//	*SystemReply_Machine
 	//	*SystemReply_Event
+	//	*SystemReply_Summary
 	Result        isSystemReply_Result `protobuf_oneof:"result"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -546,6 +582,15 @@ func (x *SystemReply) GetEvent() *SystemEvent {
 	return nil
 }
 
+func (x *SystemReply) GetSummary() *Summary {
+	if x != nil {
+		if x, ok := x.Result.(*SystemReply_Summary); ok {
+			return x.Summary
+		}
+	}
+	return nil
+}
+
 type isSystemReply_Result interface {
 	isSystemReply_Result()
 }
@@ -590,6 +635,10 @@ type SystemReply_Event struct {
 	Event *SystemEvent `protobuf:"bytes,12,opt,name=event,proto3,oneof"`
 }
 
+type SystemReply_Summary struct {
+	Summary *Summary `protobuf:"bytes,20,opt,name=summary,proto3,oneof"`
+}
+
 func (*SystemReply_Authority) isSystemReply_Result() {}
 
 func (*SystemReply_Report) isSystemReply_Result() {}
@@ -609,6 +658,8 @@ func (*SystemReply_Audit) isSystemReply_Result() {}
 func (*SystemReply_Machine) isSystemReply_Result() {}
 
 func (*SystemReply_Event) isSystemReply_Result() {}
+
+func (*SystemReply_Summary) isSystemReply_Result() {}
 
 type GetReport struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2551,11 +2602,587 @@ func (x *Announce) GetPairingOpen() bool {
 	return false
 }
 
+type GetSummary struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetSummary) Reset() {
+	*x = GetSummary{}
+	mi := &file_system_v1_system_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetSummary) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetSummary) ProtoMessage() {}
+
+func (x *GetSummary) ProtoReflect() protoreflect.Message {
+	mi := &file_system_v1_system_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetSummary.ProtoReflect.Descriptor instead.
+func (*GetSummary) Descriptor() ([]byte, []int) {
+	return file_system_v1_system_proto_rawDescGZIP(), []int{35}
+}
+
+// Summary is how open the Base is, for whoever stands at it.
+type Summary struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	NodeName string                 `protobuf:"bytes,1,opt,name=node_name,json=nodeName,proto3" json:"node_name,omitempty"`
+	// As in MachineInfo.
+	Addresses       []string `protobuf:"bytes,2,rep,name=addresses,proto3" json:"addresses,omitempty"`
+	SoftwareVersion string   `protobuf:"bytes,3,opt,name=software_version,json=softwareVersion,proto3" json:"software_version,omitempty"`
+	Owners          uint32   `protobuf:"varint,4,opt,name=owners,proto3" json:"owners,omitempty"`
+	// Apps with any role, owners included.
+	Apps     uint32              `protobuf:"varint,5,opt,name=apps,proto3" json:"apps,omitempty"`
+	Revision uint64              `protobuf:"varint,6,opt,name=revision,proto3" json:"revision,omitempty"`
+	Phase    PostureReport_Phase `protobuf:"varint,7,opt,name=phase,proto3,enum=bitbox.system.v1.PostureReport_Phase" json:"phase,omitempty"`
+	// Milliseconds until the last document is undone; 0 when it holds.
+	UndoneInMs    uint64 `protobuf:"varint,8,opt,name=undone_in_ms,json=undoneInMs,proto3" json:"undone_in_ms,omitempty"`
+	Lockdown      bool   `protobuf:"varint,9,opt,name=lockdown,proto3" json:"lockdown,omitempty"`
+	PairingClosed bool   `protobuf:"varint,10,opt,name=pairing_closed,json=pairingClosed,proto3" json:"pairing_closed,omitempty"`
+	// Absent: SSH is off.
+	Ssh *OpenSSH `protobuf:"bytes,11,opt,name=ssh,proto3" json:"ssh,omitempty"`
+	// Extra APIs that are open.
+	Apis []*OpenAPI `protobuf:"bytes,12,rep,name=apis,proto3" json:"apis,omitempty"`
+	Bans uint32     `protobuf:"varint,13,opt,name=bans,proto3" json:"bans,omitempty"`
+	// False: nobody has looked yet since the start.
+	Audited bool `protobuf:"varint,14,opt,name=audited,proto3" json:"audited,omitempty"`
+	// Findings of the last audit, by severity warning and above.
+	Findings uint32 `protobuf:"varint,15,opt,name=findings,proto3" json:"findings,omitempty"`
+	// What is to be in force could not be put in force yet.
+	NotApplied bool `protobuf:"varint,16,opt,name=not_applied,json=notApplied,proto3" json:"not_applied,omitempty"`
+	// Absent: never, as far as is known.
+	LastReset     *ResetRecord `protobuf:"bytes,17,opt,name=last_reset,json=lastReset,proto3" json:"last_reset,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Summary) Reset() {
+	*x = Summary{}
+	mi := &file_system_v1_system_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Summary) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Summary) ProtoMessage() {}
+
+func (x *Summary) ProtoReflect() protoreflect.Message {
+	mi := &file_system_v1_system_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Summary.ProtoReflect.Descriptor instead.
+func (*Summary) Descriptor() ([]byte, []int) {
+	return file_system_v1_system_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *Summary) GetNodeName() string {
+	if x != nil {
+		return x.NodeName
+	}
+	return ""
+}
+
+func (x *Summary) GetAddresses() []string {
+	if x != nil {
+		return x.Addresses
+	}
+	return nil
+}
+
+func (x *Summary) GetSoftwareVersion() string {
+	if x != nil {
+		return x.SoftwareVersion
+	}
+	return ""
+}
+
+func (x *Summary) GetOwners() uint32 {
+	if x != nil {
+		return x.Owners
+	}
+	return 0
+}
+
+func (x *Summary) GetApps() uint32 {
+	if x != nil {
+		return x.Apps
+	}
+	return 0
+}
+
+func (x *Summary) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *Summary) GetPhase() PostureReport_Phase {
+	if x != nil {
+		return x.Phase
+	}
+	return PostureReport_PHASE_UNSPECIFIED
+}
+
+func (x *Summary) GetUndoneInMs() uint64 {
+	if x != nil {
+		return x.UndoneInMs
+	}
+	return 0
+}
+
+func (x *Summary) GetLockdown() bool {
+	if x != nil {
+		return x.Lockdown
+	}
+	return false
+}
+
+func (x *Summary) GetPairingClosed() bool {
+	if x != nil {
+		return x.PairingClosed
+	}
+	return false
+}
+
+func (x *Summary) GetSsh() *OpenSSH {
+	if x != nil {
+		return x.Ssh
+	}
+	return nil
+}
+
+func (x *Summary) GetApis() []*OpenAPI {
+	if x != nil {
+		return x.Apis
+	}
+	return nil
+}
+
+func (x *Summary) GetBans() uint32 {
+	if x != nil {
+		return x.Bans
+	}
+	return 0
+}
+
+func (x *Summary) GetAudited() bool {
+	if x != nil {
+		return x.Audited
+	}
+	return false
+}
+
+func (x *Summary) GetFindings() uint32 {
+	if x != nil {
+		return x.Findings
+	}
+	return 0
+}
+
+func (x *Summary) GetNotApplied() bool {
+	if x != nil {
+		return x.NotApplied
+	}
+	return false
+}
+
+func (x *Summary) GetLastReset() *ResetRecord {
+	if x != nil {
+		return x.LastReset
+	}
+	return nil
+}
+
+type OpenSSH struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Keys          uint32                 `protobuf:"varint,1,opt,name=keys,proto3" json:"keys,omitempty"`
+	RemainingMs   uint64                 `protobuf:"varint,2,opt,name=remaining_ms,json=remainingMs,proto3" json:"remaining_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *OpenSSH) Reset() {
+	*x = OpenSSH{}
+	mi := &file_system_v1_system_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *OpenSSH) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*OpenSSH) ProtoMessage() {}
+
+func (x *OpenSSH) ProtoReflect() protoreflect.Message {
+	mi := &file_system_v1_system_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use OpenSSH.ProtoReflect.Descriptor instead.
+func (*OpenSSH) Descriptor() ([]byte, []int) {
+	return file_system_v1_system_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *OpenSSH) GetKeys() uint32 {
+	if x != nil {
+		return x.Keys
+	}
+	return 0
+}
+
+func (x *OpenSSH) GetRemainingMs() uint64 {
+	if x != nil {
+		return x.RemainingMs
+	}
+	return 0
+}
+
+type OpenAPI struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Kind          string                 `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`
+	Port          uint32                 `protobuf:"varint,2,opt,name=port,proto3" json:"port,omitempty"`
+	RemainingMs   uint64                 `protobuf:"varint,3,opt,name=remaining_ms,json=remainingMs,proto3" json:"remaining_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *OpenAPI) Reset() {
+	*x = OpenAPI{}
+	mi := &file_system_v1_system_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *OpenAPI) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*OpenAPI) ProtoMessage() {}
+
+func (x *OpenAPI) ProtoReflect() protoreflect.Message {
+	mi := &file_system_v1_system_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use OpenAPI.ProtoReflect.Descriptor instead.
+func (*OpenAPI) Descriptor() ([]byte, []int) {
+	return file_system_v1_system_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *OpenAPI) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *OpenAPI) GetPort() uint32 {
+	if x != nil {
+		return x.Port
+	}
+	return 0
+}
+
+func (x *OpenAPI) GetRemainingMs() uint64 {
+	if x != nil {
+		return x.RemainingMs
+	}
+	return 0
+}
+
+type ResetRecord struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Seconds since 1970 by the Base's clock.
+	OrderedAt int64 `protobuf:"varint,1,opt,name=ordered_at,json=orderedAt,proto3" json:"ordered_at,omitempty"`
+	// "console", "root" or "an owner's App".
+	By            string `protobuf:"bytes,2,opt,name=by,proto3" json:"by,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResetRecord) Reset() {
+	*x = ResetRecord{}
+	mi := &file_system_v1_system_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResetRecord) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResetRecord) ProtoMessage() {}
+
+func (x *ResetRecord) ProtoReflect() protoreflect.Message {
+	mi := &file_system_v1_system_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResetRecord.ProtoReflect.Descriptor instead.
+func (*ResetRecord) Descriptor() ([]byte, []int) {
+	return file_system_v1_system_proto_rawDescGZIP(), []int{39}
+}
+
+func (x *ResetRecord) GetOrderedAt() int64 {
+	if x != nil {
+		return x.OrderedAt
+	}
+	return 0
+}
+
+func (x *ResetRecord) GetBy() string {
+	if x != nil {
+		return x.By
+	}
+	return ""
+}
+
+type FactoryReset struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to By:
+	//
+	//	*FactoryReset_Order
+	//	*FactoryReset_Local
+	By            isFactoryReset_By `protobuf_oneof:"by"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FactoryReset) Reset() {
+	*x = FactoryReset{}
+	mi := &file_system_v1_system_proto_msgTypes[40]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FactoryReset) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FactoryReset) ProtoMessage() {}
+
+func (x *FactoryReset) ProtoReflect() protoreflect.Message {
+	mi := &file_system_v1_system_proto_msgTypes[40]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FactoryReset.ProtoReflect.Descriptor instead.
+func (*FactoryReset) Descriptor() ([]byte, []int) {
+	return file_system_v1_system_proto_rawDescGZIP(), []int{40}
+}
+
+func (x *FactoryReset) GetBy() isFactoryReset_By {
+	if x != nil {
+		return x.By
+	}
+	return nil
+}
+
+func (x *FactoryReset) GetOrder() []byte {
+	if x != nil {
+		if x, ok := x.By.(*FactoryReset_Order); ok {
+			return x.Order
+		}
+	}
+	return nil
+}
+
+func (x *FactoryReset) GetLocal() *LocalReset {
+	if x != nil {
+		if x, ok := x.By.(*FactoryReset_Local); ok {
+			return x.Local
+		}
+	}
+	return nil
+}
+
+type isFactoryReset_By interface {
+	isFactoryReset_By()
+}
+
+type FactoryReset_Order struct {
+	// A marshalled Signed with a ResetOrder (posture.SignReset).
+	Order []byte `protobuf:"bytes,1,opt,name=order,proto3,oneof"`
+}
+
+type FactoryReset_Local struct {
+	// console: somebody stands at the Base.
+	Local *LocalReset `protobuf:"bytes,2,opt,name=local,proto3,oneof"`
+}
+
+func (*FactoryReset_Order) isFactoryReset_By() {}
+
+func (*FactoryReset_Local) isFactoryReset_By() {}
+
+type LocalReset struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LocalReset) Reset() {
+	*x = LocalReset{}
+	mi := &file_system_v1_system_proto_msgTypes[41]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LocalReset) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LocalReset) ProtoMessage() {}
+
+func (x *LocalReset) ProtoReflect() protoreflect.Message {
+	mi := &file_system_v1_system_proto_msgTypes[41]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LocalReset.ProtoReflect.Descriptor instead.
+func (*LocalReset) Descriptor() ([]byte, []int) {
+	return file_system_v1_system_proto_rawDescGZIP(), []int{41}
+}
+
+// ResetOrder wipes the Base. An owner signs it.
+type ResetOrder struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// K_state of the Base, 32 bytes; and the epoch of its posture, 16.
+	BaseId []byte `protobuf:"bytes,1,opt,name=base_id,json=baseId,proto3" json:"base_id,omitempty"`
+	Epoch  []byte `protobuf:"bytes,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	// From GetChallenge.
+	Challenge []byte `protobuf:"bytes,3,opt,name=challenge,proto3" json:"challenge,omitempty"`
+	// The Base's name in force, as the owner typed it.
+	Name          string `protobuf:"bytes,4,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResetOrder) Reset() {
+	*x = ResetOrder{}
+	mi := &file_system_v1_system_proto_msgTypes[42]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResetOrder) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResetOrder) ProtoMessage() {}
+
+func (x *ResetOrder) ProtoReflect() protoreflect.Message {
+	mi := &file_system_v1_system_proto_msgTypes[42]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResetOrder.ProtoReflect.Descriptor instead.
+func (*ResetOrder) Descriptor() ([]byte, []int) {
+	return file_system_v1_system_proto_rawDescGZIP(), []int{42}
+}
+
+func (x *ResetOrder) GetBaseId() []byte {
+	if x != nil {
+		return x.BaseId
+	}
+	return nil
+}
+
+func (x *ResetOrder) GetEpoch() []byte {
+	if x != nil {
+		return x.Epoch
+	}
+	return nil
+}
+
+func (x *ResetOrder) GetChallenge() []byte {
+	if x != nil {
+		return x.Challenge
+	}
+	return nil
+}
+
+func (x *ResetOrder) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
 var File_system_v1_system_proto protoreflect.FileDescriptor
 
 const file_system_v1_system_proto_rawDesc = "" +
 	"\n" +
-	"\x16system/v1/system.proto\x12\x10bitbox.system.v1\x1a\x19system/v1/authority.proto\x1a\x17system/v1/posture.proto\"\xbc\a\n" +
+	"\x16system/v1/system.proto\x12\x10bitbox.system.v1\x1a\x19system/v1/authority.proto\x1a\x17system/v1/posture.proto\"\xc4\b\n" +
 	"\rSystemRequest\x12B\n" +
 	"\tauthority\x18\x01 \x01(\v2\".bitbox.system.v1.AuthorityRequestH\x00R\tauthority\x12<\n" +
 	"\n" +
@@ -2576,8 +3203,11 @@ const file_system_v1_system_proto_rawDesc = "" +
 	"getMachine\x12B\n" +
 	"\fwatch_system\x18\r \x01(\v2\x1d.bitbox.system.v1.WatchSystemH\x00R\vwatchSystem\x12B\n" +
 	"\flocal_change\x18\x0e \x01(\v2\x1d.bitbox.system.v1.LocalChangeH\x00R\vlocalChange\x128\n" +
-	"\bannounce\x18\x0f \x01(\v2\x1a.bitbox.system.v1.AnnounceH\x00R\bannounceB\x06\n" +
-	"\x04verb\"\xa6\x05\n" +
+	"\bannounce\x18\x0f \x01(\v2\x1a.bitbox.system.v1.AnnounceH\x00R\bannounce\x12?\n" +
+	"\vget_summary\x18\x14 \x01(\v2\x1c.bitbox.system.v1.GetSummaryH\x00R\n" +
+	"getSummary\x12E\n" +
+	"\rfactory_reset\x18\x15 \x01(\v2\x1e.bitbox.system.v1.FactoryResetH\x00R\ffactoryResetB\x06\n" +
+	"\x04verb\"\xdd\x05\n" +
 	"\vSystemReply\x12\x1d\n" +
 	"\n" +
 	"error_code\x18\x01 \x01(\tR\terrorCode\x12#\n" +
@@ -2592,7 +3222,8 @@ const file_system_v1_system_proto_rawDesc = "" +
 	"\x05audit\x18\n" +
 	" \x01(\v2\x1d.bitbox.system.v1.AuditResultH\x00R\x05audit\x129\n" +
 	"\amachine\x18\v \x01(\v2\x1d.bitbox.system.v1.MachineInfoH\x00R\amachine\x125\n" +
-	"\x05event\x18\f \x01(\v2\x1d.bitbox.system.v1.SystemEventH\x00R\x05eventB\b\n" +
+	"\x05event\x18\f \x01(\v2\x1d.bitbox.system.v1.SystemEventH\x00R\x05event\x125\n" +
+	"\asummary\x18\x14 \x01(\v2\x19.bitbox.system.v1.SummaryH\x00R\asummaryB\b\n" +
 	"\x06result\"!\n" +
 	"\tGetReport\x12\x14\n" +
 	"\x05nonce\x18\x01 \x01(\fR\x05nonce\"&\n" +
@@ -2713,7 +3344,54 @@ const file_system_v1_system_proto_rawDesc = "" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x14\n" +
 	"\x05nonce\x18\x02 \x01(\fR\x05nonce\x12\x0e\n" +
 	"\x02id\x18\x03 \x01(\fR\x02id\x12!\n" +
-	"\fpairing_open\x18\x04 \x01(\bR\vpairingOpenB;Z9github.com/BitBoxSwiss/bitbox-base/api/system/v1;systemv1b\x06proto3"
+	"\fpairing_open\x18\x04 \x01(\bR\vpairingOpen\"\f\n" +
+	"\n" +
+	"GetSummary\"\xde\x04\n" +
+	"\aSummary\x12\x1b\n" +
+	"\tnode_name\x18\x01 \x01(\tR\bnodeName\x12\x1c\n" +
+	"\taddresses\x18\x02 \x03(\tR\taddresses\x12)\n" +
+	"\x10software_version\x18\x03 \x01(\tR\x0fsoftwareVersion\x12\x16\n" +
+	"\x06owners\x18\x04 \x01(\rR\x06owners\x12\x12\n" +
+	"\x04apps\x18\x05 \x01(\rR\x04apps\x12\x1a\n" +
+	"\brevision\x18\x06 \x01(\x04R\brevision\x12;\n" +
+	"\x05phase\x18\a \x01(\x0e2%.bitbox.system.v1.PostureReport.PhaseR\x05phase\x12 \n" +
+	"\fundone_in_ms\x18\b \x01(\x04R\n" +
+	"undoneInMs\x12\x1a\n" +
+	"\blockdown\x18\t \x01(\bR\blockdown\x12%\n" +
+	"\x0epairing_closed\x18\n" +
+	" \x01(\bR\rpairingClosed\x12+\n" +
+	"\x03ssh\x18\v \x01(\v2\x19.bitbox.system.v1.OpenSSHR\x03ssh\x12-\n" +
+	"\x04apis\x18\f \x03(\v2\x19.bitbox.system.v1.OpenAPIR\x04apis\x12\x12\n" +
+	"\x04bans\x18\r \x01(\rR\x04bans\x12\x18\n" +
+	"\aaudited\x18\x0e \x01(\bR\aaudited\x12\x1a\n" +
+	"\bfindings\x18\x0f \x01(\rR\bfindings\x12\x1f\n" +
+	"\vnot_applied\x18\x10 \x01(\bR\n" +
+	"notApplied\x12<\n" +
+	"\n" +
+	"last_reset\x18\x11 \x01(\v2\x1d.bitbox.system.v1.ResetRecordR\tlastReset\"@\n" +
+	"\aOpenSSH\x12\x12\n" +
+	"\x04keys\x18\x01 \x01(\rR\x04keys\x12!\n" +
+	"\fremaining_ms\x18\x02 \x01(\x04R\vremainingMs\"T\n" +
+	"\aOpenAPI\x12\x12\n" +
+	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x12\n" +
+	"\x04port\x18\x02 \x01(\rR\x04port\x12!\n" +
+	"\fremaining_ms\x18\x03 \x01(\x04R\vremainingMs\"<\n" +
+	"\vResetRecord\x12\x1d\n" +
+	"\n" +
+	"ordered_at\x18\x01 \x01(\x03R\torderedAt\x12\x0e\n" +
+	"\x02by\x18\x02 \x01(\tR\x02by\"b\n" +
+	"\fFactoryReset\x12\x16\n" +
+	"\x05order\x18\x01 \x01(\fH\x00R\x05order\x124\n" +
+	"\x05local\x18\x02 \x01(\v2\x1c.bitbox.system.v1.LocalResetH\x00R\x05localB\x04\n" +
+	"\x02by\"\f\n" +
+	"\n" +
+	"LocalReset\"m\n" +
+	"\n" +
+	"ResetOrder\x12\x17\n" +
+	"\abase_id\x18\x01 \x01(\fR\x06baseId\x12\x14\n" +
+	"\x05epoch\x18\x02 \x01(\fR\x05epoch\x12\x1c\n" +
+	"\tchallenge\x18\x03 \x01(\fR\tchallenge\x12\x12\n" +
+	"\x04name\x18\x04 \x01(\tR\x04nameB;Z9github.com/BitBoxSwiss/bitbox-base/api/system/v1;systemv1b\x06proto3"
 
 var (
 	file_system_v1_system_proto_rawDescOnce sync.Once
@@ -2728,7 +3406,7 @@ func file_system_v1_system_proto_rawDescGZIP() []byte {
 }
 
 var file_system_v1_system_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_system_v1_system_proto_msgTypes = make([]protoimpl.MessageInfo, 35)
+var file_system_v1_system_proto_msgTypes = make([]protoimpl.MessageInfo, 43)
 var file_system_v1_system_proto_goTypes = []any{
 	(Finding_Severity)(0),    // 0: bitbox.system.v1.Finding.Severity
 	(*SystemRequest)(nil),    // 1: bitbox.system.v1.SystemRequest
@@ -2766,17 +3444,25 @@ var file_system_v1_system_proto_goTypes = []any{
 	(*LiftRestrictions)(nil), // 33: bitbox.system.v1.LiftRestrictions
 	(*GoBack)(nil),           // 34: bitbox.system.v1.GoBack
 	(*Announce)(nil),         // 35: bitbox.system.v1.Announce
-	(*AuthorityRequest)(nil), // 36: bitbox.system.v1.AuthorityRequest
-	(*AuthorityReply)(nil),   // 37: bitbox.system.v1.AuthorityReply
-	(*Lockdown)(nil),         // 38: bitbox.system.v1.Lockdown
-	(*PairingShut)(nil),      // 39: bitbox.system.v1.PairingShut
-	(*LeaseEnded)(nil),       // 40: bitbox.system.v1.LeaseEnded
-	(*AppCutOff)(nil),        // 41: bitbox.system.v1.AppCutOff
-	(PostureReport_Phase)(0), // 42: bitbox.system.v1.PostureReport.Phase
-	(*Posture)(nil),          // 43: bitbox.system.v1.Posture
+	(*GetSummary)(nil),       // 36: bitbox.system.v1.GetSummary
+	(*Summary)(nil),          // 37: bitbox.system.v1.Summary
+	(*OpenSSH)(nil),          // 38: bitbox.system.v1.OpenSSH
+	(*OpenAPI)(nil),          // 39: bitbox.system.v1.OpenAPI
+	(*ResetRecord)(nil),      // 40: bitbox.system.v1.ResetRecord
+	(*FactoryReset)(nil),     // 41: bitbox.system.v1.FactoryReset
+	(*LocalReset)(nil),       // 42: bitbox.system.v1.LocalReset
+	(*ResetOrder)(nil),       // 43: bitbox.system.v1.ResetOrder
+	(*AuthorityRequest)(nil), // 44: bitbox.system.v1.AuthorityRequest
+	(*AuthorityReply)(nil),   // 45: bitbox.system.v1.AuthorityReply
+	(*Lockdown)(nil),         // 46: bitbox.system.v1.Lockdown
+	(*PairingShut)(nil),      // 47: bitbox.system.v1.PairingShut
+	(*LeaseEnded)(nil),       // 48: bitbox.system.v1.LeaseEnded
+	(*AppCutOff)(nil),        // 49: bitbox.system.v1.AppCutOff
+	(PostureReport_Phase)(0), // 50: bitbox.system.v1.PostureReport.Phase
+	(*Posture)(nil),          // 51: bitbox.system.v1.Posture
 }
 var file_system_v1_system_proto_depIdxs = []int32{
-	36, // 0: bitbox.system.v1.SystemRequest.authority:type_name -> bitbox.system.v1.AuthorityRequest
+	44, // 0: bitbox.system.v1.SystemRequest.authority:type_name -> bitbox.system.v1.AuthorityRequest
 	3,  // 1: bitbox.system.v1.SystemRequest.get_report:type_name -> bitbox.system.v1.GetReport
 	5,  // 2: bitbox.system.v1.SystemRequest.get_challenge:type_name -> bitbox.system.v1.GetChallenge
 	7,  // 3: bitbox.system.v1.SystemRequest.submit:type_name -> bitbox.system.v1.Submit
@@ -2791,41 +3477,49 @@ var file_system_v1_system_proto_depIdxs = []int32{
 	25, // 12: bitbox.system.v1.SystemRequest.watch_system:type_name -> bitbox.system.v1.WatchSystem
 	32, // 13: bitbox.system.v1.SystemRequest.local_change:type_name -> bitbox.system.v1.LocalChange
 	35, // 14: bitbox.system.v1.SystemRequest.announce:type_name -> bitbox.system.v1.Announce
-	37, // 15: bitbox.system.v1.SystemReply.authority:type_name -> bitbox.system.v1.AuthorityReply
-	4,  // 16: bitbox.system.v1.SystemReply.report:type_name -> bitbox.system.v1.ReportResult
-	6,  // 17: bitbox.system.v1.SystemReply.challenge:type_name -> bitbox.system.v1.ChallengeResult
-	8,  // 18: bitbox.system.v1.SystemReply.progress:type_name -> bitbox.system.v1.Progress
-	12, // 19: bitbox.system.v1.SystemReply.chain:type_name -> bitbox.system.v1.ChainResult
-	14, // 20: bitbox.system.v1.SystemReply.bans:type_name -> bitbox.system.v1.BansResult
-	18, // 21: bitbox.system.v1.SystemReply.lift_ban:type_name -> bitbox.system.v1.LiftBanResult
-	20, // 22: bitbox.system.v1.SystemReply.audit:type_name -> bitbox.system.v1.AuditResult
-	24, // 23: bitbox.system.v1.SystemReply.machine:type_name -> bitbox.system.v1.MachineInfo
-	26, // 24: bitbox.system.v1.SystemReply.event:type_name -> bitbox.system.v1.SystemEvent
-	38, // 25: bitbox.system.v1.Restrict.lockdown:type_name -> bitbox.system.v1.Lockdown
-	39, // 26: bitbox.system.v1.Restrict.pairing_shut:type_name -> bitbox.system.v1.PairingShut
-	40, // 27: bitbox.system.v1.Restrict.end_lease:type_name -> bitbox.system.v1.LeaseEnded
-	41, // 28: bitbox.system.v1.Restrict.app_cut_off:type_name -> bitbox.system.v1.AppCutOff
-	15, // 29: bitbox.system.v1.BansResult.bans:type_name -> bitbox.system.v1.Ban
-	17, // 30: bitbox.system.v1.LiftBan.plain:type_name -> bitbox.system.v1.LiftBanOrder
-	21, // 31: bitbox.system.v1.AuditResult.findings:type_name -> bitbox.system.v1.Finding
-	0,  // 32: bitbox.system.v1.Finding.severity:type_name -> bitbox.system.v1.Finding.Severity
-	42, // 33: bitbox.system.v1.SystemEvent.phase:type_name -> bitbox.system.v1.PostureReport.Phase
-	27, // 34: bitbox.system.v1.SystemEvent.started:type_name -> bitbox.system.v1.WatchStarted
-	28, // 35: bitbox.system.v1.SystemEvent.posture_changed:type_name -> bitbox.system.v1.PostureChanged
-	29, // 36: bitbox.system.v1.SystemEvent.drift_found:type_name -> bitbox.system.v1.DriftFound
-	30, // 37: bitbox.system.v1.SystemEvent.bans_changed:type_name -> bitbox.system.v1.BansChanged
-	31, // 38: bitbox.system.v1.SystemEvent.apply_failed:type_name -> bitbox.system.v1.ApplyFailed
-	21, // 39: bitbox.system.v1.DriftFound.findings:type_name -> bitbox.system.v1.Finding
-	15, // 40: bitbox.system.v1.BansChanged.banned:type_name -> bitbox.system.v1.Ban
-	15, // 41: bitbox.system.v1.BansChanged.lifted:type_name -> bitbox.system.v1.Ban
-	43, // 42: bitbox.system.v1.LocalChange.posture:type_name -> bitbox.system.v1.Posture
-	33, // 43: bitbox.system.v1.LocalChange.lift_restrictions:type_name -> bitbox.system.v1.LiftRestrictions
-	34, // 44: bitbox.system.v1.LocalChange.go_back:type_name -> bitbox.system.v1.GoBack
-	45, // [45:45] is the sub-list for method output_type
-	45, // [45:45] is the sub-list for method input_type
-	45, // [45:45] is the sub-list for extension type_name
-	45, // [45:45] is the sub-list for extension extendee
-	0,  // [0:45] is the sub-list for field type_name
+	36, // 15: bitbox.system.v1.SystemRequest.get_summary:type_name -> bitbox.system.v1.GetSummary
+	41, // 16: bitbox.system.v1.SystemRequest.factory_reset:type_name -> bitbox.system.v1.FactoryReset
+	45, // 17: bitbox.system.v1.SystemReply.authority:type_name -> bitbox.system.v1.AuthorityReply
+	4,  // 18: bitbox.system.v1.SystemReply.report:type_name -> bitbox.system.v1.ReportResult
+	6,  // 19: bitbox.system.v1.SystemReply.challenge:type_name -> bitbox.system.v1.ChallengeResult
+	8,  // 20: bitbox.system.v1.SystemReply.progress:type_name -> bitbox.system.v1.Progress
+	12, // 21: bitbox.system.v1.SystemReply.chain:type_name -> bitbox.system.v1.ChainResult
+	14, // 22: bitbox.system.v1.SystemReply.bans:type_name -> bitbox.system.v1.BansResult
+	18, // 23: bitbox.system.v1.SystemReply.lift_ban:type_name -> bitbox.system.v1.LiftBanResult
+	20, // 24: bitbox.system.v1.SystemReply.audit:type_name -> bitbox.system.v1.AuditResult
+	24, // 25: bitbox.system.v1.SystemReply.machine:type_name -> bitbox.system.v1.MachineInfo
+	26, // 26: bitbox.system.v1.SystemReply.event:type_name -> bitbox.system.v1.SystemEvent
+	37, // 27: bitbox.system.v1.SystemReply.summary:type_name -> bitbox.system.v1.Summary
+	46, // 28: bitbox.system.v1.Restrict.lockdown:type_name -> bitbox.system.v1.Lockdown
+	47, // 29: bitbox.system.v1.Restrict.pairing_shut:type_name -> bitbox.system.v1.PairingShut
+	48, // 30: bitbox.system.v1.Restrict.end_lease:type_name -> bitbox.system.v1.LeaseEnded
+	49, // 31: bitbox.system.v1.Restrict.app_cut_off:type_name -> bitbox.system.v1.AppCutOff
+	15, // 32: bitbox.system.v1.BansResult.bans:type_name -> bitbox.system.v1.Ban
+	17, // 33: bitbox.system.v1.LiftBan.plain:type_name -> bitbox.system.v1.LiftBanOrder
+	21, // 34: bitbox.system.v1.AuditResult.findings:type_name -> bitbox.system.v1.Finding
+	0,  // 35: bitbox.system.v1.Finding.severity:type_name -> bitbox.system.v1.Finding.Severity
+	50, // 36: bitbox.system.v1.SystemEvent.phase:type_name -> bitbox.system.v1.PostureReport.Phase
+	27, // 37: bitbox.system.v1.SystemEvent.started:type_name -> bitbox.system.v1.WatchStarted
+	28, // 38: bitbox.system.v1.SystemEvent.posture_changed:type_name -> bitbox.system.v1.PostureChanged
+	29, // 39: bitbox.system.v1.SystemEvent.drift_found:type_name -> bitbox.system.v1.DriftFound
+	30, // 40: bitbox.system.v1.SystemEvent.bans_changed:type_name -> bitbox.system.v1.BansChanged
+	31, // 41: bitbox.system.v1.SystemEvent.apply_failed:type_name -> bitbox.system.v1.ApplyFailed
+	21, // 42: bitbox.system.v1.DriftFound.findings:type_name -> bitbox.system.v1.Finding
+	15, // 43: bitbox.system.v1.BansChanged.banned:type_name -> bitbox.system.v1.Ban
+	15, // 44: bitbox.system.v1.BansChanged.lifted:type_name -> bitbox.system.v1.Ban
+	51, // 45: bitbox.system.v1.LocalChange.posture:type_name -> bitbox.system.v1.Posture
+	33, // 46: bitbox.system.v1.LocalChange.lift_restrictions:type_name -> bitbox.system.v1.LiftRestrictions
+	34, // 47: bitbox.system.v1.LocalChange.go_back:type_name -> bitbox.system.v1.GoBack
+	50, // 48: bitbox.system.v1.Summary.phase:type_name -> bitbox.system.v1.PostureReport.Phase
+	38, // 49: bitbox.system.v1.Summary.ssh:type_name -> bitbox.system.v1.OpenSSH
+	39, // 50: bitbox.system.v1.Summary.apis:type_name -> bitbox.system.v1.OpenAPI
+	40, // 51: bitbox.system.v1.Summary.last_reset:type_name -> bitbox.system.v1.ResetRecord
+	42, // 52: bitbox.system.v1.FactoryReset.local:type_name -> bitbox.system.v1.LocalReset
+	53, // [53:53] is the sub-list for method output_type
+	53, // [53:53] is the sub-list for method input_type
+	53, // [53:53] is the sub-list for extension type_name
+	53, // [53:53] is the sub-list for extension extendee
+	0,  // [0:53] is the sub-list for field type_name
 }
 
 func init() { file_system_v1_system_proto_init() }
@@ -2851,6 +3545,8 @@ func file_system_v1_system_proto_init() {
 		(*SystemRequest_WatchSystem)(nil),
 		(*SystemRequest_LocalChange)(nil),
 		(*SystemRequest_Announce)(nil),
+		(*SystemRequest_GetSummary)(nil),
+		(*SystemRequest_FactoryReset)(nil),
 	}
 	file_system_v1_system_proto_msgTypes[1].OneofWrappers = []any{
 		(*SystemReply_Authority)(nil),
@@ -2863,6 +3559,7 @@ func file_system_v1_system_proto_init() {
 		(*SystemReply_Audit)(nil),
 		(*SystemReply_Machine)(nil),
 		(*SystemReply_Event)(nil),
+		(*SystemReply_Summary)(nil),
 	}
 	file_system_v1_system_proto_msgTypes[9].OneofWrappers = []any{
 		(*Restrict_Lockdown)(nil),
@@ -2887,13 +3584,17 @@ func file_system_v1_system_proto_init() {
 		(*LocalChange_LiftRestrictions)(nil),
 		(*LocalChange_GoBack)(nil),
 	}
+	file_system_v1_system_proto_msgTypes[40].OneofWrappers = []any{
+		(*FactoryReset_Order)(nil),
+		(*FactoryReset_Local)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_system_v1_system_proto_rawDesc), len(file_system_v1_system_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   35,
+			NumMessages:   43,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -32,6 +32,8 @@ const (
 	AppsServiceName = "bitbox.base.v1.AppsService"
 	// PairingServiceName is the fully-qualified name of the PairingService service.
 	PairingServiceName = "bitbox.base.v1.PairingService"
+	// BirthServiceName is the fully-qualified name of the BirthService service.
+	BirthServiceName = "bitbox.base.v1.BirthService"
 	// EventsServiceName is the fully-qualified name of the EventsService service.
 	EventsServiceName = "bitbox.base.v1.EventsService"
 )
@@ -61,6 +63,8 @@ const (
 	// PairingServiceCloseWindowProcedure is the fully-qualified name of the PairingService's
 	// CloseWindow RPC.
 	PairingServiceCloseWindowProcedure = "/bitbox.base.v1.PairingService/CloseWindow"
+	// BirthServiceTakeUpProcedure is the fully-qualified name of the BirthService's TakeUp RPC.
+	BirthServiceTakeUpProcedure = "/bitbox.base.v1.BirthService/TakeUp"
 	// EventsServiceWatchEventsProcedure is the fully-qualified name of the EventsService's WatchEvents
 	// RPC.
 	EventsServiceWatchEventsProcedure = "/bitbox.base.v1.EventsService/WatchEvents"
@@ -410,6 +414,84 @@ func (UnimplementedPairingServiceHandler) OpenWindow(context.Context, *v1.OpenWi
 
 func (UnimplementedPairingServiceHandler) CloseWindow(context.Context, *v1.CloseWindowRequest) (*v1.CloseWindowResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("bitbox.base.v1.PairingService.CloseWindow is not implemented"))
+}
+
+// BirthServiceClient is a client for the bitbox.base.v1.BirthService service.
+type BirthServiceClient interface {
+	// TakeUp gives the App the keys that this board has drawn itself. Only a
+	// connection made with the image's keys may call it, and it may call nothing else.
+	TakeUp(context.Context, *v1.TakeUpRequest) (*v1.TakeUpResponse, error)
+}
+
+// NewBirthServiceClient constructs a client for the bitbox.base.v1.BirthService service. By
+// default, it uses the Connect protocol with the binary Protobuf Codec, asks for gzipped responses,
+// and sends uncompressed requests. To use the gRPC or gRPC-Web protocols, supply the
+// connect.WithGRPC() or connect.WithGRPCWeb() options.
+//
+// The URL supplied here should be the base URL for the Connect or gRPC server (for example,
+// http://api.acme.com or https://acme.com/grpc).
+func NewBirthServiceClient(httpClient connect.HTTPClient, baseURL string, opts ...connect.ClientOption) BirthServiceClient {
+	baseURL = strings.TrimRight(baseURL, "/")
+	birthServiceMethods := v1.File_base_v1_base_proto.Services().ByName("BirthService").Methods()
+	return &birthServiceClient{
+		takeUp: connect.NewClient[v1.TakeUpRequest, v1.TakeUpResponse](
+			httpClient,
+			baseURL+BirthServiceTakeUpProcedure,
+			connect.WithSchema(birthServiceMethods.ByName("TakeUp")),
+			connect.WithClientOptions(opts...),
+		),
+	}
+}
+
+// birthServiceClient implements BirthServiceClient.
+type birthServiceClient struct {
+	takeUp *connect.Client[v1.TakeUpRequest, v1.TakeUpResponse]
+}
+
+// TakeUp calls bitbox.base.v1.BirthService.TakeUp.
+func (c *birthServiceClient) TakeUp(ctx context.Context, req *v1.TakeUpRequest) (*v1.TakeUpResponse, error) {
+	response, err := c.takeUp.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
+// BirthServiceHandler is an implementation of the bitbox.base.v1.BirthService service.
+type BirthServiceHandler interface {
+	// TakeUp gives the App the keys that this board has drawn itself. Only a
+	// connection made with the image's keys may call it, and it may call nothing else.
+	TakeUp(context.Context, *v1.TakeUpRequest) (*v1.TakeUpResponse, error)
+}
+
+// NewBirthServiceHandler builds an HTTP handler from the service implementation. It returns the
+// path on which to mount the handler and the handler itself.
+//
+// By default, handlers support the Connect, gRPC, and gRPC-Web protocols with the binary Protobuf
+// and JSON codecs. They also support gzip compression.
+func NewBirthServiceHandler(svc BirthServiceHandler, opts ...connect.HandlerOption) (string, http.Handler) {
+	birthServiceMethods := v1.File_base_v1_base_proto.Services().ByName("BirthService").Methods()
+	birthServiceTakeUpHandler := connect.NewUnaryHandlerSimple(
+		BirthServiceTakeUpProcedure,
+		svc.TakeUp,
+		connect.WithSchema(birthServiceMethods.ByName("TakeUp")),
+		connect.WithHandlerOptions(opts...),
+	)
+	return "/bitbox.base.v1.BirthService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case BirthServiceTakeUpProcedure:
+			birthServiceTakeUpHandler.ServeHTTP(w, r)
+		default:
+			http.NotFound(w, r)
+		}
+	})
+}
+
+// UnimplementedBirthServiceHandler returns CodeUnimplemented from all methods.
+type UnimplementedBirthServiceHandler struct{}
+
+func (UnimplementedBirthServiceHandler) TakeUp(context.Context, *v1.TakeUpRequest) (*v1.TakeUpResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("bitbox.base.v1.BirthService.TakeUp is not implemented"))
 }
 
 // EventsServiceClient is a client for the bitbox.base.v1.EventsService service.

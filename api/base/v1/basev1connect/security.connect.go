@@ -58,6 +58,9 @@ const (
 	PostureServiceLockdownProcedure = "/bitbox.base.v1.PostureService/Lockdown"
 	// PostureServiceEndLeaseProcedure is the fully-qualified name of the PostureService's EndLease RPC.
 	PostureServiceEndLeaseProcedure = "/bitbox.base.v1.PostureService/EndLease"
+	// PostureServiceFactoryResetProcedure is the fully-qualified name of the PostureService's
+	// FactoryReset RPC.
+	PostureServiceFactoryResetProcedure = "/bitbox.base.v1.PostureService/FactoryReset"
 	// BansServiceListBansProcedure is the fully-qualified name of the BansService's ListBans RPC.
 	BansServiceListBansProcedure = "/bitbox.base.v1.BansService/ListBans"
 	// BansServiceLiftBanProcedure is the fully-qualified name of the BansService's LiftBan RPC.
@@ -86,6 +89,9 @@ type PostureServiceClient interface {
 	Lockdown(context.Context, *v1.LockdownRequest) (*v1.LockdownResponse, error)
 	// EndLease ends an exception before its time. It needs no signature.
 	EndLease(context.Context, *v1.EndLeaseRequest) (*v1.EndLeaseResponse, error)
+	// FactoryReset wipes the Base: identity, pairings, posture, keys. It restarts at
+	// once, as new. An owner signs the order.
+	FactoryReset(context.Context, *v1.FactoryResetRequest) (*v1.FactoryResetResponse, error)
 }
 
 // NewPostureServiceClient constructs a client for the bitbox.base.v1.PostureService service. By
@@ -135,6 +141,12 @@ func NewPostureServiceClient(httpClient connect.HTTPClient, baseURL string, opts
 			connect.WithSchema(postureServiceMethods.ByName("EndLease")),
 			connect.WithClientOptions(opts...),
 		),
+		factoryReset: connect.NewClient[v1.FactoryResetRequest, v1.FactoryResetResponse](
+			httpClient,
+			baseURL+PostureServiceFactoryResetProcedure,
+			connect.WithSchema(postureServiceMethods.ByName("FactoryReset")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
@@ -146,6 +158,7 @@ type postureServiceClient struct {
 	confirmTry    *connect.Client[v1.ConfirmTryRequest, v1.ConfirmTryResponse]
 	lockdown      *connect.Client[v1.LockdownRequest, v1.LockdownResponse]
 	endLease      *connect.Client[v1.EndLeaseRequest, v1.EndLeaseResponse]
+	factoryReset  *connect.Client[v1.FactoryResetRequest, v1.FactoryResetResponse]
 }
 
 // GetPosture calls bitbox.base.v1.PostureService.GetPosture.
@@ -198,6 +211,15 @@ func (c *postureServiceClient) EndLease(ctx context.Context, req *v1.EndLeaseReq
 	return nil, err
 }
 
+// FactoryReset calls bitbox.base.v1.PostureService.FactoryReset.
+func (c *postureServiceClient) FactoryReset(ctx context.Context, req *v1.FactoryResetRequest) (*v1.FactoryResetResponse, error) {
+	response, err := c.factoryReset.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
 // PostureServiceHandler is an implementation of the bitbox.base.v1.PostureService service.
 type PostureServiceHandler interface {
 	// GetPosture returns the helper's signed report and the chain it belongs to.
@@ -216,6 +238,9 @@ type PostureServiceHandler interface {
 	Lockdown(context.Context, *v1.LockdownRequest) (*v1.LockdownResponse, error)
 	// EndLease ends an exception before its time. It needs no signature.
 	EndLease(context.Context, *v1.EndLeaseRequest) (*v1.EndLeaseResponse, error)
+	// FactoryReset wipes the Base: identity, pairings, posture, keys. It restarts at
+	// once, as new. An owner signs the order.
+	FactoryReset(context.Context, *v1.FactoryResetRequest) (*v1.FactoryResetResponse, error)
 }
 
 // NewPostureServiceHandler builds an HTTP handler from the service implementation. It returns the
@@ -261,6 +286,12 @@ func NewPostureServiceHandler(svc PostureServiceHandler, opts ...connect.Handler
 		connect.WithSchema(postureServiceMethods.ByName("EndLease")),
 		connect.WithHandlerOptions(opts...),
 	)
+	postureServiceFactoryResetHandler := connect.NewUnaryHandlerSimple(
+		PostureServiceFactoryResetProcedure,
+		svc.FactoryReset,
+		connect.WithSchema(postureServiceMethods.ByName("FactoryReset")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/bitbox.base.v1.PostureService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case PostureServiceGetPostureProcedure:
@@ -275,6 +306,8 @@ func NewPostureServiceHandler(svc PostureServiceHandler, opts ...connect.Handler
 			postureServiceLockdownHandler.ServeHTTP(w, r)
 		case PostureServiceEndLeaseProcedure:
 			postureServiceEndLeaseHandler.ServeHTTP(w, r)
+		case PostureServiceFactoryResetProcedure:
+			postureServiceFactoryResetHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -306,6 +339,10 @@ func (UnimplementedPostureServiceHandler) Lockdown(context.Context, *v1.Lockdown
 
 func (UnimplementedPostureServiceHandler) EndLease(context.Context, *v1.EndLeaseRequest) (*v1.EndLeaseResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("bitbox.base.v1.PostureService.EndLease is not implemented"))
+}
+
+func (UnimplementedPostureServiceHandler) FactoryReset(context.Context, *v1.FactoryResetRequest) (*v1.FactoryResetResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("bitbox.base.v1.PostureService.FactoryReset is not implemented"))
 }
 
 // BansServiceClient is a client for the bitbox.base.v1.BansService service.
