@@ -345,7 +345,7 @@ func TestEachFlippedBitAndEachTruncationOfADocumentIsRefused(t *testing.T) {
 }
 
 func TestLabelsCannotBeTakenForEachOther(t *testing.T) {
-	labels := []string{labelDocument, labelConfirmation, labelReport, labelAnchor, labelLiftBan, labelRestriction}
+	labels := []string{labelDocument, labelConfirmation, labelReport, labelAnchor, labelLiftBan, labelReset, labelRestriction}
 	for i, a := range labels {
 		for j, b := range labels {
 			if i != j && len(a) <= len(b) && a == b[:len(a)] {

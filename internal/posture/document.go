@@ -19,6 +19,7 @@ const (
 	labelReport       = "bitbox-base report v1"
 	labelAnchor       = "bitbox-base anchor v1"
 	labelLiftBan      = "bitbox-base lift ban v1"
+	labelReset        = "bitbox-base factory reset v1"
 	labelRestriction  = "bitbox-base restriction v1" // hashed only
 )
 

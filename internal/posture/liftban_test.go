@@ -76,14 +76,14 @@ func TestForgedOrdersToLiftABanAreRefused(t *testing.T) {
 			if addr, _, err := a.ledger.LiftBan(signed, a.now); !errors.Is(err, attack.want) || addr.IsValid() {
 				t.Errorf("got %v for %v instead of %q", err, addr, attack.want)
 			}
-			checks := without(t, liftBanChecks, func(c liftBanCheck) bool { return c.name == attack.stoppedBy })
+			checks := without(t, orderChecks, func(c orderCheck) bool { return c.name == attack.stoppedBy })
 			if _, _, err := a.ledger.liftBanWith(checks, signed, a.now); err != nil {
 				t.Errorf("without the check %q something else stops it: %v", attack.stoppedBy, err)
 			}
 		})
 		tried[attack.stoppedBy] = true
 	}
-	for _, check := range liftBanChecks {
+	for _, check := range orderChecks {
 		if !tried[check.name] {
 			t.Errorf("no attack shows what the check %q is for", check.name)
 		}

@@ -1,0 +1,108 @@
+package posture
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
+)
+
+// ownersOrder is what an owner signs that is no part of the chain: it says what to do
+// once, not how open the Base shall be.
+type ownersOrder interface {
+	proto.Message
+	GetBaseId() []byte
+	GetEpoch() []byte
+	GetChallenge() []byte
+}
+
+// givenOrder is an order with its envelope.
+type givenOrder struct {
+	label  string
+	signed *systemv1.Signed
+	m      ownersOrder
+	now    time.Duration
+}
+
+// orderCheck is one reason to refuse an order.
+type orderCheck struct {
+	name   string
+	refuse func(*Ledger, *givenOrder) error
+}
+
+// orderChecks stand in the order in which they are made.
+var orderChecks = []orderCheck{
+	{"no unknown field", func(_ *Ledger, o *givenOrder) error {
+		return errors.Join(refuseUnknown(o.signed.ProtoReflect()), refuseUnknown(o.m.ProtoReflect()))
+	}},
+	{"this Base", func(l *Ledger, o *givenOrder) error {
+		return unless(bytes.Equal(o.m.GetBaseId(), l.chain.base[:]), ErrWrongBase)
+	}},
+	{"this epoch", func(l *Ledger, o *givenOrder) error {
+		return unless(bytes.Equal(o.m.GetEpoch(), l.chain.epoch[:]), ErrWrongEpoch)
+	}},
+	{"signer", func(l *Ledger, o *givenOrder) error {
+		owner := slices.ContainsFunc(l.Effective().Apps, func(a App) bool {
+			return a.Role == roleOwner && bytes.Equal(a.SigningKey[:], o.signed.GetSigner())
+		})
+		return unless(owner, ErrNotOwner)
+	}},
+	{"signature", func(_ *Ledger, o *givenOrder) error { return verify(o.label, o.signed) }},
+	{"challenge", func(l *Ledger, o *givenOrder) error { return l.checkChallenge(o.m.GetChallenge(), o.now) }},
+}
+
+// takeOrder reads a signed order into m, and uses its challenge up. If it fails,
+// nothing has changed.
+func (l *Ledger) takeOrder(checks []orderCheck, label string, signed []byte, m ownersOrder, now time.Duration) error {
+	o := &givenOrder{label: label, signed: &systemv1.Signed{}, m: m, now: now}
+	if err := errors.Join(read(signed, MaxDocumentSize, o.signed), read(o.signed.GetMessage(), MaxDocumentSize, m)); err != nil {
+		return err
+	}
+	for _, check := range checks {
+		if err := check.refuse(l, o); err != nil {
+			return err
+		}
+	}
+	l.challenges = slices.DeleteFunc(slices.Clone(l.challenges), func(c challenge) bool {
+		return bytes.Equal(c.value[:], m.GetChallenge())
+	})
+	return nil
+}
+
+// SignReset signs the order to wipe a Base with an App's key. The result is what
+// Ledger.Reset takes.
+func SignReset(order *systemv1.ResetOrder, seed AppSeed) []byte {
+	return encode(seal(labelReset, encode(order), seed))
+}
+
+// ResetOrder returns the order to wipe the Base, for SignReset. The name is what
+// the owner has typed, the challenge a fresh one of the Base.
+func (v *View) ResetOrder(name string, challenge []byte) *systemv1.ResetOrder {
+	return &systemv1.ResetOrder{BaseId: v.chain.base[:], Epoch: v.chain.epoch[:], Challenge: challenge, Name: name}
+}
+
+// ErrOtherName: an owner has typed the name of another Base.
+var ErrOtherName = errors.New("the name that was typed is not that of this Base")
+
+// Reset takes the order of an owner's App to wipe the Base. Its challenge is used
+// up. What is wiped is the caller's matter.
+func (l *Ledger) Reset(signed []byte, now time.Duration) (Output, error) {
+	return l.resetWith(orderChecks, signed, now)
+}
+
+func (l *Ledger) resetWith(checks []orderCheck, signed []byte, now time.Duration) (Output, error) {
+	out := l.Tick(now)
+	m := &systemv1.ResetOrder{}
+	if err := l.takeOrder(checks, labelReset, signed, m, now); err != nil {
+		return out, fmt.Errorf("reset the Base: %w", err)
+	}
+	if m.GetName() != l.Effective().NodeName {
+		return out, fmt.Errorf("reset the Base: %w", ErrOtherName)
+	}
+	return out, nil
+}
