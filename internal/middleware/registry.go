@@ -103,6 +103,8 @@ const (
 	standingActive  standing = "active"  // the only one with rights
 	standingRevoked standing = "revoked" // a tombstone
 	standingLapsed  standing = "lapsed"  // was pending, and its time is over; in memory only
+	standingNewborn standing = "newborn" // of a born-paired image: may take up the keys of this board, and nothing else
+	standingTaken   standing = "taken"   // was newborn, and its App has the keys: of no use to anybody
 )
 
 // record is a pairing. All that can change is guarded by Registry.mu.
@@ -240,9 +242,9 @@ func (r *Registry) indexLocked() {
 	index := &recognition{}
 	add := func(p *record) {
 		index.keys = append(index.keys, p.mac1)
-		index.found = append(index.found, admission.Recognised{Peer: p.peer, Pair: p.pair, Lapsed: p.standing == standingLapsed})
+		index.found = append(index.found, admission.Recognised{Peer: p.peer, Pair: p.pair, Lapsed: p.standing == standingLapsed || p.standing == standingTaken})
 	}
-	for _, wanted := range []standing{standingActive, standingPending, standingRevoked} {
+	for _, wanted := range []standing{standingActive, standingPending, standingNewborn, standingRevoked, standingTaken} {
 		for _, p := range r.pairings {
 			if p.standing == wanted {
 				add(p)
@@ -293,7 +295,7 @@ func (r *Registry) mayPairLocked(peer noiseconn.PublicKey) error {
 	if _, known := r.pairings[peer]; known {
 		return errors.New("this static key is paired or revoked already; an App makes a fresh one for each pairing")
 	}
-	if len(r.pairings)-r.countLocked(standingRevoked) >= MaxPairings {
+	if r.countLocked(standingActive)+r.countLocked(standingPending) >= MaxPairings {
 		return fmt.Errorf("%d Apps are paired, more than that the Base does not take; revoke one first", MaxPairings)
 	}
 	return nil

@@ -19,6 +19,8 @@ var roles = map[string]basev1.Role{
 	basev1connect.PairingServiceOpenWindowProcedure:  basev1.Role_ROLE_OWNER,
 	basev1connect.PairingServiceCloseWindowProcedure: basev1.Role_ROLE_OWNER,
 
+	basev1connect.BirthServiceTakeUpProcedure: basev1.Role_ROLE_OWNER,
+
 	basev1connect.EventsServiceWatchEventsProcedure: basev1.Role_ROLE_VIEWER,
 
 	basev1connect.PostureServiceGetPostureProcedure:    basev1.Role_ROLE_VIEWER,

@@ -115,6 +115,7 @@ func (s *Server) newMux() http.Handler {
 	mux.Handle(basev1connect.NewInfoServiceHandler(infoService{s}, options...))
 	mux.Handle(basev1connect.NewAppsServiceHandler(appsService{s}, options...))
 	mux.Handle(basev1connect.NewPairingServiceHandler(pairingService{s}, options...))
+	mux.Handle(basev1connect.NewBirthServiceHandler(birthService{s}, options...))
 	mux.Handle(basev1connect.NewEventsServiceHandler(eventsService{s}, options...))
 	mux.Handle(basev1connect.NewPostureServiceHandler(postureService{s}, options...))
 	mux.Handle(basev1connect.NewBansServiceHandler(bansService{s}, options...))
@@ -152,7 +153,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "only the Connect protocol with protobuf messages is spoken here", http.StatusUnsupportedMediaType)
 		return
 	}
-	if err := s.Registry.authorise(sessionOf(r.Context()), least); err != nil {
+	if err := s.Registry.authorise(sessionOf(r.Context()), r.URL.Path, least); err != nil {
 		_ = s.refusal.Write(w, r, apiError(err))
 		return
 	}

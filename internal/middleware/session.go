@@ -7,6 +7,7 @@ import (
 	"time"
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
+	"github.com/BitBoxSwiss/bitbox-base/api/base/v1/basev1connect"
 	"github.com/BitBoxSwiss/bitbox-base/internal/admission"
 	"github.com/BitBoxSwiss/bitbox-base/internal/noiseconn"
 	"github.com/BitBoxSwiss/bitbox-base/internal/pairing"
@@ -33,7 +34,13 @@ func (r *Registry) Begin(ctx context.Context, peer noiseconn.PublicKey, cut func
 	if err != nil {
 		return nil, err
 	}
+	if s := r.beginBirth(p, cut); s != nil {
+		return s, nil
+	}
 	if err := r.acknowledge(ctx, p); err != nil {
+		return nil, err
+	}
+	if err := r.taken(p); err != nil {
 		return nil, err
 	}
 	r.mu.Lock()
@@ -87,7 +94,7 @@ func (r *Registry) activate(peer noiseconn.PublicKey) (*record, error) {
 // rights returns why the pairing gives none, or nil.
 func (p *record) rights() error {
 	switch p.standing {
-	case standingActive:
+	case standingActive, standingNewborn:
 		return nil
 	case standingRevoked:
 		return &admission.Refusal{Reason: admission.Revoked}
@@ -128,6 +135,9 @@ func (s *Session) End() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	s.app.sessions = slices.DeleteFunc(s.app.sessions, func(other *Session) bool { return other == s })
+	if s.app.standing == standingNewborn || s.app.standing == standingTaken {
+		return // nobody was told that it began
+	}
 	r.events.publish(&basev1.WatchEventsResponse{Event: &basev1.WatchEventsResponse_SessionEnded{SessionEnded: &basev1.SessionEndedEvent{App: r.describeLocked(s.app)}}})
 }
 
@@ -156,12 +166,15 @@ func (r *Registry) askingOf(s *Session) chan struct{} {
 }
 
 // authorise tells whether the App of a session may call a method that asks for
-// least, now.
-func (r *Registry) authorise(s *Session, least basev1.Role) error {
+// least, now. Who came with an image's keys may take up the board's and nothing else.
+func (r *Registry) authorise(s *Session, method string, least basev1.Role) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if s.app.rights() != nil {
 		return errNoRights
+	}
+	if (s.app.standing == standingNewborn) != (method == basev1connect.BirthServiceTakeUpProcedure) {
+		return errNewborn
 	}
 	if !mayCall(s.app.role, least) {
 		return errRole

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
@@ -28,6 +29,10 @@ const (
 //	          name       UTF-8
 //	pairings  public static key of the App (32) -> storedPairing, JSON
 //	progress  public static key of the App (32) -> highest seq (8) | last seen, ms since 1970 (8)
+//	birth     of a born-paired Base (birth.go):
+//	          app          public static key of the App (32)
+//	          image        public static key of its first connection (32)
+//	          certificate  K_state (32) | signature (64)
 const (
 	bucketIdentity = "identity"
 	bucketPairings = "pairings"
@@ -131,19 +136,22 @@ func (r *Registry) makeIdentity() error {
 	if err := noiseconn.CheckName(name); err != nil {
 		return fmt.Errorf("name the Base: %w", err)
 	}
-	err = r.update("store the identity of the Base", func(tx *state.Tx) error {
+	if err := r.storeIdentity(static, discovery, name); err != nil {
+		return err
+	}
+	r.identity = identity{static: static, public: public, discovery: discovery, name: name}
+	r.logger.Info("made a new identity for this Base, which had none", "name", name, "public_key", public.String())
+	return nil
+}
+
+func (r *Registry) storeIdentity(static noiseconn.StaticKey, discovery noiseconn.DiscoveryKey, name string) error {
+	return r.update("store the identity of the Base", func(tx *state.Tx) error {
 		return errors.Join(
 			tx.Put(bucketIdentity, keyStatic, static.Expose()),
 			tx.Put(bucketIdentity, keyDiscovery, discovery.Expose()),
 			tx.Put(bucketIdentity, keyName, []byte(name)),
 		)
 	})
-	if err != nil {
-		return err
-	}
-	r.identity = identity{static: static, public: public, discovery: discovery, name: name}
-	r.logger.Info("made a new identity for this Base, which had none", "name", name, "public_key", public.String())
-	return nil
 }
 
 // loadPairings reads all pairings. What was pending has lapsed.
@@ -192,7 +200,7 @@ func parsePairing(key, value, progress []byte) (*record, error) {
 		return nil, err
 	}
 	role := basev1.Role(stored.Role)
-	known := stored.Standing == standingPending || stored.Standing == standingActive || stored.Standing == standingRevoked
+	known := slices.Contains([]standing{standingPending, standingActive, standingRevoked, standingNewborn, standingTaken}, stored.Standing)
 	if len(stored.SigningKey) != ed25519.PublicKeySize || !mayCall(role, basev1.Role_ROLE_VIEWER) || !known {
 		return nil, errors.New("a pairing: the signing key, the role or the standing is none")
 	}

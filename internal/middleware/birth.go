@@ -1,0 +1,164 @@
+package middleware
+
+import (
+	"context"
+	"crypto/ed25519"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"time"
+
+	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
+	"github.com/BitBoxSwiss/bitbox-base/internal/born"
+	"github.com/BitBoxSwiss/bitbox-base/internal/noiseconn"
+	"github.com/BitBoxSwiss/bitbox-base/internal/state"
+	"github.com/BitBoxSwiss/bitbox-base/internal/system"
+)
+
+// A Base that was born paired (package born) has two entries of its App at first: the
+// image's, which may take up this board's keys, and the board's own, which
+// is a pairing like any other. When the App has come with the board's keys once,
+// the image's are of no use any more.
+
+const (
+	bucketBirth    = "birth"
+	keyApp         = "app"
+	keyImage       = "image"
+	keyCertificate = "certificate"
+)
+
+var errNewborn = errors.New("the keys of an image serve to take up those of its board, once, and for nothing else")
+
+// Beget makes the state of a Base that is born paired: its identity, the entries of
+// its App, and the certificate of K_state. It fails for a state that has anything in it.
+func Beget(db *state.DB, half *born.Half, stateKey ed25519.PublicKey) error {
+	r := &Registry{config: RegistryConfig{DB: db}, logger: slog.New(slog.DiscardHandler), pairings: map[noiseconn.PublicKey]*record{}}
+	var used bool
+	err := db.View(func(tx *state.Tx) error {
+		for _, bucket := range []string{bucketIdentity, bucketPairings, bucketBirth} {
+			if err := tx.ForEach(bucket, func(string, []byte) error { used = true; return nil }); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	switch {
+	case err != nil:
+		return err
+	case used:
+		return errors.New("this Base has an identity; one that has is never born again")
+	}
+	certificate, err := half.Certify(stateKey)
+	if err != nil {
+		return err
+	}
+	if err := r.storeIdentity(half.Static, half.Discovery, half.BaseName); err != nil {
+		return err
+	}
+	pair, err := noiseconn.GeneratePairKey(nil)
+	if err != nil {
+		return err
+	}
+	own := record{
+		peer: half.App, signingKey: half.SigningKey[:], pair: pair, role: basev1.Role_ROLE_OWNER,
+		pairedAt: time.Now(), name: half.AppName, standing: standingActive,
+	}
+	image := own
+	image.peer, image.pair, image.standing = half.ImageApp, half.Image, standingNewborn
+	for _, p := range []*record{&own, &image} {
+		if err := r.saveLocked(p); err != nil {
+			return err
+		}
+	}
+	return r.update("store the certificate of birth", func(tx *state.Tx) error {
+		return errors.Join(
+			tx.Put(bucketBirth, keyApp, half.App[:]),
+			tx.Put(bucketBirth, keyImage, half.ImageApp[:]),
+			tx.Put(bucketBirth, keyCertificate, slices.Concat(stateKey, certificate)),
+		)
+	})
+}
+
+// beginBirth begins the session of an App that came with the image's keys; nil: it
+// came with others.
+func (r *Registry) beginBirth(p *record, cut func()) *Session {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if p.standing != standingNewborn {
+		return nil
+	}
+	s := &Session{registry: r, app: p, beganAt: system.BootClock(), cut: cut, limit: time.AfterFunc(birthTime, cut)}
+	p.sessions = append(p.sessions, s)
+	for _, oldest := range p.sessions[:max(0, len(p.sessions)-MaxSessions)] {
+		oldest.cut()
+	}
+	return s
+}
+
+// birthTime is how long a session with the image's keys lasts.
+const birthTime = 30 * time.Second
+
+// taken makes the image's keys useless once p, the App with the board's own, is here.
+// That is on disk before the App gets an answer.
+func (r *Registry) taken(p *record) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var image *record
+	for _, other := range r.pairings {
+		if other.standing == standingNewborn && p.signingKey.Equal(other.signingKey) {
+			image = other
+		}
+	}
+	if image == nil {
+		return nil
+	}
+	image.standing = standingTaken
+	if err := r.saveLocked(image); err != nil {
+		image.standing = standingNewborn
+		return err
+	}
+	for _, s := range image.sessions {
+		s.cut()
+	}
+	r.indexLocked()
+	r.audit("the App that this Base was born paired with has taken it up; the image's keys are of no use any more", p)
+	return nil
+}
+
+// birthOf returns what an App takes up that came with the image's keys.
+func (r *Registry) birthOf(s *Session) (*basev1.TakeUpResponse, error) {
+	var app, image, certificate []byte
+	err := r.config.DB.View(func(tx *state.Tx) error {
+		app, image, certificate = tx.Get(bucketBirth, keyApp), tx.Get(bucketBirth, keyImage), tx.Get(bucketBirth, keyCertificate)
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(app) != noiseconn.KeySize || len(certificate) != ed25519.PublicKeySize+ed25519.SignatureSize || string(image) != string(s.app.peer[:]) {
+		return nil, fmt.Errorf("read the certificate of birth: %w", state.ErrDamaged)
+	}
+	own := r.pairings[noiseconn.PublicKey(app)]
+	if own == nil || own.standing != standingActive || s.app.standing != standingNewborn {
+		return nil, errNewborn
+	}
+	return &basev1.TakeUpResponse{
+		PairKey:   slices.Clone(own.pair.Expose()),
+		StateKey:  certificate[:ed25519.PublicKeySize],
+		Signature: certificate[ed25519.PublicKeySize:],
+	}, nil
+}
+
+// birthService hands a board's keys to the App that its image was made by.
+type birthService struct{ *Server }
+
+func (s birthService) TakeUp(ctx context.Context, _ *basev1.TakeUpRequest) (*basev1.TakeUpResponse, error) {
+	response, err := s.Registry.birthOf(sessionOf(ctx))
+	if err != nil {
+		return nil, apiError(err)
+	}
+	return response, nil
+}
