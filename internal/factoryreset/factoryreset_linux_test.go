@@ -1,0 +1,244 @@
+package factoryreset
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/BitBoxSwiss/bitbox-base/internal/state/killtest"
+)
+
+// The test binary is also what is killed.
+const (
+	roleVariable = "BITBOX_BASE_RESET_TEST_ROLE"
+	rootVariable = "BITBOX_BASE_RESET_TEST_ROOT"
+)
+
+func TestMain(m *testing.M) {
+	root := os.Getenv(rootVariable)
+	var err error
+	switch os.Getenv(roleVariable) {
+	case "":
+		os.Exit(m.Run())
+	case "order":
+		err = Order(planIn(root).Directory, ordered)
+	case "finish":
+		err = Finish(planIn(root))
+	case "finish, marker first": // deliberately broken
+		p := planIn(root)
+		if err = os.Rename(filepath.Join(p.Directory, Marker), filepath.Join(p.Directory, record)); err == nil {
+			err = finish(Plan{Directory: p.Directory, Folders: p.Folders, Homes: p.Homes, Files: p.Files})
+		}
+		if errors.Is(err, fs.ErrNotExist) { // its own last rename
+			err = nil
+		}
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+var ordered = Record{OrderedAt: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), By: "console", BootID: "boot 1"}
+
+func planIn(root string) Plan {
+	return Plan{
+		Directory: filepath.Join(root, "system"),
+		Folders:   []string{filepath.Join(root, "middleware"), filepath.Join(root, "ssh"), filepath.Join(root, "never-made")},
+		Homes:     []string{filepath.Join(root, "home")},
+		Files:     []string{filepath.Join(root, "log", "wtmp"), filepath.Join(root, "log", "none")},
+	}
+}
+
+// old are the files of a Base that was used.
+var old = []string{
+	"system/system.db", "system/system.db.lock", "system/generations/7/nginx.conf", "system/current", ".keep",
+	"middleware/middleware.db", "middleware/middleware.db.lock", "ssh/host_ed25519", "home/.bash_history", "home/deep/er/file",
+	"log/wtmp", "log/keep",
+}
+
+// keeps are those that are nobody's secret, and not in the plan.
+var keeps = []string{".keep", "log/keep"}
+
+func used(t *testing.T) string {
+	t.Helper()
+	root := t.TempDir()
+	for _, name := range old {
+		path := filepath.Join(root, name)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte("secret"), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return root
+}
+
+// files lists what is there, without the two files of this package.
+func files(t *testing.T, root string) []string {
+	t.Helper()
+	var list []string
+	err := filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
+		name, relErr := filepath.Rel(root, path)
+		if err == nil && !entry.IsDir() && name != "system/"+Marker && name != "system/"+record && !strings.HasSuffix(name, ".new") {
+			list = append(list, name)
+		}
+		return errors.Join(err, relErr)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	slices.Sort(list)
+	return list
+}
+
+func same(a, b []string) bool {
+	return slices.Equal(slices.Sorted(slices.Values(a)), slices.Sorted(slices.Values(b)))
+}
+
+func TestAResetLeavesNothingOfTheOwnersAndTheFoldersThemselves(t *testing.T) {
+	root := used(t)
+	p := planIn(root)
+	if err := os.Chmod(p.Folders[1], 0o700|fs.ModeSetgid); err != nil {
+		t.Fatal(err)
+	}
+	if err := Finish(p); err != nil || !same(files(t, root), old) {
+		t.Fatalf("without an order it left %v, %v", files(t, root), err)
+	}
+	if err := Order(p.Directory, ordered); err != nil {
+		t.Fatal(err)
+	}
+	if r, ok := Ordered(p.Directory); !ok || r != ordered {
+		t.Errorf("ordered is %+v, %v", r, ok)
+	}
+	for range 2 { // again changes nothing
+		if err := Finish(p); err != nil {
+			t.Fatal(err)
+		}
+		if got := files(t, root); !same(got, keeps) {
+			t.Errorf("it left %v", got)
+		}
+		if r, ok := Last(p.Directory); !ok || r != ordered {
+			t.Errorf("the record is %+v, %v", r, ok)
+		}
+		if _, ok := Ordered(p.Directory); ok {
+			t.Error("it is not over")
+		}
+	}
+	if info, err := os.Stat(p.Folders[1]); err != nil || info.Mode().Perm() != 0o700 || info.Mode()&fs.ModeSetgid == 0 {
+		t.Errorf("a folder is now %v, %v", info, err)
+	}
+}
+
+// A daemon that was taken over owns its folder, and may put links into it.
+func TestAResetFollowsNoLinks(t *testing.T) {
+	root := used(t)
+	p := planIn(root)
+	err := errors.Join(
+		os.Symlink(filepath.Join(root, "log"), filepath.Join(p.Folders[0], "link")),
+		os.Symlink(filepath.Join(root, "log", "keep"), filepath.Join(p.Folders[0], "file")),
+		Order(p.Directory, ordered), Finish(p))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := files(t, root); !same(got, keeps) {
+		t.Errorf("it left %v", got)
+	}
+}
+
+func TestADamagedMarkerIsAnOrder(t *testing.T) {
+	for name, content := range map[string]string{"empty": "", "garbage": "\x00\xff{", "huge": strings.Repeat("x", 1<<16)} {
+		root := used(t)
+		p := planIn(root)
+		if err := os.WriteFile(filepath.Join(p.Directory, Marker), []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := Finish(p); err != nil || !same(files(t, root), keeps) {
+			t.Errorf("%s: it left %v, %v", name, files(t, root), err)
+		}
+	}
+}
+
+// role is a process that does its part on a root of its own.
+func role(role, root string) *exec.Cmd {
+	command := exec.Command(os.Args[0])
+	command.Env = append(os.Environ(), roleVariable+"="+role, rootVariable+"="+root)
+	command.Stderr = os.Stderr
+	return command
+}
+
+func TestAPowerCutWhileItIsOrderedLeavesTheOldBaseOrTheOrder(t *testing.T) {
+	var root string
+	before, after := 0, 0
+	killtest.AtEachWrite(t, func(int) *exec.Cmd {
+		root = used(t)
+		return role("order", root)
+	}, func(n int) {
+		if got := files(t, root); !same(got, old) {
+			t.Fatalf("killed at write %d, there is %v", n, got)
+		}
+		if _, ok := Ordered(planIn(root).Directory); ok {
+			after++
+		} else {
+			before++
+		}
+	})
+	if before == 0 || after == 0 {
+		t.Errorf("%d kills left no order and %d left one: the test has missed the step", before, after)
+	}
+}
+
+// half tells whether a Base would start from what is there now, and something of
+// before would still be there.
+func half(t *testing.T, root string) bool {
+	t.Helper()
+	_, pending := Ordered(planIn(root).Directory)
+	return !pending && !same(files(t, root), keeps)
+}
+
+func TestAPowerCutInTheMiddleIsFinishedAtTheNextBoot(t *testing.T) {
+	var root string
+	kills := killtest.AtEachWrite(t, func(int) *exec.Cmd {
+		root = used(t)
+		if err := Order(planIn(root).Directory, ordered); err != nil {
+			t.Fatal(err)
+		}
+		return role("finish", root)
+	}, func(n int) {
+		if half(t, root) {
+			t.Fatalf("killed at write %d, a Base would start from %v", n, files(t, root))
+		}
+		if err := Finish(planIn(root)); err != nil || half(t, root) {
+			t.Fatalf("after a kill at write %d, the next boot left %v, %v", n, files(t, root), err)
+		}
+	})
+	if kills < len(old)-len(keeps) {
+		t.Errorf("it was killed %d times only", kills)
+	}
+}
+
+// The attack above can win: a reset that takes its marker away first is seen as
+// half a Base.
+func TestAPowerCutFindsAResetThatForgetsItsMarkerTooEarly(t *testing.T) {
+	var root string
+	found := 0
+	killtest.AtEachWrite(t, func(int) *exec.Cmd {
+		root = used(t)
+		if err := Order(planIn(root).Directory, ordered); err != nil {
+			t.Fatal(err)
+		}
+		return role("finish, marker first", root)
+	}, func(int) {
+		if half(t, root) {
+			found++
+		}
+	})
+	if found == 0 {
+		t.Error("the broken reset was not found out")
+	}
+}
