@@ -124,3 +124,6 @@ func (m *Machine) Block(context.Context, uint16) error { return nil }
 func (m *Machine) Differences(context.Context, posture.Effective, generation.Files) ([]string, error) {
 	return nil, nil
 }
+
+// Units finds nothing.
+func (m *Machine) Units(context.Context) ([]string, error) { return nil, nil }

@@ -379,3 +379,14 @@ func startUnits(ctx context.Context, system System, want Expectation) error {
 	}
 	return nil
 }
+
+// Units does the check of the units alone, and returns what is wrong, one thing to a
+// line: for a new version that has to prove itself.
+func Units(ctx context.Context, system System) ([]string, error) {
+	differences, err := checkUnits(ctx, system, Expectation{})
+	var found []string
+	for _, d := range differences {
+		found = append(found, d.found...)
+	}
+	return found, err
+}

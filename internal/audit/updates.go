@@ -7,6 +7,13 @@ import (
 	"time"
 )
 
+// The findings about Debian's security updates, for who shows them apart.
+const (
+	Updates          = idUpdates
+	UpdatesUnknown   = idUpdatesUnknown
+	UpdatesUnchecked = unchecked + "updates"
+)
+
 const aptLists = "/var/lib/apt/lists"
 
 // maxListAge is how old Debian's lists may be until what they say counts for

@@ -34,6 +34,10 @@ var roles = map[string]basev1.Role{
 	basev1connect.BansServiceListBansProcedure: basev1.Role_ROLE_VIEWER,
 	basev1connect.BansServiceLiftBanProcedure:  basev1.Role_ROLE_OWNER,
 
+	basev1connect.UpdateServiceGetUpdateProcedure:   basev1.Role_ROLE_VIEWER,
+	basev1connect.UpdateServiceBringUpdateProcedure: basev1.Role_ROLE_OWNER,
+	basev1connect.UpdateServiceWatchUpdateProcedure: basev1.Role_ROLE_OWNER,
+
 	basev1connect.AuditServiceRunAuditProcedure:   basev1.Role_ROLE_OPERATOR,
 	basev1connect.AuditServiceFixFindingProcedure: basev1.Role_ROLE_OWNER,
 }
@@ -52,6 +56,7 @@ var asking = map[string]bool{
 	basev1connect.PostureServiceGetPostureProcedure: true,
 	basev1connect.BansServiceListBansProcedure:      true,
 	basev1connect.AuditServiceRunAuditProcedure:     true,
+	basev1connect.UpdateServiceGetUpdateProcedure:   true,
 }
 
 // mayCall tells whether an App with this role may call a method that asks for

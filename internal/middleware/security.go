@@ -90,6 +90,7 @@ var helperCodes = map[system.Code]connect.Code{
 	system.CodeNotApplied: connect.CodeFailedPrecondition,
 	system.CodeNotYet:     connect.CodeUnavailable,
 	system.CodeNothing:    connect.CodeNotFound,
+	system.CodeStorage:    connect.CodeResourceExhausted,
 }
 
 // helperError keeps the helper's sentence. Codes without a row are internal.

@@ -120,6 +120,7 @@ func (s *Server) newMux() http.Handler {
 	mux.Handle(basev1connect.NewPostureServiceHandler(postureService{s}, options...))
 	mux.Handle(basev1connect.NewBansServiceHandler(bansService{s}, options...))
 	mux.Handle(basev1connect.NewAuditServiceHandler(auditService{s}, options...))
+	mux.Handle(basev1connect.NewUpdateServiceHandler(updateService{s}, options...))
 	return mux
 }
 

@@ -25,7 +25,8 @@ import (
 // call calls a method with an empty request, whatever its type.
 func call(ctx context.Context, client *http.Client, procedure string) error {
 	c := connect.NewClient[emptypb.Empty, emptypb.Empty](client, anyURL+procedure)
-	if procedure != basev1connect.EventsServiceWatchEventsProcedure && procedure != basev1connect.PostureServiceSubmitPostureProcedure {
+	if procedure != basev1connect.EventsServiceWatchEventsProcedure && procedure != basev1connect.PostureServiceSubmitPostureProcedure &&
+		procedure != basev1connect.UpdateServiceBringUpdateProcedure && procedure != basev1connect.UpdateServiceWatchUpdateProcedure {
 		_, err := c.CallUnary(ctx, connect.NewRequest(&emptypb.Empty{}))
 		return err
 	}
@@ -40,10 +41,10 @@ func call(ctx context.Context, client *http.Client, procedure string) error {
 
 // whoMay is what the roles table must say, written down a second time.
 var whoMay = map[basev1.Role][]string{
-	viewer:   {"GetInfo", "GetPosture", "GetWindow", "ListApps", "ListBans", "WatchEvents"},
-	operator: {"GetInfo", "GetPosture", "GetWindow", "ListApps", "ListBans", "RunAudit", "WatchEvents"},
-	owner: {"CloseWindow", "ConfirmTry", "EndLease", "FactoryReset", "FixFinding", "GetChallenge", "GetInfo", "GetPosture", "GetWindow", "LiftBan", "ListApps",
-		"ListBans", "Lockdown", "OpenWindow", "RenameApp", "RevokeApp", "RunAudit", "SubmitPosture", "WatchEvents"},
+	viewer:   {"GetInfo", "GetPosture", "GetUpdate", "GetWindow", "ListApps", "ListBans", "WatchEvents"},
+	operator: {"GetInfo", "GetPosture", "GetUpdate", "GetWindow", "ListApps", "ListBans", "RunAudit", "WatchEvents"},
+	owner: {"BringUpdate", "CloseWindow", "ConfirmTry", "EndLease", "FactoryReset", "FixFinding", "GetChallenge", "GetInfo", "GetPosture", "GetUpdate", "GetWindow", "LiftBan", "ListApps",
+		"ListBans", "Lockdown", "OpenWindow", "RenameApp", "RevokeApp", "RunAudit", "SubmitPosture", "WatchEvents", "WatchUpdate"},
 }
 
 // allowed tries every method as each role, and returns what is not refused.

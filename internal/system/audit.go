@@ -22,6 +22,8 @@ type Auditor interface {
 	Audit(ctx context.Context, e posture.Effective) []*systemv1.Finding
 	// Fix repairs a finding by its id.
 	Fix(ctx context.Context, e posture.Effective, id string) error
+	// Units tells what is wrong with the units alone, one thing to a line.
+	Units(ctx context.Context) ([]string, error)
 }
 
 func (h *Helper) runAudit(ctx context.Context) (*systemv1.SystemReply, error) {

@@ -16,6 +16,8 @@ const maxWaiting = 64
 // events are those who watch.
 type events struct {
 	watchers map[chan *systemv1.SystemEvent]bool
+	// middlewares is how many of them are the Middleware's.
+	middlewares int
 }
 
 // publishLocked fills in what is and tells every watcher.
@@ -50,18 +52,24 @@ func (h *Helper) numbersLocked() (revision, restriction uint64, phase systemv1.P
 }
 
 // watch sends events until ctx ends, or the watcher is too slow.
-func (h *Helper) watch(ctx context.Context, send func(*systemv1.SystemReply) error) error {
+func (h *Helper) watch(ctx context.Context, who Who, send func(*systemv1.SystemReply) error) error {
 	watcher := make(chan *systemv1.SystemEvent, maxWaiting)
 	h.mu.Lock()
 	if h.events.watchers == nil {
 		h.events.watchers = map[chan *systemv1.SystemEvent]bool{}
 	}
 	h.events.watchers[watcher] = true
+	middlewares := 0
+	if who == WhoMiddleware {
+		middlewares = 1
+	}
+	h.events.middlewares += middlewares
 	first := h.describeLocked(&systemv1.SystemEvent{Happened: &systemv1.SystemEvent_Started{Started: &systemv1.WatchStarted{}}})
 	h.mu.Unlock()
 	defer func() {
 		h.mu.Lock()
 		delete(h.events.watchers, watcher)
+		h.events.middlewares -= middlewares
 		h.mu.Unlock()
 	}()
 	for event, open := first, true; open; {

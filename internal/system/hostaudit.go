@@ -40,3 +40,6 @@ func (a *HostAuditor) Fix(ctx context.Context, e posture.Effective, id string) e
 	}
 	return nil
 }
+
+// Units looks at the units alone.
+func (a *HostAuditor) Units(ctx context.Context) ([]string, error) { return audit.Units(ctx, a.System) }

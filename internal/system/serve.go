@@ -122,7 +122,13 @@ func permitted(who Who, request *systemv1.SystemRequest) bool {
 		return root || middleware && request.GetLiftBan().GetPlain() == nil
 	case *systemv1.SystemRequest_Announce:
 		return middleware
-	case *systemv1.SystemRequest_LocalChange:
+	case *systemv1.SystemRequest_GetUpdate:
+		return middleware || console || root
+	case *systemv1.SystemRequest_BeginUpdate, *systemv1.SystemRequest_UpdatePiece, *systemv1.SystemRequest_FinishUpdate,
+		*systemv1.SystemRequest_AbortUpdate, *systemv1.SystemRequest_WatchUpdate:
+		// What is installed has to be signed, whoever brings it.
+		return middleware || root
+	case *systemv1.SystemRequest_LocalChange, *systemv1.SystemRequest_GetHealth:
 		return root
 	default:
 		return false
@@ -199,7 +205,7 @@ func (h *Helper) answer(ctx context.Context, who Who, b []byte, send func(*syste
 	case *systemv1.SystemRequest_GetMachine:
 		return &systemv1.SystemReply{Result: &systemv1.SystemReply_Machine{Machine: machineInfo()}}, nil
 	case *systemv1.SystemRequest_WatchSystem:
-		return nil, h.watch(ctx, send)
+		return nil, h.watch(ctx, who, send)
 	case *systemv1.SystemRequest_LocalChange:
 		return h.local(ctx, verb.LocalChange, progress)
 	case *systemv1.SystemRequest_Announce:
@@ -207,3 +213,8 @@ func (h *Helper) answer(ctx context.Context, who Who, b []byte, send func(*syste
 	}
 	return nil, errorf(CodeInternal, "%T is permitted, but not implemented", request.GetVerb())
 }
+	case *systemv1.SystemRequest_BeginUpdate, *systemv1.SystemRequest_UpdatePiece, *systemv1.SystemRequest_FinishUpdate,
+		*systemv1.SystemRequest_AbortUpdate, *systemv1.SystemRequest_GetUpdate, *systemv1.SystemRequest_WatchUpdate:
+		return h.updates(ctx, request, send)
+	case *systemv1.SystemRequest_GetHealth:
+		return h.health(ctx)

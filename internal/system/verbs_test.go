@@ -82,6 +82,8 @@ type script struct{ findings []*systemv1.Finding }
 
 func (s *script) Audit(context.Context, posture.Effective) []*systemv1.Finding { return s.findings }
 
+func (s *script) Units(context.Context) ([]string, error) { return nil, nil }
+
 func (s *script) Fix(_ context.Context, _ posture.Effective, id string) error {
 	before := len(s.findings)
 	s.findings = slices.DeleteFunc(slices.Clone(s.findings), func(f *systemv1.Finding) bool { return f.GetId() == id })

@@ -104,6 +104,13 @@ type SystemRequest struct {
 	//	*SystemRequest_Announce
 	//	*SystemRequest_GetSummary
 	//	*SystemRequest_FactoryReset
+	//	*SystemRequest_BeginUpdate
+	//	*SystemRequest_UpdatePiece
+	//	*SystemRequest_FinishUpdate
+	//	*SystemRequest_AbortUpdate
+	//	*SystemRequest_GetUpdate
+	//	*SystemRequest_WatchUpdate
+	//	*SystemRequest_GetHealth
 	Verb          isSystemRequest_Verb `protobuf_oneof:"verb"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -299,6 +306,69 @@ func (x *SystemRequest) GetFactoryReset() *FactoryReset {
 	return nil
 }
 
+func (x *SystemRequest) GetBeginUpdate() *BeginUpdate {
+	if x != nil {
+		if x, ok := x.Verb.(*SystemRequest_BeginUpdate); ok {
+			return x.BeginUpdate
+		}
+	}
+	return nil
+}
+
+func (x *SystemRequest) GetUpdatePiece() *UpdatePiece {
+	if x != nil {
+		if x, ok := x.Verb.(*SystemRequest_UpdatePiece); ok {
+			return x.UpdatePiece
+		}
+	}
+	return nil
+}
+
+func (x *SystemRequest) GetFinishUpdate() *FinishUpdate {
+	if x != nil {
+		if x, ok := x.Verb.(*SystemRequest_FinishUpdate); ok {
+			return x.FinishUpdate
+		}
+	}
+	return nil
+}
+
+func (x *SystemRequest) GetAbortUpdate() *AbortUpdate {
+	if x != nil {
+		if x, ok := x.Verb.(*SystemRequest_AbortUpdate); ok {
+			return x.AbortUpdate
+		}
+	}
+	return nil
+}
+
+func (x *SystemRequest) GetGetUpdate() *GetUpdate {
+	if x != nil {
+		if x, ok := x.Verb.(*SystemRequest_GetUpdate); ok {
+			return x.GetUpdate
+		}
+	}
+	return nil
+}
+
+func (x *SystemRequest) GetWatchUpdate() *WatchUpdate {
+	if x != nil {
+		if x, ok := x.Verb.(*SystemRequest_WatchUpdate); ok {
+			return x.WatchUpdate
+		}
+	}
+	return nil
+}
+
+func (x *SystemRequest) GetGetHealth() *GetHealth {
+	if x != nil {
+		if x, ok := x.Verb.(*SystemRequest_GetHealth); ok {
+			return x.GetHealth
+		}
+	}
+	return nil
+}
+
 type isSystemRequest_Verb interface {
 	isSystemRequest_Verb()
 }
@@ -383,6 +453,36 @@ type SystemRequest_FactoryReset struct {
 	FactoryReset *FactoryReset `protobuf:"bytes,21,opt,name=factory_reset,json=factoryReset,proto3,oneof"`
 }
 
+type SystemRequest_BeginUpdate struct {
+	// Updates: update.proto. Numbers 30 to 39 are theirs.
+	BeginUpdate *BeginUpdate `protobuf:"bytes,30,opt,name=begin_update,json=beginUpdate,proto3,oneof"`
+}
+
+type SystemRequest_UpdatePiece struct {
+	UpdatePiece *UpdatePiece `protobuf:"bytes,31,opt,name=update_piece,json=updatePiece,proto3,oneof"`
+}
+
+type SystemRequest_FinishUpdate struct {
+	FinishUpdate *FinishUpdate `protobuf:"bytes,32,opt,name=finish_update,json=finishUpdate,proto3,oneof"`
+}
+
+type SystemRequest_AbortUpdate struct {
+	AbortUpdate *AbortUpdate `protobuf:"bytes,33,opt,name=abort_update,json=abortUpdate,proto3,oneof"`
+}
+
+type SystemRequest_GetUpdate struct {
+	GetUpdate *GetUpdate `protobuf:"bytes,34,opt,name=get_update,json=getUpdate,proto3,oneof"`
+}
+
+type SystemRequest_WatchUpdate struct {
+	WatchUpdate *WatchUpdate `protobuf:"bytes,35,opt,name=watch_update,json=watchUpdate,proto3,oneof"`
+}
+
+type SystemRequest_GetHealth struct {
+	// root
+	GetHealth *GetHealth `protobuf:"bytes,36,opt,name=get_health,json=getHealth,proto3,oneof"`
+}
+
 func (*SystemRequest_Authority) isSystemRequest_Verb() {}
 
 func (*SystemRequest_GetReport) isSystemRequest_Verb() {}
@@ -417,6 +517,20 @@ func (*SystemRequest_GetSummary) isSystemRequest_Verb() {}
 
 func (*SystemRequest_FactoryReset) isSystemRequest_Verb() {}
 
+func (*SystemRequest_BeginUpdate) isSystemRequest_Verb() {}
+
+func (*SystemRequest_UpdatePiece) isSystemRequest_Verb() {}
+
+func (*SystemRequest_FinishUpdate) isSystemRequest_Verb() {}
+
+func (*SystemRequest_AbortUpdate) isSystemRequest_Verb() {}
+
+func (*SystemRequest_GetUpdate) isSystemRequest_Verb() {}
+
+func (*SystemRequest_WatchUpdate) isSystemRequest_Verb() {}
+
+func (*SystemRequest_GetHealth) isSystemRequest_Verb() {}
+
 type SystemReply struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Set when the request was refused or failed: a code from the list in
@@ -436,6 +550,10 @@ type SystemReply struct {
 	//	*SystemReply_Machine
 	//	*SystemReply_Event
 	//	*SystemReply_Summary
+	//	*SystemReply_UpdateBegan
+	//	*SystemReply_Update
+	//	*SystemReply_UpdateStatus
+	//	*SystemReply_Health
 	Result        isSystemReply_Result `protobuf_oneof:"result"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -591,6 +709,42 @@ func (x *SystemReply) GetSummary() *Summary {
 	return nil
 }
 
+func (x *SystemReply) GetUpdateBegan() *UpdateBegan {
+	if x != nil {
+		if x, ok := x.Result.(*SystemReply_UpdateBegan); ok {
+			return x.UpdateBegan
+		}
+	}
+	return nil
+}
+
+func (x *SystemReply) GetUpdate() *Update {
+	if x != nil {
+		if x, ok := x.Result.(*SystemReply_Update); ok {
+			return x.Update
+		}
+	}
+	return nil
+}
+
+func (x *SystemReply) GetUpdateStatus() *UpdateStatus {
+	if x != nil {
+		if x, ok := x.Result.(*SystemReply_UpdateStatus); ok {
+			return x.UpdateStatus
+		}
+	}
+	return nil
+}
+
+func (x *SystemReply) GetHealth() *Health {
+	if x != nil {
+		if x, ok := x.Result.(*SystemReply_Health); ok {
+			return x.Health
+		}
+	}
+	return nil
+}
+
 type isSystemReply_Result interface {
 	isSystemReply_Result()
 }
@@ -639,6 +793,22 @@ type SystemReply_Summary struct {
 	Summary *Summary `protobuf:"bytes,20,opt,name=summary,proto3,oneof"`
 }
 
+type SystemReply_UpdateBegan struct {
+	UpdateBegan *UpdateBegan `protobuf:"bytes,30,opt,name=update_began,json=updateBegan,proto3,oneof"`
+}
+
+type SystemReply_Update struct {
+	Update *Update `protobuf:"bytes,31,opt,name=update,proto3,oneof"`
+}
+
+type SystemReply_UpdateStatus struct {
+	UpdateStatus *UpdateStatus `protobuf:"bytes,32,opt,name=update_status,json=updateStatus,proto3,oneof"`
+}
+
+type SystemReply_Health struct {
+	Health *Health `protobuf:"bytes,33,opt,name=health,proto3,oneof"`
+}
+
 func (*SystemReply_Authority) isSystemReply_Result() {}
 
 func (*SystemReply_Report) isSystemReply_Result() {}
@@ -660,6 +830,14 @@ func (*SystemReply_Machine) isSystemReply_Result() {}
 func (*SystemReply_Event) isSystemReply_Result() {}
 
 func (*SystemReply_Summary) isSystemReply_Result() {}
+
+func (*SystemReply_UpdateBegan) isSystemReply_Result() {}
+
+func (*SystemReply_Update) isSystemReply_Result() {}
+
+func (*SystemReply_UpdateStatus) isSystemReply_Result() {}
+
+func (*SystemReply_Health) isSystemReply_Result() {}
 
 type GetReport struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -3182,7 +3360,7 @@ var File_system_v1_system_proto protoreflect.FileDescriptor
 
 const file_system_v1_system_proto_rawDesc = "" +
 	"\n" +
-	"\x16system/v1/system.proto\x12\x10bitbox.system.v1\x1a\x19system/v1/authority.proto\x1a\x17system/v1/posture.proto\"\xc4\b\n" +
+	"\x16system/v1/system.proto\x12\x10bitbox.system.v1\x1a\x19system/v1/authority.proto\x1a\x17system/v1/posture.proto\x1a\x16system/v1/update.proto\"\x97\f\n" +
 	"\rSystemRequest\x12B\n" +
 	"\tauthority\x18\x01 \x01(\v2\".bitbox.system.v1.AuthorityRequestH\x00R\tauthority\x12<\n" +
 	"\n" +
@@ -3206,8 +3384,17 @@ const file_system_v1_system_proto_rawDesc = "" +
 	"\bannounce\x18\x0f \x01(\v2\x1a.bitbox.system.v1.AnnounceH\x00R\bannounce\x12?\n" +
 	"\vget_summary\x18\x14 \x01(\v2\x1c.bitbox.system.v1.GetSummaryH\x00R\n" +
 	"getSummary\x12E\n" +
-	"\rfactory_reset\x18\x15 \x01(\v2\x1e.bitbox.system.v1.FactoryResetH\x00R\ffactoryResetB\x06\n" +
-	"\x04verb\"\xdd\x05\n" +
+	"\rfactory_reset\x18\x15 \x01(\v2\x1e.bitbox.system.v1.FactoryResetH\x00R\ffactoryReset\x12B\n" +
+	"\fbegin_update\x18\x1e \x01(\v2\x1d.bitbox.system.v1.BeginUpdateH\x00R\vbeginUpdate\x12B\n" +
+	"\fupdate_piece\x18\x1f \x01(\v2\x1d.bitbox.system.v1.UpdatePieceH\x00R\vupdatePiece\x12E\n" +
+	"\rfinish_update\x18  \x01(\v2\x1e.bitbox.system.v1.FinishUpdateH\x00R\ffinishUpdate\x12B\n" +
+	"\fabort_update\x18! \x01(\v2\x1d.bitbox.system.v1.AbortUpdateH\x00R\vabortUpdate\x12<\n" +
+	"\n" +
+	"get_update\x18\" \x01(\v2\x1b.bitbox.system.v1.GetUpdateH\x00R\tgetUpdate\x12B\n" +
+	"\fwatch_update\x18# \x01(\v2\x1d.bitbox.system.v1.WatchUpdateH\x00R\vwatchUpdate\x12<\n" +
+	"\n" +
+	"get_health\x18$ \x01(\v2\x1b.bitbox.system.v1.GetHealthH\x00R\tgetHealthB\x06\n" +
+	"\x04verb\"\xd0\a\n" +
 	"\vSystemReply\x12\x1d\n" +
 	"\n" +
 	"error_code\x18\x01 \x01(\tR\terrorCode\x12#\n" +
@@ -3223,7 +3410,11 @@ const file_system_v1_system_proto_rawDesc = "" +
 	" \x01(\v2\x1d.bitbox.system.v1.AuditResultH\x00R\x05audit\x129\n" +
 	"\amachine\x18\v \x01(\v2\x1d.bitbox.system.v1.MachineInfoH\x00R\amachine\x125\n" +
 	"\x05event\x18\f \x01(\v2\x1d.bitbox.system.v1.SystemEventH\x00R\x05event\x125\n" +
-	"\asummary\x18\x14 \x01(\v2\x19.bitbox.system.v1.SummaryH\x00R\asummaryB\b\n" +
+	"\asummary\x18\x14 \x01(\v2\x19.bitbox.system.v1.SummaryH\x00R\asummary\x12B\n" +
+	"\fupdate_began\x18\x1e \x01(\v2\x1d.bitbox.system.v1.UpdateBeganH\x00R\vupdateBegan\x122\n" +
+	"\x06update\x18\x1f \x01(\v2\x18.bitbox.system.v1.UpdateH\x00R\x06update\x12E\n" +
+	"\rupdate_status\x18  \x01(\v2\x1e.bitbox.system.v1.UpdateStatusH\x00R\fupdateStatus\x122\n" +
+	"\x06health\x18! \x01(\v2\x18.bitbox.system.v1.HealthH\x00R\x06healthB\b\n" +
 	"\x06result\"!\n" +
 	"\tGetReport\x12\x14\n" +
 	"\x05nonce\x18\x01 \x01(\fR\x05nonce\"&\n" +
@@ -3453,13 +3644,24 @@ var file_system_v1_system_proto_goTypes = []any{
 	(*LocalReset)(nil),       // 42: bitbox.system.v1.LocalReset
 	(*ResetOrder)(nil),       // 43: bitbox.system.v1.ResetOrder
 	(*AuthorityRequest)(nil), // 44: bitbox.system.v1.AuthorityRequest
-	(*AuthorityReply)(nil),   // 45: bitbox.system.v1.AuthorityReply
-	(*Lockdown)(nil),         // 46: bitbox.system.v1.Lockdown
-	(*PairingShut)(nil),      // 47: bitbox.system.v1.PairingShut
-	(*LeaseEnded)(nil),       // 48: bitbox.system.v1.LeaseEnded
-	(*AppCutOff)(nil),        // 49: bitbox.system.v1.AppCutOff
-	(PostureReport_Phase)(0), // 50: bitbox.system.v1.PostureReport.Phase
-	(*Posture)(nil),          // 51: bitbox.system.v1.Posture
+	(*BeginUpdate)(nil),      // 45: bitbox.system.v1.BeginUpdate
+	(*UpdatePiece)(nil),      // 46: bitbox.system.v1.UpdatePiece
+	(*FinishUpdate)(nil),     // 47: bitbox.system.v1.FinishUpdate
+	(*AbortUpdate)(nil),      // 48: bitbox.system.v1.AbortUpdate
+	(*GetUpdate)(nil),        // 49: bitbox.system.v1.GetUpdate
+	(*WatchUpdate)(nil),      // 50: bitbox.system.v1.WatchUpdate
+	(*GetHealth)(nil),        // 51: bitbox.system.v1.GetHealth
+	(*AuthorityReply)(nil),   // 52: bitbox.system.v1.AuthorityReply
+	(*UpdateBegan)(nil),      // 53: bitbox.system.v1.UpdateBegan
+	(*Update)(nil),           // 54: bitbox.system.v1.Update
+	(*UpdateStatus)(nil),     // 55: bitbox.system.v1.UpdateStatus
+	(*Health)(nil),           // 56: bitbox.system.v1.Health
+	(*Lockdown)(nil),         // 57: bitbox.system.v1.Lockdown
+	(*PairingShut)(nil),      // 58: bitbox.system.v1.PairingShut
+	(*LeaseEnded)(nil),       // 59: bitbox.system.v1.LeaseEnded
+	(*AppCutOff)(nil),        // 60: bitbox.system.v1.AppCutOff
+	(PostureReport_Phase)(0), // 61: bitbox.system.v1.PostureReport.Phase
+	(*Posture)(nil),          // 62: bitbox.system.v1.Posture
 }
 var file_system_v1_system_proto_depIdxs = []int32{
 	44, // 0: bitbox.system.v1.SystemRequest.authority:type_name -> bitbox.system.v1.AuthorityRequest
@@ -3479,47 +3681,58 @@ var file_system_v1_system_proto_depIdxs = []int32{
 	35, // 14: bitbox.system.v1.SystemRequest.announce:type_name -> bitbox.system.v1.Announce
 	36, // 15: bitbox.system.v1.SystemRequest.get_summary:type_name -> bitbox.system.v1.GetSummary
 	41, // 16: bitbox.system.v1.SystemRequest.factory_reset:type_name -> bitbox.system.v1.FactoryReset
-	45, // 17: bitbox.system.v1.SystemReply.authority:type_name -> bitbox.system.v1.AuthorityReply
-	4,  // 18: bitbox.system.v1.SystemReply.report:type_name -> bitbox.system.v1.ReportResult
-	6,  // 19: bitbox.system.v1.SystemReply.challenge:type_name -> bitbox.system.v1.ChallengeResult
-	8,  // 20: bitbox.system.v1.SystemReply.progress:type_name -> bitbox.system.v1.Progress
-	12, // 21: bitbox.system.v1.SystemReply.chain:type_name -> bitbox.system.v1.ChainResult
-	14, // 22: bitbox.system.v1.SystemReply.bans:type_name -> bitbox.system.v1.BansResult
-	18, // 23: bitbox.system.v1.SystemReply.lift_ban:type_name -> bitbox.system.v1.LiftBanResult
-	20, // 24: bitbox.system.v1.SystemReply.audit:type_name -> bitbox.system.v1.AuditResult
-	24, // 25: bitbox.system.v1.SystemReply.machine:type_name -> bitbox.system.v1.MachineInfo
-	26, // 26: bitbox.system.v1.SystemReply.event:type_name -> bitbox.system.v1.SystemEvent
-	37, // 27: bitbox.system.v1.SystemReply.summary:type_name -> bitbox.system.v1.Summary
-	46, // 28: bitbox.system.v1.Restrict.lockdown:type_name -> bitbox.system.v1.Lockdown
-	47, // 29: bitbox.system.v1.Restrict.pairing_shut:type_name -> bitbox.system.v1.PairingShut
-	48, // 30: bitbox.system.v1.Restrict.end_lease:type_name -> bitbox.system.v1.LeaseEnded
-	49, // 31: bitbox.system.v1.Restrict.app_cut_off:type_name -> bitbox.system.v1.AppCutOff
-	15, // 32: bitbox.system.v1.BansResult.bans:type_name -> bitbox.system.v1.Ban
-	17, // 33: bitbox.system.v1.LiftBan.plain:type_name -> bitbox.system.v1.LiftBanOrder
-	21, // 34: bitbox.system.v1.AuditResult.findings:type_name -> bitbox.system.v1.Finding
-	0,  // 35: bitbox.system.v1.Finding.severity:type_name -> bitbox.system.v1.Finding.Severity
-	50, // 36: bitbox.system.v1.SystemEvent.phase:type_name -> bitbox.system.v1.PostureReport.Phase
-	27, // 37: bitbox.system.v1.SystemEvent.started:type_name -> bitbox.system.v1.WatchStarted
-	28, // 38: bitbox.system.v1.SystemEvent.posture_changed:type_name -> bitbox.system.v1.PostureChanged
-	29, // 39: bitbox.system.v1.SystemEvent.drift_found:type_name -> bitbox.system.v1.DriftFound
-	30, // 40: bitbox.system.v1.SystemEvent.bans_changed:type_name -> bitbox.system.v1.BansChanged
-	31, // 41: bitbox.system.v1.SystemEvent.apply_failed:type_name -> bitbox.system.v1.ApplyFailed
-	21, // 42: bitbox.system.v1.DriftFound.findings:type_name -> bitbox.system.v1.Finding
-	15, // 43: bitbox.system.v1.BansChanged.banned:type_name -> bitbox.system.v1.Ban
-	15, // 44: bitbox.system.v1.BansChanged.lifted:type_name -> bitbox.system.v1.Ban
-	51, // 45: bitbox.system.v1.LocalChange.posture:type_name -> bitbox.system.v1.Posture
-	33, // 46: bitbox.system.v1.LocalChange.lift_restrictions:type_name -> bitbox.system.v1.LiftRestrictions
-	34, // 47: bitbox.system.v1.LocalChange.go_back:type_name -> bitbox.system.v1.GoBack
-	50, // 48: bitbox.system.v1.Summary.phase:type_name -> bitbox.system.v1.PostureReport.Phase
-	38, // 49: bitbox.system.v1.Summary.ssh:type_name -> bitbox.system.v1.OpenSSH
-	39, // 50: bitbox.system.v1.Summary.apis:type_name -> bitbox.system.v1.OpenAPI
-	40, // 51: bitbox.system.v1.Summary.last_reset:type_name -> bitbox.system.v1.ResetRecord
-	42, // 52: bitbox.system.v1.FactoryReset.local:type_name -> bitbox.system.v1.LocalReset
-	53, // [53:53] is the sub-list for method output_type
-	53, // [53:53] is the sub-list for method input_type
-	53, // [53:53] is the sub-list for extension type_name
-	53, // [53:53] is the sub-list for extension extendee
-	0,  // [0:53] is the sub-list for field type_name
+	45, // 17: bitbox.system.v1.SystemRequest.begin_update:type_name -> bitbox.system.v1.BeginUpdate
+	46, // 18: bitbox.system.v1.SystemRequest.update_piece:type_name -> bitbox.system.v1.UpdatePiece
+	47, // 19: bitbox.system.v1.SystemRequest.finish_update:type_name -> bitbox.system.v1.FinishUpdate
+	48, // 20: bitbox.system.v1.SystemRequest.abort_update:type_name -> bitbox.system.v1.AbortUpdate
+	49, // 21: bitbox.system.v1.SystemRequest.get_update:type_name -> bitbox.system.v1.GetUpdate
+	50, // 22: bitbox.system.v1.SystemRequest.watch_update:type_name -> bitbox.system.v1.WatchUpdate
+	51, // 23: bitbox.system.v1.SystemRequest.get_health:type_name -> bitbox.system.v1.GetHealth
+	52, // 24: bitbox.system.v1.SystemReply.authority:type_name -> bitbox.system.v1.AuthorityReply
+	4,  // 25: bitbox.system.v1.SystemReply.report:type_name -> bitbox.system.v1.ReportResult
+	6,  // 26: bitbox.system.v1.SystemReply.challenge:type_name -> bitbox.system.v1.ChallengeResult
+	8,  // 27: bitbox.system.v1.SystemReply.progress:type_name -> bitbox.system.v1.Progress
+	12, // 28: bitbox.system.v1.SystemReply.chain:type_name -> bitbox.system.v1.ChainResult
+	14, // 29: bitbox.system.v1.SystemReply.bans:type_name -> bitbox.system.v1.BansResult
+	18, // 30: bitbox.system.v1.SystemReply.lift_ban:type_name -> bitbox.system.v1.LiftBanResult
+	20, // 31: bitbox.system.v1.SystemReply.audit:type_name -> bitbox.system.v1.AuditResult
+	24, // 32: bitbox.system.v1.SystemReply.machine:type_name -> bitbox.system.v1.MachineInfo
+	26, // 33: bitbox.system.v1.SystemReply.event:type_name -> bitbox.system.v1.SystemEvent
+	37, // 34: bitbox.system.v1.SystemReply.summary:type_name -> bitbox.system.v1.Summary
+	53, // 35: bitbox.system.v1.SystemReply.update_began:type_name -> bitbox.system.v1.UpdateBegan
+	54, // 36: bitbox.system.v1.SystemReply.update:type_name -> bitbox.system.v1.Update
+	55, // 37: bitbox.system.v1.SystemReply.update_status:type_name -> bitbox.system.v1.UpdateStatus
+	56, // 38: bitbox.system.v1.SystemReply.health:type_name -> bitbox.system.v1.Health
+	57, // 39: bitbox.system.v1.Restrict.lockdown:type_name -> bitbox.system.v1.Lockdown
+	58, // 40: bitbox.system.v1.Restrict.pairing_shut:type_name -> bitbox.system.v1.PairingShut
+	59, // 41: bitbox.system.v1.Restrict.end_lease:type_name -> bitbox.system.v1.LeaseEnded
+	60, // 42: bitbox.system.v1.Restrict.app_cut_off:type_name -> bitbox.system.v1.AppCutOff
+	15, // 43: bitbox.system.v1.BansResult.bans:type_name -> bitbox.system.v1.Ban
+	17, // 44: bitbox.system.v1.LiftBan.plain:type_name -> bitbox.system.v1.LiftBanOrder
+	21, // 45: bitbox.system.v1.AuditResult.findings:type_name -> bitbox.system.v1.Finding
+	0,  // 46: bitbox.system.v1.Finding.severity:type_name -> bitbox.system.v1.Finding.Severity
+	61, // 47: bitbox.system.v1.SystemEvent.phase:type_name -> bitbox.system.v1.PostureReport.Phase
+	27, // 48: bitbox.system.v1.SystemEvent.started:type_name -> bitbox.system.v1.WatchStarted
+	28, // 49: bitbox.system.v1.SystemEvent.posture_changed:type_name -> bitbox.system.v1.PostureChanged
+	29, // 50: bitbox.system.v1.SystemEvent.drift_found:type_name -> bitbox.system.v1.DriftFound
+	30, // 51: bitbox.system.v1.SystemEvent.bans_changed:type_name -> bitbox.system.v1.BansChanged
+	31, // 52: bitbox.system.v1.SystemEvent.apply_failed:type_name -> bitbox.system.v1.ApplyFailed
+	21, // 53: bitbox.system.v1.DriftFound.findings:type_name -> bitbox.system.v1.Finding
+	15, // 54: bitbox.system.v1.BansChanged.banned:type_name -> bitbox.system.v1.Ban
+	15, // 55: bitbox.system.v1.BansChanged.lifted:type_name -> bitbox.system.v1.Ban
+	62, // 56: bitbox.system.v1.LocalChange.posture:type_name -> bitbox.system.v1.Posture
+	33, // 57: bitbox.system.v1.LocalChange.lift_restrictions:type_name -> bitbox.system.v1.LiftRestrictions
+	34, // 58: bitbox.system.v1.LocalChange.go_back:type_name -> bitbox.system.v1.GoBack
+	61, // 59: bitbox.system.v1.Summary.phase:type_name -> bitbox.system.v1.PostureReport.Phase
+	38, // 60: bitbox.system.v1.Summary.ssh:type_name -> bitbox.system.v1.OpenSSH
+	39, // 61: bitbox.system.v1.Summary.apis:type_name -> bitbox.system.v1.OpenAPI
+	40, // 62: bitbox.system.v1.Summary.last_reset:type_name -> bitbox.system.v1.ResetRecord
+	42, // 63: bitbox.system.v1.FactoryReset.local:type_name -> bitbox.system.v1.LocalReset
+	64, // [64:64] is the sub-list for method output_type
+	64, // [64:64] is the sub-list for method input_type
+	64, // [64:64] is the sub-list for extension type_name
+	64, // [64:64] is the sub-list for extension extendee
+	0,  // [0:64] is the sub-list for field type_name
 }
 
 func init() { file_system_v1_system_proto_init() }
@@ -3529,6 +3742,7 @@ func file_system_v1_system_proto_init() {
 	}
 	file_system_v1_authority_proto_init()
 	file_system_v1_posture_proto_init()
+	file_system_v1_update_proto_init()
 	file_system_v1_system_proto_msgTypes[0].OneofWrappers = []any{
 		(*SystemRequest_Authority)(nil),
 		(*SystemRequest_GetReport)(nil),
@@ -3547,6 +3761,13 @@ func file_system_v1_system_proto_init() {
 		(*SystemRequest_Announce)(nil),
 		(*SystemRequest_GetSummary)(nil),
 		(*SystemRequest_FactoryReset)(nil),
+		(*SystemRequest_BeginUpdate)(nil),
+		(*SystemRequest_UpdatePiece)(nil),
+		(*SystemRequest_FinishUpdate)(nil),
+		(*SystemRequest_AbortUpdate)(nil),
+		(*SystemRequest_GetUpdate)(nil),
+		(*SystemRequest_WatchUpdate)(nil),
+		(*SystemRequest_GetHealth)(nil),
 	}
 	file_system_v1_system_proto_msgTypes[1].OneofWrappers = []any{
 		(*SystemReply_Authority)(nil),
@@ -3560,6 +3781,10 @@ func file_system_v1_system_proto_init() {
 		(*SystemReply_Machine)(nil),
 		(*SystemReply_Event)(nil),
 		(*SystemReply_Summary)(nil),
+		(*SystemReply_UpdateBegan)(nil),
+		(*SystemReply_Update)(nil),
+		(*SystemReply_UpdateStatus)(nil),
+		(*SystemReply_Health)(nil),
 	}
 	file_system_v1_system_proto_msgTypes[9].OneofWrappers = []any{
 		(*Restrict_Lockdown)(nil),

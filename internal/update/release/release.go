@@ -1,0 +1,186 @@
+// Package release is the file in which a new version of the Base's own package
+// travels: a signed header of fixed size, then the Debian package. It reads and
+// writes bytes and nothing else. docs/updates.md describes each byte.
+//
+// The header says how long the package is and what its hash is, and the signature
+// covers the header. So whoever has the header alone can tell whether the rest is
+// wanted, before a single byte of that is stored.
+package release
+
+import (
+	"bytes"
+	"crypto/ed25519"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"regexp"
+
+	"github.com/BitBoxSwiss/bitbox-base/internal/secret"
+)
+
+const (
+	// HeaderSize is the length of the header in bytes. The package follows it.
+	HeaderSize = signatureAt + ed25519.SignatureSize
+	// MaxPackageSize is the longest package that a Base takes, in bytes. A Base's is 10 MiB.
+	MaxPackageSize = 64 << 20
+
+	magic  = "BITBOXUP"
+	format = 1
+	// label begins what is signed, so that a signature counts for nothing else.
+	label = "bitbox-base release header, format 1\x00"
+
+	versionSize      = 64
+	architectureSize = 16
+
+	// Where the fields stand; numbers are big endian.
+	formatAt       = len(magic)
+	versionAt      = formatAt + 2
+	architectureAt = versionAt + versionSize
+	sizeAt         = architectureAt + architectureSize
+	hashAt         = sizeAt + 8
+	signatureAt    = hashAt + sha256.Size
+)
+
+// Why a header is refused.
+var (
+	// ErrNotARelease: these bytes are something else.
+	ErrNotARelease = errors.New("this is no release file")
+	// ErrFormat: the file is of a format that is not known here.
+	ErrFormat = errors.New("this release file has another format; an older release has to be installed first, or a newer one")
+	// ErrSignature: who has signed it is not who makes the releases.
+	ErrSignature = errors.New("the release is not signed by the key that this Base knows")
+	// ErrDamaged: it is not what was signed.
+	ErrDamaged = errors.New("the release file is damaged or incomplete; fetch it again")
+)
+
+type signingSeedKind struct{}
+
+// SigningSeed is the seed (RFC 8032) of the key that signs releases.
+type SigningSeed = secret.Key[signingSeedKind]
+
+// ParseSigningSeed makes a SigningSeed of its 32 bytes.
+func ParseSigningSeed(b []byte) (SigningSeed, error) { return secret.New[signingSeedKind](b) }
+
+// GenerateSigningSeed makes a new one.
+func GenerateSigningSeed() (SigningSeed, error) { return secret.Generate[signingSeedKind](nil) }
+
+// PublicKey is what a Base knows of the key.
+func PublicKey(seed SigningSeed) ed25519.PublicKey {
+	return ed25519.NewKeyFromSeed(seed.Expose()).Public().(ed25519.PublicKey)
+}
+
+// ParsePublicKey reads a key as it is given to the build: 64 hexadecimal digits.
+func ParsePublicKey(text string) (ed25519.PublicKey, error) {
+	key, err := hex.DecodeString(text)
+	if err != nil || len(key) != ed25519.PublicKeySize || bytes.Equal(key, make([]byte, len(key))) {
+		return nil, fmt.Errorf("a release key is %d hexadecimal digits, not %q", 2*ed25519.PublicKeySize, text)
+	}
+	return key, nil
+}
+
+// Header says what a release file holds.
+type Header struct {
+	// Version and Architecture are those of the package, as dpkg says them.
+	Version, Architecture string
+	// Size is the length of the package in bytes, and Hash its SHA-256.
+	Size uint64
+	Hash [sha256.Size]byte
+}
+
+// version and architecture allow what dpkg allows (deb-version(7)), and nothing that a
+// program could take for an option, or a path.
+var (
+	versionPattern      = regexp.MustCompile(`^[0-9][0-9A-Za-z.+~:-]*$`)
+	architecturePattern = regexp.MustCompile(`^[a-z0-9][a-z0-9-]*$`)
+)
+
+// check refuses fields that no package has.
+func (h Header) check() error {
+	switch {
+	case len(h.Version) > versionSize || !versionPattern.MatchString(h.Version):
+		return fmt.Errorf("%q is no version of a Debian package of at most %d characters", h.Version, versionSize)
+	case len(h.Architecture) > architectureSize || !architecturePattern.MatchString(h.Architecture):
+		return fmt.Errorf("%q is no architecture of Debian's", h.Architecture)
+	case h.Size == 0 || h.Size > MaxPackageSize:
+		return fmt.Errorf("a package of %d bytes is refused; at most %d are allowed", h.Size, MaxPackageSize)
+	}
+	return nil
+}
+
+// Sign returns the header as it stands in the file.
+func Sign(h Header, seed SigningSeed) ([]byte, error) {
+	if err := h.check(); err != nil {
+		return nil, fmt.Errorf("sign a release: %w", err)
+	}
+	b := h.marshal()
+	private := ed25519.NewKeyFromSeed(seed.Expose())
+	return append(b, ed25519.Sign(private, transcript(b))...), nil
+}
+
+func (h Header) marshal() []byte {
+	b := make([]byte, signatureAt, HeaderSize)
+	copy(b, magic)
+	binary.BigEndian.PutUint16(b[formatAt:], format)
+	copy(b[versionAt:architectureAt], h.Version)
+	copy(b[architectureAt:sizeAt], h.Architecture)
+	binary.BigEndian.PutUint64(b[sizeAt:], h.Size)
+	copy(b[hashAt:], h.Hash[:])
+	return b
+}
+
+func transcript(unsigned []byte) []byte { return append([]byte(label), unsigned...) }
+
+// Verify reads a header that the owner of the key has signed. Nothing of it is
+// looked at before the signature fits.
+func Verify(b []byte, key ed25519.PublicKey) (Header, error) {
+	if err := recognise(b); err != nil {
+		return Header{}, err
+	}
+	if len(key) != ed25519.PublicKeySize || !ed25519.Verify(key, transcript(b[:signatureAt]), b[signatureAt:]) {
+		return Header{}, ErrSignature
+	}
+	return parse(b)
+}
+
+// Parse reads a header of anybody's. It is for telling people early what is wrong with a
+// file; what it says is not to be acted upon.
+func Parse(b []byte) (Header, error) {
+	if err := recognise(b); err != nil {
+		return Header{}, err
+	}
+	return parse(b)
+}
+
+func recognise(b []byte) error {
+	switch {
+	case len(b) < len(magic) || string(b[:len(magic)]) != magic:
+		return ErrNotARelease
+	case len(b) != HeaderSize:
+		return ErrDamaged
+	case binary.BigEndian.Uint16(b[formatAt:]) != format:
+		return ErrFormat
+	}
+	return nil
+}
+
+func parse(b []byte) (Header, error) {
+	h := Header{Size: binary.BigEndian.Uint64(b[sizeAt:]), Hash: [sha256.Size]byte(b[hashAt:signatureAt])}
+	h.Version = text(b[versionAt:architectureAt])
+	h.Architecture = text(b[architectureAt:sizeAt])
+	if err := h.check(); err != nil {
+		return Header{}, fmt.Errorf("%w: %w", ErrDamaged, err)
+	}
+	// There is one way to write a header: what stands behind the end of a text is zero.
+	if !bytes.Equal(h.marshal(), b[:signatureAt]) {
+		return Header{}, ErrDamaged
+	}
+	return h, nil
+}
+
+// text is a field without the zeros at its end.
+func text(field []byte) string {
+	before, _, _ := bytes.Cut(field, []byte{0})
+	return string(before)
+}
