@@ -115,6 +115,7 @@ func runSystem(ctx context.Context) error {
 	auditor := &system.HostAuditor{}
 	config.Live, config.Banner, config.Announcer, config.Auditor = host, host, host, auditor
 	config.AuditInterval = auditInterval
+	config.Restart = host.Restart
 	users, err := system.LookUpUsers()
 	if err != nil {
 		return err
@@ -124,6 +125,9 @@ func runSystem(ctx context.Context) error {
 		return err
 	}
 	helper, err := system.Open(config)
+	if errors.Is(err, system.ErrResetOrdered) {
+		return errors.Join(err, system.RestartForReset(ctx, config))
+	}
 	if err != nil {
 		return err
 	}

@@ -585,10 +585,16 @@ func (l *Ledger) Report(nonce []byte, now time.Duration) ([]byte, Output, error)
 		RestrictionNumber: number, RestrictionHash: hash[:],
 		Nonce: nonce, Phase: l.phase, Leases: leasesToProto(l.running),
 	}
-	if l.phase != phaseSettled {
-		report.UndoneInMs = milliseconds(l.pendingUntil - now)
-	}
+	report.UndoneInMs = milliseconds(l.UndoneIn(now))
 	return encode(seal(labelReport, encode(report), l.config.StateSeed)), out, nil
+}
+
+// UndoneIn returns how long the last document waits to be settled; 0: it is.
+func (l *Ledger) UndoneIn(now time.Duration) time.Duration {
+	if l.phase == phaseSettled {
+		return 0
+	}
+	return max(0, l.pendingUntil-now)
 }
 
 // Chain returns the history as an App verifies it (VerifyChain), at most

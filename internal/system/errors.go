@@ -36,6 +36,8 @@ const (
 	// CodeStorage: it could not be saved; nothing has changed, except that what
 	// was to be closed is blocked until the next start.
 	CodeStorage Code = "storage"
+	// CodeReset: a factory reset was ordered; the Base restarts as new.
+	CodeReset Code = "reset"
 	// CodeInternal: the helper could not do its work.
 	CodeInternal Code = "internal"
 )

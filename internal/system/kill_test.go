@@ -20,6 +20,7 @@ const (
 	directoryVariable = "BITBOX_BASE_SYSTEM_TEST_DIRECTORY"
 	stepVariable      = "BITBOX_BASE_SYSTEM_TEST_STEP"
 	tryVariable       = "BITBOX_BASE_SYSTEM_TEST_TRY"
+	resetVariable     = "BITBOX_BASE_SYSTEM_TEST_RESET"
 	seedFile          = "seed"
 )
 
@@ -52,6 +53,11 @@ func victim() {
 		os.Exit(1)
 	}
 	armed = true // before the worker has anything to do
+	if os.Getenv(resetVariable) != "" {
+		_, err := Client{h.Port(WhoConsole)}.Do(ctx, resetHere(), nil)
+		fmt.Fprintln(os.Stderr, "it was not killed:", err)
+		os.Exit(1)
+	}
 	signed, err := openingDocument(h)
 	if err == nil {
 		_, err = Client{h.Port(WhoMiddleware)}.Do(ctx, submitRequest(signed), nil)

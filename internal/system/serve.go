@@ -120,6 +120,11 @@ func permitted(who Who, request *systemv1.SystemRequest) bool {
 		return middleware || root
 	case *systemv1.SystemRequest_LiftBan:
 		return root || middleware && request.GetLiftBan().GetPlain() == nil
+	case *systemv1.SystemRequest_FactoryReset:
+		local := request.GetFactoryReset().GetLocal() != nil
+		return root || local && console || !local && middleware
+	case *systemv1.SystemRequest_GetSummary:
+		return console || root
 	case *systemv1.SystemRequest_Announce:
 		return middleware
 	case *systemv1.SystemRequest_GetUpdate:
@@ -168,6 +173,9 @@ func (h *Helper) answer(ctx context.Context, who Who, b []byte, send func(*syste
 	if !permitted(who, request) {
 		return nil, errorf(CodePermission, "%s may not ask for this (%T)", who, request.GetVerb())
 	}
+	if err := h.refuseInReset(); err != nil {
+		return nil, err
+	}
 	progress := func(p *systemv1.Progress) {
 		// Whoever does not read it sees the result all the same.
 		_ = send(&systemv1.SystemReply{Result: &systemv1.SystemReply_Progress{Progress: p}})
@@ -208,6 +216,10 @@ func (h *Helper) answer(ctx context.Context, who Who, b []byte, send func(*syste
 		return nil, h.watch(ctx, who, send)
 	case *systemv1.SystemRequest_LocalChange:
 		return h.local(ctx, verb.LocalChange, progress)
+	case *systemv1.SystemRequest_GetSummary:
+		return h.summary(), nil
+	case *systemv1.SystemRequest_FactoryReset:
+		return h.factoryReset(who, verb.FactoryReset)
 	case *systemv1.SystemRequest_Announce:
 		return &systemv1.SystemReply{}, h.announce(ctx, verb.Announce)
 	}

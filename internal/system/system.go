@@ -42,6 +42,7 @@ import (
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/bruteforce"
 	"github.com/BitBoxSwiss/bitbox-base/internal/discovery"
+	"github.com/BitBoxSwiss/bitbox-base/internal/factoryreset"
 	"github.com/BitBoxSwiss/bitbox-base/internal/generation"
 	"github.com/BitBoxSwiss/bitbox-base/internal/pairing"
 	"github.com/BitBoxSwiss/bitbox-base/internal/posture"
@@ -112,6 +113,8 @@ type Config struct {
 	Auditor Auditor
 	// AuditInterval is how often it looks by itself; 0: never.
 	AuditInterval time.Duration
+	// Restart restarts the machine, once a factory reset was ordered; nil: nobody does.
+	Restart func(ctx context.Context) error
 	// Clock is the boot-time clock, BootID the id of this boot.
 	Clock  func() time.Duration
 	BootID string
@@ -164,6 +167,10 @@ type Helper struct {
 	announced     *discovery.TXT
 	announcedName string
 
+	// resetOrdered: a factory reset is certain, and resetting is closed.
+	resetOrdered bool
+	resetting    chan struct{}
+
 	wake       chan struct{} // for the worker; holds one
 	events     events
 	auditTurn  turn       // held while an audit runs
@@ -205,6 +212,7 @@ func Open(config Config) (*Helper, error) {
 		version:     1,
 		convergence: convergence{changed: make(chan struct{})},
 		wake:        make(chan struct{}, 1),
+		resetting:   make(chan struct{}),
 		auditTurn:   make(turn, 1),
 		bansTurn:    make(turn, 1),
 	}
@@ -213,6 +221,9 @@ func Open(config Config) (*Helper, error) {
 	}
 	if h.config.Failpoint == nil {
 		h.config.Failpoint = func(string) error { return nil }
+	}
+	if _, ordered := factoryreset.Ordered(config.Directory); ordered {
+		return nil, ErrResetOrdered
 	}
 	var err error
 	if h.store, err = openStore(config.Directory, config.Random, h.config.Failpoint); err != nil {
@@ -296,5 +307,6 @@ func (h *Helper) Run(ctx context.Context) {
 		running.Go(func() { h.auditAtIntervals(ctx) })
 	}
 	running.Go(func() { h.watchBans(ctx) })
+	running.Go(func() { h.restartWhenReset(ctx) })
 	<-ctx.Done()
 }

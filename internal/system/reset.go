@@ -1,0 +1,114 @@
+package system
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
+	"github.com/BitBoxSwiss/bitbox-base/internal/factoryreset"
+	"github.com/BitBoxSwiss/bitbox-base/internal/posture"
+)
+
+const (
+	// resetGrace is how long after a reset was ordered the Base restarts, so that
+	// whoever ordered it gets the answer.
+	resetGrace = 500 * time.Millisecond
+	// resetAgain is how soon the restart is asked for again if it was refused.
+	resetAgain = 5 * time.Second
+)
+
+// ErrResetOrdered: a factory reset was ordered and is not finished. Until it is, the
+// helper does not run.
+var ErrResetOrdered = errors.New("a factory reset was ordered and is not finished")
+
+// by names who ordered a reset, in the record of it.
+func (w Who) by() string {
+	if w == WhoMiddleware {
+		return "an owner's App" // it carries what an owner has signed
+	}
+	return w.String()
+}
+
+// factoryReset takes an owner's signed order, or the word of who stands at the
+// Base. From then on the reset is certain and this helper does nothing more but
+// restart the Base.
+func (h *Helper) factoryReset(who Who, request *systemv1.FactoryReset) (*systemv1.SystemReply, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if request.GetLocal() == nil || who == WhoMiddleware {
+		err := h.updateLocked(func() (posture.Output, error) { return h.ledger.Reset(request.GetOrder(), h.config.Clock()) })
+		if err != nil {
+			return nil, err
+		}
+	}
+	err := h.config.Failpoint("reset")
+	if err == nil {
+		err = factoryreset.Order(h.config.Directory, factoryreset.Record{
+			OrderedAt: time.Now().UTC().Truncate(time.Second), By: who.by(), BootID: h.config.BootID})
+	}
+	if err == nil {
+		err = h.config.Failpoint("reset ordered")
+	}
+	if _, ordered := factoryreset.Ordered(h.config.Directory); err != nil && !ordered {
+		return nil, errorf(CodeStorage, "%w; nothing has changed", err)
+	}
+	h.log.Warn("a factory reset was ordered; the Base restarts as new", "audit", true, "by", who.by())
+	if !h.resetOrdered {
+		h.resetOrdered = true
+		close(h.resetting)
+	}
+	return &systemv1.SystemReply{}, nil
+}
+
+// refuseInReset is what everybody is told from the order on.
+func (h *Helper) refuseInReset() error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.resetOrdered {
+		return errorf(CodeReset, "this Base is being reset, and restarts as new in a moment")
+	}
+	return nil
+}
+
+// restartWhenReset restarts the machine once a reset was ordered.
+func (h *Helper) restartWhenReset(ctx context.Context) {
+	select {
+	case <-ctx.Done():
+		return
+	case <-h.resetting:
+	}
+	wait := resetGrace
+	for h.config.Restart != nil {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(wait):
+		}
+		if err := h.config.Restart(ctx); err != nil && ctx.Err() == nil {
+			h.log.Error("the Base could not be restarted for its factory reset; it is tried again", "audit", true, "error", err)
+		}
+		wait = resetAgain
+	}
+}
+
+// RestartForReset restarts the machine if a reset was ordered in this boot, by a
+// helper that was ended before it could. If the reset was ordered before this boot
+// it could not be finished at its beginning, and restarting once more would not
+// help: the error says so.
+func RestartForReset(ctx context.Context, config Config) error {
+	r, ordered := factoryreset.Ordered(config.Directory)
+	switch {
+	case !ordered:
+		return nil
+	case r.BootID != config.BootID:
+		return fmt.Errorf("%w at the beginning of this boot; 'journalctl -u bitbox-base-reset' says why, and nothing of the Base starts until it is", ErrResetOrdered)
+	}
+	return config.Restart(ctx)
+}
+
+// Restart asks systemd to restart the machine, in an orderly way.
+func (m Host) Restart(ctx context.Context) error {
+	return m.do(ctx, systemctl, "--no-block", "--job-mode=replace-irreversibly", "start", "reboot.target")
+}
