@@ -222,11 +222,11 @@ func (h *Helper) answer(ctx context.Context, who Who, b []byte, send func(*syste
 		return h.factoryReset(who, verb.FactoryReset)
 	case *systemv1.SystemRequest_Announce:
 		return &systemv1.SystemReply{}, h.announce(ctx, verb.Announce)
-	}
-	return nil, errorf(CodeInternal, "%T is permitted, but not implemented", request.GetVerb())
-}
 	case *systemv1.SystemRequest_BeginUpdate, *systemv1.SystemRequest_UpdatePiece, *systemv1.SystemRequest_FinishUpdate,
 		*systemv1.SystemRequest_AbortUpdate, *systemv1.SystemRequest_GetUpdate, *systemv1.SystemRequest_WatchUpdate:
 		return h.updates(ctx, request, send)
 	case *systemv1.SystemRequest_GetHealth:
 		return h.health(ctx)
+	}
+	return nil, errorf(CodeInternal, "%T is permitted, but not implemented", request.GetVerb())
+}

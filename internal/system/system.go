@@ -46,8 +46,8 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/generation"
 	"github.com/BitBoxSwiss/bitbox-base/internal/pairing"
 	"github.com/BitBoxSwiss/bitbox-base/internal/posture"
-)
 	"github.com/BitBoxSwiss/bitbox-base/internal/update"
+)
 
 // Who is who asks, by the kernel's word. The zero Who may do nothing.
 type Who int
@@ -107,9 +107,9 @@ type Config struct {
 	// Banner is fail2ban, Announcer is Avahi.
 	Banner    Banner
 	Announcer Announcer
-	// Auditor looks for drift; nil: nobody does.
 	// Updates takes releases; nil: nobody does.
 	Updates *update.Receiver
+	// Auditor looks for drift; nil: nobody does.
 	Auditor Auditor
 	// AuditInterval is how often it looks by itself; 0: never.
 	AuditInterval time.Duration
