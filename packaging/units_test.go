@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"github.com/BitBoxSwiss/bitbox-base/internal/bruteforce"
+	"github.com/BitBoxSwiss/bitbox-base/internal/factoryreset"
 	"github.com/BitBoxSwiss/bitbox-base/internal/generation"
 )
 
@@ -52,6 +53,7 @@ var limits = map[string]float64{
 	"bitbox-base-preflight-nginx.service":    1.5,
 	"bitbox-base-preflight-sshd.service":     1.5,
 	"bitbox-base-prepare.service":            1.5,
+	"bitbox-base-reset.service":              1.5,
 	"bitbox-base-legacy-rules@.service":      2.0,
 	"bitbox-base-repair@.service":            4.0,
 	"bitbox-base-ssh.service":                6.0,
@@ -169,7 +171,7 @@ func TestWhatStartsIsFixedByThePackage(t *testing.T) {
 	for _, file := range unitFiles(t) {
 		name := filepath.Base(file)
 		template := strings.Contains(name, "@.") // somebody has to say of what
-		onDemand := template || name == generation.SSHUnit || slices.Contains(generation.PreflightUnits, name)
+		onDemand := template || name == generation.SSHUnit || name == "bitbox-base-reset.service" || slices.Contains(generation.PreflightUnits, name)
 		if slices.Contains(started, name) == onDemand {
 			t.Errorf("%s: started at boot is %v", name, !onDemand)
 		}
@@ -203,6 +205,26 @@ func TestPathsAreThoseOfTheCode(t *testing.T) {
 	}
 	if !strings.HasPrefix(bruteforce.Socket, "/run/fail2ban/") || !strings.Contains(read(t, filepath.Join(units, generation.BansUnit)), "RuntimeDirectory=fail2ban\n") {
 		t.Errorf("fail2ban's socket %s is not in its runtime directory", bruteforce.Socket)
+	}
+}
+
+// While a factory reset is not finished, nothing starts that would read or serve
+// what is left.
+func TestNothingStartsFromAHalfResetBase(t *testing.T) {
+	marker := generation.StateDirectory + "/" + factoryreset.Marker
+	if !strings.Contains(read(t, filepath.Join(units, "bitbox-base-reset.service")), "\nConditionPathExists="+marker+"\n") {
+		t.Errorf("the reset does not wait for %s", marker)
+	}
+	for unit, needs := range map[string]string{
+		"bitbox-base-prepare.service": "bitbox-base-reset.service", generation.FirewallUnit: "bitbox-base-prepare.service",
+		generation.MiddlewareUnit: "bitbox-base-prepare.service",
+	} {
+		text := read(t, filepath.Join(units, unit))
+		for _, line := range []string{"\nRequires=" + needs + "\n", "\nAfter=" + needs + "\n"} {
+			if !strings.Contains(text, line) {
+				t.Errorf("%s lacks %s", unit, strings.TrimSpace(line))
+			}
+		}
 	}
 }
 

@@ -60,6 +60,7 @@ What was tried and not confirmed when the power went is undone on disk by then.`
 			return system.Prepare(config)
 		},
 	})
+	command.AddCommand(finishResetCommand())
 	return command
 }
 
@@ -218,7 +219,7 @@ records it as local. To open a pairing window or to take an App away, see 'bitbo
 		}
 		return doLocal(c, change(&systemv1.LocalChange{Change: &systemv1.LocalChange_GoBack{GoBack: &systemv1.GoBack{Revision: revision}}}))
 	}
-	command.AddCommand(back)
+	command.AddCommand(back, localResetCommand())
 	return command
 }
 

@@ -1,0 +1,91 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
+	"github.com/BitBoxSwiss/bitbox-base/internal/factoryreset"
+	"github.com/BitBoxSwiss/bitbox-base/internal/generation"
+	"github.com/BitBoxSwiss/bitbox-base/internal/system"
+)
+
+// resetPlan is what a factory reset of the appliance removes. The releases that it
+// was updated to stay (/var/lib/bitbox-base/updates): the Base must not fall back
+// to an older one, and they tell nothing of its owner.
+var resetPlan = factoryreset.Plan{
+	Directory: generation.StateDirectory,
+	Folders: []string{
+		middlewareState,                  // identity and pairings
+		filepath.Dir(generation.HostKey), // SSH's host key
+		generation.CertificateDirectory,  // keys of extra APIs
+		"/var/lib/fail2ban",              // who was banned
+		"/var/log/journal",               // who came, and from where
+	},
+	Homes: []string{"/home/base"},
+	Files: []string{"/var/log/wtmp", "/var/log/btmp", "/var/log/lastlog"}, // who logged in
+}
+
+// errOtherBase: what was typed is not the name of this Base.
+var errOtherBase = errors.New("that is not the name of this Base, so nothing was done")
+
+func finishResetCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "reset",
+		Short: "Finish a factory reset that was ordered, at boot",
+		Long: `reset runs at boot before anything of the Base does. If a factory reset was ordered, it
+removes what made this Base the owner's; else it does nothing.`,
+		Example: `  bitbox-base system reset`,
+		Args:    cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			r, ordered := factoryreset.Ordered(resetPlan.Directory)
+			if !ordered {
+				return nil
+			}
+			if err := factoryreset.Finish(resetPlan); err != nil {
+				return err
+			}
+			slog.New(slog.NewTextHandler(os.Stderr, nil)).Warn("factory reset: this Base is as new", "audit", true, "by", r.By, "ordered_at", r.OrderedAt)
+			return nil
+		},
+	}
+}
+
+func localResetCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "factory-reset NAME",
+		Short: "Wipe the Base: identity, pairings, posture and keys; it restarts as new",
+		Long: `factory-reset wipes this Base and restarts it, as new: nobody is paired, nothing is open
+but the entry, and all Apps have to be paired again. NAME is the name of this Base,
+as 'bitbox-app status' and its screen show it, so that it is meant.`,
+		Example: `  bitbox-base local factory-reset kitchen`,
+		Args:    cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			ctx, cancel := context.WithTimeout(c.Context(), callTime)
+			defer cancel()
+			client := system.Client{Port: system.Dial(generation.SystemSocket)}
+			reply, err := client.Do(ctx, &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_GetSummary{GetSummary: &systemv1.GetSummary{}}}, nil)
+			if err != nil {
+				return err
+			}
+			if args[0] != reply.GetSummary().GetNodeName() {
+				return usageError{fmt.Errorf("%q: %w", args[0], errOtherBase)}
+			}
+			_, err = client.Do(ctx, resetHere, nil)
+			if err == nil {
+				fmt.Fprintln(c.OutOrStdout(), "This Base is being wiped, and restarts as new.")
+			}
+			return err
+		},
+	}
+}
+
+// resetHere orders the reset as who stands at the Base.
+var resetHere = &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_FactoryReset{
+	FactoryReset: &systemv1.FactoryReset{By: &systemv1.FactoryReset_Local{Local: &systemv1.LocalReset{}}}}}
