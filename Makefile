@@ -2,7 +2,7 @@
 
 GO       ?= go
 BUILD    := build
-VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+VERSION  ?= $(shell ./scripts/version)
 LDFLAGS  := -s -w -X github.com/BitBoxSwiss/bitbox-base/internal/version.Software=$(VERSION)
 # No cgo anywhere: the binaries depend on nothing but the kernel.
 export CGO_ENABLED ?= 0
@@ -60,6 +60,11 @@ sandbox: ## print how much each unit of the appliance may do, and fail above its
 .PHONY: cross
 cross: ## build for every platform that is supported
 	./scripts/cross $(BUILD)
+
+.PHONY: package
+package: ## make the Debian packages (amd64, arm64) in build/, the same bytes each time
+	./scripts/package $(VERSION) amd64 $(BUILD)
+	./scripts/package $(VERSION) arm64 $(BUILD)
 
 .PHONY: generate
 generate: ## make the protobuf code anew (needs protoc: apt-get install protobuf-compiler libprotobuf-dev)

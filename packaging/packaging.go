@@ -12,5 +12,5 @@ var Units embed.FS
 
 // Sysctl is the file of kernel settings.
 //
-//go:embed root/usr/lib/sysctl.d/60-bitbox-base.conf
+//go:embed root/usr/lib/bitbox-base/setup/etc/sysctl.d/60-bitbox-base.conf
 var Sysctl string

@@ -16,9 +16,15 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/bruteforce"
 	"github.com/BitBoxSwiss/bitbox-base/internal/factoryreset"
 	"github.com/BitBoxSwiss/bitbox-base/internal/generation"
+	"github.com/BitBoxSwiss/bitbox-base/internal/setup"
 )
 
-const units = "root/usr/lib/systemd/system"
+const (
+	units = "root/usr/lib/systemd/system"
+	// activation is what `bitbox-base setup` links into the machine.
+	activation      = "root" + setup.Tree
+	activationUnits = activation + "/etc/systemd/system"
+)
 
 func read(t *testing.T, name string) string {
 	t.Helper()
@@ -144,25 +150,25 @@ func TestWhatListensRequiresThePacketFilter(t *testing.T) {
 
 func TestDebiansOwnUnitsAreMasked(t *testing.T) {
 	for _, unit := range []string{"nginx.service", "ssh.service", "ssh.socket", "sshd.service", "fail2ban.service", "avahi-daemon.service", "avahi-daemon.socket", "nftables.service", "getty@tty1.service"} {
-		link := filepath.Join("root/etc/systemd/system", unit)
+		link := filepath.Join(activationUnits, unit)
 		if target, err := os.Readlink(link); err != nil || target != "/dev/null" {
 			t.Errorf("%s leads to %q, %v; want /dev/null", link, target, err)
 		}
 	}
 }
 
-// Nothing may be switched on or off at run time: what starts is linked in the
-// package, and SSH is not.
-func TestWhatStartsIsFixedByThePackage(t *testing.T) {
+// Nothing may be switched on or off at run time: what starts is what setup links,
+// and SSH is not among it.
+func TestWhatStartsIsFixedBySetup(t *testing.T) {
 	var started []string
 	for _, target := range []string{"multi-user.target.wants", "sockets.target.wants"} {
-		entries, err := os.ReadDir(filepath.Join(units, target))
+		entries, err := os.ReadDir(filepath.Join(activationUnits, target))
 		if err != nil {
 			t.Fatal(err)
 		}
 		for _, entry := range entries {
-			link, err := os.Readlink(filepath.Join(units, target, entry.Name()))
-			if err != nil || link != "../"+entry.Name() {
+			link, err := os.Readlink(filepath.Join(activationUnits, target, entry.Name()))
+			if err != nil || link != "/usr/lib/systemd/system/"+entry.Name() {
 				t.Errorf("%s leads to %q, %v", entry.Name(), link, err)
 			}
 			started = append(started, entry.Name())
@@ -200,11 +206,30 @@ func TestPathsAreThoseOfTheCode(t *testing.T) {
 			}
 		}
 	}
-	if target, err := os.Readlink("root/etc/avahi/services/bitbox-base.service"); err != nil || target != generation.AnnouncementFile {
+	if target, err := os.Readlink(activation + "/etc/avahi/services/bitbox-base.service"); err != nil || target != generation.AnnouncementFile {
 		t.Errorf("Avahi's link leads to %q, %v; want %s", target, err, generation.AnnouncementFile)
 	}
 	if !strings.HasPrefix(bruteforce.Socket, "/run/fail2ban/") || !strings.Contains(read(t, filepath.Join(units, generation.BansUnit)), "RuntimeDirectory=fail2ban\n") {
 		t.Errorf("fail2ban's socket %s is not in its runtime directory", bruteforce.Socket)
+	}
+}
+
+// Installing the package changes nothing: what it puts outside of its own folders
+// are units that nothing starts, and its users and directories.
+func TestThePackageAloneActivatesNothing(t *testing.T) {
+	allowed := []string{"root/usr/lib/bitbox-base/", units + "/bitbox-base-", "root/usr/lib/sysusers.d/bitbox-base.conf", "root/usr/lib/tmpfiles.d/bitbox-base.conf"}
+	err := filepath.WalkDir("root", func(path string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.IsDir() {
+			return err
+		}
+		within := slices.ContainsFunc(allowed, func(prefix string) bool { return strings.HasPrefix(path, prefix) })
+		if !within || strings.Contains(path, ".wants/") && !strings.HasPrefix(path, activation) {
+			t.Errorf("%s takes effect with the installation; what setup is to do belongs into %s", path, activation)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
 	}
 }
 

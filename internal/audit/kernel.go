@@ -10,7 +10,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/packaging"
 )
 
-const sysctlFile = "/usr/lib/sysctl.d/60-bitbox-base.conf"
+const sysctlFile = "/etc/sysctl.d/60-bitbox-base.conf"
 
 // checkKernel compares the kernel's settings with those of the package. A setting
 // that this kernel does not have (IPv6 that is switched off) protects nothing.

@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"github.com/BitBoxSwiss/bitbox-base/internal/generation"
+	"github.com/BitBoxSwiss/bitbox-base/internal/setup"
 	"github.com/BitBoxSwiss/bitbox-base/internal/sshaccess"
 )
 
@@ -178,7 +179,8 @@ func aptSettings() ([]string, error) {
 }
 
 // installProduct makes the layer with our files in it, as the package's
-// installation would: the files, the users, the keys.
+// installation and `bitbox-base setup` would: the files, the users, the keys, and
+// what starts at boot. test/boot does it with the package itself.
 func installProduct(debian string) (string, error) {
 	r, err := newRun(fmt.Sprintf("%d-product", os.Getpid()))
 	if err != nil {
@@ -205,6 +207,13 @@ func installProduct(debian string) (string, error) {
 		if out, err := exec.Command(argv[0], argv[1:]...).CombinedOutput(); err != nil {
 			return "", fmt.Errorf("%s: %w: %s", argv[0], err, out)
 		}
+	}
+	plan, err := setup.Plan(r.root(), setup.Options{}, nil)
+	if err != nil {
+		return "", err
+	}
+	if err := plan.Apply(r.root()); err != nil {
+		return "", err
 	}
 	// mmdebstrap copies the host's.
 	if err := os.WriteFile(filepath.Join(r.root(), "etc", "hostname"), []byte("bitbox-base\n"), 0o644); err != nil {
