@@ -218,6 +218,14 @@ func render(p Policy, f family) string {
 		b.open(f, p.SSH, SSHHeldConnections, strconv.Itoa(SSHNewPerMinute)+"/min", SSHNewPerMinute)
 	}
 
+	// A chain ends in a rule, whatever its policy is: when the kernel replaces a
+	// table, the new chain has its rules a moment before it has its policy, and
+	// until then what no rule matches is accepted (nft_chain_commit_drop_policy in
+	// Linux's nf_tables_api.c; test/stage shows it).
+	b.comment("Everything else. The policy alone would let packets through while rules are replaced.")
+	b.line("-A INPUT -j DROP")
+	b.line("-A FORWARD -j DROP")
+
 	b.comment("The proxy faces strangers: even on loopback it begins only what it is there for.")
 	for _, port := range sorted(p.Upstream) {
 		b.line("-A OUTPUT -o lo -p tcp -m owner --uid-owner %s -m conntrack --ctstate NEW -m tcp --dport %d -j ACCEPT", ProxyUser, port)

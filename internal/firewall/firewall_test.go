@@ -49,6 +49,9 @@ func TestRulesAreAsReviewed(t *testing.T) {
 	}
 }
 
+// refuseRest is a rule that decides whatever is left.
+var refuseRest = regexp.MustCompile(`^-A \S+ -j (DROP|REJECT --reject-with \S+)$`)
+
 // loopholes returns the lines that no policy may ever lead to. It knows
 // nothing of how they are rendered.
 func loopholes(rules string, p firewall.Policy) []string {
@@ -77,7 +80,7 @@ func loopholes(rules string, p firewall.Policy) []string {
 		`(-d \S+ )?-p (tcp|udp) -m owner --uid-owner [a-z_][a-z0-9_-]*( -m (tcp|udp) --dport \d+)?`,
 	}
 	accepted := regexp.MustCompile(`^-A INPUT (` + strings.Join(inbound, "|") + `) -j ACCEPT$|^-A OUTPUT (` + strings.Join(outbound, "|") + `) -j ACCEPT$`)
-	harmless := regexp.MustCompile(`^(#.*|\*filter|COMMIT|:(INPUT|FORWARD|OUTPUT) DROP \[0:0\]|-A (INPUT|OUTPUT) .*-j (DROP|REJECT --reject-with \S+))$`)
+	harmless := regexp.MustCompile(`^(#.*|\*filter|COMMIT|:(INPUT|FORWARD|OUTPUT) DROP \[0:0\]|-A FORWARD -j DROP|-A (INPUT|OUTPUT) .*-j (DROP|REJECT --reject-with \S+))$`)
 	strangersFriend := regexp.MustCompile(`--uid-owner (www-data|bitbox-base)\b.* -j ACCEPT$`)
 
 	var found []string
@@ -95,6 +98,9 @@ func loopholes(rules string, p firewall.Policy) []string {
 	for _, chain := range []string{"INPUT", "FORWARD", "OUTPUT"} {
 		if !strings.Contains(rules, "\n:"+chain+" DROP ") {
 			found = append(found, chain+" does not drop by default")
+		}
+		if all := regexp.MustCompile(`(?m)^-A `+chain+` .*$`).FindAllString(rules, -1); len(all) == 0 || !refuseRest.MatchString(all[len(all)-1]) {
+			found = append(found, chain+" lets packets through while it is replaced")
 		}
 	}
 	return found
@@ -144,6 +150,8 @@ func TestLoopholesAreFound(t *testing.T) {
 		"source port":     strings.Replace(rules.V4, "COMMIT", "-A INPUT -p tcp -m tcp --sport 9001 -j ACCEPT\nCOMMIT", 1),
 		"other port":      strings.Replace(rules.V4, "COMMIT", "-A INPUT -p tcp -m tcp --dport 22 -j ACCEPT\nCOMMIT", 1),
 		"everything":      strings.Replace(rules.V4, "COMMIT", "-A INPUT -j ACCEPT\nCOMMIT", 1),
+		"no last rule":    strings.Replace(rules.V4, "-A INPUT -j DROP\n", "", 1),
+		"nothing routed":  strings.Replace(rules.V4, "-A FORWARD -j DROP\n", "", 1),
 		"default accept":  strings.Replace(rules.V4, ":INPUT DROP", ":INPUT ACCEPT", 1),
 		"no limit":        regexp.MustCompile(`-m hashlimit .*tcp8845`).ReplaceAllString(rules.V4, ""),
 		"stray packets":   strings.Replace(rules.V4, "--tcp-flags FIN,SYN,RST,ACK SYN -m conntrack", "-m conntrack", 1),

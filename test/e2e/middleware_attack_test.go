@@ -232,7 +232,7 @@ func (b *base) cutPowerDuringATry(owner *app) {
 		}
 	}
 	if !b.opensAtBoot() {
-		t.Error("a Base without preparation is not open either, so the test shows nothing")
+		b.Until("a Base without preparation is open, or the test shows nothing", func() error { return reaches(b.Attacker(4), b.electrumPort()) })
 	}
 }
 
@@ -267,24 +267,29 @@ func (b *base) tryUntilPowerCut(ctx context.Context, owner *app) (tried chan err
 	return tried
 }
 
-// opensAtBoot boots the Base and tells whether a stranger could connect to the extra
-// API meanwhile, or can now.
+// knock is how long a stranger waits between two tries. The packet filter lets 20
+// a second in from one address; a quicker one would be turned away for that alone.
+const knock = 100 * time.Millisecond
+
+// opensAtBoot boots the Base and tells whether strangers, each on a machine of their
+// own, could connect to the extra API meanwhile, or can now.
 func (b *base) opensAtBoot() bool {
 	b.t.Helper()
-	stranger, port := b.Attacker(1), b.electrumPort()
+	port := b.electrumPort()
 	over := make(chan struct{})
 	var opened atomic.Bool
 	var strangers sync.WaitGroup
-	for range 8 {
+	for n := range 8 {
+		stranger := b.Attacker(10 + n)
 		strangers.Go(func() {
 			for !opened.Load() {
+				if reaches(stranger, port) == nil {
+					opened.Store(true)
+				}
 				select {
 				case <-over:
 					return
-				default:
-					if reaches(stranger, port) == nil {
-						opened.Store(true)
-					}
+				case <-time.After(knock):
 				}
 			}
 		})
@@ -293,5 +298,5 @@ func (b *base) opensAtBoot() bool {
 	b.Until("NGINX listens", func() error { return reaches(b.Attacker(3), b.entry()) })
 	close(over)
 	strangers.Wait()
-	return opened.Load() || reaches(stranger, port) == nil
+	return opened.Load() || reaches(b.Attacker(4), port) == nil
 }

@@ -190,6 +190,15 @@ func (s *Stage) Listen(network, address string) (listener net.Listener, err erro
 	return listener, err
 }
 
+// ListenPacket opens a UDP socket in the Base.
+func (s *Stage) ListenPacket(network, address string) (conn net.PacketConn, err error) {
+	inside := inNamespace(s.run.base(), func() { conn, err = net.ListenPacket(network, address) })
+	if inside != nil {
+		return nil, inside
+	}
+	return conn, err
+}
+
 // inNamespace runs f on a thread in a network namespace. Sockets that f makes
 // belong to it for good. f must make them itself, not in a goroutine of its own.
 func inNamespace(name string, f func()) error {
