@@ -89,6 +89,7 @@ var helperCodes = map[system.Code]connect.Code{
 	system.CodeBusy:       connect.CodeAborted,
 	system.CodeNotApplied: connect.CodeFailedPrecondition,
 	system.CodeNotYet:     connect.CodeUnavailable,
+	system.CodeReset:      connect.CodeUnavailable,
 	system.CodeNothing:    connect.CodeNotFound,
 	system.CodeStorage:    connect.CodeResourceExhausted,
 }

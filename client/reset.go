@@ -1,0 +1,48 @@
+package client
+
+import (
+	"context"
+	"errors"
+
+	"connectrpc.com/connect"
+
+	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
+	"github.com/BitBoxSwiss/bitbox-base/internal/posture"
+)
+
+// FactoryReset wipes the Base: its identity, all pairings, how open it is and all
+// keys. It restarts at once and is as new; all Apps, this one too, have to pair
+// again. typed is given the Base's name and returns what the owner has typed, which
+// must be that name.
+//
+// When it returns nil the reset is certain. The pairing stays in this App's file, of
+// no more use, until it is forgotten (App.Forget).
+func (s *Session) FactoryReset(ctx context.Context, typed func(name string) (string, error)) error {
+	view, err := s.Posture(ctx)
+	if err != nil {
+		return err
+	}
+	name := view.Effective().NodeName
+	answer, err := typed(name)
+	if err != nil {
+		return err
+	}
+	if answer != name {
+		return fail(ErrNotApproved, nil, "that is not the name of the Base, %q, so nothing was done", Printable(name))
+	}
+	challenge, err := s.challenge(ctx)
+	if err != nil {
+		return err
+	}
+	seed, _, _, err := s.transport.app.store.signing(s.transport.id)
+	if err != nil {
+		return err
+	}
+	_, err = s.posture.FactoryReset(ctx, &basev1.FactoryResetRequest{Order: posture.SignReset(view.ResetOrder(name, challenge), seed)})
+	var refused *connect.Error
+	if err != nil && (!errors.As(err, &refused) || connect.CodeOf(err) == connect.CodeUnavailable) {
+		// The restart may have come before the answer.
+		return fail(ErrUnreachable, err, "the connection ended before the Base had answered (%v): look whether it is being reset, and else do it again", reason(err))
+	}
+	return err
+}

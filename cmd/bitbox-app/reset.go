@@ -1,0 +1,65 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/BitBoxSwiss/bitbox-base/client"
+)
+
+func (p *program) factoryResetCommand() *cobra.Command {
+	var name string
+	command := &cobra.Command{
+		Use:   "factory-reset",
+		Short: "Wipe the Base: identity, pairings, posture and keys",
+		Long: `factory-reset wipes the Base and restarts it, as new: nobody is paired, SSH is off,
+nothing is open but the entry. All Apps, this one too, have to be paired again by
+somebody who stands at the Base. To go on, the name of the Base has to be typed.`,
+		Example: `  bitbox-app factory-reset
+  bitbox-app factory-reset --confirm kitchen`,
+		Args: cobra.NoArgs,
+	}
+	command.Flags().StringVar(&name, "confirm", "", "the name of the Base, so that nobody is asked (for scripts)")
+	command.RunE = func(c *cobra.Command, _ []string) error {
+		return p.call(c.Context(), changeTime, func(ctx context.Context, session *client.Session) error {
+			wiped := ""
+			err := session.FactoryReset(ctx, func(base string) (string, error) {
+				wiped = base
+				if c.Flags().Changed("confirm") {
+					return name, nil
+				}
+				return p.typeName(ctx, base)
+			})
+			switch {
+			case err != nil:
+				return err
+			case p.json:
+				return p.printJSON(map[string]string{"reset": wiped})
+			}
+			return p.printf("%s is being wiped, and restarts as new. To use it again: bitbox-app forget, then bitbox-app pair.\n", client.Printable(wiped))
+		})
+	}
+	return command
+}
+
+// typeName says what will be lost, and asks for the Base's name.
+func (p *program) typeName(ctx context.Context, base string) (string, error) {
+	if !p.terminal || p.json {
+		return "", usageError{errors.New("nobody can be asked here for the name of the Base; to wipe it unasked, add --confirm NAME")}
+	}
+	lines := readLines(p.in) // from now on, to know what was typed too early
+	err := p.printf("This wipes the Base: who it is, all pairings and keys, and how open it is.\nAll Apps, this one too, have to be paired again by somebody who stands at the Base.\n"+
+		"To go on, type the name of the Base, %s: ", client.Printable(base))
+	if err != nil {
+		return "", err
+	}
+	typed, err := nextLine(ctx, lines, time.Now())
+	if err != nil {
+		return "", fmt.Errorf("ask for the name of the Base: %w", err)
+	}
+	return typed, nil
+}
