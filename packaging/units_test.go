@@ -60,6 +60,7 @@ var limits = map[string]float64{
 	"bitbox-base-preflight-sshd.service":     1.5,
 	"bitbox-base-prepare.service":            1.5,
 	"bitbox-base-reset.service":              1.5,
+	"bitbox-base-born.service":               1.5,
 	"bitbox-base-legacy-rules@.service":      2.0,
 	"bitbox-base-repair@.service":            4.0,
 	"bitbox-base-ssh.service":                6.0,
@@ -177,7 +178,7 @@ func TestWhatStartsIsFixedBySetup(t *testing.T) {
 	for _, file := range unitFiles(t) {
 		name := filepath.Base(file)
 		template := strings.Contains(name, "@.") // somebody has to say of what
-		onDemand := template || name == generation.SSHUnit || name == "bitbox-base-reset.service" || slices.Contains(generation.PreflightUnits, name)
+		onDemand := template || name == generation.SSHUnit || name == "bitbox-base-reset.service" || name == "bitbox-base-born.service" || slices.Contains(generation.PreflightUnits, name)
 		if slices.Contains(started, name) == onDemand {
 			t.Errorf("%s: started at boot is %v", name, !onDemand)
 		}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"net"
 	"os"
@@ -16,21 +15,19 @@ import (
 	"github.com/spf13/cobra"
 
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
+	"github.com/BitBoxSwiss/bitbox-base/internal/adoption"
 	"github.com/BitBoxSwiss/bitbox-base/internal/audit"
 	"github.com/BitBoxSwiss/bitbox-base/internal/generation"
 	"github.com/BitBoxSwiss/bitbox-base/internal/ipc"
 	"github.com/BitBoxSwiss/bitbox-base/internal/pairing"
 	"github.com/BitBoxSwiss/bitbox-base/internal/posture"
-	"github.com/BitBoxSwiss/bitbox-base/internal/sshaccess"
+	"github.com/BitBoxSwiss/bitbox-base/internal/provision"
 	"github.com/BitBoxSwiss/bitbox-base/internal/system"
 )
 
 const (
 	// auditInterval is how often the Base looks at itself.
 	auditInterval = 5 * time.Minute
-	// factoryKeys are SSH public keys that an image was built with, one a line. They
-	// let nobody in until an owner switches SSH on.
-	factoryKeys = "/etc/bitbox-base/authorized_keys"
 	// localTime bounds one change that root makes.
 	localTime = 3 * time.Minute
 )
@@ -59,6 +56,23 @@ What was tried and not confirmed when the power went is undone on disk by then.`
 			}
 			return system.Prepare(config)
 		},
+	}, &cobra.Command{
+		Use:   "born",
+		Short: "Become the Base that the image was born to be, at its first boot",
+		Long: `born runs at boot before all that keeps a state, if the image was made to be paired with
+an App: it makes the Base's keys and pairing from the image's provisioning file, and
+erases that. A Base that has an identity already is left as it is.`,
+		Example: `  bitbox-base system born`,
+		Args:    cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			config, err := systemConfig()
+			if err != nil {
+				return err
+			}
+			return adoption.Adopt(adoption.Config{
+				Root: provision.StateRoot, Factory: config.Factory, Clock: config.Clock, BootID: config.BootID, Logger: config.Logger,
+			})
+		},
 	})
 	command.AddCommand(finishResetCommand())
 	return command
@@ -70,41 +84,17 @@ func systemConfig() (system.Config, error) {
 	if err != nil {
 		return system.Config{}, err
 	}
-	factory := posture.Factory()
-	if factory.SSHKeys, err = readFactoryKeys(factoryKeys); err != nil {
+	given, err := provision.Read(provision.Path)
+	if err != nil {
 		return system.Config{}, err
 	}
 	return system.Config{
 		Directory: generation.StateDirectory,
-		Factory:   factory,
+		Factory:   given.Factory(),
 		Clock:     system.BootClock,
 		BootID:    bootID,
 		Logger:    slog.New(slog.NewTextHandler(os.Stderr, nil)),
 	}, nil
-}
-
-// readFactoryKeys reads the keys of the image; without the file there are none.
-func readFactoryKeys(path string) ([]sshaccess.Key, error) {
-	text, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("read the SSH keys of the image: %w", err)
-	}
-	var keys []sshaccess.Key
-	for line := range strings.Lines(string(text)) {
-		line = strings.TrimRight(line, "\n")
-		if line == "" || strings.HasPrefix(line, "#") {
-			continue
-		}
-		key, err := sshaccess.ParseKey(line)
-		if err != nil {
-			return nil, fmt.Errorf("read the SSH keys of the image from %s: %w", path, err)
-		}
-		keys = append(keys, key)
-	}
-	return keys, nil
 }
 
 func runSystem(ctx context.Context) error {

@@ -28,3 +28,17 @@ func ParseRegistry(saved []byte) ([]Enrolled, error) {
 	}
 	return list, nil
 }
+
+// NewRegistry returns a registry with these keys active, as ServiceConfig.Save would
+// be given it.
+func NewRegistry(list ...Enrolled) ([]byte, error) {
+	var r registry
+	for _, e := range list {
+		r = append(r, entry{signingKey: e.SigningKey, appKey: e.AppKey, role: e.Role, name: e.Name, active: true})
+	}
+	saved := r.marshal()
+	if _, err := parseRegistry(saved); err != nil {
+		return nil, fmt.Errorf("make a registry of enrolled keys: %w", err)
+	}
+	return saved, nil
+}

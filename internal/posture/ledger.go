@@ -485,6 +485,20 @@ func (l *Ledger) Enrol(app App, now time.Duration) (Output, error) {
 	return l.output(now, true), err
 }
 
+// Grant leases SSH, for an image whose builder has asked for it from the first boot
+// on. It is settled at once and stands in the history as local. Without a key it is refused.
+func (l *Ledger) Grant(length time.Duration, note string, now time.Duration) (Output, error) {
+	out := l.Tick(now)
+	l.undoPending()
+	p, revision := l.Posture()
+	p.SSH = &Lease{Length: length, GrantedIn: revision + 1}
+	if err := l.appendOwn(systemv1.PostureDocument_ORIGIN_LOCAL, p, nil, note); err != nil {
+		return out, fmt.Errorf("lease SSH: %w", err)
+	}
+	l.settle()
+	return l.output(now, true), nil
+}
+
 // Retire takes an App away at the console, an owner's too. An App that is not
 // there is taken away already.
 func (l *Ledger) Retire(key SigningKey, note string, now time.Duration) (Output, error) {

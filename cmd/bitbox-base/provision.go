@@ -1,0 +1,38 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/BitBoxSwiss/bitbox-base/internal/provision"
+)
+
+func (p *program) provisionCommand() *cobra.Command {
+	var request provision.Request
+	command := &cobra.Command{
+		Use:   "provision ROOT",
+		Short: "Give an image something to take along: a name, an SSH key, an App",
+		Long: `provision writes into the root directory of an image that is being built. All that it is
+given is checked first, and nothing is written unless all of it can be used.
+
+An SSH key lets nobody in until an owner switches SSH on; --ssh-from-first-boot leases SSH
+once, from the first boot on, until a reboot at the latest. With --born the image holds
+private keys: keep it like one, and use it for one board only.`,
+		Example: `  bitbox-base provision /mnt/root --hostname cellar --ssh-key ~/.ssh/id_ed25519.pub
+  bitbox-base provision /mnt/root --born cellar.born`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			notes, err := provision.Place(args[0], request)
+			for _, note := range notes {
+				fmt.Fprintln(c.OutOrStdout(), "the image:", note)
+			}
+			return err
+		},
+	}
+	command.Flags().StringVar(&request.Hostname, "hostname", "", "name of the Base")
+	command.Flags().StringVar(&request.SSHKey, "ssh-key", "", "file of an SSH public key")
+	command.Flags().DurationVar(&request.SSHFromFirstBoot, "ssh-from-first-boot", 0, "lease SSH from the first boot on, for so long")
+	command.Flags().StringVar(&request.Born, "born", "", "file that 'bitbox-app born' has made")
+	return command
+}

@@ -1,0 +1,130 @@
+package provision
+
+import (
+	"crypto/rand"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/BitBoxSwiss/bitbox-base/internal/born"
+	"github.com/BitBoxSwiss/bitbox-base/internal/sshaccess"
+)
+
+const keyLine = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIDvpxXGDAu0w+FUDIb/ygcy6q1chR7o1fzWvDDnfwJSA alice@laptop"
+
+func write0600(t *testing.T, content []byte) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(path, content, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func half(t *testing.T) []byte {
+	t.Helper()
+	h, _, err := born.New(nil, "laptop", "cellar")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return h.Marshal()
+}
+
+func TestWhatAnImageIsGivenAlongIsReadBack(t *testing.T) {
+	root := t.TempDir()
+	notes, err := Place(root, Request{Hostname: "cellar", SSHKey: write0600(t, []byte(keyLine)), SSHFromFirstBoot: 2 * time.Hour, Born: write0600(t, half(t))})
+	if err != nil || len(notes) != 3 {
+		t.Fatalf("%v, %v", notes, err)
+	}
+	p, err := Read(filepath.Join(root, Path))
+	if err != nil {
+		t.Fatal(err)
+	}
+	factory := p.Factory()
+	if factory.NodeName != "cellar" || len(factory.SSHKeys) != 1 || factory.SSHKeys[0].Line != keyLine {
+		t.Errorf("revision 0 is %+v", factory)
+	}
+	if factory.SSH != nil {
+		t.Error("SSH is on in the part of the image that stays")
+	}
+	for path, mode := range map[string]fs.FileMode{
+		Path: 0o644, hostnameFile: 0o644,
+		StateRoot + "/system/first-boot": 0o600, StateRoot + "/born/half": 0o600, StateRoot + "/born": 0o700 | fs.ModeDir,
+	} {
+		if info, err := os.Stat(filepath.Join(root, path)); err != nil || info.Mode() != mode {
+			t.Errorf("%s: %v, %v", path, info, err)
+		}
+	}
+}
+
+// Nothing is written unless all of it can be used, and each refusal is one sentence.
+func TestARequestThatCannotBeUsedWritesNothing(t *testing.T) {
+	private, err := sshaccess.GenerateHostKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	key := write0600(t, []byte(keyLine))
+	open := write0600(t, half(t))
+	if err := os.Chmod(open, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for what, request := range map[string]Request{
+		"a private key":            {Hostname: "cellar", SSHKey: write0600(t, private)},
+		"no key at all":            {SSHKey: filepath.Join(t.TempDir(), "none")},
+		"a name with a line":       {Hostname: "a\nssh-key " + keyLine},
+		"a name with a space":      {Hostname: "my base"},
+		"a name with a slash":      {Hostname: "../../etc"},
+		"a lease without a key":    {SSHFromFirstBoot: time.Hour},
+		"a lease that is long":     {SSHKey: key, SSHFromFirstBoot: 30 * 24 * time.Hour},
+		"a lease that is short":    {SSHKey: key, SSHFromFirstBoot: time.Second},
+		"a lease that is negative": {SSHKey: key, SSHFromFirstBoot: -time.Hour},
+		"keys others have read":    {Hostname: "cellar", Born: open},
+		"damaged keys":             {Born: write0600(t, make([]byte, born.FileSize))},
+	} {
+		root := t.TempDir()
+		_, err := Place(root, request)
+		if err == nil || strings.Contains(err.Error(), "\n") {
+			t.Errorf("%s: %v", what, err)
+		}
+		if entries, _ := os.ReadDir(root); len(entries) != 0 {
+			t.Errorf("%s: something was written", what)
+		}
+	}
+	if _, err := Place(filepath.Join(t.TempDir(), "none"), Request{}); err == nil {
+		t.Error("a root that is not there is taken")
+	}
+}
+
+func TestAProvisioningFileIsReadStrictly(t *testing.T) {
+	for what, text := range map[string]string{
+		"two names":            "hostname a\nhostname b\n",
+		"a name after a key":   "ssh-key " + keyLine + "\nhostname a\n",
+		"an unknown word":      "ssh on\n",
+		"a lease":              "ssh-lease 3600\n",
+		"an option":            "ssh-key command=\"sh\" " + keyLine + "\n",
+		"the same key twice":   "ssh-key " + keyLine + "\nssh-key " + keyLine + "\n",
+		"a line of Windows":    "hostname a\r\n",
+		"a name without value": "hostname\n",
+	} {
+		if _, err := Parse(text); !errors.Is(err, ErrFile) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	path := write0600(t, []byte("hostname a\n"))
+	if _, err := Read(path); err != nil {
+		t.Error(err)
+	}
+	if err := os.Chmod(path, 0o666); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Read(path); !errors.Is(err, ErrFile) {
+		t.Errorf("a file that anybody may write: %v", err)
+	}
+	if p, err := Read(path + "2"); err != nil || p.Hostname != "" {
+		t.Errorf("no file: %+v, %v", p, err)
+	}
+}
