@@ -1,36 +1,185 @@
 package main
 
 import (
+	"bufio"
+	"context"
+	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/BitBoxSwiss/bitbox-base/internal/setup"
 )
 
+// errNotConfirmed is what setup ends with when the answer is not yes.
+var errNotConfirmed = errors.New("not confirmed; nothing was changed")
+
+// setupFlags are what was typed.
+type setupFlags struct {
+	options          setup.Options
+	root             string
+	yes, undo, renew bool
+}
+
 func (p *program) setupCommand() *cobra.Command {
-	var (
-		options setup.Options
-		root    string
-		yes     bool
-	)
+	f := setupFlags{}
 	command := &cobra.Command{
 		Use:   "setup",
 		Short: "Make this machine a Base",
-		Args:  cobra.NoArgs,
-		RunE: func(c *cobra.Command, _ []string) error {
-			if root == "" {
-				return fmt.Errorf("setup of a running machine comes with a next version; --root DIR sets up an image")
-			}
-			plan, err := setup.Plan(root, options, nil)
-			if err != nil {
-				return err
-			}
-			return plan.Apply(root)
-		},
+		Long: `setup makes a Base of a Debian 12 on which the package is installed. It shows first what
+it will change, and asks. It stops and masks Debian's servers, starts the Base's,
+hardens kernel and accounts, and looks whether packet filter and NGINX run. If anything
+fails, everything is put back.
+
+SSH is off afterwards. Over SSH it refuses, unless ` + "/etc/bitbox-base" + ` has keys
+(authorized_keys) and a lease (ssh-lease) for it.
+
+--undo makes the machine what it was; removing the package does that, too.`,
+		Example: `  bitbox-base setup
+  bitbox-base setup --yes --no-usb-input
+  bitbox-base setup --yes --root /mnt/image
+  bitbox-base setup --undo`,
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error { return runSetup(c, f) },
 	}
-	command.Flags().BoolVar(&yes, "yes", false, "do not ask")
-	command.Flags().StringVar(&root, "root", "", "set up the system in this folder, an image, and start nothing")
-	command.Flags().BoolVar(&options.NoUSBInput, "no-usb-input", false, "switch keyboards and mice at USB off")
+	command.Flags().BoolVar(&f.yes, "yes", false, "do not ask")
+	command.Flags().BoolVar(&f.undo, "undo", false, "make the machine what it was")
+	command.Flags().BoolVar(&f.renew, "renew", false, "bring a Base in line with a new version of the package")
+	command.Flags().StringVar(&f.root, "root", "/", "set up the system in this folder, an image, and start nothing")
+	command.Flags().BoolVar(&f.options.NoUSBInput, "no-usb-input", false, "switch keyboards and mice at USB off, where the display is elsewhere")
+	_ = command.Flags().MarkHidden("renew") // its only error is an unknown flag
+	_ = command.MarkFlagDirname("root")
+	command.MarkFlagsMutuallyExclusive("undo", "renew")
 	return command
+}
+
+func runSetup(c *cobra.Command, f setupFlags) error {
+	root, err := filepath.Abs(f.root)
+	if err != nil {
+		return err
+	}
+	if os.Geteuid() != 0 {
+		return setup.ErrNotRoot
+	}
+	if root != "/" {
+		return setupImage(c, root, f)
+	}
+	lock, err := setup.Lock()
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	m := setup.Machine{Out: c.OutOrStdout()}
+	switch {
+	case f.renew:
+		return m.Renew(c.Context())
+	case f.undo:
+		return undoSetup(c, m, f)
+	}
+	if err := setup.Check(root); err != nil {
+		return err
+	}
+	if m.KeepSSH = setup.OverSSH(os.Environ()); m.KeepSSH && !setup.SSHProvided(root) {
+		return setup.ErrOverSSH
+	}
+	_, err = setup.ReadRecord(root)
+	if err == nil {
+		if err := m.Renew(c.Context()); err != nil {
+			return err
+		}
+		fmt.Fprintln(c.OutOrStdout(), "This machine is a Base already; all of it is in place.")
+		return nil
+	}
+	if !errors.Is(err, setup.ErrNotSetUp) {
+		return err
+	}
+	plan, err := m.Plan(c.Context(), f.options)
+	if err != nil {
+		return err
+	}
+	if err := m.Describe(plan); err != nil {
+		return err
+	}
+	if err := confirm(c, f.yes); err != nil {
+		return err
+	}
+	if err := m.SetUp(c.Context(), plan); err != nil {
+		return err
+	}
+	fmt.Fprintln(c.OutOrStdout(), "This machine is a Base. Pair an App with it: bitbox-app pair")
+	return nil
+}
+
+func undoSetup(c *cobra.Command, m setup.Machine, f setupFlags) error {
+	if m.KeepSSH = setup.OverSSH(os.Environ()); m.KeepSSH {
+		// What is stopped ends its sessions, and this program with them.
+		return errors.New("undoing the setup ends the SSH session that you type in; do it at the machine's own screen and keyboard")
+	}
+	fmt.Fprintln(c.OutOrStdout(), "This machine becomes what it was: the Base stops, its packet filter is replaced by the former one, Debian's servers that ran start.")
+	if err := confirm(c, f.yes); err != nil {
+		return err
+	}
+	return m.Undo(c.Context())
+}
+
+// setupImage changes the files of an image.
+func setupImage(c *cobra.Command, root string, f setupFlags) error {
+	if f.undo {
+		record, err := setup.ReadRecord(root)
+		if err != nil {
+			return err
+		}
+		left, err := record.Undo(root)
+		if err != nil {
+			return err
+		}
+		for _, path := range left {
+			fmt.Fprintln(c.OutOrStdout(), "left as it is, since somebody has changed it:", path)
+		}
+		return setup.Forget(root)
+	}
+	if err := setup.Check(root); err != nil {
+		return err
+	}
+	_, err := setup.ReadRecord(root)
+	switch {
+	case err == nil:
+		_, err = setup.Renew(root)
+		return err
+	case !errors.Is(err, setup.ErrNotSetUp):
+		return err
+	}
+	plan, err := setup.Plan(root, f.options, nil)
+	if err != nil {
+		return err
+	}
+	if err := confirm(c, f.yes); err != nil {
+		return err
+	}
+	return setup.SetUp(c.Context(), root, plan)
+}
+
+// confirm asks whoever types.
+func confirm(c *cobra.Command, yes bool) error {
+	if yes {
+		return nil
+	}
+	fmt.Fprint(c.OutOrStdout(), "Go on? Type yes: ")
+	answers := make(chan string, 1)
+	go func() {
+		line, _ := bufio.NewReader(c.InOrStdin()).ReadString('\n') // an end is no yes
+		answers <- strings.TrimSpace(line)
+	}()
+	select {
+	case answer := <-answers:
+		if answer != "yes" {
+			return errNotConfirmed
+		}
+		return nil
+	case <-c.Context().Done():
+		return errors.Join(errNotConfirmed, context.Cause(c.Context()))
+	}
 }

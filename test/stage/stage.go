@@ -59,6 +59,9 @@ type Config struct {
 	// Real installs the Base's own binary. Otherwise a stand-in takes its place
 	// (test/stage/standin), so that a test can put in force what no owner signed.
 	Real bool
+	// Bare is a Debian that has what our package depends on, without the package:
+	// Debian's servers start as they come.
+	Bare bool
 	// Prepare, if not nil, changes the root before it boots; root is its path
 	// on the host.
 	Prepare func(t *testing.T, root string)
@@ -119,6 +122,9 @@ func Install(t *testing.T, config Config) *Stage {
 	if err != nil {
 		t.Fatalf("make the root of the stage: %v", err)
 	}
+	if config.Bare {
+		layers = layers[len(layers)-1:]
+	}
 	if config.Real {
 		real, err := realLayer()
 		if err != nil {
@@ -151,8 +157,10 @@ func Install(t *testing.T, config Config) *Stage {
 		factory := Factory()
 		e = &factory
 	}
-	if err := s.Apply(1, *e); err != nil {
-		t.Fatal(err)
+	if !config.Bare {
+		if err := s.Apply(1, *e); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if config.Prepare != nil {
 		config.Prepare(t, r.root())
