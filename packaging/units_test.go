@@ -17,6 +17,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/factoryreset"
 	"github.com/BitBoxSwiss/bitbox-base/internal/generation"
 	"github.com/BitBoxSwiss/bitbox-base/internal/setup"
+	"github.com/BitBoxSwiss/bitbox-base/internal/update"
 )
 
 const (
@@ -64,6 +65,8 @@ var limits = map[string]float64{
 	"bitbox-base-legacy-rules@.service":      2.0,
 	"bitbox-base-repair@.service":            4.0,
 	"bitbox-base-ssh.service":                6.0,
+	"bitbox-base-upgrade.service":            4.0,
+	"bitbox-base-upgrade-boot.service":       3.0,
 }
 
 var overall = regexp.MustCompile(`Overall exposure level for \S+: ([0-9.]+)`)
@@ -190,15 +193,18 @@ func TestWhatStartsIsFixedBySetup(t *testing.T) {
 
 // Units and code name the same places.
 func TestPathsAreThoseOfTheCode(t *testing.T) {
+	upgrader := update.NewStore(update.Directory).Upgrader()
 	for unit, paths := range map[string][]string{
-		generation.FirewallUnit:         {generation.Current(generation.IPv4Rules), generation.Current(generation.IPv6Rules)},
-		generation.ProxyUnit:            {generation.Current(generation.ProxyConfig), filepath.Dir(generation.ProxyPIDFile)},
-		generation.BansUnit:             {generation.Current(generation.BansDirectory)},
-		generation.SSHUnit:              {generation.Current(generation.SSHConfig), generation.Current(generation.AuthorizedKeys), "ConditionPathExists=" + generation.SSHLease + "\n"},
-		generation.MDNSUnit:             {"/usr/lib/bitbox-base/avahi-daemon.conf"},
-		"bitbox-base-middleware.socket": {"ListenStream=" + generation.MiddlewareSocket + "\n"},
-		"bitbox-base-system.socket":     {"ListenStream=" + generation.SystemSocket + "\n"},
-		"bitbox-base-system.service":    {generation.StateDirectory, generation.CertificateDirectory, filepath.Dir(generation.HostKey), generation.RuntimeDirectory},
+		generation.FirewallUnit:            {generation.Current(generation.IPv4Rules), generation.Current(generation.IPv6Rules)},
+		generation.ProxyUnit:               {generation.Current(generation.ProxyConfig), filepath.Dir(generation.ProxyPIDFile)},
+		generation.BansUnit:                {generation.Current(generation.BansDirectory)},
+		generation.SSHUnit:                 {generation.Current(generation.SSHConfig), generation.Current(generation.AuthorizedKeys), "ConditionPathExists=" + generation.SSHLease + "\n"},
+		generation.MDNSUnit:                {"/usr/lib/bitbox-base/avahi-daemon.conf"},
+		"bitbox-base-middleware.socket":    {"ListenStream=" + generation.MiddlewareSocket + "\n"},
+		"bitbox-base-system.socket":        {"ListenStream=" + generation.SystemSocket + "\n"},
+		update.Unit:                        {"ConditionPathExists=" + upgrader + "\n", "ExecStart=" + upgrader + " upgrade\n"},
+		"bitbox-base-upgrade-boot.service": {"ConditionPathExists=" + upgrader + "\n", "ExecStart=" + upgrader + " upgrade boot\n"},
+		"bitbox-base-system.service":       {update.Directory, generation.StateDirectory, generation.CertificateDirectory, filepath.Dir(generation.HostKey), generation.RuntimeDirectory},
 	} {
 		text := read(t, filepath.Join(units, unit))
 		for _, path := range paths {

@@ -107,6 +107,10 @@ func runSystem(ctx context.Context) error {
 	config.Live, config.Banner, config.Announcer, config.Auditor = host, host, host, auditor
 	config.AuditInterval = auditInterval
 	config.Restart = host.Restart
+	if config.Updates, err = newReceiver(); err != nil {
+		// What keeps the Base closed does not wait for that.
+		config.Logger.Error("this Base takes no updates", "error", err)
+	}
 	users, err := system.LookUpUsers()
 	if err != nil {
 		return err

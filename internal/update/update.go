@@ -82,6 +82,8 @@ type Journal struct {
 	Reason string `json:"reason,omitempty"`
 	// Boots counts how often the machine was started before the update had ended.
 	Boots int `json:"boots,omitempty"`
+	// Writable: the root file system was read-only, and has been made writable.
+	Writable bool `json:"writable,omitempty"`
 	// Before is what was not well already before anything was changed.
 	Before []string  `json:"before,omitempty"`
 	Began  time.Time `json:"began"`

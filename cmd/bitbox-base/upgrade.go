@@ -1,0 +1,64 @@
+package main
+
+import (
+	"log/slog"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/BitBoxSwiss/bitbox-base/internal/update"
+	"github.com/BitBoxSwiss/bitbox-base/internal/update/debian"
+)
+
+func (p *program) upgradeCommand() *cobra.Command {
+	command := &cobra.Command{
+		Use:   "upgrade",
+		Short: "Install the release that the system helper has verified",
+		Long: `upgrade is what the unit bitbox-base-upgrade.service runs: it installs a release that an
+owner's App has brought, looks whether the Base is well with it, and goes back to the version
+before if not. What a kill or a power cut has interrupted it takes to an end.`,
+		Example: `  systemctl start bitbox-base-upgrade`,
+		Args:    cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			installer, err := newInstaller()
+			if err != nil {
+				return err
+			}
+			return installer.Run(c.Context())
+		},
+	}
+	command.AddCommand(&cobra.Command{
+		Use:     "boot",
+		Short:   "Make the package whole after a power cut, before anything of it starts",
+		Example: `  systemctl start bitbox-base-upgrade-boot`,
+		Args:    cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			installer, err := newInstaller()
+			if err != nil {
+				return err
+			}
+			return installer.Boot(c.Context())
+		},
+	})
+	return command
+}
+
+func newInstaller() (*update.Installer, error) {
+	key, err := update.ReleaseKey()
+	if err != nil {
+		return nil, err
+	}
+	return &update.Installer{
+		Store: update.NewStore(update.Directory), Host: debian.Machine{}, Key: key,
+		Logger: slog.New(slog.NewTextHandler(os.Stderr, nil)),
+	}, nil
+}
+
+// newReceiver is the system helper's side.
+func newReceiver() (*update.Receiver, error) {
+	key, err := update.ReleaseKey()
+	if err != nil {
+		return nil, err
+	}
+	return update.NewReceiver(update.NewStore(update.Directory), debian.Machine{}, key)
+}
