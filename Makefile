@@ -3,7 +3,13 @@
 GO       ?= go
 BUILD    := build
 VERSION  ?= $(shell ./scripts/version)
-LDFLAGS  := -s -w -X github.com/BitBoxSwiss/bitbox-base/internal/version.Software=$(VERSION)
+# The key whose releases a Base takes (docs/updates.md): the public half, which is
+# built in. Without one a Base takes no updates.
+RELEASE_KEY_FILE ?= $(HOME)/.config/bitbox-base/release.key
+RELEASE_KEY      ?= $(shell cat '$(RELEASE_KEY_FILE).pub' 2>/dev/null)
+export RELEASE_KEY
+LDFLAGS  := -s -w -X github.com/BitBoxSwiss/bitbox-base/internal/version.Software=$(VERSION) \
+	$(if $(RELEASE_KEY),-X github.com/BitBoxSwiss/bitbox-base/internal/update.releaseKey=$(RELEASE_KEY))
 # No cgo anywhere: the binaries depend on nothing but the kernel.
 export CGO_ENABLED ?= 0
 
@@ -65,6 +71,17 @@ cross: ## build for every platform that is supported
 package: ## make the Debian packages (amd64, arm64) in build/, the same bytes each time
 	./scripts/package $(VERSION) amd64 $(BUILD)
 	./scripts/package $(VERSION) arm64 $(BUILD)
+
+.PHONY: release-key
+release-key: ## make the key that signs releases (once; it is kept in RELEASE_KEY_FILE)
+	$(GO) run ./packaging/release key '$(RELEASE_KEY_FILE)'
+
+.PHONY: release
+release: package ## make the packages, and the signed files in which an App brings them
+	for architecture in amd64 arm64; do \
+		name=$(BUILD)/bitbox-base_$(VERSION)_$$architecture && \
+		$(GO) run ./packaging/release sign '$(RELEASE_KEY_FILE)' $$name.deb $$name.release || exit 1; \
+	done
 
 .PHONY: generate
 generate: ## make the protobuf code anew (needs protoc: apt-get install protobuf-compiler libprotobuf-dev)

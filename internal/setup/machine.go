@@ -437,6 +437,11 @@ func (m Machine) Undo(ctx context.Context) error {
 	return Forget("/")
 }
 
+// FilesOnly is set in the environment by who installs a release (internal/update), and
+// itself decides what is restarted, when, and whether the Base is well then. At boot
+// systemctl would also wait for units that wait for that installation.
+const FilesOnly = "BITBOX_BASE_FILES_ONLY"
+
 // Renew brings a Base in line with the package after an upgrade, of ours or of a
 // server's, and restarts what runs a program that is no longer there.
 func (m Machine) Renew(ctx context.Context) error {
@@ -445,7 +450,7 @@ func (m Machine) Renew(ctx context.Context) error {
 		return err
 	}
 	record, err := Renew("/")
-	if err != nil || !Booted() {
+	if err != nil || !Booted() || os.Getenv(FilesOnly) != "" {
 		return err
 	}
 	record.Machine.Kernel = kernelSettings(record.Machine.Kernel)

@@ -27,6 +27,7 @@ import (
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/generation"
 	"github.com/BitBoxSwiss/bitbox-base/internal/posture"
+	"github.com/BitBoxSwiss/bitbox-base/internal/setup"
 	"github.com/BitBoxSwiss/bitbox-base/internal/system"
 	"github.com/BitBoxSwiss/bitbox-base/internal/update"
 )
@@ -66,12 +67,8 @@ var environment = []string{
 	"DPKG_FRONTEND_LOCKED=true",
 	// What is restarted when is decided here, not by the package's scripts. At boot their
 	// systemctl would wait for units that wait for this one.
-	"SYSTEMD_OFFLINE=1", FilesOnly + "=1",
+	"SYSTEMD_OFFLINE=1", setup.FilesOnly + "=1",
 }
-
-// FilesOnly is set in the environment of a package's scripts that are to change files and
-// to leave running units alone.
-const FilesOnly = "BITBOX_BASE_FILES_ONLY"
 
 // Machine is the machine that this process runs on. It implements update.Host.
 type Machine struct {
@@ -374,17 +371,43 @@ func (m Machine) Restart(ctx context.Context) error {
 	if err := m.Reread(ctx); err != nil {
 		return err
 	}
+	linked, err := linkedUnits()
+	if err != nil {
+		return err
+	}
 	for _, argv := range [][]string{
-		{"reset-failed"},
+		{"reset-failed", "bitbox-base-*"},
 		{"reload-or-restart", generation.FirewallUnit},
 		{"restart", systemSocket, systemUnit, middlewareSocket, generation.MiddlewareUnit},
 		{"try-restart", consoleUnit, generation.ProxyUnit, generation.BansUnit, generation.MDNSUnit},
+		append([]string{"start"}, linked...), // also what only this version has
 	} {
 		if _, err := m.systemd(ctx, append([]string{systemctl}, argv...)...); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// linkedUnits are the Base's units that setup starts at boot, but for those that this
+// process is.
+func linkedUnits() ([]string, error) {
+	var units []string
+	for _, target := range []string{"sockets.target.wants", "multi-user.target.wants"} {
+		links, err := filepath.Glob(filepath.Join("/etc/systemd/system", target, "bitbox-base-*"))
+		if err != nil {
+			return nil, err
+		}
+		for _, link := range links {
+			if unit := filepath.Base(link); !strings.HasPrefix(unit, "bitbox-base-upgrade") {
+				units = append(units, unit)
+			}
+		}
+	}
+	if len(units) == 0 {
+		return nil, errors.New("no unit of the Base is linked in /etc/systemd/system; is this machine set up as a Base?")
+	}
+	return units, nil
 }
 
 // needed are the units without which no owner reaches the Base.

@@ -1,0 +1,154 @@
+// Command release makes the files in which new versions of the Base's package travel
+// (docs/updates.md). It is for whoever makes releases, on their own machine; no Base
+// has it.
+//
+//	go run ./packaging/release key FILE
+//	go run ./packaging/release sign KEY PACKAGE.deb FILE
+//	go run ./packaging/release show FILE
+//
+// key makes a new key, which signs: keep FILE to yourself, and a copy of it in another
+// place. The public half, which it prints and writes into FILE.pub, is built into the Base. sign writes the
+// release of a package. show tells what a release holds; with the variable RELEASE_KEY
+// set to the public half it also verifies.
+package main
+
+import (
+	"bytes"
+	"crypto/ed25519"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+
+	"github.com/BitBoxSwiss/bitbox-base/internal/atomicfile"
+	"github.com/BitBoxSwiss/bitbox-base/internal/update/release"
+)
+
+const usage = "usage: release key FILE | sign KEY PACKAGE.deb FILE | show FILE"
+
+// keyVariable holds the public half, as for the build.
+const keyVariable = "RELEASE_KEY"
+
+func main() {
+	if err := run(os.Args[1:]); err != nil {
+		fmt.Fprintln(os.Stderr, "release:", err)
+		os.Exit(1)
+	}
+}
+
+func run(args []string) error {
+	switch {
+	case len(args) == 2 && args[0] == "key":
+		return makeKey(args[1])
+	case len(args) == 4 && args[0] == "sign":
+		return sign(args[1], args[2], args[3])
+	case len(args) == 2 && args[0] == "show":
+		return show(args[1])
+	}
+	return errors.New(usage)
+}
+
+// makeKey never replaces a key: whoever lost theirs can update no Base any more.
+func makeKey(path string) error {
+	seed, err := readKey(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		if seed, err = release.GenerateSigningSeed(); err != nil {
+			return err
+		}
+		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+			return err
+		}
+		if err := atomicfile.WriteFileAtomic(path, []byte(hex.EncodeToString(seed.Expose())+"\n"), 0o600); err != nil {
+			return err
+		}
+	case err != nil:
+		return err
+	default:
+		fmt.Fprintf(os.Stderr, "release: %s is there already, and is kept\n", path)
+	}
+	public := hex.EncodeToString(release.PublicKey(seed))
+	if err := atomicfile.WriteFileAtomic(path+".pub", []byte(public+"\n"), 0o644); err != nil {
+		return err
+	}
+	fmt.Println(public)
+	return nil
+}
+
+func readKey(path string) (release.SigningSeed, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return release.SigningSeed{}, fmt.Errorf("read the key that signs releases: %w", err)
+	}
+	if info.Mode().Perm()&0o077 != 0 {
+		return release.SigningSeed{}, fmt.Errorf("the key %s is open to others (mode %04o); find out who could read it, then: chmod 600 %s", path, info.Mode().Perm(), path)
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return release.SigningSeed{}, fmt.Errorf("read the key that signs releases: %w", err)
+	}
+	b, err := hex.DecodeString(strings.TrimSpace(string(text)))
+	if err != nil || len(b) != ed25519.SeedSize {
+		return release.SigningSeed{}, fmt.Errorf("%s is no key that 'release key' has made", path)
+	}
+	return release.ParseSigningSeed(b)
+}
+
+// sign takes version and architecture from the package itself.
+func sign(keyFile, packageFile, to string) error {
+	seed, err := readKey(keyFile)
+	if err != nil {
+		return err
+	}
+	deb, err := os.ReadFile(packageFile)
+	if err != nil {
+		return fmt.Errorf("read the package: %w", err)
+	}
+	out, err := exec.Command("dpkg-deb", "--show", "--showformat=${Package}\n${Version}\n${Architecture}", packageFile).Output()
+	if err != nil {
+		return fmt.Errorf("ask dpkg-deb what %s is: %w; is it a Debian package?", packageFile, err)
+	}
+	fields := strings.Split(string(out), "\n")
+	if len(fields) != 3 || fields[0] != "bitbox-base" {
+		return fmt.Errorf("%s holds the package %q; a Base takes bitbox-base alone", packageFile, fields[0])
+	}
+	header, err := release.Sign(release.Header{
+		Version: fields[1], Architecture: fields[2], Size: uint64(len(deb)), Hash: sha256.Sum256(deb)}, seed)
+	if err != nil {
+		return err
+	}
+	return atomicfile.WriteFileAtomic(to, append(header, deb...), 0o644)
+}
+
+func show(path string) error {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return fmt.Errorf("read the release: %w", err)
+	}
+	header := b[:min(len(b), release.HeaderSize)]
+	h, err := release.Parse(header)
+	if err != nil {
+		return err
+	}
+	verdict := "not verified; set " + keyVariable + " to the public key"
+	if text := os.Getenv(keyVariable); text != "" {
+		key, err := release.ParsePublicKey(text)
+		if err != nil {
+			return err
+		}
+		if _, err := release.Verify(header, key); err != nil {
+			return err
+		}
+		verdict = "good"
+	}
+	if hash := sha256.Sum256(b[release.HeaderSize:]); uint64(len(b)-release.HeaderSize) != h.Size || !bytes.Equal(hash[:], h.Hash[:]) {
+		return release.ErrDamaged
+	}
+	fmt.Printf("version       %s\narchitecture  %s\npackage       %d bytes, SHA-256 %x\nsignature     %s\n", h.Version, h.Architecture, h.Size, h.Hash, verdict)
+	return nil
+}
