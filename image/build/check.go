@@ -1,0 +1,86 @@
+package build
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// tools are the programs that building calls, each with Debian's package of it.
+var tools = []struct{ name, debian string }{
+	{"apt-config", "apt"},
+	{"cp", "coreutils"},
+	{"dpkg-deb", "dpkg"},
+	{"mcopy", "mtools"},
+	{"mformat", "mtools"},
+	{"mke2fs", "e2fsprogs"},
+	{"mmd", "mtools"},
+	{"mmdebstrap", "mmdebstrap"},
+	{"sfdisk", "fdisk"},
+	{"tar", "tar"},
+	{"unshare", "util-linux"},
+}
+
+// Room that building needs, with some to spare.
+const (
+	cacheRoom = 3 << 30 // Debian's part, while it is made anew, and a copy
+	imageRoom = 2 << 30 // the image is sparse
+)
+
+// CheckMachine refuses where building cannot succeed, before anything begins.
+func (o Options) CheckMachine() error {
+	if os.Geteuid() != 0 {
+		return fmt.Errorf("building an image needs root, for its files belong to root and other users; run it again as root")
+	}
+	for _, tool := range tools {
+		if _, err := exec.LookPath(tool.name); err != nil {
+			return fmt.Errorf("the program %s is missing; ./scripts/setup-image installs it (Debian's package %s)", tool.name, tool.debian)
+		}
+	}
+	if err := checkForeign(o.Architecture, "/proc/sys/fs/binfmt_misc"); err != nil {
+		return err
+	}
+	if err := checkRoom(o.Cache, cacheRoom); err != nil {
+		return err
+	}
+	return checkRoom(filepath.Dir(o.Out), imageRoom)
+}
+
+// machine is what the kernel calls the architectures.
+var machine = map[string]string{"amd64": "x86_64", "arm64": "aarch64"}
+
+// checkForeign says what is missing to run programs of an architecture here.
+func checkForeign(architecture, binfmt string) error {
+	var name unix.Utsname
+	if err := unix.Uname(&name); err != nil {
+		return err
+	}
+	if unix.ByteSliceToString(name.Machine[:]) == machine[architecture] {
+		return nil
+	}
+	state, err := os.ReadFile(filepath.Join(binfmt, "qemu-"+machine[architecture]))
+	if err != nil || !strings.HasPrefix(string(state), "enabled") {
+		return fmt.Errorf("this machine cannot run programs of %s: install qemu-user-static and let systemd-binfmt.service register it (%s has no qemu-%s)",
+			architecture, binfmt, machine[architecture])
+	}
+	return nil
+}
+
+// checkRoom says so if a directory's disk has too little room.
+func checkRoom(directory string, needed uint64) error {
+	if err := os.MkdirAll(directory, 0o755); err != nil {
+		return fmt.Errorf("make the directory %s: %w", directory, err)
+	}
+	var disk unix.Statfs_t
+	if err := unix.Statfs(directory, &disk); err != nil {
+		return fmt.Errorf("ask how much room %s has: %w", directory, err)
+	}
+	if free := disk.Bavail * uint64(disk.Bsize); free < needed {
+		return fmt.Errorf("the disk of %s has room for %d MiB, and building needs %d MiB there; make room, or name another directory", directory, free>>20, needed>>20)
+	}
+	return nil
+}

@@ -1,0 +1,187 @@
+package build
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/BitBoxSwiss/bitbox-base/internal/setup"
+)
+
+// Configure makes an appliance of a root with Debian's packages in it: our package,
+// activated as `bitbox-base setup` does it, and what an image has beside.
+func Configure(ctx context.Context, root string, o Options) error {
+	if err := copyFile(o.Package, filepath.Join(root, "bitbox-base.deb")); err != nil {
+		return err
+	}
+	if err := runInside(ctx, root, "dpkg", "--install", "/bitbox-base.deb"); err != nil {
+		return fmt.Errorf("install the package: %w", err)
+	}
+	if err := os.Remove(filepath.Join(root, "bitbox-base.deb")); err != nil {
+		return err
+	}
+	plan, err := setup.Plan(root, setup.Options{}, nil)
+	if err == nil {
+		err = plan.Apply(root)
+	}
+	if err != nil {
+		return fmt.Errorf("activate the Base: %w", err)
+	}
+	if err := runInside(ctx, root, "usermod", "--lock", "root"); err != nil {
+		return err
+	}
+	if err := copyOverlay(root); err != nil {
+		return err
+	}
+	name := o.Hostname
+	if name == "" {
+		name = DefaultHostname
+	}
+	for path, content := range map[string]string{
+		"etc/hostname":                          name + "\n",
+		"etc/hosts":                             hosts(name),
+		"etc/apt/sources.list.d/debian.sources": sources,
+		// A board's own is mounted over it, see the overlay's initramfs script.
+		"etc/machine-id": "",
+	} {
+		if err := put(root, path, []byte(content), 0o644); err != nil {
+			return err
+		}
+	}
+	for path, target := range links {
+		if err := relink(root, path, target); err != nil {
+			return err
+		}
+	}
+	for _, pattern := range leftovers {
+		paths, err := filepath.Glob(filepath.Join(root, pattern))
+		if err != nil {
+			return err
+		}
+		for _, path := range paths {
+			if err := os.RemoveAll(path); err != nil {
+				return fmt.Errorf("clean the root up: %w", err)
+			}
+		}
+	}
+	return provision(root, o)
+}
+
+// links are what an image has beside the package's.
+var links = map[string]string{
+	// The network is ours to configure here.
+	"etc/systemd/system/multi-user.target.wants/systemd-networkd.service": "/lib/systemd/system/systemd-networkd.service",
+	"etc/systemd/system/sockets.target.wants/systemd-networkd.socket":     "/lib/systemd/system/systemd-networkd.socket",
+	"etc/resolv.conf":         "../run/systemd/resolve/stub-resolv.conf",
+	"var/lib/dbus/machine-id": "/etc/machine-id",
+	// They would ask at a first boot, or look after what is not there.
+	"etc/systemd/system/systemd-firstboot.service": "/dev/null",
+	"etc/systemd/system/e2scrub_reap.service":      "/dev/null",
+	"etc/systemd/system/e2scrub_all.timer":         "/dev/null",
+}
+
+// leftovers are what the making leaves: settings and caches of the building machine,
+// and keys, of which each board makes its own.
+var leftovers = []string{
+	"etc/apt/apt.conf.d/99mmdebstrap",
+	"etc/apt/sources.list",
+	"etc/apt/sources.list.d/0000*",
+	"etc/ssh/ssh_host_*",
+	"root/.*_history",
+	"var/cache/apt/*.bin",
+	"var/cache/apt/archives/*.deb",
+	"var/cache/debconf/*-old",
+	"var/lib/apt/lists/*",
+	"var/lib/bitbox-base/ssh/*",
+	"var/lib/systemd/random-seed",
+	"var/log/*.log",
+	"var/log/apt/*",
+}
+
+func relink(root, path, target string) error {
+	full := filepath.Join(root, path)
+	if err := os.MkdirAll(filepath.Dir(full), 0o755); err != nil {
+		return err
+	}
+	if err := os.Remove(full); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("link /%s: %w", path, err)
+	}
+	if err := os.Symlink(target, full); err != nil {
+		return fmt.Errorf("link /%s: %w", path, err)
+	}
+	return nil
+}
+
+// What a builder gives an image, as a Base finds it.
+const (
+	keysFile  = "etc/bitbox-base/authorized_keys"
+	leaseFile = "etc/bitbox-base/ssh-lease"
+)
+
+// provision puts in what makes this image differ from another.
+func provision(root string, o Options) error {
+	if o.SSHKey != "" {
+		line, err := readSSHKey(o.SSHKey)
+		if err != nil {
+			return err
+		}
+		if err := put(root, keysFile, []byte(line+"\n"), 0o644); err != nil {
+			return err
+		}
+	}
+	if o.SSHLease != 0 {
+		if err := put(root, leaseFile, []byte(o.SSHLease.String()+"\n"), 0o644); err != nil {
+			return err
+		}
+	}
+	if o.Provision == "" {
+		return nil
+	}
+	return walkProvision(o.Provision, func(path, name string, mode fs.FileMode) error {
+		content, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		return put(root, name, content, mode)
+	})
+}
+
+// provisioned are the directories that a provisioning directory may write to.
+var provisioned = []string{"etc/bitbox-base/", "var/lib/bitbox-base/"}
+
+// checkProvision refuses a provisioning directory with anything else in it.
+func checkProvision(directory string) error {
+	return walkProvision(directory, func(string, string, fs.FileMode) error { return nil })
+}
+
+// walkProvision calls f for each file of a provisioning directory.
+func walkProvision(directory string, f func(path, name string, mode fs.FileMode) error) error {
+	return filepath.WalkDir(directory, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			return fmt.Errorf("read the provisioning directory: %w", err)
+		}
+		if entry.IsDir() {
+			return nil
+		}
+		name, err := filepath.Rel(directory, path)
+		if err != nil {
+			return err
+		}
+		info, err := entry.Info()
+		if err != nil {
+			return err
+		}
+		allowed := false
+		for _, prefix := range provisioned {
+			allowed = allowed || strings.HasPrefix(name, prefix)
+		}
+		if !allowed || !info.Mode().IsRegular() {
+			return fmt.Errorf("the provisioning directory has %s; only files below etc/bitbox-base and var/lib/bitbox-base can be put into an image", name)
+		}
+		return f(path, name, info.Mode().Perm())
+	})
+}
