@@ -2,8 +2,10 @@
 // numbers and codes to the human there, and takes the answers to the ceremony
 // authority (internal/pairing). It never speaks to the Middleware.
 //
-// Run is a dialogue on a terminal. Log writes to a log instead, and the answers
-// come by `bitbox-base pairing`.
+// Screen is a whole screen, as on the appliance: what is drawn (draw) and what a key
+// means (desk) are pure, and Screen.Run does the rest. Run is a dialogue on a
+// terminal, line by line. Log writes to a log instead, and the answers come by
+// `bitbox-base pairing`.
 package console
 
 import (

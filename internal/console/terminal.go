@@ -298,14 +298,16 @@ func (t *terminal) command(ctx context.Context, text string) {
 	}
 }
 
-// fail tells a refusal in the authority's own words.
-func (t *terminal) fail(err error) {
+// fail tells a refusal.
+func (t *terminal) fail(err error) { t.say("%s", refusal(err)) }
+
+// refusal is what the authority refuses, in its own words.
+func refusal(err error) string {
 	var refused *pairing.Error
 	if errors.As(err, &refused) {
-		t.say("Not done: %s.", refused.Message)
-		return
+		return fmt.Sprintf("Not done: %s.", refused.Message)
 	}
-	t.say("Not done: %v.", err)
+	return fmt.Sprintf("Not done: %v.", err)
 }
 
 // parseYes reads an answer; none given means no.

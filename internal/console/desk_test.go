@@ -1,0 +1,400 @@
+package console
+
+import (
+	"bytes"
+	"encoding/binary"
+	"slices"
+	"testing"
+	"time"
+
+	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
+	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
+)
+
+// sitter is a human before a desk, whose frame is drawn when something changed, as
+// Screen.Run does it.
+type sitter struct {
+	*desk
+	now time.Time
+}
+
+func sit(s *systemv1.Snapshot) *sitter {
+	x := &sitter{&desk{summary: openBase()}, noon}
+	x.sees(s)
+	return x
+}
+
+func (x *sitter) sees(s *systemv1.Snapshot) {
+	x.see(s, x.now)
+	x.wasDrawn(x.now)
+}
+
+// after lets time pass, and presses a key.
+func (x *sitter) after(d time.Duration, k key) order {
+	x.now = x.now.Add(d)
+	k.at = x.now
+	o := x.press(k)
+	x.wasDrawn(x.now)
+	return o
+}
+
+func (x *sitter) types(text string) (last order) {
+	for _, k := range parseKeys([]byte(text)) {
+		last = x.after(100*time.Millisecond, k)
+	}
+	return last
+}
+
+func r(letter rune) key { return key{kind: keyRune, r: letter} }
+
+func listening(numbers ...uint32) *systemv1.Snapshot {
+	return &systemv1.Snapshot{Listening: true, Requests: numbers}
+}
+
+// Whatever key it is: what was pressed before the code could be read says nothing.
+func TestAKeyThatBouncesConfirmsNoCode(t *testing.T) {
+	for _, yes := range []key{r('y'), {kind: keyYes}} {
+		x := sit(listening(123456))
+		if o := x.after(lookTime, yes); o.what != orderAccept {
+			t.Fatalf("the request was not accepted: %+v", o)
+		}
+		x.sees(ceremony("phone", basev1.Role_ROLE_OWNER, nil))
+		for range 9 { // it bounces, or is held down and repeats
+			if o := x.after(100*time.Millisecond, yes); o.what != orderNothing {
+				t.Fatalf("a code was answered by a key that meant something else: %+v", o)
+			}
+		}
+		if o := x.after(lookTimeCode, yes); o.what != orderYes || o.ceremony != ceremonyOf(x.snapshot) {
+			t.Errorf("a yes after reading is %+v", o)
+		}
+		// Deliberately broken, to see that the attack wins then: a desk that takes the code
+		// for drawn when it was not.
+		broken := sit(ceremony("phone", basev1.Role_ROLE_OWNER, nil))
+		broken.drawnAt = noon.Add(-time.Hour)
+		if o := broken.after(0, yes); o.what != orderYes {
+			t.Errorf("without looking at the time it is %+v", o)
+		}
+	}
+}
+
+// While somebody compares a code, nothing that comes from the network takes its
+// place; and an answer is to the code that was on the screen.
+func TestNoRequestTakesTheCodesPlace(t *testing.T) {
+	shown := ceremony("phone", basev1.Role_ROLE_OWNER, nil)
+	x := sit(shown)
+	want := x.draw(x.now)
+	flood := ceremony("phone", basev1.Role_ROLE_OWNER, nil)
+	for n := range uint32(100) {
+		flood.Requests = append(flood.Requests, n)
+		x.sees(flood)
+		if x.draw(x.now) != want {
+			t.Fatalf("after %d requests the code is not as it was", n)
+		}
+	}
+	if o := x.after(lookTimeCode, r('y')); o.what != orderYes || o.ceremony != ceremonyOf(shown) {
+		t.Errorf("the answer is %+v", o)
+	}
+
+	// Another ceremony has the same look but for the code. The key that was on its way
+	// answers neither.
+	x = sit(shown)
+	other := ceremony("phone", basev1.Role_ROLE_OWNER, func(c *systemv1.Ceremony) { c.Id, c.Code = []byte("another-ceremony"), "111 111" })
+	x.now = x.now.Add(time.Minute)
+	x.see(other, x.now) // and the frame of it is not drawn yet
+	if o := x.after(0, r('y')); o.what != orderNothing {
+		t.Errorf("a yes to the code before has become %+v", o)
+	}
+}
+
+// A flood drives the owner's request out of the list, and makes the question change
+// all the time. The number that is typed works all the same.
+func TestAFloodOfRequestsDoesNotHideTheRealOne(t *testing.T) {
+	x := sit(listening(1))
+	var o order
+	for i, digit := range "482913" {
+		x.now = x.now.Add(10 * time.Millisecond)
+		x.sees(listening(uint32(i), uint32(i+1000), uint32(i+2000)))
+		if o = x.after(10*time.Millisecond, r(digit)); o.what != orderNothing {
+			t.Fatalf("after %d digits: %+v", i+1, o)
+		}
+	}
+	x.sees(listening(7, 8, 9))
+	if o = x.after(time.Millisecond, key{kind: keyEnter}); o.what != orderAccept || o.number != 482913 {
+		t.Errorf("the typed number is %+v", o)
+	}
+	// Nothing that the crowd asks is accepted by chance meanwhile.
+	x = sit(listening(1))
+	for n := range uint32(200) {
+		x.sees(listening(n))
+		if o := x.after(10*time.Millisecond, r('y')); o.what != orderNothing {
+			t.Fatalf("a request of the crowd was accepted: %+v", o)
+		}
+	}
+}
+
+func TestTwoButtonsCanAcceptAnyNumber(t *testing.T) {
+	x := sit(listening(1, 2, 3))
+	yes, no := key{kind: keyYes}, key{kind: keyNo}
+	var o order
+	for i, digit := range "482913" {
+		if i > 0 || digit > '0' {
+			presses := int(digit - '0')
+			if i == 0 {
+				presses++ // the first brings the first digit
+			}
+			for range presses {
+				o = x.after(200*time.Millisecond, no)
+			}
+		}
+		if o.what != orderNothing {
+			t.Fatalf("too early: %+v", o)
+		}
+		o = x.after(200*time.Millisecond, yes)
+	}
+	if o.what != orderAccept || o.number != 482913 {
+		t.Errorf("the buttons have accepted %+v with %q", o, x.typed)
+	}
+	x.carried(o, "", true)
+	x.wasDrawn(x.now)
+	if o := x.after(time.Second, no); o.what != orderNothing {
+		t.Errorf("to the next role is %+v", o)
+	}
+	if o := x.after(time.Second, yes); o.what != orderAccept || o.role != basev1.Role_ROLE_OPERATOR || o.number != 482913 {
+		t.Errorf("the role is %+v", o)
+	}
+}
+
+func TestRequestsAreAnsweredByKeys(t *testing.T) {
+	x := sit(listening(123456))
+	if o := x.after(time.Second, r('n')); o.what != orderNothing || x.subject().asked != nothing {
+		t.Errorf("after a no it asks %+v, %+v", x.subject(), o)
+	}
+	x.sees(listening(123456, 7))
+	if x.subject() != (subject{asked: isItYours, number: 7}) {
+		t.Errorf("it asks %+v", x.subject())
+	}
+	// What is typed counts also if it was declined.
+	if o := x.types("123456\x7f6\r"); o.what != orderAccept || o.number != 123456 {
+		t.Errorf("typed: %+v", o)
+	}
+	x.carried(order{what: orderAccept, number: 123456}, "", true)
+	x.wasDrawn(x.now)
+	if o := x.types("9x4"); o.what != orderNothing {
+		t.Errorf("no role: %+v", o)
+	}
+	if o := x.after(time.Second, r('3')); o.what != orderAccept || o.role != basev1.Role_ROLE_OWNER {
+		t.Errorf("owner is %+v", o)
+	}
+	x.carried(order{what: orderAccept}, "Not done: three requests were accepted.", false)
+	if f := x.draw(x.now); f[noticeRow] != "  Not done: three requests were accepted." {
+		t.Errorf("the refusal is told as %q", f[noticeRow])
+	}
+}
+
+func TestACodeIsAnsweredByNoOrByTypingIt(t *testing.T) {
+	for typed, want := range map[string]orderKind{
+		"n": orderNo, "\x1b": orderNo, "482913\r": orderYes, "482914\r": orderNo, "48291\r": orderNothing, "\r": orderNothing,
+		" ": orderNothing, "\x1b[A": orderNothing, "48y": orderNothing, "o": orderNothing, "f": orderNothing,
+	} {
+		x := sit(ceremony("phone", basev1.Role_ROLE_VIEWER, nil))
+		x.now = x.now.Add(lookTimeCode)
+		if o := x.types(typed); o.what != want || want != orderNothing && o.ceremony != ceremonyOf(x.snapshot) {
+			t.Errorf("%q is %+v", typed, o)
+		}
+	}
+}
+
+// One key, whatever it is, at whatever page, resets nothing; nor do two.
+func TestNoStrayKeyResetsTheBase(t *testing.T) {
+	keys := []key{{kind: keyEnter}, {kind: keyEscape}, {kind: keyBackspace}, {kind: keyYes}, {kind: keyNo}, {kind: keyBothHeld}, {kind: keyOtherThing}}
+	for letter := ' '; letter <= '~'; letter++ {
+		keys = append(keys, r(letter))
+	}
+	starts := []*systemv1.Snapshot{{Paired: true}, listening(), listening(1), listening(1, 2), ceremony("x", basev1.Role_ROLE_OWNER, nil)}
+	for _, start := range starts {
+		for _, first := range keys {
+			for _, second := range keys {
+				x := sit(start)
+				if o := x.after(time.Hour, first); o.what == orderReset {
+					t.Fatalf("one key resets the Base: %+v", first)
+				}
+				twice := first.kind == keyBothHeld && second.kind == keyBothHeld // ten seconds with both hands
+				if o := x.after(time.Second, second); o.what == orderReset && !twice {
+					t.Fatalf("two keys reset the Base: %+v %+v", first, second)
+				}
+			}
+		}
+	}
+}
+
+func TestAResetTakesTheNameInFull(t *testing.T) {
+	for typed, want := range map[string]orderKind{
+		"fkitchen\r": orderReset, "fkitchem\x7fn\r": orderReset, "fkitche\r": orderNothing, "fKitchen\r": orderNothing,
+		"fkitchen": orderNothing, "fkitchen \r": orderNothing, "kitchen\r": orderNothing, "fkit\x1bchen\r": orderNothing,
+	} {
+		if o := sit(&systemv1.Snapshot{Paired: true}).types(typed); o.what != want {
+			t.Errorf("%q is %+v", typed, o)
+		}
+	}
+	for name, want := range map[string]string{"kitchen": "kitchen", "my Base": "my Base", "Küche": "factory reset", "\x1b[2J": "factory reset", "": "factory reset"} {
+		if got := resetPhrase(name); got != want {
+			t.Errorf("for %q one types %q", name, got)
+		}
+	}
+	x := sit(&systemv1.Snapshot{Paired: true})
+	x.types("fkitchen")
+	x.tick(x.now.Add(leftAlone))
+	x.wasDrawn(x.now)
+	if o := x.types("\r"); o.what != orderNothing {
+		t.Errorf("somebody had left, and the next one resets the Base: %+v", o)
+	}
+	// A code comes first: what is typed on is no name any more.
+	x = sit(&systemv1.Snapshot{Paired: true})
+	x.types("fkitchen")
+	x.sees(ceremony("phone", basev1.Role_ROLE_OWNER, nil))
+	if o := x.types("\r"); o.what != orderNothing {
+		t.Errorf("%+v", o)
+	}
+}
+
+func TestWhatTheHelperHadSaidCountsNoMoreWhenItIsGone(t *testing.T) {
+	x := sit(ceremony("phone", basev1.Role_ROLE_OWNER, nil))
+	x.lost()
+	x.wasDrawn(x.now)
+	f := x.draw(x.now)
+	if slices.ContainsFunc(f[:], func(row string) bool { return unfit(frame{row}) != "" || len(row) > 0 && row[0] == 'x' }) || f != (&desk{}).draw(noon) {
+		t.Errorf("the screen is\n%s", f)
+	}
+	if o := x.after(time.Hour, r('y')); o.what != orderNothing {
+		t.Errorf("an answer to a code that is gone: %+v", o)
+	}
+}
+
+func TestKeysOfATerminalAreToldApart(t *testing.T) {
+	for sent, want := range map[string][]keyKind{
+		"y": {keyRune}, "\r": {keyEnter}, "\n": {keyEnter}, "\x1b": {keyEscape}, "\x7f\b": {keyBackspace, keyBackspace}, "\x03": {keyQuit},
+		"\x1b[A": {keyOtherThing}, "\x1b[3~y": {keyOtherThing, keyRune}, "\x1b[[Ay": {keyOtherThing, keyRune}, "\x1bOPy": {keyOtherThing, keyRune},
+		"\x1b[": {keyOtherThing}, "\x1bO": {keyOtherThing}, "\x1by": {keyOtherThing}, "ü": {keyRune}, "\xff\x00": {keyOtherThing, keyOtherThing}, "": nil,
+	} {
+		var got []keyKind
+		for _, k := range parseKeys([]byte(sent)) {
+			got = append(got, k.kind)
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("%q is %v, want %v", sent, got, want)
+		}
+	}
+}
+
+func FuzzKeys(f *testing.F) {
+	f.Add([]byte("\x1b[3~y\xff"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if len(parseKeys(b)) > len(b) {
+			t.Error("more keys than bytes")
+		}
+		x := sit(listening(1))
+		for _, k := range parseKeys(b) {
+			if o := x.after(time.Millisecond, k); o.what == orderYes || o.what == orderReset && !bytes.Contains(b, []byte("kitchen")) {
+				t.Errorf("%q has decided %+v", b, o)
+			}
+			if got := unfit(x.draw(x.now)); got != "" {
+				t.Error(got)
+			}
+		}
+	})
+}
+
+// eventBytes is what the kernel gives.
+func eventBytes(at time.Duration, kind, code uint16, value int32) []byte {
+	b := binary.NativeEndian.AppendUint64(nil, uint64(at/time.Second))
+	b = binary.NativeEndian.AppendUint64(b, uint64(at%time.Second/time.Microsecond))
+	b = binary.NativeEndian.AppendUint16(b, kind)
+	b = binary.NativeEndian.AppendUint16(b, code)
+	return binary.NativeEndian.AppendUint32(b, uint32(value))
+}
+
+func TestInputEventsAreParsed(t *testing.T) {
+	b := slices.Concat(eventBytes(90*time.Second+5*time.Microsecond, evKey, codePower, 1), eventBytes(0, 0, 0, 0), []byte("a rest"))
+	got := parseInputEvents(b)
+	want := []inputEvent{{90*time.Second + 5*time.Microsecond, evKey, codePower, 1}, {}}
+	if !slices.Equal(got, want) {
+		t.Errorf("%+v", got)
+	}
+	if parseInputEvents(nil) != nil {
+		t.Error("nothing is an event")
+	}
+}
+
+func TestOnePressOfAButtonAnswersOnce(t *testing.T) {
+	ms := time.Millisecond
+	type edge struct {
+		at    time.Duration
+		code  uint16
+		value int32
+	}
+	for name, c := range map[string]struct {
+		edges []edge
+		want  []keyKind
+	}{
+		"yes":                {[]edge{{0, codeEnter, 1}, {200 * ms, codeEnter, 0}}, []keyKind{keyYes}},
+		"no":                 {[]edge{{0, codeButton1, 1}, {200 * ms, codeButton1, 0}}, []keyKind{keyNo}},
+		"it bounces":         {[]edge{{0, codeButton0, 1}, {2 * ms, codeButton0, 0}, {3 * ms, codeButton0, 1}, {5 * ms, codeButton0, 0}, {6 * ms, codeButton0, 1}, {200 * ms, codeButton0, 0}, {203 * ms, codeButton0, 1}, {205 * ms, codeButton0, 0}}, []keyKind{keyYes}},
+		"the kernel repeats": {[]edge{{0, codeEnter, 1}, {500 * ms, codeEnter, 2}, {530 * ms, codeEnter, 2}, {560 * ms, codeEnter, 0}}, []keyKind{keyYes}},
+		"twice":              {[]edge{{0, codeOK, 1}, {100 * ms, codeOK, 0}, {300 * ms, codeOK, 1}, {400 * ms, codeOK, 0}}, []keyKind{keyYes, keyYes}},
+		"power, short":       {[]edge{{0, codePower, 1}, {300 * ms, codePower, 0}}, []keyKind{keyNo}},
+		"power, long":        {[]edge{{0, codePower, 1}, {2500 * ms, codePower, 0}}, []keyKind{keyYes}},
+		"both, not held":     {[]edge{{0, codeEnter, 1}, {100 * ms, codeEscape, 1}, {300 * ms, codeEnter, 0}, {400 * ms, codeEscape, 0}}, nil},
+		"both, and then one": {[]edge{{0, codeEnter, 1}, {100 * ms, codeEscape, 1}, {300 * ms, codeEnter, 0}, {400 * ms, codeEscape, 0},
+			{900 * ms, codeEnter, 1}, {1000 * ms, codeEnter, 0}}, []keyKind{keyYes}},
+		"both held":   {[]edge{{0, codeEnter, 1}, {100 * ms, codeEscape, 1}, {5200 * ms, codeEnter, 0}, {5300 * ms, codeEscape, 0}}, []keyKind{keyBothHeld}},
+		"another key": {[]edge{{0, 57, 1}, {100 * ms, 57, 0}}, nil},
+	} {
+		b := &buttons{}
+		var got []keyKind
+		var now time.Duration
+		tell := func(k keyKind) {
+			if k != 0 {
+				got = append(got, k)
+			}
+		}
+		for _, e := range c.edges {
+			for ; now < e.at; now += ms {
+				tell(b.hold(now))
+			}
+			tell(b.event(inputEvent{e.at, evKey, e.code, e.value}))
+		}
+		if !slices.Equal(got, c.want) {
+			t.Errorf("%s: %v, want %v", name, got, c.want)
+		}
+	}
+}
+
+func keysOf(codes ...int) []byte {
+	b := make([]byte, (codeMax+1)/8)
+	for _, code := range codes {
+		b[code/8] |= 1 << (code % 8)
+	}
+	return b
+}
+
+func TestKeyboardsAreLeftToTheTerminal(t *testing.T) {
+	const keyY, key7, keypad5, volumeUp, mouse = 21, 8, 76, 115, 0x110
+	for name, c := range map[string]struct {
+		keys []byte
+		want deviceKind
+	}{
+		"a keyboard":         {keysOf(codeEscape, codeEnter, keyY, key7, codePower), deviceOther},
+		"a numeric keypad":   {keysOf(codeKPEnter, keypad5), deviceOther},
+		"two buttons":        {keysOf(codeEnter, codeEscape), deviceButtons},
+		"two GPIO buttons":   {keysOf(codeButton0, codeButton1), deviceButtons},
+		"and a power button": {keysOf(codePower, codeOK, codeCancel), deviceButtons},
+		"a power button":     {keysOf(codePower), devicePower},
+		"a mouse":            {keysOf(mouse), deviceOther},
+		"volume":             {keysOf(volumeUp), deviceOther},
+		"nothing":            {nil, deviceOther},
+	} {
+		if got := classify(c.keys); got != c.want {
+			t.Errorf("%s is %d", name, got)
+		}
+	}
+}

@@ -1,0 +1,348 @@
+package console
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+	"time"
+
+	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
+	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
+	"github.com/BitBoxSwiss/bitbox-base/internal/noiseconn"
+	"github.com/BitBoxSwiss/bitbox-base/internal/posture"
+)
+
+// The screen: 80x25 of a Linux console, of which the last row stays empty, so that
+// it fits a serial terminal of 80x24, too.
+const (
+	columns = 80
+	rows    = 24
+)
+
+// frame is what stands on the screen, a string for each row, without spaces at
+// their ends. Each character is printable ASCII, a letter of Latin-1, which Debian's
+// default console font has, or solid.
+type frame [rows]string
+
+// plain makes text fit for the screen: other characters, those of escape sequences
+// among them, become question marks, and what is too long is cut.
+func plain(text string, width int) string {
+	fits := []rune(strings.Map(func(r rune) rune {
+		switch {
+		case r >= ' ' && r <= '~', r >= 'À' && r <= 'ÿ' && r != '×' && r != '÷':
+			return r
+		}
+		return '?'
+	}, text))
+	if len(fits) > width {
+		fits = append(fits[:width-3], '.', '.', '.')
+	}
+	return string(fits)
+}
+
+// Rows of the frame.
+const (
+	headRow   = 0
+	bodyRow   = 2
+	noticeRow = 20
+	footRow   = 22
+)
+
+// nameWidth is how much of a name of an App is shown. The code decides, not the
+// name.
+const nameWidth = 60
+
+// sheet writes the rows of a frame.
+type sheet struct {
+	frame frame
+	row   int
+}
+
+func (s *sheet) put(row int, format string, args ...any) {
+	s.frame[row] = strings.TrimRight(plain(fmt.Sprintf(format, args...), columns), " ")
+}
+
+// line writes the next row of the body.
+func (s *sheet) line(format string, args ...any) {
+	if s.row < noticeRow {
+		s.put(s.row, format, args...)
+	}
+	s.row++
+}
+
+func (s *sheet) large(text string) {
+	s.row++
+	for _, row := range large(text) {
+		s.frame[s.row] = strings.TrimRight("    "+row, " ") // the only solid cells there are
+		s.row++
+	}
+	s.row++
+}
+
+// draw shows the desk. It is pure.
+func (d *desk) draw(now time.Time) frame {
+	s := &sheet{row: bodyRow}
+	name := d.summary.GetNodeName()
+	s.put(headRow, " BitBox Base%*s", columns-13, plain(name, 60))
+	s.put(headRow+1, "%s", strings.Repeat("-", columns))
+	foot := ""
+	switch {
+	case d.resetting:
+		s.row = 8
+		s.line("    FACTORY RESET")
+		s.row++
+		s.line("    This Base is being wiped, and restarts as new.")
+		s.line("    Do not switch it off; if the power goes, it goes on afterwards.")
+	case !d.reached:
+		s.row = 8
+		s.line("    Waiting for the system helper of this Base ...")
+		s.row++
+		s.line("    It is starting, or it is being restarted. A pairing that was on")
+		s.line("    has ended; nobody was let in.")
+	case d.snapshot.GetCeremony() != nil:
+		foot = d.drawCeremony(s)
+	default:
+		foot = d.drawQuestion(s, now)
+	}
+	if d.notice != "" && d.reached && !d.resetting {
+		s.put(noticeRow, "  %s", d.notice)
+	}
+	s.put(footRow-1, "%s", strings.Repeat("-", columns))
+	s.put(footRow, " %s", foot)
+	return s.frame
+}
+
+func quoted(name string) string {
+	return `"` + strings.ReplaceAll(plain(name, nameWidth), `"`, `'`) + `"`
+}
+
+// allows says what a role may do, as the pages have it.
+var allows = map[basev1.Role]string{
+	basev1.Role_ROLE_VIEWER:   "sees how the Base does",
+	basev1.Role_ROLE_OPERATOR: "also runs the node",
+	basev1.Role_ROLE_OWNER:    "also decides who is let in, and how open the Base is",
+}
+
+func (d *desk) drawCeremony(s *sheet) (foot string) {
+	c := d.snapshot.GetCeremony()
+	if c.GetPhase() != systemv1.Ceremony_PHASE_SHOWN {
+		s.line("  Request %s is accepted. Waiting for its App ...", noiseconn.FormatNumber(c.GetNumber()))
+		s.row++
+		s.line("  In a moment the App and this screen show a code.")
+		return "N  give up"
+	}
+	if c.GetBaseConfirmed() {
+		s.line("  Now say yes in the App as well ...")
+	} else {
+		s.line("  Does the App show exactly this code?")
+	}
+	s.large(c.GetCode())
+	s.line("  As %s it %s.", roleName(c.GetRole()), allows[c.GetRole()])
+	s.line("  It calls itself %s.", quoted(c.GetAppName()))
+	s.row++
+	if c.GetBaseConfirmed() {
+		s.line("  You have said yes here.")
+		return "N  no after all"
+	}
+	if d.typed != "" {
+		s.line("  Typed: %s   Enter compares it for you", typedDigits(d.typed))
+	} else {
+		s.line("  Compare all six digits. If they differ, somebody may be in between.")
+	}
+	return "Y  yes, the same      N  no, it is another one      or type the App's code"
+}
+
+// typedDigits shows what is there of six digits.
+func typedDigits(typed string) string {
+	padded := typed + strings.Repeat("_", numberSize-len(typed))
+	return padded[:3] + " " + padded[3:]
+}
+
+func (d *desk) drawQuestion(s *sheet, now time.Time) (foot string) {
+	switch q := d.subject(); q.asked {
+	case isItYours:
+		s.line("  An App asks to be paired. Does yours show this number?")
+		s.large(noiseconn.FormatNumber(q.number))
+		s.line("  If not, somebody else asks: say no.")
+		return "Y  yes, it is mine      N  no      or type the number that yours shows"
+	case whichNumber:
+		if n := len(d.requests()); n > 1 {
+			s.line("  %d Apps or more ask to be paired. Type the number that yours shows.", n)
+		} else {
+			s.line("  Type the number that your App shows.")
+		}
+		s.large(typedDigits(d.typed))
+		s.line("  With two buttons: NO counts the digit up, YES goes on.")
+		return "0-9  type      Enter  accept this number      Esc  none of these is mine"
+	case whichRole:
+		s.line("  This Base has an owner. What may the App with number %s do?", noiseconn.FormatNumber(q.number))
+		s.row++
+		for i, role := range roleChoices {
+			mark := " "
+			if i == d.roleAt {
+				mark = ">"
+			}
+			s.line("  %s %d  %-9s  %s", mark, i+1, roleName(role), allows[role])
+		}
+		s.row++
+		s.line("  With two buttons: NO goes on to the next, YES takes the marked one.")
+		return "1 2 3  choose      N  let nobody in"
+	case shallOpen:
+		s.line("  Let another App in?")
+		s.row++
+		s.line("  This Base then listens for requests for three minutes. Nobody is let in")
+		s.line("  before you have compared a code here.")
+		return "Y  yes      N  no"
+	case shallReset:
+		s.line("  FACTORY RESET")
+		s.row++
+		d.drawLoss(s)
+		s.line("  To wipe this Base, type this and press Enter:   %s", resetPhrase(d.summary.GetNodeName()))
+		s.row++
+		s.line("  > %s_", d.typed)
+		return "Esc  do nothing"
+	case shallResetButtons:
+		s.line("  FACTORY RESET")
+		s.row++
+		d.drawLoss(s)
+		s.line("  To wipe this Base, let go, and hold both buttons for %.0f seconds once more.", holdBoth.Seconds())
+		return "one button alone  do nothing"
+	}
+	return d.drawOverview(s, now)
+}
+
+func (d *desk) drawLoss(s *sheet) {
+	s.line("  It removes who this Base is, all pairings, and how open it is; SSH's keys and")
+	s.line("  certificates; and what is in its log. It restarts as new. All Apps have to be")
+	s.line("  paired again. This cannot be undone.")
+	s.row++
+}
+
+func (d *desk) drawOverview(s *sheet, now time.Time) (foot string) {
+	row := func(name, format string, args ...any) {
+		s.line(" %-12s %s", name, fmt.Sprintf(format, args...))
+	}
+	foot = "O  let another App in      F  factory reset"
+	v := d.summary
+	row("Name", "%s", plain(v.GetNodeName(), 64))
+	d.drawAddresses(row, v)
+	s.row++
+	switch {
+	case d.snapshot.GetWindowOpen():
+		left := max(0, time.Duration(d.snapshot.GetWindowRemainingMs())*time.Millisecond-now.Sub(d.seenAt))
+		row("Pairing", "open for another %.0f s. Start it in the App: bitbox-app pair", left.Seconds())
+		foot = "C  let nobody in      0-9  type your App's number      F  factory reset"
+	case d.snapshot.GetListening():
+		row("Pairing", "no owner yet. Start it in the App: bitbox-app pair")
+		foot = "0-9  type your App's number      F  factory reset"
+	default:
+		row("Pairing", "%s; closed", counted(int(v.GetApps()), "App is paired", "Apps are paired")+", "+counted(int(v.GetOwners()), "owner", "owners"))
+	}
+	s.row++
+	if v == nil {
+		row("Security", "not known yet")
+		return foot
+	}
+	d.drawSecurity(row, v)
+	s.row++
+	row("Software", "%s", plain(v.GetSoftwareVersion(), 60))
+	if r := v.GetLastReset(); r != nil {
+		row("Reset", "%s UTC, ordered by %s", time.Unix(r.GetOrderedAt(), 0).UTC().Format("2006-01-02 15:04"), r.GetBy())
+	}
+	return foot
+}
+
+// shownAddresses is how many of the Base's addresses are shown.
+const shownAddresses = 3
+
+func (d *desk) drawAddresses(row func(string, string, ...any), v *systemv1.Summary) {
+	var shown []string
+	for _, v4 := range []bool{true, false} {
+		for _, text := range v.GetAddresses() {
+			addr, err := netip.ParseAddr(text)
+			if err == nil && addr.Is4() == v4 && !addr.IsLinkLocalUnicast() {
+				shown = append(shown, addr.String())
+			}
+		}
+	}
+	if len(shown) == 0 {
+		row("Address", "none: check the network cable")
+	}
+	for i, text := range shown[:min(len(shown), shownAddresses)] {
+		name := ""
+		if i == 0 {
+			name = "Address"
+		}
+		row(name, "%s", text)
+	}
+}
+
+func (d *desk) drawSecurity(row func(string, string, ...any), v *systemv1.Summary) {
+	var open []string
+	if v.GetSsh() != nil {
+		open = append(open, "SSH")
+	}
+	for _, api := range v.GetApis() {
+		open = append(open, api.GetKind())
+	}
+	state := fmt.Sprintf("closed: nothing but the Apps' channel, TCP port %d", posture.EntryPort)
+	if len(open) > 0 {
+		state = "open beside the Apps' channel: " + strings.Join(open, ", ")
+	}
+	if v.GetLockdown() {
+		state = "LOCKED DOWN; an owner's App lifts it"
+	}
+	switch {
+	case v.GetNotApplied():
+		state = "NOT YET IN FORCE; the Base tries again"
+	case v.GetPhase() == systemv1.PostureReport_PHASE_APPLYING:
+		state = "a change is being put in force"
+	case v.GetPhase() == systemv1.PostureReport_PHASE_TRYING:
+		state = "a change is tried, and undone unless its App confirms it"
+	}
+	row("Security", "%s (revision %d)", state, v.GetRevision())
+	if ssh := v.GetSsh(); ssh != nil {
+		row("SSH", "ON for another %s, %s", remaining(ssh.GetRemainingMs()), counted(int(ssh.GetKeys()), "key", "keys"))
+	} else {
+		row("SSH", "off")
+	}
+	for _, api := range v.GetApis() {
+		row("Extra API", "%s on port %d for another %s", plain(api.GetKind(), 20), api.GetPort(), remaining(api.GetRemainingMs()))
+	}
+	row("Bans", "%s", noneOr(int(v.GetBans()), "address", "addresses"))
+	switch {
+	case !v.GetAudited():
+		row("Audit", "the Base has not looked yet")
+	case v.GetFindings() == 0:
+		row("Audit", "no findings")
+	default:
+		row("Audit", "%s; 'bitbox-app audit' tells", counted(int(v.GetFindings()), "FINDING", "FINDINGS"))
+	}
+}
+
+func counted(n int, one, many string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return fmt.Sprintf("%d %s", n, many)
+}
+
+func noneOr(n int, one, many string) string {
+	if n == 0 {
+		return "none"
+	}
+	return counted(n, one, many)
+}
+
+// remaining is a time as people say it, in its two largest units.
+func remaining(milliseconds uint64) string {
+	minutes := (milliseconds + 59_999) / 60_000
+	days, hours, minutes := minutes/(24*60), minutes/60%24, minutes%60
+	switch {
+	case days > 0:
+		return fmt.Sprintf("%d d %d h", days, hours)
+	case hours > 0:
+		return fmt.Sprintf("%d h %d min", hours, minutes)
+	}
+	return fmt.Sprintf("%d min", minutes)
+}
