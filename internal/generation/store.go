@@ -62,7 +62,7 @@ func (s *Store) write(number uint64, files Files) error {
 		return err
 	}
 	generations := filepath.Join(s.directory, generationsDir)
-	if err := os.MkdirAll(generations, directoryMode); err != nil {
+	if err := s.makeDirectory(generations); err != nil {
 		return err
 	}
 	final := filepath.Join(generations, directoryName(number))

@@ -3,8 +3,10 @@ package generation
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
 	"testing"
 )
 
@@ -193,5 +195,32 @@ func TestACurrentLinkToElsewhereIsRefused(t *testing.T) {
 		if number, err := NewStore(directory).Current(); err == nil {
 			t.Errorf("a link to %s is generation %d", target, number)
 		}
+	}
+}
+
+// Servers that are not root read a generation, whatever the umask of who has written
+// the first one: that of our units lets nobody else in.
+func TestServersCanReadAGenerationUnderAnyUmask(t *testing.T) {
+	defer syscall.Umask(syscall.Umask(0o077))
+	directory := t.TempDir()
+	if err := apply(NewStore(directory), 1, render(t, closed())); err != nil {
+		t.Fatal(err)
+	}
+	err := filepath.WalkDir(filepath.Join(directory, generationsDir), func(path string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		info, err := entry.Info()
+		want := fileMode
+		if entry.IsDir() {
+			want = directoryMode
+		}
+		if err == nil && info.Mode().Perm() != want {
+			t.Errorf("%s has mode %v, not %v", path, info.Mode().Perm(), want)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
 	}
 }
