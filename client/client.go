@@ -31,6 +31,7 @@
 package client
 
 import (
+	"crypto/ed25519"
 	"crypto/rand"
 	"errors"
 	"fmt"
@@ -44,6 +45,7 @@ import (
 	"time"
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
+	"github.com/BitBoxSwiss/bitbox-base/internal/born"
 	"github.com/BitBoxSwiss/bitbox-base/internal/noiseconn"
 )
 
@@ -111,6 +113,7 @@ type App struct {
 	random      io.Reader
 	codeModulus uint32
 	opens       func(commitment [32]byte, p4 *noiseconn.P4) bool
+	certified   func(birth ed25519.PublicKey, base, app noiseconn.PublicKey, stateKey, signature []byte) bool
 	timing      timing
 }
 
@@ -181,6 +184,7 @@ func New(o Options) (*App, error) {
 		random:      rand.Reader,
 		codeModulus: noiseconn.CodeModulus,
 		opens:       opens,
+		certified:   born.Verify,
 		timing:      defaultTiming,
 	}, nil
 }
@@ -222,7 +226,7 @@ func (a *App) find(name string) (*pairing, error) {
 		return nil, err
 	}
 	// A revoked one may have the name of the one that replaces it.
-	rank := map[PairingState]int{Active: 3, Pending: 2, Revoked: 1}
+	rank := map[PairingState]int{Active: 4, Pending: 3, Expected: 2, Revoked: 1}
 	var found *pairing
 	usable := 0
 	for _, p := range pairings {

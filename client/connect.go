@@ -87,7 +87,7 @@ func race[T net.Conn](ctx context.Context, source <-chan string, stagger time.Du
 // then that nothing was reached.
 func worse(a, b error) error {
 	rank := func(err error) int {
-		return slices.IndexFunc([]error{ErrUnreachable, ErrNotABase, ErrSilent, ErrStorage, ErrRevoked}, func(kind error) bool { return errors.Is(err, kind) })
+		return slices.IndexFunc([]error{ErrUnreachable, ErrNotABase, ErrSilent, ErrSecondBoard, ErrStorage, ErrRevoked}, func(kind error) bool { return errors.Is(err, kind) })
 	}
 	if rank(a) > rank(b) {
 		return a
@@ -106,12 +106,12 @@ func (a *App) dial(ctx context.Context, id string, given []string) (net.Conn, er
 	if p.State == Revoked {
 		return nil, failRevoked(p, nil)
 	}
-	known := slices.Concat(given, p.Addresses)
-	searching, stop := context.WithCancel(ctx)
-	defer stop()
-	conn, address, err := race(ctx, a.addresses(searching, p, known), a.timing.stagger, func(ctx context.Context, address string) (net.Conn, error) {
-		return a.dialOnce(ctx, p, address)
-	})
+	if p.State == Expected {
+		if p, err = a.takeUp(ctx, p, given); err != nil {
+			return nil, err
+		}
+	}
+	conn, address, err := a.reach(ctx, p, given)
 	if err == nil {
 		if len(p.Addresses) == 0 || p.Addresses[0] != address {
 			if err := a.store.seen(id, address); err != nil {
@@ -121,25 +121,48 @@ func (a *App) dial(ctx context.Context, id string, given []string) (net.Conn, er
 		}
 		return conn, nil
 	}
-	switch {
-	case errors.Is(err, ErrRevoked):
+	if errors.Is(err, ErrRevoked) {
 		if stored := a.store.revoke(id); stored != nil {
 			return nil, stored
 		}
 		return nil, failRevoked(p, err)
+	}
+	return nil, err
+}
+
+// reach makes a handshake with the Base of a pairing, at the first address where that
+// proves itself.
+func (a *App) reach(ctx context.Context, p *pairing, given []string) (net.Conn, string, error) {
+	known := slices.Concat(given, p.Addresses)
+	searching, stop := context.WithCancel(ctx)
+	defer stop()
+	conn, address, err := race(ctx, a.addresses(searching, p, known), a.timing.stagger, func(ctx context.Context, address string) (net.Conn, error) {
+		return a.dialOnce(ctx, p, address)
+	})
+	if err != nil {
+		return nil, "", a.unreached(p, known, err)
+	}
+	return conn, address, nil
+}
+
+// unreached makes a sentence of why no address did.
+func (a *App) unreached(p *pairing, known []string, err error) error {
+	switch {
+	case errors.Is(err, ErrRevoked), errors.Is(err, ErrSecondBoard):
+		return err
 	case errors.Is(err, ErrStorage), errors.Is(err, context.Canceled):
-		return nil, err
+		return err
 	case errors.Is(err, ErrSilent), errors.Is(err, ErrNotABase):
 		// The clock of the wall, for the App may have been ended in between.
 		if p.State == Pending && a.now().Sub(p.PairedAt) >= a.timing.pendingLife {
-			if stored := a.store.remove(id); stored != nil {
-				return nil, stored
+			if stored := a.store.remove(p.AppID); stored != nil {
+				return stored
 			}
-			return nil, fail(ErrPairAgain, err, "the Base %q does not know this App: the pairing was not completed there in time, and was deleted here; pair again", p.Name)
+			return fail(ErrPairAgain, err, "the Base %q does not know this App: the pairing was not completed there in time, and was deleted here; pair again", p.Name)
 		}
-		return nil, fail(ErrSilent, err, "nothing answered as the Base %q (%v): either another machine has its address now, or the Base was reset and has forgotten this App; look where it is, or pair again", p.Name, err)
+		return fail(ErrSilent, err, "nothing answered as the Base %q (%v): either another machine has its address now, or the Base was reset and has forgotten this App; look where it is, or pair again", p.Name, err)
 	}
-	return nil, fail(ErrUnreachable, err, "the Base %q was not reached (%v) at %s nor found on the local network; check that it is on and on this network", p.Name, reason(err), list(known))
+	return fail(ErrUnreachable, err, "the Base %q was not reached (%v) at %s nor found on the local network; check that it is on and on this network", p.Name, reason(err), list(known))
 }
 
 func failRevoked(p *pairing, cause error) error {
@@ -193,6 +216,9 @@ func (a *App) dialOnce(ctx context.Context, p *pairing, address string) (net.Con
 	secure, err := a.handshake(conn, p)
 	if err != nil {
 		conn.Close()
+		if errors.Is(err, ErrSilent) && p.birth != nil && p.State == Active && a.isSecondBoard(ctx, p, address) {
+			return nil, failSecondBoard(p, address)
+		}
 		return nil, err
 	}
 	return secure, nil

@@ -58,6 +58,10 @@ type stored struct {
 	Signing   []byte `json:"signing"` // the seed of K_sign
 	Pair      []byte `json:"pair"`
 	Discovery []byte `json:"discovery"`
+
+	// Birth is there if the pairing was built into an image. Until a board was met,
+	// Pair and StateKey are empty.
+	Birth *storedBirth `json:"birth,omitempty"`
 }
 
 // pairing is a stored with its keys parsed.
@@ -66,6 +70,7 @@ type pairing struct {
 	static    noiseconn.StaticKey
 	pair      noiseconn.PairKey
 	discovery noiseconn.DiscoveryKey
+	birth     *birth // nil unless it was built into an image
 }
 
 // appID is how a Base calls a pairing: the first 8 bytes of the SHA-256 of the
@@ -88,15 +93,24 @@ func (s *stored) parse() (*pairing, error) {
 	if err != nil {
 		return nil, err
 	}
-	pair, err := noiseconn.ParsePairKey(s.Pair)
-	if err != nil {
-		return nil, err
+	var image *birth
+	if s.Birth != nil {
+		if image, err = s.Birth.parse(); err != nil {
+			return nil, err
+		}
+	}
+	expected := s.State == Expected && image != nil
+	var pair noiseconn.PairKey
+	if !expected {
+		if pair, err = noiseconn.ParsePairKey(s.Pair); err != nil {
+			return nil, err
+		}
 	}
 	discovery, err := noiseconn.ParseDiscoveryKey(s.Discovery)
 	if err != nil {
 		return nil, err
 	}
-	if len(s.StateKey) != ed25519.PublicKeySize || len(s.Signing) != ed25519.SeedSize {
+	if !expected && len(s.StateKey) != ed25519.PublicKeySize || len(s.Signing) != ed25519.SeedSize {
 		return nil, errors.New("a signing key has a wrong length")
 	}
 	return &pairing{
@@ -110,7 +124,7 @@ func (s *stored) parse() (*pairing, error) {
 			PairedAt:  s.PairedAt,
 			Addresses: slices.Clone(s.Addresses),
 		},
-		static: static, pair: pair, discovery: discovery,
+		static: static, pair: pair, discovery: discovery, birth: image,
 	}, nil
 }
 
@@ -251,6 +265,18 @@ func (s *store) addPending(id string, record *stored, reveal time.Time) error {
 			return err
 		}
 		return putRevealTimes(tx, slices.DeleteFunc(times, reveal.Equal))
+	})
+}
+
+// add stores a new pairing, under a name that is free.
+func (s *store) add(id string, record *stored) error {
+	return s.update("store the pairing", func(tx *state.Tx) error {
+		records, err := all(tx)
+		if err != nil {
+			return err
+		}
+		record.Name = freeName(record, records)
+		return put(tx, id, record)
 	})
 }
 

@@ -89,7 +89,7 @@ folder bitbox-app of your configuration.`,
 	_ = root.RegisterFlagCompletionFunc("address", cobra.NoFileCompletions)
 	_ = root.RegisterFlagCompletionFunc("timeout", cobra.NoFileCompletions)
 	root.AddCommand(
-		p.discoverCommand(), p.pairCommand(), p.basesCommand(), p.forgetCommand(),
+		p.discoverCommand(), p.pairCommand(), p.bornCommand(), p.basesCommand(), p.forgetCommand(),
 		p.statusCommand(), p.appsCommand(), p.pairingCommand(), p.watchCommand(),
 		p.postureCommand(), p.exposeCommand(), p.unexposeCommand(), p.sshCommand(), p.bansCommand(), p.auditCommand(), p.lockdownCommand(), p.factoryResetCommand(),
 		p.versionCommand(), exitCodesTopic(),

@@ -70,7 +70,7 @@ erases that. A Base that has an identity already is left as it is.`,
 				return err
 			}
 			return adoption.Adopt(adoption.Config{
-				Root: provision.StateRoot, Factory: config.Factory, Clock: config.Clock, BootID: config.BootID, Logger: config.Logger,
+				Root: provision.StateRoot, Factory: config.Factory, FirstLease: config.FirstLease, Clock: config.Clock, BootID: config.BootID, Logger: config.Logger,
 			})
 		},
 	})
@@ -84,16 +84,17 @@ func systemConfig() (system.Config, error) {
 	if err != nil {
 		return system.Config{}, err
 	}
-	given, err := provision.Read(provision.Path)
+	given, err := provision.Read(provision.Directory)
 	if err != nil {
 		return system.Config{}, err
 	}
 	return system.Config{
-		Directory: generation.StateDirectory,
-		Factory:   given.Factory(),
-		Clock:     system.BootClock,
-		BootID:    bootID,
-		Logger:    slog.New(slog.NewTextHandler(os.Stderr, nil)),
+		Directory:  generation.StateDirectory,
+		Factory:    given.Factory(),
+		FirstLease: given.SSHLease,
+		Clock:      system.BootClock,
+		BootID:     bootID,
+		Logger:     slog.New(slog.NewTextHandler(os.Stderr, nil)),
 	}, nil
 }
 

@@ -57,9 +57,11 @@ type Config struct {
 	Root string
 	// Factory is the posture of a new Base.
 	Factory posture.Posture
-	Clock   func() time.Duration
-	BootID  string
-	Logger  *slog.Logger
+	// FirstLease is system.Config.FirstLease.
+	FirstLease time.Duration
+	Clock      func() time.Duration
+	BootID     string
+	Logger     *slog.Logger
 
 	// skipIdentity, in tests, is a Base that is born again.
 	skipIdentity bool
@@ -184,7 +186,7 @@ func (c Config) make(half *born.Half) error {
 		}
 	}
 	stateKey, err := system.Beget(system.Config{
-		Directory: filepath.Join(at, systemPart), Factory: c.Factory, Clock: c.Clock, BootID: c.BootID, Logger: c.Logger,
+		Directory: filepath.Join(at, systemPart), Factory: c.Factory, FirstLease: c.FirstLease, Clock: c.Clock, BootID: c.BootID, Logger: c.Logger,
 	}, half)
 	if err != nil {
 		return err

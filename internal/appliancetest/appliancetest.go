@@ -22,6 +22,7 @@ import (
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
+	"github.com/BitBoxSwiss/bitbox-base/internal/adoption"
 	"github.com/BitBoxSwiss/bitbox-base/internal/base"
 	"github.com/BitBoxSwiss/bitbox-base/internal/pairing"
 	"github.com/BitBoxSwiss/bitbox-base/internal/posture"
@@ -49,12 +50,16 @@ func StartHelper(from *Helper) (*Helper, error) {
 	if err != nil {
 		return nil, err
 	}
-	h := &Helper{Machine: &Machine{}, directory: directory, done: make(chan struct{})}
 	if from != nil {
 		if err := copyFiles(directory, from.directory); err != nil {
 			return nil, errors.Join(err, os.RemoveAll(directory))
 		}
 	}
+	return startHelper(directory)
+}
+
+func startHelper(directory string) (h *Helper, err error) {
+	h = &Helper{Machine: &Machine{}, directory: directory, done: make(chan struct{})}
 	h.Helper, err = system.Open(system.Config{
 		Directory: directory, Live: h.Machine, Banner: h.Machine, Announcer: h.Machine, Auditor: h.Machine,
 		Factory: posture.Factory(), BootID: "the only boot",
@@ -155,17 +160,61 @@ func Start(through func(system.Port) system.Port) (*Appliance, error) {
 	if err != nil {
 		return nil, err
 	}
+	return start(helper, "", through)
+}
+
+func start(helper *Helper, middlewareState string, through func(system.Port) system.Port) (*Appliance, error) {
 	a := &Appliance{Helper: helper, done: make(chan error, 1), conns: map[net.Conn]struct{}{}, cancel: func() {}}
-	if err := a.start(through); err != nil {
+	if err := a.start(middlewareState, through); err != nil {
 		a.done <- nil
 		return nil, errors.Join(err, a.Stop())
 	}
 	return a, nil
 }
 
-func (a *Appliance) start(through func(system.Port) system.Port) (err error) {
+// StartBorn runs an appliance on a board at its first boot, with an image that has
+// this file (package born) in it. through is as for Start.
+func StartBorn(file []byte, through func(system.Port) system.Port) (*Appliance, error) {
+	root, err := os.MkdirTemp("", "born")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(root)
+	err = errors.Join(
+		os.Mkdir(filepath.Join(root, adoption.Directory), 0o700),
+		os.WriteFile(filepath.Join(root, adoption.Directory, adoption.File), file, 0o600),
+	)
+	if err == nil {
+		err = adoption.Adopt(adoption.Config{
+			Root: root, Factory: posture.Factory(), Clock: system.BootClock, BootID: "the only boot", Logger: slog.New(slog.DiscardHandler),
+		})
+	}
+	if err != nil {
+		return nil, err
+	}
+	directory, err := os.MkdirTemp("", "helper")
+	if err != nil {
+		return nil, err
+	}
+	if err := copyFiles(directory, filepath.Join(root, "system")); err != nil {
+		return nil, errors.Join(err, os.RemoveAll(directory))
+	}
+	helper, err := startHelper(directory)
+	if err != nil {
+		return nil, err
+	}
+	return start(helper, filepath.Join(root, "middleware"), through)
+}
+
+func (a *Appliance) start(middlewareState string, through func(system.Port) system.Port) (err error) {
 	if a.stateDir, err = os.MkdirTemp("", "middleware"); err != nil { // short, for the socket's path
 		return err
+	}
+	if middlewareState != "" {
+		state := filepath.Join(a.stateDir, "state")
+		if err := errors.Join(os.Mkdir(state, 0o700), copyFiles(state, middlewareState)); err != nil {
+			return err
+		}
 	}
 	if a.tcp, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
 		return err

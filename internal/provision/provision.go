@@ -1,10 +1,12 @@
 // Package provision is what the builder of an image gives it to take along.
 //
-// A file of the image's read-only part holds what is no secret and stays: a name, and
-// SSH public keys, which let nobody in until an owner switches SSH on. Revision 0 of
-// the posture is made from it. Two files of the writable part are for the first boot
-// and gone afterwards: the keys of a Base that is born paired (package adoption), and
-// a lease of SSH, if the builder has asked for one in so many words.
+// Files in Directory, which is of the image's read-only part, hold what is no secret: a
+// name; SSH public keys, which let nobody in until an owner switches SSH on; and, if the
+// builder has asked for it in so many words, a lease of SSH from the first boot on. They
+// make revision 0 of the posture, and what follows it at once.
+//
+// The keys of a Base that is born paired (package adoption) are in the writable part,
+// and gone after the first boot.
 package provision
 
 import (
@@ -21,83 +23,35 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/born"
 	"github.com/BitBoxSwiss/bitbox-base/internal/posture"
 	"github.com/BitBoxSwiss/bitbox-base/internal/sshaccess"
-	"github.com/BitBoxSwiss/bitbox-base/internal/system"
 )
 
 const (
-	// Path is the file, on the appliance and below an image's root. It is root's.
-	Path = "/etc/bitbox-base/provision"
+	// Directory is where a Base finds what it was given. It is root's.
+	Directory = "/etc/bitbox-base"
 	// StateRoot is the directory of all state.
 	StateRoot = "/var/lib/bitbox-base"
+
+	// Files in Directory. KeysFile has an SSH public key a line.
+	NameFile  = "hostname"
+	KeysFile  = "authorized_keys"
+	LeaseFile = "ssh-lease"
 
 	hostnameFile = "/etc/hostname"
 	maxSize      = 256 << 10
 	maxHostname  = 63 // RFC 1035, section 2.3.4: a label
+	maxOthers    = fs.FileMode(0o022)
 )
 
-// ErrFile is what every refusal of Parse wraps.
-var ErrFile = errors.New("not a provisioning file")
+// ErrFile is what every refusal of Read wraps.
+var ErrFile = errors.New("it cannot be used")
 
-// Provision is the content of the file.
+// Provision is what a Base was given.
 type Provision struct {
 	// Hostname names the Base; empty: as it comes.
 	Hostname string
 	SSHKeys  []sshaccess.Key
-}
-
-// Keywords of the file. Each line is one, a space, and its value.
-const (
-	wordHostname = "hostname"
-	wordKey      = "ssh-key"
-)
-
-// Parse reads the file: lines "hostname NAME" and "ssh-key KEY", in that order, and
-// nothing else but comments.
-func Parse(text string) (Provision, error) {
-	var p Provision
-	if len(text) > maxSize {
-		return p, fmt.Errorf("%w: it is larger than %d bytes", ErrFile, maxSize)
-	}
-	number := 0
-	for line := range strings.Lines(text) {
-		number++
-		line = strings.TrimSuffix(line, "\n")
-		if line == "" || strings.HasPrefix(line, "#") {
-			continue
-		}
-		word, value, _ := strings.Cut(line, " ")
-		var err error
-		switch {
-		case word == wordHostname && p.Hostname == "" && len(p.SSHKeys) == 0:
-			p.Hostname, err = value, CheckHostname(value)
-		case word == wordKey:
-			var key sshaccess.Key
-			key, err = sshaccess.ParseKey(value)
-			p.SSHKeys = append(p.SSHKeys, key)
-		default:
-			err = errors.New("it is neither one hostname, first, nor an ssh-key")
-		}
-		if err != nil {
-			return Provision{}, fmt.Errorf("%w: line %d: %w", ErrFile, number, err)
-		}
-	}
-	if err := p.Factory().Validate(); err != nil {
-		return Provision{}, fmt.Errorf("%w: %w", ErrFile, err)
-	}
-	return p, nil
-}
-
-// Marshal is the reverse of Parse.
-func (p Provision) Marshal() string {
-	b := &strings.Builder{}
-	b.WriteString("# What the builder of this image gave it to take along. No secret is here.\n")
-	if p.Hostname != "" {
-		fmt.Fprintf(b, "%s %s\n", wordHostname, p.Hostname)
-	}
-	for _, key := range p.SSHKeys {
-		fmt.Fprintf(b, "%s %s\n", wordKey, key.Line)
-	}
-	return b.String()
+	// SSHLease is how long SSH is on from the first boot on; 0: it is off.
+	SSHLease time.Duration
 }
 
 // Factory is the posture of a new Base: revision 0.
@@ -110,28 +64,99 @@ func (p Provision) Factory() posture.Posture {
 	return factory
 }
 
-// Read reads the file at path; without one nothing was given along. A file that
-// others than root can write is refused.
-func Read(path string) (Provision, error) {
-	info, err := os.Lstat(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return Provision{}, nil
+// files are the content of Directory, by name.
+func (p Provision) files() map[string]string {
+	files := map[string]string{}
+	if p.Hostname != "" {
+		files[NameFile] = p.Hostname + "\n"
 	}
-	if err == nil && (!info.Mode().IsRegular() || info.Mode().Perm()&0o022 != 0) {
-		err = fmt.Errorf("%w: it is no regular file, or others may write it (mode %04o)", ErrFile, info.Mode().Perm())
+	var keys strings.Builder
+	for _, key := range p.SSHKeys {
+		fmt.Fprintln(&keys, key.Line)
 	}
-	var content []byte
-	if err == nil {
-		content, err = os.ReadFile(path)
+	if keys.Len() > 0 {
+		files[KeysFile] = keys.String()
 	}
+	if p.SSHLease != 0 {
+		files[LeaseFile] = p.SSHLease.String() + "\n"
+	}
+	return files
+}
+
+// check looks at the whole.
+func (p Provision) check() error {
+	switch {
+	case p.SSHLease == 0:
+	case len(p.SSHKeys) == 0:
+		return errors.New("SSH from the first boot on needs a key that may log in; give a public key too")
+	case p.SSHLease < posture.MinLease || p.SSHLease > posture.MaxLease || p.SSHLease%time.Second != 0:
+		return fmt.Errorf("SSH from the first boot on can last %v to %v, in whole seconds, not %v", posture.MinLease, posture.MaxLease, p.SSHLease)
+	}
+	return p.Factory().Validate()
+}
+
+// Read reads what a Base was given, strictly: files that others than root can write,
+// and anything that is not understood, are refused. What is not there was not given.
+func Read(directory string) (Provision, error) {
 	var p Provision
-	if err == nil {
-		p, err = Parse(string(content))
+	for name, parse := range map[string]func(line string) error{
+		NameFile: func(line string) error {
+			if p.Hostname != "" {
+				return errors.New("it has more than one line")
+			}
+			p.Hostname = line
+			return CheckHostname(line)
+		},
+		KeysFile: func(line string) error {
+			key, err := sshaccess.ParseKey(line)
+			p.SSHKeys = append(p.SSHKeys, key)
+			return err
+		},
+		LeaseFile: func(line string) (err error) {
+			if p.SSHLease != 0 {
+				return errors.New("it has more than one line")
+			}
+			p.SSHLease, err = time.ParseDuration(line)
+			return err
+		},
+	} {
+		if err := eachLine(filepath.Join(directory, name), parse); err != nil {
+			return Provision{}, fmt.Errorf("read what this Base was given along: %s: %w: %w", filepath.Join(directory, name), ErrFile, err)
+		}
 	}
-	if err != nil {
-		return Provision{}, fmt.Errorf("read what the image was given along from %s: %w", path, err)
+	if err := p.check(); err != nil {
+		return Provision{}, fmt.Errorf("read what this Base was given along in %s: %w: %w", directory, ErrFile, err)
 	}
 	return p, nil
+}
+
+// eachLine calls parse for each line that is neither empty nor a comment.
+func eachLine(path string, parse func(line string) error) error {
+	info, err := os.Lstat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return err
+	case !info.Mode().IsRegular() || info.Mode().Perm()&maxOthers != 0:
+		return fmt.Errorf("it is no regular file, or others may write it (mode %04o)", info.Mode().Perm())
+	case info.Size() > maxSize:
+		return fmt.Errorf("it is larger than %d bytes", maxSize)
+	}
+	content, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	for line := range strings.Lines(string(content)) {
+		line = strings.TrimSuffix(line, "\n")
+		if line == "" || strings.HasPrefix(line, "#") {
+			continue
+		}
+		if err := parse(line); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // CheckHostname takes what every system takes for a host name: letters, digits and
@@ -177,15 +202,11 @@ func Place(root string, request Request) ([]string, error) {
 		p.SSHKeys = append(p.SSHKeys, key)
 		notes = append(notes, "the SSH key "+key.Fingerprint+" is built in; it lets nobody in until an owner switches SSH on")
 	}
-	lease := request.SSHFromFirstBoot
-	switch {
-	case lease == 0:
-	case request.SSHKey == "":
-		return nil, errors.New("SSH from the first boot on needs a key that may log in; give a public key too")
-	case lease < posture.MinLease || lease > posture.MaxLease || lease%time.Second != 0:
-		return nil, fmt.Errorf("SSH from the first boot on can last %v to %v, in whole seconds, not %v", posture.MinLease, posture.MaxLease, lease)
-	default:
-		notes[len(notes)-1] += fmt.Sprintf(", and for %v from the first boot on, until a reboot at the latest", lease)
+	if p.SSHLease = request.SSHFromFirstBoot; p.SSHLease != 0 {
+		notes = append(notes, fmt.Sprintf("SSH is OPEN to that key for %v from the first boot on, until a reboot at the latest", p.SSHLease))
+	}
+	if err := p.check(); err != nil {
+		return nil, err
 	}
 	half, err := readHalf(request.Born)
 	if err != nil {
@@ -194,10 +215,7 @@ func Place(root string, request Request) ([]string, error) {
 	if half != nil {
 		notes = append(notes, fmt.Sprintf("it is born paired with the App %q as %q: it holds private keys, and is for one board only", half.AppName, half.BaseName))
 	}
-	if err := p.Factory().Validate(); err != nil {
-		return nil, err
-	}
-	return notes, write(root, p, lease, half)
+	return notes, write(root, p, half)
 }
 
 func readHalf(path string) (*born.Half, error) {
@@ -225,33 +243,36 @@ func readHalf(path string) (*born.Half, error) {
 	return half, nil
 }
 
-func write(root string, p Provision, lease time.Duration, half *born.Half) error {
-	at := func(path ...string) string { return filepath.Join(append([]string{root}, path...)...) }
+func write(root string, p Provision, half *born.Half) error {
 	if info, err := os.Stat(root); err != nil || !info.IsDir() {
 		return fmt.Errorf("write into the image: %s is no directory (%v)", root, err)
 	}
-	type file struct {
-		path            string
-		directory, mode fs.FileMode
-		content         []byte
+	put := func(path string, directory, mode fs.FileMode, content []byte) error {
+		path = filepath.Join(root, path)
+		err := os.MkdirAll(filepath.Dir(path), directory)
+		if err == nil {
+			err = atomicfile.WriteFileAtomic(path, content, mode)
+		}
+		if err != nil {
+			err = fmt.Errorf("write into the image: %w", err)
+		}
+		return err
 	}
-	files := []file{{at(Path), 0o755, 0o644, []byte(p.Marshal())}}
+	for name, content := range p.files() {
+		if err := put(filepath.Join(Directory, name), 0o755, 0o644, []byte(content)); err != nil {
+			return err
+		}
+	}
 	if p.Hostname != "" {
-		files = append(files, file{at(hostnameFile), 0o755, 0o644, []byte(p.Hostname + "\n")})
-	}
-	if lease != 0 {
-		files = append(files, file{at(StateRoot, "system", system.FirstBootFile), 0o755, 0o600, system.FirstBoot(lease)})
-	}
-	if half != nil {
-		files = append(files, file{at(StateRoot, adoption.Directory, adoption.File), 0o700, 0o600, half.Marshal()})
-	}
-	for _, f := range files {
-		if err := os.MkdirAll(filepath.Dir(f.path), f.directory); err != nil {
-			return fmt.Errorf("write into the image: %w", err)
-		}
-		if err := atomicfile.WriteFileAtomic(f.path, f.content, f.mode); err != nil {
-			return fmt.Errorf("write into the image: %w", err)
+		if err := put(hostnameFile, 0o755, 0o644, []byte(p.Hostname+"\n")); err != nil {
+			return err
 		}
 	}
-	return nil
+	if half == nil {
+		return nil
+	}
+	if err := os.MkdirAll(filepath.Join(root, StateRoot), 0o755); err != nil {
+		return fmt.Errorf("write into the image: %w", err)
+	}
+	return put(filepath.Join(StateRoot, adoption.Directory, adoption.File), 0o700, 0o600, half.Marshal())
 }

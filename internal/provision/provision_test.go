@@ -37,10 +37,10 @@ func half(t *testing.T) []byte {
 func TestWhatAnImageIsGivenAlongIsReadBack(t *testing.T) {
 	root := t.TempDir()
 	notes, err := Place(root, Request{Hostname: "cellar", SSHKey: write0600(t, []byte(keyLine)), SSHFromFirstBoot: 2 * time.Hour, Born: write0600(t, half(t))})
-	if err != nil || len(notes) != 3 {
+	if err != nil || len(notes) != 4 {
 		t.Fatalf("%v, %v", notes, err)
 	}
-	p, err := Read(filepath.Join(root, Path))
+	p, err := Read(filepath.Join(root, Directory))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -48,12 +48,12 @@ func TestWhatAnImageIsGivenAlongIsReadBack(t *testing.T) {
 	if factory.NodeName != "cellar" || len(factory.SSHKeys) != 1 || factory.SSHKeys[0].Line != keyLine {
 		t.Errorf("revision 0 is %+v", factory)
 	}
-	if factory.SSH != nil {
-		t.Error("SSH is on in the part of the image that stays")
+	if factory.SSH != nil || p.SSHLease != 2*time.Hour {
+		t.Errorf("SSH is %v in revision 0, and leased for %v", factory.SSH, p.SSHLease)
 	}
 	for path, mode := range map[string]fs.FileMode{
-		Path: 0o644, hostnameFile: 0o644,
-		StateRoot + "/system/first-boot": 0o600, StateRoot + "/born/half": 0o600, StateRoot + "/born": 0o700 | fs.ModeDir,
+		Directory + "/hostname": 0o644, Directory + "/authorized_keys": 0o644, Directory + "/ssh-lease": 0o644, hostnameFile: 0o644,
+		StateRoot + "/born/half": 0o600, StateRoot + "/born": 0o700 | fs.ModeDir,
 	} {
 		if info, err := os.Stat(filepath.Join(root, path)); err != nil || info.Mode() != mode {
 			t.Errorf("%s: %v, %v", path, info, err)
@@ -99,32 +99,44 @@ func TestARequestThatCannotBeUsedWritesNothing(t *testing.T) {
 	}
 }
 
-func TestAProvisioningFileIsReadStrictly(t *testing.T) {
-	for what, text := range map[string]string{
-		"two names":            "hostname a\nhostname b\n",
-		"a name after a key":   "ssh-key " + keyLine + "\nhostname a\n",
-		"an unknown word":      "ssh on\n",
-		"a lease":              "ssh-lease 3600\n",
-		"an option":            "ssh-key command=\"sh\" " + keyLine + "\n",
-		"the same key twice":   "ssh-key " + keyLine + "\nssh-key " + keyLine + "\n",
-		"a line of Windows":    "hostname a\r\n",
-		"a name without value": "hostname\n",
+func TestWhatABaseWasGivenIsReadStrictly(t *testing.T) {
+	for what, files := range map[string]map[string]string{
+		"two names":           {NameFile: "a\nb\n"},
+		"a line of Windows":   {NameFile: "a\r\n"},
+		"a name with a space": {NameFile: "my base\n"},
+		"an option":           {KeysFile: "command=\"sh\" " + keyLine + "\n"},
+		"the same key twice":  {KeysFile: keyLine + "\n" + keyLine + "\n"},
+		"a lease without key": {LeaseFile: "2h\n"},
+		"two leases":          {KeysFile: keyLine, LeaseFile: "2h\n2h\n"},
+		"no time":             {KeysFile: keyLine, LeaseFile: "on\n"},
+		"a time that is long": {KeysFile: keyLine, LeaseFile: "9999h\n"},
+		"a negative time":     {KeysFile: keyLine, LeaseFile: "-2h\n"},
 	} {
-		if _, err := Parse(text); !errors.Is(err, ErrFile) {
+		directory := t.TempDir()
+		for name, content := range files {
+			if err := os.WriteFile(filepath.Join(directory, name), []byte(content), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, err := Read(directory); !errors.Is(err, ErrFile) {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
-	path := write0600(t, []byte("hostname a\n"))
-	if _, err := Read(path); err != nil {
-		t.Error(err)
+	directory := t.TempDir()
+	path := filepath.Join(directory, NameFile)
+	if err := os.WriteFile(path, []byte("# the name\ncellar\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if p, err := Read(directory); err != nil || p.Hostname != "cellar" {
+		t.Errorf("%+v, %v", p, err)
 	}
 	if err := os.Chmod(path, 0o666); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Read(path); !errors.Is(err, ErrFile) {
+	if _, err := Read(directory); !errors.Is(err, ErrFile) {
 		t.Errorf("a file that anybody may write: %v", err)
 	}
-	if p, err := Read(path + "2"); err != nil || p.Hostname != "" {
-		t.Errorf("no file: %+v, %v", p, err)
+	if p, err := Read(t.TempDir()); err != nil || p.Hostname != "" || len(p.SSHKeys) != 0 {
+		t.Errorf("nothing: %+v, %v", p, err)
 	}
 }

@@ -30,9 +30,6 @@ func Prepare(config Config) error {
 	wanted := closed()
 	h, err := Open(config)
 	if err == nil {
-		if failed := h.grantAtFirstBoot(); failed != nil { // SSH stays off
-			h.log.Error("what the image asks for at its first boot was not granted", "audit", true, "error", failed)
-		}
 		wanted = h.Effective()
 		err = h.Close()
 	}

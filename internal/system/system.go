@@ -104,6 +104,10 @@ type Config struct {
 	Live Live
 	// Factory is the posture of a new Base.
 	Factory posture.Posture
+	// FirstLease is how long SSH is on from the first boot of a new Base on, because
+	// the builder of its image has asked for it; 0: it is off. A Base that was reset
+	// is not new.
+	FirstLease time.Duration
 	// Banner is fail2ban, Announcer is Avahi.
 	Banner    Banner
 	Announcer Announcer
@@ -269,6 +273,10 @@ func (h *Helper) loadLedger() error {
 	var err error
 	if h.store.ledger == nil {
 		ledger, out, err = posture.New(config, h.config.Factory, h.config.Clock())
+		if _, reset := factoryreset.Last(h.config.Directory); err == nil && h.config.FirstLease != 0 && !reset {
+			out, err = ledger.Grant(h.config.FirstLease, "the builder of the image asked for it", h.config.Clock())
+			h.log.Warn("SSH is on from the first boot, as the builder of the image has asked", "audit", true, "for", h.config.FirstLease, "error", err)
+		}
 	} else {
 		ledger, out, err = posture.Load(config, h.store.ledger, h.config.Clock())
 	}

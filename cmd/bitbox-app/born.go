@@ -1,0 +1,45 @@
+package main
+
+import (
+	"github.com/spf13/cobra"
+
+	"github.com/BitBoxSwiss/bitbox-base/client"
+)
+
+func (p *program) bornCommand() *cobra.Command {
+	var name, appName string
+	command := &cobra.Command{
+		Use:   "born FILE",
+		Short: "Make the keys of an image that is born paired with this App",
+		Long: `born is for a Base without a display, at which nobody could compare a code: its image gets
+keys that this App knows. It writes the image's half to FILE, for 'bitbox-base provision
+--born' or 'make image PAIR=1', and remembers this App's.
+
+FILE and the image hold private keys, and are for one board. The first board that this App
+meets is the Base; any other of the same image is refused. Until then, who has a copy of FILE
+or of the image could play that board, so keep both like a key, delete FILE once the image is
+made, and let the App and the board meet for the first time in a network that you trust.`,
+		Example: `  bitbox-app born cellar.born --name Cellar`,
+		Args:    cobra.ExactArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			app, err := p.app(client.Options{Name: appName})
+			if err != nil {
+				return err
+			}
+			base, err := app.Born(args[0], name)
+			if err != nil {
+				return err
+			}
+			if p.json {
+				return p.printJSON(basisOf(base))
+			}
+			return p.printf("The keys of %q are in %s. They are private, and for one board: delete the file once the image is made.\n"+
+				"When the board has booted: bitbox-app --base %q status\n", base.Name, client.Printable(args[0]), base.Name)
+		},
+	}
+	command.Flags().StringVar(&name, "name", "BitBox Base", "name of the Base")
+	command.Flags().StringVar(&appName, "app-name", "", "what to call this App at the Base (default: the name of this machine)")
+	_ = command.RegisterFlagCompletionFunc("name", cobra.NoFileCompletions)
+	_ = command.RegisterFlagCompletionFunc("app-name", cobra.NoFileCompletions)
+	return command
+}
