@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/BitBoxSwiss/bitbox-base/image/build"
+	"github.com/BitBoxSwiss/bitbox-base/internal/provision"
 )
 
 func main() {
@@ -29,15 +30,14 @@ func main() {
 // run builds what the arguments and the environment of make ask for.
 func run(ctx context.Context, arguments []string, getenv func(string) string) error {
 	o := build.Options{
-		Hostname: getenv("IMAGE_HOSTNAME"),
-		SSHKey:   getenv("SSH_KEY"),
-		Cache:    getenv("BITBOX_BASE_IMAGE_CACHE"),
+		Cache:     getenv("BITBOX_BASE_IMAGE_CACHE"),
+		Provision: provision.Request{Hostname: getenv("IMAGE_HOSTNAME"), SSHKey: getenv("SSH_KEY")},
 	}
 	flags := flag.NewFlagSet("image", flag.ContinueOnError)
 	flags.StringVar(&o.Architecture, "arch", "amd64", "amd64 or arm64")
 	flags.StringVar(&o.Package, "package", "", "our Debian package")
 	flags.StringVar(&o.Out, "out", "", "the file to make")
-	flags.StringVar(&o.Provision, "provision", "", "a directory of files that are laid over the root; the image is then of mode 0600")
+	flags.StringVar(&o.Provision.Born, "born", "", "the file that 'bitbox-app born' has made; the image is then of mode 0600")
 	if err := flags.Parse(arguments); err != nil {
 		return err
 	}
@@ -46,10 +46,10 @@ func run(ctx context.Context, arguments []string, getenv func(string) string) er
 	}
 	if text := getenv("SSH_LEASE_FROM_FIRST_BOOT"); text != "" {
 		lease, err := time.ParseDuration(text)
-		if err != nil || lease == 0 {
+		if err != nil || lease <= 0 {
 			return fmt.Errorf("SSH_LEASE_FROM_FIRST_BOOT=%s is no time; give it as 45m or 1h", text)
 		}
-		o.SSHLease = lease
+		o.Provision.SSHFromFirstBoot = lease
 	}
 	if o.Cache == "" {
 		user, err := os.UserCacheDir()
@@ -65,10 +65,7 @@ func run(ctx context.Context, arguments []string, getenv func(string) string) er
 		return err
 	}
 	fmt.Printf("%6.1f s  made %s: %d MiB, %d MiB of it in use\n", time.Since(begun).Seconds(), o.Out, size>>20, used>>20)
-	if o.SSHLease != 0 {
-		fmt.Printf("SSH is OPEN for %v from the first boot, to the key in %s.\n", o.SSHLease, o.SSHKey)
-	}
-	if o.Provision != "" {
+	if o.Provision.Born != "" {
 		fmt.Println("The image holds private keys: it is for one board, and for nobody else to see. Remove it when the board has booted.")
 	}
 	return nil

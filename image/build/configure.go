@@ -7,8 +7,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 
+	"github.com/BitBoxSwiss/bitbox-base/internal/provision"
 	"github.com/BitBoxSwiss/bitbox-base/internal/setup"
 )
 
@@ -37,7 +37,7 @@ func Configure(ctx context.Context, root string, o Options) error {
 	if err := copyOverlay(root); err != nil {
 		return err
 	}
-	name := o.Hostname
+	name := o.Provision.Hostname
 	if name == "" {
 		name = DefaultHostname
 	}
@@ -68,7 +68,11 @@ func Configure(ctx context.Context, root string, o Options) error {
 			}
 		}
 	}
-	return provision(root, o)
+	notes, err := provision.Place(root, o.Provision)
+	for _, note := range notes {
+		o.progress("%s", note)
+	}
+	return err
 }
 
 // links are what an image has beside the package's.
@@ -114,74 +118,4 @@ func relink(root, path, target string) error {
 		return fmt.Errorf("link /%s: %w", path, err)
 	}
 	return nil
-}
-
-// What a builder gives an image, as a Base finds it.
-const (
-	keysFile  = "etc/bitbox-base/authorized_keys"
-	leaseFile = "etc/bitbox-base/ssh-lease"
-)
-
-// provision puts in what makes this image differ from another.
-func provision(root string, o Options) error {
-	if o.SSHKey != "" {
-		line, err := readSSHKey(o.SSHKey)
-		if err != nil {
-			return err
-		}
-		if err := put(root, keysFile, []byte(line+"\n"), 0o644); err != nil {
-			return err
-		}
-	}
-	if o.SSHLease != 0 {
-		if err := put(root, leaseFile, []byte(o.SSHLease.String()+"\n"), 0o644); err != nil {
-			return err
-		}
-	}
-	if o.Provision == "" {
-		return nil
-	}
-	return walkProvision(o.Provision, func(path, name string, mode fs.FileMode) error {
-		content, err := os.ReadFile(path)
-		if err != nil {
-			return err
-		}
-		return put(root, name, content, mode)
-	})
-}
-
-// provisioned are the directories that a provisioning directory may write to.
-var provisioned = []string{"etc/bitbox-base/", "var/lib/bitbox-base/"}
-
-// checkProvision refuses a provisioning directory with anything else in it.
-func checkProvision(directory string) error {
-	return walkProvision(directory, func(string, string, fs.FileMode) error { return nil })
-}
-
-// walkProvision calls f for each file of a provisioning directory.
-func walkProvision(directory string, f func(path, name string, mode fs.FileMode) error) error {
-	return filepath.WalkDir(directory, func(path string, entry fs.DirEntry, err error) error {
-		if err != nil {
-			return fmt.Errorf("read the provisioning directory: %w", err)
-		}
-		if entry.IsDir() {
-			return nil
-		}
-		name, err := filepath.Rel(directory, path)
-		if err != nil {
-			return err
-		}
-		info, err := entry.Info()
-		if err != nil {
-			return err
-		}
-		allowed := false
-		for _, prefix := range provisioned {
-			allowed = allowed || strings.HasPrefix(name, prefix)
-		}
-		if !allowed || !info.Mode().IsRegular() {
-			return fmt.Errorf("the provisioning directory has %s; only files below etc/bitbox-base and var/lib/bitbox-base can be put into an image", name)
-		}
-		return f(path, name, info.Mode().Perm())
-	})
 }
