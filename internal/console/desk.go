@@ -105,6 +105,8 @@ type desk struct {
 	// What was on the screen when it was drawn last, and since when.
 	drawn   subject
 	drawnAt time.Time
+	// answered was answered, and stands there until the helper says what came of it.
+	answered subject
 }
 
 // roleChoices stand in the order in which they are shown.
@@ -184,8 +186,12 @@ func (d *desk) subject() subject {
 
 // wasDrawn: the frame of the present state stands on the screen.
 func (d *desk) wasDrawn(now time.Time) {
-	if s := d.subject(); s != d.drawn || d.drawnAt.IsZero() {
+	s := d.subject()
+	if s != d.drawn || d.drawnAt.IsZero() {
 		d.drawn, d.drawnAt = s, now
+	}
+	if s != d.answered {
+		d.answered = subject{}
 	}
 }
 
@@ -197,13 +203,13 @@ func (d *desk) tick(now time.Time) {
 }
 
 // meant tells whether a key can be an answer to what is asked: it was pressed
-// when the question had stood there for a while.
+// when the question had stood there for a while, and nobody has answered it yet.
 func (d *desk) meant(k key) bool {
 	look := lookTime
 	if d.drawn.asked == isItEqual {
 		look = lookTimeCode
 	}
-	return d.drawn == d.subject() && !d.drawnAt.IsZero() && k.at.Sub(d.drawnAt) >= look
+	return d.drawn == d.subject() && d.drawn != d.answered && !d.drawnAt.IsZero() && k.at.Sub(d.drawnAt) >= look
 }
 
 // press takes a key, and returns what it has decided.
@@ -216,6 +222,14 @@ func (d *desk) press(k key) order {
 		return order{}
 	}
 	s := d.subject()
+	o := d.answer(k, s)
+	if o.what != orderNothing && s.asked != nothing {
+		d.answered = s
+	}
+	return o
+}
+
+func (d *desk) answer(k key, s subject) order {
 	switch s.asked {
 	case isItEqual:
 		return d.pressCode(k, s)
@@ -428,7 +442,7 @@ func (d *desk) carried(o order, refusal string, roleRequired bool) {
 	case roleRequired:
 		d.chosen, d.number, d.roleAt = true, o.number, 0
 	case refusal != "":
-		d.notice = refusal
+		d.notice, d.answered = refusal, subject{}
 	case o.what == orderReset:
 		d.resetting = true
 	}
