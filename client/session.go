@@ -42,6 +42,7 @@ type Session struct {
 	// What is signed, or verified, goes through the methods of Session (posture.go).
 	posture basev1connect.PostureServiceClient
 	bans    basev1connect.BansServiceClient
+	update  basev1connect.UpdateServiceClient
 	verify  func(expect posture.Expectation, history, report []byte) (*PostureView, error) // replaced in tests
 
 	base      string
@@ -94,6 +95,7 @@ func (a *App) session(id string) *Session {
 		Audit:     basev1connect.NewAuditServiceClient(httpClient, url, options),
 		posture:   basev1connect.NewPostureServiceClient(httpClient, url, options),
 		bans:      basev1connect.NewBansServiceClient(httpClient, url, options),
+		update:    basev1connect.NewUpdateServiceClient(httpClient, url, options),
 		verify:    posture.VerifyChain,
 		transport: t,
 	}

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"io"
 	"net/netip"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -32,6 +33,7 @@ var appliances sync.Map
 //	appliance ban ADDRESS
 //	appliance drift ID SEVERITY
 //	appliance break|mend           it takes no new configuration, or takes it again
+//	appliance sicken VERSION       it is not well with that version of its software
 func applianceCommand(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) == 0 {
 		ts.Fatalf("usage: appliance start|pair|ban|drift|break|mend")
@@ -66,6 +68,8 @@ func applianceCommand(ts *testscript.TestScript, neg bool, args []string) {
 		a.Advance(time.Minute) // the helper gives out what it has just found again for a while
 	case "break":
 		a.Machine.Break(errors.New("the rules do not parse"))
+	case "sicken":
+		a.Software.Sicken(args[1])
 	case "mend":
 		a.Machine.Break(nil)
 	default:
@@ -177,4 +181,26 @@ func TestEventsOfTheHelperAreTold(t *testing.T) {
 			t.Errorf("got %q, want %q", got, want)
 		}
 	}
+}
+
+// releaseCommand writes a release file:
+//
+//	release FILE VERSION [forged|damaged|cut|other]
+func releaseCommand(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: release FILE VERSION [forged|damaged|cut|other]")
+	}
+	how, architecture := strings.Join(args[2:], ""), appliancetest.Architecture
+	if how == "other" {
+		architecture = "arm64"
+	}
+	file, err := appliancetest.Release(args[1], architecture, 1<<20, how == "forged")
+	ts.Check(err)
+	switch how {
+	case "damaged":
+		file[len(file)/2] ^= 1
+	case "cut":
+		file = file[:len(file)/2]
+	}
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), file, 0o600))
 }

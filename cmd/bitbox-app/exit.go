@@ -26,7 +26,10 @@ var exits = []struct {
 	{18, "another change is under way: try again", func(err error) bool {
 		return errors.Is(err, client.ErrBusy) || connect.CodeOf(err) == connect.CodeAborted
 	}},
-	{19, "a second board that was born of the same image answered: it is not used", isAny(client.ErrSecondBoard)},
+	{19, "the file is no release that this Base takes: damaged, not signed, not newer, or for another machine", isAny(client.ErrRelease)},
+	{20, "the update did not hold: the Base runs the version before", isAny(client.ErrUpdateUndone)},
+	{21, "the Base installs the update, and its end was not waited for", isAny(client.ErrUpdateUnknown)},
+	{22, "a second board that was born of the same image answered: it is not used", isAny(client.ErrSecondBoard)},
 	{2, "the command was typed wrongly", func(err error) bool { return errors.As(err, new(usageError)) || errors.Is(err, client.ErrInvalid) }},
 	{3, "no such Base, App, key or finding, or it is not clear which one is meant", isAny(client.ErrNoSuchBase, client.ErrSeveralBases, errNoSuchApp, client.ErrNoSuchKey, errNoFinding)},
 	{6, "this App was revoked at the Base", isAny(client.ErrRevoked)},

@@ -36,6 +36,8 @@ const acceptEvery = 20 * time.Millisecond
 type Helper struct {
 	*system.Helper
 	Machine *Machine
+	// Software is what updates change.
+	Software *Software
 
 	directory string
 	ahead     atomic.Int64 // how far its clock was put ahead
@@ -60,8 +62,13 @@ func StartHelper(from *Helper) (*Helper, error) {
 
 func startHelper(directory string) (h *Helper, err error) {
 	h = &Helper{Machine: &Machine{}, directory: directory, done: make(chan struct{})}
+	software, receiver, err := newSoftware(directory)
+	if err != nil {
+		return nil, errors.Join(err, os.RemoveAll(directory))
+	}
+	h.Software = software
 	h.Helper, err = system.Open(system.Config{
-		Directory: directory, Live: h.Machine, Banner: h.Machine, Announcer: h.Machine, Auditor: h.Machine,
+		Directory: directory, Live: h.Machine, Banner: h.Machine, Announcer: h.Machine, Auditor: h.Machine, Updates: receiver,
 		Factory: posture.Factory(), BootID: "the only boot",
 		Clock:  func() time.Duration { return system.BootClock() + time.Duration(h.ahead.Load()) },
 		Logger: slog.New(slog.DiscardHandler),
@@ -136,6 +143,7 @@ func Let(ctx context.Context, console pairing.Client, number string, role basev1
 func (h *Helper) Stop() error {
 	h.cancel()
 	<-h.done
+	h.Software.running.Wait()
 	return errors.Join(h.Close(), os.RemoveAll(h.directory))
 }
 
@@ -235,6 +243,10 @@ func (a *Appliance) start(middlewareState string, through func(system.Port) syst
 			Helper: system.Client{Port: port}, Logger: slog.New(slog.DiscardHandler),
 		})
 	}()
+	a.Software.restarts = func() {
+		a.Shut()
+		a.Open()
+	}
 	go a.serve()
 	return nil
 }

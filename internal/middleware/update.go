@@ -145,6 +145,9 @@ func (s updateService) WatchUpdate(ctx context.Context, _ *basev1.WatchUpdateReq
 	}()
 	err := s.Helper.Each(ctx, &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_WatchUpdate{WatchUpdate: &systemv1.WatchUpdate{}}},
 		func(reply *systemv1.SystemReply) error {
+			if reply.GetUpdateStatus() == nil {
+				return nil // the end
+			}
 			return sendWithin(deadlineOf(ctx).SetWriteDeadline, func() error {
 				return stream.Send(&basev1.WatchUpdateResponse{Update: updateOf(reply.GetUpdateStatus().GetUpdate())})
 			})

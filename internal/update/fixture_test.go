@@ -242,7 +242,7 @@ func (f *fixture) journal() Journal {
 func (f *fixture) installer() *Installer {
 	return &Installer{
 		Store: f.store, Host: f.machine, Key: release.PublicKey(theSeed),
-		prove: 50 * time.Millisecond, calm: 4 * time.Millisecond, look: time.Millisecond,
+		Prove: 50 * time.Millisecond, Calm: 4 * time.Millisecond, Look: time.Millisecond,
 	}
 }
 

@@ -73,8 +73,8 @@ type Installer struct {
 	// Failpoint, in tests, is called before each step that reaches the disk or the
 	// machine. An error fails the step; the test may also kill the process.
 	Failpoint func(step string) error
-	// prove, calm and look are replaced in tests; 0: proveTime and so on.
-	prove, calm, look time.Duration
+	// Prove, Calm and Look are replaced in tests; 0: proveTime and so on.
+	Prove, Calm, Look time.Duration
 }
 
 // ErrRunning: another process installs.
@@ -335,7 +335,7 @@ func (i *Installer) proves(ctx context.Context, j *Journal) error {
 	if err := i.step(j, j.Phase, "look whether the Base is well"); err != nil {
 		return err
 	}
-	prove, calm, look := orDefault(i.prove, proveTime), orDefault(i.calm, calmTime), orDefault(i.look, lookEvery)
+	prove, calm, look := orDefault(i.Prove, proveTime), orDefault(i.Calm, calmTime), orDefault(i.Look, lookEvery)
 	var wellSince time.Time
 	processes := ""
 	for deadline := time.Now().Add(prove); ; {

@@ -35,7 +35,7 @@ const (
 	architectureSize = 16
 
 	// Where the fields stand; numbers are big endian.
-	formatAt       = len(magic)
+	formatAt       = 8 // magic is before it
 	versionAt      = formatAt + 2
 	architectureAt = versionAt + versionSize
 	sizeAt         = architectureAt + architectureSize

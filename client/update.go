@@ -1,0 +1,230 @@
+package client
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"connectrpc.com/connect"
+
+	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
+	"github.com/BitBoxSwiss/bitbox-base/internal/update/release"
+)
+
+// Kinds of failure of an update.
+var (
+	// ErrRelease: the file is no release, or none that this Base takes.
+	ErrRelease = errors.New("release refused")
+	// ErrUpdateUndone: the Base was not well with the new version, and runs the one
+	// before.
+	ErrUpdateUndone = errors.New("update undone")
+	// ErrUpdateUnknown: the Base has begun, and how it ends is not known here.
+	ErrUpdateUnknown = errors.New("update not known to have ended")
+)
+
+const (
+	// pieceSize is how much of a release one message carries, in bytes.
+	pieceSize = 256 << 10
+	// watchAgain is the pause before the Base is asked again, while it restarts.
+	watchAgain = time.Second
+	// watchTime bounds one question whether it can be reached again.
+	watchTime = 20 * time.Second
+)
+
+// Release is a release file. What it says of itself is not verified here: the Base has
+// the key.
+type Release struct {
+	Version, Architecture string
+	// Size is the length of the file in bytes.
+	Size uint64
+
+	header []byte
+	file   *os.File
+}
+
+// OpenRelease looks whether a file is a release and whole. Close must follow.
+func OpenRelease(path string) (_ *Release, err error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return nil, fail(ErrInvalid, err, "the release file %q cannot be read (%v)", Printable(path), reason(err))
+	}
+	defer func() {
+		if err != nil {
+			_ = file.Close()
+		}
+	}()
+	header := make([]byte, release.HeaderSize)
+	n, err := io.ReadFull(file, header)
+	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
+		return nil, fail(ErrInvalid, err, "the release file %q cannot be read (%v)", Printable(path), reason(err))
+	}
+	h, err := release.Parse(header[:n])
+	if err != nil {
+		return nil, fail(ErrRelease, err, "%q: %v", Printable(path), err)
+	}
+	hash := sha256.New()
+	size, err := io.Copy(hash, file)
+	if err != nil {
+		return nil, fail(ErrInvalid, err, "the release file %q cannot be read (%v)", Printable(path), reason(err))
+	}
+	if uint64(size) != h.Size || !bytes.Equal(hash.Sum(nil), h.Hash[:]) {
+		return nil, fail(ErrRelease, release.ErrDamaged, "%q: %v", Printable(path), release.ErrDamaged)
+	}
+	return &Release{h.Version, h.Architecture, release.HeaderSize + h.Size, header, file}, nil
+}
+
+// Close closes the file.
+func (r *Release) Close() error { return r.file.Close() }
+
+// UpdateProgress tells how far an update is.
+type UpdateProgress struct {
+	// Sent is how many bytes of the file the Base was sent.
+	Sent uint64
+	// Update is what the Base says once it has the file; nil before.
+	Update *basev1.Update
+	// Away: the Base does not answer, for it restarts.
+	Away bool
+}
+
+// Install brings a release to the Base, which verifies and installs it, and waits for the
+// end. From the moment when Progress has an Update the Base goes on by itself, also without
+// this App. It returns nil when the new version runs and is well. progress may be nil.
+func (s *Session) Install(ctx context.Context, r *Release, progress func(UpdateProgress)) error {
+	if progress == nil {
+		progress = func(UpdateProgress) {}
+	}
+	update, err := s.bring(ctx, r, progress)
+	if err != nil {
+		return err
+	}
+	progress(UpdateProgress{Sent: r.Size, Update: update})
+	if update, err = s.follow(ctx, update, progress); err != nil {
+		return err
+	}
+	return resultOf(update)
+}
+
+// resultOf is nil for an update that has held.
+func resultOf(u *basev1.Update) error {
+	switch u.GetPhase() {
+	case basev1.Update_PHASE_DONE:
+		return nil
+	case basev1.Update_PHASE_FAILED:
+		return fail(ErrUpdateUndone, nil, "the update to version %s failed, and somebody has to look at the Base: %s", Printable(u.GetToVersion()), Printable(u.GetReason()))
+	default:
+		return fail(ErrUpdateUndone, nil, "the Base runs version %s as before: %s", Printable(u.GetFromVersion()), Printable(u.GetReason()))
+	}
+}
+
+// bring sends the file.
+func (s *Session) bring(ctx context.Context, r *Release, progress func(UpdateProgress)) (*basev1.Update, error) {
+	if _, err := r.file.Seek(release.HeaderSize, io.SeekStart); err != nil {
+		return nil, fail(ErrInvalid, err, "the release file cannot be read (%v)", reason(err))
+	}
+	// What is not completed is cut off, whatever the reason.
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stream, err := s.update.BringUpdate(ctx)
+	if err != nil {
+		return nil, err
+	}
+	sent := uint64(release.HeaderSize)
+	err = stream.Send(&basev1.BringUpdateRequest{Part: &basev1.BringUpdateRequest_Header{Header: r.header}})
+	for piece := make([]byte, pieceSize); err == nil && sent < r.Size; {
+		progress(UpdateProgress{Sent: sent})
+		n := min(uint64(len(piece)), r.Size-sent)
+		if _, err := io.ReadFull(r.file, piece[:n]); err != nil {
+			return nil, fail(ErrRelease, err, "the release file has changed while it was read; try again")
+		}
+		err = stream.Send(&basev1.BringUpdateRequest{Part: &basev1.BringUpdateRequest_Piece{Piece: piece[:n]}})
+		sent += n
+	}
+	// io.EOF: the Base has answered before it had it all. The answer says why.
+	if err != nil && !errors.Is(err, io.EOF) {
+		return nil, err
+	}
+	answer, err := stream.CloseAndReceive()
+	if err != nil {
+		return nil, asRelease(err)
+	}
+	return answer.GetUpdate(), nil
+}
+
+// asRelease tells a Base that does not want the release from one that cannot take it now.
+func asRelease(err error) error {
+	var call *connect.Error
+	if errors.As(err, &call) && connect.IsWireError(err) {
+		switch call.Code() {
+		case connect.CodeFailedPrecondition, connect.CodeInvalidArgument:
+			return fail(ErrRelease, err, "the Base refused the release: %s", Printable(call.Message()))
+		}
+	}
+	return err
+}
+
+// follow asks how far the update is until it has ended, over as many connections as
+// that takes.
+func (s *Session) follow(ctx context.Context, update *basev1.Update, progress func(UpdateProgress)) (*basev1.Update, error) {
+	for !ended(update) {
+		latest, err := s.watchUpdate(ctx, update, progress)
+		switch {
+		case ctx.Err() != nil:
+			return nil, fail(ErrUpdateUnknown, ctx.Err(), "the Base installs version %s, and this App did not wait for the end; ask for it later", Printable(update.GetToVersion()))
+		case err == nil && latest.GetId() != update.GetId():
+			return nil, fail(ErrUpdateUnknown, nil, "the Base says nothing of this update any more; ask for its version")
+		case err == nil:
+			update = latest
+			continue
+		case !lost(err) && connect.CodeOf(err) != connect.CodeInternal:
+			return nil, err
+		}
+		progress(UpdateProgress{Update: update, Away: true})
+		select {
+		case <-ctx.Done():
+		case <-time.After(watchAgain):
+		}
+		s.transport.reconnect()
+	}
+	return update, nil
+}
+
+func ended(u *basev1.Update) bool { return u.GetEndedAt() != nil }
+
+// watchUpdate follows one stream and returns the last that it said.
+func (s *Session) watchUpdate(ctx context.Context, update *basev1.Update, progress func(UpdateProgress)) (*basev1.Update, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	// Until the first word a Base that restarts may keep a connection waiting.
+	first := time.AfterFunc(watchTime, cancel)
+	defer first.Stop()
+	stream, err := s.update.WatchUpdate(ctx, &basev1.WatchUpdateRequest{})
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = stream.Close() }()
+	last := update
+	for stream.Receive() {
+		first.Stop()
+		last = stream.Msg().GetUpdate()
+		if last.GetId() == update.GetId() {
+			progress(UpdateProgress{Update: last})
+		}
+	}
+	if err := stream.Err(); err != nil {
+		return nil, err
+	}
+	if !ended(last) && last.GetId() == update.GetId() {
+		return nil, connect.NewError(connect.CodeUnavailable, fmt.Errorf("the stream ended before the update"))
+	}
+	return last, nil
+}
+
+// UpdateStatus asks for the versions, the last update, and Debian's own updates.
+func (s *Session) UpdateStatus(ctx context.Context) (*basev1.GetUpdateResponse, error) {
+	return s.update.GetUpdate(ctx, &basev1.GetUpdateRequest{})
+}

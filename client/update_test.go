@@ -1,0 +1,171 @@
+//go:build linux
+
+package client
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect"
+
+	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
+	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
+	"github.com/BitBoxSwiss/bitbox-base/internal/appliancetest"
+	"github.com/BitBoxSwiss/bitbox-base/internal/system"
+)
+
+// patience is far more than anything here takes; the Base itself gives an upload up
+// after 30 s.
+const patience = 60 * time.Second
+
+// aRelease opens a release file of some pieces.
+func aRelease(t *testing.T, version string) *Release {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "release")
+	if err := os.WriteFile(path, must(appliancetest.Release(version, appliancetest.Architecture, 8*pieceSize, false)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r, err := OpenRelease(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = r.Close() })
+	return r
+}
+
+func TestAnUpdateIsFollowedOverTheRestartOfTheBase(t *testing.T) {
+	h := newHouse(t)
+	session := h.session
+	var away bool
+	var phases []basev1.Update_Phase
+	err := session.Install(t.Context(), aRelease(t, "1.1"), func(p UpdateProgress) {
+		away = away || p.Away
+		phases = append(phases, p.Update.GetPhase())
+	})
+	if err != nil {
+		t.Fatal(Explain(err))
+	}
+	if !away || phases[len(phases)-1] != basev1.Update_PHASE_DONE {
+		t.Errorf("connections broke: %v; phases %v", away, phases)
+	}
+	status, err := session.UpdateStatus(t.Context())
+	if err != nil || status.GetInstalledVersion() != "1.1" || status.GetUpdate().GetPhase() != basev1.Update_PHASE_DONE {
+		t.Errorf("%v, %v", status, err)
+	}
+	h.Software.Sicken("1.2")
+	if err := session.Install(t.Context(), aRelease(t, "1.2"), nil); !errors.Is(err, ErrUpdateUndone) {
+		t.Errorf("a version with which the Base is not well: %v", err)
+	}
+}
+
+// Ctrl-C, a dead battery, a Base out of reach: in the middle of the upload.
+func TestAnUploadThatIsCutOffLeavesNothingHalf(t *testing.T) {
+	h := newHouse(t)
+	session := h.session
+	for name, cut := range map[string]func(stop func()){
+		"Ctrl-C":         func(stop func()) { stop() },
+		"the connection": func(func()) { h.Shut() },
+	} {
+		ctx, stop := context.WithCancel(t.Context())
+		seen := false
+		err := session.Install(ctx, aRelease(t, "1.1"), func(p UpdateProgress) {
+			if p.Sent < 4*pieceSize || p.Update != nil {
+				return
+			}
+			// Not before the Base has begun.
+			for deadline := time.Now().Add(patience); !seen && time.Now().Before(deadline); {
+				seen = len(h.Software.Uploads()) == 1
+			}
+			cut(stop)
+		})
+		stop()
+		if err == nil || !seen {
+			t.Errorf("%s: %v; the Base had a part of it: %v", name, err, seen)
+		}
+		h.Open()
+		for deadline := time.Now().Add(patience); len(h.Software.Uploads()) > 0; time.Sleep(5 * time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatalf("%s: what had arrived stays", name)
+			}
+		}
+		status, err := session.UpdateStatus(t.Context())
+		if err != nil || status.GetUpdate() != nil || status.GetInstalledVersion() != appliancetest.FirstVersion {
+			t.Errorf("%s: then %v, %v", name, status, err)
+		}
+	}
+	if err := session.Install(t.Context(), aRelease(t, "1.1"), nil); err != nil {
+		t.Errorf("and then whole: %v", Explain(err))
+	}
+}
+
+// Who may not, who brings nothing but a newer release, and what the Middleware says
+// falsely.
+func TestOnlyAnOwnerBringsUpdates(t *testing.T) {
+	h := newHouse(t)
+	for _, role := range []basev1.Role{basev1.Role_ROLE_VIEWER, basev1.Role_ROLE_OPERATOR} {
+		_, session := h.pair(role.String(), role)
+		if err := session.Install(t.Context(), aRelease(t, "1.1"), nil); connect.CodeOf(err) != connect.CodePermissionDenied {
+			t.Errorf("%v: %v", role, err)
+		}
+	}
+	if len(h.Software.Uploads()) != 0 {
+		t.Error("something was stored")
+	}
+}
+
+// A Middleware that was taken over asks the helper itself.
+func TestAMiddlewareThatWasTakenOverInstallsNothingThatIsNotSignedAndNewer(t *testing.T) {
+	h := newHouse(t)
+	middleware := system.Client{Port: h.Port(system.WhoMiddleware)}
+	bring := func(file []byte) error {
+		const header = 194
+		began, err := middleware.Do(t.Context(), &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_BeginUpdate{
+			BeginUpdate: &systemv1.BeginUpdate{Header: file[:min(header, len(file))]}}}, nil)
+		if err != nil {
+			return err
+		}
+		upload := began.GetUpdateBegan().GetUpload()
+		for offset := header; offset < len(file); offset += pieceSize {
+			if _, err := middleware.Do(t.Context(), &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_UpdatePiece{UpdatePiece: &systemv1.UpdatePiece{
+				Upload: upload, Offset: uint64(offset - header), Data: file[offset:min(offset+pieceSize, len(file))]}}}, nil); err != nil {
+				return err
+			}
+		}
+		_, err = middleware.Do(t.Context(), &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_FinishUpdate{FinishUpdate: &systemv1.FinishUpdate{Upload: upload}}}, nil)
+		return err
+	}
+	release := func(version string, forged bool) []byte {
+		return must(appliancetest.Release(version, appliancetest.Architecture, 1000, forged))
+	}
+	swapped := release("1.1", false)
+	copy(swapped[194:], release("1.1", true)[194:])
+	swapped[len(swapped)-1] = 'X'
+	for name, file := range map[string][]byte{
+		"forged": release("9.9", true), "old": release("0.1", false), "the same": release(appliancetest.FirstVersion, false),
+		"signed, with another package": swapped, "nothing": nil, "cut": release("1.1", false)[:900],
+	} {
+		if err := bring(file); err == nil {
+			t.Errorf("%s: it is installed", name)
+		}
+	}
+	for name, request := range map[string]*systemv1.SystemRequest{
+		"the health":    {Verb: &systemv1.SystemRequest_GetHealth{GetHealth: &systemv1.GetHealth{}}},
+		"no such piece": {Verb: &systemv1.SystemRequest_UpdatePiece{UpdatePiece: &systemv1.UpdatePiece{Upload: []byte("../../../../../x"), Data: []byte("x")}}},
+		"no such end":   {Verb: &systemv1.SystemRequest_FinishUpdate{FinishUpdate: &systemv1.FinishUpdate{Upload: []byte("next.deb")}}},
+	} {
+		if _, err := middleware.Do(t.Context(), request, nil); err == nil {
+			t.Errorf("%s: the helper did it", name)
+		}
+	}
+	if version, _ := h.Software.Installed(t.Context()); version != appliancetest.FirstVersion {
+		t.Errorf("version %s is installed", version)
+	}
+	// What is signed and newer it may bring: nothing of the above was refused for its form.
+	if err := bring(release("1.1", false)); err != nil {
+		t.Errorf("a genuine one: %v", err)
+	}
+}
