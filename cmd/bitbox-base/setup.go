@@ -96,6 +96,9 @@ func runSetup(c *cobra.Command, f setupFlags) error {
 	if !errors.Is(err, setup.ErrNotSetUp) {
 		return err
 	}
+	if err := setup.CheckEntry(); err != nil {
+		return err
+	}
 	plan, err := m.Plan(c.Context(), f.options)
 	if err != nil {
 		return err

@@ -4,12 +4,15 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/BitBoxSwiss/bitbox-base/internal/posture"
 )
 
 const (
@@ -24,6 +27,7 @@ const (
 // brings each.
 var needed = []struct{ path, pkg string }{
 	{"/usr/bin/fail2ban-server", "fail2ban"},
+	{"/usr/bin/ss", "iproute2"},
 	{"/usr/bin/systemctl", "systemd"},
 	{"/usr/lib/nginx/modules/ngx_stream_module.so", "libnginx-mod-stream"},
 	{"/usr/sbin/avahi-daemon", "avahi-daemon"},
@@ -68,6 +72,20 @@ func Check(root string) error {
 		}
 		if s.Flags&unix.ST_RDONLY != 0 {
 			return fmt.Errorf("%s is read-only; set an image up where it is built", directory)
+		}
+	}
+	return nil
+}
+
+// CheckEntry looks whether the entry's port is free; it is not on a Base.
+func CheckEntry() error {
+	for _, network := range []string{"tcp4", "tcp6"} {
+		listener, err := net.Listen(network, ":"+strconv.Itoa(posture.EntryPort))
+		if errors.Is(err, unix.EADDRINUSE) {
+			return fmt.Errorf("something else listens on TCP port %d, the Base's only one; `ss -ltnp` tells what to stop", posture.EntryPort)
+		}
+		if err == nil { // a machine may have no IPv6
+			_ = listener.Close()
 		}
 	}
 	return nil

@@ -38,7 +38,7 @@ type MachineRecord struct {
 // Times that bound one program, and the wait for all servers.
 const (
 	programTime = 2 * time.Minute
-	verifyTime  = time.Minute
+	verifyTime  = 30 * time.Second
 	lookAgain   = 200 * time.Millisecond
 )
 
@@ -347,10 +347,14 @@ func others(ctx context.Context, r *Record) error {
 func Verify(ctx context.Context, units []string) error {
 	ctx, cancel := context.WithTimeout(ctx, verifyTime)
 	defer cancel()
+	var err error
 	for {
-		err := verifyOnce(ctx, units)
-		if err == nil {
+		found := verifyOnce(ctx, units)
+		if found == nil {
 			return nil
+		}
+		if err == nil || ctx.Err() == nil { // what was cut off by the deadline tells nothing
+			err = found
 		}
 		select {
 		case <-ctx.Done():
@@ -381,8 +385,22 @@ func verifyOnce(ctx context.Context, units []string) error {
 			}
 		}
 	}
+	// A unit is active for a moment even if its program cannot listen; and if
+	// somebody else sits on the port, he would answer.
+	main, err := run(ctx, "", systemctl, "show", "--property=MainPID", "--value", generation.ProxyUnit)
+	if err != nil {
+		return err
+	}
+	entry := strconv.Itoa(posture.EntryPort)
+	sockets, err := run(ctx, "", "/usr/bin/ss", "-Hltnp", "sport = :"+entry)
+	if err != nil {
+		return err
+	}
+	if !strings.Contains(sockets, ",pid="+strings.TrimSpace(main)+",") {
+		return fmt.Errorf("NGINX does not listen on port %s; what does: %q", entry, strings.TrimSpace(sockets))
+	}
 	dialer := net.Dialer{Timeout: 5 * time.Second}
-	conn, err := dialer.DialContext(ctx, "tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(posture.EntryPort)))
+	conn, err := dialer.DialContext(ctx, "tcp", net.JoinHostPort("127.0.0.1", entry))
 	if err != nil {
 		return fmt.Errorf("the entry does not answer: %w", err)
 	}
@@ -397,6 +415,10 @@ func (m Machine) Undo(ctx context.Context) error {
 	}
 	if _, err := run(ctx, "", systemctl, "stop", "bitbox-base-*"); err != nil {
 		return fmt.Errorf("stop the Base: %w", err)
+	}
+	// Failed ones would be listed for as long as the machine runs.
+	if _, err := run(ctx, "", systemctl, "reset-failed", "bitbox-base-*"); err != nil {
+		m.say("%v", err)
 	}
 	left, err := r.Undo("/")
 	if err != nil {

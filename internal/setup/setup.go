@@ -395,7 +395,11 @@ func Forget(root string) error {
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("remove %s: %w", RecordFile, err)
 	}
-	return atomicfile.SyncDir(filepath.Dir(path))
+	directory := filepath.Dir(path)
+	if err := os.Remove(directory); err == nil || errors.Is(err, fs.ErrNotExist) {
+		directory = filepath.Dir(directory)
+	} // else there are files of somebody in it
+	return atomicfile.SyncDir(directory)
 }
 
 // Renew brings what an earlier setup has changed in line with what the package
