@@ -41,6 +41,16 @@ run: build ## start a whole Base in this terminal; it configures nothing
 demo: build ## the whole story without a hand: discover, pair, use, revoke
 	$(GO) run ./demo
 
+.PHONY: appliance
+appliance: build ## boot the whole appliance in a container (root on Debian 12), and show its console
+	./scripts/setup-tests
+	@$(GO) run ./appliance
+
+.PHONY: appliance-demo
+appliance-demo: build ## the appliance's story without a hand: pair, open, close, lock down, reboot
+	./scripts/setup-tests
+	@$(GO) run ./appliance demo
+
 .PHONY: test
 test: ## every test; as root also those against the real servers
 	./scripts/setup-tests

@@ -83,6 +83,42 @@ func (r *run) join(namespace, port string, v4, v6 netip.Addr) error {
 	return nil
 }
 
+// The host's place on the Base's network, for `make appliance`. The prefix holds
+// both and no more, so that the host keeps all of its other ways.
+var (
+	hostV4      = netip.MustParseAddr("10.88.0.1")
+	hostNetwork = netip.MustParsePrefix("10.88.0.0/30")
+)
+
+// JoinHost gives the host an interface on the Base's network, until the stage ends.
+// Nothing else of the host changes.
+func (s *Stage) JoinHost(name string) error {
+	interfaces, err := net.InterfaceAddrs()
+	if err != nil {
+		return fmt.Errorf("look at this machine's addresses: %w", err)
+	}
+	for _, address := range interfaces {
+		if own, err := netip.ParsePrefix(address.String()); err == nil && own.Masked().Overlaps(hostNetwork) {
+			return fmt.Errorf("this machine uses %s already, which the Base in the container needs; take that address away first", own)
+		}
+	}
+	const port = "host"
+	if err := ip("link", "add", name, "type", "veth", "peer", "name", port, "netns", s.run.lan()); err != nil {
+		return err
+	}
+	s.t.Cleanup(func() { _ = ip("link", "delete", name) }) // it may have gone with its peer
+	for _, command := range [][]string{
+		{"-n", s.run.lan(), "link", "set", port, "master", "lan", "up"},
+		{"link", "set", name, "up"},
+		{"addr", "add", hostV4.String() + "/30", "dev", name},
+	} {
+		if err := ip(command...); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // Attacker is another machine on the Base's network.
 type Attacker struct {
 	V4, V6    netip.Addr

@@ -52,13 +52,19 @@ var product *run
 // Without it the next run does that.
 func Main(m *testing.M) int {
 	code := m.Run()
-	if product != nil {
-		if err := product.clear(); err != nil {
-			fmt.Fprintln(os.Stderr, "stage: clear up:", err)
-			return 1
-		}
+	if err := Clear(); err != nil {
+		fmt.Fprintln(os.Stderr, "stage: clear up:", err)
+		return 1
 	}
 	return code
+}
+
+// Clear clears up what the stages of this process share.
+func Clear() error {
+	if product == nil {
+		return nil
+	}
+	return product.clear()
 }
 
 // productLayers returns the layers of a Base's root, the topmost first. They are

@@ -50,6 +50,18 @@ import (
 // is far more, for machines that have much else to do.
 const Patience = 60 * time.Second
 
+// T is what a stage needs of a test, *testing.T. `make appliance` is another one.
+type T interface {
+	Helper()
+	Logf(format string, args ...any)
+	Errorf(format string, args ...any)
+	Fatal(args ...any)
+	Fatalf(format string, args ...any)
+	Skipf(format string, args ...any)
+	Failed() bool
+	Cleanup(func())
+}
+
 // Config says what differs from the package as it is installed.
 type Config struct {
 	// Effective is what the first generation of the configuration is rendered
@@ -62,9 +74,14 @@ type Config struct {
 	// Bare is a Debian that has what our package depends on, without the package:
 	// Debian's servers start as they come.
 	Bare bool
+	// Package is the path of our Debian package. With it the Base is what that makes of
+	// a Debian, and boots for its first time: nothing else is put in its place.
+	Package string
 	// Prepare, if not nil, changes the root before it boots; root is its path
 	// on the host.
 	Prepare func(t *testing.T, root string)
+	// Build, if not nil, does that where there is no test.
+	Build func(root string) error
 }
 
 // Stage is a booted Base.
@@ -72,7 +89,7 @@ type Stage struct {
 	// V4 and V6 are its addresses on the network that it shares with the attackers.
 	V4, V6 netip.Addr
 
-	t         *testing.T
+	t         T
 	run       *run
 	attackers map[int]*Attacker
 	nspawn    *exec.Cmd
@@ -83,7 +100,7 @@ type Stage struct {
 
 // NeedRoot skips a test without root, and says so; in CI it fails instead. tools
 // are programs that the test calls itself.
-func NeedRoot(t *testing.T, tools ...string) {
+func NeedRoot(t T, tools ...string) {
 	t.Helper()
 	missing := ""
 	if os.Geteuid() != 0 {
@@ -106,7 +123,7 @@ func NeedRoot(t *testing.T, tools ...string) {
 var counter atomic.Int32
 
 // Boot returns a Base that has booted. It ends with the test.
-func Boot(t *testing.T, config Config) *Stage {
+func Boot(t T, config Config) *Stage {
 	t.Helper()
 	s := Install(t, config)
 	s.Start()
@@ -115,14 +132,14 @@ func Boot(t *testing.T, config Config) *Stage {
 
 // Install returns a Base that has not booted yet: its root is there, to be
 // changed, see Path, and its network.
-func Install(t *testing.T, config Config) *Stage {
+func Install(t T, config Config) *Stage {
 	t.Helper()
 	NeedRoot(t)
 	layers, err := productLayers()
 	if err != nil {
 		t.Fatalf("make the root of the stage: %v", err)
 	}
-	if config.Bare {
+	if config.Bare || config.Package != "" {
 		layers = layers[len(layers)-1:]
 	}
 	if config.Real {
@@ -157,13 +174,23 @@ func Install(t *testing.T, config Config) *Stage {
 		factory := Factory()
 		e = &factory
 	}
-	if !config.Bare {
+	switch {
+	case config.Package != "":
+		if err := installPackage(r.root(), config.Package); err != nil {
+			t.Fatalf("install the package: %v", err)
+		}
+	case !config.Bare:
 		if err := s.Apply(1, *e); err != nil {
 			t.Fatal(err)
 		}
 	}
 	if config.Prepare != nil {
-		config.Prepare(t, r.root())
+		config.Prepare(t.(*testing.T), r.root())
+	}
+	if config.Build != nil {
+		if err := config.Build(r.root()); err != nil {
+			t.Fatalf("change the root of the stage: %v", err)
+		}
 	}
 	return s
 }
@@ -315,6 +342,18 @@ func (s *Stage) Kill() {
 // environment is what commands see: nothing of the host's.
 var environment = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C.UTF-8", "HOME=/root", "TERM=dumb", "TZ=UTC"}
 
+// Command returns a command that will run in the Base, as root. Who starts it gives
+// it a terminal, or whatever it shall have.
+func (s *Stage) Command(ctx context.Context, argv ...string) (*exec.Cmd, error) {
+	if s.leader == 0 {
+		return nil, errors.New("the stage does not run")
+	}
+	enter := append([]string{"--target=" + strconv.Itoa(s.leader), "--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "--"}, argv...)
+	command := exec.CommandContext(ctx, "nsenter", enter...)
+	command.Env = environment
+	return command, nil
+}
+
 // Exec runs a command in the Base, as root, and returns what it printed.
 func (s *Stage) Exec(argv ...string) (string, error) {
 	return s.ExecInput("", argv...)
@@ -322,14 +361,12 @@ func (s *Stage) Exec(argv ...string) (string, error) {
 
 // ExecInput is Exec with something to read on standard input.
 func (s *Stage) ExecInput(input string, argv ...string) (string, error) {
-	if s.leader == 0 {
-		return "", errors.New("the stage does not run")
-	}
-	enter := append([]string{"--target=" + strconv.Itoa(s.leader), "--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "--"}, argv...)
 	ctx, cancel := context.WithTimeout(context.Background(), Patience)
 	defer cancel()
-	command := exec.CommandContext(ctx, "nsenter", enter...)
-	command.Env = environment
+	command, err := s.Command(ctx, argv...)
+	if err != nil {
+		return "", err
+	}
 	command.Stdin = strings.NewReader(input)
 	out, err := command.CombinedOutput()
 	if err != nil {
@@ -356,7 +393,7 @@ func (s *Stage) Until(what string, condition func() error) {
 
 // Until waits until condition returns nil, and fails the test with the last
 // error if it never does.
-func Until(t *testing.T, what string, condition func() error) {
+func Until(t T, what string, condition func() error) {
 	t.Helper()
 	var err error
 	for deadline := time.Now().Add(Patience); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {

@@ -1,0 +1,144 @@
+//go:build linux
+
+// Command appliance boots the whole appliance on a developer's machine, for somebody
+// who wants to see it: our Debian package on Debian 12, in a container with a network of
+// its own, which one virtual cable joins with this machine. It shows the Base's
+// console, and says what to type in a second terminal.
+//
+//	appliance        until Ctrl-C
+//	appliance demo   the whole story without a hand; ends with 0 only if each step
+//	                 did what it should
+//
+// Nothing of this machine is changed but for the cable and its one address, and these are
+// gone at the end. It needs root on Debian, and the packages that
+// scripts/setup-tests installs.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"golang.org/x/term"
+
+	"github.com/BitBoxSwiss/bitbox-base/test/stage"
+)
+
+const (
+	// cable is the name of this machine's end of it.
+	cable = "bitbox-base0"
+	// version is that of the package that is made for it.
+	version = "0~appliance"
+)
+
+func main() {
+	if err := run(os.Args[1:]); err != nil {
+		fmt.Fprintln(os.Stderr, "appliance:", err)
+		os.Exit(1)
+	}
+}
+
+func run(args []string) error {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	play := show
+	switch {
+	case len(args) == 1 && args[0] == "demo":
+		play = demo
+	case len(args) > 0:
+		return errors.New("it takes no argument but demo")
+	}
+	if os.Geteuid() != 0 {
+		return errors.New("it makes a container and a network, so it needs root: sudo make appliance")
+	}
+	return onStage(func(t *theatre) error {
+		s, err := boot(ctx, t)
+		if err != nil {
+			return err
+		}
+		return play(ctx, s)
+	})
+}
+
+// boot makes the package, and a container in which it boots.
+func boot(ctx context.Context, t *theatre) (*stage.Stage, error) {
+	stage.NeedRoot(t, "dpkg-deb", "go")
+	directory, err := os.MkdirTemp("", "bitbox-appliance")
+	if err != nil {
+		return nil, err
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(directory) })
+	fmt.Println("Making the Debian package ...")
+	deb, err := stage.MakePackage(version, directory)
+	if err != nil {
+		return nil, err
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	fmt.Println("Making a Debian with it (the first time this takes a minute or two) ...")
+	s := stage.Install(t, stage.Config{Package: deb})
+	if err := s.JoinHost(cable); err != nil {
+		return nil, err
+	}
+	begun := time.Now()
+	s.Start()
+	fmt.Printf("Booted in %.1f s.\n", time.Since(begun).Seconds())
+	return s, ctx.Err()
+}
+
+// show shows the console until somebody ends it.
+func show(ctx context.Context, s *stage.Stage) error {
+	app := "./" + filepath.Join("build", "bitbox-app")
+	fmt.Printf(`
+The appliance runs. In a second terminal, type:
+
+    %[1]s pair %[2]s
+    %[1]s posture show
+    %[1]s expose electrum --for 1h
+    %[1]s lockdown
+
+(%[1]s discover finds it too, unless this machine's firewall is against it.)
+`, app, s.V4)
+	if !term.IsTerminal(int(os.Stdin.Fd())) || !term.IsTerminal(int(os.Stdout.Fd())) {
+		fmt.Println("\nThis is no terminal, so the Base's log is shown; its console needs one. Ctrl-C ends the appliance.")
+		return attach(ctx, s, "journalctl", "--follow", "--boot", "--no-pager", "--output=cat", "--unit=bitbox-base-*")
+	}
+	fmt.Print("\nHere comes the Base's console: accept the number and compare the code in it. Ctrl-C ends the appliance.\nPress Enter. ")
+	entered := make(chan struct{})
+	go func() {
+		defer close(entered)
+		_, _ = fmt.Scanln() // what is typed does not matter
+	}()
+	select {
+	case <-entered:
+	case <-ctx.Done():
+		return nil
+	}
+	return attach(ctx, s, "bitbox-base", "console")
+}
+
+// attach runs a command of the Base at this terminal, until it or the context ends.
+func attach(ctx context.Context, s *stage.Stage, argv ...string) error {
+	command, err := s.Command(ctx, argv...)
+	if err != nil {
+		return err
+	}
+	command.Stdin, command.Stdout, command.Stderr = os.Stdin, os.Stdout, os.Stderr
+	command.Env = append(command.Env, "TERM="+os.Getenv("TERM"))
+	// Asked first, so that it leaves the terminal as it was.
+	command.Cancel = func() error { return command.Process.Signal(syscall.SIGTERM) }
+	command.WaitDelay = 5 * time.Second
+	err = command.Run()
+	var ended *exec.ExitError
+	if ctx.Err() != nil || errors.As(err, &ended) && ended.ExitCode() < 0 {
+		return nil
+	}
+	return err
+}
