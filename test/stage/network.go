@@ -51,7 +51,15 @@ func ip(argv ...string) error {
 
 // buildNetwork makes the Base's namespace, and one with the bridge.
 func (r *run) buildNetwork() error {
-	for _, namespace := range []string{r.base(), r.lan()} {
+	if err := r.buildLAN(r.base(), r.lan()); err != nil {
+		return err
+	}
+	return r.join(r.base(), "base", baseV4, baseV6)
+}
+
+// buildLAN makes namespaces, one of which has the bridge.
+func (r *run) buildLAN(namespaces ...string) error {
+	for _, namespace := range namespaces {
 		if err := ip("netns", "add", namespace); err != nil {
 			return err
 		}
@@ -60,10 +68,7 @@ func (r *run) buildNetwork() error {
 		}
 	}
 	// No snooping: nobody answers multicast queries before anybody asked.
-	if err := ip("-n", r.lan(), "link", "add", "lan", "up", "type", "bridge", "mcast_snooping", "0"); err != nil {
-		return err
-	}
-	return r.join(r.base(), "base", baseV4, baseV6)
+	return ip("-n", r.lan(), "link", "add", "lan", "up", "type", "bridge", "mcast_snooping", "0")
 }
 
 // join connects a namespace to the bridge and gives it addresses.
