@@ -60,6 +60,8 @@ type Condition struct {
 	Odd []string
 	// Processes changes when a service was started anew.
 	Processes string
+	// Hopeless: a service has failed so often that waiting any longer is of no use.
+	Hopeless bool
 }
 
 // Installer installs what was staged. Whatever ends it, the next one goes on.
@@ -350,7 +352,7 @@ func (i *Installer) proves(ctx context.Context, j *Journal) error {
 			wellSince = time.Now()
 		}
 		switch now := time.Now(); {
-		case err != nil && now.After(deadline):
+		case err != nil && (now.After(deadline) || condition.Hopeless):
 			return err
 		case err != nil:
 			wellSince = time.Time{}

@@ -9,6 +9,7 @@
 package debian
 
 import (
+	"archive/tar"
 	"bytes"
 	"context"
 	"errors"
@@ -19,6 +20,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -53,6 +55,9 @@ const (
 	again = 500 * time.Millisecond
 	// dialTime bounds a connection to the entry.
 	dialTime = 3 * time.Second
+
+	// hopelessRestarts is how often systemd has started a service again when it is given up.
+	hopelessRestarts = 6
 
 	// maxOutput bounds what is kept of a program's output, in bytes.
 	maxOutput = 1 << 20
@@ -151,17 +156,40 @@ func (m Machine) Newer(ctx context.Context, version, than string) (bool, error) 
 	return err == nil, err
 }
 
-// Describe asks dpkg-deb.
+// Describe reads the control file of a package. dpkg-deb unpacks it to its standard output:
+// to write it somewhere takes rights that the system helper does not have.
 func (m Machine) Describe(ctx context.Context, path string) (update.Package, error) {
-	out, err := m.run(ctx, askTime, dpkgDeb, "--show", "--showformat=${Package}\n${Version}\n${Architecture}", path)
+	archive, err := m.run(ctx, askTime, dpkgDeb, "--ctrl-tarfile", path)
 	if err != nil {
 		return update.Package{}, err
 	}
-	fields := strings.Split(out, "\n")
-	if len(fields) != 3 {
-		return update.Package{}, fmt.Errorf("read what %s says of a package: %q", dpkgDeb, out)
+	control, err := controlFile(archive)
+	if err != nil {
+		return update.Package{}, fmt.Errorf("read what %s says of itself: %w", filepath.Base(path), err)
 	}
-	return update.Package{Name: fields[0], Version: fields[1], Architecture: fields[2]}, nil
+	field := func(name string) string {
+		for line := range strings.Lines(control) {
+			if value, ok := strings.CutPrefix(line, name+":"); ok {
+				return strings.TrimSpace(value)
+			}
+		}
+		return ""
+	}
+	return update.Package{Name: field("Package"), Version: field("Version"), Architecture: field("Architecture")}, nil
+}
+
+// controlFile finds it in a tar archive.
+func controlFile(archive string) (string, error) {
+	for r := tar.NewReader(strings.NewReader(archive)); ; {
+		header, err := r.Next()
+		if err != nil {
+			return "", fmt.Errorf("find the file control: %w", err)
+		}
+		if strings.TrimPrefix(header.Name, "./") == "control" {
+			content, err := io.ReadAll(io.LimitReader(r, maxOutput))
+			return string(content), err
+		}
+	}
 }
 
 // Start does not wait.
@@ -425,6 +453,10 @@ func (m Machine) Look(ctx context.Context) (update.Condition, error) {
 		c.Processes += out
 		if state := property(out, "ActiveState"); state != "active" {
 			c.Down = append(c.Down, unit+" is "+state)
+		}
+		if restarts, err := strconv.Atoi(property(out, "NRestarts")); err == nil && restarts >= hopelessRestarts {
+			c.Down = append(c.Down, fmt.Sprintf("%s has ended %d times", unit, restarts))
+			c.Hopeless = true
 		}
 	}
 	entry := fmt.Sprintf("127.0.0.1:%d", posture.EntryPort)
