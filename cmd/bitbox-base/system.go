@@ -122,7 +122,7 @@ func runSystem(ctx context.Context) error {
 	}
 	helper, err := system.Open(config)
 	if errors.Is(err, system.ErrResetOrdered) {
-		return errors.Join(err, system.RestartForReset(ctx, config))
+		return errors.Join(err, system.RestartForReset(ctx, config, host.ResetFailed))
 	}
 	if err != nil {
 		return err

@@ -101,6 +101,7 @@ type desk struct {
 	roleAt   int // in roleChoices
 	declined []uint32
 	notice   string
+	toldAt   time.Time // when the helper told what stands in notice
 
 	// What was on the screen when it was drawn last, and since when.
 	drawn   subject
@@ -129,7 +130,7 @@ func (d *desk) see(s *systemv1.Snapshot, now time.Time) {
 	before := d.snapshot
 	d.snapshot, d.seenAt, d.reached = s, now, true
 	if last := s.GetLast(); before != nil && last != nil && string(last.GetId()) != string(before.GetLast().GetId()) {
-		d.notice = outcome(last)
+		d.notice, d.toldAt = outcome(last), now
 	}
 	if s.GetCeremony() != nil {
 		d.page, d.chosen, d.declined = pageNone, false, nil
@@ -144,7 +145,7 @@ func (d *desk) see(s *systemv1.Snapshot, now time.Time) {
 		}
 	}
 	if before.GetListening() && !s.GetListening() && s.GetCeremony() == nil && d.notice == "" {
-		d.notice = "No further App is let in now."
+		d.notice, d.toldAt = "No further App is let in now.", now
 	}
 }
 
@@ -195,11 +196,12 @@ func (d *desk) wasDrawn(now time.Time) {
 	}
 }
 
-// tick closes a page that was left alone.
+// tick closes a page that was left alone, and forgets what was told.
 func (d *desk) tick(now time.Time) {
-	if (d.page != pageNone || d.chosen || d.typed != "") && now.Sub(d.touched) >= leftAlone {
-		d.page, d.chosen, d.typed = pageNone, false, ""
+	if now.Sub(d.touched) < leftAlone || now.Sub(d.toldAt) < leftAlone {
+		return
 	}
+	d.page, d.chosen, d.typed, d.notice = pageNone, false, "", ""
 }
 
 // meant tells whether a key can be an answer to what is asked: it was pressed

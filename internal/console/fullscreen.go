@@ -50,6 +50,8 @@ const (
 	// the screen looks at the clock.
 	lookEvery = 2 * time.Second
 	tickEvery = 250 * time.Millisecond
+	// watchTime is how long one look at the authority waits for something new.
+	watchTime = 5 * time.Second
 	// reachAgain is how soon a helper that did not answer is asked again.
 	reachAgain = time.Second
 	// redrawEvery is how often all of the screen is written, in case somebody else,
@@ -119,7 +121,6 @@ func (d *desk) hear(n news, now time.Time) {
 	case n.err != nil:
 		d.lost()
 	case n.snapshot != nil:
-		d.resetting = false
 		d.see(n.snapshot, now)
 	default:
 		d.summary = n.summary
@@ -135,13 +136,27 @@ func tellAsking(asking chan bool, now bool) {
 	asking <- now
 }
 
+// followAuthority tells what the authority says. It asks anew at times, for a helper
+// that was restarted counts its versions from the beginning, and one that hangs
+// does not hang up.
 func (s *Screen) followAuthority(ctx context.Context, tell func(news)) {
-	for ctx.Err() == nil {
-		err := follow(ctx, s.Authority, func(snapshot *systemv1.Snapshot) { tell(news{snapshot: snapshot}) })
-		if ctx.Err() == nil {
+	for seen := uint64(0); ctx.Err() == nil; {
+		asked, cancel := context.WithTimeout(ctx, watchTime)
+		snapshot, err := s.Authority.Watch(asked, seen)
+		expired := asked.Err() != nil
+		cancel()
+		switch {
+		case err == nil:
+			tell(news{snapshot: snapshot})
+			seen = snapshot.GetVersion()
+			pause(ctx, refresh)
+		case expired && seen != 0:
+			seen = 0
+		default:
+			seen = 0
 			tell(news{err: err})
+			pause(ctx, reachAgain)
 		}
-		pause(ctx, reachAgain)
 	}
 }
 

@@ -46,9 +46,6 @@ type Record struct {
 	OrderedAt time.Time `json:"ordered_at"`
 	// By is who: "console", "root" or "an owner's App".
 	By string `json:"by"`
-	// BootID is the boot in which it was ordered, which is over when it is
-	// finished.
-	BootID string `json:"boot_id"`
 }
 
 // Order writes the marker into the helper's directory. When it returns nil, the

@@ -46,7 +46,7 @@ func TestMain(m *testing.M) {
 	}
 }
 
-var ordered = Record{OrderedAt: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), By: "console", BootID: "boot 1"}
+var ordered = Record{OrderedAt: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), By: "console"}
 
 func planIn(root string) Plan {
 	return Plan{

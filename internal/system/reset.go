@@ -46,7 +46,7 @@ func (h *Helper) factoryReset(who Who, request *systemv1.FactoryReset) (*systemv
 	err := h.config.Failpoint("reset")
 	if err == nil {
 		err = factoryreset.Order(h.config.Directory, factoryreset.Record{
-			OrderedAt: time.Now().UTC().Truncate(time.Second), By: who.by(), BootID: h.config.BootID})
+			OrderedAt: time.Now().UTC().Truncate(time.Second), By: who.by()})
 	}
 	if err == nil {
 		err = h.config.Failpoint("reset ordered")
@@ -94,21 +94,35 @@ func (h *Helper) restartWhenReset(ctx context.Context) {
 }
 
 // RestartForReset restarts the machine if a reset was ordered in this boot, by a
-// helper that was ended before it could. If the reset was ordered before this boot
-// it could not be finished at its beginning, and restarting once more would not
-// help: the error says so.
-func RestartForReset(ctx context.Context, config Config) error {
-	r, ordered := factoryreset.Ordered(config.Directory)
-	switch {
-	case !ordered:
+// helper that was ended before it could. failed tells whether this boot has tried to
+// finish it: then restarting once more would not help, and the error says so.
+func RestartForReset(ctx context.Context, config Config, failed func(context.Context) bool) error {
+	if _, ordered := factoryreset.Ordered(config.Directory); !ordered {
 		return nil
-	case r.BootID != config.BootID:
-		return fmt.Errorf("%w at the beginning of this boot; 'journalctl -u bitbox-base-reset' says why, and nothing of the Base starts until it is", ErrResetOrdered)
+	}
+	if failed(ctx) {
+		return fmt.Errorf("%w at the beginning of this boot; 'journalctl -u %s' says why, and nothing of the Base starts until it is", ErrResetOrdered, resetUnit)
 	}
 	return config.Restart(ctx)
+}
+
+// resetUnit finishes a reset, at boot.
+const resetUnit = "bitbox-base-reset.service"
+
+// ResetFailed tells whether this boot could not finish a factory reset.
+func (m Host) ResetFailed(ctx context.Context) bool {
+	return m.do(ctx, systemctl, "is-failed", "--quiet", resetUnit) == nil
 }
 
 // Restart asks systemd to restart the machine, in an orderly way.
 func (m Host) Restart(ctx context.Context) error {
 	return m.do(ctx, systemctl, "--no-block", "--job-mode=replace-irreversibly", "start", "reboot.target")
+}
+
+// tellOfReset tells the log of a new Base why it is new. What told of it before may
+// have been lost with the power.
+func (h *Helper) tellOfReset() {
+	if r, ok := factoryreset.Last(h.config.Directory); ok {
+		h.log.Warn("after a factory reset this Base is as new", "audit", true, "by", r.By, "ordered_at", r.OrderedAt)
+	}
 }

@@ -272,6 +272,7 @@ func (h *Helper) loadLedger() error {
 	var out posture.Output
 	var err error
 	if h.store.ledger == nil {
+		h.tellOfReset()
 		ledger, out, err = posture.New(config, h.config.Factory, h.config.Clock())
 		if _, reset := factoryreset.Last(h.config.Directory); err == nil && h.config.FirstLease != 0 && !reset {
 			out, err = ledger.Grant(h.config.FirstLease, "the builder of the image asked for it", h.config.Clock())
