@@ -93,6 +93,23 @@ release: package ## make the packages, and the signed files in which an App brin
 		$(GO) run ./packaging/release sign '$(RELEASE_KEY_FILE)' $$name.deb $$name.release || exit 1; \
 	done
 
+# Parameters: SSH_KEY=FILE.pub, HOSTNAME=name, PAIR=1, SSH_LEASE_FROM_FIRST_BOOT=1h
+# (docs/image.md). A HOSTNAME of the environment is the building machine's own.
+ARCH ?= amd64
+image: export IMAGE_HOSTNAME := $(if $(filter command,$(firstword $(origin HOSTNAME))),$(HOSTNAME))
+.PHONY: image
+image: build ## make a bootable image in build/ (root on Debian; ARCH=arm64: a root file system)
+	./scripts/setup-image $(ARCH)
+	package=$$(./scripts/package $(VERSION) $(ARCH) $(BUILD)) && $(GO) run ./image --arch $(ARCH) --package "$$package" \
+		--app ./$(BUILD)/bitbox-app --out $(BUILD)/bitbox-base-$(ARCH).$(if $(filter amd64,$(ARCH)),img,tar)
+
+.PHONY: test-image
+test-image: ## boot the image in QEMU, attack it from outside, look at it from inside (root; a quarter of an hour)
+	./scripts/setup-image
+	./scripts/setup-image test
+	package=$$(./scripts/package $(VERSION) amd64 $(BUILD)) && BITBOX_BASE_PACKAGE=$$(realpath "$$package") \
+		$(GO) test -count=1 -v -timeout 120m -tags image ./test/image
+
 .PHONY: generate
 generate: ## make the protobuf code anew (needs protoc: apt-get install protobuf-compiler libprotobuf-dev)
 	./scripts/generate api

@@ -5,10 +5,12 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
 	"os"
+	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"syscall"
@@ -28,7 +30,7 @@ func main() {
 }
 
 // run builds what the arguments and the environment of make ask for.
-func run(ctx context.Context, arguments []string, getenv func(string) string) error {
+func run(ctx context.Context, arguments []string, getenv func(string) string) (failed error) {
 	o := build.Options{
 		Cache:     getenv("BITBOX_BASE_IMAGE_CACHE"),
 		Provision: provision.Request{Hostname: getenv("IMAGE_HOSTNAME"), SSHKey: getenv("SSH_KEY")},
@@ -37,7 +39,7 @@ func run(ctx context.Context, arguments []string, getenv func(string) string) er
 	flags.StringVar(&o.Architecture, "arch", "amd64", "amd64 or arm64")
 	flags.StringVar(&o.Package, "package", "", "our Debian package")
 	flags.StringVar(&o.Out, "out", "", "the file to make")
-	flags.StringVar(&o.Provision.Born, "born", "", "the file that 'bitbox-app born' has made; the image is then of mode 0600")
+	app := flags.String("app", "", "the App's program, for PAIR=1")
 	if err := flags.Parse(arguments); err != nil {
 		return err
 	}
@@ -58,6 +60,20 @@ func run(ctx context.Context, arguments []string, getenv func(string) string) er
 		}
 		o.Cache = filepath.Join(user, "bitbox-base-image")
 	}
+	if err := errors.Join(o.Check(), o.CheckMachine()); err != nil {
+		return err
+	}
+	switch pair := getenv("PAIR"); {
+	case pair == "1":
+		file, forget, err := bear(ctx, *app, o.Provision.Hostname)
+		if err != nil {
+			return err
+		}
+		defer func() { forget(failed) }()
+		o.Provision.Born = file
+	case pair != "":
+		return fmt.Errorf("PAIR=%s is not understood; PAIR=1 makes an image that is born paired with your App", pair)
+	}
 	begun := time.Now()
 	o.Progress = func(what string) { fmt.Printf("%6.1f s  %s\n", time.Since(begun).Seconds(), what) }
 	size, used, err := build.Build(ctx, o)
@@ -69,4 +85,40 @@ func run(ctx context.Context, arguments []string, getenv func(string) string) er
 		fmt.Println("The image holds private keys: it is for one board, and for nobody else to see. Remove it when the board has booted.")
 	}
 	return nil
+}
+
+// bear has the App make the keys of an image that is born paired with it. The file is
+// gone after forget, and if the image failed the App knows nothing of it either.
+func bear(ctx context.Context, app, name string) (file string, forget func(failed error), err error) {
+	if app == "" {
+		return "", nil, errors.New("PAIR=1 needs the App: name its program with --app; `make image` does that")
+	}
+	directory, err := os.MkdirTemp("", "bitbox-base-born-") // mode 0700
+	if err != nil {
+		return "", nil, fmt.Errorf("make the keys of the image: %w", err)
+	}
+	file = filepath.Join(directory, "born")
+	argv := []string{"--json", "born", file}
+	if name != "" {
+		argv = append(argv, "--name", name)
+	}
+	command := exec.CommandContext(ctx, app, argv...)
+	command.Stderr = os.Stderr
+	out, err := command.Output()
+	var base struct {
+		Name string `json:"name"`
+	}
+	if err == nil {
+		err = json.Unmarshal(out, &base)
+	}
+	if err != nil {
+		return "", nil, errors.Join(fmt.Errorf("have the App make the keys of the image: %w", err), os.RemoveAll(directory))
+	}
+	return file, func(failed error) {
+		_ = os.RemoveAll(directory) // what stays is of no use without the App
+		if failed != nil && base.Name != "" {
+			// Whatever ends this run must not leave a Base in the App that never was.
+			_ = exec.Command(app, "forget", base.Name).Run()
+		}
+	}, nil
 }

@@ -1,6 +1,7 @@
 package build
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -33,8 +34,8 @@ const (
 
 // CheckMachine refuses where building cannot succeed, before anything begins.
 func (o Options) CheckMachine() error {
-	if os.Geteuid() != 0 {
-		return fmt.Errorf("building an image needs root, for its files belong to root and other users; run it again as root")
+	if err := checkRoot(os.Geteuid()); err != nil {
+		return err
 	}
 	for _, tool := range tools {
 		if _, err := exec.LookPath(tool.name); err != nil {
@@ -48,6 +49,13 @@ func (o Options) CheckMachine() error {
 		return err
 	}
 	return checkRoom(filepath.Dir(o.Out), imageRoom)
+}
+
+func checkRoot(user int) error {
+	if user != 0 {
+		return errors.New("building an image needs root, for its files belong to root and other users; run it again as root")
+	}
+	return nil
 }
 
 // machine is what the kernel calls the architectures.

@@ -48,7 +48,7 @@ func (d disk) write(ctx context.Context, root, path string) error {
 	if err := writeExt4(ctx, root, path, d.root, d.rootSystem, "bitbox-root"); err != nil {
 		return err
 	}
-	return writeExt4(ctx, data, path, d.data, d.dataName, "bitbox-data")
+	return writeExt4(ctx, data, path, d.data, d.dataSystem, "bitbox-data")
 }
 
 // takeLoader takes the boot loader out of a root, and returns the directory that is to

@@ -10,9 +10,9 @@ import (
 // lie. Each image has its own names, so that a board with two disks is never in
 // doubt which is meant.
 type disk struct {
-	id                   string
-	efi, root, data      partition
-	rootSystem, dataName string // UUIDs of the file systems
+	id                     string
+	efi, root, data        partition
+	rootSystem, dataSystem string // UUIDs of the file systems
 }
 
 type partition struct {
@@ -42,7 +42,7 @@ func newDisk(random io.Reader) (disk, error) {
 		root: partition{start: mebibyte + efiSize, size: rootSize},
 		data: partition{start: mebibyte + efiSize + rootSize, size: dataSize},
 	}
-	for _, id := range []*string{&d.id, &d.efi.id, &d.root.id, &d.data.id, &d.rootSystem, &d.dataName} {
+	for _, id := range []*string{&d.id, &d.efi.id, &d.root.id, &d.data.id, &d.rootSystem, &d.dataSystem} {
 		var b [16]byte
 		if _, err := io.ReadFull(random, b[:]); err != nil {
 			return disk{}, fmt.Errorf("draw names for the image: %w", err)

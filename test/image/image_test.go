@@ -1,0 +1,413 @@
+//go:build linux && image
+
+package image_test
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
+	"github.com/BitBoxSwiss/bitbox-base/client"
+	"github.com/BitBoxSwiss/bitbox-base/image/build"
+	"github.com/BitBoxSwiss/bitbox-base/internal/posture"
+	"github.com/BitBoxSwiss/bitbox-base/test/stage"
+)
+
+func TestMain(m *testing.M) { os.Exit(stage.Main(m)) }
+
+// minLynis is the least hardening index that the image may have.
+const minLynis = 80
+
+// made builds an image of the package that the Makefile has made.
+func made(t *testing.T, options build.Options) string {
+	t.Helper()
+	stage.NeedRoot(t)
+	options.Architecture, options.Package = "amd64", os.Getenv("BITBOX_BASE_PACKAGE")
+	options.Out = filepath.Join(t.TempDir(), "bitbox-base.img")
+	options.Cache = os.Getenv("BITBOX_BASE_IMAGE_CACHE")
+	if options.Cache == "" {
+		user, err := os.UserCacheDir()
+		if err != nil {
+			t.Fatal(err)
+		}
+		options.Cache = filepath.Join(user, "bitbox-base-image")
+	}
+	options.Progress = func(what string) { t.Log(what) }
+	begun := time.Now()
+	size, used, err := build.Build(t.Context(), options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("FIGURE build of the image: %.0f s; its size: %d MiB, in use %d MiB", time.Since(begun).Seconds(), size>>20, used>>20)
+	return options.Out
+}
+
+// found is a Base that the App sees.
+type found struct {
+	Name        string   `json:"name"`
+	Addresses   []string `json:"addresses"`
+	PairingOpen bool     `json:"pairingOpen"`
+}
+
+// discover looks for Bases with the App's program, on the attacker's machine.
+func (m *machine) discover(a *stage.Attacker) found {
+	m.t.Helper()
+	app := filepath.Join(m.directory, "bitbox-app")
+	if _, err := os.Stat(app); err != nil {
+		build := exec.Command("go", "build", "-o", app, "github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app")
+		build.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := build.CombinedOutput(); err != nil {
+			m.t.Fatalf("%v\n%s", err, out)
+		}
+	}
+	var base found
+	m.until("the App sees the Base by mDNS", func() error {
+		out, err := a.Exec(app, "--dir", filepath.Join(m.directory, "app"), "discover", "--json", "--timeout", "5s")
+		if err != nil {
+			return fmt.Errorf("%w: %s", err, out)
+		}
+		for line := range strings.Lines(out) {
+			if json.Unmarshal([]byte(line), &base) == nil && base.Name != "" {
+				return nil
+			}
+		}
+		return fmt.Errorf("it saw %s", out)
+	})
+	return base
+}
+
+// outside attacks what everybody on the network can reach.
+func (m *machine) outside(a *stage.Attacker) {
+	m.t.Helper()
+	entry := []string{fmt.Sprintf("tcp %d open", posture.EntryPort)}
+	for _, target := range []netip.Addr{m.V4, m.V6} {
+		if found := a.Scan(m.t, target, "-sS", "-p-", "--min-rate", "3000"); !slices.Equal(found, entry) {
+			m.t.Errorf("of all TCP ports of %v these answer: %q", target, found)
+		}
+		for _, source := range []string{"53", "67", "123", "443", "9001"} {
+			if found := a.Scan(m.t, target, "-sS", "-g", source, "-p", "1-1024,5353,8840-8850,9001,50001,50002", "--min-rate", "1000"); !slices.Equal(found, entry) {
+				m.t.Errorf("from source port %s these TCP ports of %v answer: %q", source, target, found)
+			}
+		}
+		if found := a.Scan(m.t, target, "-sU", "--top-ports", "100", "--min-rate", "1000"); found != nil {
+			m.t.Errorf("of the UDP ports of %v these answer: %q", target, found)
+		}
+	}
+	for _, words := range []string{"GET / HTTP/1.0\r\n\r\n", "SSH-2.0-x\r\n", strings.Repeat("\x00", 2000), "\x16\x03\x01\x00\x05hello"} {
+		conn, err := a.Dial("tcp", netip.AddrPortFrom(m.V4, posture.EntryPort))
+		if err != nil {
+			m.t.Error(err)
+			continue
+		}
+		_ = conn.SetDeadline(time.Now().Add(time.Minute))
+		_, _ = conn.Write([]byte(words))
+		if got, _ := io.ReadAll(conn); len(got) > 0 {
+			m.t.Errorf("a stranger who said %.10q was told %q", words, got)
+		}
+		_ = conn.Close()
+	}
+}
+
+// lead passes connections from this process's network on to the entry, as if they
+// came from another machine.
+func (m *machine) lead(from *stage.Attacker) string {
+	m.t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	m.t.Cleanup(func() { _ = listener.Close() })
+	go func() {
+		for {
+			near, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer near.Close()
+				far, err := from.Dial("tcp", netip.AddrPortFrom(m.V4, posture.EntryPort))
+				if err != nil {
+					return
+				}
+				defer far.Close()
+				go func() {
+					defer near.Close()
+					_, _ = io.Copy(near, far)
+				}()
+				_, _ = io.Copy(far, near)
+			}()
+		}
+	}()
+	return listener.Addr().String()
+}
+
+// pair pairs an App with what the machine's screen shows and its keyboard takes.
+func (m *machine) pair(a *client.App, address string) {
+	m.t.Helper()
+	ctx, cancel := context.WithTimeout(m.t.Context(), asked)
+	defer cancel()
+	// typed waits until the screen asks for something, and types an answer.
+	typed := func(question, answer string) error {
+		for {
+			screen, _, err := m.ask(asked, "cat /dev/vcs1")
+			if err != nil || ctx.Err() != nil {
+				return fmt.Errorf("the screen never asked %q: %w; it showed %s", question, err, screen)
+			}
+			if strings.Contains(screen, question) {
+				break
+			}
+			time.Sleep(time.Second)
+		}
+		m.press(append(strings.Split(answer, ""), "ret")...)
+		return nil
+	}
+	accepted := make(chan error, 1)
+	paired, err := a.Pair(ctx, []string{address}, client.PairOptions{
+		Requested: func(number string) {
+			go func() { accepted <- typed("asks to be paired", strings.ReplaceAll(number, " ", "")) }()
+		},
+		Confirm: func(_ context.Context, code client.Code) (bool, error) {
+			if err := <-accepted; err != nil {
+				return false, err
+			}
+			digits := regexp.MustCompile(`\D`).ReplaceAllString(code.Digits, "")
+			return true, typed("Does the App show exactly this code?", digits)
+		},
+	})
+	if err != nil || paired.State != client.Active {
+		m.t.Fatalf("pair at the machine's own screen and keyboard: it is %q: %s\nthe screen:\n%s", paired.State, client.Explain(err), m.screen())
+	}
+}
+
+// works connects as an App does, and has a call answered.
+func (m *machine) works(a *client.App, when string) {
+	m.t.Helper()
+	m.until("the App has an answer "+when, func() error {
+		session, err := a.Open("")
+		if err != nil {
+			return err
+		}
+		defer session.Close()
+		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+		defer cancel()
+		_, err = session.Info.GetInfo(ctx, &basev1.GetInfoRequest{})
+		return err
+	})
+}
+
+// The image as it is shipped, then the same disk after a power cut with a way in for
+// the test, which the image has not.
+func TestTheImage(t *testing.T) {
+	image := made(t, build.Options{})
+	m := newMachine(t, image)
+	a := m.Attacker(1)
+	begun := time.Now()
+	m.switchOn()
+	m.answers(a)
+	t.Logf("FIGURE from power on to the first connection, in software: %.0f s", time.Since(begun).Seconds())
+	base := m.discover(a)
+	t.Logf("by mDNS: %+v", base)
+	m.outside(a)
+
+	m.cutPower()
+	m.addProbe(lynis(t))
+	begun = time.Now()
+	m.switchOn()
+	m.answers(a)
+	t.Logf("FIGURE from power on to the first connection after a power cut, in software: %.0f s", time.Since(begun).Seconds())
+	m.reach()
+	m.until("everything has started", func() error {
+		out, _, err := m.ask(asked, "systemctl is-system-running")
+		if err == nil && out != "running" && out != "degraded" {
+			err = fmt.Errorf("it is %s", out)
+		}
+		return err
+	})
+	m.settled()
+	m.wholeInside()
+	m.readOnly()
+
+	app, err := client.New(client.Options{Dir: filepath.Join(m.directory, "paired"), Name: "laptop", NoDiscovery: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.pair(app, m.lead(a))
+	m.works(app, "after the pairing")
+	identity, boot := m.inside("cat /etc/machine-id"), m.inside("cat /proc/sys/kernel/random/boot_id")
+	m.measure()
+	m.lynis()
+
+	// A reboot: asked for, and orderly.
+	if _, _, err := m.ask(asked, "systemctl reboot"); err != nil {
+		t.Log(err) // the shell may end before it answers
+	}
+	_ = m.probe.Close()
+	m.until("it has booted again", func() error {
+		conn, err := net.Dial("unix", filepath.Join(m.directory, "probe"))
+		if err != nil {
+			return err
+		}
+		m.probe, m.reader = conn, bufio.NewReader(conn)
+		out, _, err := m.ask(10*time.Second, "cat /proc/sys/kernel/random/boot_id")
+		if err == nil && out == boot {
+			err = fmt.Errorf("it is still the boot %s", out)
+		}
+		if err != nil {
+			_ = conn.Close()
+		}
+		return err
+	})
+	m.works(app, "after a reboot")
+	if now := m.inside("cat /etc/machine-id"); now != identity {
+		t.Errorf("the machine's id was %s and is %s after a reboot", identity, now)
+	}
+	// The power goes while it writes.
+	if _, _, err := m.ask(asked, "(while :; do dd if=/dev/zero of=/var/tmp/cut bs=64k count=100 conv=fsync; done) >/dev/null 2>&1 &"); err != nil {
+		t.Fatal(err)
+	}
+	m.works(app, "while it writes")
+	m.cutPower()
+	m.switchOn()
+	m.works(app, "after a power cut")
+	m.reach()
+	if out := m.inside("systemctl --failed --no-legend --plain"); out != "" {
+		t.Errorf("after a power cut these units have failed:\n%s", out)
+	}
+	m.outside(a)
+}
+
+// settled waits until the posture is in force: on a machine as slow as this one the
+// first tries may take too long.
+func (m *machine) settled() {
+	m.t.Helper()
+	m.until("the audit finds nothing grave", func() error {
+		out, code, err := m.ask(asked, "bitbox-base audit")
+		if err == nil && (code != 0 && strings.Contains(out, "critical")) {
+			err = fmt.Errorf("it finds:\n%s", out)
+		}
+		return err
+	})
+}
+
+// wholeInside looks at the system from inside.
+func (m *machine) wholeInside() {
+	m.t.Helper()
+	// A pre-flight that took too long on this slow machine was done again.
+	m.inside("systemctl reset-failed 'bitbox-base-preflight-*'")
+	if out := m.inside("systemctl --failed --no-legend --plain"); out != "" {
+		m.t.Errorf("these units have failed:\n%s", out)
+	}
+	if out := m.inside("cat /proc/sys/kernel/tainted"); out != "0" {
+		m.t.Errorf("the kernel is tainted: %s", out)
+	}
+	if out := m.inside("journalctl -b --no-pager | grep -i 'ordering cycle' || true"); out != "" {
+		m.t.Errorf("units wait for each other in a ring:\n%s", out)
+	}
+	if out := m.inside("systemctl list-units --no-legend --plain '*getty*'"); out != "" {
+		m.t.Errorf("there is a login prompt:\n%s", out)
+	}
+	if out := m.inside("getent shadow root base | cut -d: -f1,2"); !regexp.MustCompile(`^root:[!*][^\n]*\nbase:\*$`).MatchString(out) {
+		m.t.Errorf("root or base has a password: %s", out)
+	}
+	// What the audit cannot see, since the kernel hides it from a helper without privileges.
+	if out := m.inside("cat /proc/sys/net/core/bpf_jit_harden"); out != "2" {
+		m.t.Errorf("net.core.bpf_jit_harden is %s", out)
+	}
+	// The data partition has grown to the disk of 6 GiB.
+	if size, err := strconv.ParseInt(m.inside("findmnt -bno SIZE /var"), 10, 64); err != nil || size < 3<<30 {
+		m.t.Errorf("the data partition has %d bytes: %v", size, err)
+	}
+	if out := m.inside("ls /etc/ssh/ssh_host_* /etc/apt/apt.conf.d/99mmdebstrap 2>/dev/null || true"); out != "" {
+		m.t.Errorf("the image holds what belongs to whoever built it: %s", out)
+	}
+}
+
+// readOnly tries to write where nobody may.
+func (m *machine) readOnly() {
+	m.t.Helper()
+	for _, path := range []string{"/attack", "/etc/attack", "/usr/bin/attack", "/root/attack", "/home/base/attack", "/boot/attack", "/opt/attack"} {
+		if out, code, err := m.ask(asked, "touch "+path); err != nil || code == 0 || !strings.Contains(out, "Read-only file system") {
+			m.t.Errorf("root wrote %s: %s (%v)", path, out, err)
+		}
+	}
+	for _, path := range []string{"/var/tmp/may", "/tmp/may", "/run/may"} {
+		m.inside("touch " + path + " && rm " + path)
+	}
+	// Who installs updates sees it writable, in a view of its own; others do not.
+	out := m.inside("unshare --mount sh -c 'mount -o remount,rw / && touch /may && rm /may && nsenter --mount=/proc/1/ns/mnt touch /attack; mount -o remount,ro /' || true; ls /attack 2>&1 || true")
+	if !strings.Contains(out, "touch: cannot touch '/attack': Read-only file system") || strings.Contains(out, "cannot touch '/may'") {
+		m.t.Errorf("while updates are installed: %s", out)
+	}
+	if out := m.inside("findmnt -no OPTIONS /"); !slices.Contains(strings.Split(out, ","), "ro") {
+		m.t.Errorf("the root is mounted %s", out)
+	}
+}
+
+// measure prints what the Base needs at rest.
+func (m *machine) measure() {
+	m.t.Helper()
+	m.t.Logf("FIGURE start: %s", strings.ReplaceAll(m.inside("systemd-analyze time"), "\n", "; "))
+	m.t.Logf("FIGURE memory in use: %s", m.inside("free -m | awk '/^Mem/ { print $3 \" of \" $2 \" MiB\" }'"))
+	m.t.Logf("FIGURE memory by service:\n%s", m.inside(`for unit in $(systemctl list-units --type=service --state=running --no-legend --plain | cut -d" " -f1); do `+
+		`printf "%7.1f MiB  %s\n" $(($(systemctl show -P MemoryCurrent $unit) / 10486))e-2 $unit; done | sort -rn`))
+}
+
+// lynis returns a directory with Lynis as Debian packages it, for a disk beside the
+// image's.
+func lynis(t *testing.T) string {
+	t.Helper()
+	directory := t.TempDir()
+	download := exec.Command("apt-get", "download", "--quiet", "--option=APT::Sandbox::User=root", "lynis")
+	download.Dir = directory
+	if out, err := download.CombinedOutput(); err != nil {
+		t.Fatalf("download Lynis: %v\n%s", err, out)
+	}
+	debs, err := filepath.Glob(filepath.Join(directory, "lynis_*.deb"))
+	if err != nil || len(debs) != 1 {
+		t.Fatalf("apt-get downloaded %q: %v", debs, err)
+	}
+	root := filepath.Join(directory, "root")
+	if out, err := exec.Command("dpkg-deb", "--extract", debs[0], root).CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	return root
+}
+
+// lynis has Lynis judge the running system.
+func (m *machine) lynis() {
+	m.t.Helper()
+	// It looks for its parts beside itself.
+	out, _, err := m.ask(30*time.Minute, "mkdir -p /run/tools && mount -o ro /dev/vdb /run/tools && mkdir -p /tmp/lynis && cp -r /run/tools/usr/share/lynis/* /tmp/lynis/ && "+
+		"cp /run/tools/usr/sbin/lynis /tmp/lynis/ && cp /run/tools/etc/lynis/default.prf /tmp/lynis/ && chown -R root:root /tmp/lynis && cd /tmp/lynis && umount /run/tools && "+
+		"sh ./lynis audit system --no-colors --quick --logfile /tmp/lynis.log --report-file /tmp/lynis.dat >/tmp/lynis.out 2>&1; "+
+		"grep -E '^(hardening_index|warning\\[\\]|suggestion\\[\\])=?' /tmp/lynis.dat || tail -n 30 /tmp/lynis.out")
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	index := regexp.MustCompile(`(?m)^hardening_index=(\d+)`).FindStringSubmatch(out)
+	if index == nil {
+		m.t.Fatalf("Lynis gave no index:\n%s", out)
+	}
+	m.t.Logf("FIGURE Lynis: index %s\n%s", index[1], out)
+	if points, err := strconv.Atoi(index[1]); err != nil || points < minLynis {
+		m.t.Errorf("Lynis gives the image %s points, not %d", index[1], minLynis)
+	}
+	if strings.Contains(out, "warning[]") {
+		m.t.Error("Lynis warns")
+	}
+	m.inside("rm -rf /tmp/lynis*")
+}

@@ -1,0 +1,271 @@
+//go:build linux && image
+
+// Package image_test boots the image in QEMU and attacks it from outside; `make
+// test-image` runs it. It takes minutes, so `make test` leaves it out.
+//
+// The machine has no accelerator: it is slow, and the same everywhere.
+package image_test
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/BitBoxSwiss/bitbox-base/internal/posture"
+	"github.com/BitBoxSwiss/bitbox-base/test/stage"
+)
+
+const (
+	// patience is how long a machine in software may take to boot, on a host that
+	// has much else to do.
+	patience = 15 * time.Minute
+	// asked is how long it may take to answer a question.
+	asked = 10 * time.Minute
+	// memory is that of a small board, in MiB.
+	memory = "1024"
+)
+
+// machine is the image in QEMU.
+type machine struct {
+	*stage.Stage
+	t         *testing.T
+	directory string
+	disk      string
+	extra     []string // more of QEMU's arguments
+	command   *exec.Cmd
+	ended     <-chan struct{}
+	probe     net.Conn
+	reader    *bufio.Reader
+}
+
+// newMachine puts a copy of an image into a machine, with a disk larger than the image.
+func newMachine(t *testing.T, image string) *machine {
+	t.Helper()
+	m := &machine{Stage: stage.Network(t, "qemu-system-x86_64", "debugfs"), t: t, directory: t.TempDir()}
+	m.disk = filepath.Join(m.directory, "disk")
+	m.host("cp", "--sparse=always", image, m.disk)
+	if err := os.Truncate(m.disk, 6<<30); err != nil {
+		t.Fatal(err)
+	}
+	firmware, err := os.ReadFile("/usr/share/OVMF/OVMF_VARS_4M.fd")
+	if err == nil {
+		err = os.WriteFile(filepath.Join(m.directory, "firmware"), firmware, 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(m.cutPower)
+	return m
+}
+
+// host runs one of the host's programs.
+func (m *machine) host(argv ...string) string {
+	m.t.Helper()
+	out, err := exec.Command(argv[0], argv[1:]...).CombinedOutput()
+	if err != nil {
+		m.t.Fatalf("%q: %v\n%s", argv, err, out)
+	}
+	return string(out)
+}
+
+// switchOn starts the machine.
+func (m *machine) switchOn() {
+	m.t.Helper()
+	m.command = exec.Command("qemu-system-x86_64", append(append([]string{
+		"-accel", "tcg,thread=multi", "-cpu", "qemu64", "-M", "q35", "-smp", "2", "-m", memory,
+		"-nodefaults", "-display", "none", "-vga", "std",
+		"-drive", "if=pflash,format=raw,readonly=on,file=/usr/share/OVMF/OVMF_CODE_4M.fd",
+		"-drive", "if=pflash,format=raw,file=" + filepath.Join(m.directory, "firmware"),
+		// What the machine has flushed is in the file; more is not promised by a disk.
+		"-drive", "file=" + m.disk + ",format=raw,if=virtio,cache=writeback",
+		"-qmp", "unix:" + filepath.Join(m.directory, "qmp") + ",server=on,wait=off",
+	}, m.Device()...), m.extra...)...)
+	m.command.Stderr = os.Stderr
+	ended, err := m.RunBeside(m.command)
+	if err != nil {
+		m.t.Fatalf("start QEMU: %v", err)
+	}
+	m.ended = ended
+}
+
+// cutPower ends the machine at once.
+func (m *machine) cutPower() {
+	if m.ended == nil {
+		return
+	}
+	if m.probe != nil {
+		_ = m.probe.Close()
+		m.probe = nil
+	}
+	_ = m.command.Process.Kill() // gone is as good
+	<-m.ended
+	m.ended = nil
+}
+
+// until waits for a slow machine.
+func (m *machine) until(what string, condition func() error) {
+	m.t.Helper()
+	var err error
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(500 * time.Millisecond) {
+		if err = condition(); err == nil {
+			return
+		}
+	}
+	m.t.Fatalf("waited %v until %s: %v", patience, what, err)
+}
+
+// answers waits until the entry takes connections.
+func (m *machine) answers(from *stage.Attacker) {
+	m.t.Helper()
+	m.until("the entry takes a connection", func() error {
+		conn, err := from.Dial("tcp", netip.AddrPortFrom(m.V4, posture.EntryPort))
+		if err == nil {
+			err = conn.Close()
+		}
+		return err
+	})
+}
+
+// The way into a copy of the image that no image has: a shell for whoever holds the
+// other end of a device of the virtual machine.
+const probeUnit = `[Unit]
+Description=Shell of the test
+StartLimitIntervalSec=0
+[Service]
+ExecStart=/bin/bash -c 'exec bash <>/dev/virtio-ports/probe >&0 2>&1'
+Restart=always
+RestartSec=1
+`
+
+// addProbe puts a shell into the copy of the image, and a second disk with tools
+// beside it.
+func (m *machine) addProbe(tools string) {
+	m.t.Helper()
+	unit, commands := filepath.Join(m.directory, "probe.service"), filepath.Join(m.directory, "commands")
+	for path, text := range map[string]string{
+		unit: probeUnit,
+		commands: "cd /etc/systemd/system\nwrite " + unit + " probe.service\n" +
+			"cd multi-user.target.wants\nsymlink probe.service /etc/systemd/system/probe.service\n",
+	} {
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			m.t.Fatal(err)
+		}
+	}
+	// The root is the second partition.
+	start := regexp.MustCompile(`(?m)^\S+2 : start= *(\d+)`).FindStringSubmatch(m.host("sfdisk", "--dump", m.disk))
+	if start == nil {
+		m.t.Fatal("the image has no second partition")
+	}
+	sectors, err := strconv.ParseInt(start[1], 10, 64)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	if out := m.host("debugfs", "-w", "-f", commands, fmt.Sprintf("%s?offset=%d", m.disk, sectors*512)); strings.Contains(out, "not found") {
+		m.t.Fatal(out)
+	}
+	m.extra = append(m.extra, "-device", "virtio-serial", "-chardev", "socket,id=probe,server=on,wait=off,path="+filepath.Join(m.directory, "probe"),
+		"-device", "virtserialport,chardev=probe,name=probe")
+	if tools != "" {
+		disk := filepath.Join(m.directory, "tools")
+		m.host("mke2fs", "-q", "-F", "-t", "ext4", "-d", tools, disk, "32M")
+		m.extra = append(m.extra, "-drive", "file="+disk+",format=raw,if=virtio,readonly=on")
+	}
+}
+
+// reach connects to the shell in the machine.
+func (m *machine) reach() {
+	m.t.Helper()
+	conn, err := net.Dial("unix", filepath.Join(m.directory, "probe"))
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	m.probe, m.reader = conn, bufio.NewReader(conn)
+	// Asked before the shell is there, nobody answers.
+	m.until("the shell in the machine answers", func() error {
+		_, _, err := m.ask(5*time.Second, "true")
+		return err
+	})
+}
+
+var question int
+
+// ask has the shell in the machine do something, and returns what it printed.
+func (m *machine) ask(limit time.Duration, script string) (out string, code int, err error) {
+	question++
+	mark := fmt.Sprintf("probe-%d-ends", question)
+	if err := m.probe.SetDeadline(time.Now().Add(limit)); err != nil {
+		return "", 0, err
+	}
+	// The mark is taken apart, so that no echo is taken for the end.
+	if _, err := fmt.Fprintf(m.probe, "{ %s\n} </dev/null 2>&1; printf '\\n%%s%%s %%d\\n' probe- %d-ends $?\n", script, question); err != nil {
+		return "", 0, err
+	}
+	for {
+		line, err := m.reader.ReadString('\n')
+		if err != nil {
+			return out, 0, fmt.Errorf("ask the machine %q: %w; so far it said: %s", script, err, out)
+		}
+		if rest, found := strings.CutPrefix(strings.TrimSpace(line), mark+" "); found {
+			code, err := strconv.Atoi(rest)
+			return strings.TrimSpace(out), code, err
+		}
+		out += line
+	}
+}
+
+// inside is ask for what has to succeed.
+func (m *machine) inside(script string) string {
+	m.t.Helper()
+	out, code, err := m.ask(asked, script)
+	if err != nil || code != 0 {
+		m.t.Fatalf("in the machine, %q ended with %d: %v\n%s", script, code, err, out)
+	}
+	return out
+}
+
+// press types on the machine's keyboard.
+func (m *machine) press(keys ...string) {
+	m.t.Helper()
+	conn, err := net.Dial("unix", filepath.Join(m.directory, "qmp"))
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	defer conn.Close()
+	if err := conn.SetDeadline(time.Now().Add(time.Minute)); err != nil {
+		m.t.Fatal(err)
+	}
+	decoder := json.NewDecoder(conn)
+	say := func(command string) {
+		if command != "" {
+			if _, err := conn.Write([]byte(command)); err != nil {
+				m.t.Fatal(err)
+			}
+		}
+		var reply map[string]any
+		if err := decoder.Decode(&reply); err != nil || reply["error"] != nil {
+			m.t.Fatalf("QEMU answers %v to %s: %v", reply, command, err)
+		}
+	}
+	say("") // its greeting
+	say(`{"execute":"qmp_capabilities"}`)
+	for _, key := range keys {
+		say(fmt.Sprintf(`{"execute":"send-key","arguments":{"keys":[{"type":"qcode","data":%q}],"hold-time":50}}`, key))
+		time.Sleep(300 * time.Millisecond) // the next key of a slow typist
+	}
+}
+
+// screen is what stands on the machine's first screen.
+func (m *machine) screen() string {
+	m.t.Helper()
+	return m.inside("fold -w $(stty -F /dev/tty1 size | cut -d' ' -f2) /dev/vcs1")
+}
