@@ -169,7 +169,7 @@ func (h *Helper) health(ctx context.Context) (*systemv1.SystemReply, error) {
 	h.mu.Lock()
 	switch c := h.convergence; {
 	case c.version != h.version:
-		health.NotApplied = "the posture is being applied"
+		health.Applying = true
 	case c.failure != nil:
 		health.NotApplied = c.failure.Error()
 	}

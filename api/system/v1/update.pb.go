@@ -636,12 +636,14 @@ func (*GetHealth) Descriptor() ([]byte, []int) {
 
 type Health struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Why what is to be in force is not (yet); empty if it is.
+	// Why what is to be in force is not; empty if it is, or is being put in force.
 	NotApplied string `protobuf:"bytes,1,opt,name=not_applied,json=notApplied,proto3" json:"not_applied,omitempty"`
 	// True while a Middleware follows what happens here.
 	Middleware bool `protobuf:"varint,2,opt,name=middleware,proto3" json:"middleware,omitempty"`
 	// What the audit of our units has found, one thing to a line.
-	Units         []string `protobuf:"bytes,3,rep,name=units,proto3" json:"units,omitempty"`
+	Units []string `protobuf:"bytes,3,rep,name=units,proto3" json:"units,omitempty"`
+	// What is to be in force is being put in force.
+	Applying      bool `protobuf:"varint,4,opt,name=applying,proto3" json:"applying,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -697,6 +699,13 @@ func (x *Health) GetUnits() []string {
 	return nil
 }
 
+func (x *Health) GetApplying() bool {
+	if x != nil {
+		return x.Applying
+	}
+	return false
+}
+
 var File_system_v1_update_proto protoreflect.FileDescriptor
 
 const file_system_v1_update_proto_rawDesc = "" +
@@ -742,14 +751,15 @@ const file_system_v1_update_proto_rawDesc = "" +
 	"PHASE_DONE\x10\x05\x12\x10\n" +
 	"\fPHASE_UNDONE\x10\x06\x12\x10\n" +
 	"\fPHASE_FAILED\x10\a\"\v\n" +
-	"\tGetHealth\"_\n" +
+	"\tGetHealth\"{\n" +
 	"\x06Health\x12\x1f\n" +
 	"\vnot_applied\x18\x01 \x01(\tR\n" +
 	"notApplied\x12\x1e\n" +
 	"\n" +
 	"middleware\x18\x02 \x01(\bR\n" +
 	"middleware\x12\x14\n" +
-	"\x05units\x18\x03 \x03(\tR\x05unitsB;Z9github.com/BitBoxSwiss/bitbox-base/api/system/v1;systemv1b\x06proto3"
+	"\x05units\x18\x03 \x03(\tR\x05units\x12\x1a\n" +
+	"\bapplying\x18\x04 \x01(\bR\bapplyingB;Z9github.com/BitBoxSwiss/bitbox-base/api/system/v1;systemv1b\x06proto3"
 
 var (
 	file_system_v1_update_proto_rawDescOnce sync.Once

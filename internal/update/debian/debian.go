@@ -473,6 +473,9 @@ func (m Machine) Look(ctx context.Context) (update.Condition, error) {
 	if !health.GetMiddleware() {
 		c.Down = append(c.Down, "the Middleware has not spoken to the system helper")
 	}
+	if health.GetApplying() {
+		c.Down = append(c.Down, "the posture is not in force yet")
+	}
 	if health.GetNotApplied() != "" {
 		c.Odd = append(c.Odd, health.GetNotApplied())
 	}

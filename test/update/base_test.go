@@ -1,0 +1,378 @@
+//go:build linux
+
+package update_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/BitBoxSwiss/bitbox-base/client"
+	"github.com/BitBoxSwiss/bitbox-base/internal/posture"
+	"github.com/BitBoxSwiss/bitbox-base/internal/update"
+	"github.com/BitBoxSwiss/bitbox-base/internal/update/release"
+	"github.com/BitBoxSwiss/bitbox-base/test/stage"
+)
+
+// installTime bounds one update, on a machine that has much else to do.
+const installTime = 6 * time.Minute
+
+// base is a Debian that our package has made a Base of, with an owner's App.
+type base struct {
+	*stage.Stage
+	t    *testing.T
+	seed release.SigningSeed
+	deb  string // the first version
+	app  *client.App
+	// current is the version that is installed, and newest the number of the last that was made.
+	current string
+	newest  int
+}
+
+// firstVersion is what every other one is newer than.
+const firstVersion = "1.0.0"
+
+func boot(t *testing.T) *base {
+	t.Helper()
+	stage.NeedRoot(t, "dpkg-deb")
+	b := &base{t: t, current: firstVersion}
+	var err error
+	if b.seed, err = release.GenerateSigningSeed(); err != nil {
+		t.Fatal(err)
+	}
+	b.deb = b.build()
+	b.Stage = stage.Boot(t, stage.Config{Bare: true, Prepare: func(t *testing.T, root string) {
+		b.separateVar(root)
+		b.host("cp", b.deb, filepath.Join(root, "var/first.deb"))
+	}})
+	b.MustExec("dpkg", "--install", "/var/first.deb")
+	b.MustExec("bitbox-base", "setup", "--yes")
+	b.pair()
+	return b
+}
+
+// build makes the first version, with the key.
+func (b *base) build() string {
+	b.t.Helper()
+	command := exec.Command("../../scripts/package", firstVersion, runtime.GOARCH, b.t.TempDir())
+	command.Env = append(os.Environ(), "RELEASE_KEY="+hex.EncodeToString(release.PublicKey(b.seed)))
+	command.Stderr = os.Stderr
+	out, err := command.Output()
+	if err != nil {
+		b.t.Fatalf("make the package: %v", err)
+	}
+	return strings.TrimSpace(string(out))
+}
+
+// separateVar puts /var on a file system of its own, as in the image.
+func (b *base) separateVar(root string) {
+	b.t.Helper()
+	is, keep := filepath.Join(root, "var"), filepath.Join(b.t.TempDir(), "var")
+	b.host("cp", "-a", is, keep)
+	if err := unix.Mount("var", is, "tmpfs", 0, "mode=0755"); err != nil {
+		b.t.Fatal(err)
+	}
+	b.host("cp", "-a", keep+"/.", is)
+}
+
+// host runs a command on the host.
+func (b *base) host(argv ...string) {
+	b.t.Helper()
+	if out, err := exec.Command(argv[0], argv[1:]...).CombinedOutput(); err != nil {
+		b.t.Fatalf("%q: %v\n%s", argv, err, out)
+	}
+}
+
+// change is what differs in a version: it edits the tree of the package.
+type change func(root string)
+
+func write(root, name, text string, mode os.FileMode) {
+	if err := os.WriteFile(filepath.Join(root, name), []byte(text), mode); err != nil {
+		panic(err)
+	}
+}
+
+// scripted puts lines at the beginning of a script of the package.
+func scripted(script, lines string) change {
+	return func(root string) {
+		text, err := os.ReadFile(filepath.Join(root, "DEBIAN", script))
+		if err != nil {
+			panic(err)
+		}
+		_, rest, _ := strings.Cut(string(text), "\n")
+		write(root, "DEBIAN/"+script, "#!/bin/sh\n"+lines+"\n"+rest, 0o755)
+	}
+}
+
+// wrapped puts a script in front of the program.
+func wrapped(lines string) change {
+	return func(root string) {
+		program := filepath.Join(root, "usr/bin/bitbox-base")
+		if err := os.Rename(program, filepath.Join(root, "usr/lib/bitbox-base/program")); err != nil {
+			panic(err)
+		}
+		write(root, "usr/bin/bitbox-base", "#!/bin/sh\n"+lines+"\nexec /usr/lib/bitbox-base/program \"$@\"\n", 0o755)
+	}
+}
+
+// next makes a newer version, signed.
+func (b *base) next(changes ...change) (version string, file []byte) {
+	b.newest++
+	version = fmt.Sprintf("1.%d.0", b.newest)
+	return version, b.version(b.seed, version, changes...)
+}
+
+// version makes another version of the package, as a release that is signed by seed.
+func (b *base) version(seed release.SigningSeed, version string, changes ...change) []byte {
+	b.t.Helper()
+	root, deb := filepath.Join(b.t.TempDir(), "package"), filepath.Join(b.t.TempDir(), "package.deb")
+	b.host("dpkg-deb", "--raw-extract", b.deb, root)
+	control, err := os.ReadFile(filepath.Join(root, "DEBIAN/control"))
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	write(root, "DEBIAN/control", strings.Replace(string(control), "Version: "+firstVersion+"\n", "Version: "+version+"\n", 1), 0o644)
+	write(root, "usr/lib/bitbox-base/version-of-the-test", version, 0o644)
+	for _, change := range changes {
+		change(root)
+	}
+	b.host("dpkg-deb", "--root-owner-group", "-Zgzip", "-z1", "--build", root, deb)
+	content, err := os.ReadFile(deb)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	header, err := release.Sign(release.Header{
+		Version: version, Architecture: runtime.GOARCH, Size: uint64(len(content)), Hash: sha256.Sum256(content)}, seed)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return append(header, content...)
+}
+
+// bring has the owner's App install a release, and waits for the end.
+func (b *base) bring(file []byte) error {
+	b.t.Helper()
+	ctx, cancel := context.WithTimeout(b.t.Context(), installTime)
+	defer cancel()
+	return b.bringUntil(ctx, file, nil)
+}
+
+func (b *base) bringUntil(ctx context.Context, file []byte, progress func(client.UpdateProgress)) error {
+	b.t.Helper()
+	path := filepath.Join(b.t.TempDir(), "file.release")
+	if err := os.WriteFile(path, file, 0o600); err != nil {
+		b.t.Fatal(err)
+	}
+	r, err := client.OpenRelease(path)
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	session, err := b.app.Open("")
+	if err != nil {
+		return err
+	}
+	defer session.Close()
+	begun := time.Now()
+	err = session.Install(ctx, r, progress)
+	b.t.Logf("version %s: %v after %v", r.Version, err, time.Since(begun).Round(time.Millisecond))
+	return err
+}
+
+// begin has the App bring a release, and does not wait for the end.
+func (b *base) begin(file []byte) {
+	b.t.Helper()
+	ctx, cancel := context.WithCancel(b.t.Context())
+	defer cancel()
+	err := b.bringUntil(ctx, file, func(p client.UpdateProgress) {
+		if p.Update != nil {
+			cancel()
+		}
+	})
+	if !errors.Is(err, client.ErrUpdateUnknown) {
+		b.t.Fatalf("begin an update: %v", client.Explain(err))
+	}
+}
+
+// status is what an App is told, once it is.
+func (b *base) status() (installed string, phase, reason string) {
+	b.t.Helper()
+	defer func() {
+		if b.t.Failed() {
+			b.t.Logf("the journal of the update: %+v", b.journal())
+		}
+	}()
+	stage.Until(b.t, "the Base tells its App of updates", func() error {
+		session, err := b.app.Open("")
+		if err != nil {
+			return err
+		}
+		defer session.Close()
+		ctx, cancel := context.WithTimeout(b.t.Context(), stage.Patience)
+		defer cancel()
+		status, err := session.UpdateStatus(ctx)
+		installed, phase, reason = status.GetInstalledVersion(), status.GetUpdate().GetPhase().String(), status.GetUpdate().GetReason()
+		return err
+	})
+	return installed, phase, reason
+}
+
+// journal is what is on disk.
+func (b *base) journal() update.Journal {
+	b.t.Helper()
+	j, err := update.NewStore(b.Path(update.Directory)).Journal()
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return j
+}
+
+// reaches waits until the update has come to a phase.
+func (b *base) reaches(phases ...update.Phase) {
+	b.t.Helper()
+	deadline := time.Now().Add(installTime)
+	for !containsPhase(phases, b.journal().Phase) {
+		if time.Now().After(deadline) {
+			b.t.Fatalf("the update does not come to %q: %+v\n%s", phases, b.journal(), b.Journal(update.Unit))
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+func containsPhase(phases []update.Phase, phase update.Phase) bool {
+	for _, p := range phases {
+		if p == phase {
+			return true
+		}
+	}
+	return false
+}
+
+// is fails the test unless the Base has a version, whole, and is well.
+func (b *base) is(version string) {
+	b.t.Helper()
+	b.current = version
+	installed, phase, reason := b.status()
+	if installed != version {
+		b.t.Errorf("version %s is installed, not %s (%s, %q)", installed, version, phase, reason)
+	}
+	want := version
+	if version == firstVersion {
+		want = "" // it has no such file
+	}
+	file, _ := os.ReadFile(b.Path("/usr/lib/bitbox-base/version-of-the-test"))
+	if string(file) != want {
+		b.t.Errorf("the files are those of version %q, not %q", file, want)
+	}
+	if out, err := b.Exec("dpkg", "--verify", "bitbox-base"); err != nil || strings.TrimSpace(out) != "" {
+		b.t.Errorf("files of the package differ: %v\n%s", err, out)
+	}
+	if out := b.MustExec("dpkg", "--audit"); out != "" {
+		b.t.Errorf("dpkg is not content: %s", out)
+	}
+	b.Until("all units are well", func() error {
+		if out := b.MustExec("systemctl", "list-units", "--failed", "--plain", "--no-legend", "bitbox-base-*"); out != "" {
+			return errors.New(out)
+		}
+		return nil
+	})
+	entries, err := os.ReadDir(b.Path(update.Directory))
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	for _, entry := range entries {
+		switch entry.Name() {
+		case "journal.json", "lock", "previous.deb":
+		default:
+			b.t.Errorf("left in the directory of updates: %s", entry.Name())
+		}
+	}
+}
+
+// pair pairs an App with the Base; somebody at the Base types what is to be typed.
+func (b *base) pair() {
+	b.t.Helper()
+	app, err := client.New(client.Options{Dir: b.t.TempDir(), Name: "phone", NoDiscovery: true})
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(b.t.Context(), 2*stage.Patience)
+	defer cancel()
+	b.MustExec("bitbox-base", "pairing", "open")
+	paired, err := app.Pair(ctx, []string{b.way(b.Attacker(2))}, client.PairOptions{
+		Requested: func(number string) {
+			go func() {
+				for ctx.Err() == nil { // the request is not there at once
+					if _, err := b.Exec("bitbox-base", "pairing", "accept", number, "--role", "owner"); err == nil {
+						return
+					}
+				}
+			}()
+		},
+		Confirm: func(_ context.Context, code client.Code) (bool, error) {
+			out, err := b.Exec("bitbox-base", "pairing", "confirm", code.Digits)
+			if err != nil {
+				err = fmt.Errorf("%w: %s", err, out)
+			}
+			return err == nil, err
+		},
+	})
+	if err != nil || paired.State != client.Active {
+		b.t.Fatalf("pair: it is %q: %s", paired.State, client.Explain(err))
+	}
+	b.app = app
+}
+
+// way is an address on this host that leads to the entry from another machine.
+func (b *base) way(from *stage.Attacker) string {
+	b.t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	b.t.Cleanup(func() { _ = listener.Close() })
+	go func() {
+		for {
+			near, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer near.Close()
+				far, err := from.Dial("tcp", netip.AddrPortFrom(b.V4, posture.EntryPort))
+				if err != nil {
+					return
+				}
+				defer far.Close()
+				go func() {
+					defer near.Close()
+					_, _ = io.Copy(near, far)
+				}()
+				_, _ = io.Copy(far, near)
+			}()
+		}
+	}()
+	return listener.Addr().String()
+}
+
+// flipped is a file with one bit changed.
+func flipped(file []byte, at int) []byte {
+	changed := bytes.Clone(file)
+	changed[at] ^= 1
+	return changed
+}
