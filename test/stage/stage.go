@@ -232,6 +232,50 @@ func (s *Stage) Start() {
 	if err := s.start(); err != nil {
 		s.t.Fatalf("boot the stage: %v\n%s", err, s.console)
 	}
+	s.booted()
+}
+
+// StartAndCut boots it, and cuts the power as soon as cut returns true.
+func (s *Stage) StartAndCut(cut func() bool) {
+	s.t.Helper()
+	if err := s.start(); err != nil {
+		s.t.Fatalf("boot the stage: %v\n%s", err, s.console)
+	}
+	for deadline := time.Now().Add(Patience); !cut(); time.Sleep(100 * time.Microsecond) {
+		if time.Now().After(deadline) {
+			s.t.Fatalf("the moment to cut the power did not come within %v", Patience)
+		}
+	}
+	s.Kill()
+}
+
+// AwaitReboot returns when the Base has rebooted by itself.
+func (s *Stage) AwaitReboot() {
+	s.t.Helper()
+	select {
+	case <-s.exited:
+	case <-time.After(Patience):
+		s.t.Fatalf("the Base did not reboot within %v", Patience)
+	}
+	// systemd-nspawn(1), --keep-unit: so it asks whoever has started it to start it
+	// again. Switched off, it would have ended with 0.
+	const reboots = 133
+	if code := s.nspawn.ProcessState.ExitCode(); code != reboots {
+		s.t.Fatalf("the Base did not reboot: systemd-nspawn ended with %d", code)
+	}
+	s.Kill()
+	if err := s.start(); err != nil {
+		s.t.Fatalf("boot the stage again: %v\n%s", err, s.console)
+	}
+	s.booted()
+}
+
+// Leader is the process number of the Base's systemd, for nsenter(1).
+func (s *Stage) Leader() string { return strconv.Itoa(s.leader) }
+
+// booted waits until everything has started that is started.
+func (s *Stage) booted() {
+	s.t.Helper()
 	// is-system-running fails for a system with failed units, which is for the
 	// test to judge.
 	s.Until("the system has booted", func() error {
