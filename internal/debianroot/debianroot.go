@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"time"
 )
 
 // Suite is the Debian that a Base is made of.
@@ -43,7 +44,11 @@ func Make(ctx context.Context, c Config) error {
 	if sources := debianSources(); sources != "" {
 		argv = append(argv, sources)
 	}
-	if out, err := exec.CommandContext(ctx, "mmdebstrap", argv...).CombinedOutput(); err != nil {
+	command := exec.CommandContext(ctx, "mmdebstrap", argv...)
+	// Asked to end it unmounts what it has mounted; killed it would not.
+	command.Cancel = func() error { return command.Process.Signal(os.Interrupt) }
+	command.WaitDelay = time.Minute
+	if out, err := command.CombinedOutput(); err != nil {
 		return fmt.Errorf("make a Debian root in %s: mmdebstrap: %w: %s", c.Directory, err, tail(string(out), 2000))
 	}
 	return nil
