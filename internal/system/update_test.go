@@ -1,0 +1,75 @@
+package system
+
+import (
+	"testing"
+
+	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
+)
+
+// Who may ask for what: the table, written down a second time.
+func TestUpdatesAreBroughtByTheMiddlewareAndJudgedByRoot(t *testing.T) {
+	bring, look, judge := []Who{WhoMiddleware, WhoRoot}, []Who{WhoMiddleware, WhoConsole, WhoRoot}, []Who{WhoRoot}
+	for _, c := range []struct {
+		request *systemv1.SystemRequest
+		may     []Who
+	}{
+		{&systemv1.SystemRequest{Verb: &systemv1.SystemRequest_BeginUpdate{}}, bring},
+		{&systemv1.SystemRequest{Verb: &systemv1.SystemRequest_UpdatePiece{}}, bring},
+		{&systemv1.SystemRequest{Verb: &systemv1.SystemRequest_FinishUpdate{}}, bring},
+		{&systemv1.SystemRequest{Verb: &systemv1.SystemRequest_AbortUpdate{}}, bring},
+		{&systemv1.SystemRequest{Verb: &systemv1.SystemRequest_WatchUpdate{}}, bring},
+		{&systemv1.SystemRequest{Verb: &systemv1.SystemRequest_GetUpdate{}}, look},
+		{&systemv1.SystemRequest{Verb: &systemv1.SystemRequest_GetHealth{}}, judge},
+	} {
+		for _, who := range []Who{0, WhoMiddleware, WhoConsole, WhoRoot} {
+			want := false
+			for _, may := range c.may {
+				want = want || may == who
+			}
+			if got := permitted(who, c.request); got != want {
+				t.Errorf("%v may ask for %T: %v, want %v", who, c.request.GetVerb(), got, want)
+			}
+		}
+	}
+}
+
+func TestAHelperThatTakesNoUpdatesSaysSo(t *testing.T) {
+	b := newBase(t)
+	b.start()
+	_, err := b.as(WhoMiddleware).Do(t.Context(), &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_GetUpdate{GetUpdate: &systemv1.GetUpdate{}}}, nil)
+	if err == nil {
+		t.Error("no error")
+	}
+}
+
+// What judges a new version must not be told that all is well while nobody serves Apps.
+func TestHealthTellsWhetherTheMiddlewareIsThere(t *testing.T) {
+	b := newBase(t)
+	b.start()
+	b.settled()
+	health := func() *systemv1.Health {
+		reply, err := b.as(WhoRoot).Do(t.Context(), &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_GetHealth{GetHealth: &systemv1.GetHealth{}}}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return reply.GetHealth()
+	}
+	watch := &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_WatchSystem{WatchSystem: &systemv1.WatchSystem{}}}
+	if h := health(); h.GetMiddleware() || h.GetApplying() || h.GetNotApplied() != "" {
+		t.Errorf("without a Middleware: %v", h)
+	}
+	for who, want := range map[Who]bool{WhoConsole: false, WhoMiddleware: true} {
+		_ = b.as(who).Each(t.Context(), watch, func(*systemv1.SystemReply) error {
+			if h := health(); h.GetMiddleware() != want {
+				t.Errorf("while %v watches: %v", who, h)
+			}
+			return errEnough
+		})
+		until(t, "who has hung up is forgotten", func() error {
+			if health().GetMiddleware() {
+				return errEnough
+			}
+			return nil
+		})
+	}
+}
