@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/BitBoxSwiss/bitbox-base/test/stage"
 )
@@ -22,6 +23,9 @@ const (
 	oldVersion = "1.0.0"
 	newVersion = "1.1.0"
 )
+
+// sourceDate is when the packages of tests were made, as they say.
+const sourceDate = "SOURCE_DATE_EPOCH=1700000000"
 
 // packages keeps those that were made, for all tests.
 var packages struct {
@@ -45,7 +49,7 @@ func deb(t *testing.T, version string) string {
 		}
 		packages.directory, packages.made = directory, map[string]string{}
 	}
-	path := makePackage(t, "../..", version, packages.directory)
+	path := makePackage(t, "../..", version, packages.directory, sourceDate)
 	packages.made[version] = path
 	return path
 }
@@ -99,7 +103,8 @@ func repacked(t *testing.T, root, name, directory string) string {
 	var present []string
 	for line := range strings.Lines(string(list)) {
 		line = strings.TrimPrefix(strings.TrimSpace(line), "/")
-		if info, err := os.Lstat(filepath.Join(root, line)); err == nil && line != "." && !info.IsDir() {
+		// All but /lib, which is a link.
+		if _, err := os.Lstat(filepath.Join(root, line)); err == nil && strings.Contains(line, "/") {
 			present = append(present, line)
 		}
 	}
@@ -107,7 +112,7 @@ func repacked(t *testing.T, root, name, directory string) string {
 		t.Fatal(err)
 	}
 	archive := filepath.Join(t.TempDir(), "files.tar")
-	host(t, "tar", "-C", root, "-cf", archive, "-T", files)
+	host(t, "tar", "-C", root, "--no-recursion", "-cf", archive, "-T", files)
 	host(t, "tar", "-C", top, "-xf", archive)
 	scripts, err := filepath.Glob(filepath.Join(root, "var/lib/dpkg/info", name+".*"))
 	if err != nil {
@@ -171,6 +176,42 @@ func debian(t *testing.T, prepare func(root string), files ...string) *stage.Sta
 
 // random are the ports that Debian's Avahi chooses anew each time.
 var random = regexp.MustCompile(`:(3[3-9]|[45]\d|6[0-5])\d{3}$`)
+
+// longTime is the patience with dpkg and apt, which wait for the disk at each step.
+const longTime = 10 * time.Minute
+
+// long runs a command in the booted system that may take longer than stage.Exec waits,
+// and returns what it printed.
+func long(t *testing.T, s *stage.Stage, argv ...string) (string, error) {
+	t.Helper()
+	const unit, output = "long.service", "/run/long"
+	_, _ = s.Exec("rm", "-f", output)
+	s.MustExec(append([]string{"systemd-run", "--quiet", "--remain-after-exit", "--unit=" + unit, "--setenv=DEBIAN_FRONTEND=noninteractive",
+		"--property=StandardOutput=append:" + output, "--property=StandardError=append:" + output, "--"}, argv...)...)
+	defer func() {
+		_, _ = s.Exec("systemctl", "stop", unit)
+		_, _ = s.Exec("systemctl", "reset-failed", unit)
+	}()
+	for deadline := time.Now().Add(longTime); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
+		switch state := s.MustExec("systemctl", "show", "--property=SubState", "--value", unit); strings.TrimSpace(state) {
+		case "exited":
+			return s.MustExec("cat", output), nil
+		case "failed":
+			return s.MustExec("cat", output), fmt.Errorf("%q failed", argv)
+		}
+	}
+	return s.MustExec("cat", output), fmt.Errorf("%q has not ended within %v", argv, longTime)
+}
+
+// mustLong is long for what cannot fail.
+func mustLong(t *testing.T, s *stage.Stage, argv ...string) string {
+	t.Helper()
+	out, err := long(t, s, argv...)
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	return out
+}
 
 // listens lists what listens to the network, by protocol and address; what only
 // loopback reaches is left out.

@@ -23,8 +23,8 @@ import (
 )
 
 // install runs dpkg in the booted Debian.
-func install(s *stage.Stage, file string) (string, error) {
-	return s.Exec("dpkg", "--force-confdef", "--force-confold", "--install", everywhere(file))
+func install(t *testing.T, s *stage.Stage, file string) (string, error) {
+	return long(t, s, "dpkg", "--install", everywhere(file))
 }
 
 // ours lists the units of ours that are active.
@@ -104,7 +104,7 @@ func TestThePackageTurnsADebianIntoABaseAndBack(t *testing.T) {
 	before := etc(s)
 
 	t.Run("installing changes nothing", func(t *testing.T) {
-		if out, err := install(s, first); err != nil {
+		if out, err := install(t, s, first); err != nil {
 			t.Fatalf("%v\n%s", err, out)
 		}
 		same(t, "after the installation what listens", listens(s), listened)
@@ -283,18 +283,16 @@ func TestThePackageTurnsADebianIntoABaseAndBack(t *testing.T) {
 
 	t.Run("an upgrade that fails in the middle", func(t *testing.T) {
 		s.MustExec("touch", "/run/fail")
-		if out, err := install(s, failing); err == nil {
+		if out, err := install(t, s, failing); err == nil {
 			t.Fatalf("it did not fail\n%s", out)
 		}
 		answers(t, s, phone, "after a failed upgrade")
 		s.MustExec("rm", "/run/fail")
-		s.MustExec("dpkg", "--configure", "-a")
+		mustLong(t, s, "dpkg", "--configure", "-a")
 		kept(t, "after dpkg --configure -a", newVersion)
 	})
 	t.Run("going back, by hand", func(t *testing.T) {
-		if out, err := s.Exec("dpkg", "--install", everywhere(first)); err != nil {
-			t.Fatalf("%v\n%s", err, out)
-		}
+		mustLong(t, s, "dpkg", "--install", everywhere(first))
 		kept(t, "after going back", oldVersion)
 	})
 	t.Run("an upgrade that is killed, and a power cut", func(t *testing.T) {
@@ -309,18 +307,16 @@ func TestThePackageTurnsADebianIntoABaseAndBack(t *testing.T) {
 		s.Kill()
 		s.Start()
 		answers(t, s, phone, "after a power cut in an upgrade")
-		if out, err := s.Exec("dpkg", "--configure", "-a"); err != nil {
-			t.Fatalf("%v\n%s", err, out)
-		}
+		mustLong(t, s, "dpkg", "--configure", "-a")
 		kept(t, "after the repair", newVersion)
 	})
 	t.Run("an upgrade replaces what runs", func(t *testing.T) {
-		s.MustExec("dpkg", "--install", everywhere(first))
+		mustLong(t, s, "dpkg", "--install", everywhere(first))
 		pids := func() string {
 			return s.MustExec("systemctl", "show", "--property=MainPID", "--value", "bitbox-base-system.service", generation.MiddlewareUnit, generation.ProxyUnit)
 		}
 		was := strings.Fields(pids())
-		if out, err := install(s, second); err != nil {
+		if out, err := install(t, s, second); err != nil {
 			t.Fatalf("%v\n%s", err, out)
 		}
 		kept(t, "after an upgrade", newVersion)
@@ -345,26 +341,19 @@ func TestThePackageTurnsADebianIntoABaseAndBack(t *testing.T) {
 	})
 
 	t.Run("removing makes it what it was", func(t *testing.T) {
-		if out, err := s.Exec("dpkg", "--remove", "bitbox-base"); err != nil {
-			t.Fatalf("%v\n%s", err, out)
-		}
+		mustLong(t, s, "dpkg", "--remove", "bitbox-base")
 		untouched(t, "after the removal")
 		if _, err := s.Exec("test", "-d", identity); err != nil {
 			t.Error("the removal has taken the identity away; that is for purge")
 		}
 	})
 	t.Run("who installs it again finds all of it", func(t *testing.T) {
-		for _, argv := range [][]string{{"dpkg", "--install", everywhere(second)}, {"bitbox-base", "setup", "--yes"}} {
-			if out, err := s.Exec(argv...); err != nil {
-				t.Fatalf("%v\n%s", err, out)
-			}
-		}
+		mustLong(t, s, "dpkg", "--install", everywhere(second))
+		mustLong(t, s, "bitbox-base", "setup", "--yes")
 		kept(t, "after it was installed again", newVersion)
 	})
 	t.Run("purging leaves no state", func(t *testing.T) {
-		if out, err := s.Exec("dpkg", "--purge", "bitbox-base"); err != nil {
-			t.Fatalf("%v\n%s", err, out)
-		}
+		mustLong(t, s, "dpkg", "--purge", "bitbox-base")
 		untouched(t, "after the purge")
 		for _, path := range []string{"/var/lib/bitbox-base", "/etc/bitbox-base", "/usr/lib/bitbox-base", "/usr/bin/bitbox-base"} {
 			if _, err := s.Exec("test", "-e", path); err == nil {
@@ -409,8 +398,8 @@ func TestServersThatComeWithThePackageStaySilent(t *testing.T) {
 				for _, name := range newServers {
 					repacked(t, root, name, filepath.Join(root, "var/packages"))
 				}
-				host(t, append([]string{"chroot", root, "dpkg", "--force-depends", "--purge"}, newServers...)...)
 			}, file)
+			mustLong(t, s, append([]string{"dpkg", "--force-depends", "--force-unsafe-io", "--purge"}, newServers...)...)
 			if l := listens(s); len(l) != 0 && !onlyResolver(l) {
 				t.Fatalf("before there listen %q", l)
 			}
@@ -419,10 +408,8 @@ func TestServersThatComeWithThePackageStaySilent(t *testing.T) {
 			for _, name := range newServers {
 				files = append(files, "/var/packages/"+name+".deb")
 			}
-			argv := append([]string{"apt-get", "install", "--yes", "-o", "APT::Sandbox::User=root", everywhere(file)}, files...)
-			if out, err := s.Exec(argv...); err != nil {
-				t.Fatalf("%v\n%s", err, out)
-			}
+			argv := append([]string{"apt-get", "install", "--yes", "-o", "Dpkg::Options::=--force-unsafe-io", "-o", "APT::Sandbox::User=root", everywhere(file)}, files...)
+			mustLong(t, s, argv...)
 			after := listens(s)
 			t.Logf("before there listen %q, afterwards %q", before, after)
 			if slices.Equal(before, after) != variant.silent {
@@ -435,13 +422,11 @@ func TestServersThatComeWithThePackageStaySilent(t *testing.T) {
 			if l := listens(s); !slices.Equal(l, before) {
 				t.Errorf("after a reboot there listen %q", l)
 			}
-			if out, err := s.Exec("bitbox-base", "setup", "--yes"); err != nil {
-				t.Fatalf("%v\n%s", err, out)
-			}
+			mustLong(t, s, "bitbox-base", "setup", "--yes")
 			if found := s.Attacker(1).Scan(t, s.V4, "-sS", "-p", "22,80,443,5353,8845"); !slices.Equal(found, []string{"tcp 8845 open"}) {
 				t.Errorf("on the Base these ports answer: %q", found)
 			}
-			s.MustExec("dpkg", "--purge", "bitbox-base")
+			mustLong(t, s, "dpkg", "--purge", "bitbox-base")
 			if l := listens(s); !slices.Equal(l, before) {
 				t.Errorf("after the purge there listen %q", l)
 			}
@@ -471,8 +456,7 @@ func TestThePackageIsReproducible(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	const age = "SOURCE_DATE_EPOCH=1700000000"
-	one := makePackage(t, top, oldVersion, t.TempDir(), age)
+	one := deb(t, oldVersion)
 	// A copy without its history, with other modes and times.
 	elsewhere := filepath.Join(t.TempDir(), "another place")
 	if err := os.Mkdir(elsewhere, 0o700); err != nil {
@@ -483,7 +467,7 @@ func TestThePackageIsReproducible(t *testing.T) {
 	}
 	host(t, "chmod", "-R", "go-rwx", filepath.Join(elsewhere, "packaging"))
 	host(t, "find", elsewhere, "-exec", "touch", "-h", "-d", "@1234567890", "{}", "+")
-	two := makePackage(t, elsewhere, oldVersion, t.TempDir(), age, "TZ=Asia/Tokyo", "LC_ALL=C.UTF-8", "GOFLAGS=-mod=mod", "HOME="+os.Getenv("HOME"))
+	two := makePackage(t, elsewhere, oldVersion, t.TempDir(), sourceDate, "TZ=Asia/Tokyo", "LC_ALL=C.UTF-8", "GOFLAGS=-mod=mod")
 	first, err1 := os.ReadFile(one)
 	again, err2 := os.ReadFile(two)
 	if err := errors.Join(err1, err2); err != nil {
@@ -491,9 +475,5 @@ func TestThePackageIsReproducible(t *testing.T) {
 	}
 	if string(first) != string(again) {
 		t.Errorf("%s and its like from elsewhere differ", filepath.Base(one))
-	}
-	// And the comparison would tell.
-	if three := makePackage(t, top, oldVersion, t.TempDir(), "SOURCE_DATE_EPOCH=1700000001"); host(t, "sha256sum", three)[:64] == host(t, "sha256sum", one)[:64] {
-		t.Error("a package of another time is the same")
 	}
 }
