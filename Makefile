@@ -103,6 +103,11 @@ image: build ## make a bootable image in build/ (root on Debian; ARCH=arm64: a r
 	package=$$(./scripts/package $(VERSION) $(ARCH) $(BUILD)) && $(GO) run ./image --arch $(ARCH) --package "$$package" \
 		--app ./$(BUILD)/bitbox-app --out $(BUILD)/bitbox-base-$(ARCH).$(if $(filter amd64,$(ARCH)),img,tar)
 
+.PHONY: test-update
+test-update: ## update a Base in every way that can fail (root; some minutes)
+	./scripts/setup-tests
+	$(GO) test -count=1 -v -timeout 30m -tags updates ./test/update
+
 .PHONY: test-image
 test-image: ## boot the image in QEMU, attack it from outside, look at it from inside (root; a quarter of an hour)
 	./scripts/setup-image

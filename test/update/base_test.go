@@ -119,17 +119,6 @@ func scripted(script, lines string) change {
 	}
 }
 
-// wrapped puts a script in front of the program.
-func wrapped(lines string) change {
-	return func(root string) {
-		program := filepath.Join(root, "usr/bin/bitbox-base")
-		if err := os.Rename(program, filepath.Join(root, "usr/lib/bitbox-base/program")); err != nil {
-			panic(err)
-		}
-		write(root, "usr/bin/bitbox-base", "#!/bin/sh\n"+lines+"\nexec /usr/lib/bitbox-base/program \"$@\"\n", 0o755)
-	}
-}
-
 // next makes a newer version, signed.
 func (b *base) next(changes ...change) (version string, file []byte) {
 	b.newest++
