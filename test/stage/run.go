@@ -64,6 +64,7 @@ func newRun(id string) (*run, error) {
 func (r *run) directory() string { return filepath.Join(runsDirectory, r.name) }
 func (r *run) lockPath() string  { return r.directory() + ".lock" }
 func (r *run) root() string      { return filepath.Join(r.directory(), "root") }
+func (r *run) data() string      { return filepath.Join(r.directory(), "data") }
 func (r *run) base() string      { return r.name + "-base" }
 func (r *run) lan() string       { return r.name + "-lan" }
 func (r *run) attacker(n int) string {

@@ -77,6 +77,9 @@ type Config struct {
 	// Package is the path of our Debian package. With it the Base is what that makes of
 	// a Debian, and boots for its first time: nothing else is put in its place.
 	Package string
+	// ReadOnly boots from a root that nobody can write to, with /var on a data
+	// partition of its own and /tmp in memory, as an image does.
+	ReadOnly bool
 	// Prepare, if not nil, changes the root before it boots; root is its path
 	// on the host.
 	Prepare func(t *testing.T, root string)
@@ -96,6 +99,7 @@ type Stage struct {
 	exited    <-chan struct{}
 	console   *bytes.Buffer
 	leader    int
+	readOnly  bool
 }
 
 // NeedRoot skips a test without root, and says so; in CI it fails instead. tools
@@ -153,7 +157,7 @@ func Install(t T, config Config) *Stage {
 	if err != nil {
 		t.Fatalf("prepare the stage: %v", err)
 	}
-	s := &Stage{t: t, run: r, V4: baseV4, V6: baseV6, attackers: map[int]*Attacker{}}
+	s := &Stage{t: t, run: r, V4: baseV4, V6: baseV6, attackers: map[int]*Attacker{}, readOnly: config.ReadOnly}
 	t.Cleanup(func() {
 		if t.Failed() && s.leader != 0 {
 			t.Logf("the journal of the stage:\n%s", s.Journal())
@@ -190,6 +194,11 @@ func Install(t T, config Config) *Stage {
 	if config.Build != nil {
 		if err := config.Build(r.root()); err != nil {
 			t.Fatalf("change the root of the stage: %v", err)
+		}
+	}
+	if config.ReadOnly {
+		if out, err := exec.Command("cp", "--archive", filepath.Join(r.root(), "var"), r.data()).CombinedOutput(); err != nil {
+			t.Fatalf("make a data partition: %v: %s", err, out)
 		}
 	}
 	return s
@@ -291,12 +300,15 @@ func (s *Stage) booted() {
 
 func (s *Stage) start() error {
 	s.console = &bytes.Buffer{}
-	s.nspawn = exec.Command("systemd-nspawn", "--quiet", "--boot",
-		"--directory="+s.run.root(), "--machine="+s.run.name,
+	argv := []string{"--quiet", "--boot",
+		"--directory=" + s.run.root(), "--machine=" + s.run.name,
 		"--keep-unit", "--register=no", "--link-journal=no", "--resolv-conf=off", "--timezone=off",
-		"--network-namespace-path="+namespacePath(s.run.base()),
-		"--capability=CAP_NET_ADMIN,CAP_NET_RAW", "--console=pipe",
-		"systemd.show_status=no", "systemd.log_target=journal")
+		"--network-namespace-path=" + namespacePath(s.run.base()),
+		"--capability=CAP_NET_ADMIN,CAP_NET_RAW", "--console=pipe"}
+	if s.readOnly {
+		argv = append(argv, "--read-only", "--bind="+s.run.data()+":/var", "--tmpfs=/tmp:mode=1777,nosuid,nodev")
+	}
+	s.nspawn = exec.Command("systemd-nspawn", append(argv, "systemd.show_status=no", "systemd.log_target=journal")...)
 	s.nspawn.Env = environment
 	s.nspawn.Stdout, s.nspawn.Stderr = s.console, s.console
 	// A Ctrl-C at the terminal is for the test, which then clears up.
