@@ -82,10 +82,7 @@ func runSetup(c *cobra.Command, f setupFlags) error {
 	if err := setup.Check(root); err != nil {
 		return err
 	}
-	if m.KeepSSH = setup.OverSSH(os.Environ()); m.KeepSSH && !setup.SSHProvided(root) {
-		return setup.ErrOverSSH
-	}
-	_, err = setup.ReadRecord(root)
+	err = setup.Choose(root, f.options)
 	if err == nil {
 		if err := m.Renew(c.Context()); err != nil {
 			return err
@@ -95,6 +92,9 @@ func runSetup(c *cobra.Command, f setupFlags) error {
 	}
 	if !errors.Is(err, setup.ErrNotSetUp) {
 		return err
+	}
+	if m.KeepSSH = setup.OverSSH(os.Environ()); m.KeepSSH && !setup.SSHProvided(root) {
+		return setup.ErrOverSSH
 	}
 	if err := setup.CheckEntry(); err != nil {
 		return err
@@ -147,7 +147,7 @@ func setupImage(c *cobra.Command, root string, f setupFlags) error {
 	if err := setup.Check(root); err != nil {
 		return err
 	}
-	_, err := setup.ReadRecord(root)
+	err := setup.Choose(root, f.options)
 	switch {
 	case err == nil:
 		_, err = setup.Renew(root)

@@ -106,31 +106,22 @@ func Lock() (*os.File, error) {
 
 // Plan is the package's, with what it concerns beside files.
 func (m Machine) Plan(ctx context.Context, o Options) (*Record, error) {
-	earlier, err := ReadRecord("/")
-	if err != nil && !errors.Is(err, ErrNotSetUp) {
-		return nil, err
-	}
-	if earlier != nil && !o.NoUSBInput {
-		o = earlier.Options
-	}
-	record, err := Plan("/", o, earlier)
+	record, err := Plan("/", o, nil)
 	if err != nil {
 		return nil, err
 	}
-	if earlier == nil {
-		if record.Machine.Stopped, err = running(ctx, masked(record)); err != nil {
-			return nil, err
+	if record.Machine.Stopped, err = running(ctx, masked(record)); err != nil {
+		return nil, err
+	}
+	record.Machine.Filters = map[string]string{}
+	for _, program := range filterPrograms {
+		save := strings.Replace(program, "-restore", "-save", 1)
+		if record.Machine.Filters[program], err = run(ctx, "", save, "-t", "filter"); err != nil {
+			return nil, fmt.Errorf("keep the packet filter: %w; the kernel lacks netfilter, or you may not use it", err)
 		}
-		record.Machine.Filters = map[string]string{}
-		for _, program := range filterPrograms {
-			save := strings.Replace(program, "-restore", "-save", 1)
-			if record.Machine.Filters[program], err = run(ctx, "", save, "-t", "filter"); err != nil {
-				return nil, fmt.Errorf("keep the packet filter: %w; the kernel lacks netfilter, or you may not use it", err)
-			}
-		}
-		if hasPassword("/", "root") {
-			record.Machine.Locked = []string{"root"}
-		}
+	}
+	if hasPassword("/", "root") {
+		record.Machine.Locked = []string{"root"}
 	}
 	record.Machine.Kernel = kernelSettings(record.Machine.Kernel)
 	return record, nil

@@ -402,6 +402,17 @@ func Forget(root string) error {
 	return atomicfile.SyncDir(directory)
 }
 
+// Choose adds options to those of an earlier setup; Renew then does what they ask for.
+// Undo alone takes one away.
+func Choose(root string, o Options) error {
+	record, err := ReadRecord(root)
+	if err != nil || !o.NoUSBInput || record.Options.NoUSBInput {
+		return err
+	}
+	record.Options.NoUSBInput = true
+	return record.Write(root)
+}
+
 // Renew brings what an earlier setup has changed in line with what the package
 // has now: an upgrade brings links that were not there, and takes others away.
 func Renew(root string) (*Record, error) {

@@ -196,6 +196,9 @@ func TestAnUpgradeBringsAllInLine(t *testing.T) {
 	if err := os.Remove(filepath.Join(root, Tree, "/etc/modprobe.d/60-bitbox-base.conf")); err != nil {
 		t.Fatal(err)
 	}
+	if err := Choose(root, Options{NoUSBInput: true}); err != nil {
+		t.Fatal(err)
+	}
 	for range 2 {
 		if _, err := Renew(root); err != nil {
 			t.Fatal(err)
@@ -204,6 +207,9 @@ func TestAnUpgradeBringsAllInLine(t *testing.T) {
 	after := tree(t, root)
 	if after["/etc/sysctl.d/70-more.conf"].Kind != kindLink || after["/etc/modprobe.d/60-bitbox-base.conf"].Kind != "" {
 		t.Errorf("the new link is %+v, the old one %+v", after["/etc/sysctl.d/70-more.conf"], after["/etc/modprobe.d/60-bitbox-base.conf"])
+	}
+	if after["/etc/udev/rules.d/60-bitbox-base-no-usb-input.rules"].Kind != kindLink {
+		t.Error("what was chosen later was not done")
 	}
 	record, err := ReadRecord(root)
 	if err != nil {
