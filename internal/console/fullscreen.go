@@ -312,7 +312,9 @@ func (p *painter) paint(f frame, now time.Time) error {
 	left, top := max(0, (width-columns)/2), max(0, (height-rows-1)/2)
 	for row, text := range f {
 		if (all || p.shown[row] != text) && top+row < height {
-			fmt.Fprintf(&b, "\x1b[%d;%dH%s\x1b[K", top+row+1, left+1, reverse(text))
+			// All of the row, for what stood there: erasing to the end of the line would
+			// take the last column, where the cursor stays, with it.
+			fmt.Fprintf(&b, "\x1b[%d;%dH%s", top+row+1, left+1, reverse(wide(text, min(columns, width))))
 		}
 	}
 	if all {
@@ -324,6 +326,15 @@ func (p *painter) paint(f frame, now time.Time) error {
 	}
 	_, err := p.out.Write(b.Bytes())
 	return err
+}
+
+// wide fills text with spaces, or cuts it, to a width.
+func wide(text string, width int) string {
+	cells := []rune(text)
+	for len(cells) < width {
+		cells = append(cells, ' ')
+	}
+	return string(cells[:width])
 }
 
 // reverse draws solid cells as spaces in reverse video, which needs no character

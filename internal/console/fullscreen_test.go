@@ -44,7 +44,7 @@ func (s *tube) Write(b []byte) (int, error) {
 			s.faults = append(s.faults, fmt.Sprintf("the control character %q", r))
 			rest = rest[1:]
 		default:
-			if s.x >= columns || s.y > rows {
+			if s.x >= columns || s.y > rows { // it would be drawn over the last column
 				s.faults = append(s.faults, fmt.Sprintf("%q beyond the edge", r))
 			} else {
 				if s.reverse && r == ' ' {
@@ -61,16 +61,12 @@ func (s *tube) Write(b []byte) (int, error) {
 
 // sequence takes one escape sequence, and returns what stands after it.
 func (s *tube) sequence(text string) string {
-	end := strings.IndexAny(text, "HKJmhl")
+	end := strings.IndexAny(text, "HJmhl")
 	if !strings.HasPrefix(text, "\x1b[") || end < 0 {
 		s.faults = append(s.faults, fmt.Sprintf("the sequence %.10q", text))
 		return text[1:]
 	}
 	switch sequence := text[2 : end+1]; sequence {
-	case "K":
-		for x := s.x; x < columns; x++ {
-			s.cells[s.y][x] = ' '
-		}
 	case "2J":
 		for y := range s.cells {
 			for x := range s.cells[y] {
@@ -246,6 +242,7 @@ func TestAppsArePairedAtTheScreen(t *testing.T) {
 		d.types("y")
 		d.shows("What may the App with number "+second.number(), "operator")
 		d.types("1")
+		d.shows("is accepted")
 		code = d.reveal(second, strings.Repeat("\u6f22", 21))
 		d.shows("As viewer", `"?????????????????????"`)
 		d.types(strings.ReplaceAll(code, " ", "") + "\r")
@@ -429,6 +426,13 @@ func TestTheScreenEndsWhenItIsTold(t *testing.T) {
 // A terminal that is larger has it in the middle; on a smaller one it does not wrap.
 func TestTheScreenFitsOtherTerminals(t *testing.T) {
 	f := screens()["code"].draw(noon)
+	whole := &tube{}
+	if err := (&painter{out: whole}).paint(f, noon); err != nil {
+		t.Fatal(err)
+	}
+	if got := whole.text(); got != strings.Join(f[:], "\n")+"\n\n" || len(whole.faults) > 0 {
+		t.Errorf("on 80x25 it looks like\n%s%v", got, whole.faults)
+	}
 	for _, size := range [][2]int{{80, 25}, {80, 24}, {240, 67}, {40, 10}, {0, 0}} {
 		var b strings.Builder
 		p := &painter{out: &b, size: func() (int, int) { return size[0], size[1] }}
