@@ -1,7 +1,9 @@
 package system
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"strings"
 	"time"
@@ -19,14 +21,31 @@ func BootClock() time.Duration {
 	return time.Duration(ts.Nano())
 }
 
-// bootIDFile names this boot, see random(4).
-const bootIDFile = "/proc/sys/kernel/random/boot_id"
+// Files that name this boot. The first is in /run, so it is gone with the boot; systemd
+// makes it (tmpfiles.d). The second is the kernel's (random(4)): in a container a service
+// with a /proc of its own sees the host's there, and would miss the container's reboots.
+const (
+	bootIDFile       = "/run/bitbox-base/boot-id"
+	kernelBootIDFile = "/proc/sys/kernel/random/boot_id"
+)
 
 // ReadBootID returns the id of this boot.
-func ReadBootID() (string, error) {
-	id, err := os.ReadFile(bootIDFile)
-	if err != nil || len(strings.TrimSpace(string(id))) == 0 {
-		return "", fmt.Errorf("read the id of this boot from %s: %w", bootIDFile, err)
+func ReadBootID() (string, error) { return readBootID(bootIDFile, kernelBootIDFile) }
+
+func readBootID(files ...string) (string, error) {
+	var id []byte
+	err := error(fs.ErrNotExist)
+	for _, file := range files {
+		if id, err = os.ReadFile(file); !errors.Is(err, fs.ErrNotExist) {
+			break
+		}
 	}
-	return strings.TrimSpace(string(id)), nil
+	text := strings.ReplaceAll(strings.TrimSpace(string(id)), "-", "")
+	if err == nil && text == "" {
+		err = errors.New("it is empty")
+	}
+	if err != nil {
+		return "", fmt.Errorf("read the id of this boot from %s: %w", strings.Join(files, " or "), err)
+	}
+	return text, nil
 }

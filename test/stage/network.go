@@ -209,12 +209,17 @@ func (a *Attacker) ListenPacket(network, address string) (conn net.PacketConn, e
 	return conn, err
 }
 
+// Command returns a command that will run one of the host's programs on the attacker's
+// machine.
+func (a *Attacker) Command(ctx context.Context, argv ...string) *exec.Cmd {
+	return exec.CommandContext(ctx, "ip", append([]string{"netns", "exec", a.namespace}, argv...)...)
+}
+
 // Exec runs one of the host's programs on the attacker's machine.
 func (a *Attacker) Exec(argv ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*Patience)
 	defer cancel()
-	command := exec.CommandContext(ctx, "ip", append([]string{"netns", "exec", a.namespace}, argv...)...)
-	out, err := command.CombinedOutput()
+	out, err := a.Command(ctx, argv...).CombinedOutput()
 	if err != nil {
 		err = fmt.Errorf("run %q on the attacker's machine: %w", argv, err)
 	}
