@@ -300,7 +300,10 @@ func (s *Stage) booted() {
 
 func (s *Stage) start() error {
 	s.console = &bytes.Buffer{}
-	argv := []string{"--quiet", "--boot",
+	// What systemd-nspawn starts does not end with it by itself, but it does with the
+	// first process of its process namespace, which is systemd-nspawn here.
+	argv := []string{"--fork", "--pid", "--mount-proc", "--kill-child=SIGKILL", "--",
+		"systemd-nspawn", "--quiet", "--boot",
 		"--directory=" + s.run.root(), "--machine=" + s.run.name,
 		"--keep-unit", "--register=no", "--link-journal=no", "--resolv-conf=off", "--timezone=off",
 		"--network-namespace-path=" + namespacePath(s.run.base()),
@@ -308,7 +311,7 @@ func (s *Stage) start() error {
 	if s.readOnly {
 		argv = append(argv, "--read-only", "--bind="+s.run.data()+":/var", "--tmpfs=/tmp:mode=1777,nosuid,nodev")
 	}
-	s.nspawn = exec.Command("systemd-nspawn", append(argv, "systemd.show_status=no", "systemd.log_target=journal")...)
+	s.nspawn = exec.Command("unshare", append(argv, "systemd.show_status=no", "systemd.log_target=journal")...)
 	s.nspawn.Env = environment
 	s.nspawn.Stdout, s.nspawn.Stderr = s.console, s.console
 	// A Ctrl-C at the terminal is for the test, which then clears up.
@@ -323,33 +326,44 @@ func (s *Stage) start() error {
 			return errors.New("systemd-nspawn ended")
 		default:
 		}
-		if leader, err := containerInit(s.nspawn.Process.Pid); err == nil {
-			s.leader = leader
-			return nil
+		for _, nspawn := range children(s.nspawn.Process.Pid) {
+			if leader, err := containerInit(nspawn); err == nil {
+				s.leader = leader
+				return nil
+			}
 		}
 	}
 	return fmt.Errorf("no systemd was seen within %v", Patience)
 }
 
+// children lists the processes that a process with one thread has begun; none if it
+// is gone.
+func children(process int) []int {
+	list, _ := os.ReadFile(fmt.Sprintf("/proc/%d/task/%[1]d/children", process))
+	var all []int
+	for field := range strings.FieldsSeq(string(list)) {
+		if child, err := strconv.Atoi(field); err == nil {
+			all = append(all, child)
+		}
+	}
+	return all
+}
+
 // containerInit returns the process that is number 1 in the container which the
 // nspawn process has begun.
 func containerInit(nspawn int) (int, error) {
-	children, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%[1]d/children", nspawn))
-	if err != nil {
-		return 0, err
-	}
-	for field := range strings.FieldsSeq(string(children)) {
-		status, err := os.ReadFile("/proc/" + field + "/status")
+	for _, child := range children(nspawn) {
+		status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", child))
 		if err != nil {
 			continue
 		}
-		executable, err := os.Readlink("/proc/" + field + "/exe")
+		executable, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", child))
 		if err != nil || !strings.HasSuffix(executable, "/systemd/systemd") {
 			continue // not yet what it will become
 		}
 		for line := range strings.Lines(string(status)) {
 			if name, numbers, _ := strings.Cut(line, ":"); name == "NSpid" && strings.HasSuffix(strings.TrimSpace(numbers), "\t1") {
-				return strconv.Atoi(field)
+				return child, nil
 			}
 		}
 	}
