@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/BitBoxSwiss/bitbox-base/internal/provision"
 	"github.com/BitBoxSwiss/bitbox-base/internal/setup"
 )
 
@@ -34,8 +35,9 @@ it will change, and asks. It stops and masks Debian's servers, starts the Base's
 hardens kernel and accounts, and looks whether packet filter and NGINX run. If anything
 fails, everything is put back.
 
-SSH is off afterwards. Over SSH it refuses, unless ` + "/etc/bitbox-base" + ` has keys
-(authorized_keys) and a lease (ssh-lease) for it.
+SSH is off afterwards. Over SSH it refuses, unless ` + provision.Directory + ` has keys
+(authorized_keys, a public key a line) and a lease from the first start on
+(ssh-lease, such as 2h).
 
 --undo makes the machine what it was; removing the package does that, too.`,
 		Example: `  bitbox-base setup
@@ -93,7 +95,7 @@ func runSetup(c *cobra.Command, f setupFlags) error {
 	if !errors.Is(err, setup.ErrNotSetUp) {
 		return err
 	}
-	if m.KeepSSH = setup.OverSSH(os.Environ()); m.KeepSSH && !setup.SSHProvided(root) {
+	if m.KeepSSH = setup.OverSSH(os.Environ()); m.KeepSSH && !sshProvided() {
 		return setup.ErrOverSSH
 	}
 	if err := setup.CheckEntry(); err != nil {
@@ -114,6 +116,13 @@ func runSetup(c *cobra.Command, f setupFlags) error {
 	}
 	fmt.Fprintln(c.OutOrStdout(), "This machine is a Base. Pair an App with it: bitbox-app pair")
 	return nil
+}
+
+// sshProvided tells whether SSH is to be on from the first start. Whether it then is,
+// setup looks at the end.
+func sshProvided() bool {
+	p, err := provision.Read(provision.Directory)
+	return err == nil && len(p.SSHKeys) > 0 && p.SSHLease > 0
 }
 
 func undoSetup(c *cobra.Command, m setup.Machine, f setupFlags) error {

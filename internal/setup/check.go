@@ -101,23 +101,6 @@ func releaseValue(text, name string) string {
 	return ""
 }
 
-// What an image, or somebody before the setup, provides for SSH: keys, and how long it
-// is on from the first start. Without both nobody gets in by SSH.
-const (
-	keysFile  = "/etc/bitbox-base/authorized_keys"
-	leaseFile = "/etc/bitbox-base/ssh-lease"
-)
-
-// SSHProvided tells whether SSH would be on after the setup.
-func SSHProvided(root string) bool {
-	for _, file := range []string{keysFile, leaseFile} {
-		if info, err := os.Stat(filepath.Join(root, file)); err != nil || info.Size() == 0 {
-			return false
-		}
-	}
-	return true
-}
-
 // ErrOverSSH is why somebody who came by SSH may not set up.
 var ErrOverSSH = errors.New("setup would cut you off: you came by SSH, which is off on a Base, and no key with a lease is in place; set it up at its own screen and keyboard")
 

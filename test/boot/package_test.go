@@ -18,6 +18,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/client"
 	"github.com/BitBoxSwiss/bitbox-base/internal/generation"
 	"github.com/BitBoxSwiss/bitbox-base/internal/posture"
+	"github.com/BitBoxSwiss/bitbox-base/internal/provision"
 	"github.com/BitBoxSwiss/bitbox-base/internal/setup"
 	"github.com/BitBoxSwiss/bitbox-base/test/stage"
 )
@@ -61,6 +62,12 @@ func rules(s *stage.Stage) string {
 func lastLine(text string) string {
 	lines := strings.Split(strings.TrimSpace(text), "\n")
 	return lines[len(lines)-1]
+}
+
+// overSSH sets up as somebody would who came by SSH.
+func overSSH(t *testing.T, s *stage.Stage) (string, error) {
+	t.Helper()
+	return long(t, s, "env", "SSH_CONNECTION=10.88.0.9 1 10.88.0.2 22", "bitbox-base", "setup", "--yes")
 }
 
 // same fails the test unless both are the same.
@@ -367,6 +374,30 @@ func TestThePackageTurnsADebianIntoABaseAndBack(t *testing.T) {
 			}
 			return nil
 		})
+	})
+	t.Run("who comes by SSH and has provided for it stays", func(t *testing.T) {
+		mustLong(t, s, "dpkg", "--install", everywhere(second))
+		directory := t.TempDir()
+		host(t, "ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", filepath.Join(directory, "key"))
+		key, err := os.ReadFile(filepath.Join(directory, "key.pub"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.MustExec("mkdir", "-p", provision.Directory)
+		for name, content := range map[string]string{provision.KeysFile: string(key), provision.LeaseFile: "1h\n"} {
+			if out, err := overSSH(t, s); err == nil || !strings.Contains(out, setup.ErrOverSSH.Error()) {
+				t.Fatalf("before %s is there setup says %v\n%s", name, err, out)
+			}
+			if _, err := s.ExecInput(content, "dd", "status=none", "of="+filepath.Join(provision.Directory, name)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if out, err := overSSH(t, s); err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+		if found := stranger.Scan(t, s.V4, "-sS", "-p", "22,80,8845"); !slices.Equal(found, []string{"tcp 22 open", "tcp 8845 open"}) {
+			t.Errorf("these ports answer: %q", found)
+		}
 	})
 }
 
