@@ -234,13 +234,14 @@ func overlayHash() (string, error) {
 // makeDebian makes a root with Debian's packages.
 func makeDebian(ctx context.Context, o Options, packages []string, path string) error {
 	// What the kernel starts from is made while Debian's packages are installed, and
-	// our files are part of it.
+	// some of our files are part of it. The others come later: apt, say, must not look
+	// for a read-only root yet.
 	early, err := os.MkdirTemp(o.Cache, "overlay-")
 	if err != nil {
 		return err
 	}
 	defer os.RemoveAll(early)
-	if err := copyOverlay(early); err != nil {
+	if err := copyOverlay(early, "etc/initramfs-tools/", "usr/share/initramfs-tools/"); err != nil {
 		return err
 	}
 	arguments := []string{"--essential-hook=sync-in " + early + " /"}
@@ -252,11 +253,16 @@ func makeDebian(ctx context.Context, o Options, packages []string, path string) 
 	return debianroot.Make(ctx, debianroot.Config{Directory: path, Packages: packages, Architecture: o.Architecture, Arguments: arguments})
 }
 
-// copyOverlay lays our files over a root.
-func copyOverlay(root string) error {
+// copyOverlay lays our files over a root; those with one of these prefixes, if there
+// are any.
+func copyOverlay(root string, only ...string) error {
 	return fs.WalkDir(overlay, "root", func(path string, entry fs.DirEntry, err error) error {
 		if err != nil || entry.IsDir() {
 			return err
+		}
+		name := strings.TrimPrefix(path, "root/")
+		if len(only) > 0 && !slices.ContainsFunc(only, func(prefix string) bool { return strings.HasPrefix(name, prefix) }) {
+			return nil
 		}
 		content, err := overlay.ReadFile(path)
 		if err != nil {
@@ -266,7 +272,7 @@ func copyOverlay(root string) error {
 		if bytes.HasPrefix(content, []byte("#!")) {
 			mode = 0o755
 		}
-		return put(root, strings.TrimPrefix(path, "root/"), content, mode)
+		return put(root, name, content, mode)
 	})
 }
 
