@@ -392,6 +392,8 @@ func orDefault(value, usual time.Duration) time.Duration {
 // restarted.
 func (i *Installer) back(ctx context.Context, j *Journal, reason string, running bool) error {
 	j.Reason = reason
+	// Nobody needs it any more, and the disk may be full.
+	_ = i.Store.remove(packageFile)
 	if err := i.step(j, Undoing, "go back to the version before"); err != nil {
 		return err
 	}

@@ -95,6 +95,9 @@ func (b *base) updates() {
 	if err := b.bring(file); !errors.Is(err, client.ErrRelease) {
 		b.t.Errorf("once more: %v", err)
 	}
+	if out, _ := b.Exec("bitbox-base", "audit", "--json"); strings.Contains(out, "unit-changed") || strings.Contains(out, "unit-stopped") {
+		b.t.Errorf("the audit finds units that differ: %s", out) // its exit code tells of other findings, too
+	}
 }
 
 // goesBack brings a version that is bad.

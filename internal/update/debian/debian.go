@@ -38,7 +38,6 @@ const (
 	dpkg      = "/usr/bin/dpkg"
 	dpkgQuery = "/usr/bin/dpkg-query"
 	dpkgDeb   = "/usr/bin/dpkg-deb"
-	mount     = "/usr/bin/mount"
 	systemctl = "/usr/bin/systemctl"
 
 	// frontendLock is held by whoever installs several packages: apt, and we.
@@ -229,14 +228,25 @@ func (m Machine) ReadOnly() (bool, error) {
 }
 
 // Remount remounts the root file system. The unit has a mount namespace of its own: the
-// other services go on seeing it read-only.
+// other services go on seeing it read-only. It is done without mount(8), which would look
+// for the disk in /dev, where this unit sees none.
 func (m Machine) Remount(ctx context.Context, writable bool) error {
-	how := map[bool]string{true: "remount,rw", false: "remount,ro"}[writable]
 	ctx, cancel := context.WithTimeout(ctx, remountTime)
 	defer cancel()
 	for {
-		_, err := m.run(ctx, askTime, mount, "-o", how, "/")
-		if err == nil || writable {
+		flags, err := rootFlags()
+		if err != nil {
+			return err
+		}
+		if !writable {
+			flags |= unix.MS_RDONLY
+		}
+		err = unix.Mount("", "/", "", unix.MS_REMOUNT|flags, "")
+		if err == nil {
+			return nil
+		}
+		err = fmt.Errorf("remount the root file system (writable: %v): %w", writable, err)
+		if writable || !errors.Is(err, unix.EBUSY) {
 			return err
 		}
 		// Something may still run from a file that was replaced.
@@ -246,6 +256,26 @@ func (m Machine) Remount(ctx context.Context, writable bool) error {
 			return err
 		}
 	}
+}
+
+// rootFlags are those that a remount must not lose, but for that of being read-only. Those of
+// statfs(2) have other numbers than those of mount(2).
+func rootFlags() (uintptr, error) {
+	var s unix.Statfs_t
+	if err := unix.Statfs("/", &s); err != nil {
+		return 0, fmt.Errorf("look at the root file system: %w", err)
+	}
+	var flags uintptr
+	for is, keep := range map[int64]uintptr{
+		unix.ST_NOSUID: unix.MS_NOSUID, unix.ST_NODEV: unix.MS_NODEV, unix.ST_NOEXEC: unix.MS_NOEXEC,
+		unix.ST_NOATIME: unix.MS_NOATIME, unix.ST_NODIRATIME: unix.MS_NODIRATIME, unix.ST_RELATIME: unix.MS_RELATIME,
+		unix.ST_SYNCHRONOUS: unix.MS_SYNCHRONOUS,
+	} {
+		if int64(s.Flags)&is != 0 {
+			flags |= keep
+		}
+	}
+	return flags, nil
 }
 
 // Install gives dpkg a package. Settings of the machine's own stay.
