@@ -60,7 +60,7 @@ func run(ctx context.Context, arguments []string, getenv func(string) string) (f
 		}
 		o.Cache = filepath.Join(user, "bitbox-base-image")
 	}
-	if err := errors.Join(o.Check(), o.CheckMachine()); err != nil {
+	if err := o.Ready(); err != nil {
 		return err
 	}
 	switch pair := getenv("PAIR"); {

@@ -54,7 +54,7 @@ func (o Options) progress(format string, arguments ...any) {
 
 // Build makes the image, and returns its size and what of it is in use on the disk.
 func Build(ctx context.Context, o Options) (size, used int64, err error) {
-	if err := errors.Join(o.Check(), o.CheckMachine()); err != nil {
+	if err := o.Ready(); err != nil {
 		return 0, 0, err
 	}
 	debian, err := debian(ctx, o)

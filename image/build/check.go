@@ -32,6 +32,14 @@ const (
 	imageRoom = 2 << 30 // the image is sparse
 )
 
+// Ready is Check and CheckMachine.
+func (o Options) Ready() error {
+	if err := o.Check(); err != nil {
+		return err
+	}
+	return o.CheckMachine()
+}
+
 // CheckMachine refuses where building cannot succeed, before anything begins.
 func (o Options) CheckMachine() error {
 	if err := checkRoot(os.Geteuid()); err != nil {
