@@ -93,7 +93,7 @@ tmpfs /tmp tmpfs nodev,nosuid,size=25%%,mode=1777 0 0
 // partition mounted that fstab does not name. The rest makes faults of the kernel
 // harder to use: memory is wiped when it is given out, caches of different kinds are
 // kept apart, stacks move about, and an old way into the kernel at a fixed address is closed.
-const kernelArguments = "ro quiet panic=10 systemd.getty_auto=no systemd.gpt_auto=no " +
+const kernelArguments = "ro quiet loglevel=3 panic=10 systemd.getty_auto=no systemd.gpt_auto=no " +
 	"init_on_alloc=1 slab_nomerge page_alloc.shuffle=1 randomize_kstack_offset=on vsyscall=none debugfs=off"
 
 // grub is the boot loader's configuration. It has no menu, and its own
