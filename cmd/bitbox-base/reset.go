@@ -22,6 +22,7 @@ import (
 var resetPlan = factoryreset.Plan{
 	Directory: generation.StateDirectory,
 	Folders: []string{
+		"/var/lib/bitbox-base/born",      // what an image was born with, should it still be there
 		middlewareState,                  // identity and pairings
 		filepath.Dir(generation.HostKey), // SSH's host key
 		generation.CertificateDirectory,  // keys of extra APIs

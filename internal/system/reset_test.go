@@ -15,6 +15,7 @@ import (
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/factoryreset"
 	"github.com/BitBoxSwiss/bitbox-base/internal/posture"
+	"github.com/BitBoxSwiss/bitbox-base/internal/sshaccess"
 )
 
 func resetByOrder(order []byte) *systemv1.SystemRequest {
@@ -75,7 +76,13 @@ func TestAFactoryResetMakesTheBaseAsNew(t *testing.T) {
 				restarts.Add(1)
 				return nil
 			}
+			// The image was built with SSH on from the first boot, which is over.
+			b.config.Factory.SSHKeys, b.config.FirstLease = []sshaccess.Key{testKey()}, time.Hour
 			b.start()
+			b.settled()
+			if b.helper.Effective().SSH == nil {
+				t.Fatal("SSH is not on, so there is nothing to see")
+			}
 			a := b.pair(b.as(WhoMiddleware), "phone", owner)
 			a.mustSubmit(open)
 			b.settled()
@@ -108,7 +115,7 @@ func TestAFactoryResetMakesTheBaseAsNew(t *testing.T) {
 
 			b.nextBoot()
 			e := b.helper.Effective()
-			if len(e.Apps) != 0 || e.SSH != nil || len(e.KnownSSHKeys) != 0 || len(e.Endpoints) != 1 || e.Revision != 0 {
+			if len(e.Apps) != 0 || e.SSH != nil || len(e.KnownSSHKeys) != 1 || len(e.Endpoints) != 1 || e.Revision != 0 {
 				t.Errorf("in force is %+v", e)
 			}
 			if b.helper.StateKey().Equal(key) {
