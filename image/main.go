@@ -118,7 +118,7 @@ func bear(ctx context.Context, app, name string) (file string, forget func(faile
 		_ = os.RemoveAll(directory) // what stays is of no use without the App
 		if failed != nil && base.Name != "" {
 			// Whatever ends this run must not leave a Base in the App that never was.
-			_ = exec.Command(app, "forget", base.Name).Run()
+			_ = exec.Command(app, "forget", "--force", base.Name).Run()
 		}
 	}, nil
 }
