@@ -192,3 +192,33 @@ func TestTheRootIsReadOnlyAndTheLoaderAsksNobody(t *testing.T) {
 		t.Errorf("partitions overlap: %+v", d)
 	}
 }
+
+func TestAnImageGetsItsUpdatesFromDebianAlone(t *testing.T) {
+	got, err := sources(`# a comment
+deb http://debian.example/debian bookworm main contrib
+deb http://debian.example/debian-security bookworm-security main non-free
+
+#deb-src http://debian.example/debian bookworm main
+deb-src http://debian.example/debian bookworm main
+`)
+	const want = `Types: deb
+URIs: http://debian.example/debian
+Suites: bookworm
+Components: main
+Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg
+
+Types: deb
+URIs: http://debian.example/debian-security
+Suites: bookworm-security
+Components: main
+Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg
+`
+	if err != nil || got != want {
+		t.Errorf("the image asks, %v:\n%s", err, got)
+	}
+	for _, list := range []string{"", "deb http://debian.example/debian bookworm main\n"} {
+		if _, err := sources(list); err == nil {
+			t.Errorf("%q was taken, without security updates", list)
+		}
+	}
+}

@@ -41,10 +41,18 @@ func Configure(ctx context.Context, root string, o Options) error {
 	if name == "" {
 		name = DefaultHostname
 	}
+	list, err := os.ReadFile(filepath.Join(root, archiveList))
+	if err != nil {
+		return fmt.Errorf("find Debian's archives: %w", err)
+	}
+	archives, err := sources(string(list))
+	if err != nil {
+		return err
+	}
 	for path, content := range map[string]string{
 		"etc/hostname":                          name + "\n",
 		"etc/hosts":                             hosts(name),
-		"etc/apt/sources.list.d/debian.sources": sources,
+		"etc/apt/sources.list.d/debian.sources": archives,
 		// A board's own is mounted over it, see the overlay's initramfs script.
 		"etc/machine-id": "",
 	} {

@@ -4,6 +4,9 @@ import (
 	"crypto/rand"
 	"fmt"
 	"io"
+	"strings"
+
+	"github.com/BitBoxSwiss/bitbox-base/internal/debianroot"
 )
 
 // disk is the layout of an image: what its partitions are called, and where they
@@ -113,19 +116,31 @@ fi
 `, d.rootSystem, d.root.id, kernelArguments)
 }
 
-// sources are Debian's own, whatever the building machine has.
-const sources = `Types: deb
-URIs: http://deb.debian.org/debian
-Suites: bookworm bookworm-updates
-Components: main
-Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg
+// archiveList is where Debian's apt says where Debian's archives are.
+const archiveList = "usr/share/doc/apt/examples/sources.list"
 
-Types: deb
-URIs: http://deb.debian.org/debian-security
-Suites: bookworm-security
-Components: main
-Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg
-`
+// sources are Debian's own archives, whatever the building machine has: those that a
+// list names, less what is not free. It is an error if security updates are not among
+// them.
+func sources(list string) (string, error) {
+	var b strings.Builder
+	security := false
+	for line := range strings.Lines(list) {
+		fields := strings.Fields(line)
+		if len(fields) < 4 || fields[0] != "deb" {
+			continue // a comment, an archive of sources
+		}
+		if b.Len() > 0 {
+			b.WriteByte('\n')
+		}
+		fmt.Fprintf(&b, "Types: deb\nURIs: %s\nSuites: %s\nComponents: main\nSigned-By: /usr/share/keyrings/debian-archive-keyring.gpg\n", fields[1], fields[2])
+		security = security || fields[2] == debianroot.Suite+"-security"
+	}
+	if !security {
+		return "", fmt.Errorf("find Debian's archives: /%s of the root names none for security updates of %s", archiveList, debianroot.Suite)
+	}
+	return b.String(), nil
+}
 
 func hosts(name string) string {
 	return fmt.Sprintf("127.0.0.1 localhost\n127.0.1.1 %s\n::1 localhost ip6-localhost ip6-loopback\n", name)
