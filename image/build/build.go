@@ -248,7 +248,8 @@ func makeDebian(ctx context.Context, o Options, packages []string, path string) 
 	if names := loaders[o.Architecture]; names != nil {
 		arguments = append(arguments,
 			"--customize-hook=mkdir \"$1/"+loaderDirectory+"\"",
-			"--customize-hook=chroot \"$1\" env --chdir=/"+loaderDirectory+" apt-get download --quiet --option=APT::Sandbox::User=root "+strings.Join(names, " "))
+			// By the building machine's apt with the root's sources: a name server is known there.
+			"--customize-hook=cd \"$1/"+loaderDirectory+"\" && APT_CONFIG=\"$MMDEBSTRAP_APT_CONFIG\" apt-get download --quiet --option=APT::Sandbox::User=root "+strings.Join(names, " "))
 	}
 	return debianroot.Make(ctx, debianroot.Config{Directory: path, Packages: packages, Architecture: o.Architecture, Arguments: arguments})
 }

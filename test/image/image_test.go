@@ -405,7 +405,7 @@ func (m *machine) lynis() {
 	m.t.Helper()
 	// It looks for its parts beside itself.
 	out, _, err := m.ask(30*time.Minute, "mkdir -p /run/tools && mount -o ro /dev/vdb /run/tools && mkdir -p /tmp/lynis && cp -r /run/tools/usr/share/lynis/* /tmp/lynis/ && "+
-		"cp /run/tools/usr/sbin/lynis /tmp/lynis/ && cp /run/tools/etc/lynis/default.prf /tmp/lynis/ && chown -R root:root /tmp/lynis && cd /tmp/lynis && umount /run/tools && "+
+		"cp /run/tools/usr/sbin/lynis /tmp/lynis/ && cp -r /run/tools/etc/lynis/default.prf /run/tools/etc/lynis/plugins /tmp/lynis/ && chown -R root:root /tmp/lynis && cd /tmp/lynis && umount /run/tools && "+
 		"sh ./lynis audit system --no-colors --quick --logfile /tmp/lynis.log --report-file /tmp/lynis.dat >/tmp/lynis.out 2>&1; "+
 		"grep -E '^(hardening_index|warning\\[\\]|suggestion\\[\\])=?' /tmp/lynis.dat || tail -n 30 /tmp/lynis.out")
 	if err != nil {
