@@ -177,6 +177,25 @@ func (b *base) works(session *client.Session, when string) {
 	}
 }
 
+// waits is works for a Base whose Middleware is being started anew: on a busy machine
+// that may outlast the limit of one handshake, and then the App asks once more.
+func (b *base) waits(session *client.Session, when string) {
+	b.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), callTime)
+	defer cancel()
+	for {
+		_, err := session.Info.GetInfo(ctx, &basev1.GetInfoRequest{})
+		switch {
+		case err == nil:
+			return
+		case !errors.Is(err, client.ErrSilent) || ctx.Err() != nil:
+			b.t.Errorf("%s the Base does not answer: %s", when, client.Explain(err))
+			return
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+}
+
 // watch follows events until the stream ends.
 func (b *base) watch(a *app) (ended chan struct{}) {
 	b.t.Helper()

@@ -71,10 +71,10 @@ func TestNoProcessOfTheApplianceOpensItByFailing(t *testing.T) {
 			var calls sync.WaitGroup
 			for range 4 {
 				session := b.open(owner.app)
-				calls.Go(func() { b.works(session, fmt.Sprintf("after %q", end)) })
+				calls.Go(func() { b.waits(session, fmt.Sprintf("after %q", end)) })
 			}
 			calls.Wait()
-			b.works(owner.Session, fmt.Sprintf("on an old session after %q", end))
+			b.waits(owner.Session, fmt.Sprintf("on an old session after %q", end))
 			t.Logf("after %q all calls were answered within %v", end, time.Since(begun).Round(time.Millisecond))
 		}
 	})
