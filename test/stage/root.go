@@ -3,6 +3,7 @@
 package stage
 
 import (
+	"context"
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
@@ -20,14 +21,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/BitBoxSwiss/bitbox-base/internal/debianroot"
 	"github.com/BitBoxSwiss/bitbox-base/internal/generation"
 	"github.com/BitBoxSwiss/bitbox-base/internal/setup"
 	"github.com/BitBoxSwiss/bitbox-base/internal/sshaccess"
 )
 
 const (
-	// suite is the Debian that a Base is made of.
-	suite = "bookworm"
 	// cacheVariable names another directory for the root.
 	cacheVariable = "BITBOX_BASE_STAGE_CACHE"
 	// rootVersion changes when the root is made in another way.
@@ -87,14 +87,7 @@ func packages() ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	names := slices.Clone(minimal)
-	for line := range strings.Lines(string(content)) {
-		name, _, _ := strings.Cut(line, "#")
-		if name = strings.TrimSpace(name); name != "" {
-			names = append(names, name)
-		}
-	}
-	return names, nil
+	return append(slices.Clone(minimal), debianroot.ReadPackages(string(content))...), nil
 }
 
 // debianRoot returns the directory of a root with Debian in it. It makes one if
@@ -115,7 +108,7 @@ func debianRoot() (string, error) {
 	if err := os.MkdirAll(cache, 0o755); err != nil {
 		return "", err
 	}
-	key := sha256.Sum256([]byte(rootVersion + "\n" + suite + "\n" + strings.Join(names, "\n")))
+	key := sha256.Sum256([]byte(rootVersion + "\n" + debianroot.Suite + "\n" + strings.Join(names, "\n")))
 	root := filepath.Join(cache, "debian-"+hex.EncodeToString(key[:8]))
 	// Another test may be making it at this moment.
 	lock, err := lockFile(root+".lock", true)
@@ -132,56 +125,14 @@ func debianRoot() (string, error) {
 	if err := os.RemoveAll(unfinished); err != nil {
 		return "", err
 	}
-	argv := []string{"--variant=minbase", "--mode=root", "--quiet", "--include=" + strings.Join(names, ",")}
-	settings, err := aptSettings()
-	if err != nil {
+	if err := debianroot.Make(context.Background(), debianroot.Config{Directory: unfinished, Packages: names}); err != nil {
 		return "", err
-	}
-	for _, setting := range settings {
-		argv = append(argv, "--aptopt="+setting)
-	}
-	argv = append(argv, suite, unfinished)
-	if sources := debianSources(); sources != "" {
-		argv = append(argv, sources)
-	}
-	if out, err := exec.Command("mmdebstrap", argv...).CombinedOutput(); err != nil {
-		return "", fmt.Errorf("mmdebstrap: %w: %s", err, tail(string(out), 2000))
 	}
 	if err := os.Rename(unfinished, root); err != nil {
 		return "", err
 	}
 	fmt.Fprintf(os.Stderr, "stage: made the Debian root in %v\n", time.Since(begun).Round(time.Second))
 	return root, nil
-}
-
-// debianSources returns the host's own list of Debian's package sources, if it
-// has one; else mmdebstrap knows where Debian is.
-func debianSources() string {
-	for _, path := range []string{"/etc/apt/sources.list.d/debian.sources", "/etc/apt/sources.list"} {
-		content, err := os.ReadFile(path)
-		if err == nil && (strings.Contains(string(content), "\ndeb ") || strings.HasPrefix(string(content), "deb ") || strings.Contains(string(content), "Types:")) {
-			return path
-		}
-	}
-	return ""
-}
-
-// aptSettings returns how the host's apt reaches its sources.
-func aptSettings() ([]string, error) {
-	out, err := exec.Command("apt-config", "dump", "--no-empty", "Acquire").Output()
-	if err != nil {
-		return nil, fmt.Errorf("apt-config dump: %w", err)
-	}
-	var settings []string
-	for line := range strings.Lines(string(out)) {
-		line = strings.TrimSuffix(strings.TrimSpace(line), ";")
-		for _, prefix := range []string{"Acquire::Check-", "Acquire::http::", "Acquire::https::"} {
-			if strings.HasPrefix(line, prefix) {
-				settings = append(settings, line)
-			}
-		}
-	}
-	return settings, nil
 }
 
 // installProduct makes the layer with our files in it, as the package's
