@@ -68,7 +68,7 @@ func firstBoot(t *testing.T, lease time.Duration) (b *booted, file string) {
 		_, err := provision.Place(root, provision.Request{Hostname: "cellar", SSHKey: key, SSHFromFirstBoot: lease, Born: file})
 		return err
 	}})
-	b.way = way(t, b.Stage, b.Attacker(1))
+	b.way = b.Attacker(1).Way(t, entry(b.Stage)).Address
 	return b, file
 }
 
@@ -350,7 +350,7 @@ func (b *booted) secondBoard(t *testing.T, file string) {
 		return err
 	}})
 	second.Start()
-	there := way(t, second, second.Attacker(1))
+	there := second.Attacker(1).Way(t, entry(second)).Address
 	stage.Until(t, "the second board answers, and is refused", func() error {
 		session, err := b.owner.Open("", there)
 		if err != nil {

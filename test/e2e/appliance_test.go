@@ -5,15 +5,11 @@ package e2e_test
 import (
 	"context"
 	"errors"
-	"fmt"
-	"io"
-	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -65,58 +61,12 @@ func (b *base) Until(what string, condition func() error) {
 	stage.Until(b.t, what, condition)
 }
 
-// way is an address in this process's network that leads to the entry from another
-// machine, for an App that runs here.
-type way struct {
-	address string
-	shut    atomic.Bool // no new connection gets through
-}
-
-func (b *base) way(from *stage.Attacker) *way {
-	b.t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		b.t.Fatal(err)
-	}
-	b.t.Cleanup(func() { _ = listener.Close() })
-	w := &way{address: listener.Addr().String()}
-	go func() {
-		for {
-			near, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			if w.shut.Load() {
-				_ = near.Close()
-				continue
-			}
-			go b.pass(near, from)
-		}
-	}()
-	return w
-}
-
-// pass ends both connections when one has ended.
-func (b *base) pass(near net.Conn, from *stage.Attacker) {
-	defer near.Close()
-	far, err := from.Dial("tcp", b.entry())
-	if err != nil {
-		return
-	}
-	defer far.Close()
-	go func() {
-		defer near.Close()
-		_, _ = io.Copy(near, far)
-	}()
-	_, _ = io.Copy(far, near)
-}
-
 // app is an App on a machine of its own, with a session.
 type app struct {
 	*client.Session
 	app *client.App
 	id  string
-	way *way
+	way *stage.Way
 }
 
 // callTime bounds what an App does, on a machine that has much else to do.
@@ -125,35 +75,8 @@ const callTime = 2 * time.Minute
 // app pairs an App. Somebody stands at the Base and types what is to be typed.
 func (b *base) app(from *stage.Attacker, name, role string) *app {
 	b.t.Helper()
-	a, err := client.New(client.Options{Dir: b.t.TempDir(), Name: name, NoDiscovery: true})
-	if err != nil {
-		b.t.Fatal(err)
-	}
-	ctx, cancel := context.WithTimeout(b.t.Context(), callTime)
-	defer cancel()
-	b.MustExec("bitbox-base", "pairing", "open")
-	way := b.way(from)
-	paired, err := a.Pair(ctx, []string{way.address}, client.PairOptions{
-		Requested: func(number string) {
-			go func() {
-				for ctx.Err() == nil { // the request is not there at once
-					if _, err := b.Exec("bitbox-base", "pairing", "accept", number, "--role", role); err == nil {
-						return
-					}
-				}
-			}()
-		},
-		Confirm: func(_ context.Context, code client.Code) (bool, error) {
-			out, err := b.Exec("bitbox-base", "pairing", "confirm", code.Digits)
-			if err != nil {
-				err = fmt.Errorf("%w: %s", err, out)
-			}
-			return err == nil, err
-		},
-	})
-	if err != nil || paired.State != client.Active {
-		b.t.Fatalf("pair %s: it is %q: %s", name, paired.State, client.Explain(err))
-	}
+	way := from.Way(b.t, b.entry())
+	a, paired := b.Pair(b.t, way, name, role)
 	return &app{b.open(a), a, paired.AppID, way}
 }
 

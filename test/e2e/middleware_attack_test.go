@@ -207,7 +207,7 @@ func (b *base) cutPowerDuringATry(owner *app) {
 	}
 	b.ready()
 	b.onlyTheEntry("after the power cut")
-	owner.way.shut.Store(false)
+	owner.way.Shut.Store(false)
 	if err := <-tried; !errors.Is(err, client.ErrUndone) {
 		t.Errorf("the App was told %v", err)
 	}
@@ -241,7 +241,7 @@ func (b *base) cutPowerDuringATry(owner *app) {
 func (b *base) tryUntilPowerCut(ctx context.Context, owner *app) (tried chan error) {
 	b.t.Helper()
 	b.works(owner.Session, "before the try")
-	owner.way.shut.Store(true) // the change locks the App out, as far as that can tell
+	owner.way.Shut.Store(true) // the change locks the App out, as far as that can tell
 	tried = make(chan error, 1)
 	go func() {
 		_, err := owner.Apply(ctx, client.Change{Edit: client.Expose(string(posture.KindElectrum), true, time.Hour), Approve: yes})

@@ -349,7 +349,7 @@ func TestAnOwnerIsPairedAndTheBaseIsResetAtTheConsoleOfABootedBase(t *testing.T)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), callTime)
 	defer cancel()
-	_, err = a.Pair(ctx, []string{b.way(b.Attacker(2)).address}, client.PairOptions{
+	_, err = a.Pair(ctx, []string{b.Attacker(2).Way(t, b.entry()).Address}, client.PairOptions{
 		Requested: func(number string) {
 			go func() {
 				s.sees("An App asks to be paired")

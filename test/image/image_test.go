@@ -126,39 +126,6 @@ func (m *machine) outside(a *stage.Attacker) {
 	}
 }
 
-// lead passes connections from this process's network on to the entry, as if they
-// came from another machine.
-func (m *machine) lead(from *stage.Attacker) string {
-	m.t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		m.t.Fatal(err)
-	}
-	m.t.Cleanup(func() { _ = listener.Close() })
-	go func() {
-		for {
-			near, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer near.Close()
-				far, err := from.Dial("tcp", netip.AddrPortFrom(m.V4, posture.EntryPort))
-				if err != nil {
-					return
-				}
-				defer far.Close()
-				go func() {
-					defer near.Close()
-					_, _ = io.Copy(near, far)
-				}()
-				_, _ = io.Copy(far, near)
-			}()
-		}
-	}()
-	return listener.Addr().String()
-}
-
 // pair pairs an App with what the machine's screen shows and its keyboard takes.
 func (m *machine) pair(a *client.App, address string) {
 	m.t.Helper()
@@ -258,7 +225,7 @@ func TestTheImageFromInside(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m.pair(app, m.lead(a))
+	m.pair(app, a.Way(m.t, netip.AddrPortFrom(m.V4, posture.EntryPort)).Address)
 	m.works(app, "after the pairing")
 	identity, boot := m.inside("cat /etc/machine-id"), m.inside("cat /proc/sys/kernel/random/boot_id")
 	m.measure()

@@ -9,8 +9,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
-	"net"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -296,67 +294,8 @@ func (b *base) is(version string) {
 // pair pairs an App with the Base; somebody at the Base types what is to be typed.
 func (b *base) pair() {
 	b.t.Helper()
-	app, err := client.New(client.Options{Dir: b.t.TempDir(), Name: "phone", NoDiscovery: true})
-	if err != nil {
-		b.t.Fatal(err)
-	}
-	ctx, cancel := context.WithTimeout(b.t.Context(), 2*stage.Patience)
-	defer cancel()
-	b.MustExec("bitbox-base", "pairing", "open")
-	paired, err := app.Pair(ctx, []string{b.way(b.Attacker(2))}, client.PairOptions{
-		Requested: func(number string) {
-			go func() {
-				for ctx.Err() == nil { // the request is not there at once
-					if _, err := b.Exec("bitbox-base", "pairing", "accept", number, "--role", "owner"); err == nil {
-						return
-					}
-				}
-			}()
-		},
-		Confirm: func(_ context.Context, code client.Code) (bool, error) {
-			out, err := b.Exec("bitbox-base", "pairing", "confirm", code.Digits)
-			if err != nil {
-				err = fmt.Errorf("%w: %s", err, out)
-			}
-			return err == nil, err
-		},
-	})
-	if err != nil || paired.State != client.Active {
-		b.t.Fatalf("pair: it is %q: %s", paired.State, client.Explain(err))
-	}
-	b.app = app
-}
-
-// way is an address on this host that leads to the entry from another machine.
-func (b *base) way(from *stage.Attacker) string {
-	b.t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		b.t.Fatal(err)
-	}
-	b.t.Cleanup(func() { _ = listener.Close() })
-	go func() {
-		for {
-			near, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer near.Close()
-				far, err := from.Dial("tcp", netip.AddrPortFrom(b.V4, posture.EntryPort))
-				if err != nil {
-					return
-				}
-				defer far.Close()
-				go func() {
-					defer near.Close()
-					_, _ = io.Copy(near, far)
-				}()
-				_, _ = io.Copy(far, near)
-			}()
-		}
-	}()
-	return listener.Addr().String()
+	way := b.Attacker(2).Way(b.t, netip.AddrPortFrom(b.V4, posture.EntryPort))
+	b.app, _ = b.Pair(b.t, way, "phone", "owner")
 }
 
 // flipped is a file with one bit changed.
