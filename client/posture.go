@@ -155,14 +155,11 @@ func (s *Session) submit(ctx context.Context, change Change) (*systemv1.PostureD
 		return nil, err
 	}
 	// The challenge does not wait for the user.
-	if draft.Challenge, err = s.challenge(ctx); err != nil {
-		return nil, err
-	}
-	draft.SignedAt = s.transport.app.now().Unix()
-	seed, _, _, err := s.transport.app.store.signing(s.transport.id)
+	challenge, seed, err := s.challenge(ctx)
 	if err != nil {
 		return nil, err
 	}
+	draft.Challenge, draft.SignedAt = challenge, s.transport.app.now().Unix()
 	nonce, err := s.nonce()
 	if err != nil {
 		return nil, err
@@ -223,12 +220,15 @@ func (s *Session) send(ctx context.Context, request *basev1.SubmitPostureRequest
 	return stream.Err()
 }
 
-func (s *Session) challenge(ctx context.Context) ([]byte, error) {
+// challenge returns what a signature takes: a fresh challenge of the Base, and this
+// App's key.
+func (s *Session) challenge(ctx context.Context) (challenge []byte, seed posture.AppSeed, err error) {
 	answer, err := s.posture.GetChallenge(ctx, &basev1.GetChallengeRequest{})
 	if err != nil {
-		return nil, err
+		return nil, seed, err
 	}
-	return answer.GetChallenge(), nil
+	seed, _, _, err = s.transport.app.store.signing(s.transport.id)
+	return answer.GetChallenge(), seed, err
 }
 
 // lost tells whether a call failed because of its connection, so that another one
@@ -280,11 +280,7 @@ func (s *Session) confirmOnce(ctx context.Context, signed *systemv1.PostureDocum
 	case !pending:
 		return view, nil
 	}
-	challenge, err := s.challenge(ctx)
-	if err != nil {
-		return nil, err
-	}
-	seed, _, _, err := s.transport.app.store.signing(s.transport.id)
+	challenge, seed, err := s.challenge(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -483,11 +479,7 @@ func (s *Session) LiftBan(ctx context.Context, address string) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	challenge, err := s.challenge(ctx)
-	if err != nil {
-		return false, err
-	}
-	seed, _, _, err := s.transport.app.store.signing(s.transport.id)
+	challenge, seed, err := s.challenge(ctx)
 	if err != nil {
 		return false, err
 	}

@@ -30,11 +30,7 @@ func (s *Session) FactoryReset(ctx context.Context, typed func(name string) (str
 	if answer != name {
 		return fail(ErrNotApproved, nil, "that is not the name of the Base, %q, so nothing was done", Printable(name))
 	}
-	challenge, err := s.challenge(ctx)
-	if err != nil {
-		return err
-	}
-	seed, _, _, err := s.transport.app.store.signing(s.transport.id)
+	challenge, seed, err := s.challenge(ctx)
 	if err != nil {
 		return err
 	}
