@@ -19,6 +19,9 @@ var roles = map[string]basev1.Role{
 	basev1connect.PairingServiceOpenWindowProcedure:  basev1.Role_ROLE_OWNER,
 	basev1connect.PairingServiceCloseWindowProcedure: basev1.Role_ROLE_OWNER,
 
+	basev1connect.PairingServiceAcceptPairingProcedure: basev1.Role_ROLE_OWNER,
+	basev1connect.PairingServiceAnswerPairingProcedure: basev1.Role_ROLE_OWNER,
+
 	basev1connect.BirthServiceTakeUpProcedure: basev1.Role_ROLE_OWNER,
 
 	basev1connect.EventsServiceWatchEventsProcedure: basev1.Role_ROLE_VIEWER,
@@ -34,9 +37,22 @@ var roles = map[string]basev1.Role{
 	basev1connect.BansServiceListBansProcedure: basev1.Role_ROLE_VIEWER,
 	basev1connect.BansServiceLiftBanProcedure:  basev1.Role_ROLE_OWNER,
 
-	basev1connect.UpdateServiceGetUpdateProcedure:   basev1.Role_ROLE_VIEWER,
-	basev1connect.UpdateServiceBringUpdateProcedure: basev1.Role_ROLE_OWNER,
-	basev1connect.UpdateServiceWatchUpdateProcedure: basev1.Role_ROLE_OWNER,
+	basev1connect.UpdateServiceGetUpdateProcedure:            basev1.Role_ROLE_VIEWER,
+	basev1connect.UpdateServiceBringUpdateProcedure:          basev1.Role_ROLE_OWNER,
+	basev1connect.UpdateServiceWatchUpdateProcedure:          basev1.Role_ROLE_OWNER,
+	basev1connect.UpdateServiceInstallDebianUpdatesProcedure: basev1.Role_ROLE_OPERATOR,
+
+	basev1connect.MachineServiceGetHistoryProcedure:    basev1.Role_ROLE_VIEWER,
+	basev1connect.MachineServiceListTimeZonesProcedure: basev1.Role_ROLE_VIEWER,
+	basev1connect.MachineServiceSetTimeZoneProcedure:   basev1.Role_ROLE_OPERATOR,
+	basev1connect.MachineServiceRebootProcedure:        basev1.Role_ROLE_OPERATOR,
+	basev1connect.MachineServicePowerOffProcedure:      basev1.Role_ROLE_OWNER,
+
+	basev1connect.ServicesServiceListServicesProcedure:  basev1.Role_ROLE_VIEWER,
+	basev1connect.ServicesServiceChangeServiceProcedure: basev1.Role_ROLE_OPERATOR,
+	basev1connect.ServicesServiceReadLogsProcedure:      basev1.Role_ROLE_OPERATOR,
+
+	basev1connect.ChangesServiceListChangesProcedure: basev1.Role_ROLE_VIEWER,
 
 	basev1connect.AuditServiceRunAuditProcedure:   basev1.Role_ROLE_OPERATOR,
 	basev1connect.AuditServiceFixFindingProcedure: basev1.Role_ROLE_OWNER,
@@ -51,12 +67,21 @@ const maxAsking = 2
 // call. Without a bound, an App with a lesser role could take all connections to
 // the system helper, and an owner's lockdown would find none.
 var asking = map[string]bool{
-	basev1connect.InfoServiceGetInfoProcedure:       true,
-	basev1connect.PairingServiceGetWindowProcedure:  true,
-	basev1connect.PostureServiceGetPostureProcedure: true,
-	basev1connect.BansServiceListBansProcedure:      true,
-	basev1connect.AuditServiceRunAuditProcedure:     true,
-	basev1connect.UpdateServiceGetUpdateProcedure:   true,
+	basev1connect.InfoServiceGetInfoProcedure:                true,
+	basev1connect.PairingServiceGetWindowProcedure:           true,
+	basev1connect.PostureServiceGetPostureProcedure:          true,
+	basev1connect.BansServiceListBansProcedure:               true,
+	basev1connect.AuditServiceRunAuditProcedure:              true,
+	basev1connect.UpdateServiceGetUpdateProcedure:            true,
+	basev1connect.UpdateServiceInstallDebianUpdatesProcedure: true,
+	basev1connect.MachineServiceGetHistoryProcedure:          true,
+	basev1connect.MachineServiceListTimeZonesProcedure:       true,
+	basev1connect.MachineServiceSetTimeZoneProcedure:         true,
+	basev1connect.MachineServiceRebootProcedure:              true,
+	basev1connect.ServicesServiceListServicesProcedure:       true,
+	basev1connect.ServicesServiceChangeServiceProcedure:      true,
+	basev1connect.ServicesServiceReadLogsProcedure:           true,
+	basev1connect.ChangesServiceListChangesProcedure:         true,
 }
 
 // mayCall tells whether an App with this role may call a method that asks for

@@ -121,6 +121,9 @@ func (s *Server) newMux() http.Handler {
 	mux.Handle(basev1connect.NewBansServiceHandler(bansService{s}, options...))
 	mux.Handle(basev1connect.NewAuditServiceHandler(auditService{s}, options...))
 	mux.Handle(basev1connect.NewUpdateServiceHandler(updateService{s}, options...))
+	mux.Handle(basev1connect.NewMachineServiceHandler(machineService{Server: s}, options...))
+	mux.Handle(basev1connect.NewServicesServiceHandler(servicesService{Server: s}, options...))
+	mux.Handle(basev1connect.NewChangesServiceHandler(changesService{Server: s}, options...))
 	return mux
 }
 

@@ -41,10 +41,14 @@ func call(ctx context.Context, client *http.Client, procedure string) error {
 
 // whoMay is what the roles table must say, written down a second time.
 var whoMay = map[basev1.Role][]string{
-	viewer:   {"GetInfo", "GetPosture", "GetUpdate", "GetWindow", "ListApps", "ListBans", "WatchEvents"},
-	operator: {"GetInfo", "GetPosture", "GetUpdate", "GetWindow", "ListApps", "ListBans", "RunAudit", "WatchEvents"},
-	owner: {"BringUpdate", "CloseWindow", "ConfirmTry", "EndLease", "FactoryReset", "FixFinding", "GetChallenge", "GetInfo", "GetPosture", "GetUpdate", "GetWindow", "LiftBan", "ListApps",
-		"ListBans", "Lockdown", "OpenWindow", "RenameApp", "RevokeApp", "RunAudit", "SubmitPosture", "WatchEvents", "WatchUpdate"},
+	viewer: {"GetHistory", "GetInfo", "GetPosture", "GetUpdate", "GetWindow", "ListApps", "ListBans", "ListChanges", "ListServices", "ListTimeZones",
+		"WatchEvents"},
+	operator: {"ChangeService", "GetHistory", "GetInfo", "GetPosture", "GetUpdate", "GetWindow", "InstallDebianUpdates", "ListApps", "ListBans",
+		"ListChanges", "ListServices", "ListTimeZones", "ReadLogs", "Reboot", "RunAudit", "SetTimeZone", "WatchEvents"},
+	owner: {"AcceptPairing", "AnswerPairing", "BringUpdate", "ChangeService", "CloseWindow", "ConfirmTry", "EndLease", "FactoryReset", "FixFinding",
+		"GetChallenge", "GetHistory", "GetInfo", "GetPosture", "GetUpdate", "GetWindow", "InstallDebianUpdates", "LiftBan", "ListApps", "ListBans",
+		"ListChanges", "ListServices", "ListTimeZones", "Lockdown", "OpenWindow", "PowerOff", "ReadLogs", "Reboot", "RenameApp", "RevokeApp",
+		"RunAudit", "SetTimeZone", "SubmitPosture", "WatchEvents", "WatchUpdate"},
 }
 
 // allowed tries every method as each role, and returns what is not refused.

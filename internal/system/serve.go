@@ -133,6 +133,14 @@ func permitted(who Who, request *systemv1.SystemRequest) bool {
 		*systemv1.SystemRequest_AbortUpdate, *systemv1.SystemRequest_WatchUpdate:
 		// What is installed has to be signed, whoever brings it.
 		return middleware || root
+	case *systemv1.SystemRequest_ListServices, *systemv1.SystemRequest_ChangeService, *systemv1.SystemRequest_ReadLogs,
+		*systemv1.SystemRequest_ListTimeZones, *systemv1.SystemRequest_SetTimeZone, *systemv1.SystemRequest_Reboot,
+		*systemv1.SystemRequest_PowerOff, *systemv1.SystemRequest_InstallDebianUpdates,
+		*systemv1.SystemRequest_ListChanges:
+		return middleware || root
+	case *systemv1.SystemRequest_RecordChange,
+		*systemv1.SystemRequest_OrderPairing, *systemv1.SystemRequest_AnswerPairing:
+		return middleware
 	case *systemv1.SystemRequest_LocalChange, *systemv1.SystemRequest_GetHealth:
 		return root
 	default:
@@ -227,6 +235,14 @@ func (h *Helper) answer(ctx context.Context, who Who, b []byte, send func(*syste
 		return h.updates(ctx, request, send)
 	case *systemv1.SystemRequest_GetHealth:
 		return h.health(ctx)
+	case *systemv1.SystemRequest_ListServices, *systemv1.SystemRequest_ChangeService, *systemv1.SystemRequest_ReadLogs,
+		*systemv1.SystemRequest_ListTimeZones, *systemv1.SystemRequest_SetTimeZone, *systemv1.SystemRequest_Reboot,
+		*systemv1.SystemRequest_PowerOff, *systemv1.SystemRequest_InstallDebianUpdates:
+		return h.managed(ctx, who, request, send)
+	case *systemv1.SystemRequest_ListChanges, *systemv1.SystemRequest_RecordChange:
+		return h.changes(ctx, who, request)
+	case *systemv1.SystemRequest_OrderPairing, *systemv1.SystemRequest_AnswerPairing:
+		return h.orderedPairing(ctx, request)
 	}
 	return nil, errorf(CodeInternal, "%T is permitted, but not implemented", request.GetVerb())
 }

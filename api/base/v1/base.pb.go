@@ -84,6 +84,72 @@ func (Role) EnumDescriptor() ([]byte, []int) {
 	return file_base_v1_base_proto_rawDescGZIP(), []int{0}
 }
 
+type AcceptPairingResponse_Phase int32
+
+const (
+	AcceptPairingResponse_PHASE_UNSPECIFIED AcceptPairingResponse_Phase = 0
+	// The number was accepted; the new App's request is awaited.
+	AcceptPairingResponse_PHASE_ACCEPTED AcceptPairingResponse_Phase = 1
+	// Its reveal is awaited.
+	AcceptPairingResponse_PHASE_COMMITTED AcceptPairingResponse_Phase = 2
+	// It shows its words, which its owner types into this App (AnswerPairing).
+	AcceptPairingResponse_PHASE_SHOWN AcceptPairingResponse_Phase = 3
+	// The words were right; the new App's own confirmation is awaited.
+	AcceptPairingResponse_PHASE_ANSWERED AcceptPairingResponse_Phase = 4
+	AcceptPairingResponse_PHASE_ENROLLED AcceptPairingResponse_Phase = 5
+	// It ended otherwise; reason says how.
+	AcceptPairingResponse_PHASE_ENDED AcceptPairingResponse_Phase = 6
+)
+
+// Enum value maps for AcceptPairingResponse_Phase.
+var (
+	AcceptPairingResponse_Phase_name = map[int32]string{
+		0: "PHASE_UNSPECIFIED",
+		1: "PHASE_ACCEPTED",
+		2: "PHASE_COMMITTED",
+		3: "PHASE_SHOWN",
+		4: "PHASE_ANSWERED",
+		5: "PHASE_ENROLLED",
+		6: "PHASE_ENDED",
+	}
+	AcceptPairingResponse_Phase_value = map[string]int32{
+		"PHASE_UNSPECIFIED": 0,
+		"PHASE_ACCEPTED":    1,
+		"PHASE_COMMITTED":   2,
+		"PHASE_SHOWN":       3,
+		"PHASE_ANSWERED":    4,
+		"PHASE_ENROLLED":    5,
+		"PHASE_ENDED":       6,
+	}
+)
+
+func (x AcceptPairingResponse_Phase) Enum() *AcceptPairingResponse_Phase {
+	p := new(AcceptPairingResponse_Phase)
+	*p = x
+	return p
+}
+
+func (x AcceptPairingResponse_Phase) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (AcceptPairingResponse_Phase) Descriptor() protoreflect.EnumDescriptor {
+	return file_base_v1_base_proto_enumTypes[1].Descriptor()
+}
+
+func (AcceptPairingResponse_Phase) Type() protoreflect.EnumType {
+	return &file_base_v1_base_proto_enumTypes[1]
+}
+
+func (x AcceptPairingResponse_Phase) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use AcceptPairingResponse_Phase.Descriptor instead.
+func (AcceptPairingResponse_Phase) EnumDescriptor() ([]byte, []int) {
+	return file_base_v1_base_proto_rawDescGZIP(), []int{17, 0}
+}
+
 type GetInfoRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -147,7 +213,12 @@ type GetInfoResponse struct {
 	// Degrees Celsius; absent where no sensor is.
 	TemperatureCelsius *float64 `protobuf:"fixed64,13,opt,name=temperature_celsius,json=temperatureCelsius,proto3,oneof" json:"temperature_celsius,omitempty"`
 	// The App that asks, as the Base knows it.
-	Caller        *App `protobuf:"bytes,14,opt,name=caller,proto3" json:"caller,omitempty"`
+	Caller *App `protobuf:"bytes,14,opt,name=caller,proto3" json:"caller,omitempty"`
+	// The machine's time zone, a name of the tz database ("Europe/Zurich"); empty
+	// where nothing manages it.
+	TimeZone string `protobuf:"bytes,15,opt,name=time_zone,json=timeZone,proto3" json:"time_zone,omitempty"`
+	// The Base's clock.
+	Time          *timestamppb.Timestamp `protobuf:"bytes,16,opt,name=time,proto3" json:"time,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -276,6 +347,20 @@ func (x *GetInfoResponse) GetTemperatureCelsius() float64 {
 func (x *GetInfoResponse) GetCaller() *App {
 	if x != nil {
 		return x.Caller
+	}
+	return nil
+}
+
+func (x *GetInfoResponse) GetTimeZone() string {
+	if x != nil {
+		return x.TimeZone
+	}
+	return ""
+}
+
+func (x *GetInfoResponse) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
 	}
 	return nil
 }
@@ -639,7 +724,10 @@ type Window struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Open  bool                   `protobuf:"varint,1,opt,name=open,proto3" json:"open,omitempty"`
 	// Milliseconds until it closes by itself; 0 when closed.
-	RemainingMs   uint64 `protobuf:"varint,2,opt,name=remaining_ms,json=remainingMs,proto3" json:"remaining_ms,omitempty"`
+	RemainingMs uint64 `protobuf:"varint,2,opt,name=remaining_ms,json=remainingMs,proto3" json:"remaining_ms,omitempty"`
+	// The role that an owner has signed for whoever is let in through this window;
+	// unspecified: who stands at the Base chooses it.
+	Role          Role `protobuf:"varint,3,opt,name=role,proto3,enum=bitbox.base.v1.Role" json:"role,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -686,6 +774,13 @@ func (x *Window) GetRemainingMs() uint64 {
 		return x.RemainingMs
 	}
 	return 0
+}
+
+func (x *Window) GetRole() Role {
+	if x != nil {
+		return x.Role
+	}
+	return Role_ROLE_UNSPECIFIED
 }
 
 type GetWindowRequest struct {
@@ -769,7 +864,10 @@ func (x *GetWindowResponse) GetWindow() *Window {
 }
 
 type OpenWindowRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// bitbox.system.v1.Signed with a PairingOrder that names a role and no request;
+	// empty: a window without a role, which needs no signature.
+	Order         []byte `protobuf:"bytes,1,opt,name=order,proto3" json:"order,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -802,6 +900,13 @@ func (x *OpenWindowRequest) ProtoReflect() protoreflect.Message {
 // Deprecated: Use OpenWindowRequest.ProtoReflect.Descriptor instead.
 func (*OpenWindowRequest) Descriptor() ([]byte, []int) {
 	return file_base_v1_base_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *OpenWindowRequest) GetOrder() []byte {
+	if x != nil {
+		return x.Order
+	}
+	return nil
 }
 
 type OpenWindowResponse struct {
@@ -920,6 +1025,212 @@ func (*CloseWindowResponse) Descriptor() ([]byte, []int) {
 	return file_base_v1_base_proto_rawDescGZIP(), []int{15}
 }
 
+type AcceptPairingRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// bitbox.system.v1.Signed with a PairingOrder that names request number and role.
+	Order         []byte `protobuf:"bytes,1,opt,name=order,proto3" json:"order,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AcceptPairingRequest) Reset() {
+	*x = AcceptPairingRequest{}
+	mi := &file_base_v1_base_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AcceptPairingRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AcceptPairingRequest) ProtoMessage() {}
+
+func (x *AcceptPairingRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_base_v1_base_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AcceptPairingRequest.ProtoReflect.Descriptor instead.
+func (*AcceptPairingRequest) Descriptor() ([]byte, []int) {
+	return file_base_v1_base_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *AcceptPairingRequest) GetOrder() []byte {
+	if x != nil {
+		return x.Order
+	}
+	return nil
+}
+
+type AcceptPairingResponse struct {
+	state protoimpl.MessageState      `protogen:"open.v1"`
+	Phase AcceptPairingResponse_Phase `protobuf:"varint,1,opt,name=phase,proto3,enum=bitbox.base.v1.AcceptPairingResponse_Phase" json:"phase,omitempty"`
+	// 16 bytes, from PHASE_COMMITTED on.
+	CeremonyId []byte `protobuf:"bytes,2,opt,name=ceremony_id,json=ceremonyId,proto3" json:"ceremony_id,omitempty"`
+	// From PHASE_SHOWN on: how the new App calls itself, and its K_sign, 32 bytes. Both
+	// are the Middleware's word; what counts are the words.
+	AppName    string `protobuf:"bytes,3,opt,name=app_name,json=appName,proto3" json:"app_name,omitempty"`
+	SigningKey []byte `protobuf:"bytes,4,opt,name=signing_key,json=signingKey,proto3" json:"signing_key,omitempty"`
+	// For people, in the phase PHASE_ENDED.
+	Reason        string `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AcceptPairingResponse) Reset() {
+	*x = AcceptPairingResponse{}
+	mi := &file_base_v1_base_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AcceptPairingResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AcceptPairingResponse) ProtoMessage() {}
+
+func (x *AcceptPairingResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_base_v1_base_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AcceptPairingResponse.ProtoReflect.Descriptor instead.
+func (*AcceptPairingResponse) Descriptor() ([]byte, []int) {
+	return file_base_v1_base_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *AcceptPairingResponse) GetPhase() AcceptPairingResponse_Phase {
+	if x != nil {
+		return x.Phase
+	}
+	return AcceptPairingResponse_PHASE_UNSPECIFIED
+}
+
+func (x *AcceptPairingResponse) GetCeremonyId() []byte {
+	if x != nil {
+		return x.CeremonyId
+	}
+	return nil
+}
+
+func (x *AcceptPairingResponse) GetAppName() string {
+	if x != nil {
+		return x.AppName
+	}
+	return ""
+}
+
+func (x *AcceptPairingResponse) GetSigningKey() []byte {
+	if x != nil {
+		return x.SigningKey
+	}
+	return nil
+}
+
+func (x *AcceptPairingResponse) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+type AnswerPairingRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// bitbox.system.v1.Signed with a PairingAnswer.
+	Answer        []byte `protobuf:"bytes,1,opt,name=answer,proto3" json:"answer,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AnswerPairingRequest) Reset() {
+	*x = AnswerPairingRequest{}
+	mi := &file_base_v1_base_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AnswerPairingRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AnswerPairingRequest) ProtoMessage() {}
+
+func (x *AnswerPairingRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_base_v1_base_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AnswerPairingRequest.ProtoReflect.Descriptor instead.
+func (*AnswerPairingRequest) Descriptor() ([]byte, []int) {
+	return file_base_v1_base_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *AnswerPairingRequest) GetAnswer() []byte {
+	if x != nil {
+		return x.Answer
+	}
+	return nil
+}
+
+type AnswerPairingResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AnswerPairingResponse) Reset() {
+	*x = AnswerPairingResponse{}
+	mi := &file_base_v1_base_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AnswerPairingResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AnswerPairingResponse) ProtoMessage() {}
+
+func (x *AnswerPairingResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_base_v1_base_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AnswerPairingResponse.ProtoReflect.Descriptor instead.
+func (*AnswerPairingResponse) Descriptor() ([]byte, []int) {
+	return file_base_v1_base_proto_rawDescGZIP(), []int{19}
+}
+
 type TakeUpRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -928,7 +1239,7 @@ type TakeUpRequest struct {
 
 func (x *TakeUpRequest) Reset() {
 	*x = TakeUpRequest{}
-	mi := &file_base_v1_base_proto_msgTypes[16]
+	mi := &file_base_v1_base_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -940,7 +1251,7 @@ func (x *TakeUpRequest) String() string {
 func (*TakeUpRequest) ProtoMessage() {}
 
 func (x *TakeUpRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_base_proto_msgTypes[16]
+	mi := &file_base_v1_base_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -953,7 +1264,7 @@ func (x *TakeUpRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TakeUpRequest.ProtoReflect.Descriptor instead.
 func (*TakeUpRequest) Descriptor() ([]byte, []int) {
-	return file_base_v1_base_proto_rawDescGZIP(), []int{16}
+	return file_base_v1_base_proto_rawDescGZIP(), []int{20}
 }
 
 type TakeUpResponse struct {
@@ -970,7 +1281,7 @@ type TakeUpResponse struct {
 
 func (x *TakeUpResponse) Reset() {
 	*x = TakeUpResponse{}
-	mi := &file_base_v1_base_proto_msgTypes[17]
+	mi := &file_base_v1_base_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -982,7 +1293,7 @@ func (x *TakeUpResponse) String() string {
 func (*TakeUpResponse) ProtoMessage() {}
 
 func (x *TakeUpResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_base_proto_msgTypes[17]
+	mi := &file_base_v1_base_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -995,7 +1306,7 @@ func (x *TakeUpResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TakeUpResponse.ProtoReflect.Descriptor instead.
 func (*TakeUpResponse) Descriptor() ([]byte, []int) {
-	return file_base_v1_base_proto_rawDescGZIP(), []int{17}
+	return file_base_v1_base_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *TakeUpResponse) GetPairKey() []byte {
@@ -1020,14 +1331,20 @@ func (x *TakeUpResponse) GetSignature() []byte {
 }
 
 type WatchEventsRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Send first what is kept of the past: all events with a larger sequence. Without
+	// replay nothing of the past is sent.
+	Replay bool   `protobuf:"varint,1,opt,name=replay,proto3" json:"replay,omitempty"`
+	After  uint64 `protobuf:"varint,2,opt,name=after,proto3" json:"after,omitempty"`
+	// End the stream after what is kept, in place of waiting for more.
+	PastOnly      bool `protobuf:"varint,3,opt,name=past_only,json=pastOnly,proto3" json:"past_only,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *WatchEventsRequest) Reset() {
 	*x = WatchEventsRequest{}
-	mi := &file_base_v1_base_proto_msgTypes[18]
+	mi := &file_base_v1_base_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1039,7 +1356,7 @@ func (x *WatchEventsRequest) String() string {
 func (*WatchEventsRequest) ProtoMessage() {}
 
 func (x *WatchEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_base_proto_msgTypes[18]
+	mi := &file_base_v1_base_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1052,12 +1369,38 @@ func (x *WatchEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchEventsRequest.ProtoReflect.Descriptor instead.
 func (*WatchEventsRequest) Descriptor() ([]byte, []int) {
-	return file_base_v1_base_proto_rawDescGZIP(), []int{18}
+	return file_base_v1_base_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *WatchEventsRequest) GetReplay() bool {
+	if x != nil {
+		return x.Replay
+	}
+	return false
+}
+
+func (x *WatchEventsRequest) GetAfter() uint64 {
+	if x != nil {
+		return x.After
+	}
+	return 0
+}
+
+func (x *WatchEventsRequest) GetPastOnly() bool {
+	if x != nil {
+		return x.PastOnly
+	}
+	return false
 }
 
 type WatchEventsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Time  *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=time,proto3" json:"time,omitempty"`
+	// Counts up from 1 over the life of the Base, by one for each event that is kept; 0
+	// for one that is not kept, such as SubscribedEvent and those about sessions.
+	Sequence uint64 `protobuf:"varint,20,opt,name=sequence,proto3" json:"sequence,omitempty"`
+	// It happened before this stream began.
+	Past bool `protobuf:"varint,21,opt,name=past,proto3" json:"past,omitempty"`
 	// Types that are valid to be assigned to Event:
 	//
 	//	*WatchEventsResponse_Subscribed
@@ -1071,6 +1414,15 @@ type WatchEventsResponse struct {
 	//	*WatchEventsResponse_DriftFound
 	//	*WatchEventsResponse_BansChanged
 	//	*WatchEventsResponse_ApplyFailed
+	//	*WatchEventsResponse_ServiceFailed
+	//	*WatchEventsResponse_ServiceRecovered
+	//	*WatchEventsResponse_DiskFilling
+	//	*WatchEventsResponse_UpdateWaiting
+	//	*WatchEventsResponse_UpdateEnded
+	//	*WatchEventsResponse_PairingAttempt
+	//	*WatchEventsResponse_AppRoleChanged
+	//	*WatchEventsResponse_BaseStarted
+	//	*WatchEventsResponse_MachineStopping
 	Event         isWatchEventsResponse_Event `protobuf_oneof:"event"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1078,7 +1430,7 @@ type WatchEventsResponse struct {
 
 func (x *WatchEventsResponse) Reset() {
 	*x = WatchEventsResponse{}
-	mi := &file_base_v1_base_proto_msgTypes[19]
+	mi := &file_base_v1_base_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1090,7 +1442,7 @@ func (x *WatchEventsResponse) String() string {
 func (*WatchEventsResponse) ProtoMessage() {}
 
 func (x *WatchEventsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_base_proto_msgTypes[19]
+	mi := &file_base_v1_base_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1103,7 +1455,7 @@ func (x *WatchEventsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchEventsResponse.ProtoReflect.Descriptor instead.
 func (*WatchEventsResponse) Descriptor() ([]byte, []int) {
-	return file_base_v1_base_proto_rawDescGZIP(), []int{19}
+	return file_base_v1_base_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *WatchEventsResponse) GetTime() *timestamppb.Timestamp {
@@ -1111,6 +1463,20 @@ func (x *WatchEventsResponse) GetTime() *timestamppb.Timestamp {
 		return x.Time
 	}
 	return nil
+}
+
+func (x *WatchEventsResponse) GetSequence() uint64 {
+	if x != nil {
+		return x.Sequence
+	}
+	return 0
+}
+
+func (x *WatchEventsResponse) GetPast() bool {
+	if x != nil {
+		return x.Past
+	}
+	return false
 }
 
 func (x *WatchEventsResponse) GetEvent() isWatchEventsResponse_Event {
@@ -1219,6 +1585,87 @@ func (x *WatchEventsResponse) GetApplyFailed() *ApplyFailedEvent {
 	return nil
 }
 
+func (x *WatchEventsResponse) GetServiceFailed() *ServiceFailedEvent {
+	if x != nil {
+		if x, ok := x.Event.(*WatchEventsResponse_ServiceFailed); ok {
+			return x.ServiceFailed
+		}
+	}
+	return nil
+}
+
+func (x *WatchEventsResponse) GetServiceRecovered() *ServiceRecoveredEvent {
+	if x != nil {
+		if x, ok := x.Event.(*WatchEventsResponse_ServiceRecovered); ok {
+			return x.ServiceRecovered
+		}
+	}
+	return nil
+}
+
+func (x *WatchEventsResponse) GetDiskFilling() *DiskFillingEvent {
+	if x != nil {
+		if x, ok := x.Event.(*WatchEventsResponse_DiskFilling); ok {
+			return x.DiskFilling
+		}
+	}
+	return nil
+}
+
+func (x *WatchEventsResponse) GetUpdateWaiting() *UpdateWaitingEvent {
+	if x != nil {
+		if x, ok := x.Event.(*WatchEventsResponse_UpdateWaiting); ok {
+			return x.UpdateWaiting
+		}
+	}
+	return nil
+}
+
+func (x *WatchEventsResponse) GetUpdateEnded() *UpdateEndedEvent {
+	if x != nil {
+		if x, ok := x.Event.(*WatchEventsResponse_UpdateEnded); ok {
+			return x.UpdateEnded
+		}
+	}
+	return nil
+}
+
+func (x *WatchEventsResponse) GetPairingAttempt() *PairingAttemptEvent {
+	if x != nil {
+		if x, ok := x.Event.(*WatchEventsResponse_PairingAttempt); ok {
+			return x.PairingAttempt
+		}
+	}
+	return nil
+}
+
+func (x *WatchEventsResponse) GetAppRoleChanged() *AppRoleChangedEvent {
+	if x != nil {
+		if x, ok := x.Event.(*WatchEventsResponse_AppRoleChanged); ok {
+			return x.AppRoleChanged
+		}
+	}
+	return nil
+}
+
+func (x *WatchEventsResponse) GetBaseStarted() *BaseStartedEvent {
+	if x != nil {
+		if x, ok := x.Event.(*WatchEventsResponse_BaseStarted); ok {
+			return x.BaseStarted
+		}
+	}
+	return nil
+}
+
+func (x *WatchEventsResponse) GetMachineStopping() *MachineStoppingEvent {
+	if x != nil {
+		if x, ok := x.Event.(*WatchEventsResponse_MachineStopping); ok {
+			return x.MachineStopping
+		}
+	}
+	return nil
+}
+
 type isWatchEventsResponse_Event interface {
 	isWatchEventsResponse_Event()
 }
@@ -1268,6 +1715,42 @@ type WatchEventsResponse_ApplyFailed struct {
 	ApplyFailed *ApplyFailedEvent `protobuf:"bytes,12,opt,name=apply_failed,json=applyFailed,proto3,oneof"`
 }
 
+type WatchEventsResponse_ServiceFailed struct {
+	ServiceFailed *ServiceFailedEvent `protobuf:"bytes,13,opt,name=service_failed,json=serviceFailed,proto3,oneof"`
+}
+
+type WatchEventsResponse_ServiceRecovered struct {
+	ServiceRecovered *ServiceRecoveredEvent `protobuf:"bytes,14,opt,name=service_recovered,json=serviceRecovered,proto3,oneof"`
+}
+
+type WatchEventsResponse_DiskFilling struct {
+	DiskFilling *DiskFillingEvent `protobuf:"bytes,15,opt,name=disk_filling,json=diskFilling,proto3,oneof"`
+}
+
+type WatchEventsResponse_UpdateWaiting struct {
+	UpdateWaiting *UpdateWaitingEvent `protobuf:"bytes,16,opt,name=update_waiting,json=updateWaiting,proto3,oneof"`
+}
+
+type WatchEventsResponse_UpdateEnded struct {
+	UpdateEnded *UpdateEndedEvent `protobuf:"bytes,17,opt,name=update_ended,json=updateEnded,proto3,oneof"`
+}
+
+type WatchEventsResponse_PairingAttempt struct {
+	PairingAttempt *PairingAttemptEvent `protobuf:"bytes,18,opt,name=pairing_attempt,json=pairingAttempt,proto3,oneof"`
+}
+
+type WatchEventsResponse_AppRoleChanged struct {
+	AppRoleChanged *AppRoleChangedEvent `protobuf:"bytes,19,opt,name=app_role_changed,json=appRoleChanged,proto3,oneof"`
+}
+
+type WatchEventsResponse_BaseStarted struct {
+	BaseStarted *BaseStartedEvent `protobuf:"bytes,22,opt,name=base_started,json=baseStarted,proto3,oneof"`
+}
+
+type WatchEventsResponse_MachineStopping struct {
+	MachineStopping *MachineStoppingEvent `protobuf:"bytes,23,opt,name=machine_stopping,json=machineStopping,proto3,oneof"`
+}
+
 func (*WatchEventsResponse_Subscribed) isWatchEventsResponse_Event() {}
 
 func (*WatchEventsResponse_AppPaired) isWatchEventsResponse_Event() {}
@@ -1290,15 +1773,39 @@ func (*WatchEventsResponse_BansChanged) isWatchEventsResponse_Event() {}
 
 func (*WatchEventsResponse_ApplyFailed) isWatchEventsResponse_Event() {}
 
+func (*WatchEventsResponse_ServiceFailed) isWatchEventsResponse_Event() {}
+
+func (*WatchEventsResponse_ServiceRecovered) isWatchEventsResponse_Event() {}
+
+func (*WatchEventsResponse_DiskFilling) isWatchEventsResponse_Event() {}
+
+func (*WatchEventsResponse_UpdateWaiting) isWatchEventsResponse_Event() {}
+
+func (*WatchEventsResponse_UpdateEnded) isWatchEventsResponse_Event() {}
+
+func (*WatchEventsResponse_PairingAttempt) isWatchEventsResponse_Event() {}
+
+func (*WatchEventsResponse_AppRoleChanged) isWatchEventsResponse_Event() {}
+
+func (*WatchEventsResponse_BaseStarted) isWatchEventsResponse_Event() {}
+
+func (*WatchEventsResponse_MachineStopping) isWatchEventsResponse_Event() {}
+
+// The first message that is not of the past.
 type SubscribedEvent struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The sequence of the last event that is kept, 0 if there is none.
+	LastSequence uint64 `protobuf:"varint,1,opt,name=last_sequence,json=lastSequence,proto3" json:"last_sequence,omitempty"`
+	// Events with a sequence above the request's `after` were forgotten, so that the
+	// replay has a gap.
+	Gap           bool `protobuf:"varint,2,opt,name=gap,proto3" json:"gap,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *SubscribedEvent) Reset() {
 	*x = SubscribedEvent{}
-	mi := &file_base_v1_base_proto_msgTypes[20]
+	mi := &file_base_v1_base_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1310,7 +1817,7 @@ func (x *SubscribedEvent) String() string {
 func (*SubscribedEvent) ProtoMessage() {}
 
 func (x *SubscribedEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_base_proto_msgTypes[20]
+	mi := &file_base_v1_base_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1323,7 +1830,501 @@ func (x *SubscribedEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubscribedEvent.ProtoReflect.Descriptor instead.
 func (*SubscribedEvent) Descriptor() ([]byte, []int) {
-	return file_base_v1_base_proto_rawDescGZIP(), []int{20}
+	return file_base_v1_base_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *SubscribedEvent) GetLastSequence() uint64 {
+	if x != nil {
+		return x.LastSequence
+	}
+	return 0
+}
+
+func (x *SubscribedEvent) GetGap() bool {
+	if x != nil {
+		return x.Gap
+	}
+	return false
+}
+
+// A managed service has failed, or is restarted again and again.
+type ServiceFailedEvent struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Service *Service               `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
+	// For people.
+	Reason        string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ServiceFailedEvent) Reset() {
+	*x = ServiceFailedEvent{}
+	mi := &file_base_v1_base_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ServiceFailedEvent) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ServiceFailedEvent) ProtoMessage() {}
+
+func (x *ServiceFailedEvent) ProtoReflect() protoreflect.Message {
+	mi := &file_base_v1_base_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ServiceFailedEvent.ProtoReflect.Descriptor instead.
+func (*ServiceFailedEvent) Descriptor() ([]byte, []int) {
+	return file_base_v1_base_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *ServiceFailedEvent) GetService() *Service {
+	if x != nil {
+		return x.Service
+	}
+	return nil
+}
+
+func (x *ServiceFailedEvent) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+type ServiceRecoveredEvent struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Service       *Service               `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ServiceRecoveredEvent) Reset() {
+	*x = ServiceRecoveredEvent{}
+	mi := &file_base_v1_base_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ServiceRecoveredEvent) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ServiceRecoveredEvent) ProtoMessage() {}
+
+func (x *ServiceRecoveredEvent) ProtoReflect() protoreflect.Message {
+	mi := &file_base_v1_base_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ServiceRecoveredEvent.ProtoReflect.Descriptor instead.
+func (*ServiceRecoveredEvent) Descriptor() ([]byte, []int) {
+	return file_base_v1_base_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *ServiceRecoveredEvent) GetService() *Service {
+	if x != nil {
+		return x.Service
+	}
+	return nil
+}
+
+// The file system of the Base's state is filling up.
+type DiskFillingEvent struct {
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	TotalBytes     uint64                 `protobuf:"varint,1,opt,name=total_bytes,json=totalBytes,proto3" json:"total_bytes,omitempty"`
+	AvailableBytes uint64                 `protobuf:"varint,2,opt,name=available_bytes,json=availableBytes,proto3" json:"available_bytes,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *DiskFillingEvent) Reset() {
+	*x = DiskFillingEvent{}
+	mi := &file_base_v1_base_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DiskFillingEvent) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DiskFillingEvent) ProtoMessage() {}
+
+func (x *DiskFillingEvent) ProtoReflect() protoreflect.Message {
+	mi := &file_base_v1_base_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DiskFillingEvent.ProtoReflect.Descriptor instead.
+func (*DiskFillingEvent) Descriptor() ([]byte, []int) {
+	return file_base_v1_base_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *DiskFillingEvent) GetTotalBytes() uint64 {
+	if x != nil {
+		return x.TotalBytes
+	}
+	return 0
+}
+
+func (x *DiskFillingEvent) GetAvailableBytes() uint64 {
+	if x != nil {
+		return x.AvailableBytes
+	}
+	return 0
+}
+
+type UpdateWaitingEvent struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Debian's packages for which a security update waits.
+	Packages      []string `protobuf:"bytes,1,rep,name=packages,proto3" json:"packages,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpdateWaitingEvent) Reset() {
+	*x = UpdateWaitingEvent{}
+	mi := &file_base_v1_base_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpdateWaitingEvent) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpdateWaitingEvent) ProtoMessage() {}
+
+func (x *UpdateWaitingEvent) ProtoReflect() protoreflect.Message {
+	mi := &file_base_v1_base_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpdateWaitingEvent.ProtoReflect.Descriptor instead.
+func (*UpdateWaitingEvent) Descriptor() ([]byte, []int) {
+	return file_base_v1_base_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *UpdateWaitingEvent) GetPackages() []string {
+	if x != nil {
+		return x.Packages
+	}
+	return nil
+}
+
+type UpdateEndedEvent struct {
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	FromVersion string                 `protobuf:"bytes,1,opt,name=from_version,json=fromVersion,proto3" json:"from_version,omitempty"`
+	ToVersion   string                 `protobuf:"bytes,2,opt,name=to_version,json=toVersion,proto3" json:"to_version,omitempty"`
+	// False: the version before is installed.
+	Installed     bool   `protobuf:"varint,3,opt,name=installed,proto3" json:"installed,omitempty"`
+	Reason        string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpdateEndedEvent) Reset() {
+	*x = UpdateEndedEvent{}
+	mi := &file_base_v1_base_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpdateEndedEvent) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpdateEndedEvent) ProtoMessage() {}
+
+func (x *UpdateEndedEvent) ProtoReflect() protoreflect.Message {
+	mi := &file_base_v1_base_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpdateEndedEvent.ProtoReflect.Descriptor instead.
+func (*UpdateEndedEvent) Descriptor() ([]byte, []int) {
+	return file_base_v1_base_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *UpdateEndedEvent) GetFromVersion() string {
+	if x != nil {
+		return x.FromVersion
+	}
+	return ""
+}
+
+func (x *UpdateEndedEvent) GetToVersion() string {
+	if x != nil {
+		return x.ToVersion
+	}
+	return ""
+}
+
+func (x *UpdateEndedEvent) GetInstalled() bool {
+	if x != nil {
+		return x.Installed
+	}
+	return false
+}
+
+func (x *UpdateEndedEvent) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+// Somebody asked to be paired. However many do, one event stands for ten minutes.
+type PairingAttemptEvent struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How many different requests were heard since the last such event.
+	Requests uint32 `protobuf:"varint,1,opt,name=requests,proto3" json:"requests,omitempty"`
+	// Nobody listened: the Base is paired, and no window was open.
+	Ignored       bool `protobuf:"varint,2,opt,name=ignored,proto3" json:"ignored,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PairingAttemptEvent) Reset() {
+	*x = PairingAttemptEvent{}
+	mi := &file_base_v1_base_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PairingAttemptEvent) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PairingAttemptEvent) ProtoMessage() {}
+
+func (x *PairingAttemptEvent) ProtoReflect() protoreflect.Message {
+	mi := &file_base_v1_base_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PairingAttemptEvent.ProtoReflect.Descriptor instead.
+func (*PairingAttemptEvent) Descriptor() ([]byte, []int) {
+	return file_base_v1_base_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *PairingAttemptEvent) GetRequests() uint32 {
+	if x != nil {
+		return x.Requests
+	}
+	return 0
+}
+
+func (x *PairingAttemptEvent) GetIgnored() bool {
+	if x != nil {
+		return x.Ignored
+	}
+	return false
+}
+
+type AppRoleChangedEvent struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	App           *App                   `protobuf:"bytes,1,opt,name=app,proto3" json:"app,omitempty"`
+	Before        Role                   `protobuf:"varint,2,opt,name=before,proto3,enum=bitbox.base.v1.Role" json:"before,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AppRoleChangedEvent) Reset() {
+	*x = AppRoleChangedEvent{}
+	mi := &file_base_v1_base_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AppRoleChangedEvent) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AppRoleChangedEvent) ProtoMessage() {}
+
+func (x *AppRoleChangedEvent) ProtoReflect() protoreflect.Message {
+	mi := &file_base_v1_base_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AppRoleChangedEvent.ProtoReflect.Descriptor instead.
+func (*AppRoleChangedEvent) Descriptor() ([]byte, []int) {
+	return file_base_v1_base_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *AppRoleChangedEvent) GetApp() *App {
+	if x != nil {
+		return x.App
+	}
+	return nil
+}
+
+func (x *AppRoleChangedEvent) GetBefore() Role {
+	if x != nil {
+		return x.Before
+	}
+	return Role_ROLE_UNSPECIFIED
+}
+
+// The Middleware was started, with the machine or by itself.
+type BaseStartedEvent struct {
+	state           protoimpl.MessageState `protogen:"open.v1"`
+	SoftwareVersion string                 `protobuf:"bytes,1,opt,name=software_version,json=softwareVersion,proto3" json:"software_version,omitempty"`
+	// The machine was booted, too.
+	Booted        bool `protobuf:"varint,2,opt,name=booted,proto3" json:"booted,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BaseStartedEvent) Reset() {
+	*x = BaseStartedEvent{}
+	mi := &file_base_v1_base_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BaseStartedEvent) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BaseStartedEvent) ProtoMessage() {}
+
+func (x *BaseStartedEvent) ProtoReflect() protoreflect.Message {
+	mi := &file_base_v1_base_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BaseStartedEvent.ProtoReflect.Descriptor instead.
+func (*BaseStartedEvent) Descriptor() ([]byte, []int) {
+	return file_base_v1_base_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *BaseStartedEvent) GetSoftwareVersion() string {
+	if x != nil {
+		return x.SoftwareVersion
+	}
+	return ""
+}
+
+func (x *BaseStartedEvent) GetBooted() bool {
+	if x != nil {
+		return x.Booted
+	}
+	return false
+}
+
+// The machine restarts or is switched off, because somebody asked for it.
+type MachineStoppingEvent struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	PowerOff bool                   `protobuf:"varint,1,opt,name=power_off,json=powerOff,proto3" json:"power_off,omitempty"`
+	// The App that asked; absent if it was somebody at the Base.
+	By            *App `protobuf:"bytes,2,opt,name=by,proto3" json:"by,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MachineStoppingEvent) Reset() {
+	*x = MachineStoppingEvent{}
+	mi := &file_base_v1_base_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MachineStoppingEvent) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MachineStoppingEvent) ProtoMessage() {}
+
+func (x *MachineStoppingEvent) ProtoReflect() protoreflect.Message {
+	mi := &file_base_v1_base_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MachineStoppingEvent.ProtoReflect.Descriptor instead.
+func (*MachineStoppingEvent) Descriptor() ([]byte, []int) {
+	return file_base_v1_base_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *MachineStoppingEvent) GetPowerOff() bool {
+	if x != nil {
+		return x.PowerOff
+	}
+	return false
+}
+
+func (x *MachineStoppingEvent) GetBy() *App {
+	if x != nil {
+		return x.By
+	}
+	return nil
 }
 
 type AppPairedEvent struct {
@@ -1335,7 +2336,7 @@ type AppPairedEvent struct {
 
 func (x *AppPairedEvent) Reset() {
 	*x = AppPairedEvent{}
-	mi := &file_base_v1_base_proto_msgTypes[21]
+	mi := &file_base_v1_base_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1347,7 +2348,7 @@ func (x *AppPairedEvent) String() string {
 func (*AppPairedEvent) ProtoMessage() {}
 
 func (x *AppPairedEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_base_proto_msgTypes[21]
+	mi := &file_base_v1_base_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1360,7 +2361,7 @@ func (x *AppPairedEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppPairedEvent.ProtoReflect.Descriptor instead.
 func (*AppPairedEvent) Descriptor() ([]byte, []int) {
-	return file_base_v1_base_proto_rawDescGZIP(), []int{21}
+	return file_base_v1_base_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *AppPairedEvent) GetApp() *App {
@@ -1379,7 +2380,7 @@ type AppRenamedEvent struct {
 
 func (x *AppRenamedEvent) Reset() {
 	*x = AppRenamedEvent{}
-	mi := &file_base_v1_base_proto_msgTypes[22]
+	mi := &file_base_v1_base_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1391,7 +2392,7 @@ func (x *AppRenamedEvent) String() string {
 func (*AppRenamedEvent) ProtoMessage() {}
 
 func (x *AppRenamedEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_base_proto_msgTypes[22]
+	mi := &file_base_v1_base_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1404,7 +2405,7 @@ func (x *AppRenamedEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppRenamedEvent.ProtoReflect.Descriptor instead.
 func (*AppRenamedEvent) Descriptor() ([]byte, []int) {
-	return file_base_v1_base_proto_rawDescGZIP(), []int{22}
+	return file_base_v1_base_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *AppRenamedEvent) GetApp() *App {
@@ -1423,7 +2424,7 @@ type AppRevokedEvent struct {
 
 func (x *AppRevokedEvent) Reset() {
 	*x = AppRevokedEvent{}
-	mi := &file_base_v1_base_proto_msgTypes[23]
+	mi := &file_base_v1_base_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1435,7 +2436,7 @@ func (x *AppRevokedEvent) String() string {
 func (*AppRevokedEvent) ProtoMessage() {}
 
 func (x *AppRevokedEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_base_proto_msgTypes[23]
+	mi := &file_base_v1_base_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1448,7 +2449,7 @@ func (x *AppRevokedEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppRevokedEvent.ProtoReflect.Descriptor instead.
 func (*AppRevokedEvent) Descriptor() ([]byte, []int) {
-	return file_base_v1_base_proto_rawDescGZIP(), []int{23}
+	return file_base_v1_base_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *AppRevokedEvent) GetApp() *App {
@@ -1467,7 +2468,7 @@ type SessionStartedEvent struct {
 
 func (x *SessionStartedEvent) Reset() {
 	*x = SessionStartedEvent{}
-	mi := &file_base_v1_base_proto_msgTypes[24]
+	mi := &file_base_v1_base_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1479,7 +2480,7 @@ func (x *SessionStartedEvent) String() string {
 func (*SessionStartedEvent) ProtoMessage() {}
 
 func (x *SessionStartedEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_base_proto_msgTypes[24]
+	mi := &file_base_v1_base_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1492,7 +2493,7 @@ func (x *SessionStartedEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionStartedEvent.ProtoReflect.Descriptor instead.
 func (*SessionStartedEvent) Descriptor() ([]byte, []int) {
-	return file_base_v1_base_proto_rawDescGZIP(), []int{24}
+	return file_base_v1_base_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *SessionStartedEvent) GetApp() *App {
@@ -1511,7 +2512,7 @@ type SessionEndedEvent struct {
 
 func (x *SessionEndedEvent) Reset() {
 	*x = SessionEndedEvent{}
-	mi := &file_base_v1_base_proto_msgTypes[25]
+	mi := &file_base_v1_base_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1523,7 +2524,7 @@ func (x *SessionEndedEvent) String() string {
 func (*SessionEndedEvent) ProtoMessage() {}
 
 func (x *SessionEndedEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_base_proto_msgTypes[25]
+	mi := &file_base_v1_base_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1536,7 +2537,7 @@ func (x *SessionEndedEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionEndedEvent.ProtoReflect.Descriptor instead.
 func (*SessionEndedEvent) Descriptor() ([]byte, []int) {
-	return file_base_v1_base_proto_rawDescGZIP(), []int{25}
+	return file_base_v1_base_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *SessionEndedEvent) GetApp() *App {
@@ -1555,7 +2556,7 @@ type WindowChangedEvent struct {
 
 func (x *WindowChangedEvent) Reset() {
 	*x = WindowChangedEvent{}
-	mi := &file_base_v1_base_proto_msgTypes[26]
+	mi := &file_base_v1_base_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1567,7 +2568,7 @@ func (x *WindowChangedEvent) String() string {
 func (*WindowChangedEvent) ProtoMessage() {}
 
 func (x *WindowChangedEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_base_proto_msgTypes[26]
+	mi := &file_base_v1_base_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1580,7 +2581,7 @@ func (x *WindowChangedEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WindowChangedEvent.ProtoReflect.Descriptor instead.
 func (*WindowChangedEvent) Descriptor() ([]byte, []int) {
-	return file_base_v1_base_proto_rawDescGZIP(), []int{26}
+	return file_base_v1_base_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *WindowChangedEvent) GetWindow() *Window {
@@ -1601,7 +2602,7 @@ type PostureChangedEvent struct {
 
 func (x *PostureChangedEvent) Reset() {
 	*x = PostureChangedEvent{}
-	mi := &file_base_v1_base_proto_msgTypes[27]
+	mi := &file_base_v1_base_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1613,7 +2614,7 @@ func (x *PostureChangedEvent) String() string {
 func (*PostureChangedEvent) ProtoMessage() {}
 
 func (x *PostureChangedEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_base_proto_msgTypes[27]
+	mi := &file_base_v1_base_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1626,7 +2627,7 @@ func (x *PostureChangedEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PostureChangedEvent.ProtoReflect.Descriptor instead.
 func (*PostureChangedEvent) Descriptor() ([]byte, []int) {
-	return file_base_v1_base_proto_rawDescGZIP(), []int{27}
+	return file_base_v1_base_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *PostureChangedEvent) GetReason() string {
@@ -1646,7 +2647,7 @@ type DriftFoundEvent struct {
 
 func (x *DriftFoundEvent) Reset() {
 	*x = DriftFoundEvent{}
-	mi := &file_base_v1_base_proto_msgTypes[28]
+	mi := &file_base_v1_base_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1658,7 +2659,7 @@ func (x *DriftFoundEvent) String() string {
 func (*DriftFoundEvent) ProtoMessage() {}
 
 func (x *DriftFoundEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_base_proto_msgTypes[28]
+	mi := &file_base_v1_base_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1671,7 +2672,7 @@ func (x *DriftFoundEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DriftFoundEvent.ProtoReflect.Descriptor instead.
 func (*DriftFoundEvent) Descriptor() ([]byte, []int) {
-	return file_base_v1_base_proto_rawDescGZIP(), []int{28}
+	return file_base_v1_base_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *DriftFoundEvent) GetFindings() []*Finding {
@@ -1691,7 +2692,7 @@ type BansChangedEvent struct {
 
 func (x *BansChangedEvent) Reset() {
 	*x = BansChangedEvent{}
-	mi := &file_base_v1_base_proto_msgTypes[29]
+	mi := &file_base_v1_base_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1703,7 +2704,7 @@ func (x *BansChangedEvent) String() string {
 func (*BansChangedEvent) ProtoMessage() {}
 
 func (x *BansChangedEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_base_proto_msgTypes[29]
+	mi := &file_base_v1_base_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1716,7 +2717,7 @@ func (x *BansChangedEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BansChangedEvent.ProtoReflect.Descriptor instead.
 func (*BansChangedEvent) Descriptor() ([]byte, []int) {
-	return file_base_v1_base_proto_rawDescGZIP(), []int{29}
+	return file_base_v1_base_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *BansChangedEvent) GetBanned() []*Ban {
@@ -1743,7 +2744,7 @@ type ApplyFailedEvent struct {
 
 func (x *ApplyFailedEvent) Reset() {
 	*x = ApplyFailedEvent{}
-	mi := &file_base_v1_base_proto_msgTypes[30]
+	mi := &file_base_v1_base_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1755,7 +2756,7 @@ func (x *ApplyFailedEvent) String() string {
 func (*ApplyFailedEvent) ProtoMessage() {}
 
 func (x *ApplyFailedEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_base_proto_msgTypes[30]
+	mi := &file_base_v1_base_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1768,7 +2769,7 @@ func (x *ApplyFailedEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyFailedEvent.ProtoReflect.Descriptor instead.
 func (*ApplyFailedEvent) Descriptor() ([]byte, []int) {
-	return file_base_v1_base_proto_rawDescGZIP(), []int{30}
+	return file_base_v1_base_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *ApplyFailedEvent) GetReason() string {
@@ -1782,8 +2783,8 @@ var File_base_v1_base_proto protoreflect.FileDescriptor
 
 const file_base_v1_base_proto_rawDesc = "" +
 	"\n" +
-	"\x12base/v1/base.proto\x12\x0ebitbox.base.v1\x1a\x16base/v1/security.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x10\n" +
-	"\x0eGetInfoRequest\"\x80\x05\n" +
+	"\x12base/v1/base.proto\x12\x0ebitbox.base.v1\x1a\x16base/v1/security.proto\x1a\x16base/v1/services.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x10\n" +
+	"\x0eGetInfoRequest\"\xcd\x05\n" +
 	"\x0fGetInfoResponse\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1d\n" +
 	"\n" +
@@ -1800,7 +2801,9 @@ const file_base_v1_base_proto_rawDesc = "" +
 	"\x14disk_available_bytes\x18\v \x01(\x04R\x12diskAvailableBytes\x12\x1c\n" +
 	"\taddresses\x18\f \x03(\tR\taddresses\x124\n" +
 	"\x13temperature_celsius\x18\r \x01(\x01H\x00R\x12temperatureCelsius\x88\x01\x01\x12+\n" +
-	"\x06caller\x18\x0e \x01(\v2\x13.bitbox.base.v1.AppR\x06callerB\x16\n" +
+	"\x06caller\x18\x0e \x01(\v2\x13.bitbox.base.v1.AppR\x06caller\x12\x1b\n" +
+	"\ttime_zone\x18\x0f \x01(\tR\btimeZone\x12.\n" +
+	"\x04time\x18\x10 \x01(\v2\x1a.google.protobuf.TimestampR\x04timeB\x16\n" +
 	"\x14_temperature_celsius\"\x83\x02\n" +
 	"\x03App\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
@@ -1821,26 +2824,54 @@ const file_base_v1_base_proto_rawDesc = "" +
 	"\x03app\x18\x01 \x01(\v2\x13.bitbox.base.v1.AppR\x03app\"\"\n" +
 	"\x10RevokeAppRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"\x13\n" +
-	"\x11RevokeAppResponse\"?\n" +
+	"\x11RevokeAppResponse\"i\n" +
 	"\x06Window\x12\x12\n" +
 	"\x04open\x18\x01 \x01(\bR\x04open\x12!\n" +
-	"\fremaining_ms\x18\x02 \x01(\x04R\vremainingMs\"\x12\n" +
+	"\fremaining_ms\x18\x02 \x01(\x04R\vremainingMs\x12(\n" +
+	"\x04role\x18\x03 \x01(\x0e2\x14.bitbox.base.v1.RoleR\x04role\"\x12\n" +
 	"\x10GetWindowRequest\"C\n" +
 	"\x11GetWindowResponse\x12.\n" +
-	"\x06window\x18\x01 \x01(\v2\x16.bitbox.base.v1.WindowR\x06window\"\x13\n" +
-	"\x11OpenWindowRequest\"D\n" +
+	"\x06window\x18\x01 \x01(\v2\x16.bitbox.base.v1.WindowR\x06window\")\n" +
+	"\x11OpenWindowRequest\x12\x14\n" +
+	"\x05order\x18\x01 \x01(\fR\x05order\"D\n" +
 	"\x12OpenWindowResponse\x12.\n" +
 	"\x06window\x18\x01 \x01(\v2\x16.bitbox.base.v1.WindowR\x06window\"\x14\n" +
 	"\x12CloseWindowRequest\"\x15\n" +
-	"\x13CloseWindowResponse\"\x0f\n" +
+	"\x13CloseWindowResponse\",\n" +
+	"\x14AcceptPairingRequest\x12\x14\n" +
+	"\x05order\x18\x01 \x01(\fR\x05order\"\xe3\x02\n" +
+	"\x15AcceptPairingResponse\x12A\n" +
+	"\x05phase\x18\x01 \x01(\x0e2+.bitbox.base.v1.AcceptPairingResponse.PhaseR\x05phase\x12\x1f\n" +
+	"\vceremony_id\x18\x02 \x01(\fR\n" +
+	"ceremonyId\x12\x19\n" +
+	"\bapp_name\x18\x03 \x01(\tR\aappName\x12\x1f\n" +
+	"\vsigning_key\x18\x04 \x01(\fR\n" +
+	"signingKey\x12\x16\n" +
+	"\x06reason\x18\x05 \x01(\tR\x06reason\"\x91\x01\n" +
+	"\x05Phase\x12\x15\n" +
+	"\x11PHASE_UNSPECIFIED\x10\x00\x12\x12\n" +
+	"\x0ePHASE_ACCEPTED\x10\x01\x12\x13\n" +
+	"\x0fPHASE_COMMITTED\x10\x02\x12\x0f\n" +
+	"\vPHASE_SHOWN\x10\x03\x12\x12\n" +
+	"\x0ePHASE_ANSWERED\x10\x04\x12\x12\n" +
+	"\x0ePHASE_ENROLLED\x10\x05\x12\x0f\n" +
+	"\vPHASE_ENDED\x10\x06\".\n" +
+	"\x14AnswerPairingRequest\x12\x16\n" +
+	"\x06answer\x18\x01 \x01(\fR\x06answer\"\x17\n" +
+	"\x15AnswerPairingResponse\"\x0f\n" +
 	"\rTakeUpRequest\"f\n" +
 	"\x0eTakeUpResponse\x12\x19\n" +
 	"\bpair_key\x18\x01 \x01(\fR\apairKey\x12\x1b\n" +
 	"\tstate_key\x18\x02 \x01(\fR\bstateKey\x12\x1c\n" +
-	"\tsignature\x18\x03 \x01(\fR\tsignature\"\x14\n" +
-	"\x12WatchEventsRequest\"\xe3\x06\n" +
+	"\tsignature\x18\x03 \x01(\fR\tsignature\"_\n" +
+	"\x12WatchEventsRequest\x12\x16\n" +
+	"\x06replay\x18\x01 \x01(\bR\x06replay\x12\x14\n" +
+	"\x05after\x18\x02 \x01(\x04R\x05after\x12\x1b\n" +
+	"\tpast_only\x18\x03 \x01(\bR\bpastOnly\"\xcc\f\n" +
 	"\x13WatchEventsResponse\x12.\n" +
-	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12A\n" +
+	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x1a\n" +
+	"\bsequence\x18\x14 \x01(\x04R\bsequence\x12\x12\n" +
+	"\x04past\x18\x15 \x01(\bR\x04past\x12A\n" +
 	"\n" +
 	"subscribed\x18\x02 \x01(\v2\x1f.bitbox.base.v1.SubscribedEventH\x00R\n" +
 	"subscribed\x12?\n" +
@@ -1858,9 +2889,49 @@ const file_base_v1_base_proto_rawDesc = "" +
 	" \x01(\v2\x1f.bitbox.base.v1.DriftFoundEventH\x00R\n" +
 	"driftFound\x12E\n" +
 	"\fbans_changed\x18\v \x01(\v2 .bitbox.base.v1.BansChangedEventH\x00R\vbansChanged\x12E\n" +
-	"\fapply_failed\x18\f \x01(\v2 .bitbox.base.v1.ApplyFailedEventH\x00R\vapplyFailedB\a\n" +
-	"\x05event\"\x11\n" +
-	"\x0fSubscribedEvent\"7\n" +
+	"\fapply_failed\x18\f \x01(\v2 .bitbox.base.v1.ApplyFailedEventH\x00R\vapplyFailed\x12K\n" +
+	"\x0eservice_failed\x18\r \x01(\v2\".bitbox.base.v1.ServiceFailedEventH\x00R\rserviceFailed\x12T\n" +
+	"\x11service_recovered\x18\x0e \x01(\v2%.bitbox.base.v1.ServiceRecoveredEventH\x00R\x10serviceRecovered\x12E\n" +
+	"\fdisk_filling\x18\x0f \x01(\v2 .bitbox.base.v1.DiskFillingEventH\x00R\vdiskFilling\x12K\n" +
+	"\x0eupdate_waiting\x18\x10 \x01(\v2\".bitbox.base.v1.UpdateWaitingEventH\x00R\rupdateWaiting\x12E\n" +
+	"\fupdate_ended\x18\x11 \x01(\v2 .bitbox.base.v1.UpdateEndedEventH\x00R\vupdateEnded\x12N\n" +
+	"\x0fpairing_attempt\x18\x12 \x01(\v2#.bitbox.base.v1.PairingAttemptEventH\x00R\x0epairingAttempt\x12O\n" +
+	"\x10app_role_changed\x18\x13 \x01(\v2#.bitbox.base.v1.AppRoleChangedEventH\x00R\x0eappRoleChanged\x12E\n" +
+	"\fbase_started\x18\x16 \x01(\v2 .bitbox.base.v1.BaseStartedEventH\x00R\vbaseStarted\x12Q\n" +
+	"\x10machine_stopping\x18\x17 \x01(\v2$.bitbox.base.v1.MachineStoppingEventH\x00R\x0fmachineStoppingB\a\n" +
+	"\x05event\"H\n" +
+	"\x0fSubscribedEvent\x12#\n" +
+	"\rlast_sequence\x18\x01 \x01(\x04R\flastSequence\x12\x10\n" +
+	"\x03gap\x18\x02 \x01(\bR\x03gap\"_\n" +
+	"\x12ServiceFailedEvent\x121\n" +
+	"\aservice\x18\x01 \x01(\v2\x17.bitbox.base.v1.ServiceR\aservice\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\"J\n" +
+	"\x15ServiceRecoveredEvent\x121\n" +
+	"\aservice\x18\x01 \x01(\v2\x17.bitbox.base.v1.ServiceR\aservice\"\\\n" +
+	"\x10DiskFillingEvent\x12\x1f\n" +
+	"\vtotal_bytes\x18\x01 \x01(\x04R\n" +
+	"totalBytes\x12'\n" +
+	"\x0favailable_bytes\x18\x02 \x01(\x04R\x0eavailableBytes\"0\n" +
+	"\x12UpdateWaitingEvent\x12\x1a\n" +
+	"\bpackages\x18\x01 \x03(\tR\bpackages\"\x8a\x01\n" +
+	"\x10UpdateEndedEvent\x12!\n" +
+	"\ffrom_version\x18\x01 \x01(\tR\vfromVersion\x12\x1d\n" +
+	"\n" +
+	"to_version\x18\x02 \x01(\tR\ttoVersion\x12\x1c\n" +
+	"\tinstalled\x18\x03 \x01(\bR\tinstalled\x12\x16\n" +
+	"\x06reason\x18\x04 \x01(\tR\x06reason\"K\n" +
+	"\x13PairingAttemptEvent\x12\x1a\n" +
+	"\brequests\x18\x01 \x01(\rR\brequests\x12\x18\n" +
+	"\aignored\x18\x02 \x01(\bR\aignored\"j\n" +
+	"\x13AppRoleChangedEvent\x12%\n" +
+	"\x03app\x18\x01 \x01(\v2\x13.bitbox.base.v1.AppR\x03app\x12,\n" +
+	"\x06before\x18\x02 \x01(\x0e2\x14.bitbox.base.v1.RoleR\x06before\"U\n" +
+	"\x10BaseStartedEvent\x12)\n" +
+	"\x10software_version\x18\x01 \x01(\tR\x0fsoftwareVersion\x12\x16\n" +
+	"\x06booted\x18\x02 \x01(\bR\x06booted\"X\n" +
+	"\x14MachineStoppingEvent\x12\x1b\n" +
+	"\tpower_off\x18\x01 \x01(\bR\bpowerOff\x12#\n" +
+	"\x02by\x18\x02 \x01(\v2\x13.bitbox.base.v1.AppR\x02by\"7\n" +
 	"\x0eAppPairedEvent\x12%\n" +
 	"\x03app\x18\x01 \x01(\v2\x13.bitbox.base.v1.AppR\x03app\"8\n" +
 	"\x0fAppRenamedEvent\x12%\n" +
@@ -1893,12 +2964,14 @@ const file_base_v1_base_proto_rawDesc = "" +
 	"\vAppsService\x12M\n" +
 	"\bListApps\x12\x1f.bitbox.base.v1.ListAppsRequest\x1a .bitbox.base.v1.ListAppsResponse\x12P\n" +
 	"\tRenameApp\x12 .bitbox.base.v1.RenameAppRequest\x1a!.bitbox.base.v1.RenameAppResponse\x12P\n" +
-	"\tRevokeApp\x12 .bitbox.base.v1.RevokeAppRequest\x1a!.bitbox.base.v1.RevokeAppResponse2\x8f\x02\n" +
+	"\tRevokeApp\x12 .bitbox.base.v1.RevokeAppRequest\x1a!.bitbox.base.v1.RevokeAppResponse2\xcd\x03\n" +
 	"\x0ePairingService\x12P\n" +
 	"\tGetWindow\x12 .bitbox.base.v1.GetWindowRequest\x1a!.bitbox.base.v1.GetWindowResponse\x12S\n" +
 	"\n" +
 	"OpenWindow\x12!.bitbox.base.v1.OpenWindowRequest\x1a\".bitbox.base.v1.OpenWindowResponse\x12V\n" +
-	"\vCloseWindow\x12\".bitbox.base.v1.CloseWindowRequest\x1a#.bitbox.base.v1.CloseWindowResponse2W\n" +
+	"\vCloseWindow\x12\".bitbox.base.v1.CloseWindowRequest\x1a#.bitbox.base.v1.CloseWindowResponse\x12^\n" +
+	"\rAcceptPairing\x12$.bitbox.base.v1.AcceptPairingRequest\x1a%.bitbox.base.v1.AcceptPairingResponse0\x01\x12\\\n" +
+	"\rAnswerPairing\x12$.bitbox.base.v1.AnswerPairingRequest\x1a%.bitbox.base.v1.AnswerPairingResponse2W\n" +
 	"\fBirthService\x12G\n" +
 	"\x06TakeUp\x12\x1d.bitbox.base.v1.TakeUpRequest\x1a\x1e.bitbox.base.v1.TakeUpResponse2i\n" +
 	"\rEventsService\x12X\n" +
@@ -1916,98 +2989,134 @@ func file_base_v1_base_proto_rawDescGZIP() []byte {
 	return file_base_v1_base_proto_rawDescData
 }
 
-var file_base_v1_base_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_base_v1_base_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
+var file_base_v1_base_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_base_v1_base_proto_msgTypes = make([]protoimpl.MessageInfo, 44)
 var file_base_v1_base_proto_goTypes = []any{
-	(Role)(0),                     // 0: bitbox.base.v1.Role
-	(*GetInfoRequest)(nil),        // 1: bitbox.base.v1.GetInfoRequest
-	(*GetInfoResponse)(nil),       // 2: bitbox.base.v1.GetInfoResponse
-	(*App)(nil),                   // 3: bitbox.base.v1.App
-	(*ListAppsRequest)(nil),       // 4: bitbox.base.v1.ListAppsRequest
-	(*ListAppsResponse)(nil),      // 5: bitbox.base.v1.ListAppsResponse
-	(*RenameAppRequest)(nil),      // 6: bitbox.base.v1.RenameAppRequest
-	(*RenameAppResponse)(nil),     // 7: bitbox.base.v1.RenameAppResponse
-	(*RevokeAppRequest)(nil),      // 8: bitbox.base.v1.RevokeAppRequest
-	(*RevokeAppResponse)(nil),     // 9: bitbox.base.v1.RevokeAppResponse
-	(*Window)(nil),                // 10: bitbox.base.v1.Window
-	(*GetWindowRequest)(nil),      // 11: bitbox.base.v1.GetWindowRequest
-	(*GetWindowResponse)(nil),     // 12: bitbox.base.v1.GetWindowResponse
-	(*OpenWindowRequest)(nil),     // 13: bitbox.base.v1.OpenWindowRequest
-	(*OpenWindowResponse)(nil),    // 14: bitbox.base.v1.OpenWindowResponse
-	(*CloseWindowRequest)(nil),    // 15: bitbox.base.v1.CloseWindowRequest
-	(*CloseWindowResponse)(nil),   // 16: bitbox.base.v1.CloseWindowResponse
-	(*TakeUpRequest)(nil),         // 17: bitbox.base.v1.TakeUpRequest
-	(*TakeUpResponse)(nil),        // 18: bitbox.base.v1.TakeUpResponse
-	(*WatchEventsRequest)(nil),    // 19: bitbox.base.v1.WatchEventsRequest
-	(*WatchEventsResponse)(nil),   // 20: bitbox.base.v1.WatchEventsResponse
-	(*SubscribedEvent)(nil),       // 21: bitbox.base.v1.SubscribedEvent
-	(*AppPairedEvent)(nil),        // 22: bitbox.base.v1.AppPairedEvent
-	(*AppRenamedEvent)(nil),       // 23: bitbox.base.v1.AppRenamedEvent
-	(*AppRevokedEvent)(nil),       // 24: bitbox.base.v1.AppRevokedEvent
-	(*SessionStartedEvent)(nil),   // 25: bitbox.base.v1.SessionStartedEvent
-	(*SessionEndedEvent)(nil),     // 26: bitbox.base.v1.SessionEndedEvent
-	(*WindowChangedEvent)(nil),    // 27: bitbox.base.v1.WindowChangedEvent
-	(*PostureChangedEvent)(nil),   // 28: bitbox.base.v1.PostureChangedEvent
-	(*DriftFoundEvent)(nil),       // 29: bitbox.base.v1.DriftFoundEvent
-	(*BansChangedEvent)(nil),      // 30: bitbox.base.v1.BansChangedEvent
-	(*ApplyFailedEvent)(nil),      // 31: bitbox.base.v1.ApplyFailedEvent
-	(*timestamppb.Timestamp)(nil), // 32: google.protobuf.Timestamp
-	(*Finding)(nil),               // 33: bitbox.base.v1.Finding
-	(*Ban)(nil),                   // 34: bitbox.base.v1.Ban
+	(Role)(0),                        // 0: bitbox.base.v1.Role
+	(AcceptPairingResponse_Phase)(0), // 1: bitbox.base.v1.AcceptPairingResponse.Phase
+	(*GetInfoRequest)(nil),           // 2: bitbox.base.v1.GetInfoRequest
+	(*GetInfoResponse)(nil),          // 3: bitbox.base.v1.GetInfoResponse
+	(*App)(nil),                      // 4: bitbox.base.v1.App
+	(*ListAppsRequest)(nil),          // 5: bitbox.base.v1.ListAppsRequest
+	(*ListAppsResponse)(nil),         // 6: bitbox.base.v1.ListAppsResponse
+	(*RenameAppRequest)(nil),         // 7: bitbox.base.v1.RenameAppRequest
+	(*RenameAppResponse)(nil),        // 8: bitbox.base.v1.RenameAppResponse
+	(*RevokeAppRequest)(nil),         // 9: bitbox.base.v1.RevokeAppRequest
+	(*RevokeAppResponse)(nil),        // 10: bitbox.base.v1.RevokeAppResponse
+	(*Window)(nil),                   // 11: bitbox.base.v1.Window
+	(*GetWindowRequest)(nil),         // 12: bitbox.base.v1.GetWindowRequest
+	(*GetWindowResponse)(nil),        // 13: bitbox.base.v1.GetWindowResponse
+	(*OpenWindowRequest)(nil),        // 14: bitbox.base.v1.OpenWindowRequest
+	(*OpenWindowResponse)(nil),       // 15: bitbox.base.v1.OpenWindowResponse
+	(*CloseWindowRequest)(nil),       // 16: bitbox.base.v1.CloseWindowRequest
+	(*CloseWindowResponse)(nil),      // 17: bitbox.base.v1.CloseWindowResponse
+	(*AcceptPairingRequest)(nil),     // 18: bitbox.base.v1.AcceptPairingRequest
+	(*AcceptPairingResponse)(nil),    // 19: bitbox.base.v1.AcceptPairingResponse
+	(*AnswerPairingRequest)(nil),     // 20: bitbox.base.v1.AnswerPairingRequest
+	(*AnswerPairingResponse)(nil),    // 21: bitbox.base.v1.AnswerPairingResponse
+	(*TakeUpRequest)(nil),            // 22: bitbox.base.v1.TakeUpRequest
+	(*TakeUpResponse)(nil),           // 23: bitbox.base.v1.TakeUpResponse
+	(*WatchEventsRequest)(nil),       // 24: bitbox.base.v1.WatchEventsRequest
+	(*WatchEventsResponse)(nil),      // 25: bitbox.base.v1.WatchEventsResponse
+	(*SubscribedEvent)(nil),          // 26: bitbox.base.v1.SubscribedEvent
+	(*ServiceFailedEvent)(nil),       // 27: bitbox.base.v1.ServiceFailedEvent
+	(*ServiceRecoveredEvent)(nil),    // 28: bitbox.base.v1.ServiceRecoveredEvent
+	(*DiskFillingEvent)(nil),         // 29: bitbox.base.v1.DiskFillingEvent
+	(*UpdateWaitingEvent)(nil),       // 30: bitbox.base.v1.UpdateWaitingEvent
+	(*UpdateEndedEvent)(nil),         // 31: bitbox.base.v1.UpdateEndedEvent
+	(*PairingAttemptEvent)(nil),      // 32: bitbox.base.v1.PairingAttemptEvent
+	(*AppRoleChangedEvent)(nil),      // 33: bitbox.base.v1.AppRoleChangedEvent
+	(*BaseStartedEvent)(nil),         // 34: bitbox.base.v1.BaseStartedEvent
+	(*MachineStoppingEvent)(nil),     // 35: bitbox.base.v1.MachineStoppingEvent
+	(*AppPairedEvent)(nil),           // 36: bitbox.base.v1.AppPairedEvent
+	(*AppRenamedEvent)(nil),          // 37: bitbox.base.v1.AppRenamedEvent
+	(*AppRevokedEvent)(nil),          // 38: bitbox.base.v1.AppRevokedEvent
+	(*SessionStartedEvent)(nil),      // 39: bitbox.base.v1.SessionStartedEvent
+	(*SessionEndedEvent)(nil),        // 40: bitbox.base.v1.SessionEndedEvent
+	(*WindowChangedEvent)(nil),       // 41: bitbox.base.v1.WindowChangedEvent
+	(*PostureChangedEvent)(nil),      // 42: bitbox.base.v1.PostureChangedEvent
+	(*DriftFoundEvent)(nil),          // 43: bitbox.base.v1.DriftFoundEvent
+	(*BansChangedEvent)(nil),         // 44: bitbox.base.v1.BansChangedEvent
+	(*ApplyFailedEvent)(nil),         // 45: bitbox.base.v1.ApplyFailedEvent
+	(*timestamppb.Timestamp)(nil),    // 46: google.protobuf.Timestamp
+	(*Service)(nil),                  // 47: bitbox.base.v1.Service
+	(*Finding)(nil),                  // 48: bitbox.base.v1.Finding
+	(*Ban)(nil),                      // 49: bitbox.base.v1.Ban
 }
 var file_base_v1_base_proto_depIdxs = []int32{
-	3,  // 0: bitbox.base.v1.GetInfoResponse.caller:type_name -> bitbox.base.v1.App
-	0,  // 1: bitbox.base.v1.App.role:type_name -> bitbox.base.v1.Role
-	32, // 2: bitbox.base.v1.App.paired_at:type_name -> google.protobuf.Timestamp
-	32, // 3: bitbox.base.v1.App.last_seen_at:type_name -> google.protobuf.Timestamp
-	3,  // 4: bitbox.base.v1.ListAppsResponse.apps:type_name -> bitbox.base.v1.App
-	3,  // 5: bitbox.base.v1.RenameAppResponse.app:type_name -> bitbox.base.v1.App
-	10, // 6: bitbox.base.v1.GetWindowResponse.window:type_name -> bitbox.base.v1.Window
-	10, // 7: bitbox.base.v1.OpenWindowResponse.window:type_name -> bitbox.base.v1.Window
-	32, // 8: bitbox.base.v1.WatchEventsResponse.time:type_name -> google.protobuf.Timestamp
-	21, // 9: bitbox.base.v1.WatchEventsResponse.subscribed:type_name -> bitbox.base.v1.SubscribedEvent
-	22, // 10: bitbox.base.v1.WatchEventsResponse.app_paired:type_name -> bitbox.base.v1.AppPairedEvent
-	23, // 11: bitbox.base.v1.WatchEventsResponse.app_renamed:type_name -> bitbox.base.v1.AppRenamedEvent
-	24, // 12: bitbox.base.v1.WatchEventsResponse.app_revoked:type_name -> bitbox.base.v1.AppRevokedEvent
-	25, // 13: bitbox.base.v1.WatchEventsResponse.session_started:type_name -> bitbox.base.v1.SessionStartedEvent
-	26, // 14: bitbox.base.v1.WatchEventsResponse.session_ended:type_name -> bitbox.base.v1.SessionEndedEvent
-	27, // 15: bitbox.base.v1.WatchEventsResponse.window_changed:type_name -> bitbox.base.v1.WindowChangedEvent
-	28, // 16: bitbox.base.v1.WatchEventsResponse.posture_changed:type_name -> bitbox.base.v1.PostureChangedEvent
-	29, // 17: bitbox.base.v1.WatchEventsResponse.drift_found:type_name -> bitbox.base.v1.DriftFoundEvent
-	30, // 18: bitbox.base.v1.WatchEventsResponse.bans_changed:type_name -> bitbox.base.v1.BansChangedEvent
-	31, // 19: bitbox.base.v1.WatchEventsResponse.apply_failed:type_name -> bitbox.base.v1.ApplyFailedEvent
-	3,  // 20: bitbox.base.v1.AppPairedEvent.app:type_name -> bitbox.base.v1.App
-	3,  // 21: bitbox.base.v1.AppRenamedEvent.app:type_name -> bitbox.base.v1.App
-	3,  // 22: bitbox.base.v1.AppRevokedEvent.app:type_name -> bitbox.base.v1.App
-	3,  // 23: bitbox.base.v1.SessionStartedEvent.app:type_name -> bitbox.base.v1.App
-	3,  // 24: bitbox.base.v1.SessionEndedEvent.app:type_name -> bitbox.base.v1.App
-	10, // 25: bitbox.base.v1.WindowChangedEvent.window:type_name -> bitbox.base.v1.Window
-	33, // 26: bitbox.base.v1.DriftFoundEvent.findings:type_name -> bitbox.base.v1.Finding
-	34, // 27: bitbox.base.v1.BansChangedEvent.banned:type_name -> bitbox.base.v1.Ban
-	34, // 28: bitbox.base.v1.BansChangedEvent.lifted:type_name -> bitbox.base.v1.Ban
-	1,  // 29: bitbox.base.v1.InfoService.GetInfo:input_type -> bitbox.base.v1.GetInfoRequest
-	4,  // 30: bitbox.base.v1.AppsService.ListApps:input_type -> bitbox.base.v1.ListAppsRequest
-	6,  // 31: bitbox.base.v1.AppsService.RenameApp:input_type -> bitbox.base.v1.RenameAppRequest
-	8,  // 32: bitbox.base.v1.AppsService.RevokeApp:input_type -> bitbox.base.v1.RevokeAppRequest
-	11, // 33: bitbox.base.v1.PairingService.GetWindow:input_type -> bitbox.base.v1.GetWindowRequest
-	13, // 34: bitbox.base.v1.PairingService.OpenWindow:input_type -> bitbox.base.v1.OpenWindowRequest
-	15, // 35: bitbox.base.v1.PairingService.CloseWindow:input_type -> bitbox.base.v1.CloseWindowRequest
-	17, // 36: bitbox.base.v1.BirthService.TakeUp:input_type -> bitbox.base.v1.TakeUpRequest
-	19, // 37: bitbox.base.v1.EventsService.WatchEvents:input_type -> bitbox.base.v1.WatchEventsRequest
-	2,  // 38: bitbox.base.v1.InfoService.GetInfo:output_type -> bitbox.base.v1.GetInfoResponse
-	5,  // 39: bitbox.base.v1.AppsService.ListApps:output_type -> bitbox.base.v1.ListAppsResponse
-	7,  // 40: bitbox.base.v1.AppsService.RenameApp:output_type -> bitbox.base.v1.RenameAppResponse
-	9,  // 41: bitbox.base.v1.AppsService.RevokeApp:output_type -> bitbox.base.v1.RevokeAppResponse
-	12, // 42: bitbox.base.v1.PairingService.GetWindow:output_type -> bitbox.base.v1.GetWindowResponse
-	14, // 43: bitbox.base.v1.PairingService.OpenWindow:output_type -> bitbox.base.v1.OpenWindowResponse
-	16, // 44: bitbox.base.v1.PairingService.CloseWindow:output_type -> bitbox.base.v1.CloseWindowResponse
-	18, // 45: bitbox.base.v1.BirthService.TakeUp:output_type -> bitbox.base.v1.TakeUpResponse
-	20, // 46: bitbox.base.v1.EventsService.WatchEvents:output_type -> bitbox.base.v1.WatchEventsResponse
-	38, // [38:47] is the sub-list for method output_type
-	29, // [29:38] is the sub-list for method input_type
-	29, // [29:29] is the sub-list for extension type_name
-	29, // [29:29] is the sub-list for extension extendee
-	0,  // [0:29] is the sub-list for field type_name
+	4,  // 0: bitbox.base.v1.GetInfoResponse.caller:type_name -> bitbox.base.v1.App
+	46, // 1: bitbox.base.v1.GetInfoResponse.time:type_name -> google.protobuf.Timestamp
+	0,  // 2: bitbox.base.v1.App.role:type_name -> bitbox.base.v1.Role
+	46, // 3: bitbox.base.v1.App.paired_at:type_name -> google.protobuf.Timestamp
+	46, // 4: bitbox.base.v1.App.last_seen_at:type_name -> google.protobuf.Timestamp
+	4,  // 5: bitbox.base.v1.ListAppsResponse.apps:type_name -> bitbox.base.v1.App
+	4,  // 6: bitbox.base.v1.RenameAppResponse.app:type_name -> bitbox.base.v1.App
+	0,  // 7: bitbox.base.v1.Window.role:type_name -> bitbox.base.v1.Role
+	11, // 8: bitbox.base.v1.GetWindowResponse.window:type_name -> bitbox.base.v1.Window
+	11, // 9: bitbox.base.v1.OpenWindowResponse.window:type_name -> bitbox.base.v1.Window
+	1,  // 10: bitbox.base.v1.AcceptPairingResponse.phase:type_name -> bitbox.base.v1.AcceptPairingResponse.Phase
+	46, // 11: bitbox.base.v1.WatchEventsResponse.time:type_name -> google.protobuf.Timestamp
+	26, // 12: bitbox.base.v1.WatchEventsResponse.subscribed:type_name -> bitbox.base.v1.SubscribedEvent
+	36, // 13: bitbox.base.v1.WatchEventsResponse.app_paired:type_name -> bitbox.base.v1.AppPairedEvent
+	37, // 14: bitbox.base.v1.WatchEventsResponse.app_renamed:type_name -> bitbox.base.v1.AppRenamedEvent
+	38, // 15: bitbox.base.v1.WatchEventsResponse.app_revoked:type_name -> bitbox.base.v1.AppRevokedEvent
+	39, // 16: bitbox.base.v1.WatchEventsResponse.session_started:type_name -> bitbox.base.v1.SessionStartedEvent
+	40, // 17: bitbox.base.v1.WatchEventsResponse.session_ended:type_name -> bitbox.base.v1.SessionEndedEvent
+	41, // 18: bitbox.base.v1.WatchEventsResponse.window_changed:type_name -> bitbox.base.v1.WindowChangedEvent
+	42, // 19: bitbox.base.v1.WatchEventsResponse.posture_changed:type_name -> bitbox.base.v1.PostureChangedEvent
+	43, // 20: bitbox.base.v1.WatchEventsResponse.drift_found:type_name -> bitbox.base.v1.DriftFoundEvent
+	44, // 21: bitbox.base.v1.WatchEventsResponse.bans_changed:type_name -> bitbox.base.v1.BansChangedEvent
+	45, // 22: bitbox.base.v1.WatchEventsResponse.apply_failed:type_name -> bitbox.base.v1.ApplyFailedEvent
+	27, // 23: bitbox.base.v1.WatchEventsResponse.service_failed:type_name -> bitbox.base.v1.ServiceFailedEvent
+	28, // 24: bitbox.base.v1.WatchEventsResponse.service_recovered:type_name -> bitbox.base.v1.ServiceRecoveredEvent
+	29, // 25: bitbox.base.v1.WatchEventsResponse.disk_filling:type_name -> bitbox.base.v1.DiskFillingEvent
+	30, // 26: bitbox.base.v1.WatchEventsResponse.update_waiting:type_name -> bitbox.base.v1.UpdateWaitingEvent
+	31, // 27: bitbox.base.v1.WatchEventsResponse.update_ended:type_name -> bitbox.base.v1.UpdateEndedEvent
+	32, // 28: bitbox.base.v1.WatchEventsResponse.pairing_attempt:type_name -> bitbox.base.v1.PairingAttemptEvent
+	33, // 29: bitbox.base.v1.WatchEventsResponse.app_role_changed:type_name -> bitbox.base.v1.AppRoleChangedEvent
+	34, // 30: bitbox.base.v1.WatchEventsResponse.base_started:type_name -> bitbox.base.v1.BaseStartedEvent
+	35, // 31: bitbox.base.v1.WatchEventsResponse.machine_stopping:type_name -> bitbox.base.v1.MachineStoppingEvent
+	47, // 32: bitbox.base.v1.ServiceFailedEvent.service:type_name -> bitbox.base.v1.Service
+	47, // 33: bitbox.base.v1.ServiceRecoveredEvent.service:type_name -> bitbox.base.v1.Service
+	4,  // 34: bitbox.base.v1.AppRoleChangedEvent.app:type_name -> bitbox.base.v1.App
+	0,  // 35: bitbox.base.v1.AppRoleChangedEvent.before:type_name -> bitbox.base.v1.Role
+	4,  // 36: bitbox.base.v1.MachineStoppingEvent.by:type_name -> bitbox.base.v1.App
+	4,  // 37: bitbox.base.v1.AppPairedEvent.app:type_name -> bitbox.base.v1.App
+	4,  // 38: bitbox.base.v1.AppRenamedEvent.app:type_name -> bitbox.base.v1.App
+	4,  // 39: bitbox.base.v1.AppRevokedEvent.app:type_name -> bitbox.base.v1.App
+	4,  // 40: bitbox.base.v1.SessionStartedEvent.app:type_name -> bitbox.base.v1.App
+	4,  // 41: bitbox.base.v1.SessionEndedEvent.app:type_name -> bitbox.base.v1.App
+	11, // 42: bitbox.base.v1.WindowChangedEvent.window:type_name -> bitbox.base.v1.Window
+	48, // 43: bitbox.base.v1.DriftFoundEvent.findings:type_name -> bitbox.base.v1.Finding
+	49, // 44: bitbox.base.v1.BansChangedEvent.banned:type_name -> bitbox.base.v1.Ban
+	49, // 45: bitbox.base.v1.BansChangedEvent.lifted:type_name -> bitbox.base.v1.Ban
+	2,  // 46: bitbox.base.v1.InfoService.GetInfo:input_type -> bitbox.base.v1.GetInfoRequest
+	5,  // 47: bitbox.base.v1.AppsService.ListApps:input_type -> bitbox.base.v1.ListAppsRequest
+	7,  // 48: bitbox.base.v1.AppsService.RenameApp:input_type -> bitbox.base.v1.RenameAppRequest
+	9,  // 49: bitbox.base.v1.AppsService.RevokeApp:input_type -> bitbox.base.v1.RevokeAppRequest
+	12, // 50: bitbox.base.v1.PairingService.GetWindow:input_type -> bitbox.base.v1.GetWindowRequest
+	14, // 51: bitbox.base.v1.PairingService.OpenWindow:input_type -> bitbox.base.v1.OpenWindowRequest
+	16, // 52: bitbox.base.v1.PairingService.CloseWindow:input_type -> bitbox.base.v1.CloseWindowRequest
+	18, // 53: bitbox.base.v1.PairingService.AcceptPairing:input_type -> bitbox.base.v1.AcceptPairingRequest
+	20, // 54: bitbox.base.v1.PairingService.AnswerPairing:input_type -> bitbox.base.v1.AnswerPairingRequest
+	22, // 55: bitbox.base.v1.BirthService.TakeUp:input_type -> bitbox.base.v1.TakeUpRequest
+	24, // 56: bitbox.base.v1.EventsService.WatchEvents:input_type -> bitbox.base.v1.WatchEventsRequest
+	3,  // 57: bitbox.base.v1.InfoService.GetInfo:output_type -> bitbox.base.v1.GetInfoResponse
+	6,  // 58: bitbox.base.v1.AppsService.ListApps:output_type -> bitbox.base.v1.ListAppsResponse
+	8,  // 59: bitbox.base.v1.AppsService.RenameApp:output_type -> bitbox.base.v1.RenameAppResponse
+	10, // 60: bitbox.base.v1.AppsService.RevokeApp:output_type -> bitbox.base.v1.RevokeAppResponse
+	13, // 61: bitbox.base.v1.PairingService.GetWindow:output_type -> bitbox.base.v1.GetWindowResponse
+	15, // 62: bitbox.base.v1.PairingService.OpenWindow:output_type -> bitbox.base.v1.OpenWindowResponse
+	17, // 63: bitbox.base.v1.PairingService.CloseWindow:output_type -> bitbox.base.v1.CloseWindowResponse
+	19, // 64: bitbox.base.v1.PairingService.AcceptPairing:output_type -> bitbox.base.v1.AcceptPairingResponse
+	21, // 65: bitbox.base.v1.PairingService.AnswerPairing:output_type -> bitbox.base.v1.AnswerPairingResponse
+	23, // 66: bitbox.base.v1.BirthService.TakeUp:output_type -> bitbox.base.v1.TakeUpResponse
+	25, // 67: bitbox.base.v1.EventsService.WatchEvents:output_type -> bitbox.base.v1.WatchEventsResponse
+	57, // [57:68] is the sub-list for method output_type
+	46, // [46:57] is the sub-list for method input_type
+	46, // [46:46] is the sub-list for extension type_name
+	46, // [46:46] is the sub-list for extension extendee
+	0,  // [0:46] is the sub-list for field type_name
 }
 
 func init() { file_base_v1_base_proto_init() }
@@ -2016,8 +3125,9 @@ func file_base_v1_base_proto_init() {
 		return
 	}
 	file_base_v1_security_proto_init()
+	file_base_v1_services_proto_init()
 	file_base_v1_base_proto_msgTypes[1].OneofWrappers = []any{}
-	file_base_v1_base_proto_msgTypes[19].OneofWrappers = []any{
+	file_base_v1_base_proto_msgTypes[23].OneofWrappers = []any{
 		(*WatchEventsResponse_Subscribed)(nil),
 		(*WatchEventsResponse_AppPaired)(nil),
 		(*WatchEventsResponse_AppRenamed)(nil),
@@ -2029,14 +3139,23 @@ func file_base_v1_base_proto_init() {
 		(*WatchEventsResponse_DriftFound)(nil),
 		(*WatchEventsResponse_BansChanged)(nil),
 		(*WatchEventsResponse_ApplyFailed)(nil),
+		(*WatchEventsResponse_ServiceFailed)(nil),
+		(*WatchEventsResponse_ServiceRecovered)(nil),
+		(*WatchEventsResponse_DiskFilling)(nil),
+		(*WatchEventsResponse_UpdateWaiting)(nil),
+		(*WatchEventsResponse_UpdateEnded)(nil),
+		(*WatchEventsResponse_PairingAttempt)(nil),
+		(*WatchEventsResponse_AppRoleChanged)(nil),
+		(*WatchEventsResponse_BaseStarted)(nil),
+		(*WatchEventsResponse_MachineStopping)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_base_v1_base_proto_rawDesc), len(file_base_v1_base_proto_rawDesc)),
-			NumEnums:      1,
-			NumMessages:   31,
+			NumEnums:      2,
+			NumMessages:   44,
 			NumExtensions: 0,
 			NumServices:   5,
 		},

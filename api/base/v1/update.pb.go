@@ -521,6 +521,96 @@ func (x *Update) GetEndedAt() *timestamppb.Timestamp {
 	return nil
 }
 
+type InstallDebianUpdatesRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *InstallDebianUpdatesRequest) Reset() {
+	*x = InstallDebianUpdatesRequest{}
+	mi := &file_base_v1_update_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *InstallDebianUpdatesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*InstallDebianUpdatesRequest) ProtoMessage() {}
+
+func (x *InstallDebianUpdatesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_base_v1_update_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use InstallDebianUpdatesRequest.ProtoReflect.Descriptor instead.
+func (*InstallDebianUpdatesRequest) Descriptor() ([]byte, []int) {
+	return file_base_v1_update_proto_rawDescGZIP(), []int{7}
+}
+
+type InstallDebianUpdatesResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// For people, one line.
+	Progress string `protobuf:"bytes,1,opt,name=progress,proto3" json:"progress,omitempty"`
+	// In the last message: it has ended well.
+	Done          bool `protobuf:"varint,2,opt,name=done,proto3" json:"done,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *InstallDebianUpdatesResponse) Reset() {
+	*x = InstallDebianUpdatesResponse{}
+	mi := &file_base_v1_update_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *InstallDebianUpdatesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*InstallDebianUpdatesResponse) ProtoMessage() {}
+
+func (x *InstallDebianUpdatesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_base_v1_update_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use InstallDebianUpdatesResponse.ProtoReflect.Descriptor instead.
+func (*InstallDebianUpdatesResponse) Descriptor() ([]byte, []int) {
+	return file_base_v1_update_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *InstallDebianUpdatesResponse) GetProgress() string {
+	if x != nil {
+		return x.Progress
+	}
+	return ""
+}
+
+func (x *InstallDebianUpdatesResponse) GetDone() bool {
+	if x != nil {
+		return x.Done
+	}
+	return false
+}
+
 var File_base_v1_update_proto protoreflect.FileDescriptor
 
 const file_base_v1_update_proto_rawDesc = "" +
@@ -561,11 +651,16 @@ const file_base_v1_update_proto_rawDesc = "" +
 	"\n" +
 	"PHASE_DONE\x10\x05\x12\x10\n" +
 	"\fPHASE_UNDONE\x10\x06\x12\x10\n" +
-	"\fPHASE_FAILED\x10\a2\x95\x02\n" +
+	"\fPHASE_FAILED\x10\a\"\x1d\n" +
+	"\x1bInstallDebianUpdatesRequest\"N\n" +
+	"\x1cInstallDebianUpdatesResponse\x12\x1a\n" +
+	"\bprogress\x18\x01 \x01(\tR\bprogress\x12\x12\n" +
+	"\x04done\x18\x02 \x01(\bR\x04done2\x8a\x03\n" +
 	"\rUpdateService\x12P\n" +
 	"\tGetUpdate\x12 .bitbox.base.v1.GetUpdateRequest\x1a!.bitbox.base.v1.GetUpdateResponse\x12X\n" +
 	"\vBringUpdate\x12\".bitbox.base.v1.BringUpdateRequest\x1a#.bitbox.base.v1.BringUpdateResponse(\x01\x12X\n" +
-	"\vWatchUpdate\x12\".bitbox.base.v1.WatchUpdateRequest\x1a#.bitbox.base.v1.WatchUpdateResponse0\x01B7Z5github.com/BitBoxSwiss/bitbox-base/api/base/v1;basev1b\x06proto3"
+	"\vWatchUpdate\x12\".bitbox.base.v1.WatchUpdateRequest\x1a#.bitbox.base.v1.WatchUpdateResponse0\x01\x12s\n" +
+	"\x14InstallDebianUpdates\x12+.bitbox.base.v1.InstallDebianUpdatesRequest\x1a,.bitbox.base.v1.InstallDebianUpdatesResponse0\x01B7Z5github.com/BitBoxSwiss/bitbox-base/api/base/v1;basev1b\x06proto3"
 
 var (
 	file_base_v1_update_proto_rawDescOnce sync.Once
@@ -580,36 +675,40 @@ func file_base_v1_update_proto_rawDescGZIP() []byte {
 }
 
 var file_base_v1_update_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_base_v1_update_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
+var file_base_v1_update_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
 var file_base_v1_update_proto_goTypes = []any{
-	(Update_Phase)(0),             // 0: bitbox.base.v1.Update.Phase
-	(*GetUpdateRequest)(nil),      // 1: bitbox.base.v1.GetUpdateRequest
-	(*GetUpdateResponse)(nil),     // 2: bitbox.base.v1.GetUpdateResponse
-	(*BringUpdateRequest)(nil),    // 3: bitbox.base.v1.BringUpdateRequest
-	(*BringUpdateResponse)(nil),   // 4: bitbox.base.v1.BringUpdateResponse
-	(*WatchUpdateRequest)(nil),    // 5: bitbox.base.v1.WatchUpdateRequest
-	(*WatchUpdateResponse)(nil),   // 6: bitbox.base.v1.WatchUpdateResponse
-	(*Update)(nil),                // 7: bitbox.base.v1.Update
-	(*timestamppb.Timestamp)(nil), // 8: google.protobuf.Timestamp
+	(Update_Phase)(0),                    // 0: bitbox.base.v1.Update.Phase
+	(*GetUpdateRequest)(nil),             // 1: bitbox.base.v1.GetUpdateRequest
+	(*GetUpdateResponse)(nil),            // 2: bitbox.base.v1.GetUpdateResponse
+	(*BringUpdateRequest)(nil),           // 3: bitbox.base.v1.BringUpdateRequest
+	(*BringUpdateResponse)(nil),          // 4: bitbox.base.v1.BringUpdateResponse
+	(*WatchUpdateRequest)(nil),           // 5: bitbox.base.v1.WatchUpdateRequest
+	(*WatchUpdateResponse)(nil),          // 6: bitbox.base.v1.WatchUpdateResponse
+	(*Update)(nil),                       // 7: bitbox.base.v1.Update
+	(*InstallDebianUpdatesRequest)(nil),  // 8: bitbox.base.v1.InstallDebianUpdatesRequest
+	(*InstallDebianUpdatesResponse)(nil), // 9: bitbox.base.v1.InstallDebianUpdatesResponse
+	(*timestamppb.Timestamp)(nil),        // 10: google.protobuf.Timestamp
 }
 var file_base_v1_update_proto_depIdxs = []int32{
-	7, // 0: bitbox.base.v1.GetUpdateResponse.update:type_name -> bitbox.base.v1.Update
-	7, // 1: bitbox.base.v1.BringUpdateResponse.update:type_name -> bitbox.base.v1.Update
-	7, // 2: bitbox.base.v1.WatchUpdateResponse.update:type_name -> bitbox.base.v1.Update
-	0, // 3: bitbox.base.v1.Update.phase:type_name -> bitbox.base.v1.Update.Phase
-	8, // 4: bitbox.base.v1.Update.began_at:type_name -> google.protobuf.Timestamp
-	8, // 5: bitbox.base.v1.Update.ended_at:type_name -> google.protobuf.Timestamp
-	1, // 6: bitbox.base.v1.UpdateService.GetUpdate:input_type -> bitbox.base.v1.GetUpdateRequest
-	3, // 7: bitbox.base.v1.UpdateService.BringUpdate:input_type -> bitbox.base.v1.BringUpdateRequest
-	5, // 8: bitbox.base.v1.UpdateService.WatchUpdate:input_type -> bitbox.base.v1.WatchUpdateRequest
-	2, // 9: bitbox.base.v1.UpdateService.GetUpdate:output_type -> bitbox.base.v1.GetUpdateResponse
-	4, // 10: bitbox.base.v1.UpdateService.BringUpdate:output_type -> bitbox.base.v1.BringUpdateResponse
-	6, // 11: bitbox.base.v1.UpdateService.WatchUpdate:output_type -> bitbox.base.v1.WatchUpdateResponse
-	9, // [9:12] is the sub-list for method output_type
-	6, // [6:9] is the sub-list for method input_type
-	6, // [6:6] is the sub-list for extension type_name
-	6, // [6:6] is the sub-list for extension extendee
-	0, // [0:6] is the sub-list for field type_name
+	7,  // 0: bitbox.base.v1.GetUpdateResponse.update:type_name -> bitbox.base.v1.Update
+	7,  // 1: bitbox.base.v1.BringUpdateResponse.update:type_name -> bitbox.base.v1.Update
+	7,  // 2: bitbox.base.v1.WatchUpdateResponse.update:type_name -> bitbox.base.v1.Update
+	0,  // 3: bitbox.base.v1.Update.phase:type_name -> bitbox.base.v1.Update.Phase
+	10, // 4: bitbox.base.v1.Update.began_at:type_name -> google.protobuf.Timestamp
+	10, // 5: bitbox.base.v1.Update.ended_at:type_name -> google.protobuf.Timestamp
+	1,  // 6: bitbox.base.v1.UpdateService.GetUpdate:input_type -> bitbox.base.v1.GetUpdateRequest
+	3,  // 7: bitbox.base.v1.UpdateService.BringUpdate:input_type -> bitbox.base.v1.BringUpdateRequest
+	5,  // 8: bitbox.base.v1.UpdateService.WatchUpdate:input_type -> bitbox.base.v1.WatchUpdateRequest
+	8,  // 9: bitbox.base.v1.UpdateService.InstallDebianUpdates:input_type -> bitbox.base.v1.InstallDebianUpdatesRequest
+	2,  // 10: bitbox.base.v1.UpdateService.GetUpdate:output_type -> bitbox.base.v1.GetUpdateResponse
+	4,  // 11: bitbox.base.v1.UpdateService.BringUpdate:output_type -> bitbox.base.v1.BringUpdateResponse
+	6,  // 12: bitbox.base.v1.UpdateService.WatchUpdate:output_type -> bitbox.base.v1.WatchUpdateResponse
+	9,  // 13: bitbox.base.v1.UpdateService.InstallDebianUpdates:output_type -> bitbox.base.v1.InstallDebianUpdatesResponse
+	10, // [10:14] is the sub-list for method output_type
+	6,  // [6:10] is the sub-list for method input_type
+	6,  // [6:6] is the sub-list for extension type_name
+	6,  // [6:6] is the sub-list for extension extendee
+	0,  // [0:6] is the sub-list for field type_name
 }
 
 func init() { file_base_v1_update_proto_init() }
@@ -627,7 +726,7 @@ func file_base_v1_update_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_base_v1_update_proto_rawDesc), len(file_base_v1_update_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   7,
+			NumMessages:   9,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

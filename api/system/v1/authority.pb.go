@@ -1386,7 +1386,9 @@ type Snapshot struct {
 	Last *LastCeremony `protobuf:"bytes,9,opt,name=last,proto3" json:"last,omitempty"`
 	// Requests are listened to: the Base has no owner, or the window is open. A
 	// Base whose first owner's key is pending does not listen.
-	Listening     bool `protobuf:"varint,10,opt,name=listening,proto3" json:"listening,omitempty"`
+	Listening bool `protobuf:"varint,10,opt,name=listening,proto3" json:"listening,omitempty"`
+	// The role that an owner has signed for this window; unspecified: none.
+	WindowRole    v1.Role `protobuf:"varint,11,opt,name=window_role,json=windowRole,proto3,enum=bitbox.base.v1.Role" json:"window_role,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1491,6 +1493,13 @@ func (x *Snapshot) GetListening() bool {
 	return false
 }
 
+func (x *Snapshot) GetWindowRole() v1.Role {
+	if x != nil {
+		return x.WindowRole
+	}
+	return v1.Role(0)
+}
+
 type Ceremony struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Id    []byte                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -1505,7 +1514,12 @@ type Ceremony struct {
 	// The human at the Base has said yes.
 	BaseConfirmed bool `protobuf:"varint,7,opt,name=base_confirmed,json=baseConfirmed,proto3" json:"base_confirmed,omitempty"`
 	// The App has said yes, and its signature was right.
-	AppConfirmed  bool `protobuf:"varint,8,opt,name=app_confirmed,json=appConfirmed,proto3" json:"app_confirmed,omitempty"`
+	AppConfirmed bool `protobuf:"varint,8,opt,name=app_confirmed,json=appConfirmed,proto3" json:"app_confirmed,omitempty"`
+	// An owner's App has accepted it, and answers in place of the console: K_sign of that
+	// owner, 32 bytes. Empty: the console.
+	ByOwner []byte `protobuf:"bytes,9,opt,name=by_owner,json=byOwner,proto3" json:"by_owner,omitempty"`
+	// K_sign of the new App, 32 bytes. From PHASE_SHOWN on.
+	SigningKey    []byte `protobuf:"bytes,10,opt,name=signing_key,json=signingKey,proto3" json:"signing_key,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1596,6 +1610,20 @@ func (x *Ceremony) GetAppConfirmed() bool {
 	return false
 }
 
+func (x *Ceremony) GetByOwner() []byte {
+	if x != nil {
+		return x.ByOwner
+	}
+	return nil
+}
+
+func (x *Ceremony) GetSigningKey() []byte {
+	if x != nil {
+		return x.SigningKey
+	}
+	return nil
+}
+
 type LastCeremony struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            []byte                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -1662,6 +1690,276 @@ func (x *LastCeremony) GetRole() v1.Role {
 		return x.Role
 	}
 	return v1.Role(0)
+}
+
+// PairingOrder is what an owner's App orders in place of somebody at the console. An
+// owner signs it.
+type PairingOrder struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// K_state of the Base, 32 bytes; and the epoch of its posture, 16.
+	BaseId []byte `protobuf:"bytes,1,opt,name=base_id,json=baseId,proto3" json:"base_id,omitempty"`
+	Epoch  []byte `protobuf:"bytes,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	// From GetChallenge.
+	Challenge []byte `protobuf:"bytes,3,opt,name=challenge,proto3" json:"challenge,omitempty"`
+	// What whoever is let in may do.
+	Role v1.Role `protobuf:"varint,4,opt,name=role,proto3,enum=bitbox.base.v1.Role" json:"role,omitempty"`
+	// Absent: opens a window with this role, and who stands at the Base accepts and
+	// confirms. Else it is the act itself: the request with this number, 0 to 999999, is
+	// accepted, and the owner who signed this answers. Only at a Base without a display.
+	Number        *uint32 `protobuf:"varint,5,opt,name=number,proto3,oneof" json:"number,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PairingOrder) Reset() {
+	*x = PairingOrder{}
+	mi := &file_system_v1_authority_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PairingOrder) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PairingOrder) ProtoMessage() {}
+
+func (x *PairingOrder) ProtoReflect() protoreflect.Message {
+	mi := &file_system_v1_authority_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PairingOrder.ProtoReflect.Descriptor instead.
+func (*PairingOrder) Descriptor() ([]byte, []int) {
+	return file_system_v1_authority_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *PairingOrder) GetBaseId() []byte {
+	if x != nil {
+		return x.BaseId
+	}
+	return nil
+}
+
+func (x *PairingOrder) GetEpoch() []byte {
+	if x != nil {
+		return x.Epoch
+	}
+	return nil
+}
+
+func (x *PairingOrder) GetChallenge() []byte {
+	if x != nil {
+		return x.Challenge
+	}
+	return nil
+}
+
+func (x *PairingOrder) GetRole() v1.Role {
+	if x != nil {
+		return x.Role
+	}
+	return v1.Role(0)
+}
+
+func (x *PairingOrder) GetNumber() uint32 {
+	if x != nil && x.Number != nil {
+		return *x.Number
+	}
+	return 0
+}
+
+// PairingAnswer is the owner's answer to a ceremony that a PairingOrder has begun. The
+// same owner signs it.
+type PairingAnswer struct {
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	BaseId     []byte                 `protobuf:"bytes,1,opt,name=base_id,json=baseId,proto3" json:"base_id,omitempty"`
+	Epoch      []byte                 `protobuf:"bytes,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	Challenge  []byte                 `protobuf:"bytes,3,opt,name=challenge,proto3" json:"challenge,omitempty"`
+	CeremonyId []byte                 `protobuf:"bytes,4,opt,name=ceremony_id,json=ceremonyId,proto3" json:"ceremony_id,omitempty"`
+	// The words that the new App shows, as their 12 bytes (docs/protocol.md). Empty: no.
+	Words []byte  `protobuf:"bytes,5,opt,name=words,proto3" json:"words,omitempty"`
+	Role  v1.Role `protobuf:"varint,6,opt,name=role,proto3,enum=bitbox.base.v1.Role" json:"role,omitempty"`
+	// K_sign of the new App, which this signature vouches for.
+	SigningKey    []byte `protobuf:"bytes,7,opt,name=signing_key,json=signingKey,proto3" json:"signing_key,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PairingAnswer) Reset() {
+	*x = PairingAnswer{}
+	mi := &file_system_v1_authority_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PairingAnswer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PairingAnswer) ProtoMessage() {}
+
+func (x *PairingAnswer) ProtoReflect() protoreflect.Message {
+	mi := &file_system_v1_authority_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PairingAnswer.ProtoReflect.Descriptor instead.
+func (*PairingAnswer) Descriptor() ([]byte, []int) {
+	return file_system_v1_authority_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *PairingAnswer) GetBaseId() []byte {
+	if x != nil {
+		return x.BaseId
+	}
+	return nil
+}
+
+func (x *PairingAnswer) GetEpoch() []byte {
+	if x != nil {
+		return x.Epoch
+	}
+	return nil
+}
+
+func (x *PairingAnswer) GetChallenge() []byte {
+	if x != nil {
+		return x.Challenge
+	}
+	return nil
+}
+
+func (x *PairingAnswer) GetCeremonyId() []byte {
+	if x != nil {
+		return x.CeremonyId
+	}
+	return nil
+}
+
+func (x *PairingAnswer) GetWords() []byte {
+	if x != nil {
+		return x.Words
+	}
+	return nil
+}
+
+func (x *PairingAnswer) GetRole() v1.Role {
+	if x != nil {
+		return x.Role
+	}
+	return v1.Role(0)
+}
+
+func (x *PairingAnswer) GetSigningKey() []byte {
+	if x != nil {
+		return x.SigningKey
+	}
+	return nil
+}
+
+type OrderPairing struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// A marshalled Signed with a PairingOrder.
+	Order         []byte `protobuf:"bytes,1,opt,name=order,proto3" json:"order,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *OrderPairing) Reset() {
+	*x = OrderPairing{}
+	mi := &file_system_v1_authority_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *OrderPairing) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*OrderPairing) ProtoMessage() {}
+
+func (x *OrderPairing) ProtoReflect() protoreflect.Message {
+	mi := &file_system_v1_authority_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use OrderPairing.ProtoReflect.Descriptor instead.
+func (*OrderPairing) Descriptor() ([]byte, []int) {
+	return file_system_v1_authority_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *OrderPairing) GetOrder() []byte {
+	if x != nil {
+		return x.Order
+	}
+	return nil
+}
+
+type AnswerPairing struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// A marshalled Signed with a PairingAnswer.
+	Answer        []byte `protobuf:"bytes,1,opt,name=answer,proto3" json:"answer,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AnswerPairing) Reset() {
+	*x = AnswerPairing{}
+	mi := &file_system_v1_authority_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AnswerPairing) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AnswerPairing) ProtoMessage() {}
+
+func (x *AnswerPairing) ProtoReflect() protoreflect.Message {
+	mi := &file_system_v1_authority_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AnswerPairing.ProtoReflect.Descriptor instead.
+func (*AnswerPairing) Descriptor() ([]byte, []int) {
+	return file_system_v1_authority_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *AnswerPairing) GetAnswer() []byte {
+	if x != nil {
+		return x.Answer
+	}
+	return nil
 }
 
 var File_system_v1_authority_proto protoreflect.FileDescriptor
@@ -1748,7 +2046,7 @@ const file_system_v1_authority_proto_rawDesc = "" +
 	"\fseen_version\x18\x01 \x01(\x04R\vseenVersion\")\n" +
 	"\x06Retire\x12\x1f\n" +
 	"\vsigning_key\x18\x01 \x01(\fR\n" +
-	"signingKey\"\xf0\x02\n" +
+	"signingKey\"\xa7\x03\n" +
 	"\bSnapshot\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\x04R\aversion\x12\x16\n" +
 	"\x06paired\x18\x02 \x01(\bR\x06paired\x12\x1f\n" +
@@ -1761,7 +2059,9 @@ const file_system_v1_authority_proto_rawDesc = "" +
 	"\bceremony\x18\b \x01(\v2\x1a.bitbox.system.v1.CeremonyR\bceremony\x122\n" +
 	"\x04last\x18\t \x01(\v2\x1e.bitbox.system.v1.LastCeremonyR\x04last\x12\x1c\n" +
 	"\tlistening\x18\n" +
-	" \x01(\bR\tlistening\"\xe9\x02\n" +
+	" \x01(\bR\tlistening\x125\n" +
+	"\vwindow_role\x18\v \x01(\x0e2\x14.bitbox.base.v1.RoleR\n" +
+	"windowRole\"\xa5\x03\n" +
 	"\bCeremony\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\fR\x02id\x126\n" +
 	"\x05phase\x18\x02 \x01(\x0e2 .bitbox.system.v1.Ceremony.PhaseR\x05phase\x12\x16\n" +
@@ -1770,7 +2070,11 @@ const file_system_v1_authority_proto_rawDesc = "" +
 	"\bapp_name\x18\x05 \x01(\tR\aappName\x12\x12\n" +
 	"\x04code\x18\x06 \x01(\tR\x04code\x12%\n" +
 	"\x0ebase_confirmed\x18\a \x01(\bR\rbaseConfirmed\x12#\n" +
-	"\rapp_confirmed\x18\b \x01(\bR\fappConfirmed\"X\n" +
+	"\rapp_confirmed\x18\b \x01(\bR\fappConfirmed\x12\x19\n" +
+	"\bby_owner\x18\t \x01(\fR\abyOwner\x12\x1f\n" +
+	"\vsigning_key\x18\n" +
+	" \x01(\fR\n" +
+	"signingKey\"X\n" +
 	"\x05Phase\x12\x15\n" +
 	"\x11PHASE_UNSPECIFIED\x10\x00\x12\x12\n" +
 	"\x0ePHASE_ACCEPTED\x10\x01\x12\x13\n" +
@@ -1789,7 +2093,28 @@ const file_system_v1_authority_proto_rawDesc = "" +
 	"\x11OUTCOME_TIMED_OUT\x10\x04\x12\x1b\n" +
 	"\x17OUTCOME_CONNECTION_LOST\x10\x05\x12\x13\n" +
 	"\x0fOUTCOME_REFUSED\x10\x06\x12\x16\n" +
-	"\x12OUTCOME_SUPERSEDED\x10\aB;Z9github.com/BitBoxSwiss/bitbox-base/api/system/v1;systemv1b\x06proto3"
+	"\x12OUTCOME_SUPERSEDED\x10\a\"\xad\x01\n" +
+	"\fPairingOrder\x12\x17\n" +
+	"\abase_id\x18\x01 \x01(\fR\x06baseId\x12\x14\n" +
+	"\x05epoch\x18\x02 \x01(\fR\x05epoch\x12\x1c\n" +
+	"\tchallenge\x18\x03 \x01(\fR\tchallenge\x12(\n" +
+	"\x04role\x18\x04 \x01(\x0e2\x14.bitbox.base.v1.RoleR\x04role\x12\x1b\n" +
+	"\x06number\x18\x05 \x01(\rH\x00R\x06number\x88\x01\x01B\t\n" +
+	"\a_number\"\xde\x01\n" +
+	"\rPairingAnswer\x12\x17\n" +
+	"\abase_id\x18\x01 \x01(\fR\x06baseId\x12\x14\n" +
+	"\x05epoch\x18\x02 \x01(\fR\x05epoch\x12\x1c\n" +
+	"\tchallenge\x18\x03 \x01(\fR\tchallenge\x12\x1f\n" +
+	"\vceremony_id\x18\x04 \x01(\fR\n" +
+	"ceremonyId\x12\x14\n" +
+	"\x05words\x18\x05 \x01(\fR\x05words\x12(\n" +
+	"\x04role\x18\x06 \x01(\x0e2\x14.bitbox.base.v1.RoleR\x04role\x12\x1f\n" +
+	"\vsigning_key\x18\a \x01(\fR\n" +
+	"signingKey\"$\n" +
+	"\fOrderPairing\x12\x14\n" +
+	"\x05order\x18\x01 \x01(\fR\x05order\"'\n" +
+	"\rAnswerPairing\x12\x16\n" +
+	"\x06answer\x18\x01 \x01(\fR\x06answerB;Z9github.com/BitBoxSwiss/bitbox-base/api/system/v1;systemv1b\x06proto3"
 
 var (
 	file_system_v1_authority_proto_rawDescOnce sync.Once
@@ -1804,7 +2129,7 @@ func file_system_v1_authority_proto_rawDescGZIP() []byte {
 }
 
 var file_system_v1_authority_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_system_v1_authority_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
+var file_system_v1_authority_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
 var file_system_v1_authority_proto_goTypes = []any{
 	(Ceremony_Phase)(0),       // 0: bitbox.system.v1.Ceremony.Phase
 	(LastCeremony_Outcome)(0), // 1: bitbox.system.v1.LastCeremony.Outcome
@@ -1829,7 +2154,11 @@ var file_system_v1_authority_proto_goTypes = []any{
 	(*Snapshot)(nil),          // 20: bitbox.system.v1.Snapshot
 	(*Ceremony)(nil),          // 21: bitbox.system.v1.Ceremony
 	(*LastCeremony)(nil),      // 22: bitbox.system.v1.LastCeremony
-	(v1.Role)(0),              // 23: bitbox.base.v1.Role
+	(*PairingOrder)(nil),      // 23: bitbox.system.v1.PairingOrder
+	(*PairingAnswer)(nil),     // 24: bitbox.system.v1.PairingAnswer
+	(*OrderPairing)(nil),      // 25: bitbox.system.v1.OrderPairing
+	(*AnswerPairing)(nil),     // 26: bitbox.system.v1.AnswerPairing
+	(v1.Role)(0),              // 27: bitbox.base.v1.Role
 }
 var file_system_v1_authority_proto_depIdxs = []int32{
 	4,  // 0: bitbox.system.v1.AuthorityRequest.hear:type_name -> bitbox.system.v1.Hear
@@ -1849,20 +2178,23 @@ var file_system_v1_authority_proto_depIdxs = []int32{
 	9,  // 14: bitbox.system.v1.AuthorityReply.enrol:type_name -> bitbox.system.v1.EnrolResult
 	20, // 15: bitbox.system.v1.AuthorityReply.snapshot:type_name -> bitbox.system.v1.Snapshot
 	13, // 16: bitbox.system.v1.AuthorityReply.reconcile:type_name -> bitbox.system.v1.ReconcileResult
-	23, // 17: bitbox.system.v1.RevealResult.role:type_name -> bitbox.base.v1.Role
-	23, // 18: bitbox.system.v1.EnrolResult.role:type_name -> bitbox.base.v1.Role
-	23, // 19: bitbox.system.v1.Accept.role:type_name -> bitbox.base.v1.Role
+	27, // 17: bitbox.system.v1.RevealResult.role:type_name -> bitbox.base.v1.Role
+	27, // 18: bitbox.system.v1.EnrolResult.role:type_name -> bitbox.base.v1.Role
+	27, // 19: bitbox.system.v1.Accept.role:type_name -> bitbox.base.v1.Role
 	21, // 20: bitbox.system.v1.Snapshot.ceremony:type_name -> bitbox.system.v1.Ceremony
 	22, // 21: bitbox.system.v1.Snapshot.last:type_name -> bitbox.system.v1.LastCeremony
-	0,  // 22: bitbox.system.v1.Ceremony.phase:type_name -> bitbox.system.v1.Ceremony.Phase
-	23, // 23: bitbox.system.v1.Ceremony.role:type_name -> bitbox.base.v1.Role
-	1,  // 24: bitbox.system.v1.LastCeremony.outcome:type_name -> bitbox.system.v1.LastCeremony.Outcome
-	23, // 25: bitbox.system.v1.LastCeremony.role:type_name -> bitbox.base.v1.Role
-	26, // [26:26] is the sub-list for method output_type
-	26, // [26:26] is the sub-list for method input_type
-	26, // [26:26] is the sub-list for extension type_name
-	26, // [26:26] is the sub-list for extension extendee
-	0,  // [0:26] is the sub-list for field type_name
+	27, // 22: bitbox.system.v1.Snapshot.window_role:type_name -> bitbox.base.v1.Role
+	0,  // 23: bitbox.system.v1.Ceremony.phase:type_name -> bitbox.system.v1.Ceremony.Phase
+	27, // 24: bitbox.system.v1.Ceremony.role:type_name -> bitbox.base.v1.Role
+	1,  // 25: bitbox.system.v1.LastCeremony.outcome:type_name -> bitbox.system.v1.LastCeremony.Outcome
+	27, // 26: bitbox.system.v1.LastCeremony.role:type_name -> bitbox.base.v1.Role
+	27, // 27: bitbox.system.v1.PairingOrder.role:type_name -> bitbox.base.v1.Role
+	27, // 28: bitbox.system.v1.PairingAnswer.role:type_name -> bitbox.base.v1.Role
+	29, // [29:29] is the sub-list for method output_type
+	29, // [29:29] is the sub-list for method input_type
+	29, // [29:29] is the sub-list for extension type_name
+	29, // [29:29] is the sub-list for extension extendee
+	0,  // [0:29] is the sub-list for field type_name
 }
 
 func init() { file_system_v1_authority_proto_init() }
@@ -1891,13 +2223,14 @@ func file_system_v1_authority_proto_init() {
 		(*AuthorityReply_Snapshot)(nil),
 		(*AuthorityReply_Reconcile)(nil),
 	}
+	file_system_v1_authority_proto_msgTypes[21].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_system_v1_authority_proto_rawDesc), len(file_system_v1_authority_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   21,
+			NumMessages:   25,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -111,7 +111,22 @@ type SystemRequest struct {
 	//	*SystemRequest_GetUpdate
 	//	*SystemRequest_WatchUpdate
 	//	*SystemRequest_GetHealth
-	Verb          isSystemRequest_Verb `protobuf_oneof:"verb"`
+	//	*SystemRequest_ListServices
+	//	*SystemRequest_ChangeService
+	//	*SystemRequest_ReadLogs
+	//	*SystemRequest_ListTimeZones
+	//	*SystemRequest_SetTimeZone
+	//	*SystemRequest_Reboot
+	//	*SystemRequest_PowerOff
+	//	*SystemRequest_InstallDebianUpdates
+	//	*SystemRequest_ListChanges
+	//	*SystemRequest_RecordChange
+	//	*SystemRequest_OrderPairing
+	//	*SystemRequest_AnswerPairing
+	Verb isSystemRequest_Verb `protobuf_oneof:"verb"`
+	// middleware: the id of the App for which it asks, 16 hexadecimal digits, for the log
+	// of changes. It is the Middleware's word, and decides nothing.
+	AppId         string `protobuf:"bytes,100,opt,name=app_id,json=appId,proto3" json:"app_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -369,6 +384,121 @@ func (x *SystemRequest) GetGetHealth() *GetHealth {
 	return nil
 }
 
+func (x *SystemRequest) GetListServices() *ListServices {
+	if x != nil {
+		if x, ok := x.Verb.(*SystemRequest_ListServices); ok {
+			return x.ListServices
+		}
+	}
+	return nil
+}
+
+func (x *SystemRequest) GetChangeService() *ChangeService {
+	if x != nil {
+		if x, ok := x.Verb.(*SystemRequest_ChangeService); ok {
+			return x.ChangeService
+		}
+	}
+	return nil
+}
+
+func (x *SystemRequest) GetReadLogs() *ReadLogs {
+	if x != nil {
+		if x, ok := x.Verb.(*SystemRequest_ReadLogs); ok {
+			return x.ReadLogs
+		}
+	}
+	return nil
+}
+
+func (x *SystemRequest) GetListTimeZones() *ListTimeZones {
+	if x != nil {
+		if x, ok := x.Verb.(*SystemRequest_ListTimeZones); ok {
+			return x.ListTimeZones
+		}
+	}
+	return nil
+}
+
+func (x *SystemRequest) GetSetTimeZone() *SetTimeZone {
+	if x != nil {
+		if x, ok := x.Verb.(*SystemRequest_SetTimeZone); ok {
+			return x.SetTimeZone
+		}
+	}
+	return nil
+}
+
+func (x *SystemRequest) GetReboot() *Reboot {
+	if x != nil {
+		if x, ok := x.Verb.(*SystemRequest_Reboot); ok {
+			return x.Reboot
+		}
+	}
+	return nil
+}
+
+func (x *SystemRequest) GetPowerOff() *PowerOff {
+	if x != nil {
+		if x, ok := x.Verb.(*SystemRequest_PowerOff); ok {
+			return x.PowerOff
+		}
+	}
+	return nil
+}
+
+func (x *SystemRequest) GetInstallDebianUpdates() *InstallDebianUpdates {
+	if x != nil {
+		if x, ok := x.Verb.(*SystemRequest_InstallDebianUpdates); ok {
+			return x.InstallDebianUpdates
+		}
+	}
+	return nil
+}
+
+func (x *SystemRequest) GetListChanges() *ListChanges {
+	if x != nil {
+		if x, ok := x.Verb.(*SystemRequest_ListChanges); ok {
+			return x.ListChanges
+		}
+	}
+	return nil
+}
+
+func (x *SystemRequest) GetRecordChange() *RecordChange {
+	if x != nil {
+		if x, ok := x.Verb.(*SystemRequest_RecordChange); ok {
+			return x.RecordChange
+		}
+	}
+	return nil
+}
+
+func (x *SystemRequest) GetOrderPairing() *OrderPairing {
+	if x != nil {
+		if x, ok := x.Verb.(*SystemRequest_OrderPairing); ok {
+			return x.OrderPairing
+		}
+	}
+	return nil
+}
+
+func (x *SystemRequest) GetAnswerPairing() *AnswerPairing {
+	if x != nil {
+		if x, ok := x.Verb.(*SystemRequest_AnswerPairing); ok {
+			return x.AnswerPairing
+		}
+	}
+	return nil
+}
+
+func (x *SystemRequest) GetAppId() string {
+	if x != nil {
+		return x.AppId
+	}
+	return ""
+}
+
 type isSystemRequest_Verb interface {
 	isSystemRequest_Verb()
 }
@@ -483,6 +613,62 @@ type SystemRequest_GetHealth struct {
 	GetHealth *GetHealth `protobuf:"bytes,36,opt,name=get_health,json=getHealth,proto3,oneof"`
 }
 
+type SystemRequest_ListServices struct {
+	// The machine and its services: machine.proto. Numbers 40 to 59 are theirs.
+	ListServices *ListServices `protobuf:"bytes,40,opt,name=list_services,json=listServices,proto3,oneof"`
+}
+
+type SystemRequest_ChangeService struct {
+	ChangeService *ChangeService `protobuf:"bytes,41,opt,name=change_service,json=changeService,proto3,oneof"`
+}
+
+type SystemRequest_ReadLogs struct {
+	// Answered with a LogsResult, again and again, until it has ended or the caller
+	// hangs up.
+	ReadLogs *ReadLogs `protobuf:"bytes,42,opt,name=read_logs,json=readLogs,proto3,oneof"`
+}
+
+type SystemRequest_ListTimeZones struct {
+	ListTimeZones *ListTimeZones `protobuf:"bytes,43,opt,name=list_time_zones,json=listTimeZones,proto3,oneof"`
+}
+
+type SystemRequest_SetTimeZone struct {
+	SetTimeZone *SetTimeZone `protobuf:"bytes,44,opt,name=set_time_zone,json=setTimeZone,proto3,oneof"`
+}
+
+type SystemRequest_Reboot struct {
+	Reboot *Reboot `protobuf:"bytes,45,opt,name=reboot,proto3,oneof"`
+}
+
+type SystemRequest_PowerOff struct {
+	PowerOff *PowerOff `protobuf:"bytes,46,opt,name=power_off,json=powerOff,proto3,oneof"`
+}
+
+type SystemRequest_InstallDebianUpdates struct {
+	// Answered with Progress, then with an empty reply or an error.
+	InstallDebianUpdates *InstallDebianUpdates `protobuf:"bytes,47,opt,name=install_debian_updates,json=installDebianUpdates,proto3,oneof"`
+}
+
+type SystemRequest_ListChanges struct {
+	// The log of changes: changes.proto. Numbers 60 to 69 are its.
+	ListChanges *ListChanges `protobuf:"bytes,60,opt,name=list_changes,json=listChanges,proto3,oneof"`
+}
+
+type SystemRequest_RecordChange struct {
+	// middleware
+	RecordChange *RecordChange `protobuf:"bytes,61,opt,name=record_change,json=recordChange,proto3,oneof"`
+}
+
+type SystemRequest_OrderPairing struct {
+	// Pairing by an owner's App: authority.proto. Numbers 70 to 79 are its.
+	// middleware: the order is signed.
+	OrderPairing *OrderPairing `protobuf:"bytes,70,opt,name=order_pairing,json=orderPairing,proto3,oneof"`
+}
+
+type SystemRequest_AnswerPairing struct {
+	AnswerPairing *AnswerPairing `protobuf:"bytes,71,opt,name=answer_pairing,json=answerPairing,proto3,oneof"`
+}
+
 func (*SystemRequest_Authority) isSystemRequest_Verb() {}
 
 func (*SystemRequest_GetReport) isSystemRequest_Verb() {}
@@ -531,6 +717,30 @@ func (*SystemRequest_WatchUpdate) isSystemRequest_Verb() {}
 
 func (*SystemRequest_GetHealth) isSystemRequest_Verb() {}
 
+func (*SystemRequest_ListServices) isSystemRequest_Verb() {}
+
+func (*SystemRequest_ChangeService) isSystemRequest_Verb() {}
+
+func (*SystemRequest_ReadLogs) isSystemRequest_Verb() {}
+
+func (*SystemRequest_ListTimeZones) isSystemRequest_Verb() {}
+
+func (*SystemRequest_SetTimeZone) isSystemRequest_Verb() {}
+
+func (*SystemRequest_Reboot) isSystemRequest_Verb() {}
+
+func (*SystemRequest_PowerOff) isSystemRequest_Verb() {}
+
+func (*SystemRequest_InstallDebianUpdates) isSystemRequest_Verb() {}
+
+func (*SystemRequest_ListChanges) isSystemRequest_Verb() {}
+
+func (*SystemRequest_RecordChange) isSystemRequest_Verb() {}
+
+func (*SystemRequest_OrderPairing) isSystemRequest_Verb() {}
+
+func (*SystemRequest_AnswerPairing) isSystemRequest_Verb() {}
+
 type SystemReply struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Set when the request was refused or failed: a code from the list in
@@ -554,6 +764,10 @@ type SystemReply struct {
 	//	*SystemReply_Update
 	//	*SystemReply_UpdateStatus
 	//	*SystemReply_Health
+	//	*SystemReply_Services
+	//	*SystemReply_Logs
+	//	*SystemReply_TimeZones
+	//	*SystemReply_Changes
 	Result        isSystemReply_Result `protobuf_oneof:"result"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -745,6 +959,42 @@ func (x *SystemReply) GetHealth() *Health {
 	return nil
 }
 
+func (x *SystemReply) GetServices() *ServicesResult {
+	if x != nil {
+		if x, ok := x.Result.(*SystemReply_Services); ok {
+			return x.Services
+		}
+	}
+	return nil
+}
+
+func (x *SystemReply) GetLogs() *LogsResult {
+	if x != nil {
+		if x, ok := x.Result.(*SystemReply_Logs); ok {
+			return x.Logs
+		}
+	}
+	return nil
+}
+
+func (x *SystemReply) GetTimeZones() *TimeZonesResult {
+	if x != nil {
+		if x, ok := x.Result.(*SystemReply_TimeZones); ok {
+			return x.TimeZones
+		}
+	}
+	return nil
+}
+
+func (x *SystemReply) GetChanges() *ChangesResult {
+	if x != nil {
+		if x, ok := x.Result.(*SystemReply_Changes); ok {
+			return x.Changes
+		}
+	}
+	return nil
+}
+
 type isSystemReply_Result interface {
 	isSystemReply_Result()
 }
@@ -809,6 +1059,22 @@ type SystemReply_Health struct {
 	Health *Health `protobuf:"bytes,33,opt,name=health,proto3,oneof"`
 }
 
+type SystemReply_Services struct {
+	Services *ServicesResult `protobuf:"bytes,40,opt,name=services,proto3,oneof"`
+}
+
+type SystemReply_Logs struct {
+	Logs *LogsResult `protobuf:"bytes,41,opt,name=logs,proto3,oneof"`
+}
+
+type SystemReply_TimeZones struct {
+	TimeZones *TimeZonesResult `protobuf:"bytes,42,opt,name=time_zones,json=timeZones,proto3,oneof"`
+}
+
+type SystemReply_Changes struct {
+	Changes *ChangesResult `protobuf:"bytes,60,opt,name=changes,proto3,oneof"`
+}
+
 func (*SystemReply_Authority) isSystemReply_Result() {}
 
 func (*SystemReply_Report) isSystemReply_Result() {}
@@ -838,6 +1104,14 @@ func (*SystemReply_Update) isSystemReply_Result() {}
 func (*SystemReply_UpdateStatus) isSystemReply_Result() {}
 
 func (*SystemReply_Health) isSystemReply_Result() {}
+
+func (*SystemReply_Services) isSystemReply_Result() {}
+
+func (*SystemReply_Logs) isSystemReply_Result() {}
+
+func (*SystemReply_TimeZones) isSystemReply_Result() {}
+
+func (*SystemReply_Changes) isSystemReply_Result() {}
 
 type GetReport struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2026,8 +2300,11 @@ type MachineInfo struct {
 	Addresses []string `protobuf:"bytes,1,rep,name=addresses,proto3" json:"addresses,omitempty"`
 	// Degrees Celsius; absent where no sensor is.
 	TemperatureCelsius *float64 `protobuf:"fixed64,2,opt,name=temperature_celsius,json=temperatureCelsius,proto3,oneof" json:"temperature_celsius,omitempty"`
-	unknownFields      protoimpl.UnknownFields
-	sizeCache          protoimpl.SizeCache
+	// The Base's name by the posture in force, and the machine's time zone.
+	NodeName      string `protobuf:"bytes,3,opt,name=node_name,json=nodeName,proto3" json:"node_name,omitempty"`
+	TimeZone      string `protobuf:"bytes,4,opt,name=time_zone,json=timeZone,proto3" json:"time_zone,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *MachineInfo) Reset() {
@@ -2072,6 +2349,20 @@ func (x *MachineInfo) GetTemperatureCelsius() float64 {
 		return *x.TemperatureCelsius
 	}
 	return 0
+}
+
+func (x *MachineInfo) GetNodeName() string {
+	if x != nil {
+		return x.NodeName
+	}
+	return ""
+}
+
+func (x *MachineInfo) GetTimeZone() string {
+	if x != nil {
+		return x.TimeZone
+	}
+	return ""
 }
 
 type WatchSystem struct {
@@ -2128,6 +2419,11 @@ type SystemEvent struct {
 	//	*SystemEvent_DriftFound
 	//	*SystemEvent_BansChanged
 	//	*SystemEvent_ApplyFailed
+	//	*SystemEvent_ServiceFailed
+	//	*SystemEvent_ServiceRecovered
+	//	*SystemEvent_DiskFilling
+	//	*SystemEvent_UpdateWaiting
+	//	*SystemEvent_MachineStopping
 	Happened      isSystemEvent_Happened `protobuf_oneof:"happened"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2250,6 +2546,51 @@ func (x *SystemEvent) GetApplyFailed() *ApplyFailed {
 	return nil
 }
 
+func (x *SystemEvent) GetServiceFailed() *ServiceFailed {
+	if x != nil {
+		if x, ok := x.Happened.(*SystemEvent_ServiceFailed); ok {
+			return x.ServiceFailed
+		}
+	}
+	return nil
+}
+
+func (x *SystemEvent) GetServiceRecovered() *ServiceRecovered {
+	if x != nil {
+		if x, ok := x.Happened.(*SystemEvent_ServiceRecovered); ok {
+			return x.ServiceRecovered
+		}
+	}
+	return nil
+}
+
+func (x *SystemEvent) GetDiskFilling() *DiskFilling {
+	if x != nil {
+		if x, ok := x.Happened.(*SystemEvent_DiskFilling); ok {
+			return x.DiskFilling
+		}
+	}
+	return nil
+}
+
+func (x *SystemEvent) GetUpdateWaiting() *UpdateWaiting {
+	if x != nil {
+		if x, ok := x.Happened.(*SystemEvent_UpdateWaiting); ok {
+			return x.UpdateWaiting
+		}
+	}
+	return nil
+}
+
+func (x *SystemEvent) GetMachineStopping() *MachineStopping {
+	if x != nil {
+		if x, ok := x.Happened.(*SystemEvent_MachineStopping); ok {
+			return x.MachineStopping
+		}
+	}
+	return nil
+}
+
 type isSystemEvent_Happened interface {
 	isSystemEvent_Happened()
 }
@@ -2278,6 +2619,26 @@ type SystemEvent_ApplyFailed struct {
 	ApplyFailed *ApplyFailed `protobuf:"bytes,10,opt,name=apply_failed,json=applyFailed,proto3,oneof"`
 }
 
+type SystemEvent_ServiceFailed struct {
+	ServiceFailed *ServiceFailed `protobuf:"bytes,11,opt,name=service_failed,json=serviceFailed,proto3,oneof"`
+}
+
+type SystemEvent_ServiceRecovered struct {
+	ServiceRecovered *ServiceRecovered `protobuf:"bytes,12,opt,name=service_recovered,json=serviceRecovered,proto3,oneof"`
+}
+
+type SystemEvent_DiskFilling struct {
+	DiskFilling *DiskFilling `protobuf:"bytes,13,opt,name=disk_filling,json=diskFilling,proto3,oneof"`
+}
+
+type SystemEvent_UpdateWaiting struct {
+	UpdateWaiting *UpdateWaiting `protobuf:"bytes,14,opt,name=update_waiting,json=updateWaiting,proto3,oneof"`
+}
+
+type SystemEvent_MachineStopping struct {
+	MachineStopping *MachineStopping `protobuf:"bytes,15,opt,name=machine_stopping,json=machineStopping,proto3,oneof"`
+}
+
 func (*SystemEvent_Started) isSystemEvent_Happened() {}
 
 func (*SystemEvent_PostureChanged) isSystemEvent_Happened() {}
@@ -2287,6 +2648,16 @@ func (*SystemEvent_DriftFound) isSystemEvent_Happened() {}
 func (*SystemEvent_BansChanged) isSystemEvent_Happened() {}
 
 func (*SystemEvent_ApplyFailed) isSystemEvent_Happened() {}
+
+func (*SystemEvent_ServiceFailed) isSystemEvent_Happened() {}
+
+func (*SystemEvent_ServiceRecovered) isSystemEvent_Happened() {}
+
+func (*SystemEvent_DiskFilling) isSystemEvent_Happened() {}
+
+func (*SystemEvent_UpdateWaiting) isSystemEvent_Happened() {}
+
+func (*SystemEvent_MachineStopping) isSystemEvent_Happened() {}
 
 type WatchStarted struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -3360,7 +3731,7 @@ var File_system_v1_system_proto protoreflect.FileDescriptor
 
 const file_system_v1_system_proto_rawDesc = "" +
 	"\n" +
-	"\x16system/v1/system.proto\x12\x10bitbox.system.v1\x1a\x19system/v1/authority.proto\x1a\x17system/v1/posture.proto\x1a\x16system/v1/update.proto\"\x97\f\n" +
+	"\x16system/v1/system.proto\x12\x10bitbox.system.v1\x1a\x19system/v1/authority.proto\x1a\x17system/v1/changes.proto\x1a\x17system/v1/machine.proto\x1a\x17system/v1/posture.proto\x1a\x16system/v1/update.proto\"\xf5\x12\n" +
 	"\rSystemRequest\x12B\n" +
 	"\tauthority\x18\x01 \x01(\v2\".bitbox.system.v1.AuthorityRequestH\x00R\tauthority\x12<\n" +
 	"\n" +
@@ -3393,8 +3764,21 @@ const file_system_v1_system_proto_rawDesc = "" +
 	"get_update\x18\" \x01(\v2\x1b.bitbox.system.v1.GetUpdateH\x00R\tgetUpdate\x12B\n" +
 	"\fwatch_update\x18# \x01(\v2\x1d.bitbox.system.v1.WatchUpdateH\x00R\vwatchUpdate\x12<\n" +
 	"\n" +
-	"get_health\x18$ \x01(\v2\x1b.bitbox.system.v1.GetHealthH\x00R\tgetHealthB\x06\n" +
-	"\x04verb\"\xd0\a\n" +
+	"get_health\x18$ \x01(\v2\x1b.bitbox.system.v1.GetHealthH\x00R\tgetHealth\x12E\n" +
+	"\rlist_services\x18( \x01(\v2\x1e.bitbox.system.v1.ListServicesH\x00R\flistServices\x12H\n" +
+	"\x0echange_service\x18) \x01(\v2\x1f.bitbox.system.v1.ChangeServiceH\x00R\rchangeService\x129\n" +
+	"\tread_logs\x18* \x01(\v2\x1a.bitbox.system.v1.ReadLogsH\x00R\breadLogs\x12I\n" +
+	"\x0flist_time_zones\x18+ \x01(\v2\x1f.bitbox.system.v1.ListTimeZonesH\x00R\rlistTimeZones\x12C\n" +
+	"\rset_time_zone\x18, \x01(\v2\x1d.bitbox.system.v1.SetTimeZoneH\x00R\vsetTimeZone\x122\n" +
+	"\x06reboot\x18- \x01(\v2\x18.bitbox.system.v1.RebootH\x00R\x06reboot\x129\n" +
+	"\tpower_off\x18. \x01(\v2\x1a.bitbox.system.v1.PowerOffH\x00R\bpowerOff\x12^\n" +
+	"\x16install_debian_updates\x18/ \x01(\v2&.bitbox.system.v1.InstallDebianUpdatesH\x00R\x14installDebianUpdates\x12B\n" +
+	"\flist_changes\x18< \x01(\v2\x1d.bitbox.system.v1.ListChangesH\x00R\vlistChanges\x12E\n" +
+	"\rrecord_change\x18= \x01(\v2\x1e.bitbox.system.v1.RecordChangeH\x00R\frecordChange\x12E\n" +
+	"\rorder_pairing\x18F \x01(\v2\x1e.bitbox.system.v1.OrderPairingH\x00R\forderPairing\x12H\n" +
+	"\x0eanswer_pairing\x18G \x01(\v2\x1f.bitbox.system.v1.AnswerPairingH\x00R\ranswerPairing\x12\x15\n" +
+	"\x06app_id\x18d \x01(\tR\x05appIdB\x06\n" +
+	"\x04verb\"\xc5\t\n" +
 	"\vSystemReply\x12\x1d\n" +
 	"\n" +
 	"error_code\x18\x01 \x01(\tR\terrorCode\x12#\n" +
@@ -3414,7 +3798,12 @@ const file_system_v1_system_proto_rawDesc = "" +
 	"\fupdate_began\x18\x1e \x01(\v2\x1d.bitbox.system.v1.UpdateBeganH\x00R\vupdateBegan\x122\n" +
 	"\x06update\x18\x1f \x01(\v2\x18.bitbox.system.v1.UpdateH\x00R\x06update\x12E\n" +
 	"\rupdate_status\x18  \x01(\v2\x1e.bitbox.system.v1.UpdateStatusH\x00R\fupdateStatus\x122\n" +
-	"\x06health\x18! \x01(\v2\x18.bitbox.system.v1.HealthH\x00R\x06healthB\b\n" +
+	"\x06health\x18! \x01(\v2\x18.bitbox.system.v1.HealthH\x00R\x06health\x12>\n" +
+	"\bservices\x18( \x01(\v2 .bitbox.system.v1.ServicesResultH\x00R\bservices\x122\n" +
+	"\x04logs\x18) \x01(\v2\x1c.bitbox.system.v1.LogsResultH\x00R\x04logs\x12B\n" +
+	"\n" +
+	"time_zones\x18* \x01(\v2!.bitbox.system.v1.TimeZonesResultH\x00R\ttimeZones\x12;\n" +
+	"\achanges\x18< \x01(\v2\x1f.bitbox.system.v1.ChangesResultH\x00R\achangesB\b\n" +
 	"\x06result\"!\n" +
 	"\tGetReport\x12\x14\n" +
 	"\x05nonce\x18\x01 \x01(\fR\x05nonce\"&\n" +
@@ -3489,12 +3878,14 @@ const file_system_v1_system_proto_rawDesc = "" +
 	"FixFinding\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"\f\n" +
 	"\n" +
-	"GetMachine\"y\n" +
+	"GetMachine\"\xb3\x01\n" +
 	"\vMachineInfo\x12\x1c\n" +
 	"\taddresses\x18\x01 \x03(\tR\taddresses\x124\n" +
-	"\x13temperature_celsius\x18\x02 \x01(\x01H\x00R\x12temperatureCelsius\x88\x01\x01B\x16\n" +
+	"\x13temperature_celsius\x18\x02 \x01(\x01H\x00R\x12temperatureCelsius\x88\x01\x01\x12\x1b\n" +
+	"\tnode_name\x18\x03 \x01(\tR\bnodeName\x12\x1b\n" +
+	"\ttime_zone\x18\x04 \x01(\tR\btimeZoneB\x16\n" +
 	"\x14_temperature_celsius\"\r\n" +
-	"\vWatchSystem\"\xa3\x04\n" +
+	"\vWatchSystem\"\x9e\a\n" +
 	"\vSystemEvent\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12-\n" +
 	"\x12restriction_number\x18\x02 \x01(\x04R\x11restrictionNumber\x12;\n" +
@@ -3507,7 +3898,12 @@ const file_system_v1_system_proto_rawDesc = "" +
 	"driftFound\x12B\n" +
 	"\fbans_changed\x18\t \x01(\v2\x1d.bitbox.system.v1.BansChangedH\x00R\vbansChanged\x12B\n" +
 	"\fapply_failed\x18\n" +
-	" \x01(\v2\x1d.bitbox.system.v1.ApplyFailedH\x00R\vapplyFailedB\n" +
+	" \x01(\v2\x1d.bitbox.system.v1.ApplyFailedH\x00R\vapplyFailed\x12H\n" +
+	"\x0eservice_failed\x18\v \x01(\v2\x1f.bitbox.system.v1.ServiceFailedH\x00R\rserviceFailed\x12Q\n" +
+	"\x11service_recovered\x18\f \x01(\v2\".bitbox.system.v1.ServiceRecoveredH\x00R\x10serviceRecovered\x12B\n" +
+	"\fdisk_filling\x18\r \x01(\v2\x1d.bitbox.system.v1.DiskFillingH\x00R\vdiskFilling\x12H\n" +
+	"\x0eupdate_waiting\x18\x0e \x01(\v2\x1f.bitbox.system.v1.UpdateWaitingH\x00R\rupdateWaiting\x12N\n" +
+	"\x10machine_stopping\x18\x0f \x01(\v2!.bitbox.system.v1.MachineStoppingH\x00R\x0fmachineStoppingB\n" +
 	"\n" +
 	"\bhappened\"\x0e\n" +
 	"\fWatchStarted\"(\n" +
@@ -3599,69 +3995,90 @@ func file_system_v1_system_proto_rawDescGZIP() []byte {
 var file_system_v1_system_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
 var file_system_v1_system_proto_msgTypes = make([]protoimpl.MessageInfo, 43)
 var file_system_v1_system_proto_goTypes = []any{
-	(Finding_Severity)(0),    // 0: bitbox.system.v1.Finding.Severity
-	(*SystemRequest)(nil),    // 1: bitbox.system.v1.SystemRequest
-	(*SystemReply)(nil),      // 2: bitbox.system.v1.SystemReply
-	(*GetReport)(nil),        // 3: bitbox.system.v1.GetReport
-	(*ReportResult)(nil),     // 4: bitbox.system.v1.ReportResult
-	(*GetChallenge)(nil),     // 5: bitbox.system.v1.GetChallenge
-	(*ChallengeResult)(nil),  // 6: bitbox.system.v1.ChallengeResult
-	(*Submit)(nil),           // 7: bitbox.system.v1.Submit
-	(*Progress)(nil),         // 8: bitbox.system.v1.Progress
-	(*ConfirmTry)(nil),       // 9: bitbox.system.v1.ConfirmTry
-	(*Restrict)(nil),         // 10: bitbox.system.v1.Restrict
-	(*GetChain)(nil),         // 11: bitbox.system.v1.GetChain
-	(*ChainResult)(nil),      // 12: bitbox.system.v1.ChainResult
-	(*ListBans)(nil),         // 13: bitbox.system.v1.ListBans
-	(*BansResult)(nil),       // 14: bitbox.system.v1.BansResult
-	(*Ban)(nil),              // 15: bitbox.system.v1.Ban
-	(*LiftBan)(nil),          // 16: bitbox.system.v1.LiftBan
-	(*LiftBanOrder)(nil),     // 17: bitbox.system.v1.LiftBanOrder
-	(*LiftBanResult)(nil),    // 18: bitbox.system.v1.LiftBanResult
-	(*RunAudit)(nil),         // 19: bitbox.system.v1.RunAudit
-	(*AuditResult)(nil),      // 20: bitbox.system.v1.AuditResult
-	(*Finding)(nil),          // 21: bitbox.system.v1.Finding
-	(*FixFinding)(nil),       // 22: bitbox.system.v1.FixFinding
-	(*GetMachine)(nil),       // 23: bitbox.system.v1.GetMachine
-	(*MachineInfo)(nil),      // 24: bitbox.system.v1.MachineInfo
-	(*WatchSystem)(nil),      // 25: bitbox.system.v1.WatchSystem
-	(*SystemEvent)(nil),      // 26: bitbox.system.v1.SystemEvent
-	(*WatchStarted)(nil),     // 27: bitbox.system.v1.WatchStarted
-	(*PostureChanged)(nil),   // 28: bitbox.system.v1.PostureChanged
-	(*DriftFound)(nil),       // 29: bitbox.system.v1.DriftFound
-	(*BansChanged)(nil),      // 30: bitbox.system.v1.BansChanged
-	(*ApplyFailed)(nil),      // 31: bitbox.system.v1.ApplyFailed
-	(*LocalChange)(nil),      // 32: bitbox.system.v1.LocalChange
-	(*LiftRestrictions)(nil), // 33: bitbox.system.v1.LiftRestrictions
-	(*GoBack)(nil),           // 34: bitbox.system.v1.GoBack
-	(*Announce)(nil),         // 35: bitbox.system.v1.Announce
-	(*GetSummary)(nil),       // 36: bitbox.system.v1.GetSummary
-	(*Summary)(nil),          // 37: bitbox.system.v1.Summary
-	(*OpenSSH)(nil),          // 38: bitbox.system.v1.OpenSSH
-	(*OpenAPI)(nil),          // 39: bitbox.system.v1.OpenAPI
-	(*ResetRecord)(nil),      // 40: bitbox.system.v1.ResetRecord
-	(*FactoryReset)(nil),     // 41: bitbox.system.v1.FactoryReset
-	(*LocalReset)(nil),       // 42: bitbox.system.v1.LocalReset
-	(*ResetOrder)(nil),       // 43: bitbox.system.v1.ResetOrder
-	(*AuthorityRequest)(nil), // 44: bitbox.system.v1.AuthorityRequest
-	(*BeginUpdate)(nil),      // 45: bitbox.system.v1.BeginUpdate
-	(*UpdatePiece)(nil),      // 46: bitbox.system.v1.UpdatePiece
-	(*FinishUpdate)(nil),     // 47: bitbox.system.v1.FinishUpdate
-	(*AbortUpdate)(nil),      // 48: bitbox.system.v1.AbortUpdate
-	(*GetUpdate)(nil),        // 49: bitbox.system.v1.GetUpdate
-	(*WatchUpdate)(nil),      // 50: bitbox.system.v1.WatchUpdate
-	(*GetHealth)(nil),        // 51: bitbox.system.v1.GetHealth
-	(*AuthorityReply)(nil),   // 52: bitbox.system.v1.AuthorityReply
-	(*UpdateBegan)(nil),      // 53: bitbox.system.v1.UpdateBegan
-	(*Update)(nil),           // 54: bitbox.system.v1.Update
-	(*UpdateStatus)(nil),     // 55: bitbox.system.v1.UpdateStatus
-	(*Health)(nil),           // 56: bitbox.system.v1.Health
-	(*Lockdown)(nil),         // 57: bitbox.system.v1.Lockdown
-	(*PairingShut)(nil),      // 58: bitbox.system.v1.PairingShut
-	(*LeaseEnded)(nil),       // 59: bitbox.system.v1.LeaseEnded
-	(*AppCutOff)(nil),        // 60: bitbox.system.v1.AppCutOff
-	(PostureReport_Phase)(0), // 61: bitbox.system.v1.PostureReport.Phase
-	(*Posture)(nil),          // 62: bitbox.system.v1.Posture
+	(Finding_Severity)(0),        // 0: bitbox.system.v1.Finding.Severity
+	(*SystemRequest)(nil),        // 1: bitbox.system.v1.SystemRequest
+	(*SystemReply)(nil),          // 2: bitbox.system.v1.SystemReply
+	(*GetReport)(nil),            // 3: bitbox.system.v1.GetReport
+	(*ReportResult)(nil),         // 4: bitbox.system.v1.ReportResult
+	(*GetChallenge)(nil),         // 5: bitbox.system.v1.GetChallenge
+	(*ChallengeResult)(nil),      // 6: bitbox.system.v1.ChallengeResult
+	(*Submit)(nil),               // 7: bitbox.system.v1.Submit
+	(*Progress)(nil),             // 8: bitbox.system.v1.Progress
+	(*ConfirmTry)(nil),           // 9: bitbox.system.v1.ConfirmTry
+	(*Restrict)(nil),             // 10: bitbox.system.v1.Restrict
+	(*GetChain)(nil),             // 11: bitbox.system.v1.GetChain
+	(*ChainResult)(nil),          // 12: bitbox.system.v1.ChainResult
+	(*ListBans)(nil),             // 13: bitbox.system.v1.ListBans
+	(*BansResult)(nil),           // 14: bitbox.system.v1.BansResult
+	(*Ban)(nil),                  // 15: bitbox.system.v1.Ban
+	(*LiftBan)(nil),              // 16: bitbox.system.v1.LiftBan
+	(*LiftBanOrder)(nil),         // 17: bitbox.system.v1.LiftBanOrder
+	(*LiftBanResult)(nil),        // 18: bitbox.system.v1.LiftBanResult
+	(*RunAudit)(nil),             // 19: bitbox.system.v1.RunAudit
+	(*AuditResult)(nil),          // 20: bitbox.system.v1.AuditResult
+	(*Finding)(nil),              // 21: bitbox.system.v1.Finding
+	(*FixFinding)(nil),           // 22: bitbox.system.v1.FixFinding
+	(*GetMachine)(nil),           // 23: bitbox.system.v1.GetMachine
+	(*MachineInfo)(nil),          // 24: bitbox.system.v1.MachineInfo
+	(*WatchSystem)(nil),          // 25: bitbox.system.v1.WatchSystem
+	(*SystemEvent)(nil),          // 26: bitbox.system.v1.SystemEvent
+	(*WatchStarted)(nil),         // 27: bitbox.system.v1.WatchStarted
+	(*PostureChanged)(nil),       // 28: bitbox.system.v1.PostureChanged
+	(*DriftFound)(nil),           // 29: bitbox.system.v1.DriftFound
+	(*BansChanged)(nil),          // 30: bitbox.system.v1.BansChanged
+	(*ApplyFailed)(nil),          // 31: bitbox.system.v1.ApplyFailed
+	(*LocalChange)(nil),          // 32: bitbox.system.v1.LocalChange
+	(*LiftRestrictions)(nil),     // 33: bitbox.system.v1.LiftRestrictions
+	(*GoBack)(nil),               // 34: bitbox.system.v1.GoBack
+	(*Announce)(nil),             // 35: bitbox.system.v1.Announce
+	(*GetSummary)(nil),           // 36: bitbox.system.v1.GetSummary
+	(*Summary)(nil),              // 37: bitbox.system.v1.Summary
+	(*OpenSSH)(nil),              // 38: bitbox.system.v1.OpenSSH
+	(*OpenAPI)(nil),              // 39: bitbox.system.v1.OpenAPI
+	(*ResetRecord)(nil),          // 40: bitbox.system.v1.ResetRecord
+	(*FactoryReset)(nil),         // 41: bitbox.system.v1.FactoryReset
+	(*LocalReset)(nil),           // 42: bitbox.system.v1.LocalReset
+	(*ResetOrder)(nil),           // 43: bitbox.system.v1.ResetOrder
+	(*AuthorityRequest)(nil),     // 44: bitbox.system.v1.AuthorityRequest
+	(*BeginUpdate)(nil),          // 45: bitbox.system.v1.BeginUpdate
+	(*UpdatePiece)(nil),          // 46: bitbox.system.v1.UpdatePiece
+	(*FinishUpdate)(nil),         // 47: bitbox.system.v1.FinishUpdate
+	(*AbortUpdate)(nil),          // 48: bitbox.system.v1.AbortUpdate
+	(*GetUpdate)(nil),            // 49: bitbox.system.v1.GetUpdate
+	(*WatchUpdate)(nil),          // 50: bitbox.system.v1.WatchUpdate
+	(*GetHealth)(nil),            // 51: bitbox.system.v1.GetHealth
+	(*ListServices)(nil),         // 52: bitbox.system.v1.ListServices
+	(*ChangeService)(nil),        // 53: bitbox.system.v1.ChangeService
+	(*ReadLogs)(nil),             // 54: bitbox.system.v1.ReadLogs
+	(*ListTimeZones)(nil),        // 55: bitbox.system.v1.ListTimeZones
+	(*SetTimeZone)(nil),          // 56: bitbox.system.v1.SetTimeZone
+	(*Reboot)(nil),               // 57: bitbox.system.v1.Reboot
+	(*PowerOff)(nil),             // 58: bitbox.system.v1.PowerOff
+	(*InstallDebianUpdates)(nil), // 59: bitbox.system.v1.InstallDebianUpdates
+	(*ListChanges)(nil),          // 60: bitbox.system.v1.ListChanges
+	(*RecordChange)(nil),         // 61: bitbox.system.v1.RecordChange
+	(*OrderPairing)(nil),         // 62: bitbox.system.v1.OrderPairing
+	(*AnswerPairing)(nil),        // 63: bitbox.system.v1.AnswerPairing
+	(*AuthorityReply)(nil),       // 64: bitbox.system.v1.AuthorityReply
+	(*UpdateBegan)(nil),          // 65: bitbox.system.v1.UpdateBegan
+	(*Update)(nil),               // 66: bitbox.system.v1.Update
+	(*UpdateStatus)(nil),         // 67: bitbox.system.v1.UpdateStatus
+	(*Health)(nil),               // 68: bitbox.system.v1.Health
+	(*ServicesResult)(nil),       // 69: bitbox.system.v1.ServicesResult
+	(*LogsResult)(nil),           // 70: bitbox.system.v1.LogsResult
+	(*TimeZonesResult)(nil),      // 71: bitbox.system.v1.TimeZonesResult
+	(*ChangesResult)(nil),        // 72: bitbox.system.v1.ChangesResult
+	(*Lockdown)(nil),             // 73: bitbox.system.v1.Lockdown
+	(*PairingShut)(nil),          // 74: bitbox.system.v1.PairingShut
+	(*LeaseEnded)(nil),           // 75: bitbox.system.v1.LeaseEnded
+	(*AppCutOff)(nil),            // 76: bitbox.system.v1.AppCutOff
+	(PostureReport_Phase)(0),     // 77: bitbox.system.v1.PostureReport.Phase
+	(*ServiceFailed)(nil),        // 78: bitbox.system.v1.ServiceFailed
+	(*ServiceRecovered)(nil),     // 79: bitbox.system.v1.ServiceRecovered
+	(*DiskFilling)(nil),          // 80: bitbox.system.v1.DiskFilling
+	(*UpdateWaiting)(nil),        // 81: bitbox.system.v1.UpdateWaiting
+	(*MachineStopping)(nil),      // 82: bitbox.system.v1.MachineStopping
+	(*Posture)(nil),              // 83: bitbox.system.v1.Posture
 }
 var file_system_v1_system_proto_depIdxs = []int32{
 	44, // 0: bitbox.system.v1.SystemRequest.authority:type_name -> bitbox.system.v1.AuthorityRequest
@@ -3688,51 +4105,72 @@ var file_system_v1_system_proto_depIdxs = []int32{
 	49, // 21: bitbox.system.v1.SystemRequest.get_update:type_name -> bitbox.system.v1.GetUpdate
 	50, // 22: bitbox.system.v1.SystemRequest.watch_update:type_name -> bitbox.system.v1.WatchUpdate
 	51, // 23: bitbox.system.v1.SystemRequest.get_health:type_name -> bitbox.system.v1.GetHealth
-	52, // 24: bitbox.system.v1.SystemReply.authority:type_name -> bitbox.system.v1.AuthorityReply
-	4,  // 25: bitbox.system.v1.SystemReply.report:type_name -> bitbox.system.v1.ReportResult
-	6,  // 26: bitbox.system.v1.SystemReply.challenge:type_name -> bitbox.system.v1.ChallengeResult
-	8,  // 27: bitbox.system.v1.SystemReply.progress:type_name -> bitbox.system.v1.Progress
-	12, // 28: bitbox.system.v1.SystemReply.chain:type_name -> bitbox.system.v1.ChainResult
-	14, // 29: bitbox.system.v1.SystemReply.bans:type_name -> bitbox.system.v1.BansResult
-	18, // 30: bitbox.system.v1.SystemReply.lift_ban:type_name -> bitbox.system.v1.LiftBanResult
-	20, // 31: bitbox.system.v1.SystemReply.audit:type_name -> bitbox.system.v1.AuditResult
-	24, // 32: bitbox.system.v1.SystemReply.machine:type_name -> bitbox.system.v1.MachineInfo
-	26, // 33: bitbox.system.v1.SystemReply.event:type_name -> bitbox.system.v1.SystemEvent
-	37, // 34: bitbox.system.v1.SystemReply.summary:type_name -> bitbox.system.v1.Summary
-	53, // 35: bitbox.system.v1.SystemReply.update_began:type_name -> bitbox.system.v1.UpdateBegan
-	54, // 36: bitbox.system.v1.SystemReply.update:type_name -> bitbox.system.v1.Update
-	55, // 37: bitbox.system.v1.SystemReply.update_status:type_name -> bitbox.system.v1.UpdateStatus
-	56, // 38: bitbox.system.v1.SystemReply.health:type_name -> bitbox.system.v1.Health
-	57, // 39: bitbox.system.v1.Restrict.lockdown:type_name -> bitbox.system.v1.Lockdown
-	58, // 40: bitbox.system.v1.Restrict.pairing_shut:type_name -> bitbox.system.v1.PairingShut
-	59, // 41: bitbox.system.v1.Restrict.end_lease:type_name -> bitbox.system.v1.LeaseEnded
-	60, // 42: bitbox.system.v1.Restrict.app_cut_off:type_name -> bitbox.system.v1.AppCutOff
-	15, // 43: bitbox.system.v1.BansResult.bans:type_name -> bitbox.system.v1.Ban
-	17, // 44: bitbox.system.v1.LiftBan.plain:type_name -> bitbox.system.v1.LiftBanOrder
-	21, // 45: bitbox.system.v1.AuditResult.findings:type_name -> bitbox.system.v1.Finding
-	0,  // 46: bitbox.system.v1.Finding.severity:type_name -> bitbox.system.v1.Finding.Severity
-	61, // 47: bitbox.system.v1.SystemEvent.phase:type_name -> bitbox.system.v1.PostureReport.Phase
-	27, // 48: bitbox.system.v1.SystemEvent.started:type_name -> bitbox.system.v1.WatchStarted
-	28, // 49: bitbox.system.v1.SystemEvent.posture_changed:type_name -> bitbox.system.v1.PostureChanged
-	29, // 50: bitbox.system.v1.SystemEvent.drift_found:type_name -> bitbox.system.v1.DriftFound
-	30, // 51: bitbox.system.v1.SystemEvent.bans_changed:type_name -> bitbox.system.v1.BansChanged
-	31, // 52: bitbox.system.v1.SystemEvent.apply_failed:type_name -> bitbox.system.v1.ApplyFailed
-	21, // 53: bitbox.system.v1.DriftFound.findings:type_name -> bitbox.system.v1.Finding
-	15, // 54: bitbox.system.v1.BansChanged.banned:type_name -> bitbox.system.v1.Ban
-	15, // 55: bitbox.system.v1.BansChanged.lifted:type_name -> bitbox.system.v1.Ban
-	62, // 56: bitbox.system.v1.LocalChange.posture:type_name -> bitbox.system.v1.Posture
-	33, // 57: bitbox.system.v1.LocalChange.lift_restrictions:type_name -> bitbox.system.v1.LiftRestrictions
-	34, // 58: bitbox.system.v1.LocalChange.go_back:type_name -> bitbox.system.v1.GoBack
-	61, // 59: bitbox.system.v1.Summary.phase:type_name -> bitbox.system.v1.PostureReport.Phase
-	38, // 60: bitbox.system.v1.Summary.ssh:type_name -> bitbox.system.v1.OpenSSH
-	39, // 61: bitbox.system.v1.Summary.apis:type_name -> bitbox.system.v1.OpenAPI
-	40, // 62: bitbox.system.v1.Summary.last_reset:type_name -> bitbox.system.v1.ResetRecord
-	42, // 63: bitbox.system.v1.FactoryReset.local:type_name -> bitbox.system.v1.LocalReset
-	64, // [64:64] is the sub-list for method output_type
-	64, // [64:64] is the sub-list for method input_type
-	64, // [64:64] is the sub-list for extension type_name
-	64, // [64:64] is the sub-list for extension extendee
-	0,  // [0:64] is the sub-list for field type_name
+	52, // 24: bitbox.system.v1.SystemRequest.list_services:type_name -> bitbox.system.v1.ListServices
+	53, // 25: bitbox.system.v1.SystemRequest.change_service:type_name -> bitbox.system.v1.ChangeService
+	54, // 26: bitbox.system.v1.SystemRequest.read_logs:type_name -> bitbox.system.v1.ReadLogs
+	55, // 27: bitbox.system.v1.SystemRequest.list_time_zones:type_name -> bitbox.system.v1.ListTimeZones
+	56, // 28: bitbox.system.v1.SystemRequest.set_time_zone:type_name -> bitbox.system.v1.SetTimeZone
+	57, // 29: bitbox.system.v1.SystemRequest.reboot:type_name -> bitbox.system.v1.Reboot
+	58, // 30: bitbox.system.v1.SystemRequest.power_off:type_name -> bitbox.system.v1.PowerOff
+	59, // 31: bitbox.system.v1.SystemRequest.install_debian_updates:type_name -> bitbox.system.v1.InstallDebianUpdates
+	60, // 32: bitbox.system.v1.SystemRequest.list_changes:type_name -> bitbox.system.v1.ListChanges
+	61, // 33: bitbox.system.v1.SystemRequest.record_change:type_name -> bitbox.system.v1.RecordChange
+	62, // 34: bitbox.system.v1.SystemRequest.order_pairing:type_name -> bitbox.system.v1.OrderPairing
+	63, // 35: bitbox.system.v1.SystemRequest.answer_pairing:type_name -> bitbox.system.v1.AnswerPairing
+	64, // 36: bitbox.system.v1.SystemReply.authority:type_name -> bitbox.system.v1.AuthorityReply
+	4,  // 37: bitbox.system.v1.SystemReply.report:type_name -> bitbox.system.v1.ReportResult
+	6,  // 38: bitbox.system.v1.SystemReply.challenge:type_name -> bitbox.system.v1.ChallengeResult
+	8,  // 39: bitbox.system.v1.SystemReply.progress:type_name -> bitbox.system.v1.Progress
+	12, // 40: bitbox.system.v1.SystemReply.chain:type_name -> bitbox.system.v1.ChainResult
+	14, // 41: bitbox.system.v1.SystemReply.bans:type_name -> bitbox.system.v1.BansResult
+	18, // 42: bitbox.system.v1.SystemReply.lift_ban:type_name -> bitbox.system.v1.LiftBanResult
+	20, // 43: bitbox.system.v1.SystemReply.audit:type_name -> bitbox.system.v1.AuditResult
+	24, // 44: bitbox.system.v1.SystemReply.machine:type_name -> bitbox.system.v1.MachineInfo
+	26, // 45: bitbox.system.v1.SystemReply.event:type_name -> bitbox.system.v1.SystemEvent
+	37, // 46: bitbox.system.v1.SystemReply.summary:type_name -> bitbox.system.v1.Summary
+	65, // 47: bitbox.system.v1.SystemReply.update_began:type_name -> bitbox.system.v1.UpdateBegan
+	66, // 48: bitbox.system.v1.SystemReply.update:type_name -> bitbox.system.v1.Update
+	67, // 49: bitbox.system.v1.SystemReply.update_status:type_name -> bitbox.system.v1.UpdateStatus
+	68, // 50: bitbox.system.v1.SystemReply.health:type_name -> bitbox.system.v1.Health
+	69, // 51: bitbox.system.v1.SystemReply.services:type_name -> bitbox.system.v1.ServicesResult
+	70, // 52: bitbox.system.v1.SystemReply.logs:type_name -> bitbox.system.v1.LogsResult
+	71, // 53: bitbox.system.v1.SystemReply.time_zones:type_name -> bitbox.system.v1.TimeZonesResult
+	72, // 54: bitbox.system.v1.SystemReply.changes:type_name -> bitbox.system.v1.ChangesResult
+	73, // 55: bitbox.system.v1.Restrict.lockdown:type_name -> bitbox.system.v1.Lockdown
+	74, // 56: bitbox.system.v1.Restrict.pairing_shut:type_name -> bitbox.system.v1.PairingShut
+	75, // 57: bitbox.system.v1.Restrict.end_lease:type_name -> bitbox.system.v1.LeaseEnded
+	76, // 58: bitbox.system.v1.Restrict.app_cut_off:type_name -> bitbox.system.v1.AppCutOff
+	15, // 59: bitbox.system.v1.BansResult.bans:type_name -> bitbox.system.v1.Ban
+	17, // 60: bitbox.system.v1.LiftBan.plain:type_name -> bitbox.system.v1.LiftBanOrder
+	21, // 61: bitbox.system.v1.AuditResult.findings:type_name -> bitbox.system.v1.Finding
+	0,  // 62: bitbox.system.v1.Finding.severity:type_name -> bitbox.system.v1.Finding.Severity
+	77, // 63: bitbox.system.v1.SystemEvent.phase:type_name -> bitbox.system.v1.PostureReport.Phase
+	27, // 64: bitbox.system.v1.SystemEvent.started:type_name -> bitbox.system.v1.WatchStarted
+	28, // 65: bitbox.system.v1.SystemEvent.posture_changed:type_name -> bitbox.system.v1.PostureChanged
+	29, // 66: bitbox.system.v1.SystemEvent.drift_found:type_name -> bitbox.system.v1.DriftFound
+	30, // 67: bitbox.system.v1.SystemEvent.bans_changed:type_name -> bitbox.system.v1.BansChanged
+	31, // 68: bitbox.system.v1.SystemEvent.apply_failed:type_name -> bitbox.system.v1.ApplyFailed
+	78, // 69: bitbox.system.v1.SystemEvent.service_failed:type_name -> bitbox.system.v1.ServiceFailed
+	79, // 70: bitbox.system.v1.SystemEvent.service_recovered:type_name -> bitbox.system.v1.ServiceRecovered
+	80, // 71: bitbox.system.v1.SystemEvent.disk_filling:type_name -> bitbox.system.v1.DiskFilling
+	81, // 72: bitbox.system.v1.SystemEvent.update_waiting:type_name -> bitbox.system.v1.UpdateWaiting
+	82, // 73: bitbox.system.v1.SystemEvent.machine_stopping:type_name -> bitbox.system.v1.MachineStopping
+	21, // 74: bitbox.system.v1.DriftFound.findings:type_name -> bitbox.system.v1.Finding
+	15, // 75: bitbox.system.v1.BansChanged.banned:type_name -> bitbox.system.v1.Ban
+	15, // 76: bitbox.system.v1.BansChanged.lifted:type_name -> bitbox.system.v1.Ban
+	83, // 77: bitbox.system.v1.LocalChange.posture:type_name -> bitbox.system.v1.Posture
+	33, // 78: bitbox.system.v1.LocalChange.lift_restrictions:type_name -> bitbox.system.v1.LiftRestrictions
+	34, // 79: bitbox.system.v1.LocalChange.go_back:type_name -> bitbox.system.v1.GoBack
+	77, // 80: bitbox.system.v1.Summary.phase:type_name -> bitbox.system.v1.PostureReport.Phase
+	38, // 81: bitbox.system.v1.Summary.ssh:type_name -> bitbox.system.v1.OpenSSH
+	39, // 82: bitbox.system.v1.Summary.apis:type_name -> bitbox.system.v1.OpenAPI
+	40, // 83: bitbox.system.v1.Summary.last_reset:type_name -> bitbox.system.v1.ResetRecord
+	42, // 84: bitbox.system.v1.FactoryReset.local:type_name -> bitbox.system.v1.LocalReset
+	85, // [85:85] is the sub-list for method output_type
+	85, // [85:85] is the sub-list for method input_type
+	85, // [85:85] is the sub-list for extension type_name
+	85, // [85:85] is the sub-list for extension extendee
+	0,  // [0:85] is the sub-list for field type_name
 }
 
 func init() { file_system_v1_system_proto_init() }
@@ -3741,6 +4179,8 @@ func file_system_v1_system_proto_init() {
 		return
 	}
 	file_system_v1_authority_proto_init()
+	file_system_v1_changes_proto_init()
+	file_system_v1_machine_proto_init()
 	file_system_v1_posture_proto_init()
 	file_system_v1_update_proto_init()
 	file_system_v1_system_proto_msgTypes[0].OneofWrappers = []any{
@@ -3768,6 +4208,18 @@ func file_system_v1_system_proto_init() {
 		(*SystemRequest_GetUpdate)(nil),
 		(*SystemRequest_WatchUpdate)(nil),
 		(*SystemRequest_GetHealth)(nil),
+		(*SystemRequest_ListServices)(nil),
+		(*SystemRequest_ChangeService)(nil),
+		(*SystemRequest_ReadLogs)(nil),
+		(*SystemRequest_ListTimeZones)(nil),
+		(*SystemRequest_SetTimeZone)(nil),
+		(*SystemRequest_Reboot)(nil),
+		(*SystemRequest_PowerOff)(nil),
+		(*SystemRequest_InstallDebianUpdates)(nil),
+		(*SystemRequest_ListChanges)(nil),
+		(*SystemRequest_RecordChange)(nil),
+		(*SystemRequest_OrderPairing)(nil),
+		(*SystemRequest_AnswerPairing)(nil),
 	}
 	file_system_v1_system_proto_msgTypes[1].OneofWrappers = []any{
 		(*SystemReply_Authority)(nil),
@@ -3785,6 +4237,10 @@ func file_system_v1_system_proto_init() {
 		(*SystemReply_Update)(nil),
 		(*SystemReply_UpdateStatus)(nil),
 		(*SystemReply_Health)(nil),
+		(*SystemReply_Services)(nil),
+		(*SystemReply_Logs)(nil),
+		(*SystemReply_TimeZones)(nil),
+		(*SystemReply_Changes)(nil),
 	}
 	file_system_v1_system_proto_msgTypes[9].OneofWrappers = []any{
 		(*Restrict_Lockdown)(nil),
@@ -3803,6 +4259,11 @@ func file_system_v1_system_proto_init() {
 		(*SystemEvent_DriftFound)(nil),
 		(*SystemEvent_BansChanged)(nil),
 		(*SystemEvent_ApplyFailed)(nil),
+		(*SystemEvent_ServiceFailed)(nil),
+		(*SystemEvent_ServiceRecovered)(nil),
+		(*SystemEvent_DiskFilling)(nil),
+		(*SystemEvent_UpdateWaiting)(nil),
+		(*SystemEvent_MachineStopping)(nil),
 	}
 	file_system_v1_system_proto_msgTypes[31].OneofWrappers = []any{
 		(*LocalChange_Posture)(nil),

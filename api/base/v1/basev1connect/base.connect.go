@@ -63,6 +63,12 @@ const (
 	// PairingServiceCloseWindowProcedure is the fully-qualified name of the PairingService's
 	// CloseWindow RPC.
 	PairingServiceCloseWindowProcedure = "/bitbox.base.v1.PairingService/CloseWindow"
+	// PairingServiceAcceptPairingProcedure is the fully-qualified name of the PairingService's
+	// AcceptPairing RPC.
+	PairingServiceAcceptPairingProcedure = "/bitbox.base.v1.PairingService/AcceptPairing"
+	// PairingServiceAnswerPairingProcedure is the fully-qualified name of the PairingService's
+	// AnswerPairing RPC.
+	PairingServiceAnswerPairingProcedure = "/bitbox.base.v1.PairingService/AnswerPairing"
 	// BirthServiceTakeUpProcedure is the fully-qualified name of the BirthService's TakeUp RPC.
 	BirthServiceTakeUpProcedure = "/bitbox.base.v1.BirthService/TakeUp"
 	// EventsServiceWatchEventsProcedure is the fully-qualified name of the EventsService's WatchEvents
@@ -287,6 +293,11 @@ type PairingServiceClient interface {
 	GetWindow(context.Context, *v1.GetWindowRequest) (*v1.GetWindowResponse, error)
 	OpenWindow(context.Context, *v1.OpenWindowRequest) (*v1.OpenWindowResponse, error)
 	CloseWindow(context.Context, *v1.CloseWindowRequest) (*v1.CloseWindowResponse, error)
+	// AcceptPairing is the act, by an owner's App, at a Base that has no display. It
+	// streams how far the ceremony is, until it has ended.
+	AcceptPairing(context.Context, *v1.AcceptPairingRequest) (*connect.ServerStreamForClient[v1.AcceptPairingResponse], error)
+	// AnswerPairing says which words the new App shows, or that they are refused.
+	AnswerPairing(context.Context, *v1.AnswerPairingRequest) (*v1.AnswerPairingResponse, error)
 }
 
 // NewPairingServiceClient constructs a client for the bitbox.base.v1.PairingService service. By
@@ -318,14 +329,28 @@ func NewPairingServiceClient(httpClient connect.HTTPClient, baseURL string, opts
 			connect.WithSchema(pairingServiceMethods.ByName("CloseWindow")),
 			connect.WithClientOptions(opts...),
 		),
+		acceptPairing: connect.NewClient[v1.AcceptPairingRequest, v1.AcceptPairingResponse](
+			httpClient,
+			baseURL+PairingServiceAcceptPairingProcedure,
+			connect.WithSchema(pairingServiceMethods.ByName("AcceptPairing")),
+			connect.WithClientOptions(opts...),
+		),
+		answerPairing: connect.NewClient[v1.AnswerPairingRequest, v1.AnswerPairingResponse](
+			httpClient,
+			baseURL+PairingServiceAnswerPairingProcedure,
+			connect.WithSchema(pairingServiceMethods.ByName("AnswerPairing")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
 // pairingServiceClient implements PairingServiceClient.
 type pairingServiceClient struct {
-	getWindow   *connect.Client[v1.GetWindowRequest, v1.GetWindowResponse]
-	openWindow  *connect.Client[v1.OpenWindowRequest, v1.OpenWindowResponse]
-	closeWindow *connect.Client[v1.CloseWindowRequest, v1.CloseWindowResponse]
+	getWindow     *connect.Client[v1.GetWindowRequest, v1.GetWindowResponse]
+	openWindow    *connect.Client[v1.OpenWindowRequest, v1.OpenWindowResponse]
+	closeWindow   *connect.Client[v1.CloseWindowRequest, v1.CloseWindowResponse]
+	acceptPairing *connect.Client[v1.AcceptPairingRequest, v1.AcceptPairingResponse]
+	answerPairing *connect.Client[v1.AnswerPairingRequest, v1.AnswerPairingResponse]
 }
 
 // GetWindow calls bitbox.base.v1.PairingService.GetWindow.
@@ -355,11 +380,30 @@ func (c *pairingServiceClient) CloseWindow(ctx context.Context, req *v1.CloseWin
 	return nil, err
 }
 
+// AcceptPairing calls bitbox.base.v1.PairingService.AcceptPairing.
+func (c *pairingServiceClient) AcceptPairing(ctx context.Context, req *v1.AcceptPairingRequest) (*connect.ServerStreamForClient[v1.AcceptPairingResponse], error) {
+	return c.acceptPairing.CallServerStream(ctx, connect.NewRequest(req))
+}
+
+// AnswerPairing calls bitbox.base.v1.PairingService.AnswerPairing.
+func (c *pairingServiceClient) AnswerPairing(ctx context.Context, req *v1.AnswerPairingRequest) (*v1.AnswerPairingResponse, error) {
+	response, err := c.answerPairing.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
 // PairingServiceHandler is an implementation of the bitbox.base.v1.PairingService service.
 type PairingServiceHandler interface {
 	GetWindow(context.Context, *v1.GetWindowRequest) (*v1.GetWindowResponse, error)
 	OpenWindow(context.Context, *v1.OpenWindowRequest) (*v1.OpenWindowResponse, error)
 	CloseWindow(context.Context, *v1.CloseWindowRequest) (*v1.CloseWindowResponse, error)
+	// AcceptPairing is the act, by an owner's App, at a Base that has no display. It
+	// streams how far the ceremony is, until it has ended.
+	AcceptPairing(context.Context, *v1.AcceptPairingRequest, *connect.ServerStream[v1.AcceptPairingResponse]) error
+	// AnswerPairing says which words the new App shows, or that they are refused.
+	AnswerPairing(context.Context, *v1.AnswerPairingRequest) (*v1.AnswerPairingResponse, error)
 }
 
 // NewPairingServiceHandler builds an HTTP handler from the service implementation. It returns the
@@ -387,6 +431,18 @@ func NewPairingServiceHandler(svc PairingServiceHandler, opts ...connect.Handler
 		connect.WithSchema(pairingServiceMethods.ByName("CloseWindow")),
 		connect.WithHandlerOptions(opts...),
 	)
+	pairingServiceAcceptPairingHandler := connect.NewServerStreamHandlerSimple(
+		PairingServiceAcceptPairingProcedure,
+		svc.AcceptPairing,
+		connect.WithSchema(pairingServiceMethods.ByName("AcceptPairing")),
+		connect.WithHandlerOptions(opts...),
+	)
+	pairingServiceAnswerPairingHandler := connect.NewUnaryHandlerSimple(
+		PairingServiceAnswerPairingProcedure,
+		svc.AnswerPairing,
+		connect.WithSchema(pairingServiceMethods.ByName("AnswerPairing")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/bitbox.base.v1.PairingService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case PairingServiceGetWindowProcedure:
@@ -395,6 +451,10 @@ func NewPairingServiceHandler(svc PairingServiceHandler, opts ...connect.Handler
 			pairingServiceOpenWindowHandler.ServeHTTP(w, r)
 		case PairingServiceCloseWindowProcedure:
 			pairingServiceCloseWindowHandler.ServeHTTP(w, r)
+		case PairingServiceAcceptPairingProcedure:
+			pairingServiceAcceptPairingHandler.ServeHTTP(w, r)
+		case PairingServiceAnswerPairingProcedure:
+			pairingServiceAnswerPairingHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -414,6 +474,14 @@ func (UnimplementedPairingServiceHandler) OpenWindow(context.Context, *v1.OpenWi
 
 func (UnimplementedPairingServiceHandler) CloseWindow(context.Context, *v1.CloseWindowRequest) (*v1.CloseWindowResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("bitbox.base.v1.PairingService.CloseWindow is not implemented"))
+}
+
+func (UnimplementedPairingServiceHandler) AcceptPairing(context.Context, *v1.AcceptPairingRequest, *connect.ServerStream[v1.AcceptPairingResponse]) error {
+	return connect.NewError(connect.CodeUnimplemented, errors.New("bitbox.base.v1.PairingService.AcceptPairing is not implemented"))
+}
+
+func (UnimplementedPairingServiceHandler) AnswerPairing(context.Context, *v1.AnswerPairingRequest) (*v1.AnswerPairingResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("bitbox.base.v1.PairingService.AnswerPairing is not implemented"))
 }
 
 // BirthServiceClient is a client for the bitbox.base.v1.BirthService service.

@@ -43,6 +43,9 @@ const (
 	// UpdateServiceWatchUpdateProcedure is the fully-qualified name of the UpdateService's WatchUpdate
 	// RPC.
 	UpdateServiceWatchUpdateProcedure = "/bitbox.base.v1.UpdateService/WatchUpdate"
+	// UpdateServiceInstallDebianUpdatesProcedure is the fully-qualified name of the UpdateService's
+	// InstallDebianUpdates RPC.
+	UpdateServiceInstallDebianUpdatesProcedure = "/bitbox.base.v1.UpdateService/InstallDebianUpdates"
 )
 
 // UpdateServiceClient is a client for the bitbox.base.v1.UpdateService service.
@@ -55,6 +58,10 @@ type UpdateServiceClient interface {
 	// WatchUpdate tells how far the update is, until it has ended. The Base ends
 	// connections while it restarts itself: then this is to be called again.
 	WatchUpdate(context.Context, *v1.WatchUpdateRequest) (*connect.ServerStreamForClient[v1.WatchUpdateResponse], error)
+	// InstallDebianUpdates installs what waits of Debian's security updates now, as the
+	// machine does each night by itself, and tells what its installer says. It goes on
+	// without the App.
+	InstallDebianUpdates(context.Context, *v1.InstallDebianUpdatesRequest) (*connect.ServerStreamForClient[v1.InstallDebianUpdatesResponse], error)
 }
 
 // NewUpdateServiceClient constructs a client for the bitbox.base.v1.UpdateService service. By
@@ -86,14 +93,21 @@ func NewUpdateServiceClient(httpClient connect.HTTPClient, baseURL string, opts 
 			connect.WithSchema(updateServiceMethods.ByName("WatchUpdate")),
 			connect.WithClientOptions(opts...),
 		),
+		installDebianUpdates: connect.NewClient[v1.InstallDebianUpdatesRequest, v1.InstallDebianUpdatesResponse](
+			httpClient,
+			baseURL+UpdateServiceInstallDebianUpdatesProcedure,
+			connect.WithSchema(updateServiceMethods.ByName("InstallDebianUpdates")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
 // updateServiceClient implements UpdateServiceClient.
 type updateServiceClient struct {
-	getUpdate   *connect.Client[v1.GetUpdateRequest, v1.GetUpdateResponse]
-	bringUpdate *connect.Client[v1.BringUpdateRequest, v1.BringUpdateResponse]
-	watchUpdate *connect.Client[v1.WatchUpdateRequest, v1.WatchUpdateResponse]
+	getUpdate            *connect.Client[v1.GetUpdateRequest, v1.GetUpdateResponse]
+	bringUpdate          *connect.Client[v1.BringUpdateRequest, v1.BringUpdateResponse]
+	watchUpdate          *connect.Client[v1.WatchUpdateRequest, v1.WatchUpdateResponse]
+	installDebianUpdates *connect.Client[v1.InstallDebianUpdatesRequest, v1.InstallDebianUpdatesResponse]
 }
 
 // GetUpdate calls bitbox.base.v1.UpdateService.GetUpdate.
@@ -115,6 +129,11 @@ func (c *updateServiceClient) WatchUpdate(ctx context.Context, req *v1.WatchUpda
 	return c.watchUpdate.CallServerStream(ctx, connect.NewRequest(req))
 }
 
+// InstallDebianUpdates calls bitbox.base.v1.UpdateService.InstallDebianUpdates.
+func (c *updateServiceClient) InstallDebianUpdates(ctx context.Context, req *v1.InstallDebianUpdatesRequest) (*connect.ServerStreamForClient[v1.InstallDebianUpdatesResponse], error) {
+	return c.installDebianUpdates.CallServerStream(ctx, connect.NewRequest(req))
+}
+
 // UpdateServiceHandler is an implementation of the bitbox.base.v1.UpdateService service.
 type UpdateServiceHandler interface {
 	GetUpdate(context.Context, *v1.GetUpdateRequest) (*v1.GetUpdateResponse, error)
@@ -125,6 +144,10 @@ type UpdateServiceHandler interface {
 	// WatchUpdate tells how far the update is, until it has ended. The Base ends
 	// connections while it restarts itself: then this is to be called again.
 	WatchUpdate(context.Context, *v1.WatchUpdateRequest, *connect.ServerStream[v1.WatchUpdateResponse]) error
+	// InstallDebianUpdates installs what waits of Debian's security updates now, as the
+	// machine does each night by itself, and tells what its installer says. It goes on
+	// without the App.
+	InstallDebianUpdates(context.Context, *v1.InstallDebianUpdatesRequest, *connect.ServerStream[v1.InstallDebianUpdatesResponse]) error
 }
 
 // NewUpdateServiceHandler builds an HTTP handler from the service implementation. It returns the
@@ -152,6 +175,12 @@ func NewUpdateServiceHandler(svc UpdateServiceHandler, opts ...connect.HandlerOp
 		connect.WithSchema(updateServiceMethods.ByName("WatchUpdate")),
 		connect.WithHandlerOptions(opts...),
 	)
+	updateServiceInstallDebianUpdatesHandler := connect.NewServerStreamHandlerSimple(
+		UpdateServiceInstallDebianUpdatesProcedure,
+		svc.InstallDebianUpdates,
+		connect.WithSchema(updateServiceMethods.ByName("InstallDebianUpdates")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/bitbox.base.v1.UpdateService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case UpdateServiceGetUpdateProcedure:
@@ -160,6 +189,8 @@ func NewUpdateServiceHandler(svc UpdateServiceHandler, opts ...connect.HandlerOp
 			updateServiceBringUpdateHandler.ServeHTTP(w, r)
 		case UpdateServiceWatchUpdateProcedure:
 			updateServiceWatchUpdateHandler.ServeHTTP(w, r)
+		case UpdateServiceInstallDebianUpdatesProcedure:
+			updateServiceInstallDebianUpdatesHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -179,4 +210,8 @@ func (UnimplementedUpdateServiceHandler) BringUpdate(context.Context, *connect.C
 
 func (UnimplementedUpdateServiceHandler) WatchUpdate(context.Context, *v1.WatchUpdateRequest, *connect.ServerStream[v1.WatchUpdateResponse]) error {
 	return connect.NewError(connect.CodeUnimplemented, errors.New("bitbox.base.v1.UpdateService.WatchUpdate is not implemented"))
+}
+
+func (UnimplementedUpdateServiceHandler) InstallDebianUpdates(context.Context, *v1.InstallDebianUpdatesRequest, *connect.ServerStream[v1.InstallDebianUpdatesResponse]) error {
+	return connect.NewError(connect.CodeUnimplemented, errors.New("bitbox.base.v1.UpdateService.InstallDebianUpdates is not implemented"))
 }
