@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
@@ -21,15 +22,21 @@ import (
 // whole is a whole Base in this process and an App that is paired with it: real
 // TCP, real state files, and what stands around the channel.
 type whole struct {
-	dir  string
-	base *base.Base
-	app  *client.App
+	dir      string
+	files    string // of what stands before it; empty: nothing does
+	base     *base.Base
+	app      *client.App
+	pairings atomic.Int64
 }
 
 // pairTime is how long the pairing may take.
 const pairTime = time.Minute
 
-func newWhole() (w *whole, err error) {
+func newWhole() (*whole, error) { return newWholeBehind(nil) }
+
+// newWholeBehind has the Base take its connections from entry, in place of a port; then
+// somebody has to pair with it yet.
+func newWholeBehind(entry net.Listener) (w *whole, err error) {
 	w = &whole{}
 	defer func() {
 		if err != nil {
@@ -43,24 +50,42 @@ func newWhole() (w *whole, err error) {
 	// One address makes all the connections here.
 	limits.PerSecond, limits.Burst, limits.ParkedPerAddress = 1e6, 1e6, limits.Parked
 	w.base, err = base.Start(base.Config{
-		StateDir: filepath.Join(w.dir, "base"), Listen: "127.0.0.1:0", Limits: limits, Logger: slog.New(slog.DiscardHandler)})
+		StateDir: filepath.Join(w.dir, "base"), Listen: "127.0.0.1:0", Entry: entry, Limits: limits, Now: w.now, Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		return w, err
 	}
 	if w.app, err = client.New(client.Options{Dir: filepath.Join(w.dir, "app"), Name: "bench", NoDiscovery: true}); err != nil {
 		return w, err
 	}
-	return w, w.pair()
+	if entry != nil {
+		return w, nil
+	}
+	return w, w.pair(w.app, w.base.Addr().String())
 }
 
+// now is the ceremony authority's clock. It allows three pairings in three minutes, and
+// nobody here waits for that.
+func (w *whole) now() time.Duration {
+	return time.Since(started) + time.Duration(w.pairings.Load())*pairing.ActsTime
+}
+
+var started = time.Now()
+
 // pair plays both people. The App's says yes to what the Base's has seen.
-func (w *whole) pair() error {
+func (w *whole) pair(app *client.App, address string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), pairTime)
 	defer cancel()
 	console := w.base.Console()
+	role := basev1.Role_ROLE_UNSPECIFIED // the first is the owner
+	if w.pairings.Add(1) > 1 {
+		role = basev1.Role_ROLE_VIEWER
+		if err := console.OpenWindow(ctx); err != nil {
+			return err
+		}
+	}
 	var atTheBase error
-	_, err := w.app.Pair(ctx, []string{w.base.Addr().String()}, client.PairOptions{
-		Requested: func(number string) { atTheBase = acceptNumber(ctx, w.base, number) },
+	_, err := app.Pair(ctx, []string{address}, client.PairOptions{
+		Requested: func(number string) { atTheBase = acceptNumber(ctx, w.base, number, role) },
 		Confirm: func(ctx context.Context, code client.Code) (bool, error) {
 			for seen := uint64(0); ; {
 				snapshot, err := console.Watch(ctx, seen)
@@ -77,14 +102,14 @@ func (w *whole) pair() error {
 	return errors.Join(err, atTheBase)
 }
 
-func acceptNumber(ctx context.Context, b *base.Base, text string) error {
+func acceptNumber(ctx context.Context, b *base.Base, text string, role basev1.Role) error {
 	number := uint32(0)
 	for _, digit := range text {
 		if digit != ' ' {
 			number = number*10 + uint32(digit-'0')
 		}
 	}
-	return b.Console().Accept(ctx, number, basev1.Role_ROLE_UNSPECIFIED)
+	return b.Console().Accept(ctx, number, role)
 }
 
 // call opens a session, makes one call, and leaves the session open.

@@ -5,10 +5,12 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"math/big"
 	"net"
+	"os"
 	"time"
 
 	"github.com/BitBoxSwiss/bitbox-base/internal/noiseconn"
@@ -222,4 +224,24 @@ func contestants() (*ours, *rivalTLS, error) {
 	}
 	rival, err := newRivalTLS()
 	return our, rival, err
+}
+
+// loadRivalTLS reads what save has written: the client's side, whole.
+func loadRivalTLS(path string) (*rivalTLS, error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	var blocks [3]*pem.Block
+	for i := range blocks {
+		if blocks[i], text = pem.Decode(text); blocks[i] == nil {
+			return nil, fmt.Errorf("read the keys of the rival in %s: part %d is missing", path, i+1)
+		}
+	}
+	key, err := x509.ParsePKCS8PrivateKey(blocks[0].Bytes)
+	if err != nil {
+		return nil, err
+	}
+	own := tls.Certificate{Certificate: [][]byte{blocks[1].Bytes}, PrivateKey: key}
+	return &rivalTLS{client: tlsConfig(own, tls.Certificate{Certificate: [][]byte{blocks[2].Bytes}})}, nil
 }

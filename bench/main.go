@@ -32,7 +32,10 @@ var measurements = []measurement{
 	{"bulk", measureBulk},
 	{"latency", measureLatency},
 	{"call", measureCalls},
+	{"entry", measureEntry},
+	{"event", measureEvent},
 	{"idle", measureIdle},
+	{"stream", measureStream},
 	{"leak", measureLeak},
 }
 
@@ -44,9 +47,14 @@ type measurement struct {
 
 func main() {
 	only := flag.String("run", "", "measure only what has this text in its name")
+	following := flag.String("follow", "", "be the rival's App that prints events from this address (used by this program itself)")
+	keys := flag.String("keys", "", "the keys for that")
 	flag.Parse()
 	if err := restartWithoutAES(); err != nil {
 		fail(err)
+	}
+	if *following != "" {
+		fail(followGRPC(*following, *keys, os.Stdout))
 	}
 	fmt.Fprintf(os.Stderr, "%s, %s/%s, %d CPUs\n", runtime.Version(), runtime.GOOS, runtime.GOARCH, runtime.NumCPU())
 	var rows []row

@@ -71,6 +71,10 @@ type Config struct {
 	appliance *appliance
 
 	// What follows is for tests; zero values mean the protocol's.
+
+	// Entry takes the place of Listen: a unix socket to which NGINX passes connections,
+	// each with a PROXY line, as on the appliance.
+	Entry       net.Listener
 	Limits      admission.Limits
 	PendingTime time.Duration
 	SessionTime time.Duration
@@ -228,7 +232,7 @@ func (b *Base) listen() error {
 		Authority: b.relay,
 		Logger:    b.config.Logger,
 		Random:    b.config.Random,
-		Proxied:   b.config.appliance != nil,
+		Proxied:   b.config.appliance != nil || b.config.Entry != nil,
 	})
 	if err != nil {
 		return errors.Join(err, entry.Close())
@@ -245,6 +249,9 @@ func (b *Base) listen() error {
 func (b *Base) openEntry() (net.Listener, error) {
 	if b.config.appliance != nil {
 		return b.config.appliance.entry, nil
+	}
+	if b.config.Entry != nil {
+		return b.config.Entry, nil
 	}
 	tcp, err := net.Listen("tcp", b.config.Listen)
 	if errors.Is(err, syscall.EADDRINUSE) {

@@ -90,6 +90,10 @@ func packages() ([]string, error) {
 	return append(slices.Clone(minimal), debianroot.ReadPackages(string(content))...), nil
 }
 
+// Debian returns the directory of a root with Debian's packages in it, and nothing of
+// ours, for who needs one of its programs. It is not to be written to.
+func Debian() (string, error) { return debianRoot() }
+
 // debianRoot returns the directory of a root with Debian in it. It makes one if
 // there is none; that takes a minute or two.
 func debianRoot() (string, error) {

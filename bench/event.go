@@ -1,0 +1,215 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/encoding/protojson"
+
+	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
+)
+
+// eventTime bounds how long one event may take.
+const eventTime = 30 * time.Second
+
+// measureEvent is the time from an event at the Base to the line that an App's process
+// has printed of it, through NGINX. The rival's line is printed by a process, too.
+func measureEvent() (rows []row, err error) {
+	const rounds, events = 5, 100
+	if needsRoot("an event") {
+		return nil, nil
+	}
+	e, err := newEntrance()
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, e.close()) }()
+	program := filepath.Join(e.files, "bitbox-app")
+	if out, err := exec.Command("go", "build", "-o", program, "./cmd/bitbox-app").CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("build the App: %w: %s", err, out)
+	}
+	ours, err := follow(exec.Command(program, "--dir", filepath.Join(e.dir, "app"), "watch", "--json"))
+	if err != nil {
+		return nil, err
+	}
+	defer ours.end()
+	keys := filepath.Join(e.files, "rival.pem")
+	if err := e.rival.tls.save(keys); err != nil {
+		return nil, err
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	theirs, err := follow(exec.Command(self, "-follow", e.their, "-keys", keys))
+	if err != nil {
+		return nil, err
+	}
+	defer theirs.end()
+	session, err := e.call()
+	if err != nil {
+		return nil, err
+	}
+	defer session.Close()
+	id := e.apps.GetApps()[len(e.apps.GetApps())-1].GetId()
+	name := func(n int) string { return fmt.Sprint("App ", n) }
+	r := row{what: "from an event to the App's printed line, p50 (rival: gRPC-Go)", unit: "µs", lessIsBetter: true}
+	r.ours, r.rival, err = alternate(rounds,
+		func() (float64, error) {
+			return ours.median(events, func(n int) error {
+				_, err := session.Apps.RenameApp(context.Background(), &basev1.RenameAppRequest{Id: id, Name: name(n)})
+				return err
+			})
+		},
+		func() (float64, error) {
+			return theirs.median(events, func(n int) error {
+				e.publish(&basev1.WatchEventsResponse{Event: &basev1.WatchEventsResponse_AppRenamed{
+					AppRenamed: &basev1.AppRenamedEvent{App: &basev1.App{Id: id, Name: name(n), Role: basev1.Role_ROLE_VIEWER}}}})
+				return nil
+			})
+		})
+	return []row{r}, err
+}
+
+// follower is a process that prints a line of JSON for each event.
+type follower struct {
+	process *exec.Cmd
+	lines   chan line
+}
+
+type line struct {
+	text string
+	at   time.Time
+}
+
+// follow starts a process, and returns when its first line says that it is live.
+func follow(process *exec.Cmd) (*follower, error) {
+	out, err := process.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	process.Stderr = os.Stderr
+	if err := process.Start(); err != nil {
+		return nil, fmt.Errorf("start %s: %w", process.Path, err)
+	}
+	f := &follower{process: process, lines: make(chan line, 256)}
+	go func() {
+		defer close(f.lines)
+		scanner := bufio.NewScanner(out)
+		for scanner.Scan() {
+			f.lines <- line{scanner.Text(), time.Now()}
+		}
+	}()
+	if _, err := f.until("subscribed"); err != nil {
+		return nil, errors.Join(err, f.end())
+	}
+	return f, nil
+}
+
+// until returns the first line with a text in it.
+func (f *follower) until(text string) (line, error) {
+	timeout := time.After(eventTime)
+	for {
+		select {
+		case l, ok := <-f.lines:
+			if !ok {
+				return line{}, fmt.Errorf("%s has ended", f.process.Path)
+			}
+			if strings.Contains(l.text, text) {
+				return l, nil
+			}
+		case <-timeout:
+			return line{}, fmt.Errorf("%s printed no %q in %v", f.process.Path, text, eventTime)
+		}
+	}
+}
+
+// median makes events one after another, and returns the median of the microseconds from
+// the time that stands in an event to the arrival of its line.
+func (f *follower) median(events int, happen func(n int) error) (float64, error) {
+	took := make([]time.Duration, events)
+	for n := range took {
+		if err := happen(n); err != nil {
+			return 0, err
+		}
+		l, err := f.until("appRenamed")
+		if err != nil {
+			return 0, err
+		}
+		event := &basev1.WatchEventsResponse{}
+		if err := (protojson.UnmarshalOptions{DiscardUnknown: true}).Unmarshal([]byte(l.text), event); err != nil {
+			return 0, err
+		}
+		took[n] = l.at.Sub(event.GetTime().AsTime())
+	}
+	slices.Sort(took)
+	return float64(took[events/2].Nanoseconds()) / 1e3, nil
+}
+
+// end ends the process, whose exit code says then only that it was ended.
+func (f *follower) end() error {
+	err := f.process.Process.Kill()
+	for range f.lines {
+	}
+	_ = f.process.Wait()
+	return err
+}
+
+// followGRPC is the rival's App: it prints what it gets.
+func followGRPC(address, keys string, out io.Writer) error {
+	rival, err := loadRivalTLS(keys)
+	if err != nil {
+		return err
+	}
+	conn, err := grpcDial(address, rival.client)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	stream, err := grpcFollow(context.Background(), conn)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintln(out, "subscribed")
+	for {
+		event := &basev1.WatchEventsResponse{}
+		if err := stream.RecvMsg(event); err != nil {
+			return err
+		}
+		text, err := protojson.MarshalOptions{EmitUnpopulated: true}.Marshal(event)
+		if err != nil {
+			return err
+		}
+		if _, err := fmt.Fprintf(out, "%s\n", text); err != nil {
+			return err
+		}
+	}
+}
+
+// save writes what the client of this run needs; it is worth nothing afterwards.
+func (r *rivalTLS) save(path string) error {
+	key, err := x509.MarshalPKCS8PrivateKey(r.client.Certificates[0].PrivateKey)
+	if err != nil {
+		return err
+	}
+	var text []byte
+	for _, block := range []*pem.Block{
+		{Type: "PRIVATE KEY", Bytes: key},
+		{Type: "CERTIFICATE", Bytes: r.client.Certificates[0].Certificate[0]},
+		{Type: "CERTIFICATE", Bytes: r.server.Certificates[0].Certificate[0]},
+	} {
+		text = append(text, pem.EncodeToMemory(block)...)
+	}
+	return os.WriteFile(path, text, 0o600)
+}
