@@ -3,47 +3,32 @@ package main
 import (
 	"fmt"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	"github.com/BitBoxSwiss/bitbox-base/client"
+	"github.com/BitBoxSwiss/bitbox-base/internal/terminal"
 )
 
 // table prints columns. What it prints came from somewhere else, so each cell is
 // made printable.
-type table struct {
-	to   *tabwriter.Writer
-	errs error
-}
+type table struct{ *terminal.Table }
 
-func (p *program) table(header ...string) *table {
-	t := &table{to: tabwriter.NewWriter(p.out, 0, 0, 3, ' ', 0)}
-	if len(header) > 0 {
-		t.row(header...)
-	}
-	return t
-}
+func (p *program) table(header ...string) *table { return &table{p.out.Table(header...)} }
 
-func (t *table) row(cells ...string) {
+func printable(cells []string) []string {
 	for n := range cells {
 		cells[n] = client.Printable(cells[n])
 	}
-	// No spaces at the end of a line.
-	for len(cells) > 0 && cells[len(cells)-1] == "" {
-		cells = cells[:len(cells)-1]
-	}
-	if _, err := fmt.Fprintln(t.to, strings.Join(cells, "\t")); err != nil && t.errs == nil {
-		t.errs = err
-	}
+	return cells
 }
 
-func (t *table) print() error {
-	if err := t.to.Flush(); err != nil {
-		return err
-	}
-	return t.errs
-}
+func (t *table) row(cells ...string) { t.Row(printable(cells)...) }
+
+// sentence adds a row whose last cell is not shortened.
+func (t *table) sentence(cells ...string) { t.Sentence(printable(cells)...) }
+
+func (t *table) print() error { return t.Print() }
 
 func roleName(role basev1.Role) string {
 	return strings.ToLower(strings.TrimPrefix(role.String(), "ROLE_"))

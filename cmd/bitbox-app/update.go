@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -33,17 +34,31 @@ without this App.
 With --status it tells the versions, how the last update went, and which security updates
 of Debian wait. With --json it prints one object a line.`,
 		Example: `  bitbox-app update bitbox-base_1.3.0_amd64.release
-  bitbox-app update --status`,
+  bitbox-app update --status
+  bitbox-app update --status --all`,
 		Args: cobra.MaximumNArgs(1),
 	}
+	command.Annotations = onSeveral // with --status
 	command.Flags().BoolVar(&status, "status", false, "tell the versions and how the last update went")
 	asking := p.consent(command)
 	command.RunE = func(c *cobra.Command, args []string) error {
 		switch {
 		case status && len(args) == 0:
-			return p.call(c.Context(), callTime, p.updateStatus)
+			return ask(p, c, callTime, query[*basev1.GetUpdateResponse]{
+				ask: func(ctx context.Context, session *client.Session) (*basev1.GetUpdateResponse, error) {
+					return session.UpdateStatus(ctx)
+				},
+				show:    p.printUpdate,
+				columns: []string{"INSTALLED", "DEBIAN", "LAST UPDATE"},
+				rows: func(status *basev1.GetUpdateResponse) [][]string {
+					return [][]string{{status.GetInstalledVersion(), debianText(status), lastUpdate(status.GetUpdate())}}
+				},
+			})
 		case status || len(args) == 0:
 			return usageError{errors.New("update wants a release file or --status, and not both")}
+		}
+		if several, err := p.severalBases(); err != nil || several != nil {
+			return cmp.Or(err, error(usageError{errors.New("a release is brought to one Base at a time: name one with --base")}))
 		}
 		release, err := client.OpenRelease(args[0])
 		if err != nil {
@@ -123,14 +138,7 @@ func updatePhase(u *basev1.Update) string {
 	return strings.ToLower(strings.TrimPrefix(u.GetPhase().String(), "PHASE_"))
 }
 
-func (p *program) updateStatus(ctx context.Context, session *client.Session) error {
-	status, err := session.UpdateStatus(ctx)
-	if err != nil {
-		return err
-	}
-	if p.json {
-		return p.printMessage(status)
-	}
+func (p *program) printUpdate(status *basev1.GetUpdateResponse) error {
 	table := p.table()
 	table.row("Installed", status.GetInstalledVersion())
 	table.row("Last update", lastUpdate(status.GetUpdate()))
@@ -140,18 +148,24 @@ func (p *program) updateStatus(ctx context.Context, session *client.Session) err
 	if !status.GetTakesUpdates() {
 		table.row("Over the channel", "none: this Base was built without a release key")
 	}
-	switch waiting := status.GetDebianWaiting(); {
-	case status.GetDebianUnknown() != "":
-		table.row("Debian", "not known: "+status.GetDebianUnknown())
-	case len(waiting) == 0:
-		table.row("Debian", "no security update waits")
-	default:
-		table.row("Debian", fmt.Sprintf("security updates that wait: %d", len(waiting)))
-		for _, one := range waiting {
+	table.row("Debian", debianText(status))
+	if status.GetDebianUnknown() == "" {
+		for _, one := range status.GetDebianWaiting() {
 			table.row("", one)
 		}
 	}
 	return table.print()
+}
+
+// debianText is about Debian's own updates.
+func debianText(status *basev1.GetUpdateResponse) string {
+	switch waiting := len(status.GetDebianWaiting()); {
+	case status.GetDebianUnknown() != "":
+		return "not known: " + status.GetDebianUnknown()
+	case waiting > 0:
+		return fmt.Sprintf("security updates that wait: %d", waiting)
+	}
+	return "no security update waits"
 }
 
 func lastUpdate(u *basev1.Update) string {
