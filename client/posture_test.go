@@ -188,7 +188,7 @@ func TestOwnerSeesApprovesAndConfirmsOverANewConnection(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := h.session.confirmOnce(t.Context(), signed); err == nil {
+	if _, err := h.session.confirmOnce(t.Context(), signed, new(bool)); err == nil {
 		t.Error("the old connection confirmed the change")
 	}
 	if _, err := h.session.ConfirmTry(t.Context(), approve); err != nil {

@@ -42,6 +42,7 @@ code of its own if there is more than information.`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			p.left = "the audit changes nothing"
 			return ask(p, c, auditTime, query[*basev1.RunAuditResponse]{
+				doing: "The Base looks at all of its servers, which may take a minute",
 				ask: func(ctx context.Context, session *client.Session) (*basev1.RunAuditResponse, error) {
 					found, err := session.Audit.RunAudit(ctx, &basev1.RunAuditRequest{})
 					worstFirst(found.GetFindings())

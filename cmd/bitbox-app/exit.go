@@ -34,6 +34,7 @@ var exits = []struct {
 	{20, "the update did not hold: the Base runs the version before", isAny(client.ErrUpdateUndone)},
 	{21, "the Base installs the update, and its end was not waited for", isAny(client.ErrUpdateUnknown)},
 	{22, "a second board that was born of the same image answered: it is not used", isAny(client.ErrSecondBoard)},
+	{24, "the change was sent, and whether it is in force was not waited for", isAny(client.ErrUnsettled)},
 	{2, "the command was typed wrongly", func(err error) bool { return errors.As(err, new(usageError)) || errors.Is(err, client.ErrInvalid) }},
 	{3, "no such Base, App, key or finding, or it is not clear which one is meant", isAny(client.ErrNoSuchBase, client.ErrSeveralBases, errNoSuchApp, client.ErrNoSuchKey, errNoFinding)},
 	{6, "this App was revoked at the Base", isAny(client.ErrRevoked)},
@@ -87,7 +88,7 @@ func sentence(ctx context.Context, err error) string {
 		return client.Explain(err)
 	}
 	// These say what is the matter at the Base.
-	if isAny(client.ErrInterference, client.ErrUndone, client.ErrUpdateUnknown)(err) {
+	if isAny(client.ErrInterference, client.ErrUndone, client.ErrUnsettled, client.ErrUpdateUnknown)(err) {
 		return "interrupted: " + client.Explain(err)
 	}
 	return "interrupted"

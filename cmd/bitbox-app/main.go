@@ -171,13 +171,13 @@ func (p *program) waiting(format string, args ...any) {
 }
 
 // step tells how far something is: at a terminal in a line that the next step replaces, in
-// a pipe in a line of its own.
-func (p *program) step(format string, args ...any) error {
+// a pipe in a line of its own that begins with prefix.
+func (p *program) step(prefix, text string) error {
 	if p.out.Moves {
-		p.waiting(format, args...)
+		p.waiting("%s", text)
 		return nil
 	}
-	return p.say("%s\n", client.Printable(fmt.Sprintf(format, args...)))
+	return p.say("%s%s\n", prefix, client.Printable(text))
 }
 
 // printJSON prints a message of the API or any other value on one line.

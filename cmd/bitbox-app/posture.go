@@ -23,12 +23,19 @@ type consent struct {
 	program *program
 	yes     bool
 	lines   <-chan line
+	sent    string // what an interruption after the yes leaves behind
 	shown   []client.PostureChange
 }
 
+// What an interruption leaves behind.
+const (
+	nothingChanged = "nothing was changed"
+	perhapsDone    = "the Base may have done it already; look before you do it again"
+)
+
 // consent adds the flag --yes to a command that changes something.
 func (p *program) consent(command *cobra.Command) *consent {
-	c := &consent{program: p}
+	c := &consent{program: p, sent: perhapsDone}
 	command.Flags().BoolVar(&c.yes, "yes", false, "do not ask (for scripts)")
 	return c
 }
@@ -38,6 +45,7 @@ func (c *consent) approve(ctx context.Context) client.Approve {
 	if c.lines == nil && c.mayAsk() {
 		c.lines = readLines(c.program.in) // from now on, to know what was typed too early
 	}
+	c.program.left = nothingChanged
 	return func(changes []client.PostureChange) (bool, error) {
 		c.shown = changes
 		text := "This will be different at the Base:\n"
@@ -73,6 +81,7 @@ func (c *consent) ask(ctx context.Context, text string) (bool, error) {
 	p := c.program
 	switch {
 	case c.yes:
+		p.left = c.sent
 		return true, p.say("%s", text)
 	case !c.mayAsk():
 		return false, usageError{errors.New("nobody can be asked here whether this change is wanted; to make it unasked, add --yes")}
@@ -82,7 +91,12 @@ func (c *consent) ask(ctx context.Context, text string) (bool, error) {
 	}
 	// What was typed before the text was shown does not answer.
 	typed, err := nextLine(ctx, c.lines, time.Now())
-	return strings.EqualFold(typed, "y") || strings.EqualFold(typed, "yes"), err
+	if !strings.EqualFold(typed, "y") && !strings.EqualFold(typed, "yes") {
+		return false, err
+	}
+	p.left = c.sent
+	p.waiting("Waiting for the Base")
+	return true, err
 }
 
 // changed is what a change prints as JSON.
@@ -110,8 +124,9 @@ func (c *consent) done(view *client.PostureView, err error) error {
 // apply makes a change.
 func (p *program) apply(c *cobra.Command, asking *consent, change client.Change) error {
 	return p.call(c.Context(), changeTime, func(ctx context.Context, session *client.Session) error {
+		asking.sent = nothingChanged // the error says it once there is more
 		change.Approve = asking.approve(ctx)
-		change.Progress = func(step string) { _ = p.step("  ... %s", step) }
+		change.Progress = func(step string) { _ = p.step("  ... ", step) }
 		return asking.done(session.Apply(ctx, change))
 	})
 }

@@ -105,6 +105,8 @@ func (p *program) checkSeveral(c *cobra.Command) error {
 type query[T any] struct {
 	// ask may run for several Bases at the same time.
 	ask func(context.Context, *client.Session) (T, error)
+	// doing, if set, is what whoever waits for one Base reads.
+	doing string
 	// json is what JSON has of the answer, by default all of it.
 	json func(T) any
 	// show prints the answer of one Base.
@@ -166,6 +168,9 @@ func ask[T any](p *program, c *cobra.Command, usual time.Duration, q query[T]) e
 	}
 	if several == nil {
 		return p.call(c.Context(), usual, func(ctx context.Context, session *client.Session) error {
+			if q.doing != "" {
+				p.waiting("%s", q.doing)
+			}
 			answer, err := q.ask(ctx, session)
 			switch {
 			case err != nil:

@@ -82,6 +82,7 @@ func (p *program) update(ctx context.Context, session *client.Session, release *
 	if err := asking.must(ctx, change); err != nil {
 		return err
 	}
+	p.left = "nothing was installed, and the Base deletes what it has of the file"
 	teller := &updateTeller{program: p, size: release.Size}
 	if err := session.Install(ctx, release, teller.tell); err != nil {
 		return errors.Join(err, teller.err)
@@ -100,7 +101,7 @@ type updateTeller struct {
 	err  error
 }
 
-// sentParts is into how many parts the sending of a file is divided for who watches.
+// sentParts is into how many lines the sending of a file is divided in a pipe.
 const sentParts = 4
 
 func (t *updateTeller) tell(progress client.UpdateProgress) {
@@ -108,8 +109,12 @@ func (t *updateTeller) tell(progress client.UpdateProgress) {
 	event := map[string]any{}
 	switch u := progress.Update; {
 	case u == nil:
-		part := progress.Sent * sentParts / max(t.size, 1)
-		line = fmt.Sprintf("Sending: %d %% of %s", part*100/sentParts, size(t.size))
+		parts := uint64(sentParts)
+		if t.out.Moves {
+			parts = 100
+		}
+		part := progress.Sent * parts / max(t.size, 1)
+		line = fmt.Sprintf("Sending: %d %% of %s", part*100/parts, size(t.size))
 		event["sent"], event["size"] = progress.Sent, t.size
 	case progress.Away:
 		line = "The Base restarts; waiting for it."
@@ -130,7 +135,7 @@ func (t *updateTeller) tell(progress client.UpdateProgress) {
 		t.err = t.printJSON(event)
 		return
 	}
-	t.err = t.printf("%s\n", client.Printable(line))
+	t.err = t.step("", line)
 }
 
 // updatePhase is a word for people and scripts.
