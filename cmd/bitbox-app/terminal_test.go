@@ -27,6 +27,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/appliancetest"
 	"github.com/BitBoxSwiss/bitbox-base/internal/netnstest"
 	"github.com/BitBoxSwiss/bitbox-base/internal/terminal"
+	"github.com/BitBoxSwiss/bitbox-base/packaging/manual"
 )
 
 const ctrlC = "\x03"
@@ -389,5 +390,11 @@ func TestColoursAndWidthAreThoseOfTheTerminal(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+func TestEachCommandAndFlagIsExplained(t *testing.T) {
+	for _, gap := range manual.Gaps((&program{in: os.Stdin, out: &terminal.Output{To: io.Discard}}).rootCommand()) {
+		t.Error(gap)
 	}
 }
