@@ -48,7 +48,7 @@ func (p *program) appsListCommand() *cobra.Command {
 					}
 					return rows
 				},
-				table: func(t *table) { t.Whole("ID") },
+				table: func(t *table) { t.whole("ID") },
 			}))
 		},
 	}

@@ -103,7 +103,7 @@ func findingCells(f *basev1.Finding) []string {
 
 // findingTable has what is bad stand out.
 func findingTable(t *table) {
-	t.Whole("ID", "FIX").Styled("SEVERITY", func(cell string) terminal.Style {
+	t.whole("ID", "FIX").styled("SEVERITY", func(cell string) terminal.Style {
 		switch cell {
 		case "info":
 			return terminal.Plain

@@ -52,7 +52,7 @@ func (p *program) bansListCommand() *cobra.Command {
 					return rows
 				},
 				empty: "nobody is banned",
-				table: func(t *table) { t.Whole("ADDRESS") },
+				table: func(t *table) { t.whole("ADDRESS") },
 			})
 			alone := q.show
 			q.show = func(list *basev1.ListBansResponse) error {

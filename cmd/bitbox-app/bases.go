@@ -76,7 +76,7 @@ their names in --base, and print a line for each.`,
 				return p.printf("This App is not paired with any Base yet. Begin with: bitbox-app pair\n")
 			}
 			table := p.table("NAME", "STATE", "ROLE", "THIS APP THERE", "SINCE", "LAST AT")
-			table.Styled("STATE", stateStyle)
+			table.styled("STATE", stateStyle)
 			for _, b := range bases {
 				table.row(b.Name, string(b.State), roleName(b.Role), b.AppName, when(b.PairedAt, time.Now()), lastAt(b))
 			}
@@ -126,7 +126,7 @@ func (p *program) checkBases(ctx context.Context, bases []client.Base) error {
 		return p.printJSON(checked)
 	}
 	table := p.table("NAME", "STATE", "ROLE", "LAST AT", "ANSWERS")
-	table.Styled("STATE", stateStyle)
+	table.styled("STATE", stateStyle)
 	for n, b := range bases {
 		cells := []string{b.Name, string(b.State), roleName(b.Role), lastAt(b), "yes"}
 		if !checked[n].Answers {

@@ -190,7 +190,7 @@ func (p *program) postureShowCommand() *cobra.Command {
 						}
 						return terminal.Yellow
 					}
-					t.Styled("SSH", open).Styled("EXTRA", open)
+					t.styled("SSH", open).styled("EXTRA", open)
 				},
 			})
 		},

@@ -101,7 +101,7 @@ func (p *program) sshKeysListCommand() *cobra.Command {
 					return rows
 				},
 				empty: "no key",
-				table: func(t *table) { t.Whole("FINGERPRINT") },
+				table: func(t *table) { t.whole("FINGERPRINT") },
 			}))
 		},
 	}

@@ -10,6 +10,7 @@ import (
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	"github.com/BitBoxSwiss/bitbox-base/client"
+	"github.com/BitBoxSwiss/bitbox-base/internal/terminal"
 	"github.com/BitBoxSwiss/bitbox-base/internal/version"
 )
 
@@ -35,6 +36,7 @@ func (p *program) statusCommand() *cobra.Command {
 				show:    p.printInfo,
 				columns: []string{"VERSION", "UP", "LOAD", "MEMORY", "DISK", "ROLE"},
 				rows:    infoRow,
+				table:   func(t *table) { t.styled("MEMORY", freeStyle).styled("DISK", freeStyle) },
 			})
 		},
 	}
@@ -52,6 +54,15 @@ func infoRow(info *basev1.GetInfoResponse) [][]string {
 		free(info.GetDiskAvailableBytes(), info.GetDiskTotalBytes()),
 		roleName(info.GetCaller().GetRole()),
 	}}
+}
+
+// freeStyle has what is running out stand out.
+func freeStyle(cell string) terminal.Style {
+	var percent int
+	if _, err := fmt.Sscanf(cell, "%d %% free", &percent); err != nil || percent >= 10 {
+		return terminal.Plain
+	}
+	return terminal.Red
 }
 
 // free is how much of something is free.

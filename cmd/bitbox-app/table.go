@@ -12,9 +12,28 @@ import (
 
 // table prints columns. What it prints came from somewhere else, so each cell is
 // made printable.
-type table struct{ *terminal.Table }
+type table struct{ table *terminal.Table }
 
 func (p *program) table(header ...string) *table { return &table{p.out.Table(header...)} }
+
+func (t *table) row(cells ...string) { t.table.Row(printable(cells)...) }
+
+// sentence adds a row whose last cell is not shortened.
+func (t *table) sentence(cells ...string) { t.table.Sentence(printable(cells)...) }
+
+// whole keeps columns, by their words in the header, from being shortened.
+func (t *table) whole(columns ...string) *table {
+	t.table.Whole(columns...)
+	return t
+}
+
+// styled has a column stand out by what its cells say.
+func (t *table) styled(column string, of func(cell string) terminal.Style) *table {
+	t.table.Styled(column, of)
+	return t
+}
+
+func (t *table) print() error { return t.table.Print() }
 
 func printable(cells []string) []string {
 	for n := range cells {
@@ -22,13 +41,6 @@ func printable(cells []string) []string {
 	}
 	return cells
 }
-
-func (t *table) row(cells ...string) { t.Row(printable(cells)...) }
-
-// sentence adds a row whose last cell is not shortened.
-func (t *table) sentence(cells ...string) { t.Sentence(printable(cells)...) }
-
-func (t *table) print() error { return t.Print() }
 
 func roleName(role basev1.Role) string {
 	return strings.ToLower(strings.TrimPrefix(role.String(), "ROLE_"))

@@ -393,6 +393,23 @@ func TestColoursAndWidthAreThoseOfTheTerminal(t *testing.T) {
 	}
 }
 
+// Names and sentences come from the network. None of them moves the cursor.
+func TestNoNameReachesTheTerminalAsAnEscape(t *testing.T) {
+	const hostile = "Home\x1b[2J\u202e\r\n\x07"
+	var to bytes.Buffer
+	p := &program{out: &terminal.Output{To: &to, Color: true}}
+	table := p.table("BASE", "STATE", "").styled("STATE", func(string) terminal.Style { return terminal.Red })
+	table.row(hostile, hostile, hostile)
+	table.sentence(hostile, hostile)
+	if err := table.print(); err != nil {
+		t.Fatal(err)
+	}
+	plain := regexp.MustCompile(`\x1b\[(0|1|31)m`).ReplaceAllString(to.String(), "")
+	if strings.ContainsAny(plain, "\x1b\r\x07\u202e") || strings.Count(plain, "\n") != 3 {
+		t.Errorf("%q", plain)
+	}
+}
+
 func TestEachCommandAndFlagIsExplained(t *testing.T) {
 	for _, gap := range manual.Gaps((&program{in: os.Stdin, out: &terminal.Output{To: io.Discard}}).rootCommand()) {
 		t.Error(gap)
