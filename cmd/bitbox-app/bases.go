@@ -181,6 +181,7 @@ If this is the last owner's App, only somebody at the Base can let an owner in a
 var errKept = errors.New("nothing was deleted")
 
 func (p *program) reallyForget(ctx context.Context, base client.Base) error {
+	p.left = errKept.Error()
 	if !p.terminal {
 		return usageError{fmt.Errorf("this App could still use its pairing with %q, which cannot be brought back: to delete it without being asked, add --force", base.Name)}
 	}
