@@ -23,8 +23,9 @@ help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 .PHONY: build
-build: ## build both binaries for this machine into build/
+build: ## build both binaries for this machine, their man pages and completions, into build/
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BUILD)/ ./cmd/...
+	./scripts/manual $(BUILD) '$(VERSION)'
 
 .PHONY: run
 run: build ## start a whole Base in this terminal; it configures nothing

@@ -46,6 +46,9 @@ var (
 	ErrBusy = errors.New("another change is on")
 	// ErrUndone: it was sent, and is not in force, or will not be for long.
 	ErrUndone = errors.New("undone")
+	// ErrUnsettled: it was sent, and this App has not waited to see whether it stays in
+	// force.
+	ErrUnsettled = errors.New("unsettled")
 )
 
 const (
@@ -245,12 +248,13 @@ func lost(err error) bool {
 // confirm makes a tried change last, and no other one than that which was signed.
 // The connection may take a while to come about, since the Base is just changing
 // what faces the network.
-func (s *Session) confirm(ctx context.Context, signed *systemv1.PostureDocument) (*PostureView, error) {
-	ctx, cancel := context.WithTimeout(ctx, confirmTime)
+func (s *Session) confirm(caller context.Context, signed *systemv1.PostureDocument) (*PostureView, error) {
+	ctx, cancel := context.WithTimeout(caller, confirmTime)
 	defer cancel()
+	confirming := false
 	for {
 		s.transport.reconnect()
-		view, err := s.confirmOnce(ctx, signed)
+		view, err := s.confirmOnce(ctx, signed, &confirming)
 		switch {
 		case err == nil:
 			return view, nil
@@ -259,14 +263,29 @@ func (s *Session) confirm(ctx context.Context, signed *systemv1.PostureDocument)
 		}
 		select {
 		case <-ctx.Done():
+			if caller.Err() != nil {
+				return nil, failLeft(err, signed, confirming)
+			}
 			return nil, fail(ErrUndone, err, "the Base was not reached after the change, so it undoes the change within a minute")
 		case <-time.After(confirmAgain):
 		}
 	}
 }
 
-// confirmOnce returns the posture in which the change holds.
-func (s *Session) confirmOnce(ctx context.Context, signed *systemv1.PostureDocument) (*PostureView, error) {
+// failLeft says in what state a change is that this App does not wait for any longer.
+func failLeft(cause error, signed *systemv1.PostureDocument, confirming bool) error {
+	switch {
+	case !signed.GetTry():
+		return fail(ErrUnsettled, cause, "the change was sent, and holds if the Base has it; look at the posture")
+	case confirming:
+		return fail(ErrUnsettled, cause, "the confirmation was on its way: the change holds if the Base has it, and else the Base undoes the change within 60 s; look at the posture")
+	}
+	return fail(ErrUndone, cause, "the change was not confirmed: the Base undoes it within 60 s")
+}
+
+// confirmOnce returns the posture in which the change holds, and sets confirming once the
+// confirmation may have been sent.
+func (s *Session) confirmOnce(ctx context.Context, signed *systemv1.PostureDocument, confirming *bool) (*PostureView, error) {
 	view, err := s.Posture(ctx)
 	if err != nil {
 		return nil, err
@@ -288,6 +307,7 @@ func (s *Session) confirmOnce(ctx context.Context, signed *systemv1.PostureDocum
 	if err != nil {
 		return nil, err
 	}
+	*confirming = true
 	if _, err = s.posture.ConfirmTry(ctx, &basev1.ConfirmTryRequest{
 		Confirmation: posture.SignConfirmation(view.Confirmation(challenge), seed), Nonce: nonce}); err != nil {
 		return nil, err
@@ -328,7 +348,7 @@ func (s *Session) ConfirmTry(ctx context.Context, approve Approve) (*PostureView
 		return nil, err
 	}
 	p, revision := view.Posture()
-	return s.confirm(ctx, &systemv1.PostureDocument{Revision: revision, Posture: p.Proto()})
+	return s.confirm(ctx, &systemv1.PostureDocument{Revision: revision, Posture: p.Proto(), Try: true})
 }
 
 // ask returns nil if the user wants the changes.

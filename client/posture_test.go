@@ -188,7 +188,7 @@ func TestOwnerSeesApprovesAndConfirmsOverANewConnection(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := h.session.confirmOnce(t.Context(), signed); err == nil {
+	if _, err := h.session.confirmOnce(t.Context(), signed, new(bool)); err == nil {
 		t.Error("the old connection confirmed the change")
 	}
 	if _, err := h.session.ConfirmTry(t.Context(), approve); err != nil {
@@ -410,8 +410,9 @@ func TestTryWhoseConfirmationCannotArriveIsUndone(t *testing.T) {
 				time.AfterFunc(time.Second, cancel)
 			})
 			_, err := h.session.Apply(ctx, change)
-			wantKind(t, err, ErrUndone)
-			if !strings.Contains(err.Error(), "was not reached") {
+			told := map[bool]string{false: "the Base undoes it within 60 s", true: "holds if the Base has it"}
+			wantKind(t, err, map[bool]error{false: ErrUndone, true: ErrUnsettled}[final])
+			if !strings.Contains(err.Error(), told[final]) {
 				t.Errorf("the user is told %q", err)
 			}
 			h.Open()
@@ -427,6 +428,29 @@ func TestTryWhoseConfirmationCannotArriveIsUndone(t *testing.T) {
 			wantKind(t, err, ErrNoChange)
 		})
 	}
+}
+
+// Who gives up while the confirmation is on its way is not told that the change is undone.
+func TestWhoGivesUpWhileConfirmingIsToldThatItIsNotKnown(t *testing.T) {
+	h := newHouse(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	h.middleware.does(func(request *systemv1.SystemRequest) (*systemv1.SystemReply, system.Port) {
+		if request.GetConfirmTry() != nil {
+			cancel()
+		}
+		return nil, nil
+	})
+	_, err := h.session.Apply(ctx, expose)
+	wantKind(t, err, ErrUnsettled)
+	h.middleware.does(nil)
+	eventually(t, "settled", func() bool {
+		_, trying, _ := h.look().Pending()
+		if trying {
+			h.Advance(61 * time.Second)
+		}
+		return !trying
+	})
 }
 
 func TestChangeThatCannotBeAppliedSaysWhyAndIsUndone(t *testing.T) {

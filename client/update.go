@@ -122,12 +122,12 @@ func resultOf(u *basev1.Update) error {
 }
 
 // bring sends the file.
-func (s *Session) bring(ctx context.Context, r *Release, progress func(UpdateProgress)) (*basev1.Update, error) {
+func (s *Session) bring(caller context.Context, r *Release, progress func(UpdateProgress)) (*basev1.Update, error) {
 	if _, err := r.file.Seek(release.HeaderSize, io.SeekStart); err != nil {
 		return nil, fail(ErrInvalid, err, "the release file cannot be read (%v)", reason(err))
 	}
 	// What is not completed is cut off, whatever the reason.
-	ctx, cancel := context.WithCancel(ctx)
+	ctx, cancel := context.WithCancel(caller)
 	defer cancel()
 	stream, err := s.update.BringUpdate(ctx)
 	if err != nil {
@@ -149,6 +149,9 @@ func (s *Session) bring(ctx context.Context, r *Release, progress func(UpdatePro
 		return nil, err
 	}
 	answer, err := stream.CloseAndReceive()
+	if err != nil && caller.Err() != nil && sent == r.Size {
+		return nil, fail(ErrUpdateUnknown, err, "the Base was sent all of version %s, and this App did not wait to see whether it installs it; ask for it later", Printable(r.Version))
+	}
 	if err != nil {
 		return nil, asRelease(err)
 	}

@@ -102,6 +102,22 @@ func TestAnUploadThatIsCutOffLeavesNothingHalf(t *testing.T) {
 	}
 }
 
+// Who gives up when the Base has all of it is not told that nothing was installed.
+func TestWhoGivesUpAfterTheUploadIsToldThatItIsNotKnown(t *testing.T) {
+	h := newHouse(t)
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	h.middleware.does(func(request *systemv1.SystemRequest) (*systemv1.SystemReply, system.Port) {
+		if request.GetFinishUpdate() != nil {
+			stop()
+		}
+		return nil, nil
+	})
+	if err := h.session.Install(ctx, aRelease(t, "1.1"), nil); !errors.Is(err, ErrUpdateUnknown) {
+		t.Errorf("%v", err)
+	}
+}
+
 // Who may not, who brings nothing but a newer release, and what the Middleware says
 // falsely.
 func TestOnlyAnOwnerBringsUpdates(t *testing.T) {

@@ -21,6 +21,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/client"
 	"github.com/BitBoxSwiss/bitbox-base/internal/appliancetest"
 	"github.com/BitBoxSwiss/bitbox-base/internal/bruteforce"
+	"github.com/BitBoxSwiss/bitbox-base/internal/terminal"
 )
 
 // appliances are those of the scripts that run, by their working directory.
@@ -131,7 +132,7 @@ func TestOnlyAYesAfterReadingApproves(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			in, typing := io.Pipe()
 			out := &teller{awaited: "Go on? [y/N] ", seen: make(chan struct{})}
-			p := &program{in: in, out: out, terminal: true}
+			p := &program{in: in, out: &terminal.Output{To: out}, terminal: true}
 			approve := (&consent{program: p}).approve(t.Context())
 			_, _ = io.WriteString(typing, c.early)
 			// The reader has it; whether it has looked at its clock, nobody can see.

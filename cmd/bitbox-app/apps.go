@@ -29,25 +29,27 @@ func (p *program) appsCommand() *cobra.Command {
 
 func (p *program) appsListCommand() *cobra.Command {
 	return &cobra.Command{
-		Use:     "list",
-		Short:   "List the Apps that are paired with the Base",
-		Example: `  bitbox-app apps list --json`,
-		Args:    cobra.NoArgs,
+		Use:   "list",
+		Short: "List the Apps that are paired with the Base",
+		Example: `  bitbox-app apps list --json
+  bitbox-app apps list --all`,
+		Args:        cobra.NoArgs,
+		Annotations: onSeveral,
 		RunE: func(c *cobra.Command, _ []string) error {
-			return p.call(c.Context(), callTime, func(ctx context.Context, session *client.Session) error {
-				list, err := session.Apps.ListApps(ctx, &basev1.ListAppsRequest{})
-				if err != nil {
-					return err
-				}
-				if p.json {
-					return p.printMessage(list)
-				}
-				table := p.table("ID", "NAME", "ROLE", "PAIRED", "LAST SEEN", "NOW")
-				for _, app := range list.GetApps() {
-					table.row(appCells(app, time.Now())...)
-				}
-				return table.print()
-			})
+			return ask(p, c, callTime, tableOf(p, query[*basev1.ListAppsResponse]{
+				ask: func(ctx context.Context, session *client.Session) (*basev1.ListAppsResponse, error) {
+					return session.Apps.ListApps(ctx, &basev1.ListAppsRequest{})
+				},
+				columns: []string{"ID", "NAME", "ROLE", "PAIRED", "LAST SEEN", "NOW"},
+				rows: func(list *basev1.ListAppsResponse) [][]string {
+					var rows [][]string
+					for _, app := range list.GetApps() {
+						rows = append(rows, appCells(app, time.Now()))
+					}
+					return rows
+				},
+				table: func(t *table) { t.whole("ID") },
+			}))
 		},
 	}
 }

@@ -13,6 +13,7 @@ import (
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	"github.com/BitBoxSwiss/bitbox-base/client"
+	"github.com/BitBoxSwiss/bitbox-base/internal/terminal"
 )
 
 // auditTime is how long an audit may take: the Base asks all of its servers.
@@ -34,30 +35,40 @@ and compares it with the posture. It lists what differs, the worst first, and en
 code of its own if there is more than information.`,
 		Example: `  bitbox-app audit
   bitbox-app audit --json
+  bitbox-app audit --all
   bitbox-app audit fix ssh-settings`,
-		Args: cobra.NoArgs,
+		Args:        cobra.NoArgs,
+		Annotations: onSeveral,
 		RunE: func(c *cobra.Command, _ []string) error {
-			return p.call(c.Context(), auditTime, p.audit)
+			p.left = "the audit changes nothing"
+			return ask(p, c, auditTime, query[*basev1.RunAuditResponse]{
+				doing: "The Base looks at all of its servers, which may take a minute",
+				ask: func(ctx context.Context, session *client.Session) (*basev1.RunAuditResponse, error) {
+					found, err := session.Audit.RunAudit(ctx, &basev1.RunAuditRequest{})
+					worstFirst(found.GetFindings())
+					return found, err
+				},
+				show:    func(found *basev1.RunAuditResponse) error { return p.printFindings(found.GetFindings()) },
+				columns: []string{"SEVERITY", "ID", "WHAT", "FIX"},
+				rows: func(found *basev1.RunAuditResponse) [][]string {
+					var rows [][]string
+					for _, f := range found.GetFindings() {
+						rows = append(rows, findingCells(f))
+					}
+					return rows
+				},
+				empty:   "as closed as it should be",
+				table:   findingTable,
+				verdict: verdict,
+			})
 		},
 	}
 	command.AddCommand(p.auditFixCommand())
 	return command
 }
 
-func (p *program) audit(ctx context.Context, session *client.Session) error {
-	found, err := session.Audit.RunAudit(ctx, &basev1.RunAuditRequest{})
-	if err != nil {
-		return err
-	}
-	worstFirst(found.GetFindings())
-	if p.json {
-		err = p.printMessage(found)
-	} else {
-		err = p.printFindings(found.GetFindings())
-	}
-	if err != nil {
-		return err
-	}
+// verdict is nil when there is no more than information.
+func verdict(found *basev1.RunAuditResponse) error {
 	serious := 0
 	for _, f := range found.GetFindings() {
 		if isSerious(f) {
@@ -82,17 +93,35 @@ func severity(f *basev1.Finding) string {
 	return strings.ToLower(strings.TrimPrefix(f.GetSeverity().String(), "SEVERITY_"))
 }
 
+func findingCells(f *basev1.Finding) []string {
+	fix := "by hand"
+	if f.GetFixable() {
+		fix = "bitbox-app audit fix " + f.GetId()
+	}
+	return []string{severity(f), f.GetId(), f.GetTitle(), fix}
+}
+
+// findingTable has what is bad stand out.
+func findingTable(t *table) {
+	t.whole("ID", "FIX").styled("SEVERITY", func(cell string) terminal.Style {
+		switch cell {
+		case "info":
+			return terminal.Plain
+		case "warning":
+			return terminal.Yellow
+		}
+		return terminal.Red
+	})
+}
+
 func (p *program) printFindings(findings []*basev1.Finding) error {
 	if len(findings) == 0 {
 		return p.printf("The Base is as closed as it should be.\n")
 	}
 	table := p.table("SEVERITY", "ID", "WHAT", "FIX")
+	findingTable(table)
 	for _, f := range findings {
-		fix := "by hand"
-		if f.GetFixable() {
-			fix = "bitbox-app audit fix " + f.GetId()
-		}
-		table.row(severity(f), f.GetId(), f.GetTitle(), fix)
+		table.row(findingCells(f)...)
 	}
 	if err := table.print(); err != nil {
 		return err

@@ -35,25 +35,33 @@ func (p *program) bansListCommand() *cobra.Command {
 		Short: "List the addresses that are banned",
 		Example: `  bitbox-app bans list
   bitbox-app bans list --json`,
-		Args: cobra.NoArgs,
+		Args:        cobra.NoArgs,
+		Annotations: onSeveral,
 		RunE: func(c *cobra.Command, _ []string) error {
-			return p.call(c.Context(), callTime, func(ctx context.Context, session *client.Session) error {
-				bans, total, err := session.Bans(ctx)
-				if err != nil {
-					return err
-				}
-				if p.json {
-					return p.printMessage(&basev1.ListBansResponse{Bans: bans, Total: total})
-				}
-				table := p.table("ADDRESS", "FOR", "SINCE", "UNTIL")
-				for _, ban := range bans {
-					table.row(ban.GetAddress(), ban.GetJail(), known(ban.GetSince()), known(ban.GetUntil()))
-				}
-				if err := table.print(); err != nil {
-					return err
-				}
-				return p.printf("%d since the Base was started.\n", total)
+			q := tableOf(p, query[*basev1.ListBansResponse]{
+				ask: func(ctx context.Context, session *client.Session) (*basev1.ListBansResponse, error) {
+					bans, total, err := session.Bans(ctx)
+					return &basev1.ListBansResponse{Bans: bans, Total: total}, err
+				},
+				columns: []string{"ADDRESS", "FOR", "SINCE", "UNTIL"},
+				rows: func(list *basev1.ListBansResponse) [][]string {
+					var rows [][]string
+					for _, ban := range list.GetBans() {
+						rows = append(rows, []string{ban.GetAddress(), ban.GetJail(), known(ban.GetSince()), known(ban.GetUntil())})
+					}
+					return rows
+				},
+				empty: "nobody is banned",
+				table: func(t *table) { t.whole("ADDRESS") },
 			})
+			alone := q.show
+			q.show = func(list *basev1.ListBansResponse) error {
+				if err := alone(list); err != nil {
+					return err
+				}
+				return p.printf("%d since the Base was started.\n", list.GetTotal())
+			}
+			return ask(p, c, callTime, q)
 		},
 	}
 }

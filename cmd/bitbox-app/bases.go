@@ -9,7 +9,9 @@ import (
 
 	"github.com/spf13/cobra"
 
+	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	"github.com/BitBoxSwiss/bitbox-base/client"
+	"github.com/BitBoxSwiss/bitbox-base/internal/terminal"
 )
 
 // basis is a pairing, as JSON has it.
@@ -28,14 +30,30 @@ func basisOf(b client.Base) *basis {
 	return &basis{b.Name, string(b.State), fmt.Sprintf("%x", b.PublicKey), b.AppID, b.AppName, roleName(b.Role), b.PairedAt, b.Addresses}
 }
 
+// checkedBasis is what `bases --check --json` has.
+type checkedBasis struct {
+	basis
+	Answers bool `json:"answers"`
+	// Error and Code are the sentence and the exit code of a call that failed.
+	Error string `json:"error,omitempty"`
+	Code  int    `json:"code,omitempty"`
+}
+
 func (p *program) basesCommand() *cobra.Command {
-	return &cobra.Command{
+	var check bool
+	command := &cobra.Command{
 		Use:   "bases",
 		Short: "List the Bases that this App is paired with",
+		Long: `bases lists the pairings that this App remembers, without asking anybody. With --check
+it calls each of the Bases, side by side, and tells which of them answer.
+
+Commands that only read, and lockdown, run on several Bases at once with --all, or with
+their names in --base, and print a line for each.`,
 		Example: `  bitbox-app bases
+  bitbox-app bases --check
   bitbox-app bases --json`,
 		Args: cobra.NoArgs,
-		RunE: func(*cobra.Command, []string) error {
+		RunE: func(c *cobra.Command, _ []string) error {
 			app, err := p.app(client.Options{})
 			if err != nil {
 				return err
@@ -43,6 +61,9 @@ func (p *program) basesCommand() *cobra.Command {
 			bases, err := app.Bases()
 			if err != nil {
 				return err
+			}
+			if check && len(bases) > 0 {
+				return p.checkBases(c.Context(), bases)
 			}
 			if p.json {
 				list := []*basis{}
@@ -55,12 +76,65 @@ func (p *program) basesCommand() *cobra.Command {
 				return p.printf("This App is not paired with any Base yet. Begin with: bitbox-app pair\n")
 			}
 			table := p.table("NAME", "STATE", "ROLE", "THIS APP THERE", "SINCE", "LAST AT")
+			table.styled("STATE", stateStyle)
 			for _, b := range bases {
-				table.row(b.Name, string(b.State), roleName(b.Role), b.AppName, when(b.PairedAt, time.Now()), strings.Join(b.Addresses[:min(1, len(b.Addresses))], ""))
+				table.row(b.Name, string(b.State), roleName(b.Role), b.AppName, when(b.PairedAt, time.Now()), lastAt(b))
 			}
 			return table.print()
 		},
 	}
+	command.Flags().BoolVar(&check, "check", false, "call each of them, and tell whether it answers")
+	return command
+}
+
+// lastAt is where a Base was last.
+func lastAt(b client.Base) string { return strings.Join(b.Addresses[:min(1, len(b.Addresses))], "") }
+
+func stateStyle(cell string) terminal.Style {
+	switch client.PairingState(cell) {
+	case client.Active:
+		return terminal.Green
+	case client.Revoked:
+		return terminal.Red
+	}
+	return terminal.Yellow
+}
+
+// checkBases calls each Base, and lists which of them answer. One that does not is no
+// failure of the list.
+func (p *program) checkBases(ctx context.Context, bases []client.Base) error {
+	checked, names := make([]checkedBasis, len(bases)), make([]string, len(bases))
+	for n, b := range bases {
+		checked[n].basis, names[n] = *basisOf(b), b.Name
+	}
+	err := p.sideBySide(ctx, callTime, names, func(ctx context.Context, _ int, session *client.Session) error {
+		_, err := session.Info.GetInfo(ctx, &basev1.GetInfoRequest{})
+		return err
+	}, func(n int, failed error) (error, error) {
+		checked[n].Answers = failed == nil
+		if failed != nil {
+			checked[n].Error, checked[n].Code = sentence(ctx, failed), exitCode(ctx, failed)
+		}
+		return nil, nil
+	})
+	switch {
+	case err != nil:
+		return err
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case p.json:
+		return p.printJSON(checked)
+	}
+	table := p.table("NAME", "STATE", "ROLE", "LAST AT", "ANSWERS")
+	table.styled("STATE", stateStyle)
+	for n, b := range bases {
+		cells := []string{b.Name, string(b.State), roleName(b.Role), lastAt(b), "yes"}
+		if !checked[n].Answers {
+			cells[4] = "no: " + checked[n].Error
+		}
+		table.sentence(cells...)
+	}
+	return table.print()
 }
 
 func (p *program) forgetCommand() *cobra.Command {
@@ -107,6 +181,7 @@ If this is the last owner's App, only somebody at the Base can let an owner in a
 var errKept = errors.New("nothing was deleted")
 
 func (p *program) reallyForget(ctx context.Context, base client.Base) error {
+	p.left = errKept.Error()
 	if !p.terminal {
 		return usageError{fmt.Errorf("this App could still use its pairing with %q, which cannot be brought back: to delete it without being asked, add --force", base.Name)}
 	}

@@ -55,7 +55,9 @@ func (p *program) discover(ctx context.Context, usual time.Duration) ([]nearby, 
 	}
 	ctx, cancel := p.limited(ctx, usual)
 	defer cancel()
+	p.waiting("Asking the local network")
 	found, err := app.Discover(ctx)
+	p.out.Wait("")
 	if err != nil {
 		return nil, err
 	}

@@ -18,6 +18,10 @@ var exits = []struct {
 	meaning string
 	fits    func(error) bool
 }{
+	{23, "of several Bases some failed, for different reasons; when all that failed have one code, it is that", func(err error) bool {
+		several := severalError{}
+		return errors.As(err, &several) && several.differ
+	}},
 	{13, "the change was not approved", isAny(client.ErrNotApproved)},
 	{14, "what the Base says does not verify: somebody may have taken it over", isAny(client.ErrLyingBase)},
 	{15, "the audit has findings", isAny(errFindings)},
@@ -30,6 +34,7 @@ var exits = []struct {
 	{20, "the update did not hold: the Base runs the version before", isAny(client.ErrUpdateUndone)},
 	{21, "the Base installs the update, and its end was not waited for", isAny(client.ErrUpdateUnknown)},
 	{22, "a second board that was born of the same image answered: it is not used", isAny(client.ErrSecondBoard)},
+	{24, "the change was sent, and whether it is in force was not waited for", isAny(client.ErrUnsettled)},
 	{2, "the command was typed wrongly", func(err error) bool { return errors.As(err, new(usageError)) || errors.Is(err, client.ErrInvalid) }},
 	{3, "no such Base, App, key or finding, or it is not clear which one is meant", isAny(client.ErrNoSuchBase, client.ErrSeveralBases, errNoSuchApp, client.ErrNoSuchKey, errNoFinding)},
 	{6, "this App was revoked at the Base", isAny(client.ErrRevoked)},
@@ -75,10 +80,27 @@ func exitCode(ctx context.Context, err error) int {
 
 // sentence is what the user reads.
 func sentence(ctx context.Context, err error) string {
-	if ctx.Err() != nil && !errors.Is(err, client.ErrInterference) {
-		return "interrupted"
+	several := severalError{}
+	switch {
+	case errors.As(err, &several):
+		return several.Error()
+	case ctx.Err() == nil:
+		return client.Explain(err)
 	}
-	return client.Explain(err)
+	// These say what is the matter at the Base.
+	if isAny(client.ErrInterference, client.ErrUndone, client.ErrUnsettled, client.ErrUpdateUnknown)(err) {
+		return "interrupted: " + client.Explain(err)
+	}
+	return "interrupted"
+}
+
+// sentence is the last line of a command that failed.
+func (p *program) sentence(ctx context.Context, err error) string {
+	text := sentence(ctx, err)
+	if text == "interrupted" && p.left != "" {
+		text += ": " + p.left
+	}
+	return text
 }
 
 // usageError is a command that was typed wrongly.

@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"strconv"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -15,19 +17,41 @@ func (p *program) lockdownCommand() *cobra.Command {
 		Long: `lockdown switches SSH off, closes extra APIs and pairing from the network, and ends the
 sessions of all other Apps. No key is taken away. 'bitbox-app posture unlock' lifts it.`,
 		Example: `  bitbox-app lockdown
-  bitbox-app lockdown --yes`,
-		Args: cobra.NoArgs,
+  bitbox-app lockdown --yes
+  bitbox-app lockdown --all`,
+		Args:        cobra.NoArgs,
+		Annotations: onSeveral,
 	}
 	asking := p.consent(command)
 	command.RunE = func(c *cobra.Command, _ []string) error {
-		return p.call(c.Context(), changeTime, func(ctx context.Context, session *client.Session) error {
-			// It is the same whatever is open, and the Base is asked for nothing first.
-			change := client.PostureChange{Field: "lockdown", Before: "off", After: "on",
-				Text: "The Base will be locked down: SSH off, extra APIs closed, no pairing from the network, all other sessions ended."}
-			if err := asking.must(ctx, change); err != nil {
+		several, err := p.severalBases()
+		if err != nil {
+			return err
+		}
+		// It is the same whatever is open, and the Base is asked for nothing first.
+		change := client.PostureChange{Field: "lockdown", Before: "off", After: "on",
+			Text: "The Base will be locked down: SSH off, extra APIs closed, no pairing from the network, all other sessions ended."}
+		if several != nil {
+			change.Text = "These Bases will be locked down (SSH off, extra APIs closed, no pairing from the network, all other sessions ended): " + strings.Join(several, ", ") + "."
+			if err := asking.must(c.Context(), change); err != nil {
 				return err
 			}
-			return asking.done(session.Lockdown(ctx))
+		}
+		return ask(p, c, changeTime, query[*client.PostureView]{
+			ask: func(ctx context.Context, session *client.Session) (*client.PostureView, error) {
+				if several == nil {
+					if err := asking.must(ctx, change); err != nil {
+						return nil, err
+					}
+				}
+				return session.Lockdown(ctx)
+			},
+			json:    func(view *client.PostureView) any { return asking.changed(view) },
+			show:    func(view *client.PostureView) error { return asking.done(view, nil) },
+			columns: []string{"LOCKDOWN", "REVISION"},
+			rows: func(view *client.PostureView) [][]string {
+				return [][]string{{"on, signed by the Base", strconv.FormatUint(view.Effective().Revision, 10)}}
+			},
 		})
 	}
 	return command

@@ -5,7 +5,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"os"
@@ -17,6 +16,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/BitBoxSwiss/bitbox-base/client"
+	"github.com/BitBoxSwiss/bitbox-base/internal/terminal"
 )
 
 // dirVariable overrides where the App keeps its files; the flag --dir overrides
@@ -28,30 +28,34 @@ func main() { os.Exit(run(os.Args[1:])) }
 func run(args []string) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	p := &program{in: os.Stdin, out: os.Stdout, terminal: term.IsTerminal(int(os.Stdin.Fd()))}
+	context.AfterFunc(ctx, stop) // a second Ctrl-C ends it at once
+	p := &program{in: os.Stdin, out: terminal.Open(os.Stdout, os.Getenv), terminal: term.IsTerminal(int(os.Stdin.Fd()))}
 	root := p.rootCommand()
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
+	p.out.Wait("")
 	if err == nil {
 		return 0
 	}
 	if !p.running {
 		err = usageError{err}
 	}
-	fmt.Fprintln(os.Stderr, "bitbox-app:", sentence(ctx, err))
+	fmt.Fprintln(os.Stderr, "bitbox-app:", p.sentence(ctx, err))
 	return exitCode(ctx, err)
 }
 
 // program is one run of the command.
 type program struct {
 	in       io.Reader
-	out      io.Writer
-	terminal bool // somebody sits at in
-	running  bool // the command line was understood
+	out      *terminal.Output
+	terminal bool   // somebody sits at in
+	running  bool   // the command line was understood
+	left     string // what an interruption leaves behind at the Base
 
 	// Flags.
 	dir     string
-	base    string
+	bases   []string
+	all     bool
 	address string
 	timeout time.Duration
 	json    bool
@@ -73,14 +77,18 @@ folder bitbox-app of your configuration.`,
 		SilenceErrors:     true,
 		SilenceUsage:      true,
 		DisableAutoGenTag: true,
-		PersistentPreRun:  func(*cobra.Command, []string) { p.running = true },
-		RunE:              func(c *cobra.Command, _ []string) error { return c.Help() },
+		PersistentPreRunE: func(c *cobra.Command, _ []string) error {
+			p.running = true
+			return p.checkSeveral(c)
+		},
+		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	root.SetIn(p.in)
 	root.SetOut(p.out)
 	flags := root.PersistentFlags()
 	flags.StringVar(&p.dir, "dir", os.Getenv(dirVariable), "directory of the App's file")
-	flags.StringVar(&p.base, "base", "", "which Base, when the App knows several")
+	flags.StringArrayVar(&p.bases, "base", nil, "which Base, by its `NAME`, when the App knows several; with commas or again for more than one")
+	flags.BoolVar(&p.all, "all", false, "all Bases that this App is paired with")
 	flags.StringVar(&p.address, "address", "", "where the Base is now, if it has moved and is not found (host:port)")
 	flags.DurationVar(&p.timeout, "timeout", 0, "how long to wait at most, such as 10s (default: as fits the command)")
 	flags.BoolVar(&p.json, "json", false, "print JSON")
@@ -125,11 +133,27 @@ func (p *program) call(ctx context.Context, usual time.Duration, conversation fu
 	if err != nil {
 		return err
 	}
+	names, err := p.chosenBases(app)
+	if err != nil {
+		return err
+	}
+	name := "" // the only one
+	if len(names) > 0 {
+		name = names[0]
+	}
+	return p.talk(ctx, app, name, usual, func(ctx context.Context, session *client.Session) error {
+		p.waiting("Waiting for %s", session.Base())
+		return conversation(ctx, session)
+	})
+}
+
+// talk runs one conversation with one Base.
+func (p *program) talk(ctx context.Context, app *client.App, name string, usual time.Duration, conversation func(context.Context, *client.Session) error) error {
 	var at []string
 	if p.address != "" {
 		at = append(at, p.address)
 	}
-	session, err := app.Open(p.base, at...)
+	session, err := app.Open(name, at...)
 	if err != nil {
 		return err
 	}
@@ -139,14 +163,30 @@ func (p *program) call(ctx context.Context, usual time.Duration, conversation fu
 	return conversation(ctx, session)
 }
 
-// printJSON prints a value on one line.
-func (p *program) printJSON(value any) error {
-	line, err := json.Marshal(value)
-	if err != nil {
-		return fmt.Errorf("print JSON: %w", err)
+// waiting tells whoever sits there what is being waited for, until something is printed.
+func (p *program) waiting(format string, args ...any) {
+	if !p.json {
+		p.out.Wait(client.Printable(fmt.Sprintf(format, args...)))
 	}
-	_, err = fmt.Fprintf(p.out, "%s\n", line)
-	return err
+}
+
+// step tells how far something is: at a terminal in a line that the next step replaces, in
+// a pipe in a line of its own that begins with prefix.
+func (p *program) step(prefix, text string) error {
+	if p.out.Moves {
+		p.waiting("%s", text)
+		return nil
+	}
+	return p.say("%s%s\n", prefix, client.Printable(text))
+}
+
+// printJSON prints a message of the API or any other value on one line.
+func (p *program) printJSON(value any) error {
+	text, err := marshal(value)
+	if err != nil {
+		return err
+	}
+	return p.printf("%s\n", text)
 }
 
 func (p *program) printf(format string, args ...any) error {

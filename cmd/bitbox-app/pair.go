@@ -48,6 +48,7 @@ types it must have read it at the Base.`,
 			if p.address != "" {
 				args = append(args, p.address)
 			}
+			p.left = "no code was shown and nothing is stored; the Base forgets the request"
 			lines := readLines(p.in)
 			addresses, err := p.target(c.Context(), lines, args)
 			if err != nil {
@@ -178,6 +179,7 @@ func (p *program) showNumber(number string) {
 		return
 	}
 	_ = p.printf("Request number:  %s\n\nAccept this number at the Base. Waiting ...\n", number)
+	p.waiting("%s has to be accepted at the Base", number)
 }
 
 func (p *program) confirm(ctx context.Context, lines <-chan line, code client.Code) (bool, error) {

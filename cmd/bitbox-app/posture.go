@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/BitBoxSwiss/bitbox-base/client"
+	"github.com/BitBoxSwiss/bitbox-base/internal/terminal"
 )
 
 // changeTime is how long a change may take: the person reads and decides, the Base
@@ -22,12 +23,19 @@ type consent struct {
 	program *program
 	yes     bool
 	lines   <-chan line
+	sent    string // what an interruption after the yes leaves behind
 	shown   []client.PostureChange
 }
 
+// What an interruption leaves behind.
+const (
+	nothingChanged = "nothing was changed"
+	perhapsDone    = "the Base may have done it already; look before you do it again"
+)
+
 // consent adds the flag --yes to a command that changes something.
 func (p *program) consent(command *cobra.Command) *consent {
-	c := &consent{program: p}
+	c := &consent{program: p, sent: perhapsDone}
 	command.Flags().BoolVar(&c.yes, "yes", false, "do not ask (for scripts)")
 	return c
 }
@@ -37,6 +45,7 @@ func (c *consent) approve(ctx context.Context) client.Approve {
 	if c.lines == nil && c.mayAsk() {
 		c.lines = readLines(c.program.in) // from now on, to know what was typed too early
 	}
+	c.program.left = nothingChanged
 	return func(changes []client.PostureChange) (bool, error) {
 		c.shown = changes
 		text := "This will be different at the Base:\n"
@@ -72,6 +81,7 @@ func (c *consent) ask(ctx context.Context, text string) (bool, error) {
 	p := c.program
 	switch {
 	case c.yes:
+		p.left = c.sent
 		return true, p.say("%s", text)
 	case !c.mayAsk():
 		return false, usageError{errors.New("nobody can be asked here whether this change is wanted; to make it unasked, add --yes")}
@@ -81,13 +91,22 @@ func (c *consent) ask(ctx context.Context, text string) (bool, error) {
 	}
 	// What was typed before the text was shown does not answer.
 	typed, err := nextLine(ctx, c.lines, time.Now())
-	return strings.EqualFold(typed, "y") || strings.EqualFold(typed, "yes"), err
+	if !strings.EqualFold(typed, "y") && !strings.EqualFold(typed, "yes") {
+		return false, err
+	}
+	p.left = c.sent
+	p.waiting("Waiting for the Base")
+	return true, err
 }
 
 // changed is what a change prints as JSON.
 type changed struct {
 	Revision uint64                 `json:"revision"`
 	Changes  []client.PostureChange `json:"changes"`
+}
+
+func (c *consent) changed(view *client.PostureView) changed {
+	return changed{view.Effective().Revision, c.shown}
 }
 
 // done tells that a change is in force.
@@ -97,7 +116,7 @@ func (c *consent) done(view *client.PostureView, err error) error {
 	}
 	revision := view.Effective().Revision
 	if c.program.json {
-		return c.program.printJSON(changed{revision, c.shown})
+		return c.program.printJSON(c.changed(view))
 	}
 	return c.program.printf("Done. The Base has signed that this is in force (revision %d).\n", revision)
 }
@@ -105,20 +124,10 @@ func (c *consent) done(view *client.PostureView, err error) error {
 // apply makes a change.
 func (p *program) apply(c *cobra.Command, asking *consent, change client.Change) error {
 	return p.call(c.Context(), changeTime, func(ctx context.Context, session *client.Session) error {
+		asking.sent = nothingChanged // the error says it once there is more
 		change.Approve = asking.approve(ctx)
-		change.Progress = func(step string) { _ = p.say("  ... %s\n", client.Printable(step)) }
+		change.Progress = func(step string) { _ = p.step("  ... ", step) }
 		return asking.done(session.Apply(ctx, change))
-	})
-}
-
-// look runs what only needs the verified posture.
-func (p *program) look(c *cobra.Command, do func(*client.PostureView) error) error {
-	return p.call(c.Context(), callTime, func(ctx context.Context, session *client.Session) error {
-		view, err := session.Posture(ctx)
-		if err != nil {
-			return err
-		}
-		return do(view)
 	})
 }
 
@@ -165,16 +174,58 @@ func (p *program) postureShowCommand() *cobra.Command {
 		Short: "Show what is open at the Base, and for how long",
 		Example: `  bitbox-app posture show
   bitbox-app posture show --json`,
-		Args: cobra.NoArgs,
+		Args:        cobra.NoArgs,
+		Annotations: onSeveral,
 		RunE: func(c *cobra.Command, _ []string) error {
-			return p.look(c, func(view *client.PostureView) error {
-				if p.json {
-					return p.printJSON(shownOf(view))
-				}
-				return p.printPosture(view)
+			return ask(p, c, callTime, query[*client.PostureView]{
+				ask:     look,
+				json:    func(view *client.PostureView) any { return shownOf(view) },
+				show:    p.printPosture,
+				columns: []string{"REVISION", "SSH", "EXTRA", "PAIRING", "LOCKDOWN", "APPS"},
+				rows:    postureRow,
+				table: func(t *table) {
+					open := func(cell string) terminal.Style {
+						if strings.HasPrefix(cell, "off") || cell == "none" {
+							return terminal.Plain
+						}
+						return terminal.Yellow
+					}
+					t.styled("SSH", open).styled("EXTRA", open)
+				},
 			})
 		},
 	}
+}
+
+// look asks for the posture, verified.
+func look(ctx context.Context, session *client.Session) (*client.PostureView, error) {
+	return session.Posture(ctx)
+}
+
+// postureRow is a posture in one line.
+func postureRow(view *client.PostureView) [][]string {
+	s := shownOf(view)
+	onOff := map[bool]string{true: "on", false: "off"}
+	revision, ssh, pairing := strconv.FormatUint(s.Revision, 10), onOff[s.SSH], "by an owner"
+	if s.Trying {
+		revision += " (tried)"
+	}
+	if s.SSH {
+		ssh += ", " + duration(uint64(max(s.SSHRemaining, 0)))
+	}
+	var extra []string
+	for _, end := range s.Endpoints {
+		if end.Remaining > 0 {
+			extra = append(extra, fmt.Sprintf("%s, %s", end.Kind, duration(uint64(end.Remaining))))
+		}
+	}
+	if len(extra) == 0 {
+		extra = []string{"none"}
+	}
+	if s.PairingClosed {
+		pairing = "at its console"
+	}
+	return [][]string{{revision, ssh, strings.Join(extra, "; "), pairing, onOff[s.Lockdown], strconv.Itoa(len(s.Apps))}}
 }
 
 // shown is the posture in force, as JSON has it.
@@ -299,31 +350,35 @@ func (p *program) postureHistoryCommand() *cobra.Command {
 back as the Base keeps them. The order is certain; times are by the clock of whoever acted.`,
 		Example: `  bitbox-app posture history
   bitbox-app posture history --json`,
-		Args: cobra.NoArgs,
+		Args:        cobra.NoArgs,
+		Annotations: onSeveral,
 		RunE: func(c *cobra.Command, _ []string) error {
-			return p.look(c, func(view *client.PostureView) error {
-				history := view.History()
-				if p.json {
-					return p.printJSON(history)
-				}
-				table := p.table("REVISION", "WHEN", "BY", "WHAT")
-				for _, event := range history {
-					cells := []string{strconv.FormatUint(event.Revision, 10), when(event.At, time.Now()), event.By}
-					if event.Note != "" {
-						cells[2] += " (" + event.Note + ")"
-					}
-					for _, change := range event.Changes {
-						table.row(append(cells, change.Done)...)
-						cells = []string{"", "", ""}
-					}
-					if len(event.Changes) == 0 {
-						table.row(append(cells, "Nothing that is in force.")...)
-					}
-				}
-				return table.print()
-			})
+			return ask(p, c, callTime, tableOf(p, query[*client.PostureView]{
+				ask:     look,
+				json:    func(view *client.PostureView) any { return view.History() },
+				columns: []string{"REVISION", "WHEN", "BY", "WHAT"},
+				rows:    historyRows,
+			}))
 		},
 	}
+}
+
+func historyRows(view *client.PostureView) [][]string {
+	var rows [][]string
+	for _, event := range view.History() {
+		cells := []string{strconv.FormatUint(event.Revision, 10), when(event.At, time.Now()), event.By}
+		if event.Note != "" {
+			cells[2] += " (" + event.Note + ")"
+		}
+		for _, change := range event.Changes {
+			rows = append(rows, append(cells, change.Done))
+			cells = []string{"", "", ""}
+		}
+		if len(event.Changes) == 0 {
+			rows = append(rows, append(cells, "Nothing that is in force."))
+		}
+	}
+	return rows
 }
 
 // revision reads a revision that was typed.

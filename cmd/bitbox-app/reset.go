@@ -25,14 +25,19 @@ somebody who stands at the Base. To go on, the name of the Base has to be typed.
 	}
 	command.Flags().StringVar(&name, "confirm", "", "the name of the Base, so that nobody is asked (for scripts)")
 	command.RunE = func(c *cobra.Command, _ []string) error {
+		p.left = "nothing was done"
 		return p.call(c.Context(), changeTime, func(ctx context.Context, session *client.Session) error {
 			wiped := ""
-			err := session.FactoryReset(ctx, func(base string) (string, error) {
-				wiped = base
-				if c.Flags().Changed("confirm") {
-					return name, nil
+			err := session.FactoryReset(ctx, func(base string) (typed string, err error) {
+				wiped, typed = base, name
+				if !c.Flags().Changed("confirm") {
+					typed, err = p.typeName(ctx, base)
 				}
-				return p.typeName(ctx, base)
+				if err == nil && typed == base {
+					p.left = "the Base may be wiping itself already: look at it, and else do it again"
+					p.waiting("Waiting for the Base")
+				}
+				return typed, err
 			})
 			switch {
 			case err != nil:

@@ -86,19 +86,23 @@ func (p *program) sshKeysListCommand() *cobra.Command {
 		Short: "List the keys that may log in while SSH is on",
 		Example: `  bitbox-app ssh keys list
   bitbox-app ssh keys list --json`,
-		Args: cobra.NoArgs,
+		Args:        cobra.NoArgs,
+		Annotations: onSeveral,
 		RunE: func(c *cobra.Command, _ []string) error {
-			return p.look(c, func(view *client.PostureView) error {
-				keys := shownKeys(view)
-				if p.json {
-					return p.printJSON(keys)
-				}
-				table := p.table("FINGERPRINT", "TYPE", "NAME")
-				for _, key := range keys {
-					table.row(key.Fingerprint, key.Type, key.Comment)
-				}
-				return table.print()
-			})
+			return ask(p, c, callTime, tableOf(p, query[*client.PostureView]{
+				ask:     look,
+				json:    func(view *client.PostureView) any { return shownKeys(view) },
+				columns: []string{"FINGERPRINT", "TYPE", "NAME"},
+				rows: func(view *client.PostureView) [][]string {
+					var rows [][]string
+					for _, key := range shownKeys(view) {
+						rows = append(rows, []string{key.Fingerprint, key.Type, key.Comment})
+					}
+					return rows
+				},
+				empty: "no key",
+				table: func(t *table) { t.whole("FINGERPRINT") },
+			}))
 		},
 	}
 }

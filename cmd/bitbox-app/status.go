@@ -1,34 +1,22 @@
 package main
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"fmt"
 	"strings"
 
 	"github.com/spf13/cobra"
-	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	"github.com/BitBoxSwiss/bitbox-base/client"
+	"github.com/BitBoxSwiss/bitbox-base/internal/terminal"
 	"github.com/BitBoxSwiss/bitbox-base/internal/version"
 )
 
 // printMessage prints a message of the API as JSON on one line, with every field.
 func (p *program) printMessage(message proto.Message) error {
-	text, err := protojson.MarshalOptions{EmitUnpopulated: true}.Marshal(message)
-	if err != nil {
-		return fmt.Errorf("print JSON: %w", err)
-	}
-	// The package varies its spaces on purpose.
-	var line bytes.Buffer
-	if err := json.Compact(&line, text); err != nil {
-		return fmt.Errorf("print JSON: %w", err)
-	}
-	_, err = fmt.Fprintf(p.out, "%s\n", line.Bytes())
-	return err
+	return p.printJSON(message)
 }
 
 func (p *program) statusCommand() *cobra.Command {
@@ -36,21 +24,53 @@ func (p *program) statusCommand() *cobra.Command {
 		Use:   "status",
 		Short: "Show what the Base is and how it does",
 		Example: `  bitbox-app status
-  bitbox-app status --base home --json`,
-		Args: cobra.NoArgs,
+  bitbox-app status --base home --json
+  bitbox-app status --all`,
+		Args:        cobra.NoArgs,
+		Annotations: onSeveral,
 		RunE: func(c *cobra.Command, _ []string) error {
-			return p.call(c.Context(), callTime, func(ctx context.Context, session *client.Session) error {
-				info, err := session.Info.GetInfo(ctx, &basev1.GetInfoRequest{})
-				if err != nil {
-					return err
-				}
-				if p.json {
-					return p.printMessage(info)
-				}
-				return p.printInfo(info)
+			return ask(p, c, callTime, query[*basev1.GetInfoResponse]{
+				ask: func(ctx context.Context, session *client.Session) (*basev1.GetInfoResponse, error) {
+					return session.Info.GetInfo(ctx, &basev1.GetInfoRequest{})
+				},
+				show:    p.printInfo,
+				columns: []string{"VERSION", "UP", "LOAD", "MEMORY", "DISK", "ROLE"},
+				rows:    infoRow,
+				table:   func(t *table) { t.styled("MEMORY", freeStyle).styled("DISK", freeStyle) },
 			})
 		},
 	}
+}
+
+// infoRow is a Base in one line.
+func infoRow(info *basev1.GetInfoResponse) [][]string {
+	load := ""
+	if all := info.GetLoadAverage(); len(all) > 0 {
+		load = fmt.Sprintf("%.2f", all[0])
+	}
+	return [][]string{{
+		info.GetSoftwareVersion(), duration(info.GetMachineUptimeSeconds()), load,
+		free(info.GetMemoryAvailableBytes(), info.GetMemoryTotalBytes()),
+		free(info.GetDiskAvailableBytes(), info.GetDiskTotalBytes()),
+		roleName(info.GetCaller().GetRole()),
+	}}
+}
+
+// freeStyle has what is running out stand out.
+func freeStyle(cell string) terminal.Style {
+	var percent int
+	if _, err := fmt.Sscanf(cell, "%d %% free", &percent); err != nil || percent >= 10 {
+		return terminal.Plain
+	}
+	return terminal.Red
+}
+
+// free is how much of something is free.
+func free(available, total uint64) string {
+	if total == 0 {
+		return "unknown"
+	}
+	return fmt.Sprintf("%d %% free", available*100/total)
 }
 
 func (p *program) printInfo(info *basev1.GetInfoResponse) error {

@@ -3,46 +3,43 @@ package main
 import (
 	"fmt"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	"github.com/BitBoxSwiss/bitbox-base/client"
+	"github.com/BitBoxSwiss/bitbox-base/internal/terminal"
 )
 
 // table prints columns. What it prints came from somewhere else, so each cell is
 // made printable.
-type table struct {
-	to   *tabwriter.Writer
-	errs error
-}
+type table struct{ table *terminal.Table }
 
-func (p *program) table(header ...string) *table {
-	t := &table{to: tabwriter.NewWriter(p.out, 0, 0, 3, ' ', 0)}
-	if len(header) > 0 {
-		t.row(header...)
-	}
+func (p *program) table(header ...string) *table { return &table{p.out.Table(header...)} }
+
+func (t *table) row(cells ...string) { t.table.Row(printable(cells)...) }
+
+// sentence adds a row whose last cell is not shortened.
+func (t *table) sentence(cells ...string) { t.table.Sentence(printable(cells)...) }
+
+// whole keeps columns, by their words in the header, from being shortened.
+func (t *table) whole(columns ...string) *table {
+	t.table.Whole(columns...)
 	return t
 }
 
-func (t *table) row(cells ...string) {
+// styled has a column stand out by what its cells say.
+func (t *table) styled(column string, of func(cell string) terminal.Style) *table {
+	t.table.Styled(column, of)
+	return t
+}
+
+func (t *table) print() error { return t.table.Print() }
+
+func printable(cells []string) []string {
 	for n := range cells {
 		cells[n] = client.Printable(cells[n])
 	}
-	// No spaces at the end of a line.
-	for len(cells) > 0 && cells[len(cells)-1] == "" {
-		cells = cells[:len(cells)-1]
-	}
-	if _, err := fmt.Fprintln(t.to, strings.Join(cells, "\t")); err != nil && t.errs == nil {
-		t.errs = err
-	}
-}
-
-func (t *table) print() error {
-	if err := t.to.Flush(); err != nil {
-		return err
-	}
-	return t.errs
+	return cells
 }
 
 func roleName(role basev1.Role) string {

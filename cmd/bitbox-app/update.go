@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -33,17 +34,31 @@ without this App.
 With --status it tells the versions, how the last update went, and which security updates
 of Debian wait. With --json it prints one object a line.`,
 		Example: `  bitbox-app update bitbox-base_1.3.0_amd64.release
-  bitbox-app update --status`,
+  bitbox-app update --status
+  bitbox-app update --status --all`,
 		Args: cobra.MaximumNArgs(1),
 	}
+	command.Annotations = onSeveral // with --status
 	command.Flags().BoolVar(&status, "status", false, "tell the versions and how the last update went")
 	asking := p.consent(command)
 	command.RunE = func(c *cobra.Command, args []string) error {
 		switch {
 		case status && len(args) == 0:
-			return p.call(c.Context(), callTime, p.updateStatus)
+			return ask(p, c, callTime, query[*basev1.GetUpdateResponse]{
+				ask: func(ctx context.Context, session *client.Session) (*basev1.GetUpdateResponse, error) {
+					return session.UpdateStatus(ctx)
+				},
+				show:    p.printUpdate,
+				columns: []string{"INSTALLED", "DEBIAN", "LAST UPDATE"},
+				rows: func(status *basev1.GetUpdateResponse) [][]string {
+					return [][]string{{status.GetInstalledVersion(), debianText(status), lastUpdate(status.GetUpdate())}}
+				},
+			})
 		case status || len(args) == 0:
 			return usageError{errors.New("update wants a release file or --status, and not both")}
+		}
+		if several, err := p.severalBases(); err != nil || several != nil {
+			return cmp.Or(err, error(usageError{errors.New("a release is brought to one Base at a time: name one with --base")}))
 		}
 		release, err := client.OpenRelease(args[0])
 		if err != nil {
@@ -67,6 +82,7 @@ func (p *program) update(ctx context.Context, session *client.Session, release *
 	if err := asking.must(ctx, change); err != nil {
 		return err
 	}
+	p.left = "nothing was installed, and the Base deletes what it has of the file"
 	teller := &updateTeller{program: p, size: release.Size}
 	if err := session.Install(ctx, release, teller.tell); err != nil {
 		return errors.Join(err, teller.err)
@@ -85,7 +101,7 @@ type updateTeller struct {
 	err  error
 }
 
-// sentParts is into how many parts the sending of a file is divided for who watches.
+// sentParts is into how many lines the sending of a file is divided in a pipe.
 const sentParts = 4
 
 func (t *updateTeller) tell(progress client.UpdateProgress) {
@@ -93,8 +109,12 @@ func (t *updateTeller) tell(progress client.UpdateProgress) {
 	event := map[string]any{}
 	switch u := progress.Update; {
 	case u == nil:
-		part := progress.Sent * sentParts / max(t.size, 1)
-		line = fmt.Sprintf("Sending: %d %% of %s", part*100/sentParts, size(t.size))
+		parts := uint64(sentParts)
+		if t.out.Moves {
+			parts = 100
+		}
+		part := progress.Sent * parts / max(t.size, 1)
+		line = fmt.Sprintf("Sending: %d %% of %s", part*100/parts, size(t.size))
 		event["sent"], event["size"] = progress.Sent, t.size
 	case progress.Away:
 		line = "The Base restarts; waiting for it."
@@ -115,7 +135,7 @@ func (t *updateTeller) tell(progress client.UpdateProgress) {
 		t.err = t.printJSON(event)
 		return
 	}
-	t.err = t.printf("%s\n", client.Printable(line))
+	t.err = t.step("", line)
 }
 
 // updatePhase is a word for people and scripts.
@@ -123,14 +143,7 @@ func updatePhase(u *basev1.Update) string {
 	return strings.ToLower(strings.TrimPrefix(u.GetPhase().String(), "PHASE_"))
 }
 
-func (p *program) updateStatus(ctx context.Context, session *client.Session) error {
-	status, err := session.UpdateStatus(ctx)
-	if err != nil {
-		return err
-	}
-	if p.json {
-		return p.printMessage(status)
-	}
+func (p *program) printUpdate(status *basev1.GetUpdateResponse) error {
 	table := p.table()
 	table.row("Installed", status.GetInstalledVersion())
 	table.row("Last update", lastUpdate(status.GetUpdate()))
@@ -140,18 +153,24 @@ func (p *program) updateStatus(ctx context.Context, session *client.Session) err
 	if !status.GetTakesUpdates() {
 		table.row("Over the channel", "none: this Base was built without a release key")
 	}
-	switch waiting := status.GetDebianWaiting(); {
-	case status.GetDebianUnknown() != "":
-		table.row("Debian", "not known: "+status.GetDebianUnknown())
-	case len(waiting) == 0:
-		table.row("Debian", "no security update waits")
-	default:
-		table.row("Debian", fmt.Sprintf("security updates that wait: %d", len(waiting)))
-		for _, one := range waiting {
+	table.row("Debian", debianText(status))
+	if status.GetDebianUnknown() == "" {
+		for _, one := range status.GetDebianWaiting() {
 			table.row("", one)
 		}
 	}
 	return table.print()
+}
+
+// debianText is about Debian's own updates.
+func debianText(status *basev1.GetUpdateResponse) string {
+	switch waiting := len(status.GetDebianWaiting()); {
+	case status.GetDebianUnknown() != "":
+		return "not known: " + status.GetDebianUnknown()
+	case waiting > 0:
+		return fmt.Sprintf("security updates that wait: %d", waiting)
+	}
+	return "no security update waits"
 }
 
 func lastUpdate(u *basev1.Update) string {

@@ -20,9 +20,10 @@ func (p *program) watchCommand() *cobra.Command {
 prints an event a line (bitbox.base.v1.WatchEventsResponse).`,
 		Example: `  bitbox-app watch
   bitbox-app watch --json --timeout 1h`,
-		Args: cobra.NoArgs,
+		Args:        cobra.NoArgs,
+		Annotations: onSeveral,
 		RunE: func(c *cobra.Command, _ []string) error {
-			return p.call(c.Context(), 0, p.watch)
+			return p.stream(c, 0, (*program).watch)
 		},
 	}
 }

@@ -5,6 +5,8 @@ import (
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/BitBoxSwiss/bitbox-base/packaging/manual"
 )
 
 func TestMain(m *testing.M) {
@@ -27,4 +29,10 @@ func TestCommandLine(t *testing.T) {
 			"code":  code,
 		},
 	})
+}
+
+func TestEachCommandAndFlagIsExplained(t *testing.T) {
+	for _, gap := range manual.Gaps((&program{}).rootCommand()) {
+		t.Error(gap)
+	}
 }

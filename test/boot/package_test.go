@@ -511,4 +511,13 @@ func TestThePackageIsReproducible(t *testing.T) {
 	if string(first) != string(again) {
 		t.Errorf("%s and its like from elsewhere differ", filepath.Base(one))
 	}
+	contents, err := exec.Command("dpkg-deb", "--contents", one).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{"./usr/share/man/man1/bitbox-base.1.gz\n", "./usr/share/man/man1/bitbox-base-setup.1.gz\n", "./usr/share/bash-completion/completions/bitbox-base\n"} {
+		if !strings.Contains(string(contents), path) {
+			t.Errorf("the package lacks %s", path)
+		}
+	}
 }

@@ -1,0 +1,170 @@
+//go:build linux
+
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
+	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
+	"github.com/BitBoxSwiss/bitbox-base/client"
+	"github.com/BitBoxSwiss/bitbox-base/internal/appliancetest"
+	"github.com/BitBoxSwiss/bitbox-base/internal/bruteforce"
+	"github.com/BitBoxSwiss/bitbox-base/internal/netnstest"
+)
+
+// A page of docs/app shows commands in blocks of "console", each after "$ ", and what they
+// print. They are run in the order of the page, with two Bases, Home and Cellar, and what
+// they print must look the same but for numbers, keys and times.
+func TestPagesShowWhatCommandsPrint(t *testing.T) {
+	netnstest.Require(t)
+	pages, err := filepath.Glob("../../docs/app/*.md")
+	if err != nil || len(pages) == 0 {
+		t.Fatalf("%v, %v", pages, err)
+	}
+	for _, page := range pages {
+		text, err := os.ReadFile(page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Contains(text, []byte("\n```console\n")) {
+			continue
+		}
+		t.Run(filepath.Base(page), func(t *testing.T) {
+			t.Parallel()
+			r := newReader(t)
+			now := consoleBlock.ReplaceAllStringFunc(string(text), r.run)
+			if *updateDocuments {
+				if err := os.WriteFile(page, []byte(now), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+var consoleBlock = regexp.MustCompile("(?s)\n```console\n.*?\n```\n")
+
+// reader types what a page says, in a directory of its own.
+type reader struct {
+	t   *testing.T
+	dir string
+}
+
+func newReader(t *testing.T) *reader {
+	r := &reader{t, t.TempDir()}
+	for _, name := range []string{"Home", "Cellar"} {
+		a, err := appliancetest.Start(nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			if err := a.Stop(); err != nil {
+				t.Error(err)
+			}
+		})
+		if err := pairNamed(a, r.dir, name); err != nil {
+			t.Fatal(err)
+		}
+		if name == "Home" {
+			a.Machine.Ban(bruteforce.Ban{Jail: "sshd", Addr: netip.MustParseAddr("192.168.1.66"), Since: time.Now(), Until: time.Now().Add(time.Hour)})
+			a.Machine.Drift(&systemv1.Finding{
+				Id: "ssh-settings", Severity: systemv1.Finding_SEVERITY_WARNING, Title: "A setting of SSH differs",
+				Expected: "PasswordAuthentication no", Found: "PasswordAuthentication yes", Why: "Whoever guesses a password gets in.",
+				Fix: "The Base writes its own settings of SSH again.", Fixable: true,
+			})
+		}
+	}
+	release, err := appliancetest.Release("1.1", appliancetest.Architecture, 1<<20, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ8Yq0u3MG3Bz7Nv0YQmYzBLLp6Uj3EIPKGLgZ1nQk9L anna\n"
+	for name, content := range map[string][]byte{"bitbox-base_1.1_amd64.release": release, ".ssh/id_ed25519.pub": []byte(key), "photo.jpg": []byte("this is a photo")} {
+		path := filepath.Join(r.dir, name)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o700), os.WriteFile(path, content, 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return r
+}
+
+func pairNamed(a *appliancetest.Appliance, dir, as string) error {
+	ctx, cancel := context.WithTimeout(context.Background(), scriptTime)
+	defer cancel()
+	app, err := client.New(client.Options{Dir: dir, Name: "Laptop", NoDiscovery: true})
+	if err != nil {
+		return err
+	}
+	let := make(chan error, 1)
+	_, err = app.Pair(ctx, []string{a.Address()}, client.PairOptions{
+		Name:      as,
+		Requested: func(number string) { go func() { let <- a.Let(ctx, number, basev1.Role_ROLE_OWNER) }() },
+		Confirm:   func(context.Context, client.Code) (bool, error) { return true, nil },
+	})
+	return errors.Join(err, <-let)
+}
+
+// run types the commands of a block, compares, and returns the block with what they print
+// now.
+func (r *reader) run(block string) string {
+	var now strings.Builder
+	now.WriteString("\n```console\n")
+	body := strings.TrimSuffix(strings.TrimPrefix(block, "\n```console\n"), "```\n")
+	for _, part := range strings.Split("\n"+body, "\n$ ")[1:] {
+		typed, shown, _ := strings.Cut(part, "\n")
+		printed := r.types(typed)
+		if looks(printed) != looks(shown) && !*updateDocuments {
+			r.t.Errorf("%s\nprints\n%s\nand the page shows (-update writes it anew)\n%s", typed, printed, shown)
+		}
+		now.WriteString("$ " + typed + "\n" + printed)
+	}
+	return now.String() + "```\n"
+}
+
+func (r *reader) types(typed string) string {
+	command := exec.Command("/bin/sh", "-c", typed)
+	command.Dir = r.dir
+	command.Env = []string{"HOME=" + r.dir, dirVariable + "=" + r.dir, "PATH=" + os.Getenv("PATH"), "TZ=UTC"}
+	out, err := command.CombinedOutput()
+	if failed := new(exec.ExitError); err != nil && !errors.As(err, &failed) {
+		r.t.Fatalf("%s: %v", typed, err)
+	}
+	// As at home, and as wide, since it stands in tables.
+	return localAddress.ReplaceAllString(string(out), "10.0.0.120:8845")
+}
+
+var localAddress = regexp.MustCompile(`127\.0\.0\.1:\d{5}`)
+
+// varying is what differs from one day and machine to the next.
+var varying = []struct {
+	pattern *regexp.Regexp
+	as      string
+}{
+	// How far a change or an update is when somebody looks.
+	{regexp.MustCompile(`(?m)^  \.\.\. .*\n`), ""},
+	{regexp.MustCompile(`(?m)^(Sending|staged|installing|checking|undoing|done|The Base restarts).*\n`), ""},
+	{regexp.MustCompile(`\b[0-9a-f]{16,}\b`), "KEY"},
+	{regexp.MustCompile(`\d+ (d|h|min|s)\b( \d+ (h|min|s)\b)?`), "TIME"},
+	{regexp.MustCompile(`(\d{4}-\d{2}-\d{2} )?\b\d{2}:\d{2}\b`), "CLOCK"},
+	{regexp.MustCompile(`[0-9.]+ ([KMGT]i)?B\b`), "SIZE"},
+	{regexp.MustCompile(`\d+`), "0"},
+	{regexp.MustCompile(` +`), " "},
+}
+
+func looks(text string) string {
+	for _, v := range varying {
+		text = v.pattern.ReplaceAllString(text, v.as)
+	}
+	return strings.TrimSpace(text)
+}

@@ -1,0 +1,366 @@
+//go:build linux
+
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"io"
+	"maps"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+
+	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
+	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
+	"github.com/BitBoxSwiss/bitbox-base/client"
+	"github.com/BitBoxSwiss/bitbox-base/internal/appliancetest"
+	"github.com/BitBoxSwiss/bitbox-base/internal/bruteforce"
+	"github.com/BitBoxSwiss/bitbox-base/internal/terminal"
+)
+
+var updateDocuments = flag.Bool("update", false, "write what is generated in docs/app anew")
+
+const jsonDocument = "../../docs/app/json.md"
+
+// shapes has what each command prints with --json: a value of its type, nil for nothing. A
+// command that is not here fails a test; so does a change of a type that is not in
+// docs/app/json.md (go test ./cmd/bitbox-app -run JSON -update writes it there).
+var shapes = map[string]any{
+	"bitbox-app apps list":   &basev1.ListAppsResponse{},
+	"bitbox-app apps rename": &basev1.RenameAppResponse{},
+	"bitbox-app apps revoke": &basev1.App{},
+	"bitbox-app audit":       &basev1.RunAuditResponse{},
+	"bitbox-app audit fix": struct {
+		Fixed string `json:"fixed"`
+	}{},
+	"bitbox-app bans lift": struct {
+		Lifted string `json:"lifted"`
+	}{},
+	"bitbox-app bans list":     &basev1.ListBansResponse{},
+	"bitbox-app bases":         []basis{},
+	"bitbox-app bases --check": []checkedBasis{},
+	"bitbox-app born":          basis{},
+	"bitbox-app discover":      []nearby{},
+	"bitbox-app exit-codes":    nil,
+	"bitbox-app expose":        changed{},
+	"bitbox-app factory-reset": struct {
+		Reset string `json:"reset"`
+	}{},
+	"bitbox-app forget":          nil,
+	"bitbox-app lockdown":        changed{},
+	"bitbox-app pair":            pairEvent{},
+	"bitbox-app pairing close":   &basev1.Window{},
+	"bitbox-app pairing open":    &basev1.Window{},
+	"bitbox-app pairing status":  &basev1.Window{},
+	"bitbox-app posture back":    changed{},
+	"bitbox-app posture confirm": changed{},
+	"bitbox-app posture diff":    changed{},
+	"bitbox-app posture history": []client.PostureEvent{},
+	"bitbox-app posture show":    shown{},
+	"bitbox-app posture unlock":  changed{},
+	"bitbox-app ssh disable":     changed{},
+	"bitbox-app ssh enable":      changed{},
+	"bitbox-app ssh keys add":    changed{},
+	"bitbox-app ssh keys list":   []shownKey{},
+	"bitbox-app ssh keys remove": changed{},
+	"bitbox-app status":          &basev1.GetInfoResponse{},
+	"bitbox-app unexpose":        changed{},
+	"bitbox-app update": struct {
+		Sent   uint64 `json:"sent,omitempty"`
+		Size   uint64 `json:"size,omitempty"`
+		Away   bool   `json:"away,omitempty"`
+		ID     string `json:"id,omitempty"`
+		Phase  string `json:"phase,omitempty"`
+		Step   string `json:"step,omitempty"`
+		Reason string `json:"reason,omitempty"`
+	}{},
+	"bitbox-app update --status": &basev1.GetUpdateResponse{},
+	"bitbox-app version": struct {
+		SoftwareVersion string `json:"softwareVersion"`
+		ProtocolVersion int    `json:"protocolVersion"`
+	}{},
+	"bitbox-app watch": &basev1.WatchEventsResponse{},
+}
+
+// keys lists what a value looks like as JSON: each path to something that is no object,
+// and what is there. A ? says that it may be absent, or null.
+func keys(value any) map[string]string {
+	found := map[string]string{}
+	switch v := value.(type) {
+	case nil:
+	case proto.Message:
+		messageKeys(found, "", v.ProtoReflect().Descriptor())
+	default:
+		typeKeys(found, "", reflect.TypeOf(value))
+	}
+	return found
+}
+
+func below(path, name string) string {
+	if path == "" {
+		return name
+	}
+	return path + "." + name
+}
+
+func messageKeys(found map[string]string, path string, of protoreflect.MessageDescriptor) {
+	for n := range of.Fields().Len() {
+		field := of.Fields().Get(n)
+		at := below(path, field.JSONName())
+		switch {
+		case field.IsList():
+			at += "[]"
+		case field.HasPresence():
+			at += "?"
+		}
+		switch kind := field.Kind(); kind {
+		case protoreflect.MessageKind:
+			if field.Message().FullName() == "google.protobuf.Timestamp" {
+				found[at] = "time"
+				continue
+			}
+			if field.Message().Fields().Len() == 0 {
+				found[at] = "{}"
+			}
+			messageKeys(found, at, field.Message())
+		case protoreflect.EnumKind:
+			found[at] = "name of " + string(field.Enum().Name())
+		case protoreflect.BytesKind:
+			found[at] = "base64"
+		case protoreflect.BoolKind:
+			found[at] = "true or false"
+		case protoreflect.StringKind:
+			found[at] = "text"
+		case protoreflect.Int64Kind, protoreflect.Uint64Kind:
+			found[at] = "number, as text"
+		default:
+			found[at] = "number"
+		}
+	}
+}
+
+func typeKeys(found map[string]string, path string, of reflect.Type) {
+	switch kind := of.Kind(); {
+	case of == reflect.TypeFor[time.Time]():
+		found[path] = "time"
+	case kind == reflect.Pointer:
+		typeKeys(found, path, of.Elem())
+	case kind == reflect.Slice:
+		typeKeys(found, path+"[]", of.Elem())
+	case kind == reflect.Struct:
+		for n := range of.NumField() {
+			field := of.Field(n)
+			name, options, _ := strings.Cut(field.Tag.Get("json"), ",")
+			switch {
+			case name == "-":
+			case field.Anonymous && name == "":
+				typeKeys(found, path, field.Type)
+			default:
+				if strings.Contains(options, "omitempty") {
+					name += "?"
+				}
+				typeKeys(found, below(path, name), field.Type)
+			}
+		}
+	case kind == reflect.Bool:
+		found[path] = "true or false"
+	case kind == reflect.String:
+		found[path] = "text"
+	default:
+		found[path] = "number"
+	}
+}
+
+// leaves are the commands that do something.
+func leaves(c *cobra.Command) []string {
+	var paths []string
+	for _, sub := range c.Commands() {
+		if sub.HasSubCommands() {
+			paths = append(paths, leaves(sub)...)
+		} else if sub.Name() != "help" {
+			paths = append(paths, sub.CommandPath())
+		}
+	}
+	return paths
+}
+
+// documented is the part of the document that is generated.
+func documented() string {
+	var b strings.Builder
+	for _, name := range slices.Sorted(maps.Keys(shapes)) {
+		value := shapes[name]
+		fmt.Fprintf(&b, "### `%s`\n\n", name)
+		if value == nil {
+			b.WriteString("Nothing.\n\n")
+			continue
+		}
+		if message, ok := value.(proto.Message); ok {
+			descriptor := message.ProtoReflect().Descriptor()
+			file := descriptor.ParentFile().Path()
+			fmt.Fprintf(&b, "[%s](../../api/%s)\n\n", descriptor.Name(), file)
+		}
+		b.WriteString("```\n")
+		found := keys(value)
+		widest := 0
+		for path := range found {
+			widest = max(widest, len(path))
+		}
+		for _, path := range slices.Sorted(maps.Keys(found)) {
+			fmt.Fprintf(&b, "%-*s  %s\n", widest, path, found[path])
+		}
+		b.WriteString("```\n\n")
+	}
+	return strings.TrimSpace(b.String()) + "\n"
+}
+
+func TestJSONIsDocumented(t *testing.T) {
+	root := (&program{in: os.Stdin, out: &terminal.Output{To: io.Discard}}).rootCommand()
+	for _, path := range leaves(root) {
+		if _, ok := shapes[path]; !ok {
+			t.Errorf("%s: what does it print with --json? Add a row to shapes, and run this test with -update", path)
+		}
+	}
+	document, err := os.ReadFile(jsonDocument)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const heading = "## What each command prints\n\n"
+	before, now, ok := strings.Cut(string(document), heading)
+	if !ok {
+		t.Fatalf("%s has no heading %q", jsonDocument, strings.TrimSpace(heading))
+	}
+	want := documented()
+	if *updateDocuments {
+		if err := os.WriteFile(jsonDocument, []byte(before+heading+want), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	if now != want {
+		t.Errorf("%s does not say what the commands print; a change that takes something away breaks others' scripts. To write it: go test ./cmd/bitbox-app -run JSONIsDocumented -update", jsonDocument)
+	}
+}
+
+// seen lists the paths in a value that was printed.
+func seen(found map[string]bool, path string, value any) {
+	switch v := value.(type) {
+	case map[string]any:
+		if len(v) == 0 {
+			found[path] = true
+		}
+		for name, one := range v {
+			seen(found, below(path, name), one)
+		}
+	case []any:
+		for _, one := range v {
+			seen(found, path+"[]", one)
+		}
+	case nil: // absent
+	default:
+		found[path] = true
+	}
+}
+
+// What the document says is what really comes.
+func TestJSONIsAsDocumented(t *testing.T) {
+	a, dir := paired(t)
+	second := t.TempDir()
+	if err := pairInProcess(a, second, "Phone", basev1.Role_ROLE_OWNER); err != nil {
+		t.Fatal(err)
+	}
+	a.Machine.Ban(bruteforce.Ban{Jail: "sshd", Addr: netip.MustParseAddr("192.0.2.7"), Since: time.Now(), Until: time.Now().Add(time.Hour)})
+	a.Machine.Drift(&systemv1.Finding{Id: "ssh-settings", Severity: systemv1.Finding_SEVERITY_WARNING, Title: "Something is open", Expected: "closed", Found: "open", Why: "Because.", Fix: "Close it.", Fixable: true})
+	release, err := appliancetest.Release("1.1", appliancetest.Architecture, 1<<20, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(dir, "good")
+	if err := os.WriteFile(file, release, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	const key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ8Yq0u3MG3Bz7Nv0YQmYzBLLp6Uj3EIPKGLgZ1nQk9L anna"
+	ran := map[string]bool{"bitbox-app pair": true} // by TestCommandLine/help
+	for _, run := range []struct {
+		shape string
+		args  []string
+	}{
+		{"version", nil}, {"bases", nil}, {"bases --check", nil}, {"discover", []string{"--timeout", "1s"}},
+		{"status", nil}, {"apps list", nil}, {"apps rename", []string{"Phone", "Tablet"}},
+		{"pairing open", nil}, {"pairing status", nil}, {"pairing close", nil},
+		{"watch", []string{"--timeout", "2s"}},
+		{"bans list", nil}, {"bans lift", []string{"192.0.2.7", "--yes"}},
+		{"audit", nil}, {"audit fix", []string{"ssh-settings", "--yes"}},
+		{"posture show", nil}, {"expose", []string{"electrum", "--for", "1h", "--yes"}}, {"posture diff", nil}, {"posture history", nil},
+		{"posture back", []string{"2", "--yes"}}, {"expose", []string{"electrum", "--for", "1h", "--yes"}}, {"unexpose", []string{"electrum", "--yes"}},
+		{"ssh keys add", []string{key, "--yes"}}, {"ssh keys list", nil}, {"ssh enable", []string{"--for", "1h", "--yes"}},
+		{"posture show", nil}, {"ssh disable", []string{"--yes"}}, {"ssh keys remove", []string{"anna", "--yes"}},
+		{"lockdown", []string{"--yes"}}, {"posture unlock", []string{"--yes"}},
+		{"update", []string{file, "--yes"}}, {"update --status", nil},
+		{"apps revoke", []string{"Tablet", "--yes"}}, {"factory-reset", []string{"--confirm", nameOf(t, dir)}},
+		{"born", []string{filepath.Join(dir, "b.born"), "--name", "Cellar"}},
+	} {
+		shape := "bitbox-app " + run.shape
+		out := runJSON(t, dir, append(strings.Fields(run.shape), run.args...)...)
+		ran[shape] = true
+		allowed := keys(shapes[shape])
+		for path := range allowed {
+			if bare := strings.ReplaceAll(path, "?", ""); bare != path {
+				allowed[bare] = ""
+			}
+		}
+		if len(out) == 0 {
+			t.Errorf("%s printed nothing", shape)
+		}
+		for line := range bytes.Lines(out) {
+			var value any
+			if err := json.Unmarshal(line, &value); err != nil {
+				t.Errorf("%s: %v: %s", shape, err, line)
+			}
+			found := map[string]bool{}
+			seen(found, "", value)
+			for path := range found {
+				if _, ok := allowed[path]; !ok {
+					t.Errorf("%s prints %s, of which %s says nothing: %s", shape, path, jsonDocument, line)
+				}
+			}
+		}
+	}
+	for name, shape := range shapes {
+		if shape != nil && !ran[name] && name != "bitbox-app posture confirm" { // which is like posture back
+			t.Errorf("%s is not run here", name)
+		}
+	}
+}
+
+func nameOf(t *testing.T, dir string) string { return postureIn(t, dir).Effective().NodeName }
+
+// runJSON returns what a command prints with --json.
+func runJSON(t *testing.T, dir string, args ...string) []byte {
+	t.Helper()
+	path, err := exec.LookPath("bitbox-app")
+	if err != nil {
+		t.Fatal(err)
+	}
+	command := exec.Command(path, append(args, "--json")...)
+	command.Env = []string{"HOME=" + dir, dirVariable + "=" + dir}
+	var errs bytes.Buffer
+	command.Stderr = &errs
+	out, err := command.Output()
+	if err != nil && command.ProcessState.ExitCode() != 15 { // an audit has findings
+		t.Errorf("bitbox-app %s: %v: %s", strings.Join(args, " "), err, errs.String())
+	}
+	return out
+}
