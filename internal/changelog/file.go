@@ -54,22 +54,29 @@ type File struct {
 	fail func(step string) error
 }
 
-// Open reads the log at path. floor is an entry that is known to have been in it: a log that
-// does not have it (and has not forgotten it) is damaged, and so is a missing file unless
-// floor's number is 0. Whatever is wrong, nothing is replaced.
+// Floor is an entry that is known to have been written; the zero Floor, that the log was
+// begun.
+type Floor struct {
+	Number uint64
+	Hash   Hash
+}
+
+// Open reads the log at path. A log that does not have floor (and has not forgotten it) is
+// damaged, and so is a file that is gone; a nil floor is a log that was never begun, which
+// Open does. Whatever is wrong, nothing is replaced.
 //
 // What a power cut has left of an entry that was never answered is cut off; cut tells so,
 // and the caller records it.
-func Open(path string, floor uint64, hash Hash) (f *File, cut bool, err error) {
+func Open(path string, floor *Floor) (f *File, cut bool, err error) {
 	b, err := read(path)
 	switch {
-	case errors.Is(err, fs.ErrNotExist) && floor == 0:
+	case errors.Is(err, fs.ErrNotExist) && floor == nil:
 		if err := atomicfile.WriteFileAtomic(path, header(0, Hash{}), 0o600); err != nil {
 			return nil, false, fmt.Errorf("begin the log of changes: %w", err)
 		}
 		b = header(0, Hash{})
 	case errors.Is(err, fs.ErrNotExist):
-		return nil, false, fmt.Errorf("read the log of changes %s: %w: the file is gone, though it had %d entries; put it back", path, ErrDamaged, floor)
+		return nil, false, fmt.Errorf("read the log of changes %s: %w: the file is gone, though it had %d entries; put it back", path, ErrDamaged, floor.Number)
 	case err != nil:
 		return nil, false, fmt.Errorf("read the log of changes: %w", err)
 	}
@@ -77,11 +84,13 @@ func Open(path string, floor uint64, hash Hash) (f *File, cut bool, err error) {
 	if err != nil {
 		return nil, false, fmt.Errorf("read the log of changes %s: %w; put a copy of it back, or keep it to find out what has happened", path, err)
 	}
-	if last, _ := log.Last(); last < floor {
-		return nil, false, fmt.Errorf("read the log of changes %s: %w: it ends with entry %d, though it had %d", path, ErrDamaged, last, floor)
-	}
-	if known, kept := log.hashOf(floor); kept && known != hash {
-		return nil, false, fmt.Errorf("read the log of changes %s: %w: entry %d is not the one that was written", path, ErrDamaged, floor)
+	if floor != nil {
+		if last, _ := log.Last(); last < floor.Number {
+			return nil, false, fmt.Errorf("read the log of changes %s: %w: it ends with entry %d, though it had %d", path, ErrDamaged, last, floor.Number)
+		}
+		if known, kept := log.hashOf(floor.Number); kept && known != floor.Hash {
+			return nil, false, fmt.Errorf("read the log of changes %s: %w: entry %d is not the one that was written", path, ErrDamaged, floor.Number)
+		}
 	}
 	f = &File{path: path, log: log, size: int64(size), torn: size < len(b), fail: func(string) error { return nil }}
 	if f.file, err = os.OpenFile(path, os.O_RDWR, 0o600); err != nil {
@@ -285,11 +294,12 @@ func (f *File) forget() error {
 	return nil
 }
 
-// Last is the number and hash of the last entry: a floor for the next Open.
-func (f *File) Last() (uint64, Hash) {
+// Floor is the last entry, for the next Open.
+func (f *File) Floor() Floor {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.log.Last()
+	number, hash := f.log.Last()
+	return Floor{number, hash}
 }
 
 // Stretch returns entries (Log.Stretch) and the head that goes with them.

@@ -14,7 +14,7 @@ import (
 
 func openFile(t testing.TB, path string) *File {
 	t.Helper()
-	f, _, err := Open(path, 0, Hash{})
+	f, _, err := Open(path, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -82,7 +82,7 @@ func TestWhatAPowerCutLeavesOfAnEntryIsCutOffAndSaid(t *testing.T) {
 			if err := os.WriteFile(path, slices.Concat(b[:whole], tail), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			again, cut, err := Open(path, 1, f.log.entries[0].Hash)
+			again, cut, err := Open(path, &Floor{1, f.log.entries[0].Hash})
 			if err != nil {
 				// A part of the hash is there: that it was never answered cannot be told.
 				if int64(len(tail)) == int64(len(b))-whole && !bytes.Equal(tail[len(tail)-len(Hash{}):], make([]byte, len(Hash{}))) {
@@ -104,7 +104,7 @@ func TestWhatAPowerCutLeavesOfAnEntryIsCutOffAndSaid(t *testing.T) {
 
 func TestADamagedLogIsRefusedAndLeftAsItIs(t *testing.T) {
 	path, f := fileOf(t, "one", "two", "three")
-	last, hash := f.Last()
+	floor := f.Floor()
 	_ = f.Close()
 	whole := must(os.ReadFile(path))
 	refused := func(what string, b []byte) {
@@ -112,7 +112,7 @@ func TestADamagedLogIsRefusedAndLeftAsItIs(t *testing.T) {
 		if err := os.WriteFile(path, b, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if f, _, err := Open(path, last, hash); !errors.Is(err, ErrDamaged) {
+		if f, _, err := Open(path, &floor); !errors.Is(err, ErrDamaged) {
 			t.Errorf("%s: %v", what, err)
 			if err == nil {
 				_ = f.Close()
@@ -135,7 +135,7 @@ func TestADamagedLogIsRefusedAndLeftAsItIs(t *testing.T) {
 			if err := os.WriteFile(path, b, 0o600); err != nil {
 				t.Fatal(err)
 			}
-			if f, _, err := Open(path, last, hash); err == nil {
+			if f, _, err := Open(path, &floor); err == nil {
 				_ = f.Close()
 				t.Errorf("%d bytes of %d are taken for the whole", n, len(whole))
 			}
@@ -146,8 +146,10 @@ func TestADamagedLogIsRefusedAndLeftAsItIs(t *testing.T) {
 	if err := os.Remove(path); err != nil {
 		t.Fatal(err)
 	}
-	_, _, err := Open(path, last, hash)
-	wantErr(t, "gone", err, ErrDamaged)
+	for _, floor := range []*Floor{&floor, {}} {
+		_, _, err := Open(path, floor)
+		wantErr(t, "gone", err, ErrDamaged)
+	}
 	if _, err := os.Stat(path); err == nil {
 		t.Error("a log that is gone was replaced by an empty one")
 	}
@@ -160,12 +162,12 @@ func TestAnOlderCopyOfTheFileIsRefused(t *testing.T) {
 	if err := f.Append(draft(Service, "two")); err != nil {
 		t.Fatal(err)
 	}
-	last, hash := f.Last()
+	floor := f.Floor()
 	_ = f.Close()
 	if err := os.WriteFile(path, older, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	_, _, err := Open(path, last, hash)
+	_, _, err := Open(path, &floor)
 	wantErr(t, "older", err, ErrDamaged)
 	openFile(t, path) // the broken variant takes it
 }
@@ -226,9 +228,9 @@ func TestAFileThatIsFullForgetsTheOldestInOneStep(t *testing.T) {
 	failing = false
 	appended()
 	appended()
-	last, hash := f.Last()
+	floor := f.Floor()
 	_ = f.Close()
-	f, _, err := Open(path, last, hash)
+	f, _, err := Open(path, &floor)
 	if err != nil {
 		t.Fatal(err)
 	}

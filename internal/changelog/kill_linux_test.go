@@ -29,7 +29,7 @@ const writes = 4
 // writer begins a log and records changes, and says so after each. In the middle the log
 // forgets its oldest.
 func writer(path string) error {
-	f, _, err := Open(path, 0, Hash{})
+	f, _, err := Open(path, nil)
 	if err != nil {
 		return err
 	}
@@ -68,7 +68,7 @@ func TestKillAtEveryWriteLosesNoEntryThatWasAnswered(t *testing.T) {
 	seen := map[int]bool{}
 	kills := killtest.AtEachWrite(t, command, func(n int) {
 		said := bytes.Count(must(os.ReadFile(filepath.Join(filepath.Dir(path), "output"))), []byte("\n"))
-		f, _, err := Open(path, 0, Hash{})
+		f, _, err := Open(path, nil)
 		if err != nil {
 			t.Fatalf("killed at write %d, having answered %d: %v", n, said, err)
 		}
