@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -36,7 +37,7 @@ With --json it prints one object (docs/app/log.md).`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if since < 0 || lines < 0 {
-				return usageError{fmt.Errorf("--since and --lines want what is not negative")}
+				return usageError{errors.New("--since and --lines want what is not negative")}
 			}
 			if c.Flags().Changed("since") && !c.Flags().Changed("lines") {
 				lines = 0

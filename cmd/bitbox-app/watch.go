@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -36,8 +37,8 @@ With --json it prints an event a line (bitbox.base.v1.WatchEventsResponse, docs/
   bitbox-app watch --all --past --json`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			if flags.since < 0 {
-				return usageError{fmt.Errorf("--since wants a time such as 24h, not %v", flags.since)}
+			if flags.since < 0 || flags.since > 0 && flags.all {
+				return usageError{errors.New("watch wants --since with a time such as 24h, or --all, and not both")}
 			}
 			return p.call(c.Context(), 0, func(ctx context.Context, session *client.Session) error {
 				return p.watch(ctx, session, flags)
@@ -47,7 +48,6 @@ With --json it prints an event a line (bitbox.base.v1.WatchEventsResponse, docs/
 	command.Flags().DurationVar(&flags.since, "since", 0, "show what has happened in this time, such as 24h")
 	command.Flags().BoolVar(&flags.all, "all", false, "show all that the Base keeps")
 	command.Flags().BoolVar(&flags.past, "past", false, "do not wait for more")
-	command.MarkFlagsMutuallyExclusive("since", "all")
 	_ = command.RegisterFlagCompletionFunc("since", cobra.NoFileCompletions)
 	return command
 }
@@ -57,7 +57,7 @@ func (p *program) watch(ctx context.Context, session *client.Session, flags watc
 	if err != nil {
 		return err
 	}
-	w := &watcher{program: p, session: session, seen: seen}
+	w := &watcher{program: p, session: session, seen: seen, pastOnly: flags.past}
 	watch := client.Watch{Replay: true, PastOnly: flags.past, Lost: w.lost}
 	switch {
 	case flags.all:
@@ -107,6 +107,8 @@ type watcher struct {
 	seen    uint64
 	live    bool
 	cut     bool
+	// pastOnly: nothing is waited for.
+	pastOnly bool
 }
 
 func (w *watcher) run(ctx context.Context, watch client.Watch) error {
@@ -163,6 +165,9 @@ func (w *watcher) showMissed(now *basev1.SubscribedEvent) error {
 			}
 		}
 	}
+	if len(w.missed) == 0 && w.pastOnly && !w.json {
+		return w.printf("Nothing has happened.\n")
+	}
 	for _, event := range w.missed {
 		if err := w.printEvent(event); err != nil {
 			return err
@@ -193,6 +198,8 @@ func (w *watcher) printEvent(event *basev1.WatchEventsResponse) error {
 	switch {
 	case w.json:
 		return w.printMessage(event)
+	case event.GetSubscribed() != nil && w.pastOnly:
+		return nil
 	case event.GetSubscribed() != nil && w.cut:
 		w.cut = false
 		return w.printf("%s  Connected again.\n", time.Now().Format(time.TimeOnly))

@@ -202,6 +202,11 @@ func (b *Base) openState() (err error) {
 	if err != nil {
 		return err
 	}
+	bootID, err := system.ReadBootID()
+	if err != nil {
+		b.config.Logger.Warn("whether the machine was booted is not known", "error", err)
+	}
+	b.registry.PublishStart(bootID)
 	if b.config.appliance != nil {
 		b.relay = b.config.appliance.helper.Authority()
 		return b.registry.Connect(b.ctx, b.relay)
@@ -320,11 +325,6 @@ func (b *Base) run() {
 		server.System, server.Helper = a, a.helper
 	}
 	b.server = middleware.NewServer(server)
-	bootID, err := system.ReadBootID()
-	if err != nil {
-		b.config.Logger.Warn("whether the machine was booted is not known", "error", err)
-	}
-	b.registry.PublishStart(bootID)
 	b.goRun("serve Apps", func() error { return b.server.Serve(b.admission) })
 	b.goRun("watch the authority", func() error { return b.follow(b.ctx) })
 	if a := b.config.appliance; a != nil {

@@ -34,7 +34,7 @@ type Attempts struct {
 
 // Attempts returns authority, counted.
 func (r *Registry) Attempts(authority admission.Authority) *Attempts {
-	return &Attempts{Authority: authority, events: r.events}
+	return &Attempts{Authority: authority, events: r.events, listening: true} // until it is known
 }
 
 // Listening tells whether the Base listens to requests now.
