@@ -140,11 +140,12 @@ type history struct {
 	events    []*basev1.WatchEventsResponse // by their sequence
 	last      uint64
 	forgotten uint64
+	kindOf    func(*basev1.WatchEventsResponse) string // replaced in tests
 }
 
 // openHistory reads what is kept.
 func openHistory(db *state.DB) (*history, error) {
-	h := &history{db: db}
+	h := &history{db: db, kindOf: kindOf}
 	err := db.View(func(tx *state.Tx) error {
 		if mark := tx.Get(bucketMarks, markForgotten); len(mark) == 8 {
 			h.forgotten = binary.BigEndian.Uint64(mark)
@@ -174,9 +175,9 @@ func key(sequence uint64) string { return string(binary.BigEndian.AppendUint64(n
 // that no other event gets; then there is a gap.
 func (h *history) add(e *basev1.WatchEventsResponse) error {
 	e.Sequence = h.last + 1
-	kind, of, oldest := kindOf(e), 0, -1
+	kind, of, oldest := h.kindOf(e), 0, -1
 	for i, kept := range h.events {
-		if kindOf(kept) == kind {
+		if h.kindOf(kept) == kind {
 			if of++; oldest < 0 {
 				oldest = i
 			}
