@@ -50,7 +50,7 @@ func (r *Registry) FollowHelper(ctx context.Context, helper Helper) {
 }
 
 // lookForUpdates is how often it is looked whether an update has ended.
-const lookForUpdates = time.Minute
+const lookForUpdates = 10 * time.Second
 
 // followUpdates tells subscribers how an update has ended, once: it ends this process as
 // well, so that the mark is on the disk.
