@@ -10,6 +10,8 @@ import (
 	"connectrpc.com/connect"
 
 	"github.com/BitBoxSwiss/bitbox-base/api/base/v1/basev1connect"
+	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
+	"github.com/BitBoxSwiss/bitbox-base/internal/changelog"
 	"github.com/BitBoxSwiss/bitbox-base/internal/posture"
 )
 
@@ -43,7 +45,10 @@ type Session struct {
 	posture basev1connect.PostureServiceClient
 	bans    basev1connect.BansServiceClient
 	update  basev1connect.UpdateServiceClient
+	changes basev1connect.ChangesServiceClient
 	verify  func(expect posture.Expectation, history, report []byte) (*PostureView, error) // replaced in tests
+	// replaced in tests
+	verifyChanges func(expect changelog.Expectation, first, last *systemv1.ChangesHead, entries [][]byte) (*ChangeLog, error)
 
 	base      string
 	transport *transport
@@ -88,15 +93,19 @@ func (a *App) session(id string) *Session {
 	)
 	const url = "http://base" // the connection leads to one Base, whatever the name
 	return &Session{
-		Info:      basev1connect.NewInfoServiceClient(httpClient, url, options),
-		Apps:      basev1connect.NewAppsServiceClient(httpClient, url, options),
-		Pairing:   basev1connect.NewPairingServiceClient(httpClient, url, options),
-		Events:    basev1connect.NewEventsServiceClient(httpClient, url, options),
-		Audit:     basev1connect.NewAuditServiceClient(httpClient, url, options),
-		posture:   basev1connect.NewPostureServiceClient(httpClient, url, options),
-		bans:      basev1connect.NewBansServiceClient(httpClient, url, options),
-		update:    basev1connect.NewUpdateServiceClient(httpClient, url, options),
-		verify:    posture.VerifyChain,
+		Info:    basev1connect.NewInfoServiceClient(httpClient, url, options),
+		Apps:    basev1connect.NewAppsServiceClient(httpClient, url, options),
+		Pairing: basev1connect.NewPairingServiceClient(httpClient, url, options),
+		Events:  basev1connect.NewEventsServiceClient(httpClient, url, options),
+		Audit:   basev1connect.NewAuditServiceClient(httpClient, url, options),
+		posture: basev1connect.NewPostureServiceClient(httpClient, url, options),
+		bans:    basev1connect.NewBansServiceClient(httpClient, url, options),
+		update:  basev1connect.NewUpdateServiceClient(httpClient, url, options),
+		changes: basev1connect.NewChangesServiceClient(httpClient, url, options),
+		verify:  posture.VerifyChain,
+
+		verifyChanges: changelog.Verify,
+
 		transport: t,
 	}
 }

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
+	"github.com/BitBoxSwiss/bitbox-base/internal/changelog"
 	"github.com/BitBoxSwiss/bitbox-base/internal/noiseconn"
 	"github.com/BitBoxSwiss/bitbox-base/internal/posture"
 	"github.com/BitBoxSwiss/bitbox-base/internal/secret"
@@ -53,6 +54,10 @@ type stored struct {
 	Addresses []string     `json:"addresses"`
 	// Seen is the newest posture of the Base that the App has verified.
 	Seen posture.Memory `json:"seen"`
+	// Changes is what of the log of changes it has verified, Events the sequence of the last
+	// event that it has shown. An App of before does not know them, and forgets them.
+	Changes changelog.Memory `json:"changes,omitzero"`
+	Events  uint64           `json:"events,omitempty"`
 
 	Static    []byte `json:"static"`
 	Signing   []byte `json:"signing"` // the seed of K_sign
@@ -387,6 +392,45 @@ func (s *store) remember(id string, seen posture.Memory) error {
 		}
 		r.Seen = seen
 	})
+}
+
+// changesSeen returns what the log of changes is verified with.
+func (s *store) changesSeen(id string) (base posture.SigningKey, seen changelog.Memory, err error) {
+	if _, base, _, err = s.signing(id); err != nil {
+		return base, seen, err
+	}
+	err = s.view("read what was seen of the log of changes", func(tx *state.Tx) error {
+		record, err := get(tx, id)
+		if err == nil {
+			seen = record.Changes
+		}
+		return err
+	})
+	return base, seen, err
+}
+
+// rememberChanges is remember for the log of changes.
+func (s *store) rememberChanges(id string, seen changelog.Memory) error {
+	return s.change(id, "store what was seen of the log of changes", func(r *stored) {
+		if seen.Epoch != r.Changes.Epoch || seen.Number > r.Changes.Number {
+			r.Changes = seen
+		}
+	})
+}
+
+func (s *store) eventsSeen(id string) (sequence uint64, err error) {
+	err = s.view("read which events were seen", func(tx *state.Tx) error {
+		record, err := get(tx, id)
+		if err == nil {
+			sequence = record.Events
+		}
+		return err
+	})
+	return sequence, err
+}
+
+func (s *store) sawEvents(id string, sequence uint64) error {
+	return s.change(id, "store which events were seen", func(r *stored) { r.Events = sequence })
 }
 
 // nextSeq returns a number larger than all before it, and not below the clock in

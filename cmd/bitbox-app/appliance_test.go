@@ -21,11 +21,50 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/client"
 	"github.com/BitBoxSwiss/bitbox-base/internal/appliancetest"
 	"github.com/BitBoxSwiss/bitbox-base/internal/bruteforce"
+	"github.com/BitBoxSwiss/bitbox-base/internal/system"
 	"github.com/BitBoxSwiss/bitbox-base/internal/terminal"
 )
 
 // appliances are those of the scripts that run, by their working directory.
 var appliances sync.Map
+
+// standing is an appliance whose helper can be exchanged for a copy of it.
+type standing struct {
+	*appliancetest.Appliance
+	of     exchange
+	copied system.Port
+}
+
+// exchange is the way from the Middleware to the helper that is in place now.
+type exchange struct {
+	mu sync.Mutex
+	system.Port
+}
+
+func (e *exchange) set(port system.Port) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.Port = port
+}
+
+func (e *exchange) through(port system.Port) system.Port {
+	e.set(port)
+	return e
+}
+
+func (e *exchange) now() system.Port {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.Port
+}
+
+func (e *exchange) Call(ctx context.Context, request []byte) ([]byte, error) {
+	return e.now().Call(ctx, request)
+}
+
+func (e *exchange) Stream(ctx context.Context, request []byte, receive func([]byte) error) error {
+	return e.now().Stream(ctx, request, receive)
+}
 
 // applianceCommand runs one appliance, and does to it what others do:
 //
@@ -34,15 +73,19 @@ var appliances sync.Map
 //	appliance ban ADDRESS
 //	appliance drift ID SEVERITY
 //	appliance break|mend           it takes no new configuration, or takes it again
+//	appliance shut|open            it has no connections, or takes them again
+//	appliance copy|putback         its helper's disk is copied; the copy takes its place
 //	appliance sicken VERSION       it is not well with that version of its software
 func applianceCommand(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) == 0 {
-		ts.Fatalf("usage: appliance start|pair|ban|drift|break|mend")
+		ts.Fatalf("usage: appliance start|pair|ban|drift|break|mend|shut|open|copy|putback|sicken")
 	}
 	if args[0] == "start" {
-		a, err := appliancetest.Start(nil)
+		var a standing
+		var err error
+		a.Appliance, err = appliancetest.Start(a.of.through)
 		ts.Check(err)
-		appliances.Store(ts.Getenv("WORK"), a)
+		appliances.Store(ts.Getenv("WORK"), &a)
 		ts.Defer(func() {
 			appliances.Delete(ts.Getenv("WORK"))
 			if err := a.Stop(); err != nil {
@@ -55,10 +98,10 @@ func applianceCommand(ts *testscript.TestScript, neg bool, args []string) {
 	if !ok {
 		ts.Fatalf("no appliance runs")
 	}
-	a := running.(*appliancetest.Appliance)
+	a := running.(*standing)
 	switch args[0] {
 	case "pair":
-		ts.Check(pairInProcess(a, ts.Getenv(dirVariable), args[1], basev1.Role(basev1.Role_value["ROLE_"+strings.ToUpper(args[2])])))
+		ts.Check(pairInProcess(a.Appliance, ts.Getenv(dirVariable), args[1], basev1.Role(basev1.Role_value["ROLE_"+strings.ToUpper(args[2])])))
 	case "ban":
 		a.Machine.Ban(bruteforce.Ban{Jail: "sshd", Addr: netip.MustParseAddr(args[1]), Since: time.Now(), Until: time.Now().Add(time.Hour)})
 	case "drift":
@@ -73,6 +116,17 @@ func applianceCommand(ts *testscript.TestScript, neg bool, args []string) {
 		a.Software.Sicken(args[1])
 	case "mend":
 		a.Machine.Break(nil)
+	case "shut":
+		a.Shut()
+	case "open":
+		a.Open()
+	case "copy":
+		copied, err := appliancetest.StartHelper(a.Helper)
+		ts.Check(err)
+		ts.Defer(func() { ts.Check(copied.Stop()) })
+		a.copied = copied.Port(system.WhoMiddleware)
+	case "putback":
+		a.of.set(a.copied)
 	default:
 		ts.Fatalf("unknown: appliance %s", args[0])
 	}
@@ -177,6 +231,44 @@ func TestEventsOfTheHelperAreTold(t *testing.T) {
 			BansChanged: &basev1.BansChangedEvent{Lifted: []*basev1.Ban{ban}}}},
 		"The Base could not become as it should be, and tries again: no room.": {Event: &basev1.WatchEventsResponse_ApplyFailed{
 			ApplyFailed: &basev1.ApplyFailedEvent{Reason: "no room"}}},
+	} {
+		if got := eventText(event); got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+}
+
+// An event without words of its own would be told as one that this App does not know.
+func TestEachKindOfEventHasItsWords(t *testing.T) {
+	kinds := (&basev1.WatchEventsResponse{}).ProtoReflect().Descriptor().Oneofs().ByName("event").Fields()
+	unknown, seen := eventText(&basev1.WatchEventsResponse{}), map[string]bool{}
+	for i := range kinds.Len() {
+		event := &basev1.WatchEventsResponse{}
+		m := event.ProtoReflect()
+		m.Set(kinds.Get(i), m.NewField(kinds.Get(i)))
+		text := eventText(event)
+		if text == unknown || seen[text] {
+			t.Errorf("%s is told as %q", kinds.Get(i).Name(), text)
+		}
+		seen[text] = true
+	}
+}
+
+func TestEventsAreToldInSentences(t *testing.T) {
+	for want, event := range map[string]*basev1.WatchEventsResponse{
+		"Somebody asked to be paired (3 different requests); nobody listened, since no pairing window was open.": {
+			Event: &basev1.WatchEventsResponse_PairingAttempt{PairingAttempt: &basev1.PairingAttemptEvent{Requests: 3, Ignored: true}}},
+		"The update to version 2 did not hold; version 1 is installed: it was not well.": {
+			Event: &basev1.WatchEventsResponse_UpdateEnded{UpdateEnded: &basev1.UpdateEndedEvent{FromVersion: "1", ToVersion: "2", Reason: "it was not well."}}},
+		"The service backup has failed.": {
+			Event: &basev1.WatchEventsResponse_ServiceFailed{ServiceFailed: &basev1.ServiceFailedEvent{Service: &basev1.Service{Name: "backup"}}}},
+		"The disk is filling up: 1.0 KiB of 2.0 KiB are free.": {
+			Event: &basev1.WatchEventsResponse_DiskFilling{DiskFilling: &basev1.DiskFillingEvent{TotalBytes: 2048, AvailableBytes: 1024}}},
+		`The machine is switched off, as "Laptop" (12) has asked.`: {
+			Event: &basev1.WatchEventsResponse_MachineStopping{MachineStopping: &basev1.MachineStoppingEvent{PowerOff: true, By: &basev1.App{Id: "12", Name: "Laptop"}}}},
+		`"Phone" (34) is operator now, and was viewer.`: {
+			Event: &basev1.WatchEventsResponse_AppRoleChanged{AppRoleChanged: &basev1.AppRoleChangedEvent{
+				App: &basev1.App{Id: "34", Name: "Phone", Role: basev1.Role_ROLE_OPERATOR}, Before: basev1.Role_ROLE_VIEWER}}},
 	} {
 		if got := eventText(event); got != want {
 			t.Errorf("got %q, want %q", got, want)

@@ -59,8 +59,16 @@ var shapes = map[string]any{
 	"bitbox-app factory-reset": struct {
 		Reset string `json:"reset"`
 	}{},
-	"bitbox-app forget":          nil,
-	"bitbox-app lockdown":        changed{},
+	"bitbox-app forget":   nil,
+	"bitbox-app lockdown": changed{},
+	"bitbox-app log":      loggedJSON{},
+	"bitbox-app log verify": struct {
+		Verified  bool   `json:"verified"`
+		Entries   int    `json:"entries"`
+		Last      uint64 `json:"last"`
+		LastHash  string `json:"lastHash"`
+		Forgotten uint64 `json:"forgotten"`
+	}{},
 	"bitbox-app pair":            pairEvent{},
 	"bitbox-app pairing close":   &basev1.Window{},
 	"bitbox-app pairing open":    &basev1.Window{},
@@ -308,7 +316,7 @@ func TestJSONIsAsDocumented(t *testing.T) {
 		{"ssh keys add", []string{key, "--yes"}}, {"ssh keys list", nil}, {"ssh enable", []string{"--for", "1h", "--yes"}},
 		{"posture show", nil}, {"ssh disable", []string{"--yes"}}, {"ssh keys remove", []string{"anna", "--yes"}},
 		{"lockdown", []string{"--yes"}}, {"posture unlock", []string{"--yes"}},
-		{"update", []string{file, "--yes"}}, {"update --status", nil},
+		{"update", []string{file, "--yes"}}, {"update --status", nil}, {"log", nil}, {"log verify", nil},
 		{"apps revoke", []string{"Tablet", "--yes"}}, {"factory-reset", []string{"--confirm", nameOf(t, dir)}},
 		{"born", []string{filepath.Join(dir, "b.born"), "--name", "Cellar"}},
 	} {

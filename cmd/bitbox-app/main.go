@@ -99,7 +99,7 @@ folder bitbox-app of your configuration.`,
 	root.AddCommand(
 		p.discoverCommand(), p.pairCommand(), p.bornCommand(), p.basesCommand(), p.forgetCommand(),
 		p.statusCommand(), p.appsCommand(), p.pairingCommand(), p.watchCommand(),
-		p.postureCommand(), p.exposeCommand(), p.unexposeCommand(), p.sshCommand(), p.bansCommand(), p.auditCommand(), p.lockdownCommand(), p.updateCommand(), p.factoryResetCommand(),
+		p.postureCommand(), p.exposeCommand(), p.unexposeCommand(), p.sshCommand(), p.bansCommand(), p.auditCommand(), p.logCommand(), p.lockdownCommand(), p.updateCommand(), p.factoryResetCommand(),
 		p.versionCommand(), exitCodesTopic(),
 	)
 	return root

@@ -2,74 +2,219 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"time"
 
+	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	"github.com/BitBoxSwiss/bitbox-base/client"
 )
 
+// watchFlags say how much of the past is shown.
+type watchFlags struct {
+	since time.Duration
+	kept  bool
+	past  bool
+}
+
 func (p *program) watchCommand() *cobra.Command {
-	return &cobra.Command{
+	var flags watchFlags
+	command := &cobra.Command{
 		Use:   "watch",
-		Short: "Show what happens at the Base, as it happens",
-		Long: `watch shows what happens at the Base, until Ctrl-C or for --timeout. With --json it
-prints an event a line (bitbox.base.v1.WatchEventsResponse).`,
+		Short: "Show what happens at the Base, and what has happened meanwhile",
+		Long: `watch shows what has happened since this App has looked last, then what happens, until
+Ctrl-C or for --timeout. A connection that is lost is made anew; nothing is lost or shown
+twice. The Base keeps the last hundred events of each kind.
+
+With --json it prints an event a line (bitbox.base.v1.WatchEventsResponse, docs/app/watch.md).`,
 		Example: `  bitbox-app watch
-  bitbox-app watch --json --timeout 1h`,
+  bitbox-app watch --since 24h
+  bitbox-app watch --kept --past --json`,
 		Args:        cobra.NoArgs,
 		Annotations: onSeveral,
 		RunE: func(c *cobra.Command, _ []string) error {
-			return p.stream(c, 0, (*program).watch)
+			if flags.since < 0 || flags.since > 0 && flags.kept {
+				return usageError{errors.New("watch wants --since with a time such as 24h, or --kept, and not both")}
+			}
+			return p.stream(c, 0, func(p *program, ctx context.Context, session *client.Session) error {
+				return p.watch(ctx, session, flags)
+			})
 		},
 	}
+	command.Flags().DurationVar(&flags.since, "since", 0, "show what has happened in this time, such as 24h")
+	command.Flags().BoolVar(&flags.kept, "kept", false, "show all that the Base keeps")
+	command.Flags().BoolVar(&flags.past, "past", false, "do not wait for more")
+	_ = command.RegisterFlagCompletionFunc("since", cobra.NoFileCompletions)
+	return command
 }
 
-func (p *program) watch(ctx context.Context, session *client.Session) error {
-	stream, err := session.Events.WatchEvents(ctx, &basev1.WatchEventsRequest{})
+func (p *program) watch(ctx context.Context, session *client.Session, flags watchFlags) error {
+	seen, err := session.EventsSeen()
 	if err != nil {
-		return watchEnd(ctx, err)
+		return err
 	}
-	defer stream.Close()
-	for stream.Receive() {
-		if err := p.printEvent(stream.Msg()); err != nil {
+	w := &watcher{program: p, session: session, seen: seen, pastOnly: flags.past}
+	watch := client.Watch{Replay: true, PastOnly: flags.past, Lost: w.lost}
+	switch {
+	case flags.kept:
+	case flags.since > 0:
+		w.from = time.Now().Add(-flags.since)
+	case seen > 0:
+		watch.After, w.away = seen, true
+	default: // it has never looked; what was before its time is not news to it
+		w.away = true
+		if w.from, err = p.pairedAt(session); err != nil {
 			return err
 		}
 	}
-	err = watchEnd(ctx, stream.Err())
-	if err == nil {
-		return nil
-	}
-	// The stream was cut. The Base says why, if it is asked.
-	asking, cancel := context.WithTimeout(ctx, callTime)
-	defer cancel()
-	if _, reason := session.Info.GetInfo(asking, &basev1.GetInfoRequest{}); reason != nil {
-		return reason
+	err = w.run(ctx, watch)
+	if connect.CodeOf(err) == connect.CodeFailedPrecondition && !flags.past {
+		fmt.Fprintln(os.Stderr, "bitbox-app:", client.Explain(err))
+		err = w.run(ctx, client.Watch{Lost: w.lost})
 	}
 	return err
 }
 
-// watchEnd is nil when watching ended because it was to end.
-func watchEnd(ctx context.Context, err error) error {
-	if ctx.Err() != nil {
+// pairedAt is when this App was paired with the Base of a session.
+func (p *program) pairedAt(session *client.Session) (time.Time, error) {
+	app, err := p.app(client.Options{})
+	if err != nil {
+		return time.Time{}, err
+	}
+	bases, err := app.Bases()
+	if err != nil {
+		return time.Time{}, err
+	}
+	for _, base := range bases {
+		if base.Name == session.Base() {
+			return base.PairedAt.Truncate(time.Second), nil
+		}
+	}
+	return time.Time{}, nil
+}
+
+// watcher shows events, and keeps which were shown.
+type watcher struct {
+	*program
+	session *client.Session
+	from    time.Time // what is older is not shown
+	away    bool      // what is of the past was not seen yet
+	missed  []*basev1.WatchEventsResponse
+	seen    uint64
+	live    bool
+	cut     bool
+	// pastOnly: nothing is waited for.
+	pastOnly bool
+}
+
+func (w *watcher) run(ctx context.Context, watch client.Watch) error {
+	for event, err := range w.session.WatchEvents(ctx, watch) {
+		if err != nil {
+			return err
+		}
+		if err := w.show(event); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (w *watcher) show(event *basev1.WatchEventsResponse) error {
+	if event.GetPast() && !w.live {
+		// Their number is said before them.
+		if !event.GetTime().AsTime().Before(w.from) {
+			w.missed = append(w.missed, event)
+		}
 		return nil
 	}
-	if err == nil {
-		err = fmt.Errorf("the Base has ended the stream of events; watch again")
+	if now := event.GetSubscribed(); now != nil && !w.live {
+		w.live = true
+		if err := w.showMissed(now); err != nil {
+			return err
+		}
+		// All that is kept up to here was shown, or is older than what was asked for.
+		if err := w.keep(now.GetLastSequence(), now.GetLastSequence() < w.seen); err != nil {
+			return err
+		}
 	}
-	return err
+	if err := w.printEvent(event); err != nil {
+		return err
+	}
+	return w.keep(event.GetSequence(), false)
 }
 
-func (p *program) printEvent(event *basev1.WatchEventsResponse) error {
-	if p.json {
-		return p.printMessage(event)
+func (w *watcher) showMissed(now *basev1.SubscribedEvent) error {
+	if w.away && !w.json {
+		switch n := len(w.missed); {
+		case n == 1:
+			if err := w.printf("1 event while this App was away:\n"); err != nil {
+				return err
+			}
+		case n > 1:
+			if err := w.printf("%d events while this App was away:\n", n); err != nil {
+				return err
+			}
+		}
+		if now.GetGap() {
+			if err := w.printf("(More has happened than the Base keeps.)\n"); err != nil {
+				return err
+			}
+		}
 	}
-	return p.printf("%s  %s\n", event.GetTime().AsTime().Local().Format(time.TimeOnly), client.Printable(eventText(event)))
+	if len(w.missed) == 0 && w.pastOnly && !w.json {
+		return w.printf("Nothing has happened.\n")
+	}
+	for _, event := range w.missed {
+		if err := w.printEvent(event); err != nil {
+			return err
+		}
+	}
+	w.missed = nil
+	return nil
 }
 
+// keep keeps that an event was shown.
+func (w *watcher) keep(sequence uint64, anew bool) error {
+	if sequence <= w.seen && !anew {
+		return nil
+	}
+	w.seen = sequence
+	return w.session.SawEvents(sequence)
+}
+
+// lost is told when the connection was lost.
+func (w *watcher) lost(err error) {
+	w.cut = true
+	if !w.json {
+		fmt.Fprintln(os.Stderr, "bitbox-app: the connection to the Base was lost; trying again ("+client.Explain(err)+")")
+	}
+}
+
+func (w *watcher) printEvent(event *basev1.WatchEventsResponse) error {
+	switch {
+	case w.json:
+		return w.printMessage(event)
+	case event.GetSubscribed() != nil && w.pastOnly:
+		return nil
+	case event.GetSubscribed() != nil && w.cut:
+		w.cut = false
+		return w.printf("%s  Connected again.\n", time.Now().Format(time.TimeOnly))
+	}
+	at := event.GetTime().AsTime().Local()
+	layout := time.TimeOnly
+	if event.GetPast() {
+		layout = time.DateTime
+	}
+	return w.printf("%s  %s\n", at.Format(layout), client.Printable(eventText(event)))
+}
+
+// eventText says in words what has happened. It is the one place where each kind of event
+// has its words.
 func eventText(event *basev1.WatchEventsResponse) string {
 	app := func(format string, app *basev1.App) string { return fmt.Sprintf(format, app.GetName(), app.GetId()) }
 	switch e := event.GetEvent().(type) {
@@ -81,12 +226,17 @@ func eventText(event *basev1.WatchEventsResponse) string {
 		return app("An App was renamed to %q (%s).", e.AppRenamed.GetApp())
 	case *basev1.WatchEventsResponse_AppRevoked:
 		return app("%q (%s) was revoked.", e.AppRevoked.GetApp())
+	case *basev1.WatchEventsResponse_AppRoleChanged:
+		return app("%q (%s) is", e.AppRoleChanged.GetApp()) + " " + roleName(e.AppRoleChanged.GetApp().GetRole()) +
+			" now, and was " + roleName(e.AppRoleChanged.GetBefore()) + "."
 	case *basev1.WatchEventsResponse_SessionStarted:
 		return app("%q (%s) connected.", e.SessionStarted.GetApp())
 	case *basev1.WatchEventsResponse_SessionEnded:
 		return app("%q (%s) disconnected.", e.SessionEnded.GetApp())
 	case *basev1.WatchEventsResponse_WindowChanged:
 		return windowText(e.WindowChanged.GetWindow())
+	case *basev1.WatchEventsResponse_PairingAttempt:
+		return attemptText(e.PairingAttempt)
 	case *basev1.WatchEventsResponse_PostureChanged:
 		return "How open the Base is has changed (" + e.PostureChanged.GetReason() + ")."
 	case *basev1.WatchEventsResponse_DriftFound:
@@ -95,8 +245,66 @@ func eventText(event *basev1.WatchEventsResponse) string {
 		return bansText(e.BansChanged)
 	case *basev1.WatchEventsResponse_ApplyFailed:
 		return "The Base could not become as it should be, and tries again: " + e.ApplyFailed.GetReason() + "."
+	case *basev1.WatchEventsResponse_ServiceFailed:
+		return because(fmt.Sprintf("The service %s has failed", e.ServiceFailed.GetService().GetName()), e.ServiceFailed.GetReason())
+	case *basev1.WatchEventsResponse_ServiceRecovered:
+		return fmt.Sprintf("The service %s works again.", e.ServiceRecovered.GetService().GetName())
+	case *basev1.WatchEventsResponse_DiskFilling:
+		return fmt.Sprintf("The disk is filling up: %s of %s are free.", size(e.DiskFilling.GetAvailableBytes()), size(e.DiskFilling.GetTotalBytes()))
+	case *basev1.WatchEventsResponse_UpdateWaiting:
+		return "Security updates of Debian wait: " + strings.Join(e.UpdateWaiting.GetPackages(), ", ") + "."
+	case *basev1.WatchEventsResponse_UpdateEnded:
+		return updateText(e.UpdateEnded)
+	case *basev1.WatchEventsResponse_BaseStarted:
+		return startText(e.BaseStarted)
+	case *basev1.WatchEventsResponse_MachineStopping:
+		return stopText(e.MachineStopping)
 	}
 	return "Something happened that this App does not know; its software may be too old."
+}
+
+// because adds a reason to a sentence, if there is one.
+func because(sentence, reason string) string {
+	if reason = strings.TrimRight(reason, "."); reason != "" {
+		sentence += ": " + reason
+	}
+	return sentence + "."
+}
+
+func attemptText(e *basev1.PairingAttemptEvent) string {
+	text := "Somebody asked to be paired"
+	if n := e.GetRequests(); n > 1 {
+		text += fmt.Sprintf(" (%d different requests)", n)
+	}
+	if e.GetIgnored() {
+		return text + "; nobody listened, since no pairing window was open."
+	}
+	return text + "."
+}
+
+func updateText(e *basev1.UpdateEndedEvent) string {
+	if e.GetInstalled() {
+		return fmt.Sprintf("The Base was updated from version %s to %s.", e.GetFromVersion(), e.GetToVersion())
+	}
+	return because(fmt.Sprintf("The update to version %s did not hold; version %s is installed", e.GetToVersion(), e.GetFromVersion()), e.GetReason())
+}
+
+func startText(e *basev1.BaseStartedEvent) string {
+	if e.GetBooted() {
+		return fmt.Sprintf("The machine was booted (version %s).", e.GetSoftwareVersion())
+	}
+	return fmt.Sprintf("The Base's software was started (version %s).", e.GetSoftwareVersion())
+}
+
+func stopText(e *basev1.MachineStoppingEvent) string {
+	text := "The machine restarts"
+	if e.GetPowerOff() {
+		text = "The machine is switched off"
+	}
+	if by := e.GetBy(); by != nil {
+		return fmt.Sprintf("%s, as %q (%s) has asked.", text, by.GetName(), by.GetId())
+	}
+	return text + ", as somebody at the Base has asked."
 }
 
 func bansText(e *basev1.BansChangedEvent) string {

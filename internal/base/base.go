@@ -30,13 +30,17 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/noiseconn"
 	"github.com/BitBoxSwiss/bitbox-base/internal/pairing"
 	"github.com/BitBoxSwiss/bitbox-base/internal/state"
+	"github.com/BitBoxSwiss/bitbox-base/internal/system"
 )
 
 // DefaultListen is where a Base listens: port 8845 on all addresses.
 const DefaultListen = ":8845"
 
-// middlewareFile is the Middleware's state within the state directory.
-const middlewareFile = "middleware.db"
+// Files of the Middleware within the state directory: its state, and the history of events.
+const (
+	middlewareFile = "middleware.db"
+	historyFile    = "events.db"
+)
 
 // controlSocket is where the commands `bitbox-base pairing …` reach a Base.
 const controlSocket = "control.sock"
@@ -92,7 +96,9 @@ type Base struct {
 	authority *authority     // nil on the appliance, where the system helper has it
 	relay     pairing.Client // the authority as the Middleware reaches it
 	db        *state.DB
+	history   *state.DB // nil: it cannot be used
 	registry  *middleware.Registry
+	attempts  *middleware.Attempts
 	admission *admission.Listener
 	server    *middleware.Server
 	control   *net.UnixListener
@@ -182,8 +188,14 @@ func (b *Base) openState() (err error) {
 	if err != nil {
 		return err
 	}
+	b.history, err = state.Open(filepath.Join(b.config.StateDir, historyFile),
+		state.Options{Kind: middleware.HistoryKind, Schema: middleware.HistorySchema, Create: true})
+	if err != nil { // an owner comes in all the same
+		b.config.Logger.Error("the history of events cannot be used", "audit", true, "error", err)
+	}
 	b.registry, err = middleware.OpenRegistry(middleware.RegistryConfig{
 		DB:          b.db,
+		History:     b.history,
 		Logger:      b.config.Logger,
 		Random:      b.config.Random,
 		Name:        b.config.Name,
@@ -194,6 +206,11 @@ func (b *Base) openState() (err error) {
 	if err != nil {
 		return err
 	}
+	bootID, err := system.ReadBootID()
+	if err != nil {
+		b.config.Logger.Warn("whether the machine was booted is not known", "error", err)
+	}
+	b.registry.PublishStart(bootID)
 	if b.config.appliance != nil {
 		b.relay = b.config.appliance.helper.Authority()
 		return b.registry.Connect(b.ctx, b.relay)
@@ -225,11 +242,12 @@ func (b *Base) listen() error {
 	if err != nil {
 		return err
 	}
+	b.attempts = b.registry.Attempts(b.relay)
 	b.admission, err = admission.Listen(entry, admission.Config{
 		Limits:    b.config.Limits,
 		Static:    b.registry.Static(),
 		Registry:  b.registry,
-		Authority: b.relay,
+		Authority: b.attempts,
 		Logger:    b.config.Logger,
 		Random:    b.config.Random,
 		Proxied:   b.config.appliance != nil || b.config.Entry != nil,
@@ -366,6 +384,7 @@ func (b *Base) follow(ctx context.Context) error {
 		if snapshot.GetWindowOpen() != seen.GetWindowOpen() {
 			b.registry.PublishWindow(snapshot)
 		}
+		b.attempts.Listening(snapshot.GetListening())
 		if snapshot.GetListening() != seen.GetListening() && b.announcer != nil {
 			b.announcer.Update(b.txt(snapshot.GetListening()))
 		}
@@ -424,8 +443,10 @@ func (b *Base) end() error {
 	if b.registry != nil {
 		b.registry.Close()
 	}
-	if b.db != nil {
-		errs = append(errs, b.db.Close())
+	for _, db := range []*state.DB{b.db, b.history} {
+		if db != nil {
+			errs = append(errs, db.Close())
+		}
 	}
 	return errors.Join(errs...)
 }

@@ -2,6 +2,7 @@ package middleware
 
 import (
 	"errors"
+	"log/slog"
 	"testing"
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
@@ -12,7 +13,7 @@ func anEvent() *basev1.WatchEventsResponse {
 }
 
 func TestASubscriberThatFallsBehindIsEndedAndTheOthersAreNot(t *testing.T) {
-	h := newHub()
+	h := newHub(nil, slog.New(slog.DiscardHandler))
 	slow, err := h.subscribe(&record{})
 	if err != nil {
 		t.Fatal(err)
@@ -45,7 +46,7 @@ func TestASubscriberThatFallsBehindIsEndedAndTheOthersAreNot(t *testing.T) {
 }
 
 func TestOneAppCannotTakeAllStreamsOfEvents(t *testing.T) {
-	h := newHub()
+	h := newHub(nil, slog.New(slog.DiscardHandler))
 	greedy, modest := &record{}, &record{}
 	for range maxSubscriptions {
 		if _, err := h.subscribe(greedy); err != nil {

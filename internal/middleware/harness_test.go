@@ -128,6 +128,7 @@ type house struct {
 	t         *testing.T
 	path      string
 	db        *state.DB
+	history   *state.DB
 	authority *fakeAuthority
 	config    RegistryConfig
 	logMu     sync.Mutex
@@ -158,6 +159,7 @@ func newHouse(t *testing.T, change func(*RegistryConfig)) *house {
 	t.Cleanup(func() {
 		h.Close()
 		_ = h.db.Close()
+		_ = h.history.Close()
 	})
 	return h
 }
@@ -165,11 +167,12 @@ func newHouse(t *testing.T, change func(*RegistryConfig)) *house {
 func (h *house) openDB() {
 	h.t.Helper()
 	h.db = must(state.Open(h.path, state.Options{Kind: StateKind, Schema: StateSchema, Create: true}))
+	h.history = must(state.Open(h.path+".events", state.Options{Kind: HistoryKind, Schema: HistorySchema, Create: true}))
 }
 
 func (h *house) open() {
 	h.t.Helper()
-	h.config.DB = h.db
+	h.config.DB, h.config.History = h.db, h.history
 	var err error
 	if h.Registry, err = OpenRegistry(h.config); err != nil {
 		h.t.Fatal(err)
@@ -183,7 +186,7 @@ func (h *house) open() {
 func (h *house) restart() {
 	h.t.Helper()
 	h.Close()
-	if err := h.db.Close(); err != nil {
+	if err := errors.Join(h.db.Close(), h.history.Close()); err != nil {
 		h.t.Fatal(err)
 	}
 	h.openDB()

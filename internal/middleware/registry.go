@@ -64,6 +64,8 @@ type Authority interface {
 // RegistryConfig is what a Registry is made of. Zero durations mean the protocol's.
 type RegistryConfig struct {
 	DB *state.DB
+	// History keeps events (HistoryKind); nil: none are kept.
+	History *state.DB
 	// Logger gets a line with audit=true for everything that changes something.
 	Logger *slog.Logger
 	// Random nil means the system's generator.
@@ -145,10 +147,17 @@ func OpenRegistry(config RegistryConfig) (*Registry, error) {
 	if config.SessionTime == 0 {
 		config.SessionTime = SessionTime
 	}
+	var history *history
+	if config.History != nil {
+		var err error
+		if history, err = openHistory(config.History); err != nil {
+			config.Logger.Error("the history of events cannot be used", "audit", true, "error", err)
+		}
+	}
 	r := &Registry{
 		config:   config,
 		logger:   config.Logger.With(slog.Bool("audit", true)),
-		events:   newHub(),
+		events:   newHub(history, config.Logger),
 		pairings: map[noiseconn.PublicKey]*record{},
 	}
 	if err := r.loadIdentity(); err != nil {
@@ -521,6 +530,16 @@ func (r *Registry) findLocked(id string) *record {
 	return nil
 }
 
+// nameOf is the name of an App with rights; empty if there is none with this id.
+func (r *Registry) nameOf(id string) string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if p := r.findLocked(id); p != nil {
+		return p.name
+	}
+	return ""
+}
+
 // id is what the API calls the pairing.
 func (p *record) id() string {
 	digest := sha256.Sum256(p.peer[:])
@@ -554,6 +573,7 @@ func (r *Registry) audit(what string, p *record, attributes ...any) {
 
 // Close stops what would still write: pending pairings lapse with the process.
 func (r *Registry) Close() {
+	r.events.close()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, p := range r.pairings {

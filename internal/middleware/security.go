@@ -3,6 +3,7 @@ package middleware
 import (
 	"context"
 	"errors"
+	"sync"
 	"time"
 
 	"connectrpc.com/connect"
@@ -27,6 +28,9 @@ const followAgain = 2 * time.Second
 
 // FollowHelper tells subscribers what happens at the helper, until ctx ends.
 func (r *Registry) FollowHelper(ctx context.Context, helper Helper) {
+	var following sync.WaitGroup
+	defer following.Wait()
+	following.Go(func() { r.followUpdates(ctx, helper) })
 	for ctx.Err() == nil {
 		err := helper.Each(ctx, &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_WatchSystem{WatchSystem: &systemv1.WatchSystem{}}},
 			func(reply *systemv1.SystemReply) error {
@@ -43,6 +47,42 @@ func (r *Registry) FollowHelper(ctx context.Context, helper Helper) {
 		case <-time.After(followAgain):
 		}
 	}
+}
+
+// lookForUpdates is how often it is looked whether an update has ended.
+const lookForUpdates = 10 * time.Second
+
+// followUpdates tells subscribers how an update has ended, once: it ends this process as
+// well, so that the mark is on the disk.
+func (r *Registry) followUpdates(ctx context.Context, helper Helper) {
+	for ctx.Err() == nil {
+		var last *systemv1.Update
+		err := helper.Each(ctx, &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_WatchUpdate{WatchUpdate: &systemv1.WatchUpdate{}}},
+			func(reply *systemv1.SystemReply) error {
+				if u := reply.GetUpdateStatus().GetUpdate(); u != nil {
+					last = u
+				}
+				return nil
+			})
+		if err == nil {
+			r.publishUpdate(last)
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(lookForUpdates):
+		}
+	}
+}
+
+func (r *Registry) publishUpdate(u *systemv1.Update) {
+	if u.GetEnded() == 0 {
+		return
+	}
+	if other, _ := r.events.mark(markUpdate, u.GetId()); !other {
+		return
+	}
+	r.events.publish(&basev1.WatchEventsResponse{Event: &basev1.WatchEventsResponse_UpdateEnded{UpdateEnded: &basev1.UpdateEndedEvent{
+		FromVersion: u.GetFromVersion(), ToVersion: u.GetToVersion(), Installed: u.GetPhase() == systemv1.Update_PHASE_DONE, Reason: u.GetReason()}}})
 }
 
 // eventOf returns nil for what subscribers are not told.

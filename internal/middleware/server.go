@@ -13,6 +13,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/api/base/v1/basev1connect"
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/admission"
+	"github.com/BitBoxSwiss/bitbox-base/internal/system"
 )
 
 // Bounds of the API. Who reaches it is paired, but may be a stolen phone.
@@ -123,7 +124,7 @@ func (s *Server) newMux() http.Handler {
 	mux.Handle(basev1connect.NewUpdateServiceHandler(updateService{s}, options...))
 	mux.Handle(basev1connect.NewMachineServiceHandler(machineService{Server: s}, options...))
 	mux.Handle(basev1connect.NewServicesServiceHandler(servicesService{Server: s}, options...))
-	mux.Handle(basev1connect.NewChangesServiceHandler(changesService{Server: s}, options...))
+	mux.Handle(basev1connect.NewChangesServiceHandler(changesService{s}, options...))
 	return mux
 }
 
@@ -170,7 +171,9 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
-	s.api.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), deadlineKey{}, http.NewResponseController(w))))
+	ctx := context.WithValue(r.Context(), deadlineKey{}, http.NewResponseController(w))
+	// For the log of changes: whatever is asked of the helper for this call is for this App.
+	s.api.ServeHTTP(w, r.WithContext(system.ForApp(ctx, sessionOf(ctx).id())))
 }
 
 // answerDeadline gives each answer callTime to leave, once it is there: a client

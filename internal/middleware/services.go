@@ -7,10 +7,12 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
+	"github.com/BitBoxSwiss/bitbox-base/internal/changelog"
 	"github.com/BitBoxSwiss/bitbox-base/internal/noiseconn"
 	"github.com/BitBoxSwiss/bitbox-base/internal/pairing"
 	"github.com/BitBoxSwiss/bitbox-base/internal/version"
@@ -30,7 +32,7 @@ func apiError(err error) error {
 		code = connect.CodePermissionDenied
 	case errors.Is(err, ErrUnknownApp):
 		code = connect.CodeNotFound
-	case errors.Is(err, ErrLastOwner), errors.As(err, &refused):
+	case errors.Is(err, ErrLastOwner), errors.Is(err, ErrNoHistory), errors.As(err, &refused):
 		code = connect.CodeFailedPrecondition
 	case errors.Is(err, errTooManySubscriptions):
 		code = connect.CodeResourceExhausted
@@ -96,7 +98,9 @@ func (s appsService) RenameApp(ctx context.Context, request *basev1.RenameAppReq
 	if err := noiseconn.CheckName(request.GetName()); err != nil {
 		return nil, connect.NewError(connect.CodeInvalidArgument, fmt.Errorf("name: %w", err))
 	}
+	before := s.Registry.nameOf(request.GetId())
 	app, err := s.Registry.Rename(request.GetId(), request.GetName(), sessionOf(ctx))
+	s.recordChange(ctx, changelog.RenameApp, fmt.Sprintf("%s (%s) to %s", before, request.GetId(), request.GetName()), err)
 	if err != nil {
 		return nil, apiError(err)
 	}
@@ -106,7 +110,10 @@ func (s appsService) RenameApp(ctx context.Context, request *basev1.RenameAppReq
 func (s appsService) RevokeApp(ctx context.Context, request *basev1.RevokeAppRequest) (*basev1.RevokeAppResponse, error) {
 	ctx, cancel := context.WithTimeout(ctx, authorityTime)
 	defer cancel()
-	if err := s.Registry.Revoke(ctx, request.GetId(), sessionOf(ctx)); err != nil {
+	name := s.Registry.nameOf(request.GetId())
+	err := s.Registry.Revoke(ctx, request.GetId(), sessionOf(ctx))
+	s.recordChange(ctx, changelog.RevokeApp, fmt.Sprintf("%s (%s)", name, request.GetId()), err)
+	if err != nil {
 		return nil, apiError(err)
 	}
 	return &basev1.RevokeAppResponse{}, nil
@@ -172,19 +179,38 @@ var (
 	errStopping   = errors.New("the Base is stopping")
 )
 
-func (s eventsService) WatchEvents(ctx context.Context, _ *basev1.WatchEventsRequest, stream *connect.ServerStream[basev1.WatchEventsResponse]) error {
-	subscription, err := s.Registry.events.subscribe(sessionOf(ctx).app)
+func (s eventsService) WatchEvents(ctx context.Context, request *basev1.WatchEventsRequest, stream *connect.ServerStream[basev1.WatchEventsResponse]) error {
+	subscription, err := s.Registry.events.subscribeAfter(sessionOf(ctx).app, request.GetReplay(), request.GetAfter())
 	if err != nil {
 		return apiError(err)
 	}
 	defer subscription.close()
+	send := func(event *basev1.WatchEventsResponse) error {
+		return sendWithin(deadlineOf(ctx).SetWriteDeadline, func() error { return stream.Send(event) })
+	}
+	for _, event := range subscription.past {
+		select {
+		case <-s.stopping:
+			return connect.NewError(connect.CodeUnavailable, errStopping)
+		default:
+		}
+		event = proto.CloneOf(event) // others are sent it, too
+		event.Past = true
+		if err := send(event); err != nil {
+			return err
+		}
+	}
 	event := &basev1.WatchEventsResponse{
-		Time:  timestamppb.Now(),
-		Event: &basev1.WatchEventsResponse_Subscribed{Subscribed: &basev1.SubscribedEvent{}},
+		Time: timestamppb.Now(),
+		Event: &basev1.WatchEventsResponse_Subscribed{
+			Subscribed: &basev1.SubscribedEvent{LastSequence: subscription.last, Gap: subscription.gap}},
 	}
 	for {
-		if err := sendWithin(deadlineOf(ctx).SetWriteDeadline, func() error { return stream.Send(event) }); err != nil {
+		if err := send(event); err != nil {
 			return err
+		}
+		if request.GetPastOnly() {
+			return nil
 		}
 		var ok bool
 		select {
@@ -198,6 +224,18 @@ func (s eventsService) WatchEvents(ctx context.Context, _ *basev1.WatchEventsReq
 			return ctx.Err()
 		}
 	}
+}
+
+// PublishStart tells that the Middleware was started, in the boot with this id; empty: it
+// is not known.
+func (r *Registry) PublishStart(bootID string) {
+	booted := false
+	if bootID != "" {
+		other, had := r.events.mark(markBoot, bootID)
+		booted = other && had
+	}
+	r.events.publish(&basev1.WatchEventsResponse{Event: &basev1.WatchEventsResponse_BaseStarted{
+		BaseStarted: &basev1.BaseStartedEvent{SoftwareVersion: version.Software, Booted: booted}}})
 }
 
 // sendWithin bounds one message by callTime, and the pause until the next one

@@ -84,6 +84,9 @@ type Ledger struct {
 	// only: a restart voids them.
 	challenges []challenge
 
+	// acts are what the Base has done by itself and nobody has taken yet.
+	acts []Act
+
 	submitChecks  []submitCheck
 	confirmChecks []confirmCheck
 	closingChecks []closingCheck
@@ -261,6 +264,7 @@ func (l *Ledger) count(now time.Duration) bool {
 // end records the end of leases.
 func (l *Ledger) end(ended []RunningLease, actor Actor) {
 	for _, lease := range ended {
+		l.acts = append(l.acts, Act{Kind: ActLeaseEnded, Detail: string(lease.Kind) + ", by " + actorName(actor)})
 		closing := Closing{Type: ClosingLease, Kind: lease.Kind, GrantedIn: lease.GrantedIn}
 		if err := l.record(closing, actor); err != nil && !errors.Is(err, ErrNothingToClose) {
 			panic(fmt.Sprintf("posture: record the end of a lease: %v", err)) // there is no other reason for a lease
@@ -439,6 +443,7 @@ func (l *Ledger) undo(reason string) {
 	if err := l.appendOwn(systemv1.PostureDocument_ORIGIN_UNDO, l.chain.beforeTip().posture, nil, reason); err != nil {
 		panic(fmt.Sprintf("posture: undo: %v", err)) // the same content was the last one before
 	}
+	l.acts = append(l.acts, Act{Kind: ActUndone, Detail: fmt.Sprintf("revision %d: %s", l.chain.revision()-1, reason)})
 	l.settle()
 }
 
@@ -480,6 +485,8 @@ func (l *Ledger) Enrol(app App, now time.Duration) (Output, error) {
 	err := l.appendOwn(systemv1.PostureDocument_ORIGIN_CEREMONY, p, nil, "")
 	if err != nil {
 		err = fmt.Errorf("enrol the App %q: %w", app.Name, err)
+	} else {
+		l.acts = append(l.acts, Act{Kind: ActEnrolled, Detail: app.Name + " as " + roleName(app.Role)})
 	}
 	l.settle()
 	return l.output(now, true), err
@@ -495,6 +502,7 @@ func (l *Ledger) Grant(length time.Duration, note string, now time.Duration) (Ou
 	if err := l.appendOwn(systemv1.PostureDocument_ORIGIN_LOCAL, p, nil, note); err != nil {
 		return out, fmt.Errorf("lease SSH: %w", err)
 	}
+	l.acts = append(l.acts, Act{Kind: ActGranted, Detail: fmt.Sprintf("SSH for %v: %s", length, note)})
 	l.settle()
 	return l.output(now, true), nil
 }
@@ -507,8 +515,10 @@ func (l *Ledger) Retire(key SigningKey, note string, now time.Duration) (Output,
 	p := l.chain.tip().posture
 	p.Apps = slices.DeleteFunc(slices.Clone(p.Apps), func(a App) bool { return a.SigningKey == key })
 	var err error
-	if len(p.Apps) < len(l.chain.tip().posture.Apps) {
-		err = l.appendOwn(systemv1.PostureDocument_ORIGIN_LOCAL, p, nil, note)
+	if gone, there := findApp(l.chain.tip().posture.Apps, key); there {
+		if err = l.appendOwn(systemv1.PostureDocument_ORIGIN_LOCAL, p, nil, note); err == nil {
+			l.acts = append(l.acts, Act{Kind: ActRetired, Detail: gone.Name})
+		}
 	}
 	l.settle()
 	return l.output(now, true), err

@@ -53,7 +53,7 @@ func (h *Helper) audit(ctx context.Context) ([]*systemv1.Finding, error) {
 	if fresh {
 		return known, nil
 	}
-	findings := h.config.Auditor.Audit(ctx, wanted)
+	findings := append(h.damagedChanges(), h.config.Auditor.Audit(ctx, wanted)...)
 	if err := ctx.Err(); err != nil {
 		return nil, errorf(CodeInternal, "the audit was not finished: %w", err)
 	}
@@ -78,6 +78,20 @@ func (h *Helper) audit(ctx context.Context) ([]*systemv1.Finding, error) {
 			DriftFound: &systemv1.DriftFound{Findings: drift}}})
 	}
 	return findings, nil
+}
+
+// damagedChanges is the finding that only the helper can make: its own log.
+func (h *Helper) damagedChanges() []*systemv1.Finding {
+	_, err := h.changes.usable()
+	if err == nil {
+		return nil
+	}
+	return []*systemv1.Finding{{
+		Id: "changes-damaged", Severity: systemv1.Finding_SEVERITY_CRITICAL, Title: "The log of changes cannot be used",
+		Expected: "the log of changes as it was written", Found: err.Error(),
+		Why: "It says who has changed what. Either the disk is failing, or somebody wants something not to be seen.",
+		Fix: "Nothing is recorded there meanwhile, only in the journal. Put a copy of the file back, or begin anew by a factory reset.",
+	}}
 }
 
 // fixFinding repairs what an audit has found, and answers with a new audit.

@@ -15,6 +15,7 @@ import (
 // K_state.
 func Beget(config Config, half *born.Half) (stateKey ed25519.PublicKey, err error) {
 	config.Factory.NodeName = half.BaseName
+	config.unrecorded = true // the first helper begins it
 	h, err := Open(config)
 	if err != nil {
 		return nil, err

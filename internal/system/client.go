@@ -80,6 +80,13 @@ func (l local) Stream(ctx context.Context, request []byte, receive func([]byte) 
 	return err
 }
 
+type appKey struct{}
+
+// ForApp has every request that a Client sends in ctx say for which App it is.
+func ForApp(ctx context.Context, id string) context.Context {
+	return context.WithValue(ctx, appKey{}, id)
+}
+
 // Client speaks to the helper through a Port. A refusal comes back as *Error.
 type Client struct{ Port }
 
@@ -108,6 +115,10 @@ func (c Client) Do(ctx context.Context, request *systemv1.SystemRequest, progres
 
 // Each sends a request and gives each reply to receive.
 func (c Client) Each(ctx context.Context, request *systemv1.SystemRequest, receive func(*systemv1.SystemReply) error) error {
+	if id, ok := ctx.Value(appKey{}).(string); ok && request.GetAppId() == "" {
+		request = proto.CloneOf(request)
+		request.AppId = id
+	}
 	b, err := proto.Marshal(request)
 	if err != nil {
 		return err

@@ -37,6 +37,7 @@ func (h *Helper) updateWithLocked(registry []byte, call func() (posture.Output, 
 	if err == nil {
 		saved()
 	}
+	h.recordActsLocked()
 	if out.Changed {
 		h.changedLocked()
 	}
@@ -149,7 +150,7 @@ func (h *Helper) change(ctx context.Context, progress func(*systemv1.Progress), 
 			return err
 		case <-ctx.Done():
 			// Whoever asked is gone; the change goes on.
-			return ctx.Err()
+			return fmt.Errorf("%w: %w", errUnderWay, ctx.Err())
 		}
 	}
 }

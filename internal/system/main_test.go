@@ -13,6 +13,8 @@ func TestMain(m *testing.M) {
 	switch os.Getenv(roleVariable) {
 	case "victim":
 		victim()
+	case "records":
+		records()
 	case "relay":
 		relay()
 	default:

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
+	"github.com/BitBoxSwiss/bitbox-base/internal/changelog"
 	"github.com/BitBoxSwiss/bitbox-base/internal/firewall"
 	"github.com/BitBoxSwiss/bitbox-base/internal/ipc"
 	"github.com/BitBoxSwiss/bitbox-base/internal/posture"
@@ -103,6 +104,9 @@ func parseRequest(b []byte) (*systemv1.SystemRequest, error) {
 	if request.GetVerb() == nil {
 		return nil, errorf(CodeMalformed, "the request has no verb that is known here")
 	}
+	if id := request.GetAppId(); id != "" && !changelog.IsAppID(id) {
+		return nil, errorf(CodeMalformed, "the id of the App is not 16 hexadecimal digits")
+	}
 	return request, nil
 }
 
@@ -178,6 +182,14 @@ func (h *Helper) answer(ctx context.Context, who Who, b []byte, send func(*syste
 	if err != nil {
 		return nil, err
 	}
+	recording := h.recording(who, request)
+	reply, err := h.perform(ctx, who, request, send)
+	recording.end(reply, err)
+	return reply, err
+}
+
+// perform does what is asked for, if this one may ask for it.
+func (h *Helper) perform(ctx context.Context, who Who, request *systemv1.SystemRequest, send func(*systemv1.SystemReply) error) (*systemv1.SystemReply, error) {
 	if !permitted(who, request) {
 		return nil, errorf(CodePermission, "%s may not ask for this (%T)", who, request.GetVerb())
 	}
@@ -240,7 +252,7 @@ func (h *Helper) answer(ctx context.Context, who Who, b []byte, send func(*syste
 		*systemv1.SystemRequest_PowerOff, *systemv1.SystemRequest_InstallDebianUpdates:
 		return h.managed(ctx, who, request, send)
 	case *systemv1.SystemRequest_ListChanges, *systemv1.SystemRequest_RecordChange:
-		return h.changes(ctx, who, request)
+		return h.changeVerbs(who, request)
 	case *systemv1.SystemRequest_OrderPairing, *systemv1.SystemRequest_AnswerPairing:
 		return h.orderedPairing(ctx, request)
 	}

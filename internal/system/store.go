@@ -1,11 +1,13 @@
 package system
 
 import (
+	"encoding/binary"
 	"fmt"
 	"io"
 	"path/filepath"
 	"time"
 
+	"github.com/BitBoxSwiss/bitbox-base/internal/changelog"
 	"github.com/BitBoxSwiss/bitbox-base/internal/pairing"
 	"github.com/BitBoxSwiss/bitbox-base/internal/posture"
 	"github.com/BitBoxSwiss/bitbox-base/internal/secret"
@@ -17,6 +19,7 @@ import (
 //	system  seed      the Ed25519 seed of K_state, 32 bytes
 //	        registry  what the ceremony authority asked to save last
 //	        ledger    what the posture's ledger asked to save last
+//	        changes   an entry that the log of changes has (changelog.go): number (8) | hash (32)
 const (
 	stateFile   = "system.db"
 	stateKind   = "bitbox-base system"
@@ -26,6 +29,7 @@ const (
 	keySeed     = "seed"
 	keyRegistry = "registry"
 	keyLedger   = "ledger"
+	keyChanges  = "changes"
 
 	// stateWait is how long a starting helper waits for the one before to end.
 	stateWait = 10 * time.Second
@@ -45,6 +49,10 @@ type store struct {
 	seed     posture.StateSeed
 	registry []byte // nil: nobody was ever enrolled
 	ledger   []byte // nil: there never was a posture
+	// floor is the entry of keyChanges, nil if there never was a log of changes; present, if
+	// set, returns what it is to be from now on.
+	floor   *changelog.Floor
+	present func() *changelog.Floor
 }
 
 func openStore(directory string, random io.Reader, fail func(string) error) (*store, error) {
@@ -62,8 +70,9 @@ func openStore(directory string, random io.Reader, fail func(string) error) (*st
 }
 
 func (s *store) load(random io.Reader) error {
-	var seed []byte
+	var seed, floor []byte
 	err := s.db.View(func(tx *state.Tx) error {
+		floor = tx.Get(bucket, keyChanges)
 		seed, s.registry, s.ledger = tx.Get(bucket, keySeed), tx.Get(bucket, keyRegistry), tx.Get(bucket, keyLedger)
 		return nil
 	})
@@ -71,6 +80,12 @@ func (s *store) load(random io.Reader) error {
 		return err
 	}
 	defer clear(seed)
+	if floor != nil {
+		if len(floor) != floorSize {
+			return fmt.Errorf("read where the log of changes was: %w", state.ErrDamaged)
+		}
+		s.floor = &changelog.Floor{Number: binary.BigEndian.Uint64(floor), Hash: changelog.Hash(floor[8:])}
+	}
 	switch {
 	case seed != nil:
 		if s.seed, err = parseSeed(seed); err != nil {
@@ -87,6 +102,9 @@ func (s *store) load(random io.Reader) error {
 	return s.db.Update(func(tx *state.Tx) error { return tx.Put(bucket, keySeed, s.seed.Expose()) })
 }
 
+// floorSize is the length of keyChanges, in bytes.
+const floorSize = 8 + len(changelog.Hash{})
+
 func (s *store) stateKey() (pairing.StateKey, error) { return parseStateKey(s.seed.Expose()) }
 
 // changes are written together or not at all; nil is left as it is.
@@ -96,12 +114,21 @@ func (s *store) save(c changes) error {
 	if c.registry == nil && c.ledger == nil {
 		return nil
 	}
+	var floor *changelog.Floor
+	if s.present != nil {
+		floor = s.present()
+	}
 	if err := s.fail("save"); err != nil {
 		return fmt.Errorf("save the posture: %w", err)
 	}
 	err := s.db.Update(func(tx *state.Tx) error {
 		if c.registry != nil {
 			if err := tx.Put(bucket, keyRegistry, c.registry); err != nil {
+				return err
+			}
+		}
+		if floor != nil {
+			if err := tx.Put(bucket, keyChanges, append(binary.BigEndian.AppendUint64(nil, floor.Number), floor.Hash[:]...)); err != nil {
 				return err
 			}
 		}

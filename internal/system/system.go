@@ -131,6 +131,9 @@ type Config struct {
 	Failpoint func(step string) error
 	// CodeModulus is pairing.Config.CodeModulus, for tests.
 	CodeModulus uint32
+
+	// unrecorded: no log of changes is begun (Beget).
+	unrecorded bool
 }
 
 // Helper is the system helper without its socket (Serve).
@@ -139,6 +142,8 @@ type Helper struct {
 	log    *slog.Logger
 	store  *store
 	apply  *Applier
+	// changes is the log of changes.
+	changes *recorder
 
 	authority *pairing.Service
 	retiring  sync.Mutex // held while a key is retired; guards retirer
@@ -234,15 +239,21 @@ func Open(config Config) (*Helper, error) {
 		return nil, err
 	}
 	if err := h.open(); err != nil {
-		return nil, errors.Join(err, h.store.Close())
+		return nil, errors.Join(err, h.changes.close(), h.store.Close())
 	}
 	return h, nil
 }
 
 func (h *Helper) open() error {
+	h.changes = openRecorder(h.config, h.log, h.store.floor)
+	h.store.present = h.changes.floor
 	if err := h.loadLedger(); err != nil {
 		return err
 	}
+	h.recordBegin()
+	h.mu.Lock()
+	h.recordActsLocked()
+	h.mu.Unlock()
 	h.apply = newApplier(generation.NewStore(h.config.Directory), h.config.Live, h.config.Failpoint)
 	key, err := h.store.stateKey()
 	if err != nil {
@@ -304,7 +315,7 @@ func (h *Helper) Effective() posture.Effective {
 // Close ends the authority and closes the state. Run must have returned.
 func (h *Helper) Close() error {
 	h.authority.Close()
-	return h.store.Close()
+	return errors.Join(h.changes.close(), h.store.Close())
 }
 
 // Run keeps the machine as the ledger says, until ctx ends.
@@ -316,6 +327,7 @@ func (h *Helper) Run(ctx context.Context) {
 		running.Go(func() { h.auditAtIntervals(ctx) })
 	}
 	running.Go(func() { h.watchBans(ctx) })
+	running.Go(func() { h.watchChanges(ctx) })
 	running.Go(func() { h.restartWhenReset(ctx) })
 	<-ctx.Done()
 }

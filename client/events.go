@@ -1,0 +1,139 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"iter"
+	"time"
+
+	"connectrpc.com/connect"
+
+	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
+)
+
+// Watch says which events WatchEvents yields.
+type Watch struct {
+	// Replay: what is kept of the past comes first, all events with a larger sequence than
+	// After. Without it nothing of the past comes.
+	Replay bool
+	After  uint64
+	// PastOnly: it ends after the past.
+	PastOnly bool
+	// Lost, if set, is told when the connection was lost, before it is made anew.
+	Lost func(error)
+}
+
+// How soon a lost stream of events is asked for again: at first, and at the latest.
+const (
+	eventsAgain    = time.Second
+	eventsAgainMax = 30 * time.Second
+)
+
+// WatchEvents yields a Base's events, first those of the past that are wanted, until ctx
+// ends, which is no error. When the connection is lost it is made anew, and goes on after
+// the last event: none is lost and none comes twice. Then a further SubscribedEvent tells that
+// it is live again. What cannot get better by trying again is yielded as an error, and is
+// the end: that this App was revoked, for example, or that the Base was not reached at all.
+func (s *Session) WatchEvents(ctx context.Context, watch Watch) iter.Seq2[*basev1.WatchEventsResponse, error] {
+	return func(yield func(*basev1.WatchEventsResponse, error) bool) {
+		w := &watching{Watch: watch, session: s, yield: yield, pause: eventsAgain}
+		for {
+			err := w.once(ctx)
+			switch {
+			case w.stopped || ctx.Err() != nil:
+				return
+			case err == nil:
+				return // the end of the past
+			case !w.reached || !passes(err):
+				yield(nil, err)
+				return
+			}
+			if w.Lost != nil {
+				w.Lost(err)
+			}
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(w.pause):
+			}
+			w.pause = min(2*w.pause, eventsAgainMax)
+		}
+	}
+}
+
+// passes tells whether asking again may help: the connection was lost, or was read too
+// slowly, or the Base has begun a new history, or this App has no rights any more, which the
+// next connection says in a better way.
+func passes(err error) bool {
+	return lost(err) || connect.CodeOf(err) == connect.CodeResourceExhausted || connect.CodeOf(err) == connect.CodeUnauthenticated ||
+		errors.Is(err, errNewHistory)
+}
+
+// watching is one use of WatchEvents.
+type watching struct {
+	Watch
+	session *Session
+	yield   func(*basev1.WatchEventsResponse, error) bool
+	pause   time.Duration
+	reached bool // the Base has answered
+	stopped bool // whoever reads wants no more
+}
+
+// errNewHistory: the Base has no events up to the sequence that was asked for.
+var errNewHistory = errors.New("the history of events has begun anew")
+
+// once reads one stream to its end. nil: it was all that was wanted.
+func (w *watching) once(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stream, err := w.session.Events.WatchEvents(ctx, &basev1.WatchEventsRequest{Replay: w.Replay, After: w.After, PastOnly: w.PastOnly})
+	if err != nil {
+		return err
+	}
+	defer func() { _ = stream.Close() }()
+	subscribed := false
+	for stream.Receive() {
+		event := stream.Msg()
+		w.reached, w.pause = true, eventsAgain
+		if now := event.GetSubscribed(); now != nil {
+			subscribed = true
+			if w.Replay && now.GetLastSequence() < w.After {
+				// It was lost at the Base. What there is now is new to this App.
+				w.After = 0
+				return errNewHistory
+			}
+			w.After = max(w.After, now.GetLastSequence())
+			// From here on nothing may be missed, if anything is kept.
+			w.Replay = w.Replay || now.GetLastSequence() != 0
+		}
+		if sequence := event.GetSequence(); sequence != 0 {
+			if sequence <= w.After && !event.GetPast() {
+				continue
+			}
+			w.After = sequence
+		}
+		if !w.yield(event, nil) {
+			w.stopped = true
+			return nil
+		}
+	}
+	if err := stream.Err(); err != nil {
+		return err
+	}
+	if w.PastOnly && subscribed {
+		return nil
+	}
+	return connect.NewError(connect.CodeUnavailable, errors.New("the Base has ended the stream of events"))
+}
+
+// EventsSeen is the sequence of the last event that this App has shown (SawEvents), 0 if it
+// never has shown one.
+func (s *Session) EventsSeen() (uint64, error) {
+	return s.transport.app.store.eventsSeen(s.transport.id)
+}
+
+// SawEvents keeps which events this App has shown, in its file. A lower sequence than before
+// means that the Base has begun a new history.
+func (s *Session) SawEvents(sequence uint64) error {
+	return s.transport.app.store.sawEvents(s.transport.id, sequence)
+}

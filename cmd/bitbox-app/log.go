@@ -1,0 +1,193 @@
+package main
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
+	"github.com/BitBoxSwiss/bitbox-base/client"
+)
+
+// logLines is how many entries are shown if nothing else is asked for.
+const logLines = 30
+
+func (p *program) logCommand() *cobra.Command {
+	var since time.Duration
+	var lines int
+	command := &cobra.Command{
+		Use:   "log",
+		Short: "Show who changed what at the Base, when, and what came of it",
+		Long: `log shows the Base's log of changes, which it keeps as a hash chain and signs. It is
+verified each time: that nothing was changed in it, and that what this App has seen before
+is still there.
+
+Who an owner is, is known by a signature. Who any other App is, is the word of the part of
+the Base that faces the network; such names stand in quotation marks with a question mark.
+With --json it prints one object (docs/app/log.md).`,
+		Example: `  bitbox-app log
+  bitbox-app log --since 24h
+  bitbox-app log --lines 0 --json
+  bitbox-app log verify`,
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			if since < 0 || lines < 0 {
+				return usageError{errors.New("--since and --lines want what is not negative")}
+			}
+			if c.Flags().Changed("since") && !c.Flags().Changed("lines") {
+				lines = 0
+			}
+			return p.call(c.Context(), changesTime, func(ctx context.Context, session *client.Session) error {
+				return p.log(ctx, session, since, lines)
+			})
+		},
+	}
+	command.Flags().DurationVar(&since, "since", 0, "show what was done in this time, such as 24h")
+	command.Flags().IntVar(&lines, "lines", logLines, "show at most so many, the newest; 0 shows all")
+	_ = command.RegisterFlagCompletionFunc("since", cobra.NoFileCompletions)
+	_ = command.RegisterFlagCompletionFunc("lines", cobra.NoFileCompletions)
+	command.AddCommand(p.logVerifyCommand())
+	return command
+}
+
+// changesTime is how long reading a full log may take, over a slow network.
+const changesTime = 2 * time.Minute
+
+func (p *program) log(ctx context.Context, session *client.Session, since time.Duration, lines int) error {
+	view, err := session.Changes(ctx)
+	if err != nil {
+		return err
+	}
+	entries, hashes := view.Entries, view.Hashes
+	if since > 0 {
+		from := time.Now().Add(-since).Unix()
+		for len(entries) > 0 && entries[0].GetTime() < from {
+			entries, hashes = entries[1:], hashes[1:]
+		}
+	}
+	if cut := len(entries) - lines; lines > 0 && cut > 0 {
+		entries, hashes = entries[cut:], hashes[cut:]
+	}
+	if p.json {
+		log := loggedJSON{Entries: []entryJSON{}, Last: view.Last, LastHash: view.LastHash.String(), Forgotten: view.Forgotten}
+		for n, e := range entries {
+			log.Entries = append(log.Entries, entryOf(e, hashes[n].String()))
+		}
+		return p.printJSON(log)
+	}
+	if len(entries) == 0 {
+		return p.printf("Nothing was changed.\n")
+	}
+	table := p.table("WHEN", "WHO", "WHAT", "RESULT")
+	for _, e := range entries {
+		result := "done"
+		if e.GetFailure() != "" {
+			result = "not done: " + e.GetFailure()
+		}
+		table.row(time.Unix(e.GetTime(), 0).Local().Format(time.DateTime), whoText(e), whatText(e), result)
+	}
+	if err := table.print(); err != nil {
+		return err
+	}
+	if view.Missed {
+		return p.printf("The Base has forgotten entries that this App has not seen: it keeps the last ten thousand.\n")
+	}
+	return nil
+}
+
+// loggedJSON and entryJSON are what --json prints. Their fields keep their meaning.
+type loggedJSON struct {
+	Entries   []entryJSON `json:"entries"`
+	Last      uint64      `json:"last"`
+	LastHash  string      `json:"lastHash"`
+	Forgotten uint64      `json:"forgotten"`
+}
+
+type entryJSON struct {
+	Number     uint64    `json:"number"`
+	Time       time.Time `json:"time"`
+	Actor      string    `json:"actor"`
+	AppID      string    `json:"appId,omitempty"`
+	AppName    string    `json:"appName,omitempty"`
+	SigningKey string    `json:"signingKey,omitempty"`
+	What       string    `json:"what"`
+	Detail     string    `json:"detail,omitempty"`
+	Done       bool      `json:"done"`
+	Failure    string    `json:"failure,omitempty"`
+	Hash       string    `json:"hash"`
+}
+
+func entryOf(e *systemv1.ChangeEntry, hash string) entryJSON {
+	return entryJSON{
+		Number: e.GetNumber(), Time: time.Unix(e.GetTime(), 0).UTC(), Actor: strings.ToLower(strings.TrimPrefix(e.GetActor().String(), "ACTOR_")),
+		AppID: e.GetAppId(), AppName: e.GetAppName(), SigningKey: hex.EncodeToString(e.GetSigningKey()),
+		What: e.GetWhat(), Detail: e.GetDetail(), Done: e.GetFailure() == "", Failure: e.GetFailure(), Hash: hash,
+	}
+}
+
+// whoText is who did it, with a mark where that is the Middleware's word alone.
+func whoText(e *systemv1.ChangeEntry) string {
+	name := e.GetAppName()
+	if name == "" {
+		name = e.GetAppId()
+	}
+	switch e.GetActor() {
+	case systemv1.ChangeEntry_ACTOR_OWNER:
+		if name == "" {
+			name = hex.EncodeToString(e.GetSigningKey()[:min(len(e.GetSigningKey()), 8)])
+		}
+		return name
+	case systemv1.ChangeEntry_ACTOR_APP:
+		if name == "" {
+			return "an App?"
+		}
+		return fmt.Sprintf("%q?", name)
+	case systemv1.ChangeEntry_ACTOR_CONSOLE:
+		return "the console"
+	case systemv1.ChangeEntry_ACTOR_ROOT:
+		return "root"
+	case systemv1.ChangeEntry_ACTOR_BASE:
+		return "the Base"
+	}
+	return "?"
+}
+
+func whatText(e *systemv1.ChangeEntry) string {
+	if e.GetDetail() == "" {
+		return e.GetWhat()
+	}
+	return e.GetWhat() + ": " + e.GetDetail()
+}
+
+func (p *program) logVerifyCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "verify",
+		Short: "Check that nothing was changed in the log of changes",
+		Long: `verify reads all of the log of changes and checks each entry, the hash chain, the Base's
+signature, and that what this App has seen before is still in it. If anything does not fit
+it ends with a code of its own (bitbox-app help exit-codes).`,
+		Example: `  bitbox-app log verify`,
+		Args:    cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			return p.call(c.Context(), changesTime, func(ctx context.Context, session *client.Session) error {
+				view, err := session.Changes(ctx)
+				if err != nil {
+					return err
+				}
+				if p.json {
+					return p.printJSON(map[string]any{
+						"verified": true, "entries": len(view.Entries), "last": view.Last, "lastHash": view.LastHash.String(), "forgotten": view.Forgotten})
+				}
+				if view.Last == 0 {
+					return p.printf("The log of changes has no entry yet.\n")
+				}
+				return p.printf("The log of changes is whole: %d entries up to number %d, which has the hash %s.\n", len(view.Entries), view.Last, view.LastHash)
+			})
+		},
+	}
+}

@@ -1,0 +1,140 @@
+package changelog
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
+)
+
+// What can be caused without a signature could push everything else out of the log: by a
+// Middleware that was taken over, or by an App with a lesser role. So each kind of it has
+// places, which come back slowly, and what finds none is counted and listed in sum.
+const (
+	// Places is how many entries of one kind come at once.
+	Places = 50
+	// PlaceBack is how soon one place comes back: 144 a day, so that a flood of one kind takes
+	// more than two months to fill the log.
+	PlaceBack = 10 * time.Minute
+	// maxSum is how many different things one entry of the kind "not listed" names.
+	maxSum = 6
+)
+
+// Kind is what shares places.
+type Kind int
+
+// Kinds.
+const (
+	// Unlimited is what takes an owner's signature or a hand at the Base, and what the
+	// Base does by itself.
+	Unlimited Kind = iota
+	// Unsigned was done by the Middleware's word alone.
+	Unsigned
+	// Refused was refused, or failed, and was asked for by the Middleware.
+	Refused
+	// RefusedLocal is the same, asked for by a user at the Base.
+	RefusedLocal
+	kinds
+)
+
+// Limiter gives out places, by a clock that never goes back. The zero Limiter has none
+// taken.
+type Limiter struct {
+	kinds [kinds]places
+}
+
+type places struct {
+	taken  int
+	backAt time.Duration // when the next one comes back; meaningless while none is taken
+	// What found no place, by what it was, and how many of it.
+	sums  []sum
+	since int64
+}
+
+type sum struct {
+	what string
+	n    int
+}
+
+// Take tells whether an entry is to be recorded. If not, it is counted.
+func (l *Limiter) Take(kind Kind, e *systemv1.ChangeEntry, now time.Duration) bool {
+	if kind == Unlimited {
+		return true
+	}
+	p := &l.kinds[kind]
+	p.refill(now)
+	// While something waits to be listed in sum, its entry comes first.
+	if len(p.sums) == 0 && p.take(now) {
+		return true
+	}
+	p.count(e)
+	return false
+}
+
+func (p *places) take(now time.Duration) bool {
+	if p.taken >= Places {
+		return false
+	}
+	if p.taken == 0 {
+		p.backAt = now + PlaceBack
+	}
+	p.taken++
+	return true
+}
+
+func (p *places) refill(now time.Duration) {
+	for p.taken > 0 && now >= p.backAt {
+		p.taken--
+		p.backAt += PlaceBack
+	}
+}
+
+func (p *places) count(e *systemv1.ChangeEntry) {
+	if len(p.sums) == 0 {
+		p.since = e.GetTime()
+	}
+	what := e.GetWhat()
+	if e.GetAppName() != "" {
+		what += " by " + e.GetAppName()
+	}
+	if e.GetFailure() != "" {
+		what += " refused"
+	}
+	i := slices.IndexFunc(p.sums, func(s sum) bool { return s.what == what })
+	switch {
+	case i >= 0:
+		p.sums[i].n++
+	case len(p.sums) < maxSum:
+		p.sums = append(p.sums, sum{what, 1})
+	case len(p.sums) == maxSum:
+		p.sums = append(p.sums, sum{"others", 1})
+	default:
+		p.sums[maxSum].n++
+	}
+}
+
+// Sums returns an entry for each kind of which something was counted and a place has come
+// back; all: whether or not one has. What it returns is counted no more.
+func (l *Limiter) Sums(now time.Duration, all bool) []*systemv1.ChangeEntry {
+	var entries []*systemv1.ChangeEntry
+	for kind := range l.kinds {
+		p := &l.kinds[kind]
+		p.refill(now)
+		if len(p.sums) == 0 || !p.take(now) && !all {
+			continue
+		}
+		total, parts := 0, []string(nil)
+		for _, s := range p.sums {
+			total += s.n
+			parts = append(parts, fmt.Sprintf("%d %s", s.n, s.what))
+		}
+		entries = append(entries, &systemv1.ChangeEntry{
+			Actor: systemv1.ChangeEntry_ACTOR_BASE, What: NotListed,
+			Detail: fmt.Sprintf("%d since %s: %s", total, time.Unix(p.since, 0).UTC().Format(time.DateTime+" UTC"), strings.Join(parts, ", ")),
+		})
+		p.sums = nil
+	}
+	return entries
+}

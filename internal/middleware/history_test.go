@@ -1,0 +1,462 @@
+package middleware
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"connectrpc.com/connect"
+	"google.golang.org/protobuf/proto"
+
+	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
+	"github.com/BitBoxSwiss/bitbox-base/api/base/v1/basev1connect"
+	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
+	"github.com/BitBoxSwiss/bitbox-base/internal/admission"
+	"github.com/BitBoxSwiss/bitbox-base/internal/pairing"
+	"github.com/BitBoxSwiss/bitbox-base/internal/state"
+	"github.com/BitBoxSwiss/bitbox-base/internal/state/killtest"
+	"github.com/BitBoxSwiss/bitbox-base/internal/system"
+)
+
+func openEvents(path string) (*state.DB, *hub, error) {
+	db, err := state.Open(path, state.Options{Kind: HistoryKind, Schema: HistorySchema, Create: true})
+	if err != nil {
+		return nil, nil, err
+	}
+	h, err := openHistory(db)
+	return db, newHub(h, slog.New(slog.DiscardHandler)), err
+}
+
+func eventsIn(t *testing.T) *hub {
+	t.Helper()
+	db, h, err := openEvents(filepath.Join(t.TempDir(), "events.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = db.Close() })
+	return h
+}
+
+func banOf(address string) *basev1.WatchEventsResponse {
+	return &basev1.WatchEventsResponse{Event: &basev1.WatchEventsResponse_BansChanged{
+		BansChanged: &basev1.BansChangedEvent{Banned: []*basev1.Ban{{Jail: "sshd", Address: address}}}}}
+}
+
+func revokedOf(name string) *basev1.WatchEventsResponse {
+	return &basev1.WatchEventsResponse{Event: &basev1.WatchEventsResponse_AppRevoked{AppRevoked: &basev1.AppRevokedEvent{App: &basev1.App{Id: name, Name: name}}}}
+}
+
+func TestEachKindOfEventHasAPolicy(t *testing.T) {
+	kinds := (&basev1.WatchEventsResponse{}).ProtoReflect().Descriptor().Oneofs().ByName("event").Fields()
+	for i := range kinds.Len() {
+		name := string(kinds.Get(i).Name())
+		of, ok := policies[name]
+		if !ok {
+			t.Errorf("%s has no policy: is it kept?", name)
+		}
+		// An empty event must not be the end of the Middleware.
+		event := func() *basev1.WatchEventsResponse {
+			event := &basev1.WatchEventsResponse{}
+			m := event.ProtoReflect()
+			m.Set(kinds.Get(i), m.NewField(kinds.Get(i)))
+			return event
+		}
+		_ = of.subjectOf(event())
+		if of.merge != nil {
+			of.merge(event(), event())
+		}
+		shrink(event())
+	}
+	if len(policies) != kinds.Len() {
+		t.Error("a policy is about no kind")
+	}
+}
+
+// Whoever watches gets each event once, and in its order, whenever it begins to watch.
+func TestBetweenPastAndPresentNothingIsLostOrComesTwice(t *testing.T) {
+	h := eventsIn(t)
+	const events, watchers = 150, 8
+	var running sync.WaitGroup
+	running.Go(func() {
+		for n := range events {
+			// Of many kinds, so that none has to wait.
+			kind := []func(string) *basev1.WatchEventsResponse{banOf, revokedOf}[n%2]
+			h.mu.Lock()
+			clear(h.paces)
+			h.mu.Unlock()
+			h.publish(kind(fmt.Sprint(n)))
+		}
+	})
+	for range watchers {
+		running.Go(func() {
+			s, err := h.subscribeAfter(&record{}, true, 0)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer s.close()
+			want := uint64(1)
+			got := func(e *basev1.WatchEventsResponse) {
+				if e.GetSequence() != want {
+					t.Errorf("event %d came, %d was due", e.GetSequence(), want)
+				}
+				want = e.GetSequence() + 1
+			}
+			for _, e := range s.past {
+				got(e)
+			}
+			if s.last != want-1 || s.gap {
+				t.Errorf("the past ends with %d, and the last is said to be %d; gap: %v", want-1, s.last, s.gap)
+			}
+			for want <= events {
+				e, open := <-s.events
+				if !open {
+					// It fell behind, and asks for what it has missed.
+					if s, err = h.subscribeAfter(&record{}, true, want-1); err != nil {
+						t.Error(err)
+						return
+					}
+					for _, e := range s.past {
+						got(e)
+					}
+					continue
+				}
+				got(e)
+			}
+		})
+	}
+	running.Wait()
+}
+
+// The attack: somebody with many addresses has itself banned again and again. The broken
+// variant has one quota for all kinds.
+func TestOneKindOfEventTakesNoOthersPlace(t *testing.T) {
+	for name, oneQuota := range map[string]bool{"a quota for each kind": false, "one quota for all": true} {
+		h := eventsIn(t)
+		if oneQuota {
+			h.history.kindOf = func(*basev1.WatchEventsResponse) string { return "" }
+		}
+		if err := h.history.add(revokedOf("Laptop")); err != nil {
+			t.Fatal(err)
+		}
+		for n := range 2 * keptOfAKind {
+			if err := h.history.add(banOf(fmt.Sprintf("2001:db8::%x", n))); err != nil {
+				t.Fatal(err)
+			}
+		}
+		kept, gap := h.history.since(0)
+		there := slices.ContainsFunc(kept, func(e *basev1.WatchEventsResponse) bool { return e.GetAppRevoked() != nil })
+		if there == oneQuota || !gap || len(kept) > keptOfAKind+1 {
+			t.Errorf("%s: the revoked App is there: %v; gap: %v; %d events", name, there, gap, len(kept))
+		}
+		last := h.history.last
+		if _, gap := h.history.since(last - keptOfAKind); gap {
+			t.Errorf("%s: there is a gap for whoever has seen all that was forgotten", name)
+		}
+	}
+}
+
+// The attack: a thousand bans an hour, for a day.
+func TestAFloodOfEventsIsMergedAndDoesNotWearOutTheDisk(t *testing.T) {
+	flood := func(t *testing.T, paced bool) (writes int, told map[string]bool) {
+		t.Helper()
+		told = map[string]bool{}
+		synctest.Test(t, func(t *testing.T) {
+			h := eventsIn(t)
+			s, err := h.subscribe(&record{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			drain := func() {
+				for len(s.events) > 0 {
+					e := <-s.events
+					writes++
+					for _, ban := range e.GetBansChanged().GetBanned() {
+						told[ban.GetAddress()] = true
+					}
+				}
+			}
+			for n := range 500 {
+				if !paced {
+					clear(h.paces)
+				}
+				h.publish(banOf(fmt.Sprintf("192.0.2.%d", n%250)))
+				drain()
+				time.Sleep(4 * time.Second)
+				synctest.Wait()
+				drain()
+			}
+			h.close() // what waits is not lost
+			drain()
+		})
+		return writes, told
+	}
+	writes, told := flood(t, true)
+	if most := eventPlaces + int(500*4*time.Second/eventPlaceBack) + 2; writes > most {
+		t.Errorf("%d events were written, more than %d", writes, most)
+	}
+	if len(told) < eventPlaces {
+		t.Errorf("%d addresses were told", len(told))
+	}
+	if writes, _ := flood(t, false); writes != 500 {
+		t.Errorf("without a pace %d events are written; this attack proves nothing", writes)
+	}
+}
+
+func TestAnEventThatIsTooLongIsCut(t *testing.T) {
+	long := banOf("192.0.2.1")
+	for n := range 500 {
+		long.GetBansChanged().Banned = append(long.GetBansChanged().Banned, &basev1.Ban{Address: fmt.Sprintf("2001:db8::%x", n)})
+	}
+	drift := &basev1.WatchEventsResponse{Event: &basev1.WatchEventsResponse_DriftFound{DriftFound: &basev1.DriftFoundEvent{}}}
+	for range 40 {
+		drift.GetDriftFound().Findings = append(drift.GetDriftFound().Findings, &basev1.Finding{Id: "x", Title: strings.Repeat("t", 100), Found: strings.Repeat("f", 5000)})
+	}
+	for _, event := range []*basev1.WatchEventsResponse{long, drift} {
+		if shrink(event); proto.Size(event) > maxKept || proto.Size(event) < maxKept/2 {
+			t.Errorf("%s has %d bytes", kindOf(event), proto.Size(event))
+		}
+	}
+}
+
+func TestMissedEventsAreReplayedAlsoAfterARestart(t *testing.T) {
+	h := newHouse(t, nil)
+	boss := h.active("boss", owner)
+	h.active("phone", viewer)
+	h.restart()
+	h.PublishStart("a boot")
+	h.restart()
+	h.PublishStart("a boot")
+	h.restart()
+	h.PublishStart("another boot")
+	l := h.serve(fakeSystem{})
+	events := basev1connect.NewEventsServiceClient(l.client(boss), anyURL)
+	replay := func(after uint64) (past []string, subscribed *basev1.SubscribedEvent) {
+		t.Helper()
+		stream, err := events.WatchEvents(t.Context(), &basev1.WatchEventsRequest{Replay: true, After: after, PastOnly: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer stream.Close()
+		for stream.Receive() {
+			e := stream.Msg()
+			if e.GetSubscribed() != nil {
+				subscribed = e.GetSubscribed()
+				continue
+			}
+			if !e.GetPast() || subscribed != nil || e.GetSequence() == 0 {
+				t.Errorf("%v", e)
+			}
+			text := kindOf(e)
+			if e.GetBaseStarted().GetBooted() {
+				text += " booted"
+			}
+			past = append(past, text)
+		}
+		if err := stream.Err(); err != nil {
+			t.Fatal(err)
+		}
+		return past, subscribed
+	}
+	past, subscribed := replay(0)
+	want := []string{"app_paired", "app_paired", "base_started", "base_started", "base_started booted"}
+	if !slices.Equal(past, want) || subscribed.GetLastSequence() != 5 || subscribed.GetGap() {
+		t.Errorf("%q, %v", past, subscribed)
+	}
+	if past, subscribed := replay(4); len(past) != 1 || subscribed.GetLastSequence() != 5 {
+		t.Errorf("after the fourth: %q, %v", past, subscribed)
+	}
+	if past, subscribed := replay(99); len(past) != 0 || subscribed.GetLastSequence() != 5 {
+		t.Errorf("after one that never was: %q, %v", past, subscribed)
+	}
+}
+
+const eventsRole = "BITBOX_MIDDLEWARE_EVENTS"
+
+// TestMain runs the program that TestKillAtEveryWriteLosesNoEventThatWasTold kills.
+func TestMain(m *testing.M) {
+	if os.Getenv(eventsRole) == "" {
+		os.Exit(m.Run())
+	}
+	db, h, err := openEvents(os.Args[1])
+	if err == nil {
+		var s *subscription
+		if s, err = h.subscribe(&record{}); err == nil {
+			for n := range 4 {
+				h.publish(revokedOf(fmt.Sprint(n)))
+				fmt.Println((<-s.events).GetSequence())
+			}
+			err = db.Close()
+		}
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+func TestKillAtEveryWriteLosesNoEventThatWasTold(t *testing.T) {
+	path := ""
+	command := func(int) *exec.Cmd {
+		dir := t.TempDir()
+		path = filepath.Join(dir, "events.db")
+		output := must(os.Create(filepath.Join(dir, "output")))
+		t.Cleanup(func() { _ = output.Close() })
+		c := exec.Command(os.Args[0], path)
+		c.Env = append(os.Environ(), eventsRole+"=yes", "GOMAXPROCS=1")
+		c.Stdout, c.Stderr = output, os.Stderr
+		return c
+	}
+	kills := killtest.AtEachWrite(t, command, func(n int) {
+		told := strings.Count(string(must(os.ReadFile(filepath.Join(filepath.Dir(path), "output")))), "\n")
+		db, h, err := openEvents(path)
+		if err != nil {
+			t.Fatalf("killed at write %d: %v", n, err)
+		}
+		defer db.Close()
+		events, gap := h.history.since(0)
+		if len(events) < told || len(events) > told+1 || gap {
+			t.Fatalf("killed at write %d, having told %d: there are %d; gap: %v", n, told, len(events), gap)
+		}
+	})
+	if kills < 8 {
+		t.Errorf("%d kills prove nothing", kills)
+	}
+}
+
+// heardAuthority hears requests, and nothing else.
+type heardAuthority struct{ admission.Authority }
+
+func (heardAuthority) Hear(context.Context, []byte) (bool, pairing.CeremonyID, [32]byte, error) {
+	return false, pairing.CeremonyID{}, [32]byte{}, nil
+}
+
+// The attack: a stranger asks to be paired, without end. Of each request there is an event in
+// the broken variant.
+func TestHoweverManyAskToBePairedOneEventStandsForTenMinutes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := eventsIn(t)
+		s, err := h.subscribe(&record{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		attempts := (&Registry{events: h}).Attempts(heardAuthority{})
+		ask := func(n int) {
+			if _, _, _, err := attempts.Hear(t.Context(), []byte(fmt.Sprint(n))); err != nil {
+				t.Fatal(err)
+			}
+		}
+		told := func() (all []*basev1.PairingAttemptEvent) {
+			synctest.Wait()
+			for len(s.events) > 0 {
+				all = append(all, (<-s.events).GetPairingAttempt())
+			}
+			return all
+		}
+		attempts.Listening(true)
+		ask(-1)
+		ask(-1) // an App repeats its request
+		if got := told(); len(got) != 1 || got[0].GetRequests() != 1 || got[0].GetIgnored() {
+			t.Errorf("the first: %v", got)
+		}
+		attempts.Listening(false)
+		for n := range 3630 {
+			ask(n)
+			time.Sleep(time.Second)
+		}
+		got := told()
+		sum := uint32(0)
+		for _, e := range got {
+			sum += e.GetRequests()
+			if !e.GetIgnored() {
+				t.Errorf("somebody is said to have listened: %v", e)
+			}
+		}
+		time.Sleep(2 * attemptInterval)
+		rest := told()
+		if len(got) != 6 || len(rest) != 1 || sum+rest[0].GetRequests() != 3630 {
+			t.Errorf("%d events of %d requests, and then %v", len(got), sum, rest)
+		}
+		time.Sleep(2 * attemptInterval)
+		ask(0)
+		if got := told(); len(got) != 1 || got[0].GetRequests() != 1 {
+			t.Errorf("after a while the next is told at once: %v", got)
+		}
+		time.Sleep(2 * attemptInterval) // no timer outlives the test
+	})
+}
+
+// noting is a helper that notes what it is asked.
+type noting struct {
+	mu    sync.Mutex
+	asked []*systemv1.SystemRequest
+}
+
+func (n *noting) Call(context.Context, []byte) ([]byte, error) {
+	return proto.Marshal(&systemv1.SystemReply{})
+}
+
+func (n *noting) Stream(_ context.Context, request []byte, receive func([]byte) error) error {
+	m := &systemv1.SystemRequest{}
+	if err := proto.Unmarshal(request, m); err != nil {
+		return err
+	}
+	n.mu.Lock()
+	n.asked = append(n.asked, m)
+	n.mu.Unlock()
+	return receive(must(proto.Marshal(&systemv1.SystemReply{})))
+}
+
+func TestTheHelperIsToldForWhichAppItIsAsked(t *testing.T) {
+	h := newHouse(t, nil)
+	boss, phone := h.active("boss", owner), h.active("phone", viewer)
+	helper := &noting{}
+	l := h.serve(fakeSystem{})
+	l.Helper = system.Client{Port: helper}
+	of := func(a *app) *http.Client { return l.client(a) }
+	if _, err := basev1connect.NewChangesServiceClient(of(phone), anyURL).ListChanges(t.Context(), &basev1.ListChangesRequest{Nonce: make([]byte, 32)}); err != nil {
+		t.Fatal(err)
+	}
+	apps := basev1connect.NewAppsServiceClient(of(boss), anyURL)
+	if _, err := apps.RenameApp(t.Context(), &basev1.RenameAppRequest{Id: phone.id(), Name: "tablet"}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := apps.RevokeApp(t.Context(), &basev1.RevokeAppRequest{Id: boss.id()}); codeOf(err) != connect.CodeFailedPrecondition {
+		t.Fatal(err)
+	}
+	if _, err := apps.RevokeApp(t.Context(), &basev1.RevokeAppRequest{Id: phone.id()}); err != nil {
+		t.Fatal(err)
+	}
+	helper.mu.Lock()
+	defer helper.mu.Unlock()
+	var got []string
+	for _, m := range helper.asked {
+		text := fmt.Sprintf("%T", m.GetVerb())
+		if c := m.GetRecordChange(); c != nil {
+			text = c.GetWhat() + " " + c.GetDetail()
+			if c.GetFailure() != "" {
+				text += " FAILED"
+			}
+		}
+		got = append(got, m.GetAppId()+" "+text)
+	}
+	want := []string{
+		phone.id() + " *systemv1.SystemRequest_ListChanges",
+		boss.id() + " rename-app phone (" + phone.id() + ") to tablet",
+		boss.id() + " revoke-app boss (" + boss.id() + ") FAILED",
+		boss.id() + " revoke-app tablet (" + phone.id() + ")",
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("the helper was asked\n%s\nnot\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+}

@@ -1,0 +1,175 @@
+//go:build linux
+
+package e2e_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
+	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
+	"github.com/BitBoxSwiss/bitbox-base/client"
+	"github.com/BitBoxSwiss/bitbox-base/internal/bruteforce"
+	"github.com/BitBoxSwiss/bitbox-base/internal/generation"
+	"github.com/BitBoxSwiss/bitbox-base/internal/posture"
+)
+
+// past is what the Base keeps of what has happened after a sequence.
+func (b *base) past(session *client.Session, after uint64) (events []*basev1.WatchEventsResponse, last uint64, err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), callTime)
+	defer cancel()
+	for event, err := range session.WatchEvents(ctx, client.Watch{Replay: true, After: after, PastOnly: true}) {
+		if err != nil {
+			return nil, 0, err
+		}
+		if now := event.GetSubscribed(); now != nil {
+			return events, now.GetLastSequence(), nil
+		}
+		events = append(events, event)
+	}
+	return nil, 0, errors.New("the events did not end")
+}
+
+// knock asks to be paired, and is not let in.
+func (b *base) knock(t *testing.T, from int) {
+	t.Helper()
+	stranger, err := client.New(client.Options{Dir: t.TempDir(), Name: "stranger", NoDiscovery: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	if _, err := stranger.Pair(ctx, []string{b.Attacker(from).Way(t, b.entry()).Address}, client.PairOptions{
+		Confirm: func(context.Context, client.Code) (bool, error) { return false, nil },
+	}); err == nil {
+		t.Error("a stranger is let in")
+	}
+}
+
+// loosened tells of a packet filter that is not as it should be.
+func loosened(e *basev1.WatchEventsResponse) bool {
+	return slices.ContainsFunc(e.GetDriftFound().GetFindings(), func(f *basev1.Finding) bool { return strings.Contains(f.GetId(), "firewall") })
+}
+
+func TestWhoWasAwayLearnsWhatHappenedAtALiveBaseAndWhoDidIt(t *testing.T) {
+	b := bootAppliance(t)
+	owner := b.app(b.Attacker(2), "phone", "owner")
+	operator := b.app(b.Attacker(3), "tablet", "operator")
+	b.apply(owner, "expose an API", client.Expose(string(posture.KindElectrum), true, time.Hour))
+	b.endLease(owner, posture.KindElectrum)
+	_, seen, err := b.past(owner.Session, 0)
+	if err != nil {
+		t.Fatal(client.Explain(err))
+	}
+	if _, err := owner.Changes(t.Context()); err != nil {
+		t.Fatal(client.Explain(err))
+	}
+
+	// In the middle of changes, helper and Middleware are killed.
+	answered := 0
+	for n := 0; ; n++ {
+		ctx, cancel := context.WithTimeout(t.Context(), callTime)
+		_, err := owner.Apps.RenameApp(ctx, &basev1.RenameAppRequest{Id: operator.id, Name: fmt.Sprintf("tablet %d", n)})
+		cancel()
+		if err != nil {
+			break // killed
+		}
+		if answered++; answered == 5 {
+			go b.MustExec("systemctl", "kill", "--signal=KILL", helperUnit, generation.MiddlewareUnit)
+		}
+		if answered == 1000 {
+			t.Fatal("nobody was killed")
+		}
+	}
+	b.WaitActive(helperUnit)
+	b.WaitActive(generation.MiddlewareUnit)
+	b.waits(b.open(operator.app), "after the kill")
+	t.Logf("%d changes were answered before the kill", answered)
+	owner.Close() // the owner goes away
+
+	t.Run("a ban", func(t *testing.T) {
+		b.t = t
+		attacker := b.Attacker(11)
+		want := bruteforce.JailHandshake + " " + attacker.V4.String()
+		b.Until("who sends garbage is banned", func() error {
+			for range posture.Factory().Bans.MaxTries {
+				_ = b.garbage(attacker) // once it is banned it cannot
+			}
+			if all, err := b.banned(operator); err != nil || !slices.Contains(all, want) {
+				return fmt.Errorf("the bans are %q, %w", all, err)
+			}
+			return nil
+		})
+	})
+	t.Run("a drift", func(t *testing.T) {
+		b.t = t
+		// A helper that has just been started puts the packet filter in force, and an audit
+		// meanwhile finds no drift.
+		b.Until("an audit finds what was loosened", func() error {
+			rule := []string{"INPUT", "-p", "tcp", "--dport", "4444", "-j", "ACCEPT"}
+			if _, err := b.Exec(append([]string{"iptables", "-C"}, rule...)...); err != nil {
+				b.MustExec(append([]string{"iptables", "-I"}, rule...)...)
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), callTime)
+			defer cancel()
+			if _, err := operator.Audit.RunAudit(ctx, &basev1.RunAuditRequest{}); err != nil {
+				return err
+			}
+			events, _, err := b.past(operator.Session, seen)
+			if err == nil && !slices.ContainsFunc(events, loosened) {
+				err = errors.New("there is no such event")
+			}
+			return err
+		})
+	})
+	b.t = t
+	b.knock(t, 12)
+
+	back := b.open(owner.app)
+	is := map[string]func(*basev1.WatchEventsResponse) bool{
+		"the ban":             func(e *basev1.WatchEventsResponse) bool { return len(e.GetBansChanged().GetBanned()) > 0 },
+		"the drift":           loosened,
+		"the pairing attempt": func(e *basev1.WatchEventsResponse) bool { return e.GetPairingAttempt().GetIgnored() },
+		"the Base's start":    func(e *basev1.WatchEventsResponse) bool { return e.GetBaseStarted() != nil },
+	}
+	b.Until("all that happened is told to the owner who is back", func() error {
+		events, _, err := b.past(back, seen)
+		if err != nil {
+			return err
+		}
+		for name, is := range is {
+			if !slices.ContainsFunc(events, is) {
+				return fmt.Errorf("%s is not among %v", name, events)
+			}
+		}
+		for i := 1; i < len(events); i++ {
+			if events[i].GetSequence() <= events[i-1].GetSequence() {
+				return fmt.Errorf("%v comes after %v", events[i], events[i-1])
+			}
+		}
+		return nil
+	})
+
+	view, err := back.Changes(t.Context())
+	if err != nil {
+		t.Fatal(client.Explain(err))
+	}
+	renamed, by := 0, map[string]bool{}
+	for _, e := range view.Entries {
+		if e.GetWhat() == "rename-app" && e.GetFailure() == "" && e.GetAppName() == "phone" {
+			renamed++
+		}
+		if e.GetActor() == systemv1.ChangeEntry_ACTOR_OWNER && e.GetAppName() == "phone" && e.GetFailure() == "" {
+			by[e.GetWhat()] = true
+		}
+	}
+	// What finds no place is counted in sum (internal/changelog).
+	if renamed < min(answered, 40) || !by["posture"] || !by["posture-confirm"] {
+		t.Errorf("of %d answered changes %d are in the log; signed ones: %v", answered, renamed, by)
+	}
+}
