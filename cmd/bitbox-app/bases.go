@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -52,7 +53,8 @@ their names in --base, and print a line for each.`,
 		Example: `  bitbox-app bases
   bitbox-app bases --check
   bitbox-app bases --json`,
-		Args: cobra.NoArgs,
+		Args:        cobra.NoArgs,
+		Annotations: onSeveral,
 		RunE: func(c *cobra.Command, _ []string) error {
 			app, err := p.app(client.Options{})
 			if err != nil {
@@ -61,6 +63,13 @@ their names in --base, and print a line for each.`,
 			bases, err := app.Bases()
 			if err != nil {
 				return err
+			}
+			if len(p.bases) > 0 {
+				names, err := p.chosenBases(app)
+				if err != nil {
+					return err
+				}
+				bases = slices.DeleteFunc(bases, func(b client.Base) bool { return !slices.Contains(names, b.Name) })
 			}
 			if check && len(bases) > 0 {
 				return p.checkBases(c.Context(), bases)

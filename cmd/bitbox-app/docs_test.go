@@ -27,7 +27,6 @@ import (
 // print. They are run in the order of the page, with two Bases, Home and Cellar, and what
 // they print must look the same but for numbers, keys and times.
 func TestPagesShowWhatCommandsPrint(t *testing.T) {
-	netnstest.Require(t)
 	pages, err := filepath.Glob("../../docs/app/*.md")
 	if err != nil || len(pages) == 0 {
 		t.Fatalf("%v, %v", pages, err)
@@ -57,12 +56,15 @@ var consoleBlock = regexp.MustCompile("(?s)\n```console\n.*?\n```\n")
 
 // reader types what a page says, in a directory of its own.
 type reader struct {
-	t   *testing.T
-	dir string
+	t          *testing.T
+	dir        string
+	appliances map[string]*appliancetest.Appliance
 }
 
 func newReader(t *testing.T) *reader {
-	r := &reader{t, t.TempDir()}
+	t.Helper()
+	netnstest.Require(t)
+	r := &reader{t, t.TempDir(), map[string]*appliancetest.Appliance{}}
 	for _, name := range []string{"Home", "Cellar"} {
 		a, err := appliancetest.Start(nil)
 		if err != nil {
@@ -73,6 +75,7 @@ func newReader(t *testing.T) *reader {
 				t.Error(err)
 			}
 		})
+		r.appliances[name] = a
 		if err := pairNamed(a, r.dir, name); err != nil {
 			t.Fatal(err)
 		}

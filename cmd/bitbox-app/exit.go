@@ -81,15 +81,19 @@ func exitCode(ctx context.Context, err error) int {
 // sentence is what the user reads.
 func sentence(ctx context.Context, err error) string {
 	several := severalError{}
+	text := client.Explain(err)
+	if errors.As(err, &several) {
+		text = several.Error()
+	}
 	switch {
-	case errors.As(err, &several):
-		return several.Error()
 	case ctx.Err() == nil:
-		return client.Explain(err)
+		return text
+	case isSeveral(err):
+		return "interrupted: " + text
 	}
 	// These say what is the matter at the Base.
 	if isAny(client.ErrInterference, client.ErrUndone, client.ErrUnsettled, client.ErrUpdateUnknown)(err) {
-		return "interrupted: " + client.Explain(err)
+		return "interrupted: " + text
 	}
 	return "interrupted"
 }

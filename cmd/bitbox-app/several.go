@@ -206,7 +206,7 @@ func ask[T any](p *program, c *cobra.Command, usual time.Duration, q query[T]) e
 			line.Answer = text
 		}
 		if failed != nil {
-			line.Error, line.Code = sentence(c.Context(), failed), exitCode(c.Context(), failed)
+			line.Error, line.Code = p.sentence(c.Context(), failed), exitCode(c.Context(), failed)
 		}
 		if p.json {
 			return failed, p.printJSON(line)
@@ -272,7 +272,7 @@ func (p *program) stream(c *cobra.Command, usual time.Duration, conversation fun
 		if failed == nil {
 			return nil, nil
 		}
-		text := sentence(c.Context(), failed)
+		text := p.sentence(c.Context(), failed)
 		return failed, printed(n, ofSeveral{Error: text, Code: exitCode(c.Context(), failed)}, text)
 	})
 }

@@ -5,7 +5,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -30,7 +29,11 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/packaging/manual"
 )
 
-const ctrlC = "\x03"
+const (
+	ctrlC = "\x03"
+	// ended stands before the exit code, once the program has ended.
+	ended = "It has ended with "
+)
 
 // sitting is somebody who sits at a real terminal, in which bitbox-app runs.
 type sitting struct {
@@ -71,7 +74,10 @@ func sit(t *testing.T, dir string, columns uint16, environment []string, args ..
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &sitting{t: t, command: exec.Command(path, args...), master: master}
+	// A shell stays in the terminal until all is read: the kernel hangs a terminal up, with
+	// what was not read yet, when its first process ends.
+	s := &sitting{t: t, master: master,
+		command: exec.Command("/bin/sh", append([]string{"-c", `trap : INT; "$@"; echo "` + ended + `$?."; read -r _`, "sh", path}, args...)...)}
 	s.come = sync.NewCond(&s.mu)
 	s.command.Env = append([]string{"TERM=xterm", "TZ=UTC", "HOME=" + dir, dirVariable + "=" + dir}, environment...)
 	s.command.Stdin, s.command.Stdout, s.command.Stderr = slave, slave, slave
@@ -79,7 +85,7 @@ func sit(t *testing.T, dir string, columns uint16, environment []string, args ..
 	if err := s.command.Start(); err != nil {
 		t.Fatal(err)
 	}
-	overdue := time.AfterFunc(scriptTime, func() { _ = s.command.Process.Kill() })
+	overdue := time.AfterFunc(scriptTime, func() { _ = syscall.Kill(-s.command.Process.Pid, syscall.SIGKILL) })
 	go func() {
 		defer overdue.Stop()
 		for buffer := make([]byte, 4096); ; {
@@ -101,11 +107,16 @@ func sit(t *testing.T, dir string, columns uint16, environment []string, args ..
 // await waits until a text has come, and returns all that has.
 func (s *sitting) await(text string) string {
 	s.t.Helper()
+	return s.awaits(regexp.MustCompile(regexp.QuoteMeta(text)))
+}
+
+func (s *sitting) awaits(pattern *regexp.Regexp) string {
+	s.t.Helper()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for !strings.Contains(s.screen.String(), text) {
+	for !pattern.Match(s.screen.Bytes()) {
 		if s.ended {
-			s.t.Fatalf("%q never came: %q", text, s.screen.String())
+			s.t.Fatalf("%s never came: %q", pattern, s.screen.String())
 		}
 		s.come.Wait()
 	}
@@ -119,20 +130,30 @@ func (s *sitting) types(text string) {
 	}
 }
 
+// yes answers until that has an effect. What is typed before the program has looked at its
+// clock does not answer, and nobody can see when it has.
+func (s *sitting) yes(effect func() bool) {
+	s.t.Helper()
+	for deadline := time.Now().Add(scriptTime); !effect(); time.Sleep(50 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			s.t.Fatalf("a yes has no effect: %q", s.await(""))
+		}
+		s.types("y\n")
+	}
+}
+
 // end waits for the end, and returns the exit code and all that was written.
 func (s *sitting) end() (int, string) {
 	s.t.Helper()
-	err := s.command.Wait()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for !s.ended {
-		s.come.Wait()
+	all := s.awaits(regexp.MustCompile(ended + `\d+\.`))
+	screen, rest, _ := strings.Cut(all, ended)
+	s.types("\n")
+	_ = s.command.Wait()
+	var code int
+	if _, err := fmt.Sscanf(rest, "%d.", &code); err != nil {
+		s.t.Fatalf("%v: %q", err, rest)
 	}
-	var failed *exec.ExitError
-	if err != nil && !errors.As(err, &failed) {
-		s.t.Fatal(err)
-	}
-	return s.command.ProcessState.ExitCode(), strings.ReplaceAll(s.screen.String(), "\r\n", "\n")
+	return code, strings.ReplaceAll(screen, "\r\n", "\n")
 }
 
 // interrupted expects that it ends by Ctrl-C, with a sentence.
@@ -207,7 +228,11 @@ func halting(t *testing.T, to string, bytes int64) string {
 				return
 			}
 			context.AfterFunc(ctx, func() { _ = from.Close(); _ = base.Close() })
-			go func() { _, _ = io.CopyN(base, from, bytes) }() // and then no more is read
+			go func() {
+				_, _ = io.CopyN(base, from, bytes)
+				_, _ = io.Copy(io.Discard, from) // until the App hangs up
+				_ = base.Close()
+			}()
 			go func() { _, _ = io.Copy(from, base) }()
 		}
 	}()
@@ -236,6 +261,12 @@ func TestCtrlCBeforeTheYesChangesNothing(t *testing.T) {
 // told what the Base does, and it does that.
 func TestCtrlCWhileAChangeIsTriedLeavesItToBeUndone(t *testing.T) {
 	a, dir := paired(t)
+	// What the pairing has changed is in force before.
+	for pending := true; pending; {
+		pending, _, _ = postureIn(t, dir).Pending()
+	}
+	s := sit(t, dir, 80, nil, "expose", "electrum", "--for", "1h")
+	s.await("Go on? [y/N] ")
 	var changes atomic.Int32
 	examined := make(chan struct{})
 	a.Machine.WhenExamined(func() {
@@ -244,10 +275,14 @@ func TestCtrlCWhileAChangeIsTriedLeavesItToBeUndone(t *testing.T) {
 			close(examined)
 		}
 	})
-	s := sit(t, dir, 80, nil, "expose", "electrum", "--for", "1h")
-	s.await("Go on? [y/N] ")
-	s.types("y\n")
-	<-examined
+	s.yes(func() bool {
+		select {
+		case <-examined:
+			return true
+		default:
+			return false
+		}
+	})
 	s.interrupted("the change was not confirmed: the Base undoes it within 60 s")
 
 	a.Open()
@@ -301,6 +336,23 @@ func TestCtrlCWhileWaitingErasesTheLine(t *testing.T) {
 	// What the terminal itself shows for the key is erased too, or stands before.
 	if want := regexp.MustCompile(`\r\x1b\[K(\^C)?bitbox-app: interrupted: the audit changes nothing\n$`); code != exitInterrupted || !want.MatchString(screen) {
 		t.Errorf("%d: %q", code, screen)
+	}
+}
+
+// One of two Bases does not answer, and somebody loses patience.
+func TestCtrlCShowsWhatSeveralBasesHaveSaid(t *testing.T) {
+	r := newReader(t)
+	r.appliances["Cellar"].Shut()
+	s := sit(t, r.dir, 100, nil, "lockdown", "--all")
+	s.await("Go on? [y/N] ")
+	s.yes(func() bool { return strings.Contains(s.await(""), "Waiting for Cellar") })
+	s.awaits(regexp.MustCompile(`Waiting for Cellar\r`)) // and no more for Home
+	s.types(ctrlC)
+	code, screen := s.end()
+	for _, want := range []string{"on, signed by the Base", "interrupted: " + perhapsDone, "bitbox-app: interrupted: 1 of 2 Bases did not do well, as their lines say\n"} {
+		if !strings.Contains(screen, want) || code != exitInterrupted {
+			t.Errorf("%d, and not %q: %q", code, want, screen)
+		}
 	}
 }
 
