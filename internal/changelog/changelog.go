@@ -27,7 +27,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/posture"
 )
 
-// Labels of what is hashed and of what is signed (docs/protocol.md has the others).
+// Labels of what is hashed and of what is signed (docs/app/log.md).
 const (
 	labelEntry = "bitbox-base change v1"
 	labelHead  = "bitbox-base changes head v1"
