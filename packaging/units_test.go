@@ -191,6 +191,23 @@ func TestWhatStartsIsFixedBySetup(t *testing.T) {
 	}
 }
 
+// systemd's limit of five starts in ten seconds is one for machines with an administrator.
+// Here it would leave the entry down for good, or refuse an owner's sixth change.
+func TestNoServiceIsGivenUpForItsManyStarts(t *testing.T) {
+	for _, file := range unitFiles(t) {
+		name := filepath.Base(file)
+		switch name {
+		case "bitbox-base-born.service", "bitbox-base-prepare.service", "bitbox-base-reset.service", "bitbox-base-upgrade-boot.service":
+			continue // once a boot
+		case update.Unit:
+			continue // one that fails again and again is to end; it says how often
+		}
+		if filepath.Ext(name) == ".service" && !strings.Contains(read(t, file), "\nStartLimitIntervalSec=0\n") {
+			t.Errorf("%s is given up after five starts in ten seconds", name)
+		}
+	}
+}
+
 // Units and code name the same places.
 func TestPathsAreThoseOfTheCode(t *testing.T) {
 	upgrader := update.NewStore(update.Directory).Upgrader()
