@@ -3,6 +3,7 @@
 package stage_test
 
 import (
+	"os"
 	"path/filepath"
 	"slices"
 	"testing"
@@ -49,5 +50,32 @@ func TestAServerWithALimitOfStartsStaysDown(t *testing.T) {
 	s.WaitState(generation.ProxyUnit, "failed")
 	for _, to := range entry(s) {
 		refused(t, s.Attacker(1), to)
+	}
+}
+
+// A packet filter that could not be loaded at boot leaves the Base closed. Once it can be,
+// the helper loads it and starts what waits for it.
+func TestTheEntryComesBackWithThePacketFilter(t *testing.T) {
+	t.Parallel()
+	s := stage.Install(t, stage.Config{Real: true, Prepare: func(t *testing.T, root string) {
+		dropIn := filepath.Join(root, "etc/systemd/system", generation.FirewallUnit+".d", "late.conf")
+		if err := os.MkdirAll(filepath.Dir(dropIn), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(dropIn, []byte("[Service]\nExecStartPre=/usr/bin/test -e /run/the-filter-can-be-loaded\n"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}})
+	s.Start()
+	s.WaitState(generation.FirewallUnit, "failed")
+	for _, to := range entry(s) {
+		refused(t, s.Attacker(1), to)
+	}
+	s.MustExec("touch", "/run/the-filter-can-be-loaded")
+	for _, unit := range append([]string{generation.FirewallUnit}, listening...) {
+		s.WaitActive(unit)
+	}
+	for _, to := range entry(s) {
+		s.Until("the entry is open", func() error { return reaches(s.Attacker(1), to) })
 	}
 }
