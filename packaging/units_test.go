@@ -12,11 +12,14 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/BitBoxSwiss/bitbox-base/internal/bruteforce"
 	"github.com/BitBoxSwiss/bitbox-base/internal/factoryreset"
 	"github.com/BitBoxSwiss/bitbox-base/internal/generation"
+	"github.com/BitBoxSwiss/bitbox-base/internal/posture"
 	"github.com/BitBoxSwiss/bitbox-base/internal/setup"
+	"github.com/BitBoxSwiss/bitbox-base/internal/system"
 	"github.com/BitBoxSwiss/bitbox-base/internal/update"
 )
 
@@ -204,6 +207,24 @@ func TestNoServiceIsGivenUpForItsManyStarts(t *testing.T) {
 		}
 		if filepath.Ext(name) == ".service" && !strings.Contains(read(t, file), "\nStartLimitIntervalSec=0\n") {
 			t.Errorf("%s is given up after five starts in ten seconds", name)
+		}
+	}
+}
+
+// A change that fails for its time says what took so long: systemd ends a unit before the
+// helper ends the step that waits for it, and that before all of the change is undone.
+func TestTimesOfAChangeAreEachWithinTheNext(t *testing.T) {
+	if system.StepTime >= posture.ApplyTime {
+		t.Errorf("a step may take %v, and all of them %v", system.StepTime, posture.ApplyTime)
+	}
+	for _, unit := range append([]string{generation.FirewallUnit}, generation.PreflightUnits...) {
+		seconds := regexp.MustCompile(`(?m)^TimeoutStartSec=(\d+)$`).FindStringSubmatch(read(t, filepath.Join(units, unit)))
+		if seconds == nil {
+			t.Errorf("%s may take as long as it likes", unit)
+			continue
+		}
+		if limit, err := strconv.Atoi(seconds[1]); err != nil || time.Duration(limit)*time.Second >= system.StepTime {
+			t.Errorf("%s may take %s s, and the step that waits for it %v", unit, seconds[1], system.StepTime)
 		}
 	}
 }
