@@ -16,7 +16,9 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/crypto/ssh"
@@ -135,22 +137,25 @@ func (d *story) reach(port uint16) error {
 	return err
 }
 
-// ports checks which of the ports that could be open are.
+// ports checks which of the ports that could be open are. It asks all of them at once:
+// a closed one says nothing, so that each takes until its time is over.
 func (d *story) ports(open ...uint16) error {
-	wanted := map[uint16]bool{}
-	for _, port := range open {
-		wanted[port] = true
-	}
-	for _, port := range []uint16{sshaccess.Port, 53, 80, 111, 443, 5355, posture.EntryPort, posture.Extras[0].Port} {
-		err := d.until(func() error {
-			if reached := d.reach(port); (reached == nil) != wanted[port] {
-				return fmt.Errorf("port %d: it should be open: %v; and: %v", port, wanted[port], reached)
-			}
-			return nil
+	ports := []uint16{sshaccess.Port, 53, 80, 111, 443, 5355, posture.EntryPort, posture.Extras[0].Port}
+	errs := make([]error, len(ports))
+	var asking sync.WaitGroup
+	for i, port := range ports {
+		asking.Go(func() {
+			errs[i] = d.until(func() error {
+				if reached := d.reach(port); (reached == nil) != slices.Contains(open, port) {
+					return fmt.Errorf("port %d: it should be open: %v; and: %v", port, slices.Contains(open, port), reached)
+				}
+				return nil
+			})
 		})
-		if err != nil {
-			return err
-		}
+	}
+	asking.Wait()
+	if err := errors.Join(errs...); err != nil {
+		return err
 	}
 	line("network  open are %v, and no other of those that are usual", open)
 	return nil

@@ -12,11 +12,14 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/BitBoxSwiss/bitbox-base/internal/bruteforce"
 	"github.com/BitBoxSwiss/bitbox-base/internal/factoryreset"
 	"github.com/BitBoxSwiss/bitbox-base/internal/generation"
+	"github.com/BitBoxSwiss/bitbox-base/internal/posture"
 	"github.com/BitBoxSwiss/bitbox-base/internal/setup"
+	"github.com/BitBoxSwiss/bitbox-base/internal/system"
 	"github.com/BitBoxSwiss/bitbox-base/internal/update"
 )
 
@@ -187,6 +190,41 @@ func TestWhatStartsIsFixedBySetup(t *testing.T) {
 		}
 		if strings.Contains(read(t, file), "[Install]") {
 			t.Errorf("%s can be enabled and disabled", name)
+		}
+	}
+}
+
+// systemd's limit of five starts in ten seconds is one for machines with an administrator.
+// Here it would leave the entry down for good, or refuse an owner's sixth change.
+func TestNoServiceIsGivenUpForItsManyStarts(t *testing.T) {
+	for _, file := range unitFiles(t) {
+		name := filepath.Base(file)
+		switch name {
+		case "bitbox-base-born.service", "bitbox-base-prepare.service", "bitbox-base-reset.service", "bitbox-base-upgrade-boot.service":
+			continue // once a boot
+		case update.Unit:
+			continue // one that fails again and again is to end; it says how often
+		}
+		if filepath.Ext(name) == ".service" && !strings.Contains(read(t, file), "\nStartLimitIntervalSec=0\n") {
+			t.Errorf("%s is given up after five starts in ten seconds", name)
+		}
+	}
+}
+
+// A change that fails for its time says what took so long: systemd ends a unit before the
+// helper ends the step that waits for it, and that before all of the change is undone.
+func TestTimesOfAChangeAreEachWithinTheNext(t *testing.T) {
+	if system.StepTime >= posture.ApplyTime {
+		t.Errorf("a step may take %v, and all of them %v", system.StepTime, posture.ApplyTime)
+	}
+	for _, unit := range append([]string{generation.FirewallUnit}, generation.PreflightUnits...) {
+		seconds := regexp.MustCompile(`(?m)^TimeoutStartSec=(\d+)$`).FindStringSubmatch(read(t, filepath.Join(units, unit)))
+		if seconds == nil {
+			t.Errorf("%s may take as long as it likes", unit)
+			continue
+		}
+		if limit, err := strconv.Atoi(seconds[1]); err != nil || time.Duration(limit)*time.Second >= system.StepTime {
+			t.Errorf("%s may take %s s, and the step that waits for it %v", unit, seconds[1], system.StepTime)
 		}
 	}
 }

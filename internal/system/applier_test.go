@@ -152,6 +152,36 @@ func TestServersThatFailLeaveTheOldPostureWhole(t *testing.T) {
 	}
 }
 
+// A program that hangs does not keep the owner from changing the posture: its step ends, is
+// named, and the old posture is whole.
+func TestAStepThatHangsEndsAndIsNamed(t *testing.T) {
+	for _, action := range []string{"examine bitbox-base-preflight-nginx.service", "reload " + generation.ProxyUnit} {
+		t.Run(action, func(t *testing.T) {
+			b := newBase(t)
+			b.start()
+			a := b.pair(b.as(WhoMiddleware), "phone", owner)
+			b.settled()
+			before := b.helper.Effective()
+			b.helper.apply.stepTime = 50 * time.Millisecond
+			b.world.mu.Lock()
+			b.world.hangs = action
+			b.world.mu.Unlock()
+			_, unit, _ := strings.Cut(action, " ")
+			if err := a.submit(open); !errors.Is(err, &Error{Code: CodeNotApplied}) || !strings.Contains(err.Error(), unit) {
+				t.Fatalf("submit = %v; want a failure that names %s", err, unit)
+			}
+			if after := b.helper.Effective(); !posture.EquallyOpen(before, after) {
+				t.Errorf("in force is %+v, was %+v", after, before)
+			}
+			b.world.mu.Lock()
+			b.world.hangs = ""
+			b.world.mu.Unlock()
+			b.settled()
+			a.mustSubmit(open)
+		})
+	}
+}
+
 // The tests above can fail: servers that are not told of the way back keep the new
 // posture, and that shows.
 func TestAMachineThatStaysHalfOpenIsNoticed(t *testing.T) {

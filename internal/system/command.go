@@ -32,7 +32,7 @@ type Run func(ctx context.Context, argv ...string) (output string, err error)
 // Exec is Run for real: an empty environment, no input, a deadline, and a bound on
 // the output.
 func Exec(ctx context.Context, argv ...string) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, stepTime)
+	ctx, cancel := context.WithTimeout(ctx, StepTime)
 	defer cancel()
 	command := exec.CommandContext(ctx, argv[0], argv[1:]...)
 	command.Env = []string{}

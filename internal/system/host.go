@@ -67,13 +67,18 @@ func (m Host) Examine(ctx context.Context, unit string) error {
 	return errors.Join(err, m.do(ctx, systemctl, "reset-failed", unit))
 }
 
-// Reload has a server read its configuration. The packet filter is started if it
-// is not loaded, and what it had failed to load before is forgotten.
+// Reload has a server read its configuration. The packet filter is started if it is not
+// loaded, and with it what requires it: systemd gave that up when the filter failed at
+// boot, and nobody else would start it.
 func (m Host) Reload(ctx context.Context, unit string) error {
-	if unit == generation.FirewallUnit {
-		return m.do(ctx, systemctl, "reload-or-restart", unit)
+	if unit != generation.FirewallUnit {
+		return m.do(ctx, systemctl, "try-reload-or-restart", unit)
 	}
-	return m.do(ctx, systemctl, "try-reload-or-restart", unit)
+	loaded := m.do(ctx, systemctl, "is-active", "--quiet", unit) == nil
+	if err := m.do(ctx, systemctl, "reload-or-restart", unit); err != nil || loaded {
+		return err
+	}
+	return m.do(ctx, systemctl, "start", generation.ProxyUnit, generation.BansUnit, generation.MDNSUnit)
 }
 
 // StartSSH writes the lease, which lists the keys that sshd was started with.

@@ -28,6 +28,7 @@ type world struct {
 	fail   map[string]error // by the action, such as "reload UNIT"
 	late   bool             // a reload that fails has done its work nevertheless
 	lie    bool             // a reload says that it has worked and does nothing
+	hangs  string           // an action that ends when nobody waits for it any more
 	cut    []uint16
 	lifted []netip.Addr
 	bans   []bruteforce.Ban
@@ -58,9 +59,26 @@ func (w *world) failure(action string) error {
 
 func (w *world) Provide(context.Context, posture.Effective) error { return w.failure("provide") }
 
-func (w *world) Examine(_ context.Context, unit string) error { return w.failure("examine " + unit) }
+// hang does not return for an action that hangs, until its time is up.
+func (w *world) hang(ctx context.Context, action string) error {
+	w.mu.Lock()
+	hangs := w.hangs == action
+	w.mu.Unlock()
+	if !hangs {
+		return nil
+	}
+	<-ctx.Done()
+	return ctx.Err()
+}
 
-func (w *world) Reload(_ context.Context, unit string) error {
+func (w *world) Examine(ctx context.Context, unit string) error {
+	return errors.Join(w.hang(ctx, "examine "+unit), w.failure("examine "+unit))
+}
+
+func (w *world) Reload(ctx context.Context, unit string) error {
+	if err := w.hang(ctx, "reload "+unit); err != nil {
+		return err
+	}
 	failure := w.failure("reload " + unit)
 	if w.lie || failure != nil && !w.late {
 		return failure
