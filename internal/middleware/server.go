@@ -63,12 +63,15 @@ type ServerConfig struct {
 // Server serves the API to the sessions of a Registry.
 type Server struct {
 	ServerConfig
-	started  time.Time
-	stopping chan struct{}
-	api      http.Handler
-	refusal  *connect.ErrorWriter
-	asking   map[string]bool // replaced in tests
-	http     http.Server
+	started   time.Time
+	stopping  chan struct{}
+	history   history
+	lastName  lastName
+	api       http.Handler
+	refusal   *connect.ErrorWriter
+	asking    map[string]bool // replaced in tests, as is streaming
+	streaming map[string]bool
+	http      http.Server
 }
 
 // NewServer prepares a Server; Serve runs it.
@@ -79,6 +82,7 @@ func NewServer(config ServerConfig) *Server {
 		stopping:     make(chan struct{}),
 		refusal:      connect.NewErrorWriter(),
 		asking:       asking,
+		streaming:    streaming,
 	}
 	s.api = s.newMux()
 	var protocols http.Protocols
@@ -169,6 +173,14 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		case <-r.Context().Done():
 			return
 		}
+	}
+	if s.streaming[r.URL.Path] {
+		end, err := s.Registry.beginStream(sessionOf(r.Context()))
+		if err != nil {
+			_ = s.refusal.Write(w, r, apiError(err))
+			return
+		}
+		defer end()
 	}
 	s.api.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), deadlineKey{}, http.NewResponseController(w))))
 }
