@@ -15,10 +15,9 @@ const (
 	manyRestarts = 3
 	restartsTime = 10 * time.Minute
 	// The disk is filling up when less than a tenth of it, or of this many bytes, is
-	// free; and not any more above 15 %.
+	// free; and not any more above one and a half times that.
 	fillingParts = 10
 	fillingBytes = 500 << 20
-	enoughParts  = 15 // of 100
 )
 
 // monitor remembers what was told, so that each thing is told once. It is pure: what is
@@ -139,7 +138,7 @@ func (m *monitor) lookAtDisk(total, available uint64) []*systemv1.SystemEvent {
 		m.filling = true
 		return []*systemv1.SystemEvent{{Happened: &systemv1.SystemEvent_DiskFilling{
 			DiskFilling: &systemv1.DiskFilling{TotalBytes: total, AvailableBytes: available}}}}
-	case available > total/100*enoughParts:
+	case available > total/fillingParts*3/2 && available > fillingBytes*3/2:
 		m.filling = false
 	}
 	return nil

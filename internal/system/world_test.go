@@ -32,6 +32,8 @@ type world struct {
 	lifted []netip.Addr
 	bans   []bruteforce.Ban
 	told   []generation.Announcement
+	// examined is called once, when something is examined.
+	examined func()
 }
 
 func newWorld(directory string) *world {
@@ -58,7 +60,23 @@ func (w *world) failure(action string) error {
 
 func (w *world) Provide(context.Context, posture.Effective) error { return w.failure("provide") }
 
-func (w *world) Examine(_ context.Context, unit string) error { return w.failure("examine " + unit) }
+func (w *world) Examine(_ context.Context, unit string) error {
+	w.mu.Lock()
+	examined := w.examined
+	w.examined = nil
+	w.mu.Unlock()
+	if examined != nil {
+		examined()
+	}
+	return w.failure("examine " + unit)
+}
+
+// onExamine has something done once, in the middle of the next change.
+func (w *world) onExamine(do func()) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.examined = do
+}
 
 func (w *world) Reload(_ context.Context, unit string) error {
 	failure := w.failure("reload " + unit)
