@@ -34,6 +34,8 @@ var appliances sync.Map
 //	appliance drift ID SEVERITY
 //	appliance break|mend           it takes no new configuration, or takes it again
 //	appliance sicken VERSION       it is not well with that version of its software
+//	appliance log SERVICE TEXT PRIORITY
+//	appliance breaks UNIT          a service that fails whenever it is started
 func applianceCommand(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) == 0 {
 		ts.Fatalf("usage: appliance start|pair|ban|drift|break|mend")
@@ -70,6 +72,12 @@ func applianceCommand(ts *testscript.TestScript, neg bool, args []string) {
 		a.Machine.Break(errors.New("the rules do not parse"))
 	case "sicken":
 		a.Software.Sicken(args[1])
+	case "log":
+		priority, err := parsePriority(args[3])
+		ts.Check(err)
+		ts.Check(a.Services.Log(args[1], args[2], int(priority)))
+	case "breaks":
+		a.Services.Break(args[1])
 	case "mend":
 		a.Machine.Break(nil)
 	default:

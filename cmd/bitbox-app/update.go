@@ -18,7 +18,7 @@ import (
 const updateTime = time.Hour
 
 func (p *program) updateCommand() *cobra.Command {
-	var status bool
+	var status, debian bool
 	command := &cobra.Command{
 		Use:   "update [FILE]",
 		Short: "Bring the Base a new version of its software",
@@ -30,20 +30,27 @@ break for some seconds meanwhile; this command waits and tells how it ended.
 Ctrl-C while the file is being sent leaves everything as it was. Later the Base goes on
 without this App.
 
+With --debian it installs the updates of Debian that wait, as the Base does each night by
+itself, and shows what is done.
+
 With --status it tells the versions, how the last update went, and which security updates
 of Debian wait. With --json it prints one object a line.`,
 		Example: `  bitbox-app update bitbox-base_1.3.0_amd64.release
+  bitbox-app update --debian
   bitbox-app update --status`,
 		Args: cobra.MaximumNArgs(1),
 	}
 	command.Flags().BoolVar(&status, "status", false, "tell the versions and how the last update went")
+	command.Flags().BoolVar(&debian, "debian", false, "install the updates of Debian that wait")
 	asking := p.consent(command)
 	command.RunE = func(c *cobra.Command, args []string) error {
 		switch {
-		case status && len(args) == 0:
+		case debian && !status && len(args) == 0:
+			return p.call(c.Context(), updateTime, p.debianUpdates)
+		case status && !debian && len(args) == 0:
 			return p.call(c.Context(), callTime, p.updateStatus)
-		case status || len(args) == 0:
-			return usageError{errors.New("update wants a release file or --status, and not both")}
+		case status || debian || len(args) == 0:
+			return usageError{errors.New("update wants a release file, --debian or --status, and one of them only")}
 		}
 		release, err := client.OpenRelease(args[0])
 		if err != nil {
