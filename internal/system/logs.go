@@ -99,10 +99,11 @@ func checkLogs(table services.Table, request *basev1.ReadLogsRequest) (logQuery,
 	return q, nil
 }
 
-// journalFormat has journalctl print what record reads; --all, for it would leave long
-// texts out.
+// journalFormat has journalctl print what record reads: --all, for it would leave long
+// texts out; --merge, for otherwise following means this boot alone, and which that is
+// the helper's sandbox cannot see in a container.
 var journalFormat = []string{
-	"--quiet", "--no-pager", "--all", "--output=json",
+	"--quiet", "--no-pager", "--all", "--merge", "--output=json",
 	"--output-fields=MESSAGE,PRIORITY,_SYSTEMD_UNIT,UNIT,OBJECT_SYSTEMD_UNIT,_PID",
 }
 

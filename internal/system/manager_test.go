@@ -165,7 +165,7 @@ func (m *manager) Journal(ctx context.Context, receive func([]byte, bool) error,
 			follow = true
 		case "--reverse":
 			reverse = true
-		case "--quiet", "--no-pager", "--all", "--output", "--output-fields", "--no-tail":
+		case "--quiet", "--no-pager", "--all", "--merge", "--output", "--output-fields", "--no-tail":
 		default:
 			return fmt.Errorf("journalctl knows no %s", a)
 		}
