@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/BitBoxSwiss/bitbox-base/internal/noiseconn"
 	"github.com/BitBoxSwiss/bitbox-base/internal/posture"
 	"github.com/BitBoxSwiss/bitbox-base/internal/sshaccess"
 )
@@ -50,6 +51,18 @@ func EnableSSH(length time.Duration) Edit {
 		}
 		p.SSH = &posture.Lease{Length: length, GrantedIn: next}
 		return notLocked(view)
+	}
+}
+
+// Rename gives the Base another name, which mDNS announces too.
+func Rename(name string) Edit {
+	return func(p *Posture, _ *PostureView, _ uint64) error {
+		if err := noiseconn.CheckName(name); err != nil {
+			return fail(ErrInvalid, err, "%q cannot be the name of a Base: %v; a name has 1 to %d bytes, all of them visible, such as \"kitchen\"",
+				Printable(name), err, noiseconn.MaxNameSize)
+		}
+		p.NodeName = name
+		return nil
 	}
 }
 

@@ -141,7 +141,11 @@ func (s *Session) Apply(ctx context.Context, change Change) (*PostureView, error
 	if err != nil {
 		return nil, err
 	}
-	return s.confirm(ctx, signed)
+	view, err := s.confirm(ctx, signed)
+	if err != nil {
+		return nil, err
+	}
+	return view, s.transport.app.store.renamed(s.transport.id, view.Effective().NodeName)
 }
 
 // submit returns the document that it has sent.

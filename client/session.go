@@ -40,6 +40,9 @@ type Session struct {
 	Pairing basev1connect.PairingServiceClient
 	Events  basev1connect.EventsServiceClient
 	Audit   basev1connect.AuditServiceClient
+	// Machine and Services are those that the appliance manages.
+	Machine  basev1connect.MachineServiceClient
+	Services basev1connect.ServicesServiceClient
 
 	// What is signed, or verified, goes through the methods of Session (posture.go).
 	posture basev1connect.PostureServiceClient
@@ -93,16 +96,18 @@ func (a *App) session(id string) *Session {
 	)
 	const url = "http://base" // the connection leads to one Base, whatever the name
 	return &Session{
-		Info:    basev1connect.NewInfoServiceClient(httpClient, url, options),
-		Apps:    basev1connect.NewAppsServiceClient(httpClient, url, options),
-		Pairing: basev1connect.NewPairingServiceClient(httpClient, url, options),
-		Events:  basev1connect.NewEventsServiceClient(httpClient, url, options),
-		Audit:   basev1connect.NewAuditServiceClient(httpClient, url, options),
-		posture: basev1connect.NewPostureServiceClient(httpClient, url, options),
-		bans:    basev1connect.NewBansServiceClient(httpClient, url, options),
-		update:  basev1connect.NewUpdateServiceClient(httpClient, url, options),
-		changes: basev1connect.NewChangesServiceClient(httpClient, url, options),
-		verify:  posture.VerifyChain,
+		Info:     basev1connect.NewInfoServiceClient(httpClient, url, options),
+		Apps:     basev1connect.NewAppsServiceClient(httpClient, url, options),
+		Pairing:  basev1connect.NewPairingServiceClient(httpClient, url, options),
+		Events:   basev1connect.NewEventsServiceClient(httpClient, url, options),
+		Audit:    basev1connect.NewAuditServiceClient(httpClient, url, options),
+		Machine:  basev1connect.NewMachineServiceClient(httpClient, url, options),
+		Services: basev1connect.NewServicesServiceClient(httpClient, url, options),
+		posture:  basev1connect.NewPostureServiceClient(httpClient, url, options),
+		bans:     basev1connect.NewBansServiceClient(httpClient, url, options),
+		update:   basev1connect.NewUpdateServiceClient(httpClient, url, options),
+		changes:  basev1connect.NewChangesServiceClient(httpClient, url, options),
+		verify:   posture.VerifyChain,
 
 		verifyChanges: changelog.Verify,
 

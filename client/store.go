@@ -433,6 +433,25 @@ func (s *store) sawEvents(id string, sequence uint64) error {
 	return s.change(id, "store which events were seen", func(r *stored) { r.Events = sequence })
 }
 
+// renamed stores what the Base is called now. The App's name for it follows, unless
+// another Base has that.
+func (s *store) renamed(id, name string) error {
+	return s.update("store the new name of the Base", func(tx *state.Tx) error {
+		records, err := all(tx)
+		if err != nil {
+			return err
+		}
+		record := records[id]
+		if record == nil || record.BaseName == name {
+			return nil
+		}
+		delete(records, id)
+		record.BaseName, record.Name = name, name
+		record.Name = freeName(record, records)
+		return put(tx, id, record)
+	})
+}
+
 // nextSeq returns a number larger than all before it, and not below the clock in
 // milliseconds. It is on disk before it is used: a Base takes each only once.
 func (s *store) nextSeq(id string, now time.Time) (seq uint64, err error) {

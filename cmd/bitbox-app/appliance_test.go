@@ -76,6 +76,8 @@ func (e *exchange) Stream(ctx context.Context, request []byte, receive func([]by
 //	appliance shut|open            it has no connections, or takes them again
 //	appliance copy|putback         its helper's disk is copied; the copy takes its place
 //	appliance sicken VERSION       it is not well with that version of its software
+//	appliance log SERVICE TEXT PRIORITY
+//	appliance breaks UNIT          a service that fails whenever it is started
 func applianceCommand(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) == 0 {
 		ts.Fatalf("usage: appliance start|pair|ban|drift|break|mend|shut|open|copy|putback|sicken")
@@ -114,6 +116,12 @@ func applianceCommand(ts *testscript.TestScript, neg bool, args []string) {
 		a.Machine.Break(errors.New("the rules do not parse"))
 	case "sicken":
 		a.Software.Sicken(args[1])
+	case "log":
+		priority, err := parsePriority(args[3])
+		ts.Check(err)
+		ts.Check(a.Services.Log(args[1], args[2], int(priority)))
+	case "breaks":
+		a.Services.Break(args[1])
 	case "mend":
 		a.Machine.Break(nil)
 	case "shut":

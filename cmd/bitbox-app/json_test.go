@@ -69,6 +69,11 @@ var shapes = map[string]any{
 		LastHash  string `json:"lastHash"`
 		Forgotten uint64 `json:"forgotten"`
 	}{},
+	"bitbox-app logs": &basev1.LogEntry{},
+	"bitbox-app name": struct {
+		changed
+		Name string `json:"name,omitempty"`
+	}{},
 	"bitbox-app pair":            pairEvent{},
 	"bitbox-app pairing close":   &basev1.Window{},
 	"bitbox-app pairing open":    &basev1.Window{},
@@ -79,13 +84,29 @@ var shapes = map[string]any{
 	"bitbox-app posture history": []client.PostureEvent{},
 	"bitbox-app posture show":    shown{},
 	"bitbox-app posture unlock":  changed{},
-	"bitbox-app ssh disable":     changed{},
-	"bitbox-app ssh enable":      changed{},
-	"bitbox-app ssh keys add":    changed{},
-	"bitbox-app ssh keys list":   []shownKey{},
-	"bitbox-app ssh keys remove": changed{},
-	"bitbox-app status":          &basev1.GetInfoResponse{},
-	"bitbox-app unexpose":        changed{},
+	"bitbox-app reboot": struct {
+		Rebooting bool `json:"rebooting,omitempty"`
+		Rebooted  bool `json:"rebooted,omitempty"`
+		Seconds   int  `json:"seconds,omitempty"`
+	}{},
+	"bitbox-app services disable": &basev1.ChangeServiceResponse{},
+	"bitbox-app services enable":  &basev1.ChangeServiceResponse{},
+	"bitbox-app services list":    &basev1.ListServicesResponse{},
+	"bitbox-app services restart": &basev1.ChangeServiceResponse{},
+	"bitbox-app services start":   &basev1.ChangeServiceResponse{},
+	"bitbox-app services stop":    &basev1.ChangeServiceResponse{},
+	"bitbox-app shutdown": struct {
+		Off bool `json:"off"`
+	}{},
+	"bitbox-app ssh disable":      changed{},
+	"bitbox-app ssh enable":       changed{},
+	"bitbox-app ssh keys add":     changed{},
+	"bitbox-app ssh keys list":    []shownKey{},
+	"bitbox-app ssh keys remove":  changed{},
+	"bitbox-app status":           &basev1.GetInfoResponse{},
+	"bitbox-app status --history": &basev1.GetHistoryResponse{},
+	"bitbox-app timezone":         &basev1.ListTimeZonesResponse{},
+	"bitbox-app unexpose":         changed{},
 	"bitbox-app update": struct {
 		Sent   uint64 `json:"sent,omitempty"`
 		Size   uint64 `json:"size,omitempty"`
@@ -95,6 +116,7 @@ var shapes = map[string]any{
 		Step   string `json:"step,omitempty"`
 		Reason string `json:"reason,omitempty"`
 	}{},
+	"bitbox-app update --debian": &basev1.InstallDebianUpdatesResponse{},
 	"bitbox-app update --status": &basev1.GetUpdateResponse{},
 	"bitbox-app version": struct {
 		SoftwareVersion string `json:"softwareVersion"`
@@ -289,6 +311,9 @@ func TestJSONIsAsDocumented(t *testing.T) {
 	if err := pairInProcess(a, second, "Phone", basev1.Role_ROLE_OWNER); err != nil {
 		t.Fatal(err)
 	}
+	if err := a.Services.Log("nginx", "a connection", 6); err != nil {
+		t.Fatal(err)
+	}
 	a.Machine.Ban(bruteforce.Ban{Jail: "sshd", Addr: netip.MustParseAddr("192.0.2.7"), Since: time.Now(), Until: time.Now().Add(time.Hour)})
 	a.Machine.Drift(&systemv1.Finding{Id: "ssh-settings", Severity: systemv1.Finding_SEVERITY_WARNING, Title: "Something is open", Expected: "closed", Found: "open", Why: "Because.", Fix: "Close it.", Fixable: true})
 	release, err := appliancetest.Release("1.1", appliancetest.Architecture, 1<<20, false)
@@ -306,7 +331,10 @@ func TestJSONIsAsDocumented(t *testing.T) {
 		args  []string
 	}{
 		{"version", nil}, {"bases", nil}, {"bases --check", nil}, {"discover", []string{"--timeout", "1s"}},
-		{"status", nil}, {"apps list", nil}, {"apps rename", []string{"Phone", "Tablet"}},
+		{"status", nil}, {"status --history", nil}, {"timezone", nil}, {"timezone", []string{"Europe/Zurich"}},
+		{"services list", nil}, {"services stop", []string{"mdns"}}, {"services start", []string{"mdns"}}, {"services restart", []string{"mdns"}},
+		{"services disable", []string{"mdns"}}, {"services enable", []string{"mdns"}}, {"logs", nil}, {"update --debian", nil},
+		{"name", nil}, {"name", []string{"Attic", "--yes"}}, {"apps list", nil}, {"apps rename", []string{"Phone", "Tablet"}},
 		{"pairing open", nil}, {"pairing status", nil}, {"pairing close", nil},
 		{"watch", []string{"--timeout", "2s"}},
 		{"bans list", nil}, {"bans lift", []string{"192.0.2.7", "--yes"}},
@@ -317,7 +345,7 @@ func TestJSONIsAsDocumented(t *testing.T) {
 		{"posture show", nil}, {"ssh disable", []string{"--yes"}}, {"ssh keys remove", []string{"anna", "--yes"}},
 		{"lockdown", []string{"--yes"}}, {"posture unlock", []string{"--yes"}},
 		{"update", []string{file, "--yes"}}, {"update --status", nil}, {"log", nil}, {"log verify", nil},
-		{"apps revoke", []string{"Tablet", "--yes"}}, {"factory-reset", []string{"--confirm", nameOf(t, dir)}},
+		{"apps revoke", []string{"Tablet", "--yes"}}, {"reboot", []string{"--yes"}}, {"factory-reset", []string{"--confirm", nameOf(t, dir)}},
 		{"born", []string{filepath.Join(dir, "b.born"), "--name", "Cellar"}},
 	} {
 		shape := "bitbox-app " + run.shape
@@ -347,7 +375,7 @@ func TestJSONIsAsDocumented(t *testing.T) {
 		}
 	}
 	for name, shape := range shapes {
-		if shape != nil && !ran[name] && name != "bitbox-app posture confirm" { // which is like posture back
+		if shape != nil && !ran[name] && name != "bitbox-app posture confirm" && name != "bitbox-app shutdown" { // which are like posture back and reboot
 			t.Errorf("%s is not run here", name)
 		}
 	}

@@ -100,6 +100,7 @@ folder bitbox-app of your configuration.`,
 		p.discoverCommand(), p.pairCommand(), p.bornCommand(), p.basesCommand(), p.forgetCommand(),
 		p.statusCommand(), p.appsCommand(), p.pairingCommand(), p.watchCommand(),
 		p.postureCommand(), p.exposeCommand(), p.unexposeCommand(), p.sshCommand(), p.bansCommand(), p.auditCommand(), p.logCommand(), p.lockdownCommand(), p.updateCommand(), p.factoryResetCommand(),
+		p.servicesCommand(), p.logsCommand(), p.nameCommand(), p.timezoneCommand(), p.rebootCommand(), p.shutdownCommand(),
 		p.versionCommand(), exitCodesTopic(),
 	)
 	return root

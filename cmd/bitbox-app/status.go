@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	"google.golang.org/protobuf/proto"
@@ -20,26 +21,54 @@ func (p *program) printMessage(message proto.Message) error {
 }
 
 func (p *program) statusCommand() *cobra.Command {
-	return &cobra.Command{
+	var measured bool
+	command := &cobra.Command{
 		Use:   "status",
 		Short: "Show what the Base is and how it does",
+		Long: `status shows what the Base is and how it does. Beside load, memory, disk and temperature it
+draws their last hour; of memory and disk, what is in use. With --history it prints what
+was measured.`,
 		Example: `  bitbox-app status
-  bitbox-app status --base home --json
-  bitbox-app status --all`,
+  bitbox-app status --all
+  bitbox-app status --history --json
+  bitbox-app status --base home --json`,
 		Args:        cobra.NoArgs,
 		Annotations: onSeveral,
-		RunE: func(c *cobra.Command, _ []string) error {
-			return ask(p, c, callTime, query[*basev1.GetInfoResponse]{
-				ask: func(ctx context.Context, session *client.Session) (*basev1.GetInfoResponse, error) {
-					return session.Info.GetInfo(ctx, &basev1.GetInfoRequest{})
-				},
-				show:    p.printInfo,
-				columns: []string{"VERSION", "UP", "LOAD", "MEMORY", "DISK", "ROLE"},
-				rows:    infoRow,
-				table:   func(t *table) { t.styled("MEMORY", freeStyle).styled("DISK", freeStyle) },
-			})
-		},
 	}
+	command.Flags().BoolVar(&measured, "history", false, "print what was measured in the last hour")
+	command.RunE = func(c *cobra.Command, _ []string) error {
+		if measured {
+			return ask(p, c, callTime, measuredQuery(p))
+		}
+		return ask(p, c, callTime, query[statusAnswer]{
+			ask:  askStatus,
+			json: func(a statusAnswer) any { return a.info },
+			show: func(a statusAnswer) error {
+				return p.printInfo(a.info, drawHistory(a.history.GetSamples(), sparkSteps()))
+			},
+			columns: []string{"VERSION", "UP", "LOAD", "MEMORY", "DISK", "ROLE"},
+			rows:    func(a statusAnswer) [][]string { return infoRow(a.info) },
+			table:   func(t *table) { t.styled("MEMORY", freeStyle).styled("DISK", freeStyle) },
+		})
+	}
+	return command
+}
+
+// statusAnswer is what a Base tells of itself. history is empty where it keeps none.
+type statusAnswer struct {
+	info    *basev1.GetInfoResponse
+	history *basev1.GetHistoryResponse
+}
+
+func askStatus(ctx context.Context, session *client.Session) (a statusAnswer, err error) {
+	if a.info, err = session.Info.GetInfo(ctx, &basev1.GetInfoRequest{}); err != nil {
+		return a, err
+	}
+	// A Base of before has none; the rest is still worth having.
+	if a.history, err = session.Machine.GetHistory(ctx, &basev1.GetHistoryRequest{}); err != nil && ctx.Err() != nil {
+		return a, err
+	}
+	return a, nil
 }
 
 // infoRow is a Base in one line.
@@ -73,28 +102,59 @@ func free(available, total uint64) string {
 	return fmt.Sprintf("%d %% free", available*100/total)
 }
 
-func (p *program) printInfo(info *basev1.GetInfoResponse) error {
+func (p *program) printInfo(info *basev1.GetInfoResponse, history histories) error {
 	table := p.table()
 	row := func(name, format string, args ...any) { table.row(name, fmt.Sprintf(format, args...)) }
+	drawn := func(name, line, format string, args ...any) { table.row(name, fmt.Sprintf(format, args...), line) }
 	row("Name", "%s", info.GetName())
 	row("This App", "%s (%s)", info.GetCaller().GetName(), roleName(info.GetCaller().GetRole()))
 	row("Public key", "%x", info.GetPublicKey())
 	row("Software", "%s, protocol %d", info.GetSoftwareVersion(), info.GetProtocolVersion())
 	row("Up", "%s (its daemon %s)", duration(info.GetMachineUptimeSeconds()), duration(info.GetDaemonUptimeSeconds()))
+	if info.GetTimeZone() != "" {
+		row("Time", "%s (%s)", when(info.GetTime().AsTime(), time.Now()), info.GetTimeZone())
+	}
+	if len(info.GetAddresses()) > 0 {
+		row("Addresses", "%s", strings.Join(info.GetAddresses(), ", "))
+	}
+	if err := table.print(); err != nil {
+		return err
+	}
+	// In a table of their own, so that what is drawn stands close by.
+	table = p.table()
 	var load []string
 	for _, l := range info.GetLoadAverage() {
 		load = append(load, fmt.Sprintf("%.2f", l))
 	}
-	row("Load", "%s", strings.Join(load, " "))
-	row("Memory", "%s of %s available", size(info.GetMemoryAvailableBytes()), size(info.GetMemoryTotalBytes()))
-	row("Disk", "%s of %s available", size(info.GetDiskAvailableBytes()), size(info.GetDiskTotalBytes()))
-	if len(info.GetAddresses()) > 0 {
-		row("Addresses", "%s", strings.Join(info.GetAddresses(), ", "))
-	}
+	drawn("Load      ", history.load, "%s", strings.Join(load, " "))
+	drawn("Memory", history.memory, "%s of %s available", size(info.GetMemoryAvailableBytes()), size(info.GetMemoryTotalBytes()))
+	drawn("Disk", history.disk, "%s of %s available", size(info.GetDiskAvailableBytes()), size(info.GetDiskTotalBytes()))
 	if info.TemperatureCelsius != nil {
-		row("Temperature", "%.0f °C", info.GetTemperatureCelsius())
+		drawn("Temperature", history.temperature, "%.0f °C", info.GetTemperatureCelsius())
 	}
 	return table.print()
+}
+
+// measuredQuery asks for what was measured.
+func measuredQuery(p *program) query[*basev1.GetHistoryResponse] {
+	return tableOf(p, query[*basev1.GetHistoryResponse]{
+		ask: func(ctx context.Context, session *client.Session) (*basev1.GetHistoryResponse, error) {
+			return session.Machine.GetHistory(ctx, &basev1.GetHistoryRequest{})
+		},
+		columns: []string{"TIME", "LOAD", "MEMORY FREE", "DISK FREE", "TEMPERATURE"},
+		rows: func(history *basev1.GetHistoryResponse) (rows [][]string) {
+			for _, s := range history.GetSamples() {
+				celsius := ""
+				if s.TemperatureCelsius != nil {
+					celsius = fmt.Sprintf("%.0f °C", s.GetTemperatureCelsius())
+				}
+				rows = append(rows, []string{s.GetTime().AsTime().Local().Format(time.TimeOnly), fmt.Sprintf("%.2f", s.GetLoad()),
+					size(s.GetMemoryAvailableBytes()), size(s.GetDiskAvailableBytes()), celsius})
+			}
+			return rows
+		},
+		empty: "nothing was measured yet",
+	})
 }
 
 func (p *program) versionCommand() *cobra.Command {

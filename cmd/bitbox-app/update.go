@@ -19,7 +19,7 @@ import (
 const updateTime = time.Hour
 
 func (p *program) updateCommand() *cobra.Command {
-	var status bool
+	var status, debian bool
 	command := &cobra.Command{
 		Use:   "update [FILE]",
 		Short: "Bring the Base a new version of its software",
@@ -31,19 +31,26 @@ break for some seconds meanwhile; this command waits and tells how it ended.
 Ctrl-C while the file is being sent leaves everything as it was. Later the Base goes on
 without this App.
 
+With --debian it installs the updates of Debian that wait, as the Base does each night by
+itself, and shows what is done.
+
 With --status it tells the versions, how the last update went, and which security updates
 of Debian wait. With --json it prints one object a line.`,
 		Example: `  bitbox-app update bitbox-base_1.3.0_amd64.release
+  bitbox-app update --debian
   bitbox-app update --status
   bitbox-app update --status --all`,
 		Args: cobra.MaximumNArgs(1),
 	}
 	command.Annotations = onSeveral // with --status
 	command.Flags().BoolVar(&status, "status", false, "tell the versions and how the last update went")
+	command.Flags().BoolVar(&debian, "debian", false, "install the updates of Debian that wait")
 	asking := p.consent(command)
 	command.RunE = func(c *cobra.Command, args []string) error {
 		switch {
-		case status && len(args) == 0:
+		case debian && !status && len(args) == 0:
+			return p.call(c.Context(), updateTime, p.debianUpdates)
+		case status && !debian && len(args) == 0:
 			return ask(p, c, callTime, query[*basev1.GetUpdateResponse]{
 				ask: func(ctx context.Context, session *client.Session) (*basev1.GetUpdateResponse, error) {
 					return session.UpdateStatus(ctx)
@@ -54,8 +61,8 @@ of Debian wait. With --json it prints one object a line.`,
 					return [][]string{{status.GetInstalledVersion(), debianText(status), lastUpdate(status.GetUpdate())}}
 				},
 			})
-		case status || len(args) == 0:
-			return usageError{errors.New("update wants a release file or --status, and not both")}
+		case status || debian || len(args) == 0:
+			return usageError{errors.New("update wants a release file, --debian or --status, and one of them only")}
 		}
 		if several, err := p.severalBases(); err != nil || several != nil {
 			return cmp.Or(err, error(usageError{errors.New("a release is brought to one Base at a time: name one with --base")}))

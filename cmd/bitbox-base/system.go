@@ -22,12 +22,16 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/pairing"
 	"github.com/BitBoxSwiss/bitbox-base/internal/posture"
 	"github.com/BitBoxSwiss/bitbox-base/internal/provision"
+	"github.com/BitBoxSwiss/bitbox-base/internal/services"
 	"github.com/BitBoxSwiss/bitbox-base/internal/system"
+	"github.com/BitBoxSwiss/bitbox-base/internal/timezone"
 )
 
 const (
 	// auditInterval is how often the Base looks at itself.
 	auditInterval = 5 * time.Minute
+	// monitorInterval is how often it looks at its services and its disk.
+	monitorInterval = 15 * time.Second
 	// localTime bounds one change that root makes.
 	localTime = 3 * time.Minute
 )
@@ -108,6 +112,11 @@ func runSystem(ctx context.Context) error {
 	config.Live, config.Banner, config.Announcer, config.Auditor = host, host, host, auditor
 	config.AuditInterval = auditInterval
 	config.Restart = host.Restart
+	config.Manager, config.MonitorInterval, config.TimeZone = host, monitorInterval, timezone.At("/")
+	if config.Services, err = services.Read(services.OwnFile); err != nil {
+		// The Base's own are managed all the same.
+		config.Logger.Error("the services of this appliance are not managed", "audit", true, "error", err)
+	}
 	if config.Updates, err = newReceiver(); err != nil {
 		// What keeps the Base closed does not wait for that.
 		config.Logger.Error("this Base takes no updates", "error", err)

@@ -38,6 +38,8 @@ type Helper struct {
 	Machine *Machine
 	// Software is what updates change.
 	Software *Software
+	// Services are what runs on the machine.
+	Services *Services
 
 	directory string
 	ahead     atomic.Int64 // how far its clock was put ahead
@@ -67,8 +69,15 @@ func startHelper(directory string) (h *Helper, err error) {
 		return nil, errors.Join(err, os.RemoveAll(directory))
 	}
 	h.Software = software
+	zone, err := newTimeZone(directory)
+	if err != nil {
+		return nil, errors.Join(err, os.RemoveAll(directory))
+	}
+	manager, table := newServices()
+	h.Services = manager
 	h.Helper, err = system.Open(system.Config{
 		Directory: directory, Live: h.Machine, Banner: h.Machine, Announcer: h.Machine, Auditor: h.Machine, Updates: receiver,
+		Manager: manager, Services: table, TimeZone: zone,
 		Factory: posture.Factory(), BootID: "the only boot",
 		Clock:  func() time.Duration { return system.BootClock() + time.Duration(h.ahead.Load()) },
 		Logger: slog.New(slog.DiscardHandler),
@@ -155,6 +164,10 @@ type Appliance struct {
 	cancel   context.CancelFunc
 	done     chan error
 	passed   atomic.Uint32 // connections
+	port     system.Port   // the Middleware's way to the helper
+
+	stopping sync.Mutex // held while the Middleware is restarted or ended
+	stopped  bool
 
 	mu    sync.Mutex // guards what follows
 	shut  bool
@@ -227,28 +240,62 @@ func (a *Appliance) start(middlewareState string, through func(system.Port) syst
 	if a.tcp, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
 		return err
 	}
+	a.port = a.Port(system.WhoMiddleware)
+	if through != nil {
+		a.port = through(a.port)
+	}
+	if err := a.startMiddleware(); err != nil {
+		return err
+	}
+	a.Software.restarts = func() {
+		a.Shut()
+		a.Open()
+	}
+	a.Services.mu.Lock()
+	defer a.Services.mu.Unlock()
+	a.Services.stops = func(target string) {
+		a.Shut()
+		if target == "reboot.target" {
+			a.restartMiddleware()
+		}
+	}
+	go a.serve()
+	return nil
+}
+
+func (a *Appliance) startMiddleware() error {
 	entry, err := net.Listen("unix", a.socket())
 	if err != nil {
 		return err
-	}
-	port := a.Port(system.WhoMiddleware)
-	if through != nil {
-		port = through(port)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	a.cancel = cancel
 	go func() {
 		a.done <- base.RunMiddleware(ctx, base.MiddlewareConfig{
 			StateDir: filepath.Join(a.stateDir, "state"), Entry: entry,
-			Helper: system.Client{Port: port}, Logger: slog.New(slog.DiscardHandler),
+			Helper: system.Client{Port: a.port}, Logger: slog.New(slog.DiscardHandler),
 		})
 	}()
-	a.Software.restarts = func() {
-		a.Shut()
-		a.Open()
-	}
-	go a.serve()
 	return nil
+}
+
+// restartMiddleware is what a reboot is to an App.
+func (a *Appliance) restartMiddleware() {
+	a.stopping.Lock()
+	defer a.stopping.Unlock()
+	if a.stopped {
+		return
+	}
+	a.cancel()
+	err := <-a.done
+	if err == nil {
+		err = a.startMiddleware()
+	}
+	if err != nil {
+		a.done <- err // for Stop
+		return
+	}
+	a.Open()
 }
 
 func (a *Appliance) socket() string { return filepath.Join(a.stateDir, "entry") }
@@ -262,6 +309,9 @@ func (a *Appliance) Stop() error {
 		_ = a.tcp.Close()
 	}
 	a.Shut()
+	a.stopping.Lock()
+	defer a.stopping.Unlock()
+	a.stopped = true
 	a.cancel()
 	return errors.Join(<-a.done, a.Helper.Stop(), os.RemoveAll(a.stateDir))
 }

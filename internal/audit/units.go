@@ -11,7 +11,9 @@ import (
 	"strconv"
 	"strings"
 
+	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/generation"
+	"github.com/BitBoxSwiss/bitbox-base/internal/services"
 	"github.com/BitBoxSwiss/bitbox-base/packaging"
 )
 
@@ -323,11 +325,29 @@ func stoppedUnits(ctx context.Context, system System) ([]string, error) {
 	}
 	var stopped []string
 	for i, name := range alwaysActive {
-		if state := units[i]["ActiveState"]; state != "active" && state != "reloading" {
+		off, err := switchedOff(system, name)
+		if err != nil {
+			return nil, err
+		}
+		if state := units[i]["ActiveState"]; !off && state != "active" && state != "reloading" {
 			stopped = append(stopped, name+" is "+printable(state))
 		}
 	}
 	return stopped, nil
+}
+
+// switchedOff tells whether an App has switched a unit off for good, where the table of
+// services allows that.
+func switchedOff(system System, unit string) (bool, error) {
+	service, managed := services.BuiltIn().OfUnit(unit)
+	if !managed || !service.May(basev1.ServiceAction_SERVICE_ACTION_DISABLE) {
+		return false, nil
+	}
+	_, err := system.Lstat(service.Marker())
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil, err
 }
 
 // repairUnits restores those of our units that were changed.

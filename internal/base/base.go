@@ -333,6 +333,7 @@ func (b *Base) run() {
 	}
 	b.server = middleware.NewServer(server)
 	b.goRun("serve Apps", func() error { return b.server.Serve(b.admission) })
+	b.running.Go(func() { b.server.KeepMeasuring(b.ctx) })
 	b.goRun("watch the authority", func() error { return b.follow(b.ctx) })
 	if a := b.config.appliance; a != nil {
 		b.running.Go(func() { b.registry.FollowHelper(b.ctx, a.helper) })

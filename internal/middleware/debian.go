@@ -2,14 +2,25 @@ package middleware
 
 import (
 	"context"
-	"errors"
 
 	"connectrpc.com/connect"
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
+	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 )
 
-// InstallDebianUpdates has the helper install what waits of Debian's updates.
-func (s updateService) InstallDebianUpdates(context.Context, *basev1.InstallDebianUpdatesRequest, *connect.ServerStream[basev1.InstallDebianUpdatesResponse]) error {
-	return connect.NewError(connect.CodeUnimplemented, errors.New("not yet"))
+// InstallDebianUpdates has the helper install what waits of Debian's updates. It ends
+// with done, or with an error.
+func (s updateService) InstallDebianUpdates(ctx context.Context, _ *basev1.InstallDebianUpdatesRequest, stream *connect.ServerStream[basev1.InstallDebianUpdatesResponse]) error {
+	send := func(message *basev1.InstallDebianUpdatesResponse) error {
+		return sendWithin(deadlineOf(ctx).SetWriteDeadline, func() error { return stream.Send(message) })
+	}
+	s.Registry.logger.Info("Debian's updates are being installed", "by", sessionOf(ctx).id())
+	return s.each(ctx, &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_InstallDebianUpdates{InstallDebianUpdates: &systemv1.InstallDebianUpdates{}}},
+		func(reply *systemv1.SystemReply) error {
+			if reply.GetProgress() == nil {
+				return send(&basev1.InstallDebianUpdatesResponse{Done: true})
+			}
+			return send(&basev1.InstallDebianUpdatesResponse{Progress: reply.GetProgress().GetStep()})
+		})
 }

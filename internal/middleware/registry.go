@@ -95,6 +95,7 @@ type Registry struct {
 	mu       sync.Mutex
 	pairings map[noiseconn.PublicKey]*record // stored ones
 	lapsed   []*record                       // the oldest first
+	streams  int                             // calls of the streaming table under way, of all Apps
 }
 
 // standing is where a pairing is in its life.
@@ -128,6 +129,7 @@ type record struct {
 	acknowledged bool
 	sessions     []*Session    // the oldest first
 	asking       chan struct{} // holds maxAsking; nil until the first
+	streams      int           // calls of the streaming table under way
 	lapse        *time.Timer   // nil unless pending
 }
 

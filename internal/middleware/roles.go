@@ -67,21 +67,31 @@ const maxAsking = 2
 // call. Without a bound, an App with a lesser role could take all connections to
 // the system helper, and an owner's lockdown would find none.
 var asking = map[string]bool{
-	basev1connect.InfoServiceGetInfoProcedure:                true,
-	basev1connect.PairingServiceGetWindowProcedure:           true,
-	basev1connect.PostureServiceGetPostureProcedure:          true,
-	basev1connect.BansServiceListBansProcedure:               true,
-	basev1connect.AuditServiceRunAuditProcedure:              true,
-	basev1connect.UpdateServiceGetUpdateProcedure:            true,
-	basev1connect.UpdateServiceInstallDebianUpdatesProcedure: true,
-	basev1connect.MachineServiceGetHistoryProcedure:          true,
-	basev1connect.MachineServiceListTimeZonesProcedure:       true,
-	basev1connect.MachineServiceSetTimeZoneProcedure:         true,
-	basev1connect.MachineServiceRebootProcedure:              true,
-	basev1connect.ServicesServiceListServicesProcedure:       true,
-	basev1connect.ServicesServiceChangeServiceProcedure:      true,
+	basev1connect.InfoServiceGetInfoProcedure:           true,
+	basev1connect.PairingServiceGetWindowProcedure:      true,
+	basev1connect.PostureServiceGetPostureProcedure:     true,
+	basev1connect.BansServiceListBansProcedure:          true,
+	basev1connect.AuditServiceRunAuditProcedure:         true,
+	basev1connect.UpdateServiceGetUpdateProcedure:       true,
+	basev1connect.MachineServiceListTimeZonesProcedure:  true,
+	basev1connect.MachineServiceSetTimeZoneProcedure:    true,
+	basev1connect.MachineServiceRebootProcedure:         true,
+	basev1connect.ServicesServiceListServicesProcedure:  true,
+	basev1connect.ServicesServiceChangeServiceProcedure: true,
+	basev1connect.ChangesServiceListChangesProcedure:    true,
+}
+
+// maxStreaming is how many calls of the streaming table one App has under way. How many
+// all of them have together is system.MaxMiddlewareReaders.
+const maxStreaming = 2
+
+// streaming are the methods that hold a connection to the system helper for as long as
+// the App likes, and that not only owners may call. They are counted by themselves:
+// among those that ask they would leave no place to ask. One more is refused and does
+// not wait, for nobody knows how long.
+var streaming = map[string]bool{
 	basev1connect.ServicesServiceReadLogsProcedure:           true,
-	basev1connect.ChangesServiceListChangesProcedure:         true,
+	basev1connect.UpdateServiceInstallDebianUpdatesProcedure: true,
 }
 
 // mayCall tells whether an App with this role may call a method that asks for

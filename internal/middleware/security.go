@@ -100,12 +100,30 @@ func eventOf(of *systemv1.SystemEvent) *basev1.WatchEventsResponse {
 	case *systemv1.SystemEvent_ApplyFailed:
 		return &basev1.WatchEventsResponse{Event: &basev1.WatchEventsResponse_ApplyFailed{
 			ApplyFailed: &basev1.ApplyFailedEvent{Reason: happened.ApplyFailed.GetReason()}}}
+	case *systemv1.SystemEvent_ServiceFailed:
+		return &basev1.WatchEventsResponse{Event: &basev1.WatchEventsResponse_ServiceFailed{ServiceFailed: &basev1.ServiceFailedEvent{
+			Service: happened.ServiceFailed.GetService(), Reason: happened.ServiceFailed.GetReason()}}}
+	case *systemv1.SystemEvent_ServiceRecovered:
+		return &basev1.WatchEventsResponse{Event: &basev1.WatchEventsResponse_ServiceRecovered{
+			ServiceRecovered: &basev1.ServiceRecoveredEvent{Service: happened.ServiceRecovered.GetService()}}}
+	case *systemv1.SystemEvent_DiskFilling:
+		return &basev1.WatchEventsResponse{Event: &basev1.WatchEventsResponse_DiskFilling{DiskFilling: &basev1.DiskFillingEvent{
+			TotalBytes: happened.DiskFilling.GetTotalBytes(), AvailableBytes: happened.DiskFilling.GetAvailableBytes()}}}
+	case *systemv1.SystemEvent_UpdateWaiting:
+		return &basev1.WatchEventsResponse{Event: &basev1.WatchEventsResponse_UpdateWaiting{
+			UpdateWaiting: &basev1.UpdateWaitingEvent{Packages: happened.UpdateWaiting.GetPackages()}}}
+	case *systemv1.SystemEvent_MachineStopping:
+		stopping := &basev1.MachineStoppingEvent{PowerOff: happened.MachineStopping.GetPowerOff()}
+		if id := happened.MachineStopping.GetAppId(); id != "" {
+			stopping.By = &basev1.App{Id: id}
+		}
+		return &basev1.WatchEventsResponse{Event: &basev1.WatchEventsResponse_MachineStopping{MachineStopping: stopping}}
 	}
 	return nil
 }
 
 // errNoHelper is what a developer's Base says.
-var errNoHelper = errors.New("this Base runs on a developer's machine, where it configures nothing; its posture cannot be seen or changed")
+var errNoHelper = errors.New("this Base runs on a developer's machine, where it configures nothing; what needs the appliance, such as its posture, cannot be seen or changed")
 
 // ask sends one request to the helper.
 func (s *Server) ask(ctx context.Context, request *systemv1.SystemRequest, progress func(*systemv1.Progress)) (*systemv1.SystemReply, error) {
@@ -148,6 +166,32 @@ func helperError(err error) error {
 		code = connect.CodeUnavailable
 	}
 	return connect.NewError(code, err)
+}
+
+// each asks the helper for a stream, and passes its replies on until it ends, the App
+// hangs up, or the Base stops.
+func (s *Server) each(ctx context.Context, request *systemv1.SystemRequest, receive func(*systemv1.SystemReply) error) error {
+	if s.Helper == nil {
+		return connect.NewError(connect.CodeFailedPrecondition, errNoHelper)
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() {
+		select {
+		case <-s.stopping:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	err := s.Helper.Each(ctx, request, receive)
+	switch {
+	case err == nil:
+		return nil
+	case ctx.Err() != nil:
+		return connect.NewError(connect.CodeUnavailable, errStopping)
+	default:
+		return helperError(err)
+	}
 }
 
 // postureService carries signed documents to the helper, and its reports back.

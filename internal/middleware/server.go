@@ -64,12 +64,15 @@ type ServerConfig struct {
 // Server serves the API to the sessions of a Registry.
 type Server struct {
 	ServerConfig
-	started  time.Time
-	stopping chan struct{}
-	api      http.Handler
-	refusal  *connect.ErrorWriter
-	asking   map[string]bool // replaced in tests
-	http     http.Server
+	started   time.Time
+	stopping  chan struct{}
+	measured  measurements
+	lastName  lastName
+	api       http.Handler
+	refusal   *connect.ErrorWriter
+	asking    map[string]bool // replaced in tests, as is streaming
+	streaming map[string]bool
+	http      http.Server
 }
 
 // NewServer prepares a Server; Serve runs it.
@@ -80,6 +83,7 @@ func NewServer(config ServerConfig) *Server {
 		stopping:     make(chan struct{}),
 		refusal:      connect.NewErrorWriter(),
 		asking:       asking,
+		streaming:    streaming,
 	}
 	s.api = s.newMux()
 	var protocols http.Protocols
@@ -170,6 +174,14 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		case <-r.Context().Done():
 			return
 		}
+	}
+	if s.streaming[r.URL.Path] {
+		end, err := s.Registry.beginStream(sessionOf(r.Context()))
+		if err != nil {
+			_ = s.refusal.Write(w, r, apiError(err))
+			return
+		}
+		defer end()
 	}
 	ctx := context.WithValue(r.Context(), deadlineKey{}, http.NewResponseController(w))
 	// For the log of changes: whatever is asked of the helper for this call is for this App.

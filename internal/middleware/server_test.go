@@ -20,13 +20,15 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/api/base/v1/basev1connect"
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/ipc"
+	"github.com/BitBoxSwiss/bitbox-base/internal/system"
 )
 
 // call calls a method with an empty request, whatever its type.
 func call(ctx context.Context, client *http.Client, procedure string) error {
 	c := connect.NewClient[emptypb.Empty, emptypb.Empty](client, anyURL+procedure)
 	if procedure != basev1connect.EventsServiceWatchEventsProcedure && procedure != basev1connect.PostureServiceSubmitPostureProcedure &&
-		procedure != basev1connect.UpdateServiceBringUpdateProcedure && procedure != basev1connect.UpdateServiceWatchUpdateProcedure {
+		procedure != basev1connect.UpdateServiceBringUpdateProcedure && procedure != basev1connect.UpdateServiceWatchUpdateProcedure &&
+		procedure != basev1connect.UpdateServiceInstallDebianUpdatesProcedure && procedure != basev1connect.ServicesServiceReadLogsProcedure {
 		_, err := c.CallUnary(ctx, connect.NewRequest(&emptypb.Empty{}))
 		return err
 	}
@@ -443,19 +445,19 @@ func (h *busyHelper) Do(ctx context.Context, request *systemv1.SystemRequest, _ 
 	return nil, ctx.Err()
 }
 
-func (h *busyHelper) Each(ctx context.Context, _ *systemv1.SystemRequest, _ func(*systemv1.SystemReply) error) error {
-	<-ctx.Done()
-	return ctx.Err()
+func (h *busyHelper) Each(ctx context.Context, request *systemv1.SystemRequest, _ func(*systemv1.SystemReply) error) error {
+	_, err := h.Do(ctx, request, nil)
+	return err
 }
 
 // An App that is no owner has all the calls under way that it may have.
 func TestALesserAppCannotTakeTheHelperFromAnOwner(t *testing.T) {
-	attack := func(t *testing.T, asking map[string]bool) (helper *busyHelper, lockdown error) {
+	attack := func(t *testing.T, asking, streaming map[string]bool) (helper *busyHelper, lockdown error) {
 		h := newHouse(t, nil)
 		master, lesser := h.active("owner", owner), h.active("operator", operator)
 		l := h.serve(fakeSystem{})
 		helper = &busyHelper{places: make(chan struct{}, ipc.MaxPerUser)}
-		l.Helper, l.asking = helper, asking
+		l.Helper, l.asking, l.streaming = helper, asking, streaming
 		ctx, cancel := context.WithCancel(t.Context())
 		var calls sync.WaitGroup
 		defer calls.Wait()
@@ -466,32 +468,41 @@ func TestALesserAppCannotTakeTheHelperFromAnOwner(t *testing.T) {
 				t.Fatal(err)
 			}
 			for n := range maxStreams {
-				procedure := []string{basev1connect.AuditServiceRunAuditProcedure, basev1connect.BansServiceListBansProcedure, basev1connect.PostureServiceGetPostureProcedure}[n%3]
+				procedure := []string{basev1connect.AuditServiceRunAuditProcedure, basev1connect.BansServiceListBansProcedure, basev1connect.ServicesServiceReadLogsProcedure}[n%3]
+				if streaming == nil {
+					procedure = basev1connect.ServicesServiceReadLogsProcedure
+				}
 				calls.Go(func() { _ = call(ctx, client, procedure) })
 			}
 		}
-		eventually(t, "the operator has all that it can get", func() bool { return helper.full.Load() || asking != nil && len(helper.places) == maxAsking })
+		eventually(t, "the operator has all that it can get", func() bool {
+			return helper.full.Load() || asking != nil && streaming != nil && len(helper.places) == maxAsking+maxStreaming
+		})
 		return helper, call(t.Context(), l.client(master), basev1connect.PostureServiceLockdownProcedure)
 	}
-	helper, err := attack(t, asking)
+	helper, err := attack(t, asking, streaming)
 	if err != nil || helper.full.Load() {
 		t.Errorf("an owner's lockdown: %v; the helper was full: %v", err, helper.full.Load())
 	}
 	// The same attack wins when nobody counts.
-	if _, err = attack(t, nil); err == nil {
+	if _, err = attack(t, nil, streaming); err == nil {
 		t.Error("without a bound the operator should have kept the owner out; this attack proves nothing")
+	}
+	if _, err = attack(t, asking, nil); err == nil {
+		t.Error("without a bound of streams the operator should have kept the owner out; this attack proves nothing")
 	}
 }
 
 // What only owners may call does not wait behind what others call, and no method that
 // asks elsewhere is forgotten.
 func TestTheBoundOfAskingLeavesRoomForOwners(t *testing.T) {
-	if MaxPairings*maxAsking > ipc.MaxPerUser*3/4 {
-		t.Errorf("%d Apps with %d calls each leave owners too few of %d connections", MaxPairings, maxAsking, ipc.MaxPerUser)
+	if MaxPairings*maxAsking+system.MaxMiddlewareReaders > ipc.MaxPerUser*3/4 {
+		t.Errorf("%d Apps with %d calls each, and %d streams of all of them, leave owners too few of %d connections",
+			MaxPairings, maxAsking, system.MaxMiddlewareReaders, ipc.MaxPerUser)
 	}
-	without := []string{basev1connect.AppsServiceListAppsProcedure, basev1connect.EventsServiceWatchEventsProcedure}
+	without := []string{basev1connect.AppsServiceListAppsProcedure, basev1connect.EventsServiceWatchEventsProcedure, basev1connect.MachineServiceGetHistoryProcedure}
 	for procedure, least := range roles {
-		if want := least < owner && !slices.Contains(without, procedure); asking[procedure] != want {
+		if want := least < owner && !slices.Contains(without, procedure) && !streaming[procedure]; asking[procedure] != want {
 			t.Errorf("%s: bounded %v, want %v", procedure, asking[procedure], want)
 		}
 	}

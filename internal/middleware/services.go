@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"connectrpc.com/connect"
@@ -15,6 +16,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/changelog"
 	"github.com/BitBoxSwiss/bitbox-base/internal/noiseconn"
 	"github.com/BitBoxSwiss/bitbox-base/internal/pairing"
+	"github.com/BitBoxSwiss/bitbox-base/internal/timezone"
 	"github.com/BitBoxSwiss/bitbox-base/internal/version"
 )
 
@@ -34,7 +36,7 @@ func apiError(err error) error {
 		code = connect.CodeNotFound
 	case errors.Is(err, ErrLastOwner), errors.Is(err, ErrNoHistory), errors.As(err, &refused):
 		code = connect.CodeFailedPrecondition
-	case errors.Is(err, errTooManySubscriptions):
+	case errors.Is(err, errTooManySubscriptions), errors.Is(err, errTooManyStreams):
 		code = connect.CodeResourceExhausted
 	case errors.Is(err, context.DeadlineExceeded):
 		code = connect.CodeUnavailable
@@ -73,6 +75,12 @@ func (s infoService) GetInfo(ctx context.Context, _ *basev1.GetInfoRequest) (*ba
 func (s infoService) addSystem(ctx context.Context, response *basev1.GetInfoResponse) {
 	ctx, cancel := context.WithTimeout(ctx, authorityTime)
 	defer cancel()
+	response.Time = timestamppb.Now()
+	if s.Helper != nil {
+		s.addMachine(ctx, response)
+		return
+	}
+	response.TimeZone = timezone.At("/").Current()
 	addresses, err := s.System.Addresses(ctx)
 	if err != nil {
 		s.Logger.Warn("ask for the addresses of the Base", "error", err)
@@ -85,6 +93,39 @@ func (s infoService) addSystem(ctx context.Context, response *basev1.GetInfoResp
 	if ok {
 		response.TemperatureCelsius = &celsius
 	}
+}
+
+// addMachine adds what the helper tells; above all the name, which is the posture's.
+func (s infoService) addMachine(ctx context.Context, response *basev1.GetInfoResponse) {
+	reply, err := s.ask(ctx, &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_GetMachine{GetMachine: &systemv1.GetMachine{}}}, nil)
+	machine := reply.GetMachine()
+	if err != nil {
+		s.Logger.Warn("ask the system helper about the machine", "error", err)
+	}
+	response.Name = s.lastName.or(machine.GetNodeName(), response.GetName())
+	response.Addresses, response.TimeZone = machine.GetAddresses(), machine.GetTimeZone()
+	if machine != nil {
+		response.TemperatureCelsius = machine.TemperatureCelsius
+	}
+}
+
+// lastName is the name that the helper has told last.
+type lastName struct {
+	mu   sync.Mutex
+	name string
+}
+
+// or remembers told and returns it; if it is empty, what was told before; else other.
+func (n *lastName) or(told, other string) string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if told != "" {
+		n.name = told
+	}
+	if n.name != "" {
+		return n.name
+	}
+	return other
 }
 
 // appsService lists and changes who is paired.

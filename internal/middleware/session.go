@@ -165,6 +165,26 @@ func (r *Registry) askingOf(s *Session) chan struct{} {
 	return s.app.asking
 }
 
+// errTooManyStreams: a call of the streaming table finds no place.
+var errTooManyStreams = errors.New("too many logs or installations are being followed already; end one of them")
+
+// beginStream takes a place for a call of the streaming table; end gives it back.
+func (r *Registry) beginStream(s *Session) (end func(), err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if s.app.streams >= maxStreaming || r.streams >= system.MaxMiddlewareReaders {
+		return nil, errTooManyStreams
+	}
+	s.app.streams++
+	r.streams++
+	return func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		s.app.streams--
+		r.streams--
+	}, nil
+}
+
 // authorise tells whether the App of a session may call a method that asks for
 // least, now. Who came with an image's keys may take up the board's and nothing else.
 func (r *Registry) authorise(s *Session, method string, least basev1.Role) error {

@@ -131,19 +131,7 @@ func (s updateService) abort(ctx context.Context, upload []byte) {
 
 // WatchUpdate passes on what the helper says, which ends with the update.
 func (s updateService) WatchUpdate(ctx context.Context, _ *basev1.WatchUpdateRequest, stream *connect.ServerStream[basev1.WatchUpdateResponse]) error {
-	if s.Helper == nil {
-		return connect.NewError(connect.CodeFailedPrecondition, errNoHelper)
-	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	go func() {
-		select {
-		case <-s.stopping:
-			cancel()
-		case <-ctx.Done():
-		}
-	}()
-	err := s.Helper.Each(ctx, &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_WatchUpdate{WatchUpdate: &systemv1.WatchUpdate{}}},
+	return s.each(ctx, &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_WatchUpdate{WatchUpdate: &systemv1.WatchUpdate{}}},
 		func(reply *systemv1.SystemReply) error {
 			if reply.GetUpdateStatus() == nil {
 				return nil // the end
@@ -152,12 +140,4 @@ func (s updateService) WatchUpdate(ctx context.Context, _ *basev1.WatchUpdateReq
 				return stream.Send(&basev1.WatchUpdateResponse{Update: updateOf(reply.GetUpdateStatus().GetUpdate())})
 			})
 		})
-	switch {
-	case err == nil:
-		return nil
-	case ctx.Err() != nil:
-		return connect.NewError(connect.CodeUnavailable, errStopping)
-	default:
-		return helperError(err)
-	}
 }

@@ -23,8 +23,8 @@ const (
 	needSpace = 16 << 20
 )
 
-// needed are the programs of Debian that a Base consists of, by the package that
-// brings each.
+// needed are the files of Debian that a Base consists of, by the package that brings
+// each.
 var needed = []struct{ path, pkg string }{
 	{"/usr/bin/fail2ban-server", "fail2ban"},
 	{"/usr/bin/ss", "iproute2"},
@@ -37,6 +37,7 @@ var needed = []struct{ path, pkg string }{
 	{"/usr/sbin/nginx", "nginx"},
 	{"/usr/sbin/sshd", "openssh-server"},
 	{"/usr/sbin/usermod", "passwd"},
+	{"/usr/share/zoneinfo/tzdata.zi", "tzdata"},
 }
 
 // ErrNotRoot is what others are told.

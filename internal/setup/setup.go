@@ -27,6 +27,7 @@ import (
 	"strings"
 
 	"github.com/BitBoxSwiss/bitbox-base/internal/atomicfile"
+	"github.com/BitBoxSwiss/bitbox-base/internal/timezone"
 )
 
 const (
@@ -77,6 +78,9 @@ type Record struct {
 	Directories []string `json:"directories,omitempty"`
 	// Machine is what was changed beside files.
 	Machine MachineRecord `json:"machine"`
+
+	// zone is where /etc/localtime led to on a machine that becomes a Base.
+	zone string
 }
 
 // ErrNotSetUp is what undoing ends with where nothing was done.
@@ -136,6 +140,12 @@ func Plan(root string, o Options, earlier *Record) (*Record, error) {
 		present, err := look(root, link.path)
 		if err != nil {
 			return nil, err
+		}
+		if link.path == timezone.Localtime && earlier == nil {
+			if present.Kind == kindFile {
+				return nil, fmt.Errorf("plan the change of %s: it is a file, and setup changes links only; type: timedatectl set-timezone with the name of the time zone", link.path)
+			}
+			record.zone = present.Content
 		}
 		add(link.path, present, State{Kind: kindLink, Content: link.target})
 	}
@@ -302,7 +312,7 @@ func (r *Record) Apply(root string) error {
 			return fmt.Errorf("set up %s: %w", c.Path, err)
 		}
 	}
-	return nil
+	return timezone.At(root).Keep(r.zone)
 }
 
 // noteDirectories adds those that are not there yet.

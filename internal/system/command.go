@@ -1,6 +1,7 @@
 package system
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"errors"
@@ -16,6 +17,7 @@ const maxOutput = 1 << 20
 // Programs, by absolute path: what stands in PATH decides nothing.
 const (
 	systemctl     = "/usr/bin/systemctl"
+	journalctl    = "/usr/bin/journalctl"
 	iptables      = "/usr/sbin/iptables"
 	ip6tables     = "/usr/sbin/ip6tables"
 	iptablesSave  = "/usr/sbin/iptables-save"
@@ -79,3 +81,68 @@ func (b *bounded) Write(p []byte) (int, error) {
 }
 
 func (b *bounded) String() string { return b.buffer.String() }
+
+// maxJournalLine is the longest line of journalctl's that is read, in bytes.
+const maxJournalLine = 256 << 10
+
+// lines runs a program without a shell, and gives each line that it prints to receive;
+// nil for one that is longer than maxJournalLine. It has no deadline but ctx; when it
+// returns the program has ended.
+func lines(ctx context.Context, receive func(line []byte, more bool) error, argv ...string) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	command := exec.CommandContext(ctx, argv[0], argv[1:]...)
+	command.Env = []string{"TZ=UTC", "LC_ALL=C.UTF-8"}
+	command.Dir = "/"
+	command.WaitDelay = time.Second
+	stderr := &bounded{}
+	command.Stderr = stderr
+	stdout, err := command.StdoutPipe()
+	if err == nil {
+		err = command.Start()
+	}
+	if err != nil {
+		return fmt.Errorf("run %s: %w", argv[0], err)
+	}
+	refused := eachOutputLine(bufio.NewReaderSize(stdout, 64<<10), receive)
+	if refused != nil {
+		cancel() // it is killed, for nobody wants the rest
+	}
+	err = command.Wait()
+	switch {
+	case refused != nil:
+		return refused
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case err != nil:
+		return fmt.Errorf("run %s: %w%s", argv[0], err, lastWords(stderr.String()))
+	}
+	return nil
+}
+
+// eachOutputLine returns nil at the end, also at one that comes too early.
+func eachOutputLine(from *bufio.Reader, receive func(line []byte, more bool) error) error {
+	var line []byte
+	for long := false; ; {
+		part, err := from.ReadSlice('\n')
+		if long = long || len(line)+len(part) > maxJournalLine; long {
+			line = nil
+		} else {
+			line = append(line, part...)
+		}
+		if errors.Is(err, bufio.ErrBufferFull) {
+			continue
+		}
+		if err != nil {
+			return nil
+		}
+		whole := bytes.TrimSuffix(line, []byte{'\n'})
+		if long {
+			whole = nil
+		}
+		if err := receive(whole, from.Buffered() > 0); err != nil {
+			return err
+		}
+		line, long = line[:0], false
+	}
+}

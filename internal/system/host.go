@@ -348,3 +348,13 @@ func (m Host) Announce(ctx context.Context, a generation.Announcement) error {
 	}
 	return m.do(ctx, systemctl, "try-reload-or-restart", generation.MDNSUnit)
 }
+
+// Systemctl implements Manager.
+func (m Host) Systemctl(ctx context.Context, arguments ...string) (string, error) {
+	return m.run(ctx, append([]string{systemctl}, arguments...)...)
+}
+
+// Journal implements Manager.
+func (m Host) Journal(ctx context.Context, receive func(line []byte, more bool) error, arguments ...string) error {
+	return lines(ctx, receive, append([]string{journalctl}, arguments...)...)
+}

@@ -1,12 +1,15 @@
 package system
 
 import (
+	"fmt"
 	"math"
 	"net"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
+
+	"golang.org/x/sys/unix"
 
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 )
@@ -30,6 +33,27 @@ func machineInfo() *systemv1.MachineInfo {
 		info.TemperatureCelsius = &celsius
 	}
 	return info
+}
+
+// machine adds what the helper decides.
+func (h *Helper) machine() *systemv1.MachineInfo {
+	info := machineInfo()
+	if h.config.Manager != nil {
+		info.TimeZone = h.config.TimeZone.Current()
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	info.NodeName = h.inForceLocked().NodeName
+	return info
+}
+
+// diskSpace asks for the file system of a path, in bytes.
+func diskSpace(path string) (total, available uint64, err error) {
+	var disk unix.Statfs_t
+	if err := unix.Statfs(path, &disk); err != nil {
+		return 0, 0, fmt.Errorf("ask for the free space of %s: %w", path, err)
+	}
+	return disk.Blocks * uint64(disk.Bsize), disk.Bavail * uint64(disk.Bsize), nil
 }
 
 // temperature is that of the hottest zone.

@@ -231,7 +231,7 @@ func (h *Helper) perform(ctx context.Context, who Who, request *systemv1.SystemR
 	case *systemv1.SystemRequest_FixFinding:
 		return h.fixFinding(ctx, verb.FixFinding.GetId())
 	case *systemv1.SystemRequest_GetMachine:
-		return &systemv1.SystemReply{Result: &systemv1.SystemReply_Machine{Machine: machineInfo()}}, nil
+		return &systemv1.SystemReply{Result: &systemv1.SystemReply_Machine{Machine: h.machine()}}, nil
 	case *systemv1.SystemRequest_WatchSystem:
 		return nil, h.watch(ctx, who, send)
 	case *systemv1.SystemRequest_LocalChange:

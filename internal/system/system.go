@@ -46,6 +46,8 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/generation"
 	"github.com/BitBoxSwiss/bitbox-base/internal/pairing"
 	"github.com/BitBoxSwiss/bitbox-base/internal/posture"
+	"github.com/BitBoxSwiss/bitbox-base/internal/services"
+	"github.com/BitBoxSwiss/bitbox-base/internal/timezone"
 	"github.com/BitBoxSwiss/bitbox-base/internal/update"
 )
 
@@ -119,6 +121,17 @@ type Config struct {
 	AuditInterval time.Duration
 	// Restart restarts the machine, once a factory reset was ordered; nil: nobody does.
 	Restart func(ctx context.Context) error
+	// Manager looks after the machine and its services; nil: nobody does. Services are
+	// those that there are.
+	Manager  Manager
+	Services services.Table
+	// TimeZone is where the machine's is set.
+	TimeZone timezone.Place
+	// MonitorInterval is how often services and disk are looked at; 0: never.
+	MonitorInterval time.Duration
+	// Disk returns how much there is, and is free, on the disk with the state, in
+	// bytes; nil: it is asked for.
+	Disk func() (total, available uint64, err error)
 	// Clock is the boot-time clock, BootID the id of this boot.
 	Clock  func() time.Duration
 	BootID string
@@ -180,11 +193,19 @@ type Helper struct {
 	resetOrdered bool
 	resetting    chan struct{}
 
-	wake       chan struct{} // for the worker; holds one
-	events     events
-	auditTurn  turn       // held while an audit runs
-	bansTurn   turn       // held while fail2ban is asked
-	announceMu sync.Mutex // held while Avahi is told
+	// readers are those who read logs, and middlewareReaders those of them for Apps.
+	readers, middlewareReaders int
+	// stopping: the machine restarts, or is being switched off.
+	stopping bool
+	monitor  monitor
+
+	laters      chan func(context.Context)
+	serviceTurn turn          // held while a service is changed
+	wake        chan struct{} // for the worker; holds one
+	events      events
+	auditTurn   turn       // held while an audit runs
+	bansTurn    turn       // held while fail2ban is asked
+	announceMu  sync.Mutex // held while Avahi is told
 }
 
 // turn is a lock that nobody waits for who has hung up: a request that waited all the
@@ -223,10 +244,15 @@ func Open(config Config) (*Helper, error) {
 		wake:        make(chan struct{}, 1),
 		resetting:   make(chan struct{}),
 		auditTurn:   make(turn, 1),
+		serviceTurn: make(turn, 1),
+		laters:      make(chan func(context.Context), maxLater),
 		bansTurn:    make(turn, 1),
 	}
 	if h.log == nil {
 		h.log = slog.New(slog.DiscardHandler)
+	}
+	if h.config.Disk == nil {
+		h.config.Disk = func() (uint64, uint64, error) { return diskSpace(config.Directory) }
 	}
 	if h.config.Failpoint == nil {
 		h.config.Failpoint = func(string) error { return nil }
@@ -329,5 +355,9 @@ func (h *Helper) Run(ctx context.Context) {
 	running.Go(func() { h.watchBans(ctx) })
 	running.Go(func() { h.watchChanges(ctx) })
 	running.Go(func() { h.restartWhenReset(ctx) })
+	running.Go(func() { h.doLater(ctx) })
+	if h.config.Manager != nil && h.config.MonitorInterval > 0 {
+		running.Go(func() { every(ctx, h.config.MonitorInterval, func() { h.lookAfter(ctx) }) })
+	}
 	<-ctx.Done()
 }

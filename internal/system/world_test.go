@@ -33,6 +33,8 @@ type world struct {
 	lifted []netip.Addr
 	bans   []bruteforce.Ban
 	told   []generation.Announcement
+	// examined is called once, when something is examined.
+	examined func()
 }
 
 func newWorld(directory string) *world {
@@ -71,7 +73,21 @@ func (w *world) hang(ctx context.Context, action string) error {
 	return ctx.Err()
 }
 
+// onExamine has something done once, in the middle of the next change.
+func (w *world) onExamine(do func()) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.examined = do
+}
+
 func (w *world) Examine(ctx context.Context, unit string) error {
+	w.mu.Lock()
+	examined := w.examined
+	w.examined = nil
+	w.mu.Unlock()
+	if examined != nil {
+		examined()
+	}
 	return errors.Join(w.hang(ctx, "examine "+unit), w.failure("examine "+unit))
 }
 

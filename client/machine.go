@@ -1,0 +1,67 @@
+package client
+
+import (
+	"context"
+	"time"
+
+	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
+)
+
+const (
+	// lookAgain is the pause between two looks whether a Base is back.
+	lookAgain = time.Second
+	// lookTime bounds one of them.
+	lookTime = 10 * time.Second
+)
+
+// AwaitReboot returns when the Base answers again after Machine.Reboot, which was
+// answered at rebooted. A Base that still runs as before does not count: its daemon
+// has to be younger than the answer.
+func (s *Session) AwaitReboot(ctx context.Context, rebooted time.Time) (*basev1.GetInfoResponse, error) {
+	for {
+		s.transport.reconnect()
+		info, err := s.uptime(ctx)
+		if err == nil && time.Duration(info.GetDaemonUptimeSeconds())*time.Second < time.Since(rebooted) {
+			return info, nil
+		}
+		if err != nil && !lost(err) {
+			return nil, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, fail(ErrUnreachable, ctx.Err(), "the Base restarts, and did not answer again in this time; look at it, or wait a little longer")
+		case <-time.After(lookAgain):
+		}
+	}
+}
+
+func (s *Session) uptime(ctx context.Context) (*basev1.GetInfoResponse, error) {
+	ctx, cancel := context.WithTimeout(ctx, lookTime)
+	defer cancel()
+	return s.Info.GetInfo(ctx, &basev1.GetInfoRequest{})
+}
+
+// InstallDebianUpdates has the Base install what waits of Debian's updates, and gives
+// each line of its installer to progress. The Base goes on if this ends early.
+func (s *Session) InstallDebianUpdates(ctx context.Context, progress func(line string) error) error {
+	stream, err := s.update.InstallDebianUpdates(ctx, &basev1.InstallDebianUpdatesRequest{})
+	if err != nil {
+		return err
+	}
+	defer func() { _ = stream.Close() }()
+	for stream.Receive() {
+		if stream.Msg().GetDone() {
+			return nil
+		}
+		if err := progress(stream.Msg().GetProgress()); err != nil {
+			return err
+		}
+	}
+	if err := stream.Err(); err != nil {
+		if lost(err) && ctx.Err() == nil {
+			return fail(ErrUpdateUnknown, err, "the connection ended while the Base installs Debian's updates; it goes on, and the same command follows it again")
+		}
+		return err
+	}
+	return fail(ErrUpdateUnknown, nil, "the Base did not say how the installation of Debian's updates ended; 'bitbox-app logs debian-updates' shows it")
+}

@@ -1,0 +1,145 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
+	"github.com/BitBoxSwiss/bitbox-base/client"
+)
+
+// logsTime is how long the Base may search its log.
+const logsTime = time.Minute
+
+// priorities are those of syslog(3), the gravest first.
+var priorities = []string{"emerg", "alert", "crit", "err", "warning", "notice", "info", "debug"}
+
+func (p *program) logsCommand() *cobra.Command {
+	var (
+		request                basev1.ReadLogsRequest
+		since, until, priority string
+	)
+	command := &cobra.Command{
+		Use:   "logs [SERVICE...]",
+		Short: "Show what services have logged",
+		Long: `logs shows what the services of the Base have logged, the last lines of it; of all services
+if none is named. Times are given as how long ago (90m, 2h, 3d), as a time of today (15:04),
+or as a date with or without a time (2026-11-26, "2026-11-26 15:04"), in this computer's
+time zone. With --json it prints one entry a line.`,
+		Example: `  bitbox-app logs
+  bitbox-app logs nginx --follow
+  bitbox-app logs --since 1h --priority warning
+  bitbox-app logs middleware --contains refused --lines 20`,
+		ValidArgsFunction: p.completeServices(basev1.ServiceAction_SERVICE_ACTION_UNSPECIFIED, false),
+	}
+	command.Annotations = onSeveral
+	flags := command.Flags()
+	flags.BoolVarP(&request.Follow, "follow", "f", false, "go on with what is logged from now on, until Ctrl-C")
+	flags.StringVar(&since, "since", "", "only from this time on")
+	flags.StringVar(&until, "until", "", "only up to this time")
+	flags.StringVar(&request.Contains, "contains", "", "only lines with this text in them, in upper or lower case")
+	flags.StringVar(&priority, "priority", "", "only lines as grave as this or graver: "+strings.Join(priorities, ", "))
+	flags.Uint32VarP(&request.Lines, "lines", "n", 0, "the last so many lines, at most 10000 (default 100)")
+	for _, name := range []string{"since", "until", "contains", "lines"} {
+		_ = command.RegisterFlagCompletionFunc(name, cobra.NoFileCompletions)
+	}
+	_ = command.RegisterFlagCompletionFunc("priority", cobra.FixedCompletions(priorities, cobra.ShellCompDirectiveNoFileComp))
+	command.RunE = func(c *cobra.Command, args []string) error {
+		request.Services = args
+		for _, at := range []struct {
+			text string
+			to   **timestamppb.Timestamp
+		}{{since, &request.Since}, {until, &request.Until}} {
+			if at.text == "" {
+				continue
+			}
+			t, err := parseTime(at.text, time.Now())
+			if err != nil {
+				return usageError{err}
+			}
+			*at.to = timestamppb.New(t)
+		}
+		if priority != "" {
+			number, err := parsePriority(priority)
+			if err != nil {
+				return usageError{err}
+			}
+			request.Priority = &number
+		}
+		usual := logsTime
+		if request.GetFollow() {
+			usual = 0
+		}
+		return p.stream(c, usual, func(p *program, ctx context.Context, session *client.Session) error {
+			return p.logs(ctx, session, &request)
+		})
+	}
+	return command
+}
+
+func (p *program) logs(ctx context.Context, session *client.Session, request *basev1.ReadLogsRequest) error {
+	stream, err := session.Services.ReadLogs(ctx, request)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = stream.Close() }()
+	for stream.Receive() {
+		for _, e := range stream.Msg().GetEntries() {
+			if err := p.printEntry(e); err != nil {
+				return err
+			}
+		}
+	}
+	return stream.Err()
+}
+
+func (p *program) printEntry(e *basev1.LogEntry) error {
+	if p.json {
+		return p.printMessage(e)
+	}
+	return p.printf("%s  %s: %s\n", e.GetTime().AsTime().Local().Format(time.DateTime), client.Printable(e.GetService()), client.Printable(e.GetText()))
+}
+
+// parsePriority takes a name or its number.
+func parsePriority(text string) (uint32, error) {
+	if i := slices.Index(priorities, strings.ToLower(text)); i >= 0 {
+		return uint32(i), nil
+	}
+	if n, err := strconv.ParseUint(text, 10, 3); err == nil {
+		return uint32(n), nil
+	}
+	return 0, fmt.Errorf("%q is no priority; it is one of %s, or 0 to 7", text, strings.Join(priorities, ", "))
+}
+
+// parseTime reads a time for people.
+func parseTime(text string, now time.Time) (time.Time, error) {
+	if days, ok := strings.CutSuffix(text, "d"); ok {
+		if n, err := strconv.ParseUint(days, 10, 16); err == nil {
+			return now.Add(-time.Duration(n) * 24 * time.Hour), nil
+		}
+	}
+	if ago, err := time.ParseDuration(text); err == nil && ago >= 0 {
+		return now.Add(-ago), nil
+	}
+	if t, err := time.Parse(time.RFC3339, text); err == nil {
+		return t, nil
+	}
+	for _, layout := range []string{time.DateTime, "2006-01-02 15:04", time.DateOnly} {
+		if t, err := time.ParseInLocation(layout, text, now.Location()); err == nil {
+			return t, nil
+		}
+	}
+	for _, layout := range []string{"15:04", time.TimeOnly} {
+		if t, err := time.ParseInLocation(layout, text, now.Location()); err == nil {
+			return time.Date(now.Year(), now.Month(), now.Day(), t.Hour(), t.Minute(), t.Second(), 0, now.Location()), nil
+		}
+	}
+	return time.Time{}, fmt.Errorf("%q is no time; give how long ago, such as 1h or 3d, or a time, such as 15:04 or \"2026-11-26 15:04\"", text)
+}

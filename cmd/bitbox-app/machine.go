@@ -1,0 +1,218 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
+	"github.com/BitBoxSwiss/bitbox-base/client"
+)
+
+// rebootTime is how long a machine may take until it answers again.
+const rebootTime = 10 * time.Minute
+
+func (p *program) nameCommand() *cobra.Command {
+	command := &cobra.Command{
+		Use:   "name [NEW-NAME]",
+		Short: "Show or change the name of the Base",
+		Long: `name shows what the Base is called, or calls it something else: for all Apps, on its screen,
+and on the local network. The name is part of the posture, so this App signs it, and the
+Base takes it back unless it is still reached after the change.
+
+A name has 1 to 63 bytes, without control characters or invisible ones, and begins and ends
+with something to see.`,
+		Example: `  bitbox-app name
+  bitbox-app name kitchen`,
+		Args:              cobra.MaximumNArgs(1),
+		ValidArgsFunction: cobra.NoFileCompletions,
+	}
+	asking := p.consent(command)
+	command.RunE = func(c *cobra.Command, args []string) error {
+		if len(args) == 1 {
+			return p.apply(c, asking, client.Change{Edit: client.Rename(args[0])})
+		}
+		return p.call(c.Context(), callTime, func(ctx context.Context, session *client.Session) error {
+			info, err := session.Info.GetInfo(ctx, &basev1.GetInfoRequest{})
+			if err != nil {
+				return err
+			}
+			if p.json {
+				return p.printJSON(map[string]string{"name": info.GetName()})
+			}
+			return p.printf("%s\n", client.Printable(info.GetName()))
+		})
+	}
+	return command
+}
+
+func (p *program) timezoneCommand() *cobra.Command {
+	var list bool
+	command := &cobra.Command{
+		Use:   "timezone [NAME]",
+		Short: "Show or set the time zone of the Base's machine",
+		Long: `timezone shows or sets the time zone of the machine: that of its clock, its log files and
+the times at which it does things by itself. Logs in this App are shown in this computer's
+time zone.`,
+		Example: `  bitbox-app timezone
+  bitbox-app timezone --list
+  bitbox-app timezone Europe/Zurich`,
+		Args: cobra.MaximumNArgs(1),
+		ValidArgsFunction: func(c *cobra.Command, args []string, _ string) (names []string, _ cobra.ShellCompDirective) {
+			if len(args) > 0 {
+				return nil, cobra.ShellCompDirectiveNoFileComp
+			}
+			err := p.call(c.Context(), completeTime, func(ctx context.Context, session *client.Session) error {
+				zones, err := session.Machine.ListTimeZones(ctx, &basev1.ListTimeZonesRequest{})
+				for _, name := range zones.GetNames() {
+					names = append(names, client.Printable(name))
+				}
+				return err
+			})
+			if err != nil {
+				return nil, cobra.ShellCompDirectiveError
+			}
+			return names, cobra.ShellCompDirectiveNoFileComp
+		},
+	}
+	command.Flags().BoolVar(&list, "list", false, "list the time zones that there are")
+	command.RunE = func(c *cobra.Command, args []string) error {
+		if list && len(args) > 0 {
+			return usageError{errors.New("timezone lists the time zones or sets one, not both")}
+		}
+		return p.call(c.Context(), callTime, func(ctx context.Context, session *client.Session) error {
+			if len(args) == 1 {
+				return p.setTimeZone(ctx, session, args[0])
+			}
+			return p.showTimeZones(ctx, session, list)
+		})
+	}
+	return command
+}
+
+func (p *program) setTimeZone(ctx context.Context, session *client.Session, name string) error {
+	if _, err := session.Machine.SetTimeZone(ctx, &basev1.SetTimeZoneRequest{Name: name}); err != nil {
+		return err
+	}
+	if p.json {
+		return p.printJSON(map[string]string{"current": name})
+	}
+	return p.printf("The Base's time zone is %s.\n", client.Printable(name))
+}
+
+func (p *program) showTimeZones(ctx context.Context, session *client.Session, all bool) error {
+	zones, err := session.Machine.ListTimeZones(ctx, &basev1.ListTimeZonesRequest{})
+	switch {
+	case err != nil:
+		return err
+	case p.json:
+		return p.printMessage(zones)
+	case !all:
+		return p.printf("%s\n", client.Printable(zones.GetCurrent()))
+	}
+	for _, name := range zones.GetNames() {
+		if err := p.printf("%s\n", client.Printable(name)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (p *program) rebootCommand() *cobra.Command {
+	var wait bool
+	command := &cobra.Command{
+		Use:   "reboot",
+		Short: "Restart the Base's machine",
+		Long: `reboot restarts the Base's machine. SSH, if it is on, is off afterwards, and a change that is
+being tried is undone. With --wait this command ends when the Base answers again.`,
+		Example: `  bitbox-app reboot
+  bitbox-app reboot --wait --yes`,
+		Args: cobra.NoArgs,
+	}
+	command.Flags().BoolVar(&wait, "wait", false, "wait until the Base answers again")
+	asking := p.consent(command)
+	command.RunE = func(c *cobra.Command, _ []string) error {
+		return p.call(c.Context(), rebootTime, func(ctx context.Context, session *client.Session) error {
+			if err := asking.must(ctx, client.PostureChange{Field: "machine", Before: "runs", After: "restarts",
+				Text: "The Base's machine will restart; Apps are disconnected until it is back, and SSH, if it is on, is off then."}); err != nil {
+				return err
+			}
+			if _, err := session.Machine.Reboot(ctx, &basev1.RebootRequest{}); err != nil {
+				return err
+			}
+			if !wait {
+				if p.json {
+					return p.printJSON(map[string]any{"rebooting": true})
+				}
+				return p.printf("The Base restarts.\n")
+			}
+			begun := time.Now()
+			if err := p.say("The Base restarts; waiting for it.\n"); err != nil {
+				return err
+			}
+			if _, err := session.AwaitReboot(ctx, begun); err != nil {
+				return err
+			}
+			took := time.Since(begun).Round(time.Second)
+			if p.json {
+				return p.printJSON(map[string]any{"rebooted": true, "seconds": int(took.Seconds())})
+			}
+			return p.printf("The Base answers again, after %s.\n", duration(uint64(took.Seconds())))
+		})
+	}
+	return command
+}
+
+func (p *program) shutdownCommand() *cobra.Command {
+	command := &cobra.Command{
+		Use:     "shutdown",
+		Short:   "Switch the Base's machine off",
+		Long:    `shutdown switches the Base's machine off. Only somebody at the Base can switch it on again.`,
+		Example: `  bitbox-app shutdown`,
+		Args:    cobra.NoArgs,
+	}
+	asking := p.consent(command)
+	command.RunE = func(c *cobra.Command, _ []string) error {
+		return p.call(c.Context(), changeTime, func(ctx context.Context, session *client.Session) error {
+			if err := asking.must(ctx, client.PostureChange{Field: "machine", Before: "runs", After: "off",
+				Text: "The Base's machine will be switched off; only somebody at the Base can switch it on again."}); err != nil {
+				return err
+			}
+			if _, err := session.Machine.PowerOff(ctx, &basev1.PowerOffRequest{}); err != nil {
+				return err
+			}
+			if p.json {
+				return p.printJSON(map[string]any{"off": true})
+			}
+			return p.printf("The Base switches itself off. Only somebody at the Base can switch it on again.\n")
+		})
+	}
+	return command
+}
+
+// debianUpdates has the Base install Debian's updates, and shows what is done.
+func (p *program) debianUpdates(ctx context.Context, session *client.Session) error {
+	err := session.InstallDebianUpdates(ctx, func(line string) error {
+		if p.json {
+			return p.printMessage(&basev1.InstallDebianUpdatesResponse{Progress: line})
+		}
+		return p.printf("  ... %s\n", client.Printable(line))
+	})
+	if err != nil {
+		return err
+	}
+	status, err := session.UpdateStatus(ctx)
+	if err != nil {
+		return fmt.Errorf("the updates are installed, but what waits now is not known: %w", err)
+	}
+	if p.json {
+		return p.printMessage(&basev1.InstallDebianUpdatesResponse{Done: true})
+	}
+	if waiting := len(status.GetDebianWaiting()); waiting > 0 {
+		return p.printf("Done. Security updates of Debian that still wait: %d.\n", waiting)
+	}
+	return p.printf("Done. No security update of Debian waits.\n")
+}

@@ -1,0 +1,160 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
+	"github.com/BitBoxSwiss/bitbox-base/client"
+	"github.com/BitBoxSwiss/bitbox-base/internal/terminal"
+)
+
+// serviceTime is how long a service may take to start or stop.
+const serviceTime = time.Minute
+
+// serviceActions are the commands, in their order.
+var serviceActions = []struct {
+	word, short string
+	action      basev1.ServiceAction
+}{
+	{"start", "Start a service", basev1.ServiceAction_SERVICE_ACTION_START},
+	{"stop", "Stop a service until the next boot, or until it is started", basev1.ServiceAction_SERVICE_ACTION_STOP},
+	{"restart", "Stop a service and start it again", basev1.ServiceAction_SERVICE_ACTION_RESTART},
+	{"enable", "Start a service, now and with the machine", basev1.ServiceAction_SERVICE_ACTION_ENABLE},
+	{"disable", "Stop a service, and do not start it with the machine", basev1.ServiceAction_SERVICE_ACTION_DISABLE},
+}
+
+func (p *program) servicesCommand() *cobra.Command {
+	command := &cobra.Command{
+		Use:   "services",
+		Short: "Show, start and stop the services that run on the Base",
+		Long: `services shows what runs on the Base. What may be done to each is fixed at the Base: what
+keeps it closed, or lets you reach it, cannot be stopped from here.`,
+		Example: `  bitbox-app services
+  bitbox-app services restart nginx
+  bitbox-app services disable mdns`,
+		Args:        cobra.NoArgs,
+		Annotations: onSeveral,
+		RunE:        func(c *cobra.Command, _ []string) error { return p.listServices(c) },
+	}
+	command.AddCommand(&cobra.Command{
+		Use:         "list",
+		Short:       "Show the services that run on the Base",
+		Example:     `  bitbox-app services list --json`,
+		Args:        cobra.NoArgs,
+		Annotations: onSeveral,
+		RunE:        func(c *cobra.Command, _ []string) error { return p.listServices(c) },
+	})
+	for _, a := range serviceActions {
+		command.AddCommand(&cobra.Command{
+			Use:               a.word + " NAME",
+			Short:             a.short,
+			Example:           "  bitbox-app services " + a.word + " mdns",
+			Args:              cobra.ExactArgs(1),
+			ValidArgsFunction: p.completeServices(a.action, true),
+			RunE:              func(c *cobra.Command, args []string) error { return p.changeService(c, args[0], a.action) },
+		})
+	}
+	return command
+}
+
+func (p *program) listServices(c *cobra.Command) error {
+	return ask(p, c, callTime, tableOf(p, query[*basev1.ListServicesResponse]{
+		ask: func(ctx context.Context, session *client.Session) (*basev1.ListServicesResponse, error) {
+			return session.Services.ListServices(ctx, &basev1.ListServicesRequest{})
+		},
+		columns: []string{"NAME", "STATE", "SINCE", "MEMORY", "RESTARTS", "AT BOOT", "WHAT IT IS"},
+		rows: func(list *basev1.ListServicesResponse) (rows [][]string) {
+			for _, s := range list.GetServices() {
+				rows = append(rows, serviceCells(s, time.Now()))
+			}
+			return rows
+		},
+		empty: "no service is managed",
+		table: func(t *table) { t.whole("NAME").styled("STATE", serviceStyle) },
+	}))
+}
+
+// serviceStyle has a service that is not well stand out.
+func serviceStyle(state string) terminal.Style {
+	if strings.HasPrefix(state, "failed") {
+		return terminal.Red
+	}
+	return terminal.Plain
+}
+
+func serviceCells(s *basev1.Service, now time.Time) []string {
+	since, memory, boot := "", "", "no"
+	if s.GetSince() != nil {
+		since = when(s.GetSince().AsTime(), now)
+	}
+	if s.MemoryBytes != nil {
+		memory = size(s.GetMemoryBytes())
+	}
+	if s.GetEnabled() {
+		boot = "yes"
+	}
+	return []string{s.GetName(), serviceState(s), since, memory, fmt.Sprint(s.GetRestarts()), boot, s.GetDescription()}
+}
+
+// serviceState is a word, and why if it is not well.
+func serviceState(s *basev1.Service) string {
+	word := strings.ToLower(strings.TrimPrefix(s.GetState().String(), "STATE_"))
+	if s.GetReason() != "" {
+		word += " (" + s.GetReason() + ")"
+	}
+	return word
+}
+
+func (p *program) changeService(c *cobra.Command, name string, action basev1.ServiceAction) error {
+	return p.call(c.Context(), serviceTime, func(ctx context.Context, session *client.Session) error {
+		changed, err := session.Services.ChangeService(ctx, &basev1.ChangeServiceRequest{Name: name, Action: action})
+		if err != nil {
+			return err
+		}
+		if p.json {
+			return p.printMessage(changed)
+		}
+		s := changed.GetService()
+		text := fmt.Sprintf("%s is %s", s.GetName(), serviceState(s))
+		switch action {
+		case basev1.ServiceAction_SERVICE_ACTION_ENABLE:
+			text += ", and starts with the machine"
+		case basev1.ServiceAction_SERVICE_ACTION_DISABLE:
+			text += ", and does not start with the machine"
+		}
+		return p.printf("%s.\n", client.Printable(text))
+	})
+}
+
+// completeServices offers the names of services that the action may be done to; none
+// given: all of them.
+func (p *program) completeServices(action basev1.ServiceAction, one bool) cobra.CompletionFunc {
+	return func(c *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+		if one && len(args) > 0 {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		var names []string
+		err := p.call(c.Context(), completeTime, func(ctx context.Context, session *client.Session) error {
+			list, err := session.Services.ListServices(ctx, &basev1.ListServicesRequest{})
+			for _, s := range list.GetServices() {
+				may := action == basev1.ServiceAction_SERVICE_ACTION_UNSPECIFIED
+				for _, a := range s.GetActions() {
+					may = may || a == action
+				}
+				if may {
+					names = append(names, cobra.CompletionWithDesc(client.Printable(s.GetName()), client.Printable(s.GetDescription())))
+				}
+			}
+			return err
+		})
+		if err != nil {
+			return nil, cobra.ShellCompDirectiveError
+		}
+		return names, cobra.ShellCompDirectiveNoFileComp
+	}
+}

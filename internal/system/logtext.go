@@ -1,0 +1,103 @@
+package system
+
+import (
+	"encoding/json"
+	"strconv"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+// maxLogText is the longest text of one entry, in bytes.
+const maxLogText = 4 << 10
+
+// plain makes text of others one line that is harmless in a terminal: what controls it,
+// is invisible, or turns the direction of text becomes a space or a question mark.
+func plain(text string) string {
+	return strings.Map(func(r rune) rune {
+		switch {
+		case r == '\n' || r == '\t' || r == '\r':
+			return ' '
+		case r == utf8.RuneError || !unicode.IsPrint(r):
+			return '?'
+		}
+		return r
+	}, text)
+}
+
+// cut shortens text to a number of bytes, and says so.
+func cut(text string, most int) string {
+	if len(text) <= most {
+		return text
+	}
+	const mark = "…"
+	text = text[:most-len(mark)]
+	for len(text) > 0 && !utf8.ValidString(text[max(0, len(text)-utf8.UTFMax):]) {
+		text = text[:len(text)-1]
+	}
+	return text + mark
+}
+
+// record is one entry of the journal as journalctl prints it (systemd.journal-fields(7)).
+// Each field may be text, a list of numbers (bytes that are no text), a list of either
+// (the field is there several times) or null.
+type record struct {
+	Message   field `json:"MESSAGE"`
+	Priority  field `json:"PRIORITY"`
+	Unit      field `json:"_SYSTEMD_UNIT"`
+	Of        field `json:"UNIT"`
+	Object    field `json:"OBJECT_SYSTEMD_UNIT"`
+	PID       field `json:"_PID"`
+	Realtime  field `json:"__REALTIME_TIMESTAMP"`
+	Cursor    field `json:"__CURSOR"`
+	Microtime int64 `json:"-"`
+}
+
+// field is its text, or the first of several.
+type field string
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (f *field) UnmarshalJSON(b []byte) error {
+	var text string
+	if json.Unmarshal(b, &text) == nil {
+		*f = field(text) // null too
+		return nil
+	}
+	var octets []uint8
+	var numbers []uint16 // encoding/json takes []uint8 for base64
+	if json.Unmarshal(b, &numbers) == nil {
+		for _, n := range numbers {
+			octets = append(octets, byte(n))
+		}
+		*f = field(octets)
+		return nil
+	}
+	var several []json.RawMessage
+	if err := json.Unmarshal(b, &several); err != nil || len(several) == 0 {
+		*f = ""
+		return nil
+	}
+	if several[0][0] == '[' && json.Unmarshal(several[0], &numbers) != nil {
+		return nil // lists of lists of lists: nobody writes those
+	}
+	return f.UnmarshalJSON(several[0])
+}
+
+// parseRecord reads one line of journalctl's.
+func parseRecord(line []byte) (record, error) {
+	var r record
+	if err := json.Unmarshal(line, &r); err != nil {
+		return r, err
+	}
+	var err error
+	r.Microtime, err = strconv.ParseInt(string(r.Realtime), 10, 64)
+	return r, err
+}
+
+// priority is 6 (info) for an entry that has none, as systemd takes it.
+func (r record) priority() uint32 {
+	if len(r.Priority) == 1 && r.Priority[0] >= '0' && r.Priority[0] <= '7' {
+		return uint32(r.Priority[0] - '0')
+	}
+	return 6
+}

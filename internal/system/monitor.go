@@ -1,0 +1,157 @@
+package system
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
+	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
+)
+
+const (
+	// A service that systemd has restarted so often within this time fails again and
+	// again.
+	manyRestarts = 3
+	restartsTime = 10 * time.Minute
+	// The disk is filling up when less than a tenth of it, or of this many bytes, is
+	// free; and not any more above one and a half times that.
+	fillingParts = 10
+	fillingBytes = 500 << 20
+)
+
+// monitor remembers what was told, so that each thing is told once. It is pure: what is
+// and the time are handed in.
+type monitor struct {
+	services map[string]*watched
+	filling  bool
+	// updates are those that were told of.
+	updates []string
+}
+
+// watched is one service.
+type watched struct {
+	// restarts is what systemd counted last, and at are the times of the latest ones.
+	restarts uint32
+	at       []time.Duration
+	seen     bool
+	failed   bool // it was told
+}
+
+// lookAfter looks at services and disk once, and tells what is new.
+func (h *Helper) lookAfter(ctx context.Context) {
+	list, err := h.listServices(ctx)
+	if ctx.Err() != nil {
+		return
+	}
+	if err != nil {
+		h.log.Warn("the services could not be looked at", "error", err)
+	}
+	total, available, err := h.config.Disk()
+	if err != nil {
+		h.log.Warn("the disk could not be looked at", "error", err)
+	}
+	waiting, unknown := h.debianUpdates()
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	events := h.monitor.lookAtServices(list, h.config.Clock())
+	events = append(events, h.monitor.lookAtDisk(total, available)...)
+	if unknown == "" {
+		events = append(events, h.monitor.lookAtUpdates(waiting)...)
+	}
+	for _, event := range events {
+		switch happened := event.GetHappened().(type) {
+		case *systemv1.SystemEvent_ServiceFailed:
+			h.log.Warn("a service fails", "service", happened.ServiceFailed.GetService().GetName(), "reason", happened.ServiceFailed.GetReason())
+		case *systemv1.SystemEvent_DiskFilling:
+			h.log.Warn("the disk is filling up", "available", available, "total", total)
+		}
+		h.publishLocked(event)
+	}
+}
+
+// lookAtServices finds those that have failed or recovered since the last look.
+func (m *monitor) lookAtServices(list []*basev1.Service, now time.Duration) []*systemv1.SystemEvent {
+	if m.services == nil {
+		m.services = map[string]*watched{}
+	}
+	var events []*systemv1.SystemEvent
+	for _, s := range list {
+		w := m.services[s.GetName()]
+		if w == nil {
+			w = &watched{}
+			m.services[s.GetName()] = w
+		}
+		switch reason := w.failing(s, now); {
+		case reason != "" && !w.failed:
+			w.failed = true
+			events = append(events, &systemv1.SystemEvent{Happened: &systemv1.SystemEvent_ServiceFailed{
+				ServiceFailed: &systemv1.ServiceFailed{Service: s, Reason: reason}}})
+		case reason == "" && w.failed && settled(s):
+			w.failed = false
+			events = append(events, &systemv1.SystemEvent{Happened: &systemv1.SystemEvent_ServiceRecovered{
+				ServiceRecovered: &systemv1.ServiceRecovered{Service: s}}})
+		}
+	}
+	return events
+}
+
+// failing returns why a service is not well; empty if it is.
+func (w *watched) failing(s *basev1.Service, now time.Duration) string {
+	// systemd counts from 0 again when somebody starts it.
+	if count := s.GetRestarts(); w.seen && count > w.restarts {
+		for range min(count-w.restarts, manyRestarts) {
+			w.at = append(w.at, now)
+		}
+	} else if count < w.restarts {
+		w.at = nil
+	}
+	w.restarts, w.seen = s.GetRestarts(), true
+	w.at = slices.DeleteFunc(w.at, func(at time.Duration) bool { return now-at >= restartsTime })
+	w.at = w.at[max(0, len(w.at)-manyRestarts):]
+	switch {
+	case s.GetState() == basev1.Service_STATE_FAILED:
+		return "it has failed: " + s.GetReason()
+	case len(w.at) >= manyRestarts:
+		reason := "it was restarted 3 times within 10 minutes"
+		if s.GetReason() != "" {
+			reason += ": " + s.GetReason()
+		}
+		return reason
+	}
+	return ""
+}
+
+// settled: it is neither on its way up nor down.
+func settled(s *basev1.Service) bool {
+	return s.GetState() != basev1.Service_STATE_STARTING && s.GetState() != basev1.Service_STATE_STOPPING
+}
+
+// lookAtDisk takes 0 bytes in all for not known.
+func (m *monitor) lookAtDisk(total, available uint64) []*systemv1.SystemEvent {
+	switch {
+	case total == 0:
+	case available < fillingBytes || available < total/fillingParts:
+		if m.filling {
+			break
+		}
+		m.filling = true
+		return []*systemv1.SystemEvent{{Happened: &systemv1.SystemEvent_DiskFilling{
+			DiskFilling: &systemv1.DiskFilling{TotalBytes: total, AvailableBytes: available}}}}
+	case available > total/fillingParts*3/2 && available > fillingBytes*3/2:
+		m.filling = false
+	}
+	return nil
+}
+
+// lookAtUpdates tells of each set of updates once. That some of it were installed is
+// no news.
+func (m *monitor) lookAtUpdates(waiting []string) []*systemv1.SystemEvent {
+	fresh := slices.ContainsFunc(waiting, func(one string) bool { return !slices.Contains(m.updates, one) })
+	m.updates = waiting
+	if !fresh {
+		return nil
+	}
+	return []*systemv1.SystemEvent{{Happened: &systemv1.SystemEvent_UpdateWaiting{
+		UpdateWaiting: &systemv1.UpdateWaiting{Packages: waiting}}}}
+}
