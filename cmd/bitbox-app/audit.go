@@ -1,11 +1,9 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -68,18 +66,6 @@ func (p *program) audit(ctx context.Context, session *client.Session) error {
 		return fmt.Errorf("%w to look at: %d", errFindings, serious)
 	}
 	return nil
-}
-
-// isSerious tells a finding from mere information. A severity that is not known
-// here is serious.
-func isSerious(f *basev1.Finding) bool { return f.GetSeverity() != basev1.Finding_SEVERITY_INFO }
-
-func worstFirst(findings []*basev1.Finding) {
-	slices.SortStableFunc(findings, func(a, b *basev1.Finding) int { return cmp.Compare(b.GetSeverity(), a.GetSeverity()) })
-}
-
-func severity(f *basev1.Finding) string {
-	return strings.ToLower(strings.TrimPrefix(f.GetSeverity().String(), "SEVERITY_"))
 }
 
 func (p *program) printFindings(findings []*basev1.Finding) error {
