@@ -38,6 +38,10 @@ type Session struct {
 	Pairing basev1connect.PairingServiceClient
 	Events  basev1connect.EventsServiceClient
 	Audit   basev1connect.AuditServiceClient
+	// Machine and Services are answered by an appliance whose software knows them, and
+	// nowhere else (connect.CodeUnimplemented).
+	Machine  basev1connect.MachineServiceClient
+	Services basev1connect.ServicesServiceClient
 
 	// What is signed, or verified, goes through the methods of Session (posture.go).
 	posture basev1connect.PostureServiceClient
@@ -93,6 +97,8 @@ func (a *App) session(id string) *Session {
 		Pairing:   basev1connect.NewPairingServiceClient(httpClient, url, options),
 		Events:    basev1connect.NewEventsServiceClient(httpClient, url, options),
 		Audit:     basev1connect.NewAuditServiceClient(httpClient, url, options),
+		Machine:   basev1connect.NewMachineServiceClient(httpClient, url, options),
+		Services:  basev1connect.NewServicesServiceClient(httpClient, url, options),
 		posture:   basev1connect.NewPostureServiceClient(httpClient, url, options),
 		bans:      basev1connect.NewBansServiceClient(httpClient, url, options),
 		update:    basev1connect.NewUpdateServiceClient(httpClient, url, options),
