@@ -356,11 +356,15 @@ func (m *model) chosenHead(b *base, width int) []line {
 		mark, text, s := m.standing(b)
 		lines = append(lines, line{{b.Name, bold}, {"  " + mark + " " + text, s}, {b.software(), faint}})
 	}
-	for _, l := range m.alerts(b, width) {
-		if len(lines) < 5 {
-			lines = append(lines, l)
-		}
+	alerts, most := m.alerts(b, width), max(3, m.bodyRows()/3)
+	if b.look.Info == nil {
+		most = m.bodyRows() - len(lines) - 1 // nothing stands below them
 	}
+	if len(alerts) > most {
+		last := alerts[most-1]
+		alerts = append(alerts[:most-1:most-1], append(last[:len(last):len(last)], span{text: " ..."}))
+	}
+	lines = append(lines, alerts...)
 	if b.look.Info == nil {
 		return lines
 	}
@@ -410,14 +414,17 @@ func (m *model) alerts(b *base, width int) []line {
 	if b.State == client.Revoked {
 		say("The Base says that this App was revoked there. Its owner can pair it again.", red|bold)
 	} else if b.problem != "" {
-		text := sentence(b.problem)
+		var state []string
 		if b.state == silent {
-			text += " Asked again in " + words.Duration(seconds(b.again.Sub(m.now))) + "."
+			state = append(state, "Asked again in "+words.Duration(seconds(b.again.Sub(m.now)))+".")
 		}
 		if b.look.Info != nil {
-			text += " What follows is of " + words.When(b.at, m.now) + "."
+			state = append(state, "What follows is of "+words.When(b.at, m.now)+".")
 		}
-		say(text, red)
+		if len(state) > 0 {
+			say(strings.Join(state, " "), red|bold)
+		}
+		say(sentence(b.problem), red)
 	}
 	if b.look.Lie != "" {
 		say("DOES NOT VERIFY: "+sentence(b.look.Lie), red|bold)
