@@ -70,7 +70,7 @@ func (m *model) pressHelp(k press) []any {
 // tooEarly tells that a key came before a question was looked at for lookTime, and begins
 // that time anew.
 func (m *model) tooEarly(since *time.Time, early *bool) bool {
-	if m.now.Sub(*since) >= lookTime {
+	if m.now.Sub(*since) >= m.lookTime {
 		return false
 	}
 	*since, *early = m.now, true
@@ -88,7 +88,7 @@ func (m *model) pressQuestion(k press) []any {
 	}
 	switch k.key {
 	case yes, strings.ToUpper(yes):
-		if len(m.questionLines()) > m.bodyRows() {
+		if !m.questionFits() {
 			return nil // it is not all to be read
 		}
 		m.working.question = nil

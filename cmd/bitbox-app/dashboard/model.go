@@ -233,6 +233,7 @@ type model struct {
 	width, height int
 	ascii         bool
 	eventText     func(*basev1.WatchEventsResponse) string
+	lookTime      time.Duration // replaced in tests
 
 	bases    []*base
 	storage  string // why the pairings cannot be read
@@ -255,7 +256,7 @@ type model struct {
 }
 
 func newModel(now time.Time, wanted string, ascii bool, eventText func(*basev1.WatchEventsResponse) string) *model {
-	return &model{now: now, width: 80, height: 24, ascii: ascii, wanted: wanted, eventText: eventText}
+	return &model{now: now, width: 80, height: 24, ascii: ascii, wanted: wanted, eventText: eventText, lookTime: lookTime}
 }
 
 // update takes one message, and returns orders.
@@ -471,7 +472,7 @@ func (m *model) look(e looked) {
 	if b == nil {
 		return
 	}
-	b.state, b.look, b.at, b.problem = answering, e.look, m.now, ""
+	b.state, b.look, b.at, b.problem = answering, e.look.bounded(), m.now, ""
 	if b.State == client.Pending {
 		b.State = client.Active // the first answer makes it so
 	}
@@ -484,8 +485,24 @@ func (m *model) audit(e audited) {
 	}
 	b.auditing, b.auditProblem = false, client.Explain(e.err)
 	if e.err == nil {
-		b.findings, b.hasAudit, b.auditedAt = e.findings, e.known, m.now
+		b.findings, b.hasAudit, b.auditedAt = most(e.findings), e.known, m.now
 	}
+}
+
+// maxListed is how many of each kind are shown. The worst findings come first.
+const maxListed = 500
+
+func most[T any](list []T) []T { return list[:min(len(list), maxListed)] }
+
+// bounded leaves out what no person would read.
+func (l Look) bounded() Look {
+	l.Apps, l.Bans, l.Services, l.Samples = most(l.Apps), most(l.Bans), most(l.Services), most(l.Samples)
+	if l.Access != nil {
+		a := *l.Access
+		a.Doors, a.Keys, a.Internet, a.Tried = most(a.Doors), most(a.Keys), most(a.Internet), most(a.Tried)
+		l.Access = &a
+	}
+	return l
 }
 
 func (m *model) happen(e happened) {
@@ -502,7 +519,7 @@ func (m *model) happen(e happened) {
 	if app := cmp.Or(e.event.GetSessionStarted().GetApp(), e.event.GetSessionEnded().GetApp()); app.GetId() == b.AppID && app != nil {
 		return // that is this dashboard, or the same App's commands
 	}
-	b.note(event{e.event.GetTime().AsTime(), m.eventText(e.event)})
+	b.note(event{e.event.GetTime().AsTime(), bounded(m.eventText(e.event))})
 }
 
 func (b *base) note(e event) {

@@ -54,6 +54,18 @@ var inASCII = map[rune]string{
 	'█': "#", '▁': "_", '▂': ".", '▃': ".", '▄': "-", '▅': "-", '▆': "=", '▇': "#", '·': "-",
 }
 
+// maxText is how much of one text is looked at, in bytes: a Base may send a great
+// deal, and no screen shows more.
+const maxText = 4 << 10
+
+// bounded cuts what is longer than maxText, between characters.
+func bounded(text string) string {
+	if len(text) <= maxText {
+		return text
+	}
+	return strings.ToValidUTF8(text[:maxText], "") + " ..."
+}
+
 // maxCombining is how many combining marks stay on one character. Some languages need
 // two.
 const maxCombining = 2
@@ -64,7 +76,7 @@ const maxCombining = 2
 func harmless(text string, ascii bool) string {
 	var b strings.Builder
 	marks := maxCombining // none at the beginning
-	for _, r := range text {
+	for _, r := range bounded(text) {
 		mark := unicode.In(r, unicode.Mn, unicode.Me)
 		switch {
 		case mark && (ascii || marks >= maxCombining || r >= 0xFE00 && r <= 0xFE0F): // selectors make emoji wide here and narrow there
@@ -173,7 +185,7 @@ func wrap(text string, width int, s style) []line {
 		return nil
 	}
 	var lines []line
-	for _, paragraph := range strings.Split(text, "\n") {
+	for _, paragraph := range strings.Split(bounded(text), "\n") {
 		row := ""
 		for _, word := range strings.Fields(harmless(paragraph, false)) {
 			for widthOf(word) > width { // no word, but a key or an attack

@@ -492,6 +492,16 @@ func (m *model) questionLines() (body []line) {
 	return body
 }
 
+// questionFits tells whether all that a deed would change can be read.
+func (m *model) questionFits() bool {
+	for _, change := range m.working.question.changes {
+		if len(change.Text) > maxText {
+			return false
+		}
+	}
+	return len(m.questionLines()) <= m.bodyRows()
+}
+
 // viewQuestion asks whether a deed shall be done.
 func (m *model) viewQuestion() (body, foot []line) {
 	w := m.working
@@ -503,8 +513,8 @@ func (m *model) viewQuestion() (body, foot []line) {
 	if w.question.early {
 		foot[0] = earlyLine
 	}
-	if rows := m.bodyRows(); len(body) > rows {
-		body = append(body[:rows-1:rows-1], styled("    ... and more, for which this screen is too small: only no is an answer", bold|red))
+	if rows := m.bodyRows(); !m.questionFits() {
+		body = append(body[:min(len(body), rows-1):min(len(body), rows-1)], styled("    ... and more, for which this screen is too small: only no is an answer", bold|red))
 	}
 	return body, foot
 }
