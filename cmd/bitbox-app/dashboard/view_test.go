@@ -347,3 +347,10 @@ func compareScreens(t *testing.T, name, got string) {
 		t.Errorf("%s is not as in testdata (go test -update writes it anew):\n%s", name, diff)
 	}
 }
+
+func BenchmarkView(b *testing.B) {
+	s := busy(&testing.T{})
+	for b.Loop() {
+		render(s.view(), true)
+	}
+}
