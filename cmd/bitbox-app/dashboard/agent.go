@@ -283,7 +283,9 @@ func (a *agent) converse(ctx context.Context, name string, f *follower) {
 		if answered {
 			wait = firstPause
 		}
-		a.tell(lost{name, err, wait, isFinal(err)})
+		if !errors.Is(err, errOnlyStream) {
+			a.tell(lost{name, err, wait, isFinal(err)})
+		}
 		again := time.After(wait)
 		if isFinal(err) {
 			again = nil
@@ -297,6 +299,9 @@ func (a *agent) converse(ctx context.Context, name string, f *follower) {
 		wait = min(2*wait, longestPause)
 	}
 }
+
+// errOnlyStream: the stream of events was cut, but the Base answers.
+var errOnlyStream = errors.New("the stream of events was cut")
 
 // converseOnce is one conversation, until it fails. last is the event that was heard
 // last.
@@ -325,7 +330,12 @@ func (a *agent) converseOnce(ctx context.Context, name string, f *follower, last
 		select {
 		case <-ctx.Done():
 			return true, ctx.Err()
-		case err = <-ended:
+		case <-ended:
+			// The Base says why, if it is asked.
+			a.tell(doubted{name})
+			if err = a.look(ctx, session, name); err == nil {
+				err = errOnlyStream
+			}
 			return true, err
 		case <-health.C:
 			err = a.health(ctx, session, name)

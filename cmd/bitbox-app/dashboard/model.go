@@ -64,6 +64,8 @@ type (
 		base  string
 		event *basev1.WatchEventsResponse
 	}
+	// doubted: a Base may answer no more, and is being asked.
+	doubted struct{ base string }
 	// lost: a Base does not answer, and is asked again after a while; never, if final.
 	lost struct {
 		base  string
@@ -331,6 +333,10 @@ func (m *model) take(message any) []any {
 		m.audit(e)
 	case happened:
 		m.happen(e)
+	case doubted:
+		if b := m.base(e.base); b != nil {
+			b.state = connecting
+		}
 	case lost:
 		return m.lose(e)
 	case requested, compare, paired:

@@ -131,7 +131,7 @@ func (m *model) curve(b *base, of func(*basev1.Sample) float64) string {
 func (m *model) accessRows(r *rows, b *base) {
 	a := b.look.Access
 	if a == nil {
-		open := "the Apps' channel; a developer's Base has no more"
+		open := "the Apps' channel (a developer's Base)"
 		if b.look.Lie != "" {
 			open = "not known, for what the Base says does not verify"
 		}
@@ -149,7 +149,7 @@ func (m *model) accessRows(r *rows, b *base) {
 	if a.SSH {
 		r.put("SSH", span{fmt.Sprintf("ON, %s left, %s", m.untilIn(b, a.SSHLeft), counted(len(a.Keys), "key", "keys")), yellow | bold})
 	} else {
-		r.add("SSH", "off; "+counted(len(a.Keys), "key is", "keys are")+" kept")
+		r.add("SSH", "off; "+noneOr(len(a.Keys), "key is", "keys are")+" kept")
 	}
 	m.windowRow(r, b)
 }

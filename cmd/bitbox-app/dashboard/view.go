@@ -302,6 +302,14 @@ func counted(n int, one, many string) string {
 	return fmt.Sprintf("%d %s", n, many)
 }
 
+// noneOr is counted, but none are "no keys".
+func noneOr(n int, one, many string) string {
+	if n == 0 {
+		return "no " + many
+	}
+	return counted(n, one, many)
+}
+
 // untilIn is what is left of a time that a Base has told.
 func (m *model) untilIn(b *base, told time.Duration) string {
 	return words.Duration(seconds(told - m.now.Sub(b.at)))

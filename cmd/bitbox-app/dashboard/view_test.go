@@ -354,3 +354,15 @@ func BenchmarkView(b *testing.B) {
 		render(s.view(), true)
 	}
 }
+
+func TestTheDocumentNamesTheKeysOfTheHelp(t *testing.T) {
+	document, err := os.ReadFile("../../../docs/app/dashboard.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, k := range keyTable {
+		if row := "\n| " + k.keys + " | " + k.what + " |\n"; !strings.Contains(string(document), row) {
+			t.Errorf("docs/app/dashboard.md has no row %q", strings.TrimSpace(row))
+		}
+	}
+}
