@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"math/rand/v2"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -313,6 +314,9 @@ func TestTheDashboardFindsPairsShowsAndRestoresTheTerminal(t *testing.T) {
 	x.answers("The pairing window will be closed", "y")
 	x.shows("The pairing window is closed.", "Pairing  closed")
 
+	for n := range 100 { // a window that is dragged by its corner
+		x.resize(20+n, 5+n%40)
+	}
 	x.resize(60, 15)
 	x.shows("1 of 1 kitchen  ● well")
 	x.resize(30, 8)
@@ -378,6 +382,36 @@ func TestASignalEndsTheDashboardAndRestoresTheTerminal(t *testing.T) {
 		}
 		x.leaves(exitInterrupted)
 	}
+}
+
+// Whatever comes from a keyboard, the dashboard stays, and Ctrl-C ends it.
+func TestGarbageAtTheKeyboardDoesNoHarm(t *testing.T) {
+	netnstest.Require(t)
+	b := startBase(t, "shed")
+	x := openTerminal(t, t.TempDir(), nil)
+	x.shows("shed")
+	random := rand.New(rand.NewPCG(1, 2))
+	for range 200 {
+		garbage := make([]byte, 50)
+		for n := range garbage {
+			for garbage[n] = 'q'; garbage[n] == 'q' || garbage[n] == 0x03; {
+				garbage[n] = byte(random.Uint32())
+			}
+		}
+		x.types(string(garbage))
+	}
+	x.types("\x1b[99;99;99m\x1b]0;title\x07\x1bP1$r\x1b\\ x")
+	for quitting := true; quitting; {
+		x.types("\x03")
+		select {
+		case err := <-x.ended:
+			x.ended <- err
+			quitting = false
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+	x.leaves(0)
+	display(t, b, "that nobody is paired", func(s *systemv1.Snapshot) bool { return s.GetCeremony() == nil && s.GetListening() })
 }
 
 // Where there is no screen, the help is printed, as a program expects it.

@@ -54,6 +54,7 @@ type agent struct {
 	asked    int
 	followed map[string]*follower
 	under    context.CancelFunc // ends the pairing or the deed that is under way
+	made     *client.Base       // what the last pairing has made; nil: nothing
 }
 
 // follower is the conversation with one Base.
@@ -144,6 +145,13 @@ func (a *agent) leave() {
 	}
 }
 
+// pairingMade is what the last pairing has made, nil if that is nothing.
+func (a *agent) pairingMade() *client.Base {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.made
+}
+
 // awaitAnswers waits until nobody waits for an answer any more, and for what has got
 // its no to tell the Base.
 func (a *agent) awaitAnswers(most time.Duration) {
@@ -191,23 +199,29 @@ func (a *agent) readBases() {
 	}
 }
 
+// heard is a Base that was announced, with the number that stands for it.
+type heard struct {
+	client.Nearby
+	id, round int
+}
+
 // search looks for Bases, round after round, so that those that are gone are seen to
-// be. What is found keeps its number.
+// be. What is found keeps its number while it is announced.
 func (a *agent) search() {
-	var known []client.Nearby
-	for a.ctx.Err() == nil {
-		round, cancel := context.WithTimeout(a.ctx, searchTime)
-		found, err := a.Source.Browse(round)
+	var known []heard
+	next := 0
+	for round := 0; a.ctx.Err() == nil; round++ {
+		ctx, cancel := context.WithTimeout(a.ctx, searchTime)
+		found, err := a.Source.Browse(ctx)
 		if err == nil {
-			for f := range found {
-				id := slices.IndexFunc(known, f.SameAs)
-				if id < 0 {
-					if len(known) >= 4*client.MaxNearby {
-						continue // somebody makes them up
-					}
-					id, known = len(known), append(known, f)
+			for f := range found { // at most client.MaxNearby
+				at := slices.IndexFunc(known, func(h heard) bool { return h.SameAs(f) })
+				if at < 0 {
+					at, known = len(known), append(known, heard{id: next})
+					next++
 				}
-				a.tell(nearby{id, f})
+				known[at] = heard{f, known[at].id, round}
+				a.tell(nearby{known[at].id, f})
 			}
 		}
 		cancel()
@@ -215,6 +229,7 @@ func (a *agent) search() {
 			return
 		}
 		a.tell(searched{err})
+		known = slices.DeleteFunc(known, func(h heard) bool { return h.round <= round-roundsKept })
 		if err != nil {
 			pause(a.ctx, searchPause)
 		}
@@ -471,12 +486,20 @@ func (a *agent) answer(o orderAnswer) {
 
 func (a *agent) pair(ctx context.Context, addresses []string) {
 	defer a.ended()
+	a.mu.Lock()
+	a.made = nil
+	a.mu.Unlock()
 	base, err := a.Source.Pair(ctx, addresses, client.PairOptions{
 		Requested: func(number string) { a.tell(requested{number}) },
 		Confirm: func(ctx context.Context, code client.Code) (bool, error) {
 			return a.ask(ctx, func(id int) { a.tell(compare{id, code}) })
 		},
 	})
+	if err == nil {
+		a.mu.Lock()
+		a.made = &base
+		a.mu.Unlock()
+	}
 	a.tell(paired{base, err})
 }
 

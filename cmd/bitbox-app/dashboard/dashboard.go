@@ -62,7 +62,7 @@ func Run(ctx context.Context, o Options) error {
 	a.tell = func(message any) { program.Send(message) }
 	_, err := program.Run()
 	a.leave()
-	if text := m.farewell(); text != "" {
+	if text := m.farewell(a.pairingMade()); text != "" {
 		_, _ = fmt.Fprintln(o.Out, text)
 	}
 	switch {

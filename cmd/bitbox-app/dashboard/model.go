@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	"github.com/BitBoxSwiss/bitbox-base/client"
@@ -543,6 +545,7 @@ func (m *model) lose(e lost) []any {
 	b.state, b.problem, b.again, b.auditing = silent, client.Explain(e.err), m.now.Add(e.again), false
 	if e.final {
 		b.state = ended
+		m.say(sentence(b.problem), true)
 		return []any{orderBases{}} // it may be revoked, or deleted
 	}
 	return nil
@@ -568,7 +571,8 @@ func sentence(text string) string {
 	if text == "" {
 		return ""
 	}
-	return strings.ToUpper(text[:1]) + strings.TrimRight(text[1:], ".") + "."
+	first, size := utf8.DecodeRuneInString(text)
+	return string(unicode.ToUpper(first)) + strings.TrimRight(text[size:], ".") + "."
 }
 
 func (m *model) pairingWent(message any) []any {
@@ -608,9 +612,12 @@ func (m *model) resize(s size) {
 	m.width, m.height = min(max(s.width, 0), maxSide), min(max(s.height, 0), maxSide)
 }
 
-// farewell says, after somebody has quit, what is left of what was under way.
-func (m *model) farewell() string {
+// farewell says, after somebody has quit, what is left of what was under way. made is
+// what the pairing has made, if it came about in that very moment.
+func (m *model) farewell(made *client.Base) string {
 	switch p := m.pairing; {
+	case p != nil && p.phase == waiting && made != nil:
+		return fmt.Sprintf("The pairing with %q was made in the moment in which you left.", client.Printable(made.Name))
 	case p != nil && p.phase == requesting:
 		return "You left before the Base had answered: nobody was let in, and nothing is stored. The request number is of no use any more."
 	case p != nil && p.phase == comparing:

@@ -157,9 +157,17 @@ func TestWhoeverQuitsIsToldWhatIsLeftOfIt(t *testing.T) {
 	} {
 		s := screens[name](t)
 		s.hears(press{"ctrl+c", ""})
-		if got := s.farewell(); !strings.Contains(got, want) || (want == "") != (got == "") {
+		if got := s.farewell(nil); !strings.Contains(got, want) || (want == "") != (got == "") {
 			t.Errorf("%s: %q", name, got)
 		}
+	}
+}
+
+func TestAPairingThatWasMadeWhileSomebodyLeftIsTold(t *testing.T) {
+	s := screens["waiting"](t)
+	s.hears(press{"ctrl+c", ""})
+	if got := s.farewell(&client.Base{Name: "kit\x1bchen"}); got != `The pairing with "kit?chen" was made in the moment in which you left.` {
+		t.Error(got)
 	}
 }
 
