@@ -97,6 +97,10 @@ func (m *model) sayRequest(s *sheet) {
 	s.large(p.number)
 	s.say(fmt.Sprintf("Asking %s, for %s.", p.with, words.Duration(uint64(max(0, m.now.Sub(p.since)/time.Second)))), 0)
 	s.gap()
+	if p.closed {
+		s.say("It says that pairing is closed: somebody there, or an owner's App (key o), has to open it.", yellow|bold)
+		return
+	}
 	s.say("When somebody has accepted it there, both show a code.", 0)
 }
 

@@ -336,7 +336,7 @@ func (m *model) pairWith(f found) []any {
 		p.phase, p.problem, p.result = finished, true, fmt.Sprintf("%s speaks protocol %d, which this App does not know. Update the older one of the two.", f.Name, f.ProtocolVersion)
 		return nil
 	}
-	p.phase, p.since, p.with = requesting, m.now, f.Name+" at "+bestAddress(f.Addresses)
+	p.phase, p.since, p.with, p.closed = requesting, m.now, f.Name+" at "+bestAddress(f.Addresses), !f.PairingOpen
 	return []any{orderPair{f.Addresses}}
 }
 

@@ -220,6 +220,7 @@ type pairing struct {
 	at      int    // which of the nearby is marked
 	typed   string // an address
 	with    string // whom it is asked of, for people
+	closed  bool   // that one says that it lets nobody in now
 	since   time.Time
 	number  string
 	code    client.Code

@@ -233,7 +233,13 @@ var screens = map[string]func(*testing.T) *stage{
 	"choosing":   func(t *testing.T) *stage { s := house(t); s.types("p", "down"); return s },
 	"typing":     func(t *testing.T) *stage { s := house(t); s.types("p", "a", "1", "9", "2", "."); return s },
 	"requesting": func(t *testing.T) *stage { s := asking(t); s.later(71 * time.Second); return s },
-	"comparing":  comparingStage,
+	"requesting-closed": func(t *testing.T) *stage {
+		s := house(t)
+		s.types("down", "down", "down", "enter")
+		s.hears(requested{"024 219"})
+		return s
+	},
+	"comparing": comparingStage,
 	"comparing-early": func(t *testing.T) *stage {
 		s := comparingStage(t)
 		s.hears(press{"y", "y"})
