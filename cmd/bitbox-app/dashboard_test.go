@@ -288,8 +288,11 @@ func TestTheDashboardFindsPairsShowsAndRestoresTheTerminal(t *testing.T) {
 	x := openTerminal(t, t.TempDir(), nil)
 	toTheCode(t, x, b)
 
-	// A key that comes too early answers nothing, and so does one that is pasted.
-	x.types("y")
+	// A key that comes as soon as the code is in view answers nothing, and neither does
+	// one that is pasted.
+	x.types("?")
+	x.shows("this help")
+	x.types("xy") // the first one closes the help
 	x.shows("Too early to be an answer")
 	x.types("\x1b[200~y\x1b[201~")
 	snapshot := display(t, b, "a code", codeShown)
