@@ -40,7 +40,8 @@ type Session struct {
 	Pairing basev1connect.PairingServiceClient
 	Events  basev1connect.EventsServiceClient
 	Audit   basev1connect.AuditServiceClient
-	// Machine and Services are those that the appliance manages.
+	// Machine and Services are answered by an appliance whose software knows them, and
+	// nowhere else (connect.CodeUnimplemented).
 	Machine  basev1connect.MachineServiceClient
 	Services basev1connect.ServicesServiceClient
 

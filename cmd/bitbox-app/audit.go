@@ -1,11 +1,9 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -79,18 +77,6 @@ func verdict(found *basev1.RunAuditResponse) error {
 		return fmt.Errorf("%w to look at: %d", errFindings, serious)
 	}
 	return nil
-}
-
-// isSerious tells a finding from mere information. A severity that is not known
-// here is serious.
-func isSerious(f *basev1.Finding) bool { return f.GetSeverity() != basev1.Finding_SEVERITY_INFO }
-
-func worstFirst(findings []*basev1.Finding) {
-	slices.SortStableFunc(findings, func(a, b *basev1.Finding) int { return cmp.Compare(b.GetSeverity(), a.GetSeverity()) })
-}
-
-func severity(f *basev1.Finding) string {
-	return strings.ToLower(strings.TrimPrefix(f.GetSeverity().String(), "SEVERITY_"))
 }
 
 func findingCells(f *basev1.Finding) []string {

@@ -53,6 +53,7 @@ var shapes = map[string]any{
 	"bitbox-app bases":         []basis{},
 	"bitbox-app bases --check": []checkedBasis{},
 	"bitbox-app born":          basis{},
+	"bitbox-app dashboard":     nil,
 	"bitbox-app discover":      []nearby{},
 	"bitbox-app exit-codes":    nil,
 	"bitbox-app expose":        changed{},

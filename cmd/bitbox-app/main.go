@@ -66,7 +66,8 @@ func (p *program) rootCommand() *cobra.Command {
 		Use:   "bitbox-app",
 		Short: "Find, pair with and run your Bases",
 		Long: `bitbox-app finds the Bases on the local network, pairs with one by a code that you
-compare with your own eyes, and runs it over an encrypted channel.
+compare with your own eyes, and runs it over an encrypted channel. Alone, in a terminal,
+it opens a full screen (bitbox-app dashboard).
 
 What it must remember is in one file, in --dir, else in $` + dirVariable + `, else in the
 folder bitbox-app of your configuration.`,
@@ -81,7 +82,12 @@ folder bitbox-app of your configuration.`,
 			p.running = true
 			return p.checkSeveral(c)
 		},
-		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
+		RunE: func(c *cobra.Command, _ []string) error {
+			if p.showsDashboard() {
+				return p.dashboard(c.Context())
+			}
+			return c.Help()
+		},
 	}
 	root.SetIn(p.in)
 	root.SetOut(p.out)
@@ -97,7 +103,7 @@ folder bitbox-app of your configuration.`,
 	_ = root.RegisterFlagCompletionFunc("address", cobra.NoFileCompletions)
 	_ = root.RegisterFlagCompletionFunc("timeout", cobra.NoFileCompletions)
 	root.AddCommand(
-		p.discoverCommand(), p.pairCommand(), p.bornCommand(), p.basesCommand(), p.forgetCommand(),
+		p.dashboardCommand(), p.discoverCommand(), p.pairCommand(), p.bornCommand(), p.basesCommand(), p.forgetCommand(),
 		p.statusCommand(), p.appsCommand(), p.pairingCommand(), p.watchCommand(),
 		p.postureCommand(), p.exposeCommand(), p.unexposeCommand(), p.sshCommand(), p.bansCommand(), p.auditCommand(), p.logCommand(), p.lockdownCommand(), p.updateCommand(), p.factoryResetCommand(),
 		p.servicesCommand(), p.logsCommand(), p.nameCommand(), p.timezoneCommand(), p.rebootCommand(), p.shutdownCommand(),

@@ -1,12 +1,8 @@
 package main
 
 import (
-	"fmt"
-	"strings"
-	"time"
-
-	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	"github.com/BitBoxSwiss/bitbox-base/client"
+	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/words"
 	"github.com/BitBoxSwiss/bitbox-base/internal/terminal"
 )
 
@@ -42,42 +38,14 @@ func printable(cells []string) []string {
 	return cells
 }
 
-func roleName(role basev1.Role) string {
-	return strings.ToLower(strings.TrimPrefix(role.String(), "ROLE_"))
-}
+// What the dashboard says too, it says in the same words.
+var (
+	roleName = words.Role
+	when     = words.When
+	duration = words.Duration
+	size     = words.Size
 
-// when writes a time for people: today without the date.
-func when(t, now time.Time) string {
-	t = t.Local()
-	if t.Format(time.DateOnly) == now.Local().Format(time.DateOnly) {
-		return t.Format("15:04")
-	}
-	return t.Format("2006-01-02 15:04")
-}
-
-// duration writes seconds for people, with the two largest units.
-func duration(seconds uint64) string {
-	days, hours, minutes := seconds/86400, seconds/3600%24, seconds/60%60
-	switch {
-	case days > 0:
-		return fmt.Sprintf("%d d %d h", days, hours)
-	case hours > 0:
-		return fmt.Sprintf("%d h %d min", hours, minutes)
-	case minutes > 0:
-		return fmt.Sprintf("%d min %d s", minutes, seconds%60)
-	}
-	return fmt.Sprintf("%d s", seconds)
-}
-
-// size writes bytes for people.
-func size(bytes uint64) string {
-	const unit = 1024
-	if bytes < unit {
-		return fmt.Sprintf("%d B", bytes)
-	}
-	value, prefixes := float64(bytes)/unit, "KMGTPE"
-	for value >= unit && len(prefixes) > 1 {
-		value, prefixes = value/unit, prefixes[1:]
-	}
-	return fmt.Sprintf("%.1f %ciB", value, prefixes[0])
-}
+	severity   = words.Severity
+	isSerious  = words.IsSerious
+	worstFirst = words.WorstFirst
+)

@@ -8,6 +8,7 @@ import (
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
+	"github.com/BitBoxSwiss/bitbox-base/internal/digits"
 	"github.com/BitBoxSwiss/bitbox-base/internal/noiseconn"
 	"github.com/BitBoxSwiss/bitbox-base/internal/posture"
 )
@@ -21,7 +22,7 @@ const (
 
 // frame is what stands on the screen, a string for each row, without spaces at
 // their ends. Each character is printable ASCII, a letter of Latin-1, which Debian's
-// default console font has, or solid.
+// default console font has, or digits.Solid.
 type frame [rows]string
 
 // plain makes text fit for the screen: other characters, those of escape sequences
@@ -72,7 +73,7 @@ func (s *sheet) line(format string, args ...any) {
 
 func (s *sheet) large(text string) {
 	s.row++
-	for _, row := range large(text) {
+	for _, row := range digits.Large(text) {
 		s.frame[s.row] = strings.TrimRight("    "+row, " ") // the only solid cells there are
 		s.row++
 	}

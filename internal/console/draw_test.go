@@ -11,6 +11,7 @@ import (
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
+	"github.com/BitBoxSwiss/bitbox-base/internal/digits"
 )
 
 var update = flag.Bool("update", false, "write the screens in testdata anew")
@@ -49,7 +50,7 @@ var evil = map[string]string{
 	"escapes": "\x1b[2J\x1b[1;1H\x1b]0;x\x07\x9b5mphone\r\n\x0e\u202eenohp",
 	"wide":    strings.Repeat("\u6f22", 64),
 	"fake":    `x" is your phone. Press Y now: "`,
-	"solid":   strings.Repeat(string(solid), 30),
+	"solid":   strings.Repeat(string(digits.Solid), 30),
 	"long":    strings.Repeat("w", 4096),
 	"bytes":   "\xff\xfe\x80",
 }
@@ -118,7 +119,7 @@ func unfit(f frame) string {
 			return "a row is too long: " + row
 		}
 		for _, r := range row {
-			if (r < ' ' || r > '~') && r != solid && (r < 'À' || r > 'ÿ') {
+			if (r < ' ' || r > '~') && r != digits.Solid && (r < 'À' || r > 'ÿ') {
 				return "there is " + string(r)
 			}
 		}
@@ -141,7 +142,7 @@ func TestNamesCannotDrawOnTheScreen(t *testing.T) {
 		whole := d.draw(noon)
 		honest := (&desk{reached: true, summary: newBase(), seenAt: noon, snapshot: ceremony("phone", basev1.Role_ROLE_OWNER, nil)}).draw(noon)
 		for row := range whole {
-			if strings.ContainsRune(honest[row]+whole[row], solid) && whole[row] != honest[row] {
+			if strings.ContainsRune(honest[row]+whole[row], digits.Solid) && whole[row] != honest[row] {
 				t.Errorf("%s: the code's row %d is %q", what, row, whole[row])
 			}
 		}
@@ -160,25 +161,6 @@ func TestNamesCannotDrawOnTheScreen(t *testing.T) {
 		if unfit(frame{name}) == "" {
 			t.Errorf("%s would have been let through", what)
 		}
-	}
-}
-
-func TestLargeDigitsFillTheWidth(t *testing.T) {
-	for _, text := range []string{"012 345", "678 9__", "888 888"} {
-		for _, row := range large(text) {
-			if n := utf8.RuneCountInString(row); n != 72 {
-				t.Errorf("%q is %d columns wide", text, n)
-			}
-		}
-	}
-	seen := map[string]rune{}
-	for r := '0'; r <= '9'; r++ {
-		rows := large(string(r))
-		text := strings.Join(rows[:], "\n")
-		if other, ok := seen[text]; ok {
-			t.Errorf("%c looks like %c", r, other)
-		}
-		seen[text] = r
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"unicode/utf8"
 
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
+	"github.com/BitBoxSwiss/bitbox-base/internal/digits"
 	"github.com/BitBoxSwiss/bitbox-base/internal/pairing"
 )
 
@@ -340,13 +341,13 @@ func wide(text string, width int) string {
 // reverse draws solid cells as spaces in reverse video, which needs no character
 // of the font.
 func reverse(text string) string {
-	if !strings.ContainsRune(text, solid) {
+	if !strings.ContainsRune(text, digits.Solid) {
 		return text
 	}
 	var b strings.Builder
 	on := false
 	for _, r := range text {
-		if (r == solid) != on {
+		if (r == digits.Solid) != on {
 			on = !on
 			if on {
 				b.WriteString("\x1b[7m")
@@ -354,7 +355,7 @@ func reverse(text string) string {
 				b.WriteString("\x1b[0m")
 			}
 		}
-		if r == solid {
+		if r == digits.Solid {
 			r = ' '
 		}
 		b.WriteRune(r)

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
+	"github.com/BitBoxSwiss/bitbox-base/internal/digits"
 	"github.com/BitBoxSwiss/bitbox-base/internal/noiseconn"
 	"github.com/BitBoxSwiss/bitbox-base/internal/pairing"
 )
@@ -48,7 +49,7 @@ func (s *tube) Write(b []byte) (int, error) {
 				s.faults = append(s.faults, fmt.Sprintf("%q beyond the edge", r))
 			} else {
 				if s.reverse && r == ' ' {
-					r = solid
+					r = digits.Solid
 				}
 				s.cells[s.y][s.x] = r
 				s.x++
@@ -201,10 +202,10 @@ func (d *desktop) shows(texts ...string) string {
 }
 
 // showsLarge fails the test unless the digits stand there large.
-func (d *desktop) showsLarge(digits string) {
+func (d *desktop) showsLarge(code string) {
 	d.t.Helper()
 	var all []string
-	for _, row := range large(digits) {
+	for _, row := range digits.Large(code) {
 		all = append(all, strings.TrimRight(row, " "))
 	}
 	d.shows(all...)
@@ -312,7 +313,7 @@ func TestTheScreenSurvivesARestartOfTheHelper(t *testing.T) {
 		code := d.reveal(a, "phone")
 		d.showsLarge(code)
 		d.port.set(true)
-		if got := d.shows("Waiting for the system helper"); strings.ContainsRune(got, solid) {
+		if got := d.shows("Waiting for the system helper"); strings.ContainsRune(got, digits.Solid) {
 			t.Errorf("a code of before stands there:\n%s", got)
 		}
 		d.types("y")

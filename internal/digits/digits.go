@@ -1,17 +1,18 @@
-package console
+// Package digits draws the digits of a code so large that two people compare them
+// without getting up: at the Base's screen, and in the App's dashboard.
+package digits
 
 import "strings"
 
-// solid is one filled cell of the screen.
-const solid = '█'
+// Solid is one filled cell of the screen.
+const Solid = '█'
 
-// digitRows is how high a large digit is, in rows. At 80x25 that is more than a
+// Rows is how high a large digit is, in rows. At 80x25 that is more than a
 // quarter of the screen's height, to be read from two metres.
-const digitRows = 7
+const Rows = 7
 
-// largeDigits are 5 by 7 cells; each cell is drawn two columns wide, for a column is
-// half as wide as a row is high.
-var largeDigits = [10][digitRows]string{
+// shapes are 5 by 7 cells.
+var shapes = [10][Rows]string{
 	{" ### ", "#   #", "#   #", "#   #", "#   #", "#   #", " ### "},
 	{"  #  ", " ##  ", "  #  ", "  #  ", "  #  ", "  #  ", " ### "},
 	{" ### ", "#   #", "    #", "  ## ", " #   ", "#    ", "#####"},
@@ -24,17 +25,24 @@ var largeDigits = [10][digitRows]string{
 	{" ### ", "#   #", "#   #", " ####", "    #", "    #", " ### "},
 }
 
-// large draws "123 456", 74 columns wide. What is no digit is a gap; an underscore
-// is a digit that is still to come.
-func large(text string) [digitRows]string {
-	var rows [digitRows]string
+// Large draws "123 456" with each cell two columns wide, for a column is half as wide
+// as a row is high: 72 columns. What is no digit is a gap; an underscore is a digit
+// that is still to come.
+func Large(text string) [Rows]string { return draw(text, 2) }
+
+// Narrow draws the same with each cell one column wide, where there is no room: 36
+// columns.
+func Narrow(text string) [Rows]string { return draw(text, 1) }
+
+func draw(text string, wide int) [Rows]string {
+	var rows [Rows]string
 	for i, r := range text {
 		for row := range rows {
 			cells := ""
 			switch {
 			case r >= '0' && r <= '9':
-				cells = largeDigits[r-'0'][row]
-			case r == '_' && row == digitRows-1:
+				cells = shapes[r-'0'][row]
+			case r == '_' && row == Rows-1:
 				cells = "#####"
 			case r == '_':
 				cells = "     "
@@ -42,14 +50,14 @@ func large(text string) [digitRows]string {
 				cells = "  "
 			}
 			if i > 0 && r != ' ' && text[i-1] != ' ' {
-				rows[row] += "  "
+				rows[row] += strings.Repeat(" ", wide)
 			}
 			for _, cell := range cells {
+				filled := " "
 				if cell == '#' {
-					rows[row] += strings.Repeat(string(solid), 2)
-				} else {
-					rows[row] += "  "
+					filled = string(Solid)
 				}
+				rows[row] += strings.Repeat(filled, wide)
 			}
 		}
 	}

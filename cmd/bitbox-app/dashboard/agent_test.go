@@ -1,0 +1,363 @@
+package dashboard
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	tea "charm.land/bubbletea/v2"
+
+	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
+	"github.com/BitBoxSwiss/bitbox-base/client"
+)
+
+// fakeSource is a house whose Bases do as the test says.
+type fakeSource struct {
+	look  func() (Look, error)
+	watch func(ctx context.Context, after uint64, tell func(*basev1.WatchEventsResponse)) error
+	pair  func(ctx context.Context, o client.PairOptions) (client.Base, error)
+	do    func(ctx context.Context, approve client.Approve) (string, error)
+	found []client.Nearby
+
+	mu    sync.Mutex
+	opens int
+}
+
+func (f *fakeSource) Bases() ([]client.Base, error) {
+	return []client.Base{{Name: "kitchen", State: client.Active}}, nil
+}
+
+func (f *fakeSource) Browse(ctx context.Context) (<-chan client.Nearby, error) {
+	found := make(chan client.Nearby)
+	go func() {
+		defer close(found)
+		for _, n := range f.found {
+			select {
+			case found <- n:
+			case <-ctx.Done():
+			}
+		}
+		<-ctx.Done()
+	}()
+	return found, nil
+}
+
+func (f *fakeSource) Pair(ctx context.Context, _ []string, o client.PairOptions) (client.Base, error) {
+	return f.pair(ctx, o)
+}
+
+func (f *fakeSource) Open(string) (Session, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.opens++
+	return f, nil
+}
+
+func (f *fakeSource) Close() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.opens--
+}
+
+// locked does what a Base's other goroutines must not see half done.
+func (f *fakeSource) locked(do func()) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	do()
+}
+
+func (f *fakeSource) Health(context.Context) (*basev1.GetInfoResponse, error) {
+	look, err := f.look()
+	return look.Info, err
+}
+func (f *fakeSource) Look(context.Context) (Look, error) { return f.look() }
+func (f *fakeSource) Audit(context.Context) ([]*basev1.Finding, bool, error) {
+	return nil, false, nil
+}
+
+func (f *fakeSource) Watch(ctx context.Context, after uint64, tell func(*basev1.WatchEventsResponse)) error {
+	watch := func(ctx context.Context, _ uint64, _ func(*basev1.WatchEventsResponse)) error {
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	f.locked(func() {
+		if f.watch != nil {
+			watch = f.watch
+		}
+	})
+	return watch(ctx, after, tell)
+}
+
+func (f *fakeSource) Do(ctx context.Context, _ Deed, approve client.Approve, _ func(string)) (string, error) {
+	return f.do(ctx, approve)
+}
+
+// desk has an agent work, and remembers what it tells.
+type desk struct {
+	*agent
+	mu   sync.Mutex
+	told []any
+}
+
+func newDesk(source *fakeSource) *desk {
+	d := &desk{agent: newAgent(Options{Source: source, CallTime: 20 * time.Second, PairTime: 3 * time.Minute, EventText: asText})}
+	d.tell = func(message any) {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		d.told = append(d.told, message)
+	}
+	return d
+}
+
+// orders carries orders out as Bubble Tea would.
+func (d *desk) orders(orders ...any) {
+	var run func(command tea.Cmd)
+	run = func(command tea.Cmd) {
+		if command == nil {
+			return
+		}
+		if batch, ok := command().(tea.BatchMsg); ok {
+			for _, each := range batch {
+				go run(each)
+			}
+		}
+	}
+	go run(d.carry(orders))
+}
+
+func hears[T any](d *desk) (list []T) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, message := range d.told {
+		if m, ok := message.(T); ok {
+			list = append(list, m)
+		}
+	}
+	return list
+}
+
+func TestABaseThatDoesNotAnswerIsAskedAgainMoreAndMoreRarely(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		begun := time.Now()
+		var asked []time.Duration
+		down := true
+		source := &fakeSource{}
+		source.look = func() (Look, error) {
+			source.mu.Lock()
+			defer source.mu.Unlock()
+			asked = append(asked, time.Since(begun))
+			if down {
+				return Look{}, &client.Error{Kind: client.ErrUnreachable, Text: "it is off"}
+			}
+			return Look{Info: someInfo(basev1.Role_ROLE_OWNER)}, nil
+		}
+		d := newDesk(source)
+		d.orders(orderFollow{[]string{"kitchen"}})
+		time.Sleep(5 * time.Minute)
+		synctest.Wait()
+		seconds := []time.Duration{0, 2, 6, 14, 30, 62, 122, 182, 242}
+		for n, want := range seconds {
+			if n >= len(asked) || asked[n] != want*time.Second {
+				t.Fatalf("it was asked after %v", asked)
+			}
+		}
+		if lost := hears[lost](d); len(lost) != len(asked) || lost[0].again != 2*time.Second || lost[0].final {
+			t.Errorf("told: %+v", lost)
+		}
+		// Somebody presses r, and it is there again: from then on the pauses are short.
+		source.locked(func() { down = false })
+		d.orders(orderLook{base: "kitchen"})
+		synctest.Wait()
+		if len(hears[looked](d)) != 1 {
+			t.Error("it was not asked at once")
+		}
+		source.locked(func() { down = true })
+		time.Sleep(healthEvery)
+		synctest.Wait()
+		if all := hears[lost](d); all[len(all)-1].again != firstPause {
+			t.Errorf("after an answer the pause is %v", all[len(all)-1].again)
+		}
+		d.leave()
+		if source.opens != 0 {
+			t.Errorf("%d sessions are left open", source.opens)
+		}
+	})
+}
+
+func TestAnAppThatWasRevokedAsksNoMore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		asked := 0
+		d := newDesk(&fakeSource{look: func() (Look, error) {
+			asked++
+			return Look{}, &client.Error{Kind: client.ErrRevoked, Text: "revoked"}
+		}})
+		d.orders(orderFollow{[]string{"kitchen"}})
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		if lost := hears[lost](d); asked != 1 || len(lost) != 1 || !lost[0].final {
+			t.Errorf("it asked %d times: %+v", asked, lost)
+		}
+		d.leave()
+	})
+}
+
+func TestALostStreamOfEventsGoesOnWhereItEnded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var from []uint64
+		source := &fakeSource{look: func() (Look, error) { return Look{Info: someInfo(basev1.Role_ROLE_OWNER)}, nil }}
+		source.watch = func(_ context.Context, after uint64, tell func(*basev1.WatchEventsResponse)) error {
+			source.locked(func() { from = append(from, after) })
+			for n := range uint64(3) {
+				tell(&basev1.WatchEventsResponse{Sequence: after + n + 1, Past: n == 0})
+			}
+			return errors.New("the connection was ended")
+		}
+		d := newDesk(source)
+		d.orders(orderFollow{[]string{"kitchen"}})
+		time.Sleep(3 * firstPause)
+		synctest.Wait()
+		source.locked(func() {
+			if len(from) < 3 || !slices.Equal(from[:3], []uint64{0, 3, 6}) {
+				t.Errorf("it listened from %v on", from)
+			}
+		})
+		// A Base that was reset counts from 1 again.
+		reset := func(ctx context.Context, after uint64, tell func(*basev1.WatchEventsResponse)) error {
+			source.locked(func() { from = append(from, after) })
+			tell(&basev1.WatchEventsResponse{Event: &basev1.WatchEventsResponse_Subscribed{Subscribed: &basev1.SubscribedEvent{LastSequence: 1}}})
+			if after > 1 {
+				return errors.New("the connection was ended")
+			}
+			<-ctx.Done()
+			return ctx.Err()
+		}
+		source.locked(func() { source.watch = reset })
+		time.Sleep(3 * firstPause)
+		synctest.Wait()
+		source.locked(func() {
+			if last := from[len(from)-1]; last != 1 {
+				t.Errorf("after a reset it listens from %d on", last)
+			}
+		})
+		d.leave()
+	})
+}
+
+func TestAFloodOfEventsAsksTheBaseOnceASecond(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		looks := 0
+		source := &fakeSource{look: func() (Look, error) { looks++; return Look{Info: someInfo(basev1.Role_ROLE_OWNER)}, nil }}
+		source.watch = func(ctx context.Context, _ uint64, tell func(*basev1.WatchEventsResponse)) error {
+			for ctx.Err() == nil {
+				tell(&basev1.WatchEventsResponse{Event: &basev1.WatchEventsResponse_BansChanged{}})
+				pause(ctx, 10*time.Millisecond)
+			}
+			return ctx.Err()
+		}
+		d := newDesk(source)
+		d.orders(orderFollow{[]string{"kitchen"}})
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if looks < 30 || looks > 90 {
+			t.Errorf("%d questions in a minute", looks)
+		}
+		d.leave()
+	})
+}
+
+func TestWhoeverQuitsAtACodeHasSaidNo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		answered := "nothing"
+		d := newDesk(&fakeSource{pair: func(ctx context.Context, o client.PairOptions) (client.Base, error) {
+			o.Requested("123 456")
+			yes, err := o.Confirm(ctx, code)
+			answered = fmt.Sprint(yes, err, ctx.Err())
+			return client.Base{}, errors.New("ended")
+		}})
+		d.orders(orderPair{[]string{"192.0.2.1"}})
+		synctest.Wait()
+		if len(hears[compare](d)) != 1 {
+			t.Fatal("no code is shown")
+		}
+		d.leave()
+		if want := "false <nil> <nil>"; answered != want { // in time to tell the Base
+			t.Errorf("the answer was %s, not %s", answered, want)
+		}
+	})
+}
+
+func TestAnAnswerIsGivenToItsQuestionOnly(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newDesk(&fakeSource{do: func(_ context.Context, approve client.Approve) (string, error) {
+			first, _ := approve(nil)
+			second, _ := approve(nil)
+			return fmt.Sprint(first, second), nil
+		}})
+		d.orders(orderDo{"kitchen", Deed{Kind: OpenWindow}})
+		synctest.Wait()
+		first := hears[asked](d)[0].id
+		d.orders(orderAnswer{first + 1, true}, orderAnswer{first, true}, orderAnswer{first, false})
+		synctest.Wait()
+		d.orders(orderAnswer{first, true}, orderAnswer{hears[asked](d)[1].id, false})
+		synctest.Wait()
+		if got := hears[done](d); len(got) != 1 || got[0].text != "true false" {
+			t.Errorf("done: %+v", got)
+		}
+		d.leave()
+	})
+}
+
+func TestGivingUpEndsWhatIsUnderWay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newDesk(&fakeSource{do: func(ctx context.Context, _ client.Approve) (string, error) {
+			<-ctx.Done()
+			return "", ctx.Err()
+		}})
+		d.orders(orderDo{"kitchen", Deed{Kind: Unlock}})
+		synctest.Wait()
+		d.orders(orderGiveUp{})
+		synctest.Wait()
+		if got := hears[done](d); len(got) != 1 || !errors.Is(got[0].err, context.Canceled) {
+			t.Errorf("done: %+v", got)
+		}
+		d.leave()
+	})
+}
+
+func TestLeavingIsQuickWhateverHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		release := make(chan struct{})
+		d := newDesk(&fakeSource{look: func() (Look, error) { <-release; return Look{}, nil }})
+		d.orders(orderStart{}, orderFollow{[]string{"kitchen"}})
+		synctest.Wait()
+		begun := time.Now()
+		d.leave()
+		if took := time.Since(begun); took > leaveTime {
+			t.Errorf("it took %v", took)
+		}
+		close(release)
+	})
+}
+
+func TestTheLocaleDecidesAboutCharactersAndTheUserAboutColours(t *testing.T) {
+	for environment, want := range map[string]bool{
+		"LANG=de_CH.UTF-8": true, "LANG=C": false, "": false, "LC_ALL=C,LANG=en_US.UTF-8": false, "LC_CTYPE=C.utf8": true, "LANG=en_US.ISO-8859-1": false,
+	} {
+		if got := isUTF8("linux", strings.Split(environment, ",")); got != want {
+			t.Errorf("%s: %v", environment, got)
+		}
+	}
+	for environment, want := range map[string]string{
+		"TERM=xterm": "ANSI", "TERM=xterm,NO_COLOR=1": "Ascii", "TERM=xterm,NO_COLOR=": "ANSI", "TERM=vt100": "Ascii", "TERM=xterm-mono": "Ascii", "TERM=xterm,NO_COLOR=yes": "Ascii",
+	} {
+		if got := profile(strings.Split(environment, ",")).String(); got != want {
+			t.Errorf("%s: %s", environment, got)
+		}
+	}
+}

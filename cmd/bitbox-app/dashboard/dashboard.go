@@ -1,0 +1,144 @@
+// Package dashboard is the App's full screen: the Bases that are paired and those that
+// are announced, how each does and how open it is, what happens there, and keys to pair
+// and to change things.
+//
+// What is shown and what keys mean is decided by model, which does no input and no
+// output: it takes messages and gives orders. An agent carries the orders out, through
+// a Source. Bubble Tea reads the keys and writes the screen.
+package dashboard
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"os"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+
+	tea "charm.land/bubbletea/v2"
+	"github.com/charmbracelet/colorprofile"
+
+	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
+)
+
+// Options are what Run needs.
+type Options struct {
+	Source Source
+	// Base is the one to show first; empty: any.
+	Base string
+	// In and Out are the terminal, Environment its user's ("NAME=value").
+	In, Out     *os.File
+	Environment []string
+	// CallTime and PairTime bound one conversation with a Base, and how long somebody at
+	// the Base may take to accept a pairing.
+	CallTime, PairTime time.Duration
+	// EventText says an event in words.
+	EventText func(*basev1.WatchEventsResponse) string
+}
+
+const (
+	// leaveTime is how long the end waits for what is under way to notice.
+	leaveTime = 3 * time.Second
+	// framesPerSecond is plenty for digits that count down.
+	framesPerSecond = 30
+)
+
+// Run shows the dashboard until somebody quits or ctx ends, and leaves the terminal as
+// it was. It returns the error of ctx, or of the terminal.
+func Run(ctx context.Context, o Options) error {
+	// What the standard library logs, a Base may have caused: it must not get on the screen.
+	defer log.SetOutput(log.Writer())
+	log.SetOutput(io.Discard)
+
+	m := newModel(time.Now(), o.Base, !isUTF8(runtime.GOOS, o.Environment), o.EventText)
+	a := newAgent(o)
+	program := tea.NewProgram(&screen{m, a},
+		tea.WithContext(ctx), tea.WithoutSignalHandler(), tea.WithInput(o.In), tea.WithOutput(o.Out),
+		tea.WithEnvironment(o.Environment), tea.WithColorProfile(profile(o.Environment)), tea.WithFPS(framesPerSecond))
+	a.tell = func(message any) { program.Send(message) }
+	_, err := program.Run()
+	a.leave()
+	if text := m.farewell(a.pairingMade()); text != "" {
+		_, _ = fmt.Fprintln(o.Out, text)
+	}
+	switch {
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case errors.Is(err, tea.ErrProgramPanic):
+		return errors.New("the dashboard has failed, which is a flaw of it; nothing was changed at a Base")
+	case err != nil:
+		return fmt.Errorf("show the dashboard in this terminal: %w", err)
+	}
+	return nil
+}
+
+// Fits tells whether a terminal of this environment can show the dashboard.
+func Fits(environment []string) bool {
+	term := variable(environment, "TERM")
+	return term != "dumb" && (term != "" || runtime.GOOS == "windows")
+}
+
+func variable(environment []string, name string) string {
+	for _, each := range slices.Backward(environment) {
+		if key, value, _ := strings.Cut(each, "="); key == name {
+			return value
+		}
+	}
+	return ""
+}
+
+// isUTF8 tells what characters a terminal takes, by locale(7). Elsewhere than on Unix,
+// and on macOS, each terminal takes UTF-8.
+func isUTF8(goos string, environment []string) bool {
+	if goos == "windows" || goos == "darwin" {
+		return true
+	}
+	for _, name := range []string{"LC_ALL", "LC_CTYPE", "LANG"} {
+		if value := strings.ToUpper(variable(environment, name)); value != "" {
+			return strings.Contains(value, "UTF-8") || strings.Contains(value, "UTF8")
+		}
+	}
+	return false
+}
+
+// profile is which colours a terminal shows: its 16, or none if it has none or its user
+// wants none (https://no-color.org). Bubble Tea would find out by running programs.
+func profile(environment []string) colorprofile.Profile {
+	term := variable(environment, "TERM")
+	if variable(environment, "NO_COLOR") != "" || strings.HasPrefix(term, "vt") || strings.HasSuffix(term, "-m") || strings.HasSuffix(term, "-mono") {
+		return colorprofile.ASCII
+	}
+	return colorprofile.ANSI
+}
+
+// screen is the model as Bubble Tea has it.
+type screen struct {
+	model *model
+	agent *agent
+}
+
+func (s *screen) Init() tea.Cmd {
+	return s.agent.carry([]any{orderStart{}, orderBases{}})
+}
+
+func (s *screen) Update(message tea.Msg) (tea.Model, tea.Cmd) {
+	switch e := message.(type) {
+	case tea.KeyPressMsg:
+		message = press{key: e.String(), text: e.Key().Text}
+	case tea.PasteMsg:
+		message = pasted(e.Content)
+	case tea.WindowSizeMsg:
+		message = size{e.Width, e.Height}
+	}
+	return s, s.agent.carry(s.model.update(time.Now(), message))
+}
+
+func (s *screen) View() tea.View {
+	view := tea.NewView(render(s.model.view(), true))
+	view.AltScreen = true
+	return view
+}

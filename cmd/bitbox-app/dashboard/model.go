@@ -1,0 +1,636 @@
+package dashboard
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
+	"github.com/BitBoxSwiss/bitbox-base/client"
+	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/words"
+)
+
+const (
+	// lookTime is how long a question stands on the screen before a key answers it, as at
+	// the Base's console: a key that was meant for something else, or is held down, does
+	// not.
+	lookTime = time.Second
+	// noticeTime is how long what was done is shown.
+	noticeTime = 15 * time.Second
+	// maxEvents is how many events of each Base are kept.
+	maxEvents = 200
+	// maxFollowed is how many Bases are asked by themselves. Beyond them one is asked
+	// while it is chosen.
+	maxFollowed = 8
+	// roundsKept is for how many rounds of searching a Base that is announced no longer
+	// is still shown.
+	roundsKept = 2
+)
+
+// What Update hears, beside keys and sizes.
+type (
+	// tick: time has passed.
+	tick struct{}
+	// knows are the pairings of this App.
+	knows struct {
+		bases []client.Base
+		err   error
+	}
+	// nearby was announced. Two with the same id are about the same Base.
+	nearby struct {
+		id    int
+		found client.Nearby
+	}
+	// searched: a round of searching is over.
+	searched struct{ err error }
+	// healthy and looked are answers of a Base.
+	healthy struct {
+		base string
+		info *basev1.GetInfoResponse
+	}
+	looked struct {
+		base string
+		look Look
+	}
+	audited struct {
+		base     string
+		findings []*basev1.Finding
+		known    bool
+		err      error
+	}
+	happened struct {
+		base  string
+		event *basev1.WatchEventsResponse
+	}
+	// doubted: a Base may answer no more, and is being asked.
+	doubted struct{ base string }
+	// lost: a Base does not answer, and is asked again after a while; never, if final.
+	lost struct {
+		base  string
+		err   error
+		again time.Duration
+		final bool
+	}
+	// requested, compare and paired are what a pairing has come to.
+	requested struct{ number string }
+	compare   struct {
+		id   int
+		code client.Code
+	}
+	paired struct {
+		base client.Base
+		err  error
+	}
+	// asked: a deed may only be done if somebody says yes to its changes.
+	asked struct {
+		id      int
+		changes []client.PostureChange
+	}
+	progressed struct{ step string }
+	done       struct {
+		text string
+		err  error
+	}
+)
+
+// An order is what Update wants done outside.
+type (
+	// orderFollow wants these Bases asked and listened to, and no others.
+	orderFollow struct{ bases []string }
+	// orderLook wants a Base asked now.
+	orderLook struct {
+		base  string
+		audit bool
+	}
+	orderBases struct{}
+	orderPair  struct{ addresses []string }
+	orderDo    struct {
+		base string
+		deed Deed
+	}
+	// orderAnswer answers compare or asked.
+	orderAnswer struct {
+		id  int
+		yes bool
+	}
+	// orderGiveUp ends the pairing, or the deed, that is under way.
+	orderGiveUp struct{}
+	orderQuit   struct{}
+)
+
+// state is how it stands with a Base that is paired.
+type state int
+
+const (
+	connecting state = iota
+	answering
+	silent // it did not answer, and is asked again
+	ended  // it is not asked again: revoked, or to be paired again
+)
+
+// base is what is known of a Base that is paired.
+type base struct {
+	client.Base
+	state state
+	look  Look
+	at    time.Time // of look.Access, look.Window, look.Bans
+	// problem is one sentence; again is when it is asked again.
+	problem string
+	again   time.Time
+
+	findings     []*basev1.Finding
+	hasAudit     bool
+	auditedAt    time.Time
+	auditing     bool
+	auditProblem string
+	events       []event // the newest last
+}
+
+type event struct {
+	at   time.Time
+	text string
+}
+
+// found is a Base that is announced.
+type found struct {
+	client.Nearby
+	id, round int
+}
+
+// The pages about a Base.
+const (
+	pageOverview = iota
+	pageAccess
+	pageApps
+	pageSecurity
+	pageEvents
+	pageServices
+)
+
+// notice is one sentence about what was done, or was not.
+type notice struct {
+	text string
+	bad  bool
+	at   time.Time
+}
+
+// working is a deed under way.
+type working struct {
+	base string
+	deed Deed
+	step string
+	// question stands on the screen; nil: none.
+	question *question
+}
+
+type question struct {
+	id      int
+	changes []client.PostureChange
+	since   time.Time // it is looked at since then
+	early   bool      // a key came too early
+}
+
+// choice is one of several things of which one has to be chosen.
+type choice struct {
+	title string
+	deeds []Deed
+	names []string
+	at    int
+}
+
+// phase is how far a pairing is.
+type phase int
+
+const (
+	choosing phase = iota + 1
+	typing
+	requesting
+	comparing
+	refusing // said no, or given up, and its end is awaited
+	waiting  // said yes, and the Base's yes is awaited
+	finished
+)
+
+type pairing struct {
+	phase   phase
+	at      int    // which of the nearby is marked
+	typed   string // an address
+	with    string // whom it is asked of, for people
+	closed  bool   // that one says that it lets nobody in now
+	since   time.Time
+	number  string
+	code    client.Code
+	id      int
+	shown   time.Time // the code is looked at since then
+	early   bool
+	result  string
+	problem bool
+}
+
+// model is the whole state of the dashboard. It does no input and no output, and
+// knows no time but what it is told.
+type model struct {
+	now           time.Time
+	width, height int
+	ascii         bool
+	eventText     func(*basev1.WatchEventsResponse) string
+	lookTime      time.Duration // replaced in tests
+
+	bases    []*base
+	storage  string // why the pairings cannot be read
+	nearby   []found
+	round    int
+	searches string // why nothing is found by itself
+
+	wanted string // the Base to choose first; empty: the first one
+	chosen string // key of what is chosen
+	page   int
+	scroll int
+	help   bool
+	helped int // scrolled in the help
+
+	notice  notice
+	working *working
+	choice  *choice
+	pairing *pairing
+	left    bool // somebody has quit
+}
+
+func newModel(now time.Time, wanted string, ascii bool, eventText func(*basev1.WatchEventsResponse) string) *model {
+	return &model{now: now, width: 80, height: 24, ascii: ascii, wanted: wanted, eventText: eventText, lookTime: lookTime}
+}
+
+// update takes one message, and returns orders.
+func (m *model) update(now time.Time, message any) []any {
+	m.now = now
+	if m.left {
+		return nil
+	}
+	before := m.front()
+	orders := m.take(message)
+	if m.front() != before {
+		m.seenAgain() // what was not on the screen was not read
+	}
+	return orders
+}
+
+// front is what stands on the screen, as far as keys mean something else there.
+type front struct {
+	tooSmall, help, overview bool
+	pairing                  phase
+	question                 int
+	choice                   *choice
+}
+
+func (m *model) front() front {
+	switch {
+	case m.tooSmall():
+		return front{tooSmall: true}
+	case m.help:
+		return front{help: true}
+	case m.pairing != nil:
+		return front{pairing: m.pairing.phase}
+	case m.working != nil && m.working.question != nil:
+		return front{question: m.working.question.id}
+	case m.choice != nil:
+		return front{choice: m.choice}
+	}
+	return front{overview: true}
+}
+
+// seenAgain begins the time anew in which no key answers.
+func (m *model) seenAgain() {
+	if m.pairing != nil {
+		m.pairing.shown, m.pairing.early = m.now, false
+	}
+	if m.working != nil && m.working.question != nil {
+		m.working.question.since, m.working.question.early = m.now, false
+	}
+}
+
+func (m *model) take(message any) []any {
+	switch e := message.(type) {
+	case size:
+		m.resize(e)
+	case press:
+		return m.press(e)
+	case pasted:
+		m.paste(string(e))
+	case knows:
+		return m.know(e)
+	case nearby:
+		m.hear(e)
+	case searched:
+		m.endRound(e)
+	case healthy:
+		if b := m.base(e.base); b != nil && b.look.Info != nil {
+			b.look.Info = e.info
+		}
+	case looked:
+		m.look(e)
+	case audited:
+		m.audit(e)
+	case happened:
+		m.happen(e)
+	case doubted:
+		if b := m.base(e.base); b != nil {
+			b.state = connecting
+		}
+	case lost:
+		return m.lose(e)
+	case requested, compare, paired:
+		return m.pairingWent(e)
+	case asked:
+		if w := m.working; w != nil {
+			w.question = &question{id: e.id, changes: e.changes}
+		}
+	case progressed:
+		if m.working != nil {
+			m.working.step = e.step
+		}
+	case done:
+		return m.finish(e)
+	}
+	return nil
+}
+
+func (m *model) base(name string) *base {
+	at := slices.IndexFunc(m.bases, func(b *base) bool { return b.Name == name })
+	if at < 0 {
+		return nil
+	}
+	return m.bases[at]
+}
+
+// know takes the list of pairings.
+func (m *model) know(e knows) []any {
+	m.storage = client.Explain(e.err)
+	if e.err != nil {
+		return nil
+	}
+	var list []*base
+	var orders []any
+	for _, known := range e.bases {
+		if at := slices.IndexFunc(list, func(b *base) bool { return b.Name == known.Name }); at >= 0 {
+			if known.State != client.Revoked { // a revoked one may have the name of the one that replaces it
+				list[at].Base = known
+			}
+			continue
+		}
+		b := m.base(known.Name)
+		if b == nil || b.AppID != known.AppID {
+			if b != nil {
+				orders = append(orders, orderLook{base: b.Name}) // paired anew
+			}
+			b = &base{}
+		}
+		b.Base = known
+		list = append(list, b)
+	}
+	m.bases = list
+	m.choose()
+	return append(m.follow(), orders...)
+}
+
+// Keys of what can be chosen.
+func keyOf(b *base) string          { return "paired " + b.Name }
+func (f found) key() string         { return fmt.Sprintf("found %d", f.id) }
+func (m *model) chosenAt() int      { return slices.Index(m.keys(), m.chosen) }
+func (m *model) chosenIsNone() bool { return m.chosenAt() < 0 }
+
+// keys lists what can be chosen, in the order of the screen.
+func (m *model) keys() []string {
+	var keys []string
+	for _, b := range m.bases {
+		keys = append(keys, keyOf(b))
+	}
+	for _, f := range m.strangers() {
+		keys = append(keys, f.key())
+	}
+	return keys
+}
+
+// strangers are the Bases nearby that this App is not paired with.
+func (m *model) strangers() []found {
+	return slices.DeleteFunc(slices.Clone(m.nearby), func(f found) bool { return f.Known != "" })
+}
+
+// choose chooses something if nothing is, or if what was is gone.
+func (m *model) choose() {
+	keys := m.keys()
+	if b := m.base(m.wanted); b != nil {
+		m.chosen, m.wanted = keyOf(b), ""
+		return
+	}
+	if m.chosenIsNone() && len(keys) > 0 {
+		m.chosen, m.scroll = keys[0], 0
+	}
+}
+
+// chosenBase is the paired Base that is chosen, nil if it is another thing.
+func (m *model) chosenBase() *base {
+	if at := m.chosenAt(); at >= 0 && at < len(m.bases) {
+		return m.bases[at]
+	}
+	return nil
+}
+
+func (m *model) chosenFound() (found, bool) {
+	strangers := m.strangers()
+	if at := m.chosenAt() - len(m.bases); at >= 0 && at < len(strangers) {
+		return strangers[at], true
+	}
+	return found{}, false
+}
+
+// follow says which Bases are to be asked.
+func (m *model) follow() []any {
+	var names []string
+	for _, b := range m.bases {
+		if b.State != client.Revoked && (len(names) < maxFollowed || b == m.chosenBase()) {
+			names = append(names, b.Name)
+		}
+	}
+	return []any{orderFollow{names}}
+}
+
+func (m *model) hear(e nearby) {
+	f := found{Nearby: e.found, id: e.id, round: m.round}
+	if at := slices.IndexFunc(m.nearby, func(o found) bool { return o.id == e.id }); at >= 0 {
+		m.nearby[at] = f
+	} else if len(m.nearby) < client.MaxNearby {
+		m.nearby = append(m.nearby, f)
+		slices.SortStableFunc(m.nearby, func(a, b found) int { return strings.Compare(a.Name, b.Name) })
+	}
+	m.choose()
+}
+
+func (m *model) endRound(e searched) {
+	m.searches = client.Explain(e.err)
+	m.round++
+	m.nearby = slices.DeleteFunc(m.nearby, func(f found) bool { return f.round < m.round-roundsKept })
+	m.choose()
+}
+
+func (m *model) look(e looked) {
+	b := m.base(e.base)
+	if b == nil {
+		return
+	}
+	b.state, b.look, b.at, b.problem = answering, e.look.bounded(), m.now, ""
+	if b.State == client.Pending {
+		b.State = client.Active // the first answer makes it so
+	}
+}
+
+func (m *model) audit(e audited) {
+	b := m.base(e.base)
+	if b == nil {
+		return
+	}
+	b.auditing, b.auditProblem = false, client.Explain(e.err)
+	if e.err == nil {
+		b.findings, b.hasAudit, b.auditedAt = most(e.findings), e.known, m.now
+	}
+}
+
+// maxListed is how many of each kind are shown. The worst findings come first.
+const maxListed = 500
+
+func most[T any](list []T) []T { return list[:min(len(list), maxListed)] }
+
+// bounded leaves out what no person would read.
+func (l Look) bounded() Look {
+	l.Apps, l.Bans, l.Services, l.Samples = most(l.Apps), most(l.Bans), most(l.Services), most(l.Samples)
+	if l.Access != nil {
+		a := *l.Access
+		a.Doors, a.Keys, a.Internet, a.Tried = most(a.Doors), most(a.Keys), most(a.Internet), most(a.Tried)
+		l.Access = &a
+	}
+	return l
+}
+
+func (m *model) happen(e happened) {
+	b := m.base(e.base)
+	if b == nil {
+		return
+	}
+	if s := e.event.GetSubscribed(); s != nil {
+		if s.GetGap() {
+			b.note(event{m.now, "The Base no longer keeps all that happened before."})
+		}
+		return
+	}
+	if app := cmp.Or(e.event.GetSessionStarted().GetApp(), e.event.GetSessionEnded().GetApp()); app.GetId() == b.AppID && app != nil {
+		return // that is this dashboard, or the same App's commands
+	}
+	b.note(event{e.event.GetTime().AsTime(), bounded(m.eventText(e.event))})
+}
+
+func (b *base) note(e event) {
+	b.events = append(b.events, e)
+	if more := len(b.events) - maxEvents; more > 0 {
+		b.events = slices.Clone(b.events[more:])
+	}
+}
+
+func (m *model) lose(e lost) []any {
+	b := m.base(e.base)
+	if b == nil {
+		return nil
+	}
+	b.state, b.problem, b.again, b.auditing = silent, client.Explain(e.err), m.now.Add(e.again), false
+	if e.final {
+		b.state = ended
+		m.say(sentence(b.problem), true)
+		return []any{orderBases{}} // it may be revoked, or deleted
+	}
+	return nil
+}
+
+func (m *model) finish(e done) []any {
+	w := m.working
+	m.working = nil
+	if w == nil {
+		return nil
+	}
+	m.say(e.text, false)
+	if e.err != nil {
+		m.say(sentence(client.Explain(e.err)), true)
+	}
+	return []any{orderLook{w.base, w.deed.Kind == Fix}}
+}
+
+func (m *model) say(text string, bad bool) { m.notice = notice{text, bad, m.now} }
+
+// sentence writes an error's text as people do.
+func sentence(text string) string {
+	if text == "" {
+		return ""
+	}
+	first, size := utf8.DecodeRuneInString(text)
+	return string(unicode.ToUpper(first)) + strings.TrimRight(text[size:], ".") + "."
+}
+
+func (m *model) pairingWent(message any) []any {
+	p := m.pairing
+	if p == nil {
+		return nil
+	}
+	switch e := message.(type) {
+	case requested:
+		p.number = e.number
+	case compare:
+		p.phase, p.code, p.id = comparing, e.code, e.id
+		m.help = false
+	case paired:
+		p.phase, p.problem = finished, e.err != nil
+		switch {
+		case e.err != nil:
+			p.result = sentence(client.Explain(e.err))
+		case e.base.State == client.Pending:
+			p.result = fmt.Sprintf("Paired with %q, but it has not answered a first call yet. This dashboard goes on trying; after three minutes the pairing lapses.", e.base.Name)
+		default:
+			p.result = fmt.Sprintf("Paired with %q. This App is %q there, with the role %s.", e.base.Name, e.base.AppName, words.Role(e.base.Role))
+		}
+		if e.err == nil {
+			m.wanted = e.base.Name
+		}
+		return []any{orderBases{}}
+	}
+	return nil
+}
+
+// maxSide bounds a screen's side, in cells: what a terminal says of itself is not
+// believed without limit.
+const maxSide = 1000
+
+func (m *model) resize(s size) {
+	m.width, m.height = min(max(s.width, 0), maxSide), min(max(s.height, 0), maxSide)
+}
+
+// farewell says, after somebody has quit, what is left of what was under way. made is
+// what the pairing has made, if it came about in that very moment.
+func (m *model) farewell(made *client.Base) string {
+	switch p := m.pairing; {
+	case p != nil && p.phase == waiting && made != nil:
+		return fmt.Sprintf("The pairing with %q was made in the moment in which you left.", client.Printable(made.Name))
+	case p != nil && p.phase == requesting:
+		return "You left before the Base had answered: nobody was let in, and nothing is stored. The request number is of no use any more."
+	case p != nil && p.phase == comparing:
+		return "You left before you had said yes to the code: the Base was told no, nobody was let in, and nothing is stored."
+	case p != nil && p.phase == waiting:
+		return "You had said yes to the code, and left before the Base had: nothing is stored here. If somebody says yes there now, its half lapses within three minutes. To use it, pair again."
+	}
+	switch w := m.working; {
+	case w != nil && w.question != nil:
+		return "You left before you had said yes: nothing was changed."
+	case w != nil:
+		return "You left while the Base was changing something. A change that is tried undoes itself within a minute unless an App confirms it; 'bitbox-app posture show' tells how it went."
+	}
+	return ""
+}

@@ -1,0 +1,431 @@
+package dashboard
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
+	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/words"
+)
+
+// labelWidth is that of the names on the left of the overview.
+const labelWidth = 9
+
+// pageLines are all rows of the page that is turned to.
+func (m *model) pageLines() []line {
+	b := m.chosenBase()
+	if b == nil {
+		return nil
+	}
+	if b.look.Info == nil {
+		if b.state == connecting {
+			return []line{nil, plain("Connecting ...")}
+		}
+		return nil
+	}
+	switch m.page {
+	case pageAccess:
+		return m.accessPage(b)
+	case pageApps:
+		return m.appsPage(b)
+	case pageSecurity:
+		return m.securityPage(b)
+	case pageEvents:
+		return m.eventLines(b, maxEvents)
+	case pageServices:
+		return m.servicesPage(b)
+	}
+	return m.overviewPage(b)
+}
+
+// rows collects rows with a name on their left.
+type rows struct{ lines []line }
+
+func (r *rows) add(name, text string) { r.put(name, span{text: text}) }
+
+func (r *rows) put(name string, spans ...span) {
+	r.lines = append(r.lines, append(line{{fmt.Sprintf("%-*s", labelWidth, name), faint}}, spans...))
+}
+
+// overviewPage has first what somebody else could use, then what may fail.
+func (m *model) overviewPage(b *base) []line {
+	r := &rows{}
+	m.accessRows(r, b)
+	m.auditInShort(r, b)
+	if b.look.HasBans {
+		m.bansInShort(r, b)
+	}
+	r.add("Apps", m.appsInShort(b))
+	m.servicesInShort(r, b)
+	r.lines = append(r.lines, nil)
+	m.healthRows(r, b)
+	r.lines = append(r.lines, nil)
+	const fewest = 3
+	return append(r.lines, m.eventLines(b, max(fewest, m.pageHeight()-len(r.lines)))...)
+}
+
+func (m *model) healthRows(r *rows, b *base) {
+	i := b.look.Info
+	var load []string
+	for _, l := range i.GetLoadAverage() {
+		load = append(load, fmt.Sprintf("%.2f", l))
+	}
+	temperature := ""
+	if i.TemperatureCelsius != nil {
+		temperature = fmt.Sprintf("   %.0f °C", i.GetTemperatureCelsius())
+	}
+	r.add("Load", strings.Join(load, " ")+temperature+m.curve(b, func(s *basev1.Sample) float64 { return s.GetLoad() }))
+	r.add("Memory", free(i.GetMemoryAvailableBytes(), i.GetMemoryTotalBytes())+m.curve(b, func(s *basev1.Sample) float64 {
+		return float64(s.GetMemoryTotalBytes()) - float64(s.GetMemoryAvailableBytes())
+	}))
+	r.add("Disk", free(i.GetDiskAvailableBytes(), i.GetDiskTotalBytes()))
+	if addresses := i.GetAddresses(); len(addresses) > 0 {
+		r.add("Address", strings.Join(addresses, ", "))
+	}
+}
+
+func free(available, total uint64) string {
+	return fmt.Sprintf("%s of %s free", words.Size(available), words.Size(total))
+}
+
+// curveWidth is how many cells a curve takes. Each is the highest of its samples.
+const curveWidth = 12
+
+var curveCells = []rune("▁▂▃▄▅▆▇█")
+
+// curve draws what was measured lately, between the lowest and the highest; nothing
+// where the Base keeps no such thing.
+func (m *model) curve(b *base, of func(*basev1.Sample) float64) string {
+	samples := b.look.Samples
+	if len(samples) < 2 {
+		return ""
+	}
+	var values []float64
+	cells := min(curveWidth, len(samples))
+	for n := range cells {
+		highest := 0.0
+		for _, s := range samples[n*len(samples)/cells : (n+1)*len(samples)/cells] {
+			highest = max(highest, of(s))
+		}
+		values = append(values, highest)
+	}
+	low, high := values[0], values[0]
+	for _, v := range values {
+		low, high = min(low, v), max(high, v)
+	}
+	text := "   "
+	for _, v := range values {
+		at := 0
+		if high > low {
+			at = int((v - low) / (high - low) * float64(len(curveCells)-1))
+		}
+		text += string(curveCells[min(max(at, 0), len(curveCells)-1)])
+	}
+	return text
+}
+
+// accessRows are what can be reached: exactly what is open, and for how long.
+func (m *model) accessRows(r *rows, b *base) {
+	a := b.look.Access
+	if a == nil {
+		open := "the Apps' channel (a developer's Base)"
+		if b.look.Lie != "" {
+			open = "not known, for what the Base says does not verify"
+		}
+		r.add("Open", open)
+		m.windowRow(r, b)
+		return
+	}
+	for n, d := range a.Doors {
+		name := "Open"
+		if n > 0 {
+			name = ""
+		}
+		r.put(name, m.door(b, d))
+	}
+	if a.SSH {
+		r.put("SSH", span{fmt.Sprintf("ON, %s left, %s", m.untilIn(b, a.SSHLeft), counted(len(a.Keys), "key", "keys")), yellow | bold})
+	} else {
+		r.add("SSH", "off; "+noneOr(len(a.Keys), "key is", "keys are")+" kept")
+	}
+	m.windowRow(r, b)
+}
+
+func (m *model) door(b *base, d Door) span {
+	text := fmt.Sprintf("port %d  ", d.Port)
+	switch {
+	case d.Left == 0:
+		return span{text: text + "the Apps' channel"}
+	case d.Shared:
+		text += d.Kind + ", shared"
+	default:
+		text += d.Kind
+	}
+	return span{text + ", " + m.untilIn(b, d.Left) + " left", yellow | bold}
+}
+
+func (m *model) windowRow(r *rows, b *base) {
+	switch w := b.look.Window; {
+	case w.GetOpen():
+		r.put("Pairing", span{"OPEN, " + m.untilIn(b, time.Duration(w.GetRemainingMs())*time.Millisecond) + " left", yellow | bold})
+	case b.look.Access != nil && b.look.Access.PairingClosed:
+		r.add("Pairing", "closed; only the Base's console opens it")
+	default:
+		r.add("Pairing", "closed")
+	}
+}
+
+func (m *model) appsInShort(b *base) string {
+	connected := 0
+	for _, app := range b.look.Apps {
+		if app.GetSessions() > 0 {
+			connected++
+		}
+	}
+	caller := b.look.Info.GetCaller()
+	return fmt.Sprintf("%d, %d connected; this is %q, %s", len(b.look.Apps), connected, caller.GetName(), words.Role(b.role()))
+}
+
+func (m *model) bansInShort(r *rows, b *base) {
+	bans := b.look.Bans
+	if len(bans) == 0 {
+		r.add("Bans", "none")
+		return
+	}
+	text := fmt.Sprintf("%d: %s", len(bans), bans[0].GetAddress()) + until(bans[0].GetUntil(), m.now)
+	if len(bans) > 1 {
+		text += "; ..."
+	}
+	r.put("Bans", span{text, yellow})
+}
+
+func until(t *timestamppb.Timestamp, now time.Time) string {
+	if t == nil {
+		return ""
+	}
+	return ", " + words.Duration(seconds(t.AsTime().Sub(now))) + " left"
+}
+
+// shownFindings is how many findings the overview names.
+const shownFindings = 3
+
+func (m *model) auditInShort(r *rows, b *base) {
+	findings := b.findings
+	switch {
+	case b.auditing && len(findings) == 0:
+		r.add("Audit", "the Base is looking at itself ...")
+		return
+	case b.auditProblem != "":
+		r.put("Audit", span{"failed: " + b.auditProblem, red})
+		return
+	case !b.hasAudit:
+		return
+	case len(findings) == 0:
+		r.put("Audit", span{"no findings, " + words.When(b.auditedAt, m.now), green})
+		return
+	}
+	for n, f := range findings[:min(len(findings), shownFindings)] {
+		name := "Audit"
+		if n > 0 {
+			name = ""
+		}
+		r.put(name, span{"[" + words.Severity(f) + "] ", grave(f)}, span{text: f.GetTitle()})
+	}
+	if more := len(findings) - shownFindings; more > 0 {
+		r.add("", fmt.Sprintf("and %d more: 4", more))
+	}
+}
+
+func grave(f *basev1.Finding) style {
+	switch f.GetSeverity() {
+	case basev1.Finding_SEVERITY_INFO:
+		return 0
+	case basev1.Finding_SEVERITY_WARNING:
+		return yellow | bold
+	}
+	return red | bold
+}
+
+func (m *model) servicesInShort(r *rows, b *base) {
+	services := b.look.Services
+	if len(services) == 0 {
+		return
+	}
+	running := 0
+	var failed []string
+	for _, s := range services {
+		switch s.GetState() {
+		case basev1.Service_STATE_RUNNING:
+			running++
+		case basev1.Service_STATE_FAILED:
+			failed = append(failed, s.GetName())
+		}
+	}
+	if len(failed) > 0 {
+		r.put("Services", span{"FAILED: " + strings.Join(failed, ", "), red | bold})
+		return
+	}
+	r.add("Services", fmt.Sprintf("%d of %d run, none failed", running, len(services)))
+}
+
+func (m *model) eventLines(b *base, most int) []line {
+	if len(b.events) == 0 {
+		return []line{styled("No events since this dashboard listens.", faint)}
+	}
+	var lines []line
+	for n := len(b.events) - 1; n >= 0 && len(lines) < most; n-- {
+		e := b.events[n]
+		at := e.at.Local().Format(time.TimeOnly)
+		if when := words.When(e.at, m.now); len(when) > len("15:04") {
+			at = when
+		}
+		lines = append(lines, line{{at + "  ", faint}, {text: e.text}})
+	}
+	return lines
+}
+
+func (m *model) accessPage(b *base) []line {
+	r := &rows{}
+	m.accessRows(r, b)
+	if a := b.look.Access; a != nil {
+		r.list("SSH keys", a.Keys)
+		internet := "no service of the Base may reach it"
+		if len(a.Internet) > 0 {
+			internet = strings.Join(a.Internet, ", ")
+		}
+		r.add("Internet", internet)
+		for n, row := range wrap(a.Bans, m.pageWidth()-labelWidth-1, 0) {
+			r.put([]string{"Bans", ""}[min(n, 1)], row...)
+		}
+		r.add("Revision", fmt.Sprint(a.Revision)+", signed")
+	}
+	r.list("Address", b.look.Info.GetAddresses())
+	if a := b.look.Access; a != nil && a.Trying {
+		r.lines = append(r.lines, nil)
+		r.lines = append(r.lines, m.triedLines(a)...)
+	}
+	return r.lines
+}
+
+// list puts each text on a row of its own.
+func (r *rows) list(name string, texts []string) {
+	for n, text := range texts {
+		r.add([]string{name, ""}[min(n, 1)], text)
+	}
+}
+
+func (m *model) triedLines(a *Access) []line {
+	lines := []line{styled("Is being tried:", bold)}
+	for _, change := range a.Tried {
+		first := "  "
+		if change.Opens {
+			first = "+ [opens] "
+		}
+		lines = append(lines, indented(first, wrap(change.Done, m.pageWidth()-len(first)-1, 0))...)
+	}
+	return lines
+}
+
+func (m *model) appsPage(b *base) []line {
+	var lines []line
+	for _, app := range b.look.Apps {
+		seen := "never connected"
+		switch {
+		case app.GetIsCaller():
+			seen = "this App"
+		case app.GetSessions() > 0:
+			seen = "connected"
+		case app.GetLastSeenAt() != nil:
+			seen = "seen " + words.When(app.GetLastSeenAt().AsTime(), m.now)
+		}
+		s := style(0)
+		if app.GetSessions() > 0 {
+			s = green
+		}
+		lines = append(lines,
+			line{{app.GetName(), bold}},
+			line{{"  " + words.Role(app.GetRole()) + ", ", 0}, {seen, s}, {", paired " + words.When(app.GetPairedAt().AsTime(), m.now), faint}})
+	}
+	return append(lines, nil, styled("bitbox-app apps renames and revokes them.", faint))
+}
+
+func (m *model) securityPage(b *base) []line {
+	var lines []line
+	if b.look.HasBans {
+		lines = append(lines, styled("Banned addresses", bold))
+		for _, ban := range b.look.Bans {
+			lines = append(lines, plain(fmt.Sprintf("  %s (%s)%s", ban.GetAddress(), ban.GetJail(), until(ban.GetUntil(), m.now))))
+		}
+		if len(b.look.Bans) == 0 {
+			lines = append(lines, plain("  none"))
+		}
+		lines = append(lines, nil)
+	}
+	return append(lines, m.auditLines(b)...)
+}
+
+func (m *model) auditLines(b *base) []line {
+	if !b.hasAudit && b.auditProblem == "" && !b.auditing {
+		return []line{plain("This Base has no audit for this App.")}
+	}
+	head := styled("Audit", bold)
+	switch {
+	case b.auditing:
+		head = append(head, span{text: ", under way ..."})
+	case !b.auditedAt.IsZero():
+		head = append(head, span{text: " of " + words.When(b.auditedAt, m.now) + "; a asks again"})
+	}
+	lines := []line{head}
+	width := m.pageWidth() - 1
+	if b.auditProblem != "" {
+		lines = append(lines, indented("  ", wrap(sentence(b.auditProblem), width-2, red))...)
+	}
+	if len(b.findings) == 0 && b.hasAudit {
+		lines = append(lines, styled("  The Base is as closed as it should be.", green))
+	}
+	for _, f := range b.findings {
+		lines = append(lines, line{{"[" + words.Severity(f) + "] ", grave(f)}, {f.GetTitle(), bold}})
+		how := "by hand: "
+		if f.GetFixable() {
+			how = "f: "
+		}
+		for _, part := range []struct{ name, text string }{{"expected", f.GetExpected()}, {"found", f.GetFound()}, {"why", f.GetWhy()}, {"fix", how + f.GetFix()}} {
+			if part.text != "" {
+				lines = append(lines, indented(fmt.Sprintf("  %-9s", part.name), wrap(strings.TrimSpace(part.text), width-11, 0))...)
+			}
+		}
+	}
+	return lines
+}
+
+func (m *model) servicesPage(b *base) []line {
+	var lines []line
+	for _, s := range b.look.Services {
+		stateWord := strings.ToLower(strings.TrimPrefix(s.GetState().String(), "STATE_"))
+		look := style(0)
+		switch s.GetState() {
+		case basev1.Service_STATE_RUNNING:
+			look = green
+		case basev1.Service_STATE_FAILED:
+			look = red | bold
+		}
+		l := line{{fmt.Sprintf("%-20s ", s.GetName()), bold}, {stateWord, look}}
+		if s.GetSince() != nil {
+			l = append(l, span{text: " since " + words.When(s.GetSince().AsTime(), m.now)})
+		}
+		if s.MemoryBytes != nil {
+			l = append(l, span{text: ", " + words.Size(s.GetMemoryBytes())})
+		}
+		if s.GetRestarts() > 0 {
+			l = append(l, span{", restarted " + counted(int(s.GetRestarts()), "time", "times"), yellow})
+		}
+		lines = append(lines, l)
+		if s.GetReason() != "" {
+			lines = append(lines, indented("  ", wrap(s.GetReason(), m.pageWidth()-3, red))...)
+		}
+	}
+	return lines
+}

@@ -1,0 +1,341 @@
+package dashboard
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"connectrpc.com/connect"
+
+	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
+	"github.com/BitBoxSwiss/bitbox-base/client"
+	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/words"
+)
+
+// Source is where the dashboard gets what it shows, and how it acts. NewSource makes
+// one of an App.
+type Source interface {
+	// Bases, Browse and Pair are those of client.App.
+	Bases() ([]client.Base, error)
+	Browse(ctx context.Context) (<-chan client.Nearby, error)
+	Pair(ctx context.Context, addresses []string, o client.PairOptions) (client.Base, error)
+	// Open opens a session with the Base of this name. It does not connect yet.
+	Open(name string) (Session, error)
+}
+
+// Session is one conversation with a Base. It may be used by several goroutines.
+type Session interface {
+	// Health asks how the machine does; what it asks little of, it may be asked often.
+	Health(ctx context.Context) (*basev1.GetInfoResponse, error)
+	// Look asks for everything but the audit.
+	Look(ctx context.Context) (Look, error)
+	// Audit has the Base look at itself, the worst first. known is false where the Base
+	// has no audit, or this App may not run one.
+	Audit(ctx context.Context) (findings []*basev1.Finding, known bool, err error)
+	// Watch tells what happens, from the event after the given sequence on as far as the
+	// Base keeps it, until ctx or the stream ends.
+	Watch(ctx context.Context, after uint64, tell func(*basev1.WatchEventsResponse)) error
+	// Do does a deed, once approve was shown in words what it will change and has said
+	// yes. It returns one sentence about what is so now.
+	Do(ctx context.Context, deed Deed, approve client.Approve, progress func(string)) (string, error)
+	Close()
+}
+
+// Look is what a Base has answered.
+type Look struct {
+	Info   *basev1.GetInfoResponse
+	Apps   []*basev1.App
+	Window *basev1.Window
+	// Access is nil where the Base has no posture, as a developer's.
+	Access *Access
+	// Lie says why what the Base shows of its posture is not believed; empty if it is.
+	Lie string
+	// Bans are known only if HasBans.
+	Bans    []*basev1.Ban
+	HasBans bool
+	// Services and Samples are empty where the Base does not tell them.
+	Services []*basev1.Service
+	Samples  []*basev1.Sample
+}
+
+// Access is how open the Base is, as its helper has signed it. The times that are left
+// count from when it was asked.
+type Access struct {
+	Revision      uint64
+	Lockdown      bool
+	PairingClosed bool // no window may be opened from the network
+	Doors         []Door
+	SSH           bool
+	SSHLeft       time.Duration
+	Keys          []string // those that may log in while SSH is on
+	Bans          string   // when an address is banned, and for how long
+	Internet      []string // the services that may reach the internet
+	// Applying: a change is being put in force. Trying: it waits to be confirmed, and is
+	// undone after UndoneIn.
+	Applying, Trying bool
+	UndoneIn         time.Duration
+	Tried            []client.PostureChange
+	// Gap: the Base no longer keeps all that happened since this App looked last.
+	Gap bool
+}
+
+// Door is something that can be reached from the network.
+type Door struct {
+	Kind   string
+	Port   uint16
+	Shared bool          // on the port of the channel
+	Left   time.Duration // 0: it has no end
+}
+
+// DeedKind is what can be done to a Base.
+type DeedKind int
+
+// The deeds.
+const (
+	OpenWindow DeedKind = iota + 1
+	CloseWindow
+	EndLease   // Subject: "ssh" or the kind of an extra API
+	ConfirmTry // of a change that waits for it
+	LiftBan    // Subject: the address
+	Fix        // Subject: the id of a finding; Text: what the Base will do
+	Lockdown
+	Unlock
+)
+
+// Deed is one thing to do to a Base.
+type Deed struct {
+	Kind          DeedKind
+	Subject, Text string
+}
+
+// NewSource returns the source that is this App. Where address is not empty, the Base
+// of the name (the only one, if that is empty) is tried there first.
+func NewSource(app *client.App, base, address string) Source {
+	return &appSource{App: app, base: base, address: address}
+}
+
+type appSource struct {
+	*client.App
+	base, address string
+}
+
+func (a *appSource) Open(name string) (Session, error) {
+	var at []string
+	if a.address != "" {
+		meant, err := a.Base(a.base)
+		if err == nil && meant.Name == name {
+			at = append(at, a.address)
+		}
+	}
+	opened, err := a.App.Open(name, at...)
+	if err != nil {
+		return nil, err
+	}
+	return &session{opened}, nil
+}
+
+type session struct{ *client.Session }
+
+func (s *session) Health(ctx context.Context) (*basev1.GetInfoResponse, error) {
+	return s.Info.GetInfo(ctx, &basev1.GetInfoRequest{})
+}
+
+// absent tells whether a Base has answered that it does not have something, or not for
+// this App.
+func absent(err error) bool {
+	if !connect.IsWireError(err) {
+		return false
+	}
+	switch connect.CodeOf(err) {
+	case connect.CodeUnimplemented, connect.CodeFailedPrecondition, connect.CodePermissionDenied:
+		return true
+	}
+	return false
+}
+
+func (s *session) Look(ctx context.Context) (l Look, err error) {
+	// One after the other: a Base answers few questions of one App at a time.
+	for _, ask := range []func(context.Context, *Look) error{s.lookInfo, s.lookApps, s.lookWindow, s.lookAccess, s.lookBans, s.lookServices, s.lookSamples} {
+		if err := ask(ctx, &l); err != nil && !absent(err) {
+			return Look{}, err
+		}
+	}
+	return l, nil
+}
+
+func (s *session) lookInfo(ctx context.Context, l *Look) (err error) {
+	l.Info, err = s.Health(ctx)
+	return err
+}
+
+func (s *session) lookApps(ctx context.Context, l *Look) error {
+	answer, err := s.Apps.ListApps(ctx, &basev1.ListAppsRequest{})
+	l.Apps = answer.GetApps()
+	return err
+}
+
+func (s *session) lookWindow(ctx context.Context, l *Look) error {
+	answer, err := s.Pairing.GetWindow(ctx, &basev1.GetWindowRequest{})
+	l.Window = answer.GetWindow()
+	return err
+}
+
+func (s *session) lookAccess(ctx context.Context, l *Look) error {
+	view, err := s.Posture(ctx)
+	switch {
+	case errors.Is(err, client.ErrLyingBase):
+		l.Lie = client.Explain(err)
+		return nil
+	case err != nil:
+		return err
+	}
+	l.Access = accessOf(view)
+	return nil
+}
+
+func accessOf(view *client.PostureView) *Access {
+	e := view.Effective()
+	a := &Access{
+		Revision: e.Revision, Lockdown: e.Lockdown, PairingClosed: e.PairingClosed, Gap: view.Gap,
+		Bans: fmt.Sprintf("after %d failures within %s, for %s", e.Bans.MaxTries, words.Duration(seconds(e.Bans.Window)), words.Duration(seconds(e.Bans.BanTime))),
+	}
+	for _, end := range e.Endpoints {
+		a.Doors = append(a.Doors, Door{Kind: string(end.Kind), Port: end.Port, Shared: end.Shared, Left: end.Remaining})
+	}
+	for _, key := range e.KnownSSHKeys {
+		name := key.Comment
+		if name == "" {
+			name = key.Fingerprint
+		}
+		a.Keys = append(a.Keys, name)
+	}
+	if e.SSH != nil {
+		a.SSH, a.SSHLeft = true, e.SSH.Remaining
+	}
+	for _, service := range e.Egress {
+		a.Internet = append(a.Internet, string(service))
+	}
+	pending, trying, left := view.Pending()
+	a.Applying, a.Trying, a.UndoneIn = pending && !trying, trying, left
+	if !trying {
+		return a
+	}
+	for _, event := range view.History() {
+		if event.Restriction == 0 {
+			a.Tried = event.Changes // the last document's, in the end
+		}
+	}
+	return a
+}
+
+// seconds rounds up, so that what is left is not shown as nothing.
+func seconds(d time.Duration) uint64 { return uint64(max(0, d+time.Second-1) / time.Second) }
+
+func (s *session) lookBans(ctx context.Context, l *Look) (err error) {
+	l.Bans, _, err = s.Bans(ctx)
+	l.HasBans = err == nil
+	return err
+}
+
+func (s *session) lookServices(ctx context.Context, l *Look) error {
+	answer, err := s.Services.ListServices(ctx, &basev1.ListServicesRequest{})
+	l.Services = answer.GetServices()
+	return err
+}
+
+func (s *session) lookSamples(ctx context.Context, l *Look) error {
+	answer, err := s.Machine.GetHistory(ctx, &basev1.GetHistoryRequest{})
+	l.Samples = answer.GetSamples()
+	return err
+}
+
+func (s *session) Audit(ctx context.Context) ([]*basev1.Finding, bool, error) {
+	answer, err := s.Session.Audit.RunAudit(ctx, &basev1.RunAuditRequest{})
+	if absent(err) {
+		return nil, false, nil
+	}
+	findings := answer.GetFindings()
+	words.WorstFirst(findings)
+	return findings, err == nil, err
+}
+
+// errStreamEnded: the Base has ended a stream without saying why.
+var errStreamEnded = errors.New("the Base has ended the stream of events")
+
+func (s *session) Watch(ctx context.Context, after uint64, tell func(*basev1.WatchEventsResponse)) error {
+	stream, err := s.Events.WatchEvents(ctx, &basev1.WatchEventsRequest{Replay: true, After: after})
+	if err != nil {
+		return err
+	}
+	defer stream.Close()
+	for stream.Receive() {
+		tell(stream.Msg())
+	}
+	if stream.Err() == nil {
+		return errStreamEnded
+	}
+	return stream.Err()
+}
+
+func (s *session) Do(ctx context.Context, deed Deed, approve client.Approve, progress func(string)) (string, error) {
+	const inForce = "The Base has signed that this is in force."
+	switch deed.Kind {
+	case ConfirmTry:
+		_, err := s.ConfirmTry(ctx, approve)
+		return "The change is confirmed, and lasts.", err
+	case EndLease:
+		_, err := s.EndLease(ctx, deed.Subject, approve)
+		return "Closed. " + inForce, err
+	case Unlock:
+		_, err := s.Apply(ctx, client.Change{Edit: client.Keep, Unlock: true, Approve: approve, Progress: progress})
+		return "The lockdown is lifted. " + inForce, err
+	}
+	yes, err := approve([]client.PostureChange{deed.change()})
+	if err == nil && !yes {
+		err = &client.Error{Kind: client.ErrNotApproved, Text: "nothing was changed"}
+	}
+	if err != nil {
+		return "", err
+	}
+	return s.act(ctx, deed)
+}
+
+// change says what a deed changes, where package client does not.
+func (d Deed) change() client.PostureChange {
+	switch d.Kind {
+	case OpenWindow:
+		return client.PostureChange{Opens: true, Text: "For three minutes the Base hears requests of further Apps. Nobody is let in before somebody at the Base has compared a code."}
+	case CloseWindow:
+		return client.PostureChange{Text: "The pairing window will be closed; a pairing that is under way ends."}
+	case LiftBan:
+		return client.PostureChange{Opens: true, Text: fmt.Sprintf("The address %s will be let in again.", d.Subject)}
+	case Lockdown:
+		return client.PostureChange{Text: "The Base will be locked down: SSH off, extra APIs closed, no pairing from the network, all other sessions ended."}
+	}
+	return client.PostureChange{Text: d.Text}
+}
+
+func (s *session) act(ctx context.Context, deed Deed) (string, error) {
+	switch deed.Kind {
+	case OpenWindow:
+		_, err := s.Pairing.OpenWindow(ctx, &basev1.OpenWindowRequest{})
+		return "The pairing window is open.", err
+	case CloseWindow:
+		_, err := s.Pairing.CloseWindow(ctx, &basev1.CloseWindowRequest{})
+		return "The pairing window is closed.", err
+	case LiftBan:
+		lifted, err := s.LiftBan(ctx, deed.Subject)
+		if err == nil && !lifted {
+			return deed.Subject + " was not banned any more.", nil
+		}
+		return deed.Subject + " is let in again.", err
+	case Fix:
+		_, err := s.Session.Audit.FixFinding(ctx, &basev1.FixFindingRequest{Id: deed.Subject})
+		return "Fixed.", err
+	case Lockdown:
+		_, err := s.Lockdown(ctx)
+		return "The Base is locked down, and has signed that. U lifts it.", err
+	}
+	return "", fmt.Errorf("unknown deed %d", deed.Kind)
+}

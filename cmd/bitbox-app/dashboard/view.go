@@ -1,0 +1,552 @@
+package dashboard
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
+	"github.com/BitBoxSwiss/bitbox-base/client"
+	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/words"
+)
+
+// What the screen is divided by, in cells.
+const (
+	// minWidth and minHeight are what a code in narrow digits takes.
+	minWidth, minHeight = 40, 11
+	// listWidth is that of the list of Bases, which a screen narrower than twoPanes
+	// does not have.
+	listWidth, twoPanes = 22, 72
+	// headRows and footRows stand above and below everything.
+	headRows, footRows = 1, 3
+)
+
+func (m *model) tooSmall() bool { return m.width < minWidth || m.height < minHeight }
+
+// view draws the screen: a line for each row, each exactly as wide as the screen.
+func (m *model) view() []line {
+	if m.tooSmall() {
+		return m.viewTooSmall()
+	}
+	var body []line
+	var foot []line
+	switch {
+	case m.help:
+		body, foot = m.viewHelp()
+	case m.pairing != nil:
+		body, foot = m.viewPairing()
+	case m.working != nil && m.working.question != nil:
+		body, foot = m.viewQuestion()
+	case m.choice != nil:
+		body, foot = m.viewChoice()
+	default:
+		body, foot = m.viewOverview()
+	}
+	lines := append([]line{m.viewHead()}, body...)
+	rows := m.height - len(foot) - 1
+	for len(lines) < rows {
+		lines = append(lines, nil)
+	}
+	lines = append(lines[:rows], styled(strings.Repeat("─", m.width), faint))
+	lines = append(lines, foot...)
+	for n := range lines {
+		lines[n] = lines[n].fit(m.width, m.ascii)
+	}
+	return lines
+}
+
+func (m *model) viewTooSmall() []line {
+	var lines []line
+	for _, l := range wrap(fmt.Sprintf("Too small: %d by %d cells are needed. q quits.", minWidth, minHeight), max(1, m.width), 0) {
+		if len(lines) < m.height {
+			lines = append(lines, l.fit(m.width, m.ascii))
+		}
+	}
+	for len(lines) < m.height {
+		lines = append(lines, line(nil).fit(m.width, m.ascii))
+	}
+	return lines
+}
+
+func (m *model) viewHead() line {
+	left, right := " BitBox Base", m.now.Local().Format(time.TimeOnly)+" "
+	switch {
+	case m.help:
+		left += " · keys"
+	case m.pairing != nil:
+		left += " · pair"
+	}
+	gap := m.width - widthOf(left) - widthOf(right)
+	return styled(left+strings.Repeat(" ", max(1, gap))+right, reverse)
+}
+
+// keyLine lists keys: as many as fit, the first ones first.
+func (m *model) keyLine(keys ...string) line {
+	l, left := line{{text: " "}}, m.width-1
+	for _, k := range keys {
+		name, what, _ := strings.Cut(k, " ")
+		w := widthOf(k)
+		if w > left {
+			break
+		}
+		l = append(l, span{name, bold}, span{" " + what + "   ", 0})
+		left -= w + len("   ")
+	}
+	return l
+}
+
+// noticeLine is what was done, or what is being done.
+func (m *model) noticeLine() line {
+	switch {
+	case m.working != nil && m.working.question == nil:
+		text := m.working.step
+		if text == "" {
+			text = "asking the Base"
+		}
+		return line{{" ... " + text, bold}, {"   Esc gives it up", 0}}
+	case m.notice.text != "" && m.now.Sub(m.notice.at) < noticeTime:
+		return styled(" "+m.notice.text, bold|colour(m.notice.bad))
+	case m.storage != "":
+		return styled(" "+sentence(m.storage), bold|red)
+	}
+	return nil
+}
+
+func colour(bad bool) style {
+	if bad {
+		return red
+	}
+	return green
+}
+
+func (m *model) viewOverview() (body, foot []line) {
+	height := m.bodyRows()
+	foot = []line{m.noticeLine(), m.overviewKeys()}
+	if len(m.keys()) == 0 {
+		return m.viewNothing(), foot
+	}
+	if m.width < twoPanes {
+		body = append(body, m.viewSwitch())
+		return append(body, m.viewChosen(m.width, height-1)...), foot
+	}
+	list, detail := m.viewList(height), m.viewChosen(m.width-listWidth-2, height)
+	for row := range height {
+		l, d := line(nil), line(nil)
+		if row < len(list) {
+			l = list[row]
+		}
+		if row < len(detail) {
+			d = detail[row]
+		}
+		joined := append(l.fit(listWidth, m.ascii), span{"│ ", faint})
+		body = append(body, append(joined, d...))
+	}
+	return body, foot
+}
+
+func (m *model) overviewKeys() line {
+	keys := []string{"?  help", "q  quit"}
+	b := m.chosenBase()
+	switch {
+	case b == nil:
+		if _, ok := m.chosenFound(); ok {
+			keys = append(keys, "Enter  pair")
+		} else {
+			keys = append(keys, "p  pair")
+		}
+		return m.keyLine(keys...)
+	case b.state != answering:
+		return m.keyLine(append(keys, "r  try now", "p  pair")...)
+	}
+	owner := b.role() == basev1.Role_ROLE_OWNER
+	a := b.look.Access
+	if owner && a != nil && a.Trying {
+		keys = append(keys, "c  confirm")
+	}
+	switch {
+	case owner && a != nil && a.Lockdown:
+		keys = append(keys, "U  lift lockdown")
+	case owner && (a != nil || b.look.Lie != ""):
+		keys = append(keys, "L  lock down")
+	}
+	if owner && len(b.fixes()) > 0 {
+		keys = append(keys, "f  fix")
+	}
+	if owner && len(b.bans()) > 0 {
+		keys = append(keys, "b  lift ban")
+	}
+	if owner && len(b.leases()) > 0 {
+		keys = append(keys, "e  end")
+	}
+	if owner {
+		if b.look.Window.GetOpen() {
+			keys = append(keys, "o  close window")
+		} else {
+			keys = append(keys, "o  let App in")
+		}
+	}
+	return m.keyLine(append(keys, "p  pair")...)
+}
+
+func (m *model) viewNothing() []line {
+	lines := []line{nil}
+	width := m.width - 4
+	say := func(text string, s style) {
+		lines = append(lines, append(indented("  ", wrap(text, width, s)), nil)...)
+	}
+	say("This App is not paired with any Base yet, and none is announced on the local network.", bold)
+	say("Is the Base on, and on this network? It appears here by itself. If you know its address, press p and type it.", 0)
+	if m.searches != "" {
+		say(sentence(m.searches), red)
+	}
+	return lines
+}
+
+// viewSwitch stands for the list where there is no room for it.
+func (m *model) viewSwitch() line {
+	keys := m.keys()
+	l := line{{fmt.Sprintf(" %d of %d ", m.chosenAt()+1, len(keys)), faint}}
+	if b := m.chosenBase(); b != nil {
+		mark, text, s := m.standing(b)
+		return append(l, span{b.Name, bold}, span{"  " + mark + " " + text, s})
+	}
+	f, _ := m.chosenFound()
+	return append(l, span{f.Name, bold}, span{"  not paired", 0})
+}
+
+func (m *model) viewList(height int) []line {
+	var lines []line
+	chosen := 0
+	add := func(is bool, name, mark, text string, s style) {
+		before, nameStyle := "  ", bold
+		if is {
+			before, nameStyle, chosen = "> ", bold|reverse, len(lines)
+		}
+		lines = append(lines, line{{before, bold}, {name, nameStyle}}, line{{"  " + mark + " " + text, s}})
+	}
+	if len(m.bases) > 0 {
+		lines = append(lines, styled(" Paired", faint))
+	}
+	for _, b := range m.bases {
+		mark, text, s := m.standing(b)
+		add(keyOf(b) == m.chosen, b.Name, mark, text, s)
+	}
+	if strangers := m.strangers(); len(strangers) > 0 {
+		lines = append(lines, nil, styled(" Announced nearby", faint))
+		for _, f := range strangers {
+			add(f.key() == m.chosen, f.Name, "+", f.standing(), 0)
+		}
+	}
+	if m.searches != "" {
+		lines = append(append(lines, nil), indented(" ", wrap("Not searching: "+m.searches, listWidth-2, red))...)
+	}
+	first := min(max(0, chosen-height/2), max(0, len(lines)-height))
+	lines = lines[first:min(len(lines), first+height)]
+	return lines
+}
+
+func (f found) standing() string {
+	switch {
+	case f.ProtocolVersion != client.ProtocolVersion:
+		return fmt.Sprintf("protocol %d", f.ProtocolVersion)
+	case f.PairingOpen:
+		return "pairing open"
+	}
+	return "pairing closed"
+}
+
+// standing says how a Base is, in a mark and a few words. The worst decides.
+func (m *model) standing(b *base) (mark, text string, s style) {
+	a := b.look.Access
+	switch {
+	case b.State == client.Revoked:
+		return "○", "revoked", red
+	case b.state == ended:
+		return "○", "see there", red
+	case b.state == silent:
+		return "○", "no answer", red
+	case b.state == connecting:
+		return "·", "connecting", faint
+	case b.look.Lie != "":
+		return "▲", "DOES NOT VERIFY", red | bold
+	case a != nil && a.Trying:
+		return "▲", "change: " + m.untilIn(b, a.UndoneIn), yellow | bold
+	case a != nil && a.Lockdown:
+		return "▲", "locked down", yellow
+	}
+	if n := b.serious(); n > 0 {
+		return "▲", counted(n, "finding", "findings"), red
+	}
+	for _, service := range b.look.Services {
+		if service.GetState() == basev1.Service_STATE_FAILED {
+			return "▲", "a service failed", red
+		}
+	}
+	return "●", "well", green
+}
+
+func (b *base) serious() int {
+	n := 0
+	for _, f := range b.findings {
+		if words.IsSerious(f) {
+			n++
+		}
+	}
+	return n
+}
+
+func counted(n int, one, many string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return fmt.Sprintf("%d %s", n, many)
+}
+
+// noneOr is counted, but none are "no keys".
+func noneOr(n int, one, many string) string {
+	if n == 0 {
+		return "no " + many
+	}
+	return counted(n, one, many)
+}
+
+// untilIn is what is left of a time that a Base has told.
+func (m *model) untilIn(b *base, told time.Duration) string {
+	return words.Duration(seconds(told - m.now.Sub(b.at)))
+}
+
+// viewChosen shows what is chosen, in so many cells.
+func (m *model) viewChosen(width, height int) []line {
+	b := m.chosenBase()
+	if b == nil {
+		f, ok := m.chosenFound()
+		if !ok {
+			return nil
+		}
+		return m.viewStranger(f, width)
+	}
+	lines := m.chosenHead(b, width)
+	page := m.pageLines()
+	rows := max(1, height-len(lines))
+	scroll := min(m.scroll, max(0, len(page)-rows))
+	shown := page[scroll:min(len(page), scroll+rows)]
+	if more := len(page) - scroll - len(shown); more > 0 {
+		shown = append(shown[:len(shown)-1:len(shown)-1], styled(fmt.Sprintf("  ... %d more rows: PgDn", more+1), faint))
+	}
+	return append(lines, shown...)
+}
+
+// pageHeight is how many rows a page about the chosen Base has.
+func (m *model) pageHeight() int {
+	b := m.chosenBase()
+	if b == nil {
+		return 1
+	}
+	height := m.bodyRows()
+	if m.width < twoPanes {
+		height--
+	}
+	return max(1, height-len(m.chosenHead(b, m.pageWidth())))
+}
+
+func (m *model) pageWidth() int {
+	if m.width < twoPanes {
+		return m.width
+	}
+	return m.width - listWidth - 2
+}
+
+// chosenHead is what stands above each page: who it is, what has to be seen now, and
+// the pages.
+func (m *model) chosenHead(b *base, width int) []line {
+	var lines []line
+	if m.width >= twoPanes {
+		mark, text, s := m.standing(b)
+		lines = append(lines, line{{b.Name, bold}, {"  " + mark + " " + text, s}, {b.software(), faint}})
+	}
+	alerts, most := m.alerts(b, width), max(3, m.bodyRows()/3)
+	if b.look.Info == nil {
+		most = m.bodyRows() - len(lines) - 1 // nothing stands below them
+	}
+	if len(alerts) > most {
+		last := alerts[most-1]
+		alerts = append(alerts[:most-1:most-1], append(last[:len(last):len(last)], span{text: " ..."}))
+	}
+	lines = append(lines, alerts...)
+	if b.look.Info == nil {
+		return lines
+	}
+	return append(lines, m.tabs(width))
+}
+
+// software is which version a Base runs, and since when.
+func (b *base) software() string {
+	i := b.look.Info
+	if i == nil {
+		return ""
+	}
+	return fmt.Sprintf("   %s, up %s", i.GetSoftwareVersion(), words.Duration(i.GetMachineUptimeSeconds()))
+}
+
+var pageNames = []string{"Overview", "Access", "Apps", "Security", "Events", "Services"}
+
+func (m *model) tabs(width int) line {
+	l := m.tabsWith(true)
+	if widthOf(l.text()) > width {
+		l = m.tabsWith(false)
+	}
+	return l
+}
+
+func (m *model) tabsWith(names bool) line {
+	var l line
+	for n, name := range pageNames[:m.lastPage()+1] {
+		text := fmt.Sprint(n + 1)
+		if names || n == m.page {
+			text += " " + name
+		}
+		switch {
+		case n == m.page:
+			l = append(l, span{"[" + text + "]", bold | reverse})
+		default:
+			l = append(l, span{" " + text + " ", 0})
+		}
+	}
+	return l
+}
+
+// alerts are what somebody has to see on each page.
+func (m *model) alerts(b *base, width int) []line {
+	var lines []line
+	say := func(text string, s style) { lines = append(lines, indented("▲ ", wrap(text, width-3, s))...) }
+	if b.State == client.Revoked {
+		say("The Base says that this App was revoked there. Its owner can pair it again.", red|bold)
+	} else if b.problem != "" {
+		var state []string
+		if b.state == silent {
+			state = append(state, "Asked again in "+words.Duration(seconds(b.again.Sub(m.now)))+".")
+		}
+		if b.look.Info != nil {
+			state = append(state, "What follows is of "+words.When(b.at, m.now)+".")
+		}
+		if len(state) > 0 {
+			say(strings.Join(state, " "), red|bold)
+		}
+		say(sentence(b.problem), red)
+	}
+	if b.look.Lie != "" {
+		say("DOES NOT VERIFY: "+sentence(b.look.Lie), red|bold)
+	}
+	if a := b.look.Access; a != nil && b.state == answering {
+		switch {
+		case a.Trying:
+			text := "A change is tried, and undone in " + m.untilIn(b, a.UndoneIn) + "."
+			if b.role() == basev1.Role_ROLE_OWNER {
+				text += " c confirms it."
+			}
+			say(text, yellow|bold)
+		case a.Applying:
+			say("A change is being put in force.", yellow)
+		}
+		if a.Lockdown {
+			say("Locked down: nothing is open but this App's channel. U lifts it.", yellow|bold)
+		}
+		if a.Gap {
+			say("The Base no longer keeps all that was changed since this App looked last.", yellow)
+		}
+	}
+	return lines
+}
+
+func (m *model) viewStranger(f found, width int) []line {
+	lines := []line{{{f.Name, bold}, {"  not paired", 0}}, nil}
+	say := func(text string, s style) { lines = append(lines, append(wrap(text, width-1, s), nil)...) }
+	switch {
+	case f.ProtocolVersion != client.ProtocolVersion:
+		say(fmt.Sprintf("It speaks protocol %d, which this App does not know.", f.ProtocolVersion), red)
+	case f.PairingOpen:
+		say("It listens for requests to pair. Enter asks it.", 0)
+	default:
+		say("It lets no App in now. An owner's App, or somebody at the Base, can open pairing for three minutes.", 0)
+	}
+	for _, address := range f.Addresses {
+		lines = append(lines, plain("  "+address))
+	}
+	lines = append(lines, nil)
+	say("Anybody on the network can announce anything: it has proved who it is only once you have compared the code.", faint)
+	return lines
+}
+
+// questionLines say what a deed would change.
+func (m *model) questionLines() (body []line) {
+	w := m.working
+	width := m.width - 6
+	title := fmt.Sprintf("At %s this will be different:", w.base)
+	s := bold
+	if w.deed.Kind == Lockdown {
+		title, s = fmt.Sprintf("LOCK DOWN %s?", w.base), bold|reverse
+	}
+	body = []line{nil, {{"  ", 0}, {title, s}}, nil}
+	for _, change := range w.question.changes {
+		first := "    "
+		if change.Opens {
+			first = "  + [opens] "
+		}
+		body = append(body, indented(first, wrap(change.Text, width-len(first), 0))...)
+	}
+	if w.deed.Kind == Lockdown {
+		body = append(append(body, nil), indented("    ", wrap("No key is taken away. Press U here afterwards to lift it.", width, 0))...)
+	}
+	return body
+}
+
+// questionFits tells whether all that a deed would change can be read.
+func (m *model) questionFits() bool {
+	for _, change := range m.working.question.changes {
+		if len(change.Text) > maxText {
+			return false
+		}
+	}
+	return len(m.questionLines()) <= m.bodyRows()
+}
+
+// viewQuestion asks whether a deed shall be done.
+func (m *model) viewQuestion() (body, foot []line) {
+	w := m.working
+	body = m.questionLines()
+	foot = []line{nil, m.keyLine("y  yes, do it", "n  no", "q  no, and quit")}
+	if w.deed.Kind == Lockdown {
+		foot[1] = m.keyLine("L  once more: lock down", "n  no", "q  no, and quit")
+	}
+	if w.question.early {
+		foot[0] = earlyLine
+	}
+	if rows := m.bodyRows(); !m.questionFits() {
+		body = append(body[:min(len(body), rows-1):min(len(body), rows-1)], styled("    ... and more, for which this screen is too small: only no is an answer", bold|red))
+	}
+	return body, foot
+}
+
+// bodyRows is how many rows there are between head and foot.
+func (m *model) bodyRows() int { return m.height - headRows - footRows }
+
+var earlyLine = styled(" That key came too early to be an answer. Read, and press it again.", bold|yellow)
+
+func (m *model) viewChoice() (body, foot []line) {
+	c := m.choice
+	body = []line{nil, styled("  "+c.title, bold), nil}
+	rows := max(1, m.bodyRows()-len(body))
+	first := min(max(0, c.at-rows/2), max(0, len(c.names)-rows))
+	for n := first; n < min(len(c.names), first+rows); n++ {
+		number := "  "
+		if n < 9 {
+			number = fmt.Sprintf("%d ", n+1)
+		}
+		if n == c.at {
+			body = append(body, line{{"  > " + number, bold}, {c.names[n], bold | reverse}})
+			continue
+		}
+		body = append(body, plain("    "+number+c.names[n]))
+	}
+	return body, []line{nil, m.keyLine("Enter  this one", "Esc  none", "q  quit")}
+}

@@ -1,0 +1,374 @@
+package dashboard
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
+	"github.com/BitBoxSwiss/bitbox-base/client"
+)
+
+var update = flag.Bool("update", false, "write the screens in testdata anew")
+
+func TestMain(m *testing.M) {
+	time.Local = time.UTC
+	os.Exit(m.Run())
+}
+
+var noon = time.Date(2026, 1, 2, 12, 0, 0, 0, time.UTC)
+
+// asText stands for the words of the commands.
+func asText(e *basev1.WatchEventsResponse) string {
+	switch {
+	case e.GetAppPaired() != nil:
+		return fmt.Sprintf("%q was paired.", e.GetAppPaired().GetApp().GetName())
+	case e.GetSessionStarted() != nil:
+		return fmt.Sprintf("%q connected.", e.GetSessionStarted().GetApp().GetName())
+	}
+	return "Something happened."
+}
+
+func someInfo(role basev1.Role) *basev1.GetInfoResponse {
+	temperature := 48.2
+	return &basev1.GetInfoResponse{
+		Name: "kitchen", SoftwareVersion: "1.2.3", MachineUptimeSeconds: 3*86400 + 4*3600, LoadAverage: []float64{0.1, 0.25, 1.5},
+		MemoryTotalBytes: 4 << 30, MemoryAvailableBytes: 3 << 29, DiskTotalBytes: 64 << 30, DiskAvailableBytes: 50 << 30,
+		Addresses: []string{"192.168.1.20", "fd00::1234:5678:9abc:def0"}, TemperatureCelsius: &temperature,
+		Caller: &basev1.App{Id: "5f2c9a7e01d4b863", Name: "Laptop", Role: role},
+	}
+}
+
+func someLook(role basev1.Role) Look {
+	return Look{
+		Info: someInfo(role),
+		Apps: []*basev1.App{
+			{Id: "5f2c9a7e01d4b863", Name: "Laptop", Role: role, IsCaller: true, Sessions: 1, PairedAt: timestamppb.New(noon.Add(-90 * 24 * time.Hour))},
+			{Id: "a1", Name: "Anna's phone", Role: basev1.Role_ROLE_OWNER, Sessions: 1, PairedAt: timestamppb.New(noon.Add(-48 * time.Hour))},
+			{Id: "a2", Name: "Wall display", Role: basev1.Role_ROLE_VIEWER, PairedAt: timestamppb.New(noon.Add(-50 * time.Hour)), LastSeenAt: timestamppb.New(noon.Add(-90 * time.Minute))},
+		},
+		Window: &basev1.Window{},
+		Access: &Access{
+			Revision: 7, Doors: []Door{{Kind: "entry", Port: 8845}}, Keys: []string{"anna@laptop", "SHA256:uNiVztksCsDhcc0u9e8BrfJqxMpUJHK8D+T8f3vD0Uo"},
+			Bans: "after 5 failures within 10 min 0 s, for 1 h 0 min", Internet: []string{"updates", "time"},
+		},
+		HasBans: true,
+	}
+}
+
+func someFindings() []*basev1.Finding {
+	return []*basev1.Finding{
+		{
+			Id: "port-9999", Severity: basev1.Finding_SEVERITY_CRITICAL, Title: "Something listens on TCP port 9999", Expected: "nothing listens there",
+			Found: "nc (pid 4711)\nsince 11:40", Why: "Whoever reaches it reaches what the posture does not know.", Fix: "Kill it.", Fixable: true,
+		},
+		{Id: "clock", Severity: basev1.Finding_SEVERITY_WARNING, Title: "The clock is not synchronised", Expected: "synchronised", Found: "not", Why: "Times in the log are wrong.", Fix: "Look at the network."},
+		{Id: "reboot", Severity: basev1.Finding_SEVERITY_INFO, Title: "A restart is due", Fix: "Restart it."},
+		{Id: "disk", Severity: basev1.Finding_SEVERITY_INFO, Title: "The disk is old", Fix: "Buy one."},
+	}
+}
+
+// stage is a model that has heard what happens in a house with some Bases.
+type stage struct {
+	*model
+	t *testing.T
+}
+
+func newStage(t *testing.T) *stage {
+	return &stage{newModel(noon, "", false, asText), t}
+}
+
+func (s *stage) hears(messages ...any) []any {
+	var orders []any
+	for _, message := range messages {
+		orders = append(orders, s.update(s.now, message)...)
+	}
+	return orders
+}
+
+// later lets time pass.
+func (s *stage) later(d time.Duration) { s.update(s.now.Add(d), tick{}) }
+
+// types presses keys, each after a while.
+func (s *stage) types(keys ...string) []any {
+	var orders []any
+	for _, key := range keys {
+		s.later(2 * lookTime)
+		text := ""
+		if len(key) == 1 {
+			text = key
+		}
+		orders = append(orders, s.update(s.now, press{key, text})...)
+	}
+	return orders
+}
+
+func house(t *testing.T) *stage {
+	s := newStage(t)
+	s.hears(knows{bases: []client.Base{
+		{Name: "garage", State: client.Active, AppID: "b2", Role: basev1.Role_ROLE_OWNER},
+		{Name: "kitchen", State: client.Active, AppID: "5f2c9a7e01d4b863", Role: basev1.Role_ROLE_OWNER},
+		{Name: "old one", State: client.Revoked, AppID: "b3"},
+	}},
+		nearby{0, client.Nearby{Name: "BitBox Base", Addresses: []string{"[fe80::1%eth0]:8845", "192.168.1.31:8845"}, ProtocolVersion: 1, PairingOpen: true}},
+		nearby{1, client.Nearby{Name: "kitchen", Addresses: []string{"192.168.1.20:8845"}, ProtocolVersion: 1, Known: "kitchen"}},
+		nearby{2, client.Nearby{Name: "neighbour's", Addresses: []string{"192.168.1.77:8845"}, ProtocolVersion: 1}},
+		lost{"garage", &client.Error{Kind: client.ErrUnreachable, Text: `the Base "garage" was not reached (no route to host) at 192.168.1.9:8845 nor found on the local network; check that it is on and on this network`}, 16 * time.Second, false},
+		looked{"kitchen", someLook(basev1.Role_ROLE_OWNER)},
+		audited{"kitchen", nil, true, nil},
+		happened{"kitchen", &basev1.WatchEventsResponse{Time: timestamppb.New(noon.Add(-24 * time.Hour)), Past: true, Sequence: 3, Event: &basev1.WatchEventsResponse_AppPaired{AppPaired: &basev1.AppPairedEvent{App: &basev1.App{Name: "Wall display"}}}}},
+		happened{"kitchen", &basev1.WatchEventsResponse{Time: timestamppb.New(noon), Event: &basev1.WatchEventsResponse_SessionStarted{SessionStarted: &basev1.SessionStartedEvent{App: &basev1.App{Name: "Anna's phone"}}}}},
+	)
+	s.types("down")
+	return s
+}
+
+// busy is a house in which much is going on at once.
+func busy(t *testing.T) *stage {
+	s := house(t)
+	look := someLook(basev1.Role_ROLE_OWNER)
+	look.Access.Doors = append(look.Access.Doors, Door{Kind: "electrum", Port: 8845, Shared: true, Left: 23*time.Hour + 50*time.Minute})
+	look.Access.SSH, look.Access.SSHLeft = true, 118*time.Minute
+	look.Access.Trying, look.Access.UndoneIn = true, 42*time.Second
+	look.Access.Tried = []client.PostureChange{{Opens: true, Done: "SSH was switched on for 2 h 0 min, for the keys anna@laptop."}}
+	look.Window = &basev1.Window{Open: true, RemainingMs: 171_000}
+	look.Bans = []*basev1.Ban{
+		{Jail: "sshd", Address: "192.0.2.7", Until: timestamppb.New(noon.Add(50 * time.Minute))},
+		{Jail: "bitbox-base-handshake", Address: "2001:db8::77"},
+	}
+	running, memory := basev1.Service_STATE_RUNNING, uint64(80<<20)
+	look.Services = []*basev1.Service{
+		{Name: "bitcoind", State: running, MemoryBytes: &memory, Since: timestamppb.New(noon.Add(-time.Hour))},
+		{Name: "electrs", State: basev1.Service_STATE_FAILED, Reason: "exit status 1", Restarts: 5},
+	}
+	for n := range 30 {
+		look.Samples = append(look.Samples, &basev1.Sample{Load: float64(n % 9), MemoryTotalBytes: 100, MemoryAvailableBytes: uint64(90 - n)})
+	}
+	s.hears(looked{"kitchen", look}, audited{"kitchen", someFindings(), true, nil})
+	return s
+}
+
+var code = client.Code{Digits: "482 913", BaseName: "BitBox Base", AppName: "Laptop", Role: basev1.Role_ROLE_OWNER}
+
+// screens are what somebody may see.
+var screens = map[string]func(*testing.T) *stage{
+	"nothing": func(t *testing.T) *stage {
+		s := newStage(t)
+		s.hears(knows{})
+		return s
+	},
+	"overview":      house,
+	"overview-busy": busy,
+	"access":        func(t *testing.T) *stage { s := busy(t); s.types("2"); return s },
+	"apps":          func(t *testing.T) *stage { s := busy(t); s.types("3"); return s },
+	"security":      func(t *testing.T) *stage { s := busy(t); s.types("4"); return s },
+	"security-down": func(t *testing.T) *stage { s := busy(t); s.types("4", "pgdown", "pgdown", "pgdown"); return s },
+	"events":        func(t *testing.T) *stage { s := busy(t); s.types("5"); return s },
+	"services":      func(t *testing.T) *stage { s := busy(t); s.types("6"); return s },
+	"silent":        func(t *testing.T) *stage { s := house(t); s.types("up"); return s },
+	"revoked":       func(t *testing.T) *stage { s := house(t); s.types("down"); return s },
+	"stranger":      func(t *testing.T) *stage { s := house(t); s.types("down", "down"); return s },
+	"lying": func(t *testing.T) *stage {
+		s := house(t)
+		look := someLook(basev1.Role_ROLE_OWNER)
+		look.Access, look.Lie = nil, "the report is older than what this App has seen before"
+		s.hears(looked{"kitchen", look})
+		return s
+	},
+	"locked-down": func(t *testing.T) *stage {
+		s := house(t)
+		look := someLook(basev1.Role_ROLE_OWNER)
+		look.Access.Lockdown, look.Access.PairingClosed = true, true
+		s.hears(looked{"kitchen", look})
+		return s
+	},
+	"viewer": func(t *testing.T) *stage {
+		s := house(t)
+		s.hears(looked{"kitchen", someLook(basev1.Role_ROLE_VIEWER)}, audited{"kitchen", nil, false, nil})
+		s.types("L")
+		return s
+	},
+	"question": func(t *testing.T) *stage {
+		s := busy(t)
+		s.types("c")
+		s.hears(asked{1, []client.PostureChange{
+			{Opens: true, Text: "SSH will be switched on for 2 h 0 min, for the keys anna@laptop."},
+			{Text: "The pairing window will be closed."},
+		}})
+		return s
+	},
+	"question-early": func(t *testing.T) *stage {
+		s := busy(t)
+		s.types("o")
+		s.hears(asked{1, []client.PostureChange{(Deed{Kind: CloseWindow}).change()}}, press{"y", "y"})
+		return s
+	},
+	"lockdown": func(t *testing.T) *stage {
+		s := busy(t)
+		s.types("L")
+		s.hears(asked{1, []client.PostureChange{(Deed{Kind: Lockdown}).change()}})
+		return s
+	},
+	"working": func(t *testing.T) *stage {
+		s := busy(t)
+		s.types("c")
+		s.hears(progressed{"the new rules are examined"})
+		return s
+	},
+	"refused": func(t *testing.T) *stage {
+		s := busy(t)
+		s.types("c")
+		s.hears(done{err: errors.New("the Base refused: it is too late")})
+		return s
+	},
+	"choice":     func(t *testing.T) *stage { s := busy(t); s.types("b", "down"); return s },
+	"choosing":   func(t *testing.T) *stage { s := house(t); s.types("p", "down"); return s },
+	"typing":     func(t *testing.T) *stage { s := house(t); s.types("p", "a", "1", "9", "2", "."); return s },
+	"requesting": func(t *testing.T) *stage { s := asking(t); s.later(71 * time.Second); return s },
+	"requesting-closed": func(t *testing.T) *stage {
+		s := house(t)
+		s.types("down", "down", "down", "enter")
+		s.hears(requested{"024 219"})
+		return s
+	},
+	"comparing": comparingStage,
+	"comparing-early": func(t *testing.T) *stage {
+		s := comparingStage(t)
+		s.hears(press{"y", "y"})
+		return s
+	},
+	"waiting": func(t *testing.T) *stage { s := comparingStage(t); s.types("y"); return s },
+	"paired": func(t *testing.T) *stage {
+		s := comparingStage(t)
+		s.types("y")
+		s.hears(paired{base: client.Base{Name: "BitBox Base", State: client.Active, AppName: "Laptop", Role: basev1.Role_ROLE_OWNER}})
+		return s
+	},
+	"interfered": func(t *testing.T) *stage {
+		s := comparingStage(t)
+		s.types("n")
+		s.hears(paired{err: &client.Error{Kind: client.ErrInterference, Text: "the code was not confirmed in this App; if the Base showed another one, somebody may have interfered; nothing was stored and this App does not try again by itself; before you do, make sure that you meant this Base"}})
+		return s
+	},
+	"help": func(t *testing.T) *stage { s := house(t); s.types("?"); return s },
+}
+
+func asking(t *testing.T) *stage {
+	s := house(t)
+	s.types("down", "down", "enter")
+	s.hears(requested{"024 219"})
+	return s
+}
+
+func comparingStage(t *testing.T) *stage {
+	s := asking(t)
+	s.hears(compare{1, code})
+	return s
+}
+
+func TestScreens(t *testing.T) {
+	for name, stage := range screens {
+		t.Run(name, func(t *testing.T) {
+			var got strings.Builder
+			for _, sized := range []size{{80, 24}, {120, 40}, {60, 15}} {
+				s := stage(t)
+				s.hears(sized)
+				fmt.Fprintf(&got, "%d x %d\n%s\n", sized.width, sized.height, shown(s.view()))
+			}
+			compareScreens(t, name, got.String())
+		})
+	}
+}
+
+// What the terminal gets besides text is shown by its escape sequences.
+func TestScreensWithStyles(t *testing.T) {
+	for _, name := range []string{"overview-busy", "comparing", "lockdown", "silent"} {
+		t.Run(name, func(t *testing.T) {
+			text := render(screens[name](t).view(), true)
+			compareScreens(t, name+"-styles", strings.ReplaceAll(text, "\x1b", "␛")+"\n")
+		})
+	}
+}
+
+func TestScreensInASCII(t *testing.T) {
+	for name, stage := range screens {
+		s := stage(t)
+		s.ascii = true
+		text := render(s.view(), false)
+		for _, r := range text {
+			if r != '\n' && (r < ' ' || r > '~') {
+				t.Errorf("%s: there is %q", name, r)
+			}
+		}
+		if name == "overview-busy" || name == "comparing" {
+			compareScreens(t, name+"-ascii", shown(s.view())+"\n")
+		}
+	}
+}
+
+func TestAScreenThatIsTooSmallSaysSo(t *testing.T) {
+	for _, sized := range []size{{39, 24}, {80, 10}, {20, 5}, {1, 1}, {0, 0}} {
+		s := comparingStage(t)
+		s.hears(sized)
+		got := shown(s.view())
+		if sized.width >= 20 && !strings.Contains(strings.ReplaceAll(got, "\n", " "), "Too small") || strings.Contains(got, "913") {
+			t.Errorf("%v shows\n%s", sized, got)
+		}
+		if orders := s.types("y"); len(orders) > 0 {
+			t.Errorf("%v: a key answered what nobody saw: %v", sized, orders)
+		}
+	}
+}
+
+// shown is a screen without the spaces at its rows' ends.
+func shown(lines []line) string {
+	rows := strings.Split(render(lines, false), "\n")
+	for n := range rows {
+		rows[n] = strings.TrimRight(rows[n], " ")
+	}
+	return strings.Join(rows, "\n")
+}
+
+func compareScreens(t *testing.T, name, got string) {
+	t.Helper()
+	file := filepath.Join("testdata", name+".txt")
+	if *update {
+		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(want), got); diff != "" {
+		t.Errorf("%s is not as in testdata (go test -update writes it anew):\n%s", name, diff)
+	}
+}
+
+func BenchmarkView(b *testing.B) {
+	s := busy(&testing.T{})
+	for b.Loop() {
+		render(s.view(), true)
+	}
+}
+
+func TestTheDocumentNamesTheKeysOfTheHelp(t *testing.T) {
+	document, err := os.ReadFile("../../../docs/app/dashboard.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, k := range keyTable {
+		if row := "\n| " + k.keys + " | " + k.what + " |\n"; !strings.Contains(string(document), row) {
+			t.Errorf("docs/app/dashboard.md has no row %q", strings.TrimSpace(row))
+		}
+	}
+}
