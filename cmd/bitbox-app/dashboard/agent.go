@@ -18,7 +18,7 @@ const (
 	healthEvery = 5 * time.Second
 	lookEvery   = 30 * time.Second
 	auditEvery  = 15 * time.Minute
-	// lookAgain is the pause between two looks, however much happens.
+	// lookAgain is the pause between two looks, or audits, however much happens.
 	lookAgain = time.Second
 	// firstPause and longestPause are how long a Base that did not answer is left alone;
 	// each time twice as long.
@@ -60,7 +60,7 @@ type agent struct {
 // follower is the conversation with one Base.
 type follower struct {
 	cancel context.CancelFunc
-	look   chan struct{}
+	look   chan struct{} // somebody wants it asked now
 	audit  chan struct{}
 }
 
@@ -334,8 +334,8 @@ func (a *agent) converseOnce(ctx context.Context, name string, f *follower, last
 	if err := a.look(ctx, session, name); err != nil {
 		return false, err
 	}
-	ended := make(chan error, 1)
-	parts.Go(func() { ended <- a.listen(ctx, session, name, f, last) })
+	ended, changed := make(chan error, 1), make(chan struct{}, 1)
+	parts.Go(func() { ended <- a.listen(ctx, session, name, f.audit, changed, last) })
 	parts.Go(func() { a.audits(ctx, session, name, f) })
 	health, full := time.NewTicker(healthEvery), time.NewTicker(lookEvery)
 	defer health.Stop()
@@ -357,6 +357,8 @@ func (a *agent) converseOnce(ctx context.Context, name string, f *follower, last
 		case <-full.C:
 			err = a.look(ctx, session, name)
 		case <-f.look:
+			err = a.look(ctx, session, name)
+		case <-changed:
 			err = a.look(ctx, session, name)
 			pause(ctx, lookAgain)
 		}
@@ -386,8 +388,9 @@ func (a *agent) health(ctx context.Context, session Session, name string) error 
 	return err
 }
 
-// listen tells what happens, and has the Base asked for what is different now.
-func (a *agent) listen(ctx context.Context, session Session, name string, f *follower, last *uint64) error {
+// listen tells what happens, and has the Base asked for what is different now. What a
+// Base says cuts no pause short: only a person does (follower.look).
+func (a *agent) listen(ctx context.Context, session Session, name string, audit, changed chan<- struct{}, last *uint64) error {
 	return session.Watch(ctx, *last, func(e *basev1.WatchEventsResponse) {
 		if s := e.GetSubscribed(); s != nil {
 			*last = min(*last, s.GetLastSequence()) // a Base that was reset counts from 1 again
@@ -397,9 +400,9 @@ func (a *agent) listen(ctx context.Context, session Session, name string, f *fol
 		if e.GetPast() || e.GetSubscribed() != nil {
 			return
 		}
-		want(f.look)
+		want(changed)
 		if e.GetDriftFound() != nil {
-			want(f.audit)
+			want(audit)
 		}
 	})
 }
@@ -413,6 +416,7 @@ func (a *agent) audits(ctx context.Context, session Session, name string, f *fol
 			return
 		}
 		a.tell(audited{name, findings, known, err})
+		pause(ctx, lookAgain)
 		select {
 		case <-ctx.Done():
 		case <-f.audit:
