@@ -126,6 +126,8 @@ type verb struct {
 	detail func(request *systemv1.SystemRequest, reply *systemv1.SystemReply) string
 	// signed returns the marshalled Signed of an owner, if there is one.
 	signed func(*systemv1.SystemRequest) []byte
+	// key returns the signing key of the App that it is done to, if it is done to one.
+	key func(*systemv1.SystemRequest) []byte
 }
 
 func word(what string) func(*systemv1.SystemRequest) string {
@@ -172,11 +174,9 @@ var recorded = map[string]verb{
 			}
 		},
 		detail: func(r *systemv1.SystemRequest, _ *systemv1.SystemReply) string {
-			if key := r.GetRestrict().GetAppCutOff().GetSigningKey(); key != nil {
-				return fmt.Sprintf("the App with the key %x", key)
-			}
 			return r.GetRestrict().GetEndLease().GetKind()
-		}},
+		},
+		key: func(r *systemv1.SystemRequest) []byte { return r.GetRestrict().GetAppCutOff().GetSigningKey() }},
 	"lift_ban": {what: word(changelog.LiftBan),
 		signed: func(r *systemv1.SystemRequest) []byte { return r.GetLiftBan().GetOrder() },
 		detail: func(r *systemv1.SystemRequest, reply *systemv1.SystemReply) string {
@@ -275,11 +275,10 @@ var recorded = map[string]verb{
 					return "yes"
 				}
 				return "no"
-			case *systemv1.AuthorityRequest_Retire:
-				return fmt.Sprintf("%x", v.Retire.GetSigningKey())
 			}
 			return ""
-		}},
+		},
+		key: func(r *systemv1.SystemRequest) []byte { return r.GetAuthority().GetRetire().GetSigningKey() }},
 }
 
 // unrecorded are the verbs that change nothing for good, or that record by themselves.
@@ -351,6 +350,14 @@ func (r *recording) end(reply *systemv1.SystemReply, err error) {
 		reply = nil
 	}
 	e := &systemv1.ChangeEntry{What: r.what, Detail: r.verb.detail(r.request, reply)}
+	if r.verb.key != nil {
+		if key := r.verb.key(r.request); len(key) == len(posture.SigningKey{}) {
+			e.Detail = fmt.Sprintf("the key %x", key)
+			if i := slices.IndexFunc(r.apps, func(a posture.App) bool { return a.SigningKey == posture.SigningKey(key) }); i >= 0 {
+				e.Detail = r.apps[i].Name + ", " + e.Detail
+			}
+		}
+	}
 	kind := r.h.actor(r.who, r.request.GetAppId(), r.apps, e)
 	if signer, ok := r.signer(err); ok {
 		e.Actor, e.SigningKey, e.AppId, e.AppName = systemv1.ChangeEntry_ACTOR_OWNER, signer[:], "", ""

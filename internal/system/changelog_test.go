@@ -207,6 +207,10 @@ func TestTheLogSaysWhoDidWhatAndHowItEnded(t *testing.T) {
 		Change: &systemv1.LocalChange_LiftRestrictions{}, Note: "all is well"}}}, nil); err != nil {
 		t.Fatal(err)
 	}
+	if _, err := b.as(WhoConsole).Do(t.Context(), &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_Authority{Authority: &systemv1.AuthorityRequest{
+		Verb: &systemv1.AuthorityRequest_Retire{Retire: &systemv1.Retire{SigningKey: phone.key[:]}}}}}, nil); err != nil {
+		t.Fatal(err)
+	}
 	got := b.lines()
 	if want := "base: begun revision 0, Apps: 0"; got[0] != want {
 		t.Errorf("the first entry is %q, not %q", got[0], want)
@@ -228,6 +232,8 @@ func TestTheLogSaysWhoDidWhatAndHowItEnded(t *testing.T) {
 		"owner Laptop: posture revision 6 FAILED",
 		"console: lockdown",
 		"root: posture restrictions lifted: all is well",
+		"base: app-retired Phone",
+		fmt.Sprintf("console: retire-key Phone, the key %x", phone.key[:]),
 	}
 	if !slices.Equal(got[before:], want) {
 		t.Errorf("the log has\n%s\nnot\n%s", strings.Join(got[before:], "\n"), strings.Join(want, "\n"))
