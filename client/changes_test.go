@@ -58,8 +58,8 @@ func TestAnOwnersChangesStandInTheLogWithNameAndResult(t *testing.T) {
 	}
 	got := changed(t, phone)[before:]
 	want := []string{
-		"owner Laptop: posture revision 3, on trial", "owner Laptop: posture-confirm revision 3",
-		"base : posture-undone revision 4: it could not be applied", "owner Laptop: posture revision 4, on trial FAILED",
+		"owner Laptop: posture revision 3, on trial: The Electrum API will be reachable for 1 day on port 50002.", "owner Laptop: posture-confirm revision 3",
+		"base : posture-undone revision 4: it could not be applied", "owner Laptop: posture revision 4, on trial: The Electrum API will be reachable for 1 hour on port 8845, beside the encrypted channel. The Electrum API will be closed on port 50002, and its connections ended. FAILED",
 		"owner Laptop: lift-ban 192.0.2.1, which was not banned", "app Laptop: close-window ",
 	}
 	if !slices.Equal(got, want) {

@@ -21,6 +21,8 @@ type Watch struct {
 	PastOnly bool
 	// Lost, if set, is told when the connection was lost, before it is made anew.
 	Lost func(error)
+
+	forgetful bool // in tests: it does not say what it has seen
 }
 
 // How soon a lost stream of events is asked for again: at first, and at the latest.
@@ -86,6 +88,9 @@ var errNewHistory = errors.New("the history of events has begun anew")
 func (w *watching) once(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	if w.forgetful {
+		w.Replay, w.After = false, 0
+	}
 	stream, err := w.session.Events.WatchEvents(ctx, &basev1.WatchEventsRequest{Replay: w.Replay, After: w.After, PastOnly: w.PastOnly})
 	if err != nil {
 		return err

@@ -83,13 +83,14 @@ func (p *program) log(ctx context.Context, session *client.Session, since time.D
 	if len(entries) == 0 {
 		return p.printf("Nothing was changed.\n")
 	}
-	table := p.table("WHEN", "WHO", "WHAT", "RESULT")
+	table := p.table("WHEN", "WHO", "WHAT", "RESULT", "DETAIL")
 	for _, e := range entries {
-		result := "done"
-		if e.GetFailure() != "" {
-			result = "not done: " + e.GetFailure()
+		result, detail := "done", e.GetDetail()
+		if failure := e.GetFailure(); failure != "" {
+			result = "not done"
+			detail = strings.TrimPrefix(detail+" ("+failure+")", " ")
 		}
-		table.row(time.Unix(e.GetTime(), 0).Local().Format(time.DateTime), whoText(e), whatText(e), result)
+		table.row(time.Unix(e.GetTime(), 0).Local().Format(time.DateTime), whoText(e), e.GetWhat(), result, detail)
 	}
 	if err := table.print(); err != nil {
 		return err
@@ -155,13 +156,6 @@ func whoText(e *systemv1.ChangeEntry) string {
 		return "the Base"
 	}
 	return "?"
-}
-
-func whatText(e *systemv1.ChangeEntry) string {
-	if e.GetDetail() == "" {
-		return e.GetWhat()
-	}
-	return e.GetWhat() + ": " + e.GetDetail()
 }
 
 func (p *program) logVerifyCommand() *cobra.Command {

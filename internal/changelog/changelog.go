@@ -42,7 +42,7 @@ const (
 	Kept = 9_500
 	// MaxName, MaxDetail and MaxFailure are the lengths of an entry's texts, in bytes.
 	MaxName    = 63
-	MaxDetail  = 256
+	MaxDetail  = 400
 	MaxFailure = 256
 	// MaxEntrySize is the length of an entry, in bytes: the above, two keys and some
 	// numbers.

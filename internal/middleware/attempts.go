@@ -23,7 +23,8 @@ const (
 // watches of them: of the first at once, then every ten minutes of how many there were.
 type Attempts struct {
 	admission.Authority
-	events *hub
+	events   *hub
+	interval time.Duration // attemptInterval; none in a test
 
 	mu        sync.Mutex
 	listening bool
@@ -34,7 +35,7 @@ type Attempts struct {
 
 // Attempts returns authority, counted.
 func (r *Registry) Attempts(authority admission.Authority) *Attempts {
-	return &Attempts{Authority: authority, events: r.events, listening: true} // until it is known
+	return &Attempts{Authority: authority, events: r.events, interval: attemptInterval, listening: true} // until it is known
 }
 
 // Listening tells whether the Base listens to requests now.
@@ -80,7 +81,7 @@ func (a *Attempts) tellLocked() {
 	a.events.publish(&basev1.WatchEventsResponse{Event: &basev1.WatchEventsResponse_PairingAttempt{
 		PairingAttempt: &basev1.PairingAttemptEvent{Requests: a.requests, Ignored: a.ignored}}})
 	a.requests = 0
-	time.AfterFunc(attemptInterval, a.endInterval)
+	time.AfterFunc(a.interval, a.endInterval)
 }
 
 func (a *Attempts) endInterval() {

@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -200,11 +201,12 @@ type app struct {
 	peer    noiseconn.PublicKey
 	signing ed25519.PublicKey
 	pair    noiseconn.PairKey
-	seq     uint64
+	seq     atomic.Uint64
 }
 
 func newApp(h *house) *app {
-	a := &app{house: h, static: must(noiseconn.GenerateStatic(nil)), seq: uint64(time.Now().UnixMilli())}
+	a := &app{house: h, static: must(noiseconn.GenerateStatic(nil))}
+	a.seq.Store(uint64(time.Now().UnixMilli()))
 	a.peer = must(noiseconn.PublicOf(a.static))
 	a.signing, _, _ = ed25519.GenerateKey(rand.Reader)
 	return a
@@ -242,8 +244,7 @@ func (h *house) active(name string, role basev1.Role) *app {
 
 // handshake does what admission does up to R2, without a network.
 func (a *app) handshake() (noiseconn.Status, *noiseconn.Transport, *noiseconn.Transport, error) {
-	a.seq++
-	initiator := must(noiseconn.NewConnectInitiator(nil, a.static, a.house.PublicKey(), a.pair, a.seq))
+	initiator := must(noiseconn.NewConnectInitiator(nil, a.static, a.house.PublicKey(), a.pair, a.seq.Add(1)))
 	known, ok := a.house.Recognise(initiator.R1())
 	if !ok {
 		return 0, nil, nil, &admission.Refusal{Reason: admission.WrongMAC1}

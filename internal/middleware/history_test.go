@@ -341,8 +341,8 @@ func (heardAuthority) Hear(context.Context, []byte) (bool, pairing.CeremonyID, [
 	return false, pairing.CeremonyID{}, [32]byte{}, nil
 }
 
-// The attack: a stranger asks to be paired, without end. Of each request there is an event in
-// the broken variant.
+// The attack: a stranger asks to be paired, without end. The broken variant tells of each
+// request.
 func TestHoweverManyAskToBePairedOneEventStandsForTenMinutes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := eventsIn(t)
@@ -393,6 +393,28 @@ func TestHoweverManyAskToBePairedOneEventStandsForTenMinutes(t *testing.T) {
 			t.Errorf("after a while the next is told at once: %v", got)
 		}
 		time.Sleep(2 * attemptInterval) // no timer outlives the test
+	})
+}
+
+func TestWithoutAnIntervalEachRequestWouldBeAnEvent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := eventsIn(t)
+		attempts := (&Registry{events: h}).Attempts(heardAuthority{})
+		attempts.interval = 0
+		const requests = 50
+		for n := range requests {
+			h.mu.Lock()
+			clear(h.paces)
+			h.mu.Unlock()
+			if _, _, _, err := attempts.Hear(t.Context(), []byte(fmt.Sprint(n))); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(time.Second)
+			synctest.Wait()
+		}
+		if events, _ := h.history.since(0); len(events) != requests {
+			t.Errorf("%d events of %d requests; the attack on the interval proves nothing", len(events), requests)
+		}
 	})
 }
 

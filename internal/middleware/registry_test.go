@@ -139,7 +139,7 @@ func TestAPendingAppLapsesWithTimeAndWithARestart(t *testing.T) {
 func TestAConnectFrameOfBeforeTheRestartIsNotTakenAgain(t *testing.T) {
 	h := newHouse(t, nil)
 	a := h.active("phone", owner)
-	recorded := a.seq + 1
+	recorded := a.seq.Load() + 1
 	if _, _, _, err := a.handshake(); err != nil { // takes it; no first record follows
 		t.Fatal(err)
 	}

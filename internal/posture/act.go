@@ -1,5 +1,7 @@
 package posture
 
+import "slices"
+
 // ActKind is what the Base did by itself.
 type ActKind int
 
@@ -34,3 +36,18 @@ func (l *Ledger) TakeActs() []Act {
 
 // Epoch returns the epoch of the posture.
 func (l *Ledger) Epoch() Epoch { return l.chain.epoch }
+
+// Changed says what a revision that is kept has made different, with each lease at its whole
+// length, as History does.
+func (l *Ledger) Changed(revision uint64) []Change {
+	c := l.chain
+	for i := range c.entries {
+		if c.entries[i].doc.GetRevision() != revision || i == 0 {
+			continue
+		}
+		before := &c.entries[i-1]
+		active := append(slices.Clone(before.active), c.recordedUnder(i-1)...)
+		return Diff(asGranted(before, active), asGranted(&c.entries[i], c.entries[i].active))
+	}
+	return nil
+}

@@ -126,6 +126,10 @@ type verb struct {
 	detail func(request *systemv1.SystemRequest, reply *systemv1.SystemReply) string
 	// signed returns the marshalled Signed of an owner, if there is one.
 	signed func(*systemv1.SystemRequest) []byte
+	// revision: it is a revision of the posture; what that changes is said as well.
+	revision bool
+	// key returns the signing key of the App that it is done to, if it is done to one.
+	key func(*systemv1.SystemRequest) []byte
 }
 
 func word(what string) func(*systemv1.SystemRequest) string {
@@ -137,7 +141,7 @@ func nothing(*systemv1.SystemRequest, *systemv1.SystemReply) string { return "" 
 // recorded is the table of the verbs that change something. Each verb of system.proto stands
 // either here or in unrecorded, by its name there; a test fails otherwise.
 var recorded = map[string]verb{
-	"submit": {what: word(changelog.Posture),
+	"submit": {what: word(changelog.Posture), revision: true,
 		signed: func(r *systemv1.SystemRequest) []byte { return r.GetSubmit().GetDocument() },
 		detail: func(r *systemv1.SystemRequest, _ *systemv1.SystemReply) string {
 			document := &systemv1.PostureDocument{}
@@ -172,11 +176,9 @@ var recorded = map[string]verb{
 			}
 		},
 		detail: func(r *systemv1.SystemRequest, _ *systemv1.SystemReply) string {
-			if key := r.GetRestrict().GetAppCutOff().GetSigningKey(); key != nil {
-				return fmt.Sprintf("the App with the key %x", key)
-			}
 			return r.GetRestrict().GetEndLease().GetKind()
-		}},
+		},
+		key: func(r *systemv1.SystemRequest) []byte { return r.GetRestrict().GetAppCutOff().GetSigningKey() }},
 	"lift_ban": {what: word(changelog.LiftBan),
 		signed: func(r *systemv1.SystemRequest) []byte { return r.GetLiftBan().GetOrder() },
 		detail: func(r *systemv1.SystemRequest, reply *systemv1.SystemReply) string {
@@ -193,7 +195,7 @@ var recorded = map[string]verb{
 		}},
 	"fix_finding": {what: word(changelog.FixFinding),
 		detail: func(r *systemv1.SystemRequest, _ *systemv1.SystemReply) string { return r.GetFixFinding().GetId() }},
-	"local_change": {what: word(changelog.Posture),
+	"local_change": {what: word(changelog.Posture), revision: true,
 		detail: func(r *systemv1.SystemRequest, _ *systemv1.SystemReply) string {
 			detail := "locally"
 			switch change := r.GetLocalChange().GetChange().(type) {
@@ -275,11 +277,10 @@ var recorded = map[string]verb{
 					return "yes"
 				}
 				return "no"
-			case *systemv1.AuthorityRequest_Retire:
-				return fmt.Sprintf("%x", v.Retire.GetSigningKey())
 			}
 			return ""
-		}},
+		},
+		key: func(r *systemv1.SystemRequest) []byte { return r.GetAuthority().GetRetire().GetSigningKey() }},
 }
 
 // unrecorded are the verbs that change nothing for good, or that record by themselves.
@@ -351,6 +352,17 @@ func (r *recording) end(reply *systemv1.SystemReply, err error) {
 		reply = nil
 	}
 	e := &systemv1.ChangeEntry{What: r.what, Detail: r.verb.detail(r.request, reply)}
+	if r.verb.key != nil {
+		if key := r.verb.key(r.request); len(key) == len(posture.SigningKey{}) {
+			e.Detail = fmt.Sprintf("the key %x", key)
+			if i := slices.IndexFunc(r.apps, func(a posture.App) bool { return a.SigningKey == posture.SigningKey(key) }); i >= 0 {
+				e.Detail = r.apps[i].Name + ", " + e.Detail
+			}
+		}
+	}
+	if r.verb.revision && accepted(err) {
+		e.Detail += r.changed(err)
+	}
 	kind := r.h.actor(r.who, r.request.GetAppId(), r.apps, e)
 	if signer, ok := r.signer(err); ok {
 		e.Actor, e.SigningKey, e.AppId, e.AppName = systemv1.ChangeEntry_ACTOR_OWNER, signer[:], "", ""
@@ -374,11 +386,37 @@ func (r *recording) end(reply *systemv1.SystemReply, err error) {
 // up before its end. If it is undone, the Base records that by itself.
 var errUnderWay = errors.New("it was accepted, and whoever asked hung up before it was in force")
 
+// accepted tells whether what was asked for was begun, however it ended.
+func accepted(err error) bool {
+	return err == nil || errors.Is(err, &Error{Code: CodeNotApplied}) || errors.Is(err, errUnderWay)
+}
+
+// changed says in words what the revision that was asked for changes.
+func (r *recording) changed(err error) string {
+	r.h.mu.Lock()
+	defer r.h.mu.Unlock()
+	document := &systemv1.PostureDocument{}
+	_, revision := r.h.ledger.Posture()
+	switch submit := r.request.GetSubmit(); {
+	case submit != nil && openSigned(submit.GetDocument(), document):
+		revision = document.GetRevision()
+	case err != nil:
+		return "" // a local one has no number yet when it is asked for, and is not the last any more
+	}
+	var texts []string
+	for _, change := range r.h.ledger.Changed(revision) {
+		texts = append(texts, change.Text)
+	}
+	if len(texts) == 0 {
+		return ""
+	}
+	return ": " + strings.Join(texts, " ")
+}
+
 // signer is whose signature was accepted. That of what was refused proves nothing: it may
 // have been refused for it.
 func (r *recording) signer(err error) (posture.SigningKey, bool) {
-	accepted := err == nil || errors.Is(err, &Error{Code: CodeNotApplied}) || errors.Is(err, errUnderWay)
-	if r.verb.signed == nil || !accepted {
+	if r.verb.signed == nil || !accepted(err) {
 		return posture.SigningKey{}, false
 	}
 	envelope := &systemv1.Signed{}

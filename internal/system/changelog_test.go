@@ -207,13 +207,17 @@ func TestTheLogSaysWhoDidWhatAndHowItEnded(t *testing.T) {
 		Change: &systemv1.LocalChange_LiftRestrictions{}, Note: "all is well"}}}, nil); err != nil {
 		t.Fatal(err)
 	}
+	if _, err := b.as(WhoConsole).Do(t.Context(), &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_Authority{Authority: &systemv1.AuthorityRequest{
+		Verb: &systemv1.AuthorityRequest_Retire{Retire: &systemv1.Retire{SigningKey: phone.key[:]}}}}}, nil); err != nil {
+		t.Fatal(err)
+	}
 	got := b.lines()
 	if want := "base: begun revision 0, Apps: 0"; got[0] != want {
 		t.Errorf("the first entry is %q, not %q", got[0], want)
 	}
 	for _, want := range []string{
-		"console: open-window", "console: answer-pairing yes", "base: app-enrolled Laptop as owner", "owner Laptop: posture revision 3"} {
-		if !slices.Contains(got[:before], want) {
+		"console: open-window", "console: answer-pairing yes", "base: app-enrolled Laptop as owner", "owner Laptop: posture revision 3: The Electrum API will be reachable for 1 day on port 50002. SSH will be switched on for 1 hour for the key"} {
+		if !slices.ContainsFunc(got[:before], func(line string) bool { return strings.HasPrefix(line, want) }) {
 			t.Errorf("%q is not in %q", want, got[:before])
 		}
 	}
@@ -222,12 +226,14 @@ func TestTheLogSaysWhoDidWhatAndHowItEnded(t *testing.T) {
 		"app Phone: posture revision 4 FAILED",
 		"app: rename-app Phone is Tablet",
 		"base: lease-ended ssh, by the end of its time",
-		"owner Laptop: posture revision 4, on trial",
+		"owner Laptop: posture revision 4, on trial: The Electrum API will be reachable for 1 day on port 50002.",
 		"base: posture-undone revision 4: not confirmed in time",
 		"base: posture-undone revision 6: it could not be applied: reload bitbox-base-nginx.service",
-		"owner Laptop: posture revision 6 FAILED",
+		"owner Laptop: posture revision 6: The Electrum API will be reachable for 1 day on port 50002. FAILED",
 		"console: lockdown",
-		"root: posture restrictions lifted: all is well",
+		"root: posture restrictions lifted: all is well: Pairing will be possible again when an owner opens a window. The lockdown will be lifted.",
+		"base: app-retired Phone",
+		fmt.Sprintf("console: retire-key Phone, the key %x", phone.key[:]),
 	}
 	if !slices.Equal(got[before:], want) {
 		t.Errorf("the log has\n%s\nnot\n%s", strings.Join(got[before:], "\n"), strings.Join(want, "\n"))
@@ -288,7 +294,7 @@ func TestAMiddlewareThatWasTakenOverDoesNotPushTheLogOut(t *testing.T) {
 		t.Fatal(err)
 	}
 	lines := b.lines()
-	if got := lines[len(lines)-2:]; !slices.Equal(got, []string{"owner Laptop: posture revision 3", "console: lockdown"}) {
+	if got := lines[len(lines)-2:]; !slices.Equal(got, []string{"owner Laptop: posture revision 3: The Electrum API will be closed on port 50002, and its connections ended.", "console: lockdown"}) {
 		t.Errorf("%q", got)
 	}
 	b.advance(changelog.PlaceBack)
@@ -324,7 +330,7 @@ func TestTheMiddlewareRecordsItsOwnChangesAndNoOthers(t *testing.T) {
 		t.Fatal(err)
 	}
 	lines := b.lines()
-	if got := lines[len(lines)-1]; !strings.HasPrefix(got, "app: rename-app a root: reboot  [2Jyyy") || len(got) > 300 {
+	if got := lines[len(lines)-1]; !strings.HasPrefix(got, "app: rename-app a root: reboot  [2Jyyy") || len(got) > 500 {
 		t.Errorf("%q", got)
 	}
 }
