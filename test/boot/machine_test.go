@@ -28,7 +28,7 @@ import (
 // that ends at once, again and again.
 var ownServices = map[string]string{
 	services.OwnFile:                     "# what this appliance runs\nticker ticker.service Says something now and then\nbroken broken.service Ends at once\n",
-	"/etc/systemd/system/ticker.service": "[Unit]\nDescription=Ticker\n[Service]\nExecStart=/bin/sh -c 'while true; do echo tick; echo \"<4>Tock of $$\"; sleep 0.2; done'\n",
+	"/etc/systemd/system/ticker.service": "[Unit]\nDescription=Ticker\n[Service]\nExecStart=/bin/sh -c 'while true; do echo tick; echo \"<4>Tock of a clock\"; sleep 0.2; done'\n",
 	"/etc/systemd/system/broken.service": "[Unit]\nDescription=Broken\nStartLimitIntervalSec=0\n[Service]\nExecStart=/bin/sh -c 'exit 3'\nRestart=always\nRestartSec=0.1\n",
 	"/etc/systemd/system/reads.timer":    "[Timer]\nOnCalendar=*-*-* 06:00\n",
 	"/etc/systemd/system/reads.service":  "[Service]\nType=oneshot\nExecStart=/bin/true\n",
