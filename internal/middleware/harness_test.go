@@ -197,6 +197,7 @@ type app struct {
 	peer    noiseconn.PublicKey
 	signing ed25519.PublicKey
 	pair    noiseconn.PairKey
+	mu      sync.Mutex // guards seq: an HTTP client may begin two connections at once
 	seq     uint64
 }
 
@@ -239,8 +240,11 @@ func (h *house) active(name string, role basev1.Role) *app {
 
 // handshake does what admission does up to R2, without a network.
 func (a *app) handshake() (noiseconn.Status, *noiseconn.Transport, *noiseconn.Transport, error) {
+	a.mu.Lock()
 	a.seq++
-	initiator := must(noiseconn.NewConnectInitiator(nil, a.static, a.house.PublicKey(), a.pair, a.seq))
+	seq := a.seq
+	a.mu.Unlock()
+	initiator := must(noiseconn.NewConnectInitiator(nil, a.static, a.house.PublicKey(), a.pair, seq))
 	known, ok := a.house.Recognise(initiator.R1())
 	if !ok {
 		return 0, nil, nil, &admission.Refusal{Reason: admission.WrongMAC1}

@@ -289,6 +289,18 @@ func TestAnOwnerLooksAfterTheMachineAndItsServices(t *testing.T) {
 		s.WaitActive("ticker.service")
 		s.WaitActive(generation.MDNSUnit)
 	})
+	run("Debian's updates are installed on a read-only root", func(t *testing.T) {
+		s.MustExec("unattended-upgrade", "--dry-run")
+		var said []string
+		if err := m.call(func(ctx context.Context, session *client.Session) error {
+			return session.InstallDebianUpdates(ctx, func(line string) error {
+				said = append(said, line)
+				return nil
+			})
+		}); err != nil || len(said) < 3 || strings.Contains(strings.Join(said, "\n"), "Traceback") {
+			t.Errorf("%q, %s", said, client.Explain(err))
+		}
+	})
 	run("nothing has written to /etc", func(t *testing.T) {
 		if changed := changes(before, etc(s), "/etc/machine-id"); len(changed) != 0 {
 			t.Errorf("changed: %q", changed)
