@@ -311,7 +311,9 @@ func TestAnOwnerLooksAfterTheMachineAndItsServices(t *testing.T) {
 // restartsNGINX has the App restart what carries its own answer.
 func (m *manager) restartsNGINX() {
 	m.t.Helper()
-	begun := func() string { return m.MustExec("systemctl", "show", generation.ProxyUnit, "-p", "ActiveEnterTimestampMonotonic") }
+	begun := func() string {
+		return m.MustExec("systemctl", "show", generation.ProxyUnit, "-p", "ActiveEnterTimestampMonotonic")
+	}
 	before := begun()
 	m.mustChange("nginx", toRestart) // the answer came all the same
 	m.Until("NGINX was restarted", func() error {
