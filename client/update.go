@@ -34,6 +34,9 @@ const (
 	watchAgain = time.Second
 	// watchTime bounds one question whether it can be reached again.
 	watchTime = 20 * time.Second
+	// beganTime bounds finding out whether an update has begun: a Base that begins one
+	// restarts itself soon after.
+	beganTime = time.Minute
 )
 
 // Release is a release file. What it says of itself is not verified here: the Base has
@@ -98,7 +101,14 @@ func (s *Session) Install(ctx context.Context, r *Release, progress func(UpdateP
 	if progress == nil {
 		progress = func(UpdateProgress) {}
 	}
-	update, err := s.bring(ctx, r, progress)
+	status, err := s.UpdateStatus(ctx)
+	if err != nil {
+		return err
+	}
+	update, sent, err := s.bring(ctx, r, progress)
+	if err != nil && sent && lost(err) && ctx.Err() == nil {
+		update, err = s.began(ctx, r.Version, status.GetUpdate().GetId(), err, progress)
+	}
 	if err != nil {
 		return err
 	}
@@ -121,17 +131,40 @@ func resultOf(u *basev1.Update) error {
 	}
 }
 
-// bring sends the file.
-func (s *Session) bring(caller context.Context, r *Release, progress func(UpdateProgress)) (*basev1.Update, error) {
+// began finds the update again whose beginning was not heard of: the Base may have begun it,
+// and with that ended the connection, before its answer was here. before is the id of
+// the update before. If there is no other one, cause is why.
+func (s *Session) began(ctx context.Context, version, before string, cause error, progress func(UpdateProgress)) (*basev1.Update, error) {
+	ctx, cancel := context.WithTimeout(ctx, beganTime)
+	defer cancel()
+	for {
+		s.transport.reconnect()
+		status, err := s.UpdateStatus(ctx)
+		if update := status.GetUpdate(); err == nil && update.GetId() != before && update.GetToVersion() == version {
+			return update, nil
+		}
+		if err == nil || ctx.Err() != nil || !lost(err) {
+			return nil, cause
+		}
+		progress(UpdateProgress{Away: true})
+		select {
+		case <-ctx.Done():
+		case <-time.After(watchAgain):
+		}
+	}
+}
+
+// bring sends the file. sentAll tells that all of it has left.
+func (s *Session) bring(caller context.Context, r *Release, progress func(UpdateProgress)) (update *basev1.Update, sentAll bool, err error) {
 	if _, err := r.file.Seek(release.HeaderSize, io.SeekStart); err != nil {
-		return nil, fail(ErrInvalid, err, "the release file cannot be read (%v)", reason(err))
+		return nil, false, fail(ErrInvalid, err, "the release file cannot be read (%v)", reason(err))
 	}
 	// What is not completed is cut off, whatever the reason.
 	ctx, cancel := context.WithCancel(caller)
 	defer cancel()
 	stream, err := s.update.BringUpdate(ctx)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	sent := uint64(release.HeaderSize)
 	err = stream.Send(&basev1.BringUpdateRequest{Part: &basev1.BringUpdateRequest_Header{Header: r.header}})
@@ -139,23 +172,23 @@ func (s *Session) bring(caller context.Context, r *Release, progress func(Update
 		progress(UpdateProgress{Sent: sent})
 		n := min(uint64(len(piece)), r.Size-sent)
 		if _, err := io.ReadFull(r.file, piece[:n]); err != nil {
-			return nil, fail(ErrRelease, err, "the release file has changed while it was read; try again")
+			return nil, false, fail(ErrRelease, err, "the release file has changed while it was read; try again")
 		}
 		err = stream.Send(&basev1.BringUpdateRequest{Part: &basev1.BringUpdateRequest_Piece{Piece: piece[:n]}})
 		sent += n
 	}
 	// io.EOF: the Base has answered before it had it all. The answer says why.
 	if err != nil && !errors.Is(err, io.EOF) {
-		return nil, err
+		return nil, sent == r.Size, err
 	}
 	answer, err := stream.CloseAndReceive()
 	if err != nil && caller.Err() != nil && sent == r.Size {
-		return nil, fail(ErrUpdateUnknown, err, "the Base was sent all of version %s, and this App did not wait to see whether it installs it; ask for it later", Printable(r.Version))
+		return nil, true, fail(ErrUpdateUnknown, err, "the Base was sent all of version %s, and this App did not wait to see whether it installs it; ask for it later", Printable(r.Version))
 	}
 	if err != nil {
-		return nil, asRelease(err)
+		return nil, sent == r.Size, asRelease(err)
 	}
-	return answer.GetUpdate(), nil
+	return answer.GetUpdate(), true, nil
 }
 
 // asRelease tells a Base that does not want the release from one that cannot take it now.

@@ -37,6 +37,24 @@ func aRelease(t *testing.T, version string) *Release {
 	return r
 }
 
+// The Base begins an update and ends the connection before its answer is here.
+func TestAnUpdateWhoseBeginningWasNotHeardOfIsFoundAgain(t *testing.T) {
+	h := newHouse(t)
+	if err := h.session.Install(t.Context(), aRelease(t, "1.1"), nil); err != nil {
+		t.Fatal(Explain(err))
+	}
+	cause := errors.New("the connection was lost")
+	found, err := h.session.began(t.Context(), "1.1", "", cause, func(UpdateProgress) {})
+	if err != nil || found.GetToVersion() != "1.1" {
+		t.Fatalf("%v, %v", found, err)
+	}
+	for name, sought := range map[string][2]string{"that there was before": {"1.1", found.GetId()}, "to another version": {"1.2", ""}} {
+		if _, err := h.session.began(t.Context(), sought[0], sought[1], cause, func(UpdateProgress) {}); !errors.Is(err, cause) {
+			t.Errorf("an update %s was taken for the one that is sought: %v", name, err)
+		}
+	}
+}
+
 func TestAnUpdateIsFollowedOverTheRestartOfTheBase(t *testing.T) {
 	h := newHouse(t)
 	session := h.session

@@ -20,6 +20,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/posture"
 	"github.com/BitBoxSwiss/bitbox-base/internal/setup"
 	"github.com/BitBoxSwiss/bitbox-base/internal/system"
+	"github.com/BitBoxSwiss/bitbox-base/internal/timezone"
 	"github.com/BitBoxSwiss/bitbox-base/internal/update"
 )
 
@@ -253,6 +254,12 @@ func TestPathsAreThoseOfTheCode(t *testing.T) {
 	}
 	if target, err := os.Readlink(activation + "/etc/avahi/services/bitbox-base.service"); err != nil || target != generation.AnnouncementFile {
 		t.Errorf("Avahi's link leads to %q, %v; want %s", target, err, generation.AnnouncementFile)
+	}
+	if target, err := os.Readlink(activation + timezone.Localtime); err != nil || target != timezone.Link {
+		t.Errorf("the link of the time zone leads to %q, %v; want %s", target, err, timezone.Link)
+	}
+	if target, err := os.Readlink(activation + "/etc/systemd/system-generators/bitbox-base-services"); err != nil || target != "/usr/bin/bitbox-base" {
+		t.Errorf("systemd's generator leads to %q, %v", target, err)
 	}
 	if !strings.HasPrefix(bruteforce.Socket, "/run/fail2ban/") || !strings.Contains(read(t, filepath.Join(units, generation.BansUnit)), "RuntimeDirectory=fail2ban\n") {
 		t.Errorf("fail2ban's socket %s is not in its runtime directory", bruteforce.Socket)

@@ -211,7 +211,10 @@ func (p *program) debianUpdates(ctx context.Context, session *client.Session) er
 	if p.json {
 		return p.printMessage(&basev1.InstallDebianUpdatesResponse{Done: true})
 	}
-	if waiting := len(status.GetDebianWaiting()); waiting > 0 {
+	switch waiting := len(status.GetDebianWaiting()); {
+	case status.GetDebianUnknown() != "":
+		return p.printf("Done. What still waits is not known: %s.\n", client.Printable(status.GetDebianUnknown()))
+	case waiting > 0:
 		return p.printf("Done. Security updates of Debian that still wait: %d.\n", waiting)
 	}
 	return p.printf("Done. No security update of Debian waits.\n")

@@ -53,6 +53,9 @@ func Configure(ctx context.Context, root string, o Options) error {
 		"etc/hostname":                          name + "\n",
 		"etc/hosts":                             hosts(name),
 		"etc/apt/sources.list.d/debian.sources": archives,
+		// unattended-upgrades makes it where it is not, which it cannot on a read-only
+		// root: it would install nothing, ever.
+		"etc/apt/sources.list": "# See sources.list.d.\n",
 		// A board's own is mounted over it, see the overlay's initramfs script.
 		"etc/machine-id": "",
 	} {
@@ -100,7 +103,6 @@ var links = map[string]string{
 // and keys, of which each board makes its own.
 var leftovers = []string{
 	"etc/apt/apt.conf.d/99mmdebstrap",
-	"etc/apt/sources.list",
 	"etc/apt/sources.list.d/0000*",
 	"etc/ssh/ssh_host_*",
 	"root/.*_history",

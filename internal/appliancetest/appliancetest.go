@@ -75,9 +75,10 @@ func startHelper(directory string) (h *Helper, err error) {
 	}
 	manager, table := newServices()
 	h.Services = manager
+	manager.stamp = filepath.Join(directory, "upgrade-stamp")
 	h.Helper, err = system.Open(system.Config{
 		Directory: directory, Live: h.Machine, Banner: h.Machine, Announcer: h.Machine, Auditor: h.Machine, Updates: receiver,
-		Manager: manager, Services: table, TimeZone: zone,
+		Manager: manager, Services: table, TimeZone: zone, UpdateStamp: manager.stamp,
 		Factory: posture.Factory(), BootID: "the only boot",
 		Clock:  func() time.Duration { return system.BootClock() + time.Duration(h.ahead.Load()) },
 		Logger: slog.New(slog.DiscardHandler),

@@ -24,6 +24,8 @@ type Services struct {
 	units   map[string]*unit
 	entries []map[string]string
 	logged  chan struct{} // closed, and made anew, when something is logged
+	// stamp is touched when Debian's updates are installed.
+	stamp string
 	// stops is called with reboot.target or poweroff.target.
 	stops func(target string)
 }
@@ -122,6 +124,7 @@ func (s *Services) changeLocked(verb, name string) error {
 		return fmt.Errorf("there is no unit %s", name)
 	case name == services.DebianUpdatesUnit:
 		s.logLocked(name, "Unpacking libssl3 (3.0.17-1~deb12u3)", 6)
+		return os.WriteFile(s.stamp, nil, 0o644)
 	case verb == "stop":
 		u.state = "inactive"
 	case u.breaks:

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/BitBoxSwiss/bitbox-base/internal/generation"
+	"github.com/BitBoxSwiss/bitbox-base/internal/services"
 )
 
 const avahi = generation.MDNSUnit
@@ -111,4 +112,21 @@ func TestRepairsOfUnitsNameUnitsOfOursOnly(t *testing.T) {
 			t.Errorf("ran %q", command)
 		}
 	}
+}
+
+// What an owner has switched off by the table of services is no fault; what nobody may
+// switch off is one, whatever lies beside it.
+func TestOnlyWhatMayBeSwitchedOffIsMissedByNobody(t *testing.T) {
+	off := func(unit, marker string) func(*testing.T, *fake) {
+		return func(_ *testing.T, f *fake) {
+			f.units[unit]["ActiveState"] = "inactive"
+			f.stat[services.DisabledDirectory+"/"+marker] = File{}
+		}
+	}
+	find(t, map[string]attack{
+		"mdns is switched off":   {off(generation.MDNSUnit, "mdns"), []string{}},
+		"mdns has stopped":       {func(_ *testing.T, f *fake) { f.units[generation.MDNSUnit]["ActiveState"] = "inactive" }, []string{idUnitStopped}},
+		"a marker for the bans":  {off(generation.BansUnit, "fail2ban"), []string{idUnitStopped}},
+		"a marker for the entry": {off(generation.ProxyUnit, "nginx"), []string{idUnitStopped}},
+	})
 }

@@ -89,7 +89,11 @@ func TestAStreamThatNobodyReadsTakesNoPlaceAfterItsEnd(t *testing.T) {
 	l := h.serve(fakeSystem{})
 	l.Helper = &busyHelper{places: make(chan struct{}, 100)}
 	a := h.active("operator", operator)
-	client := basev1connect.NewServicesServiceClient(l.client(a), anyURL)
+	one := l.client(a)
+	if err := call(t.Context(), one, basev1connect.AppsServiceListAppsProcedure); err != nil { // one connection for all
+		t.Fatal(err)
+	}
+	client := basev1connect.NewServicesServiceClient(one, anyURL)
 	follow := func() (end func() error) {
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan error, 1)

@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/BitBoxSwiss/bitbox-base/internal/timezone"
 )
 
 // debian makes a root with as much of a Debian as setup looks at, and the package's
@@ -163,6 +165,45 @@ func TestASetupThatIsCutAnywhereIsUndone(t *testing.T) {
 		if differ := equal(before, tree(t, root)); differ != nil {
 			t.Errorf("cut before %s: undo did not put back %q", plan.Changes[n].Path, differ)
 		}
+	}
+}
+
+// The time zone stays when a machine becomes a Base, moves with it, and is back after undo.
+func TestSetupKeepsTheTimeZone(t *testing.T) {
+	root := debian(t)
+	const zurich = timezone.Database + "/Europe/Zurich"
+	symlink(t, root, timezone.Localtime, zurich)
+	if err := mustPlan(t, root, Options{}).Apply(root); err != nil {
+		t.Fatal(err)
+	}
+	if s, err := look(root, timezone.Localtime); err != nil || s.Content != timezone.Link {
+		t.Errorf("%s is %+v, %v", timezone.Localtime, s, err)
+	}
+	if s, err := look(root, timezone.Link); err != nil || s.Content != zurich {
+		t.Errorf("the zone is %+v, %v", s, err)
+	}
+	// An upgrade of Debian's tzdata takes the link for one that nobody has made.
+	if err := put(root, timezone.Localtime, State{Kind: kindLink, Content: timezone.Database + "/Etc/UTC"}); err != nil {
+		t.Fatal(err)
+	}
+	record, err := Renew(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s, err := look(root, timezone.Localtime); err != nil || s.Content != timezone.Link {
+		t.Errorf("after an upgrade %s is %+v, %v", timezone.Localtime, s, err)
+	}
+	if left, err := record.Undo(root); err != nil || left != nil {
+		t.Errorf("undo leaves %q, %v", left, err)
+	}
+	if s, err := look(root, timezone.Localtime); err != nil || s.Content != zurich {
+		t.Errorf("after undo %s is %+v, %v", timezone.Localtime, s, err)
+	}
+
+	root = debian(t)
+	write(t, root, timezone.Localtime, "TZif2\xff")
+	if _, err := Plan(root, Options{}, nil); err == nil || !strings.Contains(err.Error(), "timedatectl set-timezone") {
+		t.Errorf("a file in place of the link: %v", err)
 	}
 }
 

@@ -3,6 +3,7 @@ package system
 import (
 	"context"
 	"errors"
+	"os"
 	"slices"
 	"strings"
 	"time"
@@ -16,6 +17,9 @@ const (
 	lookEvery = time.Second
 	// lastWordsTime is how long its last lines are waited for then.
 	lastWordsTime = 2 * time.Second
+	// updateStamp is touched by Debian's apt.systemd.daily when all went well; its unit
+	// ends well in any case.
+	updateStamp = "/var/lib/apt/periodic/upgrade-stamp"
 )
 
 // installDebianUpdates starts what installs Debian's updates each night, unless it runs
@@ -64,6 +68,10 @@ func (h *Helper) installDebianUpdates(ctx context.Context, who Who, send func(*s
 	}
 	if err := h.followInstallation(ctx, since, tell); err != nil {
 		return err
+	}
+	stamp, err := os.Stat(h.config.UpdateStamp)
+	if err != nil || stamp.ModTime().Before(since.Truncate(time.Second)) {
+		return errorf(CodeInternal, "Debian's updates were not installed, or not all: what installs them did not end well; its log (debian-updates) says why")
 	}
 	// What waits now is not what waited before.
 	h.mu.Lock()

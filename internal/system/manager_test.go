@@ -221,6 +221,7 @@ func managedBase(t *testing.T) (*base, *manager) {
 	b.config.Manager = m
 	b.config.Services = append(services.BuiltIn(), ownService("electrs"), ownService("bitcoind"))
 	b.config.TimeZone = zones(t, b.directory)
+	b.config.UpdateStamp = filepath.Join(b.directory, "upgrade-stamp")
 	m.set("electrs.service", "active")
 	m.set("bitcoind.service", "inactive")
 	return b, m

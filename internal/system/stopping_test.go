@@ -184,6 +184,7 @@ func TestDebiansUpdatesAreInstalledOnceAndFollowed(t *testing.T) {
 		say("Unpacking libssl3")
 		time.AfterFunc(100*time.Millisecond, func() {
 			say("All upgrades installed")
+			b.touchStamp()
 			m.set(unit, "inactive")
 		})
 	}
@@ -194,7 +195,11 @@ func TestDebiansUpdatesAreInstalledOnceAndFollowed(t *testing.T) {
 	}
 	// It runs already: who asks follows that.
 	m.set(services.DebianUpdatesUnit, "activating")
-	time.AfterFunc(100*time.Millisecond, func() { m.set(services.DebianUpdatesUnit, "inactive") })
+	m.change(services.DebianUpdatesUnit, "StateChangeTimestamp", fmt.Sprintf("@%d", time.Now().Unix()))
+	time.AfterFunc(100*time.Millisecond, func() {
+		b.touchStamp()
+		m.set(services.DebianUpdatesUnit, "inactive")
+	})
 	if progress, err = b.install(t.Context()); err != nil || progress[0] != "it is running already" {
 		t.Errorf("%q, %v", progress, err)
 	}
@@ -202,6 +207,26 @@ func TestDebiansUpdatesAreInstalledOnceAndFollowed(t *testing.T) {
 		t.Errorf("done: %q", done)
 	}
 	b.readersLeave()
+}
+
+func (b *base) touchStamp() {
+	if err := os.WriteFile(b.config.UpdateStamp, nil, 0o644); err != nil {
+		b.t.Error(err)
+	}
+}
+
+// Debian's unit ends well, whatever its installer did.
+func TestAnInstallerThatCrashesIsNotTakenForOneThatIsDone(t *testing.T) {
+	b, m := managedBase(t)
+	b.touchStamp()
+	if err := os.Chtimes(b.config.UpdateStamp, time.Time{}, time.Now().Add(-24*time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	m.started = func(unit string) { m.set(unit, "inactive") }
+	b.start()
+	if _, err := b.install(t.Context()); err == nil || !strings.Contains(err.Error(), "did not end well") {
+		t.Errorf("it is done: %v", err)
+	}
 }
 
 func TestAnInstallationThatFailsSaysSoAndOneWithoutListenersGoesOn(t *testing.T) {

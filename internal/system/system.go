@@ -129,6 +129,9 @@ type Config struct {
 	TimeZone timezone.Place
 	// MonitorInterval is how often services and disk are looked at; 0: never.
 	MonitorInterval time.Duration
+	// UpdateStamp is the file that Debian touches when its updates were installed well;
+	// empty: Debian's.
+	UpdateStamp string
 	// Disk returns how much there is, and is free, on the disk with the state, in
 	// bytes; nil: it is asked for.
 	Disk func() (total, available uint64, err error)
@@ -250,6 +253,9 @@ func Open(config Config) (*Helper, error) {
 	}
 	if h.log == nil {
 		h.log = slog.New(slog.DiscardHandler)
+	}
+	if h.config.UpdateStamp == "" {
+		h.config.UpdateStamp = updateStamp
 	}
 	if h.config.Disk == nil {
 		h.config.Disk = func() (uint64, uint64, error) { return diskSpace(config.Directory) }

@@ -265,7 +265,8 @@ func (h *Helper) changeService(ctx context.Context, name string, action basev1.S
 		}
 	}
 	h.log.Info("a service is being changed", "audit", true, "service", s.Name, "action", verb.word)
-	if s.CutsCaller && action == basev1.ServiceAction_SERVICE_ACTION_RESTART {
+	cuts := s.CutsCaller && action == basev1.ServiceAction_SERVICE_ACTION_RESTART
+	if cuts {
 		err = h.later(func(ctx context.Context) {
 			if _, err := h.config.Manager.Systemctl(ctx, "--no-block", verb.systemctl, s.Unit); err != nil {
 				h.log.Error("a service could not be restarted", "service", s.Name, "error", err)
@@ -281,6 +282,9 @@ func (h *Helper) changeService(ctx context.Context, name string, action basev1.S
 		return nil, err
 	}
 	now := describe(s, state[0], h.disabled(s))
+	if cuts {
+		now.State = basev1.Service_STATE_STARTING // in a moment
+	}
 	if now.GetState() == basev1.Service_STATE_FAILED && verb.systemctl != "stop" {
 		return nil, errorf(CodeInternal, "%s did not start: %s; its log says more", s.Name, now.GetReason())
 	}

@@ -311,8 +311,8 @@ func TestWhoeverRestartsWhatCarriesTheAnswerGetsTheAnswerFirst(t *testing.T) {
 		}
 	}
 	b.start()
-	if _, err := b.change("nginx", actRestart); err != nil {
-		t.Fatal(err)
+	if s, err := b.change("nginx", actRestart); err != nil || s.GetState() != basev1.Service_STATE_STARTING {
+		t.Fatalf("%v, %v", s, err)
 	}
 	close(answered)
 	until(t, "it is restarted", func() error {

@@ -28,7 +28,7 @@ import (
 // that ends at once, again and again.
 var ownServices = map[string]string{
 	services.OwnFile:                     "# what this appliance runs\nticker ticker.service Says something now and then\nbroken broken.service Ends at once\n",
-	"/etc/systemd/system/ticker.service": "[Unit]\nDescription=Ticker\n[Service]\nExecStart=/bin/sh -c 'while true; do echo tick; echo \"<4>Tock of $$\"; sleep 0.2; done'\n",
+	"/etc/systemd/system/ticker.service": "[Unit]\nDescription=Ticker\n[Service]\nExecStart=/bin/sh -c 'while true; do echo tick; echo \"<4>Tock of a clock\"; sleep 0.2; done'\n",
 	"/etc/systemd/system/broken.service": "[Unit]\nDescription=Broken\nStartLimitIntervalSec=0\n[Service]\nExecStart=/bin/sh -c 'exit 3'\nRestart=always\nRestartSec=0.1\n",
 	"/etc/systemd/system/reads.timer":    "[Timer]\nOnCalendar=*-*-* 06:00\n",
 	"/etc/systemd/system/reads.service":  "[Service]\nType=oneshot\nExecStart=/bin/true\n",
@@ -289,6 +289,18 @@ func TestAnOwnerLooksAfterTheMachineAndItsServices(t *testing.T) {
 		s.WaitActive("ticker.service")
 		s.WaitActive(generation.MDNSUnit)
 	})
+	run("Debian's updates are installed on a read-only root", func(t *testing.T) {
+		s.MustExec("unattended-upgrade", "--dry-run")
+		var said []string
+		if err := m.call(func(ctx context.Context, session *client.Session) error {
+			return session.InstallDebianUpdates(ctx, func(line string) error {
+				said = append(said, line)
+				return nil
+			})
+		}); err != nil || len(said) < 3 || strings.Contains(strings.Join(said, "\n"), "Traceback") {
+			t.Errorf("%q, %s", said, client.Explain(err))
+		}
+	})
 	run("nothing has written to /etc", func(t *testing.T) {
 		if changed := changes(before, etc(s), "/etc/machine-id"); len(changed) != 0 {
 			t.Errorf("changed: %q", changed)
@@ -299,7 +311,9 @@ func TestAnOwnerLooksAfterTheMachineAndItsServices(t *testing.T) {
 // restartsNGINX has the App restart what carries its own answer.
 func (m *manager) restartsNGINX() {
 	m.t.Helper()
-	begun := func() string { return m.MustExec("systemctl", "show", generation.ProxyUnit, "-p", "ActiveEnterTimestampMonotonic") }
+	begun := func() string {
+		return m.MustExec("systemctl", "show", generation.ProxyUnit, "-p", "ActiveEnterTimestampMonotonic")
+	}
 	before := begun()
 	m.mustChange("nginx", toRestart) // the answer came all the same
 	m.Until("NGINX was restarted", func() error {
