@@ -293,10 +293,18 @@ func TestAnOwnerLooksAfterTheMachineAndItsServices(t *testing.T) {
 		s.MustExec("unattended-upgrade", "--dry-run")
 		var said []string
 		if err := m.call(func(ctx context.Context, session *client.Session) error {
-			return session.InstallDebianUpdates(ctx, func(line string) error {
+			if err := session.InstallDebianUpdates(ctx, func(line string) error {
 				said = append(said, line)
 				return nil
-			})
+			}); err != nil {
+				return err
+			}
+			// Without a list of what there is, nobody can say that nothing waits.
+			status, err := session.UpdateStatus(ctx)
+			if err == nil && !strings.Contains(status.GetDebianUnknown(), "there is no list") {
+				err = fmt.Errorf("what waits is told as %q, %q", status.GetDebianWaiting(), status.GetDebianUnknown())
+			}
+			return err
 		}); err != nil || len(said) < 3 || strings.Contains(strings.Join(said, "\n"), "Traceback") {
 			t.Errorf("%q, %s", said, client.Explain(err))
 		}
