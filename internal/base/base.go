@@ -192,7 +192,10 @@ func (b *Base) openState() (err error) {
 	}
 	if b.config.appliance != nil {
 		b.relay = b.config.appliance.helper.Authority()
-		return b.registry.Connect(b.ctx, b.relay)
+		if err := b.registry.Connect(b.ctx, b.relay); err != nil {
+			return err
+		}
+		return b.registry.LearnRoles(b.ctx, b.config.appliance.helper)
 	}
 	b.authority, err = openAuthority(authorityConfig{
 		stateDir:    b.config.StateDir,
@@ -356,7 +359,7 @@ func (b *Base) follow(ctx context.Context) error {
 			b.config.Logger.Warn("look whether pairing is open; trying again", "error", err)
 			snapshot, pause = &systemv1.Snapshot{}, followAgain // nobody listens
 		}
-		if snapshot.GetWindowOpen() != seen.GetWindowOpen() {
+		if snapshot.GetWindowOpen() != seen.GetWindowOpen() || snapshot.GetWindowRole() != seen.GetWindowRole() {
 			b.registry.PublishWindow(snapshot)
 		}
 		if snapshot.GetListening() != seen.GetListening() && b.announcer != nil {

@@ -242,7 +242,7 @@ func (h *Helper) answer(ctx context.Context, who Who, b []byte, send func(*syste
 	case *systemv1.SystemRequest_ListChanges, *systemv1.SystemRequest_RecordChange:
 		return h.changes(ctx, who, request)
 	case *systemv1.SystemRequest_OrderPairing, *systemv1.SystemRequest_AnswerPairing:
-		return h.orderedPairing(ctx, request)
+		return h.orderedPairing(request)
 	}
 	return nil, errorf(CodeInternal, "%T is permitted, but not implemented", request.GetVerb())
 }
