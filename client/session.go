@@ -10,6 +10,7 @@ import (
 	"connectrpc.com/connect"
 
 	"github.com/BitBoxSwiss/bitbox-base/api/base/v1/basev1connect"
+	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/posture"
 )
 
@@ -43,7 +44,8 @@ type Session struct {
 	posture basev1connect.PostureServiceClient
 	bans    basev1connect.BansServiceClient
 	update  basev1connect.UpdateServiceClient
-	verify  func(expect posture.Expectation, history, report []byte) (*PostureView, error) // replaced in tests
+	verify  func(expect posture.Expectation, history, report []byte) (*PostureView, error)       // replaced in tests
+	matched func(view *PostureView, answer *systemv1.PairingAnswer, report []byte) (bool, error) // replaced in tests
 
 	base      string
 	transport *transport
@@ -97,6 +99,7 @@ func (a *App) session(id string) *Session {
 		bans:      basev1connect.NewBansServiceClient(httpClient, url, options),
 		update:    basev1connect.NewUpdateServiceClient(httpClient, url, options),
 		verify:    posture.VerifyChain,
+		matched:   matched,
 		transport: t,
 	}
 }

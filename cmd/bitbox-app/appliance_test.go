@@ -28,8 +28,9 @@ var appliances sync.Map
 
 // applianceCommand runs one appliance, and does to it what others do:
 //
-//	appliance start
+//	appliance start [no-display]   sets $appliance to where it listens
 //	appliance pair NAME ROLE       lets an App in, with the present directory
+//	appliance wait                 three minutes pass
 //	appliance ban ADDRESS
 //	appliance drift ID SEVERITY
 //	appliance break|mend           it takes no new configuration, or takes it again
@@ -39,8 +40,13 @@ func applianceCommand(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Fatalf("usage: appliance start|pair|ban|drift|break|mend")
 	}
 	if args[0] == "start" {
-		a, err := appliancetest.Start(nil)
+		start := appliancetest.Start
+		if len(args) > 1 {
+			start = appliancetest.StartWithoutDisplay
+		}
+		a, err := start(nil)
 		ts.Check(err)
+		ts.Setenv("appliance", a.Address())
 		appliances.Store(ts.Getenv("WORK"), a)
 		ts.Defer(func() {
 			appliances.Delete(ts.Getenv("WORK"))
@@ -58,6 +64,8 @@ func applianceCommand(ts *testscript.TestScript, neg bool, args []string) {
 	switch args[0] {
 	case "pair":
 		ts.Check(pairInProcess(a, ts.Getenv(dirVariable), args[1], basev1.Role(basev1.Role_value["ROLE_"+strings.ToUpper(args[2])])))
+	case "wait":
+		a.Advance(3 * time.Minute)
 	case "ban":
 		a.Machine.Ban(bruteforce.Ban{Jail: "sshd", Addr: netip.MustParseAddr(args[1]), Since: time.Now(), Until: time.Now().Add(time.Hour)})
 	case "drift":

@@ -78,6 +78,8 @@ func eventText(event *basev1.WatchEventsResponse) string {
 		return app("%q (%s) was paired", e.AppPaired.GetApp()) + " as " + roleName(e.AppPaired.GetApp().GetRole()) + "."
 	case *basev1.WatchEventsResponse_AppRenamed:
 		return app("An App was renamed to %q (%s).", e.AppRenamed.GetApp())
+	case *basev1.WatchEventsResponse_AppRoleChanged:
+		return app("%q (%s) is now", e.AppRoleChanged.GetApp()) + " " + roleName(e.AppRoleChanged.GetApp().GetRole()) + " instead of " + roleName(e.AppRoleChanged.GetBefore()) + "."
 	case *basev1.WatchEventsResponse_AppRevoked:
 		return app("%q (%s) was revoked.", e.AppRevoked.GetApp())
 	case *basev1.WatchEventsResponse_SessionStarted:
