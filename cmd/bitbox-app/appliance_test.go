@@ -176,6 +176,10 @@ func TestEventsOfTheHelperAreTold(t *testing.T) {
 	for want, event := range map[string]*basev1.WatchEventsResponse{
 		"How open the Base is has changed (revision 3).": {Event: &basev1.WatchEventsResponse_PostureChanged{
 			PostureChanged: &basev1.PostureChangedEvent{Reason: "revision 3"}}},
+		`"Phone" (0123456789abcdef) is now viewer instead of owner.`: {Event: &basev1.WatchEventsResponse_AppRoleChanged{
+			AppRoleChanged: &basev1.AppRoleChangedEvent{App: &basev1.App{Id: "0123456789abcdef", Name: "Phone", Role: basev1.Role_ROLE_VIEWER}, Before: basev1.Role_ROLE_OWNER}}},
+		"The pairing window is open to let in a viewer for another 1 min 0 s.": {Event: &basev1.WatchEventsResponse_WindowChanged{
+			WindowChanged: &basev1.WindowChangedEvent{Window: &basev1.Window{Open: true, RemainingMs: 60_000, Role: basev1.Role_ROLE_VIEWER}}}},
 		"The Base is not as it should be: Open (port), Odd (key).": {Event: &basev1.WatchEventsResponse_DriftFound{
 			DriftFound: &basev1.DriftFoundEvent{Findings: []*basev1.Finding{{Id: "port", Title: "Open"}, {Id: "key", Title: "Odd"}}}}},
 		"Banned: 192.0.2.7 (sshd).": {Event: &basev1.WatchEventsResponse_BansChanged{
