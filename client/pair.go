@@ -20,10 +20,14 @@ type PairOptions struct {
 	// Name is what the App will call the Base, by default what the Base calls
 	// itself.
 	Name string
+	// Words: the Base has no display, so an owner's App accepts and confirms, by words
+	// that this App shows in place of the six digits.
+	Words bool
 	// Requested is called once with the request number, such as "123 456", that
 	// somebody at the Base has to accept. It must not block.
 	Requested func(number string)
-	// Confirm asks the user whether the Base shows the same code. It must not
+	// Confirm asks the user whether the Base shows the same code or, with Words, whether
+	// the owner's App says that the words match. It must not
 	// answer by itself: see Code. Its context ends when the answer is not needed
 	// any more. The pairing goes on only with true and no error.
 	Confirm func(ctx context.Context, code Code) (bool, error)
@@ -34,6 +38,10 @@ type Code struct {
 	// Digits are the code, such as "123 456". Whoever confirms it has seen the
 	// same at the Base, with his own eyes or through something he trusts as much.
 	Digits string
+	// Words are in the place of Digits if PairOptions.Words is set, such as
+	// "lusab-babad-gutih-tugad-gutuk-bisog". Whoever confirms them has typed them into
+	// the owner's App, and read there that they match.
+	Words string
 	// BaseName and AppName are how both sides call themselves. The Base's is
 	// untrusted text, checked for control and format characters.
 	BaseName, AppName string
@@ -272,9 +280,20 @@ func (a *App) afterReveal(ctx context.Context, conn net.Conn, p3 []byte, transpo
 	if err != nil {
 		return nil, err
 	}
-	number, err := noiseconn.CodeDigits(reveal.RA, p4.RB, h, reveal.SigningKey, p4.StateKey, p4.Role, a.codeModulus)
-	if err != nil {
-		return nil, err
+	code := Code{BaseName: p4.Name, AppName: a.name, Role: role}
+	if o.Words {
+		// Not the digits as well: compared by way of the Base's Middleware they would be worth nothing.
+		words, err := noiseconn.ComputeWords(reveal.RA, p4.RB, h, reveal.SigningKey, p4.StateKey, p4.Role)
+		if err != nil {
+			return nil, err
+		}
+		code.Words = words.String()
+	} else {
+		number, err := noiseconn.CodeDigits(reveal.RA, p4.RB, h, reveal.SigningKey, p4.StateKey, p4.Role, a.codeModulus)
+		if err != nil {
+			return nil, err
+		}
+		code.Digits = noiseconn.FormatNumber(number)
 	}
 
 	// Both people are asked at the same time, in two places; the Base's answer may come first.
@@ -290,7 +309,7 @@ func (a *App) afterReveal(ctx context.Context, conn net.Conn, p3 []byte, transpo
 	}
 	answered := make(chan answer, 1)
 	go func() {
-		yes, err := o.Confirm(asking, Code{Digits: noiseconn.FormatNumber(number), BaseName: p4.Name, AppName: a.name, Role: role})
+		yes, err := o.Confirm(asking, code)
 		answered <- answer{yes, err}
 	}()
 	type confirm struct {

@@ -94,6 +94,7 @@ type house struct {
 	t          *testing.T
 	middleware *rogue
 	owner      *App
+	second     *App // another owner's, where a test has one
 	session    *Session
 }
 

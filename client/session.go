@@ -53,6 +53,7 @@ type Session struct {
 	verify  func(expect posture.Expectation, history, report []byte) (*PostureView, error) // replaced in tests
 	// replaced in tests
 	verifyChanges func(expect changelog.Expectation, first, last *systemv1.ChangesHead, entries [][]byte) (*ChangeLog, error)
+	matched       func(view *PostureView, answer *systemv1.PairingAnswer, report []byte) (bool, error) // replaced in tests
 
 	base      string
 	transport *transport
@@ -110,6 +111,7 @@ func (a *App) session(id string) *Session {
 		changes:  basev1connect.NewChangesServiceClient(httpClient, url, options),
 		verify:   posture.VerifyChain,
 
+		matched:       matched,
 		verifyChanges: changelog.Verify,
 
 		transport: t,

@@ -63,6 +63,13 @@ func run(ctx context.Context, arguments []string, getenv func(string) string) (f
 	if err := o.Ready(); err != nil {
 		return err
 	}
+	switch display := getenv("IMAGE_DISPLAY"); display {
+	case "":
+	case provision.NoDisplay:
+		o.Provision.NoDisplay = true
+	default:
+		return fmt.Errorf("DISPLAY=%s is not understood; DISPLAY=none makes an image for a board without a display", display)
+	}
 	switch pair := getenv("PAIR"); {
 	case pair == "1":
 		file, forget, err := bear(ctx, *app, o.Provision.Hostname)

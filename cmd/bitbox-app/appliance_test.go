@@ -68,8 +68,9 @@ func (e *exchange) Stream(ctx context.Context, request []byte, receive func([]by
 
 // applianceCommand runs one appliance, and does to it what others do:
 //
-//	appliance start
+//	appliance start [no-display]   sets $appliance to where it listens
 //	appliance pair NAME ROLE       lets an App in, with the present directory
+//	appliance wait                 three minutes pass
 //	appliance ban ADDRESS
 //	appliance drift ID SEVERITY
 //	appliance break|mend           it takes no new configuration, or takes it again
@@ -85,8 +86,13 @@ func applianceCommand(ts *testscript.TestScript, neg bool, args []string) {
 	if args[0] == "start" {
 		var a standing
 		var err error
-		a.Appliance, err = appliancetest.Start(a.of.through)
+		start := appliancetest.Start
+		if len(args) > 1 {
+			start = appliancetest.StartWithoutDisplay
+		}
+		a.Appliance, err = start(a.of.through)
 		ts.Check(err)
+		ts.Setenv("appliance", a.Address())
 		appliances.Store(ts.Getenv("WORK"), &a)
 		ts.Defer(func() {
 			appliances.Delete(ts.Getenv("WORK"))
@@ -104,6 +110,8 @@ func applianceCommand(ts *testscript.TestScript, neg bool, args []string) {
 	switch args[0] {
 	case "pair":
 		ts.Check(pairInProcess(a.Appliance, ts.Getenv(dirVariable), args[1], basev1.Role(basev1.Role_value["ROLE_"+strings.ToUpper(args[2])])))
+	case "wait":
+		a.Advance(3 * time.Minute)
 	case "ban":
 		a.Machine.Ban(bruteforce.Ban{Jail: "sshd", Addr: netip.MustParseAddr(args[1]), Since: time.Now(), Until: time.Now().Add(time.Hour)})
 	case "drift":
@@ -231,6 +239,8 @@ func TestEventsOfTheHelperAreTold(t *testing.T) {
 	for want, event := range map[string]*basev1.WatchEventsResponse{
 		"How open the Base is has changed (revision 3).": {Event: &basev1.WatchEventsResponse_PostureChanged{
 			PostureChanged: &basev1.PostureChangedEvent{Reason: "revision 3"}}},
+		"The pairing window is open to let in a viewer for another 1 min 0 s.": {Event: &basev1.WatchEventsResponse_WindowChanged{
+			WindowChanged: &basev1.WindowChangedEvent{Window: &basev1.Window{Open: true, RemainingMs: 60_000, Role: basev1.Role_ROLE_VIEWER}}}},
 		"The Base is not as it should be: Open (port), Odd (key).": {Event: &basev1.WatchEventsResponse_DriftFound{
 			DriftFound: &basev1.DriftFoundEvent{Findings: []*basev1.Finding{{Id: "port", Title: "Open"}, {Id: "key", Title: "Odd"}}}}},
 		"Banned: 192.0.2.7 (sshd).": {Event: &basev1.WatchEventsResponse_BansChanged{

@@ -12,18 +12,17 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/client"
 )
 
-var errNoSuchApp = errors.New("no such App")
-
 func (p *program) appsCommand() *cobra.Command {
 	command := &cobra.Command{
 		Use:   "apps",
-		Short: "List, rename and revoke the Apps that are paired with the Base",
+		Short: "List, rename and revoke the Apps that are paired with the Base, and say what they may do",
 		Example: `  bitbox-app apps list
+  bitbox-app apps role Phone operator
   bitbox-app apps revoke Phone`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
-	command.AddCommand(p.appsListCommand(), p.appsRenameCommand(), p.appsRevokeCommand())
+	command.AddCommand(p.appsListCommand(), p.appsRenameCommand(), p.appsRoleCommand(), p.appsRevokeCommand())
 	return command
 }
 
@@ -40,7 +39,7 @@ func (p *program) appsListCommand() *cobra.Command {
 				ask: func(ctx context.Context, session *client.Session) (*basev1.ListAppsResponse, error) {
 					return session.Apps.ListApps(ctx, &basev1.ListAppsRequest{})
 				},
-				columns: []string{"ID", "NAME", "ROLE", "PAIRED", "LAST SEEN", "NOW"},
+				columns: []string{"ID", "NAME", "ROLE", "PAIRED", "LAST SEEN", "FROM", "NOW"},
 				rows: func(list *basev1.ListAppsResponse) [][]string {
 					var rows [][]string
 					for _, app := range list.GetApps() {
@@ -65,7 +64,7 @@ func appCells(app *basev1.App, now time.Time) []string {
 	case app.GetSessions() > 0:
 		connected = "connected"
 	}
-	return []string{app.GetId(), app.GetName(), roleName(app.GetRole()), when(app.GetPairedAt().AsTime(), now), seen, connected}
+	return []string{app.GetId(), app.GetName(), roleName(app.GetRole()), when(app.GetPairedAt().AsTime(), now), seen, app.GetLastAddress(), connected}
 }
 
 // withApp finds the App that is meant by an id or a name, and goes on with it.
@@ -87,11 +86,11 @@ func (p *program) withApp(c *cobra.Command, usual time.Duration, meant string, d
 		}
 		switch len(found) {
 		case 0:
-			return fmt.Errorf("%w with the name or id %q is paired; 'bitbox-app apps list' lists them", errNoSuchApp, client.Printable(meant))
+			return fmt.Errorf("%w with the name or id %q is paired; 'bitbox-app apps list' lists them", client.ErrNoSuchApp, client.Printable(meant))
 		case 1:
 			return do(ctx, session, found[0])
 		}
-		return fmt.Errorf("%w: %d Apps are named %q; give the id, which 'bitbox-app apps list' shows", errNoSuchApp, len(found), client.Printable(meant))
+		return fmt.Errorf("%w: %d Apps are named %q; give the id, which 'bitbox-app apps list' shows", client.ErrNoSuchApp, len(found), client.Printable(meant))
 	})
 }
 
@@ -116,6 +115,50 @@ func (p *program) appsRenameCommand() *cobra.Command {
 			})
 		},
 	}
+}
+
+// roleNames are what a role is called, the least first.
+var roleNames = []string{"viewer", "operator", "owner"}
+
+const rolesText = `A viewer sees how the Base does; an operator also runs the node; an owner also decides who
+is let in, and how open the Base is.`
+
+func (p *program) appsRoleCommand() *cobra.Command {
+	command := &cobra.Command{
+		Use:   "role APP ROLE",
+		Short: "Change what an App may do: viewer, operator or owner",
+		Long: `role changes what an App may do. ` + rolesText + `
+
+This App signs it. A higher role is tried and confirmed, like everything that opens the
+Base further. A lower one holds at once and ends the App's sessions. The last owner stays
+one.`,
+		Example: `  bitbox-app apps role Phone operator
+  bitbox-app apps role 5f2c9a7e01d4b863 viewer`,
+		Args: cobra.ExactArgs(2),
+		ValidArgsFunction: func(c *cobra.Command, args []string, toComplete string) ([]string, cobra.ShellCompDirective) {
+			if len(args) == 1 {
+				return roleNames, cobra.ShellCompDirectiveNoFileComp
+			}
+			return p.completeApps(c, args, toComplete)
+		},
+	}
+	var self bool
+	command.Flags().BoolVar(&self, "self", false, "lower the App you are using")
+	asking := p.consent(command)
+	command.RunE = func(c *cobra.Command, args []string) error {
+		role, err := client.ParseRole(args[1])
+		if err != nil {
+			return err
+		}
+		return p.withApp(c, changeTime, args[0], func(ctx context.Context, session *client.Session, app *basev1.App) error {
+			if app.GetIsCaller() && !self {
+				return usageError{errors.New("this is the App you are using, which cannot raise itself again; to lower it, add --self")}
+			}
+			progress := func(step string) { _ = p.say("  ... %s\n", client.Printable(step)) }
+			return asking.done(session.SetRole(ctx, app.GetId(), role, asking.approve(ctx), progress))
+		})
+	}
+	return command
 }
 
 func (p *program) appsRevokeCommand() *cobra.Command {

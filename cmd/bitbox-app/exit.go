@@ -36,7 +36,7 @@ var exits = []struct {
 	{22, "a second board that was born of the same image answered: it is not used", isAny(client.ErrSecondBoard)},
 	{24, "the change was sent, and whether it is in force was not waited for", isAny(client.ErrUnsettled)},
 	{2, "the command was typed wrongly", func(err error) bool { return errors.As(err, new(usageError)) || errors.Is(err, client.ErrInvalid) }},
-	{3, "no such Base, App, key or finding, or it is not clear which one is meant", isAny(client.ErrNoSuchBase, client.ErrSeveralBases, errNoSuchApp, client.ErrNoSuchKey, errNoFinding)},
+	{3, "no such Base, App, key or finding, or it is not clear which one is meant", isAny(client.ErrNoSuchBase, client.ErrSeveralBases, client.ErrNoSuchApp, client.ErrNoSuchKey, errNoFinding)},
 	{6, "this App was revoked at the Base", isAny(client.ErrRevoked)},
 	{7, "the pairing was not completed at the Base and is deleted: pair again", isAny(client.ErrPairAgain)},
 	{8, "nobody accepted the pairing, or somebody said no", isAny(client.ErrNotAccepted, client.ErrRejected)},

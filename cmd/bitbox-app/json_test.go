@@ -42,6 +42,7 @@ var shapes = map[string]any{
 	"bitbox-app apps list":   &basev1.ListAppsResponse{},
 	"bitbox-app apps rename": &basev1.RenameAppResponse{},
 	"bitbox-app apps revoke": &basev1.App{},
+	"bitbox-app apps role":   changed{},
 	"bitbox-app audit":       &basev1.RunAuditResponse{},
 	"bitbox-app audit fix": struct {
 		Fixed string `json:"fixed"`
@@ -76,6 +77,7 @@ var shapes = map[string]any{
 		Name string `json:"name,omitempty"`
 	}{},
 	"bitbox-app pair":            pairEvent{},
+	"bitbox-app pairing accept":  acceptEvent{},
 	"bitbox-app pairing close":   &basev1.Window{},
 	"bitbox-app pairing open":    &basev1.Window{},
 	"bitbox-app pairing status":  &basev1.Window{},
@@ -326,7 +328,7 @@ func TestJSONIsAsDocumented(t *testing.T) {
 		t.Fatal(err)
 	}
 	const key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ8Yq0u3MG3Bz7Nv0YQmYzBLLp6Uj3EIPKGLgZ1nQk9L anna"
-	ran := map[string]bool{"bitbox-app pair": true} // by TestCommandLine/help
+	ran := map[string]bool{"bitbox-app pair": true, "bitbox-app pairing accept": true} // by TestCommandLine/help and people
 	for _, run := range []struct {
 		shape string
 		args  []string
@@ -346,7 +348,7 @@ func TestJSONIsAsDocumented(t *testing.T) {
 		{"posture show", nil}, {"ssh disable", []string{"--yes"}}, {"ssh keys remove", []string{"anna", "--yes"}},
 		{"lockdown", []string{"--yes"}}, {"posture unlock", []string{"--yes"}},
 		{"update", []string{file, "--yes"}}, {"update --status", nil}, {"log", nil}, {"log verify", nil},
-		{"apps revoke", []string{"Tablet", "--yes"}}, {"reboot", []string{"--yes"}}, {"factory-reset", []string{"--confirm", nameOf(t, dir)}},
+		{"apps role", []string{"Tablet", "viewer", "--yes"}}, {"apps revoke", []string{"Tablet", "--yes"}}, {"reboot", []string{"--yes"}}, {"factory-reset", []string{"--confirm", nameOf(t, dir)}},
 		{"born", []string{filepath.Join(dir, "b.born"), "--name", "Cellar"}},
 	} {
 		shape := "bitbox-app " + run.shape

@@ -48,6 +48,7 @@ func TestCommandLine(t *testing.T) {
 			"fulldisk": fullDiskCommand,
 
 			"appliance": applianceCommand,
+			"letin":     letInCommand,
 			"release":   releaseCommand,
 		},
 	})

@@ -23,6 +23,7 @@ const pairTime = 180 * time.Second
 
 func (p *program) pairCommand() *cobra.Command {
 	var as, name string
+	var words bool
 	command := &cobra.Command{
 		Use:   "pair [ADDRESS | NAME]",
 		Short: "Pair with a Base",
@@ -34,8 +35,13 @@ if you see the same one in both places, for that is what keeps everybody else ou
 
 At a terminal you answer y or n. Without a terminal, the code that the Base shows is
 read from standard input, and compared; there is no way to confirm unseen. Whoever
-types it must have read it at the Base.`,
+types it must have read it at the Base.
+
+With --words, for a Base that has no display, this App shows six words in place of the
+code. Type them into an owner's App (bitbox-app pairing accept), and confirm here only
+if that one says that they match.`,
 		Example: `  bitbox-app pair
+  bitbox-app pair --words
   bitbox-app pair 192.168.1.20
   bitbox-app pair "BitBox Base" --as home`,
 		Args:              cobra.MaximumNArgs(1),
@@ -50,7 +56,7 @@ types it must have read it at the Base.`,
 			}
 			p.left = "no code was shown and nothing is stored; the Base forgets the request"
 			lines := readLines(p.in)
-			addresses, err := p.target(c.Context(), lines, args)
+			addresses, err := p.target(c.Context(), lines, args, words)
 			if err != nil {
 				return err
 			}
@@ -58,8 +64,12 @@ types it must have read it at the Base.`,
 			defer cancel()
 			base, err := app.Pair(ctx, addresses, client.PairOptions{
 				Name:      as,
-				Requested: p.showNumber,
+				Words:     words,
+				Requested: func(number string) { p.showNumber(number, words) },
 				Confirm: func(ctx context.Context, code client.Code) (bool, error) {
+					if words {
+						return p.confirmWords(ctx, lines, code)
+					}
 					return p.confirm(ctx, lines, code)
 				},
 			})
@@ -71,13 +81,14 @@ types it must have read it at the Base.`,
 	}
 	command.Flags().StringVar(&as, "as", "", "what to call the Base here (default: what it calls itself)")
 	command.Flags().StringVar(&name, "app-name", "", "what to call this App at the Base (default: the name of this machine)")
+	command.Flags().BoolVar(&words, "words", false, "the Base has no display: an owner's App accepts and compares")
 	_ = command.RegisterFlagCompletionFunc("as", cobra.NoFileCompletions)
 	_ = command.RegisterFlagCompletionFunc("app-name", cobra.NoFileCompletions)
 	return command
 }
 
-// target returns the addresses to pair with.
-func (p *program) target(ctx context.Context, lines <-chan line, args []string) ([]string, error) {
+// target returns the addresses to pair with. With words no window has to be open.
+func (p *program) target(ctx context.Context, lines <-chan line, args []string, words bool) ([]string, error) {
 	if len(args) > 1 {
 		return nil, usageError{errors.New("the address was given twice")}
 	}
@@ -107,7 +118,7 @@ func (p *program) target(ctx context.Context, lines <-chan line, args []string) 
 		if err := p.say("Found %q at %s.\n", found[0].Name, found[0].address()); err != nil {
 			return nil, err
 		}
-		if !found[0].PairingOpen {
+		if !found[0].PairingOpen && !words {
 			if err := p.say("It lets no App in now. An owner can open it: bitbox-app pairing open\n"); err != nil {
 				return nil, err
 			}
@@ -160,6 +171,8 @@ type pairEvent struct {
 	// What the Base calls itself, and the role it grants ("code").
 	BaseName string `json:"baseName,omitempty"`
 	Role     string `json:"role,omitempty"`
+	// Words are to be typed into the owner's App ("code", with --words).
+	Words string `json:"words,omitempty"`
 	// The pairing ("paired").
 	Base *basis `json:"base,omitempty"`
 }
@@ -172,14 +185,48 @@ func (p *program) say(format string, args ...any) error {
 	return p.printf(format, args...)
 }
 
-func (p *program) showNumber(number string) {
+func (p *program) showNumber(number string, words bool) {
 	// A failure to print ends the pairing at the code, when nobody confirms it.
 	if p.json {
 		_ = p.printJSON(pairEvent{Event: "requested", Number: number})
 		return
 	}
+	if words {
+		_ = p.printf("Request number:  %s\n\nAccept this number in an owner's App. Waiting ...\n\n  bitbox-app pairing accept %s --role viewer|operator|owner\n",
+			number, strings.ReplaceAll(number, " ", ""))
+		return
+	}
 	_ = p.printf("Request number:  %s\n\nAccept this number at the Base. Waiting ...\n", number)
 	p.waiting("%s has to be accepted at the Base", number)
+}
+
+// confirmWords shows the words, and asks what the owner's App says of them. What was
+// typed before they were shown does not answer.
+func (p *program) confirmWords(ctx context.Context, lines <-chan line, code client.Code) (bool, error) {
+	if p.json {
+		if err := p.printJSON(pairEvent{Event: "code", BaseName: code.BaseName, Role: roleName(code.Role), Words: code.Words}); err != nil {
+			return false, err
+		}
+	}
+	if err := p.say("\nThe Base %q will give this App, %q, the role %s.\n\nWords:  %s\n\nType these words into the owner's App.\n", code.BaseName, code.AppName, roleName(code.Role), code.Words); err != nil {
+		return false, err
+	}
+	shown := time.Now()
+	for {
+		if err := p.say("Does the owner's App say that the words match? [y/N] "); err != nil {
+			return false, err
+		}
+		typed, err := nextLine(ctx, lines, shown)
+		if err != nil {
+			return false, err
+		}
+		switch strings.ToLower(typed) {
+		case "y", "yes":
+			return true, p.say("\n")
+		case "", "n", "no":
+			return false, nil
+		}
+	}
 }
 
 func (p *program) confirm(ctx context.Context, lines <-chan line, code client.Code) (bool, error) {

@@ -2,6 +2,10 @@ package main
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -12,19 +16,21 @@ import (
 func (p *program) pairingCommand() *cobra.Command {
 	command := &cobra.Command{
 		Use:   "pairing",
-		Short: "Open and close the window in which a further App may ask to be paired",
+		Short: "Let a further App in",
 		Long: `While the pairing window is open, the Base hears requests of further Apps. Whether one
-is let in, and with which role, is decided by hand at the Base.`,
-		Example: `  bitbox-app pairing open
-  bitbox-app pairing status`,
+is let in is decided by hand at the Base. With --role you say what it may do; without, who
+stands at the Base does.
+
+At a Base that has no display, an owner's App decides: bitbox-app pairing accept.`,
+		Example: `  bitbox-app pairing open --role viewer
+  bitbox-app pairing status
+  bitbox-app pairing accept 123456 --role operator`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	command.AddCommand(
-		p.windowCommand("open", "Open the pairing window for three minutes", func(ctx context.Context, s *client.Session) (*basev1.Window, error) {
-			response, err := s.Pairing.OpenWindow(ctx, &basev1.OpenWindowRequest{})
-			return response.GetWindow(), err
-		}),
+		p.pairingOpenCommand(),
+		p.pairingAcceptCommand(),
 		p.windowCommand("close", "Close the pairing window, and end a pairing that is under way", func(ctx context.Context, s *client.Session) (*basev1.Window, error) {
 			_, err := s.Pairing.CloseWindow(ctx, &basev1.CloseWindowRequest{})
 			return &basev1.Window{}, err
@@ -62,5 +68,132 @@ func windowText(w *basev1.Window) string {
 	if !w.GetOpen() {
 		return "The pairing window is closed."
 	}
-	return "The pairing window is open for another " + duration((w.GetRemainingMs()+999)/1000) + "."
+	whom := ""
+	if w.GetRole() != basev1.Role_ROLE_UNSPECIFIED {
+		whom = " to let in " + article(w.GetRole())
+	}
+	return "The pairing window is open" + whom + " for another " + duration((w.GetRemainingMs()+999)/1000) + "."
+}
+
+// article is "a viewer".
+func article(role basev1.Role) string {
+	if role == basev1.Role_ROLE_VIEWER {
+		return "a viewer"
+	}
+	return "an " + roleName(role)
+}
+
+// roleFlag adds --role to a command.
+func roleFlag(command *cobra.Command, role *string, usage string) {
+	command.Flags().StringVar(role, "role", "", usage)
+	_ = command.RegisterFlagCompletionFunc("role", cobra.FixedCompletions(roleNames, cobra.ShellCompDirectiveNoFileComp))
+}
+
+func (p *program) pairingOpenCommand() *cobra.Command {
+	var role string
+	command := p.windowCommand("open", "Open the pairing window for three minutes", func(ctx context.Context, s *client.Session) (*basev1.Window, error) {
+		if role != "" {
+			wanted, err := client.ParseRole(role)
+			if err != nil {
+				return nil, err
+			}
+			return s.OpenWindow(ctx, wanted)
+		}
+		response, err := s.Pairing.OpenWindow(ctx, &basev1.OpenWindowRequest{})
+		return response.GetWindow(), err
+	})
+	command.Long = `open lets the Base hear requests of further Apps, for three minutes. With --role, which this
+App signs, the Base shows what the new App may do, and asks only whether it is to be let in.
+` + rolesText
+	command.Example = `  bitbox-app pairing open
+  bitbox-app pairing open --role viewer`
+	roleFlag(command, &role, "what the new App may do: viewer, operator or owner (default: decided at the Base)")
+	return command
+}
+
+// acceptTime is how long letting an App in takes at most: the Base waits 60 s for the
+// request and 120 s for the answers, and the App connects.
+const acceptTime = 220 * time.Second
+
+// acceptEvent is what `pairing accept --json` prints, a line for each.
+type acceptEvent struct {
+	// Event is "accepted", "words", "matched" or "let in".
+	Event string `json:"event"`
+	// App is what the new App calls itself ("words").
+	App string `json:"app,omitempty"`
+	// Problem is why what was typed is no six words ("words").
+	Problem string `json:"problem,omitempty"`
+	// Listed: the Base has signed that the App is paired ("let in").
+	Listed bool `json:"listed,omitempty"`
+}
+
+func (p *program) pairingAcceptCommand() *cobra.Command {
+	var role string
+	command := &cobra.Command{
+		Use:   "accept NUMBER",
+		Short: "Let a further App in at a Base that has no display",
+		Long: `accept is for a Base without a display, where nobody could compare a code. The new App
+was started with 'bitbox-app pair --words', and shows a request number and then six words.
+Type them here, or - if somebody reads them to you - as you hear them. This App signs
+them, and the Base says, signed, whether they are its own. Only then confirm in the new App.
+
+` + rolesText,
+		Example: `  bitbox-app pairing accept 123456 --role operator
+  bitbox-app pairing accept 123 456 --role viewer`,
+		Args:              cobra.RangeArgs(1, 2),
+		ValidArgsFunction: cobra.NoFileCompletions,
+	}
+	roleFlag(command, &role, "what the new App may do: viewer, operator or owner")
+	command.RunE = func(c *cobra.Command, args []string) error {
+		granted, err := client.ParseRole(role)
+		if err != nil {
+			return usageError{errors.New("say what the new App may do, such as --role viewer")}
+		}
+		lines := readLines(p.in)
+		return p.call(c.Context(), acceptTime, func(ctx context.Context, session *client.Session) error {
+			listed, err := session.AcceptPairing(ctx, client.Acceptance{
+				Number: strings.Join(args, ""),
+				Role:   granted,
+				Accepted: func() {
+					_ = p.tell(acceptEvent{Event: "accepted"}, "Accepted. Waiting for the new App ...\n")
+				},
+				Words: func(ctx context.Context, app client.NewApp) (string, error) {
+					return p.askWords(ctx, lines, app, granted)
+				},
+				Matched: func() {
+					_ = p.tell(acceptEvent{Event: "matched"}, "\nThe words match: the Base has signed that. Now confirm in the new App.\n")
+				},
+			})
+			if err != nil {
+				return err
+			}
+			text := "It is let in as " + roleName(granted) + ". The Base has signed that.\n"
+			if !listed {
+				text = "It is let in as " + roleName(granted) + " once it connects; 'bitbox-app apps list' shows it then.\n"
+			}
+			return p.tell(acceptEvent{Event: "let in", Listed: listed}, "%s", text)
+		})
+	}
+	return command
+}
+
+// tell says the same to a person or to a program.
+func (p *program) tell(event acceptEvent, format string, args ...any) error {
+	if p.json {
+		return p.printJSON(event)
+	}
+	return p.printf(format, args...)
+}
+
+// askWords asks for the words of the new App. What was typed before does not answer.
+func (p *program) askWords(ctx context.Context, lines <-chan line, app client.NewApp, role basev1.Role) (string, error) {
+	text := fmt.Sprintf("\n%q asks to become %s of this Base.\nType the six words that it shows, or nothing to refuse it: ", client.Printable(app.Name), roleName(role))
+	if app.Problem != "" {
+		text = "These are no six words: " + app.Problem + ".\nOnce more: "
+	}
+	asked := time.Now()
+	if err := p.tell(acceptEvent{Event: "words", App: app.Name, Problem: app.Problem}, "%s", text); err != nil {
+		return "", err
+	}
+	return nextLine(ctx, lines, asked)
 }

@@ -112,6 +112,9 @@ func describe(out io.Writer, s *systemv1.Snapshot) error {
 	switch {
 	case s.GetWindowOpen():
 		add("The pairing window is open for another %d s.", s.GetWindowRemainingMs()/1000)
+		if role := s.GetWindowRole(); role != basev1.Role_ROLE_UNSPECIFIED {
+			add("An owner's App has opened it to let in: %s.", words(role.String(), "ROLE_"))
+		}
 	case s.GetListening():
 		add("This Base has no owner and listens for requests.")
 	default:
@@ -134,6 +137,10 @@ func describe(out io.Writer, s *systemv1.Snapshot) error {
 }
 
 func describeCeremony(c *systemv1.Ceremony) string {
+	if len(c.GetByOwner()) > 0 {
+		return fmt.Sprintf("An owner's App has accepted request %s as %s, and answers it. To let nobody in: bitbox-base pairing reject",
+			noiseconn.FormatNumber(c.GetNumber()), words(c.GetRole().String(), "ROLE_"))
+	}
 	if c.GetPhase() != systemv1.Ceremony_PHASE_SHOWN {
 		return fmt.Sprintf("Request %s was accepted; waiting for its App.", noiseconn.FormatNumber(c.GetNumber()))
 	}

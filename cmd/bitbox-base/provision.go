@@ -10,6 +10,7 @@ import (
 
 func (p *program) provisionCommand() *cobra.Command {
 	var request provision.Request
+	var display string
 	command := &cobra.Command{
 		Use:   "provision ROOT",
 		Short: "Give an image something to take along: a name, an SSH key, an App",
@@ -23,6 +24,10 @@ private keys: keep it like one, and use it for one board only.`,
   bitbox-base provision /mnt/root --born cellar.born`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
+			if display != "" && display != provision.NoDisplay {
+				return usageError{fmt.Errorf("--display %s is not understood; it can only be %q", display, provision.NoDisplay)}
+			}
+			request.NoDisplay = display != ""
 			notes, err := provision.Place(args[0], request)
 			for _, note := range notes {
 				fmt.Fprintln(c.OutOrStdout(), "the image:", note)
@@ -34,5 +39,6 @@ private keys: keep it like one, and use it for one board only.`,
 	command.Flags().StringVar(&request.SSHKey, "ssh-key", "", "file of an SSH public key")
 	command.Flags().DurationVar(&request.SSHFromFirstBoot, "ssh-from-first-boot", 0, "lease SSH from the first boot on, for so long")
 	command.Flags().StringVar(&request.Born, "born", "", "file that 'bitbox-app born' has made")
+	command.Flags().StringVar(&display, "display", "", "none: nobody can stand before the Base, so an owner's App lets others in")
 	return command
 }

@@ -96,6 +96,7 @@ func systemConfig() (system.Config, error) {
 		Directory:  generation.StateDirectory,
 		Factory:    given.Factory(),
 		FirstLease: given.SSHLease,
+		NoDisplay:  given.NoDisplay,
 		Clock:      system.BootClock,
 		BootID:     bootID,
 		Logger:     slog.New(slog.NewTextHandler(os.Stderr, nil)),

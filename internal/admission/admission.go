@@ -48,9 +48,9 @@ type Registry interface {
 	// returns what to answer. A seq that came before is refused.
 	Arrive(peer noiseconn.PublicKey, seq uint64) (noiseconn.Status, error)
 	// Begin looks the pairing up again, since the App's first record is there,
-	// makes a pending one active, on disk, and begins a session. cut ends the
-	// connection at once; it never blocks.
-	Begin(ctx context.Context, peer noiseconn.PublicKey, cut func()) (Session, error)
+	// makes a pending one active, on disk, and begins a session from an address. cut
+	// ends the connection at once; it never blocks.
+	Begin(ctx context.Context, peer noiseconn.PublicKey, address netip.Addr, cut func()) (Session, error)
 	// MayPair tells before a code is shown whether peer could be stored.
 	MayPair(peer noiseconn.PublicKey) error
 	// Pend stores what both people have confirmed, as pending and on disk, and

@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/netip"
 	"os"
 	"slices"
 	"strings"
@@ -69,7 +70,7 @@ func (r *fakeRegistry) Arrive(_ noiseconn.PublicKey, seq uint64) (noiseconn.Stat
 	return r.status, nil
 }
 
-func (r *fakeRegistry) Begin(context.Context, noiseconn.PublicKey, func()) (Session, error) {
+func (r *fakeRegistry) Begin(context.Context, noiseconn.PublicKey, netip.Addr, func()) (Session, error) {
 	r.sessions.Add(1)
 	return r, nil
 }

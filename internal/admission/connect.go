@@ -76,7 +76,7 @@ func (l *Listener) begin(v *visitor, transport *noiseconn.Transport) (*Conn, err
 	ctx, cancel := context.WithTimeout(l.ctx, l.Limits.Handshake)
 	defer cancel()
 	raw := v.conn
-	session, err := l.Registry.Begin(ctx, transport.PeerStatic, func() { _ = raw.Close() })
+	session, err := l.Registry.Begin(ctx, transport.PeerStatic, v.addr, func() { _ = raw.Close() })
 	if err != nil {
 		return nil, err
 	}

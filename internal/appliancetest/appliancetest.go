@@ -59,10 +59,10 @@ func StartHelper(from *Helper) (*Helper, error) {
 			return nil, errors.Join(err, os.RemoveAll(directory))
 		}
 	}
-	return startHelper(directory)
+	return startHelper(directory, false)
 }
 
-func startHelper(directory string) (h *Helper, err error) {
+func startHelper(directory string, noDisplay bool) (h *Helper, err error) {
 	h = &Helper{Machine: &Machine{}, directory: directory, done: make(chan struct{})}
 	software, receiver, err := newSoftware(directory)
 	if err != nil {
@@ -79,7 +79,8 @@ func startHelper(directory string) (h *Helper, err error) {
 	h.Helper, err = system.Open(system.Config{
 		Directory: directory, Live: h.Machine, Banner: h.Machine, Announcer: h.Machine, Auditor: h.Machine, Updates: receiver,
 		Manager: manager, Services: table, TimeZone: zone, UpdateStamp: manager.stamp,
-		Factory: posture.Factory(), BootID: "the only boot",
+		NoDisplay: noDisplay,
+		Factory:   posture.Factory(), BootID: "the only boot",
 		Clock:  func() time.Duration { return system.BootClock() + time.Duration(h.ahead.Load()) },
 		Logger: slog.New(slog.DiscardHandler),
 	})
@@ -185,6 +186,19 @@ func Start(through func(system.Port) system.Port) (*Appliance, error) {
 	return start(helper, "", through)
 }
 
+// StartWithoutDisplay is Start, for a Base that nobody can stand before.
+func StartWithoutDisplay(through func(system.Port) system.Port) (*Appliance, error) {
+	directory, err := os.MkdirTemp("", "helper")
+	if err != nil {
+		return nil, err
+	}
+	helper, err := startHelper(directory, true)
+	if err != nil {
+		return nil, err
+	}
+	return start(helper, "", through)
+}
+
 func start(helper *Helper, middlewareState string, through func(system.Port) system.Port) (*Appliance, error) {
 	a := &Appliance{Helper: helper, done: make(chan error, 1), conns: map[net.Conn]struct{}{}, cancel: func() {}}
 	if err := a.start(middlewareState, through); err != nil {
@@ -221,7 +235,7 @@ func StartBorn(file []byte, through func(system.Port) system.Port) (*Appliance, 
 	if err := copyFiles(directory, filepath.Join(root, "system")); err != nil {
 		return nil, errors.Join(err, os.RemoveAll(directory))
 	}
-	helper, err := startHelper(directory)
+	helper, err := startHelper(directory, false)
 	if err != nil {
 		return nil, err
 	}

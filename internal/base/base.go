@@ -213,7 +213,10 @@ func (b *Base) openState() (err error) {
 	b.registry.PublishStart(bootID)
 	if b.config.appliance != nil {
 		b.relay = b.config.appliance.helper.Authority()
-		return b.registry.Connect(b.ctx, b.relay)
+		if err := b.registry.Connect(b.ctx, b.relay); err != nil {
+			return err
+		}
+		return b.registry.LearnRoles(b.ctx, b.config.appliance.helper)
 	}
 	b.authority, err = openAuthority(authorityConfig{
 		stateDir:    b.config.StateDir,
@@ -382,7 +385,7 @@ func (b *Base) follow(ctx context.Context) error {
 			b.config.Logger.Warn("look whether pairing is open; trying again", "error", err)
 			snapshot, pause = &systemv1.Snapshot{}, followAgain // nobody listens
 		}
-		if snapshot.GetWindowOpen() != seen.GetWindowOpen() {
+		if snapshot.GetWindowOpen() != seen.GetWindowOpen() || snapshot.GetWindowRole() != seen.GetWindowRole() {
 			b.registry.PublishWindow(snapshot)
 		}
 		b.attempts.Listening(snapshot.GetListening())

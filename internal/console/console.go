@@ -47,6 +47,21 @@ func roleName(role basev1.Role) string {
 	return strings.ToLower(strings.TrimPrefix(role.String(), "ROLE_"))
 }
 
+// asksFor says what an owner has signed for the window that is open, empty if nothing.
+func asksFor(s *systemv1.Snapshot) string {
+	switch role := s.GetWindowRole(); role {
+	case basev1.Role_ROLE_UNSPECIFIED:
+		return ""
+	case basev1.Role_ROLE_VIEWER:
+		return "An owner's App asks to let in a VIEWER."
+	default:
+		return "An owner's App asks to let in an " + strings.ToUpper(roleName(role)) + "."
+	}
+}
+
+// answeredByOwner tells whether an owner's App answers the ceremony, not who stands here.
+func answeredByOwner(c *systemv1.Ceremony) bool { return len(c.GetByOwner()) > 0 }
+
 // outcome says how a pairing ended.
 func outcome(last *systemv1.LastCeremony) string {
 	switch last.GetOutcome() {

@@ -43,6 +43,7 @@ func (s *screen) read() string {
 // and the Middleware. Time is synctest's.
 type base struct {
 	t          *testing.T
+	service    *pairing.Service
 	middleware pairing.Client
 	console    pairing.Client
 	keyboard   *io.PipeWriter
@@ -69,6 +70,7 @@ func start(t *testing.T, display func(ctx context.Context, authority pairing.Cli
 	in, keyboard := io.Pipe()
 	b := &base{
 		t:          t,
+		service:    service,
 		middleware: pairing.Client{Port: service.Port(pairing.CallerMiddleware)},
 		console:    pairing.Client{Port: service.Port(pairing.CallerConsole)},
 		keyboard:   keyboard,
@@ -423,4 +425,92 @@ func TestFloodOfRequestsDoesNotFloodTheLog(t *testing.T) {
 			t.Fatalf("%d lines", lines)
 		}
 	})(t)
+}
+
+// order is what an owner has signed, as the system helper passes it on.
+func (b *base) order(do func(*pairing.Machine) error) {
+	b.t.Helper()
+	if err := b.service.With(do); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+// first pairs an owner at the terminal.
+func (b *base) first() (owner pairing.OwnerKey) {
+	b.t.Helper()
+	a := newApp()
+	if err := b.console.Accept(b.t.Context(), noiseconn.RequestNumber(a.p1), basev1.Role_ROLE_UNSPECIFIED); err != nil {
+		b.t.Fatal(err)
+	}
+	b.reveal(a, "phone")
+	if err := b.console.Answer(b.t.Context(), a.id, true); err != nil {
+		b.t.Fatal(err)
+	}
+	if err := b.enrol(a); err != nil {
+		b.t.Fatal(err)
+	}
+	key := a.key.Public().(ed25519.PublicKey)
+	if err := b.middleware.Activate(b.t.Context(), key); err != nil {
+		b.t.Fatal(err)
+	}
+	b.sees()
+	return pairing.OwnerKey(key)
+}
+
+func TestWhatAnOwnerHasOrderedIsSaidAtTheTerminal(t *testing.T) {
+	bubble(func(t *testing.T) {
+		b := start(t, Run)
+		owner := b.first()
+		b.order(func(m *pairing.Machine) error { return m.OpenWindowFor(owner, basev1.Role_ROLE_OPERATOR) })
+		b.sees("An owner's App asks to let in an OPERATOR.", "The pairing window is open for 180 s")
+		a := newApp()
+		b.hear(a)
+		b.sees("as operator", a.number(), "[y/N/viewer]")
+		b.types("owner\n") // more than the owner has ordered is no answer
+		b.sees("Type y or n")
+		b.types("y\n")
+		b.sees("accepted")
+		if snapshot, err := b.console.Watch(t.Context(), 0); err != nil || snapshot.GetCeremony().GetRole() != basev1.Role_ROLE_OPERATOR {
+			t.Errorf("it would become %v, %v", snapshot, err)
+		}
+		b.types("n\n")
+		b.sees("rejected here", "[y/N/viewer]")
+		b.types("viewer\n")
+		b.sees("accepted")
+		if snapshot, err := b.console.Watch(t.Context(), 0); err != nil || snapshot.GetCeremony().GetRole() != basev1.Role_ROLE_VIEWER {
+			t.Errorf("it would become %v, %v", snapshot, err)
+		}
+	})(t)
+}
+
+func TestWhatAnOwnersAppAnswersIsToldAndCanBeRefused(t *testing.T) {
+	displays := map[string]func(ctx context.Context, authority pairing.Client, in io.Reader, out io.Writer) error{
+		"terminal": Run,
+		"log": func(ctx context.Context, authority pairing.Client, _ io.Reader, out io.Writer) error {
+			return Log(ctx, authority, slog.New(slog.NewTextHandler(out, nil)))
+		},
+	}
+	for name, display := range displays {
+		t.Run(name, bubble(func(t *testing.T) {
+			b := start(t, display)
+			owner := b.first()
+			b.order(func(m *pairing.Machine) error { return m.OpenWindowFor(owner, basev1.Role_ROLE_VIEWER) })
+			b.sees("An owner's App asks to let in a VIEWER.")
+			a := newApp()
+			b.order(func(m *pairing.Machine) error {
+				return m.AcceptFor(owner, noiseconn.RequestNumber(a.p1), basev1.Role_ROLE_VIEWER)
+			})
+			b.sees("owner's App has accepted", "viewer")
+			code := b.reveal(a, "tablet")
+			if got := b.sees(); strings.Contains(got, code) {
+				t.Errorf("the six digits are asked for: %s", got)
+			}
+			if name == "terminal" {
+				b.types("y\n")
+				b.sees()
+				b.types("no\n")
+				b.sees("rejected here")
+			}
+		}))
+	}
 }

@@ -59,6 +59,7 @@ const (
 type subject struct {
 	asked    question
 	number   uint32
+	role     basev1.Role // that an owner has ordered; whoever says yes says it to this one
 	ceremony pairing.CeremonyID
 }
 
@@ -165,7 +166,7 @@ func (d *desk) subject() subject {
 	switch c := d.snapshot.GetCeremony(); {
 	case !d.reached || d.resetting:
 		return subject{}
-	case c.GetPhase() == systemv1.Ceremony_PHASE_SHOWN && !c.GetBaseConfirmed():
+	case c.GetPhase() == systemv1.Ceremony_PHASE_SHOWN && !c.GetBaseConfirmed() && !answeredByOwner(c):
 		return subject{asked: isItEqual, ceremony: ceremonyOf(d.snapshot)}
 	case c != nil:
 		return subject{}
@@ -178,9 +179,9 @@ func (d *desk) subject() subject {
 	case d.chosen:
 		return subject{asked: whichRole, number: d.number}
 	case d.snapshot.GetListening() && (d.typed != "" || len(d.requests()) > 1):
-		return subject{asked: whichNumber}
+		return subject{asked: whichNumber, role: d.snapshot.GetWindowRole()}
 	case len(d.requests()) == 1:
-		return subject{asked: isItYours, number: d.requests()[0]}
+		return subject{asked: isItYours, number: d.requests()[0], role: d.snapshot.GetWindowRole()}
 	}
 	return subject{}
 }
@@ -238,7 +239,7 @@ func (d *desk) answer(k key, s subject) order {
 	case isItYours:
 		return d.pressRequest(k, s)
 	case whichNumber:
-		return d.pressNumber(k)
+		return d.pressNumber(k, s.role)
 	case whichRole:
 		return d.pressRole(k)
 	case shallOpen:
@@ -304,7 +305,9 @@ func (d *desk) pressRequest(k key, s subject) order {
 	case k.digit():
 		d.edit(k)
 	case k.yes() && d.meant(k):
-		return d.accept(s.number)
+		return d.accept(s.number, s.role)
+	case k.letter() == 'r' && len(d.choices()) > 1 && d.snapshot.GetWindowRole() != 0 && d.meant(k):
+		d.chosen, d.number, d.roleAt = true, s.number, 0
 	case k.no() && d.meant(k):
 		d.declined = append(d.declined, s.number)
 		d.notice = "Not accepted. If your App shows a number after all, type it."
@@ -314,14 +317,14 @@ func (d *desk) pressRequest(k key, s subject) order {
 	return order{}
 }
 
-func (d *desk) accept(number uint32) order {
+func (d *desk) accept(number uint32, role basev1.Role) order {
 	d.typed, d.number = "", number
-	return order{what: orderAccept, number: number}
+	return order{what: orderAccept, number: number, role: role}
 }
 
 // pressNumber: digits and Enter; or with two buttons: no counts the digit up, yes
 // goes on to the next.
-func (d *desk) pressNumber(k key) order {
+func (d *desk) pressNumber(k key, role basev1.Role) order {
 	if d.edit(k) {
 		return order{}
 	}
@@ -334,7 +337,7 @@ func (d *desk) pressNumber(k key) order {
 		d.typed += "0"
 	case k.kind == keyEnter && len(d.typed) == numberSize, k.kind == keyYes:
 		number, _ := parseNumber(d.typed)
-		return d.accept(number)
+		return d.accept(number, role)
 	case k.kind == keyEscape && d.typed != "":
 		d.typed = ""
 	case k.kind == keyEscape:
@@ -346,23 +349,32 @@ func (d *desk) pressNumber(k key) order {
 	return order{}
 }
 
+// choices are the roles that may be given: an owner who has ordered the window has said
+// what at most.
+func (d *desk) choices() []basev1.Role {
+	if ordered := d.snapshot.GetWindowRole(); ordered != basev1.Role_ROLE_UNSPECIFIED {
+		return slices.DeleteFunc(slices.Clone(roleChoices), func(role basev1.Role) bool { return role > ordered })
+	}
+	return roleChoices
+}
+
 func (d *desk) pressRole(k key) order {
-	choice := -1
+	choice, choices := -1, d.choices()
 	switch {
-	case k.digit() && int(k.r-'1') < len(roleChoices) && k.r >= '1':
+	case k.digit() && int(k.r-'1') < len(choices) && k.r >= '1':
 		choice = int(k.r - '1')
 	case k.kind == keyNo:
-		d.roleAt = (d.roleAt + 1) % len(roleChoices)
+		d.roleAt = (d.roleAt + 1) % len(choices)
 	case k.kind == keyYes:
 		choice = d.roleAt
 	case k.no():
 		d.chosen, d.declined, d.notice = false, append(d.declined, d.number), "Not accepted."
 	}
-	if choice < 0 || !d.meant(k) {
+	if choice < 0 || choice >= len(choices) || !d.meant(k) {
 		return order{}
 	}
 	d.chosen = false
-	return order{what: orderAccept, number: d.number, role: roleChoices[choice]}
+	return order{what: orderAccept, number: d.number, role: choices[choice]}
 }
 
 func (d *desk) pressOpen(k key) order {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -403,3 +404,67 @@ func TestKeyboardsAreLeftToTheTerminal(t *testing.T) {
 		}
 	}
 }
+
+// windowFor is a window that an owner's App has opened for a role.
+func windowFor(role basev1.Role, numbers ...uint32) *systemv1.Snapshot {
+	return &systemv1.Snapshot{Listening: true, WindowOpen: true, WindowRemainingMs: 170_000, WindowRole: role, Requests: numbers}
+}
+
+func TestAWindowForARoleIsSaidAndAsksForNoOther(t *testing.T) {
+	x := sit(windowFor(basev1.Role_ROLE_VIEWER))
+	if f := x.draw(x.now); !bytes.Contains([]byte(join(f)), []byte("An owner's App asks to let in a VIEWER.")) {
+		t.Errorf("the overview does not say so:\n%s", join(f))
+	}
+	x.sees(windowFor(basev1.Role_ROLE_OPERATOR, 123456))
+	if f := x.draw(x.now); !bytes.Contains([]byte(join(f)), []byte("An owner's App asks to let in an OPERATOR.")) {
+		t.Errorf("the question does not say so:\n%s", join(f))
+	}
+	// The role that stands there is the one that is given, whatever an owner orders meanwhile.
+	if o := x.after(lookTime, r('y')); o.what != orderAccept || o.role != basev1.Role_ROLE_OPERATOR || o.number != 123456 {
+		t.Errorf("a yes: %+v", o)
+	}
+
+	// Less may be given, and no more.
+	x = sit(windowFor(basev1.Role_ROLE_OPERATOR, 123456))
+	x.after(lookTime, r('r'))
+	if f := join(x.draw(x.now)); bytes.Contains([]byte(f), []byte("owner      ")) || !bytes.Contains([]byte(f), []byte("1  viewer")) {
+		t.Errorf("to choose from:\n%s", f)
+	}
+	if o := x.after(lookTime, r('3')); o.what != orderNothing {
+		t.Errorf("more than the owner has ordered: %+v", o)
+	}
+	if o := x.after(lookTime, r('1')); o.what != orderAccept || o.role != basev1.Role_ROLE_VIEWER {
+		t.Errorf("less than the owner has ordered: %+v", o)
+	}
+}
+
+// A yes to "viewer" is no yes to "owner" that takes its place.
+func TestAYesIsForTheRoleThatStoodThere(t *testing.T) {
+	x := sit(windowFor(basev1.Role_ROLE_VIEWER, 123456))
+	x.now = x.now.Add(time.Second)
+	x.sees(windowFor(basev1.Role_ROLE_OWNER, 123456))
+	if o := x.after(lookTime-time.Millisecond, r('y')); o.what != orderNothing {
+		t.Errorf("a yes that was meant for a viewer: %+v", o)
+	}
+	if o := x.after(time.Millisecond, r('y')); o.role != basev1.Role_ROLE_OWNER {
+		t.Errorf("a yes for an owner: %+v", o)
+	}
+}
+
+// What an owner's App answers cannot be confirmed by a key here, and can be refused.
+func TestWhatAnOwnersAppAnswersIsOnlyRefusedHere(t *testing.T) {
+	s := ceremony("phone", basev1.Role_ROLE_OPERATOR, nil)
+	s.Ceremony.ByOwner = make([]byte, 32)
+	x := sit(s)
+	if f := join(x.draw(x.now)); bytes.Contains([]byte(f), []byte("exactly this code")) || !bytes.Contains([]byte(f), []byte("An owner's App has accepted request")) {
+		t.Errorf("the screen shows\n%s", f)
+	}
+	if o := x.after(time.Minute, r('y')); o.what != orderNothing {
+		t.Errorf("a yes: %+v", o)
+	}
+	if o := x.after(time.Second, r('n')); o.what != orderNo {
+		t.Errorf("a no: %+v", o)
+	}
+}
+
+func join(f frame) string { return strings.Join(f[:], "\n") }

@@ -126,6 +126,15 @@ var allows = map[basev1.Role]string{
 
 func (d *desk) drawCeremony(s *sheet) (foot string) {
 	c := d.snapshot.GetCeremony()
+	if answeredByOwner(c) {
+		s.line("  An owner's App has accepted request %s, to let in %s,", noiseconn.FormatNumber(c.GetNumber()), roleName(c.GetRole()))
+		s.line("  and answers it in place of this screen.")
+		if c.GetPhase() == systemv1.Ceremony_PHASE_SHOWN {
+			s.row++
+			s.line("  It calls itself %s.", quoted(c.GetAppName()))
+		}
+		return "N  let nobody in"
+	}
 	if c.GetPhase() != systemv1.Ceremony_PHASE_SHOWN {
 		s.line("  Request %s is accepted. Waiting for its App ...", noiseconn.FormatNumber(c.GetNumber()))
 		s.row++
@@ -162,9 +171,18 @@ func typedDigits(typed string) string {
 func (d *desk) drawQuestion(s *sheet, now time.Time) (foot string) {
 	switch q := d.subject(); q.asked {
 	case isItYours:
+		ordered := d.snapshot.GetWindowRole()
+		if ordered != basev1.Role_ROLE_UNSPECIFIED {
+			s.line("  %s", asksFor(d.snapshot))
+			s.line("  As %s it %s.", roleName(ordered), allows[ordered])
+			s.row++
+		}
 		s.line("  An App asks to be paired. Does yours show this number?")
 		s.large(noiseconn.FormatNumber(q.number))
 		s.line("  If not, somebody else asks: say no.")
+		if ordered > basev1.Role_ROLE_VIEWER {
+			return "Y  yes, mine    N  no    R  a lower role    or type the number that yours shows"
+		}
 		return "Y  yes, it is mine      N  no      or type the number that yours shows"
 	case whichNumber:
 		if n := len(d.requests()); n > 1 {
@@ -178,7 +196,7 @@ func (d *desk) drawQuestion(s *sheet, now time.Time) (foot string) {
 	case whichRole:
 		s.line("  This Base has an owner. What may the App with number %s do?", noiseconn.FormatNumber(q.number))
 		s.row++
-		for i, role := range roleChoices {
+		for i, role := range d.choices() {
 			mark := " "
 			if i == d.roleAt {
 				mark = ">"
@@ -231,7 +249,12 @@ func (d *desk) drawOverview(s *sheet, now time.Time) (foot string) {
 	switch {
 	case d.snapshot.GetWindowOpen():
 		left := max(0, time.Duration(d.snapshot.GetWindowRemainingMs())*time.Millisecond-now.Sub(d.seenAt))
-		row("Pairing", "open for another %.0f s. Start it in the App: bitbox-app pair", left.Seconds())
+		if asks := asksFor(d.snapshot); asks != "" {
+			row("Pairing", "%s", asks)
+			row("", "Open for another %.0f s. Start it in the new App: bitbox-app pair", left.Seconds())
+		} else {
+			row("Pairing", "open for another %.0f s. Start it in the App: bitbox-app pair", left.Seconds())
+		}
 		foot = "C  let nobody in      0-9  type your App's number      F  factory reset"
 	case d.snapshot.GetListening():
 		row("Pairing", "no owner yet. Start it in the App: bitbox-app pair")

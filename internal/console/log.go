@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/noiseconn"
 	"github.com/BitBoxSwiss/bitbox-base/internal/pairing"
@@ -33,11 +34,19 @@ func (l *logDisplay) show(s *systemv1.Snapshot) {
 	if s.GetListening() != before.GetListening() {
 		l.logger.Info("pairing requests", "listening", s.GetListening())
 	}
+	if asks := asksFor(s); asks != "" && s.GetWindowRole() != before.GetWindowRole() {
+		l.logger.Info(asks)
+	}
 	if fresh := newNumbers(before.GetRequests(), s.GetRequests()); len(fresh) > 0 && s.GetCeremony() == nil {
 		l.logger.Info("an App asks to be paired", "numbers", strings.Join(fresh, ", "),
 			"accept", "bitbox-base pairing accept NUMBER"+roleFlag(s))
 	}
 	switch c := s.GetCeremony(); {
+	case c != nil && answeredByOwner(c):
+		if before.GetCeremony().GetPhase() != c.GetPhase() {
+			l.logger.Info("an owner's App has accepted a request, and answers it", "number", noiseconn.FormatNumber(c.GetNumber()), "role", roleName(c.GetRole()),
+				"no", "bitbox-base pairing reject")
+		}
 	case c.GetPhase() == systemv1.Ceremony_PHASE_ACCEPTED && before.GetCeremony().GetPhase() != c.GetPhase():
 		l.logger.Info("request accepted, waiting for its App", "number", noiseconn.FormatNumber(c.GetNumber()))
 	case c.GetPhase() == systemv1.Ceremony_PHASE_SHOWN && before.GetCeremony().GetCode() != c.GetCode():
@@ -50,7 +59,7 @@ func (l *logDisplay) show(s *systemv1.Snapshot) {
 
 // roleFlag is what has to be added on a Base that has an owner.
 func roleFlag(s *systemv1.Snapshot) string {
-	if s.GetPaired() {
+	if s.GetPaired() && s.GetWindowRole() == basev1.Role_ROLE_UNSPECIFIED {
 		return " --role viewer|operator|owner"
 	}
 	return ""

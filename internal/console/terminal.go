@@ -98,6 +98,7 @@ type terminal struct {
 	asked    question
 	askedAt  time.Time
 	number   uint32             // of isItYours and whichRole
+	role     basev1.Role        // that an owner had ordered when the human was asked
 	ceremony pairing.CeremonyID // of isItEqual
 	declined []uint32           // numbers that the human said are not theirs
 }
@@ -111,7 +112,7 @@ func (t *terminal) say(format string, args ...any) {
 // ask writes a question. What was typed before it does not answer it.
 func (t *terminal) ask(q question, format string, args ...any) {
 	_, _ = fmt.Fprintf(t.out, "\n"+format+" ", args...)
-	t.asked, t.askedAt = q, time.Now()
+	t.asked, t.askedAt, t.role = q, time.Now(), t.shown.GetWindowRole()
 }
 
 // show tells what is new in a snapshot, and asks what there is to ask.
@@ -122,10 +123,16 @@ func (t *terminal) show(s *systemv1.Snapshot) {
 		t.asked = nothing
 		t.say("%s", outcome(last))
 	}
-	if before == nil || s.GetListening() != before.GetListening() || s.GetWindowOpen() != before.GetWindowOpen() {
+	if before == nil || s.GetListening() != before.GetListening() || s.GetWindowOpen() != before.GetWindowOpen() || s.GetWindowRole() != before.GetWindowRole() {
 		t.showListening(before, s)
 	}
 	switch c := s.GetCeremony(); {
+	case c != nil && answeredByOwner(c):
+		if before.GetCeremony() == nil || before.GetCeremony().GetPhase() != c.GetPhase() {
+			t.asked = nothing
+			t.say("An owner's App has accepted request %s, to let in %s, and answers it. To let nobody in, type: no",
+				noiseconn.FormatNumber(c.GetNumber()), roleName(c.GetRole()))
+		}
 	case c.GetPhase() == systemv1.Ceremony_PHASE_SHOWN:
 		t.showCode(before, c)
 	case c.GetPhase() == systemv1.Ceremony_PHASE_ACCEPTED:
@@ -142,7 +149,11 @@ func (t *terminal) show(s *systemv1.Snapshot) {
 func (t *terminal) showListening(before, s *systemv1.Snapshot) {
 	switch {
 	case s.GetListening() && s.GetWindowOpen():
-		t.say("The pairing window is open for %d s. Start the pairing in the App: bitbox-app pair", s.GetWindowRemainingMs()/1000)
+		text := fmt.Sprintf("The pairing window is open for %d s. Start the pairing in the App: bitbox-app pair", s.GetWindowRemainingMs()/1000)
+		if asks := asksFor(s); asks != "" {
+			text = asks + " " + text
+		}
+		t.say("%s", text)
 	case s.GetListening():
 		t.say("This Base has no owner yet. Start the pairing in the App: bitbox-app pair")
 	case before.GetListening():
@@ -164,10 +175,30 @@ func (t *terminal) showRequests(requests []uint32) {
 		if t.asked != whichNumber {
 			t.ask(whichNumber, "Several Apps ask to be paired. Type the request number that yours shows:")
 		}
-	case t.asked != isItYours || t.number != open[0]:
+	case t.asked != isItYours || t.number != open[0] || t.role != t.shown.GetWindowRole():
 		t.number = open[0]
-		t.ask(isItYours, "An App asks to be paired. Its request number:  %s\n\nDoes your App show this number? [y/N]", noiseconn.FormatNumber(t.number))
+		t.ask(isItYours, "An App asks to be paired%s. Its request number:  %s\n\nDoes your App show this number? [y/N%s]",
+			t.orderedAs(), noiseconn.FormatNumber(t.number), t.lowerRoles())
 	}
+}
+
+// orderedAs is " as viewer", if an owner has said so.
+func (t *terminal) orderedAs() string {
+	if role := t.shown.GetWindowRole(); role != basev1.Role_ROLE_UNSPECIFIED {
+		return " as " + roleName(role)
+	}
+	return ""
+}
+
+// lowerRoles are what may be typed in place of y, to give less than an owner has ordered.
+func (t *terminal) lowerRoles() string {
+	text := ""
+	for _, role := range roleChoices {
+		if role < t.shown.GetWindowRole() {
+			text += "/" + roleName(role)
+		}
+	}
+	return text
 }
 
 func (t *terminal) showCode(before *systemv1.Snapshot, c *systemv1.Ceremony) {
@@ -202,7 +233,7 @@ func (t *terminal) take(ctx context.Context, l line) {
 	case asked == whichRole:
 		t.answerRole(ctx, l.text)
 	case isNumber && t.shown.GetListening():
-		t.accept(ctx, number, basev1.Role_ROLE_UNSPECIFIED)
+		t.accept(ctx, number, t.shown.GetWindowRole())
 	case asked == isItYours:
 		t.answerRequest(ctx, l.text)
 	case asked == whichNumber:
@@ -213,11 +244,14 @@ func (t *terminal) take(ctx context.Context, l line) {
 }
 
 func (t *terminal) answerRequest(ctx context.Context, text string) {
+	role := basev1.Role(basev1.Role_value["ROLE_"+strings.ToUpper(text)])
 	switch yes, known := parseYes(text); {
+	case role != basev1.Role_ROLE_UNSPECIFIED && role < t.role:
+		t.accept(ctx, t.number, role)
 	case !known:
 		t.ask(isItYours, "Does your App show %s? Type y or n:", noiseconn.FormatNumber(t.number))
 	case yes:
-		t.accept(ctx, t.number, basev1.Role_ROLE_UNSPECIFIED)
+		t.accept(ctx, t.number, t.role)
 	default:
 		t.asked, t.declined = nothing, append(t.declined, t.number)
 		t.say("Not accepted. If your App shows a number after all, type it.")

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -194,6 +195,9 @@ func (h *house) restart() {
 	h.open()
 }
 
+// from is where Apps come from.
+var from = netip.MustParseAddr("192.0.2.77")
+
 // app is a paired App.
 type app struct {
 	house   *house
@@ -234,7 +238,7 @@ func (h *house) pend(name string, role basev1.Role) *app {
 func (h *house) active(name string, role basev1.Role) *app {
 	h.t.Helper()
 	a := h.pend(name, role)
-	session, err := h.Begin(h.t.Context(), a.peer, func() {})
+	session, err := h.Begin(h.t.Context(), a.peer, from, func() {})
 	if err != nil {
 		h.t.Fatal(err)
 	}
@@ -320,7 +324,7 @@ func (l *hall) dial(a *app) (net.Conn, error) {
 	if l.noCut {
 		cut = func() {}
 	}
-	session, err := a.house.Begin(context.Background(), a.peer, cut)
+	session, err := a.house.Begin(context.Background(), a.peer, from, cut)
 	if err != nil {
 		return nil, err
 	}

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net/netip"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -124,6 +125,7 @@ type record struct {
 	revokedAt     time.Time
 	lastSeen      time.Time // zero: never
 	lastSeenSaved time.Time
+	lastAddress   netip.Addr // of the last session; invalid: never, or not known
 	sequence      sequence
 	// acknowledged: the authority, too, holds the signing key active.
 	acknowledged bool
@@ -558,6 +560,9 @@ func (r *Registry) describeLocked(p *record) *basev1.App {
 	}
 	if !p.lastSeen.IsZero() {
 		app.LastSeenAt = timestamppb.New(p.lastSeen)
+	}
+	if p.lastAddress.IsValid() {
+		app.LastAddress = p.lastAddress.String()
 	}
 	return app
 }

@@ -95,14 +95,14 @@ func TestAPendingAppHasNoRightsUntilItConnects(t *testing.T) {
 	h := newHouse(t, nil)
 	a := h.pend("phone", owner)
 	first := h.active("first", owner)
-	session := must(h.Begin(t.Context(), first.peer, func() {})).(*Session)
+	session := must(h.Begin(t.Context(), first.peer, from, func() {})).(*Session)
 	if apps := h.Apps(session); len(apps) != 1 {
 		t.Errorf("a pending App is listed: %v", apps)
 	}
 	if _, err := h.Rename(a.id(), "x", session); !errors.Is(err, ErrUnknownApp) {
 		t.Errorf("a pending App can be renamed: %v", err)
 	}
-	if _, err := h.Begin(t.Context(), a.peer, func() {}); err != nil {
+	if _, err := h.Begin(t.Context(), a.peer, from, func() {}); err != nil {
 		t.Fatal(err)
 	}
 	if apps := h.Apps(session); len(apps) != 2 {
@@ -120,7 +120,7 @@ func TestAPendingAppLapsesWithTimeAndWithARestart(t *testing.T) {
 	if _, _, _, err := a.handshake(); reasonOf(err) != admission.Lapsed {
 		t.Errorf("a lapsed App's frame: %v; want a refusal that does not count for a ban", err)
 	}
-	if _, err := h.Begin(t.Context(), a.peer, func() {}); reasonOf(err) != admission.Lapsed {
+	if _, err := h.Begin(t.Context(), a.peer, from, func() {}); reasonOf(err) != admission.Lapsed {
 		t.Errorf("a lapsed App begins a session: %v", err)
 	}
 
@@ -169,7 +169,7 @@ func TestAFullDiskDoesNotKeepTheOwnerOut(t *testing.T) {
 	if _, _, _, err := a.handshake(); err != nil {
 		t.Errorf("handshake: %v", err)
 	}
-	session, err := h.Begin(t.Context(), a.peer, func() {})
+	session, err := h.Begin(t.Context(), a.peer, from, func() {})
 	if err != nil {
 		t.Fatalf("session: %v", err)
 	}
@@ -187,7 +187,7 @@ func TestAFullDiskDoesNotKeepTheOwnerOut(t *testing.T) {
 func TestARevokedAppIsToldSoAndStaysOut(t *testing.T) {
 	h := newHouse(t, nil)
 	boss, a := h.active("boss", owner), h.active("phone", viewer)
-	session := must(h.Begin(t.Context(), boss.peer, func() {})).(*Session)
+	session := must(h.Begin(t.Context(), boss.peer, from, func() {})).(*Session)
 	if err := h.Revoke(t.Context(), a.id(), session); err != nil {
 		t.Fatal(err)
 	}
@@ -195,7 +195,7 @@ func TestARevokedAppIsToldSoAndStaysOut(t *testing.T) {
 		if status, _, _, err := a.handshake(); status != noiseconn.StatusRevoked || err != nil {
 			t.Errorf("its handshake ends with %v, %v", status, err)
 		}
-		if _, err := h.Begin(t.Context(), a.peer, func() {}); reasonOf(err) != admission.Revoked {
+		if _, err := h.Begin(t.Context(), a.peer, from, func() {}); reasonOf(err) != admission.Revoked {
 			t.Errorf("it begins a session: %v", err)
 		}
 		if err := h.MayPair(a.peer); err == nil {
@@ -219,7 +219,7 @@ func TestTheLastOwnerCannotBeRevoked(t *testing.T) {
 	boss := h.active("boss", owner)
 	h.active("phone", operator)
 	h.pend("heir", owner) // has no rights yet
-	session := must(h.Begin(t.Context(), boss.peer, func() {})).(*Session)
+	session := must(h.Begin(t.Context(), boss.peer, from, func() {})).(*Session)
 	if err := h.Revoke(t.Context(), boss.id(), session); !errors.Is(err, ErrLastOwner) {
 		t.Errorf("Revoke: %v", err)
 	}
@@ -235,7 +235,7 @@ func TestTheLastOwnerCannotBeRevoked(t *testing.T) {
 	if h.logs("no App is paired with") {
 		t.Error("a revoked owner's key is reported as unknown")
 	}
-	session = must(h.Begin(t.Context(), second.peer, func() {})).(*Session)
+	session = must(h.Begin(t.Context(), second.peer, from, func() {})).(*Session)
 	if err := h.Revoke(t.Context(), second.id(), session); !errors.Is(err, ErrLastOwner) {
 		t.Errorf("a tombstone counts as an owner: %v", err)
 	}
@@ -244,7 +244,7 @@ func TestTheLastOwnerCannotBeRevoked(t *testing.T) {
 func TestPairingsAndTombstonesAreBounded(t *testing.T) {
 	h := newHouse(t, nil)
 	boss := h.active("boss", owner)
-	session := must(h.Begin(t.Context(), boss.peer, func() {})).(*Session)
+	session := must(h.Begin(t.Context(), boss.peer, from, func() {})).(*Session)
 	var revoked []*app
 	for i := range MaxTombstones + 1 {
 		a := h.active(fmt.Sprintf("phone %d", i), viewer)
@@ -298,17 +298,17 @@ func TestWhatAuthorityAndMiddlewareDisagreeAboutHasNoRights(t *testing.T) {
 	// The same in the moment of the first connection.
 	unknown := h.pend("unknown", viewer)
 	clear(h.authority.pending)
-	if _, err := h.Begin(t.Context(), unknown.peer, func() {}); reasonOf(err) != admission.Lapsed {
+	if _, err := h.Begin(t.Context(), unknown.peer, from, func() {}); reasonOf(err) != admission.Lapsed {
 		t.Errorf("a pending pairing that the authority does not know: %v", err)
 	}
 	// An authority that does not answer is no reason to drop anything.
 	waiting := h.pend("waiting", viewer)
 	h.authority.broken = errors.New("the helper restarts")
-	if _, err := h.Begin(t.Context(), waiting.peer, func() {}); err == nil {
+	if _, err := h.Begin(t.Context(), waiting.peer, from, func() {}); err == nil {
 		t.Error("a session began without the authority's word")
 	}
 	h.authority.broken = nil
-	if _, err := h.Begin(t.Context(), waiting.peer, func() {}); err != nil {
+	if _, err := h.Begin(t.Context(), waiting.peer, from, func() {}); err != nil {
 		t.Errorf("when the authority is back: %v", err)
 	}
 }
@@ -319,7 +319,7 @@ func TestTheOldestSessionOfAnAppMakesRoom(t *testing.T) {
 	cut := make([]int, MaxSessions+2)
 	var sessions []admission.Session
 	for i := range cut {
-		sessions = append(sessions, must(h.Begin(t.Context(), a.peer, func() { cut[i]++ })))
+		sessions = append(sessions, must(h.Begin(t.Context(), a.peer, from, func() { cut[i]++ })))
 	}
 	if cut[0] == 0 || cut[1] == 0 || cut[2] != 0 {
 		t.Errorf("cut: %v; want the two oldest", cut)
@@ -336,7 +336,7 @@ func TestASessionEndsAtItsLatestTime(t *testing.T) {
 	h := newHouse(t, func(c *RegistryConfig) { c.SessionTime = time.Millisecond })
 	a := h.active("phone", owner)
 	cut := make(chan struct{})
-	must(h.Begin(t.Context(), a.peer, func() { close(cut) }))
+	must(h.Begin(t.Context(), a.peer, from, func() { close(cut) }))
 	select {
 	case <-cut:
 	case <-time.After(testTime):
@@ -347,13 +347,13 @@ func TestASessionEndsAtItsLatestTime(t *testing.T) {
 func TestNamesAndTimesSurviveARestart(t *testing.T) {
 	h := newHouse(t, nil)
 	a := h.active("phone", owner)
-	session := must(h.Begin(t.Context(), a.peer, func() {})).(*Session)
+	session := must(h.Begin(t.Context(), a.peer, from, func() {})).(*Session)
 	if _, err := h.Rename(a.id(), "kitchen phone", session); err != nil {
 		t.Fatal(err)
 	}
 	before := h.Apps(session)[0]
 	h.restart()
-	session = must(h.Begin(t.Context(), a.peer, func() {})).(*Session)
+	session = must(h.Begin(t.Context(), a.peer, from, func() {})).(*Session)
 	after := h.Apps(session)[0]
 	if after.GetName() != "kitchen phone" || after.GetId() != before.GetId() || after.GetRole() != owner ||
 		!after.GetPairedAt().AsTime().Equal(before.GetPairedAt().AsTime()) {

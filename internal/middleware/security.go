@@ -26,7 +26,8 @@ type Helper interface {
 // anew.
 const followAgain = 2 * time.Second
 
-// FollowHelper tells subscribers what happens at the helper, until ctx ends.
+// FollowHelper tells subscribers what happens at the helper, and gives Apps the roles
+// that the helper says they have, until ctx ends.
 func (r *Registry) FollowHelper(ctx context.Context, helper Helper) {
 	var following sync.WaitGroup
 	defer following.Wait()
@@ -34,6 +35,7 @@ func (r *Registry) FollowHelper(ctx context.Context, helper Helper) {
 	for ctx.Err() == nil {
 		err := helper.Each(ctx, &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_WatchSystem{WatchSystem: &systemv1.WatchSystem{}}},
 			func(reply *systemv1.SystemReply) error {
+				r.setRoles(reply.GetEvent().GetAppRoles())
 				if event := eventOf(reply.GetEvent()); event != nil {
 					r.events.publish(event)
 				}

@@ -356,7 +356,7 @@ func TestARevokedAppsOtherCallsAreRefusedEvenBeforeItIsCut(t *testing.T) {
 	l := h.serve(fakeSystem{})
 	l.noCut = true
 	boss, phone := h.active("boss", owner), h.active("phone", viewer)
-	session := must(h.Begin(t.Context(), boss.peer, func() {})).(*Session)
+	session := must(h.Begin(t.Context(), boss.peer, from, func() {})).(*Session)
 	client := basev1connect.NewInfoServiceClient(l.client(phone), anyURL)
 	if _, err := client.GetInfo(t.Context(), &basev1.GetInfoRequest{}); err != nil {
 		t.Fatal(err)

@@ -171,7 +171,15 @@ func (s pairingService) GetWindow(ctx context.Context, _ *basev1.GetWindowReques
 	return &basev1.GetWindowResponse{Window: window}, nil
 }
 
-func (s pairingService) OpenWindow(ctx context.Context, _ *basev1.OpenWindowRequest) (*basev1.OpenWindowResponse, error) {
+func (s pairingService) OpenWindow(ctx context.Context, request *basev1.OpenWindowRequest) (*basev1.OpenWindowResponse, error) {
+	if len(request.GetOrder()) > 0 {
+		snapshot, err := s.order(ctx, request.GetOrder())
+		if err != nil {
+			return nil, err
+		}
+		s.Registry.logger.Info("the pairing window was opened by an order", "by", sessionOf(ctx).id())
+		return &basev1.OpenWindowResponse{Window: windowOf(snapshot)}, nil
+	}
 	window, err := s.window(ctx, s.Window.OpenWindow)
 	if err != nil {
 		return nil, err
@@ -203,7 +211,7 @@ func (s pairingService) window(ctx context.Context, change func(context.Context)
 }
 
 func windowOf(snapshot *systemv1.Snapshot) *basev1.Window {
-	return &basev1.Window{Open: snapshot.GetWindowOpen(), RemainingMs: snapshot.GetWindowRemainingMs()}
+	return &basev1.Window{Open: snapshot.GetWindowOpen(), RemainingMs: snapshot.GetWindowRemainingMs(), Role: snapshot.GetWindowRole()}
 }
 
 // PublishWindow tells subscribers that the pairing window was opened or closed.

@@ -3,6 +3,7 @@ package middleware
 import (
 	"context"
 	"errors"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -29,7 +30,7 @@ func (s *Session) id() string { return s.app.id() }
 // Begin implements admission.Registry. A pending pairing becomes active, here
 // first and then at the authority: were it the other way round, a crash in between would
 // leave an owner's key without an App.
-func (r *Registry) Begin(ctx context.Context, peer noiseconn.PublicKey, cut func()) (admission.Session, error) {
+func (r *Registry) Begin(ctx context.Context, peer noiseconn.PublicKey, address netip.Addr, cut func()) (admission.Session, error) {
 	p, err := r.activate(peer)
 	if err != nil {
 		return nil, err
@@ -59,6 +60,12 @@ func (r *Registry) Begin(ctx context.Context, peer noiseconn.PublicKey, cut func
 	if p.lastSeen.Sub(p.lastSeenSaved) >= lastSeenStep {
 		if err := r.saveProgressLocked(p); err != nil {
 			r.config.Logger.Error("store when an App was last seen", "app", p.id(), "error", err)
+		}
+	}
+	if address.IsValid() && address != p.lastAddress {
+		p.lastAddress = address
+		if err := r.saveAddressLocked(p); err != nil {
+			r.config.Logger.Error("store where an App came from", "app", p.id(), "error", err)
 		}
 	}
 	app := r.describeLocked(p)

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -29,14 +30,16 @@ const (
 //	          name       UTF-8
 //	pairings  public static key of the App (32) -> storedPairing, JSON
 //	progress  public static key of the App (32) -> highest seq (8) | last seen, ms since 1970 (8)
+//	addresses public static key of the App (32) -> where its last session came from, as text
 //	birth     of a born-paired Base (birth.go):
 //	          app          public static key of the App (32)
 //	          image        public static key of its first connection (32)
 //	          certificate  K_state (32) | signature (64)
 const (
-	bucketIdentity = "identity"
-	bucketPairings = "pairings"
-	bucketProgress = "progress"
+	bucketIdentity  = "identity"
+	bucketPairings  = "pairings"
+	bucketProgress  = "progress"
+	bucketAddresses = "addresses" // apart from progress, whose size the version before checks
 )
 
 const (
@@ -163,6 +166,11 @@ func (r *Registry) loadPairings() error {
 			if err != nil {
 				return fmt.Errorf("%w: %w", state.ErrDamaged, err)
 			}
+			if address := tx.Get(bucketAddresses, key); address != nil {
+				if p.lastAddress, err = netip.ParseAddr(string(address)); err != nil {
+					return fmt.Errorf("%w: where a paired App came from: %w", state.ErrDamaged, err)
+				}
+			}
 			if p.standing == standingPending {
 				pending = append(pending, p)
 			} else {
@@ -255,8 +263,16 @@ func (r *Registry) saveProgressLocked(p *record) error {
 	return err
 }
 
+// saveAddressLocked stores where the last session came from.
+func (r *Registry) saveAddressLocked(p *record) error {
+	return r.update("store where an App came from", func(tx *state.Tx) error {
+		return tx.Put(bucketAddresses, string(p.peer[:]), []byte(p.lastAddress.String()))
+	})
+}
+
 func (r *Registry) deleteLocked(p *record) error {
 	return r.update("delete a pairing", func(tx *state.Tx) error {
-		return errors.Join(tx.Delete(bucketPairings, string(p.peer[:])), tx.Delete(bucketProgress, string(p.peer[:])))
+		key := string(p.peer[:])
+		return errors.Join(tx.Delete(bucketPairings, key), tx.Delete(bucketProgress, key), tx.Delete(bucketAddresses, key))
 	})
 }

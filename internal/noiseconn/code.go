@@ -61,18 +61,26 @@ func Code(ra, rb, h [32]byte, sign, state ed25519.PublicKey, role byte) (uint32,
 // CodeDigits is Code with another number of codes, so that a test can attack a
 // short one.
 func CodeDigits(ra, rb, h [32]byte, sign, state ed25519.PublicKey, role byte, modulus uint32) (uint32, error) {
-	if len(sign) != ed25519.PublicKeySize || len(state) != ed25519.PublicKeySize {
-		return 0, fmt.Errorf("compute the code: the keys have %d and %d bytes, not %d", len(sign), len(state), ed25519.PublicKeySize)
-	}
 	if modulus == 0 {
 		return 0, errors.New("compute the code: the number of codes is zero")
 	}
-	salt := sha256.Sum256(slices.Concat([]byte(sasSaltLabel), h[:], sign, state, []byte{role}))
+	salt, err := codeSalt(h, sign, state, role)
+	if err != nil {
+		return 0, fmt.Errorf("compute the code: %w", err)
+	}
 	k, err := hkdf.Key(sha256.New, slices.Concat(ra[:], rb[:]), salt[:], sasLabel, 32)
 	if err != nil {
 		return 0, fmt.Errorf("compute the code: %w", err)
 	}
 	return pickCode(k, modulus)
+}
+
+// codeSalt is what binds the code to the ceremony, beside r_A and r_B.
+func codeSalt(h [32]byte, sign, state ed25519.PublicKey, role byte) ([32]byte, error) {
+	if len(sign) != ed25519.PublicKeySize || len(state) != ed25519.PublicKeySize {
+		return [32]byte{}, fmt.Errorf("the keys have %d and %d bytes, not %d", len(sign), len(state), ed25519.PublicKeySize)
+	}
+	return sha256.Sum256(slices.Concat([]byte(sasSaltLabel), h[:], sign, state, []byte{role})), nil
 }
 
 // pickCode takes the first 32-bit number of k that is below codeLimit.

@@ -81,6 +81,7 @@ type pairingVector struct {
 	KeyToBase       hexBytes        `json:"key_to_base"`
 	KeyToApp        hexBytes        `json:"key_to_app"`
 	Code            string          `json:"code"`
+	Words           string          `json:"words"`
 	EnrolMessage    hexBytes        `json:"enrol_message"`
 	EnrolSignature  hexBytes        `json:"enrol_signature"`
 	Records         []recordVector  `json:"records"`
@@ -153,6 +154,7 @@ func computePairingVector(t *testing.T) pairingVector {
 	h := appEnd.HandshakeHash
 	toBase, toApp := appEnd.send().UnsafeKey(), appEnd.receive().UnsafeKey()
 	code := must(Code(payload.RA, p4.RB, h, payload.SigningKey, p4.StateKey, p4.Role))
+	words := must(ComputeWords(payload.RA, p4.RB, h, payload.SigningKey, p4.StateKey, p4.Role))
 	message := EnrolMessage(h, payload.SigningKey, payload.RA, p4.RB)
 	signature := ed25519.Sign(signer, message)
 	inputs := s.inputs()
@@ -166,7 +168,7 @@ func computePairingVector(t *testing.T) pairingVector {
 		P1: app.P1(), RequestNumber: FormatNumber(RequestNumber(app.P1())), Commitment: commitment[:], P2: p2,
 		PSK:       must(derivePSK(pairPSKLabel, inputs.KEMSecret, inputs.EncapsulationKey, inputs.Ciphertext)),
 		P3Payload: p3Payload, P3: p3, HandshakeHash: h[:], KeyToBase: toBase[:], KeyToApp: toApp[:],
-		Code: FormatNumber(code), EnrolMessage: message, EnrolSignature: signature,
+		Code: FormatNumber(code), Words: words.String(), EnrolMessage: message, EnrolSignature: signature,
 	}
 	appConn, appWire := capture(appEnd)
 	baseConn, baseWire := capture(baseEnd)
@@ -328,6 +330,10 @@ func TestVectorsOfTheProtocolAreAsSpecified(t *testing.T) {
 	code := referenceCode(payload.RA, p4.RB, [32]byte(p.h), payload.SigningKey, p4.StateKey, p4.Role)
 	if got := v.Pairing["code"]; got != FormatNumber(code) {
 		t.Errorf("the code is %v, expected %s", got, FormatNumber(code))
+	}
+
+	if got, want := v.Pairing["words"], referenceWords(payload.RA, p4.RB, [32]byte(p.h), payload.SigningKey, p4.StateKey, p4.Role); got != want {
+		t.Errorf("the words are %v, expected %s", got, want)
 	}
 
 	seq := uint64(v.Connecting["seq"].(float64))

@@ -53,14 +53,23 @@ type Machine struct {
 
 	now        time.Duration
 	windowEnds time.Duration   // the window is open before it
+	window     ordered         // who has ordered the window, and for what role
 	acts       []time.Duration // of the last ActsTime, oldest first
 	heard      heard
 	ceremony   *ceremony // nil: none is on
 	last       *systemv1.LastCeremony
 	registry   registry
 
+	answerChecks []answerCheck // fewer in tests
+
 	version   uint64
 	published *systemv1.Snapshot // what version stands for
+}
+
+// ordered is an owner's order for a window; zero: there is none.
+type ordered struct {
+	owner OwnerKey
+	role  basev1.Role
 }
 
 // ceremony is one pairing, from the act on.
@@ -74,12 +83,16 @@ type ceremony struct {
 	// comes with the number.
 	p1 *p1Digest
 	rb secret.Key[rbKind]
+	// byOwner: an owner's App has acted, and answers. orderedBy: it has acted, or has
+	// ordered the window. Zero: nobody's.
+	byOwner, orderedBy OwnerKey
 
 	// Known from PHASE_SHOWN on. An App's half is no secret once r_B is out.
 	h             [32]byte
 	revealed      *noiseconn.P3Payload
 	appKey        noiseconn.PublicKey
 	code          uint32
+	words         noiseconn.Words
 	baseConfirmed bool
 	appConfirmed  bool
 }
@@ -108,6 +121,8 @@ func NewMachine(config Config) (*Machine, error) {
 		baseName: config.BaseName,
 		modulus:  config.CodeModulus,
 		version:  1,
+
+		answerChecks: answerChecks,
 	}
 	if m.random == nil {
 		m.random = rand.Reader
@@ -272,13 +287,13 @@ func (m *Machine) dispatch(caller Caller, request *systemv1.AuthorityRequest, re
 		reply.Result = &systemv1.AuthorityReply_Reconcile{Reconcile: result}
 		return Output{}, err
 	case *systemv1.AuthorityRequest_OpenWindow:
-		m.windowEnds = m.now + WindowTime
+		m.openWindow(caller)
 		return Output{}, nil
 	case *systemv1.AuthorityRequest_CloseWindow:
 		m.closeWindow()
 		return Output{}, nil
 	case *systemv1.AuthorityRequest_Accept:
-		return Output{}, m.accept(verb.Accept)
+		return Output{}, m.accept(verb.Accept.GetNumber(), verb.Accept.GetRole(), OwnerKey{})
 	case *systemv1.AuthorityRequest_Answer:
 		return Output{}, m.answer(verb.Answer)
 	case *systemv1.AuthorityRequest_Watch:
@@ -287,6 +302,15 @@ func (m *Machine) dispatch(caller Caller, request *systemv1.AuthorityRequest, re
 		return m.retire(caller, verb.Retire)
 	}
 	return Output{}, ErrInternal.because("%T is permitted, but not implemented", request.GetVerb())
+}
+
+// openWindow opens or prolongs the window. Who stands at the Base opens it for
+// whomever; the Middleware cannot widen what an owner has ordered.
+func (m *Machine) openWindow(caller Caller) {
+	if caller == CallerConsole || !m.windowOpen() {
+		m.window = ordered{}
+	}
+	m.windowEnds = m.now + WindowTime
 }
 
 // windowOpen tells whether a window was opened and has not run out.
@@ -330,10 +354,10 @@ func (c *ceremony) accepts(digest p1Digest, number uint32) bool {
 	}
 }
 
-// accept is the act. It counts at once, whatever comes of it: if it counted only
-// when r_B was given out, a P1 could be had answered any number of times.
-func (m *Machine) accept(request *systemv1.Accept) error {
-	number, role := request.GetNumber(), request.GetRole()
+// accept is the act, of the console or, if byOwner is set, of that owner's App. It
+// counts at once, whatever comes of it: if it counted only when r_B was given out, a P1
+// could be had answered any number of times.
+func (m *Machine) accept(number uint32, role basev1.Role, byOwner OwnerKey) error {
 	if number >= noiseconn.CodeModulus {
 		return ErrMalformed.because("a request number has six digits, not %d", number)
 	}
@@ -341,8 +365,19 @@ func (m *Machine) accept(request *systemv1.Accept) error {
 	if m.ceremony != nil && m.ceremony.phase != systemv1.Ceremony_PHASE_ACCEPTED {
 		return ErrBusy
 	}
-	if !m.listening() {
+	orderedBy := byOwner
+	if byOwner == (OwnerKey{}) && m.windowOpen() {
+		orderedBy = m.window.owner
+	}
+	switch ordered := m.orderedRole(); {
+	case byOwner != (OwnerKey{}): // the order is what a window is for
+	case !m.listening():
 		return ErrNotListening
+	case ordered == 0:
+	case role == basev1.Role_ROLE_UNSPECIFIED:
+		role = ordered
+	case role > ordered:
+		return ErrRoleInvalid.because("an owner has opened this window for a lower one; close it, and open another at the Base")
 	}
 	switch {
 	case m.registry.hasOwner(pendingToo):
@@ -369,6 +404,7 @@ func (m *Machine) accept(request *systemv1.Accept) error {
 		role:     role,
 		number:   number,
 		p1:       m.heard.earliest(number),
+		byOwner:  byOwner, orderedBy: orderedBy,
 	}
 	if _, err := io.ReadFull(m.random, c.id[:]); err != nil {
 		return ErrInternal.because("read 16 random bytes: %v", err)
@@ -428,6 +464,10 @@ func (m *Machine) revealTo(c *ceremony, request *systemv1.Reveal) (p4 []byte, er
 	if err != nil {
 		return nil, ErrInternal.because("%v", err)
 	}
+	c.words, err = noiseconn.ComputeWords(c.revealed.RA, rb, c.h, c.revealed.SigningKey, m.stateKey, byte(c.role))
+	if err != nil {
+		return nil, ErrInternal.because("%v", err)
+	}
 	p4, err = (&noiseconn.P4{RB: rb, StateKey: m.stateKey, Role: byte(c.role), Name: m.baseName()}).Marshal()
 	if err != nil {
 		return nil, ErrInternal.because("%v", err)
@@ -474,10 +514,11 @@ func (m *Machine) enrol(request *systemv1.Enrol) (*systemv1.EnrolResult, error) 
 		role:       c.role,
 		name:       c.revealed.Name,
 		ceremony:   c.id,
+		orderedBy:  c.orderedBy,
 		expires:    m.now + PendingTime,
 	})
 	// One key a window.
-	m.windowEnds, m.heard = 0, nil
+	m.windowEnds, m.window, m.heard = 0, ordered{}, nil
 	m.end(systemv1.LastCeremony_OUTCOME_ENROLLED)
 	return &systemv1.EnrolResult{Role: c.role, AppName: c.revealed.Name}, nil
 }
@@ -528,6 +569,26 @@ func (m *Machine) retire(caller Caller, request *systemv1.Retire) (Output, error
 	return Output{Save: m.registry.marshal(), undo: func() { m.registry = before }}, nil
 }
 
+// SetRoles gives active keys the roles that owners have signed. No Caller can ask for
+// it (Service.With). It returns the registry, to be saved by whoever calls, nil if it is
+// as it was, and what makes the change undone if it cannot be saved.
+func (m *Machine) SetRoles(roles map[[ed25519.PublicKeySize]byte]basev1.Role) (save []byte, undo func()) {
+	before := m.registry
+	after := slices.Clone(before)
+	changed := false
+	for i := range after {
+		role, listed := roles[after[i].signingKey]
+		if listed && after[i].active && roleExists(role) && role != after[i].role {
+			after[i].role, changed = role, true
+		}
+	}
+	if !changed {
+		return nil, func() {}
+	}
+	m.registry = after
+	return after.marshal(), func() { m.registry = before }
+}
+
 // reconcile is the word of a Middleware that has just started: connections of
 // before are gone, and with them the ceremony and pending keys. An act that
 // waits for its P1 needs no connection yet. Active keys stay whatever it says.
@@ -558,7 +619,7 @@ func (m *Machine) reconcile(request *systemv1.Reconcile) (*systemv1.ReconcileRes
 
 // closeWindow ends the ceremony, too: who closes the window wants nobody let in.
 func (m *Machine) closeWindow() {
-	m.windowEnds = 0
+	m.windowEnds, m.window = 0, ordered{}
 	if m.ceremony != nil {
 		m.end(systemv1.LastCeremony_OUTCOME_SUPERSEDED)
 	}
@@ -603,14 +664,19 @@ func (m *Machine) view() *systemv1.Snapshot {
 		Requests:   m.heard.numbers(),
 		ActsLeft:   uint32(MaxActs - len(m.acts)),
 		Last:       m.last,
+		WindowRole: m.orderedRole(),
 	}
 	if c := m.ceremony; c != nil {
 		view.Ceremony = &systemv1.Ceremony{
 			Id: c.id[:], Phase: c.phase, Number: c.number, Role: c.role,
 			BaseConfirmed: c.baseConfirmed, AppConfirmed: c.appConfirmed,
 		}
+		if c.byOwner != (OwnerKey{}) {
+			view.Ceremony.ByOwner = c.byOwner[:]
+		}
 		if c.phase == systemv1.Ceremony_PHASE_SHOWN {
 			view.Ceremony.AppName = c.revealed.Name
+			view.Ceremony.SigningKey = c.revealed.SigningKey
 			view.Ceremony.Code = noiseconn.FormatNumber(c.code)
 		}
 	}
@@ -618,9 +684,10 @@ func (m *Machine) view() *systemv1.Snapshot {
 }
 
 // snapshot is what this caller may see. The code is for the display alone: with
-// it, a Middleware that was taken over could make the other side show the same.
-// And it learns a ceremony's id from Hear only, when it has the P1 that was
-// accepted.
+// it, a Middleware that was taken over could make the other side show the same. The
+// words are for nobody: whoever has them has them from the new App. And the Middleware
+// learns a ceremony's id from Hear only, when it has the P1 that was accepted; but for
+// one that an owner's App has begun, which it carries the answer to.
 func (m *Machine) snapshot(caller Caller) *systemv1.Snapshot {
 	s := proto.CloneOf(m.published)
 	s.Version = m.version
@@ -633,7 +700,7 @@ func (m *Machine) snapshot(caller Caller) *systemv1.Snapshot {
 		if s.Ceremony != nil {
 			s.Ceremony.Code = ""
 			s.Ceremony.Number = 0
-			if s.Ceremony.Phase == systemv1.Ceremony_PHASE_ACCEPTED {
+			if s.Ceremony.Phase == systemv1.Ceremony_PHASE_ACCEPTED && s.Ceremony.ByOwner == nil {
 				s.Ceremony.Id = nil
 			}
 		}

@@ -40,6 +40,9 @@
 //
 // Watch: neither the code nor the numbers are in its snapshot.
 //
+// Nothing that it sends changes a role: that follows what an owner has signed
+// (SetRoles), which the holder of the Service verifies.
+//
 // The App's static public key in Reveal, and the list in Reconcile, are its word
 // alone. They serve to refuse duplicates and to report differences.
 //
@@ -49,6 +52,16 @@
 // is open; an owner whose key is pending counts. Enrolling a key closes the
 // window, so that each key had its own. A window that runs out does not end the
 // ceremony that began in it, which has deadlines of its own; CloseWindow does.
+//
+// # What an owner's App may order
+//
+// A window for one role, which the console then accepts and confirms as ever. And at a
+// Base that has no display (a fact of its installation, which the holder of the Service
+// knows), the act itself and its answer (AcceptFor, AnswerFor). These come signed, but
+// through the Middleware, which may be the man in the middle. Six digits that it sees
+// on their way could be compared with others that it makes until they are equal; so
+// what is compared are words of 96 bits, of the same commitments, with the owner's
+// signature over them and the authority's over what it made of them.
 //
 // # What is forgotten at a restart
 //

@@ -22,6 +22,10 @@ type entry struct {
 	// Of a pending entry only, and never stored.
 	ceremony CeremonyID
 	expires  time.Duration
+
+	// orderedBy is the owner who has ordered the pairing; never stored, for the
+	// posture's history tells it.
+	orderedBy OwnerKey
 }
 
 // registry holds the enrolled keys, at most MaxKeys.

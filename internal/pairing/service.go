@@ -101,6 +101,24 @@ func (s *Service) Call(ctx context.Context, caller Caller, request []byte) ([]by
 	return reply, err
 }
 
+// With runs do on the Machine, with the lock held and its time passed. It is for
+// whoever holds the Service itself, never for a Caller, and what do does must be
+// decided by something that no Caller can make up, such as an owner's signature. do
+// stores what has to be stored itself; it must not keep the Machine, nor call the
+// Service.
+func (s *Service) With(do func(*Machine) error) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return ErrClosed
+	}
+	s.machine.Tick(s.now())
+	err := do(s.machine)
+	s.machine.publish()
+	s.afterLocked()
+	return err
+}
+
 // handle runs the Machine once. For a Watch that has seen the present version it
 // also returns what to wait for.
 func (s *Service) handle(caller Caller, request []byte) (reply []byte, changed <-chan struct{}, err error) {

@@ -31,7 +31,7 @@ var (
 	ErrFork          = errors.New("it continues another history than this one")
 	ErrSeen          = errors.New("the restriction that it names as the last one seen is not the one here; fetch the posture again")
 	ErrLift          = errors.New("it lifts a restriction that it may not lift")
-	ErrApps          = errors.New("it gives an App more than the pairing at the Base gave; only a pairing at the Base adds an App or raises its role")
+	ErrApps          = errors.New("it lists an App that was not paired at the Base, or not like this; only a pairing at the Base adds an App, and its key, its id and a name beside a raised role stay")
 	ErrLastOwner     = errors.New("no owner would be left; keep at least one")
 	ErrLeaseGrant    = errors.New("a lease goes on that the revision before does not have; grant it in this revision")
 	ErrOrigin        = errors.New("its origin does not fit what it changes")
@@ -282,7 +282,9 @@ func (c *chain) refuseLifts(d *candidate) error {
 }
 
 // refuseApps: Apps are added by the ceremony alone, whose document refuseCeremony
-// looks at, and come back when the document that took them away is undone.
+// looks at, and come back when the document that took them away is undone. An owner
+// may change what an App that is there may do. Who raises a role has read the name of
+// that App, so the document must not give it another one in the same breath.
 func (c *chain) refuseApps(d *candidate) error {
 	switch d.origin() {
 	case systemv1.PostureDocument_ORIGIN_CEREMONY, systemv1.PostureDocument_ORIGIN_UNDO:
@@ -290,7 +292,7 @@ func (c *chain) refuseApps(d *candidate) error {
 	}
 	for _, app := range d.posture.Apps {
 		was, found := findApp(c.tip().posture.Apps, app.SigningKey)
-		if !found || app.Role > was.Role || app.ID != was.ID {
+		if !found || app.ID != was.ID || app.Role > was.Role && app.Name != was.Name {
 			return fmt.Errorf("%q: %w", app.Name, ErrApps)
 		}
 	}

@@ -169,8 +169,24 @@ var documentAttacks = []struct {
 			doc.Posture.Apps = append(doc.Posture.Apps, Posture{Apps: []App{appOf("removed", roleOwner, a.removed)}}.Proto().Apps...)
 		})
 	}},
-	{"an operator made an owner", "apps", ErrApps, func(a *attacked) *systemv1.Signed {
-		return forge(a, a.owner, func(doc *systemv1.PostureDocument) { doc.Posture.Apps[1].Role = roleOwner })
+	{"an App raised under the name of another", "apps", ErrApps, func(a *attacked) *systemv1.Signed {
+		return forge(a, a.owner, func(doc *systemv1.PostureDocument) {
+			doc.Posture.Apps[1].Role, doc.Posture.Apps[1].Name = roleOwner, "owner"
+		})
+	}},
+	{"an App raised with a key put in the place of its own", "apps", ErrApps, func(a *attacked) *systemv1.Signed {
+		return forge(a, a.owner, func(doc *systemv1.PostureDocument) {
+			key := PublicKey(a.removed)
+			doc.Posture.Apps[1].Role, doc.Posture.Apps[1].SigningKey = roleOwner, key[:]
+		})
+	}},
+	{"an operator who makes itself an owner", "signer", ErrNotOwner, func(a *attacked) *systemv1.Signed {
+		return forge(a, a.operator, func(doc *systemv1.PostureDocument) { doc.Posture.Apps[1].Role = roleOwner })
+	}},
+	{"signed by an owner who was lowered", "signer", ErrNotOwner, func(a *attacked) *systemv1.Signed {
+		second := a.device.owner("second")
+		a.change(a.owner, func(p *Posture) { p.Apps[2].Role = basev1.Role_ROLE_OPERATOR })
+		return forge(a, second, func(*systemv1.PostureDocument) {})
 	}},
 	{"an App with the id of another pairing", "apps", ErrApps, func(a *attacked) *systemv1.Signed {
 		return forge(a, a.owner, func(doc *systemv1.PostureDocument) { doc.Posture.Apps[1].AppId = "0123456789abcdef" })

@@ -14,13 +14,16 @@ import (
 // Labels stand in front of what is signed or hashed, so that bytes made for one
 // purpose mean nothing for another. ASCII, without a terminator.
 const (
-	labelDocument     = "bitbox-base posture v1"
-	labelConfirmation = "bitbox-base confirm try v1"
-	labelReport       = "bitbox-base report v1"
-	labelAnchor       = "bitbox-base anchor v1"
-	labelLiftBan      = "bitbox-base lift ban v1"
-	labelReset        = "bitbox-base factory reset v1"
-	labelRestriction  = "bitbox-base restriction v1" // hashed only
+	labelDocument      = "bitbox-base posture v1"
+	labelConfirmation  = "bitbox-base confirm try v1"
+	labelReport        = "bitbox-base report v1"
+	labelAnchor        = "bitbox-base anchor v1"
+	labelLiftBan       = "bitbox-base lift ban v1"
+	labelReset         = "bitbox-base factory reset v1"
+	labelPairingOrder  = "bitbox-base pairing order v1"
+	labelPairingAnswer = "bitbox-base pairing answer v1"
+	labelPairingReport = "bitbox-base pairing report v1"
+	labelRestriction   = "bitbox-base restriction v1" // hashed only
 )
 
 type (

@@ -65,3 +65,18 @@ func effective(revision uint64, p Posture, active []Restriction, running []Runni
 	slices.SortFunc(e.Apps, compareApps)
 	return e
 }
+
+// cautious is what is in force while the last document is not settled: whom it raises
+// is not raised yet, for it may be undone, and whom it lowers is lowered at once.
+func (c *chain) cautious(e Effective) Effective {
+	before := c.beforeTip()
+	if before == nil {
+		return e
+	}
+	for i := range e.Apps { // a list of its own, see effective
+		if was, found := findApp(before.posture.Apps, e.Apps[i].SigningKey); found {
+			e.Apps[i].Role = min(e.Apps[i].Role, was.Role)
+		}
+	}
+	return e
+}

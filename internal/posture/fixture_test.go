@@ -105,7 +105,7 @@ func (d *device) look() *View {
 func (d *device) pair(name string, role basev1.Role) AppSeed {
 	d.t.Helper()
 	seed := seedFrom[appSeedKind](d.random)
-	d.must(d.ledger.Enrol(appOf(name, role, seed), d.now))
+	d.must(d.ledger.Enrol(appOf(name, role, seed), "", d.now))
 	return seed
 }
 

@@ -11,6 +11,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/noiseconn"
 )
@@ -32,13 +33,14 @@ const maxChallenges = 16
 
 // Errors of the Ledger.
 var (
-	ErrChallenge     = errors.New("its challenge is not one that the Base gave out in the last two minutes, or was used; fetch a new one and sign anew")
-	ErrBusy          = errors.New("another change is being applied or tried; wait until it is confirmed or undone, at most a minute or two")
-	ErrNoTry         = errors.New("no change is being tried; it was undone, or confirmed already")
-	ErrWrongTry      = errors.New("it confirms another change than the one being tried, or was signed by another App")
-	ErrOldConnection = errors.New("it came over a connection that was there before the change; connect anew and confirm again")
-	ErrState         = errors.New("the saved posture cannot be used; the Base keeps to what is closed: restore the file, or reset the Base at its console")
-	ErrKnownApp      = errors.New("this App is known already; a pairing has a fresh key")
+	ErrChallenge      = errors.New("its challenge is not one that the Base gave out in the last two minutes, or was used; fetch a new one and sign anew")
+	ErrBusy           = errors.New("another change is being applied or tried; wait until it is confirmed or undone, at most a minute or two")
+	ErrNoTry          = errors.New("no change is being tried; it was undone, or confirmed already")
+	ErrWrongTry       = errors.New("it confirms another change than the one being tried, or was signed by another App")
+	ErrNoOwnerAnyMore = errors.New("whoever signed the change is no owner any more by that very change, which cannot be tried; sign it to hold at once")
+	ErrOldConnection  = errors.New("it came over a connection that was there before the change; connect anew and confirm again")
+	ErrState          = errors.New("the saved posture cannot be used; the Base keeps to what is closed: restore the file, or reset the Base at its console")
+	ErrKnownApp       = errors.New("this App is known already; a pairing has a fresh key")
 )
 
 // Config is what a Ledger needs.
@@ -397,6 +399,9 @@ var confirmChecks = []confirmCheck{
 	{"same App", func(l *Ledger, c *confirmation) error {
 		return unless(bytes.Equal(c.signed.GetSigner(), l.chain.tip().signed.GetSigner()), ErrWrongTry)
 	}},
+	{"still an owner", func(l *Ledger, _ *confirmation) error {
+		return unless(l.isOwner(l.chain.tip().signed.GetSigner()), ErrNoOwnerAnyMore)
+	}},
 	{"signature", func(_ *Ledger, c *confirmation) error { return verify(labelConfirmation, c.signed) }},
 	{"same document", func(l *Ledger, c *confirmation) error {
 		tip := l.chain.tip()
@@ -425,6 +430,13 @@ func (l *Ledger) Confirm(signed []byte, newConnection bool, now time.Duration) (
 	}
 	l.settle()
 	return l.output(now, true), nil
+}
+
+// isOwner tells whether a key is that of an owner's App now.
+func (l *Ledger) isOwner(signer []byte) bool {
+	return slices.ContainsFunc(l.Effective().Apps, func(a App) bool {
+		return a.Role == roleOwner && bytes.Equal(a.SigningKey[:], signer)
+	})
 }
 
 // settle makes the last document hold.
@@ -473,8 +485,9 @@ func (l *Ledger) appendOwn(origin systemv1.PostureDocument_Origin, p Posture, li
 }
 
 // Enrol adds an App that was paired at the Base. It is settled at once, since no
-// server is configured by it. What is being tried is undone first.
-func (l *Ledger) Enrol(app App, now time.Duration) (Output, error) {
+// server is configured by it. What is being tried is undone first. note says who has
+// ordered the pairing; empty: who stood at the Base.
+func (l *Ledger) Enrol(app App, note string, now time.Duration) (Output, error) {
 	out := l.Tick(now)
 	if _, known := findApp(l.chain.tip().posture.Apps, app.SigningKey); known {
 		return out, fmt.Errorf("enrol the App %q: %w", app.Name, ErrKnownApp)
@@ -482,7 +495,7 @@ func (l *Ledger) Enrol(app App, now time.Duration) (Output, error) {
 	l.undoPending()
 	p := l.chain.tip().posture
 	p.Apps = append(slices.Clone(p.Apps), app)
-	err := l.appendOwn(systemv1.PostureDocument_ORIGIN_CEREMONY, p, nil, "")
+	err := l.appendOwn(systemv1.PostureDocument_ORIGIN_CEREMONY, p, nil, note)
 	if err != nil {
 		err = fmt.Errorf("enrol the App %q: %w", app.Name, err)
 	} else {
@@ -519,6 +532,23 @@ func (l *Ledger) Retire(key SigningKey, note string, now time.Duration) (Output,
 		if err = l.appendOwn(systemv1.PostureDocument_ORIGIN_LOCAL, p, nil, note); err == nil {
 			l.acts = append(l.acts, Act{Kind: ActRetired, Detail: gone.Name})
 		}
+	}
+	l.settle()
+	return l.output(now, true), err
+}
+
+// Limit lowers the role of an App to what its key was enrolled with, for a Base whose
+// two halves disagree. It is settled at once, and no more than that: a role that is
+// lower already, or an App that is not there, stays as it is.
+func (l *Ledger) Limit(key SigningKey, role basev1.Role, note string, now time.Duration) (Output, error) {
+	l.Tick(now)
+	l.undoPending()
+	p := l.chain.tip().posture
+	p.Apps = slices.Clone(p.Apps)
+	var err error
+	if i := slices.IndexFunc(p.Apps, func(a App) bool { return a.SigningKey == key && a.Role > role }); i >= 0 {
+		p.Apps[i].Role = role
+		err = l.appendOwn(systemv1.PostureDocument_ORIGIN_LOCAL, p, nil, note)
 	}
 	l.settle()
 	return l.output(now, true), err
@@ -628,7 +658,11 @@ func (l *Ledger) Chain() []byte { return encode(l.chain.proto()) }
 // Effective is what is in force, with the leases as the last call has counted
 // them.
 func (l *Ledger) Effective() Effective {
-	return effective(l.chain.revision(), l.chain.tip().posture, l.chain.active(), l.running)
+	e := effective(l.chain.revision(), l.chain.tip().posture, l.chain.active(), l.running)
+	if l.phase != phaseSettled {
+		e = l.chain.cautious(e)
+	}
+	return e
 }
 
 // Posture returns the last document's content and revision.

@@ -202,6 +202,12 @@ var confirmAttacks = []struct {
 	{"signed by the owner taken away", "same App", ErrWrongTry, false, func(a *attacked) []byte {
 		return encode(a.confirmation(a.removed, func(*systemv1.TryConfirmation) {}))
 	}},
+	{"signed by the owner who lowers itself by it", "still an owner", ErrNoOwnerAnyMore, false, func(a *attacked) []byte {
+		a.pass(TryTime)
+		a.device.owner("second")
+		a.try(a.owner, func(p *Posture) { p.Apps[0].Role = basev1.Role_ROLE_VIEWER })
+		return encode(a.confirmation(a.owner, func(*systemv1.TryConfirmation) {}))
+	}},
 	{"of another document for this revision", "same document", ErrWrongTry, false, func(a *attacked) []byte {
 		return encode(a.confirmation(a.owner, func(c *systemv1.TryConfirmation) { c.DocumentHash[0] ^= 1 }))
 	}},
@@ -644,7 +650,7 @@ func TestResetVoidsWhatWasSignedBefore(t *testing.T) {
 	ledger, out, err := New(d.config, Factory(), d.now)
 	d.ledger, d.memory = ledger, Memory{}
 	d.must(out, err)
-	d.must(d.ledger.Enrol(appOf("owner", roleOwner, owner), d.now))
+	d.must(d.ledger.Enrol(appOf("owner", roleOwner, owner), "", d.now))
 	if _, err := d.ledger.Submit(signed, d.now); !errors.Is(err, ErrWrongEpoch) {
 		t.Errorf("a document from before the reset: %v", err)
 	}

@@ -32,7 +32,7 @@ func (l *Ledger) LiftBan(signed []byte, now time.Duration) (netip.Addr, Output, 
 func (l *Ledger) liftBanWith(checks []orderCheck, signed []byte, now time.Duration) (netip.Addr, Output, error) {
 	out := l.Tick(now)
 	m := &systemv1.LiftBanOrder{}
-	if err := l.takeOrder(checks, labelLiftBan, signed, m, now); err != nil {
+	if _, err := l.takeOrder(checks, labelLiftBan, signed, m, now); err != nil {
 		return netip.Addr{}, out, fmt.Errorf("lift a ban: %w", err)
 	}
 	addr, err := netip.ParseAddr(m.GetAddress())

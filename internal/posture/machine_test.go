@@ -21,6 +21,8 @@ type world struct {
 	kept [][]byte
 	// last is what was in force after the last step.
 	last Effective
+	// pending is the revision that was not settled after the last step, 0 if it was.
+	pending uint64
 }
 
 // mayOpen marks a step that may leave the Base more open: an owner's signature, an
@@ -59,8 +61,13 @@ var steps = map[string]step{
 	"the Middleware forges a document": {false, func(w *world, t *rapid.T) {
 		doc := w.draft(func(p *Posture) { w.anyChange(t)(p) })
 		seed := seedFrom[appSeedKind](w.random)
-		if len(w.others) > 0 && rapid.Bool().Draw(t, "by an App that is no owner") {
-			seed = rapid.SampledFrom(w.others).Draw(t, "other")
+		p, _ := w.ledger.Posture()
+		others := slices.DeleteFunc(slices.Clone(w.others), func(seed AppSeed) bool {
+			app, _ := findApp(p.Apps, PublicKey(seed))
+			return app.Role == roleOwner // raised by an owner
+		})
+		if len(others) > 0 && rapid.Bool().Draw(t, "by an App that is no owner") {
+			seed = rapid.SampledFrom(others).Draw(t, "other")
 		}
 		if _, err := w.ledger.Submit(SignDocument(doc, seed), w.now); err == nil {
 			t.Fatal("a forged document was accepted")
@@ -116,7 +123,7 @@ var steps = map[string]step{
 func (w *world) anyChange(t *rapid.T) func(*Posture) {
 	length := time.Duration(rapid.Int64Range(300, 3600).Draw(t, "lease")) * time.Second
 	me := rapid.IntRange(0, 1000).Draw(t, "which App")
-	what := rapid.IntRange(0, 7).Draw(t, "change")
+	what := rapid.IntRange(0, 8).Draw(t, "change")
 	ssh, electrum := w.openSSH(length), w.openElectrum(length)
 	return func(p *Posture) {
 		switch what {
@@ -137,6 +144,10 @@ func (w *world) anyChange(t *rapid.T) func(*Posture) {
 		case 7:
 			if len(p.Apps) > 1 { // perhaps the last owner: then it is refused
 				p.Apps = slices.Delete(p.Apps, me%len(p.Apps), me%len(p.Apps)+1)
+			}
+		case 8:
+			if len(p.Apps) > 0 { // the same: the last owner stays one
+				p.Apps[me%len(p.Apps)].Role = basev1.Role(1 + me%3)
 			}
 		}
 	}
@@ -176,6 +187,16 @@ func (w *world) check(t *rapid.T, name string, mayOpen bool) {
 	w.save(w.ledger.Tick(w.now))
 	view := w.look() // an App believes the chain, and it goes on from what it has seen
 	e := w.ledger.Effective()
+	if w.pending == w.ledger.chain.revision() && w.ledger.phase == phaseSettled {
+		for i, app := range w.last.Apps { // whom it raises is raised now
+			now, _ := findApp(w.ledger.chain.tip().posture.Apps, app.SigningKey)
+			w.last.Apps[i].Role = max(app.Role, now.Role)
+		}
+	}
+	w.pending = 0
+	if w.ledger.phase != phaseSettled {
+		w.pending = w.ledger.chain.revision()
+	}
 	if !mayOpen && !NoMoreOpen(e, w.last) {
 		t.Fatalf("%s: the Base is more open than before:\n%+v\n%+v", name, w.last, e)
 	}

@@ -91,7 +91,7 @@ type Posture struct {
 	// NodeName is the name of the Base. It opens nothing.
 	NodeName string
 	// Apps are the paired Apps, in the order of their pairing. A document of an
-	// owner can take one away or lower its role; only the ceremony at the Base
+	// owner can take one away or change its role; only the ceremony at the Base
 	// adds one.
 	Apps []App
 	// PairingClosed: no pairing window can be opened from the network. The
@@ -180,7 +180,8 @@ type Effective struct {
 	// Egress are the services that may reach the internet, in the order of
 	// Services.
 	Egress []Service
-	// Apps are those that may have a session, sorted by their key.
+	// Apps are those that may have a session, sorted by their key. While a document
+	// is not settled, each has the lower of its roles before and after.
 	Apps []App
 	// Lockdown tells that one is in force. Its effect is already in the other
 	// fields.

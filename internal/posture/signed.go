@@ -47,31 +47,28 @@ var orderChecks = []orderCheck{
 		return unless(bytes.Equal(o.m.GetEpoch(), l.chain.epoch[:]), ErrWrongEpoch)
 	}},
 	{"signer", func(l *Ledger, o *givenOrder) error {
-		owner := slices.ContainsFunc(l.Effective().Apps, func(a App) bool {
-			return a.Role == roleOwner && bytes.Equal(a.SigningKey[:], o.signed.GetSigner())
-		})
-		return unless(owner, ErrNotOwner)
+		return unless(l.isOwner(o.signed.GetSigner()), ErrNotOwner)
 	}},
 	{"signature", func(_ *Ledger, o *givenOrder) error { return verify(o.label, o.signed) }},
 	{"challenge", func(l *Ledger, o *givenOrder) error { return l.checkChallenge(o.m.GetChallenge(), o.now) }},
 }
 
-// takeOrder reads a signed order into m, and uses its challenge up. If it fails,
-// nothing has changed.
-func (l *Ledger) takeOrder(checks []orderCheck, label string, signed []byte, m ownersOrder, now time.Duration) error {
+// takeOrder reads a signed order into m, uses its challenge up, and returns its signer.
+// If it fails, nothing has changed.
+func (l *Ledger) takeOrder(checks []orderCheck, label string, signed []byte, m ownersOrder, now time.Duration) (SigningKey, error) {
 	o := &givenOrder{label: label, signed: &systemv1.Signed{}, m: m, now: now}
 	if err := errors.Join(read(signed, MaxDocumentSize, o.signed), read(o.signed.GetMessage(), MaxDocumentSize, m)); err != nil {
-		return err
+		return SigningKey{}, err
 	}
 	for _, check := range checks {
 		if err := check.refuse(l, o); err != nil {
-			return err
+			return SigningKey{}, err
 		}
 	}
 	l.challenges = slices.DeleteFunc(slices.Clone(l.challenges), func(c challenge) bool {
 		return bytes.Equal(c.value[:], m.GetChallenge())
 	})
-	return nil
+	return SigningKey(o.signed.GetSigner()), nil
 }
 
 // SignReset signs the order to wipe a Base with an App's key. The result is what
@@ -98,7 +95,7 @@ func (l *Ledger) Reset(signed []byte, now time.Duration) (Output, error) {
 func (l *Ledger) resetWith(checks []orderCheck, signed []byte, now time.Duration) (Output, error) {
 	out := l.Tick(now)
 	m := &systemv1.ResetOrder{}
-	if err := l.takeOrder(checks, labelReset, signed, m, now); err != nil {
+	if _, err := l.takeOrder(checks, labelReset, signed, m, now); err != nil {
 		return out, fmt.Errorf("reset the Base: %w", err)
 	}
 	if m.GetName() != l.Effective().NodeName {

@@ -145,7 +145,11 @@ func (v *View) Memory() Memory {
 
 // Effective is what was in force when the report was signed.
 func (v *View) Effective() Effective {
-	return effective(v.chain.revision(), v.chain.tip().posture, v.chain.active(), v.running)
+	e := effective(v.chain.revision(), v.chain.tip().posture, v.chain.active(), v.running)
+	if v.report.GetPhase() != phaseSettled {
+		e = v.chain.cautious(e)
+	}
+	return e
 }
 
 // Posture returns the last document's content and revision: what a next one

@@ -1,7 +1,7 @@
 // Package provision is what the builder of an image gives it to take along.
 //
 // Files in Directory, which is of the image's read-only part, hold what is no secret: a
-// name; SSH public keys, which let nobody in until an owner switches SSH on; and, if the
+// name; whether the Base has a display; SSH public keys, which let nobody in until an owner switches SSH on; and, if the
 // builder has asked for it in so many words, a lease of SSH from the first boot on. They
 // make revision 0 of the posture, and what follows it at once.
 //
@@ -35,6 +35,10 @@ const (
 	NameFile  = "hostname"
 	KeysFile  = "authorized_keys"
 	LeaseFile = "ssh-lease"
+	// DisplayFile has NoDisplay in it where nobody can stand before the Base and compare a
+	// code. Without the file there is a display.
+	DisplayFile = "display"
+	NoDisplay   = "none"
 
 	hostnameFile = "/etc/hostname"
 	maxSize      = 256 << 10
@@ -52,6 +56,10 @@ type Provision struct {
 	SSHKeys  []sshaccess.Key
 	// SSHLease is how long SSH is on from the first boot on; 0: it is off.
 	SSHLease time.Duration
+	// NoDisplay: an owner's App accepts and answers pairings in the place of somebody
+	// at the Base. It is a fact of how the Base was made: nothing from the network
+	// changes it.
+	NoDisplay bool
 }
 
 // Factory is the posture of a new Base: revision 0.
@@ -79,6 +87,9 @@ func (p Provision) files() map[string]string {
 	}
 	if p.SSHLease != 0 {
 		files[LeaseFile] = p.SSHLease.String() + "\n"
+	}
+	if p.NoDisplay {
+		files[DisplayFile] = NoDisplay + "\n"
 	}
 	return files
 }
@@ -118,6 +129,13 @@ func Read(directory string) (Provision, error) {
 			}
 			p.SSHLease, err = time.ParseDuration(line)
 			return err
+		},
+		DisplayFile: func(line string) error {
+			if p.NoDisplay || line != NoDisplay {
+				return fmt.Errorf("it has another line than one %q", NoDisplay)
+			}
+			p.NoDisplay = true
+			return nil
 		},
 	} {
 		if err := eachLine(filepath.Join(directory, name), parse); err != nil {
@@ -180,13 +198,15 @@ type Request struct {
 	SSHFromFirstBoot time.Duration
 	// Born is the path of a provisioning file of package born.
 	Born string
+	// NoDisplay: the Base has no display. One that is born paired has none anyway.
+	NoDisplay bool
 }
 
 // Place checks a request, and writes what comes of it below root, the root directory
 // of an image. Nothing is written unless all of it can be used. It returns what a
 // person should know.
 func Place(root string, request Request) ([]string, error) {
-	p := Provision{Hostname: request.Hostname}
+	p := Provision{Hostname: request.Hostname, NoDisplay: request.NoDisplay || request.Born != ""}
 	var notes []string
 	if p.Hostname != "" {
 		if err := CheckHostname(p.Hostname); err != nil {
@@ -214,6 +234,9 @@ func Place(root string, request Request) ([]string, error) {
 	}
 	if half != nil {
 		notes = append(notes, fmt.Sprintf("it is born paired with the App %q as %q: it holds private keys, and is for one board only", half.AppName, half.BaseName))
+	}
+	if p.NoDisplay {
+		notes = append(notes, "it has no display: an owner's App lets further Apps in, by words that the new App shows")
 	}
 	return notes, write(root, p, half)
 }

@@ -37,12 +37,15 @@ func half(t *testing.T) []byte {
 func TestWhatAnImageIsGivenAlongIsReadBack(t *testing.T) {
 	root := t.TempDir()
 	notes, err := Place(root, Request{Hostname: "cellar", SSHKey: write0600(t, []byte(keyLine)), SSHFromFirstBoot: 2 * time.Hour, Born: write0600(t, half(t))})
-	if err != nil || len(notes) != 4 {
+	if err != nil || len(notes) != 5 {
 		t.Fatalf("%v, %v", notes, err)
 	}
 	p, err := Read(filepath.Join(root, Directory))
 	if err != nil {
 		t.Fatal(err)
+	}
+	if !p.NoDisplay {
+		t.Error("a board that is born paired has a display")
 	}
 	factory := p.Factory()
 	if factory.NodeName != "cellar" || len(factory.SSHKeys) != 1 || factory.SSHKeys[0].Line != keyLine {
@@ -110,6 +113,8 @@ func TestWhatABaseWasGivenIsReadStrictly(t *testing.T) {
 		"two leases":          {KeysFile: keyLine, LeaseFile: "2h\n2h\n"},
 		"no time":             {KeysFile: keyLine, LeaseFile: "on\n"},
 		"a time that is long": {KeysFile: keyLine, LeaseFile: "9999h\n"},
+		"another display":     {DisplayFile: "hdmi\n"},
+		"two displays":        {DisplayFile: "none\nnone\n"},
 		"a negative time":     {KeysFile: keyLine, LeaseFile: "-2h\n"},
 	} {
 		directory := t.TempDir()
@@ -136,7 +141,14 @@ func TestWhatABaseWasGivenIsReadStrictly(t *testing.T) {
 	if _, err := Read(directory); !errors.Is(err, ErrFile) {
 		t.Errorf("a file that anybody may write: %v", err)
 	}
-	if p, err := Read(t.TempDir()); err != nil || p.Hostname != "" || len(p.SSHKeys) != 0 {
+	root := t.TempDir()
+	if _, err := Place(root, Request{NoDisplay: true}); err != nil {
+		t.Fatal(err)
+	}
+	if p, err := Read(filepath.Join(root, Directory)); err != nil || !p.NoDisplay {
+		t.Errorf("a Base without a display: %+v, %v", p, err)
+	}
+	if p, err := Read(t.TempDir()); err != nil || p.NoDisplay || p.Hostname != "" || len(p.SSHKeys) != 0 {
 		t.Errorf("nothing: %+v, %v", p, err)
 	}
 }

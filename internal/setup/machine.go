@@ -223,6 +223,9 @@ func (m Machine) Describe(r *Record) error {
 	if r.Options.NoUSBInput {
 		line("keyboards and mice at USB are switched off")
 	}
+	if r.Options.NoDisplay {
+		line("no display: an owner's App lets further Apps in")
+	}
 	line("Debian's security updates install themselves, and may restart the machine at night")
 	fmt.Fprintln(b, "Changed, and kept in "+RecordFile+" for `bitbox-base setup --undo`:")
 	for _, c := range r.Changes {

@@ -27,6 +27,7 @@ import (
 	"strings"
 
 	"github.com/BitBoxSwiss/bitbox-base/internal/atomicfile"
+	"github.com/BitBoxSwiss/bitbox-base/internal/provision"
 	"github.com/BitBoxSwiss/bitbox-base/internal/timezone"
 )
 
@@ -49,6 +50,9 @@ type Options struct {
 	// NoUSBInput switches keyboards and mice off, for a machine whose display is
 	// elsewhere.
 	NoUSBInput bool `json:"no_usb_input,omitempty"`
+	// NoDisplay says that nobody can stand before the machine and compare a code. In a
+	// Record it is the change of that file: the version before knows no field for it.
+	NoDisplay bool `json:"-"`
 }
 
 // State is what is at a path.
@@ -85,6 +89,11 @@ type Record struct {
 
 // ErrNotSetUp is what undoing ends with where nothing was done.
 var ErrNotSetUp = errors.New("this machine was not set up as a Base; there is nothing to undo")
+
+// displayFile is what the system helper reads at its start.
+var displayFile = filepath.Join(provision.Directory, provision.DisplayFile)
+
+var noDisplay = State{Kind: kindFile, Content: provision.NoDisplay + "\n", Mode: 0o644}
 
 // edits are the files that have to be changed themselves. An edit that leaves a
 // file as it is changes nothing; text is "" for a file that is not there.
@@ -162,6 +171,13 @@ func Plan(root string, o Options, earlier *Record) (*Record, error) {
 			after.Mode = present.Mode
 		}
 		add(e.path, present, after)
+	}
+	if o.NoDisplay {
+		present, err := look(root, displayFile)
+		if err != nil {
+			return nil, err
+		}
+		add(displayFile, present, noDisplay)
 	}
 	for _, path := range slices.Sorted(maps.Keys(modes)) {
 		info, err := os.Lstat(filepath.Join(root, path))
@@ -371,6 +387,7 @@ func ReadRecord(root string) (*Record, error) {
 	if r.Version != recordVersion {
 		return nil, fmt.Errorf("read what setup has changed from %s: it is of version %d, not %d; install the package that wrote it", RecordFile, r.Version, recordVersion)
 	}
+	r.Options.NoDisplay = slices.ContainsFunc(r.Changes, func(c Change) bool { return c.Path == displayFile })
 	return r, nil
 }
 
@@ -416,10 +433,24 @@ func Forget(root string) error {
 // Undo alone takes one away.
 func Choose(root string, o Options) error {
 	record, err := ReadRecord(root)
-	if err != nil || !o.NoUSBInput || record.Options.NoUSBInput {
+	if err != nil {
 		return err
 	}
-	record.Options.NoUSBInput = true
+	chosen := o.NoUSBInput && !record.Options.NoUSBInput
+	record.Options.NoUSBInput = record.Options.NoUSBInput || o.NoUSBInput
+	if o.NoDisplay && !record.Options.NoDisplay {
+		present, err := look(root, displayFile)
+		if err != nil {
+			return err
+		}
+		if present != noDisplay {
+			chosen = true
+			record.Changes = append(record.Changes, Change{Path: displayFile, Before: present, After: noDisplay})
+		}
+	}
+	if !chosen {
+		return nil
+	}
 	return record.Write(root)
 }
 

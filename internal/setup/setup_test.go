@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/BitBoxSwiss/bitbox-base/internal/provision"
 	"github.com/BitBoxSwiss/bitbox-base/internal/timezone"
 )
 
@@ -104,7 +105,7 @@ func mustPlan(t *testing.T, root string, o Options) *Record {
 func TestSetupLinksThePackagesTreeAndUndoPutsAllBack(t *testing.T) {
 	root := debian(t)
 	before := tree(t, root)
-	if err := mustPlan(t, root, Options{NoUSBInput: true}).Apply(root); err != nil {
+	if err := mustPlan(t, root, Options{NoUSBInput: true, NoDisplay: true}).Apply(root); err != nil {
 		t.Fatal(err)
 	}
 	for path, target := range map[string]string{
@@ -240,6 +241,9 @@ func TestAnUpgradeBringsAllInLine(t *testing.T) {
 	if err := Choose(root, Options{NoUSBInput: true}); err != nil {
 		t.Fatal(err)
 	}
+	if err := Choose(root, Options{NoDisplay: true}); err != nil {
+		t.Fatal(err)
+	}
 	for range 2 {
 		if _, err := Renew(root); err != nil {
 			t.Fatal(err)
@@ -251,6 +255,9 @@ func TestAnUpgradeBringsAllInLine(t *testing.T) {
 	}
 	if after["/etc/udev/rules.d/60-bitbox-base-no-usb-input.rules"].Kind != kindLink {
 		t.Error("what was chosen later was not done")
+	}
+	if p, err := provision.Read(filepath.Join(root, provision.Directory)); err != nil || !p.NoDisplay {
+		t.Errorf("that there is no display is not said: %+v, %v", p, err)
 	}
 	record, err := ReadRecord(root)
 	if err != nil {

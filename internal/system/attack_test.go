@@ -111,6 +111,8 @@ func verbs(b []byte, connected uint64) map[string]*systemv1.SystemRequest {
 		"lift ban plain": {Verb: &systemv1.SystemRequest_LiftBan{LiftBan: &systemv1.LiftBan{By: &systemv1.LiftBan_Plain{Plain: &systemv1.LiftBanOrder{Address: "192.0.2.1"}}}}},
 		"reset":          {Verb: &systemv1.SystemRequest_FactoryReset{FactoryReset: &systemv1.FactoryReset{By: &systemv1.FactoryReset_Order{Order: b}}}},
 		"reset at once":  {Verb: &systemv1.SystemRequest_FactoryReset{FactoryReset: &systemv1.FactoryReset{By: &systemv1.FactoryReset_Local{Local: &systemv1.LocalReset{}}}}},
+		"order pairing":  orderRequest(b),
+		"answer pairing": answerRequest(b),
 		"reset by none":  {Verb: &systemv1.SystemRequest_FactoryReset{FactoryReset: &systemv1.FactoryReset{}}},
 		"local":          {Verb: &systemv1.SystemRequest_LocalChange{LocalChange: &systemv1.LocalChange{Change: &systemv1.LocalChange_GoBack{GoBack: &systemv1.GoBack{Revision: 4}}}}},
 		"unlock":         {Verb: &systemv1.SystemRequest_LocalChange{LocalChange: &systemv1.LocalChange{Change: &systemv1.LocalChange_LiftRestrictions{LiftRestrictions: &systemv1.LiftRestrictions{}}}}},

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 
@@ -57,16 +58,16 @@ func byKey(registry []byte) (map[posture.SigningKey]pairing.Enrolled, error) {
 
 // saveRegistry is told by the authority which keys are active, and brings the
 // ledger in line in the same transaction: who was enrolled becomes one of the
-// posture's Apps, and who was taken away is one no more. The authority's lock is
-// held.
-func (h *Helper) saveRegistry(registry []byte) error {
+// posture's Apps, and who was taken away is one no more. orderedBy tells which owner has
+// ordered the pairing of a key. The authority's lock is held.
+func (h *Helper) saveRegistry(registry []byte, orderedBy func(key [32]byte) pairing.OwnerKey) error {
 	keys, err := byKey(registry)
 	if err != nil {
 		return err
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.updateWithLocked(registry, func() (posture.Output, error) {
+	return h.updateWithLocked(func() []byte { return registry }, func() (posture.Output, error) {
 		var last posture.Output
 		note := func(out posture.Output, err error) error {
 			if out.Save != nil {
@@ -78,7 +79,7 @@ func (h *Helper) saveRegistry(registry []byte) error {
 		now := h.config.Clock()
 		for key, e := range keys {
 			if _, known := h.enrolled[key]; !known {
-				if err := note(h.ledger.Enrol(appOf(e), now)); err != nil {
+				if err := note(h.ledger.Enrol(appOf(e), h.orderedByLocked(orderedBy(key)), now)); err != nil {
 					return last, err
 				}
 				h.log.Info("an App was enrolled", "audit", true, "app", e.Name, "role", e.Role, "signing_key", key)
@@ -118,8 +119,9 @@ func appOf(e pairing.Enrolled) posture.App {
 }
 
 // reconcile makes authority and ledger agree, towards closed: a key that only one
-// of them knows is taken away there. They can disagree because an owner's document
-// has taken an App away, or because somebody exchanged a file. While a document is
+// of them knows is taken away there, and of two roles the lower counts. They can
+// disagree because an owner's document has taken an App away, or because somebody
+// exchanged a file; or because a version before this one let a role be lowered. While a document is
 // not settled it may be undone, so nothing is taken away then; its Apps have no
 // rights all the same.
 func (h *Helper) reconcile() error {
@@ -129,8 +131,16 @@ func (h *Helper) reconcile() error {
 		return nil
 	}
 	listed := map[posture.SigningKey]bool{}
+	lowered := false
+	var raised []pairing.Enrolled
 	for _, app := range h.ledger.Effective().Apps {
 		listed[app.SigningKey] = true
+		switch e, known := h.enrolled[app.SigningKey]; {
+		case known && e.Role > app.Role:
+			lowered = true
+		case known && e.Role < app.Role:
+			raised = append(raised, e)
+		}
 	}
 	var orphans []posture.SigningKey
 	for key := range h.enrolled {
@@ -138,8 +148,11 @@ func (h *Helper) reconcile() error {
 			orphans = append(orphans, key)
 		}
 	}
-	err := h.dropUnknownLocked(listed)
+	err := errors.Join(h.dropUnknownLocked(listed), h.limitLocked(raised))
 	h.mu.Unlock()
+	if lowered && err == nil {
+		err = h.settling(func(now time.Duration) (posture.Output, error) { return h.ledger.Tick(now), nil })
+	}
 	for _, key := range orphans {
 		request := &systemv1.AuthorityRequest{Verb: &systemv1.AuthorityRequest_Retire{Retire: &systemv1.Retire{SigningKey: key[:]}}}
 		reply, callErr := h.callAuthority(context.Background(), WhoRoot, request)
@@ -162,6 +175,20 @@ func (h *Helper) dropUnknownLocked(listed map[posture.SigningKey]bool) error {
 		h.log.Warn("an App of the posture is not enrolled; it is taken away", "audit", true, "signing_key", key)
 		err := h.updateLocked(func() (posture.Output, error) {
 			return h.ledger.Retire(key, "its key was not enrolled", h.config.Clock())
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// limitLocked lowers Apps of the posture to what their keys were enrolled with.
+func (h *Helper) limitLocked(raised []pairing.Enrolled) error {
+	for _, e := range raised {
+		h.log.Warn("an App of the posture has a higher role than its key was enrolled with; it is lowered", "audit", true, "signing_key", posture.SigningKey(e.SigningKey))
+		err := h.updateLocked(func() (posture.Output, error) {
+			return h.ledger.Limit(e.SigningKey, e.Role, "its key was not enrolled as that", h.config.Clock())
 		})
 		if err != nil {
 			return err

@@ -30,7 +30,7 @@ func Beget(config Config, half *born.Half) (stateKey ed25519.PublicKey, err erro
 	if err != nil {
 		return nil, err
 	}
-	return h.StateKey(), h.saveRegistry(registry)
+	return h.StateKey(), h.saveRegistry(registry, func([32]byte) pairing.OwnerKey { return pairing.OwnerKey{} })
 }
 
 // StateFile is the name of the helper's state in its directory.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/BitBoxSwiss/bitbox-base/internal/pairing"
 	"github.com/BitBoxSwiss/bitbox-base/internal/posture"
 )
 
@@ -77,10 +78,19 @@ var codes = []struct {
 // asError gives an error its code.
 func asError(err error) *Error {
 	var known *Error
+	var authority *pairing.Error
 	var field *posture.FieldError
 	switch {
 	case errors.As(err, &known):
 		return known
+	case errors.As(err, &authority):
+		switch authority.Code {
+		case pairing.CodePermission:
+			return &Error{CodePermission, authority.Message}
+		case pairing.CodeNoCeremony:
+			return &Error{CodeNothing, authority.Message}
+		}
+		return &Error{CodeRefused, authority.Message}
 	case errors.As(err, &field):
 		return &Error{CodeInvalid, err.Error()}
 	}

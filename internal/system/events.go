@@ -38,6 +38,11 @@ func (h *Helper) describeLocked(event *systemv1.SystemEvent) *systemv1.SystemEve
 	event = proto.CloneOf(event)
 	event.Revision, event.RestrictionNumber, event.Phase = h.numbersLocked()
 	event.Bans = uint32(len(h.bans))
+	if event.GetStarted() != nil || event.GetPostureChanged() != nil {
+		for _, app := range h.inForceLocked().Apps {
+			event.AppRoles = append(event.AppRoles, &systemv1.AppRole{SigningKey: app.SigningKey[:], Role: app.Role})
+		}
+	}
 	for _, finding := range h.findings {
 		if finding.GetSeverity() >= systemv1.Finding_SEVERITY_WARNING {
 			event.Findings++

@@ -8,10 +8,12 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
 
+	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/generation"
 	"github.com/BitBoxSwiss/bitbox-base/internal/posture"
 )
@@ -21,20 +23,27 @@ const (
 	stepVariable      = "BITBOX_BASE_SYSTEM_TEST_STEP"
 	tryVariable       = "BITBOX_BASE_SYSTEM_TEST_TRY"
 	resetVariable     = "BITBOX_BASE_SYSTEM_TEST_RESET"
+	raiseVariable     = "BITBOX_BASE_SYSTEM_TEST_RAISE"
 	seedFile          = "seed"
 )
 
 // victim is a helper that kills itself (SIGKILL) before the step that it is told,
-// while it applies a document.
+// while it applies a document. "save 2" is the second save.
 func victim() {
 	directory := os.Getenv(directoryVariable)
 	w := newWorld(directory)
-	armed := false
+	armed, seen := false, map[string]int{}
+	var mu sync.Mutex
 	h, err := Open(Config{
 		Directory: directory, Live: w, Banner: w, Announcer: w, Factory: posture.Factory(), BootID: "boot 1", Clock: BootClock,
 		Logger: slog.New(slog.DiscardHandler),
 		Failpoint: func(step string) error {
-			if armed && step == os.Getenv(stepVariable) {
+			mu.Lock()
+			defer mu.Unlock()
+			if armed {
+				seen[step]++
+			}
+			if wanted := os.Getenv(stepVariable); armed && (step == wanted || fmt.Sprintf("%s %d", step, seen[step]) == wanted) {
 				_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
 				select {}
 			}
@@ -85,7 +94,11 @@ func openingDocument(h *Helper) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	doc, err := draftFrom(view, challenge, os.Getenv(tryVariable) != "", open)
+	change := open
+	if role := os.Getenv(raiseVariable); role != "" {
+		change = func(p *posture.Posture, _ uint64) { p.Apps[1].Role = basev1.Role(basev1.Role_value[role]) }
+	}
+	doc, err := draftFrom(view, challenge, os.Getenv(tryVariable) != "", change)
 	if err != nil {
 		return nil, err
 	}
@@ -137,10 +150,11 @@ func TestAHelperKilledAtAnyStepLeavesOldOrNewWhole(t *testing.T) {
 }
 
 // kill runs a victim on the Base's state.
-func (b *base) kill(step, try string) {
+func (b *base) kill(step, try string, more ...string) {
 	b.t.Helper()
 	command := exec.Command(os.Args[0])
 	command.Env = append(os.Environ(), roleVariable+"=victim", directoryVariable+"="+b.directory, stepVariable+"="+step, tryVariable+"="+try)
+	command.Env = append(command.Env, more...)
 	out, err := command.CombinedOutput()
 	var ended *exec.ExitError
 	if !errors.As(err, &ended) || ended.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {

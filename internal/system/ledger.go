@@ -5,24 +5,26 @@ import (
 	"fmt"
 	"time"
 
+	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
+	"github.com/BitBoxSwiss/bitbox-base/internal/pairing"
 	"github.com/BitBoxSwiss/bitbox-base/internal/posture"
 )
 
 // updateLocked runs one call of the ledger, saves what comes of it, and wakes the
 // worker when something else is in force.
 func (h *Helper) updateLocked(call func() (posture.Output, error)) error {
-	return h.updateWithLocked(nil, call, func() {})
+	return h.updateWithLocked(func() []byte { return nil }, call, func() {})
 }
 
-// updateWithLocked saves registry as well, if it is not nil, and calls saved when
-// both are on the disk. If the call fails, the registry is not saved; if saving
-// fails, the ledger is the one of before.
-func (h *Helper) updateWithLocked(registry []byte, call func() (posture.Output, error), saved func()) error {
+// updateWithLocked saves the registry as well, asked for after a call that did not
+// fail, if it is not nil, and calls saved when both are on the disk. If saving fails,
+// the ledger is the one of before.
+func (h *Helper) updateWithLocked(registry func() []byte, call func() (posture.Output, error), saved func()) error {
 	out, err := call()
 	c := changes{ledger: out.Save}
 	if err == nil {
-		c.registry = registry
+		c.registry = registry()
 	}
 	wanted := h.inForceLocked()
 	if failed := h.store.save(c); failed != nil {
@@ -42,6 +44,52 @@ func (h *Helper) updateWithLocked(registry []byte, call func() (posture.Output, 
 		h.changedLocked()
 	}
 	return err
+}
+
+// settling runs a call of the ledger that may settle a document. The roles of a settled
+// one become those of the enrolled keys, in the same transaction: a power cut leaves
+// the old role in both, or the new one.
+func (h *Helper) settling(call func(now time.Duration) (posture.Output, error)) error {
+	return h.authority.With(func(m *pairing.Machine) error {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		undo, saved := func() {}, false
+		err := h.updateWithLocked(func() (registry []byte) {
+			if h.ledger.Phase() == systemv1.PostureReport_PHASE_SETTLED {
+				registry, undo = m.SetRoles(h.rolesLocked())
+			}
+			return registry
+		}, func() (posture.Output, error) { return call(h.config.Clock()) }, func() { saved = true })
+		if !saved {
+			undo()
+			return err
+		}
+		h.followRolesLocked()
+		return err
+	})
+}
+
+// rolesLocked are the roles in force, by key.
+func (h *Helper) rolesLocked() map[[32]byte]basev1.Role {
+	roles := map[[32]byte]basev1.Role{}
+	for _, app := range h.ledger.Effective().Apps {
+		roles[app.SigningKey] = app.Role
+	}
+	return roles
+}
+
+// followRolesLocked notes the roles that the authority has taken over.
+func (h *Helper) followRolesLocked() {
+	enrolled, err := byKey(h.store.registry)
+	if err != nil { // the authority has just written it
+		panic(fmt.Sprintf("system: %v", err))
+	}
+	for key, e := range enrolled {
+		if was := h.enrolled[key]; was.Role != e.Role {
+			h.log.Info("the role of an App was changed", "audit", true, "app", e.Name, "before", was.Role, "role", e.Role, "signing_key", key)
+		}
+	}
+	h.enrolled = enrolled
 }
 
 // changedLocked tells everybody that something else is in force.
@@ -158,13 +206,10 @@ func (h *Helper) change(ctx context.Context, progress func(*systemv1.Progress), 
 // confirm takes the signed confirmation of a try. The caller says when the
 // connection that brought it began, on the boot-time clock.
 func (h *Helper) confirm(request *systemv1.ConfirmTry) (*systemv1.SystemReply, error) {
-	h.mu.Lock()
 	connected := time.Duration(min(request.GetConnectedAtMs(), maxMilliseconds)) * time.Millisecond
-	err := h.updateLocked(func() (posture.Output, error) {
-		now := h.config.Clock()
+	err := h.settling(func(now time.Duration) (posture.Output, error) {
 		return h.ledger.Confirm(request.GetConfirmation(), connected > h.triedSince && connected <= now, now)
 	})
-	h.mu.Unlock()
 	if err != nil {
 		return nil, err
 	}

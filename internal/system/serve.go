@@ -254,7 +254,7 @@ func (h *Helper) perform(ctx context.Context, who Who, request *systemv1.SystemR
 	case *systemv1.SystemRequest_ListChanges, *systemv1.SystemRequest_RecordChange:
 		return h.changeVerbs(who, request)
 	case *systemv1.SystemRequest_OrderPairing, *systemv1.SystemRequest_AnswerPairing:
-		return h.orderedPairing(ctx, request)
+		return h.orderedPairing(request)
 	}
 	return nil, errorf(CodeInternal, "%T is permitted, but not implemented", request.GetVerb())
 }

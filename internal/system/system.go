@@ -119,6 +119,9 @@ type Config struct {
 	Auditor Auditor
 	// AuditInterval is how often it looks by itself; 0: never.
 	AuditInterval time.Duration
+	// NoDisplay: nobody can stand before a display of this Base and compare a code, by
+	// how it was installed. Then an owner's App may accept and answer in its place.
+	NoDisplay bool
 	// Restart restarts the machine, once a factory reset was ordered; nil: nobody does.
 	Restart func(ctx context.Context) error
 	// Manager looks after the machine and its services; nil: nobody does. Services are
@@ -304,7 +307,7 @@ func (h *Helper) open() error {
 	if h.enrolled, err = byKey(h.store.registry); err != nil {
 		return err
 	}
-	h.authority = pairing.NewService(pairing.ServiceConfig{Machine: machine, Save: h.saveRegistry, Now: h.config.Clock})
+	h.authority = pairing.NewService(pairing.ServiceConfig{Machine: machine, Save: func(registry []byte) error { return h.saveRegistry(registry, machine.OrderedBy) }, Now: h.config.Clock})
 	return h.reconcile()
 }
 

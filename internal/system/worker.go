@@ -119,14 +119,16 @@ func (h *Helper) converge(ctx context.Context) (again bool, err error) {
 // settle tells the ledger how the applying of a revision went. It may have
 // been undone in the meantime; then there is nothing to tell.
 func (h *Helper) settle(revision uint64, failure error) {
+	if failure == nil {
+		_ = h.settling(func(now time.Duration) (posture.Output, error) {
+			h.triedSince = now
+			return h.ledger.Applied(revision, now)
+		})
+		return
+	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	now := h.config.Clock()
-	if failure == nil {
-		h.triedSince = now
-		_ = h.updateLocked(func() (posture.Output, error) { return h.ledger.Applied(revision, now) })
-		return
-	}
 	h.log.Error("a new posture could not be applied and is undone", "audit", true, "revision", revision, "error", failure)
 	_ = h.updateLocked(func() (posture.Output, error) { return h.ledger.Undo(revision, noteOf(failure), now) })
 }

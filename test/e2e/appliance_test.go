@@ -18,6 +18,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/firewall"
 	"github.com/BitBoxSwiss/bitbox-base/internal/generation"
 	"github.com/BitBoxSwiss/bitbox-base/internal/posture"
+	"github.com/BitBoxSwiss/bitbox-base/internal/provision"
 	"github.com/BitBoxSwiss/bitbox-base/internal/sshaccess"
 	"github.com/BitBoxSwiss/bitbox-base/internal/system"
 	"github.com/BitBoxSwiss/bitbox-base/test/stage"
@@ -30,10 +31,16 @@ func (b *base) electrumPort() netip.AddrPort {
 	return netip.AddrPortFrom(b.V4, posture.Extras[0].Port)
 }
 
-// bootAppliance boots a Base of which nothing is replaced.
-func bootAppliance(t *testing.T) *base {
+// bootAppliance boots a Base of which nothing is replaced. given is what its image was
+// given along.
+func bootAppliance(t *testing.T, given ...provision.Request) *base {
 	t.Helper()
 	s := stage.Boot(t, stage.Config{Real: true, Prepare: func(t *testing.T, root string) {
+		for _, request := range given {
+			if _, err := provision.Place(root, request); err != nil {
+				t.Fatal(err)
+			}
+		}
 		relay, err := os.ReadFile("/proc/self/exe")
 		if err == nil {
 			err = os.WriteFile(filepath.Join(root, "usr/bin/e2e-relay"), relay, 0o755)

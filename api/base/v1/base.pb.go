@@ -379,7 +379,9 @@ type App struct {
 	// How many sessions are live now.
 	Sessions uint32 `protobuf:"varint,6,opt,name=sessions,proto3" json:"sessions,omitempty"`
 	// True for the App that asks.
-	IsCaller      bool `protobuf:"varint,7,opt,name=is_caller,json=isCaller,proto3" json:"is_caller,omitempty"`
+	IsCaller bool `protobuf:"varint,7,opt,name=is_caller,json=isCaller,proto3" json:"is_caller,omitempty"`
+	// The address that the last session came from, as text; empty if never, or not known.
+	LastAddress   string `protobuf:"bytes,8,opt,name=last_address,json=lastAddress,proto3" json:"last_address,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -461,6 +463,13 @@ func (x *App) GetIsCaller() bool {
 		return x.IsCaller
 	}
 	return false
+}
+
+func (x *App) GetLastAddress() string {
+	if x != nil {
+		return x.LastAddress
+	}
+	return ""
 }
 
 type ListAppsRequest struct {
@@ -1196,7 +1205,9 @@ func (x *AnswerPairingRequest) GetAnswer() []byte {
 }
 
 type AnswerPairingResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// bitbox.system.v1.Signed with a PairingReport: what the Base itself made of the answer.
+	Report        []byte `protobuf:"bytes,1,opt,name=report,proto3" json:"report,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1229,6 +1240,13 @@ func (x *AnswerPairingResponse) ProtoReflect() protoreflect.Message {
 // Deprecated: Use AnswerPairingResponse.ProtoReflect.Descriptor instead.
 func (*AnswerPairingResponse) Descriptor() ([]byte, []int) {
 	return file_base_v1_base_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *AnswerPairingResponse) GetReport() []byte {
+	if x != nil {
+		return x.Report
+	}
+	return nil
 }
 
 type TakeUpRequest struct {
@@ -2804,7 +2822,7 @@ const file_base_v1_base_proto_rawDesc = "" +
 	"\x06caller\x18\x0e \x01(\v2\x13.bitbox.base.v1.AppR\x06caller\x12\x1b\n" +
 	"\ttime_zone\x18\x0f \x01(\tR\btimeZone\x12.\n" +
 	"\x04time\x18\x10 \x01(\v2\x1a.google.protobuf.TimestampR\x04timeB\x16\n" +
-	"\x14_temperature_celsius\"\x83\x02\n" +
+	"\x14_temperature_celsius\"\xa6\x02\n" +
 	"\x03App\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12(\n" +
@@ -2813,7 +2831,8 @@ const file_base_v1_base_proto_rawDesc = "" +
 	"\flast_seen_at\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"lastSeenAt\x12\x1a\n" +
 	"\bsessions\x18\x06 \x01(\rR\bsessions\x12\x1b\n" +
-	"\tis_caller\x18\a \x01(\bR\bisCaller\"\x11\n" +
+	"\tis_caller\x18\a \x01(\bR\bisCaller\x12!\n" +
+	"\flast_address\x18\b \x01(\tR\vlastAddress\"\x11\n" +
 	"\x0fListAppsRequest\";\n" +
 	"\x10ListAppsResponse\x12'\n" +
 	"\x04apps\x18\x01 \x03(\v2\x13.bitbox.base.v1.AppR\x04apps\"6\n" +
@@ -2857,8 +2876,9 @@ const file_base_v1_base_proto_rawDesc = "" +
 	"\x0ePHASE_ENROLLED\x10\x05\x12\x0f\n" +
 	"\vPHASE_ENDED\x10\x06\".\n" +
 	"\x14AnswerPairingRequest\x12\x16\n" +
-	"\x06answer\x18\x01 \x01(\fR\x06answer\"\x17\n" +
-	"\x15AnswerPairingResponse\"\x0f\n" +
+	"\x06answer\x18\x01 \x01(\fR\x06answer\"/\n" +
+	"\x15AnswerPairingResponse\x12\x16\n" +
+	"\x06report\x18\x01 \x01(\fR\x06report\"\x0f\n" +
 	"\rTakeUpRequest\"f\n" +
 	"\x0eTakeUpResponse\x12\x19\n" +
 	"\bpair_key\x18\x01 \x01(\fR\apairKey\x12\x1b\n" +

@@ -1872,6 +1872,62 @@ func (x *PairingAnswer) GetSigningKey() []byte {
 	return nil
 }
 
+// PairingReport is what the authority made of a PairingAnswer. K_state signs it, so
+// that who carries it cannot say that words matched which did not.
+type PairingReport struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The answer as it came, with the challenge that makes it one of its kind.
+	Answer *PairingAnswer `protobuf:"bytes,1,opt,name=answer,proto3" json:"answer,omitempty"`
+	// Its words, role and key are those of the ceremony. False: the ceremony has ended.
+	Matched       bool `protobuf:"varint,2,opt,name=matched,proto3" json:"matched,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PairingReport) Reset() {
+	*x = PairingReport{}
+	mi := &file_system_v1_authority_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PairingReport) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PairingReport) ProtoMessage() {}
+
+func (x *PairingReport) ProtoReflect() protoreflect.Message {
+	mi := &file_system_v1_authority_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PairingReport.ProtoReflect.Descriptor instead.
+func (*PairingReport) Descriptor() ([]byte, []int) {
+	return file_system_v1_authority_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *PairingReport) GetAnswer() *PairingAnswer {
+	if x != nil {
+		return x.Answer
+	}
+	return nil
+}
+
+func (x *PairingReport) GetMatched() bool {
+	if x != nil {
+		return x.Matched
+	}
+	return false
+}
+
 type OrderPairing struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// A marshalled Signed with a PairingOrder.
@@ -1882,7 +1938,7 @@ type OrderPairing struct {
 
 func (x *OrderPairing) Reset() {
 	*x = OrderPairing{}
-	mi := &file_system_v1_authority_proto_msgTypes[23]
+	mi := &file_system_v1_authority_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1894,7 +1950,7 @@ func (x *OrderPairing) String() string {
 func (*OrderPairing) ProtoMessage() {}
 
 func (x *OrderPairing) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_authority_proto_msgTypes[23]
+	mi := &file_system_v1_authority_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1907,7 +1963,7 @@ func (x *OrderPairing) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OrderPairing.ProtoReflect.Descriptor instead.
 func (*OrderPairing) Descriptor() ([]byte, []int) {
-	return file_system_v1_authority_proto_rawDescGZIP(), []int{23}
+	return file_system_v1_authority_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *OrderPairing) GetOrder() []byte {
@@ -1927,7 +1983,7 @@ type AnswerPairing struct {
 
 func (x *AnswerPairing) Reset() {
 	*x = AnswerPairing{}
-	mi := &file_system_v1_authority_proto_msgTypes[24]
+	mi := &file_system_v1_authority_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1939,7 +1995,7 @@ func (x *AnswerPairing) String() string {
 func (*AnswerPairing) ProtoMessage() {}
 
 func (x *AnswerPairing) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_authority_proto_msgTypes[24]
+	mi := &file_system_v1_authority_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1952,12 +2008,57 @@ func (x *AnswerPairing) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AnswerPairing.ProtoReflect.Descriptor instead.
 func (*AnswerPairing) Descriptor() ([]byte, []int) {
-	return file_system_v1_authority_proto_rawDescGZIP(), []int{24}
+	return file_system_v1_authority_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *AnswerPairing) GetAnswer() []byte {
 	if x != nil {
 		return x.Answer
+	}
+	return nil
+}
+
+type PairingAnswered struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// A marshalled Signed with a PairingReport.
+	Report        []byte `protobuf:"bytes,1,opt,name=report,proto3" json:"report,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PairingAnswered) Reset() {
+	*x = PairingAnswered{}
+	mi := &file_system_v1_authority_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PairingAnswered) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PairingAnswered) ProtoMessage() {}
+
+func (x *PairingAnswered) ProtoReflect() protoreflect.Message {
+	mi := &file_system_v1_authority_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PairingAnswered.ProtoReflect.Descriptor instead.
+func (*PairingAnswered) Descriptor() ([]byte, []int) {
+	return file_system_v1_authority_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *PairingAnswered) GetReport() []byte {
+	if x != nil {
+		return x.Report
 	}
 	return nil
 }
@@ -2110,11 +2211,16 @@ const file_system_v1_authority_proto_rawDesc = "" +
 	"\x05words\x18\x05 \x01(\fR\x05words\x12(\n" +
 	"\x04role\x18\x06 \x01(\x0e2\x14.bitbox.base.v1.RoleR\x04role\x12\x1f\n" +
 	"\vsigning_key\x18\a \x01(\fR\n" +
-	"signingKey\"$\n" +
+	"signingKey\"b\n" +
+	"\rPairingReport\x127\n" +
+	"\x06answer\x18\x01 \x01(\v2\x1f.bitbox.system.v1.PairingAnswerR\x06answer\x12\x18\n" +
+	"\amatched\x18\x02 \x01(\bR\amatched\"$\n" +
 	"\fOrderPairing\x12\x14\n" +
 	"\x05order\x18\x01 \x01(\fR\x05order\"'\n" +
 	"\rAnswerPairing\x12\x16\n" +
-	"\x06answer\x18\x01 \x01(\fR\x06answerB;Z9github.com/BitBoxSwiss/bitbox-base/api/system/v1;systemv1b\x06proto3"
+	"\x06answer\x18\x01 \x01(\fR\x06answer\")\n" +
+	"\x0fPairingAnswered\x12\x16\n" +
+	"\x06report\x18\x01 \x01(\fR\x06reportB;Z9github.com/BitBoxSwiss/bitbox-base/api/system/v1;systemv1b\x06proto3"
 
 var (
 	file_system_v1_authority_proto_rawDescOnce sync.Once
@@ -2129,7 +2235,7 @@ func file_system_v1_authority_proto_rawDescGZIP() []byte {
 }
 
 var file_system_v1_authority_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_system_v1_authority_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
+var file_system_v1_authority_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
 var file_system_v1_authority_proto_goTypes = []any{
 	(Ceremony_Phase)(0),       // 0: bitbox.system.v1.Ceremony.Phase
 	(LastCeremony_Outcome)(0), // 1: bitbox.system.v1.LastCeremony.Outcome
@@ -2156,9 +2262,11 @@ var file_system_v1_authority_proto_goTypes = []any{
 	(*LastCeremony)(nil),      // 22: bitbox.system.v1.LastCeremony
 	(*PairingOrder)(nil),      // 23: bitbox.system.v1.PairingOrder
 	(*PairingAnswer)(nil),     // 24: bitbox.system.v1.PairingAnswer
-	(*OrderPairing)(nil),      // 25: bitbox.system.v1.OrderPairing
-	(*AnswerPairing)(nil),     // 26: bitbox.system.v1.AnswerPairing
-	(v1.Role)(0),              // 27: bitbox.base.v1.Role
+	(*PairingReport)(nil),     // 25: bitbox.system.v1.PairingReport
+	(*OrderPairing)(nil),      // 26: bitbox.system.v1.OrderPairing
+	(*AnswerPairing)(nil),     // 27: bitbox.system.v1.AnswerPairing
+	(*PairingAnswered)(nil),   // 28: bitbox.system.v1.PairingAnswered
+	(v1.Role)(0),              // 29: bitbox.base.v1.Role
 }
 var file_system_v1_authority_proto_depIdxs = []int32{
 	4,  // 0: bitbox.system.v1.AuthorityRequest.hear:type_name -> bitbox.system.v1.Hear
@@ -2178,23 +2286,24 @@ var file_system_v1_authority_proto_depIdxs = []int32{
 	9,  // 14: bitbox.system.v1.AuthorityReply.enrol:type_name -> bitbox.system.v1.EnrolResult
 	20, // 15: bitbox.system.v1.AuthorityReply.snapshot:type_name -> bitbox.system.v1.Snapshot
 	13, // 16: bitbox.system.v1.AuthorityReply.reconcile:type_name -> bitbox.system.v1.ReconcileResult
-	27, // 17: bitbox.system.v1.RevealResult.role:type_name -> bitbox.base.v1.Role
-	27, // 18: bitbox.system.v1.EnrolResult.role:type_name -> bitbox.base.v1.Role
-	27, // 19: bitbox.system.v1.Accept.role:type_name -> bitbox.base.v1.Role
+	29, // 17: bitbox.system.v1.RevealResult.role:type_name -> bitbox.base.v1.Role
+	29, // 18: bitbox.system.v1.EnrolResult.role:type_name -> bitbox.base.v1.Role
+	29, // 19: bitbox.system.v1.Accept.role:type_name -> bitbox.base.v1.Role
 	21, // 20: bitbox.system.v1.Snapshot.ceremony:type_name -> bitbox.system.v1.Ceremony
 	22, // 21: bitbox.system.v1.Snapshot.last:type_name -> bitbox.system.v1.LastCeremony
-	27, // 22: bitbox.system.v1.Snapshot.window_role:type_name -> bitbox.base.v1.Role
+	29, // 22: bitbox.system.v1.Snapshot.window_role:type_name -> bitbox.base.v1.Role
 	0,  // 23: bitbox.system.v1.Ceremony.phase:type_name -> bitbox.system.v1.Ceremony.Phase
-	27, // 24: bitbox.system.v1.Ceremony.role:type_name -> bitbox.base.v1.Role
+	29, // 24: bitbox.system.v1.Ceremony.role:type_name -> bitbox.base.v1.Role
 	1,  // 25: bitbox.system.v1.LastCeremony.outcome:type_name -> bitbox.system.v1.LastCeremony.Outcome
-	27, // 26: bitbox.system.v1.LastCeremony.role:type_name -> bitbox.base.v1.Role
-	27, // 27: bitbox.system.v1.PairingOrder.role:type_name -> bitbox.base.v1.Role
-	27, // 28: bitbox.system.v1.PairingAnswer.role:type_name -> bitbox.base.v1.Role
-	29, // [29:29] is the sub-list for method output_type
-	29, // [29:29] is the sub-list for method input_type
-	29, // [29:29] is the sub-list for extension type_name
-	29, // [29:29] is the sub-list for extension extendee
-	0,  // [0:29] is the sub-list for field type_name
+	29, // 26: bitbox.system.v1.LastCeremony.role:type_name -> bitbox.base.v1.Role
+	29, // 27: bitbox.system.v1.PairingOrder.role:type_name -> bitbox.base.v1.Role
+	29, // 28: bitbox.system.v1.PairingAnswer.role:type_name -> bitbox.base.v1.Role
+	24, // 29: bitbox.system.v1.PairingReport.answer:type_name -> bitbox.system.v1.PairingAnswer
+	30, // [30:30] is the sub-list for method output_type
+	30, // [30:30] is the sub-list for method input_type
+	30, // [30:30] is the sub-list for extension type_name
+	30, // [30:30] is the sub-list for extension extendee
+	0,  // [0:30] is the sub-list for field type_name
 }
 
 func init() { file_system_v1_authority_proto_init() }
@@ -2230,7 +2339,7 @@ func file_system_v1_authority_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_system_v1_authority_proto_rawDesc), len(file_system_v1_authority_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   25,
+			NumMessages:   27,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

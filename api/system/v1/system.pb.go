@@ -15,6 +15,7 @@
 package systemv1
 
 import (
+	v1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	reflect "reflect"
@@ -661,7 +662,8 @@ type SystemRequest_RecordChange struct {
 
 type SystemRequest_OrderPairing struct {
 	// Pairing by an owner's App: authority.proto. Numbers 70 to 79 are its.
-	// middleware: the order is signed.
+	// middleware: both are signed. An order is answered with the authority's snapshot
+	// (AuthorityReply), an answer with a PairingAnswered.
 	OrderPairing *OrderPairing `protobuf:"bytes,70,opt,name=order_pairing,json=orderPairing,proto3,oneof"`
 }
 
@@ -768,6 +770,7 @@ type SystemReply struct {
 	//	*SystemReply_Logs
 	//	*SystemReply_TimeZones
 	//	*SystemReply_Changes
+	//	*SystemReply_PairingAnswered
 	Result        isSystemReply_Result `protobuf_oneof:"result"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -995,6 +998,15 @@ func (x *SystemReply) GetChanges() *ChangesResult {
 	return nil
 }
 
+func (x *SystemReply) GetPairingAnswered() *PairingAnswered {
+	if x != nil {
+		if x, ok := x.Result.(*SystemReply_PairingAnswered); ok {
+			return x.PairingAnswered
+		}
+	}
+	return nil
+}
+
 type isSystemReply_Result interface {
 	isSystemReply_Result()
 }
@@ -1075,6 +1087,10 @@ type SystemReply_Changes struct {
 	Changes *ChangesResult `protobuf:"bytes,60,opt,name=changes,proto3,oneof"`
 }
 
+type SystemReply_PairingAnswered struct {
+	PairingAnswered *PairingAnswered `protobuf:"bytes,70,opt,name=pairing_answered,json=pairingAnswered,proto3,oneof"`
+}
+
 func (*SystemReply_Authority) isSystemReply_Result() {}
 
 func (*SystemReply_Report) isSystemReply_Result() {}
@@ -1112,6 +1128,8 @@ func (*SystemReply_Logs) isSystemReply_Result() {}
 func (*SystemReply_TimeZones) isSystemReply_Result() {}
 
 func (*SystemReply_Changes) isSystemReply_Result() {}
+
+func (*SystemReply_PairingAnswered) isSystemReply_Result() {}
 
 type GetReport struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2412,6 +2430,9 @@ type SystemEvent struct {
 	Findings uint32 `protobuf:"varint,4,opt,name=findings,proto3" json:"findings,omitempty"`
 	// Addresses that are banned now.
 	Bans uint32 `protobuf:"varint,5,opt,name=bans,proto3" json:"bans,omitempty"`
+	// What each App may do, at most 32 of them. In an event that WatchStarted or
+	// PostureChanged is in; in others it is empty.
+	AppRoles []*AppRole `protobuf:"bytes,30,rep,name=app_roles,json=appRoles,proto3" json:"app_roles,omitempty"`
 	// Types that are valid to be assigned to Happened:
 	//
 	//	*SystemEvent_Started
@@ -2492,6 +2513,13 @@ func (x *SystemEvent) GetBans() uint32 {
 		return x.Bans
 	}
 	return 0
+}
+
+func (x *SystemEvent) GetAppRoles() []*AppRole {
+	if x != nil {
+		return x.AppRoles
+	}
+	return nil
 }
 
 func (x *SystemEvent) GetHappened() isSystemEvent_Happened {
@@ -2659,6 +2687,61 @@ func (*SystemEvent_UpdateWaiting) isSystemEvent_Happened() {}
 
 func (*SystemEvent_MachineStopping) isSystemEvent_Happened() {}
 
+// AppRole is what an App may do now: of a document that is not settled, the lower of
+// its role before and after.
+type AppRole struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// K_sign, 32 bytes.
+	SigningKey    []byte  `protobuf:"bytes,1,opt,name=signing_key,json=signingKey,proto3" json:"signing_key,omitempty"`
+	Role          v1.Role `protobuf:"varint,2,opt,name=role,proto3,enum=bitbox.base.v1.Role" json:"role,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AppRole) Reset() {
+	*x = AppRole{}
+	mi := &file_system_v1_system_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AppRole) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AppRole) ProtoMessage() {}
+
+func (x *AppRole) ProtoReflect() protoreflect.Message {
+	mi := &file_system_v1_system_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AppRole.ProtoReflect.Descriptor instead.
+func (*AppRole) Descriptor() ([]byte, []int) {
+	return file_system_v1_system_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *AppRole) GetSigningKey() []byte {
+	if x != nil {
+		return x.SigningKey
+	}
+	return nil
+}
+
+func (x *AppRole) GetRole() v1.Role {
+	if x != nil {
+		return x.Role
+	}
+	return v1.Role(0)
+}
+
 type WatchStarted struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -2667,7 +2750,7 @@ type WatchStarted struct {
 
 func (x *WatchStarted) Reset() {
 	*x = WatchStarted{}
-	mi := &file_system_v1_system_proto_msgTypes[26]
+	mi := &file_system_v1_system_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2679,7 +2762,7 @@ func (x *WatchStarted) String() string {
 func (*WatchStarted) ProtoMessage() {}
 
 func (x *WatchStarted) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_system_proto_msgTypes[26]
+	mi := &file_system_v1_system_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2692,7 +2775,7 @@ func (x *WatchStarted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchStarted.ProtoReflect.Descriptor instead.
 func (*WatchStarted) Descriptor() ([]byte, []int) {
-	return file_system_v1_system_proto_rawDescGZIP(), []int{26}
+	return file_system_v1_system_proto_rawDescGZIP(), []int{27}
 }
 
 type PostureChanged struct {
@@ -2705,7 +2788,7 @@ type PostureChanged struct {
 
 func (x *PostureChanged) Reset() {
 	*x = PostureChanged{}
-	mi := &file_system_v1_system_proto_msgTypes[27]
+	mi := &file_system_v1_system_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2717,7 +2800,7 @@ func (x *PostureChanged) String() string {
 func (*PostureChanged) ProtoMessage() {}
 
 func (x *PostureChanged) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_system_proto_msgTypes[27]
+	mi := &file_system_v1_system_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2730,7 +2813,7 @@ func (x *PostureChanged) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PostureChanged.ProtoReflect.Descriptor instead.
 func (*PostureChanged) Descriptor() ([]byte, []int) {
-	return file_system_v1_system_proto_rawDescGZIP(), []int{27}
+	return file_system_v1_system_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *PostureChanged) GetReason() string {
@@ -2749,7 +2832,7 @@ type DriftFound struct {
 
 func (x *DriftFound) Reset() {
 	*x = DriftFound{}
-	mi := &file_system_v1_system_proto_msgTypes[28]
+	mi := &file_system_v1_system_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2761,7 +2844,7 @@ func (x *DriftFound) String() string {
 func (*DriftFound) ProtoMessage() {}
 
 func (x *DriftFound) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_system_proto_msgTypes[28]
+	mi := &file_system_v1_system_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2774,7 +2857,7 @@ func (x *DriftFound) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DriftFound.ProtoReflect.Descriptor instead.
 func (*DriftFound) Descriptor() ([]byte, []int) {
-	return file_system_v1_system_proto_rawDescGZIP(), []int{28}
+	return file_system_v1_system_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *DriftFound) GetFindings() []*Finding {
@@ -2794,7 +2877,7 @@ type BansChanged struct {
 
 func (x *BansChanged) Reset() {
 	*x = BansChanged{}
-	mi := &file_system_v1_system_proto_msgTypes[29]
+	mi := &file_system_v1_system_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2806,7 +2889,7 @@ func (x *BansChanged) String() string {
 func (*BansChanged) ProtoMessage() {}
 
 func (x *BansChanged) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_system_proto_msgTypes[29]
+	mi := &file_system_v1_system_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2819,7 +2902,7 @@ func (x *BansChanged) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BansChanged.ProtoReflect.Descriptor instead.
 func (*BansChanged) Descriptor() ([]byte, []int) {
-	return file_system_v1_system_proto_rawDescGZIP(), []int{29}
+	return file_system_v1_system_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *BansChanged) GetBanned() []*Ban {
@@ -2845,7 +2928,7 @@ type ApplyFailed struct {
 
 func (x *ApplyFailed) Reset() {
 	*x = ApplyFailed{}
-	mi := &file_system_v1_system_proto_msgTypes[30]
+	mi := &file_system_v1_system_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2857,7 +2940,7 @@ func (x *ApplyFailed) String() string {
 func (*ApplyFailed) ProtoMessage() {}
 
 func (x *ApplyFailed) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_system_proto_msgTypes[30]
+	mi := &file_system_v1_system_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2870,7 +2953,7 @@ func (x *ApplyFailed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyFailed.ProtoReflect.Descriptor instead.
 func (*ApplyFailed) Descriptor() ([]byte, []int) {
-	return file_system_v1_system_proto_rawDescGZIP(), []int{30}
+	return file_system_v1_system_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ApplyFailed) GetReason() string {
@@ -2899,7 +2982,7 @@ type LocalChange struct {
 
 func (x *LocalChange) Reset() {
 	*x = LocalChange{}
-	mi := &file_system_v1_system_proto_msgTypes[31]
+	mi := &file_system_v1_system_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2911,7 +2994,7 @@ func (x *LocalChange) String() string {
 func (*LocalChange) ProtoMessage() {}
 
 func (x *LocalChange) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_system_proto_msgTypes[31]
+	mi := &file_system_v1_system_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2924,7 +3007,7 @@ func (x *LocalChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LocalChange.ProtoReflect.Descriptor instead.
 func (*LocalChange) Descriptor() ([]byte, []int) {
-	return file_system_v1_system_proto_rawDescGZIP(), []int{31}
+	return file_system_v1_system_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *LocalChange) GetChange() isLocalChange_Change {
@@ -3008,7 +3091,7 @@ type LiftRestrictions struct {
 
 func (x *LiftRestrictions) Reset() {
 	*x = LiftRestrictions{}
-	mi := &file_system_v1_system_proto_msgTypes[32]
+	mi := &file_system_v1_system_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3020,7 +3103,7 @@ func (x *LiftRestrictions) String() string {
 func (*LiftRestrictions) ProtoMessage() {}
 
 func (x *LiftRestrictions) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_system_proto_msgTypes[32]
+	mi := &file_system_v1_system_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3033,7 +3116,7 @@ func (x *LiftRestrictions) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LiftRestrictions.ProtoReflect.Descriptor instead.
 func (*LiftRestrictions) Descriptor() ([]byte, []int) {
-	return file_system_v1_system_proto_rawDescGZIP(), []int{32}
+	return file_system_v1_system_proto_rawDescGZIP(), []int{33}
 }
 
 type GoBack struct {
@@ -3045,7 +3128,7 @@ type GoBack struct {
 
 func (x *GoBack) Reset() {
 	*x = GoBack{}
-	mi := &file_system_v1_system_proto_msgTypes[33]
+	mi := &file_system_v1_system_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3057,7 +3140,7 @@ func (x *GoBack) String() string {
 func (*GoBack) ProtoMessage() {}
 
 func (x *GoBack) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_system_proto_msgTypes[33]
+	mi := &file_system_v1_system_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3070,7 +3153,7 @@ func (x *GoBack) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GoBack.ProtoReflect.Descriptor instead.
 func (*GoBack) Descriptor() ([]byte, []int) {
-	return file_system_v1_system_proto_rawDescGZIP(), []int{33}
+	return file_system_v1_system_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *GoBack) GetRevision() uint64 {
@@ -3095,7 +3178,7 @@ type Announce struct {
 
 func (x *Announce) Reset() {
 	*x = Announce{}
-	mi := &file_system_v1_system_proto_msgTypes[34]
+	mi := &file_system_v1_system_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3107,7 +3190,7 @@ func (x *Announce) String() string {
 func (*Announce) ProtoMessage() {}
 
 func (x *Announce) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_system_proto_msgTypes[34]
+	mi := &file_system_v1_system_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3120,7 +3203,7 @@ func (x *Announce) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Announce.ProtoReflect.Descriptor instead.
 func (*Announce) Descriptor() ([]byte, []int) {
-	return file_system_v1_system_proto_rawDescGZIP(), []int{34}
+	return file_system_v1_system_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Announce) GetVersion() uint32 {
@@ -3159,7 +3242,7 @@ type GetSummary struct {
 
 func (x *GetSummary) Reset() {
 	*x = GetSummary{}
-	mi := &file_system_v1_system_proto_msgTypes[35]
+	mi := &file_system_v1_system_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3171,7 +3254,7 @@ func (x *GetSummary) String() string {
 func (*GetSummary) ProtoMessage() {}
 
 func (x *GetSummary) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_system_proto_msgTypes[35]
+	mi := &file_system_v1_system_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3184,7 +3267,7 @@ func (x *GetSummary) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSummary.ProtoReflect.Descriptor instead.
 func (*GetSummary) Descriptor() ([]byte, []int) {
-	return file_system_v1_system_proto_rawDescGZIP(), []int{35}
+	return file_system_v1_system_proto_rawDescGZIP(), []int{36}
 }
 
 // Summary is how open the Base is, for whoever stands at it.
@@ -3222,7 +3305,7 @@ type Summary struct {
 
 func (x *Summary) Reset() {
 	*x = Summary{}
-	mi := &file_system_v1_system_proto_msgTypes[36]
+	mi := &file_system_v1_system_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3234,7 +3317,7 @@ func (x *Summary) String() string {
 func (*Summary) ProtoMessage() {}
 
 func (x *Summary) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_system_proto_msgTypes[36]
+	mi := &file_system_v1_system_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3247,7 +3330,7 @@ func (x *Summary) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Summary.ProtoReflect.Descriptor instead.
 func (*Summary) Descriptor() ([]byte, []int) {
-	return file_system_v1_system_proto_rawDescGZIP(), []int{36}
+	return file_system_v1_system_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *Summary) GetNodeName() string {
@@ -3379,7 +3462,7 @@ type OpenSSH struct {
 
 func (x *OpenSSH) Reset() {
 	*x = OpenSSH{}
-	mi := &file_system_v1_system_proto_msgTypes[37]
+	mi := &file_system_v1_system_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3391,7 +3474,7 @@ func (x *OpenSSH) String() string {
 func (*OpenSSH) ProtoMessage() {}
 
 func (x *OpenSSH) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_system_proto_msgTypes[37]
+	mi := &file_system_v1_system_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3404,7 +3487,7 @@ func (x *OpenSSH) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenSSH.ProtoReflect.Descriptor instead.
 func (*OpenSSH) Descriptor() ([]byte, []int) {
-	return file_system_v1_system_proto_rawDescGZIP(), []int{37}
+	return file_system_v1_system_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *OpenSSH) GetKeys() uint32 {
@@ -3432,7 +3515,7 @@ type OpenAPI struct {
 
 func (x *OpenAPI) Reset() {
 	*x = OpenAPI{}
-	mi := &file_system_v1_system_proto_msgTypes[38]
+	mi := &file_system_v1_system_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3444,7 +3527,7 @@ func (x *OpenAPI) String() string {
 func (*OpenAPI) ProtoMessage() {}
 
 func (x *OpenAPI) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_system_proto_msgTypes[38]
+	mi := &file_system_v1_system_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3457,7 +3540,7 @@ func (x *OpenAPI) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenAPI.ProtoReflect.Descriptor instead.
 func (*OpenAPI) Descriptor() ([]byte, []int) {
-	return file_system_v1_system_proto_rawDescGZIP(), []int{38}
+	return file_system_v1_system_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *OpenAPI) GetKind() string {
@@ -3493,7 +3576,7 @@ type ResetRecord struct {
 
 func (x *ResetRecord) Reset() {
 	*x = ResetRecord{}
-	mi := &file_system_v1_system_proto_msgTypes[39]
+	mi := &file_system_v1_system_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3505,7 +3588,7 @@ func (x *ResetRecord) String() string {
 func (*ResetRecord) ProtoMessage() {}
 
 func (x *ResetRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_system_proto_msgTypes[39]
+	mi := &file_system_v1_system_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3518,7 +3601,7 @@ func (x *ResetRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResetRecord.ProtoReflect.Descriptor instead.
 func (*ResetRecord) Descriptor() ([]byte, []int) {
-	return file_system_v1_system_proto_rawDescGZIP(), []int{39}
+	return file_system_v1_system_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *ResetRecord) GetOrderedAt() int64 {
@@ -3548,7 +3631,7 @@ type FactoryReset struct {
 
 func (x *FactoryReset) Reset() {
 	*x = FactoryReset{}
-	mi := &file_system_v1_system_proto_msgTypes[40]
+	mi := &file_system_v1_system_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3560,7 +3643,7 @@ func (x *FactoryReset) String() string {
 func (*FactoryReset) ProtoMessage() {}
 
 func (x *FactoryReset) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_system_proto_msgTypes[40]
+	mi := &file_system_v1_system_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3573,7 +3656,7 @@ func (x *FactoryReset) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FactoryReset.ProtoReflect.Descriptor instead.
 func (*FactoryReset) Descriptor() ([]byte, []int) {
-	return file_system_v1_system_proto_rawDescGZIP(), []int{40}
+	return file_system_v1_system_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *FactoryReset) GetBy() isFactoryReset_By {
@@ -3627,7 +3710,7 @@ type LocalReset struct {
 
 func (x *LocalReset) Reset() {
 	*x = LocalReset{}
-	mi := &file_system_v1_system_proto_msgTypes[41]
+	mi := &file_system_v1_system_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3639,7 +3722,7 @@ func (x *LocalReset) String() string {
 func (*LocalReset) ProtoMessage() {}
 
 func (x *LocalReset) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_system_proto_msgTypes[41]
+	mi := &file_system_v1_system_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3652,7 +3735,7 @@ func (x *LocalReset) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LocalReset.ProtoReflect.Descriptor instead.
 func (*LocalReset) Descriptor() ([]byte, []int) {
-	return file_system_v1_system_proto_rawDescGZIP(), []int{41}
+	return file_system_v1_system_proto_rawDescGZIP(), []int{42}
 }
 
 // ResetOrder wipes the Base. An owner signs it.
@@ -3671,7 +3754,7 @@ type ResetOrder struct {
 
 func (x *ResetOrder) Reset() {
 	*x = ResetOrder{}
-	mi := &file_system_v1_system_proto_msgTypes[42]
+	mi := &file_system_v1_system_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3683,7 +3766,7 @@ func (x *ResetOrder) String() string {
 func (*ResetOrder) ProtoMessage() {}
 
 func (x *ResetOrder) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_system_proto_msgTypes[42]
+	mi := &file_system_v1_system_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3696,7 +3779,7 @@ func (x *ResetOrder) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResetOrder.ProtoReflect.Descriptor instead.
 func (*ResetOrder) Descriptor() ([]byte, []int) {
-	return file_system_v1_system_proto_rawDescGZIP(), []int{42}
+	return file_system_v1_system_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *ResetOrder) GetBaseId() []byte {
@@ -3731,7 +3814,7 @@ var File_system_v1_system_proto protoreflect.FileDescriptor
 
 const file_system_v1_system_proto_rawDesc = "" +
 	"\n" +
-	"\x16system/v1/system.proto\x12\x10bitbox.system.v1\x1a\x19system/v1/authority.proto\x1a\x17system/v1/changes.proto\x1a\x17system/v1/machine.proto\x1a\x17system/v1/posture.proto\x1a\x16system/v1/update.proto\"\xf5\x12\n" +
+	"\x16system/v1/system.proto\x12\x10bitbox.system.v1\x1a\x12base/v1/base.proto\x1a\x19system/v1/authority.proto\x1a\x17system/v1/changes.proto\x1a\x17system/v1/machine.proto\x1a\x17system/v1/posture.proto\x1a\x16system/v1/update.proto\"\xf5\x12\n" +
 	"\rSystemRequest\x12B\n" +
 	"\tauthority\x18\x01 \x01(\v2\".bitbox.system.v1.AuthorityRequestH\x00R\tauthority\x12<\n" +
 	"\n" +
@@ -3778,7 +3861,8 @@ const file_system_v1_system_proto_rawDesc = "" +
 	"\rorder_pairing\x18F \x01(\v2\x1e.bitbox.system.v1.OrderPairingH\x00R\forderPairing\x12H\n" +
 	"\x0eanswer_pairing\x18G \x01(\v2\x1f.bitbox.system.v1.AnswerPairingH\x00R\ranswerPairing\x12\x15\n" +
 	"\x06app_id\x18d \x01(\tR\x05appIdB\x06\n" +
-	"\x04verb\"\xc5\t\n" +
+	"\x04verb\"\x95\n" +
+	"\n" +
 	"\vSystemReply\x12\x1d\n" +
 	"\n" +
 	"error_code\x18\x01 \x01(\tR\terrorCode\x12#\n" +
@@ -3803,7 +3887,8 @@ const file_system_v1_system_proto_rawDesc = "" +
 	"\x04logs\x18) \x01(\v2\x1c.bitbox.system.v1.LogsResultH\x00R\x04logs\x12B\n" +
 	"\n" +
 	"time_zones\x18* \x01(\v2!.bitbox.system.v1.TimeZonesResultH\x00R\ttimeZones\x12;\n" +
-	"\achanges\x18< \x01(\v2\x1f.bitbox.system.v1.ChangesResultH\x00R\achangesB\b\n" +
+	"\achanges\x18< \x01(\v2\x1f.bitbox.system.v1.ChangesResultH\x00R\achanges\x12N\n" +
+	"\x10pairing_answered\x18F \x01(\v2!.bitbox.system.v1.PairingAnsweredH\x00R\x0fpairingAnsweredB\b\n" +
 	"\x06result\"!\n" +
 	"\tGetReport\x12\x14\n" +
 	"\x05nonce\x18\x01 \x01(\fR\x05nonce\"&\n" +
@@ -3885,13 +3970,14 @@ const file_system_v1_system_proto_rawDesc = "" +
 	"\tnode_name\x18\x03 \x01(\tR\bnodeName\x12\x1b\n" +
 	"\ttime_zone\x18\x04 \x01(\tR\btimeZoneB\x16\n" +
 	"\x14_temperature_celsius\"\r\n" +
-	"\vWatchSystem\"\x9e\a\n" +
+	"\vWatchSystem\"\xd6\a\n" +
 	"\vSystemEvent\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12-\n" +
 	"\x12restriction_number\x18\x02 \x01(\x04R\x11restrictionNumber\x12;\n" +
 	"\x05phase\x18\x03 \x01(\x0e2%.bitbox.system.v1.PostureReport.PhaseR\x05phase\x12\x1a\n" +
 	"\bfindings\x18\x04 \x01(\rR\bfindings\x12\x12\n" +
-	"\x04bans\x18\x05 \x01(\rR\x04bans\x12:\n" +
+	"\x04bans\x18\x05 \x01(\rR\x04bans\x126\n" +
+	"\tapp_roles\x18\x1e \x03(\v2\x19.bitbox.system.v1.AppRoleR\bappRoles\x12:\n" +
 	"\astarted\x18\x06 \x01(\v2\x1e.bitbox.system.v1.WatchStartedH\x00R\astarted\x12K\n" +
 	"\x0fposture_changed\x18\a \x01(\v2 .bitbox.system.v1.PostureChangedH\x00R\x0epostureChanged\x12?\n" +
 	"\vdrift_found\x18\b \x01(\v2\x1c.bitbox.system.v1.DriftFoundH\x00R\n" +
@@ -3905,7 +3991,11 @@ const file_system_v1_system_proto_rawDesc = "" +
 	"\x0eupdate_waiting\x18\x0e \x01(\v2\x1f.bitbox.system.v1.UpdateWaitingH\x00R\rupdateWaiting\x12N\n" +
 	"\x10machine_stopping\x18\x0f \x01(\v2!.bitbox.system.v1.MachineStoppingH\x00R\x0fmachineStoppingB\n" +
 	"\n" +
-	"\bhappened\"\x0e\n" +
+	"\bhappened\"T\n" +
+	"\aAppRole\x12\x1f\n" +
+	"\vsigning_key\x18\x01 \x01(\fR\n" +
+	"signingKey\x12(\n" +
+	"\x04role\x18\x02 \x01(\x0e2\x14.bitbox.base.v1.RoleR\x04role\"\x0e\n" +
 	"\fWatchStarted\"(\n" +
 	"\x0ePostureChanged\x12\x16\n" +
 	"\x06reason\x18\x01 \x01(\tR\x06reason\"C\n" +
@@ -3993,7 +4083,7 @@ func file_system_v1_system_proto_rawDescGZIP() []byte {
 }
 
 var file_system_v1_system_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_system_v1_system_proto_msgTypes = make([]protoimpl.MessageInfo, 43)
+var file_system_v1_system_proto_msgTypes = make([]protoimpl.MessageInfo, 44)
 var file_system_v1_system_proto_goTypes = []any{
 	(Finding_Severity)(0),        // 0: bitbox.system.v1.Finding.Severity
 	(*SystemRequest)(nil),        // 1: bitbox.system.v1.SystemRequest
@@ -4022,66 +4112,69 @@ var file_system_v1_system_proto_goTypes = []any{
 	(*MachineInfo)(nil),          // 24: bitbox.system.v1.MachineInfo
 	(*WatchSystem)(nil),          // 25: bitbox.system.v1.WatchSystem
 	(*SystemEvent)(nil),          // 26: bitbox.system.v1.SystemEvent
-	(*WatchStarted)(nil),         // 27: bitbox.system.v1.WatchStarted
-	(*PostureChanged)(nil),       // 28: bitbox.system.v1.PostureChanged
-	(*DriftFound)(nil),           // 29: bitbox.system.v1.DriftFound
-	(*BansChanged)(nil),          // 30: bitbox.system.v1.BansChanged
-	(*ApplyFailed)(nil),          // 31: bitbox.system.v1.ApplyFailed
-	(*LocalChange)(nil),          // 32: bitbox.system.v1.LocalChange
-	(*LiftRestrictions)(nil),     // 33: bitbox.system.v1.LiftRestrictions
-	(*GoBack)(nil),               // 34: bitbox.system.v1.GoBack
-	(*Announce)(nil),             // 35: bitbox.system.v1.Announce
-	(*GetSummary)(nil),           // 36: bitbox.system.v1.GetSummary
-	(*Summary)(nil),              // 37: bitbox.system.v1.Summary
-	(*OpenSSH)(nil),              // 38: bitbox.system.v1.OpenSSH
-	(*OpenAPI)(nil),              // 39: bitbox.system.v1.OpenAPI
-	(*ResetRecord)(nil),          // 40: bitbox.system.v1.ResetRecord
-	(*FactoryReset)(nil),         // 41: bitbox.system.v1.FactoryReset
-	(*LocalReset)(nil),           // 42: bitbox.system.v1.LocalReset
-	(*ResetOrder)(nil),           // 43: bitbox.system.v1.ResetOrder
-	(*AuthorityRequest)(nil),     // 44: bitbox.system.v1.AuthorityRequest
-	(*BeginUpdate)(nil),          // 45: bitbox.system.v1.BeginUpdate
-	(*UpdatePiece)(nil),          // 46: bitbox.system.v1.UpdatePiece
-	(*FinishUpdate)(nil),         // 47: bitbox.system.v1.FinishUpdate
-	(*AbortUpdate)(nil),          // 48: bitbox.system.v1.AbortUpdate
-	(*GetUpdate)(nil),            // 49: bitbox.system.v1.GetUpdate
-	(*WatchUpdate)(nil),          // 50: bitbox.system.v1.WatchUpdate
-	(*GetHealth)(nil),            // 51: bitbox.system.v1.GetHealth
-	(*ListServices)(nil),         // 52: bitbox.system.v1.ListServices
-	(*ChangeService)(nil),        // 53: bitbox.system.v1.ChangeService
-	(*ReadLogs)(nil),             // 54: bitbox.system.v1.ReadLogs
-	(*ListTimeZones)(nil),        // 55: bitbox.system.v1.ListTimeZones
-	(*SetTimeZone)(nil),          // 56: bitbox.system.v1.SetTimeZone
-	(*Reboot)(nil),               // 57: bitbox.system.v1.Reboot
-	(*PowerOff)(nil),             // 58: bitbox.system.v1.PowerOff
-	(*InstallDebianUpdates)(nil), // 59: bitbox.system.v1.InstallDebianUpdates
-	(*ListChanges)(nil),          // 60: bitbox.system.v1.ListChanges
-	(*RecordChange)(nil),         // 61: bitbox.system.v1.RecordChange
-	(*OrderPairing)(nil),         // 62: bitbox.system.v1.OrderPairing
-	(*AnswerPairing)(nil),        // 63: bitbox.system.v1.AnswerPairing
-	(*AuthorityReply)(nil),       // 64: bitbox.system.v1.AuthorityReply
-	(*UpdateBegan)(nil),          // 65: bitbox.system.v1.UpdateBegan
-	(*Update)(nil),               // 66: bitbox.system.v1.Update
-	(*UpdateStatus)(nil),         // 67: bitbox.system.v1.UpdateStatus
-	(*Health)(nil),               // 68: bitbox.system.v1.Health
-	(*ServicesResult)(nil),       // 69: bitbox.system.v1.ServicesResult
-	(*LogsResult)(nil),           // 70: bitbox.system.v1.LogsResult
-	(*TimeZonesResult)(nil),      // 71: bitbox.system.v1.TimeZonesResult
-	(*ChangesResult)(nil),        // 72: bitbox.system.v1.ChangesResult
-	(*Lockdown)(nil),             // 73: bitbox.system.v1.Lockdown
-	(*PairingShut)(nil),          // 74: bitbox.system.v1.PairingShut
-	(*LeaseEnded)(nil),           // 75: bitbox.system.v1.LeaseEnded
-	(*AppCutOff)(nil),            // 76: bitbox.system.v1.AppCutOff
-	(PostureReport_Phase)(0),     // 77: bitbox.system.v1.PostureReport.Phase
-	(*ServiceFailed)(nil),        // 78: bitbox.system.v1.ServiceFailed
-	(*ServiceRecovered)(nil),     // 79: bitbox.system.v1.ServiceRecovered
-	(*DiskFilling)(nil),          // 80: bitbox.system.v1.DiskFilling
-	(*UpdateWaiting)(nil),        // 81: bitbox.system.v1.UpdateWaiting
-	(*MachineStopping)(nil),      // 82: bitbox.system.v1.MachineStopping
-	(*Posture)(nil),              // 83: bitbox.system.v1.Posture
+	(*AppRole)(nil),              // 27: bitbox.system.v1.AppRole
+	(*WatchStarted)(nil),         // 28: bitbox.system.v1.WatchStarted
+	(*PostureChanged)(nil),       // 29: bitbox.system.v1.PostureChanged
+	(*DriftFound)(nil),           // 30: bitbox.system.v1.DriftFound
+	(*BansChanged)(nil),          // 31: bitbox.system.v1.BansChanged
+	(*ApplyFailed)(nil),          // 32: bitbox.system.v1.ApplyFailed
+	(*LocalChange)(nil),          // 33: bitbox.system.v1.LocalChange
+	(*LiftRestrictions)(nil),     // 34: bitbox.system.v1.LiftRestrictions
+	(*GoBack)(nil),               // 35: bitbox.system.v1.GoBack
+	(*Announce)(nil),             // 36: bitbox.system.v1.Announce
+	(*GetSummary)(nil),           // 37: bitbox.system.v1.GetSummary
+	(*Summary)(nil),              // 38: bitbox.system.v1.Summary
+	(*OpenSSH)(nil),              // 39: bitbox.system.v1.OpenSSH
+	(*OpenAPI)(nil),              // 40: bitbox.system.v1.OpenAPI
+	(*ResetRecord)(nil),          // 41: bitbox.system.v1.ResetRecord
+	(*FactoryReset)(nil),         // 42: bitbox.system.v1.FactoryReset
+	(*LocalReset)(nil),           // 43: bitbox.system.v1.LocalReset
+	(*ResetOrder)(nil),           // 44: bitbox.system.v1.ResetOrder
+	(*AuthorityRequest)(nil),     // 45: bitbox.system.v1.AuthorityRequest
+	(*BeginUpdate)(nil),          // 46: bitbox.system.v1.BeginUpdate
+	(*UpdatePiece)(nil),          // 47: bitbox.system.v1.UpdatePiece
+	(*FinishUpdate)(nil),         // 48: bitbox.system.v1.FinishUpdate
+	(*AbortUpdate)(nil),          // 49: bitbox.system.v1.AbortUpdate
+	(*GetUpdate)(nil),            // 50: bitbox.system.v1.GetUpdate
+	(*WatchUpdate)(nil),          // 51: bitbox.system.v1.WatchUpdate
+	(*GetHealth)(nil),            // 52: bitbox.system.v1.GetHealth
+	(*ListServices)(nil),         // 53: bitbox.system.v1.ListServices
+	(*ChangeService)(nil),        // 54: bitbox.system.v1.ChangeService
+	(*ReadLogs)(nil),             // 55: bitbox.system.v1.ReadLogs
+	(*ListTimeZones)(nil),        // 56: bitbox.system.v1.ListTimeZones
+	(*SetTimeZone)(nil),          // 57: bitbox.system.v1.SetTimeZone
+	(*Reboot)(nil),               // 58: bitbox.system.v1.Reboot
+	(*PowerOff)(nil),             // 59: bitbox.system.v1.PowerOff
+	(*InstallDebianUpdates)(nil), // 60: bitbox.system.v1.InstallDebianUpdates
+	(*ListChanges)(nil),          // 61: bitbox.system.v1.ListChanges
+	(*RecordChange)(nil),         // 62: bitbox.system.v1.RecordChange
+	(*OrderPairing)(nil),         // 63: bitbox.system.v1.OrderPairing
+	(*AnswerPairing)(nil),        // 64: bitbox.system.v1.AnswerPairing
+	(*AuthorityReply)(nil),       // 65: bitbox.system.v1.AuthorityReply
+	(*UpdateBegan)(nil),          // 66: bitbox.system.v1.UpdateBegan
+	(*Update)(nil),               // 67: bitbox.system.v1.Update
+	(*UpdateStatus)(nil),         // 68: bitbox.system.v1.UpdateStatus
+	(*Health)(nil),               // 69: bitbox.system.v1.Health
+	(*ServicesResult)(nil),       // 70: bitbox.system.v1.ServicesResult
+	(*LogsResult)(nil),           // 71: bitbox.system.v1.LogsResult
+	(*TimeZonesResult)(nil),      // 72: bitbox.system.v1.TimeZonesResult
+	(*ChangesResult)(nil),        // 73: bitbox.system.v1.ChangesResult
+	(*PairingAnswered)(nil),      // 74: bitbox.system.v1.PairingAnswered
+	(*Lockdown)(nil),             // 75: bitbox.system.v1.Lockdown
+	(*PairingShut)(nil),          // 76: bitbox.system.v1.PairingShut
+	(*LeaseEnded)(nil),           // 77: bitbox.system.v1.LeaseEnded
+	(*AppCutOff)(nil),            // 78: bitbox.system.v1.AppCutOff
+	(PostureReport_Phase)(0),     // 79: bitbox.system.v1.PostureReport.Phase
+	(*ServiceFailed)(nil),        // 80: bitbox.system.v1.ServiceFailed
+	(*ServiceRecovered)(nil),     // 81: bitbox.system.v1.ServiceRecovered
+	(*DiskFilling)(nil),          // 82: bitbox.system.v1.DiskFilling
+	(*UpdateWaiting)(nil),        // 83: bitbox.system.v1.UpdateWaiting
+	(*MachineStopping)(nil),      // 84: bitbox.system.v1.MachineStopping
+	(v1.Role)(0),                 // 85: bitbox.base.v1.Role
+	(*Posture)(nil),              // 86: bitbox.system.v1.Posture
 }
 var file_system_v1_system_proto_depIdxs = []int32{
-	44, // 0: bitbox.system.v1.SystemRequest.authority:type_name -> bitbox.system.v1.AuthorityRequest
+	45, // 0: bitbox.system.v1.SystemRequest.authority:type_name -> bitbox.system.v1.AuthorityRequest
 	3,  // 1: bitbox.system.v1.SystemRequest.get_report:type_name -> bitbox.system.v1.GetReport
 	5,  // 2: bitbox.system.v1.SystemRequest.get_challenge:type_name -> bitbox.system.v1.GetChallenge
 	7,  // 3: bitbox.system.v1.SystemRequest.submit:type_name -> bitbox.system.v1.Submit
@@ -4094,30 +4187,30 @@ var file_system_v1_system_proto_depIdxs = []int32{
 	22, // 10: bitbox.system.v1.SystemRequest.fix_finding:type_name -> bitbox.system.v1.FixFinding
 	23, // 11: bitbox.system.v1.SystemRequest.get_machine:type_name -> bitbox.system.v1.GetMachine
 	25, // 12: bitbox.system.v1.SystemRequest.watch_system:type_name -> bitbox.system.v1.WatchSystem
-	32, // 13: bitbox.system.v1.SystemRequest.local_change:type_name -> bitbox.system.v1.LocalChange
-	35, // 14: bitbox.system.v1.SystemRequest.announce:type_name -> bitbox.system.v1.Announce
-	36, // 15: bitbox.system.v1.SystemRequest.get_summary:type_name -> bitbox.system.v1.GetSummary
-	41, // 16: bitbox.system.v1.SystemRequest.factory_reset:type_name -> bitbox.system.v1.FactoryReset
-	45, // 17: bitbox.system.v1.SystemRequest.begin_update:type_name -> bitbox.system.v1.BeginUpdate
-	46, // 18: bitbox.system.v1.SystemRequest.update_piece:type_name -> bitbox.system.v1.UpdatePiece
-	47, // 19: bitbox.system.v1.SystemRequest.finish_update:type_name -> bitbox.system.v1.FinishUpdate
-	48, // 20: bitbox.system.v1.SystemRequest.abort_update:type_name -> bitbox.system.v1.AbortUpdate
-	49, // 21: bitbox.system.v1.SystemRequest.get_update:type_name -> bitbox.system.v1.GetUpdate
-	50, // 22: bitbox.system.v1.SystemRequest.watch_update:type_name -> bitbox.system.v1.WatchUpdate
-	51, // 23: bitbox.system.v1.SystemRequest.get_health:type_name -> bitbox.system.v1.GetHealth
-	52, // 24: bitbox.system.v1.SystemRequest.list_services:type_name -> bitbox.system.v1.ListServices
-	53, // 25: bitbox.system.v1.SystemRequest.change_service:type_name -> bitbox.system.v1.ChangeService
-	54, // 26: bitbox.system.v1.SystemRequest.read_logs:type_name -> bitbox.system.v1.ReadLogs
-	55, // 27: bitbox.system.v1.SystemRequest.list_time_zones:type_name -> bitbox.system.v1.ListTimeZones
-	56, // 28: bitbox.system.v1.SystemRequest.set_time_zone:type_name -> bitbox.system.v1.SetTimeZone
-	57, // 29: bitbox.system.v1.SystemRequest.reboot:type_name -> bitbox.system.v1.Reboot
-	58, // 30: bitbox.system.v1.SystemRequest.power_off:type_name -> bitbox.system.v1.PowerOff
-	59, // 31: bitbox.system.v1.SystemRequest.install_debian_updates:type_name -> bitbox.system.v1.InstallDebianUpdates
-	60, // 32: bitbox.system.v1.SystemRequest.list_changes:type_name -> bitbox.system.v1.ListChanges
-	61, // 33: bitbox.system.v1.SystemRequest.record_change:type_name -> bitbox.system.v1.RecordChange
-	62, // 34: bitbox.system.v1.SystemRequest.order_pairing:type_name -> bitbox.system.v1.OrderPairing
-	63, // 35: bitbox.system.v1.SystemRequest.answer_pairing:type_name -> bitbox.system.v1.AnswerPairing
-	64, // 36: bitbox.system.v1.SystemReply.authority:type_name -> bitbox.system.v1.AuthorityReply
+	33, // 13: bitbox.system.v1.SystemRequest.local_change:type_name -> bitbox.system.v1.LocalChange
+	36, // 14: bitbox.system.v1.SystemRequest.announce:type_name -> bitbox.system.v1.Announce
+	37, // 15: bitbox.system.v1.SystemRequest.get_summary:type_name -> bitbox.system.v1.GetSummary
+	42, // 16: bitbox.system.v1.SystemRequest.factory_reset:type_name -> bitbox.system.v1.FactoryReset
+	46, // 17: bitbox.system.v1.SystemRequest.begin_update:type_name -> bitbox.system.v1.BeginUpdate
+	47, // 18: bitbox.system.v1.SystemRequest.update_piece:type_name -> bitbox.system.v1.UpdatePiece
+	48, // 19: bitbox.system.v1.SystemRequest.finish_update:type_name -> bitbox.system.v1.FinishUpdate
+	49, // 20: bitbox.system.v1.SystemRequest.abort_update:type_name -> bitbox.system.v1.AbortUpdate
+	50, // 21: bitbox.system.v1.SystemRequest.get_update:type_name -> bitbox.system.v1.GetUpdate
+	51, // 22: bitbox.system.v1.SystemRequest.watch_update:type_name -> bitbox.system.v1.WatchUpdate
+	52, // 23: bitbox.system.v1.SystemRequest.get_health:type_name -> bitbox.system.v1.GetHealth
+	53, // 24: bitbox.system.v1.SystemRequest.list_services:type_name -> bitbox.system.v1.ListServices
+	54, // 25: bitbox.system.v1.SystemRequest.change_service:type_name -> bitbox.system.v1.ChangeService
+	55, // 26: bitbox.system.v1.SystemRequest.read_logs:type_name -> bitbox.system.v1.ReadLogs
+	56, // 27: bitbox.system.v1.SystemRequest.list_time_zones:type_name -> bitbox.system.v1.ListTimeZones
+	57, // 28: bitbox.system.v1.SystemRequest.set_time_zone:type_name -> bitbox.system.v1.SetTimeZone
+	58, // 29: bitbox.system.v1.SystemRequest.reboot:type_name -> bitbox.system.v1.Reboot
+	59, // 30: bitbox.system.v1.SystemRequest.power_off:type_name -> bitbox.system.v1.PowerOff
+	60, // 31: bitbox.system.v1.SystemRequest.install_debian_updates:type_name -> bitbox.system.v1.InstallDebianUpdates
+	61, // 32: bitbox.system.v1.SystemRequest.list_changes:type_name -> bitbox.system.v1.ListChanges
+	62, // 33: bitbox.system.v1.SystemRequest.record_change:type_name -> bitbox.system.v1.RecordChange
+	63, // 34: bitbox.system.v1.SystemRequest.order_pairing:type_name -> bitbox.system.v1.OrderPairing
+	64, // 35: bitbox.system.v1.SystemRequest.answer_pairing:type_name -> bitbox.system.v1.AnswerPairing
+	65, // 36: bitbox.system.v1.SystemReply.authority:type_name -> bitbox.system.v1.AuthorityReply
 	4,  // 37: bitbox.system.v1.SystemReply.report:type_name -> bitbox.system.v1.ReportResult
 	6,  // 38: bitbox.system.v1.SystemReply.challenge:type_name -> bitbox.system.v1.ChallengeResult
 	8,  // 39: bitbox.system.v1.SystemReply.progress:type_name -> bitbox.system.v1.Progress
@@ -4127,50 +4220,53 @@ var file_system_v1_system_proto_depIdxs = []int32{
 	20, // 43: bitbox.system.v1.SystemReply.audit:type_name -> bitbox.system.v1.AuditResult
 	24, // 44: bitbox.system.v1.SystemReply.machine:type_name -> bitbox.system.v1.MachineInfo
 	26, // 45: bitbox.system.v1.SystemReply.event:type_name -> bitbox.system.v1.SystemEvent
-	37, // 46: bitbox.system.v1.SystemReply.summary:type_name -> bitbox.system.v1.Summary
-	65, // 47: bitbox.system.v1.SystemReply.update_began:type_name -> bitbox.system.v1.UpdateBegan
-	66, // 48: bitbox.system.v1.SystemReply.update:type_name -> bitbox.system.v1.Update
-	67, // 49: bitbox.system.v1.SystemReply.update_status:type_name -> bitbox.system.v1.UpdateStatus
-	68, // 50: bitbox.system.v1.SystemReply.health:type_name -> bitbox.system.v1.Health
-	69, // 51: bitbox.system.v1.SystemReply.services:type_name -> bitbox.system.v1.ServicesResult
-	70, // 52: bitbox.system.v1.SystemReply.logs:type_name -> bitbox.system.v1.LogsResult
-	71, // 53: bitbox.system.v1.SystemReply.time_zones:type_name -> bitbox.system.v1.TimeZonesResult
-	72, // 54: bitbox.system.v1.SystemReply.changes:type_name -> bitbox.system.v1.ChangesResult
-	73, // 55: bitbox.system.v1.Restrict.lockdown:type_name -> bitbox.system.v1.Lockdown
-	74, // 56: bitbox.system.v1.Restrict.pairing_shut:type_name -> bitbox.system.v1.PairingShut
-	75, // 57: bitbox.system.v1.Restrict.end_lease:type_name -> bitbox.system.v1.LeaseEnded
-	76, // 58: bitbox.system.v1.Restrict.app_cut_off:type_name -> bitbox.system.v1.AppCutOff
-	15, // 59: bitbox.system.v1.BansResult.bans:type_name -> bitbox.system.v1.Ban
-	17, // 60: bitbox.system.v1.LiftBan.plain:type_name -> bitbox.system.v1.LiftBanOrder
-	21, // 61: bitbox.system.v1.AuditResult.findings:type_name -> bitbox.system.v1.Finding
-	0,  // 62: bitbox.system.v1.Finding.severity:type_name -> bitbox.system.v1.Finding.Severity
-	77, // 63: bitbox.system.v1.SystemEvent.phase:type_name -> bitbox.system.v1.PostureReport.Phase
-	27, // 64: bitbox.system.v1.SystemEvent.started:type_name -> bitbox.system.v1.WatchStarted
-	28, // 65: bitbox.system.v1.SystemEvent.posture_changed:type_name -> bitbox.system.v1.PostureChanged
-	29, // 66: bitbox.system.v1.SystemEvent.drift_found:type_name -> bitbox.system.v1.DriftFound
-	30, // 67: bitbox.system.v1.SystemEvent.bans_changed:type_name -> bitbox.system.v1.BansChanged
-	31, // 68: bitbox.system.v1.SystemEvent.apply_failed:type_name -> bitbox.system.v1.ApplyFailed
-	78, // 69: bitbox.system.v1.SystemEvent.service_failed:type_name -> bitbox.system.v1.ServiceFailed
-	79, // 70: bitbox.system.v1.SystemEvent.service_recovered:type_name -> bitbox.system.v1.ServiceRecovered
-	80, // 71: bitbox.system.v1.SystemEvent.disk_filling:type_name -> bitbox.system.v1.DiskFilling
-	81, // 72: bitbox.system.v1.SystemEvent.update_waiting:type_name -> bitbox.system.v1.UpdateWaiting
-	82, // 73: bitbox.system.v1.SystemEvent.machine_stopping:type_name -> bitbox.system.v1.MachineStopping
-	21, // 74: bitbox.system.v1.DriftFound.findings:type_name -> bitbox.system.v1.Finding
-	15, // 75: bitbox.system.v1.BansChanged.banned:type_name -> bitbox.system.v1.Ban
-	15, // 76: bitbox.system.v1.BansChanged.lifted:type_name -> bitbox.system.v1.Ban
-	83, // 77: bitbox.system.v1.LocalChange.posture:type_name -> bitbox.system.v1.Posture
-	33, // 78: bitbox.system.v1.LocalChange.lift_restrictions:type_name -> bitbox.system.v1.LiftRestrictions
-	34, // 79: bitbox.system.v1.LocalChange.go_back:type_name -> bitbox.system.v1.GoBack
-	77, // 80: bitbox.system.v1.Summary.phase:type_name -> bitbox.system.v1.PostureReport.Phase
-	38, // 81: bitbox.system.v1.Summary.ssh:type_name -> bitbox.system.v1.OpenSSH
-	39, // 82: bitbox.system.v1.Summary.apis:type_name -> bitbox.system.v1.OpenAPI
-	40, // 83: bitbox.system.v1.Summary.last_reset:type_name -> bitbox.system.v1.ResetRecord
-	42, // 84: bitbox.system.v1.FactoryReset.local:type_name -> bitbox.system.v1.LocalReset
-	85, // [85:85] is the sub-list for method output_type
-	85, // [85:85] is the sub-list for method input_type
-	85, // [85:85] is the sub-list for extension type_name
-	85, // [85:85] is the sub-list for extension extendee
-	0,  // [0:85] is the sub-list for field type_name
+	38, // 46: bitbox.system.v1.SystemReply.summary:type_name -> bitbox.system.v1.Summary
+	66, // 47: bitbox.system.v1.SystemReply.update_began:type_name -> bitbox.system.v1.UpdateBegan
+	67, // 48: bitbox.system.v1.SystemReply.update:type_name -> bitbox.system.v1.Update
+	68, // 49: bitbox.system.v1.SystemReply.update_status:type_name -> bitbox.system.v1.UpdateStatus
+	69, // 50: bitbox.system.v1.SystemReply.health:type_name -> bitbox.system.v1.Health
+	70, // 51: bitbox.system.v1.SystemReply.services:type_name -> bitbox.system.v1.ServicesResult
+	71, // 52: bitbox.system.v1.SystemReply.logs:type_name -> bitbox.system.v1.LogsResult
+	72, // 53: bitbox.system.v1.SystemReply.time_zones:type_name -> bitbox.system.v1.TimeZonesResult
+	73, // 54: bitbox.system.v1.SystemReply.changes:type_name -> bitbox.system.v1.ChangesResult
+	74, // 55: bitbox.system.v1.SystemReply.pairing_answered:type_name -> bitbox.system.v1.PairingAnswered
+	75, // 56: bitbox.system.v1.Restrict.lockdown:type_name -> bitbox.system.v1.Lockdown
+	76, // 57: bitbox.system.v1.Restrict.pairing_shut:type_name -> bitbox.system.v1.PairingShut
+	77, // 58: bitbox.system.v1.Restrict.end_lease:type_name -> bitbox.system.v1.LeaseEnded
+	78, // 59: bitbox.system.v1.Restrict.app_cut_off:type_name -> bitbox.system.v1.AppCutOff
+	15, // 60: bitbox.system.v1.BansResult.bans:type_name -> bitbox.system.v1.Ban
+	17, // 61: bitbox.system.v1.LiftBan.plain:type_name -> bitbox.system.v1.LiftBanOrder
+	21, // 62: bitbox.system.v1.AuditResult.findings:type_name -> bitbox.system.v1.Finding
+	0,  // 63: bitbox.system.v1.Finding.severity:type_name -> bitbox.system.v1.Finding.Severity
+	79, // 64: bitbox.system.v1.SystemEvent.phase:type_name -> bitbox.system.v1.PostureReport.Phase
+	27, // 65: bitbox.system.v1.SystemEvent.app_roles:type_name -> bitbox.system.v1.AppRole
+	28, // 66: bitbox.system.v1.SystemEvent.started:type_name -> bitbox.system.v1.WatchStarted
+	29, // 67: bitbox.system.v1.SystemEvent.posture_changed:type_name -> bitbox.system.v1.PostureChanged
+	30, // 68: bitbox.system.v1.SystemEvent.drift_found:type_name -> bitbox.system.v1.DriftFound
+	31, // 69: bitbox.system.v1.SystemEvent.bans_changed:type_name -> bitbox.system.v1.BansChanged
+	32, // 70: bitbox.system.v1.SystemEvent.apply_failed:type_name -> bitbox.system.v1.ApplyFailed
+	80, // 71: bitbox.system.v1.SystemEvent.service_failed:type_name -> bitbox.system.v1.ServiceFailed
+	81, // 72: bitbox.system.v1.SystemEvent.service_recovered:type_name -> bitbox.system.v1.ServiceRecovered
+	82, // 73: bitbox.system.v1.SystemEvent.disk_filling:type_name -> bitbox.system.v1.DiskFilling
+	83, // 74: bitbox.system.v1.SystemEvent.update_waiting:type_name -> bitbox.system.v1.UpdateWaiting
+	84, // 75: bitbox.system.v1.SystemEvent.machine_stopping:type_name -> bitbox.system.v1.MachineStopping
+	85, // 76: bitbox.system.v1.AppRole.role:type_name -> bitbox.base.v1.Role
+	21, // 77: bitbox.system.v1.DriftFound.findings:type_name -> bitbox.system.v1.Finding
+	15, // 78: bitbox.system.v1.BansChanged.banned:type_name -> bitbox.system.v1.Ban
+	15, // 79: bitbox.system.v1.BansChanged.lifted:type_name -> bitbox.system.v1.Ban
+	86, // 80: bitbox.system.v1.LocalChange.posture:type_name -> bitbox.system.v1.Posture
+	34, // 81: bitbox.system.v1.LocalChange.lift_restrictions:type_name -> bitbox.system.v1.LiftRestrictions
+	35, // 82: bitbox.system.v1.LocalChange.go_back:type_name -> bitbox.system.v1.GoBack
+	79, // 83: bitbox.system.v1.Summary.phase:type_name -> bitbox.system.v1.PostureReport.Phase
+	39, // 84: bitbox.system.v1.Summary.ssh:type_name -> bitbox.system.v1.OpenSSH
+	40, // 85: bitbox.system.v1.Summary.apis:type_name -> bitbox.system.v1.OpenAPI
+	41, // 86: bitbox.system.v1.Summary.last_reset:type_name -> bitbox.system.v1.ResetRecord
+	43, // 87: bitbox.system.v1.FactoryReset.local:type_name -> bitbox.system.v1.LocalReset
+	88, // [88:88] is the sub-list for method output_type
+	88, // [88:88] is the sub-list for method input_type
+	88, // [88:88] is the sub-list for extension type_name
+	88, // [88:88] is the sub-list for extension extendee
+	0,  // [0:88] is the sub-list for field type_name
 }
 
 func init() { file_system_v1_system_proto_init() }
@@ -4241,6 +4337,7 @@ func file_system_v1_system_proto_init() {
 		(*SystemReply_Logs)(nil),
 		(*SystemReply_TimeZones)(nil),
 		(*SystemReply_Changes)(nil),
+		(*SystemReply_PairingAnswered)(nil),
 	}
 	file_system_v1_system_proto_msgTypes[9].OneofWrappers = []any{
 		(*Restrict_Lockdown)(nil),
@@ -4265,12 +4362,12 @@ func file_system_v1_system_proto_init() {
 		(*SystemEvent_UpdateWaiting)(nil),
 		(*SystemEvent_MachineStopping)(nil),
 	}
-	file_system_v1_system_proto_msgTypes[31].OneofWrappers = []any{
+	file_system_v1_system_proto_msgTypes[32].OneofWrappers = []any{
 		(*LocalChange_Posture)(nil),
 		(*LocalChange_LiftRestrictions)(nil),
 		(*LocalChange_GoBack)(nil),
 	}
-	file_system_v1_system_proto_msgTypes[40].OneofWrappers = []any{
+	file_system_v1_system_proto_msgTypes[41].OneofWrappers = []any{
 		(*FactoryReset_Order)(nil),
 		(*FactoryReset_Local)(nil),
 	}
@@ -4280,7 +4377,7 @@ func file_system_v1_system_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_system_v1_system_proto_rawDesc), len(file_system_v1_system_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   43,
+			NumMessages:   44,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

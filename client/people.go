@@ -1,0 +1,306 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
+	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
+	"github.com/BitBoxSwiss/bitbox-base/internal/noiseconn"
+	"github.com/BitBoxSwiss/bitbox-base/internal/posture"
+)
+
+// ErrNoSuchApp: no App is meant that the Base's posture lists.
+var ErrNoSuchApp = errors.New("no such App")
+
+// SetRole changes what an App may do, by its id.
+func SetRole(id string, role basev1.Role) Edit {
+	return func(p *Posture, _ *PostureView, _ uint64) error {
+		i := slices.IndexFunc(p.Apps, func(a posture.App) bool { return a.ID == id })
+		if i < 0 {
+			return fail(ErrNoSuchApp, nil, "no App with the id %q is an App of this Base", Printable(id))
+		}
+		p.Apps = slices.Clone(p.Apps)
+		p.Apps[i].Role = role
+		return nil
+	}
+}
+
+// SetRole changes what an App may do, once the user has approved. A higher role is
+// tried and confirmed like everything that opens the Base further; a lower one holds at
+// once and ends the App's sessions, also if it is this App that steps down. The last
+// owner stays one.
+func (s *Session) SetRole(ctx context.Context, id string, role basev1.Role, approve Approve, progress func(step string)) (*PostureView, error) {
+	view, err := s.Posture(ctx)
+	if err != nil {
+		return nil, err
+	}
+	p, _ := view.Posture()
+	lowers := slices.ContainsFunc(p.Apps, func(a posture.App) bool { return a.ID == id && a.Role > role })
+	return s.Apply(ctx, Change{Edit: SetRole(id, role), Approve: approve, Progress: progress, final: lowers})
+}
+
+// OpenWindow opens the pairing window for one App with a role, which this owner's App
+// signs. Who stands at the Base accepts and confirms it there.
+func (s *Session) OpenWindow(ctx context.Context, role basev1.Role) (*basev1.Window, error) {
+	view, err := s.Posture(ctx)
+	if err != nil {
+		return nil, err
+	}
+	challenge, seed, err := s.challenge(ctx)
+	if err != nil {
+		return nil, err
+	}
+	answer, err := s.Pairing.OpenWindow(ctx, &basev1.OpenWindowRequest{
+		Order: posture.SignPairingOrder(view.PairingOrder(role, nil, challenge), seed)})
+	return answer.GetWindow(), err
+}
+
+// Acceptance is how an owner's App lets another App in at a Base that has no display.
+type Acceptance struct {
+	// Number is the request number that the new App shows, such as "123 456".
+	Number string
+	// Role is what the new App will be allowed to do.
+	Role basev1.Role
+	// Accepted, if set, is called when the Base waits for the new App.
+	Accepted func()
+	// Words asks for the words that the new App shows. An empty text means no. Its
+	// context ends when they are not needed any more. What is no six words is asked
+	// for again, with a problem; other words than the Base's own end the pairing.
+	Words func(ctx context.Context, app NewApp) (string, error)
+	// Matched is called once the Base has signed that the words are its own: now the
+	// new App's user is to confirm there.
+	Matched func()
+}
+
+// NewApp is an App that asks to be let in.
+type NewApp struct {
+	// Name is what it calls itself: untrusted text.
+	Name string
+	// Problem is why what was typed before is no six words; empty at first.
+	Problem string
+}
+
+// parseRequestNumber reads "123 456".
+func parseRequestNumber(text string) (uint32, error) {
+	digits := strings.ReplaceAll(text, " ", "")
+	number, err := strconv.ParseUint(digits, 10, 32)
+	if err != nil || len(digits) != 6 {
+		return 0, fail(ErrInvalid, err, "%q is no request number, which has six digits", Printable(text))
+	}
+	return uint32(number), nil
+}
+
+// AcceptPairing lets another App in at a Base without a display, in the place of
+// somebody who would stand there: this owner's App signs that a request number is
+// accepted, and the words that the new App shows. Whether they are the right ones, the
+// Base's authority says, signed; nobody in between can. listed tells whether the new
+// App has connected and the Base's signed posture lists it already.
+func (s *Session) AcceptPairing(ctx context.Context, a Acceptance) (listed bool, err error) {
+	number, err := parseRequestNumber(a.Number)
+	if err != nil {
+		return false, err
+	}
+	if a.Words == nil {
+		return false, fail(ErrInvalid, nil, "to let an App in needs somebody who types its words")
+	}
+	view, err := s.Posture(ctx)
+	if err != nil {
+		return false, err
+	}
+	challenge, seed, err := s.challenge(ctx)
+	if err != nil {
+		return false, err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stream, err := s.Pairing.AcceptPairing(ctx, &basev1.AcceptPairingRequest{
+		Order: posture.SignPairingOrder(view.PairingOrder(a.Role, &number, challenge), seed)})
+	if err != nil {
+		return false, err
+	}
+	c := &accepting{Session: s, Acceptance: a, view: view, phases: make(chan *basev1.AcceptPairingResponse), ended: make(chan error, 1)}
+	read := make(chan struct{})
+	go func() {
+		defer close(read)
+		defer stream.Close()
+		for stream.Receive() {
+			select {
+			case c.phases <- stream.Msg():
+			case <-ctx.Done():
+			}
+		}
+		c.ended <- stream.Err()
+	}()
+	defer func() { cancel(); <-read }()
+	key, err := c.run(ctx)
+	if err != nil {
+		return false, err
+	}
+	return s.listed(ctx, key, a.Role)
+}
+
+// accepting is one ceremony, as the owner's App sees it.
+type accepting struct {
+	*Session
+	Acceptance
+	view   *PostureView
+	phases chan *basev1.AcceptPairingResponse
+	ended  chan error
+}
+
+// run returns the key of the App that was let in. What the phases say is the
+// Middleware's word; it can only make the pairing fail.
+func (c *accepting) run(ctx context.Context) (key []byte, err error) {
+	type typed struct {
+		words noiseconn.Words
+		yes   bool
+		err   error
+	}
+	var answered chan typed
+	var shown *basev1.AcceptPairingResponse
+	asking, stopAsking := context.WithCancel(ctx)
+	defer stopAsking()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case err := <-c.ended:
+			switch {
+			case err == nil:
+				err = errors.New("it ended early")
+			case !lost(err): // the Base has refused
+				return nil, err
+			}
+			return nil, fail(ErrUnreachable, err, "the connection to the Base was lost during the pairing (%v); nobody is let in unless both have confirmed: look at the list of Apps", reason(err))
+		case message := <-c.phases:
+			switch message.GetPhase() {
+			case basev1.AcceptPairingResponse_PHASE_ACCEPTED:
+				if c.Accepted != nil {
+					c.Accepted()
+				}
+			case basev1.AcceptPairingResponse_PHASE_SHOWN:
+				if shown != nil {
+					continue
+				}
+				shown, answered = message, make(chan typed, 1)
+				go func() {
+					words, yes, err := c.ask(asking, message.GetAppName())
+					answered <- typed{words, yes, err}
+				}()
+			case basev1.AcceptPairingResponse_PHASE_ENROLLED:
+				if key == nil {
+					return nil, fail(ErrLyingBase, nil, "the Base says that the App was let in, but this App has not confirmed it; do not rely on it, and look at the list of Apps")
+				}
+				return key, nil
+			case basev1.AcceptPairingResponse_PHASE_ENDED:
+				return nil, fail(ErrNotAccepted, nil, "the pairing has ended (%s); nobody was let in", Printable(message.GetReason()))
+			}
+		case got := <-answered:
+			answered = nil
+			var words []byte
+			if got.err == nil && got.yes {
+				words = got.words[:]
+			}
+			matched, err := c.answer(ctx, shown, words)
+			switch {
+			case got.err != nil:
+				return nil, got.err
+			case !got.yes:
+				return nil, fail(ErrNotApproved, err, "the new App was refused; nobody was let in")
+			case err != nil:
+				return nil, err
+			case !matched:
+				return nil, fail(ErrInterference, nil, "these are not the words of the Base: they were mistyped, or somebody is in between; the pairing has ended, and nobody was let in. In the new App, say no")
+			}
+			key = shown.GetSigningKey()
+			if c.Matched != nil {
+				c.Matched()
+			}
+		}
+	}
+}
+
+// ask has the user type the words.
+func (c *accepting) ask(ctx context.Context, name string) (words noiseconn.Words, yes bool, err error) {
+	for app := (NewApp{Name: name}); ; {
+		text, err := c.Words(ctx, app)
+		if err != nil || text == "" {
+			return words, false, err
+		}
+		if words, err = noiseconn.ParseWords(text); err == nil {
+			return words, true, nil
+		}
+		app.Problem = err.Error()
+	}
+}
+
+// answer signs the words, none for no, and returns what the Base's authority has
+// signed about them.
+func (c *accepting) answer(ctx context.Context, shown *basev1.AcceptPairingResponse, words []byte) (matched bool, err error) {
+	challenge, seed, err := c.challenge(ctx)
+	if err != nil {
+		return false, err
+	}
+	answer := c.view.PairingAnswer(shown.GetCeremonyId(), words, c.Role, shown.GetSigningKey(), challenge)
+	reply, err := c.Pairing.AnswerPairing(ctx, &basev1.AnswerPairingRequest{Answer: posture.SignPairingAnswer(answer, seed)})
+	if err != nil {
+		return false, err
+	}
+	matched, err = c.matched(c.view, answer, reply.GetReport())
+	if err != nil {
+		return false, fail(ErrLyingBase, err, "what the Base says about the words is not signed by its authority (%v): in the new App, say no", err)
+	}
+	return matched, nil
+}
+
+// matched is what Session.matched is, but in tests.
+func matched(view *PostureView, answer *systemv1.PairingAnswer, report []byte) (bool, error) {
+	return view.PairingMatched(answer, report)
+}
+
+const (
+	// listedTime is how long a new App is waited for: it connects right after it was
+	// let in.
+	listedTime  = 15 * time.Second
+	listedAgain = 300 * time.Millisecond
+)
+
+// listed waits until the signed posture lists a key with a role.
+func (s *Session) listed(ctx context.Context, key []byte, role basev1.Role) (bool, error) {
+	ctx, cancel := context.WithTimeout(ctx, listedTime)
+	defer cancel()
+	for {
+		view, err := s.Posture(ctx)
+		if errors.Is(err, ErrLyingBase) {
+			return false, err
+		}
+		if err == nil && slices.ContainsFunc(view.Effective().Apps, func(a posture.App) bool {
+			return string(a.SigningKey[:]) == string(key) && a.Role == role
+		}) {
+			return true, nil
+		}
+		select {
+		case <-ctx.Done():
+			return false, nil
+		case <-time.After(listedAgain):
+		}
+	}
+}
+
+// ParseRole reads "viewer", "operator" or "owner".
+func ParseRole(text string) (basev1.Role, error) {
+	switch text {
+	case "viewer":
+		return basev1.Role_ROLE_VIEWER, nil
+	case "operator":
+		return basev1.Role_ROLE_OPERATOR, nil
+	case "owner":
+		return basev1.Role_ROLE_OWNER, nil
+	}
+	return 0, fail(ErrInvalid, nil, "%q is no role; it is viewer, operator or owner", Printable(text))
+}

@@ -1,0 +1,113 @@
+package pairing
+
+import (
+	"crypto/ed25519"
+	"slices"
+
+	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
+	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
+)
+
+// OwnerKey is K_sign of an owner's App.
+type OwnerKey [ed25519.PublicKeySize]byte
+
+// What an owner's App orders. No Caller can ask for it: the holder of the Service
+// verifies signature, role and challenge of the order, and then calls these methods
+// (Service.With). All bounds are those of the console: three acts in 180 s, one reveal
+// for each, and the deadlines.
+
+// OpenWindowFor opens the window for one App with a role, by an owner's order. Who
+// stands at the Base accepts and confirms it, with this role or a lower one.
+func (m *Machine) OpenWindowFor(owner OwnerKey, role basev1.Role) error {
+	if !roleExists(role) {
+		return ErrRoleInvalid.because("there is no role %d", role)
+	}
+	m.windowEnds, m.window = m.now+WindowTime, ordered{owner, role}
+	return nil
+}
+
+// orderedRole is the role that an owner has ordered for the window that is open, 0 if
+// there is none.
+func (m *Machine) orderedRole() basev1.Role {
+	if !m.windowOpen() {
+		return 0
+	}
+	return m.window.role
+}
+
+// AcceptFor is the act, by an owner's App. Only AnswerFor with the same owner, or the
+// console, answers the ceremony.
+func (m *Machine) AcceptFor(owner OwnerKey, number uint32, role basev1.Role) error {
+	if owner == (OwnerKey{}) || !m.registry.hasOwner(activeOnly) {
+		return ErrPermission.because("no owner has ordered it")
+	}
+	return m.accept(number, role, owner)
+}
+
+// answerCheck is one reason to refuse an owner's answer.
+type answerCheck struct {
+	name string
+	// refuse: the answer does not fit the ceremony.
+	refuse func(c *ceremony, owner OwnerKey, answer *systemv1.PairingAnswer) bool
+	// ends: it ends the ceremony, since whoever may answer it has.
+	ends bool
+}
+
+// answerChecks stand in the order in which they are made. Tests take out each in turn
+// and show what attack it stops.
+var answerChecks = []answerCheck{
+	{"same owner", func(c *ceremony, owner OwnerKey, _ *systemv1.PairingAnswer) bool {
+		return owner == (OwnerKey{}) || c.byOwner != owner
+	}, false},
+	{"this ceremony", func(c *ceremony, _ OwnerKey, a *systemv1.PairingAnswer) bool {
+		return string(a.GetCeremonyId()) != string(c.id[:])
+	}, false},
+	{"words", func(c *ceremony, _ OwnerKey, a *systemv1.PairingAnswer) bool { return !c.words.Equal(a.GetWords()) }, true},
+	{"role", func(c *ceremony, _ OwnerKey, a *systemv1.PairingAnswer) bool { return a.GetRole() != c.role }, true},
+	{"key", func(c *ceremony, _ OwnerKey, a *systemv1.PairingAnswer) bool {
+		return !slices.Equal(a.GetSigningKey(), c.revealed.SigningKey)
+	}, true},
+}
+
+// AnswerFor takes the owner's answer: the words that the new App shows, or none for
+// no. There is one try: words, role or key that are not those of the ceremony end it. An
+// error means that there was no such ceremony to answer.
+func (m *Machine) AnswerFor(owner OwnerKey, answer *systemv1.PairingAnswer) (matched bool, err error) {
+	c := m.ceremony
+	if c == nil {
+		return false, ErrNoCeremony
+	}
+	no := len(answer.GetWords()) == 0
+	for _, check := range m.answerChecks {
+		switch {
+		case !check.ends && check.refuse(c, owner, answer):
+			return false, ErrNoCeremony
+		case !check.ends:
+		case no:
+			m.end(systemv1.LastCeremony_OUTCOME_REJECTED_AT_BASE)
+			return false, nil
+		case c.phase != systemv1.Ceremony_PHASE_SHOWN:
+			return false, ErrNoCeremony
+		case check.refuse(c, owner, answer):
+			m.end(systemv1.LastCeremony_OUTCOME_REFUSED)
+			return false, nil
+		}
+	}
+	c.baseConfirmed = true
+	return true, nil
+}
+
+// OrderedBy returns the owner who has ordered the pairing of an enrolled key, as long
+// as this process remembers; zero: nobody has.
+func (m *Machine) OrderedBy(signingKey [ed25519.PublicKeySize]byte) OwnerKey {
+	if e := m.registry.find(signingKey[:]); e != nil {
+		return e.orderedBy
+	}
+	return OwnerKey{}
+}
+
+// Snapshot is what a caller may see now.
+func (m *Machine) Snapshot(caller Caller) *systemv1.Snapshot {
+	m.publish()
+	return m.snapshot(caller)
+}
