@@ -78,6 +78,7 @@ func (e *exchange) Stream(ctx context.Context, request []byte, receive func([]by
 //	appliance copy|putback         its helper's disk is copied; the copy takes its place
 //	appliance sicken VERSION       it is not well with that version of its software
 //	appliance log SERVICE TEXT PRIORITY
+//	appliance rest                 some time goes by
 //	appliance breaks UNIT          a service that fails whenever it is started
 func applianceCommand(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) == 0 {
@@ -128,6 +129,8 @@ func applianceCommand(ts *testscript.TestScript, neg bool, args []string) {
 		priority, err := parsePriority(args[3])
 		ts.Check(err)
 		ts.Check(a.Services.Log(args[1], args[2], int(priority)))
+	case "rest":
+		a.Advance(time.Hour)
 	case "breaks":
 		a.Services.Break(args[1])
 	case "mend":

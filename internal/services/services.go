@@ -65,18 +65,19 @@ var (
 	again = []basev1.ServiceAction{start, restart}
 )
 
-// builtIn is the table. A Middleware that was taken over can do what it says, so:
-// what filters, bans or is asked for a lease has no action that ends it; the console
-// has none either, for that is where an owner takes such a Base back. Announcing and
-// asking for the time may be switched off: without them the Base speaks to fewer.
+// builtIn is the table. A Middleware that was taken over can do what it says, again and
+// again, so: what filters, bans or is asked for a lease has no action that ends it. The
+// console and the helper have none at all, for there an owner takes such a Base back.
+// Announcing and asking for the time may be switched off: without them the Base speaks
+// to fewer.
 var builtIn = []Service{
 	{Name: "firewall", Description: "Packet filter: lets in what the posture says, and nothing else", Unit: generation.FirewallUnit},
 	{Name: "nginx", Description: "NGINX, the Base's single entry", Unit: generation.ProxyUnit, Actions: again, CutsCaller: true},
 	{Name: "middleware", Description: "Speaks to Apps", Unit: generation.MiddlewareUnit, Actions: again, CutsCaller: true},
-	{Name: "system-helper", Description: "Keeps the Base as its posture says", Unit: SystemUnit, Actions: again, CutsCaller: true},
+	{Name: "system-helper", Description: "Keeps the Base as its posture says", Unit: SystemUnit},
 	{Name: "fail2ban", Description: "Bans addresses that try and try", Unit: generation.BansUnit, Actions: again},
 	{Name: "ssh", Description: "SSH, while an owner has leased it", Unit: generation.SSHUnit, OnDemand: true},
-	{Name: "console", Description: "What stands at the Base: codes and their answers", Unit: ConsoleUnit, Actions: again},
+	{Name: "console", Description: "What stands at the Base: codes and their answers", Unit: ConsoleUnit},
 	{Name: "mdns", Description: "Announces the Base on the local network (Avahi)", Unit: generation.MDNSUnit, Actions: all},
 	{Name: "time-sync", Description: "Sets the clock by the network", Unit: TimeUnit, Actions: all},
 	{Name: "debian-updates", Description: "Installs Debian's security updates, each night", Unit: DebianUpdatesUnit, OnDemand: true},

@@ -24,7 +24,7 @@ func TestWhatKeepsTheBaseClosedOrReachableCannotBeEnded(t *testing.T) {
 			}
 		}
 	}
-	for _, unit := range []string{generation.FirewallUnit, generation.SSHUnit} {
+	for _, unit := range []string{generation.FirewallUnit, generation.SSHUnit, SystemUnit, ConsoleUnit} {
 		if s, known := BuiltIn().OfUnit(unit); !known || len(s.Actions) != 0 {
 			t.Errorf("%s has the actions %v", unit, s.Actions)
 		}

@@ -2,10 +2,16 @@ package system
 
 import (
 	"context"
+	"time"
 
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/services"
 )
+
+// stopRest is how long after a boot an App cannot stop the machine again. Otherwise a
+// Middleware that was taken over could do so at each boot, before anybody at the
+// console had time to take the Base back.
+const stopRest = 5 * time.Minute
 
 // applyingLocked tells whether a new posture is being applied.
 func (h *Helper) applyingLocked() bool {
@@ -15,6 +21,9 @@ func (h *Helper) applyingLocked() bool {
 // stopMachine restarts the machine or switches it off, once the answer had time to
 // leave. Neither opens anything: what comes back is what the ledger says, less SSH's lease.
 func (h *Helper) stopMachine(ctx context.Context, who Who, powerOff bool, app string) error {
+	if left := stopRest - h.config.Clock(); who == WhoMiddleware && left > 0 {
+		return errorf(CodeBusy, "the machine was started a moment ago, and an App can stop it again in %v", left.Round(time.Second))
+	}
 	if err := h.refuseWhileInstalling(ctx); err != nil {
 		return err
 	}

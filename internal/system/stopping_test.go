@@ -7,6 +7,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -35,6 +36,7 @@ func TestTheMachineStopsAfterTheAnswer(t *testing.T) {
 				t.Error("it stops before the answer")
 			}
 		}
+		b.ahead.Store(int64(stopRest))
 		b.start()
 		events := b.watchEvents()
 		if _, err := b.as(WhoMiddleware).Do(t.Context(), request, nil); err != nil {
@@ -66,9 +68,33 @@ func TestTheMachineStopsAfterTheAnswer(t *testing.T) {
 	}
 }
 
+// A Middleware that was taken over stops the machine at each boot, as soon as it can: who
+// stands at the console has some minutes all the same.
+func TestWhoStandsAtTheBaseHasTimeBeforeAnAppCanStopItAgain(t *testing.T) {
+	b, m := managedBase(t)
+	now := atomic.Int64{}
+	b.config.Clock = func() time.Duration { return time.Duration(now.Load()) }
+	b.start()
+	for _, at := range []time.Duration{0, time.Second, stopRest - 1} {
+		now.Store(int64(at))
+		for _, request := range []*systemv1.SystemRequest{rebootRequest(), powerOffRequest()} {
+			if _, err := b.as(WhoMiddleware).Do(t.Context(), request, nil); !errors.Is(err, &Error{Code: CodeBusy}) || !strings.Contains(err.Error(), "started a moment ago") {
+				t.Errorf("%T after %v: %v", request.GetVerb(), at, err)
+			}
+		}
+	}
+	if done := m.done(); len(done) != 0 {
+		t.Errorf("done: %q", done)
+	}
+	if _, err := b.as(WhoRoot).Do(t.Context(), rebootRequest(), nil); err != nil {
+		t.Errorf("root: %v", err)
+	}
+}
+
 func TestAMachineThatDoesNotStopCanBeAskedAgain(t *testing.T) {
 	b, m := managedBase(t)
 	m.fail["start reboot.target"] = errors.New("refused")
+	b.ahead.Store(int64(stopRest))
 	b.start()
 	if _, err := b.as(WhoMiddleware).Do(t.Context(), rebootRequest(), nil); err != nil {
 		t.Fatal(err)
@@ -81,6 +107,7 @@ func TestAMachineThatDoesNotStopCanBeAskedAgain(t *testing.T) {
 
 func TestTheMachineIsNotStoppedInTheMiddleOfSomething(t *testing.T) {
 	b, m := managedBase(t)
+	b.ahead.Store(int64(stopRest))
 	b.start()
 	m.set(services.DebianUpdatesUnit, "activating")
 	if _, err := b.as(WhoMiddleware).Do(t.Context(), rebootRequest(), nil); !errors.Is(err, &Error{Code: CodeBusy}) || !strings.Contains(err.Error(), "Debian") {

@@ -144,7 +144,7 @@ func reached(t *testing.T, change func(*base)) []string {
 	}
 	until(t, "what waits for the answer to leave is done", func() error {
 		done := m.done()
-		for _, want := range []string{"restart " + generation.ProxyUnit, "restart " + services.SystemUnit} {
+		for _, want := range []string{"restart " + generation.ProxyUnit, "restart " + generation.MiddlewareUnit} {
 			if !slices.Contains(done, want) {
 				return errors.New(want)
 			}

@@ -45,7 +45,7 @@ type manager struct {
 // call goes over one connection as long as that lives: the packet filter lets an address
 // begin so many in a second.
 func (m *manager) call(use func(context.Context, *client.Session) error) error {
-	ctx, cancel := context.WithTimeout(m.t.Context(), callTime)
+	ctx, cancel := context.WithTimeout(m.t.Context(), 4*callTime)
 	defer cancel()
 	return use(ctx, m.session)
 }
@@ -104,12 +104,18 @@ func (m *manager) logs(r *basev1.ReadLogsRequest, until func([]*basev1.LogEntry)
 func (m *manager) reboot() {
 	m.t.Helper()
 	if err := m.call(func(ctx context.Context, s *client.Session) error {
-		if _, err := s.Machine.Reboot(ctx, &basev1.RebootRequest{}); err != nil {
+		_, err := s.Machine.Reboot(ctx, &basev1.RebootRequest{})
+		// Not in the first minutes after a boot; a container's clock is that of the
+		// machine below, which may have been started just now.
+		for ; connect.CodeOf(err) == connect.CodeAborted && ctx.Err() == nil; _, err = s.Machine.Reboot(ctx, &basev1.RebootRequest{}) {
+			time.Sleep(time.Second)
+		}
+		if err != nil {
 			return err
 		}
 		answered := time.Now()
 		m.AwaitReboot()
-		_, err := s.AwaitReboot(ctx, answered)
+		_, err = s.AwaitReboot(ctx, answered)
 		return err
 	}); err != nil {
 		m.t.Fatalf("reboot: %s", client.Explain(err))
