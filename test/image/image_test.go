@@ -343,7 +343,9 @@ func (m *machine) measure() {
 	m.t.Logf("FIGURE start: %s", strings.ReplaceAll(m.inside("systemd-analyze time"), "\n", "; "))
 	m.t.Logf("FIGURE memory in use: %s", m.inside("free -m | awk '/^Mem/ { print $3 \" of \" $2 \" MiB\" }'"))
 	m.t.Logf("FIGURE memory by service:\n%s", m.inside(`for unit in $(systemctl list-units --type=service --state=running --no-legend --plain | cut -d" " -f1); do `+
-		`printf "%7.1f MiB  %s\n" $(($(systemctl show -P MemoryCurrent $unit) / 10486))e-2 $unit; done | sort -rn`))
+		// One that has ended meanwhile has none.
+		`bytes=$(systemctl show -P MemoryCurrent $unit); case $bytes in *[!0-9]*) continue;; esac; `+
+		`printf "%7.1f MiB  %s\n" $((bytes / 10486))e-2 $unit; done | sort -rn`))
 }
 
 // lynis returns a directory with Lynis as Debian packages it, for a disk beside the
