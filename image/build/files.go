@@ -87,6 +87,8 @@ func (d disk) fstab() string {
 PARTUUID=%s / ext4 ro,noatime 0 1
 PARTUUID=%s /var ext4 noatime,nodev,nosuid,x-systemd.growfs 0 2
 tmpfs /tmp tmpfs nodev,nosuid,size=25%%,mode=1777 0 0
+# Memory that programs share holds no programs.
+tmpfs /dev/shm tmpfs nodev,nosuid,noexec 0 0
 `, d.root.id, d.data.id)
 }
 
