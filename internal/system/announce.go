@@ -45,7 +45,7 @@ func (h *Helper) announceName(ctx context.Context) error {
 	}
 	h.announcedName = name
 	h.mu.Unlock()
-	ctx, cancel := context.WithTimeout(ctx, StepTime)
+	ctx, cancel := context.WithTimeout(ctx, askTime)
 	defer cancel()
 	err := h.config.Announcer.Announce(ctx, generation.Announcement{Name: name, Port: posture.EntryPort, TXT: txt.Strings()})
 	if err != nil {

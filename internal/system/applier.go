@@ -23,6 +23,8 @@ const (
 	// bounds all of them. It is no measure of a machine: an emulated one took more than
 	// 30 s for the pre-flight of fail2ban, and a change that is only slow must not fail.
 	StepTime = 90 * time.Second
+	// askTime bounds what somebody waits for, who only asks.
+	askTime = 30 * time.Second
 	// verifyTime is how long the machine may take to be what it was told to be:
 	// servers open and close ports a moment after they were told.
 	verifyTime = 10 * time.Second

@@ -38,7 +38,7 @@ func (h *Helper) askBans(ctx context.Context) ([]bruteforce.Ban, int, error) {
 		return nil, 0, err
 	}
 	defer h.bansTurn.end()
-	ctx, cancel := context.WithTimeout(ctx, StepTime)
+	ctx, cancel := context.WithTimeout(ctx, askTime)
 	defer cancel()
 	bans, total, err := h.config.Banner.Bans(ctx)
 	if err != nil {
@@ -98,7 +98,7 @@ func (h *Helper) liftBan(ctx context.Context, who Who, request *systemv1.LiftBan
 	if err := h.bansTurn.take(ctx); err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, StepTime)
+	ctx, cancel := context.WithTimeout(ctx, askTime)
 	defer cancel()
 	lifted, err := h.config.Banner.Lift(ctx, addr)
 	h.bansTurn.end()

@@ -104,7 +104,7 @@ func updateOf(j update.Journal) *systemv1.Update {
 }
 
 func (h *Helper) updateStatus(ctx context.Context) (*systemv1.UpdateStatus, error) {
-	ctx, cancel := context.WithTimeout(ctx, StepTime)
+	ctx, cancel := context.WithTimeout(ctx, askTime)
 	defer cancel()
 	j, err := h.config.Updates.Journal()
 	if err != nil {
@@ -163,7 +163,7 @@ func (h *Helper) watchUpdate(ctx context.Context, send func(*systemv1.SystemRepl
 
 // health is for the version that installs another one.
 func (h *Helper) health(ctx context.Context) (*systemv1.SystemReply, error) {
-	ctx, cancel := context.WithTimeout(ctx, StepTime)
+	ctx, cancel := context.WithTimeout(ctx, askTime)
 	defer cancel()
 	health := &systemv1.Health{}
 	h.mu.Lock()
