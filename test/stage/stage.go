@@ -401,10 +401,16 @@ func (s *Stage) Kill() {
 	if s.nspawn == nil || s.nspawn.Process == nil {
 		return
 	}
-	if s.leader != 0 {
-		_ = syscall.Kill(s.leader, syscall.SIGKILL) // gone is as good
+	// The first process of the namespace around all of them: with it the kernel ends the
+	// rest at once, and it is not gone before they are. Not the Base's systemd: who talks to
+	// it would see that it has gone, and could still write that down.
+	first := children(s.nspawn.Process.Pid)
+	for _, process := range first {
+		_ = syscall.Kill(process, syscall.SIGKILL) // gone is as good
 	}
-	_ = s.nspawn.Process.Kill()
+	if len(first) == 0 {
+		_ = s.nspawn.Process.Kill()
+	}
 	<-s.exited
 	s.nspawn, s.leader = nil, 0
 }
