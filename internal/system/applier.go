@@ -26,8 +26,9 @@ const (
 	// askTime bounds what somebody waits for, who only asks.
 	askTime = 30 * time.Second
 	// verifyTime is how long the machine may take to be what it was told to be:
-	// servers open and close ports a moment after they were told.
-	verifyTime = 10 * time.Second
+	// servers open and close ports a moment after they were told, and on a slow board
+	// one look takes seconds, for fail2ban answers by a program of its own.
+	verifyTime = 30 * time.Second
 	verifyEach = 50 * time.Millisecond
 )
 
