@@ -203,8 +203,9 @@ func TestThePackageTurnsADebianIntoABaseAndBack(t *testing.T) {
 			s.MustExec("systemd-run", "--quiet", "--remain-after-exit", "--unit=setup", "--property=StandardOutput=file:/run/setup", "--property=StandardError=file:/run/setup",
 				"bitbox-base", "setup", "--yes")
 			stage.Until(t, "setup begins to put everything back", func() error {
-				if out := s.MustExec("cat", "/run/setup"); !strings.Contains(out, "starting the Base") {
-					return errors.New(out)
+				// systemd-run does not wait until the file is there.
+				if out, err := s.Exec("cat", "/run/setup"); err != nil || !strings.Contains(out, "starting the Base") {
+					return fmt.Errorf("%w: %s", err, out)
 				}
 				return nil
 			})
