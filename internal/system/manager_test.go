@@ -125,6 +125,9 @@ func (m *manager) Systemctl(ctx context.Context, arguments ...string) (string, e
 	return "", err
 }
 
+// tooLong marks an entry whose line is too long to be given.
+const tooLong = "too long"
+
 // log writes an entry.
 func (m *manager) log(unit string, fields map[string]any) {
 	m.mu.Lock()
@@ -165,7 +168,7 @@ func (m *manager) Journal(ctx context.Context, receive func([]byte, bool) error,
 			follow = true
 		case "--reverse":
 			reverse = true
-		case "--quiet", "--no-pager", "--all", "--merge", "--output", "--output-fields", "--no-tail":
+		case "--quiet", "--no-pager", "--merge", "--output", "--output-fields", "--no-tail":
 		default:
 			return fmt.Errorf("journalctl knows no %s", a)
 		}
@@ -195,7 +198,11 @@ func (m *manager) Journal(ctx context.Context, receive func([]byte, bool) error,
 			}
 		}
 		for i, e := range entries {
+			long := e[tooLong] != nil
 			line, err := json.Marshal(e)
+			if long {
+				line = nil
+			}
 			if err != nil {
 				return err
 			}
