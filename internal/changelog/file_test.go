@@ -270,3 +270,24 @@ func BenchmarkAppend(b *testing.B) {
 		})
 	}
 }
+
+func FuzzTheFileOfTheLog(f *testing.F) {
+	l := logOf(f, "one", "two")
+	whole := header(0, Hash{})
+	for _, s := range l.entries {
+		whole = append(whole, frame(s)...)
+	}
+	f.Add(whole)
+	f.Add(whole[:len(whole)-7])
+	f.Add(append(bytes.Clone(whole), make([]byte, 40)...))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		log, size, err := parseFile(b)
+		if err != nil {
+			return
+		}
+		again, all, err := parseFile(b[:size])
+		if err != nil || all != size || again.Len() != log.Len() {
+			t.Errorf("what was read of %x is not read again: %d of %d bytes, %v", b, all, size, err)
+		}
+	})
+}

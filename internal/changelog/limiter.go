@@ -16,7 +16,8 @@ const (
 	// Places is how many entries of one kind come at once.
 	Places = 50
 	// PlaceBack is how soon one place comes back: 144 a day, so that a flood of one kind takes
-	// more than two months to fill the log.
+	// more than two months to fill the log; three weeks, if the machine is restarted with it
+	// again and again, since each end lists in sum what was not yet.
 	PlaceBack = 10 * time.Minute
 	// maxSum is how many different things one entry of the kind "not listed" names.
 	maxSum = 6
@@ -56,6 +57,50 @@ type places struct {
 type sum struct {
 	what string
 	n    int
+}
+
+// kindsOf returns with which kinds an entry of the log shares its place. That in sum does not
+// say of which kind it is, so it counts for each.
+func kindsOf(e *systemv1.ChangeEntry) []Kind {
+	switch e.GetActor() {
+	case systemv1.ChangeEntry_ACTOR_APP:
+		if e.GetFailure() != "" {
+			return []Kind{Refused}
+		}
+		return []Kind{Unsigned}
+	case systemv1.ChangeEntry_ACTOR_CONSOLE, systemv1.ChangeEntry_ACTOR_ROOT:
+		if e.GetFailure() != "" {
+			return []Kind{RefusedLocal}
+		}
+	case systemv1.ChangeEntry_ACTOR_BASE:
+		if e.GetWhat() == NotListed {
+			return []Kind{Unsigned, Refused, RefusedLocal}
+		}
+	}
+	return nil
+}
+
+// Recall has a zero Limiter know of the places that the newest entries of a log have taken
+// (Log.Newest), by the time of day, now and in them: otherwise all would be free after each
+// restart, and an App may restart the machine. What lies in the future is taken for new.
+func (l *Limiter) Recall(newest func(look func(*systemv1.ChangeEntry) bool), wall int64, now time.Duration) {
+	const remembered = Places * PlaceBack
+	var ages [kinds][]time.Duration // the newest first
+	newest(func(e *systemv1.ChangeEntry) bool {
+		seconds := min(max(0, wall-e.GetTime()), int64(remembered/time.Second))
+		for _, kind := range kindsOf(e) {
+			if age := time.Duration(seconds) * time.Second; age < remembered {
+				ages[kind] = append(ages[kind], age)
+			}
+		}
+		return true
+	})
+	for kind := range ages {
+		for _, age := range slices.Backward(ages[kind]) {
+			l.kinds[kind].refill(now - age)
+			l.kinds[kind].take(now - age)
+		}
+	}
 }
 
 // Take tells whether an entry is to be recorded. If not, it is counted.

@@ -1,6 +1,7 @@
 package changelog
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -102,5 +103,101 @@ func TestWhatFindsNoPlaceIsCountedAndListedInSum(t *testing.T) {
 	}
 	if sums := limiter.Sums(0, true); len(sums) != 1 {
 		t.Errorf("at the end: %v", sums)
+	}
+}
+
+// restarts plays a flood for a day by somebody who restarts the machine every six
+// minutes, and returns how many entries that makes.
+func restarts(t *testing.T, recall bool) int {
+	t.Helper()
+	l := Restore(0, Hash{})
+	const begun = 1795723082
+	record := func(entries ...*systemv1.ChangeEntry) {
+		for _, e := range entries {
+			if s, err := l.Next(e); err != nil {
+				t.Fatal(err)
+			} else if err := l.Add(s.Bytes); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for boot := range 24 * 10 {
+		var limiter Limiter
+		wall := begun + int64(boot)*6*60
+		if recall {
+			limiter.Recall(l.Newest, wall, 0)
+		}
+		for n := range 2 * Places {
+			e := draft(Reboot, "")
+			e.Time = wall + int64(n)
+			if limiter.Take(Unsigned, e, time.Duration(n)*time.Second) {
+				record(e)
+			}
+		}
+		for _, e := range limiter.Sums(5*time.Minute, true) {
+			e.Time = wall + 300
+			record(e)
+		}
+	}
+	return l.Len()
+}
+
+func TestPlacesThatWereTakenAreTakenAfterARestart(t *testing.T) {
+	if got := restarts(t, true); got > Places+144+240 {
+		t.Errorf("a day of restarts makes %d entries", got)
+	}
+	if got := restarts(t, false); got < MaxEntries {
+		t.Errorf("without it a day makes %d entries; this attack proves nothing", got)
+	}
+}
+
+func TestRecallingGoesByWhatTheLogSays(t *testing.T) {
+	const wall = 1795723082
+	unsigned := func(age time.Duration) *systemv1.ChangeEntry {
+		e := draft(Reboot, "")
+		e.Time = wall - int64(age/time.Second)
+		return e
+	}
+	refused := func(age time.Duration) *systemv1.ChangeEntry {
+		e := unsigned(age)
+		e.Failure = "no"
+		return e
+	}
+	owners := unsigned(0)
+	owners.Actor = systemv1.ChangeEntry_ACTOR_OWNER
+	many := func(n int, e *systemv1.ChangeEntry) []*systemv1.ChangeEntry {
+		return slices.Repeat([]*systemv1.ChangeEntry{e}, n)
+	}
+	for name, c := range map[string]struct {
+		entries []*systemv1.ChangeEntry
+		free    int // places of the kind Unsigned
+	}{
+		"nothing":                        {nil, Places},
+		"some":                           {many(10, unsigned(0)), Places - 10},
+		"too many":                       {many(2*Places, unsigned(0)), 0},
+		"long ago":                       {many(Places, unsigned(Places*PlaceBack)), Places},
+		"an hour ago":                    {many(Places, unsigned(time.Hour)), 6},
+		"a clock that was set back":      {many(Places, unsigned(-1000*time.Hour)), 0},
+		"before an hour of one each":     {append(many(5, unsigned(time.Hour)), unsigned(0)), Places - 1},
+		"others":                         {append(many(Places, owners), many(Places, refused(0))...), Places},
+		"a flood, and an owner after it": {append(many(Places, unsigned(0)), many(500, owners)...), 0},
+	} {
+		var limiter Limiter
+		limiter.Recall(func(look func(*systemv1.ChangeEntry) bool) {
+			for _, e := range slices.Backward(c.entries) {
+				if !look(e) {
+					return
+				}
+			}
+		}, wall, 7*time.Second)
+		free := 0
+		for range Places + 1 {
+			if limiter.Take(Unsigned, unsigned(0), 7*time.Second) {
+				free++
+			}
+		}
+		if free != c.free {
+			t.Errorf("%s: %d places are free, not %d", name, free, c.free)
+		}
 	}
 }

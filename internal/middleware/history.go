@@ -121,18 +121,22 @@ func shrink(e *basev1.WatchEventsResponse) {
 		switch findings, banned, lifted, packages := e.GetDriftFound().GetFindings(), e.GetBansChanged().GetBanned(), e.GetBansChanged().GetLifted(),
 			e.GetUpdateWaiting().GetPackages(); {
 		case len(findings) > 1:
-			e.GetDriftFound().Findings = findings[:len(findings)-1]
+			e.GetDriftFound().Findings = shorter(findings)
 		case len(lifted) > 0:
-			e.GetBansChanged().Lifted = lifted[:len(lifted)-1]
+			e.GetBansChanged().Lifted = shorter(lifted)
 		case len(banned) > 1:
-			e.GetBansChanged().Banned = banned[:len(banned)-1]
+			e.GetBansChanged().Banned = shorter(banned)
 		case len(packages) > 1:
-			e.GetUpdateWaiting().Packages = packages[:len(packages)-1]
+			e.GetUpdateWaiting().Packages = shorter(packages)
 		default:
 			return
 		}
 	}
 }
+
+// shorter cuts off an eighth of a list, rounded up: strangers can make one of bans so long
+// that looking at it once for each that goes would take minutes.
+func shorter[T any](list []T) []T { return list[:len(list)-(len(list)+7)/8] }
 
 // history is the events that are kept. It is guarded by the hub.
 type history struct {
@@ -250,8 +254,9 @@ const (
 	eventPlaces = 20
 	// eventPlaceBack is how soon a place comes back.
 	eventPlaceBack = 5 * time.Minute
-	// maxWaitingEvents is how many events of a kind wait, each about something else.
-	maxWaitingEvents = 16
+	// maxWaitingEvents is how many events of a kind wait, each about something else: more
+	// than there are services or Apps at once.
+	maxWaitingEvents = 64
 )
 
 // pace is how quickly events of one kind come.

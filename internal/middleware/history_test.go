@@ -22,6 +22,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/api/base/v1/basev1connect"
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/admission"
+	"github.com/BitBoxSwiss/bitbox-base/internal/ipc"
 	"github.com/BitBoxSwiss/bitbox-base/internal/pairing"
 	"github.com/BitBoxSwiss/bitbox-base/internal/state"
 	"github.com/BitBoxSwiss/bitbox-base/internal/state/killtest"
@@ -480,5 +481,47 @@ func TestTheHelperIsToldForWhichAppItIsAsked(t *testing.T) {
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("the helper was asked\n%s\nnot\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+}
+
+// The attack: whoever has many IPv6 networks has all of them banned. When the helper starts
+// again it tells of them in one event, which fits into a message of its.
+func TestAnEventWithThousandsOfBansIsCutAtOnce(t *testing.T) {
+	many := banOf("192.0.2.1")
+	for n := 0; proto.Size(many) < ipc.MaxMessageSize-100; n += 100 {
+		for i := range 100 {
+			many.GetBansChanged().Banned = append(many.GetBansChanged().Banned, &basev1.Ban{Jail: "bitbox-base-handshake", Address: fmt.Sprintf("2001:db8:%x:%x::1", (n+i)/65536, (n+i)%65536)})
+		}
+	}
+	many.GetBansChanged().Lifted = slices.Clone(many.GetBansChanged().Banned)
+	// One look at it all is the measure; one for each ban would be thousands.
+	began := time.Now()
+	for range 10 {
+		if proto.Size(many) < ipc.MaxMessageSize {
+			t.Fatal("it is short")
+		}
+	}
+	look := time.Since(began) / 10
+	began = time.Now()
+	shrink(many)
+	if took := time.Since(began); took > 500*look {
+		t.Errorf("it took %v, and a look at it takes %v", took, look)
+	}
+	if size := proto.Size(many); size > maxKept || size < maxKept/2 {
+		t.Errorf("%d bytes are left", size)
+	}
+}
+
+// All services that a Base may have fail at once, as when the memory is used up.
+func TestNoEventAboutAServiceIsDroppedHoweverManyFail(t *testing.T) {
+	h := eventsIn(t)
+	const services = 42
+	for n := range services {
+		h.publish(&basev1.WatchEventsResponse{Event: &basev1.WatchEventsResponse_ServiceFailed{
+			ServiceFailed: &basev1.ServiceFailedEvent{Service: &basev1.Service{Name: fmt.Sprint("service-", n)}}}})
+	}
+	h.close()
+	if past, gap := h.history.since(0); len(past) != services || gap {
+		t.Errorf("%d of %d events are kept, and that some are missing is told: %v", len(past), services, gap)
 	}
 }

@@ -3,7 +3,6 @@ package system
 import (
 	"context"
 	"net/netip"
-	"slices"
 	"time"
 
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
@@ -57,9 +56,17 @@ func (h *Helper) askBans(ctx context.Context) ([]bruteforce.Ban, int, error) {
 
 // without returns the bans of a that b does not have.
 func without(a, b []bruteforce.Ban) []bruteforce.Ban {
+	type key struct {
+		jail string
+		addr netip.Addr
+	}
+	known := make(map[key]bool, len(b))
+	for _, ban := range b {
+		known[key{ban.Jail, ban.Addr}] = true
+	}
 	var list []bruteforce.Ban
 	for _, ban := range a {
-		if !slices.ContainsFunc(b, func(other bruteforce.Ban) bool { return other.Jail == ban.Jail && other.Addr == ban.Addr }) {
+		if !known[key{ban.Jail, ban.Addr}] {
 			list = append(list, ban)
 		}
 	}

@@ -52,6 +52,9 @@ func openRecorder(config Config, log *slog.Logger, floor *changelog.Floor) *reco
 	if r.broken != nil {
 		log.Error("the log of changes cannot be used; what is changed stands in this journal alone", "audit", true, "error", r.broken)
 	}
+	if r.file != nil {
+		r.limiter.Recall(r.file.Newest, time.Now().Unix(), r.clock())
+	}
 	if cut {
 		r.record(changelog.Unlimited, &systemv1.ChangeEntry{Actor: systemv1.ChangeEntry_ACTOR_BASE, What: changelog.CutByPower,
 			Detail: "an entry that was being written when the power went or the program was killed"})

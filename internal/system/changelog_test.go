@@ -307,6 +307,33 @@ func TestAMiddlewareThatWasTakenOverDoesNotPushTheLogOut(t *testing.T) {
 	}
 }
 
+// A Middleware that was taken over may restart the machine, and with it the helper.
+func TestARestartGivesAFloodNoPlacesAnew(t *testing.T) {
+	b := newBase(t)
+	b.start()
+	before := len(b.logged())
+	const boots = 4
+	for boot := range boots {
+		if boot > 0 {
+			b.stop()
+			b.config.BootID = fmt.Sprint("boot ", boot+1)
+			b.start()
+		}
+		for n := range changelog.Places + 10 {
+			if err := b.from(fmt.Sprintf("%016x", n), recordRequest(changelog.RevokeApp, "x")); err != nil {
+				t.Fatal(err)
+			}
+			if err := b.from(fmt.Sprintf("%016x", n), submitRequest([]byte("no document"))); err == nil {
+				t.Fatal("it was taken")
+			}
+		}
+	}
+	// What is listed in sum when the helper ends is one entry of each kind.
+	if got, most := len(b.logged())-before, 2*changelog.Places+2*(boots-1); got > most {
+		t.Errorf("a flood over %d boots has %d entries; at most %d are for it", boots, got, most)
+	}
+}
+
 func TestTheMiddlewareRecordsItsOwnChangesAndNoOthers(t *testing.T) {
 	b := newBase(t)
 	b.start()

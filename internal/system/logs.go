@@ -99,25 +99,30 @@ func checkLogs(table services.Table, request *basev1.ReadLogsRequest) (logQuery,
 	return q, nil
 }
 
-// journalFormat has journalctl print what record reads: --all, for it would leave long
-// texts out; --merge, for otherwise following means this boot alone, and which that is
+// journalFormat has journalctl print what record reads: without --all, so that it leaves
+// texts out that are longer than some 4 KiB (maxLogText) instead of taking many times their
+// size in memory, which may be 768 MiB; --merge, for otherwise following means this boot alone, and which that is
 // the helper's sandbox cannot see in a container.
 var journalFormat = []string{
-	"--quiet", "--no-pager", "--all", "--merge", "--output=json",
+	"--quiet", "--no-pager", "--merge", "--output=json",
 	"--output-fields=MESSAGE,PRIORITY,_SYSTEMD_UNIT,UNIT,OBJECT_SYSTEMD_UNIT,_PID",
 }
+
+// noText stands for a text that was left out.
+const noText = "(an entry that is too long to be shown, or without a text)"
 
 // entry reads a line of journalctl's; nil line: one that was too long.
 func (q logQuery) entry(line []byte) (*basev1.LogEntry, record, error) {
 	if line == nil {
-		return &basev1.LogEntry{Priority: 6, Text: "(an entry that is too long to be shown)"}, record{}, nil
+		return &basev1.LogEntry{Priority: 6, Text: noText}, record{}, nil
 	}
 	r, err := parseRecord(line)
 	if err != nil {
 		return nil, r, errorf(CodeInternal, "read the journal: %w", err)
 	}
-	e := &basev1.LogEntry{
-		Time: timestamppb.New(time.UnixMicro(r.Microtime)), Priority: r.priority(), Text: cut(plain(strings.ToValidUTF8(string(r.Message), "?")), maxLogText),
+	e := &basev1.LogEntry{Time: timestamppb.New(time.UnixMicro(r.Microtime)), Priority: r.priority(), Text: noText}
+	if r.Message != nil {
+		e.Text = cut(plain(strings.ToValidUTF8(string(*r.Message), "?")), maxLogText)
 	}
 	// Its own words, systemd's about it, or those of root's programs.
 	for _, unit := range []field{r.Unit, r.Of, r.Object} {
@@ -166,7 +171,7 @@ func (h *Helper) readLogs(ctx context.Context, who Who, request *basev1.ReadLogs
 	}
 	defer give()
 	out := &logSender{send: send}
-	past, newest, err := h.pastLogs(ctx, q)
+	past, after, err := h.pastLogs(ctx, q)
 	for _, e := range past {
 		if err := out.add(e); err != nil {
 			return err
@@ -179,12 +184,7 @@ func (h *Helper) readLogs(ctx context.Context, who Who, request *basev1.ReadLogs
 		return err
 	}
 	// From the very entry on that the past ended with, so that nothing is lost between.
-	arguments := slices.Concat(journalFormat, []string{"--follow", "--no-tail"}, q.arguments)
-	if newest != "" {
-		arguments = append(arguments, "--after-cursor="+newest)
-	} else {
-		arguments = append(arguments, q.since...)
-	}
+	arguments := slices.Concat(journalFormat, []string{"--follow", "--no-tail"}, q.arguments, after)
 	err = h.config.Manager.Journal(ctx, func(line []byte, more bool) error {
 		e, _, err := q.entry(line)
 		if err == nil && q.fits(e) {
@@ -204,14 +204,15 @@ func (h *Helper) readLogs(ctx context.Context, who Who, request *basev1.ReadLogs
 // errEnoughLogs ends a search.
 var errEnoughLogs = errors.New("enough")
 
-// pastLogs returns the last lines that fit, the oldest first, and the cursor of the
-// newest entry, whether that fits or not. It reads backwards, so that it reads no more
-// than it has to.
-func (h *Helper) pastLogs(ctx context.Context, q logQuery) (past []*basev1.LogEntry, newest string, err error) {
+// pastLogs returns the last lines that fit, the oldest first, and the argument of
+// journalctl for what comes after the newest entry, whether that fits or not. It reads
+// backwards, so that it reads no more than it has to.
+func (h *Helper) pastLogs(ctx context.Context, q logQuery) (past []*basev1.LogEntry, after []string, err error) {
 	arguments := slices.Concat(journalFormat, []string{"--reverse"}, q.arguments, q.since)
 	if q.contains == "" {
 		arguments = append(arguments, "--lines="+strconv.Itoa(q.lines))
 	}
+	began, after, first := time.Now(), q.since, true
 	searching, cancel := context.WithTimeout(ctx, searchTime)
 	defer cancel()
 	size := 0
@@ -220,9 +221,13 @@ func (h *Helper) pastLogs(ctx context.Context, q logQuery) (past []*basev1.LogEn
 		if err != nil {
 			return err
 		}
-		if newest == "" {
-			newest = string(r.Cursor)
+		switch {
+		case first && r.Cursor != "":
+			after = []string{"--after-cursor=" + string(r.Cursor)}
+		case first: // a line that was too long has none: what comes twice is little
+			after = []string{sinceArgument(began)}
 		}
+		first = false
 		if !q.fits(e) {
 			return nil
 		}
@@ -237,13 +242,13 @@ func (h *Helper) pastLogs(ctx context.Context, q logQuery) (past []*basev1.LogEn
 	slices.Reverse(past)
 	switch {
 	case err == nil || errors.Is(err, errEnoughLogs):
-		return past, newest, nil
+		return past, after, nil
 	case ctx.Err() != nil:
-		return nil, "", ctx.Err()
+		return nil, nil, ctx.Err()
 	case searching.Err() != nil:
-		return past, newest, errorf(CodeInternal, "only the newest part of the log could be searched within %v; narrow it by a service or a time", searchTime)
+		return past, after, errorf(CodeInternal, "only the newest part of the log could be searched within %v; narrow it by a service or a time", searchTime)
 	}
-	return past, newest, asReadError(err)
+	return past, after, asReadError(err)
 }
 
 func asReadError(err error) error {

@@ -23,7 +23,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/services"
 )
 
-// Recorded from systemd 252, `journalctl --all --output=json`.
+// Recorded from systemd 252, `journalctl --output=json`.
 const (
 	entryOfAUnit = `{"__REALTIME_TIMESTAMP":"1795723083173074","PRIORITY":"5","__MONOTONIC_TIMESTAMP":"1068892237","MESSAGE":"Server startup complete.","_BOOT_ID":"15cdbf97fe914988a380449755852495","_SYSTEMD_UNIT":"electrs.service","__CURSOR":"s=5a;i=67"}`
 	entryOfInit  = `{"__REALTIME_TIMESTAMP":"1795723083173075","PRIORITY":"6","MESSAGE":"Started electrs.","_PID":"1","_SYSTEMD_UNIT":"init.scope","UNIT":"electrs.service","__CURSOR":"s=5a;i=68"}`
@@ -38,7 +38,7 @@ func TestAnEntryOfTheJournalIsReadAndMadeHarmless(t *testing.T) {
 		line, text string
 		priority   uint32
 	}{
-		{entryOfAUnit, "Server startup complete.", 5}, {entryOfInit, "Started electrs.", 6}, {entryOfBytes, "hi?[2J?", 6}, {entryTwice, "first", 3}, {entryOfNone, "", 6},
+		{entryOfAUnit, "Server startup complete.", 5}, {entryOfInit, "Started electrs.", 6}, {entryOfBytes, "hi?[2J?", 6}, {entryTwice, "first", 3}, {entryOfNone, noText, 6},
 	} {
 		e, r, err := q.entry([]byte(c.line))
 		if err != nil || e.GetText() != c.text || e.GetPriority() != c.priority || e.GetService() != "electrs" || e.GetTime().GetSeconds() != 1795723083 || r.Microtime == 0 {

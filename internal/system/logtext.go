@@ -40,17 +40,17 @@ func cut(text string, most int) string {
 
 // record is one entry of the journal as journalctl prints it (systemd.journal-fields(7)).
 // Each field may be text, a list of numbers (bytes that are no text), a list of either
-// (the field is there several times) or null.
+// (the field is there several times) or null, if it is too long.
 type record struct {
-	Message   field `json:"MESSAGE"`
-	Priority  field `json:"PRIORITY"`
-	Unit      field `json:"_SYSTEMD_UNIT"`
-	Of        field `json:"UNIT"`
-	Object    field `json:"OBJECT_SYSTEMD_UNIT"`
-	PID       field `json:"_PID"`
-	Realtime  field `json:"__REALTIME_TIMESTAMP"`
-	Cursor    field `json:"__CURSOR"`
-	Microtime int64 `json:"-"`
+	Message   *field `json:"MESSAGE"`
+	Priority  field  `json:"PRIORITY"`
+	Unit      field  `json:"_SYSTEMD_UNIT"`
+	Of        field  `json:"UNIT"`
+	Object    field  `json:"OBJECT_SYSTEMD_UNIT"`
+	PID       field  `json:"_PID"`
+	Realtime  field  `json:"__REALTIME_TIMESTAMP"`
+	Cursor    field  `json:"__CURSOR"`
+	Microtime int64  `json:"-"`
 }
 
 // field is its text, or the first of several.

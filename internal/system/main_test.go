@@ -15,6 +15,8 @@ func TestMain(m *testing.M) {
 		victim()
 	case "records":
 		records()
+	case "huge":
+		hugeEntry()
 	case "relay":
 		relay()
 	default:

@@ -43,7 +43,7 @@ func (h *Helper) managed(ctx context.Context, who Who, request *systemv1.SystemR
 		}
 		return &systemv1.SystemReply{Result: &systemv1.SystemReply_Services{Services: &systemv1.ServicesResult{Services: list}}}, nil
 	case *systemv1.SystemRequest_ChangeService:
-		changed, err := h.changeService(ctx, verb.ChangeService.GetName(), verb.ChangeService.GetAction())
+		changed, err := h.changeService(ctx, who, verb.ChangeService.GetName(), verb.ChangeService.GetAction())
 		if err != nil {
 			return nil, err
 		}
@@ -97,6 +97,11 @@ func (h *Helper) doLater(ctx context.Context) {
 }
 
 func (h *Helper) setTimeZone(ctx context.Context, name string) error {
+	// systemd does nothing else while it reads its units anew.
+	if err := h.serviceTurn.take(ctx); err != nil {
+		return err
+	}
+	defer h.serviceTurn.end()
 	switch err := h.config.TimeZone.Set(name); {
 	case errors.Is(err, timezone.ErrUnknown):
 		return errorf(CodeInvalid, "%w", err)

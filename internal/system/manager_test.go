@@ -25,16 +25,17 @@ import (
 // manager is a systemd and a journal in memory. It takes the arguments that the real
 // ones take, and knows no others.
 type manager struct {
-	mu      sync.Mutex
-	units   map[string]map[string]string
-	fail    map[string]error     // by verb and unit
-	breaks  map[string]bool      // units that fail when they are started
-	did     []string             // verb and unit, in order
-	journal []map[string]any     // the oldest first
-	asked   [][]string           // arguments of journalctl
-	logged  chan struct{}        // closed, and made anew, when something is logged
-	started func(unit string)    // told of each start, without the lock
-	asking  func(query []string) // told of each question to the journal
+	mu        sync.Mutex
+	units     map[string]map[string]string
+	fail      map[string]error     // by verb and unit
+	breaks    map[string]bool      // units that fail when they are started
+	did       []string             // verb and unit, in order
+	journal   []map[string]any     // the oldest first
+	asked     [][]string           // arguments of journalctl
+	logged    chan struct{}        // closed, and made anew, when something is logged
+	started   func(unit string)    // told of each start, without the lock
+	asking    func(query []string) // told of each question to the journal
+	reloading func()               // called while systemd reads its units anew
 }
 
 func newManager() *manager {
@@ -117,13 +118,19 @@ func (m *manager) Systemctl(ctx context.Context, arguments ...string) (string, e
 			m.setLocked(unit, "active")
 		}
 	}
-	started := m.started
+	started, reloading := m.started, m.reloading
 	m.mu.Unlock()
+	if verb == "daemon-reload" && reloading != nil {
+		reloading()
+	}
 	if started != nil && len(units) > 0 {
 		started(units[0])
 	}
 	return "", err
 }
+
+// tooLong marks an entry whose line is too long to be given.
+const tooLong = "too long"
 
 // log writes an entry.
 func (m *manager) log(unit string, fields map[string]any) {
@@ -165,7 +172,7 @@ func (m *manager) Journal(ctx context.Context, receive func([]byte, bool) error,
 			follow = true
 		case "--reverse":
 			reverse = true
-		case "--quiet", "--no-pager", "--all", "--merge", "--output", "--output-fields", "--no-tail":
+		case "--quiet", "--no-pager", "--merge", "--output", "--output-fields", "--no-tail":
 		default:
 			return fmt.Errorf("journalctl knows no %s", a)
 		}
@@ -195,7 +202,11 @@ func (m *manager) Journal(ctx context.Context, receive func([]byte, bool) error,
 			}
 		}
 		for i, e := range entries {
+			long := e[tooLong] != nil
 			line, err := json.Marshal(e)
+			if long {
+				line = nil
+			}
 			if err != nil {
 				return err
 			}

@@ -177,6 +177,10 @@ func TestTheTimeZoneIsSetAndTimersFollow(t *testing.T) {
 			t.Errorf("%q: %v", name, err)
 		}
 	}
+	// What is refused is repeated in the journal, which a stolen phone could fill with it.
+	if err := set(strings.Repeat("\x01", 900<<10)); !errors.Is(err, &Error{Code: CodeInvalid}) || len(err.Error()) > 600 {
+		t.Errorf("a long name: %.600v", err)
+	}
 	reply, err := b.as(WhoMiddleware).Do(t.Context(), &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_ListTimeZones{ListTimeZones: &systemv1.ListTimeZones{}}}, nil)
 	if err != nil || reply.GetTimeZones().GetCurrent() != "Europe/Zurich" || len(reply.GetTimeZones().GetNames()) != 2 {
 		t.Errorf("%v, %v", reply, err)

@@ -206,12 +206,14 @@ type Helper struct {
 	monitor  monitor
 
 	laters      chan func(context.Context)
-	serviceTurn turn          // held while a service is changed
-	wake        chan struct{} // for the worker; holds one
-	events      events
-	auditTurn   turn       // held while an audit runs
-	bansTurn    turn       // held while fail2ban is asked
-	announceMu  sync.Mutex // held while Avahi is told
+	serviceTurn turn // held while a service is changed, or the time zone; guards restarted
+	// restarted is when an App has restarted a service, by its name, on the boot-time clock.
+	restarted  map[string]time.Duration
+	wake       chan struct{} // for the worker; holds one
+	events     events
+	auditTurn  turn       // held while an audit runs
+	bansTurn   turn       // held while fail2ban is asked
+	announceMu sync.Mutex // held while Avahi is told
 }
 
 // turn is a lock that nobody waits for who has hung up: a request that waited all the
@@ -251,6 +253,7 @@ func Open(config Config) (*Helper, error) {
 		resetting:   make(chan struct{}),
 		auditTurn:   make(turn, 1),
 		serviceTurn: make(turn, 1),
+		restarted:   map[string]time.Duration{},
 		laters:      make(chan func(context.Context), maxLater),
 		bansTurn:    make(turn, 1),
 	}

@@ -23,6 +23,11 @@ import (
 // that it is still at it.
 const changeTime = 20 * time.Second
 
+// restartRest is how long after a restart of what must not be stopped an App cannot restart
+// it again. Otherwise who does so again and again has as good as stopped it: bans do not
+// stand while fail2ban starts, and no owner gets in to lock the Base down while the entry does.
+const restartRest = 2 * time.Minute
+
 // unitProperties are what systemctl is asked for of each unit (org.freedesktop.systemd1(5)).
 var unitProperties = []string{
 	"Id", "LoadState", "ActiveState", "SubState", "Type", "Result", "ExecMainStatus", "ExecMainExitTimestamp", "NRestarts", "MemoryCurrent",
@@ -230,7 +235,7 @@ func (h *Helper) allowedService(name string, action basev1.ServiceAction) (servi
 }
 
 // changeService does one thing to one service of the table, and returns what it is then.
-func (h *Helper) changeService(ctx context.Context, name string, action basev1.ServiceAction) ([]*basev1.Service, error) {
+func (h *Helper) changeService(ctx context.Context, who Who, name string, action basev1.ServiceAction) ([]*basev1.Service, error) {
 	s, err := h.allowedService(name, action)
 	if err != nil {
 		return nil, err
@@ -252,6 +257,13 @@ func (h *Helper) changeService(ctx context.Context, name string, action basev1.S
 	}
 	if err := h.refuseWhileApplying(); err != nil {
 		return nil, err
+	}
+	if who == WhoMiddleware && action == basev1.ServiceAction_SERVICE_ACTION_RESTART && !s.May(basev1.ServiceAction_SERVICE_ACTION_STOP) {
+		at, before := h.restarted[s.Name]
+		if left := at + restartRest - h.config.Clock(); before && left > 0 {
+			return nil, errorf(CodeBusy, "%s was restarted a moment ago, and an App can restart it again in %v", s.Name, left.Round(time.Second))
+		}
+		h.restarted[s.Name] = h.config.Clock()
 	}
 	verb := actionVerbs[action]
 	switch action {

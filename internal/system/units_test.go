@@ -6,9 +6,13 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
+	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/generation"
 	"github.com/BitBoxSwiss/bitbox-base/internal/services"
 )
@@ -321,4 +325,82 @@ func TestWhoeverRestartsWhatCarriesTheAnswerGetsTheAnswerFirst(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// A Middleware that was taken over, or a stolen phone of an operator's, restarts again and
+// again what must not be stopped: fail2ban would ban nobody, and the entry would let no
+// owner in who wants to lock the Base down.
+func TestWhatMustNotBeStoppedIsNotRestartedAgainAndAgain(t *testing.T) {
+	b, m := managedBase(t)
+	b.start()
+	restarts := func() (n int) {
+		for _, done := range m.done() {
+			if strings.HasPrefix(done, "restart ") {
+				n++
+			}
+		}
+		return n
+	}
+	for n := range 5 {
+		if _, err := b.change("fail2ban", actRestart); (err == nil) != (n == 0) || n > 0 && (!errors.Is(err, &Error{Code: CodeBusy}) || !strings.Contains(err.Error(), "again in ")) {
+			t.Errorf("restart %d: %v", n+1, err)
+		}
+		if _, err := b.change("fail2ban", actStart); err != nil {
+			t.Errorf("it cannot be started: %v", err)
+		}
+	}
+	if n := restarts(); n != 1 {
+		t.Errorf("it was restarted %d times", n)
+	}
+	// What may be stopped, and what root asks for.
+	for range 3 {
+		if _, err := b.change("electrs", actRestart); err != nil {
+			t.Error(err)
+		}
+		if _, err := b.as(WhoRoot).Do(t.Context(), changeRequest("fail2ban", actRestart), nil); err != nil {
+			t.Error(err)
+		}
+	}
+	// Each has a time of its own, and it ends.
+	for _, name := range []string{"nginx", "middleware"} {
+		if _, err := b.change(name, actRestart); err != nil {
+			t.Error(err)
+		}
+		if _, err := b.change(name, actRestart); !errors.Is(err, &Error{Code: CodeBusy}) {
+			t.Errorf("%s again: %v", name, err)
+		}
+	}
+	b.advance(2 * time.Minute)
+	if _, err := b.change("fail2ban", actRestart); err != nil {
+		t.Errorf("later: %v", err)
+	}
+}
+
+// Each setting of the time zone has systemd read all its units anew, for which everything
+// else waits, an owner's lockdown, too.
+func TestTimeZonesAreSetOneAfterTheOther(t *testing.T) {
+	b, m := managedBase(t)
+	var inside, most atomic.Int32
+	m.reloading = func() {
+		most.Store(max(most.Load(), inside.Add(1)))
+		time.Sleep(5 * time.Millisecond)
+		inside.Add(-1)
+	}
+	b.start()
+	set := func(name string) error {
+		_, err := b.as(WhoMiddleware).Do(t.Context(), &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_SetTimeZone{SetTimeZone: &systemv1.SetTimeZone{Name: name}}}, nil)
+		return err
+	}
+	var setting sync.WaitGroup
+	for n := range 16 {
+		setting.Go(func() {
+			if err := set([]string{"Europe/Zurich", "Etc/UTC"}[n%2]); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	setting.Wait()
+	if most.Load() > 1 {
+		t.Errorf("systemd was told %d times at once", most.Load())
+	}
 }

@@ -37,6 +37,8 @@ const (
 	// maxIndex is its largest size in bytes; that of 2026 has 110 KiB and 600 names.
 	maxIndex = 1 << 20
 	maxNames = 2000
+	// maxName is how much of a name that is none is repeated, in bytes.
+	maxName = 64
 )
 
 // namePattern is what names of the tz database look like (its file theory.html). There
@@ -128,7 +130,7 @@ func (p Place) Set(name string) error {
 		return err
 	}
 	if _, found := slices.BinarySearch(names, name); !found {
-		return fmt.Errorf("%w: %q; it is one of the %d names of the tz database, such as Europe/Zurich or %s", ErrUnknown, name, len(names), UTC)
+		return fmt.Errorf("%w: %q; it is one of the %d names of the tz database, such as Europe/Zurich or %s", ErrUnknown, name[:min(len(name), maxName)], len(names), UTC)
 	}
 	if target, err := os.Readlink(p.Localtime); err != nil || !p.leadsToLink(target) {
 		return fmt.Errorf("%w: %s does not lead to %s, so root has set it by other means; 'bitbox-base setup' on the machine makes that link anew", ErrNotOurs, Localtime, Link)
