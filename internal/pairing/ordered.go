@@ -97,6 +97,16 @@ func (m *Machine) AnswerFor(owner OwnerKey, answer *systemv1.PairingAnswer) (mat
 	return true, nil
 }
 
+// stillOwner tells whether a pairing may go on that an owner has accepted. The zero
+// key stands for who acts at the Base.
+func (m *Machine) stillOwner(owner OwnerKey) bool { return owner == (OwnerKey{}) || m.isOwner(owner) }
+
+// activeOwner is IsOwner by the registry.
+func (m *Machine) activeOwner(owner OwnerKey) bool {
+	e := m.registry.find(owner[:])
+	return e != nil && e.active && e.role == basev1.Role_ROLE_OWNER
+}
+
 // OrderedBy returns the owner who has ordered the pairing of an enrolled key, as long
 // as this process remembers; zero: nobody has.
 func (m *Machine) OrderedBy(signingKey [ed25519.PublicKeySize]byte) OwnerKey {

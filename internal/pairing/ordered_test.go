@@ -83,6 +83,40 @@ func TestAnOwnersAppAcceptsAndAnswersByWords(t *testing.T) {
 	}
 }
 
+// An owner says yes, and is one no more before the new App has confirmed or connected.
+func TestAYesOfWhoIsNoOwnerAnyMoreIsWorthNothing(t *testing.T) {
+	for _, pending := range []bool{false, true} {
+		for _, asks := range []bool{true, false} {
+			w, first := settled(t)
+			if !asks { // the broken variant
+				w.machine.isOwner = func(OwnerKey) bool { return true }
+			}
+			a := newApp(t, "accomplice")
+			w.ordered(first, a, owner)
+			if _, err := w.machine.AnswerFor(first.owner(), a.rightAnswer(t, owner)); err != nil {
+				t.Fatal(err)
+			}
+			var err error
+			if pending {
+				err = w.enrol(a)
+			}
+			w.machine.SetRoles(map[[32]byte]basev1.Role{[32]byte(first.public()): viewer})
+			if !pending && err == nil {
+				err = w.enrol(a)
+			}
+			if err == nil {
+				err = w.middleware.Activate(t.Context(), a.public())
+			}
+			if refused := err != nil; refused != asks {
+				t.Errorf("pending %v, asked whether it is an owner %v: %v", pending, asks, err)
+			}
+			if e := w.machine.registry.find(a.public()); (e != nil) == asks {
+				t.Errorf("pending %v, asked %v: its key is %+v", pending, asks, e)
+			}
+		}
+	}
+}
+
 // The bounds are those of the console.
 func TestActsOfAnOwnersAppCountLikeThoseOfTheConsole(t *testing.T) {
 	w, first := settled(t)

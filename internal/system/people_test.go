@@ -233,12 +233,17 @@ func (n *newcomer) reveal(m pairing.Client) (noiseconn.Words, error) {
 }
 
 func (n *newcomer) enrol(m pairing.Client) error {
-	ctx := n.base.t.Context()
-	private := ed25519.NewKeyFromSeed(n.seed.Expose())
-	if _, _, err := m.Enrol(ctx, n.id, ed25519.Sign(private, noiseconn.EnrolMessage(n.h, n.key[:], n.ra, n.p4.RB))); err != nil {
+	if err := n.confirm(m); err != nil {
 		return err
 	}
-	return m.Activate(ctx, n.key[:])
+	return m.Activate(n.base.t.Context(), n.key[:])
+}
+
+// confirm is the yes of the new App's user, which makes its key pending.
+func (n *newcomer) confirm(m pairing.Client) error {
+	private := ed25519.NewKeyFromSeed(n.seed.Expose())
+	_, _, err := m.Enrol(n.base.t.Context(), n.id, ed25519.Sign(private, noiseconn.EnrolMessage(n.h, n.key[:], n.ra, n.p4.RB)))
+	return err
 }
 
 func orderRequest(signed []byte) *systemv1.SystemRequest {
@@ -393,5 +398,67 @@ func TestABaseWithADisplayOrAClosedOneTakesNoActFromTheNetwork(t *testing.T) {
 	}
 	if _, err := m.Do(t.Context(), orderRequest(phone.letIn(123456, viewer)), nil); !errors.Is(err, &Error{Code: CodePermission}) {
 		t.Errorf("a Base that is locked down: %v", err)
+	}
+}
+
+// An owner has said yes to an App that answers nothing yet, and is lowered meanwhile: what
+// he has signed before lets nobody in any more.
+func TestWhoIsNoOwnerAnyMoreLetsNobodyIn(t *testing.T) {
+	stages := map[string]func(n *newcomer, lower func()) error{
+		"lowered before the new App confirms": func(n *newcomer, lower func()) error {
+			lower()
+			return n.enrol(n.via.Authority())
+		},
+		"lowered before the new App connects": func(n *newcomer, lower func()) error {
+			if err := n.confirm(n.via.Authority()); err != nil {
+				n.base.t.Fatal(err)
+			}
+			lower()
+			return n.via.Authority().Activate(n.base.t.Context(), n.key[:])
+		},
+		// The same attack wins as long as it is an owner's.
+		"lowered afterwards": func(n *newcomer, lower func()) error {
+			err := n.enrol(n.via.Authority())
+			lower()
+			return err
+		},
+	}
+	for name, attack := range stages {
+		for how, change := range map[string]func(evil *app) func(*posture.Posture, uint64){
+			"a lower role": func(evil *app) func(*posture.Posture, uint64) { return setRole(evil, viewer) },
+			"taken away": func(evil *app) func(*posture.Posture, uint64) {
+				return func(p *posture.Posture, _ uint64) {
+					p.Apps = slices.DeleteFunc(p.Apps, func(a posture.App) bool { return a.SigningKey == evil.key })
+				}
+			},
+		} {
+			t.Run(name+", "+how, func(t *testing.T) {
+				b := newBase(t)
+				b.config.NoDisplay = true
+				b.start()
+				m := b.as(WhoMiddleware)
+				phone, evil := b.pair(m, "phone", owner), b.pair(m, "evil", owner)
+				n := b.newcomer("accomplice")
+				n.via = m
+				if _, err := m.Do(t.Context(), orderRequest(evil.letIn(noiseconn.RequestNumber(n.p1), owner)), nil); err != nil {
+					t.Fatal(err)
+				}
+				words, err := n.reveal(m.Authority())
+				if err != nil {
+					t.Fatal(err)
+				}
+				answer := evil.look().PairingAnswer(n.id[:], words[:], owner, n.key[:], evil.challenge())
+				if _, err := m.Do(t.Context(), answerRequest(posture.SignPairingAnswer(answer, evil.seed)), nil); err != nil {
+					t.Fatal(err)
+				}
+				err = attack(n, func() { phone.mustSubmit(change(evil)) })
+				ledger, authority, _ := b.roles(n.app)
+				if late := name != "lowered afterwards"; late && (err == nil || ledger != 0 || authority != 0) {
+					t.Errorf("who is no owner any more has let in an App as %v: %v", ledger, err)
+				} else if !late && (err != nil || ledger != owner) {
+					t.Errorf("an owner lets nobody in: %v; this attack proves nothing", err)
+				}
+			})
+		}
 	}
 }
