@@ -246,7 +246,7 @@ func (c *accepting) answer(ctx context.Context, shown *basev1.AcceptPairingRespo
 	if err != nil {
 		return false, err
 	}
-	answer := c.view.PairingAnswer(shown.GetCeremonyId(), words, c.Role, shown.GetSigningKey(), challenge)
+	answer := c.view.PairingAnswer(shown.GetCeremonyId(), words, c.Role, shown.GetSigningKey(), shown.GetAppName(), challenge)
 	reply, err := c.Pairing.AnswerPairing(ctx, &basev1.AnswerPairingRequest{Answer: posture.SignPairingAnswer(answer, seed)})
 	if err != nil {
 		return false, err

@@ -67,11 +67,15 @@ var answerChecks = []answerCheck{
 	{"key", func(c *ceremony, _ OwnerKey, a *systemv1.PairingAnswer) bool {
 		return !slices.Equal(a.GetSigningKey(), c.revealed.SigningKey)
 	}, true},
+	// The words do not cover it: who carries the reveal could name the App otherwise.
+	{"name", func(c *ceremony, _ OwnerKey, a *systemv1.PairingAnswer) bool {
+		return a.GetAppName() != c.revealed.Name
+	}, true},
 }
 
 // AnswerFor takes the owner's answer: the words that the new App shows, or none for
-// no. There is one try: words, role or key that are not those of the ceremony end it. An
-// error means that there was no such ceremony to answer.
+// no. There is one try: words, role, key or name that are not those of the ceremony end
+// it. An error means that there was no such ceremony to answer.
 func (m *Machine) AnswerFor(owner OwnerKey, answer *systemv1.PairingAnswer) (matched bool, err error) {
 	c := m.ceremony
 	if c == nil {

@@ -41,7 +41,7 @@ func (a *testApp) words(t testing.TB) noiseconn.Words {
 // rightAnswer is what an honest owner's App signs.
 func (a *testApp) rightAnswer(t testing.TB, role basev1.Role) *systemv1.PairingAnswer {
 	words := a.words(t)
-	return &systemv1.PairingAnswer{CeremonyId: a.id[:], Words: words[:], Role: role, SigningKey: a.public()}
+	return &systemv1.PairingAnswer{CeremonyId: a.id[:], Words: words[:], Role: role, SigningKey: a.public(), AppName: a.name}
 }
 
 // ordered takes a pairing that an owner's App has begun to the point where the new App
@@ -164,6 +164,7 @@ var answerAttacks = []struct {
 	{"with the first words only", "words", true, func(_ *testApp, _ *OwnerKey, answer *systemv1.PairingAnswer) { answer.Words = answer.Words[:11] }},
 	{"for another role", "role", true, func(_ *testApp, _ *OwnerKey, answer *systemv1.PairingAnswer) { answer.Role = owner }},
 	{"with another key swapped in", "key", true, func(_ *testApp, _ *OwnerKey, answer *systemv1.PairingAnswer) { answer.SigningKey = make([]byte, 32) }},
+	{"for an App that is enrolled under another name", "name", true, func(_ *testApp, _ *OwnerKey, answer *systemv1.PairingAnswer) { answer.AppName = "tablet" }},
 }
 
 func TestForgedAnswersAreRefused(t *testing.T) {

@@ -275,7 +275,7 @@ func TestAnOwnersAppLetsAnotherInThroughTheHelper(t *testing.T) {
 		t.Fatal(err)
 	}
 	view := phone.look()
-	answer := view.PairingAnswer(n.id[:], words[:], operator, n.key[:], phone.challenge())
+	answer := view.PairingAnswer(n.id[:], words[:], operator, n.key[:], n.name, phone.challenge())
 	reply, err = m.Do(t.Context(), answerRequest(posture.SignPairingAnswer(answer, phone.seed)), nil)
 	if err != nil {
 		t.Fatal(err)
@@ -325,7 +325,7 @@ func TestACompromisedMiddlewareLetsNobodyIn(t *testing.T) {
 		t.Fatal(err)
 	}
 	answerBy := func(by *app, change func(*systemv1.PairingAnswer)) []byte {
-		answer := proto.CloneOf(phone.look().PairingAnswer(n.id[:], words[:], owner, n.key[:], phone.challenge()))
+		answer := proto.CloneOf(phone.look().PairingAnswer(n.id[:], words[:], owner, n.key[:], n.name, phone.challenge()))
 		change(answer)
 		return posture.SignPairingAnswer(answer, by.seed)
 	}
@@ -389,7 +389,7 @@ func TestABaseWithADisplayOrAClosedOneTakesNoActFromTheNetwork(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	answer := posture.SignPairingAnswer(phone.look().PairingAnswer(n.id[:], words[:], viewer, n.key[:], phone.challenge()), phone.seed)
+	answer := posture.SignPairingAnswer(phone.look().PairingAnswer(n.id[:], words[:], viewer, n.key[:], n.name, phone.challenge()), phone.seed)
 	if err := b.restrict(WhoMiddleware, lockdown()); err != nil {
 		t.Fatal(err)
 	}
@@ -447,7 +447,7 @@ func TestWhoIsNoOwnerAnyMoreLetsNobodyIn(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				answer := evil.look().PairingAnswer(n.id[:], words[:], owner, n.key[:], evil.challenge())
+				answer := evil.look().PairingAnswer(n.id[:], words[:], owner, n.key[:], n.name, evil.challenge())
 				if _, err := m.Do(t.Context(), answerRequest(posture.SignPairingAnswer(answer, evil.seed)), nil); err != nil {
 					t.Fatal(err)
 				}
