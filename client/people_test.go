@@ -108,6 +108,25 @@ func TestAnOwnerChangesWhatAnAppMayDo(t *testing.T) {
 	}
 }
 
+// The id of the App that a user has named comes from the Middleware's list.
+func TestALyingListOfAppsPicksNoOtherAppByItsName(t *testing.T) {
+	h := newHouse(t)
+	phone, _ := h.pair("Phone", viewer)
+	evil, _ := h.pair("Evil", viewer)
+	check := func(a *App, name, pairedAs string, want error) {
+		t.Helper()
+		if got, err := h.session.CheckName(t.Context(), idOf(a), name); got != pairedAs || !errors.Is(err, want) {
+			t.Errorf("%s: %q, %v", name, got, err)
+		}
+	}
+	check(phone, "Phone", "Phone", nil)
+	check(phone, "Renamed", "Phone", nil)
+	check(evil, "Phone", "", ErrNoSuchApp)
+	if pairedAs, err := h.session.CheckName(t.Context(), "0123456789abcdef", "Phone"); !errors.Is(err, ErrNoSuchApp) {
+		t.Errorf("an App that is not there is taken for the one that was named: %q, %v", pairedAs, err)
+	}
+}
+
 func TestAnOwnerStepsDownAndTheLastOneCannot(t *testing.T) {
 	h := newHouse(t)
 	if _, err := h.session.SetRole(t.Context(), idOf(h.owner), viewer, approve, nil); connect.CodeOf(err) != connect.CodeFailedPrecondition {
