@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 
@@ -347,6 +348,9 @@ func TestACompromisedMiddlewareLetsNobodyIn(t *testing.T) {
 	var report systemv1.PairingReport
 	if err := errors.Join(proto.Unmarshal(reply.GetPairingAnswered().GetReport(), &signed), proto.Unmarshal(signed.GetMessage(), &report)); err != nil || report.GetMatched() {
 		t.Errorf("%v, %v", &report, err)
+	}
+	if lines := b.lines(); !strings.Contains(lines[len(lines)-1], "words that did not match, as owner") {
+		t.Errorf("the log says of it %q", lines[len(lines)-1])
 	}
 	if err := n.enrol(m.Authority()); err == nil {
 		t.Error("the attacker's App was let in")
