@@ -315,12 +315,12 @@ func (m *Machine) dispatch(caller Caller, request *systemv1.AuthorityRequest, re
 }
 
 // openWindow opens or prolongs the window. Who stands at the Base opens it for
-// whomever; the Middleware cannot widen what an owner has ordered.
+// whomever; the Middleware neither widens nor prolongs what an owner has ordered.
 func (m *Machine) openWindow(caller Caller) {
-	if caller == CallerConsole || !m.windowOpen() {
-		m.window = ordered{}
+	if caller != CallerConsole && m.orderedRole() != 0 {
+		return
 	}
-	m.windowEnds = m.now + WindowTime
+	m.window, m.windowEnds = ordered{}, m.now+WindowTime
 }
 
 // windowOpen tells whether a window was opened and has not run out.
@@ -582,6 +582,7 @@ func (m *Machine) retire(caller Caller, request *systemv1.Retire) (Output, error
 	}
 	before := m.registry
 	m.registry = slices.DeleteFunc(slices.Clone(before), func(other entry) bool { return other.signingKey == e.signingKey })
+	m.endOrders()
 	if !e.active {
 		return Output{}, nil
 	}
@@ -605,6 +606,7 @@ func (m *Machine) SetRoles(roles map[[ed25519.PublicKeySize]byte]basev1.Role) (s
 		return nil, func() {}
 	}
 	m.registry = after
+	m.endOrders()
 	return after.marshal(), func() { m.registry = before }
 }
 

@@ -111,6 +111,20 @@ func (m *Machine) activeOwner(owner OwnerKey) bool {
 	return e != nil && e.active && e.role == basev1.Role_ROLE_OWNER
 }
 
+// endOrders ends what was ordered by who is no owner any more: the window, which the
+// display says is an owner's, and the ceremony that nobody else answers.
+func (m *Machine) endOrders() {
+	if m.orderedRole() != 0 && !m.activeOwner(m.window.owner) {
+		m.windowEnds, m.window = 0, ordered{}
+	}
+	if c := m.ceremony; c != nil && c.byOwner != (OwnerKey{}) && !m.activeOwner(c.byOwner) {
+		m.end(systemv1.LastCeremony_OUTCOME_REFUSED)
+	}
+	if !m.listening() {
+		m.heard = nil
+	}
+}
+
 // OrderedBy returns the owner who has ordered the pairing of an enrolled key, as long
 // as this process remembers; zero: nobody has.
 func (m *Machine) OrderedBy(signingKey [ed25519.PublicKeySize]byte) OwnerKey {

@@ -88,9 +88,6 @@ func TestAYesOfWhoIsNoOwnerAnyMoreIsWorthNothing(t *testing.T) {
 	for _, pending := range []bool{false, true} {
 		for _, asks := range []bool{true, false} {
 			w, first := settled(t)
-			if !asks { // the broken variant
-				w.machine.isOwner = func(OwnerKey) bool { return true }
-			}
 			a := newApp(t, "accomplice")
 			w.ordered(first, a, owner)
 			if _, err := w.machine.AnswerFor(first.owner(), a.rightAnswer(t, owner)); err != nil {
@@ -100,7 +97,9 @@ func TestAYesOfWhoIsNoOwnerAnyMoreIsWorthNothing(t *testing.T) {
 			if pending {
 				err = w.enrol(a)
 			}
-			w.machine.SetRoles(map[[32]byte]basev1.Role{[32]byte(first.public()): viewer})
+			// The change is being applied: the helper knows, the registry not yet. The
+			// broken variant does not ask.
+			w.machine.isOwner = func(OwnerKey) bool { return !asks }
 			if !pending && err == nil {
 				err = w.enrol(a)
 			}
@@ -112,6 +111,65 @@ func TestAYesOfWhoIsNoOwnerAnyMoreIsWorthNothing(t *testing.T) {
 			}
 			if e := w.machine.registry.find(a.public()); (e != nil) == asks {
 				t.Errorf("pending %v, asked %v: its key is %+v", pending, asks, e)
+			}
+		}
+	}
+}
+
+// What an owner has ordered ends with its time, whatever the Middleware opens, and with
+// its owner's role: the display says that an owner has ordered it.
+func TestAnOrderedWindowOutlivesNeitherItsTimeNorItsOwner(t *testing.T) {
+	w, first := settled(t)
+	if err := w.machine.OpenWindowFor(first.owner(), owner); err != nil {
+		t.Fatal(err)
+	}
+	for range 10 {
+		w.now += WindowTime / 4
+		if err := w.middleware.OpenWindow(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if s := w.see(w.console); s.GetWindowRole() != noRole {
+		t.Errorf("the window is still that of the order: %v", s)
+	}
+
+	for how, lose := range map[string]func(w *world, first *testApp){
+		"lowered": func(w *world, first *testApp) {
+			w.machine.SetRoles(map[[32]byte]basev1.Role{[32]byte(first.public()): viewer})
+		},
+		"taken away": func(w *world, first *testApp) {
+			if err := w.console.Retire(t.Context(), first.public()); err != nil {
+				t.Fatal(err)
+			}
+		},
+	} {
+		for _, window := range []bool{true, false} {
+			w, first := settled(t)
+			second := newApp(t, "second")
+			if err := w.console.OpenWindow(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			w.pair(second, owner)
+			w.now += ActsTime
+			w.machine.Tick(w.now)
+			if window {
+				if err := w.machine.OpenWindowFor(first.owner(), owner); err != nil {
+					t.Fatal(err)
+				}
+			} else if err := w.machine.AcceptFor(first.owner(), 123456, owner); err != nil {
+				t.Fatal(err)
+			}
+			lose(w, first)
+			if s := w.see(w.console); s.GetWindowOpen() || s.GetWindowRole() != noRole || s.GetCeremony() != nil {
+				t.Errorf("its owner was %s: %v", how, s)
+			}
+			// Another owner's stays.
+			if err := w.machine.OpenWindowFor(second.owner(), viewer); err != nil {
+				t.Fatal(err)
+			}
+			w.machine.SetRoles(map[[32]byte]basev1.Role{[32]byte(first.public()): basev1.Role_ROLE_OPERATOR})
+			if s := w.see(w.console); s.GetWindowRole() != viewer {
+				t.Errorf("another owner's window: %v", s)
 			}
 		}
 	}
