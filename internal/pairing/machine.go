@@ -638,9 +638,11 @@ func (m *Machine) reconcile(request *systemv1.Reconcile) (*systemv1.ReconcileRes
 	return result, nil
 }
 
-// closeWindow ends the ceremony, too: who closes the window wants nobody let in.
+// closeWindow ends the ceremony, and what is pending, too: who closes the window wants
+// nobody let in.
 func (m *Machine) closeWindow() {
 	m.windowEnds, m.window = 0, ordered{}
+	m.registry = slices.DeleteFunc(m.registry, func(e entry) bool { return !e.active })
 	if m.ceremony != nil {
 		m.end(systemv1.LastCeremony_OUTCOME_SUPERSEDED)
 	}

@@ -405,6 +405,42 @@ func TestABaseWithADisplayOrAClosedOneTakesNoActFromTheNetwork(t *testing.T) {
 	}
 }
 
+// Both have said yes, and then somebody locks the Base down before the App has connected.
+func TestALockdownLetsNobodyInWhoHasNotConnectedYet(t *testing.T) {
+	for name, close := range map[string]*systemv1.Restrict{
+		"lockdown": lockdown(), "pairing closed": {What: &systemv1.Restrict_PairingShut{PairingShut: &systemv1.PairingShut{}}}, "nothing": nil,
+	} {
+		b := newBase(t)
+		b.config.NoDisplay = true
+		b.start()
+		m := b.as(WhoMiddleware)
+		phone, n := b.pair(m, "phone", owner), b.newcomer("tablet")
+		if _, err := m.Do(t.Context(), orderRequest(phone.letIn(noiseconn.RequestNumber(n.p1), owner)), nil); err != nil {
+			t.Fatal(err)
+		}
+		words, err := n.reveal(m.Authority())
+		if err != nil {
+			t.Fatal(err)
+		}
+		answer := phone.look().PairingAnswer(n.id[:], words[:], owner, n.key[:], n.name, phone.challenge())
+		if _, err := m.Do(t.Context(), answerRequest(posture.SignPairingAnswer(answer, phone.seed)), nil); err != nil {
+			t.Fatal(err)
+		}
+		if err := n.confirm(m.Authority()); err != nil {
+			t.Fatal(err)
+		}
+		if close != nil {
+			if err := b.restrict(WhoMiddleware, close); err != nil {
+				t.Fatal(err)
+			}
+		}
+		err = m.Authority().Activate(t.Context(), n.key[:])
+		if (err == nil) != (close == nil) {
+			t.Errorf("%s: the App is let in: %v", name, err)
+		}
+	}
+}
+
 // An owner has said yes to an App that answers nothing yet, and is lowered meanwhile: what
 // he has signed before lets nobody in any more.
 func TestWhoIsNoOwnerAnyMoreLetsNobodyIn(t *testing.T) {
