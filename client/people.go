@@ -17,6 +17,30 @@ import (
 // ErrNoSuchApp: no App is meant that the Base's posture lists.
 var ErrNoSuchApp = errors.New("no such App")
 
+// CheckName looks up in the signed posture whether the App with an id can be the one that
+// the user has called by a name. The list of Apps, from which the id comes, is the
+// Middleware's word alone: it could give the id of another App. ErrNoSuchApp means that the
+// posture has another App of that name. pairedAs is the App's name in the posture, which
+// knows of no renaming; empty if it lists no such App, or there is no posture.
+func (s *Session) CheckName(ctx context.Context, id, name string) (pairedAs string, err error) {
+	view, err := s.Posture(ctx)
+	if err != nil {
+		if none, stored := s.hasNoPosture(err); none || stored != nil {
+			return "", stored
+		}
+		return "", err
+	}
+	for _, app := range view.Effective().Apps {
+		switch {
+		case app.ID == id:
+			pairedAs = app.Name
+		case app.Name == name:
+			return "", fail(ErrNoSuchApp, nil, "what the Base has signed knows another App as %q than its list does; give the id of the one that you mean", Printable(name))
+		}
+	}
+	return pairedAs, nil
+}
+
 // SetRole changes what an App may do, by its id.
 func SetRole(id string, role basev1.Role) Edit {
 	return func(p *Posture, _ *PostureView, _ uint64) error {
@@ -246,7 +270,7 @@ func (c *accepting) answer(ctx context.Context, shown *basev1.AcceptPairingRespo
 	if err != nil {
 		return false, err
 	}
-	answer := c.view.PairingAnswer(shown.GetCeremonyId(), words, c.Role, shown.GetSigningKey(), challenge)
+	answer := c.view.PairingAnswer(shown.GetCeremonyId(), words, c.Role, shown.GetSigningKey(), shown.GetAppName(), challenge)
 	reply, err := c.Pairing.AnswerPairing(ctx, &basev1.AnswerPairingRequest{Answer: posture.SignPairingAnswer(answer, seed)})
 	if err != nil {
 		return false, err

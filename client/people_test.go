@@ -108,6 +108,25 @@ func TestAnOwnerChangesWhatAnAppMayDo(t *testing.T) {
 	}
 }
 
+// The id of the App that a user has named comes from the Middleware's list.
+func TestALyingListOfAppsPicksNoOtherAppByItsName(t *testing.T) {
+	h := newHouse(t)
+	phone, _ := h.pair("Phone", viewer)
+	evil, _ := h.pair("Evil", viewer)
+	check := func(a *App, name, pairedAs string, want error) {
+		t.Helper()
+		if got, err := h.session.CheckName(t.Context(), idOf(a), name); got != pairedAs || !errors.Is(err, want) {
+			t.Errorf("%s: %q, %v", name, got, err)
+		}
+	}
+	check(phone, "Phone", "Phone", nil)
+	check(phone, "Renamed", "Phone", nil)
+	check(evil, "Phone", "", ErrNoSuchApp)
+	if pairedAs, err := h.session.CheckName(t.Context(), "0123456789abcdef", "Phone"); !errors.Is(err, ErrNoSuchApp) {
+		t.Errorf("an App that is not there is taken for the one that was named: %q, %v", pairedAs, err)
+	}
+}
+
 func TestAnOwnerStepsDownAndTheLastOneCannot(t *testing.T) {
 	h := newHouse(t)
 	if _, err := h.session.SetRole(t.Context(), idOf(h.owner), viewer, approve, nil); connect.CodeOf(err) != connect.CodeFailedPrecondition {
@@ -525,6 +544,66 @@ func claimed(r *systemv1.SystemRequest) *systemv1.SystemReply {
 	}
 	return &systemv1.SystemReply{Result: &systemv1.SystemReply_PairingAnswered{PairingAnswered: &systemv1.PairingAnswered{
 		Report: must(proto.Marshal(&systemv1.Signed{Message: report, Signature: ed25519.Sign(private, report), Signer: answer.GetBaseId()}))}}}
+}
+
+// renamer is the way of a Middleware that reveals a new App under another name, and
+// tells the owner's App the true one.
+type renamer struct{ system.Port }
+
+func (r renamer) Stream(ctx context.Context, request []byte, receive func([]byte) error) error {
+	message := &systemv1.SystemRequest{}
+	if err := proto.Unmarshal(request, message); err != nil {
+		return err
+	}
+	if reveal := message.GetAuthority().GetReveal(); reveal != nil {
+		p3 := must(noiseconn.ParseP3Payload(reveal.GetP3Payload()))
+		if p3.Name == "Phone" {
+			p3.Name = "Laptop"
+		}
+		reveal.P3Payload = must(p3.Marshal())
+	}
+	return r.Port.Stream(ctx, must(proto.Marshal(message)), func(b []byte) error {
+		reply := &systemv1.SystemReply{}
+		if err := proto.Unmarshal(b, reply); err != nil {
+			return err
+		}
+		if c := reply.GetAuthority().GetSnapshot().GetCeremony(); c.GetAppName() == "Laptop" {
+			c.AppName = "Phone"
+		}
+		return receive(must(proto.Marshal(reply)))
+	})
+}
+
+// The words do not cover the name. An App that is listed under the name of the owner's
+// own would be raised, or left alone, in its place.
+func TestAnAppIsEnrolledUnderTheNameThatTheOwnerWasTold(t *testing.T) {
+	h := &house{t: t}
+	var err error
+	h.Appliance, err = appliancetest.StartWithoutDisplay(func(port system.Port) system.Port { return renamer{port} })
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := h.Stop(); err != nil {
+			t.Errorf("stop the appliance: %v", err)
+		}
+	})
+	h.owner, h.session = h.pair("First", owner)
+	m := h.meet(viewer, h.Address())
+	m.acceptance.Words = func(ctx context.Context, app NewApp) (string, error) {
+		if app.Name != "Phone" {
+			t.Errorf("the owner is told %q: this is no attack", app.Name)
+		}
+		return m.read(ctx)
+	}
+	if _, ownersApp, newApp := h.run(m); !errors.Is(ownersApp, ErrInterference) || newApp == nil {
+		t.Errorf("the owner's App says %v, the new App %v", ownersApp, newApp)
+	}
+	for _, app := range h.look().Effective().Apps {
+		if app.Name == "Laptop" {
+			t.Error("the App is enrolled under another name")
+		}
+	}
 }
 
 // The gravest lie: the Middleware is between the new App and the Base. The authority has

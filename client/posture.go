@@ -405,17 +405,26 @@ func (s *Session) takeKey(ctx context.Context, id string, approve Approve) (bool
 	switch {
 	case errors.Is(err, ErrNoChange):
 		return true, nil // it has no rights as it is
-	case connect.CodeOf(err) == connect.CodeFailedPrecondition:
-		_, _, seen, stored := s.transport.app.store.signing(s.transport.id)
+	default:
+		none, stored := s.hasNoPosture(err)
 		if stored != nil {
 			return false, stored
 		}
-		// A Base that has once shown a posture does not lose it.
-		if seen == (posture.Memory{}) {
+		if none {
 			return false, nil
 		}
 	}
 	return err == nil, err
+}
+
+// hasNoPosture tells whether a failure means a developer's Base, which has no posture.
+func (s *Session) hasNoPosture(failure error) (bool, error) {
+	if connect.CodeOf(failure) != connect.CodeFailedPrecondition {
+		return false, nil
+	}
+	_, _, seen, err := s.transport.app.store.signing(s.transport.id)
+	// A Base that has once shown a posture does not lose it.
+	return seen == (posture.Memory{}), err
 }
 
 // Lockdown closes everything but the channel of this App. It asks for nothing

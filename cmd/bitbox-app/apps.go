@@ -94,6 +94,20 @@ func (p *program) withApp(c *cobra.Command, usual time.Duration, meant string, d
 	})
 }
 
+// meant makes sure that the App which the Base's list has under a name is the one that the
+// user means, by what is signed. An App that was renamed is named in the question by its
+// name of before; who is not asked gives the id.
+func (c *consent) meant(ctx context.Context, session *client.Session, app *basev1.App, typed string) error {
+	if typed == app.GetId() {
+		return nil
+	}
+	pairedAs, err := session.CheckName(ctx, app.GetId(), typed)
+	if err == nil && pairedAs != "" && pairedAs != typed && !c.mayAsk() {
+		err = usageError{fmt.Errorf("the App %q was paired as %q: give its id, %s, or do without --yes", client.Printable(typed), client.Printable(pairedAs), client.Printable(app.GetId()))}
+	}
+	return err
+}
+
 func (p *program) appsRenameCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "rename APP NEW-NAME",
@@ -154,6 +168,9 @@ one.`,
 			if app.GetIsCaller() && !self {
 				return usageError{errors.New("this is the App you are using, which cannot raise itself again; to lower it, add --self")}
 			}
+			if err := asking.meant(ctx, session, app, args[0]); err != nil {
+				return err
+			}
 			progress := func(step string) { _ = p.say("  ... %s\n", client.Printable(step)) }
 			return asking.done(session.SetRole(ctx, app.GetId(), role, asking.approve(ctx), progress))
 		})
@@ -181,6 +198,9 @@ On an appliance this App signs first that the other one has no rights any more.`
 		return p.withApp(c, changeTime, args[0], func(ctx context.Context, session *client.Session, app *basev1.App) error {
 			if app.GetIsCaller() && !self {
 				return usageError{errors.New("this is the App you are using; to cut itself off, add --self")}
+			}
+			if err := asking.meant(ctx, session, app, args[0]); err != nil {
+				return err
 			}
 			if _, err := session.RevokeApp(ctx, app.GetId(), asking.approve(ctx)); err != nil {
 				return err

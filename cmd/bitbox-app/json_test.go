@@ -337,7 +337,7 @@ func TestJSONIsAsDocumented(t *testing.T) {
 		{"status", nil}, {"status --history", nil}, {"timezone", nil}, {"timezone", []string{"Europe/Zurich"}},
 		{"services list", nil}, {"services stop", []string{"mdns"}}, {"services start", []string{"mdns"}}, {"services restart", []string{"mdns"}},
 		{"services disable", []string{"mdns"}}, {"services enable", []string{"mdns"}}, {"logs", nil}, {"update --debian", nil},
-		{"name", nil}, {"name", []string{"Attic", "--yes"}}, {"apps list", nil}, {"apps rename", []string{"Phone", "Tablet"}},
+		{"name", nil}, {"name", []string{"Attic", "--yes"}}, {"apps list", nil},
 		{"pairing open", nil}, {"pairing status", nil}, {"pairing close", nil},
 		{"watch", []string{"--timeout", "2s"}},
 		{"bans list", nil}, {"bans lift", []string{"192.0.2.7", "--yes"}},
@@ -348,7 +348,7 @@ func TestJSONIsAsDocumented(t *testing.T) {
 		{"posture show", nil}, {"ssh disable", []string{"--yes"}}, {"ssh keys remove", []string{"anna", "--yes"}},
 		{"lockdown", []string{"--yes"}}, {"posture unlock", []string{"--yes"}},
 		{"update", []string{file, "--yes"}}, {"update --status", nil}, {"log", nil}, {"log verify", nil},
-		{"apps role", []string{"Tablet", "viewer", "--yes"}}, {"apps revoke", []string{"Tablet", "--yes"}}, {"reboot", []string{"--yes"}}, {"factory-reset", []string{"--confirm", nameOf(t, dir)}},
+		{"apps role", []string{"Phone", "viewer", "--yes"}}, {"apps rename", []string{"Phone", "Tablet"}}, {"apps rename", []string{"Tablet", "Phone"}}, {"apps revoke", []string{"Phone", "--yes"}}, {"reboot", []string{"--yes"}}, {"factory-reset", []string{"--confirm", nameOf(t, dir)}},
 		{"born", []string{filepath.Join(dir, "b.born"), "--name", "Cellar"}},
 	} {
 		shape := "bitbox-app " + run.shape

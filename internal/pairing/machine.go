@@ -35,6 +35,11 @@ type Config struct {
 	BaseName func() string
 	// StateKey is the seed of K_state.
 	StateKey StateKey
+	// IsOwner tells whether a key is an owner's at this moment, for a pairing that an
+	// owner's App has ordered: what it has said yes to may come only minutes later. Nil:
+	// by the registry, which learns a role when it is settled. It is called for Enrol and
+	// Activate only, never within With.
+	IsOwner func(OwnerKey) bool
 	// Registry is what Output.Save gave last; nil on a new Base.
 	Registry []byte
 	// CodeModulus is the number of different codes; 0: a million. Tests reduce
@@ -48,6 +53,7 @@ type Config struct {
 type Machine struct {
 	random   io.Reader
 	baseName func() string
+	isOwner  func(OwnerKey) bool
 	stateKey ed25519.PublicKey
 	modulus  uint32
 
@@ -119,6 +125,7 @@ func NewMachine(config Config) (*Machine, error) {
 	m := &Machine{
 		random:   config.Random,
 		baseName: config.BaseName,
+		isOwner:  config.IsOwner,
 		modulus:  config.CodeModulus,
 		version:  1,
 
@@ -129,6 +136,9 @@ func NewMachine(config Config) (*Machine, error) {
 	}
 	if m.modulus == 0 {
 		m.modulus = noiseconn.CodeModulus
+	}
+	if m.isOwner == nil {
+		m.isOwner = m.activeOwner
 	}
 	if m.baseName == nil {
 		return nil, errors.New("make the ceremony authority: no name of the Base is given")
@@ -305,12 +315,12 @@ func (m *Machine) dispatch(caller Caller, request *systemv1.AuthorityRequest, re
 }
 
 // openWindow opens or prolongs the window. Who stands at the Base opens it for
-// whomever; the Middleware cannot widen what an owner has ordered.
+// whomever; the Middleware neither widens nor prolongs what an owner has ordered.
 func (m *Machine) openWindow(caller Caller) {
-	if caller == CallerConsole || !m.windowOpen() {
-		m.window = ordered{}
+	if caller != CallerConsole && m.orderedRole() != 0 {
+		return
 	}
-	m.windowEnds = m.now + WindowTime
+	m.window, m.windowEnds = ordered{}, m.now+WindowTime
 }
 
 // windowOpen tells whether a window was opened and has not run out.
@@ -507,6 +517,10 @@ func (m *Machine) enrol(request *systemv1.Enrol) (*systemv1.EnrolResult, error) 
 	if !c.baseConfirmed {
 		return nil, ErrAwaitingAnswer
 	}
+	if !m.stillOwner(c.byOwner) {
+		m.end(systemv1.LastCeremony_OUTCOME_REFUSED)
+		return nil, ErrPermission.because("who has accepted it is no owner any more")
+	}
 	// Pending keys are not saved: they die at a restart anyway.
 	m.registry = append(m.registry, entry{
 		signingKey: [ed25519.PublicKeySize]byte(c.revealed.SigningKey),
@@ -515,6 +529,7 @@ func (m *Machine) enrol(request *systemv1.Enrol) (*systemv1.EnrolResult, error) 
 		name:       c.revealed.Name,
 		ceremony:   c.id,
 		orderedBy:  c.orderedBy,
+		byOwner:    c.byOwner,
 		expires:    m.now + PendingTime,
 	})
 	// One key a window.
@@ -547,6 +562,10 @@ func (m *Machine) activate(request *systemv1.Activate) (Output, error) {
 		return Output{}, nil
 	}
 	key := e.signingKey
+	if !m.stillOwner(e.byOwner) {
+		m.registry = slices.DeleteFunc(m.registry, func(other entry) bool { return other.signingKey == key })
+		return Output{}, ErrUnknownKey.because("who has accepted its App is no owner any more")
+	}
 	e.active = true
 	return Output{Save: m.registry.marshal(), undo: func() { m.registry.find(key[:]).active = false }}, nil
 }
@@ -563,6 +582,7 @@ func (m *Machine) retire(caller Caller, request *systemv1.Retire) (Output, error
 	}
 	before := m.registry
 	m.registry = slices.DeleteFunc(slices.Clone(before), func(other entry) bool { return other.signingKey == e.signingKey })
+	m.endOrders()
 	if !e.active {
 		return Output{}, nil
 	}
@@ -586,6 +606,7 @@ func (m *Machine) SetRoles(roles map[[ed25519.PublicKeySize]byte]basev1.Role) (s
 		return nil, func() {}
 	}
 	m.registry = after
+	m.endOrders()
 	return after.marshal(), func() { m.registry = before }
 }
 
@@ -617,9 +638,11 @@ func (m *Machine) reconcile(request *systemv1.Reconcile) (*systemv1.ReconcileRes
 	return result, nil
 }
 
-// closeWindow ends the ceremony, too: who closes the window wants nobody let in.
+// closeWindow ends the ceremony, and what is pending, too: who closes the window wants
+// nobody let in.
 func (m *Machine) closeWindow() {
 	m.windowEnds, m.window = 0, ordered{}
+	m.registry = slices.DeleteFunc(m.registry, func(e entry) bool { return !e.active })
 	if m.ceremony != nil {
 		m.end(systemv1.LastCeremony_OUTCOME_SUPERSEDED)
 	}

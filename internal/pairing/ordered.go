@@ -67,11 +67,15 @@ var answerChecks = []answerCheck{
 	{"key", func(c *ceremony, _ OwnerKey, a *systemv1.PairingAnswer) bool {
 		return !slices.Equal(a.GetSigningKey(), c.revealed.SigningKey)
 	}, true},
+	// The words do not cover it: who carries the reveal could name the App otherwise.
+	{"name", func(c *ceremony, _ OwnerKey, a *systemv1.PairingAnswer) bool {
+		return a.GetAppName() != c.revealed.Name
+	}, true},
 }
 
 // AnswerFor takes the owner's answer: the words that the new App shows, or none for
-// no. There is one try: words, role or key that are not those of the ceremony end it. An
-// error means that there was no such ceremony to answer.
+// no. There is one try: words, role, key or name that are not those of the ceremony end
+// it. An error means that there was no such ceremony to answer.
 func (m *Machine) AnswerFor(owner OwnerKey, answer *systemv1.PairingAnswer) (matched bool, err error) {
 	c := m.ceremony
 	if c == nil {
@@ -95,6 +99,30 @@ func (m *Machine) AnswerFor(owner OwnerKey, answer *systemv1.PairingAnswer) (mat
 	}
 	c.baseConfirmed = true
 	return true, nil
+}
+
+// stillOwner tells whether a pairing may go on that an owner has accepted. The zero
+// key stands for who acts at the Base.
+func (m *Machine) stillOwner(owner OwnerKey) bool { return owner == (OwnerKey{}) || m.isOwner(owner) }
+
+// activeOwner is IsOwner by the registry.
+func (m *Machine) activeOwner(owner OwnerKey) bool {
+	e := m.registry.find(owner[:])
+	return e != nil && e.active && e.role == basev1.Role_ROLE_OWNER
+}
+
+// endOrders ends what was ordered by who is no owner any more: the window, which the
+// display says is an owner's, and the ceremony that nobody else answers.
+func (m *Machine) endOrders() {
+	if m.orderedRole() != 0 && !m.activeOwner(m.window.owner) {
+		m.windowEnds, m.window = 0, ordered{}
+	}
+	if c := m.ceremony; c != nil && c.byOwner != (OwnerKey{}) && !m.activeOwner(c.byOwner) {
+		m.end(systemv1.LastCeremony_OUTCOME_REFUSED)
+	}
+	if !m.listening() {
+		m.heard = nil
+	}
 }
 
 // OrderedBy returns the owner who has ordered the pairing of an enrolled key, as long

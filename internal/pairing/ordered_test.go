@@ -41,7 +41,7 @@ func (a *testApp) words(t testing.TB) noiseconn.Words {
 // rightAnswer is what an honest owner's App signs.
 func (a *testApp) rightAnswer(t testing.TB, role basev1.Role) *systemv1.PairingAnswer {
 	words := a.words(t)
-	return &systemv1.PairingAnswer{CeremonyId: a.id[:], Words: words[:], Role: role, SigningKey: a.public()}
+	return &systemv1.PairingAnswer{CeremonyId: a.id[:], Words: words[:], Role: role, SigningKey: a.public(), AppName: a.name}
 }
 
 // ordered takes a pairing that an owner's App has begun to the point where the new App
@@ -80,6 +80,98 @@ func TestAnOwnersAppAcceptsAndAnswersByWords(t *testing.T) {
 	}
 	if list, err := ParseRegistry(w.disk); err != nil || len(list) != 2 || list[1].Role != viewer {
 		t.Errorf("enrolled: %+v, %v", list, err)
+	}
+}
+
+// An owner says yes, and is one no more before the new App has confirmed or connected.
+func TestAYesOfWhoIsNoOwnerAnyMoreIsWorthNothing(t *testing.T) {
+	for _, pending := range []bool{false, true} {
+		for _, asks := range []bool{true, false} {
+			w, first := settled(t)
+			a := newApp(t, "accomplice")
+			w.ordered(first, a, owner)
+			if _, err := w.machine.AnswerFor(first.owner(), a.rightAnswer(t, owner)); err != nil {
+				t.Fatal(err)
+			}
+			var err error
+			if pending {
+				err = w.enrol(a)
+			}
+			// The change is being applied: the helper knows, the registry not yet. The
+			// broken variant does not ask.
+			w.machine.isOwner = func(OwnerKey) bool { return !asks }
+			if !pending && err == nil {
+				err = w.enrol(a)
+			}
+			if err == nil {
+				err = w.middleware.Activate(t.Context(), a.public())
+			}
+			if refused := err != nil; refused != asks {
+				t.Errorf("pending %v, asked whether it is an owner %v: %v", pending, asks, err)
+			}
+			if e := w.machine.registry.find(a.public()); (e != nil) == asks {
+				t.Errorf("pending %v, asked %v: its key is %+v", pending, asks, e)
+			}
+		}
+	}
+}
+
+// What an owner has ordered ends with its time, whatever the Middleware opens, and with
+// its owner's role: the display says that an owner has ordered it.
+func TestAnOrderedWindowOutlivesNeitherItsTimeNorItsOwner(t *testing.T) {
+	w, first := settled(t)
+	if err := w.machine.OpenWindowFor(first.owner(), owner); err != nil {
+		t.Fatal(err)
+	}
+	for range 10 {
+		w.now += WindowTime / 4
+		if err := w.middleware.OpenWindow(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if s := w.see(w.console); s.GetWindowRole() != noRole {
+		t.Errorf("the window is still that of the order: %v", s)
+	}
+
+	for how, lose := range map[string]func(w *world, first *testApp){
+		"lowered": func(w *world, first *testApp) {
+			w.machine.SetRoles(map[[32]byte]basev1.Role{[32]byte(first.public()): viewer})
+		},
+		"taken away": func(w *world, first *testApp) {
+			if err := w.console.Retire(t.Context(), first.public()); err != nil {
+				t.Fatal(err)
+			}
+		},
+	} {
+		for _, window := range []bool{true, false} {
+			w, first := settled(t)
+			second := newApp(t, "second")
+			if err := w.console.OpenWindow(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			w.pair(second, owner)
+			w.now += ActsTime
+			w.machine.Tick(w.now)
+			if window {
+				if err := w.machine.OpenWindowFor(first.owner(), owner); err != nil {
+					t.Fatal(err)
+				}
+			} else if err := w.machine.AcceptFor(first.owner(), 123456, owner); err != nil {
+				t.Fatal(err)
+			}
+			lose(w, first)
+			if s := w.see(w.console); s.GetWindowOpen() || s.GetWindowRole() != noRole || s.GetCeremony() != nil {
+				t.Errorf("its owner was %s: %v", how, s)
+			}
+			// Another owner's stays.
+			if err := w.machine.OpenWindowFor(second.owner(), viewer); err != nil {
+				t.Fatal(err)
+			}
+			w.machine.SetRoles(map[[32]byte]basev1.Role{[32]byte(first.public()): basev1.Role_ROLE_OPERATOR})
+			if s := w.see(w.console); s.GetWindowRole() != viewer {
+				t.Errorf("another owner's window: %v", s)
+			}
+		}
 	}
 }
 
@@ -130,6 +222,7 @@ var answerAttacks = []struct {
 	{"with the first words only", "words", true, func(_ *testApp, _ *OwnerKey, answer *systemv1.PairingAnswer) { answer.Words = answer.Words[:11] }},
 	{"for another role", "role", true, func(_ *testApp, _ *OwnerKey, answer *systemv1.PairingAnswer) { answer.Role = owner }},
 	{"with another key swapped in", "key", true, func(_ *testApp, _ *OwnerKey, answer *systemv1.PairingAnswer) { answer.SigningKey = make([]byte, 32) }},
+	{"for an App that is enrolled under another name", "name", true, func(_ *testApp, _ *OwnerKey, answer *systemv1.PairingAnswer) { answer.AppName = "tablet" }},
 }
 
 func TestForgedAnswersAreRefused(t *testing.T) {

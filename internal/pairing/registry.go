@@ -22,6 +22,7 @@ type entry struct {
 	// Of a pending entry only, and never stored.
 	ceremony CeremonyID
 	expires  time.Duration
+	byOwner  OwnerKey // who has answered by an App, and has to be an owner still
 
 	// orderedBy is the owner who has ordered the pairing; never stored, for the
 	// posture's history tells it.

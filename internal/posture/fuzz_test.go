@@ -2,6 +2,7 @@ package posture
 
 import (
 	"bytes"
+	"net/netip"
 	"testing"
 
 	"google.golang.org/protobuf/proto"
@@ -133,6 +134,33 @@ func FuzzPosture(f *testing.F) {
 		}
 		if e := effective(1, p, nil, nil); len(e.Endpoints) != 1 || e.SSH != nil {
 			t.Errorf("open without a running lease: %+v", e)
+		}
+	})
+}
+
+// Whatever arrives as an order or answer about a pairing, or as the report of one, is
+// nobody's who has not signed it.
+func FuzzPairingOrders(f *testing.F) {
+	a := newAttacked(f)
+	view := a.look()
+	number, answer := uint32(123456), view.PairingAnswer(make([]byte, 16), make([]byte, 12), viewer, make([]byte, 32), "phone", a.challenge())
+	f.Add(SignPairingOrder(view.PairingOrder(viewer, &number, a.challenge()), a.removed))
+	f.Add(SignPairingAnswer(answer, a.operator))
+	f.Add(a.ledger.PairingReport(answer, false))
+	f.Add(SignLiftBan(view.LiftBanOrder(netip.MustParseAddr("192.0.2.1"), a.challenge()), a.owner))
+	challenges := len(a.ledger.challenges)
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if _, _, _, err := a.ledger.PairingOrder(b, a.now); err == nil {
+			t.Errorf("taken as an order: %x", b)
+		}
+		if _, _, _, err := a.ledger.PairingAnswer(b, a.now); err == nil {
+			t.Errorf("taken as an answer: %x", b)
+		}
+		if matched, _ := view.PairingMatched(answer, b); matched {
+			t.Errorf("believed: %x", b)
+		}
+		if len(a.ledger.challenges) != challenges {
+			t.Errorf("a challenge was used up by %x", b)
 		}
 	})
 }

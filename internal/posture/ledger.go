@@ -41,6 +41,7 @@ var (
 	ErrOldConnection  = errors.New("it came over a connection that was there before the change; connect anew and confirm again")
 	ErrState          = errors.New("the saved posture cannot be used; the Base keeps to what is closed: restore the file, or reset the Base at its console")
 	ErrKnownApp       = errors.New("this App is known already; a pairing has a fresh key")
+	ErrCutOff         = errors.New("it raises an App that was cut off for good; pair it anew")
 )
 
 // Config is what a Ledger needs.
@@ -311,9 +312,31 @@ var submitChecks = []submitCheck{
 	{"no other change", func(l *Ledger, _ *candidate, _ time.Duration) error {
 		return unless(l.phase == phaseSettled, ErrBusy)
 	}},
+	// A restriction is no part of the documents, so what follows cannot be checks of
+	// the chain: a Middleware may cut an App off, and give an owner's document to the
+	// helper only then.
+	{"signed by who was not cut off", func(l *Ledger, d *candidate, _ time.Duration) error {
+		return unless(!l.isCutOff(SigningKey(d.signed.GetSigner())), ErrNotOwner)
+	}},
+	{"raises nobody who was cut off", func(l *Ledger, d *candidate, _ time.Duration) error {
+		return unless(!slices.ContainsFunc(d.posture.Apps, func(a App) bool {
+			was, found := findApp(l.chain.tip().posture.Apps, a.SigningKey)
+			return found && a.Role > was.Role && l.isCutOff(a.SigningKey)
+		}), ErrCutOff)
+	}},
+	{"an owner with rights is left", func(l *Ledger, d *candidate, _ time.Duration) error {
+		return unless(slices.ContainsFunc(d.posture.Apps, func(a App) bool {
+			return a.Role == roleOwner && !l.isCutOff(a.SigningKey)
+		}), ErrLastOwner)
+	}},
 	{"challenge", func(l *Ledger, d *candidate, now time.Duration) error {
 		return l.checkChallenge(d.doc.GetChallenge(), now)
 	}},
+}
+
+// isCutOff tells whether a restriction has cut an App off.
+func (l *Ledger) isCutOff(app SigningKey) bool {
+	return Closing{Type: ClosingApp, App: app}.isActive(l.chain.active())
 }
 
 // Submit takes a document that an App has signed (SignDocument). After it, what

@@ -103,11 +103,44 @@ var submitAttacks = []struct {
 		a.try(a.owner, func(p *Posture) { p.NodeName = "tried" })
 		return SignDocument(a.draft(func(*Posture) {}), a.owner)
 	}},
+	{"raises an App that was cut off while the document was held back", "raises nobody who was cut off", ErrCutOff, func(a *attacked) []byte {
+		bob := PublicKey(a.pair("bob", viewer))
+		signed := SignDocument(a.draft(setRole("bob", roleOwner)), a.owner)
+		a.must(a.ledger.Restrict(Closing{Type: ClosingApp, App: bob}, ActorMiddleware, a.now))
+		return signed
+	}},
+	{"by an owner who was cut off", "signed by who was not cut off", ErrNotOwner, func(a *attacked) []byte {
+		bob := a.cutOffOwner("bob")
+		return SignDocument(a.draft(func(p *Posture) { p.NodeName = "bob's" }), bob)
+	}},
+	{"leaves an owner who was cut off alone", "an owner with rights is left", ErrLastOwner, func(a *attacked) []byte {
+		a.cutOffOwner("bob")
+		return SignDocument(a.draft(func(p *Posture) {
+			for i := range p.Apps {
+				if p.Apps[i].Name != "bob" {
+					p.Apps[i].Role = viewer
+				}
+			}
+		}), a.owner)
+	}},
 	{"a document of the helper's own, come back", "signed by an App", ErrNotOwner, func(a *attacked) []byte {
 		doc := a.draft(func(*Posture) {})
 		doc.Origin = systemv1.PostureDocument_ORIGIN_LOCAL
 		return encode(seal(labelDocument, encode(doc), a.config.StateSeed))
 	}},
+}
+
+// cutOffOwner is an App that is listed as owner, and was cut off before: by root here.
+func (a *attacked) cutOffOwner(name string) AppSeed {
+	a.t.Helper()
+	seed := a.pair(name, viewer)
+	a.must(a.ledger.Restrict(Closing{Type: ClosingApp, App: PublicKey(seed)}, ActorMiddleware, a.now))
+	p, _ := a.ledger.Posture()
+	p = clonePosture(p)
+	setRole(name, roleOwner)(&p)
+	a.must(a.ledger.Local(p, nil, "", a.now))
+	a.must(a.ledger.Applied(a.ledger.chain.revision(), a.now))
+	return seed
 }
 
 func TestWithheldAndReplayedDocumentsAreRefused(t *testing.T) {

@@ -37,12 +37,12 @@ func (v *View) PairingOrder(role basev1.Role, number *uint32, challenge []byte) 
 }
 
 // PairingAnswer returns the answer to a ceremony, for SignPairingAnswer. words are
-// those that the new App shows, 12 bytes; nil is no. The challenge is a fresh one of
-// the Base.
-func (v *View) PairingAnswer(ceremony, words []byte, role basev1.Role, key, challenge []byte) *systemv1.PairingAnswer {
+// those that the new App shows, 12 bytes; nil is no. name is what the owner was told that
+// it calls itself. The challenge is a fresh one of the Base.
+func (v *View) PairingAnswer(ceremony, words []byte, role basev1.Role, key []byte, name string, challenge []byte) *systemv1.PairingAnswer {
 	return &systemv1.PairingAnswer{
 		BaseId: v.chain.base[:], Epoch: v.chain.epoch[:], Challenge: challenge,
-		CeremonyId: ceremony, Words: words, Role: role, SigningKey: key,
+		CeremonyId: ceremony, Words: words, Role: role, SigningKey: key, AppName: name,
 	}
 }
 

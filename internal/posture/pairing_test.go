@@ -20,7 +20,7 @@ func pairingOrder[Kind any](a *attacked, seed secret.Key[Kind], change func(*sys
 
 // pairingAnswer is the signed answer to a ceremony, changed before it is signed.
 func pairingAnswer[Kind any](a *attacked, seed secret.Key[Kind], change func(*systemv1.PairingAnswer)) *systemv1.Signed {
-	m := proto.Clone(a.look().PairingAnswer(make([]byte, 16), make([]byte, 12), viewer, make([]byte, 32), a.challenge())).(*systemv1.PairingAnswer)
+	m := proto.Clone(a.look().PairingAnswer(make([]byte, 16), make([]byte, 12), viewer, make([]byte, 32), "phone", a.challenge())).(*systemv1.PairingAnswer)
 	change(m)
 	return seal(labelPairingAnswer, encode(m), seed)
 }
@@ -204,7 +204,7 @@ func TestForgedReportsOfAMatchAreNotBelieved(t *testing.T) {
 		t.Run(attack.name, func(t *testing.T) {
 			a := newAttacked(t)
 			view := a.look()
-			answer := view.PairingAnswer(make([]byte, 16), make([]byte, 12), viewer, make([]byte, 32), a.challenge())
+			answer := view.PairingAnswer(make([]byte, 16), make([]byte, 12), viewer, make([]byte, 32), "phone", a.challenge())
 			for _, matched := range []bool{true, false} {
 				if got, err := view.PairingMatched(answer, a.ledger.PairingReport(answer, matched)); got != matched || err != nil {
 					t.Fatalf("the authority's own word: %v, %v", got, err)
@@ -232,7 +232,7 @@ func TestForgedReportsOfAMatchAreNotBelieved(t *testing.T) {
 	report, out, err := a.ledger.Report(make([]byte, 32), a.now)
 	a.must(out, err)
 	for _, b := range [][]byte{nil, []byte("x"), report} {
-		if matched, err := view.PairingMatched(view.PairingAnswer(nil, nil, viewer, nil, nil), b); matched || err == nil {
+		if matched, err := view.PairingMatched(view.PairingAnswer(nil, nil, viewer, nil, "", nil), b); matched || err == nil {
 			t.Errorf("%q is believed", b)
 		}
 	}

@@ -245,13 +245,15 @@ var recorded = map[string]verb{
 		}},
 	"answer_pairing": {what: word(changelog.AnswerPairing),
 		signed: func(r *systemv1.SystemRequest) []byte { return r.GetAnswerPairing().GetAnswer() },
-		detail: func(r *systemv1.SystemRequest, _ *systemv1.SystemReply) string {
-			answer := &systemv1.PairingAnswer{}
+		detail: func(r *systemv1.SystemRequest, reply *systemv1.SystemReply) string {
+			answer, report := &systemv1.PairingAnswer{}, &systemv1.PairingReport{}
 			switch {
 			case !openSigned(r.GetAnswerPairing().GetAnswer(), answer):
 				return ""
 			case len(answer.GetWords()) == 0:
 				return "no"
+			case reply != nil && !(openSigned(reply.GetPairingAnswered().GetReport(), report) && report.GetMatched()):
+				return "words that did not match, as " + roleName(answer.GetRole())
 			}
 			return "yes, as " + roleName(answer.GetRole())
 		}},

@@ -3,6 +3,7 @@ package system
 import (
 	"fmt"
 
+	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/noiseconn"
 	"github.com/BitBoxSwiss/bitbox-base/internal/pairing"
@@ -85,6 +86,17 @@ func (h *Helper) answerPairingLocked(m *pairing.Machine, signed []byte) ([]byte,
 	}
 	h.log.Info("an owner's App has answered a pairing", "audit", true, "matched", matched, "signing_key", owner)
 	return h.ledger.PairingReport(answer, matched), nil
+}
+
+// isOwner tells the authority whether a key is an owner's now, by what is in force: who is
+// lowered or cut off lets nobody in any more, also if that is still being applied.
+func (h *Helper) isOwner(owner pairing.OwnerKey) bool {
+	for _, app := range h.Effective().Apps {
+		if app.SigningKey == posture.SigningKey(owner) {
+			return app.Role == basev1.Role_ROLE_OWNER
+		}
+	}
+	return false
 }
 
 // orderedByLocked is the note of the history about who has ordered a pairing; empty:

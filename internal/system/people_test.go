@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 
@@ -233,12 +234,17 @@ func (n *newcomer) reveal(m pairing.Client) (noiseconn.Words, error) {
 }
 
 func (n *newcomer) enrol(m pairing.Client) error {
-	ctx := n.base.t.Context()
-	private := ed25519.NewKeyFromSeed(n.seed.Expose())
-	if _, _, err := m.Enrol(ctx, n.id, ed25519.Sign(private, noiseconn.EnrolMessage(n.h, n.key[:], n.ra, n.p4.RB))); err != nil {
+	if err := n.confirm(m); err != nil {
 		return err
 	}
-	return m.Activate(ctx, n.key[:])
+	return m.Activate(n.base.t.Context(), n.key[:])
+}
+
+// confirm is the yes of the new App's user, which makes its key pending.
+func (n *newcomer) confirm(m pairing.Client) error {
+	private := ed25519.NewKeyFromSeed(n.seed.Expose())
+	_, _, err := m.Enrol(n.base.t.Context(), n.id, ed25519.Sign(private, noiseconn.EnrolMessage(n.h, n.key[:], n.ra, n.p4.RB)))
+	return err
 }
 
 func orderRequest(signed []byte) *systemv1.SystemRequest {
@@ -270,7 +276,7 @@ func TestAnOwnersAppLetsAnotherInThroughTheHelper(t *testing.T) {
 		t.Fatal(err)
 	}
 	view := phone.look()
-	answer := view.PairingAnswer(n.id[:], words[:], operator, n.key[:], phone.challenge())
+	answer := view.PairingAnswer(n.id[:], words[:], operator, n.key[:], n.name, phone.challenge())
 	reply, err = m.Do(t.Context(), answerRequest(posture.SignPairingAnswer(answer, phone.seed)), nil)
 	if err != nil {
 		t.Fatal(err)
@@ -320,7 +326,7 @@ func TestACompromisedMiddlewareLetsNobodyIn(t *testing.T) {
 		t.Fatal(err)
 	}
 	answerBy := func(by *app, change func(*systemv1.PairingAnswer)) []byte {
-		answer := proto.CloneOf(phone.look().PairingAnswer(n.id[:], words[:], owner, n.key[:], phone.challenge()))
+		answer := proto.CloneOf(phone.look().PairingAnswer(n.id[:], words[:], owner, n.key[:], n.name, phone.challenge()))
 		change(answer)
 		return posture.SignPairingAnswer(answer, by.seed)
 	}
@@ -342,6 +348,9 @@ func TestACompromisedMiddlewareLetsNobodyIn(t *testing.T) {
 	var report systemv1.PairingReport
 	if err := errors.Join(proto.Unmarshal(reply.GetPairingAnswered().GetReport(), &signed), proto.Unmarshal(signed.GetMessage(), &report)); err != nil || report.GetMatched() {
 		t.Errorf("%v, %v", &report, err)
+	}
+	if lines := b.lines(); !strings.Contains(lines[len(lines)-1], "words that did not match, as owner") {
+		t.Errorf("the log says of it %q", lines[len(lines)-1])
 	}
 	if err := n.enrol(m.Authority()); err == nil {
 		t.Error("the attacker's App was let in")
@@ -384,7 +393,7 @@ func TestABaseWithADisplayOrAClosedOneTakesNoActFromTheNetwork(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	answer := posture.SignPairingAnswer(phone.look().PairingAnswer(n.id[:], words[:], viewer, n.key[:], phone.challenge()), phone.seed)
+	answer := posture.SignPairingAnswer(phone.look().PairingAnswer(n.id[:], words[:], viewer, n.key[:], n.name, phone.challenge()), phone.seed)
 	if err := b.restrict(WhoMiddleware, lockdown()); err != nil {
 		t.Fatal(err)
 	}
@@ -393,5 +402,103 @@ func TestABaseWithADisplayOrAClosedOneTakesNoActFromTheNetwork(t *testing.T) {
 	}
 	if _, err := m.Do(t.Context(), orderRequest(phone.letIn(123456, viewer)), nil); !errors.Is(err, &Error{Code: CodePermission}) {
 		t.Errorf("a Base that is locked down: %v", err)
+	}
+}
+
+// Both have said yes, and then somebody locks the Base down before the App has connected.
+func TestALockdownLetsNobodyInWhoHasNotConnectedYet(t *testing.T) {
+	for name, close := range map[string]*systemv1.Restrict{
+		"lockdown": lockdown(), "pairing closed": {What: &systemv1.Restrict_PairingShut{PairingShut: &systemv1.PairingShut{}}}, "nothing": nil,
+	} {
+		b := newBase(t)
+		b.config.NoDisplay = true
+		b.start()
+		m := b.as(WhoMiddleware)
+		phone, n := b.pair(m, "phone", owner), b.newcomer("tablet")
+		if _, err := m.Do(t.Context(), orderRequest(phone.letIn(noiseconn.RequestNumber(n.p1), owner)), nil); err != nil {
+			t.Fatal(err)
+		}
+		words, err := n.reveal(m.Authority())
+		if err != nil {
+			t.Fatal(err)
+		}
+		answer := phone.look().PairingAnswer(n.id[:], words[:], owner, n.key[:], n.name, phone.challenge())
+		if _, err := m.Do(t.Context(), answerRequest(posture.SignPairingAnswer(answer, phone.seed)), nil); err != nil {
+			t.Fatal(err)
+		}
+		if err := n.confirm(m.Authority()); err != nil {
+			t.Fatal(err)
+		}
+		if close != nil {
+			if err := b.restrict(WhoMiddleware, close); err != nil {
+				t.Fatal(err)
+			}
+		}
+		err = m.Authority().Activate(t.Context(), n.key[:])
+		if (err == nil) != (close == nil) {
+			t.Errorf("%s: the App is let in: %v", name, err)
+		}
+	}
+}
+
+// An owner has said yes to an App that answers nothing yet, and is lowered meanwhile: what
+// he has signed before lets nobody in any more.
+func TestWhoIsNoOwnerAnyMoreLetsNobodyIn(t *testing.T) {
+	stages := map[string]func(n *newcomer, lower func()) error{
+		"lowered before the new App confirms": func(n *newcomer, lower func()) error {
+			lower()
+			return n.enrol(n.via.Authority())
+		},
+		"lowered before the new App connects": func(n *newcomer, lower func()) error {
+			if err := n.confirm(n.via.Authority()); err != nil {
+				n.base.t.Fatal(err)
+			}
+			lower()
+			return n.via.Authority().Activate(n.base.t.Context(), n.key[:])
+		},
+		// The same attack wins as long as it is an owner's.
+		"lowered afterwards": func(n *newcomer, lower func()) error {
+			err := n.enrol(n.via.Authority())
+			lower()
+			return err
+		},
+	}
+	for name, attack := range stages {
+		for how, change := range map[string]func(evil *app) func(*posture.Posture, uint64){
+			"a lower role": func(evil *app) func(*posture.Posture, uint64) { return setRole(evil, viewer) },
+			"taken away": func(evil *app) func(*posture.Posture, uint64) {
+				return func(p *posture.Posture, _ uint64) {
+					p.Apps = slices.DeleteFunc(p.Apps, func(a posture.App) bool { return a.SigningKey == evil.key })
+				}
+			},
+		} {
+			t.Run(name+", "+how, func(t *testing.T) {
+				b := newBase(t)
+				b.config.NoDisplay = true
+				b.start()
+				m := b.as(WhoMiddleware)
+				phone, evil := b.pair(m, "phone", owner), b.pair(m, "evil", owner)
+				n := b.newcomer("accomplice")
+				n.via = m
+				if _, err := m.Do(t.Context(), orderRequest(evil.letIn(noiseconn.RequestNumber(n.p1), owner)), nil); err != nil {
+					t.Fatal(err)
+				}
+				words, err := n.reveal(m.Authority())
+				if err != nil {
+					t.Fatal(err)
+				}
+				answer := evil.look().PairingAnswer(n.id[:], words[:], owner, n.key[:], n.name, evil.challenge())
+				if _, err := m.Do(t.Context(), answerRequest(posture.SignPairingAnswer(answer, evil.seed)), nil); err != nil {
+					t.Fatal(err)
+				}
+				err = attack(n, func() { phone.mustSubmit(change(evil)) })
+				ledger, authority, _ := b.roles(n.app)
+				if late := name != "lowered afterwards"; late && (err == nil || ledger != 0 || authority != 0) {
+					t.Errorf("who is no owner any more has let in an App as %v: %v", ledger, err)
+				} else if !late && (err != nil || ledger != owner) {
+					t.Errorf("an owner lets nobody in: %v; this attack proves nothing", err)
+				}
+			})
+		}
 	}
 }

@@ -300,6 +300,7 @@ func (h *Helper) open() error {
 	machine, err := pairing.NewMachine(pairing.Config{
 		Random:      h.config.Random,
 		BaseName:    h.BaseName,
+		IsOwner:     h.isOwner,
 		StateKey:    key,
 		Registry:    h.store.registry,
 		CodeModulus: h.config.CodeModulus,

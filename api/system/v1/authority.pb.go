@@ -1788,7 +1788,10 @@ type PairingAnswer struct {
 	Words []byte  `protobuf:"bytes,5,opt,name=words,proto3" json:"words,omitempty"`
 	Role  v1.Role `protobuf:"varint,6,opt,name=role,proto3,enum=bitbox.base.v1.Role" json:"role,omitempty"`
 	// K_sign of the new App, which this signature vouches for.
-	SigningKey    []byte `protobuf:"bytes,7,opt,name=signing_key,json=signingKey,proto3" json:"signing_key,omitempty"`
+	SigningKey []byte `protobuf:"bytes,7,opt,name=signing_key,json=signingKey,proto3" json:"signing_key,omitempty"`
+	// What the owner was told that the new App calls itself. The words do not cover it, so
+	// the authority compares it with the name that it enrols.
+	AppName       string `protobuf:"bytes,8,opt,name=app_name,json=appName,proto3" json:"app_name,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1872,13 +1875,20 @@ func (x *PairingAnswer) GetSigningKey() []byte {
 	return nil
 }
 
+func (x *PairingAnswer) GetAppName() string {
+	if x != nil {
+		return x.AppName
+	}
+	return ""
+}
+
 // PairingReport is what the authority made of a PairingAnswer. K_state signs it, so
 // that who carries it cannot say that words matched which did not.
 type PairingReport struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The answer as it came, with the challenge that makes it one of its kind.
 	Answer *PairingAnswer `protobuf:"bytes,1,opt,name=answer,proto3" json:"answer,omitempty"`
-	// Its words, role and key are those of the ceremony. False: the ceremony has ended.
+	// Its words, role, key and name are those of the ceremony. False: the ceremony has ended.
 	Matched       bool `protobuf:"varint,2,opt,name=matched,proto3" json:"matched,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2201,7 +2211,7 @@ const file_system_v1_authority_proto_rawDesc = "" +
 	"\tchallenge\x18\x03 \x01(\fR\tchallenge\x12(\n" +
 	"\x04role\x18\x04 \x01(\x0e2\x14.bitbox.base.v1.RoleR\x04role\x12\x1b\n" +
 	"\x06number\x18\x05 \x01(\rH\x00R\x06number\x88\x01\x01B\t\n" +
-	"\a_number\"\xde\x01\n" +
+	"\a_number\"\xf9\x01\n" +
 	"\rPairingAnswer\x12\x17\n" +
 	"\abase_id\x18\x01 \x01(\fR\x06baseId\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\fR\x05epoch\x12\x1c\n" +
@@ -2211,7 +2221,8 @@ const file_system_v1_authority_proto_rawDesc = "" +
 	"\x05words\x18\x05 \x01(\fR\x05words\x12(\n" +
 	"\x04role\x18\x06 \x01(\x0e2\x14.bitbox.base.v1.RoleR\x04role\x12\x1f\n" +
 	"\vsigning_key\x18\a \x01(\fR\n" +
-	"signingKey\"b\n" +
+	"signingKey\x12\x19\n" +
+	"\bapp_name\x18\b \x01(\tR\aappName\"b\n" +
 	"\rPairingReport\x127\n" +
 	"\x06answer\x18\x01 \x01(\v2\x1f.bitbox.system.v1.PairingAnswerR\x06answer\x12\x18\n" +
 	"\amatched\x18\x02 \x01(\bR\amatched\"$\n" +
