@@ -20,7 +20,11 @@ type roleHelper struct {
 	events chan *systemv1.SystemEvent
 }
 
-func (h *roleHelper) Each(ctx context.Context, _ *systemv1.SystemRequest, receive func(*systemv1.SystemReply) error) error {
+func (h *roleHelper) Each(ctx context.Context, request *systemv1.SystemRequest, receive func(*systemv1.SystemReply) error) error {
+	if request.GetWatchSystem() == nil {
+		<-ctx.Done() // of updates it knows nothing
+		return ctx.Err()
+	}
 	h.mu.Lock()
 	event := h.first
 	h.mu.Unlock()
