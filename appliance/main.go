@@ -166,5 +166,25 @@ func attach(ctx context.Context, s *stage.Stage, argv ...string) error {
 	// Asked first, so that it leaves the terminal as it was.
 	command.Cancel = func() error { return command.Process.Signal(syscall.SIGTERM) }
 	command.WaitDelay = 5 * time.Second
-	return command.Run()
+	if err := command.Start(); err != nil {
+		return err
+	}
+	ended := make(chan struct{})
+	defer close(ended)
+	go goOn(command.Process, ended)
+	return command.Wait()
+}
+
+// goOn has nsenter go on until it has ended. A machine that stops sends SIGSTOP to all that
+// is in it before it kills them (systemd-shutdown); nsenter stops with its command then,
+// and would keep the dead machine waiting for it.
+func goOn(nsenter *os.Process, ended <-chan struct{}) {
+	for {
+		select {
+		case <-ended:
+			return
+		case <-time.After(500 * time.Millisecond):
+			_ = nsenter.Signal(syscall.SIGCONT)
+		}
+	}
 }
