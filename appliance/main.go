@@ -19,7 +19,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"syscall"
@@ -35,6 +34,11 @@ const (
 	cable = "bitbox-base0"
 	// version is that of the package that is made for it.
 	version = "0~appliance"
+	// stopTime is how long after its console a Base may go on while it stops.
+	stopTime = 30 * time.Second
+	// asItWas shows the cursor again, wraps lines and clears what a console has drawn
+	// (ECMA-48; DECAWM and DECTCEM of the VT220).
+	asItWas = "\x1b[0m\x1b[?7h\x1b[?25h\x1b[2J\x1b[H"
 )
 
 func main() {
@@ -100,15 +104,17 @@ func show(ctx context.Context, s *stage.Stage) error {
 The appliance runs. In a second terminal, type:
 
     %[1]s pair %[2]s
-    %[1]s posture show
+    %[1]s                  # a full screen
+    %[1]s services
     %[1]s expose electrum --for 1h
+    %[1]s log
     %[1]s lockdown
 
 (%[1]s discover finds it too, unless this machine's firewall is against it.)
 `, app, s.V4)
 	if !term.IsTerminal(int(os.Stdin.Fd())) || !term.IsTerminal(int(os.Stdout.Fd())) {
 		fmt.Println("\nThis is no terminal, so the Base's log is shown; its console needs one. Ctrl-C ends the appliance.")
-		return attach(ctx, s, "journalctl", "--follow", "--boot", "--no-pager", "--output=cat", "--unit=bitbox-base-*")
+		return attend(ctx, s, "journalctl", "--follow", "--boot", "--no-pager", "--output=cat", "--unit=bitbox-base-*")
 	}
 	fmt.Print("\nHere comes the Base's console: accept the number and compare the code in it. Ctrl-C ends the appliance.\nPress Enter. ")
 	entered := make(chan struct{})
@@ -121,24 +127,64 @@ The appliance runs. In a second terminal, type:
 	case <-ctx.Done():
 		return nil
 	}
-	return attach(ctx, s, "bitbox-base", "console")
+	return attend(ctx, s, "bitbox-base", "console")
 }
 
-// attach runs a command of the Base at this terminal, until it or the context ends.
+// attend runs a command of the Base at this terminal until the context ends or the Base
+// is switched off. When the Base restarts it is booted again, as a machine would be.
+func attend(ctx context.Context, s *stage.Stage, argv ...string) error {
+	for {
+		err := attach(ctx, s, argv...)
+		if ctx.Err() != nil {
+			return nil
+		}
+		switch stopped, reboots := s.Stopped(stopTime); {
+		case !stopped:
+			return err
+		case !reboots:
+			fmt.Println("The Base is switched off.")
+			return nil
+		}
+		fmt.Println("The Base restarts.")
+		s.AwaitReboot()
+	}
+}
+
+// attach runs a command of the Base at this terminal, until it or the context ends, and
+// leaves the terminal as it was.
 func attach(ctx context.Context, s *stage.Stage, argv ...string) error {
 	command, err := s.Command(ctx, argv...)
 	if err != nil {
 		return err
+	}
+	if before, err := term.GetState(int(os.Stdin.Fd())); err == nil {
+		defer func() { _ = term.Restore(int(os.Stdin.Fd()), before) }() // a Base that stops gives its console no time to
+		defer fmt.Print(asItWas)
 	}
 	command.Stdin, command.Stdout, command.Stderr = os.Stdin, os.Stdout, os.Stderr
 	command.Env = append(command.Env, "TERM="+os.Getenv("TERM"))
 	// Asked first, so that it leaves the terminal as it was.
 	command.Cancel = func() error { return command.Process.Signal(syscall.SIGTERM) }
 	command.WaitDelay = 5 * time.Second
-	err = command.Run()
-	var ended *exec.ExitError
-	if ctx.Err() != nil || errors.As(err, &ended) && ended.ExitCode() < 0 {
-		return nil
+	if err := command.Start(); err != nil {
+		return err
 	}
-	return err
+	ended := make(chan struct{})
+	defer close(ended)
+	go goOn(command.Process, ended)
+	return command.Wait()
+}
+
+// goOn has nsenter go on until it has ended. A machine that stops sends SIGSTOP to all that
+// is in it before it kills them (systemd-shutdown); nsenter stops with its command then,
+// and would keep the dead machine waiting for it.
+func goOn(nsenter *os.Process, ended <-chan struct{}) {
+	for {
+		select {
+		case <-ended:
+			return
+		case <-time.After(500 * time.Millisecond):
+			_ = nsenter.Signal(syscall.SIGCONT)
+		}
+	}
 }

@@ -15,6 +15,12 @@ import (
 // set to next, the number of the new revision. It may be called several times.
 type Edit func(p *Posture, view *PostureView, next uint64) error
 
+// MinLease and MaxLease are for how long something can be opened, in whole seconds.
+const (
+	MinLease = posture.MinLease
+	MaxLease = posture.MaxLease
+)
+
 // Extras are the kinds of extra APIs that can be exposed.
 func Extras() []string {
 	var kinds []string

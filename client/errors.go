@@ -90,8 +90,6 @@ func Explain(err error) string {
 		return "given up"
 	case errors.As(err, &call):
 		switch call.Code() {
-		case connect.CodePermissionDenied:
-			return "the Base refused: the role of this App does not permit it; ask an owner"
 		case connect.CodeUnimplemented:
 			return "the Base does not know this function; update its software"
 		case connect.CodeUnavailable:

@@ -434,7 +434,7 @@ func (s *store) sawEvents(id string, sequence uint64) error {
 }
 
 // renamed stores what the Base is called now. The App's name for it follows, unless
-// another Base has that.
+// somebody has chosen another one for it, or another Base has that.
 func (s *store) renamed(id, name string) error {
 	return s.update("store the new name of the Base", func(tx *state.Tx) error {
 		records, err := all(tx)
@@ -446,8 +446,12 @@ func (s *store) renamed(id, name string) error {
 			return nil
 		}
 		delete(records, id)
-		record.BaseName, record.Name = name, name
-		record.Name = freeName(record, records)
+		follows := record.Name == record.BaseName
+		record.BaseName = name
+		if follows {
+			record.Name = name
+			record.Name = freeName(record, records)
+		}
 		return put(tx, id, record)
 	})
 }

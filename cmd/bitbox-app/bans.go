@@ -56,6 +56,9 @@ func (p *program) bansListCommand() *cobra.Command {
 			})
 			alone := q.show
 			q.show = func(list *basev1.ListBansResponse) error {
+				if len(list.GetBans()) == 0 {
+					return p.printf("Nobody is banned; since the Base was started: %d.\n", list.GetTotal())
+				}
 				if err := alone(list); err != nil {
 					return err
 				}

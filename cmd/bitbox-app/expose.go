@@ -1,8 +1,12 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -18,10 +22,22 @@ func forFlag(command *cobra.Command) *time.Duration {
 	return length
 }
 
-// chosen refuses an exception of which nobody has said how long it lasts.
+// chosen refuses an exception of which nobody has said how long it lasts, and one that
+// no Base takes.
 func chosen(length time.Duration) error {
-	if length == 0 {
+	switch {
+	case length == 0:
 		return usageError{errors.New("say for how long, such as --for 24h; 5m to 168h are allowed")}
+	case length < client.MinLease || length > client.MaxLease || length%time.Second != 0:
+		return usageError{fmt.Errorf("--for %s is not possible: 5m to 168h are allowed, in whole seconds", length)}
+	}
+	return nil
+}
+
+// isExtra refuses a kind of extra API that there is not.
+func isExtra(kind string) error {
+	if !slices.Contains(client.Extras(), kind) {
+		return usageError{fmt.Errorf("%q is no extra API; there is: %s", client.Printable(kind), strings.Join(client.Extras(), ", "))}
 	}
 	return nil
 }
@@ -43,7 +59,7 @@ is: electrum, for Electrum wallets.`,
 	command.Flags().BoolVar(&ownPort, "own-port", false, "give it a port of its own")
 	asking := p.consent(command)
 	command.RunE = func(c *cobra.Command, args []string) error {
-		if err := chosen(*length); err != nil {
+		if err := cmp.Or(isExtra(args[0]), chosen(*length)); err != nil {
 			return err
 		}
 		return p.apply(c, asking, client.Change{Edit: client.Expose(args[0], ownPort, *length)})
@@ -60,7 +76,12 @@ func (p *program) unexposeCommand() *cobra.Command {
 		ValidArgsFunction: cobra.FixedCompletions(client.Extras(), cobra.ShellCompDirectiveNoFileComp),
 	}
 	asking := p.consent(command)
-	command.RunE = func(c *cobra.Command, args []string) error { return p.endLease(c, asking, args[0]) }
+	command.RunE = func(c *cobra.Command, args []string) error {
+		if err := isExtra(args[0]); err != nil {
+			return err
+		}
+		return p.endLease(c, asking, args[0])
+	}
 	return command
 }
 

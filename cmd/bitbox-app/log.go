@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
@@ -12,13 +13,14 @@ import (
 
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/client"
+	"github.com/BitBoxSwiss/bitbox-base/internal/changelog"
 )
 
 // logLines is how many entries are shown if nothing else is asked for.
 const logLines = 30
 
 func (p *program) logCommand() *cobra.Command {
-	var since time.Duration
+	var since string
 	var lines int
 	command := &cobra.Command{
 		Use:   "log",
@@ -32,22 +34,36 @@ the Base that faces the network; such names stand in quotation marks with a ques
 With --json it prints one object (docs/app/log.md).`,
 		Example: `  bitbox-app log
   bitbox-app log --since 24h
+  bitbox-app log --since 2026-11-26 --all
   bitbox-app log --lines 0 --json
   bitbox-app log verify`,
-		Args: cobra.NoArgs,
+		Args:        cobra.NoArgs,
+		Annotations: onSeveral,
 		RunE: func(c *cobra.Command, _ []string) error {
-			if since < 0 || lines < 0 {
-				return usageError{errors.New("--since and --lines want what is not negative")}
+			if lines < 0 {
+				return usageError{errors.New("--lines wants how many, or 0 for all")}
+			}
+			from, err := sinceTime(since)
+			if err != nil {
+				return err
 			}
 			if c.Flags().Changed("since") && !c.Flags().Changed("lines") {
 				lines = 0
 			}
-			return p.call(c.Context(), changesTime, func(ctx context.Context, session *client.Session) error {
-				return p.log(ctx, session, since, lines)
+			return ask(p, c, changesTime, query[changes]{
+				ask: func(ctx context.Context, session *client.Session) (changes, error) {
+					view, err := session.Changes(ctx)
+					return changesOf(view, from, lines), err
+				},
+				json:    func(seen changes) any { return loggedOf(seen) },
+				show:    p.printChanges,
+				columns: changeColumns,
+				rows:    changeRows,
+				empty:   noChange,
 			})
 		},
 	}
-	command.Flags().DurationVar(&since, "since", 0, "show what was done in this time, such as 24h")
+	command.Flags().StringVar(&since, "since", "", sinceUsage)
 	command.Flags().IntVar(&lines, "lines", logLines, "show at most so many, the newest; 0 shows all")
 	_ = command.RegisterFlagCompletionFunc("since", cobra.NoFileCompletions)
 	_ = command.RegisterFlagCompletionFunc("lines", cobra.NoFileCompletions)
@@ -58,47 +74,68 @@ With --json it prints one object (docs/app/log.md).`,
 // changesTime is how long reading a full log may take, over a slow network.
 const changesTime = 2 * time.Minute
 
-func (p *program) log(ctx context.Context, session *client.Session, since time.Duration, lines int) error {
-	view, err := session.Changes(ctx)
-	if err != nil {
-		return err
+// changes are the entries that are shown of a log, which was verified whole.
+type changes struct {
+	view    *client.ChangeLog
+	entries []*systemv1.ChangeEntry
+	hashes  []changelog.Hash
+}
+
+// changesOf chooses the newest entries, from a moment on; 0 lines are all.
+func changesOf(view *client.ChangeLog, from time.Time, lines int) changes {
+	if view == nil {
+		return changes{}
 	}
 	entries, hashes := view.Entries, view.Hashes
-	if since > 0 {
-		from := time.Now().Add(-since).Unix()
-		for len(entries) > 0 && entries[0].GetTime() < from {
-			entries, hashes = entries[1:], hashes[1:]
-		}
+	for !from.IsZero() && len(entries) > 0 && entries[0].GetTime() < from.Unix() {
+		entries, hashes = entries[1:], hashes[1:]
 	}
 	if cut := len(entries) - lines; lines > 0 && cut > 0 {
 		entries, hashes = entries[cut:], hashes[cut:]
 	}
-	if p.json {
-		log := loggedJSON{Entries: []entryJSON{}, Last: view.Last, LastHash: view.LastHash.String(), Forgotten: view.Forgotten}
-		for n, e := range entries {
-			log.Entries = append(log.Entries, entryOf(e, hashes[n].String()))
-		}
-		return p.printJSON(log)
-	}
-	if len(entries) == 0 {
-		return p.printf("Nothing was changed.\n")
-	}
-	table := p.table("WHEN", "WHO", "WHAT", "RESULT", "DETAIL")
-	for _, e := range entries {
+	return changes{view, entries, hashes}
+}
+
+// noChange stands for no entry.
+const noChange = "Nothing was changed."
+
+var changeColumns = []string{"WHEN", "WHO", "WHAT", "RESULT", "DETAIL"}
+
+func changeRows(seen changes) (rows [][]string) {
+	for _, e := range seen.entries {
 		result, detail := "done", e.GetDetail()
 		if failure := e.GetFailure(); failure != "" {
 			result = "not done"
 			detail = strings.TrimPrefix(detail+" ("+failure+")", " ")
 		}
-		table.row(time.Unix(e.GetTime(), 0).Local().Format(time.DateTime), whoText(e), e.GetWhat(), result, detail)
+		rows = append(rows, []string{time.Unix(e.GetTime(), 0).Local().Format(time.DateTime), whoText(e), e.GetWhat(), result, detail})
+	}
+	return rows
+}
+
+func (p *program) printChanges(seen changes) error {
+	if len(seen.entries) == 0 {
+		return p.printf("%s\n", noChange)
+	}
+	table := p.table(changeColumns...)
+	for _, cells := range changeRows(seen) {
+		table.row(cells...)
 	}
 	if err := table.print(); err != nil {
 		return err
 	}
-	if view.Missed {
+	if seen.view.Missed {
 		return p.printf("The Base has forgotten entries that this App has not seen: it keeps the last ten thousand.\n")
 	}
 	return nil
+}
+
+func loggedOf(seen changes) loggedJSON {
+	log := loggedJSON{Entries: []entryJSON{}, Last: seen.view.Last, LastHash: seen.view.LastHash.String(), Forgotten: seen.view.Forgotten}
+	for n, e := range seen.entries {
+		log.Entries = append(log.Entries, entryOf(e, seen.hashes[n].String()))
+	}
+	return log
 }
 
 // loggedJSON and entryJSON are what --json prints. Their fields keep their meaning.
@@ -165,22 +202,30 @@ func (p *program) logVerifyCommand() *cobra.Command {
 		Long: `verify reads all of the log of changes and checks each entry, the hash chain, the Base's
 signature, and that what this App has seen before is still in it. If anything does not fit
 it ends with a code of its own (bitbox-app help exit-codes).`,
-		Example: `  bitbox-app log verify`,
-		Args:    cobra.NoArgs,
+		Example: `  bitbox-app log verify
+  bitbox-app log verify --all`,
+		Args:        cobra.NoArgs,
+		Annotations: onSeveral,
 		RunE: func(c *cobra.Command, _ []string) error {
-			return p.call(c.Context(), changesTime, func(ctx context.Context, session *client.Session) error {
-				view, err := session.Changes(ctx)
-				if err != nil {
-					return err
-				}
-				if p.json {
-					return p.printJSON(map[string]any{
-						"verified": true, "entries": len(view.Entries), "last": view.Last, "lastHash": view.LastHash.String(), "forgotten": view.Forgotten})
-				}
-				if view.Last == 0 {
-					return p.printf("The log of changes has no entry yet.\n")
-				}
-				return p.printf("The log of changes is whole: %d entries up to number %d, which has the hash %s.\n", len(view.Entries), view.Last, view.LastHash)
+			return ask(p, c, changesTime, query[*client.ChangeLog]{
+				ask: func(ctx context.Context, session *client.Session) (*client.ChangeLog, error) {
+					return session.Changes(ctx)
+				},
+				json: func(view *client.ChangeLog) any {
+					return map[string]any{
+						"verified": true, "entries": len(view.Entries), "last": view.Last, "lastHash": view.LastHash.String(), "forgotten": view.Forgotten}
+				},
+				show: func(view *client.ChangeLog) error {
+					if view.Last == 0 {
+						return p.printf("The log of changes has no entry yet.\n")
+					}
+					return p.printf("The log of changes is whole: %d entries up to number %d, which has the hash %s.\n", len(view.Entries), view.Last, view.LastHash)
+				},
+				columns: []string{"LOG", "ENTRIES", "LAST", "HASH"},
+				rows: func(view *client.ChangeLog) [][]string {
+					return [][]string{{"whole", strconv.Itoa(len(view.Entries)), strconv.FormatUint(view.Last, 10), view.LastHash.String()}}
+				},
+				table: func(t *table) { t.whole("HASH") },
 			})
 		},
 	}

@@ -42,7 +42,7 @@ time zone. With --json it prints one entry a line.`,
 	command.Annotations = onSeveral
 	flags := command.Flags()
 	flags.BoolVarP(&request.Follow, "follow", "f", false, "go on with what is logged from now on, until Ctrl-C")
-	flags.StringVar(&since, "since", "", "only from this time on")
+	flags.StringVar(&since, "since", "", sinceUsage)
 	flags.StringVar(&until, "until", "", "only up to this time")
 	flags.StringVar(&request.Contains, "contains", "", "only lines with this text in them, in upper or lower case")
 	flags.StringVar(&priority, "priority", "", "only lines as grave as this or graver: "+strings.Join(priorities, ", "))
@@ -116,6 +116,21 @@ func parsePriority(text string) (uint32, error) {
 		return uint32(n), nil
 	}
 	return 0, fmt.Errorf("%q is no priority; it is one of %s, or 0 to 7", text, strings.Join(priorities, ", "))
+}
+
+// sinceUsage explains the flag --since.
+const sinceUsage = "only from this time on, such as 24h, 3d, 15:04 or 2026-11-26"
+
+// sinceTime reads what was typed after --since; zero if nothing was.
+func sinceTime(text string) (time.Time, error) {
+	if text == "" {
+		return time.Time{}, nil
+	}
+	t, err := parseTime(text, time.Now())
+	if err != nil {
+		return time.Time{}, usageError{err}
+	}
+	return t, nil
 }
 
 // parseTime reads a time for people.

@@ -30,20 +30,23 @@ with something to see.`,
 		Args:              cobra.MaximumNArgs(1),
 		ValidArgsFunction: cobra.NoFileCompletions,
 	}
+	command.Annotations = onSeveral // without a new name
 	asking := p.consent(command)
 	command.RunE = func(c *cobra.Command, args []string) error {
 		if len(args) == 1 {
-			return p.apply(c, asking, client.Change{Edit: client.Rename(args[0])})
-		}
-		return p.call(c.Context(), callTime, func(ctx context.Context, session *client.Session) error {
-			info, err := session.Info.GetInfo(ctx, &basev1.GetInfoRequest{})
-			if err != nil {
+			if err := p.oneBase(c); err != nil {
 				return err
 			}
-			if p.json {
-				return p.printJSON(map[string]string{"name": info.GetName()})
-			}
-			return p.printf("%s\n", client.Printable(info.GetName()))
+			return p.apply(c, asking, client.Change{Edit: client.Rename(args[0])})
+		}
+		return ask(p, c, callTime, query[*basev1.GetInfoResponse]{
+			ask: func(ctx context.Context, session *client.Session) (*basev1.GetInfoResponse, error) {
+				return session.Info.GetInfo(ctx, &basev1.GetInfoRequest{})
+			},
+			json:    func(info *basev1.GetInfoResponse) any { return map[string]string{"name": info.GetName()} },
+			show:    func(info *basev1.GetInfoResponse) error { return p.printf("%s\n", client.Printable(info.GetName())) },
+			columns: []string{"NAME THERE"},
+			rows:    func(info *basev1.GetInfoResponse) [][]string { return [][]string{{info.GetName()}} },
 		})
 	}
 	return command
@@ -78,16 +81,32 @@ time zone.`,
 			return names, cobra.ShellCompDirectiveNoFileComp
 		},
 	}
+	command.Annotations = onSeveral // to show, not to set or to list
 	command.Flags().BoolVar(&list, "list", false, "list the time zones that there are")
 	command.RunE = func(c *cobra.Command, args []string) error {
 		if list && len(args) > 0 {
 			return usageError{errors.New("timezone lists the time zones or sets one, not both")}
 		}
+		if len(args) == 0 && !list {
+			return ask(p, c, callTime, query[*basev1.ListTimeZonesResponse]{
+				ask: func(ctx context.Context, session *client.Session) (*basev1.ListTimeZonesResponse, error) {
+					return session.Machine.ListTimeZones(ctx, &basev1.ListTimeZonesRequest{})
+				},
+				show: func(zones *basev1.ListTimeZonesResponse) error {
+					return p.printf("%s\n", client.Printable(zones.GetCurrent()))
+				},
+				columns: []string{"TIME ZONE"},
+				rows:    func(zones *basev1.ListTimeZonesResponse) [][]string { return [][]string{{zones.GetCurrent()}} },
+			})
+		}
+		if err := p.oneBase(c); err != nil {
+			return err
+		}
 		return p.call(c.Context(), callTime, func(ctx context.Context, session *client.Session) error {
-			if len(args) == 1 {
-				return p.setTimeZone(ctx, session, args[0])
+			if list {
+				return p.listTimeZones(ctx, session)
 			}
-			return p.showTimeZones(ctx, session, list)
+			return p.setTimeZone(ctx, session, args[0])
 		})
 	}
 	return command
@@ -103,15 +122,13 @@ func (p *program) setTimeZone(ctx context.Context, session *client.Session, name
 	return p.printf("The Base's time zone is %s.\n", client.Printable(name))
 }
 
-func (p *program) showTimeZones(ctx context.Context, session *client.Session, all bool) error {
+func (p *program) listTimeZones(ctx context.Context, session *client.Session) error {
 	zones, err := session.Machine.ListTimeZones(ctx, &basev1.ListTimeZonesRequest{})
 	switch {
 	case err != nil:
 		return err
 	case p.json:
 		return p.printMessage(zones)
-	case !all:
-		return p.printf("%s\n", client.Printable(zones.GetCurrent()))
 	}
 	for _, name := range zones.GetNames() {
 		if err := p.printf("%s\n", client.Printable(name)); err != nil {

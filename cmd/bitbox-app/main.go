@@ -94,7 +94,7 @@ folder bitbox-app of your configuration.`,
 	flags := root.PersistentFlags()
 	flags.StringVar(&p.dir, "dir", os.Getenv(dirVariable), "directory of the App's file")
 	flags.StringArrayVar(&p.bases, "base", nil, "which Base, by its `NAME`, when the App knows several; with commas or again for more than one")
-	flags.BoolVar(&p.all, "all", false, "all Bases that this App is paired with")
+	flags.BoolVar(&p.all, "all", false, "all Bases that this App is paired with, for what only looks and for lockdown")
 	flags.StringVar(&p.address, "address", "", "where the Base is now, if it has moved and is not found (host:port)")
 	flags.DurationVar(&p.timeout, "timeout", 0, "how long to wait at most, such as 10s (default: as fits the command)")
 	flags.BoolVar(&p.json, "json", false, "print JSON")

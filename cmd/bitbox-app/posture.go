@@ -310,13 +310,14 @@ func (p *program) printPosture(view *client.PostureView) error {
 		row("Lockdown", "on; 'bitbox-app posture unlock' lifts it")
 	}
 	for _, end := range s.Endpoints {
+		kind := strings.ToUpper(end.Kind[:1]) + end.Kind[1:] // of a posture that was verified, so one that is known
 		switch {
 		case end.Remaining == 0:
-			row(end.Kind, "port %d", end.Port)
+			row(kind, "port %d", end.Port)
 		case end.Shared:
-			row(end.Kind, "port %d, beside the encrypted channel, for another %s", end.Port, left(end.Remaining))
+			row(kind, "port %d, beside the encrypted channel, for another %s", end.Port, left(end.Remaining))
 		default:
-			row(end.Kind, "port %d, for another %s", end.Port, left(end.Remaining))
+			row(kind, "port %d, for another %s", end.Port, left(end.Remaining))
 		}
 	}
 	if s.SSH {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -94,9 +95,22 @@ func (p *program) checkSeveral(c *cobra.Command) error {
 	case err != nil || several == nil:
 		return err
 	case c.Annotations["bases"] != onSeveral["bases"]:
-		return usageError{fmt.Errorf("'%s' is for one Base at a time: name one with --base", c.CommandPath())}
+		return oneAtATime(c)
 	case p.address != "":
 		return usageError{errors.New("--address is where one Base is, and several are meant")}
+	}
+	return nil
+}
+
+func oneAtATime(c *cobra.Command) error {
+	return usageError{fmt.Errorf("'%s' is for one Base at a time: name one with --base", c.CommandPath())}
+}
+
+// oneBase refuses several Bases for what a command does to one only, though it shows
+// something of several.
+func (p *program) oneBase(c *cobra.Command) error {
+	if several, err := p.severalBases(); err != nil || several != nil {
+		return cmp.Or(err, oneAtATime(c))
 	}
 	return nil
 }

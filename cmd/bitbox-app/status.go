@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"fmt"
+	"os"
+	"runtime"
 	"strings"
 	"time"
 
@@ -11,6 +13,8 @@ import (
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	"github.com/BitBoxSwiss/bitbox-base/client"
+	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/curves"
+	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/words"
 	"github.com/BitBoxSwiss/bitbox-base/internal/terminal"
 	"github.com/BitBoxSwiss/bitbox-base/internal/version"
 )
@@ -44,7 +48,7 @@ was measured.`,
 			ask:  askStatus,
 			json: func(a statusAnswer) any { return a.info },
 			show: func(a statusAnswer) error {
-				return p.printInfo(a.info, drawHistory(a.history.GetSamples(), sparkSteps()))
+				return p.printInfo(a.info, curves.Draw(a.history.GetSamples(), curveWidth, terminal.UTF8(runtime.GOOS, os.Getenv)))
 			},
 			columns: []string{"VERSION", "UP", "LOAD", "MEMORY", "DISK", "ROLE"},
 			rows:    func(a statusAnswer) [][]string { return infoRow(a.info) },
@@ -79,8 +83,8 @@ func infoRow(info *basev1.GetInfoResponse) [][]string {
 	}
 	return [][]string{{
 		info.GetSoftwareVersion(), duration(info.GetMachineUptimeSeconds()), load,
-		free(info.GetMemoryAvailableBytes(), info.GetMemoryTotalBytes()),
-		free(info.GetDiskAvailableBytes(), info.GetDiskTotalBytes()),
+		freePart(info.GetMemoryAvailableBytes(), info.GetMemoryTotalBytes()),
+		freePart(info.GetDiskAvailableBytes(), info.GetDiskTotalBytes()),
 		roleName(info.GetCaller().GetRole()),
 	}}
 }
@@ -94,25 +98,29 @@ func freeStyle(cell string) terminal.Style {
 	return terminal.Red
 }
 
-// free is how much of something is free.
-func free(available, total uint64) string {
+// freePart is how much of something is free.
+func freePart(available, total uint64) string {
 	if total == 0 {
 		return "unknown"
 	}
 	return fmt.Sprintf("%d %% free", available*100/total)
 }
 
-func (p *program) printInfo(info *basev1.GetInfoResponse, history histories) error {
+// curveWidth is how many columns a curve takes at most.
+const curveWidth = 30
+
+func (p *program) printInfo(info *basev1.GetInfoResponse, drawn curves.Curves) error {
 	table := p.table()
 	row := func(name, format string, args ...any) { table.row(name, fmt.Sprintf(format, args...)) }
-	drawn := func(name, line, format string, args ...any) { table.row(name, fmt.Sprintf(format, args...), line) }
 	row("Name", "%s", info.GetName())
 	row("This App", "%s (%s)", info.GetCaller().GetName(), roleName(info.GetCaller().GetRole()))
 	row("Public key", "%x", info.GetPublicKey())
 	row("Software", "%s, protocol %d", info.GetSoftwareVersion(), info.GetProtocolVersion())
-	row("Up", "%s (its daemon %s)", duration(info.GetMachineUptimeSeconds()), duration(info.GetDaemonUptimeSeconds()))
+	row("Up", "%s (its software %s)", duration(info.GetMachineUptimeSeconds()), duration(info.GetDaemonUptimeSeconds()))
 	if info.GetTimeZone() != "" {
-		row("Time", "%s (%s)", when(info.GetTime().AsTime(), time.Now()), info.GetTimeZone())
+		// As every time that the App shows, in the zone of this computer.
+		row("Time", "%s", when(info.GetTime().AsTime(), time.Now()))
+		row("Time zone", "%s", info.GetTimeZone())
 	}
 	if len(info.GetAddresses()) > 0 {
 		row("Addresses", "%s", strings.Join(info.GetAddresses(), ", "))
@@ -126,11 +134,11 @@ func (p *program) printInfo(info *basev1.GetInfoResponse, history histories) err
 	for _, l := range info.GetLoadAverage() {
 		load = append(load, fmt.Sprintf("%.2f", l))
 	}
-	drawn("Load      ", history.load, "%s", strings.Join(load, " "))
-	drawn("Memory", history.memory, "%s of %s available", size(info.GetMemoryAvailableBytes()), size(info.GetMemoryTotalBytes()))
-	drawn("Disk", history.disk, "%s of %s available", size(info.GetDiskAvailableBytes()), size(info.GetDiskTotalBytes()))
+	table.row("Load      ", strings.Join(load, " "), drawn.Load)
+	table.row("Memory", words.Free(info.GetMemoryAvailableBytes(), info.GetMemoryTotalBytes()), drawn.Memory)
+	table.row("Disk", words.Free(info.GetDiskAvailableBytes(), info.GetDiskTotalBytes()), drawn.Disk)
 	if info.TemperatureCelsius != nil {
-		drawn("Temperature", history.temperature, "%.0f °C", info.GetTemperatureCelsius())
+		table.row("Temperature", fmt.Sprintf("%.0f °C", info.GetTemperatureCelsius()), drawn.Temperature)
 	}
 	return table.print()
 }

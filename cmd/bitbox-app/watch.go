@@ -17,13 +17,14 @@ import (
 
 // watchFlags say how much of the past is shown.
 type watchFlags struct {
-	since time.Duration
+	since time.Time // zero: what was not seen
 	kept  bool
 	past  bool
 }
 
 func (p *program) watchCommand() *cobra.Command {
 	var flags watchFlags
+	var since string
 	command := &cobra.Command{
 		Use:   "watch",
 		Short: "Show what happens at the Base, and what has happened meanwhile",
@@ -38,15 +39,19 @@ With --json it prints an event a line (bitbox.base.v1.WatchEventsResponse, docs/
 		Args:        cobra.NoArgs,
 		Annotations: onSeveral,
 		RunE: func(c *cobra.Command, _ []string) error {
-			if flags.since < 0 || flags.since > 0 && flags.kept {
-				return usageError{errors.New("watch wants --since with a time such as 24h, or --kept, and not both")}
+			if since != "" && flags.kept {
+				return usageError{errors.New("watch wants --since or --kept, and not both")}
+			}
+			var err error
+			if flags.since, err = sinceTime(since); err != nil {
+				return err
 			}
 			return p.stream(c, 0, func(p *program, ctx context.Context, session *client.Session) error {
 				return p.watch(ctx, session, flags)
 			})
 		},
 	}
-	command.Flags().DurationVar(&flags.since, "since", 0, "show what has happened in this time, such as 24h")
+	command.Flags().StringVar(&since, "since", "", sinceUsage)
 	command.Flags().BoolVar(&flags.kept, "kept", false, "show all that the Base keeps")
 	command.Flags().BoolVar(&flags.past, "past", false, "do not wait for more")
 	_ = command.RegisterFlagCompletionFunc("since", cobra.NoFileCompletions)
@@ -62,8 +67,8 @@ func (p *program) watch(ctx context.Context, session *client.Session, flags watc
 	watch := client.Watch{Replay: true, PastOnly: flags.past, Lost: w.lost}
 	switch {
 	case flags.kept:
-	case flags.since > 0:
-		w.from = time.Now().Add(-flags.since)
+	case !flags.since.IsZero():
+		w.from = flags.since
 	case seen > 0:
 		watch.After, w.away = seen, true
 	default: // it has never looked; what was before its time is not news to it

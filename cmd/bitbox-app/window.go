@@ -35,12 +35,31 @@ At a Base that has no display, an owner's App decides: bitbox-app pairing accept
 			_, err := s.Pairing.CloseWindow(ctx, &basev1.CloseWindowRequest{})
 			return &basev1.Window{}, err
 		}),
-		p.windowCommand("status", "Show whether the pairing window is open", func(ctx context.Context, s *client.Session) (*basev1.Window, error) {
-			response, err := s.Pairing.GetWindow(ctx, &basev1.GetWindowRequest{})
-			return response.GetWindow(), err
-		}),
+		p.windowStatusCommand(),
 	)
 	return command
+}
+
+func (p *program) windowStatusCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "status",
+		Short: "Show whether the pairing window is open",
+		Example: `  bitbox-app pairing status
+  bitbox-app pairing status --all`,
+		Args:        cobra.NoArgs,
+		Annotations: onSeveral,
+		RunE: func(c *cobra.Command, _ []string) error {
+			return ask(p, c, callTime, query[*basev1.Window]{
+				ask: func(ctx context.Context, s *client.Session) (*basev1.Window, error) {
+					response, err := s.Pairing.GetWindow(ctx, &basev1.GetWindowRequest{})
+					return response.GetWindow(), err
+				},
+				show:    func(window *basev1.Window) error { return p.printf("%s\n", windowText(window)) },
+				columns: []string{"WINDOW"},
+				rows:    func(window *basev1.Window) [][]string { return [][]string{{windowText(window)}} },
+			})
+		},
+	}
 }
 
 func (p *program) windowCommand(use, short string, do func(context.Context, *client.Session) (*basev1.Window, error)) *cobra.Command {

@@ -52,7 +52,7 @@ var (
 	ErrUnknownApp = errors.New("no App with this id is paired")
 	ErrLastOwner  = errors.New("the last owner cannot be revoked: nobody could manage the Base any more; pair another owner first")
 	errNoRights   = errors.New("this App has no rights (any more)")
-	errRole       = errors.New("the role of this App does not allow that")
+	errRole       = errors.New("the role of this App does not permit it; ask an owner")
 )
 
 // Authority is what the Registry needs of the ceremony authority; pairing.Client is one.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -125,7 +126,7 @@ func (v *validation) bans(b BanPolicy) {
 
 func (v *validation) seconds(field string, d, least, most time.Duration) {
 	if d < least || d > most || d%time.Second != 0 {
-		v.add(field, fmt.Sprintf("is %v", d.Seconds()), fmt.Sprintf("%d to %d (%s to %s)",
+		v.add(field, fmt.Sprintf("is %s", strconv.FormatFloat(d.Seconds(), 'f', -1, 64)), fmt.Sprintf("%d to %d (%s to %s)",
 			int64(least.Seconds()), int64(most.Seconds()), durationWords(least), durationWords(most)))
 	}
 }

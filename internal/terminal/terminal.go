@@ -6,6 +6,7 @@ package terminal
 import (
 	"io"
 	"os"
+	"strings"
 	"sync"
 	"time"
 
@@ -45,6 +46,20 @@ type Output struct {
 
 	mu      sync.Mutex
 	waiting *waiting
+}
+
+// UTF8 tells whether a terminal shows UTF-8, by locale(7): of its variables the first that
+// is set counts. Elsewhere than on Unix (by runtime.GOOS), and on macOS, each terminal does.
+func UTF8(system string, environment func(string) string) bool {
+	if system == "windows" || system == "darwin" {
+		return true
+	}
+	for _, name := range []string{"LC_ALL", "LC_CTYPE", "LANG"} {
+		if value := strings.ToUpper(environment(name)); value != "" {
+			return strings.Contains(value, "UTF-8") || strings.Contains(value, "UTF8")
+		}
+	}
+	return false
 }
 
 // Open returns the output that a file is. Whoever sets NO_COLOR to anything wants no

@@ -171,3 +171,19 @@ func TestNothingIsLeftOfTheLineThatWaits(t *testing.T) {
 		t.Errorf("%q", got)
 	}
 }
+
+func TestTheLocaleDecidesAboutCharacters(t *testing.T) {
+	for _, c := range []struct {
+		system, all, ctype, lang string
+		want                     bool
+	}{
+		{"linux", "", "", "de_CH.UTF-8", true}, {"linux", "", "de_CH.utf8", "C", true}, {"linux", "C.UTF-8", "C", "C", true},
+		{"linux", "", "", "", false}, {"linux", "", "", "C", false}, {"linux", "POSIX", "", "", false}, {"linux", "C", "", "en_US.UTF-8", false},
+		{"linux", "", "", "en_US.ISO-8859-1", false}, {"darwin", "", "", "", true}, {"windows", "", "", "C", true},
+	} {
+		environment := map[string]string{"LC_ALL": c.all, "LC_CTYPE": c.ctype, "LANG": c.lang}
+		if got := UTF8(c.system, func(name string) string { return environment[name] }); got != c.want {
+			t.Errorf("%+v: %v", c, got)
+		}
+	}
+}

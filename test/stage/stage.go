@@ -258,19 +258,29 @@ func (s *Stage) StartAndCut(cut func() bool) {
 	s.Kill()
 }
 
+// rebootCode is how systemd-nspawn(1) asks whoever has started it, with --keep-unit, to
+// start it again. Switched off, it ends with 0.
+const rebootCode = 133
+
+// Stopped tells, within a time, whether the Base's machine has stopped by itself, and if
+// so, whether it wants to be started again (AwaitReboot).
+func (s *Stage) Stopped(within time.Duration) (stopped, reboots bool) {
+	select {
+	case <-s.exited:
+		return true, s.nspawn.ProcessState.ExitCode() == rebootCode
+	case <-time.After(within):
+		return false, false
+	}
+}
+
 // AwaitReboot returns when the Base has rebooted by itself.
 func (s *Stage) AwaitReboot() {
 	s.t.Helper()
-	select {
-	case <-s.exited:
-	case <-time.After(Patience):
+	switch stopped, reboots := s.Stopped(Patience); {
+	case !stopped:
 		s.t.Fatalf("the Base did not reboot within %v", Patience)
-	}
-	// systemd-nspawn(1), --keep-unit: so it asks whoever has started it to start it
-	// again. Switched off, it would have ended with 0.
-	const reboots = 133
-	if code := s.nspawn.ProcessState.ExitCode(); code != reboots {
-		s.t.Fatalf("the Base did not reboot: systemd-nspawn ended with %d", code)
+	case !reboots:
+		s.t.Fatalf("the Base did not reboot: systemd-nspawn ended with %d", s.nspawn.ProcessState.ExitCode())
 	}
 	s.Kill()
 	if err := s.start(); err != nil {

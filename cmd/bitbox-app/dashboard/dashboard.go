@@ -23,6 +23,7 @@ import (
 	"github.com/charmbracelet/colorprofile"
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
+	"github.com/BitBoxSwiss/bitbox-base/internal/terminal"
 )
 
 // Options are what Run needs.
@@ -54,7 +55,7 @@ func Run(ctx context.Context, o Options) error {
 	defer log.SetOutput(log.Writer())
 	log.SetOutput(io.Discard)
 
-	m := newModel(time.Now(), o.Base, !isUTF8(runtime.GOOS, o.Environment), o.EventText)
+	m := newModel(time.Now(), o.Base, !terminal.UTF8(runtime.GOOS, func(name string) string { return variable(o.Environment, name) }), o.EventText)
 	a := newAgent(o)
 	program := tea.NewProgram(&screen{m, a},
 		tea.WithContext(ctx), tea.WithoutSignalHandler(), tea.WithInput(o.In), tea.WithOutput(o.Out),
@@ -89,20 +90,6 @@ func variable(environment []string, name string) string {
 		}
 	}
 	return ""
-}
-
-// isUTF8 tells what characters a terminal takes, by locale(7). Elsewhere than on Unix,
-// and on macOS, each terminal takes UTF-8.
-func isUTF8(goos string, environment []string) bool {
-	if goos == "windows" || goos == "darwin" {
-		return true
-	}
-	for _, name := range []string{"LC_ALL", "LC_CTYPE", "LANG"} {
-		if value := strings.ToUpper(variable(environment, name)); value != "" {
-			return strings.Contains(value, "UTF-8") || strings.Contains(value, "UTF8")
-		}
-	}
-	return false
 }
 
 // profile is which colours a terminal shows: its 16, or none if it has none or its user

@@ -8,6 +8,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
+	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/curves"
 	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/words"
 )
 
@@ -77,55 +78,20 @@ func (m *model) healthRows(r *rows, b *base) {
 	if i.TemperatureCelsius != nil {
 		temperature = fmt.Sprintf("   %.0f °C", i.GetTemperatureCelsius())
 	}
-	r.add("Load", strings.Join(load, " ")+temperature+m.curve(b, func(s *basev1.Sample) float64 { return s.GetLoad() }))
-	r.add("Memory", free(i.GetMemoryAvailableBytes(), i.GetMemoryTotalBytes())+m.curve(b, func(s *basev1.Sample) float64 {
-		return float64(s.GetMemoryTotalBytes()) - float64(s.GetMemoryAvailableBytes())
-	}))
-	r.add("Disk", free(i.GetDiskAvailableBytes(), i.GetDiskTotalBytes()))
+	drawn := curves.Draw(b.look.Samples, curveWidth, !m.ascii)
+	r.add("Load", beside(strings.Join(load, " ")+temperature, drawn.Load))
+	r.add("Memory", beside(words.Free(i.GetMemoryAvailableBytes(), i.GetMemoryTotalBytes()), drawn.Memory))
+	r.add("Disk", beside(words.Free(i.GetDiskAvailableBytes(), i.GetDiskTotalBytes()), drawn.Disk))
 	if addresses := i.GetAddresses(); len(addresses) > 0 {
 		r.add("Address", strings.Join(addresses, ", "))
 	}
 }
 
-func free(available, total uint64) string {
-	return fmt.Sprintf("%s of %s free", words.Size(available), words.Size(total))
-}
+// beside puts a curve beside what it is of.
+func beside(text, curve string) string { return strings.TrimRight(text+"   "+curve, " ") }
 
-// curveWidth is how many cells a curve takes. Each is the highest of its samples.
+// curveWidth is how many cells a curve takes.
 const curveWidth = 12
-
-var curveCells = []rune("▁▂▃▄▅▆▇█")
-
-// curve draws what was measured lately, between the lowest and the highest; nothing
-// where the Base keeps no such thing.
-func (m *model) curve(b *base, of func(*basev1.Sample) float64) string {
-	samples := b.look.Samples
-	if len(samples) < 2 {
-		return ""
-	}
-	var values []float64
-	cells := min(curveWidth, len(samples))
-	for n := range cells {
-		highest := 0.0
-		for _, s := range samples[n*len(samples)/cells : (n+1)*len(samples)/cells] {
-			highest = max(highest, of(s))
-		}
-		values = append(values, highest)
-	}
-	low, high := values[0], values[0]
-	for _, v := range values {
-		low, high = min(low, v), max(high, v)
-	}
-	text := "   "
-	for _, v := range values {
-		at := 0
-		if high > low {
-			at = int((v - low) / (high - low) * float64(len(curveCells)-1))
-		}
-		text += string(curveCells[min(max(at, 0), len(curveCells)-1)])
-	}
-	return text
-}
 
 // accessRows are what can be reached: exactly what is open, and for how long.
 func (m *model) accessRows(r *rows, b *base) {

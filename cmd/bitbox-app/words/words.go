@@ -53,6 +53,11 @@ func Size(bytes uint64) string {
 	return fmt.Sprintf("%.1f %ciB", value, prefixes[0])
 }
 
+// Free says how much of something is free, in bytes.
+func Free(available, total uint64) string {
+	return Size(available) + " of " + Size(total) + " free"
+}
+
 // Severity names how grave a finding of the audit is, such as "critical".
 func Severity(f *basev1.Finding) string {
 	return strings.ToLower(strings.TrimPrefix(f.GetSeverity().String(), "SEVERITY_"))
