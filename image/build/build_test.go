@@ -201,17 +201,8 @@ deb http://debian.example/debian-security bookworm-security main non-free
 #deb-src http://debian.example/debian bookworm main
 deb-src http://debian.example/debian bookworm main
 `)
-	const want = `Types: deb
-URIs: http://debian.example/debian
-Suites: bookworm
-Components: main
-Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg
-
-Types: deb
-URIs: http://debian.example/debian-security
-Suites: bookworm-security
-Components: main
-Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg
+	const want = `deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://debian.example/debian bookworm main
+deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://debian.example/debian-security bookworm-security main
 `
 	if err != nil || got != want {
 		t.Errorf("the image asks, %v:\n%s", err, got)

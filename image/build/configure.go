@@ -50,12 +50,11 @@ func Configure(ctx context.Context, root string, o Options) error {
 		return err
 	}
 	for path, content := range map[string]string{
-		"etc/hostname":                          name + "\n",
-		"etc/hosts":                             hosts(name),
-		"etc/apt/sources.list.d/debian.sources": archives,
-		// unattended-upgrades makes it where it is not, which it cannot on a read-only
-		// root: it would install nothing, ever.
-		"etc/apt/sources.list": "# See sources.list.d.\n",
+		"etc/hostname": name + "\n",
+		"etc/hosts":    hosts(name),
+		// Not a file of sources.list.d: unattended-upgrades makes this one where it is not,
+		// which it cannot on a read-only root. It would install nothing, ever.
+		"etc/apt/sources.list": archives,
 		// A board's own is mounted over it, see the overlay's initramfs script.
 		"etc/machine-id": "",
 	} {

@@ -132,10 +132,7 @@ func sources(list string) (string, error) {
 		if len(fields) < 4 || fields[0] != "deb" {
 			continue // a comment, an archive of sources
 		}
-		if b.Len() > 0 {
-			b.WriteByte('\n')
-		}
-		fmt.Fprintf(&b, "Types: deb\nURIs: %s\nSuites: %s\nComponents: main\nSigned-By: /usr/share/keyrings/debian-archive-keyring.gpg\n", fields[1], fields[2])
+		fmt.Fprintf(&b, "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] %s %s main\n", fields[1], fields[2])
 		security = security || fields[2] == debianroot.Suite+"-security"
 	}
 	if !security {
