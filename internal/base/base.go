@@ -385,7 +385,7 @@ func (b *Base) follow(ctx context.Context) error {
 			b.config.Logger.Warn("look whether pairing is open; trying again", "error", err)
 			snapshot, pause = &systemv1.Snapshot{}, followAgain // nobody listens
 		}
-		if snapshot.GetWindowOpen() != seen.GetWindowOpen() || snapshot.GetWindowRole() != seen.GetWindowRole() {
+		if otherWindow(seen, snapshot) {
 			b.registry.PublishWindow(snapshot)
 		}
 		b.attempts.Listening(snapshot.GetListening())
@@ -399,6 +399,13 @@ func (b *Base) follow(ctx context.Context) error {
 			return ctx.Err()
 		}
 	}
+}
+
+// otherWindow tells whether the window was opened, closed or changed. One that was closed and
+// opened again between two looks, or prolonged, is known by the time that it has left.
+func otherWindow(seen, now *systemv1.Snapshot) bool {
+	return now.GetWindowOpen() != seen.GetWindowOpen() || now.GetWindowRole() != seen.GetWindowRole() ||
+		now.GetWindowRemainingMs() > seen.GetWindowRemainingMs()
 }
 
 // display shows requests and codes to whoever is at the Base.

@@ -13,6 +13,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -23,6 +24,9 @@ import (
 )
 
 func main() {
+	if filepath.Base(os.Args[0]) != "bitbox-base" {
+		return // systemd's generator, for which it waits: here are no services of a builder
+	}
 	if slices.Equal(os.Args[1:], []string{"system", "prepare"}) {
 		return // the stage has written the first configuration
 	}
