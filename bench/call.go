@@ -85,14 +85,22 @@ func millisecondsEach(times int, do func() error) (float64, error) {
 
 // callQuantile returns a quantile of the time of a call in microseconds.
 func callQuantile(service basev1connect.InfoServiceClient, calls int, quantile float64) (float64, error) {
-	times := make([]time.Duration, calls)
-	for i := range times {
+	return quantileOf(calls, quantile, func() error {
+		_, err := service.GetInfo(context.Background(), &basev1.GetInfoRequest{})
+		return err
+	})
+}
+
+// quantileOf returns a quantile of the time that something takes, in microseconds.
+func quantileOf(times int, quantile float64, do func() error) (float64, error) {
+	took := make([]time.Duration, times)
+	for i := range took {
 		start := time.Now()
-		if _, err := service.GetInfo(context.Background(), &basev1.GetInfoRequest{}); err != nil {
+		if err := do(); err != nil {
 			return 0, err
 		}
-		times[i] = time.Since(start)
+		took[i] = time.Since(start)
 	}
-	slices.Sort(times)
-	return float64(times[int(float64(calls)*quantile)].Nanoseconds()) / 1e3, nil
+	slices.Sort(took)
+	return float64(took[int(float64(times)*quantile)].Nanoseconds()) / 1e3, nil
 }

@@ -7,10 +7,8 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
-	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
@@ -206,20 +204,6 @@ func measureEntry() (rows []row, err error) {
 		}
 	}
 	return rows, nil
-}
-
-// quantileOf returns a quantile of the time that something takes, in microseconds.
-func quantileOf(times int, quantile float64, do func() error) (float64, error) {
-	took := make([]time.Duration, times)
-	for i := range took {
-		start := time.Now()
-		if err := do(); err != nil {
-			return 0, err
-		}
-		took[i] = time.Since(start)
-	}
-	slices.Sort(took)
-	return float64(took[int(float64(times)*quantile)].Nanoseconds()) / 1e3, nil
 }
 
 // measureStream is the memory of a session with a live stream of events, both ends, NGINX
