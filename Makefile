@@ -1,5 +1,9 @@
 # Everything a person types. `make help` lists it.
 
+# The Go that everything is built with (go.mod asks for it): the go command takes it
+# through the module proxy. Without this line a machine with GOTOOLCHAIN=local would
+# refuse, and its own older Go has known vulnerabilities in the standard library.
+export GOTOOLCHAIN := go1.27.3
 GO       ?= go
 BUILD    := build
 VERSION  ?= $(shell ./scripts/version)
@@ -9,7 +13,7 @@ RELEASE_KEY_FILE ?= $(HOME)/.config/bitbox-base/release.key
 RELEASE_KEY      ?= $(shell cat '$(RELEASE_KEY_FILE).pub' 2>/dev/null)
 export RELEASE_KEY
 LDFLAGS  := -s -w -X github.com/BitBoxSwiss/bitbox-base/internal/version.Software=$(VERSION) \
-	$(if $(RELEASE_KEY),-X github.com/BitBoxSwiss/bitbox-base/internal/update.releaseKey=$(RELEASE_KEY))
+	$(if $(RELEASE_KEY),-X github.com/BitBoxSwiss/bitbox-base/internal/helper/update.releaseKey=$(RELEASE_KEY))
 # No cgo anywhere: the binaries depend on nothing but the kernel.
 export CGO_ENABLED ?= 0
 

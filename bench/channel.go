@@ -13,7 +13,7 @@ import (
 	"os"
 	"time"
 
-	"github.com/BitBoxSwiss/bitbox-base/internal/noiseconn"
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/noiseconn"
 )
 
 // channel is one way to make a secure connection out of a plain one.

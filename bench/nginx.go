@@ -15,7 +15,7 @@ import (
 )
 
 // nginx is Debian's NGINX before a Base and before its rival, with the settings of the
-// appliance (internal/proxy) but for what limits one address.
+// appliance (internal/helper/proxy) but for what limits one address.
 type nginx struct {
 	process *exec.Cmd
 	ended   chan error

@@ -6,8 +6,8 @@ import (
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
-	"github.com/BitBoxSwiss/bitbox-base/internal/changelog"
-	"github.com/BitBoxSwiss/bitbox-base/internal/posture"
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/changelog"
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
 )
 
 // ChangeLog is a Base's log of changes, verified.

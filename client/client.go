@@ -45,8 +45,8 @@ import (
 	"time"
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
-	"github.com/BitBoxSwiss/bitbox-base/internal/born"
-	"github.com/BitBoxSwiss/bitbox-base/internal/noiseconn"
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/born"
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/noiseconn"
 )
 
 // DefaultPort is the TCP port of a Base.

@@ -7,7 +7,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/BitBoxSwiss/bitbox-base/internal/noiseconn"
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/noiseconn"
 )
 
 // maxCandidates is how many addresses are tried for one connection.

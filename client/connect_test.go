@@ -18,8 +18,8 @@ import (
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/discovery"
-	"github.com/BitBoxSwiss/bitbox-base/internal/netnstest"
-	"github.com/BitBoxSwiss/bitbox-base/internal/noiseconn"
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/noiseconn"
+	"github.com/BitBoxSwiss/bitbox-base/internal/testbed/netnstest"
 )
 
 // open returns a session that ends with the test.

@@ -14,7 +14,7 @@ import (
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
-	"github.com/BitBoxSwiss/bitbox-base/internal/bruteforce"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/bruteforce"
 )
 
 // collected is what an App hears, until enough of it is there.

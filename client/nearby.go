@@ -7,7 +7,7 @@ import (
 	"strings"
 
 	"github.com/BitBoxSwiss/bitbox-base/internal/discovery"
-	"github.com/BitBoxSwiss/bitbox-base/internal/noiseconn"
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/noiseconn"
 )
 
 // MaxNearby is how many Bases one Browse or Discover returns at most. When there

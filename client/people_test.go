@@ -17,11 +17,11 @@ import (
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
-	"github.com/BitBoxSwiss/bitbox-base/internal/appliancetest"
-	"github.com/BitBoxSwiss/bitbox-base/internal/noiseconn"
-	"github.com/BitBoxSwiss/bitbox-base/internal/posture"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/system"
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/noiseconn"
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
 	"github.com/BitBoxSwiss/bitbox-base/internal/secret"
-	"github.com/BitBoxSwiss/bitbox-base/internal/system"
+	"github.com/BitBoxSwiss/bitbox-base/internal/testbed/appliancetest"
 )
 
 const (

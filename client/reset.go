@@ -7,7 +7,7 @@ import (
 	"connectrpc.com/connect"
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
-	"github.com/BitBoxSwiss/bitbox-base/internal/posture"
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
 )
 
 // FactoryReset wipes the Base: its identity, all pairings, how open it is and all

@@ -11,8 +11,8 @@ import (
 
 	"github.com/BitBoxSwiss/bitbox-base/api/base/v1/basev1connect"
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
-	"github.com/BitBoxSwiss/bitbox-base/internal/changelog"
-	"github.com/BitBoxSwiss/bitbox-base/internal/posture"
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/changelog"
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
 )
 
 const (

@@ -13,7 +13,7 @@ import (
 	"connectrpc.com/connect"
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
-	"github.com/BitBoxSwiss/bitbox-base/internal/update/release"
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/release"
 )
 
 // Kinds of failure of an update.

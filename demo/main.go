@@ -21,7 +21,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/BitBoxSwiss/bitbox-base/internal/netnstest"
+	"github.com/BitBoxSwiss/bitbox-base/internal/testbed/netnstest"
 )
 
 // limit bounds the whole story. It takes some seconds.

@@ -17,7 +17,7 @@ import (
 	"time"
 
 	"github.com/BitBoxSwiss/bitbox-base/image/build"
-	"github.com/BitBoxSwiss/bitbox-base/internal/provision"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/provision"
 )
 
 func main() {

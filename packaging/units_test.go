@@ -14,14 +14,14 @@ import (
 	"testing"
 	"time"
 
-	"github.com/BitBoxSwiss/bitbox-base/internal/bruteforce"
-	"github.com/BitBoxSwiss/bitbox-base/internal/factoryreset"
-	"github.com/BitBoxSwiss/bitbox-base/internal/generation"
-	"github.com/BitBoxSwiss/bitbox-base/internal/posture"
-	"github.com/BitBoxSwiss/bitbox-base/internal/setup"
-	"github.com/BitBoxSwiss/bitbox-base/internal/system"
-	"github.com/BitBoxSwiss/bitbox-base/internal/timezone"
-	"github.com/BitBoxSwiss/bitbox-base/internal/update"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/bruteforce"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/factoryreset"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/setup"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/system"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/timezone"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/update"
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
 )
 
 const (

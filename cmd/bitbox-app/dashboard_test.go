@@ -28,13 +28,13 @@ import (
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/client"
-	"github.com/BitBoxSwiss/bitbox-base/internal/appliancetest"
-	"github.com/BitBoxSwiss/bitbox-base/internal/base"
-	"github.com/BitBoxSwiss/bitbox-base/internal/bruteforce"
 	"github.com/BitBoxSwiss/bitbox-base/internal/digits"
-	"github.com/BitBoxSwiss/bitbox-base/internal/netnstest"
-	"github.com/BitBoxSwiss/bitbox-base/internal/pairing"
-	"github.com/BitBoxSwiss/bitbox-base/internal/system"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/bruteforce"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/system"
+	"github.com/BitBoxSwiss/bitbox-base/internal/middleware/base"
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/pairing"
+	"github.com/BitBoxSwiss/bitbox-base/internal/testbed/appliancetest"
+	"github.com/BitBoxSwiss/bitbox-base/internal/testbed/netnstest"
 )
 
 // screenful is a real terminal with bitbox-app in it, and somebody before it.

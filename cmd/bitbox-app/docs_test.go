@@ -18,9 +18,9 @@ import (
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/client"
-	"github.com/BitBoxSwiss/bitbox-base/internal/appliancetest"
-	"github.com/BitBoxSwiss/bitbox-base/internal/bruteforce"
-	"github.com/BitBoxSwiss/bitbox-base/internal/netnstest"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/bruteforce"
+	"github.com/BitBoxSwiss/bitbox-base/internal/testbed/appliancetest"
+	"github.com/BitBoxSwiss/bitbox-base/internal/testbed/netnstest"
 )
 
 // A page of docs/app shows commands in blocks of "console", each after "$ ", and what they

@@ -13,7 +13,7 @@ import (
 
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/client"
-	"github.com/BitBoxSwiss/bitbox-base/internal/changelog"
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/changelog"
 )
 
 // logLines is how many entries are shown if nothing else is asked for.

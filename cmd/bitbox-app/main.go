@@ -16,7 +16,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/BitBoxSwiss/bitbox-base/client"
-	"github.com/BitBoxSwiss/bitbox-base/internal/terminal"
+	"github.com/BitBoxSwiss/bitbox-base/internal/app/terminal"
 )
 
 // dirVariable overrides where the App keeps its files; the flag --dir overrides

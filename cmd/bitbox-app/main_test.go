@@ -9,7 +9,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
-	"github.com/BitBoxSwiss/bitbox-base/internal/netnstest"
+	"github.com/BitBoxSwiss/bitbox-base/internal/testbed/netnstest"
 )
 
 // inNamespace runs the tests in a network of their own, since the Bases of the

@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"os"
 
-	"github.com/BitBoxSwiss/bitbox-base/internal/terminal"
+	"github.com/BitBoxSwiss/bitbox-base/internal/app/terminal"
 	"github.com/BitBoxSwiss/bitbox-base/packaging/manual"
 )
 

@@ -11,7 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/BitBoxSwiss/bitbox-base/client"
-	"github.com/BitBoxSwiss/bitbox-base/internal/terminal"
+	"github.com/BitBoxSwiss/bitbox-base/internal/app/terminal"
 )
 
 // changeTime is how long a change may take: the person reads and decides, the Base

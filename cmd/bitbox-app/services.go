@@ -10,7 +10,7 @@ import (
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	"github.com/BitBoxSwiss/bitbox-base/client"
-	"github.com/BitBoxSwiss/bitbox-base/internal/terminal"
+	"github.com/BitBoxSwiss/bitbox-base/internal/app/terminal"
 )
 
 // serviceTime is how long a service may take to start or stop.

@@ -3,7 +3,7 @@ package main
 import (
 	"github.com/BitBoxSwiss/bitbox-base/client"
 	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/words"
-	"github.com/BitBoxSwiss/bitbox-base/internal/terminal"
+	"github.com/BitBoxSwiss/bitbox-base/internal/app/terminal"
 )
 
 // table prints columns. What it prints came from somewhere else, so each cell is

@@ -10,7 +10,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
-	"github.com/BitBoxSwiss/bitbox-base/internal/base"
+	"github.com/BitBoxSwiss/bitbox-base/internal/middleware/base"
 )
 
 func (p *program) devCommand() *cobra.Command {

@@ -4,7 +4,7 @@ import (
 	"fmt"
 	"os"
 
-	"github.com/BitBoxSwiss/bitbox-base/internal/services"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/services"
 )
 
 // generatorName is the name by which systemd calls this program as a generator

@@ -5,7 +5,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/BitBoxSwiss/bitbox-base/internal/provision"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/provision"
 )
 
 func (p *program) provisionCommand() *cobra.Command {

@@ -11,9 +11,9 @@ import (
 	"github.com/spf13/cobra"
 
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
-	"github.com/BitBoxSwiss/bitbox-base/internal/factoryreset"
-	"github.com/BitBoxSwiss/bitbox-base/internal/generation"
-	"github.com/BitBoxSwiss/bitbox-base/internal/system"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/factoryreset"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/system"
 )
 
 // resetPlan is what a factory reset of the appliance removes. The releases that it

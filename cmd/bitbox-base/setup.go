@@ -11,8 +11,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/BitBoxSwiss/bitbox-base/internal/provision"
-	"github.com/BitBoxSwiss/bitbox-base/internal/setup"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/provision"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/setup"
 )
 
 // errNotConfirmed is what setup ends with when the answer is not yes.

@@ -15,16 +15,16 @@ import (
 	"github.com/spf13/cobra"
 
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
-	"github.com/BitBoxSwiss/bitbox-base/internal/adoption"
-	"github.com/BitBoxSwiss/bitbox-base/internal/audit"
-	"github.com/BitBoxSwiss/bitbox-base/internal/generation"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/adoption"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/audit"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/provision"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/services"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/system"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/timezone"
 	"github.com/BitBoxSwiss/bitbox-base/internal/ipc"
-	"github.com/BitBoxSwiss/bitbox-base/internal/pairing"
-	"github.com/BitBoxSwiss/bitbox-base/internal/posture"
-	"github.com/BitBoxSwiss/bitbox-base/internal/provision"
-	"github.com/BitBoxSwiss/bitbox-base/internal/services"
-	"github.com/BitBoxSwiss/bitbox-base/internal/system"
-	"github.com/BitBoxSwiss/bitbox-base/internal/timezone"
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/pairing"
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
 )
 
 const (

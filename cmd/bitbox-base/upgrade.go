@@ -6,8 +6,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/BitBoxSwiss/bitbox-base/internal/update"
-	"github.com/BitBoxSwiss/bitbox-base/internal/update/debian"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/update"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/update/debian"
 )
 
 func (p *program) upgradeCommand() *cobra.Command {

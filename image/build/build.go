@@ -20,7 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/BitBoxSwiss/bitbox-base/internal/atomicfile"
-	"github.com/BitBoxSwiss/bitbox-base/internal/debianroot"
+	"github.com/BitBoxSwiss/bitbox-base/internal/testbed/debianroot"
 )
 
 // overlay is what an image has beside its packages, laid out as below /.

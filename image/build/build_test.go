@@ -15,7 +15,7 @@ import (
 
 	"golang.org/x/crypto/ssh"
 
-	"github.com/BitBoxSwiss/bitbox-base/internal/provision"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/provision"
 )
 
 func write(t *testing.T, name string, content []byte) string {

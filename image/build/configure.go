@@ -8,8 +8,8 @@ import (
 	"os"
 	"path/filepath"
 
-	"github.com/BitBoxSwiss/bitbox-base/internal/provision"
-	"github.com/BitBoxSwiss/bitbox-base/internal/setup"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/provision"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/setup"
 )
 
 // Configure makes an appliance of a root with Debian's packages in it: our package,

@@ -6,7 +6,7 @@ import (
 	"io"
 	"strings"
 
-	"github.com/BitBoxSwiss/bitbox-base/internal/debianroot"
+	"github.com/BitBoxSwiss/bitbox-base/internal/testbed/debianroot"
 )
 
 // disk is the layout of an image: what its partitions are called, and where they

@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"os"
 
-	"github.com/BitBoxSwiss/bitbox-base/internal/provision"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/provision"
 )
 
 // Options are what whoever builds an image may choose.

@@ -1,6 +1,6 @@
 // Package console is what stands at the Base during a pairing: it shows request
 // numbers and codes to the human there, and takes the answers to the ceremony
-// authority (internal/pairing). It never speaks to the Middleware.
+// authority (internal/protocol/pairing). It never speaks to the Middleware.
 //
 // Screen is a whole screen, as on the appliance: what is drawn (draw) and what a key
 // means (desk) are pure, and Screen.Run does the rest. Run is a dialogue on a
@@ -16,7 +16,7 @@ import (
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
-	"github.com/BitBoxSwiss/bitbox-base/internal/pairing"
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/pairing"
 )
 
 // refresh is the least time between two snapshots, so that a flood of requests

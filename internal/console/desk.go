@@ -7,8 +7,8 @@ import (
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
-	"github.com/BitBoxSwiss/bitbox-base/internal/noiseconn"
-	"github.com/BitBoxSwiss/bitbox-base/internal/pairing"
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/noiseconn"
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/pairing"
 )
 
 // How long a question has to stand on the screen before it can be answered with

@@ -16,7 +16,7 @@ import (
 	"golang.org/x/net/ipv4"
 	"golang.org/x/net/ipv6"
 
-	"github.com/BitBoxSwiss/bitbox-base/internal/netnstest"
+	"github.com/BitBoxSwiss/bitbox-base/internal/testbed/netnstest"
 )
 
 func TestMain(m *testing.M) { netnstest.Main(m) }

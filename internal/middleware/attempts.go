@@ -7,8 +7,8 @@ import (
 	"time"
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
-	"github.com/BitBoxSwiss/bitbox-base/internal/admission"
-	"github.com/BitBoxSwiss/bitbox-base/internal/pairing"
+	"github.com/BitBoxSwiss/bitbox-base/internal/middleware/admission"
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/pairing"
 )
 
 const (

@@ -2,7 +2,7 @@
 // serves those.
 //
 //   - Registry holds the identity of the Base and its pairings, on disk, and the
-//     live sessions. It is what internal/admission asks who may come in.
+//     live sessions. It is what internal/middleware/admission asks who may come in.
 //   - Server serves the API (api/base/v1) to the sessions, by Connect over HTTP/2.
 //     One table, roles, says which role may call what.
 //

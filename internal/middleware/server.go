@@ -12,8 +12,8 @@ import (
 
 	"github.com/BitBoxSwiss/bitbox-base/api/base/v1/basev1connect"
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
-	"github.com/BitBoxSwiss/bitbox-base/internal/admission"
-	"github.com/BitBoxSwiss/bitbox-base/internal/system"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/system"
+	"github.com/BitBoxSwiss/bitbox-base/internal/middleware/admission"
 )
 
 // Bounds of the API. Who reaches it is paired, but may be a stolen phone.

@@ -13,10 +13,10 @@ import (
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
-	"github.com/BitBoxSwiss/bitbox-base/internal/changelog"
-	"github.com/BitBoxSwiss/bitbox-base/internal/noiseconn"
-	"github.com/BitBoxSwiss/bitbox-base/internal/pairing"
-	"github.com/BitBoxSwiss/bitbox-base/internal/timezone"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/timezone"
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/changelog"
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/noiseconn"
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/pairing"
 	"github.com/BitBoxSwiss/bitbox-base/internal/version"
 )
 

@@ -26,7 +26,7 @@ import (
 	"strings"
 
 	"github.com/BitBoxSwiss/bitbox-base/internal/atomicfile"
-	"github.com/BitBoxSwiss/bitbox-base/internal/update/release"
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/release"
 )
 
 const usage = "usage: release key FILE | sign KEY PACKAGE.deb FILE | show FILE"

@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/BitBoxSwiss/bitbox-base/internal/update/release"
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/release"
 )
 
 // aPackage makes a small one.

@@ -19,8 +19,8 @@ import (
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	"github.com/BitBoxSwiss/bitbox-base/client"
 	"github.com/BitBoxSwiss/bitbox-base/image/build"
-	"github.com/BitBoxSwiss/bitbox-base/internal/generation"
-	"github.com/BitBoxSwiss/bitbox-base/internal/services"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/services"
 	"github.com/BitBoxSwiss/bitbox-base/test/stage"
 )
 

@@ -16,10 +16,10 @@ import (
 	"time"
 
 	"github.com/BitBoxSwiss/bitbox-base/client"
-	"github.com/BitBoxSwiss/bitbox-base/internal/generation"
-	"github.com/BitBoxSwiss/bitbox-base/internal/posture"
-	"github.com/BitBoxSwiss/bitbox-base/internal/provision"
-	"github.com/BitBoxSwiss/bitbox-base/internal/setup"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/provision"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/setup"
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
 	"github.com/BitBoxSwiss/bitbox-base/test/stage"
 )
 

@@ -9,7 +9,7 @@ import (
 	"testing"
 
 	"github.com/BitBoxSwiss/bitbox-base/image/build"
-	"github.com/BitBoxSwiss/bitbox-base/internal/generation"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
 	"github.com/BitBoxSwiss/bitbox-base/test/stage"
 )
 

@@ -14,9 +14,9 @@ import (
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/client"
-	"github.com/BitBoxSwiss/bitbox-base/internal/bruteforce"
-	"github.com/BitBoxSwiss/bitbox-base/internal/generation"
-	"github.com/BitBoxSwiss/bitbox-base/internal/posture"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/bruteforce"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
 )
 
 // past is what the Base keeps of what has happened after a sequence.
@@ -168,7 +168,7 @@ func TestWhoWasAwayLearnsWhatHappenedAtALiveBaseAndWhoDidIt(t *testing.T) {
 			by[e.GetWhat()] = true
 		}
 	}
-	// What finds no place is counted in sum (internal/changelog).
+	// What finds no place is counted in sum (internal/protocol/changelog).
 	if renamed < min(answered, 40) || !by["posture"] || !by["posture-confirm"] {
 		t.Errorf("of %d answered changes %d are in the log; signed ones: %v", answered, renamed, by)
 	}

@@ -9,7 +9,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/BitBoxSwiss/bitbox-base/internal/generation"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
 	"github.com/BitBoxSwiss/bitbox-base/test/stage"
 )
 

@@ -12,11 +12,11 @@ import (
 	"testing"
 	"time"
 
-	"github.com/BitBoxSwiss/bitbox-base/internal/admission"
-	"github.com/BitBoxSwiss/bitbox-base/internal/bruteforce"
-	"github.com/BitBoxSwiss/bitbox-base/internal/firewall"
-	"github.com/BitBoxSwiss/bitbox-base/internal/generation"
-	"github.com/BitBoxSwiss/bitbox-base/internal/posture"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/bruteforce"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/firewall"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
+	"github.com/BitBoxSwiss/bitbox-base/internal/middleware/admission"
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
 	"github.com/BitBoxSwiss/bitbox-base/test/stage"
 	"github.com/google/go-cmp/cmp"
 )

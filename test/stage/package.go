@@ -10,7 +10,7 @@ import (
 	"runtime"
 	"strings"
 
-	"github.com/BitBoxSwiss/bitbox-base/internal/setup"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/setup"
 )
 
 // MakePackage makes our Debian package of this source in a directory, and returns its

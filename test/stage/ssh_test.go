@@ -14,10 +14,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/BitBoxSwiss/bitbox-base/internal/bruteforce"
-	"github.com/BitBoxSwiss/bitbox-base/internal/generation"
-	"github.com/BitBoxSwiss/bitbox-base/internal/posture"
-	"github.com/BitBoxSwiss/bitbox-base/internal/sshaccess"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/bruteforce"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/sshaccess"
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
 	"github.com/BitBoxSwiss/bitbox-base/test/stage"
 	"golang.org/x/crypto/ssh"
 )

@@ -9,7 +9,7 @@ import (
 	"testing"
 
 	"github.com/BitBoxSwiss/bitbox-base/client"
-	"github.com/BitBoxSwiss/bitbox-base/internal/update"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/update"
 )
 
 // What else is done to a version.

@@ -10,8 +10,8 @@ import (
 	"testing"
 
 	"github.com/BitBoxSwiss/bitbox-base/client"
-	"github.com/BitBoxSwiss/bitbox-base/internal/update"
-	"github.com/BitBoxSwiss/bitbox-base/internal/update/release"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/update"
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/release"
 	"github.com/BitBoxSwiss/bitbox-base/test/stage"
 )
 

@@ -1,4 +1,4 @@
-// The local API of the ceremony authority (internal/pairing): what the
+// The local API of the ceremony authority (internal/protocol/pairing): what the
 // network-facing daemon and the console may ask of it. On the appliance it
 // crosses a unix socket into the system helper; in `bitbox-base dev` it stays
 // in one process. It is bytes in, bytes out in both.
@@ -415,7 +415,7 @@ func (*AuthorityRequest_Retire) isAuthorityRequest_Verb() {}
 type AuthorityReply struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Set when the request was refused: a code from the list in
-	// internal/pairing/errors.go, and a sentence for the log.
+	// internal/protocol/pairing/errors.go, and a sentence for the log.
 	ErrorCode    string `protobuf:"bytes,1,opt,name=error_code,json=errorCode,proto3" json:"error_code,omitempty"`
 	ErrorMessage string `protobuf:"bytes,2,opt,name=error_message,json=errorMessage,proto3" json:"error_message,omitempty"`
 	// Types that are valid to be assigned to Result:

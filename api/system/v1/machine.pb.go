@@ -107,7 +107,7 @@ func (x *ServicesResult) GetServices() []*v1.Service {
 
 type ChangeService struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// A name of internal/services, never a unit.
+	// A name of internal/helper/services, never a unit.
 	Name          string           `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	Action        v1.ServiceAction `protobuf:"varint,2,opt,name=action,proto3,enum=bitbox.base.v1.ServiceAction" json:"action,omitempty"`
 	unknownFields protoimpl.UnknownFields

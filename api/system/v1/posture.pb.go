@@ -1,8 +1,8 @@
-// The documents that decide how open a Base is (internal/posture): what an
+// The documents that decide how open a Base is (internal/protocol/posture): what an
 // owner signs, what the Base records, and what its system helper vouches for.
 //
 // A signature is always over the exact bytes that travelled, with a label in
-// front (internal/posture/document.go). So no canonical encoding is needed, and
+// front (internal/protocol/posture/document.go). So no canonical encoding is needed, and
 // nobody ever encodes a message again in order to verify it. A message with a
 // field that is not in this file is refused, at every depth: what a reader does
 // not understand might be what opens the Base.
@@ -430,7 +430,7 @@ func (x *PostureDocument) GetPosture() *Posture {
 }
 
 // Posture is how open the Base shall be. What is allowed in each field stands
-// in internal/posture/validate.go.
+// in internal/protocol/posture/validate.go.
 type Posture struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
 	NodeName string                 `protobuf:"bytes,1,opt,name=node_name,json=nodeName,proto3" json:"node_name,omitempty"`

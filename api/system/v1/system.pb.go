@@ -1,4 +1,4 @@
-// The local API of the system helper (internal/system), the Base's one
+// The local API of the system helper (internal/helper/system), the Base's one
 // privileged process. It crosses a unix socket as length-prefixed messages of at
 // most 1 MiB, one request a connection. Who calls is told by the kernel, not by
 // the request: the network-facing daemon (middleware) or root (console).
@@ -746,7 +746,7 @@ func (*SystemRequest_AnswerPairing) isSystemRequest_Verb() {}
 type SystemReply struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Set when the request was refused or failed: a code from the list in
-	// internal/system/errors.go, and a sentence for people. It is the last reply.
+	// internal/helper/system/errors.go, and a sentence for people. It is the last reply.
 	ErrorCode    string `protobuf:"bytes,1,opt,name=error_code,json=errorCode,proto3" json:"error_code,omitempty"`
 	ErrorMessage string `protobuf:"bytes,2,opt,name=error_message,json=errorMessage,proto3" json:"error_message,omitempty"`
 	// Types that are valid to be assigned to Result:
@@ -1775,7 +1775,7 @@ func (x *BansResult) GetTotal() uint64 {
 
 type Ban struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// "sshd" or "bitbox-base-handshake" (internal/bruteforce).
+	// "sshd" or "bitbox-base-handshake" (internal/helper/bruteforce).
 	Jail    string `protobuf:"bytes,1,opt,name=jail,proto3" json:"jail,omitempty"`
 	Address string `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
 	// Seconds since 1970 by the Base's clock; 0 if not known.
@@ -2129,7 +2129,7 @@ func (x *AuditResult) GetFindings() []*Finding {
 // Finding is one difference between what is in force and what is there.
 type Finding struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Stable: it never gets another meaning (internal/audit).
+	// Stable: it never gets another meaning (internal/helper/audit).
 	Id       string           `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
 	Severity Finding_Severity `protobuf:"varint,2,opt,name=severity,proto3,enum=bitbox.system.v1.Finding_Severity" json:"severity,omitempty"`
 	Title    string           `protobuf:"bytes,3,opt,name=title,proto3" json:"title,omitempty"`

@@ -23,7 +23,7 @@ import (
 	"github.com/charmbracelet/colorprofile"
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
-	"github.com/BitBoxSwiss/bitbox-base/internal/terminal"
+	"github.com/BitBoxSwiss/bitbox-base/internal/app/terminal"
 )
 
 // Options are what Run needs.

@@ -18,9 +18,9 @@ import (
 	"strings"
 	"time"
 
-	"github.com/BitBoxSwiss/bitbox-base/internal/audit"
-	"github.com/BitBoxSwiss/bitbox-base/internal/generation"
-	"github.com/BitBoxSwiss/bitbox-base/internal/posture"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/audit"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
 )
 
 func main() {

@@ -2,7 +2,7 @@
 // servers that need neither Middleware nor system helper, or that put a
 // configuration in force which no owner has signed. As `middleware` it reads the
 // PROXY header of each connection and refuses what follows, in the words of
-// internal/admission; `system` and `console` only run; whatever else the units
+// internal/middleware/admission; `system` and `console` only run; whatever else the units
 // ask for is done at once.
 package main
 

@@ -1,0 +1,279 @@
+// Package audit asks the live system whether it is as closed as the posture
+// in force says, and tells where it is not.
+//
+// It asks the kernel and the servers themselves (which sockets listen, which
+// packet filter is loaded, what sshd would do) rather than the files that were
+// written for them. A difference is a Finding with a stable id, and many can
+// be fixed by that id. A check that cannot ask is a finding too: silence must
+// mean that all is well.
+//
+// A check is a pure function of what a System answers and of an Expectation. The
+// ids, their words and their fixes stand in one table (kinds.go), the checks in
+// another (checks, below); each check has a file of its own.
+//
+// What it cannot see: whoever is root can lie to it. It finds mistakes, leftovers
+// and intruders who do not own the kernel, not those who do.
+package audit
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+	"unicode"
+
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
+)
+
+// Severity says how urgent a finding is.
+type Severity int
+
+// The severities, in rising order.
+const (
+	// Info is worth knowing; nothing has to be done.
+	Info Severity = iota + 1
+	// Warning weakens a protection, or takes away a service.
+	Warning
+	// Critical opens the Base, or may be the trace of an intruder.
+	Critical
+)
+
+// String returns "info", "warning" or "critical".
+func (s Severity) String() string {
+	switch s {
+	case Info:
+		return "info"
+	case Warning:
+		return "warning"
+	case Critical:
+		return "critical"
+	}
+	return fmt.Sprintf("severity %d", int(s))
+}
+
+// MarshalText gives JSON the word.
+func (s Severity) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+
+// Finding is one difference between what is in force and what is there. There
+// is at most one with each id; what it was found in stands in Found, one to a line.
+type Finding struct {
+	// ID is stable: it is documented in docs/audit.md and never gets another
+	// meaning.
+	ID       string   `json:"id"`
+	Severity Severity `json:"severity"`
+	Title    string   `json:"title"`
+	Expected string   `json:"expected"`
+	Found    string   `json:"found"`
+	// Why it matters.
+	Why string `json:"why"`
+	// Fix says in plain words what Fix would do, or what a person has to.
+	Fix     string `json:"fix"`
+	Fixable bool   `json:"fixable"`
+}
+
+// Expectation is what should be true.
+type Expectation struct {
+	// Posture is what is in force.
+	Posture posture.Effective
+	// Generation is the number of the generation of configuration that should
+	// be in force (internal/helper/generation); 0 if it is not known, then any may be.
+	Generation uint64
+}
+
+// difference is what a check returns: the id of a kind, and what is special to
+// this case.
+type difference struct {
+	id string
+	// expected replaces the kind's words; empty keeps them.
+	expected string
+	found    []string
+}
+
+// check is one question to the system.
+type check struct {
+	name string
+	// limit is how long it may take.
+	limit time.Duration
+	run   func(context.Context, System, Expectation) ([]difference, error)
+}
+
+// checks are all that there are. Their limits are far above what they take, for a
+// small machine that has much else to do.
+var checks = []check{
+	{"sockets", 10 * time.Second, checkSockets},
+	{"firewall", 10 * time.Second, checkFirewall},
+	{"foreign-tables", 10 * time.Second, checkForeignTables},
+	{"legacy-rules", 10 * time.Second, checkLegacyRules},
+	{"generation", 10 * time.Second, checkGeneration},
+	{"nginx", 10 * time.Second, checkNGINX},
+	{"ssh", 10 * time.Second, checkSSH},
+	{"masks", 10 * time.Second, checkMasks},
+	{"fail2ban", 60 * time.Second, checkFail2ban},
+	{"units", 10 * time.Second, checkUnits},
+	{"files", 10 * time.Second, checkFiles},
+	{"loose-files", 60 * time.Second, checkLooseFiles},
+	{"users", 10 * time.Second, checkUsers},
+	{"updates", 60 * time.Second, checkUpdates},
+	{"kernel", 10 * time.Second, checkKernel},
+}
+
+// Run asks everything and returns what differs, the gravest first; none means that
+// all was asked and is as it should be.
+func Run(ctx context.Context, system System, want Expectation) []Finding {
+	var findings []Finding
+	for _, c := range checks {
+		findings = append(findings, c.ask(ctx, system, want)...)
+	}
+	slices.SortStableFunc(findings, func(a, b Finding) int { return int(b.Severity - a.Severity) })
+	return findings
+}
+
+// ask runs one check. Whatever keeps it from an answer becomes a finding.
+func (c check) ask(ctx context.Context, system System, want Expectation) []Finding {
+	ctx, cancel := context.WithTimeout(ctx, c.limit)
+	defer cancel()
+	differences, err := c.run(ctx, system, want)
+	if err != nil {
+		differences = append(differences, difference{id: unchecked + c.name, found: []string{err.Error()}})
+	}
+	var findings []Finding
+	for _, d := range differences {
+		findings = append(findings, d.finding())
+	}
+	return findings
+}
+
+// maxFound bounds the lines of Found, so that a report stays one that a person
+// reads and a socket carries.
+const maxFound = 20
+
+// maxFoundLine bounds each of them, in bytes.
+const maxFoundLine = 400
+
+func (d difference) finding() Finding {
+	k, known := kindOf(d.id)
+	if !known {
+		// A test makes sure that no check comes here.
+		k = kind{id: d.id, severity: Critical, title: "An unknown finding"}
+	}
+	expected := k.expected
+	if d.expected != "" {
+		expected = d.expected
+	}
+	lines := make([]string, 0, min(len(d.found), maxFound+1))
+	for i, line := range d.found {
+		if i == maxFound {
+			lines = append(lines, fmt.Sprintf("and %d more", len(d.found)-maxFound))
+			break
+		}
+		lines = append(lines, printable(line))
+	}
+	return Finding{
+		ID: k.id, Severity: k.severity, Title: k.title, Expected: expected,
+		Found: strings.Join(lines, "\n"), Why: k.why, Fix: k.fix, Fixable: k.fixable(),
+	}
+}
+
+// printable makes a line of what somebody else may have written: names of files
+// and of users can hold anything, also what a terminal obeys.
+func printable(line string) string {
+	if len(line) > maxFoundLine {
+		line = line[:maxFoundLine] + "…"
+	}
+	return strings.Map(func(r rune) rune {
+		// Not control characters, nor those that turn the direction of writing or hide.
+		if !unicode.IsPrint(r) {
+			return '\uFFFD'
+		}
+		return r
+	}, strings.ToValidUTF8(line, "\uFFFD"))
+}
+
+// Errors of Fix.
+var (
+	// ErrUnknown is returned for an id that is in no list.
+	ErrUnknown = errors.New("there is no such finding; `bitbox-base audit` lists them with their ids")
+	// ErrByHand is returned for a finding that only a person can fix.
+	ErrByHand = errors.New("this one has to be fixed by hand")
+	// ErrNothing is returned if the system is in order there.
+	ErrNothing = errors.New("there is nothing to fix: an audit of it finds nothing (any more)")
+	// ErrStill is returned if the fix was applied and did not help.
+	ErrStill = errors.New("the fix was applied, and the finding is still there")
+)
+
+// Fix repairs the finding called id, and looks whether that helped. The id only
+// selects what is written in the table; what a repair works on it finds out anew,
+// so that nothing in a request becomes an argument of a program.
+func Fix(ctx context.Context, system System, want Expectation, id string) error {
+	err := fix(ctx, system, want, id)
+	if err != nil {
+		return fmt.Errorf("fix the finding %q: %w", printable(id), err)
+	}
+	return nil
+}
+
+func fix(ctx context.Context, system System, want Expectation, id string) error {
+	k, known := kindOf(id)
+	if !known {
+		return ErrUnknown
+	}
+	if !k.fixable() {
+		return fmt.Errorf("%w: %s", ErrByHand, k.fix)
+	}
+	c := checkOf(k.check)
+	if !c.finds(ctx, system, want, id) {
+		return ErrNothing
+	}
+	if err := repair(ctx, system, want, k); err != nil {
+		return err
+	}
+	return await(ctx, settleTime, func() error {
+		if c.finds(ctx, system, want, id) {
+			return ErrStill
+		}
+		return nil
+	})
+}
+
+// repairTime is how long a repair may take; a restart of fail2ban is the slowest.
+const repairTime = time.Minute
+
+// settleTime is how long a server may take until it does what it was started for.
+const settleTime = 10 * time.Second
+
+func repair(ctx context.Context, system System, want Expectation, k kind) error {
+	ctx, cancel := context.WithTimeout(ctx, repairTime)
+	defer cancel()
+	if k.outside != nil {
+		_, err := ask(ctx, system, systemctl, "start", repairUnit(k.id))
+		return err
+	}
+	return k.repair(ctx, system, want)
+}
+
+// finds tells whether the check finds id, or could not ask.
+func (c check) finds(ctx context.Context, system System, want Expectation, id string) bool {
+	return slices.ContainsFunc(c.ask(ctx, system, want), func(f Finding) bool { return f.ID == id || f.ID == unchecked+c.name })
+}
+
+// await tries until ok returns nil or the time is over; then it returns the last
+// error.
+func await(ctx context.Context, limit time.Duration, ok func() error) error {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	tick := time.NewTicker(250 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		err := ok()
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-tick.C:
+		}
+	}
+}

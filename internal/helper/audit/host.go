@@ -1,0 +1,202 @@
+package audit
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
+)
+
+// Bounds of what is read.
+const (
+	// maxFileSize and maxOutputSize are in bytes; the output of systemctl show for
+	// all our units is a tenth of that.
+	maxFileSize   = 1 << 20
+	maxOutputSize = 4 << 20
+	// maxEntries is how many files a walk visits; a Base has 20,000.
+	maxEntries = 500_000
+)
+
+// Host is the machine that this program runs on.
+type Host struct {
+	// Apply puts the posture in force again; nil where nobody can.
+	Apply func(context.Context) error
+}
+
+// Run implements System. The program gets no environment but the language and the
+// time zone of its output, and ends with ctx.
+func (Host) Run(ctx context.Context, input string, argv ...string) (Output, error) {
+	failed := func(err error) (Output, error) {
+		return Output{}, fmt.Errorf("run %s: %w", argv[0], err)
+	}
+	if !filepath.IsAbs(argv[0]) {
+		return failed(errors.New("it is not given by an absolute path"))
+	}
+	var stdout, stderr limitedBuffer
+	command := exec.CommandContext(ctx, argv[0], argv[1:]...)
+	command.Env = []string{"LC_ALL=C.UTF-8", "TZ=UTC", "PATH=/usr/sbin:/usr/bin"}
+	command.Dir = "/"
+	command.Stdin = strings.NewReader(input)
+	command.Stdout, command.Stderr = &stdout, &stderr
+	command.WaitDelay = time.Second // for a child of it that holds the output open
+	err := command.Run()
+	switch {
+	case ctx.Err() != nil:
+		return failed(fmt.Errorf("it took too long: %w", ctx.Err()))
+	case stdout.full || stderr.full:
+		return failed(fmt.Errorf("it printed more than %d bytes", maxOutputSize))
+	}
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		return failed(err)
+	}
+	return Output{Stdout: stdout.content.String(), Stderr: stderr.content.String(), Code: command.ProcessState.ExitCode()}, nil
+}
+
+// limitedBuffer refuses what is too much, which ends the program that writes it.
+// It has no method but Write, or io.Copy would find a way around.
+type limitedBuffer struct {
+	content bytes.Buffer
+	full    bool
+}
+
+func (b *limitedBuffer) Write(p []byte) (int, error) {
+	if b.content.Len()+len(p) > maxOutputSize {
+		b.full = true
+		return 0, io.ErrShortWrite
+	}
+	return b.content.Write(p)
+}
+
+// ReadFile implements System.
+func (Host) ReadFile(path string) ([]byte, error) {
+	// Not to wait for a writer if somebody put a pipe there.
+	file, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = file.Close() }()
+	content, err := io.ReadAll(io.LimitReader(file, maxFileSize+1))
+	if err == nil && len(content) > maxFileSize {
+		err = fmt.Errorf("read %s: it is longer than %d bytes", path, maxFileSize)
+	}
+	return content, err
+}
+
+// Lstat implements System.
+func (Host) Lstat(path string) (File, error) {
+	info, err := os.Lstat(path)
+	if err != nil {
+		return File{}, err
+	}
+	return fileOf(info), nil
+}
+
+func fileOf(info fs.FileInfo) File {
+	f := File{Mode: info.Mode(), UID: -1, GID: -1, Modified: info.ModTime()}
+	if stat, ok := info.Sys().(*syscall.Stat_t); ok {
+		f.UID, f.GID = int(stat.Uid), int(stat.Gid)
+	}
+	return f
+}
+
+// ReadDir implements System.
+func (Host) ReadDir(path string) ([]string, error) {
+	entries, err := os.ReadDir(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	var names []string
+	for _, entry := range entries {
+		names = append(names, entry.Name())
+	}
+	return names, err
+}
+
+// Walk implements System.
+func (Host) Walk(ctx context.Context, roots []string, visit func(path string, f File)) error {
+	entries := 0
+	for _, root := range roots {
+		device, err := deviceOf(root)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		err = filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
+			if errors.Is(err, fs.ErrNotExist) {
+				return nil // it was removed meanwhile
+			}
+			if err != nil {
+				return err
+			}
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			if entries++; entries > maxEntries {
+				return fmt.Errorf("there are more than %d files", maxEntries)
+			}
+			info, err := entry.Info()
+			if errors.Is(err, fs.ErrNotExist) {
+				return nil
+			}
+			if err != nil {
+				return err
+			}
+			if stat, ok := info.Sys().(*syscall.Stat_t); ok && entry.IsDir() && stat.Dev != device {
+				return filepath.SkipDir
+			}
+			visit(path, fileOf(info))
+			return nil
+		})
+		if err != nil {
+			return fmt.Errorf("look at the files below %s: %w", root, err)
+		}
+	}
+	return nil
+}
+
+func deviceOf(path string) (uint64, error) {
+	info, err := os.Lstat(path)
+	if err != nil {
+		return 0, err
+	}
+	stat, ok := info.Sys().(*syscall.Stat_t)
+	if !ok {
+		return 0, fmt.Errorf("look at %s: its file system is unknown", path)
+	}
+	return stat.Dev, nil
+}
+
+// Generation implements System.
+func (Host) Generation(files generation.Files) (uint64, []generation.Drift, error) {
+	store := generation.NewStore(generation.StateDirectory)
+	number, err := store.Current()
+	if err != nil {
+		return 0, nil, err
+	}
+	drift, err := store.Verify(files)
+	return number, drift, err
+}
+
+// Now implements System.
+func (Host) Now() time.Time { return time.Now() }
+
+// Reapply implements System.
+func (h Host) Reapply(ctx context.Context) error {
+	if h.Apply == nil {
+		return errors.New("put the posture in force again: the system helper does that, and it does not run; type `systemctl start " + systemUnit + "`")
+	}
+	return h.Apply(ctx)
+}

@@ -1,0 +1,121 @@
+package audit
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
+)
+
+// checkNGINX looks at the processes that run: which configuration the master was
+// given, and that none of them is privileged.
+//
+// It does not ask `nginx -T`. That shows what the files say, and the one file there
+// is includes no other and is compared byte for byte (generation.go); it would
+// also need to listen and to write where the audit may not.
+func checkNGINX(ctx context.Context, system System, _ Expectation) ([]difference, error) {
+	units, err := showUnits(ctx, system, generation.ProxyUnit)
+	if err != nil {
+		return nil, err
+	}
+	master := units[0].mainPID()
+	if master == 0 {
+		return nil, nil // that it does not run is a finding of checkUnits
+	}
+	commandLine, err := system.ReadFile(fmt.Sprintf("/proc/%d/cmdline", master))
+	if err != nil {
+		return nil, err
+	}
+	var differences []difference
+	if config := configOf(string(commandLine)); config != generation.Current(generation.ProxyConfig) {
+		differences = append(differences, difference{id: idNGINXConfig, found: []string{fmt.Sprintf("process %d was given %q", master, config)}})
+	}
+	workers, err := system.ReadFile(fmt.Sprintf("/proc/%[1]d/task/%[1]d/children", master))
+	if err != nil {
+		return nil, err
+	}
+	var privileged []string
+	for _, pid := range append([]string{strconv.Itoa(master)}, strings.Fields(string(workers))...) {
+		status, err := system.ReadFile("/proc/" + pid + "/status")
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // a worker of before a reload has just ended
+		}
+		if err != nil {
+			return nil, err
+		}
+		for _, fault := range parseStatus(string(status)).privileges() {
+			privileged = append(privileged, fmt.Sprintf("process %s %s", pid, fault))
+		}
+	}
+	if privileged != nil {
+		differences = append(differences, difference{id: idNGINXPrivileged, found: privileged})
+	}
+	return differences, nil
+}
+
+// configOf returns what follows -c in the arguments of NGINX. A master writes
+// its own over, with blanks: "nginx: master process /usr/sbin/nginx -c FILE".
+func configOf(commandLine string) string {
+	arguments := strings.FieldsFunc(commandLine, func(r rune) bool { return r == 0 || r == ' ' })
+	if i := slices.Index(arguments, "-c"); i >= 0 && i+1 < len(arguments) {
+		return arguments[i+1]
+	}
+	return ""
+}
+
+// status is what /proc/PID/status says of a process's privilege.
+type status struct {
+	uids []string
+	// capabilities are those that it has or could get, in hexadecimal.
+	capabilities map[string]uint64
+	noNewPrivs   bool
+	seccomp      bool
+}
+
+func parseStatus(text string) status {
+	s := status{capabilities: map[string]uint64{}}
+	for line := range strings.Lines(text) {
+		key, value, _ := strings.Cut(strings.TrimSpace(line), ":")
+		value = strings.TrimSpace(value)
+		switch key {
+		case "Uid":
+			s.uids = strings.Fields(value)
+		case "CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb":
+			number, err := strconv.ParseUint(value, 16, 64)
+			if err != nil {
+				number = ^uint64(0) // what cannot be read is not taken for none
+			}
+			s.capabilities[key] = number
+		case "NoNewPrivs":
+			s.noNewPrivs = value == "1"
+		case "Seccomp":
+			s.seccomp = value == "2"
+		}
+	}
+	return s
+}
+
+// privileges tells what a process has that one which faces strangers must not.
+func (s status) privileges() []string {
+	var faults []string
+	if len(s.uids) == 0 || slices.Contains(s.uids, "0") {
+		faults = append(faults, "runs as root")
+	}
+	for _, set := range []string{"CapPrm", "CapEff", "CapAmb", "CapBnd"} {
+		if value, known := s.capabilities[set]; !known || value != 0 {
+			faults = append(faults, fmt.Sprintf("has capabilities (%s %x)", set, value))
+		}
+	}
+	if !s.noNewPrivs {
+		faults = append(faults, "may gain privileges (NoNewPrivs is 0)")
+	}
+	if !s.seccomp {
+		faults = append(faults, "has no filter of system calls")
+	}
+	return faults
+}

@@ -1,0 +1,231 @@
+// Package generation turns what is in force into the files that Debian's
+// servers read, and switches between two such sets in one step.
+//
+// A generation is a directory that is written once and never changed:
+//
+//	/var/lib/bitbox-base/system/generations/17/
+//	    iptables.rules  ip6tables.rules     the packet filter
+//	    nginx.conf                          the single entry
+//	    fail2ban/…                          its whole configuration directory
+//	    sshd_config  authorized_keys        SSH, whether it is on or off
+//
+// The link `current` beside `generations` names the one in force. What starts
+// the servers names files through it, so that one rename commits all of them at
+// once: a power cut leaves the old set or the new one. The link `candidate`
+// names the one that the pre-flight units look at before that.
+//
+// Rendering (Render) is pure. Store does the writing.
+package generation
+
+import (
+	"fmt"
+	"net/netip"
+	"path/filepath"
+	"strconv"
+
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/bruteforce"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/firewall"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/proxy"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/sshaccess"
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
+)
+
+// Where things stand on the appliance. The units and the static configuration
+// in packaging/ name the same paths; a test compares them.
+const (
+	// StateDirectory is the system helper's. Only root writes there; everybody
+	// may enter, for a generation holds no secret and servers that are not root read it.
+	StateDirectory = "/var/lib/bitbox-base/system"
+	// CertificateDirectory keeps the certificates of extra APIs. Root writes,
+	// NGINX's group reads.
+	CertificateDirectory = "/var/lib/bitbox-base/certificates"
+	// HostKey is sshd's only host key.
+	HostKey = "/var/lib/bitbox-base/ssh/host_ed25519"
+	// RuntimeDirectory has what does not outlive a reboot.
+	RuntimeDirectory = "/run/bitbox-base"
+	// MiddlewareSocket is where NGINX hands connections to the Middleware.
+	MiddlewareSocket = RuntimeDirectory + "/middleware.sock"
+	// SystemSocket is where the system helper takes requests.
+	SystemSocket = RuntimeDirectory + "/system.sock"
+	// SSHLease is the file without which the SSH unit does not start. It is
+	// gone after a reboot, and with it SSH.
+	SSHLease = RuntimeDirectory + "/ssh-lease"
+	// AnnouncementFile is what Avahi announces; RenderAnnouncement writes it.
+	// It is no part of a generation: it opens nothing, and changes with each start
+	// and each pairing window.
+	AnnouncementFile = RuntimeDirectory + "/announcement/bitbox-base.service"
+	// ProxyPIDFile is NGINX's.
+	ProxyPIDFile = "/run/bitbox-base-nginx/nginx.pid"
+)
+
+// The units. The system helper starts no other.
+const (
+	FirewallUnit   = "bitbox-base-firewall.service"
+	MiddlewareUnit = "bitbox-base-middleware.service"
+	ProxyUnit      = "bitbox-base-nginx.service"
+	BansUnit       = "bitbox-base-fail2ban.service"
+	SSHUnit        = "bitbox-base-ssh.service"
+	MDNSUnit       = "bitbox-base-avahi.service"
+)
+
+// PreflightUnits examine the candidate with the programs that would read it,
+// in an empty network of their own. Starting them fails if one finds a fault.
+var PreflightUnits = []string{
+	"bitbox-base-preflight-firewall.service",
+	"bitbox-base-preflight-nginx.service",
+	"bitbox-base-preflight-fail2ban.service",
+	"bitbox-base-preflight-sshd.service",
+}
+
+// Files of a generation, relative to its directory.
+const (
+	IPv4Rules      = "iptables.rules"
+	IPv6Rules      = "ip6tables.rules"
+	ProxyConfig    = "nginx.conf"
+	BansDirectory  = "fail2ban"
+	SSHConfig      = "sshd_config"
+	AuthorizedKeys = "authorized_keys"
+)
+
+// Current returns the path of a file of the generation in force, as the servers
+// name it.
+func Current(file string) string { return filepath.Join(StateDirectory, currentLink, file) }
+
+const (
+	currentLink    = "current"
+	candidateLink  = "candidate"
+	generationsDir = "generations"
+)
+
+// upstreams says where the service behind each extra API listens, on loopback.
+var upstreams = map[posture.Kind]netip.AddrPort{
+	posture.KindElectrum: netip.MustParseAddrPort("127.0.0.1:50001"),
+}
+
+// serviceUsers names the user of each service that the posture can let out. It
+// may then ask for names and reach any TCP port, since peers choose theirs. The user
+// must exist: otherwise the pre-flight finds that the rules do not load.
+var serviceUsers = map[posture.Service]string{
+	posture.ServiceBitcoin:   "bitcoin",
+	posture.ServiceLightning: "lightning",
+	posture.ServiceTor:       "debian-tor",
+}
+
+// Files are the content of a generation, by the path of each file in its
+// directory.
+type Files map[string]string
+
+// Render writes everything that e asks for. It fails if something in e is
+// unknown here or cannot be rendered; no part of it is usable then.
+func Render(e posture.Effective) (Files, error) {
+	web, err := ProxyFor(e)
+	if err != nil {
+		return nil, err
+	}
+	filter, err := FirewallFor(e)
+	if err != nil {
+		return nil, err
+	}
+	files := Files{}
+	rules, err := firewall.Render(filter)
+	if err != nil {
+		return nil, err
+	}
+	files[IPv4Rules], files[IPv6Rules] = rules.V4, rules.V6
+	if files[ProxyConfig], err = proxy.Render(web); err != nil {
+		return nil, err
+	}
+	jails, err := bruteforce.Render(BansFor(e))
+	if err != nil {
+		return nil, err
+	}
+	for name, content := range jails {
+		files[BansDirectory+"/"+name] = content
+	}
+	if files[SSHConfig], err = sshaccess.RenderConfig(SSHConfigFor()); err != nil {
+		return nil, err
+	}
+	var keys []sshaccess.Key
+	if e.SSH != nil {
+		keys = e.SSH.Keys
+	}
+	files[AuthorizedKeys] = sshaccess.RenderAuthorizedKeys(keys)
+	return files, nil
+}
+
+// ProxyFor returns what NGINX has to do for e.
+func ProxyFor(e posture.Effective) (proxy.Config, error) {
+	c := proxy.Config{Middleware: MiddlewareSocket, PIDFile: ProxyPIDFile, Certificates: CertificateDirectory}
+	for _, endpoint := range e.Endpoints {
+		if endpoint.Kind == posture.KindEntry {
+			c.Entry = endpoint.Port
+			continue
+		}
+		upstream, known := upstreams[endpoint.Kind]
+		if !known {
+			return proxy.Config{}, fmt.Errorf("render the posture: nothing is known behind the extra API %q", endpoint.Kind)
+		}
+		api := proxy.API{Name: string(endpoint.Kind), Upstream: upstream}
+		if !endpoint.Shared {
+			api.Port = endpoint.Port
+		}
+		c.APIs = append(c.APIs, api)
+	}
+	return c, nil
+}
+
+// FirewallFor returns what the packet filter has to allow for e.
+func FirewallFor(e posture.Effective) (firewall.Policy, error) {
+	web, err := ProxyFor(e)
+	if err != nil {
+		return firewall.Policy{}, err
+	}
+	p := firewall.Policy{Entry: web.Entry, Extra: extraPorts(web), Upstream: web.UpstreamPorts()}
+	if e.SSH != nil {
+		p.SSH = sshaccess.Port
+	}
+	for _, service := range e.Egress {
+		user, known := serviceUsers[service]
+		if !known {
+			return firewall.Policy{}, fmt.Errorf("render the posture: the service %q, which may reach the internet, is unknown", service)
+		}
+		p.Egress = append(p.Egress,
+			firewall.Egress{User: user, Protocol: firewall.TCP},
+			firewall.Egress{User: user, Protocol: firewall.UDP, Port: 53})
+	}
+	return p, nil
+}
+
+func extraPorts(web proxy.Config) []uint16 {
+	var ports []uint16
+	for _, api := range web.APIs {
+		if api.Port != 0 {
+			ports = append(ports, api.Port)
+		}
+	}
+	return ports
+}
+
+// BansFor returns what fail2ban has to do for e.
+func BansFor(e posture.Effective) bruteforce.Config {
+	c := bruteforce.Config{
+		SSH:      sshaccess.Port,
+		MaxTries: e.Bans.MaxTries, Window: e.Bans.Window, BanTime: e.Bans.BanTime,
+		SSHUnit: SSHUnit, MiddlewareUnit: MiddlewareUnit,
+	}
+	for _, endpoint := range e.Endpoints {
+		if !endpoint.Shared {
+			c.Entry = append(c.Entry, endpoint.Port)
+		}
+	}
+	return c
+}
+
+// SSHConfigFor returns what sshd has to do. It is the same whether SSH is on or
+// off: a unit, a port and a key file make the difference.
+func SSHConfigFor() sshaccess.Config {
+	return sshaccess.Config{HostKey: HostKey, AuthorizedKeys: Current(AuthorizedKeys)}
+}
+
+// directoryName returns the name of a generation's directory.
+func directoryName(number uint64) string { return strconv.FormatUint(number, 10) }

@@ -1,0 +1,142 @@
+package generation
+
+import (
+	"encoding/xml"
+	"flag"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/sshaccess"
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
+	"github.com/google/go-cmp/cmp"
+)
+
+var update = flag.Bool("update", false, "write the golden files anew")
+
+const keyLine = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIDvpxXGDAu0w+FUDIb/ygcy6q1chR7o1fzWvDDnfwJSA alice@laptop"
+
+func closed() posture.Effective {
+	return posture.Effective{
+		NodeName:  "BitBox Base",
+		Endpoints: []posture.Endpoint{{Kind: posture.KindEntry, Port: posture.EntryPort}},
+		Bans:      posture.Factory().Bans,
+	}
+}
+
+func open(t *testing.T) posture.Effective {
+	t.Helper()
+	key, err := sshaccess.ParseKey(keyLine)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := closed()
+	e.Endpoints = append(e.Endpoints, posture.Endpoint{Kind: posture.KindElectrum, Port: 50002, Remaining: time.Hour})
+	e.SSH = &posture.SSH{Keys: []sshaccess.Key{key}, Remaining: time.Hour}
+	e.Egress = posture.Services
+	return e
+}
+
+func render(t *testing.T, e posture.Effective) Files {
+	t.Helper()
+	files, err := Render(e)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return files
+}
+
+// What SSH, an extra API and a service that may go out change, and nothing else.
+func TestWhatAnOwnerOpensIsAllThatChanges(t *testing.T) {
+	before, after := render(t, closed()), render(t, open(t))
+	b := &strings.Builder{}
+	for _, name := range []string{IPv4Rules, IPv6Rules, ProxyConfig, SSHConfig, AuthorizedKeys, BansDirectory + "/jail.conf"} {
+		b.WriteString("== " + name + "\n")
+		old := map[string]bool{"\n": true}
+		for line := range strings.Lines(before[name]) {
+			old[line] = true
+		}
+		for line := range strings.Lines(after[name]) {
+			if !old[line] {
+				b.WriteString("+ " + line)
+			}
+		}
+	}
+	file := filepath.Join("testdata", "opened")
+	if *update {
+		if err := os.WriteFile(file, []byte(b.String()), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff(string(want), b.String()); d != "" {
+		t.Errorf("if that is meant, run go test -update and review it:\n%s", d)
+	}
+	// Endpoints come before the rest, and what is left of a lease is not rendered.
+	later := open(t)
+	later.SSH.Remaining, later.Endpoints[1].Remaining = time.Minute, time.Minute
+	if d := cmp.Diff(after, render(t, later)); d != "" {
+		t.Errorf("the passing of time changes the configuration:\n%s", d)
+	}
+}
+
+func TestEverythingAPostureCanNameIsKnownHere(t *testing.T) {
+	for _, extra := range posture.Extras {
+		if _, known := upstreams[extra.Kind]; !known {
+			t.Errorf("nothing is known behind the extra API %q", extra.Kind)
+		}
+	}
+	for _, service := range posture.Services {
+		if _, known := serviceUsers[service]; !known {
+			t.Errorf("no user is known for the service %q", service)
+		}
+	}
+}
+
+func TestWhatIsUnknownIsRefused(t *testing.T) {
+	for name, change := range map[string]func(*posture.Effective){
+		"an extra API": func(e *posture.Effective) {
+			e.Endpoints = append(e.Endpoints, posture.Endpoint{Kind: "web", Port: 443})
+		},
+		"a service": func(e *posture.Effective) { e.Egress = []posture.Service{"miner"} },
+		"no entry":  func(e *posture.Effective) { e.Endpoints = nil },
+		"no bans":   func(e *posture.Effective) { e.Bans = posture.BanPolicy{} },
+	} {
+		e := closed()
+		change(&e)
+		if files, err := Render(e); err == nil || files != nil {
+			t.Errorf("%s: rendered (%v)", name, err)
+		}
+	}
+}
+
+func TestAnnouncementIsWhatAvahiReads(t *testing.T) {
+	text, err := RenderAnnouncement(Announcement{Name: "Zoë's <Base> & co", Port: 8845, TXT: []string{"v=1", "pairing=open"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var read avahiGroup
+	if err := xml.Unmarshal([]byte(text), &read); err != nil {
+		t.Fatal(err)
+	}
+	if read.Name != "Zoë's <Base> & co" || read.Service.Type != serviceType || read.Service.Port != 8845 || len(read.Service.TXT) != 2 {
+		t.Errorf("read back: %+v", read)
+	}
+	for name, a := range map[string]Announcement{
+		"no name":       {Port: 8845},
+		"a long name":   {Name: strings.Repeat("x", 64), Port: 8845},
+		"a line break":  {Name: "a\nb", Port: 8845},
+		"not UTF-8":     {Name: "a\xff", Port: 8845},
+		"no port":       {Name: "a"},
+		"an empty text": {Name: "a", Port: 8845, TXT: []string{""}},
+	} {
+		if text, err := RenderAnnouncement(a); err == nil {
+			t.Errorf("%s: rendered\n%s", name, text)
+		}
+	}
+}

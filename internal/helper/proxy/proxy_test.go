@@ -1,0 +1,93 @@
+package proxy_test
+
+import (
+	"flag"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/proxy"
+	"github.com/google/go-cmp/cmp"
+)
+
+var update = flag.Bool("update", false, "write the golden files anew")
+
+func config(apis ...proxy.API) proxy.Config {
+	return proxy.Config{
+		Entry: 8845, Middleware: "/run/bitbox-base/middleware.sock", PIDFile: "/run/bitbox-base-nginx/nginx.pid",
+		Certificates: "/var/lib/bitbox-base/certificates", APIs: apis,
+	}
+}
+
+var electrum = netip.MustParseAddrPort("127.0.0.1:50001")
+
+func TestConfigurationIsAsReviewed(t *testing.T) {
+	for name, c := range map[string]proxy.Config{
+		"closed":  config(),
+		"shared":  config(proxy.API{Name: "electrum", Upstream: electrum}),
+		"ownport": config(proxy.API{Name: "electrum", Port: 50002, Upstream: electrum}),
+	} {
+		got, err := proxy.Render(c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		file := filepath.Join("testdata", name+".conf")
+		if *update {
+			if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		want, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if d := cmp.Diff(string(want), got); d != "" {
+			t.Errorf("%s differs; if that is meant, run go test -update and review it:\n%s", file, d)
+		}
+	}
+}
+
+func TestImpossibleConfigurationsAreRefused(t *testing.T) {
+	lan := netip.MustParseAddrPort("192.168.1.2:50001")
+	socket := config()
+	socket.Middleware = "/run/x; } server { listen 22"
+	relative := config()
+	relative.Certificates = "certificates"
+	noEntry := config()
+	noEntry.Entry = 0
+	for name, c := range map[string]proxy.Config{
+		"no entry":              noEntry,
+		"a directive in a path": socket,
+		"a relative path":       relative,
+		"an upstream elsewhere": config(proxy.API{Name: "electrum", Upstream: lan}),
+		"no upstream":           config(proxy.API{Name: "electrum"}),
+		"two share the entry":   config(proxy.API{Name: "a", Upstream: electrum}, proxy.API{Name: "b", Upstream: electrum}),
+		"the entry's port":      config(proxy.API{Name: "electrum", Port: 8845, Upstream: electrum}),
+		"the inner port":        config(proxy.API{Name: "electrum", Port: proxy.InnerPort, Upstream: electrum}),
+		"SSH's port":            config(proxy.API{Name: "electrum", Port: 22, Upstream: electrum}),
+		"a reserved name":       config(proxy.API{Name: "middleware", Upstream: electrum}),
+		"a directive as name":   config(proxy.API{Name: "x{}", Upstream: electrum}),
+		"a path as name":        config(proxy.API{Name: "../x", Upstream: electrum}),
+	} {
+		if text, err := proxy.Render(c); err == nil {
+			t.Errorf("%s: rendered\n%s", name, text)
+		}
+	}
+}
+
+// HTTP is what a stranger would look for first, and NGINX is made to speak it.
+func TestNoConfigurationSpeaksHTTP(t *testing.T) {
+	for _, c := range []proxy.Config{config(), config(proxy.API{Name: "electrum", Upstream: electrum})} {
+		text, err := proxy.Render(c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for line := range strings.Lines(text) {
+			if strings.HasPrefix(strings.TrimSpace(line), "http") {
+				t.Errorf("NGINX would speak HTTP: %s", line)
+			}
+		}
+	}
+}

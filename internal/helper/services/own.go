@@ -1,0 +1,227 @@
+package services
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"syscall"
+	"unicode/utf8"
+
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/noiseconn"
+)
+
+const (
+	// OwnFile is where the builder of an appliance names services of his own, one a
+	// line: name, unit, description, separated by spaces. Empty lines and those that
+	// begin with # say nothing.
+	OwnFile = "/etc/bitbox-base/services"
+	// maxOwn is how many those may be.
+	maxOwn = 32
+	// maxOwnSize is far more than the file has, in bytes.
+	maxOwnSize = 16 << 10
+)
+
+var (
+	namePattern = regexp.MustCompile(`^[a-z][a-z0-9]*(-[a-z0-9]+)*$`)
+	unitPattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_-]*\.service$`)
+)
+
+const (
+	// maxName and maxUnit are the longest names in bytes.
+	maxName = 32
+	maxUnit = 64
+)
+
+// reserved begin the names of units that are not for the builder's file: ours, and
+// what a Debian consists of.
+var reserved = []string{
+	"bitbox-base", "systemd-", "dbus", "ssh", "nginx", "fail2ban", "avahi", "nftables", "iptables", "ip6tables", "netfilter", "ifup", "networking",
+	"getty", "serial-getty", "console-getty", "container-getty", "autovt", "rescue", "emergency", "debug-shell", "user-runtime-dir", "user",
+	"apt-", "unattended-upgrades", "dpkg-", "initrd-", "kmod", "udev", "plymouth", "polkit", "quotaon", "modprobe", "ldconfig",
+}
+
+// ErrOwn is what every refusal of the builder's file wraps.
+var ErrOwn = errors.New("the file with the services of this appliance cannot be used")
+
+// Read returns the built-in table and, after it, what the builder's file names. A
+// file with one fault is refused as a whole: the table is the built-in one then.
+func Read(file string) (Table, error) {
+	table := BuiltIn()
+	own, err := readOwn(file)
+	if err != nil {
+		return table, fmt.Errorf("%w: %s: %w", ErrOwn, file, err)
+	}
+	return append(table, own...), nil
+}
+
+func readOwn(file string) ([]Service, error) {
+	info, err := os.Lstat(file)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, nil
+	case err != nil:
+		return nil, err
+	case !info.Mode().IsRegular() || info.Mode().Perm()&0o022 != 0:
+		return nil, fmt.Errorf("it is no regular file, or others than root may write it (mode %04o)", info.Mode().Perm())
+	case info.Size() > maxOwnSize:
+		return nil, fmt.Errorf("it is larger than %d bytes", maxOwnSize)
+	}
+	if owner, ok := info.Sys().(*syscall.Stat_t); ok && owner.Uid != 0 && int(owner.Uid) != os.Geteuid() {
+		return nil, fmt.Errorf("it belongs to user %d, not to root", owner.Uid)
+	}
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	return parseOwn(text)
+}
+
+// parseOwn reads the builder's file.
+func parseOwn(text []byte) ([]Service, error) {
+	if !utf8.Valid(text) {
+		return nil, errors.New("it is not UTF-8")
+	}
+	var own []Service
+	lines := bufio.NewScanner(bytes.NewReader(text))
+	for number := 1; lines.Scan(); number++ {
+		line := strings.TrimSpace(lines.Text())
+		if line == "" || strings.HasPrefix(line, "#") {
+			continue
+		}
+		s, err := parseLine(line)
+		if err == nil {
+			err = clash(append(BuiltIn(), own...), s)
+		}
+		if err == nil && len(own) == maxOwn {
+			err = fmt.Errorf("it names more than %d services", maxOwn)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("line %d: %w", number, err)
+		}
+		own = append(own, s)
+	}
+	return own, lines.Err()
+}
+
+func parseLine(line string) (Service, error) {
+	fields := strings.Fields(line)
+	if len(fields) < 3 {
+		return Service{}, errors.New("it wants a name, a unit and a description, such as: electrs electrs.service Electrum server")
+	}
+	s := Service{Name: fields[0], Unit: fields[1], Description: strings.Join(fields[2:], " "), Actions: all}
+	switch {
+	case !namePattern.MatchString(s.Name) || len(s.Name) > maxName:
+		return Service{}, fmt.Errorf("%q is no name of a service; use 1 to %d lower case letters, digits and hyphens between them", s.Name, maxName)
+	case !unitPattern.MatchString(s.Unit) || len(s.Unit) > maxUnit:
+		return Service{}, fmt.Errorf("%q is no unit that can be managed; use letters, digits, - and _, at most %d with .service at the end, and no template", s.Unit, maxUnit)
+	case slices.ContainsFunc(reserved, func(prefix string) bool { return isReserved(s.Unit, prefix) }):
+		return Service{}, fmt.Errorf("%q is a unit of Debian or of the Base, which is not the appliance's to switch", s.Unit)
+	}
+	if err := noiseconn.CheckName(s.Description); err != nil {
+		return Service{}, fmt.Errorf("the description: %w", err)
+	}
+	return s, nil
+}
+
+// isReserved tells whether a unit begins with this word or prefix, in whatever case.
+func isReserved(unit, prefix string) bool {
+	unit = strings.ToLower(unit)
+	if strings.HasSuffix(prefix, "-") {
+		return strings.HasPrefix(unit, prefix)
+	}
+	rest, begins := strings.CutPrefix(unit, prefix)
+	// "ssh" is also sshd's, "user" is not usermetrics'.
+	return begins && (rest[0] == '.' || rest[0] == '-' || rest[0] == '_' || rest == "d.service" || prefix == "ssh")
+}
+
+func clash(table Table, s Service) error {
+	if _, taken := table.Find(s.Name); taken {
+		return fmt.Errorf("the name %q is taken", s.Name)
+	}
+	if _, taken := table.OfUnit(s.Unit); taken {
+		return fmt.Errorf("the unit %q is named twice, or the Base's own", s.Unit)
+	}
+	return nil
+}
+
+// wantedBy is the target that starts what starts with the machine.
+const wantedBy = "multi-user.target"
+
+// unitDirectories are where systemd finds units that packages and the builder
+// install, in its order (systemd.unit(5)).
+var unitDirectories = []string{"/etc/systemd/system", "/usr/local/lib/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system"}
+
+// dropIn is the name of the addition to a unit.
+const dropIn = "60-bitbox-base.conf"
+
+// Generate writes what systemd is to know of the builder's services beside their
+// units, as a generator (systemd.generator(7)): each starts with the machine, unless it
+// is switched off. directory is the generator's first argument. root is "" but in tests.
+//
+// A unit that is a link is another unit's name, or somebody's file outside of
+// systemd's directories. It gets nothing, and so it is not started.
+func Generate(root, file, directory string) error {
+	own, err := readOwn(filepath.Join(root, file))
+	if err != nil {
+		return fmt.Errorf("%w: %s: %w", ErrOwn, file, err)
+	}
+	var errs []error
+	for _, s := range own {
+		unit, err := findUnit(root, s.Unit)
+		if err == nil {
+			err = generate(directory, s, unit)
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("the service %s: %w", s.Name, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// findUnit returns the path of a unit's file, which is no link.
+func findUnit(root, unit string) (string, error) {
+	for _, directory := range unitDirectories {
+		path := filepath.Join(directory, unit)
+		info, err := os.Lstat(filepath.Join(root, path))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return "", err
+		}
+		if !info.Mode().IsRegular() {
+			return "", fmt.Errorf("%s is a link, and only a unit's own file is managed", path)
+		}
+		return path, nil
+	}
+	return "", fmt.Errorf("the unit %s is not installed", unit)
+}
+
+func generate(directory string, s Service, unit string) error {
+	addition := filepath.Join(directory, s.Unit+".d", dropIn)
+	wants := filepath.Join(directory, wantedBy+".wants", s.Unit)
+	if err := errors.Join(os.MkdirAll(filepath.Dir(addition), 0o755), os.MkdirAll(filepath.Dir(wants), 0o755)); err != nil {
+		return err
+	}
+	if err := os.WriteFile(addition, []byte(Addition(s)), 0o644); err != nil {
+		return err
+	}
+	if err := os.Symlink(unit, wants); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	return nil
+}
+
+// Addition is the drop-in of a unit that is not ours, with which its service can be
+// switched off.
+func Addition(s Service) string {
+	return "# The service " + s.Name + " of the Base. It can be switched off by an App: then this file is there.\n" +
+		"[Unit]\nRequiresMountsFor=" + DisabledDirectory + "\n" + s.Condition() + "\n"
+}

@@ -1,0 +1,156 @@
+package setup
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
+)
+
+const (
+	// debianRelease is the Debian that a Base is made of.
+	debianRelease = "12"
+	// needSpace is what must be free in /etc and /var: the record, and the first
+	// configuration, with room to spare.
+	needSpace = 16 << 20
+)
+
+// needed are the files of Debian that a Base consists of, by the package that brings
+// each.
+var needed = []struct{ path, pkg string }{
+	{"/usr/bin/fail2ban-server", "fail2ban"},
+	{"/usr/bin/ss", "iproute2"},
+	{"/usr/bin/systemctl", "systemd"},
+	{"/usr/lib/nginx/modules/ngx_stream_module.so", "libnginx-mod-stream"},
+	{"/usr/sbin/avahi-daemon", "avahi-daemon"},
+	{"/usr/sbin/ip6tables-restore", "iptables"},
+	{"/usr/sbin/iptables-restore", "iptables"},
+	{"/usr/sbin/nft", "nftables"},
+	{"/usr/sbin/nginx", "nginx"},
+	{"/usr/sbin/sshd", "openssh-server"},
+	{"/usr/sbin/usermod", "passwd"},
+	{"/usr/share/zoneinfo/tzdata.zi", "tzdata"},
+}
+
+// ErrNotRoot is what others are told.
+var ErrNotRoot = errors.New("only root can set a machine up; type: sudo bitbox-base setup")
+
+// Check looks whether the system below root can become a Base at all.
+func Check(root string) error {
+	release, err := os.ReadFile(filepath.Join(root, "/etc/os-release"))
+	if errors.Is(err, fs.ErrNotExist) {
+		release, err = os.ReadFile(filepath.Join(root, "/usr/lib/os-release"))
+	}
+	if err != nil {
+		return fmt.Errorf("a Base is made of Debian %s, and nothing in %s tells that this is one: %w", debianRelease, root, err)
+	}
+	if id, version := releaseValue(string(release), "ID"), releaseValue(string(release), "VERSION_ID"); id != "debian" || version != debianRelease {
+		return fmt.Errorf("a Base is made of Debian %s, and this is %q %q; install Debian %s", debianRelease, id, version, debianRelease)
+	}
+	for _, n := range needed {
+		if _, err := os.Stat(filepath.Join(root, n.path)); err != nil {
+			return fmt.Errorf("%s is missing; type: apt-get install %s", n.path, n.pkg)
+		}
+	}
+	if root == "/" && !Booted() {
+		return errors.New("systemd does not run here, and the Base's services need it; --root DIR sets up an image")
+	}
+	for _, directory := range []string{"/etc", "/var/lib"} {
+		var s unix.Statfs_t
+		if err := unix.Statfs(filepath.Join(root, directory), &s); err != nil {
+			return fmt.Errorf("look for free space in %s: %w", directory, err)
+		}
+		if free := s.Bavail * uint64(s.Bsize); free < needSpace {
+			return fmt.Errorf("there are %d MiB free in %s, and setup needs %d; remove something, and type it again", free>>20, directory, needSpace>>20)
+		}
+		if s.Flags&unix.ST_RDONLY != 0 {
+			return fmt.Errorf("%s is read-only; set an image up where it is built", directory)
+		}
+	}
+	return nil
+}
+
+// CheckEntry looks whether the entry's port is free; it is not on a Base.
+func CheckEntry() error {
+	for _, network := range []string{"tcp4", "tcp6"} {
+		listener, err := net.Listen(network, ":"+strconv.Itoa(posture.EntryPort))
+		if errors.Is(err, unix.EADDRINUSE) {
+			return fmt.Errorf("something else listens on TCP port %d, the Base's only one; `ss -ltnp` tells what to stop", posture.EntryPort)
+		}
+		if err == nil { // a machine may have no IPv6
+			_ = listener.Close()
+		}
+	}
+	return nil
+}
+
+// releaseValue reads a value of os-release(5).
+func releaseValue(text, name string) string {
+	for line := range strings.Lines(text) {
+		if key, value, found := strings.Cut(strings.TrimSpace(line), "="); found && key == name {
+			return strings.Trim(value, `"'`)
+		}
+	}
+	return ""
+}
+
+// ErrOverSSH is why somebody who came by SSH may not set up.
+var ErrOverSSH = errors.New("setup would cut you off: you came by SSH, which is off on a Base, and no key with a lease is in place; set it up at its own screen and keyboard")
+
+// OverSSH tells whether whoever runs this program came by SSH: it would be cut off.
+// Neither sudo nor a terminal that outlives its connection hides it.
+func OverSSH(environ []string) bool {
+	for _, variable := range environ {
+		if strings.HasPrefix(variable, "SSH_CONNECTION=") || strings.HasPrefix(variable, "SSH_CLIENT=") {
+			return true
+		}
+	}
+	for pid := os.Getpid(); pid > 1; {
+		name, parent, err := ancestor(pid)
+		if err != nil {
+			break
+		}
+		if strings.HasPrefix(name, "sshd") {
+			return true
+		}
+		pid = parent
+	}
+	// systemd-logind notes for each session whether it is a remote one.
+	group, err := os.ReadFile("/proc/self/cgroup")
+	if err != nil {
+		return false
+	}
+	_, session, found := strings.Cut(string(group), "/session-")
+	session, _, ended := strings.Cut(session, ".scope")
+	if !found || !ended || strings.ContainsAny(session, "/\n") {
+		return false
+	}
+	text, err := os.ReadFile("/run/systemd/sessions/" + session)
+	return err == nil && releaseValue(string(text), "REMOTE") == "1"
+}
+
+// ancestor reads a process's name and its parent from /proc/PID/stat (proc(5)).
+func ancestor(pid int) (name string, parent int, err error) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return "", 0, err
+	}
+	begin, end := strings.IndexByte(string(text), '('), strings.LastIndexByte(string(text), ')')
+	if begin < 0 || end < begin {
+		return "", 0, fmt.Errorf("read /proc/%d/stat: it is of no known form", pid)
+	}
+	fields := strings.Fields(string(text[end+1:]))
+	if len(fields) < 2 {
+		return "", 0, fmt.Errorf("read /proc/%d/stat: it is of no known form", pid)
+	}
+	parent, err = strconv.Atoi(fields[1])
+	return string(text[begin+1 : end]), parent, err
+}

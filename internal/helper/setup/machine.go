@@ -1,0 +1,545 @@
+package setup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
+	"github.com/BitBoxSwiss/bitbox-base/packaging"
+)
+
+// MachineRecord is what was changed on a running machine beside its files.
+type MachineRecord struct {
+	// Stopped are Debian's units that ran.
+	Stopped []string `json:"stopped,omitempty"`
+	// Filters are the packet filters by the program that loads them, as its -save
+	// printed them.
+	Filters map[string]string `json:"filters,omitempty"`
+	// Kernel has settings, by the names of sysctl(8).
+	Kernel map[string]string `json:"kernel,omitempty"`
+	// Locked are users whose password was taken away.
+	Locked []string `json:"locked,omitempty"`
+}
+
+// Times that bound one program, and the wait for all servers.
+const (
+	programTime = 2 * time.Minute
+	verifyTime  = 30 * time.Second
+	lookAgain   = 200 * time.Millisecond
+)
+
+// lockFile keeps two setups from changing the machine at once.
+const lockFile = "/run/bitbox-base-setup.lock"
+
+// filterPrograms load the packet filters; "-save" in place of "-restore" prints them.
+var filterPrograms = []string{"/usr/sbin/iptables-restore", "/usr/sbin/ip6tables-restore"}
+
+// openFilter is the one of a kernel nobody has told anything.
+const openFilter = "*filter\n:INPUT ACCEPT [0:0]\n:FORWARD ACCEPT [0:0]\n:OUTPUT ACCEPT [0:0]\nCOMMIT\n"
+
+// mustRun are the units without which the machine is no Base. The console is not
+// among them: there may be no screen.
+var mustRun = []string{
+	generation.FirewallUnit, "bitbox-base-system.socket", "bitbox-base-system.service", "bitbox-base-middleware.socket",
+	generation.ProxyUnit, generation.BansUnit, generation.MDNSUnit,
+}
+
+// programUnits run a program that an upgrade of ours or of Debian's may replace.
+// SSH's is not among them: whoever upgrades by SSH would end with it.
+var programUnits = []string{
+	"bitbox-base-system.service", generation.MiddlewareUnit, "bitbox-base-console.service", generation.ProxyUnit, generation.MDNSUnit,
+}
+
+// Machine is the running one.
+type Machine struct {
+	// Out is told what is done.
+	Out io.Writer
+	// KeepSSH says that whoever sets up came by SSH: it counts as failed unless the
+	// Base's own SSH runs at the end.
+	KeepSSH bool
+}
+
+// run starts a program of the machine and returns what it printed.
+func run(ctx context.Context, input string, argv ...string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, programTime)
+	defer cancel()
+	command := exec.CommandContext(ctx, argv[0], argv[1:]...)
+	command.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C.UTF-8"}
+	command.Stdin = strings.NewReader(input)
+	var complaint strings.Builder
+	command.Stderr = &complaint
+	out, err := command.Output()
+	if err != nil {
+		return string(out), fmt.Errorf("%s: %w: %s", strings.Join(argv, " "), err, strings.ReplaceAll(strings.TrimSpace(complaint.String()), "\n", "; "))
+	}
+	return string(out), nil
+}
+
+const systemctl = "/usr/bin/systemctl"
+
+// Lock makes sure that nobody else sets up at the same time; the file is held until
+// the process ends.
+func Lock() (*os.File, error) {
+	file, err := os.OpenFile(lockFile, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("set up: %w", err)
+	}
+	if err := unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		return nil, errors.Join(errors.New("another setup runs on this machine; wait for its end"), file.Close())
+	}
+	return file, nil
+}
+
+// Plan is the package's, with what it concerns beside files.
+func (m Machine) Plan(ctx context.Context, o Options) (*Record, error) {
+	record, err := Plan("/", o, nil)
+	if err != nil {
+		return nil, err
+	}
+	if record.Machine.Stopped, err = running(ctx, masked(record)); err != nil {
+		return nil, err
+	}
+	record.Machine.Filters = map[string]string{}
+	for _, program := range filterPrograms {
+		save := strings.Replace(program, "-restore", "-save", 1)
+		if record.Machine.Filters[program], err = run(ctx, "", save, "-t", "filter"); err != nil {
+			return nil, fmt.Errorf("keep the packet filter: %w; the kernel lacks netfilter, or you may not use it", err)
+		}
+	}
+	if hasPassword("/", "root") {
+		record.Machine.Locked = []string{"root"}
+	}
+	record.Machine.Kernel = kernelSettings(record.Machine.Kernel)
+	return record, nil
+}
+
+// masked lists the units of Debian's that the plan masks.
+func masked(r *Record) []string {
+	var units []string
+	for _, c := range r.Changes {
+		if c.After == (State{Kind: kindLink, Content: os.DevNull}) {
+			units = append(units, filepath.Base(c.Path))
+		}
+	}
+	return units
+}
+
+// started lists our units that start at boot.
+func started(r *Record) []string {
+	var units []string
+	for _, c := range r.Changes {
+		if c.After.Kind == kindLink && strings.HasSuffix(filepath.Dir(c.Path), ".wants") {
+			units = append(units, filepath.Base(c.Path))
+		}
+	}
+	return units
+}
+
+// running returns those of units that are active.
+func running(ctx context.Context, units []string) ([]string, error) {
+	var active []string
+	for _, unit := range units {
+		out, err := run(ctx, "", systemctl, "show", "--property=ActiveState", "--value", unit)
+		if err != nil {
+			return nil, fmt.Errorf("ask systemd for %s: %w", unit, err)
+		}
+		if strings.TrimSpace(out) == "active" {
+			active = append(active, unit)
+		}
+	}
+	return active, nil
+}
+
+// hasPassword tells whether a user can log in with a password, or with none
+// (shadow(5)).
+func hasPassword(root, user string) bool {
+	text, err := os.ReadFile(filepath.Join(root, "/etc/shadow"))
+	if err != nil {
+		return false
+	}
+	for line := range strings.Lines(string(text)) {
+		fields := strings.Split(line, ":")
+		if len(fields) > 1 && fields[0] == user {
+			return !strings.HasPrefix(fields[1], "!") && !strings.HasPrefix(fields[1], "*")
+		}
+	}
+	return false
+}
+
+// kernelSettings adds to known, which an earlier setup has kept, the present
+// values of settings that the package makes.
+func kernelSettings(known map[string]string) map[string]string {
+	settings := maps.Clone(known)
+	if settings == nil {
+		settings = map[string]string{}
+	}
+	for line := range strings.Lines(packaging.Sysctl) {
+		name, _, found := strings.Cut(line, "=")
+		if name = strings.TrimSpace(name); !found || strings.HasPrefix(name, "#") {
+			continue
+		}
+		if _, kept := settings[name]; kept {
+			continue
+		}
+		// A kernel that lacks one has nothing to keep.
+		if value, err := os.ReadFile(settingFile(name)); err == nil {
+			settings[name] = strings.TrimSpace(string(value))
+		}
+	}
+	return settings
+}
+
+func settingFile(name string) string { return "/proc/sys/" + strings.ReplaceAll(name, ".", "/") }
+
+// Describe tells in plain words what a plan does.
+func (m Machine) Describe(r *Record) error {
+	b := &strings.Builder{}
+	line := func(format string, a ...any) { fmt.Fprintf(b, "  * "+format+"\n", a...) }
+	fmt.Fprintln(b, "This machine becomes a Base:")
+	line("the packet filter is replaced: TCP port %d and mDNS come in, little goes out", posture.EntryPort)
+	line("SSH is off until an owner's App switches it on")
+	if len(r.Machine.Stopped) > 0 {
+		line("stopped: %s", strings.Join(r.Machine.Stopped, ", "))
+	}
+	line("masked, since units of the Base replace them: %s", strings.Join(masked(r), ", "))
+	line("the first screen shows the Base, and no login prompt")
+	if len(r.Machine.Locked) > 0 {
+		line("root's password is locked; --undo unlocks it")
+	}
+	if r.Options.NoUSBInput {
+		line("keyboards and mice at USB are switched off")
+	}
+	if r.Options.NoDisplay {
+		line("no display: an owner's App lets further Apps in")
+	}
+	line("Debian's security updates install themselves, and may restart the machine at night")
+	fmt.Fprintln(b, "Changed, and kept in "+RecordFile+" for `bitbox-base setup --undo`:")
+	for _, c := range r.Changes {
+		switch {
+		case c.After.Kind == kindLink:
+			line("%s -> %s", c.Path, c.After.Content)
+		case c.After.Kind == kindMode:
+			line("%s gets mode %04o", c.Path, c.After.Mode)
+		default:
+			line("%s", c.Path)
+		}
+	}
+	_, err := io.WriteString(m.Out, b.String())
+	return err
+}
+
+func (m Machine) say(format string, a ...any) { fmt.Fprintf(m.Out, format+"\n", a...) }
+
+// SetUp changes the files of an image. If that fails, they are put back.
+func SetUp(ctx context.Context, root string, r *Record) error {
+	if hasPassword(root, "root") {
+		if _, err := run(ctx, "", "/usr/sbin/usermod", "--root", root, "--lock", "root"); err != nil {
+			return err
+		}
+		r.Machine.Locked = []string{"root"}
+	}
+	err := r.Apply(root)
+	if err == nil {
+		return nil
+	}
+	_, undo := r.Undo(root)
+	return errors.Join(err, undo, Forget(root))
+}
+
+// SetUp makes the machine a Base. If that fails, everything is put back.
+func (m Machine) SetUp(ctx context.Context, r *Record) error {
+	err := m.change(ctx, r)
+	if err == nil {
+		return nil
+	}
+	// Whoever has interrupted it wants it undone, too.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*programTime)
+	defer cancel()
+	if undo := m.Undo(ctx); undo != nil && !errors.Is(undo, ErrNotSetUp) {
+		return fmt.Errorf("%w; and putting everything back failed: %w", err, undo)
+	}
+	return fmt.Errorf("%w; everything was put back", err)
+}
+
+func (m Machine) change(ctx context.Context, r *Record) error {
+	if err := r.Apply("/"); err != nil {
+		return err
+	}
+	if _, err := run(ctx, "", systemctl, "daemon-reload"); err != nil {
+		return err
+	}
+	if len(r.Machine.Stopped) > 0 {
+		m.say("stopping Debian's servers")
+	}
+	if err := r.settle(ctx); err != nil {
+		return err
+	}
+	m.say("starting the Base")
+	if _, err := run(ctx, "", append([]string{systemctl, "start"}, started(r)...)...); err != nil {
+		return fmt.Errorf("start the Base: %w", err)
+	}
+	must := mustRun
+	if m.KeepSSH {
+		must = append(slices.Clone(must), generation.SSHUnit)
+	}
+	return Verify(ctx, must)
+}
+
+// settle does what is to be done beside files, before anything of ours starts.
+func (r *Record) settle(ctx context.Context) error {
+	if len(r.Machine.Stopped) > 0 {
+		if _, err := run(ctx, "", append([]string{systemctl, "stop"}, r.Machine.Stopped...)...); err != nil {
+			return err
+		}
+	}
+	for _, user := range r.Machine.Locked {
+		if _, err := run(ctx, "", "/usr/sbin/usermod", "--lock", user); err != nil {
+			return err
+		}
+	}
+	return others(ctx, r)
+}
+
+// others makes those read their settings anew whose settings were changed.
+func others(ctx context.Context, r *Record) error {
+	// Where the kernel cannot be set, in a container, the unit's condition says so.
+	if _, err := run(ctx, "", systemctl, "restart", "systemd-sysctl.service"); err != nil {
+		return fmt.Errorf("set the kernel: %w", err)
+	}
+	if _, err := run(ctx, "", systemctl, "try-restart", "systemd-resolved.service"); err != nil {
+		return err
+	}
+	const udevadm = "/usr/bin/udevadm"
+	if _, err := os.Stat(udevadm); err != nil || !r.Options.NoUSBInput {
+		return nil
+	}
+	if _, err := run(ctx, "", udevadm, "control", "--reload"); err != nil {
+		return fmt.Errorf("switch USB keyboards off: %w", err)
+	}
+	if _, err := run(ctx, "", udevadm, "trigger", "--subsystem-match=usb", "--action=add"); err != nil {
+		return fmt.Errorf("switch USB keyboards off: %w", err)
+	}
+	return nil
+}
+
+// Verify waits until the machine is a Base: the units run, both packet filters let
+// nothing in by default, and the entry answers.
+func Verify(ctx context.Context, units []string) error {
+	ctx, cancel := context.WithTimeout(ctx, verifyTime)
+	defer cancel()
+	var err error
+	for {
+		found := verifyOnce(ctx, units)
+		if found == nil {
+			return nil
+		}
+		if err == nil || ctx.Err() == nil { // what was cut off by the deadline tells nothing
+			err = found
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("the Base does not run: %w; `journalctl --boot --unit='bitbox-base-*'` may tell why", err)
+		case <-time.After(lookAgain):
+		}
+	}
+}
+
+func verifyOnce(ctx context.Context, units []string) error {
+	active, err := running(ctx, units)
+	if err != nil {
+		return err
+	}
+	for _, unit := range units {
+		if !slices.Contains(active, unit) {
+			return fmt.Errorf("%s is not active", unit)
+		}
+	}
+	for _, program := range filterPrograms {
+		rules, err := run(ctx, "", strings.Replace(program, "-restore", "-save", 1), "-t", "filter")
+		if err != nil {
+			return err
+		}
+		for _, chain := range []string{"INPUT", "FORWARD", "OUTPUT"} {
+			if !strings.Contains(rules, "\n:"+chain+" DROP ") {
+				return fmt.Errorf("the packet filter of %s lets pass what no rule forbids (%s)", filepath.Base(program), chain)
+			}
+		}
+	}
+	// A unit is active for a moment even if its program cannot listen; and if
+	// somebody else sits on the port, he would answer.
+	main, err := run(ctx, "", systemctl, "show", "--property=MainPID", "--value", generation.ProxyUnit)
+	if err != nil {
+		return err
+	}
+	entry := strconv.Itoa(posture.EntryPort)
+	sockets, err := run(ctx, "", "/usr/bin/ss", "-Hltnp", "sport = :"+entry)
+	if err != nil {
+		return err
+	}
+	if !strings.Contains(sockets, ",pid="+strings.TrimSpace(main)+",") {
+		return fmt.Errorf("NGINX does not listen on port %s; what does: %q", entry, strings.TrimSpace(sockets))
+	}
+	dialer := net.Dialer{Timeout: 5 * time.Second}
+	conn, err := dialer.DialContext(ctx, "tcp", net.JoinHostPort("127.0.0.1", entry))
+	if err != nil {
+		return fmt.Errorf("the entry does not answer: %w", err)
+	}
+	return conn.Close()
+}
+
+// Undo makes the machine what it was. It can be repeated.
+func (m Machine) Undo(ctx context.Context) error {
+	r, err := ReadRecord("/")
+	if err != nil {
+		return err
+	}
+	if _, err := run(ctx, "", systemctl, "stop", "bitbox-base-*"); err != nil {
+		return fmt.Errorf("stop the Base: %w", err)
+	}
+	// Failed ones would be listed for as long as the machine runs.
+	if _, err := run(ctx, "", systemctl, "reset-failed", "bitbox-base-*"); err != nil {
+		m.say("%v", err)
+	}
+	left, err := r.Undo("/")
+	if err != nil {
+		return err
+	}
+	for _, path := range left {
+		m.say("left as it is, since somebody has changed it: %s", path)
+	}
+	if _, err := run(ctx, "", systemctl, "daemon-reload"); err != nil {
+		return err
+	}
+	for _, program := range filterPrograms {
+		rules := r.Machine.Filters[program]
+		if rules == "" {
+			rules = openFilter // nothing was loaded, or an image was set up
+		}
+		if _, err := run(ctx, rules, program, "-w", "5"); err != nil {
+			return fmt.Errorf("put the packet filter back: %w", err)
+		}
+	}
+	for name, value := range r.Machine.Kernel {
+		// Some cannot be lifted before a reboot; the next one does.
+		_ = os.WriteFile(settingFile(name), []byte(value), 0o644)
+	}
+	for _, user := range r.Machine.Locked {
+		if _, err := run(ctx, "", "/usr/sbin/usermod", "--unlock", user); err != nil {
+			m.say("%s has no password that could be unlocked", user)
+		}
+	}
+	if err := others(ctx, &Record{}); err != nil {
+		m.say("%v", err)
+	}
+	for _, unit := range r.Machine.Stopped {
+		if _, err := run(ctx, "", systemctl, "start", unit); err != nil {
+			m.say("%s ran before and does not start: %v", unit, err)
+		}
+	}
+	return Forget("/")
+}
+
+// FilesOnly is set in the environment by who installs a release (internal/helper/update), and
+// itself decides what is restarted, when, and whether the Base is well then. At boot
+// systemctl would also wait for units that wait for that installation.
+const FilesOnly = "BITBOX_BASE_FILES_ONLY"
+
+// Renew brings a Base in line with the package after an upgrade, of ours or of a
+// server's, and restarts what runs a program that is no longer there.
+func (m Machine) Renew(ctx context.Context) error {
+	earlier, err := ReadRecord("/")
+	if err != nil {
+		return err
+	}
+	record, err := Renew("/")
+	if err != nil || !Booted() || os.Getenv(FilesOnly) != "" {
+		return err
+	}
+	record.Machine.Kernel = kernelSettings(record.Machine.Kernel)
+	if err := record.Write("/"); err != nil {
+		return err
+	}
+	restart, err := changedUnits(ctx)
+	if err != nil {
+		return err
+	}
+	if _, err := run(ctx, "", systemctl, "daemon-reload"); err != nil {
+		return err
+	}
+	var gone []string
+	for _, unit := range started(earlier) {
+		if !slices.Contains(started(record), unit) {
+			gone = append(gone, unit)
+		}
+	}
+	if len(gone) > 0 {
+		if _, err := run(ctx, "", append([]string{systemctl, "stop"}, gone...)...); err != nil {
+			return err
+		}
+	}
+	// A setup that was cut in the middle is completed by this.
+	if err := record.settle(ctx); err != nil {
+		return err
+	}
+	// The program of fail2ban is Python's; it does not tell that its modules are new.
+	if _, err := run(ctx, "", append([]string{systemctl, "try-restart", generation.BansUnit}, restart...)...); err != nil {
+		return err
+	}
+	if _, err := run(ctx, "", append([]string{systemctl, "start"}, started(record)...)...); err != nil {
+		return err
+	}
+	return Verify(ctx, mustRun)
+}
+
+// changedUnits lists those whose file is another since systemd has read it, or
+// that run a program or a library that was replaced.
+func changedUnits(ctx context.Context) ([]string, error) {
+	var units []string
+	for _, unit := range programUnits {
+		out, err := run(ctx, "", systemctl, "show", "--property=NeedDaemonReload,MainPID", unit)
+		if err != nil {
+			return nil, err
+		}
+		_, pid, _ := strings.Cut(out, "MainPID=")
+		pid, _, _ = strings.Cut(pid, "\n")
+		if strings.Contains(out, "NeedDaemonReload=yes") || isStale(pid) {
+			units = append(units, unit)
+		}
+	}
+	return units, nil
+}
+
+// isStale tells whether a process runs code from a file that was removed.
+func isStale(pid string) bool {
+	maps, err := os.ReadFile("/proc/" + pid + "/maps")
+	if err != nil {
+		return false // it does not run
+	}
+	for line := range strings.Lines(string(maps)) {
+		fields := strings.Fields(line)
+		if len(fields) > 5 && strings.Contains(fields[1], "x") && strings.HasSuffix(strings.TrimSpace(line), " (deleted)") {
+			return true
+		}
+	}
+	return false
+}
+
+// Booted tells whether systemd runs this machine (sd_booted(3)).
+func Booted() bool {
+	_, err := os.Stat("/run/systemd/system")
+	return err == nil
+}

@@ -1,0 +1,187 @@
+package sshaccess
+
+import (
+	"bufio"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"golang.org/x/crypto/ssh"
+)
+
+// Config is what differs between one sshd_config and another.
+type Config struct {
+	// HostKey is the path of the Base's Ed25519 host key. It is the only one:
+	// a client that knew an RSA key as well could be asked for the weaker.
+	HostKey string
+	// AuthorizedKeys is the path of the file of RenderAuthorizedKeys. It belongs to
+	// root and stands outside homes, so that who logs in cannot add keys.
+	AuthorizedKeys string
+}
+
+// Setting is one line of sshd_config.
+type Setting struct {
+	Keyword string
+	Value   string
+	// Why says what would be wrong without it; it becomes a comment.
+	Why string
+}
+
+// loginAlgorithms are the signatures that the KeyTypes make. The type ssh-rsa
+// signs with SHA-2 only.
+var loginAlgorithms = func() []string {
+	algorithms := slices.Clone(KeyTypes[:len(KeyTypes)-1])
+	return append(algorithms, ssh.KeyAlgoRSASHA512, ssh.KeyAlgoRSASHA256)
+}()
+
+// Settings is the one table of what sshd is told. Each line is rendered, and
+// each is asked for again in `sshd -T`, which prints what is in force.
+func Settings(c Config) []Setting {
+	return []Setting{
+		{"Port", strconv.Itoa(Port), "The packet filter opens it only while SSH is leased."},
+		{"HostKey", c.HostKey, "Ed25519 alone."},
+
+		{"AuthenticationMethods", "publickey", "Keys are the only way in; every other way is off one by one as well."},
+		{"PubkeyAuthentication", "yes", ""},
+		{"PasswordAuthentication", "no", ""},
+		{"KbdInteractiveAuthentication", "no", ""},
+		{"PermitEmptyPasswords", "no", ""},
+		{"HostbasedAuthentication", "no", ""},
+		{"GSSAPIAuthentication", "no", ""},
+		{"KerberosAuthentication", "no", ""},
+		{"UsePAM", "no", "PAM could move a session out of this unit, where the end of the lease would not reach it."},
+		{"PermitRootLogin", "no", "One user, without any privilege."},
+		{"AllowUsers", User, ""},
+		{"AuthorizedKeysFile", c.AuthorizedKeys, "Root's file, outside homes: who is in cannot add a key."},
+		{"AuthorizedKeysCommand", "none", ""},
+		{"AuthorizedKeysCommandUser", "nobody", ""}, // without one, sshd complains at each login
+		{"AuthorizedPrincipalsFile", "none", ""},
+		{"TrustedUserCAKeys", "none", "No authority may let in keys that are not in the file."},
+		{"StrictModes", "yes", ""},
+		{"RequiredRSASize", strconv.Itoa(MinRSABits), "What is accepted as a key stands in internal/helper/sshaccess; sshd checks it again."},
+		{"PubkeyAcceptedAlgorithms", strings.Join(loginAlgorithms, ","), ""},
+
+		{"LoginGraceTime", "20", "Strangers get little time and few tries; fail2ban ends them."},
+		{"MaxAuthTries", "6", "A client offers each of its keys as one try."},
+		{"MaxStartups", "10:30:20", ""},
+		{"PerSourceMaxStartups", "3", ""},
+		{"MaxSessions", "4", ""},
+		{"LogLevel", "VERBOSE", "The fingerprint of the key that got in, and failures early enough for fail2ban."},
+
+		{"DisableForwarding", "yes", "A login is a login: no tunnel into the network behind the packet filter."},
+		{"AllowTcpForwarding", "no", ""},
+		{"AllowStreamLocalForwarding", "no", ""},
+		{"AllowAgentForwarding", "no", ""},
+		{"GatewayPorts", "no", ""},
+		{"X11Forwarding", "no", ""},
+		{"PermitTunnel", "no", ""},
+		{"PermitUserEnvironment", "no", "Nor may a file in a home run something or set a variable."},
+		{"PermitUserRC", "no", ""},
+
+		{"KexAlgorithms", "sntrup761x25519-sha512@openssh.com,curve25519-sha256,curve25519-sha256@libssh.org", "The first is also closed to a quantum computer later."},
+		{"Ciphers", "chacha20-poly1305@openssh.com,aes256-gcm@openssh.com,aes128-gcm@openssh.com", ""},
+		{"MACs", "hmac-sha2-512-etm@openssh.com,hmac-sha2-256-etm@openssh.com", ""},
+		{"HostKeyAlgorithms", ssh.KeyAlgoED25519, ""},
+
+		{"ClientAliveInterval", "60", "A client that vanished is noticed."},
+		{"ClientAliveCountMax", "3", ""},
+		{"UseDNS", "no", "The log shows addresses, which is what gets banned."},
+		{"VersionAddendum", "none", ""},
+		{"Compression", "no", ""},
+		{"PrintMotd", "no", ""},
+		{"PidFile", "none", ""},
+	}
+}
+
+// unwelcome are keywords of `sshd -T` that appear only if something set them:
+// a file transfer service, and variables that a client chooses.
+var unwelcome = []string{"subsystem", "acceptenv", "setenv", "match"}
+
+// RenderConfig writes sshd_config. It is the whole file: it includes no other,
+// so that no other can loosen it.
+func RenderConfig(c Config) (string, error) {
+	if err := c.check(); err != nil {
+		return "", err
+	}
+	b := &strings.Builder{}
+	b.WriteString("# Rendered by bitbox-base; changes are found by the audit and undone.\n")
+	for _, s := range Settings(c) {
+		if s.Why != "" {
+			fmt.Fprintf(b, "\n# %s\n", s.Why)
+		}
+		fmt.Fprintf(b, "%s %s\n", s.Keyword, s.Value)
+	}
+	// Debian's own keyword; `sshd -T` does not print it.
+	b.WriteString("DebianBanner no\n")
+	return b.String(), nil
+}
+
+func (c Config) check() error {
+	for name, path := range map[string]string{"HostKey": c.HostKey, "AuthorizedKeys": c.AuthorizedKeys} {
+		if !filepath.IsAbs(path) || strings.ContainsAny(path, " \t\r\n\"'#%\\~") {
+			return fmt.Errorf("render sshd_config: %s is %q; it must be an absolute path without blanks and special characters", name, path)
+		}
+	}
+	return nil
+}
+
+// RenderAuthorizedKeys writes the file of the keys that may log in, in the
+// order given. Without keys nobody may.
+func RenderAuthorizedKeys(keys []Key) string {
+	b := &strings.Builder{}
+	b.WriteString("# Rendered by bitbox-base; changes are found by the audit and undone.\n")
+	for _, key := range keys {
+		b.WriteString(key.Line)
+		b.WriteByte('\n')
+	}
+	return b.String()
+}
+
+// Mismatch is a setting that is not in force.
+type Mismatch struct {
+	// Keyword is in lower case, as `sshd -T` prints it.
+	Keyword string
+	// Want is empty if the keyword should not be there.
+	Want string
+	// Got is what is in force instead; empty if nothing is.
+	Got string
+}
+
+func (m Mismatch) String() string {
+	return fmt.Sprintf("sshd: %s is %q, not %q", m.Keyword, m.Got, m.Want)
+}
+
+// Verify compares the output of `sshd -T -C user=base,…` with Settings.
+func Verify(effective string, c Config) ([]Mismatch, error) {
+	got := map[string][]string{}
+	lines := bufio.NewScanner(strings.NewReader(effective))
+	for lines.Scan() {
+		keyword, value, _ := strings.Cut(strings.TrimSpace(lines.Text()), " ")
+		if keyword != "" {
+			keyword = strings.ToLower(keyword)
+			got[keyword] = append(got[keyword], value)
+		}
+	}
+	if err := lines.Err(); err != nil {
+		return nil, fmt.Errorf("read the output of sshd -T: %w", err)
+	}
+	if len(got) == 0 {
+		return nil, fmt.Errorf("read the output of sshd -T: it is empty; does sshd -t complain?")
+	}
+	var mismatches []Mismatch
+	for _, s := range Settings(c) {
+		keyword := strings.ToLower(s.Keyword)
+		// A keyword that stands there twice has a second value that counts, too.
+		if values := got[keyword]; len(values) != 1 || !strings.EqualFold(values[0], s.Value) {
+			mismatches = append(mismatches, Mismatch{Keyword: keyword, Want: s.Value, Got: strings.Join(values, ", ")})
+		}
+	}
+	for _, keyword := range unwelcome {
+		if values := got[keyword]; len(values) > 0 {
+			mismatches = append(mismatches, Mismatch{Keyword: keyword, Got: strings.Join(values, ", ")})
+		}
+	}
+	return mismatches, nil
+}

@@ -1,0 +1,393 @@
+package system
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/proxy"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/sshaccess"
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
+)
+
+// Times of the Applier.
+const (
+	// StepTime bounds one step: it ends what hangs, and says what that was. posture.ApplyTime
+	// bounds all of them. It is no measure of a machine: an emulated one took more than
+	// 30 s for the pre-flight of fail2ban, and a change that is only slow must not fail.
+	StepTime = 90 * time.Second
+	// askTime bounds what somebody waits for, who only asks.
+	askTime = 30 * time.Second
+	// verifyTime is how long the machine may take to be what it was told to be:
+	// servers open and close ports a moment after they were told, and on a slow board
+	// one look takes seconds, for fail2ban answers by a program of its own.
+	verifyTime = 30 * time.Second
+	verifyEach = 50 * time.Millisecond
+)
+
+// Live is the machine: what an Applier does to it and asks it. Units come from
+// the constant list in internal/helper/generation.
+type Live interface {
+	// Provide makes the keys and certificates that e needs and that are not there.
+	Provide(ctx context.Context, e posture.Effective) error
+	// Examine starts a pre-flight unit, which looks at the candidate.
+	Examine(ctx context.Context, unit string) error
+	// Reload has the server of a unit read the generation in force. One that does
+	// not run will read it when it starts.
+	Reload(ctx context.Context, unit string) error
+	// StartSSH starts sshd unless it runs. If a key that it was started with is not
+	// among keys, it is stopped first: sessions of that key must end, and nobody can
+	// tell whose session is whose.
+	StartSSH(ctx context.Context, keys []sshaccess.Key) error
+	// StopSSH stops sshd and ends its sessions.
+	StopSSH(ctx context.Context) error
+	// Cut ends the established connections at a local TCP port, and no other.
+	Cut(ctx context.Context, port uint16) error
+	// Block lets no packet to a local TCP port until the packet filter is
+	// reloaded. It needs no disk.
+	Block(ctx context.Context, port uint16) error
+	// Differences compares the machine with what is to be in force.
+	Differences(ctx context.Context, e posture.Effective, files generation.Files) ([]string, error)
+}
+
+// part is a server that reads a part of a generation.
+type part struct {
+	prefixes  []string // of its files
+	preflight string
+	// unit is empty for sshd, which is started and stopped.
+	unit string
+}
+
+// parts are in the order in which they are reloaded.
+var parts = []part{
+	{[]string{generation.IPv4Rules, generation.IPv6Rules}, "bitbox-base-preflight-firewall.service", generation.FirewallUnit},
+	{[]string{generation.ProxyConfig}, "bitbox-base-preflight-nginx.service", generation.ProxyUnit},
+	{[]string{generation.BansDirectory + "/"}, "bitbox-base-preflight-fail2ban.service", generation.BansUnit},
+	{[]string{generation.SSHConfig, generation.AuthorizedKeys}, "bitbox-base-preflight-sshd.service", ""},
+}
+
+func (p part) has(file string) bool {
+	return slices.ContainsFunc(p.prefixes, func(prefix string) bool { return strings.HasPrefix(file, prefix) })
+}
+
+// changed tells whether a part reads something else in b than in a.
+func (p part) changed(a, b generation.Files) bool {
+	differs := func(a, b generation.Files) bool {
+		for file, content := range a {
+			if other, found := b[file]; p.has(file) && (!found || other != content) {
+				return true
+			}
+		}
+		return false
+	}
+	return differs(a, b) || differs(b, a)
+}
+
+// StepError says in which step applying a posture failed.
+type StepError struct {
+	Step string // as in Progress.step
+	Err  error
+}
+
+// Error names the step.
+func (e *StepError) Error() string { return fmt.Sprintf("%s: %v", e.Step, e.Err) }
+
+// Unwrap returns what went wrong in it.
+func (e *StepError) Unwrap() error { return e.Err }
+
+// Applier makes an Effective real, all of it or nothing.
+type Applier struct {
+	store *generation.Store
+	live  Live
+	fail  func(step string) error
+
+	// stepTime and verifyTime are other ones in tests.
+	stepTime, verifyTime time.Duration
+
+	// known is what is in force; nil if that is not sure: at the start, and after
+	// a failure that could not be taken back.
+	known *inForce
+}
+
+type inForce struct {
+	number    uint64
+	effective posture.Effective
+	files     generation.Files
+}
+
+func newApplier(store *generation.Store, live Live, fail func(string) error) *Applier {
+	return &Applier{store: store, live: live, fail: fail, stepTime: StepTime, verifyTime: verifyTime}
+}
+
+// Apply puts wanted in force. If it fails and revocable is set, what was in force
+// before is again. If it is not set, what is to be closed gets blocked, and
+// Apply is to be called again. It is not safe for concurrent use.
+func (a *Applier) Apply(ctx context.Context, wanted posture.Effective, revocable bool, progress func(*systemv1.Progress)) error {
+	ctx, cancel := context.WithTimeout(ctx, posture.ApplyTime)
+	defer cancel()
+	run := &application{Applier: a, wanted: wanted, progress: progress, before: a.known}
+	switched, err := run.all(ctx, revocable)
+	if err == nil {
+		return nil
+	}
+	// What follows is done whoever has lost patience.
+	ctx, cancel = context.WithTimeout(context.WithoutCancel(ctx), posture.ApplyTime)
+	defer cancel()
+	switch {
+	case revocable && run.before != nil && !switched:
+		return err // nothing has happened
+	case revocable && run.before != nil:
+		back := run.back(ctx)
+		if back == nil {
+			a.known = run.before
+			return err
+		}
+		err = errors.Join(err, back)
+	}
+	a.known = nil
+	return errors.Join(err, a.block(ctx, closedPorts(run.before, wanted)))
+}
+
+// application is one run.
+type application struct {
+	*Applier
+	before   *inForce // nil: not known
+	wanted   posture.Effective
+	files    generation.Files
+	number   uint64
+	progress func(*systemv1.Progress)
+}
+
+// step does one thing, tells of it, and names it if it fails.
+func (r *application) step(ctx context.Context, name, detail string, do func(context.Context) error) error {
+	r.progress(&systemv1.Progress{Step: name, Detail: detail})
+	ctx, cancel := context.WithTimeout(ctx, r.stepTime)
+	defer cancel()
+	err := r.fail(strings.TrimSpace(name + " " + detail))
+	if err == nil {
+		err = do(ctx)
+	}
+	if err != nil {
+		return &StepError{strings.TrimSpace(name + " " + detail), err}
+	}
+	return nil
+}
+
+// all does all steps. switched tells whether servers may have seen something of it.
+func (r *application) all(ctx context.Context, revocable bool) (switched bool, err error) {
+	if err := r.step(ctx, "render", "", func(context.Context) (err error) {
+		r.files, err = generation.Render(r.wanted)
+		return err
+	}); err != nil {
+		return false, err
+	}
+	if r.before != nil && maps.Equal(r.before.files, r.files) {
+		r.known = &inForce{r.before.number, r.wanted, r.files}
+		return false, nil
+	}
+	if !revocable && r.before != nil {
+		if err := r.closeAtOnce(ctx); err != nil {
+			return false, err
+		}
+	}
+	if err := r.step(ctx, "write", "", r.write); err != nil {
+		return false, err
+	}
+	if err := r.validate(ctx); err != nil {
+		return false, err
+	}
+	if err := r.step(ctx, "switch", "", func(context.Context) error { return r.store.Switch(r.number) }); err != nil {
+		return true, err
+	}
+	if err := r.makeLive(ctx, r.before, r.wanted, r.files); err != nil {
+		return true, err
+	}
+	r.known = &inForce{r.number, r.wanted, r.files}
+	keep := []uint64{r.number}
+	if r.before != nil {
+		keep = append(keep, r.before.number)
+	}
+	// What is left over does no harm, and is pruned the next time.
+	_ = r.store.Prune(keep...)
+	return true, nil
+}
+
+// closeAtOnce ends what is over for good before anything else is done: to write,
+// to validate and to reload takes a second or more on a small machine. The reload of
+// the packet filter takes the blocks away again, when its rules say the same.
+func (r *application) closeAtOnce(ctx context.Context) error {
+	if r.wanted.SSH == nil && r.before.effective.SSH != nil {
+		if err := r.step(ctx, "stop", generation.SSHUnit, r.live.StopSSH); err != nil {
+			return err
+		}
+	}
+	ports := closedPorts(r.before, r.wanted)
+	if len(ports) == 0 {
+		return nil
+	}
+	return r.step(ctx, "cut", "at once", func(ctx context.Context) error { return r.block(ctx, ports) })
+}
+
+func (r *application) write(ctx context.Context) error {
+	current, err := r.store.Current()
+	if err != nil && !errors.Is(err, generation.ErrNone) {
+		return err
+	}
+	r.number = current + 1
+	if err := r.live.Provide(ctx, r.wanted); err != nil {
+		return err
+	}
+	return r.store.Write(r.number, r.files)
+}
+
+// validate runs the pre-flight of what has changed, all at once.
+func (r *application) validate(ctx context.Context) error {
+	var units []string
+	for _, p := range parts {
+		if r.before == nil || p.changed(r.before.files, r.files) {
+			units = append(units, p.preflight)
+		}
+	}
+	errs := make([]error, len(units))
+	var running sync.WaitGroup
+	for i, unit := range units {
+		running.Go(func() {
+			errs[i] = r.step(ctx, "validate", unit, func(ctx context.Context) error { return r.live.Examine(ctx, unit) })
+		})
+	}
+	running.Wait()
+	return errors.Join(errs...)
+}
+
+// makeLive brings the servers from before (nil: not known) to after, whose
+// generation is the one in force. What closes comes first.
+func (r *application) makeLive(ctx context.Context, before *inForce, after posture.Effective, files generation.Files) error {
+	if after.SSH == nil && (before == nil || before.effective.SSH != nil) {
+		if err := r.step(ctx, "stop", generation.SSHUnit, r.live.StopSSH); err != nil {
+			return err
+		}
+	}
+	for _, p := range parts {
+		if p.unit == "" || before != nil && !p.changed(before.files, files) {
+			continue
+		}
+		if err := r.step(ctx, "reload", p.unit, func(ctx context.Context) error { return r.live.Reload(ctx, p.unit) }); err != nil {
+			return err
+		}
+		if p.unit == generation.ProxyUnit {
+			// Nothing comes in at these ports any more; what is in need not wait.
+			if err := r.cut(ctx, before, after); err != nil {
+				return err
+			}
+		}
+	}
+	if after.SSH != nil {
+		if err := r.step(ctx, "start", generation.SSHUnit, func(ctx context.Context) error {
+			return r.live.StartSSH(ctx, after.SSH.Keys)
+		}); err != nil {
+			return err
+		}
+	}
+	if err := r.step(ctx, "verify", "", func(ctx context.Context) error { return r.verify(ctx, after, files) }); err != nil {
+		return err
+	}
+	// What an old worker of NGINX took in before it had read that it should not.
+	return r.cut(ctx, before, after)
+}
+
+// cut ends the connections at the ports that are open in before and not in after.
+func (r *application) cut(ctx context.Context, before *inForce, after posture.Effective) error {
+	for _, port := range closedPorts(before, after) {
+		if err := r.step(ctx, "cut", fmt.Sprintf("port %d", port), func(ctx context.Context) error { return r.live.Cut(ctx, port) }); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// verify waits until the machine is what it was told to be.
+func (r *application) verify(ctx context.Context, e posture.Effective, files generation.Files) error {
+	deadline := time.Now().Add(r.verifyTime)
+	for {
+		differences, err := r.live.Differences(ctx, e, files)
+		if err == nil && len(differences) == 0 {
+			return nil
+		}
+		if !time.Now().Before(deadline) || ctx.Err() != nil {
+			if err != nil {
+				return err
+			}
+			return fmt.Errorf("the live system differs: %s", strings.Join(differences, "; "))
+		}
+		time.Sleep(verifyEach)
+	}
+}
+
+// back puts what was in force before the run in force again.
+func (r *application) back(ctx context.Context) error {
+	failed := &inForce{r.number, r.wanted, r.files}
+	err := r.step(ctx, "switch back", "", func(context.Context) error { return r.store.Switch(r.before.number) })
+	if err != nil {
+		return err
+	}
+	if err := r.makeLive(ctx, failed, r.before.effective, r.before.files); err != nil {
+		return fmt.Errorf("switch back: %w", err)
+	}
+	return nil
+}
+
+// block closes ports without the disk.
+func (a *Applier) block(ctx context.Context, ports []uint16) error {
+	var errs []error
+	for _, port := range ports {
+		if err := errors.Join(a.live.Block(ctx, port), a.live.Cut(ctx, port)); err != nil {
+			errs = append(errs, fmt.Errorf("block port %d: %w", port, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// exceptionalPorts are all that can be open beside the entry. An extra API that
+// shares the entry has its connections at the inner port.
+func exceptionalPorts() []uint16 {
+	ports := []uint16{sshaccess.Port, proxy.InnerPort}
+	for _, extra := range posture.Extras {
+		ports = append(ports, extra.Port)
+	}
+	return ports
+}
+
+// openPorts are those of exceptionalPorts that e has open.
+func openPorts(e posture.Effective) []uint16 {
+	var ports []uint16
+	for _, endpoint := range e.Endpoints {
+		switch {
+		case endpoint.Kind == posture.KindEntry:
+		case endpoint.Shared:
+			ports = append(ports, proxy.InnerPort)
+		default:
+			ports = append(ports, endpoint.Port)
+		}
+	}
+	if e.SSH != nil {
+		ports = append(ports, sshaccess.Port)
+	}
+	return ports
+}
+
+// closedPorts are open in before, which may be unknown, and closed in after.
+func closedPorts(before *inForce, after posture.Effective) []uint16 {
+	ports := exceptionalPorts()
+	if before != nil {
+		ports = openPorts(before.effective)
+	}
+	open := openPorts(after)
+	return slices.DeleteFunc(ports, func(port uint16) bool { return slices.Contains(open, port) })
+}

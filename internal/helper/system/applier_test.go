@@ -1,0 +1,389 @@
+package system
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
+	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
+)
+
+const owner = basev1.Role_ROLE_OWNER
+
+func TestPreflightUnitsAreThoseOfThePackage(t *testing.T) {
+	var units []string
+	for _, p := range parts {
+		units = append(units, p.preflight)
+	}
+	if !slices.Equal(units, generation.PreflightUnits) {
+		t.Errorf("parts start %q, the package has %q", units, generation.PreflightUnits)
+	}
+	files, err := generation.Render(closed())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for file := range files {
+		if !slices.ContainsFunc(parts, func(p part) bool { return p.has(file) }) {
+			t.Errorf("a change of %s would be noticed by no server", file)
+		}
+	}
+}
+
+// failOnce makes one step fail, once, and lists the steps that it has seen.
+type failOnce struct {
+	mu    sync.Mutex
+	at    string
+	seen  []string
+	fired bool
+}
+
+var errPlayed = errors.New("played by the test")
+
+func (f *failOnce) step(name string) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.seen = append(f.seen, name)
+	if name == f.at && !f.fired {
+		f.fired = true
+		return errPlayed
+	}
+	return nil
+}
+
+func (f *failOnce) arm(step string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.at, f.seen, f.fired = step, nil, false
+}
+
+// applySteps are the steps of applying the document that `open` makes.
+func applySteps(t *testing.T) []string {
+	t.Helper()
+	f := &failOnce{}
+	b := newBase(t)
+	b.config.Failpoint = f.step
+	b.start()
+	a := b.pair(b.as(WhoMiddleware), "phone", owner)
+	b.settled()
+	f.arm("")
+	a.mustSubmit(open)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var steps []string
+	for _, step := range f.seen {
+		if !strings.HasPrefix(step, "save") && !slices.Contains(steps, step) {
+			steps = append(steps, step)
+		}
+	}
+	return steps
+}
+
+func TestAFailureAtAnyStepLeavesTheOldPostureWhole(t *testing.T) {
+	steps := applySteps(t)
+	if len(steps) < 10 {
+		t.Fatalf("applying takes only the steps %q", steps)
+	}
+	for _, step := range steps {
+		t.Run(step, func(t *testing.T) {
+			f := &failOnce{}
+			b := newBase(t)
+			b.config.Failpoint = f.step
+			b.start()
+			a := b.pair(b.as(WhoMiddleware), "phone", owner)
+			b.settled()
+			before := b.helper.Effective()
+
+			f.arm(step)
+			err := a.submit(open)
+			if !errors.Is(err, &Error{Code: CodeNotApplied}) || !strings.Contains(err.Error(), step) {
+				t.Fatalf("submit = %v; want a failure that names the step %q", err, step)
+			}
+			b.settled()
+			after := b.helper.Effective()
+			if !posture.EquallyOpen(before, after) {
+				t.Errorf("in force is %+v, was %+v", after, before)
+			}
+			// The owner goes on as if nothing had been.
+			a.mustSubmit(open)
+			b.settled()
+			if b.helper.Effective().SSH == nil {
+				t.Error("the posture cannot be changed any more")
+			}
+		})
+	}
+}
+
+func TestServersThatFailLeaveTheOldPostureWhole(t *testing.T) {
+	for _, late := range []bool{false, true} {
+		for _, action := range []string{
+			"provide", "verify", "start ssh",
+			"examine bitbox-base-preflight-firewall.service", "examine bitbox-base-preflight-nginx.service",
+			"reload " + generation.FirewallUnit, "reload " + generation.ProxyUnit,
+		} {
+			t.Run(fmt.Sprintf("%s, late %v", action, late), func(t *testing.T) {
+				b := newBase(t)
+				b.start()
+				a := b.pair(b.as(WhoMiddleware), "phone", owner)
+				b.settled()
+				before := b.helper.Effective()
+				b.world.late = late
+				b.world.set(action, errPlayed)
+				if err := a.submit(open); !errors.Is(err, &Error{Code: CodeNotApplied}) {
+					t.Fatalf("submit = %v", err)
+				}
+				// The server has failed for all that comes, also for the way back.
+				if after := b.helper.Effective(); !posture.EquallyOpen(before, after) {
+					t.Errorf("in force is %+v, was %+v", after, before)
+				}
+				b.world.set(action, nil)
+				b.helper.mu.Lock()
+				b.helper.wakeWorker()
+				b.helper.mu.Unlock()
+				b.settled()
+			})
+		}
+	}
+}
+
+// A program that hangs does not keep the owner from changing the posture: its step ends, is
+// named, and the old posture is whole.
+func TestAStepThatHangsEndsAndIsNamed(t *testing.T) {
+	for _, action := range []string{"examine bitbox-base-preflight-nginx.service", "reload " + generation.ProxyUnit} {
+		t.Run(action, func(t *testing.T) {
+			b := newBase(t)
+			b.start()
+			a := b.pair(b.as(WhoMiddleware), "phone", owner)
+			b.settled()
+			before := b.helper.Effective()
+			b.helper.apply.stepTime = 50 * time.Millisecond
+			b.world.mu.Lock()
+			b.world.hangs = action
+			b.world.mu.Unlock()
+			_, unit, _ := strings.Cut(action, " ")
+			if err := a.submit(open); !errors.Is(err, &Error{Code: CodeNotApplied}) || !strings.Contains(err.Error(), unit) {
+				t.Fatalf("submit = %v; want a failure that names %s", err, unit)
+			}
+			if after := b.helper.Effective(); !posture.EquallyOpen(before, after) {
+				t.Errorf("in force is %+v, was %+v", after, before)
+			}
+			b.world.mu.Lock()
+			b.world.hangs = ""
+			b.world.mu.Unlock()
+			b.settled()
+			a.mustSubmit(open)
+		})
+	}
+}
+
+// The tests above can fail: servers that are not told of the way back keep the new
+// posture, and that shows.
+func TestAMachineThatStaysHalfOpenIsNoticed(t *testing.T) {
+	b := newBase(t)
+	b.start()
+	a := b.pair(b.as(WhoMiddleware), "phone", owner)
+	b.settled()
+	before := b.helper.Effective()
+	a.mustSubmit(open)
+	b.settled()
+	if b.world.is(before) == nil {
+		t.Fatal("an open machine passes for a closed one")
+	}
+	b.world.lie = true
+	if err := a.submit(func(p *posture.Posture, _ uint64) { p.Extras = nil }); !errors.Is(err, &Error{Code: CodeNotApplied}) {
+		t.Fatalf("submit = %v; the servers have not followed", err)
+	}
+}
+
+// What closes is closed whatever fails: its ports are blocked at once, and it is
+// tried again.
+func TestLockdownHoldsThoughServersFail(t *testing.T) {
+	for _, action := range []string{
+		"examine bitbox-base-preflight-nginx.service", "reload " + generation.FirewallUnit,
+		"reload " + generation.ProxyUnit, "verify", "cut", "stop ssh", "provide",
+	} {
+		t.Run(action, func(t *testing.T) {
+			b := newBase(t)
+			b.start()
+			a := b.pair(b.as(WhoMiddleware), "phone", owner)
+			a.mustSubmit(open)
+			b.settled()
+			b.world.set(action, errPlayed)
+			if err := b.restrict(WhoMiddleware, lockdown()); !errors.Is(err, &Error{Code: CodeNotYet}) {
+				t.Fatalf("restrict = %v", err)
+			}
+			for _, port := range []uint16{50002, 22} {
+				if !b.world.isBlocked(port) {
+					t.Errorf("port %d is not blocked", port)
+				}
+			}
+			b.world.set(action, nil)
+			b.settled()
+			if e := b.helper.Effective(); !e.Lockdown || e.SSH != nil || len(e.Endpoints) != 1 {
+				t.Errorf("in force is %+v", e)
+			}
+			if b.world.isBlocked(50002) {
+				t.Error("the block has outlived its use: the entry's rules say the same")
+			}
+		})
+	}
+}
+
+func TestLockdownHoldsThoughTheDiskIsFull(t *testing.T) {
+	b := newBase(t)
+	full := false
+	var mu sync.Mutex
+	b.config.Failpoint = func(step string) error {
+		mu.Lock()
+		defer mu.Unlock()
+		if full && (step == "save" || step == "write") {
+			return errors.New("no space left on device")
+		}
+		return nil
+	}
+	b.start()
+	a := b.pair(b.as(WhoMiddleware), "phone", owner)
+	a.mustSubmit(open)
+	b.settled()
+	mu.Lock()
+	full = true
+	mu.Unlock()
+	if err := b.restrict(WhoMiddleware, lockdown()); !errors.Is(err, &Error{Code: CodeStorage}) {
+		t.Fatalf("restrict = %v", err)
+	}
+	until(t, "the ports are blocked", func() error {
+		if !b.world.isBlocked(50002) || !b.world.isBlocked(22) || !b.world.wasCut(50002) {
+			return errors.New("they are not")
+		}
+		return nil
+	})
+	mu.Lock()
+	full = false
+	mu.Unlock()
+	b.settled()
+	if e := b.helper.Effective(); !e.Lockdown || e.SSH != nil || len(e.Endpoints) != 1 {
+		t.Errorf("once there is room again, in force is %+v", e)
+	}
+	// The owner decides anew.
+	a.mustSubmit(open)
+	b.settled()
+	if b.helper.Effective().SSH == nil {
+		t.Error("the owner cannot open any more")
+	}
+}
+
+func TestOnlyWhatIsClosedIsCut(t *testing.T) {
+	b := newBase(t)
+	b.start()
+	a := b.pair(b.as(WhoMiddleware), "phone", owner)
+	a.mustSubmit(open)
+	b.settled()
+	b.world.mu.Lock()
+	b.world.cut = nil
+	b.world.mu.Unlock()
+	a.mustSubmit(func(p *posture.Posture, _ uint64) { p.Extras = nil })
+	b.settled()
+	if got := slices.Compact(b.world.cut); !slices.Equal(got, []uint16{50002}) {
+		t.Errorf("connections were ended at the ports %d", got)
+	}
+	if slices.Contains(exceptionalPorts(), posture.EntryPort) {
+		t.Error("the Apps' own port is among those that get cut")
+	}
+}
+
+func TestLeasesEndByThemselves(t *testing.T) {
+	b := newBase(t)
+	b.start()
+	a := b.pair(b.as(WhoMiddleware), "phone", owner)
+	a.mustSubmit(open)
+	b.settled()
+	b.advance(time.Hour + time.Second)
+	until(t, "SSH has ended", func() error {
+		if b.helper.Effective().SSH != nil {
+			return errors.New("it is on")
+		}
+		return b.world.is(b.helper.Effective())
+	})
+	if e := b.helper.Effective(); e.SSH != nil || len(e.Endpoints) != 2 {
+		t.Errorf("after an hour in force is %+v", e)
+	}
+	b.advance(23 * time.Hour)
+	until(t, "the API has ended", func() error {
+		if len(b.helper.Effective().Endpoints) != 1 {
+			return errors.New("it is open")
+		}
+		return b.world.is(b.helper.Effective())
+	})
+}
+
+func TestATryIsUndoneAfterAMinute(t *testing.T) {
+	b := newBase(t)
+	b.start()
+	a := b.pair(b.as(WhoMiddleware), "phone", owner)
+	b.settled()
+	before := b.helper.Effective()
+	if err := a.submitSigned(posture.SignDocument(a.draft(true, open), a.seed)); err != nil {
+		t.Fatal(err)
+	}
+	if _, trying, undoneIn := a.look().Pending(); !trying || undoneIn > posture.TryTime {
+		t.Fatalf("trying %v, undone in %v", trying, undoneIn)
+	}
+	b.advance(posture.TryTime)
+	until(t, "the try is undone", func() error { return b.world.is(before) })
+	if !posture.EquallyOpen(before, b.helper.Effective()) {
+		t.Error("the ledger has it still open")
+	}
+}
+
+func TestATryStaysOnlyWithASignedConfirmationOverANewConnection(t *testing.T) {
+	b := newBase(t)
+	b.start()
+	middleware := b.as(WhoMiddleware)
+	a := b.pair(middleware, "phone", owner)
+	other := b.pair(middleware, "tablet", owner)
+	connectedBefore := uint64(b.config.Clock().Milliseconds())
+	if err := a.submitSigned(posture.SignDocument(a.draft(true, open), a.seed)); err != nil {
+		t.Fatal(err)
+	}
+	now := func() uint64 { return uint64(b.config.Clock().Milliseconds()) }
+	time.Sleep(2 * time.Millisecond) // the clock counts milliseconds
+	confirm := func(signed []byte, connected uint64) error {
+		_, err := middleware.Do(t.Context(), &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_ConfirmTry{
+			ConfirmTry: &systemv1.ConfirmTry{Confirmation: signed, ConnectedAtMs: connected}}}, nil)
+		return err
+	}
+	view := a.look()
+	for name, c := range map[string]struct {
+		signed    []byte
+		connected uint64
+	}{
+		"nothing":             {nil, now()},
+		"another App's":       {posture.SignConfirmation(view.Confirmation(a.challenge()), other.seed), now()},
+		"a stranger's":        {posture.SignConfirmation(view.Confirmation(a.challenge()), newAppSeed()), now()},
+		"without challenge":   {posture.SignConfirmation(view.Confirmation(make([]byte, 32)), a.seed), now()},
+		"the old connection":  {posture.SignConfirmation(view.Confirmation(a.challenge()), a.seed), connectedBefore},
+		"from the future":     {posture.SignConfirmation(view.Confirmation(a.challenge()), a.seed), now() + 60_000},
+		"the end of all time": {posture.SignConfirmation(view.Confirmation(a.challenge()), a.seed), ^uint64(0)},
+	} {
+		if err := confirm(c.signed, c.connected); err == nil {
+			t.Fatalf("%s: confirmed", name)
+		}
+		if _, trying, _ := a.look().Pending(); !trying {
+			t.Fatalf("%s: it is not being tried any more", name)
+		}
+	}
+	if err := confirm(posture.SignConfirmation(view.Confirmation(a.challenge()), a.seed), now()); err != nil {
+		t.Fatalf("the true confirmation: %v", err)
+	}
+	b.advance(2 * posture.TryTime)
+	b.settled()
+	if b.helper.Effective().SSH == nil {
+		t.Error("it was undone though it was confirmed")
+	}
+}

@@ -1,0 +1,146 @@
+package system
+
+import (
+	"context"
+	"net/netip"
+	"time"
+
+	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/bruteforce"
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
+)
+
+// banInterval is how often fail2ban is asked whom it bans. Asking takes a
+// process, which takes a tenth of a second.
+const banInterval = 30 * time.Second
+
+// Banner is fail2ban, as far as it can be asked.
+type Banner interface {
+	// Bans lists who is banned, and counts how many were since its start.
+	Bans(ctx context.Context) (bans []bruteforce.Ban, total int, err error)
+	// Lift lets an address in again, in all jails. False: it was not banned.
+	Lift(ctx context.Context, addr netip.Addr) (bool, error)
+}
+
+func (h *Helper) listBans(ctx context.Context) (*systemv1.SystemReply, error) {
+	bans, total, err := h.askBans(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return &systemv1.SystemReply{Result: &systemv1.SystemReply_Bans{
+		Bans: &systemv1.BansResult{Bans: bansToProto(bans), Total: uint64(max(total, 0))}}}, nil
+}
+
+// askBans asks fail2ban, one question at a time, and tells watchers what is new.
+func (h *Helper) askBans(ctx context.Context) ([]bruteforce.Ban, int, error) {
+	if err := h.bansTurn.take(ctx); err != nil {
+		return nil, 0, err
+	}
+	defer h.bansTurn.end()
+	ctx, cancel := context.WithTimeout(ctx, askTime)
+	defer cancel()
+	bans, total, err := h.config.Banner.Bans(ctx)
+	if err != nil {
+		return nil, 0, errorf(CodeInternal, "ask fail2ban for its bans: %w", err)
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	banned, lifted := without(bans, h.bans), without(h.bans, bans)
+	h.bans = bans
+	if len(banned)+len(lifted) > 0 {
+		h.publishLocked(&systemv1.SystemEvent{Happened: &systemv1.SystemEvent_BansChanged{
+			BansChanged: &systemv1.BansChanged{Banned: bansToProto(banned), Lifted: bansToProto(lifted)}}})
+	}
+	return bans, total, nil
+}
+
+// without returns the bans of a that b does not have.
+func without(a, b []bruteforce.Ban) []bruteforce.Ban {
+	type key struct {
+		jail string
+		addr netip.Addr
+	}
+	known := make(map[key]bool, len(b))
+	for _, ban := range b {
+		known[key{ban.Jail, ban.Addr}] = true
+	}
+	var list []bruteforce.Ban
+	for _, ban := range a {
+		if !known[key{ban.Jail, ban.Addr}] {
+			list = append(list, ban)
+		}
+	}
+	return list
+}
+
+func bansToProto(bans []bruteforce.Ban) []*systemv1.Ban {
+	var list []*systemv1.Ban
+	for _, ban := range bans {
+		list = append(list, &systemv1.Ban{
+			Jail: ban.Jail, Address: ban.Addr.String(), Since: ban.Since.Unix(), Until: ban.Until.Unix(),
+		})
+	}
+	return list
+}
+
+// liftBan takes an owner's signed order, or root's word.
+func (h *Helper) liftBan(ctx context.Context, who Who, request *systemv1.LiftBan) (*systemv1.SystemReply, error) {
+	var addr netip.Addr
+	var err error
+	if order := request.GetPlain(); order != nil && who == WhoRoot {
+		if addr, err = netip.ParseAddr(order.GetAddress()); err != nil {
+			return nil, errorf(CodeMalformed, "%q is not an address: %w", order.GetAddress(), err)
+		}
+	} else {
+		h.mu.Lock()
+		err = h.updateLocked(func() (out posture.Output, err error) {
+			addr, out, err = h.ledger.LiftBan(request.GetOrder(), h.config.Clock())
+			return out, err
+		})
+		h.mu.Unlock()
+		if err != nil {
+			return nil, err
+		}
+	}
+	if err := h.bansTurn.take(ctx); err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, askTime)
+	defer cancel()
+	lifted, err := h.config.Banner.Lift(ctx, addr)
+	h.bansTurn.end()
+	if err != nil {
+		return nil, errorf(CodeInternal, "lift the ban of %s: %w", addr, err)
+	}
+	h.log.Info("a ban was lifted", "audit", true, "by", who, "addr", addr, "was_banned", lifted)
+	return &systemv1.SystemReply{Result: &systemv1.SystemReply_LiftBan{LiftBan: &systemv1.LiftBanResult{Lifted: lifted}}}, nil
+}
+
+// watchBans looks for new bans while somebody watches.
+func (h *Helper) watchBans(ctx context.Context) {
+	every(ctx, banInterval, func() {
+		h.mu.Lock()
+		watched := len(h.events.watchers) > 0
+		h.mu.Unlock()
+		if !watched {
+			return
+		}
+		if _, _, err := h.askBans(ctx); err != nil && ctx.Err() == nil {
+			h.log.Warn("the bans are not known", "error", err)
+		}
+	})
+}
+
+// every calls do at intervals until ctx ends.
+func every(ctx context.Context, interval time.Duration, do func()) {
+	ticker := time.NewTicker(interval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ticker.C:
+			do()
+		case <-ctx.Done():
+			return
+		}
+	}
+}

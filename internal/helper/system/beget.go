@@ -1,0 +1,37 @@
+package system
+
+import (
+	"crypto/ed25519"
+	"errors"
+
+	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/born"
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/pairing"
+)
+
+// Beget makes the helper's state of a Base that is born paired, in a directory that
+// has none: a key of the board's own, the first revision, and the App as its
+// owner, by the same code that enrols an App which was paired. It returns
+// K_state.
+func Beget(config Config, half *born.Half) (stateKey ed25519.PublicKey, err error) {
+	config.Factory.NodeName = half.BaseName
+	config.unrecorded = true // the first helper begins it
+	h, err := Open(config)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, h.Close()) }()
+	if len(h.enrolled) > 0 {
+		return nil, errors.New("this Base has an owner; one that has is never born again")
+	}
+	registry, err := pairing.NewRegistry(pairing.Enrolled{
+		SigningKey: half.SigningKey, AppKey: half.App, Role: basev1.Role_ROLE_OWNER, Name: half.AppName,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return h.StateKey(), h.saveRegistry(registry, func([32]byte) pairing.OwnerKey { return pairing.OwnerKey{} })
+}
+
+// StateFile is the name of the helper's state in its directory.
+const StateFile = stateFile

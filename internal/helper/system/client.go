@@ -1,0 +1,153 @@
+package system
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"google.golang.org/protobuf/proto"
+
+	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
+	"github.com/BitBoxSwiss/bitbox-base/internal/ipc"
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/pairing"
+)
+
+// Port carries marshalled SystemRequests to the helper.
+type Port interface {
+	// Call returns the first reply. An error means that no reply came; a refusal is
+	// a reply.
+	Call(ctx context.Context, request []byte) ([]byte, error)
+	// Stream gives each reply to receive, until there are no more or it returns an
+	// error, which is returned.
+	Stream(ctx context.Context, request []byte, receive func(reply []byte) error) error
+}
+
+// Dial returns the Port of the socket at path. It does not connect yet.
+func Dial(path string) Port { return socket{ipc.Dial(path)} }
+
+type socket struct{ *ipc.Client }
+
+func (s socket) Stream(ctx context.Context, request []byte, receive func([]byte) error) error {
+	for reply, err := range s.Client.Stream(ctx, request) {
+		if err != nil {
+			return err
+		}
+		if err := receive(reply); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Port returns the way to the Helper within its own process, for who.
+func (h *Helper) Port(who Who) Port { return local{h, who} }
+
+type local struct {
+	helper *Helper
+	who    Who
+}
+
+func (l local) Call(ctx context.Context, request []byte) ([]byte, error) {
+	var first []byte
+	err := l.Stream(ctx, request, func(reply []byte) error {
+		first = reply
+		return errEnough
+	})
+	if first != nil {
+		return first, nil
+	}
+	return nil, err
+}
+
+var errEnough = errors.New("one reply is enough")
+
+func (l local) Stream(ctx context.Context, request []byte, receive func([]byte) error) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var refused error
+	err := l.helper.Handle(ctx, l.who, request, func(reply []byte) error {
+		if refused == nil {
+			refused = receive(reply)
+		}
+		if refused != nil {
+			cancel()
+		}
+		return refused
+	})
+	if refused != nil {
+		return refused
+	}
+	return err
+}
+
+type appKey struct{}
+
+// ForApp has every request that a Client sends in ctx say for which App it is.
+func ForApp(ctx context.Context, id string) context.Context {
+	return context.WithValue(ctx, appKey{}, id)
+}
+
+// Client speaks to the helper through a Port. A refusal comes back as *Error.
+type Client struct{ Port }
+
+// Do sends a request and returns its last reply. The replies before it, which tell
+// of progress, are given to progress, if it is not nil.
+func (c Client) Do(ctx context.Context, request *systemv1.SystemRequest, progress func(*systemv1.Progress)) (*systemv1.SystemReply, error) {
+	var last *systemv1.SystemReply
+	err := c.Each(ctx, request, func(reply *systemv1.SystemReply) error {
+		if reply.GetProgress() != nil {
+			if progress != nil {
+				progress(reply.GetProgress())
+			}
+			return nil
+		}
+		last = reply
+		return nil
+	})
+	if err == nil && last == nil {
+		err = ipc.ErrRefused
+	}
+	if err != nil {
+		return nil, fmt.Errorf("ask the system helper: %w", err)
+	}
+	return last, nil
+}
+
+// Each sends a request and gives each reply to receive.
+func (c Client) Each(ctx context.Context, request *systemv1.SystemRequest, receive func(*systemv1.SystemReply) error) error {
+	if id, ok := ctx.Value(appKey{}).(string); ok && request.GetAppId() == "" {
+		request = proto.CloneOf(request)
+		request.AppId = id
+	}
+	b, err := proto.Marshal(request)
+	if err != nil {
+		return err
+	}
+	return c.Stream(ctx, b, func(b []byte) error {
+		reply := &systemv1.SystemReply{}
+		if err := proto.Unmarshal(b, reply); err != nil {
+			return fmt.Errorf("read the system helper's reply: %w", err)
+		}
+		if reply.GetErrorCode() != "" {
+			return &Error{Code(reply.GetErrorCode()), reply.GetErrorMessage()}
+		}
+		return receive(reply)
+	})
+}
+
+// Authority is the way to the ceremony authority through the helper.
+func (c Client) Authority() pairing.Client { return pairing.Client{Port: authorityPort{c}} }
+
+type authorityPort struct{ Client }
+
+func (p authorityPort) Call(ctx context.Context, request []byte) ([]byte, error) {
+	message := &systemv1.AuthorityRequest{}
+	if err := proto.Unmarshal(request, message); err != nil {
+		return nil, fmt.Errorf("read a request to the ceremony authority: %w", err)
+	}
+	reply, err := p.Do(ctx, &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_Authority{Authority: message}}, nil)
+	if err != nil {
+		return nil, err
+	}
+	return proto.Marshal(reply.GetAuthority())
+}

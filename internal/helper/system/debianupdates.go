@@ -1,0 +1,158 @@
+package system
+
+import (
+	"context"
+	"errors"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/services"
+)
+
+const (
+	// lookEvery is how often it is looked whether the installation has ended.
+	lookEvery = time.Second
+	// lastWordsTime is how long its last lines are waited for then.
+	lastWordsTime = 2 * time.Second
+	// updateStamp is touched by Debian's apt.systemd.daily when all went well; its unit
+	// ends well in any case.
+	updateStamp = "/var/lib/apt/periodic/upgrade-stamp"
+)
+
+// installDebianUpdates starts what installs Debian's updates each night, unless it runs
+// already, and tells what it says until it has ended. It goes on if nobody listens:
+// systemd runs it.
+func (h *Helper) installDebianUpdates(ctx context.Context, who Who, send func(*systemv1.SystemReply) error) error {
+	give, err := h.takeReader(who)
+	if err != nil {
+		return err
+	}
+	defer give()
+	state, err := h.showUnits(ctx, services.DebianUpdatesUnit)
+	if err != nil {
+		return err
+	}
+	if state[0]["LoadState"] != "loaded" {
+		return errorf(CodeRefused, "this machine has nothing that installs Debian's updates; install the package unattended-upgrades")
+	}
+	h.mu.Lock()
+	stopping := h.stopping
+	h.mu.Unlock()
+	if stopping {
+		return errorf(CodeBusy, "the machine is stopping")
+	}
+	since := time.Now()
+	joined := installing(state[0])
+	if joined {
+		if at := state[0].time("StateChangeTimestamp"); at != nil {
+			since = at.AsTime()
+		}
+	} else {
+		h.log.Info("Debian's updates are being installed", "audit", true)
+		if _, err := h.config.Manager.Systemctl(ctx, "--no-block", "start", services.DebianUpdatesUnit); err != nil {
+			return errorf(CodeInternal, "start the installation of Debian's updates: %w", err)
+		}
+	}
+	tell := func(text string) error {
+		return send(&systemv1.SystemReply{Result: &systemv1.SystemReply_Progress{Progress: &systemv1.Progress{Step: text}}})
+	}
+	first := "started"
+	if joined {
+		first = "it is running already"
+	}
+	if err := tell(first); err != nil {
+		return err
+	}
+	if err := h.followInstallation(ctx, since, tell); err != nil {
+		return err
+	}
+	stamp, err := os.Stat(h.config.UpdateStamp)
+	if err != nil || stamp.ModTime().Before(since.Truncate(time.Second)) {
+		return errorf(CodeInternal, "Debian's updates were not installed, or not all: what installs them did not end well; its log (debian-updates) says why")
+	}
+	// What waits now is not what waited before.
+	h.mu.Lock()
+	h.auditedVersion = 0
+	h.mu.Unlock()
+	if h.config.Auditor != nil {
+		if err := tell("looking what still waits"); err != nil {
+			return err
+		}
+		if _, err := h.audit(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// followInstallation returns when the installation has ended, with an error unless
+// that was well.
+func (h *Helper) followInstallation(ctx context.Context, since time.Time, tell func(string) error) error {
+	reading, stop := context.WithCancel(ctx)
+	defer stop()
+	lines := make(chan string)
+	read := make(chan error, 1)
+	q := logQuery{table: h.config.Services}
+	arguments := slices.Concat(journalFormat, []string{"--follow", "--no-tail", "--unit=" + services.DebianUpdatesUnit, sinceArgument(since)})
+	go func() {
+		read <- h.config.Manager.Journal(reading, func(line []byte, _ bool) error {
+			e, _, err := q.entry(line)
+			if err != nil {
+				return err
+			}
+			select {
+			case lines <- e.GetText():
+				return nil
+			case <-reading.Done():
+				return reading.Err()
+			}
+		}, arguments...)
+	}()
+	defer func() {
+		stop()
+		<-read
+	}()
+	look := time.NewTicker(lookEvery)
+	defer look.Stop()
+	var ended unitState
+	var last <-chan time.Time
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case line := <-lines:
+			if strings.TrimSpace(line) == "" {
+				continue
+			}
+			if err := tell(line); err != nil {
+				return err
+			}
+		case <-look.C:
+			if ended != nil {
+				continue
+			}
+			state, err := h.showUnits(ctx, services.DebianUpdatesUnit)
+			if err != nil {
+				return err
+			}
+			// It may have to wait for its turn first, as a job.
+			if !installing(state[0]) && state[0].number("Job") == 0 {
+				ended, last = state[0], time.After(lastWordsTime)
+			}
+		case err := <-read:
+			read <- nil // for the end
+			return asReadError(errors.Join(err, errors.New("it has ended")))
+		case <-last:
+			switch {
+			case ended["ActiveState"] == "failed":
+				return errorf(CodeInternal, "Debian's updates could not be installed: %s", ended.reason())
+			case ended["ConditionResult"] == "no":
+				return errorf(CodeRefused, "Debian's updates were not installed: a condition of %s is not met; it wants the machine to be on mains power", services.DebianUpdatesUnit)
+			}
+			return nil
+		}
+	}
+}

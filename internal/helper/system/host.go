@@ -1,0 +1,360 @@
+package system
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"os"
+	"os/user"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/BitBoxSwiss/bitbox-base/internal/atomicfile"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/bruteforce"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/firewall"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/proxy"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/sshaccess"
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
+)
+
+// Host is the machine that this process runs on: Live, Banner and Announcer by
+// Debian's programs. Every unit and path is a constant of internal/helper/generation.
+type Host struct {
+	// Run runs programs; nil: Exec.
+	Run Run
+}
+
+func (m Host) run(ctx context.Context, argv ...string) (string, error) {
+	if m.Run != nil {
+		return m.Run(ctx, argv...)
+	}
+	return Exec(ctx, argv...)
+}
+
+func (m Host) do(ctx context.Context, argv ...string) error {
+	_, err := m.run(ctx, argv...)
+	return err
+}
+
+// Provide makes the certificates of extra APIs that are open, and sshd's host key.
+// What is there stays, for others have it pinned.
+func (m Host) Provide(_ context.Context, e posture.Effective) error {
+	for _, endpoint := range e.Endpoints {
+		if endpoint.Kind == posture.KindEntry {
+			continue
+		}
+		if _, err := proxy.EnsureCertificate(rand.Reader, generation.CertificateDirectory, string(endpoint.Kind)); err != nil {
+			return err
+		}
+	}
+	return sshaccess.EnsureHostKey(rand.Reader, generation.HostKey)
+}
+
+// Examine starts a pre-flight unit and waits for its verdict.
+func (m Host) Examine(ctx context.Context, unit string) error {
+	err := m.do(ctx, systemctl, "start", unit)
+	if err == nil {
+		return nil
+	}
+	// Its own words are in the journal; a failed unit would show as a fault for ever.
+	return errors.Join(err, m.do(ctx, systemctl, "reset-failed", unit))
+}
+
+// Reload has a server read its configuration. The packet filter is started if it is not
+// loaded, and with it what requires it: systemd gave that up when the filter failed at
+// boot, and nobody else would start it.
+func (m Host) Reload(ctx context.Context, unit string) error {
+	if unit != generation.FirewallUnit {
+		return m.do(ctx, systemctl, "try-reload-or-restart", unit)
+	}
+	loaded := m.do(ctx, systemctl, "is-active", "--quiet", unit) == nil
+	if err := m.do(ctx, systemctl, "reload-or-restart", unit); err != nil || loaded {
+		return err
+	}
+	return m.do(ctx, systemctl, "start", generation.ProxyUnit, generation.BansUnit, generation.MDNSUnit)
+}
+
+// StartSSH writes the lease, which lists the keys that sshd was started with.
+func (m Host) StartSSH(ctx context.Context, keys []sshaccess.Key) error {
+	var fingerprints []string
+	for _, key := range keys {
+		fingerprints = append(fingerprints, key.Fingerprint)
+	}
+	before, err := os.ReadFile(generation.SSHLease)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("read the lease of SSH: %w", err)
+	}
+	for _, fingerprint := range strings.Fields(string(before)) {
+		if !slices.Contains(fingerprints, fingerprint) {
+			if err := m.StopSSH(ctx); err != nil {
+				return err
+			}
+			break
+		}
+	}
+	if err := atomicfile.WriteFileAtomic(generation.SSHLease, []byte(strings.Join(fingerprints, "\n")+"\n"), 0o600); err != nil {
+		return fmt.Errorf("write the lease of SSH: %w", err)
+	}
+	return m.do(ctx, systemctl, "start", generation.SSHUnit)
+}
+
+// StopSSH removes the lease first, so that nothing starts sshd again.
+func (m Host) StopSSH(ctx context.Context) error {
+	if err := os.Remove(generation.SSHLease); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("remove the lease of SSH: %w", err)
+	}
+	return m.do(ctx, systemctl, "stop", generation.SSHUnit)
+}
+
+// cutTries is how often connections are ended until none is left: one may have
+// been on its way.
+const cutTries = 5
+
+// Cut ends connections at a local port. An outgoing connection has another: the
+// kernel gives out no port that somebody listens on.
+func (m Host) Cut(ctx context.Context, port uint16) error {
+	at := fmt.Sprintf("sport = :%d", port)
+	for range cutTries {
+		if err := m.do(ctx, ss, "-K", "-H", "-n", "-t", "state", "connected", at); err != nil {
+			return err
+		}
+		left, err := m.run(ctx, ss, "-H", "-n", "-t", "state", "established", at)
+		if err != nil {
+			return err
+		}
+		if strings.TrimSpace(left) == "" {
+			return nil
+		}
+	}
+	return fmt.Errorf("end the connections at port %d: some are left", port)
+}
+
+// Block puts a rule before all others, for both families.
+func (m Host) Block(ctx context.Context, port uint16) error {
+	rule := []string{"INPUT", "-p", "tcp", "--dport", strconv.Itoa(int(port)), "-j", "DROP"}
+	var errs []error
+	for _, program := range []string{iptables, ip6tables} {
+		if m.do(ctx, append([]string{program, "-w", "5", "-C"}, rule...)...) == nil {
+			continue // it is there
+		}
+		errs = append(errs, m.do(ctx, append([]string{program, "-w", "5", "-I"}, rule...)...))
+	}
+	return errors.Join(errs...)
+}
+
+// Differences asks the kernel for the packet filter and for who listens, sshd for
+// its settings, and fail2ban for its limits.
+func (m Host) Differences(ctx context.Context, e posture.Effective, files generation.Files) ([]string, error) {
+	var all []string
+	for _, ask := range []func(context.Context, posture.Effective, generation.Files) ([]string, error){
+		m.filterDifferences, m.socketDifferences, m.sshDifferences, m.banDifferences,
+	} {
+		differences, err := ask(ctx, e, files)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, differences...)
+	}
+	return all, nil
+}
+
+func (m Host) filterDifferences(ctx context.Context, _ posture.Effective, files generation.Files) ([]string, error) {
+	var all []string
+	for program, file := range map[string]string{iptablesSave: generation.IPv4Rules, ip6tablesSave: generation.IPv6Rules} {
+		live, err := m.run(ctx, program)
+		if err != nil {
+			return nil, err
+		}
+		differences, err := firewall.Diff(files[file], live, userNumber)
+		if err != nil {
+			return nil, err
+		}
+		for _, difference := range differences {
+			all = append(all, filepath.Base(program)+" "+difference.String())
+		}
+	}
+	return all, nil
+}
+
+func userNumber(name string) (int, error) {
+	found, err := user.Lookup(name)
+	if err != nil {
+		return 0, err
+	}
+	return strconv.Atoi(found.Uid)
+}
+
+// socketDifferences looks at the ports that the posture decides about. NGINX's
+// are its own matter while it does not run: then nothing may listen there.
+func (m Host) socketDifferences(ctx context.Context, e posture.Effective, _ generation.Files) ([]string, error) {
+	listening, err := listeningPorts()
+	if err != nil {
+		return nil, err
+	}
+	proxyRuns := m.do(ctx, systemctl, "is-active", "--quiet", generation.ProxyUnit) == nil
+	want := map[uint16]bool{posture.EntryPort: proxyRuns}
+	for _, port := range exceptionalPorts() {
+		want[port] = false
+	}
+	for _, port := range openPorts(e) {
+		want[port] = proxyRuns || port == sshaccess.Port
+	}
+	var differences []string
+	for port, open := range want {
+		switch {
+		case open && !listening[port]:
+			differences = append(differences, fmt.Sprintf("nothing listens on TCP port %d", port))
+		case !open && listening[port]:
+			differences = append(differences, fmt.Sprintf("something listens on TCP port %d", port))
+		}
+	}
+	slices.Sort(differences)
+	return differences, nil
+}
+
+// listeningPorts are those on which somebody listens, whatever the address.
+func listeningPorts() (map[uint16]bool, error) {
+	ports := map[uint16]bool{}
+	for _, path := range []string{"/proc/net/tcp", "/proc/net/tcp6"} {
+		text, err := os.ReadFile(path)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // no IPv6 here
+		}
+		if err != nil {
+			return nil, fmt.Errorf("ask the kernel who listens: %w", err)
+		}
+		if err := parseListening(string(text), ports); err != nil {
+			return nil, fmt.Errorf("ask the kernel who listens: read %s: %w", path, err)
+		}
+	}
+	return ports, nil
+}
+
+// parseListening reads /proc/net/tcp (proc(5)): "sl local_address rem_address st …",
+// all in hexadecimal; 0A is TCP_LISTEN.
+func parseListening(text string, ports map[uint16]bool) error {
+	for line := range strings.Lines(text) {
+		fields := strings.Fields(line)
+		if len(fields) < 4 || fields[3] != "0A" {
+			continue
+		}
+		_, port, _ := strings.Cut(fields[1], ":")
+		number, err := strconv.ParseUint(port, 16, 16)
+		if err != nil {
+			return fmt.Errorf("the line %q: %w", strings.TrimSpace(line), err)
+		}
+		ports[uint16(number)] = true
+	}
+	return nil
+}
+
+// sshDifferences asks sshd what it would do, while it is on.
+func (m Host) sshDifferences(ctx context.Context, e posture.Effective, _ generation.Files) ([]string, error) {
+	if e.SSH == nil {
+		return nil, nil
+	}
+	settings, err := m.run(ctx, sshd, "-T", "-f", generation.Current(generation.SSHConfig),
+		"-C", "user="+sshaccess.User+",host=localhost,addr=127.0.0.1")
+	if err != nil {
+		return nil, err
+	}
+	mismatches, err := sshaccess.Verify(settings, generation.SSHConfigFor())
+	if err != nil {
+		return nil, err
+	}
+	var differences []string
+	for _, mismatch := range mismatches {
+		differences = append(differences, mismatch.String())
+	}
+	return differences, nil
+}
+
+// banDifferences asks fail2ban for its limits. Asking takes a process each, so
+// one jail stands for both: they are reloaded together.
+func (m Host) banDifferences(ctx context.Context, e posture.Effective, _ generation.Files) ([]string, error) {
+	if m.do(ctx, systemctl, "is-active", "--quiet", generation.BansUnit) != nil {
+		return nil, nil // it will read them when it starts
+	}
+	var differences []string
+	for name, want := range map[string]int64{
+		"maxretry": int64(e.Bans.MaxTries), "findtime": int64(e.Bans.Window / time.Second), "bantime": int64(e.Bans.BanTime / time.Second),
+	} {
+		got, err := m.fail2ban(ctx, "get", bruteforce.JailHandshake, name)
+		if err != nil {
+			return nil, err
+		}
+		if strings.TrimSpace(got) != strconv.FormatInt(want, 10) {
+			differences = append(differences, fmt.Sprintf("fail2ban's %s is %q, not %d", name, strings.TrimSpace(got), want))
+		}
+	}
+	return differences, nil
+}
+
+func (m Host) fail2ban(ctx context.Context, arguments ...string) (string, error) {
+	return m.run(ctx, append([]string{fail2ban, "-s", bruteforce.Socket}, arguments...)...)
+}
+
+// Bans asks every jail.
+func (m Host) Bans(ctx context.Context) ([]bruteforce.Ban, int, error) {
+	var all []bruteforce.Ban
+	total := 0
+	for _, jail := range bruteforce.Jails {
+		output, err := m.fail2ban(ctx, bruteforce.BansArguments(jail)...)
+		if err != nil {
+			return nil, 0, err
+		}
+		bans, err := bruteforce.ParseBans(jail, output)
+		if err != nil {
+			return nil, 0, err
+		}
+		all = append(all, bans...)
+		if output, err = m.fail2ban(ctx, bruteforce.StatusArguments(jail)...); err != nil {
+			return nil, 0, err
+		}
+		counts, err := bruteforce.ParseCounts(output)
+		if err != nil {
+			return nil, 0, err
+		}
+		total += counts.TotalBanned
+	}
+	return all, total, nil
+}
+
+// Lift asks fail2ban to forget an address; it answers how many bans that were.
+func (m Host) Lift(ctx context.Context, addr netip.Addr) (bool, error) {
+	output, err := m.fail2ban(ctx, bruteforce.LiftArguments(addr)...)
+	if err != nil {
+		return false, err
+	}
+	return strings.TrimSpace(output) != "0", nil
+}
+
+// Announce writes Avahi's service file, and tells Avahi, which does not notice by
+// itself.
+func (m Host) Announce(ctx context.Context, a generation.Announcement) error {
+	text, err := generation.RenderAnnouncement(a)
+	if err != nil {
+		return err
+	}
+	if err := atomicfile.WriteFileAtomic(generation.AnnouncementFile, []byte(text), 0o644); err != nil {
+		return err
+	}
+	return m.do(ctx, systemctl, "try-reload-or-restart", generation.MDNSUnit)
+}
+
+// Systemctl implements Manager.
+func (m Host) Systemctl(ctx context.Context, arguments ...string) (string, error) {
+	return m.run(ctx, append([]string{systemctl}, arguments...)...)
+}
+
+// Journal implements Manager.
+func (m Host) Journal(ctx context.Context, receive func(line []byte, more bool) error, arguments ...string) error {
+	return lines(ctx, receive, append([]string{journalctl}, arguments...)...)
+}

@@ -1,0 +1,45 @@
+package system
+
+import (
+	"context"
+	"fmt"
+
+	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/audit"
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
+)
+
+// HostAuditor is the Auditor of a real machine.
+type HostAuditor struct {
+	// System is asked. It is to be set before the helper runs.
+	System audit.System
+}
+
+var severities = map[audit.Severity]systemv1.Finding_Severity{
+	audit.Info:     systemv1.Finding_SEVERITY_INFO,
+	audit.Warning:  systemv1.Finding_SEVERITY_WARNING,
+	audit.Critical: systemv1.Finding_SEVERITY_CRITICAL,
+}
+
+// Audit runs every check.
+func (a *HostAuditor) Audit(ctx context.Context, e posture.Effective) []*systemv1.Finding {
+	var list []*systemv1.Finding
+	for _, f := range audit.Run(ctx, a.System, audit.Expectation{Posture: e}) {
+		list = append(list, &systemv1.Finding{
+			Id: f.ID, Severity: severities[f.Severity], Title: f.Title, Expected: f.Expected, Found: f.Found,
+			Why: f.Why, Fix: f.Fix, Fixable: f.Fixable,
+		})
+	}
+	return list
+}
+
+// Fix repairs one finding.
+func (a *HostAuditor) Fix(ctx context.Context, e posture.Effective, id string) error {
+	if err := audit.Fix(ctx, a.System, audit.Expectation{Posture: e}, id); err != nil {
+		return fmt.Errorf("the audit's fix: %w", err)
+	}
+	return nil
+}
+
+// Units looks at the units alone.
+func (a *HostAuditor) Units(ctx context.Context) ([]string, error) { return audit.Units(ctx, a.System) }

@@ -1,0 +1,296 @@
+package system
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
+	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/services"
+)
+
+// Bounds of reading logs.
+const (
+	// MaxReaders is how many read logs at once, and MaxMiddlewareReaders how many of
+	// them for Apps: each is a process, and a connection to the helper.
+	MaxReaders           = 12
+	MaxMiddlewareReaders = 8
+	// defaultLogLines and maxLogLines are how many entries of the past there are.
+	defaultLogLines = 100
+	maxLogLines     = 10_000
+	// maxLogBytes bounds their texts together; the oldest beyond it are left out.
+	maxLogBytes = 4 << 20
+	// maxContains is the longest text that is looked for, in bytes.
+	maxContains = 200
+	// batchEntries and batchBytes are what one reply has of them.
+	batchEntries = 200
+	batchBytes   = 128 << 10
+	// searchTime is how long the past is searched.
+	searchTime = 30 * time.Second
+	maxYear    = 9999
+)
+
+// logQuery is what is looked for, checked.
+type logQuery struct {
+	table    services.Table
+	contains string // in lower case
+	lines    int
+	follow   bool
+	// arguments are those of journalctl for this; since is apart, for it does not go
+	// with a cursor.
+	arguments []string
+	since     []string
+}
+
+// checkLogs takes a request apart. Services become units of the table, times and
+// numbers are written anew; of the request no text reaches journalctl.
+func checkLogs(table services.Table, request *basev1.ReadLogsRequest) (logQuery, error) {
+	q := logQuery{table: table, contains: strings.ToLower(request.GetContains()), lines: int(request.GetLines()), follow: request.GetFollow()}
+	switch {
+	case len(request.GetContains()) > maxContains:
+		return q, errorf(CodeInvalid, "the text to look for has %d bytes; at most %d fit", len(request.GetContains()), maxContains)
+	case request.GetLines() > maxLogLines:
+		return q, errorf(CodeInvalid, "at most %d lines can be asked for, not %d; narrow it by a time", maxLogLines, request.GetLines())
+	case request.Priority != nil && request.GetPriority() > 7:
+		return q, errorf(CodeInvalid, "a priority is 0 (emerg) to 7 (debug), not %d", request.GetPriority())
+	case q.follow && request.GetUntil() != nil:
+		return q, errorf(CodeInvalid, "what follows has no end, so it goes without a time until which")
+	case len(request.GetServices()) > len(table):
+		return q, errorf(CodeInvalid, "%d services are named, and there are %d", len(request.GetServices()), len(table))
+	}
+	if q.lines == 0 {
+		q.lines = defaultLogLines
+	}
+	wanted := request.GetServices()
+	if len(wanted) == 0 {
+		wanted = table.Names()
+	}
+	for _, name := range wanted {
+		s, found := table.Find(name)
+		if !found {
+			return q, errorf(CodeInvalid, "there is no service %q here; it is one of %s", shortened(name), strings.Join(table.Names(), ", "))
+		}
+		q.arguments = append(q.arguments, "--unit="+s.Unit)
+	}
+	if request.Priority != nil {
+		q.arguments = append(q.arguments, "--priority="+strconv.Itoa(int(request.GetPriority())))
+	}
+	for option, at := range map[string]*timestamppb.Timestamp{"--since": request.GetSince(), "--until": request.GetUntil()} {
+		if at == nil {
+			continue
+		}
+		if at.CheckValid() != nil || at.GetSeconds() < 0 || at.AsTime().Year() > maxYear {
+			return q, errorf(CodeInvalid, "the time of %s cannot be", option[2:])
+		}
+		argument := fmt.Sprintf("%s=@%d.%06d", option, at.GetSeconds(), at.GetNanos()/1000)
+		if option == "--since" {
+			q.since = []string{argument}
+		} else {
+			q.arguments = append(q.arguments, argument)
+		}
+	}
+	return q, nil
+}
+
+// journalFormat has journalctl print what record reads: without --all, so that it leaves
+// texts out that are longer than some 4 KiB (maxLogText) instead of taking many times their
+// size in memory, which may be 768 MiB; --merge, for otherwise following means this boot alone, and which that is
+// the helper's sandbox cannot see in a container.
+var journalFormat = []string{
+	"--quiet", "--no-pager", "--merge", "--output=json",
+	"--output-fields=MESSAGE,PRIORITY,_SYSTEMD_UNIT,UNIT,OBJECT_SYSTEMD_UNIT,_PID",
+}
+
+// noText stands for a text that was left out.
+const noText = "(an entry that is too long to be shown, or without a text)"
+
+// entry reads a line of journalctl's; nil line: one that was too long.
+func (q logQuery) entry(line []byte) (*basev1.LogEntry, record, error) {
+	if line == nil {
+		return &basev1.LogEntry{Priority: 6, Text: noText}, record{}, nil
+	}
+	r, err := parseRecord(line)
+	if err != nil {
+		return nil, r, errorf(CodeInternal, "read the journal: %w", err)
+	}
+	e := &basev1.LogEntry{Time: timestamppb.New(time.UnixMicro(r.Microtime)), Priority: r.priority(), Text: noText}
+	if r.Message != nil {
+		e.Text = cut(plain(strings.ToValidUTF8(string(*r.Message), "?")), maxLogText)
+	}
+	// Its own words, systemd's about it, or those of root's programs.
+	for _, unit := range []field{r.Unit, r.Of, r.Object} {
+		if s, known := q.table.OfUnit(string(unit)); known {
+			e.Service = s.Name
+			break
+		}
+	}
+	return e, r, nil
+}
+
+func (q logQuery) fits(e *basev1.LogEntry) bool {
+	return q.contains == "" || strings.Contains(strings.ToLower(e.GetText()), q.contains)
+}
+
+// takeReader is a place among those who read logs; give must follow.
+func (h *Helper) takeReader(who Who) (give func(), err error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	mine := 0
+	if who == WhoMiddleware {
+		mine = 1
+	}
+	if h.readers >= MaxReaders || h.middlewareReaders+mine > MaxMiddlewareReaders {
+		return nil, errorf(CodeBusy, "too many are reading logs already; end one of them")
+	}
+	h.readers++
+	h.middlewareReaders += mine
+	return func() {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		h.readers--
+		h.middlewareReaders -= mine
+	}, nil
+}
+
+// readLogs sends what there is, then, if that is wanted, what follows.
+func (h *Helper) readLogs(ctx context.Context, who Who, request *basev1.ReadLogsRequest, send func(*systemv1.SystemReply) error) error {
+	q, err := checkLogs(h.config.Services, request)
+	if err != nil {
+		return err
+	}
+	give, err := h.takeReader(who)
+	if err != nil {
+		return err
+	}
+	defer give()
+	out := &logSender{send: send}
+	past, after, err := h.pastLogs(ctx, q)
+	for _, e := range past {
+		if err := out.add(e); err != nil {
+			return err
+		}
+	}
+	if err := errors.Join(out.flush(), err); err != nil || !q.follow {
+		return err
+	}
+	if err := out.live(); err != nil {
+		return err
+	}
+	// From the very entry on that the past ended with, so that nothing is lost between.
+	arguments := slices.Concat(journalFormat, []string{"--follow", "--no-tail"}, q.arguments, after)
+	err = h.config.Manager.Journal(ctx, func(line []byte, more bool) error {
+		e, _, err := q.entry(line)
+		if err == nil && q.fits(e) {
+			err = out.add(e)
+		}
+		if err == nil && !more {
+			err = out.flush()
+		}
+		return err
+	}, arguments...)
+	if err == nil {
+		err = errorf(CodeInternal, "the journal has ended, which it never does")
+	}
+	return err
+}
+
+// errEnoughLogs ends a search.
+var errEnoughLogs = errors.New("enough")
+
+// pastLogs returns the last lines that fit, the oldest first, and the argument of
+// journalctl for what comes after the newest entry, whether that fits or not. It reads
+// backwards, so that it reads no more than it has to.
+func (h *Helper) pastLogs(ctx context.Context, q logQuery) (past []*basev1.LogEntry, after []string, err error) {
+	arguments := slices.Concat(journalFormat, []string{"--reverse"}, q.arguments, q.since)
+	if q.contains == "" {
+		arguments = append(arguments, "--lines="+strconv.Itoa(q.lines))
+	}
+	began, after, first := time.Now(), q.since, true
+	searching, cancel := context.WithTimeout(ctx, searchTime)
+	defer cancel()
+	size := 0
+	err = h.config.Manager.Journal(searching, func(line []byte, _ bool) error {
+		e, r, err := q.entry(line)
+		if err != nil {
+			return err
+		}
+		switch {
+		case first && r.Cursor != "":
+			after = []string{"--after-cursor=" + string(r.Cursor)}
+		case first: // a line that was too long has none: what comes twice is little
+			after = []string{sinceArgument(began)}
+		}
+		first = false
+		if !q.fits(e) {
+			return nil
+		}
+		if size += len(e.GetText()); size > maxLogBytes {
+			return errEnoughLogs
+		}
+		if past = append(past, e); len(past) >= q.lines {
+			return errEnoughLogs
+		}
+		return nil
+	}, arguments...)
+	slices.Reverse(past)
+	switch {
+	case err == nil || errors.Is(err, errEnoughLogs):
+		return past, after, nil
+	case ctx.Err() != nil:
+		return nil, nil, ctx.Err()
+	case searching.Err() != nil:
+		return past, after, errorf(CodeInternal, "only the newest part of the log could be searched within %v; narrow it by a service or a time", searchTime)
+	}
+	return past, after, asReadError(err)
+}
+
+func asReadError(err error) error {
+	var known *Error
+	if errors.As(err, &known) {
+		return err
+	}
+	return errorf(CodeInternal, "read the journal: %w", err)
+}
+
+// logSender sends entries in batches.
+type logSender struct {
+	send  func(*systemv1.SystemReply) error
+	batch []*basev1.LogEntry
+	size  int
+}
+
+func (s *logSender) add(e *basev1.LogEntry) error {
+	s.batch = append(s.batch, e)
+	if s.size += len(e.GetText()); len(s.batch) >= batchEntries || s.size >= batchBytes {
+		return s.flush()
+	}
+	return nil
+}
+
+func (s *logSender) flush() error {
+	if len(s.batch) == 0 {
+		return nil
+	}
+	batch := s.batch
+	s.batch, s.size = nil, 0
+	return s.send(logsReply(&systemv1.LogsResult{Entries: batch}))
+}
+
+// live tells that what follows happens from now on.
+func (s *logSender) live() error { return s.send(logsReply(&systemv1.LogsResult{Live: true})) }
+
+func logsReply(r *systemv1.LogsResult) *systemv1.SystemReply {
+	return &systemv1.SystemReply{Result: &systemv1.SystemReply_Logs{Logs: r}}
+}
+
+// sinceArgument is a time for journalctl.
+func sinceArgument(at time.Time) string {
+	return fmt.Sprintf("--since=@%d.%06d", at.Unix(), at.Nanosecond()/1000)
+}

@@ -1,0 +1,121 @@
+package system
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/timezone"
+)
+
+// Manager is systemd and its journal. Whoever calls it gives it no word that came from
+// a request, but for numbers.
+type Manager interface {
+	// Systemctl runs systemctl(1), and returns what it prints.
+	Systemctl(ctx context.Context, arguments ...string) (string, error)
+	// Journal runs journalctl(1), and gives each line that it prints to receive; more
+	// tells that another one is on its way. A line that is too long is given as nil. It
+	// returns when journalctl has ended, which it does at the latest with ctx or with an
+	// error of receive.
+	Journal(ctx context.Context, receive func(line []byte, more bool) error, arguments ...string) error
+}
+
+var errNoManager = errorf(CodeRefused, "nothing here manages a machine and its services")
+
+const (
+	// laterGrace is how long after an answer that is done which may cut its way.
+	laterGrace = 500 * time.Millisecond
+	// maxLater is how many such things wait.
+	maxLater = 8
+)
+
+// managed answers what concerns the machine and its services.
+func (h *Helper) managed(ctx context.Context, who Who, request *systemv1.SystemRequest, send func(*systemv1.SystemReply) error) (*systemv1.SystemReply, error) {
+	if h.config.Manager == nil {
+		return nil, errNoManager
+	}
+	switch verb := request.GetVerb().(type) {
+	case *systemv1.SystemRequest_ListServices:
+		list, err := h.listServices(ctx)
+		if err != nil {
+			return nil, err
+		}
+		return &systemv1.SystemReply{Result: &systemv1.SystemReply_Services{Services: &systemv1.ServicesResult{Services: list}}}, nil
+	case *systemv1.SystemRequest_ChangeService:
+		changed, err := h.changeService(ctx, who, verb.ChangeService.GetName(), verb.ChangeService.GetAction())
+		if err != nil {
+			return nil, err
+		}
+		return &systemv1.SystemReply{Result: &systemv1.SystemReply_Services{Services: &systemv1.ServicesResult{Services: changed}}}, nil
+	case *systemv1.SystemRequest_ReadLogs:
+		return nil, h.readLogs(ctx, who, verb.ReadLogs.GetRequest(), send)
+	case *systemv1.SystemRequest_ListTimeZones:
+		names, err := h.config.TimeZone.Names()
+		if err != nil {
+			return nil, errorf(CodeInternal, "%w", err)
+		}
+		return &systemv1.SystemReply{Result: &systemv1.SystemReply_TimeZones{
+			TimeZones: &systemv1.TimeZonesResult{Names: names, Current: h.config.TimeZone.Current()}}}, nil
+	case *systemv1.SystemRequest_SetTimeZone:
+		return &systemv1.SystemReply{}, h.setTimeZone(ctx, verb.SetTimeZone.GetName())
+	case *systemv1.SystemRequest_Reboot:
+		return &systemv1.SystemReply{}, h.stopMachine(ctx, who, false, request.GetAppId())
+	case *systemv1.SystemRequest_PowerOff:
+		return &systemv1.SystemReply{}, h.stopMachine(ctx, who, true, request.GetAppId())
+	case *systemv1.SystemRequest_InstallDebianUpdates:
+		return &systemv1.SystemReply{}, h.installDebianUpdates(ctx, who, send)
+	}
+	return nil, errorf(CodeInternal, "%T is no verb about the machine", request.GetVerb())
+}
+
+// later has something done once the answer had time to leave.
+func (h *Helper) later(do func(ctx context.Context)) error {
+	select {
+	case h.laters <- do:
+		return nil
+	default:
+		return errorf(CodeBusy, "%d such things are waiting to be done already; try again in a moment", maxLater)
+	}
+}
+
+// doLater does what later was given, one after the other.
+func (h *Helper) doLater(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case do := <-h.laters:
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(laterGrace):
+				do(ctx)
+			}
+		}
+	}
+}
+
+func (h *Helper) setTimeZone(ctx context.Context, name string) error {
+	// systemd does nothing else while it reads its units anew.
+	if err := h.serviceTurn.take(ctx); err != nil {
+		return err
+	}
+	defer h.serviceTurn.end()
+	switch err := h.config.TimeZone.Set(name); {
+	case errors.Is(err, timezone.ErrUnknown):
+		return errorf(CodeInvalid, "%w", err)
+	case errors.Is(err, timezone.ErrNotOurs):
+		return errorf(CodeRefused, "%w", err)
+	case err != nil:
+		return errorf(CodeStorage, "%w", err)
+	}
+	h.log.Info("the time zone was set", "audit", true, "zone", name)
+	// systemd looks when a timer is due when it starts it, and when it reloads.
+	ctx, cancel := context.WithTimeout(ctx, StepTime)
+	defer cancel()
+	if _, err := h.config.Manager.Systemctl(ctx, "daemon-reload"); err != nil {
+		return errorf(CodeInternal, "the time zone is %s, but timers of the machine follow only after a reboot: %w", name, err)
+	}
+	return nil
+}

@@ -1,0 +1,90 @@
+package system
+
+import (
+	"context"
+	"time"
+
+	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/services"
+)
+
+// stopRest is how long after a boot an App cannot stop the machine again. Otherwise a
+// Middleware that was taken over could do so at each boot, before anybody at the
+// console had time to take the Base back.
+const stopRest = 5 * time.Minute
+
+// applyingLocked tells whether a new posture is being applied.
+func (h *Helper) applyingLocked() bool {
+	return h.ledger.Phase() == systemv1.PostureReport_PHASE_APPLYING
+}
+
+// stopMachine restarts the machine or switches it off, once the answer had time to
+// leave. Neither opens anything: what comes back is what the ledger says, less SSH's lease.
+func (h *Helper) stopMachine(ctx context.Context, who Who, powerOff bool, app string) error {
+	if left := stopRest - h.config.Clock(); who == WhoMiddleware && left > 0 {
+		return errorf(CodeBusy, "the machine was started a moment ago, and an App can stop it again in %v", left.Round(time.Second))
+	}
+	if err := h.refuseWhileInstalling(ctx); err != nil {
+		return err
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	switch {
+	case h.stopping:
+		return errorf(CodeBusy, "the machine is stopping already")
+	case h.applyingLocked():
+		return errorf(CodeBusy, "a change of the posture is being applied; try again in a moment")
+	}
+	target := "reboot.target"
+	if powerOff {
+		target = "poweroff.target"
+	}
+	if err := h.later(func(ctx context.Context) {
+		_, err := h.config.Manager.Systemctl(ctx, "--no-block", "--job-mode=replace-irreversibly", "start", target)
+		if err == nil || ctx.Err() != nil {
+			return
+		}
+		h.log.Error("the machine could not be stopped", "audit", true, "target", target, "error", err)
+		h.mu.Lock()
+		h.stopping = false
+		h.mu.Unlock()
+	}); err != nil {
+		return err
+	}
+	h.stopping = true
+	h.log.Warn("the machine is being stopped", "audit", true, "by", who, "app", plain(shortened(app)), "power_off", powerOff)
+	h.publishLocked(&systemv1.SystemEvent{Happened: &systemv1.SystemEvent_MachineStopping{
+		MachineStopping: &systemv1.MachineStopping{PowerOff: powerOff, AppId: app}}})
+	return nil
+}
+
+// refuseWhileInstalling: a machine that is stopped in the middle of an installation
+// may not come back.
+func (h *Helper) refuseWhileInstalling(ctx context.Context) error {
+	if h.config.Updates != nil {
+		j, err := h.config.Updates.Journal()
+		if err != nil {
+			return updateError(err)
+		}
+		if j.Phase != "" && !j.Phase.Ended() {
+			return errorf(CodeBusy, "an update is being installed; wait until it has ended")
+		}
+	}
+	state, err := h.showUnits(ctx, services.DebianUpdatesUnit)
+	if err != nil {
+		return err
+	}
+	if installing(state[0]) {
+		return errorf(CodeBusy, "Debian's updates are being installed; wait until that has ended")
+	}
+	return nil
+}
+
+// installing tells whether Debian's updates are being installed.
+func installing(u unitState) bool {
+	switch u["ActiveState"] {
+	case "active", "activating", "deactivating", "reloading":
+		return true
+	}
+	return false
+}

@@ -1,0 +1,286 @@
+package system
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
+	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/services"
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
+)
+
+func rebootRequest() *systemv1.SystemRequest {
+	return &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_Reboot{Reboot: &systemv1.Reboot{}}, AppId: "0123456789abcdef"}
+}
+
+func powerOffRequest() *systemv1.SystemRequest {
+	return &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_PowerOff{PowerOff: &systemv1.PowerOff{}}}
+}
+
+func TestTheMachineStopsAfterTheAnswer(t *testing.T) {
+	for target, request := range map[string]*systemv1.SystemRequest{"reboot.target": rebootRequest(), "poweroff.target": powerOffRequest()} {
+		b, m := managedBase(t)
+		answered := make(chan struct{})
+		m.started = func(string) {
+			select {
+			case <-answered:
+			default:
+				t.Error("it stops before the answer")
+			}
+		}
+		b.ahead.Store(int64(stopRest))
+		b.start()
+		events := b.watchEvents()
+		if _, err := b.as(WhoMiddleware).Do(t.Context(), request, nil); err != nil {
+			t.Fatal(err)
+		}
+		if done := m.done(); len(done) != 0 {
+			t.Errorf("done before the answer: %q", done)
+		}
+		close(answered)
+		for _, again := range []*systemv1.SystemRequest{rebootRequest(), powerOffRequest()} {
+			if _, err := b.as(WhoMiddleware).Do(t.Context(), again, nil); !errors.Is(err, &Error{Code: CodeBusy}) {
+				t.Errorf("once more: %v", err)
+			}
+		}
+		until(t, "it stops", func() error {
+			if done := m.done(); !slices.Equal(done, []string{"start " + target}) {
+				return fmt.Errorf("done: %q", done)
+			}
+			return nil
+		})
+		until(t, "it is told", func() error {
+			for _, event := range events() {
+				if stopping := event.GetMachineStopping(); stopping != nil && stopping.GetPowerOff() == (target == "poweroff.target") && stopping.GetAppId() == request.GetAppId() {
+					return nil
+				}
+			}
+			return fmt.Errorf("only %v", events())
+		})
+	}
+}
+
+// A Middleware that was taken over stops the machine at each boot, as soon as it can: who
+// stands at the console has some minutes all the same.
+func TestWhoStandsAtTheBaseHasTimeBeforeAnAppCanStopItAgain(t *testing.T) {
+	b, m := managedBase(t)
+	now := atomic.Int64{}
+	b.config.Clock = func() time.Duration { return time.Duration(now.Load()) }
+	b.start()
+	for _, at := range []time.Duration{0, time.Second, stopRest - 1} {
+		now.Store(int64(at))
+		for _, request := range []*systemv1.SystemRequest{rebootRequest(), powerOffRequest()} {
+			if _, err := b.as(WhoMiddleware).Do(t.Context(), request, nil); !errors.Is(err, &Error{Code: CodeBusy}) || !strings.Contains(err.Error(), "started a moment ago") {
+				t.Errorf("%T after %v: %v", request.GetVerb(), at, err)
+			}
+		}
+	}
+	if done := m.done(); len(done) != 0 {
+		t.Errorf("done: %q", done)
+	}
+	if _, err := b.as(WhoRoot).Do(t.Context(), rebootRequest(), nil); err != nil {
+		t.Errorf("root: %v", err)
+	}
+}
+
+func TestAMachineThatDoesNotStopCanBeAskedAgain(t *testing.T) {
+	b, m := managedBase(t)
+	m.fail["start reboot.target"] = errors.New("refused")
+	b.ahead.Store(int64(stopRest))
+	b.start()
+	if _, err := b.as(WhoMiddleware).Do(t.Context(), rebootRequest(), nil); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "it is taken again", func() error {
+		_, err := b.as(WhoMiddleware).Do(t.Context(), powerOffRequest(), nil)
+		return err
+	})
+}
+
+func TestTheMachineIsNotStoppedInTheMiddleOfSomething(t *testing.T) {
+	b, m := managedBase(t)
+	b.ahead.Store(int64(stopRest))
+	b.start()
+	m.set(services.DebianUpdatesUnit, "activating")
+	if _, err := b.as(WhoMiddleware).Do(t.Context(), rebootRequest(), nil); !errors.Is(err, &Error{Code: CodeBusy}) || !strings.Contains(err.Error(), "Debian") {
+		t.Errorf("while Debian's updates are installed: %v", err)
+	}
+	m.set(services.DebianUpdatesUnit, "inactive")
+	phone := b.pair(b.as(WhoMiddleware), "phone", owner)
+	b.settled()
+	// A change that is being applied, for as long as the machine takes.
+	applying, goOn := make(chan struct{}), make(chan struct{})
+	b.world.onExamine(func() {
+		close(applying)
+		<-goOn
+	})
+	ended := make(chan error, 1)
+	go func() {
+		ended <- phone.submit(exposeOwnPort)
+	}()
+	select {
+	case <-applying:
+	case err := <-ended:
+		t.Fatalf("nothing was examined: %v", err)
+	}
+	for _, request := range []*systemv1.SystemRequest{rebootRequest(), powerOffRequest(), changeRequest("nginx", basev1.ServiceAction_SERVICE_ACTION_RESTART)} {
+		if _, err := b.as(WhoMiddleware).Do(t.Context(), request, nil); !errors.Is(err, &Error{Code: CodeBusy}) {
+			t.Errorf("%T while a posture is applied: %v", request.GetVerb(), err)
+		}
+	}
+	close(goOn)
+	if err := <-ended; err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.as(WhoMiddleware).Do(t.Context(), rebootRequest(), nil); err != nil {
+		t.Errorf("afterwards: %v", err)
+	}
+}
+
+// Reboot, power off, services and logs are nothing for who is neither the Middleware nor root.
+func TestTheMachineIsRunByTheMiddlewareAndRoot(t *testing.T) {
+	for _, request := range []*systemv1.SystemRequest{
+		listRequest(), changeRequest("mdns", 1), logsRequest(nil), rebootRequest(), powerOffRequest(),
+		{Verb: &systemv1.SystemRequest_ListTimeZones{}}, {Verb: &systemv1.SystemRequest_SetTimeZone{}}, {Verb: &systemv1.SystemRequest_InstallDebianUpdates{}},
+	} {
+		for _, who := range []Who{0, WhoMiddleware, WhoConsole, WhoRoot} {
+			if got, want := permitted(who, request), who == WhoMiddleware || who == WhoRoot; got != want {
+				t.Errorf("%v may ask for %T: %v, want %v", who, request.GetVerb(), got, want)
+			}
+		}
+	}
+}
+
+func TestTheTimeZoneIsSetAndTimersFollow(t *testing.T) {
+	b, m := managedBase(t)
+	b.start()
+	set := func(name string) error {
+		_, err := b.as(WhoMiddleware).Do(t.Context(), &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_SetTimeZone{SetTimeZone: &systemv1.SetTimeZone{Name: name}}}, nil)
+		return err
+	}
+	if err := set("Europe/Zurich"); err != nil {
+		t.Fatal(err)
+	}
+	if done := m.done(); !slices.Equal(done, []string{"daemon-reload"}) {
+		t.Errorf("done: %q", done)
+	}
+	for _, name := range []string{"Europe/Zurich\n", "../../etc/shadow", "Mars", ""} {
+		if err := set(name); !errors.Is(err, &Error{Code: CodeInvalid}) || !strings.Contains(err.Error(), "Europe/Zurich") {
+			t.Errorf("%q: %v", name, err)
+		}
+	}
+	// What is refused is repeated in the journal, which a stolen phone could fill with it.
+	if err := set(strings.Repeat("\x01", 900<<10)); !errors.Is(err, &Error{Code: CodeInvalid}) || len(err.Error()) > 600 {
+		t.Errorf("a long name: %.600v", err)
+	}
+	reply, err := b.as(WhoMiddleware).Do(t.Context(), &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_ListTimeZones{ListTimeZones: &systemv1.ListTimeZones{}}}, nil)
+	if err != nil || reply.GetTimeZones().GetCurrent() != "Europe/Zurich" || len(reply.GetTimeZones().GetNames()) != 2 {
+		t.Errorf("%v, %v", reply, err)
+	}
+	machine, err := b.as(WhoMiddleware).Do(t.Context(), &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_GetMachine{GetMachine: &systemv1.GetMachine{}}}, nil)
+	if err != nil || machine.GetMachine().GetTimeZone() != "Europe/Zurich" || machine.GetMachine().GetNodeName() != posture.Factory().NodeName {
+		t.Errorf("%v, %v", machine, err)
+	}
+	if target, err := os.Readlink(b.config.TimeZone.Link); err != nil || target != "/usr/share/zoneinfo/Europe/Zurich" {
+		t.Errorf("%q, %v", target, err)
+	}
+}
+
+func installRequest() *systemv1.SystemRequest {
+	return &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_InstallDebianUpdates{InstallDebianUpdates: &systemv1.InstallDebianUpdates{}}}
+}
+
+func (b *base) install(ctx context.Context) (progress []string, err error) {
+	_, err = b.as(WhoMiddleware).Do(ctx, installRequest(), func(p *systemv1.Progress) { progress = append(progress, p.GetStep()) })
+	return progress, err
+}
+
+func TestDebiansUpdatesAreInstalledOnceAndFollowed(t *testing.T) {
+	b, m := managedBase(t)
+	m.log(services.DebianUpdatesUnit, map[string]any{"MESSAGE": "from last night", "__REALTIME_TIMESTAMP": "1000000"})
+	say := func(text string) {
+		m.log(services.DebianUpdatesUnit, map[string]any{"MESSAGE": text, "__REALTIME_TIMESTAMP": fmt.Sprint(time.Now().UnixMicro())})
+	}
+	m.started = func(unit string) {
+		m.set(unit, "activating")
+		m.change(unit, "StateChangeTimestamp", fmt.Sprintf("@%d", time.Now().Unix()))
+		say("Unpacking libssl3")
+		time.AfterFunc(100*time.Millisecond, func() {
+			say("All upgrades installed")
+			b.touchStamp()
+			m.set(unit, "inactive")
+		})
+	}
+	b.start()
+	progress, err := b.install(t.Context())
+	if want := []string{"started", "Unpacking libssl3", "All upgrades installed"}; err != nil || !slices.Equal(progress, want) {
+		t.Errorf("%q, %v", progress, err)
+	}
+	// It runs already: who asks follows that.
+	m.set(services.DebianUpdatesUnit, "activating")
+	m.change(services.DebianUpdatesUnit, "StateChangeTimestamp", fmt.Sprintf("@%d", time.Now().Unix()))
+	time.AfterFunc(100*time.Millisecond, func() {
+		b.touchStamp()
+		m.set(services.DebianUpdatesUnit, "inactive")
+	})
+	if progress, err = b.install(t.Context()); err != nil || progress[0] != "it is running already" {
+		t.Errorf("%q, %v", progress, err)
+	}
+	if done := m.done(); !slices.Equal(done, []string{"start " + services.DebianUpdatesUnit}) {
+		t.Errorf("done: %q", done)
+	}
+	b.readersLeave()
+}
+
+func (b *base) touchStamp() {
+	if err := os.WriteFile(b.config.UpdateStamp, nil, 0o644); err != nil {
+		b.t.Error(err)
+	}
+}
+
+// Debian's unit ends well, whatever its installer did.
+func TestAnInstallerThatCrashesIsNotTakenForOneThatIsDone(t *testing.T) {
+	b, m := managedBase(t)
+	b.touchStamp()
+	if err := os.Chtimes(b.config.UpdateStamp, time.Time{}, time.Now().Add(-24*time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	m.started = func(unit string) { m.set(unit, "inactive") }
+	b.start()
+	if _, err := b.install(t.Context()); err == nil || !strings.Contains(err.Error(), "did not end well") {
+		t.Errorf("it is done: %v", err)
+	}
+}
+
+func TestAnInstallationThatFailsSaysSoAndOneWithoutListenersGoesOn(t *testing.T) {
+	b, m := managedBase(t)
+	m.started = func(unit string) {
+		m.set(unit, "failed")
+		m.change(unit, "Result", "exit-code")
+		m.change(unit, "ExecMainStatus", "100")
+	}
+	b.start()
+	if _, err := b.install(t.Context()); err == nil || !strings.Contains(err.Error(), "it ended with status 100") {
+		t.Errorf("one that failed: %v", err)
+	}
+	m.mu.Lock()
+	m.started = func(unit string) { m.set(unit, "activating") }
+	m.mu.Unlock()
+	ctx, hangUp := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer hangUp()
+	if _, err := b.install(ctx); err == nil {
+		t.Error("it has ended")
+	}
+	b.readersLeave()
+	if done := m.done(); slices.ContainsFunc(done, func(one string) bool { return strings.HasPrefix(one, "stop") }) {
+		t.Errorf("done: %q", done)
+	}
+}

@@ -1,0 +1,342 @@
+package system
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
+	"github.com/BitBoxSwiss/bitbox-base/internal/atomicfile"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/services"
+)
+
+// changeTime is how long a service may take to start or stop until the answer says
+// that it is still at it.
+const changeTime = 20 * time.Second
+
+// restartRest is how long after a restart of what must not be stopped an App cannot restart
+// it again. Otherwise who does so again and again has as good as stopped it: bans do not
+// stand while fail2ban starts, and no owner gets in to lock the Base down while the entry does.
+const restartRest = 2 * time.Minute
+
+// unitProperties are what systemctl is asked for of each unit (org.freedesktop.systemd1(5)).
+var unitProperties = []string{
+	"Id", "LoadState", "ActiveState", "SubState", "Type", "Result", "ExecMainStatus", "ExecMainExitTimestamp", "NRestarts", "MemoryCurrent",
+	"StateChangeTimestamp", "ConditionResult", "Job",
+}
+
+// unitState is what systemd says of a unit, by the names of its properties.
+type unitState map[string]string
+
+// showUnits asks for all units at once, and returns them in their order.
+func (h *Helper) showUnits(ctx context.Context, units ...string) ([]unitState, error) {
+	ctx, cancel := context.WithTimeout(ctx, askTime)
+	defer cancel()
+	output, err := h.config.Manager.Systemctl(ctx, slices.Concat(
+		[]string{"show", "--no-pager", "--timestamp=unix", "--property=" + strings.Join(unitProperties, ","), "--"}, units)...)
+	if err != nil {
+		return nil, errorf(CodeInternal, "ask systemd for the services: %w", err)
+	}
+	states := parseUnits(output)
+	if len(states) != len(units) {
+		return nil, errorf(CodeInternal, "ask systemd for the services: it told of %d units, not %d", len(states), len(units))
+	}
+	return states, nil
+}
+
+// parseUnits reads lines "Property=value"; an empty line separates units.
+func parseUnits(output string) []unitState {
+	var units []unitState
+	for block := range strings.SplitSeq(strings.TrimSpace(output), "\n\n") {
+		u := unitState{}
+		for line := range strings.Lines(block) {
+			key, value, _ := strings.Cut(strings.TrimSuffix(line, "\n"), "=")
+			u[key] = value
+		}
+		units = append(units, u)
+	}
+	return units
+}
+
+// number is 0 for what is not set.
+func (u unitState) number(property string) uint64 {
+	n, _ := strconv.ParseUint(u[property], 10, 64)
+	return n
+}
+
+// time is absent if the property is not set ("@" and seconds since 1970).
+func (u unitState) time(property string) *timestamppb.Timestamp {
+	seconds, err := strconv.ParseInt(strings.TrimPrefix(u[property], "@"), 10, 64)
+	if err != nil || seconds <= 0 {
+		return nil
+	}
+	return &timestamppb.Timestamp{Seconds: seconds}
+}
+
+func (u unitState) oneshot() bool { return u["Type"] == "oneshot" }
+
+func (u unitState) state() basev1.Service_State {
+	switch u["ActiveState"] {
+	case "active", "reloading", "refreshing":
+		if u.oneshot() {
+			return basev1.Service_STATE_DONE
+		}
+		return basev1.Service_STATE_RUNNING
+	case "activating":
+		return basev1.Service_STATE_STARTING
+	case "deactivating":
+		return basev1.Service_STATE_STOPPING
+	case "failed":
+		return basev1.Service_STATE_FAILED
+	case "inactive":
+		if u.oneshot() && u["ExecMainExitTimestamp"] != "" {
+			return basev1.Service_STATE_DONE
+		}
+		return basev1.Service_STATE_STOPPED
+	}
+	return basev1.Service_STATE_UNSPECIFIED
+}
+
+// results are systemd's words for how a service ended (systemd.exec(5), $SERVICE_RESULT).
+var results = map[string]string{
+	"protocol":        "it did not say that it is ready",
+	"timeout":         "it took too long",
+	"signal":          "a signal ended it",
+	"core-dump":       "it crashed",
+	"watchdog":        "it did not answer any more",
+	"start-limit-hit": "it was started too often in a short time",
+	"oom-kill":        "the memory was used up, and it was ended",
+	"resources":       "systemd could not give it what it needs",
+	"exec-condition":  "its own condition was not met",
+}
+
+// reason says why it failed; empty if it did not.
+func (u unitState) reason() string {
+	result := u["Result"]
+	switch {
+	case u["LoadState"] == "not-found":
+		return "its unit is not installed"
+	case u["LoadState"] != "" && u["LoadState"] != "loaded":
+		return "its unit cannot be used (" + plain(u["LoadState"]) + ")"
+	case u["ActiveState"] != "failed" && u["SubState"] != "auto-restart", result == "success", result == "":
+		return ""
+	case result == "exit-code":
+		return fmt.Sprintf("it ended with status %d", u.number("ExecMainStatus"))
+	case results[result] != "":
+		return results[result]
+	}
+	return plain(result)
+}
+
+// describe is what the API says of a service.
+func describe(s services.Service, u unitState, disabled bool) *basev1.Service {
+	service := &basev1.Service{
+		Name: s.Name, Description: s.Description, State: u.state(), Since: u.time("StateChangeTimestamp"),
+		Restarts: uint32(min(u.number("NRestarts"), 1<<31)), Enabled: !disabled && !s.OnDemand, Actions: s.Actions, Reason: u.reason(),
+	}
+	// "[not set]" without accounting, and the largest number without a limit.
+	if memory, err := strconv.ParseUint(u["MemoryCurrent"], 10, 63); err == nil {
+		service.MemoryBytes = &memory
+	}
+	return service
+}
+
+func (h *Helper) listServices(ctx context.Context) ([]*basev1.Service, error) {
+	states, err := h.showUnits(ctx, h.config.Services.Units()...)
+	if err != nil {
+		return nil, err
+	}
+	var list []*basev1.Service
+	for i, s := range h.config.Services {
+		list = append(list, describe(s, states[i], h.disabled(s)))
+	}
+	return list, nil
+}
+
+// marker is the file that says that a service is switched off.
+func (h *Helper) marker(s services.Service) string {
+	return filepath.Join(h.config.Directory, filepath.Base(services.DisabledDirectory), filepath.Base(s.Marker()))
+}
+
+// disabled tells whether a service is switched off. What cannot be known is not off.
+func (h *Helper) disabled(s services.Service) bool {
+	if !s.May(basev1.ServiceAction_SERVICE_ACTION_DISABLE) {
+		return false
+	}
+	_, err := os.Lstat(h.marker(s))
+	return err == nil
+}
+
+// setDisabled is on disk when it returns nil.
+func (h *Helper) setDisabled(s services.Service, off bool) error {
+	marker := h.marker(s)
+	directory := filepath.Dir(marker)
+	err := os.Mkdir(directory, 0o755)
+	switch {
+	case err == nil:
+		err = atomicfile.SyncDir(filepath.Dir(directory))
+	case errors.Is(err, fs.ErrExist):
+		err = nil
+	}
+	if err == nil {
+		err = h.config.Failpoint("mark service")
+	}
+	if err == nil && off {
+		err = atomicfile.WriteFileAtomic(marker, nil, 0o644)
+	} else if err == nil {
+		if err = os.Remove(marker); errors.Is(err, fs.ErrNotExist) {
+			err = nil
+		}
+		if err == nil {
+			err = atomicfile.SyncDir(directory)
+		}
+	}
+	if err != nil {
+		return errorf(CodeStorage, "store that %s is %s: %w; nothing has changed", s.Name, map[bool]string{true: "off", false: "on"}[off], err)
+	}
+	return nil
+}
+
+// actionVerbs are the words of systemctl and of people for each action.
+var actionVerbs = map[basev1.ServiceAction]struct{ systemctl, word string }{
+	basev1.ServiceAction_SERVICE_ACTION_START:   {"start", "start"},
+	basev1.ServiceAction_SERVICE_ACTION_STOP:    {"stop", "stop"},
+	basev1.ServiceAction_SERVICE_ACTION_RESTART: {"restart", "restart"},
+	basev1.ServiceAction_SERVICE_ACTION_ENABLE:  {"start", "enable"},
+	basev1.ServiceAction_SERVICE_ACTION_DISABLE: {"stop", "disable"},
+}
+
+// allowedService finds a service and an action in the table, or says what there is.
+func (h *Helper) allowedService(name string, action basev1.ServiceAction) (services.Service, error) {
+	s, found := h.config.Services.Find(name)
+	if !found {
+		return s, errorf(CodeInvalid, "there is no service %q here; it is one of %s", shortened(name), strings.Join(h.config.Services.Names(), ", "))
+	}
+	if s.May(action) {
+		return s, nil
+	}
+	var may []string
+	for _, allowed := range s.Actions {
+		may = append(may, actionVerbs[allowed].word)
+	}
+	if len(may) == 0 {
+		return s, errorf(CodeInvalid, "nothing can be done to %s from an App: it keeps the Base closed, or has another way to be switched", s.Name)
+	}
+	return s, errorf(CodeInvalid, "an App can %s %s, and nothing else", strings.Join(may, " or "), s.Name)
+}
+
+// changeService does one thing to one service of the table, and returns what it is then.
+func (h *Helper) changeService(ctx context.Context, who Who, name string, action basev1.ServiceAction) ([]*basev1.Service, error) {
+	s, err := h.allowedService(name, action)
+	if err != nil {
+		return nil, err
+	}
+	if err := h.serviceTurn.take(ctx); err != nil {
+		return nil, err
+	}
+	defer h.serviceTurn.end()
+	state, err := h.showUnits(ctx, s.Unit)
+	if err != nil {
+		return nil, err
+	}
+	switch u := state[0]; {
+	case u["Id"] != s.Unit:
+		// A link with this name leads to another unit, which is not in the table.
+		return nil, errorf(CodeRefused, "the unit of %s is another one's name on this machine (%s), so it is left alone", s.Name, plain(shortened(u["Id"])))
+	case u["LoadState"] == "not-found":
+		return nil, errorf(CodeRefused, "%s is not installed on this machine", s.Name)
+	}
+	if err := h.refuseWhileApplying(); err != nil {
+		return nil, err
+	}
+	if who == WhoMiddleware && action == basev1.ServiceAction_SERVICE_ACTION_RESTART && !s.May(basev1.ServiceAction_SERVICE_ACTION_STOP) {
+		at, before := h.restarted[s.Name]
+		if left := at + restartRest - h.config.Clock(); before && left > 0 {
+			return nil, errorf(CodeBusy, "%s was restarted a moment ago, and an App can restart it again in %v", s.Name, left.Round(time.Second))
+		}
+		h.restarted[s.Name] = h.config.Clock()
+	}
+	verb := actionVerbs[action]
+	switch action {
+	case basev1.ServiceAction_SERVICE_ACTION_ENABLE, basev1.ServiceAction_SERVICE_ACTION_DISABLE:
+		if err := h.setDisabled(s, action == basev1.ServiceAction_SERVICE_ACTION_DISABLE); err != nil {
+			return nil, err
+		}
+	case basev1.ServiceAction_SERVICE_ACTION_START, basev1.ServiceAction_SERVICE_ACTION_RESTART:
+		if h.disabled(s) {
+			return nil, errorf(CodeRefused, "%s is switched off; enable it, which starts it too", s.Name)
+		}
+	}
+	h.log.Info("a service is being changed", "audit", true, "service", s.Name, "action", verb.word)
+	cuts := s.CutsCaller && action == basev1.ServiceAction_SERVICE_ACTION_RESTART
+	if cuts {
+		err = h.later(func(ctx context.Context) {
+			if _, err := h.config.Manager.Systemctl(ctx, "--no-block", verb.systemctl, s.Unit); err != nil {
+				h.log.Error("a service could not be restarted", "service", s.Name, "error", err)
+			}
+		})
+	} else {
+		err = h.waitForService(ctx, s, verb.systemctl)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if state, err = h.showUnits(ctx, s.Unit); err != nil {
+		return nil, err
+	}
+	now := describe(s, state[0], h.disabled(s))
+	if cuts {
+		now.State = basev1.Service_STATE_STARTING // in a moment
+	}
+	if now.GetState() == basev1.Service_STATE_FAILED && verb.systemctl != "stop" {
+		return nil, errorf(CodeInternal, "%s did not start: %s; its log says more", s.Name, now.GetReason())
+	}
+	return []*basev1.Service{now}, nil
+}
+
+// waitForService has systemd do something, and waits a while for it to be done. That
+// it was not done by then is no error: the state will say so.
+func (h *Helper) waitForService(ctx context.Context, s services.Service, verb string) error {
+	waiting, cancel := context.WithTimeout(ctx, changeTime)
+	defer cancel()
+	_, err := h.config.Manager.Systemctl(waiting, verb, s.Unit)
+	switch {
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case err == nil || waiting.Err() != nil:
+		return nil
+	}
+	state, showErr := h.showUnits(ctx, s.Unit)
+	if showErr == nil && state[0]["ActiveState"] == "failed" {
+		return nil // its own reason is the better sentence
+	}
+	return errorf(CodeInternal, "systemd did not %s %s: %w", verb, s.Name, err)
+}
+
+// refuseWhileApplying: the posture's own work starts and stops the same units.
+func (h *Helper) refuseWhileApplying() error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.applyingLocked() {
+		return errorf(CodeBusy, "a change of the posture is being applied; try again in a moment")
+	}
+	return nil
+}
+
+// shortened bounds what is repeated of a request.
+func shortened(s string) string {
+	const most = 64
+	if len(s) > most {
+		s = s[:most] + "…"
+	}
+	return s
+}

@@ -1,0 +1,185 @@
+package system
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/audit"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/update"
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/release"
+)
+
+// watchUpdateEvery is how often the journal of an update is looked at for whoever
+// watches: another process writes it.
+const watchUpdateEvery = 250 * time.Millisecond
+
+// updateCodes says which code the errors of an update have. What is not here is internal.
+var updateCodes = []struct {
+	err  error
+	code Code
+}{
+	{update.ErrBusy, CodeBusy}, {update.ErrNoSpace, CodeStorage}, {update.ErrNoUpload, CodeNothing},
+	{update.ErrNoKey, CodeRefused}, {update.ErrNotForThis, CodeRefused}, {update.ErrOutOfOrder, CodeMalformed},
+	{release.ErrSignature, CodeRefused}, {release.ErrDamaged, CodeRefused}, {release.ErrNotARelease, CodeRefused}, {release.ErrFormat, CodeRefused},
+}
+
+func updateError(err error) error {
+	if err == nil {
+		return nil
+	}
+	for _, c := range updateCodes {
+		if errors.Is(err, c.err) {
+			return errorf(c.code, "%w", err)
+		}
+	}
+	return errorf(CodeInternal, "%w", err)
+}
+
+// updates answers the verbs that are about updates.
+func (h *Helper) updates(ctx context.Context, request *systemv1.SystemRequest, send func(*systemv1.SystemReply) error) (*systemv1.SystemReply, error) {
+	receiver := h.config.Updates
+	if receiver == nil {
+		return nil, errorf(CodeRefused, "this Base takes no updates")
+	}
+	empty := &systemv1.SystemReply{}
+	switch verb := request.GetVerb().(type) {
+	case *systemv1.SystemRequest_BeginUpdate:
+		id, err := receiver.Begin(ctx, verb.BeginUpdate.GetHeader())
+		if err != nil {
+			return nil, updateError(err)
+		}
+		h.log.Info("an update is being received", "audit", true)
+		return &systemv1.SystemReply{Result: &systemv1.SystemReply_UpdateBegan{UpdateBegan: &systemv1.UpdateBegan{Upload: id}}}, nil
+	case *systemv1.SystemRequest_UpdatePiece:
+		return empty, updateError(receiver.Piece(verb.UpdatePiece.GetUpload(), verb.UpdatePiece.GetOffset(), verb.UpdatePiece.GetData()))
+	case *systemv1.SystemRequest_AbortUpdate:
+		receiver.Abort(verb.AbortUpdate.GetUpload())
+		return empty, nil
+	case *systemv1.SystemRequest_FinishUpdate:
+		j, err := receiver.Finish(ctx, verb.FinishUpdate.GetUpload())
+		if err != nil {
+			return nil, updateError(err)
+		}
+		h.log.Warn("an update is being installed", "audit", true, "id", j.ID, "from", j.From, "to", j.To)
+		return &systemv1.SystemReply{Result: &systemv1.SystemReply_Update{Update: updateOf(j)}}, nil
+	case *systemv1.SystemRequest_GetUpdate:
+		status, err := h.updateStatus(ctx)
+		if err != nil {
+			return nil, updateError(err)
+		}
+		return statusReply(status), nil
+	case *systemv1.SystemRequest_WatchUpdate:
+		return nil, h.watchUpdate(ctx, send)
+	}
+	return nil, errorf(CodeInternal, "%T is no verb about updates", request.GetVerb())
+}
+
+func statusReply(status *systemv1.UpdateStatus) *systemv1.SystemReply {
+	return &systemv1.SystemReply{Result: &systemv1.SystemReply_UpdateStatus{UpdateStatus: status}}
+}
+
+// phases are the same on the wire and in the journal.
+var phases = map[update.Phase]systemv1.Update_Phase{
+	update.Staged: systemv1.Update_PHASE_STAGED, update.Installing: systemv1.Update_PHASE_INSTALLING,
+	update.Checking: systemv1.Update_PHASE_CHECKING, update.Undoing: systemv1.Update_PHASE_UNDOING,
+	update.Done: systemv1.Update_PHASE_DONE, update.Undone: systemv1.Update_PHASE_UNDONE, update.Failed: systemv1.Update_PHASE_FAILED,
+}
+
+func updateOf(j update.Journal) *systemv1.Update {
+	if j.Phase == "" {
+		return nil
+	}
+	u := &systemv1.Update{
+		Id: j.ID, FromVersion: j.From, ToVersion: j.To, Phase: phases[j.Phase], Step: j.Step, Reason: j.Reason, Began: j.Began.Unix(),
+	}
+	if !j.Ended.IsZero() {
+		u.Ended = j.Ended.Unix()
+	}
+	return u
+}
+
+func (h *Helper) updateStatus(ctx context.Context) (*systemv1.UpdateStatus, error) {
+	ctx, cancel := context.WithTimeout(ctx, askTime)
+	defer cancel()
+	j, err := h.config.Updates.Journal()
+	if err != nil {
+		return nil, err
+	}
+	status := &systemv1.UpdateStatus{Update: updateOf(j), TakesUpdates: h.config.Updates.TakesUpdates()}
+	if status.Installed, err = h.config.Updates.Installed(ctx); err != nil {
+		return nil, err
+	}
+	status.DebianWaiting, status.DebianUnknown = h.debianUpdates()
+	return status, nil
+}
+
+// debianUpdates are Debian's security updates that wait, by the last audit.
+func (h *Helper) debianUpdates() (waiting []string, unknown string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.auditedAt == 0 {
+		return nil, "the Base has not looked yet since it was started"
+	}
+	for _, finding := range h.findings {
+		switch finding.GetId() {
+		case audit.Updates:
+			waiting = strings.Split(finding.GetFound(), "\n")
+		case audit.UpdatesUnknown, audit.UpdatesUnchecked:
+			unknown = finding.GetFound()
+		}
+	}
+	return waiting, unknown
+}
+
+// watchUpdate sends the journal whenever it has changed, until the update has ended.
+func (h *Helper) watchUpdate(ctx context.Context, send func(*systemv1.SystemReply) error) error {
+	var last *systemv1.Update
+	for {
+		j, err := h.config.Updates.Journal()
+		if err != nil {
+			return updateError(err)
+		}
+		if now := updateOf(j); last == nil || !proto.Equal(now, last) {
+			if err := send(statusReply(&systemv1.UpdateStatus{Update: now})); err != nil {
+				return err
+			}
+			last = now
+		}
+		if j.Phase == "" || j.Phase.Ended() {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(watchUpdateEvery):
+		}
+	}
+}
+
+// health is for the version that installs another one.
+func (h *Helper) health(ctx context.Context) (*systemv1.SystemReply, error) {
+	ctx, cancel := context.WithTimeout(ctx, askTime)
+	defer cancel()
+	health := &systemv1.Health{}
+	h.mu.Lock()
+	switch c := h.convergence; {
+	case c.version != h.version:
+		health.Applying = true
+	case c.failure != nil:
+		health.NotApplied = c.failure.Error()
+	}
+	health.Middleware = h.events.middlewares > 0
+	h.mu.Unlock()
+	if h.config.Auditor != nil {
+		var err error
+		if health.Units, err = h.config.Auditor.Units(ctx); err != nil {
+			return nil, errorf(CodeInternal, "%w", err)
+		}
+	}
+	return &systemv1.SystemReply{Result: &systemv1.SystemReply_Health{Health: health}}, nil
+}

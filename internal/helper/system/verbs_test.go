@@ -1,0 +1,255 @@
+package system
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/bruteforce"
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
+)
+
+// watcher collects the events of a watch.
+func (b *base) watcher() chan *systemv1.SystemEvent {
+	b.t.Helper()
+	events := make(chan *systemv1.SystemEvent, 100)
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_ = b.as(WhoMiddleware).Each(ctx, &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_WatchSystem{WatchSystem: &systemv1.WatchSystem{}}},
+			func(reply *systemv1.SystemReply) error {
+				events <- reply.GetEvent()
+				return nil
+			})
+	}()
+	b.t.Cleanup(func() {
+		cancel()
+		<-done
+	})
+	if first := <-events; first.GetStarted() == nil {
+		b.t.Fatalf("the first event is %v", first)
+	}
+	return events
+}
+
+// next waits for an event that fits.
+func next(t *testing.T, events chan *systemv1.SystemEvent, fits func(*systemv1.SystemEvent) bool) *systemv1.SystemEvent {
+	t.Helper()
+	for deadline := time.After(patience); ; {
+		select {
+		case event := <-events:
+			if fits(event) {
+				return event
+			}
+		case <-deadline:
+			t.Fatal("no such event came")
+		}
+	}
+}
+
+func TestWatchersHearOfEachChange(t *testing.T) {
+	b := newBase(t)
+	b.start()
+	a := b.pair(b.as(WhoMiddleware), "phone", owner)
+	b.settled()
+	events := b.watcher()
+	a.mustSubmit(open)
+	next(t, events, func(e *systemv1.SystemEvent) bool {
+		return e.GetPostureChanged() != nil && e.GetRevision() == 2 && e.GetPhase() == systemv1.PostureReport_PHASE_SETTLED
+	})
+	if err := b.restrict(WhoConsole, lockdown()); err != nil {
+		t.Fatal(err)
+	}
+	next(t, events, func(e *systemv1.SystemEvent) bool {
+		return e.GetPostureChanged() != nil && e.GetRestrictionNumber() == 1
+	})
+	b.world.set("verify", errPlayed)
+	go func() { _ = b.helper.Reapply(t.Context()) }()
+	next(t, events, func(e *systemv1.SystemEvent) bool { return e.GetApplyFailed() != nil })
+	b.world.set("verify", nil)
+	b.settled()
+}
+
+// script is an Auditor that finds what it is told.
+type script struct{ findings []*systemv1.Finding }
+
+func (s *script) Audit(context.Context, posture.Effective) []*systemv1.Finding { return s.findings }
+
+func (s *script) Units(context.Context) ([]string, error) { return nil, nil }
+
+func (s *script) Fix(_ context.Context, _ posture.Effective, id string) error {
+	before := len(s.findings)
+	s.findings = slices.DeleteFunc(slices.Clone(s.findings), func(f *systemv1.Finding) bool { return f.GetId() == id })
+	if len(s.findings) == before {
+		return errors.New("no such finding")
+	}
+	return nil
+}
+
+// Whoever waits for an audit or for fail2ban, and hangs up, leaves nothing behind that
+// would hold a connection of the helper.
+func TestARequestWhoseSenderHungUpDoesNotWaitForItsTurn(t *testing.T) {
+	b := newBase(t)
+	b.config.Auditor = &script{}
+	b.start()
+	b.settled()
+	for name, c := range map[string]struct {
+		turn    turn
+		request *systemv1.SystemRequest
+	}{
+		"audit": {b.helper.auditTurn, &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_RunAudit{RunAudit: &systemv1.RunAudit{}}}},
+		"bans":  {b.helper.bansTurn, &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_ListBans{ListBans: &systemv1.ListBans{}}}},
+	} {
+		if err := c.turn.take(t.Context()); err != nil { // another one takes long
+			t.Fatal(err)
+		}
+		ctx, hangUp := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() {
+			_, err := b.as(WhoMiddleware).Do(ctx, c.request, nil)
+			ended <- err
+		}()
+		select {
+		case err := <-ended:
+			t.Errorf("%s: did not wait for its turn: %v", name, err)
+		case <-time.After(20 * time.Millisecond):
+		}
+		hangUp()
+		select {
+		case <-ended:
+		case <-time.After(30 * time.Second):
+			t.Errorf("%s: a request whose sender hung up waits on", name)
+		}
+		c.turn.end()
+	}
+}
+
+func TestDriftRaisesAnEventOnceAndCanBeFixed(t *testing.T) {
+	b := newBase(t)
+	auditor := &script{}
+	b.config.Auditor = auditor
+	b.start()
+	b.settled()
+	events := b.watcher()
+	look := func() int {
+		t.Helper()
+		b.advance(auditRest)
+		reply, err := b.as(WhoMiddleware).Do(t.Context(), &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_RunAudit{RunAudit: &systemv1.RunAudit{}}}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(reply.GetAudit().GetFindings())
+	}
+	if look() != 0 {
+		t.Fatal("something was found")
+	}
+	auditor.findings = []*systemv1.Finding{{Id: "port", Severity: systemv1.Finding_SEVERITY_CRITICAL, Found: "tcp 4444"}}
+	for range 2 {
+		if look() != 1 {
+			t.Fatal("the finding is missing")
+		}
+	}
+	next(t, events, func(e *systemv1.SystemEvent) bool { return e.GetDriftFound() != nil && e.GetFindings() == 1 })
+	fix := func(id string) error {
+		_, err := b.as(WhoMiddleware).Do(t.Context(), &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_FixFinding{FixFinding: &systemv1.FixFinding{Id: id}}}, nil)
+		return err
+	}
+	if err := fix("something else"); !errors.Is(err, &Error{Code: CodeNothing}) {
+		t.Errorf("fix something else: %v", err)
+	}
+	if err := fix("port"); err != nil || look() != 0 {
+		t.Errorf("fix: %v", err)
+	}
+	select {
+	case event := <-events:
+		t.Errorf("a second event for the same: %v", event)
+	default:
+	}
+}
+
+func TestBansAreListedAndTold(t *testing.T) {
+	b := newBase(t)
+	b.start()
+	b.settled()
+	events := b.watcher()
+	b.world.bans = []bruteforce.Ban{{Jail: bruteforce.JailHandshake, Addr: netip.MustParseAddr("2001:db8::1"), Since: time.Unix(10, 0), Until: time.Unix(20, 0)}}
+	reply, err := b.as(WhoMiddleware).Do(t.Context(), &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_ListBans{ListBans: &systemv1.ListBans{}}}, nil)
+	if err != nil || len(reply.GetBans().GetBans()) != 1 || reply.GetBans().GetBans()[0].GetUntil() != 20 {
+		t.Fatalf("list bans = %v, %v", reply, err)
+	}
+	event := next(t, events, func(e *systemv1.SystemEvent) bool { return e.GetBansChanged() != nil })
+	if event.GetBans() != 1 || event.GetBansChanged().GetBanned()[0].GetAddress() != "2001:db8::1" {
+		t.Errorf("the event is %v", event)
+	}
+}
+
+// The Middleware says what it alone knows; name and port are not its to say.
+func TestAnAnnouncementIsOfThisBaseOnly(t *testing.T) {
+	b := newBase(t)
+	b.start()
+	a := b.pair(b.as(WhoMiddleware), "phone", owner)
+	announce := func(m *systemv1.Announce) error {
+		_, err := b.as(WhoMiddleware).Do(t.Context(), &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_Announce{Announce: m}}, nil)
+		return err
+	}
+	for name, m := range map[string]*systemv1.Announce{
+		"empty":       {},
+		"short nonce": {Version: 1, Nonce: make([]byte, 15), Id: make([]byte, 8)},
+		"long id":     {Version: 1, Nonce: make([]byte, 16), Id: make([]byte, 9)},
+		"version":     {Version: 256, Nonce: make([]byte, 16), Id: make([]byte, 8)},
+	} {
+		if err := announce(m); !errors.Is(err, &Error{Code: CodeMalformed}) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if err := announce(&systemv1.Announce{Version: 1, Nonce: make([]byte, 16), Id: make([]byte, 8)}); err != nil {
+		t.Fatal(err)
+	}
+	a.mustSubmit(func(p *posture.Posture, _ uint64) { p.NodeName = "Cellar" })
+	until(t, "the new name is told", func() error {
+		b.world.mu.Lock()
+		defer b.world.mu.Unlock()
+		if told := b.world.told; len(told) != 2 || told[0].Name != posture.Factory().NodeName || told[1].Name != "Cellar" || told[1].Port != posture.EntryPort {
+			return fmt.Errorf("told %+v", told)
+		}
+		return nil
+	})
+}
+
+func TestProgramsAreBounded(t *testing.T) {
+	if out, err := Exec(t.Context(), "/usr/bin/env"); err != nil || out != "" {
+		t.Errorf("the environment is %q, %v", out, err)
+	}
+	if _, err := Exec(t.Context(), "/usr/bin/head", "-c", fmt.Sprint(maxOutput+1), "/dev/zero"); err == nil || !strings.Contains(err.Error(), "more than") {
+		t.Errorf("a flood of output: %v", err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if _, err := Exec(ctx, "/usr/bin/sleep", "60"); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("a program that does not end: %v", err)
+	}
+	if _, err := Exec(t.Context(), "/usr/bin/ls", "/does-not-exist"); err == nil || !strings.Contains(err.Error(), "does-not-exist") {
+		t.Errorf("a failure does not say why: %v", err)
+	}
+}
+
+func TestListeningPortsAreRead(t *testing.T) {
+	const text = `  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
+   0: 00000000:228D 00000000:0000 0A 00000000:00000000 00:00000000 00000000    33        0 1 1 0000000000000000 100 0 0 10 0
+   1: 0100007F:C352 0100007F:D431 01 00000000:00000000 00:00000000 00000000    33        0 2 1 0000000000000000 20 4 0 10 -1
+`
+	ports := map[uint16]bool{}
+	if err := parseListening(text, ports); err != nil || len(ports) != 1 || !ports[8845] {
+		t.Errorf("ports %v, %v", ports, err)
+	}
+	if err := parseListening("0: 00000000:XYZ 0 0A", ports); err == nil {
+		t.Error("nonsense was read")
+	}
+}

@@ -1,0 +1,176 @@
+// Package timezone is the machine's time zone, on a root that nobody can write to.
+//
+// /etc/localtime is a link that never changes, to Link, which is of the system helper's
+// state and leads to a file of the tz database. One rename replaces it. Programs that
+// start follow at once, journalctl too; timers of systemd when it is told to reload.
+package timezone
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/BitBoxSwiss/bitbox-base/internal/atomicfile"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
+)
+
+const (
+	// Database is Debian's tz database (package tzdata).
+	Database = "/usr/share/zoneinfo"
+	// Localtime is what the C library, and with it everybody, reads (localtime(5)).
+	Localtime = "/etc/localtime"
+	// Link is where Localtime leads to.
+	Link = generation.StateDirectory + "/localtime"
+	// UTC is the time zone where there is no Link, as of a new Base.
+	UTC = "Etc/UTC"
+
+	// index lists what the database has: lines "Z NAME …" for zones, "L TARGET NAME"
+	// for other names of theirs (zic(8)).
+	index = "tzdata.zi"
+	// maxIndex is its largest size in bytes; that of 2026 has 110 KiB and 600 names.
+	maxIndex = 1 << 20
+	maxNames = 2000
+	// maxName is how much of a name that is none is repeated, in bytes.
+	maxName = 64
+)
+
+// namePattern is what names of the tz database look like (its file theory.html). There
+// is no dot in it.
+var namePattern = regexp.MustCompile(`^[A-Za-z0-9_+-]{1,32}(/[A-Za-z0-9_+-]{1,32}){0,2}$`)
+
+var (
+	// ErrUnknown: the database has no zone of that name.
+	ErrUnknown = errors.New("no such time zone")
+	// ErrNotOurs: somebody else looks after the time zone.
+	ErrNotOurs = errors.New("the time zone is not the Base's to set")
+)
+
+// Place is where the time zone of a machine is set; At is one for real.
+type Place struct{ Database, Localtime, Link string }
+
+// At is the place below a root; "" or "/" is this machine's.
+func At(root string) Place {
+	return Place{filepath.Join("/", root, Database), filepath.Join("/", root, Localtime), filepath.Join("/", root, Link)}
+}
+
+// Names returns the names that the database has, in order.
+func (p Place) Names() ([]string, error) {
+	path := filepath.Join(p.Database, index)
+	info, err := os.Stat(path)
+	if err == nil && info.Size() > maxIndex {
+		err = fmt.Errorf("it is larger than %d bytes", maxIndex)
+	}
+	var text []byte
+	if err == nil {
+		text, err = os.ReadFile(path)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("list the time zones in %s: %w; install the package tzdata", path, err)
+	}
+	names := parseIndex(text)
+	if len(names) == 0 {
+		return nil, fmt.Errorf("list the time zones in %s: there are none; install the package tzdata", path)
+	}
+	return names, nil
+}
+
+func parseIndex(text []byte) []string {
+	var names []string
+	lines := bufio.NewScanner(bytes.NewReader(text))
+	for lines.Scan() && len(names) < maxNames {
+		fields := strings.Fields(lines.Text())
+		name := ""
+		switch {
+		case len(fields) > 1 && fields[0] == "Z":
+			name = fields[1]
+		case len(fields) == 3 && fields[0] == "L":
+			name = fields[2]
+		}
+		if namePattern.MatchString(name) {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
+// Current returns the name of the time zone in force; empty if it cannot be told.
+func (p Place) Current() string {
+	for _, link := range []string{p.Localtime, p.Link} {
+		target, err := os.Readlink(link)
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			return UTC // so the C library takes it
+		case err != nil:
+			return ""
+		}
+		if name, ok := strings.CutPrefix(target, Database+"/"); ok && namePattern.MatchString(name) {
+			return name
+		}
+		if link == p.Localtime && !p.leadsToLink(target) {
+			return ""
+		}
+	}
+	return ""
+}
+
+func (p Place) leadsToLink(target string) bool { return target == Link || target == p.Link }
+
+// Set puts a time zone in force, by a name of Names alone, in one rename.
+func (p Place) Set(name string) error {
+	names, err := p.Names()
+	if err != nil {
+		return err
+	}
+	if _, found := slices.BinarySearch(names, name); !found {
+		return fmt.Errorf("%w: %q; it is one of the %d names of the tz database, such as Europe/Zurich or %s", ErrUnknown, name[:min(len(name), maxName)], len(names), UTC)
+	}
+	if target, err := os.Readlink(p.Localtime); err != nil || !p.leadsToLink(target) {
+		return fmt.Errorf("%w: %s does not lead to %s, so root has set it by other means; 'bitbox-base setup' on the machine makes that link anew", ErrNotOurs, Localtime, Link)
+	}
+	return p.write(name)
+}
+
+func (p Place) write(name string) error {
+	temporary := p.Link + ".new"
+	err := os.Remove(temporary)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = nil
+	}
+	if err == nil {
+		err = os.Symlink(filepath.Join(Database, name), temporary)
+	}
+	if err == nil {
+		err = os.Rename(temporary, p.Link)
+	}
+	if err == nil {
+		err = atomicfile.SyncDir(filepath.Dir(p.Link))
+	}
+	if err != nil {
+		return fmt.Errorf("set the time zone: %w", err)
+	}
+	return nil
+}
+
+// Keep makes a machine that becomes a Base keep the time zone that it had: was is where
+// Localtime led to before. A zone that a Base has set already stays.
+func (p Place) Keep(was string) error {
+	name, zone := strings.CutPrefix(filepath.Join("/etc", was), Database+"/")
+	if strings.HasPrefix(was, "/") {
+		name, zone = strings.CutPrefix(was, Database+"/")
+	}
+	if _, err := os.Lstat(p.Link); err == nil || !zone || !namePattern.MatchString(name) {
+		return nil
+	}
+	if err := os.MkdirAll(filepath.Dir(p.Link), 0o755); err != nil {
+		return fmt.Errorf("keep the time zone: %w", err)
+	}
+	return p.write(name)
+}

@@ -1,0 +1,108 @@
+//go:build linux
+
+package debian
+
+import (
+	"context"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/update"
+)
+
+func needDpkg(t *testing.T) {
+	t.Helper()
+	for _, program := range []string{dpkg, dpkgDeb} {
+		if _, err := os.Stat(program); err != nil {
+			if os.Getenv("CI") == "true" {
+				t.Fatal(err)
+			}
+			t.Skip("SKIPPED, not passed: this test needs Debian's dpkg")
+		}
+	}
+}
+
+func TestVersionsAreOrderedByDpkg(t *testing.T) {
+	needDpkg(t)
+	for _, c := range []struct {
+		version, than string
+		want          bool
+	}{
+		{"1.1", "1.0", true}, {"1.0", "1.0", false}, {"1.0", "1.1", false},
+		{"1.10", "1.9", true}, {"1.0~rc1", "1.0", false}, {"1.0+1", "1.0", true}, {"0~20260101", "0.1", false}, {"1:0.1", "9.9", true},
+	} {
+		got, err := Machine{}.Newer(t.Context(), c.version, c.than)
+		if err != nil || got != c.want {
+			t.Errorf("%s is newer than %s: %v, %v", c.version, c.than, got, err)
+		}
+	}
+	architecture, err := Machine{}.Architecture(t.Context())
+	if err != nil || architecture == "" || strings.ContainsAny(architecture, "\n ") {
+		t.Errorf("the architecture is %q, %v", architecture, err)
+	}
+}
+
+// A dpkg that cannot be asked must not be taken for a no, nor for a yes.
+func TestADpkgThatFailsIsAnError(t *testing.T) {
+	broken := errors.New("no such program")
+	m := Machine{Run: func(context.Context, ...string) (string, error) { return "", broken }}
+	if newer, err := m.Newer(t.Context(), "2", "1"); newer || err == nil {
+		t.Errorf("newer %v, %v", newer, err)
+	}
+	if _, err := m.Installed(t.Context()); err == nil {
+		t.Error("some version is installed")
+	}
+	none := Machine{Run: func(context.Context, ...string) (string, error) { return "", nil }}
+	if _, err := none.Installed(t.Context()); err == nil {
+		t.Error("no version is one")
+	}
+}
+
+func TestAPackageSaysWhatItIs(t *testing.T) {
+	needDpkg(t)
+	root, deb := t.TempDir(), filepath.Join(t.TempDir(), "package.deb")
+	control := "Package: bitbox-base\nVersion: 1.2-3\nArchitecture: arm64\nMaintainer: nobody <nobody@example.org>\nDescription: a test\n Version: 9 is not its version\n"
+	if err := errors.Join(os.Mkdir(filepath.Join(root, "DEBIAN"), 0o755), os.WriteFile(filepath.Join(root, "DEBIAN/control"), []byte(control), 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.Command(dpkgDeb, "--root-owner-group", "--build", root, deb).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	got, err := Machine{}.Describe(t.Context(), deb)
+	if want := (update.Package{Name: "bitbox-base", Version: "1.2-3", Architecture: "arm64"}); err != nil || got != want {
+		t.Errorf("it says %+v, %v", got, err)
+	}
+	if got, err := (Machine{}).Describe(t.Context(), filepath.Join(root, "DEBIAN/control")); err == nil {
+		t.Errorf("a text says that it is %+v", got)
+	}
+}
+
+func TestTheControlFileOfWhatIsInstalledLeavesOutItsState(t *testing.T) {
+	status := "Package: bitbox-base\nStatus: install ok installed\nVersion: 1.0\nConffiles:\n /etc/a 0123\n /etc/b 4567\nDescription: short\n long\n .\n more\n"
+	want := "Package: bitbox-base\nVersion: 1.0\nDescription: short\n long\n .\n more\n"
+	if got := controlOf(status); got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+func TestThePackageIsOnlyInstalledByConstantArguments(t *testing.T) {
+	var ran []string
+	m := Machine{Run: func(_ context.Context, argv ...string) (string, error) {
+		ran = append(ran, strings.Join(argv, " "))
+		return "", nil
+	}}
+	if err := m.Install(t.Context(), "/x/next.deb"); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	want := "/usr/bin/dpkg --force-confdef --force-confold --install /x/next.deb|/usr/bin/systemctl start --no-block bitbox-base-upgrade.service"
+	if got := strings.Join(ran, "|"); got != want {
+		t.Errorf("ran %q", got)
+	}
+}

@@ -1,0 +1,420 @@
+// Package admission decides what becomes of a connection before it is
+// authenticated. It takes accepted sockets and gives out authenticated
+// connections; everything else it ends without having sent a byte.
+//
+// # The way of a connection
+//
+//  1. Accepted. It is parked: it counts against the limits of its address, and
+//     may be closed to make room while it is the oldest.
+//  2. One frame is read, within the absolute deadline.
+//  3. A connect frame (R1) goes on if one of the Base's keys made its mac1 and it
+//     never came before; from here on no stranger can displace it. It takes one of the
+//     places for computing, is answered (R2), and waits for the App's first
+//     record. Then the pairing is looked up again, and a session begins: Accept
+//     returns it.
+//  4. A pairing request (P1) goes to the ceremony authority. It goes on if
+//     somebody at the Base has accepted this very request, through P2, P3 and P4 to
+//     the two answers. It ends there: the App connects anew.
+//  5. Whatever does not go on is refused: one line in the log, and what else
+//     the peer sends is thrown away until the deadline. The silent, the refused and
+//     the nearly right all see the same: nothing, and an end after five seconds.
+//
+// The numbers are in Limits, the reasons in Reason, both from docs/protocol.md.
+package admission
+
+import (
+	"container/list"
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/noiseconn"
+)
+
+// Registry knows the pairings of a Base. internal/middleware implements it. Its
+// methods return a *Refusal where the peer is to blame; any other error is the
+// Base's own.
+type Registry interface {
+	// Recognise finds the pairing whose key made the mac1 of an R1. It does
+	// nothing more expensive than an HMAC for each pairing.
+	Recognise(r1 []byte) (Recognised, bool)
+	// Arrive takes note of an R1 that peer made, before it is answered, and
+	// returns what to answer. A seq that came before is refused.
+	Arrive(peer noiseconn.PublicKey, seq uint64) (noiseconn.Status, error)
+	// Begin looks the pairing up again, since the App's first record is there,
+	// makes a pending one active, on disk, and begins a session from an address. cut
+	// ends the connection at once; it never blocks.
+	Begin(ctx context.Context, peer noiseconn.PublicKey, address netip.Addr, cut func()) (Session, error)
+	// MayPair tells before a code is shown whether peer could be stored.
+	MayPair(peer noiseconn.PublicKey) error
+	// Pend stores what both people have confirmed, as pending and on disk, and
+	// returns the keys for the App.
+	Pend(p Pairing) (noiseconn.PairKey, noiseconn.DiscoveryKey, error)
+}
+
+// Recognised is a pairing that an R1 claims to come from.
+type Recognised struct {
+	Peer noiseconn.PublicKey
+	Pair noiseconn.PairKey
+	// Lapsed: it was never completed and has no rights left, but its App may
+	// not know that yet.
+	Lapsed bool
+}
+
+// Session is an authenticated App's stay. End is called once, when its
+// connection is gone.
+type Session interface{ End() }
+
+// Refusal is an error with the Reason for the log.
+type Refusal struct {
+	Reason Reason
+	Err    error // nil: the reason says it all
+}
+
+func (r *Refusal) Error() string {
+	if r.Err == nil {
+		return string(r.Reason)
+	}
+	return string(r.Reason) + ": " + r.Err.Error()
+}
+
+func (r *Refusal) Unwrap() error { return r.Err }
+
+// Config is what a Listener needs. All fields without a stated default must be set.
+type Config struct {
+	Limits    Limits
+	Static    noiseconn.StaticKey
+	Registry  Registry
+	Authority Authority
+	Logger    *slog.Logger
+	// Random nil means the system's generator.
+	Random io.Reader
+	// Proxied: each connection starts with a PROXY header, from which the
+	// client's address is taken. On a unix socket only, behind NGINX: elsewhere anybody
+	// could name any address.
+	Proxied bool
+}
+
+// Listener is a net.Listener of authenticated connections; each is a *Conn.
+type Listener struct {
+	Config
+	inner     net.Listener
+	sources   *sources
+	parking   parking
+	frames    frameMemory
+	refusals  *refusalLog
+	computing chan struct{}
+	hearing   chan struct{}
+	ready     chan *Conn
+	// Seams: the attacks in the tests replace these to show that they can win.
+	firstSeen func(mac1 [16]byte) bool
+	drain     func(v *visitor)
+
+	ctx     context.Context // ends at Close
+	close   context.CancelFunc
+	serving sync.WaitGroup
+
+	mu       sync.Mutex
+	visitors map[*visitor]struct{} // nil: closed
+}
+
+// visitor is a connection that has not authenticated.
+type visitor struct {
+	conn     net.Conn
+	deadline time.Time
+	addr     netip.Addr    // invalid until known
+	entered  bool          // counted by sources
+	place    *list.Element // of parking, by its lock; nil: not parked
+	gone     chan struct{} // closed when it was displaced
+}
+
+// Listen admits connections that inner accepts, until Close.
+func Listen(inner net.Listener, config Config) (*Listener, error) {
+	if config.Proxied && inner.Addr().Network() != "unix" {
+		return nil, errors.New("a PROXY header is believed on a unix socket only, and this listener is none")
+	}
+	l := &Listener{
+		Config:    config,
+		inner:     inner,
+		sources:   newSources(config.Limits),
+		parking:   parking{places: config.Limits.Parked},
+		refusals:  newRefusalLog(config.Logger),
+		computing: make(chan struct{}, config.Limits.Computing),
+		hearing:   make(chan struct{}, maxHearing),
+		ready:     make(chan *Conn),
+		visitors:  map[*visitor]struct{}{},
+	}
+	l.firstSeen = l.frames.first
+	l.drain = l.drainUntilDeadline
+	l.ctx, l.close = context.WithCancel(context.Background())
+	l.serving.Go(l.acceptAll)
+	return l, nil
+}
+
+// Accept returns the next authenticated connection, a *Conn.
+func (l *Listener) Accept() (net.Conn, error) {
+	select {
+	case conn := <-l.ready:
+		return conn, nil
+	case <-l.ctx.Done():
+		return nil, net.ErrClosed
+	}
+}
+
+// Addr returns the address that is listened on.
+func (l *Listener) Addr() net.Addr { return l.inner.Addr() }
+
+// Waiting returns how many connections are parked.
+func (l *Listener) Waiting() int { return l.parking.len() }
+
+// Close stops listening and ends every connection that Accept has not returned.
+// It returns when all is over.
+func (l *Listener) Close() error {
+	l.close()
+	err := l.inner.Close()
+	l.mu.Lock()
+	for v := range l.visitors {
+		_ = v.conn.Close()
+	}
+	l.visitors = nil
+	l.mu.Unlock()
+	l.serving.Wait()
+	return err
+}
+
+// maxAcceptDelay bounds the pause after a failed accept.
+const maxAcceptDelay = time.Second
+
+func (l *Listener) acceptAll() {
+	delay := time.Millisecond
+	for {
+		conn, err := l.inner.Accept()
+		if err == nil {
+			delay = time.Millisecond
+			l.arrive(conn)
+			continue
+		}
+		if l.ctx.Err() != nil {
+			return
+		}
+		if errors.Is(err, net.ErrClosed) {
+			l.Logger.Error("the listener was closed from outside; no connection is accepted any more", "error", err)
+			l.close()
+			return
+		}
+		// Most likely out of file descriptors. Who waits longest without
+		// authenticating gives way.
+		l.Logger.Warn("accept a connection", "error", err)
+		if v := l.parking.displaceOldest(); v != nil {
+			v.displace()
+		}
+		select {
+		case <-time.After(delay):
+		case <-l.ctx.Done():
+			return
+		}
+		delay = min(2*delay, maxAcceptDelay)
+	}
+}
+
+// arrive parks a new connection and serves it in a goroutine of its own. One
+// that its address may not have costs no goroutine.
+func (l *Listener) arrive(conn net.Conn) {
+	now := time.Now()
+	v := &visitor{conn: conn, deadline: now.Add(l.Limits.Handshake), gone: make(chan struct{})}
+	if !l.Proxied {
+		if err := l.enter(v, addressOf(conn.RemoteAddr())); err != nil {
+			l.logRefusal(v, err)
+			_ = conn.Close()
+			return
+		}
+	}
+	l.mu.Lock()
+	if l.visitors == nil {
+		l.mu.Unlock()
+		_ = conn.Close()
+		return
+	}
+	l.visitors[v] = struct{}{}
+	l.mu.Unlock()
+	if oldest := l.parking.park(v); oldest != nil {
+		oldest.displace()
+	}
+	l.serving.Go(func() { l.serve(v) })
+}
+
+// enter counts v against the limits of its address.
+func (l *Listener) enter(v *visitor, addr netip.Addr) error {
+	v.addr = addr
+	if reason := l.sources.enter(addr, time.Now()); reason != "" {
+		return &Refusal{Reason: reason}
+	}
+	v.entered = true
+	return nil
+}
+
+// serve sees one connection through.
+func (l *Listener) serve(v *visitor) {
+	conn, err := l.admit(v)
+	if err != nil {
+		l.end(v, err)
+		l.forget(v)
+		_ = v.conn.Close()
+		return
+	}
+	// Not the listener's any more: it authenticated.
+	l.forget(v)
+	select {
+	case l.ready <- conn:
+	case <-l.ctx.Done():
+		_ = conn.Close()
+	}
+}
+
+func (l *Listener) forget(v *visitor) {
+	l.parking.unpark(v)
+	if v.entered {
+		l.sources.leave(v.addr)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.visitors, v)
+}
+
+// displace ends v to make room.
+func (v *visitor) displace() {
+	close(v.gone)
+	_ = v.conn.Close()
+}
+
+func (v *visitor) displaced() bool {
+	select {
+	case <-v.gone:
+		return true
+	default:
+		return false
+	}
+}
+
+// admit makes an authenticated connection of v, or says why not. A nil error
+// comes with a Conn.
+func (l *Listener) admit(v *visitor) (*Conn, error) {
+	if err := v.conn.SetDeadline(v.deadline); err != nil {
+		return nil, err
+	}
+	if l.Proxied {
+		addr, err := readProxy(v.conn)
+		if err != nil {
+			return nil, l.readFailure(v, NoAddress, err)
+		}
+		if err := l.enter(v, addr); err != nil {
+			return nil, err
+		}
+	}
+	typ, body, err := noiseconn.ReadFrame(v.conn)
+	if err != nil {
+		return nil, l.readFailure(v, MalformedFrame, err)
+	}
+	switch {
+	case typ == noiseconn.TypeConnect && len(body) == noiseconn.R1Size:
+		return l.connect(v, body)
+	case typ == noiseconn.TypePair && len(body) == noiseconn.P1Size:
+		return nil, l.pair(v, body)
+	default:
+		return nil, &Refusal{Reason: MalformedFrame}
+	}
+}
+
+// readFailure says why reading ended: the connection did, or the bytes are wrong.
+func (l *Listener) readFailure(v *visitor, wrong Reason, err error) error {
+	switch {
+	case v.displaced():
+		return &Refusal{Reason: Displaced}
+	case errors.Is(err, noiseconn.ErrFrame), errors.Is(err, errProxy):
+		return &Refusal{Reason: wrong, Err: err}
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return &Refusal{Reason: Silent}
+	default:
+		return &Refusal{Reason: Closed}
+	}
+}
+
+// end logs why v ends, and lets it end as any other.
+func (l *Listener) end(v *visitor, err error) {
+	if !errors.Is(err, errPaired) {
+		reason := l.logRefusal(v, err)
+		if reason == NoAddress || reason == TooFast || reason == TooMany {
+			return // closed at once, with or without NGINX
+		}
+	}
+	if v.conn.SetDeadline(v.deadline) == nil {
+		l.drain(v)
+	}
+}
+
+func (l *Listener) logRefusal(v *visitor, err error) Reason {
+	if l.ctx.Err() != nil {
+		return Closed // the Base stops; nobody was refused
+	}
+	var refusal *Refusal
+	if !errors.As(err, &refusal) {
+		refusal = &Refusal{Reason: Internal, Err: err}
+	}
+	l.refusals.refused(v.addr, refusal.Reason, refusal.Err)
+	return refusal.Reason
+}
+
+// maxDrain is how many bytes of a refused peer are read and thrown away. More
+// stay in the kernel's buffer: nobody can keep the Base busy with reading.
+const maxDrain = 64 << 10
+
+// drainUntilDeadline throws away what comes until the deadline, an end of file,
+// or displacement. A close with unread bytes would be a reset and a close at once
+// would tell the time a refusal took; both tell a stranger how far he got.
+func (l *Listener) drainUntilDeadline(v *visitor) {
+	var waste [512]byte
+	for drained := 0; drained < maxDrain; {
+		n, err := v.conn.Read(waste[:])
+		if err != nil {
+			return
+		}
+		drained += n
+	}
+	select {
+	case <-time.After(time.Until(v.deadline)):
+	case <-v.gone:
+	case <-l.ctx.Done():
+	}
+}
+
+// takePlace waits for a place to compute in. The caller must call the returned function.
+func (l *Listener) takePlace(v *visitor) (giveBack func(), err error) {
+	giveBack = func() { <-l.computing }
+	select {
+	case l.computing <- struct{}{}:
+		return giveBack, nil
+	default:
+	}
+	select {
+	case l.computing <- struct{}{}:
+		return giveBack, nil
+	case <-time.After(time.Until(v.deadline)):
+		return nil, &Refusal{Reason: Busy}
+	case <-l.ctx.Done():
+		return nil, l.ctx.Err()
+	}
+}
+
+// addressOf returns the IP address of a socket's peer; invalid if it has none.
+func addressOf(addr net.Addr) netip.Addr {
+	if tcp, ok := addr.(*net.TCPAddr); ok {
+		return tcp.AddrPort().Addr().Unmap()
+	}
+	return netip.Addr{}
+}

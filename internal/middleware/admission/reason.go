@@ -1,0 +1,142 @@
+package admission
+
+import (
+	"log/slog"
+	"net/netip"
+	"sync"
+	"time"
+
+	"golang.org/x/time/rate"
+)
+
+// Reason says in the log why a connection was refused. The text is part of
+// what the brute-force protection matches (internal/helper/bruteforce); it does not change.
+type Reason string
+
+// The reasons. Those that count for a ban are what nobody does who was ever
+// paired: see CountsForBan.
+const (
+	// MalformedFrame: what came is no handshake frame of a size that opens a
+	// connection. Counts for a ban.
+	MalformedFrame Reason = "malformed_frame"
+	// WrongMAC1: a connect frame that no key of this Base made. Counts for a ban.
+	WrongMAC1 Reason = "wrong_mac1"
+
+	// Silent: no whole frame within the handshake's time.
+	Silent Reason = "silent"
+	// Closed: the peer went away before it had sent a whole frame.
+	Closed Reason = "closed"
+	// PairingRequest: a request to be paired was heard, or came while nobody listens.
+	PairingRequest Reason = "pairing_request"
+	// PairingFailed: the connection of an accepted request ended without a pairing.
+	PairingFailed Reason = "pairing_failed"
+	// Lapsed: the pairing was never completed, and its time is over. The App
+	// is told nothing and finds out by itself.
+	Lapsed Reason = "lapsed"
+	// Replayed: a connect frame that came before.
+	Replayed Reason = "replayed"
+	// WrongKey: the mac1 was right, and what it covers is not.
+	WrongKey Reason = "wrong_key"
+	// Revoked: an App that was revoked, and was told so.
+	Revoked Reason = "revoked"
+	// NoFirstRecord: the handshake was complete, and nothing came after it.
+	NoFirstRecord Reason = "no_first_record"
+	// Busy: no place to compute the handshake became free in its time.
+	Busy Reason = "busy"
+	// TooFast: more new connections a second than one address may make.
+	TooFast Reason = "too_fast"
+	// TooMany: more waiting connections than one address may have.
+	TooMany Reason = "too_many"
+	// Displaced: the oldest waiting connection had to make room.
+	Displaced Reason = "displaced"
+	// NoAddress: no usable PROXY header. NGINX is set up wrongly.
+	NoAddress Reason = "no_address"
+	// Internal: the Base failed; the error stands in the line.
+	Internal Reason = "internal"
+)
+
+// Reasons lists every Reason.
+func Reasons() []Reason {
+	return []Reason{
+		MalformedFrame, WrongMAC1,
+		Silent, Closed, PairingRequest, PairingFailed, Lapsed, Replayed, WrongKey, Revoked, NoFirstRecord, Busy,
+		TooFast, TooMany, Displaced, NoAddress, Internal,
+	}
+}
+
+// CountsForBan tells whether refusals for this reason add up to a ban of the
+// address. A ban must never hit an owner: whatever a paired App, a revoked one, one
+// whose pairing broke off, a slow network or a busy Base can cause does not count.
+func (r Reason) CountsForBan() bool { return r == MalformedFrame || r == WrongMAC1 }
+
+// refusalMessage and its attributes addr and reason are what fail2ban matches.
+const refusalMessage = "handshake refused"
+
+// Lines a second and in a burst that refusals may write, for each of the two
+// kinds of reasons. A flood must not fill the disk, nor hide by harmless
+// refusals the ones that count; hence a budget each. An address alone cannot
+// use up the one of those that count: its connections are limited to fewer a second,
+// and it is banned after a few.
+const (
+	refusalLinesPerSecond = 100
+	refusalLinesBurst     = 500
+)
+
+// refusalLog writes one line for each refusal, within the budgets. What did
+// not fit is counted, and the number stands in the next line of its kind.
+type refusalLog struct {
+	logger *slog.Logger
+
+	mu                 sync.Mutex
+	counting, harmless refusalBudget
+}
+
+type refusalBudget struct {
+	lines      *rate.Limiter
+	suppressed int
+}
+
+func newRefusalLog(logger *slog.Logger) *refusalLog {
+	budget := func() refusalBudget {
+		return refusalBudget{lines: rate.NewLimiter(refusalLinesPerSecond, refusalLinesBurst)}
+	}
+	return &refusalLog{logger: logger, counting: budget(), harmless: budget()}
+}
+
+// refused logs that a connection from addr ended without a session. addr may be
+// invalid if it is not known. err may be nil.
+func (l *refusalLog) refused(addr netip.Addr, reason Reason, err error) {
+	suppressed, fits := l.take(reason)
+	if !fits {
+		return
+	}
+	address := "unknown"
+	if addr.IsValid() {
+		address = addr.WithZone("").String()
+	}
+	attributes := []any{slog.String("addr", address), slog.String("reason", string(reason))}
+	if err != nil {
+		attributes = append(attributes, slog.String("error", err.Error()))
+	}
+	if suppressed > 0 {
+		attributes = append(attributes, slog.Int("suppressed", suppressed))
+	}
+	l.logger.Info(refusalMessage, attributes...)
+}
+
+// take takes a line out of the budget and returns how many were suppressed
+// since the last one.
+func (l *refusalLog) take(reason Reason) (suppressed int, fits bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	budget := &l.harmless
+	if reason.CountsForBan() {
+		budget = &l.counting
+	}
+	if !budget.lines.AllowN(time.Now(), 1) {
+		budget.suppressed++
+		return 0, false
+	}
+	suppressed, budget.suppressed = budget.suppressed, 0
+	return suppressed, true
+}

@@ -1,0 +1,82 @@
+package posture
+
+import (
+	"cmp"
+	"slices"
+	"time"
+
+	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/sshaccess"
+)
+
+const roleOwner = basev1.Role_ROLE_OWNER
+
+// effective returns what is in force: the posture p of a revision, AND what is
+// not closed by an active restriction, AND what still has a running lease.
+func effective(revision uint64, p Posture, active []Restriction, running []RunningLease) Effective {
+	lockdown := Closing{Type: ClosingLockdown}.isActive(active)
+	e := Effective{
+		Revision:      revision,
+		NodeName:      p.NodeName,
+		Endpoints:     []Endpoint{{Kind: KindEntry, Port: EntryPort}},
+		Bans:          p.Bans,
+		PairingClosed: p.PairingClosed || lockdown || Closing{Type: ClosingPairing}.isActive(active),
+		Lockdown:      lockdown,
+		KnownSSHKeys:  slices.Clone(p.SSHKeys),
+	}
+	slices.SortFunc(e.KnownSSHKeys, func(a, b sshaccess.Key) int { return cmp.Compare(a.Line, b.Line) })
+
+	// left is what remains of a lease: 0 is closed.
+	left := func(kind Kind, lease Lease) time.Duration {
+		closed := Closing{Type: ClosingLease, Kind: kind, GrantedIn: lease.GrantedIn}.isActive(active)
+		if lockdown || closed {
+			return 0
+		}
+		return min(remaining(running, kind, lease.GrantedIn), lease.Length)
+	}
+	for _, extra := range Extras {
+		i := slices.IndexFunc(p.Extras, func(x ExtraEndpoint) bool { return x.Kind == extra.Kind })
+		if i < 0 {
+			continue
+		}
+		if rest := left(extra.Kind, p.Extras[i].Lease); rest > 0 {
+			endpoint := Endpoint{Kind: extra.Kind, Port: EntryPort, Shared: true, Remaining: rest}
+			if p.Extras[i].OwnPort {
+				endpoint.Port, endpoint.Shared = extra.Port, false
+			}
+			e.Endpoints = append(e.Endpoints, endpoint)
+		}
+	}
+	if p.SSH != nil && len(p.SSHKeys) > 0 {
+		if rest := left(KindSSH, *p.SSH); rest > 0 {
+			e.SSH = &SSH{Keys: slices.Clone(e.KnownSSHKeys), Remaining: rest}
+		}
+	}
+	for _, service := range Services {
+		if slices.Contains(p.Egress, service) {
+			e.Egress = append(e.Egress, service)
+		}
+	}
+	for _, app := range p.Apps {
+		if !(Closing{Type: ClosingApp, App: app.SigningKey}).isActive(active) {
+			e.Apps = append(e.Apps, app)
+		}
+	}
+	slices.SortFunc(e.Apps, compareApps)
+	return e
+}
+
+// cautious is what is in force while the last document is not settled: whom it raises
+// is not raised yet, for it may be undone, and whom it lowers is lowered at once.
+func (c *chain) cautious(e Effective) Effective {
+	before := c.beforeTip()
+	if before == nil {
+		return e
+	}
+	for i := range e.Apps { // a list of its own, see effective
+		if was, found := findApp(before.posture.Apps, e.Apps[i].SigningKey); found {
+			e.Apps[i].Role = min(e.Apps[i].Role, was.Role)
+		}
+	}
+	return e
+}

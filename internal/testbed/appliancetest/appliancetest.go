@@ -1,0 +1,392 @@
+// Package appliancetest runs an appliance in the process of a test: the real
+// system helper, the real Middleware, and a real channel between it and an App. In
+// place of NGINX stands what passes connections on, and in place of the machine
+// one that does all that it is told and only remembers it (Machine). So nothing is
+// touched outside of temporary directories, and no root is needed.
+package appliancetest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
+	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/adoption"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/system"
+	"github.com/BitBoxSwiss/bitbox-base/internal/middleware/base"
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/pairing"
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
+)
+
+// acceptEvery is how often a request that has not arrived yet is looked for.
+const acceptEvery = 20 * time.Millisecond
+
+// Helper is a system helper with its machine.
+type Helper struct {
+	*system.Helper
+	Machine *Machine
+	// Software is what updates change.
+	Software *Software
+	// Services are what runs on the machine.
+	Services *Services
+
+	directory string
+	ahead     atomic.Int64 // how far its clock was put ahead
+	cancel    context.CancelFunc
+	done      chan struct{}
+}
+
+// StartHelper runs a helper. Its state is new, unless it is a copy of another one's
+// (from), as if a disk had been put back.
+func StartHelper(from *Helper) (*Helper, error) {
+	directory, err := os.MkdirTemp("", "helper")
+	if err != nil {
+		return nil, err
+	}
+	if from != nil {
+		if err := copyFiles(directory, from.directory); err != nil {
+			return nil, errors.Join(err, os.RemoveAll(directory))
+		}
+	}
+	return startHelper(directory, false)
+}
+
+func startHelper(directory string, noDisplay bool) (h *Helper, err error) {
+	h = &Helper{Machine: &Machine{}, directory: directory, done: make(chan struct{})}
+	software, receiver, err := newSoftware(directory)
+	if err != nil {
+		return nil, errors.Join(err, os.RemoveAll(directory))
+	}
+	h.Software = software
+	zone, err := newTimeZone(directory)
+	if err != nil {
+		return nil, errors.Join(err, os.RemoveAll(directory))
+	}
+	manager, table := newServices()
+	h.Services = manager
+	manager.stamp = filepath.Join(directory, "upgrade-stamp")
+	h.Helper, err = system.Open(system.Config{
+		Directory: directory, Live: h.Machine, Banner: h.Machine, Announcer: h.Machine, Auditor: h.Machine, Updates: receiver,
+		Manager: manager, Services: table, TimeZone: zone, UpdateStamp: manager.stamp,
+		NoDisplay: noDisplay,
+		Factory:   posture.Factory(), BootID: "the only boot",
+		Clock:  func() time.Duration { return system.BootClock() + time.Duration(h.ahead.Load()) },
+		Logger: slog.New(slog.DiscardHandler),
+	})
+	if err != nil {
+		return nil, errors.Join(err, os.RemoveAll(directory))
+	}
+	var ctx context.Context
+	ctx, h.cancel = context.WithCancel(context.Background())
+	go func() {
+		defer close(h.done)
+		h.Run(ctx)
+	}()
+	return h, nil
+}
+
+// copyFiles copies what stands in a directory, not what stands below.
+func copyFiles(to, from string) error {
+	entries, err := os.ReadDir(from)
+	for _, e := range entries {
+		if err != nil || !e.Type().IsRegular() {
+			continue
+		}
+		var content []byte
+		if content, err = os.ReadFile(filepath.Join(from, e.Name())); err == nil {
+			err = os.WriteFile(filepath.Join(to, e.Name()), content, 0o600)
+		}
+	}
+	return err
+}
+
+// Advance puts the clock of the helper ahead. What has ended by then has ended with
+// the next question.
+func (h *Helper) Advance(d time.Duration) { h.ahead.Add(int64(d)) }
+
+// Let lets an App in, see the function Let.
+func (h *Helper) Let(ctx context.Context, number string, role basev1.Role) error {
+	return Let(ctx, system.Client{Port: h.Port(system.WhoConsole)}.Authority(), number, role)
+}
+
+// Let plays somebody at a Base who accepts an App's number ("123 456"), and says
+// yes to the code.
+func Let(ctx context.Context, console pairing.Client, number string, role basev1.Role) error {
+	n, err := strconv.ParseUint(strings.ReplaceAll(number, " ", ""), 10, 32)
+	if err != nil {
+		return fmt.Errorf("read the request number %q: %w", number, err)
+	}
+	if err := console.OpenWindow(ctx); err != nil {
+		return err
+	}
+	for err = console.Accept(ctx, uint32(n), role); err != nil; err = console.Accept(ctx, uint32(n), role) {
+		select { // the request may not have arrived yet
+		case <-ctx.Done():
+			return err
+		case <-time.After(acceptEvery):
+		}
+	}
+	for seen := uint64(0); ; {
+		snapshot, err := console.Watch(ctx, seen)
+		if err != nil {
+			return err
+		}
+		if snapshot.GetCeremony().GetPhase() == systemv1.Ceremony_PHASE_SHOWN {
+			id, _ := pairing.CeremonyIDOf(snapshot)
+			return console.Answer(ctx, id, true)
+		}
+		seen = snapshot.GetVersion()
+	}
+}
+
+// Stop ends the helper and deletes its state.
+func (h *Helper) Stop() error {
+	h.cancel()
+	<-h.done
+	h.Software.running.Wait()
+	return errors.Join(h.Close(), os.RemoveAll(h.directory))
+}
+
+// Appliance is a helper, the Middleware, and what stands before that.
+type Appliance struct {
+	*Helper
+	stateDir string
+	tcp      net.Listener
+	cancel   context.CancelFunc
+	done     chan error
+	passed   atomic.Uint32 // connections
+	port     system.Port   // the Middleware's way to the helper
+
+	stopping sync.Mutex // held while the Middleware is restarted or ended
+	stopped  bool
+
+	mu    sync.Mutex // guards what follows
+	shut  bool
+	conns map[net.Conn]struct{}
+}
+
+// Start runs an appliance. through may put something between its Middleware and
+// its helper: then the Middleware is one that was taken over. It may be nil.
+func Start(through func(system.Port) system.Port) (*Appliance, error) {
+	helper, err := StartHelper(nil)
+	if err != nil {
+		return nil, err
+	}
+	return start(helper, "", through)
+}
+
+// StartWithoutDisplay is Start, for a Base that nobody can stand before.
+func StartWithoutDisplay(through func(system.Port) system.Port) (*Appliance, error) {
+	directory, err := os.MkdirTemp("", "helper")
+	if err != nil {
+		return nil, err
+	}
+	helper, err := startHelper(directory, true)
+	if err != nil {
+		return nil, err
+	}
+	return start(helper, "", through)
+}
+
+func start(helper *Helper, middlewareState string, through func(system.Port) system.Port) (*Appliance, error) {
+	a := &Appliance{Helper: helper, done: make(chan error, 1), conns: map[net.Conn]struct{}{}, cancel: func() {}}
+	if err := a.start(middlewareState, through); err != nil {
+		a.done <- nil
+		return nil, errors.Join(err, a.Stop())
+	}
+	return a, nil
+}
+
+// StartBorn runs an appliance on a board at its first boot, with an image that has
+// this file (package born) in it. through is as for Start.
+func StartBorn(file []byte, through func(system.Port) system.Port) (*Appliance, error) {
+	root, err := os.MkdirTemp("", "born")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(root)
+	err = errors.Join(
+		os.Mkdir(filepath.Join(root, adoption.Directory), 0o700),
+		os.WriteFile(filepath.Join(root, adoption.Directory, adoption.File), file, 0o600),
+	)
+	if err == nil {
+		err = adoption.Adopt(adoption.Config{
+			Root: root, Factory: posture.Factory(), Clock: system.BootClock, BootID: "the only boot", Logger: slog.New(slog.DiscardHandler),
+		})
+	}
+	if err != nil {
+		return nil, err
+	}
+	directory, err := os.MkdirTemp("", "helper")
+	if err != nil {
+		return nil, err
+	}
+	if err := copyFiles(directory, filepath.Join(root, "system")); err != nil {
+		return nil, errors.Join(err, os.RemoveAll(directory))
+	}
+	helper, err := startHelper(directory, false)
+	if err != nil {
+		return nil, err
+	}
+	return start(helper, filepath.Join(root, "middleware"), through)
+}
+
+func (a *Appliance) start(middlewareState string, through func(system.Port) system.Port) (err error) {
+	if a.stateDir, err = os.MkdirTemp("", "middleware"); err != nil { // short, for the socket's path
+		return err
+	}
+	if middlewareState != "" {
+		state := filepath.Join(a.stateDir, "state")
+		if err := errors.Join(os.Mkdir(state, 0o700), copyFiles(state, middlewareState)); err != nil {
+			return err
+		}
+	}
+	if a.tcp, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
+		return err
+	}
+	a.port = a.Port(system.WhoMiddleware)
+	if through != nil {
+		a.port = through(a.port)
+	}
+	if err := a.startMiddleware(); err != nil {
+		return err
+	}
+	a.Software.restarts = func() {
+		a.Shut()
+		a.Open()
+	}
+	a.Services.mu.Lock()
+	defer a.Services.mu.Unlock()
+	a.Services.stops = func(target string) {
+		a.Shut()
+		if target == "reboot.target" {
+			a.restartMiddleware()
+		}
+	}
+	go a.serve()
+	return nil
+}
+
+func (a *Appliance) startMiddleware() error {
+	entry, err := net.Listen("unix", a.socket())
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	a.cancel = cancel
+	go func() {
+		a.done <- base.RunMiddleware(ctx, base.MiddlewareConfig{
+			StateDir: filepath.Join(a.stateDir, "state"), Entry: entry,
+			Helper: system.Client{Port: a.port}, Logger: slog.New(slog.DiscardHandler),
+		})
+	}()
+	return nil
+}
+
+// restartMiddleware is what a reboot is to an App.
+func (a *Appliance) restartMiddleware() {
+	a.stopping.Lock()
+	defer a.stopping.Unlock()
+	if a.stopped {
+		return
+	}
+	a.cancel()
+	err := <-a.done
+	if err == nil {
+		err = a.startMiddleware()
+	}
+	if err != nil {
+		a.done <- err // for Stop
+		return
+	}
+	a.Open()
+}
+
+func (a *Appliance) socket() string { return filepath.Join(a.stateDir, "entry") }
+
+// Address is where Apps reach it.
+func (a *Appliance) Address() string { return a.tcp.Addr().String() }
+
+// Stop ends the appliance and deletes its state.
+func (a *Appliance) Stop() error {
+	if a.tcp != nil {
+		_ = a.tcp.Close()
+	}
+	a.Shut()
+	a.stopping.Lock()
+	defer a.stopping.Unlock()
+	a.stopped = true
+	a.cancel()
+	return errors.Join(<-a.done, a.Helper.Stop(), os.RemoveAll(a.stateDir))
+}
+
+// Shut ends all connections and lets none in, as if a change had closed the entry.
+func (a *Appliance) Shut() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.shut = true
+	for conn := range a.conns {
+		_ = conn.Close()
+	}
+}
+
+// Open takes Shut back.
+func (a *Appliance) Open() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.shut = false
+}
+
+// serve is NGINX's part.
+func (a *Appliance) serve() {
+	for {
+		conn, err := a.tcp.Accept()
+		if err != nil {
+			return
+		}
+		go a.pass(conn)
+	}
+}
+
+func (a *Appliance) pass(conn net.Conn) {
+	defer conn.Close()
+	a.mu.Lock()
+	if a.shut {
+		a.mu.Unlock()
+		return
+	}
+	a.conns[conn] = struct{}{}
+	a.mu.Unlock()
+	defer func() {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		delete(a.conns, conn)
+	}()
+	inner, err := net.Dial("unix", a.socket())
+	if err != nil {
+		return
+	}
+	defer inner.Close()
+	// Each comes from an address of its own, since the limits of one address would
+	// make tests wait.
+	from, port := a.passed.Add(1), conn.RemoteAddr().(*net.TCPAddr).Port
+	if _, err := fmt.Fprintf(inner, "PROXY TCP4 10.0.%d.%d 10.0.0.0 %d %d\r\n", from>>8&0xff, from&0xff, port, posture.EntryPort); err != nil {
+		return
+	}
+	go func() {
+		_, _ = io.Copy(inner, conn)
+		_ = inner.Close()
+	}()
+	_, _ = io.Copy(conn, inner)
+}
