@@ -6,9 +6,9 @@ import (
 	"strings"
 	"time"
 
-	"github.com/BitBoxSwiss/bitbox-base/internal/helper/sshaccess"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/noiseconn"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/sshkey"
 )
 
 // Edit makes a new posture from the present one. A lease that begins has GrantedIn
@@ -76,15 +76,15 @@ func Rename(name string) Edit {
 // empty takes the place of the comment in that line.
 func AddSSHKey(line, name string) Edit {
 	return func(p *Posture, _ *PostureView, _ uint64) error {
-		key, err := sshaccess.ParseKey(line)
+		key, err := sshkey.Parse(line)
 		if err == nil && name != "" {
 			fields := strings.SplitN(key.Line, " ", 3)
-			key, err = sshaccess.ParseKey(strings.Join(append(fields[:2], name), " "))
+			key, err = sshkey.Parse(strings.Join(append(fields[:2], name), " "))
 		}
 		if err != nil {
 			return err
 		}
-		p.SSHKeys = slices.DeleteFunc(slices.Clone(p.SSHKeys), func(k sshaccess.Key) bool { return k.Fingerprint == key.Fingerprint })
+		p.SSHKeys = slices.DeleteFunc(slices.Clone(p.SSHKeys), func(k sshkey.Key) bool { return k.Fingerprint == key.Fingerprint })
 		p.SSHKeys = append(p.SSHKeys, key)
 		return nil
 	}
@@ -94,7 +94,7 @@ func AddSSHKey(line, name string) Edit {
 // SSH is off.
 func RemoveSSHKey(which string) Edit {
 	return func(p *Posture, _ *PostureView, _ uint64) error {
-		isMeant := func(k sshaccess.Key) bool { return k.Fingerprint == which || k.Comment == which && which != "" }
+		isMeant := func(k sshkey.Key) bool { return k.Fingerprint == which || k.Comment == which && which != "" }
 		keys := slices.DeleteFunc(slices.Clone(p.SSHKeys), isMeant)
 		switch len(p.SSHKeys) - len(keys) {
 		case 0:

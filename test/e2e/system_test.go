@@ -21,6 +21,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/sshaccess"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/system"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/sshkey"
 	"github.com/BitBoxSwiss/bitbox-base/test/stage"
 )
 
@@ -88,7 +89,7 @@ func TestAnOwnerOpensAndAnybodyClosesALiveBase(t *testing.T) {
 		b.t = t
 		identity, key := newKey(t)
 		b.mustSubmit(func(p *posture.Posture, next uint64) {
-			p.SSHKeys = []sshaccess.Key{key}
+			p.SSHKeys = []sshkey.Key{key}
 			p.SSH = &posture.Lease{Length: 5 * time.Minute, GrantedIn: next}
 		})
 		ended := b.login(identity)
@@ -145,7 +146,7 @@ func ruleLines(save string) string {
 	return strings.Join(lines, "")
 }
 
-func newKey(t *testing.T) (identity string, key sshaccess.Key) {
+func newKey(t *testing.T) (identity string, key sshkey.Key) {
 	t.Helper()
 	public, private, err := ed25519.GenerateKey(nil)
 	if err != nil {
@@ -163,7 +164,7 @@ func newKey(t *testing.T) (identity string, key sshaccess.Key) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if key, err = sshaccess.ParseKey(strings.TrimSpace(string(ssh.MarshalAuthorizedKey(wire)))); err != nil {
+	if key, err = sshkey.Parse(strings.TrimSpace(string(ssh.MarshalAuthorizedKey(wire)))); err != nil {
 		t.Fatal(err)
 	}
 	return identity, key

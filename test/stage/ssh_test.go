@@ -18,12 +18,13 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/sshaccess"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/sshkey"
 	"github.com/BitBoxSwiss/bitbox-base/test/stage"
 	"golang.org/x/crypto/ssh"
 )
 
 // newKey makes a key as an owner would have one.
-func newKey(t *testing.T) (ssh.Signer, sshaccess.Key) {
+func newKey(t *testing.T) (ssh.Signer, sshkey.Key) {
 	t.Helper()
 	_, private, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
@@ -33,7 +34,7 @@ func newKey(t *testing.T) (ssh.Signer, sshaccess.Key) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	key, err := sshaccess.ParseKey(string(ssh.MarshalAuthorizedKey(signer.PublicKey())))
+	key, err := sshkey.Parse(string(ssh.MarshalAuthorizedKey(signer.PublicKey())))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -41,7 +42,7 @@ func newKey(t *testing.T) (ssh.Signer, sshaccess.Key) {
 }
 
 // withSSH leases SSH to a key in e.
-func withSSH(e posture.Effective, keys ...sshaccess.Key) posture.Effective {
+func withSSH(e posture.Effective, keys ...sshkey.Key) posture.Effective {
 	e.SSH = &posture.SSH{Keys: keys, Remaining: time.Hour}
 	return e
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/sshaccess"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/sshkey"
 	"github.com/BitBoxSwiss/bitbox-base/packaging"
 )
 
@@ -152,12 +153,12 @@ func factory() Expectation {
 // withSSH is the same with SSH on.
 func withSSH(t *testing.T) Expectation {
 	t.Helper()
-	key, err := sshaccess.ParseKey("ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJqIYQnwyD7gzdmAzWFpdIRYvBOuKVqJj7kOQmVhhmyM owner")
+	key, err := sshkey.Parse("ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJqIYQnwyD7gzdmAzWFpdIRYvBOuKVqJj7kOQmVhhmyM owner")
 	if err != nil {
 		t.Fatal(err)
 	}
 	want := factory()
-	want.Posture.SSH = &posture.SSH{Keys: []sshaccess.Key{key}, Remaining: time.Hour}
+	want.Posture.SSH = &posture.SSH{Keys: []sshkey.Key{key}, Remaining: time.Hour}
 	return want
 }
 

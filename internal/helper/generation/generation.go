@@ -28,6 +28,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/proxy"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/sshaccess"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/sshkey"
 )
 
 // Where things stand on the appliance. The units and the static configuration
@@ -145,7 +146,7 @@ func Render(e posture.Effective) (Files, error) {
 	if files[SSHConfig], err = sshaccess.RenderConfig(SSHConfigFor()); err != nil {
 		return nil, err
 	}
-	var keys []sshaccess.Key
+	var keys []sshkey.Key
 	if e.SSH != nil {
 		keys = e.SSH.Keys
 	}

@@ -9,8 +9,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/BitBoxSwiss/bitbox-base/internal/helper/sshaccess"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/sshkey"
 	"github.com/google/go-cmp/cmp"
 )
 
@@ -28,13 +28,13 @@ func closed() posture.Effective {
 
 func open(t *testing.T) posture.Effective {
 	t.Helper()
-	key, err := sshaccess.ParseKey(keyLine)
+	key, err := sshkey.Parse(keyLine)
 	if err != nil {
 		t.Fatal(err)
 	}
 	e := closed()
 	e.Endpoints = append(e.Endpoints, posture.Endpoint{Kind: posture.KindElectrum, Port: 50002, Remaining: time.Hour})
-	e.SSH = &posture.SSH{Keys: []sshaccess.Key{key}, Remaining: time.Hour}
+	e.SSH = &posture.SSH{Keys: []sshkey.Key{key}, Remaining: time.Hour}
 	e.Egress = posture.Services
 	return e
 }

@@ -20,9 +20,9 @@ import (
 
 	"github.com/BitBoxSwiss/bitbox-base/internal/atomicfile"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/adoption"
-	"github.com/BitBoxSwiss/bitbox-base/internal/helper/sshaccess"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/born"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/sshkey"
 )
 
 const (
@@ -53,7 +53,7 @@ var ErrFile = errors.New("it cannot be used")
 type Provision struct {
 	// Hostname names the Base; empty: as it comes.
 	Hostname string
-	SSHKeys  []sshaccess.Key
+	SSHKeys  []sshkey.Key
 	// SSHLease is how long SSH is on from the first boot on; 0: it is off.
 	SSHLease time.Duration
 	// NoDisplay: an owner's App accepts and answers pairings in the place of somebody
@@ -119,7 +119,7 @@ func Read(directory string) (Provision, error) {
 			return CheckHostname(line)
 		},
 		KeysFile: func(line string) error {
-			key, err := sshaccess.ParseKey(line)
+			key, err := sshkey.Parse(line)
 			p.SSHKeys = append(p.SSHKeys, key)
 			return err
 		},
@@ -215,7 +215,7 @@ func Place(root string, request Request) ([]string, error) {
 		notes = append(notes, "its name is "+p.Hostname)
 	}
 	if request.SSHKey != "" {
-		key, err := sshaccess.ReadKeyFile(request.SSHKey)
+		key, err := sshkey.ReadFile(request.SSHKey)
 		if err != nil {
 			return nil, err
 		}

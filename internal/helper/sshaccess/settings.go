@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/sshkey"
 	"golang.org/x/crypto/ssh"
 )
 
@@ -29,10 +30,10 @@ type Setting struct {
 	Why string
 }
 
-// loginAlgorithms are the signatures that the KeyTypes make. The type ssh-rsa
+// loginAlgorithms are the signatures that the [sshkey.Types] make. The type ssh-rsa
 // signs with SHA-2 only.
 var loginAlgorithms = func() []string {
-	algorithms := slices.Clone(KeyTypes[:len(KeyTypes)-1])
+	algorithms := slices.Clone(sshkey.Types[:len(sshkey.Types)-1])
 	return append(algorithms, ssh.KeyAlgoRSASHA512, ssh.KeyAlgoRSASHA256)
 }()
 
@@ -60,7 +61,7 @@ func Settings(c Config) []Setting {
 		{"AuthorizedPrincipalsFile", "none", ""},
 		{"TrustedUserCAKeys", "none", "No authority may let in keys that are not in the file."},
 		{"StrictModes", "yes", ""},
-		{"RequiredRSASize", strconv.Itoa(MinRSABits), "What is accepted as a key stands in internal/helper/sshaccess; sshd checks it again."},
+		{"RequiredRSASize", strconv.Itoa(sshkey.MinRSABits), "What is accepted as a key stands in internal/protocol/sshkey; sshd checks it again."},
 		{"PubkeyAcceptedAlgorithms", strings.Join(loginAlgorithms, ","), ""},
 
 		{"LoginGraceTime", "20", "Strangers get little time and few tries; fail2ban ends them."},
@@ -129,7 +130,7 @@ func (c Config) check() error {
 
 // RenderAuthorizedKeys writes the file of the keys that may log in, in the
 // order given. Without keys nobody may.
-func RenderAuthorizedKeys(keys []Key) string {
+func RenderAuthorizedKeys(keys []sshkey.Key) string {
 	b := &strings.Builder{}
 	b.WriteString("# Rendered by bitbox-base; changes are found by the audit and undone.\n")
 	for _, key := range keys {

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/sshaccess"
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/sshkey"
 	"github.com/google/go-cmp/cmp"
 )
 
@@ -35,17 +36,20 @@ func golden(t *testing.T, name, got string) {
 	}
 }
 
+// ed25519Line is a public key file as ssh-keygen makes it.
+const ed25519Line = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIDvpxXGDAu0w+FUDIb/ygcy6q1chR7o1fzWvDDnfwJSA alice@laptop"
+
 func TestConfigurationIsAsReviewed(t *testing.T) {
 	text, err := sshaccess.RenderConfig(config)
 	if err != nil {
 		t.Fatal(err)
 	}
 	golden(t, "sshd_config", text)
-	key, err := sshaccess.ParseKey(ed25519Line)
+	key, err := sshkey.Parse(ed25519Line)
 	if err != nil {
 		t.Fatal(err)
 	}
-	golden(t, "authorized_keys", sshaccess.RenderAuthorizedKeys([]sshaccess.Key{key}))
+	golden(t, "authorized_keys", sshaccess.RenderAuthorizedKeys([]sshkey.Key{key}))
 }
 
 func TestPathsCannotCarrySettings(t *testing.T) {

@@ -1,5 +1,5 @@
-// Package sshaccess is the Base's SSH: which keys are accepted, what sshd is
-// told, and whether the running sshd does what it was told.
+// Package sshaccess is the Base's SSH: what sshd is told, and whether the running
+// sshd does what it was told. Which keys are accepted stands in package sshkey.
 //
 // SSH is an exception for an owner who has to look at the machine itself. So
 // everything here is narrow: keys are the only way in, a key is a plain key

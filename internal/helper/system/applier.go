@@ -15,6 +15,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/proxy"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/sshaccess"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/sshkey"
 )
 
 // Times of the Applier.
@@ -45,7 +46,7 @@ type Live interface {
 	// StartSSH starts sshd unless it runs. If a key that it was started with is not
 	// among keys, it is stopped first: sessions of that key must end, and nobody can
 	// tell whose session is whose.
-	StartSSH(ctx context.Context, keys []sshaccess.Key) error
+	StartSSH(ctx context.Context, keys []sshkey.Key) error
 	// StopSSH stops sshd and ends its sessions.
 	StopSSH(ctx context.Context) error
 	// Cut ends the established connections at a local TCP port, and no other.

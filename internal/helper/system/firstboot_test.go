@@ -5,7 +5,7 @@ import (
 	"time"
 
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/factoryreset"
-	"github.com/BitBoxSwiss/bitbox-base/internal/helper/sshaccess"
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/sshkey"
 )
 
 // booted boots as far as the packet filter, and returns what is left of SSH's lease.
@@ -28,7 +28,7 @@ func (b *base) booted() (left time.Duration) {
 func imageWithKey(t *testing.T, lease time.Duration) *base {
 	t.Helper()
 	b := newBase(t)
-	b.config.Factory.SSHKeys, b.config.FirstLease = []sshaccess.Key{testKey()}, lease
+	b.config.Factory.SSHKeys, b.config.FirstLease = []sshkey.Key{testKey()}, lease
 	return b
 }
 

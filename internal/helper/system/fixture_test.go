@@ -17,10 +17,10 @@ import (
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
-	"github.com/BitBoxSwiss/bitbox-base/internal/helper/sshaccess"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/noiseconn"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/pairing"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/sshkey"
 	"github.com/BitBoxSwiss/bitbox-base/internal/secret"
 )
 
@@ -288,13 +288,13 @@ func (a *app) mustSubmit(change func(p *posture.Posture, next uint64)) {
 
 // Changes.
 
-func testKey() sshaccess.Key {
+func testKey() sshkey.Key {
 	private := ed25519.NewKeyFromSeed(bytes.Repeat([]byte{7}, ed25519.SeedSize))
 	public, err := ssh.NewPublicKey(private.Public())
 	if err != nil {
 		panic(err)
 	}
-	key, err := sshaccess.ParseKey(strings.TrimSpace(string(ssh.MarshalAuthorizedKey(public))))
+	key, err := sshkey.Parse(strings.TrimSpace(string(ssh.MarshalAuthorizedKey(public))))
 	if err != nil {
 		panic(err)
 	}
@@ -304,7 +304,7 @@ func testKey() sshaccess.Key {
 // open opens what can be opened: the Electrum API on a port of its own, and SSH.
 func open(p *posture.Posture, next uint64) {
 	exposeOwnPort(p, next)
-	p.SSHKeys = []sshaccess.Key{testKey()}
+	p.SSHKeys = []sshkey.Key{testKey()}
 	p.SSH = &posture.Lease{Length: time.Hour, GrantedIn: next}
 }
 

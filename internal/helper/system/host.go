@@ -22,6 +22,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/proxy"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/sshaccess"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/sshkey"
 )
 
 // Host is the machine that this process runs on: Live, Banner and Announcer by
@@ -82,7 +83,7 @@ func (m Host) Reload(ctx context.Context, unit string) error {
 }
 
 // StartSSH writes the lease, which lists the keys that sshd was started with.
-func (m Host) StartSSH(ctx context.Context, keys []sshaccess.Key) error {
+func (m Host) StartSSH(ctx context.Context, keys []sshkey.Key) error {
 	var fingerprints []string
 	for _, key := range keys {
 		fingerprints = append(fingerprints, key.Fingerprint)

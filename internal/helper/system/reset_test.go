@@ -14,8 +14,8 @@ import (
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/factoryreset"
-	"github.com/BitBoxSwiss/bitbox-base/internal/helper/sshaccess"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/sshkey"
 )
 
 func resetByOrder(order []byte) *systemv1.SystemRequest {
@@ -77,7 +77,7 @@ func TestAFactoryResetMakesTheBaseAsNew(t *testing.T) {
 				return nil
 			}
 			// The image was built with SSH on from the first boot, which is over.
-			b.config.Factory.SSHKeys, b.config.FirstLease = []sshaccess.Key{testKey()}, time.Hour
+			b.config.Factory.SSHKeys, b.config.FirstLease = []sshkey.Key{testKey()}, time.Hour
 			b.start()
 			b.settled()
 			if b.helper.Effective().SSH == nil {

@@ -17,6 +17,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/sshaccess"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/sshkey"
 )
 
 // world is a machine whose servers keep what they have read in files, so that it
@@ -127,7 +128,7 @@ func (w *world) replace(folder string, files map[string]string) {
 	}
 }
 
-func (w *world) StartSSH(_ context.Context, keys []sshaccess.Key) error {
+func (w *world) StartSSH(_ context.Context, keys []sshkey.Key) error {
 	if err := w.failure("start ssh"); err != nil {
 		return err
 	}

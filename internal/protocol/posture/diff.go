@@ -6,7 +6,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/BitBoxSwiss/bitbox-base/internal/helper/sshaccess"
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/sshkey"
 )
 
 // Change is one difference between two Effectives.
@@ -140,13 +140,13 @@ func (d *difference) ssh() {
 		for _, key := range after.Keys {
 			if !hasKey(before.Keys, key) {
 				d.add(Change{Field: "ssh.keys", Subject: key.Fingerprint, After: key.Line, Opens: true},
-					"SSH {be} open to %s too", keyList([]sshaccess.Key{key}))
+					"SSH {be} open to %s too", keyList([]sshkey.Key{key}))
 			}
 		}
 		for _, key := range before.Keys {
 			if !hasKey(after.Keys, key) {
 				d.add(Change{Field: "ssh.keys", Subject: key.Fingerprint, Before: key.Line},
-					"SSH {be} closed to %s", keyList([]sshaccess.Key{key}))
+					"SSH {be} closed to %s", keyList([]sshkey.Key{key}))
 			}
 		}
 	}
@@ -155,7 +155,7 @@ func (d *difference) ssh() {
 // knownKeys tells of keys that are kept, whether or not SSH is on.
 func (d *difference) knownKeys() {
 	for _, key := range d.after.KnownSSHKeys {
-		i := slices.IndexFunc(d.before.KnownSSHKeys, func(k sshaccess.Key) bool { return k.Fingerprint == key.Fingerprint })
+		i := slices.IndexFunc(d.before.KnownSSHKeys, func(k sshkey.Key) bool { return k.Fingerprint == key.Fingerprint })
 		c := Change{Field: "known_ssh_key", Subject: key.Fingerprint, After: key.Line}
 		switch {
 		case i < 0:
@@ -259,14 +259,14 @@ func title(kind Kind) string {
 }
 
 // keyName is "'laptop' (SHA256:…)", or the fingerprint alone.
-func keyName(key sshaccess.Key) string {
+func keyName(key sshkey.Key) string {
 	if key.Comment == "" {
 		return key.Fingerprint
 	}
 	return fmt.Sprintf("'%s' (%s)", key.Comment, key.Fingerprint)
 }
 
-func keyList(keys []sshaccess.Key) string {
+func keyList(keys []sshkey.Key) string {
 	names := make([]string, len(keys))
 	for i, key := range keys {
 		names[i] = keyName(key)

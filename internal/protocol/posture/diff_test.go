@@ -9,7 +9,7 @@ import (
 	"pgregory.net/rapid"
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
-	"github.com/BitBoxSwiss/bitbox-base/internal/helper/sshaccess"
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/sshkey"
 )
 
 func TestChangesAreSaidInPlainWords(t *testing.T) {
@@ -17,7 +17,7 @@ func TestChangesAreSaidInPlainWords(t *testing.T) {
 	base := effective(1, Factory(), nil, nil)
 	base.Apps = []App{{SigningKey: SigningKey{1}, Role: basev1.Role_ROLE_OPERATOR, Name: "Phone"}}
 	open := base
-	open.SSH = &SSH{Keys: []sshaccess.Key{laptop}, Remaining: 2 * time.Hour}
+	open.SSH = &SSH{Keys: []sshkey.Key{laptop}, Remaining: 2 * time.Hour}
 	open.KnownSSHKeys = open.SSH.Keys
 	open.Endpoints = append(slices.Clone(base.Endpoints), electrum(false, 26*time.Hour))
 
@@ -36,7 +36,7 @@ func TestChangesAreSaidInPlainWords(t *testing.T) {
 			"! The time of the SSH access will be longer: 3 hours instead of 2 hours.",
 		}},
 		{"another SSH key", open, func(e *Effective) {
-			e.SSH = &SSH{Keys: []sshaccess.Key{keyOne}, Remaining: 2 * time.Hour}
+			e.SSH = &SSH{Keys: []sshkey.Key{keyOne}, Remaining: 2 * time.Hour}
 			e.KnownSSHKeys = e.SSH.Keys
 		}, []string{
 			"! SSH will be open to the key 'one' (" + keyOne.Fingerprint + ") too.",

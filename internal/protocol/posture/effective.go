@@ -6,7 +6,7 @@ import (
 	"time"
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
-	"github.com/BitBoxSwiss/bitbox-base/internal/helper/sshaccess"
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/sshkey"
 )
 
 const roleOwner = basev1.Role_ROLE_OWNER
@@ -24,7 +24,7 @@ func effective(revision uint64, p Posture, active []Restriction, running []Runni
 		Lockdown:      lockdown,
 		KnownSSHKeys:  slices.Clone(p.SSHKeys),
 	}
-	slices.SortFunc(e.KnownSSHKeys, func(a, b sshaccess.Key) int { return cmp.Compare(a.Line, b.Line) })
+	slices.SortFunc(e.KnownSSHKeys, func(a, b sshkey.Key) int { return cmp.Compare(a.Line, b.Line) })
 
 	// left is what remains of a lease: 0 is closed.
 	left := func(kind Kind, lease Lease) time.Duration {

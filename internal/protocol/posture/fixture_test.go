@@ -14,7 +14,7 @@ import (
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
-	"github.com/BitBoxSwiss/bitbox-base/internal/helper/sshaccess"
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/sshkey"
 	"github.com/BitBoxSwiss/bitbox-base/internal/secret"
 )
 
@@ -231,7 +231,7 @@ func (d *device) next() uint64 { return d.ledger.chain.revision() + 1 }
 func (d *device) openSSH(length time.Duration) func(*Posture) {
 	revision := d.next()
 	return func(p *Posture) {
-		p.SSHKeys = []sshaccess.Key{testKey("laptop")}
+		p.SSHKeys = []sshkey.Key{testKey("laptop")}
 		p.SSH = &Lease{Length: length, GrantedIn: revision}
 	}
 }
@@ -244,13 +244,13 @@ func (d *device) openElectrum(length time.Duration) func(*Posture) {
 }
 
 // testKey is an Ed25519 key made from its comment.
-func testKey(comment string) sshaccess.Key {
+func testKey(comment string) sshkey.Key {
 	public := hashOf("key", []byte(comment))
 	return parseKey("ssh-ed25519", comment, public[:])
 }
 
 // rsaKey has a modulus of 8192 bits made from its comment; nobody has its factors.
-func rsaKey(comment string) sshaccess.Key {
+func rsaKey(comment string) sshkey.Key {
 	modulus := []byte{0, 0xff}
 	for seed := hashOf("rsa", []byte(comment)); len(modulus) < 1025; seed = hashOf("rsa", seed[:]) {
 		modulus = append(modulus, seed[:]...)
@@ -261,12 +261,12 @@ func rsaKey(comment string) sshaccess.Key {
 }
 
 // parseKey writes a key in the format of RFC 4253 section 6.6 and reads it.
-func parseKey(kind, comment string, fields ...[]byte) sshaccess.Key {
+func parseKey(kind, comment string, fields ...[]byte) sshkey.Key {
 	var blob []byte
 	for _, field := range append([][]byte{[]byte(kind)}, fields...) {
 		blob = append(binary.BigEndian.AppendUint32(blob, uint32(len(field))), field...)
 	}
-	key, err := sshaccess.ParseKey(kind + " " + base64.StdEncoding.EncodeToString(blob) + " " + comment)
+	key, err := sshkey.Parse(kind + " " + base64.StdEncoding.EncodeToString(blob) + " " + comment)
 	if err != nil {
 		panic(err)
 	}

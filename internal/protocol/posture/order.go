@@ -3,7 +3,7 @@ package posture
 import (
 	"slices"
 
-	"github.com/BitBoxSwiss/bitbox-base/internal/helper/sshaccess"
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/sshkey"
 )
 
 // NoMoreOpen tells whether a is no more open than b: nobody reaches, enters, or
@@ -43,7 +43,7 @@ func Meet(a, b Effective) Effective {
 	}
 	meet.SSH = nil
 	if a.SSH != nil && b.SSH != nil {
-		keys := slices.DeleteFunc(slices.Clone(a.SSH.Keys), func(k sshaccess.Key) bool { return !hasKey(b.SSH.Keys, k) })
+		keys := slices.DeleteFunc(slices.Clone(a.SSH.Keys), func(k sshkey.Key) bool { return !hasKey(b.SSH.Keys, k) })
 		if len(keys) > 0 {
 			meet.SSH = &SSH{Keys: keys, Remaining: min(a.SSH.Remaining, b.SSH.Remaining)}
 		}
@@ -103,8 +103,8 @@ func noMoreSSH(a, b *SSH) bool {
 }
 
 // hasKey compares fingerprints: the comment of a key opens nothing.
-func hasKey(keys []sshaccess.Key, key sshaccess.Key) bool {
-	return slices.ContainsFunc(keys, func(k sshaccess.Key) bool { return k.Fingerprint == key.Fingerprint })
+func hasKey(keys []sshkey.Key, key sshkey.Key) bool {
+	return slices.ContainsFunc(keys, func(k sshkey.Key) bool { return k.Fingerprint == key.Fingerprint })
 }
 
 func noMoreApps(a, b []App) bool {

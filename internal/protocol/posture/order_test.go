@@ -9,7 +9,7 @@ import (
 	"pgregory.net/rapid"
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
-	"github.com/BitBoxSwiss/bitbox-base/internal/helper/sshaccess"
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/sshkey"
 )
 
 var (
@@ -36,8 +36,8 @@ func smallDomain() []Effective {
 	}
 	ssh := []*SSH{
 		nil,
-		{Keys: []sshaccess.Key{keyOne}, Remaining: 1}, {Keys: []sshaccess.Key{keyOne}, Remaining: 2},
-		{Keys: []sshaccess.Key{keyOne, keyTwo}, Remaining: 1},
+		{Keys: []sshkey.Key{keyOne}, Remaining: 1}, {Keys: []sshkey.Key{keyOne}, Remaining: 2},
+		{Keys: []sshkey.Key{keyOne, keyTwo}, Remaining: 1},
 	}
 	egress := [][]Service{nil, {ServiceBitcoin}, {ServiceTor}, {ServiceBitcoin, ServiceTor}}
 	app := func(role basev1.Role) []App { return []App{{SigningKey: SigningKey{1}, Role: role}} }
@@ -182,7 +182,7 @@ var openings = []opening{
 		if e.SSH != nil {
 			return false
 		}
-		e.SSH = &SSH{Keys: []sshaccess.Key{keyThree}, Remaining: 1}
+		e.SSH = &SSH{Keys: []sshkey.Key{keyThree}, Remaining: 1}
 		return true
 	}},
 	{"a further SSH key", func(e *Effective) bool {
@@ -252,7 +252,7 @@ func anyEffective() *rapid.Generator[Effective] {
 		case 2:
 			e.Endpoints = append(e.Endpoints, electrum(false, span.Draw(t, "lease")))
 		}
-		keys := rapid.SliceOfNDistinct(rapid.SampledFrom(somekeys), 0, len(somekeys), func(k sshaccess.Key) string { return k.Line }).Draw(t, "keys")
+		keys := rapid.SliceOfNDistinct(rapid.SampledFrom(somekeys), 0, len(somekeys), func(k sshkey.Key) string { return k.Line }).Draw(t, "keys")
 		e.KnownSSHKeys = keys
 		if len(keys) > 0 && rapid.Bool().Draw(t, "ssh") {
 			e.SSH = &SSH{Keys: keys, Remaining: span.Draw(t, "ssh lease")}
@@ -271,7 +271,7 @@ func anyEffective() *rapid.Generator[Effective] {
 	})
 }
 
-var somekeys = []sshaccess.Key{keyOne, keyTwo, testKey("four"), testKey("five")}
+var somekeys = []sshkey.Key{keyOne, keyTwo, testKey("four"), testKey("five")}
 
 // related draws a second Effective that shares much with the first, so that pairs
 // are often ordered.

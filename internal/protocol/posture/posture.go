@@ -35,7 +35,7 @@ import (
 	"time"
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
-	"github.com/BitBoxSwiss/bitbox-base/internal/helper/sshaccess"
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/sshkey"
 )
 
 // EntryPort is the single entry, TCP: the encrypted channel, and TLS of an extra
@@ -100,7 +100,7 @@ type Posture struct {
 	Bans          BanPolicy
 	// SSHKeys are the keys that may log in while SSH is on. They may be there
 	// while it is off.
-	SSHKeys []sshaccess.Key
+	SSHKeys []sshkey.Key
 	// SSH is nil while it is off.
 	SSH *Lease
 	// Extras are the extra APIs, at most one of each kind.
@@ -188,7 +188,7 @@ type Effective struct {
 	Lockdown bool
 	// KnownSSHKeys are the keys that an owner keeps, on or off. They are for
 	// people to see; only SSH.Keys let somebody in.
-	KnownSSHKeys []sshaccess.Key
+	KnownSSHKeys []sshkey.Key
 }
 
 // Endpoint is a service behind the entry that can be reached from the network.
@@ -206,7 +206,7 @@ type Endpoint struct {
 // SSH is sshd while it is on.
 type SSH struct {
 	// Keys that may log in, at least one, sorted by Line.
-	Keys []sshaccess.Key
+	Keys []sshkey.Key
 	// Remaining is what is left of the lease at the time the Effective was made.
 	// Nothing is rendered from it.
 	Remaining time.Duration

@@ -9,8 +9,8 @@ import (
 	"time"
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
-	"github.com/BitBoxSwiss/bitbox-base/internal/helper/sshaccess"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/noiseconn"
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/sshkey"
 )
 
 // What a Posture may contain.
@@ -138,12 +138,12 @@ func (v *validation) lease(field string, l Lease) {
 	}
 }
 
-func (v *validation) sshKeys(keys []sshaccess.Key) {
+func (v *validation) sshKeys(keys []sshkey.Key) {
 	v.count("ssh_keys", len(keys), MaxSSHKeys)
 	seen := map[string]bool{}
 	for i, key := range keys {
 		field := fmt.Sprintf("ssh_keys[%d]", i)
-		canonical, err := sshaccess.ParseKey(key.Line)
+		canonical, err := sshkey.Parse(key.Line)
 		switch {
 		case err != nil:
 			v.add(field, "cannot be accepted: "+err.Error(), "")

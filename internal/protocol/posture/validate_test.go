@@ -8,7 +8,7 @@ import (
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
-	"github.com/BitBoxSwiss/bitbox-base/internal/helper/sshaccess"
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/sshkey"
 )
 
 // fullPosture uses everything that there is.
@@ -21,7 +21,7 @@ func fullPosture() Posture {
 		},
 		PairingClosed: true,
 		Bans:          Factory().Bans,
-		SSHKeys:       []sshaccess.Key{keyOne, keyTwo},
+		SSHKeys:       []sshkey.Key{keyOne, keyTwo},
 		SSH:           &Lease{Length: time.Hour, GrantedIn: 3},
 		Extras:        []ExtraEndpoint{{Kind: KindElectrum, OwnPort: true, Lease: Lease{Length: MaxLease, GrantedIn: 2}}},
 		Egress:        []Service{ServiceBitcoin, ServiceTor},

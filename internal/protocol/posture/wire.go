@@ -10,7 +10,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
-	"github.com/BitBoxSwiss/bitbox-base/internal/helper/sshaccess"
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/sshkey"
 )
 
 // Sizes in bytes. A whole chain fits into one frame of the helper's socket
@@ -116,7 +116,7 @@ func decodePosture(m *systemv1.Posture) (Posture, error) {
 		p.Apps = append(p.Apps, a)
 	}
 	for i, line := range m.GetSshKeys() {
-		key, err := sshaccess.ParseKey(line)
+		key, err := sshkey.Parse(line)
 		switch {
 		case err != nil:
 			v.add(fmt.Sprintf("ssh_keys[%d]", i), "cannot be accepted: "+err.Error(), "")

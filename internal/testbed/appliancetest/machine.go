@@ -10,8 +10,8 @@ import (
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/bruteforce"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
-	"github.com/BitBoxSwiss/bitbox-base/internal/helper/sshaccess"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/sshkey"
 )
 
 // Machine does all that it is told. It implements what a helper needs of one:
@@ -109,7 +109,7 @@ func (m *Machine) Provide(context.Context, posture.Effective) error { return nil
 func (m *Machine) Reload(context.Context, string) error { return nil }
 
 // StartSSH starts nothing.
-func (m *Machine) StartSSH(context.Context, []sshaccess.Key) error { return nil }
+func (m *Machine) StartSSH(context.Context, []sshkey.Key) error { return nil }
 
 // StopSSH stops nothing.
 func (m *Machine) StopSSH(context.Context) error { return nil }

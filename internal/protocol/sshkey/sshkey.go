@@ -1,4 +1,8 @@
-package sshaccess
+// Package sshkey reads SSH public keys: the App before it sends one, the posture
+// that lists them, and the builder of an image. A key is a plain key of an
+// accepted type, without options; what is written anywhere else is made from the
+// parsed key, never copied from the input.
+package sshkey
 
 import (
 	"crypto/rsa"
@@ -26,10 +30,10 @@ const (
 	MaxRSABits = 16384
 )
 
-// KeyTypes are the accepted types of a key, best first. DSA is missing because
+// Types are the accepted types of a key, best first. DSA is missing because
 // it is broken at its only size, certificates because they move the decision
 // who may log in to a key that is not in the list.
-var KeyTypes = []string{
+var Types = []string{
 	ssh.KeyAlgoSKED25519,
 	ssh.KeyAlgoED25519,
 	ssh.KeyAlgoSKECDSA256,
@@ -39,12 +43,12 @@ var KeyTypes = []string{
 	ssh.KeyAlgoRSA,
 }
 
-// ErrKey is what every error of ParseKey wraps.
+// ErrKey is what every error of Parse wraps.
 var ErrKey = errors.New("not an acceptable SSH public key")
 
 // Key is one public key that may log in.
 type Key struct {
-	// Type is one of KeyTypes.
+	// Type is one of Types.
 	Type string
 	// Fingerprint is the SHA-256 fingerprint as `ssh-keygen -l` prints it.
 	Fingerprint string
@@ -56,14 +60,14 @@ type Key struct {
 	Line string
 }
 
-// ParseKey reads the one line of a public key file (id_ed25519.pub). A single
+// Parse reads the one line of a public key file (id_ed25519.pub). A single
 // line break at its end is accepted because files have one.
 //
 // A line of authorized_keys can do more than name a key: options run commands
 // and set the environment, a second line is a second key, and a certificate
 // authority lets in keys that nobody listed. All of that is refused, and what
 // is returned in Key.Line is made from the parsed key, never from the input.
-func ParseKey(line string) (Key, error) {
+func Parse(line string) (Key, error) {
 	if len(line) > MaxLineSize {
 		return Key{}, refuse("it is %d bytes long; at most %d are allowed", len(line), MaxLineSize)
 	}
@@ -82,7 +86,7 @@ func ParseKey(line string) (Key, error) {
 		}
 	}
 	keyType, rest, _ := strings.Cut(line, " ")
-	if !slices.Contains(KeyTypes, keyType) {
+	if !slices.Contains(Types, keyType) {
 		return Key{}, refuse("%s", typeRefusal(keyType))
 	}
 	encoded, comment, _ := strings.Cut(rest, " ")
@@ -134,7 +138,7 @@ const typeDSA = "ssh-dss"
 
 // typeRefusal explains why a line may not begin with word.
 func typeRefusal(word string) string {
-	allowed := "allowed are " + strings.Join(KeyTypes, ", ")
+	allowed := "allowed are " + strings.Join(Types, ", ")
 	switch {
 	case word == "":
 		return "it is empty or begins with a space; " + allowed

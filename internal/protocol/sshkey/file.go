@@ -1,4 +1,4 @@
-package sshaccess
+package sshkey
 
 import (
 	"errors"
@@ -12,13 +12,13 @@ import (
 // takes, so that one is told as such.
 const maxKeyFile = 64 << 10
 
-// ErrPrivateKey: the file holds a private key.
-var ErrPrivateKey = errors.New("a private key")
+// ErrPrivate: the file holds a private key.
+var ErrPrivate = errors.New("a private key")
 
-// ReadKeyFile reads the public key that an image gets built in, with one sentence for
+// ReadFile reads the public key that an image gets built in, with one sentence for
 // what cannot be one. A private key by mistake is named as that; nothing of it is
 // shown or kept.
-func ReadKeyFile(path string) (Key, error) {
+func ReadFile(path string) (Key, error) {
 	file, err := os.Open(path)
 	if err != nil {
 		return Key{}, fmt.Errorf("read the SSH public key: %w", err)
@@ -31,12 +31,12 @@ func ReadKeyFile(path string) (Key, error) {
 	defer clear(content)
 	text := string(content)
 	if isPrivate(text) {
-		return Key{}, fmt.Errorf("%s is a PRIVATE key (%w): it must not leave your computer, and nothing of it was used; give the public one, usually %s.pub", path, ErrPrivateKey, strings.TrimSuffix(path, ".pub"))
+		return Key{}, fmt.Errorf("%s is a PRIVATE key (%w): it must not leave your computer, and nothing of it was used; give the public one, usually %s.pub", path, ErrPrivate, strings.TrimSuffix(path, ".pub"))
 	}
 	if len(content) > maxKeyFile {
 		return Key{}, fmt.Errorf("%s is too large for a public key: %w", path, ErrKey)
 	}
-	key, err := ParseKey(text)
+	key, err := Parse(text)
 	if err != nil {
 		return Key{}, fmt.Errorf("%s: %w", path, err)
 	}

@@ -1,4 +1,4 @@
-package sshaccess_test
+package sshkey_test
 
 import (
 	"crypto/ecdsa"
@@ -11,7 +11,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/BitBoxSwiss/bitbox-base/internal/helper/sshaccess"
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/sshkey"
 	"golang.org/x/crypto/ssh"
 )
 
@@ -36,7 +36,7 @@ func TestPlainKeysAreAccepted(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	rsa3072, err := rsa.GenerateKey(rand.Reader, sshaccess.MinRSABits)
+	rsa3072, err := rsa.GenerateKey(rand.Reader, sshkey.MinRSABits)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -47,25 +47,25 @@ func TestPlainKeysAreAccepted(t *testing.T) {
 		line(t, &p384.PublicKey),
 		line(t, &rsa3072.PublicKey) + " Zoë's key, with spaces",
 	} {
-		key, err := sshaccess.ParseKey(in)
+		key, err := sshkey.Parse(in)
 		if err != nil {
-			t.Errorf("ParseKey(%q): %v", in, err)
+			t.Errorf("Parse(%q): %v", in, err)
 			continue
 		}
 		if want := strings.TrimSpace(in); key.Line != want {
 			t.Errorf("Line = %q, want %q", key.Line, want)
 		}
-		again, err := sshaccess.ParseKey(key.Line)
+		again, err := sshkey.Parse(key.Line)
 		if err != nil || again != key {
 			t.Errorf("a parsed line parses to something else: %+v, %v", again, err)
 		}
 	}
-	key, err := sshaccess.ParseKey(ed25519Line)
+	key, err := sshkey.Parse(ed25519Line)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if key.Fingerprint != ed25519Fingerprint || key.Comment != "alice@laptop" || key.Type != "ssh-ed25519" {
-		t.Errorf("ParseKey = %+v", key)
+		t.Errorf("Parse = %+v", key)
 	}
 }
 
@@ -113,15 +113,15 @@ func TestAnythingButAPlainKeyIsRefused(t *testing.T) {
 		"private key":         {"-----BEGIN OPENSSH PRIVATE KEY-----", "private key"},
 		"no key":              {"ssh-ed25519", "not a public key"},
 		"not base64":          {"ssh-ed25519 !!!!", "base64"},
-		"long":                {ed25519Line + strings.Repeat("x", sshaccess.MaxLineSize), "at most"},
-		"long comment":        {ed25519Line + strings.Repeat("x", sshaccess.MaxCommentSize), "comment"},
+		"long":                {ed25519Line + strings.Repeat("x", sshkey.MaxLineSize), "at most"},
+		"long comment":        {ed25519Line + strings.Repeat("x", sshkey.MaxCommentSize), "comment"},
 		"leading space":       {" " + ed25519Line, "begins with a space"},
 		"trailing bytes":      {"ssh-ed25519 " + base64.StdEncoding.EncodeToString(append(signer.PublicKey().Marshal(), 0)), "not a public key"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			key, err := sshaccess.ParseKey(c.line)
-			if !errors.Is(err, sshaccess.ErrKey) || !strings.Contains(err.Error(), c.reason) {
-				t.Fatalf("ParseKey = %+v, %v; want a refusal that says %q", key, err, c.reason)
+			key, err := sshkey.Parse(c.line)
+			if !errors.Is(err, sshkey.ErrKey) || !strings.Contains(err.Error(), c.reason) {
+				t.Fatalf("Parse = %+v, %v; want a refusal that says %q", key, err, c.reason)
 			}
 		})
 	}
@@ -133,14 +133,14 @@ func FuzzParseKey(f *testing.F) {
 	f.Add(ed25519Line)
 	f.Add("command=\"x\" " + ed25519Line)
 	f.Fuzz(func(t *testing.T, in string) {
-		key, err := sshaccess.ParseKey(in)
+		key, err := sshkey.Parse(in)
 		if err != nil {
 			return
 		}
 		public, comment, options, rest, err := ssh.ParseAuthorizedKey([]byte(key.Line))
 		if err != nil || len(options) != 0 || len(rest) != 0 || strings.ContainsAny(key.Line, "\n\r\x00") ||
 			comment != key.Comment || ssh.FingerprintSHA256(public) != key.Fingerprint || public.Type() != key.Type {
-			t.Fatalf("ParseKey(%q) = %+v; read back as %v %q %v", in, key, public, comment, options)
+			t.Fatalf("Parse(%q) = %+v; read back as %v %q %v", in, key, public, comment, options)
 		}
 	})
 }
