@@ -17,6 +17,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -272,30 +273,36 @@ func TestTheRootMadeOfPackagesBootsAsTheBaseThatItsBuilderMade(t *testing.T) {
 	t.Run("a second board of the same image is refused", func(t *testing.T) { b.secondBoard(t, file) })
 }
 
-// cutAt cuts the power when the Base says that it does something.
+// cutAt cuts the power when the Base says that it does something. The App waits for that,
+// so that it confirms nothing before.
 func (b *booted) cutAt(step string) {
 	b.t.Helper()
-	reached := make(chan struct{}, 1)
-	ended := make(chan struct{})
+	var once sync.Once
+	reached, cut, ended := make(chan struct{}), make(chan struct{}), make(chan struct{})
 	applying, giveUp := context.WithCancel(b.t.Context())
 	defer giveUp()
 	go func() {
 		defer close(ended)
 		_, _ = b.apply(applying, "open an API", client.Change{Edit: client.Expose("electrum", true, time.Hour), Progress: func(is string) {
 			if strings.HasPrefix(is, step) {
-				select {
-				case reached <- struct{}{}:
-				default:
-				}
+				once.Do(func() { close(reached) })
+				<-cut
 			}
 		}})
 	}()
 	select {
 	case <-reached:
+	case <-ended:
 	case <-time.After(stage.Patience):
+	}
+	select {
+	case <-reached:
+	default:
+		close(cut)
 		b.t.Fatalf("the Base never came to %q", step)
 	}
 	b.Kill()
+	close(cut)
 	giveUp()
 	<-ended
 	b.bootedIn("after a power cut at " + step)

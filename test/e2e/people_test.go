@@ -69,6 +69,24 @@ func (b *base) setRole(owner *app, id string, role basev1.Role) {
 	}
 }
 
+// becomes makes an App's role this one, whatever a race before has left in force or on its
+// way.
+func (b *base) becomes(owner *app, id string, role basev1.Role) {
+	b.t.Helper()
+	b.Until(fmt.Sprintf("the role is made %v", role), func() error {
+		ctx, cancel := context.WithTimeout(b.t.Context(), callTime)
+		defer cancel()
+		if _, err := owner.SetRole(ctx, id, role, yes, nil); err != nil && !errors.Is(err, client.ErrNoChange) {
+			return err
+		}
+		signed, served, err := b.role(owner, id)
+		if err == nil && (signed != role || served != role) {
+			err = fmt.Errorf("signed is %v, served %v", signed, served)
+		}
+		return err
+	})
+}
+
 // letIn has an owner's App let a new one in, whose words are read to it.
 func (b *base) letIn(owner *app, from *stage.Attacker, name string, role basev1.Role) *app {
 	b.t.Helper()
@@ -188,30 +206,34 @@ func TestPeopleOfABootedBaseWithoutADisplay(t *testing.T) {
 		}
 	})
 	b.t = t
-	b.setRole(owner, guest.id, operator)
-	b.setRole(owner, guest.id, viewer)
-	if got := b.oneRole(owner, guest.id); got != viewer {
-		t.Errorf("in the end it is %v", got)
-	}
+	b.becomes(owner, guest.id, operator)
+	b.becomes(owner, guest.id, viewer)
 	b.auditIsClean(owner, "at the end")
 }
 
-// killDuring changes a role, and kills something so long after the change began. How the
-// change went is seen afterwards; a try that nobody could confirm has to be undone first.
+// killDuring changes a role, and kills something a while after the owner has approved.
+// Which of the two came first is not known: how the change went is seen afterwards; a try
+// that nobody could confirm has to be undone first.
 func (b *base) killDuring(owner *app, id string, role basev1.Role, after time.Duration, kill func()) {
 	b.t.Helper()
 	ctx, cancel := context.WithTimeout(b.t.Context(), callTime)
 	defer cancel()
-	changed := make(chan error, 2)
+	approved, ended := make(chan struct{}), make(chan error, 1)
 	go func() {
 		_, err := owner.SetRole(ctx, id, role, func([]client.PostureChange) (bool, error) {
-			time.AfterFunc(after, func() { changed <- nil })
+			close(approved)
 			return true, nil
 		}, nil)
-		changed <- err
+		ended <- err
 	}()
-	<-changed // the owner has approved, so long ago; or it has failed
+	select {
+	case <-approved:
+	case err := <-ended:
+		b.t.Fatalf("make it %v: %s", role, client.Explain(err))
+	}
+	time.Sleep(after) // another moment of the change each time
 	kill()
 	cancel()
+	<-ended // however: nothing more is sent
 	b.ready()
 }
