@@ -45,8 +45,8 @@ import (
 	"time"
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
-	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/born"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/noiseconn"
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/prepaired"
 )
 
 // DefaultPort is the TCP port of a Base.
@@ -113,7 +113,7 @@ type App struct {
 	random      io.Reader
 	codeModulus uint32
 	opens       func(commitment [32]byte, p4 *noiseconn.P4) bool
-	certified   func(birth ed25519.PublicKey, base, app noiseconn.PublicKey, stateKey, signature []byte) bool
+	certified   func(prePaired ed25519.PublicKey, base, app noiseconn.PublicKey, stateKey, signature []byte) bool
 	timing      timing
 }
 
@@ -184,7 +184,7 @@ func New(o Options) (*App, error) {
 		random:      rand.Reader,
 		codeModulus: noiseconn.CodeModulus,
 		opens:       opens,
-		certified:   born.Verify,
+		certified:   prepaired.Verify,
 		timing:      defaultTiming,
 	}, nil
 }
@@ -226,7 +226,7 @@ func (a *App) find(name string) (*pairing, error) {
 		return nil, err
 	}
 	// A revoked one may have the name of the one that replaces it.
-	rank := map[PairingState]int{Active: 4, Pending: 3, Expected: 2, Revoked: 1}
+	rank := map[PairingState]int{Active: 4, Pending: 3, PrePaired: 2, Revoked: 1}
 	var found *pairing
 	usable := 0
 	for _, p := range pairings {

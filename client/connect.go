@@ -106,8 +106,8 @@ func (a *App) dial(ctx context.Context, id string, given []string) (net.Conn, er
 	if p.State == Revoked {
 		return nil, failRevoked(p, nil)
 	}
-	if p.State == Expected {
-		if p, err = a.takeUp(ctx, p, given); err != nil {
+	if p.State == PrePaired {
+		if p, err = a.fetchKeys(ctx, p, given); err != nil {
 			return nil, err
 		}
 	}
@@ -216,7 +216,7 @@ func (a *App) dialOnce(ctx context.Context, p *pairing, address string) (net.Con
 	secure, err := a.handshake(conn, p)
 	if err != nil {
 		conn.Close()
-		if errors.Is(err, ErrSilent) && p.birth != nil && p.State == Active && a.isSecondBoard(ctx, p, address) {
+		if errors.Is(err, ErrSilent) && p.prePaired != nil && p.State == Active && a.isSecondBoard(ctx, p, address) {
 			return nil, failSecondBoard(p, address)
 		}
 		return nil, err

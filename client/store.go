@@ -64,9 +64,9 @@ type stored struct {
 	Pair      []byte `json:"pair"`
 	Discovery []byte `json:"discovery"`
 
-	// Birth is there if the pairing was built into an image. Until a board was met,
+	// Certifying is there if the pairing was built into an image. Until a board was met,
 	// Pair and StateKey are empty.
-	Birth *storedBirth `json:"birth,omitempty"`
+	PrePaired *storedPrePaired `json:"prePaired,omitempty"`
 }
 
 // pairing is a stored with its keys parsed.
@@ -75,7 +75,7 @@ type pairing struct {
 	static    noiseconn.StaticKey
 	pair      noiseconn.PairKey
 	discovery noiseconn.DiscoveryKey
-	birth     *birth // nil unless it was built into an image
+	prePaired *prePaired // nil unless it was built into an image
 }
 
 // appID is how a Base calls a pairing: the first 8 bytes of the SHA-256 of the
@@ -98,15 +98,15 @@ func (s *stored) parse() (*pairing, error) {
 	if err != nil {
 		return nil, err
 	}
-	var image *birth
-	if s.Birth != nil {
-		if image, err = s.Birth.parse(); err != nil {
+	var image *prePaired
+	if s.PrePaired != nil {
+		if image, err = s.PrePaired.parse(); err != nil {
 			return nil, err
 		}
 	}
-	expected := s.State == Expected && image != nil
+	prePaired := s.State == PrePaired && image != nil
 	var pair noiseconn.PairKey
-	if !expected {
+	if !prePaired {
 		if pair, err = noiseconn.ParsePairKey(s.Pair); err != nil {
 			return nil, err
 		}
@@ -115,7 +115,7 @@ func (s *stored) parse() (*pairing, error) {
 	if err != nil {
 		return nil, err
 	}
-	if !expected && len(s.StateKey) != ed25519.PublicKeySize || len(s.Signing) != ed25519.SeedSize {
+	if !prePaired && len(s.StateKey) != ed25519.PublicKeySize || len(s.Signing) != ed25519.SeedSize {
 		return nil, errors.New("a signing key has a wrong length")
 	}
 	return &pairing{
@@ -129,7 +129,7 @@ func (s *stored) parse() (*pairing, error) {
 			PairedAt:  s.PairedAt,
 			Addresses: slices.Clone(s.Addresses),
 		},
-		static: static, pair: pair, discovery: discovery, birth: image,
+		static: static, pair: pair, discovery: discovery, prePaired: image,
 	}, nil
 }
 

@@ -72,14 +72,14 @@ func run(ctx context.Context, arguments []string, getenv func(string) string) (f
 	}
 	switch pair := getenv("PAIR"); {
 	case pair == "1":
-		file, forget, err := bear(ctx, *app, o.Provision.Hostname)
+		file, forget, err := prePair(ctx, *app, o.Provision.Hostname)
 		if err != nil {
 			return err
 		}
 		defer func() { forget(failed) }()
-		o.Provision.Born = file
+		o.Provision.PrePaired = file
 	case pair != "":
-		return fmt.Errorf("PAIR=%s is not understood; PAIR=1 makes an image that is born paired with your App", pair)
+		return fmt.Errorf("PAIR=%s is not understood; PAIR=1 makes an image that is pre-paired with your App", pair)
 	}
 	begun := time.Now()
 	o.Progress = func(what string) { fmt.Printf("%6.1f s  %s\n", time.Since(begun).Seconds(), what) }
@@ -88,24 +88,24 @@ func run(ctx context.Context, arguments []string, getenv func(string) string) (f
 		return err
 	}
 	fmt.Printf("%6.1f s  made %s: %d MiB, %d MiB of it in use\n", time.Since(begun).Seconds(), o.Out, size>>20, used>>20)
-	if o.Provision.Born != "" {
+	if o.Provision.PrePaired != "" {
 		fmt.Println("The image holds private keys: it is for one board, and for nobody else to see. Remove it when the board has booted.")
 	}
 	return nil
 }
 
-// bear has the App make the keys of an image that is born paired with it. The file is
+// prePair has the App make the keys of an image that is pre-paired with it. The file is
 // gone after forget, and if the image failed the App knows nothing of it either.
-func bear(ctx context.Context, app, name string) (file string, forget func(failed error), err error) {
+func prePair(ctx context.Context, app, name string) (file string, forget func(failed error), err error) {
 	if app == "" {
 		return "", nil, errors.New("PAIR=1 needs the App: name its program with --app; `make image` does that")
 	}
-	directory, err := os.MkdirTemp("", "bitbox-base-born-") // mode 0700
+	directory, err := os.MkdirTemp("", "bitbox-base-prepaired-") // mode 0700
 	if err != nil {
 		return "", nil, fmt.Errorf("make the keys of the image: %w", err)
 	}
-	file = filepath.Join(directory, "born")
-	argv := []string{"--json", "born", file}
+	file = filepath.Join(directory, "keys")
+	argv := []string{"--json", "prepair", file}
 	if name != "" {
 		argv = append(argv, "--name", name)
 	}

@@ -65,7 +65,7 @@ var limits = map[string]float64{
 	"bitbox-base-preflight-sshd.service":     1.5,
 	"bitbox-base-prepare.service":            1.5,
 	"bitbox-base-reset.service":              1.5,
-	"bitbox-base-born.service":               1.5,
+	"bitbox-base-prepaired.service":          1.5,
 	"bitbox-base-legacy-rules@.service":      2.0,
 	"bitbox-base-repair@.service":            4.0,
 	"bitbox-base-ssh.service":                6.0,
@@ -185,7 +185,7 @@ func TestWhatStartsIsFixedBySetup(t *testing.T) {
 	for _, file := range unitFiles(t) {
 		name := filepath.Base(file)
 		template := strings.Contains(name, "@.") // somebody has to say of what
-		onDemand := template || name == generation.SSHUnit || name == "bitbox-base-reset.service" || name == "bitbox-base-born.service" || slices.Contains(generation.PreflightUnits, name)
+		onDemand := template || name == generation.SSHUnit || name == "bitbox-base-reset.service" || name == "bitbox-base-prepaired.service" || slices.Contains(generation.PreflightUnits, name)
 		if slices.Contains(started, name) == onDemand {
 			t.Errorf("%s: started at boot is %v", name, !onDemand)
 		}
@@ -201,7 +201,7 @@ func TestNoServiceIsGivenUpForItsManyStarts(t *testing.T) {
 	for _, file := range unitFiles(t) {
 		name := filepath.Base(file)
 		switch name {
-		case "bitbox-base-born.service", "bitbox-base-prepare.service", "bitbox-base-reset.service", "bitbox-base-upgrade-boot.service":
+		case "bitbox-base-prepaired.service", "bitbox-base-prepare.service", "bitbox-base-reset.service", "bitbox-base-upgrade-boot.service":
 			continue // once a boot
 		case update.Unit:
 			continue // one that fails again and again is to end; it says how often

@@ -33,7 +33,7 @@ var exits = []struct {
 	{19, "the file is no release that this Base takes: damaged, not signed, not newer, or for another machine", isAny(client.ErrRelease)},
 	{20, "the update did not hold: the Base runs the version before", isAny(client.ErrUpdateUndone)},
 	{21, "the Base installs the update, and its end was not waited for", isAny(client.ErrUpdateUnknown)},
-	{22, "a second board that was born of the same image answered: it is not used", isAny(client.ErrSecondBoard)},
+	{22, "a second board with the same image answered: it is not used", isAny(client.ErrSecondBoard)},
 	{24, "the change was sent, and whether it is in force was not waited for", isAny(client.ErrUnsettled)},
 	{2, "the command was typed wrongly", func(err error) bool { return errors.As(err, new(usageError)) || errors.Is(err, client.ErrInvalid) }},
 	{3, "no such Base, App, key or finding, or it is not clear which one is meant", isAny(client.ErrNoSuchBase, client.ErrSeveralBases, client.ErrNoSuchApp, client.ErrNoSuchKey, errNoFinding)},

@@ -53,7 +53,7 @@ var shapes = map[string]any{
 	"bitbox-app bans list":     &basev1.ListBansResponse{},
 	"bitbox-app bases":         []basis{},
 	"bitbox-app bases --check": []checkedBasis{},
-	"bitbox-app born":          basis{},
+	"bitbox-app prepair":       basis{},
 	"bitbox-app dashboard":     nil,
 	"bitbox-app discover":      []nearby{},
 	"bitbox-app exit-codes":    nil,
@@ -349,7 +349,7 @@ func TestJSONIsAsDocumented(t *testing.T) {
 		{"lockdown", []string{"--yes"}}, {"posture unlock", []string{"--yes"}},
 		{"update", []string{file, "--yes"}}, {"update --status", nil}, {"log", nil}, {"log verify", nil},
 		{"apps role", []string{"Phone", "viewer", "--yes"}}, {"apps rename", []string{"Phone", "Tablet"}}, {"apps rename", []string{"Tablet", "Phone"}}, {"apps revoke", []string{"Phone", "--yes"}}, {"reboot", []string{"--yes"}}, {"factory-reset", []string{"--confirm", nameOf(t, dir)}},
-		{"born", []string{filepath.Join(dir, "b.born"), "--name", "Cellar"}},
+		{"prepair", []string{filepath.Join(dir, "b.keys"), "--name", "Cellar"}},
 	} {
 		shape := "bitbox-app " + run.shape
 		out := runJSON(t, dir, append(strings.Fields(run.shape), run.args...)...)

@@ -18,10 +18,10 @@ func (p *program) provisionCommand() *cobra.Command {
 given is checked first, and nothing is written unless all of it can be used.
 
 An SSH key lets nobody in until an owner switches SSH on; --ssh-from-first-boot leases SSH
-once, from the first boot on, until a reboot at the latest. With --born the image holds
+once, from the first boot on, until a reboot at the latest. With --prepaired the image holds
 private keys: keep it like one, and use it for one board only.`,
 		Example: `  bitbox-base provision /mnt/root --hostname cellar --ssh-key ~/.ssh/id_ed25519.pub
-  bitbox-base provision /mnt/root --born cellar.born`,
+  bitbox-base provision /mnt/root --prepaired cellar.keys`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			if display != "" && display != provision.NoDisplay {
@@ -38,7 +38,7 @@ private keys: keep it like one, and use it for one board only.`,
 	command.Flags().StringVar(&request.Hostname, "hostname", "", "name of the Base")
 	command.Flags().StringVar(&request.SSHKey, "ssh-key", "", "file of an SSH public key")
 	command.Flags().DurationVar(&request.SSHFromFirstBoot, "ssh-from-first-boot", 0, "lease SSH from the first boot on, for so long")
-	command.Flags().StringVar(&request.Born, "born", "", "file that 'bitbox-app born' has made")
+	command.Flags().StringVar(&request.PrePaired, "prepaired", "", "file that 'bitbox-app prepair' has made")
 	command.Flags().StringVar(&display, "display", "", "none: nobody can stand before the Base, so an owner's App lets others in")
 	return command
 }

@@ -22,7 +22,7 @@ import (
 var resetPlan = factoryreset.Plan{
 	Directory: generation.StateDirectory,
 	Folders: []string{
-		"/var/lib/bitbox-base/born",      // what an image was born with, should it still be there
+		"/var/lib/bitbox-base/prepaired", // the keys of a pre-paired image, should they still be there
 		middlewareState,                  // identity and pairings
 		filepath.Dir(generation.HostKey), // SSH's host key
 		generation.CertificateDirectory,  // keys of extra APIs

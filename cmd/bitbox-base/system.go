@@ -15,9 +15,9 @@ import (
 	"github.com/spf13/cobra"
 
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
-	"github.com/BitBoxSwiss/bitbox-base/internal/helper/adoption"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/audit"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/prepaired"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/provision"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/services"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/system"
@@ -61,19 +61,19 @@ What was tried and not confirmed when the power went is undone on disk by then.`
 			return system.Prepare(config)
 		},
 	}, &cobra.Command{
-		Use:   "born",
-		Short: "Become the Base that the image was born to be, at its first boot",
-		Long: `born runs at boot before all that keeps a state, if the image was made to be paired with
+		Use:   "prepaired",
+		Short: "Set up a pre-paired Base at its first boot",
+		Long: `prepaired runs at boot before all that keeps a state, if the image was made to be paired with
 an App: it makes the Base's keys and pairing from the image's provisioning file, and
 erases that. A Base that has an identity already is left as it is.`,
-		Example: `  bitbox-base system born`,
+		Example: `  bitbox-base system prepaired`,
 		Args:    cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
 			config, err := systemConfig()
 			if err != nil {
 				return err
 			}
-			return adoption.Adopt(adoption.Config{
+			return prepaired.Install(prepaired.Config{
 				Root: provision.StateRoot, Factory: config.Factory, FirstLease: config.FirstLease, Clock: config.Clock, BootID: config.BootID, Logger: config.Logger,
 			})
 		},

@@ -80,7 +80,7 @@ func TestWhatCannotBeBuiltIsRefusedInOneSentence(t *testing.T) {
 		"a name that is a path": {func(o *Options) { o.Provision.Hostname = "../cellar" }, []string{"host name"}},
 		"a strange machine":     {func(o *Options) { o.Architecture = "m68k" }, []string{"m68k", "arm64"}},
 		"no package":            {func(o *Options) { o.Package = deb + "x" }, []string{"make package"}},
-		"keys of nobody":        {func(o *Options) { o.Provision.Born = deb }, []string{deb}},
+		"keys of nobody":        {func(o *Options) { o.Provision.PrePaired = deb }, []string{deb}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			o := good
@@ -119,12 +119,12 @@ func TestAMachineThatCannotBuildSaysWhatIsMissing(t *testing.T) {
 
 func TestAnImageIsThereWholeOrNotAtAll(t *testing.T) {
 	for name, c := range map[string]struct {
-		born string
+		keys string
 		mode fs.FileMode
-	}{"without secrets": {"", 0o644}, "with private keys": {"born", 0o600}} {
+	}{"without secrets": {"", 0o644}, "with private keys": {"keys", 0o600}} {
 		t.Run(name, func(t *testing.T) {
 			directory := t.TempDir()
-			o := Options{Out: filepath.Join(directory, "image"), Provision: provision.Request{Born: c.born}}
+			o := Options{Out: filepath.Join(directory, "image"), Provision: provision.Request{PrePaired: c.keys}}
 			cut := errors.New("power cut")
 			err := o.writeAtomically(func(path string) error {
 				if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {

@@ -20,7 +20,7 @@ type Options struct {
 	// Cache is the directory of Debian's part, which is the same for many images.
 	Cache string
 	// Provision is what makes this image differ from another. With the keys of a
-	// born-paired Base in it, the image is its owner's alone to read.
+	// pre-paired Base in it, the image is its owner's alone to read.
 	Provision provision.Request
 	// Progress is told what begins; it may be nil.
 	Progress func(what string)

@@ -11,32 +11,32 @@ import (
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/system"
-	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/born"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/noiseconn"
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/prepaired"
 	"github.com/BitBoxSwiss/bitbox-base/internal/state"
 )
 
-// A Base that was born paired (package born) has two entries of its App at first: the
-// image's, which may take up this board's keys, and the board's own, which
+// A Base that was pre-paired (package prepaired) has two entries of its App at first: the
+// image's, which may fetch this board's keys, and the board's own, which
 // is a pairing like any other. When the App has come with the board's keys once,
 // the image's are of no use any more.
 
 const (
-	bucketBirth    = "birth"
-	keyApp         = "app"
-	keyImage       = "image"
-	keyCertificate = "certificate"
+	bucketPrePaired = "prepaired"
+	keyApp          = "app"
+	keyImage        = "image"
+	keyCertificate  = "certificate"
 )
 
-var errNewborn = errors.New("the keys of an image serve to take up those of its board, once, and for nothing else")
+var errPrePaired = errors.New("the keys of an image serve to fetch those of its board, once, and for nothing else")
 
-// Beget makes the state of a Base that is born paired: its identity, the entries of
+// MakePrePaired makes the state of a Base that is pre-paired: its identity, the entries of
 // its App, and the certificate of K_state. It fails for a state that has anything in it.
-func Beget(db *state.DB, half *born.Half, stateKey ed25519.PublicKey) error {
+func MakePrePaired(db *state.DB, half *prepaired.Half, stateKey ed25519.PublicKey) error {
 	r := &Registry{config: RegistryConfig{DB: db}, logger: slog.New(slog.DiscardHandler), pairings: map[noiseconn.PublicKey]*record{}}
 	var used bool
 	err := db.View(func(tx *state.Tx) error {
-		for _, bucket := range []string{bucketIdentity, bucketPairings, bucketBirth} {
+		for _, bucket := range []string{bucketIdentity, bucketPairings, bucketPrePaired} {
 			if err := tx.ForEach(bucket, func(string, []byte) error { used = true; return nil }); err != nil {
 				return err
 			}
@@ -47,7 +47,7 @@ func Beget(db *state.DB, half *born.Half, stateKey ed25519.PublicKey) error {
 	case err != nil:
 		return err
 	case used:
-		return errors.New("this Base has an identity; one that has is never born again")
+		return errors.New("this Base has an identity; it cannot be pre-paired again")
 	}
 	certificate, err := half.Certify(stateKey)
 	if err != nil {
@@ -65,30 +65,30 @@ func Beget(db *state.DB, half *born.Half, stateKey ed25519.PublicKey) error {
 		pairedAt: time.Now(), name: half.AppName, standing: standingActive,
 	}
 	image := own
-	image.peer, image.pair, image.standing = half.ImageApp, half.Image, standingNewborn
+	image.peer, image.pair, image.standing = half.ImageApp, half.Image, standingPrePaired
 	for _, p := range []*record{&own, &image} {
 		if err := r.saveLocked(p); err != nil {
 			return err
 		}
 	}
-	return r.update("store the certificate of birth", func(tx *state.Tx) error {
+	return r.update("store the certificate of a pre-paired Base", func(tx *state.Tx) error {
 		return errors.Join(
-			tx.Put(bucketBirth, keyApp, half.App[:]),
-			tx.Put(bucketBirth, keyImage, half.ImageApp[:]),
-			tx.Put(bucketBirth, keyCertificate, slices.Concat(stateKey, certificate)),
+			tx.Put(bucketPrePaired, keyApp, half.App[:]),
+			tx.Put(bucketPrePaired, keyImage, half.ImageApp[:]),
+			tx.Put(bucketPrePaired, keyCertificate, slices.Concat(stateKey, certificate)),
 		)
 	})
 }
 
-// beginBirth begins the session of an App that came with the image's keys; nil: it
+// beginPrePaired begins the session of an App that came with the image's keys; nil: it
 // came with others.
-func (r *Registry) beginBirth(p *record, cut func()) *Session {
+func (r *Registry) beginPrePaired(p *record, cut func()) *Session {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if p.standing != standingNewborn {
+	if p.standing != standingPrePaired {
 		return nil
 	}
-	s := &Session{registry: r, app: p, beganAt: system.BootClock(), cut: cut, limit: time.AfterFunc(birthTime, cut)}
+	s := &Session{registry: r, app: p, beganAt: system.BootClock(), cut: cut, limit: time.AfterFunc(prePairedTime, cut)}
 	p.sessions = append(p.sessions, s)
 	for _, oldest := range p.sessions[:max(0, len(p.sessions)-MaxSessions)] {
 		oldest.cut()
@@ -96,41 +96,41 @@ func (r *Registry) beginBirth(p *record, cut func()) *Session {
 	return s
 }
 
-// birthTime is how long a session with the image's keys lasts.
-const birthTime = 30 * time.Second
+// prePairedTime is how long a session with the image's keys lasts.
+const prePairedTime = 30 * time.Second
 
-// taken makes the image's keys useless once p, the App with the board's own, is here.
+// usedUp makes the image's keys useless once p, the App with the board's own, is here.
 // That is on disk before the App gets an answer.
-func (r *Registry) taken(p *record) error {
+func (r *Registry) usedUp(p *record) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	var image *record
 	for _, other := range r.pairings {
-		if other.standing == standingNewborn && p.signingKey.Equal(other.signingKey) {
+		if other.standing == standingPrePaired && p.signingKey.Equal(other.signingKey) {
 			image = other
 		}
 	}
 	if image == nil {
 		return nil
 	}
-	image.standing = standingTaken
+	image.standing = standingUsedUp
 	if err := r.saveLocked(image); err != nil {
-		image.standing = standingNewborn
+		image.standing = standingPrePaired
 		return err
 	}
 	for _, s := range image.sessions {
 		s.cut()
 	}
 	r.indexLocked()
-	r.audit("the App that this Base was born paired with has taken it up; the image's keys are of no use any more", p)
+	r.audit("the App that this Base was pre-paired with has fetched its keys; the image's keys are of no use any more", p)
 	return nil
 }
 
-// birthOf returns what an App takes up that came with the image's keys.
-func (r *Registry) birthOf(s *Session) (*basev1.TakeUpResponse, error) {
+// prePairedKeysOf returns the board's keys to an App that came with the image's.
+func (r *Registry) prePairedKeysOf(s *Session) (*basev1.FetchKeysResponse, error) {
 	var app, image, certificate []byte
 	err := r.config.DB.View(func(tx *state.Tx) error {
-		app, image, certificate = tx.Get(bucketBirth, keyApp), tx.Get(bucketBirth, keyImage), tx.Get(bucketBirth, keyCertificate)
+		app, image, certificate = tx.Get(bucketPrePaired, keyApp), tx.Get(bucketPrePaired, keyImage), tx.Get(bucketPrePaired, keyCertificate)
 		return nil
 	})
 	if err != nil {
@@ -139,24 +139,24 @@ func (r *Registry) birthOf(s *Session) (*basev1.TakeUpResponse, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if len(app) != noiseconn.KeySize || len(certificate) != ed25519.PublicKeySize+ed25519.SignatureSize || string(image) != string(s.app.peer[:]) {
-		return nil, fmt.Errorf("read the certificate of birth: %w", state.ErrDamaged)
+		return nil, fmt.Errorf("read the certificate of a pre-paired Base: %w", state.ErrDamaged)
 	}
 	own := r.pairings[noiseconn.PublicKey(app)]
-	if own == nil || own.standing != standingActive || s.app.standing != standingNewborn {
-		return nil, errNewborn
+	if own == nil || own.standing != standingActive || s.app.standing != standingPrePaired {
+		return nil, errPrePaired
 	}
-	return &basev1.TakeUpResponse{
+	return &basev1.FetchKeysResponse{
 		PairKey:   slices.Clone(own.pair.Expose()),
 		StateKey:  certificate[:ed25519.PublicKeySize],
 		Signature: certificate[ed25519.PublicKeySize:],
 	}, nil
 }
 
-// birthService hands a board's keys to the App that its image was made by.
-type birthService struct{ *Server }
+// prePairedService hands a board's keys to the App that its image was made by.
+type prePairedService struct{ *Server }
 
-func (s birthService) TakeUp(ctx context.Context, _ *basev1.TakeUpRequest) (*basev1.TakeUpResponse, error) {
-	response, err := s.Registry.birthOf(sessionOf(ctx))
+func (s prePairedService) FetchKeys(ctx context.Context, _ *basev1.FetchKeysRequest) (*basev1.FetchKeysResponse, error) {
+	response, err := s.Registry.prePairedKeysOf(sessionOf(ctx))
 	if err != nil {
 		return nil, apiError(err)
 	}

@@ -40,7 +40,7 @@ func (h toldHelper) Each(_ context.Context, request *systemv1.SystemRequest, rec
 }
 
 func TestTheNameIsThatOfThePostureInForce(t *testing.T) {
-	h := newHouse(t, func(c *RegistryConfig) { c.Name = "as it was born" })
+	h := newHouse(t, func(c *RegistryConfig) { c.Name = "its first name" })
 	l := h.serve(fakeSystem{})
 	var deaf error
 	l.Helper = toldHelper{func(*systemv1.SystemRequest) ([]*systemv1.SystemReply, error) {

@@ -22,7 +22,7 @@ var roles = map[string]basev1.Role{
 	basev1connect.PairingServiceAcceptPairingProcedure: basev1.Role_ROLE_OWNER,
 	basev1connect.PairingServiceAnswerPairingProcedure: basev1.Role_ROLE_OWNER,
 
-	basev1connect.BirthServiceTakeUpProcedure: basev1.Role_ROLE_OWNER,
+	basev1connect.PrePairedServiceFetchKeysProcedure: basev1.Role_ROLE_OWNER,
 
 	basev1connect.EventsServiceWatchEventsProcedure: basev1.Role_ROLE_VIEWER,
 

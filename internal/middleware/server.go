@@ -120,7 +120,7 @@ func (s *Server) newMux() http.Handler {
 	mux.Handle(basev1connect.NewInfoServiceHandler(infoService{s}, options...))
 	mux.Handle(basev1connect.NewAppsServiceHandler(appsService{s}, options...))
 	mux.Handle(basev1connect.NewPairingServiceHandler(pairingService{s}, options...))
-	mux.Handle(basev1connect.NewBirthServiceHandler(birthService{s}, options...))
+	mux.Handle(basev1connect.NewPrePairedServiceHandler(prePairedService{s}, options...))
 	mux.Handle(basev1connect.NewEventsServiceHandler(eventsService{s}, options...))
 	mux.Handle(basev1connect.NewPostureServiceHandler(postureService{s}, options...))
 	mux.Handle(basev1connect.NewBansServiceHandler(bansService{s}, options...))

@@ -30,7 +30,7 @@ func apiError(err error) error {
 	switch {
 	case errors.Is(err, errNoRights):
 		code = connect.CodeUnauthenticated
-	case errors.Is(err, errRole), errors.Is(err, errNewborn):
+	case errors.Is(err, errRole), errors.Is(err, errPrePaired):
 		code = connect.CodePermissionDenied
 	case errors.Is(err, ErrUnknownApp):
 		code = connect.CodeNotFound

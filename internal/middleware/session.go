@@ -35,13 +35,13 @@ func (r *Registry) Begin(ctx context.Context, peer noiseconn.PublicKey, address 
 	if err != nil {
 		return nil, err
 	}
-	if s := r.beginBirth(p, cut); s != nil {
+	if s := r.beginPrePaired(p, cut); s != nil {
 		return s, nil
 	}
 	if err := r.acknowledge(ctx, p); err != nil {
 		return nil, err
 	}
-	if err := r.taken(p); err != nil {
+	if err := r.usedUp(p); err != nil {
 		return nil, err
 	}
 	r.mu.Lock()
@@ -101,7 +101,7 @@ func (r *Registry) activate(peer noiseconn.PublicKey) (*record, error) {
 // rights returns why the pairing gives none, or nil.
 func (p *record) rights() error {
 	switch p.standing {
-	case standingActive, standingNewborn:
+	case standingActive, standingPrePaired:
 		return nil
 	case standingRevoked:
 		return &admission.Refusal{Reason: admission.Revoked}
@@ -142,7 +142,7 @@ func (s *Session) End() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	s.app.sessions = slices.DeleteFunc(s.app.sessions, func(other *Session) bool { return other == s })
-	if s.app.standing == standingNewborn || s.app.standing == standingTaken {
+	if s.app.standing == standingPrePaired || s.app.standing == standingUsedUp {
 		return // nobody was told that it began
 	}
 	r.events.publish(&basev1.WatchEventsResponse{Event: &basev1.WatchEventsResponse_SessionEnded{SessionEnded: &basev1.SessionEndedEvent{App: r.describeLocked(s.app)}}})
@@ -193,15 +193,15 @@ func (r *Registry) beginStream(s *Session) (end func(), err error) {
 }
 
 // authorise tells whether the App of a session may call a method that asks for
-// least, now. Who came with an image's keys may take up the board's and nothing else.
+// least, now. With an image's keys an App may fetch the board's, and nothing else.
 func (r *Registry) authorise(s *Session, method string, least basev1.Role) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if s.app.rights() != nil {
 		return errNoRights
 	}
-	if (s.app.standing == standingNewborn) != (method == basev1connect.BirthServiceTakeUpProcedure) {
-		return errNewborn
+	if (s.app.standing == standingPrePaired) != (method == basev1connect.PrePairedServiceFetchKeysProcedure) {
+		return errPrePaired
 	}
 	if !mayCall(s.app.role, least) {
 		return errRole

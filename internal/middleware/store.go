@@ -31,7 +31,7 @@ const (
 //	pairings  public static key of the App (32) -> storedPairing, JSON
 //	progress  public static key of the App (32) -> highest seq (8) | last seen, ms since 1970 (8)
 //	addresses public static key of the App (32) -> where its last session came from, as text
-//	birth     of a born-paired Base (birth.go):
+//	prepaired of a pre-paired Base (birth.go):
 //	          app          public static key of the App (32)
 //	          image        public static key of its first connection (32)
 //	          certificate  K_state (32) | signature (64)
@@ -208,7 +208,7 @@ func parsePairing(key, value, progress []byte) (*record, error) {
 		return nil, err
 	}
 	role := basev1.Role(stored.Role)
-	known := slices.Contains([]standing{standingPending, standingActive, standingRevoked, standingNewborn, standingTaken}, stored.Standing)
+	known := slices.Contains([]standing{standingPending, standingActive, standingRevoked, standingPrePaired, standingUsedUp}, stored.Standing)
 	if len(stored.SigningKey) != ed25519.PublicKeySize || !mayCall(role, basev1.Role_ROLE_VIEWER) || !known {
 		return nil, errors.New("a pairing: the signing key, the role or the standing is none")
 	}

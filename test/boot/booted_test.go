@@ -36,7 +36,7 @@ import (
 type booted struct {
 	*stage.Stage
 	t     *testing.T
-	owner *client.App // it was born paired with
+	owner *client.App // it was pre-paired with
 	way   string      // the entry's address for Apps of this process
 	login ssh.Signer  // the key that is built in
 	app   string      // the App's program
@@ -61,12 +61,12 @@ func firstBoot(t *testing.T, lease time.Duration) (b *booted, file string) {
 	if b.owner, err = client.New(client.Options{Dir: t.TempDir(), Name: "builder", NoDiscovery: true}); err != nil {
 		t.Fatal(err)
 	}
-	file = filepath.Join(t.TempDir(), "cellar.born")
-	if _, err := b.owner.Born(file, "cellar"); err != nil {
+	file = filepath.Join(t.TempDir(), "cellar.keys")
+	if _, err := b.owner.PrePair(file, "cellar"); err != nil {
 		t.Fatal(client.Explain(err))
 	}
 	b.Stage = stage.Install(t, stage.Config{Package: deb(t, oldVersion), Build: func(root string) error {
-		_, err := provision.Place(root, provision.Request{Hostname: "cellar", SSHKey: key, SSHFromFirstBoot: lease, Born: file})
+		_, err := provision.Place(root, provision.Request{Hostname: "cellar", SSHKey: key, SSHFromFirstBoot: lease, PrePaired: file})
 		return err
 	}})
 	b.way = b.Attacker(1).Way(t, entry(b.Stage)).Address
@@ -230,7 +230,7 @@ func TestTheRootMadeOfPackagesBootsAsTheBaseThatItsBuilderMade(t *testing.T) {
 	b.bootedIn("first boot")
 	b.healthy("after the first boot")
 	t.Run("nothing of the image's keys is left", func(t *testing.T) {
-		if _, err := os.Lstat(b.Path(provision.StateRoot + "/born")); !errors.Is(err, os.ErrNotExist) {
+		if _, err := os.Lstat(b.Path(provision.StateRoot + "/prepaired")); !errors.Is(err, os.ErrNotExist) {
 			t.Errorf("they are there: %v", err)
 		}
 		if owner := strings.TrimSpace(b.MustExec("stat", "--format=%U %a", provision.StateRoot+"/middleware")); owner != "bitbox-base 700" {
@@ -397,7 +397,7 @@ func (b *booted) actAtBase(ctx context.Context, number string, keyboard io.Write
 func (b *booted) secondBoard(t *testing.T, file string) {
 	b.Stop()
 	second := stage.Install(t, stage.Config{Package: deb(t, oldVersion), Build: func(root string) error {
-		_, err := provision.Place(root, provision.Request{Born: file})
+		_, err := provision.Place(root, provision.Request{PrePaired: file})
 		return err
 	}})
 	second.Start()

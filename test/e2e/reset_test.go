@@ -40,7 +40,7 @@ const trace = "the-owner-was-here"
 func (b *base) leaveTraces() {
 	b.t.Helper()
 	for _, folder := range []string{middlewareState, filepath.Dir(generation.HostKey), generation.CertificateDirectory, loginHome, generation.StateDirectory,
-		"/var/lib/bitbox-base/born", "/var/lib/fail2ban"} {
+		"/var/lib/bitbox-base/prepaired", "/var/lib/fail2ban"} {
 		b.MustExec("mkdir", "-p", folder+"/"+trace)
 		b.MustExec("touch", folder+"/"+trace+"/"+trace)
 	}

@@ -40,20 +40,20 @@ func TestTheImageOfAnOwner(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	born := filepath.Join(t.TempDir(), "cellar.born")
-	if _, err := app.Born(born, "cellar"); err != nil {
+	keys := filepath.Join(t.TempDir(), "cellar.keys")
+	if _, err := app.PrePair(keys, "cellar"); err != nil {
 		t.Fatal(client.Explain(err))
 	}
 	login, key := newKey(t)
 	m := newMachine(t, made(t, build.Options{
 		Package:   packaged(t, seed, "1.0.0"),
-		Provision: provision.Request{Hostname: "cellar", SSHKey: key, SSHFromFirstBoot: 2 * time.Hour, Born: born},
+		Provision: provision.Request{Hostname: "cellar", SSHKey: key, SSHFromFirstBoot: 2 * time.Hour, PrePaired: keys},
 	}))
 	a := m.Attacker(1)
 	way := a.Way(t, netip.AddrPortFrom(m.V4, posture.EntryPort)).Address
 	m.switchOn()
 	m.answers(a)
-	m.worksAt(app, way, "that it was born with")
+	m.worksAt(app, way, "that is built into it")
 	m.until("the owner can log in from the first boot on", func() error {
 		out, err := m.logIn(a, login, "cat /etc/hostname; findmnt -no OPTIONS /")
 		if name, options, _ := strings.Cut(out, "\n"); err == nil && (name != "cellar" || !strings.HasPrefix(options, "ro,")) {

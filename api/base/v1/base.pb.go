@@ -1249,26 +1249,26 @@ func (x *AnswerPairingResponse) GetReport() []byte {
 	return nil
 }
 
-type TakeUpRequest struct {
+type FetchKeysRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
-func (x *TakeUpRequest) Reset() {
-	*x = TakeUpRequest{}
+func (x *FetchKeysRequest) Reset() {
+	*x = FetchKeysRequest{}
 	mi := &file_base_v1_base_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *TakeUpRequest) String() string {
+func (x *FetchKeysRequest) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*TakeUpRequest) ProtoMessage() {}
+func (*FetchKeysRequest) ProtoMessage() {}
 
-func (x *TakeUpRequest) ProtoReflect() protoreflect.Message {
+func (x *FetchKeysRequest) ProtoReflect() protoreflect.Message {
 	mi := &file_base_v1_base_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
@@ -1280,37 +1280,37 @@ func (x *TakeUpRequest) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use TakeUpRequest.ProtoReflect.Descriptor instead.
-func (*TakeUpRequest) Descriptor() ([]byte, []int) {
+// Deprecated: Use FetchKeysRequest.ProtoReflect.Descriptor instead.
+func (*FetchKeysRequest) Descriptor() ([]byte, []int) {
 	return file_base_v1_base_proto_rawDescGZIP(), []int{20}
 }
 
-type TakeUpResponse struct {
+type FetchKeysResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// K_pair of this board, 32 bytes.
 	PairKey []byte `protobuf:"bytes,1,opt,name=pair_key,json=pairKey,proto3" json:"pair_key,omitempty"`
 	// K_state of this board, 32 bytes.
 	StateKey []byte `protobuf:"bytes,2,opt,name=state_key,json=stateKey,proto3" json:"state_key,omitempty"`
-	// The signature of the image's birth key over K_state and both public keys.
+	// The signature of the image's certifying key over K_state and both public keys.
 	Signature     []byte `protobuf:"bytes,3,opt,name=signature,proto3" json:"signature,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
-func (x *TakeUpResponse) Reset() {
-	*x = TakeUpResponse{}
+func (x *FetchKeysResponse) Reset() {
+	*x = FetchKeysResponse{}
 	mi := &file_base_v1_base_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *TakeUpResponse) String() string {
+func (x *FetchKeysResponse) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*TakeUpResponse) ProtoMessage() {}
+func (*FetchKeysResponse) ProtoMessage() {}
 
-func (x *TakeUpResponse) ProtoReflect() protoreflect.Message {
+func (x *FetchKeysResponse) ProtoReflect() protoreflect.Message {
 	mi := &file_base_v1_base_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
@@ -1322,26 +1322,26 @@ func (x *TakeUpResponse) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use TakeUpResponse.ProtoReflect.Descriptor instead.
-func (*TakeUpResponse) Descriptor() ([]byte, []int) {
+// Deprecated: Use FetchKeysResponse.ProtoReflect.Descriptor instead.
+func (*FetchKeysResponse) Descriptor() ([]byte, []int) {
 	return file_base_v1_base_proto_rawDescGZIP(), []int{21}
 }
 
-func (x *TakeUpResponse) GetPairKey() []byte {
+func (x *FetchKeysResponse) GetPairKey() []byte {
 	if x != nil {
 		return x.PairKey
 	}
 	return nil
 }
 
-func (x *TakeUpResponse) GetStateKey() []byte {
+func (x *FetchKeysResponse) GetStateKey() []byte {
 	if x != nil {
 		return x.StateKey
 	}
 	return nil
 }
 
-func (x *TakeUpResponse) GetSignature() []byte {
+func (x *FetchKeysResponse) GetSignature() []byte {
 	if x != nil {
 		return x.Signature
 	}
@@ -2878,9 +2878,9 @@ const file_base_v1_base_proto_rawDesc = "" +
 	"\x14AnswerPairingRequest\x12\x16\n" +
 	"\x06answer\x18\x01 \x01(\fR\x06answer\"/\n" +
 	"\x15AnswerPairingResponse\x12\x16\n" +
-	"\x06report\x18\x01 \x01(\fR\x06report\"\x0f\n" +
-	"\rTakeUpRequest\"f\n" +
-	"\x0eTakeUpResponse\x12\x19\n" +
+	"\x06report\x18\x01 \x01(\fR\x06report\"\x12\n" +
+	"\x10FetchKeysRequest\"i\n" +
+	"\x11FetchKeysResponse\x12\x19\n" +
 	"\bpair_key\x18\x01 \x01(\fR\apairKey\x12\x1b\n" +
 	"\tstate_key\x18\x02 \x01(\fR\bstateKey\x12\x1c\n" +
 	"\tsignature\x18\x03 \x01(\fR\tsignature\"_\n" +
@@ -2991,9 +2991,9 @@ const file_base_v1_base_proto_rawDesc = "" +
 	"OpenWindow\x12!.bitbox.base.v1.OpenWindowRequest\x1a\".bitbox.base.v1.OpenWindowResponse\x12V\n" +
 	"\vCloseWindow\x12\".bitbox.base.v1.CloseWindowRequest\x1a#.bitbox.base.v1.CloseWindowResponse\x12^\n" +
 	"\rAcceptPairing\x12$.bitbox.base.v1.AcceptPairingRequest\x1a%.bitbox.base.v1.AcceptPairingResponse0\x01\x12\\\n" +
-	"\rAnswerPairing\x12$.bitbox.base.v1.AnswerPairingRequest\x1a%.bitbox.base.v1.AnswerPairingResponse2W\n" +
-	"\fBirthService\x12G\n" +
-	"\x06TakeUp\x12\x1d.bitbox.base.v1.TakeUpRequest\x1a\x1e.bitbox.base.v1.TakeUpResponse2i\n" +
+	"\rAnswerPairing\x12$.bitbox.base.v1.AnswerPairingRequest\x1a%.bitbox.base.v1.AnswerPairingResponse2d\n" +
+	"\x10PrePairedService\x12P\n" +
+	"\tFetchKeys\x12 .bitbox.base.v1.FetchKeysRequest\x1a!.bitbox.base.v1.FetchKeysResponse2i\n" +
 	"\rEventsService\x12X\n" +
 	"\vWatchEvents\x12\".bitbox.base.v1.WatchEventsRequest\x1a#.bitbox.base.v1.WatchEventsResponse0\x01B7Z5github.com/BitBoxSwiss/bitbox-base/api/base/v1;basev1b\x06proto3"
 
@@ -3034,8 +3034,8 @@ var file_base_v1_base_proto_goTypes = []any{
 	(*AcceptPairingResponse)(nil),    // 19: bitbox.base.v1.AcceptPairingResponse
 	(*AnswerPairingRequest)(nil),     // 20: bitbox.base.v1.AnswerPairingRequest
 	(*AnswerPairingResponse)(nil),    // 21: bitbox.base.v1.AnswerPairingResponse
-	(*TakeUpRequest)(nil),            // 22: bitbox.base.v1.TakeUpRequest
-	(*TakeUpResponse)(nil),           // 23: bitbox.base.v1.TakeUpResponse
+	(*FetchKeysRequest)(nil),         // 22: bitbox.base.v1.FetchKeysRequest
+	(*FetchKeysResponse)(nil),        // 23: bitbox.base.v1.FetchKeysResponse
 	(*WatchEventsRequest)(nil),       // 24: bitbox.base.v1.WatchEventsRequest
 	(*WatchEventsResponse)(nil),      // 25: bitbox.base.v1.WatchEventsResponse
 	(*SubscribedEvent)(nil),          // 26: bitbox.base.v1.SubscribedEvent
@@ -3119,7 +3119,7 @@ var file_base_v1_base_proto_depIdxs = []int32{
 	16, // 52: bitbox.base.v1.PairingService.CloseWindow:input_type -> bitbox.base.v1.CloseWindowRequest
 	18, // 53: bitbox.base.v1.PairingService.AcceptPairing:input_type -> bitbox.base.v1.AcceptPairingRequest
 	20, // 54: bitbox.base.v1.PairingService.AnswerPairing:input_type -> bitbox.base.v1.AnswerPairingRequest
-	22, // 55: bitbox.base.v1.BirthService.TakeUp:input_type -> bitbox.base.v1.TakeUpRequest
+	22, // 55: bitbox.base.v1.PrePairedService.FetchKeys:input_type -> bitbox.base.v1.FetchKeysRequest
 	24, // 56: bitbox.base.v1.EventsService.WatchEvents:input_type -> bitbox.base.v1.WatchEventsRequest
 	3,  // 57: bitbox.base.v1.InfoService.GetInfo:output_type -> bitbox.base.v1.GetInfoResponse
 	6,  // 58: bitbox.base.v1.AppsService.ListApps:output_type -> bitbox.base.v1.ListAppsResponse
@@ -3130,7 +3130,7 @@ var file_base_v1_base_proto_depIdxs = []int32{
 	17, // 63: bitbox.base.v1.PairingService.CloseWindow:output_type -> bitbox.base.v1.CloseWindowResponse
 	19, // 64: bitbox.base.v1.PairingService.AcceptPairing:output_type -> bitbox.base.v1.AcceptPairingResponse
 	21, // 65: bitbox.base.v1.PairingService.AnswerPairing:output_type -> bitbox.base.v1.AnswerPairingResponse
-	23, // 66: bitbox.base.v1.BirthService.TakeUp:output_type -> bitbox.base.v1.TakeUpResponse
+	23, // 66: bitbox.base.v1.PrePairedService.FetchKeys:output_type -> bitbox.base.v1.FetchKeysResponse
 	25, // 67: bitbox.base.v1.EventsService.WatchEvents:output_type -> bitbox.base.v1.WatchEventsResponse
 	57, // [57:68] is the sub-list for method output_type
 	46, // [46:57] is the sub-list for method input_type

@@ -5,7 +5,7 @@
 // builder has asked for it in so many words, a lease of SSH from the first boot on. They
 // make revision 0 of the posture, and what follows it at once.
 //
-// The keys of a Base that is born paired (package adoption) are in the writable part,
+// The keys of a Base that is pre-paired (package prepaired) are in the writable part,
 // and gone after the first boot.
 package provision
 
@@ -19,9 +19,9 @@ import (
 	"time"
 
 	"github.com/BitBoxSwiss/bitbox-base/internal/atomicfile"
-	"github.com/BitBoxSwiss/bitbox-base/internal/helper/adoption"
-	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/born"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/prepaired"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
+	keys "github.com/BitBoxSwiss/bitbox-base/internal/protocol/prepaired"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/sshkey"
 )
 
@@ -196,9 +196,9 @@ type Request struct {
 	// SSHFromFirstBoot leases SSH from the first boot on, once; 0: SSH stays off
 	// until an owner switches it on.
 	SSHFromFirstBoot time.Duration
-	// Born is the path of a provisioning file of package born.
-	Born string
-	// NoDisplay: the Base has no display. One that is born paired has none anyway.
+	// PrePaired is the path of a provisioning file of package prepaired.
+	PrePaired string
+	// NoDisplay: the Base has no display. One that is pre-paired has none anyway.
 	NoDisplay bool
 }
 
@@ -206,7 +206,7 @@ type Request struct {
 // of an image. Nothing is written unless all of it can be used. It returns what a
 // person should know.
 func Place(root string, request Request) ([]string, error) {
-	p := Provision{Hostname: request.Hostname, NoDisplay: request.NoDisplay || request.Born != ""}
+	p := Provision{Hostname: request.Hostname, NoDisplay: request.NoDisplay || request.PrePaired != ""}
 	var notes []string
 	if p.Hostname != "" {
 		if err := CheckHostname(p.Hostname); err != nil {
@@ -228,12 +228,12 @@ func Place(root string, request Request) ([]string, error) {
 	if err := p.check(); err != nil {
 		return nil, err
 	}
-	half, err := readHalf(request.Born)
+	half, err := readHalf(request.PrePaired)
 	if err != nil {
 		return nil, err
 	}
 	if half != nil {
-		notes = append(notes, fmt.Sprintf("it is born paired with the App %q as %q: it holds private keys, and is for one board only", half.AppName, half.BaseName))
+		notes = append(notes, fmt.Sprintf("it is pre-paired with the App %q as %q: it holds private keys, and is for one board only", half.AppName, half.BaseName))
 	}
 	if p.NoDisplay {
 		notes = append(notes, "it has no display: an owner's App lets further Apps in, by words that the new App shows")
@@ -241,32 +241,32 @@ func Place(root string, request Request) ([]string, error) {
 	return notes, write(root, p, half)
 }
 
-func readHalf(path string) (*born.Half, error) {
+func readHalf(path string) (*keys.Half, error) {
 	if path == "" {
 		return nil, nil
 	}
 	info, err := os.Stat(path)
 	if err != nil {
-		return nil, fmt.Errorf("read the keys of a born-paired Base: %w", err)
+		return nil, fmt.Errorf("read the keys of a pre-paired Base: %w", err)
 	}
 	if info.Mode().Perm()&0o077 != 0 {
-		return nil, fmt.Errorf("%s holds private keys, and others may read it (mode %04o); make new ones: bitbox-app born", path, info.Mode().Perm())
+		return nil, fmt.Errorf("%s holds private keys, and others may read it (mode %04o); make new ones: bitbox-app prepair", path, info.Mode().Perm())
 	}
-	if info.Size() != int64(born.FileSize) {
-		return nil, fmt.Errorf("%s: %w", path, born.ErrFile)
+	if info.Size() != int64(keys.FileSize) {
+		return nil, fmt.Errorf("%s: %w", path, keys.ErrFile)
 	}
 	content, err := os.ReadFile(path)
 	if err != nil {
-		return nil, fmt.Errorf("read the keys of a born-paired Base: %w", err)
+		return nil, fmt.Errorf("read the keys of a pre-paired Base: %w", err)
 	}
-	half, err := born.Parse(content)
+	half, err := keys.Parse(content)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	return half, nil
 }
 
-func write(root string, p Provision, half *born.Half) error {
+func write(root string, p Provision, half *keys.Half) error {
 	if info, err := os.Stat(root); err != nil || !info.IsDir() {
 		return fmt.Errorf("write into the image: %s is no directory (%v)", root, err)
 	}
@@ -297,5 +297,5 @@ func write(root string, p Provision, half *born.Half) error {
 	if err := os.MkdirAll(filepath.Join(root, StateRoot), 0o755); err != nil {
 		return fmt.Errorf("write into the image: %w", err)
 	}
-	return put(filepath.Join(StateRoot, adoption.Directory, adoption.File), 0o700, 0o600, half.Marshal())
+	return put(filepath.Join(StateRoot, prepaired.Directory, prepaired.File), 0o700, 0o600, half.Marshal())
 }

@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/sshaccess"
-	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/born"
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/prepaired"
 )
 
 const keyLine = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIDvpxXGDAu0w+FUDIb/ygcy6q1chR7o1fzWvDDnfwJSA alice@laptop"
@@ -27,7 +27,7 @@ func write0600(t *testing.T, content []byte) string {
 
 func half(t *testing.T) []byte {
 	t.Helper()
-	h, _, err := born.New(nil, "laptop", "cellar")
+	h, _, err := prepaired.New(nil, "laptop", "cellar")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -36,7 +36,7 @@ func half(t *testing.T) []byte {
 
 func TestWhatAnImageIsGivenAlongIsReadBack(t *testing.T) {
 	root := t.TempDir()
-	notes, err := Place(root, Request{Hostname: "cellar", SSHKey: write0600(t, []byte(keyLine)), SSHFromFirstBoot: 2 * time.Hour, Born: write0600(t, half(t))})
+	notes, err := Place(root, Request{Hostname: "cellar", SSHKey: write0600(t, []byte(keyLine)), SSHFromFirstBoot: 2 * time.Hour, PrePaired: write0600(t, half(t))})
 	if err != nil || len(notes) != 5 {
 		t.Fatalf("%v, %v", notes, err)
 	}
@@ -45,7 +45,7 @@ func TestWhatAnImageIsGivenAlongIsReadBack(t *testing.T) {
 		t.Fatal(err)
 	}
 	if !p.NoDisplay {
-		t.Error("a board that is born paired has a display")
+		t.Error("a board that is pre-paired has a display")
 	}
 	factory := p.Factory()
 	if factory.NodeName != "cellar" || len(factory.SSHKeys) != 1 || factory.SSHKeys[0].Line != keyLine {
@@ -56,7 +56,7 @@ func TestWhatAnImageIsGivenAlongIsReadBack(t *testing.T) {
 	}
 	for path, mode := range map[string]fs.FileMode{
 		Directory + "/hostname": 0o644, Directory + "/authorized_keys": 0o644, Directory + "/ssh-lease": 0o644, hostnameFile: 0o644,
-		StateRoot + "/born/half": 0o600, StateRoot + "/born": 0o700 | fs.ModeDir,
+		StateRoot + "/prepaired/half": 0o600, StateRoot + "/prepaired": 0o700 | fs.ModeDir,
 	} {
 		if info, err := os.Stat(filepath.Join(root, path)); err != nil || info.Mode() != mode {
 			t.Errorf("%s: %v, %v", path, info, err)
@@ -85,8 +85,8 @@ func TestARequestThatCannotBeUsedWritesNothing(t *testing.T) {
 		"a lease that is long":     {SSHKey: key, SSHFromFirstBoot: 30 * 24 * time.Hour},
 		"a lease that is short":    {SSHKey: key, SSHFromFirstBoot: time.Second},
 		"a lease that is negative": {SSHKey: key, SSHFromFirstBoot: -time.Hour},
-		"keys others have read":    {Hostname: "cellar", Born: open},
-		"damaged keys":             {Born: write0600(t, make([]byte, born.FileSize))},
+		"keys others have read":    {Hostname: "cellar", PrePaired: open},
+		"damaged keys":             {PrePaired: write0600(t, make([]byte, prepaired.FileSize))},
 	} {
 		root := t.TempDir()
 		_, err := Place(root, request)

@@ -5,15 +5,15 @@ import (
 	"errors"
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
-	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/born"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/pairing"
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/prepaired"
 )
 
-// Beget makes the helper's state of a Base that is born paired, in a directory that
+// MakePrePaired makes the helper's state of a Base that is pre-paired, in a directory that
 // has none: a key of the board's own, the first revision, and the App as its
 // owner, by the same code that enrols an App which was paired. It returns
 // K_state.
-func Beget(config Config, half *born.Half) (stateKey ed25519.PublicKey, err error) {
+func MakePrePaired(config Config, half *prepaired.Half) (stateKey ed25519.PublicKey, err error) {
 	config.Factory.NodeName = half.BaseName
 	config.unrecorded = true // the first helper begins it
 	h, err := Open(config)
@@ -22,7 +22,7 @@ func Beget(config Config, half *born.Half) (stateKey ed25519.PublicKey, err erro
 	}
 	defer func() { err = errors.Join(err, h.Close()) }()
 	if len(h.enrolled) > 0 {
-		return nil, errors.New("this Base has an owner; one that has is never born again")
+		return nil, errors.New("this Base has an owner; it cannot be pre-paired again")
 	}
 	registry, err := pairing.NewRegistry(pairing.Enrolled{
 		SigningKey: half.SigningKey, AppKey: half.App, Role: basev1.Role_ROLE_OWNER, Name: half.AppName,

@@ -151,7 +151,7 @@ type Config struct {
 	// CodeModulus is pairing.Config.CodeModulus, for tests.
 	CodeModulus uint32
 
-	// unrecorded: no log of changes is begun (Beget).
+	// unrecorded: no log of changes is begun (MakePrePaired).
 	unrecorded bool
 }
 

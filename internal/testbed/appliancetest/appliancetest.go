@@ -22,7 +22,7 @@ import (
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
-	"github.com/BitBoxSwiss/bitbox-base/internal/helper/adoption"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/prepaired"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/system"
 	"github.com/BitBoxSwiss/bitbox-base/internal/middleware/base"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/pairing"
@@ -208,20 +208,20 @@ func start(helper *Helper, middlewareState string, through func(system.Port) sys
 	return a, nil
 }
 
-// StartBorn runs an appliance on a board at its first boot, with an image that has
-// this file (package born) in it. through is as for Start.
-func StartBorn(file []byte, through func(system.Port) system.Port) (*Appliance, error) {
-	root, err := os.MkdirTemp("", "born")
+// StartPrePaired runs an appliance on a board at its first boot, with an image that has
+// this file (package prepaired) in it. through is as for Start.
+func StartPrePaired(file []byte, through func(system.Port) system.Port) (*Appliance, error) {
+	root, err := os.MkdirTemp("", "prepaired")
 	if err != nil {
 		return nil, err
 	}
 	defer os.RemoveAll(root)
 	err = errors.Join(
-		os.Mkdir(filepath.Join(root, adoption.Directory), 0o700),
-		os.WriteFile(filepath.Join(root, adoption.Directory, adoption.File), file, 0o600),
+		os.Mkdir(filepath.Join(root, prepaired.Directory), 0o700),
+		os.WriteFile(filepath.Join(root, prepaired.Directory, prepaired.File), file, 0o600),
 	)
 	if err == nil {
-		err = adoption.Adopt(adoption.Config{
+		err = prepaired.Install(prepaired.Config{
 			Root: root, Factory: posture.Factory(), Clock: system.BootClock, BootID: "the only boot", Logger: slog.New(slog.DiscardHandler),
 		})
 	}

@@ -32,8 +32,8 @@ const (
 	AppsServiceName = "bitbox.base.v1.AppsService"
 	// PairingServiceName is the fully-qualified name of the PairingService service.
 	PairingServiceName = "bitbox.base.v1.PairingService"
-	// BirthServiceName is the fully-qualified name of the BirthService service.
-	BirthServiceName = "bitbox.base.v1.BirthService"
+	// PrePairedServiceName is the fully-qualified name of the PrePairedService service.
+	PrePairedServiceName = "bitbox.base.v1.PrePairedService"
 	// EventsServiceName is the fully-qualified name of the EventsService service.
 	EventsServiceName = "bitbox.base.v1.EventsService"
 )
@@ -69,8 +69,9 @@ const (
 	// PairingServiceAnswerPairingProcedure is the fully-qualified name of the PairingService's
 	// AnswerPairing RPC.
 	PairingServiceAnswerPairingProcedure = "/bitbox.base.v1.PairingService/AnswerPairing"
-	// BirthServiceTakeUpProcedure is the fully-qualified name of the BirthService's TakeUp RPC.
-	BirthServiceTakeUpProcedure = "/bitbox.base.v1.BirthService/TakeUp"
+	// PrePairedServiceFetchKeysProcedure is the fully-qualified name of the PrePairedService's
+	// FetchKeys RPC.
+	PrePairedServiceFetchKeysProcedure = "/bitbox.base.v1.PrePairedService/FetchKeys"
 	// EventsServiceWatchEventsProcedure is the fully-qualified name of the EventsService's WatchEvents
 	// RPC.
 	EventsServiceWatchEventsProcedure = "/bitbox.base.v1.EventsService/WatchEvents"
@@ -484,82 +485,82 @@ func (UnimplementedPairingServiceHandler) AnswerPairing(context.Context, *v1.Ans
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("bitbox.base.v1.PairingService.AnswerPairing is not implemented"))
 }
 
-// BirthServiceClient is a client for the bitbox.base.v1.BirthService service.
-type BirthServiceClient interface {
-	// TakeUp gives the App the keys that this board has drawn itself. Only a
+// PrePairedServiceClient is a client for the bitbox.base.v1.PrePairedService service.
+type PrePairedServiceClient interface {
+	// FetchKeys gives the App the keys that this board has drawn itself. Only a
 	// connection made with the image's keys may call it, and it may call nothing else.
-	TakeUp(context.Context, *v1.TakeUpRequest) (*v1.TakeUpResponse, error)
+	FetchKeys(context.Context, *v1.FetchKeysRequest) (*v1.FetchKeysResponse, error)
 }
 
-// NewBirthServiceClient constructs a client for the bitbox.base.v1.BirthService service. By
+// NewPrePairedServiceClient constructs a client for the bitbox.base.v1.PrePairedService service. By
 // default, it uses the Connect protocol with the binary Protobuf Codec, asks for gzipped responses,
 // and sends uncompressed requests. To use the gRPC or gRPC-Web protocols, supply the
 // connect.WithGRPC() or connect.WithGRPCWeb() options.
 //
 // The URL supplied here should be the base URL for the Connect or gRPC server (for example,
 // http://api.acme.com or https://acme.com/grpc).
-func NewBirthServiceClient(httpClient connect.HTTPClient, baseURL string, opts ...connect.ClientOption) BirthServiceClient {
+func NewPrePairedServiceClient(httpClient connect.HTTPClient, baseURL string, opts ...connect.ClientOption) PrePairedServiceClient {
 	baseURL = strings.TrimRight(baseURL, "/")
-	birthServiceMethods := v1.File_base_v1_base_proto.Services().ByName("BirthService").Methods()
-	return &birthServiceClient{
-		takeUp: connect.NewClient[v1.TakeUpRequest, v1.TakeUpResponse](
+	prePairedServiceMethods := v1.File_base_v1_base_proto.Services().ByName("PrePairedService").Methods()
+	return &prePairedServiceClient{
+		fetchKeys: connect.NewClient[v1.FetchKeysRequest, v1.FetchKeysResponse](
 			httpClient,
-			baseURL+BirthServiceTakeUpProcedure,
-			connect.WithSchema(birthServiceMethods.ByName("TakeUp")),
+			baseURL+PrePairedServiceFetchKeysProcedure,
+			connect.WithSchema(prePairedServiceMethods.ByName("FetchKeys")),
 			connect.WithClientOptions(opts...),
 		),
 	}
 }
 
-// birthServiceClient implements BirthServiceClient.
-type birthServiceClient struct {
-	takeUp *connect.Client[v1.TakeUpRequest, v1.TakeUpResponse]
+// prePairedServiceClient implements PrePairedServiceClient.
+type prePairedServiceClient struct {
+	fetchKeys *connect.Client[v1.FetchKeysRequest, v1.FetchKeysResponse]
 }
 
-// TakeUp calls bitbox.base.v1.BirthService.TakeUp.
-func (c *birthServiceClient) TakeUp(ctx context.Context, req *v1.TakeUpRequest) (*v1.TakeUpResponse, error) {
-	response, err := c.takeUp.CallUnary(ctx, connect.NewRequest(req))
+// FetchKeys calls bitbox.base.v1.PrePairedService.FetchKeys.
+func (c *prePairedServiceClient) FetchKeys(ctx context.Context, req *v1.FetchKeysRequest) (*v1.FetchKeysResponse, error) {
+	response, err := c.fetchKeys.CallUnary(ctx, connect.NewRequest(req))
 	if response != nil {
 		return response.Msg, err
 	}
 	return nil, err
 }
 
-// BirthServiceHandler is an implementation of the bitbox.base.v1.BirthService service.
-type BirthServiceHandler interface {
-	// TakeUp gives the App the keys that this board has drawn itself. Only a
+// PrePairedServiceHandler is an implementation of the bitbox.base.v1.PrePairedService service.
+type PrePairedServiceHandler interface {
+	// FetchKeys gives the App the keys that this board has drawn itself. Only a
 	// connection made with the image's keys may call it, and it may call nothing else.
-	TakeUp(context.Context, *v1.TakeUpRequest) (*v1.TakeUpResponse, error)
+	FetchKeys(context.Context, *v1.FetchKeysRequest) (*v1.FetchKeysResponse, error)
 }
 
-// NewBirthServiceHandler builds an HTTP handler from the service implementation. It returns the
+// NewPrePairedServiceHandler builds an HTTP handler from the service implementation. It returns the
 // path on which to mount the handler and the handler itself.
 //
 // By default, handlers support the Connect, gRPC, and gRPC-Web protocols with the binary Protobuf
 // and JSON codecs. They also support gzip compression.
-func NewBirthServiceHandler(svc BirthServiceHandler, opts ...connect.HandlerOption) (string, http.Handler) {
-	birthServiceMethods := v1.File_base_v1_base_proto.Services().ByName("BirthService").Methods()
-	birthServiceTakeUpHandler := connect.NewUnaryHandlerSimple(
-		BirthServiceTakeUpProcedure,
-		svc.TakeUp,
-		connect.WithSchema(birthServiceMethods.ByName("TakeUp")),
+func NewPrePairedServiceHandler(svc PrePairedServiceHandler, opts ...connect.HandlerOption) (string, http.Handler) {
+	prePairedServiceMethods := v1.File_base_v1_base_proto.Services().ByName("PrePairedService").Methods()
+	prePairedServiceFetchKeysHandler := connect.NewUnaryHandlerSimple(
+		PrePairedServiceFetchKeysProcedure,
+		svc.FetchKeys,
+		connect.WithSchema(prePairedServiceMethods.ByName("FetchKeys")),
 		connect.WithHandlerOptions(opts...),
 	)
-	return "/bitbox.base.v1.BirthService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	return "/bitbox.base.v1.PrePairedService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
-		case BirthServiceTakeUpProcedure:
-			birthServiceTakeUpHandler.ServeHTTP(w, r)
+		case PrePairedServiceFetchKeysProcedure:
+			prePairedServiceFetchKeysHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
 	})
 }
 
-// UnimplementedBirthServiceHandler returns CodeUnimplemented from all methods.
-type UnimplementedBirthServiceHandler struct{}
+// UnimplementedPrePairedServiceHandler returns CodeUnimplemented from all methods.
+type UnimplementedPrePairedServiceHandler struct{}
 
-func (UnimplementedBirthServiceHandler) TakeUp(context.Context, *v1.TakeUpRequest) (*v1.TakeUpResponse, error) {
-	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("bitbox.base.v1.BirthService.TakeUp is not implemented"))
+func (UnimplementedPrePairedServiceHandler) FetchKeys(context.Context, *v1.FetchKeysRequest) (*v1.FetchKeysResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("bitbox.base.v1.PrePairedService.FetchKeys is not implemented"))
 }
 
 // EventsServiceClient is a client for the bitbox.base.v1.EventsService service.

@@ -1,6 +1,6 @@
 //go:build linux
 
-package adoption
+package prepaired
 
 import (
 	"bytes"
@@ -18,20 +18,20 @@ import (
 
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/system"
 	"github.com/BitBoxSwiss/bitbox-base/internal/middleware"
-	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/born"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/noiseconn"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
+	keys "github.com/BitBoxSwiss/bitbox-base/internal/protocol/prepaired"
 	"github.com/BitBoxSwiss/bitbox-base/internal/state"
 	"github.com/BitBoxSwiss/bitbox-base/internal/state/killtest"
 )
 
 // The test binary runs itself as the board that is killed.
-const rootVariable = "BITBOX_BASE_ADOPTION_TEST_ROOT"
+const rootVariable = "BITBOX_BASE_PREPAIRED_TEST_ROOT"
 
 func TestMain(m *testing.M) {
 	if root := os.Getenv(rootVariable); root != "" {
 		c := config(root)
-		if err := Adopt(c); err != nil {
+		if err := Install(c); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
@@ -45,9 +45,9 @@ func config(root string) Config {
 }
 
 // image makes the directory of all state as an image has it.
-func image(t *testing.T) (root string, half *born.Half) {
+func image(t *testing.T) (root string, half *keys.Half) {
 	t.Helper()
-	half, _, err := born.New(nil, "laptop", "Cellar")
+	half, _, err := keys.New(nil, "laptop", "Cellar")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -59,7 +59,7 @@ func image(t *testing.T) (root string, half *born.Half) {
 // temporary is a directory in memory, where there is one: hundreds of syncs follow.
 func temporary(t *testing.T) string {
 	t.Helper()
-	directory, err := os.MkdirTemp("/dev/shm", "adoption")
+	directory, err := os.MkdirTemp("/dev/shm", "prepaired")
 	if err != nil {
 		return t.TempDir()
 	}
@@ -67,7 +67,7 @@ func temporary(t *testing.T) string {
 	return directory
 }
 
-func place(t *testing.T, root string, half *born.Half) {
+func place(t *testing.T, root string, half *keys.Half) {
 	t.Helper()
 	if err := errors.Join(
 		os.MkdirAll(filepath.Join(root, Directory), 0o700),
@@ -110,7 +110,7 @@ func look(root string) (b base, err error) {
 	return b, r.Connect(context.Background(), system.Client{Port: h.Port(system.WhoMiddleware)}.Authority())
 }
 
-func wantBorn(t *testing.T, root string, half *born.Half, when string) base {
+func wantPrePaired(t *testing.T, root string, half *keys.Half, when string) base {
 	t.Helper()
 	b, err := look(root)
 	if err != nil {
@@ -129,25 +129,25 @@ func wantBorn(t *testing.T, root string, half *born.Half, when string) base {
 	return b
 }
 
-func TestABoardIsBornOnce(t *testing.T) {
+func TestABoardIsPrePairedOnce(t *testing.T) {
 	root, half := image(t)
-	if err := Adopt(config(root)); err != nil {
+	if err := Install(config(root)); err != nil {
 		t.Fatal(err)
 	}
-	first := wantBorn(t, root, half, "after its first boot")
-	if err := Adopt(config(root)); err != nil {
+	first := wantPrePaired(t, root, half, "after its first boot")
+	if err := Install(config(root)); err != nil {
 		t.Fatal(err)
 	}
-	if again := wantBorn(t, root, half, "after another boot"); !bytes.Equal(again.stateKey, first.stateKey) {
+	if again := wantPrePaired(t, root, half, "after another boot"); !bytes.Equal(again.stateKey, first.stateKey) {
 		t.Error("another boot has changed it")
 	}
 }
 
 // No secret of the image is anywhere on the disk afterwards but what became the
 // Base's own; the key with which a board is vouched for is gone.
-func TestTheBirthKeyIsForgotten(t *testing.T) {
+func TestTheCertifyingKeyIsForgotten(t *testing.T) {
 	root, half := image(t)
-	if err := Adopt(config(root)); err != nil {
+	if err := Install(config(root)); err != nil {
 		t.Fatal(err)
 	}
 	contains := func(secret []byte) (found []string) {
@@ -166,8 +166,8 @@ func TestTheBirthKeyIsForgotten(t *testing.T) {
 		}
 		return found
 	}
-	if found := contains(half.Birth.Expose()); len(found) > 0 {
-		t.Errorf("the birth key is in %v", found)
+	if found := contains(half.Certifying.Expose()); len(found) > 0 {
+		t.Errorf("the certifying key is in %v", found)
 	}
 	if len(contains(half.Static.Expose())) == 0 {
 		t.Error("this test would not find a key") // the identity is there
@@ -175,20 +175,20 @@ func TestTheBirthKeyIsForgotten(t *testing.T) {
 }
 
 // The attack: somebody gives a Base that has an owner another image's keys.
-func TestABaseThatHasAnIdentityIsNeverBornAgain(t *testing.T) {
-	attack := func(c Config) (base, *born.Half, error) {
+func TestABaseThatHasAnIdentityIsNeverPrePairedAgain(t *testing.T) {
+	attack := func(c Config) (base, *keys.Half, error) {
 		root, half := image(t)
 		c.Root = root
-		if err := Adopt(config(root)); err != nil {
+		if err := Install(config(root)); err != nil {
 			t.Fatal(err)
 		}
-		before := wantBorn(t, root, half, "at first")
-		other, _, err := born.New(nil, "attacker", "Cellar")
+		before := wantPrePaired(t, root, half, "at first")
+		other, _, err := keys.New(nil, "attacker", "Cellar")
 		if err != nil {
 			t.Fatal(err)
 		}
 		place(t, root, other)
-		refused := Adopt(c)
+		refused := Install(c)
 		after, err := look(root)
 		if err != nil {
 			t.Fatal(err)
@@ -197,7 +197,7 @@ func TestABaseThatHasAnIdentityIsNeverBornAgain(t *testing.T) {
 			return after, half, errors.New("it is another Base")
 		}
 		if refused == nil {
-			wantBorn(t, root, half, "after the attack")
+			wantPrePaired(t, root, half, "after the attack")
 		}
 		return after, half, nil
 	}
@@ -213,7 +213,7 @@ func TestABaseThatHasAnIdentityIsNeverBornAgain(t *testing.T) {
 
 func TestAFileThatCannotBeUsedLeavesTheBoardAsItWas(t *testing.T) {
 	for what, spoil := range map[string]func(path string) error{
-		"damaged":        func(p string) error { return os.WriteFile(p, make([]byte, born.FileSize), 0o600) },
+		"damaged":        func(p string) error { return os.WriteFile(p, make([]byte, keys.FileSize), 0o600) },
 		"cut off":        func(p string) error { return os.Truncate(p, 100) },
 		"open to others": func(p string) error { return os.Chmod(p, 0o640) },
 		"a link":         func(p string) error { return errors.Join(os.Rename(p, p+"2"), os.Symlink(p+"2", p)) },
@@ -223,7 +223,7 @@ func TestAFileThatCannotBeUsedLeavesTheBoardAsItWas(t *testing.T) {
 		if err := spoil(path); err != nil {
 			t.Fatal(err)
 		}
-		err := Adopt(config(root))
+		err := Install(config(root))
 		if !errors.Is(err, ErrRefused) || strings.Contains(err.Error(), "\n") {
 			t.Errorf("%s: %v", what, err)
 		}
@@ -240,9 +240,9 @@ func TestAFileThatCannotBeUsedLeavesTheBoardAsItWas(t *testing.T) {
 
 // A power cut at any write leaves a board that is whole at its next boot, with one
 // identity, and not a word of the image.
-func TestABoardKilledAtAnyWriteIsBornWholeAtTheNextBoot(t *testing.T) {
+func TestABoardKilledAtAnyWriteIsCompleteAfterTheNextBoot(t *testing.T) {
 	var root string
-	var half *born.Half
+	var half *keys.Half
 	total := killtest.AtEachWrite(t, func(int) *exec.Cmd {
 		root, half = image(t)
 		command := exec.Command(os.Args[0])
@@ -254,10 +254,10 @@ func TestABoardKilledAtAnyWriteIsBornWholeAtTheNextBoot(t *testing.T) {
 		if _, err := os.Lstat(filepath.Join(root, systemPart, system.StateFile)); err == nil {
 			drawn = stateKeyOf(t, root)
 		}
-		if err := Adopt(config(root)); err != nil {
+		if err := Install(config(root)); err != nil {
 			t.Fatalf("killed at write %d: %v", n, err)
 		}
-		b := wantBorn(t, root, half, fmt.Sprintf("killed at write %d", n))
+		b := wantPrePaired(t, root, half, fmt.Sprintf("killed at write %d", n))
 		if drawn != nil && !bytes.Equal(drawn, b.stateKey) {
 			t.Errorf("killed at write %d: it has become another board", n)
 		}
@@ -269,15 +269,15 @@ func TestABoardKilledAtAnyWriteIsBornWholeAtTheNextBoot(t *testing.T) {
 
 // The kill test can fail: a board that made its states where they belong, one after
 // the other, would lose its owner to a cut in between.
-func TestABoardThatIsBornInPlaceCouldLoseItsOwner(t *testing.T) {
+func TestABoardThatIsMadeInPlaceCouldLoseItsOwner(t *testing.T) {
 	cut := func(inPlace bool) error {
 		root, half := image(t)
 		c := config(root)
 		c.inPlace, c.between = inPlace, func() error { return errors.New("the power went") }
-		if Adopt(c) == nil {
+		if Install(c) == nil {
 			t.Fatal("nothing was cut")
 		}
-		if err := Adopt(config(root)); err != nil {
+		if err := Install(config(root)); err != nil {
 			return err
 		}
 		b, err := look(root)

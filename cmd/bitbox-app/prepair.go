@@ -6,27 +6,27 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/client"
 )
 
-func (p *program) bornCommand() *cobra.Command {
+func (p *program) prePairCommand() *cobra.Command {
 	var name, appName string
 	command := &cobra.Command{
-		Use:   "born FILE",
-		Short: "Make the keys of an image that is born paired with this App",
-		Long: `born is for a Base without a display, at which nobody could compare a code: its image gets
+		Use:   "prepair FILE",
+		Short: "Make the keys of an image that is pre-paired with this App",
+		Long: `prepair is for a Base without a display, at which nobody could compare a code: its image gets
 keys that this App knows. It writes the image's half to FILE, for 'bitbox-base provision
---born' or 'make image PAIR=1', and remembers this App's.
+--prepaired' or 'make image PAIR=1', and remembers this App's.
 
 FILE and the image hold private keys, and are for one board. The first board that this App
 meets is the Base; any other of the same image is refused. Until then, who has a copy of FILE
 or of the image could play that board, so keep both like a key, delete FILE once the image is
 made, and let the App and the board meet for the first time in a network that you trust.`,
-		Example: `  bitbox-app born cellar.born --name Cellar`,
+		Example: `  bitbox-app prepair cellar.keys --name Cellar`,
 		Args:    cobra.ExactArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
 			app, err := p.app(client.Options{Name: appName})
 			if err != nil {
 				return err
 			}
-			base, err := app.Born(args[0], name)
+			base, err := app.PrePair(args[0], name)
 			if err != nil {
 				return err
 			}

@@ -1,16 +1,16 @@
-// Package adoption makes a board, at its first boot, the Base that it was born to be
-// (package born): from the provisioning file of its image come the states of the
+// Package prepaired makes a board, at its first boot, the Base that its
+// image says (package protocol/prepaired): from the provisioning file of its image come the states of the
 // Middleware and of the system helper. Then the file is erased.
 //
 // Nothing else runs meanwhile: everything that has a state is started afterwards.
 //
-//	born/half   the file, as the image has it
-//	born/made/  both states, being made; of no meaning
-//	born/ready/ both states, whole: from this rename on the Base is born
+//	prepaired/half   the file, as the image has it
+//	prepaired/made/  both states, being made; of no meaning
+//	prepaired/ready/ both states, complete: from this rename on the Base is pre-paired
 //
 // Whatever is cut, the next boot goes on: what was not ready is made anew, and what
 // was is put in its place.
-package adoption
+package prepaired
 
 import (
 	"errors"
@@ -25,15 +25,15 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/atomicfile"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/system"
 	"github.com/BitBoxSwiss/bitbox-base/internal/middleware"
-	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/born"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
+	keys "github.com/BitBoxSwiss/bitbox-base/internal/protocol/prepaired"
 	"github.com/BitBoxSwiss/bitbox-base/internal/state"
 )
 
 // Names below the directory of all state.
 const (
 	// Directory is where the image has what is for the first boot only.
-	Directory = "born"
+	Directory = "prepaired"
 	// File is the provisioning file, in Directory.
 	File = "half"
 
@@ -49,9 +49,9 @@ const (
 )
 
 // ErrRefused is what every refusal wraps.
-var ErrRefused = errors.New("this Base was not born paired")
+var ErrRefused = errors.New("this Base cannot be pre-paired from its image")
 
-// Config is what Adopt needs.
+// Config is what Install needs.
 type Config struct {
 	// Root is the directory of all state, /var/lib/bitbox-base.
 	Root string
@@ -63,7 +63,7 @@ type Config struct {
 	BootID     string
 	Logger     *slog.Logger
 
-	// skipIdentity, in tests, is a Base that is born again.
+	// skipIdentity, in tests, is a Base that takes another image's keys.
 	skipIdentity bool
 	// inPlace, in tests, makes the states where they belong, not aside.
 	inPlace bool
@@ -75,19 +75,19 @@ func (c Config) path(elements ...string) string {
 	return filepath.Join(append([]string{c.Root}, elements...)...)
 }
 
-// Adopt makes the Base what its image says, once. Without a provisioning file it does
+// Install makes the Base what its image says, once. Without a provisioning file it does
 // nothing. A Base that has an identity is left as it is, and the file is erased.
-func Adopt(c Config) error {
+func Install(c Config) error {
 	if _, err := os.Lstat(c.path(Directory)); errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	if err := c.adopt(); err != nil {
+	if err := c.install(); err != nil {
 		return fmt.Errorf("%w: %w", ErrRefused, err)
 	}
 	return nil
 }
 
-func (c Config) adopt() error {
+func (c Config) install() error {
 	switch _, err := os.Lstat(c.path(Directory, ready)); {
 	case err == nil:
 		return c.finish()
@@ -121,12 +121,12 @@ func (c Config) adopt() error {
 	if err := atomicfile.SyncDir(c.path(Directory)); err != nil {
 		return err
 	}
-	c.Logger.Info("this Base was born paired with an App", "audit", true, "name", half.BaseName, "app", half.AppName)
+	c.Logger.Info("this Base was pre-paired with an App", "audit", true, "name", half.BaseName, "app", half.AppName)
 	return c.finish()
 }
 
 // read returns nil if there is no file.
-func (c Config) read() (*born.Half, error) {
+func (c Config) read() (*keys.Half, error) {
 	path := c.path(Directory, File)
 	file, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW, 0)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -143,15 +143,15 @@ func (c Config) read() (*born.Half, error) {
 	if !info.Mode().IsRegular() || info.Mode().Perm()&maxOthers != 0 {
 		return nil, fmt.Errorf("%s has the mode %04o, so others may have read its keys; build the image anew", path, info.Mode().Perm())
 	}
-	if info.Size() != int64(born.FileSize) {
-		return nil, fmt.Errorf("%s has %d bytes, not %d: %w; build the image anew", path, info.Size(), born.FileSize, born.ErrFile)
+	if info.Size() != int64(keys.FileSize) {
+		return nil, fmt.Errorf("%s has %d bytes, not %d: %w; build the image anew", path, info.Size(), keys.FileSize, keys.ErrFile)
 	}
 	content, err := os.ReadFile(path)
 	if err != nil {
 		return nil, err
 	}
 	defer clear(content)
-	half, err := born.Parse(content)
+	half, err := keys.Parse(content)
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w; build the image anew", path, err)
 	}
@@ -175,7 +175,7 @@ func (c Config) hasIdentity() (bool, error) {
 }
 
 // make makes both states aside. Each syncs its own file.
-func (c Config) make(half *born.Half) error {
+func (c Config) make(half *keys.Half) error {
 	at := c.path(Directory, made)
 	if c.inPlace {
 		at = c.Root
@@ -185,7 +185,7 @@ func (c Config) make(half *born.Half) error {
 			return err
 		}
 	}
-	stateKey, err := system.Beget(system.Config{
+	stateKey, err := system.MakePrePaired(system.Config{
 		Directory: filepath.Join(at, systemPart), Factory: c.Factory, FirstLease: c.FirstLease, Clock: c.Clock, BootID: c.BootID, Logger: c.Logger,
 	}, half)
 	if err != nil {
@@ -201,7 +201,7 @@ func (c Config) make(half *born.Half) error {
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(middleware.Beget(db, half, stateKey), db.Close()); err != nil {
+	if err := errors.Join(middleware.MakePrePaired(db, half, stateKey), db.Close()); err != nil {
 		return err
 	}
 	return atomicfile.SyncDir(at)
@@ -245,12 +245,12 @@ func move(from, to string) error {
 
 // erase overwrites the file, which helps on disks but hardly on flash memory, and
 // removes all that was for the first boot. The file goes first: while it is
-// there, so is what says that it was adopted.
+// there, so is the proof that it was installed.
 func (c Config) erase() error {
 	path := c.path(Directory, File)
 	file, err := os.OpenFile(path, os.O_WRONLY|syscall.O_NOFOLLOW, fileMode)
 	if err == nil {
-		_, err = file.Write(make([]byte, born.FileSize))
+		_, err = file.Write(make([]byte, keys.FileSize))
 		err = errors.Join(err, file.Sync(), file.Close(), os.Remove(path), atomicfile.SyncDir(c.path(Directory)))
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {

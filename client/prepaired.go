@@ -15,34 +15,34 @@ import (
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	"github.com/BitBoxSwiss/bitbox-base/api/base/v1/basev1connect"
-	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/born"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/noiseconn"
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/prepaired"
 )
 
-// Expected is the state of a pairing that was built into an image (Born), before any
-// board of it was met. The first that is becomes the Base.
-const Expected PairingState = "expected"
+// PrePaired is the state of a pairing that was built into an image (PrePair), before any
+// board of it was met. The first board that answers becomes the Base.
+const PrePaired PairingState = "pre-paired"
 
-// ErrSecondBoard: another board that was born of the same image answered. The App
+// ErrSecondBoard: another board with the same image answered. The App
 // uses the first one that it met, and no other.
 var ErrSecondBoard = errors.New("a second board of the same image")
 
-// storedBirth is what an App keeps of the image that it has made.
-type storedBirth struct {
+// storedPrePaired is what an App keeps of the image that it has made.
+type storedPrePaired struct {
 	Static []byte `json:"static"` // of the first connection
 	Pair   []byte `json:"pair"`
-	Key    []byte `json:"key"` // the public half of the image's birth key
+	Key    []byte `json:"key"` // the public half of the image's certifying key
 }
 
-// birth is a storedBirth with its keys parsed.
-type birth struct {
+// prePaired is a storedPrePaired with its keys parsed.
+type prePaired struct {
 	static noiseconn.StaticKey
 	pair   noiseconn.PairKey
 	key    ed25519.PublicKey
 }
 
-func (s *storedBirth) parse() (b *birth, err error) {
-	b = &birth{key: s.Key}
+func (s *storedPrePaired) parse() (b *prePaired, err error) {
+	b = &prePaired{key: s.Key}
 	if b.static, err = noiseconn.ParseStatic(s.Static); err != nil {
 		return nil, err
 	}
@@ -50,16 +50,16 @@ func (s *storedBirth) parse() (b *birth, err error) {
 		return nil, err
 	}
 	if len(b.key) != ed25519.PublicKeySize {
-		return nil, errors.New("the key of birth has a wrong length")
+		return nil, errors.New("the key of prePaired has a wrong length")
 	}
 	return b, nil
 }
 
-// Born makes an image's half of a pairing, as an owner, and this App's: file is a new
-// file, for `bitbox-base provision --born`. It holds private keys, and is for one
-// board. The pairing is Expected until the board is met.
-func (a *App) Born(file, name string) (Base, error) {
-	half, keys, err := born.New(a.random, a.name, name)
+// PrePair makes an image's half of a pairing, as an owner, and this App's: file is a new
+// file, for `bitbox-base provision --prepaired`. It holds private keys, and is for one
+// board. The pairing is PrePaired until the board is met.
+func (a *App) PrePair(file, name string) (Base, error) {
+	half, keys, err := prepaired.New(a.random, a.name, name)
 	if err != nil {
 		return Base{}, fail(ErrInvalid, err, "%v", err)
 	}
@@ -69,10 +69,10 @@ func (a *App) Born(file, name string) (Base, error) {
 		return Base{}, fail(ErrInvalid, err, "the file for the image's keys cannot be made (%v); name one that is not there yet", err)
 	}
 	record := &stored{
-		Name: name, State: Expected, BaseKey: keys.Base[:], BaseName: name, AppName: a.name,
+		Name: name, State: PrePaired, BaseKey: keys.Base[:], BaseName: name, AppName: a.name,
 		Role: basev1.Role_ROLE_OWNER, PairedAt: a.now().UTC().Round(0),
 		Static: keys.Static.Expose(), Signing: keys.Signing.Seed(), Discovery: keys.Discovery.Expose(),
-		Birth: &storedBirth{Static: keys.ImageStatic.Expose(), Pair: keys.Image.Expose(), Key: keys.Birth},
+		PrePaired: &storedPrePaired{Static: keys.ImageStatic.Expose(), Pair: keys.Image.Expose(), Key: keys.Certifying},
 	}
 	id := appID(half.App)
 	// The App's half first: keys that no App has would be of no use.
@@ -99,28 +99,28 @@ func (a *App) Born(file, name string) (Base, error) {
 // ofImage is the pairing as the first connection has it.
 func (p *pairing) ofImage() *pairing {
 	image := *p
-	image.static, image.pair, image.birth = p.birth.static, p.birth.pair, nil
+	image.static, image.pair, image.prePaired = p.prePaired.static, p.prePaired.pair, nil
 	return &image
 }
 
-// takeUp meets the board that was born of this App's image: it gets the keys that the
+// fetchKeys meets the board with this App's image: it gets the keys that the
 // board has drawn, and keeps them. From then on the image's keys open nothing.
-func (a *App) takeUp(ctx context.Context, p *pairing, given []string) (*pairing, error) {
+func (a *App) fetchKeys(ctx context.Context, p *pairing, given []string) (*pairing, error) {
 	conn, address, err := a.reach(ctx, p.ofImage(), given)
 	if err == nil {
-		err = a.takeUpOver(ctx, p, conn, address)
+		err = a.fetchKeysOver(ctx, p, conn, address)
 	}
 	if err == nil {
 		return a.store.pairing(p.AppID)
 	}
 	// Another process of this App may have been first.
-	if now, stored := a.store.pairing(p.AppID); stored != nil || now.State != Expected {
+	if now, stored := a.store.pairing(p.AppID); stored != nil || now.State != PrePaired {
 		return now, stored
 	}
 	return nil, err
 }
 
-func (a *App) takeUpOver(ctx context.Context, p *pairing, conn net.Conn, address string) error {
+func (a *App) fetchKeysOver(ctx context.Context, p *pairing, conn net.Conn, address string) error {
 	defer conn.Close()
 	defer cutOff(ctx, conn)()
 	once := make(chan net.Conn, 1)
@@ -138,8 +138,8 @@ func (a *App) takeUpOver(ctx context.Context, p *pairing, conn net.Conn, address
 	defer transport.CloseIdleConnections()
 	ctx, cancel := context.WithTimeout(ctx, a.timing.handshake)
 	defer cancel()
-	service := basev1connect.NewBirthServiceClient(&http.Client{Transport: transport}, "http://base", connect.WithReadMaxBytes(maxMessage))
-	answer, err := service.TakeUp(ctx, &basev1.TakeUpRequest{})
+	service := basev1connect.NewPrePairedServiceClient(&http.Client{Transport: transport}, "http://base", connect.WithReadMaxBytes(maxMessage))
+	answer, err := service.FetchKeys(ctx, &basev1.FetchKeysRequest{})
 	if err != nil {
 		return fail(ErrSilent, nil, "the board at %s did not hand out its keys: %v", address, err)
 	}
@@ -147,14 +147,14 @@ func (a *App) takeUpOver(ctx context.Context, p *pairing, conn net.Conn, address
 	if err != nil {
 		return err
 	}
-	if !a.certified(p.birth.key, p.PublicKey, public, answer.GetStateKey(), answer.GetSignature()) {
+	if !a.certified(p.prePaired.key, p.PublicKey, public, answer.GetStateKey(), answer.GetSignature()) {
 		return fail(ErrLyingBase, nil, "the board at %s cannot show that its key was made by the image's: do not use it, and make a new image", address)
 	}
 	if _, err := noiseconn.ParsePairKey(answer.GetPairKey()); err != nil {
 		return fail(ErrNotABase, err, "the board at %s handed out no key: %v", address, err)
 	}
 	return a.store.change(p.AppID, "store the keys of the board", func(r *stored) {
-		if r.State == Expected {
+		if r.State == PrePaired {
 			r.State, r.Pair, r.StateKey, r.Addresses = Active, answer.GetPairKey(), slices.Clone(answer.GetStateKey()), []string{address}
 		}
 	})
@@ -172,6 +172,6 @@ func (a *App) isSecondBoard(ctx context.Context, p *pairing, address string) boo
 }
 
 func failSecondBoard(p *pairing, address string) error {
-	return fail(ErrSecondBoard, nil, "what answers at %s was born of the same image as the Base %q and is not it; this App uses the board that it met first, and no other: "+
-		"give the second board an image of its own (%s), and if you made only one, somebody has a copy of the image", address, p.Name, fmt.Sprintf("bitbox-app born FILE --name %q", p.Name+" 2"))
+	return fail(ErrSecondBoard, nil, "what answers at %s has the same image as the Base %q, but is another board; this App uses the board that it met first, and no other: "+
+		"give the second board an image of its own (%s), and if you made only one, somebody has a copy of the image", address, p.Name, fmt.Sprintf("bitbox-app prepair FILE --name %q", p.Name+" 2"))
 }

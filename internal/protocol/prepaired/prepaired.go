@@ -1,13 +1,13 @@
-// Package born holds what makes a Base born paired with the App that has built its
+// Package prepaired holds what makes a Base pre-paired with the App that has built its
 // image: the keys that the App makes, the file in which the Base finds its half of
 // them, and the certificate by which the App knows the board afterwards.
 //
 // The image's keys are for one connection. At its first boot a board draws keys of its
-// own (K_pair, K_state), and vouches for K_state with the image's birth key,
-// which it then forgets. The App takes these keys up over its first connection; the
+// own (K_pair, K_state), and vouches for K_state with the image's certifying key,
+// which it then forgets. The App fetches these keys over its first connection; the
 // image's are of no use from then on: not to a second board, nor to who has a copy.
-// docs/born-paired.md has the whole story.
-package born
+// docs/pre-paired.md has the whole story.
+package prepaired
 
 import (
 	"bytes"
@@ -22,11 +22,11 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/secret"
 )
 
-type birthKind struct{}
+type certifyingKind struct{}
 
-// BirthKey is the seed of the Ed25519 key with which a board vouches, once, for the
+// CertifyingKey is the seed of the Ed25519 key with which a board vouches, once, for the
 // K_state that it has drawn.
-type BirthKey = secret.Key[birthKind]
+type CertifyingKey = secret.Key[certifyingKind]
 
 // Half is the Base's half: what the provisioning file holds.
 type Half struct {
@@ -37,8 +37,8 @@ type Half struct {
 	// has for it.
 	Image    noiseconn.PairKey
 	ImageApp noiseconn.PublicKey
-	// Birth vouches for K_state.
-	Birth BirthKey
+	// Certifying vouches for K_state.
+	Certifying CertifyingKey
 	// App and SigningKey are the App's public key, and K_sign. The App is an owner.
 	App        noiseconn.PublicKey
 	SigningKey [ed25519.PublicKeySize]byte
@@ -55,8 +55,8 @@ type Keys struct {
 	// The first connection's.
 	Image       noiseconn.PairKey
 	ImageStatic noiseconn.StaticKey
-	// Birth is the public half of the birth key.
-	Birth ed25519.PublicKey
+	// Certifying is the public half of the certifying key.
+	Certifying ed25519.PublicKey
 }
 
 // New makes both halves. random nil means the system's generator.
@@ -83,13 +83,13 @@ func New(random io.Reader, appName, baseName string) (*Half, *Keys, error) {
 	var signing secret.Key[signingKind]
 	h.Discovery, errs[0] = noiseconn.GenerateDiscoveryKey(random)
 	h.Image, errs[1] = noiseconn.GeneratePairKey(random)
-	h.Birth, errs[2] = secret.Generate[birthKind](random)
+	h.Certifying, errs[2] = secret.Generate[certifyingKind](random)
 	signing, errs[3] = secret.Generate[signingKind](random)
 	if err := errors.Join(errs[:]...); err != nil {
 		return nil, nil, err
 	}
 	k.Discovery, k.Image = h.Discovery, h.Image
-	k.Birth = ed25519.NewKeyFromSeed(h.Birth.Expose()).Public().(ed25519.PublicKey)
+	k.Certifying = ed25519.NewKeyFromSeed(h.Certifying.Expose()).Public().(ed25519.PublicKey)
 	k.Signing = ed25519.NewKeyFromSeed(signing.Expose())
 	h.SigningKey = [ed25519.PublicKeySize]byte(k.Signing.Public().(ed25519.PublicKey))
 	return h, k, nil
@@ -100,11 +100,11 @@ type signingKind struct{}
 // The file:
 //
 //	offset  size
-//	0       24    "bitbox-base born half 1\n": what it is, and its version
+//	0       24    "bitbox-base prepaired 1\n": what it is, and its version
 //	24      32    the Base's static private key
 //	56      32    K_disc
 //	88      32    K_pair of the first connection
-//	120     32    the seed of the birth key
+//	120     32    the seed of the certifying key
 //	152     32    the App's public key of the first connection
 //	184     32    the App's public key
 //	216     32    K_sign
@@ -112,20 +112,20 @@ type signingKind struct{}
 //	312     1+63  the Base's name
 //	376     32    SHA-256 of all before
 const (
-	magic     = "bitbox-base born half 1\n"
+	magic     = "bitbox-base prepaired 1\n"
 	nameField = 1 + noiseconn.MaxNameSize
 	// FileSize is the file's length in bytes.
 	FileSize = len(magic) + 7*secret.Size + 2*nameField + sha256.Size
 )
 
 // ErrFile is what every error of Parse wraps.
-var ErrFile = errors.New("not a provisioning file of a born-paired Base")
+var ErrFile = errors.New("not a provisioning file of a pre-paired Base")
 
 // Marshal returns the file's content. It holds private keys: it belongs in a file of
 // mode 0600, in one image, for one board.
 func (h *Half) Marshal() []byte {
 	b := []byte(magic)
-	for _, key := range [][]byte{h.Static.Expose(), h.Discovery.Expose(), h.Image.Expose(), h.Birth.Expose(), h.ImageApp[:], h.App[:], h.SigningKey[:]} {
+	for _, key := range [][]byte{h.Static.Expose(), h.Discovery.Expose(), h.Image.Expose(), h.Certifying.Expose(), h.ImageApp[:], h.App[:], h.SigningKey[:]} {
 		b = append(b, key...)
 	}
 	for _, name := range []string{h.AppName, h.BaseName} {
@@ -160,7 +160,7 @@ func Parse(b []byte) (*Half, error) {
 	h.Static, errs[0] = noiseconn.ParseStatic(next(secret.Size))
 	h.Discovery, errs[1] = noiseconn.ParseDiscoveryKey(next(secret.Size))
 	h.Image, errs[2] = noiseconn.ParsePairKey(next(secret.Size))
-	h.Birth, errs[3] = secret.New[birthKind](next(secret.Size))
+	h.Certifying, errs[3] = secret.New[certifyingKind](next(secret.Size))
 	h.ImageApp, errs[4] = noiseconn.ParsePublicKey(next(secret.Size))
 	h.App, errs[5] = noiseconn.ParsePublicKey(next(secret.Size))
 	h.SigningKey = [ed25519.PublicKeySize]byte(next(secret.Size))
@@ -184,10 +184,10 @@ func parseName(field []byte) (string, error) {
 	return name, noiseconn.CheckName(name)
 }
 
-// certified is what the birth key signs: for whom, of which image, and the key that
+// certified is what the certifying key signs: for whom, of which image, and the key that
 // the board has drawn.
 func certified(base, app noiseconn.PublicKey, stateKey []byte) []byte {
-	return slices.Concat([]byte("bitbox-base birth v1"), base[:], app[:], stateKey)
+	return slices.Concat([]byte("bitbox-base prepaired v1"), base[:], app[:], stateKey)
 }
 
 // Certify vouches for the K_state that a board has drawn.
@@ -196,11 +196,11 @@ func (h *Half) Certify(stateKey ed25519.PublicKey) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return ed25519.Sign(ed25519.NewKeyFromSeed(h.Birth.Expose()), certified(base, h.App, stateKey)), nil
+	return ed25519.Sign(ed25519.NewKeyFromSeed(h.Certifying.Expose()), certified(base, h.App, stateKey)), nil
 }
 
-// Verify tells whether the board that has drawn stateKey had the image's birth key.
-func Verify(birth ed25519.PublicKey, base, app noiseconn.PublicKey, stateKey, signature []byte) bool {
-	return len(birth) == ed25519.PublicKeySize && len(stateKey) == ed25519.PublicKeySize &&
-		ed25519.Verify(birth, certified(base, app, stateKey), signature)
+// Verify tells whether the board that has drawn stateKey had the image's certifying key.
+func Verify(certifying ed25519.PublicKey, base, app noiseconn.PublicKey, stateKey, signature []byte) bool {
+	return len(certifying) == ed25519.PublicKeySize && len(stateKey) == ed25519.PublicKeySize &&
+		ed25519.Verify(certifying, certified(base, app, stateKey), signature)
 }

@@ -19,8 +19,8 @@ import (
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/system"
-	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/born"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/noiseconn"
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/prepaired"
 	"github.com/BitBoxSwiss/bitbox-base/internal/state"
 	"github.com/BitBoxSwiss/bitbox-base/internal/testbed/appliancetest"
 )
@@ -29,9 +29,9 @@ import (
 func builder(t *testing.T) (a *App, file []byte) {
 	t.Helper()
 	a = testApp(t)
-	path := filepath.Join(t.TempDir(), "cellar.born")
-	base, err := a.Born(path, "Cellar")
-	if err != nil || base.State != Expected {
+	path := filepath.Join(t.TempDir(), "cellar.keys")
+	base, err := a.PrePair(path, "Cellar")
+	if err != nil || base.State != PrePaired {
 		t.Fatalf("%+v, %v", base, err)
 	}
 	info, err := os.Stat(path)
@@ -49,7 +49,7 @@ func board(t *testing.T, file []byte) *appliancetest.Appliance {
 
 func boardThrough(t *testing.T, file []byte, through func(system.Port) system.Port) *appliancetest.Appliance {
 	t.Helper()
-	b, err := appliancetest.StartBorn(file, through)
+	b, err := appliancetest.StartPrePaired(file, through)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -95,7 +95,7 @@ func give(t *testing.T, to *App, record stored) {
 	}
 }
 
-func TestABornPairedAppIsAnOwnerFromItsFirstCallOn(t *testing.T) {
+func TestAPrePairedAppIsAnOwnerFromItsFirstCallOn(t *testing.T) {
 	a, file := builder(t)
 	b := board(t, file)
 	if err := askAt(t, a, b.Address()); err != nil {
@@ -134,7 +134,7 @@ func TestTheImagesKeysAreOfNoUseAfterTheFirstConnection(t *testing.T) {
 		t.Fatal(Explain(err))
 	}
 	now := record(t, a)
-	if bytes.Equal(now.Pair, now.Birth.Pair) || bytes.Contains(file, now.Pair) || bytes.Contains(file, now.StateKey) {
+	if bytes.Equal(now.Pair, now.PrePaired.Pair) || bytes.Contains(file, now.Pair) || bytes.Contains(file, now.StateKey) {
 		t.Error("a key in use is one of the image")
 	}
 	// Somebody has the image and, worse, all of the App's half as it was then.
@@ -163,7 +163,7 @@ func TestASecondBoardOfTheSameImageIsRefused(t *testing.T) {
 	}
 	t.Log(Explain(err))
 	if got := record(t, a); !bytes.Equal(got.StateKey, first.StateKey()) {
-		t.Error("the App has taken up the second board")
+		t.Error("the App has fetched the keys of the second board")
 	}
 	first.Open()
 	if err := askAt(t, a, first.Address()); err != nil {
@@ -173,7 +173,7 @@ func TestASecondBoardOfTheSameImageIsRefused(t *testing.T) {
 	// The broken variant goes on with the image's keys, as if they were a pairing's.
 	image := record(t, a)
 	weak := testApp(t)
-	image.State, image.Addresses = Expected, nil
+	image.State, image.Addresses = PrePaired, nil
 	give(t, weak, image)
 	first.Shut()
 	if err := askAt(t, weak, second.Address()); err != nil {
@@ -182,7 +182,7 @@ func TestASecondBoardOfTheSameImageIsRefused(t *testing.T) {
 }
 
 // With the image's keys an App gets the board's, and nothing else.
-func TestTheImagesKeysTakeUpAndDoNothingElse(t *testing.T) {
+func TestTheImagesKeysFetchTheBoardsKeysAndNothingElse(t *testing.T) {
 	a, file := builder(t)
 	b := board(t, file)
 	record := record(t, a)
@@ -206,21 +206,21 @@ func TestTheImagesKeysTakeUpAndDoNothingElse(t *testing.T) {
 }
 
 // A Middleware that was taken over before the first connection cannot give the App a
-// K_state of its own: the image's birth key, which only root had, did not sign it.
-func TestATakenOverMiddlewareCannotBeBelievedAtBirth(t *testing.T) {
+// K_state of its own: the image's certifying key, which only root had, did not sign it.
+func TestATakenOverMiddlewareCannotForgeTheKeysOfAPrePairedBase(t *testing.T) {
 	a, file := builder(t)
-	half := must(born.Parse(file))
-	// It makes up a half with the same keys but for the birth key, which it has not.
-	other, _, err := born.New(nil, "laptop", "Cellar")
+	half := must(prepaired.Parse(file))
+	// It makes up a half with the same keys but for the certifying key, which it has not.
+	other, _, err := prepaired.New(nil, "laptop", "Cellar")
 	if err != nil {
 		t.Fatal(err)
 	}
-	half.Birth = other.Birth
+	half.Certifying = other.Certifying
 	liar := board(t, half.Marshal())
 	if err := askAt(t, a, liar.Address()); !errors.Is(err, ErrLyingBase) {
 		t.Errorf("a key that the image's did not sign: %v", err)
 	}
-	if record(t, a).State != Expected {
+	if record(t, a).State != PrePaired {
 		t.Error("the App has taken it up")
 	}
 	a.certified = func(ed25519.PublicKey, noiseconn.PublicKey, noiseconn.PublicKey, []byte, []byte) bool { return true }
@@ -257,7 +257,7 @@ func TestAnImagesKeysAreNotWrittenOverAFile(t *testing.T) {
 	if err := os.WriteFile(path, []byte("mine"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := a.Born(path, "Cellar"); !errors.Is(err, ErrInvalid) {
+	if _, err := a.PrePair(path, "Cellar"); !errors.Is(err, ErrInvalid) {
 		t.Error(err)
 	}
 	if content := must(os.ReadFile(path)); string(content) != "mine" {
@@ -266,7 +266,7 @@ func TestAnImagesKeysAreNotWrittenOverAFile(t *testing.T) {
 	if bases, err := a.Bases(); err != nil || len(bases) != 0 {
 		t.Errorf("%v, %v", bases, err)
 	}
-	if _, err := a.Born(filepath.Join(t.TempDir(), "x"), "a\x1bname"); !errors.Is(err, ErrInvalid) {
+	if _, err := a.PrePair(filepath.Join(t.TempDir(), "x"), "a\x1bname"); !errors.Is(err, ErrInvalid) {
 		t.Error(err)
 	}
 }
@@ -281,7 +281,7 @@ func TestAnAppThatWasEndedWhileItTookTheBoardUpAsksAgain(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := a.takeUpOver(t.Context(), p, conn, address); err != nil {
+	if err := a.fetchKeysOver(t.Context(), p, conn, address); err != nil {
 		t.Fatal(err)
 	}
 	// What it had stored is lost.

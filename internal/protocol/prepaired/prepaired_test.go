@@ -1,4 +1,4 @@
-package born
+package prepaired
 
 import (
 	"bytes"
@@ -60,7 +60,7 @@ func TestAnythingButThatFileIsRefused(t *testing.T) {
 	for what, change := range map[string]func(b []byte){
 		"no static key":              func(b []byte) { clear(b[24:56]) },
 		"no K_pair":                  func(b []byte) { clear(b[88:120]) },
-		"no birth key":               func(b []byte) { clear(b[120:152]) },
+		"no certifying key":          func(b []byte) { clear(b[120:152]) },
 		"no App":                     func(b []byte) { clear(b[184:216]) },
 		"one key for both":           func(b []byte) { copy(b[152:184], b[184:216]) },
 		"a name that is too long":    func(b []byte) { b[248] = 64 },
@@ -79,7 +79,7 @@ func TestAnythingButThatFileIsRefused(t *testing.T) {
 func TestAHalfPrintsNoSecret(t *testing.T) {
 	h, k := mustNew(t)
 	text := fmt.Sprintf("%v %+v %#v %x", h, h, *h, *h) + fmt.Sprintf("%v %+v", k.Static, k.Image)
-	for _, private := range [][]byte{h.Static.Expose(), h.Image.Expose(), h.Birth.Expose(), h.Discovery.Expose()} {
+	for _, private := range [][]byte{h.Static.Expose(), h.Image.Expose(), h.Certifying.Expose(), h.Discovery.Expose()} {
 		if bytes.Contains([]byte(text), []byte(fmt.Sprintf("%x", private))) || bytes.Contains([]byte(text), private) {
 			t.Errorf("a secret is printed: %s", text)
 		}
@@ -99,18 +99,18 @@ func TestACertificateIsForOneKeyOfOneImage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !Verify(k.Birth, k.Base, h.App, stateKey, signature) {
+	if !Verify(k.Certifying, k.Base, h.App, stateKey, signature) {
 		t.Fatal("the genuine one is refused")
 	}
 	drawn, _, _ := ed25519.GenerateKey(nil)
 	for what, verified := range map[string]bool{
-		"another K_state":   Verify(k.Birth, k.Base, h.App, drawn, signature),
-		"another Base":      Verify(k.Birth, otherKeys.Base, h.App, stateKey, signature),
-		"another App":       Verify(k.Birth, k.Base, other.App, stateKey, signature),
-		"another birth key": Verify(otherKeys.Birth, k.Base, h.App, stateKey, signature),
-		"no birth key":      Verify(nil, k.Base, h.App, stateKey, signature),
-		"no K_state":        Verify(k.Birth, k.Base, h.App, nil, signature),
-		"no signature":      Verify(k.Birth, k.Base, h.App, stateKey, nil),
+		"another K_state":        Verify(k.Certifying, k.Base, h.App, drawn, signature),
+		"another Base":           Verify(k.Certifying, otherKeys.Base, h.App, stateKey, signature),
+		"another App":            Verify(k.Certifying, k.Base, other.App, stateKey, signature),
+		"another certifying key": Verify(otherKeys.Certifying, k.Base, h.App, stateKey, signature),
+		"no certifying key":      Verify(nil, k.Base, h.App, stateKey, signature),
+		"no K_state":             Verify(k.Certifying, k.Base, h.App, nil, signature),
+		"no signature":           Verify(k.Certifying, k.Base, h.App, stateKey, nil),
 	} {
 		if verified {
 			t.Errorf("%s: believed", what)
