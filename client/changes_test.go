@@ -15,6 +15,7 @@ import (
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/system"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/changelog"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
 	"github.com/BitBoxSwiss/bitbox-base/internal/testbed/appliancetest"
@@ -116,7 +117,7 @@ func trusting(_ changelog.Expectation, first, last *systemv1.ChangesHead, entrie
 }
 
 func TestAMiddlewareThatLiesAboutTheLogIsNoticed(t *testing.T) {
-	type act = func(*systemv1.SystemRequest) (*systemv1.SystemReply, system.Port)
+	type act = func(*systemv1.SystemRequest) (*systemv1.SystemReply, helperclient.Port)
 	h := newHouse(t)
 	helper := func(from *appliancetest.Helper) *appliancetest.Helper {
 		other := must(appliancetest.StartHelper(from))
@@ -128,7 +129,7 @@ func TestAMiddlewareThatLiesAboutTheLogIsNoticed(t *testing.T) {
 		return other
 	}
 	ask := func(of *appliancetest.Helper, request *systemv1.SystemRequest) *systemv1.SystemReply {
-		return must(system.Client{Port: of.Port(system.WhoMiddleware)}.Do(t.Context(), request, nil))
+		return must(helperclient.Client{Port: of.Port(system.WhoMiddleware)}.Do(t.Context(), request, nil))
 	}
 	list := func(nonce []byte) *systemv1.SystemRequest {
 		return &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_ListChanges{ListChanges: &systemv1.ListChanges{Nonce: nonce}}}
@@ -146,12 +147,12 @@ func TestAMiddlewareThatLiesAboutTheLogIsNoticed(t *testing.T) {
 	record(rewritten, "nothing")
 	record(rewritten, "the last")
 	at := func(other *appliancetest.Helper) act {
-		return func(*systemv1.SystemRequest) (*systemv1.SystemReply, system.Port) {
+		return func(*systemv1.SystemRequest) (*systemv1.SystemReply, helperclient.Port) {
 			return nil, other.Port(system.WhoMiddleware)
 		}
 	}
 	change := func(change func(*systemv1.ChangesResult)) act {
-		return func(request *systemv1.SystemRequest) (*systemv1.SystemReply, system.Port) {
+		return func(request *systemv1.SystemRequest) (*systemv1.SystemReply, helperclient.Port) {
 			if request.GetListChanges() == nil || request.GetListChanges().GetAfter() > 0 {
 				return nil, nil
 			}
@@ -162,7 +163,7 @@ func TestAMiddlewareThatLiesAboutTheLogIsNoticed(t *testing.T) {
 	}
 	// hold holds back so many of the newest entries, however often they are asked for.
 	hold := func(n int) act {
-		return func(request *systemv1.SystemRequest) (*systemv1.SystemReply, system.Port) {
+		return func(request *systemv1.SystemRequest) (*systemv1.SystemReply, helperclient.Port) {
 			if request.GetListChanges() == nil {
 				return nil, nil
 			}
@@ -184,7 +185,7 @@ func TestAMiddlewareThatLiesAboutTheLogIsNoticed(t *testing.T) {
 		// chained: not even a client that verifies only signature and chain is taken in.
 		chained bool
 	}{
-		"an old answer":            {act: func(*systemv1.SystemRequest) (*systemv1.SystemReply, system.Port) { return old, nil }},
+		"an old answer":            {act: func(*systemv1.SystemRequest) (*systemv1.SystemReply, helperclient.Port) { return old, nil }},
 		"an older disk":            {act: at(rolledBack)},
 		"a rewritten log":          {act: at(rewritten)},
 		"the newest held back":     {act: hold(1)},
@@ -246,7 +247,7 @@ func TestABaseThatHasBegunAnewIsSaidToHave(t *testing.T) {
 func TestALogOfManyStretchesIsReadWhole(t *testing.T) {
 	h := newHouse(t)
 	const more = 2*changelog.MaxStretch + 7
-	console := system.Client{Port: h.Port(system.WhoConsole)}.Authority()
+	console := helperclient.Client{Port: h.Port(system.WhoConsole)}.Authority()
 	for range more {
 		if err := console.CloseWindow(t.Context()); err != nil {
 			t.Fatal(err)

@@ -18,6 +18,7 @@ import (
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/system"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/noiseconn"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
 	"github.com/BitBoxSwiss/bitbox-base/internal/secret"
@@ -141,7 +142,7 @@ func TestAnOwnerStepsDownAndTheLastOneCannot(t *testing.T) {
 }
 
 // deaf is the way to a helper whose word about roles is not heard.
-type deaf struct{ system.Port }
+type deaf struct{ helperclient.Port }
 
 func (d deaf) Stream(ctx context.Context, request []byte, receive func([]byte) error) error {
 	return d.Port.Stream(ctx, request, func(b []byte) error {
@@ -160,7 +161,7 @@ func (d deaf) Stream(ctx context.Context, request []byte, receive func([]byte) e
 func TestAnOwnerWhoWasLoweredGetsNothingFromALyingMiddleware(t *testing.T) {
 	h := &house{t: t}
 	var err error
-	h.Appliance, err = appliancetest.StartWithoutDisplay(func(port system.Port) system.Port { return deaf{port} })
+	h.Appliance, err = appliancetest.StartWithoutDisplay(func(port helperclient.Port) helperclient.Port { return deaf{port} })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -211,7 +212,7 @@ func TestAWindowForARoleAsksForNoOther(t *testing.T) {
 	if err != nil || !window.GetOpen() || window.GetRole() != operator {
 		t.Fatalf("%v, %v", window, err)
 	}
-	console := system.Client{Port: h.Port(system.WhoConsole)}.Authority()
+	console := helperclient.Client{Port: h.Port(system.WhoConsole)}.Authority()
 	// The Middleware cannot widen it; it is in the snapshot that the console shows.
 	if _, err := h.session.Pairing.OpenWindow(t.Context(), &basev1.OpenWindowRequest{}); err != nil {
 		t.Fatal(err)
@@ -244,7 +245,7 @@ func TestAWindowForARoleAsksForNoOther(t *testing.T) {
 
 // acceptAtTheBase is somebody who stands there, while a window is open.
 func (h *house) acceptAtTheBase(ctx context.Context, number string, role basev1.Role) error {
-	console := system.Client{Port: h.Port(system.WhoConsole)}.Authority()
+	console := helperclient.Client{Port: h.Port(system.WhoConsole)}.Authority()
 	n, err := parseRequestNumber(number)
 	if err != nil {
 		return err
@@ -443,7 +444,7 @@ func (n *note) first() *systemv1.SystemRequest {
 func TestOldOrdersAndAnswersAreOfNoUse(t *testing.T) {
 	h := newHouseWithoutDisplay(t)
 	orders, answers := &note{}, &note{}
-	h.middleware.does(func(r *systemv1.SystemRequest) (*systemv1.SystemReply, system.Port) {
+	h.middleware.does(func(r *systemv1.SystemRequest) (*systemv1.SystemReply, helperclient.Port) {
 		if r.GetOrderPairing() != nil {
 			orders.take(r)
 		}
@@ -456,9 +457,9 @@ func TestOldOrdersAndAnswersAreOfNoUse(t *testing.T) {
 	if _, ownersApp, newApp := h.run(m); ownersApp != nil || newApp != nil {
 		t.Fatal(ownersApp, newApp)
 	}
-	attacker := system.Client{Port: h.Port(system.WhoMiddleware)}
+	attacker := helperclient.Client{Port: h.Port(system.WhoMiddleware)}
 	for what, request := range map[string]*systemv1.SystemRequest{"order": orders.first(), "answer": answers.first()} {
-		if _, err := attacker.Do(t.Context(), request, nil); !errors.Is(err, &system.Error{Code: system.CodeStale}) {
+		if _, err := attacker.Do(t.Context(), request, nil); !errors.Is(err, &helperclient.Error{Code: helperclient.CodeStale}) {
 			t.Errorf("the same %s once more: %v", what, err)
 		}
 	}
@@ -513,7 +514,7 @@ func TestALyingMiddlewareAtABaseWithoutADisplay(t *testing.T) {
 			h := newHouseWithoutDisplay(t)
 			h.second, _ = h.pair("Second", owner)
 			apps := len(h.look().Effective().Apps)
-			h.middleware.does(func(r *systemv1.SystemRequest) (*systemv1.SystemReply, system.Port) { return lie.act(h, r), nil })
+			h.middleware.does(func(r *systemv1.SystemRequest) (*systemv1.SystemReply, helperclient.Port) { return lie.act(h, r), nil })
 			m := h.meet(operator, h.Address())
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
@@ -548,7 +549,7 @@ func claimed(r *systemv1.SystemRequest) *systemv1.SystemReply {
 
 // renamer is the way of a Middleware that reveals a new App under another name, and
 // tells the owner's App the true one.
-type renamer struct{ system.Port }
+type renamer struct{ helperclient.Port }
 
 func (r renamer) Stream(ctx context.Context, request []byte, receive func([]byte) error) error {
 	message := &systemv1.SystemRequest{}
@@ -579,7 +580,7 @@ func (r renamer) Stream(ctx context.Context, request []byte, receive func([]byte
 func TestAnAppIsEnrolledUnderTheNameThatTheOwnerWasTold(t *testing.T) {
 	h := &house{t: t}
 	var err error
-	h.Appliance, err = appliancetest.StartWithoutDisplay(func(port system.Port) system.Port { return renamer{port} })
+	h.Appliance, err = appliancetest.StartWithoutDisplay(func(port helperclient.Port) helperclient.Port { return renamer{port} })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -615,7 +616,7 @@ func TestAMatchThatTheBaseHasNotSignedIsNotBelieved(t *testing.T) {
 		if believe != nil {
 			h.session.matched = believe
 		}
-		h.middleware.does(func(r *systemv1.SystemRequest) (*systemv1.SystemReply, system.Port) {
+		h.middleware.does(func(r *systemv1.SystemRequest) (*systemv1.SystemReply, helperclient.Port) {
 			if r.GetAnswerPairing() == nil {
 				return nil, nil
 			}

@@ -20,6 +20,7 @@ import (
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/bruteforce"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/system"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/middleware/base"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
 	"github.com/BitBoxSwiss/bitbox-base/internal/testbed/appliancetest"
@@ -28,20 +29,20 @@ import (
 // rogue stands between the Middleware and its helper, and notes what passes. It is
 // a Middleware that was taken over, once a test gives it something to do.
 type rogue struct {
-	system.Port
+	helperclient.Port
 	mu    sync.Mutex
 	asked []string // the verbs, in order
-	act   func(request *systemv1.SystemRequest) (instead *systemv1.SystemReply, of system.Port)
+	act   func(request *systemv1.SystemRequest) (instead *systemv1.SystemReply, of helperclient.Port)
 }
 
-func (r *rogue) through(port system.Port) system.Port {
+func (r *rogue) through(port helperclient.Port) helperclient.Port {
 	r.Port = port
 	return r
 }
 
 // does sets what the Middleware does to each request: it answers by itself, or asks
 // another helper, or, with nothing of both, passes it on.
-func (r *rogue) does(act func(*systemv1.SystemRequest) (*systemv1.SystemReply, system.Port)) {
+func (r *rogue) does(act func(*systemv1.SystemRequest) (*systemv1.SystemReply, helperclient.Port)) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.act = act
@@ -273,10 +274,10 @@ func believer(_ posture.Expectation, history, report []byte) (*PostureView, erro
 }
 
 func TestLyingMiddlewareIsNoticed(t *testing.T) {
-	type act = func(*systemv1.SystemRequest) (*systemv1.SystemReply, system.Port)
+	type act = func(*systemv1.SystemRequest) (*systemv1.SystemReply, helperclient.Port)
 	h := newHouse(t)
 	atOther := func(other *appliancetest.Helper) act {
-		return func(*systemv1.SystemRequest) (*systemv1.SystemReply, system.Port) {
+		return func(*systemv1.SystemRequest) (*systemv1.SystemReply, helperclient.Port) {
 			return nil, other.Port(system.WhoMiddleware)
 		}
 	}
@@ -290,7 +291,7 @@ func TestLyingMiddlewareIsNoticed(t *testing.T) {
 		return other
 	}
 	asked := func(verb *systemv1.SystemRequest) *systemv1.SystemReply {
-		return must(system.Client{Port: h.Port(system.WhoMiddleware)}.Do(t.Context(), verb, nil))
+		return must(helperclient.Client{Port: h.Port(system.WhoMiddleware)}.Do(t.Context(), verb, nil))
 	}
 	nonce := make([]byte, nonceSize)
 	getReport := &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_GetReport{GetReport: &systemv1.GetReport{Nonce: nonce}}}
@@ -304,14 +305,14 @@ func TestLyingMiddlewareIsNoticed(t *testing.T) {
 		p.NodeName = "Forked"
 		return p.Proto()
 	}()}}
-	must(system.Client{Port: forked.Port(system.WhoRoot)}.Do(t.Context(), &systemv1.SystemRequest{
+	must(helperclient.Client{Port: forked.Port(system.WhoRoot)}.Do(t.Context(), &systemv1.SystemRequest{
 		Verb: &systemv1.SystemRequest_LocalChange{LocalChange: change}}, nil))
 	if _, err := h.session.Apply(t.Context(), expose); err != nil {
 		t.Fatal(err)
 	}
 
 	for name, lie := range map[string]act{
-		"old answer": func(request *systemv1.SystemRequest) (*systemv1.SystemReply, system.Port) {
+		"old answer": func(request *systemv1.SystemRequest) (*systemv1.SystemReply, helperclient.Port) {
 			switch request.GetVerb().(type) {
 			case *systemv1.SystemRequest_GetReport:
 				return oldReport, nil
@@ -320,7 +321,7 @@ func TestLyingMiddlewareIsNoticed(t *testing.T) {
 			}
 			return nil, nil
 		},
-		"question swapped": func(request *systemv1.SystemRequest) (*systemv1.SystemReply, system.Port) {
+		"question swapped": func(request *systemv1.SystemRequest) (*systemv1.SystemReply, helperclient.Port) {
 			if request.GetGetReport() != nil {
 				request.GetGetReport().Nonce = nonce
 			}
@@ -363,7 +364,7 @@ func TestMiddlewareThatOnlySaysDoneIsNoticed(t *testing.T) {
 	h := newHouse(t)
 	done := &systemv1.SystemReply{Result: &systemv1.SystemReply_Report{Report: &systemv1.ReportResult{}}}
 	swallow := func(verb string) {
-		h.middleware.does(func(request *systemv1.SystemRequest) (*systemv1.SystemReply, system.Port) {
+		h.middleware.does(func(request *systemv1.SystemRequest) (*systemv1.SystemReply, helperclient.Port) {
 			if strings.HasSuffix(fmt.Sprintf("%T", request.GetVerb()), "_"+verb) {
 				return done, nil
 			}
@@ -436,7 +437,7 @@ func TestWhoGivesUpWhileConfirmingIsToldThatItIsNotKnown(t *testing.T) {
 	h := newHouse(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	h.middleware.does(func(request *systemv1.SystemRequest) (*systemv1.SystemReply, system.Port) {
+	h.middleware.does(func(request *systemv1.SystemRequest) (*systemv1.SystemReply, helperclient.Port) {
 		if request.GetConfirmTry() != nil {
 			cancel()
 		}
@@ -477,7 +478,7 @@ func TestRevokingAnOwnersAppTakesItsKeyFirst(t *testing.T) {
 
 	// A Middleware that keeps the document back: the channel is not cut alone, and
 	// the App can be revoked again.
-	h.middleware.does(func(request *systemv1.SystemRequest) (*systemv1.SystemReply, system.Port) {
+	h.middleware.does(func(request *systemv1.SystemRequest) (*systemv1.SystemReply, helperclient.Port) {
 		if request.GetSubmit() != nil {
 			return &systemv1.SystemReply{Result: &systemv1.SystemReply_Report{Report: &systemv1.ReportResult{}}}, nil
 		}
@@ -486,8 +487,8 @@ func TestRevokingAnOwnersAppTakesItsKeyFirst(t *testing.T) {
 	_, err := h.session.RevokeApp(t.Context(), id, approve)
 	wantKind(t, err, ErrUndone)
 	// One that pretends to have no posture.
-	h.middleware.does(func(request *systemv1.SystemRequest) (*systemv1.SystemReply, system.Port) {
-		return &systemv1.SystemReply{ErrorCode: string(system.CodeRefused), ErrorMessage: "this Base has no posture"}, nil
+	h.middleware.does(func(request *systemv1.SystemRequest) (*systemv1.SystemReply, helperclient.Port) {
+		return &systemv1.SystemReply{ErrorCode: string(helperclient.CodeRefused), ErrorMessage: "this Base has no posture"}, nil
 	})
 	if taken, err := h.session.RevokeApp(t.Context(), id, approve); err == nil {
 		t.Errorf("the App believed that there is no posture (key taken: %v)", taken)

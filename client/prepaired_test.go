@@ -19,6 +19,7 @@ import (
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/system"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/noiseconn"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/prepaired"
 	"github.com/BitBoxSwiss/bitbox-base/internal/state"
@@ -47,7 +48,7 @@ func board(t *testing.T, file []byte) *appliancetest.Appliance {
 	return boardThrough(t, file, nil)
 }
 
-func boardThrough(t *testing.T, file []byte, through func(system.Port) system.Port) *appliancetest.Appliance {
+func boardThrough(t *testing.T, file []byte, through func(helperclient.Port) helperclient.Port) *appliancetest.Appliance {
 	t.Helper()
 	b, err := appliancetest.StartPrePaired(file, through)
 	if err != nil {
@@ -238,7 +239,7 @@ func TestAnotherBoardsReportIsNotBelieved(t *testing.T) {
 	if err := askAt(t, a, first.Address()); err != nil {
 		t.Fatal(Explain(err))
 	}
-	r.does(func(request *systemv1.SystemRequest) (*systemv1.SystemReply, system.Port) {
+	r.does(func(request *systemv1.SystemRequest) (*systemv1.SystemReply, helperclient.Port) {
 		return nil, second.Port(system.WhoMiddleware)
 	})
 	session, err := a.Open("", first.Address())

@@ -15,6 +15,7 @@ import (
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/system"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/testbed/appliancetest"
 )
 
@@ -125,7 +126,7 @@ func TestWhoGivesUpAfterTheUploadIsToldThatItIsNotKnown(t *testing.T) {
 	h := newHouse(t)
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
-	h.middleware.does(func(request *systemv1.SystemRequest) (*systemv1.SystemReply, system.Port) {
+	h.middleware.does(func(request *systemv1.SystemRequest) (*systemv1.SystemReply, helperclient.Port) {
 		if request.GetFinishUpdate() != nil {
 			stop()
 		}
@@ -154,7 +155,7 @@ func TestOnlyAnOwnerBringsUpdates(t *testing.T) {
 // A Middleware that was taken over asks the helper itself.
 func TestAMiddlewareThatWasTakenOverInstallsNothingThatIsNotSignedAndNewer(t *testing.T) {
 	h := newHouse(t)
-	middleware := system.Client{Port: h.Port(system.WhoMiddleware)}
+	middleware := helperclient.Client{Port: h.Port(system.WhoMiddleware)}
 	bring := func(file []byte) error {
 		const header = 194
 		began, err := middleware.Do(t.Context(), &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_BeginUpdate{

@@ -14,11 +14,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/apply"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/bruteforce"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/factoryreset"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/setup"
-	"github.com/BitBoxSwiss/bitbox-base/internal/helper/system"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/timezone"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/update"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
@@ -215,8 +215,8 @@ func TestNoServiceIsGivenUpForItsManyStarts(t *testing.T) {
 // A change that fails for its time says what took so long: systemd ends a unit before the
 // helper ends the step that waits for it, and that before all of the change is undone.
 func TestTimesOfAChangeAreEachWithinTheNext(t *testing.T) {
-	if system.StepTime >= posture.ApplyTime {
-		t.Errorf("a step may take %v, and all of them %v", system.StepTime, posture.ApplyTime)
+	if apply.StepTime >= posture.ApplyTime {
+		t.Errorf("a step may take %v, and all of them %v", apply.StepTime, posture.ApplyTime)
 	}
 	for _, unit := range append([]string{generation.FirewallUnit}, generation.PreflightUnits...) {
 		seconds := regexp.MustCompile(`(?m)^TimeoutStartSec=(\d+)$`).FindStringSubmatch(read(t, filepath.Join(units, unit)))
@@ -224,8 +224,8 @@ func TestTimesOfAChangeAreEachWithinTheNext(t *testing.T) {
 			t.Errorf("%s may take as long as it likes", unit)
 			continue
 		}
-		if limit, err := strconv.Atoi(seconds[1]); err != nil || time.Duration(limit)*time.Second >= system.StepTime {
-			t.Errorf("%s may take %s s, and the step that waits for it %v", unit, seconds[1], system.StepTime)
+		if limit, err := strconv.Atoi(seconds[1]); err != nil || time.Duration(limit)*time.Second >= apply.StepTime {
+			t.Errorf("%s may take %s s, and the step that waits for it %v", unit, seconds[1], apply.StepTime)
 		}
 	}
 }

@@ -22,6 +22,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/app/terminal"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/bruteforce"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/system"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/testbed/appliancetest"
 )
 
@@ -32,27 +33,27 @@ var appliances sync.Map
 type standing struct {
 	*appliancetest.Appliance
 	of     exchange
-	copied system.Port
+	copied helperclient.Port
 }
 
 // exchange is the way from the Middleware to the helper that is in place now.
 type exchange struct {
 	mu sync.Mutex
-	system.Port
+	helperclient.Port
 }
 
-func (e *exchange) set(port system.Port) {
+func (e *exchange) set(port helperclient.Port) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.Port = port
 }
 
-func (e *exchange) through(port system.Port) system.Port {
+func (e *exchange) through(port helperclient.Port) helperclient.Port {
 	e.set(port)
 	return e
 }
 
-func (e *exchange) now() system.Port {
+func (e *exchange) now() helperclient.Port {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return e.Port

@@ -30,7 +30,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/client"
 	"github.com/BitBoxSwiss/bitbox-base/internal/digits"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/bruteforce"
-	"github.com/BitBoxSwiss/bitbox-base/internal/helper/system"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/middleware/base"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/pairing"
 	"github.com/BitBoxSwiss/bitbox-base/internal/testbed/appliancetest"
@@ -457,7 +457,7 @@ func TestTheDashboardNeedsNeitherColourNorUTF8(t *testing.T) {
 
 // deafPort swallows confirmations while it is told to.
 type deafPort struct {
-	system.Port
+	helperclient.Port
 	deaf *atomic.Bool
 }
 
@@ -482,7 +482,7 @@ func (d deafPort) Stream(ctx context.Context, request []byte, receive func([]byt
 func TestAnOwnerRunsAnApplianceFromTheDashboard(t *testing.T) {
 	netnstest.Require(t)
 	deaf := &atomic.Bool{}
-	a, err := appliancetest.Start(func(p system.Port) system.Port { return deafPort{p, deaf} })
+	a, err := appliancetest.Start(func(p helperclient.Port) helperclient.Port { return deafPort{p, deaf} })
 	if err != nil {
 		t.Fatal(err)
 	}

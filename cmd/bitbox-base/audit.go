@@ -14,7 +14,7 @@ import (
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/audit"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
-	"github.com/BitBoxSwiss/bitbox-base/internal/helper/system"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/ipc"
 )
 
@@ -99,7 +99,7 @@ critical; any other means that the audit did not take place.`,
 func (p *program) audit(c *cobra.Command, request *systemv1.SystemRequest) error {
 	ctx, cancel := context.WithTimeout(c.Context(), auditTime)
 	defer cancel()
-	reply, err := system.Client{Port: system.Dial(generation.SystemSocket)}.Do(ctx, request, nil)
+	reply, err := helperclient.Client{Port: helperclient.Dial(generation.SystemSocket)}.Do(ctx, request, nil)
 	if errors.Is(err, ipc.ErrNotRunning) {
 		return fmt.Errorf("%w: the system helper does the audit; type: systemctl start bitbox-base-system.service", err)
 	}

@@ -13,7 +13,7 @@ import (
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/console"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
-	"github.com/BitBoxSwiss/bitbox-base/internal/helper/system"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/ipc"
 )
 
@@ -37,7 +37,7 @@ appliance systemd runs it on the first screen. Ctrl-C ends it.`,
 			if _, err := os.Stat(filepath.Dir(generation.SystemSocket)); err != nil {
 				return fmt.Errorf("no Base is installed on this machine (%w); on a developer's machine use: bitbox-base dev", ipc.ErrNotRunning)
 			}
-			err := showScreen(c.Context(), system.Client{Port: system.Dial(generation.SystemSocket)})
+			err := showScreen(c.Context(), helperclient.Client{Port: helperclient.Dial(generation.SystemSocket)})
 			if errors.Is(err, context.Canceled) || errors.Is(err, console.ErrQuit) {
 				return nil // asked to end
 			}
@@ -46,7 +46,7 @@ appliance systemd runs it on the first screen. Ctrl-C ends it.`,
 	}
 }
 
-func showScreen(ctx context.Context, helper system.Client) error {
+func showScreen(ctx context.Context, helper helperclient.Client) error {
 	before, err := term.MakeRaw(int(os.Stdin.Fd()))
 	if err != nil {
 		return fmt.Errorf("take the keyboard: %w", err)
@@ -67,7 +67,7 @@ func showScreen(ctx context.Context, helper system.Client) error {
 }
 
 // consoleHelper is the system helper as the console asks it.
-type consoleHelper struct{ client system.Client }
+type consoleHelper struct{ client helperclient.Client }
 
 func (h consoleHelper) Summary(ctx context.Context) (*systemv1.Summary, error) {
 	reply, err := h.ask(ctx, &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_GetSummary{GetSummary: &systemv1.GetSummary{}}})
@@ -81,7 +81,7 @@ func (h consoleHelper) Reset(ctx context.Context) error {
 
 func (h consoleHelper) ask(ctx context.Context, request *systemv1.SystemRequest) (*systemv1.SystemReply, error) {
 	reply, err := h.client.Do(ctx, request, nil)
-	if errors.Is(err, &system.Error{Code: system.CodeReset}) {
+	if errors.Is(err, &helperclient.Error{Code: helperclient.CodeReset}) {
 		err = console.ErrResetting
 	}
 	return reply, err

@@ -22,7 +22,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/BitBoxSwiss/bitbox-base/internal/helper/system"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/ipc"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/pairing"
 	"github.com/BitBoxSwiss/bitbox-base/internal/state"
@@ -71,7 +71,7 @@ func exitCode(err error) int {
 	var refused *pairing.Error
 	var usage usageError
 	var found severe // by an audit
-	var declined *system.Error
+	var declined *helperclient.Error
 	switch {
 	case errors.As(err, &usage):
 		return exitUsage

@@ -10,7 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
-	"github.com/BitBoxSwiss/bitbox-base/internal/helper/system"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/middleware/base"
 )
 
@@ -38,7 +38,7 @@ hands it its socket.`,
 			return base.RunMiddleware(c.Context(), base.MiddlewareConfig{
 				StateDir: middlewareState,
 				Entry:    passed[0],
-				Helper:   system.Client{Port: system.Dial(generation.SystemSocket)},
+				Helper:   helperclient.Client{Port: helperclient.Dial(generation.SystemSocket)},
 				Logger:   slog.New(slog.NewTextHandler(os.Stderr, nil)),
 			})
 		},

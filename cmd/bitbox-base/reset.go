@@ -13,7 +13,7 @@ import (
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/factoryreset"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
-	"github.com/BitBoxSwiss/bitbox-base/internal/helper/system"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 )
 
 // resetPlan is what a factory reset of the appliance removes. The releases that it
@@ -70,7 +70,7 @@ as 'bitbox-app status' and its screen show it, so that it is meant.`,
 		RunE: func(c *cobra.Command, args []string) error {
 			ctx, cancel := context.WithTimeout(c.Context(), callTime)
 			defer cancel()
-			client := system.Client{Port: system.Dial(generation.SystemSocket)}
+			client := helperclient.Client{Port: helperclient.Dial(generation.SystemSocket)}
 			reply, err := client.Do(ctx, &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_GetSummary{GetSummary: &systemv1.GetSummary{}}}, nil)
 			if err != nil {
 				return err

@@ -15,13 +15,16 @@ import (
 	"github.com/spf13/cobra"
 
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
+	"github.com/BitBoxSwiss/bitbox-base/internal/boottime"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/audit"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/host"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/prepaired"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/provision"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/services"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/system"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/timezone"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/ipc"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/pairing"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
@@ -84,7 +87,7 @@ erases that. A Base that has an identity already is left as it is.`,
 
 // systemConfig is that of the appliance.
 func systemConfig() (system.Config, error) {
-	bootID, err := system.ReadBootID()
+	bootID, err := boottime.ID()
 	if err != nil {
 		return system.Config{}, err
 	}
@@ -97,7 +100,7 @@ func systemConfig() (system.Config, error) {
 		Factory:    given.Factory(),
 		FirstLease: given.SSHLease,
 		NoDisplay:  given.NoDisplay,
-		Clock:      system.BootClock,
+		Clock:      boottime.Clock,
 		BootID:     bootID,
 		Logger:     slog.New(slog.NewTextHandler(os.Stderr, nil)),
 	}, nil
@@ -108,12 +111,12 @@ func runSystem(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	host := system.Host{}
-	auditor := &system.HostAuditor{}
-	config.Live, config.Banner, config.Announcer, config.Auditor = host, host, host, auditor
+	machine := host.Host{}
+	auditor := &host.Auditor{}
+	config.Live, config.Banner, config.Announcer, config.Auditor = machine, machine, machine, auditor
 	config.AuditInterval = auditInterval
-	config.Restart = host.Restart
-	config.Manager, config.MonitorInterval, config.TimeZone = host, monitorInterval, timezone.At("/")
+	config.Restart = machine.Restart
+	config.Manager, config.MonitorInterval, config.TimeZone = machine, monitorInterval, timezone.At("/")
 	if config.Services, err = services.Read(services.OwnFile); err != nil {
 		// The Base's own are managed all the same.
 		config.Logger.Error("the services of this appliance are not managed", "audit", true, "error", err)
@@ -132,7 +135,7 @@ func runSystem(ctx context.Context) error {
 	}
 	helper, err := system.Open(config)
 	if errors.Is(err, system.ErrResetOrdered) {
-		return errors.Join(err, system.RestartForReset(ctx, config, host.ResetFailed))
+		return errors.Join(err, system.RestartForReset(ctx, config, machine.ResetFailed))
 	}
 	if err != nil {
 		return err
@@ -182,7 +185,7 @@ func applianceAuthority(c *cobra.Command) (pairing.Client, bool) {
 	if _, err := os.Stat(generation.SystemSocket); err != nil || c.Flags().Changed("state") {
 		return pairing.Client{}, false
 	}
-	return system.Client{Port: system.Dial(generation.SystemSocket)}.Authority(), true
+	return helperclient.Client{Port: helperclient.Dial(generation.SystemSocket)}.Authority(), true
 }
 
 func (p *program) localCommand() *cobra.Command {
@@ -238,7 +241,7 @@ func localVerb(use, short string, request *systemv1.SystemRequest) *cobra.Comman
 func doLocal(c *cobra.Command, request *systemv1.SystemRequest) error {
 	ctx, cancel := context.WithTimeout(c.Context(), localTime)
 	defer cancel()
-	client := system.Client{Port: system.Dial(generation.SystemSocket)}
+	client := helperclient.Client{Port: helperclient.Dial(generation.SystemSocket)}
 	_, err := client.Do(ctx, request, func(p *systemv1.Progress) {
 		fmt.Fprintln(c.OutOrStdout(), strings.TrimSpace(p.GetStep()+" "+filepath.Base(p.GetDetail())))
 	})

@@ -10,7 +10,7 @@ import (
 	"time"
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
-	"github.com/BitBoxSwiss/bitbox-base/internal/helper/system"
+	"github.com/BitBoxSwiss/bitbox-base/internal/boottime"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/noiseconn"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/prepaired"
 	"github.com/BitBoxSwiss/bitbox-base/internal/state"
@@ -88,7 +88,7 @@ func (r *Registry) beginPrePaired(p *record, cut func()) *Session {
 	if p.standing != standingPrePaired {
 		return nil
 	}
-	s := &Session{registry: r, app: p, beganAt: system.BootClock(), cut: cut, limit: time.AfterFunc(prePairedTime, cut)}
+	s := &Session{registry: r, app: p, beganAt: boottime.Clock(), cut: cut, limit: time.AfterFunc(prePairedTime, cut)}
 	p.sessions = append(p.sessions, s)
 	for _, oldest := range p.sessions[:max(0, len(p.sessions)-MaxSessions)] {
 		oldest.cut()

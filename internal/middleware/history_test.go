@@ -21,7 +21,7 @@ import (
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	"github.com/BitBoxSwiss/bitbox-base/api/base/v1/basev1connect"
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
-	"github.com/BitBoxSwiss/bitbox-base/internal/helper/system"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/ipc"
 	"github.com/BitBoxSwiss/bitbox-base/internal/middleware/admission"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/pairing"
@@ -445,7 +445,7 @@ func TestTheHelperIsToldForWhichAppItIsAsked(t *testing.T) {
 	boss, phone := h.active("boss", owner), h.active("phone", viewer)
 	helper := &noting{}
 	l := h.serve(fakeSystem{})
-	l.Helper = system.Client{Port: helper}
+	l.Helper = helperclient.Client{Port: helper}
 	of := func(a *app) *http.Client { return l.client(a) }
 	if _, err := basev1connect.NewChangesServiceClient(of(phone), anyURL).ListChanges(t.Context(), &basev1.ListChangesRequest{Nonce: make([]byte, 32)}); err != nil {
 		t.Fatal(err)

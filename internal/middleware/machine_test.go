@@ -13,7 +13,7 @@ import (
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	"github.com/BitBoxSwiss/bitbox-base/api/base/v1/basev1connect"
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
-	"github.com/BitBoxSwiss/bitbox-base/internal/helper/system"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 )
 
 // toldHelper answers each verb as it is told.
@@ -150,7 +150,7 @@ func TestWhatTheHelperSaysOfServicesIsPassedOn(t *testing.T) {
 		case *systemv1.SystemRequest_InstallDebianUpdates:
 			return []*systemv1.SystemReply{{Result: &systemv1.SystemReply_Progress{Progress: &systemv1.Progress{Step: "unpacking"}}}, {}}, nil
 		}
-		return nil, &system.Error{Code: system.CodeInvalid, Message: "there is no service \"x\" here"}
+		return nil, &helperclient.Error{Code: helperclient.CodeInvalid, Message: "there is no service \"x\" here"}
 	}}
 	client := l.client(h.active("operator", operator))
 	services := basev1connect.NewServicesServiceClient(client, anyURL)

@@ -11,10 +11,10 @@ import (
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
-	"github.com/BitBoxSwiss/bitbox-base/internal/helper/system"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 )
 
-// Helper is the system helper as the Server reaches it; system.Client is one. The
+// Helper is the system helper as the Server reaches it; helperclient.Client is one. The
 // Server decides nothing of what passes here: signed documents go through
 // untouched, and what comes back is signed by the helper.
 type Helper interface {
@@ -140,24 +140,24 @@ func (s *Server) ask(ctx context.Context, request *systemv1.SystemRequest, progr
 }
 
 // helperCodes gives the helper's refusals the codes that Apps act on.
-var helperCodes = map[system.Code]connect.Code{
-	system.CodeMalformed:  connect.CodeInvalidArgument,
-	system.CodeInvalid:    connect.CodeInvalidArgument,
-	system.CodePermission: connect.CodePermissionDenied,
-	system.CodeRefused:    connect.CodeFailedPrecondition,
-	system.CodeStale:      connect.CodeAborted,
-	system.CodeBusy:       connect.CodeAborted,
-	system.CodeNotApplied: connect.CodeFailedPrecondition,
-	system.CodeNotYet:     connect.CodeUnavailable,
-	system.CodeReset:      connect.CodeUnavailable,
-	system.CodeNothing:    connect.CodeNotFound,
-	system.CodeStorage:    connect.CodeResourceExhausted,
+var helperCodes = map[helperclient.Code]connect.Code{
+	helperclient.CodeMalformed:  connect.CodeInvalidArgument,
+	helperclient.CodeInvalid:    connect.CodeInvalidArgument,
+	helperclient.CodePermission: connect.CodePermissionDenied,
+	helperclient.CodeRefused:    connect.CodeFailedPrecondition,
+	helperclient.CodeStale:      connect.CodeAborted,
+	helperclient.CodeBusy:       connect.CodeAborted,
+	helperclient.CodeNotApplied: connect.CodeFailedPrecondition,
+	helperclient.CodeNotYet:     connect.CodeUnavailable,
+	helperclient.CodeReset:      connect.CodeUnavailable,
+	helperclient.CodeNothing:    connect.CodeNotFound,
+	helperclient.CodeStorage:    connect.CodeResourceExhausted,
 }
 
 // helperError keeps the helper's sentence. Codes without a row are internal.
 func helperError(err error) error {
 	code := connect.CodeInternal
-	var refused *system.Error
+	var refused *helperclient.Error
 	switch {
 	case errors.As(err, &refused):
 		if known, ok := helperCodes[refused.Code]; ok {

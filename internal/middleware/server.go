@@ -12,7 +12,7 @@ import (
 
 	"github.com/BitBoxSwiss/bitbox-base/api/base/v1/basev1connect"
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
-	"github.com/BitBoxSwiss/bitbox-base/internal/helper/system"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/middleware/admission"
 )
 
@@ -185,7 +185,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	ctx := context.WithValue(r.Context(), deadlineKey{}, http.NewResponseController(w))
 	// For the log of changes: whatever is asked of the helper for this call is for this App.
-	s.api.ServeHTTP(w, r.WithContext(system.ForApp(ctx, sessionOf(ctx).id())))
+	s.api.ServeHTTP(w, r.WithContext(helperclient.ForApp(ctx, sessionOf(ctx).id())))
 }
 
 // answerDeadline gives each answer callTime to leave, once it is there: a client

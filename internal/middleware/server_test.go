@@ -19,7 +19,7 @@ import (
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	"github.com/BitBoxSwiss/bitbox-base/api/base/v1/basev1connect"
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
-	"github.com/BitBoxSwiss/bitbox-base/internal/helper/system"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/ipc"
 )
 
@@ -496,9 +496,9 @@ func TestALesserAppCannotTakeTheHelperFromAnOwner(t *testing.T) {
 // What only owners may call does not wait behind what others call, and no method that
 // asks elsewhere is forgotten.
 func TestTheBoundOfAskingLeavesRoomForOwners(t *testing.T) {
-	if MaxPairings*maxAsking+system.MaxMiddlewareReaders > ipc.MaxPerUser*3/4 {
+	if MaxPairings*maxAsking+helperclient.MaxMiddlewareReaders > ipc.MaxPerUser*3/4 {
 		t.Errorf("%d Apps with %d calls each, and %d streams of all of them, leave owners too few of %d connections",
-			MaxPairings, maxAsking, system.MaxMiddlewareReaders, ipc.MaxPerUser)
+			MaxPairings, maxAsking, helperclient.MaxMiddlewareReaders, ipc.MaxPerUser)
 	}
 	without := []string{basev1connect.AppsServiceListAppsProcedure, basev1connect.EventsServiceWatchEventsProcedure, basev1connect.MachineServiceGetHistoryProcedure}
 	for procedure, least := range roles {

@@ -9,7 +9,8 @@ import (
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	"github.com/BitBoxSwiss/bitbox-base/api/base/v1/basev1connect"
-	"github.com/BitBoxSwiss/bitbox-base/internal/helper/system"
+	"github.com/BitBoxSwiss/bitbox-base/internal/boottime"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/middleware/admission"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/noiseconn"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/pairing"
@@ -49,7 +50,7 @@ func (r *Registry) Begin(ctx context.Context, peer noiseconn.PublicKey, address 
 	if err := p.rights(); err != nil { // it may have been revoked since
 		return nil, err
 	}
-	s := &Session{registry: r, app: p, beganAt: system.BootClock(), cut: cut}
+	s := &Session{registry: r, app: p, beganAt: boottime.Clock(), cut: cut}
 	s.limit = time.AfterFunc(r.config.SessionTime, cut)
 	p.sessions = append(p.sessions, s)
 	for _, oldest := range p.sessions[:max(0, len(p.sessions)-MaxSessions)] {
@@ -179,7 +180,7 @@ var errTooManyStreams = errors.New("too many logs or installations are being fol
 func (r *Registry) beginStream(s *Session) (end func(), err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if s.app.streams >= maxStreaming || r.streams >= system.MaxMiddlewareReaders {
+	if s.app.streams >= maxStreaming || r.streams >= helperclient.MaxMiddlewareReaders {
 		return nil, errTooManyStreams
 	}
 	s.app.streams++

@@ -19,7 +19,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/provision"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/sshaccess"
-	"github.com/BitBoxSwiss/bitbox-base/internal/helper/system"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
 	"github.com/BitBoxSwiss/bitbox-base/test/stage"
 )
@@ -49,7 +49,7 @@ func bootAppliance(t *testing.T, given ...provision.Request) *base {
 			t.Fatal(err)
 		}
 	}})
-	b := &base{Stage: s, t: t, middleware: system.Client{Port: userPort{s, firewall.MiddlewareUser}}}
+	b := &base{Stage: s, t: t, middleware: helperclient.Client{Port: userPort{s, firewall.MiddlewareUser}}}
 	b.ready()
 	return b
 }

@@ -26,6 +26,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/firewall"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/system"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/noiseconn"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
 	"github.com/BitBoxSwiss/bitbox-base/internal/secret"
@@ -39,9 +40,9 @@ const helperUnit = "bitbox-base-system.service"
 type base struct {
 	*stage.Stage
 	t          *testing.T
-	middleware system.Client
-	console    system.Client
-	root       system.Client
+	middleware helperclient.Client
+	console    helperclient.Client
+	root       helperclient.Client
 	stateKey   posture.SigningKey
 	seed       posture.AppSeed
 	memory     posture.Memory
@@ -52,9 +53,9 @@ func boot(t *testing.T) *base {
 	t.Helper()
 	s := stage.Boot(t, stage.Config{Prepare: installHelper})
 	b := &base{Stage: s, t: t}
-	b.middleware = system.Client{Port: userPort{s, firewall.MiddlewareUser}}
-	b.console = system.Client{Port: userPort{s, system.ConsoleUser}}
-	b.root = system.Client{Port: userPort{s, "root"}}
+	b.middleware = helperclient.Client{Port: userPort{s, firewall.MiddlewareUser}}
+	b.console = helperclient.Client{Port: userPort{s, system.ConsoleUser}}
+	b.root = helperclient.Client{Port: userPort{s, "root"}}
 	for _, unit := range []string{helperUnit, generation.ProxyUnit, generation.FirewallUnit} {
 		s.WaitActive(unit)
 	}

@@ -16,7 +16,7 @@ import (
 	"testing"
 
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
-	"github.com/BitBoxSwiss/bitbox-base/internal/helper/system"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 	"github.com/BitBoxSwiss/bitbox-base/test/stage"
 )
 
@@ -60,7 +60,7 @@ func relay() error {
 	if err != nil {
 		return err
 	}
-	return system.Dial(generation.SystemSocket).Stream(context.Background(), request, func(reply []byte) error {
+	return helperclient.Dial(generation.SystemSocket).Stream(context.Background(), request, func(reply []byte) error {
 		_, err := fmt.Println("reply", hex.EncodeToString(reply))
 		return err
 	})

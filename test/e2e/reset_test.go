@@ -22,6 +22,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/factoryreset"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/system"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
 )
 
@@ -131,8 +132,8 @@ func TestAnOwnersAppResetsABootedBase(t *testing.T) {
 	if err := owner.FactoryReset(ctx, func(string) (string, error) { return "another", nil }); !errors.Is(err, client.ErrNotApproved) {
 		t.Fatalf("with another name: %v", err)
 	}
-	for _, who := range []system.Client{b.middleware} {
-		if _, err := who.Do(ctx, resetHere, nil); !errors.Is(err, &system.Error{Code: system.CodePermission}) {
+	for _, who := range []helperclient.Client{b.middleware} {
+		if _, err := who.Do(ctx, resetHere, nil); !errors.Is(err, &helperclient.Error{Code: helperclient.CodePermission}) {
 			t.Fatalf("the Middleware without an order: %v", err)
 		}
 	}

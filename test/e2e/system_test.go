@@ -19,7 +19,7 @@ import (
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/sshaccess"
-	"github.com/BitBoxSwiss/bitbox-base/internal/helper/system"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/sshkey"
 	"github.com/BitBoxSwiss/bitbox-base/test/stage"
@@ -110,7 +110,7 @@ func TestAnOwnerOpensAndAnybodyClosesALiveBase(t *testing.T) {
 			expose(true)(p, next)
 			p.Egress = []posture.Service{posture.ServiceTor}
 		})
-		if !errors.Is(err, &system.Error{Code: system.CodeNotApplied}) || !strings.Contains(err.Error(), "preflight-firewall") {
+		if !errors.Is(err, &helperclient.Error{Code: helperclient.CodeNotApplied}) || !strings.Contains(err.Error(), "preflight-firewall") {
 			t.Errorf("submit = %v; want the pre-flight of the packet filter to refuse", err)
 		}
 		b.closed(own)

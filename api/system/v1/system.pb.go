@@ -746,7 +746,7 @@ func (*SystemRequest_AnswerPairing) isSystemRequest_Verb() {}
 type SystemReply struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Set when the request was refused or failed: a code from the list in
-	// internal/helper/system/errors.go, and a sentence for people. It is the last reply.
+	// internal/helperclient/errors.go, and a sentence for people. It is the last reply.
 	ErrorCode    string `protobuf:"bytes,1,opt,name=error_code,json=errorCode,proto3" json:"error_code,omitempty"`
 	ErrorMessage string `protobuf:"bytes,2,opt,name=error_message,json=errorMessage,proto3" json:"error_message,omitempty"`
 	// Types that are valid to be assigned to Result:

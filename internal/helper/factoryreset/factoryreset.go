@@ -34,6 +34,8 @@ const (
 	// Marker is there from the order of a reset until it is finished. The unit
 	// that calls Finish has it as its condition.
 	Marker = "factory-reset"
+	// Unit is that unit.
+	Unit = "bitbox-base-reset.service"
 	// record is what Marker becomes.
 	record = "factory-reset.done"
 )

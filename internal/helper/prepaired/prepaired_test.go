@@ -16,7 +16,9 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/BitBoxSwiss/bitbox-base/internal/boottime"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/system"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/middleware"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/noiseconn"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
@@ -41,7 +43,7 @@ func TestMain(m *testing.M) {
 }
 
 func config(root string) Config {
-	return Config{Root: root, Factory: posture.Factory(), Clock: system.BootClock, BootID: "the first", Logger: slog.New(slog.DiscardHandler)}
+	return Config{Root: root, Factory: posture.Factory(), Clock: boottime.Clock, BootID: "the first", Logger: slog.New(slog.DiscardHandler)}
 }
 
 // image makes the directory of all state as an image has it.
@@ -89,7 +91,7 @@ type base struct {
 // they would, so it is for boards that are through.
 func look(root string) (b base, err error) {
 	h, err := system.Open(system.Config{
-		Directory: filepath.Join(root, systemPart), Factory: posture.Factory(), Clock: system.BootClock, BootID: "the first", Logger: slog.New(slog.DiscardHandler),
+		Directory: filepath.Join(root, systemPart), Factory: posture.Factory(), Clock: boottime.Clock, BootID: "the first", Logger: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		return b, err
@@ -107,7 +109,7 @@ func look(root string) (b base, err error) {
 		return b, err
 	}
 	b.public = r.PublicKey()
-	return b, r.Connect(context.Background(), system.Client{Port: h.Port(system.WhoMiddleware)}.Authority())
+	return b, r.Connect(context.Background(), helperclient.Client{Port: h.Port(system.WhoMiddleware)}.Authority())
 }
 
 func wantPrePaired(t *testing.T, root string, half *keys.Half, when string) base {
@@ -306,7 +308,7 @@ func stateKeyOf(t *testing.T, root string) ed25519.PublicKey {
 	if err := os.WriteFile(filepath.Join(copied, system.StateFile), content, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	h, err := system.Open(system.Config{Directory: copied, Factory: posture.Factory(), Clock: system.BootClock, BootID: "x", Logger: slog.New(slog.DiscardHandler)})
+	h, err := system.Open(system.Config{Directory: copied, Factory: posture.Factory(), Clock: boottime.Clock, BootID: "x", Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}

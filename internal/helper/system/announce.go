@@ -6,6 +6,7 @@ import (
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/discovery"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
 )
 
@@ -21,7 +22,7 @@ func (h *Helper) announce(ctx context.Context, request *systemv1.Announce) error
 	if request.GetVersion() == 0 || request.GetVersion() > 255 ||
 		copy(txt.Nonce[:], request.GetNonce()) != len(request.GetNonce()) || len(request.GetNonce()) != len(txt.Nonce) ||
 		copy(txt.ID[:], request.GetId()) != len(request.GetId()) || len(request.GetId()) != len(txt.ID) {
-		return errorf(CodeMalformed, "an announcement has a version of 1 to 255, a nonce of %d bytes and an id of %d", len(txt.Nonce), len(txt.ID))
+		return helperclient.Errorf(helperclient.CodeMalformed, "an announcement has a version of 1 to 255, a nonce of %d bytes and an id of %d", len(txt.Nonce), len(txt.ID))
 	}
 	h.mu.Lock()
 	same := h.announced != nil && *h.announced == txt
@@ -53,7 +54,7 @@ func (h *Helper) announceName(ctx context.Context) error {
 		h.mu.Lock()
 		h.announcedName = "" // try again
 		h.mu.Unlock()
-		return errorf(CodeInternal, "announce the Base to the local network: %w", err)
+		return helperclient.Errorf(helperclient.CodeInternal, "announce the Base to the local network: %w", err)
 	}
 	return nil
 }

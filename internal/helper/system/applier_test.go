@@ -11,7 +11,9 @@ import (
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/apply"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
 )
 
@@ -19,18 +21,18 @@ const owner = basev1.Role_ROLE_OWNER
 
 func TestPreflightUnitsAreThoseOfThePackage(t *testing.T) {
 	var units []string
-	for _, p := range parts {
-		units = append(units, p.preflight)
+	for _, p := range apply.Parts {
+		units = append(units, p.Preflight)
 	}
 	if !slices.Equal(units, generation.PreflightUnits) {
-		t.Errorf("parts start %q, the package has %q", units, generation.PreflightUnits)
+		t.Errorf("the parts start %q, the package has %q", units, generation.PreflightUnits)
 	}
 	files, err := generation.Render(closed())
 	if err != nil {
 		t.Fatal(err)
 	}
 	for file := range files {
-		if !slices.ContainsFunc(parts, func(p part) bool { return p.has(file) }) {
+		if !slices.ContainsFunc(apply.Parts, func(p apply.Part) bool { return p.Has(file) }) {
 			t.Errorf("a change of %s would be noticed by no server", file)
 		}
 	}
@@ -102,7 +104,7 @@ func TestAFailureAtAnyStepLeavesTheOldPostureWhole(t *testing.T) {
 
 			f.arm(step)
 			err := a.submit(open)
-			if !errors.Is(err, &Error{Code: CodeNotApplied}) || !strings.Contains(err.Error(), step) {
+			if !errors.Is(err, &helperclient.Error{Code: helperclient.CodeNotApplied}) || !strings.Contains(err.Error(), step) {
 				t.Fatalf("submit = %v; want a failure that names the step %q", err, step)
 			}
 			b.settled()
@@ -135,7 +137,7 @@ func TestServersThatFailLeaveTheOldPostureWhole(t *testing.T) {
 				before := b.helper.Effective()
 				b.world.late = late
 				b.world.set(action, errPlayed)
-				if err := a.submit(open); !errors.Is(err, &Error{Code: CodeNotApplied}) {
+				if err := a.submit(open); !errors.Is(err, &helperclient.Error{Code: helperclient.CodeNotApplied}) {
 					t.Fatalf("submit = %v", err)
 				}
 				// The server has failed for all that comes, also for the way back.
@@ -162,12 +164,12 @@ func TestAStepThatHangsEndsAndIsNamed(t *testing.T) {
 			a := b.pair(b.as(WhoMiddleware), "phone", owner)
 			b.settled()
 			before := b.helper.Effective()
-			b.helper.apply.stepTime = 50 * time.Millisecond
+			b.helper.apply.StepTime = 50 * time.Millisecond
 			b.world.mu.Lock()
 			b.world.hangs = action
 			b.world.mu.Unlock()
 			_, unit, _ := strings.Cut(action, " ")
-			if err := a.submit(open); !errors.Is(err, &Error{Code: CodeNotApplied}) || !strings.Contains(err.Error(), unit) {
+			if err := a.submit(open); !errors.Is(err, &helperclient.Error{Code: helperclient.CodeNotApplied}) || !strings.Contains(err.Error(), unit) {
 				t.Fatalf("submit = %v; want a failure that names %s", err, unit)
 			}
 			if after := b.helper.Effective(); !posture.EquallyOpen(before, after) {
@@ -196,7 +198,7 @@ func TestAMachineThatStaysHalfOpenIsNoticed(t *testing.T) {
 		t.Fatal("an open machine passes for a closed one")
 	}
 	b.world.lie = true
-	if err := a.submit(func(p *posture.Posture, _ uint64) { p.Extras = nil }); !errors.Is(err, &Error{Code: CodeNotApplied}) {
+	if err := a.submit(func(p *posture.Posture, _ uint64) { p.Extras = nil }); !errors.Is(err, &helperclient.Error{Code: helperclient.CodeNotApplied}) {
 		t.Fatalf("submit = %v; the servers have not followed", err)
 	}
 }
@@ -215,7 +217,7 @@ func TestLockdownHoldsThoughServersFail(t *testing.T) {
 			a.mustSubmit(open)
 			b.settled()
 			b.world.set(action, errPlayed)
-			if err := b.restrict(WhoMiddleware, lockdown()); !errors.Is(err, &Error{Code: CodeNotYet}) {
+			if err := b.restrict(WhoMiddleware, lockdown()); !errors.Is(err, &helperclient.Error{Code: helperclient.CodeNotYet}) {
 				t.Fatalf("restrict = %v", err)
 			}
 			for _, port := range []uint16{50002, 22} {
@@ -254,7 +256,7 @@ func TestLockdownHoldsThoughTheDiskIsFull(t *testing.T) {
 	mu.Lock()
 	full = true
 	mu.Unlock()
-	if err := b.restrict(WhoMiddleware, lockdown()); !errors.Is(err, &Error{Code: CodeStorage}) {
+	if err := b.restrict(WhoMiddleware, lockdown()); !errors.Is(err, &helperclient.Error{Code: helperclient.CodeStorage}) {
 		t.Fatalf("restrict = %v", err)
 	}
 	until(t, "the ports are blocked", func() error {
@@ -292,7 +294,7 @@ func TestOnlyWhatIsClosedIsCut(t *testing.T) {
 	if got := slices.Compact(b.world.cut); !slices.Equal(got, []uint16{50002}) {
 		t.Errorf("connections were ended at the ports %d", got)
 	}
-	if slices.Contains(exceptionalPorts(), posture.EntryPort) {
+	if slices.Contains(apply.ExceptionalPorts(), posture.EntryPort) {
 		t.Error("the Apps' own port is among those that get cut")
 	}
 }

@@ -14,6 +14,7 @@ import (
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/bruteforce"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/ipc"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
 )
@@ -25,8 +26,8 @@ import (
 // attack is a Base with an honest history, and what its Middleware has seen of it.
 type attack struct {
 	*base
-	attacker Client // the Middleware's user, by the kernel's word
-	phone    *app   // an owner
+	attacker helperclient.Client // the Middleware's user, by the kernel's word
+	phone    *app                // an owner
 	viewer   *app
 	removed  *app // an owner who was taken away
 	before   posture.Effective
@@ -197,7 +198,7 @@ func TestACompromisedMiddlewareLocksNoOwnerOut(t *testing.T) {
 	for range 100 {
 		_ = restrict(lockdown())
 		_ = restrict(&systemv1.Restrict{What: &systemv1.Restrict_PairingShut{PairingShut: &systemv1.PairingShut{}}})
-		if err := restrict(cutOff(x.phone.key)); !errors.Is(err, &Error{Code: CodePermission}) {
+		if err := restrict(cutOff(x.phone.key)); !errors.Is(err, &helperclient.Error{Code: helperclient.CodePermission}) {
 			t.Fatalf("an owner was cut off: %v", err)
 		}
 		if err := authority.Retire(t.Context(), x.phone.key[:]); err == nil {
@@ -252,7 +253,7 @@ func TestStrangersAndTheConsoleMayDoOnlyWhatIsTheirs(t *testing.T) {
 		case "reset at once":
 			continue // who stands there may
 		}
-		if _, err := console.Do(t.Context(), request, nil); !errors.Is(err, &Error{Code: CodePermission}) {
+		if _, err := console.Do(t.Context(), request, nil); !errors.Is(err, &helperclient.Error{Code: helperclient.CodePermission}) {
 			t.Errorf("the console sent %s: %v", name, err)
 		}
 	}
@@ -287,7 +288,7 @@ func TestAnOwnersOrderLiftsABanOnce(t *testing.T) {
 	if err != nil || !reply.GetLiftBan().GetLifted() || len(x.world.bans) != 0 {
 		t.Fatalf("the owner's order: %v, %v", reply, err)
 	}
-	if _, err := lift(order); !errors.Is(err, &Error{Code: CodeStale}) {
+	if _, err := lift(order); !errors.Is(err, &helperclient.Error{Code: helperclient.CodeStale}) {
 		t.Errorf("the same order again: %v", err)
 	}
 }

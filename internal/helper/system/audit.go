@@ -6,6 +6,7 @@ import (
 	"time"
 
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
 )
 
@@ -28,7 +29,7 @@ type Auditor interface {
 
 func (h *Helper) runAudit(ctx context.Context) (*systemv1.SystemReply, error) {
 	if h.config.Auditor == nil {
-		return nil, errorf(CodeInternal, "this Base has no audit")
+		return nil, helperclient.Errorf(helperclient.CodeInternal, "this Base has no audit")
 	}
 	findings, err := h.audit(ctx)
 	if err != nil {
@@ -55,7 +56,7 @@ func (h *Helper) audit(ctx context.Context) ([]*systemv1.Finding, error) {
 	}
 	findings := append(h.damagedChanges(), h.config.Auditor.Audit(ctx, wanted)...)
 	if err := ctx.Err(); err != nil {
-		return nil, errorf(CodeInternal, "the audit was not finished: %w", err)
+		return nil, helperclient.Errorf(helperclient.CodeInternal, "the audit was not finished: %w", err)
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -97,7 +98,7 @@ func (h *Helper) damagedChanges() []*systemv1.Finding {
 // fixFinding repairs what an audit has found, and answers with a new audit.
 func (h *Helper) fixFinding(ctx context.Context, id string) (*systemv1.SystemReply, error) {
 	if h.config.Auditor == nil {
-		return nil, errorf(CodeInternal, "this Base has no audit")
+		return nil, helperclient.Errorf(helperclient.CodeInternal, "this Base has no audit")
 	}
 	if err := h.auditTurn.take(ctx); err != nil {
 		return nil, err
@@ -110,7 +111,7 @@ func (h *Helper) fixFinding(ctx context.Context, id string) (*systemv1.SystemRep
 	h.mu.Unlock()
 	h.auditTurn.end()
 	if err != nil {
-		return nil, errorf(CodeNothing, "%w", err)
+		return nil, helperclient.Errorf(helperclient.CodeNothing, "%w", err)
 	}
 	h.log.Info("a finding was fixed", "audit", true, "id", id)
 	return h.runAudit(ctx)

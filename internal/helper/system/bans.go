@@ -7,6 +7,7 @@ import (
 
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/bruteforce"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
 )
 
@@ -41,7 +42,7 @@ func (h *Helper) askBans(ctx context.Context) ([]bruteforce.Ban, int, error) {
 	defer cancel()
 	bans, total, err := h.config.Banner.Bans(ctx)
 	if err != nil {
-		return nil, 0, errorf(CodeInternal, "ask fail2ban for its bans: %w", err)
+		return nil, 0, helperclient.Errorf(helperclient.CodeInternal, "ask fail2ban for its bans: %w", err)
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -89,7 +90,7 @@ func (h *Helper) liftBan(ctx context.Context, who Who, request *systemv1.LiftBan
 	var err error
 	if order := request.GetPlain(); order != nil && who == WhoRoot {
 		if addr, err = netip.ParseAddr(order.GetAddress()); err != nil {
-			return nil, errorf(CodeMalformed, "%q is not an address: %w", order.GetAddress(), err)
+			return nil, helperclient.Errorf(helperclient.CodeMalformed, "%q is not an address: %w", order.GetAddress(), err)
 		}
 	} else {
 		h.mu.Lock()
@@ -110,7 +111,7 @@ func (h *Helper) liftBan(ctx context.Context, who Who, request *systemv1.LiftBan
 	lifted, err := h.config.Banner.Lift(ctx, addr)
 	h.bansTurn.end()
 	if err != nil {
-		return nil, errorf(CodeInternal, "lift the ban of %s: %w", addr, err)
+		return nil, helperclient.Errorf(helperclient.CodeInternal, "lift the ban of %s: %w", addr, err)
 	}
 	h.log.Info("a ban was lifted", "audit", true, "by", who, "addr", addr, "was_banned", lifted)
 	return &systemv1.SystemReply{Result: &systemv1.SystemReply_LiftBan{LiftBan: &systemv1.LiftBanResult{Lifted: lifted}}}, nil

@@ -16,6 +16,7 @@ import (
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/factoryreset"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/update"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/changelog"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
 )
@@ -350,7 +351,7 @@ func (r *recording) end(reply *systemv1.SystemReply, err error) {
 	if err == nil && reply.GetAuthority().GetErrorCode() != "" {
 		err = errors.New(reply.GetAuthority().GetErrorMessage())
 	}
-	if errors.Is(err, &Error{Code: CodeReset}) {
+	if errors.Is(err, &helperclient.Error{Code: helperclient.CodeReset}) {
 		return // the log is about to go
 	}
 	if err != nil {
@@ -393,7 +394,7 @@ var errUnderWay = errors.New("it was accepted, and whoever asked hung up before 
 
 // accepted tells whether what was asked for was begun, however it ended.
 func accepted(err error) bool {
-	return err == nil || errors.Is(err, &Error{Code: CodeNotApplied}) || errors.Is(err, errUnderWay)
+	return err == nil || errors.Is(err, &helperclient.Error{Code: helperclient.CodeNotApplied}) || errors.Is(err, errUnderWay)
 }
 
 // changed says in words what the revision that was asked for changes.
@@ -532,7 +533,7 @@ func (h *Helper) changeVerbs(who Who, request *systemv1.SystemRequest) (*systemv
 	case *systemv1.SystemRequest_RecordChange:
 		return h.recordChange(who, request.GetAppId(), v.RecordChange)
 	}
-	return nil, errorf(CodeInternal, "%T is no verb about the log of changes", request.GetVerb())
+	return nil, helperclient.Errorf(helperclient.CodeInternal, "%T is no verb about the log of changes", request.GetVerb())
 }
 
 // changesNonce is how many random bytes an App asks with.
@@ -540,11 +541,11 @@ const changesNonce = 32
 
 func (h *Helper) listChanges(request *systemv1.ListChanges) (*systemv1.SystemReply, error) {
 	if len(request.GetNonce()) != changesNonce {
-		return nil, errorf(CodeMalformed, "the nonce has %d bytes, not %d", len(request.GetNonce()), changesNonce)
+		return nil, helperclient.Errorf(helperclient.CodeMalformed, "the nonce has %d bytes, not %d", len(request.GetNonce()), changesNonce)
 	}
 	file, err := h.changes.usable()
 	if err != nil {
-		return nil, errorf(CodeInternal, "%w", err)
+		return nil, helperclient.Errorf(helperclient.CodeInternal, "%w", err)
 	}
 	entries, head := file.Stretch(request.GetAfter(), request.GetMost())
 	base := posture.PublicKey(h.store.seed)
@@ -554,7 +555,7 @@ func (h *Helper) listChanges(request *systemv1.ListChanges) (*systemv1.SystemRep
 	head.BaseId, head.Epoch, head.Nonce = base[:], epoch[:], request.GetNonce()
 	signed, err := changelog.Sign(head, h.store.seed)
 	if err != nil {
-		return nil, errorf(CodeInternal, "%w", err)
+		return nil, helperclient.Errorf(helperclient.CodeInternal, "%w", err)
 	}
 	return &systemv1.SystemReply{Result: &systemv1.SystemReply_Changes{Changes: &systemv1.ChangesResult{Entries: entries, Head: signed}}}, nil
 }
@@ -562,7 +563,7 @@ func (h *Helper) listChanges(request *systemv1.ListChanges) (*systemv1.SystemRep
 // recordChange takes the Middleware's word for a change of its own.
 func (h *Helper) recordChange(who Who, appID string, request *systemv1.RecordChange) (*systemv1.SystemReply, error) {
 	if !changelog.Words[request.GetWhat()].Middleware {
-		return nil, errorf(CodePermission, "the Middleware may not record %q", changelog.Line(request.GetWhat(), changelog.MaxName))
+		return nil, helperclient.Errorf(helperclient.CodePermission, "the Middleware may not record %q", changelog.Line(request.GetWhat(), changelog.MaxName))
 	}
 	e := &systemv1.ChangeEntry{What: request.GetWhat(), Detail: request.GetDetail(), Failure: request.GetFailure()}
 	h.mu.Lock()

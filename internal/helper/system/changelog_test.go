@@ -18,7 +18,9 @@ import (
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
+	"github.com/BitBoxSwiss/bitbox-base/internal/boottime"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/changelog"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
 )
@@ -349,7 +351,7 @@ func TestTheMiddlewareRecordsItsOwnChangesAndNoOthers(t *testing.T) {
 		}
 	}
 	for _, id := range []string{"x", "0123456789ABCDEF", "0123456789abcde", "0123456789abcdef0", "../../etc/passwd"} {
-		if err := b.from(id, recordRequest(changelog.RenameApp, "x")); !errors.Is(err, &Error{Code: CodeMalformed}) {
+		if err := b.from(id, recordRequest(changelog.RenameApp, "x")); !errors.Is(err, &helperclient.Error{Code: helperclient.CodeMalformed}) {
 			t.Errorf("the id %q: %v", id, err)
 		}
 	}
@@ -396,10 +398,10 @@ func TestADamagedLogIsRefusedLoudlyAndTheBaseClosesAllTheSame(t *testing.T) {
 			b.start()
 			_, err := b.as(WhoMiddleware).Do(t.Context(), &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_ListChanges{
 				ListChanges: &systemv1.ListChanges{Nonce: make([]byte, changesNonce)}}}, nil)
-			if !errors.Is(err, &Error{Code: CodeInternal}) {
+			if !errors.Is(err, &helperclient.Error{Code: helperclient.CodeInternal}) {
 				t.Errorf("list: %v", err)
 			}
-			if err := b.restrict(WhoMiddleware, lockdown()); err != nil && !errors.Is(err, &Error{Code: CodeNothing}) {
+			if err := b.restrict(WhoMiddleware, lockdown()); err != nil && !errors.Is(err, &helperclient.Error{Code: helperclient.CodeNothing}) {
 				t.Errorf("the Base does not close: %v", err)
 			}
 			reply, err := b.as(WhoRoot).Do(t.Context(), &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_RunAudit{RunAudit: &systemv1.RunAudit{}}}, nil)
@@ -430,12 +432,12 @@ func (quiet) Units(context.Context) ([]string, error)                      { ret
 func records() {
 	w := newWorld(os.Getenv(directoryVariable))
 	h, err := Open(Config{
-		Directory: os.Getenv(directoryVariable), Live: w, Banner: w, Announcer: w, Factory: posture.Factory(), BootID: "boot 1", Clock: BootClock,
+		Directory: os.Getenv(directoryVariable), Live: w, Banner: w, Announcer: w, Factory: posture.Factory(), BootID: "boot 1", Clock: boottime.Clock,
 		Logger: slog.New(slog.DiscardHandler),
 	})
 	for n := 1; err == nil; n++ {
 		request := recordRequest(changelog.RenameApp, fmt.Sprint(n))
-		if _, err = (Client{h.Port(WhoMiddleware)}).Do(context.Background(), request, nil); err == nil {
+		if _, err = (helperclient.Client{Port: h.Port(WhoMiddleware)}).Do(context.Background(), request, nil); err == nil {
 			fmt.Println(n)
 		}
 	}

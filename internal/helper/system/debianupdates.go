@@ -10,6 +10,7 @@ import (
 
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/services"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 )
 
 const (
@@ -36,13 +37,13 @@ func (h *Helper) installDebianUpdates(ctx context.Context, who Who, send func(*s
 		return err
 	}
 	if state[0]["LoadState"] != "loaded" {
-		return errorf(CodeRefused, "this machine has nothing that installs Debian's updates; install the package unattended-upgrades")
+		return helperclient.Errorf(helperclient.CodeRefused, "this machine has nothing that installs Debian's updates; install the package unattended-upgrades")
 	}
 	h.mu.Lock()
 	stopping := h.stopping
 	h.mu.Unlock()
 	if stopping {
-		return errorf(CodeBusy, "the machine is stopping")
+		return helperclient.Errorf(helperclient.CodeBusy, "the machine is stopping")
 	}
 	since := time.Now()
 	joined := installing(state[0])
@@ -53,7 +54,7 @@ func (h *Helper) installDebianUpdates(ctx context.Context, who Who, send func(*s
 	} else {
 		h.log.Info("Debian's updates are being installed", "audit", true)
 		if _, err := h.config.Manager.Systemctl(ctx, "--no-block", "start", services.DebianUpdatesUnit); err != nil {
-			return errorf(CodeInternal, "start the installation of Debian's updates: %w", err)
+			return helperclient.Errorf(helperclient.CodeInternal, "start the installation of Debian's updates: %w", err)
 		}
 	}
 	tell := func(text string) error {
@@ -71,7 +72,7 @@ func (h *Helper) installDebianUpdates(ctx context.Context, who Who, send func(*s
 	}
 	stamp, err := os.Stat(h.config.UpdateStamp)
 	if err != nil || stamp.ModTime().Before(since.Truncate(time.Second)) {
-		return errorf(CodeInternal, "Debian's updates were not installed, or not all: what installs them did not end well; its log (debian-updates) says why")
+		return helperclient.Errorf(helperclient.CodeInternal, "Debian's updates were not installed, or not all: what installs them did not end well; its log (debian-updates) says why")
 	}
 	// What waits now is not what waited before.
 	h.mu.Lock()
@@ -148,9 +149,9 @@ func (h *Helper) followInstallation(ctx context.Context, since time.Time, tell f
 		case <-last:
 			switch {
 			case ended["ActiveState"] == "failed":
-				return errorf(CodeInternal, "Debian's updates could not be installed: %s", ended.reason())
+				return helperclient.Errorf(helperclient.CodeInternal, "Debian's updates could not be installed: %s", ended.reason())
 			case ended["ConditionResult"] == "no":
-				return errorf(CodeRefused, "Debian's updates were not installed: a condition of %s is not met; it wants the machine to be on mains power", services.DebianUpdatesUnit)
+				return helperclient.Errorf(helperclient.CodeRefused, "Debian's updates were not installed: a condition of %s is not met; it wants the machine to be on mains power", services.DebianUpdatesUnit)
 			}
 			return nil
 		}

@@ -2,82 +2,28 @@ package system
 
 import (
 	"errors"
-	"fmt"
 
+	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/pairing"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
 )
 
-// Code names why a request was refused or failed. It stands in
-// SystemReply.error_code and is part of the local API: a code keeps its meaning.
-type Code string
-
-// The codes.
-const (
-	// CodeMalformed: the request does not parse, or has a field that is unknown.
-	CodeMalformed Code = "malformed"
-	// CodePermission: this caller may not ask for this.
-	CodePermission Code = "permission"
-	// CodeRefused: what was signed is not accepted; the sentence says why.
-	CodeRefused Code = "refused"
-	// CodeStale: the challenge, revision or restriction is not the present one. The
-	// App fetches them again, and signs anew.
-	CodeStale Code = "stale"
-	// CodeBusy: another change is being applied or tried.
-	CodeBusy Code = "busy"
-	// CodeInvalid: a field of the posture is not allowed; the sentence names it.
-	CodeInvalid Code = "invalid"
-	// CodeNotApplied: the change could not be put in force, and was undone.
-	CodeNotApplied Code = "not_applied"
-	// CodeNotYet: what was closed is recorded and its ports are blocked, but it
-	// could not be applied in full yet; the Base tries again by itself.
-	CodeNotYet Code = "not_yet"
-	// CodeNothing: there is nothing to close, to confirm, to fix or to lift.
-	CodeNothing Code = "nothing"
-	// CodeStorage: it could not be saved; nothing has changed, except that what
-	// was to be closed is blocked until the next start.
-	CodeStorage Code = "storage"
-	// CodeReset: a factory reset was ordered; the Base restarts as new.
-	CodeReset Code = "reset"
-	// CodeInternal: the helper could not do its work.
-	CodeInternal Code = "internal"
-)
-
-// Error is a refusal or a failure.
-type Error struct {
-	Code    Code
-	Message string // a sentence for people
-}
-
-// Error returns the sentence.
-func (e *Error) Error() string { return e.Message }
-
-// Is makes errors.Is compare the codes alone.
-func (e *Error) Is(target error) bool {
-	other, ok := target.(*Error)
-	return ok && other.Code == e.Code
-}
-
-func errorf(code Code, format string, args ...any) *Error {
-	return &Error{code, fmt.Errorf(format, args...).Error()}
-}
-
 // codes says which code the errors of the ledger have. The first that fits counts.
 var codes = []struct {
 	err  error
-	code Code
+	code helperclient.Code
 }{
-	{posture.ErrBusy, CodeBusy},
-	{posture.ErrChallenge, CodeStale}, {posture.ErrRevisionTaken, CodeStale}, {posture.ErrRevisionAhead, CodeStale},
-	{posture.ErrFork, CodeStale}, {posture.ErrSeen, CodeStale}, {posture.ErrWrongEpoch, CodeStale},
-	{posture.ErrNoTry, CodeNothing}, {posture.ErrNothingToClose, CodeNothing},
-	{posture.ErrMalformed, CodeMalformed}, {posture.ErrUnknownField, CodeMalformed},
-	{posture.ErrOwnerCutOff, CodePermission},
+	{posture.ErrBusy, helperclient.CodeBusy},
+	{posture.ErrChallenge, helperclient.CodeStale}, {posture.ErrRevisionTaken, helperclient.CodeStale}, {posture.ErrRevisionAhead, helperclient.CodeStale},
+	{posture.ErrFork, helperclient.CodeStale}, {posture.ErrSeen, helperclient.CodeStale}, {posture.ErrWrongEpoch, helperclient.CodeStale},
+	{posture.ErrNoTry, helperclient.CodeNothing}, {posture.ErrNothingToClose, helperclient.CodeNothing},
+	{posture.ErrMalformed, helperclient.CodeMalformed}, {posture.ErrUnknownField, helperclient.CodeMalformed},
+	{posture.ErrOwnerCutOff, helperclient.CodePermission},
 }
 
 // asError gives an error its code.
-func asError(err error) *Error {
-	var known *Error
+func asError(err error) *helperclient.Error {
+	var known *helperclient.Error
 	var authority *pairing.Error
 	var field *posture.FieldError
 	switch {
@@ -86,18 +32,18 @@ func asError(err error) *Error {
 	case errors.As(err, &authority):
 		switch authority.Code {
 		case pairing.CodePermission:
-			return &Error{CodePermission, authority.Message}
+			return &helperclient.Error{Code: helperclient.CodePermission, Message: authority.Message}
 		case pairing.CodeNoCeremony:
-			return &Error{CodeNothing, authority.Message}
+			return &helperclient.Error{Code: helperclient.CodeNothing, Message: authority.Message}
 		}
-		return &Error{CodeRefused, authority.Message}
+		return &helperclient.Error{Code: helperclient.CodeRefused, Message: authority.Message}
 	case errors.As(err, &field):
-		return &Error{CodeInvalid, err.Error()}
+		return &helperclient.Error{Code: helperclient.CodeInvalid, Message: err.Error()}
 	}
 	for _, c := range codes {
 		if errors.Is(err, c.err) {
-			return &Error{c.code, err.Error()}
+			return &helperclient.Error{Code: c.code, Message: err.Error()}
 		}
 	}
-	return &Error{CodeRefused, err.Error()}
+	return &helperclient.Error{Code: helperclient.CodeRefused, Message: err.Error()}
 }

@@ -17,6 +17,8 @@ import (
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
+	"github.com/BitBoxSwiss/bitbox-base/internal/boottime"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/noiseconn"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/pairing"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
@@ -58,7 +60,7 @@ func newBase(t *testing.T) *base {
 	b.config = Config{
 		Directory: b.directory, Live: b.world, Banner: b.world, Announcer: b.world,
 		Factory: posture.Factory(), BootID: "boot 1",
-		Clock:  func() time.Duration { return BootClock() + time.Duration(b.ahead.Load()) },
+		Clock:  func() time.Duration { return boottime.Clock() + time.Duration(b.ahead.Load()) },
 		Logger: slog.New(slog.DiscardHandler),
 	}
 	return b
@@ -71,7 +73,7 @@ func (b *base) start() {
 	if b.helper, err = Open(b.config); err != nil {
 		b.t.Fatalf("open the helper: %v", err)
 	}
-	b.helper.apply.verifyTime = 100 * time.Millisecond
+	b.helper.apply.VerifyTime = 100 * time.Millisecond
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() {
@@ -116,7 +118,7 @@ func (b *base) advance(d time.Duration) {
 }
 
 // as is a client that calls as who, within this process.
-func (b *base) as(who Who) Client { return Client{b.helper.Port(who)} }
+func (b *base) as(who Who) helperclient.Client { return helperclient.Client{Port: b.helper.Port(who)} }
 
 // app is an App: its keys, and what it has seen of the Base.
 type app struct {
@@ -126,7 +128,7 @@ type app struct {
 	name   string
 	memory posture.Memory
 	// via is what carries its requests.
-	via Client
+	via helperclient.Client
 }
 
 var (
@@ -144,7 +146,7 @@ func newAppSeed() posture.AppSeed {
 
 // pair runs a whole ceremony through the given Middleware, with a human who says
 // yes at the console.
-func (b *base) pair(middleware Client, name string, role basev1.Role) *app {
+func (b *base) pair(middleware helperclient.Client, name string, role basev1.Role) *app {
 	b.t.Helper()
 	a := &app{base: b, seed: newAppSeed(), name: name, via: middleware}
 	a.key = posture.PublicKey(a.seed)

@@ -14,7 +14,9 @@ import (
 	"time"
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
+	"github.com/BitBoxSwiss/bitbox-base/internal/boottime"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
 )
 
@@ -35,7 +37,7 @@ func victim() {
 	armed, seen := false, map[string]int{}
 	var mu sync.Mutex
 	h, err := Open(Config{
-		Directory: directory, Live: w, Banner: w, Announcer: w, Factory: posture.Factory(), BootID: "boot 1", Clock: BootClock,
+		Directory: directory, Live: w, Banner: w, Announcer: w, Factory: posture.Factory(), BootID: "boot 1", Clock: boottime.Clock,
 		Logger: slog.New(slog.DiscardHandler),
 		Failpoint: func(step string) error {
 			mu.Lock()
@@ -63,13 +65,13 @@ func victim() {
 	}
 	armed = true // before the worker has anything to do
 	if os.Getenv(resetVariable) != "" {
-		_, err := Client{h.Port(WhoConsole)}.Do(ctx, resetHere(), nil)
+		_, err := helperclient.Client{Port: h.Port(WhoConsole)}.Do(ctx, resetHere(), nil)
 		fmt.Fprintln(os.Stderr, "it was not killed:", err)
 		os.Exit(1)
 	}
 	signed, err := openingDocument(h)
 	if err == nil {
-		_, err = Client{h.Port(WhoMiddleware)}.Do(ctx, submitRequest(signed), nil)
+		_, err = helperclient.Client{Port: h.Port(WhoMiddleware)}.Do(ctx, submitRequest(signed), nil)
 	}
 	fmt.Fprintln(os.Stderr, "it was not killed:", err)
 	os.Exit(1)
@@ -85,7 +87,7 @@ func openingDocument(h *Helper) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	a := &app{seed: key, via: Client{h.Port(WhoMiddleware)}}
+	a := &app{seed: key, via: helperclient.Client{Port: h.Port(WhoMiddleware)}}
 	view, err := a.lookAt(context.Background(), h.StateKey())
 	if err != nil {
 		return nil, err

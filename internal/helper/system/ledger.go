@@ -7,9 +7,13 @@ import (
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/pairing"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
 )
+
+// askTime bounds what somebody waits for, who only asks.
+const askTime = 30 * time.Second
 
 // updateLocked runs one call of the ledger, saves what comes of it, and wakes the
 // worker when something else is in force.
@@ -34,7 +38,7 @@ func (h *Helper) updateWithLocked(registry func() []byte, call func() (posture.O
 		}
 		h.unsaved = &wanted
 		h.changedLocked()
-		return errorf(CodeStorage, "%w; what was to be closed is closed all the same, until the next start: make room on the disk", failed)
+		return helperclient.Errorf(helperclient.CodeStorage, "%w; what was to be closed is closed all the same, until the next start: make room on the disk", failed)
 	}
 	if err == nil {
 		saved()
@@ -135,7 +139,7 @@ func (h *Helper) report(nonce []byte) (*systemv1.SystemReply, error) {
 			return out, err
 		})
 		if err != nil {
-			return nil, &Error{CodeMalformed, err.Error()}
+			return nil, &helperclient.Error{Code: helperclient.CodeMalformed, Message: err.Error()}
 		}
 	}
 	return &systemv1.SystemReply{Result: &systemv1.SystemReply_Report{Report: result}}, nil
@@ -266,11 +270,11 @@ func closingOf(request *systemv1.Restrict) (posture.Closing, error) {
 	case *systemv1.Restrict_AppCutOff:
 		key := what.AppCutOff.GetSigningKey()
 		if len(key) != len(posture.SigningKey{}) {
-			return posture.Closing{}, errorf(CodeMalformed, "the key of the App has %d bytes, not 32", len(key))
+			return posture.Closing{}, helperclient.Errorf(helperclient.CodeMalformed, "the key of the App has %d bytes, not 32", len(key))
 		}
 		return posture.Closing{Type: posture.ClosingApp, App: posture.SigningKey(key)}, nil
 	default:
-		return posture.Closing{}, errorf(CodeMalformed, "the restriction closes nothing that is known here")
+		return posture.Closing{}, helperclient.Errorf(helperclient.CodeMalformed, "the restriction closes nothing that is known here")
 	}
 }
 
@@ -293,7 +297,7 @@ func (h *Helper) local(ctx context.Context, request *systemv1.LocalChange, progr
 		case *systemv1.LocalChange_LiftRestrictions:
 			lifts = h.ledger.Liftable()
 			if len(lifts) == 0 {
-				return posture.Output{}, errorf(CodeNothing, "no lockdown and no closed pairing is in force")
+				return posture.Output{}, helperclient.Errorf(helperclient.CodeNothing, "no lockdown and no closed pairing is in force")
 			}
 		case *systemv1.LocalChange_GoBack:
 			var err error
@@ -301,7 +305,7 @@ func (h *Helper) local(ctx context.Context, request *systemv1.LocalChange, progr
 				return posture.Output{}, err
 			}
 		default:
-			return posture.Output{}, errorf(CodeMalformed, "the change is none that is known here")
+			return posture.Output{}, helperclient.Errorf(helperclient.CodeMalformed, "the change is none that is known here")
 		}
 		return h.ledger.Local(p, lifts, request.GetNote(), now)
 	})

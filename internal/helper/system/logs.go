@@ -14,14 +14,14 @@ import (
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/services"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 )
 
 // Bounds of reading logs.
 const (
-	// MaxReaders is how many read logs at once, and MaxMiddlewareReaders how many of
-	// them for Apps: each is a process, and a connection to the helper.
-	MaxReaders           = 12
-	MaxMiddlewareReaders = 8
+	// maxReaders is how many read logs at once: each is a process, and a connection to
+	// the helper.
+	maxReaders = 12
 	// defaultLogLines and maxLogLines are how many entries of the past there are.
 	defaultLogLines = 100
 	maxLogLines     = 10_000
@@ -55,15 +55,15 @@ func checkLogs(table services.Table, request *basev1.ReadLogsRequest) (logQuery,
 	q := logQuery{table: table, contains: strings.ToLower(request.GetContains()), lines: int(request.GetLines()), follow: request.GetFollow()}
 	switch {
 	case len(request.GetContains()) > maxContains:
-		return q, errorf(CodeInvalid, "the text to look for has %d bytes; at most %d fit", len(request.GetContains()), maxContains)
+		return q, helperclient.Errorf(helperclient.CodeInvalid, "the text to look for has %d bytes; at most %d fit", len(request.GetContains()), maxContains)
 	case request.GetLines() > maxLogLines:
-		return q, errorf(CodeInvalid, "at most %d lines can be asked for, not %d; narrow it by a time", maxLogLines, request.GetLines())
+		return q, helperclient.Errorf(helperclient.CodeInvalid, "at most %d lines can be asked for, not %d; narrow it by a time", maxLogLines, request.GetLines())
 	case request.Priority != nil && request.GetPriority() > 7:
-		return q, errorf(CodeInvalid, "a priority is 0 (emerg) to 7 (debug), not %d", request.GetPriority())
+		return q, helperclient.Errorf(helperclient.CodeInvalid, "a priority is 0 (emerg) to 7 (debug), not %d", request.GetPriority())
 	case q.follow && request.GetUntil() != nil:
-		return q, errorf(CodeInvalid, "what follows has no end, so it goes without a time until which")
+		return q, helperclient.Errorf(helperclient.CodeInvalid, "what follows has no end, so it goes without a time until which")
 	case len(request.GetServices()) > len(table):
-		return q, errorf(CodeInvalid, "%d services are named, and there are %d", len(request.GetServices()), len(table))
+		return q, helperclient.Errorf(helperclient.CodeInvalid, "%d services are named, and there are %d", len(request.GetServices()), len(table))
 	}
 	if q.lines == 0 {
 		q.lines = defaultLogLines
@@ -75,7 +75,7 @@ func checkLogs(table services.Table, request *basev1.ReadLogsRequest) (logQuery,
 	for _, name := range wanted {
 		s, found := table.Find(name)
 		if !found {
-			return q, errorf(CodeInvalid, "there is no service %q here; it is one of %s", shortened(name), strings.Join(table.Names(), ", "))
+			return q, helperclient.Errorf(helperclient.CodeInvalid, "there is no service %q here; it is one of %s", shortened(name), strings.Join(table.Names(), ", "))
 		}
 		q.arguments = append(q.arguments, "--unit="+s.Unit)
 	}
@@ -87,7 +87,7 @@ func checkLogs(table services.Table, request *basev1.ReadLogsRequest) (logQuery,
 			continue
 		}
 		if at.CheckValid() != nil || at.GetSeconds() < 0 || at.AsTime().Year() > maxYear {
-			return q, errorf(CodeInvalid, "the time of %s cannot be", option[2:])
+			return q, helperclient.Errorf(helperclient.CodeInvalid, "the time of %s cannot be", option[2:])
 		}
 		argument := fmt.Sprintf("%s=@%d.%06d", option, at.GetSeconds(), at.GetNanos()/1000)
 		if option == "--since" {
@@ -118,7 +118,7 @@ func (q logQuery) entry(line []byte) (*basev1.LogEntry, record, error) {
 	}
 	r, err := parseRecord(line)
 	if err != nil {
-		return nil, r, errorf(CodeInternal, "read the journal: %w", err)
+		return nil, r, helperclient.Errorf(helperclient.CodeInternal, "read the journal: %w", err)
 	}
 	e := &basev1.LogEntry{Time: timestamppb.New(time.UnixMicro(r.Microtime)), Priority: r.priority(), Text: noText}
 	if r.Message != nil {
@@ -146,8 +146,8 @@ func (h *Helper) takeReader(who Who) (give func(), err error) {
 	if who == WhoMiddleware {
 		mine = 1
 	}
-	if h.readers >= MaxReaders || h.middlewareReaders+mine > MaxMiddlewareReaders {
-		return nil, errorf(CodeBusy, "too many are reading logs already; end one of them")
+	if h.readers >= maxReaders || h.middlewareReaders+mine > helperclient.MaxMiddlewareReaders {
+		return nil, helperclient.Errorf(helperclient.CodeBusy, "too many are reading logs already; end one of them")
 	}
 	h.readers++
 	h.middlewareReaders += mine
@@ -196,7 +196,7 @@ func (h *Helper) readLogs(ctx context.Context, who Who, request *basev1.ReadLogs
 		return err
 	}, arguments...)
 	if err == nil {
-		err = errorf(CodeInternal, "the journal has ended, which it never does")
+		err = helperclient.Errorf(helperclient.CodeInternal, "the journal has ended, which it never does")
 	}
 	return err
 }
@@ -246,17 +246,17 @@ func (h *Helper) pastLogs(ctx context.Context, q logQuery) (past []*basev1.LogEn
 	case ctx.Err() != nil:
 		return nil, nil, ctx.Err()
 	case searching.Err() != nil:
-		return past, after, errorf(CodeInternal, "only the newest part of the log could be searched within %v; narrow it by a service or a time", searchTime)
+		return past, after, helperclient.Errorf(helperclient.CodeInternal, "only the newest part of the log could be searched within %v; narrow it by a service or a time", searchTime)
 	}
 	return past, after, asReadError(err)
 }
 
 func asReadError(err error) error {
-	var known *Error
+	var known *helperclient.Error
 	if errors.As(err, &known) {
 		return err
 	}
-	return errorf(CodeInternal, "read the journal: %w", err)
+	return helperclient.Errorf(helperclient.CodeInternal, "read the journal: %w", err)
 }
 
 // logSender sends entries in batches.

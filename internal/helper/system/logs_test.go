@@ -1,17 +1,13 @@
 package system
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 	"unicode"
 
 	"google.golang.org/protobuf/proto"
@@ -20,6 +16,7 @@ import (
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/services"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/ipc"
 )
 
@@ -168,7 +165,7 @@ func TestABadQuestionForLogsIsRefused(t *testing.T) {
 		"another time": {&basev1.ReadLogsRequest{Until: &timestamppb.Timestamp{Nanos: -1}}, "until"},
 		"an end":       {&basev1.ReadLogsRequest{Until: seconds(1), Follow: true}, "no end"},
 	} {
-		if _, err := b.logs(c.request); !errors.Is(err, &Error{Code: CodeInvalid}) || !strings.Contains(err.Error(), c.want) {
+		if _, err := b.logs(c.request); !errors.Is(err, &helperclient.Error{Code: helperclient.CodeInvalid}) || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -221,8 +218,8 @@ func (b *base) readersLeave() {
 }
 
 func TestFollowersAreFewAndLeaveRoomForRoot(t *testing.T) {
-	if MaxReaders >= ipc.MaxPerUser/4 || MaxMiddlewareReaders >= MaxReaders {
-		t.Errorf("%d and %d readers, and %d connections", MaxMiddlewareReaders, MaxReaders, ipc.MaxPerUser)
+	if maxReaders >= ipc.MaxPerUser/4 || helperclient.MaxMiddlewareReaders >= maxReaders {
+		t.Errorf("%d and %d readers, and %d connections", helperclient.MaxMiddlewareReaders, maxReaders, ipc.MaxPerUser)
 	}
 	b, _ := managedBase(t)
 	b.start()
@@ -235,18 +232,18 @@ func TestFollowersAreFewAndLeaveRoomForRoot(t *testing.T) {
 			return nil
 		})
 	}
-	for range MaxMiddlewareReaders {
+	for range helperclient.MaxMiddlewareReaders {
 		go func() { _ = follow(WhoMiddleware) }()
 		<-live
 	}
-	if err := follow(WhoMiddleware); !errors.Is(err, &Error{Code: CodeBusy}) {
+	if err := follow(WhoMiddleware); !errors.Is(err, &helperclient.Error{Code: helperclient.CodeBusy}) {
 		t.Errorf("one more: %v", err)
 	}
-	for range MaxReaders - MaxMiddlewareReaders {
+	for range maxReaders - helperclient.MaxMiddlewareReaders {
 		go func() { _ = follow(WhoRoot) }()
 		<-live
 	}
-	if err := follow(WhoRoot); !errors.Is(err, &Error{Code: CodeBusy}) {
+	if err := follow(WhoRoot); !errors.Is(err, &helperclient.Error{Code: helperclient.CodeBusy}) {
 		t.Errorf("one more of root's: %v", err)
 	}
 	hangUp()
@@ -266,67 +263,5 @@ func TestMuchOfALogIsBounded(t *testing.T) {
 	}
 	if err != nil || size > maxLogBytes || size < maxLogBytes/2 {
 		t.Errorf("%d entries with %d bytes, %v", len(entries), size, err)
-	}
-}
-
-// A program is ended, and has ended, when nobody wants to hear it any more.
-func TestAProgramThatIsReadEndsWithItsReader(t *testing.T) {
-	enough := errors.New("enough")
-	pid := filepath.Join(t.TempDir(), "pid")
-	// Not through a shell in the product: a test may.
-	program := []string{"/bin/sh", "-c", "echo $$ > " + pid + "; exec yes"}
-	n := 0
-	if err := lines(t.Context(), func(line []byte, _ bool) error {
-		if n++; n == 1000 {
-			return enough
-		}
-		return nil
-	}, program...); !errors.Is(err, enough) {
-		t.Errorf("ended with %v", err)
-	}
-	text, err := os.ReadFile(pid)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := os.Stat("/proc/" + strings.TrimSpace(string(text))); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("it runs on: %v", err)
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	begun := make(chan struct{})
-	ended := make(chan error)
-	go func() {
-		ended <- lines(ctx, func([]byte, bool) error {
-			close(begun)
-			return nil
-		}, "/bin/sh", "-c", "echo; exec sleep 1000")
-	}()
-	<-begun
-	cancel()
-	select {
-	case err := <-ended:
-		if !errors.Is(err, context.Canceled) {
-			t.Errorf("ended with %v", err)
-		}
-	case <-time.After(patience):
-		t.Error("it runs on after its reader has hung up")
-	}
-	if err := lines(t.Context(), func([]byte, bool) error { return nil }, "/bin/sh", "-c", "echo it burns >&2; exit 3"); err == nil || !strings.Contains(err.Error(), "it burns") {
-		t.Errorf("a program that fails: %v", err)
-	}
-}
-
-func TestALongLineIsLeftOutAndTheNextOneIsRead(t *testing.T) {
-	input := "one\n" + strings.Repeat("x", 2*maxJournalLine) + "\ntwo\n" + strings.Repeat("y", maxJournalLine-1) + "\nhalf"
-	var got []int
-	err := eachOutputLine(bufio.NewReaderSize(strings.NewReader(input), 1<<10), func(line []byte, _ bool) error {
-		if line == nil {
-			got = append(got, -1)
-		} else {
-			got = append(got, len(line))
-		}
-		return nil
-	})
-	if want := []int{3, -1, 3, maxJournalLine - 1}; err != nil || !slices.Equal(got, want) {
-		t.Errorf("%v, %v", got, err)
 	}
 }

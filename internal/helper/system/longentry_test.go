@@ -113,7 +113,7 @@ func logNatively(entry []byte) error {
 
 // readJournal returns the lines that journalctl prints, and its memory.
 func readJournal(more ...string) (lines []string, memory int64, err error) {
-	command := exec.Command(journalctl, slices.Concat(journalFormat, []string{"--directory=" + runPlace}, more)...)
+	command := exec.Command("/usr/bin/journalctl", slices.Concat(journalFormat, []string{"--directory=" + runPlace}, more)...)
 	output, err := command.Output()
 	if err != nil {
 		return nil, 0, err

@@ -6,7 +6,9 @@ import (
 	"time"
 
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/apply"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/timezone"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 )
 
 // Manager is systemd and its journal. Whoever calls it gives it no word that came from
@@ -21,7 +23,7 @@ type Manager interface {
 	Journal(ctx context.Context, receive func(line []byte, more bool) error, arguments ...string) error
 }
 
-var errNoManager = errorf(CodeRefused, "nothing here manages a machine and its services")
+var errNoManager = helperclient.Errorf(helperclient.CodeRefused, "nothing here manages a machine and its services")
 
 const (
 	// laterGrace is how long after an answer that is done which may cut its way.
@@ -53,7 +55,7 @@ func (h *Helper) managed(ctx context.Context, who Who, request *systemv1.SystemR
 	case *systemv1.SystemRequest_ListTimeZones:
 		names, err := h.config.TimeZone.Names()
 		if err != nil {
-			return nil, errorf(CodeInternal, "%w", err)
+			return nil, helperclient.Errorf(helperclient.CodeInternal, "%w", err)
 		}
 		return &systemv1.SystemReply{Result: &systemv1.SystemReply_TimeZones{
 			TimeZones: &systemv1.TimeZonesResult{Names: names, Current: h.config.TimeZone.Current()}}}, nil
@@ -66,7 +68,7 @@ func (h *Helper) managed(ctx context.Context, who Who, request *systemv1.SystemR
 	case *systemv1.SystemRequest_InstallDebianUpdates:
 		return &systemv1.SystemReply{}, h.installDebianUpdates(ctx, who, send)
 	}
-	return nil, errorf(CodeInternal, "%T is no verb about the machine", request.GetVerb())
+	return nil, helperclient.Errorf(helperclient.CodeInternal, "%T is no verb about the machine", request.GetVerb())
 }
 
 // later has something done once the answer had time to leave.
@@ -75,7 +77,7 @@ func (h *Helper) later(do func(ctx context.Context)) error {
 	case h.laters <- do:
 		return nil
 	default:
-		return errorf(CodeBusy, "%d such things are waiting to be done already; try again in a moment", maxLater)
+		return helperclient.Errorf(helperclient.CodeBusy, "%d such things are waiting to be done already; try again in a moment", maxLater)
 	}
 }
 
@@ -104,18 +106,18 @@ func (h *Helper) setTimeZone(ctx context.Context, name string) error {
 	defer h.serviceTurn.end()
 	switch err := h.config.TimeZone.Set(name); {
 	case errors.Is(err, timezone.ErrUnknown):
-		return errorf(CodeInvalid, "%w", err)
+		return helperclient.Errorf(helperclient.CodeInvalid, "%w", err)
 	case errors.Is(err, timezone.ErrNotOurs):
-		return errorf(CodeRefused, "%w", err)
+		return helperclient.Errorf(helperclient.CodeRefused, "%w", err)
 	case err != nil:
-		return errorf(CodeStorage, "%w", err)
+		return helperclient.Errorf(helperclient.CodeStorage, "%w", err)
 	}
 	h.log.Info("the time zone was set", "audit", true, "zone", name)
 	// systemd looks when a timer is due when it starts it, and when it reloads.
-	ctx, cancel := context.WithTimeout(ctx, StepTime)
+	ctx, cancel := context.WithTimeout(ctx, apply.StepTime)
 	defer cancel()
 	if _, err := h.config.Manager.Systemctl(ctx, "daemon-reload"); err != nil {
-		return errorf(CodeInternal, "the time zone is %s, but timers of the machine follow only after a reboot: %w", name, err)
+		return helperclient.Errorf(helperclient.CodeInternal, "the time zone is %s, but timers of the machine follow only after a reboot: %w", name, err)
 	}
 	return nil
 }

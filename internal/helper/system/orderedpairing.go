@@ -5,6 +5,7 @@ import (
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/noiseconn"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/pairing"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
@@ -46,12 +47,12 @@ func (h *Helper) orderPairingLocked(m *pairing.Machine, signed []byte) error {
 	case err != nil:
 		return err
 	case h.inForceLocked().PairingClosed:
-		return errorf(CodePermission, "the posture has pairing from the network closed; sign a posture that has it open, or open the window at the Base's console")
+		return helperclient.Errorf(helperclient.CodePermission, "the posture has pairing from the network closed; sign a posture that has it open, or open the window at the Base's console")
 	case order.Number == nil:
 		err = m.OpenWindowFor(pairing.OwnerKey(owner), order.GetRole())
 	case !h.config.NoDisplay:
 		// Whoever can read the display is at the Base. That is worth more than an App's word.
-		return errorf(CodePermission, "this Base has a display: accept the number there; open the window for it with 'bitbox-app pairing open'")
+		return helperclient.Errorf(helperclient.CodePermission, "this Base has a display: accept the number there; open the window for it with 'bitbox-app pairing open'")
 	default:
 		err = m.AcceptFor(pairing.OwnerKey(owner), order.GetNumber(), order.GetRole())
 	}
@@ -78,7 +79,7 @@ func (h *Helper) answerPairingLocked(m *pairing.Machine, signed []byte) ([]byte,
 	case err != nil:
 		return nil, err
 	case len(answer.GetWords()) > 0 && h.inForceLocked().PairingClosed:
-		return nil, errorf(CodePermission, "the posture has pairing from the network closed since; nobody is let in")
+		return nil, helperclient.Errorf(helperclient.CodePermission, "the posture has pairing from the network closed since; nobody is let in")
 	}
 	matched, err := m.AnswerFor(pairing.OwnerKey(owner), answer)
 	if err != nil {

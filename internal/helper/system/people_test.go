@@ -17,6 +17,7 @@ import (
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/noiseconn"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/pairing"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
@@ -82,7 +83,7 @@ func TestTheAuthorityFollowsTheRolesThatOwnersSign(t *testing.T) {
 	tablet.mustSubmit(func(p *posture.Posture, _ uint64) { p.NodeName = "the tablet's" })
 	phone.mustSubmit(setRole(tablet, operator))
 	b.wantRole(tablet, operator, "lowered")
-	if err := tablet.submit(func(p *posture.Posture, _ uint64) { p.NodeName = "still" }); !errors.Is(err, &Error{Code: CodeRefused}) {
+	if err := tablet.submit(func(p *posture.Posture, _ uint64) { p.NodeName = "still" }); !errors.Is(err, &helperclient.Error{Code: helperclient.CodeRefused}) {
 		t.Errorf("who was an owner signs: %v", err)
 	}
 	b.stop()
@@ -371,12 +372,12 @@ func TestABaseWithADisplayOrAClosedOneTakesNoActFromTheNetwork(t *testing.T) {
 	b.start()
 	m := b.as(WhoMiddleware)
 	phone := b.pair(m, "phone", owner)
-	if _, err := m.Do(t.Context(), orderRequest(phone.letIn(123456, viewer)), nil); !errors.Is(err, &Error{Code: CodePermission}) {
+	if _, err := m.Do(t.Context(), orderRequest(phone.letIn(123456, viewer)), nil); !errors.Is(err, &helperclient.Error{Code: helperclient.CodePermission}) {
 		t.Errorf("a Base with a display: %v", err)
 	}
 	// The console orders nothing, and root neither: they act themselves.
 	for _, who := range []Who{WhoConsole, WhoRoot} {
-		if _, err := b.as(who).Do(t.Context(), orderRequest(phone.letIn(123456, viewer)), nil); !errors.Is(err, &Error{Code: CodePermission}) {
+		if _, err := b.as(who).Do(t.Context(), orderRequest(phone.letIn(123456, viewer)), nil); !errors.Is(err, &helperclient.Error{Code: helperclient.CodePermission}) {
 			t.Errorf("%v: %v", who, err)
 		}
 	}
@@ -400,7 +401,7 @@ func TestABaseWithADisplayOrAClosedOneTakesNoActFromTheNetwork(t *testing.T) {
 	if _, err := m.Do(t.Context(), answerRequest(answer), nil); err == nil {
 		t.Error("a lockdown does not end a pairing that is on")
 	}
-	if _, err := m.Do(t.Context(), orderRequest(phone.letIn(123456, viewer)), nil); !errors.Is(err, &Error{Code: CodePermission}) {
+	if _, err := m.Do(t.Context(), orderRequest(phone.letIn(123456, viewer)), nil); !errors.Is(err, &helperclient.Error{Code: helperclient.CodePermission}) {
 		t.Errorf("a Base that is locked down: %v", err)
 	}
 }

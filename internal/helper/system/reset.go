@@ -8,6 +8,7 @@ import (
 
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/factoryreset"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
 )
 
@@ -52,7 +53,7 @@ func (h *Helper) factoryReset(who Who, request *systemv1.FactoryReset) (*systemv
 		err = h.config.Failpoint("reset ordered")
 	}
 	if _, ordered := factoryreset.Ordered(h.config.Directory); err != nil && !ordered {
-		return nil, errorf(CodeStorage, "%w; nothing has changed", err)
+		return nil, helperclient.Errorf(helperclient.CodeStorage, "%w; nothing has changed", err)
 	}
 	h.log.Warn("a factory reset was ordered; the Base restarts as new", "audit", true, "by", who.by())
 	if !h.resetOrdered {
@@ -67,7 +68,7 @@ func (h *Helper) refuseInReset() error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.resetOrdered {
-		return errorf(CodeReset, "this Base is being reset, and restarts as new in a moment")
+		return helperclient.Errorf(helperclient.CodeReset, "this Base is being reset, and restarts as new in a moment")
 	}
 	return nil
 }
@@ -101,22 +102,9 @@ func RestartForReset(ctx context.Context, config Config, failed func(context.Con
 		return nil
 	}
 	if failed(ctx) {
-		return fmt.Errorf("%w at the beginning of this boot; 'journalctl -u %s' says why, and nothing of the Base starts until it is", ErrResetOrdered, resetUnit)
+		return fmt.Errorf("%w at the beginning of this boot; 'journalctl -u %s' says why, and nothing of the Base starts until it is", ErrResetOrdered, factoryreset.Unit)
 	}
 	return config.Restart(ctx)
-}
-
-// resetUnit finishes a reset, at boot.
-const resetUnit = "bitbox-base-reset.service"
-
-// ResetFailed tells whether this boot could not finish a factory reset.
-func (m Host) ResetFailed(ctx context.Context) bool {
-	return m.do(ctx, systemctl, "is-failed", "--quiet", resetUnit) == nil
-}
-
-// Restart asks systemd to restart the machine, in an orderly way.
-func (m Host) Restart(ctx context.Context) error {
-	return m.do(ctx, systemctl, "--no-block", "--job-mode=replace-irreversibly", "start", "reboot.target")
 }
 
 // tellOfReset tells the log of a new Base why it is new. What told of it before may

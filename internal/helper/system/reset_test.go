@@ -14,6 +14,7 @@ import (
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/factoryreset"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/sshkey"
 )
@@ -98,7 +99,7 @@ func TestAFactoryResetMakesTheBaseAsNew(t *testing.T) {
 					Authority: &systemv1.AuthorityRequest{Verb: &systemv1.AuthorityRequest_OpenWindow{OpenWindow: &systemv1.OpenWindow{}}}}},
 				"a summary": getSummary(),
 			} {
-				if _, err := b.as(WhoRoot).Do(t.Context(), request, nil); !errors.Is(err, &Error{Code: CodeReset}) {
+				if _, err := b.as(WhoRoot).Do(t.Context(), request, nil); !errors.Is(err, &helperclient.Error{Code: helperclient.CodeReset}) {
 					t.Errorf("%s: %v", what, err)
 				}
 			}
@@ -252,7 +253,7 @@ func TestAResetThatCannotBeOrderedChangesNothing(t *testing.T) {
 	}
 	b.start()
 	a := b.pair(b.as(WhoMiddleware), "phone", owner)
-	if _, err := b.as(WhoConsole).Do(t.Context(), resetHere(), nil); !errors.Is(err, &Error{Code: CodeStorage}) {
+	if _, err := b.as(WhoConsole).Do(t.Context(), resetHere(), nil); !errors.Is(err, &helperclient.Error{Code: helperclient.CodeStorage}) {
 		t.Errorf("the reset: %v", err)
 	}
 	a.mustSubmit(exposeOwnPort)

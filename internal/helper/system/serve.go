@@ -13,6 +13,7 @@ import (
 
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/firewall"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/ipc"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/changelog"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
@@ -96,16 +97,16 @@ func (h *Helper) Serve(ctx context.Context, users Users, listeners ...*net.UnixL
 func parseRequest(b []byte) (*systemv1.SystemRequest, error) {
 	request := &systemv1.SystemRequest{}
 	if err := proto.Unmarshal(b, request); err != nil {
-		return nil, errorf(CodeMalformed, "the request of %d bytes cannot be read: %w", len(b), err)
+		return nil, helperclient.Errorf(helperclient.CodeMalformed, "the request of %d bytes cannot be read: %w", len(b), err)
 	}
 	if err := posture.RefuseUnknown(request); err != nil {
-		return nil, errorf(CodeMalformed, "the request cannot be read: %w", err)
+		return nil, helperclient.Errorf(helperclient.CodeMalformed, "the request cannot be read: %w", err)
 	}
 	if request.GetVerb() == nil {
-		return nil, errorf(CodeMalformed, "the request has no verb that is known here")
+		return nil, helperclient.Errorf(helperclient.CodeMalformed, "the request has no verb that is known here")
 	}
 	if id := request.GetAppId(); id != "" && !changelog.IsAppID(id) {
-		return nil, errorf(CodeMalformed, "the id of the App is not 16 hexadecimal digits")
+		return nil, helperclient.Errorf(helperclient.CodeMalformed, "the id of the App is not 16 hexadecimal digits")
 	}
 	return request, nil
 }
@@ -191,7 +192,7 @@ func (h *Helper) answer(ctx context.Context, who Who, b []byte, send func(*syste
 // perform does what is asked for, if this one may ask for it.
 func (h *Helper) perform(ctx context.Context, who Who, request *systemv1.SystemRequest, send func(*systemv1.SystemReply) error) (*systemv1.SystemReply, error) {
 	if !permitted(who, request) {
-		return nil, errorf(CodePermission, "%s may not ask for this (%T)", who, request.GetVerb())
+		return nil, helperclient.Errorf(helperclient.CodePermission, "%s may not ask for this (%T)", who, request.GetVerb())
 	}
 	if err := h.refuseInReset(); err != nil {
 		return nil, err
@@ -204,12 +205,12 @@ func (h *Helper) perform(ctx context.Context, who Who, request *systemv1.SystemR
 	case *systemv1.SystemRequest_Authority:
 		reply, err := h.callAuthority(ctx, who, verb.Authority)
 		if err != nil {
-			return nil, errorf(CodeInternal, "%w", err)
+			return nil, helperclient.Errorf(helperclient.CodeInternal, "%w", err)
 		}
 		return &systemv1.SystemReply{Result: &systemv1.SystemReply_Authority{Authority: reply}}, nil
 	case *systemv1.SystemRequest_GetReport:
 		if len(verb.GetReport.GetNonce()) == 0 {
-			return nil, errorf(CodeMalformed, "the nonce of a report has 32 bytes, not 0")
+			return nil, helperclient.Errorf(helperclient.CodeMalformed, "the nonce of a report has 32 bytes, not 0")
 		}
 		return h.report(verb.GetReport.GetNonce())
 	case *systemv1.SystemRequest_GetChallenge:
@@ -256,5 +257,5 @@ func (h *Helper) perform(ctx context.Context, who Who, request *systemv1.SystemR
 	case *systemv1.SystemRequest_OrderPairing, *systemv1.SystemRequest_AnswerPairing:
 		return h.orderedPairing(request)
 	}
-	return nil, errorf(CodeInternal, "%T is permitted, but not implemented", request.GetVerb())
+	return nil, helperclient.Errorf(helperclient.CodeInternal, "%T is permitted, but not implemented", request.GetVerb())
 }

@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/ipc"
 )
 
@@ -26,7 +27,7 @@ const socketVariable = "BITBOX_BASE_SYSTEM_TEST_SOCKET"
 // socket, and what comes back to its output.
 func relay() {
 	requests, replies := gob.NewDecoder(os.Stdin), gob.NewEncoder(os.Stdout)
-	port := Dial(os.Getenv(socketVariable))
+	port := helperclient.Dial(os.Getenv(socketVariable))
 	for {
 		var request []byte
 		if err := requests.Decode(&request); err != nil {
@@ -85,7 +86,7 @@ func (b *base) serve() string {
 }
 
 // user starts a process of a user that speaks to the socket.
-func (b *base) user(socket string, uid uint32) Client {
+func (b *base) user(socket string, uid uint32) helperclient.Client {
 	b.t.Helper()
 	// The other user has to reach the binary.
 	program := filepath.Join(b.directory, "relay")
@@ -115,7 +116,7 @@ func (b *base) user(socket string, uid uint32) Client {
 		_ = in.Close()
 		_ = command.Wait()
 	})
-	return Client{&userPort{requests: gob.NewEncoder(in), replies: gob.NewDecoder(out)}}
+	return helperclient.Client{Port: &userPort{requests: gob.NewEncoder(in), replies: gob.NewDecoder(out)}}
 }
 
 func (p *userPort) Call(ctx context.Context, request []byte) (first []byte, err error) {

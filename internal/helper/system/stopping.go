@@ -6,6 +6,7 @@ import (
 
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/services"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 )
 
 // stopRest is how long after a boot an App cannot stop the machine again. Otherwise a
@@ -22,7 +23,7 @@ func (h *Helper) applyingLocked() bool {
 // leave. Neither opens anything: what comes back is what the ledger says, less SSH's lease.
 func (h *Helper) stopMachine(ctx context.Context, who Who, powerOff bool, app string) error {
 	if left := stopRest - h.config.Clock(); who == WhoMiddleware && left > 0 {
-		return errorf(CodeBusy, "the machine was started a moment ago, and an App can stop it again in %v", left.Round(time.Second))
+		return helperclient.Errorf(helperclient.CodeBusy, "the machine was started a moment ago, and an App can stop it again in %v", left.Round(time.Second))
 	}
 	if err := h.refuseWhileInstalling(ctx); err != nil {
 		return err
@@ -31,9 +32,9 @@ func (h *Helper) stopMachine(ctx context.Context, who Who, powerOff bool, app st
 	defer h.mu.Unlock()
 	switch {
 	case h.stopping:
-		return errorf(CodeBusy, "the machine is stopping already")
+		return helperclient.Errorf(helperclient.CodeBusy, "the machine is stopping already")
 	case h.applyingLocked():
-		return errorf(CodeBusy, "a change of the posture is being applied; try again in a moment")
+		return helperclient.Errorf(helperclient.CodeBusy, "a change of the posture is being applied; try again in a moment")
 	}
 	target := "reboot.target"
 	if powerOff {
@@ -67,7 +68,7 @@ func (h *Helper) refuseWhileInstalling(ctx context.Context) error {
 			return updateError(err)
 		}
 		if j.Phase != "" && !j.Phase.Ended() {
-			return errorf(CodeBusy, "an update is being installed; wait until it has ended")
+			return helperclient.Errorf(helperclient.CodeBusy, "an update is being installed; wait until it has ended")
 		}
 	}
 	state, err := h.showUnits(ctx, services.DebianUpdatesUnit)
@@ -75,7 +76,7 @@ func (h *Helper) refuseWhileInstalling(ctx context.Context) error {
 		return err
 	}
 	if installing(state[0]) {
-		return errorf(CodeBusy, "Debian's updates are being installed; wait until that has ended")
+		return helperclient.Errorf(helperclient.CodeBusy, "Debian's updates are being installed; wait until that has ended")
 	}
 	return nil
 }

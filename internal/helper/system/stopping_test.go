@@ -14,6 +14,7 @@ import (
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/services"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
 )
 
@@ -47,7 +48,7 @@ func TestTheMachineStopsAfterTheAnswer(t *testing.T) {
 		}
 		close(answered)
 		for _, again := range []*systemv1.SystemRequest{rebootRequest(), powerOffRequest()} {
-			if _, err := b.as(WhoMiddleware).Do(t.Context(), again, nil); !errors.Is(err, &Error{Code: CodeBusy}) {
+			if _, err := b.as(WhoMiddleware).Do(t.Context(), again, nil); !errors.Is(err, &helperclient.Error{Code: helperclient.CodeBusy}) {
 				t.Errorf("once more: %v", err)
 			}
 		}
@@ -78,7 +79,7 @@ func TestWhoStandsAtTheBaseHasTimeBeforeAnAppCanStopItAgain(t *testing.T) {
 	for _, at := range []time.Duration{0, time.Second, stopRest - 1} {
 		now.Store(int64(at))
 		for _, request := range []*systemv1.SystemRequest{rebootRequest(), powerOffRequest()} {
-			if _, err := b.as(WhoMiddleware).Do(t.Context(), request, nil); !errors.Is(err, &Error{Code: CodeBusy}) || !strings.Contains(err.Error(), "started a moment ago") {
+			if _, err := b.as(WhoMiddleware).Do(t.Context(), request, nil); !errors.Is(err, &helperclient.Error{Code: helperclient.CodeBusy}) || !strings.Contains(err.Error(), "started a moment ago") {
 				t.Errorf("%T after %v: %v", request.GetVerb(), at, err)
 			}
 		}
@@ -110,7 +111,7 @@ func TestTheMachineIsNotStoppedInTheMiddleOfSomething(t *testing.T) {
 	b.ahead.Store(int64(stopRest))
 	b.start()
 	m.set(services.DebianUpdatesUnit, "activating")
-	if _, err := b.as(WhoMiddleware).Do(t.Context(), rebootRequest(), nil); !errors.Is(err, &Error{Code: CodeBusy}) || !strings.Contains(err.Error(), "Debian") {
+	if _, err := b.as(WhoMiddleware).Do(t.Context(), rebootRequest(), nil); !errors.Is(err, &helperclient.Error{Code: helperclient.CodeBusy}) || !strings.Contains(err.Error(), "Debian") {
 		t.Errorf("while Debian's updates are installed: %v", err)
 	}
 	m.set(services.DebianUpdatesUnit, "inactive")
@@ -132,7 +133,7 @@ func TestTheMachineIsNotStoppedInTheMiddleOfSomething(t *testing.T) {
 		t.Fatalf("nothing was examined: %v", err)
 	}
 	for _, request := range []*systemv1.SystemRequest{rebootRequest(), powerOffRequest(), changeRequest("nginx", basev1.ServiceAction_SERVICE_ACTION_RESTART)} {
-		if _, err := b.as(WhoMiddleware).Do(t.Context(), request, nil); !errors.Is(err, &Error{Code: CodeBusy}) {
+		if _, err := b.as(WhoMiddleware).Do(t.Context(), request, nil); !errors.Is(err, &helperclient.Error{Code: helperclient.CodeBusy}) {
 			t.Errorf("%T while a posture is applied: %v", request.GetVerb(), err)
 		}
 	}
@@ -173,12 +174,12 @@ func TestTheTimeZoneIsSetAndTimersFollow(t *testing.T) {
 		t.Errorf("done: %q", done)
 	}
 	for _, name := range []string{"Europe/Zurich\n", "../../etc/shadow", "Mars", ""} {
-		if err := set(name); !errors.Is(err, &Error{Code: CodeInvalid}) || !strings.Contains(err.Error(), "Europe/Zurich") {
+		if err := set(name); !errors.Is(err, &helperclient.Error{Code: helperclient.CodeInvalid}) || !strings.Contains(err.Error(), "Europe/Zurich") {
 			t.Errorf("%q: %v", name, err)
 		}
 	}
 	// What is refused is repeated in the journal, which a stolen phone could fill with it.
-	if err := set(strings.Repeat("\x01", 900<<10)); !errors.Is(err, &Error{Code: CodeInvalid}) || len(err.Error()) > 600 {
+	if err := set(strings.Repeat("\x01", 900<<10)); !errors.Is(err, &helperclient.Error{Code: helperclient.CodeInvalid}) || len(err.Error()) > 600 {
 		t.Errorf("a long name: %.600v", err)
 	}
 	reply, err := b.as(WhoMiddleware).Do(t.Context(), &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_ListTimeZones{ListTimeZones: &systemv1.ListTimeZones{}}}, nil)

@@ -41,12 +41,14 @@ import (
 
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/discovery"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/apply"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/bruteforce"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/factoryreset"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/services"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/timezone"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/update"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/pairing"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
 )
@@ -103,7 +105,7 @@ type Config struct {
 	// It must exist.
 	Directory string
 	// Live is the machine.
-	Live Live
+	Live apply.Live
 	// Factory is the posture of a new Base.
 	Factory posture.Posture
 	// FirstLease is how long SSH is on from the first boot of a new Base on, because
@@ -160,7 +162,7 @@ type Helper struct {
 	config Config
 	log    *slog.Logger
 	store  *store
-	apply  *Applier
+	apply  *apply.Applier
 	// changes is the log of changes.
 	changes *recorder
 
@@ -226,7 +228,7 @@ func (t turn) take(ctx context.Context) error {
 	case t <- struct{}{}:
 		return nil
 	case <-ctx.Done():
-		return errorf(CodeInternal, "wait for the one before to end: %w", ctx.Err())
+		return helperclient.Errorf(helperclient.CodeInternal, "wait for the one before to end: %w", ctx.Err())
 	}
 }
 
@@ -292,7 +294,7 @@ func (h *Helper) open() error {
 	h.mu.Lock()
 	h.recordActsLocked()
 	h.mu.Unlock()
-	h.apply = newApplier(generation.NewStore(h.config.Directory), h.config.Live, h.config.Failpoint)
+	h.apply = apply.New(generation.NewStore(h.config.Directory), h.config.Live, h.config.Failpoint)
 	key, err := h.store.stateKey()
 	if err != nil {
 		return err

@@ -17,6 +17,7 @@ import (
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/atomicfile"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/services"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 )
 
 // changeTime is how long a service may take to start or stop until the answer says
@@ -44,11 +45,11 @@ func (h *Helper) showUnits(ctx context.Context, units ...string) ([]unitState, e
 	output, err := h.config.Manager.Systemctl(ctx, slices.Concat(
 		[]string{"show", "--no-pager", "--timestamp=unix", "--property=" + strings.Join(unitProperties, ","), "--"}, units)...)
 	if err != nil {
-		return nil, errorf(CodeInternal, "ask systemd for the services: %w", err)
+		return nil, helperclient.Errorf(helperclient.CodeInternal, "ask systemd for the services: %w", err)
 	}
 	states := parseUnits(output)
 	if len(states) != len(units) {
-		return nil, errorf(CodeInternal, "ask systemd for the services: it told of %d units, not %d", len(states), len(units))
+		return nil, helperclient.Errorf(helperclient.CodeInternal, "ask systemd for the services: it told of %d units, not %d", len(states), len(units))
 	}
 	return states, nil
 }
@@ -201,7 +202,7 @@ func (h *Helper) setDisabled(s services.Service, off bool) error {
 		}
 	}
 	if err != nil {
-		return errorf(CodeStorage, "store that %s is %s: %w; nothing has changed", s.Name, map[bool]string{true: "off", false: "on"}[off], err)
+		return helperclient.Errorf(helperclient.CodeStorage, "store that %s is %s: %w; nothing has changed", s.Name, map[bool]string{true: "off", false: "on"}[off], err)
 	}
 	return nil
 }
@@ -219,7 +220,7 @@ var actionVerbs = map[basev1.ServiceAction]struct{ systemctl, word string }{
 func (h *Helper) allowedService(name string, action basev1.ServiceAction) (services.Service, error) {
 	s, found := h.config.Services.Find(name)
 	if !found {
-		return s, errorf(CodeInvalid, "there is no service %q here; it is one of %s", shortened(name), strings.Join(h.config.Services.Names(), ", "))
+		return s, helperclient.Errorf(helperclient.CodeInvalid, "there is no service %q here; it is one of %s", shortened(name), strings.Join(h.config.Services.Names(), ", "))
 	}
 	if s.May(action) {
 		return s, nil
@@ -229,9 +230,9 @@ func (h *Helper) allowedService(name string, action basev1.ServiceAction) (servi
 		may = append(may, actionVerbs[allowed].word)
 	}
 	if len(may) == 0 {
-		return s, errorf(CodeInvalid, "nothing can be done to %s from an App: it keeps the Base closed, or has another way to be switched", s.Name)
+		return s, helperclient.Errorf(helperclient.CodeInvalid, "nothing can be done to %s from an App: it keeps the Base closed, or has another way to be switched", s.Name)
 	}
-	return s, errorf(CodeInvalid, "an App can %s %s, and nothing else", strings.Join(may, " or "), s.Name)
+	return s, helperclient.Errorf(helperclient.CodeInvalid, "an App can %s %s, and nothing else", strings.Join(may, " or "), s.Name)
 }
 
 // changeService does one thing to one service of the table, and returns what it is then.
@@ -251,9 +252,9 @@ func (h *Helper) changeService(ctx context.Context, who Who, name string, action
 	switch u := state[0]; {
 	case u["Id"] != s.Unit:
 		// A link with this name leads to another unit, which is not in the table.
-		return nil, errorf(CodeRefused, "the unit of %s is another one's name on this machine (%s), so it is left alone", s.Name, plain(shortened(u["Id"])))
+		return nil, helperclient.Errorf(helperclient.CodeRefused, "the unit of %s is another one's name on this machine (%s), so it is left alone", s.Name, plain(shortened(u["Id"])))
 	case u["LoadState"] == "not-found":
-		return nil, errorf(CodeRefused, "%s is not installed on this machine", s.Name)
+		return nil, helperclient.Errorf(helperclient.CodeRefused, "%s is not installed on this machine", s.Name)
 	}
 	if err := h.refuseWhileApplying(); err != nil {
 		return nil, err
@@ -261,7 +262,7 @@ func (h *Helper) changeService(ctx context.Context, who Who, name string, action
 	if who == WhoMiddleware && action == basev1.ServiceAction_SERVICE_ACTION_RESTART && !s.May(basev1.ServiceAction_SERVICE_ACTION_STOP) {
 		at, before := h.restarted[s.Name]
 		if left := at + restartRest - h.config.Clock(); before && left > 0 {
-			return nil, errorf(CodeBusy, "%s was restarted a moment ago, and an App can restart it again in %v", s.Name, left.Round(time.Second))
+			return nil, helperclient.Errorf(helperclient.CodeBusy, "%s was restarted a moment ago, and an App can restart it again in %v", s.Name, left.Round(time.Second))
 		}
 		h.restarted[s.Name] = h.config.Clock()
 	}
@@ -273,7 +274,7 @@ func (h *Helper) changeService(ctx context.Context, who Who, name string, action
 		}
 	case basev1.ServiceAction_SERVICE_ACTION_START, basev1.ServiceAction_SERVICE_ACTION_RESTART:
 		if h.disabled(s) {
-			return nil, errorf(CodeRefused, "%s is switched off; enable it, which starts it too", s.Name)
+			return nil, helperclient.Errorf(helperclient.CodeRefused, "%s is switched off; enable it, which starts it too", s.Name)
 		}
 	}
 	h.log.Info("a service is being changed", "audit", true, "service", s.Name, "action", verb.word)
@@ -298,7 +299,7 @@ func (h *Helper) changeService(ctx context.Context, who Who, name string, action
 		now.State = basev1.Service_STATE_STARTING // in a moment
 	}
 	if now.GetState() == basev1.Service_STATE_FAILED && verb.systemctl != "stop" {
-		return nil, errorf(CodeInternal, "%s did not start: %s; its log says more", s.Name, now.GetReason())
+		return nil, helperclient.Errorf(helperclient.CodeInternal, "%s did not start: %s; its log says more", s.Name, now.GetReason())
 	}
 	return []*basev1.Service{now}, nil
 }
@@ -319,7 +320,7 @@ func (h *Helper) waitForService(ctx context.Context, s services.Service, verb st
 	if showErr == nil && state[0]["ActiveState"] == "failed" {
 		return nil // its own reason is the better sentence
 	}
-	return errorf(CodeInternal, "systemd did not %s %s: %w", verb, s.Name, err)
+	return helperclient.Errorf(helperclient.CodeInternal, "systemd did not %s %s: %w", verb, s.Name, err)
 }
 
 // refuseWhileApplying: the posture's own work starts and stops the same units.
@@ -327,7 +328,7 @@ func (h *Helper) refuseWhileApplying() error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.applyingLocked() {
-		return errorf(CodeBusy, "a change of the posture is being applied; try again in a moment")
+		return helperclient.Errorf(helperclient.CodeBusy, "a change of the posture is being applied; try again in a moment")
 	}
 	return nil
 }

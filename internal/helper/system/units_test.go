@@ -15,6 +15,7 @@ import (
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/services"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 )
 
 // Recorded from systemd 252: `systemctl show --timestamp=unix` with unitProperties.
@@ -206,7 +207,7 @@ func TestAnErrorSaysWhatIsAllowed(t *testing.T) {
 		{"firewall", actStop, "nothing can be done to firewall"},
 		{"electrs", 0, "start or stop or restart or enable or disable electrs"},
 	} {
-		if _, err := b.change(c.name, c.action); !errors.Is(err, &Error{Code: CodeInvalid}) || !strings.Contains(err.Error(), c.want) {
+		if _, err := b.change(c.name, c.action); !errors.Is(err, &helperclient.Error{Code: helperclient.CodeInvalid}) || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v", c.name, err)
 		}
 	}
@@ -242,7 +243,7 @@ func TestWhatIsSwitchedOffStaysOff(t *testing.T) {
 		t.Error(err)
 	}
 	for _, action := range []basev1.ServiceAction{actStart, actRestart} {
-		if _, err := b.change("electrs", action); !errors.Is(err, &Error{Code: CodeRefused}) || !strings.Contains(err.Error(), "enable it") {
+		if _, err := b.change("electrs", action); !errors.Is(err, &helperclient.Error{Code: helperclient.CodeRefused}) || !strings.Contains(err.Error(), "enable it") {
 			t.Errorf("%v: %v", action, err)
 		}
 	}
@@ -278,7 +279,7 @@ func TestAServiceThatCannotBeMarkedIsNotStopped(t *testing.T) {
 	}
 	b.start()
 	_, err := b.change("electrs", actDisable)
-	if !errors.Is(err, &Error{Code: CodeStorage}) || slices.Contains(m.done(), "stop electrs.service") || !b.listed("electrs").GetEnabled() {
+	if !errors.Is(err, &helperclient.Error{Code: helperclient.CodeStorage}) || slices.Contains(m.done(), "stop electrs.service") || !b.listed("electrs").GetEnabled() {
 		t.Errorf("%v; done: %q", err, m.done())
 	}
 }
@@ -289,7 +290,7 @@ func TestAnotherNameOfAUnitIsNotFollowed(t *testing.T) {
 	b.start()
 	m.change("electrs.service", "Id", generation.SSHUnit)
 	for _, action := range []basev1.ServiceAction{actStart, actStop, actRestart, actEnable, actDisable} {
-		if _, err := b.change("electrs", action); !errors.Is(err, &Error{Code: CodeRefused}) {
+		if _, err := b.change("electrs", action); !errors.Is(err, &helperclient.Error{Code: helperclient.CodeRefused}) {
 			t.Errorf("%v: %v", action, err)
 		}
 	}
@@ -342,7 +343,7 @@ func TestWhatMustNotBeStoppedIsNotRestartedAgainAndAgain(t *testing.T) {
 		return n
 	}
 	for n := range 5 {
-		if _, err := b.change("fail2ban", actRestart); (err == nil) != (n == 0) || n > 0 && (!errors.Is(err, &Error{Code: CodeBusy}) || !strings.Contains(err.Error(), "again in ")) {
+		if _, err := b.change("fail2ban", actRestart); (err == nil) != (n == 0) || n > 0 && (!errors.Is(err, &helperclient.Error{Code: helperclient.CodeBusy}) || !strings.Contains(err.Error(), "again in ")) {
 			t.Errorf("restart %d: %v", n+1, err)
 		}
 		if _, err := b.change("fail2ban", actStart); err != nil {
@@ -366,7 +367,7 @@ func TestWhatMustNotBeStoppedIsNotRestartedAgainAndAgain(t *testing.T) {
 		if _, err := b.change(name, actRestart); err != nil {
 			t.Error(err)
 		}
-		if _, err := b.change(name, actRestart); !errors.Is(err, &Error{Code: CodeBusy}) {
+		if _, err := b.change(name, actRestart); !errors.Is(err, &helperclient.Error{Code: helperclient.CodeBusy}) {
 			t.Errorf("%s again: %v", name, err)
 		}
 	}

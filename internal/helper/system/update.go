@@ -11,6 +11,7 @@ import (
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/audit"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/update"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/release"
 )
 
@@ -21,11 +22,11 @@ const watchUpdateEvery = 250 * time.Millisecond
 // updateCodes says which code the errors of an update have. What is not here is internal.
 var updateCodes = []struct {
 	err  error
-	code Code
+	code helperclient.Code
 }{
-	{update.ErrBusy, CodeBusy}, {update.ErrNoSpace, CodeStorage}, {update.ErrNoUpload, CodeNothing},
-	{update.ErrNoKey, CodeRefused}, {update.ErrNotForThis, CodeRefused}, {update.ErrOutOfOrder, CodeMalformed},
-	{release.ErrSignature, CodeRefused}, {release.ErrDamaged, CodeRefused}, {release.ErrNotARelease, CodeRefused}, {release.ErrFormat, CodeRefused},
+	{update.ErrBusy, helperclient.CodeBusy}, {update.ErrNoSpace, helperclient.CodeStorage}, {update.ErrNoUpload, helperclient.CodeNothing},
+	{update.ErrNoKey, helperclient.CodeRefused}, {update.ErrNotForThis, helperclient.CodeRefused}, {update.ErrOutOfOrder, helperclient.CodeMalformed},
+	{release.ErrSignature, helperclient.CodeRefused}, {release.ErrDamaged, helperclient.CodeRefused}, {release.ErrNotARelease, helperclient.CodeRefused}, {release.ErrFormat, helperclient.CodeRefused},
 }
 
 func updateError(err error) error {
@@ -34,17 +35,17 @@ func updateError(err error) error {
 	}
 	for _, c := range updateCodes {
 		if errors.Is(err, c.err) {
-			return errorf(c.code, "%w", err)
+			return helperclient.Errorf(c.code, "%w", err)
 		}
 	}
-	return errorf(CodeInternal, "%w", err)
+	return helperclient.Errorf(helperclient.CodeInternal, "%w", err)
 }
 
 // updates answers the verbs that are about updates.
 func (h *Helper) updates(ctx context.Context, request *systemv1.SystemRequest, send func(*systemv1.SystemReply) error) (*systemv1.SystemReply, error) {
 	receiver := h.config.Updates
 	if receiver == nil {
-		return nil, errorf(CodeRefused, "this Base takes no updates")
+		return nil, helperclient.Errorf(helperclient.CodeRefused, "this Base takes no updates")
 	}
 	empty := &systemv1.SystemReply{}
 	switch verb := request.GetVerb().(type) {
@@ -76,7 +77,7 @@ func (h *Helper) updates(ctx context.Context, request *systemv1.SystemRequest, s
 	case *systemv1.SystemRequest_WatchUpdate:
 		return nil, h.watchUpdate(ctx, send)
 	}
-	return nil, errorf(CodeInternal, "%T is no verb about updates", request.GetVerb())
+	return nil, helperclient.Errorf(helperclient.CodeInternal, "%T is no verb about updates", request.GetVerb())
 }
 
 func statusReply(status *systemv1.UpdateStatus) *systemv1.SystemReply {
@@ -178,7 +179,7 @@ func (h *Helper) health(ctx context.Context) (*systemv1.SystemReply, error) {
 	if h.config.Auditor != nil {
 		var err error
 		if health.Units, err = h.config.Auditor.Units(ctx); err != nil {
-			return nil, errorf(CodeInternal, "%w", err)
+			return nil, helperclient.Errorf(helperclient.CodeInternal, "%w", err)
 		}
 	}
 	return &systemv1.SystemReply{Result: &systemv1.SystemReply_Health{Health: health}}, nil

@@ -6,12 +6,12 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"strings"
 	"testing"
 	"time"
 
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/bruteforce"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
 )
 
@@ -161,7 +161,7 @@ func TestDriftRaisesAnEventOnceAndCanBeFixed(t *testing.T) {
 		_, err := b.as(WhoMiddleware).Do(t.Context(), &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_FixFinding{FixFinding: &systemv1.FixFinding{Id: id}}}, nil)
 		return err
 	}
-	if err := fix("something else"); !errors.Is(err, &Error{Code: CodeNothing}) {
+	if err := fix("something else"); !errors.Is(err, &helperclient.Error{Code: helperclient.CodeNothing}) {
 		t.Errorf("fix something else: %v", err)
 	}
 	if err := fix("port"); err != nil || look() != 0 {
@@ -205,7 +205,7 @@ func TestAnAnnouncementIsOfThisBaseOnly(t *testing.T) {
 		"long id":     {Version: 1, Nonce: make([]byte, 16), Id: make([]byte, 9)},
 		"version":     {Version: 256, Nonce: make([]byte, 16), Id: make([]byte, 8)},
 	} {
-		if err := announce(m); !errors.Is(err, &Error{Code: CodeMalformed}) {
+		if err := announce(m); !errors.Is(err, &helperclient.Error{Code: helperclient.CodeMalformed}) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -221,35 +221,4 @@ func TestAnAnnouncementIsOfThisBaseOnly(t *testing.T) {
 		}
 		return nil
 	})
-}
-
-func TestProgramsAreBounded(t *testing.T) {
-	if out, err := Exec(t.Context(), "/usr/bin/env"); err != nil || out != "" {
-		t.Errorf("the environment is %q, %v", out, err)
-	}
-	if _, err := Exec(t.Context(), "/usr/bin/head", "-c", fmt.Sprint(maxOutput+1), "/dev/zero"); err == nil || !strings.Contains(err.Error(), "more than") {
-		t.Errorf("a flood of output: %v", err)
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
-	defer cancel()
-	if _, err := Exec(ctx, "/usr/bin/sleep", "60"); !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("a program that does not end: %v", err)
-	}
-	if _, err := Exec(t.Context(), "/usr/bin/ls", "/does-not-exist"); err == nil || !strings.Contains(err.Error(), "does-not-exist") {
-		t.Errorf("a failure does not say why: %v", err)
-	}
-}
-
-func TestListeningPortsAreRead(t *testing.T) {
-	const text = `  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
-   0: 00000000:228D 00000000:0000 0A 00000000:00000000 00:00000000 00000000    33        0 1 1 0000000000000000 100 0 0 10 0
-   1: 0100007F:C352 0100007F:D431 01 00000000:00000000 00:00000000 00000000    33        0 2 1 0000000000000000 20 4 0 10 -1
-`
-	ports := map[uint16]bool{}
-	if err := parseListening(text, ports); err != nil || len(ports) != 1 || !ports[8845] {
-		t.Errorf("ports %v, %v", ports, err)
-	}
-	if err := parseListening("0: 00000000:XYZ 0 0A", ports); err == nil {
-		t.Error("nonsense was read")
-	}
 }

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/apply"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/noiseconn"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
 )
@@ -70,7 +72,8 @@ func (h *Helper) converge(ctx context.Context) (again bool, err error) {
 	applying := h.ledger.Phase() == systemv1.PostureReport_PHASE_APPLYING
 	w := h.waiters[wanted.Revision]
 	if h.again {
-		h.apply.known, h.again = nil, false
+		h.apply.Forget()
+		h.again = false
 	}
 	h.mu.Unlock()
 
@@ -135,7 +138,7 @@ func (h *Helper) settle(revision uint64, failure error) {
 
 // noteOf is the reason for the history: the step that failed.
 func noteOf(failure error) string {
-	var step *StepError
+	var step *apply.StepError
 	if errors.As(failure, &step) {
 		if note := "it could not be applied: " + step.Step; noiseconn.CheckName(note) == nil {
 			return note
@@ -154,9 +157,9 @@ func (h *Helper) tellWaitersLocked() {
 			continue
 		case revision == tip:
 		case w.failure != nil:
-			err = errorf(CodeNotApplied, "revision %d could not be put in force, and was undone: %w", revision, w.failure)
+			err = helperclient.Errorf(helperclient.CodeNotApplied, "revision %d could not be put in force, and was undone: %w", revision, w.failure)
 		default:
-			err = errorf(CodeNotApplied, "revision %d was undone before it was in force: something else at the Base came between", revision)
+			err = helperclient.Errorf(helperclient.CodeNotApplied, "revision %d was undone before it was in force: something else at the Base came between", revision)
 		}
 		delete(h.waiters, revision)
 		w.done <- err
@@ -174,7 +177,7 @@ func (h *Helper) applied(ctx context.Context) error {
 		h.mu.Unlock()
 		if c.version >= version {
 			if c.failure != nil {
-				return errorf(CodeNotYet, "it is recorded and blocked, but not yet in force in full; the Base tries again: %w", c.failure)
+				return helperclient.Errorf(helperclient.CodeNotYet, "it is recorded and blocked, but not yet in force in full; the Base tries again: %w", c.failure)
 			}
 			return nil
 		}

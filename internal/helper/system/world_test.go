@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/apply"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/bruteforce"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/sshaccess"
@@ -102,7 +103,7 @@ func (w *world) Reload(ctx context.Context, unit string) error {
 	}
 	read := map[string]string{}
 	for name, content := range readTree(filepath.Join(w.directory, "current")) {
-		if p := parts[slices.IndexFunc(parts, func(p part) bool { return p.unit == unit })]; p.has(name) {
+		if p := apply.Parts[slices.IndexFunc(apply.Parts, func(p apply.Part) bool { return p.Unit == unit })]; p.Has(name) {
 			read[name] = content
 		}
 	}
@@ -182,18 +183,18 @@ func (w *world) Differences(_ context.Context, e posture.Effective, files genera
 // differences says how the servers differ from e.
 func (w *world) differences(e posture.Effective, files generation.Files) []string {
 	var list []string
-	for _, p := range parts {
-		if p.unit == "" {
+	for _, p := range apply.Parts {
+		if p.Unit == "" {
 			continue
 		}
 		want := map[string]string{}
 		for name, content := range files {
-			if p.has(name) {
+			if p.Has(name) {
 				want[name] = content
 			}
 		}
-		if !maps.Equal(want, readTree(w.path(p.unit))) {
-			list = append(list, p.unit+" has read something else")
+		if !maps.Equal(want, readTree(w.path(p.Unit))) {
+			list = append(list, p.Unit+" has read something else")
 		}
 	}
 	keys, on := readTree(w.path("ssh"))["keys"]

@@ -8,7 +8,7 @@ import (
 
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/discovery"
-	"github.com/BitBoxSwiss/bitbox-base/internal/helper/system"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 )
 
 // MiddlewareConfig is what the appliance's network-facing daemon is made of.
@@ -19,7 +19,7 @@ type MiddlewareConfig struct {
 	// line that tells the client's address.
 	Entry net.Listener
 	// Helper reaches the system helper.
-	Helper system.Client
+	Helper helperclient.Client
 	Logger *slog.Logger
 }
 
@@ -36,7 +36,7 @@ func RunMiddleware(ctx context.Context, config MiddlewareConfig) error {
 // appliance is what a Middleware has where a whole Base has parts of its own.
 type appliance struct {
 	entry  net.Listener
-	helper system.Client
+	helper helperclient.Client
 }
 
 // Addresses implements middleware.System.
@@ -89,7 +89,7 @@ func (h *helperAnnouncer) Update(txt discovery.TXT) {
 // ended comes back.
 func (h *helperAnnouncer) Close() error { return nil }
 
-func (h *helperAnnouncer) run(ctx context.Context, helper system.Client, logger *slog.Logger) {
+func (h *helperAnnouncer) run(ctx context.Context, helper helperclient.Client, logger *slog.Logger) {
 	var current discovery.TXT
 	var again <-chan time.Time
 	for {
@@ -107,7 +107,7 @@ func (h *helperAnnouncer) run(ctx context.Context, helper system.Client, logger 
 	}
 }
 
-func announce(ctx context.Context, helper system.Client, txt discovery.TXT) error {
+func announce(ctx context.Context, helper helperclient.Client, txt discovery.TXT) error {
 	ctx, cancel := context.WithTimeout(ctx, announceTime)
 	defer cancel()
 	_, err := helper.Do(ctx, &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_Announce{Announce: &systemv1.Announce{

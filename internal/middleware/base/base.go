@@ -22,9 +22,9 @@ import (
 	"time"
 
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
+	"github.com/BitBoxSwiss/bitbox-base/internal/boottime"
 	"github.com/BitBoxSwiss/bitbox-base/internal/console"
 	"github.com/BitBoxSwiss/bitbox-base/internal/discovery"
-	"github.com/BitBoxSwiss/bitbox-base/internal/helper/system"
 	"github.com/BitBoxSwiss/bitbox-base/internal/ipc"
 	"github.com/BitBoxSwiss/bitbox-base/internal/middleware"
 	"github.com/BitBoxSwiss/bitbox-base/internal/middleware/admission"
@@ -206,7 +206,7 @@ func (b *Base) openState() (err error) {
 	if err != nil {
 		return err
 	}
-	bootID, err := system.ReadBootID()
+	bootID, err := boottime.ID()
 	if err != nil {
 		b.config.Logger.Warn("whether the machine was booted is not known", "error", err)
 	}

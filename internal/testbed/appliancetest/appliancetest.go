@@ -22,8 +22,10 @@ import (
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
+	"github.com/BitBoxSwiss/bitbox-base/internal/boottime"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/prepaired"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/system"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/middleware/base"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/pairing"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
@@ -81,7 +83,7 @@ func startHelper(directory string, noDisplay bool) (h *Helper, err error) {
 		Manager: manager, Services: table, TimeZone: zone, UpdateStamp: manager.stamp,
 		NoDisplay: noDisplay,
 		Factory:   posture.Factory(), BootID: "the only boot",
-		Clock:  func() time.Duration { return system.BootClock() + time.Duration(h.ahead.Load()) },
+		Clock:  func() time.Duration { return boottime.Clock() + time.Duration(h.ahead.Load()) },
 		Logger: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
@@ -117,7 +119,7 @@ func (h *Helper) Advance(d time.Duration) { h.ahead.Add(int64(d)) }
 
 // Let lets an App in, see the function Let.
 func (h *Helper) Let(ctx context.Context, number string, role basev1.Role) error {
-	return Let(ctx, system.Client{Port: h.Port(system.WhoConsole)}.Authority(), number, role)
+	return Let(ctx, helperclient.Client{Port: h.Port(system.WhoConsole)}.Authority(), number, role)
 }
 
 // Let plays somebody at a Base who accepts an App's number ("123 456"), and says
@@ -165,8 +167,8 @@ type Appliance struct {
 	tcp      net.Listener
 	cancel   context.CancelFunc
 	done     chan error
-	passed   atomic.Uint32 // connections
-	port     system.Port   // the Middleware's way to the helper
+	passed   atomic.Uint32     // connections
+	port     helperclient.Port // the Middleware's way to the helper
 
 	stopping sync.Mutex // held while the Middleware is restarted or ended
 	stopped  bool
@@ -178,7 +180,7 @@ type Appliance struct {
 
 // Start runs an appliance. through may put something between its Middleware and
 // its helper: then the Middleware is one that was taken over. It may be nil.
-func Start(through func(system.Port) system.Port) (*Appliance, error) {
+func Start(through func(helperclient.Port) helperclient.Port) (*Appliance, error) {
 	helper, err := StartHelper(nil)
 	if err != nil {
 		return nil, err
@@ -187,7 +189,7 @@ func Start(through func(system.Port) system.Port) (*Appliance, error) {
 }
 
 // StartWithoutDisplay is Start, for a Base that nobody can stand before.
-func StartWithoutDisplay(through func(system.Port) system.Port) (*Appliance, error) {
+func StartWithoutDisplay(through func(helperclient.Port) helperclient.Port) (*Appliance, error) {
 	directory, err := os.MkdirTemp("", "helper")
 	if err != nil {
 		return nil, err
@@ -199,7 +201,7 @@ func StartWithoutDisplay(through func(system.Port) system.Port) (*Appliance, err
 	return start(helper, "", through)
 }
 
-func start(helper *Helper, middlewareState string, through func(system.Port) system.Port) (*Appliance, error) {
+func start(helper *Helper, middlewareState string, through func(helperclient.Port) helperclient.Port) (*Appliance, error) {
 	a := &Appliance{Helper: helper, done: make(chan error, 1), conns: map[net.Conn]struct{}{}, cancel: func() {}}
 	if err := a.start(middlewareState, through); err != nil {
 		a.done <- nil
@@ -210,7 +212,7 @@ func start(helper *Helper, middlewareState string, through func(system.Port) sys
 
 // StartPrePaired runs an appliance on a board at its first boot, with an image that has
 // this file (package prepaired) in it. through is as for Start.
-func StartPrePaired(file []byte, through func(system.Port) system.Port) (*Appliance, error) {
+func StartPrePaired(file []byte, through func(helperclient.Port) helperclient.Port) (*Appliance, error) {
 	root, err := os.MkdirTemp("", "prepaired")
 	if err != nil {
 		return nil, err
@@ -222,7 +224,7 @@ func StartPrePaired(file []byte, through func(system.Port) system.Port) (*Applia
 	)
 	if err == nil {
 		err = prepaired.Install(prepaired.Config{
-			Root: root, Factory: posture.Factory(), Clock: system.BootClock, BootID: "the only boot", Logger: slog.New(slog.DiscardHandler),
+			Root: root, Factory: posture.Factory(), Clock: boottime.Clock, BootID: "the only boot", Logger: slog.New(slog.DiscardHandler),
 		})
 	}
 	if err != nil {
@@ -242,7 +244,7 @@ func StartPrePaired(file []byte, through func(system.Port) system.Port) (*Applia
 	return start(helper, filepath.Join(root, "middleware"), through)
 }
 
-func (a *Appliance) start(middlewareState string, through func(system.Port) system.Port) (err error) {
+func (a *Appliance) start(middlewareState string, through func(helperclient.Port) helperclient.Port) (err error) {
 	if a.stateDir, err = os.MkdirTemp("", "middleware"); err != nil { // short, for the socket's path
 		return err
 	}
@@ -288,7 +290,7 @@ func (a *Appliance) startMiddleware() error {
 	go func() {
 		a.done <- base.RunMiddleware(ctx, base.MiddlewareConfig{
 			StateDir: filepath.Join(a.stateDir, "state"), Entry: entry,
-			Helper: system.Client{Port: a.port}, Logger: slog.New(slog.DiscardHandler),
+			Helper: helperclient.Client{Port: a.port}, Logger: slog.New(slog.DiscardHandler),
 		})
 	}()
 	return nil

@@ -29,8 +29,8 @@ import (
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/setup"
-	"github.com/BitBoxSwiss/bitbox-base/internal/helper/system"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/update"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
 )
 
@@ -516,7 +516,7 @@ func (m Machine) Look(ctx context.Context) (update.Condition, error) {
 func askHelper(ctx context.Context) (*systemv1.Health, error) {
 	ctx, cancel := context.WithTimeout(ctx, askTime)
 	defer cancel()
-	helper := system.Client{Port: system.Dial(generation.SystemSocket)}
+	helper := helperclient.Client{Port: helperclient.Dial(generation.SystemSocket)}
 	reply, err := helper.Do(ctx, &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_GetHealth{GetHealth: &systemv1.GetHealth{}}}, nil)
 	if err == nil && reply.GetHealth() == nil {
 		err = errors.New("it gave no answer that is known here")

@@ -1,4 +1,10 @@
-package system
+// Package apply makes a posture real: all of it or nothing.
+//
+//	render -> write generation N -> validate -> switch -> reload -> cut -> verify
+//
+// It needs no memory: what it does not know it does again. What fails is switched back
+// whole; what closes is never taken back, and is blocked at once if it cannot be applied.
+package apply
 
 import (
 	"context"
@@ -24,8 +30,6 @@ const (
 	// bounds all of them. It is no measure of a machine: an emulated one took more than
 	// 30 s for the pre-flight of fail2ban, and a change that is only slow must not fail.
 	StepTime = 90 * time.Second
-	// askTime bounds what somebody waits for, who only asks.
-	askTime = 30 * time.Second
 	// verifyTime is how long the machine may take to be what it was told to be:
 	// servers open and close ports a moment after they were told, and on a slow board
 	// one look takes seconds, for fail2ban answers by a program of its own.
@@ -58,31 +62,31 @@ type Live interface {
 	Differences(ctx context.Context, e posture.Effective, files generation.Files) ([]string, error)
 }
 
-// part is a server that reads a part of a generation.
-type part struct {
-	prefixes  []string // of its files
-	preflight string
-	// unit is empty for sshd, which is started and stopped.
-	unit string
+// Part is a server that reads a part of a generation.
+type Part struct {
+	Prefixes  []string // of its files
+	Preflight string
+	// Unit is empty for sshd, which is started and stopped.
+	Unit string
 }
 
-// parts are in the order in which they are reloaded.
-var parts = []part{
+// Parts are in the order in which they are reloaded.
+var Parts = []Part{
 	{[]string{generation.IPv4Rules, generation.IPv6Rules}, "bitbox-base-preflight-firewall.service", generation.FirewallUnit},
 	{[]string{generation.ProxyConfig}, "bitbox-base-preflight-nginx.service", generation.ProxyUnit},
 	{[]string{generation.BansDirectory + "/"}, "bitbox-base-preflight-fail2ban.service", generation.BansUnit},
 	{[]string{generation.SSHConfig, generation.AuthorizedKeys}, "bitbox-base-preflight-sshd.service", ""},
 }
 
-func (p part) has(file string) bool {
-	return slices.ContainsFunc(p.prefixes, func(prefix string) bool { return strings.HasPrefix(file, prefix) })
+func (p Part) Has(file string) bool {
+	return slices.ContainsFunc(p.Prefixes, func(prefix string) bool { return strings.HasPrefix(file, prefix) })
 }
 
 // changed tells whether a part reads something else in b than in a.
-func (p part) changed(a, b generation.Files) bool {
+func (p Part) changed(a, b generation.Files) bool {
 	differs := func(a, b generation.Files) bool {
 		for file, content := range a {
-			if other, found := b[file]; p.has(file) && (!found || other != content) {
+			if other, found := b[file]; p.Has(file) && (!found || other != content) {
 				return true
 			}
 		}
@@ -109,8 +113,9 @@ type Applier struct {
 	live  Live
 	fail  func(step string) error
 
-	// stepTime and verifyTime are other ones in tests.
-	stepTime, verifyTime time.Duration
+	// StepTime bounds one step, and VerifyTime the wait until the machine is what it was told
+	// to be; New sets them.
+	StepTime, VerifyTime time.Duration
 
 	// known is what is in force; nil if that is not sure: at the start, and after
 	// a failure that could not be taken back.
@@ -123,8 +128,10 @@ type inForce struct {
 	files     generation.Files
 }
 
-func newApplier(store *generation.Store, live Live, fail func(string) error) *Applier {
-	return &Applier{store: store, live: live, fail: fail, stepTime: StepTime, verifyTime: verifyTime}
+// New returns an Applier that knows nothing of the machine yet. fail is called before
+// each step, and fails it by an error.
+func New(store *generation.Store, live Live, fail func(string) error) *Applier {
+	return &Applier{store: store, live: live, fail: fail, StepTime: StepTime, VerifyTime: verifyTime}
 }
 
 // Apply puts wanted in force. If it fails and revocable is set, what was in force
@@ -156,6 +163,9 @@ func (a *Applier) Apply(ctx context.Context, wanted posture.Effective, revocable
 	return errors.Join(err, a.block(ctx, closedPorts(run.before, wanted)))
 }
 
+// Forget has the next Apply take the machine for unknown, and do everything.
+func (a *Applier) Forget() { a.known = nil }
+
 // application is one run.
 type application struct {
 	*Applier
@@ -169,7 +179,7 @@ type application struct {
 // step does one thing, tells of it, and names it if it fails.
 func (r *application) step(ctx context.Context, name, detail string, do func(context.Context) error) error {
 	r.progress(&systemv1.Progress{Step: name, Detail: detail})
-	ctx, cancel := context.WithTimeout(ctx, r.stepTime)
+	ctx, cancel := context.WithTimeout(ctx, r.StepTime)
 	defer cancel()
 	err := r.fail(strings.TrimSpace(name + " " + detail))
 	if err == nil {
@@ -251,9 +261,9 @@ func (r *application) write(ctx context.Context) error {
 // validate runs the pre-flight of what has changed, all at once.
 func (r *application) validate(ctx context.Context) error {
 	var units []string
-	for _, p := range parts {
+	for _, p := range Parts {
 		if r.before == nil || p.changed(r.before.files, r.files) {
-			units = append(units, p.preflight)
+			units = append(units, p.Preflight)
 		}
 	}
 	errs := make([]error, len(units))
@@ -275,14 +285,14 @@ func (r *application) makeLive(ctx context.Context, before *inForce, after postu
 			return err
 		}
 	}
-	for _, p := range parts {
-		if p.unit == "" || before != nil && !p.changed(before.files, files) {
+	for _, p := range Parts {
+		if p.Unit == "" || before != nil && !p.changed(before.files, files) {
 			continue
 		}
-		if err := r.step(ctx, "reload", p.unit, func(ctx context.Context) error { return r.live.Reload(ctx, p.unit) }); err != nil {
+		if err := r.step(ctx, "reload", p.Unit, func(ctx context.Context) error { return r.live.Reload(ctx, p.Unit) }); err != nil {
 			return err
 		}
-		if p.unit == generation.ProxyUnit {
+		if p.Unit == generation.ProxyUnit {
 			// Nothing comes in at these ports any more; what is in need not wait.
 			if err := r.cut(ctx, before, after); err != nil {
 				return err
@@ -315,7 +325,7 @@ func (r *application) cut(ctx context.Context, before *inForce, after posture.Ef
 
 // verify waits until the machine is what it was told to be.
 func (r *application) verify(ctx context.Context, e posture.Effective, files generation.Files) error {
-	deadline := time.Now().Add(r.verifyTime)
+	deadline := time.Now().Add(r.VerifyTime)
 	for {
 		differences, err := r.live.Differences(ctx, e, files)
 		if err == nil && len(differences) == 0 {
@@ -355,9 +365,9 @@ func (a *Applier) block(ctx context.Context, ports []uint16) error {
 	return errors.Join(errs...)
 }
 
-// exceptionalPorts are all that can be open beside the entry. An extra API that
+// ExceptionalPorts are all that can be open beside the entry. An extra API that
 // shares the entry has its connections at the inner port.
-func exceptionalPorts() []uint16 {
+func ExceptionalPorts() []uint16 {
 	ports := []uint16{sshaccess.Port, proxy.InnerPort}
 	for _, extra := range posture.Extras {
 		ports = append(ports, extra.Port)
@@ -365,8 +375,8 @@ func exceptionalPorts() []uint16 {
 	return ports
 }
 
-// openPorts are those of exceptionalPorts that e has open.
-func openPorts(e posture.Effective) []uint16 {
+// OpenPorts are those of ExceptionalPorts that e has open.
+func OpenPorts(e posture.Effective) []uint16 {
 	var ports []uint16
 	for _, endpoint := range e.Endpoints {
 		switch {
@@ -385,10 +395,10 @@ func openPorts(e posture.Effective) []uint16 {
 
 // closedPorts are open in before, which may be unknown, and closed in after.
 func closedPorts(before *inForce, after posture.Effective) []uint16 {
-	ports := exceptionalPorts()
+	ports := ExceptionalPorts()
 	if before != nil {
-		ports = openPorts(before.effective)
+		ports = OpenPorts(before.effective)
 	}
-	open := openPorts(after)
+	open := OpenPorts(after)
 	return slices.DeleteFunc(ports, func(port uint16) bool { return slices.Contains(open, port) })
 }

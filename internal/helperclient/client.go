@@ -1,8 +1,10 @@
-package system
+// Package helperclient is how the other processes of the Base reach the system helper
+// (internal/helper): over its unix socket, or within one process in tests. It knows the
+// messages of api/system/v1 and nothing of what the helper does with them.
+package helperclient
 
 import (
 	"context"
-	"errors"
 	"fmt"
 
 	"google.golang.org/protobuf/proto"
@@ -11,6 +13,10 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/ipc"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/pairing"
 )
+
+// MaxMiddlewareReaders is how many read logs for Apps at once. The helper keeps some
+// more places for root.
+const MaxMiddlewareReaders = 8
 
 // Port carries marshalled SystemRequests to the helper.
 type Port interface {
@@ -37,47 +43,6 @@ func (s socket) Stream(ctx context.Context, request []byte, receive func([]byte)
 		}
 	}
 	return nil
-}
-
-// Port returns the way to the Helper within its own process, for who.
-func (h *Helper) Port(who Who) Port { return local{h, who} }
-
-type local struct {
-	helper *Helper
-	who    Who
-}
-
-func (l local) Call(ctx context.Context, request []byte) ([]byte, error) {
-	var first []byte
-	err := l.Stream(ctx, request, func(reply []byte) error {
-		first = reply
-		return errEnough
-	})
-	if first != nil {
-		return first, nil
-	}
-	return nil, err
-}
-
-var errEnough = errors.New("one reply is enough")
-
-func (l local) Stream(ctx context.Context, request []byte, receive func([]byte) error) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	var refused error
-	err := l.helper.Handle(ctx, l.who, request, func(reply []byte) error {
-		if refused == nil {
-			refused = receive(reply)
-		}
-		if refused != nil {
-			cancel()
-		}
-		return refused
-	})
-	if refused != nil {
-		return refused
-	}
-	return err
 }
 
 type appKey struct{}

@@ -1,4 +1,4 @@
-package system
+package host
 
 import (
 	"context"
@@ -9,8 +9,8 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
 )
 
-// HostAuditor is the Auditor of a real machine.
-type HostAuditor struct {
+// Auditor is the Auditor of a real machine.
+type Auditor struct {
 	// System is asked. It is to be set before the helper runs.
 	System audit.System
 }
@@ -22,7 +22,7 @@ var severities = map[audit.Severity]systemv1.Finding_Severity{
 }
 
 // Audit runs every check.
-func (a *HostAuditor) Audit(ctx context.Context, e posture.Effective) []*systemv1.Finding {
+func (a *Auditor) Audit(ctx context.Context, e posture.Effective) []*systemv1.Finding {
 	var list []*systemv1.Finding
 	for _, f := range audit.Run(ctx, a.System, audit.Expectation{Posture: e}) {
 		list = append(list, &systemv1.Finding{
@@ -34,7 +34,7 @@ func (a *HostAuditor) Audit(ctx context.Context, e posture.Effective) []*systemv
 }
 
 // Fix repairs one finding.
-func (a *HostAuditor) Fix(ctx context.Context, e posture.Effective, id string) error {
+func (a *Auditor) Fix(ctx context.Context, e posture.Effective, id string) error {
 	if err := audit.Fix(ctx, a.System, audit.Expectation{Posture: e}, id); err != nil {
 		return fmt.Errorf("the audit's fix: %w", err)
 	}
@@ -42,4 +42,4 @@ func (a *HostAuditor) Fix(ctx context.Context, e posture.Effective, id string) e
 }
 
 // Units looks at the units alone.
-func (a *HostAuditor) Units(ctx context.Context) ([]string, error) { return audit.Units(ctx, a.System) }
+func (a *Auditor) Units(ctx context.Context) ([]string, error) { return audit.Units(ctx, a.System) }

@@ -1,4 +1,5 @@
-package system
+// Package boottime tells how long this boot lasts, and which boot it is.
+package boottime
 
 import (
 	"errors"
@@ -11,12 +12,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// BootClock is CLOCK_BOOTTIME: it never goes back, and counts while the machine
+// Clock is CLOCK_BOOTTIME: it never goes back, and counts while the machine
 // sleeps. Leases are counted on it.
-func BootClock() time.Duration {
+func Clock() time.Duration {
 	var ts unix.Timespec
 	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts); err != nil {
-		panic(fmt.Sprintf("system: read CLOCK_BOOTTIME: %v", err)) // every kernel since 2.6.39 has it
+		panic(fmt.Sprintf("boottime: read CLOCK_BOOTTIME: %v", err)) // every kernel since 2.6.39 has it
 	}
 	return time.Duration(ts.Nano())
 }
@@ -25,14 +26,14 @@ func BootClock() time.Duration {
 // makes it (tmpfiles.d). The second is the kernel's (random(4)): in a container a service
 // with a /proc of its own sees the host's there, and would miss the container's reboots.
 const (
-	bootIDFile       = "/run/bitbox-base/boot-id"
-	kernelBootIDFile = "/proc/sys/kernel/random/boot_id"
+	idFile       = "/run/bitbox-base/boot-id"
+	kernelIDFile = "/proc/sys/kernel/random/boot_id"
 )
 
-// ReadBootID returns the id of this boot.
-func ReadBootID() (string, error) { return readBootID(bootIDFile, kernelBootIDFile) }
+// ID returns the id of this boot.
+func ID() (string, error) { return readID(idFile, kernelIDFile) }
 
-func readBootID(files ...string) (string, error) {
+func readID(files ...string) (string, error) {
 	var id []byte
 	err := error(fs.ErrNotExist)
 	for _, file := range files {

@@ -1,4 +1,4 @@
-package system
+package host
 
 import (
 	"bufio"
@@ -9,6 +9,8 @@ import (
 	"os/exec"
 	"strings"
 	"time"
+
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/apply"
 )
 
 // maxOutput bounds what is read of a program's output, in bytes.
@@ -34,7 +36,7 @@ type Run func(ctx context.Context, argv ...string) (output string, err error)
 // Exec is Run for real: an empty environment, no input, a deadline, and a bound on
 // the output.
 func Exec(ctx context.Context, argv ...string) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, StepTime)
+	ctx, cancel := context.WithTimeout(ctx, apply.StepTime)
 	defer cancel()
 	command := exec.CommandContext(ctx, argv[0], argv[1:]...)
 	command.Env = []string{}

@@ -1,4 +1,4 @@
-package system
+package boottime
 
 import (
 	"os"
@@ -9,7 +9,7 @@ import (
 func TestTheBootIsNamedByWhatEndsWithItAndByTheKernelElse(t *testing.T) {
 	directory := t.TempDir()
 	own, kernel := filepath.Join(directory, "own"), filepath.Join(directory, "kernel")
-	if _, err := readBootID(own, kernel); err == nil {
+	if _, err := readID(own, kernel); err == nil {
 		t.Error("without any there is an id")
 	}
 	write := func(path, text string) {
@@ -18,15 +18,15 @@ func TestTheBootIsNamedByWhatEndsWithItAndByTheKernelElse(t *testing.T) {
 		}
 	}
 	write(kernel, "928327b3-2fed-4d00-b43a-52bff13ede9b\n")
-	if id, err := readBootID(own, kernel); err != nil || id != "928327b32fed4d00b43a52bff13ede9b" {
+	if id, err := readID(own, kernel); err != nil || id != "928327b32fed4d00b43a52bff13ede9b" {
 		t.Errorf("%q, %v", id, err)
 	}
 	write(own, "e52d70525f044a7392cf0000b8adb3c7\n")
-	if id, err := readBootID(own, kernel); err != nil || id != "e52d70525f044a7392cf0000b8adb3c7" {
+	if id, err := readID(own, kernel); err != nil || id != "e52d70525f044a7392cf0000b8adb3c7" {
 		t.Errorf("%q, %v", id, err)
 	}
 	write(own, "")
-	if _, err := readBootID(own, kernel); err == nil {
+	if _, err := readID(own, kernel); err == nil {
 		t.Error("an empty file is taken for an id")
 	}
 }

@@ -1,4 +1,5 @@
-package system
+// Package host is the machine that the helper runs on, reached by Debian's programs.
+package host
 
 import (
 	"context"
@@ -16,6 +17,7 @@ import (
 	"time"
 
 	"github.com/BitBoxSwiss/bitbox-base/internal/atomicfile"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/apply"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/bruteforce"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/firewall"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
@@ -201,10 +203,10 @@ func (m Host) socketDifferences(ctx context.Context, e posture.Effective, _ gene
 	}
 	proxyRuns := m.do(ctx, systemctl, "is-active", "--quiet", generation.ProxyUnit) == nil
 	want := map[uint16]bool{posture.EntryPort: proxyRuns}
-	for _, port := range exceptionalPorts() {
+	for _, port := range apply.ExceptionalPorts() {
 		want[port] = false
 	}
-	for _, port := range openPorts(e) {
+	for _, port := range apply.OpenPorts(e) {
 		want[port] = proxyRuns || port == sshaccess.Port
 	}
 	var differences []string
