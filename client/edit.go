@@ -3,7 +3,6 @@ package client
 import (
 	"errors"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/noiseconn"
@@ -72,20 +71,19 @@ func Rename(name string) Edit {
 	}
 }
 
-// AddSSHKey adds a key, given as the line of its .pub file. A name that is not
-// empty takes the place of the comment in that line.
-func AddSSHKey(line, name string) Edit {
+// AddSSHKeys adds the public keys in a text, as .pub files and forges have them: one key
+// a line, or one in the format of RFC 4716. A name that is not empty takes the place of
+// the comments. A key that is listed already gets its new name.
+func AddSSHKeys(text, name string) Edit {
 	return func(p *Posture, _ *PostureView, _ uint64) error {
-		key, err := sshkey.Parse(line)
-		if err == nil && name != "" {
-			fields := strings.SplitN(key.Line, " ", 3)
-			key, err = sshkey.Parse(strings.Join(append(fields[:2], name), " "))
-		}
+		keys, err := sshkey.Read([]byte(text), name)
 		if err != nil {
 			return err
 		}
-		p.SSHKeys = slices.DeleteFunc(slices.Clone(p.SSHKeys), func(k sshkey.Key) bool { return k.Fingerprint == key.Fingerprint })
-		p.SSHKeys = append(p.SSHKeys, key)
+		p.SSHKeys = slices.DeleteFunc(slices.Clone(p.SSHKeys), func(old sshkey.Key) bool {
+			return slices.ContainsFunc(keys, func(key sshkey.Key) bool { return key.Fingerprint == old.Fingerprint })
+		})
+		p.SSHKeys = append(p.SSHKeys, keys...)
 		return nil
 	}
 }

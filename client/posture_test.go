@@ -231,7 +231,7 @@ func TestNothingIsSentThatWasNotApproved(t *testing.T) {
 func TestChangeThatCameSecondIsShownAgain(t *testing.T) {
 	h := newHouse(t)
 	_, other := h.pair("Desktop", basev1.Role_ROLE_OWNER)
-	key := AddSSHKey("ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl desk", "")
+	key := AddSSHKeys("ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl desk", "")
 	var shown []string
 	change := expose
 	change.Edit = func(p *Posture, view *PostureView, next uint64) error {
@@ -605,10 +605,10 @@ func TestSSHKeysAreEdited(t *testing.T) {
 		says string
 	}{
 		{"on without a key", EnableSSH(time.Hour), ErrInvalid, "without a key"},
-		{"a line that runs something", AddSSHKey(`command="sh" `+line, ""), ErrInvalid, "options are not accepted"},
-		{"a hidden character in the name", AddSSHKey(line, "a\u202eb"), ErrInvalid, "invisible character"},
-		{"add", AddSSHKey(line, "my desk"), nil, ""},
-		{"the same again", AddSSHKey(line, "my desk"), ErrNoChange, ""},
+		{"a line that runs something", AddSSHKeys(`command="sh" `+line, ""), ErrInvalid, "options are not accepted"},
+		{"a hidden character in the name", AddSSHKeys(line, "a\u202eb"), ErrInvalid, "invisible character"},
+		{"add", AddSSHKeys(line, "my desk"), nil, ""},
+		{"the same again", AddSSHKeys(line, "my desk"), ErrNoChange, ""},
 		{"too short", EnableSSH(time.Second), ErrInvalid, "5 minutes to 7 days"},
 		{"on", EnableSSH(time.Hour), nil, ""},
 		{"remove another", RemoveSSHKey("desk"), ErrNoSuchKey, ""},

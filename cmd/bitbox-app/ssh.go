@@ -3,14 +3,13 @@ package main
 import (
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
-	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/BitBoxSwiss/bitbox-base/client"
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/sshkey"
 )
 
 func (p *program) sshCommand() *cobra.Command {
@@ -111,49 +110,50 @@ func (p *program) sshKeysAddCommand() *cobra.Command {
 	var name string
 	command := &cobra.Command{
 		Use:   "add FILE | KEY",
-		Short: "Add a public key",
-		Long: `add takes the .pub file of a key, or the line that stands in it. Never give a private key
-away; add refuses one.`,
+		Short: "Add public keys",
+		Long: `add takes a file of public keys, or one key as it stands in such a file. A .pub file of
+ssh-keygen has one key, a list from a forge may have several; PuTTY's export (RFC 4716) is
+accepted as well. All keys of a file are added in one change.
+
+Never give a private key away; add refuses one.`,
 		Example: `  bitbox-app ssh keys add ~/.ssh/id_ed25519.pub
   bitbox-app ssh keys add "ssh-ed25519 AAAA... anna" --name "Anna's laptop"`,
 		Args: cobra.MinimumNArgs(1), // a line that was not quoted is several
 	}
-	command.Flags().StringVar(&name, "name", "", "what to call the key (default: the comment in it)")
+	command.Flags().StringVar(&name, "name", "", "what to call the key, instead of the comment in the file")
 	_ = command.RegisterFlagCompletionFunc("name", cobra.NoFileCompletions)
 	asking := p.consent(command)
 	command.RunE = func(c *cobra.Command, args []string) error {
-		line, err := publicKey(strings.Join(args, " "))
+		lines, err := publicKeys(strings.Join(args, " "), name)
 		if err != nil {
 			return err
 		}
-		return p.apply(c, asking, client.Change{Edit: client.AddSSHKey(line, name)})
+		return p.apply(c, asking, client.Change{Edit: client.AddSSHKeys(lines, "")})
 	}
 	return command
 }
 
-// maxKeyFile is more than any key takes, in bytes.
-const maxKeyFile = 16 << 10
-
-// publicKey reads the key from a file, unless what was typed is the key.
-func publicKey(typed string) (string, error) {
-	file, err := os.Open(typed)
-	switch {
-	case err != nil && strings.Contains(typed, " "):
-		return typed, nil
-	case errors.Is(err, fs.ErrNotExist):
-		return "", usageError{fmt.Errorf("there is no file %q, and it is no key either", client.Printable(typed))}
-	case err != nil:
-		return "", fmt.Errorf("read the key: %w", err)
+// publicKeys returns one line for each key in a file, unless what was typed is the key.
+// They are read here first, so that a private key gets no further.
+func publicKeys(typed, name string) (string, error) {
+	keys, err := sshkey.ReadFile(typed, name)
+	if err != nil && !errors.Is(err, sshkey.ErrKey) && !errors.Is(err, sshkey.ErrPrivate) {
+		if !strings.Contains(typed, " ") {
+			if errors.Is(err, fs.ErrNotExist) {
+				err = fmt.Errorf("%q is neither a file nor a public key", client.Printable(typed))
+			}
+			return "", usageError{err}
+		}
+		keys, err = sshkey.Read([]byte(typed), name)
 	}
-	defer file.Close()
-	content, err := io.ReadAll(io.LimitReader(file, maxKeyFile))
 	if err != nil {
-		return "", fmt.Errorf("read the key: %w", err)
+		return "", usageError{err}
 	}
-	if first, _, _ := strings.Cut(string(content), "\n"); strings.HasPrefix(first, "-----BEGIN") {
-		return first, nil // a private key, perhaps: no more of it is touched, and the refusal says so
+	var lines []string
+	for _, key := range keys {
+		lines = append(lines, key.Line)
 	}
-	return string(content), nil
+	return strings.Join(lines, "\n"), nil
 }
 
 func (p *program) sshKeysRemoveCommand() *cobra.Command {

@@ -282,7 +282,7 @@ func TestAnOwnersAppRunsAWholeAppliance(t *testing.T) {
 			t.Errorf("SSH without a key: %v", err)
 		}
 		b.closed(b.sshd())
-		b.apply(owner, "add a key", client.AddSSHKey(key.Line, "laptop"))
+		b.apply(owner, "add a key", client.AddSSHKeys(key.Line, "laptop"))
 		b.closed(b.sshd())
 		b.apply(owner, "enable SSH", client.EnableSSH(time.Hour))
 		login := b.login(identity)

@@ -75,7 +75,7 @@ func TestBruteForceBansTheAttackerAndDisturbsNobodyElse(t *testing.T) {
 	b := bootAppliance(t)
 	owner := b.app(b.Attacker(2), "phone", "owner")
 	identity, key := newKey(t)
-	b.apply(owner, "add a key", client.AddSSHKey(key.Line, "laptop"))
+	b.apply(owner, "add a key", client.AddSSHKeys(key.Line, "laptop"))
 	b.apply(owner, "enable SSH", client.EnableSSH(time.Hour))
 	login := b.login(identity) // of somebody who sits beside the attackers
 	stream := b.watch(owner)

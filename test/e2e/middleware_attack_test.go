@@ -34,7 +34,7 @@ func TestNoProcessOfTheApplianceOpensItByFailing(t *testing.T) {
 	b := bootAppliance(t)
 	owner := b.app(b.Attacker(2), "phone", "owner")
 	_, key := newKey(t)
-	b.apply(owner, "add a key", client.AddSSHKey(key.Line, "laptop"))
+	b.apply(owner, "add a key", client.AddSSHKeys(key.Line, "laptop"))
 	b.apply(owner, "open everything", func(p *client.Posture, view *client.PostureView, next uint64) error {
 		return errors.Join(client.Expose(string(posture.KindElectrum), true, time.Hour)(p, view, next), client.EnableSSH(time.Hour)(p, view, next))
 	})

@@ -116,7 +116,7 @@ func TestAnOwnersAppResetsABootedBase(t *testing.T) {
 	b.electrum()
 	owner, guest := b.app(b.Attacker(2), "phone", "owner"), b.app(b.Attacker(3), "tablet", "viewer")
 	key, line := newKey(t)
-	b.apply(owner, "add a key", client.AddSSHKey(line.Line, "laptop"))
+	b.apply(owner, "add a key", client.AddSSHKeys(line.Line, "laptop"))
 	b.apply(owner, "enable SSH", client.EnableSSH(time.Hour))
 	b.apply(owner, "expose an API", client.Expose(string(posture.KindElectrum), true, time.Hour))
 	login := b.login(key)

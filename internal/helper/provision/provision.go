@@ -215,15 +215,17 @@ func Place(root string, request Request) ([]string, error) {
 		notes = append(notes, "its name is "+p.Hostname)
 	}
 	if request.SSHKey != "" {
-		key, err := sshkey.ReadFile(request.SSHKey)
+		keys, err := sshkey.ReadFile(request.SSHKey, "")
 		if err != nil {
 			return nil, err
 		}
-		p.SSHKeys = append(p.SSHKeys, key)
-		notes = append(notes, "the SSH key "+key.Fingerprint+" is built in; it lets nobody in until an owner switches SSH on")
+		p.SSHKeys = keys
+		for _, key := range keys {
+			notes = append(notes, "the SSH key "+key.Fingerprint+" is built in; it lets nobody in until an owner switches SSH on")
+		}
 	}
 	if p.SSHLease = request.SSHFromFirstBoot; p.SSHLease != 0 {
-		notes = append(notes, fmt.Sprintf("SSH is OPEN to that key for %v from the first boot on, until a reboot at the latest", p.SSHLease))
+		notes = append(notes, fmt.Sprintf("SSH is OPEN to these keys for %v from the first boot on, until a reboot at the latest", p.SSHLease))
 	}
 	if err := p.check(); err != nil {
 		return nil, err
