@@ -18,6 +18,7 @@ LDFLAGS  := -s -w -X github.com/BitBoxSwiss/bitbox-base/internal/version.Softwar
 export CGO_ENABLED ?= 0
 
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.9.0
 FUZZTIME    ?= 1m
 # The state of `make run`.
 DEV_STATE   ?= .dev/base
@@ -71,8 +72,8 @@ fuzz: ## run each fuzz target for FUZZTIME (1m)
 	./scripts/fuzz $(FUZZTIME)
 
 .PHONY: lint
-lint: ## format, vet, staticcheck, shell scripts, modules, generated code
-	./scripts/lint $(STATICCHECK)
+lint: ## format, vet, staticcheck, known vulnerabilities, shell scripts, modules, generated code
+	./scripts/lint $(STATICCHECK) $(GOVULNCHECK)
 
 .PHONY: sandbox
 sandbox: ## print how much each unit of the appliance may do, and fail above its limit
