@@ -161,6 +161,30 @@ func TestEachSecurityClaimNamesTestsThatExist(t *testing.T) {
 	}
 }
 
+// A toolchain line in go.mod is ignored where GOTOOLCHAIN is set, so it is set in the two
+// places from which everything is built.
+func TestEverythingIsBuiltWithTheSameGo(t *testing.T) {
+	var versions []string
+	for file, line := range map[string]*regexp.Regexp{
+		"go.mod":   regexp.MustCompile(`(?m)^go (\S+)$`),
+		"Makefile": regexp.MustCompile(`(?m)^export GOTOOLCHAIN := go(\S+)$`),
+		".ci/run":  regexp.MustCompile(`(?m)^export GOTOOLCHAIN=go(\S+)$`),
+	} {
+		content, err := os.ReadFile(filepath.Join(root, file))
+		if err != nil {
+			t.Fatal(err)
+		}
+		match := line.FindSubmatch(content)
+		if match == nil {
+			t.Fatalf("%s names no version of Go", file)
+		}
+		versions = append(versions, string(match[1]))
+	}
+	if len(slices.Compact(versions)) != 1 {
+		t.Errorf("go.mod, Makefile and .ci/run name different versions of Go: %q", versions)
+	}
+}
+
 // Links between documents, and from documents to files, must lead somewhere.
 func TestDocumentsLinkToWhatExists(t *testing.T) {
 	link := regexp.MustCompile(`\]\(([^)#:]+)(#[^)]*)?\)`)
