@@ -15,7 +15,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/api/base/v1/basev1connect"
 	"github.com/BitBoxSwiss/bitbox-base/client"
 	"github.com/BitBoxSwiss/bitbox-base/internal/middleware/admission"
-	"github.com/BitBoxSwiss/bitbox-base/internal/middleware/base"
+	"github.com/BitBoxSwiss/bitbox-base/internal/middleware/daemon"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/pairing"
 )
 
@@ -24,7 +24,7 @@ import (
 type whole struct {
 	dir      string
 	files    string // of what stands before it; empty: nothing does
-	base     *base.Base
+	base     *daemon.Base
 	app      *client.App
 	pairings atomic.Int64
 }
@@ -49,7 +49,7 @@ func newWholeBehind(entry net.Listener) (w *whole, err error) {
 	limits := admission.DefaultLimits()
 	// One address makes all the connections here.
 	limits.PerSecond, limits.Burst, limits.ParkedPerAddress = 1e6, 1e6, limits.Parked
-	w.base, err = base.Start(base.Config{
+	w.base, err = daemon.Start(daemon.Config{
 		StateDir: filepath.Join(w.dir, "base"), Listen: "127.0.0.1:0", Entry: entry, Limits: limits, Now: w.now, Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		return w, err
@@ -102,7 +102,7 @@ func (w *whole) pair(app *client.App, address string) error {
 	return errors.Join(err, atTheBase)
 }
 
-func acceptNumber(ctx context.Context, b *base.Base, text string, role basev1.Role) error {
+func acceptNumber(ctx context.Context, b *daemon.Base, text string, role basev1.Role) error {
 	number := uint32(0)
 	for _, digit := range text {
 		if digit != ' ' {

@@ -15,13 +15,13 @@ import (
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/client"
-	"github.com/BitBoxSwiss/bitbox-base/internal/middleware/base"
+	"github.com/BitBoxSwiss/bitbox-base/internal/middleware/daemon"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/pairing"
 )
 
 // person stands at a Base that runs in this process, for the examples.
 type person struct {
-	base *base.Base
+	base *daemon.Base
 	dir  string
 }
 
@@ -30,7 +30,7 @@ func atTheBase() *person {
 	if err != nil {
 		log.Fatal(err)
 	}
-	b, err := base.Start(base.Config{
+	b, err := daemon.Start(daemon.Config{
 		StateDir: dir + "/base",
 		Listen:   "127.0.0.1:0",
 		Name:     "BitBox Base",

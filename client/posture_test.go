@@ -21,7 +21,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/bruteforce"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/system"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
-	"github.com/BitBoxSwiss/bitbox-base/internal/middleware/base"
+	"github.com/BitBoxSwiss/bitbox-base/internal/middleware/daemon"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
 	"github.com/BitBoxSwiss/bitbox-base/internal/testbed/appliancetest"
 )
@@ -531,7 +531,7 @@ func TestOwnersAppCanRevokeItselfButNotTheLast(t *testing.T) {
 }
 
 func TestDevelopersBaseCutsTheChannelAlone(t *testing.T) {
-	b, err := base.Start(base.Config{StateDir: t.TempDir() + "/state", Listen: "127.0.0.1:0", Name: "Dev", Logger: slog.New(slog.NewTextHandler(io.Discard, nil))})
+	b, err := daemon.Start(daemon.Config{StateDir: t.TempDir() + "/state", Listen: "127.0.0.1:0", Name: "Dev", Logger: slog.New(slog.NewTextHandler(io.Discard, nil))})
 	if err != nil {
 		t.Fatal(err)
 	}

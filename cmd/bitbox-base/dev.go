@@ -10,12 +10,12 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
-	"github.com/BitBoxSwiss/bitbox-base/internal/middleware/base"
+	"github.com/BitBoxSwiss/bitbox-base/internal/middleware/daemon"
 )
 
 func (p *program) devCommand() *cobra.Command {
 	var (
-		config     base.Config
+		config     daemon.Config
 		noMDNS     bool
 		noTerminal bool
 		verbose    bool
@@ -48,16 +48,16 @@ same --state if one was given.`,
 				}
 			}
 			config.Logger = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
-			config.Ready = func(b *base.Base) {
+			config.Ready = func(b *daemon.Base) {
 				if config.Out != nil {
 					fmt.Fprintf(config.Out, "%s listens on %s. Its state is in %s. Ctrl-C ends it.\n", b.Name(), b.Addr(), config.StateDir)
 				}
 			}
-			return base.RunDev(c.Context(), config)
+			return daemon.RunDev(c.Context(), config)
 		},
 	}
 	flags := command.Flags()
-	flags.StringVar(&config.Listen, "listen", base.DefaultListen, "TCP address to listen on; port 0 chooses a free one")
+	flags.StringVar(&config.Listen, "listen", daemon.DefaultListen, "TCP address to listen on; port 0 chooses a free one")
 	flags.StringVar(&config.Name, "name", "", "name of a Base that is new (default \"bitbox-base-\" and four digits)")
 	flags.BoolVar(&noMDNS, "no-mdns", false, "do not announce the Base on the local network")
 	flags.StringSliceVar(&interfaces, "interface", nil, "announce on this network interface only; may be given again")

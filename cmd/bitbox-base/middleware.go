@@ -11,7 +11,7 @@ import (
 
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
-	"github.com/BitBoxSwiss/bitbox-base/internal/middleware/base"
+	"github.com/BitBoxSwiss/bitbox-base/internal/middleware/daemon"
 )
 
 // middlewareState is where systemd keeps the Middleware's state
@@ -35,7 +35,7 @@ hands it its socket.`,
 			if len(passed) != 1 || passed[0] == nil {
 				return errors.New("the Middleware is started by systemd, with one socket (bitbox-base-middleware.socket); on a developer's machine use: bitbox-base dev")
 			}
-			return base.RunMiddleware(c.Context(), base.MiddlewareConfig{
+			return daemon.RunMiddleware(c.Context(), daemon.MiddlewareConfig{
 				StateDir: middlewareState,
 				Entry:    passed[0],
 				Helper:   helperclient.Client{Port: helperclient.Dial(generation.SystemSocket)},

@@ -17,7 +17,7 @@ import (
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/client"
 	"github.com/BitBoxSwiss/bitbox-base/internal/middleware/admission"
-	"github.com/BitBoxSwiss/bitbox-base/internal/middleware/base"
+	"github.com/BitBoxSwiss/bitbox-base/internal/middleware/daemon"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/noiseconn"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/pairing"
 	"github.com/BitBoxSwiss/bitbox-base/internal/testbed/netnstest"
@@ -30,9 +30,9 @@ const testTime = time.Minute
 
 // house is a Base, and the human who stands at it.
 type house struct {
-	*base.Base
+	*daemon.Base
 	t      *testing.T
-	config base.Config
+	config daemon.Config
 }
 
 func newHouse(t *testing.T, name string) *house {
@@ -40,7 +40,7 @@ func newHouse(t *testing.T, name string) *house {
 	// A test is quicker than a person, and all from one address.
 	limits := admission.DefaultLimits()
 	limits.PerSecond, limits.Burst = 1000, 1000
-	h := &house{t: t, config: base.Config{
+	h := &house{t: t, config: daemon.Config{
 		StateDir: t.TempDir() + "/state",
 		Limits:   limits,
 		Listen:   ":0",
@@ -56,7 +56,7 @@ func newHouse(t *testing.T, name string) *house {
 func (h *house) start() {
 	h.t.Helper()
 	var err error
-	if h.Base, err = base.Start(h.config); err != nil {
+	if h.Base, err = daemon.Start(h.config); err != nil {
 		h.t.Fatal(err)
 	}
 }

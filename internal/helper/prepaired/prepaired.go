@@ -24,7 +24,7 @@ import (
 
 	"github.com/BitBoxSwiss/bitbox-base/internal/atomicfile"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/system"
-	"github.com/BitBoxSwiss/bitbox-base/internal/middleware"
+	"github.com/BitBoxSwiss/bitbox-base/internal/middleware/registry"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
 	keys "github.com/BitBoxSwiss/bitbox-base/internal/protocol/prepaired"
 	"github.com/BitBoxSwiss/bitbox-base/internal/state"
@@ -197,11 +197,11 @@ func (c Config) make(half *keys.Half) error {
 		}
 	}
 	db, err := state.Open(filepath.Join(at, middlewarePart, middlewareFile),
-		state.Options{Kind: middleware.StateKind, Schema: middleware.StateSchema, Create: true})
+		state.Options{Kind: registry.StateKind, Schema: registry.StateSchema, Create: true})
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(middleware.MakePrePaired(db, half, stateKey), db.Close()); err != nil {
+	if err := errors.Join(registry.MakePrePaired(db, half, stateKey), db.Close()); err != nil {
 		return err
 	}
 	return atomicfile.SyncDir(at)

@@ -19,7 +19,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/boottime"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/system"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
-	"github.com/BitBoxSwiss/bitbox-base/internal/middleware"
+	"github.com/BitBoxSwiss/bitbox-base/internal/middleware/registry"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/noiseconn"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
 	keys "github.com/BitBoxSwiss/bitbox-base/internal/protocol/prepaired"
@@ -99,12 +99,12 @@ func look(root string) (b base, err error) {
 	defer func() { err = errors.Join(err, h.Close()) }()
 	b.stateKey, b.owners = h.StateKey(), len(h.Effective().Apps)
 	db, err := state.Open(filepath.Join(root, middlewarePart, middlewareFile),
-		state.Options{Kind: middleware.StateKind, Schema: middleware.StateSchema, Create: true})
+		state.Options{Kind: registry.StateKind, Schema: registry.StateSchema, Create: true})
 	if err != nil {
 		return b, err
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
-	r, err := middleware.OpenRegistry(middleware.RegistryConfig{DB: db, Logger: slog.New(slog.DiscardHandler)})
+	r, err := registry.Open(registry.Config{DB: db, Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		return b, err
 	}

@@ -26,7 +26,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/prepaired"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/system"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
-	"github.com/BitBoxSwiss/bitbox-base/internal/middleware/base"
+	"github.com/BitBoxSwiss/bitbox-base/internal/middleware/daemon"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/pairing"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
 )
@@ -288,7 +288,7 @@ func (a *Appliance) startMiddleware() error {
 	ctx, cancel := context.WithCancel(context.Background())
 	a.cancel = cancel
 	go func() {
-		a.done <- base.RunMiddleware(ctx, base.MiddlewareConfig{
+		a.done <- daemon.RunMiddleware(ctx, daemon.MiddlewareConfig{
 			StateDir: filepath.Join(a.stateDir, "state"), Entry: entry,
 			Helper: helperclient.Client{Port: a.port}, Logger: slog.New(slog.DiscardHandler),
 		})

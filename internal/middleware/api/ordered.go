@@ -1,0 +1,116 @@
+package api
+
+import (
+	"context"
+	"time"
+
+	"connectrpc.com/connect"
+
+	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
+	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
+)
+
+// Orders about pairing, which owners have signed. This daemon carries them and what the
+// Base's authority has signed back, and tells what it sees in between. It decides
+// nothing, and an owner's App believes it nothing that matters.
+
+// followStep is the least time between two looks at a ceremony: a flood of requests
+// changes what there is to see at each of them.
+const followStep = 100 * time.Millisecond
+
+// order carries an order, and returns what the authority is like then.
+func (s *Server) order(ctx context.Context, order []byte) (*systemv1.Snapshot, error) {
+	ctx, cancel := context.WithTimeout(ctx, authorityTime)
+	defer cancel()
+	reply, err := s.ask(ctx, &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_OrderPairing{
+		OrderPairing: &systemv1.OrderPairing{Order: order}}}, nil)
+	return reply.GetAuthority().GetSnapshot(), err
+}
+
+// AcceptPairing carries an owner's order to accept a request, and tells how the
+// ceremony goes on until it has ended.
+func (s pairingService) AcceptPairing(ctx context.Context, request *basev1.AcceptPairingRequest, stream *connect.ServerStream[basev1.AcceptPairingResponse]) error {
+	snapshot, err := s.order(ctx, request.GetOrder())
+	if err != nil {
+		return err
+	}
+	s.audit.Info("a pairing request was accepted by an order", "by", sessionOf(ctx).ID())
+	id, last := snapshot.GetCeremony().GetId(), basev1.AcceptPairingResponse_PHASE_UNSPECIFIED
+	for {
+		message := progressOf(snapshot, id)
+		if message.GetPhase() != last {
+			if err := sendWithin(deadlineOf(ctx).SetWriteDeadline, func() error { return stream.Send(message) }); err != nil {
+				return err
+			}
+		}
+		if last = message.GetPhase(); last >= basev1.AcceptPairingResponse_PHASE_ENROLLED {
+			return nil
+		}
+		select {
+		case <-time.After(followStep):
+		case <-s.stopping:
+			return connect.NewError(connect.CodeUnavailable, errStopping)
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		if snapshot, err = s.Window.Watch(ctx, snapshot.GetVersion()); err != nil {
+			return apiError(err)
+		}
+	}
+}
+
+// progressOf is how far the ceremony with this id is.
+func progressOf(s *systemv1.Snapshot, id []byte) *basev1.AcceptPairingResponse {
+	c := s.GetCeremony()
+	if len(id) == 0 || string(c.GetId()) != string(id) {
+		return endOf(s.GetLast(), id)
+	}
+	message := &basev1.AcceptPairingResponse{Phase: basev1.AcceptPairingResponse_PHASE_ACCEPTED}
+	switch {
+	case c.GetPhase() == systemv1.Ceremony_PHASE_COMMITTED:
+		message.Phase, message.CeremonyId = basev1.AcceptPairingResponse_PHASE_COMMITTED, id
+	case c.GetPhase() == systemv1.Ceremony_PHASE_SHOWN:
+		message.Phase, message.CeremonyId = basev1.AcceptPairingResponse_PHASE_SHOWN, id
+		message.AppName, message.SigningKey = c.GetAppName(), c.GetSigningKey()
+		if c.GetBaseConfirmed() {
+			message.Phase = basev1.AcceptPairingResponse_PHASE_ANSWERED
+		}
+	}
+	return message
+}
+
+// endOf is how the ceremony with this id has ended.
+func endOf(last *systemv1.LastCeremony, id []byte) *basev1.AcceptPairingResponse {
+	message := &basev1.AcceptPairingResponse{Phase: basev1.AcceptPairingResponse_PHASE_ENDED, CeremonyId: id, Reason: "it was given up at the Base"}
+	if len(id) == 0 || string(last.GetId()) != string(id) {
+		return message
+	}
+	switch last.GetOutcome() {
+	case systemv1.LastCeremony_OUTCOME_ENROLLED:
+		return &basev1.AcceptPairingResponse{Phase: basev1.AcceptPairingResponse_PHASE_ENROLLED, CeremonyId: id, AppName: last.GetAppName()}
+	case systemv1.LastCeremony_OUTCOME_REJECTED_AT_BASE:
+		message.Reason = "it was refused"
+	case systemv1.LastCeremony_OUTCOME_REJECTED_BY_APP:
+		message.Reason = "the new App's user said no"
+	case systemv1.LastCeremony_OUTCOME_TIMED_OUT:
+		message.Reason = "it took too long"
+	case systemv1.LastCeremony_OUTCOME_CONNECTION_LOST:
+		message.Reason = "the connection to the new App was lost"
+	case systemv1.LastCeremony_OUTCOME_REFUSED:
+		message.Reason = "what came does not fit together: somebody may have interfered"
+	}
+	return message
+}
+
+// AnswerPairing carries an owner's answer, and the authority's report back.
+func (s pairingService) AnswerPairing(ctx context.Context, request *basev1.AnswerPairingRequest) (*basev1.AnswerPairingResponse, error) {
+	ctx, cancel := context.WithTimeout(ctx, authorityTime)
+	defer cancel()
+	reply, err := s.ask(ctx, &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_AnswerPairing{
+		AnswerPairing: &systemv1.AnswerPairing{Answer: request.GetAnswer()}}}, nil)
+	if err != nil {
+		return nil, err
+	}
+	s.audit.Info("a pairing was answered by an order", "by", sessionOf(ctx).ID())
+	return &basev1.AnswerPairingResponse{Report: reply.GetPairingAnswered().GetReport()}, nil
+}

@@ -1,0 +1,242 @@
+package api
+
+import (
+	"context"
+	"errors"
+
+	"connectrpc.com/connect"
+
+	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
+	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
+	"github.com/BitBoxSwiss/bitbox-base/internal/middleware/events"
+)
+
+// Helper is the system helper as the Server reaches it; helperclient.Client is one. The
+// Server decides nothing of what passes here: signed documents go through
+// untouched, and what comes back is signed by the helper.
+type Helper interface {
+	Do(ctx context.Context, request *systemv1.SystemRequest, progress func(*systemv1.Progress)) (*systemv1.SystemReply, error)
+	Each(ctx context.Context, request *systemv1.SystemRequest, receive func(*systemv1.SystemReply) error) error
+}
+
+// errNoHelper is what a developer's Base says.
+var errNoHelper = errors.New("this Base runs on a developer's machine, where it configures nothing; what needs the appliance, such as its posture, cannot be seen or changed")
+
+// ask sends one request to the helper.
+func (s *Server) ask(ctx context.Context, request *systemv1.SystemRequest, progress func(*systemv1.Progress)) (*systemv1.SystemReply, error) {
+	if s.Helper == nil {
+		return nil, connect.NewError(connect.CodeFailedPrecondition, errNoHelper)
+	}
+	reply, err := s.Helper.Do(ctx, request, progress)
+	if err != nil {
+		return nil, helperError(err)
+	}
+	return reply, nil
+}
+
+// helperCodes gives the helper's refusals the codes that Apps act on.
+var helperCodes = map[helperclient.Code]connect.Code{
+	helperclient.CodeMalformed:  connect.CodeInvalidArgument,
+	helperclient.CodeInvalid:    connect.CodeInvalidArgument,
+	helperclient.CodePermission: connect.CodePermissionDenied,
+	helperclient.CodeRefused:    connect.CodeFailedPrecondition,
+	helperclient.CodeStale:      connect.CodeAborted,
+	helperclient.CodeBusy:       connect.CodeAborted,
+	helperclient.CodeNotApplied: connect.CodeFailedPrecondition,
+	helperclient.CodeNotYet:     connect.CodeUnavailable,
+	helperclient.CodeReset:      connect.CodeUnavailable,
+	helperclient.CodeNothing:    connect.CodeNotFound,
+	helperclient.CodeStorage:    connect.CodeResourceExhausted,
+}
+
+// helperError keeps the helper's sentence. Codes without a row are internal.
+func helperError(err error) error {
+	code := connect.CodeInternal
+	var refused *helperclient.Error
+	switch {
+	case errors.As(err, &refused):
+		if known, ok := helperCodes[refused.Code]; ok {
+			code = known
+		}
+		err = refused
+	case errors.Is(err, context.DeadlineExceeded):
+		code = connect.CodeUnavailable
+	}
+	return connect.NewError(code, err)
+}
+
+// each asks the helper for a stream, and passes its replies on until it ends, the App
+// hangs up, or the Base stops.
+func (s *Server) each(ctx context.Context, request *systemv1.SystemRequest, receive func(*systemv1.SystemReply) error) error {
+	if s.Helper == nil {
+		return connect.NewError(connect.CodeFailedPrecondition, errNoHelper)
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() {
+		select {
+		case <-s.stopping:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	err := s.Helper.Each(ctx, request, receive)
+	switch {
+	case err == nil:
+		return nil
+	case ctx.Err() != nil:
+		return connect.NewError(connect.CodeUnavailable, errStopping)
+	default:
+		return helperError(err)
+	}
+}
+
+// postureService carries signed documents to the helper, and its reports back.
+type postureService struct{ *Server }
+
+func (s postureService) GetPosture(ctx context.Context, request *basev1.GetPostureRequest) (*basev1.GetPostureResponse, error) {
+	// If something changes in between, the report does not fit the chain, and the
+	// App asks again.
+	chain, err := s.ask(ctx, &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_GetChain{GetChain: &systemv1.GetChain{}}}, nil)
+	if err != nil {
+		return nil, err
+	}
+	report, err := s.ask(ctx, &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_GetReport{
+		GetReport: &systemv1.GetReport{Nonce: request.GetNonce()}}}, nil)
+	if err != nil {
+		return nil, err
+	}
+	return &basev1.GetPostureResponse{Report: report.GetReport().GetReport(), Chain: chain.GetChain().GetChain()}, nil
+}
+
+func (s postureService) GetChallenge(ctx context.Context, _ *basev1.GetChallengeRequest) (*basev1.GetChallengeResponse, error) {
+	reply, err := s.ask(ctx, &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_GetChallenge{GetChallenge: &systemv1.GetChallenge{}}}, nil)
+	if err != nil {
+		return nil, err
+	}
+	return &basev1.GetChallengeResponse{Challenge: reply.GetChallenge().GetChallenge()}, nil
+}
+
+func (s postureService) SubmitPosture(ctx context.Context, request *basev1.SubmitPostureRequest, stream *connect.ServerStream[basev1.SubmitPostureResponse]) error {
+	send := func(message *basev1.SubmitPostureResponse) error {
+		return sendWithin(deadlineOf(ctx).SetWriteDeadline, func() error { return stream.Send(message) })
+	}
+	reply, err := s.ask(ctx, &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_Submit{
+		Submit: &systemv1.Submit{Document: request.GetDocument(), Nonce: request.GetNonce()}}},
+		func(p *systemv1.Progress) {
+			text := p.GetStep()
+			if p.GetDetail() != "" {
+				text += ": " + p.GetDetail()
+			}
+			// An App that hung up does not stop the change.
+			_ = send(&basev1.SubmitPostureResponse{Step: &basev1.SubmitPostureResponse_Progress{Progress: text}})
+		})
+	if err != nil {
+		return err
+	}
+	s.audit.Info("a posture was submitted", "by", sessionOf(ctx).ID())
+	return send(&basev1.SubmitPostureResponse{Step: &basev1.SubmitPostureResponse_Report{Report: reply.GetReport().GetReport()}})
+}
+
+func (s postureService) ConfirmTry(ctx context.Context, request *basev1.ConfirmTryRequest) (*basev1.ConfirmTryResponse, error) {
+	reply, err := s.ask(ctx, &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_ConfirmTry{ConfirmTry: &systemv1.ConfirmTry{
+		Confirmation:  request.GetConfirmation(),
+		ConnectedAtMs: uint64(sessionOf(ctx).BeganAt().Milliseconds()),
+		Nonce:         request.GetNonce(),
+	}}}, nil)
+	if err != nil {
+		return nil, err
+	}
+	s.audit.Info("a tried posture was confirmed", "by", sessionOf(ctx).ID())
+	return &basev1.ConfirmTryResponse{Report: reply.GetReport().GetReport()}, nil
+}
+
+// restrict closes something, and returns the helper's report.
+func (s *Server) restrict(ctx context.Context, restrict *systemv1.Restrict) ([]byte, error) {
+	reply, err := s.ask(ctx, &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_Restrict{Restrict: restrict}}, nil)
+	if err != nil {
+		return nil, err
+	}
+	return reply.GetReport().GetReport(), nil
+}
+
+// Lockdown ends the other sessions and closes the window even if the helper
+// cannot do its part: each of the three closes something for itself.
+func (s postureService) Lockdown(ctx context.Context, request *basev1.LockdownRequest) (*basev1.LockdownResponse, error) {
+	caller := sessionOf(ctx)
+	s.audit.Warn("lockdown", "by", caller.ID())
+	s.Registry.EndOtherSessions(caller)
+	windowErr := s.Window.CloseWindow(ctx)
+	report, err := s.restrict(ctx, &systemv1.Restrict{
+		What: &systemv1.Restrict_Lockdown{Lockdown: &systemv1.Lockdown{}}, Nonce: request.GetNonce()})
+	if err == nil && windowErr != nil {
+		err = apiError(windowErr)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &basev1.LockdownResponse{Report: report}, nil
+}
+
+func (s postureService) EndLease(ctx context.Context, request *basev1.EndLeaseRequest) (*basev1.EndLeaseResponse, error) {
+	report, err := s.restrict(ctx, &systemv1.Restrict{
+		What: &systemv1.Restrict_EndLease{EndLease: &systemv1.LeaseEnded{Kind: request.GetKind()}}, Nonce: request.GetNonce()})
+	if err != nil {
+		return nil, err
+	}
+	s.audit.Info("a lease was ended", "kind", request.GetKind(), "by", sessionOf(ctx).ID())
+	return &basev1.EndLeaseResponse{Report: report}, nil
+}
+
+// FactoryReset carries the order. The helper restarts the Base, which ends all
+// sessions; this answer comes first, or not at all.
+func (s postureService) FactoryReset(ctx context.Context, request *basev1.FactoryResetRequest) (*basev1.FactoryResetResponse, error) {
+	if _, err := s.ask(ctx, &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_FactoryReset{
+		FactoryReset: &systemv1.FactoryReset{By: &systemv1.FactoryReset_Order{Order: request.GetOrder()}}}}, nil); err != nil {
+		return nil, err
+	}
+	s.audit.Warn("factory reset", "by", sessionOf(ctx).ID())
+	return &basev1.FactoryResetResponse{}, nil
+}
+
+// bansService shows what fail2ban has banned.
+type bansService struct{ *Server }
+
+func (s bansService) ListBans(ctx context.Context, _ *basev1.ListBansRequest) (*basev1.ListBansResponse, error) {
+	reply, err := s.ask(ctx, &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_ListBans{ListBans: &systemv1.ListBans{}}}, nil)
+	if err != nil {
+		return nil, err
+	}
+	return &basev1.ListBansResponse{Bans: events.Bans(reply.GetBans().GetBans()), Total: reply.GetBans().GetTotal()}, nil
+}
+
+func (s bansService) LiftBan(ctx context.Context, request *basev1.LiftBanRequest) (*basev1.LiftBanResponse, error) {
+	reply, err := s.ask(ctx, &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_LiftBan{
+		LiftBan: &systemv1.LiftBan{By: &systemv1.LiftBan_Order{Order: request.GetOrder()}}}}, nil)
+	if err != nil {
+		return nil, err
+	}
+	s.audit.Info("a ban was lifted", "by", sessionOf(ctx).ID())
+	return &basev1.LiftBanResponse{Lifted: reply.GetLiftBan().GetLifted()}, nil
+}
+
+// auditService has the helper look at the live system.
+type auditService struct{ *Server }
+
+func (s auditService) RunAudit(ctx context.Context, _ *basev1.RunAuditRequest) (*basev1.RunAuditResponse, error) {
+	reply, err := s.ask(ctx, &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_RunAudit{RunAudit: &systemv1.RunAudit{}}}, nil)
+	if err != nil {
+		return nil, err
+	}
+	return &basev1.RunAuditResponse{Findings: events.Findings(reply.GetAudit().GetFindings())}, nil
+}
+
+func (s auditService) FixFinding(ctx context.Context, request *basev1.FixFindingRequest) (*basev1.FixFindingResponse, error) {
+	if _, err := s.ask(ctx, &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_FixFinding{
+		FixFinding: &systemv1.FixFinding{Id: request.GetId()}}}, nil); err != nil {
+		return nil, err
+	}
+	s.audit.Info("a finding was fixed", "finding", request.GetId(), "by", sessionOf(ctx).ID())
+	return &basev1.FixFindingResponse{}, nil
+}

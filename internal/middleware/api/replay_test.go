@@ -1,0 +1,137 @@
+package api
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"connectrpc.com/connect"
+	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
+	"github.com/BitBoxSwiss/bitbox-base/api/base/v1/basev1connect"
+	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
+	"github.com/BitBoxSwiss/bitbox-base/internal/middleware/events"
+	"github.com/BitBoxSwiss/bitbox-base/internal/middleware/registry/registrytest"
+	"google.golang.org/protobuf/proto"
+)
+
+func TestMissedEventsAreReplayedAlsoAfterARestart(t *testing.T) {
+	h := registrytest.New(t, nil)
+	boss := h.Active("boss", owner)
+	h.Active("phone", viewer)
+	h.Restart()
+	h.Events.PublishStart("a boot")
+	h.Restart()
+	h.Events.PublishStart("a boot")
+	h.Restart()
+	h.Events.PublishStart("another boot")
+	l := serve(h, t, fakeSystem{})
+	client := basev1connect.NewEventsServiceClient(l.client(boss), anyURL)
+	replay := func(after uint64) (past []string, subscribed *basev1.SubscribedEvent) {
+		t.Helper()
+		stream, err := client.WatchEvents(t.Context(), &basev1.WatchEventsRequest{Replay: true, After: after, PastOnly: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer stream.Close()
+		for stream.Receive() {
+			e := stream.Msg()
+			if e.GetSubscribed() != nil {
+				subscribed = e.GetSubscribed()
+				continue
+			}
+			if !e.GetPast() || subscribed != nil || e.GetSequence() == 0 {
+				t.Errorf("%v", e)
+			}
+			text := events.KindOf(e)
+			if e.GetBaseStarted().GetBooted() {
+				text += " booted"
+			}
+			past = append(past, text)
+		}
+		if err := stream.Err(); err != nil {
+			t.Fatal(err)
+		}
+		return past, subscribed
+	}
+	past, subscribed := replay(0)
+	want := []string{"app_paired", "app_paired", "base_started", "base_started", "base_started booted"}
+	if !slices.Equal(past, want) || subscribed.GetLastSequence() != 5 || subscribed.GetGap() {
+		t.Errorf("%q, %v", past, subscribed)
+	}
+	if past, subscribed := replay(4); len(past) != 1 || subscribed.GetLastSequence() != 5 {
+		t.Errorf("after the fourth: %q, %v", past, subscribed)
+	}
+	if past, subscribed := replay(99); len(past) != 0 || subscribed.GetLastSequence() != 5 {
+		t.Errorf("after one that never was: %q, %v", past, subscribed)
+	}
+}
+
+// noting is a helper that notes what it is asked.
+type noting struct {
+	mu    sync.Mutex
+	asked []*systemv1.SystemRequest
+}
+
+func (n *noting) Call(context.Context, []byte) ([]byte, error) {
+	return proto.Marshal(&systemv1.SystemReply{})
+}
+
+func (n *noting) Stream(_ context.Context, request []byte, receive func([]byte) error) error {
+	m := &systemv1.SystemRequest{}
+	if err := proto.Unmarshal(request, m); err != nil {
+		return err
+	}
+	n.mu.Lock()
+	n.asked = append(n.asked, m)
+	n.mu.Unlock()
+	return receive(registrytest.Must(proto.Marshal(&systemv1.SystemReply{})))
+}
+
+func TestTheHelperIsToldForWhichAppItIsAsked(t *testing.T) {
+	h := registrytest.New(t, nil)
+	boss, phone := h.Active("boss", owner), h.Active("phone", viewer)
+	helper := &noting{}
+	l := serve(h, t, fakeSystem{})
+	l.Helper = helperclient.Client{Port: helper}
+	of := func(a *registrytest.App) *http.Client { return l.client(a) }
+	if _, err := basev1connect.NewChangesServiceClient(of(phone), anyURL).ListChanges(t.Context(), &basev1.ListChangesRequest{Nonce: make([]byte, 32)}); err != nil {
+		t.Fatal(err)
+	}
+	apps := basev1connect.NewAppsServiceClient(of(boss), anyURL)
+	if _, err := apps.RenameApp(t.Context(), &basev1.RenameAppRequest{Id: phone.ID(), Name: "tablet"}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := apps.RevokeApp(t.Context(), &basev1.RevokeAppRequest{Id: boss.ID()}); codeOf(err) != connect.CodeFailedPrecondition {
+		t.Fatal(err)
+	}
+	if _, err := apps.RevokeApp(t.Context(), &basev1.RevokeAppRequest{Id: phone.ID()}); err != nil {
+		t.Fatal(err)
+	}
+	helper.mu.Lock()
+	defer helper.mu.Unlock()
+	var got []string
+	for _, m := range helper.asked {
+		text := fmt.Sprintf("%T", m.GetVerb())
+		if c := m.GetRecordChange(); c != nil {
+			text = c.GetWhat() + " " + c.GetDetail()
+			if c.GetFailure() != "" {
+				text += " FAILED"
+			}
+		}
+		got = append(got, m.GetAppId()+" "+text)
+	}
+	want := []string{
+		phone.ID() + " *systemv1.SystemRequest_ListChanges",
+		boss.ID() + " rename-app phone (" + phone.ID() + ") to tablet",
+		boss.ID() + " revoke-app boss (" + boss.ID() + ") FAILED",
+		boss.ID() + " revoke-app tablet (" + phone.ID() + ")",
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("the helper was asked\n%s\nnot\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+}

@@ -1,0 +1,144 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"io"
+	"time"
+
+	"connectrpc.com/connect"
+
+	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
+	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
+	"github.com/BitBoxSwiss/bitbox-base/internal/middleware/events"
+)
+
+const (
+	// pieceTime is how long the next piece of a release is waited for. The helper
+	// waits a little longer.
+	pieceTime = 25 * time.Second
+	// abortTime bounds telling the helper that no more will come.
+	abortTime = 5 * time.Second
+)
+
+var (
+	errNoHeader = errors.New("an update begins with the header of the release file")
+	errNoPiece  = errors.New("after the header of a release file its pieces follow, and nothing else")
+)
+
+// updateService carries releases to the helper, which decides whether it takes them.
+type updateService struct{ *Server }
+
+func (s updateService) GetUpdate(ctx context.Context, _ *basev1.GetUpdateRequest) (*basev1.GetUpdateResponse, error) {
+	reply, err := s.ask(ctx, &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_GetUpdate{GetUpdate: &systemv1.GetUpdate{}}}, nil)
+	if err != nil {
+		return nil, err
+	}
+	status := reply.GetUpdateStatus()
+	return &basev1.GetUpdateResponse{
+		InstalledVersion: status.GetInstalled(), Update: updateOf(status.GetUpdate()), TakesUpdates: status.GetTakesUpdates(),
+		DebianWaiting: status.GetDebianWaiting(), DebianUnknown: status.GetDebianUnknown(),
+	}, nil
+}
+
+func updateOf(u *systemv1.Update) *basev1.Update {
+	if u == nil {
+		return nil
+	}
+	return &basev1.Update{
+		Id: u.GetId(), FromVersion: u.GetFromVersion(), ToVersion: u.GetToVersion(), Phase: basev1.Update_Phase(u.GetPhase()),
+		Step: u.GetStep(), Reason: u.GetReason(), BeganAt: events.Timestamp(u.GetBegan()), EndedAt: events.Timestamp(u.GetEnded()),
+	}
+}
+
+// BringUpdate passes a release on, piece by piece. However it ends, nothing half
+// arrived is left at the helper.
+func (s updateService) BringUpdate(ctx context.Context, stream *connect.ClientStream[basev1.BringUpdateRequest]) (*basev1.BringUpdateResponse, error) {
+	first, err := s.receive(ctx, stream)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return nil, err
+	}
+	if first.GetHeader() == nil {
+		return nil, connect.NewError(connect.CodeInvalidArgument, errNoHeader)
+	}
+	began, err := s.ask(ctx, &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_BeginUpdate{
+		BeginUpdate: &systemv1.BeginUpdate{Header: first.GetHeader()}}}, nil)
+	if err != nil {
+		return nil, err
+	}
+	upload := began.GetUpdateBegan().GetUpload()
+	update, err := s.carry(ctx, upload, stream)
+	if err != nil {
+		s.abort(ctx, upload)
+		return nil, err
+	}
+	s.audit.Warn("an update was brought", "version", update.GetToVersion(), "by", sessionOf(ctx).ID())
+	return &basev1.BringUpdateResponse{Update: updateOf(update)}, nil
+}
+
+// receive waits for the next message; io.EOF: there is none.
+func (s updateService) receive(ctx context.Context, stream *connect.ClientStream[basev1.BringUpdateRequest]) (*basev1.BringUpdateRequest, error) {
+	if err := deadlineOf(ctx).SetReadDeadline(time.Now().Add(pieceTime)); err != nil {
+		return nil, err
+	}
+	if stream.Receive() {
+		return stream.Msg(), nil
+	}
+	if err := stream.Err(); err != nil {
+		return nil, err
+	}
+	return nil, io.EOF
+}
+
+func (s updateService) carry(ctx context.Context, upload []byte, stream *connect.ClientStream[basev1.BringUpdateRequest]) (*systemv1.Update, error) {
+	for offset := uint64(0); ; {
+		message, err := s.receive(ctx, stream)
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return nil, err
+		}
+		piece := message.GetPiece()
+		if len(piece) == 0 {
+			return nil, connect.NewError(connect.CodeInvalidArgument, errNoPiece)
+		}
+		if _, err := s.ask(ctx, &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_UpdatePiece{
+			UpdatePiece: &systemv1.UpdatePiece{Upload: upload, Offset: offset, Data: piece}}}, nil); err != nil {
+			return nil, err
+		}
+		offset += uint64(len(piece))
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	// From here on nobody takes it back: the helper may have begun when the App hangs up.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), callTime)
+	defer cancel()
+	reply, err := s.ask(ctx, &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_FinishUpdate{
+		FinishUpdate: &systemv1.FinishUpdate{Upload: upload}}}, nil)
+	return reply.GetUpdate(), err
+}
+
+// abort has the helper forget an upload, also for an App that has gone.
+func (s updateService) abort(ctx context.Context, upload []byte) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), abortTime)
+	defer cancel()
+	if _, err := s.ask(ctx, &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_AbortUpdate{
+		AbortUpdate: &systemv1.AbortUpdate{Upload: upload}}}, nil); err != nil {
+		s.Logger.Warn("have an unfinished upload removed", "error", err)
+	}
+}
+
+// WatchUpdate passes on what the helper says, which ends with the update.
+func (s updateService) WatchUpdate(ctx context.Context, _ *basev1.WatchUpdateRequest, stream *connect.ServerStream[basev1.WatchUpdateResponse]) error {
+	return s.each(ctx, &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_WatchUpdate{WatchUpdate: &systemv1.WatchUpdate{}}},
+		func(reply *systemv1.SystemReply) error {
+			if reply.GetUpdateStatus() == nil {
+				return nil // the end
+			}
+			return sendWithin(deadlineOf(ctx).SetWriteDeadline, func() error {
+				return stream.Send(&basev1.WatchUpdateResponse{Update: updateOf(reply.GetUpdateStatus().GetUpdate())})
+			})
+		})
+}

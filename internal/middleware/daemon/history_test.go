@@ -1,0 +1,76 @@
+package daemon_test
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"connectrpc.com/connect"
+
+	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
+	"github.com/BitBoxSwiss/bitbox-base/api/base/v1/basev1connect"
+)
+
+// A history that cannot be used is said to be so, left as it is, and keeps nobody out.
+func TestADamagedHistoryKeepsNoOwnerOut(t *testing.T) {
+	b := startBase(t, nil)
+	a := b.pairActive("phone", basev1.Role_ROLE_UNSPECIFIED)
+	events := func(request *basev1.WatchEventsRequest) (*basev1.WatchEventsResponse, error) {
+		t.Helper()
+		client := a.client()
+		t.Cleanup(client.CloseIdleConnections)
+		stream, err := basev1connect.NewEventsServiceClient(client, anyURL).WatchEvents(t.Context(), request)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer stream.Close()
+		if !stream.Receive() {
+			return nil, stream.Err()
+		}
+		return stream.Msg(), nil
+	}
+	replay := &basev1.WatchEventsRequest{Replay: true, PastOnly: true}
+	if first, err := events(replay); err != nil || first.GetSequence() != 1 || !first.GetPast() {
+		t.Fatalf("%v, %v", first, err)
+	}
+	path := filepath.Join(b.config.StateDir, "events.db")
+	whole, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for what, damage := range map[string]func() error{
+		"damaged": func() error {
+			for i := range whole {
+				whole[i] ^= 1
+			}
+			return os.WriteFile(path, whole, 0o600)
+		},
+		"gone": func() error { return os.Remove(path) },
+	} {
+		b.stop()
+		if err := damage(); err != nil {
+			t.Fatal(err)
+		}
+		b.config.Listen = b.Addr().String()
+		b.start()
+		if _, err := a.info(t.Context()); err != nil {
+			t.Errorf("%s: an owner is kept out: %v", what, err)
+		}
+		if _, err := events(replay); connect.CodeOf(err) != connect.CodeFailedPrecondition {
+			t.Errorf("%s: replay: %v", what, err)
+		}
+		if first, err := events(&basev1.WatchEventsRequest{}); err != nil || first.GetSubscribed() == nil {
+			t.Errorf("%s: live: %v, %v", what, first, err)
+		}
+		if len(b.log.lines("the history of events cannot be used")) == 0 {
+			t.Errorf("%s: the log says nothing of it", what)
+		}
+		if now, err := os.ReadFile(path); what == "gone" && err == nil || what == "damaged" && string(now) != string(whole) {
+			t.Errorf("%s: the file was replaced", what)
+		}
+		// For the next round there is one to damage.
+		if err := os.WriteFile(path, whole, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+}

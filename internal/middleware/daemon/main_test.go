@@ -1,0 +1,15 @@
+package daemon_test
+
+import (
+	"os"
+	"testing"
+
+	"github.com/BitBoxSwiss/bitbox-base/internal/testbed/netnstest"
+)
+
+func TestMain(m *testing.M) {
+	if os.Getenv(crashState) != "" {
+		os.Exit(crashingBase())
+	}
+	netnstest.Main(m)
+}

@@ -1,0 +1,303 @@
+package events
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
+	"github.com/BitBoxSwiss/bitbox-base/internal/state"
+)
+
+// What the database of the history is opened with. It is not the one of the pairings: each
+// connection writes that, and would have to hash the history as well; and a damaged history
+// does not keep an owner out.
+const (
+	HistoryKind   = "bitbox-base events"
+	HistorySchema = 1
+)
+
+// Buckets and keys of the history:
+//
+//	events  sequence (8)   -> WatchEventsResponse
+//	marks   forgotten      the highest sequence that was forgotten (8)
+//	        boot           the boot in which the Middleware was started last
+//	        update         the update whose end was told last
+const (
+	bucketEvents = "events"
+	bucketMarks  = "marks"
+
+	markForgotten = "forgotten"
+	markBoot      = "boot"
+	markUpdate    = "update"
+)
+
+// Bounds of the history.
+const (
+	// keptOfAKind is how many events of each kind are kept, so that a kind which strangers
+	// can cause (bans, pairing attempts) takes no other's place.
+	keptOfAKind = 100
+	// maxKept is the size of an event that is kept, in bytes. Longer lists are cut: all of
+	// them is in ListBans and RunAudit.
+	maxKept = 2048
+)
+
+// ErrNoHistory: the history of events cannot be used.
+var ErrNoHistory = errors.New("the history of events cannot be used; what happens from now on is told all the same")
+
+// policies are all kinds of events, by their names in base.proto.
+var policies = map[string]policy{
+	"subscribed":      {},
+	"session_started": {},
+	"session_ended":   {},
+
+	"app_paired":       {kept: true, subject: func(e *basev1.WatchEventsResponse) string { return e.GetAppPaired().GetApp().GetId() }},
+	"app_renamed":      {kept: true, subject: func(e *basev1.WatchEventsResponse) string { return e.GetAppRenamed().GetApp().GetId() }},
+	"app_revoked":      {kept: true, subject: func(e *basev1.WatchEventsResponse) string { return e.GetAppRevoked().GetApp().GetId() }},
+	"app_role_changed": {kept: true, subject: func(e *basev1.WatchEventsResponse) string { return e.GetAppRoleChanged().GetApp().GetId() }},
+	"window_changed":   {kept: true},
+	"posture_changed":  {kept: true},
+	"drift_found": {kept: true, merge: func(into, e *basev1.WatchEventsResponse) {
+		into.GetDriftFound().Findings = append(into.GetDriftFound().Findings, e.GetDriftFound().GetFindings()...)
+	}},
+	"bans_changed": {kept: true, merge: func(into, e *basev1.WatchEventsResponse) {
+		into.GetBansChanged().Banned = append(into.GetBansChanged().Banned, e.GetBansChanged().GetBanned()...)
+		into.GetBansChanged().Lifted = append(into.GetBansChanged().Lifted, e.GetBansChanged().GetLifted()...)
+	}},
+	"apply_failed":      {kept: true},
+	"service_failed":    {kept: true, subject: func(e *basev1.WatchEventsResponse) string { return e.GetServiceFailed().GetService().GetName() }},
+	"service_recovered": {kept: true, subject: func(e *basev1.WatchEventsResponse) string { return e.GetServiceRecovered().GetService().GetName() }},
+	"disk_filling":      {kept: true},
+	"update_waiting":    {kept: true},
+	"update_ended":      {kept: true},
+	"pairing_attempt": {kept: true, merge: func(into, e *basev1.WatchEventsResponse) {
+		a, b := into.GetPairingAttempt(), e.GetPairingAttempt()
+		a.Requests, a.Ignored = a.GetRequests()+b.GetRequests(), a.GetIgnored() && b.GetIgnored()
+	}},
+	"base_started":     {kept: true},
+	"machine_stopping": {kept: true},
+}
+
+// policy is what becomes of a kind of events.
+type policy struct {
+	// kept: it is in the history. Other events have the sequence 0.
+	kept bool
+	// subject tells two events of a kind apart that must not be merged; nil: there is one.
+	subject func(*basev1.WatchEventsResponse) string
+	// merge adds a later event to one that waits; nil: the later takes its place.
+	merge func(into, e *basev1.WatchEventsResponse)
+}
+
+func (p policy) subjectOf(e *basev1.WatchEventsResponse) string {
+	if p.subject == nil {
+		return ""
+	}
+	return p.subject(e)
+}
+
+// KindOf is the name of an event's kind.
+func KindOf(e *basev1.WatchEventsResponse) string {
+	m := e.ProtoReflect()
+	field := m.WhichOneof(m.Descriptor().Oneofs().ByName("event"))
+	if field == nil {
+		return ""
+	}
+	return string(field.Name())
+}
+
+// shrink makes an event fit.
+func shrink(e *basev1.WatchEventsResponse) {
+	for _, f := range e.GetDriftFound().GetFindings() {
+		if proto.Size(e) <= maxKept {
+			return
+		}
+		f.Expected, f.Found, f.Why, f.Fix = "", "", "", ""
+	}
+	for proto.Size(e) > maxKept {
+		switch findings, banned, lifted, packages := e.GetDriftFound().GetFindings(), e.GetBansChanged().GetBanned(), e.GetBansChanged().GetLifted(),
+			e.GetUpdateWaiting().GetPackages(); {
+		case len(findings) > 1:
+			e.GetDriftFound().Findings = shorter(findings)
+		case len(lifted) > 0:
+			e.GetBansChanged().Lifted = shorter(lifted)
+		case len(banned) > 1:
+			e.GetBansChanged().Banned = shorter(banned)
+		case len(packages) > 1:
+			e.GetUpdateWaiting().Packages = shorter(packages)
+		default:
+			return
+		}
+	}
+}
+
+// shorter cuts off an eighth of a list, rounded up: strangers can make one of bans so long
+// that looking at it once for each that goes would take minutes.
+func shorter[T any](list []T) []T { return list[:len(list)-(len(list)+7)/8] }
+
+// history is the events that are kept. It is guarded by the hub.
+type history struct {
+	db        *state.DB
+	events    []*basev1.WatchEventsResponse // by their sequence
+	last      uint64
+	forgotten uint64
+	kindOf    func(*basev1.WatchEventsResponse) string // replaced in tests
+}
+
+// openHistory reads what is kept.
+func openHistory(db *state.DB) (*history, error) {
+	h := &history{db: db, kindOf: KindOf}
+	err := db.View(func(tx *state.Tx) error {
+		if mark := tx.Get(bucketMarks, markForgotten); len(mark) == 8 {
+			h.forgotten = binary.BigEndian.Uint64(mark)
+		}
+		return tx.ForEach(bucketEvents, func(key string, value []byte) error {
+			e := &basev1.WatchEventsResponse{}
+			if err := proto.Unmarshal(value, e); err != nil || len(key) != 8 || binary.BigEndian.Uint64([]byte(key)) != e.GetSequence() {
+				return fmt.Errorf("%w: an event cannot be read: %w", state.ErrDamaged, err)
+			}
+			h.events = append(h.events, e)
+			return nil
+		})
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read the history of events: %w", err)
+	}
+	h.last = h.forgotten
+	if n := len(h.events); n > 0 {
+		h.last = max(h.last, h.events[n-1].GetSequence())
+	}
+	return h, nil
+}
+
+func key(sequence uint64) string { return string(binary.BigEndian.AppendUint64(nil, sequence)) }
+
+// add gives an event its sequence and keeps it. Also if it cannot be kept it has a sequence
+// that no other event gets; then there is a gap.
+func (h *history) add(e *basev1.WatchEventsResponse) error {
+	e.Sequence = h.last + 1
+	kind, of, oldest := h.kindOf(e), 0, -1
+	for i, kept := range h.events {
+		if h.kindOf(kept) == kind {
+			if of++; oldest < 0 {
+				oldest = i
+			}
+		}
+	}
+	forgotten := h.forgotten
+	if of < keptOfAKind {
+		oldest = -1
+	} else {
+		forgotten = max(forgotten, h.events[oldest].GetSequence())
+	}
+	value, err := proto.Marshal(e)
+	if err == nil {
+		err = h.db.Update(func(tx *state.Tx) error {
+			if oldest >= 0 {
+				if err := tx.Delete(bucketEvents, key(h.events[oldest].GetSequence())); err != nil {
+					return err
+				}
+			}
+			return errors.Join(tx.Put(bucketEvents, key(e.GetSequence()), value),
+				tx.Put(bucketMarks, markForgotten, binary.BigEndian.AppendUint64(nil, forgotten)))
+		})
+	}
+	h.last = e.GetSequence()
+	if err != nil {
+		h.forgotten = h.last
+		return fmt.Errorf("keep an event: %w", err)
+	}
+	h.forgotten = forgotten
+	if oldest >= 0 {
+		h.events = slices.Delete(slices.Clone(h.events), oldest, oldest+1)
+	}
+	h.events = append(slices.Clip(h.events), e)
+	return nil
+}
+
+// since are the events that are kept with a sequence above after; gap: others were, too, and
+// are forgotten.
+func (h *history) since(after uint64) (events []*basev1.WatchEventsResponse, gap bool) {
+	i, _ := slices.BinarySearchFunc(h.events, after+1, func(e *basev1.WatchEventsResponse, sequence uint64) int {
+		switch {
+		case e.GetSequence() < sequence:
+			return -1
+		case e.GetSequence() > sequence:
+			return 1
+		}
+		return 0
+	})
+	return h.events[i:], h.forgotten > after
+}
+
+// mark keeps a short value, and tells whether it is another than before, and whether there
+// was one.
+func (h *history) mark(name, value string) (other, had bool, err error) {
+	err = h.db.Update(func(tx *state.Tx) error {
+		before := tx.Get(bucketMarks, name)
+		other, had = string(before) != value, before != nil
+		if !other {
+			return nil
+		}
+		return tx.Put(bucketMarks, name, []byte(value))
+	})
+	return other, had, err
+}
+
+// How often events of one kind come. What comes quicker is merged and told when there is a
+// place again, so that nobody can wear out the disk, or the patience of who watches.
+const (
+	// eventPlaces is how many events of a kind come at once.
+	eventPlaces = 20
+	// eventPlaceBack is how soon a place comes back.
+	eventPlaceBack = 5 * time.Minute
+	// maxWaitingEvents is how many events of a kind wait, each about something else: more
+	// than there are services or Apps at once.
+	maxWaitingEvents = 64
+)
+
+// pace is how quickly events of one kind come.
+type pace struct {
+	taken   int
+	backAt  time.Time
+	waiting []*basev1.WatchEventsResponse
+}
+
+func (p *pace) take(now time.Time) bool {
+	for p.taken > 0 && !now.Before(p.backAt) {
+		p.taken--
+		p.backAt = p.backAt.Add(eventPlaceBack)
+	}
+	if p.taken >= eventPlaces {
+		return false
+	}
+	if p.taken == 0 {
+		p.backAt = now.Add(eventPlaceBack)
+	}
+	p.taken++
+	return true
+}
+
+// wait merges an event with what waits about the same, or has it wait, too.
+func (p *pace) wait(e *basev1.WatchEventsResponse, of policy) {
+	for i, waiting := range p.waiting {
+		if of.subjectOf(waiting) != of.subjectOf(e) {
+			continue
+		}
+		if of.merge == nil {
+			p.waiting[i] = e
+			return
+		}
+		of.merge(waiting, e)
+		waiting.Time = e.GetTime()
+		shrink(waiting)
+		return
+	}
+	if len(p.waiting) == maxWaitingEvents {
+		p.waiting = p.waiting[1:]
+	}
+	p.waiting = append(p.waiting, e)
+}

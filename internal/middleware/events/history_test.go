@@ -1,0 +1,412 @@
+package events
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
+	"github.com/BitBoxSwiss/bitbox-base/internal/ipc"
+	"github.com/BitBoxSwiss/bitbox-base/internal/middleware/admission"
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/pairing"
+	"github.com/BitBoxSwiss/bitbox-base/internal/state"
+	"github.com/BitBoxSwiss/bitbox-base/internal/state/killtest"
+)
+
+func openEvents(path string) (*state.DB, *Hub, error) {
+	db, err := state.Open(path, state.Options{Kind: HistoryKind, Schema: HistorySchema, Create: true})
+	if err != nil {
+		return nil, nil, err
+	}
+	h, err := openHistory(db)
+	return db, newHub(h, slog.New(slog.DiscardHandler)), err
+}
+
+func eventsIn(t *testing.T) *Hub {
+	t.Helper()
+	db, h, err := openEvents(filepath.Join(t.TempDir(), "events.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = db.Close() })
+	return h
+}
+
+func banOf(address string) *basev1.WatchEventsResponse {
+	return &basev1.WatchEventsResponse{Event: &basev1.WatchEventsResponse_BansChanged{
+		BansChanged: &basev1.BansChangedEvent{Banned: []*basev1.Ban{{Jail: "sshd", Address: address}}}}}
+}
+
+func revokedOf(name string) *basev1.WatchEventsResponse {
+	return &basev1.WatchEventsResponse{Event: &basev1.WatchEventsResponse_AppRevoked{AppRevoked: &basev1.AppRevokedEvent{App: &basev1.App{Id: name, Name: name}}}}
+}
+
+func TestEachKindOfEventHasAPolicy(t *testing.T) {
+	kinds := (&basev1.WatchEventsResponse{}).ProtoReflect().Descriptor().Oneofs().ByName("event").Fields()
+	for i := range kinds.Len() {
+		name := string(kinds.Get(i).Name())
+		of, ok := policies[name]
+		if !ok {
+			t.Errorf("%s has no policy: is it kept?", name)
+		}
+		// An empty event must not be the end of the Middleware.
+		event := func() *basev1.WatchEventsResponse {
+			event := &basev1.WatchEventsResponse{}
+			m := event.ProtoReflect()
+			m.Set(kinds.Get(i), m.NewField(kinds.Get(i)))
+			return event
+		}
+		_ = of.subjectOf(event())
+		if of.merge != nil {
+			of.merge(event(), event())
+		}
+		shrink(event())
+	}
+	if len(policies) != kinds.Len() {
+		t.Error("a policy is about no kind")
+	}
+}
+
+// Whoever watches gets each event once, and in its order, whenever it begins to watch.
+func TestBetweenPastAndPresentNothingIsLostOrComesTwice(t *testing.T) {
+	h := eventsIn(t)
+	const events, watchers = 150, 8
+	var running sync.WaitGroup
+	running.Go(func() {
+		for n := range events {
+			// Of many kinds, so that none has to wait.
+			kind := []func(string) *basev1.WatchEventsResponse{banOf, revokedOf}[n%2]
+			h.mu.Lock()
+			clear(h.paces)
+			h.mu.Unlock()
+			h.Publish(kind(fmt.Sprint(n)))
+		}
+	})
+	for range watchers {
+		running.Go(func() {
+			s, err := h.Subscribe("an App", true, 0)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer s.Close()
+			want := uint64(1)
+			got := func(e *basev1.WatchEventsResponse) {
+				if e.GetSequence() != want {
+					t.Errorf("event %d came, %d was due", e.GetSequence(), want)
+				}
+				want = e.GetSequence() + 1
+			}
+			for _, e := range s.Past {
+				got(e)
+			}
+			if s.Last != want-1 || s.Gap {
+				t.Errorf("the past ends with %d, and the last is said to be %d; gap: %v", want-1, s.Last, s.Gap)
+			}
+			for want <= events {
+				e, open := <-s.Events
+				if !open {
+					// It fell behind, and asks for what it has missed.
+					if s, err = h.Subscribe("an App", true, want-1); err != nil {
+						t.Error(err)
+						return
+					}
+					for _, e := range s.Past {
+						got(e)
+					}
+					continue
+				}
+				got(e)
+			}
+		})
+	}
+	running.Wait()
+}
+
+// The attack: somebody with many addresses has itself banned again and again. The broken
+// variant has one quota for all kinds.
+func TestOneKindOfEventTakesNoOthersPlace(t *testing.T) {
+	for name, oneQuota := range map[string]bool{"a quota for each kind": false, "one quota for all": true} {
+		h := eventsIn(t)
+		if oneQuota {
+			h.history.kindOf = func(*basev1.WatchEventsResponse) string { return "" }
+		}
+		if err := h.history.add(revokedOf("Laptop")); err != nil {
+			t.Fatal(err)
+		}
+		for n := range 2 * keptOfAKind {
+			if err := h.history.add(banOf(fmt.Sprintf("2001:db8::%x", n))); err != nil {
+				t.Fatal(err)
+			}
+		}
+		kept, gap := h.history.since(0)
+		there := slices.ContainsFunc(kept, func(e *basev1.WatchEventsResponse) bool { return e.GetAppRevoked() != nil })
+		if there == oneQuota || !gap || len(kept) > keptOfAKind+1 {
+			t.Errorf("%s: the revoked App is there: %v; gap: %v; %d events", name, there, gap, len(kept))
+		}
+		last := h.history.last
+		if _, gap := h.history.since(last - keptOfAKind); gap {
+			t.Errorf("%s: there is a gap for whoever has seen all that was forgotten", name)
+		}
+	}
+}
+
+// The attack: a thousand bans an hour, for a day.
+func TestAFloodOfEventsIsMergedAndDoesNotWearOutTheDisk(t *testing.T) {
+	flood := func(t *testing.T, paced bool) (writes int, told map[string]bool) {
+		t.Helper()
+		told = map[string]bool{}
+		synctest.Test(t, func(t *testing.T) {
+			h := eventsIn(t)
+			s, err := h.Subscribe("an App", false, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			drain := func() {
+				for len(s.Events) > 0 {
+					e := <-s.Events
+					writes++
+					for _, ban := range e.GetBansChanged().GetBanned() {
+						told[ban.GetAddress()] = true
+					}
+				}
+			}
+			for n := range 500 {
+				if !paced {
+					clear(h.paces)
+				}
+				h.Publish(banOf(fmt.Sprintf("192.0.2.%d", n%250)))
+				drain()
+				time.Sleep(4 * time.Second)
+				synctest.Wait()
+				drain()
+			}
+			h.Close() // what waits is not lost
+			drain()
+		})
+		return writes, told
+	}
+	writes, told := flood(t, true)
+	if most := eventPlaces + int(500*4*time.Second/eventPlaceBack) + 2; writes > most {
+		t.Errorf("%d events were written, more than %d", writes, most)
+	}
+	if len(told) < eventPlaces {
+		t.Errorf("%d addresses were told", len(told))
+	}
+	if writes, _ := flood(t, false); writes != 500 {
+		t.Errorf("without a pace %d events are written; this attack proves nothing", writes)
+	}
+}
+
+func TestAnEventThatIsTooLongIsCut(t *testing.T) {
+	long := banOf("192.0.2.1")
+	for n := range 500 {
+		long.GetBansChanged().Banned = append(long.GetBansChanged().Banned, &basev1.Ban{Address: fmt.Sprintf("2001:db8::%x", n)})
+	}
+	drift := &basev1.WatchEventsResponse{Event: &basev1.WatchEventsResponse_DriftFound{DriftFound: &basev1.DriftFoundEvent{}}}
+	for range 40 {
+		drift.GetDriftFound().Findings = append(drift.GetDriftFound().Findings, &basev1.Finding{Id: "x", Title: strings.Repeat("t", 100), Found: strings.Repeat("f", 5000)})
+	}
+	for _, event := range []*basev1.WatchEventsResponse{long, drift} {
+		if shrink(event); proto.Size(event) > maxKept || proto.Size(event) < maxKept/2 {
+			t.Errorf("%s has %d bytes", KindOf(event), proto.Size(event))
+		}
+	}
+}
+
+const eventsRole = "BITBOX_MIDDLEWARE_EVENTS"
+
+// TestMain runs the program that TestKillAtEveryWriteLosesNoEventThatWasTold kills.
+func TestMain(m *testing.M) {
+	if os.Getenv(eventsRole) == "" {
+		os.Exit(m.Run())
+	}
+	db, h, err := openEvents(os.Args[1])
+	if err == nil {
+		var s *Subscription
+		if s, err = h.Subscribe("an App", false, 0); err == nil {
+			for n := range 4 {
+				h.Publish(revokedOf(fmt.Sprint(n)))
+				fmt.Println((<-s.Events).GetSequence())
+			}
+			err = db.Close()
+		}
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+func TestKillAtEveryWriteLosesNoEventThatWasTold(t *testing.T) {
+	path := ""
+	command := func(int) *exec.Cmd {
+		dir := t.TempDir()
+		path = filepath.Join(dir, "events.db")
+		output := must(os.Create(filepath.Join(dir, "output")))
+		t.Cleanup(func() { _ = output.Close() })
+		c := exec.Command(os.Args[0], path)
+		c.Env = append(os.Environ(), eventsRole+"=yes", "GOMAXPROCS=1")
+		c.Stdout, c.Stderr = output, os.Stderr
+		return c
+	}
+	kills := killtest.AtEachWrite(t, command, func(n int) {
+		told := strings.Count(string(must(os.ReadFile(filepath.Join(filepath.Dir(path), "output")))), "\n")
+		db, h, err := openEvents(path)
+		if err != nil {
+			t.Fatalf("killed at write %d: %v", n, err)
+		}
+		defer db.Close()
+		events, gap := h.history.since(0)
+		if len(events) < told || len(events) > told+1 || gap {
+			t.Fatalf("killed at write %d, having told %d: there are %d; gap: %v", n, told, len(events), gap)
+		}
+	})
+	if kills < 8 {
+		t.Errorf("%d kills prove nothing", kills)
+	}
+}
+
+// heardAuthority hears requests, and nothing else.
+type heardAuthority struct{ admission.Authority }
+
+func (heardAuthority) Hear(context.Context, []byte) (bool, pairing.CeremonyID, [32]byte, error) {
+	return false, pairing.CeremonyID{}, [32]byte{}, nil
+}
+
+// The attack: a stranger asks to be paired, without end. The broken variant tells of each
+// request.
+func TestHoweverManyAskToBePairedOneEventStandsForTenMinutes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := eventsIn(t)
+		s, err := h.Subscribe("an App", false, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		attempts := h.Attempts(heardAuthority{})
+		ask := func(n int) {
+			if _, _, _, err := attempts.Hear(t.Context(), []byte(fmt.Sprint(n))); err != nil {
+				t.Fatal(err)
+			}
+		}
+		told := func() (all []*basev1.PairingAttemptEvent) {
+			synctest.Wait()
+			for len(s.Events) > 0 {
+				all = append(all, (<-s.Events).GetPairingAttempt())
+			}
+			return all
+		}
+		attempts.Listening(true)
+		ask(-1)
+		ask(-1) // an App repeats its request
+		if got := told(); len(got) != 1 || got[0].GetRequests() != 1 || got[0].GetIgnored() {
+			t.Errorf("the first: %v", got)
+		}
+		attempts.Listening(false)
+		for n := range 3630 {
+			ask(n)
+			time.Sleep(time.Second)
+		}
+		got := told()
+		sum := uint32(0)
+		for _, e := range got {
+			sum += e.GetRequests()
+			if !e.GetIgnored() {
+				t.Errorf("somebody is said to have listened: %v", e)
+			}
+		}
+		time.Sleep(2 * attemptInterval)
+		rest := told()
+		if len(got) != 6 || len(rest) != 1 || sum+rest[0].GetRequests() != 3630 {
+			t.Errorf("%d events of %d requests, and then %v", len(got), sum, rest)
+		}
+		time.Sleep(2 * attemptInterval)
+		ask(0)
+		if got := told(); len(got) != 1 || got[0].GetRequests() != 1 {
+			t.Errorf("after a while the next is told at once: %v", got)
+		}
+		time.Sleep(2 * attemptInterval) // no timer outlives the test
+	})
+}
+
+func TestWithoutAnIntervalEachRequestWouldBeAnEvent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := eventsIn(t)
+		attempts := h.Attempts(heardAuthority{})
+		attempts.interval = 0
+		const requests = 50
+		for n := range requests {
+			h.mu.Lock()
+			clear(h.paces)
+			h.mu.Unlock()
+			if _, _, _, err := attempts.Hear(t.Context(), []byte(fmt.Sprint(n))); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(time.Second)
+			synctest.Wait()
+		}
+		if events, _ := h.history.since(0); len(events) != requests {
+			t.Errorf("%d events of %d requests; the attack on the interval proves nothing", len(events), requests)
+		}
+	})
+}
+
+// The attack: whoever has many IPv6 networks has all of them banned. When the helper starts
+// again it tells of them in one event, which fits into a message of its.
+func TestAnEventWithThousandsOfBansIsCutAtOnce(t *testing.T) {
+	many := banOf("192.0.2.1")
+	for n := 0; proto.Size(many) < ipc.MaxMessageSize-100; n += 100 {
+		for i := range 100 {
+			many.GetBansChanged().Banned = append(many.GetBansChanged().Banned, &basev1.Ban{Jail: "bitbox-base-handshake", Address: fmt.Sprintf("2001:db8:%x:%x::1", (n+i)/65536, (n+i)%65536)})
+		}
+	}
+	many.GetBansChanged().Lifted = slices.Clone(many.GetBansChanged().Banned)
+	// One look at it all is the measure; one for each ban would be thousands.
+	began := time.Now()
+	for range 10 {
+		if proto.Size(many) < ipc.MaxMessageSize {
+			t.Fatal("it is short")
+		}
+	}
+	look := time.Since(began) / 10
+	began = time.Now()
+	shrink(many)
+	if took := time.Since(began); took > 500*look {
+		t.Errorf("it took %v, and a look at it takes %v", took, look)
+	}
+	if size := proto.Size(many); size > maxKept || size < maxKept/2 {
+		t.Errorf("%d bytes are left", size)
+	}
+}
+
+// All services that a Base may have fail at once, as when the memory is used up.
+func TestNoEventAboutAServiceIsDroppedHoweverManyFail(t *testing.T) {
+	h := eventsIn(t)
+	const services = 42
+	for n := range services {
+		h.Publish(&basev1.WatchEventsResponse{Event: &basev1.WatchEventsResponse_ServiceFailed{
+			ServiceFailed: &basev1.ServiceFailedEvent{Service: &basev1.Service{Name: fmt.Sprint("service-", n)}}}})
+	}
+	h.Close()
+	if past, gap := h.history.since(0); len(past) != services || gap {
+		t.Errorf("%d of %d events are kept, and that some are missing is told: %v", len(past), services, gap)
+	}
+}
+
+func must[T any](value T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return value
+}

@@ -1,0 +1,258 @@
+// Package events tells whoever watches what happens at the Base, and keeps what an
+// owner wants to hear of later.
+//
+//   - Hub hands each event to all subscribers, and gives those that are kept a sequence
+//     in the history, on disk.
+//   - Follow takes what the system helper tells, and Attempts counts pairing requests.
+//
+// It decides nothing: it stamps events, merges those that come too quickly, and passes
+// them on.
+package events
+
+import (
+	"errors"
+	"log/slog"
+	"sync"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
+	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
+	"github.com/BitBoxSwiss/bitbox-base/internal/state"
+	"github.com/BitBoxSwiss/bitbox-base/internal/version"
+)
+
+const (
+	// subscriberQueue is how many events a subscriber may be behind.
+	subscriberQueue = 64
+	// maxSubscriptions bounds the streams of events of one App.
+	maxSubscriptions = 16
+)
+
+var ErrTooMany = errors.New("this App has too many streams of events open; close one")
+
+// Hub hands each event to all subscribers, and keeps those that an owner wants to hear of
+// later, too. It never waits for a subscriber.
+type Hub struct {
+	log *slog.Logger
+
+	mu          sync.Mutex
+	subscribers map[*Subscription]struct{}
+	history     *history // nil: nothing is kept
+	paces       map[string]*pace
+	later       *time.Timer // tells what waits; nil: nothing does
+	closed      bool
+}
+
+// Subscription is one subscriber's queue.
+type Subscription struct {
+	hub *Hub
+	app string
+	// Events is closed when the subscriber fell behind.
+	Events chan *basev1.WatchEventsResponse
+
+	// What was before, in one moment with the beginning of the queue.
+	Past []*basev1.WatchEventsResponse
+	Last uint64
+	Gap  bool
+}
+
+// Open returns a Hub that keeps the history in db (HistoryKind); nil, or one that cannot
+// be read: nothing is kept.
+func Open(db *state.DB, log *slog.Logger) *Hub {
+	if db == nil {
+		return newHub(nil, log)
+	}
+	kept, err := openHistory(db)
+	if err != nil {
+		log.Error("the history of events cannot be used", "audit", true, "error", err)
+	}
+	return newHub(kept, log)
+}
+
+func newHub(history *history, log *slog.Logger) *Hub {
+	return &Hub{log: log, subscribers: map[*Subscription]struct{}{}, history: history, paces: map[string]*pace{}}
+}
+
+// Subscribe returns a queue in which every later event is, for the App with an id; with
+// replay, the events that are kept above a sequence as well. Close must follow.
+func (h *Hub) Subscribe(app string, replay bool, after uint64) (*Subscription, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	open := 0
+	for s := range h.subscribers {
+		if s.app == app {
+			open++
+		}
+	}
+	if open >= maxSubscriptions {
+		return nil, ErrTooMany
+	}
+	s := &Subscription{hub: h, app: app, Events: make(chan *basev1.WatchEventsResponse, subscriberQueue)}
+	if h.history != nil {
+		s.Last = h.history.last
+		if replay {
+			s.Past, s.Gap = h.history.since(after)
+		}
+	} else if replay {
+		return nil, ErrNoHistory
+	}
+	h.subscribers[s] = struct{}{}
+	return s, nil
+}
+
+// Subscribers is how many streams there are.
+func (h *Hub) Subscribers() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return len(h.subscribers)
+}
+
+// Close ends the subscription.
+func (s *Subscription) Close() {
+	s.hub.mu.Lock()
+	defer s.hub.mu.Unlock()
+	delete(s.hub.subscribers, s)
+}
+
+// Publish stamps an event, keeps it if it is to be kept, and queues it. What comes too
+// quickly waits.
+func (h *Hub) Publish(event *basev1.WatchEventsResponse) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	now := time.Now()
+	event.Time = timestamppb.New(now)
+	of := policies[KindOf(event)]
+	if !of.kept || h.history == nil {
+		h.sendLocked(event)
+		return
+	}
+	event = proto.CloneOf(event)
+	shrink(event)
+	p := h.paces[KindOf(event)]
+	if p == nil {
+		p = &pace{}
+		h.paces[KindOf(event)] = p
+	}
+	if len(p.waiting) > 0 || !p.take(now) {
+		p.wait(event, of)
+		h.awaitLocked(now)
+		return
+	}
+	h.keepLocked(event)
+}
+
+// keepLocked keeps an event before anybody is told of it: its sequence must not be another
+// event's after a power cut.
+func (h *Hub) keepLocked(event *basev1.WatchEventsResponse) {
+	if err := h.history.add(event); err != nil {
+		h.log.Error("an event is not in the history", "kind", KindOf(event), "error", err)
+	}
+	h.sendLocked(event)
+}
+
+// awaitLocked has tellWaiting called when a place comes back for something that waits.
+func (h *Hub) awaitLocked(now time.Time) {
+	if h.later != nil || h.closed {
+		return
+	}
+	var first time.Time
+	for _, p := range h.paces {
+		if len(p.waiting) > 0 && (first.IsZero() || p.backAt.Before(first)) {
+			first = p.backAt
+		}
+	}
+	if first.IsZero() {
+		return
+	}
+	h.later = time.AfterFunc(max(first.Sub(now), 0), h.tellWaiting)
+}
+
+func (h *Hub) tellWaiting() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.later = nil
+	if h.closed {
+		return
+	}
+	now := time.Now()
+	for _, p := range h.paces {
+		for len(p.waiting) > 0 && p.take(now) {
+			event := p.waiting[0]
+			p.waiting = p.waiting[1:]
+			h.keepLocked(event)
+		}
+	}
+	h.awaitLocked(now)
+}
+
+// Close keeps what waits, so that ending in order loses nothing.
+func (h *Hub) Close() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.closed {
+		return
+	}
+	h.closed = true
+	if h.later != nil {
+		h.later.Stop()
+	}
+	for _, p := range h.paces {
+		for _, event := range p.waiting {
+			h.keepLocked(event)
+		}
+		p.waiting = nil
+	}
+}
+
+// sendLocked queues an event. A subscriber whose queue is full is ended: a stream has no gaps.
+func (h *Hub) sendLocked(event *basev1.WatchEventsResponse) {
+	for s := range h.subscribers {
+		select {
+		case s.Events <- event:
+		default:
+			delete(h.subscribers, s)
+			close(s.Events)
+		}
+	}
+}
+
+// mark is history.mark, or says that nothing is known.
+func (h *Hub) mark(name, value string) (other, had bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.history == nil {
+		return false, false
+	}
+	other, had, err := h.history.mark(name, value)
+	if err != nil {
+		h.log.Error("keep what was told", "mark", name, "error", err)
+		return false, had
+	}
+	return other, had
+}
+
+// PublishStart tells that the Middleware was started, in the boot with this id; empty: it
+// is not known.
+func (h *Hub) PublishStart(bootID string) {
+	booted := false
+	if bootID != "" {
+		other, had := h.mark(markBoot, bootID)
+		booted = other && had
+	}
+	h.Publish(&basev1.WatchEventsResponse{Event: &basev1.WatchEventsResponse_BaseStarted{
+		BaseStarted: &basev1.BaseStartedEvent{SoftwareVersion: version.Software, Booted: booted}}})
+}
+
+// PublishWindow tells subscribers that the pairing window was opened or closed.
+func (h *Hub) PublishWindow(window *basev1.Window) {
+	h.Publish(&basev1.WatchEventsResponse{Event: &basev1.WatchEventsResponse_WindowChanged{
+		WindowChanged: &basev1.WindowChangedEvent{Window: window}}})
+}
+
+// WindowOf is what the API tells of the window.
+func WindowOf(snapshot *systemv1.Snapshot) *basev1.Window {
+	return &basev1.Window{Open: snapshot.GetWindowOpen(), RemainingMs: snapshot.GetWindowRemainingMs(), Role: snapshot.GetWindowRole()}
+}
