@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/ed25519"
 	"encoding/binary"
 	"errors"
 	"io"
@@ -12,7 +13,6 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -180,6 +180,12 @@ func refused(t *testing.T, a *App, b *fakeBase, kind error, confirm func(context
 	}
 }
 
+// signingKeyNumber is the public key of a seed that starts with n.
+func signingKeyNumber(n uint32) ed25519.PublicKey {
+	seed := binary.BigEndian.AppendUint32(nil, n)
+	return ed25519.NewKeyFromSeed(append(seed, make([]byte, ed25519.SeedSize-len(seed))...)).Public().(ed25519.PublicKey)
+}
+
 // neverAsked fails the test when the user is shown a code.
 func neverAsked(t *testing.T) func(context.Context, Code) (bool, error) {
 	return func(_ context.Context, code Code) (bool, error) {
@@ -191,7 +197,7 @@ func neverAsked(t *testing.T) func(context.Context, Code) (bool, error) {
 func TestBaseThatOpensAWrongCommitmentIsRefusedUnseen(t *testing.T) {
 	for what, change := range map[string]func(p *revealed){
 		"r_B":     func(p *revealed) { p.rb[0] ^= 1 },
-		"K_state": func(p *revealed) { p.stateKey[0] ^= 1 },
+		"K_state": func(p *revealed) { p.stateKey = signingKeyNumber(1) },
 		"role":    func(p *revealed) { p.role-- },
 	} {
 		t.Run(what, func(t *testing.T) {
@@ -231,8 +237,7 @@ func TestCommitmentKeepsAManInTheMiddleFromGrindingTheCode(t *testing.T) {
 	grindRB := func(p *revealed, n uint32) { binary.BigEndian.PutUint32(p.rb[:], n) }
 	grindState := func(p *revealed, n uint32) {
 		rb = p.rb
-		p.stateKey = slices.Clone(p.stateKey)
-		binary.BigEndian.PutUint32(p.stateKey, n)
+		p.stateKey = signingKeyNumber(n)
 	}
 	if attack(opens, grindRB) || attack(opens, grindState) {
 		t.Error("the man in the middle had his code shown")

@@ -163,6 +163,7 @@ func (b *base) ceremony(middleware, console pairing.Client, a *app, role basev1.
 	for _, random := range [][]byte{p1, appKey[:], h[:], ra[:]} {
 		_, _ = rand.Read(random)
 	}
+	appKey[31] &= 0x7f // canonical
 	private := ed25519.NewKeyFromSeed(a.seed.Expose())
 	public := private.Public().(ed25519.PublicKey)
 	if err := console.OpenWindow(ctx); err != nil {

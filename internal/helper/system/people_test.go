@@ -209,6 +209,7 @@ func (b *base) newcomer(name string) *newcomer {
 	for _, random := range [][]byte{n.p1, n.h[:], n.ra[:], n.static[:]} {
 		_, _ = rand.Read(random)
 	}
+	n.static[31] &= 0x7f // canonical
 	return n
 }
 

@@ -3,6 +3,7 @@ package daemon_test
 import (
 	"bytes"
 	"context"
+	"crypto/ed25519"
 	"crypto/mlkem"
 	"encoding/binary"
 	"errors"
@@ -244,7 +245,11 @@ func TestAPeerThatNeverSetsThePSKIsNotLetIn(t *testing.T) {
 	if _, _, _, err := state.ReadMessage(nil, p2); err != nil {
 		t.Fatal(err)
 	}
-	payload, err := (&noiseconn.P3Payload{SigningKey: make([]byte, 32), Name: "phone"}).Marshal()
+	signing, _, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	payload, err := (&noiseconn.P3Payload{SigningKey: signing, Name: "phone"}).Marshal()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -43,6 +43,7 @@ import (
 	"fmt"
 	"io"
 
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/publickey"
 	"github.com/BitBoxSwiss/bitbox-base/internal/secret"
 )
 
@@ -143,11 +144,11 @@ type PublicKey [KeySize]byte
 // String returns the key in hexadecimal.
 func (k PublicKey) String() string { return hex.EncodeToString(k[:]) }
 
-// ParsePublicKey copies a public key, which must be exactly 32 bytes long.
-// Keys of low order are found out by the handshake, which refuses them.
+// ParsePublicKey copies a public key. It refuses what publickey.CheckAgreement does.
+// Keys of small order are found out by the handshake, which refuses them.
 func ParsePublicKey(b []byte) (PublicKey, error) {
-	if len(b) != KeySize {
-		return PublicKey{}, fmt.Errorf("a public key has %d bytes, not %d", KeySize, len(b))
+	if err := publickey.CheckAgreement(b); err != nil {
+		return PublicKey{}, err
 	}
 	return PublicKey(b), nil
 }

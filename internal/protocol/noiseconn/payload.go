@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/publickey"
 )
 
 // Sizes of the payloads of a pairing in bytes.
@@ -34,11 +36,11 @@ type P3Payload struct {
 	Name       string
 }
 
-// Marshal returns P3PayloadSize bytes. It fails for a key of a wrong length and
-// a name that CheckName refuses.
+// Marshal returns P3PayloadSize bytes. It fails for a key that
+// publickey.CheckSigning refuses and a name that CheckName refuses.
 func (p *P3Payload) Marshal() ([]byte, error) {
-	if len(p.SigningKey) != ed25519.PublicKeySize {
-		return nil, fmt.Errorf("the signing key has %d bytes, not %d", len(p.SigningKey), ed25519.PublicKeySize)
+	if err := publickey.CheckSigning(p.SigningKey); err != nil {
+		return nil, fmt.Errorf("the App's key in P3: %w", err)
 	}
 	b := make([]byte, 0, P3PayloadSize)
 	b = append(b, p.RA[:]...)
@@ -50,6 +52,9 @@ func (p *P3Payload) Marshal() ([]byte, error) {
 func ParseP3Payload(b []byte) (*P3Payload, error) {
 	if len(b) != P3PayloadSize {
 		return nil, fmt.Errorf("the payload of P3 has %d bytes, not %d", len(b), P3PayloadSize)
+	}
+	if err := publickey.CheckSigning(b[32:64]); err != nil {
+		return nil, fmt.Errorf("the App's key in P3: %w", err)
 	}
 	name, err := parseName(b[64:])
 	if err != nil {
@@ -73,11 +78,11 @@ type P4 struct {
 	Name     string
 }
 
-// Marshal returns P4Size bytes. It fails for a key of a wrong length and a name
-// that CheckName refuses.
+// Marshal returns P4Size bytes. It fails for a key that publickey.CheckSigning
+// refuses and a name that CheckName refuses.
 func (p *P4) Marshal() ([]byte, error) {
-	if len(p.StateKey) != ed25519.PublicKeySize {
-		return nil, fmt.Errorf("the state key has %d bytes, not %d", len(p.StateKey), ed25519.PublicKeySize)
+	if err := publickey.CheckSigning(p.StateKey); err != nil {
+		return nil, fmt.Errorf("the Base's key in P4: %w", err)
 	}
 	b := make([]byte, 0, P4Size)
 	b = append(b, p.RB[:]...)
@@ -91,6 +96,9 @@ func (p *P4) Marshal() ([]byte, error) {
 func ParseP4(b []byte) (*P4, error) {
 	if len(b) != P4Size {
 		return nil, fmt.Errorf("P4 has %d bytes, not %d", len(b), P4Size)
+	}
+	if err := publickey.CheckSigning(b[32:64]); err != nil {
+		return nil, fmt.Errorf("the Base's key in P4: %w", err)
 	}
 	name, err := parseName(b[65:])
 	if err != nil {

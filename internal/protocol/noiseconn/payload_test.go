@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/publickey"
 )
 
 func testP4() *P4 {
@@ -251,5 +253,31 @@ func TestTheDiscoveryIDIsAMACOfTheNonce(t *testing.T) {
 	equal(t, "id", id[:], mac.Sum(nil)[:8])
 	if DiscoveryID(must(GenerateDiscoveryKey(nil)), nonce) == id || DiscoveryID(key, fixed("another nonce", 16)) == id {
 		t.Error("another key or nonce gives the same id")
+	}
+}
+
+// smallOrder are signing keys for which anybody can sign: see package publickey.
+var smallOrder = []ed25519.PublicKey{make([]byte, 32), append([]byte{1}, make([]byte, 31)...)}
+
+func TestAKeyThatAnybodyCanSignForIsRefusedInEveryMessage(t *testing.T) {
+	for _, key := range smallOrder {
+		if _, err := (&P3Payload{SigningKey: key, Name: "x"}).Marshal(); !errors.Is(err, publickey.ErrOrder) {
+			t.Errorf("P3 was made with %x: %v", key, err)
+		}
+		if _, err := (&P4{StateKey: key, Role: 1, Name: "x"}).Marshal(); !errors.Is(err, publickey.ErrOrder) {
+			t.Errorf("P4 was made with %x: %v", key, err)
+		}
+		p3 := make([]byte, P3PayloadSize)
+		copy(p3[32:], key)
+		p3[64], p3[65] = 1, 'x'
+		if _, err := ParseP3Payload(p3); !errors.Is(err, publickey.ErrOrder) {
+			t.Errorf("P3 was read with %x: %v", key, err)
+		}
+		p4 := make([]byte, P4Size)
+		copy(p4[32:], key)
+		p4[64], p4[65], p4[66] = 1, 1, 'x'
+		if _, err := ParseP4(p4); !errors.Is(err, publickey.ErrOrder) {
+			t.Errorf("P4 was read with %x: %v", key, err)
+		}
 	}
 }

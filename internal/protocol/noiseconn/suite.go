@@ -10,6 +10,8 @@ import (
 
 	"github.com/flynn/noise"
 	"golang.org/x/crypto/chacha20poly1305"
+
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/publickey"
 )
 
 // parsedStatic is a static key ready to compute with. Parsing one computes its
@@ -79,7 +81,8 @@ func (d *handshakeDH) GenerateKeypair(random io.Reader) (noise.DHKey, error) {
 	return noise.DHKey{Private: ephemeralHandle, Public: key.PublicKey().Bytes()}, nil
 }
 
-// DH refuses public keys of low order, as crypto/ecdh does.
+// DH refuses public keys that are not canonical, and those of small order, as
+// crypto/ecdh does.
 func (d *handshakeDH) DH(handle, public []byte) ([]byte, error) {
 	if handle[0] == ephemeralHandle[0] {
 		return diffieHellman(d.ephemeral, public)
@@ -96,6 +99,9 @@ func (d *handshakeDH) DH(handle, public []byte) ([]byte, error) {
 }
 
 func diffieHellman(private *ecdh.PrivateKey, public []byte) ([]byte, error) {
+	if err := publickey.CheckAgreement(public); err != nil {
+		return nil, err
+	}
 	peer, err := ecdh.X25519().NewPublicKey(public)
 	if err != nil {
 		return nil, err

@@ -270,6 +270,8 @@ func TestRevealThatDoesNotHoldEndsTheCeremony(t *testing.T) {
 		"long payload":       {func(r *systemv1.Reveal) { r.P3Payload = append(r.P3Payload, 0) }, ErrBadReveal},
 		"control characters": {func(r *systemv1.Reveal) { r.P3Payload[66] = '\n' }, ErrBadReveal},
 		"no public key":      {func(r *systemv1.Reveal) { r.AppPublicKey = nil }, ErrBadReveal},
+		"anybody can sign":   {func(r *systemv1.Reveal) { clear(r.P3Payload[32:64]) }, ErrBadReveal},
+		"second encoding":    {func(r *systemv1.Reveal) { r.AppPublicKey[31] |= 0x80 }, ErrBadReveal},
 		"enrolled K_sign":    {func(r *systemv1.Reveal) { r.P3Payload = p3(first.public()) }, ErrKnownKey},
 		"enrolled App":       {func(r *systemv1.Reveal) { r.AppPublicKey = first.static[:] }, ErrKnownKey},
 	} {

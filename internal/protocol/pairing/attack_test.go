@@ -100,6 +100,13 @@ func random32() (b [32]byte) {
 	return b
 }
 
+// randomKey is a canonical X25519 key whose private half nobody has.
+func randomKey() (b noiseconn.PublicKey) {
+	b = random32()
+	b[31] &= 0x7f
+	return b
+}
+
 // readP2 is answered with P3.
 func (v *victim) readP2(p2 []byte) (p3 []byte) {
 	v.t.Helper()
@@ -318,7 +325,7 @@ func appFirst(t *testing.T, w *world, peek func(*world) (rb [32]byte)) (won bool
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := w.middleware.Reveal(t.Context(), leg.id, h, record, random32()); err != nil {
+	if _, _, err := w.middleware.Reveal(t.Context(), leg.id, h, record, randomKey()); err != nil {
 		t.Fatal(err)
 	}
 	shownAtBase := w.see(w.console).GetCeremony().GetCode()
@@ -379,7 +386,7 @@ type liar struct {
 // tryReveal reveals, and counts what comes back.
 func (l *liar) tryReveal(t *testing.T, id CeremonyID, h [32]byte, payload []byte) {
 	t.Helper()
-	if p4, _, err := l.w.middleware.Reveal(t.Context(), id, h, payload, random32()); err == nil && len(p4) != 0 {
+	if p4, _, err := l.w.middleware.Reveal(t.Context(), id, h, payload, randomKey()); err == nil && len(p4) != 0 {
 		l.revealed++
 	}
 }

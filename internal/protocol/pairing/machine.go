@@ -15,6 +15,7 @@ import (
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/noiseconn"
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/publickey"
 	"github.com/BitBoxSwiss/bitbox-base/internal/secret"
 )
 
@@ -509,7 +510,7 @@ func (m *Machine) enrol(request *systemv1.Enrol) (*systemv1.EnrolResult, error) 
 		return nil, err
 	}
 	message := noiseconn.EnrolMessage(c.h, c.revealed.SigningKey, c.revealed.RA, [32]byte(c.rb.Expose()))
-	if !ed25519.Verify(c.revealed.SigningKey, message, request.GetSignature()) {
+	if !publickey.Verify(c.revealed.SigningKey, message, request.GetSignature()) {
 		m.end(systemv1.LastCeremony_OUTCOME_REFUSED)
 		return nil, ErrBadSignature
 	}

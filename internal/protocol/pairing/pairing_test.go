@@ -109,6 +109,7 @@ func newApp(t testing.TB, name string) *testApp {
 	for _, b := range [][]byte{a.p1, a.h[:], a.ra[:], a.static[:]} {
 		_, _ = rand.Read(b)
 	}
+	a.static[31] &= 0x7f // canonical
 	a.payload, err = (&noiseconn.P3Payload{RA: a.ra, SigningKey: a.public(), Name: name}).Marshal()
 	if err != nil {
 		t.Fatal(err)

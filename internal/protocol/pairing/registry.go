@@ -9,6 +9,7 @@ import (
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/noiseconn"
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/publickey"
 )
 
 // entry is one enrolled key.
@@ -136,6 +137,9 @@ func parseEntry(b []byte) (entry, error) {
 		return entry{}, errors.New("the name's length is wrong")
 	}
 	if err := noiseconn.CheckName(string(name[:length])); err != nil {
+		return entry{}, err
+	}
+	if err := publickey.CheckSigning(b[:32]); err != nil {
 		return entry{}, err
 	}
 	return entry{

@@ -5,9 +5,9 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
-	"fmt"
 
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/publickey"
 	"github.com/BitBoxSwiss/bitbox-base/internal/secret"
 )
 
@@ -86,10 +86,7 @@ func seal[Kind any](label string, message []byte, seed secret.Key[Kind]) *system
 // verify checks the signature of an envelope by the signer that it names. Whether
 // that signer may sign is for the caller to ask.
 func verify(label string, signed *systemv1.Signed) error {
-	if len(signed.GetSigner()) != ed25519.PublicKeySize {
-		return fmt.Errorf("%w: the signer has %d bytes, not 32", ErrSignature, len(signed.GetSigner()))
-	}
-	if !ed25519.Verify(signed.GetSigner(), append([]byte(label), signed.GetMessage()...), signed.GetSignature()) {
+	if !publickey.Verify(signed.GetSigner(), append([]byte(label), signed.GetMessage()...), signed.GetSignature()) {
 		return ErrSignature
 	}
 	return nil

@@ -19,6 +19,7 @@ import (
 	"slices"
 
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/noiseconn"
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/publickey"
 	"github.com/BitBoxSwiss/bitbox-base/internal/secret"
 )
 
@@ -166,8 +167,11 @@ func Parse(b []byte) (*Half, error) {
 	h.SigningKey = [ed25519.PublicKeySize]byte(next(secret.Size))
 	h.AppName, errs[6] = parseName(next(nameField))
 	h.BaseName, errs[7] = parseName(next(nameField))
-	if zero := (noiseconn.PublicKey{}); h.App == zero || h.ImageApp == zero || h.App == h.ImageApp || h.SigningKey == [32]byte{} {
+	if zero := (noiseconn.PublicKey{}); h.App == zero || h.ImageApp == zero || h.App == h.ImageApp {
 		errs[8] = errors.New("a public key is missing or there twice")
+	}
+	if err := publickey.CheckSigning(h.SigningKey[:]); err != nil {
+		errs[8] = err
 	}
 	if err := errors.Join(errs[:]...); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrFile, err)
@@ -201,6 +205,5 @@ func (h *Half) Certify(stateKey ed25519.PublicKey) ([]byte, error) {
 
 // Verify tells whether the board that has drawn stateKey had the image's certifying key.
 func Verify(certifying ed25519.PublicKey, base, app noiseconn.PublicKey, stateKey, signature []byte) bool {
-	return len(certifying) == ed25519.PublicKeySize && len(stateKey) == ed25519.PublicKeySize &&
-		ed25519.Verify(certifying, certified(base, app, stateKey), signature)
+	return publickey.CheckSigning(stateKey) == nil && publickey.Verify(certifying, certified(base, app, stateKey), signature)
 }

@@ -17,6 +17,7 @@ import (
 	"fmt"
 	"regexp"
 
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/publickey"
 	"github.com/BitBoxSwiss/bitbox-base/internal/secret"
 )
 
@@ -74,7 +75,7 @@ func PublicKey(seed SigningSeed) ed25519.PublicKey {
 // ParsePublicKey reads a key as it is given to the build: 64 hexadecimal digits.
 func ParsePublicKey(text string) (ed25519.PublicKey, error) {
 	key, err := hex.DecodeString(text)
-	if err != nil || len(key) != ed25519.PublicKeySize || bytes.Equal(key, make([]byte, len(key))) {
+	if err != nil || publickey.CheckSigning(key) != nil {
 		return nil, fmt.Errorf("a release key is %d hexadecimal digits, not %q", 2*ed25519.PublicKeySize, text)
 	}
 	return key, nil
@@ -138,7 +139,7 @@ func Verify(b []byte, key ed25519.PublicKey) (Header, error) {
 	if err := recognise(b); err != nil {
 		return Header{}, err
 	}
-	if len(key) != ed25519.PublicKeySize || !ed25519.Verify(key, transcript(b[:signatureAt]), b[signatureAt:]) {
+	if !publickey.Verify(key, transcript(b[:signatureAt]), b[signatureAt:]) {
 		return Header{}, ErrSignature
 	}
 	return parse(b)
