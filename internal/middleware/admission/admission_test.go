@@ -158,7 +158,7 @@ func open(t testing.TB, limits Limits, inner func(net.Listener) net.Listener) *p
 	return p
 }
 
-// acceptAll answers each session with what it sends.
+// acceptAll answers each session with what it sends, record by record from the first on.
 func (p *port) acceptAll() {
 	for {
 		conn, err := p.Accept()
@@ -167,7 +167,15 @@ func (p *port) acceptAll() {
 		}
 		go func() {
 			defer func() { _ = conn.Close() }()
-			_, _ = io.Copy(conn, conn)
+			for {
+				record, err := conn.(*Conn).ReadRecord()
+				if err != nil {
+					return
+				}
+				if _, err := conn.Write(record); err != nil {
+					return
+				}
+			}
 		}()
 	}
 }

@@ -114,6 +114,19 @@ func (c *Conn) Read(p []byte) (int, error) {
 	return c.Conn.Read(p)
 }
 
+// ReadRecord returns the next record that the App sent, its first one included, or what
+// Read has left of one. The method of the channel below would skip the first.
+func (c *Conn) ReadRecord() ([]byte, error) {
+	c.reading.Lock()
+	first := c.first
+	c.first = nil
+	c.reading.Unlock()
+	if len(first) > 0 {
+		return first, nil
+	}
+	return c.Conn.ReadRecord()
+}
+
 // RemoteAddr returns the client's address.
 func (c *Conn) RemoteAddr() net.Addr {
 	if c.Address.IsValid() {
