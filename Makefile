@@ -57,6 +57,11 @@ appliance-demo: build ## the appliance's story without a hand: pair, open, close
 	./scripts/setup-tests
 	@$(GO) run ./appliance demo
 
+.PHONY: check
+check: ## what is quick, for everyday work: vet, and the tests that need neither root nor minutes
+	$(GO) vet ./...
+	./scripts/test check
+
 .PHONY: test
 test: ## every test; as root also those against the real servers
 	./scripts/setup-tests
@@ -65,6 +70,7 @@ test: ## every test; as root also those against the real servers
 
 .PHONY: bench
 bench: ## our figures beside a rival's, from the same run
+	./scripts/setup-tests
 	$(GO) run ./bench
 
 .PHONY: fuzz

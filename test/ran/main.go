@@ -1,108 +1,354 @@
-// Command ran reads the output of `go test -json` from its standard input and
-// prints it as `go test` would, then says how many tests passed, failed and
-// were skipped, and checks docs/security-claims.md against them: each test that
-// the table names must have run and passed.
+// Command ran reads the output of `go test -json` from its standard input, and tells while
+// it comes what a person wants to know: a line for each package, each failure at once and
+// in short, and after silence which tests are running. It ends with the number of tests
+// that passed, failed and were skipped.
 //
-// It ends with 1 when a named test did not run or failed. A named test that was
-// skipped is an error in CI (environment variable CI) and as root, and a remark
-// elsewhere, since those against the real servers need root.
+//	go test -json ./... | ran -log build/test.log -claims docs/security-claims.md
+//
+// Everything that the tests print goes into the log, test by test.
+//
+// With -claims each test that the table of security claims names must have run and passed.
+// One that was skipped is an error in CI (environment variable CI) and as root, and a
+// remark elsewhere, since those against the real servers need root.
+//
+// It ends with 1 when something failed, or a named test did not run.
 package main
 
 import (
 	"bufio"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"io"
+	"maps"
 	"os"
-	"sort"
+	"path/filepath"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/BitBoxSwiss/bitbox-base/test/repository/claims"
 )
 
+const (
+	module = "github.com/BitBoxSwiss/bitbox-base/"
+	// linesOfMessage is how much of one message of a test is shown; the rest, such as a
+	// machine's whole journal, stands in the log.
+	linesOfMessage = 8
+	// linesOfFailure is how much of one failed test, or package, is shown.
+	linesOfFailure = 40
+	// silence is after how long without news the running tests are named.
+	silence = 30 * time.Second
+	// longestLine bounds one line of input, in bytes.
+	longestLine = 16 << 20
+)
+
 // event is one line of `go test -json` (go doc test2json).
 type event struct {
-	Action  string
-	Package string
-	Test    string
-	Output  string
+	Action     string
+	Package    string
+	ImportPath string // in place of Package in what a build prints
+	Test       string
+	Output     string
+	Elapsed    float64 // seconds
 }
 
 func main() {
-	table, err := os.ReadFile("docs/security-claims.md")
+	logFile := flag.String("log", "", "the file that everything is written to")
+	table := flag.String("claims", "", "the table of security claims")
+	flag.Parse()
+	good, err := run(*logFile, *table)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "ran:", err)
-		os.Exit(1)
 	}
-	strict := os.Getenv("CI") != "" || os.Geteuid() == 0
-	if !report(os.Stdin, os.Stdout, claims.Tests(string(table)), strict) {
+	if err != nil || !good {
 		os.Exit(1)
 	}
 }
 
-// report prints what happened and returns whether every named test passed.
-// Output of tests that pass is left out, as `go test` does.
-func report(in io.Reader, out io.Writer, named []string, strict bool) bool {
-	outcome := map[string]string{} // by name of the test, the worst of its packages
-	output := map[string][]string{}
-	count := map[string]int{}
-	lines := bufio.NewScanner(in)
-	lines.Buffer(nil, 16<<20)
-	for lines.Scan() {
-		var e event
-		if err := json.Unmarshal(lines.Bytes(), &e); err != nil || e.Action == "" {
-			fmt.Fprintln(out, lines.Text()) // a build's error, not JSON
-			continue
+func run(logFile, table string) (good bool, err error) {
+	var named []string
+	if table != "" {
+		content, err := os.ReadFile(table)
+		if err != nil {
+			return false, err
 		}
-		id := e.Package + " " + e.Test
-		switch e.Action {
-		case "output", "build-output":
-			if e.Test == "" {
-				// A package's own last lines: ok, FAIL, a panic.
-				if text := strings.TrimSpace(e.Output); text != "PASS" && text != "" {
-					fmt.Fprint(out, e.Output)
-				}
-			} else {
-				output[id] = append(output[id], e.Output)
-			}
-		case "pass", "fail", "skip":
-			if e.Test == "" {
-				break
-			}
-			if e.Action != "pass" {
-				fmt.Fprint(out, strings.Join(output[id], ""))
-			}
-			delete(output, id)
-			count[e.Action]++
-			outcome[e.Test] = worse(outcome[e.Test], e.Action)
+		named = claims.Tests(string(content))
+	}
+	log := io.Discard
+	if logFile != "" {
+		if err := os.MkdirAll(filepath.Dir(logFile), 0o755); err != nil {
+			return false, err
 		}
+		file, err := os.Create(logFile)
+		if err != nil {
+			return false, err
+		}
+		defer file.Close()
+		log = file
 	}
-	if err := lines.Err(); err != nil {
-		fmt.Fprintln(out, "ran: read the tests' output:", err)
-		return false
+	r := &report{out: os.Stdout, log: log, logFile: logFile, now: time.Now}
+	r.begun = r.now()
+	ticks := time.NewTicker(silence / 10)
+	defer ticks.Stop()
+	if err := r.follow(os.Stdin, ticks.C); err != nil {
+		return false, fmt.Errorf("read the tests' output: %w", err)
 	}
-	// A test that never ended: its package crashed.
-	for _, id := range sortedKeys(output) {
-		fmt.Fprint(out, strings.Join(output[id], ""))
-	}
+	strict := os.Getenv("CI") != "" || os.Geteuid() == 0
+	return r.finish(named, strict), nil
+}
 
-	good := true
+// report is what is known of the tests so far.
+type report struct {
+	out, log io.Writer
+	logFile  string // its name; "" if there is none
+	now      func() time.Time
+
+	begun    time.Time
+	lastNews time.Time
+	output   map[test][]string  // of tests that run, and of packages
+	since    map[test]time.Time // when those that run have begun
+	outcome  map[string]string  // by name of the test, the worst of its packages
+	count    map[string]int     // tests, by outcome
+	tests    map[string]int     // tests that have ended, by package
+	failed   map[string]bool    // packages
+	skipped  map[string]int     // tests, by reason
+}
+
+// test is a test, or with an empty name what its package prints beside its tests.
+type test struct{ pkg, name string }
+
+func (r *report) follow(in io.Reader, ticks <-chan time.Time) error {
+	r.output, r.since = map[test][]string{}, map[test]time.Time{}
+	r.outcome, r.count, r.tests = map[string]string{}, map[string]int{}, map[string]int{}
+	r.failed, r.skipped = map[string]bool{}, map[string]int{}
+	r.lastNews = r.now()
+	lines := make(chan string)
+	ended := make(chan error, 1)
+	go func() {
+		defer close(lines)
+		scanner := bufio.NewScanner(in)
+		scanner.Buffer(nil, longestLine)
+		for scanner.Scan() {
+			lines <- scanner.Text()
+		}
+		ended <- scanner.Err()
+	}()
+	for {
+		select {
+		case line, more := <-lines:
+			if !more {
+				return <-ended
+			}
+			var e event
+			if err := json.Unmarshal([]byte(line), &e); err != nil || e.Action == "" {
+				r.say("%s", line) // of the go command itself
+				continue
+			}
+			r.take(e)
+		case <-ticks:
+			r.sayWhatRuns()
+		}
+	}
+}
+
+func (r *report) say(format string, args ...any) {
+	r.lastNews = r.now()
+	for _, to := range []io.Writer{r.out, r.log} {
+		fmt.Fprintf(to, format+"\n", args...)
+	}
+}
+
+func (r *report) take(e event) {
+	id := test{e.Package, e.Test}
+	switch e.Action {
+	case "run":
+		r.since[id] = r.now()
+	case "output":
+		r.output[id] = append(r.output[id], e.Output)
+	case "build-output":
+		id.pkg, _, _ = strings.Cut(e.ImportPath, " ")
+		id.pkg = strings.TrimSuffix(id.pkg, "_test")
+		r.output[id] = append(r.output[id], e.Output)
+	case "pass", "fail", "skip":
+		if e.Test == "" {
+			r.endPackage(e)
+		} else {
+			r.endTest(id, e)
+		}
+	}
+}
+
+func (r *report) endTest(id test, e event) {
+	output := r.output[id]
+	delete(r.output, id)
+	delete(r.since, id)
+	r.count[e.Action]++
+	r.tests[id.pkg]++
+	r.outcome[id.name] = worse(r.outcome[id.name], e.Action)
+	fmt.Fprintf(r.log, "=== %s %s: %s (%.2f s)\n%s", short(id.pkg), id.name, e.Action, e.Elapsed, strings.Join(output, ""))
+	switch e.Action {
+	case "fail":
+		r.lastNews = r.now()
+		fmt.Fprintf(r.out, "FAIL %s %s (%.1f s)\n%s", short(id.pkg), id.name, e.Elapsed, inShort(output))
+	case "skip":
+		r.skipped[reason(output)]++
+	}
+}
+
+func (r *report) endPackage(e event) {
+	// What never ended: its package crashed, or ran into its time limit.
+	for _, id := range r.running(e.Package) {
+		r.say("FAIL %s %s has not ended\n%s", short(id.pkg), id.name, inShort(r.output[id]))
+		delete(r.output, id)
+		delete(r.since, id)
+		r.count["fail"]++
+		r.outcome[id.name] = "fail"
+	}
+	id := test{pkg: e.Package}
+	output := r.output[id]
+	delete(r.output, id)
+	fmt.Fprintf(r.log, "=== %s: %s\n%s", short(e.Package), e.Action, strings.Join(output, ""))
+	switch {
+	case e.Action == "fail":
+		r.failed[e.Package] = true
+		fmt.Fprint(r.out, lastLines(output, linesOfFailure))
+		r.say("FAIL %-40s %4d tests %7.1f s", short(e.Package), r.tests[e.Package], e.Elapsed)
+	case r.tests[e.Package] > 0:
+		r.say("ok   %-40s %4d tests %7.1f s", short(e.Package), r.tests[e.Package], e.Elapsed)
+	}
+}
+
+// running lists the tests of a package that have begun and not ended, all packages' if it
+// is empty, those that run longest first.
+func (r *report) running(pkg string) []test {
+	var all []test
+	for id := range r.since {
+		if pkg == "" || id.pkg == pkg {
+			all = append(all, id)
+		}
+	}
+	slices.SortFunc(all, func(a, b test) int {
+		if d := r.since[a].Compare(r.since[b]); d != 0 {
+			return d
+		}
+		return strings.Compare(a.name, b.name)
+	})
+	return all
+}
+
+// sayWhatRuns names the tests that run, if nothing was told for a while.
+func (r *report) sayWhatRuns() {
+	if r.now().Sub(r.lastNews) < silence {
+		return
+	}
+	var running []string
+	for _, id := range r.running("") {
+		if !strings.Contains(id.name, "/") {
+			running = append(running, fmt.Sprintf("%s %s (%.0f s)", short(id.pkg), id.name, r.now().Sub(r.since[id]).Seconds()))
+		}
+	}
+	const shown = 4
+	more := ""
+	if n := len(running) - shown; n > 0 {
+		running, more = running[:shown], fmt.Sprintf(" and %d more", n)
+	}
+	r.say("     %d passed so far; running: %s%s", r.count["pass"], strings.Join(running, ", "), more)
+}
+
+// finish prints the sum, and returns whether everything passed, the named tests among it.
+func (r *report) finish(named []string, strict bool) bool {
+	for _, id := range r.running("") { // the go command itself has ended early
+		r.say("FAIL %s %s has not ended\n%s", short(id.pkg), id.name, inShort(r.output[id]))
+		r.count["fail"]++
+		r.outcome[id.name] = "fail"
+	}
+	good := r.count["fail"] == 0 && len(r.failed) == 0
+	for _, why := range slices.Sorted(maps.Keys(r.skipped)) {
+		r.say("skipped, %d tests: %s", r.skipped[why], why)
+	}
 	for _, name := range named {
-		switch outcome[name] {
+		switch r.outcome[name] {
 		case "pass":
 		case "skip":
-			fmt.Fprintf(out, "docs/security-claims.md: %s was skipped\n", name)
+			r.say("docs/security-claims.md: %s was skipped", name)
 			good = good && !strict
 		case "":
-			fmt.Fprintf(out, "docs/security-claims.md: %s did not run\n", name)
+			r.say("docs/security-claims.md: %s did not run", name)
 			good = false
 		default:
 			good = false
 		}
 	}
-	fmt.Fprintf(out, "%d passed, %d failed, %d skipped\n", count["pass"], count["fail"], count["skip"])
+	if r.logFile != "" {
+		r.say("everything they have printed: %s", r.logFile)
+	}
+	r.say("%d passed, %d failed, %d skipped, in %v", r.count["pass"], r.count["fail"], r.count["skip"], r.now().Sub(r.begun).Round(time.Second))
 	return good
 }
+
+// inShort is what a failed test printed: of each message its first lines.
+func inShort(output []string) string {
+	var kept []string
+	inMessage, left := 0, 0
+	tell := func() {
+		if left > 0 {
+			kept = append(kept, fmt.Sprintf("        (%d more lines in the log)\n", left))
+		}
+		inMessage, left = 0, 0
+	}
+	for _, line := range strings.SplitAfter(strings.Join(output, ""), "\n") {
+		// A message begins with its place; what follows of it is indented further.
+		begins := !strings.HasPrefix(line, "        ")
+		if begins {
+			tell()
+		}
+		switch trimmed := strings.TrimSpace(line); {
+		case trimmed == "" || strings.HasPrefix(trimmed, "=== "):
+			continue
+		case inMessage < linesOfMessage:
+			kept = append(kept, line)
+		default:
+			left++
+		}
+		inMessage++
+	}
+	tell()
+	return lastLines(kept, linesOfFailure)
+}
+
+// lastLines is the end of what was printed.
+func lastLines(output []string, n int) string {
+	lines := strings.SplitAfter(strings.Join(output, ""), "\n")
+	lines = slices.DeleteFunc(lines, func(line string) bool { return line == "" || line == "PASS\n" || line == "FAIL\n" })
+	if len(lines) > n {
+		lines = append([]string{fmt.Sprintf("    (%d lines before these in the log)\n", len(lines)-n)}, lines[len(lines)-n:]...)
+	}
+	text := strings.Join(lines, "")
+	if text != "" && !strings.HasSuffix(text, "\n") {
+		text += "\n"
+	}
+	return text
+}
+
+// reason is the text with which a test was skipped.
+func reason(output []string) string {
+	for _, line := range output {
+		line = strings.TrimSpace(line)
+		if line == "" || strings.HasPrefix(line, "=== ") || strings.HasPrefix(line, "--- ") {
+			continue
+		}
+		if _, after, found := strings.Cut(line, ".go:"); found {
+			if _, text, found := strings.Cut(after, ": "); found {
+				return text
+			}
+		}
+		return line
+	}
+	return "no reason was given"
+}
+
+func short(pkg string) string { return strings.TrimPrefix(pkg, module) }
 
 func worse(a, b string) string {
 	rank := map[string]int{"": 0, "pass": 1, "skip": 2, "fail": 3}
@@ -110,13 +356,4 @@ func worse(a, b string) string {
 		return a
 	}
 	return b
-}
-
-func sortedKeys(m map[string][]string) []string {
-	keys := make([]string, 0, len(m))
-	for k := range m {
-		keys = append(keys, k)
-	}
-	sort.Strings(keys)
-	return keys
 }
