@@ -37,12 +37,13 @@ type listed struct {
 	Dir        string
 	Standard   bool
 	GoFiles    []string
+	Imports    []string
 	Module     *struct{ Path string }
 }
 
 func goList(t *testing.T, env []string, args ...string) []listed {
 	t.Helper()
-	command := exec.Command("go", append([]string{"list", "-json=ImportPath,Dir,Standard,GoFiles,Module"}, args...)...)
+	command := exec.Command("go", append([]string{"list", "-json=ImportPath,Dir,Standard,GoFiles,Imports,Module"}, args...)...)
 	command.Dir = root
 	command.Env = append(os.Environ(), env...)
 	command.Stderr = os.Stderr

@@ -1,0 +1,205 @@
+package repository
+
+import (
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// group is a folder of packages with one privilege, and what they may import of this
+// module. The privilege boundary shows here: what faces the network imports neither the
+// helper nor os/exec, and the helper imports nothing that parses what comes from the
+// network.
+type group struct {
+	folder string
+	// may lists folders of which all packages may be imported, beside the group's own.
+	may []string
+	// risky lists packages of the table risky that the group may import.
+	risky []string
+	// forTests: only tests, and the programs that show or measure a Base, import it.
+	forTests bool
+}
+
+// groups has a row for each. A package belongs to the row with the longest folder that
+// holds it.
+var groups = []group{
+	// The API, and small packages that everybody shares.
+	{folder: "api", risky: []string{"unsafe"}}, // generated
+	{folder: "internal/atomicfile"},
+	{folder: "internal/boottime"},
+	{folder: "internal/digits"},
+	{folder: "internal/secret"},
+	{folder: "internal/version"},
+	{folder: "internal/ipc"},
+	{folder: "internal/state", may: []string{"internal/atomicfile"}},
+	// What App and Base agree on.
+	{folder: "internal/protocol", may: []string{"api", "internal/atomicfile", "internal/secret"}},
+	// Names and addresses on the local network.
+	{folder: "internal/discovery", may: []string{"internal/protocol"}, risky: []string{"golang.org/x/net"}},
+	// Root. No package here opens a port or parses what a stranger sends.
+	{folder: "internal/helper", may: []string{
+		"api", "internal/atomicfile", "internal/helperclient", "internal/ipc", "internal/protocol", "internal/secret", "internal/state", "internal/version", "packaging",
+	}, risky: []string{"os/exec"}},
+	// The one way to the helper.
+	{folder: "internal/helperclient", may: []string{"api", "internal/ipc", "internal/protocol"}},
+	// Faces the network, without privilege.
+	{folder: "internal/middleware", may: []string{
+		"api", "internal/boottime", "internal/console", "internal/discovery", "internal/helperclient", "internal/ipc", "internal/protocol", "internal/secret", "internal/state", "internal/version",
+	}},
+	// The Base's screen.
+	{folder: "internal/console", may: []string{"api", "internal/digits", "internal/protocol"}, risky: []string{"unsafe"}}, // buttons
+	// The owner's computer.
+	{folder: "client", may: []string{"api", "internal/discovery", "internal/protocol", "internal/secret", "internal/state"}},
+	{folder: "internal/app"},
+	{folder: "cmd/bitbox-app", may: []string{"api", "client", "internal/app", "internal/digits", "internal/protocol", "internal/version"}},
+	// The Base's program, which plays each part of the Base.
+	{folder: "cmd/bitbox-base", may: []string{
+		"api", "internal/boottime", "internal/console", "internal/helper", "internal/helperclient", "internal/ipc", "internal/middleware", "internal/protocol", "internal/state", "internal/version",
+	}},
+	// What makes packages and images.
+	{folder: "packaging"},
+	{folder: "packaging/manual", may: []string{"internal/version"}},
+	{folder: "packaging/release", may: []string{"internal/atomicfile", "internal/protocol"}, risky: []string{"os/exec"}},
+	{folder: "image", may: []string{"internal/atomicfile", "internal/helper", "internal/testbed/debianroot"}, risky: []string{"os/exec"}},
+	// Tests, and programs that show or measure a Base. They may import anything.
+	{folder: "internal/testbed", may: []string{""}, risky: risky, forTests: true},
+	{folder: "internal/middleware/registry/registrytest", may: []string{""}, forTests: true},
+	{folder: "internal/state/killtest", risky: []string{"os/exec", "unsafe"}, forTests: true},
+	{folder: "test", may: []string{""}, risky: risky, forTests: true},
+	{folder: "appliance", may: []string{""}, risky: risky, forTests: true},
+	{folder: "bench", may: []string{""}, risky: risky, forTests: true},
+	{folder: "demo", may: []string{""}, risky: risky, forTests: true},
+}
+
+// risky are packages outside this module that run programs, parse much of what the network
+// sends, or step around the type system. Folders stand for all that is in them.
+var risky = []string{"os/exec", "net/http", "net/rpc", "net/smtp", "net/textproto", "crypto/tls", "html", "plugin", "text/template", "unsafe", "golang.org/x/net"}
+
+// exceptions are imports that the table forbids and that are there, each with the reason.
+var exceptions = map[string]string{
+	"api/base/v1/basev1connect net/http":                     "the API still runs on HTTP",
+	"client net/http":                                        "the API still runs on HTTP",
+	"internal/middleware/api net/http":                       "the API still runs on HTTP",
+	"internal/middleware/api internal/helper/timezone":       "the names of time zones are checked on both sides",
+	"internal/helper/prepaired internal/middleware/registry": "a pre-paired image is written with the registry's own code",
+	"internal/helper/system internal/discovery":              "the helper checks the name that the Base announces",
+}
+
+// within tells whether a package is in a folder.
+func within(pkg, folder string) bool {
+	return folder == "" || pkg == folder || strings.HasPrefix(pkg, folder+"/")
+}
+
+// groupOf returns the row of a package.
+func groupOf(pkg string) (found group, ok bool) {
+	for _, g := range groups {
+		if within(pkg, g.folder) && len(g.folder) >= len(found.folder) {
+			found, ok = g, true
+		}
+	}
+	return found, ok
+}
+
+// forbidden tells why a package may not import another one, "" if it may.
+func forbidden(g group, imported string, ours bool) string {
+	if !ours {
+		if slices.ContainsFunc(risky, func(r string) bool { return within(imported, r) }) &&
+			!slices.ContainsFunc(g.risky, func(r string) bool { return within(imported, r) }) {
+			return "it is risky, and the row of " + g.folder + " does not list it"
+		}
+		if imported == "testing" && !g.forTests {
+			return g.folder + " is no test"
+		}
+		return ""
+	}
+	of, ok := groupOf(imported)
+	switch {
+	case !ok:
+		return "no row has it"
+	case of.forTests && !g.forTests && !slices.Contains(g.may, imported):
+		return of.folder + " is for tests"
+	case of.folder == g.folder:
+		return ""
+	case !slices.ContainsFunc(g.may, func(folder string) bool { return within(imported, folder) }):
+		return "the row of " + g.folder + " does not list it"
+	}
+	return ""
+}
+
+func TestEachPackageImportsOnlyWhatItsPrivilegeAllows(t *testing.T) {
+	unneeded := maps.Clone(exceptions)
+	used := map[string]bool{}
+	for _, goos := range []string{"linux", "darwin", "windows"} {
+		patterns := []string{"./..."}
+		if goos != "linux" {
+			patterns = []string{"./client/...", "./cmd/bitbox-app/..."}
+		}
+		for _, p := range goList(t, []string{"GOOS=" + goos, "CGO_ENABLED=0"}, patterns...) {
+			pkg := strings.TrimPrefix(p.ImportPath, module+"/")
+			g, ok := groupOf(pkg)
+			if !ok {
+				t.Errorf("%s is in no row of the table", pkg)
+				continue
+			}
+			used[g.folder] = true
+			for _, path := range p.Imports {
+				imported, ours := strings.CutPrefix(path, module+"/")
+				for _, folder := range slices.Concat(g.may, g.risky) {
+					if within(imported, folder) {
+						used[g.folder+" "+folder] = true
+					}
+				}
+				why := forbidden(g, imported, ours)
+				if why == "" {
+					continue
+				}
+				if _, excepted := exceptions[pkg+" "+imported]; excepted {
+					delete(unneeded, pkg+" "+imported)
+					continue
+				}
+				t.Errorf("%s imports %s: %s", pkg, imported, why)
+			}
+		}
+	}
+	// What the table allows and nobody needs would let the next one in unseen.
+	for exception := range unneeded {
+		t.Errorf("the exception %q is not needed any more", exception)
+	}
+	for _, g := range groups {
+		if !used[g.folder] {
+			t.Errorf("the row of %s has no package", g.folder)
+		}
+		if g.forTests {
+			continue
+		}
+		for _, folder := range slices.Concat(g.may, g.risky) {
+			if !used[g.folder+" "+folder] {
+				t.Errorf("the row of %s lists %s, which nobody there imports", g.folder, folder)
+			}
+		}
+	}
+}
+
+func TestTheTableOfImportsRefusesWhatCrossesTheBoundary(t *testing.T) {
+	for _, c := range []struct {
+		pkg, imported string
+		ours          bool
+	}{
+		{"internal/middleware/api", "os/exec", false},
+		{"internal/middleware/daemon", "internal/helper/system", true},
+		{"internal/middleware/daemon", "internal/testbed/netnstest", true},
+		{"internal/helper/apply", "net/http", false},
+		{"internal/helper/apply", "golang.org/x/net/dns/dnsmessage", false},
+		{"internal/helper/apply", "internal/middleware/admission", true},
+		{"internal/protocol/noiseconn", "internal/helper/host", true},
+		{"internal/protocol/noiseconn", "os/exec", false},
+		{"cmd/bitbox-app", "internal/helper/generation", true},
+		{"cmd/bitbox-app", "internal/new", true},
+	} {
+		g, _ := groupOf(c.pkg)
+		if forbidden(g, c.imported, c.ours) == "" {
+			t.Errorf("%s may import %s", c.pkg, c.imported)
+		}
+	}
+}
