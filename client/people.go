@@ -71,16 +71,12 @@ func (s *Session) SetRole(ctx context.Context, id string, role basev1.Role, appr
 // OpenWindow opens the pairing window for one App with a role, which this owner's App
 // signs. Who stands at the Base accepts and confirms it there.
 func (s *Session) OpenWindow(ctx context.Context, role basev1.Role) (*basev1.Window, error) {
-	view, err := s.Posture(ctx)
-	if err != nil {
-		return nil, err
-	}
-	challenge, seed, err := s.challenge(ctx)
+	seen, err := s.look(ctx, true)
 	if err != nil {
 		return nil, err
 	}
 	answer, err := s.Pairing.OpenWindow(ctx, &basev1.OpenWindowRequest{
-		Order: posture.SignPairingOrder(view.PairingOrder(role, nil, challenge), seed)})
+		Order: posture.SignPairingOrder(seen.view.PairingOrder(role, nil, seen.challenge), seen.seed)})
 	return answer.GetWindow(), err
 }
 
@@ -132,22 +128,18 @@ func (s *Session) AcceptPairing(ctx context.Context, a Acceptance) (listed bool,
 	if a.Words == nil {
 		return false, fail(ErrInvalid, nil, "to let an App in needs somebody who types its words")
 	}
-	view, err := s.Posture(ctx)
-	if err != nil {
-		return false, err
-	}
-	challenge, seed, err := s.challenge(ctx)
+	seen, err := s.look(ctx, true)
 	if err != nil {
 		return false, err
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	stream, err := s.Pairing.AcceptPairing(ctx, &basev1.AcceptPairingRequest{
-		Order: posture.SignPairingOrder(view.PairingOrder(a.Role, &number, challenge), seed)})
+		Order: posture.SignPairingOrder(seen.view.PairingOrder(a.Role, &number, seen.challenge), seen.seed)})
 	if err != nil {
 		return false, err
 	}
-	c := &accepting{Session: s, Acceptance: a, view: view, phases: make(chan *basev1.AcceptPairingResponse), ended: make(chan error, 1)}
+	c := &accepting{Session: s, Acceptance: a, view: seen.view, phases: make(chan *basev1.AcceptPairingResponse), ended: make(chan error, 1)}
 	read := make(chan struct{})
 	go func() {
 		defer close(read)
@@ -266,12 +258,12 @@ func (c *accepting) ask(ctx context.Context, name string) (words noiseconn.Words
 // answer signs the words, none for no, and returns what the Base's authority has
 // signed about them.
 func (c *accepting) answer(ctx context.Context, shown *basev1.AcceptPairingResponse, words []byte) (matched bool, err error) {
-	challenge, seed, err := c.challenge(ctx)
+	seen, err := c.look(ctx, true) // the user may have typed for long
 	if err != nil {
 		return false, err
 	}
-	answer := c.view.PairingAnswer(shown.GetCeremonyId(), words, c.Role, shown.GetSigningKey(), shown.GetAppName(), challenge)
-	reply, err := c.Pairing.AnswerPairing(ctx, &basev1.AnswerPairingRequest{Answer: posture.SignPairingAnswer(answer, seed)})
+	answer := c.view.PairingAnswer(shown.GetCeremonyId(), words, c.Role, shown.GetSigningKey(), shown.GetAppName(), seen.challenge)
+	reply, err := c.Pairing.AnswerPairing(ctx, &basev1.AnswerPairingRequest{Answer: posture.SignPairingAnswer(answer, seen.seed)})
 	if err != nil {
 		return false, err
 	}

@@ -53,9 +53,11 @@ var (
 
 const (
 	nonceSize = 32
-	// looks is how often the posture is asked for again when it changed while it
-	// was read, and how often a change is shown again for the same reason.
-	looks = 3
+	// drafts is how often a change is shown again because another one came first.
+	drafts = 3
+	// challengeRest is how long a challenge is used that came with the posture. The Base
+	// takes it for 120 s; the user may think for longer.
+	challengeRest = 60 * time.Second
 	// confirmTime is how long a change is tried to be confirmed; the Base undoes it
 	// after 60 s.
 	confirmTime = 45 * time.Second
@@ -67,36 +69,45 @@ const (
 // the pairing, against what this App has seen before, and as the answer to this
 // very question. What does not verify is ErrLyingBase.
 func (s *Session) Posture(ctx context.Context) (*PostureView, error) {
-	var view *PostureView
-	var err error
-	for range looks {
-		if view, err = s.look(ctx); !errors.Is(err, posture.ErrReport) {
-			break // it did not change while it was read
-		}
-	}
-	return view, err
+	signable, err := s.look(ctx, false)
+	return signable.view, err
 }
 
-func (s *Session) look(ctx context.Context) (*PostureView, error) {
-	store, id := s.transport.app.store, s.transport.id
+// signable is what was seen of the Base, and what a signature about it takes.
+type signable struct {
+	view *PostureView
+	// challenge is empty if none was asked for.
+	challenge []byte
+	seed      posture.AppSeed
+	seenAt    time.Time
+}
+
+// look asks for the posture; with a challenge, if this App is going to sign something.
+func (s *Session) look(ctx context.Context, challenge bool) (signable, error) {
 	nonce, err := s.nonce()
 	if err != nil {
-		return nil, err
+		return signable{}, err
 	}
-	answer, err := s.posture.GetPosture(ctx, &basev1.GetPostureRequest{Nonce: nonce})
+	answer, err := s.posture.GetPosture(ctx, &basev1.GetPostureRequest{Nonce: nonce, Challenge: challenge})
 	if err != nil {
-		return nil, err
+		return signable{}, err
 	}
-	_, base, seen, err := store.signing(id)
+	return s.believe(answer.GetPosture(), nonce)
+}
+
+// believe verifies what the Base has answered to a request with a nonce.
+func (s *Session) believe(signed *basev1.SignedPosture, nonce []byte) (signable, error) {
+	store, id := s.transport.app.store, s.transport.id
+	seed, base, seen, err := store.signing(id)
 	if err != nil {
-		return nil, err
+		return signable{}, err
 	}
-	view, err := s.verify(posture.Expectation{Base: base, Memory: seen, Nonce: nonce}, answer.GetChain(), answer.GetReport())
+	view, err := s.verify(posture.Expectation{Base: base, Memory: seen, Nonce: nonce}, signed.GetChain(), signed.GetReport())
 	if err != nil {
-		return nil, fail(ErrLyingBase, err, "%v", err)
+		return signable{}, fail(ErrLyingBase, err, "%v", err)
 	}
 	// Before it is acted upon: what was seen once is never believed gone.
-	return view, store.remember(id, view.Memory())
+	return signable{view, signed.GetChallenge(), seed, s.transport.app.now()}, store.remember(id, view.Memory())
 }
 
 func (s *Session) nonce() ([]byte, error) {
@@ -131,8 +142,9 @@ type Change struct {
 func (s *Session) Apply(ctx context.Context, change Change) (*PostureView, error) {
 	var signed *systemv1.PostureDocument
 	var err error
-	for range looks {
-		signed, err = s.submit(ctx, change)
+	var after signable
+	for range drafts {
+		signed, after, err = s.submit(ctx, change)
 		// Somebody else's change came first: the difference is another one now.
 		if connect.CodeOf(err) != connect.CodeAborted {
 			break
@@ -141,43 +153,49 @@ func (s *Session) Apply(ctx context.Context, change Change) (*PostureView, error
 	if err != nil {
 		return nil, err
 	}
-	view, err := s.confirm(ctx, signed)
+	view, err := s.confirm(ctx, signed, after)
 	if err != nil {
 		return nil, err
 	}
 	return view, s.transport.app.store.renamed(s.transport.id, view.Effective().NodeName)
 }
 
-// submit returns the document that it has sent.
-func (s *Session) submit(ctx context.Context, change Change) (*systemv1.PostureDocument, error) {
-	view, err := s.Posture(ctx)
+// submit returns the document that it has sent, and what is in force since; nothing of
+// that if the connection was lost.
+func (s *Session) submit(ctx context.Context, change Change) (*systemv1.PostureDocument, signable, error) {
+	seen, err := s.look(ctx, true)
 	if err != nil {
-		return nil, err
+		return nil, seen, err
 	}
-	draft, err := s.draft(view, change)
+	draft, err := s.draft(seen.view, change)
 	if err != nil {
-		return nil, err
+		return nil, seen, err
 	}
-	if err := ask(change.Approve, view.Changes(draft)); err != nil {
-		return nil, err
+	if err := ask(change.Approve, seen.view.Changes(draft)); err != nil {
+		return nil, seen, err
 	}
-	// The challenge does not wait for the user.
-	challenge, seed, err := s.challenge(ctx)
-	if err != nil {
-		return nil, err
+	if s.transport.app.now().Sub(seen.seenAt) > challengeRest {
+		// If the posture is another one by now, the Base refuses the draft.
+		if seen, err = s.look(ctx, true); err != nil {
+			return nil, seen, err
+		}
 	}
-	draft.Challenge, draft.SignedAt = challenge, s.transport.app.now().Unix()
+	draft.Challenge, draft.SignedAt = seen.challenge, s.transport.app.now().Unix()
 	nonce, err := s.nonce()
 	if err != nil {
-		return nil, err
+		return nil, seen, err
 	}
-	err = s.send(ctx, &basev1.SubmitPostureRequest{Document: posture.SignDocument(draft, seed), Nonce: nonce}, change.Progress)
-	if err != nil && !lost(err) {
-		return nil, err
+	answer, err := s.send(ctx, &basev1.SubmitPostureRequest{Document: posture.SignDocument(draft, seen.seed), Nonce: nonce}, change.Progress)
+	switch {
+	case err == nil:
+		seen, err = s.believe(answer, nonce)
+		return draft, seen, err
+	case lost(err):
+		// The Base may end a connection while it changes what faces the network. How the
+		// change went is seen afterwards.
+		return draft, signable{}, nil
 	}
-	// The Base may end a connection while it changes what faces the network. How the
-	// change went is seen afterwards.
-	return draft, nil
+	return nil, seen, err
 }
 
 // draft is the next document, without a challenge.
@@ -213,29 +231,20 @@ func asInvalid(err error) error {
 	return fail(ErrInvalid, err, "%v", err)
 }
 
-func (s *Session) send(ctx context.Context, request *basev1.SubmitPostureRequest, progress func(string)) error {
+// send returns what is in force once the document has been applied.
+func (s *Session) send(ctx context.Context, request *basev1.SubmitPostureRequest, progress func(string)) (signed *basev1.SignedPosture, err error) {
 	stream, err := s.posture.SubmitPosture(ctx, request)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer stream.Close()
 	for stream.Receive() {
 		if step := stream.Msg().GetProgress(); step != "" && progress != nil {
 			progress(step)
 		}
+		signed = stream.Msg().GetPosture()
 	}
-	return stream.Err()
-}
-
-// challenge returns what a signature takes: a fresh challenge of the Base, and this
-// App's key.
-func (s *Session) challenge(ctx context.Context) (challenge []byte, seed posture.AppSeed, err error) {
-	answer, err := s.posture.GetChallenge(ctx, &basev1.GetChallengeRequest{})
-	if err != nil {
-		return nil, seed, err
-	}
-	seed, _, _, err = s.transport.app.store.signing(s.transport.id)
-	return answer.GetChallenge(), seed, err
+	return signed, stream.Err()
 }
 
 // lost tells whether a call failed because of its connection, so that another one
@@ -252,13 +261,20 @@ func lost(err error) bool {
 // confirm makes a tried change last, and no other one than that which was signed.
 // The connection may take a while to come about, since the Base is just changing
 // what faces the network.
-func (s *Session) confirm(caller context.Context, signed *systemv1.PostureDocument) (*PostureView, error) {
+func (s *Session) confirm(caller context.Context, signed *systemv1.PostureDocument, after signable) (*PostureView, error) {
+	if after.view != nil {
+		// What was seen serves once.
+		if view, err := settled(after.view, signed); view != nil || err != nil {
+			return view, err
+		}
+	}
 	ctx, cancel := context.WithTimeout(caller, confirmTime)
 	defer cancel()
 	confirming := false
 	for {
 		s.transport.reconnect()
-		view, err := s.confirmOnce(ctx, signed, &confirming)
+		view, err := s.confirmOnce(ctx, signed, after, &confirming)
+		after = signable{}
 		switch {
 		case err == nil:
 			return view, nil
@@ -276,6 +292,18 @@ func (s *Session) confirm(caller context.Context, signed *systemv1.PostureDocume
 	}
 }
 
+// settled returns the view if the document holds in it, nothing while it waits, and an
+// error if it is not in force.
+func settled(view *PostureView, signed *systemv1.PostureDocument) (*PostureView, error) {
+	if !isLast(view, signed) {
+		return nil, fail(ErrUndone, nil, "the change is not in force: the Base has undone or never applied it, or another change came right after it; look at the history")
+	}
+	if pending, _, _ := view.Pending(); pending {
+		return nil, nil
+	}
+	return view, nil
+}
+
 // failLeft says in what state a change is that this App does not wait for any longer.
 func failLeft(cause error, signed *systemv1.PostureDocument, confirming bool) error {
 	switch {
@@ -288,41 +316,37 @@ func failLeft(cause error, signed *systemv1.PostureDocument, confirming bool) er
 }
 
 // confirmOnce returns the posture in which the change holds, and sets confirming once the
-// confirmation may have been sent.
-func (s *Session) confirmOnce(ctx context.Context, signed *systemv1.PostureDocument, confirming *bool) (*PostureView, error) {
-	view, err := s.Posture(ctx)
-	if err != nil {
-		return nil, err
+// confirmation may have been sent. seen is what was seen of the try; nothing: it looks.
+func (s *Session) confirmOnce(ctx context.Context, signed *systemv1.PostureDocument, seen signable, confirming *bool) (*PostureView, error) {
+	var err error
+	if seen.view == nil {
+		if seen, err = s.look(ctx, true); err != nil {
+			return nil, err
+		}
 	}
-	pending, trying, _ := view.Pending()
-	switch {
-	case !isLast(view, signed):
-		return nil, fail(ErrUndone, nil, "the change is not in force: the Base has undone or never applied it, or another change came right after it; look at the history")
-	case pending && !trying:
+	if view, err := settled(seen.view, signed); view != nil || err != nil {
+		return view, err
+	}
+	if _, trying, _ := seen.view.Pending(); !trying {
 		return nil, connect.NewError(connect.CodeUnavailable, errors.New("the change is still being applied"))
-	case !pending:
-		return view, nil
-	}
-	challenge, seed, err := s.challenge(ctx)
-	if err != nil {
-		return nil, err
 	}
 	nonce, err := s.nonce()
 	if err != nil {
 		return nil, err
 	}
 	*confirming = true
-	if _, err = s.posture.ConfirmTry(ctx, &basev1.ConfirmTryRequest{
-		Confirmation: posture.SignConfirmation(view.Confirmation(challenge), seed), Nonce: nonce}); err != nil {
+	answer, err := s.posture.ConfirmTry(ctx, &basev1.ConfirmTryRequest{
+		Confirmation: posture.SignConfirmation(seen.view.Confirmation(seen.challenge), seen.seed), Nonce: nonce})
+	if err != nil {
 		return nil, err
 	}
-	if view, err = s.Posture(ctx); err != nil {
+	if seen, err = s.believe(answer.GetPosture(), nonce); err != nil {
 		return nil, err
 	}
-	if pending, _, _ := view.Pending(); pending || !isLast(view, signed) {
-		return nil, fail(ErrUndone, nil, "the Base took the confirmation, but what it has signed says that the change is not settled; it undoes the change within a minute")
+	if view, _ := settled(seen.view, signed); view != nil {
+		return view, nil
 	}
-	return view, nil
+	return nil, fail(ErrUndone, nil, "the Base took the confirmation, but what it has signed says that the change is not settled; it undoes the change within a minute")
 }
 
 // isLast tells whether a document is the last one that the Base has accepted.
@@ -352,7 +376,7 @@ func (s *Session) ConfirmTry(ctx context.Context, approve Approve) (*PostureView
 		return nil, err
 	}
 	p, revision := view.Posture()
-	return s.confirm(ctx, &systemv1.PostureDocument{Revision: revision, Posture: p.Proto(), Try: true})
+	return s.confirm(ctx, &systemv1.PostureDocument{Revision: revision, Posture: p.Proto(), Try: true}, signable{})
 }
 
 // ask returns nil if the user wants the changes.
@@ -434,15 +458,20 @@ func (s *Session) Lockdown(ctx context.Context) (*PostureView, error) {
 	if err != nil {
 		return nil, err
 	}
-	_, refused := s.posture.Lockdown(ctx, &basev1.LockdownRequest{Nonce: nonce})
-	if refused != nil && connect.CodeOf(refused) != connect.CodeNotFound { // it is locked down already
+	var seen signable
+	answer, refused := s.posture.Lockdown(ctx, &basev1.LockdownRequest{Nonce: nonce})
+	switch {
+	case refused == nil:
+		seen, err = s.believe(answer.GetPosture(), nonce)
+	case connect.CodeOf(refused) == connect.CodeNotFound: // it is locked down already
+		seen, err = s.look(ctx, false)
+	default:
 		return nil, refused
 	}
-	view, err := s.Posture(ctx)
-	if err == nil && !view.Effective().Lockdown {
+	if err == nil && !seen.view.Effective().Lockdown {
 		err = failNotClosed(refused)
 	}
-	return view, err
+	return seen.view, err
 }
 
 // failNotClosed: the Middleware has not done what it should have.
@@ -469,16 +498,18 @@ func (s *Session) EndLease(ctx context.Context, kind string, approve Approve) (*
 	if err != nil {
 		return nil, err
 	}
-	if _, err := s.posture.EndLease(ctx, &basev1.EndLeaseRequest{Kind: kind, Nonce: nonce}); err != nil {
+	answer, err := s.posture.EndLease(ctx, &basev1.EndLeaseRequest{Kind: kind, Nonce: nonce})
+	if err != nil {
 		return nil, err
 	}
-	if view, err = s.Posture(ctx); err != nil {
+	seen, err := s.believe(answer.GetPosture(), nonce)
+	if err != nil {
 		return nil, err
 	}
-	if now := view.Effective(); len(posture.Diff(now, without(now, kind))) > 0 {
+	if now := seen.view.Effective(); len(posture.Diff(now, without(now, kind))) > 0 {
 		return nil, failNotClosed(nil)
 	}
-	return view, nil
+	return seen.view, nil
 }
 
 // without is what is in force when an exception has ended.
@@ -508,15 +539,11 @@ func (s *Session) LiftBan(ctx context.Context, address string) (bool, error) {
 	if err != nil {
 		return false, fail(ErrInvalid, err, "%q is not an IP address; write one such as 192.168.1.20 or fd00::20", Printable(address))
 	}
-	view, err := s.Posture(ctx)
+	seen, err := s.look(ctx, true)
 	if err != nil {
 		return false, err
 	}
-	challenge, seed, err := s.challenge(ctx)
-	if err != nil {
-		return false, err
-	}
-	answer, err := s.bans.LiftBan(ctx, &basev1.LiftBanRequest{Order: posture.SignLiftBan(view.LiftBanOrder(addr, challenge), seed)})
+	answer, err := s.bans.LiftBan(ctx, &basev1.LiftBanRequest{Order: posture.SignLiftBan(seen.view.LiftBanOrder(addr, seen.challenge), seen.seed)})
 	if err != nil {
 		return false, err
 	}

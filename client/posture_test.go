@@ -167,6 +167,7 @@ func TestOwnerSeesApprovesAndConfirmsOverANewConnection(t *testing.T) {
 		shown = changes
 		return true, nil
 	}
+	looked := map[string]int{"GetPosture": h.middleware.count("GetPosture")}
 	view, err := h.session.Apply(t.Context(), change)
 	if err != nil {
 		t.Fatal(err)
@@ -177,8 +178,11 @@ func TestOwnerSeesApprovesAndConfirmsOverANewConnection(t *testing.T) {
 	if pending, _, _ := view.Pending(); pending || !exposed(view) {
 		t.Errorf("pending %v, %+v", pending, view.Effective())
 	}
-	if n := h.middleware.count("ConfirmTry"); n != 1 {
-		t.Errorf("it was confirmed %d times", n)
+	// One call each: to look, to change, to confirm.
+	for _, verb := range []string{"GetPosture", "Submit", "ConfirmTry"} {
+		if n := h.middleware.count(verb) - looked[verb]; n != 1 {
+			t.Errorf("%s was called %d times", verb, n)
+		}
 	}
 	history := view.History()
 	if last := history[len(history)-1]; last.By != "the App 'Laptop'" {
@@ -186,11 +190,11 @@ func TestOwnerSeesApprovesAndConfirmsOverANewConnection(t *testing.T) {
 	}
 
 	// A client that stays on its old connection proves nothing, and is not heard.
-	signed, err := h.session.submit(t.Context(), Change{Edit: Expose("electrum", false, time.Hour), Approve: approve})
+	signed, seen, err := h.session.submit(t.Context(), Change{Edit: Expose("electrum", false, time.Hour), Approve: approve})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := h.session.confirmOnce(t.Context(), signed, new(bool)); err == nil {
+	if _, err := h.session.confirmOnce(t.Context(), signed, seen, new(bool)); err == nil {
 		t.Error("the old connection confirmed the change")
 	}
 	if _, err := h.session.ConfirmTry(t.Context(), approve); err != nil {
@@ -207,7 +211,7 @@ func TestOwnerSeesApprovesAndConfirmsOverANewConnection(t *testing.T) {
 func TestNothingIsSentThatWasNotApproved(t *testing.T) {
 	h := newHouse(t)
 	sent := func() int {
-		return h.middleware.count("GetChallenge") + h.middleware.count("Submit") + h.middleware.count("Restrict")
+		return h.middleware.count("Submit") + h.middleware.count("Restrict")
 	}
 	no := func([]PostureChange) (bool, error) { return false, nil }
 	_, err := h.session.Apply(t.Context(), Change{Edit: expose.Edit, Approve: no})
@@ -290,14 +294,8 @@ func TestLyingMiddlewareIsNoticed(t *testing.T) {
 		})
 		return other
 	}
-	asked := func(verb *systemv1.SystemRequest) *systemv1.SystemReply {
-		return must(helperclient.Client{Port: h.Port(system.WhoMiddleware)}.Do(t.Context(), verb, nil))
-	}
 	nonce := make([]byte, nonceSize)
-	getReport := &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_GetReport{GetReport: &systemv1.GetReport{Nonce: nonce}}}
-	getChain := &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_GetChain{GetChain: &systemv1.GetChain{}}}
-
-	oldReport, oldChain := asked(getReport), asked(getChain)
+	old := h.signed(nonce)
 	rolledBack, forked := helper(h.Helper), helper(h.Helper)
 	// The copy goes on by itself, as far as the real one, but not to the same.
 	change := &systemv1.LocalChange{Change: &systemv1.LocalChange_Posture{Posture: func() *systemv1.Posture {
@@ -313,17 +311,14 @@ func TestLyingMiddlewareIsNoticed(t *testing.T) {
 
 	for name, lie := range map[string]act{
 		"old answer": func(request *systemv1.SystemRequest) (*systemv1.SystemReply, helperclient.Port) {
-			switch request.GetVerb().(type) {
-			case *systemv1.SystemRequest_GetReport:
-				return oldReport, nil
-			case *systemv1.SystemRequest_GetChain:
-				return oldChain, nil
+			if request.GetGetPosture() != nil {
+				return old, nil
 			}
 			return nil, nil
 		},
 		"question swapped": func(request *systemv1.SystemRequest) (*systemv1.SystemReply, helperclient.Port) {
-			if request.GetGetReport() != nil {
-				request.GetGetReport().Nonce = nonce
+			if request.GetGetPosture() != nil {
+				request.GetGetPosture().Nonce = nonce
 			}
 			return nil, nil
 		},
@@ -360,25 +355,36 @@ func must3(_ posture.AppSeed, _ posture.SigningKey, seen posture.Memory, err err
 	return must(seen, err)
 }
 
+// swallow has the Middleware keep a verb back, and answer with what the helper says to the
+// App's question: with the truth.
+func (h *house) swallow(verb string) {
+	h.middleware.does(func(request *systemv1.SystemRequest) (*systemv1.SystemReply, helperclient.Port) {
+		if !strings.HasSuffix(fmt.Sprintf("%T", request.GetVerb()), "_"+verb) {
+			return nil, nil
+		}
+		nonce := request.GetSubmit().GetNonce()
+		nonce = append(nonce, request.GetConfirmTry().GetNonce()...)
+		nonce = append(nonce, request.GetRestrict().GetNonce()...)
+		return h.signed(nonce), nil
+	})
+}
+
+// signed is what the helper answers to a Middleware that asks for the posture.
+func (h *house) signed(nonce []byte) *systemv1.SystemReply {
+	return must(helperclient.Client{Port: h.Port(system.WhoMiddleware)}.Do(h.t.Context(), &systemv1.SystemRequest{
+		Verb: &systemv1.SystemRequest_GetPosture{GetPosture: &systemv1.GetPosture{Nonce: nonce, Challenge: true}}}, nil))
+}
+
 func TestMiddlewareThatOnlySaysDoneIsNoticed(t *testing.T) {
 	h := newHouse(t)
-	done := &systemv1.SystemReply{Result: &systemv1.SystemReply_Report{Report: &systemv1.ReportResult{}}}
-	swallow := func(verb string) {
-		h.middleware.does(func(request *systemv1.SystemRequest) (*systemv1.SystemReply, helperclient.Port) {
-			if strings.HasSuffix(fmt.Sprintf("%T", request.GetVerb()), "_"+verb) {
-				return done, nil
-			}
-			return nil, nil
-		})
-	}
-	swallow("Submit")
-	if _, err := h.session.submit(t.Context(), expose); err != nil {
+	h.swallow("Submit")
+	if _, _, err := h.session.submit(t.Context(), expose); err != nil {
 		t.Errorf("a client that believes the answer noticed: %v", err)
 	}
 	_, err := h.session.Apply(t.Context(), expose)
 	wantKind(t, err, ErrUndone)
 
-	swallow("ConfirmTry")
+	h.swallow("ConfirmTry")
 	_, err = h.session.Apply(t.Context(), expose)
 	wantKind(t, err, ErrUndone)
 	h.middleware.does(nil)
@@ -386,11 +392,31 @@ func TestMiddlewareThatOnlySaysDoneIsNoticed(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	swallow("Restrict")
+	h.swallow("Restrict")
 	_, err = h.session.EndLease(t.Context(), "electrum", approve)
 	wantKind(t, err, ErrLyingBase)
 	_, err = h.session.Lockdown(t.Context())
 	wantKind(t, err, ErrLyingBase)
+
+	// It answers with an old posture, or with none.
+	old := h.signed(make([]byte, nonceSize))
+	for _, answer := range []*systemv1.SystemReply{old, {}} {
+		for _, verb := range []string{"Submit", "ConfirmTry", "Restrict"} {
+			h.middleware.does(func(request *systemv1.SystemRequest) (*systemv1.SystemReply, helperclient.Port) {
+				if strings.HasSuffix(fmt.Sprintf("%T", request.GetVerb()), "_"+verb) {
+					return answer, nil
+				}
+				return nil, nil
+			})
+			if verb == "Restrict" {
+				_, err = h.session.Lockdown(t.Context())
+			} else {
+				_, err = h.session.Apply(t.Context(), Change{Edit: Rename("Cellar " + verb), Approve: approve})
+			}
+			wantKind(t, err, ErrLyingBase)
+			h.Advance(61 * time.Second)
+		}
+	}
 }
 
 func TestTryWhoseConfirmationCannotArriveIsUndone(t *testing.T) {
@@ -478,12 +504,7 @@ func TestRevokingAnOwnersAppTakesItsKeyFirst(t *testing.T) {
 
 	// A Middleware that keeps the document back: the channel is not cut alone, and
 	// the App can be revoked again.
-	h.middleware.does(func(request *systemv1.SystemRequest) (*systemv1.SystemReply, helperclient.Port) {
-		if request.GetSubmit() != nil {
-			return &systemv1.SystemReply{Result: &systemv1.SystemReply_Report{Report: &systemv1.ReportResult{}}}, nil
-		}
-		return nil, nil
-	})
+	h.swallow("Submit")
 	_, err := h.session.RevokeApp(t.Context(), id, approve)
 	wantKind(t, err, ErrUndone)
 	// One that pretends to have no posture.

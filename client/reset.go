@@ -30,11 +30,11 @@ func (s *Session) FactoryReset(ctx context.Context, typed func(name string) (str
 	if answer != name {
 		return fail(ErrNotApproved, nil, "that is not the name of the Base, %q, so nothing was done", Printable(name))
 	}
-	challenge, seed, err := s.challenge(ctx)
+	seen, err := s.look(ctx, true) // the user may have typed for long
 	if err != nil {
 		return err
 	}
-	_, err = s.posture.FactoryReset(ctx, &basev1.FactoryResetRequest{Order: posture.SignReset(view.ResetOrder(name, challenge), seed)})
+	_, err = s.posture.FactoryReset(ctx, &basev1.FactoryResetRequest{Order: posture.SignReset(seen.view.ResetOrder(name, seen.challenge), seen.seed)})
 	var refused *connect.Error
 	if err != nil && (!errors.As(err, &refused) || connect.CodeOf(err) == connect.CodeUnavailable) {
 		// The restart may have come before the answer.

@@ -182,15 +182,8 @@ func (b *base) look() *posture.View {
 	b.t.Helper()
 	nonce := make([]byte, 32)
 	_, _ = rand.Read(nonce)
-	report, err := b.middleware.Do(b.t.Context(), &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_GetReport{GetReport: &systemv1.GetReport{Nonce: nonce}}}, nil)
-	if err != nil {
-		b.t.Fatal(err)
-	}
-	chain, err := b.middleware.Do(b.t.Context(), &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_GetChain{GetChain: &systemv1.GetChain{}}}, nil)
-	if err != nil {
-		b.t.Fatal(err)
-	}
-	view, err := posture.VerifyChain(posture.Expectation{Base: b.stateKey, Memory: b.memory, Nonce: nonce}, chain.GetChain().GetChain(), report.GetReport().GetReport())
+	signed := b.getPosture(nonce)
+	view, err := posture.VerifyChain(posture.Expectation{Base: b.stateKey, Memory: b.memory, Nonce: nonce}, signed.GetChain(), signed.GetReport())
 	if err != nil {
 		b.t.Fatalf("the App does not believe the Base: %v", err)
 	}
@@ -200,11 +193,17 @@ func (b *base) look() *posture.View {
 
 func (b *base) challenge() []byte {
 	b.t.Helper()
-	reply, err := b.middleware.Do(b.t.Context(), &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_GetChallenge{GetChallenge: &systemv1.GetChallenge{}}}, nil)
+	return b.getPosture(make([]byte, 32)).GetChallenge()
+}
+
+func (b *base) getPosture(nonce []byte) *basev1.SignedPosture {
+	b.t.Helper()
+	reply, err := b.middleware.Do(b.t.Context(), &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_GetPosture{
+		GetPosture: &systemv1.GetPosture{Nonce: nonce, Challenge: true}}}, nil)
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	return reply.GetChallenge().GetChallenge()
+	return reply.GetPosture()
 }
 
 // submit has the App sign a change and the Middleware carry it.

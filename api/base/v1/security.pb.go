@@ -76,20 +76,88 @@ func (x Finding_Severity) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Finding_Severity.Descriptor instead.
 func (Finding_Severity) EnumDescriptor() ([]byte, []int) {
-	return file_base_v1_security_proto_rawDescGZIP(), []int{21, 0}
+	return file_base_v1_security_proto_rawDescGZIP(), []int{20, 0}
+}
+
+// SignedPosture is what is in force and how it came about, at one moment, as the
+// helper vouches for it.
+type SignedPosture struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// bitbox.system.v1.Signed with a PostureReport, which has the nonce of the request.
+	Report []byte `protobuf:"bytes,1,opt,name=report,proto3" json:"report,omitempty"`
+	// bitbox.system.v1.PostureChain.
+	Chain []byte `protobuf:"bytes,2,opt,name=chain,proto3" json:"chain,omitempty"`
+	// 32 bytes that the next document, confirmation or order has to carry: valid once,
+	// for 120 s. Empty if none was asked for, and for an App that is not an owner's.
+	Challenge     []byte `protobuf:"bytes,3,opt,name=challenge,proto3" json:"challenge,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SignedPosture) Reset() {
+	*x = SignedPosture{}
+	mi := &file_base_v1_security_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SignedPosture) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SignedPosture) ProtoMessage() {}
+
+func (x *SignedPosture) ProtoReflect() protoreflect.Message {
+	mi := &file_base_v1_security_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SignedPosture.ProtoReflect.Descriptor instead.
+func (*SignedPosture) Descriptor() ([]byte, []int) {
+	return file_base_v1_security_proto_rawDescGZIP(), []int{0}
+}
+
+func (x *SignedPosture) GetReport() []byte {
+	if x != nil {
+		return x.Report
+	}
+	return nil
+}
+
+func (x *SignedPosture) GetChain() []byte {
+	if x != nil {
+		return x.Chain
+	}
+	return nil
+}
+
+func (x *SignedPosture) GetChallenge() []byte {
+	if x != nil {
+		return x.Challenge
+	}
+	return nil
 }
 
 type GetPostureRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// 32 random bytes, so that no old report passes for a new one.
-	Nonce         []byte `protobuf:"bytes,1,opt,name=nonce,proto3" json:"nonce,omitempty"`
+	Nonce []byte `protobuf:"bytes,1,opt,name=nonce,proto3" json:"nonce,omitempty"`
+	// The App is going to sign something.
+	Challenge     bool `protobuf:"varint,2,opt,name=challenge,proto3" json:"challenge,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *GetPostureRequest) Reset() {
 	*x = GetPostureRequest{}
-	mi := &file_base_v1_security_proto_msgTypes[0]
+	mi := &file_base_v1_security_proto_msgTypes[1]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -101,7 +169,7 @@ func (x *GetPostureRequest) String() string {
 func (*GetPostureRequest) ProtoMessage() {}
 
 func (x *GetPostureRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_security_proto_msgTypes[0]
+	mi := &file_base_v1_security_proto_msgTypes[1]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -114,7 +182,7 @@ func (x *GetPostureRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPostureRequest.ProtoReflect.Descriptor instead.
 func (*GetPostureRequest) Descriptor() ([]byte, []int) {
-	return file_base_v1_security_proto_rawDescGZIP(), []int{0}
+	return file_base_v1_security_proto_rawDescGZIP(), []int{1}
 }
 
 func (x *GetPostureRequest) GetNonce() []byte {
@@ -124,19 +192,23 @@ func (x *GetPostureRequest) GetNonce() []byte {
 	return nil
 }
 
+func (x *GetPostureRequest) GetChallenge() bool {
+	if x != nil {
+		return x.Challenge
+	}
+	return false
+}
+
 type GetPostureResponse struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// bitbox.system.v1.Signed with a PostureReport.
-	Report []byte `protobuf:"bytes,1,opt,name=report,proto3" json:"report,omitempty"`
-	// bitbox.system.v1.PostureChain.
-	Chain         []byte `protobuf:"bytes,2,opt,name=chain,proto3" json:"chain,omitempty"`
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Posture       *SignedPosture         `protobuf:"bytes,1,opt,name=posture,proto3" json:"posture,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *GetPostureResponse) Reset() {
 	*x = GetPostureResponse{}
-	mi := &file_base_v1_security_proto_msgTypes[1]
+	mi := &file_base_v1_security_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -148,7 +220,7 @@ func (x *GetPostureResponse) String() string {
 func (*GetPostureResponse) ProtoMessage() {}
 
 func (x *GetPostureResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_security_proto_msgTypes[1]
+	mi := &file_base_v1_security_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -161,100 +233,12 @@ func (x *GetPostureResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPostureResponse.ProtoReflect.Descriptor instead.
 func (*GetPostureResponse) Descriptor() ([]byte, []int) {
-	return file_base_v1_security_proto_rawDescGZIP(), []int{1}
-}
-
-func (x *GetPostureResponse) GetReport() []byte {
-	if x != nil {
-		return x.Report
-	}
-	return nil
-}
-
-func (x *GetPostureResponse) GetChain() []byte {
-	if x != nil {
-		return x.Chain
-	}
-	return nil
-}
-
-type GetChallengeRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *GetChallengeRequest) Reset() {
-	*x = GetChallengeRequest{}
-	mi := &file_base_v1_security_proto_msgTypes[2]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *GetChallengeRequest) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*GetChallengeRequest) ProtoMessage() {}
-
-func (x *GetChallengeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_security_proto_msgTypes[2]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use GetChallengeRequest.ProtoReflect.Descriptor instead.
-func (*GetChallengeRequest) Descriptor() ([]byte, []int) {
 	return file_base_v1_security_proto_rawDescGZIP(), []int{2}
 }
 
-type GetChallengeResponse struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// 32 bytes.
-	Challenge     []byte `protobuf:"bytes,1,opt,name=challenge,proto3" json:"challenge,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *GetChallengeResponse) Reset() {
-	*x = GetChallengeResponse{}
-	mi := &file_base_v1_security_proto_msgTypes[3]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *GetChallengeResponse) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*GetChallengeResponse) ProtoMessage() {}
-
-func (x *GetChallengeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_security_proto_msgTypes[3]
+func (x *GetPostureResponse) GetPosture() *SignedPosture {
 	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use GetChallengeResponse.ProtoReflect.Descriptor instead.
-func (*GetChallengeResponse) Descriptor() ([]byte, []int) {
-	return file_base_v1_security_proto_rawDescGZIP(), []int{3}
-}
-
-func (x *GetChallengeResponse) GetChallenge() []byte {
-	if x != nil {
-		return x.Challenge
+		return x.Posture
 	}
 	return nil
 }
@@ -270,7 +254,7 @@ type SubmitPostureRequest struct {
 
 func (x *SubmitPostureRequest) Reset() {
 	*x = SubmitPostureRequest{}
-	mi := &file_base_v1_security_proto_msgTypes[4]
+	mi := &file_base_v1_security_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -282,7 +266,7 @@ func (x *SubmitPostureRequest) String() string {
 func (*SubmitPostureRequest) ProtoMessage() {}
 
 func (x *SubmitPostureRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_security_proto_msgTypes[4]
+	mi := &file_base_v1_security_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -295,7 +279,7 @@ func (x *SubmitPostureRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubmitPostureRequest.ProtoReflect.Descriptor instead.
 func (*SubmitPostureRequest) Descriptor() ([]byte, []int) {
-	return file_base_v1_security_proto_rawDescGZIP(), []int{4}
+	return file_base_v1_security_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *SubmitPostureRequest) GetDocument() []byte {
@@ -317,7 +301,7 @@ type SubmitPostureResponse struct {
 	// Types that are valid to be assigned to Step:
 	//
 	//	*SubmitPostureResponse_Progress
-	//	*SubmitPostureResponse_Report
+	//	*SubmitPostureResponse_Posture
 	Step          isSubmitPostureResponse_Step `protobuf_oneof:"step"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -325,7 +309,7 @@ type SubmitPostureResponse struct {
 
 func (x *SubmitPostureResponse) Reset() {
 	*x = SubmitPostureResponse{}
-	mi := &file_base_v1_security_proto_msgTypes[5]
+	mi := &file_base_v1_security_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -337,7 +321,7 @@ func (x *SubmitPostureResponse) String() string {
 func (*SubmitPostureResponse) ProtoMessage() {}
 
 func (x *SubmitPostureResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_security_proto_msgTypes[5]
+	mi := &file_base_v1_security_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -350,7 +334,7 @@ func (x *SubmitPostureResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubmitPostureResponse.ProtoReflect.Descriptor instead.
 func (*SubmitPostureResponse) Descriptor() ([]byte, []int) {
-	return file_base_v1_security_proto_rawDescGZIP(), []int{5}
+	return file_base_v1_security_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *SubmitPostureResponse) GetStep() isSubmitPostureResponse_Step {
@@ -369,10 +353,10 @@ func (x *SubmitPostureResponse) GetProgress() string {
 	return ""
 }
 
-func (x *SubmitPostureResponse) GetReport() []byte {
+func (x *SubmitPostureResponse) GetPosture() *SignedPosture {
 	if x != nil {
-		if x, ok := x.Step.(*SubmitPostureResponse_Report); ok {
-			return x.Report
+		if x, ok := x.Step.(*SubmitPostureResponse_Posture); ok {
+			return x.Posture
 		}
 	}
 	return nil
@@ -387,14 +371,14 @@ type SubmitPostureResponse_Progress struct {
 	Progress string `protobuf:"bytes,1,opt,name=progress,proto3,oneof"`
 }
 
-type SubmitPostureResponse_Report struct {
-	// The last message: bitbox.system.v1.Signed with a PostureReport.
-	Report []byte `protobuf:"bytes,2,opt,name=report,proto3,oneof"`
+type SubmitPostureResponse_Posture struct {
+	// The last message. It has a challenge, for the confirmation.
+	Posture *SignedPosture `protobuf:"bytes,2,opt,name=posture,proto3,oneof"`
 }
 
 func (*SubmitPostureResponse_Progress) isSubmitPostureResponse_Step() {}
 
-func (*SubmitPostureResponse_Report) isSubmitPostureResponse_Step() {}
+func (*SubmitPostureResponse_Posture) isSubmitPostureResponse_Step() {}
 
 type ConfirmTryRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -407,7 +391,7 @@ type ConfirmTryRequest struct {
 
 func (x *ConfirmTryRequest) Reset() {
 	*x = ConfirmTryRequest{}
-	mi := &file_base_v1_security_proto_msgTypes[6]
+	mi := &file_base_v1_security_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -419,7 +403,7 @@ func (x *ConfirmTryRequest) String() string {
 func (*ConfirmTryRequest) ProtoMessage() {}
 
 func (x *ConfirmTryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_security_proto_msgTypes[6]
+	mi := &file_base_v1_security_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -432,7 +416,7 @@ func (x *ConfirmTryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfirmTryRequest.ProtoReflect.Descriptor instead.
 func (*ConfirmTryRequest) Descriptor() ([]byte, []int) {
-	return file_base_v1_security_proto_rawDescGZIP(), []int{6}
+	return file_base_v1_security_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *ConfirmTryRequest) GetConfirmation() []byte {
@@ -451,14 +435,14 @@ func (x *ConfirmTryRequest) GetNonce() []byte {
 
 type ConfirmTryResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Report        []byte                 `protobuf:"bytes,1,opt,name=report,proto3" json:"report,omitempty"`
+	Posture       *SignedPosture         `protobuf:"bytes,1,opt,name=posture,proto3" json:"posture,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ConfirmTryResponse) Reset() {
 	*x = ConfirmTryResponse{}
-	mi := &file_base_v1_security_proto_msgTypes[7]
+	mi := &file_base_v1_security_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -470,7 +454,7 @@ func (x *ConfirmTryResponse) String() string {
 func (*ConfirmTryResponse) ProtoMessage() {}
 
 func (x *ConfirmTryResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_security_proto_msgTypes[7]
+	mi := &file_base_v1_security_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -483,12 +467,12 @@ func (x *ConfirmTryResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfirmTryResponse.ProtoReflect.Descriptor instead.
 func (*ConfirmTryResponse) Descriptor() ([]byte, []int) {
-	return file_base_v1_security_proto_rawDescGZIP(), []int{7}
+	return file_base_v1_security_proto_rawDescGZIP(), []int{6}
 }
 
-func (x *ConfirmTryResponse) GetReport() []byte {
+func (x *ConfirmTryResponse) GetPosture() *SignedPosture {
 	if x != nil {
-		return x.Report
+		return x.Posture
 	}
 	return nil
 }
@@ -502,7 +486,7 @@ type LockdownRequest struct {
 
 func (x *LockdownRequest) Reset() {
 	*x = LockdownRequest{}
-	mi := &file_base_v1_security_proto_msgTypes[8]
+	mi := &file_base_v1_security_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -514,7 +498,7 @@ func (x *LockdownRequest) String() string {
 func (*LockdownRequest) ProtoMessage() {}
 
 func (x *LockdownRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_security_proto_msgTypes[8]
+	mi := &file_base_v1_security_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -527,7 +511,7 @@ func (x *LockdownRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LockdownRequest.ProtoReflect.Descriptor instead.
 func (*LockdownRequest) Descriptor() ([]byte, []int) {
-	return file_base_v1_security_proto_rawDescGZIP(), []int{8}
+	return file_base_v1_security_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *LockdownRequest) GetNonce() []byte {
@@ -539,14 +523,14 @@ func (x *LockdownRequest) GetNonce() []byte {
 
 type LockdownResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Report        []byte                 `protobuf:"bytes,1,opt,name=report,proto3" json:"report,omitempty"`
+	Posture       *SignedPosture         `protobuf:"bytes,1,opt,name=posture,proto3" json:"posture,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *LockdownResponse) Reset() {
 	*x = LockdownResponse{}
-	mi := &file_base_v1_security_proto_msgTypes[9]
+	mi := &file_base_v1_security_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -558,7 +542,7 @@ func (x *LockdownResponse) String() string {
 func (*LockdownResponse) ProtoMessage() {}
 
 func (x *LockdownResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_security_proto_msgTypes[9]
+	mi := &file_base_v1_security_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -571,12 +555,12 @@ func (x *LockdownResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LockdownResponse.ProtoReflect.Descriptor instead.
 func (*LockdownResponse) Descriptor() ([]byte, []int) {
-	return file_base_v1_security_proto_rawDescGZIP(), []int{9}
+	return file_base_v1_security_proto_rawDescGZIP(), []int{8}
 }
 
-func (x *LockdownResponse) GetReport() []byte {
+func (x *LockdownResponse) GetPosture() *SignedPosture {
 	if x != nil {
-		return x.Report
+		return x.Posture
 	}
 	return nil
 }
@@ -592,7 +576,7 @@ type EndLeaseRequest struct {
 
 func (x *EndLeaseRequest) Reset() {
 	*x = EndLeaseRequest{}
-	mi := &file_base_v1_security_proto_msgTypes[10]
+	mi := &file_base_v1_security_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -604,7 +588,7 @@ func (x *EndLeaseRequest) String() string {
 func (*EndLeaseRequest) ProtoMessage() {}
 
 func (x *EndLeaseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_security_proto_msgTypes[10]
+	mi := &file_base_v1_security_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -617,7 +601,7 @@ func (x *EndLeaseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndLeaseRequest.ProtoReflect.Descriptor instead.
 func (*EndLeaseRequest) Descriptor() ([]byte, []int) {
-	return file_base_v1_security_proto_rawDescGZIP(), []int{10}
+	return file_base_v1_security_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *EndLeaseRequest) GetKind() string {
@@ -636,14 +620,14 @@ func (x *EndLeaseRequest) GetNonce() []byte {
 
 type EndLeaseResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Report        []byte                 `protobuf:"bytes,1,opt,name=report,proto3" json:"report,omitempty"`
+	Posture       *SignedPosture         `protobuf:"bytes,1,opt,name=posture,proto3" json:"posture,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *EndLeaseResponse) Reset() {
 	*x = EndLeaseResponse{}
-	mi := &file_base_v1_security_proto_msgTypes[11]
+	mi := &file_base_v1_security_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -655,7 +639,7 @@ func (x *EndLeaseResponse) String() string {
 func (*EndLeaseResponse) ProtoMessage() {}
 
 func (x *EndLeaseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_security_proto_msgTypes[11]
+	mi := &file_base_v1_security_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -668,12 +652,12 @@ func (x *EndLeaseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndLeaseResponse.ProtoReflect.Descriptor instead.
 func (*EndLeaseResponse) Descriptor() ([]byte, []int) {
-	return file_base_v1_security_proto_rawDescGZIP(), []int{11}
+	return file_base_v1_security_proto_rawDescGZIP(), []int{10}
 }
 
-func (x *EndLeaseResponse) GetReport() []byte {
+func (x *EndLeaseResponse) GetPosture() *SignedPosture {
 	if x != nil {
-		return x.Report
+		return x.Posture
 	}
 	return nil
 }
@@ -688,7 +672,7 @@ type FactoryResetRequest struct {
 
 func (x *FactoryResetRequest) Reset() {
 	*x = FactoryResetRequest{}
-	mi := &file_base_v1_security_proto_msgTypes[12]
+	mi := &file_base_v1_security_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -700,7 +684,7 @@ func (x *FactoryResetRequest) String() string {
 func (*FactoryResetRequest) ProtoMessage() {}
 
 func (x *FactoryResetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_security_proto_msgTypes[12]
+	mi := &file_base_v1_security_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -713,7 +697,7 @@ func (x *FactoryResetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FactoryResetRequest.ProtoReflect.Descriptor instead.
 func (*FactoryResetRequest) Descriptor() ([]byte, []int) {
-	return file_base_v1_security_proto_rawDescGZIP(), []int{12}
+	return file_base_v1_security_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *FactoryResetRequest) GetOrder() []byte {
@@ -731,7 +715,7 @@ type FactoryResetResponse struct {
 
 func (x *FactoryResetResponse) Reset() {
 	*x = FactoryResetResponse{}
-	mi := &file_base_v1_security_proto_msgTypes[13]
+	mi := &file_base_v1_security_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -743,7 +727,7 @@ func (x *FactoryResetResponse) String() string {
 func (*FactoryResetResponse) ProtoMessage() {}
 
 func (x *FactoryResetResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_security_proto_msgTypes[13]
+	mi := &file_base_v1_security_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -756,7 +740,7 @@ func (x *FactoryResetResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FactoryResetResponse.ProtoReflect.Descriptor instead.
 func (*FactoryResetResponse) Descriptor() ([]byte, []int) {
-	return file_base_v1_security_proto_rawDescGZIP(), []int{13}
+	return file_base_v1_security_proto_rawDescGZIP(), []int{12}
 }
 
 type ListBansRequest struct {
@@ -767,7 +751,7 @@ type ListBansRequest struct {
 
 func (x *ListBansRequest) Reset() {
 	*x = ListBansRequest{}
-	mi := &file_base_v1_security_proto_msgTypes[14]
+	mi := &file_base_v1_security_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -779,7 +763,7 @@ func (x *ListBansRequest) String() string {
 func (*ListBansRequest) ProtoMessage() {}
 
 func (x *ListBansRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_security_proto_msgTypes[14]
+	mi := &file_base_v1_security_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -792,7 +776,7 @@ func (x *ListBansRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListBansRequest.ProtoReflect.Descriptor instead.
 func (*ListBansRequest) Descriptor() ([]byte, []int) {
-	return file_base_v1_security_proto_rawDescGZIP(), []int{14}
+	return file_base_v1_security_proto_rawDescGZIP(), []int{13}
 }
 
 type ListBansResponse struct {
@@ -806,7 +790,7 @@ type ListBansResponse struct {
 
 func (x *ListBansResponse) Reset() {
 	*x = ListBansResponse{}
-	mi := &file_base_v1_security_proto_msgTypes[15]
+	mi := &file_base_v1_security_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -818,7 +802,7 @@ func (x *ListBansResponse) String() string {
 func (*ListBansResponse) ProtoMessage() {}
 
 func (x *ListBansResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_security_proto_msgTypes[15]
+	mi := &file_base_v1_security_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -831,7 +815,7 @@ func (x *ListBansResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListBansResponse.ProtoReflect.Descriptor instead.
 func (*ListBansResponse) Descriptor() ([]byte, []int) {
-	return file_base_v1_security_proto_rawDescGZIP(), []int{15}
+	return file_base_v1_security_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ListBansResponse) GetBans() []*Ban {
@@ -862,7 +846,7 @@ type Ban struct {
 
 func (x *Ban) Reset() {
 	*x = Ban{}
-	mi := &file_base_v1_security_proto_msgTypes[16]
+	mi := &file_base_v1_security_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -874,7 +858,7 @@ func (x *Ban) String() string {
 func (*Ban) ProtoMessage() {}
 
 func (x *Ban) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_security_proto_msgTypes[16]
+	mi := &file_base_v1_security_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -887,7 +871,7 @@ func (x *Ban) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ban.ProtoReflect.Descriptor instead.
 func (*Ban) Descriptor() ([]byte, []int) {
-	return file_base_v1_security_proto_rawDescGZIP(), []int{16}
+	return file_base_v1_security_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Ban) GetJail() string {
@@ -928,7 +912,7 @@ type LiftBanRequest struct {
 
 func (x *LiftBanRequest) Reset() {
 	*x = LiftBanRequest{}
-	mi := &file_base_v1_security_proto_msgTypes[17]
+	mi := &file_base_v1_security_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -940,7 +924,7 @@ func (x *LiftBanRequest) String() string {
 func (*LiftBanRequest) ProtoMessage() {}
 
 func (x *LiftBanRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_security_proto_msgTypes[17]
+	mi := &file_base_v1_security_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -953,7 +937,7 @@ func (x *LiftBanRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LiftBanRequest.ProtoReflect.Descriptor instead.
 func (*LiftBanRequest) Descriptor() ([]byte, []int) {
-	return file_base_v1_security_proto_rawDescGZIP(), []int{17}
+	return file_base_v1_security_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *LiftBanRequest) GetOrder() []byte {
@@ -973,7 +957,7 @@ type LiftBanResponse struct {
 
 func (x *LiftBanResponse) Reset() {
 	*x = LiftBanResponse{}
-	mi := &file_base_v1_security_proto_msgTypes[18]
+	mi := &file_base_v1_security_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -985,7 +969,7 @@ func (x *LiftBanResponse) String() string {
 func (*LiftBanResponse) ProtoMessage() {}
 
 func (x *LiftBanResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_security_proto_msgTypes[18]
+	mi := &file_base_v1_security_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -998,7 +982,7 @@ func (x *LiftBanResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LiftBanResponse.ProtoReflect.Descriptor instead.
 func (*LiftBanResponse) Descriptor() ([]byte, []int) {
-	return file_base_v1_security_proto_rawDescGZIP(), []int{18}
+	return file_base_v1_security_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *LiftBanResponse) GetLifted() bool {
@@ -1016,7 +1000,7 @@ type RunAuditRequest struct {
 
 func (x *RunAuditRequest) Reset() {
 	*x = RunAuditRequest{}
-	mi := &file_base_v1_security_proto_msgTypes[19]
+	mi := &file_base_v1_security_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1028,7 +1012,7 @@ func (x *RunAuditRequest) String() string {
 func (*RunAuditRequest) ProtoMessage() {}
 
 func (x *RunAuditRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_security_proto_msgTypes[19]
+	mi := &file_base_v1_security_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1041,7 +1025,7 @@ func (x *RunAuditRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunAuditRequest.ProtoReflect.Descriptor instead.
 func (*RunAuditRequest) Descriptor() ([]byte, []int) {
-	return file_base_v1_security_proto_rawDescGZIP(), []int{19}
+	return file_base_v1_security_proto_rawDescGZIP(), []int{18}
 }
 
 type RunAuditResponse struct {
@@ -1053,7 +1037,7 @@ type RunAuditResponse struct {
 
 func (x *RunAuditResponse) Reset() {
 	*x = RunAuditResponse{}
-	mi := &file_base_v1_security_proto_msgTypes[20]
+	mi := &file_base_v1_security_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1065,7 +1049,7 @@ func (x *RunAuditResponse) String() string {
 func (*RunAuditResponse) ProtoMessage() {}
 
 func (x *RunAuditResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_security_proto_msgTypes[20]
+	mi := &file_base_v1_security_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1078,7 +1062,7 @@ func (x *RunAuditResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunAuditResponse.ProtoReflect.Descriptor instead.
 func (*RunAuditResponse) Descriptor() ([]byte, []int) {
-	return file_base_v1_security_proto_rawDescGZIP(), []int{20}
+	return file_base_v1_security_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *RunAuditResponse) GetFindings() []*Finding {
@@ -1109,7 +1093,7 @@ type Finding struct {
 
 func (x *Finding) Reset() {
 	*x = Finding{}
-	mi := &file_base_v1_security_proto_msgTypes[21]
+	mi := &file_base_v1_security_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1121,7 +1105,7 @@ func (x *Finding) String() string {
 func (*Finding) ProtoMessage() {}
 
 func (x *Finding) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_security_proto_msgTypes[21]
+	mi := &file_base_v1_security_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1134,7 +1118,7 @@ func (x *Finding) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Finding.ProtoReflect.Descriptor instead.
 func (*Finding) Descriptor() ([]byte, []int) {
-	return file_base_v1_security_proto_rawDescGZIP(), []int{21}
+	return file_base_v1_security_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Finding) GetId() string {
@@ -1202,7 +1186,7 @@ type FixFindingRequest struct {
 
 func (x *FixFindingRequest) Reset() {
 	*x = FixFindingRequest{}
-	mi := &file_base_v1_security_proto_msgTypes[22]
+	mi := &file_base_v1_security_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1214,7 +1198,7 @@ func (x *FixFindingRequest) String() string {
 func (*FixFindingRequest) ProtoMessage() {}
 
 func (x *FixFindingRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_security_proto_msgTypes[22]
+	mi := &file_base_v1_security_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1227,7 +1211,7 @@ func (x *FixFindingRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FixFindingRequest.ProtoReflect.Descriptor instead.
 func (*FixFindingRequest) Descriptor() ([]byte, []int) {
-	return file_base_v1_security_proto_rawDescGZIP(), []int{22}
+	return file_base_v1_security_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *FixFindingRequest) GetId() string {
@@ -1245,7 +1229,7 @@ type FixFindingResponse struct {
 
 func (x *FixFindingResponse) Reset() {
 	*x = FixFindingResponse{}
-	mi := &file_base_v1_security_proto_msgTypes[23]
+	mi := &file_base_v1_security_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1257,7 +1241,7 @@ func (x *FixFindingResponse) String() string {
 func (*FixFindingResponse) ProtoMessage() {}
 
 func (x *FixFindingResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_security_proto_msgTypes[23]
+	mi := &file_base_v1_security_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1270,43 +1254,44 @@ func (x *FixFindingResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FixFindingResponse.ProtoReflect.Descriptor instead.
 func (*FixFindingResponse) Descriptor() ([]byte, []int) {
-	return file_base_v1_security_proto_rawDescGZIP(), []int{23}
+	return file_base_v1_security_proto_rawDescGZIP(), []int{22}
 }
 
 var File_base_v1_security_proto protoreflect.FileDescriptor
 
 const file_base_v1_security_proto_rawDesc = "" +
 	"\n" +
-	"\x16base/v1/security.proto\x12\x0ebitbox.base.v1\x1a\x1fgoogle/protobuf/timestamp.proto\")\n" +
-	"\x11GetPostureRequest\x12\x14\n" +
-	"\x05nonce\x18\x01 \x01(\fR\x05nonce\"B\n" +
-	"\x12GetPostureResponse\x12\x16\n" +
+	"\x16base/v1/security.proto\x12\x0ebitbox.base.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"[\n" +
+	"\rSignedPosture\x12\x16\n" +
 	"\x06report\x18\x01 \x01(\fR\x06report\x12\x14\n" +
-	"\x05chain\x18\x02 \x01(\fR\x05chain\"\x15\n" +
-	"\x13GetChallengeRequest\"4\n" +
-	"\x14GetChallengeResponse\x12\x1c\n" +
-	"\tchallenge\x18\x01 \x01(\fR\tchallenge\"H\n" +
+	"\x05chain\x18\x02 \x01(\fR\x05chain\x12\x1c\n" +
+	"\tchallenge\x18\x03 \x01(\fR\tchallenge\"G\n" +
+	"\x11GetPostureRequest\x12\x14\n" +
+	"\x05nonce\x18\x01 \x01(\fR\x05nonce\x12\x1c\n" +
+	"\tchallenge\x18\x02 \x01(\bR\tchallenge\"M\n" +
+	"\x12GetPostureResponse\x127\n" +
+	"\aposture\x18\x01 \x01(\v2\x1d.bitbox.base.v1.SignedPostureR\aposture\"H\n" +
 	"\x14SubmitPostureRequest\x12\x1a\n" +
 	"\bdocument\x18\x01 \x01(\fR\bdocument\x12\x14\n" +
-	"\x05nonce\x18\x02 \x01(\fR\x05nonce\"W\n" +
+	"\x05nonce\x18\x02 \x01(\fR\x05nonce\"x\n" +
 	"\x15SubmitPostureResponse\x12\x1c\n" +
-	"\bprogress\x18\x01 \x01(\tH\x00R\bprogress\x12\x18\n" +
-	"\x06report\x18\x02 \x01(\fH\x00R\x06reportB\x06\n" +
+	"\bprogress\x18\x01 \x01(\tH\x00R\bprogress\x129\n" +
+	"\aposture\x18\x02 \x01(\v2\x1d.bitbox.base.v1.SignedPostureH\x00R\apostureB\x06\n" +
 	"\x04step\"M\n" +
 	"\x11ConfirmTryRequest\x12\"\n" +
 	"\fconfirmation\x18\x01 \x01(\fR\fconfirmation\x12\x14\n" +
-	"\x05nonce\x18\x02 \x01(\fR\x05nonce\",\n" +
-	"\x12ConfirmTryResponse\x12\x16\n" +
-	"\x06report\x18\x01 \x01(\fR\x06report\"'\n" +
+	"\x05nonce\x18\x02 \x01(\fR\x05nonce\"M\n" +
+	"\x12ConfirmTryResponse\x127\n" +
+	"\aposture\x18\x01 \x01(\v2\x1d.bitbox.base.v1.SignedPostureR\aposture\"'\n" +
 	"\x0fLockdownRequest\x12\x14\n" +
-	"\x05nonce\x18\x01 \x01(\fR\x05nonce\"*\n" +
-	"\x10LockdownResponse\x12\x16\n" +
-	"\x06report\x18\x01 \x01(\fR\x06report\";\n" +
+	"\x05nonce\x18\x01 \x01(\fR\x05nonce\"K\n" +
+	"\x10LockdownResponse\x127\n" +
+	"\aposture\x18\x01 \x01(\v2\x1d.bitbox.base.v1.SignedPostureR\aposture\";\n" +
 	"\x0fEndLeaseRequest\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x14\n" +
-	"\x05nonce\x18\x02 \x01(\fR\x05nonce\"*\n" +
-	"\x10EndLeaseResponse\x12\x16\n" +
-	"\x06report\x18\x01 \x01(\fR\x06report\"+\n" +
+	"\x05nonce\x18\x02 \x01(\fR\x05nonce\"K\n" +
+	"\x10EndLeaseResponse\x127\n" +
+	"\aposture\x18\x01 \x01(\v2\x1d.bitbox.base.v1.SignedPostureR\aposture\"+\n" +
 	"\x13FactoryResetRequest\x12\x14\n" +
 	"\x05order\x18\x01 \x01(\fR\x05order\"\x16\n" +
 	"\x14FactoryResetResponse\"\x11\n" +
@@ -1342,11 +1327,10 @@ const file_base_v1_security_proto_rawDesc = "" +
 	"\x11SEVERITY_CRITICAL\x10\x03\"#\n" +
 	"\x11FixFindingRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"\x14\n" +
-	"\x12FixFindingResponse2\xee\x04\n" +
+	"\x12FixFindingResponse2\x93\x04\n" +
 	"\x0ePostureService\x12S\n" +
 	"\n" +
-	"GetPosture\x12!.bitbox.base.v1.GetPostureRequest\x1a\".bitbox.base.v1.GetPostureResponse\x12Y\n" +
-	"\fGetChallenge\x12#.bitbox.base.v1.GetChallengeRequest\x1a$.bitbox.base.v1.GetChallengeResponse\x12^\n" +
+	"GetPosture\x12!.bitbox.base.v1.GetPostureRequest\x1a\".bitbox.base.v1.GetPostureResponse\x12^\n" +
 	"\rSubmitPosture\x12$.bitbox.base.v1.SubmitPostureRequest\x1a%.bitbox.base.v1.SubmitPostureResponse0\x01\x12S\n" +
 	"\n" +
 	"ConfirmTry\x12!.bitbox.base.v1.ConfirmTryRequest\x1a\".bitbox.base.v1.ConfirmTryResponse\x12M\n" +
@@ -1374,68 +1358,70 @@ func file_base_v1_security_proto_rawDescGZIP() []byte {
 }
 
 var file_base_v1_security_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_base_v1_security_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
+var file_base_v1_security_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
 var file_base_v1_security_proto_goTypes = []any{
 	(Finding_Severity)(0),         // 0: bitbox.base.v1.Finding.Severity
-	(*GetPostureRequest)(nil),     // 1: bitbox.base.v1.GetPostureRequest
-	(*GetPostureResponse)(nil),    // 2: bitbox.base.v1.GetPostureResponse
-	(*GetChallengeRequest)(nil),   // 3: bitbox.base.v1.GetChallengeRequest
-	(*GetChallengeResponse)(nil),  // 4: bitbox.base.v1.GetChallengeResponse
-	(*SubmitPostureRequest)(nil),  // 5: bitbox.base.v1.SubmitPostureRequest
-	(*SubmitPostureResponse)(nil), // 6: bitbox.base.v1.SubmitPostureResponse
-	(*ConfirmTryRequest)(nil),     // 7: bitbox.base.v1.ConfirmTryRequest
-	(*ConfirmTryResponse)(nil),    // 8: bitbox.base.v1.ConfirmTryResponse
-	(*LockdownRequest)(nil),       // 9: bitbox.base.v1.LockdownRequest
-	(*LockdownResponse)(nil),      // 10: bitbox.base.v1.LockdownResponse
-	(*EndLeaseRequest)(nil),       // 11: bitbox.base.v1.EndLeaseRequest
-	(*EndLeaseResponse)(nil),      // 12: bitbox.base.v1.EndLeaseResponse
-	(*FactoryResetRequest)(nil),   // 13: bitbox.base.v1.FactoryResetRequest
-	(*FactoryResetResponse)(nil),  // 14: bitbox.base.v1.FactoryResetResponse
-	(*ListBansRequest)(nil),       // 15: bitbox.base.v1.ListBansRequest
-	(*ListBansResponse)(nil),      // 16: bitbox.base.v1.ListBansResponse
-	(*Ban)(nil),                   // 17: bitbox.base.v1.Ban
-	(*LiftBanRequest)(nil),        // 18: bitbox.base.v1.LiftBanRequest
-	(*LiftBanResponse)(nil),       // 19: bitbox.base.v1.LiftBanResponse
-	(*RunAuditRequest)(nil),       // 20: bitbox.base.v1.RunAuditRequest
-	(*RunAuditResponse)(nil),      // 21: bitbox.base.v1.RunAuditResponse
-	(*Finding)(nil),               // 22: bitbox.base.v1.Finding
-	(*FixFindingRequest)(nil),     // 23: bitbox.base.v1.FixFindingRequest
-	(*FixFindingResponse)(nil),    // 24: bitbox.base.v1.FixFindingResponse
-	(*timestamppb.Timestamp)(nil), // 25: google.protobuf.Timestamp
+	(*SignedPosture)(nil),         // 1: bitbox.base.v1.SignedPosture
+	(*GetPostureRequest)(nil),     // 2: bitbox.base.v1.GetPostureRequest
+	(*GetPostureResponse)(nil),    // 3: bitbox.base.v1.GetPostureResponse
+	(*SubmitPostureRequest)(nil),  // 4: bitbox.base.v1.SubmitPostureRequest
+	(*SubmitPostureResponse)(nil), // 5: bitbox.base.v1.SubmitPostureResponse
+	(*ConfirmTryRequest)(nil),     // 6: bitbox.base.v1.ConfirmTryRequest
+	(*ConfirmTryResponse)(nil),    // 7: bitbox.base.v1.ConfirmTryResponse
+	(*LockdownRequest)(nil),       // 8: bitbox.base.v1.LockdownRequest
+	(*LockdownResponse)(nil),      // 9: bitbox.base.v1.LockdownResponse
+	(*EndLeaseRequest)(nil),       // 10: bitbox.base.v1.EndLeaseRequest
+	(*EndLeaseResponse)(nil),      // 11: bitbox.base.v1.EndLeaseResponse
+	(*FactoryResetRequest)(nil),   // 12: bitbox.base.v1.FactoryResetRequest
+	(*FactoryResetResponse)(nil),  // 13: bitbox.base.v1.FactoryResetResponse
+	(*ListBansRequest)(nil),       // 14: bitbox.base.v1.ListBansRequest
+	(*ListBansResponse)(nil),      // 15: bitbox.base.v1.ListBansResponse
+	(*Ban)(nil),                   // 16: bitbox.base.v1.Ban
+	(*LiftBanRequest)(nil),        // 17: bitbox.base.v1.LiftBanRequest
+	(*LiftBanResponse)(nil),       // 18: bitbox.base.v1.LiftBanResponse
+	(*RunAuditRequest)(nil),       // 19: bitbox.base.v1.RunAuditRequest
+	(*RunAuditResponse)(nil),      // 20: bitbox.base.v1.RunAuditResponse
+	(*Finding)(nil),               // 21: bitbox.base.v1.Finding
+	(*FixFindingRequest)(nil),     // 22: bitbox.base.v1.FixFindingRequest
+	(*FixFindingResponse)(nil),    // 23: bitbox.base.v1.FixFindingResponse
+	(*timestamppb.Timestamp)(nil), // 24: google.protobuf.Timestamp
 }
 var file_base_v1_security_proto_depIdxs = []int32{
-	17, // 0: bitbox.base.v1.ListBansResponse.bans:type_name -> bitbox.base.v1.Ban
-	25, // 1: bitbox.base.v1.Ban.since:type_name -> google.protobuf.Timestamp
-	25, // 2: bitbox.base.v1.Ban.until:type_name -> google.protobuf.Timestamp
-	22, // 3: bitbox.base.v1.RunAuditResponse.findings:type_name -> bitbox.base.v1.Finding
-	0,  // 4: bitbox.base.v1.Finding.severity:type_name -> bitbox.base.v1.Finding.Severity
-	1,  // 5: bitbox.base.v1.PostureService.GetPosture:input_type -> bitbox.base.v1.GetPostureRequest
-	3,  // 6: bitbox.base.v1.PostureService.GetChallenge:input_type -> bitbox.base.v1.GetChallengeRequest
-	5,  // 7: bitbox.base.v1.PostureService.SubmitPosture:input_type -> bitbox.base.v1.SubmitPostureRequest
-	7,  // 8: bitbox.base.v1.PostureService.ConfirmTry:input_type -> bitbox.base.v1.ConfirmTryRequest
-	9,  // 9: bitbox.base.v1.PostureService.Lockdown:input_type -> bitbox.base.v1.LockdownRequest
-	11, // 10: bitbox.base.v1.PostureService.EndLease:input_type -> bitbox.base.v1.EndLeaseRequest
-	13, // 11: bitbox.base.v1.PostureService.FactoryReset:input_type -> bitbox.base.v1.FactoryResetRequest
-	15, // 12: bitbox.base.v1.BansService.ListBans:input_type -> bitbox.base.v1.ListBansRequest
-	18, // 13: bitbox.base.v1.BansService.LiftBan:input_type -> bitbox.base.v1.LiftBanRequest
-	20, // 14: bitbox.base.v1.AuditService.RunAudit:input_type -> bitbox.base.v1.RunAuditRequest
-	23, // 15: bitbox.base.v1.AuditService.FixFinding:input_type -> bitbox.base.v1.FixFindingRequest
-	2,  // 16: bitbox.base.v1.PostureService.GetPosture:output_type -> bitbox.base.v1.GetPostureResponse
-	4,  // 17: bitbox.base.v1.PostureService.GetChallenge:output_type -> bitbox.base.v1.GetChallengeResponse
-	6,  // 18: bitbox.base.v1.PostureService.SubmitPosture:output_type -> bitbox.base.v1.SubmitPostureResponse
-	8,  // 19: bitbox.base.v1.PostureService.ConfirmTry:output_type -> bitbox.base.v1.ConfirmTryResponse
-	10, // 20: bitbox.base.v1.PostureService.Lockdown:output_type -> bitbox.base.v1.LockdownResponse
-	12, // 21: bitbox.base.v1.PostureService.EndLease:output_type -> bitbox.base.v1.EndLeaseResponse
-	14, // 22: bitbox.base.v1.PostureService.FactoryReset:output_type -> bitbox.base.v1.FactoryResetResponse
-	16, // 23: bitbox.base.v1.BansService.ListBans:output_type -> bitbox.base.v1.ListBansResponse
-	19, // 24: bitbox.base.v1.BansService.LiftBan:output_type -> bitbox.base.v1.LiftBanResponse
-	21, // 25: bitbox.base.v1.AuditService.RunAudit:output_type -> bitbox.base.v1.RunAuditResponse
-	24, // 26: bitbox.base.v1.AuditService.FixFinding:output_type -> bitbox.base.v1.FixFindingResponse
-	16, // [16:27] is the sub-list for method output_type
-	5,  // [5:16] is the sub-list for method input_type
-	5,  // [5:5] is the sub-list for extension type_name
-	5,  // [5:5] is the sub-list for extension extendee
-	0,  // [0:5] is the sub-list for field type_name
+	1,  // 0: bitbox.base.v1.GetPostureResponse.posture:type_name -> bitbox.base.v1.SignedPosture
+	1,  // 1: bitbox.base.v1.SubmitPostureResponse.posture:type_name -> bitbox.base.v1.SignedPosture
+	1,  // 2: bitbox.base.v1.ConfirmTryResponse.posture:type_name -> bitbox.base.v1.SignedPosture
+	1,  // 3: bitbox.base.v1.LockdownResponse.posture:type_name -> bitbox.base.v1.SignedPosture
+	1,  // 4: bitbox.base.v1.EndLeaseResponse.posture:type_name -> bitbox.base.v1.SignedPosture
+	16, // 5: bitbox.base.v1.ListBansResponse.bans:type_name -> bitbox.base.v1.Ban
+	24, // 6: bitbox.base.v1.Ban.since:type_name -> google.protobuf.Timestamp
+	24, // 7: bitbox.base.v1.Ban.until:type_name -> google.protobuf.Timestamp
+	21, // 8: bitbox.base.v1.RunAuditResponse.findings:type_name -> bitbox.base.v1.Finding
+	0,  // 9: bitbox.base.v1.Finding.severity:type_name -> bitbox.base.v1.Finding.Severity
+	2,  // 10: bitbox.base.v1.PostureService.GetPosture:input_type -> bitbox.base.v1.GetPostureRequest
+	4,  // 11: bitbox.base.v1.PostureService.SubmitPosture:input_type -> bitbox.base.v1.SubmitPostureRequest
+	6,  // 12: bitbox.base.v1.PostureService.ConfirmTry:input_type -> bitbox.base.v1.ConfirmTryRequest
+	8,  // 13: bitbox.base.v1.PostureService.Lockdown:input_type -> bitbox.base.v1.LockdownRequest
+	10, // 14: bitbox.base.v1.PostureService.EndLease:input_type -> bitbox.base.v1.EndLeaseRequest
+	12, // 15: bitbox.base.v1.PostureService.FactoryReset:input_type -> bitbox.base.v1.FactoryResetRequest
+	14, // 16: bitbox.base.v1.BansService.ListBans:input_type -> bitbox.base.v1.ListBansRequest
+	17, // 17: bitbox.base.v1.BansService.LiftBan:input_type -> bitbox.base.v1.LiftBanRequest
+	19, // 18: bitbox.base.v1.AuditService.RunAudit:input_type -> bitbox.base.v1.RunAuditRequest
+	22, // 19: bitbox.base.v1.AuditService.FixFinding:input_type -> bitbox.base.v1.FixFindingRequest
+	3,  // 20: bitbox.base.v1.PostureService.GetPosture:output_type -> bitbox.base.v1.GetPostureResponse
+	5,  // 21: bitbox.base.v1.PostureService.SubmitPosture:output_type -> bitbox.base.v1.SubmitPostureResponse
+	7,  // 22: bitbox.base.v1.PostureService.ConfirmTry:output_type -> bitbox.base.v1.ConfirmTryResponse
+	9,  // 23: bitbox.base.v1.PostureService.Lockdown:output_type -> bitbox.base.v1.LockdownResponse
+	11, // 24: bitbox.base.v1.PostureService.EndLease:output_type -> bitbox.base.v1.EndLeaseResponse
+	13, // 25: bitbox.base.v1.PostureService.FactoryReset:output_type -> bitbox.base.v1.FactoryResetResponse
+	15, // 26: bitbox.base.v1.BansService.ListBans:output_type -> bitbox.base.v1.ListBansResponse
+	18, // 27: bitbox.base.v1.BansService.LiftBan:output_type -> bitbox.base.v1.LiftBanResponse
+	20, // 28: bitbox.base.v1.AuditService.RunAudit:output_type -> bitbox.base.v1.RunAuditResponse
+	23, // 29: bitbox.base.v1.AuditService.FixFinding:output_type -> bitbox.base.v1.FixFindingResponse
+	20, // [20:30] is the sub-list for method output_type
+	10, // [10:20] is the sub-list for method input_type
+	10, // [10:10] is the sub-list for extension type_name
+	10, // [10:10] is the sub-list for extension extendee
+	0,  // [0:10] is the sub-list for field type_name
 }
 
 func init() { file_base_v1_security_proto_init() }
@@ -1443,9 +1429,9 @@ func file_base_v1_security_proto_init() {
 	if File_base_v1_security_proto != nil {
 		return
 	}
-	file_base_v1_security_proto_msgTypes[5].OneofWrappers = []any{
+	file_base_v1_security_proto_msgTypes[4].OneofWrappers = []any{
 		(*SubmitPostureResponse_Progress)(nil),
-		(*SubmitPostureResponse_Report)(nil),
+		(*SubmitPostureResponse_Posture)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -1453,7 +1439,7 @@ func file_base_v1_security_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_base_v1_security_proto_rawDesc), len(file_base_v1_security_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   24,
+			NumMessages:   23,
 			NumExtensions: 0,
 			NumServices:   3,
 		},

@@ -1699,7 +1699,7 @@ type PairingOrder struct {
 	// K_state of the Base, 32 bytes; and the epoch of its posture, 16.
 	BaseId []byte `protobuf:"bytes,1,opt,name=base_id,json=baseId,proto3" json:"base_id,omitempty"`
 	Epoch  []byte `protobuf:"bytes,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
-	// From GetChallenge.
+	// From GetPosture.
 	Challenge []byte `protobuf:"bytes,3,opt,name=challenge,proto3" json:"challenge,omitempty"`
 	// What whoever is let in may do.
 	Role v1.Role `protobuf:"varint,4,opt,name=role,proto3,enum=bitbox.base.v1.Role" json:"role,omitempty"`

@@ -79,7 +79,7 @@ func (x Finding_Severity) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Finding_Severity.Descriptor instead.
 func (Finding_Severity) EnumDescriptor() ([]byte, []int) {
-	return file_system_v1_system_proto_rawDescGZIP(), []int{20, 0}
+	return file_system_v1_system_proto_rawDescGZIP(), []int{15, 0}
 }
 
 // SystemRequest is one request. A field that is not in this file is refused.
@@ -89,12 +89,10 @@ type SystemRequest struct {
 	// Types that are valid to be assigned to Verb:
 	//
 	//	*SystemRequest_Authority
-	//	*SystemRequest_GetReport
-	//	*SystemRequest_GetChallenge
+	//	*SystemRequest_GetPosture
 	//	*SystemRequest_Submit
 	//	*SystemRequest_ConfirmTry
 	//	*SystemRequest_Restrict
-	//	*SystemRequest_GetChain
 	//	*SystemRequest_ListBans
 	//	*SystemRequest_LiftBan
 	//	*SystemRequest_RunAudit
@@ -178,19 +176,10 @@ func (x *SystemRequest) GetAuthority() *AuthorityRequest {
 	return nil
 }
 
-func (x *SystemRequest) GetGetReport() *GetReport {
+func (x *SystemRequest) GetGetPosture() *GetPosture {
 	if x != nil {
-		if x, ok := x.Verb.(*SystemRequest_GetReport); ok {
-			return x.GetReport
-		}
-	}
-	return nil
-}
-
-func (x *SystemRequest) GetGetChallenge() *GetChallenge {
-	if x != nil {
-		if x, ok := x.Verb.(*SystemRequest_GetChallenge); ok {
-			return x.GetChallenge
+		if x, ok := x.Verb.(*SystemRequest_GetPosture); ok {
+			return x.GetPosture
 		}
 	}
 	return nil
@@ -218,15 +207,6 @@ func (x *SystemRequest) GetRestrict() *Restrict {
 	if x != nil {
 		if x, ok := x.Verb.(*SystemRequest_Restrict); ok {
 			return x.Restrict
-		}
-	}
-	return nil
-}
-
-func (x *SystemRequest) GetGetChain() *GetChain {
-	if x != nil {
-		if x, ok := x.Verb.(*SystemRequest_GetChain); ok {
-			return x.GetChain
 		}
 	}
 	return nil
@@ -509,16 +489,12 @@ type SystemRequest_Authority struct {
 	Authority *AuthorityRequest `protobuf:"bytes,1,opt,name=authority,proto3,oneof"`
 }
 
-type SystemRequest_GetReport struct {
-	GetReport *GetReport `protobuf:"bytes,2,opt,name=get_report,json=getReport,proto3,oneof"`
-}
-
-type SystemRequest_GetChallenge struct {
-	GetChallenge *GetChallenge `protobuf:"bytes,3,opt,name=get_challenge,json=getChallenge,proto3,oneof"`
+type SystemRequest_GetPosture struct {
+	GetPosture *GetPosture `protobuf:"bytes,2,opt,name=get_posture,json=getPosture,proto3,oneof"`
 }
 
 type SystemRequest_Submit struct {
-	// Answered with Progress, several times, then with a ReportResult or an
+	// Answered with Progress, several times, then with a SignedPosture or an
 	// error.
 	Submit *Submit `protobuf:"bytes,4,opt,name=submit,proto3,oneof"`
 }
@@ -528,12 +504,8 @@ type SystemRequest_ConfirmTry struct {
 }
 
 type SystemRequest_Restrict struct {
-	// Answered with a ReportResult when it is in force.
+	// Answered with a SignedPosture when it is in force.
 	Restrict *Restrict `protobuf:"bytes,6,opt,name=restrict,proto3,oneof"`
-}
-
-type SystemRequest_GetChain struct {
-	GetChain *GetChain `protobuf:"bytes,7,opt,name=get_chain,json=getChain,proto3,oneof"`
 }
 
 type SystemRequest_ListBans struct {
@@ -563,7 +535,7 @@ type SystemRequest_WatchSystem struct {
 }
 
 type SystemRequest_LocalChange struct {
-	// console: answered like Submit.
+	// root: answered like Submit, but with an empty reply in the end.
 	LocalChange *LocalChange `protobuf:"bytes,14,opt,name=local_change,json=localChange,proto3,oneof"`
 }
 
@@ -673,17 +645,13 @@ type SystemRequest_AnswerPairing struct {
 
 func (*SystemRequest_Authority) isSystemRequest_Verb() {}
 
-func (*SystemRequest_GetReport) isSystemRequest_Verb() {}
-
-func (*SystemRequest_GetChallenge) isSystemRequest_Verb() {}
+func (*SystemRequest_GetPosture) isSystemRequest_Verb() {}
 
 func (*SystemRequest_Submit) isSystemRequest_Verb() {}
 
 func (*SystemRequest_ConfirmTry) isSystemRequest_Verb() {}
 
 func (*SystemRequest_Restrict) isSystemRequest_Verb() {}
-
-func (*SystemRequest_GetChain) isSystemRequest_Verb() {}
 
 func (*SystemRequest_ListBans) isSystemRequest_Verb() {}
 
@@ -752,10 +720,8 @@ type SystemReply struct {
 	// Types that are valid to be assigned to Result:
 	//
 	//	*SystemReply_Authority
-	//	*SystemReply_Report
-	//	*SystemReply_Challenge
+	//	*SystemReply_Posture
 	//	*SystemReply_Progress
-	//	*SystemReply_Chain
 	//	*SystemReply_Bans
 	//	*SystemReply_LiftBan
 	//	*SystemReply_Audit
@@ -836,19 +802,10 @@ func (x *SystemReply) GetAuthority() *AuthorityReply {
 	return nil
 }
 
-func (x *SystemReply) GetReport() *ReportResult {
+func (x *SystemReply) GetPosture() *v1.SignedPosture {
 	if x != nil {
-		if x, ok := x.Result.(*SystemReply_Report); ok {
-			return x.Report
-		}
-	}
-	return nil
-}
-
-func (x *SystemReply) GetChallenge() *ChallengeResult {
-	if x != nil {
-		if x, ok := x.Result.(*SystemReply_Challenge); ok {
-			return x.Challenge
+		if x, ok := x.Result.(*SystemReply_Posture); ok {
+			return x.Posture
 		}
 	}
 	return nil
@@ -858,15 +815,6 @@ func (x *SystemReply) GetProgress() *Progress {
 	if x != nil {
 		if x, ok := x.Result.(*SystemReply_Progress); ok {
 			return x.Progress
-		}
-	}
-	return nil
-}
-
-func (x *SystemReply) GetChain() *ChainResult {
-	if x != nil {
-		if x, ok := x.Result.(*SystemReply_Chain); ok {
-			return x.Chain
 		}
 	}
 	return nil
@@ -1015,20 +963,12 @@ type SystemReply_Authority struct {
 	Authority *AuthorityReply `protobuf:"bytes,3,opt,name=authority,proto3,oneof"`
 }
 
-type SystemReply_Report struct {
-	Report *ReportResult `protobuf:"bytes,4,opt,name=report,proto3,oneof"`
-}
-
-type SystemReply_Challenge struct {
-	Challenge *ChallengeResult `protobuf:"bytes,5,opt,name=challenge,proto3,oneof"`
+type SystemReply_Posture struct {
+	Posture *v1.SignedPosture `protobuf:"bytes,4,opt,name=posture,proto3,oneof"`
 }
 
 type SystemReply_Progress struct {
 	Progress *Progress `protobuf:"bytes,6,opt,name=progress,proto3,oneof"`
-}
-
-type SystemReply_Chain struct {
-	Chain *ChainResult `protobuf:"bytes,7,opt,name=chain,proto3,oneof"`
 }
 
 type SystemReply_Bans struct {
@@ -1093,13 +1033,9 @@ type SystemReply_PairingAnswered struct {
 
 func (*SystemReply_Authority) isSystemReply_Result() {}
 
-func (*SystemReply_Report) isSystemReply_Result() {}
-
-func (*SystemReply_Challenge) isSystemReply_Result() {}
+func (*SystemReply_Posture) isSystemReply_Result() {}
 
 func (*SystemReply_Progress) isSystemReply_Result() {}
-
-func (*SystemReply_Chain) isSystemReply_Result() {}
 
 func (*SystemReply_Bans) isSystemReply_Result() {}
 
@@ -1131,28 +1067,31 @@ func (*SystemReply_Changes) isSystemReply_Result() {}
 
 func (*SystemReply_PairingAnswered) isSystemReply_Result() {}
 
-type GetReport struct {
+// GetPosture is answered with a SignedPosture.
+type GetPosture struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// 32 bytes that the App chose.
-	Nonce         []byte `protobuf:"bytes,1,opt,name=nonce,proto3" json:"nonce,omitempty"`
+	Nonce []byte `protobuf:"bytes,1,opt,name=nonce,proto3" json:"nonce,omitempty"`
+	// A challenge is to be given out, for one document, confirmation or order.
+	Challenge     bool `protobuf:"varint,2,opt,name=challenge,proto3" json:"challenge,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
-func (x *GetReport) Reset() {
-	*x = GetReport{}
+func (x *GetPosture) Reset() {
+	*x = GetPosture{}
 	mi := &file_system_v1_system_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *GetReport) String() string {
+func (x *GetPosture) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*GetReport) ProtoMessage() {}
+func (*GetPosture) ProtoMessage() {}
 
-func (x *GetReport) ProtoReflect() protoreflect.Message {
+func (x *GetPosture) ProtoReflect() protoreflect.Message {
 	mi := &file_system_v1_system_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
@@ -1164,149 +1103,31 @@ func (x *GetReport) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use GetReport.ProtoReflect.Descriptor instead.
-func (*GetReport) Descriptor() ([]byte, []int) {
+// Deprecated: Use GetPosture.ProtoReflect.Descriptor instead.
+func (*GetPosture) Descriptor() ([]byte, []int) {
 	return file_system_v1_system_proto_rawDescGZIP(), []int{2}
 }
 
-func (x *GetReport) GetNonce() []byte {
+func (x *GetPosture) GetNonce() []byte {
 	if x != nil {
 		return x.Nonce
 	}
 	return nil
 }
 
-type ReportResult struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// A marshalled Signed with a PostureReport. Empty if no nonce was given.
-	Report        []byte `protobuf:"bytes,1,opt,name=report,proto3" json:"report,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *ReportResult) Reset() {
-	*x = ReportResult{}
-	mi := &file_system_v1_system_proto_msgTypes[3]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *ReportResult) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*ReportResult) ProtoMessage() {}
-
-func (x *ReportResult) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_system_proto_msgTypes[3]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use ReportResult.ProtoReflect.Descriptor instead.
-func (*ReportResult) Descriptor() ([]byte, []int) {
-	return file_system_v1_system_proto_rawDescGZIP(), []int{3}
-}
-
-func (x *ReportResult) GetReport() []byte {
-	if x != nil {
-		return x.Report
-	}
-	return nil
-}
-
-type GetChallenge struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *GetChallenge) Reset() {
-	*x = GetChallenge{}
-	mi := &file_system_v1_system_proto_msgTypes[4]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *GetChallenge) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*GetChallenge) ProtoMessage() {}
-
-func (x *GetChallenge) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_system_proto_msgTypes[4]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use GetChallenge.ProtoReflect.Descriptor instead.
-func (*GetChallenge) Descriptor() ([]byte, []int) {
-	return file_system_v1_system_proto_rawDescGZIP(), []int{4}
-}
-
-type ChallengeResult struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// 32 bytes, for one document, confirmation or order; valid for 120 s.
-	Challenge     []byte `protobuf:"bytes,1,opt,name=challenge,proto3" json:"challenge,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *ChallengeResult) Reset() {
-	*x = ChallengeResult{}
-	mi := &file_system_v1_system_proto_msgTypes[5]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *ChallengeResult) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*ChallengeResult) ProtoMessage() {}
-
-func (x *ChallengeResult) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_system_proto_msgTypes[5]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use ChallengeResult.ProtoReflect.Descriptor instead.
-func (*ChallengeResult) Descriptor() ([]byte, []int) {
-	return file_system_v1_system_proto_rawDescGZIP(), []int{5}
-}
-
-func (x *ChallengeResult) GetChallenge() []byte {
+func (x *GetPosture) GetChallenge() bool {
 	if x != nil {
 		return x.Challenge
 	}
-	return nil
+	return false
 }
 
 type Submit struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// A marshalled Signed with a PostureDocument (posture.SignDocument).
 	Document []byte `protobuf:"bytes,1,opt,name=document,proto3" json:"document,omitempty"`
-	// For the report at the end, 32 bytes.
+	// For the SignedPosture at the end, 32 bytes. Here and in what follows: empty, and the
+	// reply is empty.
 	Nonce         []byte `protobuf:"bytes,2,opt,name=nonce,proto3" json:"nonce,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1314,7 +1135,7 @@ type Submit struct {
 
 func (x *Submit) Reset() {
 	*x = Submit{}
-	mi := &file_system_v1_system_proto_msgTypes[6]
+	mi := &file_system_v1_system_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1326,7 +1147,7 @@ func (x *Submit) String() string {
 func (*Submit) ProtoMessage() {}
 
 func (x *Submit) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_system_proto_msgTypes[6]
+	mi := &file_system_v1_system_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1339,7 +1160,7 @@ func (x *Submit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Submit.ProtoReflect.Descriptor instead.
 func (*Submit) Descriptor() ([]byte, []int) {
-	return file_system_v1_system_proto_rawDescGZIP(), []int{6}
+	return file_system_v1_system_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Submit) GetDocument() []byte {
@@ -1370,7 +1191,7 @@ type Progress struct {
 
 func (x *Progress) Reset() {
 	*x = Progress{}
-	mi := &file_system_v1_system_proto_msgTypes[7]
+	mi := &file_system_v1_system_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1382,7 +1203,7 @@ func (x *Progress) String() string {
 func (*Progress) ProtoMessage() {}
 
 func (x *Progress) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_system_proto_msgTypes[7]
+	mi := &file_system_v1_system_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1395,7 +1216,7 @@ func (x *Progress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Progress.ProtoReflect.Descriptor instead.
 func (*Progress) Descriptor() ([]byte, []int) {
-	return file_system_v1_system_proto_rawDescGZIP(), []int{7}
+	return file_system_v1_system_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Progress) GetStep() string {
@@ -1420,7 +1241,7 @@ type ConfirmTry struct {
 	// brought the confirmation was accepted. It has to be later than the change.
 	// It is the caller's word; without the signature it is worth nothing.
 	ConnectedAtMs uint64 `protobuf:"varint,2,opt,name=connected_at_ms,json=connectedAtMs,proto3" json:"connected_at_ms,omitempty"`
-	// For the report, 32 bytes.
+	// For the SignedPosture, 32 bytes.
 	Nonce         []byte `protobuf:"bytes,3,opt,name=nonce,proto3" json:"nonce,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1428,7 +1249,7 @@ type ConfirmTry struct {
 
 func (x *ConfirmTry) Reset() {
 	*x = ConfirmTry{}
-	mi := &file_system_v1_system_proto_msgTypes[8]
+	mi := &file_system_v1_system_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1440,7 +1261,7 @@ func (x *ConfirmTry) String() string {
 func (*ConfirmTry) ProtoMessage() {}
 
 func (x *ConfirmTry) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_system_proto_msgTypes[8]
+	mi := &file_system_v1_system_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1453,7 +1274,7 @@ func (x *ConfirmTry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfirmTry.ProtoReflect.Descriptor instead.
 func (*ConfirmTry) Descriptor() ([]byte, []int) {
-	return file_system_v1_system_proto_rawDescGZIP(), []int{8}
+	return file_system_v1_system_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *ConfirmTry) GetConfirmation() []byte {
@@ -1487,7 +1308,7 @@ type Restrict struct {
 	//	*Restrict_EndLease
 	//	*Restrict_AppCutOff
 	What isRestrict_What `protobuf_oneof:"what"`
-	// For the report, 32 bytes.
+	// For the SignedPosture, 32 bytes.
 	Nonce         []byte `protobuf:"bytes,5,opt,name=nonce,proto3" json:"nonce,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1495,7 +1316,7 @@ type Restrict struct {
 
 func (x *Restrict) Reset() {
 	*x = Restrict{}
-	mi := &file_system_v1_system_proto_msgTypes[9]
+	mi := &file_system_v1_system_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1507,7 +1328,7 @@ func (x *Restrict) String() string {
 func (*Restrict) ProtoMessage() {}
 
 func (x *Restrict) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_system_proto_msgTypes[9]
+	mi := &file_system_v1_system_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1520,7 +1341,7 @@ func (x *Restrict) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Restrict.ProtoReflect.Descriptor instead.
 func (*Restrict) Descriptor() ([]byte, []int) {
-	return file_system_v1_system_proto_rawDescGZIP(), []int{9}
+	return file_system_v1_system_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Restrict) GetWhat() isRestrict_What {
@@ -1603,87 +1424,6 @@ func (*Restrict_EndLease) isRestrict_What() {}
 
 func (*Restrict_AppCutOff) isRestrict_What() {}
 
-type GetChain struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *GetChain) Reset() {
-	*x = GetChain{}
-	mi := &file_system_v1_system_proto_msgTypes[10]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *GetChain) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*GetChain) ProtoMessage() {}
-
-func (x *GetChain) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_system_proto_msgTypes[10]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use GetChain.ProtoReflect.Descriptor instead.
-func (*GetChain) Descriptor() ([]byte, []int) {
-	return file_system_v1_system_proto_rawDescGZIP(), []int{10}
-}
-
-type ChainResult struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// A marshalled PostureChain. At most 1 MiB less the envelope.
-	Chain         []byte `protobuf:"bytes,1,opt,name=chain,proto3" json:"chain,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *ChainResult) Reset() {
-	*x = ChainResult{}
-	mi := &file_system_v1_system_proto_msgTypes[11]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *ChainResult) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*ChainResult) ProtoMessage() {}
-
-func (x *ChainResult) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_system_proto_msgTypes[11]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use ChainResult.ProtoReflect.Descriptor instead.
-func (*ChainResult) Descriptor() ([]byte, []int) {
-	return file_system_v1_system_proto_rawDescGZIP(), []int{11}
-}
-
-func (x *ChainResult) GetChain() []byte {
-	if x != nil {
-		return x.Chain
-	}
-	return nil
-}
-
 type ListBans struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -1692,7 +1432,7 @@ type ListBans struct {
 
 func (x *ListBans) Reset() {
 	*x = ListBans{}
-	mi := &file_system_v1_system_proto_msgTypes[12]
+	mi := &file_system_v1_system_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1704,7 +1444,7 @@ func (x *ListBans) String() string {
 func (*ListBans) ProtoMessage() {}
 
 func (x *ListBans) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_system_proto_msgTypes[12]
+	mi := &file_system_v1_system_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1717,7 +1457,7 @@ func (x *ListBans) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListBans.ProtoReflect.Descriptor instead.
 func (*ListBans) Descriptor() ([]byte, []int) {
-	return file_system_v1_system_proto_rawDescGZIP(), []int{12}
+	return file_system_v1_system_proto_rawDescGZIP(), []int{7}
 }
 
 type BansResult struct {
@@ -1731,7 +1471,7 @@ type BansResult struct {
 
 func (x *BansResult) Reset() {
 	*x = BansResult{}
-	mi := &file_system_v1_system_proto_msgTypes[13]
+	mi := &file_system_v1_system_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1743,7 +1483,7 @@ func (x *BansResult) String() string {
 func (*BansResult) ProtoMessage() {}
 
 func (x *BansResult) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_system_proto_msgTypes[13]
+	mi := &file_system_v1_system_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1756,7 +1496,7 @@ func (x *BansResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BansResult.ProtoReflect.Descriptor instead.
 func (*BansResult) Descriptor() ([]byte, []int) {
-	return file_system_v1_system_proto_rawDescGZIP(), []int{13}
+	return file_system_v1_system_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *BansResult) GetBans() []*Ban {
@@ -1787,7 +1527,7 @@ type Ban struct {
 
 func (x *Ban) Reset() {
 	*x = Ban{}
-	mi := &file_system_v1_system_proto_msgTypes[14]
+	mi := &file_system_v1_system_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1799,7 +1539,7 @@ func (x *Ban) String() string {
 func (*Ban) ProtoMessage() {}
 
 func (x *Ban) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_system_proto_msgTypes[14]
+	mi := &file_system_v1_system_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1812,7 +1552,7 @@ func (x *Ban) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ban.ProtoReflect.Descriptor instead.
 func (*Ban) Descriptor() ([]byte, []int) {
-	return file_system_v1_system_proto_rawDescGZIP(), []int{14}
+	return file_system_v1_system_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Ban) GetJail() string {
@@ -1859,7 +1599,7 @@ type LiftBan struct {
 
 func (x *LiftBan) Reset() {
 	*x = LiftBan{}
-	mi := &file_system_v1_system_proto_msgTypes[15]
+	mi := &file_system_v1_system_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1871,7 +1611,7 @@ func (x *LiftBan) String() string {
 func (*LiftBan) ProtoMessage() {}
 
 func (x *LiftBan) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_system_proto_msgTypes[15]
+	mi := &file_system_v1_system_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1884,7 +1624,7 @@ func (x *LiftBan) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LiftBan.ProtoReflect.Descriptor instead.
 func (*LiftBan) Descriptor() ([]byte, []int) {
-	return file_system_v1_system_proto_rawDescGZIP(), []int{15}
+	return file_system_v1_system_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *LiftBan) GetBy() isLiftBan_By {
@@ -1935,7 +1675,7 @@ type LiftBanOrder struct {
 	// K_state of the Base, 32 bytes; and the epoch of its posture, 16.
 	BaseId []byte `protobuf:"bytes,1,opt,name=base_id,json=baseId,proto3" json:"base_id,omitempty"`
 	Epoch  []byte `protobuf:"bytes,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
-	// From GetChallenge.
+	// From GetPosture.
 	Challenge     []byte `protobuf:"bytes,3,opt,name=challenge,proto3" json:"challenge,omitempty"`
 	Address       string `protobuf:"bytes,4,opt,name=address,proto3" json:"address,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -1944,7 +1684,7 @@ type LiftBanOrder struct {
 
 func (x *LiftBanOrder) Reset() {
 	*x = LiftBanOrder{}
-	mi := &file_system_v1_system_proto_msgTypes[16]
+	mi := &file_system_v1_system_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1956,7 +1696,7 @@ func (x *LiftBanOrder) String() string {
 func (*LiftBanOrder) ProtoMessage() {}
 
 func (x *LiftBanOrder) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_system_proto_msgTypes[16]
+	mi := &file_system_v1_system_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1969,7 +1709,7 @@ func (x *LiftBanOrder) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LiftBanOrder.ProtoReflect.Descriptor instead.
 func (*LiftBanOrder) Descriptor() ([]byte, []int) {
-	return file_system_v1_system_proto_rawDescGZIP(), []int{16}
+	return file_system_v1_system_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *LiftBanOrder) GetBaseId() []byte {
@@ -2010,7 +1750,7 @@ type LiftBanResult struct {
 
 func (x *LiftBanResult) Reset() {
 	*x = LiftBanResult{}
-	mi := &file_system_v1_system_proto_msgTypes[17]
+	mi := &file_system_v1_system_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2022,7 +1762,7 @@ func (x *LiftBanResult) String() string {
 func (*LiftBanResult) ProtoMessage() {}
 
 func (x *LiftBanResult) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_system_proto_msgTypes[17]
+	mi := &file_system_v1_system_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2035,7 +1775,7 @@ func (x *LiftBanResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LiftBanResult.ProtoReflect.Descriptor instead.
 func (*LiftBanResult) Descriptor() ([]byte, []int) {
-	return file_system_v1_system_proto_rawDescGZIP(), []int{17}
+	return file_system_v1_system_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *LiftBanResult) GetLifted() bool {
@@ -2053,7 +1793,7 @@ type RunAudit struct {
 
 func (x *RunAudit) Reset() {
 	*x = RunAudit{}
-	mi := &file_system_v1_system_proto_msgTypes[18]
+	mi := &file_system_v1_system_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2065,7 +1805,7 @@ func (x *RunAudit) String() string {
 func (*RunAudit) ProtoMessage() {}
 
 func (x *RunAudit) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_system_proto_msgTypes[18]
+	mi := &file_system_v1_system_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2078,7 +1818,7 @@ func (x *RunAudit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunAudit.ProtoReflect.Descriptor instead.
 func (*RunAudit) Descriptor() ([]byte, []int) {
-	return file_system_v1_system_proto_rawDescGZIP(), []int{18}
+	return file_system_v1_system_proto_rawDescGZIP(), []int{13}
 }
 
 type AuditResult struct {
@@ -2091,7 +1831,7 @@ type AuditResult struct {
 
 func (x *AuditResult) Reset() {
 	*x = AuditResult{}
-	mi := &file_system_v1_system_proto_msgTypes[19]
+	mi := &file_system_v1_system_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2103,7 +1843,7 @@ func (x *AuditResult) String() string {
 func (*AuditResult) ProtoMessage() {}
 
 func (x *AuditResult) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_system_proto_msgTypes[19]
+	mi := &file_system_v1_system_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2116,7 +1856,7 @@ func (x *AuditResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuditResult.ProtoReflect.Descriptor instead.
 func (*AuditResult) Descriptor() ([]byte, []int) {
-	return file_system_v1_system_proto_rawDescGZIP(), []int{19}
+	return file_system_v1_system_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *AuditResult) GetFindings() []*Finding {
@@ -2147,7 +1887,7 @@ type Finding struct {
 
 func (x *Finding) Reset() {
 	*x = Finding{}
-	mi := &file_system_v1_system_proto_msgTypes[20]
+	mi := &file_system_v1_system_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2159,7 +1899,7 @@ func (x *Finding) String() string {
 func (*Finding) ProtoMessage() {}
 
 func (x *Finding) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_system_proto_msgTypes[20]
+	mi := &file_system_v1_system_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2172,7 +1912,7 @@ func (x *Finding) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Finding.ProtoReflect.Descriptor instead.
 func (*Finding) Descriptor() ([]byte, []int) {
-	return file_system_v1_system_proto_rawDescGZIP(), []int{20}
+	return file_system_v1_system_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Finding) GetId() string {
@@ -2241,7 +1981,7 @@ type FixFinding struct {
 
 func (x *FixFinding) Reset() {
 	*x = FixFinding{}
-	mi := &file_system_v1_system_proto_msgTypes[21]
+	mi := &file_system_v1_system_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2253,7 +1993,7 @@ func (x *FixFinding) String() string {
 func (*FixFinding) ProtoMessage() {}
 
 func (x *FixFinding) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_system_proto_msgTypes[21]
+	mi := &file_system_v1_system_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2266,7 +2006,7 @@ func (x *FixFinding) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FixFinding.ProtoReflect.Descriptor instead.
 func (*FixFinding) Descriptor() ([]byte, []int) {
-	return file_system_v1_system_proto_rawDescGZIP(), []int{21}
+	return file_system_v1_system_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *FixFinding) GetId() string {
@@ -2284,7 +2024,7 @@ type GetMachine struct {
 
 func (x *GetMachine) Reset() {
 	*x = GetMachine{}
-	mi := &file_system_v1_system_proto_msgTypes[22]
+	mi := &file_system_v1_system_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2296,7 +2036,7 @@ func (x *GetMachine) String() string {
 func (*GetMachine) ProtoMessage() {}
 
 func (x *GetMachine) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_system_proto_msgTypes[22]
+	mi := &file_system_v1_system_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2309,7 +2049,7 @@ func (x *GetMachine) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetMachine.ProtoReflect.Descriptor instead.
 func (*GetMachine) Descriptor() ([]byte, []int) {
-	return file_system_v1_system_proto_rawDescGZIP(), []int{22}
+	return file_system_v1_system_proto_rawDescGZIP(), []int{17}
 }
 
 type MachineInfo struct {
@@ -2327,7 +2067,7 @@ type MachineInfo struct {
 
 func (x *MachineInfo) Reset() {
 	*x = MachineInfo{}
-	mi := &file_system_v1_system_proto_msgTypes[23]
+	mi := &file_system_v1_system_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2339,7 +2079,7 @@ func (x *MachineInfo) String() string {
 func (*MachineInfo) ProtoMessage() {}
 
 func (x *MachineInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_system_proto_msgTypes[23]
+	mi := &file_system_v1_system_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2352,7 +2092,7 @@ func (x *MachineInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MachineInfo.ProtoReflect.Descriptor instead.
 func (*MachineInfo) Descriptor() ([]byte, []int) {
-	return file_system_v1_system_proto_rawDescGZIP(), []int{23}
+	return file_system_v1_system_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *MachineInfo) GetAddresses() []string {
@@ -2391,7 +2131,7 @@ type WatchSystem struct {
 
 func (x *WatchSystem) Reset() {
 	*x = WatchSystem{}
-	mi := &file_system_v1_system_proto_msgTypes[24]
+	mi := &file_system_v1_system_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2403,7 +2143,7 @@ func (x *WatchSystem) String() string {
 func (*WatchSystem) ProtoMessage() {}
 
 func (x *WatchSystem) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_system_proto_msgTypes[24]
+	mi := &file_system_v1_system_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2416,7 +2156,7 @@ func (x *WatchSystem) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchSystem.ProtoReflect.Descriptor instead.
 func (*WatchSystem) Descriptor() ([]byte, []int) {
-	return file_system_v1_system_proto_rawDescGZIP(), []int{24}
+	return file_system_v1_system_proto_rawDescGZIP(), []int{19}
 }
 
 type SystemEvent struct {
@@ -2452,7 +2192,7 @@ type SystemEvent struct {
 
 func (x *SystemEvent) Reset() {
 	*x = SystemEvent{}
-	mi := &file_system_v1_system_proto_msgTypes[25]
+	mi := &file_system_v1_system_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2464,7 +2204,7 @@ func (x *SystemEvent) String() string {
 func (*SystemEvent) ProtoMessage() {}
 
 func (x *SystemEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_system_proto_msgTypes[25]
+	mi := &file_system_v1_system_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2477,7 +2217,7 @@ func (x *SystemEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SystemEvent.ProtoReflect.Descriptor instead.
 func (*SystemEvent) Descriptor() ([]byte, []int) {
-	return file_system_v1_system_proto_rawDescGZIP(), []int{25}
+	return file_system_v1_system_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *SystemEvent) GetRevision() uint64 {
@@ -2700,7 +2440,7 @@ type AppRole struct {
 
 func (x *AppRole) Reset() {
 	*x = AppRole{}
-	mi := &file_system_v1_system_proto_msgTypes[26]
+	mi := &file_system_v1_system_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2712,7 +2452,7 @@ func (x *AppRole) String() string {
 func (*AppRole) ProtoMessage() {}
 
 func (x *AppRole) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_system_proto_msgTypes[26]
+	mi := &file_system_v1_system_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2725,7 +2465,7 @@ func (x *AppRole) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppRole.ProtoReflect.Descriptor instead.
 func (*AppRole) Descriptor() ([]byte, []int) {
-	return file_system_v1_system_proto_rawDescGZIP(), []int{26}
+	return file_system_v1_system_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *AppRole) GetSigningKey() []byte {
@@ -2750,7 +2490,7 @@ type WatchStarted struct {
 
 func (x *WatchStarted) Reset() {
 	*x = WatchStarted{}
-	mi := &file_system_v1_system_proto_msgTypes[27]
+	mi := &file_system_v1_system_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2762,7 +2502,7 @@ func (x *WatchStarted) String() string {
 func (*WatchStarted) ProtoMessage() {}
 
 func (x *WatchStarted) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_system_proto_msgTypes[27]
+	mi := &file_system_v1_system_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2775,7 +2515,7 @@ func (x *WatchStarted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchStarted.ProtoReflect.Descriptor instead.
 func (*WatchStarted) Descriptor() ([]byte, []int) {
-	return file_system_v1_system_proto_rawDescGZIP(), []int{27}
+	return file_system_v1_system_proto_rawDescGZIP(), []int{22}
 }
 
 type PostureChanged struct {
@@ -2788,7 +2528,7 @@ type PostureChanged struct {
 
 func (x *PostureChanged) Reset() {
 	*x = PostureChanged{}
-	mi := &file_system_v1_system_proto_msgTypes[28]
+	mi := &file_system_v1_system_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2800,7 +2540,7 @@ func (x *PostureChanged) String() string {
 func (*PostureChanged) ProtoMessage() {}
 
 func (x *PostureChanged) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_system_proto_msgTypes[28]
+	mi := &file_system_v1_system_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2813,7 +2553,7 @@ func (x *PostureChanged) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PostureChanged.ProtoReflect.Descriptor instead.
 func (*PostureChanged) Descriptor() ([]byte, []int) {
-	return file_system_v1_system_proto_rawDescGZIP(), []int{28}
+	return file_system_v1_system_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *PostureChanged) GetReason() string {
@@ -2832,7 +2572,7 @@ type DriftFound struct {
 
 func (x *DriftFound) Reset() {
 	*x = DriftFound{}
-	mi := &file_system_v1_system_proto_msgTypes[29]
+	mi := &file_system_v1_system_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2844,7 +2584,7 @@ func (x *DriftFound) String() string {
 func (*DriftFound) ProtoMessage() {}
 
 func (x *DriftFound) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_system_proto_msgTypes[29]
+	mi := &file_system_v1_system_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2857,7 +2597,7 @@ func (x *DriftFound) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DriftFound.ProtoReflect.Descriptor instead.
 func (*DriftFound) Descriptor() ([]byte, []int) {
-	return file_system_v1_system_proto_rawDescGZIP(), []int{29}
+	return file_system_v1_system_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *DriftFound) GetFindings() []*Finding {
@@ -2877,7 +2617,7 @@ type BansChanged struct {
 
 func (x *BansChanged) Reset() {
 	*x = BansChanged{}
-	mi := &file_system_v1_system_proto_msgTypes[30]
+	mi := &file_system_v1_system_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2889,7 +2629,7 @@ func (x *BansChanged) String() string {
 func (*BansChanged) ProtoMessage() {}
 
 func (x *BansChanged) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_system_proto_msgTypes[30]
+	mi := &file_system_v1_system_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2902,7 +2642,7 @@ func (x *BansChanged) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BansChanged.ProtoReflect.Descriptor instead.
 func (*BansChanged) Descriptor() ([]byte, []int) {
-	return file_system_v1_system_proto_rawDescGZIP(), []int{30}
+	return file_system_v1_system_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *BansChanged) GetBanned() []*Ban {
@@ -2928,7 +2668,7 @@ type ApplyFailed struct {
 
 func (x *ApplyFailed) Reset() {
 	*x = ApplyFailed{}
-	mi := &file_system_v1_system_proto_msgTypes[31]
+	mi := &file_system_v1_system_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2940,7 +2680,7 @@ func (x *ApplyFailed) String() string {
 func (*ApplyFailed) ProtoMessage() {}
 
 func (x *ApplyFailed) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_system_proto_msgTypes[31]
+	mi := &file_system_v1_system_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2953,7 +2693,7 @@ func (x *ApplyFailed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyFailed.ProtoReflect.Descriptor instead.
 func (*ApplyFailed) Descriptor() ([]byte, []int) {
-	return file_system_v1_system_proto_rawDescGZIP(), []int{31}
+	return file_system_v1_system_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ApplyFailed) GetReason() string {
@@ -2975,14 +2715,13 @@ type LocalChange struct {
 	Change isLocalChange_Change `protobuf_oneof:"change"`
 	// Why, for people; empty, or text as short and plain as a name.
 	Note          string `protobuf:"bytes,4,opt,name=note,proto3" json:"note,omitempty"`
-	Nonce         []byte `protobuf:"bytes,5,opt,name=nonce,proto3" json:"nonce,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *LocalChange) Reset() {
 	*x = LocalChange{}
-	mi := &file_system_v1_system_proto_msgTypes[32]
+	mi := &file_system_v1_system_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2994,7 +2733,7 @@ func (x *LocalChange) String() string {
 func (*LocalChange) ProtoMessage() {}
 
 func (x *LocalChange) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_system_proto_msgTypes[32]
+	mi := &file_system_v1_system_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3007,7 +2746,7 @@ func (x *LocalChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LocalChange.ProtoReflect.Descriptor instead.
 func (*LocalChange) Descriptor() ([]byte, []int) {
-	return file_system_v1_system_proto_rawDescGZIP(), []int{32}
+	return file_system_v1_system_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *LocalChange) GetChange() isLocalChange_Change {
@@ -3051,13 +2790,6 @@ func (x *LocalChange) GetNote() string {
 	return ""
 }
 
-func (x *LocalChange) GetNonce() []byte {
-	if x != nil {
-		return x.Nonce
-	}
-	return nil
-}
-
 type isLocalChange_Change interface {
 	isLocalChange_Change()
 }
@@ -3091,7 +2823,7 @@ type LiftRestrictions struct {
 
 func (x *LiftRestrictions) Reset() {
 	*x = LiftRestrictions{}
-	mi := &file_system_v1_system_proto_msgTypes[33]
+	mi := &file_system_v1_system_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3103,7 +2835,7 @@ func (x *LiftRestrictions) String() string {
 func (*LiftRestrictions) ProtoMessage() {}
 
 func (x *LiftRestrictions) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_system_proto_msgTypes[33]
+	mi := &file_system_v1_system_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3116,7 +2848,7 @@ func (x *LiftRestrictions) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LiftRestrictions.ProtoReflect.Descriptor instead.
 func (*LiftRestrictions) Descriptor() ([]byte, []int) {
-	return file_system_v1_system_proto_rawDescGZIP(), []int{33}
+	return file_system_v1_system_proto_rawDescGZIP(), []int{28}
 }
 
 type GoBack struct {
@@ -3128,7 +2860,7 @@ type GoBack struct {
 
 func (x *GoBack) Reset() {
 	*x = GoBack{}
-	mi := &file_system_v1_system_proto_msgTypes[34]
+	mi := &file_system_v1_system_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3140,7 +2872,7 @@ func (x *GoBack) String() string {
 func (*GoBack) ProtoMessage() {}
 
 func (x *GoBack) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_system_proto_msgTypes[34]
+	mi := &file_system_v1_system_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3153,7 +2885,7 @@ func (x *GoBack) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GoBack.ProtoReflect.Descriptor instead.
 func (*GoBack) Descriptor() ([]byte, []int) {
-	return file_system_v1_system_proto_rawDescGZIP(), []int{34}
+	return file_system_v1_system_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *GoBack) GetRevision() uint64 {
@@ -3178,7 +2910,7 @@ type Announce struct {
 
 func (x *Announce) Reset() {
 	*x = Announce{}
-	mi := &file_system_v1_system_proto_msgTypes[35]
+	mi := &file_system_v1_system_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3190,7 +2922,7 @@ func (x *Announce) String() string {
 func (*Announce) ProtoMessage() {}
 
 func (x *Announce) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_system_proto_msgTypes[35]
+	mi := &file_system_v1_system_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3203,7 +2935,7 @@ func (x *Announce) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Announce.ProtoReflect.Descriptor instead.
 func (*Announce) Descriptor() ([]byte, []int) {
-	return file_system_v1_system_proto_rawDescGZIP(), []int{35}
+	return file_system_v1_system_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Announce) GetVersion() uint32 {
@@ -3242,7 +2974,7 @@ type GetSummary struct {
 
 func (x *GetSummary) Reset() {
 	*x = GetSummary{}
-	mi := &file_system_v1_system_proto_msgTypes[36]
+	mi := &file_system_v1_system_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3254,7 +2986,7 @@ func (x *GetSummary) String() string {
 func (*GetSummary) ProtoMessage() {}
 
 func (x *GetSummary) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_system_proto_msgTypes[36]
+	mi := &file_system_v1_system_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3267,7 +2999,7 @@ func (x *GetSummary) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSummary.ProtoReflect.Descriptor instead.
 func (*GetSummary) Descriptor() ([]byte, []int) {
-	return file_system_v1_system_proto_rawDescGZIP(), []int{36}
+	return file_system_v1_system_proto_rawDescGZIP(), []int{31}
 }
 
 // Summary is how open the Base is, for whoever stands at it.
@@ -3305,7 +3037,7 @@ type Summary struct {
 
 func (x *Summary) Reset() {
 	*x = Summary{}
-	mi := &file_system_v1_system_proto_msgTypes[37]
+	mi := &file_system_v1_system_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3317,7 +3049,7 @@ func (x *Summary) String() string {
 func (*Summary) ProtoMessage() {}
 
 func (x *Summary) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_system_proto_msgTypes[37]
+	mi := &file_system_v1_system_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3330,7 +3062,7 @@ func (x *Summary) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Summary.ProtoReflect.Descriptor instead.
 func (*Summary) Descriptor() ([]byte, []int) {
-	return file_system_v1_system_proto_rawDescGZIP(), []int{37}
+	return file_system_v1_system_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Summary) GetNodeName() string {
@@ -3462,7 +3194,7 @@ type OpenSSH struct {
 
 func (x *OpenSSH) Reset() {
 	*x = OpenSSH{}
-	mi := &file_system_v1_system_proto_msgTypes[38]
+	mi := &file_system_v1_system_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3474,7 +3206,7 @@ func (x *OpenSSH) String() string {
 func (*OpenSSH) ProtoMessage() {}
 
 func (x *OpenSSH) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_system_proto_msgTypes[38]
+	mi := &file_system_v1_system_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3487,7 +3219,7 @@ func (x *OpenSSH) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenSSH.ProtoReflect.Descriptor instead.
 func (*OpenSSH) Descriptor() ([]byte, []int) {
-	return file_system_v1_system_proto_rawDescGZIP(), []int{38}
+	return file_system_v1_system_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *OpenSSH) GetKeys() uint32 {
@@ -3515,7 +3247,7 @@ type OpenAPI struct {
 
 func (x *OpenAPI) Reset() {
 	*x = OpenAPI{}
-	mi := &file_system_v1_system_proto_msgTypes[39]
+	mi := &file_system_v1_system_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3527,7 +3259,7 @@ func (x *OpenAPI) String() string {
 func (*OpenAPI) ProtoMessage() {}
 
 func (x *OpenAPI) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_system_proto_msgTypes[39]
+	mi := &file_system_v1_system_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3540,7 +3272,7 @@ func (x *OpenAPI) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenAPI.ProtoReflect.Descriptor instead.
 func (*OpenAPI) Descriptor() ([]byte, []int) {
-	return file_system_v1_system_proto_rawDescGZIP(), []int{39}
+	return file_system_v1_system_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *OpenAPI) GetKind() string {
@@ -3576,7 +3308,7 @@ type ResetRecord struct {
 
 func (x *ResetRecord) Reset() {
 	*x = ResetRecord{}
-	mi := &file_system_v1_system_proto_msgTypes[40]
+	mi := &file_system_v1_system_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3588,7 +3320,7 @@ func (x *ResetRecord) String() string {
 func (*ResetRecord) ProtoMessage() {}
 
 func (x *ResetRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_system_proto_msgTypes[40]
+	mi := &file_system_v1_system_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3601,7 +3333,7 @@ func (x *ResetRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResetRecord.ProtoReflect.Descriptor instead.
 func (*ResetRecord) Descriptor() ([]byte, []int) {
-	return file_system_v1_system_proto_rawDescGZIP(), []int{40}
+	return file_system_v1_system_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *ResetRecord) GetOrderedAt() int64 {
@@ -3631,7 +3363,7 @@ type FactoryReset struct {
 
 func (x *FactoryReset) Reset() {
 	*x = FactoryReset{}
-	mi := &file_system_v1_system_proto_msgTypes[41]
+	mi := &file_system_v1_system_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3643,7 +3375,7 @@ func (x *FactoryReset) String() string {
 func (*FactoryReset) ProtoMessage() {}
 
 func (x *FactoryReset) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_system_proto_msgTypes[41]
+	mi := &file_system_v1_system_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3656,7 +3388,7 @@ func (x *FactoryReset) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FactoryReset.ProtoReflect.Descriptor instead.
 func (*FactoryReset) Descriptor() ([]byte, []int) {
-	return file_system_v1_system_proto_rawDescGZIP(), []int{41}
+	return file_system_v1_system_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *FactoryReset) GetBy() isFactoryReset_By {
@@ -3710,7 +3442,7 @@ type LocalReset struct {
 
 func (x *LocalReset) Reset() {
 	*x = LocalReset{}
-	mi := &file_system_v1_system_proto_msgTypes[42]
+	mi := &file_system_v1_system_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3722,7 +3454,7 @@ func (x *LocalReset) String() string {
 func (*LocalReset) ProtoMessage() {}
 
 func (x *LocalReset) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_system_proto_msgTypes[42]
+	mi := &file_system_v1_system_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3735,7 +3467,7 @@ func (x *LocalReset) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LocalReset.ProtoReflect.Descriptor instead.
 func (*LocalReset) Descriptor() ([]byte, []int) {
-	return file_system_v1_system_proto_rawDescGZIP(), []int{42}
+	return file_system_v1_system_proto_rawDescGZIP(), []int{37}
 }
 
 // ResetOrder wipes the Base. An owner signs it.
@@ -3744,7 +3476,7 @@ type ResetOrder struct {
 	// K_state of the Base, 32 bytes; and the epoch of its posture, 16.
 	BaseId []byte `protobuf:"bytes,1,opt,name=base_id,json=baseId,proto3" json:"base_id,omitempty"`
 	Epoch  []byte `protobuf:"bytes,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
-	// From GetChallenge.
+	// From GetPosture.
 	Challenge []byte `protobuf:"bytes,3,opt,name=challenge,proto3" json:"challenge,omitempty"`
 	// The Base's name in force, as the owner typed it.
 	Name          string `protobuf:"bytes,4,opt,name=name,proto3" json:"name,omitempty"`
@@ -3754,7 +3486,7 @@ type ResetOrder struct {
 
 func (x *ResetOrder) Reset() {
 	*x = ResetOrder{}
-	mi := &file_system_v1_system_proto_msgTypes[43]
+	mi := &file_system_v1_system_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3766,7 +3498,7 @@ func (x *ResetOrder) String() string {
 func (*ResetOrder) ProtoMessage() {}
 
 func (x *ResetOrder) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_system_proto_msgTypes[43]
+	mi := &file_system_v1_system_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3779,7 +3511,7 @@ func (x *ResetOrder) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResetOrder.ProtoReflect.Descriptor instead.
 func (*ResetOrder) Descriptor() ([]byte, []int) {
-	return file_system_v1_system_proto_rawDescGZIP(), []int{43}
+	return file_system_v1_system_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *ResetOrder) GetBaseId() []byte {
@@ -3814,17 +3546,15 @@ var File_system_v1_system_proto protoreflect.FileDescriptor
 
 const file_system_v1_system_proto_rawDesc = "" +
 	"\n" +
-	"\x16system/v1/system.proto\x12\x10bitbox.system.v1\x1a\x12base/v1/base.proto\x1a\x19system/v1/authority.proto\x1a\x17system/v1/changes.proto\x1a\x17system/v1/machine.proto\x1a\x17system/v1/posture.proto\x1a\x16system/v1/update.proto\"\xf5\x12\n" +
+	"\x16system/v1/system.proto\x12\x10bitbox.system.v1\x1a\x12base/v1/base.proto\x1a\x16base/v1/security.proto\x1a\x19system/v1/authority.proto\x1a\x17system/v1/changes.proto\x1a\x17system/v1/machine.proto\x1a\x17system/v1/posture.proto\x1a\x16system/v1/update.proto\"\xf6\x11\n" +
 	"\rSystemRequest\x12B\n" +
-	"\tauthority\x18\x01 \x01(\v2\".bitbox.system.v1.AuthorityRequestH\x00R\tauthority\x12<\n" +
-	"\n" +
-	"get_report\x18\x02 \x01(\v2\x1b.bitbox.system.v1.GetReportH\x00R\tgetReport\x12E\n" +
-	"\rget_challenge\x18\x03 \x01(\v2\x1e.bitbox.system.v1.GetChallengeH\x00R\fgetChallenge\x122\n" +
+	"\tauthority\x18\x01 \x01(\v2\".bitbox.system.v1.AuthorityRequestH\x00R\tauthority\x12?\n" +
+	"\vget_posture\x18\x02 \x01(\v2\x1c.bitbox.system.v1.GetPostureH\x00R\n" +
+	"getPosture\x122\n" +
 	"\x06submit\x18\x04 \x01(\v2\x18.bitbox.system.v1.SubmitH\x00R\x06submit\x12?\n" +
 	"\vconfirm_try\x18\x05 \x01(\v2\x1c.bitbox.system.v1.ConfirmTryH\x00R\n" +
 	"confirmTry\x128\n" +
 	"\brestrict\x18\x06 \x01(\v2\x1a.bitbox.system.v1.RestrictH\x00R\brestrict\x129\n" +
-	"\tget_chain\x18\a \x01(\v2\x1a.bitbox.system.v1.GetChainH\x00R\bgetChain\x129\n" +
 	"\tlist_bans\x18\b \x01(\v2\x1a.bitbox.system.v1.ListBansH\x00R\blistBans\x126\n" +
 	"\blift_ban\x18\t \x01(\v2\x19.bitbox.system.v1.LiftBanH\x00R\aliftBan\x129\n" +
 	"\trun_audit\x18\n" +
@@ -3861,17 +3591,14 @@ const file_system_v1_system_proto_rawDesc = "" +
 	"\rorder_pairing\x18F \x01(\v2\x1e.bitbox.system.v1.OrderPairingH\x00R\forderPairing\x12H\n" +
 	"\x0eanswer_pairing\x18G \x01(\v2\x1f.bitbox.system.v1.AnswerPairingH\x00R\ranswerPairing\x12\x15\n" +
 	"\x06app_id\x18d \x01(\tR\x05appIdB\x06\n" +
-	"\x04verb\"\x95\n" +
-	"\n" +
+	"\x04verb\"\x9c\t\n" +
 	"\vSystemReply\x12\x1d\n" +
 	"\n" +
 	"error_code\x18\x01 \x01(\tR\terrorCode\x12#\n" +
 	"\rerror_message\x18\x02 \x01(\tR\ferrorMessage\x12@\n" +
-	"\tauthority\x18\x03 \x01(\v2 .bitbox.system.v1.AuthorityReplyH\x00R\tauthority\x128\n" +
-	"\x06report\x18\x04 \x01(\v2\x1e.bitbox.system.v1.ReportResultH\x00R\x06report\x12A\n" +
-	"\tchallenge\x18\x05 \x01(\v2!.bitbox.system.v1.ChallengeResultH\x00R\tchallenge\x128\n" +
-	"\bprogress\x18\x06 \x01(\v2\x1a.bitbox.system.v1.ProgressH\x00R\bprogress\x125\n" +
-	"\x05chain\x18\a \x01(\v2\x1d.bitbox.system.v1.ChainResultH\x00R\x05chain\x122\n" +
+	"\tauthority\x18\x03 \x01(\v2 .bitbox.system.v1.AuthorityReplyH\x00R\tauthority\x129\n" +
+	"\aposture\x18\x04 \x01(\v2\x1d.bitbox.base.v1.SignedPostureH\x00R\aposture\x128\n" +
+	"\bprogress\x18\x06 \x01(\v2\x1a.bitbox.system.v1.ProgressH\x00R\bprogress\x122\n" +
 	"\x04bans\x18\b \x01(\v2\x1c.bitbox.system.v1.BansResultH\x00R\x04bans\x12<\n" +
 	"\blift_ban\x18\t \x01(\v2\x1f.bitbox.system.v1.LiftBanResultH\x00R\aliftBan\x125\n" +
 	"\x05audit\x18\n" +
@@ -3889,14 +3616,11 @@ const file_system_v1_system_proto_rawDesc = "" +
 	"time_zones\x18* \x01(\v2!.bitbox.system.v1.TimeZonesResultH\x00R\ttimeZones\x12;\n" +
 	"\achanges\x18< \x01(\v2\x1f.bitbox.system.v1.ChangesResultH\x00R\achanges\x12N\n" +
 	"\x10pairing_answered\x18F \x01(\v2!.bitbox.system.v1.PairingAnsweredH\x00R\x0fpairingAnsweredB\b\n" +
-	"\x06result\"!\n" +
-	"\tGetReport\x12\x14\n" +
-	"\x05nonce\x18\x01 \x01(\fR\x05nonce\"&\n" +
-	"\fReportResult\x12\x16\n" +
-	"\x06report\x18\x01 \x01(\fR\x06report\"\x0e\n" +
-	"\fGetChallenge\"/\n" +
-	"\x0fChallengeResult\x12\x1c\n" +
-	"\tchallenge\x18\x01 \x01(\fR\tchallenge\":\n" +
+	"\x06result\"@\n" +
+	"\n" +
+	"GetPosture\x12\x14\n" +
+	"\x05nonce\x18\x01 \x01(\fR\x05nonce\x12\x1c\n" +
+	"\tchallenge\x18\x02 \x01(\bR\tchallenge\":\n" +
 	"\x06Submit\x12\x1a\n" +
 	"\bdocument\x18\x01 \x01(\fR\bdocument\x12\x14\n" +
 	"\x05nonce\x18\x02 \x01(\fR\x05nonce\"6\n" +
@@ -3915,10 +3639,6 @@ const file_system_v1_system_proto_rawDesc = "" +
 	"\vapp_cut_off\x18\x04 \x01(\v2\x1b.bitbox.system.v1.AppCutOffH\x00R\tappCutOff\x12\x14\n" +
 	"\x05nonce\x18\x05 \x01(\fR\x05nonceB\x06\n" +
 	"\x04what\"\n" +
-	"\n" +
-	"\bGetChain\"#\n" +
-	"\vChainResult\x12\x14\n" +
-	"\x05chain\x18\x01 \x01(\fR\x05chain\"\n" +
 	"\n" +
 	"\bListBans\"M\n" +
 	"\n" +
@@ -4006,13 +3726,12 @@ const file_system_v1_system_proto_rawDesc = "" +
 	"\x06banned\x18\x01 \x03(\v2\x15.bitbox.system.v1.BanR\x06banned\x12-\n" +
 	"\x06lifted\x18\x02 \x03(\v2\x15.bitbox.system.v1.BanR\x06lifted\"%\n" +
 	"\vApplyFailed\x12\x16\n" +
-	"\x06reason\x18\x01 \x01(\tR\x06reason\"\x80\x02\n" +
+	"\x06reason\x18\x01 \x01(\tR\x06reason\"\xea\x01\n" +
 	"\vLocalChange\x125\n" +
 	"\aposture\x18\x01 \x01(\v2\x19.bitbox.system.v1.PostureH\x00R\aposture\x12Q\n" +
 	"\x11lift_restrictions\x18\x02 \x01(\v2\".bitbox.system.v1.LiftRestrictionsH\x00R\x10liftRestrictions\x123\n" +
 	"\ago_back\x18\x03 \x01(\v2\x18.bitbox.system.v1.GoBackH\x00R\x06goBack\x12\x12\n" +
-	"\x04note\x18\x04 \x01(\tR\x04note\x12\x14\n" +
-	"\x05nonce\x18\x05 \x01(\fR\x05nonceB\b\n" +
+	"\x04note\x18\x04 \x01(\tR\x04noteB\b\n" +
 	"\x06change\"\x12\n" +
 	"\x10LiftRestrictions\"$\n" +
 	"\x06GoBack\x12\x1a\n" +
@@ -4083,190 +3802,182 @@ func file_system_v1_system_proto_rawDescGZIP() []byte {
 }
 
 var file_system_v1_system_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_system_v1_system_proto_msgTypes = make([]protoimpl.MessageInfo, 44)
+var file_system_v1_system_proto_msgTypes = make([]protoimpl.MessageInfo, 39)
 var file_system_v1_system_proto_goTypes = []any{
 	(Finding_Severity)(0),        // 0: bitbox.system.v1.Finding.Severity
 	(*SystemRequest)(nil),        // 1: bitbox.system.v1.SystemRequest
 	(*SystemReply)(nil),          // 2: bitbox.system.v1.SystemReply
-	(*GetReport)(nil),            // 3: bitbox.system.v1.GetReport
-	(*ReportResult)(nil),         // 4: bitbox.system.v1.ReportResult
-	(*GetChallenge)(nil),         // 5: bitbox.system.v1.GetChallenge
-	(*ChallengeResult)(nil),      // 6: bitbox.system.v1.ChallengeResult
-	(*Submit)(nil),               // 7: bitbox.system.v1.Submit
-	(*Progress)(nil),             // 8: bitbox.system.v1.Progress
-	(*ConfirmTry)(nil),           // 9: bitbox.system.v1.ConfirmTry
-	(*Restrict)(nil),             // 10: bitbox.system.v1.Restrict
-	(*GetChain)(nil),             // 11: bitbox.system.v1.GetChain
-	(*ChainResult)(nil),          // 12: bitbox.system.v1.ChainResult
-	(*ListBans)(nil),             // 13: bitbox.system.v1.ListBans
-	(*BansResult)(nil),           // 14: bitbox.system.v1.BansResult
-	(*Ban)(nil),                  // 15: bitbox.system.v1.Ban
-	(*LiftBan)(nil),              // 16: bitbox.system.v1.LiftBan
-	(*LiftBanOrder)(nil),         // 17: bitbox.system.v1.LiftBanOrder
-	(*LiftBanResult)(nil),        // 18: bitbox.system.v1.LiftBanResult
-	(*RunAudit)(nil),             // 19: bitbox.system.v1.RunAudit
-	(*AuditResult)(nil),          // 20: bitbox.system.v1.AuditResult
-	(*Finding)(nil),              // 21: bitbox.system.v1.Finding
-	(*FixFinding)(nil),           // 22: bitbox.system.v1.FixFinding
-	(*GetMachine)(nil),           // 23: bitbox.system.v1.GetMachine
-	(*MachineInfo)(nil),          // 24: bitbox.system.v1.MachineInfo
-	(*WatchSystem)(nil),          // 25: bitbox.system.v1.WatchSystem
-	(*SystemEvent)(nil),          // 26: bitbox.system.v1.SystemEvent
-	(*AppRole)(nil),              // 27: bitbox.system.v1.AppRole
-	(*WatchStarted)(nil),         // 28: bitbox.system.v1.WatchStarted
-	(*PostureChanged)(nil),       // 29: bitbox.system.v1.PostureChanged
-	(*DriftFound)(nil),           // 30: bitbox.system.v1.DriftFound
-	(*BansChanged)(nil),          // 31: bitbox.system.v1.BansChanged
-	(*ApplyFailed)(nil),          // 32: bitbox.system.v1.ApplyFailed
-	(*LocalChange)(nil),          // 33: bitbox.system.v1.LocalChange
-	(*LiftRestrictions)(nil),     // 34: bitbox.system.v1.LiftRestrictions
-	(*GoBack)(nil),               // 35: bitbox.system.v1.GoBack
-	(*Announce)(nil),             // 36: bitbox.system.v1.Announce
-	(*GetSummary)(nil),           // 37: bitbox.system.v1.GetSummary
-	(*Summary)(nil),              // 38: bitbox.system.v1.Summary
-	(*OpenSSH)(nil),              // 39: bitbox.system.v1.OpenSSH
-	(*OpenAPI)(nil),              // 40: bitbox.system.v1.OpenAPI
-	(*ResetRecord)(nil),          // 41: bitbox.system.v1.ResetRecord
-	(*FactoryReset)(nil),         // 42: bitbox.system.v1.FactoryReset
-	(*LocalReset)(nil),           // 43: bitbox.system.v1.LocalReset
-	(*ResetOrder)(nil),           // 44: bitbox.system.v1.ResetOrder
-	(*AuthorityRequest)(nil),     // 45: bitbox.system.v1.AuthorityRequest
-	(*BeginUpdate)(nil),          // 46: bitbox.system.v1.BeginUpdate
-	(*UpdatePiece)(nil),          // 47: bitbox.system.v1.UpdatePiece
-	(*FinishUpdate)(nil),         // 48: bitbox.system.v1.FinishUpdate
-	(*AbortUpdate)(nil),          // 49: bitbox.system.v1.AbortUpdate
-	(*GetUpdate)(nil),            // 50: bitbox.system.v1.GetUpdate
-	(*WatchUpdate)(nil),          // 51: bitbox.system.v1.WatchUpdate
-	(*GetHealth)(nil),            // 52: bitbox.system.v1.GetHealth
-	(*ListServices)(nil),         // 53: bitbox.system.v1.ListServices
-	(*ChangeService)(nil),        // 54: bitbox.system.v1.ChangeService
-	(*ReadLogs)(nil),             // 55: bitbox.system.v1.ReadLogs
-	(*ListTimeZones)(nil),        // 56: bitbox.system.v1.ListTimeZones
-	(*SetTimeZone)(nil),          // 57: bitbox.system.v1.SetTimeZone
-	(*Reboot)(nil),               // 58: bitbox.system.v1.Reboot
-	(*PowerOff)(nil),             // 59: bitbox.system.v1.PowerOff
-	(*InstallDebianUpdates)(nil), // 60: bitbox.system.v1.InstallDebianUpdates
-	(*ListChanges)(nil),          // 61: bitbox.system.v1.ListChanges
-	(*RecordChange)(nil),         // 62: bitbox.system.v1.RecordChange
-	(*OrderPairing)(nil),         // 63: bitbox.system.v1.OrderPairing
-	(*AnswerPairing)(nil),        // 64: bitbox.system.v1.AnswerPairing
-	(*AuthorityReply)(nil),       // 65: bitbox.system.v1.AuthorityReply
-	(*UpdateBegan)(nil),          // 66: bitbox.system.v1.UpdateBegan
-	(*Update)(nil),               // 67: bitbox.system.v1.Update
-	(*UpdateStatus)(nil),         // 68: bitbox.system.v1.UpdateStatus
-	(*Health)(nil),               // 69: bitbox.system.v1.Health
-	(*ServicesResult)(nil),       // 70: bitbox.system.v1.ServicesResult
-	(*LogsResult)(nil),           // 71: bitbox.system.v1.LogsResult
-	(*TimeZonesResult)(nil),      // 72: bitbox.system.v1.TimeZonesResult
-	(*ChangesResult)(nil),        // 73: bitbox.system.v1.ChangesResult
-	(*PairingAnswered)(nil),      // 74: bitbox.system.v1.PairingAnswered
-	(*Lockdown)(nil),             // 75: bitbox.system.v1.Lockdown
-	(*PairingShut)(nil),          // 76: bitbox.system.v1.PairingShut
-	(*LeaseEnded)(nil),           // 77: bitbox.system.v1.LeaseEnded
-	(*AppCutOff)(nil),            // 78: bitbox.system.v1.AppCutOff
-	(PostureReport_Phase)(0),     // 79: bitbox.system.v1.PostureReport.Phase
-	(*ServiceFailed)(nil),        // 80: bitbox.system.v1.ServiceFailed
-	(*ServiceRecovered)(nil),     // 81: bitbox.system.v1.ServiceRecovered
-	(*DiskFilling)(nil),          // 82: bitbox.system.v1.DiskFilling
-	(*UpdateWaiting)(nil),        // 83: bitbox.system.v1.UpdateWaiting
-	(*MachineStopping)(nil),      // 84: bitbox.system.v1.MachineStopping
-	(v1.Role)(0),                 // 85: bitbox.base.v1.Role
-	(*Posture)(nil),              // 86: bitbox.system.v1.Posture
+	(*GetPosture)(nil),           // 3: bitbox.system.v1.GetPosture
+	(*Submit)(nil),               // 4: bitbox.system.v1.Submit
+	(*Progress)(nil),             // 5: bitbox.system.v1.Progress
+	(*ConfirmTry)(nil),           // 6: bitbox.system.v1.ConfirmTry
+	(*Restrict)(nil),             // 7: bitbox.system.v1.Restrict
+	(*ListBans)(nil),             // 8: bitbox.system.v1.ListBans
+	(*BansResult)(nil),           // 9: bitbox.system.v1.BansResult
+	(*Ban)(nil),                  // 10: bitbox.system.v1.Ban
+	(*LiftBan)(nil),              // 11: bitbox.system.v1.LiftBan
+	(*LiftBanOrder)(nil),         // 12: bitbox.system.v1.LiftBanOrder
+	(*LiftBanResult)(nil),        // 13: bitbox.system.v1.LiftBanResult
+	(*RunAudit)(nil),             // 14: bitbox.system.v1.RunAudit
+	(*AuditResult)(nil),          // 15: bitbox.system.v1.AuditResult
+	(*Finding)(nil),              // 16: bitbox.system.v1.Finding
+	(*FixFinding)(nil),           // 17: bitbox.system.v1.FixFinding
+	(*GetMachine)(nil),           // 18: bitbox.system.v1.GetMachine
+	(*MachineInfo)(nil),          // 19: bitbox.system.v1.MachineInfo
+	(*WatchSystem)(nil),          // 20: bitbox.system.v1.WatchSystem
+	(*SystemEvent)(nil),          // 21: bitbox.system.v1.SystemEvent
+	(*AppRole)(nil),              // 22: bitbox.system.v1.AppRole
+	(*WatchStarted)(nil),         // 23: bitbox.system.v1.WatchStarted
+	(*PostureChanged)(nil),       // 24: bitbox.system.v1.PostureChanged
+	(*DriftFound)(nil),           // 25: bitbox.system.v1.DriftFound
+	(*BansChanged)(nil),          // 26: bitbox.system.v1.BansChanged
+	(*ApplyFailed)(nil),          // 27: bitbox.system.v1.ApplyFailed
+	(*LocalChange)(nil),          // 28: bitbox.system.v1.LocalChange
+	(*LiftRestrictions)(nil),     // 29: bitbox.system.v1.LiftRestrictions
+	(*GoBack)(nil),               // 30: bitbox.system.v1.GoBack
+	(*Announce)(nil),             // 31: bitbox.system.v1.Announce
+	(*GetSummary)(nil),           // 32: bitbox.system.v1.GetSummary
+	(*Summary)(nil),              // 33: bitbox.system.v1.Summary
+	(*OpenSSH)(nil),              // 34: bitbox.system.v1.OpenSSH
+	(*OpenAPI)(nil),              // 35: bitbox.system.v1.OpenAPI
+	(*ResetRecord)(nil),          // 36: bitbox.system.v1.ResetRecord
+	(*FactoryReset)(nil),         // 37: bitbox.system.v1.FactoryReset
+	(*LocalReset)(nil),           // 38: bitbox.system.v1.LocalReset
+	(*ResetOrder)(nil),           // 39: bitbox.system.v1.ResetOrder
+	(*AuthorityRequest)(nil),     // 40: bitbox.system.v1.AuthorityRequest
+	(*BeginUpdate)(nil),          // 41: bitbox.system.v1.BeginUpdate
+	(*UpdatePiece)(nil),          // 42: bitbox.system.v1.UpdatePiece
+	(*FinishUpdate)(nil),         // 43: bitbox.system.v1.FinishUpdate
+	(*AbortUpdate)(nil),          // 44: bitbox.system.v1.AbortUpdate
+	(*GetUpdate)(nil),            // 45: bitbox.system.v1.GetUpdate
+	(*WatchUpdate)(nil),          // 46: bitbox.system.v1.WatchUpdate
+	(*GetHealth)(nil),            // 47: bitbox.system.v1.GetHealth
+	(*ListServices)(nil),         // 48: bitbox.system.v1.ListServices
+	(*ChangeService)(nil),        // 49: bitbox.system.v1.ChangeService
+	(*ReadLogs)(nil),             // 50: bitbox.system.v1.ReadLogs
+	(*ListTimeZones)(nil),        // 51: bitbox.system.v1.ListTimeZones
+	(*SetTimeZone)(nil),          // 52: bitbox.system.v1.SetTimeZone
+	(*Reboot)(nil),               // 53: bitbox.system.v1.Reboot
+	(*PowerOff)(nil),             // 54: bitbox.system.v1.PowerOff
+	(*InstallDebianUpdates)(nil), // 55: bitbox.system.v1.InstallDebianUpdates
+	(*ListChanges)(nil),          // 56: bitbox.system.v1.ListChanges
+	(*RecordChange)(nil),         // 57: bitbox.system.v1.RecordChange
+	(*OrderPairing)(nil),         // 58: bitbox.system.v1.OrderPairing
+	(*AnswerPairing)(nil),        // 59: bitbox.system.v1.AnswerPairing
+	(*AuthorityReply)(nil),       // 60: bitbox.system.v1.AuthorityReply
+	(*v1.SignedPosture)(nil),     // 61: bitbox.base.v1.SignedPosture
+	(*UpdateBegan)(nil),          // 62: bitbox.system.v1.UpdateBegan
+	(*Update)(nil),               // 63: bitbox.system.v1.Update
+	(*UpdateStatus)(nil),         // 64: bitbox.system.v1.UpdateStatus
+	(*Health)(nil),               // 65: bitbox.system.v1.Health
+	(*ServicesResult)(nil),       // 66: bitbox.system.v1.ServicesResult
+	(*LogsResult)(nil),           // 67: bitbox.system.v1.LogsResult
+	(*TimeZonesResult)(nil),      // 68: bitbox.system.v1.TimeZonesResult
+	(*ChangesResult)(nil),        // 69: bitbox.system.v1.ChangesResult
+	(*PairingAnswered)(nil),      // 70: bitbox.system.v1.PairingAnswered
+	(*Lockdown)(nil),             // 71: bitbox.system.v1.Lockdown
+	(*PairingShut)(nil),          // 72: bitbox.system.v1.PairingShut
+	(*LeaseEnded)(nil),           // 73: bitbox.system.v1.LeaseEnded
+	(*AppCutOff)(nil),            // 74: bitbox.system.v1.AppCutOff
+	(PostureReport_Phase)(0),     // 75: bitbox.system.v1.PostureReport.Phase
+	(*ServiceFailed)(nil),        // 76: bitbox.system.v1.ServiceFailed
+	(*ServiceRecovered)(nil),     // 77: bitbox.system.v1.ServiceRecovered
+	(*DiskFilling)(nil),          // 78: bitbox.system.v1.DiskFilling
+	(*UpdateWaiting)(nil),        // 79: bitbox.system.v1.UpdateWaiting
+	(*MachineStopping)(nil),      // 80: bitbox.system.v1.MachineStopping
+	(v1.Role)(0),                 // 81: bitbox.base.v1.Role
+	(*Posture)(nil),              // 82: bitbox.system.v1.Posture
 }
 var file_system_v1_system_proto_depIdxs = []int32{
-	45, // 0: bitbox.system.v1.SystemRequest.authority:type_name -> bitbox.system.v1.AuthorityRequest
-	3,  // 1: bitbox.system.v1.SystemRequest.get_report:type_name -> bitbox.system.v1.GetReport
-	5,  // 2: bitbox.system.v1.SystemRequest.get_challenge:type_name -> bitbox.system.v1.GetChallenge
-	7,  // 3: bitbox.system.v1.SystemRequest.submit:type_name -> bitbox.system.v1.Submit
-	9,  // 4: bitbox.system.v1.SystemRequest.confirm_try:type_name -> bitbox.system.v1.ConfirmTry
-	10, // 5: bitbox.system.v1.SystemRequest.restrict:type_name -> bitbox.system.v1.Restrict
-	11, // 6: bitbox.system.v1.SystemRequest.get_chain:type_name -> bitbox.system.v1.GetChain
-	13, // 7: bitbox.system.v1.SystemRequest.list_bans:type_name -> bitbox.system.v1.ListBans
-	16, // 8: bitbox.system.v1.SystemRequest.lift_ban:type_name -> bitbox.system.v1.LiftBan
-	19, // 9: bitbox.system.v1.SystemRequest.run_audit:type_name -> bitbox.system.v1.RunAudit
-	22, // 10: bitbox.system.v1.SystemRequest.fix_finding:type_name -> bitbox.system.v1.FixFinding
-	23, // 11: bitbox.system.v1.SystemRequest.get_machine:type_name -> bitbox.system.v1.GetMachine
-	25, // 12: bitbox.system.v1.SystemRequest.watch_system:type_name -> bitbox.system.v1.WatchSystem
-	33, // 13: bitbox.system.v1.SystemRequest.local_change:type_name -> bitbox.system.v1.LocalChange
-	36, // 14: bitbox.system.v1.SystemRequest.announce:type_name -> bitbox.system.v1.Announce
-	37, // 15: bitbox.system.v1.SystemRequest.get_summary:type_name -> bitbox.system.v1.GetSummary
-	42, // 16: bitbox.system.v1.SystemRequest.factory_reset:type_name -> bitbox.system.v1.FactoryReset
-	46, // 17: bitbox.system.v1.SystemRequest.begin_update:type_name -> bitbox.system.v1.BeginUpdate
-	47, // 18: bitbox.system.v1.SystemRequest.update_piece:type_name -> bitbox.system.v1.UpdatePiece
-	48, // 19: bitbox.system.v1.SystemRequest.finish_update:type_name -> bitbox.system.v1.FinishUpdate
-	49, // 20: bitbox.system.v1.SystemRequest.abort_update:type_name -> bitbox.system.v1.AbortUpdate
-	50, // 21: bitbox.system.v1.SystemRequest.get_update:type_name -> bitbox.system.v1.GetUpdate
-	51, // 22: bitbox.system.v1.SystemRequest.watch_update:type_name -> bitbox.system.v1.WatchUpdate
-	52, // 23: bitbox.system.v1.SystemRequest.get_health:type_name -> bitbox.system.v1.GetHealth
-	53, // 24: bitbox.system.v1.SystemRequest.list_services:type_name -> bitbox.system.v1.ListServices
-	54, // 25: bitbox.system.v1.SystemRequest.change_service:type_name -> bitbox.system.v1.ChangeService
-	55, // 26: bitbox.system.v1.SystemRequest.read_logs:type_name -> bitbox.system.v1.ReadLogs
-	56, // 27: bitbox.system.v1.SystemRequest.list_time_zones:type_name -> bitbox.system.v1.ListTimeZones
-	57, // 28: bitbox.system.v1.SystemRequest.set_time_zone:type_name -> bitbox.system.v1.SetTimeZone
-	58, // 29: bitbox.system.v1.SystemRequest.reboot:type_name -> bitbox.system.v1.Reboot
-	59, // 30: bitbox.system.v1.SystemRequest.power_off:type_name -> bitbox.system.v1.PowerOff
-	60, // 31: bitbox.system.v1.SystemRequest.install_debian_updates:type_name -> bitbox.system.v1.InstallDebianUpdates
-	61, // 32: bitbox.system.v1.SystemRequest.list_changes:type_name -> bitbox.system.v1.ListChanges
-	62, // 33: bitbox.system.v1.SystemRequest.record_change:type_name -> bitbox.system.v1.RecordChange
-	63, // 34: bitbox.system.v1.SystemRequest.order_pairing:type_name -> bitbox.system.v1.OrderPairing
-	64, // 35: bitbox.system.v1.SystemRequest.answer_pairing:type_name -> bitbox.system.v1.AnswerPairing
-	65, // 36: bitbox.system.v1.SystemReply.authority:type_name -> bitbox.system.v1.AuthorityReply
-	4,  // 37: bitbox.system.v1.SystemReply.report:type_name -> bitbox.system.v1.ReportResult
-	6,  // 38: bitbox.system.v1.SystemReply.challenge:type_name -> bitbox.system.v1.ChallengeResult
-	8,  // 39: bitbox.system.v1.SystemReply.progress:type_name -> bitbox.system.v1.Progress
-	12, // 40: bitbox.system.v1.SystemReply.chain:type_name -> bitbox.system.v1.ChainResult
-	14, // 41: bitbox.system.v1.SystemReply.bans:type_name -> bitbox.system.v1.BansResult
-	18, // 42: bitbox.system.v1.SystemReply.lift_ban:type_name -> bitbox.system.v1.LiftBanResult
-	20, // 43: bitbox.system.v1.SystemReply.audit:type_name -> bitbox.system.v1.AuditResult
-	24, // 44: bitbox.system.v1.SystemReply.machine:type_name -> bitbox.system.v1.MachineInfo
-	26, // 45: bitbox.system.v1.SystemReply.event:type_name -> bitbox.system.v1.SystemEvent
-	38, // 46: bitbox.system.v1.SystemReply.summary:type_name -> bitbox.system.v1.Summary
-	66, // 47: bitbox.system.v1.SystemReply.update_began:type_name -> bitbox.system.v1.UpdateBegan
-	67, // 48: bitbox.system.v1.SystemReply.update:type_name -> bitbox.system.v1.Update
-	68, // 49: bitbox.system.v1.SystemReply.update_status:type_name -> bitbox.system.v1.UpdateStatus
-	69, // 50: bitbox.system.v1.SystemReply.health:type_name -> bitbox.system.v1.Health
-	70, // 51: bitbox.system.v1.SystemReply.services:type_name -> bitbox.system.v1.ServicesResult
-	71, // 52: bitbox.system.v1.SystemReply.logs:type_name -> bitbox.system.v1.LogsResult
-	72, // 53: bitbox.system.v1.SystemReply.time_zones:type_name -> bitbox.system.v1.TimeZonesResult
-	73, // 54: bitbox.system.v1.SystemReply.changes:type_name -> bitbox.system.v1.ChangesResult
-	74, // 55: bitbox.system.v1.SystemReply.pairing_answered:type_name -> bitbox.system.v1.PairingAnswered
-	75, // 56: bitbox.system.v1.Restrict.lockdown:type_name -> bitbox.system.v1.Lockdown
-	76, // 57: bitbox.system.v1.Restrict.pairing_shut:type_name -> bitbox.system.v1.PairingShut
-	77, // 58: bitbox.system.v1.Restrict.end_lease:type_name -> bitbox.system.v1.LeaseEnded
-	78, // 59: bitbox.system.v1.Restrict.app_cut_off:type_name -> bitbox.system.v1.AppCutOff
-	15, // 60: bitbox.system.v1.BansResult.bans:type_name -> bitbox.system.v1.Ban
-	17, // 61: bitbox.system.v1.LiftBan.plain:type_name -> bitbox.system.v1.LiftBanOrder
-	21, // 62: bitbox.system.v1.AuditResult.findings:type_name -> bitbox.system.v1.Finding
-	0,  // 63: bitbox.system.v1.Finding.severity:type_name -> bitbox.system.v1.Finding.Severity
-	79, // 64: bitbox.system.v1.SystemEvent.phase:type_name -> bitbox.system.v1.PostureReport.Phase
-	27, // 65: bitbox.system.v1.SystemEvent.app_roles:type_name -> bitbox.system.v1.AppRole
-	28, // 66: bitbox.system.v1.SystemEvent.started:type_name -> bitbox.system.v1.WatchStarted
-	29, // 67: bitbox.system.v1.SystemEvent.posture_changed:type_name -> bitbox.system.v1.PostureChanged
-	30, // 68: bitbox.system.v1.SystemEvent.drift_found:type_name -> bitbox.system.v1.DriftFound
-	31, // 69: bitbox.system.v1.SystemEvent.bans_changed:type_name -> bitbox.system.v1.BansChanged
-	32, // 70: bitbox.system.v1.SystemEvent.apply_failed:type_name -> bitbox.system.v1.ApplyFailed
-	80, // 71: bitbox.system.v1.SystemEvent.service_failed:type_name -> bitbox.system.v1.ServiceFailed
-	81, // 72: bitbox.system.v1.SystemEvent.service_recovered:type_name -> bitbox.system.v1.ServiceRecovered
-	82, // 73: bitbox.system.v1.SystemEvent.disk_filling:type_name -> bitbox.system.v1.DiskFilling
-	83, // 74: bitbox.system.v1.SystemEvent.update_waiting:type_name -> bitbox.system.v1.UpdateWaiting
-	84, // 75: bitbox.system.v1.SystemEvent.machine_stopping:type_name -> bitbox.system.v1.MachineStopping
-	85, // 76: bitbox.system.v1.AppRole.role:type_name -> bitbox.base.v1.Role
-	21, // 77: bitbox.system.v1.DriftFound.findings:type_name -> bitbox.system.v1.Finding
-	15, // 78: bitbox.system.v1.BansChanged.banned:type_name -> bitbox.system.v1.Ban
-	15, // 79: bitbox.system.v1.BansChanged.lifted:type_name -> bitbox.system.v1.Ban
-	86, // 80: bitbox.system.v1.LocalChange.posture:type_name -> bitbox.system.v1.Posture
-	34, // 81: bitbox.system.v1.LocalChange.lift_restrictions:type_name -> bitbox.system.v1.LiftRestrictions
-	35, // 82: bitbox.system.v1.LocalChange.go_back:type_name -> bitbox.system.v1.GoBack
-	79, // 83: bitbox.system.v1.Summary.phase:type_name -> bitbox.system.v1.PostureReport.Phase
-	39, // 84: bitbox.system.v1.Summary.ssh:type_name -> bitbox.system.v1.OpenSSH
-	40, // 85: bitbox.system.v1.Summary.apis:type_name -> bitbox.system.v1.OpenAPI
-	41, // 86: bitbox.system.v1.Summary.last_reset:type_name -> bitbox.system.v1.ResetRecord
-	43, // 87: bitbox.system.v1.FactoryReset.local:type_name -> bitbox.system.v1.LocalReset
-	88, // [88:88] is the sub-list for method output_type
-	88, // [88:88] is the sub-list for method input_type
-	88, // [88:88] is the sub-list for extension type_name
-	88, // [88:88] is the sub-list for extension extendee
-	0,  // [0:88] is the sub-list for field type_name
+	40, // 0: bitbox.system.v1.SystemRequest.authority:type_name -> bitbox.system.v1.AuthorityRequest
+	3,  // 1: bitbox.system.v1.SystemRequest.get_posture:type_name -> bitbox.system.v1.GetPosture
+	4,  // 2: bitbox.system.v1.SystemRequest.submit:type_name -> bitbox.system.v1.Submit
+	6,  // 3: bitbox.system.v1.SystemRequest.confirm_try:type_name -> bitbox.system.v1.ConfirmTry
+	7,  // 4: bitbox.system.v1.SystemRequest.restrict:type_name -> bitbox.system.v1.Restrict
+	8,  // 5: bitbox.system.v1.SystemRequest.list_bans:type_name -> bitbox.system.v1.ListBans
+	11, // 6: bitbox.system.v1.SystemRequest.lift_ban:type_name -> bitbox.system.v1.LiftBan
+	14, // 7: bitbox.system.v1.SystemRequest.run_audit:type_name -> bitbox.system.v1.RunAudit
+	17, // 8: bitbox.system.v1.SystemRequest.fix_finding:type_name -> bitbox.system.v1.FixFinding
+	18, // 9: bitbox.system.v1.SystemRequest.get_machine:type_name -> bitbox.system.v1.GetMachine
+	20, // 10: bitbox.system.v1.SystemRequest.watch_system:type_name -> bitbox.system.v1.WatchSystem
+	28, // 11: bitbox.system.v1.SystemRequest.local_change:type_name -> bitbox.system.v1.LocalChange
+	31, // 12: bitbox.system.v1.SystemRequest.announce:type_name -> bitbox.system.v1.Announce
+	32, // 13: bitbox.system.v1.SystemRequest.get_summary:type_name -> bitbox.system.v1.GetSummary
+	37, // 14: bitbox.system.v1.SystemRequest.factory_reset:type_name -> bitbox.system.v1.FactoryReset
+	41, // 15: bitbox.system.v1.SystemRequest.begin_update:type_name -> bitbox.system.v1.BeginUpdate
+	42, // 16: bitbox.system.v1.SystemRequest.update_piece:type_name -> bitbox.system.v1.UpdatePiece
+	43, // 17: bitbox.system.v1.SystemRequest.finish_update:type_name -> bitbox.system.v1.FinishUpdate
+	44, // 18: bitbox.system.v1.SystemRequest.abort_update:type_name -> bitbox.system.v1.AbortUpdate
+	45, // 19: bitbox.system.v1.SystemRequest.get_update:type_name -> bitbox.system.v1.GetUpdate
+	46, // 20: bitbox.system.v1.SystemRequest.watch_update:type_name -> bitbox.system.v1.WatchUpdate
+	47, // 21: bitbox.system.v1.SystemRequest.get_health:type_name -> bitbox.system.v1.GetHealth
+	48, // 22: bitbox.system.v1.SystemRequest.list_services:type_name -> bitbox.system.v1.ListServices
+	49, // 23: bitbox.system.v1.SystemRequest.change_service:type_name -> bitbox.system.v1.ChangeService
+	50, // 24: bitbox.system.v1.SystemRequest.read_logs:type_name -> bitbox.system.v1.ReadLogs
+	51, // 25: bitbox.system.v1.SystemRequest.list_time_zones:type_name -> bitbox.system.v1.ListTimeZones
+	52, // 26: bitbox.system.v1.SystemRequest.set_time_zone:type_name -> bitbox.system.v1.SetTimeZone
+	53, // 27: bitbox.system.v1.SystemRequest.reboot:type_name -> bitbox.system.v1.Reboot
+	54, // 28: bitbox.system.v1.SystemRequest.power_off:type_name -> bitbox.system.v1.PowerOff
+	55, // 29: bitbox.system.v1.SystemRequest.install_debian_updates:type_name -> bitbox.system.v1.InstallDebianUpdates
+	56, // 30: bitbox.system.v1.SystemRequest.list_changes:type_name -> bitbox.system.v1.ListChanges
+	57, // 31: bitbox.system.v1.SystemRequest.record_change:type_name -> bitbox.system.v1.RecordChange
+	58, // 32: bitbox.system.v1.SystemRequest.order_pairing:type_name -> bitbox.system.v1.OrderPairing
+	59, // 33: bitbox.system.v1.SystemRequest.answer_pairing:type_name -> bitbox.system.v1.AnswerPairing
+	60, // 34: bitbox.system.v1.SystemReply.authority:type_name -> bitbox.system.v1.AuthorityReply
+	61, // 35: bitbox.system.v1.SystemReply.posture:type_name -> bitbox.base.v1.SignedPosture
+	5,  // 36: bitbox.system.v1.SystemReply.progress:type_name -> bitbox.system.v1.Progress
+	9,  // 37: bitbox.system.v1.SystemReply.bans:type_name -> bitbox.system.v1.BansResult
+	13, // 38: bitbox.system.v1.SystemReply.lift_ban:type_name -> bitbox.system.v1.LiftBanResult
+	15, // 39: bitbox.system.v1.SystemReply.audit:type_name -> bitbox.system.v1.AuditResult
+	19, // 40: bitbox.system.v1.SystemReply.machine:type_name -> bitbox.system.v1.MachineInfo
+	21, // 41: bitbox.system.v1.SystemReply.event:type_name -> bitbox.system.v1.SystemEvent
+	33, // 42: bitbox.system.v1.SystemReply.summary:type_name -> bitbox.system.v1.Summary
+	62, // 43: bitbox.system.v1.SystemReply.update_began:type_name -> bitbox.system.v1.UpdateBegan
+	63, // 44: bitbox.system.v1.SystemReply.update:type_name -> bitbox.system.v1.Update
+	64, // 45: bitbox.system.v1.SystemReply.update_status:type_name -> bitbox.system.v1.UpdateStatus
+	65, // 46: bitbox.system.v1.SystemReply.health:type_name -> bitbox.system.v1.Health
+	66, // 47: bitbox.system.v1.SystemReply.services:type_name -> bitbox.system.v1.ServicesResult
+	67, // 48: bitbox.system.v1.SystemReply.logs:type_name -> bitbox.system.v1.LogsResult
+	68, // 49: bitbox.system.v1.SystemReply.time_zones:type_name -> bitbox.system.v1.TimeZonesResult
+	69, // 50: bitbox.system.v1.SystemReply.changes:type_name -> bitbox.system.v1.ChangesResult
+	70, // 51: bitbox.system.v1.SystemReply.pairing_answered:type_name -> bitbox.system.v1.PairingAnswered
+	71, // 52: bitbox.system.v1.Restrict.lockdown:type_name -> bitbox.system.v1.Lockdown
+	72, // 53: bitbox.system.v1.Restrict.pairing_shut:type_name -> bitbox.system.v1.PairingShut
+	73, // 54: bitbox.system.v1.Restrict.end_lease:type_name -> bitbox.system.v1.LeaseEnded
+	74, // 55: bitbox.system.v1.Restrict.app_cut_off:type_name -> bitbox.system.v1.AppCutOff
+	10, // 56: bitbox.system.v1.BansResult.bans:type_name -> bitbox.system.v1.Ban
+	12, // 57: bitbox.system.v1.LiftBan.plain:type_name -> bitbox.system.v1.LiftBanOrder
+	16, // 58: bitbox.system.v1.AuditResult.findings:type_name -> bitbox.system.v1.Finding
+	0,  // 59: bitbox.system.v1.Finding.severity:type_name -> bitbox.system.v1.Finding.Severity
+	75, // 60: bitbox.system.v1.SystemEvent.phase:type_name -> bitbox.system.v1.PostureReport.Phase
+	22, // 61: bitbox.system.v1.SystemEvent.app_roles:type_name -> bitbox.system.v1.AppRole
+	23, // 62: bitbox.system.v1.SystemEvent.started:type_name -> bitbox.system.v1.WatchStarted
+	24, // 63: bitbox.system.v1.SystemEvent.posture_changed:type_name -> bitbox.system.v1.PostureChanged
+	25, // 64: bitbox.system.v1.SystemEvent.drift_found:type_name -> bitbox.system.v1.DriftFound
+	26, // 65: bitbox.system.v1.SystemEvent.bans_changed:type_name -> bitbox.system.v1.BansChanged
+	27, // 66: bitbox.system.v1.SystemEvent.apply_failed:type_name -> bitbox.system.v1.ApplyFailed
+	76, // 67: bitbox.system.v1.SystemEvent.service_failed:type_name -> bitbox.system.v1.ServiceFailed
+	77, // 68: bitbox.system.v1.SystemEvent.service_recovered:type_name -> bitbox.system.v1.ServiceRecovered
+	78, // 69: bitbox.system.v1.SystemEvent.disk_filling:type_name -> bitbox.system.v1.DiskFilling
+	79, // 70: bitbox.system.v1.SystemEvent.update_waiting:type_name -> bitbox.system.v1.UpdateWaiting
+	80, // 71: bitbox.system.v1.SystemEvent.machine_stopping:type_name -> bitbox.system.v1.MachineStopping
+	81, // 72: bitbox.system.v1.AppRole.role:type_name -> bitbox.base.v1.Role
+	16, // 73: bitbox.system.v1.DriftFound.findings:type_name -> bitbox.system.v1.Finding
+	10, // 74: bitbox.system.v1.BansChanged.banned:type_name -> bitbox.system.v1.Ban
+	10, // 75: bitbox.system.v1.BansChanged.lifted:type_name -> bitbox.system.v1.Ban
+	82, // 76: bitbox.system.v1.LocalChange.posture:type_name -> bitbox.system.v1.Posture
+	29, // 77: bitbox.system.v1.LocalChange.lift_restrictions:type_name -> bitbox.system.v1.LiftRestrictions
+	30, // 78: bitbox.system.v1.LocalChange.go_back:type_name -> bitbox.system.v1.GoBack
+	75, // 79: bitbox.system.v1.Summary.phase:type_name -> bitbox.system.v1.PostureReport.Phase
+	34, // 80: bitbox.system.v1.Summary.ssh:type_name -> bitbox.system.v1.OpenSSH
+	35, // 81: bitbox.system.v1.Summary.apis:type_name -> bitbox.system.v1.OpenAPI
+	36, // 82: bitbox.system.v1.Summary.last_reset:type_name -> bitbox.system.v1.ResetRecord
+	38, // 83: bitbox.system.v1.FactoryReset.local:type_name -> bitbox.system.v1.LocalReset
+	84, // [84:84] is the sub-list for method output_type
+	84, // [84:84] is the sub-list for method input_type
+	84, // [84:84] is the sub-list for extension type_name
+	84, // [84:84] is the sub-list for extension extendee
+	0,  // [0:84] is the sub-list for field type_name
 }
 
 func init() { file_system_v1_system_proto_init() }
@@ -4281,12 +3992,10 @@ func file_system_v1_system_proto_init() {
 	file_system_v1_update_proto_init()
 	file_system_v1_system_proto_msgTypes[0].OneofWrappers = []any{
 		(*SystemRequest_Authority)(nil),
-		(*SystemRequest_GetReport)(nil),
-		(*SystemRequest_GetChallenge)(nil),
+		(*SystemRequest_GetPosture)(nil),
 		(*SystemRequest_Submit)(nil),
 		(*SystemRequest_ConfirmTry)(nil),
 		(*SystemRequest_Restrict)(nil),
-		(*SystemRequest_GetChain)(nil),
 		(*SystemRequest_ListBans)(nil),
 		(*SystemRequest_LiftBan)(nil),
 		(*SystemRequest_RunAudit)(nil),
@@ -4319,10 +4028,8 @@ func file_system_v1_system_proto_init() {
 	}
 	file_system_v1_system_proto_msgTypes[1].OneofWrappers = []any{
 		(*SystemReply_Authority)(nil),
-		(*SystemReply_Report)(nil),
-		(*SystemReply_Challenge)(nil),
+		(*SystemReply_Posture)(nil),
 		(*SystemReply_Progress)(nil),
-		(*SystemReply_Chain)(nil),
 		(*SystemReply_Bans)(nil),
 		(*SystemReply_LiftBan)(nil),
 		(*SystemReply_Audit)(nil),
@@ -4339,18 +4046,18 @@ func file_system_v1_system_proto_init() {
 		(*SystemReply_Changes)(nil),
 		(*SystemReply_PairingAnswered)(nil),
 	}
-	file_system_v1_system_proto_msgTypes[9].OneofWrappers = []any{
+	file_system_v1_system_proto_msgTypes[6].OneofWrappers = []any{
 		(*Restrict_Lockdown)(nil),
 		(*Restrict_PairingShut)(nil),
 		(*Restrict_EndLease)(nil),
 		(*Restrict_AppCutOff)(nil),
 	}
-	file_system_v1_system_proto_msgTypes[15].OneofWrappers = []any{
+	file_system_v1_system_proto_msgTypes[10].OneofWrappers = []any{
 		(*LiftBan_Order)(nil),
 		(*LiftBan_Plain)(nil),
 	}
-	file_system_v1_system_proto_msgTypes[23].OneofWrappers = []any{}
-	file_system_v1_system_proto_msgTypes[25].OneofWrappers = []any{
+	file_system_v1_system_proto_msgTypes[18].OneofWrappers = []any{}
+	file_system_v1_system_proto_msgTypes[20].OneofWrappers = []any{
 		(*SystemEvent_Started)(nil),
 		(*SystemEvent_PostureChanged)(nil),
 		(*SystemEvent_DriftFound)(nil),
@@ -4362,12 +4069,12 @@ func file_system_v1_system_proto_init() {
 		(*SystemEvent_UpdateWaiting)(nil),
 		(*SystemEvent_MachineStopping)(nil),
 	}
-	file_system_v1_system_proto_msgTypes[32].OneofWrappers = []any{
+	file_system_v1_system_proto_msgTypes[27].OneofWrappers = []any{
 		(*LocalChange_Posture)(nil),
 		(*LocalChange_LiftRestrictions)(nil),
 		(*LocalChange_GoBack)(nil),
 	}
-	file_system_v1_system_proto_msgTypes[41].OneofWrappers = []any{
+	file_system_v1_system_proto_msgTypes[36].OneofWrappers = []any{
 		(*FactoryReset_Order)(nil),
 		(*FactoryReset_Local)(nil),
 	}
@@ -4377,7 +4084,7 @@ func file_system_v1_system_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_system_v1_system_proto_rawDesc), len(file_system_v1_system_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   44,
+			NumMessages:   39,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -291,7 +291,7 @@ var recorded = map[string]verb{
 
 // unrecorded are the verbs that change nothing for good, or that record by themselves.
 var unrecorded = map[string]bool{
-	"get_report": true, "get_challenge": true, "get_chain": true, "list_bans": true, "run_audit": true, "get_machine": true,
+	"get_posture": true, "list_bans": true, "run_audit": true, "get_machine": true,
 	"watch_system": true, "announce": true, "get_summary": true, "begin_update": true, "update_piece": true, "abort_update": true,
 	"get_update": true, "watch_update": true, "get_health": true, "list_services": true, "read_logs": true, "list_time_zones": true,
 	"list_changes": true, "record_change": true,

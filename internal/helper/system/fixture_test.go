@@ -213,24 +213,21 @@ func (a *app) look() *posture.View {
 func (a *app) lookAt(ctx context.Context, stateKey ed25519.PublicKey) (*posture.View, error) {
 	nonce := make([]byte, 32)
 	_, _ = rand.Read(nonce)
-	// What happens between the two answers is seen by asking again.
-	var err error
-	for range 5 {
-		var report, chain *systemv1.SystemReply
-		if report, err = a.via.Do(ctx, &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_GetReport{GetReport: &systemv1.GetReport{Nonce: nonce}}}, nil); err != nil {
-			break
-		}
-		if chain, err = a.via.Do(ctx, &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_GetChain{GetChain: &systemv1.GetChain{}}}, nil); err != nil {
-			break
-		}
-		expect := posture.Expectation{Base: posture.SigningKey(stateKey), Memory: a.memory, Nonce: nonce}
-		var view *posture.View
-		if view, err = posture.VerifyChain(expect, chain.GetChain().GetChain(), report.GetReport().GetReport()); err == nil {
-			a.memory = view.Memory()
-			return view, nil
-		}
+	reply, err := a.via.Do(ctx, getPosture(nonce, false), nil)
+	if err != nil {
+		return nil, err
 	}
-	return nil, err
+	expect := posture.Expectation{Base: posture.SigningKey(stateKey), Memory: a.memory, Nonce: nonce}
+	view, err := posture.VerifyChain(expect, reply.GetPosture().GetChain(), reply.GetPosture().GetReport())
+	if err != nil {
+		return nil, err
+	}
+	a.memory = view.Memory()
+	return view, nil
+}
+
+func getPosture(nonce []byte, challenge bool) *systemv1.SystemRequest {
+	return &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_GetPosture{GetPosture: &systemv1.GetPosture{Nonce: nonce, Challenge: challenge}}}
 }
 
 func (a *app) challenge() []byte {
@@ -243,8 +240,8 @@ func (a *app) challenge() []byte {
 }
 
 func (a *app) askChallenge(ctx context.Context) ([]byte, error) {
-	reply, err := a.via.Do(ctx, &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_GetChallenge{GetChallenge: &systemv1.GetChallenge{}}}, nil)
-	return reply.GetChallenge().GetChallenge(), err
+	reply, err := a.via.Do(ctx, getPosture(make([]byte, 32), true), nil)
+	return reply.GetPosture().GetChallenge(), err
 }
 
 // draft is the next document with a change, not signed yet.

@@ -129,37 +129,34 @@ func (h *Helper) tick() (time.Duration, bool) {
 	return h.ledger.Deadline()
 }
 
-func (h *Helper) report(nonce []byte) (*systemv1.SystemReply, error) {
-	result := &systemv1.ReportResult{}
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if len(nonce) > 0 {
-		err := h.updateLocked(func() (out posture.Output, err error) {
-			result.Report, out, err = h.ledger.Report(nonce, h.config.Clock())
-			return out, err
-		})
-		if err != nil {
-			return nil, &helperclient.Error{Code: helperclient.CodeMalformed, Message: err.Error()}
-		}
+// signed is the posture for whoever has changed it; nothing for who has no question.
+func (h *Helper) signed(nonce []byte, challenge bool) (*systemv1.SystemReply, error) {
+	if len(nonce) == 0 {
+		return &systemv1.SystemReply{}, nil
 	}
-	return &systemv1.SystemReply{Result: &systemv1.SystemReply_Report{Report: result}}, nil
+	return h.posture(nonce, challenge)
 }
 
-func (h *Helper) challenge() (*systemv1.SystemReply, error) {
-	result := &systemv1.ChallengeResult{}
+// posture signs what is in force and gives the history that it belongs to, both of one
+// moment; with a challenge, if somebody is going to sign something.
+func (h *Helper) posture(nonce []byte, challenge bool) (*systemv1.SystemReply, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	signed := &basev1.SignedPosture{}
 	err := h.updateLocked(func() (out posture.Output, err error) {
-		result.Challenge, out, err = h.ledger.Challenge(h.config.Clock())
+		if signed.Report, out, err = h.ledger.Report(nonce, h.config.Clock()); err != nil {
+			return out, &helperclient.Error{Code: helperclient.CodeMalformed, Message: err.Error()}
+		}
+		if challenge {
+			signed.Challenge, _, err = h.ledger.Challenge(h.config.Clock())
+		}
 		return out, err
 	})
-	return &systemv1.SystemReply{Result: &systemv1.SystemReply_Challenge{Challenge: result}}, err
-}
-
-func (h *Helper) chain() *systemv1.SystemReply {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return &systemv1.SystemReply{Result: &systemv1.SystemReply_Chain{Chain: &systemv1.ChainResult{Chain: h.ledger.Chain()}}}
+	if err != nil {
+		return nil, err
+	}
+	signed.Chain = h.ledger.Chain()
+	return &systemv1.SystemReply{Result: &systemv1.SystemReply_Posture{Posture: signed}}, nil
 }
 
 // submit takes a document that an owner has signed, and answers when it is in
@@ -171,7 +168,7 @@ func (h *Helper) submit(ctx context.Context, request *systemv1.Submit, progress 
 	if err != nil {
 		return nil, err
 	}
-	return h.report(request.GetNonce())
+	return h.signed(request.GetNonce(), true)
 }
 
 // change puts a new revision in force: the call, which must leave the ledger
@@ -221,7 +218,7 @@ func (h *Helper) confirm(request *systemv1.ConfirmTry) (*systemv1.SystemReply, e
 	if err := h.reconcile(); err != nil {
 		h.log.Error("keys and posture disagree", "audit", true, "error", err)
 	}
-	return h.report(request.GetNonce())
+	return h.signed(request.GetNonce(), false)
 }
 
 // maxMilliseconds fit into a time.Duration.
@@ -254,7 +251,7 @@ func (h *Helper) restrict(ctx context.Context, who Who, request *systemv1.Restri
 	if err := h.reconcile(); err != nil {
 		h.log.Error("keys and posture disagree", "audit", true, "error", err)
 	}
-	return h.report(request.GetNonce())
+	return h.signed(request.GetNonce(), false)
 }
 
 func closingOf(request *systemv1.Restrict) (posture.Closing, error) {
@@ -315,7 +312,7 @@ func (h *Helper) local(ctx context.Context, request *systemv1.LocalChange, progr
 	if err := h.reconcile(); err != nil {
 		return nil, err
 	}
-	return h.report(request.GetNonce())
+	return &systemv1.SystemReply{}, nil
 }
 
 // leases lists the leases of a posture.

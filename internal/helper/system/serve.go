@@ -116,11 +116,11 @@ func permitted(who Who, request *systemv1.SystemRequest) bool {
 	middleware, console, root := who == WhoMiddleware, who == WhoConsole, who == WhoRoot
 	switch request.GetVerb().(type) {
 	case *systemv1.SystemRequest_Authority, // it has a table of its own
-		*systemv1.SystemRequest_GetReport, *systemv1.SystemRequest_GetChain, *systemv1.SystemRequest_WatchSystem,
+		*systemv1.SystemRequest_GetPosture, *systemv1.SystemRequest_WatchSystem,
 		*systemv1.SystemRequest_GetMachine, *systemv1.SystemRequest_ListBans, *systemv1.SystemRequest_RunAudit,
 		*systemv1.SystemRequest_Restrict:
 		return middleware || console || root
-	case *systemv1.SystemRequest_GetChallenge, *systemv1.SystemRequest_Submit, *systemv1.SystemRequest_ConfirmTry,
+	case *systemv1.SystemRequest_Submit, *systemv1.SystemRequest_ConfirmTry,
 		*systemv1.SystemRequest_FixFinding:
 		return middleware || root
 	case *systemv1.SystemRequest_LiftBan:
@@ -208,21 +208,14 @@ func (h *Helper) perform(ctx context.Context, who Who, request *systemv1.SystemR
 			return nil, helperclient.Errorf(helperclient.CodeInternal, "%w", err)
 		}
 		return &systemv1.SystemReply{Result: &systemv1.SystemReply_Authority{Authority: reply}}, nil
-	case *systemv1.SystemRequest_GetReport:
-		if len(verb.GetReport.GetNonce()) == 0 {
-			return nil, helperclient.Errorf(helperclient.CodeMalformed, "the nonce of a report has 32 bytes, not 0")
-		}
-		return h.report(verb.GetReport.GetNonce())
-	case *systemv1.SystemRequest_GetChallenge:
-		return h.challenge()
+	case *systemv1.SystemRequest_GetPosture:
+		return h.posture(verb.GetPosture.GetNonce(), verb.GetPosture.GetChallenge())
 	case *systemv1.SystemRequest_Submit:
 		return h.submit(ctx, verb.Submit, progress)
 	case *systemv1.SystemRequest_ConfirmTry:
 		return h.confirm(verb.ConfirmTry)
 	case *systemv1.SystemRequest_Restrict:
 		return h.restrict(ctx, who, verb.Restrict)
-	case *systemv1.SystemRequest_GetChain:
-		return h.chain(), nil
 	case *systemv1.SystemRequest_ListBans:
 		return h.listBans(ctx)
 	case *systemv1.SystemRequest_LiftBan:

@@ -27,7 +27,6 @@ var roles = map[string]basev1.Role{
 	basev1connect.EventsServiceWatchEventsProcedure: basev1.Role_ROLE_VIEWER,
 
 	basev1connect.PostureServiceGetPostureProcedure:    basev1.Role_ROLE_VIEWER,
-	basev1connect.PostureServiceGetChallengeProcedure:  basev1.Role_ROLE_OWNER,
 	basev1connect.PostureServiceSubmitPostureProcedure: basev1.Role_ROLE_OWNER,
 	basev1connect.PostureServiceConfirmTryProcedure:    basev1.Role_ROLE_OWNER,
 	basev1connect.PostureServiceLockdownProcedure:      basev1.Role_ROLE_OWNER,

@@ -96,26 +96,14 @@ func (s *Server) each(ctx context.Context, request *systemv1.SystemRequest, rece
 type postureService struct{ *Server }
 
 func (s postureService) GetPosture(ctx context.Context, request *basev1.GetPostureRequest) (*basev1.GetPostureResponse, error) {
-	// If something changes in between, the report does not fit the chain, and the
-	// App asks again.
-	chain, err := s.ask(ctx, &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_GetChain{GetChain: &systemv1.GetChain{}}}, nil)
+	// There are few challenges: one for an App that may sign nothing would take another's place.
+	challenge := request.GetChallenge() && s.Registry.Authorise(sessionOf(ctx), basev1.Role_ROLE_OWNER, false) == nil
+	reply, err := s.ask(ctx, &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_GetPosture{
+		GetPosture: &systemv1.GetPosture{Nonce: request.GetNonce(), Challenge: challenge}}}, nil)
 	if err != nil {
 		return nil, err
 	}
-	report, err := s.ask(ctx, &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_GetReport{
-		GetReport: &systemv1.GetReport{Nonce: request.GetNonce()}}}, nil)
-	if err != nil {
-		return nil, err
-	}
-	return &basev1.GetPostureResponse{Report: report.GetReport().GetReport(), Chain: chain.GetChain().GetChain()}, nil
-}
-
-func (s postureService) GetChallenge(ctx context.Context, _ *basev1.GetChallengeRequest) (*basev1.GetChallengeResponse, error) {
-	reply, err := s.ask(ctx, &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_GetChallenge{GetChallenge: &systemv1.GetChallenge{}}}, nil)
-	if err != nil {
-		return nil, err
-	}
-	return &basev1.GetChallengeResponse{Challenge: reply.GetChallenge().GetChallenge()}, nil
+	return &basev1.GetPostureResponse{Posture: reply.GetPosture()}, nil
 }
 
 func (s postureService) SubmitPosture(ctx context.Context, request *basev1.SubmitPostureRequest, stream *connect.ServerStream[basev1.SubmitPostureResponse]) error {
@@ -136,7 +124,7 @@ func (s postureService) SubmitPosture(ctx context.Context, request *basev1.Submi
 		return err
 	}
 	s.audit.Info("a posture was submitted", "by", sessionOf(ctx).ID())
-	return send(&basev1.SubmitPostureResponse{Step: &basev1.SubmitPostureResponse_Report{Report: reply.GetReport().GetReport()}})
+	return send(&basev1.SubmitPostureResponse{Step: &basev1.SubmitPostureResponse_Posture{Posture: reply.GetPosture()}})
 }
 
 func (s postureService) ConfirmTry(ctx context.Context, request *basev1.ConfirmTryRequest) (*basev1.ConfirmTryResponse, error) {
@@ -149,16 +137,16 @@ func (s postureService) ConfirmTry(ctx context.Context, request *basev1.ConfirmT
 		return nil, err
 	}
 	s.audit.Info("a tried posture was confirmed", "by", sessionOf(ctx).ID())
-	return &basev1.ConfirmTryResponse{Report: reply.GetReport().GetReport()}, nil
+	return &basev1.ConfirmTryResponse{Posture: reply.GetPosture()}, nil
 }
 
-// restrict closes something, and returns the helper's report.
-func (s *Server) restrict(ctx context.Context, restrict *systemv1.Restrict) ([]byte, error) {
+// restrict closes something, and returns what is in force then.
+func (s *Server) restrict(ctx context.Context, restrict *systemv1.Restrict) (*basev1.SignedPosture, error) {
 	reply, err := s.ask(ctx, &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_Restrict{Restrict: restrict}}, nil)
 	if err != nil {
 		return nil, err
 	}
-	return reply.GetReport().GetReport(), nil
+	return reply.GetPosture(), nil
 }
 
 // Lockdown ends the other sessions and closes the window even if the helper
@@ -168,7 +156,7 @@ func (s postureService) Lockdown(ctx context.Context, request *basev1.LockdownRe
 	s.audit.Warn("lockdown", "by", caller.ID())
 	s.Registry.EndOtherSessions(caller)
 	windowErr := s.Window.CloseWindow(ctx)
-	report, err := s.restrict(ctx, &systemv1.Restrict{
+	signed, err := s.restrict(ctx, &systemv1.Restrict{
 		What: &systemv1.Restrict_Lockdown{Lockdown: &systemv1.Lockdown{}}, Nonce: request.GetNonce()})
 	if err == nil && windowErr != nil {
 		err = apiError(windowErr)
@@ -176,17 +164,17 @@ func (s postureService) Lockdown(ctx context.Context, request *basev1.LockdownRe
 	if err != nil {
 		return nil, err
 	}
-	return &basev1.LockdownResponse{Report: report}, nil
+	return &basev1.LockdownResponse{Posture: signed}, nil
 }
 
 func (s postureService) EndLease(ctx context.Context, request *basev1.EndLeaseRequest) (*basev1.EndLeaseResponse, error) {
-	report, err := s.restrict(ctx, &systemv1.Restrict{
+	signed, err := s.restrict(ctx, &systemv1.Restrict{
 		What: &systemv1.Restrict_EndLease{EndLease: &systemv1.LeaseEnded{Kind: request.GetKind()}}, Nonce: request.GetNonce()})
 	if err != nil {
 		return nil, err
 	}
 	s.audit.Info("a lease was ended", "kind", request.GetKind(), "by", sessionOf(ctx).ID())
-	return &basev1.EndLeaseResponse{Report: report}, nil
+	return &basev1.EndLeaseResponse{Posture: signed}, nil
 }
 
 // FactoryReset carries the order. The helper restarts the Base, which ends all

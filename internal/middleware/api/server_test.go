@@ -51,7 +51,7 @@ var whoMay = map[basev1.Role][]string{
 	operator: {"ChangeService", "GetHistory", "GetInfo", "GetPosture", "GetUpdate", "GetWindow", "InstallDebianUpdates", "ListApps", "ListBans",
 		"ListChanges", "ListServices", "ListTimeZones", "ReadLogs", "Reboot", "RunAudit", "SetTimeZone", "WatchEvents"},
 	owner: {"AcceptPairing", "AnswerPairing", "BringUpdate", "ChangeService", "CloseWindow", "ConfirmTry", "EndLease", "FactoryReset", "FixFinding",
-		"GetChallenge", "GetHistory", "GetInfo", "GetPosture", "GetUpdate", "GetWindow", "InstallDebianUpdates", "LiftBan", "ListApps", "ListBans",
+		"GetHistory", "GetInfo", "GetPosture", "GetUpdate", "GetWindow", "InstallDebianUpdates", "LiftBan", "ListApps", "ListBans",
 		"ListChanges", "ListServices", "ListTimeZones", "Lockdown", "OpenWindow", "PowerOff", "ReadLogs", "Reboot", "RenameApp", "RevokeApp",
 		"RunAudit", "SetTimeZone", "SubmitPosture", "WatchEvents", "WatchUpdate"},
 }

@@ -45,9 +45,6 @@ const (
 	// PostureServiceGetPostureProcedure is the fully-qualified name of the PostureService's GetPosture
 	// RPC.
 	PostureServiceGetPostureProcedure = "/bitbox.base.v1.PostureService/GetPosture"
-	// PostureServiceGetChallengeProcedure is the fully-qualified name of the PostureService's
-	// GetChallenge RPC.
-	PostureServiceGetChallengeProcedure = "/bitbox.base.v1.PostureService/GetChallenge"
 	// PostureServiceSubmitPostureProcedure is the fully-qualified name of the PostureService's
 	// SubmitPosture RPC.
 	PostureServiceSubmitPostureProcedure = "/bitbox.base.v1.PostureService/SubmitPosture"
@@ -73,12 +70,9 @@ const (
 
 // PostureServiceClient is a client for the bitbox.base.v1.PostureService service.
 type PostureServiceClient interface {
-	// GetPosture returns the helper's signed report and the chain it belongs to.
+	// GetPosture returns what is in force, and for an owner's App a challenge.
 	GetPosture(context.Context, *v1.GetPostureRequest) (*v1.GetPostureResponse, error)
-	// GetChallenge returns what the next document, confirmation or order has to
-	// carry: valid once, for 120 s.
-	GetChallenge(context.Context, *v1.GetChallengeRequest) (*v1.GetChallengeResponse, error)
-	// SubmitPosture applies a signed document. It tells each step, then the report.
+	// SubmitPosture applies a signed document. It tells each step, then what is in force.
 	SubmitPosture(context.Context, *v1.SubmitPostureRequest) (*connect.ServerStreamForClient[v1.SubmitPostureResponse], error)
 	// ConfirmTry makes a tried document last. It has to be called on a connection
 	// that was made after the change.
@@ -109,12 +103,6 @@ func NewPostureServiceClient(httpClient connect.HTTPClient, baseURL string, opts
 			httpClient,
 			baseURL+PostureServiceGetPostureProcedure,
 			connect.WithSchema(postureServiceMethods.ByName("GetPosture")),
-			connect.WithClientOptions(opts...),
-		),
-		getChallenge: connect.NewClient[v1.GetChallengeRequest, v1.GetChallengeResponse](
-			httpClient,
-			baseURL+PostureServiceGetChallengeProcedure,
-			connect.WithSchema(postureServiceMethods.ByName("GetChallenge")),
 			connect.WithClientOptions(opts...),
 		),
 		submitPosture: connect.NewClient[v1.SubmitPostureRequest, v1.SubmitPostureResponse](
@@ -153,7 +141,6 @@ func NewPostureServiceClient(httpClient connect.HTTPClient, baseURL string, opts
 // postureServiceClient implements PostureServiceClient.
 type postureServiceClient struct {
 	getPosture    *connect.Client[v1.GetPostureRequest, v1.GetPostureResponse]
-	getChallenge  *connect.Client[v1.GetChallengeRequest, v1.GetChallengeResponse]
 	submitPosture *connect.Client[v1.SubmitPostureRequest, v1.SubmitPostureResponse]
 	confirmTry    *connect.Client[v1.ConfirmTryRequest, v1.ConfirmTryResponse]
 	lockdown      *connect.Client[v1.LockdownRequest, v1.LockdownResponse]
@@ -164,15 +151,6 @@ type postureServiceClient struct {
 // GetPosture calls bitbox.base.v1.PostureService.GetPosture.
 func (c *postureServiceClient) GetPosture(ctx context.Context, req *v1.GetPostureRequest) (*v1.GetPostureResponse, error) {
 	response, err := c.getPosture.CallUnary(ctx, connect.NewRequest(req))
-	if response != nil {
-		return response.Msg, err
-	}
-	return nil, err
-}
-
-// GetChallenge calls bitbox.base.v1.PostureService.GetChallenge.
-func (c *postureServiceClient) GetChallenge(ctx context.Context, req *v1.GetChallengeRequest) (*v1.GetChallengeResponse, error) {
-	response, err := c.getChallenge.CallUnary(ctx, connect.NewRequest(req))
 	if response != nil {
 		return response.Msg, err
 	}
@@ -222,12 +200,9 @@ func (c *postureServiceClient) FactoryReset(ctx context.Context, req *v1.Factory
 
 // PostureServiceHandler is an implementation of the bitbox.base.v1.PostureService service.
 type PostureServiceHandler interface {
-	// GetPosture returns the helper's signed report and the chain it belongs to.
+	// GetPosture returns what is in force, and for an owner's App a challenge.
 	GetPosture(context.Context, *v1.GetPostureRequest) (*v1.GetPostureResponse, error)
-	// GetChallenge returns what the next document, confirmation or order has to
-	// carry: valid once, for 120 s.
-	GetChallenge(context.Context, *v1.GetChallengeRequest) (*v1.GetChallengeResponse, error)
-	// SubmitPosture applies a signed document. It tells each step, then the report.
+	// SubmitPosture applies a signed document. It tells each step, then what is in force.
 	SubmitPosture(context.Context, *v1.SubmitPostureRequest, *connect.ServerStream[v1.SubmitPostureResponse]) error
 	// ConfirmTry makes a tried document last. It has to be called on a connection
 	// that was made after the change.
@@ -254,12 +229,6 @@ func NewPostureServiceHandler(svc PostureServiceHandler, opts ...connect.Handler
 		PostureServiceGetPostureProcedure,
 		svc.GetPosture,
 		connect.WithSchema(postureServiceMethods.ByName("GetPosture")),
-		connect.WithHandlerOptions(opts...),
-	)
-	postureServiceGetChallengeHandler := connect.NewUnaryHandlerSimple(
-		PostureServiceGetChallengeProcedure,
-		svc.GetChallenge,
-		connect.WithSchema(postureServiceMethods.ByName("GetChallenge")),
 		connect.WithHandlerOptions(opts...),
 	)
 	postureServiceSubmitPostureHandler := connect.NewServerStreamHandlerSimple(
@@ -296,8 +265,6 @@ func NewPostureServiceHandler(svc PostureServiceHandler, opts ...connect.Handler
 		switch r.URL.Path {
 		case PostureServiceGetPostureProcedure:
 			postureServiceGetPostureHandler.ServeHTTP(w, r)
-		case PostureServiceGetChallengeProcedure:
-			postureServiceGetChallengeHandler.ServeHTTP(w, r)
 		case PostureServiceSubmitPostureProcedure:
 			postureServiceSubmitPostureHandler.ServeHTTP(w, r)
 		case PostureServiceConfirmTryProcedure:
@@ -319,10 +286,6 @@ type UnimplementedPostureServiceHandler struct{}
 
 func (UnimplementedPostureServiceHandler) GetPosture(context.Context, *v1.GetPostureRequest) (*v1.GetPostureResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("bitbox.base.v1.PostureService.GetPosture is not implemented"))
-}
-
-func (UnimplementedPostureServiceHandler) GetChallenge(context.Context, *v1.GetChallengeRequest) (*v1.GetChallengeResponse, error) {
-	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("bitbox.base.v1.PostureService.GetChallenge is not implemented"))
 }
 
 func (UnimplementedPostureServiceHandler) SubmitPosture(context.Context, *v1.SubmitPostureRequest, *connect.ServerStream[v1.SubmitPostureResponse]) error {
