@@ -269,6 +269,13 @@ func (a *App) Forget(name string) error {
 	return a.store.remove(p.AppID)
 }
 
+// CheckAddress tells whether an address can be given to Open or Pair: "host",
+// "host:port", an IPv6 address or "[v6]:port". The error is of kind ErrInvalid.
+func CheckAddress(address string) error {
+	_, err := withPort(address)
+	return err
+}
+
 // withPort completes and checks an address: "host", "host:port", an IPv6
 // address or "[v6]:port".
 func withPort(address string) (string, error) {

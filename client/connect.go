@@ -96,8 +96,8 @@ func worse(a, b error) error {
 }
 
 // dial makes a new handshake with the Base of a pairing, at the first of its
-// addresses where it proves itself, and keeps that address: those given, those
-// where it was last, those that are announced on the local network.
+// addresses where it proves itself, and keeps that address: those given; if none is,
+// those where it was last and those that are announced on the local network.
 func (a *App) dial(ctx context.Context, id string, given []string) (net.Conn, error) {
 	p, err := a.store.pairing(id)
 	if err != nil {
@@ -133,20 +133,23 @@ func (a *App) dial(ctx context.Context, id string, given []string) (net.Conn, er
 // reach makes a handshake with the Base of a pairing, at the first address where that
 // proves itself.
 func (a *App) reach(ctx context.Context, p *pairing, given []string) (net.Conn, string, error) {
-	known := slices.Concat(given, p.Addresses)
+	known := given
+	if len(given) == 0 {
+		known = p.Addresses
+	}
 	searching, stop := context.WithCancel(ctx)
 	defer stop()
-	conn, address, err := race(ctx, a.addresses(searching, p, known), a.timing.stagger, func(ctx context.Context, address string) (net.Conn, error) {
+	conn, address, err := race(ctx, a.addresses(searching, p, known, len(given) == 0), a.timing.stagger, func(ctx context.Context, address string) (net.Conn, error) {
 		return a.dialOnce(ctx, p, address)
 	})
 	if err != nil {
-		return nil, "", a.unreached(p, known, err)
+		return nil, "", a.unreached(p, known, len(given) == 0, err)
 	}
 	return conn, address, nil
 }
 
 // unreached makes a sentence of why no address did.
-func (a *App) unreached(p *pairing, known []string, err error) error {
+func (a *App) unreached(p *pairing, known []string, searched bool, err error) error {
 	switch {
 	case errors.Is(err, ErrRevoked), errors.Is(err, ErrSecondBoard):
 		return err
@@ -162,6 +165,9 @@ func (a *App) unreached(p *pairing, known []string, err error) error {
 		}
 		return fail(ErrSilent, err, "nothing answered as the Base %q (%v): either another machine has its address now, or the Base was reset and has forgotten this App; look where it is, or pair again", p.Name, err)
 	}
+	if !searched {
+		return fail(ErrUnreachable, err, "the Base %q was not reached at %s (%v); check the address, or leave it out to search for the Base", p.Name, list(known), reason(err))
+	}
 	return fail(ErrUnreachable, err, "the Base %q was not reached (%v) at %s nor found on the local network; check that it is on and on this network", p.Name, reason(err), list(known))
 }
 
@@ -169,9 +175,9 @@ func failRevoked(p *pairing, cause error) error {
 	return fail(ErrRevoked, cause, "this App was revoked at the Base %q; ask an owner to open pairing and pair again, or have it forgotten", p.Name)
 }
 
-// addresses are those that are known, and then, if none of them works soon,
-// those that are announced. The channel is closed when there are no more.
-func (a *App) addresses(ctx context.Context, p *pairing, known []string) <-chan string {
+// addresses are those that are known, and then, if none of them works soon and the
+// local network is to be searched, those that are announced. The channel is closed when there are no more.
+func (a *App) addresses(ctx context.Context, p *pairing, known []string, search bool) <-chan string {
 	source := make(chan string)
 	go func() {
 		defer close(source)
@@ -182,7 +188,7 @@ func (a *App) addresses(ctx context.Context, p *pairing, known []string) <-chan 
 				return
 			}
 		}
-		if a.noDiscovery {
+		if !search || a.noDiscovery {
 			return
 		}
 		// The last of them, too, gets a moment before the network is bothered.

@@ -1,10 +1,10 @@
 package client
 
 import (
-	"bytes"
 	"context"
 	"crypto/ed25519"
 	"crypto/rand"
+	"encoding/hex"
 	"errors"
 	"io"
 	"net"
@@ -335,7 +335,7 @@ func (b *fakeBase) revokeAll() {
 }
 
 func (b *fakeBase) GetInfo(context.Context, *basev1.GetInfoRequest) (*basev1.GetInfoResponse, error) {
-	return &basev1.GetInfoResponse{Name: b.name, PublicKey: bytes.Clone(b.public[:])}, nil
+	return &basev1.GetInfoResponse{Name: b.name, PublicKey: hex.EncodeToString(b.public[:])}, nil
 }
 
 // testApp is an App with a directory of its own, quicker than a real one, and

@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/ed25519"
 	"encoding/binary"
+	"encoding/hex"
 	"errors"
 	"io"
 	"net"
@@ -77,7 +78,7 @@ func TestBothSidesSeeTheSameCodeAndThenTalk(t *testing.T) {
 	}
 	defer session.Close()
 	info, err := session.Info.GetInfo(t.Context(), &basev1.GetInfoRequest{})
-	if err != nil || !bytes.Equal(info.GetPublicKey(), b.public[:]) {
+	if err != nil || info.GetPublicKey() != hex.EncodeToString(b.public[:]) {
 		t.Errorf("info %v, %v", info, err)
 	}
 }

@@ -61,7 +61,7 @@ type Session struct {
 
 // Open returns a Session with the Base of this name; an empty name means the
 // only one. It does not connect yet. Addresses ("host:port" or "host") are for a
-// Base that has moved to where mDNS does not reach; they are tried first, and one
+// Base that has moved to where mDNS does not reach; then only they are tried, and one
 // where the Base proves itself is kept.
 func (a *App) Open(name string, addresses ...string) (*Session, error) {
 	var targets []string

@@ -147,26 +147,27 @@ func (s *store) update(what string, fn func(*state.Tx) error) error {
 		s.failpoint("before: " + what)
 		defer s.failpoint("after: " + what)
 	}
-	return s.with(what, func(db *state.DB) error { return db.Update(fn) })
-}
-
-func (s *store) view(what string, fn func(*state.Tx) error) error {
-	return s.with(what, func(db *state.DB) error { return db.View(fn) })
-}
-
-func (s *store) with(what string, fn func(*state.DB) error) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err := os.MkdirAll(filepath.Dir(s.path), 0o700); err != nil {
 		return explainStorage(err, what)
 	}
-	db, err := state.Open(s.path, state.Options{Kind: storeKind, Schema: storeSchema, Create: true, Wait: storeWait})
+	db, err := state.Open(s.path, storeOptions)
 	if err != nil {
 		return explainStorage(err, what)
 	}
-	err = fn(db)
-	return explainStorage(errors.Join(err, db.Close()), what)
+	return explainStorage(errors.Join(db.Update(fn), db.Close()), what)
 }
+
+// view writes nothing: what only reads works on a read-only disk, and makes no
+// directory of a name that was mistyped.
+func (s *store) view(what string, fn func(*state.Tx) error) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return explainStorage(state.Read(s.path, storeOptions, fn), what)
+}
+
+var storeOptions = state.Options{Kind: storeKind, Schema: storeSchema, Create: true, Wait: storeWait}
 
 // explainStorage makes a sentence of an error of the database; errors that have
 // one already pass.
@@ -179,6 +180,8 @@ func explainStorage(err error, what string) error {
 		return err
 	case errors.Is(err, syscall.ENOSPC):
 		return fail(ErrStorage, err, "%s: the disk is full; make room and try again, what was stored before is still there (%v)", what, err)
+	case errors.Is(err, syscall.EROFS):
+		return fail(ErrStorage, err, "%s: the App's directory is on a read-only disk; choose another with --dir (%v)", what, err)
 	case errors.Is(err, fs.ErrPermission):
 		return fail(ErrStorage, err, "%s: this user may not; check who owns the App's directory (%v)", what, err)
 	}

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/BitBoxSwiss/bitbox-base/image/build"
+	"github.com/BitBoxSwiss/bitbox-base/internal/commandline"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/provision"
 )
 
@@ -47,9 +48,12 @@ func run(ctx context.Context, arguments []string, getenv func(string) string) (f
 		return errors.New("it is called with --package FILE --out FILE; `make image` does that")
 	}
 	if text := getenv("SSH_LEASE_FROM_FIRST_BOOT"); text != "" {
-		lease, err := time.ParseDuration(text)
-		if err != nil || lease <= 0 {
-			return fmt.Errorf("SSH_LEASE_FROM_FIRST_BOOT=%s is no time; give it as 45m or 1h", text)
+		lease, err := commandline.ParseDuration(text)
+		if err == nil && lease == 0 {
+			err = errors.New("it must be longer than 0")
+		}
+		if err != nil {
+			return fmt.Errorf("read SSH_LEASE_FROM_FIRST_BOOT: %w", err)
 		}
 		o.Provision.SSHFromFirstBoot = lease
 	}

@@ -10,6 +10,7 @@ import (
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	"github.com/BitBoxSwiss/bitbox-base/client"
+	"github.com/BitBoxSwiss/bitbox-base/internal/commandline"
 )
 
 func (p *program) appsCommand() *cobra.Command {
@@ -19,7 +20,7 @@ func (p *program) appsCommand() *cobra.Command {
 		Example: `  bitbox-app apps list
   bitbox-app apps role Phone operator
   bitbox-app apps revoke Phone`,
-		Args: cobra.NoArgs,
+		Args: commandline.Args(0, 0),
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	command.AddCommand(p.appsListCommand(), p.appsRenameCommand(), p.appsRoleCommand(), p.appsRevokeCommand())
@@ -32,7 +33,7 @@ func (p *program) appsListCommand() *cobra.Command {
 		Short: "List the Apps that are paired with the Base",
 		Example: `  bitbox-app apps list --json
   bitbox-app apps list --all`,
-		Args:        cobra.NoArgs,
+		Args:        commandline.Args(0, 0),
 		Annotations: onSeveral,
 		RunE: func(c *cobra.Command, _ []string) error {
 			return ask(p, c, callTime, tableOf(p, query[*basev1.ListAppsResponse]{
@@ -114,7 +115,7 @@ func (p *program) appsRenameCommand() *cobra.Command {
 		Short: "Rename an App",
 		Example: `  bitbox-app apps rename 5f2c9a7e01d4b863 "Anna's phone"
   bitbox-app apps rename Phone "Anna's phone"`,
-		Args:              cobra.ExactArgs(2),
+		Args:              commandline.Args(2, 2),
 		ValidArgsFunction: p.completeApps,
 		RunE: func(c *cobra.Command, args []string) error {
 			return p.withApp(c, callTime, args[0], func(ctx context.Context, session *client.Session, app *basev1.App) error {
@@ -148,7 +149,7 @@ Base further. A lower one holds at once and ends the App's sessions. The last ow
 one.`,
 		Example: `  bitbox-app apps role Phone operator
   bitbox-app apps role 5f2c9a7e01d4b863 viewer`,
-		Args: cobra.ExactArgs(2),
+		Args: commandline.Args(2, 2),
 		ValidArgsFunction: func(c *cobra.Command, args []string, toComplete string) ([]string, cobra.ShellCompDirective) {
 			if len(args) == 1 {
 				return roleNames, cobra.ShellCompDirectiveNoFileComp
@@ -189,7 +190,7 @@ again. The last owner cannot be revoked.
 On an appliance this App signs first that the other one has no rights any more.`,
 		Example: `  bitbox-app apps revoke Phone
   bitbox-app apps revoke 5f2c9a7e01d4b863`,
-		Args:              cobra.ExactArgs(1),
+		Args:              commandline.Args(1, 1),
 		ValidArgsFunction: p.completeApps,
 	}
 	command.Flags().BoolVar(&self, "self", false, "revoke the App you are using")

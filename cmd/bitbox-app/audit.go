@@ -12,6 +12,7 @@ import (
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	"github.com/BitBoxSwiss/bitbox-base/client"
 	"github.com/BitBoxSwiss/bitbox-base/internal/app/terminal"
+	"github.com/BitBoxSwiss/bitbox-base/internal/commandline"
 )
 
 // auditTime is how long an audit may take: the Base asks all of its servers.
@@ -35,7 +36,7 @@ code of its own if there is more than information.`,
   bitbox-app audit --json
   bitbox-app audit --all
   bitbox-app audit fix ssh-settings`,
-		Args:        cobra.NoArgs,
+		Args:        commandline.Args(0, 0),
 		Annotations: onSeveral,
 		RunE: func(c *cobra.Command, _ []string) error {
 			p.left = "the audit changes nothing"
@@ -143,7 +144,7 @@ func (p *program) auditFixCommand() *cobra.Command {
 		Short:             "Have the Base repair what an audit has found",
 		Long:              `fix has the Base repair a finding. A fix only closes; what it does is shown before.`,
 		Example:           `  bitbox-app audit fix ssh-settings`,
-		Args:              cobra.ExactArgs(1),
+		Args:              commandline.Args(1, 1),
 		ValidArgsFunction: p.completeFindings,
 	}
 	asking := p.consent(command)

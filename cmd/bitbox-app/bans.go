@@ -11,6 +11,7 @@ import (
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	"github.com/BitBoxSwiss/bitbox-base/client"
+	"github.com/BitBoxSwiss/bitbox-base/internal/commandline"
 )
 
 // errNotBanned: there was nothing to lift.
@@ -22,7 +23,7 @@ func (p *program) bansCommand() *cobra.Command {
 		Short: "List the addresses that are banned, and let one in again",
 		Example: `  bitbox-app bans list
   bitbox-app bans lift 192.168.1.20`,
-		Args: cobra.NoArgs,
+		Args: commandline.Args(0, 0),
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	command.AddCommand(p.bansListCommand(), p.bansLiftCommand())
@@ -35,7 +36,7 @@ func (p *program) bansListCommand() *cobra.Command {
 		Short: "List the addresses that are banned",
 		Example: `  bitbox-app bans list
   bitbox-app bans list --json`,
-		Args:        cobra.NoArgs,
+		Args:        commandline.Args(0, 0),
 		Annotations: onSeveral,
 		RunE: func(c *cobra.Command, _ []string) error {
 			q := tableOf(p, query[*basev1.ListBansResponse]{
@@ -82,7 +83,7 @@ func (p *program) bansLiftCommand() *cobra.Command {
 		Use:     "lift ADDRESS",
 		Short:   "Let a banned address in again",
 		Example: `  bitbox-app bans lift 192.168.1.20`,
-		Args:    cobra.ExactArgs(1),
+		Args:    commandline.Args(1, 1),
 		ValidArgsFunction: func(c *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
 			if len(args) > 0 {
 				return nil, cobra.ShellCompDirectiveNoFileComp

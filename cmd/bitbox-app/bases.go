@@ -13,6 +13,7 @@ import (
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	"github.com/BitBoxSwiss/bitbox-base/client"
 	"github.com/BitBoxSwiss/bitbox-base/internal/app/terminal"
+	"github.com/BitBoxSwiss/bitbox-base/internal/commandline"
 )
 
 // basis is a pairing, as JSON has it.
@@ -53,7 +54,7 @@ their names in --base, and print a line for each.`,
 		Example: `  bitbox-app bases
   bitbox-app bases --check
   bitbox-app bases --json`,
-		Args:        cobra.NoArgs,
+		Args:        commandline.Args(0, 0),
 		Annotations: onSeveral,
 		RunE: func(c *cobra.Command, _ []string) error {
 			app, err := p.app(client.Options{})
@@ -156,7 +157,7 @@ to take the App's rights away there, use 'bitbox-app apps revoke'.
 
 If this is the last owner's App, only somebody at the Base can let an owner in again.`,
 		Example: `  bitbox-app forget "BitBox Base"`,
-		Args:    cobra.ExactArgs(1),
+		Args:    commandline.Args(1, 1),
 		ValidArgsFunction: func(c *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective) {
 			if len(args) > 0 {
 				return nil, cobra.ShellCompDirectiveNoFileComp

@@ -12,6 +12,7 @@ import (
 
 	"github.com/BitBoxSwiss/bitbox-base/client"
 	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/dashboard"
+	"github.com/BitBoxSwiss/bitbox-base/internal/commandline"
 )
 
 func (p *program) dashboardCommand() *cobra.Command {
@@ -25,7 +26,7 @@ opens it too. ? shows its keys, q quits at any moment.
 --base is the Base to show first, --timeout bounds each conversation with a Base.`,
 		Example: `  bitbox-app dashboard
   bitbox-app dashboard --base home`,
-		Args: cobra.NoArgs,
+		Args: commandline.Args(0, 0),
 		RunE: func(c *cobra.Command, _ []string) error {
 			if !p.showsDashboard() {
 				return usageError{errors.New("the dashboard needs a terminal that can move its cursor; without one, 'bitbox-app status' and 'bitbox-app watch' tell the same")}

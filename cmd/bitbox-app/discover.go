@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/BitBoxSwiss/bitbox-base/client"
+	"github.com/BitBoxSwiss/bitbox-base/internal/commandline"
 )
 
 // discoverTime is how long answers from the local network are waited for.
@@ -24,7 +25,7 @@ func (p *program) discoverCommand() *cobra.Command {
 who it is only once you have paired with it.`,
 		Example: `  bitbox-app discover
   bitbox-app discover --json --timeout 10s`,
-		Args: cobra.NoArgs,
+		Args: commandline.Args(0, 0),
 		RunE: func(c *cobra.Command, _ []string) error {
 			found, err := p.discover(c.Context(), discoverTime)
 			if err != nil {

@@ -110,7 +110,7 @@ func (p *program) sentence(ctx context.Context, err error) string {
 // usageError is a command that was typed wrongly.
 type usageError struct{ error }
 
-func (e usageError) Error() string { return e.error.Error() + "; --help shows how it is typed" }
+func (e usageError) Error() string { return e.error.Error() + "; see --help" }
 
 // exitCodesTopic is `bitbox-app help exit-codes`.
 func exitCodesTopic() *cobra.Command {

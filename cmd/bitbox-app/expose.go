@@ -12,13 +12,14 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/BitBoxSwiss/bitbox-base/client"
+	"github.com/BitBoxSwiss/bitbox-base/internal/commandline"
 )
 
 // forFlag adds the flag that says how long an exception lasts.
 func forFlag(command *cobra.Command) *time.Duration {
 	length := new(time.Duration)
-	command.Flags().DurationVar(length, "for", 0, "how long: 5m to 168h")
-	_ = command.RegisterFlagCompletionFunc("for", cobra.FixedCompletions([]string{"1h", "24h", "168h"}, cobra.ShellCompDirectiveNoFileComp))
+	commandline.DurationVar(command.Flags(), length, "for", "how long: 5m (minutes) to 7d")
+	_ = command.RegisterFlagCompletionFunc("for", cobra.FixedCompletions([]string{"1h", "1d", "7d"}, cobra.ShellCompDirectiveNoFileComp))
 	return length
 }
 
@@ -27,9 +28,9 @@ func forFlag(command *cobra.Command) *time.Duration {
 func chosen(length time.Duration) error {
 	switch {
 	case length == 0:
-		return usageError{errors.New("say for how long, such as --for 24h; 5m to 168h are allowed")}
+		return usageError{errors.New("say for how long, such as --for 1d; 5m (minutes) to 7d are allowed")}
 	case length < client.MinLease || length > client.MaxLease || length%time.Second != 0:
-		return usageError{fmt.Errorf("--for %s is not possible: 5m to 168h are allowed, in whole seconds", length)}
+		return usageError{fmt.Errorf("--for %s is not possible: 5m (minutes) to 7d are allowed, in whole seconds", commandline.FormatDuration(length))}
 	}
 	return nil
 }
@@ -49,9 +50,9 @@ func (p *program) exposeCommand() *cobra.Command {
 		Long: `expose makes an extra API reachable from the network, over TLS, for 5 minutes to 7 days.
 It shares the port of the encrypted channel, or gets one of its own. The kind that there
 is: electrum, for Electrum wallets.`,
-		Example: `  bitbox-app expose electrum --for 24h
-  bitbox-app expose electrum --for 168h --own-port --yes`,
-		Args:              cobra.ExactArgs(1),
+		Example: `  bitbox-app expose electrum --for 1d
+  bitbox-app expose electrum --for 7d --own-port --yes`,
+		Args:              commandline.Args(1, 1),
 		ValidArgsFunction: cobra.FixedCompletions(client.Extras(), cobra.ShellCompDirectiveNoFileComp),
 	}
 	length := forFlag(command)
@@ -72,7 +73,7 @@ func (p *program) unexposeCommand() *cobra.Command {
 		Use:               "unexpose KIND",
 		Short:             "Close an extra API before its time, and end its connections",
 		Example:           `  bitbox-app unexpose electrum`,
-		Args:              cobra.ExactArgs(1),
+		Args:              commandline.Args(1, 1),
 		ValidArgsFunction: cobra.FixedCompletions(client.Extras(), cobra.ShellCompDirectiveNoFileComp),
 	}
 	asking := p.consent(command)

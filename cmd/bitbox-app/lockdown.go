@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/BitBoxSwiss/bitbox-base/client"
+	"github.com/BitBoxSwiss/bitbox-base/internal/commandline"
 )
 
 func (p *program) lockdownCommand() *cobra.Command {
@@ -19,7 +20,7 @@ sessions of all other Apps. No key is taken away. 'bitbox-app posture unlock' li
 		Example: `  bitbox-app lockdown
   bitbox-app lockdown --yes
   bitbox-app lockdown --all`,
-		Args:        cobra.NoArgs,
+		Args:        commandline.Args(0, 0),
 		Annotations: onSeveral,
 	}
 	asking := p.consent(command)

@@ -13,6 +13,7 @@ import (
 
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/client"
+	"github.com/BitBoxSwiss/bitbox-base/internal/commandline"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/changelog"
 )
 
@@ -33,11 +34,11 @@ Who an owner is, is known by a signature. Who any other App is, is the word of t
 the Base that faces the network; such names stand in quotation marks with a question mark.
 With --json it prints one object (docs/app/log.md).`,
 		Example: `  bitbox-app log
-  bitbox-app log --since 24h
+  bitbox-app log --since 1d
   bitbox-app log --since 2026-11-26 --all
   bitbox-app log --lines 0 --json
   bitbox-app log verify`,
-		Args:        cobra.NoArgs,
+		Args:        commandline.Args(0, 0),
 		Annotations: onSeveral,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if lines < 0 {
@@ -204,7 +205,7 @@ signature, and that what this App has seen before is still in it. If anything do
 it ends with a code of its own (bitbox-app help exit-codes).`,
 		Example: `  bitbox-app log verify
   bitbox-app log verify --all`,
-		Args:        cobra.NoArgs,
+		Args:        commandline.Args(0, 0),
 		Annotations: onSeveral,
 		RunE: func(c *cobra.Command, _ []string) error {
 			return ask(p, c, changesTime, query[*client.ChangeLog]{

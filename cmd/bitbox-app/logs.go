@@ -13,6 +13,7 @@ import (
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	"github.com/BitBoxSwiss/bitbox-base/client"
+	"github.com/BitBoxSwiss/bitbox-base/internal/commandline"
 )
 
 // logsTime is how long the Base may search its log.
@@ -119,7 +120,7 @@ func parsePriority(text string) (uint32, error) {
 }
 
 // sinceUsage explains the flag --since.
-const sinceUsage = "only from this time on, such as 24h, 3d, 15:04 or 2026-11-26"
+const sinceUsage = "only from this time on, such as 1h, 3d, 15:04 or 2026-11-26"
 
 // sinceTime reads what was typed after --since; zero if nothing was.
 func sinceTime(text string) (time.Time, error) {
@@ -135,12 +136,7 @@ func sinceTime(text string) (time.Time, error) {
 
 // parseTime reads a time for people.
 func parseTime(text string, now time.Time) (time.Time, error) {
-	if days, ok := strings.CutSuffix(text, "d"); ok {
-		if n, err := strconv.ParseUint(days, 10, 16); err == nil {
-			return now.Add(-time.Duration(n) * 24 * time.Hour), nil
-		}
-	}
-	if ago, err := time.ParseDuration(text); err == nil && ago >= 0 {
+	if ago, err := commandline.ParseDuration(text); err == nil {
 		return now.Add(-ago), nil
 	}
 	if t, err := time.Parse(time.RFC3339, text); err == nil {

@@ -10,6 +10,7 @@ import (
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	"github.com/BitBoxSwiss/bitbox-base/client"
+	"github.com/BitBoxSwiss/bitbox-base/internal/commandline"
 )
 
 // rebootTime is how long a machine may take until it answers again.
@@ -27,7 +28,7 @@ A name has 1 to 63 bytes, without control characters or invisible ones, and begi
 with something to see.`,
 		Example: `  bitbox-app name
   bitbox-app name kitchen`,
-		Args:              cobra.MaximumNArgs(1),
+		Args:              commandline.Args(0, 1),
 		ValidArgsFunction: cobra.NoFileCompletions,
 	}
 	command.Annotations = onSeveral // without a new name
@@ -63,7 +64,7 @@ time zone.`,
 		Example: `  bitbox-app timezone
   bitbox-app timezone --list
   bitbox-app timezone Europe/Zurich`,
-		Args: cobra.MaximumNArgs(1),
+		Args: commandline.Args(0, 1),
 		ValidArgsFunction: func(c *cobra.Command, args []string, _ string) (names []string, _ cobra.ShellCompDirective) {
 			if len(args) > 0 {
 				return nil, cobra.ShellCompDirectiveNoFileComp
@@ -147,7 +148,7 @@ func (p *program) rebootCommand() *cobra.Command {
 being tried is undone. With --wait this command ends when the Base answers again.`,
 		Example: `  bitbox-app reboot
   bitbox-app reboot --wait --yes`,
-		Args: cobra.NoArgs,
+		Args: commandline.Args(0, 0),
 	}
 	command.Flags().BoolVar(&wait, "wait", false, "wait until the Base answers again")
 	asking := p.consent(command)
@@ -189,7 +190,7 @@ func (p *program) shutdownCommand() *cobra.Command {
 		Short:   "Switch the Base's machine off",
 		Long:    `shutdown switches the Base's machine off. Only somebody at the Base can switch it on again.`,
 		Example: `  bitbox-app shutdown`,
-		Args:    cobra.NoArgs,
+		Args:    commandline.Args(0, 0),
 	}
 	asking := p.consent(command)
 	command.RunE = func(c *cobra.Command, _ []string) error {

@@ -17,6 +17,7 @@ import (
 
 	"github.com/BitBoxSwiss/bitbox-base/client"
 	"github.com/BitBoxSwiss/bitbox-base/internal/app/terminal"
+	"github.com/BitBoxSwiss/bitbox-base/internal/commandline"
 )
 
 // dirVariable overrides where the App keeps its files; the flag --dir overrides
@@ -74,12 +75,17 @@ folder bitbox-app of your configuration.`,
 		Example: `  bitbox-app discover
   bitbox-app pair
   bitbox-app status`,
-		Args:              cobra.NoArgs,
+		Args:              commandline.Args(0, 0),
 		SilenceErrors:     true,
 		SilenceUsage:      true,
 		DisableAutoGenTag: true,
 		PersistentPreRunE: func(c *cobra.Command, _ []string) error {
 			p.running = true
+			if p.address != "" {
+				if err := client.CheckAddress(p.address); err != nil {
+					return err
+				}
+			}
 			return p.checkSeveral(c)
 		},
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -95,8 +101,8 @@ folder bitbox-app of your configuration.`,
 	flags.StringVar(&p.dir, "dir", os.Getenv(dirVariable), "directory of the App's file")
 	flags.StringArrayVar(&p.bases, "base", nil, "which Base, by its `NAME`, when the App knows several; with commas or again for more than one")
 	flags.BoolVar(&p.all, "all", false, "all Bases that this App is paired with, for what only looks and for lockdown")
-	flags.StringVar(&p.address, "address", "", "where the Base is now, if it has moved and is not found (host:port)")
-	flags.DurationVar(&p.timeout, "timeout", 0, "how long to wait at most, such as 10s (default: as fits the command)")
+	flags.StringVar(&p.address, "address", "", "the address of the Base (host:port), if it has moved and is not found; only this one is tried")
+	commandline.DurationVar(flags, &p.timeout, "timeout", "wait at most this long, such as 10s (default: depends on the command)")
 	flags.BoolVar(&p.json, "json", false, "print JSON")
 	_ = root.MarkPersistentFlagDirname("dir")
 	_ = root.RegisterFlagCompletionFunc("base", p.completeBases)

@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/BitBoxSwiss/bitbox-base/client"
+	"github.com/BitBoxSwiss/bitbox-base/internal/commandline"
 )
 
 // pairTime is how long somebody at the Base may take to accept the request: as
@@ -44,7 +45,7 @@ if that one says that they match.`,
   bitbox-app pair --words
   bitbox-app pair 192.168.1.20
   bitbox-app pair "BitBox Base" --as home`,
-		Args:              cobra.MaximumNArgs(1),
+		Args:              commandline.Args(0, 1),
 		ValidArgsFunction: p.completeNearby,
 		RunE: func(c *cobra.Command, args []string) error {
 			app, err := p.app(client.Options{Name: name})

@@ -12,6 +12,7 @@ import (
 
 	"github.com/BitBoxSwiss/bitbox-base/client"
 	"github.com/BitBoxSwiss/bitbox-base/internal/app/terminal"
+	"github.com/BitBoxSwiss/bitbox-base/internal/commandline"
 )
 
 // changeTime is how long a change may take: the person reads and decides, the Base
@@ -160,7 +161,7 @@ func (p *program) postureCommand() *cobra.Command {
 App has verified: also a Base whose network-facing part was taken over cannot show another one.`,
 		Example: `  bitbox-app posture show
   bitbox-app posture history`,
-		Args: cobra.NoArgs,
+		Args: commandline.Args(0, 0),
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	command.AddCommand(p.postureShowCommand(), p.postureDiffCommand(), p.postureHistoryCommand(),
@@ -174,7 +175,7 @@ func (p *program) postureShowCommand() *cobra.Command {
 		Short: "Show what is open at the Base, and for how long",
 		Example: `  bitbox-app posture show
   bitbox-app posture show --json`,
-		Args:        cobra.NoArgs,
+		Args:        commandline.Args(0, 0),
 		Annotations: onSeveral,
 		RunE: func(c *cobra.Command, _ []string) error {
 			return ask(p, c, callTime, query[*client.PostureView]{
@@ -351,7 +352,7 @@ func (p *program) postureHistoryCommand() *cobra.Command {
 back as the Base keeps them. The order is certain; times are by the clock of whoever acted.`,
 		Example: `  bitbox-app posture history
   bitbox-app posture history --json`,
-		Args:        cobra.NoArgs,
+		Args:        commandline.Args(0, 0),
 		Annotations: onSeveral,
 		RunE: func(c *cobra.Command, _ []string) error {
 			return ask(p, c, callTime, tableOf(p, query[*client.PostureView]{
@@ -411,7 +412,7 @@ func (p *program) postureDiffCommand() *cobra.Command {
 Without a number it is the revision before the last: what undoing the last change would do.`,
 		Example: `  bitbox-app posture diff
   bitbox-app posture diff 7`,
-		Args:              cobra.MaximumNArgs(1),
+		Args:              commandline.Args(0, 1),
 		ValidArgsFunction: p.complete(revisions),
 		RunE: func(c *cobra.Command, args []string) error {
 			return p.call(c.Context(), callTime, func(ctx context.Context, session *client.Session) error {
@@ -457,7 +458,7 @@ func (p *program) postureBackCommand() *cobra.Command {
 		Long: `back makes a new revision with the settings of an earlier one, and the Apps of today: who
 was taken away stays away. An exception in it that has ended begins anew.`,
 		Example:           `  bitbox-app posture back 7`,
-		Args:              cobra.ExactArgs(1),
+		Args:              commandline.Args(1, 1),
 		ValidArgsFunction: p.complete(revisions),
 	}
 	asking := p.consent(command)
@@ -479,7 +480,7 @@ func (p *program) postureConfirmCommand() *cobra.Command {
 connection. The command that makes a change does that by itself; confirm is for one that
 was ended in between.`,
 		Example: `  bitbox-app posture confirm`,
-		Args:    cobra.NoArgs,
+		Args:    commandline.Args(0, 0),
 	}
 	asking := p.consent(command)
 	command.RunE = func(c *cobra.Command, _ []string) error {
@@ -497,7 +498,7 @@ func (p *program) postureUnlockCommand() *cobra.Command {
 		Long: `unlock lifts all lockdowns. Exceptions whose time is not over are open again; what that is,
 is shown before.`,
 		Example: `  bitbox-app posture unlock`,
-		Args:    cobra.NoArgs,
+		Args:    commandline.Args(0, 0),
 	}
 	asking := p.consent(command)
 	command.RunE = func(c *cobra.Command, _ []string) error {

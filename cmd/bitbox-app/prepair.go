@@ -4,6 +4,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/BitBoxSwiss/bitbox-base/client"
+	"github.com/BitBoxSwiss/bitbox-base/internal/commandline"
 )
 
 func (p *program) prePairCommand() *cobra.Command {
@@ -20,7 +21,7 @@ meets is the Base; any other of the same image is refused. Until then, who has a
 or of the image could play that board, so keep both like a key, delete FILE once the image is
 made, and let the App and the board meet for the first time in a network that you trust.`,
 		Example: `  bitbox-app prepair cellar.keys --name Cellar`,
-		Args:    cobra.ExactArgs(1),
+		Args:    commandline.Args(1, 1),
 		RunE: func(_ *cobra.Command, args []string) error {
 			app, err := p.app(client.Options{Name: appName})
 			if err != nil {

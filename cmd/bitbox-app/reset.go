@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/BitBoxSwiss/bitbox-base/client"
+	"github.com/BitBoxSwiss/bitbox-base/internal/commandline"
 )
 
 func (p *program) factoryResetCommand() *cobra.Command {
@@ -21,7 +22,7 @@ nothing is open but the entry. All Apps, this one too, have to be paired again b
 somebody who stands at the Base. To go on, the name of the Base has to be typed.`,
 		Example: `  bitbox-app factory-reset
   bitbox-app factory-reset --confirm kitchen`,
-		Args: cobra.NoArgs,
+		Args: commandline.Args(0, 0),
 	}
 	command.Flags().StringVar(&name, "confirm", "", "the name of the Base, so that nobody is asked (for scripts)")
 	command.RunE = func(c *cobra.Command, _ []string) error {

@@ -11,6 +11,7 @@ import (
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	"github.com/BitBoxSwiss/bitbox-base/client"
 	"github.com/BitBoxSwiss/bitbox-base/internal/app/terminal"
+	"github.com/BitBoxSwiss/bitbox-base/internal/commandline"
 )
 
 // serviceTime is how long a service may take to start or stop.
@@ -37,7 +38,7 @@ keeps it closed, or lets you reach it, cannot be stopped from here.`,
 		Example: `  bitbox-app services
   bitbox-app services restart nginx
   bitbox-app services disable mdns`,
-		Args:        cobra.NoArgs,
+		Args:        commandline.Args(0, 0),
 		Annotations: onSeveral,
 		RunE:        func(c *cobra.Command, _ []string) error { return p.listServices(c) },
 	}
@@ -45,7 +46,7 @@ keeps it closed, or lets you reach it, cannot be stopped from here.`,
 		Use:         "list",
 		Short:       "Show the services that run on the Base",
 		Example:     `  bitbox-app services list --json`,
-		Args:        cobra.NoArgs,
+		Args:        commandline.Args(0, 0),
 		Annotations: onSeveral,
 		RunE:        func(c *cobra.Command, _ []string) error { return p.listServices(c) },
 	})
@@ -54,7 +55,7 @@ keeps it closed, or lets you reach it, cannot be stopped from here.`,
 			Use:               a.word + " NAME",
 			Short:             a.short,
 			Example:           "  bitbox-app services " + a.word + " mdns",
-			Args:              cobra.ExactArgs(1),
+			Args:              commandline.Args(1, 1),
 			ValidArgsFunction: p.completeServices(a.action, true),
 			RunE:              func(c *cobra.Command, args []string) error { return p.changeService(c, args[0], a.action) },
 		})

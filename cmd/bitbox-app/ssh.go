@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/BitBoxSwiss/bitbox-base/client"
+	"github.com/BitBoxSwiss/bitbox-base/internal/commandline"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/sshkey"
 )
 
@@ -20,7 +21,7 @@ func (p *program) sshCommand() *cobra.Command {
 restart of the Base. Only keys log in, as the user "base".`,
 		Example: `  bitbox-app ssh keys add ~/.ssh/id_ed25519.pub
   bitbox-app ssh enable --for 2h`,
-		Args: cobra.NoArgs,
+		Args: commandline.Args(0, 0),
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	command.AddCommand(p.sshEnableCommand(), p.sshDisableCommand(), p.sshKeysCommand())
@@ -32,7 +33,7 @@ func (p *program) sshEnableCommand() *cobra.Command {
 		Use:     "enable --for TIME",
 		Short:   "Switch SSH on for a time",
 		Example: `  bitbox-app ssh enable --for 2h`,
-		Args:    cobra.NoArgs,
+		Args:    commandline.Args(0, 0),
 	}
 	length := forFlag(command)
 	asking := p.consent(command)
@@ -50,7 +51,7 @@ func (p *program) sshDisableCommand() *cobra.Command {
 		Use:     "disable",
 		Short:   "Switch SSH off, and end its sessions",
 		Example: `  bitbox-app ssh disable`,
-		Args:    cobra.NoArgs,
+		Args:    commandline.Args(0, 0),
 	}
 	asking := p.consent(command)
 	command.RunE = func(c *cobra.Command, _ []string) error { return p.endLease(c, asking, "ssh") }
@@ -63,7 +64,7 @@ func (p *program) sshKeysCommand() *cobra.Command {
 		Short: "List, add and remove the keys that may log in while SSH is on",
 		Example: `  bitbox-app ssh keys list
   bitbox-app ssh keys add ~/.ssh/id_ed25519.pub`,
-		Args: cobra.NoArgs,
+		Args: commandline.Args(0, 0),
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	command.AddCommand(p.sshKeysListCommand(), p.sshKeysAddCommand(), p.sshKeysRemoveCommand())
@@ -85,7 +86,7 @@ func (p *program) sshKeysListCommand() *cobra.Command {
 		Short: "List the keys that may log in while SSH is on",
 		Example: `  bitbox-app ssh keys list
   bitbox-app ssh keys list --json`,
-		Args:        cobra.NoArgs,
+		Args:        commandline.Args(0, 0),
 		Annotations: onSeveral,
 		RunE: func(c *cobra.Command, _ []string) error {
 			return ask(p, c, callTime, tableOf(p, query[*client.PostureView]{
@@ -118,7 +119,7 @@ accepted as well. All keys of a file are added in one change.
 Never give a private key away; add refuses one.`,
 		Example: `  bitbox-app ssh keys add ~/.ssh/id_ed25519.pub
   bitbox-app ssh keys add "ssh-ed25519 AAAA... anna" --name "Anna's laptop"`,
-		Args: cobra.MinimumNArgs(1), // a line that was not quoted is several
+		Args: commandline.Any(1), // a line that was not quoted is several
 	}
 	command.Flags().StringVar(&name, "name", "", "what to call the key, instead of the comment in the file")
 	_ = command.RegisterFlagCompletionFunc("name", cobra.NoFileCompletions)
@@ -163,7 +164,7 @@ func (p *program) sshKeysRemoveCommand() *cobra.Command {
 		Long: `remove takes a key away. Whose session is whose cannot be told, so all SSH sessions end.
 Without a key left, SSH is off.`,
 		Example: `  bitbox-app ssh keys remove "Anna's laptop"`,
-		Args:    cobra.ExactArgs(1),
+		Args:    commandline.Args(1, 1),
 		ValidArgsFunction: p.complete(func(view *client.PostureView) []string {
 			var list []string
 			for _, key := range shownKeys(view) {

@@ -16,6 +16,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/curves"
 	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/words"
 	"github.com/BitBoxSwiss/bitbox-base/internal/app/terminal"
+	"github.com/BitBoxSwiss/bitbox-base/internal/commandline"
 	"github.com/BitBoxSwiss/bitbox-base/internal/version"
 )
 
@@ -36,7 +37,7 @@ was measured.`,
   bitbox-app status --all
   bitbox-app status --history --json
   bitbox-app status --base home --json`,
-		Args:        cobra.NoArgs,
+		Args:        commandline.Args(0, 0),
 		Annotations: onSeveral,
 	}
 	command.Flags().BoolVar(&measured, "history", false, "print what was measured in the last hour")
@@ -114,7 +115,7 @@ func (p *program) printInfo(info *basev1.GetInfoResponse, drawn curves.Curves) e
 	row := func(name, format string, args ...any) { table.row(name, fmt.Sprintf(format, args...)) }
 	row("Name", "%s", info.GetName())
 	row("This App", "%s (%s)", info.GetCaller().GetName(), roleName(info.GetCaller().GetRole()))
-	row("Public key", "%x", info.GetPublicKey())
+	row("Public key", "%s", info.GetPublicKey())
 	row("Software", "%s, protocol %d", info.GetSoftwareVersion(), info.GetProtocolVersion())
 	row("Up", "%s (its software %s)", duration(info.GetMachineUptimeSeconds()), duration(info.GetDaemonUptimeSeconds()))
 	if info.GetTimeZone() != "" {
@@ -170,7 +171,7 @@ func (p *program) versionCommand() *cobra.Command {
 		Use:     "version",
 		Short:   "Show the version of this App",
 		Example: `  bitbox-app version --json`,
-		Args:    cobra.NoArgs,
+		Args:    commandline.Args(0, 0),
 		RunE: func(*cobra.Command, []string) error {
 			if p.json {
 				return p.printJSON(map[string]any{"softwareVersion": version.Software, "protocolVersion": client.ProtocolVersion})

@@ -12,6 +12,7 @@ import (
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	"github.com/BitBoxSwiss/bitbox-base/client"
+	"github.com/BitBoxSwiss/bitbox-base/internal/commandline"
 )
 
 // updateTime is how long an update may take: bringing the file, waiting for Debian's own
@@ -40,7 +41,7 @@ of Debian wait. With --json it prints one object a line.`,
   bitbox-app update --debian
   bitbox-app update --status
   bitbox-app update --status --all`,
-		Args: cobra.MaximumNArgs(1),
+		Args: commandline.Args(0, 1),
 	}
 	command.Annotations = onSeveral // with --status
 	command.Flags().BoolVar(&status, "status", false, "tell the versions and how the last update went")

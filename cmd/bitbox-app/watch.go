@@ -13,6 +13,7 @@ import (
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	"github.com/BitBoxSwiss/bitbox-base/client"
+	"github.com/BitBoxSwiss/bitbox-base/internal/commandline"
 )
 
 // watchFlags say how much of the past is shown.
@@ -34,9 +35,9 @@ twice. The Base keeps the last hundred events of each kind.
 
 With --json it prints an event a line (bitbox.base.v1.WatchEventsResponse, docs/app/watch.md).`,
 		Example: `  bitbox-app watch
-  bitbox-app watch --since 24h
+  bitbox-app watch --since 1d
   bitbox-app watch --kept --past --json`,
-		Args:        cobra.NoArgs,
+		Args:        commandline.Args(0, 0),
 		Annotations: onSeveral,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if since != "" && flags.kept {

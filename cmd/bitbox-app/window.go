@@ -11,6 +11,7 @@ import (
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	"github.com/BitBoxSwiss/bitbox-base/client"
+	"github.com/BitBoxSwiss/bitbox-base/internal/commandline"
 )
 
 func (p *program) pairingCommand() *cobra.Command {
@@ -25,7 +26,7 @@ At a Base that has no display, an owner's App decides: bitbox-app pairing accept
 		Example: `  bitbox-app pairing open --role viewer
   bitbox-app pairing status
   bitbox-app pairing accept 123456 --role operator`,
-		Args: cobra.NoArgs,
+		Args: commandline.Args(0, 0),
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	command.AddCommand(
@@ -46,7 +47,7 @@ func (p *program) windowStatusCommand() *cobra.Command {
 		Short: "Show whether the pairing window is open",
 		Example: `  bitbox-app pairing status
   bitbox-app pairing status --all`,
-		Args:        cobra.NoArgs,
+		Args:        commandline.Args(0, 0),
 		Annotations: onSeveral,
 		RunE: func(c *cobra.Command, _ []string) error {
 			return ask(p, c, callTime, query[*basev1.Window]{
@@ -67,7 +68,7 @@ func (p *program) windowCommand(use, short string, do func(context.Context, *cli
 		Use:     use,
 		Short:   short,
 		Example: "  bitbox-app pairing " + use,
-		Args:    cobra.NoArgs,
+		Args:    commandline.Args(0, 0),
 		RunE: func(c *cobra.Command, _ []string) error {
 			return p.call(c.Context(), callTime, func(ctx context.Context, session *client.Session) error {
 				window, err := do(ctx, session)
@@ -159,7 +160,7 @@ them, and the Base says, signed, whether they are its own. Only then confirm in 
 ` + rolesText,
 		Example: `  bitbox-app pairing accept 123456 --role operator
   bitbox-app pairing accept 123 456 --role viewer`,
-		Args:              cobra.RangeArgs(1, 2),
+		Args:              commandline.Args(1, 2),
 		ValidArgsFunction: cobra.NoFileCompletions,
 	}
 	roleFlag(command, &role, "what the new App may do: viewer, operator or owner")

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
+	"github.com/BitBoxSwiss/bitbox-base/internal/commandline"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/audit"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
@@ -65,7 +66,7 @@ critical; any other means that the audit did not take place.`,
 		Example: `  bitbox-base audit
   bitbox-base audit --json
   bitbox-base audit fix firewall-ipv4`,
-		Args: cobra.NoArgs,
+		Args: commandline.Args(0, 0),
 		RunE: func(c *cobra.Command, _ []string) error {
 			return p.audit(c, &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_RunAudit{RunAudit: &systemv1.RunAudit{}}})
 		},
@@ -76,7 +77,7 @@ critical; any other means that the audit did not take place.`,
 			Use:     "fix ID",
 			Short:   "Repair a finding, and audit again",
 			Example: `  bitbox-base audit fix firewall-ipv4`,
-			Args:    cobra.ExactArgs(1),
+			Args:    commandline.Args(1, 1),
 			RunE: func(c *cobra.Command, args []string) error {
 				return p.audit(c, &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_FixFinding{FixFinding: &systemv1.FixFinding{Id: args[0]}}})
 			},
@@ -86,7 +87,7 @@ critical; any other means that the audit did not take place.`,
 			Short:  "Do a repair outside of the system helper's sandbox",
 			Long:   `repair is what the unit bitbox-base-repair@ID.service runs. Type fix instead.`,
 			Hidden: true,
-			Args:   cobra.ExactArgs(1),
+			Args:   commandline.Args(1, 1),
 			RunE: func(c *cobra.Command, args []string) error {
 				return audit.Repair(c.Context(), audit.Host{}, args[0])
 			},

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/term"
 
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
+	"github.com/BitBoxSwiss/bitbox-base/internal/commandline"
 	"github.com/BitBoxSwiss/bitbox-base/internal/console"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
@@ -29,7 +30,7 @@ func (p *program) consoleCommand() *cobra.Command {
 numbers and codes, and takes the answers from the keyboard or from buttons. On the
 appliance systemd runs it on the first screen. Ctrl-C ends it.`,
 		Example: `  bitbox-base console`,
-		Args:    cobra.NoArgs,
+		Args:    commandline.Args(0, 0),
 		RunE: func(c *cobra.Command, _ []string) error {
 			if !isTerminal(os.Stdin) || !isTerminal(os.Stdout) {
 				return errNoScreen

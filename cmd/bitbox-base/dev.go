@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
+	"github.com/BitBoxSwiss/bitbox-base/internal/commandline"
 	"github.com/BitBoxSwiss/bitbox-base/internal/middleware/daemon"
 )
 
@@ -32,7 +33,7 @@ the log on standard error is the display, and 'bitbox-base pairing' answers, wit
 same --state if one was given.`,
 		Example: `  bitbox-base dev
   bitbox-base dev --state /tmp/base --listen 127.0.0.1:0 --no-mdns`,
-		Args: cobra.NoArgs,
+		Args: commandline.Args(0, 0),
 		RunE: func(c *cobra.Command, _ []string) error {
 			config.StateDir = p.stateDir
 			config.Announce = !noMDNS

@@ -22,6 +22,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/BitBoxSwiss/bitbox-base/internal/commandline"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/ipc"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/pairing"
@@ -65,7 +66,7 @@ func run(args []string) int {
 // usageError is a command that was typed wrongly.
 type usageError struct{ error }
 
-func (e usageError) Error() string { return e.error.Error() + "; --help shows how it is typed" }
+func (e usageError) Error() string { return e.error.Error() + "; see --help" }
 
 func exitCode(err error) int {
 	var refused *pairing.Error
@@ -108,7 +109,7 @@ Exit codes: 0 done, 1 failed, 2 typed wrongly, 3 no Base runs on this state,
 4 the Base refused, 5 another Base runs on this state, 6 the state cannot be used.`,
 		Example: `  bitbox-base dev
   bitbox-base pairing list`,
-		Args:              cobra.NoArgs,
+		Args:              commandline.Args(0, 0),
 		SilenceErrors:     true,
 		SilenceUsage:      true,
 		DisableAutoGenTag: true,

@@ -9,6 +9,7 @@ import (
 	"github.com/coreos/go-systemd/v22/activation"
 	"github.com/spf13/cobra"
 
+	"github.com/BitBoxSwiss/bitbox-base/internal/commandline"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/middleware/daemon"
@@ -26,7 +27,7 @@ func (p *program) middlewareCommand() *cobra.Command {
 the system helper for what it may not decide. systemd starts it on the appliance and
 hands it its socket.`,
 		Example: `  bitbox-base middleware`,
-		Args:    cobra.NoArgs,
+		Args:    commandline.Args(0, 0),
 		RunE: func(c *cobra.Command, _ []string) error {
 			passed, err := activation.Listeners()
 			if err != nil {

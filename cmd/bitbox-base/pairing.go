@@ -16,6 +16,7 @@ import (
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
+	"github.com/BitBoxSwiss/bitbox-base/internal/commandline"
 	"github.com/BitBoxSwiss/bitbox-base/internal/ipc"
 	"github.com/BitBoxSwiss/bitbox-base/internal/middleware/daemon"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/noiseconn"
@@ -42,7 +43,7 @@ show a code. Confirm only if the two codes are the same.`,
 		Example: `  bitbox-base pairing list
   bitbox-base pairing accept 123456
   bitbox-base pairing confirm 482913`,
-		Args: cobra.NoArgs,
+		Args: commandline.Args(0, 0),
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	command.AddCommand(
@@ -82,7 +83,7 @@ func (p *program) listCommand() *cobra.Command {
 		Use:     "list",
 		Short:   "List requests, and the code that is shown",
 		Example: `  bitbox-base pairing list --json`,
-		Args:    cobra.NoArgs,
+		Args:    commandline.Args(0, 0),
 		RunE: func(c *cobra.Command, _ []string) error {
 			return p.ask(c, func(ctx context.Context, authority pairing.Client) error {
 				snapshot, err := authority.Watch(ctx, 0)
@@ -191,7 +192,7 @@ func (p *program) acceptCommand() *cobra.Command {
 without an owner it becomes owner; else name its role.`,
 		Example: `  bitbox-base pairing accept 123456
   bitbox-base pairing accept 123 456 --role viewer`,
-		Args: cobra.RangeArgs(1, 2),
+		Args: commandline.Args(1, 2),
 		ValidArgsFunction: func(c *cobra.Command, args []string, _ string) (numbers []string, _ cobra.ShellCompDirective) {
 			if len(args) == 0 {
 				_ = p.ask(c, func(ctx context.Context, authority pairing.Client) error {
@@ -231,7 +232,7 @@ func (p *program) confirmCommand() *cobra.Command {
 as the App shows it: then it is compared for you, and another one rejects the
 pairing.`,
 		Example: `  bitbox-base pairing confirm 482913`,
-		Args:    cobra.MaximumNArgs(2),
+		Args:    commandline.Args(0, 2),
 		RunE: func(c *cobra.Command, args []string) error {
 			typed := ""
 			if len(args) > 0 {
@@ -258,7 +259,7 @@ func (p *program) rejectCommand() *cobra.Command {
 		Use:     "reject",
 		Short:   "Say that the App does not show the same code",
 		Example: `  bitbox-base pairing reject`,
-		Args:    cobra.NoArgs,
+		Args:    commandline.Args(0, 0),
 		RunE: func(c *cobra.Command, _ []string) error {
 			return p.ask(c, func(ctx context.Context, authority pairing.Client) error {
 				return answer(ctx, authority, func(string) (bool, error) { return false, nil })
@@ -286,7 +287,7 @@ func (p *program) simpleCommand(use, short string, verb func(pairing.Client, con
 		Use:     use,
 		Short:   short,
 		Example: "  bitbox-base pairing " + use,
-		Args:    cobra.NoArgs,
+		Args:    commandline.Args(0, 0),
 		RunE: func(c *cobra.Command, _ []string) error {
 			return p.ask(c, func(ctx context.Context, authority pairing.Client) error { return verb(authority, ctx) })
 		},
@@ -300,7 +301,7 @@ func (p *program) retireCommand() *cobra.Command {
 		Long: `retire takes away the signing key of an App, also that of a last owner. The log names
 keys that no App is paired with. A Base without an owner listens for requests again.`,
 		Example: `  bitbox-base pairing retire 5f1d0c…64 hexadecimal digits`,
-		Args:    cobra.ExactArgs(1),
+		Args:    commandline.Args(1, 1),
 		RunE: func(c *cobra.Command, args []string) error {
 			key, err := hex.DecodeString(args[0])
 			if err != nil || len(key) != noiseconn.KeySize {

@@ -5,6 +5,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/BitBoxSwiss/bitbox-base/internal/commandline"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/provision"
 )
 
@@ -22,7 +23,7 @@ once, from the first boot on, until a reboot at the latest. With --prepaired the
 private keys: keep it like one, and use it for one board only.`,
 		Example: `  bitbox-base provision /mnt/root --hostname cellar --ssh-key ~/.ssh/id_ed25519.pub
   bitbox-base provision /mnt/root --prepaired cellar.keys`,
-		Args: cobra.ExactArgs(1),
+		Args: commandline.Args(1, 1),
 		RunE: func(c *cobra.Command, args []string) error {
 			if display != "" && display != provision.NoDisplay {
 				return usageError{fmt.Errorf("--display %s is not understood; it can only be %q", display, provision.NoDisplay)}
@@ -37,7 +38,7 @@ private keys: keep it like one, and use it for one board only.`,
 	}
 	command.Flags().StringVar(&request.Hostname, "hostname", "", "name of the Base")
 	command.Flags().StringVar(&request.SSHKey, "ssh-key", "", "file of an SSH public key")
-	command.Flags().DurationVar(&request.SSHFromFirstBoot, "ssh-from-first-boot", 0, "lease SSH from the first boot on, for so long")
+	commandline.DurationVar(command.Flags(), &request.SSHFromFirstBoot, "ssh-from-first-boot", "lease SSH from the first boot on, for this long")
 	command.Flags().StringVar(&request.PrePaired, "prepaired", "", "file that 'bitbox-app prepair' has made")
 	command.Flags().StringVar(&display, "display", "", "none: nobody can stand before the Base, so an owner's App lets others in")
 	return command

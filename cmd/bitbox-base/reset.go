@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
+	"github.com/BitBoxSwiss/bitbox-base/internal/commandline"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/factoryreset"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
@@ -43,7 +44,7 @@ func finishResetCommand() *cobra.Command {
 		Long: `reset runs at boot before anything of the Base does. If a factory reset was ordered, it
 removes what made this Base the owner's; else it does nothing.`,
 		Example: `  bitbox-base system reset`,
-		Args:    cobra.NoArgs,
+		Args:    commandline.Args(0, 0),
 		RunE: func(*cobra.Command, []string) error {
 			r, ordered := factoryreset.Ordered(resetPlan.Directory)
 			if !ordered {
@@ -66,7 +67,7 @@ func localResetCommand() *cobra.Command {
 but the entry, and all Apps have to be paired again. NAME is the name of this Base,
 as 'bitbox-app status' and its screen show it, so that it is meant.`,
 		Example: `  bitbox-base local factory-reset kitchen`,
-		Args:    cobra.ExactArgs(1),
+		Args:    commandline.Args(1, 1),
 		RunE: func(c *cobra.Command, args []string) error {
 			ctx, cancel := context.WithTimeout(c.Context(), callTime)
 			defer cancel()

@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/BitBoxSwiss/bitbox-base/internal/commandline"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/provision"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/setup"
 )
@@ -44,7 +45,7 @@ SSH is off afterwards. Over SSH it refuses, unless ` + provision.Directory + ` h
   bitbox-base setup --yes --no-usb-input
   bitbox-base setup --yes --root /mnt/image
   bitbox-base setup --undo`,
-		Args: cobra.NoArgs,
+		Args: commandline.Args(0, 0),
 		RunE: func(c *cobra.Command, _ []string) error { return runSetup(c, f) },
 	}
 	command.Flags().BoolVar(&f.yes, "yes", false, "do not ask")

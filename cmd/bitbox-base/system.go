@@ -16,6 +16,7 @@ import (
 
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/boottime"
+	"github.com/BitBoxSwiss/bitbox-base/internal/commandline"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/audit"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/host"
@@ -46,7 +47,7 @@ func (p *program) systemCommand() *cobra.Command {
 		Long: `system runs the system helper: it decides who is let in and how open the Base is,
 and makes it so. systemd starts it as root on the appliance.`,
 		Example: `  bitbox-base system`,
-		Args:    cobra.NoArgs,
+		Args:    commandline.Args(0, 0),
 		RunE:    func(c *cobra.Command, _ []string) error { return runSystem(c.Context()) },
 	}
 	command.AddCommand(&cobra.Command{
@@ -55,7 +56,7 @@ and makes it so. systemd starts it as root on the appliance.`,
 		Long: `prepare runs at boot before the packet filter is loaded and before anything listens.
 What was tried and not confirmed when the power went is undone on disk by then.`,
 		Example: `  bitbox-base system prepare`,
-		Args:    cobra.NoArgs,
+		Args:    commandline.Args(0, 0),
 		RunE: func(*cobra.Command, []string) error {
 			config, err := systemConfig()
 			if err != nil {
@@ -70,7 +71,7 @@ What was tried and not confirmed when the power went is undone on disk by then.`
 an App: it makes the Base's keys and pairing from the image's provisioning file, and
 erases that. A Base that has an identity already is left as it is.`,
 		Example: `  bitbox-base system prepaired`,
-		Args:    cobra.NoArgs,
+		Args:    commandline.Args(0, 0),
 		RunE: func(*cobra.Command, []string) error {
 			config, err := systemConfig()
 			if err != nil {
@@ -197,7 +198,7 @@ records it as local. To open a pairing window or to take an App away, see 'bitbo
 		Example: `  bitbox-base local lockdown
   bitbox-base local unlock
   bitbox-base local back 7`,
-		Args: cobra.NoArgs,
+		Args: commandline.Args(0, 0),
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	restrict := func(r *systemv1.Restrict) *systemv1.SystemRequest {
@@ -218,7 +219,7 @@ records it as local. To open a pairing window or to take an App away, see 'bitbo
 		Use:     "back REVISION",
 		Short:   "Go back to an earlier revision of the posture",
 		Example: `  bitbox-base local back 7`,
-		Args:    cobra.ExactArgs(1),
+		Args:    commandline.Args(1, 1),
 	}
 	back.RunE = func(c *cobra.Command, args []string) error {
 		var revision uint64
@@ -233,7 +234,7 @@ records it as local. To open a pairing window or to take an App away, see 'bitbo
 
 func localVerb(use, short string, request *systemv1.SystemRequest) *cobra.Command {
 	return &cobra.Command{
-		Use: use, Short: short, Example: "  bitbox-base local " + use, Args: cobra.NoArgs,
+		Use: use, Short: short, Example: "  bitbox-base local " + use, Args: commandline.Args(0, 0),
 		RunE: func(c *cobra.Command, _ []string) error { return doLocal(c, request) },
 	}
 }

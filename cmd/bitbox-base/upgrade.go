@@ -6,6 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/BitBoxSwiss/bitbox-base/internal/commandline"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/update"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/update/debian"
 )
@@ -18,7 +19,7 @@ func (p *program) upgradeCommand() *cobra.Command {
 owner's App has brought, looks whether the Base is well with it, and goes back to the version
 before if not. What a kill or a power cut has interrupted it takes to an end.`,
 		Example: `  systemctl start bitbox-base-upgrade`,
-		Args:    cobra.NoArgs,
+		Args:    commandline.Args(0, 0),
 		RunE: func(c *cobra.Command, _ []string) error {
 			installer, err := newInstaller()
 			if err != nil {
@@ -31,7 +32,7 @@ before if not. What a kill or a power cut has interrupted it takes to an end.`,
 		Use:     "boot",
 		Short:   "Make the package whole after a power cut, before anything of it starts",
 		Example: `  systemctl start bitbox-base-upgrade-boot`,
-		Args:    cobra.NoArgs,
+		Args:    commandline.Args(0, 0),
 		RunE: func(c *cobra.Command, _ []string) error {
 			installer, err := newInstaller()
 			if err != nil {

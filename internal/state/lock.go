@@ -25,12 +25,34 @@ const lockPoll = 20 * time.Millisecond
 // ends, however it ends.
 type lock struct{ file *os.File }
 
-// takeLock makes the file if it is missing. Who else holds it is waited for.
+// takeLock takes the lock and makes its file if it is missing. Another holder is
+// waited for.
 func takeLock(path string, wait time.Duration) (*lock, error) {
 	file, err := openPrivate(path, os.O_RDWR|os.O_CREATE)
 	if err != nil {
 		return nil, err
 	}
+	return waitForLock(file, wait)
+}
+
+// readingLock takes the lock for a reader, which makes no file: it returns nil if
+// there is none. Where the file cannot be opened for writing, reading must do.
+func readingLock(path string, wait time.Duration) (*lock, error) {
+	file, err := openPrivate(path, os.O_RDWR)
+	if err != nil && !errors.Is(err, ErrMode) {
+		file, err = openPrivate(path, os.O_RDONLY)
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return waitForLock(file, wait)
+}
+
+func waitForLock(file *os.File, wait time.Duration) (*lock, error) {
+	var err error
 	for deadline := time.Now().Add(wait); ; time.Sleep(lockPoll) {
 		if err = tryLock(file); err == nil {
 			return &lock{file}, nil

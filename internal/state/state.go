@@ -145,10 +145,7 @@ func (db *DB) open(options Options) (err error) {
 		return fmt.Errorf("open the state %s: %w: there is no such file; check the path", path, ErrMissing)
 	}
 	if db.lock, err = takeLock(lockPath, options.Wait); err != nil {
-		if errors.Is(err, ErrInUse) {
-			return fmt.Errorf("open the state %s: %w (%s); end that program first, or choose another state directory", path, err, options.Kind)
-		}
-		return fmt.Errorf("open the state %s: %w", path, err)
+		return notLocked(path, options, err)
 	}
 	if missing(path) {
 		existed, err := db.lock.marked()
@@ -156,8 +153,7 @@ func (db *DB) open(options Options) (err error) {
 		case err != nil:
 			return fmt.Errorf("open the state %s: %w", path, err)
 		case existed:
-			return fmt.Errorf("open the state %s: %w, though it was there before; put the file back, "+
-				"or, if it is lost for good, remove %s to begin anew with a new identity", path, ErrMissing, lockPath)
+			return lost(path)
 		case !options.Create:
 			return fmt.Errorf("open the state %s: %w: there is no such file; check the path", path, ErrMissing)
 		}
@@ -189,6 +185,54 @@ func (db *DB) open(options Options) (err error) {
 		return fmt.Errorf("open the state %s: %w", path, err)
 	}
 	return nil
+}
+
+// Read runs fn on the content of the state at path and writes nothing, not even a
+// missing directory; so it works on a read-only disk as well. A state that was never
+// made is empty. It refuses what [Open] refuses.
+func Read(path string, options Options, fn func(*Tx) error) error {
+	lock, err := readingLock(path+".lock", options.Wait)
+	if err != nil {
+		return notLocked(path, options, err)
+	}
+	marked := false
+	if lock != nil {
+		defer func() { _ = lock.release() }()
+		if marked, err = lock.marked(); err != nil {
+			return fmt.Errorf("read the state %s: %w", path, err)
+		}
+	}
+	content := content{}
+	switch file, err := openPrivate(path, os.O_RDONLY); {
+	case errors.Is(err, fs.ErrNotExist) && marked:
+		return lost(path)
+	case errors.Is(err, fs.ErrNotExist):
+	case err != nil:
+		return fmt.Errorf("read the state %s: %w", path, err)
+	default:
+		content, err = readContent(file)
+		if err := errors.Join(err, file.Close()); err != nil {
+			return fmt.Errorf("read the state %s: %w; restore the file from a copy, do not start without it", path, err)
+		}
+		if err := content.check(options); err != nil {
+			return fmt.Errorf("read the state %s: %w", path, err)
+		}
+	}
+	tx := &Tx{content: content}
+	defer tx.end()
+	return fn(tx)
+}
+
+func notLocked(path string, options Options, err error) error {
+	if errors.Is(err, ErrInUse) {
+		return fmt.Errorf("open the state %s: %w (%s); end that program first, or choose another state directory", path, err, options.Kind)
+	}
+	return fmt.Errorf("open the state %s: %w", path, err)
+}
+
+func lost(path string) error {
+	return fmt.Errorf("open the state %s: %w, though it was there before; put the file back, "+
+		"or, if it is lost for good, remove %s.lock to begin anew with a new identity", path, ErrMissing, path)
 }
 
 // check compares what the content says of itself with what is expected.

@@ -190,8 +190,8 @@ type GetInfoResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The name of the Base, as its owner gave it.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// The public static key, 32 bytes: the identity of the Base.
-	PublicKey []byte `protobuf:"bytes,2,opt,name=public_key,json=publicKey,proto3" json:"public_key,omitempty"`
+	// The public static key, which is the identity of the Base: 64 hexadecimal digits.
+	PublicKey string `protobuf:"bytes,2,opt,name=public_key,json=publicKey,proto3" json:"public_key,omitempty"`
 	// The version of the software, for people ("1.2.3" or "devel").
 	SoftwareVersion string `protobuf:"bytes,3,opt,name=software_version,json=softwareVersion,proto3" json:"software_version,omitempty"`
 	// The version of the wire protocol (docs/protocol.md).
@@ -260,11 +260,11 @@ func (x *GetInfoResponse) GetName() string {
 	return ""
 }
 
-func (x *GetInfoResponse) GetPublicKey() []byte {
+func (x *GetInfoResponse) GetPublicKey() string {
 	if x != nil {
 		return x.PublicKey
 	}
-	return nil
+	return ""
 }
 
 func (x *GetInfoResponse) GetSoftwareVersion() string {
@@ -2806,7 +2806,7 @@ const file_base_v1_base_proto_rawDesc = "" +
 	"\x0fGetInfoResponse\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1d\n" +
 	"\n" +
-	"public_key\x18\x02 \x01(\fR\tpublicKey\x12)\n" +
+	"public_key\x18\x02 \x01(\tR\tpublicKey\x12)\n" +
 	"\x10software_version\x18\x03 \x01(\tR\x0fsoftwareVersion\x12)\n" +
 	"\x10protocol_version\x18\x04 \x01(\rR\x0fprotocolVersion\x124\n" +
 	"\x16machine_uptime_seconds\x18\x05 \x01(\x04R\x14machineUptimeSeconds\x122\n" +

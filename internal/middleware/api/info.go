@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"sync"
@@ -68,7 +69,7 @@ func (s infoService) GetInfo(ctx context.Context, _ *basev1.GetInfoRequest) (*ba
 		Caller:               s.Registry.Describe(sessionOf(ctx)),
 	}
 	public := s.Registry.PublicKey()
-	response.PublicKey = public[:]
+	response.PublicKey = hex.EncodeToString(public[:])
 	s.addSystem(ctx, response)
 	return response, nil
 }

@@ -3,6 +3,7 @@ package daemon_test
 import (
 	"bytes"
 	"context"
+	"encoding/hex"
 	"errors"
 	"log/slog"
 	"strings"
@@ -237,8 +238,8 @@ func TestAnAppIsPairedByCodeAndThenServed(t *testing.T) {
 	if caller := info.GetCaller(); caller.GetName() != "phone" || caller.GetRole() != basev1.Role_ROLE_OWNER || !caller.GetIsCaller() {
 		t.Errorf("the Base takes the App for %v", caller)
 	}
-	if key := b.PublicKey(); !bytes.Equal(info.GetPublicKey(), key[:]) {
-		t.Errorf("the Base names another key than its own: %x", info.GetPublicKey())
+	if key := b.PublicKey(); info.GetPublicKey() != hex.EncodeToString(key[:]) {
+		t.Errorf("the Base names another key than its own: %s", info.GetPublicKey())
 	}
 	b.restart()
 	if _, err := a.info(t.Context()); err != nil {
