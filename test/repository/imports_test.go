@@ -28,6 +28,7 @@ var groups = []group{
 	{folder: "api", risky: []string{"unsafe"}}, // generated
 	{folder: "internal/atomicfile"},
 	{folder: "internal/boottime"},
+	{folder: "internal/commandline"},
 	{folder: "internal/digits"},
 	{folder: "internal/secret"},
 	{folder: "internal/version"},
@@ -52,16 +53,16 @@ var groups = []group{
 	// The owner's computer.
 	{folder: "client", may: []string{"api", "internal/discovery", "internal/protocol", "internal/secret", "internal/state"}},
 	{folder: "internal/app"},
-	{folder: "cmd/bitbox-app", may: []string{"api", "client", "internal/app", "internal/digits", "internal/protocol", "internal/version"}},
+	{folder: "cmd/bitbox-app", may: []string{"api", "client", "internal/app", "internal/commandline", "internal/digits", "internal/protocol", "internal/version"}},
 	// The Base's program, which plays each part of the Base.
 	{folder: "cmd/bitbox-base", may: []string{
-		"api", "internal/boottime", "internal/console", "internal/helper", "internal/helperclient", "internal/ipc", "internal/middleware", "internal/protocol", "internal/state", "internal/version",
+		"api", "internal/boottime", "internal/commandline", "internal/console", "internal/helper", "internal/helperclient", "internal/ipc", "internal/middleware", "internal/protocol", "internal/state", "internal/version",
 	}},
 	// What makes packages and images.
 	{folder: "packaging"},
 	{folder: "packaging/manual", may: []string{"internal/version"}},
 	{folder: "packaging/release", may: []string{"internal/atomicfile", "internal/protocol"}, risky: []string{"os/exec"}},
-	{folder: "image", may: []string{"internal/atomicfile", "internal/helper", "internal/testbed/debianroot"}, risky: []string{"os/exec"}},
+	{folder: "image", may: []string{"internal/atomicfile", "internal/commandline", "internal/helper", "internal/testbed/debianroot"}, risky: []string{"os/exec"}},
 	// Tests, and programs that show or measure a Base. They may import anything.
 	{folder: "internal/testbed", may: []string{""}, risky: risky, forTests: true},
 	{folder: "internal/middleware/registry/registrytest", may: []string{""}, forTests: true},
