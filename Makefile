@@ -48,14 +48,16 @@ demo: build ## the whole story without a hand: discover, pair, use, revoke
 	$(GO) run ./demo
 
 .PHONY: appliance
-appliance: build ## boot the whole appliance in a container (root on Debian 12), and show its console
-	./scripts/setup-tests
-	@$(GO) run ./appliance
+appliance: as-user build ## boot the whole appliance in a container (Debian 12; asks for root), and show its console
+	./scripts/appliance
 
 .PHONY: appliance-demo
-appliance-demo: build ## the appliance's story without a hand: pair, open, close, lock down, reboot
-	./scripts/setup-tests
-	@$(GO) run ./appliance demo
+appliance-demo: as-user build ## the appliance's story without a hand: pair, open, close, lock down, reboot
+	./scripts/appliance demo
+
+.PHONY: as-user
+as-user: # sudo hides the Go of whoever calls it, and would leave files of root here
+	@[ -z "$$SUDO_USER" ] || { echo "Type it without sudo; it asks for root for the steps that need it." >&2; exit 1; }
 
 .PHONY: check
 check: ## what is quick, for everyday work: vet, and the tests that need neither root nor minutes

@@ -5,13 +5,12 @@
 // its own, which one virtual cable joins with this machine. It shows the Base's
 // console, and says what to type in a second terminal.
 //
-//	appliance        until Ctrl-C
-//	appliance demo   the whole story without a hand; ends with 0 only if each step
-//	                 did what it should
+//	appliance PACKAGE        until Ctrl-C
+//	appliance PACKAGE demo   the whole story without a hand; ends with 0 only if each
+//	                         step did what it should
 //
-// Nothing of this machine is changed but for the cable and its one address, and these are
-// gone at the end. It needs root on Debian, and the packages that
-// scripts/setup-tests installs.
+// The cable and its one address are gone at the end; the Debian stays, for the next time
+// (test/stage). It needs root on Debian. scripts/appliance makes the package and starts it.
 package main
 
 import (
@@ -21,6 +20,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 
@@ -32,10 +32,10 @@ import (
 const (
 	// cable is the name of this machine's end of it.
 	cable = "bitbox-base0"
-	// version is that of the package that is made for it.
-	version = "0~appliance"
 	// stopTime is how long after its console a Base may go on while it stops.
 	stopTime = 30 * time.Second
+	// answerTime is how long the Base may take to say whether it runs.
+	answerTime = 5 * time.Second
 	// asItWas shows the cursor again, wraps lines and clears what a console has drawn
 	// (ECMA-48; DECAWM and DECTCEM of the VT220).
 	asItWas = "\x1b[0m\x1b[?7h\x1b[?25h\x1b[2J\x1b[H"
@@ -53,16 +53,16 @@ func run(args []string) error {
 	defer stop()
 	play := show
 	switch {
-	case len(args) == 1 && args[0] == "demo":
+	case len(args) == 2 && args[1] == "demo":
 		play = demo
-	case len(args) > 0:
-		return errors.New("it takes no argument but demo")
+	case len(args) != 1:
+		return errors.New("it takes a Debian package and, after it, nothing or demo; type: make appliance")
 	}
 	if os.Geteuid() != 0 {
-		return errors.New("it makes a container and a network, so it needs root: sudo make appliance")
+		return errors.New("it makes a container and a network, so it needs root; type: make appliance")
 	}
 	return onStage(func(t *theatre) error {
-		s, err := boot(ctx, t)
+		s, err := boot(ctx, t, args[0])
 		if err != nil {
 			return err
 		}
@@ -70,22 +70,9 @@ func run(args []string) error {
 	})
 }
 
-// boot makes the package, and a container in which it boots.
-func boot(ctx context.Context, t *theatre) (*stage.Stage, error) {
-	stage.NeedRoot(t, "dpkg-deb", "go")
-	directory, err := os.MkdirTemp("", "bitbox-appliance")
-	if err != nil {
-		return nil, err
-	}
-	t.Cleanup(func() { _ = os.RemoveAll(directory) })
-	fmt.Println("Making the Debian package ...")
-	deb, err := stage.MakePackage(version, directory)
-	if err != nil {
-		return nil, err
-	}
-	if err := ctx.Err(); err != nil {
-		return nil, err
-	}
+// boot boots a container with a package in it.
+func boot(ctx context.Context, t *theatre, deb string) (*stage.Stage, error) {
+	stage.NeedRoot(t)
 	fmt.Println("Making a Debian with it (the first time this takes a minute or two) ...")
 	s := stage.Install(t, stage.Config{Package: deb})
 	if err := s.JoinHost(cable); err != nil {
@@ -135,9 +122,11 @@ The appliance runs. In a second terminal, type:
 func attend(ctx context.Context, s *stage.Stage, argv ...string) error {
 	for {
 		err := attach(ctx, s, argv...)
-		if ctx.Err() != nil {
-			return nil
+		if ctx.Err() != nil || runs(s) { // the console takes Ctrl-C as a key, and ends
+			fmt.Println("Ending the appliance ...")
+			return err
 		}
+		fmt.Println("The Base stops ...")
 		switch stopped, reboots := s.Stopped(stopTime); {
 		case !stopped:
 			return err
@@ -148,6 +137,22 @@ func attend(ctx context.Context, s *stage.Stage, argv ...string) error {
 		fmt.Println("The Base restarts.")
 		s.AwaitReboot()
 	}
+}
+
+// runs tells whether the Base goes on. One that stops says so, or answers no more.
+func runs(s *stage.Stage) bool {
+	ctx, cancel := context.WithTimeout(context.Background(), answerTime)
+	defer cancel()
+	command, err := s.Command(ctx, "systemctl", "is-system-running")
+	if err != nil {
+		return false
+	}
+	state, _ := command.Output() // it fails for a system with failed units
+	switch strings.TrimSpace(string(state)) {
+	case "running", "degraded":
+		return true
+	}
+	return false
 }
 
 // attach runs a command of the Base at this terminal, until it or the context ends, and

@@ -28,8 +28,10 @@ import (
 )
 
 const (
-	// cacheVariable names another directory for the root.
-	cacheVariable = "BITBOX_BASE_STAGE_CACHE"
+	// cacheVariable names another directory for the root than cacheDirectory. Only root
+	// writes there, so it is in nobody's home.
+	cacheVariable  = "BITBOX_BASE_STAGE_CACHE"
+	cacheDirectory = "/var/cache/bitbox-base-stage"
 	// rootVersion changes when the root is made in another way.
 	rootVersion = "1"
 )
@@ -103,11 +105,7 @@ func debianRoot() (string, error) {
 	}
 	cache := os.Getenv(cacheVariable)
 	if cache == "" {
-		user, err := os.UserCacheDir()
-		if err != nil {
-			return "", fmt.Errorf("find the cache directory (set %s): %w", cacheVariable, err)
-		}
-		cache = filepath.Join(user, "bitbox-base-stage")
+		cache = cacheDirectory
 	}
 	if err := os.MkdirAll(cache, 0o755); err != nil {
 		return "", err

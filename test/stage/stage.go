@@ -10,8 +10,8 @@
 //
 // # How
 //
-// A root of Debian 12 is made once by mmdebstrap and kept in the user's cache
-// directory (or in BITBOX_BASE_STAGE_CACHE). On it lie, as layers, what our package installs and what one test
+// A root of Debian 12 is made once by mmdebstrap and kept in /var/cache/bitbox-base-stage
+// (or in BITBOX_BASE_STAGE_CACHE). On it lie, as layers, what our package installs and what one test
 // writes; a test's layer is in memory and gone afterwards. systemd-nspawn boots it
 // within a second or two, in a network namespace that a bridge joins with the
 // attackers'. Nothing of the host is changed: no address, no rule, no file outside
