@@ -43,7 +43,7 @@ type clientCall struct {
 // owns the connection from then on. Close must follow.
 func NewSession(conn Conn) *Session {
 	s := &Session{places: make(chan struct{}, MaxCalls)}
-	s.start(conn, appPingAfter, nil, appBuffer)
+	s.start(conn, &appLimits, nil)
 	go func() { s.fail(s.read(FirstPing, s.admit, s.handle)) }()
 	return s
 }

@@ -141,7 +141,7 @@ func (f *frame) checkState() error {
 }
 
 // append appends the frame, without a limit on its length.
-func (f *frame) append(b []byte) []byte {
+func (f frame) append(b []byte) []byte {
 	b = append(b, byte(f.kind))
 	b = binary.BigEndian.AppendUint32(b, f.call)
 	switch f.kind {

@@ -29,6 +29,24 @@ const (
 	ReceiveTime = 30 * time.Second
 )
 
+// limits are what bounds a peer at one end. Tests take single ones away, to show what
+// an attack gains without.
+type limits struct {
+	calls                 int
+	frameStep             time.Duration // 0: any rate
+	buffer, peerBuffer    int64
+	pingAfter, peerTime   time.Duration
+	sendTime, receiveTime time.Duration
+}
+
+var (
+	baseLimits = limits{
+		calls: MaxCalls, frameStep: time.Second / FrameRate, buffer: SessionBuffer, peerBuffer: PeerBuffer,
+		pingAfter: PingAfter, peerTime: PeerTime, sendTime: SendTime, receiveTime: ReceiveTime,
+	}
+	appLimits = limits{calls: MaxCalls, buffer: appBuffer, pingAfter: appPingAfter, peerTime: PeerTime, sendTime: SendTime}
+)
+
 // ErrGone says that the peer has vanished or does not read.
 var ErrGone = errors.New("the peer does not answer")
 
@@ -42,6 +60,7 @@ var records = sync.Pool{New: func() any { return new([MaxRecord]byte) }}
 // keep-alive, and the windows of calls.
 type link struct {
 	conn   Conn
+	limits *limits
 	budget budget
 	// writing holds a token while somebody writes a record: a mutex whose waiters
 	// give up when the session ends.
@@ -49,8 +68,7 @@ type link struct {
 	done    chan struct{} // closed when the session ends
 
 	// For the one goroutine that reads.
-	pingAfter time.Duration
-	pinged    uint32 // the number of the ping under way; 0: none
+	pinged uint32 // the number of the ping under way; 0: none
 
 	mu   sync.Mutex
 	err  error  // why the session ended
@@ -75,9 +93,9 @@ type call struct {
 	ended bool
 }
 
-func (l *link) start(conn Conn, pingAfter time.Duration, parent *budget, limit int64) {
-	l.conn, l.pingAfter = conn, pingAfter
-	l.budget = budget{parent: parent, limit: limit}
+func (l *link) start(conn Conn, limits *limits, parent *budget) {
+	l.conn, l.limits = conn, limits
+	l.budget = budget{parent: parent, limit: limits.buffer}
 	l.writing, l.done = make(chan struct{}, 1), make(chan struct{})
 }
 
@@ -102,9 +120,15 @@ func (l *link) fail(err error) {
 		close(l.done)
 	}
 	l.mu.Unlock()
-	if first {
-		_ = l.conn.Close()
+	if !first {
+		return
 	}
+	// Nobody writes from here on, so that the channel can say goodbye if nobody does now.
+	select {
+	case l.writing <- struct{}{}:
+	default:
+	}
+	_ = l.conn.Close()
 }
 
 // lockWriting takes the token of writing. A nil ctx waits until the session ends.
@@ -140,7 +164,7 @@ func (l *link) lost() *Error {
 // writeLocked writes a record, with the token of writing. A record that does not
 // leave in time ends the session.
 func (l *link) writeLocked(record []byte) error {
-	err := l.conn.SetWriteDeadline(time.Now().Add(PeerTime))
+	err := l.conn.SetWriteDeadline(time.Now().Add(l.limits.peerTime))
 	if err == nil {
 		err = l.conn.WriteRecord(record)
 	}
@@ -261,7 +285,7 @@ func (l *link) ping() error {
 	for l.pinged == 0 {
 		l.pinged = rand.Uint32()
 	}
-	if err := l.conn.SetReadDeadline(time.Now().Add(PeerTime)); err != nil {
+	if err := l.conn.SetReadDeadline(time.Now().Add(l.limits.peerTime)); err != nil {
 		return err
 	}
 	l.enqueue(frame{kind: kindPing, call: l.pinged})
@@ -285,7 +309,7 @@ func (l *link) gotPong(number uint32) error {
 		return violation("a pong that answers no ping")
 	}
 	l.pinged = 0
-	return l.conn.SetReadDeadline(time.Now().Add(l.pingAfter))
+	return l.conn.SetReadDeadline(time.Now().Add(l.limits.pingAfter))
 }
 
 // await waits until ready, which is called with the lock, or the time is over, the
@@ -336,7 +360,7 @@ func (l *link) reserve(ctx context.Context, c *call, n int, due *time.Time) erro
 		return nil
 	}
 	if due.IsZero() {
-		*due = time.Now().Add(SendTime)
+		*due = time.Now().Add(l.limits.sendTime)
 	}
 	ended := false
 	err := l.await(ctx, c, max(time.Until(*due), 1), func() bool {
@@ -351,7 +375,7 @@ func (l *link) reserve(ctx context.Context, c *call, n int, due *time.Time) erro
 	case ended:
 		return io.EOF
 	case errors.Is(err, errLate):
-		return Errorf(Exhausted, "a message was not read within %s", SendTime)
+		return Errorf(Exhausted, "a message was not read within %s", l.limits.sendTime)
 	}
 	return err
 }

@@ -123,13 +123,13 @@ func (r *Receiver[Req]) Receive() (*Req, error) { return r.receive() }
 // receive waits for the next message of the request, and parses it. io.EOF: there is none.
 func (c *serverCall) receive(m proto.Message) error {
 	there := false
-	err := c.session.await(c.ctx, &c.call, ReceiveTime, func() bool {
+	err := c.session.await(c.ctx, &c.call, c.session.limits.receiveTime, func() bool {
 		there = len(c.in.queue) > 0
 		return there || c.in.over
 	})
 	switch {
 	case errors.Is(err, errLate):
-		return Errorf(TimedOut, "no message came for %s", ReceiveTime)
+		return Errorf(TimedOut, "no message came for %s", c.session.limits.receiveTime)
 	case err != nil:
 		return err
 	case !there:

@@ -31,7 +31,9 @@ type Peer struct {
 func (p *Peer) budgetOf(s *Server) *budget {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.budget.parent, p.budget.limit = &s.budget, PeerBuffer
+	if p.budget.parent == nil {
+		p.budget.parent, p.budget.limit = &s.budget, s.limits.peerBuffer
+	}
 	return &p.budget
 }
 

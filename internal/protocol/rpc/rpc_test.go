@@ -52,9 +52,10 @@ func channel(app, base net.Conn) (*noiseconn.Conn, *noiseconn.Conn) {
 // base is a server with methods for tests.
 type base struct {
 	*Server
-	t    testing.TB
-	log  bytes.Buffer
-	peer Peer
+	t     testing.TB
+	log   bytes.Buffer
+	peer  Peer
+	other *Peer
 
 	calls   atomic.Int64 // handlers that run
 	left    atomic.Int64 // contexts of handlers that ended
@@ -65,7 +66,7 @@ type base struct {
 }
 
 func newBase(t testing.TB, change ...func(*Config)) *base {
-	b := &base{t: t, went: make(chan struct{}, 100), entered: make(chan struct{}, 10_000), ended: make(chan error, 1000)}
+	b := &base{t: t, other: new(Peer), went: make(chan struct{}, 10_000), entered: make(chan struct{}, 10_000), ended: make(chan error, 1000)}
 	allow := func(context.Context) error { return b.may }
 	wait := func(ctx context.Context, _ *empty) (*empty, error) {
 		b.calls.Add(1)
@@ -161,6 +162,11 @@ func newBase(t testing.TB, change ...func(*Config)) *base {
 				Handler: ClientStream(func(_ context.Context, r *Receiver[data]) (*number, error) {
 					_, err := r.Receive()
 					return nil, Errorf(Precondition, "not this one (%v)", err)
+				})},
+			{Name: "Deaf", Allow: allow, MaxRequest: MaxRequest,
+				Handler: ClientStream(func(ctx context.Context, _ *Receiver[data]) (*number, error) {
+					<-ctx.Done()
+					return nil, ctx.Err()
 				})},
 			{Name: "Panic", Allow: allow,
 				Handler: Unary(func(context.Context, *empty) (*empty, error) { panic("a handler that fails") })},

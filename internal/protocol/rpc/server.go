@@ -30,6 +30,7 @@ type Config struct {
 type Server struct {
 	logger  *slog.Logger
 	methods map[string]*Method
+	limits  limits
 	budget  budget
 
 	mu       sync.Mutex
@@ -43,6 +44,7 @@ func NewServer(config Config) (*Server, error) {
 	s := &Server{
 		logger:   config.Logger,
 		methods:  map[string]*Method{},
+		limits:   baseLimits,
 		budget:   budget{limit: TotalBuffer},
 		sessions: map[*serverSession]struct{}{},
 	}
@@ -78,7 +80,7 @@ func NewServer(config Config) (*Server, error) {
 // contexts of its calls are derived from ctx. When ctx ends the session does.
 func (s *Server) Serve(ctx context.Context, conn Conn, peer *Peer) error {
 	session := &serverSession{server: s, peer: peer}
-	session.start(conn, PingAfter, peer.budgetOf(s), SessionBuffer)
+	session.start(conn, &s.limits, peer.budgetOf(s))
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	session.ctx = ctx
@@ -87,7 +89,7 @@ func (s *Server) Serve(ctx context.Context, conn Conn, peer *Peer) error {
 		session.fail(errStopping)
 	}
 	defer s.forget(session)
-	session.fail(session.read(PingAfter, session.admit, session.handle))
+	session.fail(session.read(s.limits.pingAfter, session.admit, session.handle))
 	session.mu.Lock()
 	defer session.mu.Unlock()
 	return session.err
@@ -166,10 +168,16 @@ var errLeft = &Error{Code: Cancelled, Text: "the caller has left"}
 
 // admit holds the reading up while the frames of the peer are more than its rate.
 func (s *serverSession) admit(frame) error {
-	if early := s.peer.rate.take(time.Now(), time.Second/FrameRate, FrameBurst); early > 0 {
-		time.Sleep(early)
+	early := s.peer.rate.take(time.Now(), s.limits.frameStep, FrameBurst)
+	if early <= 0 {
+		return nil
 	}
-	return nil
+	select {
+	case <-time.After(early):
+		return nil
+	case <-s.done:
+		return s.lost()
+	}
 }
 
 // handle takes a frame that is about a call.
@@ -207,9 +215,9 @@ func (s *serverSession) open(f frame) error {
 		return violation("call %d was opened after call %d", f.call, s.last)
 	}
 	s.last = f.call
-	if len(s.calls) >= MaxCalls {
+	if len(s.calls) >= s.limits.calls {
 		s.mu.Unlock()
-		return violation("more than %d calls", MaxCalls)
+		return violation("more than %d calls", s.limits.calls)
 	}
 	c := s.newCall(f, method)
 	if s.calls == nil {
