@@ -68,6 +68,7 @@ func Settings(c Config) []Setting {
 		{"MaxAuthTries", "6", "A client offers each of its keys as one try."},
 		{"MaxStartups", "10:30:20", ""},
 		{"PerSourceMaxStartups", "3", ""},
+		{"PerSourceNetBlockSize", "32:64", "A host has a whole /64. From OpenSSH 9.8 on its penalties, on by default, count so as well."},
 		{"MaxSessions", "4", ""},
 		{"LogLevel", "VERBOSE", "The fingerprint of the key that got in, and failures early enough for fail2ban."},
 
