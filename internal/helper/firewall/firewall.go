@@ -6,7 +6,7 @@
 // that no rule accepts, in all three directions; what may leave is decided by
 // the user who sends it.
 //
-// No rule matches a source port: whoever sends a packet chooses it.
+// No rule for what arrives matches a source port: whoever sends a packet chooses it.
 //
 // The text is written exactly as iptables-save prints it (with names of users
 // where that prints numbers). Comparing it with the live filter is then a
@@ -46,6 +46,24 @@ const (
 	SSHNewPerMinute    = 20
 )
 
+// Limits on other packets, for each sender. A limit for all senders together would let
+// one neighbour use it up and silence the Base for the others. On IPv6 each address of
+// the link counts for itself here: they all are of one /64.
+const (
+	// MDNSPerSecond and MDNSBurst bound questions to the mDNS group.
+	MDNSPerSecond = 50
+	MDNSBurst     = 100
+	// MDNSAnswersPerSecond and MDNSAnswersBurst bound unicast answers to one host.
+	MDNSAnswersPerSecond = 10
+	MDNSAnswersBurst     = 20
+	// PingPerSecond and PingBurst bound echo requests.
+	PingPerSecond = 10
+	PingBurst     = 20
+	// DHCPv6PerSecond and DHCPv6Burst bound what DHCPv6 servers send.
+	DHCPv6PerSecond = 10
+	DHCPv6Burst     = 20
+)
+
 // Protocol is a transport protocol, as iptables names it.
 type Protocol string
 
@@ -55,11 +73,17 @@ const (
 	UDP Protocol = "udp"
 )
 
-// Egress lets one user's processes begin to talk to one port of anybody.
+// Egress lets one user's processes begin to talk to one port of anybody, or to all
+// ports of a part of the world.
 type Egress struct {
 	User     string   // a system user that exists; else the filter does not load, and nothing starts
 	Protocol Protocol // TCP or UDP
-	Port     uint16   // destination; 0 means all of them (tor and bitcoind)
+	// Port is the destination; 0 means all of them (tor and bitcoind), but of the
+	// internet only: a service that speaks to strangers must not scan the owner's home.
+	Port uint16
+	// Home means the owner's home in place of the internet: private and link-local
+	// addresses. Only with port 0.
+	Home bool
 }
 
 // Policy is what the packet filter has to allow beside what every Base needs.
@@ -80,11 +104,11 @@ type Policy struct {
 // ownEgress is what a Debian that keeps itself current and in time needs.
 // NGINX and the Middleware are not in it: they begin no connection.
 var ownEgress = []Egress{
-	{"_apt", TCP, 53}, {"_apt", UDP, 53}, // names, where no local resolver answers
-	{"_apt", TCP, 80}, {"_apt", TCP, 443}, // Debian's mirrors
-	{"systemd-resolve", TCP, 53}, {"systemd-resolve", UDP, 53},
-	{"systemd-timesync", TCP, 53}, {"systemd-timesync", UDP, 53},
-	{"systemd-timesync", UDP, 123},
+	{User: "_apt", Protocol: TCP, Port: 53}, {User: "_apt", Protocol: UDP, Port: 53}, // names, where no local resolver answers
+	{User: "_apt", Protocol: TCP, Port: 80}, {User: "_apt", Protocol: TCP, Port: 443}, // Debian's mirrors
+	{User: "systemd-resolve", Protocol: TCP, Port: 53}, {User: "systemd-resolve", Protocol: UDP, Port: 53},
+	{User: "systemd-timesync", Protocol: TCP, Port: 53}, {User: "systemd-timesync", Protocol: UDP, Port: 53},
+	{User: "systemd-timesync", Protocol: UDP, Port: 123},
 }
 
 // Rules are the two files of a Policy.
@@ -123,6 +147,9 @@ func (p Policy) check() error {
 	for _, e := range p.Egress {
 		if e.Protocol != TCP && e.Protocol != UDP {
 			return fmt.Errorf("render the packet filter: the protocol %q of user %q is neither tcp nor udp", e.Protocol, e.User)
+		}
+		if e.Home && e.Port != 0 {
+			return fmt.Errorf("render the packet filter: port %d of the home is given for %q; all or none can be", e.Port, e.User)
 		}
 		if err := checkUser(e.User); err != nil {
 			return err
@@ -164,11 +191,27 @@ type family struct {
 	mdns string
 	// dhcpServer is the port of DHCP servers.
 	dhcpServer int
+	// home are the addresses of private networks and of links: RFC 1918, 3927, 4193, 4291.
+	home []string
+	// elsewhere are further ones that are not the internet: what providers share (RFC
+	// 6598), this host, loopback, multicast, reserved ones. Of IPv6 it is all but global
+	// unicast (2000::/3), IPv4 behind a translator (64:ff9b::/96) too, which may lead home.
+	elsewhere []string
 }
 
 var (
-	v4 = family{refusal: "icmp-port-unreachable", mask: "32", mdns: "224.0.0.251/32", dhcpServer: 67}
-	v6 = family{six: true, refusal: "icmp6-port-unreachable", mask: "64", ratePeer: " --hashlimit-srcmask 64", mdns: "ff02::fb/128", dhcpServer: 547}
+	v4 = family{refusal: "icmp-port-unreachable", mask: "32", mdns: "224.0.0.251/32", dhcpServer: 67,
+		home:      []string{"10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16"},
+		elsewhere: []string{"0.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "192.0.0.0/24", "224.0.0.0/3"}}
+	v6 = family{six: true, refusal: "icmp6-port-unreachable", mask: "64", ratePeer: " --hashlimit-srcmask 64", mdns: "ff02::fb/128", dhcpServer: 547,
+		home:      []string{"fc00::/7", "fe80::/10"},
+		elsewhere: []string{"::/3", "4000::/2", "8000::/1"}}
+)
+
+// Chains of our own, which the rules of an Egress with all ports lead to.
+const (
+	chainInternet = "INTERNET"
+	chainHome     = "HOME"
 )
 
 func render(p Policy, f family) string {
@@ -178,6 +221,13 @@ func render(p Policy, f family) string {
 	b.line(":INPUT DROP [0:0]")
 	b.line(":FORWARD DROP [0:0]")
 	b.line(":OUTPUT DROP [0:0]")
+	internet, home := p.chains()
+	if home {
+		b.line(":%s - [0:0]", chainHome)
+	}
+	if internet {
+		b.line(":%s - [0:0]", chainInternet)
+	}
 
 	b.comment("The machine itself, and answers to what left it.")
 	b.line("-A INPUT -i lo -j ACCEPT")
@@ -189,25 +239,27 @@ func render(p Policy, f family) string {
 		for kind := 1; kind <= 4; kind++ {
 			b.line("-A INPUT -p ipv6-icmp -m icmp6 --icmpv6-type %d -j ACCEPT", kind)
 		}
-		b.line("-A INPUT -s fe80::/10 -p ipv6-icmp -m icmp6 --icmpv6-type 130 -m limit --limit 10/sec -j ACCEPT")
+		b.line("-A INPUT -s fe80::/10 -p ipv6-icmp -m icmp6 --icmpv6-type 130 -j ACCEPT")
 		for kind := 134; kind <= 136; kind++ {
 			b.line("-A INPUT -p ipv6-icmp -m icmp6 --icmpv6-type %d -m hl --hl-eq 255 -j ACCEPT", kind)
 		}
 		b.comment("Ping, for who looks for a fault in the network.")
-		b.line("-A INPUT -p ipv6-icmp -m icmp6 --icmpv6-type 128 -m limit --limit 10/sec -j ACCEPT")
-		b.comment("What a DHCPv6 server of this link answers to a multicast.")
-		b.line("-A INPUT -s fe80::/10 -d fe80::/10 -p udp -m udp --dport 546 -j ACCEPT")
+		b.line("-A INPUT -p ipv6-icmp -m icmp6 --icmpv6-type 128 %s -j ACCEPT", eachSender("ping", PingPerSecond, PingBurst))
+		b.comment("What a DHCPv6 server answers to a multicast. It may do so from a global address.")
+		b.line("-A INPUT -d fe80::/10 -p udp -m udp --dport 546 %s -j ACCEPT", eachSender("dhcpv6", DHCPv6PerSecond, DHCPv6Burst))
 	} else {
-		b.comment("Switches forward mDNS only to who answers their multicast queries.")
-		b.line("-A INPUT -d 224.0.0.1/32 -p igmp -m limit --limit 10/sec -j ACCEPT")
+		b.comment("Switches forward mDNS only to hosts that answer their multicast queries: to all groups, and to this one.")
+		for _, group := range []string{"224.0.0.1/32", f.mdns} {
+			b.line("-A INPUT -d %s -p igmp -j ACCEPT", group)
+		}
 		b.comment("Ping, for who looks for a fault in the network.")
-		b.line("-A INPUT -p icmp -m icmp --icmp-type 8 -m limit --limit 10/sec -j ACCEPT")
+		b.line("-A INPUT -p icmp -m icmp --icmp-type 8 %s -j ACCEPT", eachSender("ping", PingPerSecond, PingBurst))
 		// No rule for DHCPv4: clients hear the answers to their broadcasts on
 		// packet sockets, before this filter, and those to a renewal are answers.
 	}
 
 	b.comment("mDNS, on its multicast group only.")
-	b.line("-A INPUT -d %s -p udp -m udp --dport 5353 -m hashlimit --hashlimit-upto 50/sec --hashlimit-burst 100 --hashlimit-mode srcip --hashlimit-name mdns%s -j ACCEPT", f.mdns, f.ratePeer)
+	b.line("-A INPUT -d %s -p udp -m udp --dport 5353 %s -j ACCEPT", f.mdns, eachSender("mdns", MDNSPerSecond, MDNSBurst))
 
 	b.comment("The entry, and extra APIs with a port of their own.")
 	for _, port := range append([]uint16{p.Entry}, sorted(p.Extra)...) {
@@ -248,8 +300,12 @@ func render(p Policy, f family) string {
 	for _, user := range []string{"root", "systemd-network"} {
 		b.line("-A OUTPUT -p udp -m owner --uid-owner %s -m udp --dport %d -j ACCEPT", user, f.dhcpServer)
 	}
-	b.comment("mDNS, to its multicast group only.")
+	b.comment("mDNS, to its multicast group, and to a host at home that asked from another port (RFC 6762, section 6.7).")
 	b.line("-A OUTPUT -d %s -p udp -m owner --uid-owner %s -m udp --dport 5353 -j ACCEPT", f.mdns, MDNSUser)
+	for _, network := range f.home {
+		b.line("-A OUTPUT -d %s -p udp -m owner --uid-owner %s -m udp --sport 5353 -m hashlimit --hashlimit-upto %d/sec --hashlimit-burst %d --hashlimit-mode dstip --hashlimit-name mdnsanswer -j ACCEPT",
+			network, MDNSUser, MDNSAnswersPerSecond, MDNSAnswersBurst)
+	}
 
 	b.comment("Names, time and Debian's updates.")
 	for _, e := range ownEgress {
@@ -259,7 +315,7 @@ func render(p Policy, f family) string {
 		b.comment("What the posture opens.")
 		egress := slices.Clone(p.Egress)
 		slices.SortFunc(egress, func(a, b Egress) int {
-			return strings.Compare(fmt.Sprint(a.User, " ", a.Protocol, 100000+int(a.Port)), fmt.Sprint(b.User, " ", b.Protocol, 100000+int(b.Port)))
+			return strings.Compare(order(a), order(b))
 		})
 		for _, e := range slices.Compact(egress) {
 			b.egress(e)
@@ -267,8 +323,41 @@ func render(p Policy, f family) string {
 	}
 	b.comment("A refused program should fail at once rather than wait.")
 	b.line("-A OUTPUT -j REJECT --reject-with %s", f.refusal)
+	if home {
+		b.comment("The owner's home.")
+		for _, network := range f.home {
+			b.line("-A %s -d %s -j ACCEPT", chainHome, network)
+		}
+	}
+	if internet {
+		b.comment("The internet: what is neither the owner's home nor anything special.")
+		for _, network := range slices.Concat(f.home, f.elsewhere) {
+			b.line("-A %s -d %s -j REJECT --reject-with %s", chainInternet, network, f.refusal)
+		}
+		b.line("-A %s -j ACCEPT", chainInternet)
+	}
 	b.line("COMMIT")
 	return b.String()
+}
+
+// chains tells which of our own chains the policy needs.
+func (p Policy) chains() (internet, home bool) {
+	for _, e := range p.Egress {
+		home = home || e.Home
+		internet = internet || e.Port == 0 && !e.Home
+	}
+	return internet, home
+}
+
+// order sorts an Egress. A user's rule for the home comes before the one for the
+// internet, whose chain refuses the home.
+func order(e Egress) string {
+	return fmt.Sprint(e.User, " ", e.Protocol, !e.Home, 100000+int(e.Port))
+}
+
+// eachSender limits packets of each source address.
+func eachSender(name string, perSecond, burst int) string {
+	return fmt.Sprintf("-m hashlimit --hashlimit-upto %d/sec --hashlimit-burst %d --hashlimit-mode srcip --hashlimit-name %s", perSecond, burst, name)
 }
 
 type builder struct{ strings.Builder }
@@ -286,8 +375,12 @@ func (b *builder) open(f family, port uint16, held int, rate string, burst int) 
 }
 
 func (b *builder) egress(e Egress) {
-	if e.Port == 0 {
-		b.line("-A OUTPUT -p %s -m owner --uid-owner %s -j ACCEPT", e.Protocol, e.User)
+	switch {
+	case e.Home:
+		b.line("-A OUTPUT -p %s -m owner --uid-owner %s -j %s", e.Protocol, e.User, chainHome)
+		return
+	case e.Port == 0:
+		b.line("-A OUTPUT -p %s -m owner --uid-owner %s -j %s", e.Protocol, e.User, chainInternet)
 		return
 	}
 	b.line("-A OUTPUT -p %s -m owner --uid-owner %s -m %s --dport %d -j ACCEPT", e.Protocol, e.User, e.Protocol, e.Port)

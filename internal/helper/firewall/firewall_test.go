@@ -3,6 +3,7 @@ package firewall_test
 import (
 	"flag"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -21,7 +22,10 @@ var policies = map[string]firewall.Policy{
 	"closed": {Entry: 8845},
 	"open": {
 		Entry: 8845, Extra: []uint16{50002}, SSH: 22, Upstream: []uint16{8846, 50001},
-		Egress: []firewall.Egress{{User: "debian-tor", Protocol: firewall.TCP}, {User: "bitcoin", Protocol: firewall.TCP, Port: 8333}},
+		Egress: []firewall.Egress{
+			{User: "debian-tor", Protocol: firewall.TCP}, {User: "bitcoin", Protocol: firewall.TCP, Port: 8333},
+			{User: "lightning", Protocol: firewall.TCP}, {User: "lightning", Protocol: firewall.TCP, Home: true},
+		},
 	},
 }
 
@@ -52,6 +56,17 @@ func TestRulesAreAsReviewed(t *testing.T) {
 // refuseRest is a rule that decides whatever is left.
 var refuseRest = regexp.MustCompile(`^-A \S+ -j (DROP|REJECT --reject-with \S+)$`)
 
+// home are the addresses of private networks and of links.
+const home = `(10\.0\.0\.0/8|172\.16\.0\.0/12|192\.168\.0\.0/16|169\.254\.0\.0/16|fc00::/7|fe80::/10)`
+
+// unicastAnswer is the one rule that asks for a source port: Avahi's own, of what leaves.
+const unicastAnswer = `-d ` + home + ` -p udp -m owner --uid-owner avahi -m udp --sport 5353 -m hashlimit --hashlimit-upto 10/sec --hashlimit-burst 20 --hashlimit-mode dstip --hashlimit-name mdnsanswer`
+
+var isUnicastAnswer = regexp.MustCompile(`^-A OUTPUT ` + unicastAnswer + ` -j ACCEPT$`)
+
+// globalLimit matches a limit that all senders share: one of them can use it up.
+var globalLimit = regexp.MustCompile(` -m limit `)
+
 // loopholes returns the lines that no policy may ever lead to. It knows
 // nothing of how they are rendered.
 func loopholes(rules string, p firewall.Policy) []string {
@@ -67,8 +82,8 @@ func loopholes(rules string, p firewall.Policy) []string {
 		`-i lo`,
 		`-m conntrack --ctstate RELATED,ESTABLISHED`,
 		`(-s fe80::/10 )?-p (ipv6-)?icmp .*`,
-		`-d 224\.0\.0\.1/32 -p igmp .*`,
-		`-s fe80::/10 -d fe80::/10 -p udp -m udp --dport 546`,
+		`-d 224\.0\.0\.(1|251)/32 -p igmp`,
+		`-d fe80::/10 -p udp -m udp --dport 546 -m hashlimit .*`,
 		`-d (224\.0\.0\.251/32|ff02::fb/128) -p udp -m udp --dport 5353 .*`,
 	)
 	outbound := []string{
@@ -77,17 +92,21 @@ func loopholes(rules string, p firewall.Policy) []string {
 		`-m conntrack --ctstate RELATED,ESTABLISHED`,
 		`-p ipv6-icmp .*`,
 		`-d 224\.0\.0\.0/24 -p igmp`,
-		`(-d \S+ )?-p (tcp|udp) -m owner --uid-owner [a-z_][a-z0-9_-]*( -m (tcp|udp) --dport \d+)?`,
+		`(-d \S+ )?-p (tcp|udp) -m owner --uid-owner [a-z_][a-z0-9_-]* -m (tcp|udp) --dport \d+`,
+		unicastAnswer,
 	}
-	accepted := regexp.MustCompile(`^-A INPUT (` + strings.Join(inbound, "|") + `) -j ACCEPT$|^-A OUTPUT (` + strings.Join(outbound, "|") + `) -j ACCEPT$`)
-	harmless := regexp.MustCompile(`^(#.*|\*filter|COMMIT|:(INPUT|FORWARD|OUTPUT) DROP \[0:0\]|-A FORWARD -j DROP|-A (INPUT|OUTPUT) .*-j (DROP|REJECT --reject-with \S+))$`)
-	strangersFriend := regexp.MustCompile(`--uid-owner (www-data|bitbox-base)\b.* -j ACCEPT$`)
+	accepted := regexp.MustCompile(`^-A INPUT (` + strings.Join(inbound, "|") + `) -j ACCEPT$|^-A OUTPUT (` + strings.Join(outbound, "|") + `) -j ACCEPT$|` +
+		`^-A OUTPUT -p (tcp|udp) -m owner --uid-owner [a-z_][a-z0-9_-]* -j (INTERNET|HOME)$|^-A HOME -d ` + home + ` -j ACCEPT$|^-A INTERNET -j ACCEPT$`)
+	harmless := regexp.MustCompile(`^(#.*|\*filter|COMMIT|:(INPUT|FORWARD|OUTPUT) DROP \[0:0\]|:(HOME|INTERNET) - \[0:0\]|-A FORWARD -j DROP|-A (INPUT|OUTPUT|INTERNET) .*-j (DROP|REJECT --reject-with \S+))$`)
+	strangersFriend := regexp.MustCompile(`--uid-owner (www-data|bitbox-base)\b.* -j (ACCEPT|INTERNET|HOME)$`)
 
 	var found []string
 	for line := range strings.Lines(rules) {
 		line = strings.TrimSuffix(line, "\n")
 		switch {
-		case strings.Contains(line, "--sport"), strings.Contains(line, "--source-port"):
+		case (strings.Contains(line, "--sport") || strings.Contains(line, "--source-port")) && !isUnicastAnswer.MatchString(line):
+			found = append(found, line)
+		case globalLimit.MatchString(line):
 			found = append(found, line)
 		case strangersFriend.MatchString(line) && !strings.HasPrefix(line, "-A OUTPUT -o lo -p tcp"):
 			found = append(found, line)
@@ -103,6 +122,39 @@ func loopholes(rules string, p firewall.Policy) []string {
 			found = append(found, chain+" lets packets through while it is replaced")
 		}
 	}
+	return append(found, waysHome(rules)...)
+}
+
+// waysHome returns what the chain for the internet lets through that is not the
+// internet. It asks the rules as the kernel does, packet by packet.
+func waysHome(rules string) (found []string) {
+	chain := regexp.MustCompile(`(?m)^-A INTERNET(?: -d (\S+))? -j (\S+)`).FindAllStringSubmatch(rules, -1)
+	if len(chain) == 0 {
+		return nil
+	}
+	verdict := func(to netip.Addr) string {
+		for _, rule := range chain {
+			if rule[1] == "" || netip.MustParsePrefix(rule[1]).Contains(to) {
+				return rule[2]
+			}
+		}
+		return ""
+	}
+	for _, to := range []string{
+		"10.1.2.3", "172.31.255.1", "192.168.1.1", "169.254.9.9", "100.64.0.1", "100.127.255.254", "0.0.0.1", "224.0.0.251", "239.255.255.250", "255.255.255.255",
+		"fe80::1", "fd00::1", "fc00::1", "ff02::fb", "::1", "::ffff:192.168.1.1", "64:ff9b::c0a8:101", "fec0::1",
+	} {
+		address := netip.MustParseAddr(to)
+		if sameFamily := address.Is6() == strings.Contains(rules, "ipv6-icmp"); sameFamily && verdict(address) != "REJECT" {
+			found = append(found, "the internet includes "+to)
+		}
+	}
+	for _, to := range []string{"1.1.1.1", "172.32.0.1", "192.169.0.1", "100.128.0.1", "2001:4860::8", "2a00::1"} {
+		address := netip.MustParseAddr(to)
+		if sameFamily := address.Is6() == strings.Contains(rules, "ipv6-icmp"); sameFamily && verdict(address) != "ACCEPT" {
+			found = append(found, "the internet does not include "+to)
+		}
+	}
 	return found
 }
 
@@ -114,11 +166,13 @@ func TestNoPolicyOpensMoreThanItNames(t *testing.T) {
 			Entry: open[0], Extra: open[1:],
 			Upstream: rapid.SliceOfN(port, 0, 4).Draw(t, "upstream"),
 			Egress: rapid.SliceOfN(rapid.Custom(func(t *rapid.T) firewall.Egress {
-				return firewall.Egress{
+				e := firewall.Egress{
 					User:     rapid.StringMatching(`[a-v_][a-z0-9_-]{0,10}`).Draw(t, "user"),
 					Protocol: rapid.SampledFrom([]firewall.Protocol{firewall.TCP, firewall.UDP}).Draw(t, "protocol"),
-					Port:     rapid.Uint16().Draw(t, "port"),
+					Port:     rapid.SampledFrom([]uint16{0, 53, 8333}).Draw(t, "port"),
 				}
+				e.Home = e.Port == 0 && rapid.Bool().Draw(t, "home")
+				return e
 			}), 0, 4).Draw(t, "egress"),
 		}
 		if len(open) > 1 && rapid.Bool().Draw(t, "ssh") {
@@ -138,26 +192,33 @@ func TestNoPolicyOpensMoreThanItNames(t *testing.T) {
 
 // The search for loopholes must be able to find one.
 func TestLoopholesAreFound(t *testing.T) {
-	policy := policies["closed"]
+	policy := policies["open"]
 	rules, err := firewall.Render(policy)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if found := loopholes(rules.V4, policy); found != nil {
+	if found := append(loopholes(rules.V4, policy), loopholes(rules.V6, policy)...); found != nil {
 		t.Fatalf("found in good rules: %q", found)
 	}
 	for name, broken := range map[string]string{
-		"source port":     strings.Replace(rules.V4, "COMMIT", "-A INPUT -p tcp -m tcp --sport 9001 -j ACCEPT\nCOMMIT", 1),
-		"other port":      strings.Replace(rules.V4, "COMMIT", "-A INPUT -p tcp -m tcp --dport 22 -j ACCEPT\nCOMMIT", 1),
-		"everything":      strings.Replace(rules.V4, "COMMIT", "-A INPUT -j ACCEPT\nCOMMIT", 1),
-		"no last rule":    strings.Replace(rules.V4, "-A INPUT -j DROP\n", "", 1),
-		"nothing routed":  strings.Replace(rules.V4, "-A FORWARD -j DROP\n", "", 1),
-		"default accept":  strings.Replace(rules.V4, ":INPUT DROP", ":INPUT ACCEPT", 1),
-		"no limit":        regexp.MustCompile(`-m hashlimit .*tcp8845`).ReplaceAllString(rules.V4, ""),
-		"stray packets":   strings.Replace(rules.V4, "--tcp-flags FIN,SYN,RST,ACK SYN -m conntrack", "-m conntrack", 1),
-		"proxy goes out":  strings.Replace(rules.V4, "COMMIT", "-A OUTPUT -p tcp -m owner --uid-owner www-data -j ACCEPT\nCOMMIT", 1),
-		"routed packets":  strings.Replace(rules.V4, "COMMIT", "-A FORWARD -j ACCEPT\nCOMMIT", 1),
-		"everybody sends": strings.Replace(rules.V4, "COMMIT", "-A OUTPUT -p tcp -j ACCEPT\nCOMMIT", 1),
+		"source port":                       strings.Replace(rules.V4, "COMMIT", "-A INPUT -p tcp -m tcp --sport 9001 -j ACCEPT\nCOMMIT", 1),
+		"other port":                        strings.Replace(rules.V4, "COMMIT", "-A INPUT -p tcp -m tcp --dport 23 -j ACCEPT\nCOMMIT", 1),
+		"everything":                        strings.Replace(rules.V4, "COMMIT", "-A INPUT -j ACCEPT\nCOMMIT", 1),
+		"no last rule":                      strings.Replace(rules.V4, "-A INPUT -j DROP\n", "", 1),
+		"nothing routed":                    strings.Replace(rules.V4, "-A FORWARD -j DROP\n", "", 1),
+		"default accept":                    strings.Replace(rules.V4, ":INPUT DROP", ":INPUT ACCEPT", 1),
+		"no limit":                          regexp.MustCompile(`-m hashlimit .*tcp8845`).ReplaceAllString(rules.V4, ""),
+		"stray packets":                     strings.Replace(rules.V4, "--tcp-flags FIN,SYN,RST,ACK SYN -m conntrack", "-m conntrack", 1),
+		"proxy goes out":                    strings.Replace(rules.V4, "COMMIT", "-A OUTPUT -p tcp -m owner --uid-owner www-data -j ACCEPT\nCOMMIT", 1),
+		"routed packets":                    strings.Replace(rules.V4, "COMMIT", "-A FORWARD -j ACCEPT\nCOMMIT", 1),
+		"a private network is the internet": strings.Replace(rules.V4, "-A INTERNET -d 172.16.0.0/12 -j REJECT --reject-with icmp-port-unreachable\n", "", 1),
+		"a shared one is":                   strings.Replace(rules.V4, "-A INTERNET -d 100.64.0.0/10 -j REJECT --reject-with icmp-port-unreachable\n", "", 1),
+		"a service goes everywhere":         strings.Replace(rules.V4, "-m owner --uid-owner debian-tor -j INTERNET", "-m owner --uid-owner debian-tor -j ACCEPT", 1),
+		"home is everywhere":                strings.Replace(rules.V4, "-A HOME -d 10.0.0.0/8 -j ACCEPT", "-A HOME -j ACCEPT", 1),
+		"answers to everybody":              strings.Replace(rules.V4, "-A OUTPUT -d 10.0.0.0/8 -p udp -m owner --uid-owner avahi", "-A OUTPUT -p udp -m owner --uid-owner avahi", 1),
+		"answers of everybody":              strings.Replace(rules.V4, "-A OUTPUT -d 10.0.0.0/8 -p udp -m owner --uid-owner avahi", "-A OUTPUT -d 10.0.0.0/8 -p udp", 1),
+		"a neighbour uses a limit up":       strings.Replace(rules.V4, "-p igmp -j ACCEPT", "-p igmp -m limit --limit 10/sec -j ACCEPT", 1),
+		"everybody sends":                   strings.Replace(rules.V4, "COMMIT", "-A OUTPUT -p tcp -j ACCEPT\nCOMMIT", 1),
 	} {
 		if broken == rules.V4 {
 			t.Fatalf("%s: the rules were not broken", name)
@@ -170,18 +231,19 @@ func TestLoopholesAreFound(t *testing.T) {
 
 func TestImpossiblePoliciesAreRefused(t *testing.T) {
 	for name, policy := range map[string]firewall.Policy{
-		"no entry":          {},
-		"entry twice":       {Entry: 8845, Extra: []uint16{8845}},
-		"SSH on the entry":  {Entry: 22, SSH: 22},
-		"port 0":            {Entry: 8845, Extra: []uint16{0}},
-		"upstream 0":        {Entry: 8845, Upstream: []uint16{0}},
-		"proxy goes out":    {Entry: 8845, Egress: []firewall.Egress{{User: "www-data", Protocol: firewall.TCP, Port: 443}}},
-		"Middleware too":    {Entry: 8845, Egress: []firewall.Egress{{User: "bitbox-base", Protocol: firewall.TCP, Port: 443}}},
-		"root":              {Entry: 8845, Egress: []firewall.Egress{{User: "root", Protocol: firewall.TCP, Port: 443}}},
-		"no user":           {Entry: 8845, Egress: []firewall.Egress{{Protocol: firewall.TCP, Port: 443}}},
-		"a rule as user":    {Entry: 8845, Egress: []firewall.Egress{{User: "root -j ACCEPT\n-A INPUT", Protocol: firewall.TCP, Port: 443}}},
-		"a number as user":  {Entry: 8845, Egress: []firewall.Egress{{User: "0", Protocol: firewall.TCP, Port: 443}}},
-		"unknown transport": {Entry: 8845, Egress: []firewall.Egress{{User: "tor", Protocol: "all", Port: 443}}},
+		"no entry":           {},
+		"entry twice":        {Entry: 8845, Extra: []uint16{8845}},
+		"SSH on the entry":   {Entry: 22, SSH: 22},
+		"port 0":             {Entry: 8845, Extra: []uint16{0}},
+		"upstream 0":         {Entry: 8845, Upstream: []uint16{0}},
+		"proxy goes out":     {Entry: 8845, Egress: []firewall.Egress{{User: "www-data", Protocol: firewall.TCP, Port: 443}}},
+		"Middleware too":     {Entry: 8845, Egress: []firewall.Egress{{User: "bitbox-base", Protocol: firewall.TCP, Port: 443}}},
+		"root":               {Entry: 8845, Egress: []firewall.Egress{{User: "root", Protocol: firewall.TCP, Port: 443}}},
+		"no user":            {Entry: 8845, Egress: []firewall.Egress{{Protocol: firewall.TCP, Port: 443}}},
+		"a rule as user":     {Entry: 8845, Egress: []firewall.Egress{{User: "root -j ACCEPT\n-A INPUT", Protocol: firewall.TCP, Port: 443}}},
+		"a number as user":   {Entry: 8845, Egress: []firewall.Egress{{User: "0", Protocol: firewall.TCP, Port: 443}}},
+		"a port of the home": {Entry: 8845, Egress: []firewall.Egress{{User: "tor", Protocol: firewall.TCP, Port: 443, Home: true}}},
+		"unknown transport":  {Entry: 8845, Egress: []firewall.Egress{{User: "tor", Protocol: "all", Port: 443}}},
 	} {
 		if rules, err := firewall.Render(policy); err == nil {
 			t.Errorf("%s: rendered\n%s", name, rules.V4)

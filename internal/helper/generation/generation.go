@@ -103,13 +103,19 @@ var upstreams = map[posture.Kind]netip.AddrPort{
 	posture.KindElectrum: netip.MustParseAddrPort("127.0.0.1:50001"),
 }
 
-// serviceUsers names the user of each service that the posture can let out. It
-// may then ask for names and reach any TCP port, since peers choose theirs. The user
-// must exist: otherwise the pre-flight finds that the rules do not load.
-var serviceUsers = map[posture.Service]string{
-	posture.ServiceBitcoin:   "bitcoin",
-	posture.ServiceLightning: "lightning",
-	posture.ServiceTor:       "debian-tor",
+// serviceEgress names the user of each service that the posture can let out, and
+// where to: it may reach any TCP port there, since peers choose theirs, and ask for
+// names. The user must exist: otherwise the pre-flight finds that the rules do not load.
+var serviceEgress = map[posture.Service][]firewall.Egress{
+	posture.ServiceBitcoin:       internet("bitcoin"),
+	posture.ServiceLightning:     internet("lightning"),
+	posture.ServiceTor:           internet("debian-tor"),
+	posture.ServiceBitcoinHome:   {{User: "bitcoin", Protocol: firewall.TCP, Home: true}},
+	posture.ServiceLightningHome: {{User: "lightning", Protocol: firewall.TCP, Home: true}},
+}
+
+func internet(user string) []firewall.Egress {
+	return []firewall.Egress{{User: user, Protocol: firewall.TCP}, {User: user, Protocol: firewall.UDP, Port: 53}}
 }
 
 // Files are the content of a generation, by the path of each file in its
@@ -186,13 +192,11 @@ func FirewallFor(e posture.Effective) (firewall.Policy, error) {
 		p.SSH = sshaccess.Port
 	}
 	for _, service := range e.Egress {
-		user, known := serviceUsers[service]
+		egress, known := serviceEgress[service]
 		if !known {
 			return firewall.Policy{}, fmt.Errorf("render the posture: the service %q, which may reach the internet, is unknown", service)
 		}
-		p.Egress = append(p.Egress,
-			firewall.Egress{User: user, Protocol: firewall.TCP},
-			firewall.Egress{User: user, Protocol: firewall.UDP, Port: 53})
+		p.Egress = append(p.Egress, egress...)
 	}
 	return p, nil
 }

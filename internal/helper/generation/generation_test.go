@@ -92,7 +92,7 @@ func TestEverythingAPostureCanNameIsKnownHere(t *testing.T) {
 		}
 	}
 	for _, service := range posture.Services {
-		if _, known := serviceUsers[service]; !known {
+		if _, known := serviceEgress[service]; !known {
 			t.Errorf("no user is known for the service %q", service)
 		}
 	}

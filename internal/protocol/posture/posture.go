@@ -72,8 +72,8 @@ var Extras = []Extra{
 	{Kind: KindElectrum, Title: "Electrum API", Port: 50002},
 }
 
-// Service names a service whose own user may open connections to the internet.
-// The list is constant.
+// Service names a service whose own user may open connections to the internet, and
+// not to the owner's home, or to the home alone. The list is constant.
 type Service string
 
 // The services that may be named in Posture.Egress.
@@ -81,10 +81,13 @@ const (
 	ServiceBitcoin   Service = "bitcoin"
 	ServiceLightning Service = "lightning"
 	ServiceTor       Service = "tor"
+	// Peers in the owner's home: private and link-local addresses.
+	ServiceBitcoinHome   Service = "bitcoin-home"
+	ServiceLightningHome Service = "lightning-home"
 )
 
 // Services are all that there are, in order.
-var Services = []Service{ServiceBitcoin, ServiceLightning, ServiceTor}
+var Services = []Service{ServiceBitcoin, ServiceLightning, ServiceTor, ServiceBitcoinHome, ServiceLightningHome}
 
 // Posture is the content of a document: how open the Base shall be.
 type Posture struct {
@@ -105,7 +108,7 @@ type Posture struct {
 	SSH *Lease
 	// Extras are the extra APIs, at most one of each kind.
 	Extras []ExtraEndpoint
-	// Egress are the services that may reach the internet.
+	// Egress are the services that may reach the internet, or the owner's home.
 	Egress []Service
 }
 
