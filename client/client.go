@@ -133,6 +133,7 @@ type timing struct {
 	pendingLife   time.Duration // a silent Base is believed to come round for so long (wire protocol)
 	stagger       time.Duration // the next address is tried after so long
 	discover      time.Duration // answers by mDNS are waited for
+	lateness      time.Duration // silence counts from then on
 	rehandshake   time.Duration // a connection takes new calls for so long (wire protocol)
 }
 
@@ -146,6 +147,7 @@ var defaultTiming = timing{
 	pendingLife:   240 * time.Second,
 	stagger:       300 * time.Millisecond,
 	discover:      3 * time.Second,
+	lateness:      lateness,
 	rehandshake:   time.Hour,
 }
 

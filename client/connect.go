@@ -212,6 +212,9 @@ func (a *App) addresses(ctx context.Context, p *pairing, known []string, search 
 
 // dialOnce makes a handshake with what listens at one address.
 func (a *App) dialOnce(ctx context.Context, p *pairing, address string) (net.Conn, error) {
+	if err := a.checkSilence(p, address); err != nil {
+		return nil, err
+	}
 	connecting, cancel := context.WithTimeout(ctx, a.timing.tcp)
 	defer cancel()
 	conn, err := (&net.Dialer{}).DialContext(connecting, "tcp", address)
@@ -219,7 +222,12 @@ func (a *App) dialOnce(ctx context.Context, p *pairing, address string) (net.Con
 		return nil, fail(ErrUnreachable, err, "no connection to %s: %v", address, reason(err))
 	}
 	defer cutOff(ctx, conn)()
+	begun := time.Now()
 	secure, err := a.handshake(conn, p)
+	if noted := a.noteSilence(ctx, p, address, time.Since(begun), err); noted != nil {
+		conn.Close()
+		return nil, noted
+	}
 	if err != nil {
 		conn.Close()
 		if errors.Is(err, ErrSilent) && p.prePaired != nil && p.State == Active && a.isSecondBoard(ctx, p, address) {

@@ -52,6 +52,9 @@ type stored struct {
 	PairedAt  time.Time    `json:"paired_at"`
 	Seq       uint64       `json:"seq"`
 	Addresses []string     `json:"addresses"`
+	// Silences are when handshakes with an address had no answer, while that counts
+	// (silence.go).
+	Silences map[string][]time.Time `json:"silences,omitempty"`
 	// Seen is the newest posture of the Base that the App has verified.
 	Seen posture.Memory `json:"seen"`
 	// Changes is what of the log of changes it has verified, Events the sequence of the last

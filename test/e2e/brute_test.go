@@ -47,7 +47,7 @@ func (b *base) garbage(from *stage.Attacker) error {
 		return err
 	}
 	defer conn.Close()
-	_, err = conn.Write([]byte("GET / HTTP/1.1\r\n\r\n"))
+	_, err = conn.Write([]byte("\x01\x00\x00"))
 	return err
 }
 

@@ -4,6 +4,7 @@ package stage_test
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -15,7 +16,6 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/bruteforce"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/firewall"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
-	"github.com/BitBoxSwiss/bitbox-base/internal/middleware/admission"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
 	"github.com/BitBoxSwiss/bitbox-base/test/stage"
 	"github.com/google/go-cmp/cmp"
@@ -166,6 +166,101 @@ func TestGarbageBansItsSenderAndNobodyElse(t *testing.T) {
 	others("after a reboot")
 }
 
+// sendAs sends nonsense from an address of the attacker's machine.
+func sendAs(a *stage.Attacker, from netip.Addr, to netip.AddrPort) error {
+	conn, err := a.DialAs("tcp", netip.AddrPortFrom(from, 0), to)
+	if err != nil {
+		return err
+	}
+	_, err = conn.Write([]byte(nonsense))
+	return errors.Join(err, conn.Close())
+}
+
+// The attack: a host has a whole /64, and tries with another address each time. And:
+// a neighbour does his worst so that the owner's own /64 is banned.
+func TestABanHitsAWholeNetworkBeyondTheLinkAndNoneAtHome(t *testing.T) {
+	t.Parallel()
+	const home, far, other = 1, 2, 3
+	start := func(prepare func(*stage.Stage)) (*stage.Stage, *stage.Attacker, netip.AddrPort) {
+		s := stage.Install(t, stage.Config{Real: true})
+		if prepare != nil {
+			prepare(s)
+		}
+		s.Start()
+		s.WaitActive(generation.ProxyUnit)
+		ready(t, s)
+		base := stage.Global(home, 2)
+		if err := s.AddAddress(base); err != nil {
+			t.Fatal(err)
+		}
+		a := s.Attacker(1)
+		for _, network := range []byte{home, far, other} {
+			for host := range byte(10) {
+				if err := a.AddAddress(stage.Global(network, 0x50+host)); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		return s, a, netip.AddrPortFrom(base, posture.EntryPort)
+	}
+	reachesFrom := func(a *stage.Attacker, from netip.Addr, to netip.AddrPort) error {
+		conn, err := a.DialAs("tcp", netip.AddrPortFrom(from, 0), to)
+		if err != nil {
+			return err
+		}
+		return conn.Close()
+	}
+	rotate := func(a *stage.Attacker, to netip.AddrPort) {
+		for n := range posture.Factory().Bans.MaxTries {
+			_ = sendAs(a, stage.Global(far, 0x50+byte(n)), to) // banned by now is as good
+		}
+	}
+
+	s, a, to := start(nil)
+	rotate(a, to)
+	waitBanned(t, s, bruteforce.JailHandshake, stage.Global(far, 0))
+	s.Until("another address of the banned network does not get in", func() error {
+		if reachesFrom(a, stage.Global(far, 0x59), to) == nil {
+			return errors.New("it does")
+		}
+		return nil
+	})
+	if err := reachesFrom(a, stage.Global(other, 0x50), to); err != nil {
+		t.Errorf("another network is banned, too: %v", err)
+	}
+
+	// At home: from a global address to a local one of the Base, so that they have no
+	// prefix in common, and from the address that stands for the whole /64.
+	neighbour, owner := stage.Global(home, 0x50), stage.Global(home, 0x51)
+	if err := a.AddAddress(stage.Global(home, 0)); err != nil {
+		t.Fatal(err)
+	}
+	s.Until("the neighbour is banned", func() error {
+		_ = sendAs(a, stage.Global(home, 0), to)
+		_ = sendAs(a, neighbour, netip.AddrPortFrom(s.V6, posture.EntryPort))
+		if !banned(t, s, bruteforce.JailHandshake, neighbour) {
+			return errors.New("not yet")
+		}
+		return nil
+	})
+	if banned(t, s, bruteforce.JailHandshake, stage.Global(home, 0)) {
+		t.Error("the owner's home is banned as a whole")
+	}
+	if err := reachesFrom(a, owner, to); err != nil {
+		t.Errorf("a neighbour has the owner banned: %v", err)
+	}
+
+	// Without the rule for networks the attacker goes on with his next address.
+	broken, b, at := start(func(s *stage.Stage) {
+		replaceIn(t, rules(s, generation.BansDirectory+"/action.d/bitbox-base-entry.conf"), "network_rule = &&", "unused = &&")
+	})
+	rotate(b, at)
+	waitBanned(t, broken, bruteforce.JailHandshake, stage.Global(far, 0))
+	if err := reachesFrom(b, stage.Global(far, 0x59), at); err != nil {
+		t.Errorf("without the rule for networks the attacker is banned all the same (%v); this attack proves nothing", err)
+	}
+}
+
 // Tor's connections come from loopback: a ban there would ban everybody behind
 // it.
 func TestLoopbackIsNeverBanned(t *testing.T) {
@@ -203,10 +298,15 @@ func matched(t *testing.T, s *stage.Stage, filter string, lines []string) []stri
 	return strings.Fields(out)
 }
 
-// logged returns what the journal holds after a handler wrote a refusal.
-func logged(handler func(*bytes.Buffer) slog.Handler, reason admission.Reason, extra ...any) string {
+// logged returns what the journal holds after a handler wrote a refusal that counts
+// against an address, or none.
+func logged(handler func(*bytes.Buffer) slog.Handler, against string, extra ...any) string {
 	b := &bytes.Buffer{}
-	slog.New(handler(b)).Info("handshake refused", append([]any{"addr", "203.0.113.9", "reason", string(reason)}, extra...)...)
+	attributes := []any{"addr", "203.0.113.9", "reason", "wrong_mac1"}
+	if against != "" {
+		attributes = append([]any{"against", against}, attributes...)
+	}
+	slog.New(handler(b)).Info("handshake refused", append(attributes, extra...)...)
 	return "bitbox-base bitbox-base[42]: " + strings.TrimSpace(b.String())
 }
 
@@ -215,26 +315,23 @@ func text(b *bytes.Buffer) slog.Handler { return slog.NewTextHandler(b, nil) }
 func TestOnlyWhatCountsIsCounted(t *testing.T) {
 	t.Parallel()
 	s := stage.Boot(t, stage.Config{})
-	var counting, harmless []string
-	for _, reason := range admission.Reasons() {
-		if reason.CountsForBan() {
-			counting = append(counting, logged(text, reason), logged(text, reason, "suppressed", 3))
-		} else {
-			harmless = append(harmless, logged(text, reason), logged(text, reason, "error", "x reason=malformed_frame"))
-		}
-	}
-	if got := matched(t, s, bruteforce.JailHandshake, counting); len(got) != len(counting) || got[0] != "203.0.113.9" {
+	// What the Middleware marks is counted, against the address of the mark.
+	counting := []string{logged(text, "203.0.113.8"), logged(text, "203.0.113.8", "suppressed", 3)}
+	harmless := []string{logged(text, ""), logged(text, "", "error", "x against=203.0.113.8 addr=203.0.113.8 reason=wrong_mac1")}
+	if got := matched(t, s, bruteforce.JailHandshake, counting); len(got) != len(counting) || got[0] != "203.0.113.8" {
 		t.Errorf("of the lines that count, these were counted: %q\n%s", got, strings.Join(counting, "\n"))
 	}
-	if got := matched(t, s, bruteforce.JailHandshake, []string{strings.Replace(counting[0], "203.0.113.9", "2001:db8::9", 1)}); cmp.Diff([]string{"2001:db8::9"}, got) != "" {
-		t.Errorf("of IPv6: %q", got)
+	for _, address := range []string{"2001:db8::9", "2001:db8:1:2::"} {
+		if got := matched(t, s, bruteforce.JailHandshake, []string{logged(text, address)}); cmp.Diff([]string{address}, got) != "" {
+			t.Errorf("of IPv6: %q, want %s", got, address)
+		}
 	}
 	if got := matched(t, s, bruteforce.JailHandshake, harmless); len(got) != 0 {
 		t.Errorf("of the lines that do not count, these were counted: %q", got)
 	}
 	// What a stranger can get into the log: a name, wherever it is logged, in
 	// however many lines.
-	forged := "handshake refused addr=198.51.100.1 reason=malformed_frame"
+	forged := "handshake refused against=198.51.100.1 addr=198.51.100.1 reason=malformed_frame"
 	var attacks []string
 	for _, name := range []string{forged, `" ` + forged, "x\n" + counting[0], "x\" level=INFO msg=\"" + forged} {
 		b := &bytes.Buffer{}
@@ -249,7 +346,7 @@ func TestOnlyWhatCountsIsCounted(t *testing.T) {
 		"bitbox-base sshd[42]: "+forged,
 		"bitbox-base bitbox-base[42]: Invalid user "+forged+" from 10.0.0.1",
 		"bitbox-base bitbox-base[42]: "+strings.Replace(forged, "198.51.100.1", "unknown", 1),
-		"bitbox-base bitbox-base[42]: "+strings.Replace(forged, "malformed_frame", "malformed_frames", 1),
+		"bitbox-base bitbox-base[42]: "+strings.Replace(forged, " against=198.51.100.1", "", 1),
 	)
 	if got := matched(t, s, bruteforce.JailHandshake, attacks); len(got) != 0 {
 		t.Errorf("forged lines were counted: %q\n%s", got, strings.Join(attacks, "\n"))

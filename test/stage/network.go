@@ -186,9 +186,24 @@ func (a *Attacker) Interface() (link *net.Interface, err error) {
 	return link, err
 }
 
-// AddAddress gives the attacker's machine one more IPv4 address.
-func (a *Attacker) AddAddress(address netip.Addr) error {
-	return ip("-n", a.namespace, "addr", "add", address.String()+v4Bits, "dev", "eth0")
+// Global is an IPv6 address that is valid all over the world, as far as a network that
+// nobody is connected to goes. Addresses with the same network share a /64.
+func Global(network, host byte) netip.Addr {
+	return netip.AddrFrom16([16]byte{0: 0x20, 1: 0x01, 2: 0x0d, 3: 0xb8, 7: network, 15: host})
+}
+
+// AddAddress gives the attacker's machine one more address, which needs no route to
+// the Base.
+func (a *Attacker) AddAddress(address netip.Addr) error { return addAddress(a.namespace, address) }
+
+// AddAddress gives the Base one more address.
+func (s *Stage) AddAddress(address netip.Addr) error { return addAddress(s.run.base(), address) }
+
+func addAddress(namespace string, address netip.Addr) error {
+	if address.Is4() {
+		return ip("-n", namespace, "addr", "add", address.String()+v4Bits, "dev", "eth0")
+	}
+	return ip("-n", namespace, "addr", "add", address.String()+"/32", "dev", "eth0", "nodad")
 }
 
 // Listen listens on the attacker's machine.

@@ -18,6 +18,7 @@ import (
 
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/proxy"
+	"github.com/BitBoxSwiss/bitbox-base/internal/middleware/admission"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
 	"github.com/BitBoxSwiss/bitbox-base/test/stage"
 )
@@ -32,8 +33,8 @@ func withElectrum(e posture.Effective, shared bool) posture.Effective {
 	return e
 }
 
-// nonsense is no handshake frame.
-const nonsense = "GET / HTTP/1.1\r\n\r\n"
+// nonsense is no handshake frame, and no other protocol that an owner's software speaks.
+const nonsense = "\x01\x00\x00"
 
 // send connects, sends text and leaves the connection open until the test ends.
 func send(t *testing.T, a *stage.Attacker, to netip.AddrPort, text string) net.Conn {
@@ -49,10 +50,16 @@ func send(t *testing.T, a *stage.Attacker, to netip.AddrPort, text string) net.C
 	return conn
 }
 
-// heard waits until the Middleware has refused a frame from an address.
+// heard waits until the Middleware has refused nonsense from an address.
 func heard(t *testing.T, s *stage.Stage, from netip.Addr) {
 	t.Helper()
-	line := fmt.Sprintf("addr=%s reason=malformed_frame", from)
+	heardAs(t, s, from, admission.MalformedFrame)
+}
+
+// heardAs waits until the Middleware has refused an address for a reason.
+func heardAs(t *testing.T, s *stage.Stage, from netip.Addr, reason admission.Reason) {
+	t.Helper()
+	line := fmt.Sprintf("addr=%s reason=%s", from, reason)
 	s.Until("the Middleware logs "+line, func() error {
 		if journal := s.Journal(generation.MiddlewareUnit); !strings.Contains(journal, line) {
 			return fmt.Errorf("it has not:\n%s", journal)
@@ -72,7 +79,7 @@ func TestTheMiddlewareSeesTheTrueAddressOfAClient(t *testing.T) {
 	// what the Middleware refuses.
 	b := s.Attacker(2)
 	send(t, b, netip.AddrPortFrom(s.V6, posture.EntryPort), "PROXY TCP4 10.88.9.9 10.88.0.2 1 8845\r\n"+nonsense)
-	heard(t, s, b.V6)
+	heardAs(t, s, b.V6, admission.OtherProtocol)
 	if journal := s.Journal(generation.MiddlewareUnit); strings.Contains(journal, "10.88.9.9") {
 		t.Errorf("a forged address was believed:\n%s", journal)
 	}

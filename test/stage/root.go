@@ -96,13 +96,18 @@ func packages() ([]string, error) {
 // ours, for who needs one of its programs. It is not to be written to.
 func Debian() (string, error) { return debianRoot() }
 
-// debianRoot returns the directory of a root with Debian in it. It makes one if
-// there is none; that takes a minute or two.
+// debianRoot returns the directory of the Debian that a Base is made of.
 func debianRoot() (string, error) {
 	names, err := packages()
 	if err != nil {
 		return "", err
 	}
+	return cachedRoot(names)
+}
+
+// cachedRoot returns the directory of a root with Debian's packages in it. It makes one
+// if there is none; that takes a minute or two.
+func cachedRoot(names []string, arguments ...string) (string, error) {
 	cache := os.Getenv(cacheVariable)
 	if cache == "" {
 		cache = cacheDirectory
@@ -127,7 +132,7 @@ func debianRoot() (string, error) {
 	if err := os.RemoveAll(unfinished); err != nil {
 		return "", err
 	}
-	if err := debianroot.Make(context.Background(), debianroot.Config{Directory: unfinished, Packages: names}); err != nil {
+	if err := debianroot.Make(context.Background(), debianroot.Config{Directory: unfinished, Packages: names, Arguments: arguments}); err != nil {
 		return "", err
 	}
 	if err := os.Rename(unfinished, root); err != nil {

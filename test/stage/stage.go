@@ -95,6 +95,7 @@ type Stage struct {
 	t         T
 	run       *run
 	attackers map[int]*Attacker
+	guests    int
 	nspawn    *exec.Cmd
 	exited    <-chan struct{}
 	console   *bytes.Buffer

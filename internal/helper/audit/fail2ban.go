@@ -12,9 +12,6 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
 )
 
-// What internal/helper/bruteforce renders for every posture; a test compares.
-const banAction = "bitbox-base"
-
 var neverBanned = []string{"127.0.0.0/8", "::1"}
 
 // setting is one that is asked for, with the values it should have.
@@ -38,7 +35,7 @@ func jailSettings(c bruteforce.Config) []setting {
 			setting{jail, "ignoreip", neverBanned},
 			setting{jail, "ignoreregex", nil},
 			setting{jail, "journalmatch", []string{"_SYSTEMD_UNIT=" + unit}},
-			setting{jail, "actions", []string{banAction}},
+			setting{jail, "actions", []string{bruteforce.Actions[jail]}},
 			// What a pattern becomes is fail2ban's matter; that there is one is ours.
 			setting{jail, "failregex", nil},
 		)

@@ -37,7 +37,7 @@ func TestTheConstantsAreThoseThatAreRendered(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, line := range []string{"ignoreip = " + strings.Join(neverBanned, " ") + "\n", "action = " + banAction + "["} {
+	for _, line := range []string{"ignoreip = " + strings.Join(neverBanned, " ") + "\n", "action = " + bruteforce.Actions[bruteforce.JailSSH] + "[", "action = " + bruteforce.Actions[bruteforce.JailHandshake] + "["} {
 		if !strings.Contains(files["jail.conf"], line) {
 			t.Errorf("jail.conf has no line %q", line)
 		}

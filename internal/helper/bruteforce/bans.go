@@ -1,6 +1,7 @@
 package bruteforce
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"strconv"
@@ -8,13 +9,30 @@ import (
 	"time"
 )
 
-// Ban is one address that is blocked.
+// Ban is one address, or one network, that is blocked.
 type Ban struct {
 	Jail string
+	// Addr is the address, or the first one of Network.
 	Addr netip.Addr
-	// Since and Until are wall-clock times of the Base.
+	// Network is set if all of it is banned: an IPv6 /64 by the jail of the entry, any
+	// by root.
+	Network netip.Prefix
+	// Since and Until are wall-clock times of the Base. Until is zero if the ban does
+	// not end by itself; only root can make such a one.
 	Since, Until time.Time
 }
+
+// Subject is who is banned, for people: an address or a network.
+func (b Ban) Subject() string {
+	if b.Network.IsValid() {
+		return b.Network.String()
+	}
+	return b.Addr.String()
+}
+
+// MaxBans is how many bans of a jail are listed, the latest. A stranger with many
+// networks can have all of them banned; then the number tells more than the list.
+const MaxBans = 1000
 
 // Counts are a jail's figures since fail2ban started.
 type Counts struct {
@@ -30,18 +48,31 @@ func BansArguments(jail string) []string { return []string{"get", jail, "banip",
 // StatusArguments asks for a jail's figures, for ParseCounts.
 func StatusArguments(jail string) []string { return []string{"status", jail} }
 
-// LiftArguments lifts every ban of an address, in all jails and for good.
-func LiftArguments(addr netip.Addr) []string { return []string{"unban", addr.Unmap().String()} }
+// LiftArguments lifts every ban that hits an address, in all jails and for good. The
+// first address of an IPv6 /64 stands for the whole.
+func LiftArguments(addr netip.Addr) []string {
+	addr = addr.Unmap().WithZone("")
+	arguments := []string{"unban", addr.String()}
+	if network, err := addr.Prefix(64); err == nil && addr.Is6() && network.Addr() != addr {
+		arguments = append(arguments, network.Addr().String())
+	}
+	return arguments
+}
 
 // banTime is how fail2ban prints times, in the time zone of its process; its
 // unit sets that to UTC.
 const banTime = "2006-01-02 15:04:05"
 
-// ParseBans reads what fail2ban-client prints for BansArguments: one ban a line,
+// ParseBans reads what fail2ban-client prints for BansArguments, one ban a line in the
+// order in which they end, and returns the last MaxBans:
 //
 //	10.0.0.9 	2026-11-22 20:39:34 + 3600 = 2026-11-22 21:39:34
+//
+// What root has banned in a way that is not understood here hides nothing else: such
+// a line is left out. It fails if no line can be read.
 func ParseBans(jail, output string) ([]Ban, error) {
 	var bans []Ban
+	var failure error
 	for line := range strings.Lines(output) {
 		line = strings.TrimSpace(line)
 		if line == "" {
@@ -49,25 +80,37 @@ func ParseBans(jail, output string) ([]Ban, error) {
 		}
 		ban, err := parseBan(jail, line)
 		if err != nil {
-			return nil, fmt.Errorf("read the bans of jail %s from the line %q: %w", jail, line, err)
+			failure = fmt.Errorf("read the bans of jail %s from the line %q: %w", jail, line, err)
+			continue
 		}
 		bans = append(bans, ban)
 	}
-	return bans, nil
+	if bans == nil {
+		return nil, failure
+	}
+	return bans[max(0, len(bans)-MaxBans):], nil
 }
 
 func parseBan(jail, line string) (Ban, error) {
-	address, rest, _ := strings.Cut(line, " ")
-	addr, err := netip.ParseAddr(address)
-	if err != nil {
+	subject, rest, _ := strings.Cut(line, " ")
+	ban := Ban{Jail: jail}
+	network, err := netip.ParsePrefix(subject)
+	if err == nil {
+		ban.Network, ban.Addr = network.Masked(), network.Masked().Addr()
+	} else if ban.Addr, err = netip.ParseAddr(subject); err != nil {
 		return Ban{}, err
+	}
+	if ban.Network.IsSingleIP() {
+		ban.Network = netip.Prefix{}
+	}
+	if whole, err := ban.Addr.Prefix(64); err == nil && jail == JailHandshake && ban.Addr.Is6() && !ban.Network.IsValid() && whole.Addr() == ban.Addr {
+		ban.Network = whole // its first address stands for it
 	}
 	begin, rest, found := strings.Cut(strings.TrimSpace(rest), " + ")
 	if !found {
-		return Ban{}, fmt.Errorf("no time of the ban in it")
+		return Ban{}, errors.New("no time of the ban in it")
 	}
-	since, err := time.Parse(banTime, begin)
-	if err != nil {
+	if ban.Since, err = time.Parse(banTime, begin); err != nil {
 		return Ban{}, err
 	}
 	length, _, _ := strings.Cut(rest, " ")
@@ -75,7 +118,10 @@ func parseBan(jail, line string) (Ban, error) {
 	if err != nil {
 		return Ban{}, err
 	}
-	return Ban{Jail: jail, Addr: addr, Since: since, Until: since.Add(time.Duration(seconds) * time.Second)}, nil
+	if seconds >= 0 {
+		ban.Until = ban.Since.Add(time.Duration(seconds) * time.Second)
+	}
+	return ban, nil
 }
 
 // ParseCounts reads what fail2ban-client prints for StatusArguments.

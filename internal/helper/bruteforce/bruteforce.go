@@ -1,10 +1,10 @@
-// Package bruteforce is the Base's protection against who tries and tries:
-// fail2ban, told what counts, and what it answers.
+// Package bruteforce is the Base's brute-force protection: it tells fail2ban what
+// counts, and reads its answers.
 //
 // There are two jails. One reads sshd's log. The other reads the Middleware's
-// own refusals; NGINX hands on the client's true address, so that it is the client
-// who gets banned. A ban must never hit an owner: only what nobody does who was
-// ever paired counts (Reasons), and loopback, from which Tor arrives, is never banned.
+// refusals, and counts those that the Middleware has marked with the address that they
+// count against (internal/middleware/admission). Nothing here decides who may
+// be banned. Loopback, from which Tor arrives, is never banned.
 //
 // fail2ban gets a configuration directory of its own, whole, so that nothing
 // in /etc/fail2ban can loosen or extend it. From there it takes only what Debian
@@ -29,10 +29,10 @@ const (
 // Jails lists them.
 var Jails = []string{JailSSH, JailHandshake}
 
-// Reasons are the refusals that count for a ban, as they stand in the log:
-// those of admission.Reasons whose CountsForBan is true. A valid mac1, a revoked
-// App and a pairing request never do, or an owner's old App would ban the owner.
-var Reasons = []string{"malformed_frame", "wrong_mac1"}
+// Actions are what a jail does with an address. The entry's also bans whole /64s.
+// sshd logs addresses as they are, so that a neighbour with the first address of
+// the owner's /64 would have the owner banned.
+var Actions = map[string]string{JailSSH: "bitbox-base", JailHandshake: "bitbox-base-entry"}
 
 // Config is what is rendered.
 type Config struct {
@@ -118,6 +118,7 @@ enabled = true
 filter = %[7]s
 port = %[8]s
 journalmatch = _SYSTEMD_UNIT=%[9]s
+action = bitbox-base-entry[name=%%(__name__)s, port="%%(port)s"]
 `, c.MaxTries, seconds(c.Window), seconds(c.BanTime), JailSSH, c.SSH, c.SSHUnit, JailHandshake, strings.Join(ports, ","), c.MiddlewareUnit)
 
 	files["filter.d/bitbox-base-sshd.conf"] = rendered + `
@@ -133,13 +134,13 @@ mdre-normal-other = ^<F-MLFFORGET>(?:Connection (?:closed|reset)|Disconnected)</
                     ^<F-NOFAIL><F-MLFFORGET>(?:Connection (?:closed|reset)|Disconnected)</F-MLFFORGET></F-NOFAIL> (?:by|from)(?: invalid user <F-USER>\S+|.*?</F-USER>)? <HOST>(?:%(__suff)s|\s*)$
 `
 
-	// The pattern holds the whole line up to the reason: a line that only
-	// contains such a text, since a stranger wrote it there, does not fit.
-	files["filter.d/"+JailHandshake+".conf"] = rendered + fmt.Sprintf(`
+	// The pattern holds the line's beginning: a line that only contains such a
+	// text, since a stranger wrote it there, does not fit.
+	files["filter.d/"+JailHandshake+".conf"] = rendered + `
 [Definition]
-failregex = ^\S+ bitbox-base\[\d+\]: (?:time=\S+ level=INFO msg=)?"?handshake refused"? addr=<ADDR> reason=(?:%s)(?: |$)
+failregex = ^\S+ bitbox-base\[\d+\]: (?:time=\S+ level=INFO msg="handshake refused"|handshake refused) against=<ADDR> addr=\S+ reason=
 ignoreregex =
-`, strings.Join(Reasons, "|"))
+`
 
 	files["action.d/bitbox-base.conf"] = rendered + `
 # nftables rather than iptables: a reload of the packet filter would wipe bans
@@ -154,6 +155,21 @@ type = multiport
 protocol = tcp
 # A refusal would tell that somebody is here.
 blocktype = drop
+`
+
+	files["action.d/bitbox-base-entry.conf"] = rendered + `
+[INCLUDES]
+before = bitbox-base.conf
+
+[Definition]
+rule_stat = %(match)s <addr_family> saddr @<addr_set> <blocktype> <network_rule>
+
+[Init]
+network_rule =
+
+[Init?family=inet6]
+# The first address of a /64 stands for the whole: the sets take no prefixes.
+network_rule = && <nftables> add rule <table_family> <table> <chain> $proto dport \{ <port> \} ip6 saddr and ffff:ffff:ffff:ffff:: @<addr_set> <blocktype>
 `
 	return files, nil
 }

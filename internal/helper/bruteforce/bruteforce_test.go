@@ -2,6 +2,7 @@ package bruteforce_test
 
 import (
 	"flag"
+	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -49,7 +50,7 @@ func TestConfigurationIsAsReviewed(t *testing.T) {
 		}
 	}
 	slices.Sort(names)
-	want := []string{"action.d/bitbox-base.conf", "fail2ban.conf", "filter.d/bitbox-base-handshake.conf", "filter.d/bitbox-base-sshd.conf", "jail.conf"}
+	want := []string{"action.d/bitbox-base-entry.conf", "action.d/bitbox-base.conf", "fail2ban.conf", "filter.d/bitbox-base-handshake.conf", "filter.d/bitbox-base-sshd.conf", "jail.conf"}
 	if d := cmp.Diff(want, names); d != "" {
 		t.Errorf("files: %s", d)
 	}
@@ -89,8 +90,33 @@ func TestBansAreRead(t *testing.T) {
 		{Jail: "sshd", Addr: netip.MustParseAddr("10.0.0.9"), Since: at(20, 39, 34), Until: at(21, 39, 34)},
 		{Jail: "sshd", Addr: netip.MustParseAddr("fd00::9"), Since: at(20, 40, 0), Until: at(20, 41, 0)},
 	}
-	if d := cmp.Diff(want, bans, cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); d != "" {
+	same := cmp.Options{cmp.Comparer(func(a, b netip.Addr) bool { return a == b }), cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })}
+	if d := cmp.Diff(want, bans, same); d != "" {
 		t.Error(d)
+	}
+	// What root has banned by hand hides nothing else: a network, for ever, by name. And
+	// the first address of a /64 stands for all of it.
+	output = "10.0.0.0/24 \t2026-11-22 20:39:34 + 3600 = 2026-11-22 21:39:34\nhost.example \t2026-11-22 20:39:34 + 60 = 2026-11-22 20:40:34\n" +
+		"10.0.1.9 \t2026-11-22 20:39:34 + -1 = 9999-12-31 23:59:59\n2001:db8:1:2:: \t2026-11-22 20:39:34 + 60 = 2026-11-22 20:40:34\n"
+	bans, err = bruteforce.ParseBans(bruteforce.JailHandshake, output)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var shown []string
+	for _, ban := range bans {
+		shown = append(shown, fmt.Sprint(ban.Subject(), " ends ", !ban.Until.IsZero()))
+	}
+	if d := cmp.Diff([]string{"10.0.0.0/24 ends true", "10.0.1.9 ends false", "2001:db8:1:2::/64 ends true"}, shown); d != "" {
+		t.Error(d)
+	}
+	// A stranger with many networks makes the list no longer than this; the latest are shown.
+	var many strings.Builder
+	for n := range 3 * bruteforce.MaxBans {
+		fmt.Fprintf(&many, "2001:db8:%x:%x:: \t2026-11-22 20:39:34 + 60 = 2026-11-22 20:40:34\n", n>>8, n&0xff)
+	}
+	bans, err = bruteforce.ParseBans(bruteforce.JailHandshake, many.String())
+	if last := netip.MustParseAddr("2001:db8:b:b7::"); err != nil || len(bans) != bruteforce.MaxBans || bans[len(bans)-1].Addr != last {
+		t.Errorf("of many bans %d are listed, the last %v; %v", len(bans), bans[len(bans)-1], err)
 	}
 	if bans, err := bruteforce.ParseBans("sshd", ""); err != nil || bans != nil {
 		t.Errorf("no bans: %v, %v", bans, err)

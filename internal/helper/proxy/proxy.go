@@ -27,13 +27,13 @@ import (
 const InnerPort = 8846
 
 const (
-	// heldConnections is how many connections one address may hold; the
+	// HeldConnections is how many connections one address may hold; the
 	// packet filter has the same bound (firewall.HeldConnections) and counts an
 	// IPv6 /64 as one address, which NGINX cannot.
-	heldConnections = 16
-	// workerConnections is per worker, and a client takes two. With NGINX's
+	HeldConnections = 16
+	// WorkerConnections is per worker, and a client takes two. With NGINX's
 	// 1,024, 200 strangers with eight silent connections each locked an owner out.
-	workerConnections = 8192
+	WorkerConnections = 8192
 	// sessionTimeout is how long a connection may be silent. The Base itself
 	// ends a session after 24 h (docs/protocol.md); this is only above it.
 	sessionTimeout = "25h"
@@ -119,7 +119,7 @@ stream {
     upstream middleware {
         server unix:%[3]s;
     }
-`, c.PIDFile, workerConnections, c.Middleware)
+`, c.PIDFile, WorkerConnections, c.Middleware)
 
 	for _, api := range c.APIs {
 		fmt.Fprintf(b, `
@@ -185,7 +185,7 @@ func listen(b *strings.Builder, port uint16, options string) {
 	const keepalive = " backlog=1024 so_keepalive=60s:10s:3;\n"
 	fmt.Fprintf(b, "        listen 0.0.0.0:%d%s%s", port, options, keepalive)
 	fmt.Fprintf(b, "        listen [::]:%d%s ipv6only=on%s", port, options, keepalive)
-	fmt.Fprintf(b, "        limit_conn address %d;\n", heldConnections)
+	fmt.Fprintf(b, "        limit_conn address %d;\n", HeldConnections)
 }
 
 // check returns the API that shares the entry, if any.

@@ -23,6 +23,7 @@
 package admission
 
 import (
+	"bytes"
 	"container/list"
 	"context"
 	"errors"
@@ -53,6 +54,9 @@ type Registry interface {
 	Begin(ctx context.Context, peer noiseconn.PublicKey, address netip.Addr, cut func()) (Session, error)
 	// MayPair tells before a code is shown whether peer could be stored.
 	MayPair(peer noiseconn.PublicKey) error
+	// Acquainted tells whether an active App has come from this address (IPv6: from
+	// its /64) lately. It is never banned then, whatever else comes from there.
+	Acquainted(address netip.Addr) bool
 	// Pend stores what both people have confirmed, as pending and on disk, and
 	// returns the keys for the App.
 	Pend(p Pairing) (noiseconn.PairKey, noiseconn.DiscoveryKey, error)
@@ -129,9 +133,21 @@ type visitor struct {
 	conn     net.Conn
 	deadline time.Time
 	addr     netip.Addr    // invalid until known
-	entered  bool          // counted by sources
+	local    netip.Addr    // the Base's own; invalid until known
 	place    *list.Element // of parking, by its lock; nil: not parked
+	source   *source       // by the lock of sources; nil: not counted by it
+	turn     *list.Element // of source.waiting, by the lock of sources; nil: vouched for
 	gone     chan struct{} // closed when it was displaced
+	displace func()        // ends it to make room; calling it again does nothing
+}
+
+func newVisitor(conn net.Conn, deadline time.Time) *visitor {
+	v := &visitor{conn: conn, deadline: deadline, gone: make(chan struct{})}
+	v.displace = sync.OnceFunc(func() {
+		close(v.gone)
+		_ = conn.Close()
+	})
+	return v
 }
 
 // Listen admits connections that inner accepts, until Close.
@@ -227,9 +243,9 @@ func (l *Listener) acceptAll() {
 // that its address may not have costs no goroutine.
 func (l *Listener) arrive(conn net.Conn) {
 	now := time.Now()
-	v := &visitor{conn: conn, deadline: now.Add(l.Limits.Handshake), gone: make(chan struct{})}
+	v := newVisitor(conn, now.Add(l.Limits.Handshake))
 	if !l.Proxied {
-		if err := l.enter(v, addressOf(conn.RemoteAddr())); err != nil {
+		if err := l.enter(v, addressOf(conn.RemoteAddr()), addressOf(conn.LocalAddr())); err != nil {
 			l.logRefusal(v, err)
 			_ = conn.Close()
 			return
@@ -249,13 +265,17 @@ func (l *Listener) arrive(conn net.Conn) {
 	l.serving.Go(func() { l.serve(v) })
 }
 
-// enter counts v against the limits of its address.
-func (l *Listener) enter(v *visitor, addr netip.Addr) error {
-	v.addr = addr
-	if reason := l.sources.enter(addr, time.Now()); reason != "" {
+// enter counts v, from addr to an address of the Base, against the limits of
+// its address.
+func (l *Listener) enter(v *visitor, addr, local netip.Addr) error {
+	v.addr, v.local = addr, local
+	displaced, reason := l.sources.enter(v, time.Now())
+	for _, other := range displaced {
+		other.displace()
+	}
+	if reason != "" {
 		return &Refusal{Reason: reason}
 	}
-	v.entered = true
 	return nil
 }
 
@@ -279,18 +299,10 @@ func (l *Listener) serve(v *visitor) {
 
 func (l *Listener) forget(v *visitor) {
 	l.parking.unpark(v)
-	if v.entered {
-		l.sources.leave(v.addr)
-	}
+	l.sources.leave(v)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	delete(l.visitors, v)
-}
-
-// displace ends v to make room.
-func (v *visitor) displace() {
-	close(v.gone)
-	_ = v.conn.Close()
 }
 
 func (v *visitor) displaced() bool {
@@ -306,18 +318,25 @@ func (v *visitor) displaced() bool {
 // comes with a Conn.
 func (l *Listener) admit(v *visitor) (*Conn, error) {
 	if err := v.conn.SetDeadline(v.deadline); err != nil {
-		return nil, err
+		return nil, l.readFailure(v, MalformedFrame, err) // it was closed
 	}
 	if l.Proxied {
-		addr, err := readProxy(v.conn)
+		addr, local, err := readProxy(v.conn)
 		if err != nil {
 			return nil, l.readFailure(v, NoAddress, err)
 		}
-		if err := l.enter(v, addr); err != nil {
+		if err := l.enter(v, addr, local); err != nil {
 			return nil, err
 		}
 	}
-	typ, body, err := noiseconn.ReadFrame(v.conn)
+	var first [1]byte
+	if _, err := io.ReadFull(v.conn, first[:]); err != nil {
+		return nil, l.readFailure(v, MalformedFrame, err)
+	}
+	if otherProtocol(first[0]) {
+		return nil, &Refusal{Reason: OtherProtocol}
+	}
+	typ, body, err := noiseconn.ReadFrame(io.MultiReader(bytes.NewReader(first[:]), v.conn))
 	if err != nil {
 		return nil, l.readFailure(v, MalformedFrame, err)
 	}
@@ -330,6 +349,11 @@ func (l *Listener) admit(v *visitor) (*Conn, error) {
 		return nil, &Refusal{Reason: MalformedFrame}
 	}
 }
+
+// otherProtocol tells whether a connection that begins with this byte speaks
+// something else: TLS (22 is its handshake record) or a text, such as HTTP, SSH or
+// the JSON of an Electrum wallet. A frame begins with 1 or 2.
+func otherProtocol(first byte) bool { return first == 0x16 || first >= ' ' && first <= '~' }
 
 // readFailure says why reading ended: the connection did, or the bytes are wrong.
 func (l *Listener) readFailure(v *visitor, wrong Reason, err error) error {
@@ -366,8 +390,22 @@ func (l *Listener) logRefusal(v *visitor, err error) Reason {
 	if !errors.As(err, &refusal) {
 		refusal = &Refusal{Reason: Internal, Err: err}
 	}
-	l.refusals.refused(v.addr, refusal.Reason, refusal.Err)
+	l.refusals.refused(v.addr, l.counts(v, refusal.Reason), refusal.Reason, refusal.Err)
 	return refusal.Reason
+}
+
+// counts decides what a refusal counts for: it slows the address down, and it
+// counts against the address that it returns, unless that is invalid. Nowhere
+// else is it decided who may be banned at the entry.
+func (l *Listener) counts(v *visitor, reason Reason) netip.Addr {
+	if !reason.CountsForBan() || !v.addr.IsValid() {
+		return netip.Addr{}
+	}
+	l.sources.failed(v.addr, time.Now())
+	if l.Registry.Acquainted(v.addr) {
+		return netip.Addr{}
+	}
+	return against(v.addr, v.local)
 }
 
 // maxDrain is how many bytes of a refused peer are read and thrown away. More

@@ -43,6 +43,8 @@ type fakeRegistry struct {
 	pair      noiseconn.PairKey
 	status    noiseconn.Status
 	forgetful bool // takes a seq again
+	// acquainted is the address from which the App has come lately.
+	acquainted netip.Addr
 
 	mu       sync.Mutex
 	seen     map[uint64]bool
@@ -74,6 +76,8 @@ func (r *fakeRegistry) Begin(context.Context, noiseconn.PublicKey, netip.Addr, f
 	r.sessions.Add(1)
 	return r, nil
 }
+
+func (r *fakeRegistry) Acquainted(addr netip.Addr) bool { return addr == r.acquainted }
 
 func (r *fakeRegistry) End() { r.sessions.Add(-1) }
 
@@ -136,6 +140,7 @@ func testLimits() Limits {
 	limits.Handshake = 500 * time.Millisecond
 	limits.ParkedPerAddress = 1000
 	limits.PerSecond, limits.Burst = 1e6, 1e6
+	limits.SlowAfter = 1e6
 	return limits
 }
 
@@ -277,6 +282,7 @@ func strangersSend(p *port) map[string][]byte {
 		"HTTP":                              []byte("GET / HTTP/1.1\r\nHost: base\r\n\r\n"),
 		"HTTP/2":                            []byte("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"),
 		"a TLS ClientHello":                 append([]byte{0x16, 3, 1, 0, 0xf8, 1, 0, 0, 0xf4, 3, 3}, make([]byte, 242)...),
+		"an Electrum wallet without TLS":    []byte(`{"jsonrpc": "2.0", "method": "server.version"}`),
 		"an SSH banner":                     []byte("SSH-2.0-OpenSSH_9.2\r\n"),
 		"a PROXY header":                    []byte("PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n"),
 		"half a header":                     {noiseconn.TypeConnect, 5},
@@ -341,7 +347,8 @@ func TestEachRefusalIsLoggedWithItsReason(t *testing.T) {
 	p := open(t, testLimits(), nil)
 	scan(p)
 	for reason, want := range map[Reason]int{
-		MalformedFrame: 9, // other protocols, and frames that do not open a connection
+		MalformedFrame: 4, // random bytes, and frames that do not open a connection
+		OtherProtocol:  6, // texts, and TLS
 		WrongMAC1:      3, // the unknown key, twice, and the flipped bit
 		PairingRequest: 1,
 		Silent:         3, // nothing, and the two halves
@@ -350,7 +357,7 @@ func TestEachRefusalIsLoggedWithItsReason(t *testing.T) {
 			t.Errorf("%d refusals for %s were logged, not %d:\n%s", got, reason, want, p.log.String())
 		}
 	}
-	if !strings.Contains(p.log.String(), `msg="handshake refused" addr=127.0.0.1 reason=wrong_mac1`) {
+	if !strings.Contains(p.log.String(), `msg="handshake refused" against=127.0.0.1 addr=127.0.0.1 reason=wrong_mac1`) {
 		t.Errorf("the line that fail2ban looks for is not in the log:\n%s", p.log.String())
 	}
 }
@@ -558,6 +565,73 @@ func TestAnAddressThatConnectsTooFastIsRefused(t *testing.T) {
 	}
 }
 
+// besiege is what an old App, or a neighbour behind the same NAT, does with an owner's
+// address: a wrong mac1, again and again. It returns the refusals that count against
+// somebody, and why the owner's App cannot come in meanwhile.
+func besiege(t *testing.T, p *port) (counted int, app error) {
+	t.Helper()
+	const tries = 60
+	var end []net.Conn
+	for range tries {
+		c := p.dial()
+		must(c.Write(strangersSend(p)["an unknown key"]))
+		end = append(end, c)
+	}
+	eventually(t, "all are refused", func() bool { return p.logged(WrongMAC1)+p.logged(Displaced)+p.logged(TooMany) == tries })
+	app = p.enter(p.dial())
+	for _, c := range end {
+		_ = c.Close()
+	}
+	p.logMu.Lock()
+	defer p.logMu.Unlock()
+	return strings.Count(p.log.String(), " against="), app
+}
+
+func TestAnAcquaintedAddressIsSlowedDownAndNeverBanned(t *testing.T) {
+	limits := DefaultLimits()
+	limits.Handshake = testTime // nothing ends by itself
+	limits.PerSecond, limits.Burst = 1e6, 1e6
+	acquainted := func(p *port) *port {
+		p.registry.acquainted = netip.MustParseAddr("127.0.0.1")
+		return p
+	}
+	p := acquainted(open(t, limits, nil))
+	if counted, err := besiege(t, p); counted != 0 || err != nil {
+		t.Errorf("%d refusals count for a ban, and the App comes in: %v", counted, err)
+	}
+	if waiting := p.Waiting(); waiting > limits.SlowedPlaces {
+		t.Errorf("%d of its connections wait", waiting)
+	}
+	// Where no address is acquainted fail2ban would ban the owner after five of them.
+	if counted, _ := besiege(t, open(t, limits, nil)); counted < limits.SlowAfter {
+		t.Errorf("without acquaintance only %d refusals count; this attack proves nothing", counted)
+	}
+	// Where it is not slowed down its 16 places are taken.
+	hasty := limits
+	hasty.SlowAfter = 1e6
+	q := acquainted(open(t, hasty, nil))
+	for range hasty.ParkedPerAddress {
+		must(q.dial().Write(strangersSend(q)["an unknown key"]))
+	}
+	eventually(t, "all are refused", func() bool { return q.logged(WrongMAC1) == hasty.ParkedPerAddress })
+	if q.enter(q.dial()) == nil {
+		t.Error("an address that is not slowed down has a place left; this attack proves nothing")
+	}
+}
+
+func TestOtherProtocolsCountAgainstNobody(t *testing.T) {
+	p := open(t, testLimits(), nil)
+	scan(p)
+	p.logMu.Lock()
+	defer p.logMu.Unlock()
+	for line := range strings.Lines(p.log.String()) {
+		counts := strings.Contains(line, " against=127.0.0.1 addr=")
+		if counting := strings.Contains(line, "="+string(MalformedFrame)) || strings.Contains(line, "="+string(WrongMAC1)); counts != counting {
+			t.Errorf("counts: %t: %s", counts, line)
+		}
+	}
+}
+
 func TestARevokedAppIsToldSoAndNothingElse(t *testing.T) {
 	p := open(t, testLimits(), nil)
 	p.registry.status = noiseconn.StatusRevoked
@@ -688,7 +762,7 @@ func FuzzBeforeAuthentication(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, send []byte) {
 		c := &scripted{send: bytes.NewReader(send)}
-		v := &visitor{conn: c, deadline: time.Now().Add(testTime), gone: make(chan struct{})}
+		v := newVisitor(c, time.Now().Add(testTime))
 		conn, err := p.admit(v)
 		if err == nil || conn != nil {
 			t.Fatalf("a stranger was let in with %x", send)

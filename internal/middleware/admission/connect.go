@@ -26,6 +26,7 @@ func (l *Listener) connect(v *visitor, r1 []byte) (*Conn, error) {
 	}
 	// Only a key of this Base made this frame: no stranger displaces it.
 	l.parking.unpark(v)
+	l.sources.vouch(v)
 	r2, transport, err := l.computeR2(v, known, r1)
 	if err != nil {
 		return nil, err

@@ -9,7 +9,7 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// Limits are the bounds before authentication (docs/protocol.md, section 6).
+// Limits are the bounds before authentication (docs/limits.md).
 type Limits struct {
 	// Handshake is the absolute time from a connection's beginning until the
 	// App's first record, or until P3 of a pairing.
@@ -26,6 +26,12 @@ type Limits struct {
 	// PerSecond and Burst bound the new connections of one address.
 	PerSecond float64
 	Burst     int
+	// SlowAfter failures that count within SlowWindow slow an address down: from
+	// then on it has SlowedPlaces places for connections without a right mac1, and the newest
+	// closes the oldest of them.
+	SlowAfter    int
+	SlowWindow   time.Duration
+	SlowedPlaces int
 }
 
 // DefaultLimits returns the limits of the protocol.
@@ -38,6 +44,9 @@ func DefaultLimits() Limits {
 		ParkedPerAddress: 16,
 		PerSecond:        20,
 		Burst:            5,
+		SlowAfter:        5,
+		SlowWindow:       10 * time.Minute,
+		SlowedPlaces:     2,
 	}
 }
 
@@ -56,17 +65,22 @@ type sources struct {
 }
 
 type source struct {
-	prefix netip.Prefix
-	rate   *rate.Limiter
-	parked int
+	prefix  netip.Prefix
+	rate    *rate.Limiter
+	waiting list.List // of *visitor without a right mac1, the oldest first
+	vouched int       // visitors with a right mac1
+	// failures are the times of the last failures that count, at most
+	// Limits.SlowAfter, the oldest first.
+	failures []time.Time
 }
 
 func newSources(limits Limits) *sources {
 	return &sources{limits: limits, known: map[netip.Prefix]*list.Element{}}
 }
 
-// prefixOf returns what is limited together with addr.
-func prefixOf(addr netip.Addr) netip.Prefix {
+// PrefixOf returns what counts as one address together with addr: an IPv4
+// address alone, or an IPv6 /64.
+func PrefixOf(addr netip.Addr) netip.Prefix {
 	addr = addr.Unmap().WithZone("")
 	bits := 64
 	if addr.Is4() {
@@ -76,29 +90,70 @@ func prefixOf(addr netip.Addr) netip.Prefix {
 	return prefix
 }
 
-// enter counts a new connection of addr. It returns why it must not stay, or "".
-// leave must follow if and only if it returned "".
-func (s *sources) enter(addr netip.Addr, now time.Time) Reason {
+// enter counts the new connection v of v.addr. It returns why v must not stay,
+// or "", and the connections that v displaces. leave must follow if and only if
+// the reason is "".
+func (s *sources) enter(v *visitor, now time.Time) (displaced []*visitor, reason Reason) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	src := s.lookupLocked(prefixOf(addr))
+	src := s.lookupLocked(PrefixOf(v.addr))
 	if !src.rate.AllowN(now, 1) {
-		return TooFast
+		return nil, TooFast
 	}
-	if src.parked >= s.limits.ParkedPerAddress {
-		return TooMany
+	for s.slowedLocked(src, now) && src.waiting.Len() >= s.limits.SlowedPlaces {
+		oldest := src.waiting.Front().Value.(*visitor)
+		src.dropLocked(oldest)
+		displaced = append(displaced, oldest)
 	}
-	src.parked++
-	return ""
+	if src.waiting.Len()+src.vouched >= s.limits.ParkedPerAddress {
+		return displaced, TooMany
+	}
+	v.source, v.turn = src, src.waiting.PushBack(v)
+	return displaced, ""
+}
+
+// vouch takes note that v has shown a right mac1: nobody of its address
+// displaces it from here on.
+func (s *sources) vouch(v *visitor) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if v.source == nil || v.turn == nil {
+		return
+	}
+	v.source.waiting.Remove(v.turn)
+	v.turn = nil
+	v.source.vouched++
 }
 
 // leave takes back a connection that enter let in: it authenticated or ended.
-func (s *sources) leave(addr netip.Addr) {
+func (s *sources) leave(v *visitor) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if element, ok := s.known[prefixOf(addr)]; ok {
-		element.Value.(*source).parked--
+	if v.source != nil {
+		v.source.dropLocked(v)
 	}
+}
+
+// failed counts a failure of an address.
+func (s *sources) failed(addr netip.Addr, now time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	src := s.lookupLocked(PrefixOf(addr))
+	src.failures = append(src.failures, now)
+	src.failures = src.failures[max(0, len(src.failures)-s.limits.SlowAfter):]
+}
+
+func (s *sources) slowedLocked(src *source, now time.Time) bool {
+	return len(src.failures) == s.limits.SlowAfter && now.Sub(src.failures[0]) < s.limits.SlowWindow
+}
+
+func (src *source) dropLocked(v *visitor) {
+	if v.turn != nil {
+		src.waiting.Remove(v.turn)
+	} else {
+		src.vouched--
+	}
+	v.source, v.turn = nil, nil
 }
 
 func (s *sources) lookupLocked(prefix netip.Prefix) *source {
@@ -120,13 +175,41 @@ func (s *sources) lookupLocked(prefix netip.Prefix) *source {
 // waiting.
 func (s *sources) forgetLocked() bool {
 	for element := s.recent.Back(); element != nil; element = element.Prev() {
-		if src := element.Value.(*source); src.parked == 0 {
+		if src := element.Value.(*source); src.waiting.Len()+src.vouched == 0 {
 			s.recent.Remove(element)
 			delete(s.known, src.prefix)
 			return true
 		}
 	}
 	return false
+}
+
+// against returns the address that a failure counts against, and that is banned
+// in the end. source is the client's address, local the Base's own on this
+// connection. It returns an invalid address if nothing can be banned.
+//
+//	IPv4                          the address
+//	IPv6, from beyond the link    the first address of its /64, which stands for all of it
+//	IPv6, from the Base's site    the address alone: its /64 is the owner's home too
+//
+// A packet filter's rule cannot ask which is which, so the destination tells. A
+// host of the Base's link has its prefix in common with it; and who reaches a local
+// address of the Base is at home as well, with whichever address it comes.
+// An address of the site that is the first of its /64 would stand for the whole.
+func against(source, local netip.Addr) netip.Addr {
+	source, local = source.Unmap().WithZone(""), local.Unmap().WithZone("")
+	if !source.Is6() {
+		return source
+	}
+	first := PrefixOf(source).Addr()
+	global := func(a netip.Addr) bool { return a.Is6() && a.IsGlobalUnicast() && !a.IsPrivate() }
+	if global(source) && global(local) && first != PrefixOf(local).Addr() {
+		return first
+	}
+	if source == first {
+		return netip.Addr{}
+	}
+	return source
 }
 
 // parking holds the connections that have not authenticated.

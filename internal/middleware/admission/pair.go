@@ -51,6 +51,7 @@ func (l *Listener) pair(v *visitor, p1 []byte) error {
 	}
 	// Somebody at the Base accepted this request: no stranger displaces it.
 	l.parking.unpark(v)
+	l.sources.vouch(v)
 	c := ceremony{Listener: l, v: v, id: id}
 	rejectedByApp, err := c.conduct(p1, commitment)
 	if err == nil {

@@ -17,26 +17,26 @@ const maxProxyLine = 107
 var errProxy = errors.New("not a PROXY header of version 1")
 
 // readProxy reads the PROXY header that NGINX puts before a connection, and
-// returns the client's address. It reads not a byte more than the header, so
-// that the connection can be handed on as it is.
+// returns the client's address and the one of ours that it connected to. It reads not
+// a byte more than the header, so that the connection can be handed on as it is.
 //
 //	PROXY TCP4 192.0.2.1 198.51.100.1 51234 8845\r\n
 //
 // It reads byte by byte. That costs some 50 µs a connection, and no buffer has
 // to follow the connection from here on.
-func readProxy(r io.Reader) (netip.Addr, error) {
+func readProxy(r io.Reader) (source, destination netip.Addr, err error) {
 	line := make([]byte, 0, maxProxyLine)
 	var one [1]byte
 	for len(line) < maxProxyLine {
 		if _, err := io.ReadFull(r, one[:]); err != nil {
-			return netip.Addr{}, fmt.Errorf("read the PROXY header: %w", err)
+			return netip.Addr{}, netip.Addr{}, fmt.Errorf("read the PROXY header: %w", err)
 		}
 		line = append(line, one[0])
 		if one[0] == '\n' {
 			return parseProxy(line)
 		}
 	}
-	return netip.Addr{}, fmt.Errorf("%w: no end of line within %d bytes", errProxy, maxProxyLine)
+	return netip.Addr{}, netip.Addr{}, fmt.Errorf("%w: no end of line within %d bytes", errProxy, maxProxyLine)
 }
 
 // parseProxy parses a whole header line, CR LF included. An IPv4 address
@@ -44,34 +44,36 @@ func readProxy(r io.Reader) (netip.Addr, error) {
 // destination may differ from the source's: NGINX does that on a socket that
 // serves both. UNKNOWN is refused, since without an address there is no limit
 // and no ban.
-func parseProxy(line []byte) (netip.Addr, error) {
+func parseProxy(line []byte) (source, destination netip.Addr, err error) {
+	fail := func(err error) (netip.Addr, netip.Addr, error) {
+		return netip.Addr{}, netip.Addr{}, fmt.Errorf("%w: %w", errProxy, err)
+	}
 	text, ended := strings.CutSuffix(string(line), "\r\n")
 	if !ended {
-		return netip.Addr{}, fmt.Errorf("%w: it does not end with CR LF", errProxy)
+		return fail(errors.New("it does not end with CR LF"))
 	}
 	fields := strings.Split(text, " ")
 	if len(fields) != 6 || fields[0] != "PROXY" {
-		return netip.Addr{}, fmt.Errorf("%w: PROXY, family, two addresses and two ports are needed", errProxy)
+		return fail(errors.New("PROXY, family, two addresses and two ports are needed"))
 	}
 	if fields[1] != "TCP4" && fields[1] != "TCP6" {
-		return netip.Addr{}, fmt.Errorf("%w: the family is neither TCP4 nor TCP6", errProxy)
+		return fail(errors.New("the family is neither TCP4 nor TCP6"))
 	}
-	source, err := parseProxyAddress(fields[2])
-	if err != nil {
-		return netip.Addr{}, fmt.Errorf("%w: source: %w", errProxy, err)
+	if source, err = parseProxyAddress(fields[2]); err != nil {
+		return fail(fmt.Errorf("source: %w", err))
 	}
 	if fields[1] == "TCP4" && !source.Is4() {
-		return netip.Addr{}, fmt.Errorf("%w: TCP4 with a source that is not IPv4", errProxy)
+		return fail(errors.New("TCP4 with a source that is not IPv4"))
 	}
-	if _, err := parseProxyAddress(fields[3]); err != nil {
-		return netip.Addr{}, fmt.Errorf("%w: destination: %w", errProxy, err)
+	if destination, err = parseProxyAddress(fields[3]); err != nil {
+		return fail(fmt.Errorf("destination: %w", err))
 	}
 	for _, port := range fields[4:] {
 		if _, err := strconv.ParseUint(port, 10, 16); err != nil {
-			return netip.Addr{}, fmt.Errorf("%w: a port is not a number from 0 to 65535", errProxy)
+			return fail(errors.New("a port is not a number from 0 to 65535"))
 		}
 	}
-	return source, nil
+	return source, destination, nil
 }
 
 // parseProxyAddress parses one address. A zone is refused: NGINX writes none,

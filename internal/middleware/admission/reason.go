@@ -9,8 +9,7 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// Reason says in the log why a connection was refused. The text is part of
-// what the brute-force protection matches (internal/helper/bruteforce); it does not change.
+// Reason says in the log why a connection was refused.
 type Reason string
 
 // The reasons. Those that count for a ban are what nobody does who was ever
@@ -22,6 +21,9 @@ const (
 	// WrongMAC1: a connect frame that no key of this Base made. Counts for a ban.
 	WrongMAC1 Reason = "wrong_mac1"
 
+	// OtherProtocol: TLS or a text. A wallet goes on like this for days after its
+	// owner has closed an extra API, and so do browsers and scanners of home routers.
+	OtherProtocol Reason = "other_protocol"
 	// Silent: no whole frame within the handshake's time.
 	Silent Reason = "silent"
 	// Closed: the peer went away before it had sent a whole frame.
@@ -59,18 +61,23 @@ const (
 func Reasons() []Reason {
 	return []Reason{
 		MalformedFrame, WrongMAC1,
-		Silent, Closed, PairingRequest, PairingFailed, Lapsed, Replayed, WrongKey, Revoked, NoFirstRecord, Busy,
+		OtherProtocol, Silent, Closed, PairingRequest, PairingFailed, Lapsed, Replayed, WrongKey, Revoked, NoFirstRecord, Busy,
 		TooFast, TooMany, Displaced, NoAddress, Internal,
 	}
 }
 
 // CountsForBan tells whether refusals for this reason add up to a ban of the
 // address. A ban must never hit an owner: whatever a paired App, a revoked one, one
-// whose pairing broke off, a slow network or a busy Base can cause does not count.
+// whose pairing broke off, a slow network, a busy Base or another program of the
+// owner can cause does not count.
 func (r Reason) CountsForBan() bool { return r == MalformedFrame || r == WrongMAC1 }
 
-// refusalMessage and its attributes addr and reason are what fail2ban matches.
-const refusalMessage = "handshake refused"
+// refusalMessage and the attribute that follows it are what fail2ban matches
+// (internal/helper/bruteforce). A line without the attribute counts for nothing.
+const (
+	refusalMessage = "handshake refused"
+	refusalAgainst = "against"
+)
 
 // Lines a second and in a burst that refusals may write, for each of the two
 // kinds of reasons. A flood must not fill the disk, nor hide by harmless
@@ -104,9 +111,10 @@ func newRefusalLog(logger *slog.Logger) *refusalLog {
 }
 
 // refused logs that a connection from addr ended without a session. addr may be
-// invalid if it is not known. err may be nil.
-func (l *refusalLog) refused(addr netip.Addr, reason Reason, err error) {
-	suppressed, fits := l.take(reason)
+// invalid if it is not known; against is invalid if the refusal counts against
+// nobody. err may be nil.
+func (l *refusalLog) refused(addr, against netip.Addr, reason Reason, err error) {
+	suppressed, fits := l.take(against.IsValid())
 	if !fits {
 		return
 	}
@@ -114,7 +122,11 @@ func (l *refusalLog) refused(addr netip.Addr, reason Reason, err error) {
 	if addr.IsValid() {
 		address = addr.WithZone("").String()
 	}
-	attributes := []any{slog.String("addr", address), slog.String("reason", string(reason))}
+	var attributes []any
+	if against.IsValid() {
+		attributes = append(attributes, slog.String(refusalAgainst, against.String()))
+	}
+	attributes = append(attributes, slog.String("addr", address), slog.String("reason", string(reason)))
 	if err != nil {
 		attributes = append(attributes, slog.String("error", err.Error()))
 	}
@@ -126,11 +138,11 @@ func (l *refusalLog) refused(addr netip.Addr, reason Reason, err error) {
 
 // take takes a line out of the budget and returns how many were suppressed
 // since the last one.
-func (l *refusalLog) take(reason Reason) (suppressed int, fits bool) {
+func (l *refusalLog) take(counting bool) (suppressed int, fits bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	budget := &l.harmless
-	if reason.CountsForBan() {
+	if counting {
 		budget = &l.counting
 	}
 	if !budget.lines.AllowN(time.Now(), 1) {

@@ -1,6 +1,8 @@
 package registry
 
 import (
+	"time"
+
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/noiseconn"
 )
@@ -47,4 +49,14 @@ func (r *Registry) Delete(peer noiseconn.PublicKey) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.deleteLocked(r.pairings[peer])
+}
+
+// Age has the App come from its addresses that much earlier than it has.
+func (r *Registry) Age(peer noiseconn.PublicKey, by time.Duration) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for n := range r.pairings[peer].acquaintances {
+		r.pairings[peer].acquaintances[n].Seen = r.pairings[peer].acquaintances[n].Seen.Add(-by)
+	}
+	r.indexAcquaintedLocked()
 }

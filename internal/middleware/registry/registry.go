@@ -96,6 +96,9 @@ type Registry struct {
 
 	// recognition is read without the lock, so that strangers' frames do not hold up anything.
 	recognition atomic.Pointer[recognition]
+	// acquainted are the addresses that Apps with rights have come from, and when;
+	// read without the lock as well.
+	acquainted atomic.Pointer[map[netip.Prefix]time.Time]
 
 	mu       sync.Mutex
 	pairings map[noiseconn.PublicKey]*record // stored ones
@@ -128,7 +131,8 @@ type record struct {
 	revokedAt     time.Time
 	lastSeen      time.Time // zero: never
 	lastSeenSaved time.Time
-	lastAddress   netip.Addr // of the last session; invalid: never, or not known
+	lastAddress   netip.Addr     // of the last session; invalid: never, or not known
+	acquaintances []acquaintance // the least recently used first, at most MaxAcquainted
 	sequence      sequence
 	// acknowledged: the authority, too, holds the signing key active.
 	acknowledged bool
@@ -265,6 +269,7 @@ func (r *Registry) indexLocked() {
 		add(p)
 	}
 	r.recognition.Store(index)
+	r.indexAcquaintedLocked()
 }
 
 // Arrive implements admission.Registry. The highest seq is on disk before the R1
@@ -456,6 +461,10 @@ func (r *Registry) revokeLocked(p *record, by *Session) error {
 			continue
 		}
 		s.cut()
+	}
+	p.acquaintances = nil
+	if err := r.saveAcquaintancesLocked(p); err != nil {
+		r.config.Logger.Error("forget the addresses of a revoked App", "app", p.id(), "error", err) // they count no more
 	}
 	r.forgetTombstonesLocked()
 	r.indexLocked()

@@ -3,8 +3,8 @@ package registry_test
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"testing"
-
 	"time"
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
@@ -364,5 +364,44 @@ func TestNamesAndTimesSurviveARestart(t *testing.T) {
 	}
 	if after.GetSessions() != 1 || !after.GetIsCaller() || after.GetLastSeenAt() == nil {
 		t.Errorf("after the restart: %v", after)
+	}
+}
+
+func TestAnAddressIsAcquaintedWhileItsAppHasRights(t *testing.T) {
+	h := registrytest.New(t, nil)
+	boss := h.Active("boss", owner)
+	session := registrytest.Must(h.Begin(t.Context(), boss.Peer, registrytest.From, func() {})).(*registry.Session)
+	phone := h.Confirm("phone", viewer)
+	mobile := netip.MustParseAddr("2001:db8:7::1")
+	neighbour := netip.MustParseAddr("2001:db8:7::2")
+	if h.Acquainted(mobile) {
+		t.Error("acquainted before an App came from there")
+	}
+	registrytest.Must(h.Begin(t.Context(), phone.Peer, mobile, func() {})).End()
+	check := func(when string, want bool) {
+		t.Helper()
+		for _, address := range []netip.Addr{mobile, neighbour} {
+			if got := h.Acquainted(address); got != want {
+				t.Errorf("%s: %s acquainted: %t, want %t", when, address, got, want)
+			}
+		}
+		if !h.Acquainted(registrytest.From) || h.Acquainted(netip.MustParseAddr("2001:db8:8::1")) {
+			t.Errorf("%s: the owner's address is not acquainted, or a stranger's is", when)
+		}
+	}
+	check("after its first record", true)
+	h.Restart()
+	check("after a restart", true)
+	if err := h.Revoke(t.Context(), phone.ID(), session); err != nil {
+		t.Fatal(err)
+	}
+	check("after its App was revoked", false)
+	h.Restart()
+	check("after its App was revoked and a restart", false)
+
+	// It ends by itself after a week without its App.
+	h.Age(boss.Peer, registry.AcquaintedTime+time.Second)
+	if h.Acquainted(registrytest.From) {
+		t.Error("acquainted for more than a week without its App")
 	}
 }

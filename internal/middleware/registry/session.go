@@ -71,6 +71,7 @@ func (r *Registry) Begin(ctx context.Context, peer noiseconn.PublicKey, address 
 			r.config.Logger.Error("store where an App came from", "app", p.id(), "error", err)
 		}
 	}
+	r.acquaintLocked(p, address, p.lastSeen)
 	app := r.describeLocked(p)
 	if isNew {
 		r.audit("an App was paired", p)

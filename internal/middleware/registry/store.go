@@ -31,15 +31,17 @@ const (
 //	pairings  public static key of the App (32) -> storedPairing, JSON
 //	progress  public static key of the App (32) -> highest seq (8) | last seen, ms since 1970 (8)
 //	addresses public static key of the App (32) -> where its last session came from, as text
+//	acquainted public static key of the App (32) -> []acquaintance, JSON (acquainted.go)
 //	prepaired of a pre-paired Base (prepaired.go):
 //	          app          public static key of the App (32)
 //	          image        public static key of its first connection (32)
 //	          certificate  K_state (32) | signature (64)
 const (
-	bucketIdentity  = "identity"
-	bucketPairings  = "pairings"
-	bucketProgress  = "progress"
-	bucketAddresses = "addresses" // apart from progress, whose size the version before checks
+	bucketIdentity   = "identity"
+	bucketPairings   = "pairings"
+	bucketProgress   = "progress"
+	bucketAddresses  = "addresses" // apart from progress, whose size the version before checks
+	bucketAcquainted = "acquainted"
 )
 
 const (
@@ -171,6 +173,9 @@ func (r *Registry) loadPairings() error {
 					return fmt.Errorf("%w: where a paired App came from: %w", state.ErrDamaged, err)
 				}
 			}
+			if p.acquaintances, err = parseAcquaintances(tx.Get(bucketAcquainted, key)); err != nil {
+				return fmt.Errorf("%w: %w", state.ErrDamaged, err)
+			}
 			if p.standing == standingPending {
 				pending = append(pending, p)
 			} else {
@@ -273,6 +278,6 @@ func (r *Registry) saveAddressLocked(p *record) error {
 func (r *Registry) deleteLocked(p *record) error {
 	return r.update("delete a pairing", func(tx *state.Tx) error {
 		key := string(p.peer[:])
-		return errors.Join(tx.Delete(bucketPairings, key), tx.Delete(bucketProgress, key), tx.Delete(bucketAddresses, key))
+		return errors.Join(tx.Delete(bucketPairings, key), tx.Delete(bucketProgress, key), tx.Delete(bucketAddresses, key), tx.Delete(bucketAcquainted, key))
 	})
 }

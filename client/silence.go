@@ -1,0 +1,86 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/BitBoxSwiss/bitbox-base/internal/state"
+)
+
+// An App that a Base does not know any more (after a factory reset, say) gets silence,
+// and each handshake counts towards a ban of the computer, and of the house behind its
+// router (docs/protocol.md, section 6). MaxSilences handshakes with one address
+// within SilenceWindow are fewer than that takes.
+const (
+	MaxSilences   = 3
+	SilenceWindow = 10 * time.Minute
+)
+
+// lateness is from when on silence is a Base's that does not know this App: it ends
+// such a connection after 5 s. What ends earlier is one that restarts, or is busy.
+const lateness = 4 * time.Second
+
+// checkSilence refuses one more handshake with an address that was silent too often.
+func (a *App) checkSilence(p *pairing, address string) error {
+	times, err := a.store.silences(p.AppID, address)
+	if err != nil {
+		return err
+	}
+	times = recent(times, a.now())
+	if len(times) < MaxSilences {
+		return nil
+	}
+	return fail(ErrSilent, nil, "%s did not answer %d times within %d minutes, and would ban this computer if it went on; it can be tried again at %s",
+		address, MaxSilences, int(SilenceWindow/time.Minute), times[len(times)-MaxSilences].Add(SilenceWindow).Local().Format("15:04:05"))
+}
+
+// noteSilence remembers how a handshake with an address went that took so long.
+func (a *App) noteSilence(ctx context.Context, p *pairing, address string, took time.Duration, err error) error {
+	switch {
+	case err == nil:
+		return a.store.forgetSilences(p.AppID, address)
+	case errors.Is(err, ErrSilent) && took >= a.timing.lateness && ctx.Err() == nil:
+		return a.store.silent(p.AppID, address, a.now())
+	}
+	return nil
+}
+
+// recent returns those times that are within the window. One in the future, after the
+// clock was set back, is not.
+func recent(times []time.Time, now time.Time) []time.Time {
+	return slices.DeleteFunc(slices.Clone(times), func(at time.Time) bool { return at.After(now) || now.Sub(at) >= SilenceWindow })
+}
+
+func (s *store) silences(id, address string) (times []time.Time, err error) {
+	err = s.view("read how often the Base was silent", func(tx *state.Tx) error {
+		record, err := get(tx, id)
+		if err == nil {
+			times = record.Silences[address]
+		}
+		return err
+	})
+	return times, err
+}
+
+func (s *store) silent(id, address string, now time.Time) error {
+	return s.change(id, "store that the Base was silent", func(r *stored) {
+		if r.Silences == nil {
+			r.Silences = map[string][]time.Time{}
+		}
+		maps.DeleteFunc(r.Silences, func(_ string, times []time.Time) bool { return len(recent(times, now)) == 0 })
+		if _, known := r.Silences[address]; known || len(r.Silences) < maxCandidates {
+			r.Silences[address] = append(recent(r.Silences[address], now), now)
+		}
+	})
+}
+
+// forgetSilences writes only if there is something to forget.
+func (s *store) forgetSilences(id, address string) error {
+	if times, err := s.silences(id, address); err != nil || times == nil {
+		return err
+	}
+	return s.change(id, "store that the Base has answered", func(r *stored) { delete(r.Silences, address) })
+}
