@@ -125,6 +125,7 @@ func opens(commitment [32]byte, p4 *noiseconn.P4) bool {
 // timing is how long things take or are waited for.
 type timing struct {
 	requestEvery  time.Duration // a pairing request is repeated so often (wire protocol)
+	giveUp        time.Duration // a pairing request is repeated for so long (wire protocol)
 	requestAnswer time.Duration // an answer to one request is waited for
 	tcp           time.Duration // a TCP connection may take so long
 	handshake     time.Duration // an answer in a handshake is waited for
@@ -139,6 +140,7 @@ type timing struct {
 
 var defaultTiming = timing{
 	requestEvery:  2 * time.Second,
+	giveUp:        10 * time.Minute,
 	requestAnswer: 8 * time.Second,
 	tcp:           5 * time.Second,
 	handshake:     6 * time.Second, // a Base gives up after 5 s

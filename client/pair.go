@@ -57,8 +57,8 @@ const (
 )
 
 // Pair pairs with the Base at one of the addresses given ("host:port" or
-// "host"). It repeats its request until somebody at the Base accepts the number
-// or the context ends, then has both people compare the code, and returns when
+// "host"). It repeats its request until somebody at the Base accepts the number,
+// the context ends, or ten minutes are over, then has both people compare the code, and returns when
 // the Base has answered a first call.
 //
 // One call of Pair reveals the App's half at most once, and must come from one
@@ -112,9 +112,9 @@ func (a *App) Pair(ctx context.Context, addresses []string, o PairOptions) (Base
 }
 
 // request sends P1 on a new connection every 2 s, and returns the first that is
-// answered.
+// answered. It gives up after ten minutes: an answer that was lost on its way never comes again.
 func (a *App) request(ctx context.Context, targets []string, p1 []byte) (net.Conn, []byte, error) {
-	ctx, cancel := context.WithCancel(ctx)
+	ctx, cancel := context.WithTimeout(ctx, a.timing.giveUp)
 	type answer struct {
 		conn  net.Conn
 		p2    []byte

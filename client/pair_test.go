@@ -155,6 +155,18 @@ func TestGivenUpRequestRevealsNothing(t *testing.T) {
 	}
 }
 
+// The answer to a request was lost: no other one comes. The App does not wait for ever.
+func TestAnAppGivesUpARequestThatIsNeverAnswered(t *testing.T) {
+	a, b := testApp(t), newFakeBase(t)
+	b.accept = func([]byte) bool { return false }
+	a.timing.giveUp = 200 * time.Millisecond
+	_, err := a.Pair(t.Context(), []string{b.address()}, PairOptions{Confirm: sayYes})
+	wantKind(t, err, ErrNotAccepted)
+	if _, reveals := b.counts(); reveals != 0 {
+		t.Errorf("%d reveals", reveals)
+	}
+}
+
 // refused runs a pairing that must fail after the App has revealed its half, and
 // checks that nothing of it is left but the count.
 func refused(t *testing.T, a *App, b *fakeBase, kind error, confirm func(context.Context, Code) (bool, error)) {

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"net/netip"
 	"strings"
 	"sync"
 	"testing"
@@ -123,6 +124,7 @@ func newApp() *app {
 	_, key, _ := ed25519.GenerateKey(nil)
 	a := &app{p1: make([]byte, noiseconn.P1Size), key: key}
 	_, _ = rand.Read(a.p1)
+	a.p1[31] &= 0x7f // its first bytes are the static key as well
 	return a
 }
 
@@ -131,7 +133,7 @@ func (a *app) number() string            { return noiseconn.FormatNumber(noiseco
 
 func (b *base) hear(a *app) (granted bool) {
 	b.t.Helper()
-	granted, id, _, err := b.middleware.Hear(b.t.Context(), a.p1)
+	granted, id, _, err := b.middleware.Hear(b.t.Context(), a.p1, netip.AddrFrom16([16]byte(a.p1)))
 	if err != nil {
 		b.t.Fatal(err)
 	}
@@ -149,7 +151,7 @@ func (b *base) reveal(a *app, name string) string {
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	p4, _, err := b.middleware.Reveal(b.t.Context(), a.id, [32]byte{}, payload, [32]byte(a.public()))
+	p4, _, err := b.middleware.Reveal(b.t.Context(), a.id, [32]byte{}, payload, [32]byte(a.p1))
 	if err != nil {
 		b.t.Fatal(err)
 	}
@@ -306,7 +308,7 @@ func TestDeclinedRequestIsNotAskedForAgain(t *testing.T) {
 		if got := b.sees(a.number()); strings.Contains(got, stranger.number()) {
 			t.Fatal(got)
 		}
-		time.Sleep(pairing.HeardTime)
+		time.Sleep(pairing.ShownFor)
 		b.sees("does not ask any more")
 		b.types(strings.ReplaceAll(stranger.number(), " ", "") + "\n") // typed, it works all the same
 		b.sees("accepted")

@@ -143,15 +143,16 @@ func (b *base) ceremony() error {
 	for _, random := range [][]byte{p1, appKey[:], h[:], ra[:]} {
 		_, _ = rand.Read(random)
 	}
+	appKey[31] &= 0x7f // canonical
 	private := ed25519.NewKeyFromSeed(b.seed.Expose())
 	public := private.Public().(ed25519.PublicKey)
-	if _, _, _, err := middleware.Hear(ctx, p1); err != nil {
+	if _, _, _, err := middleware.Hear(ctx, p1, netip.AddrFrom16([16]byte(p1))); err != nil {
 		return err
 	}
 	if err := console.Accept(ctx, noiseconn.RequestNumber(p1), basev1.Role_ROLE_OWNER); err != nil {
 		return err
 	}
-	_, id, _, err := middleware.Hear(ctx, p1)
+	_, id, _, err := middleware.Hear(ctx, p1, netip.AddrFrom16([16]byte(p1)))
 	if err != nil {
 		return err
 	}

@@ -564,7 +564,10 @@ type Hear struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The whole P1 message, 1232 bytes, so that the authority forms the request
 	// number itself.
-	P1            []byte `protobuf:"bytes,1,opt,name=p1,proto3" json:"p1,omitempty"`
+	P1 []byte `protobuf:"bytes,1,opt,name=p1,proto3" json:"p1,omitempty"`
+	// Where it came from, 4 or 16 bytes; empty if it is not known. One address, or one /64,
+	// has four requests remembered at a time.
+	Address       []byte `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -602,6 +605,13 @@ func (*Hear) Descriptor() ([]byte, []int) {
 func (x *Hear) GetP1() []byte {
 	if x != nil {
 		return x.P1
+	}
+	return nil
+}
+
+func (x *Hear) GetAddress() []byte {
+	if x != nil {
+		return x.Address
 	}
 	return nil
 }
@@ -1136,7 +1146,10 @@ func (*OpenWindow) Descriptor() ([]byte, []int) {
 }
 
 type CloseWindow struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Ends only what an owner's App has begun without a signature: the window that it has
+	// opened, and the ceremony in it.
+	UnsignedOnly  bool `protobuf:"varint,1,opt,name=unsigned_only,json=unsignedOnly,proto3" json:"unsigned_only,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1169,6 +1182,13 @@ func (x *CloseWindow) ProtoReflect() protoreflect.Message {
 // Deprecated: Use CloseWindow.ProtoReflect.Descriptor instead.
 func (*CloseWindow) Descriptor() ([]byte, []int) {
 	return file_system_v1_authority_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *CloseWindow) GetUnsignedOnly() bool {
+	if x != nil {
+		return x.UnsignedOnly
+	}
+	return false
 }
 
 type Accept struct {
@@ -2103,9 +2123,10 @@ const file_system_v1_authority_proto_rawDesc = "" +
 	"\x05enrol\x18\x05 \x01(\v2\x1d.bitbox.system.v1.EnrolResultH\x00R\x05enrol\x128\n" +
 	"\bsnapshot\x18\x06 \x01(\v2\x1a.bitbox.system.v1.SnapshotH\x00R\bsnapshot\x12A\n" +
 	"\treconcile\x18\a \x01(\v2!.bitbox.system.v1.ReconcileResultH\x00R\treconcileB\b\n" +
-	"\x06result\"\x16\n" +
+	"\x06result\"0\n" +
 	"\x04Hear\x12\x0e\n" +
-	"\x02p1\x18\x01 \x01(\fR\x02p1\"g\n" +
+	"\x02p1\x18\x01 \x01(\fR\x02p1\x12\x18\n" +
+	"\aaddress\x18\x02 \x01(\fR\aaddress\"g\n" +
 	"\n" +
 	"HearResult\x12\x18\n" +
 	"\agranted\x18\x01 \x01(\bR\agranted\x12\x1f\n" +
@@ -2144,8 +2165,9 @@ const file_system_v1_authority_proto_rawDesc = "" +
 	"\x14unknown_signing_keys\x18\x01 \x03(\fR\x12unknownSigningKeys\x122\n" +
 	"\x15orphaned_signing_keys\x18\x02 \x03(\fR\x13orphanedSigningKeys\"\f\n" +
 	"\n" +
-	"OpenWindow\"\r\n" +
-	"\vCloseWindow\"J\n" +
+	"OpenWindow\"2\n" +
+	"\vCloseWindow\x12#\n" +
+	"\runsigned_only\x18\x01 \x01(\bR\funsignedOnly\"J\n" +
 	"\x06Accept\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\rR\x06number\x12(\n" +
 	"\x04role\x18\x02 \x01(\x0e2\x14.bitbox.base.v1.RoleR\x04role\";\n" +

@@ -260,10 +260,13 @@ var recorded = map[string]verb{
 		}},
 	"authority": {
 		what: func(r *systemv1.SystemRequest) string {
-			switch r.GetAuthority().GetVerb().(type) {
+			switch verb := r.GetAuthority().GetVerb().(type) {
 			case *systemv1.AuthorityRequest_OpenWindow:
 				return changelog.OpenWindow
 			case *systemv1.AuthorityRequest_CloseWindow:
+				if verb.CloseWindow.GetUnsignedOnly() {
+					return "" // a consequence of a revocation, which is recorded
+				}
 				return changelog.CloseWindow
 			case *systemv1.AuthorityRequest_Accept:
 				return changelog.AcceptPairing

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"net/netip"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -169,13 +170,13 @@ func (b *base) ceremony(middleware, console pairing.Client, a *app, role basev1.
 	if err := console.OpenWindow(ctx); err != nil {
 		return err
 	}
-	if _, _, _, err := middleware.Hear(ctx, p1); err != nil {
+	if _, _, _, err := middleware.Hear(ctx, p1, netip.AddrFrom16([16]byte(p1))); err != nil {
 		return err
 	}
 	if err := console.Accept(ctx, noiseconn.RequestNumber(p1), role); err != nil {
 		return err
 	}
-	_, id, _, err := middleware.Hear(ctx, p1)
+	_, id, _, err := middleware.Hear(ctx, p1, netip.AddrFrom16([16]byte(p1)))
 	if err != nil {
 		return err
 	}

@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -216,7 +217,7 @@ func (b *base) newcomer(name string) *newcomer {
 // reveal goes on until the new App shows its words.
 func (n *newcomer) reveal(m pairing.Client) (noiseconn.Words, error) {
 	ctx := n.base.t.Context()
-	granted, id, _, err := m.Hear(ctx, n.p1)
+	granted, id, _, err := m.Hear(ctx, n.p1, netip.AddrFrom16([16]byte(n.p1)))
 	if err != nil || !granted {
 		return noiseconn.Words{}, errors.Join(err, errors.New("it was not granted"))
 	}

@@ -91,7 +91,7 @@ func (r *fakeRegistry) Pend(Pairing) (noiseconn.PairKey, noiseconn.DiscoveryKey,
 // fakeAuthority has granted nothing.
 type fakeAuthority struct{}
 
-func (fakeAuthority) Hear(context.Context, []byte) (bool, pairing.CeremonyID, [32]byte, error) {
+func (fakeAuthority) Hear(context.Context, []byte, netip.Addr) (bool, pairing.CeremonyID, [32]byte, error) {
 	return false, pairing.CeremonyID{}, [32]byte{}, nil
 }
 

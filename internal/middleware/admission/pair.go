@@ -5,6 +5,7 @@ import (
 	"crypto/ed25519"
 	"errors"
 	"fmt"
+	"net/netip"
 	"time"
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
@@ -17,7 +18,7 @@ import (
 // to relay between it and the App, and nothing that is done here can make up
 // for its no.
 type Authority interface {
-	Hear(ctx context.Context, p1 []byte) (granted bool, id pairing.CeremonyID, commitment [32]byte, err error)
+	Hear(ctx context.Context, p1 []byte, from netip.Addr) (granted bool, id pairing.CeremonyID, commitment [32]byte, err error)
 	Reveal(ctx context.Context, id pairing.CeremonyID, h [32]byte, payload []byte, appKey [32]byte) (p4 []byte, role basev1.Role, err error)
 	Enrol(ctx context.Context, id pairing.CeremonyID, signature []byte) (role basev1.Role, appName string, err error)
 	Abort(ctx context.Context, id pairing.CeremonyID, rejectedByApp bool) error
@@ -77,7 +78,7 @@ func (l *Listener) hear(v *visitor, p1 []byte) (granted bool, id pairing.Ceremon
 	case <-ctx.Done():
 		return false, id, commitment, &Refusal{Reason: Busy}
 	}
-	granted, id, commitment, err = l.Authority.Hear(ctx, p1)
+	granted, id, commitment, err = l.Authority.Hear(ctx, p1, v.addr)
 	if refused := new(pairing.Error); errors.As(err, &refused) {
 		err = &Refusal{Reason: PairingRequest, Err: err}
 	}

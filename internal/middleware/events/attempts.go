@@ -3,6 +3,7 @@ package events
 import (
 	"context"
 	"crypto/sha256"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -46,9 +47,9 @@ func (a *Attempts) Listening(listening bool) {
 }
 
 // Hear implements admission.Authority.
-func (a *Attempts) Hear(ctx context.Context, p1 []byte) (bool, pairing.CeremonyID, [32]byte, error) {
+func (a *Attempts) Hear(ctx context.Context, p1 []byte, from netip.Addr) (bool, pairing.CeremonyID, [32]byte, error) {
 	a.count(p1)
-	return a.Authority.Hear(ctx, p1)
+	return a.Authority.Hear(ctx, p1, from)
 }
 
 func (a *Attempts) count(p1 []byte) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -281,7 +282,7 @@ func TestKillAtEveryWriteLosesNoEventThatWasTold(t *testing.T) {
 // heardAuthority hears requests, and nothing else.
 type heardAuthority struct{ admission.Authority }
 
-func (heardAuthority) Hear(context.Context, []byte) (bool, pairing.CeremonyID, [32]byte, error) {
+func (heardAuthority) Hear(context.Context, []byte, netip.Addr) (bool, pairing.CeremonyID, [32]byte, error) {
 	return false, pairing.CeremonyID{}, [32]byte{}, nil
 }
 
@@ -296,7 +297,7 @@ func TestHoweverManyAskToBePairedOneEventStandsForTenMinutes(t *testing.T) {
 		}
 		attempts := h.Attempts(heardAuthority{})
 		ask := func(n int) {
-			if _, _, _, err := attempts.Hear(t.Context(), []byte(fmt.Sprint(n))); err != nil {
+			if _, _, _, err := attempts.Hear(t.Context(), []byte(fmt.Sprint(n)), netip.Addr{}); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -350,7 +351,7 @@ func TestWithoutAnIntervalEachRequestWouldBeAnEvent(t *testing.T) {
 			h.mu.Lock()
 			clear(h.paces)
 			h.mu.Unlock()
-			if _, _, _, err := attempts.Hear(t.Context(), []byte(fmt.Sprint(n))); err != nil {
+			if _, _, _, err := attempts.Hear(t.Context(), []byte(fmt.Sprint(n)), netip.Addr{}); err != nil {
 				t.Fatal(err)
 			}
 			time.Sleep(time.Second)

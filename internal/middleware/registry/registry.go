@@ -63,6 +63,7 @@ var (
 type Authority interface {
 	Activate(ctx context.Context, signingKey ed25519.PublicKey) error
 	Retire(ctx context.Context, signingKey ed25519.PublicKey) error
+	CloseUnsignedWindow(ctx context.Context) error
 	Reconcile(ctx context.Context, active []ed25519.PublicKey) (unknown, orphaned []ed25519.PublicKey, err error)
 }
 
@@ -435,7 +436,12 @@ func (r *Registry) Revoke(ctx context.Context, id string, by *Session) error {
 	retire := p.role != basev1.Role_ROLE_OWNER
 	r.mu.Unlock()
 	if !retire {
-		return nil // an owner's signing key is not the Middleware's to take away
+		// An owner's signing key is not the Middleware's to take away. But what this owner
+		// may have opened without a signature must not outlast it.
+		if err := r.authority.CloseUnsignedWindow(ctx); err != nil {
+			r.config.Logger.Warn("close the pairing window that a revoked owner may have opened", "app", p.id(), "error", err)
+		}
+		return nil
 	}
 	if err := r.authority.Retire(ctx, p.signingKey); err != nil && !errors.Is(err, pairing.ErrUnknownKey) {
 		r.config.Logger.Warn("retire the signing key of a revoked App", "app", p.id(), "error", err)

@@ -3,9 +3,12 @@ package pairing
 import (
 	"bytes"
 	"crypto/ed25519"
+	"encoding/binary"
 	"fmt"
 	"maps"
+	"net/netip"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -169,7 +172,7 @@ func TestFloodOfRequestsKeepsNobodyOut(t *testing.T) {
 			if noiseconn.RequestNumber(stranger) == a.number() {
 				continue
 			}
-			granted, _, _, err := w.middleware.Hear(t.Context(), stranger)
+			granted, _, _, err := w.middleware.Hear(t.Context(), stranger, addressOf(stranger))
 			if granted || err != nil {
 				t.Fatalf("%v, %v", granted, err)
 			}
@@ -182,8 +185,8 @@ func TestFloodOfRequestsKeepsNobodyOut(t *testing.T) {
 	}
 	flood()
 	s := w.see(w.console)
-	if len(s.GetRequests()) != MaxHeard || slices.Contains(s.GetRequests(), a.number()) {
-		t.Fatalf("the flood did not drive the owner's request out: %v", s.GetRequests())
+	if len(s.GetRequests()) != MaxShown || slices.Contains(s.GetRequests(), a.number()) {
+		t.Fatalf("the flood left room for the owner's number: %v", s.GetRequests())
 	}
 	if s.GetActsLeft() != MaxActs || s.GetCeremony() != nil {
 		t.Fatalf("the flood used something up: %v", s)
@@ -203,6 +206,123 @@ func TestFloodOfRequestsKeepsNobodyOut(t *testing.T) {
 	}
 }
 
+// sameNumber are two requests with one number, found once: a million hashes.
+var sameNumber = sync.OnceValue(func() (found [2][]byte) {
+	first := make([]byte, noiseconn.P1Size)
+	second := slices.Clone(first)
+	for n := uint64(1); ; n++ {
+		binary.BigEndian.PutUint64(second, n)
+		if noiseconn.RequestNumber(first) == noiseconn.RequestNumber(second) {
+			break
+		}
+	}
+	return [2][]byte{first, second}
+})
+
+// twins returns two Apps whose requests have the same number.
+func twins(t testing.TB) (honest, thief *testApp) {
+	t.Helper()
+	honest, thief = newApp(t, "phone"), newApp(t, "thief")
+	honest.p1, thief.p1 = sameNumber()[0], sameNumber()[1]
+	return honest, thief
+}
+
+// The attack: whoever sees the owner's P1 on the network has strangers push it out of the
+// Base's memory, and then takes the act with garbage of the same number. The broken
+// variant is the memory that the Base had before: eight requests, the most silent goes.
+func TestAnActIsForTheRequestWhoseNumberWasSeen(t *testing.T) {
+	attack := func(evicts bool) (stolen bool) {
+		w := newWorld(t, 0)
+		w.machine.heard.evicts = evicts
+		a, thief := twins(t)
+		w.hear(a)
+		if s := w.see(w.console); !slices.Contains(s.GetRequests(), a.number()) {
+			t.Fatalf("the owner's number is not shown: %v", s.GetRequests())
+		}
+		for range 40 {
+			stranger := newRequest(t)
+			if _, _, _, err := w.middleware.Hear(t.Context(), stranger, addressOf(stranger)); err != nil {
+				t.Fatal(err)
+			}
+			w.now += 10 * time.Millisecond
+		}
+		w.hear(thief)
+		if s := w.see(w.console); !evicts && !slices.Contains(s.GetRequests(), a.number()) {
+			t.Errorf("strangers have taken the owner's number off the display: %v", s.GetRequests())
+		}
+		w.accept(a, noRole)
+		stolen = w.hear(thief)
+		if !stolen && !w.hear(a) {
+			t.Error("the owner's request was not granted")
+		}
+		return stolen
+	}
+	if attack(false) {
+		t.Error("the act was stolen")
+	}
+	if !attack(true) {
+		t.Error("the broken variant withstands the attack, so this test shows nothing")
+	}
+}
+
+// A number that no window shows is bound all the same: an owner's App may accept one
+// while the Base listens to nobody (docs/protocol.md, section 4.5).
+func TestANumberIsBoundWhileTheBaseDoesNotListen(t *testing.T) {
+	w, first := newWorld(t, 0), newApp(t, "phone")
+	w.pair(first, noRole)
+	a, thief := twins(t)
+	w.hear(a)
+	w.hear(thief)
+	if s := w.see(w.console); len(s.GetRequests()) != 0 {
+		t.Fatalf("a closed Base shows %v", s.GetRequests())
+	}
+	if err := w.console.OpenWindow(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	w.accept(a, viewer)
+	if w.hear(thief) || !w.hear(a) {
+		t.Error("the act was not for the request that came first")
+	}
+}
+
+func TestRequestsThatAreRememberedAreBounded(t *testing.T) {
+	w := newWorld(t, 0)
+	hear := func(p1 []byte, from netip.Addr) {
+		t.Helper()
+		if _, _, _, err := w.middleware.Hear(t.Context(), p1, from); err != nil {
+			t.Fatal(err)
+		}
+	}
+	remembered := func() int { return len(w.machine.heard.requests) }
+	for what, from := range map[string][]netip.Addr{
+		"one address":         {netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("::ffff:192.0.2.1")},
+		"one /64":             {netip.MustParseAddr("2001:db8::1"), netip.MustParseAddr("2001:db8::ffff:1")},
+		"no address is known": {{}, {}},
+	} {
+		before := remembered()
+		for n := range 2 * MaxHeardFromOne {
+			hear(newRequest(t), from[n%2])
+		}
+		if got := remembered() - before; got != MaxHeardFromOne {
+			t.Errorf("%s: %d requests are remembered", what, got)
+		}
+	}
+	for range MaxHeard {
+		p1 := newRequest(t)
+		hear(p1, addressOf(p1))
+	}
+	if remembered() != MaxHeard || len(w.machine.heard.sources) > MaxHeard || len(w.see(w.console).GetRequests()) != MaxShown {
+		t.Errorf("%d requests of %d addresses", remembered(), len(w.machine.heard.sources))
+	}
+	// There is room again when they are silent.
+	w.now += HeardTime
+	p1 := newRequest(t)
+	hear(p1, addressOf(p1))
+	if remembered() != 1 || len(w.machine.heard.sources) != 1 {
+		t.Errorf("%d requests of %d addresses are left", remembered(), len(w.machine.heard.sources))
+	}
+}
+
 func newRequest(t testing.TB) []byte {
 	t.Helper()
 	p1 := make([]byte, noiseconn.P1Size)
@@ -214,12 +334,8 @@ func newRequest(t testing.TB) []byte {
 // TestActIsForTheRequestThatWasHeardFirst: who sees the owner's P1 on the network
 // can make another with the same number, but is too late.
 func TestActIsForTheRequestThatWasHeardFirst(t *testing.T) {
-	w, a := newWorld(t, 0), newApp(t, "phone")
-	thief := newApp(t, "thief")
-	for thief.number() != a.number() { // a million hashes
-		random := random32()
-		copy(thief.p1, random[:])
-	}
+	w := newWorld(t, 0)
+	a, thief := twins(t)
 	w.hear(a)
 	w.hear(thief)
 	if s := w.see(w.console); len(s.GetRequests()) != 1 {
@@ -498,8 +614,8 @@ func TestAnyOrderOfVerbsKeepsThePromises(t *testing.T) {
 					rt.Fatal("a key is in the registry that was not enrolled")
 				}
 			}
-			if len(m.registry) > MaxKeys || len(m.heard) > MaxHeard || len(m.acts) > MaxActs {
-				rt.Fatalf("%d keys, %d requests, %d acts", len(m.registry), len(m.heard), len(m.acts))
+			if len(m.registry) > MaxKeys || len(m.heard.requests) > MaxHeard || len(m.heard.shown) > MaxShown || len(m.acts) > MaxActs {
+				rt.Fatalf("%d keys, %d requests, %d acts", len(m.registry), len(m.heard.requests), len(m.acts))
 			}
 			onDisk, err := parseRegistry(w.disk)
 			if err != nil {

@@ -159,7 +159,7 @@ func (w *world) beginLeg(t *testing.T) *baseLeg {
 	if err := w.console.Accept(t.Context(), noiseconn.RequestNumber(p1), noRole); err != nil {
 		t.Fatal(err)
 	}
-	granted, id, c, err := w.middleware.Hear(t.Context(), p1)
+	granted, id, c, err := w.middleware.Hear(t.Context(), p1, addressOf(p1))
 	if !granted || err != nil {
 		t.Fatalf("%v, %v", granted, err)
 	}

@@ -5,6 +5,7 @@ import (
 	"crypto/ed25519"
 	"errors"
 	"fmt"
+	"net/netip"
 
 	"google.golang.org/protobuf/proto"
 
@@ -17,10 +18,11 @@ import (
 type Client struct{ Port }
 
 // Hear passes on a pairing request, all P1Size bytes of it. It is granted once,
-// after a human has accepted it; until then the network gets silence.
-func (c Client) Hear(ctx context.Context, p1 []byte) (granted bool, id CeremonyID, commitment [32]byte, err error) {
+// after a human has accepted it; until then the network gets silence. An address that is
+// not known shares its places with all that are not.
+func (c Client) Hear(ctx context.Context, p1 []byte, from netip.Addr) (granted bool, id CeremonyID, commitment [32]byte, err error) {
 	reply, err := c.call(ctx, "hear a request", &systemv1.AuthorityRequest{
-		Verb: &systemv1.AuthorityRequest_Hear{Hear: &systemv1.Hear{P1: p1}}})
+		Verb: &systemv1.AuthorityRequest_Hear{Hear: &systemv1.Hear{P1: p1, Address: from.AsSlice()}}})
 	if err != nil {
 		return false, id, commitment, err
 	}
@@ -104,6 +106,15 @@ func (c Client) Reconcile(ctx context.Context, active []ed25519.PublicKey) (unkn
 func (c Client) OpenWindow(ctx context.Context) error {
 	_, err := c.call(ctx, "open the pairing window", &systemv1.AuthorityRequest{
 		Verb: &systemv1.AuthorityRequest_OpenWindow{OpenWindow: &systemv1.OpenWindow{}}})
+	return err
+}
+
+// CloseUnsignedWindow closes the window if an owner's App has opened it without a
+// signature, and ends the ceremony that began in such a window. It is for a Middleware
+// that has just cut off an owner.
+func (c Client) CloseUnsignedWindow(ctx context.Context) error {
+	_, err := c.call(ctx, "close the window", &systemv1.AuthorityRequest{
+		Verb: &systemv1.AuthorityRequest_CloseWindow{CloseWindow: &systemv1.CloseWindow{UnsignedOnly: true}}})
 	return err
 }
 

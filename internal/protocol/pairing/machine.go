@@ -73,10 +73,14 @@ type Machine struct {
 	published *systemv1.Snapshot // what version stands for
 }
 
-// ordered is an owner's order for a window; zero: there is none.
+// ordered is who has opened a window; zero: somebody at the console.
 type ordered struct {
+	// An owner has signed an order for it, for one App with this role.
 	owner OwnerKey
 	role  basev1.Role
+	// unsigned: the Middleware has opened it, for an owner's App that has signed nothing. It is
+	// closed when any owner goes, since the authority does not know which one it was.
+	unsigned bool
 }
 
 // ceremony is one pairing, from the act on.
@@ -93,6 +97,7 @@ type ceremony struct {
 	// byOwner: an owner's App has acted, and answers. orderedBy: it has acted, or has
 	// ordered the window. Zero: nobody's.
 	byOwner, orderedBy OwnerKey
+	unsigned           bool // the act was given in an unsigned window
 
 	// Known from PHASE_SHOWN on. An App's half is no secret once r_B is out.
 	h             [32]byte
@@ -207,9 +212,7 @@ func (m *Machine) Tick(now time.Duration) {
 	m.registry.expire(m.now)
 	m.acts = slices.DeleteFunc(m.acts, func(act time.Duration) bool { return act+ActsTime <= m.now })
 	m.heard.expire(m.now)
-	if !m.listening() {
-		m.heard = nil
-	}
+	m.hideUnlessListening()
 	m.publish()
 }
 
@@ -235,8 +238,8 @@ func (m *Machine) Deadline() (deadline time.Duration, ok bool) {
 			consider(e.expires)
 		}
 	}
-	for _, r := range m.heard {
-		consider(r.last + HeardTime)
+	for _, r := range m.heard.shown {
+		consider(r.last + ShownFor)
 	}
 	return deadline, ok
 }
@@ -301,7 +304,7 @@ func (m *Machine) dispatch(caller Caller, request *systemv1.AuthorityRequest, re
 		m.openWindow(caller)
 		return Output{}, nil
 	case *systemv1.AuthorityRequest_CloseWindow:
-		m.closeWindow()
+		m.closeWindow(verb.CloseWindow.GetUnsignedOnly())
 		return Output{}, nil
 	case *systemv1.AuthorityRequest_Accept:
 		return Output{}, m.accept(verb.Accept.GetNumber(), verb.Accept.GetRole(), OwnerKey{})
@@ -321,7 +324,7 @@ func (m *Machine) openWindow(caller Caller) {
 	if caller != CallerConsole && m.orderedRole() != 0 {
 		return
 	}
-	m.window, m.windowEnds = ordered{}, m.now+WindowTime
+	m.window, m.windowEnds = ordered{unsigned: caller != CallerConsole}, m.now+WindowTime
 }
 
 // windowOpen tells whether a window was opened and has not run out.
@@ -340,10 +343,12 @@ func (m *Machine) hear(request *systemv1.Hear) (*systemv1.HearResult, error) {
 		return nil, ErrMalformed.because("P1 has %d bytes, not %d", len(p1), noiseconn.P1Size)
 	}
 	digest, number := sha256.Sum256(p1), noiseconn.RequestNumber(p1)
+	// Remembered also while no window is open: an owner's App may accept a number then, and
+	// means the request that came first with it. One for which there is no room can still be
+	// granted, to an act whose number nobody had heard; else a flood from the owner's own
+	// address would keep the owner out.
+	m.heard.add(m.now, digest, number, sourceOf(request.GetAddress()), m.listening())
 	if !m.ceremony.accepts(digest, number) {
-		if m.listening() {
-			m.heard.add(m.now, digest, number)
-		}
 		return &systemv1.HearResult{}, nil
 	}
 	c := m.ceremony
@@ -414,8 +419,9 @@ func (m *Machine) accept(number uint32, role basev1.Role, byOwner OwnerKey) erro
 		deadline: m.now + AcceptedTime,
 		role:     role,
 		number:   number,
-		p1:       m.heard.earliest(number),
+		p1:       m.heard.earliest(m.now, number),
 		byOwner:  byOwner, orderedBy: orderedBy,
+		unsigned: byOwner == (OwnerKey{}) && m.windowOpen() && m.window.unsigned,
 	}
 	if _, err := io.ReadFull(m.random, c.id[:]); err != nil {
 		return ErrInternal.because("read 16 random bytes: %v", err)
@@ -534,7 +540,7 @@ func (m *Machine) enrol(request *systemv1.Enrol) (*systemv1.EnrolResult, error) 
 		expires:    m.now + PendingTime,
 	})
 	// One key a window.
-	m.windowEnds, m.window, m.heard = 0, ordered{}, nil
+	m.windowEnds, m.window, m.heard = 0, ordered{}, heard{}
 	m.end(systemv1.LastCeremony_OUTCOME_ENROLLED)
 	return &systemv1.EnrolResult{Role: c.role, AppName: c.revealed.Name}, nil
 }
@@ -582,8 +588,9 @@ func (m *Machine) retire(caller Caller, request *systemv1.Retire) (Output, error
 		return Output{}, ErrPermission.because("an owner's key is taken away at the console only")
 	}
 	before := m.registry
+	wasOwner := e.active && e.role == basev1.Role_ROLE_OWNER
 	m.registry = slices.DeleteFunc(slices.Clone(before), func(other entry) bool { return other.signingKey == e.signingKey })
-	m.endOrders()
+	m.endOrders(wasOwner)
 	if !e.active {
 		return Output{}, nil
 	}
@@ -596,10 +603,11 @@ func (m *Machine) retire(caller Caller, request *systemv1.Retire) (Output, error
 func (m *Machine) SetRoles(roles map[[ed25519.PublicKeySize]byte]basev1.Role) (save []byte, undo func()) {
 	before := m.registry
 	after := slices.Clone(before)
-	changed := false
+	changed, ownerLost := false, false
 	for i := range after {
 		role, listed := roles[after[i].signingKey]
 		if listed && after[i].active && roleExists(role) && role != after[i].role {
+			ownerLost = ownerLost || after[i].role == basev1.Role_ROLE_OWNER
 			after[i].role, changed = role, true
 		}
 	}
@@ -607,7 +615,7 @@ func (m *Machine) SetRoles(roles map[[ed25519.PublicKeySize]byte]basev1.Role) (s
 		return nil, func() {}
 	}
 	m.registry = after
-	m.endOrders()
+	m.endOrders(ownerLost)
 	return after.marshal(), func() { m.registry = before }
 }
 
@@ -640,15 +648,25 @@ func (m *Machine) reconcile(request *systemv1.Reconcile) (*systemv1.ReconcileRes
 }
 
 // closeWindow ends the ceremony, and what is pending, too: who closes the window wants
-// nobody let in.
-func (m *Machine) closeWindow() {
+// nobody let in. With unsignedOnly it ends what began in a window that somebody's App has
+// opened without a signature, and nothing else.
+func (m *Machine) closeWindow(unsignedOnly bool) {
+	if unsignedOnly {
+		m.endUnsigned()
+		return
+	}
 	m.windowEnds, m.window = 0, ordered{}
 	m.registry = slices.DeleteFunc(m.registry, func(e entry) bool { return !e.active })
 	if m.ceremony != nil {
 		m.end(systemv1.LastCeremony_OUTCOME_SUPERSEDED)
 	}
+	m.hideUnlessListening()
+}
+
+// hideUnlessListening shows no number while none may be accepted.
+func (m *Machine) hideUnlessListening() {
 	if !m.listening() {
-		m.heard = nil
+		m.heard.hide()
 	}
 }
 

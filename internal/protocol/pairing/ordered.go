@@ -22,7 +22,7 @@ func (m *Machine) OpenWindowFor(owner OwnerKey, role basev1.Role) error {
 	if !roleExists(role) {
 		return ErrRoleInvalid.because("there is no role %d", role)
 	}
-	m.windowEnds, m.window = m.now+WindowTime, ordered{owner, role}
+	m.windowEnds, m.window = m.now+WindowTime, ordered{owner: owner, role: role}
 	return nil
 }
 
@@ -111,18 +111,31 @@ func (m *Machine) activeOwner(owner OwnerKey) bool {
 	return e != nil && e.active && e.role == basev1.Role_ROLE_OWNER
 }
 
-// endOrders ends what was ordered by who is no owner any more: the window, which the
-// display says is an owner's, and the ceremony that nobody else answers.
-func (m *Machine) endOrders() {
+// endOrders ends what a former owner has begun: the window that it has ordered, and the
+// ceremony in it. If an owner was lost just now, it also ends what began in an unsigned
+// window. What began at the console goes on.
+func (m *Machine) endOrders(ownerLost bool) {
 	if m.orderedRole() != 0 && !m.activeOwner(m.window.owner) {
 		m.windowEnds, m.window = 0, ordered{}
 	}
-	if c := m.ceremony; c != nil && c.byOwner != (OwnerKey{}) && !m.activeOwner(c.byOwner) {
+	if c := m.ceremony; c != nil && c.orderedBy != (OwnerKey{}) && !m.activeOwner(c.orderedBy) {
 		m.end(systemv1.LastCeremony_OUTCOME_REFUSED)
 	}
-	if !m.listening() {
-		m.heard = nil
+	if ownerLost {
+		m.endUnsigned()
 	}
+	m.hideUnlessListening()
+}
+
+// endUnsigned ends an unsigned window, and the ceremony that began in one.
+func (m *Machine) endUnsigned() {
+	if m.windowOpen() && m.window.unsigned {
+		m.windowEnds, m.window = 0, ordered{}
+	}
+	if c := m.ceremony; c != nil && c.unsigned {
+		m.end(systemv1.LastCeremony_OUTCOME_REFUSED)
+	}
+	m.hideUnlessListening()
 }
 
 // OrderedBy returns the owner who has ordered the pairing of an enrolled key, as long

@@ -175,6 +175,62 @@ func TestAnOrderedWindowOutlivesNeitherItsTimeNorItsOwner(t *testing.T) {
 	}
 }
 
+// The attack: an owner's App opens a window without a signature, and its owner is revoked.
+// The window must not let an accomplice in, also if the act was already given. The broken
+// variant is one that takes the window for the console's.
+func TestAnUnsignedWindowEndsWithTheOwnerWhoMayHaveOpenedIt(t *testing.T) {
+	losses := map[string]func(w *world, first *testApp) error{
+		"lowered": func(w *world, first *testApp) error {
+			w.machine.SetRoles(map[[32]byte]basev1.Role{[32]byte(first.public()): viewer})
+			return nil
+		},
+		"taken away": func(w *world, first *testApp) error { return w.console.Retire(t.Context(), first.public()) },
+		// The Middleware has cut off the owner, whose key needs a signature to be taken away.
+		"cut off": func(w *world, _ *testApp) error { return w.middleware.CloseUnsignedWindow(t.Context()) },
+	}
+	attack := func(t *testing.T, lose func(w *world, first *testApp) error, acted, atConsole, broken bool) (goesOn bool) {
+		w, first := settled(t)
+		second, accomplice := newApp(t, "second"), newApp(t, "accomplice")
+		if err := w.console.OpenWindow(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		w.pair(second, owner)
+		w.now += ActsTime
+		open := w.middleware
+		if atConsole {
+			open = w.console
+		}
+		if err := open.OpenWindow(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		w.machine.window.unsigned = w.machine.window.unsigned && !broken
+		if acted {
+			w.show(accomplice, owner)
+		}
+		if err := lose(w, first); err != nil {
+			t.Fatal(err)
+		}
+		s := w.see(w.console)
+		if acted && s.GetWindowOpen() != (s.GetCeremony() != nil) {
+			t.Errorf("the window and the ceremony in it differ: %v", s)
+		}
+		return s.GetWindowOpen()
+	}
+	for how, lose := range losses {
+		for _, acted := range []bool{false, true} {
+			if attack(t, lose, acted, false, false) {
+				t.Errorf("the owner was %s, after an act %v: the window is still open", how, acted)
+			}
+			if !attack(t, lose, acted, true, false) {
+				t.Errorf("the owner was %s, after an act %v: the console's window was closed", how, acted)
+			}
+			if !attack(t, lose, acted, false, true) {
+				t.Errorf("the owner was %s: the broken variant withstands, so this test shows nothing", how)
+			}
+		}
+	}
+}
+
 // The bounds are those of the console.
 func TestActsOfAnOwnersAppCountLikeThoseOfTheConsole(t *testing.T) {
 	w, first := settled(t)

@@ -52,6 +52,7 @@
 // is open; an owner whose key is pending counts. Enrolling a key closes the
 // window, so that each key had its own. A window that runs out does not end the
 // ceremony that began in it, which has deadlines of its own; CloseWindow does.
+// So does the loss of an owner, unless somebody at the console has opened the window.
 //
 // # What an owner's App may order
 //
@@ -98,11 +99,18 @@ const (
 const (
 	// MaxKeys is how many keys are enrolled at most, active and pending together.
 	MaxKeys = 32
-	// MaxHeard is how many requests are remembered.
-	MaxHeard = 8
-	// HeardTime is how long a request is remembered after it was last heard. An
-	// App repeats it every 2 s, so one that has given up is soon gone.
-	HeardTime = 10 * time.Second
+	// MaxShown is how many request numbers are shown at once.
+	MaxShown = 8
+	// ShownFor is how long a number is shown after its request was last heard. An App
+	// repeats it every 2 s, so one that has given up is soon gone.
+	ShownFor = 10 * time.Second
+	// MaxHeard is how many requests are remembered, by their digest.
+	MaxHeard = 4096
+	// MaxHeardFromOne is how many of them one address has, or one /64 of IPv6.
+	MaxHeardFromOne = 4
+	// HeardTime is how long a request is remembered after it was last heard. It is longer
+	// than ShownFor, so that keeping an App's requests away for a moment gains nothing.
+	HeardTime = 30 * time.Second
 )
 
 // CeremonyID names a ceremony. It is random.

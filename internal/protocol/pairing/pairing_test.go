@@ -5,8 +5,10 @@ import (
 	"context"
 	"crypto/ed25519"
 	"crypto/rand"
+	"crypto/sha256"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"testing"
 	"time"
@@ -138,9 +140,15 @@ func (a *testApp) code(t testing.TB, modulus uint32) string {
 
 // Each of these takes one step of a pairing, and fails the test if it fails.
 
+// addressOf gives each request an address of its own.
+func addressOf(p1 []byte) netip.Addr {
+	digest := sha256.Sum256(p1)
+	return netip.AddrFrom16([16]byte(digest[:]))
+}
+
 func (w *world) hear(a *testApp) (granted bool) {
 	w.t.Helper()
-	granted, id, commitment, err := w.middleware.Hear(w.t.Context(), a.p1)
+	granted, id, commitment, err := w.middleware.Hear(w.t.Context(), a.p1, addressOf(a.p1))
 	if err != nil {
 		w.t.Fatal(err)
 	}

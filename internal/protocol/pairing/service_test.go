@@ -46,7 +46,7 @@ func TestWatchAnswersWhenSomethingChanges(t *testing.T) {
 		}
 		// Time alone changes something as well.
 		fourth, err := w.console.Watch(t.Context(), third.GetVersion())
-		if err != nil || len(fourth.GetRequests()) != 0 || time.Since(start) != time.Second+HeardTime {
+		if err != nil || len(fourth.GetRequests()) != 0 || time.Since(start) != time.Second+ShownFor {
 			t.Fatalf("after a deadline: %v, %v after %v", fourth, err, time.Since(start))
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
@@ -158,7 +158,7 @@ func TestCallersMayComeAtTheSameTime(t *testing.T) {
 		callers.Go(func() {
 			a := newApp(t, "phone")
 			for range 50 {
-				_, _, _, _ = w.middleware.Hear(t.Context(), a.p1)
+				_, _, _, _ = w.middleware.Hear(t.Context(), a.p1, addressOf(a.p1))
 				_ = w.console.Accept(t.Context(), a.number(), noRole)
 				if s, err := w.console.Watch(t.Context(), 0); err != nil || s.GetCeremony().GetPhase() > systemv1.Ceremony_PHASE_COMMITTED {
 					t.Errorf("%v, %v", s, err)

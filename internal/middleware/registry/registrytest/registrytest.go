@@ -107,7 +107,11 @@ func (a *Authority) setWindow(open bool, remaining uint64) error {
 	return a.Broken
 }
 
-func (a *Authority) OpenWindow(context.Context) error  { return a.setWindow(true, 180_000) }
+func (a *Authority) OpenWindow(context.Context) error { return a.setWindow(true, 180_000) }
+
+// CloseUnsignedWindow closes the window: here each was opened by an App.
+func (a *Authority) CloseUnsignedWindow(context.Context) error { return a.setWindow(false, 0) }
+
 func (a *Authority) CloseWindow(context.Context) error { return a.setWindow(false, 0) }
 
 func (a *Authority) Watch(context.Context, uint64) (*systemv1.Snapshot, error) {
