@@ -337,18 +337,6 @@ func TestAStopEndsStreamsAndWaitsForCalls(t *testing.T) {
 	})
 }
 
-func TestTheContextOfServeEndsTheSession(t *testing.T) {
-	bubble(t, func(t *testing.T, b *base) {
-		ctx, cancel := context.WithCancel(t.Context())
-		s := NewSession(b.serve(ctx, &b.peer))
-		cancel()
-		<-s.Done()
-		if err := <-b.ended; err == nil {
-			t.Error("it ended without a reason")
-		}
-	})
-}
-
 // What a Base must not do to its App. Each ends the session, or the call.
 func TestAHostileBaseIsEnded(t *testing.T) {
 	end := func(call uint32, piece ...byte) frame { return frame{kind: kindEnd, call: call, piece: piece} }

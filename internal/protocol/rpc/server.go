@@ -4,7 +4,9 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"time"
 
@@ -77,19 +79,17 @@ func NewServer(config Config) (*Server, error) {
 
 // Serve serves the calls of one connection until it ends, closes it, and returns
 // why it ended: ErrProtocol, ErrGone, io.EOF, or an error of the connection. The
-// contexts of its calls are derived from ctx. When ctx ends the session does.
+// contexts of its calls are derived from ctx, and end with the session.
 func (s *Server) Serve(ctx context.Context, conn Conn, peer *Peer) error {
 	session := &serverSession{server: s, peer: peer}
 	session.start(conn, &s.limits, peer.budgetOf(s))
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
 	session.ctx = ctx
-	defer context.AfterFunc(ctx, func() { session.fail(errClosed) })()
 	if !s.begin(session) {
 		session.fail(errStopping)
 	}
 	defer s.forget(session)
 	session.fail(session.read(s.limits.pingAfter, session.admit, session.handle))
+	session.leaveAll()
 	session.mu.Lock()
 	defer session.mu.Unlock()
 	return session.err
@@ -312,6 +312,16 @@ func (c *serverCall) leave() {
 	c.signal()
 	if c.counted && !c.method.GoesOn {
 		c.cancel()
+	}
+}
+
+// leaveAll is called when the session has ended.
+func (s *serverSession) leaveAll() {
+	s.mu.Lock()
+	calls := slices.Collect(maps.Values(s.calls))
+	s.mu.Unlock()
+	for _, c := range calls {
+		c.leave()
 	}
 }
 
