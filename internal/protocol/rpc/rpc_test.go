@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -63,6 +64,7 @@ type base struct {
 	entered chan struct{}
 	may     error
 	ended   chan error
+	serving sync.WaitGroup
 }
 
 func newBase(t testing.TB, change ...func(*Config)) *base {
@@ -183,6 +185,10 @@ func newBase(t testing.TB, change ...func(*Config)) *base {
 		f(&config)
 	}
 	b.Server = must(NewServer(config))
+	t.Cleanup(func() {
+		b.serving.Wait()
+		_ = b.Shutdown(context.Background())
+	})
 	return b
 }
 
@@ -194,7 +200,8 @@ func (b *base) serve(ctx context.Context, peer *Peer) *noiseconn.Conn {
 
 func (b *base) serveOn(ctx context.Context, peer *Peer, app, raw net.Conn) *noiseconn.Conn {
 	appEnd, baseEnd := channel(app, raw)
-	go func() { b.ended <- b.Serve(ctx, baseEnd, peer) }()
+	b.serving.Go(func() { b.ended <- b.Serve(ctx, baseEnd, peer) })
+	b.t.Cleanup(func() { _ = app.Close() })
 	return appEnd
 }
 
