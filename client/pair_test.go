@@ -21,10 +21,11 @@ import (
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/noiseconn"
+	"github.com/BitBoxSwiss/bitbox-base/internal/testbed/leaktest"
 	"github.com/BitBoxSwiss/bitbox-base/internal/testbed/netnstest"
 )
 
-func TestMain(m *testing.M) { netnstest.Main(m) }
+func TestMain(m *testing.M) { netnstest.Main(leaktest.Checked(m)) }
 
 // bases returns what the App has stored.
 func bases(t *testing.T, a *App) []Base {

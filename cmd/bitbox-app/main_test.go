@@ -9,6 +9,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/BitBoxSwiss/bitbox-base/internal/testbed/leaktest"
 	"github.com/BitBoxSwiss/bitbox-base/internal/testbed/netnstest"
 )
 
@@ -16,7 +17,7 @@ import (
 // scripts announce themselves.
 type inNamespace struct{ m *testing.M }
 
-func (i inNamespace) Run() int { return netnstest.Run(i.m) }
+func (i inNamespace) Run() int { return netnstest.Run(leaktest.Checked(i.m)) }
 
 func TestMain(m *testing.M) {
 	testscript.Main(inNamespace{m}, map[string]func(){"bitbox-app": main})

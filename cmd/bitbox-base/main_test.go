@@ -6,11 +6,12 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/BitBoxSwiss/bitbox-base/internal/testbed/leaktest"
 	"github.com/BitBoxSwiss/bitbox-base/packaging/manual"
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"bitbox-base": main})
+	testscript.Main(leaktest.Checked(m), map[string]func(){"bitbox-base": main})
 }
 
 // The scripts show what a person types and reads.

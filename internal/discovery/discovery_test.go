@@ -16,10 +16,11 @@ import (
 	"golang.org/x/net/ipv4"
 	"golang.org/x/net/ipv6"
 
+	"github.com/BitBoxSwiss/bitbox-base/internal/testbed/leaktest"
 	"github.com/BitBoxSwiss/bitbox-base/internal/testbed/netnstest"
 )
 
-func TestMain(m *testing.M) { netnstest.Main(m) }
+func TestMain(m *testing.M) { netnstest.Main(leaktest.Checked(m)) }
 
 func exampleTXT(seed byte) TXT {
 	return TXT{

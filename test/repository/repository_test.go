@@ -33,17 +33,18 @@ var update = flag.Bool("update", false, "write the lists of dependencies anew")
 
 // listed is what `go list -json` says of a package.
 type listed struct {
-	ImportPath string
-	Dir        string
-	Standard   bool
-	GoFiles    []string
-	Imports    []string
-	Module     *struct{ Path string }
+	ImportPath                string
+	Dir                       string
+	Standard                  bool
+	GoFiles                   []string
+	Imports                   []string
+	TestImports, XTestImports []string
+	Module                    *struct{ Path string }
 }
 
 func goList(t *testing.T, env []string, args ...string) []listed {
 	t.Helper()
-	command := exec.Command("go", append([]string{"list", "-json=ImportPath,Dir,Standard,GoFiles,Imports,Module"}, args...)...)
+	command := exec.Command("go", append([]string{"list", "-json=ImportPath,Dir,Standard,GoFiles,Imports,TestImports,XTestImports,Module"}, args...)...)
 	command.Dir = root
 	command.Env = append(os.Environ(), env...)
 	command.Stderr = os.Stderr

@@ -15,13 +15,14 @@ import (
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	"github.com/BitBoxSwiss/bitbox-base/client"
+	"github.com/BitBoxSwiss/bitbox-base/internal/testbed/leaktest"
 )
 
 var update = flag.Bool("update", false, "write the screens in testdata anew")
 
 func TestMain(m *testing.M) {
 	time.Local = time.UTC
-	os.Exit(m.Run())
+	os.Exit(leaktest.Run(m))
 }
 
 var noon = time.Date(2026, 1, 2, 12, 0, 0, 0, time.UTC)

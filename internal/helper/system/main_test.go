@@ -3,6 +3,8 @@ package system
 import (
 	"os"
 	"testing"
+
+	"github.com/BitBoxSwiss/bitbox-base/internal/testbed/leaktest"
 )
 
 // The test binary is also a process that is killed (kill_test.go), and one that
@@ -20,6 +22,6 @@ func TestMain(m *testing.M) {
 	case "relay":
 		relay()
 	default:
-		os.Exit(m.Run())
+		os.Exit(leaktest.Run(m))
 	}
 }

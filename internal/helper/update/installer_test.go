@@ -10,6 +10,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/BitBoxSwiss/bitbox-base/internal/testbed/leaktest"
 )
 
 func TestAStagedReleaseIsInstalled(t *testing.T) {
@@ -256,7 +258,7 @@ func kill() { _ = syscall.Kill(os.Getpid(), syscall.SIGKILL); select {} }
 // TestMain is also the process that is killed.
 func TestMain(m *testing.M) {
 	if os.Getenv(dirVariable) == "" {
-		os.Exit(m.Run())
+		os.Exit(leaktest.Run(m))
 	}
 	f := &fixture{store: NewStore(os.Getenv(dirVariable)), machine: &machine{directory: os.Getenv(machineVariable), broken: os.Getenv(brokenVariable)}}
 	i := f.installer()

@@ -206,9 +206,11 @@ func TestOneUploadAtATimeAndAnUnfinishedOneIsRemoved(t *testing.T) {
 		t.Errorf("left: %s", names)
 	}
 	// A helper that is killed leaves it to the next one.
-	if _, err := begin(); err != nil {
+	killed := f.receiver
+	if id, err = begin(); err != nil {
 		t.Fatal(err)
 	}
+	defer killed.Abort(id) // what is left of it here: a descriptor
 	f.receive()
 	if names := f.names(); names != "" {
 		t.Errorf("left by the one before: %s", names)

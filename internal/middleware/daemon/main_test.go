@@ -4,6 +4,7 @@ import (
 	"os"
 	"testing"
 
+	"github.com/BitBoxSwiss/bitbox-base/internal/testbed/leaktest"
 	"github.com/BitBoxSwiss/bitbox-base/internal/testbed/netnstest"
 )
 
@@ -11,5 +12,5 @@ func TestMain(m *testing.M) {
 	if os.Getenv(crashState) != "" {
 		os.Exit(crashingBase())
 	}
-	netnstest.Main(m)
+	netnstest.Main(leaktest.Checked(m))
 }

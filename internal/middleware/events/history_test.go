@@ -23,6 +23,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/pairing"
 	"github.com/BitBoxSwiss/bitbox-base/internal/state"
 	"github.com/BitBoxSwiss/bitbox-base/internal/state/killtest"
+	"github.com/BitBoxSwiss/bitbox-base/internal/testbed/leaktest"
 )
 
 func openEvents(path string) (*state.DB, *Hub, error) {
@@ -231,7 +232,7 @@ const eventsRole = "BITBOX_MIDDLEWARE_EVENTS"
 // TestMain runs the program that TestKillAtEveryWriteLosesNoEventThatWasTold kills.
 func TestMain(m *testing.M) {
 	if os.Getenv(eventsRole) == "" {
-		os.Exit(m.Run())
+		os.Exit(leaktest.Run(m))
 	}
 	db, h, err := openEvents(os.Args[1])
 	if err == nil {
