@@ -67,7 +67,13 @@ const (
 	Active PairingState = "active"
 	// Revoked: the Base has said that this App was revoked.
 	Revoked PairingState = "revoked"
+	// Reset: this App has wiped the Base. A new pairing with it takes the place of
+	// this one.
+	Reset PairingState = "reset"
 )
+
+// Usable tells whether the Base of a pairing can be called.
+func (s PairingState) Usable() bool { return s != Revoked && s != Reset }
 
 // Base is a pairing with a Base.
 type Base struct {
@@ -81,8 +87,10 @@ type Base struct {
 	// AppID and AppName are what the Base calls this App.
 	AppID   string
 	AppName string
-	// Role is what this App was allowed to do when it was paired.
-	Role basev1.Role
+	// Role is what this App was allowed to do at RoleAt: when it was paired, or when
+	// the Base said so last.
+	Role   basev1.Role
+	RoleAt time.Time
 	// PairedAt is when the code was confirmed.
 	PairedAt time.Time
 	// Addresses are where the Base was last, each "host:port", the latest first.
@@ -230,11 +238,11 @@ func (a *App) find(name string) (*pairing, error) {
 		return nil, err
 	}
 	// A revoked one may have the name of the one that replaces it.
-	rank := map[PairingState]int{Active: 4, Pending: 3, PrePaired: 2, Revoked: 1}
+	rank := map[PairingState]int{Active: 4, Pending: 3, PrePaired: 2, Revoked: 1, Reset: 1}
 	var found *pairing
 	usable := 0
 	for _, p := range pairings {
-		if p.State != Revoked {
+		if p.State.Usable() {
 			usable++
 		}
 		if (name == "" || p.Name == name) && (found == nil || rank[p.State] > rank[found.State]) {

@@ -103,8 +103,8 @@ func (a *App) dial(ctx context.Context, id string, given []string) (net.Conn, er
 	if err != nil {
 		return nil, err
 	}
-	if p.State == Revoked {
-		return nil, failRevoked(p, nil)
+	if !p.State.Usable() {
+		return nil, failUnusable(p)
 	}
 	if p.State == PrePaired {
 		if p, err = a.fetchKeys(ctx, p, given); err != nil {
@@ -169,6 +169,14 @@ func (a *App) unreached(p *pairing, known []string, searched bool, err error) er
 		return fail(ErrUnreachable, err, "the Base %q was not reached at %s (%v); check the address, or leave it out to search for the Base", p.Name, list(known), reason(err))
 	}
 	return fail(ErrUnreachable, err, "the Base %q was not reached (%v) at %s nor found on the local network; check that it is on and on this network", p.Name, reason(err), list(known))
+}
+
+// failUnusable says why a pairing is of no use any more.
+func failUnusable(p *pairing) error {
+	if p.State == Reset {
+		return fail(ErrPairAgain, nil, "this App has wiped the Base %q, which now knows nobody; pair again", p.Name)
+	}
+	return failRevoked(p, nil)
 }
 
 func failRevoked(p *pairing, cause error) error {

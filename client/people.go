@@ -41,6 +41,15 @@ func (s *Session) CheckName(ctx context.Context, id, name string) (pairedAs stri
 	return pairedAs, nil
 }
 
+// Check asks the Base whether it answers, and keeps the role that this App has there.
+func (s *Session) Check(ctx context.Context) (*basev1.GetInfoResponse, error) {
+	info, err := s.Info.GetInfo(ctx, &basev1.GetInfoRequest{})
+	if role := info.GetCaller().GetRole(); err == nil && role != basev1.Role_ROLE_UNSPECIFIED {
+		err = s.transport.app.store.learnRole(s.transport.id, role, s.transport.app.now())
+	}
+	return info, err
+}
+
 // SetRole changes what an App may do, by its id.
 func SetRole(id string, role basev1.Role) Edit {
 	return func(p *Posture, _ *PostureView, _ uint64) error {

@@ -107,7 +107,14 @@ func (s *Session) believe(signed *basev1.SignedPosture, nonce []byte) (signable,
 		return signable{}, fail(ErrLyingBase, err, "%v", err)
 	}
 	// Before it is acted upon: what was seen once is never believed gone.
-	return signable{view, signed.GetChallenge(), seed, s.transport.app.now()}, store.remember(id, view.Memory())
+	now := s.transport.app.now()
+	role := basev1.Role_ROLE_UNSPECIFIED
+	for _, app := range view.Effective().Apps {
+		if app.ID == id {
+			role = app.Role
+		}
+	}
+	return signable{view, signed.GetChallenge(), seed, now}, store.remember(id, view.Memory(), role, now)
 }
 
 func (s *Session) nonce() ([]byte, error) {
@@ -409,12 +416,40 @@ func (s *Session) Preview(ctx context.Context, change Change) ([]PostureChange, 
 // channel is listed no more, and its key would be forgotten. keyTaken is false for
 // a developer's Base, which has no posture: there only the channel is cut.
 func (s *Session) RevokeApp(ctx context.Context, id string, approve Approve) (keyTaken bool, err error) {
-	keyTaken, err = s.takeKey(ctx, id, approve)
+	asked := false
+	keyTaken, err = s.takeKey(ctx, id, func(changes []PostureChange) (bool, error) {
+		asked = true
+		return approve(changes)
+	})
+	if err == nil && !asked {
+		err = s.approveRevocation(ctx, id, approve)
+	}
 	if err != nil {
 		return false, err
 	}
 	_, err = s.Apps.RevokeApp(ctx, &basev1.RevokeAppRequest{Id: id})
 	return keyTaken, err
+}
+
+// approveRevocation asks about an App that no posture lists.
+func (s *Session) approveRevocation(ctx context.Context, id string, approve Approve) error {
+	list, err := s.Apps.ListApps(ctx, &basev1.ListAppsRequest{})
+	if err != nil {
+		return err
+	}
+	name := id
+	for _, app := range list.GetApps() {
+		if app.GetId() == id {
+			name = app.GetName()
+		}
+	}
+	yes, err := approve([]PostureChange{{
+		Field: "app", Subject: id, Before: "paired", After: "revoked", Text: fmt.Sprintf("The App '%s' will be cut off.", name),
+	}})
+	if err == nil && !yes {
+		err = fail(ErrNotApproved, nil, "nothing was changed")
+	}
+	return err
 }
 
 func (s *Session) takeKey(ctx context.Context, id string, approve Approve) (bool, error) {

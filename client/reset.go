@@ -15,8 +15,8 @@ import (
 // again. typed is given the Base's name and returns what the owner has typed, which
 // must be that name.
 //
-// When it returns nil the reset is certain. The pairing stays in this App's file, of
-// no more use, until it is forgotten (App.Forget).
+// When it returns nil the reset is certain, and the pairing is in the state Reset until
+// the Base is paired again, or it is forgotten (App.Forget).
 func (s *Session) FactoryReset(ctx context.Context, typed func(name string) (string, error)) error {
 	view, err := s.Posture(ctx)
 	if err != nil {
@@ -40,5 +40,8 @@ func (s *Session) FactoryReset(ctx context.Context, typed func(name string) (str
 		// The restart may have come before the answer.
 		return fail(ErrUnreachable, err, "the connection ended before the Base had answered (%v): look whether it is being reset, and else do it again", reason(err))
 	}
-	return err
+	if err != nil {
+		return err
+	}
+	return s.transport.app.store.reset(s.transport.id)
 }

@@ -5,6 +5,8 @@ package client
 import (
 	"errors"
 	"testing"
+
+	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 )
 
 func TestAFactoryResetTakesTheNameOfTheBase(t *testing.T) {
@@ -25,4 +27,59 @@ func TestAFactoryResetTakesTheNameOfTheBase(t *testing.T) {
 	if _, err := h.session.Posture(t.Context()); err == nil {
 		t.Error("the Base goes on as before")
 	}
+	if base, err := h.owner.Base(""); err != nil || base.State != Reset || base.State.Usable() {
+		t.Errorf("after the reset the pairing is %q, %v", base.State, err)
+	}
+	_, err := h.owner.Open("")
+	wantKind(t, err, ErrPairAgain)
+}
+
+// A pairing with the Base that was reset gets its name back, without a `forget`.
+func TestANewPairingTakesThePlaceOfOneWithABaseThatWasReset(t *testing.T) {
+	old := &stored{Name: "Home", State: Reset, BaseKey: []byte{1}}
+	fresh := &stored{Name: "Home", State: Pending, BaseKey: []byte{2}}
+	if name := freeName(fresh, map[string]*stored{"old": old}); name != "Home" || !replaces(fresh, old) {
+		t.Errorf("it is called %q", name)
+	}
+	old.State = Active
+	if name := freeName(fresh, map[string]*stored{"old": old}); name == "Home" || replaces(fresh, old) {
+		t.Errorf("it takes the place of one that can be used, as %q", name)
+	}
+}
+
+// What the App remembers of its role is what the Base said last, not what it was when it
+// was paired.
+func TestTheRoleThatIsRememberedIsTheLastThatTheBaseSaid(t *testing.T) {
+	h := newHouse(t)
+	phone, session := h.pair("Phone", basev1.Role_ROLE_OPERATOR)
+	base, err := phone.Base("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := h.session.SetRole(t.Context(), base.AppID, basev1.Role_ROLE_VIEWER, approve, nil); err != nil {
+		t.Fatal(Explain(err))
+	}
+	if _, err := session.Check(t.Context()); err != nil {
+		t.Fatal(Explain(err))
+	}
+	now, err := phone.Base("")
+	if err != nil || now.Role != basev1.Role_ROLE_VIEWER || !now.RoleAt.After(base.RoleAt) {
+		t.Errorf("%v as of %v, %v; it was %v as of %v", now.Role, now.RoleAt, err, base.Role, base.RoleAt)
+	}
+}
+
+// Also where no posture lists the App, nothing is taken away unasked.
+func TestRevokingAsksEvenIfNoPostureChanges(t *testing.T) {
+	h := newHouse(t)
+	phone, _ := h.pair("Phone", basev1.Role_ROLE_OPERATOR)
+	base, err := phone.Base("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	no := func([]PostureChange) (bool, error) { return false, nil }
+	if _, err := h.session.takeKey(t.Context(), base.AppID, approve); err != nil {
+		t.Fatal(Explain(err))
+	}
+	_, err = h.session.RevokeApp(t.Context(), base.AppID, no)
+	wantKind(t, err, ErrNotApproved)
 }

@@ -76,8 +76,8 @@ func (a *App) Open(name string, addresses ...string) (*Session, error) {
 	if err != nil {
 		return nil, err
 	}
-	if p.State == Revoked {
-		return nil, failRevoked(p, nil)
+	if !p.State.Usable() {
+		return nil, failUnusable(p)
 	}
 	s := a.session(p.AppID)
 	s.base, s.transport.given = p.Name, targets

@@ -49,6 +49,7 @@ type stored struct {
 	BaseName  string       `json:"base_name"`
 	AppName   string       `json:"app_name"`
 	Role      basev1.Role  `json:"role"`
+	RoleAt    time.Time    `json:"role_at,omitzero"` // zero: when it was paired
 	PairedAt  time.Time    `json:"paired_at"`
 	Seq       uint64       `json:"seq"`
 	Addresses []string     `json:"addresses"`
@@ -89,6 +90,9 @@ func appID(public noiseconn.PublicKey) string {
 }
 
 func (s *stored) parse() (*pairing, error) {
+	if s.RoleAt.IsZero() {
+		s.RoleAt = s.PairedAt
+	}
 	static, err := noiseconn.ParseStatic(s.Static)
 	if err != nil {
 		return nil, err
@@ -129,6 +133,7 @@ func (s *stored) parse() (*pairing, error) {
 			AppID:     appID(public),
 			AppName:   s.AppName,
 			Role:      s.Role,
+			RoleAt:    s.RoleAt,
 			PairedAt:  s.PairedAt,
 			Addresses: slices.Clone(s.Addresses),
 		},
@@ -310,10 +315,12 @@ func freeName(record *stored, records map[string]*stored) string {
 	return name
 }
 
-// replaces tells whether a pairing that becomes active makes another one useless:
-// that is with the same Base and cannot be used any more.
+// replaces tells whether a pairing that becomes active takes the place of another one:
+// that is with the same Base and cannot be used any more, or with a Base that was reset
+// and had the name.
 func replaces(record, other *stored) bool {
-	return other.State != Active && string(other.BaseKey) == string(record.BaseKey)
+	return other.State != Active && string(other.BaseKey) == string(record.BaseKey) ||
+		other.State == Reset && other.Name == record.Name
 }
 
 // activate marks a pairing as active, and deletes those that it replaces.
@@ -342,6 +349,16 @@ func (s *store) activate(id string) error {
 // revoke marks a pairing as revoked. It stays until the user has it forgotten.
 func (s *store) revoke(id string) error {
 	return s.change(id, "store that the App was revoked", func(r *stored) { r.State = Revoked })
+}
+
+// reset marks that this App has wiped the Base.
+func (s *store) reset(id string) error {
+	return s.change(id, "store that the Base was reset", func(r *stored) { r.State = Reset })
+}
+
+// learnRole keeps what the Base says that this App may do.
+func (s *store) learnRole(id string, role basev1.Role, at time.Time) error {
+	return s.change(id, "store the role of this App", func(r *stored) { r.Role, r.RoleAt = role, at })
 }
 
 // seen keeps the address at which a Base has proved itself, the latest first.
@@ -389,10 +406,14 @@ func (s *store) signing(id string) (seed posture.AppSeed, base posture.SigningKe
 
 var parseAppSeed func([]byte) (posture.AppSeed, error) = secret.New
 
-// remember keeps how new a posture the App has seen. It never goes back, also if
-// another process of the App has seen a newer one meanwhile.
-func (s *store) remember(id string, seen posture.Memory) error {
+// remember keeps how new a posture the App has seen, and the role that it gives this App
+// if it lists it. It never goes back, also if another process of the App has seen a newer
+// one meanwhile.
+func (s *store) remember(id string, seen posture.Memory, role basev1.Role, at time.Time) error {
 	return s.change(id, "store which posture of the Base was seen", func(r *stored) {
+		if role != basev1.Role_ROLE_UNSPECIFIED {
+			r.Role, r.RoleAt = role, at
+		}
 		if seen.Epoch == r.Seen.Epoch && (seen.Revision < r.Seen.Revision || seen.Restriction < r.Seen.Restriction) {
 			return
 		}

@@ -1,8 +1,8 @@
 package main
 
 import (
+	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -10,7 +10,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	"github.com/BitBoxSwiss/bitbox-base/client"
 	"github.com/BitBoxSwiss/bitbox-base/internal/app/terminal"
 	"github.com/BitBoxSwiss/bitbox-base/internal/commandline"
@@ -18,18 +17,20 @@ import (
 
 // basis is a pairing, as JSON has it.
 type basis struct {
-	Name      string    `json:"name"`
-	State     string    `json:"state"`
-	PublicKey string    `json:"publicKey"`
-	AppID     string    `json:"appId"`
-	AppName   string    `json:"appName"`
+	Name      string `json:"name"`
+	State     string `json:"state"`
+	PublicKey string `json:"publicKey"`
+	AppID     string `json:"appId"`
+	AppName   string `json:"appName"`
+	// Role is what this App was allowed to do at RoleAt.
 	Role      string    `json:"role"`
+	RoleAt    time.Time `json:"roleAt"`
 	PairedAt  time.Time `json:"pairedAt"`
 	Addresses []string  `json:"addresses"`
 }
 
 func basisOf(b client.Base) *basis {
-	return &basis{b.Name, string(b.State), fmt.Sprintf("%x", b.PublicKey), b.AppID, b.AppName, roleName(b.Role), b.PairedAt, b.Addresses}
+	return &basis{b.Name, string(b.State), fmt.Sprintf("%x", b.PublicKey), b.AppID, b.AppName, roleName(b.Role), b.RoleAt, b.PairedAt, b.Addresses}
 }
 
 // checkedBasis is what `bases --check --json` has.
@@ -46,8 +47,9 @@ func (p *program) basesCommand() *cobra.Command {
 	command := &cobra.Command{
 		Use:   "bases",
 		Short: "List the Bases that this App is paired with",
-		Long: `bases lists the pairings that this App remembers, without asking anybody. With --check
-it calls each of the Bases, side by side, and tells which of them answer.
+		Long: `bases lists the pairings that this App has stored, without calling any Base. The role is the
+one that the Base last reported. With --check it calls each Base and reports which of them
+answer; if one does not, the exit code says so.
 
 Commands that only read, and lockdown, run on several Bases at once with --all, or with
 their names in --base, and print a line for each.`,
@@ -83,17 +85,17 @@ their names in --base, and print a line for each.`,
 				return p.printJSON(list)
 			}
 			if len(bases) == 0 {
-				return p.printf("This App is not paired with any Base yet. Begin with: bitbox-app pair\n")
+				return p.printf("This App is not paired with any Base yet. To pair with one: bitbox-app pair\n")
 			}
-			table := p.table("NAME", "STATE", "ROLE", "THIS APP THERE", "SINCE", "LAST AT")
+			table := p.table("NAME", "STATE", "ROLE", "ROLE AS OF", "THIS APP THERE", "PAIRED", "LAST AT")
 			table.styled("STATE", stateStyle)
 			for _, b := range bases {
-				table.row(b.Name, string(b.State), roleName(b.Role), b.AppName, when(b.PairedAt, time.Now()), lastAt(b))
+				table.row(b.Name, string(b.State), roleName(b.Role), when(b.RoleAt, time.Now()), b.AppName, when(b.PairedAt, time.Now()), lastAt(b))
 			}
 			return table.print()
 		},
 	}
-	command.Flags().BoolVar(&check, "check", false, "call each of them, and tell whether it answers")
+	command.Flags().BoolVar(&check, "check", false, "call each Base and report whether it answers")
 	return command
 }
 
@@ -104,58 +106,64 @@ func stateStyle(cell string) terminal.Style {
 	switch client.PairingState(cell) {
 	case client.Active:
 		return terminal.Green
-	case client.Revoked:
+	case client.Revoked, client.Reset:
 		return terminal.Red
 	}
 	return terminal.Yellow
 }
 
-// checkBases calls each Base, and lists which of them answer. One that does not is no
-// failure of the list.
+// checkBases calls each Base whose pairing can be used, and lists which of them answer.
 func (p *program) checkBases(ctx context.Context, bases []client.Base) error {
-	checked, names := make([]checkedBasis, len(bases)), make([]string, len(bases))
+	checked, names, at := make([]checkedBasis, len(bases)), []string{}, []int{}
 	for n, b := range bases {
-		checked[n].basis, names[n] = *basisOf(b), b.Name
-	}
-	err := p.sideBySide(ctx, callTime, names, func(ctx context.Context, _ int, session *client.Session) error {
-		_, err := session.Info.GetInfo(ctx, &basev1.GetInfoRequest{})
-		return err
-	}, func(n int, failed error) (error, error) {
-		checked[n].Answers = failed == nil
-		if failed != nil {
-			checked[n].Error, checked[n].Code = sentence(ctx, failed), exitCode(ctx, failed)
+		checked[n].basis = *basisOf(b)
+		if b.State.Usable() {
+			names, at = append(names, b.Name), append(at, n)
 		}
-		return nil, nil
+	}
+	failed := p.sideBySide(ctx, callTime, names, func(ctx context.Context, n int, session *client.Session) error {
+		info, err := session.Check(ctx)
+		if err == nil {
+			c := &checked[at[n]]
+			c.Answers, c.Role, c.RoleAt = true, roleName(info.GetCaller().GetRole()), time.Now()
+		}
+		return err
+	}, func(n int, err error) (failed, unprinted error) {
+		if err != nil {
+			checked[at[n]].Error, checked[at[n]].Code = sentence(ctx, err), exitCode(ctx, err)
+		}
+		return err, nil
 	})
 	switch {
-	case err != nil:
-		return err
+	case failed != nil && !isSeveral(failed):
+		return failed
 	case ctx.Err() != nil:
 		return ctx.Err()
 	case p.json:
-		return p.printJSON(checked)
+		return cmp.Or(p.printJSON(checked), failed)
 	}
 	table := p.table("NAME", "STATE", "ROLE", "LAST AT", "ANSWERS")
 	table.styled("STATE", stateStyle)
 	for n, b := range bases {
-		cells := []string{b.Name, string(b.State), roleName(b.Role), lastAt(b), "yes"}
-		if !checked[n].Answers {
-			cells[4] = "no: " + checked[n].Error
+		c := checked[n]
+		cells := []string{b.Name, string(b.State), c.Role, lastAt(b), "yes"}
+		if !c.Answers {
+			cells[2] += " (" + when(c.RoleAt, time.Now()) + ")"
+			cells[4] = "no: " + cmp.Or(c.Error, "not called")
 		}
 		table.sentence(cells...)
 	}
-	return table.print()
+	return cmp.Or(table.print(), failed)
 }
 
 func (p *program) forgetCommand() *cobra.Command {
-	var force bool
 	command := &cobra.Command{
 		Use:   "forget NAME",
 		Short: "Delete this App's side of a pairing",
-		Long: `forget deletes what this App knows of a Base, its keys included. The Base is not told:
-to take the App's rights away there, use 'bitbox-app apps revoke'.
+		Long: `forget deletes all that this App has stored about a Base, its keys included. The Base is not
+told; to take this App's rights away there, use 'bitbox-app apps revoke'.
 
-If this is the last owner's App, only somebody at the Base can let an owner in again.`,
+If this is the only owner's App, only somebody at the Base can let an owner in again.`,
 		Example: `  bitbox-app forget "BitBox Base"`,
 		Args:    commandline.Args(1, 1),
 		ValidArgsFunction: func(c *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective) {
@@ -164,46 +172,30 @@ If this is the last owner's App, only somebody at the Base can let an owner in a
 			}
 			return p.completeBases(c, args, typed)
 		},
-		RunE: func(c *cobra.Command, args []string) error {
-			app, err := p.app(client.Options{})
-			if err != nil {
-				return err
-			}
-			base, err := app.Base(args[0])
-			if err != nil {
-				return err
-			}
-			if base.State != client.Revoked && !force {
-				if err := p.reallyForget(c.Context(), base); err != nil {
-					return err
-				}
-			}
-			if err := app.Forget(args[0]); err != nil {
-				return err
-			}
-			return p.say("%q is forgotten.\n", base.Name)
-		},
 	}
-	command.Flags().BoolVar(&force, "force", false, "do not ask")
+	asking := p.consent(command)
+	command.RunE = func(c *cobra.Command, args []string) error {
+		app, err := p.app(client.Options{})
+		if err != nil {
+			return err
+		}
+		base, err := app.Base(args[0])
+		if err != nil {
+			return err
+		}
+		if base.State.Usable() {
+			text := fmt.Sprintf("This App's pairing with %q will be deleted for good. It was %s there (as of %s).", base.Name, article(base.Role), when(base.RoleAt, time.Now()))
+			if err := asking.confirm(c.Context(), "In this App:\n  "+client.Printable(text)+"\n"); err != nil {
+				return err
+			}
+		}
+		if err := app.Forget(args[0]); err != nil {
+			return err
+		}
+		if p.json {
+			return p.printJSON(map[string]string{"forgotten": base.Name})
+		}
+		return p.printf("This App has forgotten %q.\n", client.Printable(base.Name))
+	}
 	return command
-}
-
-var errKept = errors.New("nothing was deleted")
-
-func (p *program) reallyForget(ctx context.Context, base client.Base) error {
-	p.left = errKept.Error()
-	if !p.terminal {
-		return usageError{fmt.Errorf("this App could still use its pairing with %q, which cannot be brought back: to delete it without being asked, add --force", base.Name)}
-	}
-	if err := p.printf("This App can still use its pairing with %q as %s. It cannot be brought back.\nDelete it? [y/N] ", base.Name, roleName(base.Role)); err != nil {
-		return err
-	}
-	typed, err := nextLine(ctx, readLines(p.in), time.Time{})
-	if err != nil {
-		return err
-	}
-	if !strings.EqualFold(typed, "y") && !strings.EqualFold(typed, "yes") {
-		return errKept
-	}
-	return nil
 }

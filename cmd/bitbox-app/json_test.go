@@ -61,7 +61,9 @@ var shapes = map[string]any{
 	"bitbox-app factory-reset": struct {
 		Reset string `json:"reset"`
 	}{},
-	"bitbox-app forget":   nil,
+	"bitbox-app forget": struct {
+		Forgotten string `json:"forgotten"`
+	}{},
 	"bitbox-app lockdown": changed{},
 	"bitbox-app log":      loggedJSON{},
 	"bitbox-app log verify": struct {
@@ -335,8 +337,8 @@ func TestJSONIsAsDocumented(t *testing.T) {
 	}{
 		{"version", nil}, {"bases", nil}, {"bases --check", nil}, {"discover", []string{"--timeout", "1s"}},
 		{"status", nil}, {"status --history", nil}, {"timezone", nil}, {"timezone", []string{"Europe/Zurich"}},
-		{"services list", nil}, {"services stop", []string{"mdns"}}, {"services start", []string{"mdns"}}, {"services restart", []string{"mdns"}},
-		{"services disable", []string{"mdns"}}, {"services enable", []string{"mdns"}}, {"logs", nil}, {"update --debian", nil},
+		{"services list", nil}, {"services stop", []string{"mdns", "--yes"}}, {"services start", []string{"mdns"}}, {"services restart", []string{"mdns"}},
+		{"services disable", []string{"mdns", "--yes"}}, {"services enable", []string{"mdns"}}, {"logs", nil}, {"update --debian", nil},
 		{"name", nil}, {"name", []string{"Attic", "--yes"}}, {"apps list", nil},
 		{"pairing open", nil}, {"pairing status", nil}, {"pairing close", nil},
 		{"watch", []string{"--timeout", "2s"}},
@@ -349,7 +351,7 @@ func TestJSONIsAsDocumented(t *testing.T) {
 		{"lockdown", []string{"--yes"}}, {"posture unlock", []string{"--yes"}},
 		{"update", []string{file, "--yes"}}, {"update --status", nil}, {"log", nil}, {"log verify", nil},
 		{"apps role", []string{"Phone", "viewer", "--yes"}}, {"apps rename", []string{"Phone", "Tablet"}}, {"apps rename", []string{"Tablet", "Phone"}}, {"apps revoke", []string{"Phone", "--yes"}}, {"reboot", []string{"--yes"}}, {"factory-reset", []string{"--confirm", nameOf(t, dir)}},
-		{"prepair", []string{filepath.Join(dir, "b.keys"), "--name", "Cellar"}},
+		{"prepair", []string{filepath.Join(dir, "b.keys"), "--name", "Cellar"}}, {"forget", []string{"Cellar", "--yes"}},
 	} {
 		shape := "bitbox-app " + run.shape
 		out := runJSON(t, dir, append(strings.Fields(run.shape), run.args...)...)

@@ -43,10 +43,7 @@ func (p *program) consent(command *cobra.Command) *consent {
 
 // approve shows what will be different, and asks.
 func (c *consent) approve(ctx context.Context) client.Approve {
-	if c.lines == nil && c.mayAsk() {
-		c.lines = readLines(c.program.in) // from now on, to know what was typed too early
-	}
-	c.program.left = nothingChanged
+	c.listen()
 	return func(changes []client.PostureChange) (bool, error) {
 		c.shown = changes
 		text := "This will be different at the Base:\n"
@@ -57,14 +54,31 @@ func (c *consent) approve(ctx context.Context) client.Approve {
 	}
 }
 
+// listen reads from now on, to know what was typed too early.
+func (c *consent) listen() {
+	if c.lines == nil && c.mayAsk() {
+		c.lines = readLines(c.program.in)
+	}
+	c.program.left = nothingChanged
+}
+
 // mayAsk tells whether somebody sits there who can answer.
 func (c *consent) mayAsk() bool { return !c.yes && c.program.terminal && !c.program.json }
 
 // must asks about one change, and refuses it unless it is wanted.
 func (c *consent) must(ctx context.Context, change client.PostureChange) error {
-	yes, err := c.approve(ctx)([]client.PostureChange{change})
+	return approved(c.approve(ctx)([]client.PostureChange{change}))
+}
+
+// confirm asks about what is not a change at the Base.
+func (c *consent) confirm(ctx context.Context, text string) error {
+	c.listen()
+	return approved(c.ask(ctx, text))
+}
+
+func approved(yes bool, err error) error {
 	if err == nil && !yes {
-		err = &client.Error{Kind: client.ErrNotApproved, Text: "nothing was changed"}
+		err = &client.Error{Kind: client.ErrNotApproved, Text: nothingChanged}
 	}
 	return err
 }
@@ -85,7 +99,7 @@ func (c *consent) ask(ctx context.Context, text string) (bool, error) {
 		p.left = c.sent
 		return true, p.say("%s", text)
 	case !c.mayAsk():
-		return false, usageError{errors.New("nobody can be asked here whether this change is wanted; to make it unasked, add --yes")}
+		return false, usageError{errors.New("nobody is at a terminal to approve this change; to make it without being asked, add --yes")}
 	}
 	if err := p.printf("%sGo on? [y/N] ", text); err != nil {
 		return false, err

@@ -46,7 +46,7 @@ somebody who stands at the Base. To go on, the name of the Base has to be typed.
 			case p.json:
 				return p.printJSON(map[string]string{"reset": wiped})
 			}
-			return p.printf("%s is being wiped, and restarts as new. To use it again: bitbox-app forget, then bitbox-app pair.\n", client.Printable(wiped))
+			return p.printf("%s is being wiped and restarts as new. To use it again: bitbox-app pair\n", client.Printable(wiped))
 		})
 	}
 	return command
@@ -55,7 +55,7 @@ somebody who stands at the Base. To go on, the name of the Base has to be typed.
 // typeName says what will be lost, and asks for the Base's name.
 func (p *program) typeName(ctx context.Context, base string) (string, error) {
 	if !p.terminal || p.json {
-		return "", usageError{errors.New("nobody can be asked here for the name of the Base; to wipe it unasked, add --confirm NAME")}
+		return "", usageError{errors.New("nobody is at a terminal to type the name of the Base; to wipe it without being asked, add --confirm NAME")}
 	}
 	lines := readLines(p.in) // from now on, to know what was typed too early
 	err := p.printf("This wipes the Base: who it is, all pairings and keys, and how open it is.\nAll Apps, this one too, have to be paired again by somebody who stands at the Base.\n"+

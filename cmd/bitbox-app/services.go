@@ -17,16 +17,17 @@ import (
 // serviceTime is how long a service may take to start or stop.
 const serviceTime = time.Minute
 
-// serviceActions are the commands, in their order.
+// serviceActions are the commands, in their order. What takes a service away asks first:
+// question says what will happen to it.
 var serviceActions = []struct {
-	word, short string
-	action      basev1.ServiceAction
+	word, short, question string
+	action                basev1.ServiceAction
 }{
-	{"start", "Start a service", basev1.ServiceAction_SERVICE_ACTION_START},
-	{"stop", "Stop a service until the next boot, or until it is started", basev1.ServiceAction_SERVICE_ACTION_STOP},
-	{"restart", "Stop a service and start it again", basev1.ServiceAction_SERVICE_ACTION_RESTART},
-	{"enable", "Start a service, now and with the machine", basev1.ServiceAction_SERVICE_ACTION_ENABLE},
-	{"disable", "Stop a service, and do not start it with the machine", basev1.ServiceAction_SERVICE_ACTION_DISABLE},
+	{"start", "Start a service", "", basev1.ServiceAction_SERVICE_ACTION_START},
+	{"stop", "Stop a service until the next boot, or until it is started", "will be stopped until the next boot, or until it is started", basev1.ServiceAction_SERVICE_ACTION_STOP},
+	{"restart", "Stop a service and start it again", "", basev1.ServiceAction_SERVICE_ACTION_RESTART},
+	{"enable", "Start a service, now and at each boot", "", basev1.ServiceAction_SERVICE_ACTION_ENABLE},
+	{"disable", "Stop a service, and do not start it at boot", "will be stopped, and not started at boot", basev1.ServiceAction_SERVICE_ACTION_DISABLE},
 }
 
 func (p *program) servicesCommand() *cobra.Command {
@@ -51,14 +52,22 @@ keeps it closed, or lets you reach it, cannot be stopped from here.`,
 		RunE:        func(c *cobra.Command, _ []string) error { return p.listServices(c) },
 	})
 	for _, a := range serviceActions {
-		command.AddCommand(&cobra.Command{
+		one := &cobra.Command{
 			Use:               a.word + " NAME",
 			Short:             a.short,
 			Example:           "  bitbox-app services " + a.word + " mdns",
 			Args:              commandline.Args(1, 1),
 			ValidArgsFunction: p.completeServices(a.action, true),
-			RunE:              func(c *cobra.Command, args []string) error { return p.changeService(c, args[0], a.action) },
-		})
+		}
+		ask := func(context.Context, string) error { return nil }
+		if a.question != "" {
+			asking := p.consent(one)
+			ask = func(ctx context.Context, name string) error {
+				return asking.must(ctx, client.PostureChange{Field: "service", Subject: name, Text: fmt.Sprintf("The service %s %s.", name, a.question)})
+			}
+		}
+		one.RunE = func(c *cobra.Command, args []string) error { return p.changeService(c, args[0], a.action, ask) }
+		command.AddCommand(one)
 	}
 	return command
 }
@@ -111,8 +120,13 @@ func serviceState(s *basev1.Service) string {
 	return word
 }
 
-func (p *program) changeService(c *cobra.Command, name string, action basev1.ServiceAction) error {
-	return p.call(c.Context(), serviceTime, func(ctx context.Context, session *client.Session) error {
+func (p *program) changeService(c *cobra.Command, name string, action basev1.ServiceAction, ask func(context.Context, string) error) error {
+	return p.call(c.Context(), changeTime, func(ctx context.Context, session *client.Session) error {
+		if err := ask(ctx, name); err != nil {
+			return err
+		}
+		ctx, cancel := context.WithTimeout(ctx, serviceTime)
+		defer cancel()
 		changed, err := session.Services.ChangeService(ctx, &basev1.ChangeServiceRequest{Name: name, Action: action})
 		if err != nil {
 			return err
@@ -124,9 +138,9 @@ func (p *program) changeService(c *cobra.Command, name string, action basev1.Ser
 		text := fmt.Sprintf("%s is %s", s.GetName(), serviceState(s))
 		switch action {
 		case basev1.ServiceAction_SERVICE_ACTION_ENABLE:
-			text += ", and starts with the machine"
+			text += ", and starts at each boot"
 		case basev1.ServiceAction_SERVICE_ACTION_DISABLE:
-			text += ", and does not start with the machine"
+			text += ", and does not start at boot"
 		}
 		return p.printf("%s.\n", client.Printable(text))
 	})

@@ -31,7 +31,7 @@ const atOnce = 16
 // given. Each of them is known to this App.
 func (p *program) chosenBases(app *client.App) ([]string, error) {
 	if p.all && len(p.bases) > 0 {
-		return nil, usageError{errors.New("--all is every Base; leave --base away")}
+		return nil, usageError{errors.New("--all and --base cannot be combined")}
 	}
 	known, err := app.Bases()
 	if err != nil {
@@ -373,7 +373,7 @@ type severalError struct {
 func isSeveral(err error) bool { return errors.As(err, new(severalError)) }
 
 func (e severalError) Error() string {
-	return fmt.Sprintf("%d of %d Bases did not do well, as their lines say", len(e.failures), e.of)
+	return fmt.Sprintf("%d of %d Bases failed; see their lines", len(e.failures), e.of)
 }
 
 func (e severalError) Unwrap() []error { return e.failures[:1] }

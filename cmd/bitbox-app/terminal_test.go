@@ -349,7 +349,7 @@ func TestCtrlCShowsWhatSeveralBasesHaveSaid(t *testing.T) {
 	s.awaits(regexp.MustCompile(`Waiting for Cellar\r`)) // and no more for Home
 	s.types(ctrlC)
 	code, screen := s.end()
-	for _, want := range []string{"on, signed by the Base", "interrupted: " + perhapsDone, "bitbox-app: interrupted: 1 of 2 Bases did not do well, as their lines say\n"} {
+	for _, want := range []string{"on, signed by the Base", "interrupted: " + perhapsDone, "bitbox-app: interrupted: 1 of 2 Bases failed; see their lines\n"} {
 		if !strings.Contains(screen, want) || code != exitInterrupted {
 			t.Errorf("%d, and not %q: %q", code, want, screen)
 		}
