@@ -76,11 +76,16 @@ func (b *base) rawApp(t *testing.T, peer *Peer) *rawPeer {
 
 // rawBase returns a session of an App with a Base that speaks frames by hand.
 func rawBase(t *testing.T) (*rawPeer, *Session) {
+	conn, s := rawBaseConn(t)
+	return newRawPeer(t, conn), s
+}
+
+func rawBaseConn(t *testing.T) (*noiseconn.Conn, *Session) {
 	a, b := net.Pipe()
 	appEnd, baseEnd := channel(a, b)
 	s := NewSession(appEnd)
 	t.Cleanup(func() { _ = s.Close() })
-	return newRawPeer(t, baseEnd), s
+	return baseEnd, s
 }
 
 // took returns how long f takes on the clock of the bubble.
@@ -394,42 +399,50 @@ func TestAStreamThatNobodyReadsHoldsUpNoOtherCall(t *testing.T) {
 	})
 }
 
-// Each of these frames ends the session, and nothing else does an odd frame do.
+var echo = frame{kind: kindOpen, call: 1, state: stateLast, name: []byte("Echo")}.append(nil)
+
+// oddFrames are records of an App that end the session.
+var oddFrames = []struct {
+	name    string
+	records [][]byte
+}{
+	{"short", [][]byte{{1, 0, 0, 0}}},
+	{"of kind 0", [][]byte{{0, 0, 0, 0, 0}}},
+	{"of kind 8", [][]byte{{8, 0, 0, 0, 0}}},
+	{"an open without a body", [][]byte{{1, 0, 0, 0, 1}}},
+	{"an open without a name", [][]byte{{1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0}}},
+	{"an open with half a name", [][]byte{{1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 5, 'E'}}},
+	{"an open with a long name", [][]byte{append([]byte{1, 0, 0, 0, 1, 0, 0, 0, 0, 0, MaxName + 1}, make([]byte, 200)...)}},
+	{"an open of state 3", [][]byte{{1, 0, 0, 0, 1, 3, 0, 0, 0, 0, 1, 'E'}}},
+	{"a piece where there is none", [][]byte{{1, 0, 0, 0, 1, 2, 0, 0, 0, 0, 1, 'E', 9}}},
+	{"an open of call 0", [][]byte{{1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 'E'}}},
+	{"an open of call 2 first", [][]byte{{1, 0, 0, 0, 2, 0, 0, 0, 0, 0, 1, 'E'}}},
+	{"an open twice", [][]byte{echo, echo}},
+	{"data without a state", [][]byte{echo, {2, 0, 0, 0, 1}}},
+	{"data for no call", [][]byte{{2, 0, 0, 0, 1, 0}}},
+	{"data for call 0", [][]byte{echo, {2, 0, 0, 0, 0, 0}}},
+	{"data that carries nothing", [][]byte{{1, 0, 0, 0, 1, 2, 0, 0, 0, 0, 3, 'S', 'u', 'm'}, {2, 0, 0, 0, 1, 1}}},
+	{"data after the last", [][]byte{{1, 0, 0, 0, 1, 2, 0, 0, 0, 0, 3, 'S', 'u', 'm'}, {2, 0, 0, 0, 1, 1, 9}, {2, 0, 0, 0, 1, 2}}},
+	{"an end from the App", [][]byte{echo, {3, 0, 0, 0, 1, 0}}},
+	{"an end without a code", [][]byte{{3, 0, 0, 0, 1}}},
+	{"an end with a strange code", [][]byte{{3, 0, 0, 0, 1, byte(codes)}}},
+	{"a cancel with a body", [][]byte{echo, {4, 0, 0, 0, 1, 0}}},
+	{"a cancel for no call", [][]byte{{4, 0, 0, 0, 7}}},
+	{"a credit of 3 bytes", [][]byte{echo, {5, 0, 0, 0, 1, 0, 0, 1}}},
+	{"a credit of nothing", [][]byte{{1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 4, 'W', 'a', 'i', 't'}, {5, 0, 0, 0, 1, 0, 0, 0, 0}}},
+	{"a credit beyond the window", [][]byte{{1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 4, 'W', 'a', 'i', 't'}, {5, 0, 0, 0, 1, 0, 0, 0, 1}}},
+	{"a huge credit", [][]byte{{1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 4, 'W', 'a', 'i', 't'}, {5, 0, 0, 0, 1, 255, 255, 255, 255}}},
+	{"a pong that answers no ping", [][]byte{{7, 0, 0, 0, 1}}},
+	{"a ping with a body", [][]byte{{6, 0, 0, 0, 1, 1}}},
+	{"pings that await no answer", slices.Repeat([][]byte{{6, 0, 0, 0, 1}}, 3)},
+	{"data after the request", [][]byte{{1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 4, 'W', 'a', 'i', 't'}, {2, 0, 0, 0, 1, 0}}},
+	{"data beyond the window", beyondTheWindow()},
+}
+
+// Each of these ends the session, and nothing else does an odd frame do.
 func TestOddFramesEndTheSession(t *testing.T) {
-	echo := frame{kind: kindOpen, call: 1, state: stateLast, name: []byte("Echo")}.append
-	for name, records := range map[string][][]byte{
-		"short":                       {{1, 0, 0, 0}},
-		"of kind 0":                   {{0, 0, 0, 0, 0}},
-		"of kind 8":                   {{8, 0, 0, 0, 0}},
-		"an open without a body":      {{1, 0, 0, 0, 1}},
-		"an open without a name":      {{1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0}},
-		"an open with half a name":    {{1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 5, 'E'}},
-		"an open with a long name":    {append([]byte{1, 0, 0, 0, 1, 0, 0, 0, 0, 0, MaxName + 1}, make([]byte, 200)...)},
-		"an open of state 3":          {{1, 0, 0, 0, 1, 3, 0, 0, 0, 0, 1, 'E'}},
-		"a piece where there is none": {{1, 0, 0, 0, 1, 2, 0, 0, 0, 0, 1, 'E', 9}},
-		"an open of call 0":           {{1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 'E'}},
-		"an open of call 2 first":     {{1, 0, 0, 0, 2, 0, 0, 0, 0, 0, 1, 'E'}},
-		"an open twice":               {echo(nil), echo(nil)},
-		"data without a state":        {echo(nil), {2, 0, 0, 0, 1}},
-		"data for no call":            {{2, 0, 0, 0, 1, 0}},
-		"data for call 0":             {echo(nil), {2, 0, 0, 0, 0, 0}},
-		"data that carries nothing":   {{1, 0, 0, 0, 1, 2, 0, 0, 0, 0, 3, 'S', 'u', 'm'}, {2, 0, 0, 0, 1, 1}},
-		"data after the last":         {{1, 0, 0, 0, 1, 2, 0, 0, 0, 0, 3, 'S', 'u', 'm'}, {2, 0, 0, 0, 1, 1, 9}, {2, 0, 0, 0, 1, 2}},
-		"an end from the App":         {echo(nil), {3, 0, 0, 0, 1, 0}},
-		"an end without a code":       {{3, 0, 0, 0, 1}},
-		"an end with a strange code":  {{3, 0, 0, 0, 1, byte(codes)}},
-		"a cancel with a body":        {echo(nil), {4, 0, 0, 0, 1, 0}},
-		"a cancel for no call":        {{4, 0, 0, 0, 7}},
-		"a credit of 3 bytes":         {echo(nil), {5, 0, 0, 0, 1, 0, 0, 1}},
-		"a credit of nothing":         {{1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 4, 'W', 'a', 'i', 't'}, {5, 0, 0, 0, 1, 0, 0, 0, 0}},
-		"a credit beyond the window":  {{1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 4, 'W', 'a', 'i', 't'}, {5, 0, 0, 0, 1, 0, 0, 0, 1}},
-		"a huge credit":               {{1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 4, 'W', 'a', 'i', 't'}, {5, 0, 0, 0, 1, 255, 255, 255, 255}},
-		"a pong that answers no ping": {{7, 0, 0, 0, 1}},
-		"a ping with a body":          {{6, 0, 0, 0, 1, 1}},
-		"pings that await no answer":  slices.Repeat([][]byte{{6, 0, 0, 0, 1}}, 3),
-		"data after the request":      {{1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 4, 'W', 'a', 'i', 't'}, {2, 0, 0, 0, 1, 0}},
-		"data beyond the window":      beyondTheWindow(),
-	} {
+	for _, c := range oddFrames {
+		name, records := c.name, c.records
 		t.Run(name, func(t *testing.T) {
 			bubble(t, func(t *testing.T, b *base) {
 				a, raw := net.Pipe()
