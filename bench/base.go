@@ -1,8 +1,10 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -11,11 +13,12 @@ import (
 	"sync/atomic"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
-	"github.com/BitBoxSwiss/bitbox-base/api/base/v1/basev1connect"
 	"github.com/BitBoxSwiss/bitbox-base/client"
+	"github.com/BitBoxSwiss/bitbox-base/internal/devbase"
 	"github.com/BitBoxSwiss/bitbox-base/internal/middleware/admission"
-	"github.com/BitBoxSwiss/bitbox-base/internal/middleware/daemon"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/pairing"
 )
 
@@ -24,7 +27,7 @@ import (
 type whole struct {
 	dir      string
 	files    string // of what stands before it; empty: nothing does
-	base     *daemon.Base
+	base     *devbase.Base
 	app      *client.App
 	pairings atomic.Int64
 }
@@ -49,7 +52,7 @@ func newWholeBehind(entry net.Listener) (w *whole, err error) {
 	limits := admission.DefaultLimits()
 	// One address makes all the connections here.
 	limits.PerSecond, limits.Burst, limits.ParkedPerAddress = 1e6, 1e6, limits.Parked
-	w.base, err = daemon.Start(daemon.Config{
+	w.base, err = devbase.Start(devbase.Config{
 		StateDir: filepath.Join(w.dir, "base"), Listen: "127.0.0.1:0", Entry: entry, Limits: limits, Now: w.now, Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		return w, err
@@ -102,7 +105,7 @@ func (w *whole) pair(app *client.App, address string) error {
 	return errors.Join(err, atTheBase)
 }
 
-func acceptNumber(ctx context.Context, b *daemon.Base, text string, role basev1.Role) error {
+func acceptNumber(ctx context.Context, b *devbase.Base, text string, role basev1.Role) error {
 	number := uint32(0)
 	for _, digit := range text {
 		if digit != ' ' {
@@ -141,8 +144,46 @@ type tlsService struct {
 // answer is what the rival says, as long as what a Base says.
 type answer struct{ info *basev1.GetInfoResponse }
 
-func (a answer) GetInfo(context.Context, *basev1.GetInfoRequest) (*basev1.GetInfoResponse, error) {
-	return a.info, nil
+func (a answer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	body, err := io.ReadAll(r.Body)
+	if err == nil {
+		err = proto.Unmarshal(body, &basev1.GetInfoRequest{})
+	}
+	if err == nil {
+		body, err = proto.Marshal(a.info)
+	}
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	_, _ = w.Write(body)
+}
+
+// asked is the rival's client.
+type asked struct {
+	*http.Client
+	url string
+}
+
+func (a asked) GetInfo(ctx context.Context, request *basev1.GetInfoRequest) (*basev1.GetInfoResponse, error) {
+	body, err := proto.Marshal(request)
+	if err != nil {
+		return nil, err
+	}
+	post, err := http.NewRequestWithContext(ctx, http.MethodPost, a.url, bytes.NewReader(body))
+	if err != nil {
+		return nil, err
+	}
+	response, err := a.Do(post)
+	if err != nil {
+		return nil, err
+	}
+	defer response.Body.Close()
+	if body, err = io.ReadAll(response.Body); err != nil {
+		return nil, err
+	}
+	info := &basev1.GetInfoResponse{}
+	return info, proto.Unmarshal(body, info)
 }
 
 func newTLSService(info *basev1.GetInfoResponse) (*tlsService, error) {
@@ -154,22 +195,20 @@ func newTLSService(info *basev1.GetInfoResponse) (*tlsService, error) {
 	if err != nil {
 		return nil, err
 	}
-	mux := http.NewServeMux()
-	mux.Handle(basev1connect.NewInfoServiceHandler(answer{info}))
 	var protocols http.Protocols
 	protocols.SetHTTP2(true)
 	s := &tlsService{rival: rival, addr: listener.Addr().String(), server: &http.Server{
-		Handler: mux, TLSConfig: rival.server, Protocols: &protocols, ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)}}
+		Handler: answer{info}, TLSConfig: rival.server, Protocols: &protocols, ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)}}
 	go func() { _ = s.server.ServeTLS(listener, "", "") }()
 	return s, nil
 }
 
 // call makes one call on a new connection, and leaves it open.
-func (s *tlsService) call() (*http.Client, basev1connect.InfoServiceClient, error) {
+func (s *tlsService) call() (*http.Client, asked, error) {
 	var protocols http.Protocols
 	protocols.SetHTTP2(true)
 	httpClient := &http.Client{Transport: &http.Transport{TLSClientConfig: s.rival.client.Clone(), Protocols: &protocols}}
-	service := basev1connect.NewInfoServiceClient(httpClient, "https://"+s.addr)
+	service := asked{httpClient, "https://" + s.addr}
 	_, err := service.GetInfo(context.Background(), &basev1.GetInfoRequest{})
 	return httpClient, service, err
 }

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
-	"github.com/BitBoxSwiss/bitbox-base/api/base/v1/basev1connect"
 )
 
 // measureCalls is what somebody waits for: a first call, with everything that
@@ -83,8 +82,13 @@ func millisecondsEach(times int, do func() error) (float64, error) {
 	return float64(time.Since(start).Microseconds()) / 1e3 / float64(times), nil
 }
 
+// informer is a client of the one method that is measured.
+type informer interface {
+	GetInfo(context.Context, *basev1.GetInfoRequest) (*basev1.GetInfoResponse, error)
+}
+
 // callQuantile returns a quantile of the time of a call in microseconds.
-func callQuantile(service basev1connect.InfoServiceClient, calls int, quantile float64) (float64, error) {
+func callQuantile(service informer, calls int, quantile float64) (float64, error) {
 	return quantileOf(calls, quantile, func() error {
 		_, err := service.GetInfo(context.Background(), &basev1.GetInfoRequest{})
 		return err

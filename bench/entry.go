@@ -239,10 +239,8 @@ func measureStream() (rows []row, err error) {
 				if err != nil {
 					return err
 				}
-				if !stream.Receive() {
-					return stream.Err()
-				}
-				return nil
+				_, err = stream.Receive()
+				return err
 			})
 		},
 		func() (float64, error) {

@@ -98,7 +98,7 @@ func worse(a, b error) error {
 // dial makes a new handshake with the Base of a pairing, at the first of its
 // addresses where it proves itself, and keeps that address: those given; if none is,
 // those where it was last and those that are announced on the local network.
-func (a *App) dial(ctx context.Context, id string, given []string) (net.Conn, error) {
+func (a *App) dial(ctx context.Context, id string, given []string) (*noiseconn.Conn, error) {
 	p, err := a.store.pairing(id)
 	if err != nil {
 		return nil, err
@@ -132,14 +132,14 @@ func (a *App) dial(ctx context.Context, id string, given []string) (net.Conn, er
 
 // reach makes a handshake with the Base of a pairing, at the first address where that
 // proves itself.
-func (a *App) reach(ctx context.Context, p *pairing, given []string) (net.Conn, string, error) {
+func (a *App) reach(ctx context.Context, p *pairing, given []string) (*noiseconn.Conn, string, error) {
 	known := given
 	if len(given) == 0 {
 		known = p.Addresses
 	}
 	searching, stop := context.WithCancel(ctx)
 	defer stop()
-	conn, address, err := race(ctx, a.addresses(searching, p, known, len(given) == 0), a.timing.stagger, func(ctx context.Context, address string) (net.Conn, error) {
+	conn, address, err := race(ctx, a.addresses(searching, p, known, len(given) == 0), a.timing.stagger, func(ctx context.Context, address string) (*noiseconn.Conn, error) {
 		return a.dialOnce(ctx, p, address)
 	})
 	if err != nil {
@@ -219,7 +219,7 @@ func (a *App) addresses(ctx context.Context, p *pairing, known []string, search 
 }
 
 // dialOnce makes a handshake with what listens at one address.
-func (a *App) dialOnce(ctx context.Context, p *pairing, address string) (net.Conn, error) {
+func (a *App) dialOnce(ctx context.Context, p *pairing, address string) (*noiseconn.Conn, error) {
 	if err := a.checkSilence(p, address); err != nil {
 		return nil, err
 	}
@@ -246,7 +246,7 @@ func (a *App) dialOnce(ctx context.Context, p *pairing, address string) (net.Con
 	return secure, nil
 }
 
-func (a *App) handshake(conn net.Conn, p *pairing) (net.Conn, error) {
+func (a *App) handshake(conn net.Conn, p *pairing) (*noiseconn.Conn, error) {
 	seq, err := a.store.nextSeq(p.AppID, a.now())
 	if err != nil {
 		return nil, err

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
+	"github.com/BitBoxSwiss/bitbox-base/api/base/v1/baserpc"
 	"github.com/BitBoxSwiss/bitbox-base/internal/discovery"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/noiseconn"
 	"github.com/BitBoxSwiss/bitbox-base/internal/testbed/netnstest"
@@ -349,10 +350,13 @@ func TestNewCallsGoOverAFreshHandshakeAndOldOnesGoOn(t *testing.T) {
 	a.timing.rehandshake = time.Nanosecond // what is connected is too old already
 	session := open(t, a)
 	stream, err := session.Events.WatchEvents(t.Context(), &basev1.WatchEventsRequest{})
-	if err != nil || !stream.Receive() {
-		t.Fatal(err, stream.Err())
+	if err != nil {
+		t.Fatal(err)
 	}
 	defer stream.Close()
+	if _, err := stream.Receive(); err != nil {
+		t.Fatal(err)
+	}
 	for range 3 {
 		if err := getInfo(t, session); err != nil {
 			t.Fatal(err)
@@ -362,8 +366,8 @@ func TestNewCallsGoOverAFreshHandshakeAndOldOnesGoOn(t *testing.T) {
 		t.Errorf("%d handshakes for 4 calls", made)
 	}
 	b.nextEvent <- struct{}{}
-	if !stream.Receive() {
-		t.Errorf("the stream that was there before has ended: %v", stream.Err())
+	if _, err := stream.Receive(); err != nil {
+		t.Errorf("the stream that was there before has ended: %v", err)
 	}
 
 	// While it is young, a connection serves many calls.
@@ -382,19 +386,29 @@ func TestNewCallsGoOverAFreshHandshakeAndOldOnesGoOn(t *testing.T) {
 	}
 }
 
+// endOf reads a stream to its end, and returns the error that it ends with.
+func endOf(stream *baserpc.Stream[basev1.WatchEventsResponse]) error {
+	for _, err := range stream.All() {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func TestCutStreamIsAnErrorNotAnEnd(t *testing.T) {
 	a, b := testApp(t), newFakeBase(t)
 	mustPair(t, a, b)
 	watch := func(end func()) error {
 		stream, err := open(t, a).Events.WatchEvents(t.Context(), &basev1.WatchEventsRequest{})
-		if err != nil || !stream.Receive() {
-			t.Fatal(err, stream.Err())
+		if err != nil {
+			t.Fatal(err)
 		}
-		defer stream.Close()
+		if _, err := stream.Receive(); err != nil {
+			t.Fatal(err)
+		}
 		end()
-		for stream.Receive() {
-		}
-		return stream.Err()
+		return endOf(stream)
 	}
 	if err := watch(b.cut); err == nil {
 		t.Error("a cut stream looks like its end")

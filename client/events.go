@@ -6,8 +6,6 @@ import (
 	"iter"
 	"time"
 
-	"connectrpc.com/connect"
-
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 )
 
@@ -67,8 +65,7 @@ func (s *Session) WatchEvents(ctx context.Context, watch Watch) iter.Seq2[*basev
 // slowly, or the Base has begun a new history, or this App has no rights any more, which the
 // next connection says in a better way.
 func passes(err error) bool {
-	return lost(err) || connect.CodeOf(err) == connect.CodeResourceExhausted || connect.CodeOf(err) == connect.CodeUnauthenticated ||
-		errors.Is(err, errNewHistory)
+	return lost(err) || errors.Is(err, ErrTooMuch) || errors.Is(err, ErrNoRights) || errors.Is(err, errNewHistory)
 }
 
 // watching is one use of WatchEvents.
@@ -95,10 +92,11 @@ func (w *watching) once(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer func() { _ = stream.Close() }()
 	subscribed := false
-	for stream.Receive() {
-		event := stream.Msg()
+	for event, err := range stream.All() {
+		if err != nil {
+			return err
+		}
 		w.reached, w.pause = true, eventsAgain
 		if now := event.GetSubscribed(); now != nil {
 			subscribed = true
@@ -122,13 +120,10 @@ func (w *watching) once(ctx context.Context) error {
 			return nil
 		}
 	}
-	if err := stream.Err(); err != nil {
-		return err
-	}
 	if w.PastOnly && subscribed {
 		return nil
 	}
-	return connect.NewError(connect.CodeUnavailable, errors.New("the Base has ended the stream of events"))
+	return fail(ErrLost, nil, "the Base has ended the stream of events; watch again")
 }
 
 // EventsSeen is the sequence of the last event that this App has shown (SawEvents), 0 if it

@@ -15,13 +15,13 @@ import (
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/client"
-	"github.com/BitBoxSwiss/bitbox-base/internal/middleware/daemon"
+	"github.com/BitBoxSwiss/bitbox-base/internal/devbase"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/pairing"
 )
 
 // person stands at a Base that runs in this process, for the examples.
 type person struct {
-	base *daemon.Base
+	base *devbase.Base
 	dir  string
 }
 
@@ -30,7 +30,7 @@ func atTheBase() *person {
 	if err != nil {
 		log.Fatal(err)
 	}
-	b, err := daemon.Start(daemon.Config{
+	b, err := devbase.Start(devbase.Config{
 		StateDir: dir + "/base",
 		Listen:   "127.0.0.1:0",
 		Name:     "BitBox Base",
@@ -144,13 +144,10 @@ func ExampleSession() {
 		log.Fatal(client.Explain(err))
 	}
 	defer session.Close()
-	stream, err := session.Events.WatchEvents(context.Background(), &basev1.WatchEventsRequest{})
-	if err != nil {
-		log.Fatal(client.Explain(err))
+	for event, err := range session.WatchEvents(context.Background(), client.Watch{Replay: true}) {
+		if err != nil {
+			log.Fatal(client.Explain(err))
+		}
+		fmt.Println(event)
 	}
-	defer stream.Close()
-	for stream.Receive() {
-		fmt.Println(stream.Msg())
-	}
-	fmt.Println(client.Explain(stream.Err()))
 }

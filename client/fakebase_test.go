@@ -7,28 +7,26 @@ import (
 	"encoding/hex"
 	"errors"
 	"io"
+	"log/slog"
 	"net"
-	"net/http"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
-	"connectrpc.com/connect"
-
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
-	"github.com/BitBoxSwiss/bitbox-base/api/base/v1/basev1connect"
+	"github.com/BitBoxSwiss/bitbox-base/api/base/v1/baserpc"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/noiseconn"
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/rpc"
 )
 
 // fakeBase plays a Base, an honest one unless a test makes it misbehave.
 type fakeBase struct {
 	t         *testing.T
 	listener  net.Listener
-	http      *http.Server
-	conns     chan net.Conn // authenticated ones, for http
-	closed    chan struct{}
+	calls     *rpc.Server
+	sessions  sync.WaitGroup
 	static    noiseconn.StaticKey
 	public    noiseconn.PublicKey
 	discovery noiseconn.DiscoveryKey
@@ -80,7 +78,7 @@ func newFakeBase(t *testing.T) *fakeBase {
 	}
 	b := &fakeBase{
 		t: t, static: static, public: public, discovery: discovery,
-		conns: make(chan net.Conn, 16), closed: make(chan struct{}), nextEvent: make(chan struct{}), name: "Fake Base", modulus: noiseconn.CodeModulus,
+		nextEvent: make(chan struct{}), name: "Fake Base", modulus: noiseconn.CodeModulus,
 		accept:   func([]byte) bool { return true },
 		pairings: map[noiseconn.PublicKey]noiseconn.PairKey{},
 		revoked:  map[noiseconn.PublicKey]bool{},
@@ -88,31 +86,20 @@ func newFakeBase(t *testing.T) *fakeBase {
 	}
 	b.rb = b.honestP4
 	b.confirm = b.honestConfirm
-	mux := http.NewServeMux()
-	mux.Handle(basev1connect.NewInfoServiceHandler(b))
-	mux.Handle(basev1connect.NewEventsServiceHandler(b))
-	protocols := new(http.Protocols)
-	protocols.SetUnencryptedHTTP2(true)
-	b.http = &http.Server{Handler: mux, Protocols: protocols}
+	var methods []rpc.Method
+	for _, service := range []map[string]rpc.Handler{baserpc.InfoServiceHandlers(b), baserpc.EventsServiceHandlers(b)} {
+		for name, handler := range service {
+			methods = append(methods, rpc.Method{Name: name, Allow: func(context.Context) error { return nil }, Handler: handler})
+		}
+	}
+	b.calls, err = rpc.NewServer(rpc.Config{Methods: methods, Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
 	b.listen("127.0.0.1:0")
-	go b.http.Serve(&connListener{b})
-	t.Cleanup(func() { b.off(); b.http.Close() })
+	t.Cleanup(func() { b.off(); b.sessions.Wait() })
 	return b
 }
-
-// connListener is a net.Listener of the authenticated connections.
-type connListener struct{ b *fakeBase }
-
-func (l *connListener) Accept() (net.Conn, error) {
-	select {
-	case conn := <-l.b.conns:
-		return conn, nil
-	case <-l.b.closed:
-		return nil, net.ErrClosed
-	}
-}
-func (l *connListener) Close() error   { close(l.b.closed); return nil }
-func (l *connListener) Addr() net.Addr { return &net.TCPAddr{} }
 
 func (b *fakeBase) listen(address string) {
 	b.t.Helper()
@@ -318,7 +305,7 @@ func (b *fakeBase) connect(conn net.Conn, r1 []byte) (done bool) {
 			return true
 		}
 		b.handshakes.Add(1)
-		b.conns <- noiseconn.NewConn(conn, transport)
+		b.sessions.Go(func() { _ = b.calls.Serve(context.Background(), noiseconn.NewConn(conn, transport), &rpc.Peer{}) })
 		return true
 	}
 	return false
@@ -374,7 +361,7 @@ func mustPair(t *testing.T, a *App, b *fakeBase) Base {
 }
 
 // WatchEvents sends one event, and then nothing until the stream ends.
-func (b *fakeBase) WatchEvents(ctx context.Context, _ *basev1.WatchEventsRequest, stream *connect.ServerStream[basev1.WatchEventsResponse]) error {
+func (b *fakeBase) WatchEvents(ctx context.Context, _ *basev1.WatchEventsRequest, stream *rpc.Sender[basev1.WatchEventsResponse]) error {
 	if err := stream.Send(&basev1.WatchEventsResponse{Event: &basev1.WatchEventsResponse_Subscribed{Subscribed: &basev1.SubscribedEvent{}}}); err != nil {
 		return err
 	}

@@ -48,20 +48,18 @@ func (s *Session) InstallDebianUpdates(ctx context.Context, progress func(line s
 	if err != nil {
 		return err
 	}
-	defer func() { _ = stream.Close() }()
-	for stream.Receive() {
-		if stream.Msg().GetDone() {
+	for message, err := range stream.All() {
+		switch {
+		case err != nil && lost(err) && ctx.Err() == nil:
+			return fail(ErrUpdateUnknown, err, "the connection ended while the Base installs Debian's updates; it goes on, and the same command follows it again")
+		case err != nil:
+			return err
+		case message.GetDone():
 			return nil
 		}
-		if err := progress(stream.Msg().GetProgress()); err != nil {
+		if err := progress(message.GetProgress()); err != nil {
 			return err
 		}
-	}
-	if err := stream.Err(); err != nil {
-		if lost(err) && ctx.Err() == nil {
-			return fail(ErrUpdateUnknown, err, "the connection ended while the Base installs Debian's updates; it goes on, and the same command follows it again")
-		}
-		return err
 	}
 	return fail(ErrUpdateUnknown, nil, "the Base did not say how the installation of Debian's updates ended; 'bitbox-app logs debian-updates' shows it")
 }

@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"errors"
+	"io"
 	"slices"
 	"strconv"
 	"strings"
@@ -153,13 +154,17 @@ func (s *Session) AcceptPairing(ctx context.Context, a Acceptance) (listed bool,
 	go func() {
 		defer close(read)
 		defer stream.Close()
-		for stream.Receive() {
+		for {
+			message, err := stream.Receive()
+			if err != nil {
+				c.ended <- err
+				return
+			}
 			select {
-			case c.phases <- stream.Msg():
+			case c.phases <- message:
 			case <-ctx.Done():
 			}
 		}
-		c.ended <- stream.Err()
 	}()
 	defer func() { cancel(); <-read }()
 	key, err := c.run(ctx)
@@ -196,8 +201,7 @@ func (c *accepting) run(ctx context.Context) (key []byte, err error) {
 			return nil, ctx.Err()
 		case err := <-c.ended:
 			switch {
-			case err == nil:
-				err = errors.New("it ended early")
+			case errors.Is(err, io.EOF): // it ended early
 			case !lost(err): // the Base has refused
 				return nil, err
 			}

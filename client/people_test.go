@@ -12,7 +12,6 @@ import (
 	"sync"
 	"testing"
 
-	"connectrpc.com/connect"
 	"google.golang.org/protobuf/proto"
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
@@ -77,13 +76,9 @@ func TestAnOwnerChangesWhatAnAppMayDo(t *testing.T) {
 	}
 
 	stream := must(session.Events.WatchEvents(t.Context(), &basev1.WatchEventsRequest{}))
-	stream.Receive()
+	must(stream.Receive())
 	ended := make(chan error, 1)
-	go func() {
-		for stream.Receive() {
-		}
-		ended <- stream.Err()
-	}()
+	go func() { ended <- endOf(stream) }()
 	if _, err := h.session.SetRole(t.Context(), idOf(phone), viewer, look, nil); err != nil {
 		t.Fatal(err)
 	}
@@ -94,7 +89,7 @@ func TestAnOwnerChangesWhatAnAppMayDo(t *testing.T) {
 	if err := <-ended; err == nil {
 		t.Error("the stream of an App that was lowered ended as if it were over")
 	}
-	if _, err := session.Pairing.OpenWindow(t.Context(), &basev1.OpenWindowRequest{}); connect.CodeOf(err) != connect.CodePermissionDenied {
+	if _, err := session.Pairing.OpenWindow(t.Context(), &basev1.OpenWindowRequest{}); !errors.Is(err, ErrDenied) {
 		t.Errorf("it opens the window: %v", err)
 	}
 	// The ceremony authority knows it, too: it is no owner's key any more.
@@ -130,7 +125,7 @@ func TestALyingListOfAppsPicksNoOtherAppByItsName(t *testing.T) {
 
 func TestAnOwnerStepsDownAndTheLastOneCannot(t *testing.T) {
 	h := newHouse(t)
-	if _, err := h.session.SetRole(t.Context(), idOf(h.owner), viewer, approve, nil); connect.CodeOf(err) != connect.CodeFailedPrecondition {
+	if _, err := h.session.SetRole(t.Context(), idOf(h.owner), viewer, approve, nil); !errors.Is(err, ErrNotNow) {
 		t.Errorf("the last owner has stepped down: %v", err)
 	}
 	phone, session := h.pair("Phone", owner)
@@ -197,7 +192,7 @@ func TestAnOwnerWhoWasLoweredGetsNothingFromALyingMiddleware(t *testing.T) {
 	}
 	was := h.look().Effective()
 	for what, err := range attack() {
-		if connect.CodeOf(err) != connect.CodeFailedPrecondition || !strings.Contains(err.Error(), "not an owner's App") {
+		if !errors.Is(err, ErrNotNow) || !strings.Contains(err.Error(), "not an owner's App") {
 			t.Errorf("an owner who was lowered %s: %v", what, err)
 		}
 	}
@@ -402,7 +397,7 @@ func TestTheOwnerSaysNoAtABaseWithoutADisplay(t *testing.T) {
 func TestABaseWithADisplayTakesNoActOfAnApp(t *testing.T) {
 	h := newHouse(t)
 	m := h.meet(operator, h.Address())
-	if _, ownersApp := h.session.AcceptPairing(t.Context(), m.acceptance); connect.CodeOf(ownersApp) != connect.CodePermissionDenied || !strings.Contains(ownersApp.Error(), "has a display") {
+	if _, ownersApp := h.session.AcceptPairing(t.Context(), m.acceptance); !errors.Is(ownersApp, ErrDenied) || !strings.Contains(ownersApp.Error(), "has a display") {
 		t.Errorf("got %v", ownersApp)
 	}
 }
@@ -412,11 +407,11 @@ func TestALockedDownBaseTakesNoOrderToLetSomebodyIn(t *testing.T) {
 	if _, err := h.session.Lockdown(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := h.session.OpenWindow(t.Context(), viewer); connect.CodeOf(err) != connect.CodePermissionDenied {
+	if _, err := h.session.OpenWindow(t.Context(), viewer); !errors.Is(err, ErrDenied) {
 		t.Errorf("a window: %v", err)
 	}
 	m := h.meet(viewer, h.Address())
-	if _, err := h.session.AcceptPairing(t.Context(), m.acceptance); connect.CodeOf(err) != connect.CodePermissionDenied {
+	if _, err := h.session.AcceptPairing(t.Context(), m.acceptance); !errors.Is(err, ErrDenied) {
 		t.Errorf("an act: %v", err)
 	}
 }

@@ -9,7 +9,6 @@ import (
 	"slices"
 	"time"
 
-	"connectrpc.com/connect"
 	"google.golang.org/protobuf/proto"
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
@@ -153,7 +152,7 @@ func (s *Session) Apply(ctx context.Context, change Change) (*PostureView, error
 	for range drafts {
 		signed, after, err = s.submit(ctx, change)
 		// Somebody else's change came first: the difference is another one now.
-		if connect.CodeOf(err) != connect.CodeAborted {
+		if !errors.Is(err, ErrConflict) {
 			break
 		}
 	}
@@ -244,14 +243,16 @@ func (s *Session) send(ctx context.Context, request *basev1.SubmitPostureRequest
 	if err != nil {
 		return nil, err
 	}
-	defer stream.Close()
-	for stream.Receive() {
-		if step := stream.Msg().GetProgress(); step != "" && progress != nil {
+	for message, err := range stream.All() {
+		if err != nil {
+			return nil, err
+		}
+		if step := message.GetProgress(); step != "" && progress != nil {
 			progress(step)
 		}
-		signed = stream.Msg().GetPosture()
+		signed = message.GetPosture()
 	}
-	return signed, stream.Err()
+	return signed, nil
 }
 
 // lost tells whether a call failed because of its connection, so that another one
@@ -262,7 +263,7 @@ func lost(err error) bool {
 			return false
 		}
 	}
-	return !connect.IsWireError(err) || connect.CodeOf(err) == connect.CodeUnavailable
+	return !Refused(err)
 }
 
 // confirm makes a tried change last, and no other one than that which was signed.
@@ -335,7 +336,7 @@ func (s *Session) confirmOnce(ctx context.Context, signed *systemv1.PostureDocum
 		return view, err
 	}
 	if _, trying, _ := seen.view.Pending(); !trying {
-		return nil, connect.NewError(connect.CodeUnavailable, errors.New("the change is still being applied"))
+		return nil, fail(ErrLost, nil, "the change is still being applied")
 	}
 	nonce, err := s.nonce()
 	if err != nil {
@@ -478,7 +479,7 @@ func (s *Session) takeKey(ctx context.Context, id string, approve Approve) (bool
 
 // hasNoPosture tells whether a failure means a developer's Base, which has no posture.
 func (s *Session) hasNoPosture(failure error) (bool, error) {
-	if connect.CodeOf(failure) != connect.CodeFailedPrecondition {
+	if !errors.Is(failure, ErrNotNow) {
 		return false, nil
 	}
 	_, _, seen, err := s.transport.app.store.signing(s.transport.id)
@@ -498,7 +499,7 @@ func (s *Session) Lockdown(ctx context.Context) (*PostureView, error) {
 	switch {
 	case refused == nil:
 		seen, err = s.believe(answer.GetPosture(), nonce)
-	case connect.CodeOf(refused) == connect.CodeNotFound: // it is locked down already
+	case errors.Is(refused, ErrNotFound): // it is locked down already
 		seen, err = s.look(ctx, false)
 	default:
 		return nil, refused

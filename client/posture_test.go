@@ -18,10 +18,10 @@ import (
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
+	"github.com/BitBoxSwiss/bitbox-base/internal/devbase"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/bruteforce"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/system"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
-	"github.com/BitBoxSwiss/bitbox-base/internal/middleware/daemon"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
 	"github.com/BitBoxSwiss/bitbox-base/internal/testbed/appliancetest"
 )
@@ -552,7 +552,7 @@ func TestOwnersAppCanRevokeItselfButNotTheLast(t *testing.T) {
 }
 
 func TestDevelopersBaseCutsTheChannelAlone(t *testing.T) {
-	b, err := daemon.Start(daemon.Config{StateDir: t.TempDir() + "/state", Listen: "127.0.0.1:0", Name: "Dev", Logger: slog.New(slog.NewTextHandler(io.Discard, nil))})
+	b, err := devbase.Start(devbase.Config{StateDir: t.TempDir() + "/state", Listen: "127.0.0.1:0", Name: "Dev", Logger: slog.New(slog.NewTextHandler(io.Discard, nil))})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -4,19 +4,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
-	"net/http"
 	"os"
 	"slices"
 
 	"crypto/ed25519"
 
-	"connectrpc.com/connect"
-
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
-	"github.com/BitBoxSwiss/bitbox-base/api/base/v1/basev1connect"
+	"github.com/BitBoxSwiss/bitbox-base/api/base/v1/baserpc"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/noiseconn"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/prepaired"
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/rpc"
 )
 
 // PrePaired is the state of a pairing that was built into an image (PrePair), before any
@@ -120,28 +117,14 @@ func (a *App) fetchKeys(ctx context.Context, p *pairing, given []string) (*pairi
 	return nil, err
 }
 
-func (a *App) fetchKeysOver(ctx context.Context, p *pairing, conn net.Conn, address string) error {
-	defer conn.Close()
-	defer cutOff(ctx, conn)()
-	once := make(chan net.Conn, 1)
-	once <- conn
-	protocols := new(http.Protocols)
-	protocols.SetUnencryptedHTTP2(true)
-	transport := &http.Transport{Protocols: protocols, DialContext: func(context.Context, string, string) (net.Conn, error) {
-		select {
-		case conn := <-once:
-			return conn, nil
-		default:
-			return nil, net.ErrClosed
-		}
-	}}
-	defer transport.CloseIdleConnections()
+func (a *App) fetchKeysOver(ctx context.Context, p *pairing, conn *noiseconn.Conn, address string) error {
 	ctx, cancel := context.WithTimeout(ctx, a.timing.handshake)
 	defer cancel()
-	service := basev1connect.NewPrePairedServiceClient(&http.Client{Transport: transport}, "http://base", connect.WithReadMaxBytes(maxMessage))
-	answer, err := service.FetchKeys(ctx, &basev1.FetchKeysRequest{})
+	session := rpc.NewSession(conn)
+	defer session.Close()
+	answer, err := baserpc.NewPrePairedServiceClient(baserpc.On(session)).FetchKeys(ctx, &basev1.FetchKeysRequest{})
 	if err != nil {
-		return fail(ErrSilent, nil, "the board at %s did not hand out its keys: %v", address, err)
+		return fail(ErrSilent, callError(err), "the board at %s did not hand out its keys (%s)", address, Explain(callError(err)))
 	}
 	public, err := noiseconn.PublicOf(p.static)
 	if err != nil {

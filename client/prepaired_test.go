@@ -8,13 +8,10 @@ import (
 	"crypto/ed25519"
 	"encoding/json"
 	"errors"
-	"net"
 	"os"
 	"path/filepath"
 	"testing"
 	"time"
-
-	"connectrpc.com/connect"
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
@@ -22,6 +19,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/noiseconn"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/prepaired"
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/rpc"
 	"github.com/BitBoxSwiss/bitbox-base/internal/state"
 	"github.com/BitBoxSwiss/bitbox-base/internal/testbed/appliancetest"
 )
@@ -192,16 +190,14 @@ func TestTheImagesKeysFetchTheBoardsKeysAndNothingElse(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer conn.Close()
 	s := a.session(p.AppID)
-	transport := s.transport.get()
-	transport.DialContext = func(context.Context, string, string) (net.Conn, error) { return conn, nil }
 	defer s.Close()
+	must(s.transport.take(rpc.NewSession(conn)))
 	_, err = s.Info.GetInfo(t.Context(), &basev1.GetInfoRequest{})
-	if connect.CodeOf(err) != connect.CodePermissionDenied {
+	if !errors.Is(err, ErrDenied) {
 		t.Errorf("GetInfo: %v", err)
 	}
-	if _, err := s.Apps.ListApps(t.Context(), &basev1.ListAppsRequest{}); connect.CodeOf(err) != connect.CodePermissionDenied {
+	if _, err := s.Apps.ListApps(t.Context(), &basev1.ListAppsRequest{}); !errors.Is(err, ErrDenied) {
 		t.Errorf("ListApps: %v", err)
 	}
 }

@@ -2,9 +2,6 @@ package client
 
 import (
 	"context"
-	"errors"
-
-	"connectrpc.com/connect"
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
@@ -35,8 +32,7 @@ func (s *Session) FactoryReset(ctx context.Context, typed func(name string) (str
 		return err
 	}
 	_, err = s.posture.FactoryReset(ctx, &basev1.FactoryResetRequest{Order: posture.SignReset(seen.view.ResetOrder(name, seen.challenge), seen.seed)})
-	var refused *connect.Error
-	if err != nil && (!errors.As(err, &refused) || connect.CodeOf(err) == connect.CodeUnavailable) {
+	if err != nil && !Refused(err) {
 		// The restart may have come before the answer.
 		return fail(ErrUnreachable, err, "the connection ended before the Base had answered (%v): look whether it is being reset, and else do it again", reason(err))
 	}

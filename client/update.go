@@ -5,15 +5,13 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
-	"fmt"
 	"io"
 	"os"
 	"time"
 
-	"connectrpc.com/connect"
-
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/release"
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/rpc"
 )
 
 // Kinds of failure of an update.
@@ -166,6 +164,7 @@ func (s *Session) bring(caller context.Context, r *Release, progress func(Update
 	if err != nil {
 		return nil, false, err
 	}
+	defer stream.Close()
 	sent := uint64(release.HeaderSize)
 	err = stream.Send(&basev1.BringUpdateRequest{Part: &basev1.BringUpdateRequest_Header{Header: r.header}})
 	for piece := make([]byte, pieceSize); err == nil && sent < r.Size; {
@@ -181,7 +180,7 @@ func (s *Session) bring(caller context.Context, r *Release, progress func(Update
 	if err != nil && !errors.Is(err, io.EOF) {
 		return nil, sent == r.Size, err
 	}
-	answer, err := stream.CloseAndReceive()
+	answer, err := stream.Finish()
 	if err != nil && caller.Err() != nil && sent == r.Size {
 		return nil, true, fail(ErrUpdateUnknown, err, "the Base was sent all of version %s, and this App did not wait to see whether it installs it; ask for it later", Printable(r.Version))
 	}
@@ -193,12 +192,9 @@ func (s *Session) bring(caller context.Context, r *Release, progress func(Update
 
 // asRelease tells a Base that does not want the release from one that cannot take it now.
 func asRelease(err error) error {
-	var call *connect.Error
-	if errors.As(err, &call) && connect.IsWireError(err) {
-		switch call.Code() {
-		case connect.CodeFailedPrecondition, connect.CodeInvalidArgument:
-			return fail(ErrRelease, err, "the Base refused the release: %s", Printable(call.Message()))
-		}
+	var call *rpc.Error
+	if errors.As(err, &call) && call.Remote && (call.Code == rpc.Precondition || call.Code == rpc.Invalid) {
+		return fail(ErrRelease, err, "the Base refused the release: %s", Printable(call.Text))
 	}
 	return err
 }
@@ -216,7 +212,7 @@ func (s *Session) follow(ctx context.Context, update *basev1.Update, progress fu
 		case err == nil:
 			update = latest
 			continue
-		case !lost(err) && connect.CodeOf(err) != connect.CodeInternal:
+		case !lost(err) && !errors.Is(err, ErrBaseFailed):
 			return nil, err
 		}
 		progress(UpdateProgress{Update: update, Away: true})
@@ -242,20 +238,19 @@ func (s *Session) watchUpdate(ctx context.Context, update *basev1.Update, progre
 	if err != nil {
 		return nil, err
 	}
-	defer func() { _ = stream.Close() }()
 	last := update
-	for stream.Receive() {
+	for message, err := range stream.All() {
+		if err != nil {
+			return nil, err
+		}
 		first.Stop()
-		last = stream.Msg().GetUpdate()
+		last = message.GetUpdate()
 		if last.GetId() == update.GetId() {
 			progress(UpdateProgress{Update: last})
 		}
 	}
-	if err := stream.Err(); err != nil {
-		return nil, err
-	}
 	if !ended(last) && last.GetId() == update.GetId() {
-		return nil, connect.NewError(connect.CodeUnavailable, fmt.Errorf("the stream ended before the update"))
+		return nil, fail(ErrLost, nil, "the stream ended before the update")
 	}
 	return last, nil
 }

@@ -28,10 +28,10 @@ import (
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/client"
+	"github.com/BitBoxSwiss/bitbox-base/internal/devbase"
 	"github.com/BitBoxSwiss/bitbox-base/internal/digits"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/bruteforce"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
-	"github.com/BitBoxSwiss/bitbox-base/internal/middleware/daemon"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/pairing"
 	"github.com/BitBoxSwiss/bitbox-base/internal/testbed/appliancetest"
 	"github.com/BitBoxSwiss/bitbox-base/internal/testbed/netnstest"
@@ -215,9 +215,9 @@ func (x *screenful) leaves(code int) {
 }
 
 // startBase runs a developer's Base that announces itself.
-func startBase(t *testing.T, name string) *daemon.Base {
+func startBase(t *testing.T, name string) *devbase.Base {
 	t.Helper()
-	b, err := daemon.Start(daemon.Config{
+	b, err := devbase.Start(devbase.Config{
 		StateDir: t.TempDir() + "/base", Listen: netnstest.IPv4.Addr().String() + ":0", Name: name, Announce: true,
 		Logger: slog.New(slog.DiscardHandler),
 	})
@@ -229,7 +229,7 @@ func startBase(t *testing.T, name string) *daemon.Base {
 }
 
 // accept is somebody at the Base who accepts a number.
-func accept(t *testing.T, b *daemon.Base, number string) {
+func accept(t *testing.T, b *devbase.Base, number string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), scriptTime)
 	defer cancel()
@@ -246,7 +246,7 @@ func accept(t *testing.T, b *daemon.Base, number string) {
 }
 
 // display waits until the Base's display satisfies a condition.
-func display(t *testing.T, b *daemon.Base, what string, fits func(*systemv1.Snapshot) bool) *systemv1.Snapshot {
+func display(t *testing.T, b *devbase.Base, what string, fits func(*systemv1.Snapshot) bool) *systemv1.Snapshot {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), scriptTime)
 	defer cancel()
@@ -267,7 +267,7 @@ func codeShown(s *systemv1.Snapshot) bool {
 }
 
 // toTheCode leads a dashboard that has just been opened to a code, and returns it.
-func toTheCode(t *testing.T, x *screenful, b *daemon.Base) string {
+func toTheCode(t *testing.T, x *screenful, b *devbase.Base) string {
 	t.Helper()
 	x.shows("Announced nearby", b.Name(), "pairing open")
 	x.types("\r")

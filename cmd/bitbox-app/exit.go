@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"strings"
 
-	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
 
 	"github.com/BitBoxSwiss/bitbox-base/client"
@@ -27,15 +26,15 @@ var exits = []struct {
 	{15, "the audit has findings", isAny(errFindings)},
 	{16, "the change was not confirmed, so the Base undoes it, or has undone it", isAny(client.ErrUndone)},
 	{17, "there is nothing to change: it is like that already", isAny(client.ErrNoChange, errNotBanned)},
-	{18, "another change is under way: try again", func(err error) bool {
-		return errors.Is(err, client.ErrBusy) || connect.CodeOf(err) == connect.CodeAborted
-	}},
+	{18, "another change is under way: try again", isAny(client.ErrBusy, client.ErrConflict)},
 	{19, "the file is no release that this Base takes: damaged, not signed, not newer, or for another machine", isAny(client.ErrRelease)},
 	{20, "the update did not hold: the Base runs the version before", isAny(client.ErrUpdateUndone)},
 	{21, "the Base installs the update, and its end was not waited for", isAny(client.ErrUpdateUnknown)},
 	{22, "a second board with the same image answered: it is not used", isAny(client.ErrSecondBoard)},
 	{24, "the change was sent, and whether it is in force was not waited for", isAny(client.ErrUnsettled)},
-	{2, "the command was typed wrongly", func(err error) bool { return errors.As(err, new(usageError)) || errors.Is(err, client.ErrInvalid) }},
+	{2, "the command was typed wrongly", func(err error) bool {
+		return errors.As(err, new(usageError)) || errors.Is(err, client.ErrInvalid) && !client.Refused(err)
+	}},
 	{3, "no such Base, App, key or finding, or it is not clear which one is meant", isAny(client.ErrNoSuchBase, client.ErrSeveralBases, client.ErrNoSuchApp, client.ErrNoSuchKey, errNoFinding)},
 	{6, "this App was revoked at the Base", isAny(client.ErrRevoked)},
 	{7, "the pairing was not completed at the Base and is deleted: pair again", isAny(client.ErrPairAgain)},
@@ -44,11 +43,8 @@ var exits = []struct {
 	{10, "too many pairings failed like that: wait three minutes", isAny(client.ErrTooManyReveals)},
 	{12, "the App's own file is damaged, not private, in use, or the disk is full", isAny(client.ErrStorage)},
 	{5, "something else listens there, or the Base does not know this App", isAny(client.ErrSilent, client.ErrNotABase)},
-	{4, "the Base cannot be reached, or did not answer in time", func(err error) bool {
-		return isAny(client.ErrUnreachable, context.DeadlineExceeded)(err) ||
-			connect.CodeOf(err) == connect.CodeUnavailable || connect.CodeOf(err) == connect.CodeDeadlineExceeded
-	}},
-	{11, "the Base refused what was asked of it", func(err error) bool { return errors.As(err, new(*connect.Error)) }},
+	{4, "the Base cannot be reached, or did not answer in time", isAny(client.ErrUnreachable, client.ErrLost, context.DeadlineExceeded)},
+	{11, "the Base refused what was asked of it", client.Refused},
 	{1, "something else failed", func(error) bool { return true }},
 }
 

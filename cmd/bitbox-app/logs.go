@@ -90,15 +90,17 @@ func (p *program) logs(ctx context.Context, session *client.Session, request *ba
 	if err != nil {
 		return err
 	}
-	defer func() { _ = stream.Close() }()
-	for stream.Receive() {
-		for _, e := range stream.Msg().GetEntries() {
+	for message, err := range stream.All() {
+		if err != nil {
+			return err
+		}
+		for _, e := range message.GetEntries() {
 			if err := p.printEntry(e); err != nil {
 				return err
 			}
 		}
 	}
-	return stream.Err()
+	return nil
 }
 
 func (p *program) printEntry(e *basev1.LogEntry) error {

@@ -22,8 +22,8 @@ import (
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
+	"github.com/BitBoxSwiss/bitbox-base/internal/devbase"
 	"github.com/BitBoxSwiss/bitbox-base/internal/middleware/admission"
-	"github.com/BitBoxSwiss/bitbox-base/internal/middleware/daemon"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/pairing"
 )
 
@@ -34,12 +34,12 @@ type stageKey struct{}
 
 // stage is what a script has besides the command: Bases, by name.
 type stage struct {
-	bases map[string]*daemon.Base
+	bases map[string]*devbase.Base
 	state string
 }
 
 func newStage(env *testscript.Env) *stage {
-	s := &stage{bases: map[string]*daemon.Base{}, state: filepath.Join(env.WorkDir, "base")}
+	s := &stage{bases: map[string]*devbase.Base{}, state: filepath.Join(env.WorkDir, "base")}
 	env.Defer(func() {
 		for _, b := range s.bases {
 			_ = b.Stop()
@@ -51,7 +51,7 @@ func newStage(env *testscript.Env) *stage {
 func stageOf(ts *testscript.TestScript) *stage { return ts.Value(stageKey{}).(*stage) }
 
 // the returns the Base of a name, which runs.
-func (s *stage) the(ts *testscript.TestScript, name string) *daemon.Base {
+func (s *stage) the(ts *testscript.TestScript, name string) *devbase.Base {
 	b, ok := s.bases[name]
 	if !ok {
 		ts.Fatalf("no Base %q runs", name)
@@ -78,7 +78,7 @@ func baseCommand(ts *testscript.TestScript, neg bool, args []string) {
 		// A script is quicker than a person, and all from one address.
 		limits := admission.DefaultLimits()
 		limits.PerSecond, limits.Burst = 1000, 1000
-		b, err := daemon.Start(daemon.Config{
+		b, err := devbase.Start(devbase.Config{
 			StateDir: s.state + "-" + name,
 			Limits:   limits,
 			Listen:   address,

@@ -8,7 +8,6 @@ import (
 	"strings"
 	"time"
 
-	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
@@ -79,7 +78,7 @@ func (p *program) watch(ctx context.Context, session *client.Session, flags watc
 		}
 	}
 	err = w.run(ctx, watch)
-	if connect.CodeOf(err) == connect.CodeFailedPrecondition && !flags.past {
+	if errors.Is(err, client.ErrNotNow) && !flags.past {
 		fmt.Fprintln(os.Stderr, "bitbox-app:", client.Explain(err))
 		err = w.run(ctx, client.Watch{Lost: w.lost})
 	}

@@ -11,12 +11,12 @@ import (
 	"golang.org/x/term"
 
 	"github.com/BitBoxSwiss/bitbox-base/internal/commandline"
-	"github.com/BitBoxSwiss/bitbox-base/internal/middleware/daemon"
+	"github.com/BitBoxSwiss/bitbox-base/internal/devbase"
 )
 
 func (p *program) devCommand() *cobra.Command {
 	var (
-		config     daemon.Config
+		config     devbase.Config
 		noMDNS     bool
 		noTerminal bool
 		verbose    bool
@@ -49,16 +49,16 @@ same --state if one was given.`,
 				}
 			}
 			config.Logger = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
-			config.Ready = func(b *daemon.Base) {
+			config.Ready = func(b *devbase.Base) {
 				if config.Out != nil {
 					fmt.Fprintf(config.Out, "%s listens on %s. Its state is in %s. Ctrl-C ends it.\n", b.Name(), b.Addr(), config.StateDir)
 				}
 			}
-			return daemon.RunDev(c.Context(), config)
+			return devbase.RunDev(c.Context(), config)
 		},
 	}
 	flags := command.Flags()
-	flags.StringVar(&config.Listen, "listen", daemon.DefaultListen, "TCP address to listen on; port 0 chooses a free one")
+	flags.StringVar(&config.Listen, "listen", devbase.DefaultListen, "TCP address to listen on; port 0 chooses a free one")
 	flags.StringVar(&config.Name, "name", "", "name of a Base that is new (default \"bitbox-base-\" and four digits)")
 	flags.BoolVar(&noMDNS, "no-mdns", false, "do not announce the Base on the local network")
 	flags.StringSliceVar(&interfaces, "interface", nil, "announce on this network interface only; may be given again")

@@ -36,7 +36,7 @@ hands it its socket.`,
 			if len(passed) != 1 || passed[0] == nil {
 				return errors.New("the Middleware is started by systemd, with one socket (bitbox-base-middleware.socket); on a developer's machine use: bitbox-base dev")
 			}
-			return daemon.RunMiddleware(c.Context(), daemon.MiddlewareConfig{
+			return daemon.Run(c.Context(), daemon.ApplianceConfig{
 				StateDir: middlewareState,
 				Entry:    passed[0],
 				Helper:   helperclient.Client{Port: helperclient.Dial(generation.SystemSocket)},

@@ -17,8 +17,8 @@ import (
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/commandline"
+	"github.com/BitBoxSwiss/bitbox-base/internal/devbase"
 	"github.com/BitBoxSwiss/bitbox-base/internal/ipc"
-	"github.com/BitBoxSwiss/bitbox-base/internal/middleware/daemon"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/noiseconn"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/pairing"
 )
@@ -62,7 +62,7 @@ func (p *program) ask(c *cobra.Command, conversation func(ctx context.Context, a
 	if authority, ok := applianceAuthority(c); ok {
 		return conversation(ctx, authority)
 	}
-	err := conversation(ctx, pairing.Client{Port: ipc.Dial(daemon.ControlSocket(p.stateDir))})
+	err := conversation(ctx, pairing.Client{Port: ipc.Dial(devbase.ControlSocket(p.stateDir))})
 	if errors.Is(err, ipc.ErrNotRunning) {
 		return notRunning{p.stateDir}
 	}

@@ -13,7 +13,6 @@ import (
 	"testing"
 	"time"
 
-	"connectrpc.com/connect"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
@@ -89,13 +88,15 @@ func (m *manager) logs(r *basev1.ReadLogsRequest, until func([]*basev1.LogEntry)
 		if err != nil {
 			return err
 		}
-		defer func() { _ = stream.Close() }()
-		for stream.Receive() {
-			if entries = append(entries, stream.Msg().GetEntries()...); until != nil && until(entries) {
+		for message, err := range stream.All() {
+			if err != nil {
+				return err
+			}
+			if entries = append(entries, message.GetEntries()...); until != nil && until(entries) {
 				return nil
 			}
 		}
-		return stream.Err()
+		return nil
 	})
 	return entries, err
 }
@@ -107,7 +108,7 @@ func (m *manager) reboot() {
 		_, err := s.Machine.Reboot(ctx, &basev1.RebootRequest{})
 		// Not in the first minutes after a boot; a container's clock is that of the
 		// machine below, which may have been started just now.
-		for ; connect.CodeOf(err) == connect.CodeAborted && ctx.Err() == nil; _, err = s.Machine.Reboot(ctx, &basev1.RebootRequest{}) {
+		for ; errors.Is(err, client.ErrConflict) && ctx.Err() == nil; _, err = s.Machine.Reboot(ctx, &basev1.RebootRequest{}) {
 			time.Sleep(time.Second)
 		}
 		if err != nil {
@@ -223,7 +224,7 @@ func TestAnOwnerLooksAfterTheMachineAndItsServices(t *testing.T) {
 			}
 			return nil
 		})
-		if _, err := m.logs(&basev1.ReadLogsRequest{Services: []string{"ticker.service"}}, nil); connect.CodeOf(err) != connect.CodeInvalidArgument {
+		if _, err := m.logs(&basev1.ReadLogsRequest{Services: []string{"ticker.service"}}, nil); !errors.Is(err, client.ErrInvalid) {
 			t.Errorf("a unit in place of a name: %v", err)
 		}
 	})
@@ -400,16 +401,18 @@ func waitEvent(m *manager, do func(), wanted func(*basev1.WatchEventsResponse) b
 		if err != nil {
 			return err
 		}
-		defer func() { _ = stream.Close() }()
-		for stream.Receive() {
-			if stream.Msg().GetSubscribed() != nil {
+		for event, err := range stream.All() {
+			if err != nil {
+				return fmt.Errorf("it never came: %w", err)
+			}
+			if event.GetSubscribed() != nil {
 				do()
 			}
-			if wanted(stream.Msg()) {
+			if wanted(event) {
 				return nil
 			}
 		}
-		return fmt.Errorf("it never came: %w", stream.Err())
+		return errors.New("it never came")
 	}); err != nil {
 		m.t.Error(err)
 	}

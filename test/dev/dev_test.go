@@ -16,8 +16,8 @@ import (
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/client"
+	"github.com/BitBoxSwiss/bitbox-base/internal/devbase"
 	"github.com/BitBoxSwiss/bitbox-base/internal/middleware/admission"
-	"github.com/BitBoxSwiss/bitbox-base/internal/middleware/daemon"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/noiseconn"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/pairing"
 	"github.com/BitBoxSwiss/bitbox-base/internal/testbed/netnstest"
@@ -30,9 +30,9 @@ const testTime = time.Minute
 
 // house is a Base, and the human who stands at it.
 type house struct {
-	*daemon.Base
+	*devbase.Base
 	t      *testing.T
-	config daemon.Config
+	config devbase.Config
 }
 
 func newHouse(t *testing.T, name string) *house {
@@ -40,7 +40,7 @@ func newHouse(t *testing.T, name string) *house {
 	// A test is quicker than a person, and all from one address.
 	limits := admission.DefaultLimits()
 	limits.PerSecond, limits.Burst = 1000, 1000
-	h := &house{t: t, config: daemon.Config{
+	h := &house{t: t, config: devbase.Config{
 		StateDir: t.TempDir() + "/state",
 		Limits:   limits,
 		Listen:   ":0",
@@ -56,7 +56,7 @@ func newHouse(t *testing.T, name string) *house {
 func (h *house) start() {
 	h.t.Helper()
 	var err error
-	if h.Base, err = daemon.Start(h.config); err != nil {
+	if h.Base, err = devbase.Start(h.config); err != nil {
 		h.t.Fatal(err)
 	}
 }
@@ -168,8 +168,8 @@ func TestAnAppFindsPairsUsesLosesAndFindsItsBaseAgain(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !stream.Receive() || stream.Msg().GetSubscribed() == nil {
-		t.Fatalf("the stream begins with %v, %v", stream.Msg(), stream.Err())
+	if first, err := stream.Receive(); err != nil || first.GetSubscribed() == nil {
+		t.Fatalf("the stream begins with %v, %v", first, err)
 	}
 
 	// It is thrown out in the middle of its stream, and for good.
@@ -184,7 +184,7 @@ func TestAnAppFindsPairsUsesLosesAndFindsItsBaseAgain(t *testing.T) {
 			}
 		}
 	}
-	for stream.Receive() {
+	for range stream.All() {
 	}
 	if _, err := watching.Info.GetInfo(t.Context(), &basev1.GetInfoRequest{}); !errors.Is(err, client.ErrRevoked) {
 		t.Errorf("the revoked App reads %v", err)

@@ -136,13 +136,13 @@ func (b *base) watch(a *app) (ended chan struct{}) {
 	if err != nil {
 		b.t.Fatal(client.Explain(err))
 	}
-	if !stream.Receive() { // the first says that it is live
-		b.t.Fatalf("no event: %s", client.Explain(stream.Err()))
+	if _, err := stream.Receive(); err != nil { // the first says that it is live
+		b.t.Fatalf("no event: %s", client.Explain(err))
 	}
 	ended = make(chan struct{})
 	go func() {
 		defer close(ended)
-		for stream.Receive() {
+		for range stream.All() {
 			continue
 		}
 	}()

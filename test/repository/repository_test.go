@@ -136,6 +136,20 @@ func TestEachBinaryLinksTheListedPackagesOnly(t *testing.T) {
 	}
 }
 
+// Nothing on the Base speaks HTTP: the code for it is not there. The bench, whose rivals
+// speak it, shows that it would be found.
+func TestTheBaseLinksNoHTTP(t *testing.T) {
+	links := func(program string) bool {
+		return slices.ContainsFunc(goList(t, []string{"CGO_ENABLED=0"}, "-deps", program), func(p listed) bool { return p.ImportPath == "net/http" })
+	}
+	if links("./cmd/bitbox-base") {
+		t.Error("bitbox-base links net/http; `go mod why -vendor net/http` and `go list -deps` tell by which package")
+	}
+	if !links("./bench") {
+		t.Error("the bench does not link net/http; this test proves nothing")
+	}
+}
+
 // That the tests named there ran and passed is checked after each run of all
 // tests by the command test/ran.
 func TestEachSecurityClaimNamesTestsThatExist(t *testing.T) {

@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"time"
 
-	"connectrpc.com/connect"
-
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	"github.com/BitBoxSwiss/bitbox-base/client"
 	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/words"
@@ -144,14 +142,7 @@ func (s *session) Health(ctx context.Context) (*basev1.GetInfoResponse, error) {
 // absent tells whether a Base has answered that it does not have something, or not for
 // this App.
 func absent(err error) bool {
-	if !connect.IsWireError(err) {
-		return false
-	}
-	switch connect.CodeOf(err) {
-	case connect.CodeUnimplemented, connect.CodeFailedPrecondition, connect.CodePermissionDenied:
-		return true
-	}
-	return false
+	return errors.Is(err, client.ErrUnknownToBase) || errors.Is(err, client.ErrNotNow) || errors.Is(err, client.ErrDenied)
 }
 
 func (s *session) Look(ctx context.Context) (l Look, err error) {
@@ -268,14 +259,13 @@ func (s *session) Watch(ctx context.Context, after uint64, tell func(*basev1.Wat
 	if err != nil {
 		return err
 	}
-	defer stream.Close()
-	for stream.Receive() {
-		tell(stream.Msg())
+	for event, err := range stream.All() {
+		if err != nil {
+			return err
+		}
+		tell(event)
 	}
-	if stream.Err() == nil {
-		return errStreamEnded
-	}
-	return stream.Err()
+	return errStreamEnded
 }
 
 func (s *session) Do(ctx context.Context, deed Deed, approve client.Approve, progress func(string)) (string, error) {

@@ -4,25 +4,31 @@ import (
 	"context"
 	"errors"
 	"net"
-	"net/http"
+	"sync"
 	"testing"
 
-	"connectrpc.com/connect"
-	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
+	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/middleware/admission"
 	"github.com/BitBoxSwiss/bitbox-base/internal/middleware/registry/registrytest"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/noiseconn"
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/rpc"
+	"google.golang.org/protobuf/proto"
 )
 
-// fakeSystem can fail.
-type fakeSystem struct{ broken error }
-
-func (s fakeSystem) Addresses(context.Context) ([]string, error) {
-	return []string{"192.0.2.1"}, s.broken
+// machine can fail.
+type machine struct {
+	told   *systemv1.MachineInfo // nil: something
+	broken error
 }
 
-func (s fakeSystem) Temperature(context.Context) (float64, bool, error) {
-	return 41.5, s.broken == nil, s.broken
+func (m machine) Machine(context.Context) (*systemv1.MachineInfo, error) {
+	if m.broken != nil {
+		return nil, m.broken
+	}
+	if m.told != nil {
+		return m.told, nil
+	}
+	return &systemv1.MachineInfo{Addresses: []string{"192.0.2.1"}, TemperatureCelsius: proto.Float64(41.5)}, nil
 }
 
 // hall is a Server, and the connections that come to it.
@@ -36,15 +42,26 @@ type hall struct {
 	noCut bool
 }
 
-func serve(h *registrytest.House, t *testing.T, system System) *hall {
+func serve(t *testing.T, h *registrytest.House, change func(*Config)) *hall {
+	t.Helper()
+	return serveTable(t, h, methods, newClasses(), change)
+}
+
+// serveTable serves another table of methods, or with other places.
+func serveTable(t *testing.T, h *registrytest.House, table map[string]method, classes map[holds]*rpc.Class, change func(*Config)) *hall {
 	t.Helper()
 	l := &hall{house: h, t: t, conns: make(chan net.Conn), done: make(chan struct{})}
-	l.Server = New(Config{Registry: h.Registry, Events: h.Events, Window: h.Authority, System: system, StateDir: t.TempDir(), Logger: h.Config.Logger})
+	config := Config{Registry: h.Registry, Events: h.Events, Window: h.Authority, Machine: machine{}, StateDir: t.TempDir(), Logger: h.Config.Logger}
+	if change != nil {
+		change(&config)
+	}
+	l.Server = registrytest.Must(newServer(config, table, classes))
 	served := make(chan error, 1)
 	go func() { served <- l.Serve(l) }()
 	t.Cleanup(func() {
 		l.Stop()
-		if err := <-served; err != nil {
+		close(l.done)
+		if err := <-served; !errors.Is(err, net.ErrClosed) {
 			t.Errorf("Serve: %v", err)
 		}
 	})
@@ -60,15 +77,12 @@ func (l *hall) Accept() (net.Conn, error) {
 	}
 }
 
-func (l *hall) Close() error {
-	close(l.done)
-	return nil
-}
+func (l *hall) Close() error { return nil }
 
 func (l *hall) Addr() net.Addr { return &net.TCPAddr{} }
 
 // dial makes a session of an App.
-func (l *hall) dial(a *registrytest.App) (net.Conn, error) {
+func (l *hall) dial(a *registrytest.App) (*noiseconn.Conn, error) {
 	status, atBase, atApp, err := a.Handshake()
 	if err != nil {
 		return nil, err
@@ -93,33 +107,41 @@ func (l *hall) dial(a *registrytest.App) (net.Conn, error) {
 	return noiseconn.NewConn(near, atApp), nil
 }
 
-// client returns an HTTP client whose connections are sessions of an App.
-func (l *hall) client(a *registrytest.App) *http.Client {
-	var protocols http.Protocols
-	protocols.SetUnencryptedHTTP2(true)
-	transport := &http.Transport{
-		Protocols:          &protocols,
-		DisableCompression: true,
-		DialContext:        func(context.Context, string, string) (net.Conn, error) { return l.dial(a) },
-	}
-	l.t.Cleanup(transport.CloseIdleConnections)
-	return &http.Client{Transport: transport}
+// client makes calls for an App, on one session as long as it lasts.
+func (l *hall) client(a *registrytest.App) *caller {
+	c := &caller{hall: l, app: a}
+	l.t.Cleanup(c.close)
+	return c
 }
 
-const anyURL = "http://base"
+type caller struct {
+	hall *hall
+	app  *registrytest.App
 
-func codeOf(err error) connect.Code {
-	if err == nil {
-		return 0
-	}
-	if refused := new(connect.Error); errors.As(err, &refused) {
-		return refused.Code()
-	}
-	return connect.CodeUnknown
+	mu      sync.Mutex
+	session *rpc.Session
 }
 
-const (
-	viewer   = basev1.Role_ROLE_VIEWER
-	operator = basev1.Role_ROLE_OPERATOR
-	owner    = basev1.Role_ROLE_OWNER
-)
+func (c *caller) Session(context.Context) (*rpc.Session, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.session != nil && c.session.Err() == nil {
+		return c.session, nil
+	}
+	conn, err := c.hall.dial(c.app)
+	if err != nil {
+		return nil, err
+	}
+	c.session = rpc.NewSession(conn)
+	return c.session, nil
+}
+
+func (c *caller) Outcome(err error) error { return err }
+
+func (c *caller) close() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.session != nil {
+		_ = c.session.Close()
+	}
+}

@@ -5,12 +5,11 @@ import (
 	"sync"
 	"testing"
 
-	"connectrpc.com/connect"
-
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
-	"github.com/BitBoxSwiss/bitbox-base/api/base/v1/basev1connect"
+	"github.com/BitBoxSwiss/bitbox-base/api/base/v1/baserpc"
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/middleware/registry/registrytest"
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/rpc"
 )
 
 // roleHelper is a helper whose events tell roles.
@@ -53,7 +52,7 @@ func told(roles map[*registrytest.App]basev1.Role) *systemv1.SystemEvent {
 func TestALoweredAppLosesItsRightsAndItsStreamsAtOnce(t *testing.T) {
 	attack := func(t *testing.T, cuts bool) (streamEnded bool) {
 		h := registrytest.New(t, nil)
-		l := serve(h, t, fakeSystem{})
+		l := serve(t, h, nil)
 		boss, demoted := h.Active("boss", owner), h.Active("demoted", owner)
 		helper := &roleHelper{first: told(nil), events: make(chan *systemv1.SystemEvent, 8)}
 		ctx, cancel := context.WithCancel(t.Context())
@@ -78,7 +77,7 @@ func TestALoweredAppLosesItsRightsAndItsStreamsAtOnce(t *testing.T) {
 		if cuts {
 			<-theirs.ended
 		}
-		if _, err := basev1connect.NewPairingServiceClient(l.client(demoted), anyURL).OpenWindow(t.Context(), &basev1.OpenWindowRequest{}); codeOf(err) != connect.CodePermissionDenied {
+		if _, err := baserpc.NewPairingServiceClient(l.client(demoted)).OpenWindow(t.Context(), &basev1.OpenWindowRequest{}); rpc.CodeOf(err) != rpc.Denied {
 			t.Errorf("an owner who was lowered opens the window: %v", err)
 		}
 		select {
@@ -98,14 +97,14 @@ func TestALoweredAppLosesItsRightsAndItsStreamsAtOnce(t *testing.T) {
 
 func TestARaisedAppKeepsItsSessionsAndGetsTheRights(t *testing.T) {
 	h := registrytest.New(t, nil)
-	l := serve(h, t, fakeSystem{})
+	l := serve(t, h, nil)
 	a := h.Active("a", viewer)
 	client := l.client(a)
 	sees := watch(t.Context(), t, client)
 	h.SetRoles(told(map[*registrytest.App]basev1.Role{a: owner}).GetAppRoles())
 	for sees.next(t).GetAppRoleChanged() == nil {
 	}
-	if _, err := basev1connect.NewPairingServiceClient(client, anyURL).OpenWindow(t.Context(), &basev1.OpenWindowRequest{}); err != nil {
+	if _, err := baserpc.NewPairingServiceClient(client).OpenWindow(t.Context(), &basev1.OpenWindowRequest{}); err != nil {
 		t.Errorf("a raised App: %v", err)
 	}
 }

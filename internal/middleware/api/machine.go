@@ -68,8 +68,8 @@ func (s *Server) measure(ctx context.Context) {
 	}
 	asking, cancel := context.WithTimeout(ctx, authorityTime)
 	defer cancel()
-	if celsius, ok, err := s.System.Temperature(asking); ok && err == nil {
-		sample.TemperatureCelsius = &celsius
+	if machine, err := s.Machine.Machine(asking); err == nil {
+		sample.TemperatureCelsius = machine.TemperatureCelsius
 	}
 	s.measured.add(sample)
 }

@@ -3,19 +3,21 @@ package api
 import (
 	"context"
 	"errors"
+	"fmt"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
 
-	"connectrpc.com/connect"
 	"google.golang.org/protobuf/proto"
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
-	"github.com/BitBoxSwiss/bitbox-base/api/base/v1/basev1connect"
+	"github.com/BitBoxSwiss/bitbox-base/api/base/v1/baserpc"
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/middleware/registry"
 	"github.com/BitBoxSwiss/bitbox-base/internal/middleware/registry/registrytest"
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/rpc"
 )
 
 // toldHelper answers each verb as it is told.
@@ -43,18 +45,15 @@ func (h toldHelper) Each(_ context.Context, request *systemv1.SystemRequest, rec
 
 func TestTheNameIsThatOfThePostureInForce(t *testing.T) {
 	h := registrytest.New(t, func(c *registry.Config) { c.Name = "its first name" })
-	l := serve(h, t, fakeSystem{})
-	var deaf error
-	l.Helper = toldHelper{func(*systemv1.SystemRequest) ([]*systemv1.SystemReply, error) {
-		return []*systemv1.SystemReply{{Result: &systemv1.SystemReply_Machine{Machine: &systemv1.MachineInfo{
-			NodeName: "kitchen", TimeZone: "Europe/Zurich", Addresses: []string{"192.0.2.7"}, TemperatureCelsius: proto.Float64(40)}}}}, deaf
-	}}
-	client := basev1connect.NewInfoServiceClient(l.client(h.Active("phone", owner)), anyURL)
+	l := serve(t, h, nil)
+	kitchen := &systemv1.MachineInfo{NodeName: "kitchen", TimeZone: "Europe/Zurich", Addresses: []string{"192.0.2.7"}, TemperatureCelsius: proto.Float64(40)}
+	l.Machine = machine{told: kitchen}
+	client := baserpc.NewInfoServiceClient(l.client(h.Active("phone", owner)))
 	info, err := client.GetInfo(t.Context(), &basev1.GetInfoRequest{})
 	if err != nil || info.GetName() != "kitchen" || info.GetTimeZone() != "Europe/Zurich" || info.GetAddresses()[0] != "192.0.2.7" || info.GetTemperatureCelsius() != 40 || info.GetTime() == nil {
 		t.Errorf("%v, %v", info, err)
 	}
-	deaf = errors.New("the helper restarts")
+	l.Machine = machine{broken: errors.New("the helper restarts")}
 	if info, err = client.GetInfo(t.Context(), &basev1.GetInfoRequest{}); err != nil || info.GetName() != "kitchen" {
 		t.Errorf("while the helper is away: %v, %v", info, err)
 	}
@@ -62,7 +61,7 @@ func TestTheNameIsThatOfThePostureInForce(t *testing.T) {
 
 func TestTheHistoryIsOfTheLastHour(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := New(Config{System: fakeSystem{}, StateDir: t.TempDir(), Logger: registrytest.New(t, nil).Config.Logger})
+		s := registrytest.Must(New(Config{Machine: machine{}, StateDir: t.TempDir(), Logger: registrytest.New(t, nil).Config.Logger}))
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan struct{})
 		go func() {
@@ -88,23 +87,23 @@ func TestTheHistoryIsOfTheLastHour(t *testing.T) {
 
 func TestAStreamThatNobodyReadsTakesNoPlaceAfterItsEnd(t *testing.T) {
 	h := registrytest.New(t, nil)
-	l := serve(h, t, fakeSystem{})
-	l.Helper = &busyHelper{places: make(chan struct{}, 100)}
+	l := serve(t, h, nil)
+	helper := &busyHelper{places: make(chan struct{}, 100)}
+	l.Helper = helper
 	a := h.Active("operator", operator)
 	one := l.client(a)
-	if err := call(t.Context(), one, basev1connect.AppsServiceListAppsProcedure); err != nil { // one connection for all
+	if err := call(t.Context(), one, baserpc.AppsServiceListApps); err != nil { // one connection for all
 		t.Fatal(err)
 	}
-	client := basev1connect.NewServicesServiceClient(one, anyURL)
+	client := baserpc.NewServicesServiceClient(one)
 	follow := func() (end func() error) {
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan error, 1)
 		go func() {
 			stream, err := client.ReadLogs(ctx, &basev1.ReadLogsRequest{Follow: true})
 			if err == nil {
-				stream.Receive()
-				err = stream.Err()
-				_ = stream.Close()
+				_, err = stream.Receive()
+				stream.Close()
 			}
 			ended <- err
 		}()
@@ -114,32 +113,23 @@ func TestAStreamThatNobodyReadsTakesNoPlaceAfterItsEnd(t *testing.T) {
 		}
 	}
 	var ends []func() error
-	for range maxStreaming {
+	for range maxFollowing {
 		ends = append(ends, follow())
 	}
-	streams := func() int {
-		l.places.mu.Lock()
-		defer l.places.mu.Unlock()
-		return l.places.streaming
-	}
-	registrytest.Eventually(t, "both are followed", func() bool { return streams() == maxStreaming })
-	stream, err := client.ReadLogs(t.Context(), &basev1.ReadLogsRequest{})
-	if err == nil {
-		stream.Receive()
-		err = stream.Err()
-	}
-	if codeOf(err) != connect.CodeResourceExhausted {
+	registrytest.Eventually(t, "both are followed", func() bool { return len(helper.places) == maxFollowing })
+	if err := call(t.Context(), one, baserpc.ServicesServiceReadLogs); rpc.CodeOf(err) != rpc.Exhausted {
 		t.Errorf("one more than an App may have: %v", err)
 	}
 	for _, end := range ends {
 		_ = end()
 	}
-	registrytest.Eventually(t, "the places are free again", func() bool { return streams() == 0 })
+	l.Helper = toldHelper{func(*systemv1.SystemRequest) ([]*systemv1.SystemReply, error) { return nil, nil }}
+	registrytest.Eventually(t, "the places are free again", func() bool { return call(t.Context(), one, baserpc.ServicesServiceReadLogs) == nil })
 }
 
 func TestWhatTheHelperSaysOfServicesIsPassedOn(t *testing.T) {
 	h := registrytest.New(t, nil)
-	l := serve(h, t, fakeSystem{})
+	l := serve(t, h, nil)
 	var asked *systemv1.SystemRequest
 	l.Helper = toldHelper{func(request *systemv1.SystemRequest) ([]*systemv1.SystemReply, error) {
 		asked = request
@@ -155,26 +145,40 @@ func TestWhatTheHelperSaysOfServicesIsPassedOn(t *testing.T) {
 		return nil, &helperclient.Error{Code: helperclient.CodeInvalid, Message: "there is no service \"x\" here"}
 	}}
 	client := l.client(h.Active("operator", operator))
-	services := basev1connect.NewServicesServiceClient(client, anyURL)
+	services := baserpc.NewServicesServiceClient(client)
 	_, err := services.ChangeService(t.Context(), &basev1.ChangeServiceRequest{Name: "x", Action: basev1.ServiceAction_SERVICE_ACTION_STOP})
-	if codeOf(err) != connect.CodeInvalidArgument || asked.GetChangeService().GetAction() != basev1.ServiceAction_SERVICE_ACTION_STOP {
+	if rpc.CodeOf(err) != rpc.Invalid || asked.GetChangeService().GetAction() != basev1.ServiceAction_SERVICE_ACTION_STOP {
 		t.Errorf("%v; asked %v", err, asked)
 	}
 	stream, err := services.ReadLogs(t.Context(), &basev1.ReadLogsRequest{Contains: "block", Follow: true})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !stream.Receive() || stream.Msg().GetEntries()[0].GetText() != "block 9" || !stream.Receive() || !stream.Msg().GetLive() || stream.Receive() || stream.Err() != nil {
-		t.Errorf("the log: %v, %v", stream.Msg(), stream.Err())
+	var told []string
+	for m, err := range stream.All() {
+		if err != nil {
+			t.Fatal(err)
+		}
+		told = append(told, fmt.Sprint(len(m.GetEntries()), m.GetLive()))
+	}
+	if want := []string{"1 false", "0 true"}; !slices.Equal(told, want) {
+		t.Errorf("the log: %v", told)
 	}
 	if asked.GetReadLogs().GetRequest().GetContains() != "block" {
 		t.Errorf("asked %v", asked)
 	}
-	updates, err := basev1connect.NewUpdateServiceClient(client, anyURL).InstallDebianUpdates(t.Context(), &basev1.InstallDebianUpdatesRequest{})
+	updates, err := baserpc.NewUpdateServiceClient(client).InstallDebianUpdates(t.Context(), &basev1.InstallDebianUpdatesRequest{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !updates.Receive() || updates.Msg().GetProgress() != "unpacking" || !updates.Receive() || !updates.Msg().GetDone() || updates.Receive() || updates.Err() != nil {
-		t.Errorf("the installation: %v, %v", updates.Msg(), updates.Err())
+	told = nil
+	for m, err := range updates.All() {
+		if err != nil {
+			t.Fatal(err)
+		}
+		told = append(told, fmt.Sprintf("%s %v", m.GetProgress(), m.GetDone()))
+	}
+	if want := []string{"unpacking false", " true"}; !slices.Equal(told, want) {
+		t.Errorf("the installation: %q", told)
 	}
 }

@@ -1,94 +1,188 @@
 package api
 
 import (
+	"context"
+	"fmt"
+	"maps"
+	"time"
+
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
-	"github.com/BitBoxSwiss/bitbox-base/api/base/v1/basev1connect"
+	"github.com/BitBoxSwiss/bitbox-base/api/base/v1/baserpc"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/rpc"
 )
 
-// roles is the one table of who may call what: each method of the API with the
-// least role that may call it. A method without a row is not served, and a test
-// fails for it, as for a row without a method.
-var roles = map[string]basev1.Role{
-	basev1connect.InfoServiceGetInfoProcedure: basev1.Role_ROLE_VIEWER,
-
-	basev1connect.AppsServiceListAppsProcedure:  basev1.Role_ROLE_VIEWER,
-	basev1connect.AppsServiceRenameAppProcedure: basev1.Role_ROLE_OWNER,
-	basev1connect.AppsServiceRevokeAppProcedure: basev1.Role_ROLE_OWNER,
-
-	basev1connect.PairingServiceGetWindowProcedure:   basev1.Role_ROLE_VIEWER,
-	basev1connect.PairingServiceOpenWindowProcedure:  basev1.Role_ROLE_OWNER,
-	basev1connect.PairingServiceCloseWindowProcedure: basev1.Role_ROLE_OWNER,
-
-	basev1connect.PairingServiceAcceptPairingProcedure: basev1.Role_ROLE_OWNER,
-	basev1connect.PairingServiceAnswerPairingProcedure: basev1.Role_ROLE_OWNER,
-
-	basev1connect.PrePairedServiceFetchKeysProcedure: basev1.Role_ROLE_OWNER,
-
-	basev1connect.EventsServiceWatchEventsProcedure: basev1.Role_ROLE_VIEWER,
-
-	basev1connect.PostureServiceGetPostureProcedure:    basev1.Role_ROLE_VIEWER,
-	basev1connect.PostureServiceSubmitPostureProcedure: basev1.Role_ROLE_OWNER,
-	basev1connect.PostureServiceConfirmTryProcedure:    basev1.Role_ROLE_OWNER,
-	basev1connect.PostureServiceLockdownProcedure:      basev1.Role_ROLE_OWNER,
-	basev1connect.PostureServiceEndLeaseProcedure:      basev1.Role_ROLE_OWNER,
-	basev1connect.PostureServiceFactoryResetProcedure:  basev1.Role_ROLE_OWNER,
-
-	basev1connect.BansServiceListBansProcedure: basev1.Role_ROLE_VIEWER,
-	basev1connect.BansServiceLiftBanProcedure:  basev1.Role_ROLE_OWNER,
-
-	basev1connect.UpdateServiceGetUpdateProcedure:            basev1.Role_ROLE_VIEWER,
-	basev1connect.UpdateServiceBringUpdateProcedure:          basev1.Role_ROLE_OWNER,
-	basev1connect.UpdateServiceWatchUpdateProcedure:          basev1.Role_ROLE_OWNER,
-	basev1connect.UpdateServiceInstallDebianUpdatesProcedure: basev1.Role_ROLE_OPERATOR,
-
-	basev1connect.MachineServiceGetHistoryProcedure:    basev1.Role_ROLE_VIEWER,
-	basev1connect.MachineServiceListTimeZonesProcedure: basev1.Role_ROLE_VIEWER,
-	basev1connect.MachineServiceSetTimeZoneProcedure:   basev1.Role_ROLE_OPERATOR,
-	basev1connect.MachineServiceRebootProcedure:        basev1.Role_ROLE_OPERATOR,
-	basev1connect.MachineServicePowerOffProcedure:      basev1.Role_ROLE_OWNER,
-
-	basev1connect.ServicesServiceListServicesProcedure:  basev1.Role_ROLE_VIEWER,
-	basev1connect.ServicesServiceChangeServiceProcedure: basev1.Role_ROLE_OPERATOR,
-	basev1connect.ServicesServiceReadLogsProcedure:      basev1.Role_ROLE_OPERATOR,
-
-	basev1connect.ChangesServiceListChangesProcedure: basev1.Role_ROLE_VIEWER,
-
-	basev1connect.AuditServiceRunAuditProcedure:   basev1.Role_ROLE_OPERATOR,
-	basev1connect.AuditServiceFixFindingProcedure: basev1.Role_ROLE_OWNER,
+// method is a row of the table of methods.
+type method struct {
+	// least is the least role that may call it.
+	least basev1.Role
+	// holds says which places a call takes; none: it is bounded by the session alone.
+	holds holds
+	// deadline ends the call; 0: it is a stream, which lasts as long as its App likes.
+	deadline time.Duration
+	// size is the largest message of a request, in bytes; 0: what one frame carries.
+	size int
+	// goesOn: the call is not given up when its App leaves. What changes something goes
+	// on, so that the log of changes tells how it has really ended.
+	goesOn bool
 }
 
-// maxAsking is how many calls of the asking table one App has under way; more
-// wait. MaxPairings times as many are fewer than the connections that the system
-// helper gives the Middleware (ipc.MaxPerUser): what is left is for owners.
-const maxAsking = 2
+// holds are places that calls of one App, and of all Apps, have.
+type holds int
 
-// asking are the methods that have another process asked and that not only owners may
-// call. Without a bound, an App with a lesser role could take all connections to
-// the system helper, and an owner's lockdown would find none.
-var asking = map[string]bool{
-	basev1connect.InfoServiceGetInfoProcedure:           true,
-	basev1connect.PairingServiceGetWindowProcedure:      true,
-	basev1connect.PostureServiceGetPostureProcedure:     true,
-	basev1connect.BansServiceListBansProcedure:          true,
-	basev1connect.AuditServiceRunAuditProcedure:         true,
-	basev1connect.UpdateServiceGetUpdateProcedure:       true,
-	basev1connect.MachineServiceListTimeZonesProcedure:  true,
-	basev1connect.MachineServiceSetTimeZoneProcedure:    true,
-	basev1connect.MachineServiceRebootProcedure:         true,
-	basev1connect.ServicesServiceListServicesProcedure:  true,
-	basev1connect.ServicesServiceChangeServiceProcedure: true,
-	basev1connect.ChangesServiceListChangesProcedure:    true,
+const (
+	// asks: the call holds a connection to the system helper for a moment. Without a bound
+	// an App with a lesser role could take all of them, and an owner's lockdown would find
+	// none. What only owners may call has no bound: it must not wait behind anything.
+	asks holds = iota + 1
+	// follows: the call holds a connection to the system helper for as long as the App
+	// likes. One more is refused and does not wait, for nobody knows how long.
+	follows
+	// watches: the call waits for events.
+	watches
+)
+
+// Bounds of the places.
+const (
+	// maxAsking is how many calls that ask one App has; more wait. registry.MaxPairings
+	// times as many are fewer than the connections that the system helper gives the
+	// Middleware (ipc.MaxPerUser): what is left is for owners.
+	maxAsking = 2
+	// maxFollowing is how many calls that follow one App has. How many all of them have is
+	// helperclient.MaxMiddlewareReaders.
+	maxFollowing = 2
+	// maxWatching is how many streams of events one App has, and maxWatchingAll how many
+	// all of them have: an event is handed to each.
+	maxWatching    = 16
+	maxWatchingAll = 256
+)
+
+// newClasses makes the places.
+func newClasses() map[holds]*rpc.Class {
+	return map[holds]*rpc.Class{
+		asks: {PerPeer: maxAsking, Wait: true},
+		follows: {PerPeer: maxFollowing, Total: helperclient.MaxMiddlewareReaders,
+			Full: "too many logs or installations are being followed already; end one of them"},
+		watches: {PerPeer: maxWatching, Total: maxWatchingAll, Full: "too many streams of events are open; close one"},
+	}
 }
 
-// maxStreaming is how many calls of the streaming table one App has under way. How many
-// all of them have together is helperclient.MaxMiddlewareReaders.
-const maxStreaming = 2
+// Deadlines of calls.
+const (
+	// quick is for what is answered at once, or by another process of the Base.
+	quick = 30 * time.Second
+	// apply is for what changes how open the Base is: the helper takes up to 90 s for each
+	// of the steps back and forth.
+	apply = 5 * time.Minute
+	// look is for an audit, to which the helper gives three minutes.
+	look = 4 * time.Minute
+	// carry is for bringing a release over a slow network.
+	carry = time.Hour
+)
 
-// streaming are the methods that hold a connection to the system helper for as long as
-// the App likes, and that not only owners may call. They are counted by themselves:
-// among those that ask they would leave no place to ask. One more is refused and does
-// not wait, for nobody knows how long.
-var streaming = map[string]bool{
-	basev1connect.ServicesServiceReadLogsProcedure:           true,
-	basev1connect.UpdateServiceInstallDebianUpdatesProcedure: true,
+// Sizes of requests, in bytes. Others fit into one frame.
+const (
+	// documentSize holds a posture (posture.MaxDocumentSize), signed.
+	documentSize = 64 << 10
+	// pieceSize holds a piece of a release, which has 512 KiB at most.
+	pieceSize = 520 << 10
+)
+
+const (
+	viewer   = basev1.Role_ROLE_VIEWER
+	operator = basev1.Role_ROLE_OPERATOR
+	owner    = basev1.Role_ROLE_OWNER
+)
+
+// methods is the one table of the API's methods: who may call each, and what a call may
+// cost. A method without a row, or a row without a method, stops the Middleware at its
+// start, and a test.
+var methods = map[string]method{
+	baserpc.InfoServiceGetInfo: {least: viewer, holds: asks, deadline: quick},
+
+	baserpc.AppsServiceListApps:  {least: viewer, deadline: quick},
+	baserpc.AppsServiceRenameApp: {least: owner, deadline: quick, goesOn: true},
+	baserpc.AppsServiceRevokeApp: {least: owner, deadline: quick, goesOn: true},
+
+	baserpc.PairingServiceGetWindow:     {least: viewer, holds: asks, deadline: quick},
+	baserpc.PairingServiceOpenWindow:    {least: owner, deadline: quick, goesOn: true},
+	baserpc.PairingServiceCloseWindow:   {least: owner, deadline: quick, goesOn: true},
+	baserpc.PairingServiceAcceptPairing: {least: owner},
+	baserpc.PairingServiceAnswerPairing: {least: owner, deadline: quick, goesOn: true},
+
+	baserpc.PrePairedServiceFetchKeys: {least: owner, deadline: quick},
+
+	baserpc.EventsServiceWatchEvents: {least: viewer, holds: watches},
+
+	baserpc.PostureServiceGetPosture:    {least: viewer, holds: asks, deadline: quick},
+	baserpc.PostureServiceSubmitPosture: {least: owner, deadline: apply, size: documentSize, goesOn: true},
+	baserpc.PostureServiceConfirmTry:    {least: owner, deadline: apply, goesOn: true},
+	baserpc.PostureServiceLockdown:      {least: owner, deadline: apply, goesOn: true},
+	baserpc.PostureServiceEndLease:      {least: owner, deadline: apply, goesOn: true},
+	baserpc.PostureServiceFactoryReset:  {least: owner, deadline: apply, goesOn: true},
+
+	baserpc.BansServiceListBans: {least: viewer, holds: asks, deadline: quick},
+	baserpc.BansServiceLiftBan:  {least: owner, deadline: quick, goesOn: true},
+
+	baserpc.AuditServiceRunAudit:   {least: operator, holds: asks, deadline: look},
+	baserpc.AuditServiceFixFinding: {least: owner, deadline: apply, goesOn: true},
+
+	baserpc.UpdateServiceGetUpdate:            {least: viewer, holds: asks, deadline: quick},
+	baserpc.UpdateServiceBringUpdate:          {least: owner, deadline: carry, size: pieceSize, goesOn: true},
+	baserpc.UpdateServiceWatchUpdate:          {least: owner},
+	baserpc.UpdateServiceInstallDebianUpdates: {least: operator, holds: follows},
+
+	baserpc.MachineServiceGetHistory:    {least: viewer, deadline: quick},
+	baserpc.MachineServiceListTimeZones: {least: viewer, holds: asks, deadline: quick},
+	baserpc.MachineServiceSetTimeZone:   {least: operator, holds: asks, deadline: quick, goesOn: true},
+	baserpc.MachineServiceReboot:        {least: operator, holds: asks, deadline: quick, goesOn: true},
+	baserpc.MachineServicePowerOff:      {least: owner, deadline: quick, goesOn: true},
+
+	baserpc.ServicesServiceListServices:  {least: viewer, holds: asks, deadline: quick},
+	baserpc.ServicesServiceChangeService: {least: operator, holds: asks, deadline: quick, goesOn: true},
+	baserpc.ServicesServiceReadLogs:      {least: operator, holds: follows},
+
+	baserpc.ChangesServiceListChanges: {least: viewer, holds: asks, deadline: quick},
+}
+
+// handlers returns what answers each method.
+func (s *Server) handlers() map[string]rpc.Handler {
+	all := map[string]rpc.Handler{}
+	for _, service := range []map[string]rpc.Handler{
+		baserpc.InfoServiceHandlers(infoService{s}), baserpc.AppsServiceHandlers(appsService{s}),
+		baserpc.PairingServiceHandlers(pairingService{s}), baserpc.PrePairedServiceHandlers(prePairedService{s}),
+		baserpc.EventsServiceHandlers(eventsService{s}), baserpc.PostureServiceHandlers(postureService{s}),
+		baserpc.BansServiceHandlers(bansService{s}), baserpc.AuditServiceHandlers(auditService{s}),
+		baserpc.UpdateServiceHandlers(updateService{s}), baserpc.MachineServiceHandlers(machineService{s}),
+		baserpc.ServicesServiceHandlers(servicesService{s}), baserpc.ChangesServiceHandlers(changesService{s}),
+	} {
+		maps.Copy(all, service)
+	}
+	return all
+}
+
+// rows joins the table and the handlers.
+func (s *Server) rows(table map[string]method, classes map[holds]*rpc.Class) ([]rpc.Method, error) {
+	handlers := s.handlers()
+	var rows []rpc.Method
+	for name, m := range table {
+		handler, ok := handlers[name]
+		if !ok {
+			return nil, fmt.Errorf("the table of methods has a row for %s, which nothing answers", name)
+		}
+		delete(handlers, name)
+		rows = append(rows, rpc.Method{
+			Name: name, MaxRequest: m.size, Deadline: m.deadline, GoesOn: m.goesOn, Class: classes[m.holds], Handler: handler,
+			Allow: func(ctx context.Context) error {
+				if err := s.Registry.Authorise(sessionOf(ctx), m.least, name == baserpc.PrePairedServiceFetchKeys); err != nil {
+					return s.apiError(err)
+				}
+				return nil
+			},
+		})
+	}
+	for name := range handlers {
+		return nil, fmt.Errorf("the table of methods has no row for %s", name)
+	}
+	return rows, nil
 }

@@ -9,14 +9,15 @@ import (
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 )
 
-// methodsOfAPI returns the path of each method that the files of the API describe.
-func methodsOfAPI() map[string]bool {
-	methods := map[string]bool{}
+// methodsOfAPI returns each method that the files of the API describe, by its name.
+func methodsOfAPI() map[string]protoreflect.MethodDescriptor {
+	methods := map[string]protoreflect.MethodDescriptor{}
 	protoregistry.GlobalFiles.RangeFilesByPackage(basev1.File_base_v1_base_proto.Package(), func(file protoreflect.FileDescriptor) bool {
 		for i := range file.Services().Len() {
 			service := file.Services().Get(i)
 			for j := range service.Methods().Len() {
-				methods["/"+string(service.FullName())+"/"+string(service.Methods().Get(j).Name())] = true
+				method := service.Methods().Get(j)
+				methods[string(method.FullName())] = method
 			}
 		}
 		return true
@@ -24,22 +25,28 @@ func methodsOfAPI() map[string]bool {
 	return methods
 }
 
-func TestEachMethodHasARowInTheRolesTableAndEachRowAMethod(t *testing.T) {
-	methods := methodsOfAPI()
-	if len(methods) == 0 {
+func TestEachMethodHasARowInTheTableAndEachRowAMethod(t *testing.T) {
+	described := methodsOfAPI()
+	if len(described) == 0 {
 		t.Fatal("the API has no methods: this test looks in the wrong place")
 	}
-	for method := range methods {
-		if _, ok := roles[method]; !ok {
-			t.Errorf("%s has no row in roles", method)
+	for name := range described {
+		if _, ok := methods[name]; !ok {
+			t.Errorf("%s has no row", name)
 		}
 	}
-	for method, role := range roles {
-		if !methods[method] {
-			t.Errorf("roles has a row for %s, which the API does not have", method)
-		}
-		if role <= basev1.Role_ROLE_UNSPECIFIED || role > basev1.Role_ROLE_OWNER {
-			t.Errorf("%s may be called by role %v, which no App has", method, role)
+	for name, m := range methods {
+		method, ok := described[name]
+		switch {
+		case !ok:
+			t.Errorf("there is a row for %s, which the API does not have", name)
+			continue
+		case m.least < viewer || m.least > owner:
+			t.Errorf("%s may be called by role %v, which no App has", name, m.least)
+		case m.deadline == 0 && !method.IsStreamingServer():
+			t.Errorf("%s has no deadline, though it is no stream", name)
+		case m.holds == follows && !method.IsStreamingServer():
+			t.Errorf("%s follows, though it is no stream", name)
 		}
 	}
 }

@@ -2,95 +2,12 @@ package api
 
 import (
 	"context"
-	"errors"
-
-	"connectrpc.com/connect"
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
-	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/middleware/events"
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/rpc"
 )
-
-// Helper is the system helper as the Server reaches it; helperclient.Client is one. The
-// Server decides nothing of what passes here: signed documents go through
-// untouched, and what comes back is signed by the helper.
-type Helper interface {
-	Do(ctx context.Context, request *systemv1.SystemRequest, progress func(*systemv1.Progress)) (*systemv1.SystemReply, error)
-	Each(ctx context.Context, request *systemv1.SystemRequest, receive func(*systemv1.SystemReply) error) error
-}
-
-// errNoHelper is what a developer's Base says.
-var errNoHelper = errors.New("this Base runs on a developer's machine, where it configures nothing; what needs the appliance, such as its posture, cannot be seen or changed")
-
-// ask sends one request to the helper.
-func (s *Server) ask(ctx context.Context, request *systemv1.SystemRequest, progress func(*systemv1.Progress)) (*systemv1.SystemReply, error) {
-	if s.Helper == nil {
-		return nil, connect.NewError(connect.CodeFailedPrecondition, errNoHelper)
-	}
-	reply, err := s.Helper.Do(ctx, request, progress)
-	if err != nil {
-		return nil, helperError(err)
-	}
-	return reply, nil
-}
-
-// helperCodes gives the helper's refusals the codes that Apps act on.
-var helperCodes = map[helperclient.Code]connect.Code{
-	helperclient.CodeMalformed:  connect.CodeInvalidArgument,
-	helperclient.CodeInvalid:    connect.CodeInvalidArgument,
-	helperclient.CodePermission: connect.CodePermissionDenied,
-	helperclient.CodeRefused:    connect.CodeFailedPrecondition,
-	helperclient.CodeStale:      connect.CodeAborted,
-	helperclient.CodeBusy:       connect.CodeAborted,
-	helperclient.CodeNotApplied: connect.CodeFailedPrecondition,
-	helperclient.CodeNotYet:     connect.CodeUnavailable,
-	helperclient.CodeReset:      connect.CodeUnavailable,
-	helperclient.CodeNothing:    connect.CodeNotFound,
-	helperclient.CodeStorage:    connect.CodeResourceExhausted,
-}
-
-// helperError keeps the helper's sentence. Codes without a row are internal.
-func helperError(err error) error {
-	code := connect.CodeInternal
-	var refused *helperclient.Error
-	switch {
-	case errors.As(err, &refused):
-		if known, ok := helperCodes[refused.Code]; ok {
-			code = known
-		}
-		err = refused
-	case errors.Is(err, context.DeadlineExceeded):
-		code = connect.CodeUnavailable
-	}
-	return connect.NewError(code, err)
-}
-
-// each asks the helper for a stream, and passes its replies on until it ends, the App
-// hangs up, or the Base stops.
-func (s *Server) each(ctx context.Context, request *systemv1.SystemRequest, receive func(*systemv1.SystemReply) error) error {
-	if s.Helper == nil {
-		return connect.NewError(connect.CodeFailedPrecondition, errNoHelper)
-	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	go func() {
-		select {
-		case <-s.stopping:
-			cancel()
-		case <-ctx.Done():
-		}
-	}()
-	err := s.Helper.Each(ctx, request, receive)
-	switch {
-	case err == nil:
-		return nil
-	case ctx.Err() != nil:
-		return connect.NewError(connect.CodeUnavailable, errStopping)
-	default:
-		return helperError(err)
-	}
-}
 
 // postureService carries signed documents to the helper, and its reports back.
 type postureService struct{ *Server }
@@ -106,10 +23,7 @@ func (s postureService) GetPosture(ctx context.Context, request *basev1.GetPostu
 	return &basev1.GetPostureResponse{Posture: reply.GetPosture()}, nil
 }
 
-func (s postureService) SubmitPosture(ctx context.Context, request *basev1.SubmitPostureRequest, stream *connect.ServerStream[basev1.SubmitPostureResponse]) error {
-	send := func(message *basev1.SubmitPostureResponse) error {
-		return sendWithin(deadlineOf(ctx).SetWriteDeadline, func() error { return stream.Send(message) })
-	}
+func (s postureService) SubmitPosture(ctx context.Context, request *basev1.SubmitPostureRequest, stream *rpc.Sender[basev1.SubmitPostureResponse]) error {
 	reply, err := s.ask(ctx, &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_Submit{
 		Submit: &systemv1.Submit{Document: request.GetDocument(), Nonce: request.GetNonce()}}},
 		func(p *systemv1.Progress) {
@@ -118,13 +32,13 @@ func (s postureService) SubmitPosture(ctx context.Context, request *basev1.Submi
 				text += ": " + p.GetDetail()
 			}
 			// An App that hung up does not stop the change.
-			_ = send(&basev1.SubmitPostureResponse{Step: &basev1.SubmitPostureResponse_Progress{Progress: text}})
+			_ = stream.Send(&basev1.SubmitPostureResponse{Step: &basev1.SubmitPostureResponse_Progress{Progress: text}})
 		})
 	if err != nil {
 		return err
 	}
 	s.audit.Info("a posture was submitted", "by", sessionOf(ctx).ID())
-	return send(&basev1.SubmitPostureResponse{Step: &basev1.SubmitPostureResponse_Posture{Posture: reply.GetPosture()}})
+	return stream.Send(&basev1.SubmitPostureResponse{Step: &basev1.SubmitPostureResponse_Posture{Posture: reply.GetPosture()}})
 }
 
 func (s postureService) ConfirmTry(ctx context.Context, request *basev1.ConfirmTryRequest) (*basev1.ConfirmTryResponse, error) {
@@ -159,7 +73,7 @@ func (s postureService) Lockdown(ctx context.Context, request *basev1.LockdownRe
 	signed, err := s.restrict(ctx, &systemv1.Restrict{
 		What: &systemv1.Restrict_Lockdown{Lockdown: &systemv1.Lockdown{}}, Nonce: request.GetNonce()})
 	if err == nil && windowErr != nil {
-		err = apiError(windowErr)
+		err = s.apiError(windowErr)
 	}
 	if err != nil {
 		return nil, err

@@ -12,7 +12,7 @@ type prePairedService struct{ *Server }
 func (s prePairedService) FetchKeys(ctx context.Context, _ *basev1.FetchKeysRequest) (*basev1.FetchKeysResponse, error) {
 	response, err := s.Registry.PrePairedKeysOf(sessionOf(ctx))
 	if err != nil {
-		return nil, apiError(err)
+		return nil, s.apiError(err)
 	}
 	return response, nil
 }

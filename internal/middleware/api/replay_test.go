@@ -3,19 +3,18 @@ package api
 import (
 	"context"
 	"fmt"
-	"net/http"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
 
-	"connectrpc.com/connect"
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
-	"github.com/BitBoxSwiss/bitbox-base/api/base/v1/basev1connect"
+	"github.com/BitBoxSwiss/bitbox-base/api/base/v1/baserpc"
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/middleware/events"
 	"github.com/BitBoxSwiss/bitbox-base/internal/middleware/registry/registrytest"
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/rpc"
 	"google.golang.org/protobuf/proto"
 )
 
@@ -29,17 +28,18 @@ func TestMissedEventsAreReplayedAlsoAfterARestart(t *testing.T) {
 	h.Events.PublishStart("a boot")
 	h.Restart()
 	h.Events.PublishStart("another boot")
-	l := serve(h, t, fakeSystem{})
-	client := basev1connect.NewEventsServiceClient(l.client(boss), anyURL)
+	l := serve(t, h, nil)
+	client := baserpc.NewEventsServiceClient(l.client(boss))
 	replay := func(after uint64) (past []string, subscribed *basev1.SubscribedEvent) {
 		t.Helper()
 		stream, err := client.WatchEvents(t.Context(), &basev1.WatchEventsRequest{Replay: true, After: after, PastOnly: true})
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer stream.Close()
-		for stream.Receive() {
-			e := stream.Msg()
+		for e, err := range stream.All() {
+			if err != nil {
+				t.Fatal(err)
+			}
 			if e.GetSubscribed() != nil {
 				subscribed = e.GetSubscribed()
 				continue
@@ -52,9 +52,6 @@ func TestMissedEventsAreReplayedAlsoAfterARestart(t *testing.T) {
 				text += " booted"
 			}
 			past = append(past, text)
-		}
-		if err := stream.Err(); err != nil {
-			t.Fatal(err)
 		}
 		return past, subscribed
 	}
@@ -96,17 +93,17 @@ func TestTheHelperIsToldForWhichAppItIsAsked(t *testing.T) {
 	h := registrytest.New(t, nil)
 	boss, phone := h.Active("boss", owner), h.Active("phone", viewer)
 	helper := &noting{}
-	l := serve(h, t, fakeSystem{})
+	l := serve(t, h, nil)
 	l.Helper = helperclient.Client{Port: helper}
-	of := func(a *registrytest.App) *http.Client { return l.client(a) }
-	if _, err := basev1connect.NewChangesServiceClient(of(phone), anyURL).ListChanges(t.Context(), &basev1.ListChangesRequest{Nonce: make([]byte, 32)}); err != nil {
+	of := func(a *registrytest.App) *caller { return l.client(a) }
+	if _, err := baserpc.NewChangesServiceClient(of(phone)).ListChanges(t.Context(), &basev1.ListChangesRequest{Nonce: make([]byte, 32)}); err != nil {
 		t.Fatal(err)
 	}
-	apps := basev1connect.NewAppsServiceClient(of(boss), anyURL)
+	apps := baserpc.NewAppsServiceClient(of(boss))
 	if _, err := apps.RenameApp(t.Context(), &basev1.RenameAppRequest{Id: phone.ID(), Name: "tablet"}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := apps.RevokeApp(t.Context(), &basev1.RevokeAppRequest{Id: boss.ID()}); codeOf(err) != connect.CodeFailedPrecondition {
+	if _, err := apps.RevokeApp(t.Context(), &basev1.RevokeAppRequest{Id: boss.ID()}); rpc.CodeOf(err) != rpc.Precondition {
 		t.Fatal(err)
 	}
 	if _, err := apps.RevokeApp(t.Context(), &basev1.RevokeAppRequest{Id: phone.ID()}); err != nil {

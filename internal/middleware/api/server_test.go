@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
-	"net/http"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -13,35 +13,45 @@ import (
 	"testing/synctest"
 	"time"
 
-	"connectrpc.com/connect"
 	"google.golang.org/protobuf/types/known/emptypb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
-	"github.com/BitBoxSwiss/bitbox-base/api/base/v1/basev1connect"
+	"github.com/BitBoxSwiss/bitbox-base/api/base/v1/baserpc"
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/ipc"
 	"github.com/BitBoxSwiss/bitbox-base/internal/middleware/events"
 	"github.com/BitBoxSwiss/bitbox-base/internal/middleware/registry"
 	"github.com/BitBoxSwiss/bitbox-base/internal/middleware/registry/registrytest"
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/rpc"
 )
 
 // call calls a method with an empty request, whatever its type.
-func call(ctx context.Context, client *http.Client, procedure string) error {
-	c := connect.NewClient[emptypb.Empty, emptypb.Empty](client, anyURL+procedure)
-	if procedure != basev1connect.EventsServiceWatchEventsProcedure && procedure != basev1connect.PostureServiceSubmitPostureProcedure &&
-		procedure != basev1connect.UpdateServiceBringUpdateProcedure && procedure != basev1connect.UpdateServiceWatchUpdateProcedure &&
-		procedure != basev1connect.UpdateServiceInstallDebianUpdatesProcedure && procedure != basev1connect.ServicesServiceReadLogsProcedure {
-		_, err := c.CallUnary(ctx, connect.NewRequest(&emptypb.Empty{}))
-		return err
-	}
-	stream, err := c.CallServerStream(ctx, connect.NewRequest(&emptypb.Empty{}))
+func call(ctx context.Context, c *caller, name string) error {
+	session, err := c.Session(ctx)
 	if err != nil {
 		return err
 	}
-	defer func() { _ = stream.Close() }()
-	stream.Receive()
-	return stream.Err()
+	switch described := methodsOfAPI()[name]; {
+	case described == nil || !described.IsStreamingClient() && !described.IsStreamingServer():
+		_, err = rpc.Call[emptypb.Empty](ctx, session, name, &emptypb.Empty{})
+	case described.IsStreamingClient():
+		var sending *rpc.Sending[emptypb.Empty]
+		if sending, err = rpc.Upload[emptypb.Empty](ctx, session, name); err == nil {
+			defer sending.Close()
+			_, err = sending.Finish()
+		}
+	default:
+		var stream *rpc.Stream[emptypb.Empty]
+		if stream, err = rpc.Watch[emptypb.Empty](ctx, session, name, &emptypb.Empty{}); err == nil {
+			defer stream.Close()
+			if _, err = stream.Receive(); errors.Is(err, io.EOF) {
+				err = nil
+			}
+		}
+	}
+	return err
 }
 
 // whoMay is what the roles table must say, written down a second time.
@@ -62,9 +72,9 @@ func allowed(t *testing.T, l *hall) map[basev1.Role][]string {
 	got := map[basev1.Role][]string{}
 	for role := range whoMay {
 		client := l.client(l.house.Active("an "+role.String(), role))
-		for procedure := range roles {
-			if code := codeOf(call(t.Context(), client, procedure)); code != connect.CodePermissionDenied {
-				got[role] = append(got[role], procedure[strings.LastIndex(procedure, "/")+1:])
+		for name := range methods {
+			if code := rpc.CodeOf(call(t.Context(), client, name)); code != rpc.Denied {
+				got[role] = append(got[role], name[strings.LastIndex(name, ".")+1:])
 			}
 		}
 		slices.Sort(got[role])
@@ -73,90 +83,88 @@ func allowed(t *testing.T, l *hall) map[basev1.Role][]string {
 }
 
 func TestEachRoleMayCallWhatTheTableSaysAndNothingElse(t *testing.T) {
-	got := allowed(t, serve(registrytest.New(t, nil), t, fakeSystem{}))
+	got := allowed(t, serve(t, registrytest.New(t, nil), nil))
 	for role, want := range whoMay {
 		if !slices.Equal(got[role], want) {
 			t.Errorf("%v may call %q, not %q", role, got[role], want)
 		}
 	}
-	// A Server that does not ask the table.
-	broken := serve(registrytest.New(t, nil), t, fakeSystem{})
-	api := broken.api
-	broken.http.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		deadline := http.NewResponseController(w)
-		api.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), deadlineKey{}, deadline)))
-	})
-	if got := allowed(t, broken); len(got[viewer]) != len(roles) {
-		t.Errorf("without the table a viewer should reach everything, not only %q; this attack proves nothing", got[viewer])
+	// A Base that lets everybody do what the least may.
+	lax := maps.Clone(methods)
+	for name, m := range lax {
+		m.least = viewer
+		lax[name] = m
+	}
+	broken := serveTable(t, registrytest.New(t, nil), lax, newClasses(), nil)
+	if got := allowed(t, broken); len(got[viewer]) != len(methods)-1 { // but for fetching an image's keys
+		t.Errorf("without the roles a viewer should reach everything, not only %q; this attack proves nothing", got[viewer])
 	}
 }
 
 func TestNothingIsServedBesideTheAPI(t *testing.T) {
 	h := registrytest.New(t, nil)
-	l := serve(h, t, fakeSystem{})
-	client := l.client(h.Active("phone", owner))
-	for _, c := range []struct {
-		path, contentType string
-		want              int
-	}{
-		{"/", "application/proto", http.StatusNotFound},
-		{"/bitbox.base.v1.InfoService/", "application/proto", http.StatusNotFound},
-		{"/bitbox.base.v1.InfoService/GetInfo/", "application/proto", http.StatusNotFound},
-		{"/bitbox.base.v1.InfoService/Invented", "application/proto", http.StatusNotFound},
-		{"/debug/pprof/", "application/proto", http.StatusNotFound},
-		{basev1connect.InfoServiceGetInfoProcedure, "application/json", http.StatusUnsupportedMediaType},
-		{basev1connect.InfoServiceGetInfoProcedure, "application/grpc", http.StatusUnsupportedMediaType},
-		{basev1connect.InfoServiceGetInfoProcedure, "application/grpc-web", http.StatusUnsupportedMediaType},
-		{basev1connect.InfoServiceGetInfoProcedure, "", http.StatusUnsupportedMediaType},
-		{basev1connect.InfoServiceGetInfoProcedure, "application/proto", http.StatusOK},
+	client := serve(t, h, nil).client(h.Active("phone", owner))
+	for name, want := range map[string]rpc.Code{
+		"/":                                    rpc.Unimplemented,
+		"bitbox.base.v1.InfoService":           rpc.Unimplemented,
+		"bitbox.base.v1.InfoService.":          rpc.Unimplemented,
+		"bitbox.base.v1.InfoService.Invented":  rpc.Unimplemented,
+		"/bitbox.base.v1.InfoService/GetInfo":  rpc.Unimplemented,
+		"bitbox.system.v1.System.Restrict":     rpc.Unimplemented,
+		"debug/pprof":                          rpc.Unimplemented,
+		baserpc.InfoServiceGetInfo:             rpc.OK,
+		baserpc.EventsServiceWatchEvents + "x": rpc.Unimplemented,
 	} {
-		response, err := client.Post(anyURL+c.path, c.contentType, nil)
-		if err != nil {
-			t.Fatal(err)
+		if err := call(t.Context(), client, name); rpc.CodeOf(err) != want {
+			t.Errorf("%s: %v, not %v", name, err, want)
 		}
-		_ = response.Body.Close()
-		if response.StatusCode != c.want {
-			t.Errorf("%s as %q: %s, not %d", c.path, c.contentType, response.Status, c.want)
-		}
-	}
-	response, err := client.Get(anyURL + basev1connect.InfoServiceGetInfoProcedure)
-	if err != nil {
-		t.Fatal(err)
-	}
-	_ = response.Body.Close()
-	if response.StatusCode == http.StatusOK {
-		t.Error("a call is taken by GET")
-	}
-	too := make([]byte, maxMessage+1)
-	response, err = client.Post(anyURL+basev1connect.AppsServiceRenameAppProcedure, "application/proto", strings.NewReader(string(too)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	_ = response.Body.Close()
-	if response.StatusCode != http.StatusTooManyRequests { // Connect's code for resource_exhausted
-		t.Errorf("a message that is too long: %s", response.Status)
 	}
 }
 
-func TestHTTP1GetsNoAnswerEvenInsideTheChannel(t *testing.T) {
+func TestARequestIsNoLongerThanTheTableSays(t *testing.T) {
 	h := registrytest.New(t, nil)
-	l := serve(h, t, fakeSystem{})
-	c, err := l.dial(h.Active("phone", owner))
-	if err != nil {
-		t.Fatal(err)
+	apps := baserpc.NewAppsServiceClient(serve(t, h, nil).client(h.Active("boss", owner)))
+	long := &basev1.RenameAppRequest{Name: strings.Repeat("x", rpc.DefaultRequest)}
+	if _, err := apps.RenameApp(t.Context(), long); rpc.CodeOf(err) != rpc.Exhausted {
+		t.Errorf("a long request: %v", err)
 	}
-	go func() {
-		_, _ = io.WriteString(c, "GET /bitbox.base.v1.InfoService/GetInfo HTTP/1.1\r\nHost: base\r\n\r\n")
-	}()
-	if answer, _ := io.ReadAll(c); len(answer) != 0 {
-		t.Errorf("answered: %q", answer)
+}
+
+// An App without the role learns nothing of how its request is parsed, and costs nothing.
+func TestTheRoleIsCheckedBeforeTheRequestIsParsed(t *testing.T) {
+	h := registrytest.New(t, nil)
+	l := serve(t, h, nil)
+	noText := &wrapperspb.BytesValue{Value: []byte{0xff}} // where the request has a text
+	for role, want := range map[basev1.Role]rpc.Code{viewer: rpc.Denied, owner: rpc.Invalid} {
+		session := registrytest.Must(l.client(h.Active("an "+role.String(), role)).Session(t.Context()))
+		if _, err := rpc.Call[emptypb.Empty](t.Context(), session, baserpc.AppsServiceRenameApp, noText); rpc.CodeOf(err) != want {
+			t.Errorf("a request that cannot be parsed, of %v: %v, not %v", role, err, want)
+		}
+	}
+}
+
+// What was an API of HTTP is none any more, not even inside the channel.
+func TestHTTPGetsNoAnswerEvenInsideTheChannel(t *testing.T) {
+	for name, said := range map[string]string{
+		"HTTP/1": "GET /bitbox.base.v1.InfoService/GetInfo HTTP/1.1\r\nHost: base\r\n\r\n",
+		"HTTP/2": "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+	} {
+		h := registrytest.New(t, nil)
+		c, err := serve(t, h, nil).dial(h.Active("phone", owner))
+		if err != nil {
+			t.Fatal(err)
+		}
+		go func() { _, _ = io.WriteString(c, said) }()
+		if answer, _ := io.ReadAll(c); len(answer) != 0 {
+			t.Errorf("%s is answered: %q", name, answer)
+		}
 	}
 }
 
 func TestInfoTellsOfTheMachineAndWhatIsMissingDoesNoHarm(t *testing.T) {
 	h := registrytest.New(t, func(c *registry.Config) { c.Name = "kitchen" })
 	a := h.Active("phone", owner)
-	info, err := basev1connect.NewInfoServiceClient(serve(h, t, fakeSystem{}).client(a), anyURL).GetInfo(t.Context(), &basev1.GetInfoRequest{})
+	info, err := baserpc.NewInfoServiceClient(serve(t, h, nil).client(a)).GetInfo(t.Context(), &basev1.GetInfoRequest{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -164,8 +172,8 @@ func TestInfoTellsOfTheMachineAndWhatIsMissingDoesNoHarm(t *testing.T) {
 		info.GetTemperatureCelsius() != 41.5 || len(info.GetAddresses()) != 1 || info.GetCaller().GetId() != a.ID() || info.GetProtocolVersion() != 1 {
 		t.Errorf("info: %v", info)
 	}
-	deaf := serve(h, t, fakeSystem{broken: errors.New("the helper restarts")})
-	info, err = basev1connect.NewInfoServiceClient(deaf.client(a), anyURL).GetInfo(t.Context(), &basev1.GetInfoRequest{})
+	deaf := serve(t, h, func(c *Config) { c.Machine = machine{broken: errors.New("the helper restarts")} })
+	info, err = baserpc.NewInfoServiceClient(deaf.client(a)).GetInfo(t.Context(), &basev1.GetInfoRequest{})
 	if err != nil || info.GetName() != "kitchen" || info.TemperatureCelsius != nil {
 		t.Errorf("without a helper: %v, %v", info, err)
 	}
@@ -173,7 +181,7 @@ func TestInfoTellsOfTheMachineAndWhatIsMissingDoesNoHarm(t *testing.T) {
 
 func TestTheWindowIsOpenedAndClosedByAnOwner(t *testing.T) {
 	h := registrytest.New(t, nil)
-	client := basev1connect.NewPairingServiceClient(serve(h, t, fakeSystem{}).client(h.Active("phone", owner)), anyURL)
+	client := baserpc.NewPairingServiceClient(serve(t, h, nil).client(h.Active("phone", owner)))
 	opened, err := client.OpenWindow(t.Context(), &basev1.OpenWindowRequest{})
 	if err != nil || !opened.GetWindow().GetOpen() || opened.GetWindow().GetRemainingMs() != 180_000 {
 		t.Errorf("open: %v, %v", opened, err)
@@ -196,25 +204,25 @@ func TestTheWindowIsOpenedAndClosedByAnOwner(t *testing.T) {
 func TestBadRequestsAboutAppsGetAClearCode(t *testing.T) {
 	h := registrytest.New(t, nil)
 	a := h.Active("phone", owner)
-	apps := basev1connect.NewAppsServiceClient(serve(h, t, fakeSystem{}).client(a), anyURL)
-	for name, want := range map[string]connect.Code{
-		"":                       connect.CodeInvalidArgument,
-		"two\nlines":             connect.CodeInvalidArgument,
-		"\u202egnp.exe":          connect.CodeInvalidArgument,
-		strings.Repeat("x", 64):  connect.CodeInvalidArgument,
+	apps := baserpc.NewAppsServiceClient(serve(t, h, nil).client(a))
+	for name, want := range map[string]rpc.Code{
+		"":                       rpc.Invalid,
+		"two\nlines":             rpc.Invalid,
+		"\u202egnp.exe":          rpc.Invalid,
+		strings.Repeat("x", 64):  rpc.Invalid,
 		"a name that is allowed": 0,
 	} {
-		if _, err := apps.RenameApp(t.Context(), &basev1.RenameAppRequest{Id: a.ID(), Name: name}); codeOf(err) != want {
+		if _, err := apps.RenameApp(t.Context(), &basev1.RenameAppRequest{Id: a.ID(), Name: name}); rpc.CodeOf(err) != want {
 			t.Errorf("rename to %q: %v; want %v", name, err, want)
 		}
 	}
-	if _, err := apps.RenameApp(t.Context(), &basev1.RenameAppRequest{Id: "nobody", Name: "x"}); codeOf(err) != connect.CodeNotFound {
+	if _, err := apps.RenameApp(t.Context(), &basev1.RenameAppRequest{Id: "nobody", Name: "x"}); rpc.CodeOf(err) != rpc.NotFound {
 		t.Errorf("rename nobody: %v", err)
 	}
-	if _, err := apps.RevokeApp(t.Context(), &basev1.RevokeAppRequest{Id: "nobody"}); codeOf(err) != connect.CodeNotFound {
+	if _, err := apps.RevokeApp(t.Context(), &basev1.RevokeAppRequest{Id: "nobody"}); rpc.CodeOf(err) != rpc.NotFound {
 		t.Errorf("revoke nobody: %v", err)
 	}
-	if _, err := apps.RevokeApp(t.Context(), &basev1.RevokeAppRequest{Id: a.ID()}); codeOf(err) != connect.CodeFailedPrecondition {
+	if _, err := apps.RevokeApp(t.Context(), &basev1.RevokeAppRequest{Id: a.ID()}); rpc.CodeOf(err) != rpc.Precondition {
 		t.Errorf("revoke the last owner: %v", err)
 	}
 }
@@ -225,19 +233,23 @@ type watcher struct {
 	ended  chan error
 }
 
-func watch(ctx context.Context, t *testing.T, client *http.Client) *watcher {
+func watch(ctx context.Context, t *testing.T, client *caller) *watcher {
 	t.Helper()
-	stream, err := basev1connect.NewEventsServiceClient(client, anyURL).WatchEvents(ctx, &basev1.WatchEventsRequest{})
+	stream, err := baserpc.NewEventsServiceClient(client).WatchEvents(ctx, &basev1.WatchEventsRequest{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	w := &watcher{events: make(chan *basev1.WatchEventsResponse, 10_000), ended: make(chan error, 1)}
 	go func() {
-		for stream.Receive() {
-			w.events <- stream.Msg()
+		defer stream.Close()
+		for {
+			event, err := stream.Receive()
+			if err != nil {
+				w.ended <- err
+				return
+			}
+			w.events <- event
 		}
-		w.ended <- stream.Err()
-		_ = stream.Close()
 	}()
 	if first := w.next(t); first.GetSubscribed() == nil {
 		t.Fatalf("the first event is %v", first)
@@ -260,7 +272,7 @@ func (w *watcher) next(t *testing.T) *basev1.WatchEventsResponse {
 
 func TestEventsTellWhatHappens(t *testing.T) {
 	h := registrytest.New(t, nil)
-	l := serve(h, t, fakeSystem{})
+	l := serve(t, h, nil)
 	boss := h.Active("boss", owner)
 	client := l.client(boss)
 	w := watch(t.Context(), t, client)
@@ -274,7 +286,7 @@ func TestEventsTellWhatHappens(t *testing.T) {
 	if got := w.next(t).GetSessionEnded().GetApp(); got.GetId() != phone.ID() || got.GetSessions() != 0 {
 		t.Errorf("ended: %v", got)
 	}
-	apps := basev1connect.NewAppsServiceClient(client, anyURL)
+	apps := baserpc.NewAppsServiceClient(client)
 	if _, err := apps.RenameApp(t.Context(), &basev1.RenameAppRequest{Id: phone.ID(), Name: "tablet"}); err != nil {
 		t.Fatal(err)
 	}
@@ -295,7 +307,7 @@ func TestEventsTellWhatHappens(t *testing.T) {
 
 func TestAStreamThatIsReadTooSlowlyEndsAndHasNoGaps(t *testing.T) {
 	h := registrytest.New(t, nil)
-	l := serve(h, t, fakeSystem{})
+	l := serve(t, h, nil)
 	w := watch(t.Context(), t, l.client(h.Active("phone", viewer)))
 	// Faster than anything can be sent.
 	for {
@@ -306,7 +318,7 @@ func TestAStreamThatIsReadTooSlowlyEndsAndHasNoGaps(t *testing.T) {
 	}
 	select {
 	case err := <-w.ended:
-		if codeOf(err) != connect.CodeResourceExhausted {
+		if rpc.CodeOf(err) != rpc.Exhausted {
 			t.Errorf("it ended with %v", err)
 		}
 	case <-time.After(registrytest.TestTime):
@@ -319,11 +331,11 @@ func TestAStreamThatIsReadTooSlowlyEndsAndHasNoGaps(t *testing.T) {
 func revokeInStream(t *testing.T, noCut bool) (cut, heardMore bool) {
 	t.Helper()
 	h := registrytest.New(t, nil)
-	l := serve(h, t, fakeSystem{})
+	l := serve(t, h, nil)
 	l.noCut = noCut
 	boss, phone := h.Active("boss", owner), h.Active("phone", viewer)
 	w := watch(t.Context(), t, l.client(phone))
-	apps := basev1connect.NewAppsServiceClient(l.client(boss), anyURL)
+	apps := baserpc.NewAppsServiceClient(l.client(boss))
 	if _, err := apps.RevokeApp(t.Context(), &basev1.RevokeAppRequest{Id: phone.ID()}); err != nil {
 		t.Fatal(err)
 	}
@@ -353,30 +365,30 @@ func TestRevokedAppIsCutOffInTheMiddleOfAStream(t *testing.T) {
 
 func TestARevokedAppsOtherCallsAreRefusedEvenBeforeItIsCut(t *testing.T) {
 	h := registrytest.New(t, nil)
-	l := serve(h, t, fakeSystem{})
+	l := serve(t, h, nil)
 	l.noCut = true
 	boss, phone := h.Active("boss", owner), h.Active("phone", viewer)
 	session := registrytest.Must(h.Begin(t.Context(), boss.Peer, registrytest.From, func() {})).(*registry.Session)
-	client := basev1connect.NewInfoServiceClient(l.client(phone), anyURL)
+	client := baserpc.NewInfoServiceClient(l.client(phone))
 	if _, err := client.GetInfo(t.Context(), &basev1.GetInfoRequest{}); err != nil {
 		t.Fatal(err)
 	}
 	if err := h.Revoke(t.Context(), phone.ID(), session); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := client.GetInfo(t.Context(), &basev1.GetInfoRequest{}); codeOf(err) != connect.CodeUnauthenticated {
+	if _, err := client.GetInfo(t.Context(), &basev1.GetInfoRequest{}); rpc.CodeOf(err) != rpc.Unauthenticated {
 		t.Errorf("after it was revoked: %v", err)
 	}
 }
 
 func TestAnOwnerWhoRevokesItselfGetsItsAnswerAndIsCutThen(t *testing.T) {
 	h := registrytest.New(t, nil)
-	l := serve(h, t, fakeSystem{})
+	l := serve(t, h, nil)
 	h.Active("heir", owner)
 	boss := h.Active("boss", owner)
 	client := l.client(boss)
 	w := watch(t.Context(), t, client)
-	if _, err := basev1connect.NewAppsServiceClient(client, anyURL).RevokeApp(t.Context(), &basev1.RevokeAppRequest{Id: boss.ID()}); err != nil {
+	if _, err := baserpc.NewAppsServiceClient(client).RevokeApp(t.Context(), &basev1.RevokeAppRequest{Id: boss.ID()}); err != nil {
 		t.Errorf("its answer: %v", err)
 	}
 	select {
@@ -388,38 +400,35 @@ func TestAnOwnerWhoRevokesItselfGetsItsAnswerAndIsCutThen(t *testing.T) {
 
 func TestStopEndsStreamsWithAWord(t *testing.T) {
 	h := registrytest.New(t, nil)
-	l := serve(h, t, fakeSystem{})
+	l := serve(t, h, nil)
 	w := watch(t.Context(), t, l.client(h.Active("phone", viewer)))
-	close(l.stopping)
+	l.Stop()
 	select {
 	case err := <-w.ended:
-		if codeOf(err) != connect.CodeUnavailable {
+		if rpc.CodeOf(err) != rpc.Unavailable || err.Error() != "the Base is stopping" {
 			t.Errorf("the stream ended with %v", err)
 		}
 	case <-time.After(registrytest.TestTime):
 		t.Error("the stream goes on")
 	}
-	l.stopping = make(chan struct{}) // for the Stop at the end of the test
 }
 
 // slowWindow takes longer for an answer than an answer may take to leave.
 type slowWindow struct{ *registrytest.Authority }
 
 func (w slowWindow) OpenWindow(ctx context.Context) error {
-	time.Sleep(2 * callTime)
+	time.Sleep(2 * authorityTime)
 	return w.Authority.OpenWindow(ctx)
 }
 
 func TestWorkThatTakesLongIsAnsweredAllTheSame(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := registrytest.New(t, nil)
-		l := serve(h, t, fakeSystem{})
-		l.Window = slowWindow{h.Authority}
+		l := serve(t, h, func(c *Config) { c.Window = slowWindow{h.Authority} })
 		client := l.client(h.Active("phone", owner))
-		if _, err := basev1connect.NewPairingServiceClient(client, anyURL).OpenWindow(t.Context(), &basev1.OpenWindowRequest{}); err != nil {
+		if _, err := baserpc.NewPairingServiceClient(client).OpenWindow(t.Context(), &basev1.OpenWindowRequest{}); err != nil {
 			t.Error(err)
 		}
-		client.CloseIdleConnections()
 	})
 }
 
@@ -452,44 +461,62 @@ func (h *busyHelper) Each(ctx context.Context, request *systemv1.SystemRequest, 
 
 // An App that is no owner has all the calls under way that it may have.
 func TestALesserAppCannotTakeTheHelperFromAnOwner(t *testing.T) {
-	attack := func(t *testing.T, asking, streaming map[string]bool) (helper *busyHelper, lockdown error) {
+	attack := func(t *testing.T, without ...holds) (helper *busyHelper, lockdown error) {
 		h := registrytest.New(t, nil)
 		master, lesser := h.Active("owner", owner), h.Active("operator", operator)
-		l := serve(h, t, fakeSystem{})
 		helper = &busyHelper{places: make(chan struct{}, ipc.MaxPerUser)}
-		l.Helper, l.asking, l.streaming = helper, asking, streaming
+		classes := newClasses()
+		for _, held := range without {
+			delete(classes, held)
+		}
+		l := serveTable(t, h, methods, classes, func(c *Config) { c.Helper = helper })
 		ctx, cancel := context.WithCancel(t.Context())
 		var calls sync.WaitGroup
 		defer calls.Wait()
 		defer cancel()
 		for range registry.MaxSessions {
 			client := l.client(lesser)
-			if err := call(ctx, client, basev1connect.AppsServiceListAppsProcedure); err != nil { // one connection for all
-				t.Fatal(err)
-			}
-			for n := range maxStreams {
-				procedure := []string{basev1connect.AuditServiceRunAuditProcedure, basev1connect.BansServiceListBansProcedure, basev1connect.ServicesServiceReadLogsProcedure}[n%3]
-				if streaming == nil {
-					procedure = basev1connect.ServicesServiceReadLogsProcedure
+			for n := range rpc.MaxCalls {
+				name := []string{baserpc.AuditServiceRunAudit, baserpc.BansServiceListBans, baserpc.ServicesServiceReadLogs}[n%3]
+				if slices.Contains(without, follows) {
+					name = baserpc.ServicesServiceReadLogs
 				}
-				calls.Go(func() { _ = call(ctx, client, procedure) })
+				calls.Go(func() { _ = call(ctx, client, name) })
 			}
 		}
 		registrytest.Eventually(t, "the operator has all that it can get", func() bool {
-			return helper.full.Load() || asking != nil && streaming != nil && len(helper.places) == maxAsking+maxStreaming
+			return helper.full.Load() || len(without) == 0 && len(helper.places) == maxAsking+maxFollowing
 		})
-		return helper, call(t.Context(), l.client(master), basev1connect.PostureServiceLockdownProcedure)
+		return helper, call(t.Context(), l.client(master), baserpc.PostureServiceLockdown)
 	}
-	helper, err := attack(t, asking, streaming)
+	helper, err := attack(t)
 	if err != nil || helper.full.Load() {
 		t.Errorf("an owner's lockdown: %v; the helper was full: %v", err, helper.full.Load())
 	}
 	// The same attack wins when nobody counts.
-	if _, err = attack(t, nil, streaming); err == nil {
+	if _, err = attack(t, asks); err == nil {
 		t.Error("without a bound the operator should have kept the owner out; this attack proves nothing")
 	}
-	if _, err = attack(t, asking, nil); err == nil {
+	if _, err = attack(t, follows); err == nil {
 		t.Error("without a bound of streams the operator should have kept the owner out; this attack proves nothing")
+	}
+}
+
+func TestOneAppCannotTakeAllStreamsOfEvents(t *testing.T) {
+	attack := func(t *testing.T, classes map[holds]*rpc.Class) (greedy, modest error) {
+		h := registrytest.New(t, nil)
+		l := serveTable(t, h, methods, classes, nil)
+		taking := l.client(h.Active("greedy", viewer))
+		for range maxWatching {
+			watch(t.Context(), t, taking)
+		}
+		return call(t.Context(), taking, baserpc.EventsServiceWatchEvents), call(t.Context(), l.client(h.Active("modest", viewer)), baserpc.EventsServiceWatchEvents)
+	}
+	if greedy, modest := attack(t, newClasses()); rpc.CodeOf(greedy) != rpc.Exhausted || modest != nil {
+		t.Errorf("one stream too many: %v; another App: %v", greedy, modest)
+	}
+	if greedy, _ := attack(t, nil); greedy != nil {
+		t.Errorf("without a bound it should have one more (%v); this attack proves nothing", greedy)
 	}
 }
 
@@ -500,10 +527,10 @@ func TestTheBoundOfAskingLeavesRoomForOwners(t *testing.T) {
 		t.Errorf("%d Apps with %d calls each, and %d streams of all of them, leave owners too few of %d connections",
 			registry.MaxPairings, maxAsking, helperclient.MaxMiddlewareReaders, ipc.MaxPerUser)
 	}
-	without := []string{basev1connect.AppsServiceListAppsProcedure, basev1connect.EventsServiceWatchEventsProcedure, basev1connect.MachineServiceGetHistoryProcedure}
-	for procedure, least := range roles {
-		if want := least < owner && !slices.Contains(without, procedure) && !streaming[procedure]; asking[procedure] != want {
-			t.Errorf("%s: bounded %v, want %v", procedure, asking[procedure], want)
+	without := []string{baserpc.AppsServiceListApps, baserpc.EventsServiceWatchEvents, baserpc.MachineServiceGetHistory}
+	for name, m := range methods {
+		if want := m.least < owner && !slices.Contains(without, name); (m.holds == asks || m.holds == follows) != want {
+			t.Errorf("%s: bounded %v, want %v", name, !want, want)
 		}
 	}
 }

@@ -3,10 +3,9 @@ package api
 import (
 	"context"
 
-	"connectrpc.com/connect"
-
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/rpc"
 )
 
 // servicesService shows and changes the services that run on the Base, and their logs.
@@ -35,15 +34,13 @@ func (s servicesService) ChangeService(ctx context.Context, request *basev1.Chan
 	return response, nil
 }
 
-func (s servicesService) ReadLogs(ctx context.Context, request *basev1.ReadLogsRequest, stream *connect.ServerStream[basev1.ReadLogsResponse]) error {
+func (s servicesService) ReadLogs(ctx context.Context, request *basev1.ReadLogsRequest, stream *rpc.Sender[basev1.ReadLogsResponse]) error {
 	return s.each(ctx, &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_ReadLogs{ReadLogs: &systemv1.ReadLogs{Request: request}}},
 		func(reply *systemv1.SystemReply) error {
 			logs := reply.GetLogs()
 			if logs == nil {
 				return nil // the end
 			}
-			return sendWithin(deadlineOf(ctx).SetWriteDeadline, func() error {
-				return stream.Send(&basev1.ReadLogsResponse{Entries: logs.GetEntries(), Live: logs.GetLive()})
-			})
+			return stream.Send(&basev1.ReadLogsResponse{Entries: logs.GetEntries(), Live: logs.GetLive()})
 		})
 }

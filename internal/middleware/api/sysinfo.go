@@ -5,22 +5,18 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
-	"net"
 	"os"
-	"slices"
 	"strconv"
 
 	"golang.org/x/sys/unix"
+
+	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 )
 
-// System tells what the network-facing daemon of the appliance cannot see by
-// itself. There the system helper answers; in `bitbox-base dev`, LocalSystem.
-type System interface {
-	// Addresses returns the Base's IP addresses, without a mask.
-	Addresses(ctx context.Context) ([]string, error)
-	// Temperature returns degrees Celsius; false if there is no sensor.
-	Temperature(ctx context.Context) (celsius float64, ok bool, err error)
+// Machine tells what the network-facing daemon of the appliance cannot see by itself.
+type Machine interface {
+	// Machine returns what is known; without an error something.
+	Machine(ctx context.Context) (*systemv1.MachineInfo, error)
 }
 
 // sysinfo is what any process can see of its machine.
@@ -80,52 +76,4 @@ func parseMemAvailable(meminfo []byte) (uint64, error) {
 		return kib << 10, nil
 	}
 	return 0, errors.New("read the available memory: /proc/meminfo has no MemAvailable")
-}
-
-// LocalSystem answers from the process's own view. It is for `bitbox-base dev`,
-// which has no system helper.
-type LocalSystem struct{}
-
-// Addresses returns the addresses of all interfaces but loopback.
-func (LocalSystem) Addresses(context.Context) ([]string, error) {
-	all, err := net.InterfaceAddrs()
-	if err != nil {
-		return nil, fmt.Errorf("list the addresses of this machine: %w", err)
-	}
-	var addresses []string
-	for _, addr := range all {
-		if network, ok := addr.(*net.IPNet); ok && !network.IP.IsLoopback() {
-			addresses = append(addresses, network.IP.String())
-		}
-	}
-	slices.Sort(addresses)
-	return addresses, nil
-}
-
-// Temperature returns the highest of the kernel's thermal zones.
-func (LocalSystem) Temperature(context.Context) (celsius float64, ok bool, err error) {
-	return hottest(os.DirFS("/sys/class/thermal"))
-}
-
-// hottest reads files that hold thousandths of a degree. One that cannot be read
-// is no sensor: drivers answer with an error while a device sleeps.
-func hottest(thermal fs.FS) (celsius float64, ok bool, err error) {
-	zones, err := fs.Glob(thermal, "thermal_zone*/temp")
-	if err != nil {
-		return 0, false, fmt.Errorf("list the thermal sensors: %w", err)
-	}
-	for _, zone := range zones {
-		text, err := fs.ReadFile(thermal, zone)
-		if err != nil {
-			continue
-		}
-		milli, err := strconv.ParseInt(string(bytes.TrimSpace(text)), 10, 32)
-		if err != nil {
-			continue
-		}
-		if degrees := float64(milli) / 1000; !ok || degrees > celsius {
-			celsius, ok = degrees, true
-		}
-	}
-	return celsius, ok, nil
 }

@@ -6,17 +6,13 @@ import (
 	"io"
 	"time"
 
-	"connectrpc.com/connect"
-
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/middleware/events"
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/rpc"
 )
 
 const (
-	// pieceTime is how long the next piece of a release is waited for. The helper
-	// waits a little longer.
-	pieceTime = 25 * time.Second
 	// abortTime bounds telling the helper that no more will come.
 	abortTime = 5 * time.Second
 )
@@ -53,13 +49,13 @@ func updateOf(u *systemv1.Update) *basev1.Update {
 
 // BringUpdate passes a release on, piece by piece. However it ends, nothing half
 // arrived is left at the helper.
-func (s updateService) BringUpdate(ctx context.Context, stream *connect.ClientStream[basev1.BringUpdateRequest]) (*basev1.BringUpdateResponse, error) {
-	first, err := s.receive(ctx, stream)
+func (s updateService) BringUpdate(ctx context.Context, stream *rpc.Receiver[basev1.BringUpdateRequest]) (*basev1.BringUpdateResponse, error) {
+	first, err := stream.Receive()
 	if err != nil && !errors.Is(err, io.EOF) {
 		return nil, err
 	}
 	if first.GetHeader() == nil {
-		return nil, connect.NewError(connect.CodeInvalidArgument, errNoHeader)
+		return nil, rpc.NewError(rpc.Invalid, errNoHeader)
 	}
 	began, err := s.ask(ctx, &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_BeginUpdate{
 		BeginUpdate: &systemv1.BeginUpdate{Header: first.GetHeader()}}}, nil)
@@ -76,23 +72,9 @@ func (s updateService) BringUpdate(ctx context.Context, stream *connect.ClientSt
 	return &basev1.BringUpdateResponse{Update: updateOf(update)}, nil
 }
 
-// receive waits for the next message; io.EOF: there is none.
-func (s updateService) receive(ctx context.Context, stream *connect.ClientStream[basev1.BringUpdateRequest]) (*basev1.BringUpdateRequest, error) {
-	if err := deadlineOf(ctx).SetReadDeadline(time.Now().Add(pieceTime)); err != nil {
-		return nil, err
-	}
-	if stream.Receive() {
-		return stream.Msg(), nil
-	}
-	if err := stream.Err(); err != nil {
-		return nil, err
-	}
-	return nil, io.EOF
-}
-
-func (s updateService) carry(ctx context.Context, upload []byte, stream *connect.ClientStream[basev1.BringUpdateRequest]) (*systemv1.Update, error) {
+func (s updateService) carry(ctx context.Context, upload []byte, stream *rpc.Receiver[basev1.BringUpdateRequest]) (*systemv1.Update, error) {
 	for offset := uint64(0); ; {
-		message, err := s.receive(ctx, stream)
+		message, err := stream.Receive()
 		if errors.Is(err, io.EOF) {
 			break
 		}
@@ -101,7 +83,7 @@ func (s updateService) carry(ctx context.Context, upload []byte, stream *connect
 		}
 		piece := message.GetPiece()
 		if len(piece) == 0 {
-			return nil, connect.NewError(connect.CodeInvalidArgument, errNoPiece)
+			return nil, rpc.NewError(rpc.Invalid, errNoPiece)
 		}
 		if _, err := s.ask(ctx, &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_UpdatePiece{
 			UpdatePiece: &systemv1.UpdatePiece{Upload: upload, Offset: offset, Data: piece}}}, nil); err != nil {
@@ -109,12 +91,7 @@ func (s updateService) carry(ctx context.Context, upload []byte, stream *connect
 		}
 		offset += uint64(len(piece))
 	}
-	if err := ctx.Err(); err != nil {
-		return nil, err
-	}
-	// From here on nobody takes it back: the helper may have begun when the App hangs up.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), callTime)
-	defer cancel()
+	// From here on nobody takes it back: the call goes on when the App hangs up.
 	reply, err := s.ask(ctx, &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_FinishUpdate{
 		FinishUpdate: &systemv1.FinishUpdate{Upload: upload}}}, nil)
 	return reply.GetUpdate(), err
@@ -131,14 +108,25 @@ func (s updateService) abort(ctx context.Context, upload []byte) {
 }
 
 // WatchUpdate passes on what the helper says, which ends with the update.
-func (s updateService) WatchUpdate(ctx context.Context, _ *basev1.WatchUpdateRequest, stream *connect.ServerStream[basev1.WatchUpdateResponse]) error {
+func (s updateService) WatchUpdate(ctx context.Context, _ *basev1.WatchUpdateRequest, stream *rpc.Sender[basev1.WatchUpdateResponse]) error {
 	return s.each(ctx, &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_WatchUpdate{WatchUpdate: &systemv1.WatchUpdate{}}},
 		func(reply *systemv1.SystemReply) error {
 			if reply.GetUpdateStatus() == nil {
 				return nil // the end
 			}
-			return sendWithin(deadlineOf(ctx).SetWriteDeadline, func() error {
-				return stream.Send(&basev1.WatchUpdateResponse{Update: updateOf(reply.GetUpdateStatus().GetUpdate())})
-			})
+			return stream.Send(&basev1.WatchUpdateResponse{Update: updateOf(reply.GetUpdateStatus().GetUpdate())})
+		})
+}
+
+// InstallDebianUpdates has the helper install what waits of Debian's updates. It ends
+// with done, or with an error.
+func (s updateService) InstallDebianUpdates(ctx context.Context, _ *basev1.InstallDebianUpdatesRequest, stream *rpc.Sender[basev1.InstallDebianUpdatesResponse]) error {
+	s.audit.Info("Debian's updates are being installed", "by", sessionOf(ctx).ID())
+	return s.each(ctx, &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_InstallDebianUpdates{InstallDebianUpdates: &systemv1.InstallDebianUpdates{}}},
+		func(reply *systemv1.SystemReply) error {
+			if reply.GetProgress() == nil {
+				return stream.Send(&basev1.InstallDebianUpdatesResponse{Done: true})
+			}
+			return stream.Send(&basev1.InstallDebianUpdatesResponse{Progress: reply.GetProgress().GetStep()})
 		})
 }

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net"
 	"time"
@@ -11,8 +12,8 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 )
 
-// MiddlewareConfig is what the appliance's network-facing daemon is made of.
-type MiddlewareConfig struct {
+// ApplianceConfig is what the appliance's Middleware is made of.
+type ApplianceConfig struct {
 	// StateDir holds the pairings and the Base's identity, mode 0700.
 	StateDir string
 	// Entry is the unix socket to which NGINX passes connections, each with a PROXY
@@ -23,36 +24,39 @@ type MiddlewareConfig struct {
 	Logger *slog.Logger
 }
 
-// RunMiddleware runs the Middleware until ctx ends, or a part of it fails. What it
+// Run runs the appliance's Middleware until ctx ends, or a part of it fails. What it
 // cannot see or decide, it asks of the system helper.
-func RunMiddleware(ctx context.Context, config MiddlewareConfig) error {
-	return RunDev(ctx, Config{
-		StateDir:  config.StateDir,
-		Logger:    config.Logger,
-		appliance: &appliance{entry: config.Entry, helper: config.Helper},
+func Run(ctx context.Context, config ApplianceConfig) error {
+	m, err := Open(Config{StateDir: config.StateDir, Logger: config.Logger})
+	if err != nil {
+		return errors.Join(err, config.Entry.Close())
+	}
+	err = m.Start(Parts{
+		Entry: config.Entry, Proxied: true,
+		Authority: config.Helper.Authority(),
+		Machine:   helperMachine{config.Helper},
+		Helper:    config.Helper,
+		Announcer: func(txt discovery.TXT) (Announcer, error) {
+			told := &helperAnnouncer{updates: make(chan discovery.TXT, 1)}
+			told.Update(txt)
+			m.running.Go(func() { told.run(m.ctx, config.Helper, config.Logger) })
+			return told, nil
+		},
 	})
+	if err == nil {
+		select {
+		case <-ctx.Done():
+		case err = <-m.failed:
+		}
+	}
+	return errors.Join(err, m.Stop())
 }
 
-// appliance is what a Middleware has where a whole Base has parts of its own.
-type appliance struct {
-	entry  net.Listener
-	helper helperclient.Client
-}
+// helperMachine tells what the helper tells.
+type helperMachine struct{ helperclient.Client }
 
-// Addresses implements api.System.
-func (a *appliance) Addresses(ctx context.Context) ([]string, error) {
-	machine, err := a.machine(ctx)
-	return machine.GetAddresses(), err
-}
-
-// Temperature implements api.System.
-func (a *appliance) Temperature(ctx context.Context) (celsius float64, ok bool, err error) {
-	machine, err := a.machine(ctx)
-	return machine.GetTemperatureCelsius(), machine != nil && machine.TemperatureCelsius != nil, err
-}
-
-func (a *appliance) machine(ctx context.Context) (*systemv1.MachineInfo, error) {
-	reply, err := a.helper.Do(ctx, &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_GetMachine{GetMachine: &systemv1.GetMachine{}}}, nil)
+func (h helperMachine) Machine(ctx context.Context) (*systemv1.MachineInfo, error) {
+	reply, err := h.Do(ctx, &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_GetMachine{GetMachine: &systemv1.GetMachine{}}}, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -64,13 +68,6 @@ const (
 	announceTime  = 10 * time.Second
 	announceAgain = 5 * time.Second
 )
-
-// announcer has the helper announce the Base, by Avahi.
-func (a *appliance) announcer(ctx context.Context, logger *slog.Logger) announcer {
-	told := &helperAnnouncer{updates: make(chan discovery.TXT, 1)}
-	go told.run(ctx, a.helper, logger)
-	return told
-}
 
 // helperAnnouncer hands the latest record on, again until it was taken.
 type helperAnnouncer struct{ updates chan discovery.TXT }

@@ -1,9 +1,9 @@
-// Package daemon puts a Base together from its parts.
+// Package daemon puts the network-facing side of a Base together from its parts: it opens
+// what is stored, listens, serves the sessions, and follows what the ceremony authority
+// and the system helper tell.
 //
-// On the appliance the parts are processes of their own, with walls between
-// them (docs/architecture.md). Start runs all of them in one process, for a developer's machine: no
-// root, and nothing touched outside the state directory. The interfaces between the
-// parts are the same.
+// On the appliance it is a process of its own (Run). On a developer's machine
+// internal/devbase runs it together with an authority and a console.
 package daemon
 
 import (
@@ -21,11 +21,8 @@ import (
 	"syscall"
 	"time"
 
-	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/boottime"
-	"github.com/BitBoxSwiss/bitbox-base/internal/console"
 	"github.com/BitBoxSwiss/bitbox-base/internal/discovery"
-	"github.com/BitBoxSwiss/bitbox-base/internal/ipc"
 	"github.com/BitBoxSwiss/bitbox-base/internal/middleware/admission"
 	"github.com/BitBoxSwiss/bitbox-base/internal/middleware/api"
 	"github.com/BitBoxSwiss/bitbox-base/internal/middleware/events"
@@ -35,68 +32,59 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/state"
 )
 
-// DefaultListen is where a Base listens: port 8845 on all addresses.
-const DefaultListen = ":8845"
-
-// Files of the Middleware within the state directory: its state, and the history of events.
+// Files within the state directory: the pairings, and the history of events.
 const (
-	middlewareFile = "middleware.db"
-	historyFile    = "events.db"
+	registryFile = "middleware.db"
+	historyFile  = "events.db"
 )
 
-// controlSocket is where the commands `bitbox-base pairing …` reach a Base.
-const controlSocket = "control.sock"
-
-// ControlSocket returns the path of the socket on which the Base with this state
-// directory takes the commands of somebody at its console.
-func ControlSocket(stateDir string) string { return filepath.Join(stateDir, controlSocket) }
-
-// Config is what a developer's Base is made of.
+// Config says what is stored where, and how long things last.
 type Config struct {
-	// StateDir holds everything that is stored, and the control socket. It is made
-	// with mode 0700 if it does not exist.
+	// StateDir holds everything that is stored. It is made with mode 0700 if it does not
+	// exist.
 	StateDir string
-	// Listen is the TCP address; empty means DefaultListen.
-	Listen string
 	// Name names a Base that has no name yet; empty: "bitbox-base-" and four digits.
 	Name string
-	// Announce: tell the local network by mDNS. Interfaces chooses where; nil
-	// means everywhere.
-	Announce   bool
-	Interfaces func(net.Interface) bool
-	// In and Out are the terminal that is the Base's display. Without both, the
-	// log is the display and the control socket answers.
-	In  io.Reader
-	Out io.Writer
 	// Logger must be set.
 	Logger *slog.Logger
-	// Ready, if set, is called once when RunDev's Base accepts connections.
-	Ready func(*Base)
-
-	// appliance makes it the Middleware alone (RunMiddleware); nil: a whole Base.
-	appliance *appliance
-
-	// What follows is for tests; zero values mean the protocol's.
-
-	// Entry takes the place of Listen: a unix socket to which NGINX passes connections,
-	// each with a PROXY line, as on the appliance.
-	Entry       net.Listener
-	Limits      admission.Limits
+	// Random nil means the system's generator.
+	Random io.Reader
+	// PendingTime and SessionTime are the protocol's if they are zero.
 	PendingTime time.Duration
 	SessionTime time.Duration
-	CodeModulus uint32
-	Random      io.Reader
-	// Now is the ceremony authority's clock, which never goes back.
-	Now func() time.Duration
-	// Failpoint is called before and after each write to disk.
+	// Failpoint, if set, is called before and after each write to disk, in tests.
 	Failpoint func(point string)
 }
 
-// Base is a running Base. Stop ends it.
-type Base struct {
+// Parts are what the Middleware works with. It does not ask where they come from.
+type Parts struct {
+	// Entry is what Apps come in by. It is closed by Stop.
+	Entry net.Listener
+	// Proxied: each connection begins with a PROXY line that tells the client's address.
+	Proxied bool
+	// Limits of connections; zero: admission.DefaultLimits.
+	Limits admission.Limits
+	// Authority is the ceremony authority.
+	Authority pairing.Client
+	// Machine tells what the Middleware cannot see of the machine.
+	Machine api.Machine
+	// Helper is the system helper; nil: there is none, and what needs it is refused.
+	Helper api.Helper
+	// Announcer begins to tell the local network of the Base; nil: it is not told.
+	Announcer func(discovery.TXT) (Announcer, error)
+}
+
+// Announcer tells the local network of the Base.
+type Announcer interface {
+	// Update replaces what is told. It never blocks.
+	Update(discovery.TXT)
+	Close() error
+}
+
+// Middleware is the network-facing side of a Base. Stop ends it.
+type Middleware struct {
 	config    Config
-	authority *authority     // nil on the appliance, where the system helper has it
-	relay     pairing.Client // the authority as the Middleware reaches it
+	parts     Parts
 	db        *state.DB
 	history   *state.DB // nil: it cannot be used
 	events    *events.Hub
@@ -104,8 +92,7 @@ type Base struct {
 	attempts  *events.Attempts
 	admission *admission.Listener
 	server    *api.Server
-	control   *net.UnixListener
-	announcer announcer // nil: not announced
+	announcer Announcer // nil: not announced
 	nonce     [discovery.NonceSize]byte
 
 	ctx     context.Context
@@ -117,51 +104,18 @@ type Base struct {
 	stopped error
 }
 
-// announcer tells the local network of the Base.
-type announcer interface {
-	Update(discovery.TXT)
-	Close() error
-}
-
-// RunDev runs a Base until ctx ends, or a part of it fails.
-func RunDev(ctx context.Context, config Config) error {
-	b, err := Start(config)
-	if err != nil {
-		return err
+// Open opens what is stored. Nothing runs before Start; Stop must follow.
+func Open(config Config) (*Middleware, error) {
+	m := &Middleware{config: config, failed: make(chan error, 1)}
+	m.ctx, m.cancel = context.WithCancel(context.Background())
+	if err := m.open(); err != nil {
+		return nil, errors.Join(err, m.Stop())
 	}
-	if config.Ready != nil {
-		config.Ready(b)
-	}
-	var failure error
-	select {
-	case <-ctx.Done():
-	case failure = <-b.failed:
-	}
-	return errors.Join(failure, b.Stop())
-}
-
-// Start starts a Base. Either all of its parts run, or none.
-func Start(config Config) (*Base, error) {
-	if config.Listen == "" {
-		config.Listen = DefaultListen
-	}
-	if config.Limits == (admission.Limits{}) {
-		config.Limits = admission.DefaultLimits()
-	}
-	b := &Base{config: config, failed: make(chan error, 1)}
-	b.ctx, b.cancel = context.WithCancel(context.Background())
-	for _, step := range []func() error{b.prepareStateDir, b.openState, b.listen, b.announce} {
-		if err := step(); err != nil {
-			return nil, errors.Join(err, b.Stop())
-		}
-	}
-	b.run()
-	return b, nil
+	return m, nil
 }
 
 // prepareStateDir makes the directory, or refuses one that is not private.
-func (b *Base) prepareStateDir() error {
-	dir := b.config.StateDir
+func prepareStateDir(dir string) error {
 	if dir == "" {
 		return errors.New("no state directory is given")
 	}
@@ -184,295 +138,190 @@ func (b *Base) prepareStateDir() error {
 	return nil
 }
 
-// openState opens the two states and compares them.
-func (b *Base) openState() (err error) {
-	b.db, err = state.Open(filepath.Join(b.config.StateDir, middlewareFile),
+func (m *Middleware) open() (err error) {
+	if err := prepareStateDir(m.config.StateDir); err != nil {
+		return err
+	}
+	m.db, err = state.Open(filepath.Join(m.config.StateDir, registryFile),
 		state.Options{Kind: registry.StateKind, Schema: registry.StateSchema, Create: true})
 	if err != nil {
 		return err
 	}
-	b.history, err = state.Open(filepath.Join(b.config.StateDir, historyFile),
+	m.history, err = state.Open(filepath.Join(m.config.StateDir, historyFile),
 		state.Options{Kind: events.HistoryKind, Schema: events.HistorySchema, Create: true})
 	if err != nil { // an owner comes in all the same
-		b.config.Logger.Error("the history of events cannot be used", "audit", true, "error", err)
+		m.config.Logger.Error("the history of events cannot be used", "audit", true, "error", err)
 	}
-	b.events = events.Open(b.history, b.config.Logger)
-	b.registry, err = registry.Open(registry.Config{
-		DB:          b.db,
-		Events:      b.events,
-		Logger:      b.config.Logger,
-		Random:      b.config.Random,
-		Name:        b.config.Name,
-		PendingTime: b.config.PendingTime,
-		SessionTime: b.config.SessionTime,
-		Failpoint:   b.config.Failpoint,
+	m.events = events.Open(m.history, m.config.Logger)
+	m.registry, err = registry.Open(registry.Config{
+		DB:          m.db,
+		Events:      m.events,
+		Logger:      m.config.Logger,
+		Random:      m.config.Random,
+		Name:        m.config.Name,
+		PendingTime: m.config.PendingTime,
+		SessionTime: m.config.SessionTime,
+		Failpoint:   m.config.Failpoint,
 	})
-	if err != nil {
-		return err
-	}
-	bootID, err := boottime.ID()
-	if err != nil {
-		b.config.Logger.Warn("whether the machine was booted is not known", "error", err)
-	}
-	b.events.PublishStart(bootID)
-	if b.config.appliance != nil {
-		b.relay = b.config.appliance.helper.Authority()
-		if err := b.registry.Connect(b.ctx, b.relay); err != nil {
-			return err
-		}
-		return b.registry.LearnRoles(b.ctx, b.config.appliance.helper)
-	}
-	b.authority, err = openAuthority(authorityConfig{
-		stateDir:    b.config.StateDir,
-		baseName:    b.registry.Name,
-		random:      b.config.Random,
-		codeModulus: b.config.CodeModulus,
-		now:         b.config.Now,
-		failpoint:   b.config.Failpoint,
-		logger:      b.config.Logger,
-	})
-	if err != nil {
-		return err
-	}
-	b.relay = pairing.Client{Port: b.authority.Port(pairing.CallerMiddleware)}
-	return b.registry.Connect(b.ctx, b.relay)
-}
-
-// Console is the authority as somebody at the Base reaches it.
-func (b *Base) Console() pairing.Client {
-	return pairing.Client{Port: b.authority.Port(pairing.CallerConsole)}
-}
-
-// listen opens the way for Apps and, in a whole Base, the control socket.
-func (b *Base) listen() error {
-	entry, err := b.openEntry()
-	if err != nil {
-		return err
-	}
-	b.attempts = b.events.Attempts(b.relay)
-	b.admission, err = admission.Listen(entry, admission.Config{
-		Limits:    b.config.Limits,
-		Static:    b.registry.Static(),
-		Registry:  b.registry,
-		Authority: b.attempts,
-		Logger:    b.config.Logger,
-		Random:    b.config.Random,
-		Proxied:   b.config.appliance != nil || b.config.Entry != nil,
-	})
-	if err != nil {
-		return errors.Join(err, entry.Close())
-	}
-	if b.config.appliance != nil {
-		return nil
-	}
-	b.control, err = ipc.Listen(ControlSocket(b.config.StateDir), 0o600)
 	return err
 }
 
-// openEntry returns what Apps come in by: NGINX's socket on the appliance, else a
-// TCP port.
-func (b *Base) openEntry() (net.Listener, error) {
-	if b.config.appliance != nil {
-		return b.config.appliance.entry, nil
+// Start begins to serve. After an error Stop is still to be called.
+func (m *Middleware) Start(parts Parts) error {
+	if parts.Limits == (admission.Limits{}) {
+		parts.Limits = admission.DefaultLimits()
 	}
-	if b.config.Entry != nil {
-		return b.config.Entry, nil
+	m.parts = parts
+	for _, step := range []func() error{m.learn, m.listen, m.announce, m.run} {
+		if err := step(); err != nil {
+			if m.admission == nil {
+				err = errors.Join(err, parts.Entry.Close())
+			}
+			return err
+		}
 	}
-	tcp, err := net.Listen("tcp", b.config.Listen)
-	if errors.Is(err, syscall.EADDRINUSE) {
-		return nil, fmt.Errorf("listen on %s: another program listens there, perhaps another Base; end it, or choose another port with --listen", b.config.Listen)
-	}
+	return nil
+}
+
+// learn compares what is stored with what the authority and the helper say, before
+// anybody is served.
+func (m *Middleware) learn() error {
+	bootID, err := boottime.ID()
 	if err != nil {
-		return nil, fmt.Errorf("listen for Apps: %w", err)
+		m.config.Logger.Warn("whether the machine was booted is not known", "error", err)
 	}
-	return tcp, nil
+	m.events.PublishStart(bootID)
+	if err := m.registry.Connect(m.ctx, m.parts.Authority); err != nil || m.parts.Helper == nil {
+		return err
+	}
+	return m.registry.LearnRoles(m.ctx, m.parts.Helper)
+}
+
+// listen opens the way for Apps.
+func (m *Middleware) listen() (err error) {
+	m.attempts = m.events.Attempts(m.parts.Authority)
+	m.admission, err = admission.Listen(m.parts.Entry, admission.Config{
+		Limits:    m.parts.Limits,
+		Static:    m.registry.Static(),
+		Registry:  m.registry,
+		Authority: m.attempts,
+		Logger:    m.config.Logger,
+		Random:    m.config.Random,
+		Proxied:   m.parts.Proxied,
+	})
+	return err
 }
 
 // announce tells the network, if that is wanted.
-func (b *Base) announce() (err error) {
-	if _, err := io.ReadFull(orSystem(b.config.Random), b.nonce[:]); err != nil {
-		return fmt.Errorf("read %d random bytes: %w", len(b.nonce), err)
-	}
-	if b.config.appliance != nil {
-		b.announcer = b.config.appliance.announcer(b.ctx, b.config.Logger)
-		b.announcer.Update(b.txt(false))
+func (m *Middleware) announce() (err error) {
+	if m.parts.Announcer == nil {
 		return nil
 	}
-	if !b.config.Announce {
-		return nil
+	random := m.config.Random
+	if random == nil {
+		random = rand.Reader
 	}
-	b.announcer, err = discovery.Announce(b.ctx, discovery.Announcement{
-		Instance:   b.registry.Name(),
-		Port:       uint16(b.Addr().(*net.TCPAddr).Port),
-		TXT:        b.txt(false),
-		Interfaces: b.config.Interfaces,
-	})
+	if _, err := io.ReadFull(random, m.nonce[:]); err != nil {
+		return fmt.Errorf("read %d random bytes: %w", len(m.nonce), err)
+	}
+	m.announcer, err = m.parts.Announcer(m.txt(false))
 	return err
 }
 
-func (b *Base) txt(pairingOpen bool) discovery.TXT {
+func (m *Middleware) txt(pairingOpen bool) discovery.TXT {
 	return discovery.TXT{
 		Version:     noiseconn.ProtocolVersion,
-		Nonce:       b.nonce,
-		ID:          noiseconn.DiscoveryID(b.registry.DiscoveryKey(), b.nonce[:]),
+		Nonce:       m.nonce,
+		ID:          noiseconn.DiscoveryID(m.registry.DiscoveryKey(), m.nonce[:]),
 		PairingOpen: pairingOpen,
 	}
 }
 
-func orSystem(random io.Reader) io.Reader {
-	if random == nil {
-		return rand.Reader
-	}
-	return random
-}
-
 // run starts what works until Stop.
-func (b *Base) run() {
-	server := api.Config{
-		Registry: b.registry,
-		Events:   b.events,
-		Window:   b.relay,
-		System:   api.LocalSystem{},
-		StateDir: b.config.StateDir,
-		Logger:   b.config.Logger,
+func (m *Middleware) run() (err error) {
+	m.server, err = api.New(api.Config{
+		Registry: m.registry,
+		Events:   m.events,
+		Window:   m.parts.Authority,
+		Machine:  m.parts.Machine,
+		Helper:   m.parts.Helper,
+		StateDir: m.config.StateDir,
+		Logger:   m.config.Logger,
+	})
+	if err != nil {
+		return err
 	}
-	if a := b.config.appliance; a != nil {
-		server.System, server.Helper = a, a.helper
+	m.Go("serve Apps", func(context.Context) error { return m.server.Serve(m.admission) })
+	m.running.Go(func() { m.server.KeepMeasuring(m.ctx) })
+	m.Go("watch the authority", m.follow)
+	if m.parts.Helper != nil {
+		m.running.Go(func() { m.events.Follow(m.ctx, m.parts.Helper, m.registry.SetRoles) })
 	}
-	b.server = api.New(server)
-	b.goRun("serve Apps", func() error { return b.server.Serve(b.admission) })
-	b.running.Go(func() { b.server.KeepMeasuring(b.ctx) })
-	b.goRun("watch the authority", func() error { return b.follow(b.ctx) })
-	if a := b.config.appliance; a != nil {
-		b.running.Go(func() { b.events.Follow(b.ctx, a.helper, b.registry.SetRoles) })
-		return
-	}
-	control := ipc.Server{Handler: b.authority.console(), Refused: func(peer ipc.Peer, err error) {
-		b.config.Logger.Warn("a request to the control socket was refused", "uid", peer.UID, "pid", peer.PID, "error", err)
-	}}
-	b.goRun("serve the control socket", func() error { return control.Serve(b.ctx, b.control) })
-	b.goRun("show pairings", func() error { return b.display(b.ctx) })
-	b.config.Logger.Info("this Base is ready", "name", b.registry.Name(), "listen", b.Addr().String(), "public_key", b.registry.PublicKey().String())
+	return nil
 }
 
-// goRun runs a part. One that ends by itself ends the Base.
-func (b *Base) goRun(what string, part func() error) {
-	b.running.Go(func() {
-		err := part()
-		if b.ctx.Err() != nil {
+// Go runs a further part, until Stop ends its context. One that ends by itself ends the
+// Base (Failed).
+func (m *Middleware) Go(what string, part func(context.Context) error) {
+	m.running.Go(func() {
+		err := part(m.ctx)
+		if m.ctx.Err() != nil {
 			return
 		}
 		select {
-		case b.failed <- fmt.Errorf("%s: ended by itself: %w", what, err):
+		case m.failed <- fmt.Errorf("%s: ended by itself: %w", what, err):
 		default:
 		}
 	})
 }
 
-// followStep is the least time between two looks at the authority: a flood of
-// requests changes what there is to see at each of them.
-const followStep = 100 * time.Millisecond
+// Context ends when Stop begins.
+func (m *Middleware) Context() context.Context { return m.ctx }
 
-// followAgain is how long after a failure the authority is looked at again.
-const followAgain = 2 * time.Second
+// Failed gives the failure of the first part that ended by itself.
+func (m *Middleware) Failed() <-chan error { return m.failed }
 
-// follow passes on when the Base begins or ends to listen for pairing requests. An
-// authority that does not answer (a helper that restarts) is no reason to end
-// the sessions of Apps.
-func (b *Base) follow(ctx context.Context) error {
-	for seen := (&systemv1.Snapshot{}); ; {
-		pause := followStep
-		snapshot, err := b.relay.Watch(ctx, seen.GetVersion())
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		if err != nil {
-			b.config.Logger.Warn("look whether pairing is open; trying again", "error", err)
-			snapshot, pause = &systemv1.Snapshot{}, followAgain // nobody listens
-		}
-		if otherWindow(seen, snapshot) {
-			b.events.PublishWindow(events.WindowOf(snapshot))
-		}
-		b.attempts.Listening(snapshot.GetListening())
-		if snapshot.GetListening() != seen.GetListening() && b.announcer != nil {
-			b.announcer.Update(b.txt(snapshot.GetListening()))
-		}
-		seen = snapshot
-		select {
-		case <-time.After(pause):
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
-}
+// Addr returns the address that Apps come in by.
+func (m *Middleware) Addr() net.Addr { return m.admission.Addr() }
 
-// otherWindow tells whether the window was opened, closed or changed. One that was closed and
-// opened again between two looks, or prolonged, is known by the time that it has left.
-func otherWindow(seen, now *systemv1.Snapshot) bool {
-	return now.GetWindowOpen() != seen.GetWindowOpen() || now.GetWindowRole() != seen.GetWindowRole() ||
-		now.GetWindowRemainingMs() > seen.GetWindowRemainingMs()
-}
-
-// display shows requests and codes to whoever is at the Base.
-func (b *Base) display(ctx context.Context) error {
-	if b.config.In != nil && b.config.Out != nil {
-		return console.Run(ctx, b.Console(), b.config.In, b.config.Out)
-	}
-	return console.Log(ctx, b.Console(), b.config.Logger)
-}
-
-// Addr returns the TCP address that is listened on.
-func (b *Base) Addr() net.Addr { return b.admission.Addr() }
-
-// Name returns the Base's name.
-func (b *Base) Name() string { return b.registry.Name() }
+// Name returns the name of the Base.
+func (m *Middleware) Name() string { return m.registry.Name() }
 
 // PublicKey returns the Base's public static key.
-func (b *Base) PublicKey() noiseconn.PublicKey { return b.registry.PublicKey() }
+func (m *Middleware) PublicKey() noiseconn.PublicKey { return m.registry.PublicKey() }
 
-// Stop ends the Base: streams are told, calls get a moment, and what is stored
+// Stop ends the Middleware: streams are told, calls get a moment, and what is stored
 // is closed.
-func (b *Base) Stop() error {
-	b.stop.Do(func() { b.stopped = b.end() })
-	return b.stopped
+func (m *Middleware) Stop() error {
+	m.stop.Do(func() { m.stopped = m.end() })
+	return m.stopped
 }
 
-func (b *Base) end() error {
+func (m *Middleware) end() error {
 	var errs []error
-	b.cancel()
-	if b.server != nil {
-		b.server.Stop()
+	m.cancel()
+	if m.server != nil {
+		m.server.Stop()
 	}
-	if b.announcer != nil {
-		errs = append(errs, b.announcer.Close())
+	if m.announcer != nil {
+		errs = append(errs, m.announcer.Close())
 	}
-	if b.admission != nil {
-		errs = append(errs, ignoreClosed(b.admission.Close()))
+	if m.admission != nil {
+		if err := m.admission.Close(); !errors.Is(err, net.ErrClosed) && !errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, err)
+		}
 	}
-	if b.control != nil {
-		errs = append(errs, ignoreClosed(b.control.Close()))
+	m.running.Wait()
+	if m.registry != nil {
+		m.registry.Close()
 	}
-	b.running.Wait()
-	if b.authority != nil {
-		errs = append(errs, b.authority.close())
+	if m.events != nil {
+		m.events.Close()
 	}
-	if b.registry != nil {
-		b.registry.Close()
-	}
-	if b.events != nil {
-		b.events.Close()
-	}
-	for _, db := range []*state.DB{b.db, b.history} {
+	for _, db := range []*state.DB{m.db, m.history} {
 		if db != nil {
 			errs = append(errs, db.Close())
 		}
 	}
 	return errors.Join(errs...)
-}
-
-func ignoreClosed(err error) error {
-	if errors.Is(err, net.ErrClosed) || errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	return err
 }

@@ -97,7 +97,7 @@ func TestBetweenPastAndPresentNothingIsLostOrComesTwice(t *testing.T) {
 	})
 	for range watchers {
 		running.Go(func() {
-			s, err := h.Subscribe("an App", true, 0)
+			s, err := h.Subscribe(true, 0)
 			if err != nil {
 				t.Error(err)
 				return
@@ -120,7 +120,7 @@ func TestBetweenPastAndPresentNothingIsLostOrComesTwice(t *testing.T) {
 				e, open := <-s.Events
 				if !open {
 					// It fell behind, and asks for what it has missed.
-					if s, err = h.Subscribe("an App", true, want-1); err != nil {
+					if s, err = h.Subscribe(true, want-1); err != nil {
 						t.Error(err)
 						return
 					}
@@ -171,7 +171,7 @@ func TestAFloodOfEventsIsMergedAndDoesNotWearOutTheDisk(t *testing.T) {
 		told = map[string]bool{}
 		synctest.Test(t, func(t *testing.T) {
 			h := eventsIn(t)
-			s, err := h.Subscribe("an App", false, 0)
+			s, err := h.Subscribe(false, 0)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -237,7 +237,7 @@ func TestMain(m *testing.M) {
 	db, h, err := openEvents(os.Args[1])
 	if err == nil {
 		var s *Subscription
-		if s, err = h.Subscribe("an App", false, 0); err == nil {
+		if s, err = h.Subscribe(false, 0); err == nil {
 			for n := range 4 {
 				h.Publish(revokedOf(fmt.Sprint(n)))
 				fmt.Println((<-s.Events).GetSequence())
@@ -292,7 +292,7 @@ func (heardAuthority) Hear(context.Context, []byte, netip.Addr) (bool, pairing.C
 func TestHoweverManyAskToBePairedOneEventStandsForTenMinutes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := eventsIn(t)
-		s, err := h.Subscribe("an App", false, 0)
+		s, err := h.Subscribe(false, 0)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -10,7 +10,6 @@
 package events
 
 import (
-	"errors"
 	"log/slog"
 	"sync"
 	"time"
@@ -27,11 +26,7 @@ import (
 const (
 	// subscriberQueue is how many events a subscriber may be behind.
 	subscriberQueue = 64
-	// maxSubscriptions bounds the streams of events of one App.
-	maxSubscriptions = 16
 )
-
-var ErrTooMany = errors.New("this App has too many streams of events open; close one")
 
 // Hub hands each event to all subscribers, and keeps those that an owner wants to hear of
 // later, too. It never waits for a subscriber.
@@ -49,7 +44,6 @@ type Hub struct {
 // Subscription is one subscriber's queue.
 type Subscription struct {
 	hub *Hub
-	app string
 	// Events is closed when the subscriber fell behind.
 	Events chan *basev1.WatchEventsResponse
 
@@ -76,21 +70,11 @@ func newHub(history *history, log *slog.Logger) *Hub {
 	return &Hub{log: log, subscribers: map[*Subscription]struct{}{}, history: history, paces: map[string]*pace{}}
 }
 
-// Subscribe returns a queue in which every later event is, for the App with an id; with
-// replay, the events that are kept above a sequence as well. Close must follow.
-func (h *Hub) Subscribe(app string, replay bool, after uint64) (*Subscription, error) {
+// Subscribe returns a queue in which every later event is; with replay, the events that are kept above a sequence as well. Close must follow.
+func (h *Hub) Subscribe(replay bool, after uint64) (*Subscription, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	open := 0
-	for s := range h.subscribers {
-		if s.app == app {
-			open++
-		}
-	}
-	if open >= maxSubscriptions {
-		return nil, ErrTooMany
-	}
-	s := &Subscription{hub: h, app: app, Events: make(chan *basev1.WatchEventsResponse, subscriberQueue)}
+	s := &Subscription{hub: h, Events: make(chan *basev1.WatchEventsResponse, subscriberQueue)}
 	if h.history != nil {
 		s.Last = h.history.last
 		if replay {

@@ -1,7 +1,6 @@
 package events
 
 import (
-	"errors"
 	"log/slog"
 	"testing"
 
@@ -14,11 +13,11 @@ func anEvent() *basev1.WatchEventsResponse {
 
 func TestASubscriberThatFallsBehindIsEndedAndTheOthersAreNot(t *testing.T) {
 	h := newHub(nil, slog.New(slog.DiscardHandler))
-	slow, err := h.Subscribe("an App", false, 0)
+	slow, err := h.Subscribe(false, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	quick, err := h.Subscribe("an App", false, 0)
+	quick, err := h.Subscribe(false, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -42,21 +41,5 @@ func TestASubscriberThatFallsBehindIsEndedAndTheOthersAreNot(t *testing.T) {
 	h.Publish(anEvent())
 	if len(quick.Events) != 0 {
 		t.Error("a closed subscription gets events")
-	}
-}
-
-func TestOneAppCannotTakeAllStreamsOfEvents(t *testing.T) {
-	h := newHub(nil, slog.New(slog.DiscardHandler))
-	greedy, modest := "greedy", "modest"
-	for range maxSubscriptions {
-		if _, err := h.Subscribe(greedy, false, 0); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if _, err := h.Subscribe(greedy, false, 0); !errors.Is(err, ErrTooMany) {
-		t.Errorf("one stream too many: %v", err)
-	}
-	if _, err := h.Subscribe(modest, false, 0); err != nil {
-		t.Errorf("another App suffers from it: %v", err)
 	}
 }

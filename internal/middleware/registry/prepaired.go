@@ -61,13 +61,9 @@ func MakePrePaired(db *state.DB, half *prepaired.Half, stateKey ed25519.PublicKe
 	if err != nil {
 		return err
 	}
-	own := record{
-		peer: half.App, signingKey: half.SigningKey[:], pair: pair, role: basev1.Role_ROLE_OWNER,
-		pairedAt: time.Now(), name: half.AppName, standing: standingActive,
-	}
-	image := own
-	image.peer, image.pair, image.standing = half.ImageApp, half.Image, standingPrePaired
-	for _, p := range []*record{&own, &image} {
+	now := time.Now()
+	for _, p := range []*record{{peer: half.App, pair: pair, standing: standingActive}, {peer: half.ImageApp, pair: half.Image, standing: standingPrePaired}} {
+		p.signingKey, p.role, p.name, p.pairedAt = half.SigningKey[:], basev1.Role_ROLE_OWNER, half.AppName, now
 		if err := r.saveLocked(p); err != nil {
 			return err
 		}

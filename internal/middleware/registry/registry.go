@@ -25,6 +25,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/middleware/events"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/noiseconn"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/pairing"
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/rpc"
 	"github.com/BitBoxSwiss/bitbox-base/internal/state"
 )
 
@@ -138,6 +139,7 @@ type record struct {
 	// acknowledged: the authority, too, holds the signing key active.
 	acknowledged bool
 	sessions     []*Session  // the oldest first
+	calls        rpc.Peer    // what its sessions share
 	lapse        *time.Timer // nil unless pending
 }
 

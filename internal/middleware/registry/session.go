@@ -12,6 +12,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/middleware/admission"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/noiseconn"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/pairing"
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/rpc"
 )
 
 // Session is the stay of one App on one connection. It implements
@@ -26,6 +27,9 @@ type Session struct {
 
 // ID is the id of the App.
 func (s *Session) ID() string { return s.app.id() }
+
+// Calls is what all sessions of the App share of the bounds of calls.
+func (s *Session) Calls() *rpc.Peer { return &s.app.calls }
 
 // BeganAt is when the session began, on the boot-time clock.
 func (s *Session) BeganAt() time.Duration { return s.beganAt }

@@ -288,7 +288,7 @@ func (a *Appliance) startMiddleware() error {
 	ctx, cancel := context.WithCancel(context.Background())
 	a.cancel = cancel
 	go func() {
-		a.done <- daemon.RunMiddleware(ctx, daemon.MiddlewareConfig{
+		a.done <- daemon.Run(ctx, daemon.ApplianceConfig{
 			StateDir: filepath.Join(a.stateDir, "state"), Entry: entry,
 			Helper: helperclient.Client{Port: a.port}, Logger: slog.New(slog.DiscardHandler),
 		})

@@ -1,22 +1,19 @@
-package daemon_test
+package devbase_test
 
 import (
 	"bytes"
 	"context"
 	"encoding/hex"
-	"errors"
 	"log/slog"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
-	"connectrpc.com/connect"
-
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
-	"github.com/BitBoxSwiss/bitbox-base/api/base/v1/basev1connect"
+	"github.com/BitBoxSwiss/bitbox-base/api/base/v1/baserpc"
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
-	"github.com/BitBoxSwiss/bitbox-base/internal/middleware/daemon"
+	"github.com/BitBoxSwiss/bitbox-base/internal/devbase"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/pairing"
 )
 
@@ -54,17 +51,17 @@ lines:
 
 // testBase is a Base on a loopback port, and what it logs.
 type testBase struct {
-	*daemon.Base
+	*devbase.Base
 	t      *testing.T
-	config daemon.Config
+	config devbase.Config
 	log    *logBuffer
 }
 
 // startBase starts a Base in a new state directory; change may change its configuration.
-func startBase(t *testing.T, change func(*daemon.Config)) *testBase {
+func startBase(t *testing.T, change func(*devbase.Config)) *testBase {
 	t.Helper()
 	b := &testBase{t: t, log: &logBuffer{}}
-	b.config = daemon.Config{
+	b.config = devbase.Config{
 		StateDir: t.TempDir() + "/state", // the one of the test is open to others
 		Listen:   "127.0.0.1:0",
 		Logger:   slog.New(slog.NewTextHandler(b.log, nil)),
@@ -85,7 +82,7 @@ func startBase(t *testing.T, change func(*daemon.Config)) *testBase {
 func (b *testBase) start() {
 	b.t.Helper()
 	var err error
-	if b.Base, err = daemon.Start(b.config); err != nil {
+	if b.Base, err = devbase.Start(b.config); err != nil {
 		b.t.Fatal(err)
 	}
 }
@@ -207,13 +204,11 @@ func (b *testBase) pairActive(name string, role basev1.Role) *testApp {
 	return a
 }
 
-const anyURL = "http://base"
-
 // info makes one call over a session of its own.
 func (a *testApp) info(ctx context.Context) (*basev1.GetInfoResponse, error) {
 	client := a.client()
-	defer client.CloseIdleConnections()
-	return basev1connect.NewInfoServiceClient(client, anyURL).GetInfo(ctx, &basev1.GetInfoRequest{})
+	defer client.close()
+	return baserpc.NewInfoServiceClient(client).GetInfo(ctx, &basev1.GetInfoRequest{})
 }
 
 func TestAnAppIsPairedByCodeAndThenServed(t *testing.T) {
@@ -245,15 +240,4 @@ func TestAnAppIsPairedByCodeAndThenServed(t *testing.T) {
 	if _, err := a.info(t.Context()); err != nil {
 		t.Errorf("after a restart: %v", err)
 	}
-}
-
-func codeOf(err error) connect.Code {
-	if err == nil {
-		return 0
-	}
-	var refused *connect.Error
-	if !errors.As(err, &refused) {
-		return connect.CodeUnknown
-	}
-	return refused.Code()
 }

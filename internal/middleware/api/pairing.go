@@ -4,11 +4,61 @@ import (
 	"context"
 	"time"
 
-	"connectrpc.com/connect"
-
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
+	"github.com/BitBoxSwiss/bitbox-base/internal/middleware/events"
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/rpc"
 )
+
+// pairingService opens and closes the window for further Apps.
+type pairingService struct{ *Server }
+
+func (s pairingService) GetWindow(ctx context.Context, _ *basev1.GetWindowRequest) (*basev1.GetWindowResponse, error) {
+	window, err := s.window(ctx, func(context.Context) error { return nil })
+	if err != nil {
+		return nil, err
+	}
+	return &basev1.GetWindowResponse{Window: window}, nil
+}
+
+func (s pairingService) OpenWindow(ctx context.Context, request *basev1.OpenWindowRequest) (*basev1.OpenWindowResponse, error) {
+	if len(request.GetOrder()) > 0 {
+		snapshot, err := s.order(ctx, request.GetOrder())
+		if err != nil {
+			return nil, err
+		}
+		s.audit.Info("the pairing window was opened by an order", "by", sessionOf(ctx).ID())
+		return &basev1.OpenWindowResponse{Window: events.WindowOf(snapshot)}, nil
+	}
+	window, err := s.window(ctx, s.Window.OpenWindow)
+	if err != nil {
+		return nil, err
+	}
+	s.audit.Info("the pairing window was opened", "by", sessionOf(ctx).ID())
+	return &basev1.OpenWindowResponse{Window: window}, nil
+}
+
+func (s pairingService) CloseWindow(ctx context.Context, _ *basev1.CloseWindowRequest) (*basev1.CloseWindowResponse, error) {
+	if _, err := s.window(ctx, s.Window.CloseWindow); err != nil {
+		return nil, err
+	}
+	s.audit.Info("the pairing window was closed", "by", sessionOf(ctx).ID())
+	return &basev1.CloseWindowResponse{}, nil
+}
+
+// window changes the window and returns what it is then.
+func (s pairingService) window(ctx context.Context, change func(context.Context) error) (*basev1.Window, error) {
+	ctx, cancel := context.WithTimeout(ctx, authorityTime)
+	defer cancel()
+	if err := change(ctx); err != nil {
+		return nil, s.apiError(err)
+	}
+	snapshot, err := s.Window.Watch(ctx, 0) // 0: answers at once
+	if err != nil {
+		return nil, s.apiError(err)
+	}
+	return events.WindowOf(snapshot), nil
+}
 
 // Orders about pairing, which owners have signed. This daemon carries them and what the
 // Base's authority has signed back, and tells what it sees in between. It decides
@@ -29,7 +79,7 @@ func (s *Server) order(ctx context.Context, order []byte) (*systemv1.Snapshot, e
 
 // AcceptPairing carries an owner's order to accept a request, and tells how the
 // ceremony goes on until it has ended.
-func (s pairingService) AcceptPairing(ctx context.Context, request *basev1.AcceptPairingRequest, stream *connect.ServerStream[basev1.AcceptPairingResponse]) error {
+func (s pairingService) AcceptPairing(ctx context.Context, request *basev1.AcceptPairingRequest, stream *rpc.Sender[basev1.AcceptPairingResponse]) error {
 	snapshot, err := s.order(ctx, request.GetOrder())
 	if err != nil {
 		return err
@@ -39,7 +89,7 @@ func (s pairingService) AcceptPairing(ctx context.Context, request *basev1.Accep
 	for {
 		message := progressOf(snapshot, id)
 		if message.GetPhase() != last {
-			if err := sendWithin(deadlineOf(ctx).SetWriteDeadline, func() error { return stream.Send(message) }); err != nil {
+			if err := stream.Send(message); err != nil {
 				return err
 			}
 		}
@@ -48,13 +98,11 @@ func (s pairingService) AcceptPairing(ctx context.Context, request *basev1.Accep
 		}
 		select {
 		case <-time.After(followStep):
-		case <-s.stopping:
-			return connect.NewError(connect.CodeUnavailable, errStopping)
 		case <-ctx.Done():
 			return ctx.Err()
 		}
 		if snapshot, err = s.Window.Watch(ctx, snapshot.GetVersion()); err != nil {
-			return apiError(err)
+			return s.apiError(err)
 		}
 	}
 }

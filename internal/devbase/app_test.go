@@ -1,4 +1,4 @@
-package daemon_test
+package devbase_test
 
 import (
 	"context"
@@ -6,11 +6,12 @@ import (
 	"crypto/rand"
 	"fmt"
 	"net"
-	"net/http"
+	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/noiseconn"
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/rpc"
 )
 
 // testApp is an App by the book, but each of its steps can be done wrong, left
@@ -186,15 +187,35 @@ func (a *testApp) connectOn(c net.Conn) (*noiseconn.Conn, error) {
 	return noiseconn.NewConn(c, transport), nil
 }
 
-// client returns an HTTP client whose every connection is a session of the App.
-func (a *testApp) client() *http.Client {
-	var protocols http.Protocols
-	protocols.SetUnencryptedHTTP2(true)
-	return &http.Client{Transport: &http.Transport{
-		Protocols:          &protocols,
-		DisableCompression: true,
-		DialContext: func(context.Context, string, string) (net.Conn, error) {
-			return a.connect()
-		},
-	}}
+// client makes calls for the App, all on one session.
+func (a *testApp) client() *caller { return &caller{app: a} }
+
+// caller is a baserpc.Caller.
+type caller struct {
+	app     *testApp
+	mu      sync.Mutex
+	session *rpc.Session // nil: not yet
+}
+
+func (c *caller) Session(context.Context) (*rpc.Session, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.session == nil {
+		channel, err := c.app.connect()
+		if err != nil {
+			return nil, err
+		}
+		c.session = rpc.NewSession(channel)
+	}
+	return c.session, nil
+}
+
+func (c *caller) Outcome(err error) error { return err }
+
+func (c *caller) close() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.session != nil {
+		_ = c.session.Close()
+	}
 }

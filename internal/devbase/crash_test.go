@@ -1,4 +1,4 @@
-package daemon_test
+package devbase_test
 
 import (
 	"bufio"
@@ -18,9 +18,9 @@ import (
 	"time"
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
+	"github.com/BitBoxSwiss/bitbox-base/internal/devbase"
 	"github.com/BitBoxSwiss/bitbox-base/internal/ipc"
 	"github.com/BitBoxSwiss/bitbox-base/internal/middleware/admission"
-	"github.com/BitBoxSwiss/bitbox-base/internal/middleware/daemon"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/pairing"
 )
 
@@ -41,7 +41,7 @@ func crashingBase() int {
 	var passed atomic.Int64
 	limits := admission.DefaultLimits()
 	limits.Handshake = 1500 * time.Millisecond // an App that is not known waits for so long
-	b, err := daemon.Start(daemon.Config{
+	b, err := devbase.Start(devbase.Config{
 		StateDir: os.Getenv(crashState),
 		Listen:   "127.0.0.1:0",
 		Limits:   limits,
@@ -123,7 +123,7 @@ func (p *process) killed() string {
 // pairWith pairs an App with a Base in another process, as far as it gets, and
 // calls once. Any error is the network's or the dead Base's.
 func pairWith(ctx context.Context, stateDir string, a *testApp) error {
-	console := pairing.Client{Port: ipc.Dial(daemon.ControlSocket(stateDir))}
+	console := pairing.Client{Port: ipc.Dial(devbase.ControlSocket(stateDir))}
 	if err := console.Accept(ctx, a.number(), basev1.Role_ROLE_UNSPECIFIED); err != nil {
 		return fmt.Errorf("accept: %w", err)
 	}
@@ -241,11 +241,11 @@ func TestAKillAtAnyWriteLeavesBothSidesPairedOrReadyToPairAgain(t *testing.T) {
 func TestASecondBaseOnTheSameStateOrPortIsRefusedInASentence(t *testing.T) {
 	b := startBase(t, nil)
 	config := b.config
-	if _, err := daemon.Start(config); err == nil || !strings.Contains(err.Error(), "end that program first") || strings.Contains(err.Error(), "\n") {
+	if _, err := devbase.Start(config); err == nil || !strings.Contains(err.Error(), "end that program first") || strings.Contains(err.Error(), "\n") {
 		t.Errorf("on the same state: %v", err)
 	}
 	config.StateDir, config.Listen = filepath.Join(t.TempDir(), "other"), b.Addr().String()
-	if _, err := daemon.Start(config); err == nil || !strings.Contains(err.Error(), "choose another port") || strings.Contains(err.Error(), "\n") {
+	if _, err := devbase.Start(config); err == nil || !strings.Contains(err.Error(), "choose another port") || strings.Contains(err.Error(), "\n") {
 		t.Errorf("on the same port: %v", err)
 	}
 	a := b.pair("phone", basev1.Role_ROLE_OWNER)

@@ -1,11 +1,10 @@
-package daemon_test
+package devbase_test
 
 import (
 	"bytes"
 	"context"
 	"crypto/ed25519"
 	"crypto/mlkem"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -16,25 +15,25 @@ import (
 	"testing"
 	"time"
 
-	"connectrpc.com/connect"
 	"github.com/flynn/noise"
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
-	"github.com/BitBoxSwiss/bitbox-base/api/base/v1/basev1connect"
+	"github.com/BitBoxSwiss/bitbox-base/api/base/v1/baserpc"
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
+	"github.com/BitBoxSwiss/bitbox-base/internal/devbase"
 	"github.com/BitBoxSwiss/bitbox-base/internal/middleware/admission"
-	"github.com/BitBoxSwiss/bitbox-base/internal/middleware/daemon"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/noiseconn"
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/rpc"
 )
 
 // relaxed lets the tests' few addresses connect as often as they like.
-func relaxed(config *daemon.Config) {
+func relaxed(config *devbase.Config) {
 	config.Limits = admission.DefaultLimits()
 	config.Limits.PerSecond, config.Limits.Burst, config.Limits.ParkedPerAddress = 1e6, 1e6, 1e4
 }
 
 // impatient makes refused connections end soon.
-func impatient(config *daemon.Config) {
+func impatient(config *devbase.Config) {
 	relaxed(config)
 	config.Limits.Handshake = time.Second
 }
@@ -135,7 +134,7 @@ func TestAReplayedConnectFrameGetsSilenceAlsoAfterARestart(t *testing.T) {
 
 func TestAnOwnerGetsInAtOnceBesideTwoThousandSilentConnections(t *testing.T) {
 	const silent = 2000
-	b := startBase(t, func(config *daemon.Config) {
+	b := startBase(t, func(config *devbase.Config) {
 		config.Limits = admission.DefaultLimits()
 		config.Limits.Handshake = testTime
 	})
@@ -154,7 +153,7 @@ func TestAnOwnerGetsInAtOnceBesideTwoThousandSilentConnections(t *testing.T) {
 }
 
 func TestAFloodOfRequestsUsesUpNoActAndDoesNotOccupyTheCeremony(t *testing.T) {
-	b := startBase(t, func(config *daemon.Config) {
+	b := startBase(t, func(config *devbase.Config) {
 		relaxed(config)
 		config.Limits.Handshake = testTime
 	})
@@ -195,8 +194,8 @@ func TestASecondClientDisturbsNeitherACeremonyNorASession(t *testing.T) {
 		t.Fatalf("the ceremony was disturbed: %v", err)
 	}
 	client := a.client()
-	defer client.CloseIdleConnections()
-	info := basev1connect.NewInfoServiceClient(client, anyURL)
+	defer client.close()
+	info := baserpc.NewInfoServiceClient(client)
 	for range 3 {
 		if _, err := info.GetInfo(t.Context(), &basev1.GetInfoRequest{}); err != nil {
 			t.Errorf("the session was disturbed: %v", err)
@@ -350,7 +349,7 @@ func TestWhoeverIsRejectedOrLostLeavesNothingBehind(t *testing.T) {
 
 func TestWhenTheBasesConfirmIsLostItsHalfDiesAndPairingAgainWorks(t *testing.T) {
 	clock := newClock()
-	b := startBase(t, func(config *daemon.Config) {
+	b := startBase(t, func(config *devbase.Config) {
 		relaxed(config)
 		config.PendingTime = 50 * time.Millisecond
 		config.Now = clock.now
@@ -395,26 +394,24 @@ func TestRevokedAppIsCutOffWithinASecond(t *testing.T) {
 	owner := b.pairActive("phone", basev1.Role_ROLE_OWNER)
 	viewer := b.pairActive("display", basev1.Role_ROLE_VIEWER)
 	watching := viewer.client()
-	defer watching.CloseIdleConnections()
-	stream, err := basev1connect.NewEventsServiceClient(watching, anyURL).WatchEvents(t.Context(), &basev1.WatchEventsRequest{})
+	defer watching.close()
+	stream, err := baserpc.NewEventsServiceClient(watching).WatchEvents(t.Context(), &basev1.WatchEventsRequest{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !stream.Receive() {
-		t.Fatal(stream.Err())
+	if _, err := stream.Receive(); err != nil {
+		t.Fatal(err)
 	}
 	client := owner.client()
-	defer client.CloseIdleConnections()
-	apps := basev1connect.NewAppsServiceClient(client, anyURL)
+	defer client.close()
+	apps := baserpc.NewAppsServiceClient(client)
 	id := b.idOf(t, apps, "display")
 	if _, err := apps.RevokeApp(t.Context(), &basev1.RevokeAppRequest{Id: id}); err != nil {
 		t.Fatal(err)
 	}
 	// The Base has cut it before it answered the owner: what is left to wait for is
 	// the network.
-	for stream.Receive() {
-	}
-	if stream.Err() == nil {
+	if err := endOf(stream); err == nil {
 		t.Error("the stream ended as if it were complete")
 	}
 	for range 2 {
@@ -428,7 +425,17 @@ func TestRevokedAppIsCutOffWithinASecond(t *testing.T) {
 	}
 }
 
-func (b *testBase) idOf(t *testing.T, apps basev1connect.AppsServiceClient, name string) string {
+// endOf reads a stream to its end, and returns the error that it ends with.
+func endOf(stream *baserpc.Stream[basev1.WatchEventsResponse]) error {
+	for _, err := range stream.All() {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (b *testBase) idOf(t *testing.T, apps baserpc.AppsServiceClient, name string) string {
 	t.Helper()
 	list, err := apps.ListApps(t.Context(), &basev1.ListAppsRequest{})
 	if err != nil {
@@ -441,28 +448,16 @@ func (b *testBase) idOf(t *testing.T, apps basev1connect.AppsServiceClient, name
 	return list.GetApps()[i].GetId()
 }
 
-// As much of HTTP/2 (RFC 9113) as it takes to send half a request.
-const (
-	clientPreface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-
-	dataFrame, headersFrame, settingsFrame = 0, 1, 4
-	endStream, endHeaders                  = 1, 4
-)
-
-func http2Frame(typ, flags byte, stream uint32, payload []byte) []byte {
-	frame := []byte{byte(len(payload) >> 16), byte(len(payload) >> 8), byte(len(payload)), typ, flags}
-	return append(binary.BigEndian.AppendUint32(frame, stream), payload...)
-}
-
-// headerBlock encodes each pair as a literal without indexing (RFC 7541, section 6.2.2).
-func headerBlock(pairs ...string) (block []byte) {
-	for i, text := range pairs {
-		if i%2 == 0 {
-			block = append(block, 0)
-		}
-		block = append(append(block, byte(len(text))), text...)
+// openFrame is the frame that opens a call (docs/protocol.md), with a piece of its request,
+// which ends with it or does not.
+func openFrame(method string, whole bool, piece []byte) []byte {
+	const kindOpen, callOne, last, more = 1, 1, 0, 1
+	state := byte(more)
+	if whole {
+		state = last
 	}
-	return block
+	frame := []byte{kindOpen, 0, 0, 0, callOne, state, 0, 0, 0, 0, byte(len(method))}
+	return append(append(frame, method...), piece...)
 }
 
 // truncate sends the beginning of a request to rename an App to "gone", as much of
@@ -472,8 +467,8 @@ func truncate(t *testing.T, missing int) string {
 	b := startBase(t, relaxed)
 	a := b.pairActive("phone", basev1.Role_ROLE_OWNER)
 	client := a.client()
-	defer client.CloseIdleConnections()
-	apps := basev1connect.NewAppsServiceClient(client, anyURL)
+	defer client.close()
+	apps := baserpc.NewAppsServiceClient(client)
 	id := b.idOf(t, apps, "phone")
 	body := append([]byte{0x0a, byte(len(id))}, id...)
 	body = append(body, 0x12, 4, 'g', 'o', 'n', 'e')
@@ -482,17 +477,7 @@ func truncate(t *testing.T, missing int) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	request := []byte(clientPreface)
-	request = append(request, http2Frame(settingsFrame, 0, 0, nil)...)
-	request = append(request, http2Frame(headersFrame, endHeaders, 1, headerBlock(
-		":method", "POST", ":scheme", "http", ":authority", "base", ":path", basev1connect.AppsServiceRenameAppProcedure,
-		"content-type", "application/proto"))...)
-	end := byte(endStream)
-	if missing > 0 {
-		end = 0
-	}
-	request = append(request, http2Frame(dataFrame, end, 1, body[:len(body)-missing])...)
-	if _, err := channel.Write(request); err != nil {
+	if err := channel.WriteRecord(openFrame(baserpc.AppsServiceRenameApp, missing == 0, body[:len(body)-missing])); err != nil {
 		t.Fatal(err)
 	}
 	if missing == 0 {
@@ -550,15 +535,12 @@ func TestConnectionsLeaveNoGoroutineBehind(t *testing.T) {
 		t.Errorf("%d goroutines before 200 connections, %d after", before, runtime.NumGoroutine())
 	}
 	// A session that is not over shows.
-	left, err := a.connect()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := left.Write([]byte(clientPreface)); err != nil {
+	left := a.client()
+	if _, err := baserpc.NewInfoServiceClient(left).GetInfo(t.Context(), &basev1.GetInfoRequest{}); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, "a live session has goroutines", func() bool { return runtime.NumGoroutine() > before })
-	_ = left.Close()
+	left.close()
 }
 
 func TestAWindowThatIsClosedLeavesThePairedBaseDeaf(t *testing.T) {
@@ -573,8 +555,8 @@ func TestAWindowThatIsClosedLeavesThePairedBaseDeaf(t *testing.T) {
 	}
 	// An owner's App opens the window.
 	client := owner.client()
-	defer client.CloseIdleConnections()
-	window := basev1connect.NewPairingServiceClient(client, anyURL)
+	defer client.close()
+	window := baserpc.NewPairingServiceClient(client)
 	if _, err := window.OpenWindow(t.Context(), &basev1.OpenWindowRequest{}); err != nil {
 		t.Fatal(err)
 	}
@@ -583,7 +565,7 @@ func TestAWindowThatIsClosedLeavesThePairedBaseDeaf(t *testing.T) {
 	if err != nil || info.GetCaller().GetRole() != basev1.Role_ROLE_VIEWER {
 		t.Errorf("the second App: %v, %v", info.GetCaller(), err)
 	}
-	if _, err := basev1connect.NewPairingServiceClient(paired.client(), anyURL).OpenWindow(t.Context(), &basev1.OpenWindowRequest{}); codeOf(err) != connect.CodePermissionDenied {
+	if _, err := baserpc.NewPairingServiceClient(paired.client()).OpenWindow(t.Context(), &basev1.OpenWindowRequest{}); rpc.CodeOf(err) != rpc.Denied {
 		t.Errorf("a viewer opens the window: %v", err)
 	}
 	got, err := window.GetWindow(t.Context(), &basev1.GetWindowRequest{})
@@ -596,21 +578,21 @@ func TestStoppingEndsSessionsAndIsQuick(t *testing.T) {
 	b := startBase(t, relaxed)
 	a := b.pairActive("phone", basev1.Role_ROLE_OWNER)
 	client := a.client()
-	defer client.CloseIdleConnections()
-	stream, err := basev1connect.NewEventsServiceClient(client, anyURL).WatchEvents(t.Context(), &basev1.WatchEventsRequest{})
+	defer client.close()
+	stream, err := baserpc.NewEventsServiceClient(client).WatchEvents(t.Context(), &basev1.WatchEventsRequest{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	stream.Receive()
+	if _, err := stream.Receive(); err != nil {
+		t.Fatal(err)
+	}
 	s := b.newApp("other")
 	if err := b.Console().OpenWindow(context.Background()); err != nil {
 		t.Fatal(err)
 	}
 	b.show(s, basev1.Role_ROLE_VIEWER) // in the middle of a ceremony
 	b.stop()
-	for stream.Receive() {
-	}
-	if codeOf(stream.Err()) != connect.CodeUnavailable {
-		t.Errorf("the stream ended with %v", stream.Err())
+	if err := endOf(stream); rpc.CodeOf(err) != rpc.Unavailable {
+		t.Errorf("the stream ended with %v", err)
 	}
 }

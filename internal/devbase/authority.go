@@ -1,4 +1,4 @@
-package daemon
+package devbase
 
 import (
 	"context"

@@ -1,4 +1,4 @@
-package daemon_test
+package devbase_test
 
 import (
 	"context"
@@ -6,8 +6,8 @@ import (
 	"testing"
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
+	"github.com/BitBoxSwiss/bitbox-base/internal/devbase"
 	"github.com/BitBoxSwiss/bitbox-base/internal/discovery"
-	"github.com/BitBoxSwiss/bitbox-base/internal/middleware/daemon"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/noiseconn"
 	"github.com/BitBoxSwiss/bitbox-base/internal/testbed/netnstest"
 )
@@ -32,7 +32,7 @@ func awaitFound(t *testing.T, what string, wanted func(discovery.Found) bool) di
 
 func TestTheAnnouncementTellsWhetherPairingIsOpenAndWhoTheBaseIsToItsAppsAlone(t *testing.T) {
 	netnstest.Require(t)
-	b := startBase(t, func(config *daemon.Config) {
+	b := startBase(t, func(config *devbase.Config) {
 		relaxed(config)
 		config.Listen, config.Name = ":0", "kitchen"
 		config.Announce = true

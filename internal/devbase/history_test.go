@@ -1,14 +1,13 @@
-package daemon_test
+package devbase_test
 
 import (
 	"os"
 	"path/filepath"
 	"testing"
 
-	"connectrpc.com/connect"
-
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
-	"github.com/BitBoxSwiss/bitbox-base/api/base/v1/basev1connect"
+	"github.com/BitBoxSwiss/bitbox-base/api/base/v1/baserpc"
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/rpc"
 )
 
 // A history that cannot be used is said to be so, left as it is, and keeps nobody out.
@@ -18,16 +17,13 @@ func TestADamagedHistoryKeepsNoOwnerOut(t *testing.T) {
 	events := func(request *basev1.WatchEventsRequest) (*basev1.WatchEventsResponse, error) {
 		t.Helper()
 		client := a.client()
-		t.Cleanup(client.CloseIdleConnections)
-		stream, err := basev1connect.NewEventsServiceClient(client, anyURL).WatchEvents(t.Context(), request)
+		t.Cleanup(client.close)
+		stream, err := baserpc.NewEventsServiceClient(client).WatchEvents(t.Context(), request)
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer stream.Close()
-		if !stream.Receive() {
-			return nil, stream.Err()
-		}
-		return stream.Msg(), nil
+		return stream.Receive()
 	}
 	replay := &basev1.WatchEventsRequest{Replay: true, PastOnly: true}
 	if first, err := events(replay); err != nil || first.GetSequence() != 1 || !first.GetPast() {
@@ -56,7 +52,7 @@ func TestADamagedHistoryKeepsNoOwnerOut(t *testing.T) {
 		if _, err := a.info(t.Context()); err != nil {
 			t.Errorf("%s: an owner is kept out: %v", what, err)
 		}
-		if _, err := events(replay); connect.CodeOf(err) != connect.CodeFailedPrecondition {
+		if _, err := events(replay); rpc.CodeOf(err) != rpc.Precondition {
 			t.Errorf("%s: replay: %v", what, err)
 		}
 		if first, err := events(&basev1.WatchEventsRequest{}); err != nil || first.GetSubscribed() == nil {

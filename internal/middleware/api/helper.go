@@ -1,0 +1,49 @@
+package api
+
+import (
+	"context"
+	"errors"
+
+	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/rpc"
+)
+
+// Helper is the system helper as the Server reaches it; helperclient.Client is one. The
+// Server decides nothing of what passes here: signed documents go through
+// untouched, and what comes back is signed by the helper.
+type Helper interface {
+	Do(ctx context.Context, request *systemv1.SystemRequest, progress func(*systemv1.Progress)) (*systemv1.SystemReply, error)
+	Each(ctx context.Context, request *systemv1.SystemRequest, receive func(*systemv1.SystemReply) error) error
+}
+
+// errNoHelper is what a developer's Base says.
+var errNoHelper = errors.New("this Base runs on a developer's machine, where it configures nothing; what needs the appliance, such as its posture, cannot be seen or changed")
+
+// ask sends one request to the helper.
+func (s *Server) ask(ctx context.Context, request *systemv1.SystemRequest, progress func(*systemv1.Progress)) (*systemv1.SystemReply, error) {
+	if s.Helper == nil {
+		return nil, rpc.NewError(rpc.Precondition, errNoHelper)
+	}
+	reply, err := s.Helper.Do(ctx, request, progress)
+	if err != nil {
+		return nil, s.helperError(err)
+	}
+	return reply, nil
+}
+
+// each asks the helper for a stream, and passes its replies on until it ends or the call
+// does.
+func (s *Server) each(ctx context.Context, request *systemv1.SystemRequest, receive func(*systemv1.SystemReply) error) error {
+	if s.Helper == nil {
+		return rpc.NewError(rpc.Precondition, errNoHelper)
+	}
+	err := s.Helper.Each(ctx, request, receive)
+	switch {
+	case err == nil:
+		return nil
+	case ctx.Err() != nil:
+		return ctx.Err()
+	default:
+		return s.helperError(err)
+	}
+}

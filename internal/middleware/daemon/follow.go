@@ -1,0 +1,53 @@
+package daemon
+
+import (
+	"context"
+	"time"
+
+	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
+	"github.com/BitBoxSwiss/bitbox-base/internal/middleware/events"
+)
+
+// followStep is the least time between two looks at the authority: a flood of
+// requests changes what there is to see at each of them.
+const followStep = 100 * time.Millisecond
+
+// followAgain is how long after a failure the authority is looked at again.
+const followAgain = 2 * time.Second
+
+// follow passes on when the Base begins or ends to listen for pairing requests. An
+// authority that does not answer (a helper that restarts) is no reason to end
+// the sessions of Apps.
+func (m *Middleware) follow(ctx context.Context) error {
+	for seen := (&systemv1.Snapshot{}); ; {
+		pause := followStep
+		snapshot, err := m.parts.Authority.Watch(ctx, seen.GetVersion())
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if err != nil {
+			m.config.Logger.Warn("look whether pairing is open; trying again", "error", err)
+			snapshot, pause = &systemv1.Snapshot{}, followAgain // nobody listens
+		}
+		if otherWindow(seen, snapshot) {
+			m.events.PublishWindow(events.WindowOf(snapshot))
+		}
+		m.attempts.Listening(snapshot.GetListening())
+		if snapshot.GetListening() != seen.GetListening() && m.announcer != nil {
+			m.announcer.Update(m.txt(snapshot.GetListening()))
+		}
+		seen = snapshot
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// otherWindow tells whether the window was opened, closed or changed. One that was closed and
+// opened again between two looks, or prolonged, is known by the time that it has left.
+func otherWindow(seen, now *systemv1.Snapshot) bool {
+	return now.GetWindowOpen() != seen.GetWindowOpen() || now.GetWindowRole() != seen.GetWindowRole() ||
+		now.GetWindowRemainingMs() > seen.GetWindowRemainingMs()
+}
