@@ -16,6 +16,7 @@ import (
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/client"
 	"github.com/BitBoxSwiss/bitbox-base/internal/devbase"
+	"github.com/BitBoxSwiss/bitbox-base/internal/middleware/admission"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/pairing"
 )
 
@@ -25,7 +26,9 @@ type person struct {
 	dir  string
 }
 
-func atTheBase() *person {
+func atTheBase() *person { return atABase(admission.Limits{}) }
+
+func atABase(limits admission.Limits) *person {
 	dir, err := os.MkdirTemp("", "bitbox-example-")
 	if err != nil {
 		log.Fatal(err)
@@ -34,6 +37,7 @@ func atTheBase() *person {
 		StateDir: dir + "/base",
 		Listen:   "127.0.0.1:0",
 		Name:     "BitBox Base",
+		Limits:   limits,
 		Logger:   slog.New(slog.DiscardHandler),
 	})
 	if err != nil {

@@ -37,6 +37,9 @@ const (
 	Lapsed Reason = "lapsed"
 	// Replayed: a connect frame that came before.
 	Replayed Reason = "replayed"
+	// SeqTooHigh: the number in a connect frame is far above what an App's clock and
+	// counter give; taken, it would lock that App out for good.
+	SeqTooHigh Reason = "seq_too_high"
 	// WrongKey: the mac1 was right, and what it covers is not.
 	WrongKey Reason = "wrong_key"
 	// Revoked: an App that was revoked, and was told so.
@@ -61,7 +64,7 @@ const (
 func Reasons() []Reason {
 	return []Reason{
 		MalformedFrame, WrongMAC1,
-		OtherProtocol, Silent, Closed, PairingRequest, PairingFailed, Lapsed, Replayed, WrongKey, Revoked, NoFirstRecord, Busy,
+		OtherProtocol, Silent, Closed, PairingRequest, PairingFailed, Lapsed, Replayed, SeqTooHigh, WrongKey, Revoked, NoFirstRecord, Busy,
 		TooFast, TooMany, Displaced, NoAddress, Internal,
 	}
 }

@@ -52,9 +52,7 @@ func (r *Registry) acquaintLocked(p *record, address netip.Addr, now time.Time) 
 		return
 	}
 	p.acquaintances = list
-	if err := r.saveAcquaintancesLocked(p); err != nil {
-		r.config.Logger.Error("store the addresses that an App comes from", "app", p.id(), "error", err)
-	}
+	r.saveSoonLocked(p)
 	r.indexAcquaintedLocked()
 }
 

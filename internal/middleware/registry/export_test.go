@@ -1,10 +1,12 @@
 package registry
 
 import (
+	"encoding/binary"
 	"time"
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/noiseconn"
+	"github.com/BitBoxSwiss/bitbox-base/internal/state"
 )
 
 // What the tests see of the inside.
@@ -59,4 +61,30 @@ func (r *Registry) Age(peer noiseconn.PublicKey, by time.Duration) {
 		r.pairings[peer].acquaintances[n].Seen = r.pairings[peer].acquaintances[n].Seen.Add(-by)
 	}
 	r.indexAcquaintedLocked()
+}
+
+// Kill ends the saving as a kill does: what was not saved is forgotten.
+func (r *Registry) Kill() {
+	r.mu.Lock()
+	clear(r.saver.dirty)
+	r.mu.Unlock()
+	r.Close()
+}
+
+// SavedSeq is the number of an App on disk.
+func (r *Registry) SavedSeq(peer noiseconn.PublicKey) (seq uint64) {
+	_ = r.config.DB.View(func(tx *state.Tx) error {
+		if value := tx.Get(bucketProgress, string(peer[:])); len(value) == 16 {
+			seq = binary.BigEndian.Uint64(value)
+		}
+		return nil
+	})
+	return seq
+}
+
+// StoreSeq writes a number past the Registry.
+func (r *Registry) StoreSeq(peer noiseconn.PublicKey, seq uint64) error {
+	return r.config.DB.Update(func(tx *state.Tx) error {
+		return tx.Put(bucketProgress, string(peer[:]), binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(nil, seq), 0))
+	})
 }

@@ -48,8 +48,6 @@ const (
 	MaxSessions = 8
 	// maxLapsed is how many pairings that were never completed are remembered.
 	maxLapsed = 16
-	// lastSeenStep is how far the stored time of the last session may lag behind.
-	lastSeenStep = time.Minute
 )
 
 // Why something is refused.
@@ -102,6 +100,8 @@ type Registry struct {
 	// read without the lock as well.
 	acquainted atomic.Pointer[map[netip.Prefix]time.Time]
 
+	saver *saver
+
 	mu       sync.Mutex
 	pairings map[noiseconn.PublicKey]*record // stored ones
 	lapsed   []*record                       // the oldest first
@@ -131,8 +131,7 @@ type record struct {
 	name          string
 	standing      standing
 	revokedAt     time.Time
-	lastSeen      time.Time // zero: never
-	lastSeenSaved time.Time
+	lastSeen      time.Time      // zero: never
 	lastAddress   netip.Addr     // of the last session; invalid: never, or not known
 	acquaintances []acquaintance // the least recently used first, at most MaxAcquainted
 	sequence      sequence
@@ -167,6 +166,7 @@ func Open(config Config) (*Registry, error) {
 		logger:   config.Logger.With(slog.Bool("audit", true)),
 		events:   config.Events,
 		pairings: map[noiseconn.PublicKey]*record{},
+		saver:    newSaver(),
 	}
 	if err := r.loadIdentity(); err != nil {
 		return nil, err
@@ -177,6 +177,7 @@ func Open(config Config) (*Registry, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.indexLocked()
+	r.saver.done.Go(r.keepSaving)
 	return r, nil
 }
 
@@ -275,8 +276,8 @@ func (r *Registry) indexLocked() {
 	r.indexAcquaintedLocked()
 }
 
-// Arrive implements admission.Registry. The highest seq is on disk before the R1
-// is answered, so that not even a restart makes it new.
+// Arrive implements admission.Registry. The number is remembered before the R1 is
+// answered, and on disk within a second.
 func (r *Registry) Arrive(peer noiseconn.PublicKey, seq uint64) (noiseconn.Status, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -284,18 +285,13 @@ func (r *Registry) Arrive(peer noiseconn.PublicKey, seq uint64) (noiseconn.Statu
 	if !ok {
 		return 0, &admission.Refusal{Reason: admission.Lapsed}
 	}
-	before := p.sequence.highest
-	if !p.sequence.take(seq) {
+	switch err := p.sequence.accept(seq); {
+	case errors.Is(err, errSeqTooHigh):
+		return 0, &admission.Refusal{Reason: admission.SeqTooHigh, Err: err}
+	case err != nil:
 		return 0, &admission.Refusal{Reason: admission.Replayed}
 	}
-	if p.sequence.highest != before {
-		if err := r.saveProgressLocked(p); err != nil {
-			// The App is let in all the same: its owner may be the one who can make
-			// room on a full disk. What is lost is silence towards this R1
-			// after a restart.
-			r.config.Logger.Error("store the number of a connection", "app", p.id(), "error", err)
-		}
-	}
+	r.saveSoonLocked(p)
 	if p.standing == standingRevoked {
 		return noiseconn.StatusRevoked, nil
 	}
@@ -592,8 +588,11 @@ func (r *Registry) audit(what string, p *record, attributes ...any) {
 	r.logger.Info(what, append([]any{"app", p.id(), "name", p.name, "role", p.role.String()}, attributes...)...)
 }
 
-// Close stops what would still write: pending pairings lapse with the process.
+// Close saves what connections have changed, and stops what would still write: pending
+// pairings lapse with the process. No connection may be admitted any more.
 func (r *Registry) Close() {
+	r.saver.once.Do(func() { close(r.saver.stop) })
+	r.saver.done.Wait()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, p := range r.pairings {

@@ -1,54 +1,150 @@
 package registry
 
 import (
+	"errors"
 	"math"
+	"slices"
 	"testing"
 
 	"pgregory.net/rapid"
+
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/noiseconn"
 )
 
-func TestNoSequenceNumberIsTakenTwice(t *testing.T) {
+// A recorder has every R1 of an App and sends them again, whenever he likes; the Base is
+// saved, stopped and killed at any time. An R1 is answered once, and once more for each
+// loss of memory that forgot it, and for nothing else.
+func TestARecorderGainsOneAnswerPerLossAndNothingElse(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		s := restoredSequence(0)
-		taken := map[uint64]bool{}
-		var highest uint64
-		near := rapid.Uint64Range(1, 300)
-		any := rapid.Uint64()
-		for range rapid.IntRange(1, 200).Draw(t, "steps") {
-			seq := near.Draw(t, "near")
-			if rapid.IntRange(0, 50).Draw(t, "far") == 0 {
-				seq = any.Draw(t, "any")
+		s, disk := restoredSequence(0), uint64(0)
+		answers, allowed := map[uint64]int{}, map[uint64]int{}
+		var sent []uint64
+		next := uint64(1)
+		arrive := func(seq uint64) {
+			err := s.accept(seq)
+			if err != nil {
+				return
 			}
-			if rapid.IntRange(0, 30).Draw(t, "restart") == 0 {
-				s = restoredSequence(s.highest)
-			}
-			got := s.take(seq)
-			if got && taken[seq] {
-				t.Fatalf("seq %d was taken twice", seq)
-			}
-			if seq > highest && !got {
-				t.Fatalf("seq %d, above all before it (%d), was refused", seq, highest)
-			}
-			if got {
-				taken[seq] = true
-				highest = max(highest, seq)
+			if answers[seq]++; answers[seq] > 1+allowed[seq] {
+				t.Fatalf("seq %d was answered %d times; %d losses have forgotten it", seq, answers[seq], allowed[seq])
 			}
 		}
+		t.Repeat(map[string]func(*rapid.T){
+			"connect": func(t *rapid.T) {
+				next += rapid.Uint64Range(1, 200).Draw(t, "ms")
+				sent = append(sent, next)
+				before := s.highest()
+				if arrive(next); s.highest() != next || next <= before {
+					t.Fatalf("seq %d, above all before it, was refused", next)
+				}
+			},
+			"overtaken": func(t *rapid.T) {
+				// An R1 that is on its way, and that others overtake.
+				next++
+				late := next
+				sent = append(sent, late)
+				for range rapid.IntRange(0, sequenceWindow-1).Draw(t, "others") {
+					next += rapid.Uint64Range(1, 1000).Draw(t, "ms")
+					sent = append(sent, next)
+					arrive(next)
+				}
+				before := answers[late]
+				if arrive(late); answers[late] != before+1 {
+					t.Fatalf("seq %d was overtaken by fewer than %d, and refused", late, sequenceWindow)
+				}
+			},
+			"replay": func(t *rapid.T) {
+				if len(sent) > 0 {
+					arrive(sent[rapid.IntRange(0, len(sent)-1).Draw(t, "which")])
+				}
+			},
+			"replay all": func(*rapid.T) {
+				for _, seq := range slices.Sorted(slices.Values(sent)) {
+					arrive(seq)
+				}
+			},
+			"save": func(*rapid.T) { disk = max(disk, s.highest()) },
+			"kill": func(*rapid.T) {
+				for seq, n := range answers {
+					if n > 0 && seq > disk {
+						allowed[seq]++
+					}
+				}
+				s = restoredSequence(disk)
+			},
+			"stop": func(*rapid.T) {
+				disk = max(disk, s.highest())
+				s = restoredSequence(disk)
+			},
+			"": func(t *rapid.T) {
+				if len(s.accepted) > sequenceWindow || !slices.IsSorted(s.accepted) || len(s.accepted) > 0 && s.accepted[0] <= s.floor {
+					t.Fatalf("%+v", s)
+				}
+			},
+		})
 	})
 }
 
-func TestConnectionsMayOvertakeEachOtherWithinTheWindow(t *testing.T) {
-	s := restoredSequence(100)
-	for _, step := range []struct {
-		seq  uint64
-		want bool
+// What was accepted longest ago makes room, and must not come back by that. The broken
+// variant forgets it.
+func TestANumberThatLeavesTheWindowStaysRefused(t *testing.T) {
+	attack := func(forgets bool) (again int) {
+		s := restoredSequence(0)
+		for seq := uint64(1); seq <= 2*sequenceWindow; seq++ {
+			if err := s.accept(seq); err != nil {
+				t.Fatal(err)
+			}
+			if forgets {
+				s.floor = 0
+			}
+		}
+		for seq := uint64(1); seq <= 2*sequenceWindow; seq++ {
+			if s.accept(seq) == nil {
+				again++
+			}
+		}
+		return again
+	}
+	if n := attack(false); n != 0 {
+		t.Errorf("%d numbers were accepted twice", n)
+	}
+	if attack(true) == 0 {
+		t.Error("the broken variant withstands, so this test shows nothing")
+	}
+}
+
+func TestANumberThatWouldLockItsAppOutIsRefused(t *testing.T) {
+	const top = noiseconn.MaxSeqClock
+	for _, c := range []struct {
+		highest, seq uint64
+		want         error
 	}{
-		{100, false}, {99, false}, {200, true}, {137, true}, {137, false}, {136, false},
-		{199, true}, {100, false}, {math.MaxUint64, true}, {200, false},
-		{math.MaxUint64 - 63, true}, {math.MaxUint64 - 64, false}, {0, false},
+		{0, 1, nil},
+		{0, top, nil},
+		{0, top + noiseconn.MaxSeqStep, errSeqTooHigh},
+		{0, 1 << 63, errSeqTooHigh},
+		{0, math.MaxUint64, errSeqTooHigh},
+		{top, top + 1, nil},
+		{top, top + noiseconn.MaxSeqStep, nil},
+		{top, top + noiseconn.MaxSeqStep + 1, errSeqTooHigh},
+		{math.MaxUint64 - 1, math.MaxUint64, nil}, // no overflow
+		{top, top, errSeqSeen},
+		{math.MaxUint64, 0, errSeqSeen},
 	} {
-		if got := s.take(step.seq); got != step.want {
-			t.Errorf("seq %d: taken %t, want %t", step.seq, got, step.want)
+		s := restoredSequence(c.highest)
+		if err := s.accept(c.seq); !errors.Is(err, c.want) {
+			t.Errorf("seq %d after %d: %v, want %v", c.seq, c.highest, err, c.want)
+		}
+		if c.want != nil && s.highest() != c.highest {
+			t.Errorf("seq %d after %d was refused, and noted", c.seq, c.highest)
+		}
+	}
+	// An App whose clock is beyond 2100, or jumps, gets on: it counts from there.
+	s, last := restoredSequence(top-1), uint64(top-1)
+	for range 1000 {
+		last = noiseconn.NextSeq(last, math.MaxInt64)
+		if err := s.accept(last); err != nil {
+			t.Fatal(err)
 		}
 	}
 }

@@ -64,18 +64,11 @@ func (r *Registry) Begin(ctx context.Context, peer noiseconn.PublicKey, address 
 	}
 	isNew := p.lastSeen.IsZero()
 	p.lastSeen = time.Now()
-	if p.lastSeen.Sub(p.lastSeenSaved) >= lastSeenStep {
-		if err := r.saveProgressLocked(p); err != nil {
-			r.config.Logger.Error("store when an App was last seen", "app", p.id(), "error", err)
-		}
-	}
-	if address.IsValid() && address != p.lastAddress {
+	if address.IsValid() {
 		p.lastAddress = address
-		if err := r.saveAddressLocked(p); err != nil {
-			r.config.Logger.Error("store where an App came from", "app", p.id(), "error", err)
-		}
 	}
 	r.acquaintLocked(p, address, p.lastSeen)
+	r.saveSoonLocked(p)
 	app := r.describeLocked(p)
 	if isNew {
 		r.audit("an App was paired", p)

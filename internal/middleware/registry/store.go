@@ -231,7 +231,6 @@ func parsePairing(key, value, progress []byte) (*record, error) {
 	p.sequence = restoredSequence(binary.BigEndian.Uint64(progress))
 	if ms := binary.BigEndian.Uint64(progress[8:]); ms != 0 {
 		p.lastSeen = time.UnixMilli(int64(ms))
-		p.lastSeenSaved = p.lastSeen
 	}
 	return p, nil
 }
@@ -252,27 +251,16 @@ func (r *Registry) saveLocked(p *record) error {
 	})
 }
 
-// saveProgressLocked stores the highest seq, and when the App was last seen.
-func (r *Registry) saveProgressLocked(p *record) error {
-	var value [16]byte
-	binary.BigEndian.PutUint64(value[:], p.sequence.highest)
-	if !p.lastSeen.IsZero() {
-		binary.BigEndian.PutUint64(value[8:], uint64(p.lastSeen.UnixMilli()))
+// storedStanding is how a pairing stands on disk; empty: it is not there.
+func storedStanding(tx *state.Tx, key string) (standing, error) {
+	value := tx.Get(bucketPairings, key)
+	if value == nil {
+		return "", nil
 	}
-	err := r.update("store the progress of a pairing", func(tx *state.Tx) error {
-		return tx.Put(bucketProgress, string(p.peer[:]), value[:])
-	})
-	if err == nil {
-		p.lastSeenSaved = p.lastSeen
-	}
-	return err
-}
-
-// saveAddressLocked stores where the last session came from.
-func (r *Registry) saveAddressLocked(p *record) error {
-	return r.update("store where an App came from", func(tx *state.Tx) error {
-		return tx.Put(bucketAddresses, string(p.peer[:]), []byte(p.lastAddress.String()))
-	})
+	var stored storedPairing
+	defer func() { clear(stored.PairKey) }()
+	err := json.Unmarshal(value, &stored)
+	return stored.Standing, err
 }
 
 func (r *Registry) deleteLocked(p *record) error {

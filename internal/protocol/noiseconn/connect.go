@@ -28,6 +28,22 @@ const (
 	mac1Label       = "bitbox-base mac1 v1"
 )
 
+// Bounds of seq. It grows by at least one, and is never below the clock; a number without
+// an upper bound could lock its App out for good.
+const (
+	// MaxSeqClock is 2100-01-01 in milliseconds since 1970: what an App takes from its clock
+	// is not above it.
+	MaxSeqClock = 4_102_444_800_000
+	// MaxSeqStep is how far above the highest that was accepted a number beyond MaxSeqClock may be.
+	MaxSeqStep = 1 << 20
+)
+
+// NextSeq is the number of a connection after one with the number last, at a time in
+// milliseconds since 1970.
+func NextSeq(last uint64, nowMs int64) uint64 {
+	return max(last+1, uint64(min(max(nowMs, 0), MaxSeqClock)))
+}
+
 // Status is the Base's answer in R2.
 type Status byte
 
