@@ -27,7 +27,9 @@ func BenchmarkConnectAndFirstCall(b *testing.B) {
 	running := start()
 	_, err := running.Pair(ctx, []string{person.base.Addr().String()}, client.PairOptions{
 		Requested: func(number string) { go person.accept(number) },
-		Confirm:   func(ctx context.Context, code client.Code) (bool, error) { return person.confirm(ctx) == code.Digits, nil },
+		Confirm: func(ctx context.Context, code client.Code) (bool, error) {
+			return person.confirm(ctx) == code.Digits, nil
+		},
 	})
 	if err != nil {
 		b.Fatal(err)
