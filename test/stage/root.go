@@ -83,6 +83,13 @@ var productLayers = sync.OnceValues(func() ([]string, error) {
 	return []string{layer, debian}, nil
 })
 
+// debianLayers returns the one layer of a root with nothing of ours in it. That takes no
+// compiler, which root may not have.
+func debianLayers() ([]string, error) {
+	debian, err := debianRoot()
+	return []string{debian}, err
+}
+
 // packages reads packaging/packages.
 func packages() ([]string, error) {
 	content, err := os.ReadFile(filepath.Join(repository, "packaging", "packages"))

@@ -140,12 +140,13 @@ func Boot(t T, config Config) *Stage {
 func Install(t T, config Config) *Stage {
 	t.Helper()
 	NeedRoot(t)
-	layers, err := productLayers()
+	makeLayers := productLayers
+	if config.Bare || config.Package != "" {
+		makeLayers = debianLayers
+	}
+	layers, err := makeLayers()
 	if err != nil {
 		t.Fatalf("make the root of the stage: %v", err)
-	}
-	if config.Bare || config.Package != "" {
-		layers = layers[len(layers)-1:]
 	}
 	if config.Real {
 		real, err := realLayer()
