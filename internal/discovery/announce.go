@@ -171,10 +171,7 @@ func (a *Announcer) tellAll(what answer) {
 }
 
 func (a *Announcer) tell(service service, what answer, i *net.Interface) {
-	message, err := service.pack(what, addressesOf(i))
-	if err != nil {
-		return // newService has packed the same names before
-	}
+	message := service.pack(what, addressesOf(i))
 	for _, s := range a.sockets {
 		s.sendToGroup(message, i)
 	}
@@ -210,10 +207,7 @@ func (a *Announcer) answer(s *socket) {
 			if !a.unicast.Allow() {
 				continue
 			}
-			message, err := service.pack(answer{legacy: &q, enumeration: enumeration}, addressesOf(i))
-			if err == nil {
-				s.sendTo(message, from.source)
-			}
+			s.sendTo(service.pack(answer{legacy: &q, enumeration: enumeration}, addressesOf(i)), from.source)
 		case a.mayTell(i.Index):
 			a.tell(service, answer{enumeration: enumeration}, i)
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"net/netip"
 	"slices"
 	"sync"
 	"time"
@@ -164,9 +165,13 @@ func (t *table) add(f Found) (news Found, ok bool) {
 	changed := !known || entry.TXT != f.TXT
 	entry.TXT = f.TXT
 	entry.Addrs = slices.Clone(entry.Addrs) // what was handed on stays as it is
+	kept := make([]netip.Addr, len(entry.Addrs))
+	for n, address := range entry.Addrs {
+		kept[n] = address.Addr()
+	}
 	for _, address := range f.Addrs {
-		if len(entry.Addrs) < MaxAddresses && !slices.Contains(entry.Addrs, address) {
-			entry.Addrs = append(entry.Addrs, address)
+		if !slices.Contains(entry.Addrs, address) && hasRoom(kept, address.Addr()) {
+			entry.Addrs, kept = append(entry.Addrs, address), append(kept, address.Addr())
 			changed = true
 		}
 	}

@@ -28,9 +28,9 @@
 // The one at hand, github.com/pion/mdns/v2, remembers without bound what a
 // stranger announces, puts together what different responders say, takes a
 // goodbye for an announcement and sends none, knows one address of a service,
-// and opens two further UDP ports. What is needed of the protocol is small, and
-// golang.org/x/net/dns/dnsmessage packs and parses the records here as it does
-// there. That library is what the tests try this package against.
+// and opens two further UDP ports. Like golang.org/x/net/dns/dnsmessage it cannot have
+// a dot in a label. What is needed of the protocol is small (wire.go). These two
+// are what the tests try this package against.
 package discovery
 
 import (
@@ -45,8 +45,7 @@ const ServiceType = "_bitboxbase._tcp"
 // Announcement is what a Base tells the network about itself.
 type Announcement struct {
 	// Instance is the name of the Base for people, by the rules of
-	// noiseconn.CheckName. A dot is announced as a hyphen: the DNS library
-	// cannot have it in a name.
+	// noiseconn.CheckName. It may have dots in it.
 	Instance string
 	// Port is the TCP port the Base listens on.
 	Port uint16
@@ -58,12 +57,14 @@ type Announcement struct {
 
 // Found is one Base as one answer described it.
 type Found struct {
-	// Instance is untrusted text that has passed noiseconn.CheckName.
+	// Instance is untrusted text. What does not pass noiseconn.CheckName is escaped in it.
 	Instance string
-	// Host is the name of the host, such as "base-1f2e.local", checked like Instance.
+	// Host is the name of the host, such as "base-1f2e.local", of letters that every
+	// resolver takes.
 	Host string
 	// Addrs are the addresses announced so far, at least one and at most
-	// MaxAddresses, in the order in which they were heard. Link-local IPv6 addresses carry the zone.
+	// MaxAddresses, some of each kind, in the order in which they were heard. Link-local
+	// IPv6 addresses carry the zone.
 	Addrs []netip.AddrPort
 	TXT
 }
@@ -74,8 +75,36 @@ const (
 	// MaxFound is how many different Bases one Browse hands on.
 	MaxFound = 256
 	// MaxAddresses is how many addresses of one Base are kept.
-	MaxAddresses = 16
+	MaxAddresses = maxIPv4 + maxIPv6 + maxLinkLocal
+
+	// Many addresses of one kind leave room for those of the others.
+	maxIPv4      = 6
+	maxIPv6      = 6
+	maxLinkLocal = 4
 )
+
+// hasRoom tells whether one more address may be kept beside those of its kind.
+func hasRoom(kept []netip.Addr, address netip.Addr) bool {
+	kind, most := kindOf(address)
+	for _, other := range kept {
+		if same, _ := kindOf(other); same == kind {
+			most--
+		}
+	}
+	return most > 0
+}
+
+// kindOf returns the kind of an address, and how many of it are kept.
+func kindOf(a netip.Addr) (kind string, most int) {
+	switch {
+	case a.Is4():
+		return "IPv4", maxIPv4
+	case a.IsLinkLocalUnicast():
+		return "link-local", maxLinkLocal
+	default:
+		return "IPv6", maxIPv6
+	}
+}
 
 // queryInterval is how often Browse asks.
 const queryInterval = time.Second

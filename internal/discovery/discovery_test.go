@@ -10,12 +10,15 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode"
 
 	"github.com/pion/mdns/v2"
 	"golang.org/x/net/dns/dnsmessage"
 	"golang.org/x/net/ipv4"
 	"golang.org/x/net/ipv6"
+	"pgregory.net/rapid"
 
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/noiseconn"
 	"github.com/BitBoxSwiss/bitbox-base/internal/testbed/leaktest"
 	"github.com/BitBoxSwiss/bitbox-base/internal/testbed/netnstest"
 )
@@ -80,7 +83,7 @@ func TestAnnouncedBaseIsFoundWithAllItsAddresses(t *testing.T) {
 	announce(t, Announcement{Instance: "Böse BitBox v1.2", Port: 8845, TXT: txt})
 	found := until(t, browse(t, BrowseOptions{}), "the Base on three addresses", func(f Found) bool { return len(f.Addrs) == 3 })
 
-	if found.Instance != "Böse BitBox v1-2" || found.TXT != txt || found.Host != "base-01010101.local" {
+	if found.Instance != "Böse BitBox v1.2" || found.TXT != txt || found.Host != "base-01010101.local" {
 		t.Errorf("found %+v", found)
 	}
 	want := []netip.AddrPort{
@@ -280,11 +283,7 @@ func fake(t *testing.T, instance string, txt TXT, port uint16, addresses ...neti
 	if err != nil {
 		t.Fatal(err)
 	}
-	message, err := s.pack(answer{}, addresses)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return message
+	return s.pack(answer{}, addresses)
 }
 
 // flood is thousands of Bases that do not exist, as messages.
@@ -370,7 +369,7 @@ func TestOneAddressListIsBounded(t *testing.T) {
 			}
 		}
 	}
-	if len(last.Addrs) != MaxAddresses {
+	if len(last.Addrs) != maxIPv4 {
 		t.Errorf("%d addresses", len(last.Addrs))
 	}
 }
@@ -380,7 +379,8 @@ func TestHostileRecordsAreLeftOut(t *testing.T) {
 	resource := func(name string, body dnsmessage.ResourceBody) dnsmessage.Resource {
 		return dnsmessage.Resource{Header: dnsmessage.ResourceHeader{Name: dnsmessage.MustNewName(name), Class: dnsmessage.ClassINET, TTL: 120}, Body: body}
 	}
-	instance := "Base." + serviceName
+	const service = "._bitboxbase._tcp.local."
+	instance := "Base" + service
 	good.Answers = []dnsmessage.Resource{
 		resource(instance, &dnsmessage.SRVResource{Target: dnsmessage.MustNewName("h.local."), Port: 1}),
 		resource(instance, &dnsmessage.TXTResource{TXT: exampleTXT(1).Strings()}),
@@ -411,7 +411,7 @@ func TestHostileRecordsAreLeftOut(t *testing.T) {
 	rename := func(name string) func(m *dnsmessage.Message) {
 		return func(m *dnsmessage.Message) {
 			for n := range 2 {
-				m.Answers[n].Header.Name = dnsmessage.MustNewName(name + "." + serviceName)
+				m.Answers[n].Header.Name = dnsmessage.MustNewName(name + service)
 			}
 		}
 	}
@@ -428,10 +428,6 @@ func TestHostileRecordsAreLeftOut(t *testing.T) {
 		"a host with an escape": func(m *dnsmessage.Message) {
 			m.Answers[0].Body = &dnsmessage.SRVResource{Target: dnsmessage.MustNewName("h\x1b[2J.local."), Port: 1}
 		},
-		"terminal controls":     rename("Base\x1b[2J"),
-		"a newline":             rename("Base\nFound: you"),
-		"right-to-left":         rename("Base \u202egpj.exe"),
-		"broken UTF-8":          rename("Base \xff"),
 		"two labels":            rename("A.B"),
 		"unspecified":           address(netip.IPv4Unspecified()),
 		"multicast":             address(netip.MustParseAddr("224.0.0.251")),
@@ -448,6 +444,127 @@ func TestHostileRecordsAreLeftOut(t *testing.T) {
 			t.Errorf("%s: found %+v", what, found)
 		}
 		good.Answers[0].Body.(*dnsmessage.SRVResource).Port = 1
+	}
+	for hostile, harmless := range map[string]string{
+		"Base\x1b[2J":        `Base\x1b[2J`,
+		"Base\nFound: you":   `Base\nFound: you`,
+		"Base \u202egpj:exe": `Base \u202egpj:exe`,
+		"Base \xff":          `Base \xff`,
+		"B\u00e4se \u200b":   `Bäse \u200b`,
+		" ":                  ` `,
+	} {
+		if found := parse(rename(hostile)); len(found) != 1 || found[0].Instance != harmless {
+			t.Errorf("%q: found %+v, want %s", hostile, found, harmless)
+		}
+	}
+}
+
+// Every name that a Base may have is announced and found as it is.
+func TestEveryLegalNameIsAnnouncedAndFound(t *testing.T) {
+	address := netip.MustParseAddr("10.77.0.1")
+	roundTrip := func(name string) string {
+		found := parseResponse(fake(t, name, exampleTXT(1), 8845, address), "", false)
+		if len(found) != 1 || found[0].Addrs[0] != netip.AddrPortFrom(address, 8845) {
+			return fmt.Sprintf("found %+v", found)
+		}
+		return found[0].Instance
+	}
+	for _, name := range []string{
+		"Home 2.0", "St. Gallen", ".", "..", `back\slash`, `\.`, "a._bitboxbase._tcp.local.", "@", "日本語の家", strings.Repeat("ä", 31), strings.Repeat("x", 63), "it's \"mine\"", "C", "c",
+	} {
+		if got := roundTrip(name); got != name {
+			t.Errorf("%q: %s", name, got)
+		}
+	}
+	rapid.Check(t, func(t *rapid.T) {
+		name := rapid.StringN(1, 30, 63).Filter(func(s string) bool { return noiseconn.CheckName(s) == nil }).Draw(t, "name")
+		if got := roundTrip(name); got != name {
+			t.Fatalf("%q: %s", name, got)
+		}
+	})
+}
+
+// Avahi compresses names: later ones point into earlier ones. Recorded with Avahi 0.8, which
+// announced "Home 2.0"; the library that this package does without refuses it.
+func TestAnAnnouncementOfAvahiWithADotIsFound(t *testing.T) {
+	message := appendHeader(nil, header{flags: flagResponse | flagAuthoritative, answers: 4})
+	message = resource{name: serviceName, typ: typePTR, class: classInternet, ttl: 4500, data: append([]byte("\x08Home 2.0"), 0xc0, 12)}.append(message)
+	at := len(message) - 11 // of the instance's name
+	pointer := func(b []byte, at int) []byte { return append(b, 0xc0|byte(at>>8), byte(at)) }
+	record := func(typ, data string) {
+		message = append(pointer(message, at), typ...)
+		message = append(message, 0x80, 1, 0, 0, 0, 120, 0, byte(len(data)))
+		message = append(message, data...)
+	}
+	record("\x00\x21", "\x00\x00\x00\x00\x22\x8d\x04base\xc0"+string(byte(12+len("_bitboxbase")+1+len("_tcp")+1)))
+	host := len(message) - 7
+	record("\x00\x10", string(txtData(exampleTXT(1).Strings())))
+	at = host
+	record("\x00\x01", "\x0a\x4d\x00\x01")
+	found := parseResponse(message, "", false)
+	if len(found) != 1 || found[0].Instance != "Home 2.0" || found[0].Host != "base.local" || found[0].Addrs[0] != netip.MustParseAddrPort("10.77.0.1:8845") {
+		t.Errorf("found %+v in %q", found, message)
+	}
+	var other dnsmessage.Message
+	if err := other.Unpack(message); err == nil {
+		t.Error("the library reads it by now; this package could do with it again")
+	}
+}
+
+func TestNamesThatHaveNoEndAreRefused(t *testing.T) {
+	for what, message := range map[string][]byte{
+		"a pointer to itself":   {0xc0, 0},
+		"two that go round":     {0xc0, 2, 0xc0, 0},
+		"one beyond the end":    {0xff, 0xff},
+		"half a pointer":        {0xc0},
+		"a label that is short": {5, 'a'},
+		"no end":                {1, 'a'},
+		"a reserved length":     {0x80, 0},
+		"too long":              append(bytes.Repeat(append([]byte{63}, make([]byte, 63)...), 4), 0),
+		"grows by a loop":       {1, 'a', 0xc0, 0},
+	} {
+		r := reader{message: message}
+		if n, err := r.name(); err == nil {
+			t.Errorf("%s: read as %q", what, n)
+		}
+	}
+}
+
+// A Base at home has many IPv6 addresses, and whoever forges an answer can add more.
+func TestManyAddressesOfOneKindLeaveRoomForOthers(t *testing.T) {
+	var v6 []netip.Addr
+	for n := range 17 {
+		v6 = append(v6, netip.AddrFrom16([16]byte{0: 0x20, 1: 1, 15: byte(n + 1)}))
+	}
+	v4, local := netip.MustParseAddr("192.168.1.20"), netip.MustParseAddr("fe80::20")
+	message := fake(t, "Base", exampleTXT(1), 8845, append(v6, v4, local)...)
+	found := parseResponse(message, "lan0", false)
+	if len(found) != 1 {
+		t.Fatalf("found %+v", found)
+	}
+	table := newTable(nil)
+	for n := range v6 { // one by one, in a message each
+		for _, f := range parseResponse(fake(t, "Base", exampleTXT(1), 8845, v6[n]), "lan0", false) {
+			table.add(f)
+		}
+	}
+	news, _ := table.add(found[0])
+	for what, list := range map[string][]netip.AddrPort{"of one message": found[0].Addrs, "of many": news.Addrs} {
+		for _, want := range []netip.Addr{v6[0], v4, local.WithZone("lan0")} {
+			if !slices.Contains(list, netip.AddrPortFrom(want, 8845)) {
+				t.Errorf("%s: %v is missing among %v", what, want, list)
+			}
+		}
+		if len(list) > MaxAddresses {
+			t.Errorf("%s: %d addresses", what, len(list))
+		}
+	}
+}
+
+func TestTheAppAsksForNoUnicastAnswer(t *testing.T) {
+	q, ok := parseQuery(packQuery())
+	if !ok || len(q.questions) != 1 || q.questions[0].class != classInternet {
+		t.Errorf("it asks %+v", q)
 	}
 }
 
@@ -587,11 +704,7 @@ func FuzzParseResponse(f *testing.F) {
 	}
 	addresses := []netip.Addr{netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("fd77::1"), netip.MustParseAddr("fe80::1")}
 	for _, a := range []answer{{}, {goodbye: true}, {enumeration: true}, {legacy: &query{id: 7}}} {
-		message, err := s.pack(a, addresses)
-		if err != nil {
-			f.Fatal(err)
-		}
-		f.Add(message)
+		f.Add(s.pack(a, addresses))
 	}
 	f.Add(packQuery())
 	f.Fuzz(func(t *testing.T, message []byte) {
@@ -599,7 +712,7 @@ func FuzzParseResponse(f *testing.F) {
 			t.Errorf("%d questions", len(q.questions))
 		}
 		for _, found := range parseResponse(message, "lan0", false) {
-			if _, ok := instanceOf(found.Instance + "." + serviceName); !ok || !isHostName(found.Host) {
+			if noiseconn.CheckName(found.Instance) != nil && !strings.Contains(found.Instance, `\`) || strings.ContainsFunc(found.Instance, unicode.IsControl) || !isHostName(found.Host) {
 				t.Errorf("handed on %q at %q", found.Instance, found.Host)
 			}
 			if len(found.Addrs) == 0 || len(found.Addrs) > MaxAddresses {

@@ -3,17 +3,14 @@ package discovery
 import (
 	"fmt"
 	"net/netip"
+	"strconv"
 	"strings"
-
-	"golang.org/x/net/dns/dnsmessage"
+	"unicode/utf8"
 
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/noiseconn"
 )
 
 const (
-	serviceName     = ServiceType + ".local."
-	enumerationName = "_services._dns-sd._udp.local." // RFC 6763, section 9
-
 	// maxMessage is the largest multicast DNS message in bytes (RFC 6762, section 17).
 	maxMessage = 9000
 	// maxRecords is how many records of one message are looked at. A Base's
@@ -28,53 +25,47 @@ const (
 	hostTTL   = 120
 	otherTTL  = 4500
 	legacyTTL = 10
+)
 
-	// classFlush marks a record whose older versions a cache should forget (RFC 6762, section 10.2).
-	classFlush = dnsmessage.Class(1 << 15)
+var (
+	serviceName     = name{"_bitboxbase", "_tcp", "local"}
+	enumerationName = name{"_services", "_dns-sd", "_udp", "local"} // RFC 6763, section 9
 )
 
 // query is a message with questions.
 type query struct {
 	id        uint16
-	questions []dnsmessage.Question
+	questions []question
 }
 
-// packQuery returns the question for all Bases.
+// packQuery returns the question for all Bases. It asks for no unicast answer (the top
+// bit of the class, RFC 6762, section 5.4): that is a way around what a filter allows.
 func packQuery() []byte {
-	message := dnsmessage.Message{Questions: []dnsmessage.Question{{
-		Name:  dnsmessage.MustNewName(serviceName),
-		Type:  dnsmessage.TypePTR,
-		Class: dnsmessage.ClassINET,
-	}}}
-	packed, err := message.Pack()
-	if err != nil {
-		panic("pack a constant question: " + err.Error())
-	}
-	return packed
+	return question{serviceName, typePTR, classInternet}.append(appendHeader(nil, header{questions: 1}))
 }
 
 // parseQuery reads the questions of a message; ok is false if it is none.
 func parseQuery(message []byte) (q query, ok bool) {
-	var p dnsmessage.Parser
-	header, err := p.Start(message)
-	if err != nil || header.Response || header.OpCode != 0 {
+	r := reader{message: message}
+	h, err := r.header()
+	if err != nil || h.flags&(flagResponse|maskOpcode) != 0 {
 		return query{}, false
 	}
-	q.id = header.ID
-	for len(q.questions) < maxQuestions {
-		question, err := p.Question()
+	q.id = h.id
+	for range min(h.questions, maxQuestions) {
+		asked, err := r.question()
 		if err != nil {
-			break // the end, or damage: what was read so far counts
+			break // damage: what was read so far counts
 		}
-		q.questions = append(q.questions, question)
+		q.questions = append(q.questions, asked)
 	}
 	return q, len(q.questions) > 0
 }
 
 // service is an announcement in the form of DNS records.
 type service struct {
-	instance dnsmessage.Name // "BitBox Base._bitboxbase._tcp.local."
-	host     dnsmessage.Name // "base-1f2e3d4c.local."
+	instance name // "BitBox Base._bitboxbase._tcp.local"
+	host     name // "base-1f2e3d4c.local"
 	port     uint16
 	txt      TXT
 }
@@ -83,32 +74,35 @@ func newService(a Announcement) (service, error) {
 	if err := noiseconn.CheckName(a.Instance); err != nil {
 		return service{}, fmt.Errorf("announce a Base: its name: %w", err)
 	}
-	instance, err := dnsmessage.NewName(strings.ReplaceAll(a.Instance, ".", "-") + "." + serviceName)
-	if err != nil {
-		return service{}, fmt.Errorf("announce a Base named %q: %w", a.Instance, err)
-	}
+	s := service{instance: append(name{a.Instance}, serviceName...), port: a.Port, txt: a.TXT}
 	// Not the name of the machine, which is nobody's business.
-	host, err := dnsmessage.NewName(fmt.Sprintf("base-%x.local.", a.TXT.Nonce[:4]))
-	if err != nil {
-		return service{}, fmt.Errorf("announce a Base: its host name: %w", err)
+	s.host = name{fmt.Sprintf("base-%x", a.TXT.Nonce[:4]), "local"}
+	if !s.instance.fits() {
+		return service{}, fmt.Errorf("announce a Base named %q: the name is too long for DNS", a.Instance)
 	}
-	return service{instance: instance, host: host, port: a.Port, txt: a.TXT}, nil
+	return s, nil
 }
 
 // asks tells whether one of the questions is for this service.
 func (s service) asks(q query) (yes, enumeration bool) {
 	for _, question := range q.questions {
-		name := question.Name.String()
-		any := question.Type == dnsmessage.TypeALL
+		is := func(types ...uint16) bool {
+			for _, typ := range types {
+				if question.typ == typ || question.typ == typeAny {
+					return true
+				}
+			}
+			return false
+		}
 		switch {
-		case strings.EqualFold(name, enumerationName):
-			enumeration = enumeration || any || question.Type == dnsmessage.TypePTR
-		case strings.EqualFold(name, serviceName):
-			yes = yes || any || question.Type == dnsmessage.TypePTR
-		case strings.EqualFold(name, s.instance.String()):
-			yes = yes || any || question.Type == dnsmessage.TypeSRV || question.Type == dnsmessage.TypeTXT
-		case strings.EqualFold(name, s.host.String()):
-			yes = yes || any || question.Type == dnsmessage.TypeA || question.Type == dnsmessage.TypeAAAA
+		case question.name.equal(enumerationName):
+			enumeration = enumeration || is(typePTR)
+		case question.name.equal(serviceName):
+			yes = yes || is(typePTR)
+		case question.name.equal(s.instance):
+			yes = yes || is(typeSRV, typeTXT)
+		case question.name.equal(s.host):
+			yes = yes || is(typeA, typeAAAA)
 		}
 	}
 	return yes, enumeration
@@ -127,50 +121,47 @@ type answer struct {
 
 // pack returns the whole service as one message, so that who hears it needs to
 // hear nothing else. The addresses are those of the interface it is sent on.
-func (s service) pack(a answer, addresses []netip.Addr) ([]byte, error) {
-	message := dnsmessage.Message{Header: dnsmessage.Header{Response: true, Authoritative: true}}
-	header := func(name dnsmessage.Name, ttl uint32, unique bool) dnsmessage.ResourceHeader {
-		h := dnsmessage.ResourceHeader{Name: name, Class: dnsmessage.ClassINET, TTL: ttl}
+func (s service) pack(a answer, addresses []netip.Addr) []byte {
+	var records []resource
+	add := func(n name, typ uint16, ttl uint32, unique bool, data []byte) {
+		r := resource{name: n, typ: typ, class: classInternet, ttl: ttl, data: data}
 		switch {
 		case a.goodbye:
-			h.TTL = 0
+			r.ttl = 0
 		case a.legacy != nil:
-			h.TTL = legacyTTL
+			r.ttl = legacyTTL
 		}
 		if unique && a.legacy == nil {
-			h.Class |= classFlush
+			r.class |= classFlush
 		}
-		return h
+		records = append(records, r)
 	}
-	if a.legacy != nil {
-		message.ID = a.legacy.id
-		message.Questions = a.legacy.questions
-	}
-
-	var records []dnsmessage.Resource
-	add := func(h dnsmessage.ResourceHeader, body dnsmessage.ResourceBody) {
-		records = append(records, dnsmessage.Resource{Header: h, Body: body})
-	}
-	serviceType := dnsmessage.MustNewName(serviceName)
 	if a.enumeration {
-		add(header(dnsmessage.MustNewName(enumerationName), otherTTL, false), &dnsmessage.PTRResource{PTR: serviceType})
+		add(enumerationName, typePTR, otherTTL, false, appendName(nil, serviceName))
 	}
-	add(header(serviceType, otherTTL, false), &dnsmessage.PTRResource{PTR: s.instance})
-	add(header(s.instance, hostTTL, true), &dnsmessage.SRVResource{Target: s.host, Port: s.port})
-	add(header(s.instance, otherTTL, true), &dnsmessage.TXTResource{TXT: s.txt.Strings()})
+	add(serviceName, typePTR, otherTTL, false, appendName(nil, s.instance))
+	add(s.instance, typeSRV, hostTTL, true, srvData(s.host, s.port))
+	add(s.instance, typeTXT, otherTTL, true, txtData(s.txt.Strings()))
 	for _, address := range addresses {
 		if address.Is4() {
-			add(header(s.host, hostTTL, true), &dnsmessage.AResource{A: address.As4()})
+			add(s.host, typeA, hostTTL, true, address.AsSlice())
 		} else {
-			add(header(s.host, hostTTL, true), &dnsmessage.AAAAResource{AAAA: address.As16()})
+			add(s.host, typeAAAA, hostTTL, true, address.AsSlice())
 		}
 	}
-	message.Answers = records
-	packed, err := message.Pack()
-	if err != nil {
-		return nil, fmt.Errorf("pack an announcement: %w", err)
+	h := header{flags: flagResponse | flagAuthoritative, answers: len(records)}
+	var questions []question
+	if a.legacy != nil {
+		h.id, h.questions, questions = a.legacy.id, len(a.legacy.questions), a.legacy.questions
 	}
-	return packed, nil
+	message := appendHeader(nil, h)
+	for _, q := range questions {
+		message = q.append(message)
+	}
+	for _, r := range records {
+		message = r.append(message)
+	}
+	return message
 }
 
 // parseResponse returns the Bases that one message describes wholly. The zone
@@ -181,34 +172,37 @@ func (s service) pack(a answer, addresses []netip.Addr) ([]byte, error) {
 // Records of different messages are not put together: a stranger's record must
 // not change what a Base said, and a Base says all in one message.
 func parseResponse(message []byte, zone string, local bool) []Found {
-	var p dnsmessage.Parser
-	header, err := p.Start(message)
-	if err != nil || !header.Response {
+	in := reader{message: message}
+	h, err := in.header()
+	if err != nil || h.flags&flagResponse == 0 {
 		return nil
 	}
-	if err := p.SkipAllQuestions(); err != nil {
-		return nil
+	for range h.questions {
+		if _, err := in.question(); err != nil {
+			return nil
+		}
 	}
-	r := records{srv: map[string]dnsmessage.SRVResource{}, txt: map[string]TXT{}, addresses: map[string][]netip.Addr{}}
-	r.read(&p, p.AnswerHeader, p.SkipAnswer)
-	// Where the answers end early, so do these.
-	if p.SkipAllAuthorities() == nil {
-		r.read(&p, p.AdditionalHeader, p.SkipAdditional)
+	r := records{message: message, srv: map[string]srvRecord{}, txt: map[string]TXT{}, addresses: map[string][]netip.Addr{}}
+	for n := range min(h.answers+h.authorities+h.additional, maxRecords) {
+		record, err := in.resource()
+		if err != nil {
+			break // damage: what was read so far counts
+		}
+		if answer := n < h.answers || n >= h.answers+h.authorities; answer {
+			r.take(record)
+		}
 	}
 
 	var found []Found
-	for _, name := range r.order {
-		srv, hasSRV := r.srv[name]
-		txt, hasTXT := r.txt[name]
-		if !hasSRV || !hasTXT || srv.Port == 0 {
+	for _, key := range r.order {
+		srv := r.srv[key]
+		txt, hasTXT := r.txt[key]
+		host := strings.Join(srv.host, ".")
+		if !hasTXT || srv.port == 0 || !isHostName(host) {
 			continue
 		}
-		host := strings.TrimSuffix(srv.Target.String(), ".")
-		if !isHostName(host) {
-			continue
-		}
-		f := Found{Instance: name, Host: host, TXT: txt}
-		for _, address := range r.addresses[strings.ToLower(srv.Target.String())] {
+		f := Found{Instance: srv.instance, Host: host, TXT: txt}
+		for _, address := range r.addresses[srv.host.key()] {
 			if address.Is6() && address.IsLinkLocalUnicast() {
 				if zone == "" {
 					continue
@@ -218,7 +212,7 @@ func parseResponse(message []byte, zone string, local bool) []Found {
 			if address.IsLoopback() && !local {
 				continue
 			}
-			f.Addrs = append(f.Addrs, netip.AddrPortFrom(address, srv.Port))
+			f.Addrs = append(f.Addrs, netip.AddrPortFrom(address, srv.port))
 		}
 		if len(f.Addrs) > 0 {
 			found = append(found, f)
@@ -227,69 +221,45 @@ func parseResponse(message []byte, zone string, local bool) []Found {
 	return found
 }
 
-// records are those of one message, by instance or by host.
+// records are those of one message, by the key of their instance's or host's name.
 type records struct {
-	count     int
+	message   []byte
 	order     []string // instances in the order of their SRV records
-	srv       map[string]dnsmessage.SRVResource
+	srv       map[string]srvRecord
 	txt       map[string]TXT
 	addresses map[string][]netip.Addr
 }
 
-// read takes one section of a message, to its end, to the first damage, or until
-// maxRecords of the message were seen.
-func (r *records) read(p *dnsmessage.Parser, next func() (dnsmessage.ResourceHeader, error), skip func() error) {
-	for ; r.count < maxRecords; r.count++ {
-		header, err := next()
-		if err != nil {
-			return
+type srvRecord struct {
+	instance string // for people
+	host     name
+	port     uint16
+}
+
+func (r *records) take(x resource) {
+	// A time to live of 0 is a goodbye. Forged ones would be free, and a Base
+	// that is gone does not answer anyway.
+	if x.ttl == 0 || x.class&^classFlush != classInternet {
+		return
+	}
+	key := x.name.key()
+	switch x.typ {
+	case typeSRV:
+		instance, ok := instanceOf(x.name)
+		_, twice := r.srv[key]
+		if host, port, err := x.srv(r.message); ok && !twice && err == nil {
+			r.order = append(r.order, key)
+			r.srv[key] = srvRecord{instance, host, port}
 		}
-		// A time to live of 0 is a goodbye. Forged ones would be free, and a Base
-		// that is gone does not answer anyway.
-		if header.TTL == 0 || header.Class&^classFlush != dnsmessage.ClassINET {
-			if skip() != nil {
-				return
+	case typeTXT:
+		if list, err := x.txt(); err == nil {
+			if txt, err := ParseTXT(list); err == nil {
+				r.txt[key] = txt
 			}
-			continue
 		}
-		switch header.Type {
-		case dnsmessage.TypeSRV:
-			body, err := p.SRVResource()
-			if err != nil {
-				return
-			}
-			if name, ok := instanceOf(header.Name.String()); ok {
-				if _, twice := r.srv[name]; !twice {
-					r.order = append(r.order, name)
-					r.srv[name] = body
-				}
-			}
-		case dnsmessage.TypeTXT:
-			body, err := p.TXTResource()
-			if err != nil {
-				return
-			}
-			if name, ok := instanceOf(header.Name.String()); ok {
-				if txt, err := ParseTXT(body.TXT); err == nil {
-					r.txt[name] = txt
-				}
-			}
-		case dnsmessage.TypeA:
-			body, err := p.AResource()
-			if err != nil {
-				return
-			}
-			r.address(header.Name.String(), netip.AddrFrom4(body.A))
-		case dnsmessage.TypeAAAA:
-			body, err := p.AAAAResource()
-			if err != nil {
-				return
-			}
-			r.address(header.Name.String(), netip.AddrFrom16(body.AAAA).Unmap())
-		default:
-			if skip() != nil {
-				return
-			}
+	case typeA, typeAAAA:
+		if address, ok := netip.AddrFromSlice(x.data); ok && address.Is4() == (x.typ == typeA) {
+			r.address(key, address.Unmap())
 		}
 	}
 }
@@ -300,24 +270,31 @@ func (r *records) address(host string, address netip.Addr) {
 	if address.IsUnspecified() || address.IsMulticast() || address == broadcast {
 		return
 	}
-	host = strings.ToLower(host)
-	if len(r.addresses[host]) < MaxAddresses {
+	if hasRoom(r.addresses[host], address) {
 		r.addresses[host] = append(r.addresses[host], address)
 	}
 }
 
-// instanceOf returns the first label of a name that ends in the service type,
-// if people may be shown it.
-func instanceOf(name string) (string, bool) {
-	cut := len(name) - len("."+serviceName)
-	if cut < 1 || !strings.EqualFold(name[cut:], "."+serviceName) {
+// instanceOf returns the first label of a name that ends in the service type, as
+// people may be shown it.
+func instanceOf(n name) (string, bool) {
+	if len(n) != 1+len(serviceName) || !n[1:].equal(serviceName) {
 		return "", false
 	}
-	instance := name[:cut]
-	if strings.Contains(instance, ".") || noiseconn.CheckName(instance) != nil {
-		return "", false
+	return shown(n[0]), true
+}
+
+// shown returns a label as it is if people may be shown it, else with what is invisible
+// or does something escaped. A Base is found whatever its name is.
+func shown(label string) string {
+	if noiseconn.CheckName(label) == nil {
+		return label
 	}
-	return instance, true
+	quoted := strconv.QuoteToGraphic(label)
+	if !utf8.ValidString(label) || noiseconn.CheckName(quoted[1:len(quoted)-1]) != nil {
+		quoted = strconv.QuoteToASCII(label)
+	}
+	return quoted[1 : len(quoted)-1]
 }
 
 // isHostName accepts what every resolver does: letters, digits, hyphens and

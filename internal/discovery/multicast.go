@@ -1,11 +1,13 @@
 package discovery
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 
 	"golang.org/x/net/ipv4"
@@ -171,31 +173,26 @@ func usable(chosen func(net.Interface) bool) []net.Interface {
 	return out
 }
 
-// addressesOf returns the addresses of an interface, without zones, IPv4 first,
-// at most MaxAddresses.
+// addressesOf returns the addresses of an interface, without zones, IPv4 first, as
+// many of each kind as are kept.
 func addressesOf(i *net.Interface) []netip.Addr {
 	all, err := i.Addrs()
 	if err != nil {
 		return nil
 	}
-	var v4, v6 []netip.Addr
+	var addresses []netip.Addr
 	for _, a := range all {
 		prefix, ok := a.(*net.IPNet)
 		if !ok {
 			continue
 		}
 		address, ok := netip.AddrFromSlice(prefix.IP)
-		if !ok {
-			continue
-		}
-		if address = address.Unmap(); address.Is4() {
-			v4 = append(v4, address)
-		} else {
-			v6 = append(v6, address)
+		if address = address.Unmap(); ok && hasRoom(addresses, address) {
+			addresses = append(addresses, address)
 		}
 	}
-	addresses := append(v4, v6...)
-	return addresses[:min(len(addresses), MaxAddresses)]
+	slices.SortStableFunc(addresses, func(a, b netip.Addr) int { return cmp.Compare(a.BitLen(), b.BitLen()) })
+	return addresses
 }
 
 // origin returns the zone of link-local addresses that a packet speaks of, which
