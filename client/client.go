@@ -304,12 +304,26 @@ func withPort(address string) (string, error) {
 		err = errors.New("0 is no port")
 	}
 	if strings.Contains(host, ":") && err == nil {
-		_, err = netip.ParseAddr(host)
+		var ip netip.Addr
+		if ip, err = netip.ParseAddr(host); err == nil && ip.IsLinkLocalUnicast() && ip.Zone() == "" {
+			return "", fail(ErrInvalid, nil, "the address %s is valid on one network only; add the interface of this machine that leads there: %s%%%s", host, host, anInterface())
+		}
 	}
 	if err != nil || host == "" || strings.ContainsAny(host, " /@[]") || Printable(host) != host {
 		return "", fail(ErrInvalid, err, "%q is no address; write host:port, such as 192.168.1.20:%d", Printable(address), DefaultPort)
 	}
 	return net.JoinHostPort(host, strconv.FormatUint(number, 10)), nil
+}
+
+// anInterface names one that the machine has, for an example.
+func anInterface() string {
+	all, _ := net.Interfaces() // without any there is still an example to give
+	for _, i := range all {
+		if i.Flags&net.FlagUp != 0 && i.Flags&net.FlagMulticast != 0 && i.Flags&net.FlagLoopback == 0 {
+			return i.Name
+		}
+	}
+	return "eth0"
 }
 
 // roleOf checks the role in P4.

@@ -3,6 +3,9 @@ package client
 import (
 	"cmp"
 	"context"
+	"maps"
+	"net"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -51,7 +54,7 @@ func (a *App) Browse(ctx context.Context) (<-chan Nearby, error) {
 		defer close(nearby)
 		for f := range found {
 			n := Nearby{Name: f.Instance, ProtocolVersion: int(f.Version), PairingOpen: f.PairingOpen, key: f.Key()}
-			for _, address := range f.Addrs {
+			for _, address := range interleave(f.Addrs) {
 				n.Addresses = append(n.Addresses, address.String())
 			}
 			if p := recognise(pairings, f.TXT); p != nil {
@@ -64,6 +67,33 @@ func (a *App) Browse(ctx context.Context) (<-chan Nearby, error) {
 		}
 	}()
 	return nearby, nil
+}
+
+// interleave orders addresses for trying them one after another (RFC 8305, section 4):
+// the families take turns, beginning with the one that was heard first, so that one that
+// does not work holds up nothing; addresses of the link come last, for few programs
+// take their zone.
+func interleave(addresses []netip.AddrPort) []netip.AddrPort {
+	var families [3][]netip.AddrPort // the first one's, the other's, of the link
+	for _, a := range addresses {
+		n := 0
+		switch {
+		case a.Addr().IsLinkLocalUnicast() && a.Addr().Is6():
+			n = 2
+		case len(families[0]) > 0 && a.Addr().Is4() != families[0][0].Addr().Is4():
+			n = 1
+		}
+		families[n] = append(families[n], a)
+	}
+	ordered := make([]netip.AddrPort, 0, len(addresses))
+	for n := range max(len(families[0]), len(families[1])) {
+		for _, family := range families[:2] {
+			if n < len(family) {
+				ordered = append(ordered, family[n])
+			}
+		}
+	}
+	return append(ordered, families[2]...)
 }
 
 // SameAs tells whether two values are about the same Base.
@@ -127,7 +157,7 @@ func (a *App) browseFor(ctx context.Context, p *pairing) <-chan string {
 			if !own(f.TXT) {
 				continue
 			}
-			for _, address := range f.Addrs {
+			for _, address := range interleave(f.Addrs) {
 				if seen[address.String()] {
 					continue
 				}
@@ -140,4 +170,44 @@ func (a *App) browseFor(ctx context.Context, p *pairing) <-chan string {
 		}
 	}()
 	return addresses
+}
+
+// Reachable returns the addresses that a Base tells of itself as this machine can use
+// them: one that is valid on its network only gets this machine's interface that leads
+// there, or the word INTERFACE if none is known to.
+func Reachable(addresses []string) []string {
+	own := map[string][]netip.Prefix{}
+	interfaces, _ := net.Interfaces() // without them no interface is known
+	for _, i := range interfaces {
+		list, _ := i.Addrs()
+		for _, a := range list {
+			if prefix, err := netip.ParsePrefix(a.String()); err == nil && !prefix.Addr().IsLinkLocalUnicast() && !prefix.Addr().IsLoopback() {
+				own[i.Name] = append(own[i.Name], prefix)
+			}
+		}
+	}
+	return zoned(addresses, own)
+}
+
+// zoned is Reachable for a machine whose interfaces have these networks. Of two on the
+// same network the first in the order of names is taken.
+func zoned(addresses []string, own map[string][]netip.Prefix) []string {
+	zone := "INTERFACE"
+	for _, name := range slices.Backward(slices.Sorted(maps.Keys(own))) {
+		for _, prefix := range own[name] {
+			if slices.ContainsFunc(addresses, func(a string) bool {
+				ip, err := netip.ParseAddr(a)
+				return err == nil && prefix.Contains(ip)
+			}) {
+				zone = name
+			}
+		}
+	}
+	list := slices.Clone(addresses)
+	for n, a := range list {
+		if ip, err := netip.ParseAddr(a); err == nil && ip.Is6() && ip.IsLinkLocalUnicast() && ip.Zone() == "" {
+			list[n] = ip.WithZone(zone).String()
+		}
+	}
+	return list
 }

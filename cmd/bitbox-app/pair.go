@@ -94,7 +94,7 @@ func (p *program) target(ctx context.Context, lines <-chan line, args []string, 
 		return nil, usageError{errors.New("the address was given twice")}
 	}
 	if len(args) == 1 && isAddress(args[0]) {
-		return args, nil
+		return args, client.CheckAddress(args[0])
 	}
 	found, err := p.discover(ctx, discoverTime)
 	if err != nil {
@@ -106,6 +106,9 @@ func (p *program) target(ctx context.Context, lines <-chan line, args []string, 
 			if strings.EqualFold(n.Name, args[0]) {
 				named = append(named, n)
 			}
+		}
+		if len(named) == 0 && isHost(args[0]) {
+			return args, nil
 		}
 		if len(named) == 0 {
 			return nil, &client.Error{Kind: client.ErrNoSuchBase, Text: fmt.Sprintf("no Base named %q answered on the local network; if it is an address, write host:port", client.Printable(args[0]))}
@@ -131,15 +134,19 @@ func (p *program) target(ctx context.Context, lines <-chan line, args []string, 
 	return p.choose(ctx, lines, found)
 }
 
-// isAddress tells an address from the name of a Base: it has a port, is an IP
-// address, or has a dot in it.
+// isAddress tells an address from the name of a Base: it is an IP address, or has a
+// port. A name with a dot in it may be either: "St. Gallen" or base.example.
 func isAddress(s string) bool {
-	if _, _, err := net.SplitHostPort(s); err == nil {
-		return true
+	if _, port, err := net.SplitHostPort(s); err == nil {
+		_, err := strconv.ParseUint(port, 10, 16)
+		return err == nil
 	}
 	_, err := netip.ParseAddr(strings.Trim(s, "[]"))
-	return err == nil || strings.Contains(s, ".")
+	return err == nil
 }
+
+// isHost tells whether something that is no Base's name may be a host's.
+func isHost(s string) bool { return strings.Contains(s, ".") && client.CheckAddress(s) == nil }
 
 func (p *program) choose(ctx context.Context, lines <-chan line, found []nearby) ([]string, error) {
 	table := p.table("", "NAME", "ADDRESS", "PAIRING", "KNOWN AS")

@@ -124,7 +124,7 @@ func (p *program) printInfo(info *basev1.GetInfoResponse, drawn curves.Curves) e
 		row("Time zone", "%s", info.GetTimeZone())
 	}
 	if len(info.GetAddresses()) > 0 {
-		row("Addresses", "%s", strings.Join(info.GetAddresses(), ", "))
+		row("Addresses", "%s", strings.Join(client.Reachable(info.GetAddresses()), ", "))
 	}
 	if err := table.print(); err != nil {
 		return err
