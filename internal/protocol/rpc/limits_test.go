@@ -524,3 +524,46 @@ func TestBothEndsMayFillTheConnectionAtOnce(t *testing.T) {
 		}
 	})
 }
+
+func TestNoSessionHasMoreCallsThanItsPlaces(t *testing.T) {
+	unbounded := func(b *base) { b.limits.calls = 1 << 30 }
+	attacked(t, unbounded, func(t *testing.T, b *base) error {
+		p := b.rawApp(t, &b.peer)
+		for call := range uint32(2 * MaxCalls) {
+			p.open(call+1, "Wait", &empty{})
+		}
+		time.Sleep(time.Second)
+		if calls := b.calls.Load(); calls > MaxCalls {
+			return fmt.Errorf("%d calls run", calls)
+		}
+		return nil
+	})
+}
+
+func TestWhoReadsNothingIsEndedAlsoWhileItSends(t *testing.T) {
+	patient := func(b *base) { b.limits.peerTime = time.Hour }
+	attacked(t, patient, func(t *testing.T, b *base) error {
+		app := b.serve(t.Context(), &b.peer)
+		stop := make(chan struct{})
+		defer close(stop)
+		go func() {
+			for n := uint32(1); ; n++ { // what it sends shows that it is there, and not that it reads
+				f := frame{kind: kindOpen, call: n, state: stateLast, name: []byte("Echo")}
+				if app.WriteRecord(f.append(nil)) != nil {
+					return
+				}
+				select {
+				case <-time.After(10 * time.Second):
+				case <-stop:
+					return
+				}
+			}
+		}()
+		select {
+		case <-b.ended:
+			return nil
+		case <-time.After(75 * time.Second):
+			return errors.New("it is there after 75 s")
+		}
+	})
+}
