@@ -139,16 +139,12 @@ func TestAnOwnerStepsDownAndTheLastOneCannot(t *testing.T) {
 // deaf is the way to a helper whose word about roles is not heard.
 type deaf struct{ helperclient.Port }
 
-func (d deaf) Stream(ctx context.Context, request []byte, receive func([]byte) error) error {
-	return d.Port.Stream(ctx, request, func(b []byte) error {
-		reply := &systemv1.SystemReply{}
-		if err := proto.Unmarshal(b, reply); err != nil {
-			return err
-		}
+func (d deaf) Stream(ctx context.Context, request *systemv1.SystemRequest, receive func(*systemv1.SystemReply) error) error {
+	return d.Port.Stream(ctx, request, func(reply *systemv1.SystemReply) error {
 		if reply.GetEvent() != nil {
 			reply.GetEvent().AppRoles = nil
 		}
-		return receive(must(proto.Marshal(reply)))
+		return receive(reply)
 	})
 }
 
@@ -546,11 +542,8 @@ func claimed(r *systemv1.SystemRequest) *systemv1.SystemReply {
 // tells the owner's App the true one.
 type renamer struct{ helperclient.Port }
 
-func (r renamer) Stream(ctx context.Context, request []byte, receive func([]byte) error) error {
-	message := &systemv1.SystemRequest{}
-	if err := proto.Unmarshal(request, message); err != nil {
-		return err
-	}
+func (r renamer) Stream(ctx context.Context, request *systemv1.SystemRequest, receive func(*systemv1.SystemReply) error) error {
+	message := proto.CloneOf(request)
 	if reveal := message.GetAuthority().GetReveal(); reveal != nil {
 		p3 := must(noiseconn.ParseP3Payload(reveal.GetP3Payload()))
 		if p3.Name == "Phone" {
@@ -558,15 +551,11 @@ func (r renamer) Stream(ctx context.Context, request []byte, receive func([]byte
 		}
 		reveal.P3Payload = must(p3.Marshal())
 	}
-	return r.Port.Stream(ctx, must(proto.Marshal(message)), func(b []byte) error {
-		reply := &systemv1.SystemReply{}
-		if err := proto.Unmarshal(b, reply); err != nil {
-			return err
-		}
+	return r.Port.Stream(ctx, message, func(reply *systemv1.SystemReply) error {
 		if c := reply.GetAuthority().GetSnapshot().GetCeremony(); c.GetAppName() == "Laptop" {
 			c.AppName = "Phone"
 		}
-		return receive(must(proto.Marshal(reply)))
+		return receive(reply)
 	})
 }
 

@@ -59,11 +59,8 @@ func (r *rogue) count(verb string) (n int) {
 	return n
 }
 
-func (r *rogue) Stream(ctx context.Context, request []byte, receive func([]byte) error) error {
-	message := &systemv1.SystemRequest{}
-	if err := proto.Unmarshal(request, message); err != nil {
-		return err
-	}
+func (r *rogue) Stream(ctx context.Context, request *systemv1.SystemRequest, receive func(*systemv1.SystemReply) error) error {
+	message := proto.CloneOf(request) // it may be changed
 	r.mu.Lock()
 	r.asked = append(r.asked, strings.TrimPrefix(fmt.Sprintf("%T", message.GetVerb()), "*systemv1.SystemRequest_"))
 	act := r.act
@@ -72,14 +69,13 @@ func (r *rogue) Stream(ctx context.Context, request []byte, receive func([]byte)
 	if act != nil {
 		instead, of := act(message)
 		if instead != nil {
-			return receive(must(proto.Marshal(instead)))
+			return receive(instead)
 		}
 		if of != nil {
 			port = of
 		}
-		request = must(proto.Marshal(message)) // it may have been changed
 	}
-	return port.Stream(ctx, request, receive)
+	return port.Stream(ctx, message, receive)
 }
 
 func must[T any](value T, err error) T {

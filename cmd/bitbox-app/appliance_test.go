@@ -59,11 +59,7 @@ func (e *exchange) now() helperclient.Port {
 	return e.Port
 }
 
-func (e *exchange) Call(ctx context.Context, request []byte) ([]byte, error) {
-	return e.now().Call(ctx, request)
-}
-
-func (e *exchange) Stream(ctx context.Context, request []byte, receive func([]byte) error) error {
+func (e *exchange) Stream(ctx context.Context, request *systemv1.SystemRequest, receive func(*systemv1.SystemReply) error) error {
 	return e.now().Stream(ctx, request, receive)
 }
 

@@ -23,7 +23,6 @@ import (
 	"github.com/charmbracelet/x/vt"
 	"github.com/creack/pty"
 	"golang.org/x/sys/unix"
-	"google.golang.org/protobuf/proto"
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
@@ -463,17 +462,8 @@ type deafPort struct {
 
 var errDeaf = errors.New("nothing is heard")
 
-func (d deafPort) Call(ctx context.Context, request []byte) ([]byte, error) {
-	message := &systemv1.SystemRequest{}
-	if err := proto.Unmarshal(request, message); err == nil && message.GetConfirmTry() != nil && d.deaf.Load() {
-		return nil, errDeaf
-	}
-	return d.Port.Call(ctx, request)
-}
-
-func (d deafPort) Stream(ctx context.Context, request []byte, receive func([]byte) error) error {
-	message := &systemv1.SystemRequest{}
-	if err := proto.Unmarshal(request, message); err == nil && message.GetConfirmTry() != nil && d.deaf.Load() {
+func (d deafPort) Stream(ctx context.Context, request *systemv1.SystemRequest, receive func(*systemv1.SystemReply) error) error {
+	if request.GetConfirmTry() != nil && d.deaf.Load() {
 		return errDeaf
 	}
 	return d.Port.Stream(ctx, request, receive)

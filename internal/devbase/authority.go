@@ -139,8 +139,12 @@ func (a *authority) close() error {
 
 // console answers requests of the commands `bitbox-base pairing …` on a socket.
 func (a *authority) console() ipc.Handler {
-	return func(ctx context.Context, _ ipc.Peer, request []byte, send func([]byte) error) error {
-		answer, err := a.Call(ctx, pairing.CallerConsole, request)
+	return func(ctx context.Context, _ ipc.Peer, request *ipc.Request, send func([]byte) error) error {
+		message, err := request.Read()
+		if err != nil {
+			return err
+		}
+		answer, err := a.Call(ctx, pairing.CallerConsole, message)
 		if err != nil {
 			return err
 		}

@@ -18,25 +18,40 @@ import (
 // more places for root.
 const MaxMiddlewareReaders = 8
 
-// Port carries marshalled SystemRequests to the helper.
+// Port carries requests to the helper.
 type Port interface {
-	// Call returns the first reply. An error means that no reply came; a refusal is
-	// a reply.
-	Call(ctx context.Context, request []byte) ([]byte, error)
 	// Stream gives each reply to receive, until there are no more or it returns an
-	// error, which is returned.
-	Stream(ctx context.Context, request []byte, receive func(reply []byte) error) error
+	// error, which is returned. A refusal is a reply.
+	Stream(ctx context.Context, request *systemv1.SystemRequest, receive func(*systemv1.SystemReply) error) error
 }
 
 // Dial returns the Port of the socket at path. It does not connect yet.
 func Dial(path string) Port { return socket{ipc.Dial(path)} }
 
-type socket struct{ *ipc.Client }
+// Kind is the kind of the frame that carries a request: the number of its verb in
+// system.proto, 0 if it has none.
+func Kind(request *systemv1.SystemRequest) uint16 {
+	m := request.ProtoReflect()
+	if field := m.WhichOneof(m.Descriptor().Oneofs().ByName("verb")); field != nil {
+		return uint16(field.Number())
+	}
+	return 0
+}
 
-func (s socket) Stream(ctx context.Context, request []byte, receive func([]byte) error) error {
-	for reply, err := range s.Client.Stream(ctx, request) {
+type socket struct{ client *ipc.Client }
+
+func (s socket) Stream(ctx context.Context, request *systemv1.SystemRequest, receive func(*systemv1.SystemReply) error) error {
+	b, err := proto.Marshal(request)
+	if err != nil {
+		return err
+	}
+	for b, err := range s.client.Stream(ctx, Kind(request), b) {
 		if err != nil {
 			return err
+		}
+		reply := &systemv1.SystemReply{}
+		if err := proto.Unmarshal(b, reply); err != nil {
+			return fmt.Errorf("read the system helper's reply: %w", err)
 		}
 		if err := receive(reply); err != nil {
 			return err
@@ -84,15 +99,7 @@ func (c Client) Each(ctx context.Context, request *systemv1.SystemRequest, recei
 		request = proto.CloneOf(request)
 		request.AppId = id
 	}
-	b, err := proto.Marshal(request)
-	if err != nil {
-		return err
-	}
-	return c.Stream(ctx, b, func(b []byte) error {
-		reply := &systemv1.SystemReply{}
-		if err := proto.Unmarshal(b, reply); err != nil {
-			return fmt.Errorf("read the system helper's reply: %w", err)
-		}
+	return c.Stream(ctx, request, func(reply *systemv1.SystemReply) error {
 		if reply.GetErrorCode() != "" {
 			return &Error{Code(reply.GetErrorCode()), reply.GetErrorMessage()}
 		}

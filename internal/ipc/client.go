@@ -29,19 +29,19 @@ var ErrNotRunning = errors.New("nothing runs there; start it first")
 // ErrRefused is returned when the server hung up without an answer.
 var ErrRefused = errors.New("the other program hung up without an answer; does it run as this user?")
 
-// Call sends one request and returns its first answer. It waits as long as ctx.
+// Call sends one request, of kind 0, and returns its first answer. It waits as long as ctx.
 func (c *Client) Call(ctx context.Context, request []byte) ([]byte, error) {
-	for answer, err := range c.Stream(ctx, request) {
+	for answer, err := range c.Stream(ctx, 0, request) {
 		return answer, err
 	}
 	return nil, fmt.Errorf("call %s: %w", c.path, ErrRefused)
 }
 
-// Stream sends one request and yields its answers as they come. An error is the
+// Stream sends one request of a kind and yields its answers as they come. An error is the
 // last thing it yields; a stream that ends without one is complete.
-func (c *Client) Stream(ctx context.Context, request []byte) iter.Seq2[[]byte, error] {
+func (c *Client) Stream(ctx context.Context, kind uint16, request []byte) iter.Seq2[[]byte, error] {
 	return func(yield func([]byte, error) bool) {
-		err := c.stream(ctx, request, func(answer []byte) bool { return yield(answer, nil) })
+		err := c.stream(ctx, kind, request, func(answer []byte) bool { return yield(answer, nil) })
 		if err == nil {
 			return
 		}
@@ -52,7 +52,7 @@ func (c *Client) Stream(ctx context.Context, request []byte) iter.Seq2[[]byte, e
 	}
 }
 
-func (c *Client) stream(ctx context.Context, request []byte, yield func([]byte) bool) error {
+func (c *Client) stream(ctx context.Context, kind uint16, request []byte, yield func([]byte) bool) error {
 	address, err := addressOf(c.path)
 	if err != nil {
 		return err
@@ -72,7 +72,7 @@ func (c *Client) stream(ctx context.Context, request []byte, yield func([]byte) 
 	}
 	// A server that refuses this user hangs up while we write; what counts is
 	// whether an answer comes.
-	if err := writeMessage(conn, request); err != nil && !hungUp(err) {
+	if err := writeRequest(conn, kind, request); err != nil && !hungUp(err) {
 		return err
 	}
 	for {

@@ -2,12 +2,13 @@
 // socket: one request a connection, one or more answers, every message with its
 // length in front. What a message means is not its concern.
 //
-//	request   length (4, big endian) | message
+//	request   length (4, big endian) | kind (2) | message
 //	answers   length (4) | message, once or more; then the connection ends
 //	          0xFFFFFFFF ends a stream of answers that is complete
 //
 // A server knows from the kernel who its peer is, and refuses whom it does not
-// want before it reads a byte. It reads a request within RequestTime, holds at
+// want before it reads a byte. Its handler knows the kind and the length of a request
+// before it reads the rest. It reads a request within RequestTime, holds at
 // most MaxConnections, and gives up on a peer that does not take its answer. A
 // peer that hangs up cancels its request.
 package ipc
@@ -42,6 +43,32 @@ const endOfStream = 0xFFFFFFFF
 // errEndOfStream is returned by readMessage in place of a message.
 var errEndOfStream = errors.New("the stream of answers has ended")
 
+// writeRequest makes one Write call, as writeMessage does.
+func writeRequest(w io.Writer, kind uint16, message []byte) error {
+	if len(message) > MaxMessageSize {
+		return fmt.Errorf("a message of %d bytes is longer than %d", len(message), MaxMessageSize)
+	}
+	b := binary.BigEndian.AppendUint32(make([]byte, 0, requestHeader+len(message)), uint32(len(message)))
+	_, err := w.Write(append(binary.BigEndian.AppendUint16(b, kind), message...))
+	return err
+}
+
+// requestHeader is the length of what comes before the message of a request, in bytes.
+const requestHeader = 4 + 2
+
+// readRequest reads the header of a request.
+func readRequest(r io.Reader) (kind uint16, size int, err error) {
+	var header [requestHeader]byte
+	if _, err := io.ReadFull(r, header[:]); err != nil {
+		return 0, 0, err
+	}
+	length := binary.BigEndian.Uint32(header[:])
+	if length > MaxMessageSize {
+		return 0, 0, fmt.Errorf("a message of %d bytes is longer than %d", length, MaxMessageSize)
+	}
+	return binary.BigEndian.Uint16(header[4:]), int(length), nil
+}
+
 // writeMessage makes one Write call, so that a message is not torn by a peer that
 // hangs up between the parts.
 func writeMessage(w io.Writer, message []byte) error {
@@ -58,8 +85,7 @@ func writeEndOfStream(w io.Writer) error {
 	return err
 }
 
-// readMessage refuses a message that is too long before it reads it, and makes
-// room only for what has arrived. The end of the input before the first byte is
+// readMessage refuses a message that is too long before it reads it. The end of the input before the first byte is
 // io.EOF, later it is io.ErrUnexpectedEOF.
 func readMessage(r io.Reader) ([]byte, error) {
 	var header [4]byte
@@ -73,11 +99,16 @@ func readMessage(r io.Reader) ([]byte, error) {
 	case size > MaxMessageSize:
 		return nil, fmt.Errorf("a message of %d bytes is longer than %d", size, MaxMessageSize)
 	}
+	return readBody(r, int(size))
+}
+
+// readBody makes room only for what has arrived.
+func readBody(r io.Reader, size int) ([]byte, error) {
 	message, err := io.ReadAll(io.LimitReader(r, int64(size)))
 	if err != nil {
 		return nil, err
 	}
-	if len(message) < int(size) {
+	if len(message) < size {
 		return nil, io.ErrUnexpectedEOF
 	}
 	return message, nil

@@ -48,13 +48,17 @@ func serve(t *testing.T, server *Server) (path string, stop func()) {
 	return path, stop
 }
 
-func echo(_ context.Context, _ Peer, request []byte, send func([]byte) error) error {
-	return send(request)
+func echo(_ context.Context, _ Peer, request *Request, send func([]byte) error) error {
+	message, err := request.Read()
+	if err != nil {
+		return err
+	}
+	return send(message)
 }
 
 func TestAnswerComesBack(t *testing.T) {
 	var peer Peer
-	path, _ := serve(t, &Server{Handler: func(ctx context.Context, p Peer, request []byte, send func([]byte) error) error {
+	path, _ := serve(t, &Server{Handler: func(ctx context.Context, p Peer, request *Request, send func([]byte) error) error {
 		peer = p
 		return echo(ctx, p, request, send)
 	}})
@@ -75,7 +79,10 @@ func TestAnswerComesBack(t *testing.T) {
 
 func TestStreamIsToldFromOneThatBrokeOff(t *testing.T) {
 	var fail atomic.Bool
-	path, _ := serve(t, &Server{Handler: func(_ context.Context, _ Peer, _ []byte, send func([]byte) error) error {
+	path, _ := serve(t, &Server{Handler: func(_ context.Context, _ Peer, request *Request, send func([]byte) error) error {
+		if _, err := request.Read(); err != nil {
+			return err
+		}
 		for i := range 3 {
 			if err := send([]byte{byte(i)}); err != nil {
 				return err
@@ -90,7 +97,7 @@ func TestStreamIsToldFromOneThatBrokeOff(t *testing.T) {
 		fail.Store(broken)
 		var got []byte
 		var last error
-		for answer, err := range Dial(path).Stream(t.Context(), nil) {
+		for answer, err := range Dial(path).Stream(t.Context(), 0, nil) {
 			got, last = append(got, answer...), err
 		}
 		if !bytes.Equal(got, []byte{0, 1, 2}) || errors.Is(last, ErrRefused) != broken {
@@ -102,7 +109,10 @@ func TestStreamIsToldFromOneThatBrokeOff(t *testing.T) {
 func TestPeerThatIsNotAllowedIsNotRead(t *testing.T) {
 	refused := make(chan error, 10)
 	path, _ := serve(t, &Server{
-		Handler:   func(context.Context, Peer, []byte, func([]byte) error) error { t.Error("the handler ran"); return nil },
+		Handler: func(context.Context, Peer, *Request, func([]byte) error) error {
+			t.Error("the handler ran")
+			return nil
+		},
 		Authorize: func(Peer) error { return errors.New("not you") },
 		Refused:   func(_ Peer, err error) { refused <- err },
 	})
@@ -114,6 +124,36 @@ func TestPeerThatIsNotAllowedIsNotRead(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+}
+
+// A handler that refuses by the kind and the size of a request reads nothing of it.
+func TestARequestIsRefusedByItsHeader(t *testing.T) {
+	path, _ := serve(t, &Server{Handler: func(_ context.Context, _ Peer, request *Request, send func([]byte) error) error {
+		return send(fmt.Appendf(nil, "%d: %d", request.Kind, request.Size))
+	}})
+	conn, err := net.Dial("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close() }()
+	// Nothing but the header is ever sent.
+	if err := errors.Join(conn.SetDeadline(time.Now().Add(patience)), writeHeader(conn, 7, MaxMessageSize)); err != nil {
+		t.Fatal(err)
+	}
+	if answer, err := readMessage(conn); err != nil || string(answer) != fmt.Sprintf("7: %d", MaxMessageSize) {
+		t.Fatalf("%q, %v", answer, err)
+	}
+	// A client gets the answer while it still writes.
+	for answer, err := range Dial(path).Stream(t.Context(), 9, make([]byte, MaxMessageSize)) {
+		if err != nil || string(answer) != fmt.Sprintf("9: %d", MaxMessageSize) {
+			t.Errorf("%q, %v", answer, err)
+		}
+	}
+}
+
+func writeHeader(w io.Writer, kind uint16, size int) error {
+	_, err := w.Write(binary.BigEndian.AppendUint16(binary.BigEndian.AppendUint32(nil, uint32(size)), kind))
+	return err
 }
 
 func TestSameUser(t *testing.T) {
@@ -130,10 +170,10 @@ func TestBadRequestsAreRefusedAtOnce(t *testing.T) {
 	refused := make(chan error, 10)
 	path, _ := serve(t, &Server{Handler: echo, Refused: func(_ Peer, err error) { refused <- err }})
 	for name, request := range map[string][]byte{
-		"too long":      binary.BigEndian.AppendUint32(nil, MaxMessageSize+1),
-		"end of stream": binary.BigEndian.AppendUint32(nil, endOfStream),
-		"cut off":       append(binary.BigEndian.AppendUint32(nil, 10), 1, 2, 3),
-		"half a length": {0, 0},
+		"too long":      append(binary.BigEndian.AppendUint32(nil, MaxMessageSize+1), 0, 7),
+		"end of stream": append(binary.BigEndian.AppendUint32(nil, endOfStream), 0, 7),
+		"cut off":       append(binary.BigEndian.AppendUint32(nil, 10), 0, 7, 1, 2, 3),
+		"half a header": {0, 0, 0, 1, 0},
 		"nothing":       {},
 	} {
 		conn, err := net.Dial("unix", path)
@@ -204,7 +244,7 @@ func TestOneUserLeavesPlacesForOthers(t *testing.T) {
 	answer := make(chan struct{})
 	path, _ := serve(t, &Server{
 		Authorize: func(Peer) error { return nil },
-		Handler: func(ctx context.Context, p Peer, request []byte, send func([]byte) error) error {
+		Handler: func(ctx context.Context, p Peer, request *Request, send func([]byte) error) error {
 			if p.UID == 0 {
 				return echo(ctx, p, request, send)
 			}
@@ -233,7 +273,7 @@ func TestOneUserLeavesPlacesForOthers(t *testing.T) {
 				return
 			}
 			t.Cleanup(func() { _ = conn.Close() })
-			if err := writeMessage(conn, nil); err != nil && !hungUp(err) {
+			if err := writeRequest(conn, 0, nil); err != nil && !hungUp(err) {
 				connected <- err
 				return
 			}
@@ -251,7 +291,10 @@ func TestOneUserLeavesPlacesForOthers(t *testing.T) {
 
 func TestPeerThatHangsUpCancelsItsRequest(t *testing.T) {
 	began, ended := make(chan struct{}), make(chan struct{})
-	path, _ := serve(t, &Server{Handler: func(ctx context.Context, _ Peer, _ []byte, _ func([]byte) error) error {
+	path, _ := serve(t, &Server{Handler: func(ctx context.Context, _ Peer, request *Request, _ func([]byte) error) error {
+		if _, err := request.Read(); err != nil {
+			return err
+		}
 		close(began)
 		<-ctx.Done()
 		close(ended)
@@ -274,7 +317,10 @@ func TestPeerThatHangsUpCancelsItsRequest(t *testing.T) {
 func TestPeerThatTakesNoAnswerIsGivenUp(t *testing.T) {
 	t.Parallel()
 	ended := make(chan error, 1)
-	path, _ := serve(t, &Server{Handler: func(_ context.Context, _ Peer, _ []byte, send func([]byte) error) error {
+	path, _ := serve(t, &Server{Handler: func(_ context.Context, _ Peer, request *Request, send func([]byte) error) error {
+		if _, err := request.Read(); err != nil {
+			return err
+		}
 		for {
 			if err := send(make([]byte, MaxMessageSize)); err != nil {
 				ended <- err
@@ -287,7 +333,7 @@ func TestPeerThatTakesNoAnswerIsGivenUp(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = conn.Close() }()
-	if err := writeMessage(conn, nil); err != nil {
+	if err := writeRequest(conn, 0, nil); err != nil {
 		t.Fatal(err)
 	}
 	select {
@@ -302,7 +348,10 @@ func TestPeerThatTakesNoAnswerIsGivenUp(t *testing.T) {
 
 func TestStoppingEndsRunningRequests(t *testing.T) {
 	began := make(chan struct{})
-	path, stop := serve(t, &Server{Handler: func(ctx context.Context, _ Peer, _ []byte, _ func([]byte) error) error {
+	path, stop := serve(t, &Server{Handler: func(ctx context.Context, _ Peer, request *Request, _ func([]byte) error) error {
+		if _, err := request.Read(); err != nil {
+			return err
+		}
 		close(began)
 		<-ctx.Done()
 		return ctx.Err()

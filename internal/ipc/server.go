@@ -18,10 +18,23 @@ type Peer struct {
 	PID      int32
 }
 
+// Request is one request, of which only the header has been read.
+type Request struct {
+	// Kind tells what it is about, before it is read.
+	Kind uint16
+	// Size is the length of the message in bytes.
+	Size int
+	read func() ([]byte, error)
+}
+
+// Read returns the message. It is called once, or not at all: then the message is never
+// read.
+func (r *Request) Read() ([]byte, error) { return r.read() }
+
 // Handler answers one request through send, once or more, and returns. What it
 // returns as an error ends the connection without a further word; an answer that
 // says no is an answer. ctx ends when the peer hangs up or the server stops.
-type Handler func(ctx context.Context, peer Peer, request []byte, send func(answer []byte) error) error
+type Handler func(ctx context.Context, peer Peer, request *Request, send func(answer []byte) error) error
 
 // Server serves a unix socket.
 type Server struct {
@@ -152,18 +165,25 @@ func (s *Server) answer(ctx context.Context, conn *net.UnixConn, peer Peer) erro
 	if err := conn.SetReadDeadline(time.Now().Add(RequestTime)); err != nil {
 		return err
 	}
-	request, err := readMessage(conn)
+	kind, size, err := readRequest(conn)
 	if err != nil {
 		return fmt.Errorf("read a request: %w", err)
 	}
-	if err := conn.SetReadDeadline(time.Time{}); err != nil {
-		return err
-	}
-	go func() {
-		// The peer sends nothing more; when this returns, it has hung up.
-		defer cancel()
-		_, _ = conn.Read(make([]byte, 1))
-	}()
+	request := &Request{Kind: kind, Size: size, read: func() ([]byte, error) {
+		message, err := readBody(conn, size)
+		if err != nil {
+			return nil, fmt.Errorf("read a request: %w", err)
+		}
+		if err := conn.SetReadDeadline(time.Time{}); err != nil {
+			return nil, err
+		}
+		go func() {
+			// The peer sends nothing more; when this returns, it has hung up.
+			defer cancel()
+			_, _ = conn.Read(make([]byte, 1))
+		}()
+		return message, nil
+	}}
 	err = s.Handler(ctx, peer, request, func(answer []byte) error {
 		if err := conn.SetWriteDeadline(time.Now().Add(AnswerTime)); err != nil {
 			return err

@@ -21,6 +21,8 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/firewall"
@@ -89,18 +91,12 @@ type userPort struct {
 	user  string
 }
 
-func (p userPort) Call(ctx context.Context, request []byte) (first []byte, err error) {
-	err = p.Stream(ctx, request, func(reply []byte) error {
-		if first == nil {
-			first = reply
-		}
-		return nil
-	})
-	return first, err
-}
-
-func (p userPort) Stream(_ context.Context, request []byte, receive func([]byte) error) error {
-	out, err := p.stage.ExecInput(hex.EncodeToString(request)+"\n",
+func (p userPort) Stream(_ context.Context, request *systemv1.SystemRequest, receive func(*systemv1.SystemReply) error) error {
+	message, err := proto.Marshal(request)
+	if err != nil {
+		return err
+	}
+	out, err := p.stage.ExecInput(fmt.Sprintf("%d %x\n", helperclient.Kind(request), message),
 		"setpriv", "--reuid="+p.user, "--regid="+p.user, "--init-groups", "/usr/bin/e2e-relay", "relay")
 	if err != nil {
 		return fmt.Errorf("%w: %s", err, out)
@@ -110,8 +106,9 @@ func (p userPort) Stream(_ context.Context, request []byte, receive func([]byte)
 		if kind != "reply" {
 			return errors.New(rest)
 		}
-		reply, err := hex.DecodeString(rest)
-		if err != nil {
+		b, err := hex.DecodeString(rest)
+		reply := &systemv1.SystemReply{}
+		if err := errors.Join(err, proto.Unmarshal(b, reply)); err != nil {
 			return err
 		}
 		if err := receive(reply); err != nil {

@@ -13,10 +13,12 @@ import (
 	"io"
 	"net"
 	"os"
+	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
-	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
+	"github.com/BitBoxSwiss/bitbox-base/internal/ipc"
 	"github.com/BitBoxSwiss/bitbox-base/test/stage"
 )
 
@@ -56,12 +58,22 @@ func relay() error {
 	lines := bufio.NewScanner(os.Stdin)
 	lines.Buffer(nil, 4<<20)
 	lines.Scan()
-	request, err := hex.DecodeString(lines.Text())
+	number, text, _ := strings.Cut(lines.Text(), " ")
+	kind, err := strconv.ParseUint(number, 10, 16)
 	if err != nil {
 		return err
 	}
-	return helperclient.Dial(generation.SystemSocket).Stream(context.Background(), request, func(reply []byte) error {
-		_, err := fmt.Println("reply", hex.EncodeToString(reply))
+	request, err := hex.DecodeString(text)
+	if err != nil {
 		return err
-	})
+	}
+	for reply, err := range ipc.Dial(generation.SystemSocket).Stream(context.Background(), uint16(kind), request) {
+		if err != nil {
+			return err
+		}
+		if _, err := fmt.Println("reply", hex.EncodeToString(reply)); err != nil {
+			return err
+		}
+	}
+	return nil
 }

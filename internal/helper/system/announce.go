@@ -2,6 +2,8 @@ package system
 
 import (
 	"context"
+	"reflect"
+	"time"
 
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/discovery"
@@ -15,9 +17,12 @@ type Announcer interface {
 	Announce(ctx context.Context, a generation.Announcement) error
 }
 
+// announceAgain is how soon an announcement that failed is tried again.
+const announceAgain = 10 * time.Second
+
 // announce takes from the Middleware what only it knows. The name and the port are
 // not its to say, so that it can announce nothing but this Base.
-func (h *Helper) announce(ctx context.Context, request *systemv1.Announce) error {
+func (h *Helper) announce(request *systemv1.Announce) error {
 	txt := discovery.TXT{Version: uint8(request.GetVersion()), PairingOpen: request.GetPairingOpen()}
 	if request.GetVersion() == 0 || request.GetVersion() > 255 ||
 		copy(txt.Nonce[:], request.GetNonce()) != len(request.GetNonce()) || len(request.GetNonce()) != len(txt.Nonce) ||
@@ -25,36 +30,40 @@ func (h *Helper) announce(ctx context.Context, request *systemv1.Announce) error
 		return helperclient.Errorf(helperclient.CodeMalformed, "an announcement has a version of 1 to 255, a nonce of %d bytes and an id of %d", len(txt.Nonce), len(txt.ID))
 	}
 	h.mu.Lock()
-	same := h.announced != nil && *h.announced == txt
 	h.announced = &txt
-	if !same {
-		h.announcedName = ""
-	}
 	h.mu.Unlock()
-	return h.announceName(ctx)
+	h.announcer.wake()
+	return nil
 }
 
-// announceName tells the network when the record or the name has changed.
-func (h *Helper) announceName(ctx context.Context) error {
-	h.announceMu.Lock()
-	defer h.announceMu.Unlock()
-	h.mu.Lock()
-	name, txt := h.inForceLocked().NodeName, h.announced
-	if txt == nil || h.announcedName == name {
-		h.mu.Unlock()
-		return nil
-	}
-	h.announcedName = name
-	h.mu.Unlock()
-	ctx, cancel := context.WithTimeout(ctx, askTime)
-	defer cancel()
-	err := h.config.Announcer.Announce(ctx, generation.Announcement{Name: name, Port: posture.EntryPort, TXT: txt.Strings()})
-	if err != nil {
-		h.log.Error("the local network could not be told", "error", err)
+// keepAnnouncing tells the local network what has changed, until ctx ends. It is nobody
+// else's work: what closes must not wait for Avahi.
+func (h *Helper) keepAnnouncing(ctx context.Context) {
+	var told generation.Announcement
+	for {
 		h.mu.Lock()
-		h.announcedName = "" // try again
+		wanted, known := generation.Announcement{Name: h.inForceLocked().NodeName, Port: posture.EntryPort}, h.announced != nil
+		if known {
+			wanted.TXT = h.announced.Strings()
+		}
 		h.mu.Unlock()
-		return helperclient.Errorf(helperclient.CodeInternal, "announce the Base to the local network: %w", err)
+		var again <-chan time.Time
+		if known && !reflect.DeepEqual(wanted, told) {
+			asking, cancel := context.WithTimeout(ctx, askTime)
+			err := h.config.Announcer.Announce(asking, wanted)
+			cancel()
+			if err == nil {
+				told = wanted
+			} else if ctx.Err() == nil {
+				h.log.Error("the local network could not be told of the Base", "error", err)
+				again = time.After(announceAgain)
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-h.announcer:
+		case <-again:
+		}
 	}
-	return nil
 }

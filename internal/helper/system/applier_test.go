@@ -146,7 +146,7 @@ func TestServersThatFailLeaveTheOldPostureWhole(t *testing.T) {
 				}
 				b.world.set(action, nil)
 				b.helper.mu.Lock()
-				b.helper.wakeWorker()
+				b.helper.worker.wake()
 				b.helper.mu.Unlock()
 				b.settled()
 			})

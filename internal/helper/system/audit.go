@@ -123,7 +123,7 @@ func (h *Helper) Reapply(ctx context.Context) error {
 	h.mu.Lock()
 	h.again = true
 	h.version++
-	h.wakeWorker()
+	h.worker.wake()
 	h.mu.Unlock()
 	return h.applied(ctx)
 }

@@ -88,7 +88,10 @@ func bansToProto(bans []bruteforce.Ban) []*systemv1.Ban {
 func (h *Helper) liftBan(ctx context.Context, who Who, request *systemv1.LiftBan) (*systemv1.SystemReply, error) {
 	var addr netip.Addr
 	var err error
-	if order := request.GetPlain(); order != nil && who == WhoRoot {
+	if order := request.GetPlain(); order != nil {
+		if who != WhoRoot {
+			return nil, helperclient.Errorf(helperclient.CodePermission, "%s may not lift a ban without an owner's signature", who)
+		}
 		if addr, err = netip.ParseAddr(order.GetAddress()); err != nil {
 			return nil, helperclient.Errorf(helperclient.CodeMalformed, "%q is not an address: %w", order.GetAddress(), err)
 		}

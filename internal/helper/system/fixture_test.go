@@ -114,7 +114,7 @@ func (b *base) settled() {
 func (b *base) advance(d time.Duration) {
 	b.ahead.Add(int64(d))
 	b.helper.mu.Lock()
-	b.helper.wakeWorker()
+	b.helper.worker.wake()
 	b.helper.mu.Unlock()
 }
 

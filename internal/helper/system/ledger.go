@@ -99,16 +99,10 @@ func (h *Helper) followRolesLocked() {
 // changedLocked tells everybody that something else is in force.
 func (h *Helper) changedLocked() {
 	h.version++
-	h.wakeWorker()
+	h.worker.wake()
+	h.announcer.wake()
 	h.publishLocked(&systemv1.SystemEvent{Happened: &systemv1.SystemEvent_PostureChanged{
 		PostureChanged: &systemv1.PostureChanged{Reason: fmt.Sprintf("revision %d", h.ledger.Effective().Revision)}}})
-}
-
-func (h *Helper) wakeWorker() {
-	select {
-	case h.wake <- struct{}{}:
-	default: // it is about to look anyway
-	}
 }
 
 // inForceLocked is what is to be in force: what the ledger says, and no more than

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"time"
 
+	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/apply"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/timezone"
@@ -32,43 +33,20 @@ const (
 	maxLater = 8
 )
 
-// managed answers what concerns the machine and its services.
-func (h *Helper) managed(ctx context.Context, who Who, request *systemv1.SystemRequest, send func(*systemv1.SystemReply) error) (*systemv1.SystemReply, error) {
-	if h.config.Manager == nil {
-		return nil, errNoManager
+func servicesReply(list []*basev1.Service, err error) (*systemv1.SystemReply, error) {
+	if err != nil {
+		return nil, err
 	}
-	switch verb := request.GetVerb().(type) {
-	case *systemv1.SystemRequest_ListServices:
-		list, err := h.listServices(ctx)
-		if err != nil {
-			return nil, err
-		}
-		return &systemv1.SystemReply{Result: &systemv1.SystemReply_Services{Services: &systemv1.ServicesResult{Services: list}}}, nil
-	case *systemv1.SystemRequest_ChangeService:
-		changed, err := h.changeService(ctx, who, verb.ChangeService.GetName(), verb.ChangeService.GetAction())
-		if err != nil {
-			return nil, err
-		}
-		return &systemv1.SystemReply{Result: &systemv1.SystemReply_Services{Services: &systemv1.ServicesResult{Services: changed}}}, nil
-	case *systemv1.SystemRequest_ReadLogs:
-		return nil, h.readLogs(ctx, who, verb.ReadLogs.GetRequest(), send)
-	case *systemv1.SystemRequest_ListTimeZones:
-		names, err := h.config.TimeZone.Names()
-		if err != nil {
-			return nil, helperclient.Errorf(helperclient.CodeInternal, "%w", err)
-		}
-		return &systemv1.SystemReply{Result: &systemv1.SystemReply_TimeZones{
-			TimeZones: &systemv1.TimeZonesResult{Names: names, Current: h.config.TimeZone.Current()}}}, nil
-	case *systemv1.SystemRequest_SetTimeZone:
-		return &systemv1.SystemReply{}, h.setTimeZone(ctx, verb.SetTimeZone.GetName())
-	case *systemv1.SystemRequest_Reboot:
-		return &systemv1.SystemReply{}, h.stopMachine(ctx, who, false, request.GetAppId())
-	case *systemv1.SystemRequest_PowerOff:
-		return &systemv1.SystemReply{}, h.stopMachine(ctx, who, true, request.GetAppId())
-	case *systemv1.SystemRequest_InstallDebianUpdates:
-		return &systemv1.SystemReply{}, h.installDebianUpdates(ctx, who, send)
+	return &systemv1.SystemReply{Result: &systemv1.SystemReply_Services{Services: &systemv1.ServicesResult{Services: list}}}, nil
+}
+
+func (h *Helper) listTimeZones() (*systemv1.SystemReply, error) {
+	names, err := h.config.TimeZone.Names()
+	if err != nil {
+		return nil, helperclient.Errorf(helperclient.CodeInternal, "%w", err)
 	}
-	return nil, helperclient.Errorf(helperclient.CodeInternal, "%T is no verb about the machine", request.GetVerb())
+	return &systemv1.SystemReply{Result: &systemv1.SystemReply_TimeZones{
+		TimeZones: &systemv1.TimeZonesResult{Names: names, Current: h.config.TimeZone.Current()}}}, nil
 }
 
 // later has something done once the answer had time to leave.

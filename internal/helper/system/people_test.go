@@ -359,7 +359,7 @@ func TestACompromisedMiddlewareLetsNobodyIn(t *testing.T) {
 		t.Error("the attacker's App was let in")
 	}
 	// And without the owner it gets no answer of its own either.
-	for name, request := range verbs(make([]byte, 16), 0) {
+	for name, request := range handedIn(make([]byte, 16), 0) {
 		if name != "accept" && name != "answer" {
 			continue
 		}

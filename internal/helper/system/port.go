@@ -2,12 +2,15 @@ package system
 
 import (
 	"context"
-	"errors"
 
+	"google.golang.org/protobuf/proto"
+
+	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 )
 
-// Port returns the way to the Helper within its own process, for who.
+// Port returns the way to the Helper within its own process, for who. Messages are not
+// marshalled; all else is as it is over the socket.
 func (h *Helper) Port(who Who) helperclient.Port { return local{h, who} }
 
 type local struct {
@@ -15,27 +18,16 @@ type local struct {
 	who    Who
 }
 
-func (l local) Call(ctx context.Context, request []byte) ([]byte, error) {
-	var first []byte
-	err := l.Stream(ctx, request, func(reply []byte) error {
-		first = reply
-		return errEnough
-	})
-	if first != nil {
-		return first, nil
-	}
-	return nil, err
-}
-
-var errEnough = errors.New("one reply is enough")
-
-func (l local) Stream(ctx context.Context, request []byte, receive func([]byte) error) error {
+func (l local) Stream(ctx context.Context, request *systemv1.SystemRequest, receive func(*systemv1.SystemReply) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var refused error
-	err := l.helper.Handle(ctx, l.who, request, func(reply []byte) error {
+	err := l.helper.handle(ctx, l.who, incoming{kind: helperclient.Kind(request), size: proto.Size(request), read: func() (*systemv1.SystemRequest, error) {
+		request := proto.CloneOf(request)
+		return request, checkRequest(request)
+	}}, func(reply *systemv1.SystemReply) error {
 		if refused == nil {
-			refused = receive(reply)
+			refused = receive(proto.CloneOf(reply))
 		}
 		if refused != nil {
 			cancel()

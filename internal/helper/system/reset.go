@@ -36,9 +36,12 @@ func (w Who) by() string {
 // Base. From then on the reset is certain and this helper does nothing more but
 // restart the Base.
 func (h *Helper) factoryReset(who Who, request *systemv1.FactoryReset) (*systemv1.SystemReply, error) {
+	if local := request.GetLocal() != nil; who != WhoRoot && local != (who == WhoConsole) {
+		return nil, helperclient.Errorf(helperclient.CodePermission, "%s may not order a factory reset like this", who)
+	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if request.GetLocal() == nil || who == WhoMiddleware {
+	if request.GetLocal() == nil {
 		err := h.updateLocked(func() (posture.Output, error) { return h.ledger.Reset(request.GetOrder(), h.config.Clock()) })
 		if err != nil {
 			return nil, err

@@ -64,12 +64,18 @@ func (h *Helper) Serve(ctx context.Context, users Users, listeners ...*net.UnixL
 			_, err := users.who(peer)
 			return err
 		},
-		Handler: func(ctx context.Context, peer ipc.Peer, request []byte, send func([]byte) error) error {
+		Handler: func(ctx context.Context, peer ipc.Peer, request *ipc.Request, send func([]byte) error) error {
 			who, err := users.who(peer)
 			if err != nil {
 				return err
 			}
-			return h.Handle(ctx, who, request, send)
+			return h.handle(ctx, who, incoming{kind: request.Kind, size: request.Size, read: func() (*systemv1.SystemRequest, error) {
+				b, err := request.Read()
+				if err != nil {
+					return nil, err
+				}
+				return parseRequest(b)
+			}}, func(reply *systemv1.SystemReply) error { return sendReply(reply, send) })
 		},
 		Refused: func(peer ipc.Peer, err error) {
 			if errors.Is(err, context.Canceled) {
@@ -99,74 +105,41 @@ func parseRequest(b []byte) (*systemv1.SystemRequest, error) {
 	if err := proto.Unmarshal(b, request); err != nil {
 		return nil, helperclient.Errorf(helperclient.CodeMalformed, "the request of %d bytes cannot be read: %w", len(b), err)
 	}
+	return request, checkRequest(request)
+}
+
+func checkRequest(request *systemv1.SystemRequest) error {
 	if err := posture.RefuseUnknown(request); err != nil {
-		return nil, helperclient.Errorf(helperclient.CodeMalformed, "the request cannot be read: %w", err)
-	}
-	if request.GetVerb() == nil {
-		return nil, helperclient.Errorf(helperclient.CodeMalformed, "the request has no verb that is known here")
+		return helperclient.Errorf(helperclient.CodeMalformed, "the request cannot be read: %w", err)
 	}
 	if id := request.GetAppId(); id != "" && !changelog.IsAppID(id) {
-		return nil, helperclient.Errorf(helperclient.CodeMalformed, "the id of the App is not 16 hexadecimal digits")
+		return helperclient.Errorf(helperclient.CodeMalformed, "the id of the App is not 16 hexadecimal digits")
 	}
-	return request, nil
+	return nil
 }
 
-// permitted is the table of who may ask for what.
-func permitted(who Who, request *systemv1.SystemRequest) bool {
-	middleware, console, root := who == WhoMiddleware, who == WhoConsole, who == WhoRoot
-	switch request.GetVerb().(type) {
-	case *systemv1.SystemRequest_Authority, // it has a table of its own
-		*systemv1.SystemRequest_GetPosture, *systemv1.SystemRequest_WatchSystem,
-		*systemv1.SystemRequest_GetMachine, *systemv1.SystemRequest_ListBans, *systemv1.SystemRequest_RunAudit,
-		*systemv1.SystemRequest_Restrict:
-		return middleware || console || root
-	case *systemv1.SystemRequest_Submit, *systemv1.SystemRequest_ConfirmTry,
-		*systemv1.SystemRequest_FixFinding:
-		return middleware || root
-	case *systemv1.SystemRequest_LiftBan:
-		return root || middleware && request.GetLiftBan().GetPlain() == nil
-	case *systemv1.SystemRequest_FactoryReset:
-		local := request.GetFactoryReset().GetLocal() != nil
-		return root || local && console || !local && middleware
-	case *systemv1.SystemRequest_GetSummary:
-		return console || root
-	case *systemv1.SystemRequest_Announce:
-		return middleware
-	case *systemv1.SystemRequest_GetUpdate:
-		return middleware || console || root
-	case *systemv1.SystemRequest_BeginUpdate, *systemv1.SystemRequest_UpdatePiece, *systemv1.SystemRequest_FinishUpdate,
-		*systemv1.SystemRequest_AbortUpdate, *systemv1.SystemRequest_WatchUpdate:
-		// What is installed has to be signed, whoever brings it.
-		return middleware || root
-	case *systemv1.SystemRequest_ListServices, *systemv1.SystemRequest_ChangeService, *systemv1.SystemRequest_ReadLogs,
-		*systemv1.SystemRequest_ListTimeZones, *systemv1.SystemRequest_SetTimeZone, *systemv1.SystemRequest_Reboot,
-		*systemv1.SystemRequest_PowerOff, *systemv1.SystemRequest_InstallDebianUpdates,
-		*systemv1.SystemRequest_ListChanges:
-		return middleware || root
-	case *systemv1.SystemRequest_RecordChange,
-		*systemv1.SystemRequest_OrderPairing, *systemv1.SystemRequest_AnswerPairing:
-		return middleware
-	case *systemv1.SystemRequest_LocalChange, *systemv1.SystemRequest_GetHealth:
-		return root
-	default:
-		return false
+func sendReply(reply *systemv1.SystemReply, send func([]byte) error) error {
+	b, err := proto.Marshal(reply)
+	if err == nil && len(b) > ipc.MaxMessageSize {
+		err = fmt.Errorf("a reply of %d bytes is longer than %d", len(b), ipc.MaxMessageSize)
 	}
+	if err != nil {
+		return err
+	}
+	return send(b)
 }
 
-// Handle answers one request by one reply or several. An error means that no (last)
+// incoming is a request of which only the kind and the size are known.
+type incoming struct {
+	kind uint16
+	size int // of the message, in bytes
+	read func() (*systemv1.SystemRequest, error)
+}
+
+// handle answers one request by one reply or several. An error means that no (last)
 // reply could be sent; a refusal is a reply.
-func (h *Helper) Handle(ctx context.Context, who Who, request []byte, send func([]byte) error) error {
-	sendReply := func(reply *systemv1.SystemReply) error {
-		b, err := proto.Marshal(reply)
-		if err == nil && len(b) > ipc.MaxMessageSize {
-			err = fmt.Errorf("a reply of %d bytes is longer than %d", len(b), ipc.MaxMessageSize)
-		}
-		if err != nil {
-			return err
-		}
-		return send(b)
-	}
-	reply, err := h.answer(ctx, who, request, sendReply)
+func (h *Helper) handle(ctx context.Context, who Who, in incoming, send func(*systemv1.SystemReply) error) error {
+	reply, err := h.answer(ctx, who, in, send)
 	if ctx.Err() != nil {
 		return ctx.Err() // whoever asked has gone
 	}
@@ -175,80 +148,38 @@ func (h *Helper) Handle(ctx context.Context, who Who, request []byte, send func(
 		h.log.Info("a request was refused", "by", who, "code", refused.Code, "reason", refused.Message)
 		reply = &systemv1.SystemReply{ErrorCode: string(refused.Code), ErrorMessage: refused.Message}
 	}
-	return sendReply(reply)
+	return send(reply)
 }
 
-func (h *Helper) answer(ctx context.Context, who Who, b []byte, send func(*systemv1.SystemReply) error) (*systemv1.SystemReply, error) {
-	request, err := parseRequest(b)
+// answer asks in this order: is there such a verb, may this one ask for it, is the request
+// short enough, has this caller a budget left. Only then the request is read and parsed.
+func (h *Helper) answer(ctx context.Context, who Who, in incoming, send func(*systemv1.SystemReply) error) (*systemv1.SystemReply, error) {
+	v, known := verbs[in.kind]
+	switch {
+	case !known:
+		return nil, helperclient.Errorf(helperclient.CodeMalformed, "the request has no verb that is known here")
+	case !v.may.has(who):
+		return nil, helperclient.Errorf(helperclient.CodePermission, "%s may not ask for this (%s)", who, v.name)
+	case in.size > v.limit:
+		return nil, helperclient.Errorf(helperclient.CodeMalformed, "the request (%s) has %d bytes; at most %d fit", v.name, in.size, v.limit)
+	}
+	leave, err := h.budgets[who].enter(ctx, v, h.config.Clock)
 	if err != nil {
 		return nil, err
 	}
-	recording := h.recording(who, request)
-	reply, err := h.perform(ctx, who, request, send)
-	recording.end(reply, err)
-	return reply, err
-}
-
-// perform does what is asked for, if this one may ask for it.
-func (h *Helper) perform(ctx context.Context, who Who, request *systemv1.SystemRequest, send func(*systemv1.SystemReply) error) (*systemv1.SystemReply, error) {
-	if !permitted(who, request) {
-		return nil, helperclient.Errorf(helperclient.CodePermission, "%s may not ask for this (%T)", who, request.GetVerb())
-	}
-	if err := h.refuseInReset(); err != nil {
+	defer leave()
+	request, err := in.read()
+	if err != nil {
 		return nil, err
 	}
-	progress := func(p *systemv1.Progress) {
-		// Whoever does not read it sees the result all the same.
-		_ = send(&systemv1.SystemReply{Result: &systemv1.SystemReply_Progress{Progress: p}})
+	if helperclient.Kind(request) != in.kind {
+		return nil, helperclient.Errorf(helperclient.CodeMalformed, "the request is another one than it was announced as (%s)", v.name)
 	}
-	switch verb := request.GetVerb().(type) {
-	case *systemv1.SystemRequest_Authority:
-		reply, err := h.callAuthority(ctx, who, verb.Authority)
-		if err != nil {
-			return nil, helperclient.Errorf(helperclient.CodeInternal, "%w", err)
-		}
-		return &systemv1.SystemReply{Result: &systemv1.SystemReply_Authority{Authority: reply}}, nil
-	case *systemv1.SystemRequest_GetPosture:
-		return h.posture(verb.GetPosture.GetNonce(), verb.GetPosture.GetChallenge())
-	case *systemv1.SystemRequest_Submit:
-		return h.submit(ctx, verb.Submit, progress)
-	case *systemv1.SystemRequest_ConfirmTry:
-		return h.confirm(verb.ConfirmTry)
-	case *systemv1.SystemRequest_Restrict:
-		return h.restrict(ctx, who, verb.Restrict)
-	case *systemv1.SystemRequest_ListBans:
-		return h.listBans(ctx)
-	case *systemv1.SystemRequest_LiftBan:
-		return h.liftBan(ctx, who, verb.LiftBan)
-	case *systemv1.SystemRequest_RunAudit:
-		return h.runAudit(ctx)
-	case *systemv1.SystemRequest_FixFinding:
-		return h.fixFinding(ctx, verb.FixFinding.GetId())
-	case *systemv1.SystemRequest_GetMachine:
-		return &systemv1.SystemReply{Result: &systemv1.SystemReply_Machine{Machine: h.machine()}}, nil
-	case *systemv1.SystemRequest_WatchSystem:
-		return nil, h.watch(ctx, who, send)
-	case *systemv1.SystemRequest_LocalChange:
-		return h.local(ctx, verb.LocalChange, progress)
-	case *systemv1.SystemRequest_GetSummary:
-		return h.summary(), nil
-	case *systemv1.SystemRequest_FactoryReset:
-		return h.factoryReset(who, verb.FactoryReset)
-	case *systemv1.SystemRequest_Announce:
-		return &systemv1.SystemReply{}, h.announce(ctx, verb.Announce)
-	case *systemv1.SystemRequest_BeginUpdate, *systemv1.SystemRequest_UpdatePiece, *systemv1.SystemRequest_FinishUpdate,
-		*systemv1.SystemRequest_AbortUpdate, *systemv1.SystemRequest_GetUpdate, *systemv1.SystemRequest_WatchUpdate:
-		return h.updates(ctx, request, send)
-	case *systemv1.SystemRequest_GetHealth:
-		return h.health(ctx)
-	case *systemv1.SystemRequest_ListServices, *systemv1.SystemRequest_ChangeService, *systemv1.SystemRequest_ReadLogs,
-		*systemv1.SystemRequest_ListTimeZones, *systemv1.SystemRequest_SetTimeZone, *systemv1.SystemRequest_Reboot,
-		*systemv1.SystemRequest_PowerOff, *systemv1.SystemRequest_InstallDebianUpdates:
-		return h.managed(ctx, who, request, send)
-	case *systemv1.SystemRequest_ListChanges, *systemv1.SystemRequest_RecordChange:
-		return h.changeVerbs(who, request)
-	case *systemv1.SystemRequest_OrderPairing, *systemv1.SystemRequest_AnswerPairing:
-		return h.orderedPairing(request)
+	recording := h.recording(v, who, request)
+	var reply *systemv1.SystemReply
+	if err = h.refuseInReset(); err == nil {
+		reply, err = v.do(ctx, h, &call{who, request, send})
 	}
-	return nil, helperclient.Errorf(helperclient.CodeInternal, "%T is permitted, but not implemented", request.GetVerb())
+	recording.end(reply, err)
+	return reply, err
 }

@@ -12,6 +12,9 @@ import (
 	"syscall"
 	"testing"
 
+	"google.golang.org/protobuf/proto"
+
+	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/ipc"
 )
@@ -27,24 +30,29 @@ const socketVariable = "BITBOX_BASE_SYSTEM_TEST_SOCKET"
 // socket, and what comes back to its output.
 func relay() {
 	requests, replies := gob.NewDecoder(os.Stdin), gob.NewEncoder(os.Stdout)
-	port := helperclient.Dial(os.Getenv(socketVariable))
+	socket := ipc.Dial(os.Getenv(socketVariable))
 	for {
-		var request []byte
+		var request frame
 		if err := requests.Decode(&request); err != nil {
 			return
 		}
 		var reply relayed
-		err := port.Stream(context.Background(), request, func(b []byte) error {
+		for b, err := range socket.Stream(context.Background(), request.Kind, request.Message) {
+			if err != nil {
+				reply.Err = err.Error()
+				break
+			}
 			reply.Replies = append(reply.Replies, b)
-			return nil
-		})
-		if err != nil {
-			reply.Err = err.Error()
 		}
 		if err := replies.Encode(reply); err != nil {
 			return
 		}
 	}
+}
+
+type frame struct {
+	Kind    uint16
+	Message []byte
 }
 
 type relayed struct {
@@ -119,30 +127,33 @@ func (b *base) user(socket string, uid uint32) helperclient.Client {
 	return helperclient.Client{Port: &userPort{requests: gob.NewEncoder(in), replies: gob.NewDecoder(out)}}
 }
 
-func (p *userPort) Call(ctx context.Context, request []byte) (first []byte, err error) {
-	err = p.Stream(ctx, request, func(reply []byte) error {
-		if first == nil {
-			first = reply
-		}
-		return nil
-	})
-	return first, err
+func (p *userPort) Stream(_ context.Context, request *systemv1.SystemRequest, receive func(*systemv1.SystemReply) error) error {
+	message, err := proto.Marshal(request)
+	if err != nil {
+		return err
+	}
+	return p.send(frame{helperclient.Kind(request), message}, receive)
 }
 
-func (p *userPort) Stream(_ context.Context, request []byte, receive func([]byte) error) error {
+// send sends whatever it is given.
+func (p *userPort) send(f frame, receive func(*systemv1.SystemReply) error) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	var reply relayed
-	if err := errors.Join(p.requests.Encode(request), p.replies.Decode(&reply)); err != nil {
+	var replies relayed
+	if err := errors.Join(p.requests.Encode(f), p.replies.Decode(&replies)); err != nil {
 		return fmt.Errorf("relay: %w", err)
 	}
-	for _, b := range reply.Replies {
-		if err := receive(b); err != nil {
+	for _, b := range replies.Replies {
+		reply := &systemv1.SystemReply{}
+		if err := proto.Unmarshal(b, reply); err != nil {
+			return err
+		}
+		if err := receive(reply); err != nil {
 			return err
 		}
 	}
-	if reply.Err != "" {
-		return errors.New(reply.Err)
+	if replies.Err != "" {
+		return errors.New(replies.Err)
 	}
 	return nil
 }

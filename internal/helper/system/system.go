@@ -165,6 +165,7 @@ type Helper struct {
 	apply  *apply.Applier
 	// changes is the log of changes.
 	changes *recorder
+	budgets map[Who]budgets
 
 	authority *pairing.Service
 	retiring  sync.Mutex // held while a key is retired; guards retirer
@@ -192,10 +193,8 @@ type Helper struct {
 	findings       []*systemv1.Finding
 	auditedAt      time.Duration
 	auditedVersion uint64
-	// announced is the TXT record that the Middleware wants told, nil until it says
-	// so; announcedName the name that was told with it.
-	announced     *discovery.TXT
-	announcedName string
+	// announced is the TXT record that the Middleware wants told, nil until it says so.
+	announced *discovery.TXT
 
 	// resetOrdered: a factory reset is certain, and resetting is closed.
 	resetOrdered bool
@@ -210,12 +209,12 @@ type Helper struct {
 	laters      chan func(context.Context)
 	serviceTurn turn // held while a service is changed, or the time zone; guards restarted
 	// restarted is when an App has restarted a service, by its name, on the boot-time clock.
-	restarted  map[string]time.Duration
-	wake       chan struct{} // for the worker; holds one
-	events     events
-	auditTurn  turn       // held while an audit runs
-	bansTurn   turn       // held while fail2ban is asked
-	announceMu sync.Mutex // held while Avahi is told
+	restarted map[string]time.Duration
+	worker    signal // what is to be in force has changed, or may have
+	announcer signal // so has what is to be announced
+	events    events
+	auditTurn turn // held while an audit runs
+	bansTurn  turn // held while fail2ban is asked
 }
 
 // turn is a lock that nobody waits for who has hung up: a request that waited all the
@@ -234,6 +233,16 @@ func (t turn) take(ctx context.Context) error {
 
 func (t turn) end() { <-t }
 
+// signal wakes one goroutine. It holds one, so that none is lost.
+type signal chan struct{}
+
+func (s signal) wake() {
+	select {
+	case s <- struct{}{}:
+	default: // it is about to look anyway
+	}
+}
+
 // BaseName is the name of the Base, as the posture in force has it.
 func (h *Helper) BaseName() string {
 	h.mu.Lock()
@@ -248,10 +257,12 @@ func Open(config Config) (*Helper, error) {
 	h := &Helper{
 		config:      config,
 		log:         config.Logger,
+		budgets:     newBudgets(),
 		waiters:     map[uint64]*waiter{},
 		version:     1,
 		convergence: convergence{changed: make(chan struct{})},
-		wake:        make(chan struct{}, 1),
+		worker:      make(signal, 1),
+		announcer:   make(signal, 1),
 		resetting:   make(chan struct{}),
 		auditTurn:   make(turn, 1),
 		serviceTurn: make(turn, 1),
@@ -367,6 +378,7 @@ func (h *Helper) Run(ctx context.Context) {
 	if h.config.Auditor != nil && h.config.AuditInterval > 0 {
 		running.Go(func() { h.auditAtIntervals(ctx) })
 	}
+	running.Go(func() { h.keepAnnouncing(ctx) })
 	running.Go(func() { h.watchBans(ctx) })
 	running.Go(func() { h.watchChanges(ctx) })
 	running.Go(func() { h.restartWhenReset(ctx) })

@@ -41,43 +41,56 @@ func updateError(err error) error {
 	return helperclient.Errorf(helperclient.CodeInternal, "%w", err)
 }
 
-// updates answers the verbs that are about updates.
-func (h *Helper) updates(ctx context.Context, request *systemv1.SystemRequest, send func(*systemv1.SystemReply) error) (*systemv1.SystemReply, error) {
-	receiver := h.config.Updates
-	if receiver == nil {
-		return nil, helperclient.Errorf(helperclient.CodeRefused, "this Base takes no updates")
+var errNoUpdates = helperclient.Errorf(helperclient.CodeRefused, "this Base takes no updates")
+
+func (h *Helper) beginUpdate(ctx context.Context, request *systemv1.BeginUpdate) (*systemv1.SystemReply, error) {
+	if h.config.Updates == nil {
+		return nil, errNoUpdates
 	}
-	empty := &systemv1.SystemReply{}
-	switch verb := request.GetVerb().(type) {
-	case *systemv1.SystemRequest_BeginUpdate:
-		id, err := receiver.Begin(ctx, verb.BeginUpdate.GetHeader())
-		if err != nil {
-			return nil, updateError(err)
-		}
-		h.log.Info("an update is being received", "audit", true)
-		return &systemv1.SystemReply{Result: &systemv1.SystemReply_UpdateBegan{UpdateBegan: &systemv1.UpdateBegan{Upload: id}}}, nil
-	case *systemv1.SystemRequest_UpdatePiece:
-		return empty, updateError(receiver.Piece(verb.UpdatePiece.GetUpload(), verb.UpdatePiece.GetOffset(), verb.UpdatePiece.GetData()))
-	case *systemv1.SystemRequest_AbortUpdate:
-		receiver.Abort(verb.AbortUpdate.GetUpload())
-		return empty, nil
-	case *systemv1.SystemRequest_FinishUpdate:
-		j, err := receiver.Finish(ctx, verb.FinishUpdate.GetUpload())
-		if err != nil {
-			return nil, updateError(err)
-		}
-		h.log.Warn("an update is being installed", "audit", true, "id", j.ID, "from", j.From, "to", j.To)
-		return &systemv1.SystemReply{Result: &systemv1.SystemReply_Update{Update: updateOf(j)}}, nil
-	case *systemv1.SystemRequest_GetUpdate:
-		status, err := h.updateStatus(ctx)
-		if err != nil {
-			return nil, updateError(err)
-		}
-		return statusReply(status), nil
-	case *systemv1.SystemRequest_WatchUpdate:
-		return nil, h.watchUpdate(ctx, send)
+	id, err := h.config.Updates.Begin(ctx, request.GetHeader())
+	if err != nil {
+		return nil, updateError(err)
 	}
-	return nil, helperclient.Errorf(helperclient.CodeInternal, "%T is no verb about updates", request.GetVerb())
+	h.log.Info("an update is being received", "audit", true)
+	return &systemv1.SystemReply{Result: &systemv1.SystemReply_UpdateBegan{UpdateBegan: &systemv1.UpdateBegan{Upload: id}}}, nil
+}
+
+func (h *Helper) updatePiece(request *systemv1.UpdatePiece) (*systemv1.SystemReply, error) {
+	if h.config.Updates == nil {
+		return nil, errNoUpdates
+	}
+	return empty(updateError(h.config.Updates.Piece(request.GetUpload(), request.GetOffset(), request.GetData())))
+}
+
+func (h *Helper) abortUpdate(request *systemv1.AbortUpdate) (*systemv1.SystemReply, error) {
+	if h.config.Updates == nil {
+		return nil, errNoUpdates
+	}
+	h.config.Updates.Abort(request.GetUpload())
+	return empty(nil)
+}
+
+func (h *Helper) finishUpdate(ctx context.Context, request *systemv1.FinishUpdate) (*systemv1.SystemReply, error) {
+	if h.config.Updates == nil {
+		return nil, errNoUpdates
+	}
+	j, err := h.config.Updates.Finish(ctx, request.GetUpload())
+	if err != nil {
+		return nil, updateError(err)
+	}
+	h.log.Warn("an update is being installed", "audit", true, "id", j.ID, "from", j.From, "to", j.To)
+	return &systemv1.SystemReply{Result: &systemv1.SystemReply_Update{Update: updateOf(j)}}, nil
+}
+
+func (h *Helper) getUpdate(ctx context.Context) (*systemv1.SystemReply, error) {
+	if h.config.Updates == nil {
+		return nil, errNoUpdates
+	}
+	status, err := h.updateStatus(ctx)
+	if err != nil {
+		return nil, updateError(err)
+	}
+	return statusReply(status), nil
 }
 
 func statusReply(status *systemv1.UpdateStatus) *systemv1.SystemReply {
@@ -139,6 +152,9 @@ func (h *Helper) debianUpdates() (waiting []string, unknown string) {
 
 // watchUpdate sends the journal whenever it has changed, until the update has ended.
 func (h *Helper) watchUpdate(ctx context.Context, send func(*systemv1.SystemReply) error) error {
+	if h.config.Updates == nil {
+		return errNoUpdates
+	}
 	var last *systemv1.Update
 	for {
 		j, err := h.config.Updates.Journal()

@@ -4,6 +4,7 @@ import (
 	"testing"
 
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 )
 
 // Who may ask for what: the table, written down a second time.
@@ -26,7 +27,7 @@ func TestUpdatesAreBroughtByTheMiddlewareAndJudgedByRoot(t *testing.T) {
 			for _, may := range c.may {
 				want = want || may == who
 			}
-			if got := permitted(who, c.request); got != want {
+			if got := verbs[helperclient.Kind(c.request)].may.has(who); got != want {
 				t.Errorf("%v may ask for %T: %v, want %v", who, c.request.GetVerb(), got, want)
 			}
 		}
@@ -63,11 +64,11 @@ func TestHealthTellsWhetherTheMiddlewareIsThere(t *testing.T) {
 			if h := health(); h.GetMiddleware() != want {
 				t.Errorf("while %v watches: %v", who, h)
 			}
-			return errEnough
+			return errPlayed
 		})
 		until(t, "who has hung up is forgotten", func() error {
 			if health().GetMiddleware() {
-				return errEnough
+				return errPlayed
 			}
 			return nil
 		})

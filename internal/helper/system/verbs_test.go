@@ -11,6 +11,7 @@ import (
 
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/bruteforce"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
 )
@@ -212,6 +213,14 @@ func TestAnAnnouncementIsOfThisBaseOnly(t *testing.T) {
 	if err := announce(&systemv1.Announce{Version: 1, Nonce: make([]byte, 16), Id: make([]byte, 8)}); err != nil {
 		t.Fatal(err)
 	}
+	until(t, "the first name is told", func() error {
+		b.world.mu.Lock()
+		defer b.world.mu.Unlock()
+		if len(b.world.told) != 1 {
+			return fmt.Errorf("told %+v", b.world.told)
+		}
+		return nil
+	})
 	a.mustSubmit(func(p *posture.Posture, _ uint64) { p.NodeName = "Cellar" })
 	until(t, "the new name is told", func() error {
 		b.world.mu.Lock()
@@ -221,4 +230,30 @@ func TestAnAnnouncementIsOfThisBaseOnly(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// The attack: a Middleware that was taken over has Avahi told again and again, which hangs.
+func TestClosingDoesNotWaitForAnAnnouncement(t *testing.T) {
+	b := newBase(t)
+	hanging, goOn := make(chan struct{}), make(chan struct{})
+	b.config.Announcer = hangingAnnouncer{hanging, goOn}
+	b.start()
+	announce := &systemv1.Announce{Version: 1, Nonce: make([]byte, 16), Id: make([]byte, 8)}
+	request := &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_Announce{Announce: announce}}
+	if _, err := b.as(WhoMiddleware).Do(t.Context(), request, nil); err != nil {
+		t.Fatal(err)
+	}
+	<-hanging
+	if err := b.restrict(WhoConsole, lockdown()); err != nil || !b.helper.Effective().Lockdown {
+		t.Errorf("lock down: %v", err)
+	}
+	close(goOn) // it has hung until now
+}
+
+type hangingAnnouncer struct{ hanging, goOn chan struct{} }
+
+func (a hangingAnnouncer) Announce(context.Context, generation.Announcement) error {
+	close(a.hanging)
+	<-a.goOn
+	return nil
 }

@@ -57,7 +57,7 @@ func (h *Helper) work(ctx context.Context) {
 		timer := time.NewTimer(wait)
 		select {
 		case <-ctx.Done():
-		case <-h.wake:
+		case <-h.worker:
 		case <-timer.C:
 		}
 		timer.Stop()
@@ -115,7 +115,6 @@ func (h *Helper) converge(ctx context.Context) (again bool, err error) {
 			ApplyFailed: &systemv1.ApplyFailed{Reason: err.Error()}}})
 	}
 	h.mu.Unlock()
-	_ = h.announceName(ctx) // it is in the log; the next change tries again
 	return again, err
 }
 

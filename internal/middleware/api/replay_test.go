@@ -15,7 +15,6 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/middleware/events"
 	"github.com/BitBoxSwiss/bitbox-base/internal/middleware/registry/registrytest"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/rpc"
-	"google.golang.org/protobuf/proto"
 )
 
 func TestMissedEventsAreReplayedAlsoAfterARestart(t *testing.T) {
@@ -74,19 +73,11 @@ type noting struct {
 	asked []*systemv1.SystemRequest
 }
 
-func (n *noting) Call(context.Context, []byte) ([]byte, error) {
-	return proto.Marshal(&systemv1.SystemReply{})
-}
-
-func (n *noting) Stream(_ context.Context, request []byte, receive func([]byte) error) error {
-	m := &systemv1.SystemRequest{}
-	if err := proto.Unmarshal(request, m); err != nil {
-		return err
-	}
+func (n *noting) Stream(_ context.Context, request *systemv1.SystemRequest, receive func(*systemv1.SystemReply) error) error {
 	n.mu.Lock()
-	n.asked = append(n.asked, m)
+	n.asked = append(n.asked, request)
 	n.mu.Unlock()
-	return receive(registrytest.Must(proto.Marshal(&systemv1.SystemReply{})))
+	return receive(&systemv1.SystemReply{})
 }
 
 func TestTheHelperIsToldForWhichAppItIsAsked(t *testing.T) {

@@ -1,0 +1,190 @@
+package system
+
+import (
+	"context"
+	"errors"
+	"runtime"
+	"testing"
+	"time"
+
+	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
+
+	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
+	"github.com/BitBoxSwiss/bitbox-base/internal/ipc"
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/changelog"
+)
+
+func TestEachVerbHasARow(t *testing.T) {
+	fields := verbField.Fields()
+	if len(verbs) != fields.Len() {
+		t.Errorf("%d verbs have %d rows", fields.Len(), len(verbs))
+	}
+	for i := range fields.Len() {
+		v, ok := verbs[uint16(fields.Get(i).Number())]
+		switch {
+		case !ok:
+			t.Errorf("the verb %q has no row in verbs.go", fields.Get(i).Name())
+			continue
+		case v.may == 0 || v.may.has(0) || v.limit == 0 || v.limit > ipc.MaxMessageSize || v.holds < v.limit:
+			t.Errorf("the row of %q has no callers or no bounds: %+v", v.name, v)
+		}
+		for who, most := range callerBounds {
+			if v.closes {
+				most = closingBounds
+			}
+			if v.may.has(who) && (v.holds > most.holds || float64(v.work) > most.work*burstTime.Seconds()) {
+				t.Errorf("the budget of the %s never has room for %q", who, v.name)
+			}
+		}
+		if v.record == nil || v.name == "authority" {
+			continue
+		}
+		// An empty request must not be the end of the helper.
+		request := &systemv1.SystemRequest{}
+		m := request.ProtoReflect()
+		m.Set(fields.Get(i), m.NewField(fields.Get(i)))
+		word := v.record.word
+		if v.record.what != nil {
+			word = v.record.what(request)
+		}
+		if _, isWord := changelog.Words[word]; !isWord {
+			t.Errorf("the verb %q is recorded as %q, which is no word of the log", v.name, word)
+		}
+		if v.record.detail != nil {
+			_ = v.record.detail(request, nil) + v.record.detail(request, &systemv1.SystemReply{})
+		}
+		if v.record.signed != nil {
+			_ = v.record.signed(request)
+		}
+	}
+}
+
+// kindOf returns the kind of a verb by its name.
+func kindOf(name string) uint16 {
+	for kind, v := range verbs {
+		if v.name == name {
+			return kind
+		}
+	}
+	panic(name)
+}
+
+// manyApps is a local_change of a size, with as many empty Apps as fit.
+func manyApps(size int) []byte {
+	const app, posture, localChange = 2, 1, 14
+	var apps []byte
+	for len(apps) < size-24 {
+		apps = protowire.AppendBytes(protowire.AppendTag(apps, app, protowire.BytesType), nil)
+	}
+	b := protowire.AppendBytes(protowire.AppendTag(nil, posture, protowire.BytesType), apps)
+	return protowire.AppendBytes(protowire.AppendTag(nil, localChange, protowire.BytesType), b)
+}
+
+// allocated is how many bytes do has allocated.
+func allocated(do func()) uint64 {
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	do()
+	runtime.ReadMemStats(&after)
+	return after.TotalAlloc - before.TotalAlloc
+}
+
+// The attack: the Middleware sends a change that only root may make, with half a million
+// empty Apps, which take 60 times their size once they are parsed.
+func TestWhoMayNotAskIsRefusedBeforeAnythingIsParsed(t *testing.T) {
+	b := newBase(t)
+	b.start()
+	flood := manyApps(ipc.MaxMessageSize)
+	ask := func(who Who) (code string, took uint64) {
+		read := func() (*systemv1.SystemRequest, error) { return parseRequest(flood) }
+		took = allocated(func() {
+			_ = b.helper.handle(t.Context(), who, incoming{kindOf("local_change"), len(flood), read}, func(reply *systemv1.SystemReply) error {
+				code = reply.GetErrorCode()
+				return nil
+			})
+		})
+		return code, took
+	}
+	if code, took := ask(WhoMiddleware); code != string(helperclient.CodePermission) || took > 1<<20 {
+		t.Errorf("answered with %q, which took %d bytes", code, took)
+	}
+	// Root may ask, but not for so much.
+	if code, took := ask(WhoRoot); code != string(helperclient.CodeMalformed) || took > 1<<20 {
+		t.Errorf("root is answered with %q, which took %d bytes", code, took)
+	}
+	// Broken: parsed first.
+	if took := allocated(func() { _, _ = parseRequest(flood) }); took < 40<<20 {
+		t.Errorf("parsing takes %d bytes only; this attack proves nothing", took)
+	}
+	// It says that it is something else.
+	request := &systemv1.SystemRequest{}
+	err := b.helper.handle(t.Context(), WhoMiddleware, incoming{kindOf("get_machine"), 100, func() (*systemv1.SystemRequest, error) {
+		return &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_LocalChange{LocalChange: &systemv1.LocalChange{}}}, nil
+	}}, func(reply *systemv1.SystemReply) error {
+		if reply.GetErrorCode() != string(helperclient.CodeMalformed) {
+			t.Errorf("a change in disguise is answered with %v", reply)
+		}
+		return nil
+	})
+	if err != nil || proto.Size(request) != 0 {
+		t.Error(err)
+	}
+}
+
+// What a row says that a call holds is what its worst request takes.
+func TestTheWorstRequestHoldsNoMoreThanItsRowSays(t *testing.T) {
+	v := verbs[kindOf("local_change")]
+	b := manyApps(v.limit)
+	if len(b) > v.limit {
+		b = manyApps(v.limit - 64)
+	}
+	if took := allocated(func() { _, _ = parseRequest(b) }); took > uint64(v.holds) {
+		t.Errorf("%d bytes take %d, and the row says %d", len(b), took, v.holds)
+	}
+}
+
+// A caller that has used its budget up waits; others and what closes do not.
+func TestABudgetBindsItsCallerAndNotWhatCloses(t *testing.T) {
+	now := time.Duration(1)
+	all := newBudgets()
+	busy := verb{name: "busy", size: size{holds: callerBounds[WhoMiddleware].holds}}
+	leave, err := all[WhoMiddleware].enter(t.Context(), busy, func() time.Duration { return now })
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	refused := make(chan error)
+	go func() {
+		_, err := all[WhoMiddleware].enter(ctx, busy, func() time.Duration { return now })
+		refused <- err
+	}()
+	if _, err := all[WhoMiddleware].enter(t.Context(), verb{closes: true, size: list}, func() time.Duration { return now }); err != nil {
+		t.Errorf("what closes: %v", err)
+	}
+	if _, err := all[WhoRoot].enter(t.Context(), verb{size: list}, func() time.Duration { return now }); err != nil {
+		t.Errorf("somebody else: %v", err)
+	}
+	cancel()
+	if err := <-refused; !errors.Is(err, context.Canceled) {
+		t.Errorf("the second call: %v", err)
+	}
+	leave()
+	if _, err := all[WhoMiddleware].enter(t.Context(), busy, func() time.Duration { return now }); err != nil {
+		t.Errorf("afterwards: %v", err)
+	}
+	// Programs: a burst, then so many a second.
+	p := newPace(10)
+	for n := range 40 {
+		if wait := p.take(now, 1); wait != 0 {
+			t.Fatalf("program %d waits %v", n, wait)
+		}
+	}
+	if wait := p.take(now, 1); wait != 100*time.Millisecond {
+		t.Errorf("the next one waits %v", wait)
+	}
+	if wait := p.take(now+time.Second, 1); wait != 0 {
+		t.Errorf("a second later one waits %v", wait)
+	}
+}
