@@ -200,7 +200,17 @@ func installRequest() *systemv1.SystemRequest {
 }
 
 func (b *base) install(ctx context.Context) (progress []string, err error) {
-	_, err = b.as(WhoMiddleware).Do(ctx, installRequest(), func(p *systemv1.Progress) { progress = append(progress, p.GetStep()) })
+	return b.installThen(ctx, nil)
+}
+
+// installThen does something at each step that is told.
+func (b *base) installThen(ctx context.Context, then func(step string)) (progress []string, err error) {
+	_, err = b.as(WhoMiddleware).Do(ctx, installRequest(), func(p *systemv1.Progress) {
+		progress = append(progress, p.GetStep())
+		if then != nil {
+			then(p.GetStep())
+		}
+	})
 	return progress, err
 }
 
@@ -214,25 +224,25 @@ func TestDebiansUpdatesAreInstalledOnceAndFollowed(t *testing.T) {
 		m.set(unit, "activating")
 		m.change(unit, "StateChangeTimestamp", fmt.Sprintf("@%d", time.Now().Unix()))
 		say("Unpacking libssl3")
-		time.AfterFunc(100*time.Millisecond, func() {
-			say("All upgrades installed")
-			b.touchStamp()
-			m.set(unit, "inactive")
-		})
 	}
 	b.start()
-	progress, err := b.install(t.Context())
+	ends := func(at string) func(string) {
+		return func(step string) {
+			if step == at {
+				say("All upgrades installed")
+				b.touchStamp()
+				m.set(services.DebianUpdatesUnit, "inactive")
+			}
+		}
+	}
+	progress, err := b.installThen(t.Context(), ends("Unpacking libssl3"))
 	if want := []string{"started", "Unpacking libssl3", "All upgrades installed"}; err != nil || !slices.Equal(progress, want) {
 		t.Errorf("%q, %v", progress, err)
 	}
 	// It runs already: who asks follows that.
 	m.set(services.DebianUpdatesUnit, "activating")
 	m.change(services.DebianUpdatesUnit, "StateChangeTimestamp", fmt.Sprintf("@%d", time.Now().Unix()))
-	time.AfterFunc(100*time.Millisecond, func() {
-		b.touchStamp()
-		m.set(services.DebianUpdatesUnit, "inactive")
-	})
-	if progress, err = b.install(t.Context()); err != nil || progress[0] != "it is running already" {
+	if progress, err = b.installThen(t.Context(), ends("it is running already")); err != nil || progress[0] != "it is running already" {
 		t.Errorf("%q, %v", progress, err)
 	}
 	if done := m.done(); !slices.Equal(done, []string{"start " + services.DebianUpdatesUnit}) {
