@@ -44,7 +44,7 @@ func TestAnAppThatWasAwayHearsOfBanDriftAndPairingAttempt(t *testing.T) {
 	h.session.Close()
 	_, other := h.pair("Phone", basev1.Role_ROLE_OPERATOR)
 	h.Machine.Ban(bruteforce.Ban{Jail: "sshd", Addr: netip.MustParseAddr("192.0.2.7"), Since: time.Now(), Until: time.Now().Add(time.Hour)})
-	if _, _, err := other.Bans(t.Context()); err != nil {
+	if _, err := other.Bans(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	h.Machine.Drift(&systemv1.Finding{Id: "open-port", Severity: systemv1.Finding_SEVERITY_CRITICAL, Title: "A port is open"})
@@ -96,7 +96,7 @@ func cutAgainAndAgain(t *testing.T, h *house, watch Watch, last int) (addresses 
 	ban := func() {
 		next++
 		h.Machine.Ban(bruteforce.Ban{Jail: "sshd", Addr: netip.MustParseAddr(fmt.Sprintf("192.0.2.%d", next)), Since: time.Now(), Until: time.Now().Add(time.Hour)})
-		if _, _, err := open(t, h.owner).Bans(t.Context()); err != nil {
+		if _, err := open(t, h.owner).Bans(t.Context()); err != nil {
 			t.Error(err)
 		}
 	}

@@ -559,19 +559,17 @@ func without(e posture.Effective, kind string) posture.Effective {
 	return e
 }
 
-// Bans returns the addresses that are banned, and how many ever were since the
-// Base was started.
-func (s *Session) Bans(ctx context.Context) ([]*basev1.Ban, uint64, error) {
-	answer, err := s.bans.ListBans(ctx, &basev1.ListBansRequest{})
-	if err != nil {
-		return nil, 0, err
-	}
-	return answer.GetBans(), answer.GetTotal(), nil
+// Bans returns the addresses that are banned.
+func (s *Session) Bans(ctx context.Context) (*basev1.ListBansResponse, error) {
+	return s.bans.ListBans(ctx, &basev1.ListBansRequest{})
 }
 
 // LiftBan lets an address in again. It returns false if it was not banned.
 func (s *Session) LiftBan(ctx context.Context, address string) (bool, error) {
 	addr, err := netip.ParseAddr(address)
+	if network, parsed := netip.ParsePrefix(address); parsed == nil {
+		addr, err = network.Masked().Addr(), nil // it stands for the whole
+	}
 	if err != nil {
 		return false, fail(ErrInvalid, err, "%q is not an IP address; write one such as 192.168.1.20 or fd00::20", Printable(address))
 	}

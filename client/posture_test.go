@@ -597,8 +597,8 @@ func TestLockdownEndsOtherSessionsAndIsLiftedSigned(t *testing.T) {
 func TestBansAreListedAndLifted(t *testing.T) {
 	h := newHouse(t)
 	h.Machine.Ban(bruteforce.Ban{Jail: "sshd", Addr: netip.MustParseAddr("192.0.2.7"), Since: time.Now(), Until: time.Now().Add(time.Hour)})
-	if list, total, err := h.session.Bans(t.Context()); err != nil || total != 1 || list[0].GetAddress() != "192.0.2.7" {
-		t.Errorf("%v, %d, %v", list, total, err)
+	if list, err := h.session.Bans(t.Context()); err != nil || list.GetTotal() != 1 || list.GetCurrent() != 1 || list.GetBans()[0].GetAddress() != "192.0.2.7" {
+		t.Errorf("%v, %d, %v", list, list.GetTotal(), err)
 	}
 	for _, c := range []struct {
 		address string

@@ -41,8 +41,7 @@ func (p *program) bansListCommand() *cobra.Command {
 		RunE: func(c *cobra.Command, _ []string) error {
 			q := tableOf(p, query[*basev1.ListBansResponse]{
 				ask: func(ctx context.Context, session *client.Session) (*basev1.ListBansResponse, error) {
-					bans, total, err := session.Bans(ctx)
-					return &basev1.ListBansResponse{Bans: bans, Total: total}, err
+					return session.Bans(ctx)
 				},
 				columns: []string{"ADDRESS", "FOR", "SINCE", "UNTIL"},
 				rows: func(list *basev1.ListBansResponse) [][]string {
@@ -62,6 +61,9 @@ func (p *program) bansListCommand() *cobra.Command {
 				}
 				if err := alone(list); err != nil {
 					return err
+				}
+				if more := int64(list.GetCurrent()) - int64(len(list.GetBans())); more > 0 {
+					return p.printf("... and %d more. %d since the Base was started.\n", more, list.GetTotal())
 				}
 				return p.printf("%d since the Base was started.\n", list.GetTotal())
 			}
@@ -90,8 +92,8 @@ func (p *program) bansLiftCommand() *cobra.Command {
 			}
 			var list []string
 			err := p.call(c.Context(), completeTime, func(ctx context.Context, session *client.Session) error {
-				bans, _, err := session.Bans(ctx)
-				for _, ban := range bans {
+				bans, err := session.Bans(ctx)
+				for _, ban := range bans.GetBans() {
 					list = append(list, cobra.CompletionWithDesc(client.Printable(ban.GetAddress()), client.Printable(ban.GetJail())))
 				}
 				return err

@@ -62,9 +62,9 @@ func reaches(from *stage.Attacker, to netip.AddrPort) error {
 
 // banned lists the addresses that the owner's App shows.
 func (b *base) banned(a *app) ([]string, error) {
-	bans, _, err := a.Bans(b.t.Context())
+	bans, err := a.Bans(b.t.Context())
 	var all []string
-	for _, ban := range bans {
+	for _, ban := range bans.GetBans() {
 		all = append(all, fmt.Sprintf("%s %s", ban.GetJail(), ban.GetAddress()))
 	}
 	slices.Sort(all)

@@ -781,9 +781,12 @@ func (*ListBansRequest) Descriptor() ([]byte, []int) {
 
 type ListBansResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	Bans  []*Ban                 `protobuf:"bytes,1,rep,name=bans,proto3" json:"bans,omitempty"`
+	// The latest 1,000 of each kind of attack.
+	Bans []*Ban `protobuf:"bytes,1,rep,name=bans,proto3" json:"bans,omitempty"`
 	// How many addresses were banned since fail2ban was started.
-	Total         uint64 `protobuf:"varint,2,opt,name=total,proto3" json:"total,omitempty"`
+	Total uint64 `protobuf:"varint,2,opt,name=total,proto3" json:"total,omitempty"`
+	// How many are banned now. Older Bases do not tell: 0.
+	Current       uint64 `protobuf:"varint,3,opt,name=current,proto3" json:"current,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -832,12 +835,20 @@ func (x *ListBansResponse) GetTotal() uint64 {
 	return 0
 }
 
+func (x *ListBansResponse) GetCurrent() uint64 {
+	if x != nil {
+		return x.Current
+	}
+	return 0
+}
+
 type Ban struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// What was attacked: "sshd" or "bitbox-base-handshake".
-	Jail    string `protobuf:"bytes,1,opt,name=jail,proto3" json:"jail,omitempty"`
+	Jail string `protobuf:"bytes,1,opt,name=jail,proto3" json:"jail,omitempty"`
+	// An address, or a network: "2001:db8::/64".
 	Address string `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
-	// Absent if not known.
+	// Absent if not known. A ban that does not end has no until.
 	Since         *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=since,proto3" json:"since,omitempty"`
 	Until         *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=until,proto3" json:"until,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -1295,10 +1306,11 @@ const file_base_v1_security_proto_rawDesc = "" +
 	"\x13FactoryResetRequest\x12\x14\n" +
 	"\x05order\x18\x01 \x01(\fR\x05order\"\x16\n" +
 	"\x14FactoryResetResponse\"\x11\n" +
-	"\x0fListBansRequest\"Q\n" +
+	"\x0fListBansRequest\"k\n" +
 	"\x10ListBansResponse\x12'\n" +
 	"\x04bans\x18\x01 \x03(\v2\x13.bitbox.base.v1.BanR\x04bans\x12\x14\n" +
-	"\x05total\x18\x02 \x01(\x04R\x05total\"\x97\x01\n" +
+	"\x05total\x18\x02 \x01(\x04R\x05total\x12\x18\n" +
+	"\acurrent\x18\x03 \x01(\x04R\acurrent\"\x97\x01\n" +
 	"\x03Ban\x12\x12\n" +
 	"\x04jail\x18\x01 \x01(\tR\x04jail\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x120\n" +

@@ -1462,9 +1462,12 @@ func (*ListBans) Descriptor() ([]byte, []int) {
 
 type BansResult struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	Bans  []*Ban                 `protobuf:"bytes,1,rep,name=bans,proto3" json:"bans,omitempty"`
+	// The latest 1,000 of each jail.
+	Bans []*Ban `protobuf:"bytes,1,rep,name=bans,proto3" json:"bans,omitempty"`
 	// How many addresses were banned since fail2ban has started.
-	Total         uint64 `protobuf:"varint,2,opt,name=total,proto3" json:"total,omitempty"`
+	Total uint64 `protobuf:"varint,2,opt,name=total,proto3" json:"total,omitempty"`
+	// How many are banned now.
+	Current       uint64 `protobuf:"varint,3,opt,name=current,proto3" json:"current,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1513,12 +1516,21 @@ func (x *BansResult) GetTotal() uint64 {
 	return 0
 }
 
+func (x *BansResult) GetCurrent() uint64 {
+	if x != nil {
+		return x.Current
+	}
+	return 0
+}
+
 type Ban struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// "sshd" or "bitbox-base-handshake" (internal/helper/bruteforce).
-	Jail    string `protobuf:"bytes,1,opt,name=jail,proto3" json:"jail,omitempty"`
+	Jail string `protobuf:"bytes,1,opt,name=jail,proto3" json:"jail,omitempty"`
+	// An address, or a network: "2001:db8::/64".
 	Address string `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
-	// Seconds since 1970 by the Base's clock; 0 if not known.
+	// Seconds since 1970 by the Base's clock; 0 if not known. A ban that does not end
+	// has no until.
 	Since         int64 `protobuf:"varint,3,opt,name=since,proto3" json:"since,omitempty"`
 	Until         int64 `protobuf:"varint,4,opt,name=until,proto3" json:"until,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -3640,11 +3652,12 @@ const file_system_v1_system_proto_rawDesc = "" +
 	"\x05nonce\x18\x05 \x01(\fR\x05nonceB\x06\n" +
 	"\x04what\"\n" +
 	"\n" +
-	"\bListBans\"M\n" +
+	"\bListBans\"g\n" +
 	"\n" +
 	"BansResult\x12)\n" +
 	"\x04bans\x18\x01 \x03(\v2\x15.bitbox.system.v1.BanR\x04bans\x12\x14\n" +
-	"\x05total\x18\x02 \x01(\x04R\x05total\"_\n" +
+	"\x05total\x18\x02 \x01(\x04R\x05total\x12\x18\n" +
+	"\acurrent\x18\x03 \x01(\x04R\acurrent\"_\n" +
 	"\x03Ban\x12\x12\n" +
 	"\x04jail\x18\x01 \x01(\tR\x04jail\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x14\n" +

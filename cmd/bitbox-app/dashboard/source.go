@@ -224,7 +224,8 @@ func accessOf(view *client.PostureView) *Access {
 func seconds(d time.Duration) uint64 { return uint64(max(0, d+time.Second-1) / time.Second) }
 
 func (s *session) lookBans(ctx context.Context, l *Look) (err error) {
-	l.Bans, _, err = s.Bans(ctx)
+	bans, err := s.Bans(ctx)
+	l.Bans = bans.GetBans()
 	l.HasBans = err == nil
 	return err
 }

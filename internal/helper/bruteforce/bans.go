@@ -30,6 +30,14 @@ func (b Ban) Subject() string {
 	return b.Addr.String()
 }
 
+// Bans are those of all jails.
+type Bans struct {
+	// List has the latest MaxBans of each jail.
+	List []Ban
+	// Current is how many there are, Total how many there were since fail2ban started.
+	Current, Total int
+}
+
 // MaxBans is how many bans of a jail are listed, the latest. A stranger with many
 // networks can have all of them banned; then the number tells more than the list.
 const MaxBans = 1000

@@ -47,13 +47,16 @@ func Exec(ctx context.Context, argv ...string) (string, error) {
 	command.Stdout, command.Stderr = stdout, stderr
 	err := command.Run()
 	if err == nil && stdout.full {
-		err = fmt.Errorf("it printed more than %d bytes", maxOutput)
+		err = errTooMuch
 	}
 	if err != nil {
 		return stdout.String(), fmt.Errorf("run %s: %w%s", strings.Join(argv, " "), errors.Join(err, ctx.Err()), lastWords(stderr.String()))
 	}
 	return stdout.String(), nil
 }
+
+// errTooMuch goes with as much of the output as fits.
+var errTooMuch = fmt.Errorf("it printed more than %d bytes", maxOutput)
 
 // lastWords is the end of what a program complained about.
 func lastWords(text string) string {

@@ -304,30 +304,35 @@ func (m Host) fail2ban(ctx context.Context, arguments ...string) (string, error)
 	return m.run(ctx, append([]string{fail2ban, "-s", bruteforce.Socket}, arguments...)...)
 }
 
-// Bans asks every jail.
-func (m Host) Bans(ctx context.Context) ([]bruteforce.Ban, int, error) {
-	var all []bruteforce.Ban
-	total := 0
+// Bans asks every jail. Of more bans than can be read it lists the latest of what was
+// read, and counts them all.
+func (m Host) Bans(ctx context.Context) (bruteforce.Bans, error) {
+	var all bruteforce.Bans
 	for _, jail := range bruteforce.Jails {
 		output, err := m.fail2ban(ctx, bruteforce.BansArguments(jail)...)
-		if err != nil {
-			return nil, 0, err
+		if errors.Is(err, errTooMuch) {
+			output, err = output[:strings.LastIndexByte(output, '\n')+1], nil
 		}
-		bans, err := bruteforce.ParseBans(jail, output)
 		if err != nil {
-			return nil, 0, err
+			return bruteforce.Bans{}, err
 		}
-		all = append(all, bans...)
-		if output, err = m.fail2ban(ctx, bruteforce.StatusArguments(jail)...); err != nil {
-			return nil, 0, err
+		list, err := bruteforce.ParseBans(jail, output)
+		if err != nil {
+			return bruteforce.Bans{}, err
+		}
+		// The figures stand before the list that makes this long.
+		if output, err = m.fail2ban(ctx, bruteforce.StatusArguments(jail)...); err != nil && !errors.Is(err, errTooMuch) {
+			return bruteforce.Bans{}, err
 		}
 		counts, err := bruteforce.ParseCounts(output)
 		if err != nil {
-			return nil, 0, err
+			return bruteforce.Bans{}, err
 		}
-		total += counts.TotalBanned
+		all.List = append(all.List, list...)
+		all.Current += counts.CurrentlyBanned
+		all.Total += counts.TotalBanned
 	}
-	return all, total, nil
+	return all, nil
 }
 
 // Lift asks fail2ban to forget an address; it answers how many bans that were.

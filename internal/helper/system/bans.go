@@ -17,57 +17,61 @@ const banInterval = 30 * time.Second
 
 // Banner is fail2ban, as far as it can be asked.
 type Banner interface {
-	// Bans lists who is banned, and counts how many were since its start.
-	Bans(ctx context.Context) (bans []bruteforce.Ban, total int, err error)
+	// Bans lists and counts who is banned.
+	Bans(ctx context.Context) (bruteforce.Bans, error)
 	// Lift lets an address in again, in all jails. False: it was not banned.
 	Lift(ctx context.Context, addr netip.Addr) (bool, error)
 }
 
 func (h *Helper) listBans(ctx context.Context) (*systemv1.SystemReply, error) {
-	bans, total, err := h.askBans(ctx)
+	bans, err := h.askBans(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return &systemv1.SystemReply{Result: &systemv1.SystemReply_Bans{
-		Bans: &systemv1.BansResult{Bans: bansToProto(bans), Total: uint64(max(total, 0))}}}, nil
+	return &systemv1.SystemReply{Result: &systemv1.SystemReply_Bans{Bans: &systemv1.BansResult{
+		Bans: bansToProto(bans.List), Current: uint64(max(bans.Current, 0)), Total: uint64(max(bans.Total, 0))}}}, nil
 }
 
 // askBans asks fail2ban, one question at a time, and tells watchers what is new.
-func (h *Helper) askBans(ctx context.Context) ([]bruteforce.Ban, int, error) {
+func (h *Helper) askBans(ctx context.Context) (bruteforce.Bans, error) {
 	if err := h.bansTurn.take(ctx); err != nil {
-		return nil, 0, err
+		return bruteforce.Bans{}, err
 	}
 	defer h.bansTurn.end()
 	ctx, cancel := context.WithTimeout(ctx, askTime)
 	defer cancel()
-	bans, total, err := h.config.Banner.Bans(ctx)
+	bans, err := h.config.Banner.Bans(ctx)
 	if err != nil {
-		return nil, 0, helperclient.Errorf(helperclient.CodeInternal, "ask fail2ban for its bans: %w", err)
+		return bruteforce.Bans{}, helperclient.Errorf(helperclient.CodeInternal, "ask fail2ban for its bans: %w", err)
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	banned, lifted := without(bans, h.bans), without(h.bans, bans)
-	h.bans = bans
+	banned, lifted := without(bans.List, h.bans), without(h.bans, bans.List)
+	if len(bans.List) < bans.Current {
+		lifted = nil // who is not listed may be banned all the same
+	}
+	h.bans = bans.List
 	if len(banned)+len(lifted) > 0 {
 		h.publishLocked(&systemv1.SystemEvent{Happened: &systemv1.SystemEvent_BansChanged{
 			BansChanged: &systemv1.BansChanged{Banned: bansToProto(banned), Lifted: bansToProto(lifted)}}})
 	}
-	return bans, total, nil
+	return bans, nil
 }
 
 // without returns the bans of a that b does not have.
 func without(a, b []bruteforce.Ban) []bruteforce.Ban {
 	type key struct {
-		jail string
-		addr netip.Addr
+		jail    string
+		addr    netip.Addr
+		network netip.Prefix
 	}
 	known := make(map[key]bool, len(b))
 	for _, ban := range b {
-		known[key{ban.Jail, ban.Addr}] = true
+		known[key{ban.Jail, ban.Addr, ban.Network}] = true
 	}
 	var list []bruteforce.Ban
 	for _, ban := range a {
-		if !known[key{ban.Jail, ban.Addr}] {
+		if !known[key{ban.Jail, ban.Addr, ban.Network}] {
 			list = append(list, ban)
 		}
 	}
@@ -77,9 +81,11 @@ func without(a, b []bruteforce.Ban) []bruteforce.Ban {
 func bansToProto(bans []bruteforce.Ban) []*systemv1.Ban {
 	var list []*systemv1.Ban
 	for _, ban := range bans {
-		list = append(list, &systemv1.Ban{
-			Jail: ban.Jail, Address: ban.Addr.String(), Since: ban.Since.Unix(), Until: ban.Until.Unix(),
-		})
+		until := int64(0)
+		if !ban.Until.IsZero() {
+			until = ban.Until.Unix()
+		}
+		list = append(list, &systemv1.Ban{Jail: ban.Jail, Address: ban.Subject(), Since: ban.Since.Unix(), Until: until})
 	}
 	return list
 }
@@ -129,7 +135,7 @@ func (h *Helper) watchBans(ctx context.Context) {
 		if !watched {
 			return
 		}
-		if _, _, err := h.askBans(ctx); err != nil && ctx.Err() == nil {
+		if _, err := h.askBans(ctx); err != nil && ctx.Err() == nil {
 			h.log.Warn("the bans are not known", "error", err)
 		}
 	})

@@ -236,10 +236,10 @@ func (w *world) between(a, b posture.Effective) error {
 	return nil
 }
 
-func (w *world) Bans(context.Context) ([]bruteforce.Ban, int, error) {
+func (w *world) Bans(context.Context) (bruteforce.Bans, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return slices.Clone(w.bans), len(w.bans), w.fail["bans"]
+	return bruteforce.Bans{List: slices.Clone(w.bans), Current: len(w.bans), Total: len(w.bans)}, w.fail["bans"]
 }
 
 func (w *world) Lift(_ context.Context, addr netip.Addr) (bool, error) {

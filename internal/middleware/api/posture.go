@@ -110,7 +110,7 @@ func (s bansService) ListBans(ctx context.Context, _ *basev1.ListBansRequest) (*
 	if err != nil {
 		return nil, err
 	}
-	return &basev1.ListBansResponse{Bans: events.Bans(reply.GetBans().GetBans()), Total: reply.GetBans().GetTotal()}, nil
+	return &basev1.ListBansResponse{Bans: events.Bans(reply.GetBans().GetBans()), Total: reply.GetBans().GetTotal(), Current: reply.GetBans().GetCurrent()}, nil
 }
 
 func (s bansService) LiftBan(ctx context.Context, request *basev1.LiftBanRequest) (*basev1.LiftBanResponse, error) {

@@ -55,10 +55,10 @@ func (m *Machine) Drift(finding *systemv1.Finding) {
 }
 
 // Bans implements system.Banner.
-func (m *Machine) Bans(context.Context) ([]bruteforce.Ban, int, error) {
+func (m *Machine) Bans(context.Context) (bruteforce.Bans, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return slices.Clone(m.bans), len(m.bans), nil
+	return bruteforce.Bans{List: slices.Clone(m.bans), Current: len(m.bans), Total: len(m.bans)}, nil
 }
 
 // Lift implements system.Banner.
