@@ -185,7 +185,7 @@ If this is the only owner's App, only somebody at the Base can let an owner in a
 		}
 		if base.State.Usable() {
 			text := fmt.Sprintf("This App's pairing with %q will be deleted for good. It was %s there (as of %s).", base.Name, article(base.Role), when(base.RoleAt, time.Now()))
-			if err := asking.confirm(c.Context(), "In this App:\n  "+client.Printable(text)+"\n"); err != nil {
+			if err := asking.confirm(c.Context(), "In this App:\n  "+p.out.Fold("  ", client.Printable(text))+"\n"); err != nil {
 				return err
 			}
 		}

@@ -30,7 +30,7 @@ func run(args []string) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	context.AfterFunc(ctx, stop) // a second Ctrl-C ends it at once
-	p := &program{in: os.Stdin, out: terminal.Open(os.Stdout, os.Getenv), terminal: term.IsTerminal(int(os.Stdin.Fd()))}
+	p := &program{in: os.Stdin, out: terminal.Open(os.Stdout, os.Getenv), errs: terminal.Open(os.Stderr, os.Getenv), terminal: term.IsTerminal(int(os.Stdin.Fd()))}
 	root := p.rootCommand()
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
@@ -41,14 +41,20 @@ func run(args []string) int {
 	if !p.running {
 		err = usageError{err}
 	}
-	fmt.Fprintln(os.Stderr, "bitbox-app:", p.sentence(ctx, err))
+	p.complain(p.sentence(ctx, err))
 	return exitCode(ctx, err)
+}
+
+// complain writes a sentence about what is wrong, broken between words.
+func (p *program) complain(sentence string) {
+	fmt.Fprintln(p.errs, p.errs.Fold("  ", "bitbox-app: "+sentence))
 }
 
 // program is one run of the command.
 type program struct {
 	in       io.Reader
 	out      *terminal.Output
+	errs     *terminal.Output
 	terminal bool   // somebody sits at in
 	running  bool   // the command line was understood
 	left     string // what an interruption leaves behind at the Base

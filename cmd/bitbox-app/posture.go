@@ -48,7 +48,7 @@ func (c *consent) approve(ctx context.Context) client.Approve {
 		c.shown = changes
 		text := "This will be different at the Base:\n"
 		for _, change := range changes {
-			text += "  " + changeText(change) + "\n"
+			text += "  " + c.program.out.Fold("  ", changeText(change)) + "\n"
 		}
 		return c.ask(ctx, text)
 	}

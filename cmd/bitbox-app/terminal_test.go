@@ -156,12 +156,15 @@ func (s *sitting) end() (int, string) {
 	return code, strings.ReplaceAll(screen, "\r\n", "\n")
 }
 
+// unfolded undoes that a sentence is broken between words.
+func unfolded(screen string) string { return strings.ReplaceAll(screen, "\n  ", " ") }
+
 // interrupted expects that it ends by Ctrl-C, with a sentence.
 func (s *sitting) interrupted(sentence string) {
 	s.t.Helper()
 	s.types(ctrlC)
 	code, screen := s.end()
-	if want := "bitbox-app: interrupted: " + sentence + "\n"; code != exitInterrupted || !strings.HasSuffix(screen, want) {
+	if want := "bitbox-app: interrupted: " + sentence + "\n"; code != exitInterrupted || !strings.HasSuffix(unfolded(screen), want) {
 		s.t.Errorf("ended with %d, and without %q at the end:\n%q", code, want, screen)
 	}
 }
@@ -381,7 +384,7 @@ func TestCtrlCDuringAPairingStoresNothing(t *testing.T) {
 	s.await("Does the Base show the same code? [y/N] ")
 	s.types(ctrlC)
 	code, screen := s.end()
-	if code != exitInterrupted || !strings.Contains(screen, "interrupted: ") || !strings.Contains(screen, "nothing was stored") {
+	if code != exitInterrupted || !strings.Contains(screen, "interrupted: ") || !strings.Contains(unfolded(screen), "nothing was stored") {
 		t.Errorf("%d: %q", code, screen)
 	}
 	cancel()

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"strings"
 	"time"
 
@@ -79,7 +78,7 @@ func (p *program) watch(ctx context.Context, session *client.Session, flags watc
 	}
 	err = w.run(ctx, watch)
 	if errors.Is(err, client.ErrNotNow) && !flags.past {
-		fmt.Fprintln(os.Stderr, "bitbox-app:", client.Explain(err))
+		p.complain(client.Explain(err))
 		err = w.run(ctx, client.Watch{Lost: w.lost})
 	}
 	return err
@@ -196,7 +195,7 @@ func (w *watcher) keep(sequence uint64, anew bool) error {
 func (w *watcher) lost(err error) {
 	w.cut = true
 	if !w.json {
-		fmt.Fprintln(os.Stderr, "bitbox-app: the connection to the Base was lost; trying again ("+client.Explain(err)+")")
+		w.complain("the connection to the Base was lost; trying again ("+client.Explain(err)+")")
 	}
 }
 

@@ -59,7 +59,8 @@ func Run(ctx context.Context, o Options) error {
 	a := newAgent(o)
 	program := tea.NewProgram(&screen{m, a},
 		tea.WithContext(ctx), tea.WithoutSignalHandler(), tea.WithInput(o.In), tea.WithOutput(o.Out),
-		tea.WithEnvironment(o.Environment), tea.WithColorProfile(profile(o.Environment)), tea.WithFPS(framesPerSecond))
+		tea.WithEnvironment(o.Environment), tea.WithColorProfile(profile(o.Environment)), tea.WithFPS(framesPerSecond),
+		tea.WithFilter(func(_ tea.Model, message tea.Msg) tea.Msg { return believable(message) }))
 	a.tell = func(message any) { program.Send(message) }
 	_, err := program.Run()
 	a.leave()
@@ -100,6 +101,19 @@ func profile(environment []string) colorprofile.Profile {
 		return colorprofile.ASCII
 	}
 	return colorprofile.ANSI
+}
+
+// The size of a terminal that does not know its own: 0 by 0 is what a serial line or a
+// plain pseudo-terminal reports.
+const usualWidth, usualHeight = 80, 24
+
+func believable(message tea.Msg) tea.Msg {
+	if s, ok := message.(tea.WindowSizeMsg); ok {
+		if s.Width <= 0 || s.Height <= 0 {
+			return tea.WindowSizeMsg{Width: usualWidth, Height: usualHeight}
+		}
+	}
+	return message
 }
 
 // screen is the model as Bubble Tea has it.

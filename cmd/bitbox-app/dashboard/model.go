@@ -150,9 +150,11 @@ type base struct {
 	events       []event // the newest last
 }
 
+// event is what happened, as often as it has happened one after the other.
 type event struct {
-	at   time.Time
-	text string
+	first, at time.Time
+	times     int
+	text      string
 }
 
 // found is a Base that is announced.
@@ -261,7 +263,7 @@ type model struct {
 }
 
 func newModel(now time.Time, wanted string, ascii bool, eventText func(*basev1.WatchEventsResponse) string) *model {
-	return &model{now: now, width: 80, height: 24, ascii: ascii, wanted: wanted, eventText: eventText, lookTime: lookTime}
+	return &model{now: now, width: usualWidth, height: usualHeight, ascii: ascii, wanted: wanted, eventText: eventText, lookTime: lookTime}
 }
 
 // update takes one message, and returns orders.
@@ -376,7 +378,7 @@ func (m *model) know(e knows) []any {
 	var orders []any
 	for _, known := range e.bases {
 		if at := slices.IndexFunc(list, func(b *base) bool { return b.Name == known.Name }); at >= 0 {
-			if known.State != client.Revoked { // a revoked one may have the name of the one that replaces it
+			if known.State.Usable() { // a revoked one may have the name of the one that replaces it
 				list[at].Base = known
 			}
 			continue
@@ -451,7 +453,7 @@ func (m *model) chosenFound() (found, bool) {
 func (m *model) follow() []any {
 	var names []string
 	for _, b := range m.bases {
-		if b.State != client.Revoked && (len(names) < maxFollowed || b == m.chosenBase()) {
+		if b.State.Usable() && (len(names) < maxFollowed || b == m.chosenBase()) {
 			names = append(names, b.Name)
 		}
 	}
@@ -521,17 +523,30 @@ func (m *model) happen(e happened) {
 	}
 	if s := e.event.GetSubscribed(); s != nil {
 		if s.GetGap() {
-			b.note(event{m.now, "The Base no longer keeps all that happened before."})
+			b.note(m.now, "The Base no longer keeps all earlier events.")
 		}
 		return
 	}
 	if app := cmp.Or(e.event.GetSessionStarted().GetApp(), e.event.GetSessionEnded().GetApp()); app.GetId() == b.AppID && app != nil {
 		return // that is this dashboard, or the same App's commands
 	}
-	b.note(event{e.event.GetTime().AsTime(), bounded(m.eventText(e.event))})
+	b.note(e.event.GetTime().AsTime(), bounded(m.eventText(e.event)))
 }
 
-func (b *base) note(e event) {
+// sameWithin is how far back an event is looked for that says the same: two Apps that
+// come and go must not push everything else off the page.
+const sameWithin = 8
+
+// note adds an event. One that was noted shortly before moves to the end, and is counted.
+func (b *base) note(at time.Time, text string) {
+	e := event{first: at, at: at, times: 1, text: text}
+	for n := len(b.events) - 1; n >= max(0, len(b.events)-sameWithin); n-- {
+		if same := b.events[n]; same.text == text {
+			e.first, e.times = same.first, same.times+1
+			b.events = slices.Delete(b.events, n, n+1)
+			break
+		}
+	}
 	b.events = append(b.events, e)
 	if more := len(b.events) - maxEvents; more > 0 {
 		b.events = slices.Clone(b.events[more:])

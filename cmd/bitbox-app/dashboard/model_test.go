@@ -11,6 +11,8 @@ import (
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	tea "charm.land/bubbletea/v2"
+
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	"github.com/BitBoxSwiss/bitbox-base/client"
 )
@@ -365,7 +367,7 @@ func haunted(t *testing.T, text string) map[string]*stage {
 			}
 			if i := b.look.Info; i != nil {
 				i.Name, i.SoftwareVersion, i.Addresses, i.Caller.Name = text, text, []string{text}, text
-				b.note(event{noon, text})
+				b.note(noon, text)
 			}
 			if a := b.look.Access; a != nil {
 				a.Keys, a.Internet, a.Bans, b.look.Lie = []string{text}, []string{text}, text, text
@@ -467,4 +469,68 @@ func FuzzKeys(f *testing.F) {
 			}
 		}
 	})
+}
+
+// At 80 by 24 and at 40 columns each page has its name, and its number.
+func TestEachPageHasItsNameOnSmallScreens(t *testing.T) {
+	for _, sized := range []size{{80, 24}, {72, 24}, {60, 15}, {minWidth, 24}} {
+		s := busy(t)
+		s.hears(sized)
+		screen := render(s.view(), false)
+		for n, name := range pageNames {
+			if !strings.Contains(screen, fmt.Sprintf("%d %s", n+1, name)) {
+				t.Errorf("%d by %d: no %q\n%s", sized.width, sized.height, name, screen)
+			}
+		}
+	}
+}
+
+func TestEventsThatSayTheSameAreMergedAndReadInFull(t *testing.T) {
+	s := house(t)
+	b := s.chosenBase()
+	before := len(b.events)
+	long := "Somebody asked to be paired, " + strings.Repeat("again and again, ", 20) + "and that is the end."
+	for n := range 100 {
+		b.note(noon.Add(time.Duration(n)*time.Second), "Anna's phone connected.")
+		b.note(noon.Add(time.Duration(n)*time.Second), "Anna's phone disconnected.")
+	}
+	b.note(noon, long)
+	if got := len(b.events) - before; got != 3 {
+		t.Errorf("%d events take %d rows", 201, got)
+	}
+	s.types("5")
+	screen := render(s.view(), false)
+	for _, want := range []string{"and that is the", "(100 times since " + noon.Local().Format(time.TimeOnly) + ")"} {
+		if !strings.Contains(strings.Join(strings.Fields(strings.ReplaceAll(screen, "│", " ")), " "), want) {
+			t.Errorf("%q is not shown:\n%s", want, screen)
+		}
+	}
+}
+
+func TestATerminalWithoutASizeGetsTheUsualOne(t *testing.T) {
+	for _, s := range []tea.WindowSizeMsg{{}, {Width: 80}, {Height: 24}, {Width: -1, Height: -1}} {
+		if got := believable(s); got != (tea.WindowSizeMsg{Width: usualWidth, Height: usualHeight}) {
+			t.Errorf("%+v becomes %+v", s, got)
+		}
+	}
+	own := tea.WindowSizeMsg{Width: 132, Height: 43}
+	if got := believable(own); got != own {
+		t.Errorf("%+v becomes %+v", own, got)
+	}
+}
+
+func TestABaseThatCannotBeUsedSaysSo(t *testing.T) {
+	for state, want := range map[client.PairingState]string{client.Revoked: "revoked there", client.Reset: "has wiped the Base"} {
+		s := newStage(t)
+		orders := s.hears(knows{bases: []client.Base{{Name: "old", State: state, AppID: "b3"}}})
+		screen := render(s.view(), false)
+		if !strings.Contains(screen, want) || strings.Contains(screen, "onnecting") {
+			t.Errorf("%s:\n%s", state, screen)
+		}
+		for _, order := range orders {
+			if f, ok := order.(orderFollow); ok && len(f.bases) > 0 {
+				t.Errorf("%s: %v is asked", state, f.bases)
+			}
+		}
+	}
 }

@@ -22,7 +22,7 @@ func (m *model) pageLines() []line {
 		return nil
 	}
 	if b.look.Info == nil {
-		if b.state == connecting {
+		if b.state == connecting && b.State.Usable() {
 			return []line{nil, plain("Connecting ...")}
 		}
 		return nil
@@ -35,7 +35,7 @@ func (m *model) pageLines() []line {
 	case pageSecurity:
 		return m.securityPage(b)
 	case pageEvents:
-		return m.eventLines(b, maxEvents)
+		return m.eventsPage(b)
 	case pageServices:
 		return m.servicesPage(b)
 	}
@@ -237,20 +237,54 @@ func (m *model) servicesInShort(r *rows, b *base) {
 	r.add("Services", fmt.Sprintf("%d of %d run, none failed", running, len(services)))
 }
 
+var noEvents = styled("No events since this dashboard listens.", faint)
+
+// eventLines are the newest events, a row for each.
 func (m *model) eventLines(b *base, most int) []line {
-	if len(b.events) == 0 {
-		return []line{styled("No events since this dashboard listens.", faint)}
-	}
 	var lines []line
 	for n := len(b.events) - 1; n >= 0 && len(lines) < most; n-- {
 		e := b.events[n]
-		at := e.at.Local().Format(time.TimeOnly)
-		if when := words.When(e.at, m.now); len(when) > len("15:04") {
-			at = when
-		}
-		lines = append(lines, line{{at + "  ", faint}, {text: e.text}})
+		lines = append(lines, line{{m.eventTime(e.at) + "  ", faint}, {text: e.often() + e.text}})
+	}
+	if len(lines) == 0 {
+		return []line{noEvents}
 	}
 	return lines
+}
+
+// eventsPage has all events, each in full.
+func (m *model) eventsPage(b *base) []line {
+	var lines []line
+	for n := len(b.events) - 1; n >= 0; n-- {
+		e := b.events[n]
+		text := e.text
+		if e.times > 1 {
+			text += fmt.Sprintf(" (%d times since %s)", e.times, m.eventTime(e.first))
+		}
+		at := m.eventTime(e.at) + "  "
+		all := indented(at, wrap(text, m.pageWidth()-widthOf(at)-1, 0))
+		all[0][0].style = faint
+		lines = append(lines, all...)
+	}
+	if len(lines) == 0 {
+		return []line{noEvents}
+	}
+	return lines
+}
+
+// often is how many times an event has happened, before its text where there is one row.
+func (e event) often() string {
+	if e.times < 2 {
+		return ""
+	}
+	return fmt.Sprintf("%d× ", e.times)
+}
+
+func (m *model) eventTime(at time.Time) string {
+	if when := words.When(at, m.now); len(when) > len("15:04") {
+		return when
+	}
+	return at.Local().Format(time.TimeOnly)
 }
 
 func (m *model) accessPage(b *base) []line {

@@ -51,7 +51,7 @@ func styled(text string, s style) line { return line{{text, s}} }
 // inASCII says in ASCII what the dashboard itself draws.
 var inASCII = map[rune]string{
 	'│': "|", '─': "-", '┼': "+", '┬': "+", '┴': "+", '●': "*", '○': "o", '▲': "!", '…': "~", '°': "",
-	'█': "#", '▁': "_", '▂': ".", '▃': ".", '▄': "-", '▅': "-", '▆': "=", '▇': "#", '·': "-",
+	'█': "#", '▁': "_", '▂': ".", '▃': ".", '▄': "-", '▅': "-", '▆': "=", '▇': "#", '·': "-", '×': "x",
 }
 
 // maxText is how much of one text is looked at, in bytes: a Base may send a great

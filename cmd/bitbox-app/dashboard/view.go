@@ -261,6 +261,8 @@ func (m *model) standing(b *base) (mark, text string, s style) {
 	switch {
 	case b.State == client.Revoked:
 		return "○", "revoked", red
+	case b.State == client.Reset:
+		return "○", "was reset", red
 	case b.state == ended:
 		return "○", "see there", red
 	case b.state == silent:
@@ -376,7 +378,7 @@ func (m *model) chosenHead(b *base, width int) []line {
 	if b.look.Info == nil {
 		return lines
 	}
-	return append(lines, m.tabs(width))
+	return append(lines, m.tabs(width)...)
 }
 
 // software is which version a Base runs, and since when.
@@ -390,29 +392,21 @@ func (b *base) software() string {
 
 var pageNames = []string{"Overview", "Access", "Apps", "Security", "Events", "Services"}
 
-func (m *model) tabs(width int) line {
-	l := m.tabsWith(true)
-	if widthOf(l.text()) > width {
-		l = m.tabsWith(false)
-	}
-	return l
-}
-
-func (m *model) tabsWith(names bool) line {
-	var l line
+// tabs names the pages, in as many rows as their names take.
+func (m *model) tabs(width int) []line {
+	var lines []line
+	row := line{}
 	for n, name := range pageNames[:m.lastPage()+1] {
-		text := fmt.Sprint(n + 1)
-		if names || n == m.page {
-			text += " " + name
+		tab := span{fmt.Sprintf(" %d %s ", n+1, name), 0}
+		if n == m.page {
+			tab = span{fmt.Sprintf("[%d %s]", n+1, name), bold | reverse}
 		}
-		switch {
-		case n == m.page:
-			l = append(l, span{"[" + text + "]", bold | reverse})
-		default:
-			l = append(l, span{" " + text + " ", 0})
+		if len(row) > 0 && widthOf(row.text())+widthOf(tab.text) > width {
+			lines, row = append(lines, row), line{}
 		}
+		row = append(row, tab)
 	}
-	return l
+	return append(lines, row)
 }
 
 // alerts are what somebody has to see on each page.
@@ -420,7 +414,9 @@ func (m *model) alerts(b *base, width int) []line {
 	var lines []line
 	say := func(text string, s style) { lines = append(lines, indented("▲ ", wrap(text, width-3, s))...) }
 	if b.State == client.Revoked {
-		say("The Base says that this App was revoked there. Its owner can pair it again.", red|bold)
+		say("The Base says that this App was revoked there. An owner can pair it again.", red|bold)
+	} else if b.State == client.Reset {
+		say("This App has wiped the Base, which now knows nobody. Pair with it again.", red|bold)
 	} else if b.problem != "" {
 		var state []string
 		if b.state == silent {

@@ -16,8 +16,9 @@ const (
 )
 
 // Table is text in columns. With a header its cells are shortened until a line fits the
-// terminal. Without one it is a list of names and values, of which nothing is cut: the
-// last cell of a row goes on in the next line.
+// terminal; where they would be too short, each row becomes a list of its own. Without a
+// header it is a list of names and values, of which nothing is cut: the last cell of a
+// row goes on in the next line.
 type Table struct {
 	output *Output
 	header []string
@@ -64,7 +65,11 @@ func (t *Table) Sentence(cells ...string) {
 
 // Print writes the table.
 func (t *Table) Print() error {
-	header, widths := row{cells: t.header}, t.widths()
+	header := row{cells: t.header}
+	widths, fits := t.widths()
+	if !fits {
+		return t.printLists()
+	}
 	var text strings.Builder
 	if len(t.header) > 0 {
 		t.line(&text, header, widths, func(int, string) Style { return Bold })
@@ -83,8 +88,30 @@ func (t *Table) style(column int, cell string) Style {
 	return Plain
 }
 
-func (t *Table) widths() []int {
-	var widths []int
+// printLists writes each row as a list: the words of the header, and beside them what
+// the row says.
+func (t *Table) printLists() error {
+	for n, row := range t.rows {
+		list := t.output.Table()
+		for column, cell := range row.cells {
+			if cell != "" && column < len(t.header) {
+				list.Row(t.header[column], cell)
+			}
+		}
+		if n > 0 {
+			if _, err := io.WriteString(t.output, "\n"); err != nil {
+				return err
+			}
+		}
+		if err := list.Print(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// widths are those of the columns; fits is false if there is no room for them.
+func (t *Table) widths() (widths []int, fits bool) {
 	for _, row := range append([]row{{cells: t.header}}, t.rows...) {
 		cells := row.cells
 		if row.reaches {
@@ -99,7 +126,7 @@ func (t *Table) widths() []int {
 	}
 	room := t.output.Width()
 	if room == 0 {
-		return widths
+		return widths, true
 	}
 	total := gap * (len(widths) - 1)
 	for _, width := range widths {
@@ -118,7 +145,7 @@ func (t *Table) widths() []int {
 		}
 		widths[widest]--
 	}
-	return widths
+	return widths, len(t.header) == 0 || total <= room
 }
 
 func (t *Table) line(to *strings.Builder, row row, widths []int, style func(int, string) Style) {

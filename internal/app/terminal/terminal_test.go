@@ -187,3 +187,42 @@ func TestTheLocaleDecidesAboutCharacters(t *testing.T) {
 		}
 	}
 }
+
+// At 40 columns each row of a wide table is a list, and nothing is cut.
+func TestATableWithoutRoomBecomesLists(t *testing.T) {
+	o, to := screen(40, false)
+	table := o.Table("ID", "NAME", "ROLE", "PAIRED", "LAST SEEN", "FROM").Whole("ID")
+	table.Row("0123456789abcdef", "Anna's telephone", "operator", "2026-11-26 20:21", "", "192.168.1.20")
+	table.Row("fedcba9876543210", "Laptop", "owner", "20:21", "20:22", "192.168.1.21")
+	if err := table.Print(); err != nil {
+		t.Fatal(err)
+	}
+	want := "" +
+		"ID       0123456789abcdef\n" +
+		"NAME     Anna's telephone\n" +
+		"ROLE     operator\n" +
+		"PAIRED   2026-11-26 20:21\n" +
+		"FROM     192.168.1.20\n" +
+		"\n" +
+		"ID          fedcba9876543210\n" +
+		"NAME        Laptop\n" +
+		"ROLE        owner\n" +
+		"PAIRED      20:21\n" +
+		"LAST SEEN   20:22\n" +
+		"FROM        192.168.1.21\n"
+	if to.String() != want {
+		t.Errorf("got\n%swant\n%s", to, want)
+	}
+}
+
+func TestLongSentencesBreakBetweenWords(t *testing.T) {
+	o, _ := screen(40, false)
+	got := o.Fold("  ", "bitbox-app: the Base was not reached (connection refused) at 127.0.0.1:8845 nor found; check that it is on")
+	want := "bitbox-app: the Base was not reached\n  (connection refused) at 127.0.0.1:8845\n  nor found; check that it is on"
+	if got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+	if pipe := (&Output{}).Fold("  ", want); pipe != want {
+		t.Errorf("a pipe gets\n%s", pipe)
+	}
+}

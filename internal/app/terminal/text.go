@@ -42,6 +42,16 @@ func pad(text string, columns int) string {
 	return text + strings.Repeat(" ", max(0, columns-Width(text)))
 }
 
+// Fold breaks text between words so that it fits the terminal, and begins its second and
+// further lines with an indent. In a pipe it returns the text as it is.
+func (o *Output) Fold(indent, text string) string {
+	width := o.Width()
+	if width == 0 {
+		return text
+	}
+	return strings.Join(fold(text, max(width-Width(indent), foldable)), "\n"+indent)
+}
+
 // fold returns text as lines of at most so many columns, broken between words. A word that
 // is longer stays whole: it may be a command or an address to be copied.
 func fold(text string, columns int) []string {
