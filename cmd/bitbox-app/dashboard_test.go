@@ -77,6 +77,7 @@ func openTerminal(t *testing.T, dir string, environment []string, args ...string
 	go func() { _, _ = io.Copy(master, x.screen) }() // what a terminal answers to questions
 	t.Cleanup(func() {
 		_ = x.app.Process.Kill()
+		_ = x.screen.Close() // ends what waits for its answers
 		_ = slave.Close()
 		_ = master.Close()
 	})
