@@ -567,7 +567,10 @@ func TestDevelopersBaseCutsTheChannelAlone(t *testing.T) {
 	}
 	_, owner := let("Laptop", basev1.Role_ROLE_OWNER)
 	phone, cut := let("Phone", basev1.Role_ROLE_OWNER)
-	taken, err := owner.RevokeApp(t.Context(), bases(t, phone)[0].AppID, nil)
+	id := bases(t, phone)[0].AppID
+	_, err = owner.RevokeApp(t.Context(), id, func([]PostureChange) (bool, error) { return false, nil })
+	wantKind(t, err, ErrNotApproved)
+	taken, err := owner.RevokeApp(t.Context(), id, approve)
 	if err != nil || taken {
 		t.Errorf("%v, key taken %v", err, taken)
 	}

@@ -32,9 +32,9 @@ import (
 
 const (
 	module = "github.com/BitBoxSwiss/bitbox-base/"
-	// linesOfMessage is how much of one message of a test is shown; the rest, such as a
-	// machine's whole journal, stands in the log.
-	linesOfMessage = 8
+	// linesOfMessage is how much of one message of a test is shown, from its beginning and
+	// as much from its end; the rest, such as most of a machine's journal, is in the log.
+	linesOfMessage = 5
 	// linesOfFailure is how much of one failed test, or package, is shown.
 	linesOfFailure = 40
 	// silence is after how long without news the running tests are named.
@@ -243,6 +243,9 @@ func (r *report) sayWhatRuns() {
 		return
 	}
 	var running []string
+	if len(r.since) == 0 {
+		running = []string{"the compiler"}
+	}
 	for _, id := range r.running("") {
 		if !strings.Contains(id.name, "/") {
 			running = append(running, fmt.Sprintf("%s %s (%.0f s)", short(id.pkg), id.name, r.now().Sub(r.since[id]).Seconds()))
@@ -287,33 +290,27 @@ func (r *report) finish(named []string, strict bool) bool {
 	return good
 }
 
-// inShort is what a failed test printed: of each message its first lines.
+// inShort is what a failed test printed: of each message its first and last lines.
 func inShort(output []string) string {
-	var kept []string
-	inMessage, left := 0, 0
-	tell := func() {
-		if left > 0 {
-			kept = append(kept, fmt.Sprintf("        (%d more lines in the log)\n", left))
+	var kept, message []string
+	end := func() {
+		if n := len(message) - 2*linesOfMessage; n > 1 {
+			kept = append(kept, message[:linesOfMessage]...)
+			kept = append(kept, fmt.Sprintf("        (%d more lines in the log)\n", n))
+			message = message[len(message)-linesOfMessage:]
 		}
-		inMessage, left = 0, 0
+		kept, message = append(kept, message...), nil
 	}
 	for _, line := range strings.SplitAfter(strings.Join(output, ""), "\n") {
 		// A message begins with its place; what follows of it is indented further.
-		begins := !strings.HasPrefix(line, "        ")
-		if begins {
-			tell()
+		if !strings.HasPrefix(line, "        ") {
+			end()
 		}
-		switch trimmed := strings.TrimSpace(line); {
-		case trimmed == "" || strings.HasPrefix(trimmed, "=== "):
-			continue
-		case inMessage < linesOfMessage:
-			kept = append(kept, line)
-		default:
-			left++
+		if trimmed := strings.TrimSpace(line); trimmed != "" && !strings.HasPrefix(trimmed, "=== ") {
+			message = append(message, line)
 		}
-		inMessage++
 	}
-	tell()
+	end()
 	return lastLines(kept, linesOfFailure)
 }
 
