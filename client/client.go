@@ -42,6 +42,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
@@ -115,6 +116,8 @@ type App struct {
 	store       *store
 	name        string
 	noDiscovery bool
+
+	saving sync.WaitGroup // what is stored in the background
 
 	// What tests replace.
 	now         func() time.Time

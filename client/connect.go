@@ -113,13 +113,8 @@ func (a *App) dial(ctx context.Context, id string, given []string) (*noiseconn.C
 	}
 	conn, address, err := a.reach(ctx, p, given)
 	if err == nil {
-		if len(p.Addresses) == 0 || p.Addresses[0] != address {
-			if err := a.store.seen(id, address); err != nil {
-				conn.Close()
-				return nil, err
-			}
-		}
-		return conn, nil
+		a.connected(p, address, conn.seq)
+		return conn.Conn, nil
 	}
 	if errors.Is(err, ErrRevoked) {
 		if stored := a.store.revoke(id); stored != nil {
@@ -132,18 +127,18 @@ func (a *App) dial(ctx context.Context, id string, given []string) (*noiseconn.C
 
 // reach makes a handshake with the Base of a pairing, at the first address where that
 // proves itself.
-func (a *App) reach(ctx context.Context, p *pairing, given []string) (*noiseconn.Conn, string, error) {
+func (a *App) reach(ctx context.Context, p *pairing, given []string) (proved, string, error) {
 	known := given
 	if len(given) == 0 {
 		known = p.Addresses
 	}
 	searching, stop := context.WithCancel(ctx)
 	defer stop()
-	conn, address, err := race(ctx, a.addresses(searching, p, known, len(given) == 0), a.timing.stagger, func(ctx context.Context, address string) (*noiseconn.Conn, error) {
+	conn, address, err := race(ctx, a.addresses(searching, p, known, len(given) == 0), a.timing.stagger, func(ctx context.Context, address string) (proved, error) {
 		return a.dialOnce(ctx, p, address)
 	})
 	if err != nil {
-		return nil, "", a.unreached(p, known, len(given) == 0, err)
+		return proved{}, "", a.unreached(p, known, len(given) == 0, err)
 	}
 	return conn, address, nil
 }
@@ -218,39 +213,58 @@ func (a *App) addresses(ctx context.Context, p *pairing, known []string, search 
 	return source
 }
 
-// dialOnce makes a handshake with what listens at one address.
-func (a *App) dialOnce(ctx context.Context, p *pairing, address string) (*noiseconn.Conn, error) {
+// proved is a connection with a Base that has proved itself.
+type proved struct {
+	*noiseconn.Conn
+	seq uint64 // the number of the connection
+}
+
+// dialOnce makes a handshake with what listens at one address. One that may have been
+// silent because the number was too low is tried once more, with one above the ceiling.
+func (a *App) dialOnce(ctx context.Context, p *pairing, address string) (proved, error) {
+	conn, seq, err := a.attempt(ctx, p, address, 0)
+	if p.maybeBehind(seq, a.now(), err) {
+		conn, seq, err = a.attempt(ctx, p, address, p.ceiling)
+	}
+	if err == nil {
+		return proved{conn, seq}, nil
+	}
+	if errors.Is(err, ErrSilent) && p.prePaired != nil && p.State == Active && a.isSecondBoard(ctx, p, address) {
+		return proved{}, failSecondBoard(p, address)
+	}
+	return proved{}, err
+}
+
+// attempt makes one handshake, with a number above over. The number is 0 if it came to none.
+func (a *App) attempt(ctx context.Context, p *pairing, address string, over uint64) (*noiseconn.Conn, uint64, error) {
 	if err := a.checkSilence(p, address); err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	connecting, cancel := context.WithTimeout(ctx, a.timing.tcp)
 	defer cancel()
 	conn, err := (&net.Dialer{}).DialContext(connecting, "tcp", address)
 	if err != nil {
-		return nil, fail(ErrUnreachable, err, "no connection to %s: %v", address, reason(err))
+		return nil, 0, fail(ErrUnreachable, err, "no connection to %s: %v", address, reason(err))
 	}
 	defer cutOff(ctx, conn)()
-	begun := time.Now()
-	secure, err := a.handshake(conn, p)
-	if noted := a.noteSilence(ctx, p, address, time.Since(begun), err); noted != nil {
+	seq, err := a.store.nextSeq(p.AppID, a.now(), over)
+	if err != nil {
 		conn.Close()
-		return nil, noted
+		return nil, 0, err
+	}
+	begun := time.Now()
+	secure, err := a.handshake(conn, p, seq)
+	if noted := a.noteSilence(ctx, p, address, time.Since(begun), err); noted != nil {
+		err = noted
 	}
 	if err != nil {
 		conn.Close()
-		if errors.Is(err, ErrSilent) && p.prePaired != nil && p.State == Active && a.isSecondBoard(ctx, p, address) {
-			return nil, failSecondBoard(p, address)
-		}
-		return nil, err
+		return nil, seq, err
 	}
-	return secure, nil
+	return secure, seq, nil
 }
 
-func (a *App) handshake(conn net.Conn, p *pairing) (*noiseconn.Conn, error) {
-	seq, err := a.store.nextSeq(p.AppID, a.now())
-	if err != nil {
-		return nil, err
-	}
+func (a *App) handshake(conn net.Conn, p *pairing, seq uint64) (*noiseconn.Conn, error) {
 	initiator, err := noiseconn.NewConnectInitiator(a.random, p.static, p.PublicKey, p.pair, seq)
 	if err != nil {
 		return nil, err

@@ -159,7 +159,7 @@ func TestAddressThatSwallowsEverythingCountsAsUnreachable(t *testing.T) {
 	mustPair(t, a, b)
 	b.off()
 	a.timing.tcp = 200 * time.Millisecond
-	if err := a.store.seen(bases(t, a)[0].AppID, "10.77.0.99:8845"); err != nil {
+	if err := a.store.change(bases(t, a)[0].AppID, "move", func(r *stored) { r.sawAt("10.77.0.99:8845") }); err != nil {
 		t.Fatal(err)
 	}
 	wantKind(t, getInfo(t, open(t, a)), ErrUnreachable)

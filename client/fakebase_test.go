@@ -44,6 +44,7 @@ type fakeBase struct {
 	pairings map[noiseconn.PublicKey]noiseconn.PairKey
 	revoked  map[noiseconn.PublicKey]bool
 	deaf     bool // silent towards every R1
+	ordered  bool // silent towards a number that is not above all before it
 	seqs     []uint64
 	open     map[net.Conn]bool
 
@@ -290,6 +291,9 @@ func (b *fakeBase) connect(conn net.Conn, r1 []byte) (done bool) {
 		if err != nil || responder.Peer() != app {
 			b.t.Errorf("R1: %v", err)
 			return true
+		}
+		if b.ordered && len(b.seqs) > 0 && responder.Seq() <= slices.Max(b.seqs) {
+			return false
 		}
 		b.seqs = append(b.seqs, responder.Seq())
 		status := noiseconn.StatusOK

@@ -105,7 +105,7 @@ func (p *pairing) ofImage() *pairing {
 func (a *App) fetchKeys(ctx context.Context, p *pairing, given []string) (*pairing, error) {
 	conn, address, err := a.reach(ctx, p.ofImage(), given)
 	if err == nil {
-		err = a.fetchKeysOver(ctx, p, conn, address)
+		err = a.fetchKeysOver(ctx, p, conn.Conn, address)
 	}
 	if err == nil {
 		return a.store.pairing(p.AppID)

@@ -100,8 +100,12 @@ func (a *App) session(id string) *Session {
 // Base returns the name of the Base.
 func (s *Session) Base() string { return s.base }
 
-// Close ends the connection; calls that are under way are cut.
-func (s *Session) Close() { s.transport.close() }
+// Close ends the connection; calls that are under way are cut. It waits until what a
+// connection leaves behind, the address of the Base for instance, is stored.
+func (s *Session) Close() {
+	s.transport.close()
+	s.transport.app.saving.Wait()
+}
 
 // transport is a baserpc.Caller over handshakes that are young enough.
 type transport struct {

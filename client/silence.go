@@ -6,8 +6,6 @@ import (
 	"maps"
 	"slices"
 	"time"
-
-	"github.com/BitBoxSwiss/bitbox-base/internal/state"
 )
 
 // An App that a Base does not know any more (after a factory reset, say) gets silence,
@@ -55,14 +53,11 @@ func recent(times []time.Time, now time.Time) []time.Time {
 }
 
 func (s *store) silences(id, address string) (times []time.Time, err error) {
-	err = s.view("read how often the Base was silent", func(tx *state.Tx) error {
-		record, err := get(tx, id)
-		if err == nil {
-			times = record.Silences[address]
-		}
-		return err
-	})
-	return times, err
+	record, err := s.record(id)
+	if err != nil {
+		return nil, err
+	}
+	return record.Silences[address], nil
 }
 
 func (s *store) silent(id, address string, now time.Time) error {

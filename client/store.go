@@ -42,17 +42,18 @@ const (
 // stored is a pairing in the App's database. Its secrets are bytes here, and
 // leave this file as keys only.
 type stored struct {
-	Name      string       `json:"name"`
-	State     PairingState `json:"state"`
-	BaseKey   []byte       `json:"base_key"`
-	StateKey  []byte       `json:"state_key"`
-	BaseName  string       `json:"base_name"`
-	AppName   string       `json:"app_name"`
-	Role      basev1.Role  `json:"role"`
-	RoleAt    time.Time    `json:"role_at,omitzero"` // zero: when it was paired
-	PairedAt  time.Time    `json:"paired_at"`
-	Seq       uint64       `json:"seq"`
-	Addresses []string     `json:"addresses"`
+	Name     string       `json:"name"`
+	State    PairingState `json:"state"`
+	BaseKey  []byte       `json:"base_key"`
+	StateKey []byte       `json:"state_key"`
+	BaseName string       `json:"base_name"`
+	AppName  string       `json:"app_name"`
+	Role     basev1.Role  `json:"role"`
+	RoleAt   time.Time    `json:"role_at,omitzero"` // zero: when it was paired
+	PairedAt time.Time    `json:"paired_at"`
+	// Ceiling is above every number of a connection that was used (counter.go).
+	Ceiling   uint64   `json:"ceiling"`
+	Addresses []string `json:"addresses"`
 	// Silences are when handshakes with an address had no answer, while that counts
 	// (silence.go).
 	Silences map[string][]time.Time `json:"silences,omitempty"`
@@ -80,6 +81,7 @@ type pairing struct {
 	pair      noiseconn.PairKey
 	discovery noiseconn.DiscoveryKey
 	prePaired *prePaired // nil unless it was built into an image
+	ceiling   uint64     // see counter.go; 0: there was no connection yet
 }
 
 // appID is how a Base calls a pairing: the first 8 bytes of the SHA-256 of the
@@ -138,6 +140,7 @@ func (s *stored) parse() (*pairing, error) {
 			Addresses: slices.Clone(s.Addresses),
 		},
 		static: static, pair: pair, discovery: discovery, prePaired: image,
+		ceiling: s.Ceiling,
 	}, nil
 }
 
@@ -146,6 +149,11 @@ func (s *stored) parse() (*pairing, error) {
 type store struct {
 	path string
 	mu   sync.Mutex // one transaction of this process at a time
+
+	counting sync.Mutex // one number of a connection at a time
+
+	caching sync.Mutex // guards cached
+	cached  *contents  // nil: nothing is
 
 	failpoint func(point string) // called before and after each write; for tests
 }
@@ -199,7 +207,7 @@ func explainStorage(err error, what string) error {
 func get(tx *state.Tx, id string) (*stored, error) {
 	raw := tx.Get(bucketBases, id)
 	if raw == nil {
-		return nil, fail(ErrNoSuchBase, nil, "this pairing was deleted meanwhile; pair again")
+		return nil, errDeleted()
 	}
 	s := &stored{}
 	if err := json.Unmarshal(raw, s); err != nil {
@@ -230,38 +238,101 @@ func all(tx *state.Tx) (map[string]*stored, error) {
 	return found, err
 }
 
-// pairings returns every pairing, in the order of their names.
-func (s *store) pairings() ([]*pairing, error) {
-	var list []*pairing
-	err := s.view("read the pairings", func(tx *state.Tx) error {
-		records, err := all(tx)
-		if err != nil {
+// contents are what the database held when it was read. They are not changed.
+type contents struct {
+	file     fs.FileInfo // of the database
+	records  map[string]*stored
+	pairings map[string]*pairing
+}
+
+// cacheAfter is how long the database must have been unchanged before what was read of it is kept.
+// A change that follows within the resolution of the file system's clock would not be seen.
+const cacheAfter = time.Second
+
+// read returns what the database holds. As long as its file is the same, it is not opened
+// again: a connection would otherwise open it several times, at a millisecond each.
+func (s *store) read() (*contents, error) {
+	s.caching.Lock()
+	defer s.caching.Unlock()
+	file, err := os.Stat(s.path)
+	if err == nil && s.cached != nil && unchanged(s.cached.file, file) {
+		return s.cached, nil
+	}
+	s.cached = nil
+	c := &contents{file: file, pairings: map[string]*pairing{}}
+	now := time.Now()
+	if err := s.view("read the pairings", func(tx *state.Tx) error {
+		var err error
+		if c.records, err = all(tx); err != nil {
 			return err
 		}
-		for id, record := range records {
-			p, err := record.parse()
-			if err != nil {
+		for id, record := range c.records {
+			if c.pairings[id], err = record.parse(); err != nil {
 				return fmt.Errorf("read the pairing %s: %w", id, err)
 			}
-			list = append(list, p)
+			// The keys are in the pairing, as types that nothing prints.
+			record.Static, record.Signing, record.Pair, record.Discovery, record.PrePaired = nil, nil, nil, nil, nil
 		}
 		return nil
-	})
+	}); err != nil {
+		return nil, err
+	}
+	if err == nil && now.Sub(file.ModTime()) >= cacheAfter {
+		s.cached = c
+	}
+	return c, nil
+}
+
+func unchanged(a, b fs.FileInfo) bool {
+	return os.SameFile(a, b) && a.Size() == b.Size() && a.ModTime().Equal(b.ModTime())
+}
+
+// record returns what is stored of a pairing, without its keys.
+func (s *store) record(id string) (*stored, error) {
+	c, err := s.read()
+	if err != nil {
+		return nil, err
+	}
+	if record := c.records[id]; record != nil {
+		return record, nil
+	}
+	return nil, errDeleted()
+}
+
+func errDeleted() error {
+	return fail(ErrNoSuchBase, nil, "this pairing was deleted meanwhile; pair again")
+}
+
+// pairings returns every pairing, in the order of their names.
+func (s *store) pairings() ([]*pairing, error) {
+	c, err := s.read()
+	if err != nil {
+		return nil, err
+	}
+	var list []*pairing
+	for _, p := range c.pairings {
+		list = append(list, p.clone())
+	}
 	slices.SortFunc(list, func(a, b *pairing) int { return strings.Compare(a.Name, b.Name) })
-	return list, err
+	return list, nil
 }
 
 func (s *store) pairing(id string) (*pairing, error) {
-	var p *pairing
-	err := s.view("read the pairing", func(tx *state.Tx) error {
-		record, err := get(tx, id)
-		if err != nil {
-			return err
-		}
-		p, err = record.parse()
-		return err
-	})
-	return p, err
+	c, err := s.read()
+	if err != nil {
+		return nil, err
+	}
+	if p := c.pairings[id]; p != nil {
+		return p.clone(), nil
+	}
+	return nil, errDeleted()
+}
+
+// clone is a copy that its holder may change. It shares the keys.
+func (p *pairing) clone() *pairing {
+	c := *p
+	c.Addresses = slices.Clone(p.Addresses)
+	return &c
 }
 
 // addPending stores a new pairing, under a name that is free, and forgets the
@@ -361,12 +432,10 @@ func (s *store) learnRole(id string, role basev1.Role, at time.Time) error {
 	return s.change(id, "store the role of this App", func(r *stored) { r.Role, r.RoleAt = role, at })
 }
 
-// seen keeps the address at which a Base has proved itself, the latest first.
-func (s *store) seen(id, address string) error {
-	return s.change(id, "store the address of the Base", func(r *stored) {
-		addresses := append([]string{address}, slices.DeleteFunc(r.Addresses, func(a string) bool { return a == address })...)
-		r.Addresses = addresses[:min(len(addresses), maxAddresses)]
-	})
+// sawAt keeps the address at which a Base has proved itself, the latest first.
+func (s *stored) sawAt(address string) {
+	addresses := append([]string{address}, slices.DeleteFunc(s.Addresses, func(a string) bool { return a == address })...)
+	s.Addresses = addresses[:min(len(addresses), maxAddresses)]
 }
 
 func (s *store) change(id, what string, fn func(*stored)) error {
@@ -381,7 +450,11 @@ func (s *store) change(id, what string, fn func(*stored)) error {
 }
 
 func (s *store) remove(id string) error {
-	return s.update("delete the pairing", func(tx *state.Tx) error { return tx.Delete(bucketBases, id) })
+	err := s.update("delete the pairing", func(tx *state.Tx) error { return tx.Delete(bucketBases, id) })
+	if err != nil {
+		return err
+	}
+	return s.forgetCounter(id)
 }
 
 // signing returns what the App signs with, and what it verifies the Base's posture
@@ -426,14 +499,11 @@ func (s *store) changesSeen(id string) (base posture.SigningKey, seen changelog.
 	if _, base, _, err = s.signing(id); err != nil {
 		return base, seen, err
 	}
-	err = s.view("read what was seen of the log of changes", func(tx *state.Tx) error {
-		record, err := get(tx, id)
-		if err == nil {
-			seen = record.Changes
-		}
-		return err
-	})
-	return base, seen, err
+	record, err := s.record(id)
+	if err != nil {
+		return base, seen, err
+	}
+	return base, record.Changes, nil
 }
 
 // rememberChanges is remember for the log of changes.
@@ -446,14 +516,11 @@ func (s *store) rememberChanges(id string, seen changelog.Memory) error {
 }
 
 func (s *store) eventsSeen(id string) (sequence uint64, err error) {
-	err = s.view("read which events were seen", func(tx *state.Tx) error {
-		record, err := get(tx, id)
-		if err == nil {
-			sequence = record.Events
-		}
-		return err
-	})
-	return sequence, err
+	record, err := s.record(id)
+	if err != nil {
+		return 0, err
+	}
+	return record.Events, nil
 }
 
 func (s *store) sawEvents(id string, sequence uint64) error {
@@ -481,16 +548,6 @@ func (s *store) renamed(id, name string) error {
 		}
 		return put(tx, id, record)
 	})
-}
-
-// nextSeq returns a number larger than all before it, and not below the clock in
-// milliseconds. It is on disk before it is used: a Base takes each only once.
-func (s *store) nextSeq(id string, now time.Time) (seq uint64, err error) {
-	err = s.change(id, "store the counter of connections", func(r *stored) {
-		r.Seq = max(r.Seq+1, uint64(max(now.UnixMilli(), 0)))
-		seq = r.Seq
-	})
-	return seq, err
 }
 
 // The bound of reveals, from the wire protocol: a man in the middle has one

@@ -35,6 +35,17 @@ func takeLock(path string, wait time.Duration) (*lock, error) {
 	return waitForLock(file, wait)
 }
 
+// OpenLocked opens a private file of a program's own, makes it if it is missing, and locks
+// it against other programs until it is closed. It is for what is too small and changes too
+// often for a state file. The errors are those of Open for the file beside a state.
+func OpenLocked(path string, wait time.Duration) (*os.File, error) {
+	l, err := takeLock(path, wait)
+	if err != nil {
+		return nil, err
+	}
+	return l.file, nil
+}
+
 // readingLock takes the lock for a reader, which makes no file: it returns nil if
 // there is none. Where the file cannot be opened for writing, reading must do.
 func readingLock(path string, wait time.Duration) (*lock, error) {
