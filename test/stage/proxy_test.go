@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -223,6 +224,40 @@ func TestAnExtraAPIIsThereWhileItIsOpen(t *testing.T) {
 	put(4, stage.Factory())
 	gone(shared)
 	refused(t, a, own)
+}
+
+// On a kernel without IPv6 a socket of it cannot be had, and NGINX ends if it is told to
+// listen there. The sandbox takes IPv6 away from it as such a kernel does.
+func TestNginxStartsOnAKernelWithoutIPv6(t *testing.T) {
+	t.Parallel()
+	s := stage.Install(t, stage.Config{})
+	dropIn := s.Path("/etc/systemd/system/" + generation.ProxyUnit + ".d")
+	err := os.MkdirAll(dropIn, 0o755)
+	if err == nil {
+		err = os.WriteFile(filepath.Join(dropIn, "noipv6.conf"), []byte("[Service]\nRestrictAddressFamilies=\nRestrictAddressFamilies=AF_INET AF_UNIX\n"), 0o644)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Start()
+	// With the configuration for other kernels it does not start.
+	s.Until("NGINX says that it cannot listen on IPv6", func() error {
+		if journal := s.Journal(generation.ProxyUnit); !strings.Contains(journal, "socket() [::]:8845 failed (97: Address family not supported by protocol)") {
+			return errors.New("it does not")
+		}
+		return nil
+	})
+	refused(t, s.Attacker(1), netip.AddrPortFrom(s.V4, posture.EntryPort))
+
+	files, err := generation.RenderFor(stage.Factory(), generation.Machine{NoIPv6: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	store := generation.NewStore(s.Path(generation.StateDirectory))
+	if err := errors.Join(store.Write(2, files), store.Switch(2)); err != nil {
+		t.Fatal(err)
+	}
+	s.Until("NGINX serves IPv4", func() error { return reaches(s.Attacker(1), netip.AddrPortFrom(s.V4, posture.EntryPort)) })
 }
 
 // NGINX faces strangers. Taken over, it could still reach nothing but what it is

@@ -194,7 +194,7 @@ func (r *application) step(ctx context.Context, name, detail string, do func(con
 // all does all steps. switched tells whether servers may have seen something of it.
 func (r *application) all(ctx context.Context, revocable bool) (switched bool, err error) {
 	if err := r.step(ctx, "render", "", func(context.Context) (err error) {
-		r.files, err = generation.Render(r.wanted)
+		r.files, err = generation.RenderFor(r.wanted, generation.ThisMachine())
 		return err
 	}); err != nil {
 		return false, err

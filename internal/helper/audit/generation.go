@@ -10,7 +10,7 @@ import (
 // checkGeneration compares the files that the servers read with what is in
 // force. A key slipped into the file of SSH keys is a finding of its own.
 func checkGeneration(_ context.Context, system System, want Expectation) ([]difference, error) {
-	files, err := generation.Render(want.Posture)
+	files, err := generation.RenderFor(want.Posture, generation.ThisMachine())
 	if err != nil {
 		return nil, err
 	}

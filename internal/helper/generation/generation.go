@@ -14,12 +14,15 @@
 // once: a power cut leaves the old set or the new one. The link `candidate`
 // names the one that the pre-flight units look at before that.
 //
-// Rendering (Render) is pure. Store does the writing.
+// Rendering (RenderFor) is pure. Store does the writing.
 package generation
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"strconv"
 
@@ -122,13 +125,32 @@ func internet(user string) []firewall.Egress {
 // directory.
 type Files map[string]string
 
-// Render writes everything that e asks for. It fails if something in e is
+// Machine is what of the machine decides how a posture is rendered.
+type Machine struct {
+	// NoIPv6: the kernel has none.
+	NoIPv6 bool
+}
+
+// ThisMachine asks the kernel.
+func ThisMachine() Machine {
+	// Both files are there in every network namespace, if the kernel has the family. Where
+	// /proc cannot be seen nothing is known, and IPv6 is not given up.
+	_, v4 := os.Stat("/proc/net/tcp")
+	_, v6 := os.Stat("/proc/net/tcp6")
+	return Machine{NoIPv6: v4 == nil && errors.Is(v6, fs.ErrNotExist)}
+}
+
+// Render is RenderFor a machine that has everything.
+func Render(e posture.Effective) (Files, error) { return RenderFor(e, Machine{}) }
+
+// RenderFor writes everything that e asks for. It fails if something in e is
 // unknown here or cannot be rendered; no part of it is usable then.
-func Render(e posture.Effective) (Files, error) {
+func RenderFor(e posture.Effective, m Machine) (Files, error) {
 	web, err := ProxyFor(e)
 	if err != nil {
 		return nil, err
 	}
+	web.NoIPv6 = m.NoIPv6
 	filter, err := FirewallFor(e)
 	if err != nil {
 		return nil, err

@@ -64,6 +64,8 @@ type Config struct {
 	// file for each, see CertificateFile.
 	Certificates string
 	APIs         []API
+	// NoIPv6: the kernel has none. NGINX would not start at all if it was to listen there.
+	NoIPv6 bool
 }
 
 // CertificateFile returns the path of the certificate of the API called name.
@@ -145,7 +147,7 @@ stream {
 `, InnerPort)
 	}
 	b.WriteString("\n    # The single entry.\n    server {\n")
-	listen(b, c.Entry, "")
+	c.listen(b, c.Entry, "")
 	if shared != nil {
 		b.WriteString("        ssl_preread on;\n        preread_timeout 5s;\n")
 	}
@@ -161,7 +163,7 @@ stream {
 		if api.Port == 0 {
 			fmt.Fprintf(b, "        listen 127.0.0.1:%d ssl proxy_protocol;\n        set_real_ip_from 127.0.0.1;\n", InnerPort)
 		} else {
-			listen(b, api.Port, " ssl")
+			c.listen(b, api.Port, " ssl")
 		}
 		fmt.Fprintf(b, `        ssl_certificate %[1]s;
         ssl_certificate_key %[1]s;
@@ -181,10 +183,12 @@ stream {
 // listen writes what every server that the network reaches has. It listens on
 // wildcards: NGINX does not start with an address that is absent, and addresses
 // come and go. The keepalive finds out about peers that vanished.
-func listen(b *strings.Builder, port uint16, options string) {
+func (c Config) listen(b *strings.Builder, port uint16, options string) {
 	const keepalive = " backlog=1024 so_keepalive=60s:10s:3;\n"
 	fmt.Fprintf(b, "        listen 0.0.0.0:%d%s%s", port, options, keepalive)
-	fmt.Fprintf(b, "        listen [::]:%d%s ipv6only=on%s", port, options, keepalive)
+	if !c.NoIPv6 {
+		fmt.Fprintf(b, "        listen [::]:%d%s ipv6only=on%s", port, options, keepalive)
+	}
 	fmt.Fprintf(b, "        limit_conn address %d;\n", HeldConnections)
 }
 

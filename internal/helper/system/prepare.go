@@ -44,7 +44,7 @@ func Prepare(config Config) error {
 
 // writeGeneration puts wanted in force on disk, unless it is.
 func writeGeneration(directory string, wanted posture.Effective) error {
-	files, err := generation.Render(wanted)
+	files, err := generation.RenderFor(wanted, generation.ThisMachine())
 	if err != nil {
 		return err
 	}
