@@ -122,7 +122,7 @@ func (q logQuery) entry(line []byte) (*basev1.LogEntry, record, error) {
 	}
 	e := &basev1.LogEntry{Time: timestamppb.New(time.UnixMicro(r.Microtime)), Priority: r.priority(), Text: noText}
 	if r.Message != nil {
-		e.Text = cut(plain(strings.ToValidUTF8(string(*r.Message), "?")), maxLogText)
+		e.Text = cut(plain(strings.ToValidUTF8(ownTime.ReplaceAllString(string(*r.Message), ""), "?")), maxLogText)
 	}
 	// Its own words, systemd's about it, or those of root's programs.
 	for _, unit := range []field{r.Unit, r.Of, r.Object} {

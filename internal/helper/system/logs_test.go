@@ -26,6 +26,7 @@ const (
 	entryOfInit  = `{"__REALTIME_TIMESTAMP":"1795723083173075","PRIORITY":"6","MESSAGE":"Started electrs.","_PID":"1","_SYSTEMD_UNIT":"init.scope","UNIT":"electrs.service","__CURSOR":"s=5a;i=68"}`
 	entryOfBytes = `{"__REALTIME_TIMESTAMP":"1795723083173076","MESSAGE":[104,105,27,91,50,74,255],"_SYSTEMD_UNIT":"electrs.service"}`
 	entryTwice   = `{"__REALTIME_TIMESTAMP":"1795723083173076","MESSAGE":["first","second"],"PRIORITY":["3","4"],"_SYSTEMD_UNIT":"electrs.service"}`
+	entryOfOurs  = `{"__REALTIME_TIMESTAMP":"1795723083173076","MESSAGE":"time=2026-11-26T20:38:23.100Z level=INFO msg=\"time=2026 \"","_SYSTEMD_UNIT":"electrs.service"}`
 	entryOfNone  = `{"__REALTIME_TIMESTAMP":"1795723083173076","MESSAGE":null,"_SYSTEMD_UNIT":"electrs.service"}`
 )
 
@@ -35,7 +36,7 @@ func TestAnEntryOfTheJournalIsReadAndMadeHarmless(t *testing.T) {
 		line, text string
 		priority   uint32
 	}{
-		{entryOfAUnit, "Server startup complete.", 5}, {entryOfInit, "Started electrs.", 6}, {entryOfBytes, "hi?[2J?", 6}, {entryTwice, "first", 3}, {entryOfNone, noText, 6},
+		{entryOfAUnit, "Server startup complete.", 5}, {entryOfInit, "Started electrs.", 6}, {entryOfBytes, "hi?[2J?", 6}, {entryTwice, "first second", 3}, {entryOfOurs, `level=INFO msg="time=2026 "`, 6}, {entryOfNone, noText, 6},
 	} {
 		e, r, err := q.entry([]byte(c.line))
 		if err != nil || e.GetText() != c.text || e.GetPriority() != c.priority || e.GetService() != "electrs" || e.GetTime().GetSeconds() != 1795723083 || r.Microtime == 0 {

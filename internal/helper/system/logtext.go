@@ -2,6 +2,7 @@ package system
 
 import (
 	"encoding/json"
+	"regexp"
 	"strconv"
 	"strings"
 	"unicode"
@@ -40,18 +41,46 @@ func cut(text string, most int) string {
 
 // record is one entry of the journal as journalctl prints it (systemd.journal-fields(7)).
 // Each field may be text, a list of numbers (bytes that are no text), a list of either
-// (the field is there several times) or null, if it is too long.
+// (the field is there several times, see fields) or null, if it is too long.
 type record struct {
-	Message   *field `json:"MESSAGE"`
-	Priority  field  `json:"PRIORITY"`
-	Unit      field  `json:"_SYSTEMD_UNIT"`
-	Of        field  `json:"UNIT"`
-	Object    field  `json:"OBJECT_SYSTEMD_UNIT"`
-	PID       field  `json:"_PID"`
-	Realtime  field  `json:"__REALTIME_TIMESTAMP"`
-	Cursor    field  `json:"__CURSOR"`
-	Microtime int64  `json:"-"`
+	Message   *fields `json:"MESSAGE"`
+	Priority  field   `json:"PRIORITY"`
+	Unit      field   `json:"_SYSTEMD_UNIT"`
+	Of        field   `json:"UNIT"`
+	Object    field   `json:"OBJECT_SYSTEMD_UNIT"`
+	PID       field   `json:"_PID"`
+	Realtime  field   `json:"__REALTIME_TIMESTAMP"`
+	Cursor    field   `json:"__CURSOR"`
+	Microtime int64   `json:"-"`
 }
+
+// fields are all texts of a field, joined by line breaks.
+type fields string
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (t *fields) UnmarshalJSON(b []byte) error {
+	all := []json.RawMessage{b}
+	var numbers []uint16
+	if len(b) > 0 && b[0] == '[' && json.Unmarshal(b, &numbers) != nil {
+		if err := json.Unmarshal(b, &all); err != nil {
+			all = nil
+		}
+	}
+	var parts []string
+	for _, one := range all {
+		var f field
+		if err := f.UnmarshalJSON(one); err != nil {
+			return err
+		}
+		parts = append(parts, string(f))
+	}
+	*t = fields(strings.Join(parts, "\n"))
+	return nil
+}
+
+// ownTime is what our programs write before each line, for people who run them at a
+// terminal. The journal has its own time of each entry.
+var ownTime = regexp.MustCompile(`^time=\d{4}-\d\d-\d\dT[\d:.]+(Z|[+-]\d\d:\d\d) `)
 
 // field is its text, or the first of several.
 type field string
