@@ -118,6 +118,7 @@ type Listener struct {
 	ready     chan *Conn
 	// Seams: the attacks in the tests replace these to show that they can win.
 	firstSeen func(mac1 [16]byte) bool
+	foreign   func(first byte) bool
 	drain     func(v *visitor)
 
 	ctx     context.Context // ends at Close
@@ -167,6 +168,7 @@ func Listen(inner net.Listener, config Config) (*Listener, error) {
 		visitors:  map[*visitor]struct{}{},
 	}
 	l.firstSeen = l.frames.first
+	l.foreign = otherProtocol
 	l.drain = l.drainUntilDeadline
 	l.ctx, l.close = context.WithCancel(context.Background())
 	l.serving.Go(l.acceptAll)
@@ -333,7 +335,7 @@ func (l *Listener) admit(v *visitor) (*Conn, error) {
 	if _, err := io.ReadFull(v.conn, first[:]); err != nil {
 		return nil, l.readFailure(v, MalformedFrame, err)
 	}
-	if otherProtocol(first[0]) {
+	if l.foreign(first[0]) {
 		return nil, &Refusal{Reason: OtherProtocol}
 	}
 	typ, body, err := noiseconn.ReadFrame(io.MultiReader(bytes.NewReader(first[:]), v.conn))
