@@ -60,7 +60,7 @@ func (r *Registry) acquaintLocked(p *record, address netip.Addr, now time.Time) 
 // storing.
 func acquaint(list []acquaintance, prefix netip.Prefix, now time.Time) ([]acquaintance, bool) {
 	at := slices.IndexFunc(list, func(a acquaintance) bool { return a.Prefix == prefix })
-	if at == len(list)-1 && at >= 0 {
+	if at >= 0 {
 		if since := now.Sub(list[at].Seen); since >= 0 && since < acquaintedStep {
 			return list, false
 		}
