@@ -71,9 +71,9 @@ test: ## every test; as root also those against the real servers
 	./scripts/test
 
 .PHONY: bench
-bench: ## our figures beside a rival's, from the same run
+bench: ## our figures beside a rival's from the same run; writes docs/performance.md
 	./scripts/setup-tests
-	$(GO) run ./bench
+	$(GO) run ./bench -docs
 
 .PHONY: fuzz
 fuzz: ## run each fuzz target for FUZZTIME (1m)

@@ -1,19 +1,14 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
-	"io"
 	"log/slog"
 	"net"
-	"net/http"
 	"os"
 	"path/filepath"
 	"sync/atomic"
 	"time"
-
-	"google.golang.org/protobuf/proto"
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	"github.com/BitBoxSwiss/bitbox-base/client"
@@ -26,7 +21,7 @@ import (
 // TCP, real state files, and what stands around the channel.
 type whole struct {
 	dir      string
-	files    string // of what stands before it; empty: nothing does
+	files    string // of what stands beside it
 	base     *devbase.Base
 	app      *client.App
 	pairings atomic.Int64
@@ -35,11 +30,8 @@ type whole struct {
 // pairTime is how long the pairing may take.
 const pairTime = time.Minute
 
-func newWhole() (*whole, error) { return newWholeBehind(nil) }
-
-// newWholeBehind has the Base take its connections from entry, in place of a port; then
-// somebody has to pair with it yet.
-func newWholeBehind(entry net.Listener) (w *whole, err error) {
+// newWhole has the Base take its connections from entry; nil: from a port on loopback.
+func newWhole(entry net.Listener) (w *whole, err error) {
 	w = &whole{}
 	defer func() {
 		if err != nil {
@@ -57,13 +49,8 @@ func newWholeBehind(entry net.Listener) (w *whole, err error) {
 	if err != nil {
 		return w, err
 	}
-	if w.app, err = client.New(client.Options{Dir: filepath.Join(w.dir, "app"), Name: "bench", NoDiscovery: true}); err != nil {
-		return w, err
-	}
-	if entry != nil {
-		return w, nil
-	}
-	return w, w.pair(w.app, w.base.Addr().String())
+	w.app, err = client.New(client.Options{Dir: filepath.Join(w.dir, "app"), Name: "bench", NoDiscovery: true})
+	return w, err
 }
 
 // now is the ceremony authority's clock. It allows three pairings in three minutes, and
@@ -131,106 +118,4 @@ func (w *whole) close() error {
 		err = w.base.Stop()
 	}
 	return errors.Join(err, os.RemoveAll(w.dir))
-}
-
-// tlsService is the rival of a whole Base: the same service with the same answer on
-// HTTP/2 over crypto/tls, both from the standard library.
-type tlsService struct {
-	rival  *rivalTLS
-	server *http.Server
-	addr   string
-}
-
-// answer is what the rival says, as long as what a Base says.
-type answer struct{ info *basev1.GetInfoResponse }
-
-func (a answer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	body, err := io.ReadAll(r.Body)
-	if err == nil {
-		err = proto.Unmarshal(body, &basev1.GetInfoRequest{})
-	}
-	if err == nil {
-		body, err = proto.Marshal(a.info)
-	}
-	if err != nil {
-		http.Error(w, err.Error(), http.StatusBadRequest)
-		return
-	}
-	_, _ = w.Write(body)
-}
-
-// asked is the rival's client.
-type asked struct {
-	*http.Client
-	url string
-}
-
-func (a asked) GetInfo(ctx context.Context, request *basev1.GetInfoRequest) (*basev1.GetInfoResponse, error) {
-	body, err := proto.Marshal(request)
-	if err != nil {
-		return nil, err
-	}
-	post, err := http.NewRequestWithContext(ctx, http.MethodPost, a.url, bytes.NewReader(body))
-	if err != nil {
-		return nil, err
-	}
-	response, err := a.Do(post)
-	if err != nil {
-		return nil, err
-	}
-	defer response.Body.Close()
-	if body, err = io.ReadAll(response.Body); err != nil {
-		return nil, err
-	}
-	info := &basev1.GetInfoResponse{}
-	return info, proto.Unmarshal(body, info)
-}
-
-func newTLSService(info *basev1.GetInfoResponse) (*tlsService, error) {
-	rival, err := newRivalTLS()
-	if err != nil {
-		return nil, err
-	}
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return nil, err
-	}
-	var protocols http.Protocols
-	protocols.SetHTTP2(true)
-	s := &tlsService{rival: rival, addr: listener.Addr().String(), server: &http.Server{
-		Handler: answer{info}, TLSConfig: rival.server, Protocols: &protocols, ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)}}
-	go func() { _ = s.server.ServeTLS(listener, "", "") }()
-	return s, nil
-}
-
-// call makes one call on a new connection, and leaves it open.
-func (s *tlsService) call() (*http.Client, asked, error) {
-	var protocols http.Protocols
-	protocols.SetHTTP2(true)
-	httpClient := &http.Client{Transport: &http.Transport{TLSClientConfig: s.rival.client.Clone(), Protocols: &protocols}}
-	service := asked{httpClient, "https://" + s.addr}
-	_, err := service.GetInfo(context.Background(), &basev1.GetInfoRequest{})
-	return httpClient, service, err
-}
-
-func (s *tlsService) close() error { return s.server.Close() }
-
-// both starts a whole Base and its rival.
-func both() (*whole, *tlsService, error) {
-	w, err := newWhole()
-	if err != nil {
-		return nil, nil, err
-	}
-	session, err := w.call()
-	if err == nil {
-		defer session.Close()
-		var info *basev1.GetInfoResponse
-		if info, err = session.Info.GetInfo(context.Background(), &basev1.GetInfoRequest{}); err == nil {
-			var rival *tlsService
-			if rival, err = newTLSService(info); err == nil {
-				return w, rival, nil
-			}
-		}
-	}
-	return nil, nil, errors.Join(err, w.close())
 }

@@ -3,108 +3,134 @@ package main
 import (
 	"context"
 	"errors"
-	"slices"
+	"fmt"
+	"os/exec"
+	"path/filepath"
 	"time"
+
+	"google.golang.org/protobuf/proto"
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 )
 
-// measureCalls is what somebody waits for: a first call, with everything that
-// comes before it, and a call on a connection that is there.
-//
-// In a first call of ours is what the rival does not do: the App writes its
-// counter to disk before it connects, and the Base the highest it has seen, so that a
-// recorded handshake is worth nothing. The disk decides how long that takes.
-func measureCalls() (rows []row, err error) {
-	const rounds, connects, calls = 5, 20, 2000
-	w, rival, err := both()
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, w.close(), rival.close()) }()
+// callRounds and callsEach are how many calls are timed.
+const (
+	callRounds = 9
+	callsEach  = 200
+)
 
-	first := row{what: "connect, handshake, first call (ours: with 2 counters on disk)", unit: "ms", lessIsBetter: true}
-	first.ours, first.rival, err = alternate(rounds,
-		func() (float64, error) {
-			return millisecondsEach(connects, func() error {
-				session, err := w.call()
+// measureEntry is a call on a connection that is there, through NGINX as on the appliance,
+// beside gRPC-Go through the same NGINX.
+func measureEntry(r *report) error {
+	return r.measureCall("through NGINX", func() (*entrance, error) { return newEntrance() })
+}
+
+// measureDirect is the same without NGINX.
+func measureDirect(r *report) error { return r.measureCall("direct", newDirect) }
+
+func (r *report) measureCall(way string, start func() (*entrance, error)) (err error) {
+	e, err := start()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, e.close()) }()
+	session, err := e.call()
+	if err != nil {
+		return err
+	}
+	defer session.Close()
+	conn, err := grpcDial(e.their, e.rival.tls.client)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	ctx := context.Background()
+	ours, theirs, err := alternate(callRounds,
+		func() (sample, error) {
+			return paced(callsEach, func() error {
+				_, err := session.Apps.ListApps(ctx, &basev1.ListAppsRequest{})
+				return err
+			})
+		},
+		func() (sample, error) {
+			return paced(callsEach, func() error {
+				_, err := grpcCall(ctx, conn)
+				return err
+			})
+		})
+	if err != nil {
+		return err
+	}
+	for _, q := range []struct {
+		name            string
+		quantile, least float64
+	}{{"p50", 0.50, 1.3}, {"p99", 0.99, 1.1}} {
+		r.add(figure{what: fmt.Sprintf("call %s, answer of %d B, %s", way, proto.Size(e.apps), q.name), unit: "µs",
+			rival: "gRPC-Go, mutual TLS 1.3, " + way, ours: ours.quantile(q.quantile), their: theirs.quantile(q.quantile), least: q.least})
+	}
+	r.plots = append(r.plots, plot{file: "call-" + map[bool]string{true: "direct", false: "nginx"}[way == "direct"],
+		title: "A call " + way + ": how long so many of the calls took at most", x: "share of calls, %", y: "µs",
+		series: []series{{"ours", ours.quantiles()}, {"gRPC-Go", theirs.quantiles()}}})
+	return nil
+}
+
+// measureConnect is what somebody waits for at first: everything up to the answer of a first
+// call, of an App that runs, and of one that is started for it.
+func measureConnect(r *report) (err error) {
+	const rounds, connects = 7, 20
+	e, err := newDirect()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, e.close()) }()
+	ctx := context.Background()
+	ours, theirs, err := alternate(rounds,
+		func() (sample, error) {
+			return paced(connects, func() error {
+				session, err := e.call()
 				if session != nil {
 					session.Close()
 				}
 				return err
 			})
 		},
-		func() (float64, error) {
-			return millisecondsEach(connects, func() error {
-				httpClient, _, err := rival.call()
-				httpClient.CloseIdleConnections()
-				return err
+		func() (sample, error) {
+			return paced(connects, func() error {
+				conn, err := grpcDial(e.their, e.rival.tls.client)
+				if err != nil {
+					return err
+				}
+				_, err = grpcCall(ctx, conn)
+				return errors.Join(err, conn.Close())
 			})
 		})
 	if err != nil {
-		return nil, err
-	}
-	rows = append(rows, first)
-
-	session, err := w.call()
-	if err != nil {
-		return nil, err
-	}
-	defer session.Close()
-	httpClient, service, err := rival.call()
-	if err != nil {
-		return nil, err
-	}
-	defer httpClient.CloseIdleConnections()
-	for _, q := range []struct {
-		name     string
-		quantile float64
-	}{{"p50", 0.50}, {"p99", 0.99}} {
-		r := row{what: "call on an open connection, " + q.name, unit: "µs", lessIsBetter: true}
-		r.ours, r.rival, err = alternate(rounds,
-			func() (float64, error) { return callQuantile(session.Info, calls, q.quantile) },
-			func() (float64, error) { return callQuantile(service, calls, q.quantile) })
-		if err != nil {
-			return nil, err
-		}
-		rows = append(rows, r)
-	}
-	return rows, nil
-}
-
-func millisecondsEach(times int, do func() error) (float64, error) {
-	start := time.Now()
-	for range times {
-		if err := do(); err != nil {
-			return 0, err
-		}
-	}
-	return float64(time.Since(start).Microseconds()) / 1e3 / float64(times), nil
-}
-
-// informer is a client of the one method that is measured.
-type informer interface {
-	GetInfo(context.Context, *basev1.GetInfoRequest) (*basev1.GetInfoResponse, error)
-}
-
-// callQuantile returns a quantile of the time of a call in microseconds.
-func callQuantile(service informer, calls int, quantile float64) (float64, error) {
-	return quantileOf(calls, quantile, func() error {
-		_, err := service.GetInfo(context.Background(), &basev1.GetInfoRequest{})
 		return err
-	})
+	}
+	r.add(figure{what: "connect, handshake, first call, a running App, p50", unit: "ms", rival: "gRPC-Go, hybrid TLS 1.3, no resumption",
+		ours: ours.quantile(0.5) / 1e3, their: theirs.quantile(0.5) / 1e3, least: 1})
+
+	program, err := e.buildApp()
+	if err != nil {
+		return err
+	}
+	var s sample
+	for range 20 {
+		began := time.Now()
+		if out, err := exec.Command(program, "--dir", filepath.Join(e.dir, "app"), "apps", "list").CombinedOutput(); err != nil {
+			return fmt.Errorf("run the App: %w: %s", err, out)
+		}
+		s = append(s, time.Since(began))
+	}
+	r.add(figure{what: "the same, a fresh process of the App, to its end", unit: "ms", ours: s.quantile(0.5) / 1e3})
+	return nil
 }
 
-// quantileOf returns a quantile of the time that something takes, in microseconds.
-func quantileOf(times int, quantile float64, do func() error) (float64, error) {
-	took := make([]time.Duration, times)
-	for i := range took {
-		start := time.Now()
-		if err := do(); err != nil {
-			return 0, err
-		}
-		took[i] = time.Since(start)
+// buildApp builds the App.
+func (e *entrance) buildApp() (program string, err error) {
+	program = filepath.Join(e.files, "bitbox-app")
+	if out, err := exec.Command("go", "build", "-o", program, "./cmd/bitbox-app").CombinedOutput(); err != nil {
+		return "", fmt.Errorf("build the App: %w: %s", err, out)
 	}
-	slices.Sort(took)
-	return float64(took[int(float64(times)*quantile)].Nanoseconds()) / 1e3, nil
+	return program, nil
 }

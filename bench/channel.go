@@ -8,6 +8,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io"
 	"math/big"
 	"net"
 	"os"
@@ -75,14 +76,17 @@ type ours struct {
 	nextHandshake uint64
 }
 
-func newOurs() (*ours, error) {
+func newOurs() (*ours, error) { return newOursFrom(nil) }
+
+// newOursFrom takes its keys from random; nil: the system's generator.
+func newOursFrom(random io.Reader) (*ours, error) {
 	o := &ours{}
 	var errs [6]error
-	o.app, errs[0] = noiseconn.GenerateStatic(nil)
-	o.base, errs[1] = noiseconn.GenerateStatic(nil)
+	o.app, errs[0] = noiseconn.GenerateStatic(random)
+	o.base, errs[1] = noiseconn.GenerateStatic(random)
 	o.appPub, errs[2] = noiseconn.PublicOf(o.app)
 	o.basePub, errs[3] = noiseconn.PublicOf(o.base)
-	o.pair, errs[4] = noiseconn.GeneratePairKey(nil)
+	o.pair, errs[4] = noiseconn.GeneratePairKey(random)
 	o.mac1, errs[5] = noiseconn.MAC1KeyOf(o.pair)
 	return o, errors.Join(errs[:]...)
 }

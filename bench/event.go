@@ -13,8 +13,11 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/stats"
 	"google.golang.org/protobuf/encoding/protojson"
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
@@ -24,60 +27,89 @@ import (
 const eventTime = 30 * time.Second
 
 // measureEvent is the time from an event at the Base to the line that an App's process
-// has printed of it, through NGINX. The rival's line is printed by a process, too.
-func measureEvent() (rows []row, err error) {
+// has printed of it, through NGINX. The event is the end of another connection: it is not
+// kept, so that no disk is measured. The rival's server tells the same of its own.
+func measureEvent(r *report) (err error) {
 	const rounds, events = 5, 100
-	if needsRoot("an event") {
-		return nil, nil
-	}
-	e, err := newEntrance()
+	ends := &connectionEnds{}
+	e, err := newEntrance(grpc.StatsHandler(ends))
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer func() { err = errors.Join(err, e.close()) }()
-	program := filepath.Join(e.files, "bitbox-app")
-	if out, err := exec.Command("go", "build", "-o", program, "./cmd/bitbox-app").CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("build the App: %w: %s", err, out)
+	caller := e.apps.GetApps()[0]
+	told := func() {
+		e.publish(&basev1.WatchEventsResponse{Event: &basev1.WatchEventsResponse_SessionEnded{
+			SessionEnded: &basev1.SessionEndedEvent{App: caller}}})
+	}
+	ends.tell.Store(&told)
+	program, err := e.buildApp()
+	if err != nil {
+		return err
 	}
 	ours, err := follow(exec.Command(program, "--dir", filepath.Join(e.dir, "app"), "watch", "--json"))
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer ours.end()
 	keys := filepath.Join(e.files, "rival.pem")
 	if err := e.rival.tls.save(keys); err != nil {
-		return nil, err
+		return err
 	}
 	self, err := os.Executable()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	theirs, err := follow(exec.Command(self, "-follow", e.their, "-keys", keys))
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer theirs.end()
-	caller := e.apps.GetApps()[0]
-	r := row{what: "from an event to the App's printed line, p50 (rival: gRPC-Go)", unit: "µs", lessIsBetter: true}
-	r.ours, r.rival, err = alternate(rounds,
+	f := figure{what: "from an event to the App's printed line, p50", unit: "µs", rival: "gRPC-Go stream, printed the same way", least: 1}
+	f.ours, f.their, err = alternateFigures(rounds,
 		func() (float64, error) {
 			return ours.median(events, func() error {
-				session, err := e.call() // which is told; events that are kept are held up when they come too quickly
-				if session != nil {
-					session.Close()
+				session, err := e.call()
+				if err != nil {
+					return err
 				}
-				return err
+				if _, err := ours.until("sessionStarted"); err != nil {
+					return err
+				}
+				session.Close()
+				return nil
 			})
 		},
 		func() (float64, error) {
 			return theirs.median(events, func() error {
-				e.publish(&basev1.WatchEventsResponse{Event: &basev1.WatchEventsResponse_SessionStarted{
-					SessionStarted: &basev1.SessionStartedEvent{App: caller}}})
-				return nil
+				conn, err := grpcDial(e.their, e.rival.tls.client)
+				if err != nil {
+					return err
+				}
+				_, err = grpcCall(context.Background(), conn)
+				return errors.Join(err, conn.Close())
 			})
 		})
-	return []row{r}, err
+	ends.tell.Store(nil)
+	r.add(f)
+	return err
 }
+
+// connectionEnds tells of each connection of the rival's that has ended.
+type connectionEnds struct{ tell atomic.Pointer[func()] }
+
+func (c *connectionEnds) HandleConn(_ context.Context, s stats.ConnStats) {
+	if _, ended := s.(*stats.ConnEnd); !ended {
+		return
+	}
+	if tell := c.tell.Load(); tell != nil {
+		(*tell)()
+	}
+}
+
+func (*connectionEnds) TagConn(ctx context.Context, _ *stats.ConnTagInfo) context.Context { return ctx }
+func (*connectionEnds) TagRPC(ctx context.Context, _ *stats.RPCTagInfo) context.Context   { return ctx }
+func (*connectionEnds) HandleRPC(context.Context, stats.RPCStats)                         {}
 
 // follower is a process that prints a line of JSON for each event.
 type follower struct {
@@ -140,7 +172,7 @@ func (f *follower) median(events int, happen func() error) (float64, error) {
 		if err := happen(); err != nil {
 			return 0, err
 		}
-		l, err := f.until("sessionStarted")
+		l, err := f.until("sessionEnded")
 		if err != nil {
 			return 0, err
 		}

@@ -8,7 +8,6 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
-	"google.golang.org/grpc/credentials/insecure"
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 )
@@ -30,7 +29,7 @@ const (
 	grpcWatch = "/bench.Rival/Watch"
 )
 
-func newGRPC(apps *basev1.ListAppsResponse, events func() (<-chan *basev1.WatchEventsResponse, func())) (*grpcService, error) {
+func newGRPC(apps *basev1.ListAppsResponse, events func() (<-chan *basev1.WatchEventsResponse, func()), options ...grpc.ServerOption) (*grpcService, error) {
 	rival, err := newRivalTLS()
 	if err != nil {
 		return nil, err
@@ -40,7 +39,7 @@ func newGRPC(apps *basev1.ListAppsResponse, events func() (<-chan *basev1.WatchE
 		return nil, err
 	}
 	s := &grpcService{tls: rival, addr: listener.Addr().String(), apps: apps, events: events,
-		server: grpc.NewServer(grpc.Creds(credentials.NewTLS(rival.server)))}
+		server: grpc.NewServer(append(options, grpc.Creds(credentials.NewTLS(rival.server)))...)}
 	s.server.RegisterService(&grpc.ServiceDesc{
 		ServiceName: "bench.Rival",
 		Methods: []grpc.MethodDesc{{MethodName: "List", Handler: func(_ any, ctx context.Context, decode func(any) error, _ grpc.UnaryServerInterceptor) (any, error) {
@@ -74,12 +73,8 @@ func (s *grpcService) watch(stream grpc.ServerStream) error {
 }
 
 // grpcDial connects to a rival at an address.
-func grpcDial(address string, config *tls.Config) (*grpc.ClientConn, error) {
-	creds := insecure.NewCredentials()
-	if config != nil {
-		creds = credentials.NewTLS(config)
-	}
-	return grpc.NewClient("passthrough:///"+address, grpc.WithTransportCredentials(creds))
+func grpcDial(address string, config *tls.Config, options ...grpc.DialOption) (*grpc.ClientConn, error) {
+	return grpc.NewClient("passthrough:///"+address, append(options, grpc.WithTransportCredentials(credentials.NewTLS(config)))...)
 }
 
 func grpcCall(ctx context.Context, conn *grpc.ClientConn) (*basev1.ListAppsResponse, error) {

@@ -3,47 +3,31 @@ package main
 import (
 	"net"
 	"runtime"
+	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // measureHandshake counts handshakes a second of one core, both ends: hybrid
 // IKpsk2 against mutual TLS. Connecting by TCP is not counted.
-//
-// Package noiseconn keeps the Diffie-Hellman between the two static keys, which
-// is the same each time. The second row is without that: a process that makes
-// one connection, as both ends.
-func measureHandshake() ([]row, error) {
+func measureHandshake(r *report) error {
 	const rounds, handshakes = 9, 100
 	our, rival, err := contestants()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
-	rows := []row{
-		{what: "handshake, both ends on one core", unit: "1/s"},
-		{what: "handshake, the first of both ends", unit: "1/s"},
-	}
-	rows[0].ours, rows[0].rival, err = alternate(rounds,
-		func() (float64, error) { return handshakesPerSecond(handshakes, always(our)) },
-		func() (float64, error) { return handshakesPerSecond(handshakes, always(rival)) })
-	if err != nil {
-		return nil, err
-	}
-	rows[1].ours, rows[1].rival, err = alternate(rounds,
-		func() (float64, error) { return handshakesPerSecond(handshakes, firstOfOurs) },
-		func() (float64, error) { return handshakesPerSecond(handshakes, always(rival)) })
-	return rows, err
+	f := figure{what: "handshakes, both ends on one core", unit: "1/s", rival: "hybrid TLS 1.3, mutual Ed25519", least: 1.1, more: true}
+	f.ours, f.their, err = alternateFigures(rounds,
+		func() (float64, error) { return handshakesPerSecond(handshakes, our) },
+		func() (float64, error) { return handshakesPerSecond(handshakes, rival) })
+	r.add(f)
+	return err
 }
 
-func always(c channel) func() (channel, error) { return func() (channel, error) { return c, nil } }
-
-func firstOfOurs() (channel, error) { return newOurs() }
-
-// handshakesPerSecond makes all connections and channels before it measures.
-func handshakesPerSecond(handshakes int, newChannel func() (channel, error)) (float64, error) {
-	type attempt struct {
-		channel        channel
-		client, server net.Conn
-	}
+// handshakesPerSecond makes all connections before it measures.
+func handshakesPerSecond(handshakes int, c channel) (float64, error) {
+	type attempt struct{ client, server net.Conn }
 	var attempts []attempt
 	defer func() {
 		for _, a := range attempts {
@@ -52,22 +36,28 @@ func handshakesPerSecond(handshakes int, newChannel func() (channel, error)) (fl
 		}
 	}()
 	for range handshakes {
-		channel, err := newChannel()
-		if err != nil {
-			return 0, err
-		}
 		client, server, err := plainPair()
 		if err != nil {
 			return 0, err
 		}
-		attempts = append(attempts, attempt{channel, client, server})
+		attempts = append(attempts, attempt{client, server})
 	}
 	runtime.GC()
-	start := cpuTime()
+	start := cpuTime(unix.CLOCK_PROCESS_CPUTIME_ID)
 	for _, a := range attempts {
-		if _, _, err := a.channel.handshake(a.client, a.server); err != nil {
+		if _, _, err := c.handshake(a.client, a.server); err != nil {
 			return 0, err
 		}
 	}
-	return float64(handshakes) / (cpuTime() - start).Seconds(), nil
+	return float64(handshakes) / (cpuTime(unix.CLOCK_PROCESS_CPUTIME_ID) - start).Seconds(), nil
+}
+
+// cpuTime is what this process (unix.CLOCK_PROCESS_CPUTIME_ID) or thread has used of the
+// processor so far. Unlike the clock it does not count what others use.
+func cpuTime(clock int32) time.Duration {
+	var t unix.Timespec
+	if err := unix.ClockGettime(clock, &t); err != nil {
+		fail(err)
+	}
+	return time.Duration(t.Nano())
 }

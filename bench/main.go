@@ -2,21 +2,22 @@
 // measured in the same run on the same machine:
 //
 //	go run ./bench              everything
-//	go run ./bench -run bulk    only rows with "bulk" in their name
+//	go run ./bench -run call    only measurements with "call" in their name
+//	go run ./bench -docs        everything, and write it into docs/performance.md
 //
-// It asserts nothing: absolute figures belong to a machine. A ratio above 1
-// means that we do better. Rounds of the two alternate and the median counts,
-// so that a busy machine disturbs both alike.
+// It asserts nothing: absolute figures belong to a machine. A ratio above 1 means that we
+// do better. Rounds of the two alternate, so that a busy machine disturbs both alike. A
+// measurement that fails is told at the end, and the others are printed all the same.
 //
-// The rival of the channel is crypto/tls 1.3, made to do the same work: mutual
+// The rival is gRPC-Go over crypto/tls 1.3, made to do the same work: mutual
 // authentication by pinned Ed25519 keys, X25519MLKEM768, no session tickets, and
-// TLS_CHACHA20_POLY1305_SHA256. TLS 1.3 in Go prefers AES where the processor
-// has the instructions and cannot be configured otherwise, so the program starts
-// itself again with GODEBUG telling Go that one of them is missing. Nothing that
-// is measured here uses it.
+// TLS_CHACHA20_POLY1305_SHA256. TLS 1.3 in Go prefers AES where the processor has the
+// instructions and cannot be configured otherwise, so the program starts itself again with
+// GODEBUG telling Go that one of them is missing. Nothing that is measured here uses it.
 package main
 
 import (
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -25,30 +26,32 @@ import (
 	"strings"
 )
 
-// measurements are what is measured, in the order of the table. Each is in a
-// file of its name.
+// measurements are what is measured, in the order of the table.
 var measurements = []measurement{
-	{"handshake", measureHandshake},
-	{"bulk", measureBulk},
-	{"latency", measureLatency},
-	{"call", measureCalls},
-	{"entry", measureEntry},
+	{"call through NGINX", measureEntry},
+	{"call direct", measureDirect},
+	{"connect", measureConnect},
 	{"event", measureEvent},
-	{"idle", measureIdle},
-	{"stream", measureStream},
-	{"leak", measureLeak},
+	{"memory", measureMemory},
+	{"handshake", measureHandshake},
+	{"stranger", measureStranger},
+	{"attacks", measureAttacks},
+	{"sessions", measureSessions},
 }
 
-// measurement fills one or more rows of the table.
+// measurement makes figures, and perhaps a plot of them.
 type measurement struct {
 	name    string
-	measure func() ([]row, error)
+	measure func(r *report) error
 }
 
 func main() {
 	only := flag.String("run", "", "measure only what has this text in its name")
+	docs := flag.Bool("docs", false, "write the figures and plots into docs/performance.md and docs/performance")
 	following := flag.String("follow", "", "be the rival's App that prints events from this address (used by this program itself)")
 	keys := flag.String("keys", "", "the keys for that")
+	attacking := flag.String("attack", "", "be the App that makes this attack on a Base (used by this program itself)")
+	at := flag.String("at", "", "the address for that")
 	flag.Parse()
 	if err := restartWithoutAES(); err != nil {
 		fail(err)
@@ -56,20 +59,26 @@ func main() {
 	if *following != "" {
 		fail(followGRPC(*following, *keys, os.Stdout))
 	}
-	fmt.Fprintf(os.Stderr, "%s, %s/%s, %d CPUs\n", runtime.Version(), runtime.GOOS, runtime.GOARCH, runtime.NumCPU())
-	var rows []row
+	if *attacking != "" {
+		fail(attack(*attacking, *at))
+	}
+	r := &report{machine: fmt.Sprintf("%s, %s/%s, %d CPUs", runtime.Version(), runtime.GOOS, runtime.GOARCH, runtime.NumCPU())}
+	fmt.Fprintln(os.Stderr, r.machine)
+	var failures []error
 	for _, m := range measurements {
 		if !strings.Contains(m.name, *only) {
 			continue
 		}
 		fmt.Fprintf(os.Stderr, "measuring %s\n", m.name)
-		measured, err := m.measure()
-		if err != nil {
-			fail(fmt.Errorf("measure %s: %w", m.name, err))
+		if err := m.measure(r); err != nil {
+			failures = append(failures, fmt.Errorf("measure %s: %w", m.name, err))
 		}
-		rows = append(rows, measured...)
 	}
-	if err := printTable(os.Stdout, rows); err != nil {
+	failures = append(failures, r.print(os.Stdout))
+	if *docs {
+		failures = append(failures, r.write("docs"))
+	}
+	if err := errors.Join(failures...); err != nil {
 		fail(err)
 	}
 }
