@@ -330,7 +330,11 @@ func (a *Appliance) Stop() error {
 	defer a.stopping.Unlock()
 	a.stopped = true
 	a.cancel()
-	return errors.Join(<-a.done, a.Helper.Stop(), os.RemoveAll(a.stateDir))
+	ended := <-a.done
+	if errors.Is(ended, &helperclient.Error{Code: helperclient.CodeReset}) {
+		ended = nil // it began when a factory reset was ordered already
+	}
+	return errors.Join(ended, a.Helper.Stop(), os.RemoveAll(a.stateDir))
 }
 
 // Shut ends all connections and lets none in, as if a change had closed the entry.
