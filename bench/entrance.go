@@ -34,12 +34,12 @@ type entrance struct {
 	known      []*client.App            // that are paired
 
 	mu      sync.Mutex
-	streams map[chan *basev1.WatchEventsResponse]bool // of the rival
+	streams map[chan *basev1.Event]bool // of the rival
 }
 
 // newDirect is a Base and gRPC-Go without NGINX.
 func newDirect() (e *entrance, err error) {
-	e = &entrance{whole: &whole{}, streams: map[chan *basev1.WatchEventsResponse]bool{}}
+	e = &entrance{whole: &whole{}, streams: map[chan *basev1.Event]bool{}}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, e.close())
@@ -60,7 +60,7 @@ func newDirect() (e *entrance, err error) {
 
 // newEntrance needs root, for Debian's NGINX.
 func newEntrance(options ...grpc.ServerOption) (e *entrance, err error) {
-	e = &entrance{whole: &whole{}, streams: map[chan *basev1.WatchEventsResponse]bool{}}
+	e = &entrance{whole: &whole{}, streams: map[chan *basev1.Event]bool{}}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, e.close())
@@ -136,8 +136,8 @@ func freePort() (string, error) {
 }
 
 // subscribe is what the rival's streams get their events from.
-func (e *entrance) subscribe() (<-chan *basev1.WatchEventsResponse, func()) {
-	events := make(chan *basev1.WatchEventsResponse, 64)
+func (e *entrance) subscribe() (<-chan *basev1.Event, func()) {
+	events := make(chan *basev1.Event, 64)
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.streams[events] = true
@@ -149,7 +149,7 @@ func (e *entrance) subscribe() (<-chan *basev1.WatchEventsResponse, func()) {
 }
 
 // publish hands an event to the rival's streams.
-func (e *entrance) publish(event *basev1.WatchEventsResponse) {
+func (e *entrance) publish(event *basev1.Event) {
 	event.Time = timestamppb.Now()
 	e.mu.Lock()
 	defer e.mu.Unlock()

@@ -39,7 +39,7 @@ func measureEvent(r *report) (err error) {
 	defer func() { err = errors.Join(err, e.close()) }()
 	caller := e.apps.GetApps()[0]
 	told := func() {
-		e.publish(&basev1.WatchEventsResponse{Event: &basev1.WatchEventsResponse_SessionEnded{
+		e.publish(&basev1.Event{Event: &basev1.Event_SessionEnded{
 			SessionEnded: &basev1.SessionEndedEvent{App: caller}}})
 	}
 	ends.tell.Store(&told)
@@ -176,7 +176,7 @@ func (f *follower) median(events int, happen func() error) (float64, error) {
 		if err != nil {
 			return 0, err
 		}
-		event := &basev1.WatchEventsResponse{}
+		event := &basev1.Event{}
 		if err := (protojson.UnmarshalOptions{DiscardUnknown: true}).Unmarshal([]byte(l.text), event); err != nil {
 			return 0, err
 		}
@@ -212,7 +212,7 @@ func followGRPC(address, keys string, out io.Writer) error {
 	}
 	fmt.Fprintln(out, "subscribed")
 	for {
-		event := &basev1.WatchEventsResponse{}
+		event := &basev1.Event{}
 		if err := stream.RecvMsg(event); err != nil {
 			return err
 		}

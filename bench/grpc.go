@@ -21,7 +21,7 @@ type grpcService struct {
 	addr   string
 	apps   *basev1.ListAppsResponse
 	// events are handed to every stream.
-	events func() (<-chan *basev1.WatchEventsResponse, func())
+	events func() (<-chan *basev1.Event, func())
 }
 
 const (
@@ -29,7 +29,7 @@ const (
 	grpcWatch = "/bench.Rival/Watch"
 )
 
-func newGRPC(apps *basev1.ListAppsResponse, events func() (<-chan *basev1.WatchEventsResponse, func()), options ...grpc.ServerOption) (*grpcService, error) {
+func newGRPC(apps *basev1.ListAppsResponse, events func() (<-chan *basev1.Event, func()), options ...grpc.ServerOption) (*grpcService, error) {
 	rival, err := newRivalTLS()
 	if err != nil {
 		return nil, err
@@ -57,7 +57,7 @@ func (s *grpcService) watch(stream grpc.ServerStream) error {
 	}
 	events, unsubscribe := s.events()
 	defer unsubscribe()
-	if err := stream.SendMsg(&basev1.WatchEventsResponse{}); err != nil { // it is live
+	if err := stream.SendMsg(&basev1.Event{}); err != nil { // it is live
 		return err
 	}
 	for {
@@ -88,7 +88,7 @@ func grpcFollow(ctx context.Context, conn *grpc.ClientConn) (grpc.ClientStream, 
 	if err != nil {
 		return nil, err
 	}
-	return stream, errors.Join(stream.SendMsg(&basev1.WatchEventsRequest{}), stream.CloseSend(), stream.RecvMsg(&basev1.WatchEventsResponse{}))
+	return stream, errors.Join(stream.SendMsg(&basev1.WatchEventsRequest{}), stream.CloseSend(), stream.RecvMsg(&basev1.Event{}))
 }
 
 func (s *grpcService) close() error {

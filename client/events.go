@@ -34,8 +34,8 @@ const (
 // the last event: none is lost and none comes twice. Then a further SubscribedEvent tells that
 // it is live again. What cannot get better by trying again is yielded as an error, and is
 // the end: that this App was revoked, for example, or that the Base was not reached at all.
-func (s *Session) WatchEvents(ctx context.Context, watch Watch) iter.Seq2[*basev1.WatchEventsResponse, error] {
-	return func(yield func(*basev1.WatchEventsResponse, error) bool) {
+func (s *Session) WatchEvents(ctx context.Context, watch Watch) iter.Seq2[*basev1.Event, error] {
+	return func(yield func(*basev1.Event, error) bool) {
 		w := &watching{Watch: watch, session: s, yield: yield, pause: eventsAgain}
 		for {
 			err := w.once(ctx)
@@ -72,7 +72,7 @@ func passes(err error) bool {
 type watching struct {
 	Watch
 	session *Session
-	yield   func(*basev1.WatchEventsResponse, error) bool
+	yield   func(*basev1.Event, error) bool
 	pause   time.Duration
 	reached bool // the Base has answered
 	stopped bool // whoever reads wants no more

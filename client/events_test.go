@@ -13,13 +13,12 @@ import (
 	"time"
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
-	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/bruteforce"
 )
 
 // collected is what an App hears, until enough of it is there.
-func collected(ctx context.Context, s *Session, watch Watch, enough func(*basev1.WatchEventsResponse) bool) ([]*basev1.WatchEventsResponse, error) {
-	var events []*basev1.WatchEventsResponse
+func collected(ctx context.Context, s *Session, watch Watch, enough func(*basev1.Event) bool) ([]*basev1.Event, error) {
+	var events []*basev1.Event
 	for event, err := range s.WatchEvents(ctx, watch) {
 		if err != nil {
 			return events, err
@@ -35,7 +34,7 @@ func collected(ctx context.Context, s *Session, watch Watch, enough func(*basev1
 func TestAnAppThatWasAwayHearsOfBanDriftAndPairingAttempt(t *testing.T) {
 	h := newHouse(t)
 	seen := uint64(0)
-	if _, err := collected(t.Context(), h.session, Watch{Replay: true, PastOnly: true}, func(e *basev1.WatchEventsResponse) bool {
+	if _, err := collected(t.Context(), h.session, Watch{Replay: true, PastOnly: true}, func(e *basev1.Event) bool {
 		seen = max(seen, e.GetSequence())
 		return false
 	}); err != nil {
@@ -47,23 +46,23 @@ func TestAnAppThatWasAwayHearsOfBanDriftAndPairingAttempt(t *testing.T) {
 	if _, err := other.Bans(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	h.Machine.Drift(&systemv1.Finding{Id: "open-port", Severity: systemv1.Finding_SEVERITY_CRITICAL, Title: "A port is open"})
+	h.Machine.Drift(&basev1.Finding{Id: "open-port", Severity: basev1.Finding_SEVERITY_CRITICAL, Title: "A port is open"})
 	h.Advance(time.Minute)
 	if _, err := other.Audit.RunAudit(t.Context(), &basev1.RunAuditRequest{}); err != nil {
 		t.Fatal(err)
 	}
 	back := open(t, h.owner)
-	missing := map[string]func(*basev1.WatchEventsResponse) bool{
-		"the App that was paired": func(e *basev1.WatchEventsResponse) bool { return e.GetAppPaired().GetApp().GetName() == "Phone" },
-		"the ban": func(e *basev1.WatchEventsResponse) bool {
+	missing := map[string]func(*basev1.Event) bool{
+		"the App that was paired": func(e *basev1.Event) bool { return e.GetAppPaired().GetApp().GetName() == "Phone" },
+		"the ban": func(e *basev1.Event) bool {
 			return len(e.GetBansChanged().GetBanned()) == 1 && e.GetBansChanged().GetBanned()[0].GetAddress() == "192.0.2.7"
 		},
-		"the drift": func(e *basev1.WatchEventsResponse) bool {
+		"the drift": func(e *basev1.Event) bool {
 			return len(e.GetDriftFound().GetFindings()) == 1 && e.GetDriftFound().GetFindings()[0].GetId() == "open-port"
 		},
 	}
 	for deadline := time.Now().Add(time.Minute); len(missing) > 0; { // the Middleware hears it from the helper
-		events, err := collected(t.Context(), back, Watch{Replay: true, After: seen, PastOnly: true}, func(*basev1.WatchEventsResponse) bool { return false })
+		events, err := collected(t.Context(), back, Watch{Replay: true, After: seen, PastOnly: true}, func(*basev1.Event) bool { return false })
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -82,8 +81,8 @@ func TestAnAppThatWasAwayHearsOfBanDriftAndPairingAttempt(t *testing.T) {
 		}
 	}
 	// The first request of a house is its owner's own, before it was away.
-	events, err := collected(t.Context(), back, Watch{Replay: true, PastOnly: true}, func(*basev1.WatchEventsResponse) bool { return false })
-	if err != nil || !slices.ContainsFunc(events, func(e *basev1.WatchEventsResponse) bool { return e.GetPairingAttempt().GetRequests() == 1 }) {
+	events, err := collected(t.Context(), back, Watch{Replay: true, PastOnly: true}, func(*basev1.Event) bool { return false })
+	if err != nil || !slices.ContainsFunc(events, func(e *basev1.Event) bool { return e.GetPairingAttempt().GetRequests() == 1 }) {
 		t.Errorf("the pairing attempt is not told: %v", err)
 	}
 }
@@ -167,7 +166,7 @@ func TestARevokedAppsStreamEndsWithTheReason(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	_, err := collected(ctx, phone, Watch{}, func(e *basev1.WatchEventsResponse) bool {
+	_, err := collected(ctx, phone, Watch{}, func(e *basev1.Event) bool {
 		if e.GetSubscribed() != nil {
 			if _, err := h.session.Apps.RevokeApp(ctx, &basev1.RevokeAppRequest{Id: id}); err != nil {
 				t.Error(err)
@@ -182,7 +181,7 @@ func TestABaseThatWasNeverReachedIsAnErrorAndNotWaitedFor(t *testing.T) {
 	h := newHouse(t)
 	h.session.Close()
 	h.Shut()
-	_, err := collected(t.Context(), open(t, h.owner), Watch{}, func(*basev1.WatchEventsResponse) bool { return true })
+	_, err := collected(t.Context(), open(t, h.owner), Watch{}, func(*basev1.Event) bool { return true })
 	if err == nil {
 		t.Error("no error")
 	}
@@ -202,7 +201,7 @@ func TestWhatWasShownIsRememberedAndANewHistoryIsNotMissed(t *testing.T) {
 	// The Base does not have so many.
 	lost := errors.New("not told")
 	events, err := collected(t.Context(), h.session, Watch{Replay: true, After: 99, PastOnly: true, Lost: func(err error) { lost = err }},
-		func(*basev1.WatchEventsResponse) bool { return false })
+		func(*basev1.Event) bool { return false })
 	if err != nil || len(events) < 2 || events[0].GetSequence() != 1 || !strings.Contains(lost.Error(), "begun anew") {
 		t.Errorf("%v, %v, %v", events, err, lost)
 	}

@@ -365,14 +365,14 @@ func mustPair(t *testing.T, a *App, b *fakeBase) Base {
 }
 
 // WatchEvents sends one event, and then nothing until the stream ends.
-func (b *fakeBase) WatchEvents(ctx context.Context, _ *basev1.WatchEventsRequest, stream *rpc.Sender[basev1.WatchEventsResponse]) error {
-	if err := stream.Send(&basev1.WatchEventsResponse{Event: &basev1.WatchEventsResponse_Subscribed{Subscribed: &basev1.SubscribedEvent{}}}); err != nil {
+func (b *fakeBase) WatchEvents(ctx context.Context, _ *basev1.WatchEventsRequest, stream *rpc.Sender[basev1.Event]) error {
+	if err := stream.Send(&basev1.Event{Event: &basev1.Event_Subscribed{Subscribed: &basev1.SubscribedEvent{}}}); err != nil {
 		return err
 	}
 	select {
 	case <-ctx.Done():
 		return nil
 	case <-b.nextEvent:
-		return stream.Send(&basev1.WatchEventsResponse{Event: &basev1.WatchEventsResponse_WindowChanged{WindowChanged: &basev1.WindowChangedEvent{}}})
+		return stream.Send(&basev1.Event{Event: &basev1.Event_WindowChanged{WindowChanged: &basev1.WindowChangedEvent{}}})
 	}
 }

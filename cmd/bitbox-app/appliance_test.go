@@ -113,8 +113,8 @@ func applianceCommand(ts *testscript.TestScript, neg bool, args []string) {
 	case "ban":
 		a.Machine.Ban(bruteforce.Ban{Jail: "sshd", Addr: netip.MustParseAddr(args[1]), Since: time.Now(), Until: time.Now().Add(time.Hour)})
 	case "drift":
-		a.Machine.Drift(&systemv1.Finding{
-			Id: args[1], Severity: systemv1.Finding_Severity(systemv1.Finding_Severity_value["SEVERITY_"+strings.ToUpper(args[2])]),
+		a.Machine.Drift(&basev1.Finding{
+			Id: args[1], Severity: basev1.Finding_Severity(basev1.Finding_Severity_value["SEVERITY_"+strings.ToUpper(args[2])]),
 			Title: "Something is open", Expected: "closed", Found: "open\nreally", Why: "Because.", Fix: "Close it.", Fixable: true,
 		})
 		a.Advance(time.Minute) // the helper gives out what it has just found again for a while
@@ -236,18 +236,26 @@ func TestEveryCodeIsInTheTableOnce(t *testing.T) {
 
 func TestEventsOfTheHelperAreTold(t *testing.T) {
 	ban := &basev1.Ban{Jail: "sshd", Address: "192.0.2.7"}
-	for want, event := range map[string]*basev1.WatchEventsResponse{
-		"How open the Base is has changed (revision 3).": {Event: &basev1.WatchEventsResponse_PostureChanged{
-			PostureChanged: &basev1.PostureChangedEvent{Reason: "revision 3"}}},
-		"The pairing window is open to let in a viewer for another 1 min 0 s.": {Event: &basev1.WatchEventsResponse_WindowChanged{
-			WindowChanged: &basev1.WindowChangedEvent{Window: &basev1.Window{Open: true, RemainingMs: 60_000, Role: basev1.Role_ROLE_VIEWER}}}},
-		"The Base is not as it should be: Open (port), Odd (key).": {Event: &basev1.WatchEventsResponse_DriftFound{
-			DriftFound: &basev1.DriftFoundEvent{Findings: []*basev1.Finding{{Id: "port", Title: "Open"}, {Id: "key", Title: "Odd"}}}}},
-		"Banned: 192.0.2.7 (sshd).": {Event: &basev1.WatchEventsResponse_BansChanged{
+	for want, event := range map[string]*basev1.Event{
+		"SSH was switched on for 2 hours, by the App 'Laptop'.": {Event: &basev1.Event_PostureChanged{
+			PostureChanged: &basev1.PostureChangedEvent{Changes: []string{"SSH was switched on for 2 hours."}, By: "the App 'Laptop'"}}},
+		"SSH was switched off. Pairing was closed, by 'Phone' (6b2c).": {Event: &basev1.Event_PostureChanged{
+			PostureChanged: &basev1.PostureChangedEvent{Changes: []string{"SSH was switched off.", "Pairing was closed."}, App: &basev1.App{Id: "6b2c", Name: "Phone"}}}},
+		"SSH was switched off (its time is over).": {Event: &basev1.Event_PostureChanged{
+			PostureChanged: &basev1.PostureChangedEvent{Changes: []string{"SSH was switched off."}, Note: "its time is over"}}},
+		"The machine restarts, as an App (6b2c) has asked.": {Event: &basev1.Event_MachineStopping{
+			MachineStopping: &basev1.MachineStoppingEvent{By: &basev1.App{Id: "6b2c"}}}},
+		"Banned: 192.0.2.7 (sshd). (3 more of this kind were left out. 9 more entries do not fit here.)": {LeftOut: 3, Cut: 9, Event: &basev1.Event_BansChanged{
 			BansChanged: &basev1.BansChangedEvent{Banned: []*basev1.Ban{ban}}}},
-		"Banned no more: 192.0.2.7 (sshd).": {Event: &basev1.WatchEventsResponse_BansChanged{
+		"The pairing window is open to let in a viewer for another 1 min 0 s.": {Event: &basev1.Event_WindowChanged{
+			WindowChanged: &basev1.WindowChangedEvent{Window: &basev1.Window{Open: true, RemainingMs: 60_000, Role: basev1.Role_ROLE_VIEWER}}}},
+		"The Base is not as it should be: Open (port), Odd (key).": {Event: &basev1.Event_DriftFound{
+			DriftFound: &basev1.DriftFoundEvent{Findings: []*basev1.Finding{{Id: "port", Title: "Open"}, {Id: "key", Title: "Odd"}}}}},
+		"Banned: 192.0.2.7 (sshd).": {Event: &basev1.Event_BansChanged{
+			BansChanged: &basev1.BansChangedEvent{Banned: []*basev1.Ban{ban}}}},
+		"Banned no more: 192.0.2.7 (sshd).": {Event: &basev1.Event_BansChanged{
 			BansChanged: &basev1.BansChangedEvent{Lifted: []*basev1.Ban{ban}}}},
-		"The Base could not become as it should be, and tries again: no room.": {Event: &basev1.WatchEventsResponse_ApplyFailed{
+		"The Base could not become as it should be, and tries again: no room.": {Event: &basev1.Event_ApplyFailed{
 			ApplyFailed: &basev1.ApplyFailedEvent{Reason: "no room"}}},
 	} {
 		if got := eventText(event); got != want {
@@ -258,10 +266,10 @@ func TestEventsOfTheHelperAreTold(t *testing.T) {
 
 // An event without words of its own would be told as one that this App does not know.
 func TestEachKindOfEventHasItsWords(t *testing.T) {
-	kinds := (&basev1.WatchEventsResponse{}).ProtoReflect().Descriptor().Oneofs().ByName("event").Fields()
-	unknown, seen := eventText(&basev1.WatchEventsResponse{}), map[string]bool{}
+	kinds := (&basev1.Event{}).ProtoReflect().Descriptor().Oneofs().ByName("event").Fields()
+	unknown, seen := eventText(&basev1.Event{}), map[string]bool{}
 	for i := range kinds.Len() {
-		event := &basev1.WatchEventsResponse{}
+		event := &basev1.Event{}
 		m := event.ProtoReflect()
 		m.Set(kinds.Get(i), m.NewField(kinds.Get(i)))
 		text := eventText(event)
@@ -273,19 +281,19 @@ func TestEachKindOfEventHasItsWords(t *testing.T) {
 }
 
 func TestEventsAreToldInSentences(t *testing.T) {
-	for want, event := range map[string]*basev1.WatchEventsResponse{
+	for want, event := range map[string]*basev1.Event{
 		"Somebody asked to be paired (3 different requests); nobody listened, since no pairing window was open.": {
-			Event: &basev1.WatchEventsResponse_PairingAttempt{PairingAttempt: &basev1.PairingAttemptEvent{Requests: 3, Ignored: true}}},
+			Event: &basev1.Event_PairingAttempt{PairingAttempt: &basev1.PairingAttemptEvent{Requests: 3, Ignored: true}}},
 		"The update to version 2 did not hold; version 1 is installed: it was not well.": {
-			Event: &basev1.WatchEventsResponse_UpdateEnded{UpdateEnded: &basev1.UpdateEndedEvent{FromVersion: "1", ToVersion: "2", Reason: "it was not well."}}},
+			Event: &basev1.Event_UpdateEnded{UpdateEnded: &basev1.UpdateEndedEvent{FromVersion: "1", ToVersion: "2", Reason: "it was not well."}}},
 		"The service backup has failed.": {
-			Event: &basev1.WatchEventsResponse_ServiceFailed{ServiceFailed: &basev1.ServiceFailedEvent{Service: &basev1.Service{Name: "backup"}}}},
+			Event: &basev1.Event_ServiceFailed{ServiceFailed: &basev1.ServiceFailedEvent{Service: &basev1.Service{Name: "backup"}}}},
 		"The disk is filling up: 1.0 KiB of 2.0 KiB are free.": {
-			Event: &basev1.WatchEventsResponse_DiskFilling{DiskFilling: &basev1.DiskFillingEvent{TotalBytes: 2048, AvailableBytes: 1024}}},
+			Event: &basev1.Event_DiskFilling{DiskFilling: &basev1.DiskFillingEvent{TotalBytes: 2048, AvailableBytes: 1024}}},
 		`The machine is switched off, as "Laptop" (12) has asked.`: {
-			Event: &basev1.WatchEventsResponse_MachineStopping{MachineStopping: &basev1.MachineStoppingEvent{PowerOff: true, By: &basev1.App{Id: "12", Name: "Laptop"}}}},
+			Event: &basev1.Event_MachineStopping{MachineStopping: &basev1.MachineStoppingEvent{PowerOff: true, By: &basev1.App{Id: "12", Name: "Laptop"}}}},
 		`"Phone" (34) is operator now, and was viewer.`: {
-			Event: &basev1.WatchEventsResponse_AppRoleChanged{AppRoleChanged: &basev1.AppRoleChangedEvent{
+			Event: &basev1.Event_AppRoleChanged{AppRoleChanged: &basev1.AppRoleChangedEvent{
 				App: &basev1.App{Id: "34", Name: "Phone", Role: basev1.Role_ROLE_OPERATOR}, Before: basev1.Role_ROLE_VIEWER}}},
 	} {
 		if got := eventText(event); got != want {

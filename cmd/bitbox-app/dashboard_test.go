@@ -487,7 +487,7 @@ func TestAnOwnerRunsAnApplianceFromTheDashboard(t *testing.T) {
 		t.Fatal(err)
 	}
 	a.Machine.Ban(bruteforce.Ban{Jail: "sshd", Addr: netip.MustParseAddr("192.0.2.7"), Since: time.Now(), Until: time.Now().Add(time.Hour)})
-	a.Machine.Drift(&systemv1.Finding{Id: "port-9999", Severity: systemv1.Finding_SEVERITY_CRITICAL, Title: "Something is open", Expected: "closed", Found: "open", Why: "Because.", Fix: "It is closed.", Fixable: true})
+	a.Machine.Drift(&basev1.Finding{Id: "port-9999", Severity: basev1.Finding_SEVERITY_CRITICAL, Title: "Something is open", Expected: "closed", Found: "open", Why: "Because.", Fix: "It is closed.", Fixable: true})
 	app, err := client.New(client.Options{Dir: dir + "/app", NoDiscovery: true})
 	if err != nil {
 		t.Fatal(err)

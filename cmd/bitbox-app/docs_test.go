@@ -16,7 +16,6 @@ import (
 	"time"
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
-	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/client"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/bruteforce"
 	"github.com/BitBoxSwiss/bitbox-base/internal/testbed/appliancetest"
@@ -81,8 +80,8 @@ func newReader(t *testing.T) *reader {
 		}
 		if name == "Home" {
 			a.Machine.Ban(bruteforce.Ban{Jail: "sshd", Addr: netip.MustParseAddr("192.168.1.66"), Since: time.Now(), Until: time.Now().Add(time.Hour)})
-			a.Machine.Drift(&systemv1.Finding{
-				Id: "ssh-settings", Severity: systemv1.Finding_SEVERITY_WARNING, Title: "A setting of SSH differs",
+			a.Machine.Drift(&basev1.Finding{
+				Id: "ssh-settings", Severity: basev1.Finding_SEVERITY_WARNING, Title: "A setting of SSH differs",
 				Expected: "PasswordAuthentication no", Found: "PasswordAuthentication yes", Why: "Whoever guesses a password gets in.",
 				Fix: "The Base writes its own settings of SSH again.", Fixable: true,
 			})

@@ -24,7 +24,6 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
-	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/client"
 	"github.com/BitBoxSwiss/bitbox-base/internal/app/terminal"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/bruteforce"
@@ -127,7 +126,7 @@ var shapes = map[string]any{
 		SoftwareVersion string `json:"softwareVersion"`
 		ProtocolVersion int    `json:"protocolVersion"`
 	}{},
-	"bitbox-app watch": &basev1.WatchEventsResponse{},
+	"bitbox-app watch": &basev1.Event{},
 }
 
 // keys lists what a value looks like as JSON: each path to something that is no object,
@@ -320,7 +319,7 @@ func TestJSONIsAsDocumented(t *testing.T) {
 		t.Fatal(err)
 	}
 	a.Machine.Ban(bruteforce.Ban{Jail: "sshd", Addr: netip.MustParseAddr("192.0.2.7"), Since: time.Now(), Until: time.Now().Add(time.Hour)})
-	a.Machine.Drift(&systemv1.Finding{Id: "ssh-settings", Severity: systemv1.Finding_SEVERITY_WARNING, Title: "Something is open", Expected: "closed", Found: "open", Why: "Because.", Fix: "Close it.", Fixable: true})
+	a.Machine.Drift(&basev1.Finding{Id: "ssh-settings", Severity: basev1.Finding_SEVERITY_WARNING, Title: "Something is open", Expected: "closed", Found: "open", Why: "Because.", Fix: "Close it.", Fixable: true})
 	release, err := appliancetest.Release("1.1", appliancetest.Architecture, 1<<20, false)
 	if err != nil {
 		t.Fatal(err)

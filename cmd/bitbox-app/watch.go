@@ -31,7 +31,7 @@ func (p *program) watchCommand() *cobra.Command {
 Ctrl-C or for --timeout. A connection that is lost is made anew; nothing is lost or shown
 twice. The Base keeps the last hundred events of each kind.
 
-With --json it prints an event a line (bitbox.base.v1.WatchEventsResponse, docs/app/watch.md).`,
+With --json it prints an event a line (bitbox.base.v1.Event, docs/app/watch.md).`,
 		Example: `  bitbox-app watch
   bitbox-app watch --since 1d
   bitbox-app watch --kept --past --json`,
@@ -108,7 +108,7 @@ type watcher struct {
 	session *client.Session
 	from    time.Time // what is older is not shown
 	away    bool      // what is of the past was not seen yet
-	missed  []*basev1.WatchEventsResponse
+	missed  []*basev1.Event
 	seen    uint64
 	live    bool
 	cut     bool
@@ -128,7 +128,7 @@ func (w *watcher) run(ctx context.Context, watch client.Watch) error {
 	return nil
 }
 
-func (w *watcher) show(event *basev1.WatchEventsResponse) error {
+func (w *watcher) show(event *basev1.Event) error {
 	if event.GetPast() && !w.live {
 		// Their number is said before them.
 		if !event.GetTime().AsTime().Before(w.from) {
@@ -199,7 +199,7 @@ func (w *watcher) lost(err error) {
 	}
 }
 
-func (w *watcher) printEvent(event *basev1.WatchEventsResponse) error {
+func (w *watcher) printEvent(event *basev1.Event) error {
 	switch {
 	case w.json:
 		return w.printMessage(event)
@@ -217,54 +217,93 @@ func (w *watcher) printEvent(event *basev1.WatchEventsResponse) error {
 	return w.printf("%s  %s\n", at.Format(layout), client.Printable(eventText(event)))
 }
 
-// eventText says in words what has happened. It is the one place where each kind of event
-// has its words.
-func eventText(event *basev1.WatchEventsResponse) string {
+// eventText says in words what has happened, and what is missing.
+func eventText(event *basev1.Event) string {
+	text := eventWords(event)
+	var missing []string
+	if n := event.GetLeftOut(); n > 0 {
+		missing = append(missing, fmt.Sprintf("%d more of this kind were left out.", n))
+	}
+	if n := event.GetCut(); n > 0 {
+		missing = append(missing, fmt.Sprintf("%d more entries do not fit here.", n))
+	}
+	if len(missing) > 0 {
+		text += " (" + strings.Join(missing, " ") + ")"
+	}
+	return text
+}
+
+// eventWords is the one place where each kind of event has its words.
+func eventWords(event *basev1.Event) string {
 	app := func(format string, app *basev1.App) string { return fmt.Sprintf(format, app.GetName(), app.GetId()) }
 	switch e := event.GetEvent().(type) {
-	case *basev1.WatchEventsResponse_Subscribed:
+	case *basev1.Event_Subscribed:
 		return "Watching. Ctrl-C ends it."
-	case *basev1.WatchEventsResponse_AppPaired:
+	case *basev1.Event_AppPaired:
 		return app("%q (%s) was paired", e.AppPaired.GetApp()) + " as " + roleName(e.AppPaired.GetApp().GetRole()) + "."
-	case *basev1.WatchEventsResponse_AppRenamed:
+	case *basev1.Event_AppRenamed:
 		return app("An App was renamed to %q (%s).", e.AppRenamed.GetApp())
-	case *basev1.WatchEventsResponse_AppRevoked:
+	case *basev1.Event_AppRevoked:
 		return app("%q (%s) was revoked.", e.AppRevoked.GetApp())
-	case *basev1.WatchEventsResponse_AppRoleChanged:
+	case *basev1.Event_AppRoleChanged:
 		return app("%q (%s) is", e.AppRoleChanged.GetApp()) + " " + roleName(e.AppRoleChanged.GetApp().GetRole()) +
 			" now, and was " + roleName(e.AppRoleChanged.GetBefore()) + "."
-	case *basev1.WatchEventsResponse_SessionStarted:
+	case *basev1.Event_SessionStarted:
 		return app("%q (%s) connected.", e.SessionStarted.GetApp())
-	case *basev1.WatchEventsResponse_SessionEnded:
+	case *basev1.Event_SessionEnded:
 		return app("%q (%s) disconnected.", e.SessionEnded.GetApp())
-	case *basev1.WatchEventsResponse_WindowChanged:
+	case *basev1.Event_WindowChanged:
 		return windowText(e.WindowChanged.GetWindow())
-	case *basev1.WatchEventsResponse_PairingAttempt:
+	case *basev1.Event_PairingAttempt:
 		return attemptText(e.PairingAttempt)
-	case *basev1.WatchEventsResponse_PostureChanged:
-		return "How open the Base is has changed (" + e.PostureChanged.GetReason() + ")."
-	case *basev1.WatchEventsResponse_DriftFound:
+	case *basev1.Event_PostureChanged:
+		return postureText(e.PostureChanged)
+	case *basev1.Event_DriftFound:
 		return "The Base is not as it should be: " + list(e.DriftFound.GetFindings(), func(f *basev1.Finding) string { return f.GetTitle() + " (" + f.GetId() + ")" }) + "."
-	case *basev1.WatchEventsResponse_BansChanged:
+	case *basev1.Event_BansChanged:
 		return bansText(e.BansChanged)
-	case *basev1.WatchEventsResponse_ApplyFailed:
+	case *basev1.Event_ApplyFailed:
 		return "The Base could not become as it should be, and tries again: " + e.ApplyFailed.GetReason() + "."
-	case *basev1.WatchEventsResponse_ServiceFailed:
+	case *basev1.Event_ServiceFailed:
 		return because(fmt.Sprintf("The service %s has failed", e.ServiceFailed.GetService().GetName()), e.ServiceFailed.GetReason())
-	case *basev1.WatchEventsResponse_ServiceRecovered:
+	case *basev1.Event_ServiceRecovered:
 		return fmt.Sprintf("The service %s works again.", e.ServiceRecovered.GetService().GetName())
-	case *basev1.WatchEventsResponse_DiskFilling:
+	case *basev1.Event_DiskFilling:
 		return fmt.Sprintf("The disk is filling up: %s of %s are free.", size(e.DiskFilling.GetAvailableBytes()), size(e.DiskFilling.GetTotalBytes()))
-	case *basev1.WatchEventsResponse_UpdateWaiting:
+	case *basev1.Event_UpdateWaiting:
 		return "Security updates of Debian wait: " + strings.Join(e.UpdateWaiting.GetPackages(), ", ") + "."
-	case *basev1.WatchEventsResponse_UpdateEnded:
+	case *basev1.Event_UpdateEnded:
 		return updateText(e.UpdateEnded)
-	case *basev1.WatchEventsResponse_BaseStarted:
+	case *basev1.Event_BaseStarted:
 		return startText(e.BaseStarted)
-	case *basev1.WatchEventsResponse_MachineStopping:
+	case *basev1.Event_MachineStopping:
 		return stopText(e.MachineStopping)
 	}
 	return "Something happened that this App does not know; its software may be too old."
+}
+
+// postureText says what somebody has changed of how open the Base is.
+func postureText(e *basev1.PostureChangedEvent) string {
+	text := strings.TrimSuffix(strings.Join(e.GetChanges(), " "), ".")
+	by := e.GetBy()
+	if e.GetApp() != nil {
+		by = appText(e.GetApp())
+	}
+	if by != "" {
+		text += ", by " + by
+	}
+	if e.GetNote() != "" {
+		text += " (" + e.GetNote() + ")"
+	}
+	return text + "."
+}
+
+// appText is the name of an App and its id.
+func appText(app *basev1.App) string {
+	if app.GetName() == "" {
+		return "an App (" + app.GetId() + ")"
+	}
+	return fmt.Sprintf("'%s' (%s)", app.GetName(), app.GetId())
 }
 
 // because adds a reason to a sentence, if there is one.
@@ -306,7 +345,7 @@ func stopText(e *basev1.MachineStoppingEvent) string {
 		text = "The machine is switched off"
 	}
 	if by := e.GetBy(); by != nil {
-		return fmt.Sprintf("%s, as %q (%s) has asked.", text, by.GetName(), by.GetId())
+		return text + ", as " + appText(by) + " has asked."
 	}
 	return text + ", as somebody at the Base has asked."
 }

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"time"
 
+	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
+
 	"github.com/spf13/cobra"
 	"google.golang.org/protobuf/encoding/protojson"
 
@@ -31,7 +33,7 @@ const (
 // severe is what an audit ends with that has found something.
 type severe struct {
 	findings int
-	gravest  systemv1.Finding_Severity
+	gravest  basev1.Finding_Severity
 }
 
 func (e severe) Error() string {
@@ -40,7 +42,7 @@ func (e severe) Error() string {
 
 // exitCode tells scripts how grave it is.
 func (e severe) exitCode() int {
-	if e.gravest == systemv1.Finding_SEVERITY_CRITICAL {
+	if e.gravest == basev1.Finding_SEVERITY_CRITICAL {
 		return exitCritical
 	}
 	return exitWarning
@@ -123,10 +125,10 @@ func (p *program) audit(c *cobra.Command, request *systemv1.SystemRequest) error
 }
 
 // verdict returns nil if nothing has to be done.
-func verdict(findings []*systemv1.Finding) error {
+func verdict(findings []*basev1.Finding) error {
 	var result severe
 	for _, f := range findings {
-		if f.GetSeverity() >= systemv1.Finding_SEVERITY_WARNING {
+		if f.GetSeverity() >= basev1.Finding_SEVERITY_WARNING {
 			result.findings++
 			result.gravest = max(result.gravest, f.GetSeverity())
 		}
@@ -138,7 +140,7 @@ func verdict(findings []*systemv1.Finding) error {
 }
 
 // describeFindings prints a paragraph for each.
-func describeFindings(out io.Writer, findings []*systemv1.Finding) error {
+func describeFindings(out io.Writer, findings []*basev1.Finding) error {
 	if len(findings) == 0 {
 		_, err := fmt.Fprintln(out, "Everything is as it should be.")
 		return err

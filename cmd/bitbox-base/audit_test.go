@@ -5,25 +5,25 @@ import (
 	"strings"
 	"testing"
 
-	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
+	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 )
 
-func finding(id string, severity systemv1.Finding_Severity) *systemv1.Finding {
-	return &systemv1.Finding{Id: id, Severity: severity, Title: "A title", Expected: "this", Found: "one\ntwo", Why: "Because.", Fix: "Does it.", Fixable: true}
+func finding(id string, severity basev1.Finding_Severity) *basev1.Finding {
+	return &basev1.Finding{Id: id, Severity: severity, Title: "A title", Expected: "this", Found: "one\ntwo", Why: "Because.", Fix: "Does it.", Fixable: true}
 }
 
 func TestExitCodeOfAnAuditTellsHowGraveItIs(t *testing.T) {
-	info := finding("a", systemv1.Finding_SEVERITY_INFO)
-	warning := finding("b", systemv1.Finding_SEVERITY_WARNING)
-	critical := finding("c", systemv1.Finding_SEVERITY_CRITICAL)
+	info := finding("a", basev1.Finding_SEVERITY_INFO)
+	warning := finding("b", basev1.Finding_SEVERITY_WARNING)
+	critical := finding("c", basev1.Finding_SEVERITY_CRITICAL)
 	for _, c := range []struct {
-		findings []*systemv1.Finding
+		findings []*basev1.Finding
 		code     int
 	}{
 		{nil, 0},
-		{[]*systemv1.Finding{info}, 0},
-		{[]*systemv1.Finding{info, warning}, exitWarning},
-		{[]*systemv1.Finding{warning, critical, info}, exitCritical},
+		{[]*basev1.Finding{info}, 0},
+		{[]*basev1.Finding{info, warning}, exitWarning},
+		{[]*basev1.Finding{warning, critical, info}, exitCritical},
 	} {
 		err := verdict(c.findings)
 		if c.code == 0 {
@@ -40,7 +40,7 @@ func TestExitCodeOfAnAuditTellsHowGraveItIs(t *testing.T) {
 
 func TestFindingsAreDescribedInPlainWords(t *testing.T) {
 	out := &strings.Builder{}
-	if err := describeFindings(out, []*systemv1.Finding{finding("firewall-ipv4", systemv1.Finding_SEVERITY_CRITICAL)}); err != nil {
+	if err := describeFindings(out, []*basev1.Finding{finding("firewall-ipv4", basev1.Finding_SEVERITY_CRITICAL)}); err != nil {
 		t.Fatal(err)
 	}
 	want := `critical  A title (firewall-ipv4)

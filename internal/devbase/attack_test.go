@@ -426,7 +426,7 @@ func TestRevokedAppIsCutOffWithinASecond(t *testing.T) {
 }
 
 // endOf reads a stream to its end, and returns the error that it ends with.
-func endOf(stream *baserpc.Stream[basev1.WatchEventsResponse]) error {
+func endOf(stream *baserpc.Stream[basev1.Event]) error {
 	for _, err := range stream.All() {
 		if err != nil {
 			return err

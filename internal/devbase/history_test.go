@@ -14,7 +14,7 @@ import (
 func TestADamagedHistoryKeepsNoOwnerOut(t *testing.T) {
 	b := startBase(t, nil)
 	a := b.pairActive("phone", basev1.Role_ROLE_UNSPECIFIED)
-	events := func(request *basev1.WatchEventsRequest) (*basev1.WatchEventsResponse, error) {
+	events := func(request *basev1.WatchEventsRequest) (*basev1.Event, error) {
 		t.Helper()
 		client := a.client()
 		t.Cleanup(client.close)

@@ -180,7 +180,7 @@ func TestAnOwnerLooksAfterTheMachineAndItsServices(t *testing.T) {
 		// It has done so since the boot; whoever comes later sees the next one.
 		m.mustChange("broken", toStop)
 		m.restartsNGINX()
-		waitEvent(m, func() { _, _ = m.change("broken", toStart) }, func(event *basev1.WatchEventsResponse) bool {
+		waitEvent(m, func() { _, _ = m.change("broken", toStart) }, func(event *basev1.Event) bool {
 			return event.GetServiceFailed().GetService().GetName() == "broken" && strings.Contains(event.GetServiceFailed().GetReason(), "3 times")
 		})
 		m.mustChange("broken", toDisable)
@@ -394,7 +394,7 @@ func (m *manager) isCalled(name string) {
 }
 
 // waitEvent does something, and waits for an event.
-func waitEvent(m *manager, do func(), wanted func(*basev1.WatchEventsResponse) bool) {
+func waitEvent(m *manager, do func(), wanted func(*basev1.Event) bool) {
 	m.t.Helper()
 	if err := m.call(func(ctx context.Context, s *client.Session) error {
 		stream, err := s.Events.WatchEvents(ctx, &basev1.WatchEventsRequest{})

@@ -20,7 +20,7 @@ import (
 )
 
 // past is what the Base keeps of what has happened after a sequence.
-func (b *base) past(session *client.Session, after uint64) (events []*basev1.WatchEventsResponse, last uint64, err error) {
+func (b *base) past(session *client.Session, after uint64) (events []*basev1.Event, last uint64, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), callTime)
 	defer cancel()
 	for event, err := range session.WatchEvents(ctx, client.Watch{Replay: true, After: after, PastOnly: true}) {
@@ -52,7 +52,7 @@ func (b *base) knock(t *testing.T, from int) {
 }
 
 // loosened tells of a packet filter that is not as it should be.
-func loosened(e *basev1.WatchEventsResponse) bool {
+func loosened(e *basev1.Event) bool {
 	return slices.ContainsFunc(e.GetDriftFound().GetFindings(), func(f *basev1.Finding) bool { return strings.Contains(f.GetId(), "firewall") })
 }
 
@@ -144,11 +144,11 @@ func TestWhoWasAwayLearnsWhatHappenedAtALiveBaseAndWhoDidIt(t *testing.T) {
 	b.knock(t, 12)
 
 	back := b.open(owner.app)
-	is := map[string]func(*basev1.WatchEventsResponse) bool{
-		"the ban":             func(e *basev1.WatchEventsResponse) bool { return len(e.GetBansChanged().GetBanned()) > 0 },
+	is := map[string]func(*basev1.Event) bool{
+		"the ban":             func(e *basev1.Event) bool { return len(e.GetBansChanged().GetBanned()) > 0 },
 		"the drift":           loosened,
-		"the pairing attempt": func(e *basev1.WatchEventsResponse) bool { return e.GetPairingAttempt().GetIgnored() },
-		"the Base's start":    func(e *basev1.WatchEventsResponse) bool { return e.GetBaseStarted() != nil },
+		"the pairing attempt": func(e *basev1.Event) bool { return e.GetPairingAttempt().GetIgnored() },
+		"the Base's start":    func(e *basev1.Event) bool { return e.GetBaseStarted() != nil },
 	}
 	b.Until("all that happened is told to the owner who is back", func() error {
 		events, _, err := b.past(back, seen)

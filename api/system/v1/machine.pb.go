@@ -498,252 +498,6 @@ func (*InstallDebianUpdates) Descriptor() ([]byte, []int) {
 	return file_system_v1_machine_proto_rawDescGZIP(), []int{10}
 }
 
-// What happens at the machine, as a SystemEvent tells it.
-type ServiceFailed struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Service       *v1.Service            `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
-	Reason        string                 `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *ServiceFailed) Reset() {
-	*x = ServiceFailed{}
-	mi := &file_system_v1_machine_proto_msgTypes[11]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *ServiceFailed) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*ServiceFailed) ProtoMessage() {}
-
-func (x *ServiceFailed) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_machine_proto_msgTypes[11]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use ServiceFailed.ProtoReflect.Descriptor instead.
-func (*ServiceFailed) Descriptor() ([]byte, []int) {
-	return file_system_v1_machine_proto_rawDescGZIP(), []int{11}
-}
-
-func (x *ServiceFailed) GetService() *v1.Service {
-	if x != nil {
-		return x.Service
-	}
-	return nil
-}
-
-func (x *ServiceFailed) GetReason() string {
-	if x != nil {
-		return x.Reason
-	}
-	return ""
-}
-
-type ServiceRecovered struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Service       *v1.Service            `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *ServiceRecovered) Reset() {
-	*x = ServiceRecovered{}
-	mi := &file_system_v1_machine_proto_msgTypes[12]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *ServiceRecovered) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*ServiceRecovered) ProtoMessage() {}
-
-func (x *ServiceRecovered) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_machine_proto_msgTypes[12]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use ServiceRecovered.ProtoReflect.Descriptor instead.
-func (*ServiceRecovered) Descriptor() ([]byte, []int) {
-	return file_system_v1_machine_proto_rawDescGZIP(), []int{12}
-}
-
-func (x *ServiceRecovered) GetService() *v1.Service {
-	if x != nil {
-		return x.Service
-	}
-	return nil
-}
-
-type DiskFilling struct {
-	state          protoimpl.MessageState `protogen:"open.v1"`
-	TotalBytes     uint64                 `protobuf:"varint,1,opt,name=total_bytes,json=totalBytes,proto3" json:"total_bytes,omitempty"`
-	AvailableBytes uint64                 `protobuf:"varint,2,opt,name=available_bytes,json=availableBytes,proto3" json:"available_bytes,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
-}
-
-func (x *DiskFilling) Reset() {
-	*x = DiskFilling{}
-	mi := &file_system_v1_machine_proto_msgTypes[13]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *DiskFilling) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*DiskFilling) ProtoMessage() {}
-
-func (x *DiskFilling) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_machine_proto_msgTypes[13]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use DiskFilling.ProtoReflect.Descriptor instead.
-func (*DiskFilling) Descriptor() ([]byte, []int) {
-	return file_system_v1_machine_proto_rawDescGZIP(), []int{13}
-}
-
-func (x *DiskFilling) GetTotalBytes() uint64 {
-	if x != nil {
-		return x.TotalBytes
-	}
-	return 0
-}
-
-func (x *DiskFilling) GetAvailableBytes() uint64 {
-	if x != nil {
-		return x.AvailableBytes
-	}
-	return 0
-}
-
-type UpdateWaiting struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Packages      []string               `protobuf:"bytes,1,rep,name=packages,proto3" json:"packages,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *UpdateWaiting) Reset() {
-	*x = UpdateWaiting{}
-	mi := &file_system_v1_machine_proto_msgTypes[14]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *UpdateWaiting) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*UpdateWaiting) ProtoMessage() {}
-
-func (x *UpdateWaiting) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_machine_proto_msgTypes[14]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use UpdateWaiting.ProtoReflect.Descriptor instead.
-func (*UpdateWaiting) Descriptor() ([]byte, []int) {
-	return file_system_v1_machine_proto_rawDescGZIP(), []int{14}
-}
-
-func (x *UpdateWaiting) GetPackages() []string {
-	if x != nil {
-		return x.Packages
-	}
-	return nil
-}
-
-type MachineStopping struct {
-	state    protoimpl.MessageState `protogen:"open.v1"`
-	PowerOff bool                   `protobuf:"varint,1,opt,name=power_off,json=powerOff,proto3" json:"power_off,omitempty"`
-	// The App that asked, by the Middleware's word; empty if it was no App.
-	AppId         string `protobuf:"bytes,2,opt,name=app_id,json=appId,proto3" json:"app_id,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *MachineStopping) Reset() {
-	*x = MachineStopping{}
-	mi := &file_system_v1_machine_proto_msgTypes[15]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *MachineStopping) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*MachineStopping) ProtoMessage() {}
-
-func (x *MachineStopping) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_machine_proto_msgTypes[15]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use MachineStopping.ProtoReflect.Descriptor instead.
-func (*MachineStopping) Descriptor() ([]byte, []int) {
-	return file_system_v1_machine_proto_rawDescGZIP(), []int{15}
-}
-
-func (x *MachineStopping) GetPowerOff() bool {
-	if x != nil {
-		return x.PowerOff
-	}
-	return false
-}
-
-func (x *MachineStopping) GetAppId() string {
-	if x != nil {
-		return x.AppId
-	}
-	return ""
-}
-
 var File_system_v1_machine_proto protoreflect.FileDescriptor
 
 const file_system_v1_machine_proto_rawDesc = "" +
@@ -770,21 +524,7 @@ const file_system_v1_machine_proto_rawDesc = "" +
 	"\x06Reboot\"\n" +
 	"\n" +
 	"\bPowerOff\"\x16\n" +
-	"\x14InstallDebianUpdates\"Z\n" +
-	"\rServiceFailed\x121\n" +
-	"\aservice\x18\x01 \x01(\v2\x17.bitbox.base.v1.ServiceR\aservice\x12\x16\n" +
-	"\x06reason\x18\x02 \x01(\tR\x06reason\"E\n" +
-	"\x10ServiceRecovered\x121\n" +
-	"\aservice\x18\x01 \x01(\v2\x17.bitbox.base.v1.ServiceR\aservice\"W\n" +
-	"\vDiskFilling\x12\x1f\n" +
-	"\vtotal_bytes\x18\x01 \x01(\x04R\n" +
-	"totalBytes\x12'\n" +
-	"\x0favailable_bytes\x18\x02 \x01(\x04R\x0eavailableBytes\"+\n" +
-	"\rUpdateWaiting\x12\x1a\n" +
-	"\bpackages\x18\x01 \x03(\tR\bpackages\"E\n" +
-	"\x0fMachineStopping\x12\x1b\n" +
-	"\tpower_off\x18\x01 \x01(\bR\bpowerOff\x12\x15\n" +
-	"\x06app_id\x18\x02 \x01(\tR\x05appIdB;Z9github.com/BitBoxSwiss/bitbox-base/api/system/v1;systemv1b\x06proto3"
+	"\x14InstallDebianUpdatesB;Z9github.com/BitBoxSwiss/bitbox-base/api/system/v1;systemv1b\x06proto3"
 
 var (
 	file_system_v1_machine_proto_rawDescOnce sync.Once
@@ -798,7 +538,7 @@ func file_system_v1_machine_proto_rawDescGZIP() []byte {
 	return file_system_v1_machine_proto_rawDescData
 }
 
-var file_system_v1_machine_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
+var file_system_v1_machine_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
 var file_system_v1_machine_proto_goTypes = []any{
 	(*ListServices)(nil),         // 0: bitbox.system.v1.ListServices
 	(*ServicesResult)(nil),       // 1: bitbox.system.v1.ServicesResult
@@ -811,28 +551,21 @@ var file_system_v1_machine_proto_goTypes = []any{
 	(*Reboot)(nil),               // 8: bitbox.system.v1.Reboot
 	(*PowerOff)(nil),             // 9: bitbox.system.v1.PowerOff
 	(*InstallDebianUpdates)(nil), // 10: bitbox.system.v1.InstallDebianUpdates
-	(*ServiceFailed)(nil),        // 11: bitbox.system.v1.ServiceFailed
-	(*ServiceRecovered)(nil),     // 12: bitbox.system.v1.ServiceRecovered
-	(*DiskFilling)(nil),          // 13: bitbox.system.v1.DiskFilling
-	(*UpdateWaiting)(nil),        // 14: bitbox.system.v1.UpdateWaiting
-	(*MachineStopping)(nil),      // 15: bitbox.system.v1.MachineStopping
-	(*v1.Service)(nil),           // 16: bitbox.base.v1.Service
-	(v1.ServiceAction)(0),        // 17: bitbox.base.v1.ServiceAction
-	(*v1.ReadLogsRequest)(nil),   // 18: bitbox.base.v1.ReadLogsRequest
-	(*v1.LogEntry)(nil),          // 19: bitbox.base.v1.LogEntry
+	(*v1.Service)(nil),           // 11: bitbox.base.v1.Service
+	(v1.ServiceAction)(0),        // 12: bitbox.base.v1.ServiceAction
+	(*v1.ReadLogsRequest)(nil),   // 13: bitbox.base.v1.ReadLogsRequest
+	(*v1.LogEntry)(nil),          // 14: bitbox.base.v1.LogEntry
 }
 var file_system_v1_machine_proto_depIdxs = []int32{
-	16, // 0: bitbox.system.v1.ServicesResult.services:type_name -> bitbox.base.v1.Service
-	17, // 1: bitbox.system.v1.ChangeService.action:type_name -> bitbox.base.v1.ServiceAction
-	18, // 2: bitbox.system.v1.ReadLogs.request:type_name -> bitbox.base.v1.ReadLogsRequest
-	19, // 3: bitbox.system.v1.LogsResult.entries:type_name -> bitbox.base.v1.LogEntry
-	16, // 4: bitbox.system.v1.ServiceFailed.service:type_name -> bitbox.base.v1.Service
-	16, // 5: bitbox.system.v1.ServiceRecovered.service:type_name -> bitbox.base.v1.Service
-	6,  // [6:6] is the sub-list for method output_type
-	6,  // [6:6] is the sub-list for method input_type
-	6,  // [6:6] is the sub-list for extension type_name
-	6,  // [6:6] is the sub-list for extension extendee
-	0,  // [0:6] is the sub-list for field type_name
+	11, // 0: bitbox.system.v1.ServicesResult.services:type_name -> bitbox.base.v1.Service
+	12, // 1: bitbox.system.v1.ChangeService.action:type_name -> bitbox.base.v1.ServiceAction
+	13, // 2: bitbox.system.v1.ReadLogs.request:type_name -> bitbox.base.v1.ReadLogsRequest
+	14, // 3: bitbox.system.v1.LogsResult.entries:type_name -> bitbox.base.v1.LogEntry
+	4,  // [4:4] is the sub-list for method output_type
+	4,  // [4:4] is the sub-list for method input_type
+	4,  // [4:4] is the sub-list for extension type_name
+	4,  // [4:4] is the sub-list for extension extendee
+	0,  // [0:4] is the sub-list for field type_name
 }
 
 func init() { file_system_v1_machine_proto_init() }
@@ -846,7 +579,7 @@ func file_system_v1_machine_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_system_v1_machine_proto_rawDesc), len(file_system_v1_machine_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   16,
+			NumMessages:   11,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

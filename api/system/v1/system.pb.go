@@ -30,58 +30,6 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-type Finding_Severity int32
-
-const (
-	Finding_SEVERITY_UNSPECIFIED Finding_Severity = 0
-	Finding_SEVERITY_INFO        Finding_Severity = 1
-	Finding_SEVERITY_WARNING     Finding_Severity = 2
-	Finding_SEVERITY_CRITICAL    Finding_Severity = 3
-)
-
-// Enum value maps for Finding_Severity.
-var (
-	Finding_Severity_name = map[int32]string{
-		0: "SEVERITY_UNSPECIFIED",
-		1: "SEVERITY_INFO",
-		2: "SEVERITY_WARNING",
-		3: "SEVERITY_CRITICAL",
-	}
-	Finding_Severity_value = map[string]int32{
-		"SEVERITY_UNSPECIFIED": 0,
-		"SEVERITY_INFO":        1,
-		"SEVERITY_WARNING":     2,
-		"SEVERITY_CRITICAL":    3,
-	}
-)
-
-func (x Finding_Severity) Enum() *Finding_Severity {
-	p := new(Finding_Severity)
-	*p = x
-	return p
-}
-
-func (x Finding_Severity) String() string {
-	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
-}
-
-func (Finding_Severity) Descriptor() protoreflect.EnumDescriptor {
-	return file_system_v1_system_proto_enumTypes[0].Descriptor()
-}
-
-func (Finding_Severity) Type() protoreflect.EnumType {
-	return &file_system_v1_system_proto_enumTypes[0]
-}
-
-func (x Finding_Severity) Number() protoreflect.EnumNumber {
-	return protoreflect.EnumNumber(x)
-}
-
-// Deprecated: Use Finding_Severity.Descriptor instead.
-func (Finding_Severity) EnumDescriptor() ([]byte, []int) {
-	return file_system_v1_system_proto_rawDescGZIP(), []int{15, 0}
-}
-
 // SystemRequest is one request. A field that is not in this file is refused.
 // Both callers may send any verb, unless its comment says otherwise.
 type SystemRequest struct {
@@ -883,7 +831,7 @@ func (x *SystemReply) GetUpdateBegan() *UpdateBegan {
 	return nil
 }
 
-func (x *SystemReply) GetUpdate() *Update {
+func (x *SystemReply) GetUpdate() *v1.Update {
 	if x != nil {
 		if x, ok := x.Result.(*SystemReply_Update); ok {
 			return x.Update
@@ -1000,7 +948,7 @@ type SystemReply_UpdateBegan struct {
 }
 
 type SystemReply_Update struct {
-	Update *Update `protobuf:"bytes,31,opt,name=update,proto3,oneof"`
+	Update *v1.Update `protobuf:"bytes,31,opt,name=update,proto3,oneof"`
 }
 
 type SystemReply_UpdateStatus struct {
@@ -1463,7 +1411,7 @@ func (*ListBans) Descriptor() ([]byte, []int) {
 type BansResult struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The latest 1,000 of each jail.
-	Bans []*Ban `protobuf:"bytes,1,rep,name=bans,proto3" json:"bans,omitempty"`
+	Bans []*v1.Ban `protobuf:"bytes,1,rep,name=bans,proto3" json:"bans,omitempty"`
 	// How many addresses were banned since fail2ban has started.
 	Total uint64 `protobuf:"varint,2,opt,name=total,proto3" json:"total,omitempty"`
 	// How many are banned now.
@@ -1502,7 +1450,7 @@ func (*BansResult) Descriptor() ([]byte, []int) {
 	return file_system_v1_system_proto_rawDescGZIP(), []int{8}
 }
 
-func (x *BansResult) GetBans() []*Ban {
+func (x *BansResult) GetBans() []*v1.Ban {
 	if x != nil {
 		return x.Bans
 	}
@@ -1523,78 +1471,6 @@ func (x *BansResult) GetCurrent() uint64 {
 	return 0
 }
 
-type Ban struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// "sshd" or "bitbox-base-handshake" (internal/helper/bruteforce).
-	Jail string `protobuf:"bytes,1,opt,name=jail,proto3" json:"jail,omitempty"`
-	// An address, or a network: "2001:db8::/64".
-	Address string `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
-	// Seconds since 1970 by the Base's clock; 0 if not known. A ban that does not end
-	// has no until.
-	Since         int64 `protobuf:"varint,3,opt,name=since,proto3" json:"since,omitempty"`
-	Until         int64 `protobuf:"varint,4,opt,name=until,proto3" json:"until,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *Ban) Reset() {
-	*x = Ban{}
-	mi := &file_system_v1_system_proto_msgTypes[9]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *Ban) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*Ban) ProtoMessage() {}
-
-func (x *Ban) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_system_proto_msgTypes[9]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use Ban.ProtoReflect.Descriptor instead.
-func (*Ban) Descriptor() ([]byte, []int) {
-	return file_system_v1_system_proto_rawDescGZIP(), []int{9}
-}
-
-func (x *Ban) GetJail() string {
-	if x != nil {
-		return x.Jail
-	}
-	return ""
-}
-
-func (x *Ban) GetAddress() string {
-	if x != nil {
-		return x.Address
-	}
-	return ""
-}
-
-func (x *Ban) GetSince() int64 {
-	if x != nil {
-		return x.Since
-	}
-	return 0
-}
-
-func (x *Ban) GetUntil() int64 {
-	if x != nil {
-		return x.Until
-	}
-	return 0
-}
-
 type LiftBan struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// A marshalled Signed with a LiftBanOrder (posture.SignLiftBan). The console
@@ -1611,7 +1487,7 @@ type LiftBan struct {
 
 func (x *LiftBan) Reset() {
 	*x = LiftBan{}
-	mi := &file_system_v1_system_proto_msgTypes[10]
+	mi := &file_system_v1_system_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1623,7 +1499,7 @@ func (x *LiftBan) String() string {
 func (*LiftBan) ProtoMessage() {}
 
 func (x *LiftBan) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_system_proto_msgTypes[10]
+	mi := &file_system_v1_system_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1636,7 +1512,7 @@ func (x *LiftBan) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LiftBan.ProtoReflect.Descriptor instead.
 func (*LiftBan) Descriptor() ([]byte, []int) {
-	return file_system_v1_system_proto_rawDescGZIP(), []int{10}
+	return file_system_v1_system_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *LiftBan) GetBy() isLiftBan_By {
@@ -1696,7 +1572,7 @@ type LiftBanOrder struct {
 
 func (x *LiftBanOrder) Reset() {
 	*x = LiftBanOrder{}
-	mi := &file_system_v1_system_proto_msgTypes[11]
+	mi := &file_system_v1_system_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1708,7 +1584,7 @@ func (x *LiftBanOrder) String() string {
 func (*LiftBanOrder) ProtoMessage() {}
 
 func (x *LiftBanOrder) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_system_proto_msgTypes[11]
+	mi := &file_system_v1_system_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1721,7 +1597,7 @@ func (x *LiftBanOrder) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LiftBanOrder.ProtoReflect.Descriptor instead.
 func (*LiftBanOrder) Descriptor() ([]byte, []int) {
-	return file_system_v1_system_proto_rawDescGZIP(), []int{11}
+	return file_system_v1_system_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *LiftBanOrder) GetBaseId() []byte {
@@ -1762,7 +1638,7 @@ type LiftBanResult struct {
 
 func (x *LiftBanResult) Reset() {
 	*x = LiftBanResult{}
-	mi := &file_system_v1_system_proto_msgTypes[12]
+	mi := &file_system_v1_system_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1774,7 +1650,7 @@ func (x *LiftBanResult) String() string {
 func (*LiftBanResult) ProtoMessage() {}
 
 func (x *LiftBanResult) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_system_proto_msgTypes[12]
+	mi := &file_system_v1_system_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1787,7 +1663,7 @@ func (x *LiftBanResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LiftBanResult.ProtoReflect.Descriptor instead.
 func (*LiftBanResult) Descriptor() ([]byte, []int) {
-	return file_system_v1_system_proto_rawDescGZIP(), []int{12}
+	return file_system_v1_system_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *LiftBanResult) GetLifted() bool {
@@ -1805,7 +1681,7 @@ type RunAudit struct {
 
 func (x *RunAudit) Reset() {
 	*x = RunAudit{}
-	mi := &file_system_v1_system_proto_msgTypes[13]
+	mi := &file_system_v1_system_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1817,7 +1693,7 @@ func (x *RunAudit) String() string {
 func (*RunAudit) ProtoMessage() {}
 
 func (x *RunAudit) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_system_proto_msgTypes[13]
+	mi := &file_system_v1_system_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1830,20 +1706,20 @@ func (x *RunAudit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunAudit.ProtoReflect.Descriptor instead.
 func (*RunAudit) Descriptor() ([]byte, []int) {
-	return file_system_v1_system_proto_rawDescGZIP(), []int{13}
+	return file_system_v1_system_proto_rawDescGZIP(), []int{12}
 }
 
 type AuditResult struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The gravest first. What could not be examined is a finding, too.
-	Findings      []*Finding `protobuf:"bytes,1,rep,name=findings,proto3" json:"findings,omitempty"`
+	Findings      []*v1.Finding `protobuf:"bytes,1,rep,name=findings,proto3" json:"findings,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *AuditResult) Reset() {
 	*x = AuditResult{}
-	mi := &file_system_v1_system_proto_msgTypes[14]
+	mi := &file_system_v1_system_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1855,7 +1731,7 @@ func (x *AuditResult) String() string {
 func (*AuditResult) ProtoMessage() {}
 
 func (x *AuditResult) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_system_proto_msgTypes[14]
+	mi := &file_system_v1_system_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1868,119 +1744,14 @@ func (x *AuditResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuditResult.ProtoReflect.Descriptor instead.
 func (*AuditResult) Descriptor() ([]byte, []int) {
-	return file_system_v1_system_proto_rawDescGZIP(), []int{14}
+	return file_system_v1_system_proto_rawDescGZIP(), []int{13}
 }
 
-func (x *AuditResult) GetFindings() []*Finding {
+func (x *AuditResult) GetFindings() []*v1.Finding {
 	if x != nil {
 		return x.Findings
 	}
 	return nil
-}
-
-// Finding is one difference between what is in force and what is there.
-type Finding struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// Stable: it never gets another meaning (internal/helper/audit).
-	Id       string           `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
-	Severity Finding_Severity `protobuf:"varint,2,opt,name=severity,proto3,enum=bitbox.system.v1.Finding_Severity" json:"severity,omitempty"`
-	Title    string           `protobuf:"bytes,3,opt,name=title,proto3" json:"title,omitempty"`
-	Expected string           `protobuf:"bytes,4,opt,name=expected,proto3" json:"expected,omitempty"`
-	// One thing to a line.
-	Found string `protobuf:"bytes,5,opt,name=found,proto3" json:"found,omitempty"`
-	// Why it matters.
-	Why string `protobuf:"bytes,6,opt,name=why,proto3" json:"why,omitempty"`
-	// What FixFinding would do or, if it is not fixable, what a person has to.
-	Fix           string `protobuf:"bytes,7,opt,name=fix,proto3" json:"fix,omitempty"`
-	Fixable       bool   `protobuf:"varint,8,opt,name=fixable,proto3" json:"fixable,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *Finding) Reset() {
-	*x = Finding{}
-	mi := &file_system_v1_system_proto_msgTypes[15]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *Finding) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*Finding) ProtoMessage() {}
-
-func (x *Finding) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_system_proto_msgTypes[15]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use Finding.ProtoReflect.Descriptor instead.
-func (*Finding) Descriptor() ([]byte, []int) {
-	return file_system_v1_system_proto_rawDescGZIP(), []int{15}
-}
-
-func (x *Finding) GetId() string {
-	if x != nil {
-		return x.Id
-	}
-	return ""
-}
-
-func (x *Finding) GetSeverity() Finding_Severity {
-	if x != nil {
-		return x.Severity
-	}
-	return Finding_SEVERITY_UNSPECIFIED
-}
-
-func (x *Finding) GetTitle() string {
-	if x != nil {
-		return x.Title
-	}
-	return ""
-}
-
-func (x *Finding) GetExpected() string {
-	if x != nil {
-		return x.Expected
-	}
-	return ""
-}
-
-func (x *Finding) GetFound() string {
-	if x != nil {
-		return x.Found
-	}
-	return ""
-}
-
-func (x *Finding) GetWhy() string {
-	if x != nil {
-		return x.Why
-	}
-	return ""
-}
-
-func (x *Finding) GetFix() string {
-	if x != nil {
-		return x.Fix
-	}
-	return ""
-}
-
-func (x *Finding) GetFixable() bool {
-	if x != nil {
-		return x.Fixable
-	}
-	return false
 }
 
 type FixFinding struct {
@@ -1993,7 +1764,7 @@ type FixFinding struct {
 
 func (x *FixFinding) Reset() {
 	*x = FixFinding{}
-	mi := &file_system_v1_system_proto_msgTypes[16]
+	mi := &file_system_v1_system_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2005,7 +1776,7 @@ func (x *FixFinding) String() string {
 func (*FixFinding) ProtoMessage() {}
 
 func (x *FixFinding) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_system_proto_msgTypes[16]
+	mi := &file_system_v1_system_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2018,7 +1789,7 @@ func (x *FixFinding) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FixFinding.ProtoReflect.Descriptor instead.
 func (*FixFinding) Descriptor() ([]byte, []int) {
-	return file_system_v1_system_proto_rawDescGZIP(), []int{16}
+	return file_system_v1_system_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *FixFinding) GetId() string {
@@ -2036,7 +1807,7 @@ type GetMachine struct {
 
 func (x *GetMachine) Reset() {
 	*x = GetMachine{}
-	mi := &file_system_v1_system_proto_msgTypes[17]
+	mi := &file_system_v1_system_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2048,7 +1819,7 @@ func (x *GetMachine) String() string {
 func (*GetMachine) ProtoMessage() {}
 
 func (x *GetMachine) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_system_proto_msgTypes[17]
+	mi := &file_system_v1_system_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2061,7 +1832,7 @@ func (x *GetMachine) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetMachine.ProtoReflect.Descriptor instead.
 func (*GetMachine) Descriptor() ([]byte, []int) {
-	return file_system_v1_system_proto_rawDescGZIP(), []int{17}
+	return file_system_v1_system_proto_rawDescGZIP(), []int{15}
 }
 
 type MachineInfo struct {
@@ -2079,7 +1850,7 @@ type MachineInfo struct {
 
 func (x *MachineInfo) Reset() {
 	*x = MachineInfo{}
-	mi := &file_system_v1_system_proto_msgTypes[18]
+	mi := &file_system_v1_system_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2091,7 +1862,7 @@ func (x *MachineInfo) String() string {
 func (*MachineInfo) ProtoMessage() {}
 
 func (x *MachineInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_system_proto_msgTypes[18]
+	mi := &file_system_v1_system_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2104,7 +1875,7 @@ func (x *MachineInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MachineInfo.ProtoReflect.Descriptor instead.
 func (*MachineInfo) Descriptor() ([]byte, []int) {
-	return file_system_v1_system_proto_rawDescGZIP(), []int{18}
+	return file_system_v1_system_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *MachineInfo) GetAddresses() []string {
@@ -2143,7 +1914,7 @@ type WatchSystem struct {
 
 func (x *WatchSystem) Reset() {
 	*x = WatchSystem{}
-	mi := &file_system_v1_system_proto_msgTypes[19]
+	mi := &file_system_v1_system_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2155,7 +1926,7 @@ func (x *WatchSystem) String() string {
 func (*WatchSystem) ProtoMessage() {}
 
 func (x *WatchSystem) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_system_proto_msgTypes[19]
+	mi := &file_system_v1_system_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2168,43 +1939,31 @@ func (x *WatchSystem) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchSystem.ProtoReflect.Descriptor instead.
 func (*WatchSystem) Descriptor() ([]byte, []int) {
-	return file_system_v1_system_proto_rawDescGZIP(), []int{19}
+	return file_system_v1_system_proto_rawDescGZIP(), []int{17}
 }
 
+// SystemEvent says what is, as far as numbers can say it, and what has happened.
 type SystemEvent struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// What is, as far as numbers can say it: whoever sees one change asks for the
-	// report.
-	Revision          uint64              `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
-	RestrictionNumber uint64              `protobuf:"varint,2,opt,name=restriction_number,json=restrictionNumber,proto3" json:"restriction_number,omitempty"`
-	Phase             PostureReport_Phase `protobuf:"varint,3,opt,name=phase,proto3,enum=bitbox.system.v1.PostureReport_Phase" json:"phase,omitempty"`
+	state             protoimpl.MessageState `protogen:"open.v1"`
+	Revision          uint64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	RestrictionNumber uint64                 `protobuf:"varint,2,opt,name=restriction_number,json=restrictionNumber,proto3" json:"restriction_number,omitempty"`
+	Phase             PostureReport_Phase    `protobuf:"varint,3,opt,name=phase,proto3,enum=bitbox.system.v1.PostureReport_Phase" json:"phase,omitempty"`
 	// Findings of the last audit, by severity warning and above.
 	Findings uint32 `protobuf:"varint,4,opt,name=findings,proto3" json:"findings,omitempty"`
 	// Addresses that are banned now.
 	Bans uint32 `protobuf:"varint,5,opt,name=bans,proto3" json:"bans,omitempty"`
-	// What each App may do, at most 32 of them. In an event that WatchStarted or
-	// PostureChanged is in; in others it is empty.
-	AppRoles []*AppRole `protobuf:"bytes,30,rep,name=app_roles,json=appRoles,proto3" json:"app_roles,omitempty"`
-	// Types that are valid to be assigned to Happened:
-	//
-	//	*SystemEvent_Started
-	//	*SystemEvent_PostureChanged
-	//	*SystemEvent_DriftFound
-	//	*SystemEvent_BansChanged
-	//	*SystemEvent_ApplyFailed
-	//	*SystemEvent_ServiceFailed
-	//	*SystemEvent_ServiceRecovered
-	//	*SystemEvent_DiskFilling
-	//	*SystemEvent_UpdateWaiting
-	//	*SystemEvent_MachineStopping
-	Happened      isSystemEvent_Happened `protobuf_oneof:"happened"`
+	// Absent in the first event of a stream, and when the posture, a restriction or the phase
+	// has changed: then app_roles has what each App may do, at most 32 of them. Apps
+	// are told all others.
+	Event         *v1.Event  `protobuf:"bytes,6,opt,name=event,proto3" json:"event,omitempty"`
+	AppRoles      []*AppRole `protobuf:"bytes,30,rep,name=app_roles,json=appRoles,proto3" json:"app_roles,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *SystemEvent) Reset() {
 	*x = SystemEvent{}
-	mi := &file_system_v1_system_proto_msgTypes[20]
+	mi := &file_system_v1_system_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2216,7 +1975,7 @@ func (x *SystemEvent) String() string {
 func (*SystemEvent) ProtoMessage() {}
 
 func (x *SystemEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_system_proto_msgTypes[20]
+	mi := &file_system_v1_system_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2229,7 +1988,7 @@ func (x *SystemEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SystemEvent.ProtoReflect.Descriptor instead.
 func (*SystemEvent) Descriptor() ([]byte, []int) {
-	return file_system_v1_system_proto_rawDescGZIP(), []int{20}
+	return file_system_v1_system_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *SystemEvent) GetRevision() uint64 {
@@ -2267,177 +2026,19 @@ func (x *SystemEvent) GetBans() uint32 {
 	return 0
 }
 
+func (x *SystemEvent) GetEvent() *v1.Event {
+	if x != nil {
+		return x.Event
+	}
+	return nil
+}
+
 func (x *SystemEvent) GetAppRoles() []*AppRole {
 	if x != nil {
 		return x.AppRoles
 	}
 	return nil
 }
-
-func (x *SystemEvent) GetHappened() isSystemEvent_Happened {
-	if x != nil {
-		return x.Happened
-	}
-	return nil
-}
-
-func (x *SystemEvent) GetStarted() *WatchStarted {
-	if x != nil {
-		if x, ok := x.Happened.(*SystemEvent_Started); ok {
-			return x.Started
-		}
-	}
-	return nil
-}
-
-func (x *SystemEvent) GetPostureChanged() *PostureChanged {
-	if x != nil {
-		if x, ok := x.Happened.(*SystemEvent_PostureChanged); ok {
-			return x.PostureChanged
-		}
-	}
-	return nil
-}
-
-func (x *SystemEvent) GetDriftFound() *DriftFound {
-	if x != nil {
-		if x, ok := x.Happened.(*SystemEvent_DriftFound); ok {
-			return x.DriftFound
-		}
-	}
-	return nil
-}
-
-func (x *SystemEvent) GetBansChanged() *BansChanged {
-	if x != nil {
-		if x, ok := x.Happened.(*SystemEvent_BansChanged); ok {
-			return x.BansChanged
-		}
-	}
-	return nil
-}
-
-func (x *SystemEvent) GetApplyFailed() *ApplyFailed {
-	if x != nil {
-		if x, ok := x.Happened.(*SystemEvent_ApplyFailed); ok {
-			return x.ApplyFailed
-		}
-	}
-	return nil
-}
-
-func (x *SystemEvent) GetServiceFailed() *ServiceFailed {
-	if x != nil {
-		if x, ok := x.Happened.(*SystemEvent_ServiceFailed); ok {
-			return x.ServiceFailed
-		}
-	}
-	return nil
-}
-
-func (x *SystemEvent) GetServiceRecovered() *ServiceRecovered {
-	if x != nil {
-		if x, ok := x.Happened.(*SystemEvent_ServiceRecovered); ok {
-			return x.ServiceRecovered
-		}
-	}
-	return nil
-}
-
-func (x *SystemEvent) GetDiskFilling() *DiskFilling {
-	if x != nil {
-		if x, ok := x.Happened.(*SystemEvent_DiskFilling); ok {
-			return x.DiskFilling
-		}
-	}
-	return nil
-}
-
-func (x *SystemEvent) GetUpdateWaiting() *UpdateWaiting {
-	if x != nil {
-		if x, ok := x.Happened.(*SystemEvent_UpdateWaiting); ok {
-			return x.UpdateWaiting
-		}
-	}
-	return nil
-}
-
-func (x *SystemEvent) GetMachineStopping() *MachineStopping {
-	if x != nil {
-		if x, ok := x.Happened.(*SystemEvent_MachineStopping); ok {
-			return x.MachineStopping
-		}
-	}
-	return nil
-}
-
-type isSystemEvent_Happened interface {
-	isSystemEvent_Happened()
-}
-
-type SystemEvent_Started struct {
-	// The first event of a stream.
-	Started *WatchStarted `protobuf:"bytes,6,opt,name=started,proto3,oneof"`
-}
-
-type SystemEvent_PostureChanged struct {
-	// Another posture is in force, or another restriction, or another phase.
-	PostureChanged *PostureChanged `protobuf:"bytes,7,opt,name=posture_changed,json=postureChanged,proto3,oneof"`
-}
-
-type SystemEvent_DriftFound struct {
-	// An audit found what the one before had not.
-	DriftFound *DriftFound `protobuf:"bytes,8,opt,name=drift_found,json=driftFound,proto3,oneof"`
-}
-
-type SystemEvent_BansChanged struct {
-	BansChanged *BansChanged `protobuf:"bytes,9,opt,name=bans_changed,json=bansChanged,proto3,oneof"`
-}
-
-type SystemEvent_ApplyFailed struct {
-	// What is to be in force could not be put in force; it is tried again.
-	ApplyFailed *ApplyFailed `protobuf:"bytes,10,opt,name=apply_failed,json=applyFailed,proto3,oneof"`
-}
-
-type SystemEvent_ServiceFailed struct {
-	ServiceFailed *ServiceFailed `protobuf:"bytes,11,opt,name=service_failed,json=serviceFailed,proto3,oneof"`
-}
-
-type SystemEvent_ServiceRecovered struct {
-	ServiceRecovered *ServiceRecovered `protobuf:"bytes,12,opt,name=service_recovered,json=serviceRecovered,proto3,oneof"`
-}
-
-type SystemEvent_DiskFilling struct {
-	DiskFilling *DiskFilling `protobuf:"bytes,13,opt,name=disk_filling,json=diskFilling,proto3,oneof"`
-}
-
-type SystemEvent_UpdateWaiting struct {
-	UpdateWaiting *UpdateWaiting `protobuf:"bytes,14,opt,name=update_waiting,json=updateWaiting,proto3,oneof"`
-}
-
-type SystemEvent_MachineStopping struct {
-	MachineStopping *MachineStopping `protobuf:"bytes,15,opt,name=machine_stopping,json=machineStopping,proto3,oneof"`
-}
-
-func (*SystemEvent_Started) isSystemEvent_Happened() {}
-
-func (*SystemEvent_PostureChanged) isSystemEvent_Happened() {}
-
-func (*SystemEvent_DriftFound) isSystemEvent_Happened() {}
-
-func (*SystemEvent_BansChanged) isSystemEvent_Happened() {}
-
-func (*SystemEvent_ApplyFailed) isSystemEvent_Happened() {}
-
-func (*SystemEvent_ServiceFailed) isSystemEvent_Happened() {}
-
-func (*SystemEvent_ServiceRecovered) isSystemEvent_Happened() {}
-
-func (*SystemEvent_DiskFilling) isSystemEvent_Happened() {}
-
-func (*SystemEvent_UpdateWaiting) isSystemEvent_Happened() {}
-
-func (*SystemEvent_MachineStopping) isSystemEvent_Happened() {}
 
 // AppRole is what an App may do now: of a document that is not settled, the lower of
 // its role before and after.
@@ -2452,7 +2053,7 @@ type AppRole struct {
 
 func (x *AppRole) Reset() {
 	*x = AppRole{}
-	mi := &file_system_v1_system_proto_msgTypes[21]
+	mi := &file_system_v1_system_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2464,7 +2065,7 @@ func (x *AppRole) String() string {
 func (*AppRole) ProtoMessage() {}
 
 func (x *AppRole) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_system_proto_msgTypes[21]
+	mi := &file_system_v1_system_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2477,7 +2078,7 @@ func (x *AppRole) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppRole.ProtoReflect.Descriptor instead.
 func (*AppRole) Descriptor() ([]byte, []int) {
-	return file_system_v1_system_proto_rawDescGZIP(), []int{21}
+	return file_system_v1_system_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *AppRole) GetSigningKey() []byte {
@@ -2492,227 +2093,6 @@ func (x *AppRole) GetRole() v1.Role {
 		return x.Role
 	}
 	return v1.Role(0)
-}
-
-type WatchStarted struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *WatchStarted) Reset() {
-	*x = WatchStarted{}
-	mi := &file_system_v1_system_proto_msgTypes[22]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *WatchStarted) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*WatchStarted) ProtoMessage() {}
-
-func (x *WatchStarted) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_system_proto_msgTypes[22]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use WatchStarted.ProtoReflect.Descriptor instead.
-func (*WatchStarted) Descriptor() ([]byte, []int) {
-	return file_system_v1_system_proto_rawDescGZIP(), []int{22}
-}
-
-type PostureChanged struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// Why, for people: "revision 7", "the lease of ssh has ended".
-	Reason        string `protobuf:"bytes,1,opt,name=reason,proto3" json:"reason,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *PostureChanged) Reset() {
-	*x = PostureChanged{}
-	mi := &file_system_v1_system_proto_msgTypes[23]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *PostureChanged) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*PostureChanged) ProtoMessage() {}
-
-func (x *PostureChanged) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_system_proto_msgTypes[23]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use PostureChanged.ProtoReflect.Descriptor instead.
-func (*PostureChanged) Descriptor() ([]byte, []int) {
-	return file_system_v1_system_proto_rawDescGZIP(), []int{23}
-}
-
-func (x *PostureChanged) GetReason() string {
-	if x != nil {
-		return x.Reason
-	}
-	return ""
-}
-
-type DriftFound struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Findings      []*Finding             `protobuf:"bytes,1,rep,name=findings,proto3" json:"findings,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *DriftFound) Reset() {
-	*x = DriftFound{}
-	mi := &file_system_v1_system_proto_msgTypes[24]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *DriftFound) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*DriftFound) ProtoMessage() {}
-
-func (x *DriftFound) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_system_proto_msgTypes[24]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use DriftFound.ProtoReflect.Descriptor instead.
-func (*DriftFound) Descriptor() ([]byte, []int) {
-	return file_system_v1_system_proto_rawDescGZIP(), []int{24}
-}
-
-func (x *DriftFound) GetFindings() []*Finding {
-	if x != nil {
-		return x.Findings
-	}
-	return nil
-}
-
-type BansChanged struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Banned        []*Ban                 `protobuf:"bytes,1,rep,name=banned,proto3" json:"banned,omitempty"`
-	Lifted        []*Ban                 `protobuf:"bytes,2,rep,name=lifted,proto3" json:"lifted,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *BansChanged) Reset() {
-	*x = BansChanged{}
-	mi := &file_system_v1_system_proto_msgTypes[25]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *BansChanged) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*BansChanged) ProtoMessage() {}
-
-func (x *BansChanged) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_system_proto_msgTypes[25]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use BansChanged.ProtoReflect.Descriptor instead.
-func (*BansChanged) Descriptor() ([]byte, []int) {
-	return file_system_v1_system_proto_rawDescGZIP(), []int{25}
-}
-
-func (x *BansChanged) GetBanned() []*Ban {
-	if x != nil {
-		return x.Banned
-	}
-	return nil
-}
-
-func (x *BansChanged) GetLifted() []*Ban {
-	if x != nil {
-		return x.Lifted
-	}
-	return nil
-}
-
-type ApplyFailed struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Reason        string                 `protobuf:"bytes,1,opt,name=reason,proto3" json:"reason,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *ApplyFailed) Reset() {
-	*x = ApplyFailed{}
-	mi := &file_system_v1_system_proto_msgTypes[26]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *ApplyFailed) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*ApplyFailed) ProtoMessage() {}
-
-func (x *ApplyFailed) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_system_proto_msgTypes[26]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use ApplyFailed.ProtoReflect.Descriptor instead.
-func (*ApplyFailed) Descriptor() ([]byte, []int) {
-	return file_system_v1_system_proto_rawDescGZIP(), []int{26}
-}
-
-func (x *ApplyFailed) GetReason() string {
-	if x != nil {
-		return x.Reason
-	}
-	return ""
 }
 
 // LocalChange is what root does at the console in place of an owner. It is
@@ -2733,7 +2113,7 @@ type LocalChange struct {
 
 func (x *LocalChange) Reset() {
 	*x = LocalChange{}
-	mi := &file_system_v1_system_proto_msgTypes[27]
+	mi := &file_system_v1_system_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2745,7 +2125,7 @@ func (x *LocalChange) String() string {
 func (*LocalChange) ProtoMessage() {}
 
 func (x *LocalChange) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_system_proto_msgTypes[27]
+	mi := &file_system_v1_system_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2758,7 +2138,7 @@ func (x *LocalChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LocalChange.ProtoReflect.Descriptor instead.
 func (*LocalChange) Descriptor() ([]byte, []int) {
-	return file_system_v1_system_proto_rawDescGZIP(), []int{27}
+	return file_system_v1_system_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *LocalChange) GetChange() isLocalChange_Change {
@@ -2835,7 +2215,7 @@ type LiftRestrictions struct {
 
 func (x *LiftRestrictions) Reset() {
 	*x = LiftRestrictions{}
-	mi := &file_system_v1_system_proto_msgTypes[28]
+	mi := &file_system_v1_system_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2847,7 +2227,7 @@ func (x *LiftRestrictions) String() string {
 func (*LiftRestrictions) ProtoMessage() {}
 
 func (x *LiftRestrictions) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_system_proto_msgTypes[28]
+	mi := &file_system_v1_system_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2860,7 +2240,7 @@ func (x *LiftRestrictions) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LiftRestrictions.ProtoReflect.Descriptor instead.
 func (*LiftRestrictions) Descriptor() ([]byte, []int) {
-	return file_system_v1_system_proto_rawDescGZIP(), []int{28}
+	return file_system_v1_system_proto_rawDescGZIP(), []int{21}
 }
 
 type GoBack struct {
@@ -2872,7 +2252,7 @@ type GoBack struct {
 
 func (x *GoBack) Reset() {
 	*x = GoBack{}
-	mi := &file_system_v1_system_proto_msgTypes[29]
+	mi := &file_system_v1_system_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2884,7 +2264,7 @@ func (x *GoBack) String() string {
 func (*GoBack) ProtoMessage() {}
 
 func (x *GoBack) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_system_proto_msgTypes[29]
+	mi := &file_system_v1_system_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2897,7 +2277,7 @@ func (x *GoBack) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GoBack.ProtoReflect.Descriptor instead.
 func (*GoBack) Descriptor() ([]byte, []int) {
-	return file_system_v1_system_proto_rawDescGZIP(), []int{29}
+	return file_system_v1_system_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *GoBack) GetRevision() uint64 {
@@ -2922,7 +2302,7 @@ type Announce struct {
 
 func (x *Announce) Reset() {
 	*x = Announce{}
-	mi := &file_system_v1_system_proto_msgTypes[30]
+	mi := &file_system_v1_system_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2934,7 +2314,7 @@ func (x *Announce) String() string {
 func (*Announce) ProtoMessage() {}
 
 func (x *Announce) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_system_proto_msgTypes[30]
+	mi := &file_system_v1_system_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2947,7 +2327,7 @@ func (x *Announce) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Announce.ProtoReflect.Descriptor instead.
 func (*Announce) Descriptor() ([]byte, []int) {
-	return file_system_v1_system_proto_rawDescGZIP(), []int{30}
+	return file_system_v1_system_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Announce) GetVersion() uint32 {
@@ -2986,7 +2366,7 @@ type GetSummary struct {
 
 func (x *GetSummary) Reset() {
 	*x = GetSummary{}
-	mi := &file_system_v1_system_proto_msgTypes[31]
+	mi := &file_system_v1_system_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2998,7 +2378,7 @@ func (x *GetSummary) String() string {
 func (*GetSummary) ProtoMessage() {}
 
 func (x *GetSummary) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_system_proto_msgTypes[31]
+	mi := &file_system_v1_system_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3011,7 +2391,7 @@ func (x *GetSummary) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSummary.ProtoReflect.Descriptor instead.
 func (*GetSummary) Descriptor() ([]byte, []int) {
-	return file_system_v1_system_proto_rawDescGZIP(), []int{31}
+	return file_system_v1_system_proto_rawDescGZIP(), []int{24}
 }
 
 // Summary is how open the Base is, for whoever stands at it.
@@ -3049,7 +2429,7 @@ type Summary struct {
 
 func (x *Summary) Reset() {
 	*x = Summary{}
-	mi := &file_system_v1_system_proto_msgTypes[32]
+	mi := &file_system_v1_system_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3061,7 +2441,7 @@ func (x *Summary) String() string {
 func (*Summary) ProtoMessage() {}
 
 func (x *Summary) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_system_proto_msgTypes[32]
+	mi := &file_system_v1_system_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3074,7 +2454,7 @@ func (x *Summary) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Summary.ProtoReflect.Descriptor instead.
 func (*Summary) Descriptor() ([]byte, []int) {
-	return file_system_v1_system_proto_rawDescGZIP(), []int{32}
+	return file_system_v1_system_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Summary) GetNodeName() string {
@@ -3206,7 +2586,7 @@ type OpenSSH struct {
 
 func (x *OpenSSH) Reset() {
 	*x = OpenSSH{}
-	mi := &file_system_v1_system_proto_msgTypes[33]
+	mi := &file_system_v1_system_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3218,7 +2598,7 @@ func (x *OpenSSH) String() string {
 func (*OpenSSH) ProtoMessage() {}
 
 func (x *OpenSSH) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_system_proto_msgTypes[33]
+	mi := &file_system_v1_system_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3231,7 +2611,7 @@ func (x *OpenSSH) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenSSH.ProtoReflect.Descriptor instead.
 func (*OpenSSH) Descriptor() ([]byte, []int) {
-	return file_system_v1_system_proto_rawDescGZIP(), []int{33}
+	return file_system_v1_system_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *OpenSSH) GetKeys() uint32 {
@@ -3259,7 +2639,7 @@ type OpenAPI struct {
 
 func (x *OpenAPI) Reset() {
 	*x = OpenAPI{}
-	mi := &file_system_v1_system_proto_msgTypes[34]
+	mi := &file_system_v1_system_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3271,7 +2651,7 @@ func (x *OpenAPI) String() string {
 func (*OpenAPI) ProtoMessage() {}
 
 func (x *OpenAPI) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_system_proto_msgTypes[34]
+	mi := &file_system_v1_system_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3284,7 +2664,7 @@ func (x *OpenAPI) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenAPI.ProtoReflect.Descriptor instead.
 func (*OpenAPI) Descriptor() ([]byte, []int) {
-	return file_system_v1_system_proto_rawDescGZIP(), []int{34}
+	return file_system_v1_system_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *OpenAPI) GetKind() string {
@@ -3320,7 +2700,7 @@ type ResetRecord struct {
 
 func (x *ResetRecord) Reset() {
 	*x = ResetRecord{}
-	mi := &file_system_v1_system_proto_msgTypes[35]
+	mi := &file_system_v1_system_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3332,7 +2712,7 @@ func (x *ResetRecord) String() string {
 func (*ResetRecord) ProtoMessage() {}
 
 func (x *ResetRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_system_proto_msgTypes[35]
+	mi := &file_system_v1_system_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3345,7 +2725,7 @@ func (x *ResetRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResetRecord.ProtoReflect.Descriptor instead.
 func (*ResetRecord) Descriptor() ([]byte, []int) {
-	return file_system_v1_system_proto_rawDescGZIP(), []int{35}
+	return file_system_v1_system_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ResetRecord) GetOrderedAt() int64 {
@@ -3375,7 +2755,7 @@ type FactoryReset struct {
 
 func (x *FactoryReset) Reset() {
 	*x = FactoryReset{}
-	mi := &file_system_v1_system_proto_msgTypes[36]
+	mi := &file_system_v1_system_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3387,7 +2767,7 @@ func (x *FactoryReset) String() string {
 func (*FactoryReset) ProtoMessage() {}
 
 func (x *FactoryReset) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_system_proto_msgTypes[36]
+	mi := &file_system_v1_system_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3400,7 +2780,7 @@ func (x *FactoryReset) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FactoryReset.ProtoReflect.Descriptor instead.
 func (*FactoryReset) Descriptor() ([]byte, []int) {
-	return file_system_v1_system_proto_rawDescGZIP(), []int{36}
+	return file_system_v1_system_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *FactoryReset) GetBy() isFactoryReset_By {
@@ -3454,7 +2834,7 @@ type LocalReset struct {
 
 func (x *LocalReset) Reset() {
 	*x = LocalReset{}
-	mi := &file_system_v1_system_proto_msgTypes[37]
+	mi := &file_system_v1_system_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3466,7 +2846,7 @@ func (x *LocalReset) String() string {
 func (*LocalReset) ProtoMessage() {}
 
 func (x *LocalReset) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_system_proto_msgTypes[37]
+	mi := &file_system_v1_system_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3479,7 +2859,7 @@ func (x *LocalReset) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LocalReset.ProtoReflect.Descriptor instead.
 func (*LocalReset) Descriptor() ([]byte, []int) {
-	return file_system_v1_system_proto_rawDescGZIP(), []int{37}
+	return file_system_v1_system_proto_rawDescGZIP(), []int{30}
 }
 
 // ResetOrder wipes the Base. An owner signs it.
@@ -3498,7 +2878,7 @@ type ResetOrder struct {
 
 func (x *ResetOrder) Reset() {
 	*x = ResetOrder{}
-	mi := &file_system_v1_system_proto_msgTypes[38]
+	mi := &file_system_v1_system_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3510,7 +2890,7 @@ func (x *ResetOrder) String() string {
 func (*ResetOrder) ProtoMessage() {}
 
 func (x *ResetOrder) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_system_proto_msgTypes[38]
+	mi := &file_system_v1_system_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3523,7 +2903,7 @@ func (x *ResetOrder) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResetOrder.ProtoReflect.Descriptor instead.
 func (*ResetOrder) Descriptor() ([]byte, []int) {
-	return file_system_v1_system_proto_rawDescGZIP(), []int{38}
+	return file_system_v1_system_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ResetOrder) GetBaseId() []byte {
@@ -3558,7 +2938,7 @@ var File_system_v1_system_proto protoreflect.FileDescriptor
 
 const file_system_v1_system_proto_rawDesc = "" +
 	"\n" +
-	"\x16system/v1/system.proto\x12\x10bitbox.system.v1\x1a\x12base/v1/base.proto\x1a\x16base/v1/security.proto\x1a\x19system/v1/authority.proto\x1a\x17system/v1/changes.proto\x1a\x17system/v1/machine.proto\x1a\x17system/v1/posture.proto\x1a\x16system/v1/update.proto\"\xf6\x11\n" +
+	"\x16system/v1/system.proto\x12\x10bitbox.system.v1\x1a\x12base/v1/base.proto\x1a\x14base/v1/events.proto\x1a\x16base/v1/security.proto\x1a\x14base/v1/update.proto\x1a\x19system/v1/authority.proto\x1a\x17system/v1/changes.proto\x1a\x17system/v1/machine.proto\x1a\x17system/v1/posture.proto\x1a\x16system/v1/update.proto\"\xf6\x11\n" +
 	"\rSystemRequest\x12B\n" +
 	"\tauthority\x18\x01 \x01(\v2\".bitbox.system.v1.AuthorityRequestH\x00R\tauthority\x12?\n" +
 	"\vget_posture\x18\x02 \x01(\v2\x1c.bitbox.system.v1.GetPostureH\x00R\n" +
@@ -3603,7 +2983,7 @@ const file_system_v1_system_proto_rawDesc = "" +
 	"\rorder_pairing\x18F \x01(\v2\x1e.bitbox.system.v1.OrderPairingH\x00R\forderPairing\x12H\n" +
 	"\x0eanswer_pairing\x18G \x01(\v2\x1f.bitbox.system.v1.AnswerPairingH\x00R\ranswerPairing\x12\x15\n" +
 	"\x06app_id\x18d \x01(\tR\x05appIdB\x06\n" +
-	"\x04verb\"\x9c\t\n" +
+	"\x04verb\"\x9a\t\n" +
 	"\vSystemReply\x12\x1d\n" +
 	"\n" +
 	"error_code\x18\x01 \x01(\tR\terrorCode\x12#\n" +
@@ -3618,8 +2998,8 @@ const file_system_v1_system_proto_rawDesc = "" +
 	"\amachine\x18\v \x01(\v2\x1d.bitbox.system.v1.MachineInfoH\x00R\amachine\x125\n" +
 	"\x05event\x18\f \x01(\v2\x1d.bitbox.system.v1.SystemEventH\x00R\x05event\x125\n" +
 	"\asummary\x18\x14 \x01(\v2\x19.bitbox.system.v1.SummaryH\x00R\asummary\x12B\n" +
-	"\fupdate_began\x18\x1e \x01(\v2\x1d.bitbox.system.v1.UpdateBeganH\x00R\vupdateBegan\x122\n" +
-	"\x06update\x18\x1f \x01(\v2\x18.bitbox.system.v1.UpdateH\x00R\x06update\x12E\n" +
+	"\fupdate_began\x18\x1e \x01(\v2\x1d.bitbox.system.v1.UpdateBeganH\x00R\vupdateBegan\x120\n" +
+	"\x06update\x18\x1f \x01(\v2\x16.bitbox.base.v1.UpdateH\x00R\x06update\x12E\n" +
 	"\rupdate_status\x18  \x01(\v2\x1e.bitbox.system.v1.UpdateStatusH\x00R\fupdateStatus\x122\n" +
 	"\x06health\x18! \x01(\v2\x18.bitbox.system.v1.HealthH\x00R\x06health\x12>\n" +
 	"\bservices\x18( \x01(\v2 .bitbox.system.v1.ServicesResultH\x00R\bservices\x122\n" +
@@ -3652,17 +3032,12 @@ const file_system_v1_system_proto_rawDesc = "" +
 	"\x05nonce\x18\x05 \x01(\fR\x05nonceB\x06\n" +
 	"\x04what\"\n" +
 	"\n" +
-	"\bListBans\"g\n" +
+	"\bListBans\"e\n" +
 	"\n" +
-	"BansResult\x12)\n" +
-	"\x04bans\x18\x01 \x03(\v2\x15.bitbox.system.v1.BanR\x04bans\x12\x14\n" +
+	"BansResult\x12'\n" +
+	"\x04bans\x18\x01 \x03(\v2\x13.bitbox.base.v1.BanR\x04bans\x12\x14\n" +
 	"\x05total\x18\x02 \x01(\x04R\x05total\x12\x18\n" +
 	"\acurrent\x18\x03 \x01(\x04R\acurrent\"_\n" +
-	"\x03Ban\x12\x12\n" +
-	"\x04jail\x18\x01 \x01(\tR\x04jail\x12\x18\n" +
-	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x14\n" +
-	"\x05since\x18\x03 \x01(\x03R\x05since\x12\x14\n" +
-	"\x05until\x18\x04 \x01(\x03R\x05until\"_\n" +
 	"\aLiftBan\x12\x16\n" +
 	"\x05order\x18\x01 \x01(\fH\x00R\x05order\x126\n" +
 	"\x05plain\x18\x02 \x01(\v2\x1e.bitbox.system.v1.LiftBanOrderH\x00R\x05plainB\x04\n" +
@@ -3675,23 +3050,9 @@ const file_system_v1_system_proto_rawDesc = "" +
 	"\rLiftBanResult\x12\x16\n" +
 	"\x06lifted\x18\x01 \x01(\bR\x06lifted\"\n" +
 	"\n" +
-	"\bRunAudit\"D\n" +
-	"\vAuditResult\x125\n" +
-	"\bfindings\x18\x01 \x03(\v2\x19.bitbox.system.v1.FindingR\bfindings\"\xc5\x02\n" +
-	"\aFinding\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\tR\x02id\x12>\n" +
-	"\bseverity\x18\x02 \x01(\x0e2\".bitbox.system.v1.Finding.SeverityR\bseverity\x12\x14\n" +
-	"\x05title\x18\x03 \x01(\tR\x05title\x12\x1a\n" +
-	"\bexpected\x18\x04 \x01(\tR\bexpected\x12\x14\n" +
-	"\x05found\x18\x05 \x01(\tR\x05found\x12\x10\n" +
-	"\x03why\x18\x06 \x01(\tR\x03why\x12\x10\n" +
-	"\x03fix\x18\a \x01(\tR\x03fix\x12\x18\n" +
-	"\afixable\x18\b \x01(\bR\afixable\"d\n" +
-	"\bSeverity\x12\x18\n" +
-	"\x14SEVERITY_UNSPECIFIED\x10\x00\x12\x11\n" +
-	"\rSEVERITY_INFO\x10\x01\x12\x14\n" +
-	"\x10SEVERITY_WARNING\x10\x02\x12\x15\n" +
-	"\x11SEVERITY_CRITICAL\x10\x03\"\x1c\n" +
+	"\bRunAudit\"B\n" +
+	"\vAuditResult\x123\n" +
+	"\bfindings\x18\x01 \x03(\v2\x17.bitbox.base.v1.FindingR\bfindings\"\x1c\n" +
 	"\n" +
 	"FixFinding\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"\f\n" +
@@ -3703,43 +3064,19 @@ const file_system_v1_system_proto_rawDesc = "" +
 	"\tnode_name\x18\x03 \x01(\tR\bnodeName\x12\x1b\n" +
 	"\ttime_zone\x18\x04 \x01(\tR\btimeZoneB\x16\n" +
 	"\x14_temperature_celsius\"\r\n" +
-	"\vWatchSystem\"\xd6\a\n" +
+	"\vWatchSystem\"\xaa\x02\n" +
 	"\vSystemEvent\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12-\n" +
 	"\x12restriction_number\x18\x02 \x01(\x04R\x11restrictionNumber\x12;\n" +
 	"\x05phase\x18\x03 \x01(\x0e2%.bitbox.system.v1.PostureReport.PhaseR\x05phase\x12\x1a\n" +
 	"\bfindings\x18\x04 \x01(\rR\bfindings\x12\x12\n" +
-	"\x04bans\x18\x05 \x01(\rR\x04bans\x126\n" +
-	"\tapp_roles\x18\x1e \x03(\v2\x19.bitbox.system.v1.AppRoleR\bappRoles\x12:\n" +
-	"\astarted\x18\x06 \x01(\v2\x1e.bitbox.system.v1.WatchStartedH\x00R\astarted\x12K\n" +
-	"\x0fposture_changed\x18\a \x01(\v2 .bitbox.system.v1.PostureChangedH\x00R\x0epostureChanged\x12?\n" +
-	"\vdrift_found\x18\b \x01(\v2\x1c.bitbox.system.v1.DriftFoundH\x00R\n" +
-	"driftFound\x12B\n" +
-	"\fbans_changed\x18\t \x01(\v2\x1d.bitbox.system.v1.BansChangedH\x00R\vbansChanged\x12B\n" +
-	"\fapply_failed\x18\n" +
-	" \x01(\v2\x1d.bitbox.system.v1.ApplyFailedH\x00R\vapplyFailed\x12H\n" +
-	"\x0eservice_failed\x18\v \x01(\v2\x1f.bitbox.system.v1.ServiceFailedH\x00R\rserviceFailed\x12Q\n" +
-	"\x11service_recovered\x18\f \x01(\v2\".bitbox.system.v1.ServiceRecoveredH\x00R\x10serviceRecovered\x12B\n" +
-	"\fdisk_filling\x18\r \x01(\v2\x1d.bitbox.system.v1.DiskFillingH\x00R\vdiskFilling\x12H\n" +
-	"\x0eupdate_waiting\x18\x0e \x01(\v2\x1f.bitbox.system.v1.UpdateWaitingH\x00R\rupdateWaiting\x12N\n" +
-	"\x10machine_stopping\x18\x0f \x01(\v2!.bitbox.system.v1.MachineStoppingH\x00R\x0fmachineStoppingB\n" +
-	"\n" +
-	"\bhappened\"T\n" +
+	"\x04bans\x18\x05 \x01(\rR\x04bans\x12+\n" +
+	"\x05event\x18\x06 \x01(\v2\x15.bitbox.base.v1.EventR\x05event\x126\n" +
+	"\tapp_roles\x18\x1e \x03(\v2\x19.bitbox.system.v1.AppRoleR\bappRoles\"T\n" +
 	"\aAppRole\x12\x1f\n" +
 	"\vsigning_key\x18\x01 \x01(\fR\n" +
 	"signingKey\x12(\n" +
-	"\x04role\x18\x02 \x01(\x0e2\x14.bitbox.base.v1.RoleR\x04role\"\x0e\n" +
-	"\fWatchStarted\"(\n" +
-	"\x0ePostureChanged\x12\x16\n" +
-	"\x06reason\x18\x01 \x01(\tR\x06reason\"C\n" +
-	"\n" +
-	"DriftFound\x125\n" +
-	"\bfindings\x18\x01 \x03(\v2\x19.bitbox.system.v1.FindingR\bfindings\"k\n" +
-	"\vBansChanged\x12-\n" +
-	"\x06banned\x18\x01 \x03(\v2\x15.bitbox.system.v1.BanR\x06banned\x12-\n" +
-	"\x06lifted\x18\x02 \x03(\v2\x15.bitbox.system.v1.BanR\x06lifted\"%\n" +
-	"\vApplyFailed\x12\x16\n" +
-	"\x06reason\x18\x01 \x01(\tR\x06reason\"\xea\x01\n" +
+	"\x04role\x18\x02 \x01(\x0e2\x14.bitbox.base.v1.RoleR\x04role\"\xea\x01\n" +
 	"\vLocalChange\x125\n" +
 	"\aposture\x18\x01 \x01(\v2\x19.bitbox.system.v1.PostureH\x00R\aposture\x12Q\n" +
 	"\x11lift_restrictions\x18\x02 \x01(\v2\".bitbox.system.v1.LiftRestrictionsH\x00R\x10liftRestrictions\x123\n" +
@@ -3814,183 +3151,159 @@ func file_system_v1_system_proto_rawDescGZIP() []byte {
 	return file_system_v1_system_proto_rawDescData
 }
 
-var file_system_v1_system_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_system_v1_system_proto_msgTypes = make([]protoimpl.MessageInfo, 39)
+var file_system_v1_system_proto_msgTypes = make([]protoimpl.MessageInfo, 32)
 var file_system_v1_system_proto_goTypes = []any{
-	(Finding_Severity)(0),        // 0: bitbox.system.v1.Finding.Severity
-	(*SystemRequest)(nil),        // 1: bitbox.system.v1.SystemRequest
-	(*SystemReply)(nil),          // 2: bitbox.system.v1.SystemReply
-	(*GetPosture)(nil),           // 3: bitbox.system.v1.GetPosture
-	(*Submit)(nil),               // 4: bitbox.system.v1.Submit
-	(*Progress)(nil),             // 5: bitbox.system.v1.Progress
-	(*ConfirmTry)(nil),           // 6: bitbox.system.v1.ConfirmTry
-	(*Restrict)(nil),             // 7: bitbox.system.v1.Restrict
-	(*ListBans)(nil),             // 8: bitbox.system.v1.ListBans
-	(*BansResult)(nil),           // 9: bitbox.system.v1.BansResult
-	(*Ban)(nil),                  // 10: bitbox.system.v1.Ban
-	(*LiftBan)(nil),              // 11: bitbox.system.v1.LiftBan
-	(*LiftBanOrder)(nil),         // 12: bitbox.system.v1.LiftBanOrder
-	(*LiftBanResult)(nil),        // 13: bitbox.system.v1.LiftBanResult
-	(*RunAudit)(nil),             // 14: bitbox.system.v1.RunAudit
-	(*AuditResult)(nil),          // 15: bitbox.system.v1.AuditResult
-	(*Finding)(nil),              // 16: bitbox.system.v1.Finding
-	(*FixFinding)(nil),           // 17: bitbox.system.v1.FixFinding
-	(*GetMachine)(nil),           // 18: bitbox.system.v1.GetMachine
-	(*MachineInfo)(nil),          // 19: bitbox.system.v1.MachineInfo
-	(*WatchSystem)(nil),          // 20: bitbox.system.v1.WatchSystem
-	(*SystemEvent)(nil),          // 21: bitbox.system.v1.SystemEvent
-	(*AppRole)(nil),              // 22: bitbox.system.v1.AppRole
-	(*WatchStarted)(nil),         // 23: bitbox.system.v1.WatchStarted
-	(*PostureChanged)(nil),       // 24: bitbox.system.v1.PostureChanged
-	(*DriftFound)(nil),           // 25: bitbox.system.v1.DriftFound
-	(*BansChanged)(nil),          // 26: bitbox.system.v1.BansChanged
-	(*ApplyFailed)(nil),          // 27: bitbox.system.v1.ApplyFailed
-	(*LocalChange)(nil),          // 28: bitbox.system.v1.LocalChange
-	(*LiftRestrictions)(nil),     // 29: bitbox.system.v1.LiftRestrictions
-	(*GoBack)(nil),               // 30: bitbox.system.v1.GoBack
-	(*Announce)(nil),             // 31: bitbox.system.v1.Announce
-	(*GetSummary)(nil),           // 32: bitbox.system.v1.GetSummary
-	(*Summary)(nil),              // 33: bitbox.system.v1.Summary
-	(*OpenSSH)(nil),              // 34: bitbox.system.v1.OpenSSH
-	(*OpenAPI)(nil),              // 35: bitbox.system.v1.OpenAPI
-	(*ResetRecord)(nil),          // 36: bitbox.system.v1.ResetRecord
-	(*FactoryReset)(nil),         // 37: bitbox.system.v1.FactoryReset
-	(*LocalReset)(nil),           // 38: bitbox.system.v1.LocalReset
-	(*ResetOrder)(nil),           // 39: bitbox.system.v1.ResetOrder
-	(*AuthorityRequest)(nil),     // 40: bitbox.system.v1.AuthorityRequest
-	(*BeginUpdate)(nil),          // 41: bitbox.system.v1.BeginUpdate
-	(*UpdatePiece)(nil),          // 42: bitbox.system.v1.UpdatePiece
-	(*FinishUpdate)(nil),         // 43: bitbox.system.v1.FinishUpdate
-	(*AbortUpdate)(nil),          // 44: bitbox.system.v1.AbortUpdate
-	(*GetUpdate)(nil),            // 45: bitbox.system.v1.GetUpdate
-	(*WatchUpdate)(nil),          // 46: bitbox.system.v1.WatchUpdate
-	(*GetHealth)(nil),            // 47: bitbox.system.v1.GetHealth
-	(*ListServices)(nil),         // 48: bitbox.system.v1.ListServices
-	(*ChangeService)(nil),        // 49: bitbox.system.v1.ChangeService
-	(*ReadLogs)(nil),             // 50: bitbox.system.v1.ReadLogs
-	(*ListTimeZones)(nil),        // 51: bitbox.system.v1.ListTimeZones
-	(*SetTimeZone)(nil),          // 52: bitbox.system.v1.SetTimeZone
-	(*Reboot)(nil),               // 53: bitbox.system.v1.Reboot
-	(*PowerOff)(nil),             // 54: bitbox.system.v1.PowerOff
-	(*InstallDebianUpdates)(nil), // 55: bitbox.system.v1.InstallDebianUpdates
-	(*ListChanges)(nil),          // 56: bitbox.system.v1.ListChanges
-	(*RecordChange)(nil),         // 57: bitbox.system.v1.RecordChange
-	(*OrderPairing)(nil),         // 58: bitbox.system.v1.OrderPairing
-	(*AnswerPairing)(nil),        // 59: bitbox.system.v1.AnswerPairing
-	(*AuthorityReply)(nil),       // 60: bitbox.system.v1.AuthorityReply
-	(*v1.SignedPosture)(nil),     // 61: bitbox.base.v1.SignedPosture
-	(*UpdateBegan)(nil),          // 62: bitbox.system.v1.UpdateBegan
-	(*Update)(nil),               // 63: bitbox.system.v1.Update
-	(*UpdateStatus)(nil),         // 64: bitbox.system.v1.UpdateStatus
-	(*Health)(nil),               // 65: bitbox.system.v1.Health
-	(*ServicesResult)(nil),       // 66: bitbox.system.v1.ServicesResult
-	(*LogsResult)(nil),           // 67: bitbox.system.v1.LogsResult
-	(*TimeZonesResult)(nil),      // 68: bitbox.system.v1.TimeZonesResult
-	(*ChangesResult)(nil),        // 69: bitbox.system.v1.ChangesResult
-	(*PairingAnswered)(nil),      // 70: bitbox.system.v1.PairingAnswered
-	(*Lockdown)(nil),             // 71: bitbox.system.v1.Lockdown
-	(*PairingShut)(nil),          // 72: bitbox.system.v1.PairingShut
-	(*LeaseEnded)(nil),           // 73: bitbox.system.v1.LeaseEnded
-	(*AppCutOff)(nil),            // 74: bitbox.system.v1.AppCutOff
-	(PostureReport_Phase)(0),     // 75: bitbox.system.v1.PostureReport.Phase
-	(*ServiceFailed)(nil),        // 76: bitbox.system.v1.ServiceFailed
-	(*ServiceRecovered)(nil),     // 77: bitbox.system.v1.ServiceRecovered
-	(*DiskFilling)(nil),          // 78: bitbox.system.v1.DiskFilling
-	(*UpdateWaiting)(nil),        // 79: bitbox.system.v1.UpdateWaiting
-	(*MachineStopping)(nil),      // 80: bitbox.system.v1.MachineStopping
-	(v1.Role)(0),                 // 81: bitbox.base.v1.Role
-	(*Posture)(nil),              // 82: bitbox.system.v1.Posture
+	(*SystemRequest)(nil),        // 0: bitbox.system.v1.SystemRequest
+	(*SystemReply)(nil),          // 1: bitbox.system.v1.SystemReply
+	(*GetPosture)(nil),           // 2: bitbox.system.v1.GetPosture
+	(*Submit)(nil),               // 3: bitbox.system.v1.Submit
+	(*Progress)(nil),             // 4: bitbox.system.v1.Progress
+	(*ConfirmTry)(nil),           // 5: bitbox.system.v1.ConfirmTry
+	(*Restrict)(nil),             // 6: bitbox.system.v1.Restrict
+	(*ListBans)(nil),             // 7: bitbox.system.v1.ListBans
+	(*BansResult)(nil),           // 8: bitbox.system.v1.BansResult
+	(*LiftBan)(nil),              // 9: bitbox.system.v1.LiftBan
+	(*LiftBanOrder)(nil),         // 10: bitbox.system.v1.LiftBanOrder
+	(*LiftBanResult)(nil),        // 11: bitbox.system.v1.LiftBanResult
+	(*RunAudit)(nil),             // 12: bitbox.system.v1.RunAudit
+	(*AuditResult)(nil),          // 13: bitbox.system.v1.AuditResult
+	(*FixFinding)(nil),           // 14: bitbox.system.v1.FixFinding
+	(*GetMachine)(nil),           // 15: bitbox.system.v1.GetMachine
+	(*MachineInfo)(nil),          // 16: bitbox.system.v1.MachineInfo
+	(*WatchSystem)(nil),          // 17: bitbox.system.v1.WatchSystem
+	(*SystemEvent)(nil),          // 18: bitbox.system.v1.SystemEvent
+	(*AppRole)(nil),              // 19: bitbox.system.v1.AppRole
+	(*LocalChange)(nil),          // 20: bitbox.system.v1.LocalChange
+	(*LiftRestrictions)(nil),     // 21: bitbox.system.v1.LiftRestrictions
+	(*GoBack)(nil),               // 22: bitbox.system.v1.GoBack
+	(*Announce)(nil),             // 23: bitbox.system.v1.Announce
+	(*GetSummary)(nil),           // 24: bitbox.system.v1.GetSummary
+	(*Summary)(nil),              // 25: bitbox.system.v1.Summary
+	(*OpenSSH)(nil),              // 26: bitbox.system.v1.OpenSSH
+	(*OpenAPI)(nil),              // 27: bitbox.system.v1.OpenAPI
+	(*ResetRecord)(nil),          // 28: bitbox.system.v1.ResetRecord
+	(*FactoryReset)(nil),         // 29: bitbox.system.v1.FactoryReset
+	(*LocalReset)(nil),           // 30: bitbox.system.v1.LocalReset
+	(*ResetOrder)(nil),           // 31: bitbox.system.v1.ResetOrder
+	(*AuthorityRequest)(nil),     // 32: bitbox.system.v1.AuthorityRequest
+	(*BeginUpdate)(nil),          // 33: bitbox.system.v1.BeginUpdate
+	(*UpdatePiece)(nil),          // 34: bitbox.system.v1.UpdatePiece
+	(*FinishUpdate)(nil),         // 35: bitbox.system.v1.FinishUpdate
+	(*AbortUpdate)(nil),          // 36: bitbox.system.v1.AbortUpdate
+	(*GetUpdate)(nil),            // 37: bitbox.system.v1.GetUpdate
+	(*WatchUpdate)(nil),          // 38: bitbox.system.v1.WatchUpdate
+	(*GetHealth)(nil),            // 39: bitbox.system.v1.GetHealth
+	(*ListServices)(nil),         // 40: bitbox.system.v1.ListServices
+	(*ChangeService)(nil),        // 41: bitbox.system.v1.ChangeService
+	(*ReadLogs)(nil),             // 42: bitbox.system.v1.ReadLogs
+	(*ListTimeZones)(nil),        // 43: bitbox.system.v1.ListTimeZones
+	(*SetTimeZone)(nil),          // 44: bitbox.system.v1.SetTimeZone
+	(*Reboot)(nil),               // 45: bitbox.system.v1.Reboot
+	(*PowerOff)(nil),             // 46: bitbox.system.v1.PowerOff
+	(*InstallDebianUpdates)(nil), // 47: bitbox.system.v1.InstallDebianUpdates
+	(*ListChanges)(nil),          // 48: bitbox.system.v1.ListChanges
+	(*RecordChange)(nil),         // 49: bitbox.system.v1.RecordChange
+	(*OrderPairing)(nil),         // 50: bitbox.system.v1.OrderPairing
+	(*AnswerPairing)(nil),        // 51: bitbox.system.v1.AnswerPairing
+	(*AuthorityReply)(nil),       // 52: bitbox.system.v1.AuthorityReply
+	(*v1.SignedPosture)(nil),     // 53: bitbox.base.v1.SignedPosture
+	(*UpdateBegan)(nil),          // 54: bitbox.system.v1.UpdateBegan
+	(*v1.Update)(nil),            // 55: bitbox.base.v1.Update
+	(*UpdateStatus)(nil),         // 56: bitbox.system.v1.UpdateStatus
+	(*Health)(nil),               // 57: bitbox.system.v1.Health
+	(*ServicesResult)(nil),       // 58: bitbox.system.v1.ServicesResult
+	(*LogsResult)(nil),           // 59: bitbox.system.v1.LogsResult
+	(*TimeZonesResult)(nil),      // 60: bitbox.system.v1.TimeZonesResult
+	(*ChangesResult)(nil),        // 61: bitbox.system.v1.ChangesResult
+	(*PairingAnswered)(nil),      // 62: bitbox.system.v1.PairingAnswered
+	(*Lockdown)(nil),             // 63: bitbox.system.v1.Lockdown
+	(*PairingShut)(nil),          // 64: bitbox.system.v1.PairingShut
+	(*LeaseEnded)(nil),           // 65: bitbox.system.v1.LeaseEnded
+	(*AppCutOff)(nil),            // 66: bitbox.system.v1.AppCutOff
+	(*v1.Ban)(nil),               // 67: bitbox.base.v1.Ban
+	(*v1.Finding)(nil),           // 68: bitbox.base.v1.Finding
+	(PostureReport_Phase)(0),     // 69: bitbox.system.v1.PostureReport.Phase
+	(*v1.Event)(nil),             // 70: bitbox.base.v1.Event
+	(v1.Role)(0),                 // 71: bitbox.base.v1.Role
+	(*Posture)(nil),              // 72: bitbox.system.v1.Posture
 }
 var file_system_v1_system_proto_depIdxs = []int32{
-	40, // 0: bitbox.system.v1.SystemRequest.authority:type_name -> bitbox.system.v1.AuthorityRequest
-	3,  // 1: bitbox.system.v1.SystemRequest.get_posture:type_name -> bitbox.system.v1.GetPosture
-	4,  // 2: bitbox.system.v1.SystemRequest.submit:type_name -> bitbox.system.v1.Submit
-	6,  // 3: bitbox.system.v1.SystemRequest.confirm_try:type_name -> bitbox.system.v1.ConfirmTry
-	7,  // 4: bitbox.system.v1.SystemRequest.restrict:type_name -> bitbox.system.v1.Restrict
-	8,  // 5: bitbox.system.v1.SystemRequest.list_bans:type_name -> bitbox.system.v1.ListBans
-	11, // 6: bitbox.system.v1.SystemRequest.lift_ban:type_name -> bitbox.system.v1.LiftBan
-	14, // 7: bitbox.system.v1.SystemRequest.run_audit:type_name -> bitbox.system.v1.RunAudit
-	17, // 8: bitbox.system.v1.SystemRequest.fix_finding:type_name -> bitbox.system.v1.FixFinding
-	18, // 9: bitbox.system.v1.SystemRequest.get_machine:type_name -> bitbox.system.v1.GetMachine
-	20, // 10: bitbox.system.v1.SystemRequest.watch_system:type_name -> bitbox.system.v1.WatchSystem
-	28, // 11: bitbox.system.v1.SystemRequest.local_change:type_name -> bitbox.system.v1.LocalChange
-	31, // 12: bitbox.system.v1.SystemRequest.announce:type_name -> bitbox.system.v1.Announce
-	32, // 13: bitbox.system.v1.SystemRequest.get_summary:type_name -> bitbox.system.v1.GetSummary
-	37, // 14: bitbox.system.v1.SystemRequest.factory_reset:type_name -> bitbox.system.v1.FactoryReset
-	41, // 15: bitbox.system.v1.SystemRequest.begin_update:type_name -> bitbox.system.v1.BeginUpdate
-	42, // 16: bitbox.system.v1.SystemRequest.update_piece:type_name -> bitbox.system.v1.UpdatePiece
-	43, // 17: bitbox.system.v1.SystemRequest.finish_update:type_name -> bitbox.system.v1.FinishUpdate
-	44, // 18: bitbox.system.v1.SystemRequest.abort_update:type_name -> bitbox.system.v1.AbortUpdate
-	45, // 19: bitbox.system.v1.SystemRequest.get_update:type_name -> bitbox.system.v1.GetUpdate
-	46, // 20: bitbox.system.v1.SystemRequest.watch_update:type_name -> bitbox.system.v1.WatchUpdate
-	47, // 21: bitbox.system.v1.SystemRequest.get_health:type_name -> bitbox.system.v1.GetHealth
-	48, // 22: bitbox.system.v1.SystemRequest.list_services:type_name -> bitbox.system.v1.ListServices
-	49, // 23: bitbox.system.v1.SystemRequest.change_service:type_name -> bitbox.system.v1.ChangeService
-	50, // 24: bitbox.system.v1.SystemRequest.read_logs:type_name -> bitbox.system.v1.ReadLogs
-	51, // 25: bitbox.system.v1.SystemRequest.list_time_zones:type_name -> bitbox.system.v1.ListTimeZones
-	52, // 26: bitbox.system.v1.SystemRequest.set_time_zone:type_name -> bitbox.system.v1.SetTimeZone
-	53, // 27: bitbox.system.v1.SystemRequest.reboot:type_name -> bitbox.system.v1.Reboot
-	54, // 28: bitbox.system.v1.SystemRequest.power_off:type_name -> bitbox.system.v1.PowerOff
-	55, // 29: bitbox.system.v1.SystemRequest.install_debian_updates:type_name -> bitbox.system.v1.InstallDebianUpdates
-	56, // 30: bitbox.system.v1.SystemRequest.list_changes:type_name -> bitbox.system.v1.ListChanges
-	57, // 31: bitbox.system.v1.SystemRequest.record_change:type_name -> bitbox.system.v1.RecordChange
-	58, // 32: bitbox.system.v1.SystemRequest.order_pairing:type_name -> bitbox.system.v1.OrderPairing
-	59, // 33: bitbox.system.v1.SystemRequest.answer_pairing:type_name -> bitbox.system.v1.AnswerPairing
-	60, // 34: bitbox.system.v1.SystemReply.authority:type_name -> bitbox.system.v1.AuthorityReply
-	61, // 35: bitbox.system.v1.SystemReply.posture:type_name -> bitbox.base.v1.SignedPosture
-	5,  // 36: bitbox.system.v1.SystemReply.progress:type_name -> bitbox.system.v1.Progress
-	9,  // 37: bitbox.system.v1.SystemReply.bans:type_name -> bitbox.system.v1.BansResult
-	13, // 38: bitbox.system.v1.SystemReply.lift_ban:type_name -> bitbox.system.v1.LiftBanResult
-	15, // 39: bitbox.system.v1.SystemReply.audit:type_name -> bitbox.system.v1.AuditResult
-	19, // 40: bitbox.system.v1.SystemReply.machine:type_name -> bitbox.system.v1.MachineInfo
-	21, // 41: bitbox.system.v1.SystemReply.event:type_name -> bitbox.system.v1.SystemEvent
-	33, // 42: bitbox.system.v1.SystemReply.summary:type_name -> bitbox.system.v1.Summary
-	62, // 43: bitbox.system.v1.SystemReply.update_began:type_name -> bitbox.system.v1.UpdateBegan
-	63, // 44: bitbox.system.v1.SystemReply.update:type_name -> bitbox.system.v1.Update
-	64, // 45: bitbox.system.v1.SystemReply.update_status:type_name -> bitbox.system.v1.UpdateStatus
-	65, // 46: bitbox.system.v1.SystemReply.health:type_name -> bitbox.system.v1.Health
-	66, // 47: bitbox.system.v1.SystemReply.services:type_name -> bitbox.system.v1.ServicesResult
-	67, // 48: bitbox.system.v1.SystemReply.logs:type_name -> bitbox.system.v1.LogsResult
-	68, // 49: bitbox.system.v1.SystemReply.time_zones:type_name -> bitbox.system.v1.TimeZonesResult
-	69, // 50: bitbox.system.v1.SystemReply.changes:type_name -> bitbox.system.v1.ChangesResult
-	70, // 51: bitbox.system.v1.SystemReply.pairing_answered:type_name -> bitbox.system.v1.PairingAnswered
-	71, // 52: bitbox.system.v1.Restrict.lockdown:type_name -> bitbox.system.v1.Lockdown
-	72, // 53: bitbox.system.v1.Restrict.pairing_shut:type_name -> bitbox.system.v1.PairingShut
-	73, // 54: bitbox.system.v1.Restrict.end_lease:type_name -> bitbox.system.v1.LeaseEnded
-	74, // 55: bitbox.system.v1.Restrict.app_cut_off:type_name -> bitbox.system.v1.AppCutOff
-	10, // 56: bitbox.system.v1.BansResult.bans:type_name -> bitbox.system.v1.Ban
-	12, // 57: bitbox.system.v1.LiftBan.plain:type_name -> bitbox.system.v1.LiftBanOrder
-	16, // 58: bitbox.system.v1.AuditResult.findings:type_name -> bitbox.system.v1.Finding
-	0,  // 59: bitbox.system.v1.Finding.severity:type_name -> bitbox.system.v1.Finding.Severity
-	75, // 60: bitbox.system.v1.SystemEvent.phase:type_name -> bitbox.system.v1.PostureReport.Phase
-	22, // 61: bitbox.system.v1.SystemEvent.app_roles:type_name -> bitbox.system.v1.AppRole
-	23, // 62: bitbox.system.v1.SystemEvent.started:type_name -> bitbox.system.v1.WatchStarted
-	24, // 63: bitbox.system.v1.SystemEvent.posture_changed:type_name -> bitbox.system.v1.PostureChanged
-	25, // 64: bitbox.system.v1.SystemEvent.drift_found:type_name -> bitbox.system.v1.DriftFound
-	26, // 65: bitbox.system.v1.SystemEvent.bans_changed:type_name -> bitbox.system.v1.BansChanged
-	27, // 66: bitbox.system.v1.SystemEvent.apply_failed:type_name -> bitbox.system.v1.ApplyFailed
-	76, // 67: bitbox.system.v1.SystemEvent.service_failed:type_name -> bitbox.system.v1.ServiceFailed
-	77, // 68: bitbox.system.v1.SystemEvent.service_recovered:type_name -> bitbox.system.v1.ServiceRecovered
-	78, // 69: bitbox.system.v1.SystemEvent.disk_filling:type_name -> bitbox.system.v1.DiskFilling
-	79, // 70: bitbox.system.v1.SystemEvent.update_waiting:type_name -> bitbox.system.v1.UpdateWaiting
-	80, // 71: bitbox.system.v1.SystemEvent.machine_stopping:type_name -> bitbox.system.v1.MachineStopping
-	81, // 72: bitbox.system.v1.AppRole.role:type_name -> bitbox.base.v1.Role
-	16, // 73: bitbox.system.v1.DriftFound.findings:type_name -> bitbox.system.v1.Finding
-	10, // 74: bitbox.system.v1.BansChanged.banned:type_name -> bitbox.system.v1.Ban
-	10, // 75: bitbox.system.v1.BansChanged.lifted:type_name -> bitbox.system.v1.Ban
-	82, // 76: bitbox.system.v1.LocalChange.posture:type_name -> bitbox.system.v1.Posture
-	29, // 77: bitbox.system.v1.LocalChange.lift_restrictions:type_name -> bitbox.system.v1.LiftRestrictions
-	30, // 78: bitbox.system.v1.LocalChange.go_back:type_name -> bitbox.system.v1.GoBack
-	75, // 79: bitbox.system.v1.Summary.phase:type_name -> bitbox.system.v1.PostureReport.Phase
-	34, // 80: bitbox.system.v1.Summary.ssh:type_name -> bitbox.system.v1.OpenSSH
-	35, // 81: bitbox.system.v1.Summary.apis:type_name -> bitbox.system.v1.OpenAPI
-	36, // 82: bitbox.system.v1.Summary.last_reset:type_name -> bitbox.system.v1.ResetRecord
-	38, // 83: bitbox.system.v1.FactoryReset.local:type_name -> bitbox.system.v1.LocalReset
-	84, // [84:84] is the sub-list for method output_type
-	84, // [84:84] is the sub-list for method input_type
-	84, // [84:84] is the sub-list for extension type_name
-	84, // [84:84] is the sub-list for extension extendee
-	0,  // [0:84] is the sub-list for field type_name
+	32, // 0: bitbox.system.v1.SystemRequest.authority:type_name -> bitbox.system.v1.AuthorityRequest
+	2,  // 1: bitbox.system.v1.SystemRequest.get_posture:type_name -> bitbox.system.v1.GetPosture
+	3,  // 2: bitbox.system.v1.SystemRequest.submit:type_name -> bitbox.system.v1.Submit
+	5,  // 3: bitbox.system.v1.SystemRequest.confirm_try:type_name -> bitbox.system.v1.ConfirmTry
+	6,  // 4: bitbox.system.v1.SystemRequest.restrict:type_name -> bitbox.system.v1.Restrict
+	7,  // 5: bitbox.system.v1.SystemRequest.list_bans:type_name -> bitbox.system.v1.ListBans
+	9,  // 6: bitbox.system.v1.SystemRequest.lift_ban:type_name -> bitbox.system.v1.LiftBan
+	12, // 7: bitbox.system.v1.SystemRequest.run_audit:type_name -> bitbox.system.v1.RunAudit
+	14, // 8: bitbox.system.v1.SystemRequest.fix_finding:type_name -> bitbox.system.v1.FixFinding
+	15, // 9: bitbox.system.v1.SystemRequest.get_machine:type_name -> bitbox.system.v1.GetMachine
+	17, // 10: bitbox.system.v1.SystemRequest.watch_system:type_name -> bitbox.system.v1.WatchSystem
+	20, // 11: bitbox.system.v1.SystemRequest.local_change:type_name -> bitbox.system.v1.LocalChange
+	23, // 12: bitbox.system.v1.SystemRequest.announce:type_name -> bitbox.system.v1.Announce
+	24, // 13: bitbox.system.v1.SystemRequest.get_summary:type_name -> bitbox.system.v1.GetSummary
+	29, // 14: bitbox.system.v1.SystemRequest.factory_reset:type_name -> bitbox.system.v1.FactoryReset
+	33, // 15: bitbox.system.v1.SystemRequest.begin_update:type_name -> bitbox.system.v1.BeginUpdate
+	34, // 16: bitbox.system.v1.SystemRequest.update_piece:type_name -> bitbox.system.v1.UpdatePiece
+	35, // 17: bitbox.system.v1.SystemRequest.finish_update:type_name -> bitbox.system.v1.FinishUpdate
+	36, // 18: bitbox.system.v1.SystemRequest.abort_update:type_name -> bitbox.system.v1.AbortUpdate
+	37, // 19: bitbox.system.v1.SystemRequest.get_update:type_name -> bitbox.system.v1.GetUpdate
+	38, // 20: bitbox.system.v1.SystemRequest.watch_update:type_name -> bitbox.system.v1.WatchUpdate
+	39, // 21: bitbox.system.v1.SystemRequest.get_health:type_name -> bitbox.system.v1.GetHealth
+	40, // 22: bitbox.system.v1.SystemRequest.list_services:type_name -> bitbox.system.v1.ListServices
+	41, // 23: bitbox.system.v1.SystemRequest.change_service:type_name -> bitbox.system.v1.ChangeService
+	42, // 24: bitbox.system.v1.SystemRequest.read_logs:type_name -> bitbox.system.v1.ReadLogs
+	43, // 25: bitbox.system.v1.SystemRequest.list_time_zones:type_name -> bitbox.system.v1.ListTimeZones
+	44, // 26: bitbox.system.v1.SystemRequest.set_time_zone:type_name -> bitbox.system.v1.SetTimeZone
+	45, // 27: bitbox.system.v1.SystemRequest.reboot:type_name -> bitbox.system.v1.Reboot
+	46, // 28: bitbox.system.v1.SystemRequest.power_off:type_name -> bitbox.system.v1.PowerOff
+	47, // 29: bitbox.system.v1.SystemRequest.install_debian_updates:type_name -> bitbox.system.v1.InstallDebianUpdates
+	48, // 30: bitbox.system.v1.SystemRequest.list_changes:type_name -> bitbox.system.v1.ListChanges
+	49, // 31: bitbox.system.v1.SystemRequest.record_change:type_name -> bitbox.system.v1.RecordChange
+	50, // 32: bitbox.system.v1.SystemRequest.order_pairing:type_name -> bitbox.system.v1.OrderPairing
+	51, // 33: bitbox.system.v1.SystemRequest.answer_pairing:type_name -> bitbox.system.v1.AnswerPairing
+	52, // 34: bitbox.system.v1.SystemReply.authority:type_name -> bitbox.system.v1.AuthorityReply
+	53, // 35: bitbox.system.v1.SystemReply.posture:type_name -> bitbox.base.v1.SignedPosture
+	4,  // 36: bitbox.system.v1.SystemReply.progress:type_name -> bitbox.system.v1.Progress
+	8,  // 37: bitbox.system.v1.SystemReply.bans:type_name -> bitbox.system.v1.BansResult
+	11, // 38: bitbox.system.v1.SystemReply.lift_ban:type_name -> bitbox.system.v1.LiftBanResult
+	13, // 39: bitbox.system.v1.SystemReply.audit:type_name -> bitbox.system.v1.AuditResult
+	16, // 40: bitbox.system.v1.SystemReply.machine:type_name -> bitbox.system.v1.MachineInfo
+	18, // 41: bitbox.system.v1.SystemReply.event:type_name -> bitbox.system.v1.SystemEvent
+	25, // 42: bitbox.system.v1.SystemReply.summary:type_name -> bitbox.system.v1.Summary
+	54, // 43: bitbox.system.v1.SystemReply.update_began:type_name -> bitbox.system.v1.UpdateBegan
+	55, // 44: bitbox.system.v1.SystemReply.update:type_name -> bitbox.base.v1.Update
+	56, // 45: bitbox.system.v1.SystemReply.update_status:type_name -> bitbox.system.v1.UpdateStatus
+	57, // 46: bitbox.system.v1.SystemReply.health:type_name -> bitbox.system.v1.Health
+	58, // 47: bitbox.system.v1.SystemReply.services:type_name -> bitbox.system.v1.ServicesResult
+	59, // 48: bitbox.system.v1.SystemReply.logs:type_name -> bitbox.system.v1.LogsResult
+	60, // 49: bitbox.system.v1.SystemReply.time_zones:type_name -> bitbox.system.v1.TimeZonesResult
+	61, // 50: bitbox.system.v1.SystemReply.changes:type_name -> bitbox.system.v1.ChangesResult
+	62, // 51: bitbox.system.v1.SystemReply.pairing_answered:type_name -> bitbox.system.v1.PairingAnswered
+	63, // 52: bitbox.system.v1.Restrict.lockdown:type_name -> bitbox.system.v1.Lockdown
+	64, // 53: bitbox.system.v1.Restrict.pairing_shut:type_name -> bitbox.system.v1.PairingShut
+	65, // 54: bitbox.system.v1.Restrict.end_lease:type_name -> bitbox.system.v1.LeaseEnded
+	66, // 55: bitbox.system.v1.Restrict.app_cut_off:type_name -> bitbox.system.v1.AppCutOff
+	67, // 56: bitbox.system.v1.BansResult.bans:type_name -> bitbox.base.v1.Ban
+	10, // 57: bitbox.system.v1.LiftBan.plain:type_name -> bitbox.system.v1.LiftBanOrder
+	68, // 58: bitbox.system.v1.AuditResult.findings:type_name -> bitbox.base.v1.Finding
+	69, // 59: bitbox.system.v1.SystemEvent.phase:type_name -> bitbox.system.v1.PostureReport.Phase
+	70, // 60: bitbox.system.v1.SystemEvent.event:type_name -> bitbox.base.v1.Event
+	19, // 61: bitbox.system.v1.SystemEvent.app_roles:type_name -> bitbox.system.v1.AppRole
+	71, // 62: bitbox.system.v1.AppRole.role:type_name -> bitbox.base.v1.Role
+	72, // 63: bitbox.system.v1.LocalChange.posture:type_name -> bitbox.system.v1.Posture
+	21, // 64: bitbox.system.v1.LocalChange.lift_restrictions:type_name -> bitbox.system.v1.LiftRestrictions
+	22, // 65: bitbox.system.v1.LocalChange.go_back:type_name -> bitbox.system.v1.GoBack
+	69, // 66: bitbox.system.v1.Summary.phase:type_name -> bitbox.system.v1.PostureReport.Phase
+	26, // 67: bitbox.system.v1.Summary.ssh:type_name -> bitbox.system.v1.OpenSSH
+	27, // 68: bitbox.system.v1.Summary.apis:type_name -> bitbox.system.v1.OpenAPI
+	28, // 69: bitbox.system.v1.Summary.last_reset:type_name -> bitbox.system.v1.ResetRecord
+	30, // 70: bitbox.system.v1.FactoryReset.local:type_name -> bitbox.system.v1.LocalReset
+	71, // [71:71] is the sub-list for method output_type
+	71, // [71:71] is the sub-list for method input_type
+	71, // [71:71] is the sub-list for extension type_name
+	71, // [71:71] is the sub-list for extension extendee
+	0,  // [0:71] is the sub-list for field type_name
 }
 
 func init() { file_system_v1_system_proto_init() }
@@ -4065,29 +3378,17 @@ func file_system_v1_system_proto_init() {
 		(*Restrict_EndLease)(nil),
 		(*Restrict_AppCutOff)(nil),
 	}
-	file_system_v1_system_proto_msgTypes[10].OneofWrappers = []any{
+	file_system_v1_system_proto_msgTypes[9].OneofWrappers = []any{
 		(*LiftBan_Order)(nil),
 		(*LiftBan_Plain)(nil),
 	}
-	file_system_v1_system_proto_msgTypes[18].OneofWrappers = []any{}
+	file_system_v1_system_proto_msgTypes[16].OneofWrappers = []any{}
 	file_system_v1_system_proto_msgTypes[20].OneofWrappers = []any{
-		(*SystemEvent_Started)(nil),
-		(*SystemEvent_PostureChanged)(nil),
-		(*SystemEvent_DriftFound)(nil),
-		(*SystemEvent_BansChanged)(nil),
-		(*SystemEvent_ApplyFailed)(nil),
-		(*SystemEvent_ServiceFailed)(nil),
-		(*SystemEvent_ServiceRecovered)(nil),
-		(*SystemEvent_DiskFilling)(nil),
-		(*SystemEvent_UpdateWaiting)(nil),
-		(*SystemEvent_MachineStopping)(nil),
-	}
-	file_system_v1_system_proto_msgTypes[27].OneofWrappers = []any{
 		(*LocalChange_Posture)(nil),
 		(*LocalChange_LiftRestrictions)(nil),
 		(*LocalChange_GoBack)(nil),
 	}
-	file_system_v1_system_proto_msgTypes[36].OneofWrappers = []any{
+	file_system_v1_system_proto_msgTypes[29].OneofWrappers = []any{
 		(*FactoryReset_Order)(nil),
 		(*FactoryReset_Local)(nil),
 	}
@@ -4096,14 +3397,13 @@ func file_system_v1_system_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_system_v1_system_proto_rawDesc), len(file_system_v1_system_proto_rawDesc)),
-			NumEnums:      1,
-			NumMessages:   39,
+			NumEnums:      0,
+			NumMessages:   32,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
 		GoTypes:           file_system_v1_system_proto_goTypes,
 		DependencyIndexes: file_system_v1_system_proto_depIdxs,
-		EnumInfos:         file_system_v1_system_proto_enumTypes,
 		MessageInfos:      file_system_v1_system_proto_msgTypes,
 	}.Build()
 	File_system_v1_system_proto = out.File

@@ -11,6 +11,7 @@
 package systemv1
 
 import (
+	v1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	reflect "reflect"
@@ -24,70 +25,6 @@ const (
 	// Verify that runtime/protoimpl is sufficiently up-to-date.
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
-
-type Update_Phase int32
-
-const (
-	Update_PHASE_UNSPECIFIED Update_Phase = 0
-	Update_PHASE_STAGED      Update_Phase = 1
-	Update_PHASE_INSTALLING  Update_Phase = 2
-	Update_PHASE_CHECKING    Update_Phase = 3
-	Update_PHASE_UNDOING     Update_Phase = 4
-	Update_PHASE_DONE        Update_Phase = 5
-	Update_PHASE_UNDONE      Update_Phase = 6
-	Update_PHASE_FAILED      Update_Phase = 7
-)
-
-// Enum value maps for Update_Phase.
-var (
-	Update_Phase_name = map[int32]string{
-		0: "PHASE_UNSPECIFIED",
-		1: "PHASE_STAGED",
-		2: "PHASE_INSTALLING",
-		3: "PHASE_CHECKING",
-		4: "PHASE_UNDOING",
-		5: "PHASE_DONE",
-		6: "PHASE_UNDONE",
-		7: "PHASE_FAILED",
-	}
-	Update_Phase_value = map[string]int32{
-		"PHASE_UNSPECIFIED": 0,
-		"PHASE_STAGED":      1,
-		"PHASE_INSTALLING":  2,
-		"PHASE_CHECKING":    3,
-		"PHASE_UNDOING":     4,
-		"PHASE_DONE":        5,
-		"PHASE_UNDONE":      6,
-		"PHASE_FAILED":      7,
-	}
-)
-
-func (x Update_Phase) Enum() *Update_Phase {
-	p := new(Update_Phase)
-	*p = x
-	return p
-}
-
-func (x Update_Phase) String() string {
-	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
-}
-
-func (Update_Phase) Descriptor() protoreflect.EnumDescriptor {
-	return file_system_v1_update_proto_enumTypes[0].Descriptor()
-}
-
-func (Update_Phase) Type() protoreflect.EnumType {
-	return &file_system_v1_update_proto_enumTypes[0]
-}
-
-func (x Update_Phase) Number() protoreflect.EnumNumber {
-	return protoreflect.EnumNumber(x)
-}
-
-// Deprecated: Use Update_Phase.Descriptor instead.
-func (Update_Phase) EnumDescriptor() ([]byte, []int) {
-	return file_system_v1_update_proto_rawDescGZIP(), []int{8, 0}
-}
 
 // BeginUpdate shows the header of a release file. What can be refused is refused here,
 // before anything is stored. Answered with an UpdateBegan.
@@ -417,7 +354,7 @@ type UpdateStatus struct {
 	// The version of the package that is installed.
 	Installed string `protobuf:"bytes,1,opt,name=installed,proto3" json:"installed,omitempty"`
 	// Absent if there never was an update.
-	Update *Update `protobuf:"bytes,2,opt,name=update,proto3" json:"update,omitempty"`
+	Update *v1.Update `protobuf:"bytes,2,opt,name=update,proto3" json:"update,omitempty"`
 	// False: this Base was built without a release key, and takes no updates.
 	TakesUpdates bool `protobuf:"varint,3,opt,name=takes_updates,json=takesUpdates,proto3" json:"takes_updates,omitempty"`
 	// Debian's security updates that wait, by what the last audit found; and why
@@ -465,7 +402,7 @@ func (x *UpdateStatus) GetInstalled() string {
 	return ""
 }
 
-func (x *UpdateStatus) GetUpdate() *Update {
+func (x *UpdateStatus) GetUpdate() *v1.Update {
 	if x != nil {
 		return x.Update
 	}
@@ -493,109 +430,6 @@ func (x *UpdateStatus) GetDebianUnknown() string {
 	return ""
 }
 
-type Update struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// Names this attempt.
-	Id          string       `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
-	FromVersion string       `protobuf:"bytes,2,opt,name=from_version,json=fromVersion,proto3" json:"from_version,omitempty"`
-	ToVersion   string       `protobuf:"bytes,3,opt,name=to_version,json=toVersion,proto3" json:"to_version,omitempty"`
-	Phase       Update_Phase `protobuf:"varint,4,opt,name=phase,proto3,enum=bitbox.system.v1.Update_Phase" json:"phase,omitempty"`
-	// For people: what is being done, and why the update did not hold.
-	Step   string `protobuf:"bytes,5,opt,name=step,proto3" json:"step,omitempty"`
-	Reason string `protobuf:"bytes,6,opt,name=reason,proto3" json:"reason,omitempty"`
-	// Seconds since 1970 by the Base's clock; 0 if not yet.
-	Began         int64 `protobuf:"varint,7,opt,name=began,proto3" json:"began,omitempty"`
-	Ended         int64 `protobuf:"varint,8,opt,name=ended,proto3" json:"ended,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *Update) Reset() {
-	*x = Update{}
-	mi := &file_system_v1_update_proto_msgTypes[8]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *Update) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*Update) ProtoMessage() {}
-
-func (x *Update) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_update_proto_msgTypes[8]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use Update.ProtoReflect.Descriptor instead.
-func (*Update) Descriptor() ([]byte, []int) {
-	return file_system_v1_update_proto_rawDescGZIP(), []int{8}
-}
-
-func (x *Update) GetId() string {
-	if x != nil {
-		return x.Id
-	}
-	return ""
-}
-
-func (x *Update) GetFromVersion() string {
-	if x != nil {
-		return x.FromVersion
-	}
-	return ""
-}
-
-func (x *Update) GetToVersion() string {
-	if x != nil {
-		return x.ToVersion
-	}
-	return ""
-}
-
-func (x *Update) GetPhase() Update_Phase {
-	if x != nil {
-		return x.Phase
-	}
-	return Update_PHASE_UNSPECIFIED
-}
-
-func (x *Update) GetStep() string {
-	if x != nil {
-		return x.Step
-	}
-	return ""
-}
-
-func (x *Update) GetReason() string {
-	if x != nil {
-		return x.Reason
-	}
-	return ""
-}
-
-func (x *Update) GetBegan() int64 {
-	if x != nil {
-		return x.Began
-	}
-	return 0
-}
-
-func (x *Update) GetEnded() int64 {
-	if x != nil {
-		return x.Ended
-	}
-	return 0
-}
-
 // GetHealth is asked by the version that installs another one, of the helper of that
 // other one: its numbers and meanings never change.
 type GetHealth struct {
@@ -606,7 +440,7 @@ type GetHealth struct {
 
 func (x *GetHealth) Reset() {
 	*x = GetHealth{}
-	mi := &file_system_v1_update_proto_msgTypes[9]
+	mi := &file_system_v1_update_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -618,7 +452,7 @@ func (x *GetHealth) String() string {
 func (*GetHealth) ProtoMessage() {}
 
 func (x *GetHealth) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_update_proto_msgTypes[9]
+	mi := &file_system_v1_update_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -631,7 +465,7 @@ func (x *GetHealth) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetHealth.ProtoReflect.Descriptor instead.
 func (*GetHealth) Descriptor() ([]byte, []int) {
-	return file_system_v1_update_proto_rawDescGZIP(), []int{9}
+	return file_system_v1_update_proto_rawDescGZIP(), []int{8}
 }
 
 type Health struct {
@@ -650,7 +484,7 @@ type Health struct {
 
 func (x *Health) Reset() {
 	*x = Health{}
-	mi := &file_system_v1_update_proto_msgTypes[10]
+	mi := &file_system_v1_update_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -662,7 +496,7 @@ func (x *Health) String() string {
 func (*Health) ProtoMessage() {}
 
 func (x *Health) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_update_proto_msgTypes[10]
+	mi := &file_system_v1_update_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -675,7 +509,7 @@ func (x *Health) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Health.ProtoReflect.Descriptor instead.
 func (*Health) Descriptor() ([]byte, []int) {
-	return file_system_v1_update_proto_rawDescGZIP(), []int{10}
+	return file_system_v1_update_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Health) GetNotApplied() string {
@@ -710,7 +544,7 @@ var File_system_v1_update_proto protoreflect.FileDescriptor
 
 const file_system_v1_update_proto_rawDesc = "" +
 	"\n" +
-	"\x16system/v1/update.proto\x12\x10bitbox.system.v1\"%\n" +
+	"\x16system/v1/update.proto\x12\x10bitbox.system.v1\x1a\x14base/v1/update.proto\"%\n" +
 	"\vBeginUpdate\x12\x16\n" +
 	"\x06header\x18\x01 \x01(\fR\x06header\"%\n" +
 	"\vUpdateBegan\x12\x16\n" +
@@ -724,33 +558,13 @@ const file_system_v1_update_proto_rawDesc = "" +
 	"\vAbortUpdate\x12\x16\n" +
 	"\x06upload\x18\x01 \x01(\fR\x06upload\"\v\n" +
 	"\tGetUpdate\"\r\n" +
-	"\vWatchUpdate\"\xd1\x01\n" +
+	"\vWatchUpdate\"\xcf\x01\n" +
 	"\fUpdateStatus\x12\x1c\n" +
-	"\tinstalled\x18\x01 \x01(\tR\tinstalled\x120\n" +
-	"\x06update\x18\x02 \x01(\v2\x18.bitbox.system.v1.UpdateR\x06update\x12#\n" +
+	"\tinstalled\x18\x01 \x01(\tR\tinstalled\x12.\n" +
+	"\x06update\x18\x02 \x01(\v2\x16.bitbox.base.v1.UpdateR\x06update\x12#\n" +
 	"\rtakes_updates\x18\x03 \x01(\bR\ftakesUpdates\x12%\n" +
 	"\x0edebian_waiting\x18\x04 \x03(\tR\rdebianWaiting\x12%\n" +
-	"\x0edebian_unknown\x18\x05 \x01(\tR\rdebianUnknown\"\x8c\x03\n" +
-	"\x06Update\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\tR\x02id\x12!\n" +
-	"\ffrom_version\x18\x02 \x01(\tR\vfromVersion\x12\x1d\n" +
-	"\n" +
-	"to_version\x18\x03 \x01(\tR\ttoVersion\x124\n" +
-	"\x05phase\x18\x04 \x01(\x0e2\x1e.bitbox.system.v1.Update.PhaseR\x05phase\x12\x12\n" +
-	"\x04step\x18\x05 \x01(\tR\x04step\x12\x16\n" +
-	"\x06reason\x18\x06 \x01(\tR\x06reason\x12\x14\n" +
-	"\x05began\x18\a \x01(\x03R\x05began\x12\x14\n" +
-	"\x05ended\x18\b \x01(\x03R\x05ended\"\xa1\x01\n" +
-	"\x05Phase\x12\x15\n" +
-	"\x11PHASE_UNSPECIFIED\x10\x00\x12\x10\n" +
-	"\fPHASE_STAGED\x10\x01\x12\x14\n" +
-	"\x10PHASE_INSTALLING\x10\x02\x12\x12\n" +
-	"\x0ePHASE_CHECKING\x10\x03\x12\x11\n" +
-	"\rPHASE_UNDOING\x10\x04\x12\x0e\n" +
-	"\n" +
-	"PHASE_DONE\x10\x05\x12\x10\n" +
-	"\fPHASE_UNDONE\x10\x06\x12\x10\n" +
-	"\fPHASE_FAILED\x10\a\"\v\n" +
+	"\x0edebian_unknown\x18\x05 \x01(\tR\rdebianUnknown\"\v\n" +
 	"\tGetHealth\"{\n" +
 	"\x06Health\x12\x1f\n" +
 	"\vnot_applied\x18\x01 \x01(\tR\n" +
@@ -773,30 +587,27 @@ func file_system_v1_update_proto_rawDescGZIP() []byte {
 	return file_system_v1_update_proto_rawDescData
 }
 
-var file_system_v1_update_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_system_v1_update_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
+var file_system_v1_update_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
 var file_system_v1_update_proto_goTypes = []any{
-	(Update_Phase)(0),    // 0: bitbox.system.v1.Update.Phase
-	(*BeginUpdate)(nil),  // 1: bitbox.system.v1.BeginUpdate
-	(*UpdateBegan)(nil),  // 2: bitbox.system.v1.UpdateBegan
-	(*UpdatePiece)(nil),  // 3: bitbox.system.v1.UpdatePiece
-	(*FinishUpdate)(nil), // 4: bitbox.system.v1.FinishUpdate
-	(*AbortUpdate)(nil),  // 5: bitbox.system.v1.AbortUpdate
-	(*GetUpdate)(nil),    // 6: bitbox.system.v1.GetUpdate
-	(*WatchUpdate)(nil),  // 7: bitbox.system.v1.WatchUpdate
-	(*UpdateStatus)(nil), // 8: bitbox.system.v1.UpdateStatus
-	(*Update)(nil),       // 9: bitbox.system.v1.Update
-	(*GetHealth)(nil),    // 10: bitbox.system.v1.GetHealth
-	(*Health)(nil),       // 11: bitbox.system.v1.Health
+	(*BeginUpdate)(nil),  // 0: bitbox.system.v1.BeginUpdate
+	(*UpdateBegan)(nil),  // 1: bitbox.system.v1.UpdateBegan
+	(*UpdatePiece)(nil),  // 2: bitbox.system.v1.UpdatePiece
+	(*FinishUpdate)(nil), // 3: bitbox.system.v1.FinishUpdate
+	(*AbortUpdate)(nil),  // 4: bitbox.system.v1.AbortUpdate
+	(*GetUpdate)(nil),    // 5: bitbox.system.v1.GetUpdate
+	(*WatchUpdate)(nil),  // 6: bitbox.system.v1.WatchUpdate
+	(*UpdateStatus)(nil), // 7: bitbox.system.v1.UpdateStatus
+	(*GetHealth)(nil),    // 8: bitbox.system.v1.GetHealth
+	(*Health)(nil),       // 9: bitbox.system.v1.Health
+	(*v1.Update)(nil),    // 10: bitbox.base.v1.Update
 }
 var file_system_v1_update_proto_depIdxs = []int32{
-	9, // 0: bitbox.system.v1.UpdateStatus.update:type_name -> bitbox.system.v1.Update
-	0, // 1: bitbox.system.v1.Update.phase:type_name -> bitbox.system.v1.Update.Phase
-	2, // [2:2] is the sub-list for method output_type
-	2, // [2:2] is the sub-list for method input_type
-	2, // [2:2] is the sub-list for extension type_name
-	2, // [2:2] is the sub-list for extension extendee
-	0, // [0:2] is the sub-list for field type_name
+	10, // 0: bitbox.system.v1.UpdateStatus.update:type_name -> bitbox.base.v1.Update
+	1,  // [1:1] is the sub-list for method output_type
+	1,  // [1:1] is the sub-list for method input_type
+	1,  // [1:1] is the sub-list for extension type_name
+	1,  // [1:1] is the sub-list for extension extendee
+	0,  // [0:1] is the sub-list for field type_name
 }
 
 func init() { file_system_v1_update_proto_init() }
@@ -809,14 +620,13 @@ func file_system_v1_update_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_system_v1_update_proto_rawDesc), len(file_system_v1_update_proto_rawDesc)),
-			NumEnums:      1,
-			NumMessages:   11,
+			NumEnums:      0,
+			NumMessages:   10,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
 		GoTypes:           file_system_v1_update_proto_goTypes,
 		DependencyIndexes: file_system_v1_update_proto_depIdxs,
-		EnumInfos:         file_system_v1_update_proto_enumTypes,
 		MessageInfos:      file_system_v1_update_proto_msgTypes,
 	}.Build()
 	File_system_v1_update_proto = out.File

@@ -391,7 +391,7 @@ func (a *agent) health(ctx context.Context, session Session, name string) error 
 // listen tells what happens, and has the Base asked for what is different now. What a
 // Base says cuts no pause short: only a person does (follower.look).
 func (a *agent) listen(ctx context.Context, session Session, name string, audit, changed chan<- struct{}, last *uint64) error {
-	return session.Watch(ctx, *last, func(e *basev1.WatchEventsResponse) {
+	return session.Watch(ctx, *last, func(e *basev1.Event) {
 		if s := e.GetSubscribed(); s != nil {
 			*last = min(*last, s.GetLastSequence()) // a Base that was reset counts from 1 again
 		}

@@ -20,7 +20,7 @@ import (
 // fakeSource is a house whose Bases do as the test says.
 type fakeSource struct {
 	look  func() (Look, error)
-	watch func(ctx context.Context, after uint64, tell func(*basev1.WatchEventsResponse)) error
+	watch func(ctx context.Context, after uint64, tell func(*basev1.Event)) error
 	pair  func(ctx context.Context, o client.PairOptions) (client.Base, error)
 	do    func(ctx context.Context, approve client.Approve) (string, error)
 	found []client.Nearby
@@ -81,8 +81,8 @@ func (f *fakeSource) Audit(context.Context) ([]*basev1.Finding, bool, error) {
 	return nil, false, nil
 }
 
-func (f *fakeSource) Watch(ctx context.Context, after uint64, tell func(*basev1.WatchEventsResponse)) error {
-	watch := func(ctx context.Context, _ uint64, _ func(*basev1.WatchEventsResponse)) error {
+func (f *fakeSource) Watch(ctx context.Context, after uint64, tell func(*basev1.Event)) error {
+	watch := func(ctx context.Context, _ uint64, _ func(*basev1.Event)) error {
 		<-ctx.Done()
 		return ctx.Err()
 	}
@@ -211,10 +211,10 @@ func TestALostStreamOfEventsGoesOnWhereItEnded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var from []uint64
 		source := &fakeSource{look: func() (Look, error) { return Look{Info: someInfo(basev1.Role_ROLE_OWNER)}, nil }}
-		source.watch = func(_ context.Context, after uint64, tell func(*basev1.WatchEventsResponse)) error {
+		source.watch = func(_ context.Context, after uint64, tell func(*basev1.Event)) error {
 			source.locked(func() { from = append(from, after) })
 			for n := range uint64(3) {
-				tell(&basev1.WatchEventsResponse{Sequence: after + n + 1, Past: n == 0})
+				tell(&basev1.Event{Sequence: after + n + 1, Past: n == 0})
 			}
 			return errors.New("the connection was ended")
 		}
@@ -229,9 +229,9 @@ func TestALostStreamOfEventsGoesOnWhereItEnded(t *testing.T) {
 			}
 		})
 		// A Base that was reset counts from 1 again.
-		reset := func(ctx context.Context, after uint64, tell func(*basev1.WatchEventsResponse)) error {
+		reset := func(ctx context.Context, after uint64, tell func(*basev1.Event)) error {
 			source.locked(func() { from = append(from, after) })
-			tell(&basev1.WatchEventsResponse{Event: &basev1.WatchEventsResponse_Subscribed{Subscribed: &basev1.SubscribedEvent{LastSequence: 1}}})
+			tell(&basev1.Event{Event: &basev1.Event_Subscribed{Subscribed: &basev1.SubscribedEvent{LastSequence: 1}}})
 			if after > 1 {
 				return errors.New("the connection was ended")
 			}
@@ -254,9 +254,9 @@ func TestAFloodOfEventsAsksTheBaseOnceASecond(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		looks := 0
 		source := &fakeSource{look: func() (Look, error) { looks++; return Look{Info: someInfo(basev1.Role_ROLE_OWNER)}, nil }}
-		source.watch = func(ctx context.Context, _ uint64, tell func(*basev1.WatchEventsResponse)) error {
+		source.watch = func(ctx context.Context, _ uint64, tell func(*basev1.Event)) error {
 			for ctx.Err() == nil {
-				tell(&basev1.WatchEventsResponse{Event: &basev1.WatchEventsResponse_BansChanged{}})
+				tell(&basev1.Event{Event: &basev1.Event_BansChanged{}})
 				pause(ctx, 10*time.Millisecond)
 			}
 			return ctx.Err()

@@ -38,7 +38,7 @@ type Options struct {
 	// the Base may take to accept a pairing.
 	CallTime, PairTime time.Duration
 	// EventText says an event in words.
-	EventText func(*basev1.WatchEventsResponse) string
+	EventText func(*basev1.Event) string
 }
 
 const (

@@ -64,7 +64,7 @@ type (
 	}
 	happened struct {
 		base  string
-		event *basev1.WatchEventsResponse
+		event *basev1.Event
 	}
 	// doubted: a Base may answer no more, and is being asked.
 	doubted struct{ base string }
@@ -239,7 +239,7 @@ type model struct {
 	now           time.Time
 	width, height int
 	ascii         bool
-	eventText     func(*basev1.WatchEventsResponse) string
+	eventText     func(*basev1.Event) string
 	lookTime      time.Duration // replaced in tests
 
 	bases    []*base
@@ -262,7 +262,7 @@ type model struct {
 	left    bool // somebody has quit
 }
 
-func newModel(now time.Time, wanted string, ascii bool, eventText func(*basev1.WatchEventsResponse) string) *model {
+func newModel(now time.Time, wanted string, ascii bool, eventText func(*basev1.Event) string) *model {
 	return &model{now: now, width: usualWidth, height: usualHeight, ascii: ascii, wanted: wanted, eventText: eventText, lookTime: lookTime}
 }
 

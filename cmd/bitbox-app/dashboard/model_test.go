@@ -246,7 +246,7 @@ func TestManyBasesAreAskedWithinBounds(t *testing.T) {
 	}
 	for n := range 10_000 {
 		s.hears(nearby{n, client.Nearby{Name: fmt.Sprint(n), ProtocolVersion: 1}},
-			happened{"00", &basev1.WatchEventsResponse{Time: timestamppb.New(noon), Event: &basev1.WatchEventsResponse_AppRenamed{}}})
+			happened{"00", &basev1.Event{Time: timestamppb.New(noon), Event: &basev1.Event_AppRenamed{}}})
 	}
 	if len(s.nearby) > client.MaxNearby || len(s.base("00").events) > maxEvents {
 		t.Errorf("%d are nearby, %d events are kept", len(s.nearby), len(s.base("00").events))

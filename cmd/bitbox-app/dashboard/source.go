@@ -33,7 +33,7 @@ type Session interface {
 	Audit(ctx context.Context) (findings []*basev1.Finding, known bool, err error)
 	// Watch tells what happens, from the event after the given sequence on as far as the
 	// Base keeps it, until ctx or the stream ends.
-	Watch(ctx context.Context, after uint64, tell func(*basev1.WatchEventsResponse)) error
+	Watch(ctx context.Context, after uint64, tell func(*basev1.Event)) error
 	// Do does a deed, once approve was shown in words what it will change and has said
 	// yes. It returns one sentence about what is so now.
 	Do(ctx context.Context, deed Deed, approve client.Approve, progress func(string)) (string, error)
@@ -255,7 +255,7 @@ func (s *session) Audit(ctx context.Context) ([]*basev1.Finding, bool, error) {
 // errStreamEnded: the Base has ended a stream without saying why.
 var errStreamEnded = errors.New("the Base has ended the stream of events")
 
-func (s *session) Watch(ctx context.Context, after uint64, tell func(*basev1.WatchEventsResponse)) error {
+func (s *session) Watch(ctx context.Context, after uint64, tell func(*basev1.Event)) error {
 	stream, err := s.Events.WatchEvents(ctx, &basev1.WatchEventsRequest{Replay: true, After: after})
 	if err != nil {
 		return err

@@ -28,7 +28,7 @@ func TestMain(m *testing.M) {
 var noon = time.Date(2026, 1, 2, 12, 0, 0, 0, time.UTC)
 
 // asText stands for the words of the commands.
-func asText(e *basev1.WatchEventsResponse) string {
+func asText(e *basev1.Event) string {
 	switch {
 	case e.GetAppPaired() != nil:
 		return fmt.Sprintf("%q was paired.", e.GetAppPaired().GetApp().GetName())
@@ -125,8 +125,8 @@ func house(t *testing.T) *stage {
 		lost{"garage", &client.Error{Kind: client.ErrUnreachable, Text: `the Base "garage" was not reached (no route to host) at 192.168.1.9:8845 nor found on the local network; check that it is on and on this network`}, 16 * time.Second, false},
 		looked{"kitchen", someLook(basev1.Role_ROLE_OWNER)},
 		audited{"kitchen", nil, true, nil},
-		happened{"kitchen", &basev1.WatchEventsResponse{Time: timestamppb.New(noon.Add(-24 * time.Hour)), Past: true, Sequence: 3, Event: &basev1.WatchEventsResponse_AppPaired{AppPaired: &basev1.AppPairedEvent{App: &basev1.App{Name: "Wall display"}}}}},
-		happened{"kitchen", &basev1.WatchEventsResponse{Time: timestamppb.New(noon), Event: &basev1.WatchEventsResponse_SessionStarted{SessionStarted: &basev1.SessionStartedEvent{App: &basev1.App{Name: "Anna's phone"}}}}},
+		happened{"kitchen", &basev1.Event{Time: timestamppb.New(noon.Add(-24 * time.Hour)), Past: true, Sequence: 3, Event: &basev1.Event_AppPaired{AppPaired: &basev1.AppPairedEvent{App: &basev1.App{Name: "Wall display"}}}}},
+		happened{"kitchen", &basev1.Event{Time: timestamppb.New(noon), Event: &basev1.Event_SessionStarted{SessionStarted: &basev1.SessionStartedEvent{App: &basev1.App{Name: "Anna's phone"}}}}},
 	)
 	s.types("down")
 	return s

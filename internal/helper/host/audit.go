@@ -4,7 +4,8 @@ import (
 	"context"
 	"fmt"
 
-	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
+	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
+
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/audit"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
 )
@@ -15,17 +16,17 @@ type Auditor struct {
 	System audit.System
 }
 
-var severities = map[audit.Severity]systemv1.Finding_Severity{
-	audit.Info:     systemv1.Finding_SEVERITY_INFO,
-	audit.Warning:  systemv1.Finding_SEVERITY_WARNING,
-	audit.Critical: systemv1.Finding_SEVERITY_CRITICAL,
+var severities = map[audit.Severity]basev1.Finding_Severity{
+	audit.Info:     basev1.Finding_SEVERITY_INFO,
+	audit.Warning:  basev1.Finding_SEVERITY_WARNING,
+	audit.Critical: basev1.Finding_SEVERITY_CRITICAL,
 }
 
 // Audit runs every check.
-func (a *Auditor) Audit(ctx context.Context, e posture.Effective) []*systemv1.Finding {
-	var list []*systemv1.Finding
+func (a *Auditor) Audit(ctx context.Context, e posture.Effective) []*basev1.Finding {
+	var list []*basev1.Finding
 	for _, f := range audit.Run(ctx, a.System, audit.Expectation{Posture: e}) {
-		list = append(list, &systemv1.Finding{
+		list = append(list, &basev1.Finding{
 			Id: f.ID, Severity: severities[f.Severity], Title: f.Title, Expected: f.Expected, Found: f.Found,
 			Why: f.Why, Fix: f.Fix, Fixable: f.Fixable,
 		})

@@ -5,6 +5,8 @@ import (
 	"slices"
 	"time"
 
+	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
+
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
@@ -20,7 +22,7 @@ const (
 
 // Auditor compares the live machine with what is in force (internal/helper/audit).
 type Auditor interface {
-	Audit(ctx context.Context, e posture.Effective) []*systemv1.Finding
+	Audit(ctx context.Context, e posture.Effective) []*basev1.Finding
 	// Fix repairs a finding by its id.
 	Fix(ctx context.Context, e posture.Effective, id string) error
 	// Units tells what is wrong with the units alone, one thing to a line.
@@ -40,7 +42,7 @@ func (h *Helper) runAudit(ctx context.Context) (*systemv1.SystemReply, error) {
 
 // audit runs one audit at a time, and tells watchers what the one before had not
 // found.
-func (h *Helper) audit(ctx context.Context) ([]*systemv1.Finding, error) {
+func (h *Helper) audit(ctx context.Context) ([]*basev1.Finding, error) {
 	if err := h.auditTurn.take(ctx); err != nil {
 		return nil, err
 	}
@@ -64,9 +66,9 @@ func (h *Helper) audit(ctx context.Context) ([]*systemv1.Finding, error) {
 		// The machine was on its way to something else: what differs is no drift.
 		return findings, nil
 	}
-	var drift []*systemv1.Finding
+	var drift []*basev1.Finding
 	for _, finding := range findings {
-		if finding.GetSeverity() >= systemv1.Finding_SEVERITY_WARNING && !slices.ContainsFunc(h.findings, func(known *systemv1.Finding) bool {
+		if finding.GetSeverity() >= basev1.Finding_SEVERITY_WARNING && !slices.ContainsFunc(h.findings, func(known *basev1.Finding) bool {
 			return known.GetId() == finding.GetId() && known.GetFound() == finding.GetFound()
 		}) {
 			drift = append(drift, finding)
@@ -75,20 +77,19 @@ func (h *Helper) audit(ctx context.Context) ([]*systemv1.Finding, error) {
 	}
 	h.findings, h.auditedAt, h.auditedVersion = findings, h.config.Clock(), before
 	if len(drift) > 0 {
-		h.publishLocked(&systemv1.SystemEvent{Happened: &systemv1.SystemEvent_DriftFound{
-			DriftFound: &systemv1.DriftFound{Findings: drift}}})
+		h.publishLocked(&basev1.Event{Event: &basev1.Event_DriftFound{DriftFound: &basev1.DriftFoundEvent{Findings: drift}}})
 	}
 	return findings, nil
 }
 
 // damagedChanges is the finding that only the helper can make: its own log.
-func (h *Helper) damagedChanges() []*systemv1.Finding {
+func (h *Helper) damagedChanges() []*basev1.Finding {
 	_, err := h.changes.usable()
 	if err == nil {
 		return nil
 	}
-	return []*systemv1.Finding{{
-		Id: "changes-damaged", Severity: systemv1.Finding_SEVERITY_CRITICAL, Title: "The log of changes cannot be used",
+	return []*basev1.Finding{{
+		Id: "changes-damaged", Severity: basev1.Finding_SEVERITY_CRITICAL, Title: "The log of changes cannot be used",
 		Expected: "the log of changes as it was written", Found: err.Error(),
 		Why: "It says who has changed what. Either the disk is failing, or somebody wants something not to be seen.",
 		Fix: "Nothing is recorded there meanwhile, only in the journal. Put a copy of the file back, or begin anew by a factory reset.",

@@ -5,6 +5,9 @@ import (
 	"net/netip"
 	"time"
 
+	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/bruteforce"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
@@ -52,8 +55,8 @@ func (h *Helper) askBans(ctx context.Context) (bruteforce.Bans, error) {
 	}
 	h.bans = bans.List
 	if len(banned)+len(lifted) > 0 {
-		h.publishLocked(&systemv1.SystemEvent{Happened: &systemv1.SystemEvent_BansChanged{
-			BansChanged: &systemv1.BansChanged{Banned: bansToProto(banned), Lifted: bansToProto(lifted)}}})
+		h.publishLocked(&basev1.Event{Event: &basev1.Event_BansChanged{
+			BansChanged: &basev1.BansChangedEvent{Banned: bansToProto(banned), Lifted: bansToProto(lifted)}}})
 	}
 	return bans, nil
 }
@@ -78,16 +81,20 @@ func without(a, b []bruteforce.Ban) []bruteforce.Ban {
 	return list
 }
 
-func bansToProto(bans []bruteforce.Ban) []*systemv1.Ban {
-	var list []*systemv1.Ban
+func bansToProto(bans []bruteforce.Ban) []*basev1.Ban {
+	var list []*basev1.Ban
 	for _, ban := range bans {
-		until := int64(0)
-		if !ban.Until.IsZero() {
-			until = ban.Until.Unix()
-		}
-		list = append(list, &systemv1.Ban{Jail: ban.Jail, Address: ban.Subject(), Since: ban.Since.Unix(), Until: until})
+		list = append(list, &basev1.Ban{Jail: ban.Jail, Address: ban.Subject(), Since: stamp(ban.Since), Until: stamp(ban.Until)})
 	}
 	return list
+}
+
+// stamp is a time on the wire, in seconds; absent if it is not known.
+func stamp(t time.Time) *timestamppb.Timestamp {
+	if t.IsZero() || t.Unix() == 0 {
+		return nil
+	}
+	return &timestamppb.Timestamp{Seconds: t.Unix()}
 }
 
 // liftBan takes an owner's signed order, or root's word.

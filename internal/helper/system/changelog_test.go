@@ -386,9 +386,9 @@ func TestADamagedLogIsRefusedLoudlyAndTheBaseClosesAllTheSame(t *testing.T) {
 // quiet is an audit that finds nothing.
 type quiet struct{}
 
-func (quiet) Audit(context.Context, posture.Effective) []*systemv1.Finding { return nil }
-func (quiet) Fix(context.Context, posture.Effective, string) error         { return nil }
-func (quiet) Units(context.Context) ([]string, error)                      { return nil, nil }
+func (quiet) Audit(context.Context, posture.Effective) []*basev1.Finding { return nil }
+func (quiet) Fix(context.Context, posture.Effective, string) error       { return nil }
+func (quiet) Units(context.Context) ([]string, error)                    { return nil, nil }
 
 // records records changes until it is killed, and says so after each answer.
 func records() {

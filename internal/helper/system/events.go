@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 
-	"google.golang.org/protobuf/proto"
+	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 )
@@ -20,9 +20,13 @@ type events struct {
 	middlewares int
 }
 
-// publishLocked fills in what is and tells every watcher.
-func (h *Helper) publishLocked(event *systemv1.SystemEvent) {
-	event = h.describeLocked(event)
+// told is up to where Apps were told of the posture.
+type told struct{ revision, restriction uint64 }
+
+// publishLocked tells every watcher what is, and what has happened; nil: the posture, a
+// restriction or the phase is another.
+func (h *Helper) publishLocked(happened *basev1.Event) {
+	event := h.describeLocked(happened)
 	for watcher := range h.events.watchers {
 		select {
 		case watcher <- event:
@@ -33,18 +37,40 @@ func (h *Helper) publishLocked(event *systemv1.SystemEvent) {
 	}
 }
 
-// describeLocked adds to an event what is.
-func (h *Helper) describeLocked(event *systemv1.SystemEvent) *systemv1.SystemEvent {
-	event = proto.CloneOf(event)
+// tellLocked tells Apps what else is in force, once that is for good. app is the id of the
+// App that has closed something, if there is one.
+func (h *Helper) tellLocked(app string) {
+	if h.ledger.Phase() != systemv1.PostureReport_PHASE_SETTLED {
+		return
+	}
+	for _, news := range h.ledger.News(h.told.revision, h.told.restriction) {
+		event := &basev1.PostureChangedEvent{By: news.By, Note: news.Note}
+		for _, change := range news.Changes {
+			event.Changes = append(event.Changes, change.Told)
+		}
+		switch ended := news.Ended(); {
+		case ended != "":
+			event.By, event.Note = "", ended
+		case news.ByMiddleware() && app != "":
+			event.By, event.App = "", &basev1.App{Id: app}
+		}
+		h.publishLocked(&basev1.Event{Event: &basev1.Event_PostureChanged{PostureChanged: event}})
+	}
+	h.told.revision, h.told.restriction, _ = h.numbersLocked()
+}
+
+// describeLocked makes an event of what is.
+func (h *Helper) describeLocked(happened *basev1.Event) *systemv1.SystemEvent {
+	event := &systemv1.SystemEvent{Event: happened}
 	event.Revision, event.RestrictionNumber, event.Phase = h.numbersLocked()
 	event.Bans = uint32(len(h.bans))
-	if event.GetStarted() != nil || event.GetPostureChanged() != nil {
+	if happened == nil {
 		for _, app := range h.inForceLocked().Apps {
 			event.AppRoles = append(event.AppRoles, &systemv1.AppRole{SigningKey: app.SigningKey[:], Role: app.Role})
 		}
 	}
 	for _, finding := range h.findings {
-		if finding.GetSeverity() >= systemv1.Finding_SEVERITY_WARNING {
+		if finding.GetSeverity() >= basev1.Finding_SEVERITY_WARNING {
 			event.Findings++
 		}
 	}
@@ -69,7 +95,7 @@ func (h *Helper) watch(ctx context.Context, who Who, send func(*systemv1.SystemR
 		middlewares = 1
 	}
 	h.events.middlewares += middlewares
-	first := h.describeLocked(&systemv1.SystemEvent{Happened: &systemv1.SystemEvent_Started{Started: &systemv1.WatchStarted{}}})
+	first := h.describeLocked(nil)
 	h.mu.Unlock()
 	defer func() {
 		h.mu.Lock()

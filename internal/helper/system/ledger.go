@@ -101,8 +101,8 @@ func (h *Helper) changedLocked() {
 	h.version++
 	h.worker.wake()
 	h.announcer.wake()
-	h.publishLocked(&systemv1.SystemEvent{Happened: &systemv1.SystemEvent_PostureChanged{
-		PostureChanged: &systemv1.PostureChanged{Reason: fmt.Sprintf("revision %d", h.ledger.Effective().Revision)}}})
+	h.publishLocked(nil)
+	h.tellLocked(h.askedBy)
 }
 
 // inForceLocked is what is to be in force: what the ledger says, and no more than
@@ -219,15 +219,17 @@ func (h *Helper) confirm(request *systemv1.ConfirmTry) (*systemv1.SystemReply, e
 const maxMilliseconds = uint64(1<<63-1) / uint64(time.Millisecond)
 
 // restrict closes something at once, and answers when it is closed.
-func (h *Helper) restrict(ctx context.Context, who Who, request *systemv1.Restrict) (*systemv1.SystemReply, error) {
+func (h *Helper) restrict(ctx context.Context, who Who, app string, request *systemv1.Restrict) (*systemv1.SystemReply, error) {
 	closing, err := closingOf(request)
 	if err != nil {
 		return nil, err
 	}
 	h.mu.Lock()
+	h.askedBy = app
 	err = h.updateLocked(func() (posture.Output, error) {
 		return h.ledger.Restrict(closing, who.actor(), h.config.Clock())
 	})
+	h.askedBy = ""
 	closed := h.inForceLocked().PairingClosed
 	h.mu.Unlock()
 	if err != nil {

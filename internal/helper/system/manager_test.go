@@ -320,10 +320,10 @@ func texts(entries []*basev1.LogEntry) []string {
 func seconds(n int64) *timestamppb.Timestamp { return &timestamppb.Timestamp{Seconds: n} }
 
 // watchEvents collects what the helper tells.
-func (b *base) watchEvents() (events func() []*systemv1.SystemEvent) {
+func (b *base) watchEvents() (events func() []*basev1.Event) {
 	b.t.Helper()
 	var mu sync.Mutex
-	var all []*systemv1.SystemEvent
+	var all []*basev1.Event
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	ready := make(chan struct{})
@@ -332,10 +332,10 @@ func (b *base) watchEvents() (events func() []*systemv1.SystemEvent) {
 		_ = b.as(WhoRoot).Each(ctx, &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_WatchSystem{WatchSystem: &systemv1.WatchSystem{}}}, func(reply *systemv1.SystemReply) error {
 			mu.Lock()
 			defer mu.Unlock()
-			if reply.GetEvent().GetStarted() != nil {
+			if len(all) == 0 {
 				close(ready)
 			}
-			all = append(all, reply.GetEvent())
+			all = append(all, reply.GetEvent().GetEvent())
 			return nil
 		})
 	}()
@@ -344,7 +344,7 @@ func (b *base) watchEvents() (events func() []*systemv1.SystemEvent) {
 		cancel()
 		<-done
 	})
-	return func() []*systemv1.SystemEvent {
+	return func() []*basev1.Event {
 		mu.Lock()
 		defer mu.Unlock()
 		return slices.Clone(all)

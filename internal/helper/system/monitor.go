@@ -6,7 +6,6 @@ import (
 	"time"
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
-	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 )
 
 const (
@@ -60,10 +59,10 @@ func (h *Helper) lookAfter(ctx context.Context) {
 		events = append(events, h.monitor.lookAtUpdates(waiting)...)
 	}
 	for _, event := range events {
-		switch happened := event.GetHappened().(type) {
-		case *systemv1.SystemEvent_ServiceFailed:
+		switch happened := event.GetEvent().(type) {
+		case *basev1.Event_ServiceFailed:
 			h.log.Warn("a service fails", "service", happened.ServiceFailed.GetService().GetName(), "reason", happened.ServiceFailed.GetReason())
-		case *systemv1.SystemEvent_DiskFilling:
+		case *basev1.Event_DiskFilling:
 			h.log.Warn("the disk is filling up", "available", available, "total", total)
 		}
 		h.publishLocked(event)
@@ -71,11 +70,11 @@ func (h *Helper) lookAfter(ctx context.Context) {
 }
 
 // lookAtServices finds those that have failed or recovered since the last look.
-func (m *monitor) lookAtServices(list []*basev1.Service, now time.Duration) []*systemv1.SystemEvent {
+func (m *monitor) lookAtServices(list []*basev1.Service, now time.Duration) []*basev1.Event {
 	if m.services == nil {
 		m.services = map[string]*watched{}
 	}
-	var events []*systemv1.SystemEvent
+	var events []*basev1.Event
 	for _, s := range list {
 		w := m.services[s.GetName()]
 		if w == nil {
@@ -85,12 +84,12 @@ func (m *monitor) lookAtServices(list []*basev1.Service, now time.Duration) []*s
 		switch reason := w.failing(s, now); {
 		case reason != "" && !w.failed:
 			w.failed = true
-			events = append(events, &systemv1.SystemEvent{Happened: &systemv1.SystemEvent_ServiceFailed{
-				ServiceFailed: &systemv1.ServiceFailed{Service: s, Reason: reason}}})
+			events = append(events, &basev1.Event{Event: &basev1.Event_ServiceFailed{
+				ServiceFailed: &basev1.ServiceFailedEvent{Service: s, Reason: reason}}})
 		case reason == "" && w.failed && settled(s):
 			w.failed = false
-			events = append(events, &systemv1.SystemEvent{Happened: &systemv1.SystemEvent_ServiceRecovered{
-				ServiceRecovered: &systemv1.ServiceRecovered{Service: s}}})
+			events = append(events, &basev1.Event{Event: &basev1.Event_ServiceRecovered{
+				ServiceRecovered: &basev1.ServiceRecoveredEvent{Service: s}}})
 		}
 	}
 	return events
@@ -128,7 +127,7 @@ func settled(s *basev1.Service) bool {
 }
 
 // lookAtDisk takes 0 bytes in all for not known.
-func (m *monitor) lookAtDisk(total, available uint64) []*systemv1.SystemEvent {
+func (m *monitor) lookAtDisk(total, available uint64) []*basev1.Event {
 	switch {
 	case total == 0:
 	case available < fillingBytes || available < total/fillingParts:
@@ -136,8 +135,8 @@ func (m *monitor) lookAtDisk(total, available uint64) []*systemv1.SystemEvent {
 			break
 		}
 		m.filling = true
-		return []*systemv1.SystemEvent{{Happened: &systemv1.SystemEvent_DiskFilling{
-			DiskFilling: &systemv1.DiskFilling{TotalBytes: total, AvailableBytes: available}}}}
+		return []*basev1.Event{{Event: &basev1.Event_DiskFilling{
+			DiskFilling: &basev1.DiskFillingEvent{TotalBytes: total, AvailableBytes: available}}}}
 	case available > total/fillingParts*3/2 && available > fillingBytes*3/2:
 		m.filling = false
 	}
@@ -146,12 +145,12 @@ func (m *monitor) lookAtDisk(total, available uint64) []*systemv1.SystemEvent {
 
 // lookAtUpdates tells of each set of updates once. That some of it were installed is
 // no news.
-func (m *monitor) lookAtUpdates(waiting []string) []*systemv1.SystemEvent {
+func (m *monitor) lookAtUpdates(waiting []string) []*basev1.Event {
 	fresh := slices.ContainsFunc(waiting, func(one string) bool { return !slices.Contains(m.updates, one) })
 	m.updates = waiting
 	if !fresh {
 		return nil
 	}
-	return []*systemv1.SystemEvent{{Happened: &systemv1.SystemEvent_UpdateWaiting{
-		UpdateWaiting: &systemv1.UpdateWaiting{Packages: waiting}}}}
+	return []*basev1.Event{{Event: &basev1.Event_UpdateWaiting{
+		UpdateWaiting: &basev1.UpdateWaitingEvent{Packages: waiting}}}}
 }

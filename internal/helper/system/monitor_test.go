@@ -8,20 +8,19 @@ import (
 	"time"
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
-	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 )
 
-func kinds(events []*systemv1.SystemEvent) string {
+func kinds(events []*basev1.Event) string {
 	var all []string
 	for _, event := range events {
-		switch happened := event.GetHappened().(type) {
-		case *systemv1.SystemEvent_ServiceFailed:
+		switch happened := event.GetEvent().(type) {
+		case *basev1.Event_ServiceFailed:
 			all = append(all, "failed: "+happened.ServiceFailed.GetReason())
-		case *systemv1.SystemEvent_ServiceRecovered:
+		case *basev1.Event_ServiceRecovered:
 			all = append(all, "recovered")
-		case *systemv1.SystemEvent_DiskFilling:
+		case *basev1.Event_DiskFilling:
 			all = append(all, "filling")
-		case *systemv1.SystemEvent_UpdateWaiting:
+		case *basev1.Event_UpdateWaiting:
 			all = append(all, "waiting: "+strings.Join(happened.UpdateWaiting.GetPackages(), ","))
 		}
 	}

@@ -4,6 +4,8 @@ import (
 	"context"
 	"time"
 
+	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
+
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/services"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
@@ -54,8 +56,11 @@ func (h *Helper) stopMachine(ctx context.Context, who Who, powerOff bool, app st
 	}
 	h.stopping = true
 	h.log.Warn("the machine is being stopped", "audit", true, "by", who, "app", plain(shortened(app)), "power_off", powerOff)
-	h.publishLocked(&systemv1.SystemEvent{Happened: &systemv1.SystemEvent_MachineStopping{
-		MachineStopping: &systemv1.MachineStopping{PowerOff: powerOff, AppId: app}}})
+	event := &basev1.MachineStoppingEvent{PowerOff: powerOff}
+	if app != "" {
+		event.By = &basev1.App{Id: app} // the Middleware knows its name
+	}
+	h.publishLocked(&basev1.Event{Event: &basev1.Event_MachineStopping{MachineStopping: event}})
 	return nil
 }
 

@@ -60,7 +60,7 @@ func TestTheMachineStopsAfterTheAnswer(t *testing.T) {
 		})
 		until(t, "it is told", func() error {
 			for _, event := range events() {
-				if stopping := event.GetMachineStopping(); stopping != nil && stopping.GetPowerOff() == (target == "poweroff.target") && stopping.GetAppId() == request.GetAppId() {
+				if stopping := event.GetMachineStopping(); stopping != nil && stopping.GetPowerOff() == (target == "poweroff.target") && stopping.GetBy().GetId() == request.GetAppId() {
 					return nil
 				}
 			}

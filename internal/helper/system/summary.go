@@ -36,7 +36,7 @@ func (h *Helper) summary() *systemv1.SystemReply {
 				Kind: string(endpoint.Kind), Port: uint32(endpoint.Port), RemainingMs: uint64(endpoint.Remaining.Milliseconds())})
 		}
 	}
-	event := h.describeLocked(&systemv1.SystemEvent{})
+	event := h.describeLocked(nil)
 	s.Bans, s.Findings, s.Audited = event.GetBans(), event.GetFindings(), h.auditedAt != 0
 	s.NotApplied = h.convergence.failure != nil || h.unsaved != nil
 	return &systemv1.SystemReply{Result: &systemv1.SystemReply_Summary{Summary: s}}

@@ -39,7 +39,8 @@ import (
 	"sync"
 	"time"
 
-	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
+	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
+
 	"github.com/BitBoxSwiss/bitbox-base/internal/discovery"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/apply"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/bruteforce"
@@ -190,7 +191,7 @@ type Helper struct {
 	triedSince time.Duration
 	bans       []bruteforce.Ban
 	// findings are those of the last audit, made while version was auditedVersion.
-	findings       []*systemv1.Finding
+	findings       []*basev1.Finding
 	auditedAt      time.Duration
 	auditedVersion uint64
 	// announced is the TXT record that the Middleware wants told, nil until it says so.
@@ -213,8 +214,10 @@ type Helper struct {
 	worker    signal // what is to be in force has changed, or may have
 	announcer signal // so has what is to be announced
 	events    events
-	auditTurn turn // held while an audit runs
-	bansTurn  turn // held while fail2ban is asked
+	told      told
+	askedBy   string // the App for which something is being closed, by the Middleware's word
+	auditTurn turn   // held while an audit runs
+	bansTurn  turn   // held while fail2ban is asked
 }
 
 // turn is a lock that nobody waits for who has hung up: a request that waited all the
@@ -348,6 +351,7 @@ func (h *Helper) loadLedger() error {
 		return fmt.Errorf("open the ledger of the posture: %w", err)
 	}
 	h.ledger = ledger
+	h.told.revision, h.told.restriction, _ = h.numbersLocked()
 	return h.store.save(changes{ledger: out.Save})
 }
 

@@ -6,6 +6,8 @@ import (
 	"strings"
 	"time"
 
+	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
+
 	"google.golang.org/protobuf/proto"
 
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
@@ -98,23 +100,19 @@ func statusReply(status *systemv1.UpdateStatus) *systemv1.SystemReply {
 }
 
 // phases are the same on the wire and in the journal.
-var phases = map[update.Phase]systemv1.Update_Phase{
-	update.Staged: systemv1.Update_PHASE_STAGED, update.Installing: systemv1.Update_PHASE_INSTALLING,
-	update.Checking: systemv1.Update_PHASE_CHECKING, update.Undoing: systemv1.Update_PHASE_UNDOING,
-	update.Done: systemv1.Update_PHASE_DONE, update.Undone: systemv1.Update_PHASE_UNDONE, update.Failed: systemv1.Update_PHASE_FAILED,
+var phases = map[update.Phase]basev1.Update_Phase{
+	update.Staged: basev1.Update_PHASE_STAGED, update.Installing: basev1.Update_PHASE_INSTALLING,
+	update.Checking: basev1.Update_PHASE_CHECKING, update.Undoing: basev1.Update_PHASE_UNDOING,
+	update.Done: basev1.Update_PHASE_DONE, update.Undone: basev1.Update_PHASE_UNDONE, update.Failed: basev1.Update_PHASE_FAILED,
 }
 
-func updateOf(j update.Journal) *systemv1.Update {
+func updateOf(j update.Journal) *basev1.Update {
 	if j.Phase == "" {
 		return nil
 	}
-	u := &systemv1.Update{
-		Id: j.ID, FromVersion: j.From, ToVersion: j.To, Phase: phases[j.Phase], Step: j.Step, Reason: j.Reason, Began: j.Began.Unix(),
+	return &basev1.Update{
+		Id: j.ID, FromVersion: j.From, ToVersion: j.To, Phase: phases[j.Phase], Step: j.Step, Reason: j.Reason, BeganAt: stamp(j.Began), EndedAt: stamp(j.Ended),
 	}
-	if !j.Ended.IsZero() {
-		u.Ended = j.Ended.Unix()
-	}
-	return u
 }
 
 func (h *Helper) updateStatus(ctx context.Context) (*systemv1.UpdateStatus, error) {
@@ -155,7 +153,7 @@ func (h *Helper) watchUpdate(ctx context.Context, send func(*systemv1.SystemRepl
 	if h.config.Updates == nil {
 		return errNoUpdates
 	}
-	var last *systemv1.Update
+	var last *basev1.Update
 	for {
 		j, err := h.config.Updates.Journal()
 		if err != nil {

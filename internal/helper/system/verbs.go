@@ -134,7 +134,7 @@ var verbs = tableOf(
 		return h.confirm(m)
 	}).recorded(recordConfirm),
 	row(byAll, list, 0, func(ctx context.Context, h *Helper, c *call, m *systemv1.Restrict) (*systemv1.SystemReply, error) {
-		return h.restrict(ctx, c.who, m)
+		return h.restrict(ctx, c.who, c.request.GetAppId(), m)
 	}).closing().recorded(recordRestrict),
 	row(byRoot, document, 0, func(ctx context.Context, h *Helper, c *call, m *systemv1.LocalChange) (*systemv1.SystemReply, error) {
 		return h.local(ctx, m, c.progress)

@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
+
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/bruteforce"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
@@ -34,7 +36,7 @@ func (b *base) watcher() chan *systemv1.SystemEvent {
 		cancel()
 		<-done
 	})
-	if first := <-events; first.GetStarted() == nil {
+	if first := <-events; first.GetEvent() != nil {
 		b.t.Fatalf("the first event is %v", first)
 	}
 	return events
@@ -63,31 +65,31 @@ func TestWatchersHearOfEachChange(t *testing.T) {
 	events := b.watcher()
 	a.mustSubmit(open)
 	next(t, events, func(e *systemv1.SystemEvent) bool {
-		return e.GetPostureChanged() != nil && e.GetRevision() == 2 && e.GetPhase() == systemv1.PostureReport_PHASE_SETTLED
+		return e.GetEvent().GetPostureChanged() != nil && e.GetRevision() == 2 && e.GetPhase() == systemv1.PostureReport_PHASE_SETTLED
 	})
 	if err := b.restrict(WhoConsole, lockdown()); err != nil {
 		t.Fatal(err)
 	}
 	next(t, events, func(e *systemv1.SystemEvent) bool {
-		return e.GetPostureChanged() != nil && e.GetRestrictionNumber() == 1
+		return e.GetEvent().GetPostureChanged() != nil && e.GetRestrictionNumber() == 1
 	})
 	b.world.set("verify", errPlayed)
 	go func() { _ = b.helper.Reapply(t.Context()) }()
-	next(t, events, func(e *systemv1.SystemEvent) bool { return e.GetApplyFailed() != nil })
+	next(t, events, func(e *systemv1.SystemEvent) bool { return e.GetEvent().GetApplyFailed() != nil })
 	b.world.set("verify", nil)
 	b.settled()
 }
 
 // script is an Auditor that finds what it is told.
-type script struct{ findings []*systemv1.Finding }
+type script struct{ findings []*basev1.Finding }
 
-func (s *script) Audit(context.Context, posture.Effective) []*systemv1.Finding { return s.findings }
+func (s *script) Audit(context.Context, posture.Effective) []*basev1.Finding { return s.findings }
 
 func (s *script) Units(context.Context) ([]string, error) { return nil, nil }
 
 func (s *script) Fix(_ context.Context, _ posture.Effective, id string) error {
 	before := len(s.findings)
-	s.findings = slices.DeleteFunc(slices.Clone(s.findings), func(f *systemv1.Finding) bool { return f.GetId() == id })
+	s.findings = slices.DeleteFunc(slices.Clone(s.findings), func(f *basev1.Finding) bool { return f.GetId() == id })
 	if len(s.findings) == before {
 		return errors.New("no such finding")
 	}
@@ -151,13 +153,13 @@ func TestDriftRaisesAnEventOnceAndCanBeFixed(t *testing.T) {
 	if look() != 0 {
 		t.Fatal("something was found")
 	}
-	auditor.findings = []*systemv1.Finding{{Id: "port", Severity: systemv1.Finding_SEVERITY_CRITICAL, Found: "tcp 4444"}}
+	auditor.findings = []*basev1.Finding{{Id: "port", Severity: basev1.Finding_SEVERITY_CRITICAL, Found: "tcp 4444"}}
 	for range 2 {
 		if look() != 1 {
 			t.Fatal("the finding is missing")
 		}
 	}
-	next(t, events, func(e *systemv1.SystemEvent) bool { return e.GetDriftFound() != nil && e.GetFindings() == 1 })
+	next(t, events, func(e *systemv1.SystemEvent) bool { return e.GetEvent().GetDriftFound() != nil && e.GetFindings() == 1 })
 	fix := func(id string) error {
 		_, err := b.as(WhoMiddleware).Do(t.Context(), &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_FixFinding{FixFinding: &systemv1.FixFinding{Id: id}}}, nil)
 		return err
@@ -182,11 +184,11 @@ func TestBansAreListedAndTold(t *testing.T) {
 	events := b.watcher()
 	b.world.bans = []bruteforce.Ban{{Jail: bruteforce.JailHandshake, Addr: netip.MustParseAddr("2001:db8::1"), Since: time.Unix(10, 0), Until: time.Unix(20, 0)}}
 	reply, err := b.as(WhoMiddleware).Do(t.Context(), &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_ListBans{ListBans: &systemv1.ListBans{}}}, nil)
-	if err != nil || len(reply.GetBans().GetBans()) != 1 || reply.GetBans().GetBans()[0].GetUntil() != 20 {
+	if err != nil || len(reply.GetBans().GetBans()) != 1 || reply.GetBans().GetBans()[0].GetUntil().GetSeconds() != 20 {
 		t.Fatalf("list bans = %v, %v", reply, err)
 	}
-	event := next(t, events, func(e *systemv1.SystemEvent) bool { return e.GetBansChanged() != nil })
-	if event.GetBans() != 1 || event.GetBansChanged().GetBanned()[0].GetAddress() != "2001:db8::1" {
+	event := next(t, events, func(e *systemv1.SystemEvent) bool { return e.GetEvent().GetBansChanged() != nil })
+	if event.GetBans() != 1 || event.GetEvent().GetBansChanged().GetBanned()[0].GetAddress() != "2001:db8::1" {
 		t.Errorf("the event is %v", event)
 	}
 }

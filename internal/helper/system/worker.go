@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"time"
 
+	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
+
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/apply"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
@@ -111,8 +113,7 @@ func (h *Helper) converge(ctx context.Context) (again bool, err error) {
 	}
 	if err != nil {
 		h.log.Error("what is to be in force could not be applied; it is tried again", "audit", true, "revision", wanted.Revision, "error", err)
-		h.publishLocked(&systemv1.SystemEvent{Happened: &systemv1.SystemEvent_ApplyFailed{
-			ApplyFailed: &systemv1.ApplyFailed{Reason: err.Error()}}})
+		h.publishLocked(&basev1.Event{Event: &basev1.Event_ApplyFailed{ApplyFailed: &basev1.ApplyFailedEvent{Reason: err.Error()}}})
 	}
 	h.mu.Unlock()
 	return again, err

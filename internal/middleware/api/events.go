@@ -15,7 +15,7 @@ type eventsService struct{ *Server }
 
 var errFellBehind = errors.New("this stream was read too slowly; watch again")
 
-func (s eventsService) WatchEvents(ctx context.Context, request *basev1.WatchEventsRequest, stream *rpc.Sender[basev1.WatchEventsResponse]) error {
+func (s eventsService) WatchEvents(ctx context.Context, request *basev1.WatchEventsRequest, stream *rpc.Sender[basev1.Event]) error {
 	subscription, err := s.Events.Subscribe(request.GetReplay(), request.GetAfter())
 	if err != nil {
 		return s.apiError(err)
@@ -28,9 +28,9 @@ func (s eventsService) WatchEvents(ctx context.Context, request *basev1.WatchEve
 			return err
 		}
 	}
-	event := &basev1.WatchEventsResponse{
+	event := &basev1.Event{
 		Time: timestamppb.Now(),
-		Event: &basev1.WatchEventsResponse_Subscribed{
+		Event: &basev1.Event_Subscribed{
 			Subscribed: &basev1.SubscribedEvent{LastSequence: subscription.Last, Gap: subscription.Gap}},
 	}
 	for {

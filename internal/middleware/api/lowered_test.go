@@ -42,7 +42,7 @@ func (h *roleHelper) Each(ctx context.Context, request *systemv1.SystemRequest, 
 
 // told is an event in which Apps have roles.
 func told(roles map[*registrytest.App]basev1.Role) *systemv1.SystemEvent {
-	event := &systemv1.SystemEvent{Happened: &systemv1.SystemEvent_PostureChanged{PostureChanged: &systemv1.PostureChanged{Reason: "a test"}}}
+	event := &systemv1.SystemEvent{}
 	for a, role := range roles {
 		event.AppRoles = append(event.AppRoles, &systemv1.AppRole{SigningKey: a.Signing, Role: role})
 	}
@@ -57,7 +57,7 @@ func TestALoweredAppLosesItsRightsAndItsStreamsAtOnce(t *testing.T) {
 		helper := &roleHelper{first: told(nil), events: make(chan *systemv1.SystemEvent, 8)}
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan struct{})
-		go func() { defer close(done); h.Events.Follow(ctx, helper, h.SetRoles) }()
+		go func() { defer close(done); h.Events.Follow(ctx, helper, h.Registry) }()
 		defer func() { cancel(); <-done }()
 		bossSees := watch(t.Context(), t, l.client(boss))
 		l.noCut = !cuts

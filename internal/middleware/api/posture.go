@@ -5,7 +5,6 @@ import (
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
-	"github.com/BitBoxSwiss/bitbox-base/internal/middleware/events"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/rpc"
 )
 
@@ -110,7 +109,7 @@ func (s bansService) ListBans(ctx context.Context, _ *basev1.ListBansRequest) (*
 	if err != nil {
 		return nil, err
 	}
-	return &basev1.ListBansResponse{Bans: events.Bans(reply.GetBans().GetBans()), Total: reply.GetBans().GetTotal(), Current: reply.GetBans().GetCurrent()}, nil
+	return &basev1.ListBansResponse{Bans: reply.GetBans().GetBans(), Total: reply.GetBans().GetTotal(), Current: reply.GetBans().GetCurrent()}, nil
 }
 
 func (s bansService) LiftBan(ctx context.Context, request *basev1.LiftBanRequest) (*basev1.LiftBanResponse, error) {
@@ -131,7 +130,7 @@ func (s auditService) RunAudit(ctx context.Context, _ *basev1.RunAuditRequest) (
 	if err != nil {
 		return nil, err
 	}
-	return &basev1.RunAuditResponse{Findings: events.Findings(reply.GetAudit().GetFindings())}, nil
+	return &basev1.RunAuditResponse{Findings: reply.GetAudit().GetFindings()}, nil
 }
 
 func (s auditService) FixFinding(ctx context.Context, request *basev1.FixFindingRequest) (*basev1.FixFindingResponse, error) {

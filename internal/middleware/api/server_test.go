@@ -229,7 +229,7 @@ func TestBadRequestsAboutAppsGetAClearCode(t *testing.T) {
 
 // watcher watches events on a goroutine.
 type watcher struct {
-	events chan *basev1.WatchEventsResponse
+	events chan *basev1.Event
 	ended  chan error
 }
 
@@ -239,7 +239,7 @@ func watch(ctx context.Context, t *testing.T, client *caller) *watcher {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &watcher{events: make(chan *basev1.WatchEventsResponse, 10_000), ended: make(chan error, 1)}
+	w := &watcher{events: make(chan *basev1.Event, 10_000), ended: make(chan error, 1)}
 	go func() {
 		defer stream.Close()
 		for {
@@ -257,7 +257,7 @@ func watch(ctx context.Context, t *testing.T, client *caller) *watcher {
 	return w
 }
 
-func (w *watcher) next(t *testing.T) *basev1.WatchEventsResponse {
+func (w *watcher) next(t *testing.T) *basev1.Event {
 	t.Helper()
 	select {
 	case event := <-w.events:
@@ -311,7 +311,7 @@ func TestAStreamThatIsReadTooSlowlyEndsAndHasNoGaps(t *testing.T) {
 	w := watch(t.Context(), t, l.client(h.Active("phone", viewer)))
 	// Faster than anything can be sent.
 	for {
-		h.Events.Publish(&basev1.WatchEventsResponse{Event: &basev1.WatchEventsResponse_Subscribed{}})
+		h.Events.Publish(&basev1.Event{Event: &basev1.Event_Subscribed{}})
 		if h.Events.Subscribers() == 0 {
 			break
 		}

@@ -8,7 +8,6 @@ import (
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
-	"github.com/BitBoxSwiss/bitbox-base/internal/middleware/events"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/rpc"
 )
 
@@ -32,19 +31,9 @@ func (s updateService) GetUpdate(ctx context.Context, _ *basev1.GetUpdateRequest
 	}
 	status := reply.GetUpdateStatus()
 	return &basev1.GetUpdateResponse{
-		InstalledVersion: status.GetInstalled(), Update: updateOf(status.GetUpdate()), TakesUpdates: status.GetTakesUpdates(),
+		InstalledVersion: status.GetInstalled(), Update: status.GetUpdate(), TakesUpdates: status.GetTakesUpdates(),
 		DebianWaiting: status.GetDebianWaiting(), DebianUnknown: status.GetDebianUnknown(),
 	}, nil
-}
-
-func updateOf(u *systemv1.Update) *basev1.Update {
-	if u == nil {
-		return nil
-	}
-	return &basev1.Update{
-		Id: u.GetId(), FromVersion: u.GetFromVersion(), ToVersion: u.GetToVersion(), Phase: basev1.Update_Phase(u.GetPhase()),
-		Step: u.GetStep(), Reason: u.GetReason(), BeganAt: events.Timestamp(u.GetBegan()), EndedAt: events.Timestamp(u.GetEnded()),
-	}
 }
 
 // BringUpdate passes a release on, piece by piece. However it ends, nothing half
@@ -69,10 +58,10 @@ func (s updateService) BringUpdate(ctx context.Context, stream *rpc.Receiver[bas
 		return nil, err
 	}
 	s.audit.Warn("an update was brought", "version", update.GetToVersion(), "by", sessionOf(ctx).ID())
-	return &basev1.BringUpdateResponse{Update: updateOf(update)}, nil
+	return &basev1.BringUpdateResponse{Update: update}, nil
 }
 
-func (s updateService) carry(ctx context.Context, upload []byte, stream *rpc.Receiver[basev1.BringUpdateRequest]) (*systemv1.Update, error) {
+func (s updateService) carry(ctx context.Context, upload []byte, stream *rpc.Receiver[basev1.BringUpdateRequest]) (*basev1.Update, error) {
 	for offset := uint64(0); ; {
 		message, err := stream.Receive()
 		if errors.Is(err, io.EOF) {
@@ -114,7 +103,7 @@ func (s updateService) WatchUpdate(ctx context.Context, _ *basev1.WatchUpdateReq
 			if reply.GetUpdateStatus() == nil {
 				return nil // the end
 			}
-			return stream.Send(&basev1.WatchUpdateResponse{Update: updateOf(reply.GetUpdateStatus().GetUpdate())})
+			return stream.Send(&basev1.WatchUpdateResponse{Update: reply.GetUpdateStatus().GetUpdate()})
 		})
 }
 

@@ -79,7 +79,7 @@ func (a *Attempts) count(p1 []byte) {
 
 // tellLocked tells of what was counted, and begins an interval.
 func (a *Attempts) tellLocked() {
-	a.events.Publish(&basev1.WatchEventsResponse{Event: &basev1.WatchEventsResponse_PairingAttempt{
+	a.events.Publish(&basev1.Event{Event: &basev1.Event_PairingAttempt{
 		PairingAttempt: &basev1.PairingAttemptEvent{Requests: a.requests, Ignored: a.ignored}}})
 	a.requests = 0
 	time.AfterFunc(a.interval, a.endInterval)

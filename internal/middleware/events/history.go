@@ -23,7 +23,7 @@ const (
 
 // Buckets and keys of the history:
 //
-//	events  sequence (8)   -> WatchEventsResponse
+//	events  sequence (8)   -> Event
 //	marks   forgotten      the highest sequence that was forgotten (8)
 //	        boot           the boot in which the Middleware was started last
 //	        update         the update whose end was told last
@@ -49,50 +49,46 @@ const (
 // ErrNoHistory: the history of events cannot be used.
 var ErrNoHistory = errors.New("the history of events cannot be used; what happens from now on is told all the same")
 
-// policies are all kinds of events, by their names in base.proto.
+// policies has the kinds of events, by their names in events.proto, that are not simply kept
+// and told at once.
 var policies = map[string]policy{
-	"subscribed":      {},
-	"session_started": {},
-	"session_ended":   {},
+	"subscribed":      {passing: true},
+	"session_started": {passing: true},
+	"session_ended":   {passing: true},
 
-	"app_paired":       {kept: true, subject: func(e *basev1.WatchEventsResponse) string { return e.GetAppPaired().GetApp().GetId() }},
-	"app_renamed":      {kept: true, subject: func(e *basev1.WatchEventsResponse) string { return e.GetAppRenamed().GetApp().GetId() }},
-	"app_revoked":      {kept: true, subject: func(e *basev1.WatchEventsResponse) string { return e.GetAppRevoked().GetApp().GetId() }},
-	"app_role_changed": {kept: true, subject: func(e *basev1.WatchEventsResponse) string { return e.GetAppRoleChanged().GetApp().GetId() }},
-	"window_changed":   {kept: true},
-	"posture_changed":  {kept: true},
-	"drift_found": {kept: true, merge: func(into, e *basev1.WatchEventsResponse) {
-		into.GetDriftFound().Findings = append(into.GetDriftFound().Findings, e.GetDriftFound().GetFindings()...)
-	}},
-	"bans_changed": {kept: true, merge: func(into, e *basev1.WatchEventsResponse) {
+	// Strangers and faults cause these as often as they like.
+	"bans_changed": {paced: true, merge: func(into, e *basev1.Event) {
 		into.GetBansChanged().Banned = append(into.GetBansChanged().Banned, e.GetBansChanged().GetBanned()...)
 		into.GetBansChanged().Lifted = append(into.GetBansChanged().Lifted, e.GetBansChanged().GetLifted()...)
 	}},
-	"apply_failed":      {kept: true},
-	"service_failed":    {kept: true, subject: func(e *basev1.WatchEventsResponse) string { return e.GetServiceFailed().GetService().GetName() }},
-	"service_recovered": {kept: true, subject: func(e *basev1.WatchEventsResponse) string { return e.GetServiceRecovered().GetService().GetName() }},
-	"disk_filling":      {kept: true},
-	"update_waiting":    {kept: true},
-	"update_ended":      {kept: true},
-	"pairing_attempt": {kept: true, merge: func(into, e *basev1.WatchEventsResponse) {
+	"pairing_attempt": {paced: true, merge: func(into, e *basev1.Event) {
 		a, b := into.GetPairingAttempt(), e.GetPairingAttempt()
 		a.Requests, a.Ignored = a.GetRequests()+b.GetRequests(), a.GetIgnored() && b.GetIgnored()
 	}},
-	"base_started":     {kept: true},
-	"machine_stopping": {kept: true},
+	"drift_found": {paced: true, merge: func(into, e *basev1.Event) {
+		into.GetDriftFound().Findings = append(into.GetDriftFound().Findings, e.GetDriftFound().GetFindings()...)
+	}},
+	"apply_failed":      {paced: true},
+	"service_failed":    {paced: true, subject: func(e *basev1.Event) string { return e.GetServiceFailed().GetService().GetName() }},
+	"service_recovered": {paced: true, subject: func(e *basev1.Event) string { return e.GetServiceRecovered().GetService().GetName() }},
+	"disk_filling":      {paced: true},
+	"update_waiting":    {paced: true},
 }
 
 // policy is what becomes of a kind of events.
 type policy struct {
-	// kept: it is in the history. Other events have the sequence 0.
-	kept bool
+	// passing: it is not in the history, and has the sequence 0.
+	passing bool
+	// paced: what comes quicker than eventPlaces allow waits, and is merged.
+	paced bool
 	// subject tells two events of a kind apart that must not be merged; nil: there is one.
-	subject func(*basev1.WatchEventsResponse) string
-	// merge adds a later event to one that waits; nil: the later takes its place.
-	merge func(into, e *basev1.WatchEventsResponse)
+	subject func(*basev1.Event) string
+	// merge adds a later event to one that waits; nil: the later takes its place, and says
+	// how many it stands for (left_out).
+	merge func(into, e *basev1.Event)
 }
 
-func (p policy) subjectOf(e *basev1.WatchEventsResponse) string {
+func (p policy) subjectOf(e *basev1.Event) string {
 	if p.subject == nil {
 		return ""
 	}
@@ -100,7 +96,7 @@ func (p policy) subjectOf(e *basev1.WatchEventsResponse) string {
 }
 
 // KindOf is the name of an event's kind.
-func KindOf(e *basev1.WatchEventsResponse) string {
+func KindOf(e *basev1.Event) string {
 	m := e.ProtoReflect()
 	field := m.WhichOneof(m.Descriptor().Oneofs().ByName("event"))
 	if field == nil {
@@ -110,7 +106,7 @@ func KindOf(e *basev1.WatchEventsResponse) string {
 }
 
 // shrink makes an event fit.
-func shrink(e *basev1.WatchEventsResponse) {
+func shrink(e *basev1.Event) {
 	for _, f := range e.GetDriftFound().GetFindings() {
 		if proto.Size(e) <= maxKept {
 			return
@@ -121,30 +117,34 @@ func shrink(e *basev1.WatchEventsResponse) {
 		switch findings, banned, lifted, packages := e.GetDriftFound().GetFindings(), e.GetBansChanged().GetBanned(), e.GetBansChanged().GetLifted(),
 			e.GetUpdateWaiting().GetPackages(); {
 		case len(findings) > 1:
-			e.GetDriftFound().Findings = shorter(findings)
+			e.GetDriftFound().Findings = shorter(e, findings)
 		case len(lifted) > 0:
-			e.GetBansChanged().Lifted = shorter(lifted)
+			e.GetBansChanged().Lifted = shorter(e, lifted)
 		case len(banned) > 1:
-			e.GetBansChanged().Banned = shorter(banned)
+			e.GetBansChanged().Banned = shorter(e, banned)
 		case len(packages) > 1:
-			e.GetUpdateWaiting().Packages = shorter(packages)
+			e.GetUpdateWaiting().Packages = shorter(e, packages)
 		default:
 			return
 		}
 	}
 }
 
-// shorter cuts off an eighth of a list, rounded up: strangers can make one of bans so long
-// that looking at it once for each that goes would take minutes.
-func shorter[T any](list []T) []T { return list[:len(list)-(len(list)+7)/8] }
+// shorter cuts off an eighth of a list of an event, rounded up, and counts it: strangers can
+// make one of bans so long that looking at it once for each that goes would take minutes.
+func shorter[T any](e *basev1.Event, list []T) []T {
+	off := (len(list) + 7) / 8
+	e.Cut += uint32(off)
+	return list[:len(list)-off]
+}
 
 // history is the events that are kept. It is guarded by the hub.
 type history struct {
 	db        *state.DB
-	events    []*basev1.WatchEventsResponse // by their sequence
+	events    []*basev1.Event // by their sequence
 	last      uint64
 	forgotten uint64
-	kindOf    func(*basev1.WatchEventsResponse) string // replaced in tests
+	kindOf    func(*basev1.Event) string // replaced in tests
 }
 
 // openHistory reads what is kept.
@@ -155,7 +155,7 @@ func openHistory(db *state.DB) (*history, error) {
 			h.forgotten = binary.BigEndian.Uint64(mark)
 		}
 		return tx.ForEach(bucketEvents, func(key string, value []byte) error {
-			e := &basev1.WatchEventsResponse{}
+			e := &basev1.Event{}
 			if err := proto.Unmarshal(value, e); err != nil || len(key) != 8 || binary.BigEndian.Uint64([]byte(key)) != e.GetSequence() {
 				return fmt.Errorf("%w: an event cannot be read: %w", state.ErrDamaged, err)
 			}
@@ -177,7 +177,7 @@ func key(sequence uint64) string { return string(binary.BigEndian.AppendUint64(n
 
 // add gives an event its sequence and keeps it. Also if it cannot be kept it has a sequence
 // that no other event gets; then there is a gap.
-func (h *history) add(e *basev1.WatchEventsResponse) error {
+func (h *history) add(e *basev1.Event) error {
 	e.Sequence = h.last + 1
 	kind, of, oldest := h.kindOf(e), 0, -1
 	for i, kept := range h.events {
@@ -220,8 +220,8 @@ func (h *history) add(e *basev1.WatchEventsResponse) error {
 
 // since are the events that are kept with a sequence above after; gap: others were, too, and
 // are forgotten.
-func (h *history) since(after uint64) (events []*basev1.WatchEventsResponse, gap bool) {
-	i, _ := slices.BinarySearchFunc(h.events, after+1, func(e *basev1.WatchEventsResponse, sequence uint64) int {
+func (h *history) since(after uint64) (events []*basev1.Event, gap bool) {
+	i, _ := slices.BinarySearchFunc(h.events, after+1, func(e *basev1.Event, sequence uint64) int {
 		switch {
 		case e.GetSequence() < sequence:
 			return -1
@@ -247,8 +247,8 @@ func (h *history) mark(name, value string) (other, had bool, err error) {
 	return other, had, err
 }
 
-// How often events of one kind come. What comes quicker is merged and told when there is a
-// place again, so that nobody can wear out the disk, or the patience of who watches.
+// How often paced events of one kind come. What comes quicker is merged and told when there is
+// a place again, so that nobody can wear out the disk, or the patience of a reader.
 const (
 	// eventPlaces is how many events of a kind come at once.
 	eventPlaces = 20
@@ -263,7 +263,7 @@ const (
 type pace struct {
 	taken   int
 	backAt  time.Time
-	waiting []*basev1.WatchEventsResponse
+	waiting []*basev1.Event
 }
 
 func (p *pace) take(now time.Time) bool {
@@ -282,12 +282,13 @@ func (p *pace) take(now time.Time) bool {
 }
 
 // wait merges an event with what waits about the same, or has it wait, too.
-func (p *pace) wait(e *basev1.WatchEventsResponse, of policy) {
+func (p *pace) wait(e *basev1.Event, of policy) {
 	for i, waiting := range p.waiting {
 		if of.subjectOf(waiting) != of.subjectOf(e) {
 			continue
 		}
 		if of.merge == nil {
+			e.LeftOut = waiting.GetLeftOut() + 1
 			p.waiting[i] = e
 			return
 		}
@@ -296,8 +297,9 @@ func (p *pace) wait(e *basev1.WatchEventsResponse, of policy) {
 		shrink(waiting)
 		return
 	}
-	if len(p.waiting) == maxWaitingEvents {
+	p.waiting = append(p.waiting, e)
+	if len(p.waiting) > maxWaitingEvents {
+		p.waiting[1].LeftOut += p.waiting[0].GetLeftOut() + 1
 		p.waiting = p.waiting[1:]
 	}
-	p.waiting = append(p.waiting, e)
 }

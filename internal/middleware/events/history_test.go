@@ -15,6 +15,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"google.golang.org/protobuf/reflect/protoreflect"
+
 	"google.golang.org/protobuf/proto"
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
@@ -45,38 +47,111 @@ func eventsIn(t *testing.T) *Hub {
 	return h
 }
 
-func banOf(address string) *basev1.WatchEventsResponse {
-	return &basev1.WatchEventsResponse{Event: &basev1.WatchEventsResponse_BansChanged{
+func banOf(address string) *basev1.Event {
+	return &basev1.Event{Event: &basev1.Event_BansChanged{
 		BansChanged: &basev1.BansChangedEvent{Banned: []*basev1.Ban{{Jail: "sshd", Address: address}}}}}
 }
 
-func revokedOf(name string) *basev1.WatchEventsResponse {
-	return &basev1.WatchEventsResponse{Event: &basev1.WatchEventsResponse_AppRevoked{AppRevoked: &basev1.AppRevokedEvent{App: &basev1.App{Id: name, Name: name}}}}
+func revokedOf(name string) *basev1.Event {
+	return &basev1.Event{Event: &basev1.Event_AppRevoked{AppRevoked: &basev1.AppRevokedEvent{App: &basev1.App{Id: name, Name: name}}}}
 }
 
-func TestEachKindOfEventHasAPolicy(t *testing.T) {
-	kinds := (&basev1.WatchEventsResponse{}).ProtoReflect().Descriptor().Oneofs().ByName("event").Fields()
-	for i := range kinds.Len() {
-		name := string(kinds.Get(i).Name())
-		of, ok := policies[name]
-		if !ok {
-			t.Errorf("%s has no policy: is it kept?", name)
+// kind makes events of a kind that have nothing in them.
+func kind(field protoreflect.FieldDescriptor) *basev1.Event {
+	event := &basev1.Event{}
+	m := event.ProtoReflect()
+	m.Set(field, m.NewField(field))
+	return event
+}
+
+func kinds() protoreflect.FieldDescriptors {
+	return (&basev1.Event{}).ProtoReflect().Descriptor().Oneofs().ByName("event").Fields()
+}
+
+func TestEachPolicyIsOfAKind(t *testing.T) {
+	for name := range policies {
+		if kinds().ByName(protoreflect.Name(name)) == nil {
+			t.Errorf("there is no kind %s", name)
 		}
-		// An empty event must not be the end of the Middleware.
-		event := func() *basev1.WatchEventsResponse {
-			event := &basev1.WatchEventsResponse{}
-			m := event.ProtoReflect()
-			m.Set(kinds.Get(i), m.NewField(kinds.Get(i)))
-			return event
-		}
-		_ = of.subjectOf(event())
-		if of.merge != nil {
-			of.merge(event(), event())
-		}
-		shrink(event())
 	}
-	if len(policies) != kinds.Len() {
-		t.Error("a policy is about no kind")
+	// An empty event must not be the end of the Middleware.
+	for i := range kinds().Len() {
+		field := kinds().Get(i)
+		of := policies[string(field.Name())]
+		_ = of.subjectOf(kind(field))
+		if of.merge != nil {
+			of.merge(kind(field), kind(field))
+		}
+		shrink(kind(field))
+	}
+}
+
+// A hundred events of each kind in a moment: each is in a stream that is read at once, or a
+// later one says that it was left out, or has it in its lists. The broken variant says
+// nothing.
+func TestEachEventArrivesOrTheStreamSaysHowManyAreMissing(t *testing.T) {
+	const events = 100
+	// accounted is for how many events one stands that was told.
+	accounted := func(e *basev1.Event, silent bool) int {
+		n := 1
+		if !silent {
+			n += int(e.GetLeftOut())
+		}
+		switch {
+		case e.GetBansChanged() != nil:
+			n = len(e.GetBansChanged().GetBanned()) + int(e.GetCut())
+		case e.GetDriftFound() != nil:
+			n = len(e.GetDriftFound().GetFindings()) + int(e.GetCut())
+		case e.GetPairingAttempt() != nil:
+			n = int(e.GetPairingAttempt().GetRequests())
+		}
+		return n
+	}
+	told := func(field protoreflect.FieldDescriptor, silent bool) (sum int) {
+		synctest.Test(t, func(t *testing.T) {
+			h := eventsIn(t)
+			s, err := h.Subscribe(false, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var reading sync.WaitGroup
+			reading.Go(func() {
+				for e := range s.Events {
+					sum += accounted(e, silent)
+				}
+			})
+			for n := range events {
+				event := kind(field)
+				switch {
+				case event.GetBansChanged() != nil:
+					event = banOf(fmt.Sprintf("192.0.2.%d", n))
+				case event.GetDriftFound() != nil:
+					event.GetDriftFound().Findings = []*basev1.Finding{{Id: fmt.Sprint(n)}}
+				case event.GetPairingAttempt() != nil:
+					event.GetPairingAttempt().Requests = 1
+				}
+				h.Publish(event)
+				synctest.Wait()
+			}
+			time.Sleep(time.Hour) // what waits is told
+			h.Close()
+			synctest.Wait()
+			h.mu.Lock()
+			delete(h.subscribers, s)
+			close(s.Events)
+			h.mu.Unlock()
+			reading.Wait()
+		})
+		return sum
+	}
+	for i := range kinds().Len() {
+		field := kinds().Get(i)
+		if sum := told(field, false); sum != events {
+			t.Errorf("%s: the stream accounts for %d of %d events", field.Name(), sum, events)
+		}
+	}
+	if sum := told(kinds().ByName("apply_failed"), true); sum == events {
+		t.Error("without the number of those left out it should account for fewer; this test proves nothing")
 	}
 }
 
@@ -88,7 +163,7 @@ func TestBetweenPastAndPresentNothingIsLostOrComesTwice(t *testing.T) {
 	running.Go(func() {
 		for n := range events {
 			// Of many kinds, so that none has to wait.
-			kind := []func(string) *basev1.WatchEventsResponse{banOf, revokedOf}[n%2]
+			kind := []func(string) *basev1.Event{banOf, revokedOf}[n%2]
 			h.mu.Lock()
 			clear(h.paces)
 			h.mu.Unlock()
@@ -104,7 +179,7 @@ func TestBetweenPastAndPresentNothingIsLostOrComesTwice(t *testing.T) {
 			}
 			defer s.Close()
 			want := uint64(1)
-			got := func(e *basev1.WatchEventsResponse) {
+			got := func(e *basev1.Event) {
 				if e.GetSequence() != want {
 					t.Errorf("event %d came, %d was due", e.GetSequence(), want)
 				}
@@ -142,7 +217,7 @@ func TestOneKindOfEventTakesNoOthersPlace(t *testing.T) {
 	for name, oneQuota := range map[string]bool{"a quota for each kind": false, "one quota for all": true} {
 		h := eventsIn(t)
 		if oneQuota {
-			h.history.kindOf = func(*basev1.WatchEventsResponse) string { return "" }
+			h.history.kindOf = func(*basev1.Event) string { return "" }
 		}
 		if err := h.history.add(revokedOf("Laptop")); err != nil {
 			t.Fatal(err)
@@ -153,7 +228,7 @@ func TestOneKindOfEventTakesNoOthersPlace(t *testing.T) {
 			}
 		}
 		kept, gap := h.history.since(0)
-		there := slices.ContainsFunc(kept, func(e *basev1.WatchEventsResponse) bool { return e.GetAppRevoked() != nil })
+		there := slices.ContainsFunc(kept, func(e *basev1.Event) bool { return e.GetAppRevoked() != nil })
 		if there == oneQuota || !gap || len(kept) > keptOfAKind+1 {
 			t.Errorf("%s: the revoked App is there: %v; gap: %v; %d events", name, there, gap, len(kept))
 		}
@@ -216,11 +291,11 @@ func TestAnEventThatIsTooLongIsCut(t *testing.T) {
 	for n := range 500 {
 		long.GetBansChanged().Banned = append(long.GetBansChanged().Banned, &basev1.Ban{Address: fmt.Sprintf("2001:db8::%x", n)})
 	}
-	drift := &basev1.WatchEventsResponse{Event: &basev1.WatchEventsResponse_DriftFound{DriftFound: &basev1.DriftFoundEvent{}}}
+	drift := &basev1.Event{Event: &basev1.Event_DriftFound{DriftFound: &basev1.DriftFoundEvent{}}}
 	for range 40 {
 		drift.GetDriftFound().Findings = append(drift.GetDriftFound().Findings, &basev1.Finding{Id: "x", Title: strings.Repeat("t", 100), Found: strings.Repeat("f", 5000)})
 	}
-	for _, event := range []*basev1.WatchEventsResponse{long, drift} {
+	for _, event := range []*basev1.Event{long, drift} {
 		if shrink(event); proto.Size(event) > maxKept || proto.Size(event) < maxKept/2 {
 			t.Errorf("%s has %d bytes", KindOf(event), proto.Size(event))
 		}
@@ -392,12 +467,31 @@ func TestAnEventWithThousandsOfBansIsCutAtOnce(t *testing.T) {
 	}
 }
 
+// Too many to wait: even those that were dropped are counted.
+func TestWhatFindsNoPlaceToWaitIsCounted(t *testing.T) {
+	h := eventsIn(t)
+	const services = 500
+	for n := range services {
+		h.Publish(&basev1.Event{Event: &basev1.Event_ServiceFailed{
+			ServiceFailed: &basev1.ServiceFailedEvent{Service: &basev1.Service{Name: fmt.Sprint("service-", n)}}}})
+	}
+	h.Close()
+	sum := 0
+	past, _ := h.history.since(0)
+	for _, e := range past {
+		sum += 1 + int(e.GetLeftOut())
+	}
+	if sum != services {
+		t.Errorf("%d events account for %d of %d", len(past), sum, services)
+	}
+}
+
 // All services that a Base may have fail at once, as when the memory is used up.
 func TestNoEventAboutAServiceIsDroppedHoweverManyFail(t *testing.T) {
 	h := eventsIn(t)
 	const services = 42
 	for n := range services {
-		h.Publish(&basev1.WatchEventsResponse{Event: &basev1.WatchEventsResponse_ServiceFailed{
+		h.Publish(&basev1.Event{Event: &basev1.Event_ServiceFailed{
 			ServiceFailed: &basev1.ServiceFailedEvent{Service: &basev1.Service{Name: fmt.Sprint("service-", n)}}}})
 	}
 	h.Close()

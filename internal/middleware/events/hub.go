@@ -45,10 +45,10 @@ type Hub struct {
 type Subscription struct {
 	hub *Hub
 	// Events is closed when the subscriber fell behind.
-	Events chan *basev1.WatchEventsResponse
+	Events chan *basev1.Event
 
 	// What was before, in one moment with the beginning of the queue.
-	Past []*basev1.WatchEventsResponse
+	Past []*basev1.Event
 	Last uint64
 	Gap  bool
 }
@@ -74,7 +74,7 @@ func newHub(history *history, log *slog.Logger) *Hub {
 func (h *Hub) Subscribe(replay bool, after uint64) (*Subscription, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	s := &Subscription{hub: h, Events: make(chan *basev1.WatchEventsResponse, subscriberQueue)}
+	s := &Subscription{hub: h, Events: make(chan *basev1.Event, subscriberQueue)}
 	if h.history != nil {
 		s.Last = h.history.last
 		if replay {
@@ -103,18 +103,22 @@ func (s *Subscription) Close() {
 
 // Publish stamps an event, keeps it if it is to be kept, and queues it. What comes too
 // quickly waits.
-func (h *Hub) Publish(event *basev1.WatchEventsResponse) {
+func (h *Hub) Publish(event *basev1.Event) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	now := time.Now()
 	event.Time = timestamppb.New(now)
 	of := policies[KindOf(event)]
-	if !of.kept || h.history == nil {
+	if of.passing || h.history == nil {
 		h.sendLocked(event)
 		return
 	}
 	event = proto.CloneOf(event)
 	shrink(event)
+	if !of.paced {
+		h.keepLocked(event)
+		return
+	}
 	p := h.paces[KindOf(event)]
 	if p == nil {
 		p = &pace{}
@@ -130,7 +134,7 @@ func (h *Hub) Publish(event *basev1.WatchEventsResponse) {
 
 // keepLocked keeps an event before anybody is told of it: its sequence must not be another
 // event's after a power cut.
-func (h *Hub) keepLocked(event *basev1.WatchEventsResponse) {
+func (h *Hub) keepLocked(event *basev1.Event) {
 	if err := h.history.add(event); err != nil {
 		h.log.Error("an event is not in the history", "kind", KindOf(event), "error", err)
 	}
@@ -192,7 +196,7 @@ func (h *Hub) Close() {
 }
 
 // sendLocked queues an event. A subscriber whose queue is full is ended: a stream has no gaps.
-func (h *Hub) sendLocked(event *basev1.WatchEventsResponse) {
+func (h *Hub) sendLocked(event *basev1.Event) {
 	for s := range h.subscribers {
 		select {
 		case s.Events <- event:
@@ -226,13 +230,13 @@ func (h *Hub) PublishStart(bootID string) {
 		other, had := h.mark(markBoot, bootID)
 		booted = other && had
 	}
-	h.Publish(&basev1.WatchEventsResponse{Event: &basev1.WatchEventsResponse_BaseStarted{
+	h.Publish(&basev1.Event{Event: &basev1.Event_BaseStarted{
 		BaseStarted: &basev1.BaseStartedEvent{SoftwareVersion: version.Software, Booted: booted}}})
 }
 
 // PublishWindow tells subscribers that the pairing window was opened or closed.
 func (h *Hub) PublishWindow(window *basev1.Window) {
-	h.Publish(&basev1.WatchEventsResponse{Event: &basev1.WatchEventsResponse_WindowChanged{
+	h.Publish(&basev1.Event{Event: &basev1.Event_WindowChanged{
 		WindowChanged: &basev1.WindowChangedEvent{Window: window}}})
 }
 

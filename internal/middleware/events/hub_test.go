@@ -7,8 +7,8 @@ import (
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 )
 
-func anEvent() *basev1.WatchEventsResponse {
-	return &basev1.WatchEventsResponse{Event: &basev1.WatchEventsResponse_Subscribed{}}
+func anEvent() *basev1.Event {
+	return &basev1.Event{Event: &basev1.Event_Subscribed{}}
 }
 
 func TestASubscriberThatFallsBehindIsEndedAndTheOthersAreNot(t *testing.T) {

@@ -415,7 +415,7 @@ func (r *Registry) Rename(id, name string, by *Session) (*basev1.App, error) {
 	}
 	r.audit("an App was renamed", p, "before", before, "by", by.ID())
 	app := r.describeLocked(p)
-	r.events.Publish(&basev1.WatchEventsResponse{Event: &basev1.WatchEventsResponse_AppRenamed{AppRenamed: &basev1.AppRenamedEvent{App: app}}})
+	r.events.Publish(&basev1.Event{Event: &basev1.Event_AppRenamed{AppRenamed: &basev1.AppRenamedEvent{App: app}}})
 	return r.describeForLocked(p, by), nil
 }
 
@@ -473,7 +473,7 @@ func (r *Registry) revokeLocked(p *record, by *Session) error {
 	r.forgetTombstonesLocked()
 	r.indexLocked()
 	r.audit("an App was revoked", p, "by", by.ID())
-	r.events.Publish(&basev1.WatchEventsResponse{Event: &basev1.WatchEventsResponse_AppRevoked{AppRevoked: &basev1.AppRevokedEvent{App: r.describeLocked(p)}}})
+	r.events.Publish(&basev1.Event{Event: &basev1.Event_AppRevoked{AppRevoked: &basev1.AppRevokedEvent{App: r.describeLocked(p)}}})
 	return nil
 }
 
@@ -540,6 +540,16 @@ func (r *Registry) findLocked(id string) *record {
 		if p.standing == standingActive && p.id() == id {
 			return p
 		}
+	}
+	return nil
+}
+
+// Known returns the App with rights that has an id; nil if there is none.
+func (r *Registry) Known(id string) *basev1.App {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if p := r.findLocked(id); p != nil {
+		return r.describeLocked(p)
 	}
 	return nil
 }

@@ -54,7 +54,7 @@ func (r *Registry) setRoleLocked(p *record, role basev1.Role) {
 		}
 	}
 	r.audit("the role of an App was changed", p, "before", before.String())
-	r.events.Publish(&basev1.WatchEventsResponse{Event: &basev1.WatchEventsResponse_AppRoleChanged{
+	r.events.Publish(&basev1.Event{Event: &basev1.Event_AppRoleChanged{
 		AppRoleChanged: &basev1.AppRoleChangedEvent{App: r.describeLocked(p), Before: before}}})
 }
 

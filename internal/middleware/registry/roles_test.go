@@ -42,7 +42,7 @@ func (h *roleHelper) Each(ctx context.Context, request *systemv1.SystemRequest, 
 
 // told is an event in which Apps have roles.
 func told(roles map[*registrytest.App]basev1.Role) *systemv1.SystemEvent {
-	event := &systemv1.SystemEvent{Happened: &systemv1.SystemEvent_PostureChanged{PostureChanged: &systemv1.PostureChanged{Reason: "a test"}}}
+	event := &systemv1.SystemEvent{}
 	for a, role := range roles {
 		event.AppRoles = append(event.AppRoles, &systemv1.AppRole{SigningKey: a.Signing, Role: role})
 	}

@@ -72,9 +72,9 @@ func (r *Registry) Begin(ctx context.Context, peer noiseconn.PublicKey, address 
 	app := r.describeLocked(p)
 	if isNew {
 		r.audit("an App was paired", p)
-		r.events.Publish(&basev1.WatchEventsResponse{Event: &basev1.WatchEventsResponse_AppPaired{AppPaired: &basev1.AppPairedEvent{App: app}}})
+		r.events.Publish(&basev1.Event{Event: &basev1.Event_AppPaired{AppPaired: &basev1.AppPairedEvent{App: app}}})
 	}
-	r.events.Publish(&basev1.WatchEventsResponse{Event: &basev1.WatchEventsResponse_SessionStarted{SessionStarted: &basev1.SessionStartedEvent{App: app}}})
+	r.events.Publish(&basev1.Event{Event: &basev1.Event_SessionStarted{SessionStarted: &basev1.SessionStartedEvent{App: app}}})
 	return s, nil
 }
 
@@ -146,7 +146,7 @@ func (s *Session) End() {
 	if s.app.standing == standingPrePaired || s.app.standing == standingUsedUp {
 		return // nobody was told that it began
 	}
-	r.events.Publish(&basev1.WatchEventsResponse{Event: &basev1.WatchEventsResponse_SessionEnded{SessionEnded: &basev1.SessionEndedEvent{App: r.describeLocked(s.app)}}})
+	r.events.Publish(&basev1.Event{Event: &basev1.Event_SessionEnded{SessionEnded: &basev1.SessionEndedEvent{App: r.describeLocked(s.app)}}})
 }
 
 // EndOtherSessions ends all sessions but one, of all Apps.

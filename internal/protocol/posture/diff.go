@@ -25,9 +25,11 @@ type Change struct {
 	// Opens: after it somebody may reach, enter or leave by what they could not
 	// before, or for longer.
 	Opens bool `json:"opens"`
-	// Text says it to a person before it happens, Done after.
+	// Text says it to a person before it happens, Done when it has, and Told as news of
+	// what somebody did.
 	Text string `json:"text"`
 	Done string `json:"-"`
+	Told string `json:"-"`
 }
 
 // Diff says what is different in after, openings first. It says nothing when the
@@ -66,11 +68,14 @@ type difference struct {
 	changes       []Change
 }
 
-// add completes a change with its sentence. "{be}" in the format becomes "will be"
-// and "is now".
+// add completes a change with its sentence. "{be}" in the format becomes "will be",
+// "is now" and, where something was done, "was"; "{is}" is for what is in a state, and
+// becomes "will be" and "is now".
 func (d *difference) add(c Change, format string, args ...any) {
-	c.Text = fmt.Sprintf(strings.ReplaceAll(format, "{be}", "will be"), args...) + "."
-	c.Done = fmt.Sprintf(strings.ReplaceAll(format, "{be}", "is now"), args...) + "."
+	say := func(be, is string) string {
+		return fmt.Sprintf(strings.NewReplacer("{be}", be, "{is}", is).Replace(format), args...) + "."
+	}
+	c.Text, c.Done, c.Told = say("will be", "will be"), say("is now", "is now"), say("was", "is now")
 	d.changes = append(d.changes, c)
 }
 
@@ -99,7 +104,7 @@ func (d *difference) endpoints() {
 		switch {
 		case !found:
 			c.Opens = true
-			d.add(c, "The %s {be} reachable for %s on %s", title(e.Kind), durationWords(e.Remaining), where(e))
+			d.add(c, "The %s {is} reachable for %s on %s", title(e.Kind), durationWords(e.Remaining), where(e))
 		case was.Remaining != e.Remaining:
 			d.lease(c, title(e.Kind)+" on "+where(e), was.Remaining, e.Remaining)
 		}
@@ -120,7 +125,7 @@ func (d *difference) lease(c Change, what string, before, after time.Duration) {
 	if c.Opens {
 		length = "longer"
 	}
-	d.add(c, "The time of the %s {be} %s: %s instead of %s", what, length, c.After, c.Before)
+	d.add(c, "The time of the %s {is} %s: %s instead of %s", what, length, c.After, c.Before)
 }
 
 func (d *difference) ssh() {
@@ -140,7 +145,7 @@ func (d *difference) ssh() {
 		for _, key := range after.Keys {
 			if !hasKey(before.Keys, key) {
 				d.add(Change{Field: "ssh.keys", Subject: key.Fingerprint, After: key.Line, Opens: true},
-					"SSH {be} open to %s too", keyList([]sshkey.Key{key}))
+					"SSH {is} open to %s too", keyList([]sshkey.Key{key}))
 			}
 		}
 		for _, key := range before.Keys {
@@ -185,7 +190,7 @@ func (d *difference) apps() {
 		if was.Role != app.Role {
 			role := c
 			role.Field, role.Before, role.Opens = "app.role", roleName(was.Role), app.Role > was.Role
-			d.add(role, "The App '%s' {be} %s instead of %s", app.Name, roleName(app.Role), roleName(was.Role))
+			d.add(role, "The App '%s' {is} %s instead of %s", app.Name, roleName(app.Role), roleName(was.Role))
 		}
 		if was.Name != app.Name {
 			name := c
@@ -210,7 +215,7 @@ func (d *difference) pairing() {
 	if after {
 		d.add(c, "Pairing from the network {be} closed; the console can still open a window")
 	} else {
-		d.add(c, "Pairing {be} possible again when an owner opens a window")
+		d.add(c, "Pairing {is} possible again when an owner opens a window")
 	}
 }
 
@@ -235,19 +240,19 @@ func (d *difference) bans() {
 		d.add(Change{
 			Field: "bans.max_tries", Before: fmt.Sprint(before.MaxTries), After: fmt.Sprint(after.MaxTries),
 			Opens: after.MaxTries > before.MaxTries,
-		}, "An address {be} banned after %d failures instead of %d", after.MaxTries, before.MaxTries)
+		}, "An address {is} banned after %d failures instead of %d", after.MaxTries, before.MaxTries)
 	}
 	if before.Window != after.Window {
 		d.add(Change{
 			Field: "bans.window", Before: durationWords(before.Window), After: durationWords(after.Window),
 			Opens: after.Window < before.Window,
-		}, "The time over which failures are counted {be} %s instead of %s", durationWords(after.Window), durationWords(before.Window))
+		}, "The time over which failures are counted {is} %s instead of %s", durationWords(after.Window), durationWords(before.Window))
 	}
 	if before.BanTime != after.BanTime {
 		d.add(Change{
 			Field: "bans.ban_time", Before: durationWords(before.BanTime), After: durationWords(after.BanTime),
 			Opens: after.BanTime < before.BanTime,
-		}, "A ban {be} %s long instead of %s", durationWords(after.BanTime), durationWords(before.BanTime))
+		}, "A ban {is} %s long instead of %s", durationWords(after.BanTime), durationWords(before.BanTime))
 	}
 }
 

@@ -24,11 +24,15 @@ type Event struct {
 	// Changes are the differences to what was in force before, with each lease at
 	// its whole length.
 	Changes []Change `json:"changes"`
+
+	origin systemv1.PostureDocument_Origin // unspecified for a restriction
+	actor  Actor                           // of a restriction
 }
 
 // History tells what happened, oldest first, as far back as the Base keeps it.
-func (v *View) History() []Event {
-	c := v.chain
+func (v *View) History() []Event { return v.chain.history() }
+
+func (c *chain) history() []Event {
 	var events []Event
 	before := &entry{posture: Factory()} // what the first that is kept is compared with
 	var activeBefore []Restriction
@@ -41,7 +45,7 @@ func (v *View) History() []Event {
 		for _, r := range c.recordedUnder(i) {
 			closed := append(slices.Clone(active), r)
 			events = append(events, Event{
-				At: r.RecordedAt, Revision: r.Revision, Restriction: r.Number, By: actorName(r.Actor),
+				At: r.RecordedAt, Revision: r.Revision, Restriction: r.Number, By: actorName(r.Actor), actor: r.Actor,
 				Changes: Diff(asGranted(e, active), asGranted(e, closed)),
 			})
 			active = closed
@@ -74,7 +78,7 @@ func fullLength(p Posture) []RunningLease {
 }
 
 func documentEvent(before, e *entry) Event {
-	event := Event{At: time.Unix(e.doc.GetSignedAt(), 0), Revision: e.doc.GetRevision(), Note: e.doc.GetNote()}
+	event := Event{At: time.Unix(e.doc.GetSignedAt(), 0), Revision: e.doc.GetRevision(), Note: e.doc.GetNote(), origin: e.doc.GetOrigin()}
 	switch e.doc.GetOrigin() {
 	case systemv1.PostureDocument_ORIGIN_FACTORY:
 		event.By = "the factory"
@@ -107,3 +111,46 @@ func actorName(actor Actor) string {
 		return "the Base"
 	}
 }
+
+// News is what happened after a revision and a restriction, each once: of a change that
+// was undone, only that is told. What pairing has changed is not in it, for that is
+// told by who was paired and revoked.
+func (l *Ledger) News(revision, restriction uint64) []Event {
+	var news []Event
+	var last Event // the last document
+	for _, e := range l.chain.history() {
+		isNew := e.Revision > revision
+		if e.Restriction != 0 {
+			isNew = e.Restriction > restriction
+		}
+		switch {
+		case !isNew || e.origin == systemv1.PostureDocument_ORIGIN_FACTORY || e.origin == systemv1.PostureDocument_ORIGIN_CEREMONY:
+		case e.origin == systemv1.PostureDocument_ORIGIN_UNDO:
+			news = slices.DeleteFunc(news, func(n Event) bool { return n.Restriction == 0 && n.Revision == last.Revision })
+			e.By, e.Changes = last.By, []Change{{Told: "A change was undone."}}
+			news = append(news, e)
+		default:
+			if e.Changes = slices.DeleteFunc(slices.Clone(e.Changes), func(c Change) bool { return c.Field == "app.role" }); len(e.Changes) > 0 {
+				news = append(news, e)
+			}
+		}
+		if e.Restriction == 0 {
+			last = e
+		}
+	}
+	return news
+}
+
+// Ended tells why something has ended by itself; empty if somebody has ended it.
+func (e Event) Ended() string {
+	switch e.actor {
+	case ActorClock:
+		return "its time is over"
+	case ActorReboot:
+		return "the machine was restarted"
+	}
+	return ""
+}
+
+// ByMiddleware tells whether an App closed something that the Middleware alone knows.
+func (e Event) ByMiddleware() bool { return e.actor == ActorMiddleware }

@@ -7,7 +7,8 @@ import (
 	"slices"
 	"sync"
 
-	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
+	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
+
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/bruteforce"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
@@ -21,7 +22,7 @@ type Machine struct {
 	broken   error
 	examined func()
 	bans     []bruteforce.Ban
-	findings []*systemv1.Finding
+	findings []*basev1.Finding
 }
 
 // Break makes the machine refuse each new configuration with an error; nil: it
@@ -48,7 +49,7 @@ func (m *Machine) Ban(ban bruteforce.Ban) {
 }
 
 // Drift gives the next audit something to find.
-func (m *Machine) Drift(finding *systemv1.Finding) {
+func (m *Machine) Drift(finding *basev1.Finding) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.findings = append(m.findings, finding)
@@ -71,7 +72,7 @@ func (m *Machine) Lift(_ context.Context, addr netip.Addr) (bool, error) {
 }
 
 // Audit implements system.Auditor.
-func (m *Machine) Audit(context.Context, posture.Effective) []*systemv1.Finding {
+func (m *Machine) Audit(context.Context, posture.Effective) []*basev1.Finding {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return slices.Clone(m.findings)
@@ -82,7 +83,7 @@ func (m *Machine) Fix(_ context.Context, _ posture.Effective, id string) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	before := len(m.findings)
-	m.findings = slices.DeleteFunc(m.findings, func(f *systemv1.Finding) bool { return f.GetId() == id })
+	m.findings = slices.DeleteFunc(m.findings, func(f *basev1.Finding) bool { return f.GetId() == id })
 	if len(m.findings) == before {
 		return errors.New("no such finding")
 	}

@@ -174,33 +174,3 @@ func PrePairedServiceHandlers(s PrePairedServiceServer) map[string]rpc.Handler {
 		PrePairedServiceFetchKeys: rpc.Unary(s.FetchKeys),
 	}
 }
-
-// The methods of bitbox.base.v1.EventsService.
-const (
-	EventsServiceWatchEvents = "bitbox.base.v1.EventsService.WatchEvents"
-)
-
-// EventsService streams what happens at the Base.
-type EventsServiceClient struct{ caller Caller }
-
-// NewEventsServiceClient returns a client that makes its calls by caller.
-func NewEventsServiceClient(caller Caller) EventsServiceClient { return EventsServiceClient{caller} }
-
-// WatchEvents sends a SubscribedEvent first, then events as they happen. A
-// subscriber that reads too slowly is ended with RESOURCE_EXHAUSTED rather
-// than sent a stream with gaps.
-func (c EventsServiceClient) WatchEvents(ctx context.Context, request *v1.WatchEventsRequest) (*Stream[v1.WatchEventsResponse], error) {
-	return watch[v1.WatchEventsResponse](ctx, c.caller, EventsServiceWatchEvents, request)
-}
-
-// EventsServiceServer answers the calls of bitbox.base.v1.EventsService.
-type EventsServiceServer interface {
-	WatchEvents(context.Context, *v1.WatchEventsRequest, *rpc.Sender[v1.WatchEventsResponse]) error
-}
-
-// EventsServiceHandlers returns the handlers of bitbox.base.v1.EventsService by the names of its methods.
-func EventsServiceHandlers(s EventsServiceServer) map[string]rpc.Handler {
-	return map[string]rpc.Handler{
-		EventsServiceWatchEvents: rpc.ServerStream(s.WatchEvents),
-	}
-}
