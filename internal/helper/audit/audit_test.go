@@ -265,6 +265,16 @@ func (f *fake) liveUnit(name, text string, active bool, pid int, a accounts) uni
 			u[property] = v[len(v)-1]
 		}
 	}
+	for _, property := range mountProperties {
+		var printed []string
+		for field := range strings.FieldsSeq(strings.Join(d[property], " ")) {
+			if property != "TemporaryFileSystem" {
+				field += ":" + strings.TrimPrefix(field, "-") + ":rbind"
+			}
+			printed = append(printed, field)
+		}
+		u[property] = strings.Join(printed, " ")
+	}
 	for _, property := range setProperties {
 		u[property] = strings.ToLower(strings.Join(d[property], " "))
 	}

@@ -56,13 +56,16 @@ var (
 		"AmbientCapabilities", "CapabilityBoundingSet", "ExecPaths", "InaccessiblePaths", "NoExecPaths", "ReadWritePaths",
 		"RestrictAddressFamilies", "SupplementaryGroups",
 	}
+	// mountProperties say what stands in the place of /run and others. systemd prints more
+	// of each than a file says, see mounts.
+	mountProperties = []string{"BindPaths", "BindReadOnlyPaths", "TemporaryFileSystem"}
 	// stateProperties are asked for beside them.
 	stateProperties = []string{"ActiveState", "DropInPaths", "FragmentPath", "LoadState", "MainPID", "NeedDaemonReload", "SystemCallFilter"}
 )
 
 // showUnits asks systemd for units, and returns them in the order asked for.
 func showUnits(ctx context.Context, system System, names ...string) ([]unit, error) {
-	properties := strings.Join(slices.Concat(stateProperties, plainProperties, setProperties), ",")
+	properties := strings.Join(slices.Concat(stateProperties, plainProperties, setProperties, mountProperties), ",")
 	output, err := ask(ctx, system, append([]string{systemctl, "show", "--no-pager", "-p", properties}, names...)...)
 	if err != nil {
 		return nil, err
@@ -143,6 +146,11 @@ func (d definition) compare(live unit) []string {
 			differs(property, want)
 		}
 	}
+	for _, property := range mountProperties {
+		if want := strings.Join(d[property], " "); !slices.Equal(mounts(live[property]), mounts(want)) {
+			differs(property, want)
+		}
+	}
 	// systemd prints the expanded list; a "~" in front would be one of what is
 	// denied, and nothing but it none at all.
 	if filter := live["SystemCallFilter"]; len(d["SystemCallFilter"]) > 0 && (filter == "" || strings.HasPrefix(filter, "~")) {
@@ -165,6 +173,21 @@ func members(list string) []string {
 	fields := strings.Fields(strings.ToLower(list))
 	slices.Sort(fields)
 	return slices.Compact(fields)
+}
+
+// mounts reads a list of mounts. A file says "/run" for what systemd prints as
+// "/run:/run:rbind", and "/run" for "/run:".
+func mounts(list string) []string {
+	fields := strings.Fields(list)
+	for i, field := range fields {
+		field = strings.TrimSuffix(strings.TrimSuffix(field, ":rbind"), ":")
+		if source, target, found := strings.Cut(field, ":"); found && strings.TrimPrefix(source, "-") == target {
+			field = source
+		}
+		fields[i] = field
+	}
+	slices.Sort(fields)
+	return fields
 }
 
 // compareProcess returns where the running process has more than its definition

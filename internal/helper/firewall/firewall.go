@@ -278,11 +278,23 @@ func render(p Policy, f family) string {
 	b.line("-A INPUT -j DROP")
 	b.line("-A FORWARD -j DROP")
 
-	b.comment("The proxy faces strangers: even on loopback it begins only what it is there for.")
+	b.comment("Proxy and mDNS face strangers: even on loopback they begin only what they are there for.")
 	for _, port := range sorted(p.Upstream) {
 		b.line("-A OUTPUT -o lo -p tcp -m owner --uid-owner %s -m conntrack --ctstate NEW -m tcp --dport %d -j ACCEPT", ProxyUser, port)
 	}
-	b.line("-A OUTPUT -o lo -m owner --uid-owner %s -m conntrack --ctstate NEW -j REJECT --reject-with %s", ProxyUser, f.refusal)
+	for _, user := range []string{ProxyUser, MDNSUser} {
+		b.line("-A OUTPUT -o lo -m owner --uid-owner %s -m conntrack --ctstate NEW -j REJECT --reject-with %s", user, f.refusal)
+	}
+	// A question for a name carries out whatever the name says.
+	b.comment("The resolver on loopback answers those who may go out, and nobody else.")
+	for _, user := range p.resolving() {
+		for _, protocol := range []Protocol{TCP, UDP} {
+			b.line("-A OUTPUT -o lo -p %s -m owner --uid-owner %s -m %s --dport 53 -j ACCEPT", protocol, user, protocol)
+		}
+	}
+	for _, protocol := range []Protocol{TCP, UDP} {
+		b.line("-A OUTPUT -o lo -p %s -m conntrack --ctstate NEW -m %s --dport 53 -j REJECT --reject-with %s", protocol, protocol, f.refusal)
+	}
 	b.line("-A OUTPUT -o lo -j ACCEPT")
 	b.line("-A OUTPUT -m conntrack --ctstate INVALID -j DROP")
 	b.line("-A OUTPUT -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT")
@@ -358,6 +370,18 @@ func order(e Egress) string {
 // eachSender limits packets of each source address.
 func eachSender(name string, perSecond, burst int) string {
 	return fmt.Sprintf("-m hashlimit --hashlimit-upto %d/sec --hashlimit-burst %d --hashlimit-mode srcip --hashlimit-name %s", perSecond, burst, name)
+}
+
+// resolving are the users who may ask for names outside, sorted: they may ask the resolver here.
+func (p Policy) resolving() []string {
+	var users []string
+	for _, e := range slices.Concat(ownEgress, p.Egress) {
+		if e.Port == 53 {
+			users = append(users, e.User)
+		}
+	}
+	slices.Sort(users)
+	return slices.Compact(users)
 }
 
 type builder struct{ strings.Builder }

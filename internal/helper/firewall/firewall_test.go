@@ -93,6 +93,7 @@ func loopholes(rules string, p firewall.Policy) []string {
 		`-p ipv6-icmp .*`,
 		`-d 224\.0\.0\.0/24 -p igmp`,
 		`(-d \S+ )?-p (tcp|udp) -m owner --uid-owner [a-z_][a-z0-9_-]* -m (tcp|udp) --dport \d+`,
+		`-o lo -p (tcp|udp) -m owner --uid-owner [a-z_][a-z0-9_-]* -m (tcp|udp) --dport 53`,
 		unicastAnswer,
 	}
 	accepted := regexp.MustCompile(`^-A INPUT (` + strings.Join(inbound, "|") + `) -j ACCEPT$|^-A OUTPUT (` + strings.Join(outbound, "|") + `) -j ACCEPT$|` +
@@ -112,6 +113,12 @@ func loopholes(rules string, p firewall.Policy) []string {
 			found = append(found, line)
 		case !accepted.MatchString(line) && !harmless.MatchString(line):
 			found = append(found, line)
+		}
+	}
+	beforeLoopback, _, _ := strings.Cut(rules, "-A OUTPUT -o lo -j ACCEPT\n")
+	for _, protocol := range []string{"tcp", "udp"} {
+		if !strings.Contains(beforeLoopback, fmt.Sprintf("\n-A OUTPUT -o lo -p %s -m conntrack --ctstate NEW -m %[1]s --dport 53 -j REJECT", protocol)) {
+			found = append(found, "everybody may ask the resolver, by "+protocol)
 		}
 	}
 	for _, chain := range []string{"INPUT", "FORWARD", "OUTPUT"} {
@@ -218,6 +225,7 @@ func TestLoopholesAreFound(t *testing.T) {
 		"answers to everybody":              strings.Replace(rules.V4, "-A OUTPUT -d 10.0.0.0/8 -p udp -m owner --uid-owner avahi", "-A OUTPUT -p udp -m owner --uid-owner avahi", 1),
 		"answers of everybody":              strings.Replace(rules.V4, "-A OUTPUT -d 10.0.0.0/8 -p udp -m owner --uid-owner avahi", "-A OUTPUT -d 10.0.0.0/8 -p udp", 1),
 		"a neighbour uses a limit up":       strings.Replace(rules.V4, "-p igmp -j ACCEPT", "-p igmp -m limit --limit 10/sec -j ACCEPT", 1),
+		"names for all":                     regexp.MustCompile(`(?m)^-A OUTPUT -o lo -p udp .*--dport 53 -j REJECT.*\n`).ReplaceAllString(rules.V4, ""),
 		"everybody sends":                   strings.Replace(rules.V4, "COMMIT", "-A OUTPUT -p tcp -j ACCEPT\nCOMMIT", 1),
 	} {
 		if broken == rules.V4 {
