@@ -62,7 +62,7 @@ func TestTheEntryComesBackWithThePacketFilter(t *testing.T) {
 		if err := os.MkdirAll(filepath.Dir(dropIn), 0o755); err != nil {
 			t.Fatal(err)
 		}
-		if err := os.WriteFile(dropIn, []byte("[Service]\nExecStartPre=/usr/bin/test -e /run/the-filter-can-be-loaded\n"), 0o644); err != nil {
+		if err := os.WriteFile(dropIn, []byte("[Service]\nExecStartPre=/usr/bin/test -e /etc/the-filter-can-be-loaded\n"), 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}})
@@ -71,7 +71,7 @@ func TestTheEntryComesBackWithThePacketFilter(t *testing.T) {
 	for _, to := range entry(s) {
 		refused(t, s.Attacker(1), to)
 	}
-	s.MustExec("touch", "/run/the-filter-can-be-loaded")
+	s.MustExec("touch", "/etc/the-filter-can-be-loaded")
 	for _, unit := range append([]string{generation.FirewallUnit}, listening...) {
 		s.WaitActive(unit)
 	}

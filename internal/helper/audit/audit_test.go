@@ -16,6 +16,7 @@ import (
 
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/firewall"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/listeners"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/sshaccess"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/sshkey"
@@ -174,7 +175,7 @@ func base(t *testing.T) *fake {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f.print(recorded(t, "ss"), listening...)
+	f.print(recorded(t, "ss"), listeners.Command...)
 
 	policy, err := generation.FirewallFor(factory().Posture)
 	if err != nil {

@@ -2,127 +2,60 @@ package audit
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"net/netip"
 	"slices"
 	"strconv"
-	"strings"
 
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/listeners"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/proxy"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/services"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/sshaccess"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
 )
 
-// socket is one that waits for whoever comes.
-type socket struct {
-	protocol string // "tcp", "udp", …
-	// addr is invalid for the wildcard of both families, which ss prints as *.
-	addr netip.Addr
-	port uint16
-	// unit is the systemd unit that opened it; empty if the kernel did not tell.
-	unit string
-}
-
-func (s socket) String() string {
-	address := "*:" + strconv.Itoa(int(s.port))
-	if s.addr.IsValid() {
-		address = netip.AddrPortFrom(s.addr, s.port).String()
-	}
-	if s.unit == "" {
-		return s.protocol + " " + address
-	}
-	return fmt.Sprintf("%s %s of %s", s.protocol, address, s.unit)
-}
-
-// listening lists what waits in all protocols that have ports. -O keeps each on
-// one line; the control group is the only way to the owner that needs no right over
-// other processes.
-var listening = []string{ss, "-H", "-n", "-O", "-l", "-t", "-u", "-S", "-d", "--cgroup"}
-
-// parseSockets reads the output of listening:
-//
-//	tcp LISTEN 0 511 [::]:8845 [::]:* cgroup:/system.slice/bitbox-base-nginx.service
-func parseSockets(output string) ([]socket, error) {
-	var sockets []socket
-	for line := range strings.Lines(output) {
-		fields := strings.Fields(line)
-		if len(fields) == 0 {
-			continue
-		}
-		s, err := parseSocket(fields)
-		if err != nil {
-			return nil, fmt.Errorf("read the output of ss from the line %q: %w", strings.TrimSpace(line), err)
-		}
-		sockets = append(sockets, s)
-	}
-	return sockets, nil
-}
-
-func parseSocket(fields []string) (socket, error) {
-	if len(fields) < 6 {
-		return socket{}, fmt.Errorf("%d fields instead of at least 6", len(fields))
-	}
-	s := socket{protocol: fields[0]}
-	local := fields[4]
-	colon := strings.LastIndexByte(local, ':')
-	if colon < 0 {
-		return socket{}, fmt.Errorf("the local address %q has no port", local)
-	}
-	port, err := strconv.ParseUint(local[colon+1:], 10, 16)
-	if err != nil {
-		return socket{}, err
-	}
-	s.port = uint16(port)
-	host, _, _ := strings.Cut(local[:colon], "%") // 0.0.0.0%eth0, [fe80::1]%eth0
-	if host = strings.Trim(host, "[]"); host != "*" {
-		if s.addr, err = netip.ParseAddr(host); err != nil {
-			return socket{}, err
-		}
-	}
-	for _, field := range fields[6:] {
-		if group, ok := strings.CutPrefix(field, "cgroup:"); ok {
-			s.unit = unitOf(group)
-		}
-	}
-	return s, nil
-}
-
-// unitOf returns the service in the path of a control group, or else its last part.
-func unitOf(group string) string {
-	parts := strings.Split(strings.Trim(group, "/"), "/")
-	for _, part := range slices.Backward(parts) {
-		if strings.HasSuffix(part, ".service") {
-			return part
-		}
-	}
-	return parts[len(parts)-1]
-}
+// owner is a unit that may listen, and the user whom it does so as.
+type owner struct{ unit, user string }
 
 // permission is a socket that may be there.
 type permission struct {
 	protocol string
-	port     uint16   // 0: any
-	units    []string // those that may have it
+	port     uint16 // 0: any
+	loopback bool   // on loopback alone
+	owners   []owner
 }
+
+var (
+	proxyOwner    = []owner{{generation.ProxyUnit, generation.ProxyUser}}
+	resolverOwner = []owner{{"systemd-resolved.service", "systemd-resolve"}}
+	networkOwners = []owner{
+		{"systemd-networkd.service", "systemd-network"}, {"networking.service", "root"}, {"NetworkManager.service", "root"}, {"dhclient.service", "root"},
+	}
+)
 
 // alwaysPermitted are the sockets of every Base beside its servers'. The packet
 // filter lets nobody begin anything with those of port 0: they carry questions
 // of ours, and no source can be told in advance.
 var alwaysPermitted = []permission{
-	{"udp", 68, networkUnits}, // DHCP
-	{"udp", 546, networkUnits},
-	{"udp", 0, []string{"systemd-resolved.service", "systemd-timesyncd.service"}},
+	{"udp", 68, false, networkOwners}, // DHCP
+	{"udp", 546, false, networkOwners},
+	{"udp", 0, false, append([]owner{{services.TimeUnit, "systemd-timesync"}}, resolverOwner...)},
+	{"tcp", 53, true, resolverOwner},
 }
-
-var networkUnits = []string{"systemd-networkd.service", "networking.service", "NetworkManager.service", "dhclient.service"}
 
 // servers are the sockets that what is in force asks for.
 func servers(e posture.Effective) []permission {
 	list := entries(e)
 	if e.SSH != nil {
-		list = append(list, permission{"tcp", sshaccess.Port, []string{generation.SSHUnit}})
+		list = append(list, permission{"tcp", sshaccess.Port, false, []owner{{generation.SSHUnit, "root"}}})
 	}
-	return append(list, permission{"udp", mdnsPort, []string{generation.MDNSUnit}})
+	if slices.ContainsFunc(e.Endpoints, func(endpoint posture.Endpoint) bool { return endpoint.Shared && endpoint.Kind != posture.KindEntry }) {
+		list = append(list, permission{"tcp", proxy.InnerPort, true, proxyOwner})
+	}
+	return append(list, permission{"udp", mdnsPort, false, []owner{{generation.MDNSUnit, "avahi"}}})
 }
 
 // entries are those of NGINX. They have to be there, or no App gets in; that the
@@ -131,7 +64,7 @@ func entries(e posture.Effective) []permission {
 	var list []permission
 	for _, endpoint := range e.Endpoints {
 		if !endpoint.Shared {
-			list = append(list, permission{"tcp", endpoint.Port, []string{generation.ProxyUnit}})
+			list = append(list, permission{"tcp", endpoint.Port, false, proxyOwner})
 		}
 	}
 	return list
@@ -140,41 +73,89 @@ func entries(e posture.Effective) []permission {
 // mdnsPort is RFC 6762's.
 const mdnsPort = 5353
 
-func (p permission) covers(s socket) bool {
-	return p.protocol == s.protocol && (p.port == 0 || p.port == s.port) && (s.unit == "" || slices.Contains(p.units, s.unit))
+// resolve finds the numbers of the users. A user that is not there owns nothing.
+func resolve(list []permission, a accounts) []listeners.Permission {
+	var resolved []listeners.Permission
+	for _, p := range list {
+		r := listeners.Permission{Protocol: p.protocol, Port: p.port, Loopback: p.loopback}
+		for _, o := range p.owners {
+			if uid, err := a.uid(o.user); err == nil {
+				r.Owners = append(r.Owners, listeners.Owner{Unit: o.unit, UID: uid})
+			}
+		}
+		resolved = append(resolved, r)
+	}
+	return resolved
 }
 
-// checkSockets compares what listens with what is in force. What listens on
-// loopback alone is left out: nobody reaches it from the network, and services
-// behind the entry live there.
+// ownServices lets the services of the appliance's builder listen on loopback, each as the
+// user whom it runs as.
+func ownServices(ctx context.Context, system System) ([]listeners.Permission, error) {
+	text, err := system.ReadFile(services.OwnFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	own, err := services.Parse(text)
+	if err != nil || len(own) == 0 {
+		return nil, err
+	}
+	output, err := ask(ctx, system, append([]string{systemctl, "show", "--no-pager", "-p", "LoadState,UID"}, own.Units()...)...)
+	if err != nil {
+		return nil, err
+	}
+	var owners []listeners.Owner
+	for i, u := range parseUnits(output) {
+		if i >= len(own) {
+			break
+		}
+		uid, err := strconv.Atoi(u["UID"])
+		if err != nil {
+			uid = 0 // systemd prints "[not set]" for root's
+		}
+		owners = append(owners, listeners.Owner{Unit: own[i].Unit, UID: uid})
+	}
+	return []listeners.Permission{
+		{Protocol: "tcp", Loopback: true, Owners: owners}, {Protocol: "udp", Loopback: true, Owners: owners},
+	}, nil
+}
+
+// checkSockets compares who listens, and as which user, with what is in force; on loopback,
+// too. Who has the port of a service there gets what is meant for the service.
 func checkSockets(ctx context.Context, system System, want Expectation) ([]difference, error) {
-	output, err := ask(ctx, system, listening...)
+	output, err := ask(ctx, system, listeners.Command...)
 	if err != nil {
 		return nil, err
 	}
-	sockets, err := parseSockets(output)
+	sockets, err := listeners.Parse(output)
 	if err != nil {
 		return nil, err
 	}
-	return compareSockets(sockets, want.Posture), nil
+	accounts, err := readAccounts(system)
+	if err != nil {
+		return nil, err
+	}
+	own, err := ownServices(ctx, system)
+	if err != nil {
+		return nil, err
+	}
+	return compareSockets(sockets, want.Posture, accounts, own), nil
 }
 
-func compareSockets(sockets []socket, e posture.Effective) []difference {
-	permitted := append(servers(e), alwaysPermitted...)
+func compareSockets(sockets []listeners.Socket, e posture.Effective, a accounts, own []listeners.Permission) []difference {
+	permitted := slices.Concat(resolve(servers(e), a), resolve(alwaysPermitted, a), own)
 	var unexpected []string
-	for _, s := range sockets {
-		if s.addr.IsLoopback() {
-			continue
-		}
-		if !slices.ContainsFunc(permitted, func(p permission) bool { return p.covers(s) }) {
-			unexpected = append(unexpected, s.String())
-		}
+	for _, s := range listeners.Unexpected(sockets, permitted) {
+		unexpected = append(unexpected, s.String())
 	}
+	units := listeners.TellUnits(sockets)
 	var silent []string
-	for _, p := range entries(e) {
+	for _, p := range resolve(entries(e), a) {
 		for _, wildcard := range []netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()} {
-			if !slices.ContainsFunc(sockets, func(s socket) bool { return p.covers(s) && s.addr == wildcard }) {
-				silent = append(silent, fmt.Sprintf("NGINX does not listen on tcp %s", netip.AddrPortFrom(wildcard, p.port)))
+			if !slices.ContainsFunc(sockets, func(s listeners.Socket) bool { return p.Covers(s, units) && s.Addr == wildcard }) {
+				silent = append(silent, fmt.Sprintf("NGINX does not listen on tcp %s", netip.AddrPortFrom(wildcard, p.Port)))
 			}
 		}
 	}

@@ -31,7 +31,7 @@ const (
 // alwaysActive are the units that have to run. The Middleware has not: its socket
 // starts it. SSH's is the posture's matter, and a machine may have no screen for the console.
 var alwaysActive = []string{
-	generation.FirewallUnit, systemSocket, systemUnit, middlewareSocket, generation.ProxyUnit, generation.BansUnit, generation.MDNSUnit,
+	generation.FirewallUnit, systemSocket, systemUnit, middlewareSocket, generation.PortsUnit, generation.ProxyUnit, generation.BansUnit, generation.MDNSUnit,
 }
 
 // unit is what systemd says of a unit, by the names of its properties.

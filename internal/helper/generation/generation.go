@@ -70,7 +70,21 @@ const (
 	BansUnit       = "bitbox-base-fail2ban.service"
 	SSHUnit        = "bitbox-base-ssh.service"
 	MDNSUnit       = "bitbox-base-avahi.service"
+	PortsUnit      = "bitbox-base-ports.service"
 )
+
+// ProxyUser is the user as whom NGINX runs, and PortsUnit, which holds its ports.
+const ProxyUser = firewall.ProxyUser
+
+// HeldPorts are the addresses that NGINX can come to listen on, whatever the posture: the
+// kinds of extra APIs and their ports are constant.
+func HeldPorts() []netip.AddrPort {
+	var own []uint16
+	for _, extra := range posture.Extras {
+		own = append(own, extra.Port)
+	}
+	return proxy.Held(posture.EntryPort, own)
+}
 
 // PreflightUnits examine the candidate with the programs that would read it,
 // in an empty network of their own. Starting them fails if one finds a fault.

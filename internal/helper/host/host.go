@@ -22,6 +22,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/firewall"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/proxy"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/services"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/sshaccess"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/sshkey"
@@ -194,37 +195,101 @@ func userNumber(name string) (int, error) {
 	return strconv.Atoi(found.Uid)
 }
 
-// socketDifferences looks at the ports that the posture decides about. NGINX's
-// are its own matter while it does not run: then nothing may listen there.
+// socketDifferences looks at the ports that the posture decides about: that what is open
+// listens, and that nobody else does. NGINX's are its own matter while it does not run:
+// then nothing may listen there.
 func (m Host) socketDifferences(ctx context.Context, e posture.Effective, _ generation.Files) ([]string, error) {
 	listening, err := listeningPorts()
 	if err != nil {
 		return nil, err
 	}
 	proxyRuns := m.do(ctx, systemctl, "is-active", "--quiet", generation.ProxyUnit) == nil
-	want := map[uint16]bool{posture.EntryPort: proxyRuns}
-	for _, port := range apply.ExceptionalPorts() {
-		want[port] = false
+	proxyUser, err := userNumber(generation.ProxyUser)
+	if err != nil {
+		return nil, err
 	}
-	for _, port := range apply.OpenPorts(e) {
-		want[port] = proxyRuns || port == sshaccess.Port
+	// owners are the users who may listen on a port; nobody on one that is closed.
+	owners := map[uint16][]int{posture.EntryPort: nil}
+	for _, port := range append(apply.ExceptionalPorts(), apply.OpenPorts(e)...) {
+		owners[port] = nil
 	}
-	var differences []string
-	for port, open := range want {
-		switch {
-		case open && !listening[port]:
-			differences = append(differences, fmt.Sprintf("nothing listens on TCP port %d", port))
-		case !open && listening[port]:
-			differences = append(differences, fmt.Sprintf("something listens on TCP port %d", port))
+	if proxyRuns {
+		for _, port := range append(apply.OpenPorts(e), posture.EntryPort) {
+			owners[port] = []int{proxyUser}
 		}
 	}
+	if e.SSH != nil {
+		owners[sshaccess.Port] = []int{0}
+	}
+	var differences []string
+	for port, users := range owners {
+		found := listening[port]
+		if len(users) > 0 && len(found) == 0 {
+			differences = append(differences, fmt.Sprintf("nothing listens on TCP port %d", port))
+		}
+		for _, uid := range found {
+			if !slices.Contains(users, uid) {
+				differences = append(differences, fmt.Sprintf("user %d listens on TCP port %d", uid, port))
+			}
+		}
+	}
+	behind, err := m.upstreamDifferences(ctx, e, listening)
 	slices.Sort(differences)
+	return append(differences, behind...), err
+}
+
+// upstreamDifferences looks who listens where NGINX finds the service behind an extra API:
+// such a service need not run yet, but nobody else may be in its place.
+func (m Host) upstreamDifferences(ctx context.Context, e posture.Effective, listening map[uint16][]int) ([]string, error) {
+	web, err := generation.ProxyFor(e)
+	if err != nil {
+		return nil, err
+	}
+	var known []int // asked for when it is needed
+	var differences []string
+	for _, api := range web.APIs {
+		port := api.Upstream.Port()
+		if len(listening[port]) == 0 {
+			continue
+		}
+		if known == nil {
+			if known, err = m.serviceUsers(ctx); err != nil {
+				return nil, err
+			}
+		}
+		for _, uid := range listening[port] {
+			if !slices.Contains(known, uid) {
+				differences = append(differences, fmt.Sprintf("user %d listens on TCP port %d in the place of the service behind %s, and no service in %s runs as that user", uid, port, api.Name, services.OwnFile))
+			}
+		}
+	}
 	return differences, nil
 }
 
-// listeningPorts are those on which somebody listens, whatever the address.
-func listeningPorts() (map[uint16]bool, error) {
-	ports := map[uint16]bool{}
+// serviceUsers are root, and the users as whom the services of the appliance's builder run.
+func (m Host) serviceUsers(ctx context.Context) ([]int, error) {
+	table, _ := services.Read(services.OwnFile) // a file that cannot be used names no service
+	users := []int{0}
+	own := table[len(services.BuiltIn()):].Units()
+	if len(own) == 0 {
+		return users, nil
+	}
+	output, err := m.run(ctx, append([]string{systemctl, "show", "--property=UID", "--value"}, own...)...)
+	if err != nil {
+		return nil, err
+	}
+	for field := range strings.FieldsSeq(output) {
+		if uid, err := strconv.Atoi(field); err == nil { // "[not set]" of one that does not run
+			users = append(users, uid)
+		}
+	}
+	return users, nil
+}
+
+// listeningPorts are those on which somebody listens, whatever the address, with the users
+// who do.
+func listeningPorts() (map[uint16][]int, error) {
+	ports := map[uint16][]int{}
 	for _, path := range []string{"/proc/net/tcp", "/proc/net/tcp6"} {
 		text, err := os.ReadFile(path)
 		if errors.Is(err, fs.ErrNotExist) {
@@ -240,12 +305,12 @@ func listeningPorts() (map[uint16]bool, error) {
 	return ports, nil
 }
 
-// parseListening reads /proc/net/tcp (proc(5)): "sl local_address rem_address st …",
-// all in hexadecimal; 0A is TCP_LISTEN.
-func parseListening(text string, ports map[uint16]bool) error {
+// parseListening reads /proc/net/tcp (proc(5)): "sl local_address rem_address st tx_queue:rx_queue
+// tr:tm->when retrnsmt uid …", in hexadecimal but for the user; 0A is TCP_LISTEN.
+func parseListening(text string, ports map[uint16][]int) error {
 	for line := range strings.Lines(text) {
 		fields := strings.Fields(line)
-		if len(fields) < 4 || fields[3] != "0A" {
+		if len(fields) < 8 || fields[3] != "0A" {
 			continue
 		}
 		_, port, _ := strings.Cut(fields[1], ":")
@@ -253,7 +318,13 @@ func parseListening(text string, ports map[uint16]bool) error {
 		if err != nil {
 			return fmt.Errorf("the line %q: %w", strings.TrimSpace(line), err)
 		}
-		ports[uint16(number)] = true
+		uid, err := strconv.Atoi(fields[7])
+		if err != nil {
+			return fmt.Errorf("the line %q: %w", strings.TrimSpace(line), err)
+		}
+		if !slices.Contains(ports[uint16(number)], uid) {
+			ports[uint16(number)] = append(ports[uint16(number)], uid)
+		}
 	}
 	return nil
 }

@@ -73,6 +73,16 @@ func CertificateFile(directory, name string) string {
 	return filepath.Join(directory, name+".pem")
 }
 
+// Held returns the addresses that NGINX listens on when the entry and all of these ports
+// are open: whoever else had one would be in its place.
+func Held(entry uint16, own []uint16) []netip.AddrPort {
+	addresses := []netip.AddrPort{netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), InnerPort)}
+	for _, port := range append([]uint16{entry}, own...) {
+		addresses = append(addresses, netip.AddrPortFrom(netip.IPv4Unspecified(), port), netip.AddrPortFrom(netip.IPv6Unspecified(), port))
+	}
+	return addresses
+}
+
 // UpstreamPorts returns the TCP ports on loopback that NGINX has to reach, for
 // the packet filter.
 func (c Config) UpstreamPorts() []uint16 {
@@ -161,7 +171,7 @@ stream {
 	for _, api := range c.APIs {
 		fmt.Fprintf(b, "\n    # %s, opened by an owner.\n    server {\n", api.Name)
 		if api.Port == 0 {
-			fmt.Fprintf(b, "        listen 127.0.0.1:%d ssl proxy_protocol;\n        set_real_ip_from 127.0.0.1;\n", InnerPort)
+			fmt.Fprintf(b, "        listen 127.0.0.1:%d ssl proxy_protocol reuseport;\n        set_real_ip_from 127.0.0.1;\n", InnerPort)
 		} else {
 			c.listen(b, api.Port, " ssl")
 		}
@@ -184,7 +194,9 @@ stream {
 // wildcards: NGINX does not start with an address that is absent, and addresses
 // come and go. The keepalive finds out about peers that vanished.
 func (c Config) listen(b *strings.Builder, port uint16, options string) {
-	const keepalive = " backlog=1024 so_keepalive=60s:10s:3;\n"
+	// reuseport: the ports are held for NGINX by another process (Hold), and only who says
+	// so may have them as well.
+	const keepalive = " reuseport backlog=1024 so_keepalive=60s:10s:3;\n"
 	fmt.Fprintf(b, "        listen 0.0.0.0:%d%s%s", port, options, keepalive)
 	if !c.NoIPv6 {
 		fmt.Fprintf(b, "        listen [::]:%d%s ipv6only=on%s", port, options, keepalive)

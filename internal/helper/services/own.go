@@ -83,6 +83,9 @@ func readOwn(file string) ([]Service, error) {
 	return parseOwn(text)
 }
 
+// Parse reads the text of the builder's file, for who has read it.
+func Parse(text []byte) (Table, error) { return parseOwn(text) }
+
 // parseOwn reads the builder's file.
 func parseOwn(text []byte) ([]Service, error) {
 	if !utf8.Valid(text) {

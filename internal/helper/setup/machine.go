@@ -55,7 +55,7 @@ const openFilter = "*filter\n:INPUT ACCEPT [0:0]\n:FORWARD ACCEPT [0:0]\n:OUTPUT
 // among them: there may be no screen.
 var mustRun = []string{
 	generation.FirewallUnit, "bitbox-base-system.socket", "bitbox-base-system.service", "bitbox-base-middleware.socket",
-	generation.ProxyUnit, generation.BansUnit, generation.MDNSUnit,
+	generation.PortsUnit, generation.ProxyUnit, generation.BansUnit, generation.MDNSUnit,
 }
 
 // programUnits run a program that an upgrade of ours or of Debian's may replace.

@@ -5,7 +5,7 @@
 //	bitbox-base audit run|fix-ID   reads an audit.Expectation from its input, prints []audit.Finding
 //	bitbox-base audit repair ID    what the unit for repairs starts
 //
-// Its other roles do nothing, so that their units are there.
+// As `ports` it holds NGINX's ports. Its other roles do nothing, so that their units are there.
 package main
 
 import (
@@ -20,6 +20,7 @@ import (
 
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/audit"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/proxy"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
 )
 
@@ -29,6 +30,10 @@ func main() {
 	}
 	if slices.Equal(os.Args[1:], []string{"system", "prepare"}) {
 		return // the stage has written the first configuration
+	}
+	if slices.Equal(os.Args[1:], []string{"ports"}) {
+		fmt.Fprintln(os.Stderr, proxy.Hold(context.Background(), generation.HeldPorts()))
+		os.Exit(1)
 	}
 	if len(os.Args) < 3 || os.Args[1] != "audit" {
 		for {

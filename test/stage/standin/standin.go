@@ -2,18 +2,22 @@
 // servers that need neither Middleware nor system helper, or that put a
 // configuration in force which no owner has signed. As `middleware` it reads the
 // PROXY header of each connection and refuses what follows, in the words of
-// internal/middleware/admission; `system` and `console` only run; whatever else the units
-// ask for is done at once.
+// internal/middleware/admission; `ports` holds NGINX's ports; `system` and `console` only
+// run; whatever else the units ask for is done at once.
 package main
 
 import (
 	"bufio"
+	"context"
 	"fmt"
 	"log/slog"
 	"net"
 	"os"
 	"strings"
 	"time"
+
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/proxy"
 )
 
 // firstSocket is the descriptor under which systemd hands over the first socket.
@@ -23,6 +27,9 @@ func main() {
 	switch strings.Join(os.Args[1:], " ") {
 	case "middleware":
 		fmt.Fprintln(os.Stderr, "stand-in:", serve())
+		os.Exit(1)
+	case "ports":
+		fmt.Fprintln(os.Stderr, "stand-in:", proxy.Hold(context.Background(), generation.HeldPorts()))
 		os.Exit(1)
 	case "system", "console":
 		for {

@@ -451,7 +451,7 @@ func (m Machine) Restart(ctx context.Context) error {
 // process is.
 func linkedUnits() ([]string, error) {
 	var units []string
-	for _, target := range []string{"sockets.target.wants", "multi-user.target.wants"} {
+	for _, target := range []string{"sockets.target.wants", "sysinit.target.wants", "multi-user.target.wants"} {
 		links, err := filepath.Glob(filepath.Join("/etc/systemd/system", target, "bitbox-base-*"))
 		if err != nil {
 			return nil, err
