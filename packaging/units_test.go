@@ -66,6 +66,7 @@ var limits = map[string]float64{
 	"bitbox-base-prepare.service":            1.5,
 	"bitbox-base-reset.service":              1.5,
 	"bitbox-base-ports.service":              1.5,
+	"bitbox-base-discard.service":            2.0,
 	"bitbox-base-prepaired.service":          1.5,
 	"bitbox-base-legacy-rules@.service":      2.0,
 	"bitbox-base-repair@.service":            4.0,

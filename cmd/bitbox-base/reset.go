@@ -14,7 +14,9 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/commandline"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/factoryreset"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/proxy"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
 )
 
 // resetPlan is what a factory reset of the appliance removes. The releases that it
@@ -22,6 +24,12 @@ import (
 // to an older one, and they tell nothing of its owner.
 var resetPlan = factoryreset.Plan{
 	Directory: generation.StateDirectory,
+	Keys: []string{
+		middlewareState + "/middleware.db",       // the Base's static key, and one for each pairing
+		generation.StateDirectory + "/system.db", // the key that the helper signs with
+		generation.HostKey,
+		proxy.CertificateFile(generation.CertificateDirectory, string(posture.KindElectrum)),
+	},
 	Folders: []string{
 		"/var/lib/bitbox-base/prepaired", // the keys of a pre-paired image, should they still be there
 		middlewareState,                  // identity and pairings
@@ -55,6 +63,24 @@ removes what made this Base the owner's; else it does nothing.`,
 			}
 			slog.New(slog.NewTextHandler(os.Stderr, nil)).Warn("factory reset: this Base is as new", "audit", true, "by", r.By, "ordered_at", r.OrderedAt)
 			return nil
+		},
+	}
+}
+
+func discardCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "discard",
+		Short: "Remove what a factory reset has put aside",
+		Long: `discard removes the folders that a factory reset has put aside, however much is in them.
+It runs beside the Base, and goes on after a restart until nothing is left.`,
+		Example: `  bitbox-base system discard`,
+		Args:    cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			done, err := factoryreset.Discard(c.Context(), resetPlan)
+			if err == nil && done {
+				slog.New(slog.NewTextHandler(os.Stderr, nil)).Info("factory reset: all that was put aside is removed")
+			}
+			return err
 		},
 	}
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/boottime"
 	"github.com/BitBoxSwiss/bitbox-base/internal/commandline"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/audit"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/factoryreset"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/host"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/prepaired"
@@ -62,7 +63,14 @@ What was tried and not confirmed when the power went is undone on disk by then.`
 			if err != nil {
 				return err
 			}
-			return system.Prepare(config)
+			if err := system.Prepare(config); err != nil {
+				return err
+			}
+			if err := factoryreset.Prepare(config.Directory); err != nil {
+				// Ordering a reset takes an inode then.
+				config.Logger.Error("a factory reset cannot be prepared", "error", err)
+			}
+			return nil
 		},
 	}, &cobra.Command{
 		Use:   "prepaired",
@@ -82,7 +90,7 @@ erases that. A Base that has an identity already is left as it is.`,
 			})
 		},
 	})
-	command.AddCommand(finishResetCommand())
+	command.AddCommand(finishResetCommand(), discardCommand())
 	return command
 }
 

@@ -53,7 +53,7 @@ var (
 		"RemoveIPC", "RestrictNamespaces", "RestrictRealtime", "RestrictSUIDSGID", "SystemCallArchitectures", "Type", "UMask", "User",
 	}
 	setProperties = []string{
-		"AmbientCapabilities", "CapabilityBoundingSet", "ExecPaths", "InaccessiblePaths", "NoExecPaths", "ReadWritePaths",
+		"AmbientCapabilities", "CapabilityBoundingSet", "ExecPaths", "InaccessiblePaths", "NoExecPaths", "ReadOnlyPaths", "ReadWritePaths",
 		"RestrictAddressFamilies", "SupplementaryGroups",
 	}
 	// mountProperties say what stands in the place of /run and others. systemd prints more

@@ -4,18 +4,24 @@
 // It is done in two steps, so that a power cut leaves the old Base whole or a new
 // one, and never something in between that runs:
 //
-//	Order   the running Base writes a marker, in one rename, and restarts
-//	Finish  the next boot, before anything reads what is to go, removes it all,
-//	        and then renames the marker to a record that it was done
+//	Order   the running Base renames a file that Prepare has made to a marker, and restarts
+//	Finish  the next boot, before anything reads what is to go, unlinks the files with
+//	        keys, puts the folders aside, and renames the marker to a record that it was done
+//	Discard the running Base removes what lies aside
 //
 // While the marker is there, nothing of the Base starts. Finish can be cut at any
 // point and begins again at the next boot.
+//
+// Some of the folders belong to daemons that may have been taken over, or to a person. So
+// the order needs no room on the disk, and the reset costs the same whatever is in them.
 //
 // What is removed is unlinked, not overwritten: on flash memory nobody could
 // promise more.
 package factoryreset
 
 import (
+	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -36,6 +42,9 @@ const (
 	Marker = "factory-reset"
 	// Unit is that unit.
 	Unit = "bitbox-base-reset.service"
+	// ready is what becomes Marker. It is there from the first boot on: the order needs no
+	// inode and no block that is not there already.
+	ready = "factory-reset.ready"
 	// record is what Marker becomes.
 	record = "factory-reset.done"
 )
@@ -50,17 +59,51 @@ type Record struct {
 	By string `json:"by"`
 }
 
-// Order writes the marker into the helper's directory. When it returns nil, the
-// reset is certain.
-func Order(directory string, r Record) error {
-	text, err := json.Marshal(r)
-	if err == nil {
-		err = atomicfile.WriteFileAtomic(filepath.Join(directory, Marker), append(text, '\n'), 0o600)
+// Prepare makes the file that Order renames, unless it is there. It has the size of the
+// largest record, so that writing one needs no room.
+func Prepare(directory string) error {
+	path := filepath.Join(directory, ready)
+	_, err := os.Lstat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = atomicfile.WriteFileAtomic(path, bytes.Repeat([]byte{' '}, maxRecordSize), 0o600)
 	}
+	if err != nil {
+		return fmt.Errorf("prepare for a factory reset: %w", err)
+	}
+	return nil
+}
+
+// Order puts the marker into the helper's directory, in one rename. When it returns nil, the
+// reset is certain. What the record says is lost if the disk does not take it.
+func Order(directory string, r Record) error {
+	err := order(directory, r)
 	if err != nil {
 		return fmt.Errorf("order the factory reset: %w", err)
 	}
 	return nil
+}
+
+func order(directory string, r Record) error {
+	text, err := json.Marshal(r)
+	if err != nil {
+		return err
+	}
+	text = append(text, '\n')
+	path := filepath.Join(directory, ready)
+	file, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if errors.Is(err, fs.ErrNotExist) { // a Base that has not started since it can do this
+		return atomicfile.WriteFileAtomic(filepath.Join(directory, Marker), text, 0o600)
+	}
+	if err != nil {
+		return err
+	}
+	_, _ = file.Write(text) // a record without words is one, too
+	_ = file.Sync()
+	_ = file.Close()
+	if err := os.Rename(path, filepath.Join(directory, Marker)); err != nil {
+		return err
+	}
+	return atomicfile.SyncDir(directory)
 }
 
 // Ordered tells whether a reset was ordered and is not finished. A marker that
@@ -83,19 +126,34 @@ func read(path string) (Record, bool) {
 	return r, true
 }
 
-// Plan says what goes. Of each folder only the content does: the folder itself,
-// with its owner and mode, belongs to the package.
+// Plan says what goes. Of each folder only the content does: an empty one with its owner and
+// mode takes its place.
 type Plan struct {
 	// Directory is the system helper's. All in it goes but the marker.
 	Directory string
-	// Folders are emptied before that, in this order.
+	// Keys are the files that hold keys. They go first of all.
+	Keys []string
+	// Folders are put aside after that, in this order.
 	Folders []string
-	// Homes are emptied, too. On a read-only system they hold nothing of the owner's,
-	// and stay.
+	// Homes are, too. On a read-only system they hold nothing of the owner's, and stay.
 	Homes []string
 	// Files go as they are.
 	Files []string
 }
+
+// parents are the directories in which folders lie aside.
+func (p Plan) parents() []string {
+	var parents []string
+	for _, folder := range slices.Concat(p.Folders, p.Homes) {
+		parents = append(parents, filepath.Dir(folder))
+	}
+	slices.Sort(parents)
+	return slices.Compact(parents)
+}
+
+// discardTime is how long Finish itself removes what lies aside: a disk that is full of it
+// has room for a new Base then.
+const discardTime = 20 * time.Second
 
 // Finish does what was ordered, if anything was. It may be repeated.
 func Finish(p Plan) error {
@@ -105,29 +163,29 @@ func Finish(p Plan) error {
 	if err := finish(p); err != nil {
 		return fmt.Errorf("finish the factory reset: %w; nothing of the Base starts before it is done, and each start tries again", err)
 	}
+	ctx, cancel := context.WithTimeout(context.Background(), discardTime)
+	defer cancel()
+	_, _ = Discard(ctx, p) // what is left is removed later, and failed tries are told of then
 	return nil
 }
 
 func finish(p Plan) error {
+	for _, file := range slices.Concat(p.Keys, p.Files) {
+		if err := unlink(file); err != nil {
+			return err
+		}
+	}
 	for _, folder := range p.Folders {
-		if err := empty(folder); err != nil {
+		if err := renameAside(folder); err != nil {
 			return err
 		}
 	}
 	for _, home := range p.Homes {
-		if err := empty(home); err != nil && !errors.Is(err, syscall.EROFS) {
+		if err := renameAside(home); err != nil && !errors.Is(err, syscall.EROFS) {
 			return err
 		}
 	}
-	for _, file := range p.Files {
-		if err := os.Remove(file); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
-		}
-		if err := syncIfThere(filepath.Dir(file)); err != nil {
-			return err
-		}
-	}
-	if err := empty(p.Directory, Marker, record); err != nil {
+	if err := emptyInPlace(context.Background(), p.Directory, Marker, record, ready); err != nil {
 		return err
 	}
 	// All of it is on the disk. This is the one step that makes it done.
@@ -137,34 +195,15 @@ func finish(p Plan) error {
 	return atomicfile.SyncDir(p.Directory)
 }
 
-// empty removes what is in a folder, but for what stays, and has it on the disk
-// when it returns. It follows no link.
-func empty(folder string, stays ...string) error {
-	switch info, err := os.Lstat(folder); {
-	case errors.Is(err, fs.ErrNotExist):
+// unlink removes a file, and has that on the disk when it returns. A folder in its place is no
+// file of ours: it goes with the one that it lies in.
+func unlink(file string) error {
+	err := syscall.Unlink(file)
+	switch {
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ENOTDIR), errors.Is(err, syscall.EISDIR):
 		return nil
 	case err != nil:
-		return err
-	case !info.IsDir():
-		return fmt.Errorf("%s is no folder", folder)
+		return pathError("remove", file, err)
 	}
-	entries, err := os.ReadDir(folder)
-	if err != nil {
-		return err
-	}
-	var failed []error
-	for _, entry := range entries {
-		if !slices.Contains(stays, entry.Name()) {
-			failed = append(failed, os.RemoveAll(filepath.Join(folder, entry.Name())))
-		}
-	}
-	return errors.Join(append(failed, atomicfile.SyncDir(folder))...)
-}
-
-func syncIfThere(folder string) error {
-	err := atomicfile.SyncDir(folder)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	return err
+	return atomicfile.SyncDir(filepath.Dir(file))
 }

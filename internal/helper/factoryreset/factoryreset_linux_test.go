@@ -1,6 +1,7 @@
 package factoryreset
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -31,10 +32,16 @@ func TestMain(m *testing.M) {
 		err = Order(planIn(root).Directory, ordered)
 	case "finish":
 		err = Finish(planIn(root))
+	case "discard":
+		_, err = Discard(context.Background(), planIn(root))
+	case "os.RemoveAll": // deliberately broken
+		err = os.RemoveAll(planIn(root).Folders[0])
+	case "used up", "used up, unprepared":
+		err = usedUp(root, os.Getenv(roleVariable) == "used up")
 	case "finish, marker first": // deliberately broken
 		p := planIn(root)
 		if err = os.Rename(filepath.Join(p.Directory, Marker), filepath.Join(p.Directory, record)); err == nil {
-			err = finish(Plan{Directory: p.Directory, Folders: p.Folders, Homes: p.Homes, Files: p.Files})
+			err = finish(p)
 		}
 		if errors.Is(err, fs.ErrNotExist) { // its own last rename
 			err = nil
@@ -51,6 +58,7 @@ var ordered = Record{OrderedAt: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), By:
 func planIn(root string) Plan {
 	return Plan{
 		Directory: filepath.Join(root, "system"),
+		Keys:      []string{filepath.Join(root, "middleware", "middleware.db"), filepath.Join(root, "ssh", "none")},
 		Folders:   []string{filepath.Join(root, "middleware"), filepath.Join(root, "ssh"), filepath.Join(root, "never-made")},
 		Homes:     []string{filepath.Join(root, "home")},
 		Files:     []string{filepath.Join(root, "log", "wtmp"), filepath.Join(root, "log", "none")},
@@ -79,13 +87,17 @@ func used(t *testing.T) string {
 	return root
 }
 
-// files lists what is there, without the two files of this package.
+// files lists what is there, without the files of this package and what lies aside.
 func files(t *testing.T, root string) []string {
 	t.Helper()
 	var list []string
 	err := filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
 		name, relErr := filepath.Rel(root, path)
-		if err == nil && !entry.IsDir() && name != "system/"+Marker && name != "system/"+record && !strings.HasSuffix(name, ".new") {
+		if strings.HasPrefix(name, asidePrefix) {
+			return fs.SkipDir
+		}
+		own := slices.Contains([]string{"system/" + Marker, "system/" + record, "system/" + ready}, name)
+		if err == nil && !entry.IsDir() && !own && !strings.HasSuffix(name, ".new") {
 			list = append(list, name)
 		}
 		return errors.Join(err, relErr)
@@ -95,6 +107,16 @@ func files(t *testing.T, root string) []string {
 	}
 	slices.Sort(list)
 	return list
+}
+
+// aside lists what was put aside and is still there.
+func aside(t *testing.T, root string) []string {
+	t.Helper()
+	found, err := filepath.Glob(filepath.Join(root, asidePrefix+"*"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return found
 }
 
 func same(a, b []string) bool {
@@ -110,7 +132,7 @@ func TestAResetLeavesNothingOfTheOwnersAndTheFoldersThemselves(t *testing.T) {
 	if err := Finish(p); err != nil || !same(files(t, root), old) {
 		t.Fatalf("without an order it left %v, %v", files(t, root), err)
 	}
-	if err := Order(p.Directory, ordered); err != nil {
+	if err := errors.Join(Prepare(p.Directory), Order(p.Directory, ordered)); err != nil {
 		t.Fatal(err)
 	}
 	if r, ok := Ordered(p.Directory); !ok || r != ordered {
@@ -128,6 +150,9 @@ func TestAResetLeavesNothingOfTheOwnersAndTheFoldersThemselves(t *testing.T) {
 		}
 		if _, ok := Ordered(p.Directory); ok {
 			t.Error("it is not over")
+		}
+		if lying := aside(t, root); lying != nil {
+			t.Errorf("%v still lies aside", lying)
 		}
 	}
 	if info, err := os.Stat(p.Folders[1]); err != nil || info.Mode().Perm() != 0o700 || info.Mode()&fs.ModeSetgid == 0 {
@@ -177,6 +202,9 @@ func TestAPowerCutWhileItIsOrderedLeavesTheOldBaseOrTheOrder(t *testing.T) {
 	before, after := 0, 0
 	killtest.AtEachWrite(t, func(int) *exec.Cmd {
 		root = used(t)
+		if err := Prepare(planIn(root).Directory); err != nil {
+			t.Fatal(err)
+		}
 		return role("order", root)
 	}, func(n int) {
 		if got := files(t, root); !same(got, old) {
@@ -213,8 +241,10 @@ func TestAPowerCutInTheMiddleIsFinishedAtTheNextBoot(t *testing.T) {
 		if half(t, root) {
 			t.Fatalf("killed at write %d, a Base would start from %v", n, files(t, root))
 		}
-		if err := Finish(planIn(root)); err != nil || half(t, root) {
-			t.Fatalf("after a kill at write %d, the next boot left %v, %v", n, files(t, root), err)
+		err := Finish(planIn(root))
+		_, discardErr := Discard(context.Background(), planIn(root))
+		if err := errors.Join(err, discardErr); err != nil || half(t, root) || aside(t, root) != nil {
+			t.Fatalf("after a kill at write %d, the next boot left %v and %v, %v", n, files(t, root), aside(t, root), err)
 		}
 	})
 	if kills < len(old)-len(keeps) {
