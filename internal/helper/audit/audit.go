@@ -89,6 +89,17 @@ type difference struct {
 	// expected replaces the kind's words; empty keeps them.
 	expected string
 	found    []string
+	// more is how many lines were found beside those that are kept.
+	more int
+}
+
+// add keeps a line that was found, as long as anybody would read it.
+func (d *difference) add(line string) {
+	if len(d.found) < maxFound {
+		d.found = append(d.found, line)
+	} else {
+		d.more++
+	}
 }
 
 // check is one question to the system.
@@ -163,12 +174,12 @@ func (d difference) finding() Finding {
 		expected = d.expected
 	}
 	lines := make([]string, 0, min(len(d.found), maxFound+1))
-	for i, line := range d.found {
-		if i == maxFound {
-			lines = append(lines, fmt.Sprintf("and %d more", len(d.found)-maxFound))
-			break
-		}
+	kept := d.found[:min(len(d.found), maxFound)]
+	for _, line := range kept {
 		lines = append(lines, printable(line))
+	}
+	if more := len(d.found) - len(kept) + d.more; more > 0 {
+		lines = append(lines, fmt.Sprintf("and %d more", more))
 	}
 	return Finding{
 		ID: k.id, Severity: k.severity, Title: k.title, Expected: expected,

@@ -35,6 +35,7 @@ type fake struct {
 	drift   []generation.Drift
 	now     time.Time
 	reapply int
+	leftOut []string
 	ran     []string // every command, in order
 	// fails makes everything fail: nothing can be asked.
 	fails error
@@ -113,13 +114,13 @@ func (f *fake) ReadDir(path string) ([]string, error) {
 	return names, f.fails
 }
 
-func (f *fake) Walk(_ context.Context, roots []string, visit func(string, File)) error {
+func (f *fake) Walk(_ context.Context, roots []string, visit func(string, File)) ([]string, error) {
 	for _, path := range slices.Sorted(maps.Keys(f.stat)) {
 		if slices.ContainsFunc(roots, func(root string) bool { return strings.HasPrefix(path, root+"/") }) {
 			visit(path, f.stat[path])
 		}
 	}
-	return f.fails
+	return f.leftOut, f.fails
 }
 
 func (f *fake) Generation(generation.Files) (uint64, []generation.Drift, error) {
@@ -234,12 +235,19 @@ func base(t *testing.T) *fake {
 	for _, path := range knownSetuid {
 		f.stat[path] = File{Mode: fs.ModeSetuid | 0o755}
 	}
-	f.stat[aptLists+"/deb.debian.org_debian-security_dists_bookworm-security_InRelease"] = File{Mode: 0o644, Modified: f.now.Add(-time.Hour)}
+	f.list(f.now.Add(-time.Hour))
 	f.print("", simulate...)
 	for _, s := range sysctls(packaging.Sysctl) {
 		f.files["/proc/sys/"+strings.ReplaceAll(s.name, ".", "/")] = s.value + "\n"
 	}
 	return f
+}
+
+// list puts Debian's list of security updates there, made at a time. The file's own time is now.
+func (f *fake) list(made time.Time) {
+	const path = aptLists + "/deb.debian.org_debian-security_dists_bookworm-security_InRelease"
+	f.stat[path] = File{Mode: 0o644, Modified: f.now}
+	f.files[path] = "-----BEGIN PGP SIGNED MESSAGE-----\nHash: SHA512\n\nOrigin: Debian\nDate: " + made.UTC().Format("Mon, 02 Jan 2006 15:04:05 MST") + "\nComponents: updates/main\n"
 }
 
 func (f *fake) print(text string, argv ...string) {

@@ -23,8 +23,6 @@ const (
 	// all our units is a tenth of that.
 	maxFileSize   = 1 << 20
 	maxOutputSize = 4 << 20
-	// maxEntries is how many files a walk visits; a Base has 20,000.
-	maxEntries = 500_000
 )
 
 // Host is the machine that this program runs on.
@@ -121,62 +119,6 @@ func (Host) ReadDir(path string) ([]string, error) {
 		names = append(names, entry.Name())
 	}
 	return names, err
-}
-
-// Walk implements System.
-func (Host) Walk(ctx context.Context, roots []string, visit func(path string, f File)) error {
-	entries := 0
-	for _, root := range roots {
-		device, err := deviceOf(root)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		err = filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
-			if errors.Is(err, fs.ErrNotExist) {
-				return nil // it was removed meanwhile
-			}
-			if err != nil {
-				return err
-			}
-			if err := ctx.Err(); err != nil {
-				return err
-			}
-			if entries++; entries > maxEntries {
-				return fmt.Errorf("there are more than %d files", maxEntries)
-			}
-			info, err := entry.Info()
-			if errors.Is(err, fs.ErrNotExist) {
-				return nil
-			}
-			if err != nil {
-				return err
-			}
-			if stat, ok := info.Sys().(*syscall.Stat_t); ok && entry.IsDir() && stat.Dev != device {
-				return filepath.SkipDir
-			}
-			visit(path, fileOf(info))
-			return nil
-		})
-		if err != nil {
-			return fmt.Errorf("look at the files below %s: %w", root, err)
-		}
-	}
-	return nil
-}
-
-func deviceOf(path string) (uint64, error) {
-	info, err := os.Lstat(path)
-	if err != nil {
-		return 0, err
-	}
-	stat, ok := info.Sys().(*syscall.Stat_t)
-	if !ok {
-		return 0, fmt.Errorf("look at %s: its file system is unknown", path)
-	}
-	return stat.Dev, nil
 }
 
 // Generation implements System.

@@ -39,6 +39,8 @@ const (
 	idUpdates          = "updates"
 	idUpdatesUnknown   = "updates-unknown"
 	idKernel           = "kernel-settings"
+	idKernelHost       = "kernel-settings-host"
+	idLeftOut          = "files-left-out"
 	// unchecked, with the name of a check, says that it could not be done.
 	unchecked = "unchecked-"
 )
@@ -208,7 +210,7 @@ var kinds = []kind{
 		title:    "A service's sandbox was changed",
 		expected: "the units as they were installed, without additions",
 		why:      "The sandbox is what keeps somebody who takes over a service from the rest of the Base.",
-		fix:      "Removes additions to the units and restarts the services concerned. A file of the package that was changed needs `apt-get install --reinstall bitbox-base`.",
+		fix:      "Removes additions to the units and restarts the services concerned. A file of the package that was changed comes back with the next version: `bitbox-app update FILE`.",
 		repair:   repairUnits,
 	},
 	{
@@ -243,6 +245,13 @@ var kinds = []kind{
 		fix:      "If you do not know it: take the Base off the network. Else remove its package, or its bit with `chmod u-s,g-s FILE`.",
 	},
 	{
+		id: idLeftOut, check: "loose-files", severity: Warning,
+		title:    "There are too many files to look at all of them",
+		expected: fmt.Sprintf("at most %d files, %d in a folder, %d levels, in each place", maxEntries, maxInDirectory, maxDepth),
+		why:      "Somebody may hide a file in a crowd, or use up the disk. Nothing of the Base makes so many.",
+		fix:      "Below " + middlewareState + " the Middleware made them, which somebody may have taken over: `bitbox-app factory-reset`, then pair again. Below /home who logged in by SSH made them: remove them there.",
+	},
+	{
 		id: idPassword, check: "users", severity: Critical,
 		title:    "A user has a password",
 		expected: "nobody has one: keys are identities",
@@ -262,14 +271,14 @@ var kinds = []kind{
 		title:    "Security updates are waiting",
 		expected: "none",
 		why:      "What they mend is known to everybody by now.",
-		fix:      "They are installed at the next update of the Base, or now with `apt-get upgrade`.",
+		fix:      "The Base installs them by itself each night; `bitbox-app update --debian` installs them now.",
 	},
 	{
 		id: idUpdatesUnknown, check: "updates", severity: Info,
 		title:    "It is not known whether security updates are waiting",
-		expected: "Debian's lists of packages, at most a week old",
+		expected: "Debian's lists of packages, as old as Debian lets them be (10 days) and not from the future",
 		why:      "Without them an old flaw goes unnoticed.",
-		fix:      "Let the Base reach Debian's servers, or type `apt-get update`.",
+		fix:      "See to it that the Base reaches the internet and that its clock is right; it fetches the lists each day. `bitbox-app update --debian` fetches them now.",
 	},
 	{
 		id: idKernel, check: "kernel", severity: Warning,
@@ -278,6 +287,13 @@ var kinds = []kind{
 		why:      "They stand beside the packet filter, so that a fault in one of the two opens nothing.",
 		fix:      "Sets them again.",
 		repair:   restart("systemd-sysctl.service"),
+	},
+	{
+		id: idKernelHost, check: "kernel", severity: Info,
+		title:    "Not applicable in a container: settings of the host's kernel",
+		expected: "the settings of " + sysctlFile,
+		why:      "A Base on a machine of its own sets them. A container cannot: its kernel is the host's.",
+		fix:      "Nothing can be done inside. The Base is not less closed for that, but a fault of the kernel is easier to use.",
 	},
 }
 

@@ -9,8 +9,11 @@ import (
 )
 
 // systemRoots are walked for files that are too open. What users may write freely
-// (/tmp, /var/tmp, /run) is elsewhere.
-var systemRoots = []string{"/boot", "/etc", "/home", "/opt", "/root", "/srv", "/usr", "/var/cache", "/var/lib", "/var/log", "/var/spool"}
+// (/tmp, /var/tmp, /run) is elsewhere. Those that a daemon or a user could fill come last.
+var systemRoots = []string{"/boot", "/etc", "/opt", "/root", "/srv", "/usr", "/var/cache", "/var/log", "/var/spool", "/var/lib", "/home", middlewareState}
+
+// middlewareState belongs to the Middleware, which may have been taken over.
+const middlewareState = "/var/lib/bitbox-base/middleware"
 
 // knownSetuid are those of a Debian 12 with the packages in packaging/packages.
 var knownSetuid = []string{
@@ -22,26 +25,20 @@ var knownSetuid = []string{
 // checkLooseFiles walks the system for files that everybody can write, and for
 // programs that run with another's rights.
 func checkLooseFiles(ctx context.Context, system System, _ Expectation) ([]difference, error) {
-	var writable, setuid []string
-	err := system.Walk(ctx, systemRoots, func(path string, f File) {
+	writable, setuid := difference{id: idWorldWritable}, difference{id: idSetuid}
+	leftOut, err := system.Walk(ctx, systemRoots, func(path string, f File) {
 		if isLoose(f) {
-			writable = append(writable, fmt.Sprintf("%s (%s)", path, f.Mode))
+			writable.add(fmt.Sprintf("%s (%s)", path, f.Mode))
 		}
 		if f.Mode.IsRegular() && f.Mode&(fs.ModeSetuid|fs.ModeSetgid) != 0 && !slices.Contains(knownSetuid, path) {
-			setuid = append(setuid, fmt.Sprintf("%s (%s, user %d, group %d)", path, f.Mode, f.UID, f.GID))
+			setuid.add(fmt.Sprintf("%s (%s, user %d, group %d)", path, f.Mode, f.UID, f.GID))
 		}
 	})
 	if err != nil {
 		return nil, err
 	}
-	var differences []difference
-	if writable != nil {
-		differences = append(differences, difference{id: idWorldWritable, found: writable})
-	}
-	if setuid != nil {
-		differences = append(differences, difference{id: idSetuid, found: setuid})
-	}
-	return differences, nil
+	found := []difference{writable, setuid, {id: idLeftOut, found: leftOut}}
+	return slices.DeleteFunc(found, func(d difference) bool { return len(d.found) == 0 }), nil
 }
 
 // isLoose: a link's mode means nothing, a socket's is its server's matter, and in
@@ -51,13 +48,16 @@ func isLoose(f File) bool {
 	return everybody && (f.Mode.IsRegular() || f.Mode.IsDir() && f.Mode&fs.ModeSticky == 0)
 }
 
+// maxClosed is how many files one repair closes; each takes a process.
+const maxClosed = 1000
+
 // closeFiles takes the permission to write away from everybody else. The paths
-// come from a walk of its own. If somebody puts a link in the place of a file
+// come from a walk of its own; there may be more, then it is asked again. If somebody puts a link in the place of a file
 // meanwhile, another file loses a permission that it should not have.
 func closeFiles(ctx context.Context, system System) error {
 	var paths []string
-	err := system.Walk(ctx, systemRoots, func(path string, f File) {
-		if isLoose(f) {
+	_, err := system.Walk(ctx, systemRoots, func(path string, f File) {
+		if isLoose(f) && len(paths) < maxClosed {
 			paths = append(paths, path)
 		}
 	})

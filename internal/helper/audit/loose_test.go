@@ -2,10 +2,14 @@ package audit
 
 import (
 	"context"
+	"errors"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
+	"strings"
 	"testing"
 )
 
@@ -52,17 +56,87 @@ func TestTheHostIsWalkedWithoutFollowingLinks(t *testing.T) {
 		t.Fatal(err)
 	}
 	var loose []string
-	err := Host{}.Walk(context.Background(), []string{root, filepath.Join(root, "absent")}, func(path string, f File) {
+	leftOut, err := Host{}.Walk(context.Background(), []string{root, filepath.Join(root, "absent")}, func(path string, f File) {
 		if isLoose(f) {
 			loose = append(loose, path)
 		}
 	})
-	if err != nil || !slices.Equal(loose, []string{filepath.Join(root, "a")}) {
+	if err != nil || leftOut != nil || !slices.Equal(loose, []string{filepath.Join(root, "a")}) {
 		t.Errorf("found %v, %v", loose, err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	if err := (Host{}).Walk(ctx, []string{root}, func(string, File) {}); err == nil {
-		t.Error("a walk went on after its end")
+	if leftOut, err := (Host{}).Walk(ctx, []string{root}, func(string, File) {}); err != nil || len(leftOut) != 1 {
+		t.Errorf("a walk that has no time left out %q, %v", leftOut, err)
 	}
+}
+
+// An intruder who owns a folder fills it. The walk tells so, and sees all the rest.
+func TestACrowdOfFilesHidesNothingElsewhere(t *testing.T) {
+	root := t.TempDir()
+	t.Cleanup(func() { _ = exec.Command("rm", "-r", root).Run() }) // os.RemoveAll does not get through this
+	crowded, deep, other := filepath.Join(root, "crowded"), filepath.Join(root, "deep"), filepath.Join(root, "other")
+	for _, folder := range []string{crowded, deep, other} {
+		if err := os.Mkdir(folder, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for n := range maxInDirectory + 1 {
+		if err := os.WriteFile(filepath.Join(crowded, strconv.Itoa(n)), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// Names so long that a path to the inner ones cannot be written.
+	name := strings.Repeat("x", 250)
+	at, err := os.OpenRoot(deep)
+	for range 60 {
+		if err == nil {
+			err = at.Mkdir(name, 0o700)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		inner, openErr := at.OpenRoot(name)
+		_ = at.Close()
+		at, err = inner, openErr
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = at.Close()
+	// It holds up what does not count with it.
+	if err := filepath.WalkDir(deep, func(_ string, _ fs.DirEntry, err error) error { return err }); err == nil {
+		t.Error("filepath.WalkDir gets through, so this shows nothing")
+	}
+	loose := filepath.Join(other, "loose")
+	if err := errors.Join(os.WriteFile(loose, nil, 0o600), os.Chmod(loose, 0o666)); err != nil {
+		t.Fatal(err)
+	}
+	var found []string
+	visits := 0
+	leftOut, err := Host{}.Walk(context.Background(), []string{root, crowded, deep}, func(path string, f File) {
+		if visits++; isLoose(f) {
+			found = append(found, path)
+		}
+	})
+	if err != nil || !slices.Equal(found, []string{loose}) {
+		t.Errorf("found %q, %v", found, err)
+	}
+	if len(leftOut) != 2 || !strings.HasPrefix(leftOut[0], crowded+": there are more than") || !strings.HasPrefix(leftOut[1], deep+": ") {
+		t.Errorf("left out %.300q", leftOut)
+	}
+	if visits < maxInDirectory || visits > maxInDirectory+maxDepth+10 {
+		t.Errorf("visited %d", visits)
+	}
+}
+
+func TestWhatTheWalkLeftOutIsAFinding(t *testing.T) {
+	find(t, map[string]attack{
+		"too many": {func(_ *testing.T, f *fake) {
+			f.leftOut = []string{middlewareState + ": there are more than 50000 files in it"}
+		}, []string{idLeftOut}},
+		"and a loose": {func(_ *testing.T, f *fake) {
+			f.leftOut, f.stat["/etc/loose"] = []string{"/home: the time ran out"}, File{Mode: 0o666}
+		}, []string{idLeftOut, idWorldWritable}},
+	})
 }

@@ -24,9 +24,10 @@ type System interface {
 	Lstat(path string) (File, error)
 	// ReadDir returns the names in a directory; none if there is no such directory.
 	ReadDir(path string) ([]string, error)
-	// Walk visits everything below the roots, on their own file systems and
-	// without following links. It fails if ctx ends, and if there are too many.
-	Walk(ctx context.Context, roots []string, visit func(path string, f File)) error
+	// Walk visits everything below the roots, on their own file systems and without
+	// following links. A root that lies in another is visited once. What it leaves out, since
+	// there is too much of it or ctx has ended, it says in a line for each such place.
+	Walk(ctx context.Context, roots []string, visit func(path string, f File)) (leftOut []string, err error)
 	// Generation returns the number of the generation in force, and where its
 	// files differ from those given.
 	Generation(files generation.Files) (number uint64, drift []generation.Drift, err error)

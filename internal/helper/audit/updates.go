@@ -2,6 +2,7 @@ package audit
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -16,9 +17,12 @@ const (
 
 const aptLists = "/var/lib/apt/lists"
 
-// maxListAge is how old Debian's lists may be until what they say counts for
-// nothing; a Base asks for new ones every day.
-const maxListAge = 7 * 24 * time.Hour
+// maxListAge is how old Debian's lists may be until what they say counts for nothing. Debian
+// itself says so of them (Valid-Until); a Base asks for new ones every day.
+const maxListAge = 10 * 24 * time.Hour
+
+// maxClockFault is how far in the future a list may be: the Base's clock may be a little late.
+const maxClockFault = time.Hour
 
 // simulate asks apt what an upgrade would install. It changes nothing, needs no
 // lock, asks nobody, and keeps no cache.
@@ -38,12 +42,19 @@ func checkUpdates(ctx context.Context, system System, _ Expectation) ([]differen
 	if list == "" {
 		return unknown("there is no list of Debian's security updates in " + aptLists)
 	}
-	file, err := system.Lstat(aptLists + "/" + list)
+	text, err := system.ReadFile(aptLists + "/" + list)
 	if err != nil {
 		return nil, err
 	}
-	if age := system.Now().Sub(file.Modified); age > maxListAge {
+	made, err := releaseDate(string(text))
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", list, err)
+	}
+	switch age := system.Now().Sub(made); {
+	case age > maxListAge:
 		return unknown(fmt.Sprintf("the list of Debian's security updates is %d days old", age/(24*time.Hour)))
+	case age < -maxClockFault:
+		return unknown(fmt.Sprintf("the list of Debian's security updates is of %s, and this Base's clock is before that", made.Format(time.DateOnly)))
 	}
 	output, err := ask(ctx, system, simulate...)
 	if err != nil {
@@ -63,6 +74,17 @@ func securityList(names []string) string {
 		}
 	}
 	return ""
+}
+
+// releaseDate returns when Debian made a list: its own words, which its archive has signed. The
+// file's time is that of this machine's clock, which may have been wrong.
+func releaseDate(text string) (time.Time, error) {
+	for line := range strings.Lines(text) {
+		if value, found := strings.CutPrefix(strings.TrimSpace(line), "Date: "); found {
+			return time.Parse("Mon, 2 Jan 2006 15:04:05 MST", value)
+		}
+	}
+	return time.Time{}, errors.New("it does not say when it was made")
 }
 
 // securityUpdates reads the output of simulate:

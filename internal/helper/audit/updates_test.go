@@ -18,9 +18,9 @@ func TestSecurityUpdatesThatWaitAreFound(t *testing.T) {
 		"two":           {func(_ *testing.T, f *fake) { f.print(pending, simulate...) }, []string{idUpdates}},
 		"ordinary ones": {func(_ *testing.T, f *fake) { f.print(pending[:90], simulate...) }, []string{}},
 		"no lists":      {func(_ *testing.T, f *fake) { delete(f.stat, list) }, []string{idUpdatesUnknown}},
-		"old lists": {func(_ *testing.T, f *fake) {
-			f.stat[list] = File{Modified: f.now.Add(-8 * 24 * time.Hour)}
-		}, []string{idUpdatesUnknown}},
+		"old lists":     {func(_ *testing.T, f *fake) { f.list(f.now.Add(-11 * 24 * time.Hour)) }, []string{idUpdatesUnknown}},
+		"a late clock":  {func(_ *testing.T, f *fake) { f.list(f.now.Add(30 * 24 * time.Hour)) }, []string{idUpdatesUnknown}},
+		"no date":       {func(_ *testing.T, f *fake) { f.files[list] = "Origin: Debian\n" }, []string{"unchecked-updates"}},
 	})
 	if got := securityUpdates(pending); len(got) != 2 || got[0] != "libgcrypt20 1.10.1-3+deb12u1" && got[0] != "libgcrypt20 [1.10.1-3] 1.10.1-3+deb12u1" {
 		t.Errorf("found %q", got)
