@@ -13,9 +13,11 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/audit"
@@ -32,8 +34,12 @@ func main() {
 		return // the stage has written the first configuration
 	}
 	if slices.Equal(os.Args[1:], []string{"ports"}) {
-		fmt.Fprintln(os.Stderr, proxy.Hold(context.Background(), generation.HeldPorts()))
-		os.Exit(1)
+		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+		defer stop()
+		if err := proxy.Hold(ctx, generation.HeldPorts()); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+		}
+		return
 	}
 	if len(os.Args) < 3 || os.Args[1] != "audit" {
 		for {

@@ -13,7 +13,9 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"os/signal"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
@@ -29,8 +31,11 @@ func main() {
 		fmt.Fprintln(os.Stderr, "stand-in:", serve())
 		os.Exit(1)
 	case "ports":
-		fmt.Fprintln(os.Stderr, "stand-in:", proxy.Hold(context.Background(), generation.HeldPorts()))
-		os.Exit(1)
+		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+		defer stop()
+		if err := proxy.Hold(ctx, generation.HeldPorts()); err != nil {
+			fmt.Fprintln(os.Stderr, "stand-in:", err)
+		}
 	case "system", "console":
 		for {
 			time.Sleep(time.Hour)
