@@ -16,7 +16,7 @@ import (
 func (p *program) appsCommand() *cobra.Command {
 	command := &cobra.Command{
 		Use:   "apps",
-		Short: "List, rename and revoke the Apps that are paired with the Base, and say what they may do",
+		Short: "List, rename and revoke the Apps that are paired with the Base, and set their roles",
 		Example: `  bitbox-app apps list
   bitbox-app apps role Phone operator
   bitbox-app apps revoke Phone`,
@@ -87,11 +87,11 @@ func (p *program) withApp(c *cobra.Command, usual time.Duration, meant string, d
 		}
 		switch len(found) {
 		case 0:
-			return fmt.Errorf("%w with the name or id %q is paired; 'bitbox-app apps list' lists them", client.ErrNoSuchApp, client.Printable(meant))
+			return fmt.Errorf("%w: no paired App has the name or id %q; see 'bitbox-app apps list'", client.ErrNoSuchApp, client.Printable(meant))
 		case 1:
 			return do(ctx, session, found[0])
 		}
-		return fmt.Errorf("%w: %d Apps are named %q; give the id, which 'bitbox-app apps list' shows", client.ErrNoSuchApp, len(found), client.Printable(meant))
+		return fmt.Errorf("%w: %d Apps are named %q; use the id from 'bitbox-app apps list'", client.ErrNoSuchApp, len(found), client.Printable(meant))
 	})
 }
 
@@ -104,7 +104,7 @@ func (c *consent) meant(ctx context.Context, session *client.Session, app *basev
 	}
 	pairedAs, err := session.CheckName(ctx, app.GetId(), typed)
 	if err == nil && pairedAs != "" && pairedAs != typed && !c.mayAsk() {
-		err = usageError{fmt.Errorf("the App %q was paired as %q: give its id, %s, or do without --yes", client.Printable(typed), client.Printable(pairedAs), client.Printable(app.GetId()))}
+		err = usageError{fmt.Errorf("the App %q was paired as %q; use its id, %s, or leave out --yes", client.Printable(typed), client.Printable(pairedAs), client.Printable(app.GetId()))}
 	}
 	return err
 }
@@ -135,8 +135,8 @@ func (p *program) appsRenameCommand() *cobra.Command {
 // roleNames are what a role is called, the least first.
 var roleNames = []string{"viewer", "operator", "owner"}
 
-const rolesText = `A viewer sees how the Base does; an operator also runs the node; an owner also decides who
-is let in, and how open the Base is.`
+const rolesText = `A viewer sees how the Base is doing; an operator also runs the node; an owner also decides
+which Apps are let in and how open the Base is.`
 
 func (p *program) appsRoleCommand() *cobra.Command {
 	command := &cobra.Command{
@@ -144,9 +144,9 @@ func (p *program) appsRoleCommand() *cobra.Command {
 		Short: "Change what an App may do: viewer, operator or owner",
 		Long: `role changes what an App may do. ` + rolesText + `
 
-This App signs it. A higher role is tried and confirmed, like everything that opens the
-Base further. A lower one holds at once and ends the App's sessions. The last owner stays
-one.`,
+This App signs the change. A higher role is tried and then confirmed, like every change
+that opens the Base further. A lower role takes effect at once and ends the App's sessions.
+The last owner cannot be given a lower role.`,
 		Example: `  bitbox-app apps role Phone operator
   bitbox-app apps role 5f2c9a7e01d4b863 viewer`,
 		Args: commandline.Args(2, 2),
@@ -158,7 +158,7 @@ one.`,
 		},
 	}
 	var self bool
-	command.Flags().BoolVar(&self, "self", false, "lower the App you are using")
+	command.Flags().BoolVar(&self, "self", false, "lower the role of the App you are using")
 	asking := p.consent(command)
 	command.RunE = func(c *cobra.Command, args []string) error {
 		role, err := client.ParseRole(args[1])
@@ -167,7 +167,7 @@ one.`,
 		}
 		return p.withApp(c, changeTime, args[0], func(ctx context.Context, session *client.Session, app *basev1.App) error {
 			if app.GetIsCaller() && !self {
-				return usageError{errors.New("this is the App you are using, which cannot raise itself again; to lower it, add --self")}
+				return usageError{errors.New("this would lower the role of the App that you are using, and it could not raise it again; if you mean that, add --self")}
 			}
 			if err := asking.meant(ctx, session, app, args[0]); err != nil {
 				return err
@@ -183,11 +183,11 @@ func (p *program) appsRevokeCommand() *cobra.Command {
 	var self bool
 	command := &cobra.Command{
 		Use:   "revoke APP",
-		Short: "Cut an App off, for good",
-		Long: `revoke ends the sessions of an App within a second, and the Base never lets its keys in
-again. The last owner cannot be revoked.
+		Short: "Cut an App off for good",
+		Long: `revoke ends the App's sessions within a second, and the Base never accepts its keys again.
+The last owner cannot be revoked.
 
-On an appliance this App signs first that the other one has no rights any more.`,
+On an appliance this App first signs a change that takes away all rights of the other App.`,
 		Example: `  bitbox-app apps revoke Phone
   bitbox-app apps revoke 5f2c9a7e01d4b863`,
 		Args:              commandline.Args(1, 1),
@@ -198,7 +198,7 @@ On an appliance this App signs first that the other one has no rights any more.`
 	command.RunE = func(c *cobra.Command, args []string) error {
 		return p.withApp(c, changeTime, args[0], func(ctx context.Context, session *client.Session, app *basev1.App) error {
 			if app.GetIsCaller() && !self {
-				return usageError{errors.New("this is the App you are using; to cut itself off, add --self")}
+				return usageError{errors.New("this is the App that you are using; to cut it off, add --self")}
 			}
 			if err := asking.meant(ctx, session, app, args[0]); err != nil {
 				return err
@@ -209,7 +209,7 @@ On an appliance this App signs first that the other one has no rights any more.`
 			if p.json {
 				return p.printMessage(app)
 			}
-			return p.printf("%q is cut off and never gets in again.\n", client.Printable(app.GetName()))
+			return p.printf("%q is cut off for good.\n", client.Printable(app.GetName()))
 		})
 	}
 	return command

@@ -28,10 +28,10 @@ var (
 func (p *program) auditCommand() *cobra.Command {
 	command := &cobra.Command{
 		Use:   "audit",
-		Short: "Have the Base look whether it is as closed as it should be",
-		Long: `audit asks the live system of the Base (sockets, packet filters, servers, files, users)
-and compares it with the posture. It lists what differs, the worst first, and ends with a
-code of its own if there is more than information.`,
+		Short: "Have the Base check whether it is as closed as it should be",
+		Long: `audit inspects the live system of the Base (sockets, packet filters, servers, files, users)
+and compares it with the posture. It lists the differences, the worst first. If there is
+more than information, the exit code says so.`,
 		Example: `  bitbox-app audit
   bitbox-app audit --json
   bitbox-app audit --all
@@ -41,7 +41,7 @@ code of its own if there is more than information.`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			p.left = "the audit changes nothing"
 			return ask(p, c, auditTime, query[*basev1.RunAuditResponse]{
-				doing: "The Base looks at all of its servers, which may take a minute",
+				doing: "The Base is inspecting itself, which may take a minute",
 				ask: func(ctx context.Context, session *client.Session) (*basev1.RunAuditResponse, error) {
 					found, err := session.Audit.RunAudit(ctx, &basev1.RunAuditRequest{})
 					worstFirst(found.GetFindings())
@@ -75,7 +75,7 @@ func verdict(found *basev1.RunAuditResponse) error {
 		}
 	}
 	if serious > 0 {
-		return fmt.Errorf("%w to look at: %d", errFindings, serious)
+		return fmt.Errorf("%w: %d", errFindings, serious)
 	}
 	return nil
 }
@@ -141,8 +141,8 @@ func (p *program) printFinding(f *basev1.Finding) error {
 func (p *program) auditFixCommand() *cobra.Command {
 	command := &cobra.Command{
 		Use:               "fix ID",
-		Short:             "Have the Base repair what an audit has found",
-		Long:              `fix has the Base repair a finding. A fix only closes; what it does is shown before.`,
+		Short:             "Have the Base repair a finding",
+		Long:              `fix has the Base repair a finding. A fix only closes things; it is shown before it is made.`,
 		Example:           `  bitbox-app audit fix ssh-settings`,
 		Args:              commandline.Args(1, 1),
 		ValidArgsFunction: p.completeFindings,
@@ -154,7 +154,7 @@ func (p *program) auditFixCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if err := asking.must(ctx, client.PostureChange{Field: "finding", Subject: finding.GetId(), Text: finding.GetFix()}); err != nil {
+			if err := asking.confirm(ctx, fmt.Sprintf("The Base will repair %s:\n  %s\n", client.Printable(finding.GetId()), p.out.Fold("  ", client.Printable(finding.GetFix())))); err != nil {
 				return err
 			}
 			if _, err := session.Audit.FixFinding(ctx, &basev1.FixFindingRequest{Id: finding.GetId()}); err != nil {
@@ -179,12 +179,12 @@ func findFinding(ctx context.Context, session *client.Session, id string) (*base
 		switch {
 		case f.GetId() != id:
 		case !f.GetFixable():
-			return nil, fmt.Errorf("%w that the Base can fix by itself: %s", errNoFinding, client.Printable(f.GetFix()))
+			return nil, fmt.Errorf("%w: the Base cannot repair it by itself; to do by hand: %s", errNoFinding, client.Printable(f.GetFix()))
 		default:
 			return f, nil
 		}
 	}
-	return nil, fmt.Errorf("%w: %q; 'bitbox-app audit' lists what there is", errNoFinding, client.Printable(id))
+	return nil, fmt.Errorf("%w: %q; see 'bitbox-app audit'", errNoFinding, client.Printable(id))
 }
 
 func (p *program) completeFindings(c *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {

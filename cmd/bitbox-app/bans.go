@@ -20,7 +20,7 @@ var errNotBanned = errors.New("not banned")
 func (p *program) bansCommand() *cobra.Command {
 	command := &cobra.Command{
 		Use:   "bans",
-		Short: "List the addresses that are banned, and let one in again",
+		Short: "List banned addresses, and lift bans",
 		Example: `  bitbox-app bans list
   bitbox-app bans lift 192.168.1.20`,
 		Args: commandline.Args(0, 0),
@@ -33,7 +33,7 @@ func (p *program) bansCommand() *cobra.Command {
 func (p *program) bansListCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "list",
-		Short: "List the addresses that are banned",
+		Short: "List banned addresses",
 		Example: `  bitbox-app bans list
   bitbox-app bans list --json`,
 		Args:        commandline.Args(0, 0),
@@ -51,13 +51,13 @@ func (p *program) bansListCommand() *cobra.Command {
 					}
 					return rows
 				},
-				empty: "nobody is banned",
+				empty: "no address is banned",
 				table: func(t *table) { t.whole("ADDRESS") },
 			})
 			alone := q.show
 			q.show = func(list *basev1.ListBansResponse) error {
 				if len(list.GetBans()) == 0 {
-					return p.printf("Nobody is banned; since the Base was started: %d.\n", list.GetTotal())
+					return p.printf("No address is banned. Bans since the Base started: %d.\n", list.GetTotal())
 				}
 				if err := alone(list); err != nil {
 					return err
@@ -65,7 +65,7 @@ func (p *program) bansListCommand() *cobra.Command {
 				if more := int64(list.GetCurrent()) - int64(len(list.GetBans())); more > 0 {
 					return p.printf("... and %d more. %d since the Base was started.\n", more, list.GetTotal())
 				}
-				return p.printf("%d since the Base was started.\n", list.GetTotal())
+				return p.printf("Bans since the Base started: %d.\n", list.GetTotal())
 			}
 			return ask(p, c, callTime, q)
 		},
@@ -83,7 +83,7 @@ func known(t *timestamppb.Timestamp) string {
 func (p *program) bansLiftCommand() *cobra.Command {
 	command := &cobra.Command{
 		Use:     "lift ADDRESS",
-		Short:   "Let a banned address in again",
+		Short:   "Lift the ban of an address",
 		Example: `  bitbox-app bans lift 192.168.1.20`,
 		Args:    commandline.Args(1, 1),
 		ValidArgsFunction: func(c *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
@@ -109,7 +109,7 @@ func (p *program) bansLiftCommand() *cobra.Command {
 		return p.call(c.Context(), changeTime, func(ctx context.Context, session *client.Session) error {
 			change := client.PostureChange{
 				Field: "ban", Subject: args[0], Before: "banned", Opens: true,
-				Text: fmt.Sprintf("The address %s will be let in again.", args[0]),
+				Text: fmt.Sprintf("The ban of %s will be lifted.", args[0]),
 			}
 			if err := asking.must(ctx, change); err != nil {
 				return err
@@ -119,11 +119,11 @@ func (p *program) bansLiftCommand() *cobra.Command {
 			case err != nil:
 				return err
 			case !lifted:
-				return fmt.Errorf("%w: %s; 'bitbox-app bans list' shows who is", errNotBanned, client.Printable(args[0]))
+				return fmt.Errorf("%w: %s; see 'bitbox-app bans list'", errNotBanned, client.Printable(args[0]))
 			case p.json:
 				return p.printJSON(map[string]string{"lifted": args[0]})
 			}
-			return p.printf("%s is let in again.\n", client.Printable(args[0]))
+			return p.printf("The ban of %s is lifted.\n", client.Printable(args[0]))
 		})
 	}
 	return command

@@ -18,18 +18,18 @@ import (
 func (p *program) dashboardCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "dashboard",
-		Short: "Show all Bases on a full screen, with keys to pair and to change things",
-		Long: `dashboard shows the Bases that this App is paired with and those that are announced nearby:
-how they do, how open they are, and what happens there. bitbox-app alone, in a terminal,
-opens it too. ? shows its keys, q quits at any moment.
+		Short: "Open the full screen: all Bases at a glance, with keys to pair and to change things",
+		Long: `dashboard shows the Bases that this App is paired with and those announced nearby: their
+health, how open they are, and their events. It also opens when bitbox-app is run without a
+command in a terminal. Press ? for the keys, q to quit at any time.
 
---base is the Base to show first, --timeout bounds each conversation with a Base.`,
+--base selects the Base to show first; --timeout limits each call to a Base.`,
 		Example: `  bitbox-app dashboard
   bitbox-app dashboard --base home`,
 		Args: commandline.Args(0, 0),
 		RunE: func(c *cobra.Command, _ []string) error {
 			if !p.showsDashboard() {
-				return usageError{errors.New("the dashboard needs a terminal that can move its cursor; without one, 'bitbox-app status' and 'bitbox-app watch' tell the same")}
+				return usageError{errors.New("the full screen needs an interactive terminal; elsewhere use 'bitbox-app status' and 'bitbox-app watch'")}
 			}
 			return p.dashboard(c.Context())
 		},

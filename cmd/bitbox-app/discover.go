@@ -20,9 +20,9 @@ func (p *program) discoverCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "discover",
 		Short: "List the Bases on the local network",
-		Long: `discover asks the local network for Bases (by mDNS) and lists what answers in
-3 seconds, or in --timeout. Anybody there can announce anything: a Base has proved
-who it is only once you have paired with it.`,
+		Long: `discover searches the local network for Bases by mDNS, and lists those that answer within
+3 seconds, or within --timeout. Anybody on the network can announce anything: only pairing
+proves which Base it is.`,
 		Example: `  bitbox-app discover
   bitbox-app discover --json --timeout 10s`,
 		Args: commandline.Args(0, 0),
@@ -56,7 +56,7 @@ func (p *program) discover(ctx context.Context, usual time.Duration) ([]nearby, 
 	}
 	ctx, cancel := p.limited(ctx, usual)
 	defer cancel()
-	p.waiting("Asking the local network")
+	p.waiting("Searching the local network")
 	found, err := app.Discover(ctx)
 	p.out.Wait("")
 	if err != nil {
@@ -71,7 +71,7 @@ func (p *program) discover(ctx context.Context, usual time.Duration) ([]nearby, 
 
 func (p *program) listNearby(found []nearby) error {
 	if len(found) == 0 {
-		return p.printf("No Base answered. Is it on, and on this network? If you know its address: bitbox-app pair HOST:PORT\n")
+		return p.printf("No Base answered. Check that it is on and connected to this network. If you know its address: bitbox-app pair HOST:PORT\n")
 	}
 	table := p.table("NAME", "ADDRESS", "PAIRING", "KNOWN AS")
 	for _, n := range found {
@@ -81,7 +81,7 @@ func (p *program) listNearby(found []nearby) error {
 		return err
 	}
 	if len(found) >= client.MaxNearby {
-		return p.printf("There are more. Somebody may be making them up: give the address of yours by hand.\n")
+		return p.printf("There are more Bases than can be real. Somebody may be faking them; type the address of yours.\n")
 	}
 	return nil
 }

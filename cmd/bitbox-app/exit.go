@@ -17,34 +17,34 @@ var exits = []struct {
 	meaning string
 	fits    func(error) bool
 }{
-	{23, "of several Bases some failed, for different reasons; when all that failed have one code, it is that", func(err error) bool {
+	{23, "some of several Bases failed, for different reasons; if all failed for the same reason, its code is used", func(err error) bool {
 		several := severalError{}
 		return errors.As(err, &several) && several.differ
 	}},
 	{13, "the change was not approved", isAny(client.ErrNotApproved)},
-	{14, "what the Base says does not verify: somebody may have taken it over", isAny(client.ErrLyingBase)},
+	{14, "what the Base reported does not verify; somebody may control it", isAny(client.ErrLyingBase)},
 	{15, "the audit has findings", isAny(errFindings)},
-	{16, "the change was not confirmed, so the Base undoes it, or has undone it", isAny(client.ErrUndone)},
-	{17, "there is nothing to change: it is like that already", isAny(client.ErrNoChange, errNotBanned)},
-	{18, "another change is under way: try again", isAny(client.ErrBusy, client.ErrConflict)},
-	{19, "the file is no release that this Base takes: damaged, not signed, not newer, or for another machine", isAny(client.ErrRelease)},
-	{20, "the update did not hold: the Base runs the version before", isAny(client.ErrUpdateUndone)},
-	{21, "the Base installs the update, and its end was not waited for", isAny(client.ErrUpdateUnknown)},
-	{22, "a second board with the same image answered: it is not used", isAny(client.ErrSecondBoard)},
-	{24, "the change was sent, and whether it is in force was not waited for", isAny(client.ErrUnsettled)},
-	{2, "the command was typed wrongly", func(err error) bool {
+	{16, "the change was not confirmed, so the Base undoes it or has undone it", isAny(client.ErrUndone)},
+	{17, "nothing to change: it is already so", isAny(client.ErrNoChange, errNotBanned)},
+	{18, "another change is under way; try again", isAny(client.ErrBusy, client.ErrConflict)},
+	{19, "the Base does not accept the release file: damaged, not signed, not newer, or for another machine", isAny(client.ErrRelease)},
+	{20, "the update failed; the Base went back to the previous version", isAny(client.ErrUpdateUndone)},
+	{21, "the Base is installing the update; the command did not wait for the result", isAny(client.ErrUpdateUnknown)},
+	{22, "a second board with the same image answered; it is not used", isAny(client.ErrSecondBoard)},
+	{24, "the change was sent; the command did not wait for the result", isAny(client.ErrUnsettled)},
+	{2, "the command line is wrong", func(err error) bool {
 		return errors.As(err, new(usageError)) || errors.Is(err, client.ErrInvalid) && !client.Refused(err)
 	}},
-	{3, "no such Base, App, key or finding, or it is not clear which one is meant", isAny(client.ErrNoSuchBase, client.ErrSeveralBases, client.ErrNoSuchApp, client.ErrNoSuchKey, errNoFinding)},
-	{6, "this App was revoked at the Base", isAny(client.ErrRevoked)},
-	{7, "the pairing was not completed at the Base and is deleted: pair again", isAny(client.ErrPairAgain)},
-	{8, "nobody accepted the pairing, or somebody said no", isAny(client.ErrNotAccepted, client.ErrRejected)},
+	{3, "no such Base, App, key or finding, or several match", isAny(client.ErrNoSuchBase, client.ErrSeveralBases, client.ErrNoSuchApp, client.ErrNoSuchKey, errNoFinding)},
+	{6, "this App was revoked on the Base", isAny(client.ErrRevoked)},
+	{7, "the pairing is of no use any more; pair again", isAny(client.ErrPairAgain)},
+	{8, "nobody accepted the pairing, or somebody rejected it", isAny(client.ErrNotAccepted, client.ErrRejected)},
 	{9, "a pairing failed in a way that may have been an attack", isAny(client.ErrInterference)},
-	{10, "too many pairings failed like that: wait three minutes", isAny(client.ErrTooManyReveals)},
-	{12, "the App's own file is damaged, not private, in use, or the disk is full", isAny(client.ErrStorage)},
+	{10, "too many pairings failed in that way; wait three minutes", isAny(client.ErrTooManyReveals)},
+	{12, "the App's own file is damaged, not private, or in use, or the disk is full", isAny(client.ErrStorage)},
 	{5, "something else listens there, or the Base does not know this App", isAny(client.ErrSilent, client.ErrNotABase)},
 	{4, "the Base cannot be reached, or did not answer in time", isAny(client.ErrUnreachable, client.ErrLost, context.DeadlineExceeded)},
-	{11, "the Base refused what was asked of it", client.Refused},
+	{11, "the Base refused the request", client.Refused},
 	{1, "something else failed", func(error) bool { return true }},
 }
 
@@ -111,7 +111,7 @@ func (e usageError) Error() string { return e.error.Error() + "; see --help" }
 // exitCodesTopic is `bitbox-app help exit-codes`.
 func exitCodesTopic() *cobra.Command {
 	var text strings.Builder
-	text.WriteString("bitbox-app ends with one of these codes:\n\n   0  done\n")
+	text.WriteString("bitbox-app exits with one of these codes:\n\n   0  success\n")
 	for code := 1; code <= exitInterrupted; code++ {
 		for _, e := range exits {
 			if e.code == code {
@@ -120,5 +120,5 @@ func exitCodesTopic() *cobra.Command {
 		}
 	}
 	fmt.Fprintf(&text, "%4d  interrupted", exitInterrupted)
-	return &cobra.Command{Use: "exit-codes", Short: "What the exit codes mean", Long: text.String()}
+	return &cobra.Command{Use: "exit-codes", Short: "List the exit codes", Long: text.String()}
 }

@@ -38,7 +38,7 @@ func chosen(length time.Duration) error {
 // isExtra refuses a kind of extra API that there is not.
 func isExtra(kind string) error {
 	if !slices.Contains(client.Extras(), kind) {
-		return usageError{fmt.Errorf("%q is no extra API; there is: %s", client.Printable(kind), strings.Join(client.Extras(), ", "))}
+		return usageError{fmt.Errorf("%q is not an extra API; available: %s", client.Printable(kind), strings.Join(client.Extras(), ", "))}
 	}
 	return nil
 }
@@ -57,7 +57,7 @@ is: electrum, for Electrum wallets.`,
 	}
 	length := forFlag(command)
 	var ownPort bool
-	command.Flags().BoolVar(&ownPort, "own-port", false, "give it a port of its own")
+	command.Flags().BoolVar(&ownPort, "own-port", false, "give it a port of its own instead of sharing the entry port")
 	asking := p.consent(command)
 	command.RunE = func(c *cobra.Command, args []string) error {
 		if err := cmp.Or(isExtra(args[0]), chosen(*length)); err != nil {
@@ -71,7 +71,7 @@ is: electrum, for Electrum wallets.`,
 func (p *program) unexposeCommand() *cobra.Command {
 	command := &cobra.Command{
 		Use:               "unexpose KIND",
-		Short:             "Close an extra API before its time, and end its connections",
+		Short:             "Close an extra API before its lease ends, and end its connections",
 		Example:           `  bitbox-app unexpose electrum`,
 		Args:              commandline.Args(1, 1),
 		ValidArgsFunction: cobra.FixedCompletions(client.Extras(), cobra.ShellCompDirectiveNoFileComp),

@@ -14,9 +14,9 @@ import (
 func (p *program) lockdownCommand() *cobra.Command {
 	command := &cobra.Command{
 		Use:   "lockdown",
-		Short: "Close everything at once but the channel of this App",
-		Long: `lockdown switches SSH off, closes extra APIs and pairing from the network, and ends the
-sessions of all other Apps. No key is taken away. 'bitbox-app posture unlock' lifts it.`,
+		Short: "Close everything at once, except the channel of this App",
+		Long: `lockdown switches SSH off, closes the extra APIs and pairing from the network, and ends the
+sessions of all other Apps. No keys are removed. 'bitbox-app posture unlock' lifts it.`,
 		Example: `  bitbox-app lockdown
   bitbox-app lockdown --yes
   bitbox-app lockdown --all`,

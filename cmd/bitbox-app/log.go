@@ -25,14 +25,14 @@ func (p *program) logCommand() *cobra.Command {
 	var lines int
 	command := &cobra.Command{
 		Use:   "log",
-		Short: "Show who changed what at the Base, when, and what came of it",
-		Long: `log shows the Base's log of changes, which it keeps as a hash chain and signs. It is
-verified each time: that nothing was changed in it, and that what this App has seen before
+		Short: "Show who changed what on the Base, when, and with what result",
+		Long: `log shows the Base's log of changes, which the Base keeps as a hash chain and signs. Each
+time, the App verifies that nothing in it was altered, and that all that it has seen before
 is still there.
 
-Who an owner is, is known by a signature. Who any other App is, is the word of the part of
-the Base that faces the network; such names stand in quotation marks with a question mark.
-With --json it prints one object (docs/app/log.md).`,
+Owners are identified by their signature. For other Apps there is only the word of the part
+of the Base that faces the network; their names are in quotation marks with a question
+mark. With --json it prints one object (docs/app/log.md).`,
 		Example: `  bitbox-app log
   bitbox-app log --since 1d
   bitbox-app log --since 2026-11-26 --all
@@ -42,7 +42,7 @@ With --json it prints one object (docs/app/log.md).`,
 		Annotations: onSeveral,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if lines < 0 {
-				return usageError{errors.New("--lines wants how many, or 0 for all")}
+				return usageError{errors.New("--lines must be a number, or 0 for all")}
 			}
 			from, err := sinceTime(since)
 			if err != nil {
@@ -65,7 +65,7 @@ With --json it prints one object (docs/app/log.md).`,
 		},
 	}
 	command.Flags().StringVar(&since, "since", "", sinceUsage)
-	command.Flags().IntVar(&lines, "lines", logLines, "show at most so many, the newest; 0 shows all")
+	command.Flags().IntVar(&lines, "lines", logLines, "show the last N entries; 0 shows all")
 	_ = command.RegisterFlagCompletionFunc("since", cobra.NoFileCompletions)
 	_ = command.RegisterFlagCompletionFunc("lines", cobra.NoFileCompletions)
 	command.AddCommand(p.logVerifyCommand())
@@ -98,7 +98,7 @@ func changesOf(view *client.ChangeLog, from time.Time, lines int) changes {
 }
 
 // noChange stands for no entry.
-const noChange = "Nothing was changed."
+const noChange = "No changes."
 
 var changeColumns = []string{"WHEN", "WHO", "WHAT", "RESULT", "DETAIL"}
 
@@ -126,7 +126,7 @@ func (p *program) printChanges(seen changes) error {
 		return err
 	}
 	if seen.view.Missed {
-		return p.printf("The Base has forgotten entries that this App has not seen: it keeps the last ten thousand.\n")
+		return p.printf("The Base has discarded entries that this App has not seen; it keeps the last 10,000.\n")
 	}
 	return nil
 }
@@ -199,10 +199,10 @@ func whoText(e *systemv1.ChangeEntry) string {
 func (p *program) logVerifyCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "verify",
-		Short: "Check that nothing was changed in the log of changes",
-		Long: `verify reads all of the log of changes and checks each entry, the hash chain, the Base's
-signature, and that what this App has seen before is still in it. If anything does not fit
-it ends with a code of its own (bitbox-app help exit-codes).`,
+		Short: "Verify that the log of changes was not altered",
+		Long: `verify reads the whole log of changes and checks each entry, the hash chain, the Base's
+signature, and that all that this App has seen before is still in it. If something does not
+match, the exit code says so (bitbox-app help exit-codes).`,
 		Example: `  bitbox-app log verify
   bitbox-app log verify --all`,
 		Args:        commandline.Args(0, 0),
@@ -218,13 +218,13 @@ it ends with a code of its own (bitbox-app help exit-codes).`,
 				},
 				show: func(view *client.ChangeLog) error {
 					if view.Last == 0 {
-						return p.printf("The log of changes has no entry yet.\n")
+						return p.printf("The log of changes has no entries yet.\n")
 					}
-					return p.printf("The log of changes is whole: %d entries up to number %d, which has the hash %s.\n", len(view.Entries), view.Last, view.LastHash)
+					return p.printf("The log of changes is intact: %d entries, the last is number %d with the hash %s.\n", len(view.Entries), view.Last, view.LastHash)
 				},
 				columns: []string{"LOG", "ENTRIES", "LAST", "HASH"},
 				rows: func(view *client.ChangeLog) [][]string {
-					return [][]string{{"whole", strconv.Itoa(len(view.Entries)), strconv.FormatUint(view.Last, 10), view.LastHash.String()}}
+					return [][]string{{"intact", strconv.Itoa(len(view.Entries)), strconv.FormatUint(view.Last, 10), view.LastHash.String()}}
 				},
 				table: func(t *table) { t.whole("HASH") },
 			})

@@ -29,11 +29,11 @@ func (p *program) logsCommand() *cobra.Command {
 	)
 	command := &cobra.Command{
 		Use:   "logs [SERVICE...]",
-		Short: "Show what services have logged",
-		Long: `logs shows what the services of the Base have logged, the last lines of it; of all services
-if none is named. Times are given as how long ago (90m, 2h, 3d), as a time of today (15:04),
-or as a date with or without a time (2026-11-26, "2026-11-26 15:04"), in this computer's
-time zone. With --json it prints one entry a line.`,
+		Short: "Show the logs of services",
+		Long: `logs shows the last lines that the named services have logged, or all services if none is
+named. Times are how long ago (90m, 2h, 3d), a time of today (15:04), or a date with or
+without a time (2026-11-26, "2026-11-26 15:04"), in this computer's time zone. With --json
+it prints one entry per line.`,
 		Example: `  bitbox-app logs
   bitbox-app logs nginx --follow
   bitbox-app logs --since 1h --priority warning
@@ -42,12 +42,12 @@ time zone. With --json it prints one entry a line.`,
 	}
 	command.Annotations = onSeveral
 	flags := command.Flags()
-	flags.BoolVarP(&request.Follow, "follow", "f", false, "go on with what is logged from now on, until Ctrl-C")
+	flags.BoolVarP(&request.Follow, "follow", "f", false, "keep showing new lines until Ctrl-C")
 	flags.StringVar(&since, "since", "", sinceUsage)
-	flags.StringVar(&until, "until", "", "only up to this time")
-	flags.StringVar(&request.Contains, "contains", "", "only lines with this text in them, in upper or lower case")
-	flags.StringVar(&priority, "priority", "", "only lines as grave as this or graver: "+strings.Join(priorities, ", "))
-	flags.Uint32VarP(&request.Lines, "lines", "n", 0, "the last so many lines, at most 10000 (default 100)")
+	flags.StringVar(&until, "until", "", "only lines up to this time")
+	flags.StringVar(&request.Contains, "contains", "", "only lines that contain this text; case does not matter")
+	flags.StringVar(&priority, "priority", "", "only lines of at least this severity: "+strings.Join(priorities, ", "))
+	flags.Uint32VarP(&request.Lines, "lines", "n", 0, "show the last N lines, at most 10000 (default 100)")
 	for _, name := range []string{"since", "until", "contains", "lines"} {
 		_ = command.RegisterFlagCompletionFunc(name, cobra.NoFileCompletions)
 	}
@@ -118,7 +118,7 @@ func parsePriority(text string) (uint32, error) {
 	if n, err := strconv.ParseUint(text, 10, 3); err == nil {
 		return uint32(n), nil
 	}
-	return 0, fmt.Errorf("%q is no priority; it is one of %s, or 0 to 7", text, strings.Join(priorities, ", "))
+	return 0, fmt.Errorf("%q is not a priority; use one of %s, or 0 to 7", text, strings.Join(priorities, ", "))
 }
 
 // sinceUsage explains the flag --since.
@@ -154,5 +154,5 @@ func parseTime(text string, now time.Time) (time.Time, error) {
 			return time.Date(now.Year(), now.Month(), now.Day(), t.Hour(), t.Minute(), t.Second(), 0, now.Location()), nil
 		}
 	}
-	return time.Time{}, fmt.Errorf("%q is no time; give how long ago, such as 1h or 3d, or a time, such as 15:04 or \"2026-11-26 15:04\"", text)
+	return time.Time{}, fmt.Errorf("%q is not a time; write how long ago, such as 1h or 3d, or a time, such as 15:04 or \"2026-11-26 15:04\"", text)
 }

@@ -20,12 +20,12 @@ func (p *program) nameCommand() *cobra.Command {
 	command := &cobra.Command{
 		Use:   "name [NEW-NAME]",
 		Short: "Show or change the name of the Base",
-		Long: `name shows what the Base is called, or calls it something else: for all Apps, on its screen,
-and on the local network. The name is part of the posture, so this App signs it, and the
-Base takes it back unless it is still reached after the change.
+		Long: `name shows the name of the Base, or changes it: for all Apps, on its screen, and on the local
+network. The name is part of the posture, so this App signs the change, and the Base undoes
+it unless the App can still reach it.
 
-A name has 1 to 63 bytes, without control characters or invisible ones, and begins and ends
-with something to see.`,
+A name has 1 to 63 bytes, no control or invisible characters, and begins and ends with a
+visible character.`,
 		Example: `  bitbox-app name
   bitbox-app name kitchen`,
 		Args:              commandline.Args(0, 1),
@@ -46,7 +46,7 @@ with something to see.`,
 			},
 			json:    func(info *basev1.GetInfoResponse) any { return map[string]string{"name": info.GetName()} },
 			show:    func(info *basev1.GetInfoResponse) error { return p.printf("%s\n", client.Printable(info.GetName())) },
-			columns: []string{"NAME THERE"},
+			columns: []string{"NAME"},
 			rows:    func(info *basev1.GetInfoResponse) [][]string { return [][]string{{info.GetName()}} },
 		})
 	}
@@ -58,9 +58,8 @@ func (p *program) timezoneCommand() *cobra.Command {
 	command := &cobra.Command{
 		Use:   "timezone [NAME]",
 		Short: "Show or set the time zone of the Base's machine",
-		Long: `timezone shows or sets the time zone of the machine: that of its clock, its log files and
-the times at which it does things by itself. Logs in this App are shown in this computer's
-time zone.`,
+		Long: `timezone shows or sets the time zone of the machine, which its clock, its log files and its
+scheduled tasks use. This App shows all times in this computer's time zone.`,
 		Example: `  bitbox-app timezone
   bitbox-app timezone --list
   bitbox-app timezone Europe/Zurich`,
@@ -83,10 +82,10 @@ time zone.`,
 		},
 	}
 	command.Annotations = onSeveral // to show, not to set or to list
-	command.Flags().BoolVar(&list, "list", false, "list the time zones that there are")
+	command.Flags().BoolVar(&list, "list", false, "list all time zones")
 	command.RunE = func(c *cobra.Command, args []string) error {
 		if list && len(args) > 0 {
-			return usageError{errors.New("timezone lists the time zones or sets one, not both")}
+			return usageError{errors.New("--list and NAME cannot be combined")}
 		}
 		if len(args) == 0 && !list {
 			return ask(p, c, callTime, query[*basev1.ListTimeZonesResponse]{
@@ -120,7 +119,7 @@ func (p *program) setTimeZone(ctx context.Context, session *client.Session, name
 	if p.json {
 		return p.printJSON(map[string]string{"current": name})
 	}
-	return p.printf("The Base's time zone is %s.\n", client.Printable(name))
+	return p.printf("The Base's time zone is now %s.\n", client.Printable(name))
 }
 
 func (p *program) listTimeZones(ctx context.Context, session *client.Session) error {
@@ -144,8 +143,8 @@ func (p *program) rebootCommand() *cobra.Command {
 	command := &cobra.Command{
 		Use:   "reboot",
 		Short: "Restart the Base's machine",
-		Long: `reboot restarts the Base's machine. SSH, if it is on, is off afterwards, and a change that is
-being tried is undone. With --wait this command ends when the Base answers again.`,
+		Long: `reboot restarts the Base's machine. Afterwards SSH is off, and a change on trial is undone.
+With --wait the command ends once the Base answers again.`,
 		Example: `  bitbox-app reboot
   bitbox-app reboot --wait --yes`,
 		Args: commandline.Args(0, 0),
@@ -155,7 +154,7 @@ being tried is undone. With --wait this command ends when the Base answers again
 	command.RunE = func(c *cobra.Command, _ []string) error {
 		return p.call(c.Context(), rebootTime, func(ctx context.Context, session *client.Session) error {
 			if err := asking.must(ctx, client.PostureChange{Field: "machine", Before: "runs", After: "restarts",
-				Text: "The Base's machine will restart; Apps are disconnected until it is back, and SSH, if it is on, is off then."}); err != nil {
+				Text: "The Base's machine will restart. Apps are disconnected until it is back, and SSH will be off."}); err != nil {
 				return err
 			}
 			if _, err := session.Machine.Reboot(ctx, &basev1.RebootRequest{}); err != nil {
@@ -165,10 +164,10 @@ being tried is undone. With --wait this command ends when the Base answers again
 				if p.json {
 					return p.printJSON(map[string]any{"rebooting": true})
 				}
-				return p.printf("The Base restarts.\n")
+				return p.printf("The Base is restarting.\n")
 			}
 			begun := time.Now()
-			if err := p.say("The Base restarts; waiting for it.\n"); err != nil {
+			if err := p.say("The Base is restarting. Waiting until it answers.\n"); err != nil {
 				return err
 			}
 			if _, err := session.AwaitReboot(ctx, begun); err != nil {
@@ -178,7 +177,7 @@ being tried is undone. With --wait this command ends when the Base answers again
 			if p.json {
 				return p.printJSON(map[string]any{"rebooted": true, "seconds": int(took.Seconds())})
 			}
-			return p.printf("The Base answers again, after %s.\n", duration(uint64(took.Seconds())))
+			return p.printf("The Base answers again after %s.\n", duration(uint64(took.Seconds())))
 		})
 	}
 	return command
@@ -196,7 +195,7 @@ func (p *program) shutdownCommand() *cobra.Command {
 	command.RunE = func(c *cobra.Command, _ []string) error {
 		return p.call(c.Context(), changeTime, func(ctx context.Context, session *client.Session) error {
 			if err := asking.must(ctx, client.PostureChange{Field: "machine", Before: "runs", After: "off",
-				Text: "The Base's machine will be switched off; only somebody at the Base can switch it on again."}); err != nil {
+				Text: "The Base's machine will be switched off. Only somebody at the Base can switch it on again."}); err != nil {
 				return err
 			}
 			if _, err := session.Machine.PowerOff(ctx, &basev1.PowerOffRequest{}); err != nil {
@@ -205,7 +204,7 @@ func (p *program) shutdownCommand() *cobra.Command {
 			if p.json {
 				return p.printJSON(map[string]any{"off": true})
 			}
-			return p.printf("The Base switches itself off. Only somebody at the Base can switch it on again.\n")
+			return p.printf("The Base is switching itself off. Only somebody at the Base can switch it on again.\n")
 		})
 	}
 	return command
@@ -224,16 +223,16 @@ func (p *program) debianUpdates(ctx context.Context, session *client.Session) er
 	}
 	status, err := session.UpdateStatus(ctx)
 	if err != nil {
-		return fmt.Errorf("the updates are installed, but what waits now is not known: %w", err)
+		return fmt.Errorf("the updates are installed, but the App could not ask which ones remain: %w", err)
 	}
 	if p.json {
 		return p.printMessage(&basev1.InstallDebianUpdatesResponse{Done: true})
 	}
 	switch waiting := len(status.GetDebianWaiting()); {
 	case status.GetDebianUnknown() != "":
-		return p.printf("Done. What still waits is not known: %s.\n", client.Printable(status.GetDebianUnknown()))
+		return p.printf("Done. Which updates remain is unknown: %s.\n", client.Printable(status.GetDebianUnknown()))
 	case waiting > 0:
-		return p.printf("Done. Security updates of Debian that still wait: %d.\n", waiting)
+		return p.printf("Done. Debian security updates still pending: %d.\n", waiting)
 	}
-	return p.printf("Done. No security update of Debian waits.\n")
+	return p.printf("Done. No Debian security updates are pending.\n")
 }

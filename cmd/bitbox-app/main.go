@@ -71,13 +71,13 @@ type program struct {
 func (p *program) rootCommand() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "bitbox-app",
-		Short: "Find, pair with and run your Bases",
-		Long: `bitbox-app finds the Bases on the local network, pairs with one by a code that you
-compare with your own eyes, and runs it over an encrypted channel. Alone, in a terminal,
-it opens a full screen (bitbox-app dashboard).
+		Short: "Find, pair with and manage your Bases",
+		Long: `bitbox-app finds Bases on the local network, pairs with a Base by a code that you compare
+with your own eyes, and manages it over an encrypted channel. Run without a command in a
+terminal, it opens the full screen (bitbox-app dashboard).
 
-What it must remember is in one file, in --dir, else in $` + dirVariable + `, else in the
-folder bitbox-app of your configuration.`,
+Its data is kept in one directory: --dir, else $` + dirVariable + `, else bitbox-app in
+your configuration directory.`,
 		Example: `  bitbox-app discover
   bitbox-app pair
   bitbox-app status`,
@@ -104,9 +104,9 @@ folder bitbox-app of your configuration.`,
 	root.SetIn(p.in)
 	root.SetOut(p.out)
 	flags := root.PersistentFlags()
-	flags.StringVar(&p.dir, "dir", os.Getenv(dirVariable), "directory of the App's file")
-	flags.StringArrayVar(&p.bases, "base", nil, "which Base, by its `NAME`, when the App knows several; with commas or again for more than one")
-	flags.BoolVar(&p.all, "all", false, "all Bases that this App is paired with, for what only looks and for lockdown")
+	flags.StringVar(&p.dir, "dir", os.Getenv(dirVariable), "directory of the App's data")
+	flags.StringArrayVar(&p.bases, "base", nil, "the `NAME` of the Base, if this App is paired with several; separate several names by commas, or repeat the flag")
+	flags.BoolVar(&p.all, "all", false, "run on all Bases that this App is paired with (read-only commands and lockdown)")
 	flags.StringVar(&p.address, "address", "", "the address of the Base (host:port), if it has moved and is not found; only this one is tried")
 	commandline.DurationVar(flags, &p.timeout, "timeout", "wait at most this long, such as 10s (default: depends on the command)")
 	flags.BoolVar(&p.json, "json", false, "print JSON")

@@ -28,19 +28,20 @@ func (p *program) pairCommand() *cobra.Command {
 	command := &cobra.Command{
 		Use:   "pair [ADDRESS | NAME]",
 		Short: "Pair with a Base",
-		Long: `pair asks a Base to be let in. Without an argument it pairs with the only Base on the
+		Long: `pair asks a Base to let this App in. Without an argument it pairs with the only Base on the
 local network, or lets you choose.
 
-It shows a request number. Accept it at the Base. Then both show a code: confirm only
-if you see the same one in both places, for that is what keeps everybody else out.
+It shows a request number; accept this number at the Base. Then the App and the Base each
+show a code. Confirm only if both codes are the same: that is what keeps everybody else
+out.
 
-At a terminal you answer y or n. Without a terminal, the code that the Base shows is
-read from standard input, and compared; there is no way to confirm unseen. Whoever
-types it must have read it at the Base.
+At a terminal you answer y or n. Without a terminal, pair reads the code from standard
+input and compares it; it cannot be confirmed unseen. The code must have been read at the
+Base.
 
-With --words, for a Base that has no display, this App shows six words in place of the
-code. Type them into an owner's App (bitbox-app pairing accept), and confirm here only
-if that one says that they match.`,
+For a Base without a display, use --words: this App then shows six words. Type them into
+an owner's App (bitbox-app pairing accept), and confirm here only if that App says that
+they match.`,
 		Example: `  bitbox-app pair
   bitbox-app pair --words
   bitbox-app pair 192.168.1.20
@@ -80,9 +81,9 @@ if that one says that they match.`,
 			return p.showPaired(base)
 		},
 	}
-	command.Flags().StringVar(&as, "as", "", "what to call the Base here (default: what it calls itself)")
-	command.Flags().StringVar(&name, "app-name", "", "what to call this App at the Base (default: the name of this machine)")
-	command.Flags().BoolVar(&words, "words", false, "the Base has no display: an owner's App accepts and compares")
+	command.Flags().StringVar(&as, "as", "", "name of the Base in this App (default: its own name)")
+	command.Flags().StringVar(&name, "app-name", "", "name of this App at the Base (default: the name of this machine)")
+	command.Flags().BoolVar(&words, "words", false, "the Base has no display; an owner's App accepts the request and compares six words")
 	_ = command.RegisterFlagCompletionFunc("as", cobra.NoFileCompletions)
 	_ = command.RegisterFlagCompletionFunc("app-name", cobra.NoFileCompletions)
 	return command
@@ -111,25 +112,25 @@ func (p *program) target(ctx context.Context, lines <-chan line, args []string, 
 			return args, nil
 		}
 		if len(named) == 0 {
-			return nil, &client.Error{Kind: client.ErrNoSuchBase, Text: fmt.Sprintf("no Base named %q answered on the local network; if it is an address, write host:port", client.Printable(args[0]))}
+			return nil, &client.Error{Kind: client.ErrNoSuchBase, Text: fmt.Sprintf("no Base named %q answered on the local network; to give an address, write host:port", client.Printable(args[0]))}
 		}
 		found = named
 	}
 	switch {
 	case len(found) == 0:
-		return nil, &client.Error{Kind: client.ErrNoSuchBase, Text: "no Base answered on the local network; check that it is on, or give its address: bitbox-app pair HOST:PORT"}
+		return nil, &client.Error{Kind: client.ErrNoSuchBase, Text: "no Base answered on the local network; check that it is on and connected to this network, or give its address: bitbox-app pair HOST:PORT"}
 	case len(found) == 1:
 		if err := p.say("Found %q at %s.\n", found[0].Name, found[0].address()); err != nil {
 			return nil, err
 		}
 		if !found[0].PairingOpen && !words {
-			if err := p.say("It lets no App in now. An owner can open it: bitbox-app pairing open\n"); err != nil {
+			if err := p.say("Its pairing window is closed. An owner can open it: bitbox-app pairing open\n"); err != nil {
 				return nil, err
 			}
 		}
 		return found[0].Addresses, nil
 	case !p.terminal:
-		return nil, &client.Error{Kind: client.ErrSeveralBases, Text: fmt.Sprintf("%d Bases answered on the local network; give the address of the one that is meant (bitbox-app discover lists them)", len(found))}
+		return nil, &client.Error{Kind: client.ErrSeveralBases, Text: fmt.Sprintf("%d Bases answered on the local network; give the address of the one you mean (see 'bitbox-app discover')", len(found))}
 	}
 	return p.choose(ctx, lines, found)
 }
@@ -205,7 +206,7 @@ func (p *program) showNumber(number string, words bool) {
 		return
 	}
 	_ = p.printf("Request number:  %s\n\nAccept this number at the Base. Waiting ...\n", number)
-	p.waiting("%s has to be accepted at the Base", number)
+	p.waiting("Waiting until %s is accepted at the Base", number)
 }
 
 // confirmWords shows the words, and asks what the owner's App says of them. What was
@@ -257,7 +258,10 @@ func (p *program) confirm(ctx context.Context, lines <-chan line, code client.Co
 			return false, err
 		}
 		if digits, ok := sixDigits(typed); ok {
-			return digits == code.Digits, p.say("\n")
+			if digits != code.Digits {
+				return false, p.say("%s is not the code of this pairing.\n", digits)
+			}
+			return true, p.say("\n")
 		}
 	}
 }
@@ -284,7 +288,10 @@ func (p *program) compare(ctx context.Context, lines <-chan line, code client.Co
 			return false, nil
 		}
 		if digits, ok := sixDigits(typed); ok {
-			return digits == code.Digits, nil
+			if digits != code.Digits {
+				return false, p.printf("%s is not the code that this App shows.\n", digits)
+			}
+			return true, nil
 		}
 	}
 }
@@ -303,7 +310,7 @@ func (p *program) showPaired(base client.Base) error {
 		return p.printJSON(pairEvent{Event: "paired", Base: basisOf(base)})
 	}
 	if base.State == client.Pending {
-		return p.printf("\nPaired with %q, but it has not answered a first call yet. Within three minutes: bitbox-app status\n", base.Name)
+		return p.printf("\nPaired with %q, but it has not answered a call yet. Run this within three minutes: bitbox-app status\n", base.Name)
 	}
 	return p.printf("\nPaired with %q. This App is %q there, with the role %s.\n", base.Name, base.AppName, roleName(base.Role))
 }
@@ -330,7 +337,7 @@ func readLines(in io.Reader) <-chan line {
 	return lines
 }
 
-var errNoAnswer = errors.New("standard input ended before an answer was given")
+var errNoAnswer = errors.New("standard input ended before an answer")
 
 // nextLine returns the next line that was typed after a time.
 func nextLine(ctx context.Context, lines <-chan line, after time.Time) (string, error) {

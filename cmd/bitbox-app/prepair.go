@@ -12,14 +12,14 @@ func (p *program) prePairCommand() *cobra.Command {
 	command := &cobra.Command{
 		Use:   "prepair FILE",
 		Short: "Make the keys of an image that is pre-paired with this App",
-		Long: `prepair is for a Base without a display, at which nobody could compare a code: its image gets
-keys that this App knows. It writes the image's half to FILE, for 'bitbox-base provision
---prepaired' or 'make image PAIR=1', and remembers this App's.
+		Long: `prepair is for a Base without a display, where nobody could compare a code: its image gets
+keys that this App knows. prepair writes the image's half of the keys to FILE, for
+'bitbox-base provision --prepaired' or 'make image PAIR=1', and stores the App's half.
 
-FILE and the image hold private keys, and are for one board. The first board that this App
-meets is the Base; any other of the same image is refused. Until then, who has a copy of FILE
-or of the image could play that board, so keep both like a key, delete FILE once the image is
-made, and let the App and the board meet for the first time in a network that you trust.`,
+FILE and the image hold private keys, and are for one board. The first board that the App
+meets becomes the Base; any other board with the same image is refused. Until then, anybody
+with a copy of FILE or of the image could pose as that board. Keep both secret, delete FILE
+once the image is made, and use a network that you trust for the first contact.`,
 		Example: `  bitbox-app prepair cellar.keys --name Cellar`,
 		Args:    commandline.Args(1, 1),
 		RunE: func(_ *cobra.Command, args []string) error {
@@ -35,7 +35,7 @@ made, and let the App and the board meet for the first time in a network that yo
 				return p.printJSON(basisOf(base))
 			}
 			return p.printf("The keys of %q are in %s. They are private, and for one board: delete the file once the image is made.\n"+
-				"When the board has booted: bitbox-app --base %q status\n", base.Name, client.Printable(args[0]), base.Name)
+				"After the board has booted: bitbox-app --base %q status\n", base.Name, client.Printable(args[0]), base.Name)
 		},
 	}
 	command.Flags().StringVar(&name, "name", "BitBox Base", "name of the Base")

@@ -17,14 +17,14 @@ func (p *program) factoryResetCommand() *cobra.Command {
 	command := &cobra.Command{
 		Use:   "factory-reset",
 		Short: "Wipe the Base: identity, pairings, posture and keys",
-		Long: `factory-reset wipes the Base and restarts it, as new: nobody is paired, SSH is off,
-nothing is open but the entry. All Apps, this one too, have to be paired again by
-somebody who stands at the Base. To go on, the name of the Base has to be typed.`,
+		Long: `factory-reset wipes the Base and restarts it as new: no App is paired, SSH is off, and only
+the entry is open. Every App, this one included, must be paired again by somebody at the
+Base. To confirm, type the name of the Base.`,
 		Example: `  bitbox-app factory-reset
   bitbox-app factory-reset --confirm kitchen`,
 		Args: commandline.Args(0, 0),
 	}
-	command.Flags().StringVar(&name, "confirm", "", "the name of the Base, so that nobody is asked (for scripts)")
+	command.Flags().StringVar(&name, "confirm", "", "the name of the Base, to confirm without being asked (for scripts)")
 	command.RunE = func(c *cobra.Command, _ []string) error {
 		p.left = "nothing was done"
 		return p.call(c.Context(), changeTime, func(ctx context.Context, session *client.Session) error {
@@ -35,7 +35,7 @@ somebody who stands at the Base. To go on, the name of the Base has to be typed.
 					typed, err = p.typeName(ctx, base)
 				}
 				if err == nil && typed == base {
-					p.left = "the Base may be wiping itself already: look at it, and else do it again"
+					p.left = "the Base may already be wiping itself; look at it, and if it is not, run the command again"
 					p.waiting("Waiting for the Base")
 				}
 				return typed, err
@@ -58,8 +58,8 @@ func (p *program) typeName(ctx context.Context, base string) (string, error) {
 		return "", usageError{errors.New("nobody is at a terminal to type the name of the Base; to wipe it without being asked, add --confirm NAME")}
 	}
 	lines := readLines(p.in) // from now on, to know what was typed too early
-	err := p.printf("This wipes the Base: who it is, all pairings and keys, and how open it is.\nAll Apps, this one too, have to be paired again by somebody who stands at the Base.\n"+
-		"To go on, type the name of the Base, %s: ", client.Printable(base))
+	err := p.printf("This wipes the Base: its identity, all pairings and keys, and its posture.\nEvery App, this one included, must be paired again by somebody at the Base.\n"+
+		"To confirm, type the name of the Base, %s: ", client.Printable(base))
 	if err != nil {
 		return "", err
 	}

@@ -33,9 +33,9 @@ var serviceActions = []struct {
 func (p *program) servicesCommand() *cobra.Command {
 	command := &cobra.Command{
 		Use:   "services",
-		Short: "Show, start and stop the services that run on the Base",
-		Long: `services shows what runs on the Base. What may be done to each is fixed at the Base: what
-keeps it closed, or lets you reach it, cannot be stopped from here.`,
+		Short: "List, start and stop the services of the Base",
+		Long: `services lists the services of the Base. The Base decides what may be done to each: services
+that keep the Base closed, or that let you reach it, cannot be stopped from an App.`,
 		Example: `  bitbox-app services
   bitbox-app services restart nginx
   bitbox-app services disable mdns`,
@@ -45,7 +45,7 @@ keeps it closed, or lets you reach it, cannot be stopped from here.`,
 	}
 	command.AddCommand(&cobra.Command{
 		Use:         "list",
-		Short:       "Show the services that run on the Base",
+		Short:       "List the services of the Base",
 		Example:     `  bitbox-app services list --json`,
 		Args:        commandline.Args(0, 0),
 		Annotations: onSeveral,
@@ -77,14 +77,14 @@ func (p *program) listServices(c *cobra.Command) error {
 		ask: func(ctx context.Context, session *client.Session) (*basev1.ListServicesResponse, error) {
 			return session.Services.ListServices(ctx, &basev1.ListServicesRequest{})
 		},
-		columns: []string{"NAME", "STATE", "SINCE", "MEMORY", "RESTARTS", "AT BOOT", "WHAT IT IS"},
+		columns: []string{"NAME", "STATE", "SINCE", "MEMORY", "RESTARTS", "AT BOOT", "DESCRIPTION"},
 		rows: func(list *basev1.ListServicesResponse) (rows [][]string) {
 			for _, s := range list.GetServices() {
 				rows = append(rows, serviceCells(s, time.Now()))
 			}
 			return rows
 		},
-		empty: "no service is managed",
+		empty: "no managed services",
 		table: func(t *table) { t.whole("NAME").styled("STATE", serviceStyle) },
 	}))
 }

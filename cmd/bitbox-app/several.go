@@ -50,7 +50,7 @@ func (p *program) chosenBases(app *client.App) ([]string, error) {
 			}
 		}
 		if len(names) == 0 {
-			return nil, &client.Error{Kind: client.ErrNoSuchBase, Text: "this App is paired with no Base that it could use; pair first"}
+			return nil, &client.Error{Kind: client.ErrNoSuchBase, Text: "this App has no usable pairing; pair with a Base first"}
 		}
 		return names, nil
 	}
@@ -97,13 +97,13 @@ func (p *program) checkSeveral(c *cobra.Command) error {
 	case c.Annotations["bases"] != onSeveral["bases"]:
 		return oneAtATime(c)
 	case p.address != "":
-		return usageError{errors.New("--address is where one Base is, and several are meant")}
+		return usageError{errors.New("--address is for one Base, and several are named")}
 	}
 	return nil
 }
 
 func oneAtATime(c *cobra.Command) error {
-	return usageError{fmt.Errorf("'%s' is for one Base at a time: name one with --base", c.CommandPath())}
+	return usageError{fmt.Errorf("'%s' works on one Base at a time; name it with --base", c.CommandPath())}
 }
 
 // oneBase refuses several Bases for what a command does to one only, though it shows

@@ -16,9 +16,9 @@ import (
 func (p *program) sshCommand() *cobra.Command {
 	command := &cobra.Command{
 		Use:   "ssh",
-		Short: "Switch SSH on for a time, and manage the keys that may log in",
-		Long: `SSH is off, until an owner switches it on for a time; it ends by itself, and with a
-restart of the Base. Only keys log in, as the user "base".`,
+		Short: "Switch SSH on for a limited time, and manage the keys that may log in",
+		Long: `SSH is off until an owner switches it on for a limited time. It ends by itself, at the latest
+when the Base restarts. Only keys can log in, as the user "base".`,
 		Example: `  bitbox-app ssh keys add ~/.ssh/id_ed25519.pub
   bitbox-app ssh enable --for 2h`,
 		Args: commandline.Args(0, 0),
@@ -31,7 +31,7 @@ restart of the Base. Only keys log in, as the user "base".`,
 func (p *program) sshEnableCommand() *cobra.Command {
 	command := &cobra.Command{
 		Use:     "enable --for TIME",
-		Short:   "Switch SSH on for a time",
+		Short:   "Switch SSH on for a limited time",
 		Example: `  bitbox-app ssh enable --for 2h`,
 		Args:    commandline.Args(0, 0),
 	}
@@ -49,7 +49,7 @@ func (p *program) sshEnableCommand() *cobra.Command {
 func (p *program) sshDisableCommand() *cobra.Command {
 	command := &cobra.Command{
 		Use:     "disable",
-		Short:   "Switch SSH off, and end its sessions",
+		Short:   "Switch SSH off and end its sessions",
 		Example: `  bitbox-app ssh disable`,
 		Args:    commandline.Args(0, 0),
 	}
@@ -100,7 +100,7 @@ func (p *program) sshKeysListCommand() *cobra.Command {
 					}
 					return rows
 				},
-				empty: "no key",
+				empty: "no keys",
 				table: func(t *table) { t.whole("FINGERPRINT") },
 			}))
 		},
@@ -160,9 +160,9 @@ func publicKeys(typed, name string) (string, error) {
 func (p *program) sshKeysRemoveCommand() *cobra.Command {
 	command := &cobra.Command{
 		Use:   "remove FINGERPRINT | NAME",
-		Short: "Remove a key, and end SSH sessions",
-		Long: `remove takes a key away. Whose session is whose cannot be told, so all SSH sessions end.
-Without a key left, SSH is off.`,
+		Short: "Remove a key and end all SSH sessions",
+		Long: `remove removes a key. The Base cannot tell which session used it, so all SSH sessions end.
+When no key is left, SSH is off.`,
 		Example: `  bitbox-app ssh keys remove "Anna's laptop"`,
 		Args:    commandline.Args(1, 1),
 		ValidArgsFunction: p.complete(func(view *client.PostureView) []string {

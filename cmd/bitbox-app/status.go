@@ -29,10 +29,10 @@ func (p *program) statusCommand() *cobra.Command {
 	var measured bool
 	command := &cobra.Command{
 		Use:   "status",
-		Short: "Show what the Base is and how it does",
-		Long: `status shows what the Base is and how it does. Beside load, memory, disk and temperature it
-draws their last hour; of memory and disk, what is in use. With --history it prints what
-was measured.`,
+		Short: "Show what the Base is and how it is doing",
+		Long: `status shows the Base's name, version, addresses and health. Beside load, memory, disk and
+temperature it draws a curve of the last hour; for memory and disk, of the part in use.
+With --history it prints the measurements.`,
 		Example: `  bitbox-app status
   bitbox-app status --all
   bitbox-app status --history --json
@@ -40,7 +40,7 @@ was measured.`,
 		Args:        commandline.Args(0, 0),
 		Annotations: onSeveral,
 	}
-	command.Flags().BoolVar(&measured, "history", false, "print what was measured in the last hour")
+	command.Flags().BoolVar(&measured, "history", false, "print the measurements of the last hour")
 	command.RunE = func(c *cobra.Command, _ []string) error {
 		if measured {
 			return ask(p, c, callTime, measuredQuery(p))
@@ -69,7 +69,7 @@ func askStatus(ctx context.Context, session *client.Session) (a statusAnswer, er
 	if a.info, err = session.Info.GetInfo(ctx, &basev1.GetInfoRequest{}); err != nil {
 		return a, err
 	}
-	// A Base of before has none; the rest is still worth having.
+	// Older Bases have none; the rest is still worth showing.
 	if a.history, err = session.Machine.GetHistory(ctx, &basev1.GetHistoryRequest{}); err != nil && ctx.Err() != nil {
 		return a, err
 	}
@@ -117,7 +117,7 @@ func (p *program) printInfo(info *basev1.GetInfoResponse, drawn curves.Curves) e
 	row("This App", "%s (%s)", info.GetCaller().GetName(), roleName(info.GetCaller().GetRole()))
 	row("Public key", "%s", info.GetPublicKey())
 	row("Software", "%s, protocol %d", info.GetSoftwareVersion(), info.GetProtocolVersion())
-	row("Up", "%s (its software %s)", duration(info.GetMachineUptimeSeconds()), duration(info.GetDaemonUptimeSeconds()))
+	row("Up", "%s (software: %s)", duration(info.GetMachineUptimeSeconds()), duration(info.GetDaemonUptimeSeconds()))
 	if info.GetTimeZone() != "" {
 		// As every time that the App shows, in the zone of this computer.
 		row("Time", "%s", when(info.GetTime().AsTime(), time.Now()))
@@ -162,7 +162,7 @@ func measuredQuery(p *program) query[*basev1.GetHistoryResponse] {
 			}
 			return rows
 		},
-		empty: "nothing was measured yet",
+		empty: "nothing has been measured yet",
 	})
 }
 

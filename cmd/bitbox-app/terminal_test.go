@@ -319,7 +319,7 @@ func TestCtrlCWhileAFileIsSentInstallsNothing(t *testing.T) {
 	if strings.Contains(screen, "Sending: 0 % of 16.0 MiB\r\n") {
 		t.Errorf("a line of its own: %q", screen)
 	}
-	s.interrupted("nothing was installed, and the Base deletes what it has of the file")
+	s.interrupted("nothing was installed; the Base deletes the partial file")
 	for deadline := time.Now().Add(scriptTime); len(a.Software.Uploads()) > 0; time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("the Base keeps %v", a.Software.Uploads())

@@ -23,20 +23,21 @@ func (p *program) updateCommand() *cobra.Command {
 	var status, debian bool
 	command := &cobra.Command{
 		Use:   "update [FILE]",
-		Short: "Bring the Base a new version of its software",
-		Long: `update brings a release file to the Base, which takes it if it is signed by who makes the
-releases, newer than what it has, and for this kind of machine. The Base installs it, looks
-whether it is well then, and goes back to the version before by itself if not. Connections
-break for some seconds meanwhile; this command waits and tells how it ended.
+		Short: "Install a new version of the Base's software",
+		Long: `update sends a release file to the Base. The Base accepts it if it is signed with the release
+key, newer than the installed version, and made for this kind of machine. It installs the
+release, checks its own health, and goes back to the previous version by itself if
+something is wrong. Connections break for some seconds; this command waits and reports the
+result.
 
-Ctrl-C while the file is being sent leaves everything as it was. Later the Base goes on
-without this App.
+Ctrl-C while the file is being sent changes nothing. After that, the Base goes on without
+this App.
 
-With --debian it installs the updates of Debian that wait, as the Base does each night by
-itself, and shows what is done.
+With --debian it installs the pending Debian updates now, as the Base does each night, and
+shows the progress.
 
-With --status it tells the versions, how the last update went, and which security updates
-of Debian wait. With --json it prints one object a line.`,
+With --status it shows the versions, the result of the last update, and the pending Debian
+security updates. With --json it prints one object per line.`,
 		Example: `  bitbox-app update bitbox-base_1.3.0_amd64.release
   bitbox-app update --debian
   bitbox-app update --status
@@ -44,8 +45,8 @@ of Debian wait. With --json it prints one object a line.`,
 		Args: commandline.Args(0, 1),
 	}
 	command.Annotations = onSeveral // with --status
-	command.Flags().BoolVar(&status, "status", false, "tell the versions and how the last update went")
-	command.Flags().BoolVar(&debian, "debian", false, "install the updates of Debian that wait")
+	command.Flags().BoolVar(&status, "status", false, "show the versions and the result of the last update")
+	command.Flags().BoolVar(&debian, "debian", false, "install the pending Debian updates")
 	asking := p.consent(command)
 	command.RunE = func(c *cobra.Command, args []string) error {
 		switch {
@@ -63,10 +64,10 @@ of Debian wait. With --json it prints one object a line.`,
 				},
 			})
 		case status || debian || len(args) == 0:
-			return usageError{errors.New("update wants a release file, --debian or --status, and one of them only")}
+			return usageError{errors.New("give one of these: a release file, --debian or --status")}
 		}
 		if several, err := p.severalBases(); err != nil || several != nil {
-			return cmp.Or(err, error(usageError{errors.New("a release is brought to one Base at a time: name one with --base")}))
+			return cmp.Or(err, error(usageError{errors.New("a release is installed on one Base at a time; name it with --base")}))
 		}
 		release, err := client.OpenRelease(args[0])
 		if err != nil {
@@ -86,11 +87,11 @@ func (p *program) update(ctx context.Context, session *client.Session, release *
 		return err
 	}
 	change := client.PostureChange{Field: "software", Before: now.GetInstalledVersion(), After: release.Version,
-		Text: fmt.Sprintf("Version %s will be installed in place of %s; Apps are disconnected for some seconds.", release.Version, now.GetInstalledVersion())}
+		Text: fmt.Sprintf("Version %s will replace version %s. Apps are disconnected for some seconds.", release.Version, now.GetInstalledVersion())}
 	if err := asking.must(ctx, change); err != nil {
 		return err
 	}
-	p.left = "nothing was installed, and the Base deletes what it has of the file"
+	p.left = "nothing was installed; the Base deletes the partial file"
 	teller := &updateTeller{program: p, size: release.Size}
 	if err := session.Install(ctx, release, teller.tell); err != nil {
 		return errors.Join(err, teller.err)
@@ -98,7 +99,7 @@ func (p *program) update(ctx context.Context, session *client.Session, release *
 	if teller.err != nil || p.json {
 		return teller.err
 	}
-	return p.printf("The Base runs version %s, and is well.\n", client.Printable(release.Version))
+	return p.printf("The Base now runs version %s and is healthy.\n", client.Printable(release.Version))
 }
 
 // updateTeller prints each thing once.
@@ -125,7 +126,7 @@ func (t *updateTeller) tell(progress client.UpdateProgress) {
 		line = fmt.Sprintf("Sending: %d %% of %s", part*100/parts, size(t.size))
 		event["sent"], event["size"] = progress.Sent, t.size
 	case progress.Away:
-		line = "The Base restarts; waiting for it."
+		line = "The Base is restarting. Waiting until it answers."
 		event["away"] = true
 	default:
 		line = updatePhase(u) + ": " + u.GetStep()
@@ -159,7 +160,7 @@ func (p *program) printUpdate(status *basev1.GetUpdateResponse) error {
 		table.row("", reason)
 	}
 	if !status.GetTakesUpdates() {
-		table.row("Over the channel", "none: this Base was built without a release key")
+		table.row("By this App", "not possible: this Base was built without a release key")
 	}
 	table.row("Debian", debianText(status))
 	if status.GetDebianUnknown() == "" {
@@ -174,11 +175,11 @@ func (p *program) printUpdate(status *basev1.GetUpdateResponse) error {
 func debianText(status *basev1.GetUpdateResponse) string {
 	switch waiting := len(status.GetDebianWaiting()); {
 	case status.GetDebianUnknown() != "":
-		return "not known: " + status.GetDebianUnknown()
+		return "unknown: " + status.GetDebianUnknown()
 	case waiting > 0:
-		return fmt.Sprintf("security updates that wait: %d", waiting)
+		return fmt.Sprintf("pending security updates: %d", waiting)
 	}
-	return "no security update waits"
+	return "no pending security updates"
 }
 
 func lastUpdate(u *basev1.Update) string {
@@ -187,8 +188,8 @@ func lastUpdate(u *basev1.Update) string {
 	}
 	text := map[basev1.Update_Phase]string{
 		basev1.Update_PHASE_DONE:   "installed",
-		basev1.Update_PHASE_UNDONE: "did not hold; the version before is installed",
-		basev1.Update_PHASE_FAILED: "failed; somebody has to look at the Base",
+		basev1.Update_PHASE_UNDONE: "failed; the previous version is installed",
+		basev1.Update_PHASE_FAILED: "failed; the Base needs repair by hand",
 	}[u.GetPhase()]
 	if text == "" {
 		text = "under way (" + updatePhase(u) + ": " + u.GetStep() + ")"

@@ -17,12 +17,12 @@ import (
 func (p *program) pairingCommand() *cobra.Command {
 	command := &cobra.Command{
 		Use:   "pairing",
-		Short: "Let a further App in",
-		Long: `While the pairing window is open, the Base hears requests of further Apps. Whether one
-is let in is decided by hand at the Base. With --role you say what it may do; without, who
-stands at the Base does.
+		Short: "Let another App in",
+		Long: `While the pairing window is open, the Base listens for requests of other Apps. Somebody at
+the Base decides whether one is let in. With --role you set its role; otherwise the person
+at the Base chooses it.
 
-At a Base that has no display, an owner's App decides: bitbox-app pairing accept.`,
+If the Base has no display, an owner's App decides: bitbox-app pairing accept.`,
 		Example: `  bitbox-app pairing open --role viewer
   bitbox-app pairing status
   bitbox-app pairing accept 123456 --role operator`,
@@ -32,7 +32,7 @@ At a Base that has no display, an owner's App decides: bitbox-app pairing accept
 	command.AddCommand(
 		p.pairingOpenCommand(),
 		p.pairingAcceptCommand(),
-		p.windowCommand("close", "Close the pairing window, and end a pairing that is under way", func(ctx context.Context, s *client.Session) (*basev1.Window, error) {
+		p.windowCommand("close", "Close the pairing window and end a pairing in progress", func(ctx context.Context, s *client.Session) (*basev1.Window, error) {
 			_, err := s.Pairing.CloseWindow(ctx, &basev1.CloseWindowRequest{})
 			return &basev1.Window{}, err
 		}),
@@ -122,12 +122,12 @@ func (p *program) pairingOpenCommand() *cobra.Command {
 		response, err := s.Pairing.OpenWindow(ctx, &basev1.OpenWindowRequest{})
 		return response.GetWindow(), err
 	})
-	command.Long = `open lets the Base hear requests of further Apps, for three minutes. With --role, which this
-App signs, the Base shows what the new App may do, and asks only whether it is to be let in.
+	command.Long = `open lets the Base listen for requests of other Apps for three minutes. With --role, which
+this App signs, the Base shows what the new App may do and asks only whether to let it in.
 ` + rolesText
 	command.Example = `  bitbox-app pairing open
   bitbox-app pairing open --role viewer`
-	roleFlag(command, &role, "what the new App may do: viewer, operator or owner (default: decided at the Base)")
+	roleFlag(command, &role, "role of the new App: viewer, operator or owner (default: chosen at the Base)")
 	return command
 }
 
@@ -151,11 +151,11 @@ func (p *program) pairingAcceptCommand() *cobra.Command {
 	var role string
 	command := &cobra.Command{
 		Use:   "accept NUMBER",
-		Short: "Let a further App in at a Base that has no display",
-		Long: `accept is for a Base without a display, where nobody could compare a code. The new App
-was started with 'bitbox-app pair --words', and shows a request number and then six words.
-Type them here, or - if somebody reads them to you - as you hear them. This App signs
-them, and the Base says, signed, whether they are its own. Only then confirm in the new App.
+		Short: "Let another App in at a Base without a display",
+		Long: `accept is for a Base without a display, where nobody could compare a code. Start the new App
+with 'bitbox-app pair --words'; it shows a request number and then six words. Type the words
+here as you read or hear them. This App signs them, and the Base replies, signed, whether
+they match its own. Only then confirm in the new App.
 
 ` + rolesText,
 		Example: `  bitbox-app pairing accept 123456 --role operator
@@ -163,11 +163,11 @@ them, and the Base says, signed, whether they are its own. Only then confirm in 
 		Args:              commandline.Args(1, 2),
 		ValidArgsFunction: cobra.NoFileCompletions,
 	}
-	roleFlag(command, &role, "what the new App may do: viewer, operator or owner")
+	roleFlag(command, &role, "role of the new App: viewer, operator or owner")
 	command.RunE = func(c *cobra.Command, args []string) error {
 		granted, err := client.ParseRole(role)
 		if err != nil {
-			return usageError{errors.New("say what the new App may do, such as --role viewer")}
+			return usageError{errors.New("give the role of the new App, such as --role viewer")}
 		}
 		lines := readLines(p.in)
 		return p.call(c.Context(), acceptTime, func(ctx context.Context, session *client.Session) error {
@@ -181,15 +181,15 @@ them, and the Base says, signed, whether they are its own. Only then confirm in 
 					return p.askWords(ctx, lines, app, granted)
 				},
 				Matched: func() {
-					_ = p.tell(acceptEvent{Event: "matched"}, "\nThe words match: the Base has signed that. Now confirm in the new App.\n")
+					_ = p.tell(acceptEvent{Event: "matched"}, "\nThe words match; the Base has signed that. Now confirm in the new App.\n")
 				},
 			})
 			if err != nil {
 				return err
 			}
-			text := "It is let in as " + roleName(granted) + ". The Base has signed that.\n"
+			text := "The new App is let in as " + roleName(granted) + ". The Base has signed that.\n"
 			if !listed {
-				text = "It is let in as " + roleName(granted) + " once it connects; 'bitbox-app apps list' shows it then.\n"
+				text = "The new App will be let in as " + roleName(granted) + " once it connects; then 'bitbox-app apps list' shows it.\n"
 			}
 			return p.tell(acceptEvent{Event: "let in", Listed: listed}, "%s", text)
 		})
@@ -207,9 +207,9 @@ func (p *program) tell(event acceptEvent, format string, args ...any) error {
 
 // askWords asks for the words of the new App. What was typed before does not answer.
 func (p *program) askWords(ctx context.Context, lines <-chan line, app client.NewApp, role basev1.Role) (string, error) {
-	text := fmt.Sprintf("\n%q asks to become %s of this Base.\nType the six words that it shows, or nothing to refuse it: ", client.Printable(app.Name), roleName(role))
+	text := fmt.Sprintf("\n%q asks to become %s of this Base.\nType the six words that it shows, or just press Enter to refuse it: ", client.Printable(app.Name), roleName(role))
 	if app.Problem != "" {
-		text = "These are no six words: " + app.Problem + ".\nOnce more: "
+		text = "These are not the six words: " + app.Problem + ".\nTry again: "
 	}
 	asked := time.Now()
 	if err := p.tell(acceptEvent{Event: "words", App: app.Name, Problem: app.Problem}, "%s", text); err != nil {

@@ -328,7 +328,7 @@ func TestRefusalsAreToldInWords(t *testing.T) {
 		b.types("123456\n")
 		b.sees("Not done: three requests were accepted")
 		b.types("what?\n")
-		b.sees("Nothing is asked now")
+		b.sees("There is no question now")
 	})(t)
 }
 

@@ -266,9 +266,9 @@ func (t *terminal) accept(ctx context.Context, number uint32, role basev1.Role) 
 	case errors.Is(err, pairing.ErrRoleRequired):
 		t.number = number
 		t.ask(whichRole, "This Base has an owner. What may the new App do?\n"+
-			"  viewer    sees how the Base does\n"+
+			"  viewer    sees how the Base is doing\n"+
 			"  operator  also runs the node\n"+
-			"  owner     also decides who is let in, and how open the Base is\n"+
+			"  owner     also decides which Apps are let in, and how open the Base is\n"+
 			"Type one of these, or no:")
 	case err != nil:
 		t.asked = nothing
@@ -296,7 +296,12 @@ func (t *terminal) answerRole(ctx context.Context, text string) {
 func (t *terminal) answerCode(ctx context.Context, text string) {
 	yes, known := parseYes(text)
 	if typed, isNumber := parseNumber(text); isNumber {
-		yes, known = noiseconn.FormatNumber(typed) == t.shown.GetCeremony().GetCode(), true
+		code := t.shown.GetCeremony().GetCode()
+		yes, known = noiseconn.FormatNumber(typed) == code, true
+		if !yes {
+			t.say("You typed %s, but the code here is %s. If the App shows %s, you mistyped it: pair again. If not, somebody may be in between.",
+				noiseconn.FormatNumber(typed), code, code)
+		}
 	}
 	if !known {
 		t.askCode(t.shown.GetCeremony())
@@ -322,10 +327,10 @@ func (t *terminal) command(ctx context.Context, text string) {
 		}
 	default:
 		if t.shown.GetListening() {
-			t.say("Nothing is asked now. If your App shows a request number, type it. To let no further App in, type: close")
+			t.say("There is no question now. If your App shows a request number, type it. To stop letting Apps in, type: close")
 			break
 		}
-		t.say("Nothing is asked now. To let another App in, type: open")
+		t.say("There is no question now. To let another App in, type: open")
 	}
 	if err != nil {
 		t.fail(err)

@@ -215,7 +215,7 @@ func (m *model) pressDeed(key string) []any {
 	case "e":
 		return m.chooseOf("Which one shall end?", "Nothing is open for a time.", b.leases())
 	case "b":
-		return m.chooseOf("Which address shall be let in again?", "No address is banned.", b.bans())
+		return m.chooseOf("Which ban do you want to lift?", "No address is banned.", b.bans())
 	case "f":
 		return m.chooseOf("Which finding shall the Base fix?", "There is nothing that the Base can fix by itself.", b.fixes())
 	}

@@ -300,7 +300,7 @@ func (d Deed) change() client.PostureChange {
 	case CloseWindow:
 		return client.PostureChange{Text: "The pairing window will be closed; a pairing that is under way ends."}
 	case LiftBan:
-		return client.PostureChange{Opens: true, Text: fmt.Sprintf("The address %s will be let in again.", d.Subject)}
+		return client.PostureChange{Opens: true, Text: fmt.Sprintf("The ban of %s will be lifted.", d.Subject)}
 	case Lockdown:
 		return client.PostureChange{Text: "The Base will be locked down: SSH off, extra APIs closed, no pairing from the network, all other sessions ended."}
 	}
@@ -320,7 +320,7 @@ func (s *session) act(ctx context.Context, deed Deed) (string, error) {
 		if err == nil && !lifted {
 			return deed.Subject + " was not banned any more.", nil
 		}
-		return deed.Subject + " is let in again.", err
+		return "The ban of " + deed.Subject + " is lifted.", err
 	case Fix:
 		_, err := s.Session.Audit.FixFinding(ctx, &basev1.FixFindingRequest{Id: deed.Subject})
 		return "Fixed.", err

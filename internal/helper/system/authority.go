@@ -22,7 +22,7 @@ func (h *Helper) callAuthority(ctx context.Context, who Who, request *systemv1.A
 	if request.GetOpenWindow() != nil && who == WhoMiddleware && h.Effective().PairingClosed {
 		return &systemv1.AuthorityReply{
 			ErrorCode:    string(pairing.CodePermission),
-			ErrorMessage: "the posture has pairing from the network closed; open the window at the Base's console, or sign a posture that has it open",
+			ErrorMessage: "pairing from the network is closed; lift that first ('bitbox-app posture unlock'), or open the window at the Base's console",
 		}, nil
 	}
 	if request.GetRetire() != nil {

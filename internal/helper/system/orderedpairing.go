@@ -47,7 +47,7 @@ func (h *Helper) orderPairingLocked(m *pairing.Machine, signed []byte) error {
 	case err != nil:
 		return err
 	case h.inForceLocked().PairingClosed:
-		return helperclient.Errorf(helperclient.CodePermission, "the posture has pairing from the network closed; sign a posture that has it open, or open the window at the Base's console")
+		return helperclient.Errorf(helperclient.CodePermission, "pairing from the network is closed; lift that first ('bitbox-app posture unlock'), or open the window at the Base's console")
 	case order.Number == nil:
 		err = m.OpenWindowFor(pairing.OwnerKey(owner), order.GetRole())
 	case !h.config.NoDisplay:

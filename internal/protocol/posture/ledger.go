@@ -345,18 +345,18 @@ func (l *Ledger) Submit(signed []byte, now time.Duration) (Output, error) {
 	out := l.Tick(now)
 	var envelope systemv1.Signed
 	if err := read(signed, MaxDocumentSize, &envelope); err != nil {
-		return out, fmt.Errorf("take a signed posture: %w", err)
+		return out, fmt.Errorf("change the posture: %w", err)
 	}
 	d, err := decodeDocument(&envelope)
 	if err != nil {
-		return out, fmt.Errorf("take a signed posture: %w", err)
+		return out, fmt.Errorf("change the posture: %w", err)
 	}
 	if err := l.chain.check(d); err != nil {
-		return out, fmt.Errorf("take a signed posture: %w", err)
+		return out, fmt.Errorf("change the posture: %w", err)
 	}
 	for _, check := range l.submitChecks {
 		if err := check.refuse(l, d, now); err != nil {
-			return out, fmt.Errorf("take a signed posture: document for revision %d: %w", d.doc.GetRevision(), err)
+			return out, fmt.Errorf("change the posture: %w", err)
 		}
 	}
 	l.append(d)
