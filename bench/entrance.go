@@ -107,7 +107,7 @@ func (e *entrance) fill() error {
 		return err
 	}
 	defer session.Close()
-	for n := 0; ; n++ {
+	for {
 		if e.apps, err = session.Apps.ListApps(context.Background(), &basev1.ListAppsRequest{}); err != nil {
 			return err
 		}
@@ -115,15 +115,21 @@ func (e *entrance) fill() error {
 		if proto.Size(e.apps) >= answerSize {
 			return nil
 		}
-		app, err := client.New(client.Options{Dir: filepath.Join(e.files, fmt.Sprint("app", n)), Name: strings.Repeat("x", 60), NoDiscovery: true})
-		if err != nil {
+		if err := e.know(); err != nil {
 			return err
 		}
-		if err := e.pair(app, e.our); err != nil {
-			return err
-		}
-		e.known = append(e.known, app)
 	}
+}
+
+// know pairs one more App.
+func (e *entrance) know() error {
+	dir := filepath.Join(e.files, fmt.Sprint("app", len(e.known)))
+	app, err := client.New(client.Options{Dir: dir, Name: strings.Repeat("x", 60), NoDiscovery: true})
+	if err != nil {
+		return err
+	}
+	e.known = append(e.known, app)
+	return e.pair(app, e.our)
 }
 
 // freePort returns an address on loopback that nobody listens on.

@@ -9,10 +9,8 @@ import (
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	"github.com/BitBoxSwiss/bitbox-base/client"
+	"github.com/BitBoxSwiss/bitbox-base/internal/middleware/registry"
 )
-
-// memoryEach is how many sessions of each App are measured: as many as a Base keeps.
-const memoryEach = 8
 
 // tuned makes gRPC-Go as small as its options allow.
 var (
@@ -23,12 +21,17 @@ var (
 // measureMemory is what a session takes at both ends together: heap and stacks after a
 // collection, with all that stands around the channel.
 func measureMemory(r *report) (err error) {
-	const rounds = 5
+	const rounds = 3
 	e, err := newDirect()
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, e.close()) }()
+	for len(e.known) < registry.MaxPairings-1 { // many sessions, so that odds and ends do not count
+		if err := e.know(); err != nil {
+			return err
+		}
+	}
 	small, err := newGRPC(e.apps, e.subscribe, tunedServer...)
 	if err != nil {
 		return err
@@ -45,7 +48,7 @@ func measureMemory(r *report) (err error) {
 					session.Close()
 				}
 			}()
-			return kibibytesEach(memoryEach*len(e.known), func(n int) error {
+			return kibibytesEach(registry.MaxSessions*len(e.known), func(n int) error {
 				session, err := e.known[n%len(e.known)].Open("")
 				if err != nil {
 					return err
@@ -63,7 +66,7 @@ func measureMemory(r *report) (err error) {
 					_ = conn.Close()
 				}
 			}()
-			return kibibytesEach(memoryEach*len(e.known), func(int) error {
+			return kibibytesEach(registry.MaxSessions*len(e.known), func(int) error {
 				conn, err := grpcDial(service.addr, service.tls.client, options...)
 				if err != nil {
 					return err
@@ -86,12 +89,22 @@ func measureMemory(r *report) (err error) {
 		if err != nil {
 			return err
 		}
-		_, err = stream.Receive()
-		return err
+		if _, err = stream.Receive(); err != nil {
+			return err
+		}
+		go func() { // an App reads its events: here those of the other sessions
+			for err := error(nil); err == nil; _, err = stream.Receive() {
+			}
+		}()
+		return nil
 	}
 	theirWatch := func(conn *grpc.ClientConn) error {
-		_, err := grpcFollow(ctx, conn)
-		return err
+		stream, err := grpcFollow(ctx, conn)
+		if err != nil {
+			return err
+		}
+		go func() { _ = stream.RecvMsg(&basev1.Event{}) }()
+		return nil
 	}
 	for _, f := range []struct {
 		figure

@@ -117,6 +117,16 @@ func newBase(t testing.TB, change ...func(*Config)) *base {
 					}
 					return nil
 				})},
+			{Name: "PourGoesOn", Allow: allow, Deadline: time.Hour, GoesOn: true,
+				Handler: ServerStream(func(ctx context.Context, _ *empty, s *Sender[data]) error {
+					for range 2 * Window / 1000 {
+						if err := s.Send(&data{Value: make([]byte, 1000)}); err != nil {
+							return err
+						}
+					}
+					b.went <- struct{}{}
+					return nil
+				})},
 			{Name: "Count", Allow: allow,
 				Handler: ServerStream(func(ctx context.Context, m *number, s *Sender[number]) error {
 					for i := range m.Value {

@@ -194,6 +194,20 @@ func TestACallThatGoesOnDoesNotNeedItsCaller(t *testing.T) {
 	}
 }
 
+// An App that is there but does not read is not told that all is well.
+func TestACallThatGoesOnTellsThatItCouldNotTell(t *testing.T) {
+	bubble(t, func(t *testing.T, b *base) {
+		p := b.rawApp(t, &b.peer)
+		p.open(1, "PourGoesOn", &empty{})
+		if after := took(func() { <-b.went }); after != SendTime {
+			t.Errorf("it went on after %s", after)
+		}
+		if got := p.ends(1)[1]; got != Exhausted {
+			t.Errorf("it ended with %v", got)
+		}
+	})
+}
+
 func TestAHalfRequestOfACallThatGoesOnIsNotCarriedThrough(t *testing.T) {
 	bubble(t, func(t *testing.T, b *base) {
 		p := b.rawApp(t, &b.peer)

@@ -160,6 +160,9 @@ type serverCall struct {
 	ctx     context.Context
 	cancel  context.CancelFunc
 	counted bool // as running
+	// unsent is why a stream that goes on sends no more; nil: it does. For the goroutine of
+	// the call.
+	unsent  error
 	stopped bool // by Shutdown; guarded by link.mu
 }
 
@@ -337,6 +340,9 @@ func (c *serverCall) run() {
 	defer c.forget() // also when the session is over
 	answer, err := c.answer()
 	if err == nil {
+		err = c.unsent
+	}
+	if err == nil {
 		err = c.sendAnswer(answer)
 	}
 	if err != nil {
@@ -413,15 +419,18 @@ func (c *serverCall) waitFor(places chan struct{}) error {
 	}
 }
 
-// send sends one message of a stream. To a caller that has left, a call that goes on
-// sends no more, and does not hear of it.
+// send sends one message of a stream. When that fails, a call that goes on sends no more,
+// and does not hear of it; how it ends tells the App, if that is still there.
 func (c *serverCall) send(m proto.Message) error {
+	if c.unsent != nil {
+		return nil
+	}
 	err := c.ctx.Err()
 	if err == nil {
 		err = c.session.sendMessage(c.ctx, &c.call, m)
 	}
 	if err != nil && c.method.GoesOn && c.ctx.Err() == nil {
-		c.leave()
+		c.unsent = err
 		return nil
 	}
 	return err
