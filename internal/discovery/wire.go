@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"slices"
-	"strings"
 )
 
 // Messages of DNS (RFC 1035, section 4), as far as multicast DNS needs them here. The
@@ -41,15 +40,6 @@ const (
 
 // name is a name as its labels, without the root. A label is any bytes, dots included.
 type name []string
-
-// text is a name for people: what is special is escaped as in RFC 6763, section 4.3.
-func (n name) text() string {
-	escaped := make([]string, len(n))
-	for i, label := range n {
-		escaped[i] = strings.NewReplacer(`\`, `\\`, ".", `\.`).Replace(label)
-	}
-	return strings.Join(escaped, ".")
-}
 
 // key is equal for names that are equal: ASCII letters are so in either case, and no
 // others (RFC 6762, section 16).

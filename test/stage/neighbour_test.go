@@ -286,13 +286,21 @@ func TestTheBaseReportsTheMDNSGroupToASwitch(t *testing.T) {
 		}
 		return false
 	}
-	if !reported(stage.Patience) {
-		t.Error("it does not")
+	// By itself it reports a group twice, after it has joined it: what is more is an answer.
+	const unasked = 2
+	for range unasked + 3 {
+		if !reported(stage.Patience) {
+			t.Fatal("it does not")
+		}
 	}
+	// Without the rule it does not, once what was on its way has come.
 	without(t, s, "iptables", "-A INPUT -d 224.0.0.251/32 -p igmp -j ACCEPT", "")
-	if reported(3 * time.Second) {
-		t.Error("it does without the rule, too; this test proves nothing")
-	}
+	s.Until("no report comes without the rule", func() error {
+		if reported(2 * time.Second) {
+			return errors.New("one came; this test proves nothing")
+		}
+		return nil
+	})
 }
 
 // checksum is the internet's (RFC 1071) over an even number of bytes.
