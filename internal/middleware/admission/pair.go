@@ -300,6 +300,6 @@ func (c *ceremony) reject() {
 // linger says that no more comes, and gives the App the time of a handshake
 // to read it: closing with unread bytes could destroy what was sent.
 func (c *ceremony) linger() {
-	_ = c.channel.CloseWrite()
+	_ = c.channel.End()
 	c.v.deadline = time.Now().Add(c.Limits.Handshake)
 }

@@ -17,8 +17,8 @@ import (
 //
 //	offset  size
 //	0       2     length of the ciphertext, big endian: 16 to 16,400
-//	2       …     ciphertext: 1 to 16,384 bytes and the tag, or, to close this
-//	              direction, the tag alone
+//	2       …     ciphertext: 1 to 16,384 bytes and the tag, or, to end the session,
+//	              the tag alone
 //
 // The key of a direction changes after record 4095, 8191, … (Rekey of the Noise
 // specification); the number is not reset.
@@ -57,7 +57,8 @@ var (
 	ErrAfterClose = errors.New("data after the close record")
 	// ErrRecord says that a record was forged, damaged, repeated or lost.
 	ErrRecord = errors.New("record refused: it is damaged or out of order")
-	// ErrWriteClosed is returned by a write after CloseWrite or Close.
+	// ErrWriteClosed is returned by a write after the session has ended: after End or Close, or after
+	// a read that has found the other side's close record.
 	ErrWriteClosed = fmt.Errorf("this direction of the channel: %w", net.ErrClosed)
 )
 
@@ -129,11 +130,26 @@ func (c *Conn) SetWriteDeadline(t time.Time) error { return c.raw.SetWriteDeadli
 // io.ErrUnexpectedEOF when the stream ends without one: somebody cut it. What
 // comes after a close record is not read any more; what came along with it is
 // ErrAfterClose.
-func (c *Conn) Read(p []byte) (int, error) { return c.in().read(p) }
+func (c *Conn) Read(p []byte) (int, error) {
+	n, err := c.in().read(p)
+	c.endedBy(err)
+	return n, err
+}
 
 // ReadRecord returns the plaintext of the next record, or what Read has left of
 // one. Its errors are those of Read.
-func (c *Conn) ReadRecord() ([]byte, error) { return c.in().readRecord() }
+func (c *Conn) ReadRecord() ([]byte, error) {
+	record, err := c.in().readRecord()
+	c.endedBy(err)
+	return record, err
+}
+
+// endedBy has nothing more sent once the other side has ended the session: it reads no more.
+func (c *Conn) endedBy(err error) {
+	if err == io.EOF {
+		c.out().over()
+	}
+}
 
 // Write splits p into records of at most MaxPlaintext bytes; an empty p sends
 // nothing. The count it returns with an error is that of the bytes known to be
@@ -149,10 +165,10 @@ func (c *Conn) WriteRecord(p []byte) error {
 	return err
 }
 
-// CloseWrite tells the other side that nothing more will come, by a close
-// record. The connection below stays open in both directions: a proxy in between
-// might end it as a whole when one direction of TCP is closed.
-func (c *Conn) CloseWrite() error { return c.out().close() }
+// End ends the session by a close record: the other side reads what was sent before, and
+// neither sends anything more. The connection below stays open, so that nothing that is on its
+// way is lost; the caller closes it when the other side has had time to read.
+func (c *Conn) End() error { return c.out().close() }
 
 // Close sends a close record, if that is possible at once, and closes the
 // connection below. A write that is blocked is cut.
@@ -372,6 +388,17 @@ func (s *sender) sealLocked(out, plaintext []byte) ([]byte, error) {
 	}
 	rekeyIfDue(s.cipher)
 	return out, nil
+}
+
+// over makes every later write fail. A write that is under way ends as it does.
+func (s *sender) over() {
+	if !s.mu.TryLock() {
+		return // it ends by the connection below
+	}
+	defer s.mu.Unlock()
+	if s.err == nil {
+		s.err = ErrWriteClosed
+	}
 }
 
 func (s *sender) close() error {

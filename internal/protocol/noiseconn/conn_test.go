@@ -206,7 +206,7 @@ func TestTheCloseRecordCounts(t *testing.T) {
 		}
 	}
 	wire.Reset()
-	if err := conn.CloseWrite(); err != nil {
+	if err := conn.End(); err != nil {
 		t.Fatal(err)
 	}
 	equal(t, "the close record", wire.Bytes(), referenceRecord(toBase, RekeyInterval, nil))
@@ -352,8 +352,8 @@ func TestAFailedWriteIsFinal(t *testing.T) {
 	if _, err := conn.Write([]byte("three")); !errors.Is(err, errWire) {
 		t.Errorf("the next write: %v", err)
 	}
-	if err := conn.CloseWrite(); !errors.Is(err, errWire) {
-		t.Errorf("CloseWrite: %v", err)
+	if err := conn.End(); !errors.Is(err, errWire) {
+		t.Errorf("End: %v", err)
 	}
 	if err := conn.Close(); err != nil || w.calls != 2 {
 		t.Errorf("Close: %v; %d writes", err, w.calls)
@@ -564,7 +564,7 @@ func TestRecordsOfManyWritersArriveWholeAndInOrder(t *testing.T) {
 		}
 		all.Go(func() {
 			sending.Wait()
-			if err := d.from.CloseWrite(); err != nil {
+			if err := d.from.End(); err != nil {
 				t.Error(err)
 			}
 		})
@@ -618,7 +618,7 @@ func TestReadersMayCompete(t *testing.T) {
 	const size, readers = 1 << 20, 4
 	go func() {
 		_, _ = app.Write(make([]byte, size))
-		_ = app.CloseWrite()
+		_ = app.End()
 	}()
 	var total int64
 	var mu sync.Mutex
@@ -675,34 +675,26 @@ func TestCloseEndsBlockedCalls(t *testing.T) {
 	}
 }
 
-func TestCloseWriteLeavesTheOtherDirectionOpen(t *testing.T) {
+func TestACloseRecordEndsTheSession(t *testing.T) {
 	app, base := connPair(t)
+	sent := make(chan error, 1)
 	go func() {
-		request, err := io.ReadAll(base)
-		if err != nil {
-			t.Error(err)
-		}
-		if _, err := base.Write(append([]byte("echo "), request...)); err != nil {
-			t.Error(err)
-		}
-		if err := base.Close(); err != nil {
-			t.Error(err)
-		}
+		_, err := app.Write([]byte("hello"))
+		sent <- errors.Join(err, app.End())
 	}()
-	if _, err := app.Write([]byte("hello")); err != nil {
-		t.Fatal(err)
-	}
-	if err := app.CloseWrite(); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := app.Write([]byte("more")); !errors.Is(err, ErrWriteClosed) || !errors.Is(err, net.ErrClosed) {
-		t.Errorf("a write after CloseWrite: %v", err)
-	}
-	if got, err := io.ReadAll(app); string(got) != "echo hello" || err != nil {
+	if got, err := io.ReadAll(base); string(got) != "hello" || err != nil {
 		t.Errorf("%q, %v", got, err)
 	}
-	if err := app.Close(); err != nil {
-		t.Errorf("Close after CloseWrite: %v", err)
+	if err := <-sent; err != nil {
+		t.Error(err)
+	}
+	for who, c := range map[string]*Conn{"whoever has ended the session": app, "whoever has read that": base} {
+		if _, err := c.Write([]byte("more")); !errors.Is(err, ErrWriteClosed) || !errors.Is(err, net.ErrClosed) {
+			t.Errorf("a write of %s: %v", who, err)
+		}
+		if err := c.Close(); err != nil {
+			t.Errorf("Close after the end: %v", err)
+		}
 	}
 }
 

@@ -21,8 +21,15 @@ const (
 // line ends; and private use, which shows anything.
 var forbidden = []*unicode.RangeTable{
 	unicode.Cc, unicode.Cf, unicode.Co, unicode.Zl, unicode.Zp,
-	unicode.Other_Default_Ignorable_Code_Point, unicode.Noncharacter_Code_Point,
+	unicode.Other_Default_Ignorable_Code_Point, unicode.Noncharacter_Code_Point, unicode.Variation_Selector,
 }
+
+const (
+	// Text or emoji: the two variation selectors that may follow what is visible.
+	textStyle, emojiStyle = '\uFE0E', '\uFE0F'
+	// brailleBlank is a symbol by its category, and shows nothing.
+	brailleBlank = '\u2800'
+)
 
 // CheckName tells whether a name of a Base or an App may be taken, shown and
 // logged: 1 to 63 bytes of valid UTF-8 without control, format, invisible or
@@ -39,12 +46,17 @@ func CheckName(name string) error {
 	case strings.TrimSpace(name) != name:
 		return errors.New("the name begins or ends with a space")
 	}
-	visible := false
+	visible, afterVisible := false, false
 	for _, r := range name {
+		if (r == textStyle || r == emojiStyle) && afterVisible {
+			afterVisible = false
+			continue
+		}
 		if unicode.In(r, forbidden...) {
 			return fmt.Errorf("the name contains the character %U, which is invisible or a control character; leave it out", r)
 		}
-		visible = visible || unicode.In(r, unicode.L, unicode.N, unicode.P, unicode.S)
+		afterVisible = r != brailleBlank && unicode.In(r, unicode.L, unicode.N, unicode.P, unicode.S)
+		visible = visible || afterVisible
 	}
 	if !visible {
 		return errors.New("the name has nothing to see; use letters or numbers")

@@ -128,7 +128,7 @@ func TestParsedPayloadsAreCopies(t *testing.T) {
 
 func TestNames(t *testing.T) {
 	for _, good := range []string{
-		"a", "Base", "Ada's phone", "Küche", "書斎", "مكتب", "משרד", "🏠 home", "❤️", "1", "a b", "naïve", "ﬁ",
+		"a", "Base", "Ada's phone", "Küche", "書斎", "مكتب", "משרד", "🏠 home", "❤️", "☎\uFE0E", "1\uFE0F\u20E3", "a\u2800b", "1", "a b", "naïve", "ﬁ",
 		strings.Repeat("x", 63), strings.Repeat("é", 31),
 	} {
 		if err := CheckName(good); err != nil {
@@ -168,6 +168,13 @@ func TestNames(t *testing.T) {
 		"word joiner":                   "a\u2060b",
 		"tag character":                 "a\U000e0041b",
 		"combining grapheme joiner":     "a\u034fb",
+		"a blank of Braille":            "\u2800",
+		"a lone variation selector":     "\ufe0f",
+		"two variation selectors":       "a\ufe0f\ufe0f",
+		"one after a space":             "a \ufe0fb",
+		"another variation selector":    "a\ufe00",
+		"one of plane 14":               "a\U000e0100",
+		"a Mongolian one":               "a\u180b",
 		"Hangul filler (looks empty)":   "\u3164",
 		"private use":                   "a\ue000b",
 		"noncharacter":                  "a\ufffeb",

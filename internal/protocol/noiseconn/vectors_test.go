@@ -250,7 +250,7 @@ func recordsWithRekey(t *testing.T, end *Transport) (list []recordVector) {
 		}
 		wire.Reset()
 	}
-	if err := conn.CloseWrite(); err != nil {
+	if err := conn.End(); err != nil {
 		t.Fatal(err)
 	}
 	return append(list, recordVector{"app", last, "close", nil, wire.Bytes()})
