@@ -256,7 +256,7 @@ func (b *fakeBase) honestConfirm(conn *noiseconn.Conn, p *revealed) {
 		return
 	}
 	if confirm := b.enrol(p); conn.WriteRecord(confirm) == nil {
-		_ = conn.CloseWrite()
+		_ = conn.End()
 	}
 }
 
