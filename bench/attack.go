@@ -249,14 +249,15 @@ func measureSessions(r *report) (err error) {
 			first = s.quantile(0.5)
 		}
 		memory.points, p50.points = append(memory.points, point{float64(n), each}), append(p50.points, point{float64(n), s.quantile(0.5)})
-		r.add(figure{what: fmt.Sprintf("call p50 beside %d sessions", n), unit: "µs", rival: "itself beside 1", ours: s.quantile(0.5), their: first, least: 0.77})
+		r.add(figure{what: fmt.Sprintf("call p50 beside %d sessions", n), unit: "µs",
+			rival: "itself beside 1", ours: s.quantile(0.5), their: first, least: 0.77})
 		if n >= 100 { // of few the collector's granularity is most
-			r.add(figure{what: fmt.Sprintf("memory of a session, both ends, beside %d", n), unit: "KiB", rival: "itself beside 100", ours: each, their: memory.points[2].y, least: 0.77})
+			r.add(figure{what: fmt.Sprintf("memory of a session, both ends, beside %d", n), unit: "KiB",
+				rival: "itself beside 100", ours: each, their: memory.points[2].y, least: 0.77})
 		}
 	}
 	memory.points = memory.points[2:]
-	p50.points = p50.points[:]
-	r.plots = append(r.plots, plot{file: "sessions", title: "A session beside others: the channel and the RPC, both ends", x: "sessions", y: "KiB, µs",
-		logX: true, series: []series{p50, memory}})
+	r.plots = append(r.plots, plot{file: "sessions", title: "A session beside others: the channel and the RPC, both ends",
+		x: "sessions", y: "KiB, µs", logX: true, series: []series{p50, memory}})
 	return nil
 }

@@ -45,7 +45,8 @@ func newWhole(entry net.Listener) (w *whole, err error) {
 	// One address makes all the connections here.
 	limits.PerSecond, limits.Burst, limits.ParkedPerAddress = 1e6, 1e6, limits.Parked
 	w.base, err = devbase.Start(devbase.Config{
-		StateDir: filepath.Join(w.dir, "base"), Listen: "127.0.0.1:0", Entry: entry, Limits: limits, Now: w.now, Logger: slog.New(slog.DiscardHandler)})
+		StateDir: filepath.Join(w.dir, "base"), Listen: "127.0.0.1:0", Entry: entry, Limits: limits, Now: w.now,
+		Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		return w, err
 	}

@@ -69,7 +69,7 @@ func (r *report) measureCall(way string, start func() (*entrance, error)) (err e
 			rival: "gRPC-Go, mutual TLS 1.3, " + way, ours: ours.quantile(q.quantile), their: theirs.quantile(q.quantile), least: q.least})
 	}
 	r.plots = append(r.plots, plot{file: "call-" + map[bool]string{true: "direct", false: "nginx"}[way == "direct"],
-		title: "A call " + way + ": how long so many of the calls took at most", x: "share of calls, %", y: "µs",
+		title: "A call " + way + ": the time within which this share of the calls was answered", x: "share of calls, %", y: "µs",
 		series: []series{{"ours", ours.quantiles()}, {"gRPC-Go", theirs.quantiles()}}})
 	return nil
 }

@@ -29,7 +29,9 @@ const (
 	grpcWatch = "/bench.Rival/Watch"
 )
 
-func newGRPC(apps *basev1.ListAppsResponse, events func() (<-chan *basev1.Event, func()), options ...grpc.ServerOption) (*grpcService, error) {
+func newGRPC(
+	apps *basev1.ListAppsResponse, events func() (<-chan *basev1.Event, func()), options ...grpc.ServerOption,
+) (*grpcService, error) {
 	rival, err := newRivalTLS()
 	if err != nil {
 		return nil, err
@@ -42,10 +44,12 @@ func newGRPC(apps *basev1.ListAppsResponse, events func() (<-chan *basev1.Event,
 		server: grpc.NewServer(append(options, grpc.Creds(credentials.NewTLS(rival.server)))...)}
 	s.server.RegisterService(&grpc.ServiceDesc{
 		ServiceName: "bench.Rival",
-		Methods: []grpc.MethodDesc{{MethodName: "List", Handler: func(_ any, ctx context.Context, decode func(any) error, _ grpc.UnaryServerInterceptor) (any, error) {
-			return s.apps, decode(&basev1.ListAppsRequest{})
-		}}},
-		Streams: []grpc.StreamDesc{{StreamName: "Watch", ServerStreams: true, Handler: func(_ any, stream grpc.ServerStream) error { return s.watch(stream) }}},
+		Methods: []grpc.MethodDesc{{MethodName: "List",
+			Handler: func(_ any, _ context.Context, decode func(any) error, _ grpc.UnaryServerInterceptor) (any, error) {
+				return s.apps, decode(&basev1.ListAppsRequest{})
+			}}},
+		Streams: []grpc.StreamDesc{{StreamName: "Watch", ServerStreams: true,
+			Handler: func(_ any, stream grpc.ServerStream) error { return s.watch(stream) }}},
 	}, nil)
 	go func() { _ = s.server.Serve(listener) }()
 	return s, nil

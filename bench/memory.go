@@ -112,7 +112,8 @@ func measureMemory(r *report) (err error) {
 	}{
 		{figure{what: "idle session, both ends, memory", rival: "gRPC-Go as it comes", least: 4}, ours(call), theirs(e.rival, nil, theirCall)},
 		{figure{what: "idle session, both ends, memory", rival: "gRPC-Go, tuned", least: 2}, ours(call), theirs(small, tunedClient, theirCall)},
-		{figure{what: "session with a live stream, both ends, memory", rival: "gRPC-Go", least: 2}, ours(watch), theirs(e.rival, nil, theirWatch)},
+		{figure{what: "session with a live stream, both ends, memory", rival: "gRPC-Go", least: 2},
+			ours(watch), theirs(e.rival, nil, theirWatch)},
 	} {
 		f.unit = "KiB"
 		if f.figure.ours, f.figure.their, err = alternateFigures(rounds, f.ours, f.theirs); err != nil {

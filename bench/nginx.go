@@ -66,7 +66,8 @@ func startNGINX(dir, our, ours, their, theirs string) (*nginx, error) {
 	libraries := filepath.Join(root, "usr/lib/x86_64-linux-gnu")
 	loader := filepath.Join(root, "lib64/ld-linux-x86-64.so.2")
 	n := &nginx{ended: make(chan error, 1)}
-	n.process = exec.Command(loader, "--library-path", libraries, filepath.Join(root, "usr/sbin/nginx"), "-p", dir, "-e", filepath.Join(dir, "error.log"), "-c", config)
+	n.process = exec.Command(loader, "--library-path", libraries, filepath.Join(root, "usr/sbin/nginx"),
+		"-p", dir, "-e", filepath.Join(dir, "error.log"), "-c", config)
 	n.process.Stderr = os.Stderr
 	n.process.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
 	if err := n.process.Start(); err != nil {

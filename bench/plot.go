@@ -24,8 +24,8 @@ type point struct{ x, y float64 }
 
 // The drawing's size, and the room for what stands around it, in pixels.
 const (
-	width, height           = 720, 360
-	left, right, top, under = 70, 190, 40, 50
+	width, height           = 780, 360
+	left, right, top, under = 70, 240, 40, 50
 )
 
 // colours tell lines apart for the colour-blind, too; so do their dashes.
@@ -70,9 +70,10 @@ func (p plot) svg() []byte {
 		text(x(v), height-under+18, "middle", fmt.Sprintf("%g", v))
 	}
 	text((left+width-right)/2, height-12, "middle", p.x)
-	text(8, top-2, "start", p.y)
+	text(8, top-16, "start", p.y)
 	for n, s := range p.series {
-		fmt.Fprintf(&b, `<polyline fill="none" stroke="%s" stroke-width="2" stroke-dasharray="%s" points="`, colours[n%len(colours)], dashes[n%len(dashes)])
+		fmt.Fprintf(&b, `<polyline fill="none" stroke="%s" stroke-width="2" stroke-dasharray="%s" points="`,
+			colours[n%len(colours)], dashes[n%len(dashes)])
 		for _, at := range s.points {
 			fmt.Fprintf(&b, "%.1f,%.1f ", x(at.x), y(at.y))
 		}

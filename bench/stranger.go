@@ -36,7 +36,8 @@ func measureStranger(r *report) error {
 			}
 			keys = append(keys, stranger.mac1)
 		}
-		f := figure{what: fmt.Sprintf("strangers refused at mac1, a core of a Base, pairings: %d", pairings), unit: "1/s", rival: "TLS 1.3 refusing an unknown certificate", more: true}
+		f := figure{what: fmt.Sprintf("strangers refused at mac1, a core of a Base, pairings: %d", pairings), unit: "1/s",
+			rival: "TLS 1.3 refusing an unknown certificate", more: true}
 		if pairings == 1 { // the rival, too, compares with one; a Base with the most it can have is only printed
 			f.least = 20
 		}

@@ -345,20 +345,21 @@ func TestAHostileBaseIsEnded(t *testing.T) {
 		frames []frame
 		stream bool
 	}{
-		"an open":                            {frames: []frame{{kind: kindOpen, call: 1, name: []byte("x")}}},
-		"a cancel":                           {frames: []frame{{kind: kindCancel, call: 1}}},
-		"an end of no call":                  {frames: []frame{end(9)}},
-		"an end twice":                       {frames: []frame{end(1), end(1)}},
-		"data of no call":                    {frames: []frame{{kind: kindData, call: 9}}},
-		"data after the end":                 {frames: []frame{end(1), {kind: kindData, call: 1}}},
-		"credit for no call":                 {frames: []frame{{kind: kindCredit, call: 9, credit: 1}}},
-		"credit for call 0":                  {frames: []frame{{kind: kindCredit, call: 0, credit: 1}}},
-		"credit beyond the window":           {frames: []frame{{kind: kindCredit, call: 1, credit: 1}}},
-		"an end within a message":            {frames: []frame{more, end(1)}},
-		"two answers":                        {frames: []frame{{kind: kindData, call: 1}, {kind: kindData, call: 1}, end(1)}},
-		"an answer beside the answer":        {frames: []frame{{kind: kindData, call: 1}, end(1, 0)}},
-		"an answer at the end of a stream":   {frames: []frame{end(1, 0)}, stream: true},
-		"more than the window":               {frames: repeat(frame{kind: kindData, call: 1, piece: make([]byte, 8000)}, Window/8000+1), stream: true},
+		"an open":                          {frames: []frame{{kind: kindOpen, call: 1, name: []byte("x")}}},
+		"a cancel":                         {frames: []frame{{kind: kindCancel, call: 1}}},
+		"an end of no call":                {frames: []frame{end(9)}},
+		"an end twice":                     {frames: []frame{end(1), end(1)}},
+		"data of no call":                  {frames: []frame{{kind: kindData, call: 9}}},
+		"data after the end":               {frames: []frame{end(1), {kind: kindData, call: 1}}},
+		"credit for no call":               {frames: []frame{{kind: kindCredit, call: 9, credit: 1}}},
+		"credit for call 0":                {frames: []frame{{kind: kindCredit, call: 0, credit: 1}}},
+		"credit beyond the window":         {frames: []frame{{kind: kindCredit, call: 1, credit: 1}}},
+		"an end within a message":          {frames: []frame{more, end(1)}},
+		"two answers":                      {frames: []frame{{kind: kindData, call: 1}, {kind: kindData, call: 1}, end(1)}},
+		"an answer beside the answer":      {frames: []frame{{kind: kindData, call: 1}, end(1, 0)}},
+		"an answer at the end of a stream": {frames: []frame{end(1, 0)}, stream: true},
+		"more than the window": {stream: true,
+			frames: repeat(frame{kind: kindData, call: 1, piece: make([]byte, 8000)}, Window/8000+1)},
 		"a pong that answers no ping":        {frames: []frame{{kind: kindPong, call: 1}}},
 		"pings without end":                  {frames: repeat(frame{kind: kindPing, call: 1}, 1000)},
 		"credit without end for ended calls": {frames: append([]frame{end(1)}, repeat(frame{kind: kindCredit, call: 1, credit: 1}, 1000)...)},
@@ -472,7 +473,8 @@ func bytesOf(b byte, n int) []byte {
 }
 
 func TestATableOfMethodsThatIsWrongIsRefused(t *testing.T) {
-	right := Method{Name: "x", Allow: func(context.Context) error { return nil }, Handler: Unary(func(context.Context, *empty) (*empty, error) { return nil, nil })}
+	right := Method{Name: "x", Allow: func(context.Context) error { return nil },
+		Handler: Unary(func(context.Context, *empty) (*empty, error) { return nil, nil })}
 	if _, err := NewServer(Config{Methods: []Method{right}}); err != nil {
 		t.Fatal(err)
 	}

@@ -87,7 +87,9 @@ func ServerStream[Req, Resp any, PReq message[Req], PResp message[Resp]](handle 
 }
 
 // ClientStream is a method with a stream of requests and one answer.
-func ClientStream[Req, Resp any, PReq message[Req], PResp message[Resp]](handle func(context.Context, *Receiver[Req]) (*Resp, error)) Handler {
+func ClientStream[Req, Resp any, PReq message[Req], PResp message[Resp]](
+	handle func(context.Context, *Receiver[Req]) (*Resp, error),
+) Handler {
 	return Handler{upload: true, serve: func(c *serverCall) (proto.Message, error) {
 		return answerOf[Resp, PResp](handle(c.ctx, &Receiver[Req]{func() (*Req, error) {
 			request := new(Req)

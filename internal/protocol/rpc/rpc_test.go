@@ -231,7 +231,8 @@ func bubble(t *testing.T, test func(t *testing.T, b *base)) {
 func TestACallOfEachKindIsAnswered(t *testing.T) {
 	bubble(t, func(t *testing.T, b *base) {
 		s, ctx := b.connect(), t.Context()
-		for _, size := range []int{0, 1, 1000, MaxRecord - 30, MaxRecord - 10, MaxRecord, 3 * MaxRecord, Window, Window + 1, 300 << 10, MaxRequest - 5} {
+		sizes := []int{0, 1, 1000, MaxRecord - 30, MaxRecord - 10, MaxRecord, 3 * MaxRecord, Window, Window + 1, MaxRequest - 5}
+		for _, size := range sizes {
 			want := bytes.Repeat([]byte{7}, size)
 			got, err := Call[data](ctx, s, "Echo", &data{Value: want})
 			if err != nil || !bytes.Equal(got.Value, want) {
@@ -277,7 +278,8 @@ func TestErrorsKeepTheirCodeAndAreMadePrintable(t *testing.T) {
 		s, ctx := b.connect(), t.Context()
 		_, err := Call[empty](ctx, s, "Fail", &empty{})
 		var e *Error
-		if !errors.As(err, &e) || e.Code != NotFound || !e.Remote || len(e.Text) > MaxText || strings.Contains(e.Text, "\x1b") || !strings.HasPrefix(e.Text, "no?[31m such") {
+		if !errors.As(err, &e) || e.Code != NotFound || !e.Remote || len(e.Text) > MaxText ||
+			strings.Contains(e.Text, "\x1b") || !strings.HasPrefix(e.Text, "no?[31m such") {
 			t.Errorf("%#v", err)
 		}
 		if _, err := Call[empty](ctx, s, "Nothing", &empty{}); CodeOf(err) != Unimplemented {

@@ -69,8 +69,10 @@ func vectors(t *testing.T) vectorFile {
 			"Written by go test ./internal/protocol/rpc -run Vectors -update.",
 		},
 		Frames: []vector{
-			vectorOf("open with a whole request", "App", frame{kind: kindOpen, call: 1, state: stateLast, deadline: 30_000, name: method, piece: piece}),
-			vectorOf("open with the first piece of a request, no deadline", "App", frame{kind: kindOpen, call: 2, state: stateMore, name: method, piece: piece}),
+			vectorOf("open with a whole request", "App",
+				frame{kind: kindOpen, call: 1, state: stateLast, deadline: 30_000, name: method, piece: piece}),
+			vectorOf("open with the first piece of a request, no deadline", "App",
+				frame{kind: kindOpen, call: 2, state: stateMore, name: method, piece: piece}),
 			vectorOf("open of a stream of requests", "App", frame{kind: kindOpen, call: 3, state: stateNone, name: method}),
 			vectorOf("a piece", "both", frame{kind: kindData, call: 2, state: stateMore, piece: piece}),
 			vectorOf("the last piece", "both", frame{kind: kindData, call: 2, state: stateLast, piece: piece}),
@@ -196,7 +198,9 @@ func TestTheSpecificationOfTheRPCIsTheCodes(t *testing.T) {
 			t.Errorf("code %d, %s, is not in the table", code, code)
 		}
 	}
-	for name, k := range map[string]kind{"open": kindOpen, "data": kindData, "end": kindEnd, "cancel": kindCancel, "credit": kindCredit, "ping": kindPing, "pong": kindPong} {
+	kinds := map[string]kind{"open": kindOpen, "data": kindData, "end": kindEnd, "cancel": kindCancel, "credit": kindCredit,
+		"ping": kindPing, "pong": kindPong}
+	for name, k := range kinds {
 		if !strings.Contains(section, fmt.Sprintf("\n| %d %s |", k, name)) {
 			t.Errorf("kind %d, %s, is not in the table", k, name)
 		}

@@ -181,7 +181,9 @@ func halfRequests(ctx context.Context, s *session) {
 
 // oddFrames breaks the rules, in a different way each time.
 func oddFrames(_ context.Context, s *session) {
-	for _, odd := range [][]byte{{0}, frame(9, 1), frame(end, 1, 0), frame(data, 7, last), frame(open, 5, 0, 0, 0, 0, 0, 200), frame(cancel, 1, 1)} {
+	for _, odd := range [][]byte{
+		{0}, frame(9, 1), frame(end, 1, 0), frame(data, 7, last), frame(open, 5, 0, 0, 0, 0, 0, 200), frame(cancel, 1, 1),
+	} {
 		if s.begin(last, s.target.Call, s.target.Request) != nil || s.WriteRecord(odd) != nil {
 			return
 		}
