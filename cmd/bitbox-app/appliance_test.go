@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/rogpeppe/go-internal/testscript"
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
@@ -239,13 +241,13 @@ func TestEventsOfTheHelperAreTold(t *testing.T) {
 	for want, event := range map[string]*basev1.Event{
 		"SSH was switched on for 2 hours, by the App 'Laptop'.": {Event: &basev1.Event_PostureChanged{
 			PostureChanged: &basev1.PostureChangedEvent{Changes: []string{"SSH was switched on for 2 hours."}, By: "the App 'Laptop'"}}},
-		"SSH was switched off. Pairing was closed, by 'Phone' (6b2c).": {Event: &basev1.Event_PostureChanged{
+		`SSH was switched off. Pairing was closed, by "Phone" (6b2c).`: {Event: &basev1.Event_PostureChanged{
 			PostureChanged: &basev1.PostureChangedEvent{Changes: []string{"SSH was switched off.", "Pairing was closed."}, App: &basev1.App{Id: "6b2c", Name: "Phone"}}}},
 		"SSH was switched off (its time is over).": {Event: &basev1.Event_PostureChanged{
 			PostureChanged: &basev1.PostureChangedEvent{Changes: []string{"SSH was switched off."}, Note: "its time is over"}}},
 		"The machine restarts, as an App (6b2c) has asked.": {Event: &basev1.Event_MachineStopping{
 			MachineStopping: &basev1.MachineStoppingEvent{By: &basev1.App{Id: "6b2c"}}}},
-		"Banned: 192.0.2.7 (sshd). (3 more of this kind were left out. 9 more entries do not fit here.)": {LeftOut: 3, Cut: 9, Event: &basev1.Event_BansChanged{
+		"Banned: 192.0.2.7 (sshd). (3 more of this kind were left out. 9 more entries do not fit here.)": {LeftOut: proto.Uint32(3), Cut: proto.Uint32(9), Event: &basev1.Event_BansChanged{
 			BansChanged: &basev1.BansChangedEvent{Banned: []*basev1.Ban{ban}}}},
 		"The pairing window is open to let in a viewer for another 1 min 0 s.": {Event: &basev1.Event_WindowChanged{
 			WindowChanged: &basev1.WindowChangedEvent{Window: &basev1.Window{Open: true, RemainingMs: 60_000, Role: basev1.Role_ROLE_VIEWER}}}},

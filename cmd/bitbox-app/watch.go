@@ -303,7 +303,7 @@ func appText(app *basev1.App) string {
 	if app.GetName() == "" {
 		return "an App (" + app.GetId() + ")"
 	}
-	return fmt.Sprintf("'%s' (%s)", app.GetName(), app.GetId())
+	return fmt.Sprintf("%q (%s)", app.GetName(), app.GetId())
 }
 
 // because adds a reason to a sentence, if there is one.

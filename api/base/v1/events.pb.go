@@ -102,11 +102,6 @@ type Event struct {
 	Sequence uint64 `protobuf:"varint,20,opt,name=sequence,proto3" json:"sequence,omitempty"`
 	// It happened before this stream began.
 	Past bool `protobuf:"varint,21,opt,name=past,proto3" json:"past,omitempty"`
-	// How many events of this kind were left out since the one before it, because too many
-	// came in a short time.
-	LeftOut uint32 `protobuf:"varint,24,opt,name=left_out,json=leftOut,proto3" json:"left_out,omitempty"`
-	// How many entries of its lists were cut off.
-	Cut uint32 `protobuf:"varint,25,opt,name=cut,proto3" json:"cut,omitempty"`
 	// Types that are valid to be assigned to Event:
 	//
 	//	*Event_Subscribed
@@ -129,7 +124,12 @@ type Event struct {
 	//	*Event_AppRoleChanged
 	//	*Event_BaseStarted
 	//	*Event_MachineStopping
-	Event         isEvent_Event `protobuf_oneof:"event"`
+	Event isEvent_Event `protobuf_oneof:"event"`
+	// How many events of this kind were left out since the one before it, because too many
+	// came in a short time; absent: none.
+	LeftOut *uint32 `protobuf:"varint,24,opt,name=left_out,json=leftOut,proto3,oneof" json:"left_out,omitempty"`
+	// How many entries of its lists were cut off; absent: none.
+	Cut           *uint32 `protobuf:"varint,25,opt,name=cut,proto3,oneof" json:"cut,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -183,20 +183,6 @@ func (x *Event) GetPast() bool {
 		return x.Past
 	}
 	return false
-}
-
-func (x *Event) GetLeftOut() uint32 {
-	if x != nil {
-		return x.LeftOut
-	}
-	return 0
-}
-
-func (x *Event) GetCut() uint32 {
-	if x != nil {
-		return x.Cut
-	}
-	return 0
 }
 
 func (x *Event) GetEvent() isEvent_Event {
@@ -384,6 +370,20 @@ func (x *Event) GetMachineStopping() *MachineStoppingEvent {
 		}
 	}
 	return nil
+}
+
+func (x *Event) GetLeftOut() uint32 {
+	if x != nil && x.LeftOut != nil {
+		return *x.LeftOut
+	}
+	return 0
+}
+
+func (x *Event) GetCut() uint32 {
+	if x != nil && x.Cut != nil {
+		return *x.Cut
+	}
+	return 0
 }
 
 type isEvent_Event interface {
@@ -1535,13 +1535,11 @@ const file_base_v1_events_proto_rawDesc = "" +
 	"\x12WatchEventsRequest\x12\x16\n" +
 	"\x06replay\x18\x01 \x01(\bR\x06replay\x12\x14\n" +
 	"\x05after\x18\x02 \x01(\x04R\x05after\x12\x1b\n" +
-	"\tpast_only\x18\x03 \x01(\bR\bpastOnly\"\xeb\f\n" +
+	"\tpast_only\x18\x03 \x01(\bR\bpastOnly\"\x8a\r\n" +
 	"\x05Event\x12.\n" +
 	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x1a\n" +
 	"\bsequence\x18\x14 \x01(\x04R\bsequence\x12\x12\n" +
-	"\x04past\x18\x15 \x01(\bR\x04past\x12\x19\n" +
-	"\bleft_out\x18\x18 \x01(\rR\aleftOut\x12\x10\n" +
-	"\x03cut\x18\x19 \x01(\rR\x03cut\x12A\n" +
+	"\x04past\x18\x15 \x01(\bR\x04past\x12A\n" +
 	"\n" +
 	"subscribed\x18\x02 \x01(\v2\x1f.bitbox.base.v1.SubscribedEventH\x00R\n" +
 	"subscribed\x12?\n" +
@@ -1568,8 +1566,12 @@ const file_base_v1_events_proto_rawDesc = "" +
 	"\x0fpairing_attempt\x18\x12 \x01(\v2#.bitbox.base.v1.PairingAttemptEventH\x00R\x0epairingAttempt\x12O\n" +
 	"\x10app_role_changed\x18\x13 \x01(\v2#.bitbox.base.v1.AppRoleChangedEventH\x00R\x0eappRoleChanged\x12E\n" +
 	"\fbase_started\x18\x16 \x01(\v2 .bitbox.base.v1.BaseStartedEventH\x00R\vbaseStarted\x12Q\n" +
-	"\x10machine_stopping\x18\x17 \x01(\v2$.bitbox.base.v1.MachineStoppingEventH\x00R\x0fmachineStoppingB\a\n" +
-	"\x05event\"H\n" +
+	"\x10machine_stopping\x18\x17 \x01(\v2$.bitbox.base.v1.MachineStoppingEventH\x00R\x0fmachineStopping\x12\x1e\n" +
+	"\bleft_out\x18\x18 \x01(\rH\x01R\aleftOut\x88\x01\x01\x12\x15\n" +
+	"\x03cut\x18\x19 \x01(\rH\x02R\x03cut\x88\x01\x01B\a\n" +
+	"\x05eventB\v\n" +
+	"\t_left_outB\x06\n" +
+	"\x04_cut\"H\n" +
 	"\x0fSubscribedEvent\x12#\n" +
 	"\rlast_sequence\x18\x01 \x01(\x04R\flastSequence\x12\x10\n" +
 	"\x03gap\x18\x02 \x01(\bR\x03gap\"_\n" +

@@ -48,10 +48,10 @@ func (h *Helper) tellLocked(app string) {
 		for _, change := range news.Changes {
 			event.Changes = append(event.Changes, change.Told)
 		}
-		switch ended := news.Ended(); {
-		case ended != "":
-			event.By, event.Note = "", ended
-		case news.ByMiddleware() && app != "":
+		switch {
+		case news.Ended != "":
+			event.By, event.Note = "", news.Ended
+		case news.ByMiddleware && app != "":
 			event.By, event.App = "", &basev1.App{Id: app}
 		}
 		h.publishLocked(&basev1.Event{Event: &basev1.Event_PostureChanged{PostureChanged: event}})

@@ -134,7 +134,7 @@ func shrink(e *basev1.Event) {
 // make one of bans so long that looking at it once for each that goes would take minutes.
 func shorter[T any](e *basev1.Event, list []T) []T {
 	off := (len(list) + 7) / 8
-	e.Cut += uint32(off)
+	e.Cut = proto.Uint32(e.GetCut() + uint32(off))
 	return list[:len(list)-off]
 }
 
@@ -288,7 +288,7 @@ func (p *pace) wait(e *basev1.Event, of policy) {
 			continue
 		}
 		if of.merge == nil {
-			e.LeftOut = waiting.GetLeftOut() + 1
+			e.LeftOut = proto.Uint32(waiting.GetLeftOut() + 1)
 			p.waiting[i] = e
 			return
 		}
@@ -299,7 +299,7 @@ func (p *pace) wait(e *basev1.Event, of policy) {
 	}
 	p.waiting = append(p.waiting, e)
 	if len(p.waiting) > maxWaitingEvents {
-		p.waiting[1].LeftOut += p.waiting[0].GetLeftOut() + 1
+		p.waiting[1].LeftOut = proto.Uint32(p.waiting[1].GetLeftOut() + p.waiting[0].GetLeftOut() + 1)
 		p.waiting = p.waiting[1:]
 	}
 }

@@ -24,16 +24,26 @@ type Event struct {
 	// Changes are the differences to what was in force before, with each lease at
 	// its whole length.
 	Changes []Change `json:"changes"`
+}
 
+// recorded is an Event and who is behind it.
+type recorded struct {
+	Event
 	origin systemv1.PostureDocument_Origin // unspecified for a restriction
 	actor  Actor                           // of a restriction
 }
 
 // History tells what happened, oldest first, as far back as the Base keeps it.
-func (v *View) History() []Event { return v.chain.history() }
-
-func (c *chain) history() []Event {
+func (v *View) History() []Event {
 	var events []Event
+	for _, e := range v.chain.history() {
+		events = append(events, e.Event)
+	}
+	return events
+}
+
+func (c *chain) history() []recorded {
+	var events []recorded
 	before := &entry{posture: Factory()} // what the first that is kept is compared with
 	var activeBefore []Restriction
 	for i := range c.entries {
@@ -41,13 +51,13 @@ func (c *chain) history() []Event {
 		active := e.active
 		event := documentEvent(before, e)
 		event.Changes = Diff(asGranted(before, activeBefore), asGranted(e, active))
-		events = append(events, event)
+		events = append(events, recorded{event, e.doc.GetOrigin(), 0})
 		for _, r := range c.recordedUnder(i) {
 			closed := append(slices.Clone(active), r)
-			events = append(events, Event{
-				At: r.RecordedAt, Revision: r.Revision, Restriction: r.Number, By: actorName(r.Actor), actor: r.Actor,
+			events = append(events, recorded{Event{
+				At: r.RecordedAt, Revision: r.Revision, Restriction: r.Number, By: actorName(r.Actor),
 				Changes: Diff(asGranted(e, active), asGranted(e, closed)),
-			})
+			}, 0, r.Actor})
 			active = closed
 		}
 		before, activeBefore = e, active
@@ -78,7 +88,7 @@ func fullLength(p Posture) []RunningLease {
 }
 
 func documentEvent(before, e *entry) Event {
-	event := Event{At: time.Unix(e.doc.GetSignedAt(), 0), Revision: e.doc.GetRevision(), Note: e.doc.GetNote(), origin: e.doc.GetOrigin()}
+	event := Event{At: time.Unix(e.doc.GetSignedAt(), 0), Revision: e.doc.GetRevision(), Note: e.doc.GetNote()}
 	switch e.doc.GetOrigin() {
 	case systemv1.PostureDocument_ORIGIN_FACTORY:
 		event.By = "the factory"
@@ -112,13 +122,26 @@ func actorName(actor Actor) string {
 	}
 }
 
+// News is one thing that is to be told of.
+type News struct {
+	Event
+	// Ended tells why something has ended by itself; empty if somebody has ended it.
+	Ended string
+	// ByMiddleware: an App closed it, and only the Middleware knows which.
+	ByMiddleware bool
+}
+
+// ended are the actors that are no one.
+var ended = map[Actor]string{ActorClock: "its time is over", ActorReboot: "the machine was restarted"}
+
 // News is what happened after a revision and a restriction, each once: of a change that
 // was undone, only that is told. What pairing has changed is not in it, for that is
 // told by who was paired and revoked.
-func (l *Ledger) News(revision, restriction uint64) []Event {
-	var news []Event
+func (l *Ledger) News(revision, restriction uint64) []News {
+	var news []News
 	var last Event // the last document
 	for _, e := range l.chain.history() {
+		told := News{Event: e.Event, Ended: ended[e.actor], ByMiddleware: e.actor == ActorMiddleware}
 		isNew := e.Revision > revision
 		if e.Restriction != 0 {
 			isNew = e.Restriction > restriction
@@ -126,31 +149,17 @@ func (l *Ledger) News(revision, restriction uint64) []Event {
 		switch {
 		case !isNew || e.origin == systemv1.PostureDocument_ORIGIN_FACTORY || e.origin == systemv1.PostureDocument_ORIGIN_CEREMONY:
 		case e.origin == systemv1.PostureDocument_ORIGIN_UNDO:
-			news = slices.DeleteFunc(news, func(n Event) bool { return n.Restriction == 0 && n.Revision == last.Revision })
-			e.By, e.Changes = last.By, []Change{{Told: "A change was undone."}}
-			news = append(news, e)
+			news = slices.DeleteFunc(news, func(n News) bool { return n.Restriction == 0 && n.Revision == last.Revision })
+			told.By, told.Changes = last.By, []Change{{Told: "A change was undone."}}
+			news = append(news, told)
 		default:
-			if e.Changes = slices.DeleteFunc(slices.Clone(e.Changes), func(c Change) bool { return c.Field == "app.role" }); len(e.Changes) > 0 {
-				news = append(news, e)
+			if told.Changes = slices.DeleteFunc(slices.Clone(e.Changes), func(c Change) bool { return c.Field == "app.role" }); len(told.Changes) > 0 {
+				news = append(news, told)
 			}
 		}
 		if e.Restriction == 0 {
-			last = e
+			last = e.Event
 		}
 	}
 	return news
 }
-
-// Ended tells why something has ended by itself; empty if somebody has ended it.
-func (e Event) Ended() string {
-	switch e.actor {
-	case ActorClock:
-		return "its time is over"
-	case ActorReboot:
-		return "the machine was restarted"
-	}
-	return ""
-}
-
-// ByMiddleware tells whether an App closed something that the Middleware alone knows.
-func (e Event) ByMiddleware() bool { return e.actor == ActorMiddleware }
