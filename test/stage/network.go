@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/BitBoxSwiss/bitbox-base/packaging"
 )
 
 // The network that a Base and its attackers share. Nothing else is on it.
@@ -54,7 +56,28 @@ func (r *run) buildNetwork() error {
 	if err := r.buildLAN(r.base(), r.lan()); err != nil {
 		return err
 	}
+	if err := r.setNetwork(); err != nil {
+		return err
+	}
 	return r.join(r.base(), "base", baseV4, baseV6)
+}
+
+// setNetwork does in the Base's namespace what systemd-sysctl does on a machine of its own:
+// /proc/sys is read-only in a container. What is no setting of the network is the host's.
+func (r *run) setNetwork() (err error) {
+	entered := inNamespace(r.base(), func() {
+		for line := range strings.Lines(packaging.Sysctl) {
+			name, value, found := strings.Cut(strings.TrimSpace(line), " = ")
+			if !found || !strings.HasPrefix(name, "net.ipv") {
+				continue
+			}
+			writeErr := os.WriteFile("/proc/sys/"+strings.ReplaceAll(name, ".", "/"), []byte(value), 0)
+			if writeErr != nil && !errors.Is(writeErr, os.ErrNotExist) { // a kernel without IPv6
+				err = errors.Join(err, writeErr)
+			}
+		}
+	})
+	return errors.Join(entered, err)
 }
 
 // buildLAN makes namespaces, one of which has the bridge.

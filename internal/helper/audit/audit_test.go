@@ -235,6 +235,7 @@ func base(t *testing.T) *fake {
 	for _, path := range knownSetuid {
 		f.stat[path] = File{Mode: fs.ModeSetuid | 0o755}
 	}
+	f.stat[ipv6Sockets] = File{}
 	f.list(f.now.Add(-time.Hour))
 	f.print("", simulate...)
 	for _, s := range sysctls(packaging.Sysctl) {

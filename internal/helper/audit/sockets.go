@@ -141,10 +141,18 @@ func checkSockets(ctx context.Context, system System, want Expectation) ([]diffe
 	if err != nil {
 		return nil, err
 	}
-	return compareSockets(sockets, want.Posture, accounts, own), nil
+	wildcards := []netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()}
+	if _, err := system.Lstat(ipv6Sockets); errors.Is(err, fs.ErrNotExist) {
+		wildcards = wildcards[:1]
+	}
+	return compareSockets(sockets, want.Posture, accounts, own, wildcards), nil
 }
 
-func compareSockets(sockets []listeners.Socket, e posture.Effective, a accounts, own []listeners.Permission) []difference {
+// ipv6Sockets is there if the kernel has IPv6.
+const ipv6Sockets = "/proc/net/tcp6"
+
+// compareSockets wants NGINX on each of the wildcards.
+func compareSockets(sockets []listeners.Socket, e posture.Effective, a accounts, own []listeners.Permission, wildcards []netip.Addr) []difference {
 	permitted := slices.Concat(resolve(servers(e), a), resolve(alwaysPermitted, a), own)
 	var unexpected []string
 	for _, s := range listeners.Unexpected(sockets, permitted) {
@@ -153,7 +161,7 @@ func compareSockets(sockets []listeners.Socket, e posture.Effective, a accounts,
 	units := listeners.TellUnits(sockets)
 	var silent []string
 	for _, p := range resolve(entries(e), a) {
-		for _, wildcard := range []netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()} {
+		for _, wildcard := range wildcards {
 			if !slices.ContainsFunc(sockets, func(s listeners.Socket) bool { return p.Covers(s, units) && s.Addr == wildcard }) {
 				silent = append(silent, fmt.Sprintf("NGINX does not listen on tcp %s", netip.AddrPortFrom(wildcard, p.Port)))
 			}

@@ -38,6 +38,11 @@ func TestWhateverListensIsFound(t *testing.T) {
 		"entry gone": {func(t *testing.T, f *fake) {
 			f.replace(t, "[::]:8845", "[::1]:8845", listeners.Command...)
 		}, []string{idEntrySilent}},
+		"no IPv6": {func(t *testing.T, f *fake) {
+			delete(f.stat, ipv6Sockets)
+			f.replace(t, "[::]:8845", "[::1]:8845", listeners.Command...)
+			f.replace(t, "tcp LISTEN 0      1024         [::1]:8845     [::]:* uid:33 ino:1 sk:1 cgroup:/system.slice/bitbox-base-nginx.service\n", "", listeners.Command...)
+		}, []string{}},
 		"entry taken over": {func(t *testing.T, f *fake) {
 			f.replace(t, "0.0.0.0:8845  0.0.0.0:* uid:33 ino:1 sk:1 cgroup:/system.slice/bitbox-base-nginx.service", "0.0.0.0:8845 0.0.0.0:* uid:33 cgroup:/system.slice/rogue.service", listeners.Command...)
 		}, []string{idEntrySilent, idListener}},
@@ -58,11 +63,11 @@ func TestWhatAnOwnerOpenedMayListen(t *testing.T) {
 	}
 	e := withSSH(t).Posture
 	e.Endpoints = append(e.Endpoints, posture.Endpoint{Kind: posture.KindElectrum, Port: 50002})
-	if d := compareSockets(sockets, e, accounts, nil); d != nil {
+	if d := compareSockets(sockets, e, accounts, nil, nil); d != nil {
 		t.Errorf("found %v", d)
 	}
 	// And without them, each is found.
-	d := compareSockets(sockets, factory().Posture, accounts, nil)
+	d := compareSockets(sockets, factory().Posture, accounts, nil, nil)
 	if len(d) != 1 || len(d[0].found) != 3 {
 		t.Errorf("found %v", d)
 	}
@@ -73,7 +78,7 @@ func TestWhatAnOwnerOpenedMayListen(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if d := compareSockets(append(sockets, inner...), e, accounts, nil); len(d) != 1 || len(d[0].found) != want {
+		if d := compareSockets(append(sockets, inner...), e, accounts, nil, nil); len(d) != 1 || len(d[0].found) != want {
 			t.Errorf("with %s, found %v", address, d)
 		}
 	}

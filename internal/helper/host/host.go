@@ -221,6 +221,12 @@ func (m Host) socketDifferences(ctx context.Context, e posture.Effective, _ gene
 	if e.SSH != nil {
 		owners[sshaccess.Port] = []int{0}
 	}
+	behind, err := m.upstreamDifferences(ctx, e, listening)
+	return append(compareListening(listening, owners), behind...), err
+}
+
+// compareListening compares who listens on ports with who shall.
+func compareListening(listening, owners map[uint16][]int) []string {
 	var differences []string
 	for port, users := range owners {
 		found := listening[port]
@@ -233,9 +239,8 @@ func (m Host) socketDifferences(ctx context.Context, e posture.Effective, _ gene
 			}
 		}
 	}
-	behind, err := m.upstreamDifferences(ctx, e, listening)
 	slices.Sort(differences)
-	return append(differences, behind...), err
+	return differences
 }
 
 // upstreamDifferences looks who listens where NGINX finds the service behind an extra API:

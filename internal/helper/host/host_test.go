@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/bruteforce"
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
 )
 
 func TestListeningPortsAreRead(t *testing.T) {
@@ -53,5 +54,48 @@ func TestManyBansAreListedAsFarAsTheyGo(t *testing.T) {
 	}
 	if jails := len(bruteforce.Jails); len(bans.List) != jails*bruteforce.MaxBans || bans.Current != jails*many || bans.Total != jails*many {
 		t.Errorf("%d are listed of %d, %d in all", len(bans.List), bans.Current, bans.Total)
+	}
+}
+
+// A port is in force when its own user listens there, and nobody else.
+func TestAnotherUsersPortIsNotInForce(t *testing.T) {
+	const proxy, stranger = 33, 1000
+	owners := map[uint16][]int{8845: {proxy}, 50002: {proxy}, 22: nil}
+	for name, c := range map[string]struct {
+		listening map[uint16][]int
+		want      []string
+	}{
+		"all well":         {map[uint16][]int{8845: {proxy}, 50002: {proxy}}, nil},
+		"squatted":         {map[uint16][]int{8845: {proxy}, 50002: {stranger}}, []string{"user 1000 listens on TCP port 50002"}},
+		"shared":           {map[uint16][]int{8845: {proxy, stranger}, 50002: {proxy}}, []string{"user 1000 listens on TCP port 8845"}},
+		"closed, squatted": {map[uint16][]int{8845: {proxy}, 50002: {proxy}, 22: {stranger}}, []string{"user 1000 listens on TCP port 22"}},
+		"silent":           {map[uint16][]int{8845: {proxy}}, []string{"nothing listens on TCP port 50002"}},
+	} {
+		if got := compareListening(c.listening, owners); !slices.Equal(got, c.want) {
+			t.Errorf("%s: %q", name, got)
+		}
+	}
+}
+
+// Behind an extra API listens root, or a service that the builder has named; whoever else is
+// there gets what is meant for the service.
+func TestAnotherUserBehindAnExtraAPIIsNoticed(t *testing.T) {
+	e := posture.Effective{Endpoints: []posture.Endpoint{
+		{Kind: posture.KindEntry, Port: posture.EntryPort}, {Kind: posture.KindElectrum, Port: posture.Extras[0].Port},
+	}}
+	for name, c := range map[string]struct {
+		listening map[uint16][]int
+		want      int
+	}{
+		"nobody yet": {nil, 0},
+		"root":       {map[uint16][]int{50001: {0}}, 0},
+		"a stranger": {map[uint16][]int{50001: {1000}}, 1},
+		"both":       {map[uint16][]int{50001: {0, 1000}}, 1},
+		"elsewhere":  {map[uint16][]int{50003: {1000}}, 0},
+	} {
+		got, err := Host{}.upstreamDifferences(t.Context(), e, c.listening)
+		if err != nil || len(got) != c.want {
+			t.Errorf("%s: %q, %v", name, got, err)
+		}
 	}
 }

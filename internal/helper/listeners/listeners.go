@@ -112,8 +112,12 @@ func parse(fields []string) (s Socket, skip bool, err error) {
 	return s, false, nil
 }
 
-// unitOf returns the service in the path of a control group, or else its last part.
+// unitOf returns the service in the path of a control group, or else its last part. A group that
+// ss cannot find, as on a kernel without version 2, is "unreachable:" and a number.
 func unitOf(group string) string {
+	if strings.HasPrefix(group, "unreachable:") {
+		return ""
+	}
 	parts := strings.Split(strings.Trim(group, "/"), "/")
 	for _, part := range slices.Backward(parts) {
 		if strings.HasSuffix(part, ".service") {

@@ -10,8 +10,9 @@ func TestUnitOfAControlGroup(t *testing.T) {
 		"/system.slice/nginx.service":                  "nginx.service",
 		"/system.slice/system-x.slice/x@1.service/sub": "x@1.service",
 		"/user.slice/user-0.slice/session-1.scope":     "session-1.scope",
-		"/init.scope": "init.scope",
-		"/":           "",
+		"/init.scope":   "init.scope",
+		"/":             "",
+		"unreachable:1": "",
 	} {
 		if got := unitOf(group); got != want {
 			t.Errorf("%s: %q, not %q", group, got, want)
