@@ -120,9 +120,9 @@ func runSystem(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	machine := host.Host{}
+	machine := host.New(host.MaxPrograms)
 	auditor := &host.Auditor{}
-	config.Live, config.Banner, config.Announcer, config.Auditor = machine, machine, machine, auditor
+	config.Live, config.Banner, config.Announcer, config.Auditor = machine.Reserved(), machine, machine, auditor
 	config.AuditInterval = auditInterval
 	config.Restart = machine.Restart
 	config.Manager, config.MonitorInterval, config.TimeZone = machine, monitorInterval, timezone.At("/")

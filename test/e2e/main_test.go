@@ -25,9 +25,10 @@ import (
 // The test binary is also installed in the Base, where it carries a request to the
 // helper's socket as whatever user it is started: `relay`, with the request in
 // hexadecimal on its input, prints a line for each reply. As `hold` it is a
-// Middleware that takes every connection and says nothing.
+// Middleware that takes every connection and says nothing; `flood` and `unbounded` are
+// those of flood_test.go.
 func TestMain(m *testing.M) {
-	for role, do := range map[string]func() error{"relay": relay, "hold": hold} {
+	for role, do := range map[string]func() error{"relay": relay, "hold": hold, "flood": flood, "unbounded": unbounded} {
 		if len(os.Args) == 2 && os.Args[1] == role {
 			if err := do(); err != nil {
 				fmt.Println("error", err)
@@ -40,8 +41,7 @@ func TestMain(m *testing.M) {
 }
 
 func hold() error {
-	const firstSocket = 3 // see sd_listen_fds(3)
-	listener, err := net.FileListener(os.NewFile(firstSocket, "systemd"))
+	listener, err := passedListener()
 	if err != nil {
 		return err
 	}
@@ -52,6 +52,20 @@ func hold() error {
 		}
 		go func() { _, _ = io.Copy(io.Discard, conn) }()
 	}
+}
+
+// passedListener is the socket that systemd has passed.
+func passedListener() (*net.UnixListener, error) {
+	const firstSocket = 3 // see sd_listen_fds(3)
+	listener, err := net.FileListener(os.NewFile(firstSocket, "systemd"))
+	if err != nil {
+		return nil, err
+	}
+	unix, ok := listener.(*net.UnixListener)
+	if !ok {
+		return nil, fmt.Errorf("the socket is %T", listener)
+	}
+	return unix, nil
 }
 
 func relay() error {

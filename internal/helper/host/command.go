@@ -13,6 +13,9 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/apply"
 )
 
+// stepTime bounds what a program or systemd may take.
+const stepTime = apply.StepTime
+
 // maxOutput bounds what is read of a program's output, in bytes.
 const maxOutput = 1 << 20
 
@@ -26,17 +29,12 @@ const (
 	ip6tablesSave = "/usr/sbin/ip6tables-save"
 	sshd          = "/usr/sbin/sshd"
 	fail2ban      = "/usr/bin/fail2ban-client"
-	ss            = "/usr/bin/ss"
 )
 
-// Run runs a program without a shell and returns what it prints to standard
-// output.
-type Run func(ctx context.Context, argv ...string) (output string, err error)
-
-// Exec is Run for real: an empty environment, no input, a deadline, and a bound on
+// Exec runs a program without a shell and returns what it prints to standard output: an empty environment, no input, a deadline, and a bound on
 // the output.
 func Exec(ctx context.Context, argv ...string) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, apply.StepTime)
+	ctx, cancel := context.WithTimeout(ctx, stepTime)
 	defer cancel()
 	command := exec.CommandContext(ctx, argv[0], argv[1:]...)
 	command.Env = []string{}

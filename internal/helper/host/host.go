@@ -16,6 +16,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/coreos/go-systemd/v22/dbus"
+
 	"github.com/BitBoxSwiss/bitbox-base/internal/atomicfile"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/apply"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/bruteforce"
@@ -31,15 +33,45 @@ import (
 // Host is the machine that this process runs on: Live, Banner and Announcer by
 // Debian's programs. Every unit and path is a constant of internal/helper/generation.
 type Host struct {
-	// Run runs programs; nil: Exec.
-	Run Run
+	// places are those for programs that run at the same time.
+	places chan struct{}
 }
 
+const (
+	// MaxPrograms is how many programs run at once for everybody.
+	MaxPrograms = 6
+	// reservedPrograms is how many more run for what makes the posture real, so that
+	// nothing that anybody asks for keeps it from closing.
+	reservedPrograms = 2
+)
+
+// New returns the machine, with places for so many programs at once, which all who have
+// this Host share.
+func New(programs int) Host { return Host{make(chan struct{}, programs)} }
+
+// Reserved is the same machine, with a few places of its own for programs.
+func (m Host) Reserved() Host { return Host{make(chan struct{}, reservedPrograms)} }
+
+// run waits for a place, and runs a program (Exec).
 func (m Host) run(ctx context.Context, argv ...string) (string, error) {
-	if m.Run != nil {
-		return m.Run(ctx, argv...)
+	give, err := m.place(ctx, argv[0])
+	if err != nil {
+		return "", err
 	}
+	defer give()
 	return Exec(ctx, argv...)
+}
+
+// place waits for a place for a program.
+func (m Host) place(ctx context.Context, program string) (give func(), err error) {
+	ctx, cancel := context.WithTimeout(ctx, stepTime)
+	defer cancel()
+	select {
+	case m.places <- struct{}{}:
+		return func() { <-m.places }, nil
+	case <-ctx.Done():
+		return nil, fmt.Errorf("run %s: wait for other programs to end: %w", program, ctx.Err())
+	}
 }
 
 func (m Host) do(ctx context.Context, argv ...string) error {
@@ -63,12 +95,14 @@ func (m Host) Provide(_ context.Context, e posture.Effective) error {
 
 // Examine starts a pre-flight unit and waits for its verdict.
 func (m Host) Examine(ctx context.Context, unit string) error {
-	err := m.do(ctx, systemctl, "start", unit)
+	err := m.unit(ctx, "start", unit)
 	if err == nil {
 		return nil
 	}
 	// Its own words are in the journal; a failed unit would show as a fault for ever.
-	return errors.Join(err, m.do(ctx, systemctl, "reset-failed", unit))
+	return errors.Join(err, m.systemd(ctx, "forget the failure of "+unit, func(ctx context.Context, conn *dbus.Conn) error {
+		return conn.ResetFailedUnitContext(ctx, unit)
+	}))
 }
 
 // Reload has a server read its configuration. The packet filter is started if it is not
@@ -76,13 +110,13 @@ func (m Host) Examine(ctx context.Context, unit string) error {
 // boot, and nobody else would start it.
 func (m Host) Reload(ctx context.Context, unit string) error {
 	if unit != generation.FirewallUnit {
-		return m.do(ctx, systemctl, "try-reload-or-restart", unit)
+		return m.unit(ctx, "try-reload-or-restart", unit)
 	}
-	loaded := m.do(ctx, systemctl, "is-active", "--quiet", unit) == nil
-	if err := m.do(ctx, systemctl, "reload-or-restart", unit); err != nil || loaded {
+	loaded := m.active(ctx, unit)
+	if err := m.unit(ctx, "reload-or-restart", unit); err != nil || loaded {
 		return err
 	}
-	return m.do(ctx, systemctl, "start", generation.ProxyUnit, generation.BansUnit, generation.MDNSUnit)
+	return m.unit(ctx, "start", generation.ProxyUnit, generation.BansUnit, generation.MDNSUnit)
 }
 
 // StartSSH writes the lease, which lists the keys that sshd was started with.
@@ -106,7 +140,7 @@ func (m Host) StartSSH(ctx context.Context, keys []sshkey.Key) error {
 	if err := atomicfile.WriteFileAtomic(generation.SSHLease, []byte(strings.Join(fingerprints, "\n")+"\n"), 0o600); err != nil {
 		return fmt.Errorf("write the lease of SSH: %w", err)
 	}
-	return m.do(ctx, systemctl, "start", generation.SSHUnit)
+	return m.unit(ctx, "start", generation.SSHUnit)
 }
 
 // StopSSH removes the lease first, so that nothing starts sshd again.
@@ -114,7 +148,7 @@ func (m Host) StopSSH(ctx context.Context) error {
 	if err := os.Remove(generation.SSHLease); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("remove the lease of SSH: %w", err)
 	}
-	return m.do(ctx, systemctl, "stop", generation.SSHUnit)
+	return m.unit(ctx, "stop", generation.SSHUnit)
 }
 
 // cutTries is how often connections are ended until none is left: one may have
@@ -124,17 +158,10 @@ const cutTries = 5
 // Cut ends connections at a local port. An outgoing connection has another: the
 // kernel gives out no port that somebody listens on.
 func (m Host) Cut(ctx context.Context, port uint16) error {
-	at := fmt.Sprintf("sport = :%d", port)
 	for range cutTries {
-		if err := m.do(ctx, ss, "-K", "-H", "-n", "-t", "state", "connected", at); err != nil {
-			return err
-		}
-		left, err := m.run(ctx, ss, "-H", "-n", "-t", "state", "established", at)
-		if err != nil {
-			return err
-		}
-		if strings.TrimSpace(left) == "" {
-			return nil
+		left, err := cut(port)
+		if err != nil || left == 0 || ctx.Err() != nil {
+			return errors.Join(err, ctx.Err())
 		}
 	}
 	return fmt.Errorf("end the connections at port %d: some are left", port)
@@ -203,7 +230,7 @@ func (m Host) socketDifferences(ctx context.Context, e posture.Effective, _ gene
 	if err != nil {
 		return nil, err
 	}
-	proxyRuns := m.do(ctx, systemctl, "is-active", "--quiet", generation.ProxyUnit) == nil
+	proxyRuns := m.active(ctx, generation.ProxyUnit)
 	proxyUser, err := userNumber(generation.ProxyUser)
 	if err != nil {
 		return nil, err
@@ -358,7 +385,7 @@ func (m Host) sshDifferences(ctx context.Context, e posture.Effective, _ generat
 // banDifferences asks fail2ban for its limits. Asking takes a process each, so
 // one jail stands for both: they are reloaded together.
 func (m Host) banDifferences(ctx context.Context, e posture.Effective, _ generation.Files) ([]string, error) {
-	if m.do(ctx, systemctl, "is-active", "--quiet", generation.BansUnit) != nil {
+	if !m.active(ctx, generation.BansUnit) {
 		return nil, nil // it will read them when it starts
 	}
 	var differences []string
@@ -430,7 +457,7 @@ func (m Host) Announce(ctx context.Context, a generation.Announcement) error {
 	if err := atomicfile.WriteFileAtomic(generation.AnnouncementFile, []byte(text), 0o644); err != nil {
 		return err
 	}
-	return m.do(ctx, systemctl, "try-reload-or-restart", generation.MDNSUnit)
+	return m.unit(ctx, "try-reload-or-restart", generation.MDNSUnit)
 }
 
 // Systemctl implements Manager.

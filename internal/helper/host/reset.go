@@ -8,7 +8,7 @@ import (
 
 // ResetFailed tells whether this boot could not finish a factory reset.
 func (m Host) ResetFailed(ctx context.Context) bool {
-	return m.do(ctx, systemctl, "is-failed", "--quiet", factoryreset.Unit) == nil
+	return m.state(ctx, factoryreset.Unit) == "failed"
 }
 
 // Restart asks systemd to restart the machine, in an orderly way.

@@ -163,7 +163,7 @@ func (h *Helper) answer(ctx context.Context, who Who, in incoming, send func(*sy
 	case in.size > v.limit:
 		return nil, helperclient.Errorf(helperclient.CodeMalformed, "the request (%s) has %d bytes; at most %d fit", v.name, in.size, v.limit)
 	}
-	leave, err := h.budgets[who].enter(ctx, v, h.config.Clock)
+	leave, err := h.budgets[who].enter(ctx, v)
 	if err != nil {
 		return nil, err
 	}

@@ -125,6 +125,8 @@ type Config struct {
 	// NoDisplay: nobody can stand before a display of this Base and compare a code, by
 	// how it was installed. Then an owner's App may accept and answer in its place.
 	NoDisplay bool
+	// Bounds are the budgets of the callers; nil: CallerBounds.
+	Bounds map[Who]Bounds
 	// Restart restarts the machine, once a factory reset was ordered; nil: nobody does.
 	Restart func(ctx context.Context) error
 	// Manager looks after the machine and its services; nil: nobody does. Services are
@@ -260,7 +262,7 @@ func Open(config Config) (*Helper, error) {
 	h := &Helper{
 		config:      config,
 		log:         config.Logger,
-		budgets:     newBudgets(),
+		budgets:     newBudgets(config.Bounds),
 		waiters:     map[uint64]*waiter{},
 		version:     1,
 		convergence: convergence{changed: make(chan struct{})},

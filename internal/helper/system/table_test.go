@@ -5,7 +5,6 @@ import (
 	"errors"
 	"runtime"
 	"testing"
-	"time"
 
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
@@ -30,11 +29,11 @@ func TestEachVerbHasARow(t *testing.T) {
 		case v.may == 0 || v.may.has(0) || v.limit == 0 || v.limit > ipc.MaxMessageSize || v.holds < v.limit:
 			t.Errorf("the row of %q has no callers or no bounds: %+v", v.name, v)
 		}
-		for who, most := range callerBounds {
+		for who, most := range CallerBounds {
 			if v.closes {
 				most = closingBounds
 			}
-			if v.may.has(who) && (v.holds > most.holds || float64(v.work) > most.work*burstTime.Seconds()) {
+			if v.may.has(who) && (v.holds > most.Holds || float64(v.work) > most.Work*burstTime.Seconds()) {
 				t.Errorf("the budget of the %s never has room for %q", who, v.name)
 			}
 		}
@@ -147,23 +146,22 @@ func TestTheWorstRequestHoldsNoMoreThanItsRowSays(t *testing.T) {
 
 // A caller that has used its budget up waits; others and what closes do not.
 func TestABudgetBindsItsCallerAndNotWhatCloses(t *testing.T) {
-	now := time.Duration(1)
-	all := newBudgets()
-	busy := verb{name: "busy", size: size{holds: callerBounds[WhoMiddleware].holds}}
-	leave, err := all[WhoMiddleware].enter(t.Context(), busy, func() time.Duration { return now })
+	all := newBudgets(nil)
+	busy := verb{name: "busy", size: size{holds: CallerBounds[WhoMiddleware].Holds}}
+	leave, err := all[WhoMiddleware].enter(t.Context(), busy)
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	refused := make(chan error)
 	go func() {
-		_, err := all[WhoMiddleware].enter(ctx, busy, func() time.Duration { return now })
+		_, err := all[WhoMiddleware].enter(ctx, busy)
 		refused <- err
 	}()
-	if _, err := all[WhoMiddleware].enter(t.Context(), verb{closes: true, size: list}, func() time.Duration { return now }); err != nil {
+	if _, err := all[WhoMiddleware].enter(t.Context(), verb{closes: true, size: list}); err != nil {
 		t.Errorf("what closes: %v", err)
 	}
-	if _, err := all[WhoRoot].enter(t.Context(), verb{size: list}, func() time.Duration { return now }); err != nil {
+	if _, err := all[WhoRoot].enter(t.Context(), verb{size: list}); err != nil {
 		t.Errorf("somebody else: %v", err)
 	}
 	cancel()
@@ -171,20 +169,19 @@ func TestABudgetBindsItsCallerAndNotWhatCloses(t *testing.T) {
 		t.Errorf("the second call: %v", err)
 	}
 	leave()
-	if _, err := all[WhoMiddleware].enter(t.Context(), busy, func() time.Duration { return now }); err != nil {
+	if _, err := all[WhoMiddleware].enter(t.Context(), busy); err != nil {
 		t.Errorf("afterwards: %v", err)
 	}
 	// Programs: a burst, then so many a second.
-	p := newPace(10)
+	programs := newBudget(Bounds{Holds: 1, Calls: 1000, Work: 10})
 	for n := range 40 {
-		if wait := p.take(now, 1); wait != 0 {
-			t.Fatalf("program %d waits %v", n, wait)
+		if _, err := programs.enter(t.Context(), verb{work: 1}); err != nil {
+			t.Fatalf("program %d: %v", n, err)
 		}
 	}
-	if wait := p.take(now, 1); wait != 100*time.Millisecond {
-		t.Errorf("the next one waits %v", wait)
-	}
-	if wait := p.take(now+time.Second, 1); wait != 0 {
-		t.Errorf("a second later one waits %v", wait)
+	gone, hangUp := context.WithCancel(t.Context())
+	hangUp()
+	if _, err := programs.enter(gone, verb{work: 40}); !errors.Is(err, context.Canceled) {
+		t.Errorf("forty more at once: %v", err)
 	}
 }

@@ -1,0 +1,132 @@
+package host
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Of the kernel's interface for sockets (sock_diag(7), linux/inet_diag.h).
+const (
+	sockDiagByFamily = 20
+	sockDestroy      = 21
+	// diagRequest is the length of a struct inet_diag_req_v2:
+	//
+	//	family (1) | protocol (1) | extensions (1) | 0 (1) | states (4) | id (48)
+	//
+	// and the id begins with the local port (2, big endian).
+	diagRequest = 56
+	diagID      = 48
+	// diagMessage is the length of a struct inet_diag_msg: family, state, timer and
+	// retransmissions (1 each), the id, and 20 bytes that nobody reads here.
+	diagMessage = 4 + diagID + 20
+
+	established = 1 << 1 // TCP_ESTABLISHED
+	// connected are all states but closed and listening.
+	connected = (1<<13 - 1) &^ (1<<7 | 1<<10)
+
+	// netlinkWait is how long the kernel is waited for; it answers at once.
+	netlinkWait = 5 * time.Second
+)
+
+// diag is a socket to the kernel's socket monitor.
+type diag int
+
+func openDiag() (diag, error) {
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_SOCK_DIAG)
+	if err != nil {
+		return 0, err
+	}
+	wait := unix.NsecToTimeval(netlinkWait.Nanoseconds())
+	return diag(fd), unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &wait)
+}
+
+func (d diag) close() { _ = unix.Close(int(d)) }
+
+// ask sends a request and gives each message of the answer to receive.
+func (d diag) ask(kind uint16, flags int, body []byte, receive func([]byte)) error {
+	message := binary.NativeEndian.AppendUint32(nil, uint32(unix.NLMSG_HDRLEN+len(body)))
+	message = binary.NativeEndian.AppendUint16(message, kind)
+	message = binary.NativeEndian.AppendUint16(message, uint16(unix.NLM_F_REQUEST|flags))
+	message = append(binary.NativeEndian.AppendUint64(message, 0), body...) // number and sender
+	if err := unix.Sendto(int(d), message, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+		return err
+	}
+	buffer := make([]byte, 64<<10)
+	for {
+		n, _, err := unix.Recvfrom(int(d), buffer, 0)
+		if err != nil {
+			return err
+		}
+		answers, err := syscall.ParseNetlinkMessage(buffer[:n])
+		if err != nil {
+			return err
+		}
+		for _, answer := range answers {
+			switch answer.Header.Type {
+			case unix.NLMSG_DONE:
+				return nil
+			case unix.NLMSG_ERROR:
+				if len(answer.Data) < 4 {
+					return errors.New("the kernel's answer is cut off")
+				}
+				if code := int32(binary.NativeEndian.Uint32(answer.Data)); code != 0 {
+					return syscall.Errno(-code)
+				}
+				return nil
+			default:
+				receive(answer.Data)
+			}
+		}
+	}
+}
+
+func diagBody(family uint8, states uint32, id []byte) []byte {
+	body := make([]byte, diagRequest)
+	body[0], body[1] = family, unix.IPPROTO_TCP
+	binary.NativeEndian.PutUint32(body[4:], states)
+	copy(body[8:], id)
+	return body
+}
+
+// sockets returns the ids of TCP sockets at a local port that are in one of the states.
+func (d diag) sockets(family uint8, port uint16, states uint32) (ids [][]byte, err error) {
+	at := binary.BigEndian.AppendUint16(nil, port)
+	err = d.ask(sockDiagByFamily, unix.NLM_F_DUMP, diagBody(family, states, at), func(b []byte) {
+		// Who asks an older kernel gets all ports.
+		if len(b) >= diagMessage && binary.BigEndian.Uint16(b[4:]) == port {
+			ids = append(ids, append([]byte(nil), b[4:4+diagID]...))
+		}
+	})
+	return ids, err
+}
+
+// cut ends the TCP connections at a local port, once, and tells how many are left.
+func cut(port uint16) (left int, err error) {
+	d, err := openDiag()
+	if err != nil {
+		return 0, fmt.Errorf("ask the kernel for its connections: %w", err)
+	}
+	defer d.close()
+	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
+		ids, err := d.sockets(family, port, connected)
+		if err != nil {
+			return 0, fmt.Errorf("ask the kernel for the connections at port %d: %w", port, err)
+		}
+		for _, id := range ids {
+			err := d.ask(sockDestroy, unix.NLM_F_ACK, diagBody(family, 0, id), func([]byte) {})
+			if err != nil && !errors.Is(err, syscall.ENOENT) { // it has ended by itself
+				return 0, fmt.Errorf("have the kernel end a connection at port %d: %w", port, err)
+			}
+		}
+		if ids, err = d.sockets(family, port, established); err != nil {
+			return 0, fmt.Errorf("ask the kernel for the connections at port %d: %w", port, err)
+		}
+		left += len(ids)
+	}
+	return left, nil
+}

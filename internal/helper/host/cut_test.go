@@ -1,0 +1,84 @@
+package host
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// pairAt makes a connection at a port of its own on an address of this machine.
+func pairAt(t *testing.T, address string) (port uint16, server, client net.Conn) {
+	t.Helper()
+	listener, err := net.Listen("tcp", address)
+	if err != nil {
+		t.Skipf("this machine has no %s: %v", address, err)
+	}
+	t.Cleanup(func() { _ = listener.Close() })
+	if client, err = net.Dial("tcp", listener.Addr().String()); err != nil {
+		t.Fatal(err)
+	}
+	if server, err = listener.Accept(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _, _ = client.Close(), server.Close() })
+	return uint16(listener.Addr().(*net.TCPAddr).Port), server, client
+}
+
+func TestConnectionsAtAPortAreCutAndNoOthers(t *testing.T) {
+	if os.Geteuid() != 0 {
+		if os.Getenv("CI") == "true" {
+			t.Fatal("this test needs root")
+		}
+		t.Skip("this test needs root, to end connections")
+	}
+	for _, address := range []string{"127.0.0.1:0", "[::1]:0"} {
+		port, server, client := pairAt(t, address)
+		_, other, far := pairAt(t, address)
+		if left, err := cut(port); err != nil || left != 0 {
+			t.Fatalf("%d are left, %v", left, err)
+		}
+		for _, conn := range []net.Conn{server, client} {
+			if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := conn.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Errorf("%s: the connection is still there: %v", address, err)
+			} else if !errors.Is(err, io.EOF) && !errors.Is(err, syscall.ECONNRESET) && !errors.Is(err, syscall.ECONNABORTED) {
+				t.Errorf("%s: %v", address, err)
+			}
+		}
+		if _, err := other.Write([]byte{7}); err != nil {
+			t.Errorf("%s: another connection was ended: %v", address, err)
+		}
+		if err := far.SetDeadline(time.Now().Add(patience)); err != nil {
+			t.Fatal(err)
+		}
+		if n, err := far.Read(make([]byte, 1)); n != 1 || err != nil {
+			t.Errorf("%s: another connection was ended: %v", address, err)
+		}
+	}
+}
+
+// What everybody asks for has places of its own.
+func TestProgramsOfOthersLeavePlacesForClosing(t *testing.T) {
+	all := New(MaxPrograms)
+	for range MaxPrograms {
+		if _, err := all.place(t.Context(), "x"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if out, err := all.Reserved().run(t.Context(), "/usr/bin/env"); err != nil {
+		t.Errorf("%q, %v", out, err)
+	}
+	// Broken: the same places for all.
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if _, err := all.run(ctx, "/usr/bin/env"); err == nil {
+		t.Error("one more program runs than may")
+	}
+}

@@ -1,0 +1,78 @@
+package host
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/coreos/go-systemd/v22/dbus"
+)
+
+// jobs are what systemd is asked to do with a unit, by the names of systemctl(1).
+var jobs = map[string]func(*dbus.Conn, context.Context, string, string, chan<- string) (int, error){
+	"start": (*dbus.Conn).StartUnitContext,
+	"stop":  (*dbus.Conn).StopUnitContext,
+	// A unit that does not run stays as it is.
+	"try-reload-or-restart": (*dbus.Conn).ReloadOrTryRestartUnitContext,
+	"reload-or-restart":     (*dbus.Conn).ReloadOrRestartUnitContext,
+}
+
+// systemd asks systemd over its own socket. That takes no process, so it works when no
+// process can be started.
+func (m Host) systemd(ctx context.Context, what string, do func(context.Context, *dbus.Conn) error) error {
+	conn, err := dbus.NewSystemdConnectionContext(ctx)
+	if err == nil {
+		defer conn.Close()
+		err = do(ctx, conn)
+	}
+	if err != nil {
+		return fmt.Errorf("have systemd %s: %w", what, err)
+	}
+	return nil
+}
+
+// unit has systemd do a job with units, one after the other, and waits for each.
+func (m Host) unit(ctx context.Context, job string, units ...string) error {
+	ctx, cancel := context.WithTimeout(ctx, stepTime)
+	defer cancel()
+	for _, unit := range units {
+		if err := m.systemd(ctx, job+" "+unit, func(ctx context.Context, conn *dbus.Conn) error {
+			ended := make(chan string, 1)
+			if _, err := jobs[job](conn, ctx, unit, "replace", ended); err != nil {
+				return err
+			}
+			select {
+			case result := <-ended:
+				return jobResult(result)
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// jobResult is nil for those results of a job that systemctl takes for success.
+func jobResult(result string) error {
+	if result == "done" || result == "skipped" {
+		return nil
+	}
+	return errors.New("its job ended with '" + result + "'; its journal says more")
+}
+
+// active tells whether a unit runs. What cannot be known does not.
+func (m Host) active(ctx context.Context, unit string) bool { return m.state(ctx, unit) == "active" }
+
+// state is the ActiveState of a unit (org.freedesktop.systemd1(5)); empty if it is not known.
+func (m Host) state(ctx context.Context, unit string) (state string) {
+	_ = m.systemd(ctx, "tell the state of "+unit, func(ctx context.Context, conn *dbus.Conn) error {
+		property, err := conn.GetUnitPropertyContext(ctx, unit, "ActiveState")
+		if err == nil {
+			state, _ = property.Value.Value().(string)
+		}
+		return err
+	})
+	return state
+}

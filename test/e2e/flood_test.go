@@ -1,0 +1,233 @@
+//go:build linux
+
+package e2e_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
+	"github.com/BitBoxSwiss/bitbox-base/internal/boottime"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/firewall"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/host"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/services"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/system"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
+	"github.com/BitBoxSwiss/bitbox-base/internal/ipc"
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/sshkey"
+)
+
+// flood is what an intruder in the Middleware does, in the Base: on all connections that it
+// gets it asks for the services, again and again, until it is ended.
+func flood() error {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer stop()
+	client := helperclient.Client{Port: helperclient.Dial(generation.SystemSocket)}
+	var asked atomic.Int64
+	var looping sync.WaitGroup
+	for range ipc.MaxPerUser {
+		looping.Go(func() {
+			for ctx.Err() == nil {
+				_, _ = client.Do(ctx, listServices(), nil)
+				asked.Add(1)
+			}
+		})
+	}
+	looping.Wait()
+	fmt.Println("asked", asked.Load(), "times")
+	return nil
+}
+
+func listServices() *systemv1.SystemRequest {
+	return &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_ListServices{ListServices: &systemv1.ListServices{}}}
+}
+
+// unbounded is the helper as it must not be: budgets that never bind, and the same places
+// for programs for all.
+func unbounded() error {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer stop()
+	bootID, err := boottime.ID()
+	if err != nil {
+		return err
+	}
+	machine := host.New(1 << 20)
+	all := map[system.Who]system.Bounds{}
+	for who := range system.CallerBounds {
+		all[who] = system.Bounds{Holds: 1 << 40, Calls: 1 << 30, Work: 1 << 30}
+	}
+	helper, err := system.Open(system.Config{
+		Directory: generation.StateDirectory, Factory: posture.Factory(), Clock: boottime.Clock, BootID: bootID,
+		Live: machine, Banner: machine, Announcer: machine, Manager: machine, Services: services.BuiltIn(), Bounds: all,
+		Logger: slog.New(slog.NewTextHandler(os.Stderr, nil)),
+	})
+	if err != nil {
+		return err
+	}
+	users, err := system.LookUpUsers()
+	if err != nil {
+		return err
+	}
+	listener, err := passedListener()
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go helper.Run(ctx)
+	return helper.Serve(ctx, users, listener)
+}
+
+// flooded runs do while the Middleware's user floods the helper.
+func (b *base) flooded(do func()) {
+	b.t.Helper()
+	b.MustExec("systemd-run", "--quiet", "--unit=flood", "--property=User="+firewall.MiddlewareUser, "/usr/bin/e2e-relay", "flood")
+	b.WaitActive("flood.service")
+	do()
+	b.MustExec("systemctl", "stop", "flood.service")
+	b.t.Logf("the flood %s", strings.TrimSpace(b.Journal("flood.service")))
+}
+
+// rounds is how often each closing is measured.
+const rounds = 3
+
+// closing is how long each kind of closing took: the median of several.
+type closing struct{ lease, cut, lockdown time.Duration }
+
+// closings measures what somebody at the console closes.
+func (b *base) closings() (closing, error) {
+	_, key := newKey(b.t)
+	own := netip.AddrPortFrom(b.V4, posture.Extras[0].Port)
+	var leases, cuts, lockdowns []time.Duration
+	for range rounds {
+		if err := b.openLocally(key); err != nil {
+			return closing{}, err
+		}
+		conn := b.mustWallet(own)
+		ended := ends(conn)
+		begun := time.Now()
+		gone := make(chan time.Duration, 1)
+		go func() {
+			<-ended
+			gone <- time.Since(begun)
+		}()
+		if err := b.restrictAs(b.console, endLease(posture.KindElectrum)); err != nil {
+			return closing{}, err
+		}
+		leases = append(leases, time.Since(begun))
+		cuts = append(cuts, <-gone)
+		begun = time.Now()
+		if err := b.restrictAs(b.console, &systemv1.Restrict{What: &systemv1.Restrict_Lockdown{Lockdown: &systemv1.Lockdown{}}}); err != nil {
+			return closing{}, err
+		}
+		lockdowns = append(lockdowns, time.Since(begun))
+		if state := b.State(generation.SSHUnit); state != "inactive" {
+			return closing{}, fmt.Errorf("after the lockdown sshd is %s", state)
+		}
+	}
+	return closing{median(leases), median(cuts), median(lockdowns)}, nil
+}
+
+func median(times []time.Duration) time.Duration {
+	slices.Sort(times)
+	return times[len(times)/2]
+}
+
+func (b *base) restrictAs(client helperclient.Client, r *systemv1.Restrict) error {
+	_, err := client.Do(b.t.Context(), &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_Restrict{Restrict: r}}, nil)
+	return err
+}
+
+// openLocally opens SSH and the Electrum API as root at the console.
+func (b *base) openLocally(key sshkey.Key) error {
+	change := func(c *systemv1.LocalChange) error {
+		_, err := b.root.Do(b.t.Context(), &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_LocalChange{LocalChange: c}}, nil)
+		return err
+	}
+	err := change(&systemv1.LocalChange{Change: &systemv1.LocalChange_LiftRestrictions{LiftRestrictions: &systemv1.LiftRestrictions{}}})
+	if err != nil && !errors.Is(err, &helperclient.Error{Code: helperclient.CodeNothing}) {
+		return err
+	}
+	reply, err := b.root.Do(b.t.Context(), &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_GetPosture{
+		GetPosture: &systemv1.GetPosture{Nonce: make([]byte, 32)}}}, nil)
+	if err != nil {
+		return err
+	}
+	view, err := posture.VerifyChain(posture.Expectation{Base: b.stateKey, Nonce: make([]byte, 32)}, reply.GetPosture().GetChain(), reply.GetPosture().GetReport())
+	if err != nil {
+		return err
+	}
+	p, revision := view.Posture()
+	expose(true)(&p, revision+1)
+	p.SSHKeys = []sshkey.Key{key}
+	p.SSH = &posture.Lease{Length: 5 * time.Minute, GrantedIn: revision + 1}
+	return change(&systemv1.LocalChange{Change: &systemv1.LocalChange_Posture{Posture: p.Proto()}})
+}
+
+// The attack: the Middleware was taken over, and asks for the services on 96 connections
+// without end. Somebody at the console closes the Base meanwhile.
+func TestClosingDoesNotDependOnLoad(t *testing.T) {
+	b := boot(t)
+	b.electrum()
+	quiet, err := b.closings()
+	if err != nil {
+		t.Fatal(err)
+	}
+	process := b.MustExec("systemctl", "show", "--property=MainPID,NRestarts", helperUnit)
+	var loaded closing
+	b.flooded(func() { loaded, err = b.closings() })
+	if err != nil {
+		t.Fatalf("under the flood: %v", err)
+	}
+	if now := b.MustExec("systemctl", "show", "--property=MainPID,NRestarts", helperUnit); now != process {
+		t.Errorf("the helper was %s, and is %s", process, now)
+	}
+	t.Logf("quiet: lease %v, cut %v, lockdown %v", quiet.lease, quiet.cut, quiet.lockdown)
+	t.Logf("under the flood: lease %v, cut %v, lockdown %v", loaded.lease, loaded.cut, loaded.lockdown)
+	if late := loaded.beyond(quiet); len(late) > 0 {
+		t.Errorf("too late under the flood: %s", strings.Join(late, ", "))
+	}
+
+	// Broken: without budgets and without a reserve, under the former limit of tasks.
+	dropIn := b.Path(filepath.Join("etc/systemd/system", helperUnit+".d"))
+	if err := errors.Join(os.MkdirAll(dropIn, 0o755), os.WriteFile(filepath.Join(dropIn, "broken.conf"),
+		[]byte("[Service]\nExecStart=\nExecStart=/usr/bin/e2e-relay unbounded\nTasksMax=128\nCPUWeight=100\n"), 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	b.MustExec("systemctl", "daemon-reload")
+	b.MustExec("systemctl", "restart", helperUnit)
+	process = b.MustExec("systemctl", "show", "--property=MainPID,NRestarts", helperUnit)
+	var broken closing
+	b.flooded(func() { broken, err = b.closings() })
+	crashed := b.MustExec("systemctl", "show", "--property=MainPID,NRestarts", helperUnit) != process
+	t.Logf("broken: lease %v, cut %v, lockdown %v, crashed %v, %v", broken.lease, broken.cut, broken.lockdown, crashed, err)
+	if err == nil && !crashed && len(broken.beyond(quiet)) == 0 {
+		t.Error("the helper without budgets closes in time as well; this attack proves nothing")
+	}
+}
+
+// beyond lists what took more than twice its quiet time, or one second more where that is
+// larger.
+func (c closing) beyond(quiet closing) (late []string) {
+	for what, times := range map[string][2]time.Duration{"the end of a lease": {c.lease, quiet.lease}, "a cut": {c.cut, quiet.cut}, "a lockdown": {c.lockdown, quiet.lockdown}} {
+		if times[0] > max(2*times[1], times[1]+time.Second) {
+			late = append(late, fmt.Sprintf("%s took %v, and %v when quiet", what, times[0], times[1]))
+		}
+	}
+	return late
+}
