@@ -118,8 +118,18 @@ func GoBack(revision uint64) Edit {
 	}
 }
 
-// Keep changes nothing: for a Change that only unlocks.
+// Keep changes nothing. With Change.Unlock, what a lockdown has closed opens again for the
+// rest of its time.
 func Keep(*Posture, *PostureView, uint64) error { return nil }
+
+// KeepClosed ends what a lockdown has closed, SSH and extra APIs, for good: with
+// Change.Unlock, an unlocked Base is a closed one.
+func KeepClosed(p *Posture, view *PostureView, _ uint64) error {
+	if view.Effective().Lockdown {
+		p.SSH, p.Extras = nil, nil
+	}
+	return nil
+}
 
 // ErrNoSuchKey: no SSH key is meant, or several are.
 var ErrNoSuchKey = errors.New("no such SSH key")

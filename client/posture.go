@@ -206,8 +206,11 @@ func (s *Session) submit(ctx context.Context, change Change) (*systemv1.PostureD
 
 // draft is the next document, without a challenge.
 func (s *Session) draft(view *PostureView, change Change) (*systemv1.PostureDocument, error) {
-	if pending, _, left := view.Pending(); pending {
+	switch pending, trying, left := view.Pending(); {
+	case trying:
 		return nil, fail(ErrBusy, nil, "another change is being tried; confirm it, or wait %d s until it is undone", int(left.Seconds())+1)
+	case pending:
+		return nil, fail(ErrBusy, nil, "another change is being applied; try again in a moment")
 	}
 	p, revision := view.Posture()
 	if err := change.Edit(&p, view, revision+1); err != nil {
@@ -371,7 +374,7 @@ func (s *Session) ConfirmTry(ctx context.Context, approve Approve) (*PostureView
 	if err != nil {
 		return nil, err
 	}
-	if _, trying, _ := view.Pending(); !trying {
+	if pending, _, _ := view.Pending(); !pending {
 		return nil, fail(ErrNoChange, nil, "no change waits for its confirmation")
 	}
 	var changes []PostureChange
@@ -522,7 +525,8 @@ func (s *Session) EndLease(ctx context.Context, kind string, approve Approve) (*
 	if err != nil {
 		return nil, err
 	}
-	before := view.Effective()
+	// Below a lockdown a lease goes on.
+	before := view.Unlocked()
 	changes := posture.Diff(before, without(before, kind))
 	if len(changes) == 0 {
 		return nil, fail(ErrNoChange, nil, "%q is not open", Printable(kind))
@@ -542,7 +546,7 @@ func (s *Session) EndLease(ctx context.Context, kind string, approve Approve) (*
 	if err != nil {
 		return nil, err
 	}
-	if now := seen.view.Effective(); len(posture.Diff(now, without(now, kind))) > 0 {
+	if now := seen.view.Unlocked(); len(posture.Diff(now, without(now, kind))) > 0 {
 		return nil, failNotClosed(nil)
 	}
 	return seen.view, nil

@@ -647,3 +647,71 @@ func TestSSHKeysAreEdited(t *testing.T) {
 		t.Errorf("going back would be %q, %v", texts(changes), err)
 	}
 }
+
+// Below a lockdown SSH and extra APIs can be ended, and unlocking opens nothing.
+func TestClosingWorksBelowALockdown(t *testing.T) {
+	h := newHouse(t)
+	if _, err := h.session.Apply(t.Context(), expose); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := h.session.Lockdown(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	view, err := h.session.EndLease(t.Context(), "electrum", approve)
+	if err != nil || len(view.Unlocked().Endpoints) != 1 {
+		t.Errorf("end a lease below a lockdown: %v", err)
+	}
+	for reopened, edit := range map[bool]Edit{false: KeepClosed, true: Keep} {
+		if _, err := h.session.Apply(t.Context(), Change{Edit: KeepClosed, Unlock: true, Approve: approve}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := h.session.Apply(t.Context(), expose); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := h.session.Lockdown(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		view, err := h.session.Apply(t.Context(), Change{Edit: edit, Unlock: true, Approve: approve})
+		if err != nil || exposed(view) != reopened || view.Effective().Lockdown {
+			t.Errorf("unlocked: %v, exposed %v, want %v", err, err == nil && exposed(view), reopened)
+		}
+		if _, err := h.session.Lockdown(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// While a change is being applied another one is told so, and it can be confirmed.
+func TestAChangeThatIsBeingAppliedIsSaidToBe(t *testing.T) {
+	h := newHouse(t)
+	_, other := h.pair("Phone", basev1.Role_ROLE_OWNER)
+	begun, goOn := make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	h.Machine.WhenExamined(func() {
+		once.Do(func() {
+			close(begun)
+			<-goOn
+		})
+	})
+	ctx, leave := context.WithCancel(t.Context())
+	left := make(chan struct{})
+	go func() {
+		defer close(left)
+		_, _, _ = h.session.submit(ctx, Change{Edit: Expose("electrum", true, time.Hour), Approve: approve})
+	}()
+	<-begun
+	if pending, trying, _ := must(other.Posture(t.Context())).Pending(); !pending || trying {
+		t.Error("the posture does not say that it is being applied")
+	}
+	_, err := other.Apply(t.Context(), Change{Edit: Rename("Cellar"), Approve: approve})
+	wantKind(t, err, ErrBusy)
+	if err == nil || !strings.Contains(err.Error(), "being applied") {
+		t.Errorf("the other change is told %v", err)
+	}
+	leave()
+	<-left // and the change goes on
+	close(goOn)
+	if view, err := h.session.ConfirmTry(t.Context(), approve); err != nil || !exposed(view) {
+		t.Errorf("confirm what is being applied: %v", err)
+	}
+}

@@ -315,7 +315,9 @@ func (p *program) printPosture(view *client.PostureView) error {
 	table := p.table()
 	row := func(name, format string, args ...any) { table.row(name, fmt.Sprintf(format, args...)) }
 	left := func(n int) string { return duration(uint64(max(n, 0))) }
-	if s.Trying {
+	if pending, trying, _ := view.Pending(); pending && !trying {
+		row("Revision", "%d, being applied", s.Revision)
+	} else if s.Trying {
 		row("Revision", "%d, being tried: undone in %s unless it is confirmed", s.Revision, left(s.UndoneIn))
 	} else {
 		row("Revision", "%d", s.Revision)
@@ -509,14 +511,20 @@ func (p *program) postureUnlockCommand() *cobra.Command {
 	command := &cobra.Command{
 		Use:   "unlock",
 		Short: "Lift a lockdown",
-		Long: `unlock lifts all lockdowns. Exceptions whose time is not over are open again; what that is,
-is shown before.`,
-		Example: `  bitbox-app posture unlock`,
+		Long: `unlock lifts all lockdowns. SSH and extra APIs stay closed. With --reopen those whose time
+is not over are open again.`,
+		Example: `  bitbox-app posture unlock
+  bitbox-app posture unlock --reopen`,
 		Args:    commandline.Args(0, 0),
 	}
 	asking := p.consent(command)
+	reopen := command.Flags().Bool("reopen", false, "open what the lockdown has closed, for the rest of its time")
 	command.RunE = func(c *cobra.Command, _ []string) error {
-		return p.apply(c, asking, client.Change{Edit: client.Keep, Unlock: true})
+		edit := client.Edit(client.KeepClosed)
+		if *reopen {
+			edit = client.Keep
+		}
+		return p.apply(c, asking, client.Change{Edit: edit, Unlock: true})
 	}
 	return command
 }

@@ -220,8 +220,6 @@ records it as local. To open a pairing window or to take an App away, see 'bitbo
 			restrict(&systemv1.Restrict{What: &systemv1.Restrict_Lockdown{Lockdown: &systemv1.Lockdown{}}})),
 		localVerb("ssh-off", "End the lease of SSH, and its sessions",
 			restrict(&systemv1.Restrict{What: &systemv1.Restrict_EndLease{EndLease: &systemv1.LeaseEnded{Kind: string(posture.KindSSH)}}})),
-		localVerb("unlock", "Lift lockdowns and closed pairing",
-			change(&systemv1.LocalChange{Change: &systemv1.LocalChange_LiftRestrictions{LiftRestrictions: &systemv1.LiftRestrictions{}}})),
 	)
 	back := &cobra.Command{
 		Use:     "back REVISION",
@@ -236,7 +234,18 @@ records it as local. To open a pairing window or to take an App away, see 'bitbo
 		}
 		return doLocal(c, change(&systemv1.LocalChange{Change: &systemv1.LocalChange_GoBack{GoBack: &systemv1.GoBack{Revision: revision}}}))
 	}
-	command.AddCommand(back, localResetCommand())
+	unlock := &cobra.Command{
+		Use: "unlock", Short: "Lift lockdowns and closed pairing",
+		Long: `unlock lifts lockdowns and closed pairing. SSH and extra APIs stay closed. With --reopen
+those whose time is not over are open again.`,
+		Example: "  bitbox-base local unlock\n  bitbox-base local unlock --reopen", Args: commandline.Args(0, 0),
+	}
+	reopen := unlock.Flags().Bool("reopen", false, "open what the lockdown has closed, for the rest of its time")
+	unlock.RunE = func(c *cobra.Command, _ []string) error {
+		return doLocal(c, change(&systemv1.LocalChange{Change: &systemv1.LocalChange_LiftRestrictions{
+			LiftRestrictions: &systemv1.LiftRestrictions{Reopen: *reopen}}}))
+	}
+	command.AddCommand(unlock, back, localResetCommand())
 	return command
 }
 

@@ -1,7 +1,11 @@
 package helperclient
 
 import (
+	"context"
+	"errors"
 	"fmt"
+	"strings"
+	"syscall"
 )
 
 // Code names why a request was refused or failed. It stands in
@@ -54,7 +58,57 @@ func (e *Error) Is(target error) bool {
 	return ok && other.Code == e.Code
 }
 
-// Errorf makes a refusal; the format is that of fmt.Errorf.
+// Errorf makes a refusal; the format is that of fmt.Errorf. What a library says of an error
+// that is wrapped is said in words of our own (Plain).
 func Errorf(code Code, format string, args ...any) *Error {
-	return &Error{code, fmt.Errorf(format, args...).Error()}
+	return &Error{code, Plain(fmt.Errorf(format, args...))}
+}
+
+// Plain is the text of an error without what the system and the standard library say.
+func Plain(err error) string {
+	text := err.Error()
+	eachCause(err, func(cause error) {
+		words := ""
+		var errno syscall.Errno
+		ended, isProgram := cause.(interface{ ExitCode() int })
+		switch {
+		case cause == context.Canceled:
+			words = "it was interrupted"
+		case cause == context.DeadlineExceeded:
+			words = "it took too long"
+		case isProgram:
+			words = fmt.Sprintf("the program ended with status %d", ended.ExitCode())
+		case errors.As(cause, &errno) && cause == error(errno):
+			words = systemWords[errno]
+			if words == "" {
+				words = fmt.Sprintf("the system refuses it (%d)", int(errno))
+			}
+		default:
+			return
+		}
+		text = strings.ReplaceAll(text, cause.Error(), words)
+	})
+	return text
+}
+
+// systemWords are for what the system says most.
+var systemWords = map[syscall.Errno]string{
+	syscall.ENOSPC: "the disk is full", syscall.EDQUOT: "the disk is full", syscall.EROFS: "nothing can be written to the disk",
+	syscall.EIO: "the disk fails", syscall.ENOENT: "it is not there", syscall.EACCES: "it is not allowed", syscall.EPERM: "it is not allowed",
+	syscall.ECONNREFUSED: "nobody answers there", syscall.EAGAIN: "the machine is out of something",
+}
+
+// eachCause visits an error and all that it wraps.
+func eachCause(err error, visit func(error)) {
+	visit(err)
+	switch wrapping := err.(type) {
+	case interface{ Unwrap() error }:
+		if cause := wrapping.Unwrap(); cause != nil {
+			eachCause(cause, visit)
+		}
+	case interface{ Unwrap() []error }:
+		for _, cause := range wrapping.Unwrap() {
+			eachCause(cause, visit)
+		}
+	}
 }

@@ -30,6 +30,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/ipc"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/sshkey"
+	"github.com/BitBoxSwiss/bitbox-base/test/stage"
 )
 
 // flood is what an intruder in the Middleware does, in the Base: on all connections that it
@@ -110,7 +111,7 @@ const rounds = 3
 type closing struct{ lease, cut, lockdown time.Duration }
 
 // closings measures what somebody at the console closes.
-func (b *base) closings() (closing, error) {
+func (b *base) closings(rounds int) (closing, error) {
 	_, key := newKey(b.t)
 	own := netip.AddrPortFrom(b.V4, posture.Extras[0].Port)
 	var leases, cuts, lockdowns []time.Duration
@@ -118,7 +119,12 @@ func (b *base) closings() (closing, error) {
 		if err := b.openLocally(key); err != nil {
 			return closing{}, err
 		}
-		conn := b.mustWallet(own)
+		conn, err := b.wallet(own)
+		for deadline := time.Now().Add(stage.Patience); err != nil; conn, err = b.wallet(own) {
+			if time.Now().After(deadline) {
+				return closing{}, fmt.Errorf("the wallet: %w", err)
+			}
+		}
 		ended := ends(conn)
 		begun := time.Now()
 		gone := make(chan time.Duration, 1)
@@ -130,7 +136,12 @@ func (b *base) closings() (closing, error) {
 			return closing{}, err
 		}
 		leases = append(leases, time.Since(begun))
-		cuts = append(cuts, <-gone)
+		select {
+		case took := <-gone:
+			cuts = append(cuts, took)
+		case <-time.After(stage.Patience):
+			return closing{}, errors.New("the connection lives on")
+		}
 		begun = time.Now()
 		if err := b.restrictAs(b.console, &systemv1.Restrict{What: &systemv1.Restrict_Lockdown{Lockdown: &systemv1.Lockdown{}}}); err != nil {
 			return closing{}, err
@@ -149,7 +160,9 @@ func median(times []time.Duration) time.Duration {
 }
 
 func (b *base) restrictAs(client helperclient.Client, r *systemv1.Restrict) error {
-	_, err := client.Do(b.t.Context(), &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_Restrict{Restrict: r}}, nil)
+	ctx, cancel := context.WithTimeout(b.t.Context(), stage.Patience)
+	defer cancel()
+	_, err := client.Do(ctx, &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_Restrict{Restrict: r}}, nil)
 	return err
 }
 
@@ -184,13 +197,13 @@ func (b *base) openLocally(key sshkey.Key) error {
 func TestClosingDoesNotDependOnLoad(t *testing.T) {
 	b := boot(t)
 	b.electrum()
-	quiet, err := b.closings()
+	quiet, err := b.closings(rounds)
 	if err != nil {
 		t.Fatal(err)
 	}
 	process := b.MustExec("systemctl", "show", "--property=MainPID,NRestarts", helperUnit)
 	var loaded closing
-	b.flooded(func() { loaded, err = b.closings() })
+	b.flooded(func() { loaded, err = b.closings(rounds) })
 	if err != nil {
 		t.Fatalf("under the flood: %v", err)
 	}
@@ -213,7 +226,7 @@ func TestClosingDoesNotDependOnLoad(t *testing.T) {
 	b.MustExec("systemctl", "restart", helperUnit)
 	process = b.MustExec("systemctl", "show", "--property=MainPID,NRestarts", helperUnit)
 	var broken closing
-	b.flooded(func() { broken, err = b.closings() })
+	b.flooded(func() { broken, err = b.closings(1) })
 	crashed := b.MustExec("systemctl", "show", "--property=MainPID,NRestarts", helperUnit) != process
 	t.Logf("broken: lease %v, cut %v, lockdown %v, crashed %v, %v", broken.lease, broken.cut, broken.lockdown, crashed, err)
 	if err == nil && !crashed && len(broken.beyond(quiet)) == 0 {

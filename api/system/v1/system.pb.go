@@ -2208,7 +2208,10 @@ func (*LocalChange_LiftRestrictions) isLocalChange_Change() {}
 func (*LocalChange_GoBack) isLocalChange_Change() {}
 
 type LiftRestrictions struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Leases below a lockdown go on. False: they are ended, so that what is unlocked is
+	// closed.
+	Reopen        bool `protobuf:"varint,1,opt,name=reopen,proto3" json:"reopen,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2241,6 +2244,13 @@ func (x *LiftRestrictions) ProtoReflect() protoreflect.Message {
 // Deprecated: Use LiftRestrictions.ProtoReflect.Descriptor instead.
 func (*LiftRestrictions) Descriptor() ([]byte, []int) {
 	return file_system_v1_system_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *LiftRestrictions) GetReopen() bool {
+	if x != nil {
+		return x.Reopen
+	}
+	return false
 }
 
 type GoBack struct {
@@ -3082,8 +3092,9 @@ const file_system_v1_system_proto_rawDesc = "" +
 	"\x11lift_restrictions\x18\x02 \x01(\v2\".bitbox.system.v1.LiftRestrictionsH\x00R\x10liftRestrictions\x123\n" +
 	"\ago_back\x18\x03 \x01(\v2\x18.bitbox.system.v1.GoBackH\x00R\x06goBack\x12\x12\n" +
 	"\x04note\x18\x04 \x01(\tR\x04noteB\b\n" +
-	"\x06change\"\x12\n" +
-	"\x10LiftRestrictions\"$\n" +
+	"\x06change\"*\n" +
+	"\x10LiftRestrictions\x12\x16\n" +
+	"\x06reopen\x18\x01 \x01(\bR\x06reopen\"$\n" +
 	"\x06GoBack\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\"m\n" +
 	"\bAnnounce\x12\x18\n" +

@@ -279,7 +279,7 @@ func (s *session) Do(ctx context.Context, deed Deed, approve client.Approve, pro
 		_, err := s.EndLease(ctx, deed.Subject, approve)
 		return "Closed. " + inForce, err
 	case Unlock:
-		_, err := s.Apply(ctx, client.Change{Edit: client.Keep, Unlock: true, Approve: approve, Progress: progress})
+		_, err := s.Apply(ctx, client.Change{Edit: client.KeepClosed, Unlock: true, Approve: approve, Progress: progress})
 		return "The lockdown is lifted. " + inForce, err
 	}
 	yes, err := approve([]client.PostureChange{deed.change()})

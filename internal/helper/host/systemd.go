@@ -76,3 +76,46 @@ func (m Host) state(ctx context.Context, unit string) (state string) {
 	})
 	return state
 }
+
+// Unmet implements Manager.
+func (m Host) Unmet(ctx context.Context, unit string) (unmet []string, err error) {
+	err = m.systemd(ctx, "tell the conditions of "+unit, func(ctx context.Context, conn *dbus.Conn) error {
+		property, err := conn.GetUnitPropertyContext(ctx, unit, "Conditions")
+		if err != nil {
+			return err
+		}
+		var conditions []condition
+		if err := property.Value.Store(&conditions); err != nil {
+			return err
+		}
+		unmet = unmetOf(conditions)
+		return nil
+	})
+	return unmet, err
+}
+
+// condition is one of the property Conditions (org.freedesktop.systemd1(5)).
+type condition struct {
+	Type             string
+	Trigger, Negated bool
+	Parameter        string
+	// State is above 0 if it was met, below if not, and 0 if it was not looked at.
+	State int32
+}
+
+func unmetOf(conditions []condition) (unmet []string) {
+	for _, c := range conditions {
+		if c.State >= 0 {
+			continue
+		}
+		text := c.Type + "="
+		if c.Trigger {
+			text += "|"
+		}
+		if c.Negated {
+			text += "!"
+		}
+		unmet = append(unmet, text+c.Parameter)
+	}
+	return unmet
+}

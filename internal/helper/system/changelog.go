@@ -35,6 +35,9 @@ type recorder struct {
 	file    *changelog.File // nil: it cannot be used
 	broken  error           // why
 	limiter changelog.Limiter
+
+	// counted is the end of an update that found no place, or one; watchChanges alone uses it.
+	counted string
 }
 
 // openRecorder opens the log, or begins it. A log that cannot be used is refused to whoever
@@ -177,9 +180,10 @@ func (h *Helper) recordUpdateEnd() {
 	if err != nil || broken != nil || j.Phase == "" || !j.Phase.Ended() {
 		return
 	}
-	named, known := "update "+j.ID, false
+	named := "update " + j.ID
+	known := h.changes.counted == named
 	file.Newest(func(e *systemv1.ChangeEntry) bool {
-		known = e.GetWhat() == changelog.UpdateEnded && strings.HasSuffix(e.GetDetail(), named)
+		known = known || e.GetWhat() == changelog.UpdateEnded && strings.HasSuffix(e.GetDetail(), named)
 		return !known && e.GetWhat() != changelog.UpdateEnded
 	})
 	if known {
@@ -193,7 +197,9 @@ func (h *Helper) recordUpdateEnd() {
 			e.Failure = "somebody has to look at the Base: " + j.Reason
 		}
 	}
-	h.changes.record(changelog.Unlimited, e)
+	// A Middleware can bring a release that fails again and again.
+	h.changes.record(changelog.Unsigned, e)
+	h.changes.counted = named
 }
 
 // changesNonce is how many random bytes an App asks with.

@@ -3,6 +3,7 @@ package system
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"slices"
 	"strings"
@@ -63,11 +64,17 @@ func (h *Helper) installDebianUpdates(ctx context.Context, who Who, send func(*s
 	first := "started"
 	if joined {
 		first = "it is running already"
-	}
-	if err := tell(first); err != nil {
+	} else if err := h.refusedByCondition(ctx); err != nil {
 		return err
 	}
-	if err := h.followInstallation(ctx, since, tell); err != nil {
+	err = tell(first)
+	if err == nil {
+		err = h.followInstallation(ctx, since, tell)
+	}
+	if err != nil && ctx.Err() != nil {
+		return errNotAwaited // systemd goes on
+	}
+	if err != nil {
 		return err
 	}
 	stamp, err := os.Stat(h.config.UpdateStamp)
@@ -79,10 +86,8 @@ func (h *Helper) installDebianUpdates(ctx context.Context, who Who, send func(*s
 	h.auditedVersion = 0
 	h.mu.Unlock()
 	if h.config.Auditor != nil {
-		if err := tell("looking what still waits"); err != nil {
-			return err
-		}
-		if _, err := h.audit(ctx); err != nil {
+		_ = tell("looking what still waits")
+		if _, err := h.audit(ctx); err != nil && ctx.Err() == nil {
 			return err
 		}
 	}
@@ -151,9 +156,41 @@ func (h *Helper) followInstallation(ctx context.Context, since time.Time, tell f
 			case ended["ActiveState"] == "failed":
 				return helperclient.Errorf(helperclient.CodeInternal, "Debian's updates could not be installed: %s", ended.reason())
 			case ended["ConditionResult"] == "no":
-				return helperclient.Errorf(helperclient.CodeRefused, "Debian's updates were not installed: a condition of %s is not met; it wants the machine to be on mains power", services.DebianUpdatesUnit)
+				return h.refusedByCondition(ctx)
 			}
 			return nil
 		}
 	}
+}
+
+// refusedByCondition says why systemd does not start the installation; nil: it does.
+func (h *Helper) refusedByCondition(ctx context.Context) error {
+	state, err := h.showUnits(ctx, services.DebianUpdatesUnit)
+	if err != nil || installing(state[0]) || state[0].number("Job") != 0 || state[0]["ConditionResult"] != "no" {
+		return err
+	}
+	unmet, err := h.config.Manager.Unmet(ctx, services.DebianUpdatesUnit)
+	if err != nil {
+		return helperclient.Errorf(helperclient.CodeInternal, "ask systemd why Debian's updates are not installed: %w", err)
+	}
+	var reasons []string
+	for _, condition := range unmet {
+		reasons = append(reasons, conditionWords(condition))
+	}
+	if len(reasons) == 0 {
+		reasons = []string{"a condition of its unit was not met, and is now; try again"}
+	}
+	return helperclient.Errorf(helperclient.CodeRefused, "Debian's updates were not installed: %s", strings.Join(reasons, "; "))
+}
+
+// conditionWords says what a condition of the unit wants, such as "ConditionACPower=true".
+func conditionWords(condition string) string {
+	s, found := services.BuiltIn().OfUnit(services.DebianUpdatesUnit)
+	switch {
+	case found && condition == s.Condition():
+		return fmt.Sprintf("%s is switched off; enable it first", s.Name)
+	case condition == "ConditionACPower=true":
+		return "the machine is not on mains power"
+	}
+	return "a condition of its unit is not met: " + plain(shortened(condition))
 }

@@ -38,12 +38,12 @@ func asError(err error) *helperclient.Error {
 		}
 		return &helperclient.Error{Code: helperclient.CodeRefused, Message: authority.Message}
 	case errors.As(err, &field):
-		return &helperclient.Error{Code: helperclient.CodeInvalid, Message: err.Error()}
+		return &helperclient.Error{Code: helperclient.CodeInvalid, Message: helperclient.Plain(err)}
 	}
 	for _, c := range codes {
 		if errors.Is(err, c.err) {
-			return &helperclient.Error{Code: c.code, Message: err.Error()}
+			return &helperclient.Error{Code: c.code, Message: helperclient.Plain(err)}
 		}
 	}
-	return &helperclient.Error{Code: helperclient.CodeRefused, Message: err.Error()}
+	return &helperclient.Error{Code: helperclient.CodeRefused, Message: helperclient.Plain(err)}
 }

@@ -192,8 +192,7 @@ func (h *Helper) change(ctx context.Context, progress func(*systemv1.Progress), 
 		case err := <-w.done:
 			return err
 		case <-ctx.Done():
-			// Whoever asked is gone; the change goes on.
-			return fmt.Errorf("%w: %w", errUnderWay, ctx.Err())
+			return errUnderWay // the helper is being stopped
 		}
 	}
 }
@@ -291,6 +290,9 @@ func (h *Helper) local(ctx context.Context, request *systemv1.LocalChange, progr
 			lifts = h.ledger.Liftable()
 			if len(lifts) == 0 {
 				return posture.Output{}, helperclient.Errorf(helperclient.CodeNothing, "no lockdown and no closed pairing is in force")
+			}
+			if h.ledger.Effective().Lockdown && !change.LiftRestrictions.GetReopen() {
+				p.SSH, p.Extras = nil, nil
 			}
 		case *systemv1.LocalChange_GoBack:
 			var err error

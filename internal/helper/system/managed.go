@@ -17,6 +17,9 @@ import (
 type Manager interface {
 	// Systemctl runs systemctl(1), and returns what it prints.
 	Systemctl(ctx context.Context, arguments ...string) (string, error)
+	// Unmet returns the conditions of a unit that kept it from starting last, as they stand
+	// in the unit, such as "ConditionACPower=true".
+	Unmet(ctx context.Context, unit string) ([]string, error)
 	// Journal runs journalctl(1), and gives each line that it prints to receive; more
 	// tells that another one is on its way. A line that is too long is given as nil. It
 	// returns when journalctl has ended, which it does at the latest with ctx or with an

@@ -35,6 +35,7 @@ type manager struct {
 	logged    chan struct{}        // closed, and made anew, when something is logged
 	started   func(unit string)    // told of each start, without the lock
 	asking    func(query []string) // told of each question to the journal
+	unmet     []string             // conditions
 	reloading func()               // called while systemd reads its units anew
 }
 
@@ -133,6 +134,12 @@ func (m *manager) Systemctl(ctx context.Context, arguments ...string) (string, e
 const tooLong = "too long"
 
 // log writes an entry.
+func (m *manager) Unmet(context.Context, string) ([]string, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.unmet, nil
+}
+
 func (m *manager) log(unit string, fields map[string]any) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -223,6 +223,10 @@ func (r *recording) end(reply *systemv1.SystemReply, err error) {
 	if errors.Is(err, &helperclient.Error{Code: helperclient.CodeReset}) {
 		return // the log is about to go
 	}
+	notAwaited := errors.Is(err, errNotAwaited)
+	if notAwaited {
+		err = nil // it goes on
+	}
 	if err != nil {
 		reply = nil
 	}
@@ -254,15 +258,21 @@ func (r *recording) end(reply *systemv1.SystemReply, err error) {
 			kind = changelog.Refused
 		}
 	}
-	if err != nil {
-		e.Failure = err.Error()
+	switch {
+	case notAwaited:
+		e.Detail = "whoever asked for it did not wait for its end"
+	case err != nil:
+		e.Failure = asError(err).Message
 	}
 	r.h.changes.record(kind, e)
 }
 
-// errUnderWay: what was asked for was accepted and is being done, but whoever asked has hung
-// up before its end. If it is undone, the Base records that by itself.
-var errUnderWay = errors.New("it was accepted, and whoever asked hung up before it was in force")
+// errUnderWay: what was asked for was accepted, and the helper was stopped before its end. If
+// it is undone at the next start, the Base records that by itself.
+var errUnderWay = errors.New("it was accepted, and the Base stopped before it was in force")
+
+// errNotAwaited: what was asked for goes on, and whoever asked has left.
+var errNotAwaited = errors.New("it goes on, and whoever asked has left")
 
 // accepted tells whether what was asked for was begun, however it ended.
 func accepted(err error) bool {

@@ -59,6 +59,7 @@ func (u Users) who(peer ipc.Peer) (Who, error) {
 // Serve takes requests on every listener until ctx ends. Each listener has its own
 // bound on connections.
 func (h *Helper) Serve(ctx context.Context, users Users, listeners ...*net.UnixListener) error {
+	life := ctx
 	server := &ipc.Server{
 		Authorize: func(peer ipc.Peer) error {
 			_, err := users.who(peer)
@@ -69,7 +70,7 @@ func (h *Helper) Serve(ctx context.Context, users Users, listeners ...*net.UnixL
 			if err != nil {
 				return err
 			}
-			return h.handle(ctx, who, incoming{kind: request.Kind, size: request.Size, read: func() (*systemv1.SystemRequest, error) {
+			return h.handle(ctx, who, incoming{kind: request.Kind, size: request.Size, life: life, read: func() (*systemv1.SystemRequest, error) {
 				b, err := request.Read()
 				if err != nil {
 					return nil, err
@@ -133,6 +134,8 @@ func sendReply(reply *systemv1.SystemReply, send func([]byte) error) error {
 type incoming struct {
 	kind uint16
 	size int // of the message, in bytes
+	// life ends with the helper.
+	life context.Context
 	read func() (*systemv1.SystemRequest, error)
 }
 
@@ -176,6 +179,10 @@ func (h *Helper) answer(ctx context.Context, who Who, in incoming, send func(*sy
 		return nil, helperclient.Errorf(helperclient.CodeMalformed, "the request is another one than it was announced as (%s)", v.name)
 	}
 	recording := h.recording(v, who, request)
+	if recording != nil && !v.follows {
+		// What changes something goes on when its caller leaves: the log says how it ended.
+		ctx = in.life
+	}
 	var reply *systemv1.SystemReply
 	if err = h.refuseInReset(); err == nil {
 		reply, err = v.do(ctx, h, &call{who, request, send})

@@ -28,7 +28,10 @@ type verb struct {
 	// closes: it makes the Base more closed, so it takes nothing from the budgets that a
 	// flood of anything else uses up.
 	closes bool
-	do     func(ctx context.Context, h *Helper, c *call) (*systemv1.SystemReply, error)
+	// follows: it only follows what systemd does, and ends when its caller leaves; all
+	// else that is recorded goes on to its end.
+	follows bool
+	do      func(ctx context.Context, h *Helper, c *call) (*systemv1.SystemReply, error)
 	// record is how the log of changes has it; nil: it changes nothing for good, or
 	// records by itself.
 	record *recorded
@@ -100,6 +103,12 @@ var verbField = (&systemv1.SystemRequest{}).ProtoReflect().Descriptor().Oneofs()
 // closing marks a verb that closes.
 func (v verb) closing() verb {
 	v.closes = true
+	return v
+}
+
+// following marks a verb that follows what systemd does.
+func (v verb) following() verb {
+	v.follows = true
 	return v
 }
 
@@ -227,7 +236,7 @@ var verbs = tableOf(
 	}).recorded(recorded{word: changelog.PowerOff}),
 	row(byMiddleware|byRoot, logs, 4, func(ctx context.Context, h *Helper, c *call, _ *systemv1.InstallDebianUpdates) (*systemv1.SystemReply, error) {
 		return empty(h.installDebianUpdates(ctx, c.who, c.send))
-	}).recorded(recorded{word: changelog.DebianUpdates}),
+	}).following().recorded(recorded{word: changelog.DebianUpdates}),
 
 	// The log of changes.
 	row(byMiddleware|byRoot, list, 0, func(_ context.Context, h *Helper, _ *call, m *systemv1.ListChanges) (*systemv1.SystemReply, error) {

@@ -73,8 +73,11 @@ func kindsOf(e *systemv1.ChangeEntry) []Kind {
 			return []Kind{RefusedLocal}
 		}
 	case systemv1.ChangeEntry_ACTOR_BASE:
-		if e.GetWhat() == NotListed {
+		switch e.GetWhat() {
+		case NotListed:
 			return []Kind{Unsigned, Refused, RefusedLocal}
+		case UpdateEnded: // the Middleware can bring one again and again
+			return []Kind{Unsigned}
 		}
 	}
 	return nil

@@ -152,6 +152,17 @@ func (v *View) Effective() Effective {
 	return e
 }
 
+// Unlocked is what would be in force without the restrictions that a document can lift:
+// what goes on below a lockdown.
+func (v *View) Unlocked() Effective {
+	active := slices.DeleteFunc(v.chain.active(), Restriction.liftable)
+	e := effective(v.chain.revision(), v.chain.tip().posture, active, v.running)
+	if v.report.GetPhase() != phaseSettled {
+		e = v.chain.cautious(e)
+	}
+	return e
+}
+
 // Posture returns the last document's content and revision: what a next one
 // begins from.
 func (v *View) Posture() (Posture, uint64) { return v.chain.tip().posture, v.chain.revision() }

@@ -136,6 +136,9 @@ func (s *Services) changeLocked(verb, name string) error {
 	return nil
 }
 
+// Unmet implements system.Manager: every condition is met.
+func (s *Services) Unmet(context.Context, string) ([]string, error) { return nil, nil }
+
 // Journal implements system.Manager.
 func (s *Services) Journal(ctx context.Context, receive func(line []byte, more bool) error, arguments ...string) error {
 	options := map[string]string{}
