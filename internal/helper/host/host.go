@@ -35,6 +35,8 @@ import (
 type Host struct {
 	// places are those for programs that run at the same time.
 	places chan struct{}
+	// exec runs a program: Exec.
+	exec func(ctx context.Context, argv ...string) (output string, err error)
 }
 
 const (
@@ -47,10 +49,10 @@ const (
 
 // New returns the machine, with places for so many programs at once, which all who have
 // this Host share.
-func New(programs int) Host { return Host{make(chan struct{}, programs)} }
+func New(programs int) Host { return Host{make(chan struct{}, programs), Exec} }
 
 // Reserved is the same machine, with a few places of its own for programs.
-func (m Host) Reserved() Host { return Host{make(chan struct{}, reservedPrograms)} }
+func (m Host) Reserved() Host { return Host{make(chan struct{}, reservedPrograms), m.exec} }
 
 // run waits for a place, and runs a program (Exec).
 func (m Host) run(ctx context.Context, argv ...string) (string, error) {
@@ -59,7 +61,7 @@ func (m Host) run(ctx context.Context, argv ...string) (string, error) {
 		return "", err
 	}
 	defer give()
-	return Exec(ctx, argv...)
+	return m.exec(ctx, argv...)
 }
 
 // place waits for a place for a program.

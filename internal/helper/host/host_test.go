@@ -37,7 +37,7 @@ func TestManyBansAreListedAsFarAsTheyGo(t *testing.T) {
 	}
 	status := fmt.Sprintf("Status for the jail: x\n|- Filter\n|  |- Currently failed:\t1\n|  `- Total failed:\t7\n`- Actions\n   |- Currently banned:\t%[1]d\n   |- Total banned:\t%[1]d\n   `- Banned IP list:\t%[2]s\n",
 		many, strings.Repeat("2001:db8:ffff:ffff:: ", 3*many))
-	m := Host{Run: func(_ context.Context, argv ...string) (string, error) {
+	m := Host{make(chan struct{}, 1), func(_ context.Context, argv ...string) (string, error) {
 		text := status
 		if slices.Contains(argv, "banip") {
 			text = list.String()
