@@ -515,7 +515,7 @@ func (p *program) postureUnlockCommand() *cobra.Command {
 is not over are open again.`,
 		Example: `  bitbox-app posture unlock
   bitbox-app posture unlock --reopen`,
-		Args:    commandline.Args(0, 0),
+		Args: commandline.Args(0, 0),
 	}
 	asking := p.consent(command)
 	reopen := command.Flags().Bool("reopen", false, "open what the lockdown has closed, for the rest of its time")
