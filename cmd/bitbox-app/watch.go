@@ -195,7 +195,7 @@ func (w *watcher) keep(sequence uint64, anew bool) error {
 func (w *watcher) lost(err error) {
 	w.cut = true
 	if !w.json {
-		w.complain("the connection to the Base was lost; trying again (" + client.Explain(err) + ")")
+		w.complain(strings.TrimSuffix(client.Explain(err), "; try again") + "; trying again")
 	}
 }
 

@@ -362,6 +362,15 @@ func TestEachRefusalIsLoggedWithItsReason(t *testing.T) {
 	}
 }
 
+func TestARequestToBePairedIsNotLoggedAsARefusal(t *testing.T) {
+	p := open(t, testLimits(), nil)
+	scan(p)
+	log := p.log.String()
+	if !strings.Contains(log, `msg="pairing request came" addr=127.0.0.1 reason=pairing_request`) || strings.Contains(log, `refused" addr=127.0.0.1 reason=pairing_request`) {
+		t.Errorf("the log says:\n%s", log)
+	}
+}
+
 // replay records an App's R1 and its answer, and sends it again. It returns what
 // the replay gets.
 func replay(t *testing.T, p *port) ending {

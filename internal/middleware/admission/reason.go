@@ -80,6 +80,8 @@ func (r Reason) CountsForBan() bool { return r == MalformedFrame || r == WrongMA
 const (
 	refusalMessage = "handshake refused"
 	refusalAgainst = "against"
+	// requestMessage is for a request to be paired: that one comes is no refusal.
+	requestMessage = "pairing request came"
 )
 
 // Lines a second and in a burst that refusals may write, for each of the two
@@ -136,7 +138,11 @@ func (l *refusalLog) refused(addr, against netip.Addr, reason Reason, err error)
 	if suppressed > 0 {
 		attributes = append(attributes, slog.Int("suppressed", suppressed))
 	}
-	l.logger.Info(refusalMessage, attributes...)
+	message := refusalMessage
+	if reason == PairingRequest {
+		message = requestMessage
+	}
+	l.logger.Info(message, attributes...)
 }
 
 // take takes a line out of the budget and returns how many were suppressed
