@@ -116,7 +116,7 @@ func attackerKeys() (*ours, error) { return newOursFrom(rand.NewChaCha8(attacker
 // measureAttacks is what another App's calls take while one attacks, beside what they take
 // in peace. The attacker is a process of its own.
 func measureAttacks(r *report) (err error) {
-	const rounds, calls = 3, 400
+	const times, calls = 7, 200
 	keys, err := newOurs()
 	if err != nil {
 		return err
@@ -145,9 +145,9 @@ func measureAttacks(r *report) (err error) {
 		return err
 	}
 	p := plot{file: "attacks", title: "Another App's call while one App attacks", x: "share of calls, %", y: "µs"}
-	var peace sample
+	var peace rounds
 	for _, attack := range rpcattack.Attacks {
-		under, quiet, err := alternate(rounds,
+		under, quiet, err := alternate(times,
 			func() (s sample, err error) {
 				process := exec.Command(self, "-attack", attack.Name, "-at", b.listener.Addr().String())
 				process.Stderr = os.Stderr

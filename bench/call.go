@@ -77,14 +77,14 @@ func (r *report) measureCall(way string, start func() (*entrance, error)) (err e
 // measureConnect is what somebody waits for at first: everything up to the answer of a first
 // call, of an App that runs, and of one that is started for it.
 func measureConnect(r *report) (err error) {
-	const rounds, connects = 7, 20
+	const times, connects = 7, 20
 	e, err := newDirect()
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, e.close()) }()
 	ctx := context.Background()
-	ours, theirs, err := alternate(rounds,
+	ours, theirs, err := alternate(times,
 		func() (sample, error) {
 			return paced(connects, func() error {
 				session, err := e.call()

@@ -114,6 +114,19 @@ func (r *report) write(docs string) error {
 	return errors.Join(append(errs, os.WriteFile(path, []byte(before+tableBegins+"\n"+text.String()+"\n"+tableEnds+after), 0o644))...)
 }
 
+// rounds are the samples of one side.
+type rounds []sample
+
+// quantile is the median of that quantile in each round: what disturbs one round, on a busy
+// machine, does not count.
+func (r rounds) quantile(q float64) float64 {
+	var figures []float64
+	for _, s := range r {
+		figures = append(figures, s.quantile(q))
+	}
+	return median(figures)
+}
+
 // sample is how long each of many calls took.
 type sample []time.Duration
 
@@ -124,9 +137,9 @@ func (s sample) quantile(q float64) float64 {
 }
 
 // quantiles returns the points of a plot: the share of calls in percent, and their time.
-func (s sample) quantiles() (points []point) {
+func (r rounds) quantiles() (points []point) {
 	for _, q := range []float64{1, 5, 10, 25, 50, 75, 90, 95, 98, 99, 99.5} {
-		points = append(points, point{q, s.quantile(q / 100)})
+		points = append(points, point{q, r.quantile(q / 100)})
 	}
 	return points
 }
@@ -154,10 +167,10 @@ func paced(calls int, call func() error) (sample, error) {
 	return s, nil
 }
 
-// alternate takes samples of ours and of the rival's by turns, a first one of each to warm
-// up, and joins those of each.
-func alternate(rounds int, ours, rival func() (sample, error)) (our, their sample, err error) {
-	for round := range rounds + 1 {
+// alternate takes samples of ours and of the rival's by turns, and a first one of each to warm
+// up.
+func alternate(times int, ours, rival func() (sample, error)) (our, their rounds, err error) {
+	for round := range times + 1 {
 		for side, measure := range []func() (sample, error){ours, rival} {
 			s, err := measure()
 			if err != nil {
@@ -166,9 +179,9 @@ func alternate(rounds int, ours, rival func() (sample, error)) (our, their sampl
 			switch {
 			case round == 0:
 			case side == 0:
-				our = append(our, s...)
+				our = append(our, s)
 			default:
-				their = append(their, s...)
+				their = append(their, s)
 			}
 		}
 	}
