@@ -569,3 +569,50 @@ func TestWhoReadsNothingIsEndedAlsoWhileItSends(t *testing.T) {
 		}
 	})
 }
+
+func TestAnAppDoesNotWaitForABaseThatReadsNothing(t *testing.T) {
+	for name, c := range map[string]struct {
+		reads bool // frames, but gives no credit
+		code  Code
+		limit time.Duration
+	}{
+		"no bytes":  {false, Unavailable, PeerTime + time.Second},
+		"no credit": {true, Exhausted, SendTime + time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				conn, s := rawBaseConn(t)
+				if c.reads {
+					newRawPeer(t, conn)
+				} else {
+					defer conn.Close()
+				}
+				send := func(ctx context.Context) error {
+					upload, err := Upload[number](ctx, s, "x")
+					for err == nil {
+						err = upload.Send(&data{Value: make([]byte, 10_000)})
+					}
+					return err
+				}
+				ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+				defer cancel()
+				if c.reads {
+					if after := took(func() {
+						if err := send(ctx); CodeOf(err) != TimedOut {
+							t.Errorf("with a deadline: %v", err)
+						}
+					}); after > time.Second {
+						t.Errorf("with a deadline of a second it took %s", after)
+					}
+				}
+				if after := took(func() {
+					if err := send(t.Context()); CodeOf(err) != c.code {
+						t.Error(err)
+					}
+				}); after > c.limit {
+					t.Errorf("it took %s", after)
+				}
+			})
+		})
+	}
+}
