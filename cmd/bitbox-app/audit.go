@@ -47,7 +47,12 @@ more than information, the exit code says so.`,
 					worstFirst(found.GetFindings())
 					return found, err
 				},
-				show:    func(found *basev1.RunAuditResponse) error { return p.printFindings(found.GetFindings()) },
+				show:    func(found *basev1.RunAuditResponse) error {
+					if err := p.printFindings(found.GetFindings()); err != nil || found.GetBuiltWith() == "" {
+						return err
+					}
+					return p.printf("\nThe Base's programs were built with %s.\n", client.Printable(found.GetBuiltWith()))
+				},
 				columns: []string{"SEVERITY", "ID", "WHAT", "FIX"},
 				rows: func(found *basev1.RunAuditResponse) [][]string {
 					var rows [][]string

@@ -118,8 +118,13 @@ func (p *program) audit(c *cobra.Command, request *systemv1.SystemRequest) error
 		if _, err := fmt.Fprintf(c.OutOrStdout(), "%s\n", text); err != nil {
 			return err
 		}
-	} else if err := describeFindings(c.OutOrStdout(), result.GetFindings()); err != nil {
-		return err
+	} else {
+		if err := describeFindings(c.OutOrStdout(), result.GetFindings()); err != nil {
+			return err
+		}
+		if _, err := fmt.Fprintf(c.OutOrStdout(), "\nThe programs were built with %s.\n", result.GetBuiltWith()); err != nil {
+			return err
+		}
 	}
 	return verdict(result.GetFindings())
 }

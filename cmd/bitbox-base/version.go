@@ -3,7 +3,6 @@ package main
 import (
 	"encoding/json"
 	"fmt"
-	"runtime"
 
 	"github.com/spf13/cobra"
 
@@ -22,10 +21,10 @@ func (p *program) versionCommand() *cobra.Command {
 			out := c.OutOrStdout()
 			if p.json {
 				return json.NewEncoder(out).Encode(map[string]any{
-					"software": version.Software, "protocol": noiseconn.ProtocolVersion, "go": runtime.Version(),
+					"software": version.Software, "protocol": noiseconn.ProtocolVersion, "go": version.Toolchain(),
 				})
 			}
-			_, err := fmt.Fprintf(out, "bitbox-base %s (protocol %d, %s)\n", version.Software, noiseconn.ProtocolVersion, runtime.Version())
+			_, err := fmt.Fprintf(out, "bitbox-base %s (protocol %d, %s)\n", version.Software, noiseconn.ProtocolVersion, version.Toolchain())
 			return err
 		},
 	}

@@ -1040,8 +1040,10 @@ func (*RunAuditRequest) Descriptor() ([]byte, []int) {
 }
 
 type RunAuditResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Findings      []*Finding             `protobuf:"bytes,1,rep,name=findings,proto3" json:"findings,omitempty"`
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Findings []*Finding             `protobuf:"bytes,1,rep,name=findings,proto3" json:"findings,omitempty"`
+	// The Go release that built the program which runs, such as "go1.27.3".
+	BuiltWith     string `protobuf:"bytes,2,opt,name=built_with,json=builtWith,proto3" json:"built_with,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1081,6 +1083,13 @@ func (x *RunAuditResponse) GetFindings() []*Finding {
 		return x.Findings
 	}
 	return nil
+}
+
+func (x *RunAuditResponse) GetBuiltWith() string {
+	if x != nil {
+		return x.BuiltWith
+	}
+	return ""
 }
 
 // Finding is one difference between what should be and what is.
@@ -1320,9 +1329,11 @@ const file_base_v1_security_proto_rawDesc = "" +
 	"\x05order\x18\x01 \x01(\fR\x05order\")\n" +
 	"\x0fLiftBanResponse\x12\x16\n" +
 	"\x06lifted\x18\x01 \x01(\bR\x06lifted\"\x11\n" +
-	"\x0fRunAuditRequest\"G\n" +
+	"\x0fRunAuditRequest\"f\n" +
 	"\x10RunAuditResponse\x123\n" +
-	"\bfindings\x18\x01 \x03(\v2\x17.bitbox.base.v1.FindingR\bfindings\"\xc3\x02\n" +
+	"\bfindings\x18\x01 \x03(\v2\x17.bitbox.base.v1.FindingR\bfindings\x12\x1d\n" +
+	"\n" +
+	"built_with\x18\x02 \x01(\tR\tbuiltWith\"\xc3\x02\n" +
 	"\aFinding\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12<\n" +
 	"\bseverity\x18\x02 \x01(\x0e2 .bitbox.base.v1.Finding.SeverityR\bseverity\x12\x14\n" +

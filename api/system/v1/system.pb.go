@@ -1712,7 +1712,9 @@ func (*RunAudit) Descriptor() ([]byte, []int) {
 type AuditResult struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The gravest first. What could not be examined is a finding, too.
-	Findings      []*v1.Finding `protobuf:"bytes,1,rep,name=findings,proto3" json:"findings,omitempty"`
+	Findings []*v1.Finding `protobuf:"bytes,1,rep,name=findings,proto3" json:"findings,omitempty"`
+	// The Go release that built the helper which runs, such as "go1.27.3".
+	BuiltWith     string `protobuf:"bytes,2,opt,name=built_with,json=builtWith,proto3" json:"built_with,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1752,6 +1754,13 @@ func (x *AuditResult) GetFindings() []*v1.Finding {
 		return x.Findings
 	}
 	return nil
+}
+
+func (x *AuditResult) GetBuiltWith() string {
+	if x != nil {
+		return x.BuiltWith
+	}
+	return ""
 }
 
 type FixFinding struct {
@@ -3060,9 +3069,11 @@ const file_system_v1_system_proto_rawDesc = "" +
 	"\rLiftBanResult\x12\x16\n" +
 	"\x06lifted\x18\x01 \x01(\bR\x06lifted\"\n" +
 	"\n" +
-	"\bRunAudit\"B\n" +
+	"\bRunAudit\"a\n" +
 	"\vAuditResult\x123\n" +
-	"\bfindings\x18\x01 \x03(\v2\x17.bitbox.base.v1.FindingR\bfindings\"\x1c\n" +
+	"\bfindings\x18\x01 \x03(\v2\x17.bitbox.base.v1.FindingR\bfindings\x12\x1d\n" +
+	"\n" +
+	"built_with\x18\x02 \x01(\tR\tbuiltWith\"\x1c\n" +
 	"\n" +
 	"FixFinding\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"\f\n" +

@@ -10,6 +10,7 @@ import (
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
+	"github.com/BitBoxSwiss/bitbox-base/internal/version"
 )
 
 const (
@@ -37,7 +38,7 @@ func (h *Helper) runAudit(ctx context.Context) (*systemv1.SystemReply, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &systemv1.SystemReply{Result: &systemv1.SystemReply_Audit{Audit: &systemv1.AuditResult{Findings: findings}}}, nil
+	return &systemv1.SystemReply{Result: &systemv1.SystemReply_Audit{Audit: &systemv1.AuditResult{Findings: findings, BuiltWith: version.Toolchain()}}}, nil
 }
 
 // audit runs one audit at a time, and tells watchers what the one before had not

@@ -130,7 +130,7 @@ func (s auditService) RunAudit(ctx context.Context, _ *basev1.RunAuditRequest) (
 	if err != nil {
 		return nil, err
 	}
-	return &basev1.RunAuditResponse{Findings: reply.GetAudit().GetFindings()}, nil
+	return &basev1.RunAuditResponse{Findings: reply.GetAudit().GetFindings(), BuiltWith: reply.GetAudit().GetBuiltWith()}, nil
 }
 
 func (s auditService) FixFinding(ctx context.Context, request *basev1.FixFindingRequest) (*basev1.FixFindingResponse, error) {
