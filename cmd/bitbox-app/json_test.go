@@ -340,7 +340,7 @@ func TestJSONIsAsDocumented(t *testing.T) {
 		{"services disable", []string{"mdns", "--yes"}}, {"services enable", []string{"mdns"}}, {"logs", nil}, {"update --debian", nil},
 		{"name", nil}, {"name", []string{"Attic", "--yes"}}, {"apps list", nil},
 		{"pairing open", nil}, {"pairing status", nil}, {"pairing close", nil},
-		{"watch", []string{"--timeout", "2s"}},
+		{"watch", []string{"--kept", "--past"}},
 		{"bans list", nil}, {"bans lift", []string{"192.0.2.7", "--yes"}},
 		{"audit", nil}, {"audit fix", []string{"ssh-settings", "--yes"}},
 		{"posture show", nil}, {"expose", []string{"electrum", "--for", "1h", "--yes"}}, {"posture diff", nil}, {"posture history", nil},
