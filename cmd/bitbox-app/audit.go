@@ -47,7 +47,7 @@ more than information, the exit code says so.`,
 					worstFirst(found.GetFindings())
 					return found, err
 				},
-				show:    func(found *basev1.RunAuditResponse) error {
+				show: func(found *basev1.RunAuditResponse) error {
 					if err := p.printFindings(found.GetFindings()); err != nil || found.GetBuiltWith() == "" {
 						return err
 					}
