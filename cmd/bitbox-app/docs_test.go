@@ -143,7 +143,7 @@ func (r *reader) types(typed string) string {
 		r.t.Fatalf("%s: %v", typed, err)
 	}
 	// As at home, and as wide, since it stands in tables.
-	return localAddress.ReplaceAllString(string(out), "10.0.0.120:8845")
+	return strings.ReplaceAll(localAddress.ReplaceAllString(string(out), "10.0.0.120:8845"), "127.0.0.1", "10.0.0.120")
 }
 
 var localAddress = regexp.MustCompile(`127\.0\.0\.1:\d{5}`)
@@ -155,7 +155,8 @@ var varying = []struct {
 }{
 	// How far a change or an update is when somebody looks.
 	{regexp.MustCompile(`(?m)^  \.\.\. .*\n`), ""},
-	{regexp.MustCompile(`(?m)^(Sending|staged|installing|checking|undoing|done|The Base restarts).*\n`), ""},
+	{regexp.MustCompile(`(?m)^(Sending|staged|installing|checking|undoing|done|The Base is restarting).*\n`), ""},
+	{regexp.MustCompile(`SHA256:[A-Za-z0-9+/]{43}|([0-9A-F]{2}:){31}[0-9A-F]{2}`), "FINGERPRINT"},
 	{regexp.MustCompile(`\b[0-9a-f]{16,}\b`), "KEY"},
 	{regexp.MustCompile(`\d+ (d|h|min|s)\b( \d+ (h|min|s)\b)?`), "TIME"},
 	{regexp.MustCompile(`(\d{4}-\d{2}-\d{2} )?\b\d{2}:\d{2}\b`), "CLOCK"},

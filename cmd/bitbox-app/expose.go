@@ -46,10 +46,11 @@ func isExtra(kind string) error {
 func (p *program) exposeCommand() *cobra.Command {
 	command := &cobra.Command{
 		Use:   "expose KIND --for TIME",
-		Short: "Open an extra API for a time",
+		Short: "Open an extra API for a limited time",
 		Long: `expose makes an extra API reachable from the network, over TLS, for 5 minutes to 7 days.
-It shares the port of the encrypted channel, or gets one of its own. The kind that there
-is: electrum, for Electrum wallets.`,
+It shares the port of the encrypted channel, or gets a port of its own. Then expose shows
+how to connect, and the fingerprint of the certificate. The only kind is electrum, for
+Electrum wallets.`,
 		Example: `  bitbox-app expose electrum --for 1d
   bitbox-app expose electrum --for 7d --own-port --yes`,
 		Args:              commandline.Args(1, 1),
@@ -63,7 +64,9 @@ is: electrum, for Electrum wallets.`,
 		if err := cmp.Or(isExtra(args[0]), chosen(*length)); err != nil {
 			return err
 		}
-		return p.apply(c, asking, client.Change{Edit: client.Expose(args[0], ownPort, *length)})
+		return p.applyAndSay(c, asking, client.Change{Edit: client.Expose(args[0], ownPort, *length)}, func(host string, view *client.PostureView) *connection {
+			return exposedAt(host, args[0], view)
+		})
 	}
 	return command
 }

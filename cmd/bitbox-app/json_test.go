@@ -102,15 +102,16 @@ var shapes = map[string]any{
 	"bitbox-app shutdown": struct {
 		Off bool `json:"off"`
 	}{},
-	"bitbox-app ssh disable":      changed{},
-	"bitbox-app ssh enable":       changed{},
-	"bitbox-app ssh keys add":     changed{},
-	"bitbox-app ssh keys list":    []shownKey{},
-	"bitbox-app ssh keys remove":  changed{},
-	"bitbox-app status":           &basev1.GetInfoResponse{},
-	"bitbox-app status --history": &basev1.GetHistoryResponse{},
-	"bitbox-app timezone":         &basev1.ListTimeZonesResponse{},
-	"bitbox-app unexpose":         changed{},
+	"bitbox-app ssh disable":          changed{},
+	"bitbox-app ssh enable":           changed{},
+	"bitbox-app ssh keys add":         changed{},
+	"bitbox-app ssh keys known-hosts": connection{},
+	"bitbox-app ssh keys list":        []shownKey{},
+	"bitbox-app ssh keys remove":      changed{},
+	"bitbox-app status":               &basev1.GetInfoResponse{},
+	"bitbox-app status --history":     &basev1.GetHistoryResponse{},
+	"bitbox-app timezone":             &basev1.ListTimeZonesResponse{},
+	"bitbox-app unexpose":             changed{},
 	"bitbox-app update": struct {
 		Sent   uint64 `json:"sent,omitempty"`
 		Size   uint64 `json:"size,omitempty"`
@@ -345,7 +346,7 @@ func TestJSONIsAsDocumented(t *testing.T) {
 		{"audit", nil}, {"audit fix", []string{"ssh-settings", "--yes"}},
 		{"posture show", nil}, {"expose", []string{"electrum", "--for", "1h", "--yes"}}, {"posture diff", nil}, {"posture history", nil},
 		{"posture back", []string{"2", "--yes"}}, {"expose", []string{"electrum", "--for", "1h", "--yes"}}, {"unexpose", []string{"electrum", "--yes"}},
-		{"ssh keys add", []string{key, "--yes"}}, {"ssh keys list", nil}, {"ssh enable", []string{"--for", "1h", "--yes"}},
+		{"ssh keys add", []string{key, "--yes"}}, {"ssh keys list", nil}, {"ssh keys known-hosts", nil}, {"ssh enable", []string{"--for", "1h", "--yes"}},
 		{"posture show", nil}, {"ssh disable", []string{"--yes"}}, {"ssh keys remove", []string{"anna", "--yes"}},
 		{"lockdown", []string{"--yes"}}, {"posture unlock", []string{"--yes"}},
 		{"update", []string{file, "--yes"}}, {"update --status", nil}, {"log", nil}, {"log verify", nil},

@@ -26,6 +26,7 @@ type consent struct {
 	lines   <-chan line
 	sent    string // what an interruption after the yes leaves behind
 	shown   []client.PostureChange
+	connect *connection
 }
 
 // What an interruption leaves behind.
@@ -118,10 +119,12 @@ func (c *consent) ask(ctx context.Context, text string) (bool, error) {
 type changed struct {
 	Revision uint64                 `json:"revision"`
 	Changes  []client.PostureChange `json:"changes"`
+	// Connect is how to use what was opened.
+	Connect *connection `json:"connect,omitempty"`
 }
 
 func (c *consent) changed(view *client.PostureView) changed {
-	return changed{view.Effective().Revision, c.shown}
+	return changed{view.Effective().Revision, c.shown, c.connect}
 }
 
 // done tells that a change is in force.
@@ -133,16 +136,31 @@ func (c *consent) done(view *client.PostureView, err error) error {
 	if c.program.json {
 		return c.program.printJSON(c.changed(view))
 	}
-	return c.program.printf("Done. The Base has signed that this is in force (revision %d).\n", revision)
+	if err := c.program.printf("Done. The Base has signed that this is in force (revision %d).\n", revision); err != nil || c.connect == nil {
+		return err
+	}
+	return c.connect.say(c.program)
 }
 
 // apply makes a change.
 func (p *program) apply(c *cobra.Command, asking *consent, change client.Change) error {
+	return p.applyAndSay(c, asking, change, nil)
+}
+
+// applyAndSay makes a change, and says how to use what it has opened: at is given the
+// address of the Base.
+func (p *program) applyAndSay(c *cobra.Command, asking *consent, change client.Change, at func(host string, view *client.PostureView) *connection) error {
 	return p.call(c.Context(), changeTime, func(ctx context.Context, session *client.Session) error {
 		asking.sent = nothingChanged // the error says it once there is more
 		change.Approve = asking.approve(ctx)
 		change.Progress = func(step string) { _ = p.step("  ... ", step) }
-		return asking.done(session.Apply(ctx, change))
+		view, err := session.Apply(ctx, change)
+		if err == nil && at != nil {
+			if host, _ := p.hostOf(session); host != "" {
+				asking.connect = at(host, view)
+			}
+		}
+		return asking.done(view, err)
 	})
 }
 
@@ -448,7 +466,7 @@ Without a number it is the revision before the last: what undoing the last chang
 					return err
 				}
 				if p.json {
-					return p.printJSON(changed{to, append([]client.PostureChange{}, changes...)})
+					return p.printJSON(changed{Revision: to, Changes: append([]client.PostureChange{}, changes...)})
 				}
 				if len(changes) == 0 {
 					return p.printf("Going back to revision %d would change nothing.\n", to)

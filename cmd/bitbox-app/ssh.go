@@ -41,7 +41,7 @@ func (p *program) sshEnableCommand() *cobra.Command {
 		if err := chosen(*length); err != nil {
 			return err
 		}
-		return p.apply(c, asking, client.Change{Edit: client.EnableSSH(*length)})
+		return p.applyAndSay(c, asking, client.Change{Edit: client.EnableSSH(*length)}, sshAt)
 	}
 	return command
 }
@@ -61,13 +61,13 @@ func (p *program) sshDisableCommand() *cobra.Command {
 func (p *program) sshKeysCommand() *cobra.Command {
 	command := &cobra.Command{
 		Use:   "keys",
-		Short: "List, add and remove the keys that may log in while SSH is on",
+		Short: "Manage the keys that may log in while SSH is on, and show the Base's own",
 		Example: `  bitbox-app ssh keys list
   bitbox-app ssh keys add ~/.ssh/id_ed25519.pub`,
 		Args: commandline.Args(0, 0),
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
-	command.AddCommand(p.sshKeysListCommand(), p.sshKeysAddCommand(), p.sshKeysRemoveCommand())
+	command.AddCommand(p.sshKeysListCommand(), p.sshKeysAddCommand(), p.sshKeysRemoveCommand(), p.knownHostsCommand())
 	return command
 }
 

@@ -123,6 +123,7 @@ func runSystem(ctx context.Context) error {
 	machine := host.New(host.MaxPrograms)
 	auditor := &host.Auditor{}
 	config.Live, config.Banner, config.Announcer, config.Auditor = machine.Reserved(), machine, machine, auditor
+	config.Identities = machine.Identities
 	config.AuditInterval = auditInterval
 	config.Restart = machine.Restart
 	config.Manager, config.MonitorInterval, config.TimeZone = machine, monitorInterval, timezone.At("/")

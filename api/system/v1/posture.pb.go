@@ -1374,7 +1374,12 @@ type PostureReport struct {
 	// Milliseconds until the last document is undone; 0 when it holds.
 	UndoneInMs uint64 `protobuf:"varint,9,opt,name=undone_in_ms,json=undoneInMs,proto3" json:"undone_in_ms,omitempty"`
 	// The leases that run.
-	Leases        []*LeaseLeft `protobuf:"bytes,10,rep,name=leases,proto3" json:"leases,omitempty"`
+	Leases []*LeaseLeft `protobuf:"bytes,10,rep,name=leases,proto3" json:"leases,omitempty"`
+	// How a client recognises what is open: sshd's public host key in the wire format of
+	// SSH (RFC 4253, section 6.6), empty if there is none yet, and the certificates of the
+	// extra APIs that are open.
+	SshHostKey    []byte               `protobuf:"bytes,11,opt,name=ssh_host_key,json=sshHostKey,proto3" json:"ssh_host_key,omitempty"`
+	Certificates  []*CertificateDigest `protobuf:"bytes,12,rep,name=certificates,proto3" json:"certificates,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1479,6 +1484,74 @@ func (x *PostureReport) GetLeases() []*LeaseLeft {
 	return nil
 }
 
+func (x *PostureReport) GetSshHostKey() []byte {
+	if x != nil {
+		return x.SshHostKey
+	}
+	return nil
+}
+
+func (x *PostureReport) GetCertificates() []*CertificateDigest {
+	if x != nil {
+		return x.Certificates
+	}
+	return nil
+}
+
+type CertificateDigest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The kind of the extra endpoint.
+	Kind string `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`
+	// Of the certificate in DER, 32 bytes.
+	Sha256        []byte `protobuf:"bytes,2,opt,name=sha256,proto3" json:"sha256,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CertificateDigest) Reset() {
+	*x = CertificateDigest{}
+	mi := &file_system_v1_posture_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CertificateDigest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CertificateDigest) ProtoMessage() {}
+
+func (x *CertificateDigest) ProtoReflect() protoreflect.Message {
+	mi := &file_system_v1_posture_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CertificateDigest.ProtoReflect.Descriptor instead.
+func (*CertificateDigest) Descriptor() ([]byte, []int) {
+	return file_system_v1_posture_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *CertificateDigest) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *CertificateDigest) GetSha256() []byte {
+	if x != nil {
+		return x.Sha256
+	}
+	return nil
+}
+
 type LeaseLeft struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// "ssh", or the kind of an extra endpoint.
@@ -1491,7 +1564,7 @@ type LeaseLeft struct {
 
 func (x *LeaseLeft) Reset() {
 	*x = LeaseLeft{}
-	mi := &file_system_v1_posture_proto_msgTypes[16]
+	mi := &file_system_v1_posture_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1503,7 +1576,7 @@ func (x *LeaseLeft) String() string {
 func (*LeaseLeft) ProtoMessage() {}
 
 func (x *LeaseLeft) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_posture_proto_msgTypes[16]
+	mi := &file_system_v1_posture_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1516,7 +1589,7 @@ func (x *LeaseLeft) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaseLeft.ProtoReflect.Descriptor instead.
 func (*LeaseLeft) Descriptor() ([]byte, []int) {
-	return file_system_v1_posture_proto_rawDescGZIP(), []int{16}
+	return file_system_v1_posture_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *LeaseLeft) GetKind() string {
@@ -1557,7 +1630,7 @@ type LedgerState struct {
 
 func (x *LedgerState) Reset() {
 	*x = LedgerState{}
-	mi := &file_system_v1_posture_proto_msgTypes[17]
+	mi := &file_system_v1_posture_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1569,7 +1642,7 @@ func (x *LedgerState) String() string {
 func (*LedgerState) ProtoMessage() {}
 
 func (x *LedgerState) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_posture_proto_msgTypes[17]
+	mi := &file_system_v1_posture_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1582,7 +1655,7 @@ func (x *LedgerState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LedgerState.ProtoReflect.Descriptor instead.
 func (*LedgerState) Descriptor() ([]byte, []int) {
-	return file_system_v1_posture_proto_rawDescGZIP(), []int{17}
+	return file_system_v1_posture_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *LedgerState) GetChain() *PostureChain {
@@ -1727,7 +1800,7 @@ const file_system_v1_posture_proto_rawDesc = "" +
 	"\bdocument\x18\x03 \x01(\v2\x18.bitbox.system.v1.SignedR\bdocument\x12-\n" +
 	"\x12restriction_number\x18\x04 \x01(\x04R\x11restrictionNumber\x12)\n" +
 	"\x10restriction_hash\x18\x05 \x01(\fR\x0frestrictionHash\x12\x16\n" +
-	"\x06active\x18\x06 \x03(\fR\x06active\"\xdc\x03\n" +
+	"\x06active\x18\x06 \x03(\fR\x06active\"\xc7\x04\n" +
 	"\rPostureReport\x12\x17\n" +
 	"\abase_id\x18\x01 \x01(\fR\x06baseId\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\fR\x05epoch\x12\x1a\n" +
@@ -1740,12 +1813,18 @@ const file_system_v1_posture_proto_rawDesc = "" +
 	"\fundone_in_ms\x18\t \x01(\x04R\n" +
 	"undoneInMs\x123\n" +
 	"\x06leases\x18\n" +
-	" \x03(\v2\x1b.bitbox.system.v1.LeaseLeftR\x06leases\"W\n" +
+	" \x03(\v2\x1b.bitbox.system.v1.LeaseLeftR\x06leases\x12 \n" +
+	"\fssh_host_key\x18\v \x01(\fR\n" +
+	"sshHostKey\x12G\n" +
+	"\fcertificates\x18\f \x03(\v2#.bitbox.system.v1.CertificateDigestR\fcertificates\"W\n" +
 	"\x05Phase\x12\x15\n" +
 	"\x11PHASE_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rPHASE_SETTLED\x10\x01\x12\x12\n" +
 	"\x0ePHASE_APPLYING\x10\x02\x12\x10\n" +
-	"\fPHASE_TRYING\x10\x03\"a\n" +
+	"\fPHASE_TRYING\x10\x03\"?\n" +
+	"\x11CertificateDigest\x12\x12\n" +
+	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x16\n" +
+	"\x06sha256\x18\x02 \x01(\fR\x06sha256\"a\n" +
 	"\tLeaseLeft\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x1d\n" +
 	"\n" +
@@ -1771,7 +1850,7 @@ func file_system_v1_posture_proto_rawDescGZIP() []byte {
 }
 
 var file_system_v1_posture_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_system_v1_posture_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
+var file_system_v1_posture_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
 var file_system_v1_posture_proto_goTypes = []any{
 	(PostureDocument_Origin)(0), // 0: bitbox.system.v1.PostureDocument.Origin
 	(Restriction_Actor)(0),      // 1: bitbox.system.v1.Restriction.Actor
@@ -1792,9 +1871,10 @@ var file_system_v1_posture_proto_goTypes = []any{
 	(*PostureChain)(nil),        // 16: bitbox.system.v1.PostureChain
 	(*ChainAnchor)(nil),         // 17: bitbox.system.v1.ChainAnchor
 	(*PostureReport)(nil),       // 18: bitbox.system.v1.PostureReport
-	(*LeaseLeft)(nil),           // 19: bitbox.system.v1.LeaseLeft
-	(*LedgerState)(nil),         // 20: bitbox.system.v1.LedgerState
-	(v1.Role)(0),                // 21: bitbox.base.v1.Role
+	(*CertificateDigest)(nil),   // 19: bitbox.system.v1.CertificateDigest
+	(*LeaseLeft)(nil),           // 20: bitbox.system.v1.LeaseLeft
+	(*LedgerState)(nil),         // 21: bitbox.system.v1.LedgerState
+	(v1.Role)(0),                // 22: bitbox.base.v1.Role
 }
 var file_system_v1_posture_proto_depIdxs = []int32{
 	0,  // 0: bitbox.system.v1.PostureDocument.origin:type_name -> bitbox.system.v1.PostureDocument.Origin
@@ -1803,7 +1883,7 @@ var file_system_v1_posture_proto_depIdxs = []int32{
 	7,  // 3: bitbox.system.v1.Posture.bans:type_name -> bitbox.system.v1.BanPolicy
 	8,  // 4: bitbox.system.v1.Posture.ssh:type_name -> bitbox.system.v1.PostureLease
 	9,  // 5: bitbox.system.v1.Posture.extra_endpoints:type_name -> bitbox.system.v1.ExtraEndpoint
-	21, // 6: bitbox.system.v1.EnrolledApp.role:type_name -> bitbox.base.v1.Role
+	22, // 6: bitbox.system.v1.EnrolledApp.role:type_name -> bitbox.base.v1.Role
 	8,  // 7: bitbox.system.v1.ExtraEndpoint.lease:type_name -> bitbox.system.v1.PostureLease
 	1,  // 8: bitbox.system.v1.Restriction.actor:type_name -> bitbox.system.v1.Restriction.Actor
 	12, // 9: bitbox.system.v1.Restriction.lockdown:type_name -> bitbox.system.v1.Lockdown
@@ -1814,14 +1894,15 @@ var file_system_v1_posture_proto_depIdxs = []int32{
 	3,  // 14: bitbox.system.v1.PostureChain.documents:type_name -> bitbox.system.v1.Signed
 	3,  // 15: bitbox.system.v1.ChainAnchor.document:type_name -> bitbox.system.v1.Signed
 	2,  // 16: bitbox.system.v1.PostureReport.phase:type_name -> bitbox.system.v1.PostureReport.Phase
-	19, // 17: bitbox.system.v1.PostureReport.leases:type_name -> bitbox.system.v1.LeaseLeft
-	16, // 18: bitbox.system.v1.LedgerState.chain:type_name -> bitbox.system.v1.PostureChain
-	19, // 19: bitbox.system.v1.LedgerState.leases:type_name -> bitbox.system.v1.LeaseLeft
-	20, // [20:20] is the sub-list for method output_type
-	20, // [20:20] is the sub-list for method input_type
-	20, // [20:20] is the sub-list for extension type_name
-	20, // [20:20] is the sub-list for extension extendee
-	0,  // [0:20] is the sub-list for field type_name
+	20, // 17: bitbox.system.v1.PostureReport.leases:type_name -> bitbox.system.v1.LeaseLeft
+	19, // 18: bitbox.system.v1.PostureReport.certificates:type_name -> bitbox.system.v1.CertificateDigest
+	16, // 19: bitbox.system.v1.LedgerState.chain:type_name -> bitbox.system.v1.PostureChain
+	20, // 20: bitbox.system.v1.LedgerState.leases:type_name -> bitbox.system.v1.LeaseLeft
+	21, // [21:21] is the sub-list for method output_type
+	21, // [21:21] is the sub-list for method input_type
+	21, // [21:21] is the sub-list for extension type_name
+	21, // [21:21] is the sub-list for extension extendee
+	0,  // [0:21] is the sub-list for field type_name
 }
 
 func init() { file_system_v1_posture_proto_init() }
@@ -1841,7 +1922,7 @@ func file_system_v1_posture_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_system_v1_posture_proto_rawDesc), len(file_system_v1_posture_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   18,
+			NumMessages:   19,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

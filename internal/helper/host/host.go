@@ -4,6 +4,7 @@ package host
 import (
 	"context"
 	"crypto/rand"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -93,6 +94,27 @@ func (m Host) Provide(_ context.Context, e posture.Effective) error {
 		}
 	}
 	return sshaccess.EnsureHostKey(rand.Reader, generation.HostKey)
+}
+
+// Identities returns how a client recognises what is open. What cannot be read is left
+// out: the audit tells what is wrong with it.
+func (m Host) Identities(e posture.Effective) posture.Identities {
+	return IdentitiesIn(generation.HostKey, generation.CertificateDirectory, e)
+}
+
+// IdentitiesIn reads the host key and the certificates elsewhere.
+func IdentitiesIn(hostKey, certificates string, e posture.Effective) posture.Identities {
+	i := posture.Identities{Certificates: map[posture.Kind][sha256.Size]byte{}}
+	i.SSHHostKey, _ = sshaccess.PublicHostKey(hostKey)
+	for _, endpoint := range e.Endpoints {
+		if endpoint.Kind == posture.KindEntry {
+			continue
+		}
+		if digest, err := proxy.CertificateDigest(certificates, string(endpoint.Kind)); err == nil {
+			i.Certificates[endpoint.Kind] = digest
+		}
+	}
+	return i
 }
 
 // Examine starts a pre-flight unit and waits for its verdict.

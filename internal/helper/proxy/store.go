@@ -40,6 +40,17 @@ func EnsureCertificate(random io.Reader, directory, name string) (fingerprint [s
 	return parseCertificate(path, content)
 }
 
+// CertificateDigest returns the SHA-256 fingerprint of the certificate of the API called
+// name, which must be there.
+func CertificateDigest(directory, name string) (fingerprint [sha256.Size]byte, err error) {
+	path := CertificateFile(directory, name)
+	content, err := readLimited(path, maxCertificateFileSize)
+	if err != nil {
+		return fingerprint, fmt.Errorf("read the certificate of %s: %w", name, err)
+	}
+	return parseCertificate(path, content)
+}
+
 func readLimited(path string, limit int64) ([]byte, error) {
 	file, err := os.Open(path)
 	if err != nil {

@@ -29,6 +29,29 @@ func GenerateHostKey(random io.Reader) ([]byte, error) {
 	return pem.EncodeToMemory(block), nil
 }
 
+// maxHostKeySize bounds what is read of the host key's file, in bytes; one takes 400.
+const maxHostKeySize = 16 << 10
+
+// PublicHostKey returns the public half of the host key at path, in the wire format of
+// SSH (RFC 4253, section 6.6).
+func PublicHostKey(path string) ([]byte, error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("read the SSH host key: %w", err)
+	}
+	defer file.Close()
+	content, err := io.ReadAll(io.LimitReader(file, maxHostKeySize))
+	if err != nil {
+		return nil, fmt.Errorf("read the SSH host key: %w", err)
+	}
+	defer clear(content)
+	signer, err := ssh.ParsePrivateKey(content)
+	if err != nil {
+		return nil, fmt.Errorf("read the SSH host key %s: %w", path, err)
+	}
+	return signer.PublicKey().Marshal(), nil
+}
+
 // hostKeyMode is what sshd demands of a private key.
 const hostKeyMode fs.FileMode = 0o600
 

@@ -107,6 +107,8 @@ type Config struct {
 	Directory string
 	// Live is the machine.
 	Live apply.Live
+	// Identities returns how a client recognises what is open; nil: it is not known.
+	Identities func(posture.Effective) posture.Identities
 	// Factory is the posture of a new Base.
 	Factory posture.Posture
 	// FirstLease is how long SSH is on from the first boot of a new Base on, because
@@ -335,7 +337,7 @@ func (h *Helper) open() error {
 
 // loadLedger reads the ledger, or begins the first epoch.
 func (h *Helper) loadLedger() error {
-	config := posture.Config{StateSeed: h.store.seed, Random: h.config.Random, BootID: h.config.BootID}
+	config := posture.Config{StateSeed: h.store.seed, Random: h.config.Random, BootID: h.config.BootID, Identities: h.config.Identities}
 	var ledger *posture.Ledger
 	var out posture.Output
 	var err error

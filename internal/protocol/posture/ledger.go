@@ -56,6 +56,9 @@ type Config struct {
 	// BootID names this boot (/proc/sys/kernel/random/boot_id). All times that
 	// are given to a Ledger are on the boot-time clock of this boot.
 	BootID string
+	// Identities returns how a client recognises what is open, for reports; nil: it is not
+	// known.
+	Identities func(Effective) Identities
 }
 
 // Ledger keeps the posture of a Base. It is a machine without I/O: not safe for
@@ -663,6 +666,9 @@ func (l *Ledger) Report(nonce []byte, now time.Duration) ([]byte, Output, error)
 		Nonce: nonce, Phase: l.phase, Leases: leasesToProto(l.running),
 	}
 	report.UndoneInMs = milliseconds(l.UndoneIn(now))
+	if l.config.Identities != nil {
+		l.config.Identities(l.Effective()).addTo(report)
+	}
 	return encode(seal(labelReport, encode(report), l.config.StateSeed)), out, nil
 }
 

@@ -310,3 +310,37 @@ func TestChangesShownAreTheChangesMade(t *testing.T) {
 		t.Errorf("shown %+v, made %+v", shown, made)
 	}
 }
+
+// The App shows a host key and a certificate's digest only if the helper has signed them.
+func TestTheKeysOfWhatIsOpenAreSigned(t *testing.T) {
+	d := newDevice(t)
+	owner := d.owner("Laptop")
+	d.config.Identities = func(e Effective) Identities {
+		i := Identities{SSHHostKey: []byte("a host key"), Certificates: map[Kind][32]byte{}}
+		for _, end := range e.Endpoints {
+			if end.Kind != KindEntry {
+				i.Certificates[end.Kind] = [32]byte{1}
+			}
+		}
+		return i
+	}
+	d.ledger.config = d.config
+	d.change(owner, d.openElectrum(time.Hour))
+	honest := d.answer(Memory{})
+	view, err := VerifyChain(honest.expect, honest.history, honest.report)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if i := view.Identities(); string(i.SSHHostKey) != "a host key" || len(i.Certificates) != 1 || i.Certificates["electrum"] != [32]byte{1} {
+		t.Errorf("%+v", i)
+	}
+	stranger := seedFrom[stateSeedKind](d.random)
+	for name, lie := range map[string][]byte{
+		"another host key": rewrite(honest.report, labelReport, stranger, func(r *systemv1.PostureReport) { r.SshHostKey = []byte("a stranger's") }),
+		"no certificate":   rewrite(honest.report, labelReport, stranger, func(r *systemv1.PostureReport) { r.Certificates = nil }),
+	} {
+		if _, err := VerifyChain(honest.expect, honest.history, lie); err == nil {
+			t.Errorf("%s is believed", name)
+		}
+	}
+}

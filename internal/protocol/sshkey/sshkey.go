@@ -115,6 +115,16 @@ func Parse(line string) (Key, error) {
 	return Key{Type: keyType, Fingerprint: ssh.FingerprintSHA256(public), Comment: comment, Line: canonical}, nil
 }
 
+// Of returns the key of a wire format (RFC 4253, section 6.6), such as a host key, with
+// a comment.
+func Of(blob []byte, comment string) (Key, error) {
+	public, err := ssh.ParsePublicKey(blob)
+	if err != nil {
+		return Key{}, refuse("it is not a public key: %v", err)
+	}
+	return Parse(strings.TrimSpace(string(ssh.MarshalAuthorizedKey(public))) + " " + comment)
+}
+
 func checkRSA(public ssh.PublicKey) error {
 	if public.Type() != ssh.KeyAlgoRSA {
 		return nil

@@ -7,6 +7,7 @@ package appliancetest
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -23,7 +24,10 @@ import (
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/boottime"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/host"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/prepaired"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/proxy"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/sshaccess"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/system"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/middleware/daemon"
@@ -81,8 +85,8 @@ func startHelper(directory string, noDisplay bool) (h *Helper, err error) {
 	h.Helper, err = system.Open(system.Config{
 		Directory: directory, Live: h.Machine, Banner: h.Machine, Announcer: h.Machine, Auditor: h.Machine, Updates: receiver,
 		Manager: manager, Services: table, TimeZone: zone, UpdateStamp: manager.stamp,
-		NoDisplay: noDisplay,
-		Factory:   posture.Factory(), BootID: "the only boot",
+		NoDisplay: noDisplay, Identities: func(e posture.Effective) posture.Identities { return identities(directory, e) },
+		Factory: posture.Factory(), BootID: "the only boot",
 		Clock:  func() time.Duration { return boottime.Clock() + time.Duration(h.ahead.Load()) },
 		Logger: slog.New(slog.DiscardHandler),
 	})
@@ -395,4 +399,16 @@ func (a *Appliance) pass(conn net.Conn) {
 		_ = inner.Close()
 	}()
 	_, _ = io.Copy(conn, inner)
+}
+
+// identities makes a host key and certificates, and reads them as the helper does.
+func identities(directory string, e posture.Effective) posture.Identities {
+	hostKey := filepath.Join(directory, "host_ed25519")
+	_ = sshaccess.EnsureHostKey(rand.Reader, hostKey)
+	for _, endpoint := range e.Endpoints {
+		if endpoint.Kind != posture.KindEntry {
+			_, _ = proxy.EnsureCertificate(rand.Reader, directory, string(endpoint.Kind))
+		}
+	}
+	return host.IdentitiesIn(hostKey, directory, e)
 }
