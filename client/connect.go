@@ -24,7 +24,7 @@ func race[T net.Conn](ctx context.Context, source <-chan string, stagger time.Du
 		address string
 		err     error
 	}
-	// Room for all: who loses does not block.
+	// Room for all, so that a loser does not block.
 	results := make(chan result, maxCandidates)
 	started, running := 0, 0
 	defer func() {
@@ -166,7 +166,7 @@ func (a *App) unreached(p *pairing, known []string, searched bool, err error) er
 	return fail(ErrUnreachable, err, "the Base %q was not reached (%v) at %s nor found on the local network; check that it is on and on this network", p.Name, reason(err), list(known))
 }
 
-// failUnusable says why a pairing is of no use any more.
+// failUnusable says why a pairing can no longer be used.
 func failUnusable(p *pairing) error {
 	if p.State == Reset {
 		return fail(ErrPairAgain, nil, "this App has wiped the Base %q, which now knows nobody; pair again", p.Name)
@@ -194,7 +194,7 @@ func (a *App) addresses(ctx context.Context, p *pairing, known []string, search 
 		if !search || a.noDiscovery {
 			return
 		}
-		// The last of them, too, gets a moment before the network is bothered.
+		// The last one also gets a moment before the network is searched.
 		select {
 		case <-time.After(a.timing.stagger):
 		case <-ctx.Done():

@@ -58,13 +58,13 @@ const (
 
 // Pair pairs with the Base at one of the addresses given ("host:port" or
 // "host"). It repeats its request until somebody at the Base accepts the number,
-// the context ends, or ten minutes are over, then has both people compare the code, and returns when
-// the Base has answered a first call.
+// the context ends, or ten minutes are over. Then it has both people compare the code, and
+// returns when the Base has answered a first call.
 //
 // One call of Pair reveals the App's half at most once, and must come from one
 // action of the user. A failure after that is ErrInterference or ErrRejected,
 // and counts (ErrTooManyReveals). A pairing that both have confirmed is stored,
-// also if the Base cannot be called right now: it is returned as Pending, and
+// even if the Base cannot be called right now: it is returned as Pending, and
 // the next call makes it active.
 func (a *App) Pair(ctx context.Context, addresses []string, o PairOptions) (Base, error) {
 	if o.Confirm == nil || len(addresses) == 0 {

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// An App that a Base does not know any more (after a factory reset, say) gets silence,
+// An App that a Base has forgotten (after a factory reset, say) gets silence,
 // and each handshake counts towards a ban of the computer, and of the house behind its
 // router (docs/protocol.md, section 6). MaxSilences handshakes with one address
 // within SilenceWindow are fewer than that takes.

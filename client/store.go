@@ -60,7 +60,7 @@ type stored struct {
 	// Seen is the newest posture of the Base that the App has verified.
 	Seen posture.Memory `json:"seen"`
 	// Changes is what of the log of changes it has verified, Events the sequence of the last
-	// event that it has shown. An App of before does not know them, and forgets them.
+	// event that it has shown. Older Apps do not know them, and drop them.
 	Changes changelog.Memory `json:"changes,omitzero"`
 	Events  uint64           `json:"events,omitempty"`
 
@@ -69,7 +69,7 @@ type stored struct {
 	Pair      []byte `json:"pair"`
 	Discovery []byte `json:"discovery"`
 
-	// Certifying is there if the pairing was built into an image. Until a board was met,
+	// PrePaired is there if the pairing was built into an image. Until a board was met,
 	// Pair and StateKey are empty.
 	PrePaired *storedPrePaired `json:"prePaired,omitempty"`
 }
@@ -199,7 +199,7 @@ func explainStorage(err error, what string) error {
 	case errors.Is(err, syscall.EROFS):
 		return fail(ErrStorage, err, "%s: the App's directory is on a read-only disk; choose another with --dir (%v)", what, err)
 	case errors.Is(err, fs.ErrPermission):
-		return fail(ErrStorage, err, "%s: this user may not; check who owns the App's directory (%v)", what, err)
+		return fail(ErrStorage, err, "%s: this user is not permitted; check who owns the App's directory (%v)", what, err)
 	}
 	return fail(ErrStorage, err, "%s: %v", what, err)
 }
@@ -387,7 +387,7 @@ func freeName(record *stored, records map[string]*stored) string {
 }
 
 // replaces tells whether a pairing that becomes active takes the place of another one:
-// that is with the same Base and cannot be used any more, or with a Base that was reset
+// one with the same Base that can no longer be used, or one with a Base that was reset
 // and had the name.
 func replaces(record, other *stored) bool {
 	return other.State != Active && string(other.BaseKey) == string(record.BaseKey) ||
@@ -628,8 +628,8 @@ func (s *store) checkReveals(now time.Time) error {
 	return mayReveal(last, now)
 }
 
-// addReveal counts a reveal as failed until addPending takes it back; so one
-// counts, too, in whose middle the App was ended.
+// addReveal counts a reveal as failed until addPending takes it back. So a reveal during
+// which the App was ended counts as well.
 func (s *store) addReveal(now time.Time) error {
 	return s.update("count the pairing", func(tx *state.Tx) error {
 		last, err := lastReveals(tx, now)

@@ -235,7 +235,7 @@ func (c Config) finish() error {
 	return c.erase()
 }
 
-// move renames; what is not there any more was moved before.
+// move renames. A file that is missing was moved before.
 func move(from, to string) error {
 	if err := os.Rename(from, to); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err

@@ -90,7 +90,7 @@ func (r *Registry) indexAcquaintedLocked() {
 	r.acquainted.Store(&known)
 }
 
-// parseAcquaintances reads what saveAcquaintancesLocked has stored; nil is none.
+// parseAcquaintances reads what was stored; nil: nothing was.
 func parseAcquaintances(value []byte) ([]acquaintance, error) {
 	if value == nil {
 		return nil, nil
@@ -101,7 +101,7 @@ func parseAcquaintances(value []byte) ([]acquaintance, error) {
 	}
 	for _, a := range list {
 		if !a.Prefix.IsValid() || a.Prefix != admission.PrefixOf(a.Prefix.Addr()) {
-			return nil, fmt.Errorf("the addresses that a paired App comes from: %s is none", a.Prefix)
+			return nil, fmt.Errorf("the addresses that a paired App comes from: %s is no address", a.Prefix)
 		}
 	}
 	if len(list) > MaxAcquainted {

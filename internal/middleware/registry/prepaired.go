@@ -19,7 +19,7 @@ import (
 // A Base that was pre-paired (package prepaired) has two entries of its App at first: the
 // image's, which may fetch this board's keys, and the board's own, which
 // is a pairing like any other. When the App has come with the board's keys once,
-// the image's are of no use any more.
+// the image's can no longer be used.
 
 const (
 	bucketPrePaired = "prepaired"
@@ -119,7 +119,7 @@ func (r *Registry) usedUp(p *record) error {
 		s.cut()
 	}
 	r.indexLocked()
-	r.audit("the App that this Base was pre-paired with has fetched its keys; the image's keys are of no use any more", p)
+	r.audit("the App that this Base was pre-paired with has fetched its keys; the image's keys can no longer be used", p)
 	return nil
 }
 

@@ -53,8 +53,8 @@ const (
 // Why something is refused.
 var (
 	ErrUnknownApp = errors.New("no App with this id is paired")
-	ErrLastOwner  = errors.New("the last owner cannot be revoked: nobody could manage the Base any more; pair another owner first")
-	ErrNoRights   = errors.New("this App has no rights (any more)")
+	ErrLastOwner  = errors.New("the last owner cannot be revoked: nobody could manage the Base afterwards; pair another owner first")
+	ErrNoRights   = errors.New("this App has no rights")
 	ErrRole       = errors.New("the role of this App does not permit it; ask an owner")
 )
 
@@ -135,7 +135,7 @@ type record struct {
 	lastAddress   netip.Addr     // of the last session; invalid: never, or not known
 	acquaintances []acquaintance // the least recently used first, at most MaxAcquainted
 	sequence      sequence
-	// acknowledged: the authority, too, holds the signing key active.
+	// acknowledged: the authority also holds the signing key active.
 	acknowledged bool
 	sessions     []*Session  // the oldest first
 	calls        rpc.Peer    // what its sessions share
@@ -504,7 +504,7 @@ func (r *Registry) forgetTombstonesLocked() {
 	}
 }
 
-// Apps lists who is paired, the oldest first, as the App of a session sees it.
+// Apps lists the paired Apps, the oldest first, as the App of a session sees it.
 func (r *Registry) Apps(to *Session) []*basev1.App {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -599,7 +599,7 @@ func (r *Registry) audit(what string, p *record, attributes ...any) {
 }
 
 // Close saves what connections have changed, and stops what would still write: pending
-// pairings lapse with the process. No connection may be admitted any more.
+// pairings lapse with the process. The listener must be closed before.
 func (r *Registry) Close() {
 	r.saver.once.Do(func() { close(r.saver.stop) })
 	r.saver.done.Wait()

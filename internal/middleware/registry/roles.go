@@ -26,8 +26,8 @@ func (r *Registry) LearnRoles(ctx context.Context, helper events.Helper) error {
 
 // SetRoles gives Apps the roles that the helper has said. The helper decides, by what
 // owners have signed; this daemon only follows, so that it serves to each App what its
-// role allows. Who is not named keeps its role. Sessions of who is lowered are cut: what
-// it has under way was begun with another role.
+// role allows. An App that is not named keeps its role. Sessions of an App that is lowered
+// are cut: its calls under way were begun with another role.
 func (r *Registry) SetRoles(roles []*systemv1.AppRole) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

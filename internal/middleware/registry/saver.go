@@ -107,7 +107,7 @@ func (r *Registry) saveDirty() error {
 	if err == nil {
 		return nil
 	}
-	// Apps are let in all the same: the owner of one may be who can make room on a full disk.
+	// Apps are let in all the same: an owner may be the person who can make room on a full disk.
 	r.config.Logger.Error("store the numbers of connections; after a restart, connect frames of now may be answered once more", "error", err)
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -50,7 +50,7 @@ const (
 	keyName      = "name"
 )
 
-// identity is who the Base is.
+// identity is what makes the Base this one.
 type identity struct {
 	static    noiseconn.StaticKey
 	public    noiseconn.PublicKey
@@ -215,7 +215,7 @@ func parsePairing(key, value, progress []byte) (*record, error) {
 	role := basev1.Role(stored.Role)
 	known := slices.Contains([]standing{standingPending, standingActive, standingRevoked, standingPrePaired, standingUsedUp}, stored.Standing)
 	if len(stored.SigningKey) != ed25519.PublicKeySize || !MayCall(role, basev1.Role_ROLE_VIEWER) || !known {
-		return nil, errors.New("a pairing: the signing key, the role or the standing is none")
+		return nil, errors.New("a pairing: the signing key, the role or the standing is not valid")
 	}
 	p := &record{
 		peer: peer, signingKey: stored.SigningKey, pair: pair, mac1: mac1, role: role,

@@ -128,7 +128,7 @@ func (c *Conn) SetWriteDeadline(t time.Time) error { return c.raw.SetWriteDeadli
 
 // Read returns io.EOF after the other side's close record, and
 // io.ErrUnexpectedEOF when the stream ends without one: somebody cut it. What
-// comes after a close record is not read any more; what came along with it is
+// comes after a close record is not read; what came along with it is
 // ErrAfterClose.
 func (c *Conn) Read(p []byte) (int, error) {
 	n, err := c.in().read(p)
@@ -329,7 +329,7 @@ func (r *receiver) receiveLocked(need int) error {
 	return r.failLocked(io.ErrNoProgress)
 }
 
-// refuseLocked ends the whole connection: whoever is on the other side does not
+// refuseLocked ends the whole connection: the other side does not
 // have the key, or breaks the protocol.
 func (r *receiver) refuseLocked(err error) error {
 	_ = r.raw.Close()

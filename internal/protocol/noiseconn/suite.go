@@ -126,7 +126,7 @@ func (d *handshakeDH) forget() { d.static, d.ephemeral, d.computed = nil, nil, n
 
 // chachaPoly is ChaCha20-Poly1305 as Noise defines it. The library's own
 // allocates a nonce for every record; this one has it beside the key. It is not
-// for concurrent use: whoever holds a cipher state holds a lock.
+// for concurrent use: the holder of a cipher state holds a lock.
 type chachaPoly struct{}
 
 func (chachaPoly) CipherName() string { return "ChaChaPoly" }

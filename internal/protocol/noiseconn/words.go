@@ -89,7 +89,7 @@ func ParseWords(text string) (Words, error) {
 			}
 			index := strings.IndexByte(alphabet, word[at])
 			if index < 0 {
-				return Words{}, fmt.Errorf("%w: word %d is none", ErrWords, i+1)
+				return Words{}, fmt.Errorf("%w: word %d is not one of these words", ErrWords, i+1)
 			}
 			n = n<<bits | uint16(index)
 		}

@@ -83,7 +83,7 @@ func (c Client) Activate(ctx context.Context, signingKey ed25519.PublicKey) erro
 
 // Reconcile compares the Middleware's active pairings with the registry; the
 // Middleware sends it once, when it has started. Unknown keys have no rights: the
-// Middleware drops their pairings. Orphaned ones have no pairing (any more).
+// Middleware drops their pairings. Orphaned keys have no pairing.
 func (c Client) Reconcile(ctx context.Context, active []ed25519.PublicKey) (unknown, orphaned []ed25519.PublicKey, err error) {
 	list := &systemv1.Reconcile{}
 	for _, key := range active {

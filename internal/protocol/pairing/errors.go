@@ -74,7 +74,7 @@ var (
 	ErrRoleRequired   = &Error{CodeRoleRequired, "this Base has an owner, so a role must be named: viewer, operator or owner"}
 	ErrRoleInvalid    = &Error{CodeRoleInvalid, "the first App of a Base can only be its owner"}
 	ErrRegistryFull   = &Error{CodeRegistryFull, "as many Apps are enrolled as the Base takes; take one away first"}
-	ErrNoCeremony     = &Error{CodeNoCeremony, "no such pairing is on (any more)"}
+	ErrNoCeremony     = &Error{CodeNoCeremony, "this pairing is not under way; it may have ended"}
 	ErrBadReveal      = &Error{CodeBadReveal, "the App's part of the pairing does not hold; somebody may have interfered"}
 	ErrKnownKey       = &Error{CodeKnownKey, "this key is enrolled already; an App makes fresh keys for each pairing"}
 	ErrBadSignature   = &Error{CodeBadSignature, "the App's signature does not hold; somebody may have interfered"}

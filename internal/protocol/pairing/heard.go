@@ -104,7 +104,7 @@ func (h *heard) remove(digest p1Digest) {
 }
 
 // sweepEvery is how often digests are searched for those that are over. They are looked at
-// when they are used, too, so this only gives room back.
+// again when they are used, so this only frees memory.
 const sweepEvery = time.Second
 
 func (h *heard) sweep(now time.Duration) {

@@ -36,10 +36,10 @@ type Config struct {
 	BaseName func() string
 	// StateKey is the seed of K_state.
 	StateKey StateKey
-	// IsOwner tells whether a key is an owner's at this moment, for a pairing that an
-	// owner's App has ordered: what it has said yes to may come only minutes later. Nil:
-	// by the registry, which learns a role when it is settled. It is called for Enrol and
-	// Activate only, never within With.
+	// IsOwner tells whether a key is an owner's now. It is asked about the owner whose App
+	// has ordered a pairing: minutes may pass between that owner's yes and the enrolment. Nil
+	// means the registry, which learns a role when it is settled. IsOwner is called for Enrol
+	// and Activate only, never within With.
 	IsOwner func(OwnerKey) bool
 	// Registry is what Output.Save gave last; nil on a new Base.
 	Registry []byte
@@ -60,7 +60,7 @@ type Machine struct {
 
 	now        time.Duration
 	windowEnds time.Duration   // the window is open before it
-	window     ordered         // who has ordered the window, and for what role
+	window     ordered         // the opener of the window, and its role
 	acts       []time.Duration // of the last ActsTime, oldest first
 	heard      heard
 	ceremony   *ceremony // nil: none is on
@@ -73,7 +73,7 @@ type Machine struct {
 	published *systemv1.Snapshot // what version stands for
 }
 
-// ordered is who has opened a window; zero: somebody at the console.
+// ordered tells how a window was opened; zero: at the console.
 type ordered struct {
 	// An owner has signed an order for it, for one App with this role.
 	owner OwnerKey
@@ -254,7 +254,7 @@ func parseRequest(b []byte, message *systemv1.AuthorityRequest) error {
 	return nil
 }
 
-// mayCall is the table of who may send what.
+// mayCall is the table of the callers of each verb.
 func mayCall(caller Caller, request *systemv1.AuthorityRequest) bool {
 	switch request.GetVerb().(type) {
 	case *systemv1.AuthorityRequest_Hear, *systemv1.AuthorityRequest_Reveal,
@@ -318,8 +318,8 @@ func (m *Machine) dispatch(caller Caller, request *systemv1.AuthorityRequest, re
 	return Output{}, ErrInternal.because("%T is permitted, but not implemented", request.GetVerb())
 }
 
-// openWindow opens or prolongs the window. Who stands at the Base opens it for
-// whomever; the Middleware neither widens nor prolongs what an owner has ordered.
+// openWindow opens or prolongs the window. The console opens it for any role. The
+// Middleware neither widens nor prolongs a window that an owner has ordered.
 func (m *Machine) openWindow(caller Caller) {
 	if caller != CallerConsole && m.orderedRole() != 0 {
 		return
@@ -330,9 +330,9 @@ func (m *Machine) openWindow(caller Caller) {
 // windowOpen tells whether a window was opened and has not run out.
 func (m *Machine) windowOpen() bool { return m.now < m.windowEnds }
 
-// listening tells whether requests are remembered and may be accepted. A pending
-// owner counts like an active one, so that a Base without owner, too, enrols one
-// key and then listens no more: until the key has died, or a window is opened.
+// listening tells whether requests are shown and may be accepted. A pending owner
+// counts like an active one: a Base without an owner enrols one key and then stops
+// listening, until that key has died or a window is opened.
 func (m *Machine) listening() bool { return m.windowOpen() || !m.registry.hasOwner(pendingToo) }
 
 // hear takes a pairing request. Silence is no error: most of what comes from the
@@ -526,7 +526,7 @@ func (m *Machine) enrol(request *systemv1.Enrol) (*systemv1.EnrolResult, error) 
 	}
 	if !m.stillOwner(c.byOwner) {
 		m.end(systemv1.LastCeremony_OUTCOME_REFUSED)
-		return nil, ErrPermission.because("who has accepted it is no owner any more")
+		return nil, ErrPermission.because("the owner who accepted it has lost that role")
 	}
 	// Pending keys are not saved: they die at a restart anyway.
 	m.registry = append(m.registry, entry{
@@ -571,7 +571,7 @@ func (m *Machine) activate(request *systemv1.Activate) (Output, error) {
 	key := e.signingKey
 	if !m.stillOwner(e.byOwner) {
 		m.registry = slices.DeleteFunc(m.registry, func(other entry) bool { return other.signingKey == key })
-		return Output{}, ErrUnknownKey.because("who has accepted its App is no owner any more")
+		return Output{}, ErrUnknownKey.because("the owner who accepted its App has lost that role")
 	}
 	e.active = true
 	return Output{Save: m.registry.marshal(), undo: func() { m.registry.find(key[:]).active = false }}, nil
@@ -598,8 +598,8 @@ func (m *Machine) retire(caller Caller, request *systemv1.Retire) (Output, error
 }
 
 // SetRoles gives active keys the roles that owners have signed. No Caller can ask for
-// it (Service.With). It returns the registry, to be saved by whoever calls, nil if it is
-// as it was, and what makes the change undone if it cannot be saved.
+// it (Service.With). It returns the registry, which the caller saves, or nil if nothing
+// has changed; undo takes the change back if saving fails.
 func (m *Machine) SetRoles(roles map[[ed25519.PublicKeySize]byte]basev1.Role) (save []byte, undo func()) {
 	before := m.registry
 	after := slices.Clone(before)
@@ -647,8 +647,8 @@ func (m *Machine) reconcile(request *systemv1.Reconcile) (*systemv1.ReconcileRes
 	return result, nil
 }
 
-// closeWindow ends the ceremony, and what is pending, too: who closes the window wants
-// nobody let in. With unsignedOnly it ends what began in a window that somebody's App has
+// closeWindow also ends the ceremony and drops pending keys: closing the window means
+// that nobody is to be let in. With unsignedOnly it ends what began in a window that somebody's App has
 // opened without a signature, and nothing else.
 func (m *Machine) closeWindow(unsignedOnly bool) {
 	if unsignedOnly {
@@ -725,11 +725,11 @@ func (m *Machine) view() *systemv1.Snapshot {
 	return view
 }
 
-// snapshot is what this caller may see. The code is for the display alone: with
-// it, a Middleware that was taken over could make the other side show the same. The
-// words are for nobody: whoever has them has them from the new App. And the Middleware
-// learns a ceremony's id from Hear only, when it has the P1 that was accepted; but for
-// one that an owner's App has begun, which it carries the answer to.
+// snapshot is what this caller may see. The code is for the display alone: a Middleware
+// that was taken over could otherwise make the other side show the same code. The words are
+// in no snapshot: their only source is the new App. The Middleware learns a ceremony's id
+// from Hear, when it has the P1 that was accepted. The exception is a ceremony that an
+// owner's App has begun, since the Middleware carries the answer to it.
 func (m *Machine) snapshot(caller Caller) *systemv1.Snapshot {
 	s := proto.CloneOf(m.published)
 	s.Version = m.version

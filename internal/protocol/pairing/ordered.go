@@ -49,7 +49,7 @@ type answerCheck struct {
 	name string
 	// refuse: the answer does not fit the ceremony.
 	refuse func(c *ceremony, owner OwnerKey, answer *systemv1.PairingAnswer) bool
-	// ends: it ends the ceremony, since whoever may answer it has.
+	// ends: a refusal ends the ceremony. It does so when the right owner has answered.
 	ends bool
 }
 
@@ -67,7 +67,7 @@ var answerChecks = []answerCheck{
 	{"key", func(c *ceremony, _ OwnerKey, a *systemv1.PairingAnswer) bool {
 		return !slices.Equal(a.GetSigningKey(), c.revealed.SigningKey)
 	}, true},
-	// The words do not cover it: who carries the reveal could name the App otherwise.
+	// The words do not cover the name: the Middleware, which carries the reveal, could change it.
 	{"name", func(c *ceremony, _ OwnerKey, a *systemv1.PairingAnswer) bool {
 		return a.GetAppName() != c.revealed.Name
 	}, true},
@@ -101,8 +101,8 @@ func (m *Machine) AnswerFor(owner OwnerKey, answer *systemv1.PairingAnswer) (mat
 	return true, nil
 }
 
-// stillOwner tells whether a pairing may go on that an owner has accepted. The zero
-// key stands for who acts at the Base.
+// stillOwner tells whether a pairing that an owner has accepted may go on. The zero
+// key stands for the console.
 func (m *Machine) stillOwner(owner OwnerKey) bool { return owner == (OwnerKey{}) || m.isOwner(owner) }
 
 // activeOwner is IsOwner by the registry.
@@ -138,7 +138,7 @@ func (m *Machine) endUnsigned() {
 	m.hideUnlessListening()
 }
 
-// OrderedBy returns the owner who has ordered the pairing of an enrolled key, as long
+// OrderedBy returns the owner whose App has ordered the pairing of an enrolled key, as long
 // as this process remembers; zero: nobody has.
 func (m *Machine) OrderedBy(signingKey [ed25519.PublicKeySize]byte) OwnerKey {
 	if e := m.registry.find(signingKey[:]); e != nil {

@@ -20,9 +20,8 @@
 // gets one commitment for it, which tells nothing.
 //
 // Reveal: it may give any r_A, K_sign and handshake hash. It must do so before it
-// learns r_B, the code depends on both, and the ceremony goes no way back. That
-// is one blind guess, and it costs an act, of which there are three in 180 s
-// and which only a human makes.
+// learns r_B, the code depends on both, and the ceremony cannot go back. That is one
+// blind guess. It costs an act: only a human makes one, and there are three in 180 s.
 //
 // Enrol: nothing without the human's yes to the code, and K_sign is in the code.
 // The signature proves that somebody holds K_sign and has seen this ceremony.
@@ -36,7 +35,7 @@
 //
 // OpenWindow: requests are shown. Nothing is answered without an act.
 //
-// Retire: only keys that are not an owner's; it serves those Apps anyway, or not.
+// Retire: only keys that are not an owner's. It can refuse to serve those Apps anyway.
 //
 // Watch: neither the code nor the numbers are in its snapshot.
 //
@@ -56,18 +55,17 @@
 //
 // # What an owner's App may order
 //
-// A window for one role, which the console then accepts and confirms as ever. And at a
-// Base that has no display (a fact of its installation, which the holder of the Service
-// knows), the act itself and its answer (AcceptFor, AnswerFor). These come signed, but
-// through the Middleware, which may be the man in the middle. Six digits that it sees
-// on their way could be compared with others that it makes until they are equal; so
-// what is compared are words of 96 bits, of the same commitments, with the owner's
-// signature over them and the authority's over what it made of them.
+// A window for one role, in which the console accepts and confirms as always. At a Base
+// without a display (a fact of its installation, which the holder of the Service knows)
+// also the act and its answer (AcceptFor, AnswerFor). Orders are signed, but come through
+// the Middleware, which may be the man in the middle. It could try ceremonies until six
+// digits are equal. So words of 96 bits are compared, made from the same commitments; the
+// owner signs the words, and the authority signs what it made of them.
 //
 // # What is forgotten at a restart
 //
-// All but the active keys. The count of acts, too: each act is a human's, and
-// the Middleware cannot restart the authority.
+// All but the active keys. The count of acts is forgotten as well: each act is a
+// human's, and the Middleware cannot restart the authority.
 package pairing
 
 import (
@@ -125,7 +123,7 @@ type StateKey = secret.Key[stateKind]
 
 type stateKind struct{}
 
-// Caller is who sends a request. The transport knows it (from the credentials of
+// Caller is the sender of a request. The transport knows it (from the credentials of
 // the peer); a request cannot claim it.
 type Caller int
 

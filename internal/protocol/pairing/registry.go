@@ -23,7 +23,7 @@ type entry struct {
 	// Of a pending entry only, and never stored.
 	ceremony CeremonyID
 	expires  time.Duration
-	byOwner  OwnerKey // who has answered by an App, and has to be an owner still
+	byOwner  OwnerKey // the owner whose App has answered, and who must still be one
 
 	// orderedBy is the owner who has ordered the pairing; never stored, for the
 	// posture's history tells it.

@@ -101,11 +101,10 @@ func (s *Service) Call(ctx context.Context, caller Caller, request []byte) ([]by
 	return reply, err
 }
 
-// With runs do on the Machine, with the lock held and its time passed. It is for
-// whoever holds the Service itself, never for a Caller, and what do does must be
-// decided by something that no Caller can make up, such as an owner's signature. do
-// stores what has to be stored itself; it must not keep the Machine, nor call the
-// Service.
+// With runs do on the Machine, with the lock held and the time brought up to date. It is
+// for the holder of the Service, never for a Caller: do acts on something that no Caller can
+// make up, such as an owner's signature. do stores what must be stored. It must not keep the
+// Machine, nor call the Service.
 func (s *Service) With(do func(*Machine) error) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -140,7 +139,7 @@ func (s *Service) handle(caller Caller, request []byte) (reply []byte, changed <
 	return output.Reply, changed, nil
 }
 
-// afterLocked wakes those who watch, and sets the timer to the next deadline.
+// afterLocked wakes the watchers, and sets the timer to the next deadline.
 func (s *Service) afterLocked() {
 	if v := s.machine.Version(); v != s.version {
 		s.version = v
@@ -155,8 +154,7 @@ func (s *Service) afterLocked() {
 	}
 }
 
-// tick runs a deadline, so that a code that nobody asks about any more is wiped
-// all the same.
+// tick runs a deadline, so that a code is wiped even if nobody asks about it again.
 func (s *Service) tick() {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -5,7 +5,7 @@
 // The image's keys are for one connection. At its first boot a board draws keys of its
 // own (K_pair, K_state), and vouches for K_state with the image's certifying key,
 // which it then forgets. The App fetches these keys over its first connection; the
-// image's are of no use from then on: not to a second board, nor to who has a copy.
+// image's are of no use from then on, neither to a second board nor to a thief of the image.
 // docs/pre-paired.md has the whole story.
 package prepaired
 
