@@ -20,6 +20,9 @@ const (
 	// PeerTime is how long a pong may take, and a record to leave. A peer that is
 	// gone, or does not read, is ended within PingAfter and PeerTime.
 	PeerTime = 15 * time.Second
+	// armedFor is how long one write deadline serves further records: setting it is a part
+	// of what a call costs. A record then has up to so much less than PeerTime.
+	armedFor = time.Second
 	// FirstPing is when a session of the App sends a ping at the latest: the Base
 	// begins a session with the first record, and waits 5 s for it.
 	FirstPing = 500 * time.Millisecond
@@ -65,6 +68,7 @@ type link struct {
 	// writing holds a token while somebody writes a record: a mutex whose waiters
 	// give up when the session ends.
 	writing chan struct{}
+	armed   time.Time     // when the write deadline was set; guarded by writing
 	done    chan struct{} // closed when the session ends
 
 	// For the one goroutine that reads.
@@ -164,7 +168,10 @@ func (l *link) lost() *Error {
 // writeLocked writes a record, with the token of writing. A record that does not
 // leave in time ends the session.
 func (l *link) writeLocked(record []byte) error {
-	err := l.conn.SetWriteDeadline(time.Now().Add(l.limits.peerTime))
+	var err error
+	if now := time.Now(); now.Sub(l.armed) >= armedFor {
+		l.armed, err = now, l.conn.SetWriteDeadline(now.Add(l.limits.peerTime))
+	}
 	if err == nil {
 		err = l.conn.WriteRecord(record)
 	}
