@@ -246,7 +246,7 @@ func (a *App) ceremony(ctx context.Context, conn net.Conn, p2 []byte, handshake 
 	if err != nil {
 		return "", err
 	}
-	id = appID(public)
+	id = public.AppID()
 	return id, a.store.addPending(id, record, revealedAt)
 }
 

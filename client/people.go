@@ -323,13 +323,9 @@ func (s *Session) listed(ctx context.Context, key []byte, role basev1.Role) (boo
 
 // ParseRole reads "viewer", "operator" or "owner".
 func ParseRole(text string) (basev1.Role, error) {
-	switch text {
-	case "viewer":
-		return basev1.Role_ROLE_VIEWER, nil
-	case "operator":
-		return basev1.Role_ROLE_OPERATOR, nil
-	case "owner":
-		return basev1.Role_ROLE_OWNER, nil
+	role, known := basev1.ParseRole(text)
+	if !known {
+		return 0, fail(ErrInvalid, nil, "%q is no role; it is viewer, operator or owner", Printable(text))
 	}
-	return 0, fail(ErrInvalid, nil, "%q is no role; it is viewer, operator or owner", Printable(text))
+	return role, nil
 }

@@ -71,7 +71,7 @@ func (a *App) PrePair(file, name string) (Base, error) {
 		Static: keys.Static.Expose(), Signing: keys.Signing.Seed(), Discovery: keys.Discovery.Expose(),
 		PrePaired: &storedPrePaired{Static: keys.ImageStatic.Expose(), Pair: keys.Image.Expose(), Key: keys.Certifying},
 	}
-	id := appID(half.App)
+	id := half.App.AppID()
 	// The App's half first: keys that no App has would be of no use.
 	err = a.store.add(id, record)
 	if err == nil {

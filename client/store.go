@@ -2,8 +2,6 @@ package client
 
 import (
 	"crypto/ed25519"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -84,13 +82,6 @@ type pairing struct {
 	ceiling   uint64     // see counter.go; 0: there was no connection yet
 }
 
-// appID is how a Base calls a pairing: the first 8 bytes of the SHA-256 of the
-// App's public key, in hexadecimal.
-func appID(public noiseconn.PublicKey) string {
-	digest := sha256.Sum256(public[:])
-	return hex.EncodeToString(digest[:8])
-}
-
 func (s *stored) parse() (*pairing, error) {
 	if s.RoleAt.IsZero() {
 		s.RoleAt = s.PairedAt
@@ -132,7 +123,7 @@ func (s *stored) parse() (*pairing, error) {
 			Name:      s.Name,
 			State:     s.State,
 			PublicKey: base,
-			AppID:     appID(public),
+			AppID:     public.AppID(),
 			AppName:   s.AppName,
 			Role:      s.Role,
 			RoleAt:    s.RoleAt,

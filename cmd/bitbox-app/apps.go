@@ -132,9 +132,6 @@ func (p *program) appsRenameCommand() *cobra.Command {
 	}
 }
 
-// roleNames are what a role is called, the least first.
-var roleNames = []string{"viewer", "operator", "owner"}
-
 const rolesText = `A viewer sees how the Base is doing; an operator also runs the node; an owner also decides
 which Apps are let in and how open the Base is.`
 
@@ -152,7 +149,7 @@ The last owner cannot be given a lower role.`,
 		Args: commandline.Args(2, 2),
 		ValidArgsFunction: func(c *cobra.Command, args []string, toComplete string) ([]string, cobra.ShellCompDirective) {
 			if len(args) == 1 {
-				return roleNames, cobra.ShellCompDirectiveNoFileComp
+				return basev1.RoleNames(), cobra.ShellCompDirectiveNoFileComp
 			}
 			return p.completeApps(c, args, toComplete)
 		},

@@ -106,7 +106,7 @@ func article(role basev1.Role) string {
 // roleFlag adds --role to a command.
 func roleFlag(command *cobra.Command, role *string, usage string) {
 	command.Flags().StringVar(role, "role", "", usage)
-	_ = command.RegisterFlagCompletionFunc("role", cobra.FixedCompletions(roleNames, cobra.ShellCompDirectiveNoFileComp))
+	_ = command.RegisterFlagCompletionFunc("role", cobra.FixedCompletions(basev1.RoleNames(), cobra.ShellCompDirectiveNoFileComp))
 }
 
 func (p *program) pairingOpenCommand() *cobra.Command {

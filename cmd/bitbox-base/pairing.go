@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -161,16 +160,15 @@ func words(value, prefix string) string {
 	return strings.ToLower(strings.ReplaceAll(strings.TrimPrefix(value, prefix), "_", " "))
 }
 
-var roleNames = []string{"owner", "operator", "viewer"}
-
 func parseRole(text string) (basev1.Role, error) {
 	if text == "" {
 		return basev1.Role_ROLE_UNSPECIFIED, nil
 	}
-	if !slices.Contains(roleNames, text) {
+	role, known := basev1.ParseRole(text)
+	if !known {
 		return 0, usageError{fmt.Errorf("there is no role %q; choose owner, operator or viewer", text)}
 	}
-	return basev1.Role(basev1.Role_value["ROLE_"+strings.ToUpper(text)]), nil
+	return role, nil
 }
 
 // parseNumber reads six digits, with or without spaces.
@@ -220,7 +218,7 @@ without an owner it becomes owner; else name its role.`,
 		},
 	}
 	command.Flags().StringVar(&role, "role", "", "what the App may do: owner, operator or viewer")
-	_ = command.RegisterFlagCompletionFunc("role", cobra.FixedCompletions(roleNames, cobra.ShellCompDirectiveNoFileComp))
+	_ = command.RegisterFlagCompletionFunc("role", cobra.FixedCompletions(basev1.RoleNames(), cobra.ShellCompDirectiveNoFileComp))
 	return command
 }
 

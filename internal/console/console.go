@@ -42,11 +42,6 @@ func follow(ctx context.Context, authority pairing.Client, show func(*systemv1.S
 	}
 }
 
-// roleName is the role as people write it.
-func roleName(role basev1.Role) string {
-	return strings.ToLower(strings.TrimPrefix(role.String(), "ROLE_"))
-}
-
 // asksFor says what an owner has signed for the window that is open, empty if nothing.
 func asksFor(s *systemv1.Snapshot) string {
 	switch role := s.GetWindowRole(); role {
@@ -55,7 +50,7 @@ func asksFor(s *systemv1.Snapshot) string {
 	case basev1.Role_ROLE_VIEWER:
 		return "An owner's App asks to let in a VIEWER."
 	default:
-		return "An owner's App asks to let in an " + strings.ToUpper(roleName(role)) + "."
+		return "An owner's App asks to let in an " + strings.ToUpper(role.Name()) + "."
 	}
 }
 
@@ -67,7 +62,7 @@ func outcome(last *systemv1.LastCeremony) string {
 	switch last.GetOutcome() {
 	case systemv1.LastCeremony_OUTCOME_ENROLLED:
 		// A name is untrusted text, so it is quoted.
-		return fmt.Sprintf("%q is paired as %s.", last.GetAppName(), roleName(last.GetRole()))
+		return fmt.Sprintf("%q is paired as %s.", last.GetAppName(), last.GetRole().Name())
 	case systemv1.LastCeremony_OUTCOME_REJECTED_AT_BASE:
 		return "The pairing was rejected here. Nobody was let in."
 	case systemv1.LastCeremony_OUTCOME_REJECTED_BY_APP:

@@ -127,7 +127,7 @@ var allows = map[basev1.Role]string{
 func (d *desk) drawCeremony(s *sheet) (foot string) {
 	c := d.snapshot.GetCeremony()
 	if answeredByOwner(c) {
-		s.line("  An owner's App has accepted request %s, to let in %s,", noiseconn.FormatNumber(c.GetNumber()), roleName(c.GetRole()))
+		s.line("  An owner's App has accepted request %s, to let in %s,", noiseconn.FormatNumber(c.GetNumber()), c.GetRole().Name())
 		s.line("  and answers it in place of this screen.")
 		if c.GetPhase() == systemv1.Ceremony_PHASE_SHOWN {
 			s.row++
@@ -147,7 +147,7 @@ func (d *desk) drawCeremony(s *sheet) (foot string) {
 		s.line("  Does the App show exactly this code?")
 	}
 	s.large(c.GetCode())
-	s.line("  As %s it %s.", roleName(c.GetRole()), allows[c.GetRole()])
+	s.line("  As %s it %s.", c.GetRole().Name(), allows[c.GetRole()])
 	s.line("  It calls itself %s.", quoted(c.GetAppName()))
 	s.row++
 	if c.GetBaseConfirmed() {
@@ -174,7 +174,7 @@ func (d *desk) drawQuestion(s *sheet, now time.Time) (foot string) {
 		ordered := d.snapshot.GetWindowRole()
 		if ordered != basev1.Role_ROLE_UNSPECIFIED {
 			s.line("  %s", asksFor(d.snapshot))
-			s.line("  As %s it %s.", roleName(ordered), allows[ordered])
+			s.line("  As %s it %s.", ordered.Name(), allows[ordered])
 			s.row++
 		}
 		s.line("  An App asks to be paired. Does yours show this number?")
@@ -201,7 +201,7 @@ func (d *desk) drawQuestion(s *sheet, now time.Time) (foot string) {
 			if i == d.roleAt {
 				mark = ">"
 			}
-			s.line("  %s %d  %-9s  %s", mark, i+1, roleName(role), allows[role])
+			s.line("  %s %d  %-9s  %s", mark, i+1, role.Name(), allows[role])
 		}
 		s.row++
 		s.line("  With two buttons: NO goes on to the next, YES takes the marked one.")

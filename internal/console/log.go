@@ -44,13 +44,13 @@ func (l *logDisplay) show(s *systemv1.Snapshot) {
 	switch c := s.GetCeremony(); {
 	case c != nil && answeredByOwner(c):
 		if before.GetCeremony().GetPhase() != c.GetPhase() {
-			l.logger.Info("an owner's App has accepted a request, and answers it", "number", noiseconn.FormatNumber(c.GetNumber()), "role", roleName(c.GetRole()),
+			l.logger.Info("an owner's App has accepted a request, and answers it", "number", noiseconn.FormatNumber(c.GetNumber()), "role", c.GetRole().Name(),
 				"no", "bitbox-base pairing reject")
 		}
 	case c.GetPhase() == systemv1.Ceremony_PHASE_ACCEPTED && before.GetCeremony().GetPhase() != c.GetPhase():
 		l.logger.Info("request accepted, waiting for its App", "number", noiseconn.FormatNumber(c.GetNumber()))
 	case c.GetPhase() == systemv1.Ceremony_PHASE_SHOWN && before.GetCeremony().GetCode() != c.GetCode():
-		l.logger.Info("does the App show exactly this code?", "code", c.GetCode(), "app", c.GetAppName(), "role", roleName(c.GetRole()),
+		l.logger.Info("does the App show exactly this code?", "code", c.GetCode(), "app", c.GetAppName(), "role", c.GetRole().Name(),
 			"yes", "bitbox-base pairing confirm", "no", "bitbox-base pairing reject")
 	case c.GetBaseConfirmed() && !before.GetCeremony().GetBaseConfirmed():
 		l.logger.Info("confirmed at the Base", "code", c.GetCode(), "app_confirmed", c.GetAppConfirmed())

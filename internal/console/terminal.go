@@ -131,7 +131,7 @@ func (t *terminal) show(s *systemv1.Snapshot) {
 		if before.GetCeremony() == nil || before.GetCeremony().GetPhase() != c.GetPhase() {
 			t.asked = nothing
 			t.say("An owner's App has accepted request %s, to let in %s, and answers it. To let nobody in, type: no",
-				noiseconn.FormatNumber(c.GetNumber()), roleName(c.GetRole()))
+				noiseconn.FormatNumber(c.GetNumber()), c.GetRole().Name())
 		}
 	case c.GetPhase() == systemv1.Ceremony_PHASE_SHOWN:
 		t.showCode(before, c)
@@ -185,7 +185,7 @@ func (t *terminal) showRequests(requests []uint32) {
 // orderedAs is " as viewer", if an owner has said so.
 func (t *terminal) orderedAs() string {
 	if role := t.shown.GetWindowRole(); role != basev1.Role_ROLE_UNSPECIFIED {
-		return " as " + roleName(role)
+		return " as " + role.Name()
 	}
 	return ""
 }
@@ -195,7 +195,7 @@ func (t *terminal) lowerRoles() string {
 	text := ""
 	for _, role := range roleChoices {
 		if role < t.shown.GetWindowRole() {
-			text += "/" + roleName(role)
+			text += "/" + role.Name()
 		}
 	}
 	return text
@@ -217,7 +217,7 @@ func (t *terminal) showCode(before *systemv1.Snapshot, c *systemv1.Ceremony) {
 
 func (t *terminal) askCode(c *systemv1.Ceremony) {
 	t.ask(isItEqual, "%q would become %s of this Base. Code:  %s\n\nDoes the App show exactly this code? [y/N]",
-		c.GetAppName(), roleName(c.GetRole()), c.GetCode())
+		c.GetAppName(), c.GetRole().Name(), c.GetCode())
 }
 
 // take acts on a line.

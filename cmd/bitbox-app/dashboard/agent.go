@@ -404,6 +404,10 @@ func (a *agent) listen(ctx context.Context, session Session, name string, audit,
 		if e.GetDriftFound() != nil {
 			want(audit)
 		}
+	}, func(error) {
+		// The Base says why, if it is asked.
+		a.tell(doubted{name})
+		want(changed)
 	})
 }
 

@@ -81,7 +81,7 @@ func (f *fakeSource) Audit(context.Context) ([]*basev1.Finding, bool, error) {
 	return nil, false, nil
 }
 
-func (f *fakeSource) Watch(ctx context.Context, after uint64, tell func(*basev1.Event)) error {
+func (f *fakeSource) Watch(ctx context.Context, after uint64, tell func(*basev1.Event), _ func(error)) error {
 	watch := func(ctx context.Context, _ uint64, _ func(*basev1.Event)) error {
 		<-ctx.Done()
 		return ctx.Err()

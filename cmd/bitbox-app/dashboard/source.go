@@ -32,8 +32,9 @@ type Session interface {
 	// has no audit, or this App may not run one.
 	Audit(ctx context.Context) (findings []*basev1.Finding, known bool, err error)
 	// Watch tells what happens, from the event after the given sequence on as far as the
-	// Base keeps it, until ctx or the stream ends.
-	Watch(ctx context.Context, after uint64, tell func(*basev1.Event)) error
+	// Base keeps it, until ctx ends or trying again cannot help. A connection that was lost
+	// is made anew; lost is told before.
+	Watch(ctx context.Context, after uint64, tell func(*basev1.Event), lost func(error)) error
 	// Do does a deed, once approve was shown in words what it will change and has said
 	// yes. It returns one sentence about what is so now.
 	Do(ctx context.Context, deed Deed, approve client.Approve, progress func(string)) (string, error)
@@ -252,21 +253,14 @@ func (s *session) Audit(ctx context.Context) ([]*basev1.Finding, bool, error) {
 	return findings, err == nil, err
 }
 
-// errStreamEnded: the Base has ended a stream without saying why.
-var errStreamEnded = errors.New("the Base has ended the stream of events")
-
-func (s *session) Watch(ctx context.Context, after uint64, tell func(*basev1.Event)) error {
-	stream, err := s.Events.WatchEvents(ctx, &basev1.WatchEventsRequest{Replay: true, After: after})
-	if err != nil {
-		return err
-	}
-	for event, err := range stream.All() {
+func (s *session) Watch(ctx context.Context, after uint64, tell func(*basev1.Event), lost func(error)) error {
+	for event, err := range s.WatchEvents(ctx, client.Watch{Replay: true, After: after, Lost: lost}) {
 		if err != nil {
 			return err
 		}
 		tell(event)
 	}
-	return errStreamEnded
+	return ctx.Err()
 }
 
 func (s *session) Do(ctx context.Context, deed Deed, approve client.Approve, progress func(string)) (string, error) {

@@ -14,7 +14,7 @@ import (
 
 // Role names a role, such as "owner".
 func Role(role basev1.Role) string {
-	return strings.ToLower(strings.TrimPrefix(role.String(), "ROLE_"))
+	return role.Name()
 }
 
 // When writes a time for people: today without the date.

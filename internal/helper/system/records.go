@@ -109,9 +109,9 @@ var recordOrderPairing = recorded{word: changelog.OrderPairing,
 		case !openSigned(r.GetOrderPairing().GetOrder(), order):
 			return ""
 		case order.Number == nil:
-			return "a window for an App as " + roleName(order.GetRole())
+			return "a window for an App as " + order.GetRole().Name()
 		}
-		return fmt.Sprintf("the request %06d as %s", order.GetNumber(), roleName(order.GetRole()))
+		return fmt.Sprintf("the request %06d as %s", order.GetNumber(), order.GetRole().Name())
 	}}
 
 var recordAnswerPairing = recorded{word: changelog.AnswerPairing,
@@ -124,9 +124,9 @@ var recordAnswerPairing = recorded{word: changelog.AnswerPairing,
 		case len(answer.GetWords()) == 0:
 			return "no"
 		case reply != nil && !(openSigned(reply.GetPairingAnswered().GetReport(), report) && report.GetMatched()):
-			return "words that did not match, as " + roleName(answer.GetRole())
+			return "words that did not match, as " + answer.GetRole().Name()
 		}
-		return "yes, as " + roleName(answer.GetRole())
+		return "yes, as " + answer.GetRole().Name()
 	}}
 
 var recordAuthority = recorded{
@@ -172,10 +172,6 @@ func detailFinishUpdate(_ *systemv1.SystemRequest, reply *systemv1.SystemReply) 
 func detailService(r *systemv1.SystemRequest, _ *systemv1.SystemReply) string {
 	action := strings.ToLower(strings.TrimPrefix(r.GetChangeService().GetAction().String(), "SERVICE_ACTION_"))
 	return action + " " + r.GetChangeService().GetName()
-}
-
-func roleName(role fmt.Stringer) string {
-	return strings.ToLower(strings.TrimPrefix(role.String(), "ROLE_"))
 }
 
 // openSigned reads what stands in an envelope. Nobody has verified it.

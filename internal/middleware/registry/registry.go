@@ -6,7 +6,6 @@ package registry
 import (
 	"context"
 	"crypto/ed25519"
-	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -565,10 +564,7 @@ func (r *Registry) NameOf(id string) string {
 }
 
 // id is what the API calls the pairing.
-func (p *record) id() string {
-	digest := sha256.Sum256(p.peer[:])
-	return hex.EncodeToString(digest[:8])
-}
+func (p *record) id() string { return p.peer.AppID() }
 
 func (r *Registry) describeLocked(p *record) *basev1.App {
 	app := &basev1.App{

@@ -38,6 +38,7 @@ package noiseconn
 import (
 	"crypto/ecdh"
 	"crypto/rand"
+	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -143,6 +144,13 @@ type PublicKey [KeySize]byte
 
 // String returns the key in hexadecimal.
 func (k PublicKey) String() string { return hex.EncodeToString(k[:]) }
+
+// AppID is what the API calls the App with this static key: the first 8 bytes of the
+// SHA-256 of the key, in hexadecimal.
+func (k PublicKey) AppID() string {
+	digest := sha256.Sum256(k[:])
+	return hex.EncodeToString(digest[:8])
+}
 
 // ParsePublicKey copies a public key. It refuses what publickey.CheckAgreement does.
 // Keys of small order are found out by the handshake, which refuses them.

@@ -181,16 +181,16 @@ func (d *difference) knownKeys() {
 func (d *difference) apps() {
 	for _, app := range d.after.Apps {
 		was, found := findApp(d.before.Apps, app.SigningKey)
-		c := Change{Field: "app", Subject: app.SigningKey.String(), After: roleName(app.Role)}
+		c := Change{Field: "app", Subject: app.SigningKey.String(), After: app.Role.Name()}
 		if !found {
 			c.Opens = true
-			d.add(c, "The App '%s' {be} paired as %s", app.Name, roleName(app.Role))
+			d.add(c, "The App '%s' {be} paired as %s", app.Name, app.Role.Name())
 			continue
 		}
 		if was.Role != app.Role {
 			role := c
-			role.Field, role.Before, role.Opens = "app.role", roleName(was.Role), app.Role > was.Role
-			d.add(role, "The App '%s' {is} %s instead of %s", app.Name, roleName(app.Role), roleName(was.Role))
+			role.Field, role.Before, role.Opens = "app.role", was.Role.Name(), app.Role > was.Role
+			d.add(role, "The App '%s' {is} %s instead of %s", app.Name, app.Role.Name(), was.Role.Name())
 		}
 		if was.Name != app.Name {
 			name := c
@@ -200,7 +200,7 @@ func (d *difference) apps() {
 	}
 	for _, app := range d.before.Apps {
 		if _, stays := findApp(d.after.Apps, app.SigningKey); !stays {
-			d.add(Change{Field: "app", Subject: app.SigningKey.String(), Before: roleName(app.Role)},
+			d.add(Change{Field: "app", Subject: app.SigningKey.String(), Before: app.Role.Name()},
 				"The App '%s' {be} cut off", app.Name)
 		}
 	}

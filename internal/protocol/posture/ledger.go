@@ -525,7 +525,7 @@ func (l *Ledger) Enrol(app App, note string, now time.Duration) (Output, error) 
 	if err != nil {
 		err = fmt.Errorf("enrol the App %q: %w", app.Name, err)
 	} else {
-		l.acts = append(l.acts, Act{Kind: ActEnrolled, Detail: app.Name + " as " + roleName(app.Role)})
+		l.acts = append(l.acts, Act{Kind: ActEnrolled, Detail: app.Name + " as " + app.Role.Name()})
 	}
 	l.settle()
 	return l.output(now, true), err

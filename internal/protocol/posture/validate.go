@@ -110,7 +110,7 @@ func (v *validation) apps(apps []App) {
 		if len(app.ID) != 16 || strings.Trim(app.ID, "0123456789abcdef") != "" {
 			v.add(field+"app_id", fmt.Sprintf("is %q", app.ID), "16 hexadecimal digits in lower case")
 		}
-		if roleName(app.Role) == "" {
+		if app.Role < basev1.Role_ROLE_VIEWER || app.Role > basev1.Role_ROLE_OWNER {
 			v.add(field+"role", fmt.Sprintf("is %d", app.Role), "1 (viewer), 2 (operator), 3 (owner)")
 		}
 	}
@@ -215,20 +215,6 @@ func serviceList() string {
 		names[i] = string(service)
 	}
 	return strings.Join(names, ", ")
-}
-
-// roleName is what a person reads; "" for what is no role.
-func roleName(role basev1.Role) string {
-	switch role {
-	case basev1.Role_ROLE_VIEWER:
-		return "viewer"
-	case basev1.Role_ROLE_OPERATOR:
-		return "operator"
-	case basev1.Role_ROLE_OWNER:
-		return "owner"
-	default:
-		return ""
-	}
 }
 
 // durationWords writes d as a person would say it: "2 hours", "1 day 3 hours",

@@ -6,8 +6,6 @@ import (
 	"context"
 	"crypto/ed25519"
 	"crypto/rand"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"log/slog"
 	"net/netip"
@@ -220,10 +218,7 @@ func NewApp(h *House) *App {
 }
 
 // ID is what the API calls the App.
-func (a *App) ID() string {
-	digest := sha256.Sum256(a.Peer[:])
-	return hex.EncodeToString(digest[:8])
-}
+func (a *App) ID() string { return a.Peer.AppID() }
 
 // Confirm confirms an App on both sides.
 func (h *House) Confirm(name string, role basev1.Role) *App {
