@@ -2,9 +2,9 @@
 // pairs with one by a code that two people compare, and calls its services over
 // an encrypted channel. The command bitbox-app uses nothing else.
 //
-// An App is made with New. What it must remember (the keys of each pairing, the
-// last address of each Base, counters that must not go back) is in one file of
-// its directory; several processes may share it.
+// An App is made with New. What it must remember is in its directory: the keys of each
+// pairing and the addresses of each Base in one database, and the number of the last
+// connection in a small file for each pairing. Several processes may share the directory.
 //
 //	app, err := client.New(client.Options{})
 //	...
@@ -100,7 +100,7 @@ type Base struct {
 
 // Options are the choices of New. The zero value is good.
 type Options struct {
-	// Dir is where the App keeps its file, by default DefaultDir. It is made
+	// Dir is where the App keeps its files, by default DefaultDir. It is made
 	// when it is missing, readable for this user alone.
 	Dir string
 	// Name is how the App calls itself towards a Base when it pairs, 1 to 63
