@@ -48,7 +48,7 @@ func (p *program) basesCommand() *cobra.Command {
 		Use:   "bases",
 		Short: "List the Bases that this App is paired with",
 		Long: `bases lists the pairings that this App has stored, without calling any Base. The role is the
-one that the Base last reported. With --check it calls each Base and reports which of them
+one that the Base last reported, with the time of that report. With --check it calls each Base and reports which of them
 answer; if one does not, the exit code says so.
 
 Commands that only read, and lockdown, run on several Bases at once with --all, or with
@@ -87,10 +87,10 @@ their names in --base, and print a line for each.`,
 			if len(bases) == 0 {
 				return p.printf("This App is not paired with any Base yet. To pair with one: bitbox-app pair\n")
 			}
-			table := p.table("NAME", "STATE", "ROLE", "ROLE AS OF", "THIS APP THERE", "PAIRED", "LAST AT")
+			table := p.table("NAME", "STATE", "ROLE", "APP NAME", "PAIRED", "LAST AT").whole("NAME")
 			table.styled("STATE", stateStyle)
 			for _, b := range bases {
-				table.row(b.Name, string(b.State), roleName(b.Role), when(b.RoleAt, time.Now()), b.AppName, when(b.PairedAt, time.Now()), lastAt(b))
+				table.row(b.Name, string(b.State), asOf(roleName(b.Role), b.RoleAt), b.AppName, when(b.PairedAt, time.Now()), lastAt(b))
 			}
 			return table.print()
 		},
@@ -98,6 +98,9 @@ their names in --base, and print a line for each.`,
 	command.Flags().BoolVar(&check, "check", false, "call each Base and report whether it answers")
 	return command
 }
+
+// asOf is a role that is not fresh, with its time.
+func asOf(role string, at time.Time) string { return role + " (" + when(at, time.Now()) + ")" }
 
 // lastAt is where a Base was last.
 func lastAt(b client.Base) string { return strings.Join(b.Addresses[:min(1, len(b.Addresses))], "") }
@@ -142,13 +145,13 @@ func (p *program) checkBases(ctx context.Context, bases []client.Base) error {
 	case p.json:
 		return cmp.Or(p.printJSON(checked), failed)
 	}
-	table := p.table("NAME", "STATE", "ROLE", "LAST AT", "ANSWERS")
+	table := p.table("NAME", "STATE", "ROLE", "LAST AT", "ANSWERS").whole("NAME")
 	table.styled("STATE", stateStyle)
 	for n, b := range bases {
 		c := checked[n]
 		cells := []string{b.Name, string(b.State), c.Role, lastAt(b), "yes"}
 		if !c.Answers {
-			cells[2] += " (" + when(c.RoleAt, time.Now()) + ")"
+			cells[2] = asOf(c.Role, c.RoleAt)
 			cells[4] = "no: " + cmp.Or(c.Error, "not called")
 		}
 		table.sentence(cells...)

@@ -9,10 +9,13 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"regexp"
+	"strings"
 	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 	"golang.org/x/term"
 
 	"github.com/BitBoxSwiss/bitbox-base/client"
@@ -101,6 +104,7 @@ your configuration directory.`,
 			return c.Help()
 		},
 	}
+	p.fitHelp(root)
 	root.SetIn(p.in)
 	root.SetOut(p.out)
 	flags := root.PersistentFlags()
@@ -122,6 +126,34 @@ your configuration directory.`,
 		p.versionCommand(), exitCodesTopic(),
 	)
 	return root
+}
+
+// helpWidth is how many columns help takes at most.
+const helpWidth = 92
+
+// fitHelp breaks help between words where the terminal is narrower.
+func (p *program) fitHelp(root *cobra.Command) {
+	width := func() int {
+		if w := p.out.Width(); w > 0 {
+			return min(w, helpWidth)
+		}
+		return helpWidth
+	}
+	cobra.AddTemplateFunc("flagUsages", func(flags *pflag.FlagSet) string { return flags.FlagUsagesWrapped(width()) })
+	root.SetUsageTemplate(regexp.MustCompile(`\.(Local|Inherited)Flags\.FlagUsages`).ReplaceAllString(root.UsageTemplate(), "flagUsages .${1}Flags"))
+	help := root.HelpFunc()
+	root.SetHelpFunc(func(c *cobra.Command, args []string) {
+		long := c.Long
+		defer func() { c.Long = long }()
+		paragraphs := strings.Split(long, "\n\n")
+		for n, text := range paragraphs {
+			if width() < helpWidth && !strings.Contains("\n"+text, "\n ") {
+				paragraphs[n] = p.out.Fold("", text)
+			}
+		}
+		c.Long = strings.Join(paragraphs, "\n\n")
+		help(c, args)
+	})
 }
 
 // app opens nothing yet.

@@ -194,7 +194,7 @@ func TestOwnerIsPairedAtTheTerminal(t *testing.T) {
 		if err := b.enrol(a); err != nil {
 			t.Fatal(err)
 		}
-		b.sees(`"phone" is paired as owner`, "No further App is let in")
+		b.sees(`"phone" is paired as owner`, "Pairing is closed")
 
 		// A second App needs the window, and a role.
 		second := newApp()

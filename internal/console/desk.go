@@ -146,7 +146,7 @@ func (d *desk) see(s *systemv1.Snapshot, now time.Time) {
 		}
 	}
 	if before.GetListening() && !s.GetListening() && s.GetCeremony() == nil && d.notice == "" {
-		d.notice, d.toldAt = "No further App is let in now.", now
+		d.notice, d.toldAt = "Pairing is closed.", now
 	}
 }
 

@@ -67,7 +67,7 @@ func screens() map[string]*desk {
 		"waiting":       {},
 		"new":           {summary: newBase(), snapshot: listening()},
 		"paired":        {summary: openBase(), snapshot: paired},
-		"locked down":   {summary: locked, snapshot: paired, notice: "No further App is let in now."},
+		"locked down":   {summary: locked, snapshot: paired, notice: "Pairing is closed."},
 		"not known":     {snapshot: paired},
 		"window":        {summary: openBase(), snapshot: &systemv1.Snapshot{Listening: true, WindowOpen: true, WindowRemainingMs: 132_000}},
 		"open":          {summary: openBase(), snapshot: paired, page: pageOpen},

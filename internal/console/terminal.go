@@ -158,7 +158,7 @@ func (t *terminal) showListening(before, s *systemv1.Snapshot) {
 		t.say("This Base has no owner yet. Start the pairing in the App: bitbox-app pair")
 	case before.GetListening():
 		t.asked, t.declined = nothing, nil
-		t.say("No further App is let in now. To let one in, type: open")
+		t.say("Pairing is closed. To let another App in, type: open")
 	}
 }
 

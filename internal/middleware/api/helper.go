@@ -17,7 +17,7 @@ type Helper interface {
 }
 
 // errNoHelper is what a developer's Base says.
-var errNoHelper = errors.New("this Base runs on a developer's machine, where it configures nothing; what needs the appliance, such as its posture, cannot be seen or changed")
+var errNoHelper = errors.New("this Base runs on a developer's machine, where it configures nothing; posture, SSH, services, audit and updates need the appliance ('make appliance')")
 
 // ask sends one request to the helper.
 func (s *Server) ask(ctx context.Context, request *systemv1.SystemRequest, progress func(*systemv1.Progress)) (*systemv1.SystemReply, error) {
