@@ -74,7 +74,7 @@ func unbounded() error {
 	}
 	helper, err := system.Open(system.Config{
 		Directory: generation.StateDirectory, Factory: posture.Factory(), Clock: boottime.Clock, BootID: bootID,
-		Live: machine, Banner: machine, Announcer: machine, Manager: machine, Services: services.BuiltIn(), Bounds: all,
+		Live: machine, Banner: machine, Announcer: machine, Manager: machine, Services: services.BuiltIn(), Bounds: all, AskAlone: true,
 		Logger: slog.New(slog.NewTextHandler(os.Stderr, nil)),
 	})
 	if err != nil {

@@ -5,8 +5,9 @@ import (
 	"net/netip"
 	"time"
 
-	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	"google.golang.org/protobuf/types/known/timestamppb"
+
+	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/bruteforce"
@@ -27,7 +28,7 @@ type Banner interface {
 }
 
 func (h *Helper) listBans(ctx context.Context) (*systemv1.SystemReply, error) {
-	bans, err := h.askBans(ctx)
+	bans, err := h.bansNow.get(ctx)
 	if err != nil {
 		return nil, err
 	}

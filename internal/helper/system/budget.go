@@ -30,7 +30,7 @@ const (
 // CallerBounds is the table of the budgets. MemoryMax of the unit is above twice the sum of
 // Holds: who uses up a budget waits, and ends nothing.
 var CallerBounds = map[Who]Bounds{
-	WhoMiddleware: {Holds: 96 << 20, Calls: 1000, Work: 20},
+	WhoMiddleware: {Holds: 96 << 20, Calls: 1000, Work: 5},
 	WhoConsole:    {Holds: 16 << 20, Calls: 200, Work: 20},
 	WhoRoot:       {Holds: 32 << 20, Calls: 200, Work: 40},
 }

@@ -129,6 +129,9 @@ type Config struct {
 	NoDisplay bool
 	// Bounds are the budgets of the callers; nil: CallerBounds.
 	Bounds map[Who]Bounds
+	// AskAlone: each request about services or bans asks by itself, and does not share the
+	// answer with all who want to know at that time.
+	AskAlone bool
 	// Restart restarts the machine, once a factory reset was ordered; nil: nobody does.
 	Restart func(ctx context.Context) error
 	// Manager looks after the machine and its services; nil: nobody does. Services are
@@ -171,6 +174,9 @@ type Helper struct {
 	// changes is the log of changes.
 	changes *recorder
 	budgets map[Who]budgets
+	// services and bansNow are asked for all who want to know at the same time.
+	services shared[[]*basev1.Service]
+	bansNow  shared[bruteforce.Bans]
 
 	authority *pairing.Service
 	retiring  sync.Mutex // held while a key is retired; guards retirer
@@ -277,6 +283,8 @@ func Open(config Config) (*Helper, error) {
 		laters:      make(chan func(context.Context), maxLater),
 		bansTurn:    make(turn, 1),
 	}
+	h.services.ask, h.bansNow.ask = h.listServices, h.askBans
+	h.services.alone, h.bansNow.alone = config.AskAlone, config.AskAlone
 	if h.log == nil {
 		h.log = slog.New(slog.DiscardHandler)
 	}

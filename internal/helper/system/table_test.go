@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"runtime"
+	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
@@ -183,5 +186,28 @@ func TestABudgetBindsItsCallerAndNotWhatCloses(t *testing.T) {
 	hangUp()
 	if _, err := programs.enter(gone, verb{work: 40}); !errors.Is(err, context.Canceled) {
 		t.Errorf("forty more at once: %v", err)
+	}
+}
+
+// However many ask at once, few questions are asked, and each answer is to one that began
+// after it was wanted.
+func TestManyWhoAskShareFreshAnswers(t *testing.T) {
+	var asked atomic.Int64
+	s := shared[int64]{ask: func(context.Context) (int64, error) { return asked.Add(1), nil }}
+	began := time.Now()
+	var asking sync.WaitGroup
+	for range 50 {
+		asking.Go(func() {
+			for range 4 {
+				before := asked.Load()
+				if answer, err := s.get(t.Context()); err != nil || answer <= before {
+					t.Errorf("after %d questions the answer is to number %d, %v", before, answer, err)
+				}
+			}
+		})
+	}
+	asking.Wait()
+	if n, most := asked.Load(), int64(time.Since(began)/sharePause)+1; n > most {
+		t.Errorf("%d questions were asked, and not %d", n, most)
 	}
 }

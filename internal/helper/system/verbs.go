@@ -171,7 +171,7 @@ var verbs = tableOf(
 	}).recorded(recordAnswerPairing),
 
 	// Bans and audit.
-	row(byAll, list, 4, func(ctx context.Context, h *Helper, _ *call, _ *systemv1.ListBans) (*systemv1.SystemReply, error) {
+	row(byAll, list, 0, func(ctx context.Context, h *Helper, _ *call, _ *systemv1.ListBans) (*systemv1.SystemReply, error) {
 		return h.listBans(ctx)
 	}),
 	row(byMiddleware|byRoot, document, 1, func(ctx context.Context, h *Helper, c *call, m *systemv1.LiftBan) (*systemv1.SystemReply, error) {
@@ -212,8 +212,8 @@ var verbs = tableOf(
 	row(byAll, short, 0, func(_ context.Context, h *Helper, _ *call, _ *systemv1.GetMachine) (*systemv1.SystemReply, error) {
 		return &systemv1.SystemReply{Result: &systemv1.SystemReply_Machine{Machine: h.machine()}}, nil
 	}),
-	row(byMiddleware|byRoot, short, 1, func(ctx context.Context, h *Helper, _ *call, _ *systemv1.ListServices) (*systemv1.SystemReply, error) {
-		return servicesReply(h.listServices(ctx))
+	row(byMiddleware|byRoot, short, 0, func(ctx context.Context, h *Helper, _ *call, _ *systemv1.ListServices) (*systemv1.SystemReply, error) {
+		return servicesReply(h.services.get(ctx))
 	}),
 	row(byMiddleware|byRoot, short, 4, func(ctx context.Context, h *Helper, c *call, m *systemv1.ChangeService) (*systemv1.SystemReply, error) {
 		return servicesReply(h.changeService(ctx, c.who, m.GetName(), m.GetAction()))

@@ -1,0 +1,66 @@
+package system
+
+import (
+	"context"
+	"sync"
+	"time"
+)
+
+// sharePause is how long after the beginning of one question the next one begins.
+const sharePause = 200 * time.Millisecond
+
+// shared asks a question that takes programs for all who want to know at the same time.
+// Each answer is to a question that began after it was wanted, so none is old; however
+// many ask however often, five questions a second are asked.
+type shared[T any] struct {
+	ask func(ctx context.Context) (T, error)
+	// alone: each who wants to know asks by itself.
+	alone bool
+
+	asking sync.Mutex // held while one is asked; guards began
+	began  time.Time
+
+	mu   sync.Mutex
+	next *question[T] // not begun yet; nil: nobody waits
+}
+
+type question[T any] struct {
+	answered chan struct{}
+	answer   T
+	err      error
+}
+
+// get waits for an answer.
+func (s *shared[T]) get(ctx context.Context) (answer T, err error) {
+	if s.alone {
+		return s.ask(ctx)
+	}
+	s.mu.Lock()
+	if s.next == nil {
+		s.next = &question[T]{answered: make(chan struct{})}
+		go s.answer()
+	}
+	q := s.next
+	s.mu.Unlock()
+	select {
+	case <-q.answered:
+		return q.answer, q.err
+	case <-ctx.Done():
+		return answer, ctx.Err()
+	}
+}
+
+func (s *shared[T]) answer() {
+	s.asking.Lock()
+	defer s.asking.Unlock()
+	time.Sleep(sharePause - time.Since(s.began))
+	s.began = time.Now()
+	s.mu.Lock()
+	q := s.next
+	s.next = nil // who comes now wants a later one
+	s.mu.Unlock()
+	defer close(q.answered)
+	ctx, cancel := context.WithTimeout(context.Background(), askTime)
+	defer cancel()
+	q.answer, q.err = s.ask(ctx)
+}
