@@ -61,7 +61,7 @@ func (p *program) ask(c *cobra.Command, conversation func(ctx context.Context, a
 	if authority, ok := applianceAuthority(c); ok {
 		return conversation(ctx, authority)
 	}
-	err := conversation(ctx, pairing.Client{Port: ipc.Dial(devbase.ControlSocket(p.stateDir))})
+	err := conversation(ctx, pairing.Client{Port: pairing.Over(ipc.Dial(devbase.ControlSocket(p.stateDir)).Call)})
 	if errors.Is(err, ipc.ErrNotRunning) {
 		return notRunning{p.stateDir}
 	}

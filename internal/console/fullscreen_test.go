@@ -137,7 +137,7 @@ type cuttable struct {
 	down chan struct{} // closed: it is down
 }
 
-func (c *cuttable) Call(ctx context.Context, request []byte) ([]byte, error) {
+func (c *cuttable) Call(ctx context.Context, request *systemv1.AuthorityRequest) (*systemv1.AuthorityReply, error) {
 	c.mu.Lock()
 	down := c.down
 	c.mu.Unlock()

@@ -144,7 +144,7 @@ func (a *authority) console() ipc.Handler {
 		if err != nil {
 			return err
 		}
-		answer, err := a.Call(ctx, pairing.CallerConsole, message)
+		answer, err := pairing.Answer(ctx, a.Port(pairing.CallerConsole), message)
 		if err != nil {
 			return err
 		}

@@ -123,7 +123,7 @@ func (p *process) killed() string {
 // pairWith pairs an App with a Base in another process, as far as it gets, and
 // calls once. Any error is the network's or the dead Base's.
 func pairWith(ctx context.Context, stateDir string, a *testApp) error {
-	console := pairing.Client{Port: ipc.Dial(devbase.ControlSocket(stateDir))}
+	console := pairing.Client{Port: pairing.Over(ipc.Dial(devbase.ControlSocket(stateDir)).Call)}
 	if err := console.Accept(ctx, a.number(), basev1.Role_ROLE_UNSPECIFIED); err != nil {
 		return fmt.Errorf("accept: %w", err)
 	}

@@ -112,14 +112,7 @@ func (c Client) Authority() pairing.Client { return pairing.Client{Port: authori
 
 type authorityPort struct{ Client }
 
-func (p authorityPort) Call(ctx context.Context, request []byte) ([]byte, error) {
-	message := &systemv1.AuthorityRequest{}
-	if err := proto.Unmarshal(request, message); err != nil {
-		return nil, fmt.Errorf("read a request to the ceremony authority: %w", err)
-	}
-	reply, err := p.Do(ctx, &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_Authority{Authority: message}}, nil)
-	if err != nil {
-		return nil, err
-	}
-	return proto.Marshal(reply.GetAuthority())
+func (p authorityPort) Call(ctx context.Context, request *systemv1.AuthorityRequest) (*systemv1.AuthorityReply, error) {
+	reply, err := p.Do(ctx, &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_Authority{Authority: request}}, nil)
+	return reply.GetAuthority(), err
 }

@@ -8,8 +8,6 @@ import (
 	"fmt"
 	"time"
 
-	"google.golang.org/protobuf/proto"
-
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/pairing"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
@@ -30,16 +28,9 @@ func (h *Helper) callAuthority(ctx context.Context, who Who, request *systemv1.A
 		defer h.retiring.Unlock()
 		h.retirer = who
 	}
-	b, err := proto.Marshal(request)
+	reply, err := h.authority.Call(ctx, who.caller(), request)
 	if err != nil {
-		return nil, fmt.Errorf("pass a request on to the ceremony authority: %w", err)
-	}
-	if b, err = h.authority.Call(ctx, who.caller(), b); err != nil {
 		return nil, fmt.Errorf("ask the ceremony authority: %w", err)
-	}
-	reply := &systemv1.AuthorityReply{}
-	if err := proto.Unmarshal(b, reply); err != nil {
-		return nil, fmt.Errorf("read the ceremony authority's reply: %w", err)
 	}
 	return reply, nil
 }

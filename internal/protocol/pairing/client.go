@@ -7,8 +7,6 @@ import (
 	"fmt"
 	"net/netip"
 
-	"google.golang.org/protobuf/proto"
-
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 )
@@ -168,16 +166,9 @@ func CeremonyIDOf(snapshot *systemv1.Snapshot) (id CeremonyID, ok bool) {
 }
 
 func (c Client) call(ctx context.Context, what string, request *systemv1.AuthorityRequest) (*systemv1.AuthorityReply, error) {
-	b, err := proto.Marshal(request)
+	reply, err := c.Call(ctx, request)
 	if err != nil {
-		return nil, fmt.Errorf("%s: write the request: %w", what, err)
-	}
-	if b, err = c.Call(ctx, b); err != nil {
 		return nil, fmt.Errorf("%s: %w", what, err)
-	}
-	reply := &systemv1.AuthorityReply{}
-	if err := proto.Unmarshal(b, reply); err != nil {
-		return nil, fmt.Errorf("%s: read the authority's reply: %w", what, err)
 	}
 	if reply.GetErrorCode() != "" {
 		return nil, fmt.Errorf("%s: %w", what, &Error{Code(reply.GetErrorCode()), reply.GetErrorMessage()})

@@ -21,7 +21,7 @@ import (
 
 // Bounds of one request.
 const (
-	// MaxRequestSize is the longest request that is parsed, in bytes.
+	// MaxRequestSize is the longest request that Answer parses, in bytes.
 	MaxRequestSize = 64 << 10
 	// maxReconcile is how many keys a Reconcile may name: more than a Middleware
 	// can hold.
@@ -113,8 +113,8 @@ type rbKind struct{}
 
 // Output is what comes of a request.
 type Output struct {
-	// Reply is a marshalled AuthorityReply.
-	Reply []byte
+	// Reply shares no memory with the Machine.
+	Reply *systemv1.AuthorityReply
 	// Save, if not nil, is the registry, which must be on disk (fsync) before
 	// Reply is given out. If that fails, the reply is Unsaved's.
 	Save []byte
@@ -172,14 +172,10 @@ func (m *Machine) StateKey() ed25519.PublicKey { return slices.Clone(m.stateKey)
 func (m *Machine) Version() uint64 { return m.version }
 
 // Handle answers one request. It does not fail: a refusal is a reply.
-func (m *Machine) Handle(now time.Duration, caller Caller, request []byte) Output {
+func (m *Machine) Handle(now time.Duration, caller Caller, message *systemv1.AuthorityRequest) Output {
 	m.Tick(now)
-	message := &systemv1.AuthorityRequest{}
-	var output Output
-	reply, err := &systemv1.AuthorityReply{}, parseRequest(request, message)
-	if err == nil {
-		output, err = m.dispatch(caller, message, reply)
-	}
+	reply := &systemv1.AuthorityReply{}
+	output, err := m.dispatch(caller, message, reply)
 	m.publish()
 	switch {
 	case err != nil:
@@ -189,7 +185,7 @@ func (m *Machine) Handle(now time.Duration, caller Caller, request []byte) Outpu
 		reply.Result = &systemv1.AuthorityReply_Snapshot{Snapshot: snapshot}
 		output.Unchanged = message.GetWatch() != nil && message.GetWatch().GetSeenVersion() == m.version
 	}
-	output.Reply = marshal(reply)
+	output.Reply = proto.CloneOf(reply)
 	return output
 }
 
@@ -200,7 +196,7 @@ func (m *Machine) Unsaved(output Output, cause error) Output {
 		output.undo()
 	}
 	m.publish()
-	return Output{Reply: marshal(refusal(ErrStorage.because("%v", cause)))}
+	return Output{Reply: refusal(ErrStorage.because("%v", cause))}
 }
 
 // Tick lets time pass: what has run out by now is dropped, and its secrets wiped.
@@ -242,16 +238,6 @@ func (m *Machine) Deadline() (deadline time.Duration, ok bool) {
 		consider(r.last + ShownFor)
 	}
 	return deadline, ok
-}
-
-func parseRequest(b []byte, message *systemv1.AuthorityRequest) error {
-	if len(b) > MaxRequestSize {
-		return ErrMalformed.because("it has %d bytes, more than %d", len(b), MaxRequestSize)
-	}
-	if err := proto.Unmarshal(b, message); err != nil {
-		return ErrMalformed.because("%v", err)
-	}
-	return nil
 }
 
 // mayCall is the table of the callers of each verb.
@@ -763,14 +749,4 @@ func refusal(err error) *systemv1.AuthorityReply {
 		e = ErrInternal.because("%v", err)
 	}
 	return &systemv1.AuthorityReply{ErrorCode: string(e.Code), ErrorMessage: e.Message}
-}
-
-func marshal(reply *systemv1.AuthorityReply) []byte {
-	b, err := proto.Marshal(reply)
-	if err != nil {
-		// The only way here is a text that is not UTF-8. No text gets in unchecked,
-		// and an empty reply would read as consent.
-		panic(fmt.Sprintf("pairing: marshal a reply: %v", err))
-	}
-	return b
 }

@@ -73,6 +73,7 @@ import (
 	"encoding/hex"
 	"time"
 
+	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/secret"
 )
 
@@ -146,9 +147,9 @@ func (c Caller) String() string {
 }
 
 // Port carries one request to the authority and its reply back. Service.Port is
-// one within a process, ipc.Dial makes one over a unix socket.
+// one within a process, Over makes one of what carries bytes.
 type Port interface {
-	// Call returns the marshalled AuthorityReply to a marshalled
-	// AuthorityRequest. An error means that no reply came; a refusal is a reply.
-	Call(ctx context.Context, request []byte) ([]byte, error)
+	// Call returns the reply to a request. An error means that no reply came; a
+	// refusal is a reply.
+	Call(ctx context.Context, request *systemv1.AuthorityRequest) (*systemv1.AuthorityReply, error)
 }

@@ -67,7 +67,7 @@ type worldPort struct {
 	caller Caller
 }
 
-func (p worldPort) Call(_ context.Context, request []byte) ([]byte, error) {
+func (p worldPort) Call(_ context.Context, request *systemv1.AuthorityRequest) (*systemv1.AuthorityReply, error) {
 	output := p.machine.Handle(p.now, p.caller, request)
 	if output.Save != nil {
 		if p.full {
@@ -304,7 +304,7 @@ func TestEnrolWaitsForTheHuman(t *testing.T) {
 	w, a := newWorld(t, 0), newApp(t, "phone")
 	w.show(a, noRole)
 	watches := 0
-	w.middleware.Port = portFunc(func(ctx context.Context, request []byte) ([]byte, error) {
+	w.middleware.Port = portFunc(func(ctx context.Context, request *systemv1.AuthorityRequest) (*systemv1.AuthorityReply, error) {
 		if watches++; watches == 4 { // enrol, watch, enrol, then this watch
 			w.answer(a, true)
 		}
@@ -316,9 +316,11 @@ func TestEnrolWaitsForTheHuman(t *testing.T) {
 	}
 }
 
-type portFunc func(context.Context, []byte) ([]byte, error)
+type portFunc func(context.Context, *systemv1.AuthorityRequest) (*systemv1.AuthorityReply, error)
 
-func (f portFunc) Call(ctx context.Context, request []byte) ([]byte, error) { return f(ctx, request) }
+func (f portFunc) Call(ctx context.Context, request *systemv1.AuthorityRequest) (*systemv1.AuthorityReply, error) {
+	return f(ctx, request)
+}
 
 func TestWindow(t *testing.T) {
 	ctx := t.Context()

@@ -5,6 +5,10 @@ import (
 	"errors"
 	"sync"
 	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 )
 
 // WatchTime is how long a Watch waits for a change at most.
@@ -75,7 +79,7 @@ type port struct {
 	caller  Caller
 }
 
-func (p port) Call(ctx context.Context, request []byte) ([]byte, error) {
+func (p port) Call(ctx context.Context, request *systemv1.AuthorityRequest) (*systemv1.AuthorityReply, error) {
 	return p.service.Call(ctx, p.caller, request)
 }
 
@@ -84,7 +88,7 @@ var ErrClosed = errors.New("the ceremony authority has been shut down")
 
 // Call answers one request. A Watch waits until something changes, for at most
 // WatchTime, and as long as ctx lives.
-func (s *Service) Call(ctx context.Context, caller Caller, request []byte) ([]byte, error) {
+func (s *Service) Call(ctx context.Context, caller Caller, request *systemv1.AuthorityRequest) (*systemv1.AuthorityReply, error) {
 	reply, changed, err := s.handle(caller, request)
 	if err != nil || changed == nil {
 		return reply, err
@@ -120,13 +124,13 @@ func (s *Service) With(do func(*Machine) error) error {
 
 // handle runs the Machine once. For a Watch that has seen the present version it
 // also returns what to wait for.
-func (s *Service) handle(caller Caller, request []byte) (reply []byte, changed <-chan struct{}, err error) {
+func (s *Service) handle(caller Caller, request *systemv1.AuthorityRequest) (reply *systemv1.AuthorityReply, changed <-chan struct{}, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
 		return nil, nil, ErrClosed
 	}
-	output := s.machine.Handle(s.now(), caller, request)
+	output := s.machine.Handle(s.now(), caller, proto.CloneOf(request))
 	if output.Save != nil {
 		if err := s.save(output.Save); err != nil {
 			output = s.machine.Unsaved(output, err)
