@@ -4,6 +4,7 @@ package client_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log"
 	"log/slog"
@@ -18,6 +19,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/devbase"
 	"github.com/BitBoxSwiss/bitbox-base/internal/middleware/admission"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/pairing"
+	"github.com/BitBoxSwiss/bitbox-base/internal/testbed/appliancetest"
 )
 
 // person stands at a Base that runs in this process, for the examples.
@@ -137,21 +139,127 @@ func ExampleApp_Discover() {
 	}
 }
 
-// Showing events as they happen.
-func ExampleSession() {
-	app, err := client.New(client.Options{})
+// pairAt pairs an App with a Base in this process. See the first example for how it is done
+// with people.
+func pairAt(ctx context.Context, person *person) *client.Session {
+	app, err := client.New(client.Options{Dir: person.dir + "/app", Name: "Laptop"})
 	if err != nil {
 		log.Fatal(err)
 	}
-	session, err := app.Open("BitBox Base")
+	if _, err := app.Pair(ctx, []string{person.base.Addr().String()}, client.PairOptions{
+		Requested: func(number string) { go person.accept(number) },
+		Confirm: func(ctx context.Context, code client.Code) (bool, error) {
+			return person.confirm(ctx) == code.Digits, nil
+		},
+	}); err != nil {
+		log.Fatal(client.Explain(err))
+	}
+	session, err := app.Open("")
+	if err != nil {
+		log.Fatal(client.Explain(err))
+	}
+	return session
+}
+
+// Calling the services of a Base, and telling failures apart.
+func ExampleSession() {
+	person := atTheBase()
+	defer person.goHome()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	session := pairAt(ctx, person)
+	defer session.Close()
+
+	list, err := session.Apps.ListApps(ctx, &basev1.ListAppsRequest{})
+	if err != nil {
+		log.Fatal(client.Explain(err))
+	}
+	for _, app := range list.GetApps() {
+		fmt.Println(app.GetName(), "is", app.GetRole().Name())
+	}
+	_, err = session.Apps.RenameApp(ctx, &basev1.RenameAppRequest{Id: "nobody", Name: "Tablet"})
+	if errors.Is(err, client.ErrNotFound) {
+		fmt.Println(client.Explain(err))
+	}
+	// Output:
+	// Laptop is owner
+	// the Base refused: no App with this id is paired
+}
+
+// Showing what has happened, and then what happens. A connection that is lost is made anew.
+func ExampleSession_WatchEvents() {
+	person := atTheBase()
+	defer person.goHome()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	session := pairAt(ctx, person)
+	defer session.Close()
+
+	for event, err := range session.WatchEvents(ctx, client.Watch{Replay: true}) {
+		if err != nil {
+			log.Fatal(client.Explain(err))
+		}
+		if paired := event.GetAppPaired(); paired != nil {
+			fmt.Printf("%s was paired as %s\n", paired.GetApp().GetName(), paired.GetApp().GetRole().Name())
+		}
+		if event.GetSubscribed() != nil {
+			break // from here on it would wait for more
+		}
+	}
+	// Output:
+	// Laptop was paired as owner
+}
+
+// Changing how open a Base is. Each difference is shown before anything is signed.
+func ExampleSession_Apply() {
+	appliance, err := appliancetest.Start(nil) // an appliance in this process
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer func() {
+		if err := appliance.Stop(); err != nil {
+			log.Fatal(err)
+		}
+	}()
+	dir, err := os.MkdirTemp("", "bitbox-example-")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	app, err := client.New(client.Options{Dir: dir + "/app", Name: "Laptop", NoDiscovery: true})
+	if err != nil {
+		log.Fatal(err)
+	}
+	let := make(chan error, 1)
+	_, err = app.Pair(ctx, []string{appliance.Address()}, client.PairOptions{
+		Requested: func(number string) { go func() { let <- appliance.Let(ctx, number, basev1.Role_ROLE_OWNER) }() },
+		Confirm:   func(context.Context, client.Code) (bool, error) { return true, nil }, // a person compares
+	})
+	if err := errors.Join(err, <-let); err != nil {
+		log.Fatal(client.Explain(err))
+	}
+	session, err := app.Open("")
 	if err != nil {
 		log.Fatal(client.Explain(err))
 	}
 	defer session.Close()
-	for event, err := range session.WatchEvents(context.Background(), client.Watch{Replay: true}) {
-		if err != nil {
-			log.Fatal(client.Explain(err))
-		}
-		fmt.Println(event)
+
+	view, err := session.Apply(ctx, client.Change{
+		Edit: client.Expose("electrum", false, 24*time.Hour),
+		Approve: func(changes []client.PostureChange) (bool, error) {
+			for _, change := range changes {
+				fmt.Println(change.Text)
+			}
+			return true, nil
+		},
+	})
+	if err != nil {
+		log.Fatal(client.Explain(err))
 	}
+	fmt.Println("it is in force, and signed:", len(view.Effective().Endpoints) == 2)
+	// Output:
+	// The Electrum API will be reachable for 1 day on port 8845, beside the encrypted channel.
+	// it is in force, and signed: true
 }
