@@ -30,7 +30,8 @@ func changed(t *testing.T, s *Session) []string {
 	}
 	var all []string
 	for _, e := range view.Entries {
-		text := strings.ToLower(strings.TrimPrefix(e.GetActor().String(), "ACTOR_")) + " " + e.GetAppName() + ": " + e.GetWhat() + " " + e.GetDetail()
+		text := strings.ToLower(strings.TrimPrefix(e.GetActor().String(), "ACTOR_")) + " " + e.GetAppName() + ": " + e.GetWhat() + " " +
+			e.GetDetail()
 		if e.GetFailure() != "" {
 			text += " FAILED"
 		}
@@ -59,8 +60,10 @@ func TestAnOwnersChangesStandInTheLogWithNameAndResult(t *testing.T) {
 	}
 	got := changed(t, phone)[before:]
 	want := []string{
-		"owner Laptop: posture revision 3, on trial: The Electrum API will be reachable for 1 day on port 50002.", "owner Laptop: posture-confirm revision 3",
-		"base : posture-undone revision 4: it could not be applied", "owner Laptop: posture revision 4, on trial: The Electrum API will be reachable for 1 hour on port 8845, beside the encrypted channel. The Electrum API will be closed on port 50002, and its connections ended. FAILED",
+		"owner Laptop: posture revision 3, on trial: The Electrum API will be reachable for 1 day on port 50002.",
+		"owner Laptop: posture-confirm revision 3",
+		"base : posture-undone revision 4: it could not be applied",
+		"owner Laptop: posture revision 4, on trial: The Electrum API will be reachable for 1 hour on port 8845, beside the encrypted channel. The Electrum API will be closed on port 50002, and its connections ended. FAILED",
 		"owner Laptop: lift-ban 192.0.2.1, which was not banned", "app Laptop: close-window ",
 	}
 	if !slices.Equal(got, want) {
@@ -235,7 +238,8 @@ func TestABaseThatHasBegunAnewIsSaidToHave(t *testing.T) {
 	if _, err := h.session.Changes(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if err := h.owner.store.change(h.session.transport.id, "be an App of before the reset", func(r *stored) { r.Changes.Epoch[0] ^= 1 }); err != nil {
+	if err := h.owner.store.change(h.session.transport.id, "be an App of before the reset",
+		func(r *stored) { r.Changes.Epoch[0] ^= 1 }); err != nil {
 		t.Fatal(err)
 	}
 	_, err := h.session.Changes(t.Context())

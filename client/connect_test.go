@@ -446,7 +446,8 @@ func TestWhichBaseIsMeant(t *testing.T) {
 	_, err = a.Base("")
 	wantKind(t, err, ErrSeveralBases)
 	_, err = a.Base("Third\x1b")
-	if known := wantKind(t, err, ErrNoSuchBase); !strings.Contains(known.Text, `"Fake Base", "Second"`) || strings.Contains(known.Text, "\x1b") {
+	if known := wantKind(t, err, ErrNoSuchBase); !strings.Contains(known.Text, `"Fake Base", "Second"`) ||
+		strings.Contains(known.Text, "\x1b") {
 		t.Errorf("%q", known.Text)
 	}
 	wantKind(t, a.Forget(""), ErrInvalid)

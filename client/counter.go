@@ -68,7 +68,8 @@ func readCounter(file *os.File) (last uint64, err error) {
 	if err != nil && !errors.Is(err, io.EOF) {
 		return 0, err
 	}
-	if last, err = strconv.ParseUint(strings.TrimSuffix(string(digits[:n]), "\n"), 10, 64); err != nil || last > noiseconn.MaxSeqClock+noiseconn.MaxSeqStep {
+	if last, err = strconv.ParseUint(strings.TrimSuffix(string(digits[:n]), "\n"), 10, 64); err != nil ||
+		last > noiseconn.MaxSeqClock+noiseconn.MaxSeqStep {
 		return 0, nil
 	}
 	return last, nil

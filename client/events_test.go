@@ -94,7 +94,8 @@ func cutAgainAndAgain(t *testing.T, h *house, watch Watch, last int) (addresses 
 	next := 0
 	ban := func() {
 		next++
-		h.Machine.Ban(bruteforce.Ban{Jail: "sshd", Addr: netip.MustParseAddr(fmt.Sprintf("192.0.2.%d", next)), Since: time.Now(), Until: time.Now().Add(time.Hour)})
+		h.Machine.Ban(bruteforce.Ban{Jail: "sshd", Addr: netip.MustParseAddr(fmt.Sprintf("192.0.2.%d", next)), Since: time.Now(),
+			Until: time.Now().Add(time.Hour)})
 		if _, err := open(t, h.owner).Bans(t.Context()); err != nil {
 			t.Error(err)
 		}

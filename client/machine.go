@@ -29,7 +29,8 @@ func (s *Session) AwaitReboot(ctx context.Context, rebooted time.Time) (*basev1.
 		}
 		select {
 		case <-ctx.Done():
-			return nil, fail(ErrUnreachable, ctx.Err(), "the Base restarts, and did not answer again in this time; look at it, or wait a little longer")
+			return nil, fail(ErrUnreachable, ctx.Err(),
+				"the Base restarts, and did not answer again in this time; look at it, or wait a little longer")
 		case <-time.After(lookAgain):
 		}
 	}

@@ -28,7 +28,8 @@ func TestFamiliesOfAddressesTakeTurns(t *testing.T) {
 
 func TestALinkLocalAddressWithoutAnInterfaceIsExplained(t *testing.T) {
 	for _, address := range []string{"fe80::1", "[fe80::1]", "[fe80::1]:8845"} {
-		if _, err := withPort(address); err == nil || !strings.Contains(Explain(err), "add the interface of this machine that leads there: fe80::1%") {
+		if _, err := withPort(address); err == nil ||
+			!strings.Contains(Explain(err), "add the interface of this machine that leads there: fe80::1%") {
 			t.Errorf("%s: %v", address, err)
 		}
 	}

@@ -626,8 +626,9 @@ func TestPairingWithAPortThatIsNotOursSaysSo(t *testing.T) {
 		address string
 		kind    error
 	}{
-		"an HTTP server":    {httpServer(t), ErrNotABase},
-		"an SSH server":     {other(t, func(conn net.Conn) { _, _ = io.WriteString(conn, "SSH-2.0-x\r\n"); _, _ = io.Copy(io.Discard, conn) }), ErrNotABase},
+		"an HTTP server": {httpServer(t), ErrNotABase},
+		"an SSH server": {other(t, func(conn net.Conn) { _, _ = io.WriteString(conn, "SSH-2.0-x\r\n"); _, _ = io.Copy(io.Discard, conn) }),
+			ErrNotABase},
 		"one that hangs up": {other(t, func(net.Conn) {}), ErrNotABase},
 		"a silent one":      {other(t, func(conn net.Conn) { _, _ = io.Copy(io.Discard, conn) }), ErrNotAccepted},
 		"a closed port":     {closed.Addr().String(), ErrUnreachable},

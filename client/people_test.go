@@ -177,7 +177,8 @@ func TestAnOwnerWhoWasLoweredGetsNothingFromALyingMiddleware(t *testing.T) {
 	}
 	// The same attack wins while it is an owner, but for what is so already.
 	before := attack()
-	if before["opens something"] != nil || before["orders a window"] != nil || before["lifts a ban"] != nil || !errors.Is(before["lets an App in"], context.Canceled) {
+	if before["opens something"] != nil || before["orders a window"] != nil || before["lifts a ban"] != nil ||
+		!errors.Is(before["lets an App in"], context.Canceled) {
 		t.Errorf("as an owner: %v; this attack proves nothing", before)
 	}
 	if _, err := h.session.SetRole(t.Context(), idOf(phone), viewer, approve, nil); err != nil {
@@ -286,7 +287,8 @@ type two struct {
 
 // meet has the new App ask at an address.
 func (h *house) meet(role basev1.Role, address string) *two {
-	m := &two{app: testApp(h.t), address: address, words: make(chan string, 1), number: make(chan string, 1), saidYes: make(chan bool, 1), newApp: make(chan error, 1)}
+	m := &two{app: testApp(h.t), address: address, words: make(chan string, 1), number: make(chan string, 1), saidYes: make(chan bool, 1),
+		newApp: make(chan error, 1)}
 	m.app.name = "Phone"
 	ctx, cancel := context.WithCancel(h.t.Context())
 	h.t.Cleanup(cancel)
@@ -393,7 +395,8 @@ func TestTheOwnerSaysNoAtABaseWithoutADisplay(t *testing.T) {
 func TestABaseWithADisplayTakesNoActOfAnApp(t *testing.T) {
 	h := newHouse(t)
 	m := h.meet(operator, h.Address())
-	if _, ownersApp := h.session.AcceptPairing(t.Context(), m.acceptance); !errors.Is(ownersApp, ErrDenied) || !strings.Contains(ownersApp.Error(), "has a display") {
+	if _, ownersApp := h.session.AcceptPairing(t.Context(), m.acceptance); !errors.Is(ownersApp, ErrDenied) ||
+		!strings.Contains(ownersApp.Error(), "has a display") {
 		t.Errorf("got %v", ownersApp)
 	}
 }

@@ -241,7 +241,8 @@ func asInvalid(err error) error {
 }
 
 // send returns what is in force once the document has been applied.
-func (s *Session) send(ctx context.Context, request *basev1.SubmitPostureRequest, progress func(string)) (signed *basev1.SignedPosture, err error) {
+func (s *Session) send(ctx context.Context, request *basev1.SubmitPostureRequest,
+	progress func(string)) (signed *basev1.SignedPosture, err error) {
 	stream, err := s.posture.SubmitPosture(ctx, request)
 	if err != nil {
 		return nil, err
@@ -328,7 +329,8 @@ func failLeft(cause error, signed *systemv1.PostureDocument, confirming bool) er
 
 // confirmOnce returns the posture in which the change holds, and sets confirming once the
 // confirmation may have been sent. seen is what was seen of the try; nothing: it looks.
-func (s *Session) confirmOnce(ctx context.Context, signed *systemv1.PostureDocument, seen signable, confirming *bool) (*PostureView, error) {
+func (s *Session) confirmOnce(ctx context.Context, signed *systemv1.PostureDocument, seen signable,
+	confirming *bool) (*PostureView, error) {
 	var err error
 	if seen.view == nil {
 		if seen, err = s.look(ctx, true); err != nil {
@@ -581,7 +583,8 @@ func (s *Session) LiftBan(ctx context.Context, address string) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	answer, err := s.bans.LiftBan(ctx, &basev1.LiftBanRequest{Order: posture.SignLiftBan(seen.view.LiftBanOrder(addr, seen.challenge), seen.seed)})
+	answer, err := s.bans.LiftBan(ctx, &basev1.LiftBanRequest{Order: posture.SignLiftBan(seen.view.LiftBanOrder(addr, seen.challenge),
+		seen.seed)})
 	if err != nil {
 		return false, err
 	}

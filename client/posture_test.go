@@ -548,7 +548,8 @@ func TestOwnersAppCanRevokeItselfButNotTheLast(t *testing.T) {
 }
 
 func TestDevelopersBaseCutsTheChannelAlone(t *testing.T) {
-	b, err := devbase.Start(devbase.Config{StateDir: t.TempDir() + "/state", Listen: "127.0.0.1:0", Name: "Dev", Logger: slog.New(slog.NewTextHandler(io.Discard, nil))})
+	b, err := devbase.Start(devbase.Config{StateDir: t.TempDir() + "/state", Listen: "127.0.0.1:0", Name: "Dev",
+		Logger: slog.New(slog.NewTextHandler(io.Discard, nil))})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -600,7 +601,8 @@ func TestLockdownEndsOtherSessionsAndIsLiftedSigned(t *testing.T) {
 func TestBansAreListedAndLifted(t *testing.T) {
 	h := newHouse(t)
 	h.Machine.Ban(bruteforce.Ban{Jail: "sshd", Addr: netip.MustParseAddr("192.0.2.7"), Since: time.Now(), Until: time.Now().Add(time.Hour)})
-	if list, err := h.session.Bans(t.Context()); err != nil || list.GetTotal() != 1 || list.GetCurrent() != 1 || list.GetBans()[0].GetAddress() != "192.0.2.7" {
+	if list, err := h.session.Bans(t.Context()); err != nil || list.GetTotal() != 1 || list.GetCurrent() != 1 ||
+		list.GetBans()[0].GetAddress() != "192.0.2.7" {
 		t.Errorf("%v, %d, %v", list, list.GetTotal(), err)
 	}
 	for _, c := range []struct {

@@ -31,7 +31,8 @@ func (s *Session) FactoryReset(ctx context.Context, typed func(name string) (str
 	if err != nil {
 		return err
 	}
-	_, err = s.posture.FactoryReset(ctx, &basev1.FactoryResetRequest{Order: posture.SignReset(seen.view.ResetOrder(name, seen.challenge), seen.seed)})
+	_, err = s.posture.FactoryReset(ctx, &basev1.FactoryResetRequest{Order: posture.SignReset(seen.view.ResetOrder(name, seen.challenge),
+		seen.seed)})
 	if err != nil && !Refused(err) {
 		// The restart may have come before the answer.
 		return fail(ErrUnreachable, err, "the connection ended before the Base had answered (%v): look whether it is being reset, and else do it again", reason(err))

@@ -123,7 +123,8 @@ func resultOf(u *basev1.Update) error {
 	case basev1.Update_PHASE_DONE:
 		return nil
 	case basev1.Update_PHASE_FAILED:
-		return fail(ErrUpdateUndone, nil, "the update to version %s failed, and somebody has to look at the Base: %s", Printable(u.GetToVersion()), Printable(u.GetReason()))
+		return fail(ErrUpdateUndone, nil, "the update to version %s failed, and somebody has to look at the Base: %s",
+			Printable(u.GetToVersion()), Printable(u.GetReason()))
 	default:
 		return fail(ErrUpdateUndone, nil, "the Base runs version %s as before: %s", Printable(u.GetFromVersion()), Printable(u.GetReason()))
 	}
@@ -153,7 +154,8 @@ func (s *Session) began(ctx context.Context, version, before string, cause error
 }
 
 // bring sends the file. sentAll tells that all of it has left.
-func (s *Session) bring(caller context.Context, r *Release, progress func(UpdateProgress)) (update *basev1.Update, sentAll bool, err error) {
+func (s *Session) bring(caller context.Context, r *Release,
+	progress func(UpdateProgress)) (update *basev1.Update, sentAll bool, err error) {
 	if _, err := r.file.Seek(release.HeaderSize, io.SeekStart); err != nil {
 		return nil, false, fail(ErrInvalid, err, "the release file cannot be read (%v)", reason(err))
 	}
@@ -182,7 +184,8 @@ func (s *Session) bring(caller context.Context, r *Release, progress func(Update
 	}
 	answer, err := stream.Finish()
 	if err != nil && caller.Err() != nil && sent == r.Size {
-		return nil, true, fail(ErrUpdateUnknown, err, "the Base was sent all of version %s, and this App did not wait to see whether it installs it; ask for it later", Printable(r.Version))
+		return nil, true, fail(ErrUpdateUnknown, err,
+			"the Base was sent all of version %s, and this App did not wait to see whether it installs it; ask for it later", Printable(r.Version))
 	}
 	if err != nil {
 		return nil, sent == r.Size, asRelease(err)
@@ -206,7 +209,8 @@ func (s *Session) follow(ctx context.Context, update *basev1.Update, progress fu
 		latest, err := s.watchUpdate(ctx, update, progress)
 		switch {
 		case ctx.Err() != nil:
-			return nil, fail(ErrUpdateUnknown, ctx.Err(), "the Base installs version %s, and this App did not wait for the end; ask for it later", Printable(update.GetToVersion()))
+			return nil, fail(ErrUpdateUnknown, ctx.Err(), "the Base installs version %s, and this App did not wait for the end; ask for it later",
+				Printable(update.GetToVersion()))
 		case err == nil && latest.GetId() != update.GetId():
 			return nil, fail(ErrUpdateUnknown, nil, "the Base says nothing of this update any more; ask for its version")
 		case err == nil:

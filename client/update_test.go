@@ -163,12 +163,14 @@ func TestAMiddlewareThatWasTakenOverInstallsNothingThatIsNotSignedAndNewer(t *te
 		}
 		upload := began.GetUpdateBegan().GetUpload()
 		for offset := header; offset < len(file); offset += pieceSize {
-			if _, err := middleware.Do(t.Context(), &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_UpdatePiece{UpdatePiece: &systemv1.UpdatePiece{
-				Upload: upload, Offset: uint64(offset - header), Data: file[offset:min(offset+pieceSize, len(file))]}}}, nil); err != nil {
+			if _, err := middleware.Do(t.Context(), &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_UpdatePiece{
+				UpdatePiece: &systemv1.UpdatePiece{
+					Upload: upload, Offset: uint64(offset - header), Data: file[offset:min(offset+pieceSize, len(file))]}}}, nil); err != nil {
 				return err
 			}
 		}
-		_, err = middleware.Do(t.Context(), &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_FinishUpdate{FinishUpdate: &systemv1.FinishUpdate{Upload: upload}}}, nil)
+		_, err = middleware.Do(t.Context(), &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_FinishUpdate{
+			FinishUpdate: &systemv1.FinishUpdate{Upload: upload}}}, nil)
 		return err
 	}
 	release := func(version string, forged bool) []byte {
@@ -186,9 +188,10 @@ func TestAMiddlewareThatWasTakenOverInstallsNothingThatIsNotSignedAndNewer(t *te
 		}
 	}
 	for name, request := range map[string]*systemv1.SystemRequest{
-		"the health":    {Verb: &systemv1.SystemRequest_GetHealth{GetHealth: &systemv1.GetHealth{}}},
-		"no such piece": {Verb: &systemv1.SystemRequest_UpdatePiece{UpdatePiece: &systemv1.UpdatePiece{Upload: []byte("../../../../../x"), Data: []byte("x")}}},
-		"no such end":   {Verb: &systemv1.SystemRequest_FinishUpdate{FinishUpdate: &systemv1.FinishUpdate{Upload: []byte("next.deb")}}},
+		"the health": {Verb: &systemv1.SystemRequest_GetHealth{GetHealth: &systemv1.GetHealth{}}},
+		"no such piece": {Verb: &systemv1.SystemRequest_UpdatePiece{UpdatePiece: &systemv1.UpdatePiece{Upload: []byte("../../../../../x"),
+			Data: []byte("x")}}},
+		"no such end": {Verb: &systemv1.SystemRequest_FinishUpdate{FinishUpdate: &systemv1.FinishUpdate{Upload: []byte("next.deb")}}},
 	} {
 		if _, err := middleware.Do(t.Context(), request, nil); err == nil {
 			t.Errorf("%s: the helper did it", name)
