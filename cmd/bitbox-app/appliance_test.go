@@ -242,13 +242,15 @@ func TestEventsOfTheHelperAreTold(t *testing.T) {
 		"SSH was switched on for 2 hours, by the App 'Laptop'.": {Event: &basev1.Event_PostureChanged{
 			PostureChanged: &basev1.PostureChangedEvent{Changes: []string{"SSH was switched on for 2 hours."}, By: "the App 'Laptop'"}}},
 		`SSH was switched off. Pairing was closed, by "Phone" (6b2c).`: {Event: &basev1.Event_PostureChanged{
-			PostureChanged: &basev1.PostureChangedEvent{Changes: []string{"SSH was switched off.", "Pairing was closed."}, App: &basev1.App{Id: "6b2c", Name: "Phone"}}}},
+			PostureChanged: &basev1.PostureChangedEvent{Changes: []string{"SSH was switched off.", "Pairing was closed."},
+				App: &basev1.App{Id: "6b2c", Name: "Phone"}}}},
 		"SSH was switched off (its time is over).": {Event: &basev1.Event_PostureChanged{
 			PostureChanged: &basev1.PostureChangedEvent{Changes: []string{"SSH was switched off."}, Note: "its time is over"}}},
 		"The machine restarts, as an App (6b2c) has asked.": {Event: &basev1.Event_MachineStopping{
 			MachineStopping: &basev1.MachineStoppingEvent{By: &basev1.App{Id: "6b2c"}}}},
-		"Banned: 192.0.2.7 (sshd). (3 more of this kind were left out. 9 more entries do not fit here.)": {LeftOut: proto.Uint32(3), Cut: proto.Uint32(9), Event: &basev1.Event_BansChanged{
-			BansChanged: &basev1.BansChangedEvent{Banned: []*basev1.Ban{ban}}}},
+		"Banned: 192.0.2.7 (sshd). (3 more of this kind were left out. 9 more entries do not fit here.)": {LeftOut: proto.Uint32(3),
+			Cut: proto.Uint32(9), Event: &basev1.Event_BansChanged{
+				BansChanged: &basev1.BansChangedEvent{Banned: []*basev1.Ban{ban}}}},
 		"The pairing window is open to let in a viewer for another 1 min 0 s.": {Event: &basev1.Event_WindowChanged{
 			WindowChanged: &basev1.WindowChangedEvent{Window: &basev1.Window{Open: true, RemainingMs: 60_000, Role: basev1.Role_ROLE_VIEWER}}}},
 		"The Base is not as it should be: Open (port), Odd (key).": {Event: &basev1.Event_DriftFound{
@@ -293,7 +295,8 @@ func TestEventsAreToldInSentences(t *testing.T) {
 		"The disk is filling up: 1.0 KiB of 2.0 KiB are free.": {
 			Event: &basev1.Event_DiskFilling{DiskFilling: &basev1.DiskFillingEvent{TotalBytes: 2048, AvailableBytes: 1024}}},
 		`The machine is switched off, as "Laptop" (12) has asked.`: {
-			Event: &basev1.Event_MachineStopping{MachineStopping: &basev1.MachineStoppingEvent{PowerOff: true, By: &basev1.App{Id: "12", Name: "Laptop"}}}},
+			Event: &basev1.Event_MachineStopping{MachineStopping: &basev1.MachineStoppingEvent{PowerOff: true,
+				By: &basev1.App{Id: "12", Name: "Laptop"}}}},
 		`"Phone" (34) is operator now, and was viewer.`: {
 			Event: &basev1.Event_AppRoleChanged{AppRoleChanged: &basev1.AppRoleChangedEvent{
 				App: &basev1.App{Id: "34", Name: "Phone", Role: basev1.Role_ROLE_OPERATOR}, Before: basev1.Role_ROLE_VIEWER}}},

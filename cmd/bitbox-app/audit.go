@@ -159,7 +159,8 @@ func (p *program) auditFixCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if err := asking.confirm(ctx, fmt.Sprintf("The Base will repair %s:\n  %s\n", client.Printable(finding.GetId()), p.out.Fold("  ", client.Printable(finding.GetFix())))); err != nil {
+			if err := asking.confirm(ctx, fmt.Sprintf("The Base will repair %s:\n  %s\n", client.Printable(finding.GetId()),
+				p.out.Fold("  ", client.Printable(finding.GetFix())))); err != nil {
 				return err
 			}
 			if _, err := session.Audit.FixFinding(ctx, &basev1.FixFindingRequest{Id: finding.GetId()}); err != nil {

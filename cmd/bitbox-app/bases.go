@@ -30,7 +30,8 @@ type basis struct {
 }
 
 func basisOf(b client.Base) *basis {
-	return &basis{b.Name, string(b.State), fmt.Sprintf("%x", b.PublicKey), b.AppID, b.AppName, roleName(b.Role), b.RoleAt, b.PairedAt, b.Addresses}
+	return &basis{b.Name, string(b.State), fmt.Sprintf("%x", b.PublicKey), b.AppID, b.AppName, roleName(b.Role), b.RoleAt, b.PairedAt,
+		b.Addresses}
 }
 
 // checkedBasis is what `bases --check --json` has.
@@ -187,7 +188,8 @@ If this is the only owner's App, only somebody at the Base can let an owner in a
 			return err
 		}
 		if base.State.Usable() {
-			text := fmt.Sprintf("This App's pairing with %q will be deleted for good. It was %s there (as of %s).", base.Name, article(base.Role), when(base.RoleAt, time.Now()))
+			text := fmt.Sprintf("This App's pairing with %q will be deleted for good. It was %s there (as of %s).", base.Name, article(base.Role),
+				when(base.RoleAt, time.Now()))
 			if err := asking.confirm(c.Context(), "In this App:\n  "+p.out.Fold("  ", client.Printable(text))+"\n"); err != nil {
 				return err
 			}

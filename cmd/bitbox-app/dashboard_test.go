@@ -68,7 +68,8 @@ func openTerminal(t *testing.T, dir string, environment []string, args ...string
 	x.app = exec.Command(path, args...)
 	x.app.Stdin, x.app.Stdout, x.app.Stderr = slave, slave, slave
 	x.app.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
-	x.app.Env = append([]string{"TERM=xterm-256color", "LANG=C.UTF-8", "TZ=UTC", "HOME=" + dir, dirVariable + "=" + dir + "/app"}, environment...)
+	x.app.Env = append([]string{"TERM=xterm-256color", "LANG=C.UTF-8", "TZ=UTC", "HOME=" + dir, dirVariable + "=" + dir + "/app"},
+		environment...)
 	if err := x.app.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -237,7 +238,8 @@ func accept(t *testing.T, b *devbase.Base, number string) {
 	for _, r := range strings.ReplaceAll(number, " ", "") {
 		n = 10*n + uint32(r-'0')
 	}
-	for err := b.Console().Accept(ctx, n, basev1.Role_ROLE_UNSPECIFIED); err != nil; err = b.Console().Accept(ctx, n, basev1.Role_ROLE_UNSPECIFIED) {
+	for err := b.Console().Accept(ctx, n, basev1.Role_ROLE_UNSPECIFIED); err != nil; err = b.Console().Accept(ctx, n,
+		basev1.Role_ROLE_UNSPECIFIED) {
 		if ctx.Err() != nil {
 			t.Fatal(err)
 		}
@@ -487,7 +489,8 @@ func TestAnOwnerRunsAnApplianceFromTheDashboard(t *testing.T) {
 		t.Fatal(err)
 	}
 	a.Machine.Ban(bruteforce.Ban{Jail: "sshd", Addr: netip.MustParseAddr("192.0.2.7"), Since: time.Now(), Until: time.Now().Add(time.Hour)})
-	a.Machine.Drift(&basev1.Finding{Id: "port-9999", Severity: basev1.Finding_SEVERITY_CRITICAL, Title: "Something is open", Expected: "closed", Found: "open", Why: "Because.", Fix: "It is closed.", Fixable: true})
+	a.Machine.Drift(&basev1.Finding{Id: "port-9999", Severity: basev1.Finding_SEVERITY_CRITICAL, Title: "Something is open",
+		Expected: "closed", Found: "open", Why: "Because.", Fix: "It is closed.", Fixable: true})
 	app, err := client.New(client.Options{Dir: dir + "/app", NoDiscovery: true})
 	if err != nil {
 		t.Fatal(err)

@@ -30,7 +30,8 @@ func chosen(length time.Duration) error {
 	case length == 0:
 		return usageError{errors.New("say for how long, such as --for 1d; 5m (minutes) to 7d are allowed")}
 	case length < client.MinLease || length > client.MaxLease || length%time.Second != 0:
-		return usageError{fmt.Errorf("--for %s is not possible: 5m (minutes) to 7d are allowed, in whole seconds", commandline.FormatDuration(length))}
+		return usageError{fmt.Errorf("--for %s is not possible: 5m (minutes) to 7d are allowed, in whole seconds",
+			commandline.FormatDuration(length))}
 	}
 	return nil
 }
@@ -64,9 +65,10 @@ Electrum wallets.`,
 		if err := cmp.Or(isExtra(args[0]), chosen(*length)); err != nil {
 			return err
 		}
-		return p.applyAndSay(c, asking, client.Change{Edit: client.Expose(args[0], ownPort, *length)}, func(host string, view *client.PostureView) *connection {
-			return exposedAt(host, args[0], view)
-		})
+		return p.applyAndSay(c, asking, client.Change{Edit: client.Expose(args[0], ownPort, *length)},
+			func(host string, view *client.PostureView) *connection {
+				return exposedAt(host, args[0], view)
+			})
 	}
 	return command
 }

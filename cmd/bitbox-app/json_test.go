@@ -320,7 +320,8 @@ func TestJSONIsAsDocumented(t *testing.T) {
 		t.Fatal(err)
 	}
 	a.Machine.Ban(bruteforce.Ban{Jail: "sshd", Addr: netip.MustParseAddr("192.0.2.7"), Since: time.Now(), Until: time.Now().Add(time.Hour)})
-	a.Machine.Drift(&basev1.Finding{Id: "ssh-settings", Severity: basev1.Finding_SEVERITY_WARNING, Title: "Something is open", Expected: "closed", Found: "open", Why: "Because.", Fix: "Close it.", Fixable: true})
+	a.Machine.Drift(&basev1.Finding{Id: "ssh-settings", Severity: basev1.Finding_SEVERITY_WARNING, Title: "Something is open",
+		Expected: "closed", Found: "open", Why: "Because.", Fix: "Close it.", Fixable: true})
 	release, err := appliancetest.Release("1.1", appliancetest.Architecture, 1<<20, false)
 	if err != nil {
 		t.Fatal(err)
@@ -337,7 +338,8 @@ func TestJSONIsAsDocumented(t *testing.T) {
 	}{
 		{"version", nil}, {"bases", nil}, {"bases --check", nil}, {"discover", []string{"--timeout", "1s"}},
 		{"status", nil}, {"status --history", nil}, {"timezone", nil}, {"timezone", []string{"Europe/Zurich"}},
-		{"services list", nil}, {"services stop", []string{"mdns", "--yes"}}, {"services start", []string{"mdns"}}, {"services restart", []string{"mdns"}},
+		{"services list", nil}, {"services stop", []string{"mdns", "--yes"}}, {"services start", []string{"mdns"}},
+		{"services restart", []string{"mdns"}},
 		{"services disable", []string{"mdns", "--yes"}}, {"services enable", []string{"mdns"}}, {"logs", nil}, {"update --debian", nil},
 		{"name", nil}, {"name", []string{"Attic", "--yes"}}, {"apps list", nil},
 		{"pairing open", nil}, {"pairing status", nil}, {"pairing close", nil},
@@ -345,12 +347,16 @@ func TestJSONIsAsDocumented(t *testing.T) {
 		{"bans list", nil}, {"bans lift", []string{"192.0.2.7", "--yes"}},
 		{"audit", nil}, {"audit fix", []string{"ssh-settings", "--yes"}},
 		{"posture show", nil}, {"expose", []string{"electrum", "--for", "1h", "--yes"}}, {"posture diff", nil}, {"posture history", nil},
-		{"posture back", []string{"2", "--yes"}}, {"expose", []string{"electrum", "--for", "1h", "--yes"}}, {"unexpose", []string{"electrum", "--yes"}},
-		{"ssh keys add", []string{key, "--yes"}}, {"ssh keys list", nil}, {"ssh keys known-hosts", nil}, {"ssh enable", []string{"--for", "1h", "--yes"}},
+		{"posture back", []string{"2", "--yes"}}, {"expose", []string{"electrum", "--for", "1h", "--yes"}},
+		{"unexpose", []string{"electrum", "--yes"}},
+		{"ssh keys add", []string{key, "--yes"}}, {"ssh keys list", nil}, {"ssh keys known-hosts", nil},
+		{"ssh enable", []string{"--for", "1h", "--yes"}},
 		{"posture show", nil}, {"ssh disable", []string{"--yes"}}, {"ssh keys remove", []string{"anna", "--yes"}},
 		{"lockdown", []string{"--yes"}}, {"posture unlock", []string{"--yes"}},
 		{"update", []string{file, "--yes"}}, {"update --status", nil}, {"log", nil}, {"log verify", nil},
-		{"apps role", []string{"Phone", "viewer", "--yes"}}, {"apps rename", []string{"Phone", "Tablet"}}, {"apps rename", []string{"Tablet", "Phone"}}, {"apps revoke", []string{"Phone", "--yes"}}, {"reboot", []string{"--yes"}}, {"factory-reset", []string{"--confirm", nameOf(t, dir)}},
+		{"apps role", []string{"Phone", "viewer", "--yes"}}, {"apps rename", []string{"Phone", "Tablet"}},
+		{"apps rename", []string{"Tablet", "Phone"}}, {"apps revoke", []string{"Phone", "--yes"}}, {"reboot", []string{"--yes"}},
+		{"factory-reset", []string{"--confirm", nameOf(t, dir)}},
 		{"prepair", []string{filepath.Join(dir, "b.keys"), "--name", "Cellar"}}, {"forget", []string{"Cellar", "--yes"}},
 	} {
 		shape := "bitbox-app " + run.shape
@@ -380,7 +386,8 @@ func TestJSONIsAsDocumented(t *testing.T) {
 		}
 	}
 	for name, shape := range shapes {
-		if shape != nil && !ran[name] && name != "bitbox-app posture confirm" && name != "bitbox-app shutdown" { // which are like posture back and reboot
+		// which are like posture back and reboot
+		if shape != nil && !ran[name] && name != "bitbox-app posture confirm" && name != "bitbox-app shutdown" {
 			t.Errorf("%s is not run here", name)
 		}
 	}

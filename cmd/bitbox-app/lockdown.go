@@ -33,7 +33,8 @@ sessions of all other Apps. No keys are removed. 'bitbox-app posture unlock' lif
 		change := client.PostureChange{Field: "lockdown", Before: "off", After: "on",
 			Text: "The Base will be locked down: SSH off, extra APIs closed, no pairing from the network, all other sessions ended."}
 		if several != nil {
-			change.Text = "These Bases will be locked down (SSH off, extra APIs closed, no pairing from the network, all other sessions ended): " + strings.Join(several, ", ") + "."
+			change.Text = "These Bases will be locked down (SSH off, extra APIs closed, no pairing from the network, all other sessions ended): " +
+				strings.Join(several, ", ") + "."
 			if err := asking.must(c.Context(), change); err != nil {
 				return err
 			}

@@ -220,7 +220,8 @@ match, the exit code says so (bitbox-app help exit-codes).`,
 					if view.Last == 0 {
 						return p.printf("The log of changes has no entries yet.\n")
 					}
-					return p.printf("The log of changes is intact: %d entries, the last is number %d with the hash %s.\n", len(view.Entries), view.Last, view.LastHash)
+					return p.printf("The log of changes is intact: %d entries, the last is number %d with the hash %s.\n", len(view.Entries), view.Last,
+						view.LastHash)
 				},
 				columns: []string{"LOG", "ENTRIES", "LAST", "HASH"},
 				rows: func(view *client.ChangeLog) [][]string {

@@ -107,7 +107,8 @@ func (p *program) printEntry(e *basev1.LogEntry) error {
 	if p.json {
 		return p.printMessage(e)
 	}
-	return p.printf("%s  %s: %s\n", e.GetTime().AsTime().Local().Format(time.DateTime), client.Printable(e.GetService()), client.Printable(e.GetText()))
+	return p.printf("%s  %s: %s\n", e.GetTime().AsTime().Local().Format(time.DateTime), client.Printable(e.GetService()),
+		client.Printable(e.GetText()))
 }
 
 // parsePriority takes a name or its number.
@@ -154,5 +155,6 @@ func parseTime(text string, now time.Time) (time.Time, error) {
 			return time.Date(now.Year(), now.Month(), now.Day(), t.Hour(), t.Minute(), t.Second(), 0, now.Location()), nil
 		}
 	}
-	return time.Time{}, fmt.Errorf("%q is not a time; write how long ago, such as 1h or 3d, or a time, such as 15:04 or \"2026-11-26 15:04\"", text)
+	return time.Time{}, fmt.Errorf("%q is not a time; write how long ago, such as 1h or 3d, or a time, such as 15:04 or \"2026-11-26 15:04\"",
+		text)
 }

@@ -33,7 +33,8 @@ func run(args []string) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	context.AfterFunc(ctx, stop) // a second Ctrl-C ends it at once
-	p := &program{in: os.Stdin, out: terminal.Open(os.Stdout, os.Getenv), errs: terminal.Open(os.Stderr, os.Getenv), terminal: term.IsTerminal(int(os.Stdin.Fd()))}
+	p := &program{in: os.Stdin, out: terminal.Open(os.Stdout, os.Getenv), errs: terminal.Open(os.Stderr, os.Getenv),
+		terminal: term.IsTerminal(int(os.Stdin.Fd()))}
 	root := p.rootCommand()
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
@@ -109,7 +110,8 @@ your configuration directory.`,
 	root.SetOut(p.out)
 	flags := root.PersistentFlags()
 	flags.StringVar(&p.dir, "dir", os.Getenv(dirVariable), "directory of the App's data")
-	flags.StringArrayVar(&p.bases, "base", nil, "the `NAME` of the Base, if this App is paired with several; separate several names by commas, or repeat the flag")
+	flags.StringArrayVar(&p.bases, "base", nil,
+		"the `NAME` of the Base, if this App is paired with several; separate several names by commas, or repeat the flag")
 	flags.BoolVar(&p.all, "all", false, "run on all Bases that this App is paired with (read-only commands and lockdown)")
 	flags.StringVar(&p.address, "address", "", "the address of the Base (host:port), if it has moved and is not found; only this one is tried")
 	commandline.DurationVar(flags, &p.timeout, "timeout", "wait at most this long, such as 10s (default: depends on the command)")
@@ -121,7 +123,8 @@ your configuration directory.`,
 	root.AddCommand(
 		p.dashboardCommand(), p.discoverCommand(), p.pairCommand(), p.prePairCommand(), p.basesCommand(), p.forgetCommand(),
 		p.statusCommand(), p.appsCommand(), p.pairingCommand(), p.watchCommand(),
-		p.postureCommand(), p.exposeCommand(), p.unexposeCommand(), p.sshCommand(), p.bansCommand(), p.auditCommand(), p.logCommand(), p.lockdownCommand(), p.updateCommand(), p.factoryResetCommand(),
+		p.postureCommand(), p.exposeCommand(), p.unexposeCommand(), p.sshCommand(), p.bansCommand(), p.auditCommand(), p.logCommand(),
+		p.lockdownCommand(), p.updateCommand(), p.factoryResetCommand(),
 		p.servicesCommand(), p.logsCommand(), p.nameCommand(), p.timezoneCommand(), p.rebootCommand(), p.shutdownCommand(),
 		p.versionCommand(), exitCodesTopic(),
 	)
@@ -199,7 +202,8 @@ func (p *program) call(ctx context.Context, usual time.Duration, conversation fu
 }
 
 // talk runs one conversation with one Base.
-func (p *program) talk(ctx context.Context, app *client.App, name string, usual time.Duration, conversation func(context.Context, *client.Session) error) error {
+func (p *program) talk(ctx context.Context, app *client.App, name string, usual time.Duration,
+	conversation func(context.Context, *client.Session) error) error {
 	var at []string
 	if p.address != "" {
 		at = append(at, p.address)

@@ -112,13 +112,15 @@ func (p *program) target(ctx context.Context, lines <-chan line, args []string, 
 			return args, nil
 		}
 		if len(named) == 0 {
-			return nil, &client.Error{Kind: client.ErrNoSuchBase, Text: fmt.Sprintf("no Base named %q answered on the local network; to give an address, write host:port", client.Printable(args[0]))}
+			return nil, &client.Error{Kind: client.ErrNoSuchBase,
+				Text: fmt.Sprintf("no Base named %q answered on the local network; to give an address, write host:port", client.Printable(args[0]))}
 		}
 		found = named
 	}
 	switch {
 	case len(found) == 0:
-		return nil, &client.Error{Kind: client.ErrNoSuchBase, Text: "no Base answered on the local network; check that it is on and connected to this network, or give its address: bitbox-app pair HOST:PORT"}
+		return nil, &client.Error{Kind: client.ErrNoSuchBase,
+			Text: "no Base answered on the local network; check that it is on and connected to this network, or give its address: bitbox-app pair HOST:PORT"}
 	case len(found) == 1:
 		if err := p.say("Found %q at %s.\n", found[0].Name, found[0].address()); err != nil {
 			return nil, err
@@ -130,7 +132,9 @@ func (p *program) target(ctx context.Context, lines <-chan line, args []string, 
 		}
 		return found[0].Addresses, nil
 	case !p.terminal:
-		return nil, &client.Error{Kind: client.ErrSeveralBases, Text: fmt.Sprintf("%d Bases answered on the local network; give the address of the one you mean (see 'bitbox-app discover')", len(found))}
+		return nil, &client.Error{Kind: client.ErrSeveralBases,
+			Text: fmt.Sprintf("%d Bases answered on the local network; give the address of the one you mean (see 'bitbox-app discover')",
+				len(found))}
 	}
 	return p.choose(ctx, lines, found)
 }
@@ -217,7 +221,8 @@ func (p *program) confirmWords(ctx context.Context, lines <-chan line, code clie
 			return false, err
 		}
 	}
-	if err := p.say("\nThe Base %q will give this App, %q, the role %s.\n\nWords:  %s\n\nType these words into the owner's App.\n", code.BaseName, code.AppName, roleName(code.Role), code.Words); err != nil {
+	if err := p.say("\nThe Base %q will give this App, %q, the role %s.\n\nWords:  %s\n\nType these words into the owner's App.\n",
+		code.BaseName, code.AppName, roleName(code.Role), code.Words); err != nil {
 		return false, err
 	}
 	shown := time.Now()
@@ -250,7 +255,8 @@ func (p *program) confirm(ctx context.Context, lines <-chan line, code client.Co
 		}
 	}
 	for {
-		if err := p.say("\nThe Base %q will give this App, %q, the role %s.\nType the code that the Base shows: ", code.BaseName, code.AppName, roleName(code.Role)); err != nil {
+		if err := p.say("\nThe Base %q will give this App, %q, the role %s.\nType the code that the Base shows: ", code.BaseName, code.AppName,
+			roleName(code.Role)); err != nil {
 			return false, err
 		}
 		typed, err := nextLine(ctx, lines, time.Time{})
@@ -269,7 +275,8 @@ func (p *program) confirm(ctx context.Context, lines <-chan line, code client.Co
 // compare has the person at the terminal compare. What was typed before the code
 // was shown does not answer.
 func (p *program) compare(ctx context.Context, lines <-chan line, code client.Code) (bool, error) {
-	if err := p.printf("\nThe Base %q will give this App, %q, the role %s.\n\nCode:  %s\n\n", code.BaseName, code.AppName, roleName(code.Role), code.Digits); err != nil {
+	if err := p.printf("\nThe Base %q will give this App, %q, the role %s.\n\nCode:  %s\n\n", code.BaseName, code.AppName, roleName(code.Role),
+		code.Digits); err != nil {
 		return false, err
 	}
 	shown := time.Now()

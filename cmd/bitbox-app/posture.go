@@ -149,7 +149,8 @@ func (p *program) apply(c *cobra.Command, asking *consent, change client.Change)
 
 // applyAndSay makes a change, and says how to use what it has opened: at is given the
 // address of the Base.
-func (p *program) applyAndSay(c *cobra.Command, asking *consent, change client.Change, at func(host string, view *client.PostureView) *connection) error {
+func (p *program) applyAndSay(c *cobra.Command, asking *consent, change client.Change,
+	at func(host string, view *client.PostureView) *connection) error {
 	return p.call(c.Context(), changeTime, func(ctx context.Context, session *client.Session) error {
 		asking.sent = nothingChanged // the error says it once there is more
 		change.Approve = asking.approve(ctx)

@@ -154,7 +154,8 @@ func pairScript(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 // standAtBase is the person at the Base.
-func standAtBase(ctx context.Context, console pairing.Client, number <-chan uint32, role basev1.Role, answer string, typed io.Writer) error {
+func standAtBase(ctx context.Context, console pairing.Client, number <-chan uint32, role basev1.Role, answer string,
+	typed io.Writer) error {
 	select {
 	case n := <-number:
 		// The request may not have arrived yet.

@@ -24,10 +24,12 @@ var serviceActions = []struct {
 	action                basev1.ServiceAction
 }{
 	{"start", "Start a service", "", basev1.ServiceAction_SERVICE_ACTION_START},
-	{"stop", "Stop a service until the next boot, or until it is started", "will be stopped until the next boot, or until it is started", basev1.ServiceAction_SERVICE_ACTION_STOP},
+	{"stop", "Stop a service until the next boot, or until it is started", "will be stopped until the next boot, or until it is started",
+		basev1.ServiceAction_SERVICE_ACTION_STOP},
 	{"restart", "Stop a service and start it again", "", basev1.ServiceAction_SERVICE_ACTION_RESTART},
 	{"enable", "Start a service, now and at each boot", "", basev1.ServiceAction_SERVICE_ACTION_ENABLE},
-	{"disable", "Stop a service, and do not start it at boot", "will be stopped, and not started at boot", basev1.ServiceAction_SERVICE_ACTION_DISABLE},
+	{"disable", "Stop a service, and do not start it at boot", "will be stopped, and not started at boot",
+		basev1.ServiceAction_SERVICE_ACTION_DISABLE},
 }
 
 func (p *program) servicesCommand() *cobra.Command {
@@ -63,7 +65,8 @@ that keep the Base closed, or that let you reach it, cannot be stopped from an A
 		if a.question != "" {
 			asking := p.consent(one)
 			ask = func(ctx context.Context, name string) error {
-				return asking.must(ctx, client.PostureChange{Field: "service", Subject: name, Text: fmt.Sprintf("The service %s %s.", name, a.question)})
+				return asking.must(ctx, client.PostureChange{Field: "service", Subject: name,
+					Text: fmt.Sprintf("The service %s %s.", name, a.question)})
 			}
 		}
 		one.RunE = func(c *cobra.Command, args []string) error { return p.changeService(c, args[0], a.action, ask) }

@@ -316,7 +316,8 @@ func (l *lines) Write(b []byte) (int, error) {
 // and another one if printing failed, which ends all. One Base that does not answer
 // does not hold up the others.
 func (p *program) sideBySide(ctx context.Context, usual time.Duration, bases []string,
-	conversation func(ctx context.Context, n int, session *client.Session) error, ended func(n int, err error) (failed, unprinted error)) error {
+	conversation func(ctx context.Context, n int, session *client.Session) error, ended func(n int, err error) (failed,
+		unprinted error)) error {
 	app, err := p.app(client.Options{})
 	if err != nil {
 		return err

@@ -337,7 +337,8 @@ func TestCtrlCWhileWaitingErasesTheLine(t *testing.T) {
 	s.types(ctrlC)
 	code, screen := s.end()
 	// What the terminal itself shows for the key is erased too, or stands before.
-	if want := regexp.MustCompile(`\r\x1b\[K(\^C)?bitbox-app: interrupted: the audit changes nothing\n$`); code != exitInterrupted || !want.MatchString(screen) {
+	if want := regexp.MustCompile(`\r\x1b\[K(\^C)?bitbox-app: interrupted: the audit changes nothing\n$`); code != exitInterrupted ||
+		!want.MatchString(screen) {
 		t.Errorf("%d: %q", code, screen)
 	}
 }
@@ -352,7 +353,8 @@ func TestCtrlCShowsWhatSeveralBasesHaveSaid(t *testing.T) {
 	s.awaits(regexp.MustCompile(`Waiting for Cellar\r`)) // and no more for Home
 	s.types(ctrlC)
 	code, screen := s.end()
-	for _, want := range []string{"on, signed by the Base", "interrupted: " + perhapsDone, "bitbox-app: interrupted: 1 of 2 Bases failed; see their lines\n"} {
+	for _, want := range []string{"on, signed by the Base", "interrupted: " + perhapsDone,
+		"bitbox-app: interrupted: 1 of 2 Bases failed; see their lines\n"} {
 		if !strings.Contains(screen, want) || code != exitInterrupted {
 			t.Errorf("%d, and not %q: %q", code, want, screen)
 		}

@@ -87,7 +87,8 @@ func (p *program) update(ctx context.Context, session *client.Session, release *
 		return err
 	}
 	change := client.PostureChange{Field: "software", Before: now.GetInstalledVersion(), After: release.Version,
-		Text: fmt.Sprintf("Version %s will replace version %s. Apps are disconnected for some seconds.", release.Version, now.GetInstalledVersion())}
+		Text: fmt.Sprintf("Version %s will replace version %s. Apps are disconnected for some seconds.", release.Version,
+			now.GetInstalledVersion())}
 	if err := asking.must(ctx, change); err != nil {
 		return err
 	}

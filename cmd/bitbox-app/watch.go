@@ -259,7 +259,8 @@ func eventWords(event *basev1.Event) string {
 	case *basev1.Event_PostureChanged:
 		return postureText(e.PostureChanged)
 	case *basev1.Event_DriftFound:
-		return "The Base is not as it should be: " + list(e.DriftFound.GetFindings(), func(f *basev1.Finding) string { return f.GetTitle() + " (" + f.GetId() + ")" }) + "."
+		return "The Base is not as it should be: " +
+			list(e.DriftFound.GetFindings(), func(f *basev1.Finding) string { return f.GetTitle() + " (" + f.GetId() + ")" }) + "."
 	case *basev1.Event_BansChanged:
 		return bansText(e.BansChanged)
 	case *basev1.Event_ApplyFailed:
@@ -269,7 +270,8 @@ func eventWords(event *basev1.Event) string {
 	case *basev1.Event_ServiceRecovered:
 		return fmt.Sprintf("The service %s works again.", e.ServiceRecovered.GetService().GetName())
 	case *basev1.Event_DiskFilling:
-		return fmt.Sprintf("The disk is filling up: %s of %s are free.", size(e.DiskFilling.GetAvailableBytes()), size(e.DiskFilling.GetTotalBytes()))
+		return fmt.Sprintf("The disk is filling up: %s of %s are free.", size(e.DiskFilling.GetAvailableBytes()),
+			size(e.DiskFilling.GetTotalBytes()))
 	case *basev1.Event_UpdateWaiting:
 		return "Security updates of Debian wait: " + strings.Join(e.UpdateWaiting.GetPackages(), ", ") + "."
 	case *basev1.Event_UpdateEnded:
@@ -329,7 +331,8 @@ func updateText(e *basev1.UpdateEndedEvent) string {
 	if e.GetInstalled() {
 		return fmt.Sprintf("The Base was updated from version %s to %s.", e.GetFromVersion(), e.GetToVersion())
 	}
-	return because(fmt.Sprintf("The update to version %s did not hold; version %s is installed", e.GetToVersion(), e.GetFromVersion()), e.GetReason())
+	return because(fmt.Sprintf("The update to version %s did not hold; version %s is installed", e.GetToVersion(), e.GetFromVersion()),
+		e.GetReason())
 }
 
 func startText(e *basev1.BaseStartedEvent) string {

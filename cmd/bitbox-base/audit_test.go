@@ -9,7 +9,8 @@ import (
 )
 
 func finding(id string, severity basev1.Finding_Severity) *basev1.Finding {
-	return &basev1.Finding{Id: id, Severity: severity, Title: "A title", Expected: "this", Found: "one\ntwo", Why: "Because.", Fix: "Does it.", Fixable: true}
+	return &basev1.Finding{Id: id, Severity: severity, Title: "A title", Expected: "this", Found: "one\ntwo", Why: "Because.", Fix: "Does it.",
+		Fixable: true}
 }
 
 func TestExitCodeOfAnAuditTellsHowGraveItIs(t *testing.T) {

@@ -119,7 +119,8 @@ Exit codes: 0 done, 1 failed, 2 typed wrongly, 3 no Base runs on this state,
 	root.PersistentFlags().StringVar(&p.stateDir, "state", defaultStateDir(), "directory of the Base's state")
 	_ = root.MarkPersistentFlagDirname("state")
 	root.AddCommand(p.devCommand(), p.pairingCommand(), p.versionCommand())
-	root.AddCommand(p.middlewareCommand(), p.systemCommand(), p.consoleCommand(), p.localCommand(), p.auditCommand(), p.upgradeCommand(), p.setupCommand(), p.provisionCommand(), portsCommand())
+	root.AddCommand(p.middlewareCommand(), p.systemCommand(), p.consoleCommand(), p.localCommand(), p.auditCommand(), p.upgradeCommand(),
+		p.setupCommand(), p.provisionCommand(), portsCommand())
 	return root
 }
 

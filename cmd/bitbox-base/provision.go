@@ -38,7 +38,8 @@ private keys: keep it like one, and use it for one board only.`,
 	}
 	command.Flags().StringVar(&request.Hostname, "hostname", "", "name of the Base")
 	command.Flags().StringVar(&request.SSHKey, "ssh-key", "", "file of an SSH public key")
-	commandline.DurationVar(command.Flags(), &request.SSHFromFirstBoot, "ssh-from-first-boot", "lease SSH from the first boot on, for this long")
+	commandline.DurationVar(command.Flags(), &request.SSHFromFirstBoot, "ssh-from-first-boot",
+		"lease SSH from the first boot on, for this long")
 	command.Flags().StringVar(&request.PrePaired, "prepaired", "", "file that 'bitbox-app prepair' has made")
 	command.Flags().StringVar(&display, "display", "", "none: nobody can stand before the Base, so an owner's App lets others in")
 	return command

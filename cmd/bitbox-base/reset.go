@@ -61,7 +61,8 @@ removes what made this Base the owner's; else it does nothing.`,
 			if err := factoryreset.Finish(resetPlan); err != nil {
 				return err
 			}
-			slog.New(slog.NewTextHandler(os.Stderr, nil)).Warn("factory reset: this Base is as new", "audit", true, "by", r.By, "ordered_at", r.OrderedAt)
+			slog.New(slog.NewTextHandler(os.Stderr, nil)).Warn("factory reset: this Base is as new", "audit", true, "by", r.By, "ordered_at",
+				r.OrderedAt)
 			return nil
 		},
 	}

@@ -52,7 +52,8 @@ SSH is off afterwards. Over SSH it refuses, unless ` + provision.Directory + ` h
 	command.Flags().BoolVar(&f.undo, "undo", false, "make the machine what it was")
 	command.Flags().BoolVar(&f.renew, "renew", false, "bring a Base in line with a new version of the package")
 	command.Flags().StringVar(&f.root, "root", "/", "set up the system in this folder, an image, and start nothing")
-	command.Flags().BoolVar(&f.options.NoUSBInput, "no-usb-input", false, "switch keyboards and mice at USB off, where the display is elsewhere")
+	command.Flags().BoolVar(&f.options.NoUSBInput, "no-usb-input", false,
+		"switch keyboards and mice at USB off, where the display is elsewhere")
 	command.Flags().BoolVar(&f.options.NoDisplay, "no-display", false, "nobody can stand before this machine: an owner's App lets others in")
 	_ = command.Flags().MarkHidden("renew") // its only error is an unknown flag
 	_ = command.MarkFlagDirname("root")

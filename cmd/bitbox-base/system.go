@@ -86,7 +86,8 @@ erases that. A Base that has an identity already is left as it is.`,
 				return err
 			}
 			return prepaired.Install(prepaired.Config{
-				Root: provision.StateRoot, Factory: config.Factory, FirstLease: config.FirstLease, Clock: config.Clock, BootID: config.BootID, Logger: config.Logger,
+				Root: provision.StateRoot, Factory: config.Factory, FirstLease: config.FirstLease, Clock: config.Clock, BootID: config.BootID,
+				Logger: config.Logger,
 			})
 		},
 	})

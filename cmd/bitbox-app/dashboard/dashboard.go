@@ -55,7 +55,8 @@ func Run(ctx context.Context, o Options) error {
 	defer log.SetOutput(log.Writer())
 	log.SetOutput(io.Discard)
 
-	m := newModel(time.Now(), o.Base, !terminal.UTF8(runtime.GOOS, func(name string) string { return variable(o.Environment, name) }), o.EventText)
+	m := newModel(time.Now(), o.Base, !terminal.UTF8(runtime.GOOS, func(name string) string { return variable(o.Environment, name) }),
+		o.EventText)
 	a := newAgent(o)
 	program := tea.NewProgram(&screen{m, a},
 		tea.WithContext(ctx), tea.WithoutSignalHandler(), tea.WithInput(o.In), tea.WithOutput(o.Out),
@@ -97,7 +98,8 @@ func variable(environment []string, name string) string {
 // wants none (https://no-color.org). Bubble Tea would find out by running programs.
 func profile(environment []string) colorprofile.Profile {
 	term := variable(environment, "TERM")
-	if variable(environment, "NO_COLOR") != "" || strings.HasPrefix(term, "vt") || strings.HasSuffix(term, "-m") || strings.HasSuffix(term, "-mono") {
+	if variable(environment, "NO_COLOR") != "" || strings.HasPrefix(term, "vt") || strings.HasSuffix(term, "-m") ||
+		strings.HasSuffix(term, "-mono") {
 		return colorprofile.ASCII
 	}
 	return colorprofile.ANSI

@@ -59,7 +59,8 @@ func TestAKeyThatComesTooEarlyAnswersNothing(t *testing.T) {
 			return early || saidYes(s.hears(press{key, key}))
 		},
 	}
-	for question, stage := range map[string]func(*testing.T) *stage{"comparing": comparingStage, "question": screens["question"], "lockdown": screens["lockdown"]} {
+	for question, stage := range map[string]func(*testing.T) *stage{"comparing": comparingStage, "question": screens["question"],
+		"lockdown": screens["lockdown"]} {
 		key := "y"
 		if question == "lockdown" {
 			key = "L"
@@ -94,8 +95,10 @@ func heldDown(s *stage, key string) bool {
 }
 
 func TestNothingButAYesAnswersYes(t *testing.T) {
-	keys := []string{"enter", "space", "tab", "esc", "up", "down", "f1", "ctrl+y", "alt+y", "n", "N", "1", "l", "?", "ä", "yes", "\x1b", "", "p", "q", "ctrl+c"}
-	for question, stage := range map[string]func(*testing.T) *stage{"comparing": comparingStage, "question": screens["question"], "lockdown": screens["lockdown"]} {
+	keys := []string{"enter", "space", "tab", "esc", "up", "down", "f1", "ctrl+y", "alt+y", "n", "N", "1", "l", "?", "ä", "yes", "\x1b", "",
+		"p", "q", "ctrl+c"}
+	for question, stage := range map[string]func(*testing.T) *stage{"comparing": comparingStage, "question": screens["question"],
+		"lockdown": screens["lockdown"]} {
 		others := slices.Clone(keys)
 		if question == "lockdown" {
 			others = append(others, "y", "Y")
@@ -204,7 +207,8 @@ func TestKeysOrderWhatTheHelpSays(t *testing.T) {
 		}
 	}
 	// Of several, one is chosen.
-	if orders := busy(t).types("b", "down", "enter"); !slices.Contains(orders, any(orderDo{"kitchen", Deed{Kind: LiftBan, Subject: "2001:db8::77"}})) {
+	if orders := busy(t).types("b", "down", "enter"); !slices.Contains(orders,
+		any(orderDo{"kitchen", Deed{Kind: LiftBan, Subject: "2001:db8::77"}})) {
 		t.Errorf("b orders %v", orders)
 	}
 	if orders := busy(t).types("e", "1"); !slices.Contains(orders, any(orderDo{"kitchen", Deed{Kind: EndLease, Subject: "ssh"}})) {
@@ -289,7 +293,8 @@ func TestTimesCountDownWhileNothingIsHeard(t *testing.T) {
 	before := shown(s.view())
 	s.later(10 * time.Second)
 	after := shown(s.view())
-	for _, each := range []struct{ before, after string }{{"undone in 42 s", "undone in 32 s"}, {"OPEN, 2 min 51 s left", "OPEN, 2 min 41 s left"}, {"192.0.2.7, 49 min 58 s", "192.0.2.7, 49 min 48 s"}} {
+	for _, each := range []struct{ before, after string }{{"undone in 42 s", "undone in 32 s"},
+		{"OPEN, 2 min 51 s left", "OPEN, 2 min 41 s left"}, {"192.0.2.7, 49 min 58 s", "192.0.2.7, 49 min 48 s"}} {
 		if !strings.Contains(before, each.before) || !strings.Contains(after, each.after) {
 			t.Errorf("not from %q to %q:\n%s\n%s", each.before, each.after, before, after)
 		}

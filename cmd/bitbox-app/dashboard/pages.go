@@ -392,7 +392,8 @@ func (m *model) auditLines(b *base) []line {
 		if f.GetFixable() {
 			how = "f: "
 		}
-		for _, part := range []struct{ name, text string }{{"expected", f.GetExpected()}, {"found", f.GetFound()}, {"why", f.GetWhy()}, {"fix", how + f.GetFix()}} {
+		for _, part := range []struct{ name, text string }{{"expected", f.GetExpected()}, {"found", f.GetFound()}, {"why", f.GetWhy()},
+			{"fix", how + f.GetFix()}} {
 			if part.text != "" {
 				lines = append(lines, indented(fmt.Sprintf("  %-9s", part.name), wrap(strings.TrimSpace(part.text), width-11, 0))...)
 			}

@@ -518,7 +518,8 @@ func (m *model) viewQuestion() (body, foot []line) {
 		foot[0] = earlyLine
 	}
 	if rows := m.bodyRows(); !m.questionFits() {
-		body = append(body[:min(len(body), rows-1):min(len(body), rows-1)], styled("    ... and more, for which this screen is too small: only no is an answer", bold|red))
+		body = append(body[:min(len(body), rows-1):min(len(body), rows-1)],
+			styled("    ... and more, for which this screen is too small: only no is an answer", bold|red))
 	}
 	return body, foot
 }

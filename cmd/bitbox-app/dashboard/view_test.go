@@ -52,13 +52,16 @@ func someLook(role basev1.Role) Look {
 	return Look{
 		Info: someInfo(role),
 		Apps: []*basev1.App{
-			{Id: "5f2c9a7e01d4b863", Name: "Laptop", Role: role, IsCaller: true, Sessions: 1, PairedAt: timestamppb.New(noon.Add(-90 * 24 * time.Hour))},
+			{Id: "5f2c9a7e01d4b863", Name: "Laptop", Role: role, IsCaller: true, Sessions: 1,
+				PairedAt: timestamppb.New(noon.Add(-90 * 24 * time.Hour))},
 			{Id: "a1", Name: "Anna's phone", Role: basev1.Role_ROLE_OWNER, Sessions: 1, PairedAt: timestamppb.New(noon.Add(-48 * time.Hour))},
-			{Id: "a2", Name: "Wall display", Role: basev1.Role_ROLE_VIEWER, PairedAt: timestamppb.New(noon.Add(-50 * time.Hour)), LastSeenAt: timestamppb.New(noon.Add(-90 * time.Minute))},
+			{Id: "a2", Name: "Wall display", Role: basev1.Role_ROLE_VIEWER, PairedAt: timestamppb.New(noon.Add(-50 * time.Hour)),
+				LastSeenAt: timestamppb.New(noon.Add(-90 * time.Minute))},
 		},
 		Window: &basev1.Window{},
 		Access: &Access{
-			Revision: 7, Doors: []Door{{Kind: "entry", Port: 8845}}, Keys: []string{"anna@laptop", "SHA256:uNiVztksCsDhcc0u9e8BrfJqxMpUJHK8D+T8f3vD0Uo"},
+			Revision: 7, Doors: []Door{{Kind: "entry", Port: 8845}},
+			Keys: []string{"anna@laptop", "SHA256:uNiVztksCsDhcc0u9e8BrfJqxMpUJHK8D+T8f3vD0Uo"},
 			Bans: "after 5 failures within 10 min 0 s, for 1 h 0 min", Internet: []string{"updates", "time"},
 		},
 		HasBans: true,
@@ -68,10 +71,12 @@ func someLook(role basev1.Role) Look {
 func someFindings() []*basev1.Finding {
 	return []*basev1.Finding{
 		{
-			Id: "port-9999", Severity: basev1.Finding_SEVERITY_CRITICAL, Title: "Something listens on TCP port 9999", Expected: "nothing listens there",
-			Found: "nc (pid 4711)\nsince 11:40", Why: "Whoever reaches it reaches what the posture does not know.", Fix: "Kill it.", Fixable: true,
+			Id: "port-9999", Severity: basev1.Finding_SEVERITY_CRITICAL, Title: "Something listens on TCP port 9999",
+			Expected: "nothing listens there",
+			Found:    "nc (pid 4711)\nsince 11:40", Why: "Whoever reaches it reaches what the posture does not know.", Fix: "Kill it.", Fixable: true,
 		},
-		{Id: "clock", Severity: basev1.Finding_SEVERITY_WARNING, Title: "The clock is not synchronised", Expected: "synchronised", Found: "not", Why: "Times in the log are wrong.", Fix: "Look at the network."},
+		{Id: "clock", Severity: basev1.Finding_SEVERITY_WARNING, Title: "The clock is not synchronised", Expected: "synchronised", Found: "not",
+			Why: "Times in the log are wrong.", Fix: "Look at the network."},
 		{Id: "reboot", Severity: basev1.Finding_SEVERITY_INFO, Title: "A restart is due", Fix: "Restart it."},
 		{Id: "disk", Severity: basev1.Finding_SEVERITY_INFO, Title: "The disk is old", Fix: "Buy one."},
 	}
@@ -119,14 +124,18 @@ func house(t *testing.T) *stage {
 		{Name: "kitchen", State: client.Active, AppID: "5f2c9a7e01d4b863", Role: basev1.Role_ROLE_OWNER},
 		{Name: "old one", State: client.Revoked, AppID: "b3"},
 	}},
-		nearby{0, client.Nearby{Name: "BitBox Base", Addresses: []string{"[fe80::1%eth0]:8845", "192.168.1.31:8845"}, ProtocolVersion: 1, PairingOpen: true}},
+		nearby{0, client.Nearby{Name: "BitBox Base", Addresses: []string{"[fe80::1%eth0]:8845", "192.168.1.31:8845"}, ProtocolVersion: 1,
+			PairingOpen: true}},
 		nearby{1, client.Nearby{Name: "kitchen", Addresses: []string{"192.168.1.20:8845"}, ProtocolVersion: 1, Known: "kitchen"}},
 		nearby{2, client.Nearby{Name: "neighbour's", Addresses: []string{"192.168.1.77:8845"}, ProtocolVersion: 1}},
-		lost{"garage", &client.Error{Kind: client.ErrUnreachable, Text: `the Base "garage" was not reached (no route to host) at 192.168.1.9:8845 nor found on the local network; check that it is on and on this network`}, 16 * time.Second, false},
+		lost{"garage", &client.Error{Kind: client.ErrUnreachable,
+			Text: `the Base "garage" was not reached (no route to host) at 192.168.1.9:8845 nor found on the local network; check that it is on and on this network`}, 16 * time.Second, false},
 		looked{"kitchen", someLook(basev1.Role_ROLE_OWNER)},
 		audited{"kitchen", nil, true, nil},
-		happened{"kitchen", &basev1.Event{Time: timestamppb.New(noon.Add(-24 * time.Hour)), Past: true, Sequence: 3, Event: &basev1.Event_AppPaired{AppPaired: &basev1.AppPairedEvent{App: &basev1.App{Name: "Wall display"}}}}},
-		happened{"kitchen", &basev1.Event{Time: timestamppb.New(noon), Event: &basev1.Event_SessionStarted{SessionStarted: &basev1.SessionStartedEvent{App: &basev1.App{Name: "Anna's phone"}}}}},
+		happened{"kitchen", &basev1.Event{Time: timestamppb.New(noon.Add(-24 * time.Hour)), Past: true, Sequence: 3,
+			Event: &basev1.Event_AppPaired{AppPaired: &basev1.AppPairedEvent{App: &basev1.App{Name: "Wall display"}}}}},
+		happened{"kitchen", &basev1.Event{Time: timestamppb.New(noon),
+			Event: &basev1.Event_SessionStarted{SessionStarted: &basev1.SessionStartedEvent{App: &basev1.App{Name: "Anna's phone"}}}}},
 	)
 	s.types("down")
 	return s
@@ -256,7 +265,8 @@ var screens = map[string]func(*testing.T) *stage{
 	"interfered": func(t *testing.T) *stage {
 		s := comparingStage(t)
 		s.types("n")
-		s.hears(paired{err: &client.Error{Kind: client.ErrInterference, Text: "the code was not confirmed in this App; if the Base showed another one, somebody may have interfered; nothing was stored and this App does not try again by itself; before you do, make sure that you meant this Base"}})
+		s.hears(paired{err: &client.Error{Kind: client.ErrInterference,
+			Text: "the code was not confirmed in this App; if the Base showed another one, somebody may have interfered; nothing was stored and this App does not try again by itself; before you do, make sure that you meant this Base"}})
 		return s
 	},
 	"help": func(t *testing.T) *stage { s := house(t); s.types("?"); return s },
