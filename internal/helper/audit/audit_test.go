@@ -210,7 +210,8 @@ func base(t *testing.T) *fake {
 		f.units[name] = unit{"LoadState": "masked", "ActiveState": "inactive"}
 	}
 	master := f.units[generation.ProxyUnit].mainPID()
-	f.files[fmt.Sprintf("/proc/%d/cmdline", master)] = "nginx: master process /usr/sbin/nginx -e stderr -c " + generation.Current(generation.ProxyConfig) + "\x00"
+	f.files[fmt.Sprintf("/proc/%d/cmdline", master)] = "nginx: master process /usr/sbin/nginx -e stderr -c " +
+		generation.Current(generation.ProxyConfig) + "\x00"
 	f.files[fmt.Sprintf("/proc/%[1]d/task/%[1]d/children", master)] = "901 902 "
 	f.files["/proc/901/status"] = f.files[fmt.Sprintf("/proc/%d/status", master)]
 
@@ -248,7 +249,8 @@ func base(t *testing.T) *fake {
 func (f *fake) list(made time.Time) {
 	const path = aptLists + "/deb.debian.org_debian-security_dists_bookworm-security_InRelease"
 	f.stat[path] = File{Mode: 0o644, Modified: f.now}
-	f.files[path] = "-----BEGIN PGP SIGNED MESSAGE-----\nHash: SHA512\n\nOrigin: Debian\nDate: " + made.UTC().Format("Mon, 02 Jan 2006 15:04:05 MST") + "\nComponents: updates/main\n"
+	f.files[path] = "-----BEGIN PGP SIGNED MESSAGE-----\nHash: SHA512\n\nOrigin: Debian\nDate: " +
+		made.UTC().Format("Mon, 02 Jan 2006 15:04:05 MST") + "\nComponents: updates/main\n"
 }
 
 func (f *fake) print(text string, argv ...string) {
@@ -268,7 +270,8 @@ func (f *fake) replace(t *testing.T, old, new string, argv ...string) {
 
 // liveUnit is what systemd says of a unit that was made from text.
 func (f *fake) liveUnit(name, text string, active bool, pid int, a accounts) unit {
-	u := unit{"LoadState": "loaded", "ActiveState": "inactive", "FragmentPath": "/lib/systemd/system/" + name, "DropInPaths": "", "NeedDaemonReload": "no", "MainPID": "0"}
+	u := unit{"LoadState": "loaded", "ActiveState": "inactive", "FragmentPath": "/lib/systemd/system/" + name, "DropInPaths": "",
+		"NeedDaemonReload": "no", "MainPID": "0"}
 	d := parseDefinition(text)
 	for _, property := range plainProperties {
 		if v := d[property]; len(v) > 0 {

@@ -191,7 +191,8 @@ func removalsOf(ruleset []byte) ([][]string, error) {
 			continue
 		}
 		if !slices.Contains(nftFamilies, kind[1]) || handle == 0 {
-			return nil, fmt.Errorf("remove a foreign %s: its family %q or its number is unknown; remove it with nft by hand", kind[0], printable(kind[1]))
+			return nil, fmt.Errorf("remove a foreign %s: its family %q or its number is unknown; remove it with nft by hand", kind[0],
+				printable(kind[1]))
 		}
 		argv := append([]string{nft, "delete"}, kind...)
 		removals = append(removals, append(argv, "handle", strconv.FormatUint(handle, 10)))

@@ -47,8 +47,10 @@ func TestForeignTablesAreRemovedByNumber(t *testing.T) {
 		object string
 		want   []string
 	}{
-		"a table":          {`{"table": {"family": "inet", "name": "x; flush ruleset", "handle": 9}}`, []string{nft, "delete", "table", "inet", "handle", "9"}},
-		"a chain of ours":  {`{"chain": {"family": "ip", "table": "filter", "name": "evil", "handle": 12, "hook": "prerouting"}}`, []string{nft, "delete", "chain", "ip", "filter", "handle", "12"}},
+		"a table": {`{"table": {"family": "inet", "name": "x; flush ruleset", "handle": 9}}`,
+			[]string{nft, "delete", "table", "inet", "handle", "9"}},
+		"a chain of ours": {`{"chain": {"family": "ip", "table": "filter", "name": "evil", "handle": 12, "hook": "prerouting"}}`,
+			[]string{nft, "delete", "chain", "ip", "filter", "handle", "12"}},
 		"our own filter":   {`{"table": {"family": "ip6", "name": "filter", "handle": 9}}`, nil},
 		"our own chain":    {`{"chain": {"family": "ip", "table": "filter", "name": "INPUT", "handle": 12, "hook": "input"}}`, nil},
 		"the bans":         {`{"table": {"family": "inet", "name": "f2b-table", "handle": 9}}`, nil},

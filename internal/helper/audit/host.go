@@ -138,7 +138,8 @@ func (Host) Now() time.Time { return time.Now() }
 // Reapply implements System.
 func (h Host) Reapply(ctx context.Context) error {
 	if h.Apply == nil {
-		return errors.New("put the posture in force again: the system helper does that, and it does not run; type `systemctl start " + systemUnit + "`")
+		return errors.New("put the posture in force again: the system helper does that, and it does not run; type `systemctl start " +
+			systemUnit + "`")
 	}
 	return h.Apply(ctx)
 }

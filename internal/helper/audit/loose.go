@@ -10,7 +10,8 @@ import (
 
 // systemRoots are walked for files that are too open. What users may write freely
 // (/tmp, /var/tmp, /run) is elsewhere. Those that a daemon or a user could fill come last.
-var systemRoots = []string{"/boot", "/etc", "/opt", "/root", "/srv", "/usr", "/var/cache", "/var/log", "/var/spool", "/var/lib", "/home", middlewareState}
+var systemRoots = []string{"/boot", "/etc", "/opt", "/root", "/srv", "/usr", "/var/cache", "/var/log", "/var/spool", "/var/lib", "/home",
+	middlewareState}
 
 // middlewareState belongs to the Middleware, which may have been taken over.
 const middlewareState = "/var/lib/bitbox-base/middleware"

@@ -32,7 +32,8 @@ var (
 	proxyOwner    = []owner{{generation.ProxyUnit, generation.ProxyUser}}
 	resolverOwner = []owner{{"systemd-resolved.service", "systemd-resolve"}}
 	networkOwners = []owner{
-		{"systemd-networkd.service", "systemd-network"}, {"networking.service", "root"}, {"NetworkManager.service", "root"}, {"dhclient.service", "root"},
+		{"systemd-networkd.service", "systemd-network"}, {"networking.service", "root"}, {"NetworkManager.service", "root"},
+		{"dhclient.service", "root"},
 	}
 )
 
@@ -52,7 +53,10 @@ func servers(e posture.Effective) []permission {
 	if e.SSH != nil {
 		list = append(list, permission{"tcp", sshaccess.Port, false, []owner{{generation.SSHUnit, "root"}}})
 	}
-	if slices.ContainsFunc(e.Endpoints, func(endpoint posture.Endpoint) bool { return endpoint.Shared && endpoint.Kind != posture.KindEntry }) {
+	if slices.ContainsFunc(e.Endpoints, func(endpoint posture.Endpoint) bool {
+		return endpoint.Shared &&
+			endpoint.Kind != posture.KindEntry
+	}) {
 		list = append(list, permission{"tcp", proxy.InnerPort, true, proxyOwner})
 	}
 	return append(list, permission{"udp", mdnsPort, false, []owner{{generation.MDNSUnit, "avahi"}}})
@@ -152,7 +156,8 @@ func checkSockets(ctx context.Context, system System, want Expectation) ([]diffe
 const ipv6Sockets = "/proc/net/tcp6"
 
 // compareSockets wants NGINX on each of the wildcards.
-func compareSockets(sockets []listeners.Socket, e posture.Effective, a accounts, own []listeners.Permission, wildcards []netip.Addr) []difference {
+func compareSockets(sockets []listeners.Socket, e posture.Effective, a accounts, own []listeners.Permission,
+	wildcards []netip.Addr) []difference {
 	permitted := slices.Concat(resolve(servers(e), a), resolve(alwaysPermitted, a), own)
 	var unexpected []string
 	for _, s := range listeners.Unexpected(sockets, permitted) {

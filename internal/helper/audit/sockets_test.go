@@ -19,20 +19,25 @@ func addSocket(line string) func(*testing.T, *fake) {
 
 func TestWhateverListensIsFound(t *testing.T) {
 	find(t, map[string]attack{
-		"TCP":                 {addSocket("tcp LISTEN 0 5 0.0.0.0:4444 0.0.0.0:* cgroup:/system.slice/rogue.service"), []string{idListener}},
-		"IPv6 only":           {addSocket("tcp LISTEN 0 5 [::]:4444 [::]:* cgroup:/system.slice/rogue.service"), []string{idListener}},
-		"one address":         {addSocket("tcp LISTEN 0 5 10.0.2.15:4444 0.0.0.0:* cgroup:/user.slice"), []string{idListener}},
-		"both families":       {addSocket("tcp LISTEN 0 5 *:4444 *:* cgroup:/user.slice"), []string{idListener}},
-		"UDP":                 {addSocket("udp UNCONN 0 0 0.0.0.0:4444 0.0.0.0:* cgroup:/system.slice/rogue.service"), []string{idListener}},
-		"SCTP":                {addSocket("sctp LISTEN 0 5 *:4444 *:*"), []string{idListener}},
-		"no unit known":       {addSocket("tcp LISTEN 0 5 0.0.0.0:4444 0.0.0.0:*"), []string{idListener}},
-		"sshd without lease":  {addSocket("tcp LISTEN 0 128 0.0.0.0:22 0.0.0.0:* cgroup:/system.slice/bitbox-base-ssh.service"), []string{idListener}},
-		"the inner port":      {addSocket("tcp LISTEN 0 128 0.0.0.0:8846 0.0.0.0:* cgroup:/system.slice/bitbox-base-nginx.service"), []string{idListener}},
-		"the port of mDNS":    {addSocket("udp UNCONN 0 0 0.0.0.0:5353 0.0.0.0:* cgroup:/system.slice/rogue.service"), []string{idListener}},
-		"a resolver's name":   {addSocket("udp UNCONN 0 0 0.0.0.0:999 0.0.0.0:* cgroup:/user.slice/systemd-resolved.service.scope"), []string{idListener}},
-		"loopback":            {addSocket("tcp LISTEN 0 5 127.0.0.1:4444 0.0.0.0:* cgroup:/system.slice/electrs.service"), []string{idListener}},
-		"the upstream's port": {addSocket("tcp LISTEN 0 5 127.0.0.1:50001 0.0.0.0:* uid:1000 cgroup:/user.slice/user-1000.slice/session-1.scope"), []string{idListener}},
-		"another's mDNS":      {addSocket("udp UNCONN 0 0 0.0.0.0:5353 0.0.0.0:* uid:1000 cgroup:/system.slice/bitbox-base-avahi.service"), []string{idListener}},
+		"TCP":           {addSocket("tcp LISTEN 0 5 0.0.0.0:4444 0.0.0.0:* cgroup:/system.slice/rogue.service"), []string{idListener}},
+		"IPv6 only":     {addSocket("tcp LISTEN 0 5 [::]:4444 [::]:* cgroup:/system.slice/rogue.service"), []string{idListener}},
+		"one address":   {addSocket("tcp LISTEN 0 5 10.0.2.15:4444 0.0.0.0:* cgroup:/user.slice"), []string{idListener}},
+		"both families": {addSocket("tcp LISTEN 0 5 *:4444 *:* cgroup:/user.slice"), []string{idListener}},
+		"UDP":           {addSocket("udp UNCONN 0 0 0.0.0.0:4444 0.0.0.0:* cgroup:/system.slice/rogue.service"), []string{idListener}},
+		"SCTP":          {addSocket("sctp LISTEN 0 5 *:4444 *:*"), []string{idListener}},
+		"no unit known": {addSocket("tcp LISTEN 0 5 0.0.0.0:4444 0.0.0.0:*"), []string{idListener}},
+		"sshd without lease": {addSocket("tcp LISTEN 0 128 0.0.0.0:22 0.0.0.0:* cgroup:/system.slice/bitbox-base-ssh.service"),
+			[]string{idListener}},
+		"the inner port": {addSocket("tcp LISTEN 0 128 0.0.0.0:8846 0.0.0.0:* cgroup:/system.slice/bitbox-base-nginx.service"),
+			[]string{idListener}},
+		"the port of mDNS": {addSocket("udp UNCONN 0 0 0.0.0.0:5353 0.0.0.0:* cgroup:/system.slice/rogue.service"), []string{idListener}},
+		"a resolver's name": {addSocket("udp UNCONN 0 0 0.0.0.0:999 0.0.0.0:* cgroup:/user.slice/systemd-resolved.service.scope"),
+			[]string{idListener}},
+		"loopback": {addSocket("tcp LISTEN 0 5 127.0.0.1:4444 0.0.0.0:* cgroup:/system.slice/electrs.service"), []string{idListener}},
+		"the upstream's port": {addSocket("tcp LISTEN 0 5 127.0.0.1:50001 0.0.0.0:* uid:1000 cgroup:/user.slice/user-1000.slice/session-1.scope"),
+			[]string{idListener}},
+		"another's mDNS": {addSocket("udp UNCONN 0 0 0.0.0.0:5353 0.0.0.0:* uid:1000 cgroup:/system.slice/bitbox-base-avahi.service"),
+			[]string{idListener}},
 		"without a file":      {addSocket("u_str LISTEN 0 5 @rogue 4711 * 0 <->"), []string{idListener}},
 		"a name, not waiting": {addSocket("u_dgr UNCONN 0 0 @client 4711 * 0 <->"), []string{}},
 		"entry gone": {func(t *testing.T, f *fake) {
@@ -41,10 +46,12 @@ func TestWhateverListensIsFound(t *testing.T) {
 		"no IPv6": {func(t *testing.T, f *fake) {
 			delete(f.stat, ipv6Sockets)
 			f.replace(t, "[::]:8845", "[::1]:8845", listeners.Command...)
-			f.replace(t, "tcp LISTEN 0      1024         [::1]:8845     [::]:* uid:33 ino:1 sk:1 cgroup:/system.slice/bitbox-base-nginx.service\n", "", listeners.Command...)
+			f.replace(t, "tcp LISTEN 0      1024         [::1]:8845     [::]:* uid:33 ino:1 sk:1 cgroup:/system.slice/bitbox-base-nginx.service\n",
+				"", listeners.Command...)
 		}, []string{}},
 		"entry taken over": {func(t *testing.T, f *fake) {
-			f.replace(t, "0.0.0.0:8845  0.0.0.0:* uid:33 ino:1 sk:1 cgroup:/system.slice/bitbox-base-nginx.service", "0.0.0.0:8845 0.0.0.0:* uid:33 cgroup:/system.slice/rogue.service", listeners.Command...)
+			f.replace(t, "0.0.0.0:8845  0.0.0.0:* uid:33 ino:1 sk:1 cgroup:/system.slice/bitbox-base-nginx.service",
+				"0.0.0.0:8845 0.0.0.0:* uid:33 cgroup:/system.slice/rogue.service", listeners.Command...)
 		}, []string{idEntrySilent, idListener}},
 	})
 }
@@ -111,10 +118,11 @@ func TestWithoutUnitsTheUserCounts(t *testing.T) {
 		}
 	}
 	find(t, map[string]attack{
-		"as it is":        {blind(""), []string{}},
-		"another user":    {blind("tcp LISTEN 0 5 0.0.0.0:8845 0.0.0.0:* uid:1000 cgroup:/\n"), []string{idListener}},
-		"another port":    {blind("tcp LISTEN 0 5 127.0.0.1:8846 0.0.0.0:* uid:33 cgroup:/\n"), []string{idListener}},
-		"without a file":  {blind("u_str LISTEN 0 5 @rogue 1 * 0 <->\n"), []string{idListener}},
-		"only one is one": {blind("tcp LISTEN 0 5 127.0.0.1:53 0.0.0.0:* uid:1000 cgroup:/user.slice/x.scope\n"), []string{idEntrySilent, idListener}},
+		"as it is":       {blind(""), []string{}},
+		"another user":   {blind("tcp LISTEN 0 5 0.0.0.0:8845 0.0.0.0:* uid:1000 cgroup:/\n"), []string{idListener}},
+		"another port":   {blind("tcp LISTEN 0 5 127.0.0.1:8846 0.0.0.0:* uid:33 cgroup:/\n"), []string{idListener}},
+		"without a file": {blind("u_str LISTEN 0 5 @rogue 1 * 0 <->\n"), []string{idListener}},
+		"only one is one": {blind("tcp LISTEN 0 5 127.0.0.1:53 0.0.0.0:* uid:1000 cgroup:/user.slice/x.scope\n"),
+			[]string{idEntrySilent, idListener}},
 	})
 }

@@ -11,7 +11,8 @@ import (
 )
 
 // effectiveSSH asks sshd what it would do for the user who may log in.
-var effectiveSSH = []string{sshd, "-T", "-f", generation.Current(generation.SSHConfig), "-C", "user=" + sshaccess.User + ",host=client,addr=192.0.2.1"}
+var effectiveSSH = []string{sshd, "-T", "-f", generation.Current(generation.SSHConfig), "-C", "user=" + sshaccess.User +
+	",host=client,addr=192.0.2.1"}
 
 // checkSSH compares sshd with the posture: whether it runs, and with which settings.
 func checkSSH(ctx context.Context, system System, want Expectation) ([]difference, error) {

@@ -31,7 +31,8 @@ const (
 // alwaysActive are the units that have to run. The Middleware has not: its socket
 // starts it. SSH's is the posture's matter, and a machine may have no screen for the console.
 var alwaysActive = []string{
-	generation.FirewallUnit, systemSocket, systemUnit, middlewareSocket, generation.PortsUnit, generation.ProxyUnit, generation.BansUnit, generation.MDNSUnit,
+	generation.FirewallUnit, systemSocket, systemUnit, middlewareSocket, generation.PortsUnit, generation.ProxyUnit, generation.BansUnit,
+	generation.MDNSUnit,
 }
 
 // unit is what systemd says of a unit, by the names of its properties.
@@ -210,7 +211,8 @@ func (d definition) compareProcess(s status, a accounts) []string {
 	if v := d["User"]; len(v) > 0 {
 		user = v[len(v)-1]
 	}
-	if uid, err := a.uid(user); err != nil || len(s.uids) != 4 || slices.ContainsFunc(s.uids, func(u string) bool { return u != strconv.Itoa(uid) }) {
+	if uid, err := a.uid(user); err != nil || len(s.uids) != 4 ||
+		slices.ContainsFunc(s.uids, func(u string) bool { return u != strconv.Itoa(uid) }) {
 		found = append(found, fmt.Sprintf("its process runs as user %s, not %s", strings.Join(slices.Compact(s.uids), ","), user))
 	}
 	return found

@@ -127,8 +127,9 @@ func TestOnlyWhatMayBeSwitchedOffIsMissedByNobody(t *testing.T) {
 		}
 	}
 	find(t, map[string]attack{
-		"mdns is switched off":   {off(generation.MDNSUnit, "mdns"), []string{}},
-		"mdns has stopped":       {func(_ *testing.T, f *fake) { f.units[generation.MDNSUnit]["ActiveState"] = "inactive" }, []string{idUnitStopped}},
+		"mdns is switched off": {off(generation.MDNSUnit, "mdns"), []string{}},
+		"mdns has stopped": {func(_ *testing.T, f *fake) { f.units[generation.MDNSUnit]["ActiveState"] = "inactive" },
+			[]string{idUnitStopped}},
 		"a marker for the bans":  {off(generation.BansUnit, "fail2ban"), []string{idUnitStopped}},
 		"a marker for the entry": {off(generation.ProxyUnit, "nginx"), []string{idUnitStopped}},
 	})

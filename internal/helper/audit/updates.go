@@ -27,7 +27,8 @@ const maxClockFault = time.Hour
 // simulate asks apt what an upgrade would install. It changes nothing, needs no
 // lock, asks nobody, and keeps no cache.
 var simulate = []string{
-	aptGet, "-s", "-qq", "-o", "Debug::NoLocking=1", "-o", "Dir::Cache::pkgcache=", "-o", "Dir::Cache::srcpkgcache=", "--with-new-pkgs", "upgrade",
+	aptGet, "-s", "-qq", "-o", "Debug::NoLocking=1", "-o", "Dir::Cache::pkgcache=", "-o", "Dir::Cache::srcpkgcache=", "--with-new-pkgs",
+	"upgrade",
 }
 
 func checkUpdates(ctx context.Context, system System, _ Expectation) ([]difference, error) {
@@ -54,7 +55,8 @@ func checkUpdates(ctx context.Context, system System, _ Expectation) ([]differen
 	case age > maxListAge:
 		return unknown(fmt.Sprintf("the list of Debian's security updates is %d days old", age/(24*time.Hour)))
 	case age < -maxClockFault:
-		return unknown(fmt.Sprintf("the list of Debian's security updates is of %s, and this Base's clock is before that", made.Format(time.DateOnly)))
+		return unknown(fmt.Sprintf("the list of Debian's security updates is of %s, and this Base's clock is before that",
+			made.Format(time.DateOnly)))
 	}
 	output, err := ask(ctx, system, simulate...)
 	if err != nil {

@@ -22,7 +22,8 @@ func TestSecurityUpdatesThatWaitAreFound(t *testing.T) {
 		"a late clock":  {func(_ *testing.T, f *fake) { f.list(f.now.Add(30 * 24 * time.Hour)) }, []string{idUpdatesUnknown}},
 		"no date":       {func(_ *testing.T, f *fake) { f.files[list] = "Origin: Debian\n" }, []string{"unchecked-updates"}},
 	})
-	if got := securityUpdates(pending); len(got) != 2 || got[0] != "libgcrypt20 1.10.1-3+deb12u1" && got[0] != "libgcrypt20 [1.10.1-3] 1.10.1-3+deb12u1" {
+	if got := securityUpdates(pending); len(got) != 2 || got[0] != "libgcrypt20 1.10.1-3+deb12u1" &&
+		got[0] != "libgcrypt20 [1.10.1-3] 1.10.1-3+deb12u1" {
 		t.Errorf("found %q", got)
 	}
 }

@@ -28,7 +28,8 @@ func TestWaysToLogInWithoutAKeyAreFound(t *testing.T) {
 		"a second root":        {edit("/etc/passwd", "games:x:5:", "games:x:0:"), []string{idSecondRoot}},
 		"a second root, added": {edit("/etc/passwd", "games:", "toor:x:0:0::/:/bin/sh\ngames:"), []string{idSecondRoot}},
 		"written otherwise":    {edit("/etc/passwd", "games:x:5:", "games:x:00:"), []string{idSecondRoot}},
-		"not understood":       {edit("/etc/passwd", "games:x:5:", "games:x:x:"), []string{"unchecked-files", "unchecked-firewall", "unchecked-sockets", "unchecked-units", "unchecked-users"}},
+		"not understood": {edit("/etc/passwd", "games:x:5:", "games:x:x:"),
+			[]string{"unchecked-files", "unchecked-firewall", "unchecked-sockets", "unchecked-units", "unchecked-users"}},
 	})
 }
 

@@ -111,7 +111,8 @@ func parseBan(jail, line string) (Ban, error) {
 	if ban.Network.IsSingleIP() {
 		ban.Network = netip.Prefix{}
 	}
-	if whole, err := ban.Addr.Prefix(64); err == nil && jail == JailHandshake && ban.Addr.Is6() && !ban.Network.IsValid() && whole.Addr() == ban.Addr {
+	if whole, err := ban.Addr.Prefix(64); err == nil && jail == JailHandshake && ban.Addr.Is6() && !ban.Network.IsValid() &&
+		whole.Addr() == ban.Addr {
 		ban.Network = whole // its first address stands for it
 	}
 	begin, rest, found := strings.Cut(strings.TrimSpace(rest), " + ")

@@ -50,7 +50,8 @@ func TestConfigurationIsAsReviewed(t *testing.T) {
 		}
 	}
 	slices.Sort(names)
-	want := []string{"action.d/bitbox-base-entry.conf", "action.d/bitbox-base.conf", "fail2ban.conf", "filter.d/bitbox-base-handshake.conf", "filter.d/bitbox-base-sshd.conf", "jail.conf"}
+	want := []string{"action.d/bitbox-base-entry.conf", "action.d/bitbox-base.conf", "fail2ban.conf", "filter.d/bitbox-base-handshake.conf",
+		"filter.d/bitbox-base-sshd.conf", "jail.conf"}
 	if d := cmp.Diff(want, names); d != "" {
 		t.Errorf("files: %s", d)
 	}
@@ -90,7 +91,8 @@ func TestBansAreRead(t *testing.T) {
 		{Jail: "sshd", Addr: netip.MustParseAddr("10.0.0.9"), Since: at(20, 39, 34), Until: at(21, 39, 34)},
 		{Jail: "sshd", Addr: netip.MustParseAddr("fd00::9"), Since: at(20, 40, 0), Until: at(20, 41, 0)},
 	}
-	same := cmp.Options{cmp.Comparer(func(a, b netip.Addr) bool { return a == b }), cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })}
+	same := cmp.Options{cmp.Comparer(func(a, b netip.Addr) bool { return a == b }),
+		cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })}
 	if d := cmp.Diff(want, bans, same); d != "" {
 		t.Error(d)
 	}
@@ -121,7 +123,8 @@ func TestBansAreRead(t *testing.T) {
 	if bans, err := bruteforce.ParseBans("sshd", ""); err != nil || bans != nil {
 		t.Errorf("no bans: %v, %v", bans, err)
 	}
-	for _, broken := range []string{"x", "10.0.0.9", "10.0.0.9 \tyesterday + 3600 = x", "10.0.0.9 \t2026-11-22 20:39:34 + ever", "ERROR NOK: ('sshd',)"} {
+	for _, broken := range []string{"x", "10.0.0.9", "10.0.0.9 \tyesterday + 3600 = x", "10.0.0.9 \t2026-11-22 20:39:34 + ever",
+		"ERROR NOK: ('sshd',)"} {
 		if bans, err := bruteforce.ParseBans("sshd", broken); err == nil {
 			t.Errorf("%q was read as %v", broken, bans)
 		}

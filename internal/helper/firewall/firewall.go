@@ -203,9 +203,10 @@ var (
 	v4 = family{refusal: "icmp-port-unreachable", mask: "32", mdns: "224.0.0.251/32", dhcpServer: 67,
 		home:      []string{"10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16"},
 		elsewhere: []string{"0.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "192.0.0.0/24", "224.0.0.0/3"}}
-	v6 = family{six: true, refusal: "icmp6-port-unreachable", mask: "64", ratePeer: " --hashlimit-srcmask 64", mdns: "ff02::fb/128", dhcpServer: 547,
-		home:      []string{"fc00::/7", "fe80::/10"},
-		elsewhere: []string{"::/3", "4000::/2", "8000::/1"}}
+	v6 = family{six: true, refusal: "icmp6-port-unreachable", mask: "64", ratePeer: " --hashlimit-srcmask 64", mdns: "ff02::fb/128",
+		dhcpServer: 547,
+		home:       []string{"fc00::/7", "fe80::/10"},
+		elsewhere:  []string{"::/3", "4000::/2", "8000::/1"}}
 )
 
 // Chains of our own, which the rules of an Egress with all ports lead to.
@@ -369,7 +370,8 @@ func order(e Egress) string {
 
 // eachSender limits packets of each source address.
 func eachSender(name string, perSecond, burst int) string {
-	return fmt.Sprintf("-m hashlimit --hashlimit-upto %d/sec --hashlimit-burst %d --hashlimit-mode srcip --hashlimit-name %s", perSecond, burst, name)
+	return fmt.Sprintf("-m hashlimit --hashlimit-upto %d/sec --hashlimit-burst %d --hashlimit-mode srcip --hashlimit-name %s", perSecond,
+		burst, name)
 }
 
 // resolving are the users who may ask for names outside, sorted: they may ask the resolver here.

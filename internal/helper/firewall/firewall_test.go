@@ -96,8 +96,10 @@ func loopholes(rules string, p firewall.Policy) []string {
 		`-o lo -p (tcp|udp) -m owner --uid-owner [a-z_][a-z0-9_-]* -m (tcp|udp) --dport 53`,
 		unicastAnswer,
 	}
-	accepted := regexp.MustCompile(`^-A INPUT (` + strings.Join(inbound, "|") + `) -j ACCEPT$|^-A OUTPUT (` + strings.Join(outbound, "|") + `) -j ACCEPT$|` +
-		`^-A OUTPUT -p (tcp|udp) -m owner --uid-owner [a-z_][a-z0-9_-]* -j (INTERNET|HOME)$|^-A HOME -d ` + home + ` -j ACCEPT$|^-A INTERNET -j ACCEPT$`)
+	accepted := regexp.MustCompile(`^-A INPUT (` + strings.Join(inbound, "|") + `) -j ACCEPT$|^-A OUTPUT (` + strings.Join(outbound, "|") +
+		`) -j ACCEPT$|` +
+		`^-A OUTPUT -p (tcp|udp) -m owner --uid-owner [a-z_][a-z0-9_-]* -j (INTERNET|HOME)$|^-A HOME -d ` + home +
+		` -j ACCEPT$|^-A INTERNET -j ACCEPT$`)
 	harmless := regexp.MustCompile(`^(#.*|\*filter|COMMIT|:(INPUT|FORWARD|OUTPUT) DROP \[0:0\]|:(HOME|INTERNET) - \[0:0\]|-A FORWARD -j DROP|-A (INPUT|OUTPUT|INTERNET) .*-j (DROP|REJECT --reject-with \S+))$`)
 	strangersFriend := regexp.MustCompile(`--uid-owner (www-data|bitbox-base)\b.* -j (ACCEPT|INTERNET|HOME)$`)
 
@@ -117,7 +119,8 @@ func loopholes(rules string, p firewall.Policy) []string {
 	}
 	beforeLoopback, _, _ := strings.Cut(rules, "-A OUTPUT -o lo -j ACCEPT\n")
 	for _, protocol := range []string{"tcp", "udp"} {
-		if !strings.Contains(beforeLoopback, fmt.Sprintf("\n-A OUTPUT -o lo -p %s -m conntrack --ctstate NEW -m %[1]s --dport 53 -j REJECT", protocol)) {
+		if !strings.Contains(beforeLoopback, fmt.Sprintf("\n-A OUTPUT -o lo -p %s -m conntrack --ctstate NEW -m %[1]s --dport 53 -j REJECT",
+			protocol)) {
 			found = append(found, "everybody may ask the resolver, by "+protocol)
 		}
 	}
@@ -125,7 +128,8 @@ func loopholes(rules string, p firewall.Policy) []string {
 		if !strings.Contains(rules, "\n:"+chain+" DROP ") {
 			found = append(found, chain+" does not drop by default")
 		}
-		if all := regexp.MustCompile(`(?m)^-A `+chain+` .*$`).FindAllString(rules, -1); len(all) == 0 || !refuseRest.MatchString(all[len(all)-1]) {
+		if all := regexp.MustCompile(`(?m)^-A `+chain+` .*$`).FindAllString(rules, -1); len(all) == 0 ||
+			!refuseRest.MatchString(all[len(all)-1]) {
 			found = append(found, chain+" lets packets through while it is replaced")
 		}
 	}
@@ -148,7 +152,8 @@ func waysHome(rules string) (found []string) {
 		return ""
 	}
 	for _, to := range []string{
-		"10.1.2.3", "172.31.255.1", "192.168.1.1", "169.254.9.9", "100.64.0.1", "100.127.255.254", "0.0.0.1", "224.0.0.251", "239.255.255.250", "255.255.255.255",
+		"10.1.2.3", "172.31.255.1", "192.168.1.1", "169.254.9.9", "100.64.0.1", "100.127.255.254", "0.0.0.1", "224.0.0.251", "239.255.255.250",
+		"255.255.255.255",
 		"fe80::1", "fd00::1", "fc00::1", "ff02::fb", "::1", "::ffff:192.168.1.1", "64:ff9b::c0a8:101", "fec0::1",
 	} {
 		address := netip.MustParseAddr(to)
@@ -208,25 +213,32 @@ func TestLoopholesAreFound(t *testing.T) {
 		t.Fatalf("found in good rules: %q", found)
 	}
 	for name, broken := range map[string]string{
-		"source port":                       strings.Replace(rules.V4, "COMMIT", "-A INPUT -p tcp -m tcp --sport 9001 -j ACCEPT\nCOMMIT", 1),
-		"other port":                        strings.Replace(rules.V4, "COMMIT", "-A INPUT -p tcp -m tcp --dport 23 -j ACCEPT\nCOMMIT", 1),
-		"everything":                        strings.Replace(rules.V4, "COMMIT", "-A INPUT -j ACCEPT\nCOMMIT", 1),
-		"no last rule":                      strings.Replace(rules.V4, "-A INPUT -j DROP\n", "", 1),
-		"nothing routed":                    strings.Replace(rules.V4, "-A FORWARD -j DROP\n", "", 1),
-		"default accept":                    strings.Replace(rules.V4, ":INPUT DROP", ":INPUT ACCEPT", 1),
-		"no limit":                          regexp.MustCompile(`-m hashlimit .*tcp8845`).ReplaceAllString(rules.V4, ""),
-		"stray packets":                     strings.Replace(rules.V4, "--tcp-flags FIN,SYN,RST,ACK SYN -m conntrack", "-m conntrack", 1),
-		"proxy goes out":                    strings.Replace(rules.V4, "COMMIT", "-A OUTPUT -p tcp -m owner --uid-owner www-data -j ACCEPT\nCOMMIT", 1),
-		"routed packets":                    strings.Replace(rules.V4, "COMMIT", "-A FORWARD -j ACCEPT\nCOMMIT", 1),
-		"a private network is the internet": strings.Replace(rules.V4, "-A INTERNET -d 172.16.0.0/12 -j REJECT --reject-with icmp-port-unreachable\n", "", 1),
-		"a shared one is":                   strings.Replace(rules.V4, "-A INTERNET -d 100.64.0.0/10 -j REJECT --reject-with icmp-port-unreachable\n", "", 1),
-		"a service goes everywhere":         strings.Replace(rules.V4, "-m owner --uid-owner debian-tor -j INTERNET", "-m owner --uid-owner debian-tor -j ACCEPT", 1),
-		"home is everywhere":                strings.Replace(rules.V4, "-A HOME -d 10.0.0.0/8 -j ACCEPT", "-A HOME -j ACCEPT", 1),
-		"answers to everybody":              strings.Replace(rules.V4, "-A OUTPUT -d 10.0.0.0/8 -p udp -m owner --uid-owner avahi", "-A OUTPUT -p udp -m owner --uid-owner avahi", 1),
-		"answers of everybody":              strings.Replace(rules.V4, "-A OUTPUT -d 10.0.0.0/8 -p udp -m owner --uid-owner avahi", "-A OUTPUT -d 10.0.0.0/8 -p udp", 1),
-		"a neighbour uses a limit up":       strings.Replace(rules.V4, "-p igmp -j ACCEPT", "-p igmp -m limit --limit 10/sec -j ACCEPT", 1),
-		"names for all":                     regexp.MustCompile(`(?m)^-A OUTPUT -o lo -p udp .*--dport 53 -j REJECT.*\n`).ReplaceAllString(rules.V4, ""),
-		"everybody sends":                   strings.Replace(rules.V4, "COMMIT", "-A OUTPUT -p tcp -j ACCEPT\nCOMMIT", 1),
+		"source port":    strings.Replace(rules.V4, "COMMIT", "-A INPUT -p tcp -m tcp --sport 9001 -j ACCEPT\nCOMMIT", 1),
+		"other port":     strings.Replace(rules.V4, "COMMIT", "-A INPUT -p tcp -m tcp --dport 23 -j ACCEPT\nCOMMIT", 1),
+		"everything":     strings.Replace(rules.V4, "COMMIT", "-A INPUT -j ACCEPT\nCOMMIT", 1),
+		"no last rule":   strings.Replace(rules.V4, "-A INPUT -j DROP\n", "", 1),
+		"nothing routed": strings.Replace(rules.V4, "-A FORWARD -j DROP\n", "", 1),
+		"default accept": strings.Replace(rules.V4, ":INPUT DROP", ":INPUT ACCEPT", 1),
+		"no limit":       regexp.MustCompile(`-m hashlimit .*tcp8845`).ReplaceAllString(rules.V4, ""),
+		"stray packets":  strings.Replace(rules.V4, "--tcp-flags FIN,SYN,RST,ACK SYN -m conntrack", "-m conntrack", 1),
+		"proxy goes out": strings.Replace(rules.V4, "COMMIT",
+			"-A OUTPUT -p tcp -m owner --uid-owner www-data -j ACCEPT\nCOMMIT", 1),
+		"routed packets": strings.Replace(rules.V4, "COMMIT", "-A FORWARD -j ACCEPT\nCOMMIT", 1),
+		"a private network is the internet": strings.Replace(rules.V4,
+			"-A INTERNET -d 172.16.0.0/12 -j REJECT --reject-with icmp-port-unreachable\n", "", 1),
+		"a shared one is": strings.Replace(rules.V4,
+			"-A INTERNET -d 100.64.0.0/10 -j REJECT --reject-with icmp-port-unreachable\n", "", 1),
+		"a service goes everywhere": strings.Replace(rules.V4, "-m owner --uid-owner debian-tor -j INTERNET",
+			"-m owner --uid-owner debian-tor -j ACCEPT", 1),
+		"home is everywhere": strings.Replace(rules.V4, "-A HOME -d 10.0.0.0/8 -j ACCEPT", "-A HOME -j ACCEPT", 1),
+		"answers to everybody": strings.Replace(rules.V4, "-A OUTPUT -d 10.0.0.0/8 -p udp -m owner --uid-owner avahi",
+			"-A OUTPUT -p udp -m owner --uid-owner avahi", 1),
+		"answers of everybody": strings.Replace(rules.V4, "-A OUTPUT -d 10.0.0.0/8 -p udp -m owner --uid-owner avahi",
+			"-A OUTPUT -d 10.0.0.0/8 -p udp", 1),
+		"a neighbour uses a limit up": strings.Replace(rules.V4, "-p igmp -j ACCEPT", "-p igmp -m limit --limit 10/sec -j ACCEPT", 1),
+		"names for all": regexp.MustCompile(`(?m)^-A OUTPUT -o lo -p udp .*--dport 53 -j REJECT.*\n`).ReplaceAllString(
+			rules.V4, ""),
+		"everybody sends": strings.Replace(rules.V4, "COMMIT", "-A OUTPUT -p tcp -j ACCEPT\nCOMMIT", 1),
 	} {
 		if broken == rules.V4 {
 			t.Fatalf("%s: the rules were not broken", name)

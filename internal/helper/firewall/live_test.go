@@ -10,7 +10,8 @@ import (
 
 // Numbers of users as on the live system.
 func uid(name string) (int, error) {
-	numbers := map[string]int{"root": 0, "www-data": 33, "avahi": 101, "_apt": 42, "systemd-network": 998, "systemd-resolve": 996, "systemd-timesync": 997}
+	numbers := map[string]int{"root": 0, "www-data": 33, "avahi": 101, "_apt": 42, "systemd-network": 998, "systemd-resolve": 996,
+		"systemd-timesync": 997}
 	if n, ok := numbers[name]; ok {
 		return n, nil
 	}

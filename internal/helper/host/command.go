@@ -31,7 +31,8 @@ const (
 	fail2ban      = "/usr/bin/fail2ban-client"
 )
 
-// Exec runs a program without a shell and returns what it prints to standard output: an empty environment, no input, a deadline, and a bound on
+// Exec runs a program without a shell and returns what it prints to standard output: an empty environment, no input, a deadline, and a
+// bound on
 // the output.
 func Exec(ctx context.Context, argv ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, stepTime)

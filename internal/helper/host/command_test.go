@@ -20,7 +20,8 @@ func TestProgramsAreBounded(t *testing.T) {
 	if out, err := Exec(t.Context(), "/usr/bin/env"); err != nil || out != "" {
 		t.Errorf("the environment is %q, %v", out, err)
 	}
-	if _, err := Exec(t.Context(), "/usr/bin/head", "-c", fmt.Sprint(maxOutput+1), "/dev/zero"); err == nil || !strings.Contains(err.Error(), "more than") {
+	if _, err := Exec(t.Context(), "/usr/bin/head", "-c", fmt.Sprint(maxOutput+1), "/dev/zero"); err == nil ||
+		!strings.Contains(err.Error(), "more than") {
 		t.Errorf("a flood of output: %v", err)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
@@ -74,7 +75,8 @@ func TestAProgramThatIsReadEndsWithItsReader(t *testing.T) {
 	case <-time.After(patience):
 		t.Error("it runs on after its reader has hung up")
 	}
-	if err := lines(t.Context(), func([]byte, bool) error { return nil }, "/bin/sh", "-c", "echo it burns >&2; exit 3"); err == nil || !strings.Contains(err.Error(), "it burns") {
+	if err := lines(t.Context(), func([]byte, bool) error { return nil }, "/bin/sh", "-c", "echo it burns >&2; exit 3"); err == nil ||
+		!strings.Contains(err.Error(), "it burns") {
 		t.Errorf("a program that fails: %v", err)
 	}
 }

@@ -91,7 +91,8 @@ type base struct {
 // they would, so it is for boards that are through.
 func look(root string) (b base, err error) {
 	h, err := system.Open(system.Config{
-		Directory: filepath.Join(root, systemPart), Factory: posture.Factory(), Clock: boottime.Clock, BootID: "the first", Logger: slog.New(slog.DiscardHandler),
+		Directory: filepath.Join(root, systemPart), Factory: posture.Factory(), Clock: boottime.Clock, BootID: "the first",
+		Logger: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		return b, err
@@ -308,7 +309,8 @@ func stateKeyOf(t *testing.T, root string) ed25519.PublicKey {
 	if err := os.WriteFile(filepath.Join(copied, system.StateFile), content, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	h, err := system.Open(system.Config{Directory: copied, Factory: posture.Factory(), Clock: boottime.Clock, BootID: "x", Logger: slog.New(slog.DiscardHandler)})
+	h, err := system.Open(system.Config{Directory: copied, Factory: posture.Factory(), Clock: boottime.Clock, BootID: "x",
+		Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -101,7 +101,8 @@ func (p Provision) check() error {
 	case len(p.SSHKeys) == 0:
 		return errors.New("SSH from the first boot on needs a key that may log in; give a public key too")
 	case p.SSHLease < posture.MinLease || p.SSHLease > posture.MaxLease || p.SSHLease%time.Second != 0:
-		return fmt.Errorf("SSH from the first boot on can last %v to %v, in whole seconds, not %v", posture.MinLease, posture.MaxLease, p.SSHLease)
+		return fmt.Errorf("SSH from the first boot on can last %v to %v, in whole seconds, not %v", posture.MinLease, posture.MaxLease,
+			p.SSHLease)
 	}
 	return p.Factory().Validate()
 }
@@ -181,7 +182,8 @@ func eachLine(path string, parse func(line string) error) error {
 // hyphens (RFC 1123, section 2.1).
 func CheckHostname(name string) error {
 	const letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-"
-	if name == "" || len(name) > maxHostname || strings.Trim(name, letters) != "" || strings.ContainsFunc(name, func(r rune) bool { return !strings.ContainsRune(letters, r) }) ||
+	if name == "" || len(name) > maxHostname || strings.Trim(name, letters) != "" ||
+		strings.ContainsFunc(name, func(r rune) bool { return !strings.ContainsRune(letters, r) }) ||
 		name[0] == '-' || name[len(name)-1] == '-' {
 		return fmt.Errorf("%q is no host name; use 1 to %d letters, digits and hyphens, no hyphen at either end", name, maxHostname)
 	}
@@ -235,7 +237,8 @@ func Place(root string, request Request) ([]string, error) {
 		return nil, err
 	}
 	if half != nil {
-		notes = append(notes, fmt.Sprintf("it is pre-paired with the App %q as %q: it holds private keys, and is for one board only", half.AppName, half.BaseName))
+		notes = append(notes, fmt.Sprintf("it is pre-paired with the App %q as %q: it holds private keys, and is for one board only",
+			half.AppName, half.BaseName))
 	}
 	if p.NoDisplay {
 		notes = append(notes, "it has no display: an owner's App lets further Apps in, by words that the new App shows")
@@ -252,7 +255,8 @@ func readHalf(path string) (*keys.Half, error) {
 		return nil, fmt.Errorf("read the keys of a pre-paired Base: %w", err)
 	}
 	if info.Mode().Perm()&0o077 != 0 {
-		return nil, fmt.Errorf("%s holds private keys, and others may read it (mode %04o); make new ones: bitbox-app prepair", path, info.Mode().Perm())
+		return nil, fmt.Errorf("%s holds private keys, and others may read it (mode %04o); make new ones: bitbox-app prepair", path,
+			info.Mode().Perm())
 	}
 	if info.Size() != int64(keys.FileSize) {
 		return nil, fmt.Errorf("%s: %w", path, keys.ErrFile)

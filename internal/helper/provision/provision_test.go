@@ -36,7 +36,8 @@ func half(t *testing.T) []byte {
 
 func TestWhatAnImageIsGivenAlongIsReadBack(t *testing.T) {
 	root := t.TempDir()
-	notes, err := Place(root, Request{Hostname: "cellar", SSHKey: write0600(t, []byte(keyLine)), SSHFromFirstBoot: 2 * time.Hour, PrePaired: write0600(t, half(t))})
+	notes, err := Place(root, Request{Hostname: "cellar", SSHKey: write0600(t, []byte(keyLine)), SSHFromFirstBoot: 2 * time.Hour,
+		PrePaired: write0600(t, half(t))})
 	if err != nil || len(notes) != 5 {
 		t.Fatalf("%v, %v", notes, err)
 	}

@@ -219,7 +219,8 @@ func (c Config) check() (shared *API, err error) {
 	for i := range c.APIs {
 		api := &c.APIs[i]
 		if !validName(api.Name) || names[api.Name] {
-			return nil, fmt.Errorf("render nginx.conf: %q cannot name an API: it must be 1 to 32 lower case letters, digits and -, and used once", api.Name)
+			return nil, fmt.Errorf("render nginx.conf: %q cannot name an API: it must be 1 to 32 lower case letters, digits and -, and used once",
+				api.Name)
 		}
 		names[api.Name] = true
 		if !api.Upstream.Addr().IsLoopback() || api.Upstream.Port() == 0 {
@@ -227,7 +228,8 @@ func (c Config) check() (shared *API, err error) {
 		}
 		if api.Port == 0 {
 			if shared != nil {
-				return nil, fmt.Errorf("render nginx.conf: %s and %s both share the entry; only one can, give the other a port of its own", shared.Name, api.Name)
+				return nil, fmt.Errorf("render nginx.conf: %s and %s both share the entry; only one can, give the other a port of its own", shared.Name,
+					api.Name)
 			}
 			shared = api
 			continue

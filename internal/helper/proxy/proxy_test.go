@@ -28,7 +28,8 @@ func TestConfigurationIsAsReviewed(t *testing.T) {
 		"closed":  config(),
 		"shared":  config(proxy.API{Name: "electrum", Upstream: electrum}),
 		"ownport": config(proxy.API{Name: "electrum", Port: 50002, Upstream: electrum}),
-		"noipv6":  {Entry: 8845, Middleware: "/run/bitbox-base/middleware.sock", PIDFile: "/run/bitbox-base-nginx/nginx.pid", Certificates: "/var/lib/bitbox-base/certificates", NoIPv6: true},
+		"noipv6": {Entry: 8845, Middleware: "/run/bitbox-base/middleware.sock", PIDFile: "/run/bitbox-base-nginx/nginx.pid",
+			Certificates: "/var/lib/bitbox-base/certificates", NoIPv6: true},
 	} {
 		got, err := proxy.Render(c)
 		if err != nil {

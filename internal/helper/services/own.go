@@ -42,7 +42,8 @@ const (
 // reserved begin the names of units that are not for the builder's file: ours, and
 // what a Debian consists of.
 var reserved = []string{
-	"bitbox-base", "systemd-", "dbus", "ssh", "nginx", "fail2ban", "avahi", "nftables", "iptables", "ip6tables", "netfilter", "ifup", "networking",
+	"bitbox-base", "systemd-", "dbus", "ssh", "nginx", "fail2ban", "avahi", "nftables", "iptables", "ip6tables", "netfilter", "ifup",
+	"networking",
 	"getty", "serial-getty", "console-getty", "container-getty", "autovt", "rescue", "emergency", "debug-shell", "user-runtime-dir", "user",
 	"apt-", "unattended-upgrades", "dpkg-", "initrd-", "kmod", "udev", "plymouth", "polkit", "quotaon", "modprobe", "ldconfig",
 }
@@ -121,7 +122,8 @@ func parseLine(line string) (Service, error) {
 	s := Service{Name: fields[0], Unit: fields[1], Description: strings.Join(fields[2:], " "), Actions: all}
 	switch {
 	case !namePattern.MatchString(s.Name) || len(s.Name) > maxName:
-		return Service{}, fmt.Errorf("%q is no name of a service; use 1 to %d lower case letters, digits and hyphens between them", s.Name, maxName)
+		return Service{}, fmt.Errorf("%q is no name of a service; use 1 to %d lower case letters, digits and hyphens between them", s.Name,
+			maxName)
 	case !unitPattern.MatchString(s.Unit) || len(s.Unit) > maxUnit:
 		return Service{}, fmt.Errorf("%q is no unit that can be managed; use letters, digits, - and _, at most %d with .service at the end, and no template", s.Unit, maxUnit)
 	case slices.ContainsFunc(reserved, func(prefix string) bool { return isReserved(s.Unit, prefix) }):

@@ -49,7 +49,8 @@ func TestEachServiceThatCanBeSwitchedOffHasItsCondition(t *testing.T) {
 			continue
 		}
 		text := ""
-		for _, file := range []string{packaging + "systemd/system/" + s.Unit, packaging + "bitbox-base/setup/etc/systemd/system/" + s.Unit + ".d/" + dropIn} {
+		for _, file := range []string{packaging + "systemd/system/" + s.Unit, packaging + "bitbox-base/setup/etc/systemd/system/" + s.Unit +
+			".d/" + dropIn} {
 			content, err := os.ReadFile(file)
 			if err == nil {
 				text += string(content)
@@ -79,7 +80,8 @@ func TestTheBuildersServicesFollowTheBuiltInOnes(t *testing.T) {
 		t.Fatalf("%d services, %v", len(table), err)
 	}
 	s, found := table.Find("electrs")
-	if !found || s.Unit != "electrs.service" || s.Description != "Electrum server, for wallets" || !s.May(disable) || s.Condition() != "ConditionPathExists=!/var/lib/bitbox-base/system/disabled/electrs" {
+	if !found || s.Unit != "electrs.service" || s.Description != "Electrum server, for wallets" || !s.May(disable) ||
+		s.Condition() != "ConditionPathExists=!/var/lib/bitbox-base/system/disabled/electrs" {
 		t.Errorf("%+v", s)
 	}
 	if table, err := Read(filepath.Join(t.TempDir(), "none")); err != nil || len(table) != len(builtIn) {
@@ -213,14 +215,16 @@ func TestTheGeneratorStartsAServiceWithTheMachineUnlessItIsOff(t *testing.T) {
 		t.Fatal(err)
 	}
 	err := Generate(root, OwnFile, directory)
-	if err == nil || !strings.Contains(err.Error(), "alias.service is a link") || !strings.Contains(err.Error(), "bitcoind.service is not installed") {
+	if err == nil || !strings.Contains(err.Error(), "alias.service is a link") ||
+		!strings.Contains(err.Error(), "bitcoind.service is not installed") {
 		t.Errorf("what it could not do: %v", err)
 	}
 	addition, err := os.ReadFile(filepath.Join(directory, "electrs.service.d", dropIn))
 	if err != nil || !strings.Contains(string(addition), "\nConditionPathExists=!/var/lib/bitbox-base/system/disabled/electrs\n") {
 		t.Errorf("%s, %v", addition, err)
 	}
-	if target, err := os.Readlink(filepath.Join(directory, "multi-user.target.wants/electrs.service")); err != nil || target != "/etc/systemd/system/electrs.service" {
+	if target, err := os.Readlink(filepath.Join(directory, "multi-user.target.wants/electrs.service")); err != nil ||
+		target != "/etc/systemd/system/electrs.service" {
 		t.Errorf("%q, %v", target, err)
 	}
 	entries, _ := os.ReadDir(filepath.Join(directory, "multi-user.target.wants"))
@@ -243,7 +247,8 @@ func FuzzTheBuildersFile(f *testing.F) {
 			return
 		}
 		for _, s := range own {
-			if !unitPattern.MatchString(s.Unit) || strings.HasPrefix(strings.ToLower(s.Unit), "bitbox-base") || strings.HasPrefix(strings.ToLower(s.Unit), "ssh") ||
+			if !unitPattern.MatchString(s.Unit) || strings.HasPrefix(strings.ToLower(s.Unit), "bitbox-base") ||
+				strings.HasPrefix(strings.ToLower(s.Unit), "ssh") ||
 				strings.HasPrefix(strings.ToLower(s.Unit), "systemd-") || filepath.Base(s.Marker()) != s.Name {
 				t.Errorf("taken: %+v", s)
 			}

@@ -52,7 +52,8 @@ func Check(root string) error {
 	if err != nil {
 		return fmt.Errorf("a Base is made of Debian %s, and nothing in %s tells that this is one: %w", debianRelease, root, err)
 	}
-	if id, version := releaseValue(string(release), "ID"), releaseValue(string(release), "VERSION_ID"); id != "debian" || version != debianRelease {
+	if id, version := releaseValue(string(release), "ID"), releaseValue(string(release), "VERSION_ID"); id != "debian" ||
+		version != debianRelease {
 		return fmt.Errorf("a Base is made of Debian %s, and this is %q %q; install Debian %s", debianRelease, id, version, debianRelease)
 	}
 	for _, n := range needed {
@@ -69,7 +70,8 @@ func Check(root string) error {
 			return fmt.Errorf("look for free space in %s: %w", directory, err)
 		}
 		if free := s.Bavail * uint64(s.Bsize); free < needSpace {
-			return fmt.Errorf("there are %d MiB free in %s, and setup needs %d; remove something, and type it again", free>>20, directory, needSpace>>20)
+			return fmt.Errorf("there are %d MiB free in %s, and setup needs %d; remove something, and type it again", free>>20, directory,
+				needSpace>>20)
 		}
 		if s.Flags&unix.ST_RDONLY != 0 {
 			return fmt.Errorf("%s is read-only; set an image up where it is built", directory)

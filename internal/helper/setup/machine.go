@@ -84,7 +84,8 @@ func run(ctx context.Context, input string, argv ...string) (string, error) {
 	command.Stderr = &complaint
 	out, err := command.Output()
 	if err != nil {
-		return string(out), fmt.Errorf("%s: %w: %s", strings.Join(argv, " "), err, strings.ReplaceAll(strings.TrimSpace(complaint.String()), "\n", "; "))
+		return string(out), fmt.Errorf("%s: %w: %s", strings.Join(argv, " "), err,
+			strings.ReplaceAll(strings.TrimSpace(complaint.String()), "\n", "; "))
 	}
 	return string(out), nil
 }

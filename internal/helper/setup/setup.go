@@ -382,10 +382,12 @@ func ReadRecord(root string) (*Record, error) {
 	decoder.DisallowUnknownFields()
 	r := &Record{}
 	if err := decoder.Decode(r); err != nil {
-		return nil, fmt.Errorf("read what setup has changed from %s: %w; restore the file from a backup, or put back by hand what it names", RecordFile, err)
+		return nil, fmt.Errorf("read what setup has changed from %s: %w; restore the file from a backup, or put back by hand what it names",
+			RecordFile, err)
 	}
 	if r.Version != recordVersion {
-		return nil, fmt.Errorf("read what setup has changed from %s: it is of version %d, not %d; install the package that wrote it", RecordFile, r.Version, recordVersion)
+		return nil, fmt.Errorf("read what setup has changed from %s: it is of version %d, not %d; install the package that wrote it", RecordFile,
+			r.Version, recordVersion)
 	}
 	r.Options.NoDisplay = slices.ContainsFunc(r.Changes, func(c Change) bool { return c.Path == displayFile })
 	return r, nil

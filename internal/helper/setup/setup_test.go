@@ -113,7 +113,8 @@ func TestSetupLinksThePackagesTreeAndUndoPutsAllBack(t *testing.T) {
 		"/etc/systemd/system/sshd.service":                                      "/dev/null",
 		"/etc/systemd/system/multi-user.target.wants/bitbox-base-nginx.service": "/usr/lib/systemd/system/bitbox-base-nginx.service",
 		"/etc/sysctl.d/60-bitbox-base.conf":                                     Tree + "/etc/sysctl.d/60-bitbox-base.conf",
-		"/etc/udev/rules.d/60-bitbox-base-no-usb-input.rules":                   NoUSBInputTree + "/etc/udev/rules.d/60-bitbox-base-no-usb-input.rules",
+		"/etc/udev/rules.d/60-bitbox-base-no-usb-input.rules": NoUSBInputTree +
+			"/etc/udev/rules.d/60-bitbox-base-no-usb-input.rules",
 	} {
 		if s, err := look(root, path); err != nil || s != (State{Kind: kindLink, Content: target}) {
 			t.Errorf("%s is %+v, %v", path, s, err)

@@ -61,7 +61,8 @@ func Settings(c Config) []Setting {
 		{"AuthorizedPrincipalsFile", "none", ""},
 		{"TrustedUserCAKeys", "none", "No authority may let in keys that are not in the file."},
 		{"StrictModes", "yes", ""},
-		{"RequiredRSASize", strconv.Itoa(sshkey.MinRSABits), "What is accepted as a key stands in internal/protocol/sshkey; sshd checks it again."},
+		{"RequiredRSASize", strconv.Itoa(sshkey.MinRSABits),
+			"What is accepted as a key stands in internal/protocol/sshkey; sshd checks it again."},
 		{"PubkeyAcceptedAlgorithms", strings.Join(loginAlgorithms, ","), ""},
 
 		{"LoginGraceTime", "20", "Strangers get little time and few tries; fail2ban ends them."},
@@ -82,7 +83,8 @@ func Settings(c Config) []Setting {
 		{"PermitUserEnvironment", "no", "Nor may a file in a home run something or set a variable."},
 		{"PermitUserRC", "no", ""},
 
-		{"KexAlgorithms", "sntrup761x25519-sha512@openssh.com,curve25519-sha256,curve25519-sha256@libssh.org", "The first is also closed to a quantum computer later."},
+		{"KexAlgorithms", "sntrup761x25519-sha512@openssh.com,curve25519-sha256,curve25519-sha256@libssh.org",
+			"The first is also closed to a quantum computer later."},
 		{"Ciphers", "chacha20-poly1305@openssh.com,aes256-gcm@openssh.com,aes128-gcm@openssh.com", ""},
 		{"MACs", "hmac-sha2-512-etm@openssh.com,hmac-sha2-256-etm@openssh.com", ""},
 		{"HostKeyAlgorithms", ssh.KeyAlgoED25519, ""},

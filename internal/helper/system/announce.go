@@ -27,7 +27,8 @@ func (h *Helper) announce(request *systemv1.Announce) error {
 	if request.GetVersion() == 0 || request.GetVersion() > 255 ||
 		copy(txt.Nonce[:], request.GetNonce()) != len(request.GetNonce()) || len(request.GetNonce()) != len(txt.Nonce) ||
 		copy(txt.ID[:], request.GetId()) != len(request.GetId()) || len(request.GetId()) != len(txt.ID) {
-		return helperclient.Errorf(helperclient.CodeMalformed, "an announcement has a version of 1 to 255, a nonce of %d bytes and an id of %d", len(txt.Nonce), len(txt.ID))
+		return helperclient.Errorf(helperclient.CodeMalformed, "an announcement has a version of 1 to 255, a nonce of %d bytes and an id of %d",
+			len(txt.Nonce), len(txt.ID))
 	}
 	h.mu.Lock()
 	h.announced = &txt

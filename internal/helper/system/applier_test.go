@@ -169,7 +169,8 @@ func TestAStepThatHangsEndsAndIsNamed(t *testing.T) {
 			b.world.hangs = action
 			b.world.mu.Unlock()
 			_, unit, _ := strings.Cut(action, " ")
-			if err := a.submit(open); !errors.Is(err, &helperclient.Error{Code: helperclient.CodeNotApplied}) || !strings.Contains(err.Error(), unit) {
+			if err := a.submit(open); !errors.Is(err, &helperclient.Error{Code: helperclient.CodeNotApplied}) ||
+				!strings.Contains(err.Error(), unit) {
 				t.Fatalf("submit = %v; want a failure that names %s", err, unit)
 			}
 			if after := b.helper.Effective(); !posture.EquallyOpen(before, after) {
@@ -198,7 +199,8 @@ func TestAMachineThatStaysHalfOpenIsNoticed(t *testing.T) {
 		t.Fatal("an open machine passes for a closed one")
 	}
 	b.world.lie = true
-	if err := a.submit(func(p *posture.Posture, _ uint64) { p.Extras = nil }); !errors.Is(err, &helperclient.Error{Code: helperclient.CodeNotApplied}) {
+	if err := a.submit(func(p *posture.Posture, _ uint64) { p.Extras = nil }); !errors.Is(err,
+		&helperclient.Error{Code: helperclient.CodeNotApplied}) {
 		t.Fatalf("submit = %v; the servers have not followed", err)
 	}
 }

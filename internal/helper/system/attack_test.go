@@ -77,7 +77,8 @@ func newAttack(t *testing.T) *attack {
 	sign("a revision ahead", x.phone, changed(x.phone, func(d *systemv1.PostureDocument) { d.Revision++ }))
 	sign("of another epoch", x.phone, changed(x.phone, func(d *systemv1.PostureDocument) { d.Epoch = make([]byte, 16) }))
 	sign("for another Base", x.phone, changed(x.phone, func(d *systemv1.PostureDocument) { d.BaseId = make([]byte, 32) }))
-	sign("as if the console had", x.phone, changed(x.phone, func(d *systemv1.PostureDocument) { d.Origin = systemv1.PostureDocument_ORIGIN_LOCAL }))
+	sign("as if the console had", x.phone, changed(x.phone,
+		func(d *systemv1.PostureDocument) { d.Origin = systemv1.PostureDocument_ORIGIN_LOCAL }))
 	good := posture.SignDocument(x.phone.draft(false, open), x.phone.seed)
 	for _, length := range []int{0, 1, len(good) / 2, len(good) - 64, len(good) - 1} {
 		x.seen[fmt.Sprintf("truncated to %d bytes", length)] = good[:length]
@@ -108,15 +109,20 @@ func handedIn(b []byte, connected uint64) map[string]*systemv1.SystemRequest {
 		"submit": submitRequest(b),
 		"confirm": {Verb: &systemv1.SystemRequest_ConfirmTry{ConfirmTry: &systemv1.ConfirmTry{
 			Confirmation: b, ConnectedAtMs: connected}}},
-		"lift ban":       {Verb: &systemv1.SystemRequest_LiftBan{LiftBan: &systemv1.LiftBan{By: &systemv1.LiftBan_Order{Order: b}}}},
-		"lift ban plain": {Verb: &systemv1.SystemRequest_LiftBan{LiftBan: &systemv1.LiftBan{By: &systemv1.LiftBan_Plain{Plain: &systemv1.LiftBanOrder{Address: "192.0.2.1"}}}}},
-		"reset":          {Verb: &systemv1.SystemRequest_FactoryReset{FactoryReset: &systemv1.FactoryReset{By: &systemv1.FactoryReset_Order{Order: b}}}},
-		"reset at once":  {Verb: &systemv1.SystemRequest_FactoryReset{FactoryReset: &systemv1.FactoryReset{By: &systemv1.FactoryReset_Local{Local: &systemv1.LocalReset{}}}}},
+		"lift ban": {Verb: &systemv1.SystemRequest_LiftBan{LiftBan: &systemv1.LiftBan{By: &systemv1.LiftBan_Order{Order: b}}}},
+		"lift ban plain": {Verb: &systemv1.SystemRequest_LiftBan{LiftBan: &systemv1.LiftBan{By: &systemv1.LiftBan_Plain{
+			Plain: &systemv1.LiftBanOrder{Address: "192.0.2.1"}}}}},
+		"reset": {Verb: &systemv1.SystemRequest_FactoryReset{FactoryReset: &systemv1.FactoryReset{By: &systemv1.FactoryReset_Order{
+			Order: b}}}},
+		"reset at once": {Verb: &systemv1.SystemRequest_FactoryReset{FactoryReset: &systemv1.FactoryReset{By: &systemv1.FactoryReset_Local{
+			Local: &systemv1.LocalReset{}}}}},
 		"order pairing":  orderRequest(b),
 		"answer pairing": answerRequest(b),
 		"reset by none":  {Verb: &systemv1.SystemRequest_FactoryReset{FactoryReset: &systemv1.FactoryReset{}}},
-		"local":          {Verb: &systemv1.SystemRequest_LocalChange{LocalChange: &systemv1.LocalChange{Change: &systemv1.LocalChange_GoBack{GoBack: &systemv1.GoBack{Revision: 4}}}}},
-		"unlock":         {Verb: &systemv1.SystemRequest_LocalChange{LocalChange: &systemv1.LocalChange{Change: &systemv1.LocalChange_LiftRestrictions{LiftRestrictions: &systemv1.LiftRestrictions{}}}}},
+		"local": {Verb: &systemv1.SystemRequest_LocalChange{LocalChange: &systemv1.LocalChange{Change: &systemv1.LocalChange_GoBack{
+			GoBack: &systemv1.GoBack{Revision: 4}}}}},
+		"unlock": {Verb: &systemv1.SystemRequest_LocalChange{LocalChange: &systemv1.LocalChange{
+			Change: &systemv1.LocalChange_LiftRestrictions{LiftRestrictions: &systemv1.LiftRestrictions{}}}}},
 		"accept": {Verb: &systemv1.SystemRequest_Authority{Authority: &systemv1.AuthorityRequest{Verb: &systemv1.AuthorityRequest_Accept{
 			Accept: &systemv1.Accept{Number: 1, Role: owner}}}}},
 		"answer": {Verb: &systemv1.SystemRequest_Authority{Authority: &systemv1.AuthorityRequest{Verb: &systemv1.AuthorityRequest_Answer{

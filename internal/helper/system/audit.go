@@ -38,7 +38,8 @@ func (h *Helper) runAudit(ctx context.Context) (*systemv1.SystemReply, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &systemv1.SystemReply{Result: &systemv1.SystemReply_Audit{Audit: &systemv1.AuditResult{Findings: findings, BuiltWith: version.Toolchain()}}}, nil
+	return &systemv1.SystemReply{Result: &systemv1.SystemReply_Audit{Audit: &systemv1.AuditResult{Findings: findings,
+		BuiltWith: version.Toolchain()}}}, nil
 }
 
 // audit runs one audit at a time, and tells watchers what the one before had not

@@ -155,7 +155,8 @@ func (h *Helper) recordBegin() {
 		detail += " (" + strings.Join(names, ", ") + ")"
 	}
 	if reset, ok := factoryreset.Last(h.config.Directory); ok {
-		detail += fmt.Sprintf("; as new since the factory reset ordered by %s at %s", reset.By, reset.OrderedAt.UTC().Format(time.DateTime+" UTC"))
+		detail += fmt.Sprintf("; as new since the factory reset ordered by %s at %s", reset.By,
+			reset.OrderedAt.UTC().Format(time.DateTime+" UTC"))
 	}
 	h.changes.record(changelog.Unlimited, &systemv1.ChangeEntry{Actor: systemv1.ChangeEntry_ACTOR_BASE, What: changelog.Begun, Detail: detail})
 }
@@ -229,7 +230,8 @@ func (h *Helper) listChanges(request *systemv1.ListChanges) (*systemv1.SystemRep
 // recordChange takes the Middleware's word for a change of its own.
 func (h *Helper) recordChange(who Who, appID string, request *systemv1.RecordChange) (*systemv1.SystemReply, error) {
 	if !changelog.Words[request.GetWhat()].Middleware {
-		return nil, helperclient.Errorf(helperclient.CodePermission, "the Middleware may not record %q", changelog.Line(request.GetWhat(), changelog.MaxName))
+		return nil, helperclient.Errorf(helperclient.CodePermission, "the Middleware may not record %q",
+			changelog.Line(request.GetWhat(), changelog.MaxName))
 	}
 	e := &systemv1.ChangeEntry{What: request.GetWhat(), Detail: request.GetDetail(), Failure: request.GetFailure()}
 	h.mu.Lock()

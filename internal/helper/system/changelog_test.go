@@ -104,7 +104,8 @@ func restrictRequest(r *systemv1.Restrict) *systemv1.SystemRequest {
 }
 
 func recordRequest(what, detail string) *systemv1.SystemRequest {
-	return &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_RecordChange{RecordChange: &systemv1.RecordChange{What: what, Detail: detail}}}
+	return &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_RecordChange{RecordChange: &systemv1.RecordChange{What: what,
+		Detail: detail}}}
 }
 
 // forge makes a signature one that does not fit.
@@ -129,7 +130,8 @@ func TestTheLogSaysWhoDidWhatAndHowItEnded(t *testing.T) {
 	a.mustSubmit(open)
 	id, phonesID := b.idOf(a), b.idOf(phone)
 	before := len(b.logged())
-	if err := b.from(id, restrictRequest(&systemv1.Restrict{What: &systemv1.Restrict_EndLease{EndLease: &systemv1.LeaseEnded{Kind: "electrum"}}})); err != nil {
+	if err := b.from(id, restrictRequest(&systemv1.Restrict{What: &systemv1.Restrict_EndLease{EndLease: &systemv1.LeaseEnded{
+		Kind: "electrum"}}})); err != nil {
 		t.Fatal(err)
 	}
 	// Not Laptop's signature, though it says so: the Middleware's word for who brought it is
@@ -167,12 +169,14 @@ func TestTheLogSaysWhoDidWhatAndHowItEnded(t *testing.T) {
 	if err := b.restrict(WhoConsole, lockdown()); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := b.as(WhoRoot).Do(t.Context(), &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_LocalChange{LocalChange: &systemv1.LocalChange{
-		Change: &systemv1.LocalChange_LiftRestrictions{}, Note: "all is well"}}}, nil); err != nil {
+	if _, err := b.as(WhoRoot).Do(t.Context(),
+		&systemv1.SystemRequest{Verb: &systemv1.SystemRequest_LocalChange{LocalChange: &systemv1.LocalChange{
+			Change: &systemv1.LocalChange_LiftRestrictions{}, Note: "all is well"}}}, nil); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := b.as(WhoConsole).Do(t.Context(), &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_Authority{Authority: &systemv1.AuthorityRequest{
-		Verb: &systemv1.AuthorityRequest_Retire{Retire: &systemv1.Retire{SigningKey: phone.key[:]}}}}}, nil); err != nil {
+	if _, err := b.as(WhoConsole).Do(t.Context(),
+		&systemv1.SystemRequest{Verb: &systemv1.SystemRequest_Authority{Authority: &systemv1.AuthorityRequest{
+			Verb: &systemv1.AuthorityRequest_Retire{Retire: &systemv1.Retire{SigningKey: phone.key[:]}}}}}, nil); err != nil {
 		t.Fatal(err)
 	}
 	got := b.lines()
@@ -225,7 +229,8 @@ func TestARefusedSignatureBlamesNobody(t *testing.T) {
 		t.Fatal("a forged document is taken")
 	}
 	entries := b.logged()
-	if last := entries[len(entries)-1]; last.GetActor() != systemv1.ChangeEntry_ACTOR_APP || last.GetAppId() != "" || last.GetSigningKey() != nil {
+	if last := entries[len(entries)-1]; last.GetActor() != systemv1.ChangeEntry_ACTOR_APP || last.GetAppId() != "" ||
+		last.GetSigningKey() != nil {
 		t.Errorf("the log blames %v", last)
 	}
 	believing := &recording{h: b.helper, request: submitRequest(forged), record: &recordSubmit}
@@ -258,7 +263,9 @@ func TestAMiddlewareThatWasTakenOverDoesNotPushTheLogOut(t *testing.T) {
 		t.Fatal(err)
 	}
 	lines := b.lines()
-	if got := lines[len(lines)-2:]; !slices.Equal(got, []string{"owner Laptop: posture revision 3: The Electrum API will be closed on port 50002, and its connections ended.", "console: lockdown"}) {
+	if got := lines[len(lines)-2:]; !slices.Equal(got,
+		[]string{"owner Laptop: posture revision 3: The Electrum API will be closed on port 50002, and its connections ended.",
+			"console: lockdown"}) {
 		t.Errorf("%q", got)
 	}
 	b.advance(changelog.PlaceBack)
@@ -366,13 +373,15 @@ func TestADamagedLogIsRefusedLoudlyAndTheBaseClosesAllTheSame(t *testing.T) {
 			if err := b.restrict(WhoMiddleware, lockdown()); err != nil && !errors.Is(err, &helperclient.Error{Code: helperclient.CodeNothing}) {
 				t.Errorf("the Base does not close: %v", err)
 			}
-			reply, err := b.as(WhoRoot).Do(t.Context(), &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_RunAudit{RunAudit: &systemv1.RunAudit{}}}, nil)
+			reply, err := b.as(WhoRoot).Do(t.Context(),
+				&systemv1.SystemRequest{Verb: &systemv1.SystemRequest_RunAudit{RunAudit: &systemv1.RunAudit{}}}, nil)
 			if err != nil || len(reply.GetAudit().GetFindings()) != 1 || reply.GetAudit().GetFindings()[0].GetId() != "changes-damaged" {
 				t.Errorf("the audit has found %v, %v", reply, err)
 			}
 			b.stop()
 			b.config.Auditor = nil
-			if !strings.Contains(journal.String(), "the log of changes cannot be used") || !strings.Contains(journal.String(), "a change is not in the log of changes") {
+			if !strings.Contains(journal.String(), "the log of changes cannot be used") ||
+				!strings.Contains(journal.String(), "a change is not in the log of changes") {
 				t.Errorf("the journal says\n%s", journal.String())
 			}
 			if now, _ := os.ReadFile(path); !bytes.Equal(now, damaged) {
@@ -394,7 +403,8 @@ func (quiet) Units(context.Context) ([]string, error)                    { retur
 func records() {
 	w := newWorld(os.Getenv(directoryVariable))
 	h, err := Open(Config{
-		Directory: os.Getenv(directoryVariable), Live: w, Banner: w, Announcer: w, Factory: posture.Factory(), BootID: "boot 1", Clock: boottime.Clock,
+		Directory: os.Getenv(directoryVariable), Live: w, Banner: w, Announcer: w, Factory: posture.Factory(), BootID: "boot 1",
+		Clock:  boottime.Clock,
 		Logger: slog.New(slog.DiscardHandler),
 	})
 	for n := 1; err == nil; n++ {

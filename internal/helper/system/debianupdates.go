@@ -38,7 +38,8 @@ func (h *Helper) installDebianUpdates(ctx context.Context, who Who, send func(*s
 		return err
 	}
 	if state[0]["LoadState"] != "loaded" {
-		return helperclient.Errorf(helperclient.CodeRefused, "this machine has nothing that installs Debian's updates; install the package unattended-upgrades")
+		return helperclient.Errorf(helperclient.CodeRefused,
+			"this machine has nothing that installs Debian's updates; install the package unattended-upgrades")
 	}
 	h.mu.Lock()
 	stopping := h.stopping
@@ -79,7 +80,8 @@ func (h *Helper) installDebianUpdates(ctx context.Context, who Who, send func(*s
 	}
 	stamp, err := os.Stat(h.config.UpdateStamp)
 	if err != nil || stamp.ModTime().Before(since.Truncate(time.Second)) {
-		return helperclient.Errorf(helperclient.CodeInternal, "Debian's updates were not installed, or not all: what installs them did not end well; its log (debian-updates) says why")
+		return helperclient.Errorf(helperclient.CodeInternal,
+			"Debian's updates were not installed, or not all: what installs them did not end well; its log (debian-updates) says why")
 	}
 	// What waits now is not what waited before.
 	h.mu.Lock()

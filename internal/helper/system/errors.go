@@ -14,7 +14,8 @@ var codes = []struct {
 	code helperclient.Code
 }{
 	{posture.ErrBusy, helperclient.CodeBusy},
-	{posture.ErrChallenge, helperclient.CodeStale}, {posture.ErrRevisionTaken, helperclient.CodeStale}, {posture.ErrRevisionAhead, helperclient.CodeStale},
+	{posture.ErrChallenge, helperclient.CodeStale}, {posture.ErrRevisionTaken, helperclient.CodeStale},
+	{posture.ErrRevisionAhead, helperclient.CodeStale},
 	{posture.ErrFork, helperclient.CodeStale}, {posture.ErrSeen, helperclient.CodeStale}, {posture.ErrWrongEpoch, helperclient.CodeStale},
 	{posture.ErrNoTry, helperclient.CodeNothing}, {posture.ErrNothingToClose, helperclient.CodeNothing},
 	{posture.ErrMalformed, helperclient.CodeMalformed}, {posture.ErrUnknownField, helperclient.CodeMalformed},

@@ -66,7 +66,8 @@ func TestOneChangeIsOneEventThatSaysWhatChanged(t *testing.T) {
 	expect("switched on", want...)
 
 	// What an App closes without a signature, and what ends by itself.
-	if err := b.from("0123456789abcdef", restrictRequest(&systemv1.Restrict{What: &systemv1.Restrict_EndLease{EndLease: &systemv1.LeaseEnded{Kind: "ssh"}}})); err != nil {
+	if err := b.from("0123456789abcdef", restrictRequest(&systemv1.Restrict{What: &systemv1.Restrict_EndLease{EndLease: &systemv1.LeaseEnded{
+		Kind: "ssh"}}})); err != nil {
 		t.Fatal(err)
 	}
 	want = append(want, "SSH was switched off, and its sessions ended. | 0123456789abcdef | ")

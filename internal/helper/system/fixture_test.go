@@ -228,7 +228,8 @@ func (a *app) lookAt(ctx context.Context, stateKey ed25519.PublicKey) (*posture.
 }
 
 func getPosture(nonce []byte, challenge bool) *systemv1.SystemRequest {
-	return &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_GetPosture{GetPosture: &systemv1.GetPosture{Nonce: nonce, Challenge: challenge}}}
+	return &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_GetPosture{GetPosture: &systemv1.GetPosture{Nonce: nonce,
+		Challenge: challenge}}}
 }
 
 func (a *app) challenge() []byte {
@@ -310,7 +311,8 @@ func open(p *posture.Posture, next uint64) {
 }
 
 func exposeOwnPort(p *posture.Posture, next uint64) {
-	p.Extras = []posture.ExtraEndpoint{{Kind: posture.KindElectrum, OwnPort: true, Lease: posture.Lease{Length: 24 * time.Hour, GrantedIn: next}}}
+	p.Extras = []posture.ExtraEndpoint{{Kind: posture.KindElectrum, OwnPort: true,
+		Lease: posture.Lease{Length: 24 * time.Hour, GrantedIn: next}}}
 }
 
 func (b *base) restrict(who Who, r *systemv1.Restrict) error {

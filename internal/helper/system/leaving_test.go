@@ -161,8 +161,9 @@ func TestUnlockingOpensNothingByItself(t *testing.T) {
 		if err := b.restrict(WhoConsole, lockdown()); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := b.as(WhoRoot).Do(t.Context(), &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_LocalChange{LocalChange: &systemv1.LocalChange{
-			Change: &systemv1.LocalChange_LiftRestrictions{LiftRestrictions: &systemv1.LiftRestrictions{Reopen: reopen}}}}}, nil); err != nil {
+		if _, err := b.as(WhoRoot).Do(t.Context(),
+			&systemv1.SystemRequest{Verb: &systemv1.SystemRequest_LocalChange{LocalChange: &systemv1.LocalChange{
+				Change: &systemv1.LocalChange_LiftRestrictions{LiftRestrictions: &systemv1.LiftRestrictions{Reopen: reopen}}}}}, nil); err != nil {
 			t.Fatal(err)
 		}
 		e := b.helper.Effective()

@@ -38,7 +38,8 @@ func (h *Helper) updateWithLocked(registry func() []byte, call func() (posture.O
 		}
 		h.unsaved = &wanted
 		h.changedLocked()
-		return helperclient.Errorf(helperclient.CodeStorage, "%w; what was to be closed is closed all the same, until the next start: make room on the disk", failed)
+		return helperclient.Errorf(helperclient.CodeStorage,
+			"%w; what was to be closed is closed all the same, until the next start: make room on the disk", failed)
 	}
 	if err == nil {
 		saved()
@@ -167,7 +168,8 @@ func (h *Helper) submit(ctx context.Context, request *systemv1.Submit, progress 
 
 // change puts a new revision in force: the call, which must leave the ledger
 // applying, and the wait for the worker.
-func (h *Helper) change(ctx context.Context, progress func(*systemv1.Progress), call func(now time.Duration) (posture.Output, error)) error {
+func (h *Helper) change(ctx context.Context, progress func(*systemv1.Progress),
+	call func(now time.Duration) (posture.Output, error)) error {
 	h.mu.Lock()
 	err := h.updateLocked(func() (posture.Output, error) { return call(h.config.Clock()) })
 	if err != nil {
@@ -271,7 +273,8 @@ func closingOf(request *systemv1.Restrict) (posture.Closing, error) {
 }
 
 // local takes a change from root in place of an owner.
-func (h *Helper) local(ctx context.Context, request *systemv1.LocalChange, progress func(*systemv1.Progress)) (*systemv1.SystemReply, error) {
+func (h *Helper) local(ctx context.Context, request *systemv1.LocalChange,
+	progress func(*systemv1.Progress)) (*systemv1.SystemReply, error) {
 	err := h.change(ctx, progress, func(now time.Duration) (posture.Output, error) {
 		p, revision := h.ledger.Posture()
 		var lifts []uint64

@@ -55,9 +55,11 @@ func checkLogs(table services.Table, request *basev1.ReadLogsRequest) (logQuery,
 	q := logQuery{table: table, contains: strings.ToLower(request.GetContains()), lines: int(request.GetLines()), follow: request.GetFollow()}
 	switch {
 	case len(request.GetContains()) > maxContains:
-		return q, helperclient.Errorf(helperclient.CodeInvalid, "the text to look for has %d bytes; at most %d fit", len(request.GetContains()), maxContains)
+		return q, helperclient.Errorf(helperclient.CodeInvalid, "the text to look for has %d bytes; at most %d fit", len(request.GetContains()),
+			maxContains)
 	case request.GetLines() > maxLogLines:
-		return q, helperclient.Errorf(helperclient.CodeInvalid, "at most %d lines can be asked for, not %d; narrow it by a time", maxLogLines, request.GetLines())
+		return q, helperclient.Errorf(helperclient.CodeInvalid, "at most %d lines can be asked for, not %d; narrow it by a time", maxLogLines,
+			request.GetLines())
 	case request.Priority != nil && request.GetPriority() > 7:
 		return q, helperclient.Errorf(helperclient.CodeInvalid, "a priority is 0 (emerg) to 7 (debug), not %d", request.GetPriority())
 	case q.follow && request.GetUntil() != nil:
@@ -75,7 +77,8 @@ func checkLogs(table services.Table, request *basev1.ReadLogsRequest) (logQuery,
 	for _, name := range wanted {
 		s, found := table.Find(name)
 		if !found {
-			return q, helperclient.Errorf(helperclient.CodeInvalid, "there is no service %q here; it is one of %s", shortened(name), strings.Join(table.Names(), ", "))
+			return q, helperclient.Errorf(helperclient.CodeInvalid, "there is no service %q here; it is one of %s", shortened(name),
+				strings.Join(table.Names(), ", "))
 		}
 		q.arguments = append(q.arguments, "--unit="+s.Unit)
 	}
@@ -246,7 +249,8 @@ func (h *Helper) pastLogs(ctx context.Context, q logQuery) (past []*basev1.LogEn
 	case ctx.Err() != nil:
 		return nil, nil, ctx.Err()
 	case searching.Err() != nil:
-		return past, after, helperclient.Errorf(helperclient.CodeInternal, "only the newest part of the log could be searched within %v; narrow it by a service or a time", searchTime)
+		return past, after, helperclient.Errorf(helperclient.CodeInternal,
+			"only the newest part of the log could be searched within %v; narrow it by a service or a time", searchTime)
 	}
 	return past, after, asReadError(err)
 }

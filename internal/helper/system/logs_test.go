@@ -36,10 +36,12 @@ func TestAnEntryOfTheJournalIsReadAndMadeHarmless(t *testing.T) {
 		line, text string
 		priority   uint32
 	}{
-		{entryOfAUnit, "Server startup complete.", 5}, {entryOfInit, "Started electrs.", 6}, {entryOfBytes, "hi?[2J?", 6}, {entryTwice, "first second", 3}, {entryOfOurs, `level=INFO msg="time=2026 "`, 6}, {entryOfNone, noText, 6},
+		{entryOfAUnit, "Server startup complete.", 5}, {entryOfInit, "Started electrs.", 6}, {entryOfBytes, "hi?[2J?", 6},
+		{entryTwice, "first second", 3}, {entryOfOurs, `level=INFO msg="time=2026 "`, 6}, {entryOfNone, noText, 6},
 	} {
 		e, r, err := q.entry([]byte(c.line))
-		if err != nil || e.GetText() != c.text || e.GetPriority() != c.priority || e.GetService() != "electrs" || e.GetTime().GetSeconds() != 1795723083 || r.Microtime == 0 {
+		if err != nil || e.GetText() != c.text || e.GetPriority() != c.priority || e.GetService() != "electrs" ||
+			e.GetTime().GetSeconds() != 1795723083 || r.Microtime == 0 {
 			t.Errorf("%s: %v, %v", c.line, e, err)
 		}
 	}
@@ -52,7 +54,8 @@ func TestAnEntryOfTheJournalIsReadAndMadeHarmless(t *testing.T) {
 }
 
 func TestATextIsOneShortLineWithNothingHiddenInIt(t *testing.T) {
-	for _, text := range []string{"a\nb", "a\x1b]0;title\x07", "\u202eevil", "\u0000", "é" + strings.Repeat("ü", 4096), strings.Repeat("x", 1<<16), "\xff\xfe", "\u2028"} {
+	for _, text := range []string{"a\nb", "a\x1b]0;title\x07", "\u202eevil", "\u0000", "é" + strings.Repeat("ü", 4096),
+		strings.Repeat("x", 1<<16), "\xff\xfe", "\u2028"} {
 		got := cut(plain(strings.ToValidUTF8(text, "?")), maxLogText)
 		if len(got) > maxLogText || strings.ContainsFunc(got, func(r rune) bool { return !unicode.IsPrint(r) }) {
 			t.Errorf("%.20q became %.40q, %d bytes", text, got, len(got))
@@ -61,7 +64,8 @@ func TestATextIsOneShortLineWithNothingHiddenInIt(t *testing.T) {
 }
 
 func FuzzAnEntryOfTheJournal(f *testing.F) {
-	for _, line := range []string{entryOfAUnit, entryOfInit, entryOfBytes, entryTwice, entryOfNone, `{"MESSAGE":[[[1]]],"__REALTIME_TIMESTAMP":"1"}`, `{"MESSAGE":[[104,105],[1]],"__REALTIME_TIMESTAMP":"1"}`} {
+	for _, line := range []string{entryOfAUnit, entryOfInit, entryOfBytes, entryTwice, entryOfNone,
+		`{"MESSAGE":[[[1]]],"__REALTIME_TIMESTAMP":"1"}`, `{"MESSAGE":[[104,105],[1]],"__REALTIME_TIMESTAMP":"1"}`} {
 		f.Add([]byte(line))
 	}
 	f.Fuzz(func(t *testing.T, line []byte) {
@@ -69,7 +73,8 @@ func FuzzAnEntryOfTheJournal(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if len(e.GetText()) > maxLogText || e.GetPriority() > 7 || strings.ContainsFunc(e.GetText(), func(r rune) bool { return !unicode.IsPrint(r) }) {
+		if len(e.GetText()) > maxLogText || e.GetPriority() > 7 ||
+			strings.ContainsFunc(e.GetText(), func(r rune) bool { return !unicode.IsPrint(r) }) {
 			t.Errorf("%q: %v", line, e)
 		}
 		if _, err := proto.Marshal(e); err != nil {
@@ -119,11 +124,13 @@ func TestNoTextOfARequestReachesJournalctl(t *testing.T) {
 	b, m := managedBase(t)
 	b.start()
 	requests := []*basev1.ReadLogsRequest{
-		{Contains: "--grep=x"}, {Contains: strings.Repeat("(a+)+", 40)}, {Services: []string{"electrs"}, Priority: proto.Uint32(7), Since: seconds(1), Until: seconds(2), Lines: 5},
+		{Contains: "--grep=x"}, {Contains: strings.Repeat("(a+)+", 40)},
+		{Services: []string{"electrs"}, Priority: proto.Uint32(7), Since: seconds(1), Until: seconds(2), Lines: 5},
 		{Since: &timestamppb.Timestamp{Seconds: 253402300799, Nanos: 999999999}},
 	}
 	for _, name := range hostile {
-		requests = append(requests, &basev1.ReadLogsRequest{Services: []string{name}}, &basev1.ReadLogsRequest{Services: []string{"electrs", name}, Contains: shortened(name)})
+		requests = append(requests, &basev1.ReadLogsRequest{Services: []string{name}},
+			&basev1.ReadLogsRequest{Services: []string{"electrs", name}, Contains: shortened(name)})
 	}
 	for _, r := range requests {
 		_, _ = b.logs(r)
@@ -166,7 +173,8 @@ func TestABadQuestionForLogsIsRefused(t *testing.T) {
 		"another time": {&basev1.ReadLogsRequest{Until: &timestamppb.Timestamp{Nanos: -1}}, "until"},
 		"an end":       {&basev1.ReadLogsRequest{Until: seconds(1), Follow: true}, "no end"},
 	} {
-		if _, err := b.logs(c.request); !errors.Is(err, &helperclient.Error{Code: helperclient.CodeInvalid}) || !strings.Contains(err.Error(), c.want) {
+		if _, err := b.logs(c.request); !errors.Is(err, &helperclient.Error{Code: helperclient.CodeInvalid}) ||
+			!strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -187,19 +195,20 @@ func TestWhatFollowsComesWithoutAGap(t *testing.T) {
 	b.start()
 	ctx, hangUp := context.WithCancel(t.Context())
 	var got []string
-	err := b.as(WhoMiddleware).Each(ctx, logsRequest(&basev1.ReadLogsRequest{Services: []string{"electrs"}, Follow: true}), func(reply *systemv1.SystemReply) error {
-		if reply.GetLogs().GetLive() {
-			got = append(got, "live")
-		}
-		got = append(got, texts(reply.GetLogs().GetEntries())...)
-		switch got[len(got)-1] {
-		case "in between":
-			m.say("electrs.service", "new")
-		case "new":
-			hangUp()
-		}
-		return nil
-	})
+	err := b.as(WhoMiddleware).Each(ctx, logsRequest(&basev1.ReadLogsRequest{Services: []string{"electrs"}, Follow: true}),
+		func(reply *systemv1.SystemReply) error {
+			if reply.GetLogs().GetLive() {
+				got = append(got, "live")
+			}
+			got = append(got, texts(reply.GetLogs().GetEntries())...)
+			switch got[len(got)-1] {
+			case "in between":
+				m.say("electrs.service", "new")
+			case "new":
+				hangUp()
+			}
+			return nil
+		})
 	if want := []string{"old", "live", "in between", "new"}; !slices.Equal(got, want) {
 		t.Errorf("%q, %v", got, err)
 	}

@@ -53,7 +53,8 @@ func readHugeEntry() (used journalUse, err error) {
 		return used, err
 	}
 	const settings = "/run/systemd/journald.conf.d"
-	if err := errors.Join(unix.Mount("tmpfs", "/run", "tmpfs", 0, ""), os.MkdirAll("/run/systemd/journal", 0o755), os.MkdirAll(settings, 0o755),
+	if err := errors.Join(unix.Mount("tmpfs", "/run", "tmpfs", 0, ""), os.MkdirAll("/run/systemd/journal", 0o755),
+		os.MkdirAll(settings, 0o755),
 		os.MkdirAll(filepath.Join(runPlace, strings.TrimSpace(string(id))), 0o755),
 		os.WriteFile(settings+"/test.conf", []byte("[Journal]\nStorage=volatile\nReadKMsg=no\nAudit=no\n"), 0o644)); err != nil {
 		return used, err
@@ -105,7 +106,8 @@ func logNatively(entry []byte) error {
 	if _, err := unix.Write(file, entry); err != nil {
 		return err
 	}
-	if _, err := unix.FcntlInt(uintptr(file), unix.F_ADD_SEALS, unix.F_SEAL_SEAL|unix.F_SEAL_SHRINK|unix.F_SEAL_GROW|unix.F_SEAL_WRITE); err != nil {
+	if _, err := unix.FcntlInt(uintptr(file), unix.F_ADD_SEALS,
+		unix.F_SEAL_SEAL|unix.F_SEAL_SHRINK|unix.F_SEAL_GROW|unix.F_SEAL_WRITE); err != nil {
 		return err
 	}
 	return unix.Sendmsg(socket, nil, unix.UnixRights(file), &unix.SockaddrUnix{Name: "/run/systemd/journal/socket"}, 0)
@@ -179,13 +181,14 @@ func TestALineThatIsTooLongDoesNotBringTheWholeJournalBack(t *testing.T) {
 	}
 	done := errors.New("done")
 	var got []string
-	err := b.as(WhoMiddleware).Each(t.Context(), logsRequest(&basev1.ReadLogsRequest{Services: []string{"electrs"}, Lines: 1, Follow: true}), func(reply *systemv1.SystemReply) error {
-		got = append(got, texts(reply.GetLogs().GetEntries())...)
-		if slices.Contains(got, "new") {
-			return done
-		}
-		return nil
-	})
+	err := b.as(WhoMiddleware).Each(t.Context(), logsRequest(&basev1.ReadLogsRequest{Services: []string{"electrs"}, Lines: 1, Follow: true}),
+		func(reply *systemv1.SystemReply) error {
+			got = append(got, texts(reply.GetLogs().GetEntries())...)
+			if slices.Contains(got, "new") {
+				return done
+			}
+			return nil
+		})
 	if !errors.Is(err, done) || slices.ContainsFunc(got, func(text string) bool { return strings.HasPrefix(text, "old") }) {
 		t.Errorf("%q, %v", got, err)
 	}

@@ -98,7 +98,8 @@ func (h *Helper) setTimeZone(ctx context.Context, name string) error {
 	ctx, cancel := context.WithTimeout(ctx, apply.StepTime)
 	defer cancel()
 	if _, err := h.config.Manager.Systemctl(ctx, "daemon-reload"); err != nil {
-		return helperclient.Errorf(helperclient.CodeInternal, "the time zone is %s, but timers of the machine follow only after a reboot: %w", name, err)
+		return helperclient.Errorf(helperclient.CodeInternal, "the time zone is %s, but timers of the machine follow only after a reboot: %w",
+			name, err)
 	}
 	return nil
 }

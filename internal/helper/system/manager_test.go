@@ -57,7 +57,8 @@ func (m *manager) set(unit, state string) {
 func (m *manager) setLocked(unit, state string) {
 	u := m.units[unit]
 	if u == nil {
-		u = map[string]string{"Id": unit, "LoadState": "loaded", "Type": "exec", "Result": "success", "NRestarts": "0", "MemoryCurrent": "1048576", "Job": "", "ConditionResult": "yes"}
+		u = map[string]string{"Id": unit, "LoadState": "loaded", "Type": "exec", "Result": "success", "NRestarts": "0",
+			"MemoryCurrent": "1048576", "Job": "", "ConditionResult": "yes"}
 		m.units[unit] = u
 	}
 	u["ActiveState"], u["StateChangeTimestamp"] = state, "@1795723082"
@@ -144,7 +145,8 @@ func (m *manager) log(unit string, fields map[string]any) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	n := len(m.journal)
-	entry := map[string]any{"_SYSTEMD_UNIT": unit, "PRIORITY": "6", "__CURSOR": strconv.Itoa(n), "__REALTIME_TIMESTAMP": strconv.Itoa(1795723082000000 + n*1000000)}
+	entry := map[string]any{"_SYSTEMD_UNIT": unit, "PRIORITY": "6", "__CURSOR": strconv.Itoa(n),
+		"__REALTIME_TIMESTAMP": strconv.Itoa(1795723082000000 + n*1000000)}
 	maps.Copy(entry, fields)
 	m.journal = append(m.journal, entry)
 	close(m.logged)
@@ -268,7 +270,8 @@ func listRequest() *systemv1.SystemRequest {
 }
 
 func changeRequest(name string, action basev1.ServiceAction) *systemv1.SystemRequest {
-	return &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_ChangeService{ChangeService: &systemv1.ChangeService{Name: name, Action: action}}}
+	return &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_ChangeService{ChangeService: &systemv1.ChangeService{Name: name,
+		Action: action}}}
 }
 
 func logsRequest(r *basev1.ReadLogsRequest) *systemv1.SystemRequest {
@@ -336,15 +339,16 @@ func (b *base) watchEvents() (events func() []*basev1.Event) {
 	ready := make(chan struct{})
 	go func() {
 		defer close(done)
-		_ = b.as(WhoRoot).Each(ctx, &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_WatchSystem{WatchSystem: &systemv1.WatchSystem{}}}, func(reply *systemv1.SystemReply) error {
-			mu.Lock()
-			defer mu.Unlock()
-			if len(all) == 0 {
-				close(ready)
-			}
-			all = append(all, reply.GetEvent().GetEvent())
-			return nil
-		})
+		_ = b.as(WhoRoot).Each(ctx, &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_WatchSystem{WatchSystem: &systemv1.WatchSystem{}}},
+			func(reply *systemv1.SystemReply) error {
+				mu.Lock()
+				defer mu.Unlock()
+				if len(all) == 0 {
+					close(ready)
+				}
+				all = append(all, reply.GetEvent().GetEvent())
+				return nil
+			})
 	}()
 	<-ready
 	b.t.Cleanup(func() {

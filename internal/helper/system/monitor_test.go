@@ -38,11 +38,14 @@ func TestAServiceThatFailsIsToldOnceUntilItHasRecovered(t *testing.T) {
 	}
 	for name, looks := range map[string][]look{
 		"fails and recovers": {{0, running, 0, ""}, {time.Minute, failed, 0, "failed: it has failed: why"}, {2 * time.Minute, failed, 0, ""},
-			{3 * time.Minute, starting, 0, ""}, {4 * time.Minute, running, 0, "recovered"}, {5 * time.Minute, failed, 0, "failed: it has failed: why"}},
-		"again and again": {{0, running, 7, ""}, {time.Minute, running, 8, ""}, {2 * time.Minute, running, 9, ""}, {3 * time.Minute, running, 10, often + ": why"},
+			{3 * time.Minute, starting, 0, ""}, {4 * time.Minute, running, 0, "recovered"},
+			{5 * time.Minute, failed, 0, "failed: it has failed: why"}},
+		"again and again": {{0, running, 7, ""}, {time.Minute, running, 8, ""}, {2 * time.Minute, running, 9, ""},
+			{3 * time.Minute, running, 10, often + ": why"},
 			{4 * time.Minute, running, 11, ""}, {13 * time.Minute, running, 11, "recovered"}},
-		"many at once":       {{0, running, 0, ""}, {15 * time.Second, starting, 14, often + ": why"}, {30 * time.Second, starting, 28, ""}},
-		"now and then":       {{0, running, 0, ""}, {6 * time.Minute, running, 1, ""}, {12 * time.Minute, running, 2, ""}, {18 * time.Minute, running, 3, ""}, {24 * time.Minute, running, 4, ""}},
+		"many at once": {{0, running, 0, ""}, {15 * time.Second, starting, 14, often + ": why"}, {30 * time.Second, starting, 28, ""}},
+		"now and then": {{0, running, 0, ""}, {6 * time.Minute, running, 1, ""}, {12 * time.Minute, running, 2, ""},
+			{18 * time.Minute, running, 3, ""}, {24 * time.Minute, running, 4, ""}},
 		"started by hand":    {{0, running, 2, ""}, {time.Minute, running, 0, ""}, {2 * time.Minute, running, 2, ""}},
 		"before we looked":   {{0, running, 500, ""}, {time.Minute, running, 500, ""}},
 		"from the beginning": {{0, failed, 0, "failed: it has failed: why"}},
@@ -85,7 +88,8 @@ func TestEachSetOfUpdatesIsToldOnce(t *testing.T) {
 		waiting []string
 		want    string
 	}{
-		{nil, ""}, {[]string{"a 1"}, "waiting: a 1"}, {[]string{"a 1"}, ""}, {[]string{"a 1", "b 1"}, "waiting: a 1,b 1"}, {[]string{"b 1"}, ""}, {nil, ""}, {[]string{"a 2"}, "waiting: a 2"},
+		{nil, ""}, {[]string{"a 1"}, "waiting: a 1"}, {[]string{"a 1"}, ""}, {[]string{"a 1", "b 1"}, "waiting: a 1,b 1"}, {[]string{"b 1"}, ""},
+		{nil, ""}, {[]string{"a 2"}, "waiting: a 2"},
 	} {
 		if got := kinds(m.lookAtUpdates(l.waiting)); got != l.want {
 			t.Errorf("look %d: %q, want %q", i, got, l.want)

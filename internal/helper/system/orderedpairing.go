@@ -47,12 +47,14 @@ func (h *Helper) orderPairingLocked(m *pairing.Machine, signed []byte) error {
 	case err != nil:
 		return err
 	case h.inForceLocked().PairingClosed:
-		return helperclient.Errorf(helperclient.CodePermission, "pairing from the network is closed; lift that first ('bitbox-app posture unlock'), or open the window at the Base's console")
+		return helperclient.Errorf(helperclient.CodePermission,
+			"pairing from the network is closed; lift that first ('bitbox-app posture unlock'), or open the window at the Base's console")
 	case order.Number == nil:
 		err = m.OpenWindowFor(pairing.OwnerKey(owner), order.GetRole())
 	case !h.config.NoDisplay:
 		// Whoever can read the display is at the Base. That is worth more than an App's word.
-		return helperclient.Errorf(helperclient.CodePermission, "this Base has a display: accept the number there; open the window for it with 'bitbox-app pairing open'")
+		return helperclient.Errorf(helperclient.CodePermission,
+			"this Base has a display: accept the number there; open the window for it with 'bitbox-app pairing open'")
 	default:
 		err = m.AcceptFor(pairing.OwnerKey(owner), order.GetNumber(), order.GetRole())
 	}

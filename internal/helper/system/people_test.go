@@ -84,7 +84,8 @@ func TestTheAuthorityFollowsTheRolesThatOwnersSign(t *testing.T) {
 	tablet.mustSubmit(func(p *posture.Posture, _ uint64) { p.NodeName = "the tablet's" })
 	phone.mustSubmit(setRole(tablet, operator))
 	b.wantRole(tablet, operator, "lowered")
-	if err := tablet.submit(func(p *posture.Posture, _ uint64) { p.NodeName = "still" }); !errors.Is(err, &helperclient.Error{Code: helperclient.CodeRefused}) {
+	if err := tablet.submit(func(p *posture.Posture, _ uint64) { p.NodeName = "still" }); !errors.Is(err,
+		&helperclient.Error{Code: helperclient.CodeRefused}) {
 		t.Errorf("who was an owner signs: %v", err)
 	}
 	b.stop()
@@ -105,14 +106,15 @@ func TestWatchersAreToldWhatEachAppMayDo(t *testing.T) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		_ = m.Each(ctx, &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_WatchSystem{WatchSystem: &systemv1.WatchSystem{}}}, func(reply *systemv1.SystemReply) error {
-			for _, r := range reply.GetEvent().GetAppRoles() {
-				if string(r.GetSigningKey()) == string(tablet.key[:]) {
-					told.Store(int32(r.GetRole()))
+		_ = m.Each(ctx, &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_WatchSystem{WatchSystem: &systemv1.WatchSystem{}}},
+			func(reply *systemv1.SystemReply) error {
+				for _, r := range reply.GetEvent().GetAppRoles() {
+					if string(r.GetSigningKey()) == string(tablet.key[:]) {
+						told.Store(int32(r.GetRole()))
+					}
 				}
-			}
-			return nil
-		})
+				return nil
+			})
 	}()
 	wait := func(want basev1.Role) {
 		t.Helper()
@@ -141,7 +143,8 @@ func TestWatchersAreToldWhatEachAppMayDo(t *testing.T) {
 // halves in one write. Cut anywhere, both have the old role or both the new one.
 func TestAHelperKilledDuringAChangeOfARoleLeavesOneRole(t *testing.T) {
 	for _, change := range []struct{ from, to basev1.Role }{{viewer, owner}, {owner, viewer}} {
-		for step, want := range map[string]basev1.Role{"save 1": change.from, "saved 1": change.from, "save 2": change.from, "saved 2": change.to} {
+		for step, want := range map[string]basev1.Role{"save 1": change.from, "saved 1": change.from, "save 2": change.from,
+			"saved 2": change.to} {
 			t.Run(fmt.Sprintf("%v to %v at %s", change.from, change.to, step), func(t *testing.T) {
 				b := newBase(t)
 				b.start()
@@ -335,8 +338,9 @@ func TestACompromisedMiddlewareLetsNobodyIn(t *testing.T) {
 	}
 	same := func(*systemv1.PairingAnswer) {}
 	for name, signed := range map[string][]byte{
-		"nothing": nil, "by a stranger": answerBy(stranger, same), "by a viewer": answerBy(guest, same), "by an owner who was lowered": answerBy(other, same),
-		"of another ceremony": answerBy(phone, func(a *systemv1.PairingAnswer) { a.CeremonyId = make([]byte, 16) }),
+		"nothing": nil, "by a stranger": answerBy(stranger, same), "by a viewer": answerBy(guest, same),
+		"by an owner who was lowered": answerBy(other, same),
+		"of another ceremony":         answerBy(phone, func(a *systemv1.PairingAnswer) { a.CeremonyId = make([]byte, 16) }),
 	} {
 		if _, err := m.Do(t.Context(), answerRequest(signed), nil); err == nil {
 			t.Errorf("an answer that is %s was taken", name)
@@ -349,7 +353,8 @@ func TestACompromisedMiddlewareLetsNobodyIn(t *testing.T) {
 	}
 	var signed systemv1.Signed
 	var report systemv1.PairingReport
-	if err := errors.Join(proto.Unmarshal(reply.GetPairingAnswered().GetReport(), &signed), proto.Unmarshal(signed.GetMessage(), &report)); err != nil || report.GetMatched() {
+	if err := errors.Join(proto.Unmarshal(reply.GetPairingAnswered().GetReport(), &signed),
+		proto.Unmarshal(signed.GetMessage(), &report)); err != nil || report.GetMatched() {
 		t.Errorf("%v, %v", &report, err)
 	}
 	if lines := b.lines(); !strings.Contains(lines[len(lines)-1], "words that did not match, as owner") {
@@ -374,12 +379,14 @@ func TestABaseWithADisplayOrAClosedOneTakesNoActFromTheNetwork(t *testing.T) {
 	b.start()
 	m := b.as(WhoMiddleware)
 	phone := b.pair(m, "phone", owner)
-	if _, err := m.Do(t.Context(), orderRequest(phone.letIn(123456, viewer)), nil); !errors.Is(err, &helperclient.Error{Code: helperclient.CodePermission}) {
+	if _, err := m.Do(t.Context(), orderRequest(phone.letIn(123456, viewer)), nil); !errors.Is(err,
+		&helperclient.Error{Code: helperclient.CodePermission}) {
 		t.Errorf("a Base with a display: %v", err)
 	}
 	// The console orders nothing, and root neither: they act themselves.
 	for _, who := range []Who{WhoConsole, WhoRoot} {
-		if _, err := b.as(who).Do(t.Context(), orderRequest(phone.letIn(123456, viewer)), nil); !errors.Is(err, &helperclient.Error{Code: helperclient.CodePermission}) {
+		if _, err := b.as(who).Do(t.Context(), orderRequest(phone.letIn(123456, viewer)), nil); !errors.Is(err,
+			&helperclient.Error{Code: helperclient.CodePermission}) {
 			t.Errorf("%v: %v", who, err)
 		}
 	}
@@ -403,7 +410,8 @@ func TestABaseWithADisplayOrAClosedOneTakesNoActFromTheNetwork(t *testing.T) {
 	if _, err := m.Do(t.Context(), answerRequest(answer), nil); err == nil {
 		t.Error("a lockdown does not end a pairing that is on")
 	}
-	if _, err := m.Do(t.Context(), orderRequest(phone.letIn(123456, viewer)), nil); !errors.Is(err, &helperclient.Error{Code: helperclient.CodePermission}) {
+	if _, err := m.Do(t.Context(), orderRequest(phone.letIn(123456, viewer)), nil); !errors.Is(err,
+		&helperclient.Error{Code: helperclient.CodePermission}) {
 		t.Errorf("a Base that is locked down: %v", err)
 	}
 }

@@ -22,10 +22,11 @@ func (l local) Stream(ctx context.Context, request *systemv1.SystemRequest, rece
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var refused error
-	err := l.helper.handle(ctx, l.who, incoming{kind: helperclient.Kind(request), size: proto.Size(request), life: context.WithoutCancel(ctx), read: func() (*systemv1.SystemRequest, error) {
-		request := proto.CloneOf(request)
-		return request, checkRequest(request)
-	}}, func(reply *systemv1.SystemReply) error {
+	err := l.helper.handle(ctx, l.who, incoming{kind: helperclient.Kind(request), size: proto.Size(request), life: context.WithoutCancel(ctx),
+		read: func() (*systemv1.SystemRequest, error) {
+			request := proto.CloneOf(request)
+			return request, checkRequest(request)
+		}}, func(reply *systemv1.SystemReply) error {
 		if refused == nil {
 			refused = receive(proto.CloneOf(reply))
 		}

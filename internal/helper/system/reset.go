@@ -105,7 +105,8 @@ func RestartForReset(ctx context.Context, config Config, failed func(context.Con
 		return nil
 	}
 	if failed(ctx) {
-		return fmt.Errorf("%w at the beginning of this boot; 'journalctl -u %s' says why, and nothing of the Base starts until it is", ErrResetOrdered, factoryreset.Unit)
+		return fmt.Errorf("%w at the beginning of this boot; 'journalctl -u %s' says why, and nothing of the Base starts until it is",
+			ErrResetOrdered, factoryreset.Unit)
 	}
 	return config.Restart(ctx)
 }

@@ -208,7 +208,8 @@ func TestAHelperKilledDuringAResetLeavesTheOldBaseOrTheOrder(t *testing.T) {
 			}
 			b.start()
 			b.settled()
-			if e := b.helper.Effective(); !posture.NoMoreOpen(e, before) || len(e.Endpoints) != 2 || len(e.Apps) != 1 || !b.helper.StateKey().Equal(key) {
+			if e := b.helper.Effective(); !posture.NoMoreOpen(e, before) || len(e.Endpoints) != 2 || len(e.Apps) != 1 ||
+				!b.helper.StateKey().Equal(key) {
 				t.Errorf("in force is %+v, was %+v", b.helper.Effective(), before)
 			}
 		})

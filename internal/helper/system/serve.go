@@ -31,7 +31,8 @@ func LookUpUsers() (Users, error) {
 	for name, uid := range map[string]*uint32{firewall.MiddlewareUser: &users.Middleware, ConsoleUser: &users.Console} {
 		found, err := user.Lookup(name)
 		if err != nil {
-			return Users{}, fmt.Errorf("look up the user %s, who may speak to the system helper: %w; install the package's users (systemd-sysusers)", name, err)
+			return Users{}, fmt.Errorf("look up the user %s, who may speak to the system helper: %w; install the package's users (systemd-sysusers)",
+				name, err)
 		}
 		number, err := strconv.ParseUint(found.Uid, 10, 32)
 		if err != nil || number == 0 {

@@ -25,7 +25,8 @@ func (h *Helper) applyingLocked() bool {
 // leave. Neither opens anything: what comes back is what the ledger says, less SSH's lease.
 func (h *Helper) stopMachine(ctx context.Context, who Who, powerOff bool, app string) error {
 	if left := stopRest - h.config.Clock(); who == WhoMiddleware && left > 0 {
-		return helperclient.Errorf(helperclient.CodeBusy, "the machine was started a moment ago, and an App can stop it again in %v", left.Round(time.Second))
+		return helperclient.Errorf(helperclient.CodeBusy, "the machine was started a moment ago, and an App can stop it again in %v",
+			left.Round(time.Second))
 	}
 	if err := h.refuseWhileInstalling(ctx); err != nil {
 		return err

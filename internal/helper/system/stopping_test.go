@@ -60,7 +60,8 @@ func TestTheMachineStopsAfterTheAnswer(t *testing.T) {
 		})
 		until(t, "it is told", func() error {
 			for _, event := range events() {
-				if stopping := event.GetMachineStopping(); stopping != nil && stopping.GetPowerOff() == (target == "poweroff.target") && stopping.GetBy().GetId() == request.GetAppId() {
+				if stopping := event.GetMachineStopping(); stopping != nil && stopping.GetPowerOff() == (target == "poweroff.target") &&
+					stopping.GetBy().GetId() == request.GetAppId() {
 					return nil
 				}
 			}
@@ -79,7 +80,8 @@ func TestWhoStandsAtTheBaseHasTimeBeforeAnAppCanStopItAgain(t *testing.T) {
 	for _, at := range []time.Duration{0, time.Second, stopRest - 1} {
 		now.Store(int64(at))
 		for _, request := range []*systemv1.SystemRequest{rebootRequest(), powerOffRequest()} {
-			if _, err := b.as(WhoMiddleware).Do(t.Context(), request, nil); !errors.Is(err, &helperclient.Error{Code: helperclient.CodeBusy}) || !strings.Contains(err.Error(), "started a moment ago") {
+			if _, err := b.as(WhoMiddleware).Do(t.Context(), request, nil); !errors.Is(err, &helperclient.Error{Code: helperclient.CodeBusy}) ||
+				!strings.Contains(err.Error(), "started a moment ago") {
 				t.Errorf("%T after %v: %v", request.GetVerb(), at, err)
 			}
 		}
@@ -111,7 +113,8 @@ func TestTheMachineIsNotStoppedInTheMiddleOfSomething(t *testing.T) {
 	b.ahead.Store(int64(stopRest))
 	b.start()
 	m.set(services.DebianUpdatesUnit, "activating")
-	if _, err := b.as(WhoMiddleware).Do(t.Context(), rebootRequest(), nil); !errors.Is(err, &helperclient.Error{Code: helperclient.CodeBusy}) || !strings.Contains(err.Error(), "Debian") {
+	if _, err := b.as(WhoMiddleware).Do(t.Context(), rebootRequest(), nil); !errors.Is(err,
+		&helperclient.Error{Code: helperclient.CodeBusy}) || !strings.Contains(err.Error(), "Debian") {
 		t.Errorf("while Debian's updates are installed: %v", err)
 	}
 	m.set(services.DebianUpdatesUnit, "inactive")
@@ -132,7 +135,8 @@ func TestTheMachineIsNotStoppedInTheMiddleOfSomething(t *testing.T) {
 	case err := <-ended:
 		t.Fatalf("nothing was examined: %v", err)
 	}
-	for _, request := range []*systemv1.SystemRequest{rebootRequest(), powerOffRequest(), changeRequest("nginx", basev1.ServiceAction_SERVICE_ACTION_RESTART)} {
+	for _, request := range []*systemv1.SystemRequest{rebootRequest(), powerOffRequest(),
+		changeRequest("nginx", basev1.ServiceAction_SERVICE_ACTION_RESTART)} {
 		if _, err := b.as(WhoMiddleware).Do(t.Context(), request, nil); !errors.Is(err, &helperclient.Error{Code: helperclient.CodeBusy}) {
 			t.Errorf("%T while a posture is applied: %v", request.GetVerb(), err)
 		}
@@ -150,7 +154,8 @@ func TestTheMachineIsNotStoppedInTheMiddleOfSomething(t *testing.T) {
 func TestTheMachineIsRunByTheMiddlewareAndRoot(t *testing.T) {
 	for _, request := range []*systemv1.SystemRequest{
 		listRequest(), changeRequest("mdns", 1), logsRequest(nil), rebootRequest(), powerOffRequest(),
-		{Verb: &systemv1.SystemRequest_ListTimeZones{}}, {Verb: &systemv1.SystemRequest_SetTimeZone{}}, {Verb: &systemv1.SystemRequest_InstallDebianUpdates{}},
+		{Verb: &systemv1.SystemRequest_ListTimeZones{}}, {Verb: &systemv1.SystemRequest_SetTimeZone{}},
+		{Verb: &systemv1.SystemRequest_InstallDebianUpdates{}},
 	} {
 		for _, who := range []Who{0, WhoMiddleware, WhoConsole, WhoRoot} {
 			if got, want := verbs[helperclient.Kind(request)].may.has(who), who == WhoMiddleware || who == WhoRoot; got != want {
@@ -164,7 +169,8 @@ func TestTheTimeZoneIsSetAndTimersFollow(t *testing.T) {
 	b, m := managedBase(t)
 	b.start()
 	set := func(name string) error {
-		_, err := b.as(WhoMiddleware).Do(t.Context(), &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_SetTimeZone{SetTimeZone: &systemv1.SetTimeZone{Name: name}}}, nil)
+		_, err := b.as(WhoMiddleware).Do(t.Context(),
+			&systemv1.SystemRequest{Verb: &systemv1.SystemRequest_SetTimeZone{SetTimeZone: &systemv1.SetTimeZone{Name: name}}}, nil)
 		return err
 	}
 	if err := set("Europe/Zurich"); err != nil {
@@ -174,20 +180,25 @@ func TestTheTimeZoneIsSetAndTimersFollow(t *testing.T) {
 		t.Errorf("done: %q", done)
 	}
 	for _, name := range []string{"Europe/Zurich\n", "../../etc/shadow", "Mars", ""} {
-		if err := set(name); !errors.Is(err, &helperclient.Error{Code: helperclient.CodeInvalid}) || !strings.Contains(err.Error(), "Europe/Zurich") {
+		if err := set(name); !errors.Is(err, &helperclient.Error{Code: helperclient.CodeInvalid}) ||
+			!strings.Contains(err.Error(), "Europe/Zurich") {
 			t.Errorf("%q: %v", name, err)
 		}
 	}
 	// What is refused is repeated in the journal, which a stolen phone could fill with it.
-	if err := set(strings.Repeat("\x01", 8000)); !errors.Is(err, &helperclient.Error{Code: helperclient.CodeInvalid}) || len(err.Error()) > 600 {
+	if err := set(strings.Repeat("\x01", 8000)); !errors.Is(err, &helperclient.Error{Code: helperclient.CodeInvalid}) ||
+		len(err.Error()) > 600 {
 		t.Errorf("a long name: %.600v", err)
 	}
-	reply, err := b.as(WhoMiddleware).Do(t.Context(), &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_ListTimeZones{ListTimeZones: &systemv1.ListTimeZones{}}}, nil)
+	reply, err := b.as(WhoMiddleware).Do(t.Context(),
+		&systemv1.SystemRequest{Verb: &systemv1.SystemRequest_ListTimeZones{ListTimeZones: &systemv1.ListTimeZones{}}}, nil)
 	if err != nil || reply.GetTimeZones().GetCurrent() != "Europe/Zurich" || len(reply.GetTimeZones().GetNames()) != 2 {
 		t.Errorf("%v, %v", reply, err)
 	}
-	machine, err := b.as(WhoMiddleware).Do(t.Context(), &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_GetMachine{GetMachine: &systemv1.GetMachine{}}}, nil)
-	if err != nil || machine.GetMachine().GetTimeZone() != "Europe/Zurich" || machine.GetMachine().GetNodeName() != posture.Factory().NodeName {
+	machine, err := b.as(WhoMiddleware).Do(t.Context(),
+		&systemv1.SystemRequest{Verb: &systemv1.SystemRequest_GetMachine{GetMachine: &systemv1.GetMachine{}}}, nil)
+	if err != nil || machine.GetMachine().GetTimeZone() != "Europe/Zurich" ||
+		machine.GetMachine().GetNodeName() != posture.Factory().NodeName {
 		t.Errorf("%v, %v", machine, err)
 	}
 	if target, err := os.Readlink(b.config.TimeZone.Link); err != nil || target != "/usr/share/zoneinfo/Europe/Zurich" {

@@ -49,7 +49,8 @@ func (h *Helper) showUnits(ctx context.Context, units ...string) ([]unitState, e
 	}
 	states := parseUnits(output)
 	if len(states) != len(units) {
-		return nil, helperclient.Errorf(helperclient.CodeInternal, "ask systemd for the services: it told of %d units, not %d", len(states), len(units))
+		return nil, helperclient.Errorf(helperclient.CodeInternal, "ask systemd for the services: it told of %d units, not %d", len(states),
+			len(units))
 	}
 	return states, nil
 }
@@ -202,7 +203,8 @@ func (h *Helper) setDisabled(s services.Service, off bool) error {
 		}
 	}
 	if err != nil {
-		return helperclient.Errorf(helperclient.CodeStorage, "store that %s is %s: %w; nothing has changed", s.Name, map[bool]string{true: "off", false: "on"}[off], err)
+		return helperclient.Errorf(helperclient.CodeStorage, "store that %s is %s: %w; nothing has changed", s.Name,
+			map[bool]string{true: "off", false: "on"}[off], err)
 	}
 	return nil
 }
@@ -220,7 +222,8 @@ var actionVerbs = map[basev1.ServiceAction]struct{ systemctl, word string }{
 func (h *Helper) allowedService(name string, action basev1.ServiceAction) (services.Service, error) {
 	s, found := h.config.Services.Find(name)
 	if !found {
-		return s, helperclient.Errorf(helperclient.CodeInvalid, "there is no service %q here; it is one of %s", shortened(name), strings.Join(h.config.Services.Names(), ", "))
+		return s, helperclient.Errorf(helperclient.CodeInvalid, "there is no service %q here; it is one of %s", shortened(name),
+			strings.Join(h.config.Services.Names(), ", "))
 	}
 	if s.May(action) {
 		return s, nil
@@ -230,7 +233,8 @@ func (h *Helper) allowedService(name string, action basev1.ServiceAction) (servi
 		may = append(may, actionVerbs[allowed].word)
 	}
 	if len(may) == 0 {
-		return s, helperclient.Errorf(helperclient.CodeInvalid, "nothing can be done to %s from an App: it keeps the Base closed, or has another way to be switched", s.Name)
+		return s, helperclient.Errorf(helperclient.CodeInvalid,
+			"nothing can be done to %s from an App: it keeps the Base closed, or has another way to be switched", s.Name)
 	}
 	return s, helperclient.Errorf(helperclient.CodeInvalid, "an App can %s %s, and nothing else", strings.Join(may, " or "), s.Name)
 }
@@ -252,7 +256,8 @@ func (h *Helper) changeService(ctx context.Context, who Who, name string, action
 	switch u := state[0]; {
 	case u["Id"] != s.Unit:
 		// A link with this name leads to another unit, which is not in the table.
-		return nil, helperclient.Errorf(helperclient.CodeRefused, "the unit of %s is another one's name on this machine (%s), so it is left alone", s.Name, plain(shortened(u["Id"])))
+		return nil, helperclient.Errorf(helperclient.CodeRefused,
+			"the unit of %s is another one's name on this machine (%s), so it is left alone", s.Name, plain(shortened(u["Id"])))
 	case u["LoadState"] == "not-found":
 		return nil, helperclient.Errorf(helperclient.CodeRefused, "%s is not installed on this machine", s.Name)
 	}
@@ -262,7 +267,8 @@ func (h *Helper) changeService(ctx context.Context, who Who, name string, action
 	if who == WhoMiddleware && action == basev1.ServiceAction_SERVICE_ACTION_RESTART && !s.May(basev1.ServiceAction_SERVICE_ACTION_STOP) {
 		at, before := h.restarted[s.Name]
 		if left := at + restartRest - h.config.Clock(); before && left > 0 {
-			return nil, helperclient.Errorf(helperclient.CodeBusy, "%s was restarted a moment ago, and an App can restart it again in %v", s.Name, left.Round(time.Second))
+			return nil, helperclient.Errorf(helperclient.CodeBusy, "%s was restarted a moment ago, and an App can restart it again in %v", s.Name,
+				left.Round(time.Second))
 		}
 		h.restarted[s.Name] = h.config.Clock()
 	}

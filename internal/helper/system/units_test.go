@@ -104,7 +104,8 @@ func TestWhatSystemctlSaysIsRead(t *testing.T) {
 		{basev1.Service_STATE_FAILED, 1795723091, 0, 5, "the memory was used up, and it was ended"},
 	} {
 		s := describe(services.Service{Name: "x"}, units[i], false)
-		if s.GetState() != want.state || s.GetSince().GetSeconds() != want.since || s.GetMemoryBytes() != want.memory || (s.MemoryBytes == nil) != (want.memory == 0) ||
+		if s.GetState() != want.state || s.GetSince().GetSeconds() != want.since || s.GetMemoryBytes() != want.memory ||
+			(s.MemoryBytes == nil) != (want.memory == 0) ||
 			s.GetRestarts() != want.restarts || s.GetReason() != want.reason || (s.GetSince() == nil) != (want.since == 0) {
 			t.Errorf("unit %d: %v", i, s)
 		}
@@ -122,9 +123,12 @@ func FuzzWhatSystemctlSays(f *testing.F) {
 
 // hostile are names with which somebody would reach another unit.
 var hostile = []string{
-	"", "../x", "ssh", "ssh.service", "sshd.service", "--now", "-H evil", "bitbox-base-firewall", "bitbox-base-firewall.service", "bitbox-base-ssh.service",
-	"firewall", "firewall\n", "firewall\x00", "electrs\n", "electrs\x00bitcoind", "electrs.service", " electrs", "electrs ", "ELECTRS", "electrs;reboot", "*", "bitbox-base-*",
-	"reboot.target", "poweroff.target", "emergency.target", "getty@tty2.service", "systemd-journald.service", "dbus.service", "/etc/systemd/system/a.service",
+	"", "../x", "ssh", "ssh.service", "sshd.service", "--now", "-H evil", "bitbox-base-firewall", "bitbox-base-firewall.service",
+	"bitbox-base-ssh.service",
+	"firewall", "firewall\n", "firewall\x00", "electrs\n", "electrs\x00bitcoind", "electrs.service", " electrs", "electrs ", "ELECTRS",
+	"electrs;reboot", "*", "bitbox-base-*",
+	"reboot.target", "poweroff.target", "emergency.target", "getty@tty2.service", "systemd-journald.service", "dbus.service",
+	"/etc/systemd/system/a.service",
 	"nginx.service", "debug-shell.service", "rescue.target", strings.Repeat("a", 1<<16),
 }
 
@@ -189,7 +193,8 @@ func TestACompromisedMiddlewareReachesNoUnitBeyondTheTable(t *testing.T) {
 			}
 		}
 	})
-	if found := forbidden(loose); !slices.Contains(found, "start "+generation.SSHUnit) || !slices.Contains(found, "stop "+generation.FirewallUnit) {
+	if found := forbidden(loose); !slices.Contains(found, "start "+generation.SSHUnit) ||
+		!slices.Contains(found, "stop "+generation.FirewallUnit) {
 		t.Errorf("a loose table was not found out: %q", found)
 	}
 }
@@ -207,7 +212,8 @@ func TestAnErrorSaysWhatIsAllowed(t *testing.T) {
 		{"firewall", actStop, "nothing can be done to firewall"},
 		{"electrs", 0, "start or stop or restart or enable or disable electrs"},
 	} {
-		if _, err := b.change(c.name, c.action); !errors.Is(err, &helperclient.Error{Code: helperclient.CodeInvalid}) || !strings.Contains(err.Error(), c.want) {
+		if _, err := b.change(c.name, c.action); !errors.Is(err, &helperclient.Error{Code: helperclient.CodeInvalid}) ||
+			!strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v", c.name, err)
 		}
 	}
@@ -223,7 +229,8 @@ func TestAServiceIsStoppedAndStarted(t *testing.T) {
 		t.Errorf("started: %v, %v", s, err)
 	}
 	m.breaks["electrs.service"] = true
-	if _, err := b.change("electrs", actRestart); err == nil || !strings.Contains(err.Error(), "electrs did not start: it ended with status 7") {
+	if _, err := b.change("electrs", actRestart); err == nil ||
+		!strings.Contains(err.Error(), "electrs did not start: it ended with status 7") {
 		t.Errorf("one that breaks: %v", err)
 	}
 	m.fail["stop bitcoind.service"] = errors.New("no")
@@ -243,7 +250,8 @@ func TestWhatIsSwitchedOffStaysOff(t *testing.T) {
 		t.Error(err)
 	}
 	for _, action := range []basev1.ServiceAction{actStart, actRestart} {
-		if _, err := b.change("electrs", action); !errors.Is(err, &helperclient.Error{Code: helperclient.CodeRefused}) || !strings.Contains(err.Error(), "enable it") {
+		if _, err := b.change("electrs", action); !errors.Is(err, &helperclient.Error{Code: helperclient.CodeRefused}) ||
+			!strings.Contains(err.Error(), "enable it") {
 			t.Errorf("%v: %v", action, err)
 		}
 	}
@@ -279,7 +287,8 @@ func TestAServiceThatCannotBeMarkedIsNotStopped(t *testing.T) {
 	}
 	b.start()
 	_, err := b.change("electrs", actDisable)
-	if !errors.Is(err, &helperclient.Error{Code: helperclient.CodeStorage}) || slices.Contains(m.done(), "stop electrs.service") || !b.listed("electrs").GetEnabled() {
+	if !errors.Is(err, &helperclient.Error{Code: helperclient.CodeStorage}) || slices.Contains(m.done(), "stop electrs.service") ||
+		!b.listed("electrs").GetEnabled() {
 		t.Errorf("%v; done: %q", err, m.done())
 	}
 }
@@ -343,7 +352,8 @@ func TestWhatMustNotBeStoppedIsNotRestartedAgainAndAgain(t *testing.T) {
 		return n
 	}
 	for n := range 5 {
-		if _, err := b.change("fail2ban", actRestart); (err == nil) != (n == 0) || n > 0 && (!errors.Is(err, &helperclient.Error{Code: helperclient.CodeBusy}) || !strings.Contains(err.Error(), "again in ")) {
+		if _, err := b.change("fail2ban", actRestart); (err == nil) != (n == 0) || n > 0 &&
+			(!errors.Is(err, &helperclient.Error{Code: helperclient.CodeBusy}) || !strings.Contains(err.Error(), "again in ")) {
 			t.Errorf("restart %d: %v", n+1, err)
 		}
 		if _, err := b.change("fail2ban", actStart); err != nil {
@@ -389,7 +399,8 @@ func TestTimeZonesAreSetOneAfterTheOther(t *testing.T) {
 	}
 	b.start()
 	set := func(name string) error {
-		_, err := b.as(WhoMiddleware).Do(t.Context(), &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_SetTimeZone{SetTimeZone: &systemv1.SetTimeZone{Name: name}}}, nil)
+		_, err := b.as(WhoMiddleware).Do(t.Context(),
+			&systemv1.SystemRequest{Verb: &systemv1.SystemRequest_SetTimeZone{SetTimeZone: &systemv1.SetTimeZone{Name: name}}}, nil)
 		return err
 	}
 	var setting sync.WaitGroup

@@ -27,8 +27,10 @@ var updateCodes = []struct {
 	code helperclient.Code
 }{
 	{update.ErrBusy, helperclient.CodeBusy}, {update.ErrNoSpace, helperclient.CodeStorage}, {update.ErrNoUpload, helperclient.CodeNothing},
-	{update.ErrNoKey, helperclient.CodeRefused}, {update.ErrNotForThis, helperclient.CodeRefused}, {update.ErrOutOfOrder, helperclient.CodeMalformed},
-	{release.ErrSignature, helperclient.CodeRefused}, {release.ErrDamaged, helperclient.CodeRefused}, {release.ErrNotARelease, helperclient.CodeRefused}, {release.ErrFormat, helperclient.CodeRefused},
+	{update.ErrNoKey, helperclient.CodeRefused}, {update.ErrNotForThis, helperclient.CodeRefused},
+	{update.ErrOutOfOrder, helperclient.CodeMalformed},
+	{release.ErrSignature, helperclient.CodeRefused}, {release.ErrDamaged, helperclient.CodeRefused},
+	{release.ErrNotARelease, helperclient.CodeRefused}, {release.ErrFormat, helperclient.CodeRefused},
 }
 
 func updateError(err error) error {
@@ -111,7 +113,8 @@ func updateOf(j update.Journal) *basev1.Update {
 		return nil
 	}
 	return &basev1.Update{
-		Id: j.ID, FromVersion: j.From, ToVersion: j.To, Phase: phases[j.Phase], Step: j.Step, Reason: j.Reason, BeganAt: stamp(j.Began), EndedAt: stamp(j.Ended),
+		Id: j.ID, FromVersion: j.From, ToVersion: j.To, Phase: phases[j.Phase], Step: j.Step, Reason: j.Reason, BeganAt: stamp(j.Began),
+		EndedAt: stamp(j.Ended),
 	}
 }
 

@@ -37,7 +37,8 @@ func TestUpdatesAreBroughtByTheMiddlewareAndJudgedByRoot(t *testing.T) {
 func TestAHelperThatTakesNoUpdatesSaysSo(t *testing.T) {
 	b := newBase(t)
 	b.start()
-	_, err := b.as(WhoMiddleware).Do(t.Context(), &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_GetUpdate{GetUpdate: &systemv1.GetUpdate{}}}, nil)
+	_, err := b.as(WhoMiddleware).Do(t.Context(),
+		&systemv1.SystemRequest{Verb: &systemv1.SystemRequest_GetUpdate{GetUpdate: &systemv1.GetUpdate{}}}, nil)
 	if err == nil {
 		t.Error("no error")
 	}
@@ -49,7 +50,8 @@ func TestHealthTellsWhetherTheMiddlewareIsThere(t *testing.T) {
 	b.start()
 	b.settled()
 	health := func() *systemv1.Health {
-		reply, err := b.as(WhoRoot).Do(t.Context(), &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_GetHealth{GetHealth: &systemv1.GetHealth{}}}, nil)
+		reply, err := b.as(WhoRoot).Do(t.Context(),
+			&systemv1.SystemRequest{Verb: &systemv1.SystemRequest_GetHealth{GetHealth: &systemv1.GetHealth{}}}, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

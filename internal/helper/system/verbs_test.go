@@ -26,7 +26,8 @@ func (b *base) watcher() chan *systemv1.SystemEvent {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		_ = b.as(WhoMiddleware).Each(ctx, &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_WatchSystem{WatchSystem: &systemv1.WatchSystem{}}},
+		_ = b.as(WhoMiddleware).Each(ctx, &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_WatchSystem{
+			WatchSystem: &systemv1.WatchSystem{}}},
 			func(reply *systemv1.SystemReply) error {
 				events <- reply.GetEvent()
 				return nil
@@ -144,7 +145,8 @@ func TestDriftRaisesAnEventOnceAndCanBeFixed(t *testing.T) {
 	look := func() int {
 		t.Helper()
 		b.advance(auditRest)
-		reply, err := b.as(WhoMiddleware).Do(t.Context(), &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_RunAudit{RunAudit: &systemv1.RunAudit{}}}, nil)
+		reply, err := b.as(WhoMiddleware).Do(t.Context(),
+			&systemv1.SystemRequest{Verb: &systemv1.SystemRequest_RunAudit{RunAudit: &systemv1.RunAudit{}}}, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -161,7 +163,8 @@ func TestDriftRaisesAnEventOnceAndCanBeFixed(t *testing.T) {
 	}
 	next(t, events, func(e *systemv1.SystemEvent) bool { return e.GetEvent().GetDriftFound() != nil && e.GetFindings() == 1 })
 	fix := func(id string) error {
-		_, err := b.as(WhoMiddleware).Do(t.Context(), &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_FixFinding{FixFinding: &systemv1.FixFinding{Id: id}}}, nil)
+		_, err := b.as(WhoMiddleware).Do(t.Context(),
+			&systemv1.SystemRequest{Verb: &systemv1.SystemRequest_FixFinding{FixFinding: &systemv1.FixFinding{Id: id}}}, nil)
 		return err
 	}
 	if err := fix("something else"); !errors.Is(err, &helperclient.Error{Code: helperclient.CodeNothing}) {
@@ -182,8 +185,10 @@ func TestBansAreListedAndTold(t *testing.T) {
 	b.start()
 	b.settled()
 	events := b.watcher()
-	b.world.bans = []bruteforce.Ban{{Jail: bruteforce.JailHandshake, Addr: netip.MustParseAddr("2001:db8::1"), Since: time.Unix(10, 0), Until: time.Unix(20, 0)}}
-	reply, err := b.as(WhoMiddleware).Do(t.Context(), &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_ListBans{ListBans: &systemv1.ListBans{}}}, nil)
+	b.world.bans = []bruteforce.Ban{{Jail: bruteforce.JailHandshake, Addr: netip.MustParseAddr("2001:db8::1"), Since: time.Unix(10, 0),
+		Until: time.Unix(20, 0)}}
+	reply, err := b.as(WhoMiddleware).Do(t.Context(),
+		&systemv1.SystemRequest{Verb: &systemv1.SystemRequest_ListBans{ListBans: &systemv1.ListBans{}}}, nil)
 	if err != nil || len(reply.GetBans().GetBans()) != 1 || reply.GetBans().GetBans()[0].GetUntil().GetSeconds() != 20 {
 		t.Fatalf("list bans = %v, %v", reply, err)
 	}
@@ -227,7 +232,8 @@ func TestAnAnnouncementIsOfThisBaseOnly(t *testing.T) {
 	until(t, "the new name is told", func() error {
 		b.world.mu.Lock()
 		defer b.world.mu.Unlock()
-		if told := b.world.told; len(told) != 2 || told[0].Name != posture.Factory().NodeName || told[1].Name != "Cellar" || told[1].Port != posture.EntryPort {
+		if told := b.world.told; len(told) != 2 || told[0].Name != posture.Factory().NodeName || told[1].Name != "Cellar" ||
+			told[1].Port != posture.EntryPort {
 			return fmt.Errorf("told %+v", told)
 		}
 		return nil

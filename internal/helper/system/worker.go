@@ -159,7 +159,8 @@ func (h *Helper) tellWaitersLocked() {
 		case w.failure != nil:
 			err = helperclient.Errorf(helperclient.CodeNotApplied, "revision %d could not be put in force, and was undone: %w", revision, w.failure)
 		default:
-			err = helperclient.Errorf(helperclient.CodeNotApplied, "revision %d was undone before it was in force: something else at the Base came between", revision)
+			err = helperclient.Errorf(helperclient.CodeNotApplied,
+				"revision %d was undone before it was in force: something else at the Base came between", revision)
 		}
 		delete(h.waiters, revision)
 		w.done <- err
@@ -177,7 +178,8 @@ func (h *Helper) applied(ctx context.Context) error {
 		h.mu.Unlock()
 		if c.version >= version {
 			if c.failure != nil {
-				return helperclient.Errorf(helperclient.CodeNotYet, "it is recorded and blocked, but not yet in force in full; the Base tries again: %w", c.failure)
+				return helperclient.Errorf(helperclient.CodeNotYet,
+					"it is recorded and blocked, but not yet in force in full; the Base tries again: %w", c.failure)
 			}
 			return nil
 		}

@@ -123,7 +123,8 @@ func (w *world) replace(folder string, files map[string]string) {
 	}
 	for name, content := range files {
 		path := filepath.Join(w.path(folder), name)
-		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path+"~", []byte(content), 0o644), os.Rename(path+"~", path)); err != nil {
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path+"~", []byte(content), 0o644),
+			os.Rename(path+"~", path)); err != nil {
 			panic(err)
 		}
 	}

@@ -130,7 +130,8 @@ func (p Place) Set(name string) error {
 		return err
 	}
 	if _, found := slices.BinarySearch(names, name); !found {
-		return fmt.Errorf("%w: %q; it is one of the %d names of the tz database, such as Europe/Zurich or %s", ErrUnknown, name[:min(len(name), maxName)], len(names), UTC)
+		return fmt.Errorf("%w: %q; it is one of the %d names of the tz database, such as Europe/Zurich or %s", ErrUnknown,
+			name[:min(len(name), maxName)], len(names), UTC)
 	}
 	if target, err := os.Readlink(p.Localtime); err != nil || !p.leadsToLink(target) {
 		return fmt.Errorf("%w: %s does not lead to %s, so root has set it by other means; 'bitbox-base setup' on the machine makes that link anew", ErrNotOurs, Localtime, Link)

@@ -51,7 +51,8 @@ func TestATimeZoneIsSetByOneRenameAndOnlyByAKnownName(t *testing.T) {
 	if zone := p.Current(); zone != "Europe/Zurich" {
 		t.Errorf("in force is %q", zone)
 	}
-	for _, name := range []string{"", "europe/zurich", "Europe/Zurich\n", "Europe/Zurich\x00", "../../../etc/shadow", "/etc/shadow", "Europe", "Mars/Olympus", "--help", "Europe/Zurich/..", strings.Repeat("a", 1<<16)} {
+	for _, name := range []string{"", "europe/zurich", "Europe/Zurich\n", "Europe/Zurich\x00", "../../../etc/shadow", "/etc/shadow", "Europe",
+		"Mars/Olympus", "--help", "Europe/Zurich/..", strings.Repeat("a", 1<<16)} {
 		if err := p.Set(name); !errors.Is(err, ErrUnknown) || !strings.Contains(err.Error(), "Europe/Zurich") {
 			t.Errorf("%.20q: %v", name, err)
 		}

@@ -260,7 +260,8 @@ func TestMain(m *testing.M) {
 	if os.Getenv(dirVariable) == "" {
 		os.Exit(leaktest.Run(m))
 	}
-	f := &fixture{store: NewStore(os.Getenv(dirVariable)), machine: &machine{directory: os.Getenv(machineVariable), broken: os.Getenv(brokenVariable)}}
+	f := &fixture{store: NewStore(os.Getenv(dirVariable)),
+		machine: &machine{directory: os.Getenv(machineVariable), broken: os.Getenv(brokenVariable)}}
 	i := f.installer()
 	seen, target := 0, os.Getenv(killVariable)
 	i.Failpoint = func(step string) error {

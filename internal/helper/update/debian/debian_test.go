@@ -66,7 +66,8 @@ func TestAPackageSaysWhatItIs(t *testing.T) {
 	needDpkg(t)
 	root, deb := t.TempDir(), filepath.Join(t.TempDir(), "package.deb")
 	control := "Package: bitbox-base\nVersion: 1.2-3\nArchitecture: arm64\nMaintainer: nobody <nobody@example.org>\nDescription: a test\n Version: 9 is not its version\n"
-	if err := errors.Join(os.Mkdir(filepath.Join(root, "DEBIAN"), 0o755), os.WriteFile(filepath.Join(root, "DEBIAN/control"), []byte(control), 0o644)); err != nil {
+	if err := errors.Join(os.Mkdir(filepath.Join(root, "DEBIAN"), 0o755),
+		os.WriteFile(filepath.Join(root, "DEBIAN/control"), []byte(control), 0o644)); err != nil {
 		t.Fatal(err)
 	}
 	if out, err := exec.Command(dpkgDeb, "--root-owner-group", "--build", root, deb).CombinedOutput(); err != nil {
