@@ -366,7 +366,8 @@ func TestARequestToBePairedIsNotLoggedAsARefusal(t *testing.T) {
 	p := open(t, testLimits(), nil)
 	scan(p)
 	log := p.log.String()
-	if !strings.Contains(log, `msg="pairing request came" addr=127.0.0.1 reason=pairing_request`) || strings.Contains(log, `refused" addr=127.0.0.1 reason=pairing_request`) {
+	if !strings.Contains(log, `msg="pairing request came" addr=127.0.0.1 reason=pairing_request`) ||
+		strings.Contains(log, `refused" addr=127.0.0.1 reason=pairing_request`) {
 		t.Errorf("the log says:\n%s", log)
 	}
 }
@@ -731,7 +732,8 @@ func TestAProxyHeaderIsBelievedOnAUnixSocketOnly(t *testing.T) {
 	eventually(t, "an unknown client is refused", func() bool { return p.logged(NoAddress) == 1 })
 	p.logMu.Lock()
 	defer p.logMu.Unlock()
-	if log := p.log.String(); !strings.Contains(log, "addr=192.0.2.8 reason=too_many") || !strings.Contains(log, "addr=unknown reason=no_address") {
+	if log := p.log.String(); !strings.Contains(log, "addr=192.0.2.8 reason=too_many") ||
+		!strings.Contains(log, "addr=unknown reason=no_address") {
 		t.Errorf("the log does not name the clients:\n%s", log)
 	}
 }

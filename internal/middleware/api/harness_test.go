@@ -51,7 +51,8 @@ func serve(t *testing.T, h *registrytest.House, change func(*Config)) *hall {
 func serveTable(t *testing.T, h *registrytest.House, table map[string]method, classes map[holds]*rpc.Class, change func(*Config)) *hall {
 	t.Helper()
 	l := &hall{house: h, t: t, conns: make(chan net.Conn), done: make(chan struct{})}
-	config := Config{Registry: h.Registry, Events: h.Events, Window: h.Authority, Machine: machine{}, StateDir: t.TempDir(), Logger: h.Config.Logger}
+	config := Config{Registry: h.Registry, Events: h.Events, Window: h.Authority, Machine: machine{}, StateDir: t.TempDir(),
+		Logger: h.Config.Logger}
 	if change != nil {
 		change(&config)
 	}

@@ -20,7 +20,8 @@ type Helper interface {
 var errNoHelper = errors.New("this Base runs on a developer's machine, where it configures nothing; posture, SSH, services, audit and updates need the appliance ('make appliance')")
 
 // ask sends one request to the helper.
-func (s *Server) ask(ctx context.Context, request *systemv1.SystemRequest, progress func(*systemv1.Progress)) (*systemv1.SystemReply, error) {
+func (s *Server) ask(ctx context.Context, request *systemv1.SystemRequest,
+	progress func(*systemv1.Progress)) (*systemv1.SystemReply, error) {
 	if s.Helper == nil {
 		return nil, rpc.NewError(rpc.Precondition, errNoHelper)
 	}

@@ -77,7 +77,8 @@ func TestALoweredAppLosesItsRightsAndItsStreamsAtOnce(t *testing.T) {
 		if cuts {
 			<-theirs.ended
 		}
-		if _, err := baserpc.NewPairingServiceClient(l.client(demoted)).OpenWindow(t.Context(), &basev1.OpenWindowRequest{}); rpc.CodeOf(err) != rpc.Denied {
+		if _, err := baserpc.NewPairingServiceClient(l.client(demoted)).OpenWindow(t.Context(),
+			&basev1.OpenWindowRequest{}); rpc.CodeOf(err) != rpc.Denied {
 			t.Errorf("an owner who was lowered opens the window: %v", err)
 		}
 		select {

@@ -82,7 +82,8 @@ func (s machineService) GetHistory(context.Context, *basev1.GetHistoryRequest) (
 }
 
 func (s machineService) ListTimeZones(ctx context.Context, _ *basev1.ListTimeZonesRequest) (*basev1.ListTimeZonesResponse, error) {
-	reply, err := s.ask(ctx, &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_ListTimeZones{ListTimeZones: &systemv1.ListTimeZones{}}}, nil)
+	reply, err := s.ask(ctx, &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_ListTimeZones{ListTimeZones: &systemv1.ListTimeZones{}}},
+		nil)
 	if err != nil {
 		return nil, err
 	}

@@ -46,11 +46,13 @@ func (h toldHelper) Each(_ context.Context, request *systemv1.SystemRequest, rec
 func TestTheNameIsThatOfThePostureInForce(t *testing.T) {
 	h := registrytest.New(t, func(c *registry.Config) { c.Name = "its first name" })
 	l := serve(t, h, nil)
-	kitchen := &systemv1.MachineInfo{NodeName: "kitchen", TimeZone: "Europe/Zurich", Addresses: []string{"192.0.2.7"}, TemperatureCelsius: proto.Float64(40)}
+	kitchen := &systemv1.MachineInfo{NodeName: "kitchen", TimeZone: "Europe/Zurich", Addresses: []string{"192.0.2.7"},
+		TemperatureCelsius: proto.Float64(40)}
 	l.Machine = machine{told: kitchen}
 	client := baserpc.NewInfoServiceClient(l.client(h.Active("phone", owner)))
 	info, err := client.GetInfo(t.Context(), &basev1.GetInfoRequest{})
-	if err != nil || info.GetName() != "kitchen" || info.GetTimeZone() != "Europe/Zurich" || info.GetAddresses()[0] != "192.0.2.7" || info.GetTemperatureCelsius() != 40 || info.GetTime() == nil {
+	if err != nil || info.GetName() != "kitchen" || info.GetTimeZone() != "Europe/Zurich" || info.GetAddresses()[0] != "192.0.2.7" ||
+		info.GetTemperatureCelsius() != 40 || info.GetTime() == nil {
 		t.Errorf("%v, %v", info, err)
 	}
 	l.Machine = machine{broken: errors.New("the helper restarts")}
@@ -124,7 +126,8 @@ func TestAStreamThatNobodyReadsTakesNoPlaceAfterItsEnd(t *testing.T) {
 		_ = end()
 	}
 	l.Helper = toldHelper{func(*systemv1.SystemRequest) ([]*systemv1.SystemReply, error) { return nil, nil }}
-	registrytest.Eventually(t, "the places are free again", func() bool { return call(t.Context(), one, baserpc.ServicesServiceReadLogs) == nil })
+	registrytest.Eventually(t, "the places are free again",
+		func() bool { return call(t.Context(), one, baserpc.ServicesServiceReadLogs) == nil })
 }
 
 func TestWhatTheHelperSaysOfServicesIsPassedOn(t *testing.T) {

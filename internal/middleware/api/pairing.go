@@ -79,7 +79,8 @@ func (s *Server) order(ctx context.Context, order []byte) (*systemv1.Snapshot, e
 
 // AcceptPairing carries an owner's order to accept a request, and tells how the
 // ceremony goes on until it has ended.
-func (s pairingService) AcceptPairing(ctx context.Context, request *basev1.AcceptPairingRequest, stream *rpc.Sender[basev1.AcceptPairingResponse]) error {
+func (s pairingService) AcceptPairing(ctx context.Context, request *basev1.AcceptPairingRequest,
+	stream *rpc.Sender[basev1.AcceptPairingResponse]) error {
 	snapshot, err := s.order(ctx, request.GetOrder())
 	if err != nil {
 		return err
@@ -129,7 +130,8 @@ func progressOf(s *systemv1.Snapshot, id []byte) *basev1.AcceptPairingResponse {
 
 // endOf is how the ceremony with this id has ended.
 func endOf(last *systemv1.LastCeremony, id []byte) *basev1.AcceptPairingResponse {
-	message := &basev1.AcceptPairingResponse{Phase: basev1.AcceptPairingResponse_PHASE_ENDED, CeremonyId: id, Reason: "it was given up at the Base"}
+	message := &basev1.AcceptPairingResponse{Phase: basev1.AcceptPairingResponse_PHASE_ENDED, CeremonyId: id,
+		Reason: "it was given up at the Base"}
 	if len(id) == 0 || string(last.GetId()) != string(id) {
 		return message
 	}

@@ -22,7 +22,8 @@ func (s postureService) GetPosture(ctx context.Context, request *basev1.GetPostu
 	return &basev1.GetPostureResponse{Posture: reply.GetPosture()}, nil
 }
 
-func (s postureService) SubmitPosture(ctx context.Context, request *basev1.SubmitPostureRequest, stream *rpc.Sender[basev1.SubmitPostureResponse]) error {
+func (s postureService) SubmitPosture(ctx context.Context, request *basev1.SubmitPostureRequest,
+	stream *rpc.Sender[basev1.SubmitPostureResponse]) error {
 	reply, err := s.ask(ctx, &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_Submit{
 		Submit: &systemv1.Submit{Document: request.GetDocument(), Nonce: request.GetNonce()}}},
 		func(p *systemv1.Progress) {
@@ -109,7 +110,8 @@ func (s bansService) ListBans(ctx context.Context, _ *basev1.ListBansRequest) (*
 	if err != nil {
 		return nil, err
 	}
-	return &basev1.ListBansResponse{Bans: reply.GetBans().GetBans(), Total: reply.GetBans().GetTotal(), Current: reply.GetBans().GetCurrent()}, nil
+	return &basev1.ListBansResponse{Bans: reply.GetBans().GetBans(), Total: reply.GetBans().GetTotal(),
+		Current: reply.GetBans().GetCurrent()}, nil
 }
 
 func (s bansService) LiftBan(ctx context.Context, request *basev1.LiftBanRequest) (*basev1.LiftBanResponse, error) {

@@ -87,7 +87,8 @@ func TestTheHelperIsToldForWhichAppItIsAsked(t *testing.T) {
 	l := serve(t, h, nil)
 	l.Helper = helperclient.Client{Port: helper}
 	of := func(a *registrytest.App) *caller { return l.client(a) }
-	if _, err := baserpc.NewChangesServiceClient(of(phone)).ListChanges(t.Context(), &basev1.ListChangesRequest{Nonce: make([]byte, 32)}); err != nil {
+	if _, err := baserpc.NewChangesServiceClient(of(phone)).ListChanges(t.Context(),
+		&basev1.ListChangesRequest{Nonce: make([]byte, 32)}); err != nil {
 		t.Fatal(err)
 	}
 	apps := baserpc.NewAppsServiceClient(of(boss))

@@ -56,11 +56,14 @@ func call(ctx context.Context, c *caller, name string) error {
 
 // whoMay is what the roles table must say, written down a second time.
 var whoMay = map[basev1.Role][]string{
-	viewer: {"GetHistory", "GetInfo", "GetPosture", "GetUpdate", "GetWindow", "ListApps", "ListBans", "ListChanges", "ListServices", "ListTimeZones",
+	viewer: {"GetHistory", "GetInfo", "GetPosture", "GetUpdate", "GetWindow", "ListApps", "ListBans", "ListChanges", "ListServices",
+		"ListTimeZones",
 		"WatchEvents"},
-	operator: {"ChangeService", "GetHistory", "GetInfo", "GetPosture", "GetUpdate", "GetWindow", "InstallDebianUpdates", "ListApps", "ListBans",
+	operator: {"ChangeService", "GetHistory", "GetInfo", "GetPosture", "GetUpdate", "GetWindow", "InstallDebianUpdates", "ListApps",
+		"ListBans",
 		"ListChanges", "ListServices", "ListTimeZones", "ReadLogs", "Reboot", "RunAudit", "SetTimeZone", "WatchEvents"},
-	owner: {"AcceptPairing", "AnswerPairing", "BringUpdate", "ChangeService", "CloseWindow", "ConfirmTry", "EndLease", "FactoryReset", "FixFinding",
+	owner: {"AcceptPairing", "AnswerPairing", "BringUpdate", "ChangeService", "CloseWindow", "ConfirmTry", "EndLease", "FactoryReset",
+		"FixFinding",
 		"GetHistory", "GetInfo", "GetPosture", "GetUpdate", "GetWindow", "InstallDebianUpdates", "LiftBan", "ListApps", "ListBans",
 		"ListChanges", "ListServices", "ListTimeZones", "Lockdown", "OpenWindow", "PowerOff", "ReadLogs", "Reboot", "RenameApp", "RevokeApp",
 		"RunAudit", "SetTimeZone", "SubmitPosture", "WatchEvents", "WatchUpdate"},
@@ -169,7 +172,8 @@ func TestInfoTellsOfTheMachineAndWhatIsMissingDoesNoHarm(t *testing.T) {
 		t.Fatal(err)
 	}
 	if info.GetName() != "kitchen" || info.GetMemoryTotalBytes() == 0 || info.GetDiskTotalBytes() == 0 || len(info.GetLoadAverage()) != 3 ||
-		info.GetTemperatureCelsius() != 41.5 || len(info.GetAddresses()) != 1 || info.GetCaller().GetId() != a.ID() || info.GetProtocolVersion() != 1 {
+		info.GetTemperatureCelsius() != 41.5 || len(info.GetAddresses()) != 1 || info.GetCaller().GetId() != a.ID() ||
+		info.GetProtocolVersion() != 1 {
 		t.Errorf("info: %v", info)
 	}
 	deaf := serve(t, h, func(c *Config) { c.Machine = machine{broken: errors.New("the helper restarts")} })
@@ -510,7 +514,8 @@ func TestOneAppCannotTakeAllStreamsOfEvents(t *testing.T) {
 		for range maxWatching {
 			watch(t.Context(), t, taking)
 		}
-		return call(t.Context(), taking, baserpc.EventsServiceWatchEvents), call(t.Context(), l.client(h.Active("modest", viewer)), baserpc.EventsServiceWatchEvents)
+		return call(t.Context(), taking, baserpc.EventsServiceWatchEvents), call(t.Context(), l.client(h.Active("modest", viewer)),
+			baserpc.EventsServiceWatchEvents)
 	}
 	if greedy, modest := attack(t, newClasses()); rpc.CodeOf(greedy) != rpc.Exhausted || modest != nil {
 		t.Errorf("one stream too many: %v; another App: %v", greedy, modest)

@@ -25,7 +25,8 @@ func TestMemAvailableIsReadInBytes(t *testing.T) {
 	if err != nil || got != 12<<10 {
 		t.Errorf("got %d, %v; want %d", got, err, 12<<10)
 	}
-	for _, bad := range []string{"", "MemTotal: 1 kB\n", "MemAvailable: 12\n", "MemAvailable: -1 kB\n", "MemAvailable: 99999999999999999999 kB\n"} {
+	for _, bad := range []string{"", "MemTotal: 1 kB\n", "MemAvailable: 12\n", "MemAvailable: -1 kB\n",
+		"MemAvailable: 99999999999999999999 kB\n"} {
 		if _, err := parseMemAvailable([]byte(bad)); err == nil {
 			t.Errorf("no error for %q", bad)
 		}

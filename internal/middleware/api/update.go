@@ -38,7 +38,8 @@ func (s updateService) GetUpdate(ctx context.Context, _ *basev1.GetUpdateRequest
 
 // BringUpdate passes a release on, piece by piece. However it ends, nothing half
 // arrived is left at the helper.
-func (s updateService) BringUpdate(ctx context.Context, stream *rpc.Receiver[basev1.BringUpdateRequest]) (*basev1.BringUpdateResponse, error) {
+func (s updateService) BringUpdate(ctx context.Context,
+	stream *rpc.Receiver[basev1.BringUpdateRequest]) (*basev1.BringUpdateResponse, error) {
 	first, err := stream.Receive()
 	if err != nil && !errors.Is(err, io.EOF) {
 		return nil, err
@@ -97,7 +98,8 @@ func (s updateService) abort(ctx context.Context, upload []byte) {
 }
 
 // WatchUpdate passes on what the helper says, which ends with the update.
-func (s updateService) WatchUpdate(ctx context.Context, _ *basev1.WatchUpdateRequest, stream *rpc.Sender[basev1.WatchUpdateResponse]) error {
+func (s updateService) WatchUpdate(ctx context.Context, _ *basev1.WatchUpdateRequest,
+	stream *rpc.Sender[basev1.WatchUpdateResponse]) error {
 	return s.each(ctx, &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_WatchUpdate{WatchUpdate: &systemv1.WatchUpdate{}}},
 		func(reply *systemv1.SystemReply) error {
 			if reply.GetUpdateStatus() == nil {
@@ -109,9 +111,11 @@ func (s updateService) WatchUpdate(ctx context.Context, _ *basev1.WatchUpdateReq
 
 // InstallDebianUpdates has the helper install what waits of Debian's updates. It ends
 // with done, or with an error.
-func (s updateService) InstallDebianUpdates(ctx context.Context, _ *basev1.InstallDebianUpdatesRequest, stream *rpc.Sender[basev1.InstallDebianUpdatesResponse]) error {
+func (s updateService) InstallDebianUpdates(ctx context.Context, _ *basev1.InstallDebianUpdatesRequest,
+	stream *rpc.Sender[basev1.InstallDebianUpdatesResponse]) error {
 	s.audit.Info("Debian's updates are being installed", "by", sessionOf(ctx).ID())
-	return s.each(ctx, &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_InstallDebianUpdates{InstallDebianUpdates: &systemv1.InstallDebianUpdates{}}},
+	return s.each(ctx, &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_InstallDebianUpdates{
+		InstallDebianUpdates: &systemv1.InstallDebianUpdates{}}},
 		func(reply *systemv1.SystemReply) error {
 			if reply.GetProgress() == nil {
 				return stream.Send(&basev1.InstallDebianUpdatesResponse{Done: true})

@@ -44,7 +44,8 @@ func TestTheHelpersEventsArePassedOn(t *testing.T) {
 		return &basev1.Event{Event: &basev1.Event_MachineStopping{MachineStopping: &basev1.MachineStoppingEvent{PowerOff: true, By: by}}}
 	}
 	closed := func(app *basev1.App) *basev1.Event {
-		return &basev1.Event{Event: &basev1.Event_PostureChanged{PostureChanged: &basev1.PostureChangedEvent{Changes: []string{"SSH was switched off."}, App: app}}}
+		return &basev1.Event{Event: &basev1.Event_PostureChanged{PostureChanged: &basev1.PostureChangedEvent{Changes: []string{
+			"SSH was switched off."}, App: app}}}
 	}
 	failed := &basev1.Event{Event: &basev1.Event_ServiceFailed{ServiceFailed: &basev1.ServiceFailedEvent{
 		Service: &basev1.Service{Name: "electrs", State: basev1.Service_STATE_FAILED}, Reason: "why"}}}

@@ -114,7 +114,8 @@ func shrink(e *basev1.Event) {
 		f.Expected, f.Found, f.Why, f.Fix = "", "", "", ""
 	}
 	for proto.Size(e) > maxKept {
-		switch findings, banned, lifted, packages := e.GetDriftFound().GetFindings(), e.GetBansChanged().GetBanned(), e.GetBansChanged().GetLifted(),
+		switch findings, banned, lifted, packages := e.GetDriftFound().GetFindings(), e.GetBansChanged().GetBanned(),
+			e.GetBansChanged().GetLifted(),
 			e.GetUpdateWaiting().GetPackages(); {
 		case len(findings) > 1:
 			e.GetDriftFound().Findings = shorter(e, findings)

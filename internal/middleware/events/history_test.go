@@ -293,7 +293,8 @@ func TestAnEventThatIsTooLongIsCut(t *testing.T) {
 	}
 	drift := &basev1.Event{Event: &basev1.Event_DriftFound{DriftFound: &basev1.DriftFoundEvent{}}}
 	for range 40 {
-		drift.GetDriftFound().Findings = append(drift.GetDriftFound().Findings, &basev1.Finding{Id: "x", Title: strings.Repeat("t", 100), Found: strings.Repeat("f", 5000)})
+		drift.GetDriftFound().Findings = append(drift.GetDriftFound().Findings,
+			&basev1.Finding{Id: "x", Title: strings.Repeat("t", 100), Found: strings.Repeat("f", 5000)})
 	}
 	for _, event := range []*basev1.Event{long, drift} {
 		if shrink(event); proto.Size(event) > maxKept || proto.Size(event) < maxKept/2 {
@@ -445,7 +446,8 @@ func TestAnEventWithThousandsOfBansIsCutAtOnce(t *testing.T) {
 	many := banOf("192.0.2.1")
 	for n := 0; proto.Size(many) < ipc.MaxMessageSize-100; n += 100 {
 		for i := range 100 {
-			many.GetBansChanged().Banned = append(many.GetBansChanged().Banned, &basev1.Ban{Jail: "bitbox-base-handshake", Address: fmt.Sprintf("2001:db8:%x:%x::1", (n+i)/65536, (n+i)%65536)})
+			many.GetBansChanged().Banned = append(many.GetBansChanged().Banned,
+				&basev1.Ban{Jail: "bitbox-base-handshake", Address: fmt.Sprintf("2001:db8:%x:%x::1", (n+i)/65536, (n+i)%65536)})
 		}
 	}
 	many.GetBansChanged().Lifted = slices.Clone(many.GetBansChanged().Banned)

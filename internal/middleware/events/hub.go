@@ -70,7 +70,8 @@ func newHub(history *history, log *slog.Logger) *Hub {
 	return &Hub{log: log, subscribers: map[*Subscription]struct{}{}, history: history, paces: map[string]*pace{}}
 }
 
-// Subscribe returns a queue in which every later event is; with replay, the events that are kept above a sequence as well. Close must follow.
+// Subscribe returns a queue in which every later event is; with replay, the events that are kept above a sequence as well. Close must
+// follow.
 func (h *Hub) Subscribe(replay bool, after uint64) (*Subscription, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()

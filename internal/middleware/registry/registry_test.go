@@ -51,7 +51,8 @@ func TestAnIncompleteIdentityIsDamageAndNeverReplaced(t *testing.T) {
 	h := registrytest.New(t, nil)
 	h.Active("phone", owner)
 	err := h.DB.Update(func(tx *state.Tx) error {
-		return errors.Join(tx.Delete(registry.BucketIdentity, registry.KeyStatic), tx.Delete(registry.BucketIdentity, registry.KeyDiscovery), tx.Delete(registry.BucketIdentity, registry.KeyName))
+		return errors.Join(tx.Delete(registry.BucketIdentity, registry.KeyStatic), tx.Delete(registry.BucketIdentity, registry.KeyDiscovery),
+			tx.Delete(registry.BucketIdentity, registry.KeyName))
 	})
 	if err != nil {
 		t.Fatal(err)
