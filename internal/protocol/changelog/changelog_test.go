@@ -195,7 +195,8 @@ func FuzzAnyTextMakesAnEntryThatCanBeRead(f *testing.F) {
 	f.Add(strings.Repeat("ä", 200), strings.Repeat("\U0001F600", 300), strings.Repeat("\xff", 1000))
 	f.Fuzz(func(t *testing.T, name, detail, failure string) {
 		l := Restore(0, Hash{})
-		s, err := l.Next(&systemv1.ChangeEntry{Actor: systemv1.ChangeEntry_ACTOR_ROOT, AppName: name, What: Reboot, Detail: detail, Failure: failure})
+		s, err := l.Next(&systemv1.ChangeEntry{Actor: systemv1.ChangeEntry_ACTOR_ROOT, AppName: name, What: Reboot, Detail: detail,
+			Failure: failure})
 		if err != nil {
 			t.Fatal(err)
 		}

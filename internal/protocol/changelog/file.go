@@ -76,17 +76,20 @@ func Open(path string, floor *Floor) (f *File, cut bool, err error) {
 		}
 		b = header(0, Hash{})
 	case errors.Is(err, fs.ErrNotExist):
-		return nil, false, fmt.Errorf("read the log of changes %s: %w: the file is gone, though it had %d entries; put it back", path, ErrDamaged, floor.Number)
+		return nil, false, fmt.Errorf("read the log of changes %s: %w: the file is gone, though it had %d entries; put it back", path, ErrDamaged,
+			floor.Number)
 	case err != nil:
 		return nil, false, fmt.Errorf("read the log of changes: %w", err)
 	}
 	log, size, err := parseFile(b)
 	if err != nil {
-		return nil, false, fmt.Errorf("read the log of changes %s: %w; put a copy of it back, or keep it to find out what has happened", path, err)
+		return nil, false, fmt.Errorf("read the log of changes %s: %w; put a copy of it back, or keep it to find out what has happened", path,
+			err)
 	}
 	if floor != nil {
 		if last, _ := log.Last(); last < floor.Number {
-			return nil, false, fmt.Errorf("read the log of changes %s: %w: it ends with entry %d, though it had %d", path, ErrDamaged, last, floor.Number)
+			return nil, false, fmt.Errorf("read the log of changes %s: %w: it ends with entry %d, though it had %d", path, ErrDamaged, last,
+				floor.Number)
 		}
 		if known, kept := log.hashOf(floor.Number); kept && known != floor.Hash {
 			return nil, false, fmt.Errorf("read the log of changes %s: %w: entry %d is not the one that was written", path, ErrDamaged, floor.Number)

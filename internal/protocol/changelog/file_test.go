@@ -75,7 +75,8 @@ func TestWhatAPowerCutLeavesOfAnEntryIsCutOffAndSaid(t *testing.T) {
 	}
 	b := must(os.ReadFile(path))
 	for length := whole + 1; length < int64(len(b)); length++ {
-		for _, tail := range [][]byte{b[whole:length], append(slices.Clone(b[whole:length]), make([]byte, int64(len(b))-length)...), make([]byte, length-whole)} {
+		for _, tail := range [][]byte{b[whole:length], append(slices.Clone(b[whole:length]), make([]byte, int64(len(b))-length)...),
+			make([]byte, length-whole)} {
 			if bytes.Equal(tail, b[whole:]) {
 				continue // its hash ended with zeros
 			}

@@ -73,7 +73,8 @@ func recordsOf(t *testing.T, wire []byte) (records [][]byte) {
 }
 
 func TestWritesOfEverySizeArriveWhole(t *testing.T) {
-	for _, size := range []int{1, 2, readAhead, MaxPlaintext - 1, MaxPlaintext, MaxPlaintext + 1, 2 * MaxPlaintext, 2*MaxPlaintext + 1, 10*MaxPlaintext + 7} {
+	for _, size := range []int{1, 2, readAhead, MaxPlaintext - 1, MaxPlaintext, MaxPlaintext + 1, 2 * MaxPlaintext, 2*MaxPlaintext + 1,
+		10*MaxPlaintext + 7} {
 		app, base := connPair(t)
 		sent := bytes.Repeat([]byte("0123456789abcde"), size/15+1)[:size]
 		errs := make(chan error, 1)

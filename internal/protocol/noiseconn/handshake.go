@@ -114,7 +114,8 @@ func (h *handshake) read(message []byte, size int) ([]byte, error) {
 	})
 }
 
-func (h *handshake) step(write bool, do func(*noise.HandshakeState) ([]byte, *noise.CipherState, *noise.CipherState, error)) ([]byte, error) {
+func (h *handshake) step(write bool, do func(*noise.HandshakeState) ([]byte, *noise.CipherState, *noise.CipherState,
+	error)) ([]byte, error) {
 	if h.state == nil {
 		return nil, ErrOver
 	}

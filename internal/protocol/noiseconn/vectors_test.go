@@ -332,7 +332,8 @@ func TestVectorsOfTheProtocolAreAsSpecified(t *testing.T) {
 		t.Errorf("the code is %v, expected %s", got, FormatNumber(code))
 	}
 
-	if got, want := v.Pairing["words"], referenceWords(payload.RA, p4.RB, [32]byte(p.h), payload.SigningKey, p4.StateKey, p4.Role); got != want {
+	if got, want := v.Pairing["words"], referenceWords(payload.RA, p4.RB, [32]byte(p.h), payload.SigningKey, p4.StateKey,
+		p4.Role); got != want {
 		t.Errorf("the words are %v, expected %s", got, want)
 	}
 

@@ -275,15 +275,19 @@ var answerAttacks = []struct {
 		answer.CeremonyId = make([]byte, 16)
 	}},
 	{"with other words", "words", true, func(_ *testApp, _ *OwnerKey, answer *systemv1.PairingAnswer) { answer.Words[11] ^= 1 }},
-	{"with the first words only", "words", true, func(_ *testApp, _ *OwnerKey, answer *systemv1.PairingAnswer) { answer.Words = answer.Words[:11] }},
+	{"with the first words only", "words", true,
+		func(_ *testApp, _ *OwnerKey, answer *systemv1.PairingAnswer) { answer.Words = answer.Words[:11] }},
 	{"for another role", "role", true, func(_ *testApp, _ *OwnerKey, answer *systemv1.PairingAnswer) { answer.Role = owner }},
-	{"with another key swapped in", "key", true, func(_ *testApp, _ *OwnerKey, answer *systemv1.PairingAnswer) { answer.SigningKey = make([]byte, 32) }},
-	{"for an App that is enrolled under another name", "name", true, func(_ *testApp, _ *OwnerKey, answer *systemv1.PairingAnswer) { answer.AppName = "tablet" }},
+	{"with another key swapped in", "key", true,
+		func(_ *testApp, _ *OwnerKey, answer *systemv1.PairingAnswer) { answer.SigningKey = make([]byte, 32) }},
+	{"for an App that is enrolled under another name", "name", true,
+		func(_ *testApp, _ *OwnerKey, answer *systemv1.PairingAnswer) { answer.AppName = "tablet" }},
 }
 
 func TestForgedAnswersAreRefused(t *testing.T) {
 	tried := map[string]bool{}
-	attack := func(t *testing.T, forge func(*testApp, *OwnerKey, *systemv1.PairingAnswer), without string) (w *world, matched bool, err error) {
+	attack := func(t *testing.T, forge func(*testApp, *OwnerKey, *systemv1.PairingAnswer), without string) (w *world, matched bool,
+		err error) {
 		w, first := settled(t)
 		a := newApp(t, "phone")
 		w.ordered(first, a, viewer)

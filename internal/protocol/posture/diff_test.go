@@ -51,9 +51,10 @@ func TestChangesAreSaidInPlainWords(t *testing.T) {
 			"! The Electrum API will be reachable for 1 day 2 hours on port 8845, beside the encrypted channel.",
 			"  The Electrum API will be closed on port 50002, and its connections ended.",
 		}},
-		{"an extra API for less time", open, func(e *Effective) { e.Endpoints = []Endpoint{entryOnly[0], electrum(false, 5*time.Minute)} }, []string{
-			"  The time of the Electrum API on port 50002 will be shorter: 5 minutes instead of 1 day 2 hours.",
-		}},
+		{"an extra API for less time", open, func(e *Effective) { e.Endpoints = []Endpoint{entryOnly[0], electrum(false, 5*time.Minute)} },
+			[]string{
+				"  The time of the Electrum API on port 50002 will be shorter: 5 minutes instead of 1 day 2 hours.",
+			}},
 		{"a lockdown", open, func(e *Effective) {
 			*e = effective(1, Factory(), []Restriction{{Closing: Closing{Type: ClosingLockdown}}}, nil)
 			e.Apps, e.KnownSSHKeys = base.Apps, open.KnownSSHKeys

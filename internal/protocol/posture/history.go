@@ -153,7 +153,8 @@ func (l *Ledger) News(revision, restriction uint64) []News {
 			told.By, told.Changes = last.By, []Change{{Told: "A change was undone."}}
 			news = append(news, told)
 		default:
-			if told.Changes = slices.DeleteFunc(slices.Clone(e.Changes), func(c Change) bool { return c.Field == "app.role" }); len(told.Changes) > 0 {
+			if told.Changes = slices.DeleteFunc(slices.Clone(e.Changes),
+				func(c Change) bool { return c.Field == "app.role" }); len(told.Changes) > 0 {
 				news = append(news, told)
 			}
 		}

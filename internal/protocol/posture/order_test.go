@@ -132,7 +132,8 @@ func TestOrderExhaustiveTestCanFail(t *testing.T) {
 		"antisymmetric": func(a, b Effective) bool { a.Bans = b.Bans; return NoMoreOpen(a, b) },
 		// One key more is taken for none.
 		"transitive": func(a, b Effective) bool {
-			if a.SSH != nil && b.SSH != nil && len(a.SSH.Keys) == len(b.SSH.Keys)+1 && a.SSH.Remaining == b.SSH.Remaining && a.PairingClosed != b.PairingClosed {
+			if a.SSH != nil && b.SSH != nil && len(a.SSH.Keys) == len(b.SSH.Keys)+1 && a.SSH.Remaining == b.SSH.Remaining &&
+				a.PairingClosed != b.PairingClosed {
 				b.SSH = a.SSH
 			}
 			return NoMoreOpen(a, b)
@@ -264,7 +265,8 @@ func anyEffective() *rapid.Generator[Effective] {
 		}
 		for i := range 5 {
 			if role := rapid.IntRange(0, 3).Draw(t, "role"); role > 0 {
-				e.Apps = append(e.Apps, App{SigningKey: SigningKey{byte(i + 1)}, Role: basev1.Role(role), Name: rapid.SampledFrom([]string{"a", "b"}).Draw(t, "app")})
+				e.Apps = append(e.Apps, App{SigningKey: SigningKey{byte(i + 1)}, Role: basev1.Role(role),
+					Name: rapid.SampledFrom([]string{"a", "b"}).Draw(t, "app")})
 			}
 		}
 		return e
@@ -343,7 +345,8 @@ func TestEveryFieldOfEffectiveHasItsPlaceInTheOrder(t *testing.T) {
 			}
 			after := full
 			o.open(&after)
-			seen = seen || !reflect.DeepEqual(reflect.ValueOf(full).FieldByIndex(field.Index).Interface(), reflect.ValueOf(after).FieldByIndex(field.Index).Interface())
+			seen = seen || !reflect.DeepEqual(reflect.ValueOf(full).FieldByIndex(field.Index).Interface(),
+				reflect.ValueOf(after).FieldByIndex(field.Index).Interface())
 		}
 		if !seen {
 			t.Errorf("Effective.%s: no opening in this test changes it; add one, and its place in NoMoreOpen and Meet", field.Name)

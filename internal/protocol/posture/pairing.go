@@ -53,7 +53,8 @@ func (l *Ledger) PairingOrder(signed []byte, now time.Duration) (owner SigningKe
 	return l.pairingOrderWith(orderChecks, signed, now)
 }
 
-func (l *Ledger) pairingOrderWith(checks []orderCheck, signed []byte, now time.Duration) (SigningKey, *systemv1.PairingOrder, Output, error) {
+func (l *Ledger) pairingOrderWith(checks []orderCheck, signed []byte,
+	now time.Duration) (SigningKey, *systemv1.PairingOrder, Output, error) {
 	out := l.Tick(now)
 	m := &systemv1.PairingOrder{}
 	signer, err := l.takeOrder(checks, labelPairingOrder, signed, m, now)
@@ -71,7 +72,8 @@ func (l *Ledger) PairingAnswer(signed []byte, now time.Duration) (owner SigningK
 	return l.pairingAnswerWith(orderChecks, signed, now)
 }
 
-func (l *Ledger) pairingAnswerWith(checks []orderCheck, signed []byte, now time.Duration) (SigningKey, *systemv1.PairingAnswer, Output, error) {
+func (l *Ledger) pairingAnswerWith(checks []orderCheck, signed []byte,
+	now time.Duration) (SigningKey, *systemv1.PairingAnswer, Output, error) {
 	out := l.Tick(now)
 	m := &systemv1.PairingAnswer{}
 	signer, err := l.takeOrder(checks, labelPairingAnswer, signed, m, now)

@@ -20,7 +20,8 @@ func pairingOrder[Kind any](a *attacked, seed secret.Key[Kind], change func(*sys
 
 // pairingAnswer is the signed answer to a ceremony, changed before it is signed.
 func pairingAnswer[Kind any](a *attacked, seed secret.Key[Kind], change func(*systemv1.PairingAnswer)) *systemv1.Signed {
-	m := proto.Clone(a.look().PairingAnswer(make([]byte, 16), make([]byte, 12), viewer, make([]byte, 32), "phone", a.challenge())).(*systemv1.PairingAnswer)
+	m := proto.Clone(a.look().PairingAnswer(make([]byte, 16), make([]byte, 12), viewer, make([]byte, 32), "phone",
+		a.challenge())).(*systemv1.PairingAnswer)
 	change(m)
 	return seal(labelPairingAnswer, encode(m), seed)
 }

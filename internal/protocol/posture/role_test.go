@@ -99,7 +99,8 @@ func TestRaisingARoleIsAnOpening(t *testing.T) {
 	d.pair("bob", viewer)
 	for role, opens := range map[basev1.Role]bool{operator: true, roleOwner: true} {
 		changes := d.look().Changes(d.draft(setRole("bob", role)))
-		if len(changes) != 1 || changes[0].Field != "app.role" || changes[0].Opens != opens || !strings.Contains(changes[0].Text, "instead of viewer") {
+		if len(changes) != 1 || changes[0].Field != "app.role" || changes[0].Opens != opens ||
+			!strings.Contains(changes[0].Text, "instead of viewer") {
 			t.Errorf("%v: %+v", role, changes)
 		}
 	}

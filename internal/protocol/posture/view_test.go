@@ -70,7 +70,8 @@ var lies = []struct {
 		return honest
 	}},
 	{"a report with a field from the future", "no unknown field", ErrUnknownField, func(a *attacked, honest, _ answer) answer {
-		honest.report = rewrite(honest.report, labelReport, a.config.StateSeed, func(r *systemv1.PostureReport) { r.ProtoReflect().SetUnknown(unknownField) })
+		honest.report = rewrite(honest.report, labelReport, a.config.StateSeed,
+			func(r *systemv1.PostureReport) { r.ProtoReflect().SetUnknown(unknownField) })
 		return honest
 	}},
 	{"the last document withheld", "same chain", ErrReport, func(a *attacked, honest, _ answer) answer {
@@ -89,7 +90,8 @@ var lies = []struct {
 	{"a restriction made up", "same chain", ErrReport, func(a *attacked, honest, _ answer) answer {
 		honest.history = a.cut(honest.history, func(m *systemv1.PostureChain) {
 			number, hash := a.ledger.chain.lastRestriction()
-			r := &systemv1.Restriction{Epoch: a.ledger.chain.epoch[:], Number: number + 1, PreviousHash: hash[:], Revision: a.ledger.chain.revision()}
+			r := &systemv1.Restriction{Epoch: a.ledger.chain.epoch[:], Number: number + 1, PreviousHash: hash[:],
+				Revision: a.ledger.chain.revision()}
 			Closing{Type: ClosingPairing}.describe(r)
 			m.Restrictions = append(m.Restrictions, encode(r))
 		})
@@ -264,7 +266,8 @@ func TestAnchorThatIsNoneIsRefusedWhoeverSignsIt(t *testing.T) {
 		"with bad content":            {nil, document(func(doc *systemv1.PostureDocument) { doc.Posture = nil })},
 		"with a bad restriction":      {ErrMalformed, func(m *systemv1.ChainAnchor) { m.Active = [][]byte{{}} }},
 		"with a field from elsewhere": {ErrUnknownField, func(m *systemv1.ChainAnchor) { m.ProtoReflect().SetUnknown(unknownField) }},
-		"with such a document":        {ErrUnknownField, document(func(doc *systemv1.PostureDocument) { doc.ProtoReflect().SetUnknown(unknownField) })},
+		"with such a document": {ErrUnknownField,
+			document(func(doc *systemv1.PostureDocument) { doc.ProtoReflect().SetUnknown(unknownField) })},
 	} {
 		m := proto.Clone(&anchor).(*systemv1.ChainAnchor)
 		test.change(m)
@@ -336,8 +339,9 @@ func TestTheKeysOfWhatIsOpenAreSigned(t *testing.T) {
 	}
 	stranger := seedFrom[stateSeedKind](d.random)
 	for name, lie := range map[string][]byte{
-		"another host key": rewrite(honest.report, labelReport, stranger, func(r *systemv1.PostureReport) { r.SshHostKey = []byte("a stranger's") }),
-		"no certificate":   rewrite(honest.report, labelReport, stranger, func(r *systemv1.PostureReport) { r.Certificates = nil }),
+		"another host key": rewrite(honest.report, labelReport, stranger,
+			func(r *systemv1.PostureReport) { r.SshHostKey = []byte("a stranger's") }),
+		"no certificate": rewrite(honest.report, labelReport, stranger, func(r *systemv1.PostureReport) { r.Certificates = nil }),
 	} {
 		if _, err := VerifyChain(honest.expect, honest.history, lie); err == nil {
 			t.Errorf("%s is believed", name)

@@ -63,7 +63,8 @@ func Read(content []byte, name string) ([]Key, error) {
 	text := decodeUTF16(content)
 	// Looked for in the bytes as well: what looks like UTF-16 may be none.
 	if what := cmp.Or(privateFormat(text), privateFormat(string(content))); what != "" {
-		return nil, fmt.Errorf("this is %s (%w): it must not leave your computer, and nothing of it was used; give the public key", what, ErrPrivate)
+		return nil, fmt.Errorf("this is %s (%w): it must not leave your computer, and nothing of it was used; give the public key", what,
+			ErrPrivate)
 	}
 	if len(content) > maxFileSize {
 		return nil, refuse("it is larger than %d bytes, which no file of public keys is", maxFileSize)
