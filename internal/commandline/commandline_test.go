@@ -24,7 +24,8 @@ func TestALengthOfTimeIsReadAsPeopleTypeIt(t *testing.T) {
 			t.Errorf("%v is written as %q, which is read as %v, %v", want, commandline.FormatDuration(want), again, err)
 		}
 	}
-	for _, text := range []string{"", "1", "d", "-1d", "-1s", "1d-1h", "+1h", "1x", "1 h", "5ms", "1ns", "2µs", "99999999d", "12h1d", "9999999999h", "1.5d"} {
+	for _, text := range []string{"", "1", "d", "-1d", "-1s", "1d-1h", "+1h", "1x", "1 h", "5ms", "1ns", "2µs", "99999999d", "12h1d",
+		"9999999999h", "1.5d"} {
 		if got, err := commandline.ParseDuration(text); err == nil {
 			t.Errorf("%q was read as %v", text, got)
 		}

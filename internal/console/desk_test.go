@@ -212,7 +212,8 @@ func TestACodeIsAnsweredByNoOrByTypingIt(t *testing.T) {
 
 // One key, whatever it is, at whatever page, resets nothing; nor do two.
 func TestNoStrayKeyResetsTheBase(t *testing.T) {
-	keys := []key{{kind: keyEnter}, {kind: keyEscape}, {kind: keyBackspace}, {kind: keyYes}, {kind: keyNo}, {kind: keyBothHeld}, {kind: keyOtherThing}}
+	keys := []key{{kind: keyEnter}, {kind: keyEscape}, {kind: keyBackspace}, {kind: keyYes}, {kind: keyNo}, {kind: keyBothHeld},
+		{kind: keyOtherThing}}
 	for letter := ' '; letter <= '~'; letter++ {
 		keys = append(keys, r(letter))
 	}
@@ -242,7 +243,8 @@ func TestAResetTakesTheNameInFull(t *testing.T) {
 			t.Errorf("%q is %+v", typed, o)
 		}
 	}
-	for name, want := range map[string]string{"kitchen": "kitchen", "my Base": "my Base", "Küche": "factory reset", "\x1b[2J": "factory reset", "": "factory reset"} {
+	for name, want := range map[string]string{"kitchen": "kitchen", "my Base": "my Base", "Küche": "factory reset", "\x1b[2J": "factory reset",
+		"": "factory reset"} {
 		if got := resetPhrase(name); got != want {
 			t.Errorf("for %q one types %q", name, got)
 		}
@@ -268,7 +270,8 @@ func TestWhatTheHelperHadSaidCountsNoMoreWhenItIsGone(t *testing.T) {
 	x.lost()
 	x.wasDrawn(x.now)
 	f := x.draw(x.now)
-	if slices.ContainsFunc(f[:], func(row string) bool { return unfit(frame{row}) != "" || len(row) > 0 && row[0] == 'x' }) || f != (&desk{}).draw(noon) {
+	if slices.ContainsFunc(f[:], func(row string) bool { return unfit(frame{row}) != "" || len(row) > 0 && row[0] == 'x' }) ||
+		f != (&desk{}).draw(noon) {
 		t.Errorf("the screen is\n%s", f)
 	}
 	if o := x.after(time.Hour, r('y')); o.what != orderNothing {
@@ -279,8 +282,10 @@ func TestWhatTheHelperHadSaidCountsNoMoreWhenItIsGone(t *testing.T) {
 func TestKeysOfATerminalAreToldApart(t *testing.T) {
 	for sent, want := range map[string][]keyKind{
 		"y": {keyRune}, "\r": {keyEnter}, "\n": {keyEnter}, "\x1b": {keyEscape}, "\x7f\b": {keyBackspace, keyBackspace}, "\x03": {keyQuit},
-		"\x1b[A": {keyOtherThing}, "\x1b[3~y": {keyOtherThing, keyRune}, "\x1b[[Ay": {keyOtherThing, keyRune}, "\x1bOPy": {keyOtherThing, keyRune},
-		"\x1b[": {keyOtherThing}, "\x1bO": {keyOtherThing}, "\x1by": {keyOtherThing}, "ü": {keyRune}, "\xff\x00": {keyOtherThing, keyOtherThing}, "": nil,
+		"\x1b[A": {keyOtherThing}, "\x1b[3~y": {keyOtherThing, keyRune}, "\x1b[[Ay": {keyOtherThing, keyRune},
+		"\x1bOPy": {keyOtherThing, keyRune},
+		"\x1b[":   {keyOtherThing}, "\x1bO": {keyOtherThing}, "\x1by": {keyOtherThing}, "ü": {keyRune}, "\xff\x00": {keyOtherThing, keyOtherThing},
+		"": nil,
 	} {
 		var got []keyKind
 		for _, k := range parseKeys([]byte(sent)) {
@@ -342,17 +347,21 @@ func TestOnePressOfAButtonAnswersOnce(t *testing.T) {
 		edges []edge
 		want  []keyKind
 	}{
-		"yes":                {[]edge{{0, codeEnter, 1}, {200 * ms, codeEnter, 0}}, []keyKind{keyYes}},
-		"no":                 {[]edge{{0, codeButton1, 1}, {200 * ms, codeButton1, 0}}, []keyKind{keyNo}},
-		"it bounces":         {[]edge{{0, codeButton0, 1}, {2 * ms, codeButton0, 0}, {3 * ms, codeButton0, 1}, {5 * ms, codeButton0, 0}, {6 * ms, codeButton0, 1}, {200 * ms, codeButton0, 0}, {203 * ms, codeButton0, 1}, {205 * ms, codeButton0, 0}}, []keyKind{keyYes}},
-		"the kernel repeats": {[]edge{{0, codeEnter, 1}, {500 * ms, codeEnter, 2}, {530 * ms, codeEnter, 2}, {560 * ms, codeEnter, 0}}, []keyKind{keyYes}},
-		"twice":              {[]edge{{0, codeOK, 1}, {100 * ms, codeOK, 0}, {300 * ms, codeOK, 1}, {400 * ms, codeOK, 0}}, []keyKind{keyYes, keyYes}},
-		"power, short":       {[]edge{{0, codePower, 1}, {300 * ms, codePower, 0}}, []keyKind{keyNo}},
-		"power, long":        {[]edge{{0, codePower, 1}, {2500 * ms, codePower, 0}}, []keyKind{keyYes}},
-		"both, not held":     {[]edge{{0, codeEnter, 1}, {100 * ms, codeEscape, 1}, {300 * ms, codeEnter, 0}, {400 * ms, codeEscape, 0}}, nil},
+		"yes": {[]edge{{0, codeEnter, 1}, {200 * ms, codeEnter, 0}}, []keyKind{keyYes}},
+		"no":  {[]edge{{0, codeButton1, 1}, {200 * ms, codeButton1, 0}}, []keyKind{keyNo}},
+		"it bounces": {[]edge{{0, codeButton0, 1}, {2 * ms, codeButton0, 0}, {3 * ms, codeButton0, 1}, {5 * ms, codeButton0, 0},
+			{6 * ms, codeButton0, 1}, {200 * ms, codeButton0, 0}, {203 * ms, codeButton0, 1}, {205 * ms, codeButton0, 0}}, []keyKind{keyYes}},
+		"the kernel repeats": {[]edge{{0, codeEnter, 1}, {500 * ms, codeEnter, 2}, {530 * ms, codeEnter, 2}, {560 * ms, codeEnter, 0}},
+			[]keyKind{keyYes}},
+		"twice": {[]edge{{0, codeOK, 1}, {100 * ms, codeOK, 0}, {300 * ms, codeOK, 1}, {400 * ms, codeOK, 0}},
+			[]keyKind{keyYes, keyYes}},
+		"power, short":   {[]edge{{0, codePower, 1}, {300 * ms, codePower, 0}}, []keyKind{keyNo}},
+		"power, long":    {[]edge{{0, codePower, 1}, {2500 * ms, codePower, 0}}, []keyKind{keyYes}},
+		"both, not held": {[]edge{{0, codeEnter, 1}, {100 * ms, codeEscape, 1}, {300 * ms, codeEnter, 0}, {400 * ms, codeEscape, 0}}, nil},
 		"both, and then one": {[]edge{{0, codeEnter, 1}, {100 * ms, codeEscape, 1}, {300 * ms, codeEnter, 0}, {400 * ms, codeEscape, 0},
 			{900 * ms, codeEnter, 1}, {1000 * ms, codeEnter, 0}}, []keyKind{keyYes}},
-		"both held":   {[]edge{{0, codeEnter, 1}, {100 * ms, codeEscape, 1}, {5200 * ms, codeEnter, 0}, {5300 * ms, codeEscape, 0}}, []keyKind{keyBothHeld}},
+		"both held": {[]edge{{0, codeEnter, 1}, {100 * ms, codeEscape, 1}, {5200 * ms, codeEnter, 0}, {5300 * ms, codeEscape, 0}},
+			[]keyKind{keyBothHeld}},
 		"another key": {[]edge{{0, 57, 1}, {100 * ms, 57, 0}}, nil},
 	} {
 		b := &buttons{}
@@ -456,7 +465,8 @@ func TestWhatAnOwnersAppAnswersIsOnlyRefusedHere(t *testing.T) {
 	s := ceremony("phone", basev1.Role_ROLE_OPERATOR, nil)
 	s.Ceremony.ByOwner = make([]byte, 32)
 	x := sit(s)
-	if f := join(x.draw(x.now)); bytes.Contains([]byte(f), []byte("exactly this code")) || !bytes.Contains([]byte(f), []byte("An owner's App has accepted request")) {
+	if f := join(x.draw(x.now)); bytes.Contains([]byte(f), []byte("exactly this code")) ||
+		!bytes.Contains([]byte(f), []byte("An owner's App has accepted request")) {
 		t.Errorf("the screen shows\n%s", f)
 	}
 	if o := x.after(time.Minute, r('y')); o.what != orderNothing {

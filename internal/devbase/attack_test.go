@@ -565,7 +565,8 @@ func TestAWindowThatIsClosedLeavesThePairedBaseDeaf(t *testing.T) {
 	if err != nil || info.GetCaller().GetRole() != basev1.Role_ROLE_VIEWER {
 		t.Errorf("the second App: %v, %v", info.GetCaller(), err)
 	}
-	if _, err := baserpc.NewPairingServiceClient(paired.client()).OpenWindow(t.Context(), &basev1.OpenWindowRequest{}); rpc.CodeOf(err) != rpc.Denied {
+	if _, err := baserpc.NewPairingServiceClient(paired.client()).OpenWindow(t.Context(),
+		&basev1.OpenWindowRequest{}); rpc.CodeOf(err) != rpc.Denied {
 		t.Errorf("a viewer opens the window: %v", err)
 	}
 	got, err := window.GetWindow(t.Context(), &basev1.GetWindowRequest{})

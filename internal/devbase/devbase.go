@@ -173,7 +173,8 @@ func listen(address string) (net.Listener, error) {
 	}
 	tcp, err := net.Listen("tcp", address)
 	if errors.Is(err, syscall.EADDRINUSE) {
-		return nil, fmt.Errorf("listen on %s: another program listens there, perhaps another Base; end it, or choose another port with --listen", address)
+		return nil, fmt.Errorf("listen on %s: another program listens there, perhaps another Base; end it, or choose another port with --listen",
+			address)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("listen for Apps: %w", err)

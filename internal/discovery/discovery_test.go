@@ -377,7 +377,8 @@ func TestOneAddressListIsBounded(t *testing.T) {
 func TestHostileRecordsAreLeftOut(t *testing.T) {
 	good := dnsmessage.Message{Header: dnsmessage.Header{Response: true}}
 	resource := func(name string, body dnsmessage.ResourceBody) dnsmessage.Resource {
-		return dnsmessage.Resource{Header: dnsmessage.ResourceHeader{Name: dnsmessage.MustNewName(name), Class: dnsmessage.ClassINET, TTL: 120}, Body: body}
+		return dnsmessage.Resource{Header: dnsmessage.ResourceHeader{Name: dnsmessage.MustNewName(name), Class: dnsmessage.ClassINET, TTL: 120},
+			Body: body}
 	}
 	const service = "._bitboxbase._tcp.local."
 	instance := "Base" + service
@@ -470,7 +471,8 @@ func TestEveryLegalNameIsAnnouncedAndFound(t *testing.T) {
 		return found[0].Instance
 	}
 	for _, name := range []string{
-		"Home 2.0", "St. Gallen", ".", "..", `back\slash`, `\.`, "a._bitboxbase._tcp.local.", "@", "日本語の家", strings.Repeat("ä", 31), strings.Repeat("x", 63), "it's \"mine\"", "C", "c",
+		"Home 2.0", "St. Gallen", ".", "..", `back\slash`, `\.`, "a._bitboxbase._tcp.local.", "@", "日本語の家", strings.Repeat("ä", 31),
+		strings.Repeat("x", 63), "it's \"mine\"", "C", "c",
 	} {
 		if got := roundTrip(name); got != name {
 			t.Errorf("%q: %s", name, got)
@@ -488,7 +490,8 @@ func TestEveryLegalNameIsAnnouncedAndFound(t *testing.T) {
 // announced "Home 2.0"; the library that this package does without refuses it.
 func TestAnAnnouncementOfAvahiWithADotIsFound(t *testing.T) {
 	message := appendHeader(nil, header{flags: flagResponse | flagAuthoritative, answers: 4})
-	message = resource{name: serviceName, typ: typePTR, class: classInternet, ttl: 4500, data: append([]byte("\x08Home 2.0"), 0xc0, 12)}.append(message)
+	message = resource{name: serviceName, typ: typePTR, class: classInternet, ttl: 4500,
+		data: append([]byte("\x08Home 2.0"), 0xc0, 12)}.append(message)
 	at := len(message) - 11 // of the instance's name
 	pointer := func(b []byte, at int) []byte { return append(b, 0xc0|byte(at>>8), byte(at)) }
 	record := func(typ, data string) {
@@ -502,7 +505,8 @@ func TestAnAnnouncementOfAvahiWithADotIsFound(t *testing.T) {
 	at = host
 	record("\x00\x01", "\x0a\x4d\x00\x01")
 	found := parseResponse(message, "", false)
-	if len(found) != 1 || found[0].Instance != "Home 2.0" || found[0].Host != "base.local" || found[0].Addrs[0] != netip.MustParseAddrPort("10.77.0.1:8845") {
+	if len(found) != 1 || found[0].Instance != "Home 2.0" || found[0].Host != "base.local" ||
+		found[0].Addrs[0] != netip.MustParseAddrPort("10.77.0.1:8845") {
 		t.Errorf("found %+v in %q", found, message)
 	}
 	var other dnsmessage.Message
@@ -712,7 +716,8 @@ func FuzzParseResponse(f *testing.F) {
 			t.Errorf("%d questions", len(q.questions))
 		}
 		for _, found := range parseResponse(message, "lan0", false) {
-			if noiseconn.CheckName(found.Instance) != nil && !strings.Contains(found.Instance, `\`) || strings.ContainsFunc(found.Instance, unicode.IsControl) || !isHostName(found.Host) {
+			if noiseconn.CheckName(found.Instance) != nil && !strings.Contains(found.Instance, `\`) ||
+				strings.ContainsFunc(found.Instance, unicode.IsControl) || !isHostName(found.Host) {
 				t.Errorf("handed on %q at %q", found.Instance, found.Host)
 			}
 			if len(found.Addrs) == 0 || len(found.Addrs) > MaxAddresses {

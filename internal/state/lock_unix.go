@@ -27,7 +27,8 @@ func tryLock(file *os.File) error {
 
 func checkOwner(path string, info fs.FileInfo) error {
 	if stat, ok := info.Sys().(*syscall.Stat_t); ok && int(stat.Uid) != os.Geteuid() {
-		return fmt.Errorf("%w: %s belongs to user %d, and this program runs as user %d; run it as the owner", ErrMode, path, stat.Uid, os.Geteuid())
+		return fmt.Errorf("%w: %s belongs to user %d, and this program runs as user %d; run it as the owner", ErrMode, path, stat.Uid,
+			os.Geteuid())
 	}
 	return nil
 }

@@ -65,7 +65,8 @@ func TestReadingWritesNothing(t *testing.T) {
 	if out, err := exec.Command("unshare", "-rm", "true").CombinedOutput(); err != nil {
 		t.Skipf("SKIPPED, not passed: this user may not make a mount namespace: %s", out)
 	}
-	child := exec.Command("unshare", "-rm", "sh", "-c", `mount --bind "$1" "$1" && mount -o remount,ro,bind "$1" && exec "$2" -test.run '^TestReadingWritesNothing$'`, "sh", dir, self)
+	child := exec.Command("unshare", "-rm", "sh", "-c",
+		`mount --bind "$1" "$1" && mount -o remount,ro,bind "$1" && exec "$2" -test.run '^TestReadingWritesNothing$'`, "sh", dir, self)
 	child.Env = append(os.Environ(), readVariable+"="+path)
 	if out, err := child.CombinedOutput(); err != nil {
 		t.Errorf("on a read-only disk: %v\n%s", err, out)

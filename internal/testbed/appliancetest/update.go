@@ -54,7 +54,8 @@ func Release(version, architecture string, length int, forged bool) ([]byte, err
 	if forged {
 		seed = signingSeed(2)
 	}
-	header, err := release.Sign(release.Header{Version: version, Architecture: architecture, Size: uint64(len(deb)), Hash: sha256.Sum256(deb)}, seed)
+	header, err := release.Sign(release.Header{Version: version, Architecture: architecture, Size: uint64(len(deb)), Hash: sha256.Sum256(deb)},
+		seed)
 	return append(header, deb...), err
 }
 

@@ -71,7 +71,8 @@ func ReadPackages(list string) []string {
 func debianSources() string {
 	for _, path := range []string{"/etc/apt/sources.list.d/debian.sources", "/etc/apt/sources.list"} {
 		content, err := os.ReadFile(path)
-		if err == nil && (strings.Contains(string(content), "\ndeb ") || strings.HasPrefix(string(content), "deb ") || strings.Contains(string(content), "Types:")) {
+		if err == nil && (strings.Contains(string(content), "\ndeb ") || strings.HasPrefix(string(content), "deb ") ||
+			strings.Contains(string(content), "Types:")) {
 			return path
 		}
 	}
