@@ -120,7 +120,8 @@ func (b *booted) bootedIn(what string) {
 	if !ok {
 		b.t.Fatalf("%s: the App got no answer: %s", what, client.Explain(b.ask(b.owner)))
 	}
-	fmt.Printf("FIGURE %s: %.2f s after the power came on the entry was open, after %.2f s the App's first call was answered\n", what, m.open.Seconds(), m.answered.Seconds())
+	fmt.Printf("FIGURE %s: %.2f s after the power came on the entry was open, after %.2f s the App's first call was answered\n", what,
+		m.open.Seconds(), m.answered.Seconds())
 }
 
 // opensAfter waits until the entry takes connections, and returns how long after begun
@@ -157,7 +158,8 @@ func (b *booted) opensAfter(begun time.Time) time.Duration {
 // healthy fails the test unless all that should run does, and nothing has failed.
 func (b *booted) healthy(when string) {
 	b.t.Helper()
-	for _, unit := range []string{generation.FirewallUnit, "bitbox-base-system.service", "bitbox-base-middleware.service", generation.ProxyUnit, generation.BansUnit, generation.MDNSUnit} {
+	for _, unit := range []string{generation.FirewallUnit, "bitbox-base-system.service", "bitbox-base-middleware.service",
+		generation.ProxyUnit, generation.BansUnit, generation.MDNSUnit} {
 		b.WaitActive(unit)
 	}
 	if failed := strings.TrimSpace(b.MustExec("systemctl", "--failed", "--plain", "--no-legend")); failed != "" {
@@ -429,7 +431,8 @@ func (b *booted) printMemory(t *testing.T) {
 		unit, _, _ := strings.Cut(line, " ")
 		group := strings.TrimSpace(b.MustExec("systemctl", "show", "--property=ControlGroup", "--value", unit))
 		kib := 0
-		for pid := range strings.FieldsSeq(b.MustExec("sh", "-c", "cat /sys/fs/cgroup$0/cgroup.procs /sys/fs/cgroup/systemd$0/cgroup.procs 2>/dev/null || true", group)) {
+		for pid := range strings.FieldsSeq(b.MustExec("sh", "-c",
+			"cat /sys/fs/cgroup$0/cgroup.procs /sys/fs/cgroup/systemd$0/cgroup.procs 2>/dev/null || true", group)) {
 			rollup, err := b.Exec("cat", "/proc/"+pid+"/smaps_rollup")
 			if err != nil {
 				continue // it has just ended

@@ -142,7 +142,8 @@ func TestAnOwnerLooksAfterTheMachineAndItsServices(t *testing.T) {
 			t.Fatal(err)
 		}
 		for path, text := range ownServices {
-			if err := errors.Join(os.MkdirAll(filepath.Join(root, filepath.Dir(path)), 0o755), os.WriteFile(filepath.Join(root, path), []byte(text), 0o644)); err != nil {
+			if err := errors.Join(os.MkdirAll(filepath.Join(root, filepath.Dir(path)), 0o755),
+				os.WriteFile(filepath.Join(root, path), []byte(text), 0o644)); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -168,10 +169,12 @@ func TestAnOwnerLooksAfterTheMachineAndItsServices(t *testing.T) {
 	run("services are listed as they are", func(t *testing.T) {
 		all := m.services()
 		for name, state := range map[string]basev1.Service_State{
-			"firewall": basev1.Service_STATE_DONE, "nginx": basev1.Service_STATE_RUNNING, "middleware": basev1.Service_STATE_RUNNING, "ssh": basev1.Service_STATE_STOPPED,
+			"firewall": basev1.Service_STATE_DONE, "nginx": basev1.Service_STATE_RUNNING, "middleware": basev1.Service_STATE_RUNNING,
+			"ssh":  basev1.Service_STATE_STOPPED,
 			"mdns": basev1.Service_STATE_RUNNING, "ticker": basev1.Service_STATE_RUNNING,
 		} {
-			if got := all[name]; got.GetState() != state || got.GetEnabled() != (name != "ssh") || state == basev1.Service_STATE_RUNNING && got.GetSince() == nil {
+			if got := all[name]; got.GetState() != state || got.GetEnabled() != (name != "ssh") || state == basev1.Service_STATE_RUNNING &&
+				got.GetSince() == nil {
 				t.Errorf("%s: %v", name, got)
 			}
 		}
@@ -187,11 +190,13 @@ func TestAnOwnerLooksAfterTheMachineAndItsServices(t *testing.T) {
 	})
 	run("logs are read, filtered and followed", func(t *testing.T) {
 		lines, err := m.logs(&basev1.ReadLogsRequest{Services: []string{"ticker"}, Contains: "TOCK of a", Lines: 5}, nil)
-		if err != nil || len(lines) != 5 || lines[4].GetPriority() != 4 || lines[4].GetService() != "ticker" || !strings.HasPrefix(lines[4].GetText(), "Tock of a clock") {
+		if err != nil || len(lines) != 5 || lines[4].GetPriority() != 4 || lines[4].GetService() != "ticker" ||
+			!strings.HasPrefix(lines[4].GetText(), "Tock of a clock") {
 			t.Errorf("with a text: %v, %v", lines, err)
 		}
 		warnings := uint32(4)
-		if lines, err = m.logs(&basev1.ReadLogsRequest{Services: []string{"ticker"}, Priority: &warnings, Lines: 3}, nil); err != nil || len(lines) != 3 || !strings.HasPrefix(lines[0].GetText(), "Tock") {
+		if lines, err = m.logs(&basev1.ReadLogsRequest{Services: []string{"ticker"}, Priority: &warnings, Lines: 3}, nil); err != nil ||
+			len(lines) != 3 || !strings.HasPrefix(lines[0].GetText(), "Tock") {
 			t.Errorf("warnings: %v, %v", lines, err)
 		}
 		cut := time.Now()
@@ -205,10 +210,12 @@ func TestAnOwnerLooksAfterTheMachineAndItsServices(t *testing.T) {
 		if first := lines[0].GetTime().AsTime(); first.Before(cut.Truncate(time.Microsecond)) {
 			t.Errorf("since %v there is a line of %v", cut, first)
 		}
-		if lines, err = m.logs(&basev1.ReadLogsRequest{Services: []string{"ticker"}, Until: timestamppb.New(cut), Lines: 1}, nil); err != nil || len(lines) != 1 || lines[0].GetTime().AsTime().After(cut) {
+		if lines, err = m.logs(&basev1.ReadLogsRequest{Services: []string{"ticker"}, Until: timestamppb.New(cut), Lines: 1}, nil); err != nil ||
+			len(lines) != 1 || lines[0].GetTime().AsTime().After(cut) {
 			t.Errorf("until: %v, %v", lines, err)
 		}
-		lines, err = m.logs(&basev1.ReadLogsRequest{Services: []string{"ticker"}, Lines: 1, Follow: true}, func(e []*basev1.LogEntry) bool { return len(e) >= 12 })
+		lines, err = m.logs(&basev1.ReadLogsRequest{Services: []string{"ticker"}, Lines: 1, Follow: true},
+			func(e []*basev1.LogEntry) bool { return len(e) >= 12 })
 		if err != nil || len(lines) < 12 {
 			t.Fatalf("followed: %v, %v", lines, err)
 		}
@@ -245,7 +252,8 @@ func TestAnOwnerLooksAfterTheMachineAndItsServices(t *testing.T) {
 	run("a name is announced, shown, and what is no name is refused", func(t *testing.T) {
 		rename := func(name string) error {
 			return m.call(func(ctx context.Context, s *client.Session) error {
-				_, err := s.Apply(ctx, client.Change{Edit: client.Rename(name), Approve: func([]client.PostureChange) (bool, error) { return true, nil }})
+				_, err := s.Apply(ctx, client.Change{Edit: client.Rename(name),
+					Approve: func([]client.PostureChange) (bool, error) { return true, nil }})
 				return err
 			})
 		}
@@ -265,7 +273,8 @@ func TestAnOwnerLooksAfterTheMachineAndItsServices(t *testing.T) {
 		}
 		m.mustChange("mdns", toDisable)
 		m.reboot()
-		if all := m.services(); all["ticker"].GetState() != basev1.Service_STATE_STOPPED || all["ticker"].GetEnabled() || all["mdns"].GetState() != basev1.Service_STATE_STOPPED ||
+		if all := m.services(); all["ticker"].GetState() != basev1.Service_STATE_STOPPED || all["ticker"].GetEnabled() ||
+			all["mdns"].GetState() != basev1.Service_STATE_STOPPED ||
 			all["broken"].GetState() != basev1.Service_STATE_STOPPED || all["nginx"].GetState() != basev1.Service_STATE_RUNNING {
 			t.Errorf("after the reboot: %v", all)
 		}
@@ -348,7 +357,8 @@ func (m *manager) restartsNGINX() {
 
 func (m *manager) isInTokyo() {
 	m.t.Helper()
-	for _, argv := range [][]string{{"env", "-u", "TZ", "date"}, {"env", "-u", "TZ", "systemctl", "show", "reads.timer", "-p", "NextElapseUSecRealtime"}} {
+	for _, argv := range [][]string{{"env", "-u", "TZ", "date"},
+		{"env", "-u", "TZ", "systemctl", "show", "reads.timer", "-p", "NextElapseUSecRealtime"}} {
 		out := m.MustExec(argv...)
 		if argv[3] == "systemctl" && m.State("reads.timer") != "active" {
 			continue

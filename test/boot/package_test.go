@@ -30,15 +30,18 @@ func install(t *testing.T, s *stage.Stage, file string) (string, error) {
 
 // ours lists the units of ours that are active.
 func ours(s *stage.Stage) string {
-	return strings.TrimSpace(s.MustExec("systemctl", "list-units", "--plain", "--no-legend", "--state=active,activating,reloading,failed", "bitbox-base-*"))
+	return strings.TrimSpace(s.MustExec("systemctl", "list-units", "--plain", "--no-legend", "--state=active,activating,reloading,failed",
+		"bitbox-base-*"))
 }
 
 // active lists all services that are active, but for those that come and go.
 func active(s *stage.Stage) []string {
 	var units []string
-	for line := range strings.Lines(s.MustExec("systemctl", "list-units", "--plain", "--no-legend", "--state=active", "--type=service,socket")) {
+	for line := range strings.Lines(s.MustExec("systemctl", "list-units", "--plain", "--no-legend", "--state=active",
+		"--type=service,socket")) {
 		name, _, _ := strings.Cut(line, " ")
-		if !strings.HasPrefix(name, "apt-daily") && !strings.HasPrefix(name, "dpkg-db") && !strings.HasPrefix(name, "user") && !strings.HasPrefix(name, "modprobe@") && !strings.HasPrefix(name, "e2scrub") {
+		if !strings.HasPrefix(name, "apt-daily") && !strings.HasPrefix(name, "dpkg-db") && !strings.HasPrefix(name, "user") &&
+			!strings.HasPrefix(name, "modprobe@") && !strings.HasPrefix(name, "e2scrub") {
 			units = append(units, name)
 		}
 	}
@@ -124,7 +127,8 @@ func TestThePackageTurnsADebianIntoABaseAndBack(t *testing.T) {
 		}
 		// Users, and nothing else.
 		users := []string{"/etc/passwd", "/etc/shadow", "/etc/group", "/etc/gshadow", "/etc/.pwd.lock", "/etc/subuid", "/etc/subgid"}
-		if found := changes(before, etc(s), append(users, "/etc\x00")...); len(found) > 1 || len(found) == 1 && !strings.HasPrefix(found[0], "changed: /etc from") {
+		if found := changes(before, etc(s), append(users, "/etc\x00")...); len(found) > 1 || len(found) == 1 &&
+			!strings.HasPrefix(found[0], "changed: /etc from") {
 			t.Errorf("the installation has changed %q", found)
 		}
 		s.Reboot()
@@ -200,7 +204,8 @@ func TestThePackageTurnsADebianIntoABaseAndBack(t *testing.T) {
 			if _, err := s.ExecInput("[Service]\n"+lines+"\n", "dd", "status=none", "of="+directory+"/broken.conf"); err != nil {
 				t.Fatal(err)
 			}
-			s.MustExec("systemd-run", "--quiet", "--remain-after-exit", "--unit=setup", "--property=StandardOutput=file:/run/setup", "--property=StandardError=file:/run/setup",
+			s.MustExec("systemd-run", "--quiet", "--remain-after-exit", "--unit=setup", "--property=StandardOutput=file:/run/setup",
+				"--property=StandardError=file:/run/setup",
 				"bitbox-base", "setup", "--yes")
 			stage.Until(t, "setup begins to put everything back", func() error {
 				// systemd-run does not wait until the file is there.
@@ -286,7 +291,8 @@ func TestThePackageTurnsADebianIntoABaseAndBack(t *testing.T) {
 		if out := s.MustExec("bitbox-base", "version"); !strings.Contains(out, " "+version+" ") {
 			t.Errorf("%s the version is %s", when, out)
 		}
-		if found := stranger.Scan(t, s.V4, "-sS", "-p", "22,80,5353,8845,8846,50001,50002"); !slices.Equal(found, []string{"tcp 8845 open", "tcp 50002 open"}) {
+		if found := stranger.Scan(t, s.V4, "-sS", "-p", "22,80,5353,8845,8846,50001,50002"); !slices.Equal(found,
+			[]string{"tcp 8845 open", "tcp 50002 open"}) {
 			t.Errorf("%s these ports answer: %q", when, found)
 		}
 	}
@@ -324,7 +330,8 @@ func TestThePackageTurnsADebianIntoABaseAndBack(t *testing.T) {
 	t.Run("an upgrade replaces what runs", func(t *testing.T) {
 		mustLong(t, s, "dpkg", "--install", everywhere(first))
 		pids := func() string {
-			return s.MustExec("systemctl", "show", "--property=MainPID", "--value", "bitbox-base-system.service", generation.MiddlewareUnit, generation.ProxyUnit)
+			return s.MustExec("systemctl", "show", "--property=MainPID", "--value", "bitbox-base-system.service", generation.MiddlewareUnit,
+				generation.ProxyUnit)
 		}
 		was := strings.Fields(pids())
 		if out, err := install(t, s, second); err != nil {
@@ -448,7 +455,8 @@ func TestServersThatComeWithThePackageStaySilent(t *testing.T) {
 			for _, name := range newServers {
 				files = append(files, "/var/packages/"+name+".deb")
 			}
-			argv := append([]string{"apt-get", "install", "--yes", "-o", "Dpkg::Options::=--force-unsafe-io", "-o", "APT::Sandbox::User=root", everywhere(file)}, files...)
+			argv := append([]string{"apt-get", "install", "--yes", "-o", "Dpkg::Options::=--force-unsafe-io", "-o", "APT::Sandbox::User=root",
+				everywhere(file)}, files...)
 			mustLong(t, s, argv...)
 			after := listens(s)
 			t.Logf("before there listen %q, afterwards %q", before, after)
@@ -516,7 +524,8 @@ func TestThePackageIsReproducible(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, path := range []string{"./usr/share/man/man1/bitbox-base.1.gz\n", "./usr/share/man/man1/bitbox-base-setup.1.gz\n", "./usr/share/bash-completion/completions/bitbox-base\n"} {
+	for _, path := range []string{"./usr/share/man/man1/bitbox-base.1.gz\n", "./usr/share/man/man1/bitbox-base-setup.1.gz\n",
+		"./usr/share/bash-completion/completions/bitbox-base\n"} {
 		if !strings.Contains(string(contents), path) {
 			t.Errorf("the package lacks %s", path)
 		}

@@ -30,7 +30,8 @@ func image(t *testing.T, readOnly bool) *stage.Stage {
 }
 
 // Where an intruder who is root would like to leave something behind.
-var coveted = []string{"/attack", "/etc/attack", "/etc/systemd/system/attack.service", "/usr/bin/attack", "/usr/lib/attack", "/root/attack", "/home/base/attack", "/boot/attack"}
+var coveted = []string{"/attack", "/etc/attack", "/etc/systemd/system/attack.service", "/usr/bin/attack", "/usr/lib/attack", "/root/attack",
+	"/home/base/attack", "/boot/attack"}
 
 // written tries to write everywhere, and returns where that went well.
 func written(s *stage.Stage) []string {
@@ -48,7 +49,8 @@ func TestTheImageWorksFromARootThatNobodyCanWriteTo(t *testing.T) {
 	s := image(t, true)
 	whole := func(when string) {
 		t.Helper()
-		for _, unit := range []string{generation.FirewallUnit, generation.ProxyUnit, generation.BansUnit, generation.MDNSUnit, "bitbox-base-system.service"} {
+		for _, unit := range []string{generation.FirewallUnit, generation.ProxyUnit, generation.BansUnit, generation.MDNSUnit,
+			"bitbox-base-system.service"} {
 			s.WaitActive(unit)
 		}
 		if failed := s.MustExec("systemctl", "list-units", "--failed", "--no-legend", "--plain"); failed != "" {

@@ -272,7 +272,8 @@ func (m *middle) stand() error {
 	if err != nil {
 		return err
 	}
-	opening := &noiseconn.P4{RB: [32]byte{1}, StateKey: m.signing.Public().(ed25519.PublicKey), Role: byte(basev1.Role_ROLE_OWNER), Name: "kitchen"}
+	opening := &noiseconn.P4{RB: [32]byte{1}, StateKey: m.signing.Public().(ed25519.PublicKey), Role: byte(basev1.Role_ROLE_OWNER),
+		Name: "kitchen"}
 	answer, err := fromApp.WriteP2(noiseconn.Commit(opening.RB, opening.StateKey, opening.Role))
 	if err != nil {
 		return err

@@ -303,12 +303,13 @@ func TestAnOwnersAppRunsAWholeAppliance(t *testing.T) {
 		login, wallet, others := b.login(identity), ends(b.mustWallet(b.electrumPort())), b.watch(guest)
 		own := b.watch(owner)
 		var view *client.PostureView
-		b.cutOff(cutTime, map[string]chan struct{}{"the SSH session": login, "the wallet's connection": wallet, "another App's session": others}, func() {
-			var err error
-			if view, err = owner.Lockdown(t.Context()); err != nil {
-				t.Fatal(client.Explain(err))
-			}
-		})
+		b.cutOff(cutTime, map[string]chan struct{}{"the SSH session": login, "the wallet's connection": wallet, "another App's session": others},
+			func() {
+				var err error
+				if view, err = owner.Lockdown(t.Context()); err != nil {
+					t.Fatal(client.Explain(err))
+				}
+			})
 		b.goesOn("the session of the App that asked", own)
 		b.closed(b.sshd())
 		b.closed(b.electrumPort())

@@ -78,7 +78,8 @@ func installHelper(t *testing.T, root string) {
 	relay, err := os.ReadFile("/proc/self/exe")
 	err = errors.Join(err,
 		os.MkdirAll(dropIn, 0o755),
-		os.WriteFile(filepath.Join(dropIn, "hold.conf"), []byte("[Service]\nExecStart=\nExecStart=/usr/bin/e2e-relay hold\nExecPaths=/usr/bin/e2e-relay\n"), 0o644),
+		os.WriteFile(filepath.Join(dropIn, "hold.conf"),
+			[]byte("[Service]\nExecStart=\nExecStart=/usr/bin/e2e-relay hold\nExecPaths=/usr/bin/e2e-relay\n"), 0o644),
 		os.WriteFile(filepath.Join(root, "usr/bin/e2e-relay"), relay, 0o755))
 	if err != nil {
 		t.Fatal(err)
@@ -181,7 +182,8 @@ func (b *base) look() *posture.View {
 	nonce := make([]byte, 32)
 	_, _ = rand.Read(nonce)
 	signed := b.getPosture(nonce)
-	view, err := posture.VerifyChain(posture.Expectation{Base: b.stateKey, Memory: b.memory, Nonce: nonce}, signed.GetChain(), signed.GetReport())
+	view, err := posture.VerifyChain(posture.Expectation{Base: b.stateKey, Memory: b.memory, Nonce: nonce}, signed.GetChain(),
+		signed.GetReport())
 	if err != nil {
 		b.t.Fatalf("the App does not believe the Base: %v", err)
 	}
@@ -235,7 +237,8 @@ func (b *base) mustSubmit(change func(p *posture.Posture, next uint64)) {
 func (b *base) restrict(r *systemv1.Restrict) {
 	b.t.Helper()
 	begun := time.Now()
-	if _, err := b.middleware.Do(b.t.Context(), &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_Restrict{Restrict: r}}, nil); err != nil {
+	if _, err := b.middleware.Do(b.t.Context(), &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_Restrict{Restrict: r}},
+		nil); err != nil {
 		b.t.Fatalf("restrict: %v", err)
 	}
 	b.t.Logf("a restriction was applied in %v", time.Since(begun).Round(time.Millisecond))
@@ -336,7 +339,8 @@ func ends(conn net.Conn) chan struct{} {
 func (b *base) cut(what string, ended chan struct{}, closing func()) {
 	b.t.Helper()
 	begun := time.Now()
-	if _, err := b.middleware.Do(b.t.Context(), &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_GetMachine{GetMachine: &systemv1.GetMachine{}}}, nil); err != nil {
+	if _, err := b.middleware.Do(b.t.Context(),
+		&systemv1.SystemRequest{Verb: &systemv1.SystemRequest_GetMachine{GetMachine: &systemv1.GetMachine{}}}, nil); err != nil {
 		b.t.Fatal(err)
 	}
 	carried := time.Since(begun)

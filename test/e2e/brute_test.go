@@ -93,8 +93,10 @@ func TestBruteForceBansTheAttackerAndDisturbsNobodyElse(t *testing.T) {
 		to         netip.AddrPort // a ban is for the port that was attacked
 		try        func(*stage.Attacker) error
 	}{
-		b.Attacker(11): {"a wrong key", bruteforce.JailSSH, b.sshd(), func(a *stage.Attacker) error { return b.tryLogin(a, sshaccess.User, ssh.PublicKeys(signer)) }},
-		b.Attacker(12): {"passwords", bruteforce.JailSSH, b.sshd(), func(a *stage.Attacker) error { return b.tryLogin(a, "root", ssh.Password("toor")) }},
+		b.Attacker(11): {"a wrong key", bruteforce.JailSSH, b.sshd(),
+			func(a *stage.Attacker) error { return b.tryLogin(a, sshaccess.User, ssh.PublicKeys(signer)) }},
+		b.Attacker(12): {"passwords", bruteforce.JailSSH, b.sshd(),
+			func(a *stage.Attacker) error { return b.tryLogin(a, "root", ssh.Password("toor")) }},
 		b.Attacker(13): {"garbage", bruteforce.JailHandshake, b.entry(), b.garbage},
 	}
 	want := map[*stage.Attacker]string{}

@@ -33,12 +33,13 @@ const genesis = "010000000000000000000000000000000000000000000000000000000000000
 func (b *base) electrumServer() {
 	b.t.Helper()
 	answers := map[string]any{
-		"server.version":                  []string{"stage", "1.4"},
-		"server.ping":                     nil,
-		"server.banner":                   "",
-		"server.donation_address":         "",
-		"server.peers.subscribe":          []any{},
-		"server.features":                 map[string]any{"hosts": map[string]any{}, "protocol_min": "1.4", "protocol_max": "1.4", "hash_function": "sha256", "server_version": "stage"},
+		"server.version":          []string{"stage", "1.4"},
+		"server.ping":             nil,
+		"server.banner":           "",
+		"server.donation_address": "",
+		"server.peers.subscribe":  []any{},
+		"server.features": map[string]any{"hosts": map[string]any{}, "protocol_min": "1.4", "protocol_max": "1.4",
+			"hash_function": "sha256", "server_version": "stage"},
 		"blockchain.headers.subscribe":    map[string]any{"hex": genesis, "height": 0},
 		"blockchain.block.header":         genesis,
 		"blockchain.block.headers":        map[string]any{"count": 1, "hex": genesis, "max": 2016},
@@ -101,7 +102,8 @@ func (w *electrumWallet) run(argv ...string) (string, error) {
 // start has it connect to one server, by TLS, and to no other.
 func (w *electrumWallet) start(t *testing.T, server netip.AddrPort) {
 	t.Helper()
-	for _, setting := range [][]string{{"server", server.String() + ":s"}, {"oneserver", "true"}, {"auto_connect", "false"}, {"check_updates", "false"}} {
+	for _, setting := range [][]string{{"server", server.String() + ":s"}, {"oneserver", "true"}, {"auto_connect", "false"},
+		{"check_updates", "false"}} {
 		if out, err := w.run(append([]string{"--offline", "setconfig"}, setting...)...); err != nil {
 			t.Fatalf("%v: %s", err, out)
 		}

@@ -53,7 +53,8 @@ func (b *base) knock(t *testing.T, from int) {
 
 // loosened tells of a packet filter that is not as it should be.
 func loosened(e *basev1.Event) bool {
-	return slices.ContainsFunc(e.GetDriftFound().GetFindings(), func(f *basev1.Finding) bool { return strings.Contains(f.GetId(), "firewall") })
+	return slices.ContainsFunc(e.GetDriftFound().GetFindings(),
+		func(f *basev1.Finding) bool { return strings.Contains(f.GetId(), "firewall") })
 }
 
 func TestWhoWasAwayLearnsWhatHappenedAtALiveBaseAndWhoDidIt(t *testing.T) {

@@ -36,7 +36,8 @@ func TestNoProcessOfTheApplianceOpensItByFailing(t *testing.T) {
 	_, key := newKey(t)
 	b.apply(owner, "add a key", client.AddSSHKeys(key.Line, "laptop"))
 	b.apply(owner, "open everything", func(p *client.Posture, view *client.PostureView, next uint64) error {
-		return errors.Join(client.Expose(string(posture.KindElectrum), true, time.Hour)(p, view, next), client.EnableSSH(time.Hour)(p, view, next))
+		return errors.Join(client.Expose(string(posture.KindElectrum), true, time.Hour)(p, view, next),
+			client.EnableSSH(time.Hour)(p, view, next))
 	})
 	// By a document, so that the open one is history.
 	b.apply(owner, "close everything", func(p *client.Posture, _ *client.PostureView, _ uint64) error {
@@ -156,16 +157,21 @@ func (b *base) takenOver(owner *app) {
 	documents["a forged document"], documents["half a document"] = forged, forged[:len(forged)/2]
 
 	requests := map[string]*systemv1.SystemRequest{
-		"go back":                {Verb: &systemv1.SystemRequest_LocalChange{LocalChange: &systemv1.LocalChange{Change: &systemv1.LocalChange_GoBack{GoBack: &systemv1.GoBack{Revision: 4}}}}},
-		"lift a ban":             {Verb: &systemv1.SystemRequest_LiftBan{LiftBan: &systemv1.LiftBan{By: &systemv1.LiftBan_Plain{Plain: &systemv1.LiftBanOrder{Address: "10.88.1.66"}}}}},
+		"go back": {Verb: &systemv1.SystemRequest_LocalChange{LocalChange: &systemv1.LocalChange{
+			Change: &systemv1.LocalChange_GoBack{GoBack: &systemv1.GoBack{Revision: 4}}}}},
+		"lift a ban": {Verb: &systemv1.SystemRequest_LiftBan{LiftBan: &systemv1.LiftBan{By: &systemv1.LiftBan_Plain{
+			Plain: &systemv1.LiftBanOrder{Address: "10.88.1.66"}}}}},
 		"fix what is not broken": {Verb: &systemv1.SystemRequest_FixFinding{FixFinding: &systemv1.FixFinding{Id: "../../etc/passwd"}}},
-		"announce something":     {Verb: &systemv1.SystemRequest_Announce{Announce: &systemv1.Announce{Nonce: []byte("<x/>"), Id: []byte("../..")}}},
-		"cut the owner off":      {Verb: &systemv1.SystemRequest_Restrict{Restrict: &systemv1.Restrict{What: &systemv1.Restrict_AppCutOff{AppCutOff: &systemv1.AppCutOff{SigningKey: ownersKey(view)}}}}},
-		"nothing":                {},
+		"announce something": {Verb: &systemv1.SystemRequest_Announce{Announce: &systemv1.Announce{Nonce: []byte("<x/>"),
+			Id: []byte("../..")}}},
+		"cut the owner off": {Verb: &systemv1.SystemRequest_Restrict{Restrict: &systemv1.Restrict{What: &systemv1.Restrict_AppCutOff{
+			AppCutOff: &systemv1.AppCutOff{SigningKey: ownersKey(view)}}}}},
+		"nothing": {},
 	}
 	for name, document := range documents {
 		requests["submit "+name] = &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_Submit{Submit: &systemv1.Submit{Document: document}}}
-		requests["confirm by "+name] = &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_ConfirmTry{ConfirmTry: &systemv1.ConfirmTry{Confirmation: document}}}
+		requests["confirm by "+name] = &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_ConfirmTry{ConfirmTry: &systemv1.ConfirmTry{
+			Confirmation: document}}}
 	}
 	for name, request := range requests {
 		if _, err := ask(request); err == nil {
@@ -183,7 +189,8 @@ func (b *base) takenOver(owner *app) {
 		}
 	}
 	// To close is what it may, and does.
-	if _, err := ask(&systemv1.SystemRequest{Verb: &systemv1.SystemRequest_Restrict{Restrict: &systemv1.Restrict{What: &systemv1.Restrict_Lockdown{Lockdown: &systemv1.Lockdown{}}}}}); err != nil {
+	if _, err := ask(&systemv1.SystemRequest{Verb: &systemv1.SystemRequest_Restrict{Restrict: &systemv1.Restrict{
+		What: &systemv1.Restrict_Lockdown{Lockdown: &systemv1.Lockdown{}}}}}); err != nil {
 		t.Error(err)
 	}
 }

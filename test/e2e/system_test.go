@@ -27,7 +27,8 @@ import (
 
 func expose(ownPort bool) func(*posture.Posture, uint64) {
 	return func(p *posture.Posture, next uint64) {
-		p.Extras = []posture.ExtraEndpoint{{Kind: posture.KindElectrum, OwnPort: ownPort, Lease: posture.Lease{Length: time.Hour, GrantedIn: next}}}
+		p.Extras = []posture.ExtraEndpoint{{Kind: posture.KindElectrum, OwnPort: ownPort,
+			Lease: posture.Lease{Length: time.Hour, GrantedIn: next}}}
 	}
 }
 

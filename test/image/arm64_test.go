@@ -41,12 +41,14 @@ func TestTheProgramForArm64WritesTheSameConfiguration(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := os.WriteFile(filepath.Join(root, generation.RuntimeDirectory, "boot-id"), []byte("7d3e1f8a5b4c4d2e9f6071829304a5b6\n"), 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(root, generation.RuntimeDirectory, "boot-id"), []byte("7d3e1f8a5b4c4d2e9f6071829304a5b6\n"),
+		0o644); err != nil {
 		t.Fatal(err)
 	}
 	inside := func(arguments ...string) string {
 		t.Helper()
-		return host(append([]string{"unshare", "--mount", "--net", "--pid", "--fork", "--kill-child", "--root=" + root, "--", "/emulator", "/usr/bin/bitbox-base"}, arguments...)...)
+		return host(append([]string{"unshare", "--mount", "--net", "--pid", "--fork", "--kill-child", "--root=" + root, "--", "/emulator",
+			"/usr/bin/bitbox-base"}, arguments...)...)
 	}
 	if version := inside("version"); !strings.Contains(version, "1.0.0") {
 		t.Errorf("it is version %q", version)

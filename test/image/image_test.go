@@ -104,7 +104,8 @@ func (m *machine) outside(a *stage.Attacker) {
 			m.t.Errorf("of all TCP ports of %v these answer: %q", target, found)
 		}
 		for _, source := range []string{"53", "67", "123", "443", "9001"} {
-			if found := a.Scan(m.t, target, "-sS", "-g", source, "-p", "1-1024,5353,8840-8850,9001,50001,50002", "--min-rate", "1000"); !slices.Equal(found, entry) {
+			if found := a.Scan(m.t, target, "-sS", "-g", source, "-p", "1-1024,5353,8840-8850,9001,50001,50002", "--min-rate",
+				"1000"); !slices.Equal(found, entry) {
 				m.t.Errorf("from source port %s these TCP ports of %v answer: %q", source, target, found)
 			}
 		}
@@ -320,7 +321,8 @@ func (m *machine) wholeInside() {
 // readOnly tries to write where nobody may.
 func (m *machine) readOnly() {
 	m.t.Helper()
-	for _, path := range []string{"/attack", "/etc/attack", "/usr/bin/attack", "/root/attack", "/home/base/attack", "/boot/attack", "/opt/attack"} {
+	for _, path := range []string{"/attack", "/etc/attack", "/usr/bin/attack", "/root/attack", "/home/base/attack", "/boot/attack",
+		"/opt/attack"} {
 		if out, code, err := m.ask(asked, "touch "+path); err != nil || code == 0 || !strings.Contains(out, "Read-only file system") {
 			m.t.Errorf("root wrote %s: %s (%v)", path, out, err)
 		}

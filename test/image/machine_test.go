@@ -188,7 +188,8 @@ func (m *machine) addProbe(tools string) {
 	if out := m.host("debugfs", "-w", "-f", commands, fmt.Sprintf("%s?offset=%d", m.disk, sectors*512)); strings.Contains(out, "not found") {
 		m.t.Fatal(out)
 	}
-	m.extra = append(m.extra, "-device", "virtio-serial", "-chardev", "socket,id=probe,server=on,wait=off,path="+filepath.Join(m.directory, "probe"),
+	m.extra = append(m.extra, "-device", "virtio-serial", "-chardev",
+		"socket,id=probe,server=on,wait=off,path="+filepath.Join(m.directory, "probe"),
 		"-device", "virtserialport,chardev=probe,name=probe")
 	if tools != "" {
 		disk := filepath.Join(m.directory, "tools")

@@ -125,7 +125,8 @@ func (m *machine) logIn(from *stage.Attacker, login ssh.Signer, command string) 
 		return "", err
 	}
 	c, channels, requests, err := ssh.NewClientConn(conn, "base", &ssh.ClientConfig{
-		User: sshaccess.User, Auth: []ssh.AuthMethod{ssh.PublicKeys(login)}, HostKeyCallback: ssh.InsecureIgnoreHostKey()}) // a machine of this test
+		// a machine of this test
+		User: sshaccess.User, Auth: []ssh.AuthMethod{ssh.PublicKeys(login)}, HostKeyCallback: ssh.InsecureIgnoreHostKey()})
 	if err != nil {
 		return "", err
 	}
@@ -153,7 +154,8 @@ func (m *machine) updates(app *client.App, way string, seed release.SigningSeed,
 	if err != nil {
 		m.t.Fatal(err)
 	}
-	header, err := release.Sign(release.Header{Version: version, Architecture: "amd64", Size: uint64(len(content)), Hash: sha256.Sum256(content)}, seed)
+	header, err := release.Sign(release.Header{Version: version, Architecture: "amd64", Size: uint64(len(content)),
+		Hash: sha256.Sum256(content)}, seed)
 	if err == nil {
 		err = os.WriteFile(file, append(header, content...), 0o600)
 	}

@@ -286,7 +286,8 @@ func (r *report) finish(named []string, strict bool) bool {
 	if r.logFile != "" {
 		r.say("everything they have printed: %s", r.logFile)
 	}
-	r.say("%d passed, %d failed, %d skipped, in %v", r.count["pass"], r.count["fail"], r.count["skip"], r.now().Sub(r.begun).Round(time.Second))
+	r.say("%d passed, %d failed, %d skipped, in %v", r.count["pass"], r.count["fail"], r.count["skip"],
+		r.now().Sub(r.begun).Round(time.Second))
 	return good
 }
 

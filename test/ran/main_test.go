@@ -80,7 +80,8 @@ func TestAFailureIsToldAtOnceInShortAndWholeInTheLog(t *testing.T) {
 		t.Error("the log is not whole")
 	}
 	text := out.String()
-	if n := strings.Count(text, "\n"); n > linesOfFailure+2 || !strings.Contains(text, "what was wrong") || !strings.Contains(text, "FAIL p TestE") {
+	if n := strings.Count(text, "\n"); n > linesOfFailure+2 || !strings.Contains(text, "what was wrong") ||
+		!strings.Contains(text, "FAIL p TestE") {
 		t.Errorf("the failure is told in %d lines:\n%s", n, text)
 	}
 }
@@ -88,7 +89,8 @@ func TestAFailureIsToldAtOnceInShortAndWholeInTheLog(t *testing.T) {
 func TestOnlyWhatMattersIsShown(t *testing.T) {
 	r, out, log := follow(t, stream)
 	r.finish(nil, false)
-	for _, want := range []string{"ok   q", "FAIL p", "TestD has not ended", "does not build", "# p", "skipped, 1 tests: needs root", "the.log"} {
+	for _, want := range []string{"ok   q", "FAIL p", "TestD has not ended", "does not build", "# p", "skipped, 1 tests: needs root",
+		"the.log"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("the report does not say %q:\n%s", want, out)
 		}

@@ -40,7 +40,8 @@ var groups = []group{
 	{folder: "internal/discovery", may: []string{"internal/protocol"}, risky: []string{"golang.org/x/net"}},
 	// Root. No package here opens a port or parses what a stranger sends.
 	{folder: "internal/helper", may: []string{
-		"api", "internal/atomicfile", "internal/helperclient", "internal/ipc", "internal/protocol", "internal/secret", "internal/state", "internal/version", "packaging",
+		"api", "internal/atomicfile", "internal/helperclient", "internal/ipc", "internal/protocol", "internal/secret", "internal/state",
+		"internal/version", "packaging",
 	}, risky: []string{"os/exec"}},
 	// The one way to the helper.
 	{folder: "internal/helperclient", may: []string{"api", "internal/ipc", "internal/protocol"}},
@@ -50,23 +51,27 @@ var groups = []group{
 	}},
 	// A whole Base in one process, for a developer.
 	{folder: "internal/devbase", may: []string{
-		"api", "internal/console", "internal/discovery", "internal/helper/timezone", "internal/ipc", "internal/middleware", "internal/protocol", "internal/secret", "internal/state",
+		"api", "internal/console", "internal/discovery", "internal/helper/timezone", "internal/ipc", "internal/middleware", "internal/protocol",
+		"internal/secret", "internal/state",
 	}},
 	// The Base's screen.
 	{folder: "internal/console", may: []string{"api", "internal/digits", "internal/protocol"}, risky: []string{"unsafe"}}, // buttons
 	// The owner's computer.
 	{folder: "client", may: []string{"api", "internal/discovery", "internal/protocol", "internal/secret", "internal/state"}},
 	{folder: "internal/app"},
-	{folder: "cmd/bitbox-app", may: []string{"api", "client", "internal/app", "internal/commandline", "internal/digits", "internal/protocol", "internal/version"}},
+	{folder: "cmd/bitbox-app", may: []string{"api", "client", "internal/app", "internal/commandline", "internal/digits", "internal/protocol",
+		"internal/version"}},
 	// The Base's program, which plays each part of the Base.
 	{folder: "cmd/bitbox-base", may: []string{
-		"api", "internal/boottime", "internal/commandline", "internal/console", "internal/devbase", "internal/helper", "internal/helperclient", "internal/ipc", "internal/middleware", "internal/protocol", "internal/state", "internal/version",
+		"api", "internal/boottime", "internal/commandline", "internal/console", "internal/devbase", "internal/helper", "internal/helperclient",
+		"internal/ipc", "internal/middleware", "internal/protocol", "internal/state", "internal/version",
 	}},
 	// What makes packages and images.
 	{folder: "packaging"},
 	{folder: "packaging/manual", may: []string{"internal/version"}},
 	{folder: "packaging/release", may: []string{"internal/atomicfile", "internal/protocol"}, risky: []string{"os/exec"}},
-	{folder: "image", may: []string{"internal/atomicfile", "internal/commandline", "internal/helper", "internal/testbed/debianroot"}, risky: []string{"os/exec"}},
+	{folder: "image", may: []string{"internal/atomicfile", "internal/commandline", "internal/helper", "internal/testbed/debianroot"},
+		risky: []string{"os/exec"}},
 	// Tests, and programs that show or measure a Base. They may import anything.
 	{folder: "internal/testbed", may: []string{""}, risky: risky, forTests: true},
 	{folder: "internal/middleware/registry/registrytest", may: []string{""}, forTests: true},
@@ -79,7 +84,8 @@ var groups = []group{
 
 // risky are packages outside this module that run programs, parse much of what the network
 // sends, or step around the type system. Folders stand for all that is in them.
-var risky = []string{"os/exec", "net/http", "net/rpc", "net/smtp", "net/textproto", "crypto/tls", "html", "plugin", "text/template", "unsafe", "golang.org/x/net"}
+var risky = []string{"os/exec", "net/http", "net/rpc", "net/smtp", "net/textproto", "crypto/tls", "html", "plugin", "text/template",
+	"unsafe", "golang.org/x/net"}
 
 // exceptions are imports that the table forbids and that are there, each with the reason.
 var exceptions = map[string]string{

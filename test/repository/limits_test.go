@@ -53,11 +53,13 @@ func limits(t *testing.T) []string {
 		{"admission", "connections that have not authenticated, of all addresses", number(a.Parked)},
 		{"admission", "time until the first record", fmt.Sprintf("%d seconds", a.Handshake/time.Second)},
 		{"admission", "handshakes computed at once", number(a.Computing)},
-		{"admission", fmt.Sprintf("addresses that one App makes acquainted, for %d days", registry.AcquaintedTime/(24*time.Hour)), number(registry.MaxAcquainted)},
+		{"admission", fmt.Sprintf("addresses that one App makes acquainted, for %d days", registry.AcquaintedTime/(24*time.Hour)),
+			number(registry.MaxAcquainted)},
 		{"fail2ban", fmt.Sprintf("failures that count within %s (the owner can change both)", minutes(bans.Window)), number(int(bans.MaxTries))},
 		{"fail2ban", "bans of one jail that are listed", number(bruteforce.MaxBans)},
 		{"sshd", "connections of one address that have not logged in", starts},
-		{"App", fmt.Sprintf("handshakes in %s with an address at which the Base stays silent", minutes(client.SilenceWindow)), number(client.MaxSilences)},
+		{"App", fmt.Sprintf("handshakes in %s with an address at which the Base stays silent", minutes(client.SilenceWindow)),
+			number(client.MaxSilences)},
 	}
 	var list []string
 	for _, row := range rows {
@@ -82,6 +84,7 @@ func TestTheTableOfLimitsIsTheCodes(t *testing.T) {
 	}
 	// What is slowed down is slowed down when it is banned by default, and not later.
 	if a, bans := admission.DefaultLimits(), posture.Factory().Bans; a.SlowAfter != int(bans.MaxTries) || a.SlowWindow != bans.Window {
-		t.Errorf("an address is slowed down after %d failures in %v, and banned after %d in %v", a.SlowAfter, a.SlowWindow, bans.MaxTries, bans.Window)
+		t.Errorf("an address is slowed down after %d failures in %v, and banned after %d in %v", a.SlowAfter, a.SlowWindow, bans.MaxTries,
+			bans.Window)
 	}
 }

@@ -44,7 +44,8 @@ type listed struct {
 
 func goList(t *testing.T, env []string, args ...string) []listed {
 	t.Helper()
-	command := exec.Command("go", append([]string{"list", "-json=ImportPath,Dir,Standard,GoFiles,Imports,TestImports,XTestImports,Module"}, args...)...)
+	command := exec.Command("go", append([]string{"list", "-json=ImportPath,Dir,Standard,GoFiles,Imports,TestImports,XTestImports,Module"},
+		args...)...)
 	command.Dir = root
 	command.Env = append(os.Environ(), env...)
 	command.Stderr = os.Stderr
@@ -140,7 +141,8 @@ func TestEachBinaryLinksTheListedPackagesOnly(t *testing.T) {
 // speak it, shows that it would be found.
 func TestTheBaseLinksNoHTTP(t *testing.T) {
 	links := func(program string) bool {
-		return slices.ContainsFunc(goList(t, []string{"CGO_ENABLED=0"}, "-deps", program), func(p listed) bool { return p.ImportPath == "net/http" })
+		return slices.ContainsFunc(goList(t, []string{"CGO_ENABLED=0"}, "-deps", program),
+			func(p listed) bool { return p.ImportPath == "net/http" })
 	}
 	if links("./cmd/bitbox-base") {
 		t.Error("bitbox-base links net/http; `go mod why -vendor net/http` and `go list -deps` tell by which package")

@@ -94,7 +94,8 @@ func runAudit(t *testing.T, s *stage.Stage, want audit.Expectation) map[string]s
 	}
 	// Most settings of the kernel are the host's, and that has to be said; the network's are the
 	// Base's own.
-	if lines := strings.Split(found["kernel-settings-host"], "\n"); slices.ContainsFunc(lines, func(line string) bool { return strings.HasPrefix(line, "net.ipv") }) {
+	if lines := strings.Split(found["kernel-settings-host"], "\n"); slices.ContainsFunc(lines,
+		func(line string) bool { return strings.HasPrefix(line, "net.ipv") }) {
 		t.Errorf("settings of the network are told as the host's: %q", lines)
 	}
 	delete(found, "kernel-settings-host")
@@ -200,9 +201,10 @@ var sabotages = []sabotage{
 		finds:    []string{"services-debian"}, fixes: []string{"services-debian"},
 	},
 	{
-		what:     "a server added to NGINX",
-		commands: [][]string{{"sed", "-i", "s/^stream {/stream { server { listen 9999; proxy_pass 127.0.0.1:22; }/", currentDirectory + "nginx.conf"}, sh("systemctl reload " + generation.ProxyUnit)},
-		finds:    []string{"generation-files", "listener-unexpected"}, fixes: []string{"generation-files"},
+		what: "a server added to NGINX",
+		commands: [][]string{{"sed", "-i", "s/^stream {/stream { server { listen 9999; proxy_pass 127.0.0.1:22; }/", currentDirectory +
+			"nginx.conf"}, sh("systemctl reload " + generation.ProxyUnit)},
+		finds: []string{"generation-files", "listener-unexpected"}, fixes: []string{"generation-files"},
 	},
 	{
 		what:     "NGINX stopped",
@@ -299,10 +301,12 @@ var sabotages = []sabotage{
 		undo:     [][]string{sh("userdel -f toor")},
 	},
 	{
-		what:     "a unit's file changed",
-		commands: [][]string{{"sed", "-i", "s/^NoNewPrivileges=yes/NoNewPrivileges=no/", "/usr/lib/systemd/system/bitbox-base-avahi.service"}, sh("systemctl daemon-reload")},
-		finds:    []string{"unit-changed"},
-		undo:     [][]string{{"sed", "-i", "s/^NoNewPrivileges=no/NoNewPrivileges=yes/", "/usr/lib/systemd/system/bitbox-base-avahi.service"}, sh("systemctl daemon-reload")},
+		what: "a unit's file changed",
+		commands: [][]string{{"sed", "-i", "s/^NoNewPrivileges=yes/NoNewPrivileges=no/", "/usr/lib/systemd/system/bitbox-base-avahi.service"},
+			sh("systemctl daemon-reload")},
+		finds: []string{"unit-changed"},
+		undo: [][]string{{"sed", "-i", "s/^NoNewPrivileges=no/NoNewPrivileges=yes/", "/usr/lib/systemd/system/bitbox-base-avahi.service"},
+			sh("systemctl daemon-reload")},
 	},
 }
 

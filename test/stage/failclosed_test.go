@@ -179,14 +179,16 @@ func TestAFaultyCandidateIsFoundBeforeItIsInForce(t *testing.T) {
 		"a rule of the other family": {generation.PreflightUnits[0], generation.IPv6Rules, func(text string) string {
 			return strings.Replace(text, "COMMIT", "-A INPUT -s 10.0.0.1/32 -j ACCEPT\nCOMMIT", 1)
 		}},
-		"a directive that is none": {generation.PreflightUnits[1], generation.ProxyConfig, func(text string) string { return text + "listen_to_all on;\n" }},
+		"a directive that is none": {generation.PreflightUnits[1], generation.ProxyConfig,
+			func(text string) string { return text + "listen_to_all on;\n" }},
 		"a missing certificate": {generation.PreflightUnits[1], generation.ProxyConfig, func(string) string {
 			return withoutCertificate[generation.ProxyConfig]
 		}},
 		"a filter that is none": {generation.PreflightUnits[2], generation.BansDirectory + "/jail.conf", func(text string) string {
 			return strings.Replace(text, "filter = bitbox-base-sshd", "filter = nothing", 1)
 		}},
-		"a keyword that is none": {generation.PreflightUnits[3], generation.SSHConfig, func(text string) string { return text + "PermitEverything yes\n" }},
+		"a keyword that is none": {generation.PreflightUnits[3], generation.SSHConfig,
+			func(text string) string { return text + "PermitEverything yes\n" }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			candidate(t, c.file, c.change)

@@ -227,7 +227,8 @@ func TestADHCPv6ServerReachesTheBaseWhateverItsAddressAndItsNeighbours(t *testin
 	stop()
 	// With one limit for all, the neighbour uses it up. This one does not come back
 	// within the test, so that nothing depends on who is quicker.
-	without(t, s, "ip6tables", "-m hashlimit --hashlimit-upto 10/sec --hashlimit-burst 20 --hashlimit-mode srcip --hashlimit-name dhcpv6", "-m limit --limit 1/day --limit-burst 5")
+	without(t, s, "ip6tables", "-m hashlimit --hashlimit-upto 10/sec --hashlimit-burst 20 --hashlimit-mode srcip --hashlimit-name dhcpv6",
+		"-m limit --limit 1/day --limit-burst 5")
 	for range 100 {
 		if _, err := flooding.WriteTo([]byte("flood"), flooded); err != nil {
 			t.Fatal(err)
@@ -241,7 +242,8 @@ func TestADHCPv6ServerReachesTheBaseWhateverItsAddressAndItsNeighbours(t *testin
 		t.Error("the router is not heard without the flood")
 	}
 	// A rule that asks for a link-local source loses the answer of such a router.
-	without(t, s, "ip6tables", "-A INPUT -d fe80::/10 -p udp -m udp --dport 546", "-A INPUT -s fe80::/10 -d fe80::/10 -p udp -m udp --dport 546")
+	without(t, s, "ip6tables", "-A INPUT -d fe80::/10 -p udp -m udp --dport 546",
+		"-A INPUT -s fe80::/10 -d fe80::/10 -p udp -m udp --dport 546")
 	if answers("link-local only") {
 		t.Error("a rule for link-local sources lets others through; this test proves nothing")
 	}
@@ -265,7 +267,8 @@ func TestTheBaseReportsTheMDNSGroupToASwitch(t *testing.T) {
 	}
 	raw := ipv4.NewPacketConn(conn)
 	mdns, reports := net.IPv4(224, 0, 0, 251), net.IPv4(224, 0, 0, 22)
-	err = errors.Join(raw.SetMulticastInterface(link), raw.SetMulticastTTL(1), raw.JoinGroup(link, &net.IPAddr{IP: mdns}), raw.JoinGroup(link, &net.IPAddr{IP: reports}))
+	err = errors.Join(raw.SetMulticastInterface(link), raw.SetMulticastTTL(1), raw.JoinGroup(link, &net.IPAddr{IP: mdns}),
+		raw.JoinGroup(link, &net.IPAddr{IP: reports}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -285,7 +288,8 @@ func TestTheBaseReportsTheMDNSGroupToASwitch(t *testing.T) {
 					break
 				}
 				// Version 2 (0x16) or 3 (0x22), with the group somewhere behind the header.
-				if n >= 8 && (buffer[0] == 0x16 || buffer[0] == 0x22) && from.String() == s.V4.String() && strings.Contains(string(buffer[4:n]), string(mdns.To4())) {
+				if n >= 8 && (buffer[0] == 0x16 || buffer[0] == 0x22) && from.String() == s.V4.String() &&
+					strings.Contains(string(buffer[4:n]), string(mdns.To4())) {
 					return true
 				}
 			}
@@ -325,7 +329,8 @@ func checksum(b []byte) uint16 {
 func TestAServiceThatMayReachTheInternetDoesNotReachTheHome(t *testing.T) {
 	t.Parallel()
 	s := stage.Install(t, stage.Config{})
-	policy := firewall.Policy{Entry: 8845, Egress: []firewall.Egress{{User: "games", Protocol: firewall.TCP}, {User: "news", Protocol: firewall.TCP, Home: true}}}
+	policy := firewall.Policy{Entry: 8845, Egress: []firewall.Egress{{User: "games", Protocol: firewall.TCP},
+		{User: "news", Protocol: firewall.TCP, Home: true}}}
 	s.Start()
 	s.WaitActive(generation.FirewallUnit)
 	rules, err := firewall.Render(policy)
@@ -339,7 +344,8 @@ func TestAServiceThatMayReachTheInternetDoesNotReachTheHome(t *testing.T) {
 	}
 	neighbour := s.Attacker(1)
 	abroad := netip.MustParseAddr("198.51.100.7")
-	if err := errors.Join(neighbour.AddAddress(abroad), neighbour.AddAddress(stage.Global(9, 9)), s.AddAddress(netip.MustParseAddr("198.51.100.8")), s.AddAddress(stage.Global(9, 8))); err != nil {
+	if err := errors.Join(neighbour.AddAddress(abroad), neighbour.AddAddress(stage.Global(9, 9)),
+		s.AddAddress(netip.MustParseAddr("198.51.100.8")), s.AddAddress(stage.Global(9, 8))); err != nil {
 		t.Fatal(err)
 	}
 	for _, network := range []string{"tcp4", "tcp6"} {
@@ -350,7 +356,8 @@ func TestAServiceThatMayReachTheInternetDoesNotReachTheHome(t *testing.T) {
 		serve(t, listener, "hello\n")
 	}
 	connect := func(user string, to netip.Addr) error {
-		_, err := s.Exec("setpriv", "--reuid="+user, "--regid=nogroup", "--clear-groups", "timeout", "2", "bash", "-c", "exec 3<>/dev/tcp/"+to.String()+"/8333")
+		_, err := s.Exec("setpriv", "--reuid="+user, "--regid=nogroup", "--clear-groups", "timeout", "2", "bash", "-c",
+			"exec 3<>/dev/tcp/"+to.String()+"/8333")
 		return err
 	}
 	check := func(user string, internet, home bool) {

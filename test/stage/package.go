@@ -35,7 +35,8 @@ func installPackage(root, file string) error {
 	}
 	defer os.Remove(filepath.Join(root, inside))
 	for _, argv := range [][]string{
-		{"unshare", "--mount", "--pid", "--net", "--fork", "--kill-child", "--root=" + root, "--mount-proc", "--", "dpkg", "--install", "/" + inside},
+		{"unshare", "--mount", "--pid", "--net", "--fork", "--kill-child", "--root=" + root, "--mount-proc", "--", "dpkg", "--install", "/" +
+			inside},
 		// There are no updates here, and nobody at a screen.
 		{"systemctl", "--root=" + root, "mask", "--quiet", "apt-daily.timer", "apt-daily-upgrade.timer", "console-getty.service"},
 	} {

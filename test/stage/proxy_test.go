@@ -234,7 +234,8 @@ func TestNginxStartsOnAKernelWithoutIPv6(t *testing.T) {
 	dropIn := s.Path("/etc/systemd/system/" + generation.ProxyUnit + ".d")
 	err := os.MkdirAll(dropIn, 0o755)
 	if err == nil {
-		err = os.WriteFile(filepath.Join(dropIn, "noipv6.conf"), []byte("[Service]\nRestrictAddressFamilies=\nRestrictAddressFamilies=AF_INET AF_UNIX\n"), 0o644)
+		err = os.WriteFile(filepath.Join(dropIn, "noipv6.conf"),
+			[]byte("[Service]\nRestrictAddressFamilies=\nRestrictAddressFamilies=AF_INET AF_UNIX\n"), 0o644)
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -242,7 +243,8 @@ func TestNginxStartsOnAKernelWithoutIPv6(t *testing.T) {
 	s.Start()
 	// With the configuration for other kernels it does not start.
 	s.Until("NGINX says that it cannot listen on IPv6", func() error {
-		if journal := s.Journal(generation.ProxyUnit); !strings.Contains(journal, "socket() [::]:8845 failed (97: Address family not supported by protocol)") {
+		if journal := s.Journal(generation.ProxyUnit); !strings.Contains(journal,
+			"socket() [::]:8845 failed (97: Address family not supported by protocol)") {
 			return errors.New("it does not")
 		}
 		return nil

@@ -32,7 +32,8 @@ var templates = map[string]string{"legacy-rules@": "legacy-rules@iptables", "rep
 // ownLines are the directives of a unit that say what it runs and when. A probe has its
 // own; all the others, the sandbox, it has from the unit.
 var ownLines = []string{
-	"Type", "Exec", "Restart", "RemainAfterExit", "Standard", "TTY", "NoExecPaths", "RuntimeMaxSec", "TimeoutStartSec", "KillMode", "KillSignal", "SuccessExitStatus",
+	"Type", "Exec", "Restart", "RemainAfterExit", "Standard", "TTY", "NoExecPaths", "RuntimeMaxSec", "TimeoutStartSec", "KillMode",
+	"KillSignal", "SuccessExitStatus",
 }
 
 // probe returns a unit with the sandbox of another, which runs reachProgram. change is

@@ -40,7 +40,8 @@ func TestAServerWithALimitOfStartsStaysDown(t *testing.T) {
 	t.Parallel()
 	s := stage.Install(t, stage.Config{Prepare: func(t *testing.T, root string) {
 		// For a day: this machine may be too slow for five starts in ten seconds.
-		replaceIn(t, filepath.Join(root, "usr/lib/systemd/system", generation.ProxyUnit), "StartLimitIntervalSec=0\n", "StartLimitIntervalSec=1d\n")
+		replaceIn(t, filepath.Join(root, "usr/lib/systemd/system", generation.ProxyUnit), "StartLimitIntervalSec=0\n",
+			"StartLimitIntervalSec=1d\n")
 	}})
 	s.Start()
 	s.WaitActive(generation.ProxyUnit)

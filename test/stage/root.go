@@ -139,7 +139,8 @@ func cachedRoot(names []string, arguments ...string) (string, error) {
 	if err := os.RemoveAll(unfinished); err != nil {
 		return "", err
 	}
-	if err := debianroot.Make(context.Background(), debianroot.Config{Directory: unfinished, Packages: names, Arguments: arguments}); err != nil {
+	if err := debianroot.Make(context.Background(),
+		debianroot.Config{Directory: unfinished, Packages: names, Arguments: arguments}); err != nil {
 		return "", err
 	}
 	if err := os.Rename(unfinished, root); err != nil {

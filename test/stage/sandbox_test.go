@@ -44,7 +44,8 @@ func takenOver(t *testing.T, unit string, script string) string {
 	t.Helper()
 	s := stage.Boot(t, stage.Config{Prepare: func(t *testing.T, root string) {
 		for path, content := range map[string]string{
-			filepath.Join("etc/systemd/system", unit+".d", "taken-over.conf"): "[Service]\nType=oneshot\nRestart=no\nExecStart=\nExecStart=/bin/bash /usr/lib/attack.sh\nExecPaths=/\nNoExecPaths=\nStandardOutput=journal\nStandardInput=null\n",
+			filepath.Join("etc/systemd/system", unit+".d",
+				"taken-over.conf"): "[Service]\nType=oneshot\nRestart=no\nExecStart=\nExecStart=/bin/bash /usr/lib/attack.sh\nExecPaths=/\nNoExecPaths=\nStandardOutput=journal\nStandardInput=null\n",
 			"usr/lib/attack.sh": script,
 		} {
 			path = filepath.Join(root, path)

@@ -145,7 +145,8 @@ func TestAKilledRunIsClearedUp(t *testing.T) {
 func leftovers(t *testing.T, name string) []string {
 	t.Helper()
 	var left []string
-	for _, pattern := range []string{"/run/netns/", "/run/bitbox-base-stage/", "/sys/fs/cgroup/", "/sys/fs/cgroup/systemd/", "/sys/fs/cgroup/unified/"} {
+	for _, pattern := range []string{"/run/netns/", "/run/bitbox-base-stage/", "/sys/fs/cgroup/", "/sys/fs/cgroup/systemd/",
+		"/sys/fs/cgroup/unified/"} {
 		found, err := filepath.Glob(pattern + name + "*")
 		if err != nil {
 			t.Fatal(err)

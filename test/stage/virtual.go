@@ -74,7 +74,8 @@ func (s *Stage) buildRouter() error {
 
 // Device returns QEMU's arguments for a network card on the stage's network.
 func (s *Stage) Device() []string {
-	return []string{"-netdev", "tap,id=lan,ifname=machine,script=no,downscript=no", "-device", "virtio-net-pci,netdev=lan,mac=" + virtualHardware}
+	return []string{"-netdev", "tap,id=lan,ifname=machine,script=no,downscript=no", "-device", "virtio-net-pci,netdev=lan,mac=" +
+		virtualHardware}
 }
 
 // RunBeside starts one of the host's programs in the network of the stage's router. It

@@ -72,7 +72,8 @@ func refuse(conn net.Conn) {
 		return
 	}
 	if _, err := reader.ReadByte(); err == nil {
-		slog.New(slog.NewTextHandler(os.Stderr, nil)).Info("handshake refused", "against", fields[2], "addr", fields[2], "reason", "malformed_frame")
+		slog.New(slog.NewTextHandler(os.Stderr, nil)).Info("handshake refused", "against", fields[2], "addr", fields[2], "reason",
+			"malformed_frame")
 	}
 	_, _ = reader.WriteTo(discard{}) // until the deadline
 }
