@@ -123,7 +123,8 @@ func TestEachServiceIsSandboxed(t *testing.T) {
 		level := exposure(t, file)
 		fmt.Fprintf(table, "%-42s %4.1f  (at most %.1f)\n", name, level, limit)
 		if level > limit {
-			t.Errorf("%s is exposed to %.1f; at most %.1f is allowed. `systemd-analyze security --offline=true %s` tells why", name, level, limit, file)
+			t.Errorf("%s is exposed to %.1f; at most %.1f is allowed. `systemd-analyze security --offline=true %s` tells why", name, level, limit,
+				file)
 		}
 	}
 	fmt.Printf("exposure of our units, 10 is without a sandbox:\n%s", table)
@@ -160,7 +161,8 @@ func TestWhatListensRequiresThePacketFilter(t *testing.T) {
 }
 
 func TestDebiansOwnUnitsAreMasked(t *testing.T) {
-	for _, unit := range []string{"nginx.service", "ssh.service", "ssh.socket", "sshd.service", "fail2ban.service", "avahi-daemon.service", "avahi-daemon.socket", "nftables.service", "getty@tty1.service"} {
+	for _, unit := range []string{"nginx.service", "ssh.service", "ssh.socket", "sshd.service", "fail2ban.service", "avahi-daemon.service",
+		"avahi-daemon.socket", "nftables.service", "getty@tty1.service"} {
 		link := filepath.Join(activationUnits, unit)
 		if target, err := os.Readlink(link); err != nil || target != "/dev/null" {
 			t.Errorf("%s leads to %q, %v; want /dev/null", link, target, err)
@@ -188,7 +190,8 @@ func TestWhatStartsIsFixedBySetup(t *testing.T) {
 	for _, file := range unitFiles(t) {
 		name := filepath.Base(file)
 		template := strings.Contains(name, "@.") // somebody has to say of what
-		onDemand := template || name == generation.SSHUnit || name == "bitbox-base-reset.service" || name == "bitbox-base-prepaired.service" || slices.Contains(generation.PreflightUnits, name)
+		onDemand := template || name == generation.SSHUnit || name == "bitbox-base-reset.service" || name == "bitbox-base-prepaired.service" ||
+			slices.Contains(generation.PreflightUnits, name)
 		if slices.Contains(started, name) == onDemand {
 			t.Errorf("%s: started at boot is %v", name, !onDemand)
 		}
@@ -204,7 +207,8 @@ func TestNoServiceIsGivenUpForItsManyStarts(t *testing.T) {
 	for _, file := range unitFiles(t) {
 		name := filepath.Base(file)
 		switch name {
-		case "bitbox-base-prepaired.service", "bitbox-base-prepare.service", "bitbox-base-reset.service", "bitbox-base-upgrade-boot.service", "bitbox-base-limits.service":
+		case "bitbox-base-prepaired.service", "bitbox-base-prepare.service", "bitbox-base-reset.service", "bitbox-base-upgrade-boot.service",
+			"bitbox-base-limits.service":
 			continue // once a boot
 		case update.Unit:
 			continue // one that fails again and again is to end; it says how often
@@ -237,16 +241,18 @@ func TestTimesOfAChangeAreEachWithinTheNext(t *testing.T) {
 func TestPathsAreThoseOfTheCode(t *testing.T) {
 	upgrader := update.NewStore(update.Directory).Upgrader()
 	for unit, paths := range map[string][]string{
-		generation.FirewallUnit:            {generation.Current(generation.IPv4Rules), generation.Current(generation.IPv6Rules)},
-		generation.ProxyUnit:               {generation.Current(generation.ProxyConfig), filepath.Dir(generation.ProxyPIDFile)},
-		generation.BansUnit:                {generation.Current(generation.BansDirectory)},
-		generation.SSHUnit:                 {generation.Current(generation.SSHConfig), generation.Current(generation.AuthorizedKeys), "ConditionPathExists=" + generation.SSHLease + "\n"},
+		generation.FirewallUnit: {generation.Current(generation.IPv4Rules), generation.Current(generation.IPv6Rules)},
+		generation.ProxyUnit:    {generation.Current(generation.ProxyConfig), filepath.Dir(generation.ProxyPIDFile)},
+		generation.BansUnit:     {generation.Current(generation.BansDirectory)},
+		generation.SSHUnit: {generation.Current(generation.SSHConfig), generation.Current(generation.AuthorizedKeys),
+			"ConditionPathExists=" + generation.SSHLease + "\n"},
 		generation.MDNSUnit:                {"/usr/lib/bitbox-base/avahi-daemon.conf"},
 		"bitbox-base-middleware.socket":    {"ListenStream=" + generation.MiddlewareSocket + "\n"},
 		"bitbox-base-system.socket":        {"ListenStream=" + generation.SystemSocket + "\n"},
 		update.Unit:                        {"ConditionPathExists=" + upgrader + "\n", "ExecStart=" + upgrader + " upgrade\n"},
 		"bitbox-base-upgrade-boot.service": {"ConditionPathExists=" + upgrader + "\n", "ExecStart=" + upgrader + " upgrade boot\n"},
-		"bitbox-base-system.service":       {update.Directory, generation.StateDirectory, generation.CertificateDirectory, filepath.Dir(generation.HostKey), generation.RuntimeDirectory},
+		"bitbox-base-system.service": {update.Directory, generation.StateDirectory, generation.CertificateDirectory,
+			filepath.Dir(generation.HostKey), generation.RuntimeDirectory},
 	} {
 		text := read(t, filepath.Join(units, unit))
 		for _, path := range paths {
@@ -255,16 +261,19 @@ func TestPathsAreThoseOfTheCode(t *testing.T) {
 			}
 		}
 	}
-	if target, err := os.Readlink(activation + "/etc/avahi/services/bitbox-base.service"); err != nil || target != generation.AnnouncementFile {
+	if target, err := os.Readlink(activation + "/etc/avahi/services/bitbox-base.service"); err != nil ||
+		target != generation.AnnouncementFile {
 		t.Errorf("Avahi's link leads to %q, %v; want %s", target, err, generation.AnnouncementFile)
 	}
 	if target, err := os.Readlink(activation + timezone.Localtime); err != nil || target != timezone.Link {
 		t.Errorf("the link of the time zone leads to %q, %v; want %s", target, err, timezone.Link)
 	}
-	if target, err := os.Readlink(activation + "/etc/systemd/system-generators/bitbox-base-services"); err != nil || target != "/usr/bin/bitbox-base" {
+	if target, err := os.Readlink(activation + "/etc/systemd/system-generators/bitbox-base-services"); err != nil ||
+		target != "/usr/bin/bitbox-base" {
 		t.Errorf("systemd's generator leads to %q, %v", target, err)
 	}
-	if !strings.HasPrefix(bruteforce.Socket, "/run/fail2ban/") || !strings.Contains(read(t, filepath.Join(units, generation.BansUnit)), "RuntimeDirectory=fail2ban\n") {
+	if !strings.HasPrefix(bruteforce.Socket, "/run/fail2ban/") ||
+		!strings.Contains(read(t, filepath.Join(units, generation.BansUnit)), "RuntimeDirectory=fail2ban\n") {
 		t.Errorf("fail2ban's socket %s is not in its runtime directory", bruteforce.Socket)
 	}
 }
@@ -272,7 +281,8 @@ func TestPathsAreThoseOfTheCode(t *testing.T) {
 // Installing the package changes nothing: what it puts outside of its own folders
 // are units that nothing starts, and its users and directories.
 func TestThePackageAloneActivatesNothing(t *testing.T) {
-	allowed := []string{"root/usr/lib/bitbox-base/", units + "/bitbox-base-", "root/usr/lib/sysusers.d/bitbox-base.conf", "root/usr/lib/tmpfiles.d/bitbox-base.conf"}
+	allowed := []string{"root/usr/lib/bitbox-base/", units + "/bitbox-base-", "root/usr/lib/sysusers.d/bitbox-base.conf",
+		"root/usr/lib/tmpfiles.d/bitbox-base.conf"}
 	err := filepath.WalkDir("root", func(path string, entry fs.DirEntry, err error) error {
 		if err != nil || entry.IsDir() {
 			return err

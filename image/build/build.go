@@ -206,7 +206,8 @@ func packagesOf(ctx context.Context, o Options) ([]string, error) {
 		fields[name] = strings.TrimSpace(value)
 	}
 	if fields["Package"] != "bitbox-base" || fields["Architecture"] != o.Architecture {
-		return nil, fmt.Errorf("the package %s is %s for %s, not bitbox-base for %s", o.Package, fields["Package"], fields["Architecture"], o.Architecture)
+		return nil, fmt.Errorf("the package %s is %s for %s, not bitbox-base for %s", o.Package, fields["Package"], fields["Architecture"],
+			o.Architecture)
 	}
 	packages := append(slices.Clone(bootPackages), kernels[o.Architecture])
 	for depends := range strings.SplitSeq(fields["Depends"], ",") {
@@ -314,7 +315,8 @@ var environment = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C.UTF-8
 // runInside runs a program of a root, in a view of its own with /proc and without a
 // network: nothing stays mounted, whatever happens.
 func runInside(ctx context.Context, root string, argv ...string) error {
-	return run(ctx, append([]string{"unshare", "--mount", "--pid", "--net", "--fork", "--kill-child", "--root=" + root, "--mount-proc", "--"}, argv...)...)
+	return run(ctx, append([]string{"unshare", "--mount", "--pid", "--net", "--fork", "--kill-child", "--root=" + root, "--mount-proc", "--"},
+		argv...)...)
 }
 
 // run runs a program; an error has the end of what it printed.

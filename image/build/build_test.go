@@ -64,7 +64,8 @@ func sentence(t *testing.T, err error, words ...string) {
 func TestWhatCannotBeBuiltIsRefusedInOneSentence(t *testing.T) {
 	public, private := keys(t)
 	deb := write(t, "bitbox-base.deb", nil)
-	good := Options{Architecture: "amd64", Package: deb, Provision: provision.Request{Hostname: "cellar", SSHKey: public, SSHFromFirstBoot: time.Hour}}
+	good := Options{Architecture: "amd64", Package: deb,
+		Provision: provision.Request{Hostname: "cellar", SSHKey: public, SSHFromFirstBoot: time.Hour}}
 	if err := good.Check(); err != nil {
 		t.Fatalf("what can be built: %v", err)
 	}
@@ -188,7 +189,8 @@ func TestTheRootIsReadOnlyAndTheLoaderAsksNobody(t *testing.T) {
 	if strings.Contains(grub, "menuentry") || !strings.Contains(grub, "superusers=") {
 		t.Errorf("the loader lets somebody choose:\n%s", grub)
 	}
-	if end := d.data.start + d.data.size; d.root.start != d.efi.start+d.efi.size || d.data.start != d.root.start+d.root.size || d.size() <= end {
+	if end := d.data.start + d.data.size; d.root.start != d.efi.start+d.efi.size || d.data.start != d.root.start+d.root.size ||
+		d.size() <= end {
 		t.Errorf("partitions overlap: %+v", d)
 	}
 }

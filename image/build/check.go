@@ -96,7 +96,8 @@ func checkRoom(directory string, needed uint64) error {
 		return fmt.Errorf("ask how much room %s has: %w", directory, err)
 	}
 	if free := disk.Bavail * uint64(disk.Bsize); free < needed {
-		return fmt.Errorf("the disk of %s has room for %d MiB, and building needs %d MiB there; make room, or name another directory", directory, free>>20, needed>>20)
+		return fmt.Errorf("the disk of %s has room for %d MiB, and building needs %d MiB there; make room, or name another directory", directory,
+			free>>20, needed>>20)
 	}
 	return nil
 }

@@ -82,7 +82,8 @@ func (d disk) takeLoader(ctx context.Context, root string) (string, error) {
 // writeEFI makes the EFI partition.
 func writeEFI(ctx context.Context, directory, path string, p partition) error {
 	at := path + "@@" + strconv.FormatInt(p.start, 10)
-	if err := run(ctx, "mformat", "-i", at, "-F", "-c", "1", "-h", "255", "-s", "63", "-T", strconv.FormatInt(p.size/sectorSize, 10), "-v", "BITBOX-EFI", "::"); err != nil {
+	if err := run(ctx, "mformat", "-i", at, "-F", "-c", "1", "-h", "255", "-s", "63", "-T", strconv.FormatInt(p.size/sectorSize, 10), "-v",
+		"BITBOX-EFI", "::"); err != nil {
 		return err
 	}
 	return run(ctx, "mcopy", "-i", at, "-s", "-Q", filepath.Join(directory, "EFI"), "::/")

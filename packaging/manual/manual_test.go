@@ -29,7 +29,8 @@ func TestThePagesHaveNoWarning(t *testing.T) {
 	folder := t.TempDir()
 	write(t, folder)
 	pages, _ := filepath.Glob(filepath.Join(folder, "man", "*.1"))
-	for _, page := range []string{"bitbox-app.1", "bitbox-app-exit-codes.1", "bitbox-app-posture-show.1", "bitbox-base.1", "bitbox-base-setup.1"} {
+	for _, page := range []string{"bitbox-app.1", "bitbox-app-exit-codes.1", "bitbox-app-posture-show.1", "bitbox-base.1",
+		"bitbox-base-setup.1"} {
 		if _, err := os.Stat(filepath.Join(folder, "man", page)); err != nil {
 			t.Error(err)
 		}
@@ -81,7 +82,8 @@ func TestNoTextIsARequest(t *testing.T) {
 			}
 		}
 	}
-	if !strings.Contains(string(text), "1970-01-01") || !strings.Contains(string(text), `a\efBb`) || !strings.Contains(string(text), "  .literal \\en\n") {
+	if !strings.Contains(string(text), "1970-01-01") || !strings.Contains(string(text), `a\efBb`) ||
+		!strings.Contains(string(text), "  .literal \\en\n") {
 		t.Errorf("%s", text)
 	}
 }

@@ -86,7 +86,8 @@ func readKey(path string) (release.SigningSeed, error) {
 		return release.SigningSeed{}, fmt.Errorf("read the key that signs releases: %w", err)
 	}
 	if info.Mode().Perm()&0o077 != 0 {
-		return release.SigningSeed{}, fmt.Errorf("the key %s is open to others (mode %04o); find out who could read it, then: chmod 600 %s", path, info.Mode().Perm(), path)
+		return release.SigningSeed{}, fmt.Errorf("the key %s is open to others (mode %04o); find out who could read it, then: chmod 600 %s", path,
+			info.Mode().Perm(), path)
 	}
 	text, err := os.ReadFile(path)
 	if err != nil {
@@ -149,6 +150,7 @@ func show(path string) error {
 	if hash := sha256.Sum256(b[release.HeaderSize:]); uint64(len(b)-release.HeaderSize) != h.Size || !bytes.Equal(hash[:], h.Hash[:]) {
 		return release.ErrDamaged
 	}
-	fmt.Printf("version       %s\narchitecture  %s\npackage       %d bytes, SHA-256 %x\nsignature     %s\n", h.Version, h.Architecture, h.Size, h.Hash, verdict)
+	fmt.Printf("version       %s\narchitecture  %s\npackage       %d bytes, SHA-256 %x\nsignature     %s\n", h.Version, h.Architecture, h.Size,
+		h.Hash, verdict)
 	return nil
 }
