@@ -67,7 +67,7 @@ func newEntrance(options ...grpc.ServerOption) (e *entrance, err error) {
 		}
 	}()
 	if os.Geteuid() != 0 {
-		return e, errors.New("Debian's NGINX comes from a root file system that only root can make")
+		return e, errors.New("this needs root: NGINX comes from a root file system of Debian's that only root can make")
 	}
 	dir, err := os.MkdirTemp("", "bitbox-base-bench-")
 	if err != nil {

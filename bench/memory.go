@@ -14,8 +14,8 @@ import (
 
 // tuned makes gRPC-Go as small as its options allow.
 var (
-	tunedServer = []grpc.ServerOption{grpc.ReadBufferSize(1 << 10), grpc.WriteBufferSize(1 << 10), grpc.SharedWriteBuffer(true)}
-	tunedClient = []grpc.DialOption{grpc.WithReadBufferSize(1 << 10), grpc.WithWriteBufferSize(1 << 10), grpc.WithSharedWriteBuffer(true)}
+	tunedServer = []grpc.ServerOption{grpc.ReadBufferSize(1 << 10), grpc.WriteBufferSize(1 << 10)}
+	tunedClient = []grpc.DialOption{grpc.WithReadBufferSize(1 << 10), grpc.WithWriteBufferSize(1 << 10)}
 )
 
 // measureMemory is what a session takes at both ends together: heap and stacks after a

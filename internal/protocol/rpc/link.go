@@ -135,21 +135,17 @@ func (l *link) fail(err error) {
 	_ = l.conn.Close()
 }
 
-// lockWriting takes the token of writing. A nil ctx waits until the session ends.
+// lockWriting takes the token of writing, which ends with the session.
 func (l *link) lockWriting(ctx context.Context) error {
 	select {
 	case l.writing <- struct{}{}:
 		return nil
 	default:
 	}
-	var given <-chan struct{}
-	if ctx != nil {
-		given = ctx.Done()
-	}
 	select {
 	case l.writing <- struct{}{}:
 		return nil
-	case <-given:
+	case <-ctx.Done():
 		return ctx.Err()
 	case <-l.done:
 		return l.lost()
@@ -203,7 +199,7 @@ func (l *link) writeAfter(before func(), f frame, m proto.Message) error {
 			return Errorf(Internal, "a message has changed while it was sent")
 		}
 	}
-	if err := l.lockWriting(nil); err != nil {
+	if err := l.lockWriting(context.Background()); err != nil {
 		return err
 	}
 	defer l.unlockWriting()
