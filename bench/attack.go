@@ -175,6 +175,10 @@ func measureAttacks(r *report) (err error) {
 	return nil
 }
 
+// attackTime ends the process that attacks if nobody kills it. It also keeps the runtime from
+// taking a process that only holds its connections for a deadlock.
+const attackTime = time.Minute
+
 // attack is the process that attacks, until it is killed.
 func attack(name, address string) error {
 	keys, err := attackerKeys()
@@ -189,7 +193,9 @@ func attack(name, address string) error {
 	if at < 0 {
 		return fmt.Errorf("there is no attack %q", name)
 	}
-	rpcattack.Attacks[at].Run(context.Background(), rpcattack.Target{
+	ctx, cancel := context.WithTimeout(context.Background(), attackTime)
+	defer cancel()
+	rpcattack.Attacks[at].Run(ctx, rpcattack.Target{
 		Dial: func(context.Context) (rpcattack.Conn, error) {
 			return connectBare(keys, address, 1)
 		},
