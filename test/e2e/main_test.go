@@ -81,7 +81,10 @@ func relay() error {
 	if err != nil {
 		return err
 	}
-	for reply, err := range ipc.Dial(generation.SystemSocket).Stream(context.Background(), uint16(kind), request) {
+	// Who started this process waits for its end.
+	ctx, cancel := context.WithTimeout(context.Background(), stage.Patience)
+	defer cancel()
+	for reply, err := range ipc.Dial(generation.SystemSocket).Stream(ctx, uint16(kind), request) {
 		if err != nil {
 			return err
 		}
