@@ -91,7 +91,7 @@ erases that. A Base that has an identity already is left as it is.`,
 			})
 		},
 	})
-	command.AddCommand(finishResetCommand(), discardCommand())
+	command.AddCommand(finishResetCommand(), discardCommand(), limitsCommand())
 	return command
 }
 

@@ -45,10 +45,10 @@ func (d disk) write(ctx context.Context, root, path string) error {
 	if err := writeEFI(ctx, efi, path, d.efi); err != nil {
 		return err
 	}
-	if err := writeExt4(ctx, root, path, d.root, d.rootSystem, "bitbox-root"); err != nil {
+	if err := writeExt4(ctx, root, path, d.root, d.rootSystem, "bitbox-root", false); err != nil {
 		return err
 	}
-	return writeExt4(ctx, data, path, d.data, d.dataSystem, "bitbox-data")
+	return writeExt4(ctx, data, path, d.data, d.dataSystem, "bitbox-data", true)
 }
 
 // takeLoader takes the boot loader out of a root, and returns the directory that is to
@@ -89,12 +89,17 @@ func writeEFI(ctx context.Context, directory, path string, p partition) error {
 	return run(ctx, "mcopy", "-i", at, "-s", "-Q", filepath.Join(directory, "EFI"), "::/")
 }
 
-// writeExt4 makes a partition with the files of a directory.
-func writeExt4(ctx context.Context, directory, path string, p partition, id, label string) error {
+// writeExt4 makes a partition with the files of a directory. One with quotas counts what each
+// user stores; the limits are set at boot (bitbox-base-limits.service).
+func writeExt4(ctx context.Context, directory, path string, p partition, id, label string, quotas bool) error {
 	// What GRUB cannot read is left out.
-	return run(ctx, "mke2fs", "-q", "-F", "-t", "ext4", "-O", "^metadata_csum_seed,^orphan_file", "-m", "1",
+	features, options := "^metadata_csum_seed,^orphan_file", ""
+	if quotas {
+		features, options = features+",quota", "quotatype=usrquota,"
+	}
+	return run(ctx, "mke2fs", "-q", "-F", "-t", "ext4", "-O", features, "-m", "1",
 		"-U", id, "-L", label, "-d", directory,
-		"-E", "nodiscard,lazy_itable_init=0,root_owner=0:0,offset="+strconv.FormatInt(p.start, 10),
+		"-E", options+"nodiscard,lazy_itable_init=0,root_owner=0:0,offset="+strconv.FormatInt(p.start, 10),
 		path, strconv.FormatInt(p.size/1024, 10)+"k")
 }
 

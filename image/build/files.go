@@ -85,7 +85,7 @@ func (d disk) table() string {
 func (d disk) fstab() string {
 	return fmt.Sprintf(`# The root is read-only; state is on the data partition, which grows to the disk.
 PARTUUID=%s / ext4 ro,noatime 0 1
-PARTUUID=%s /var ext4 noatime,nodev,nosuid,x-systemd.growfs 0 2
+PARTUUID=%s /var ext4 noatime,nodev,nosuid,usrquota,x-systemd.growfs 0 2
 tmpfs /tmp tmpfs nodev,nosuid,size=25%%,mode=1777 0 0
 # Memory that programs share holds no programs.
 tmpfs /dev/shm tmpfs nodev,nosuid,noexec 0 0

@@ -1,0 +1,83 @@
+// Package quota limits what a user may store on a file system: the Middleware, which may have
+// been taken over, and whoever logs in. Without limits one of them fills the disk that the system
+// helper needs to close the Base.
+//
+// The limits are those of users (quotactl(2)), not of projects: nobody can give a file of his to
+// another user, but its owner may change the project of a file. They hold where the file
+// system has quotas, as the image's data partition does; elsewhere Set says so (ErrNone).
+package quota
+
+import (
+	"errors"
+	"fmt"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// ErrNone: the file system, or the kernel, has no quotas of users.
+var ErrNone = errors.New("the file system has no quotas of users")
+
+// Limits bound what a user stores.
+type Limits struct {
+	// Bytes are rounded down to a KiB.
+	Bytes uint64
+	// Inodes are files, folders and links.
+	Inodes uint64
+}
+
+// dqblk is struct if_dqblk of linux/quota.h.
+type dqblk struct {
+	blockHard, blockSoft uint64 // in KiB
+	used                 uint64 // in bytes
+	inodeHard, inodeSoft uint64
+	inodes               uint64
+	blockTime, inodeTime uint64
+	valid                uint32
+	_                    uint32
+}
+
+// Of linux/quota.h.
+const (
+	userQuota   = 0
+	setQuota    = 0x800008
+	getQuota    = 0x800007
+	validLimits = 1 | 4 // QIF_BLIMITS | QIF_ILIMITS
+	kibibyte    = 1024
+)
+
+// Set limits a user on the file system that path lies on.
+func Set(path string, uid int, l Limits) error {
+	err := call(path, setQuota, uid, &dqblk{
+		blockHard: l.Bytes / kibibyte, blockSoft: l.Bytes / kibibyte, inodeHard: l.Inodes, inodeSoft: l.Inodes, valid: validLimits,
+	})
+	if err != nil {
+		return fmt.Errorf("limit what user %d stores below %s: %w", uid, path, err)
+	}
+	return nil
+}
+
+// Get returns the limits of a user; none are 0.
+func Get(path string, uid int) (Limits, error) {
+	var d dqblk
+	if err := call(path, getQuota, uid, &d); err != nil {
+		return Limits{}, fmt.Errorf("ask what user %d may store below %s: %w", uid, path, err)
+	}
+	return Limits{Bytes: d.blockHard * kibibyte, Inodes: d.inodeHard}, nil
+}
+
+func call(path string, command, uid int, d *dqblk) error {
+	directory, err := unix.Open(path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(directory)
+	_, _, errno := unix.Syscall6(unix.SYS_QUOTACTL_FD, uintptr(directory), uintptr(command<<8|userQuota), uintptr(uid), uintptr(unsafe.Pointer(d)), 0, 0)
+	switch errno {
+	case 0:
+		return nil
+	case unix.ESRCH, unix.ENOSYS, unix.EOPNOTSUPP, unix.ENOTBLK, unix.ENODEV:
+		return ErrNone
+	}
+	return errno
+}
