@@ -239,6 +239,27 @@ func TestABanHitsAWholeNetworkBeyondTheLinkAndNoneAtHome(t *testing.T) {
 		t.Errorf("a neighbour has the owner banned: %v", err)
 	}
 
+	// What root bans by hand, a network or for ever, hides nothing else.
+	jail := bruteforce.JailHandshake
+	s.MustExec("fail2ban-client", "set", jail, "banip", "10.99.0.0/24")
+	s.MustExec("fail2ban-client", "set", jail, "bantime", "-1")
+	s.MustExec("fail2ban-client", "set", jail, "banip", "10.98.0.1")
+	s.Until("the bans of root are listed beside the others", func() error {
+		subjects := map[string]bool{}
+		for _, ban := range bans(t, s, jail) {
+			subjects[ban.Subject()] = ban.Until.IsZero()
+		}
+		for _, subject := range []string{"10.99.0.0/24", "10.98.0.1", neighbour.String(), "2001:db8:0:2::/64"} {
+			if _, listed := subjects[subject]; !listed {
+				return fmt.Errorf("%s is not among %v", subject, subjects)
+			}
+		}
+		if !subjects["10.98.0.1"] {
+			return errors.New("10.98.0.1 is banned for ever, and has an end")
+		}
+		return nil
+	})
+
 	// Without the rule for networks the attacker goes on with the next address.
 	chain := s.MustExec("nft", "-a", "list", "chain", "inet", firewall.BanTable, "f2b-chain")
 	rule := regexp.MustCompile(`ffff:ffff:ffff:ffff:: .*# handle (\d+)`).FindStringSubmatch(chain)
