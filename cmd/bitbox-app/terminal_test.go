@@ -333,7 +333,7 @@ func TestCtrlCWhileAFileIsSentInstallsNothing(t *testing.T) {
 func TestCtrlCWhileWaitingErasesTheLine(t *testing.T) {
 	a, dir := paired(t)
 	s := sit(t, dir, 80, nil, "audit", "--address", halting(t, a.Address(), 0))
-	s.await("The Base looks at all of its servers")
+	s.await("The Base is inspecting itself")
 	s.types(ctrlC)
 	code, screen := s.end()
 	// What the terminal itself shows for the key is erased too, or stands before.
@@ -364,7 +364,7 @@ func TestCtrlCShowsWhatSeveralBasesHaveSaid(t *testing.T) {
 func TestCtrlCAtTheFactoryResetsQuestionWipesNothing(t *testing.T) {
 	_, dir := paired(t)
 	s := sit(t, dir, 80, nil, "factory-reset")
-	s.await("To go on, type the name of the Base, ")
+	s.await("To confirm, type the name of the Base, ")
 	s.interrupted("nothing was done")
 	postureIn(t, dir) // it is still there
 }
