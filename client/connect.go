@@ -16,7 +16,8 @@ const maxCandidates = 32
 // race tries addresses until one succeeds: the next one when the one before has
 // failed, or has not succeeded for a while. It returns the error of the last
 // failure that tells most when the source is closed and nothing is under way.
-func race[T net.Conn](ctx context.Context, source <-chan string, stagger time.Duration, try func(context.Context, string) (T, error)) (winner T, address string, err error) {
+func race[T net.Conn](ctx context.Context, source <-chan string, stagger time.Duration,
+	try func(context.Context, string) (T, error)) (winner T, address string, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	type result struct {
@@ -87,7 +88,8 @@ func race[T net.Conn](ctx context.Context, source <-chan string, stagger time.Du
 // then that nothing was reached.
 func worse(a, b error) error {
 	rank := func(err error) int {
-		return slices.IndexFunc([]error{ErrUnreachable, ErrNotABase, ErrSilent, ErrSecondBoard, ErrStorage, ErrRevoked}, func(kind error) bool { return errors.Is(err, kind) })
+		return slices.IndexFunc([]error{ErrUnreachable, ErrNotABase, ErrSilent, ErrSecondBoard, ErrStorage, ErrRevoked},
+			func(kind error) bool { return errors.Is(err, kind) })
 	}
 	if rank(a) > rank(b) {
 		return a
@@ -134,9 +136,10 @@ func (a *App) reach(ctx context.Context, p *pairing, given []string) (proved, st
 	}
 	searching, stop := context.WithCancel(ctx)
 	defer stop()
-	conn, address, err := race(ctx, a.addresses(searching, p, known, len(given) == 0), a.timing.stagger, func(ctx context.Context, address string) (proved, error) {
-		return a.dialOnce(ctx, p, address)
-	})
+	conn, address, err := race(ctx, a.addresses(searching, p, known, len(given) == 0), a.timing.stagger,
+		func(ctx context.Context, address string) (proved, error) {
+			return a.dialOnce(ctx, p, address)
+		})
 	if err != nil {
 		return proved{}, "", a.unreached(p, known, len(given) == 0, err)
 	}
@@ -161,7 +164,8 @@ func (a *App) unreached(p *pairing, known []string, searched bool, err error) er
 		return fail(ErrSilent, err, "nothing answered as the Base %q (%v): either another machine has its address now, or the Base was reset and has forgotten this App; look where it is, or pair again", p.Name, err)
 	}
 	if !searched {
-		return fail(ErrUnreachable, err, "the Base %q was not reached at %s (%v); check the address, or leave it out to search for the Base", p.Name, list(known), reason(err))
+		return fail(ErrUnreachable, err, "the Base %q was not reached at %s (%v); check the address, or leave it out to search for the Base",
+			p.Name, list(known), reason(err))
 	}
 	return fail(ErrUnreachable, err, "the Base %q was not reached (%v) at %s nor found on the local network; check that it is on and on this network", p.Name, reason(err), list(known))
 }
@@ -175,7 +179,8 @@ func failUnusable(p *pairing) error {
 }
 
 func failRevoked(p *pairing, cause error) error {
-	return fail(ErrRevoked, cause, "this App was revoked at the Base %q; ask an owner to open pairing and pair again, or have it forgotten", p.Name)
+	return fail(ErrRevoked, cause, "this App was revoked at the Base %q; ask an owner to open pairing and pair again, or have it forgotten",
+		p.Name)
 }
 
 // addresses are those that are known, and then, if none of them works soon and the

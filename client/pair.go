@@ -145,7 +145,8 @@ func (a *App) request(ctx context.Context, targets []string, p1 []byte) (net.Con
 		select {
 		case <-ctx.Done():
 			if !reached.Load() {
-				return nil, nil, fail(ErrUnreachable, ctx.Err(), "no connection to %s came about in time; check the address, and that the Base is on and on this network", list(targets))
+				return nil, nil, fail(ErrUnreachable, ctx.Err(),
+					"no connection to %s came about in time; check the address, and that the Base is on and on this network", list(targets))
 			}
 			return nil, nil, fail(ErrNotAccepted, ctx.Err(), "nobody accepted the request number at the Base at %s; "+
 				"a Base that is paired already listens only while an owner has pairing opened, and at the end of a wrong address there may be no Base at all", list(targets))
@@ -167,7 +168,9 @@ func (a *App) request(ctx context.Context, targets []string, p1 []byte) (net.Con
 					early = 0
 				}
 				if early >= earlyCloses {
-					return nil, nil, fail(ErrNotABase, got.err, "what listens at %s ends each connection at once, so it is no Base that can be paired with; check the address and port", list(targets))
+					return nil, nil, fail(ErrNotABase, got.err,
+						"what listens at %s ends each connection at once, so it is no Base that can be paired with; check the address and port", list(
+							targets))
 				}
 			}
 		}
@@ -203,14 +206,16 @@ func (a *App) dialAny(ctx context.Context, targets []string) (net.Conn, error) {
 		return (&net.Dialer{}).DialContext(ctx, "tcp", target)
 	})
 	if err != nil {
-		return nil, fail(ErrUnreachable, err, "no connection to %s: %v; check the address, and that the Base is on and on this network", list(targets), reason(err))
+		return nil, fail(ErrUnreachable, err, "no connection to %s: %v; check the address, and that the Base is on and on this network",
+			list(targets), reason(err))
 	}
 	return conn, nil
 }
 
 // ceremony is the pairing from P2 on. It returns the id of the pairing, which is
 // stored then.
-func (a *App) ceremony(ctx context.Context, conn net.Conn, p2 []byte, handshake *noiseconn.PairInitiator, static noiseconn.StaticKey, o PairOptions) (id string, err error) {
+func (a *App) ceremony(ctx context.Context, conn net.Conn, p2 []byte, handshake *noiseconn.PairInitiator, static noiseconn.StaticKey,
+	o PairOptions) (id string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, a.timing.ceremony)
 	defer cancel()
 	defer cutOff(ctx, conn)()
@@ -256,7 +261,8 @@ var (
 )
 
 // afterReveal sends P3, has the code compared and exchanges the Confirms.
-func (a *App) afterReveal(ctx context.Context, conn net.Conn, p3 []byte, transport *noiseconn.Transport, commitment [32]byte, reveal *noiseconn.P3Payload, signing ed25519.PrivateKey, o PairOptions) (*stored, error) {
+func (a *App) afterReveal(ctx context.Context, conn net.Conn, p3 []byte, transport *noiseconn.Transport, commitment [32]byte,
+	reveal *noiseconn.P3Payload, signing ed25519.PrivateKey, o PairOptions) (*stored, error) {
 	if err := conn.SetDeadline(time.Now().Add(a.timing.handshake)); err != nil {
 		return nil, err
 	}
@@ -380,13 +386,15 @@ func explainReveal(ctx context.Context, err error) error {
 	const advice = "nothing was stored and this App does not try again by itself; before you do, make sure that you meant this Base"
 	switch {
 	case errors.Is(err, noiseconn.ErrRejected):
-		return fail(ErrRejected, errors.Join(ErrInterference, err), `the Base ended the pairing: somebody answered "no" there, or nobody in time; if its code was another one, somebody may have interfered; %s`, advice)
+		return fail(ErrRejected, errors.Join(ErrInterference, err),
+			`the Base ended the pairing: somebody answered "no" there, or nobody in time; if its code was another one, somebody may have interfered; %s`, advice)
 	case errors.Is(err, errSaidNo):
 		return fail(ErrInterference, err, "the code was not confirmed in this App; if the Base showed another one, somebody may have interfered; %s", advice)
 	case ctx.Err() != nil:
 		return fail(ErrInterference, err, "the pairing was given up, or not confirmed in time, after this App had shown its half; somebody may have interfered; %s", advice)
 	}
-	return fail(ErrInterference, err, "the pairing broke off after this App had shown its half (%v); somebody may have interfered; %s", reason(err), advice)
+	return fail(ErrInterference, err, "the pairing broke off after this App had shown its half (%v); somebody may have interfered; %s",
+		reason(err), advice)
 }
 
 // firstCall calls the Base with the new pairing, which makes it active on both
@@ -434,7 +442,8 @@ func exchange(conn net.Conn, typ byte, message []byte, size int, wait time.Durat
 	got, body, err := noiseconn.ReadFrame(conn)
 	switch {
 	case errors.Is(err, noiseconn.ErrFrame), err == nil && (got != typ || len(body) != size):
-		return nil, fail(ErrNotABase, err, "what listens at %s speaks something else, so it is no Base; check the address and port", conn.RemoteAddr())
+		return nil, fail(ErrNotABase, err, "what listens at %s speaks something else, so it is no Base; check the address and port",
+			conn.RemoteAddr())
 	case err != nil:
 		// Not as a cause: package connect lets go of whatever wraps io.EOF.
 		return nil, fail(ErrSilent, nil, "%s does not answer: %v", conn.RemoteAddr(), reason(err))

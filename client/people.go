@@ -68,7 +68,8 @@ func SetRole(id string, role basev1.Role) Edit {
 // tried and confirmed like everything that opens the Base further; a lower one holds at
 // once and ends the App's sessions, also if it is this App that steps down. The last
 // owner stays one.
-func (s *Session) SetRole(ctx context.Context, id string, role basev1.Role, approve Approve, progress func(step string)) (*PostureView, error) {
+func (s *Session) SetRole(ctx context.Context, id string, role basev1.Role, approve Approve,
+	progress func(step string)) (*PostureView, error) {
 	view, err := s.Posture(ctx)
 	if err != nil {
 		return nil, err
@@ -282,7 +283,8 @@ func (c *accepting) answer(ctx context.Context, shown *basev1.AcceptPairingRespo
 	}
 	matched, err = c.matched(c.view, answer, reply.GetReport())
 	if err != nil {
-		return false, fail(ErrLyingBase, err, "what the Base says about the words is not signed by its authority (%v): in the new App, say no", err)
+		return false, fail(ErrLyingBase, err, "what the Base says about the words is not signed by its authority (%v): in the new App, say no",
+			err)
 	}
 	return matched, nil
 }

@@ -65,11 +65,13 @@ func appCells(app *basev1.App, now time.Time) []string {
 	case app.GetSessions() > 0:
 		connected = "connected"
 	}
-	return []string{app.GetId(), app.GetName(), roleName(app.GetRole()), when(app.GetPairedAt().AsTime(), now), seen, app.GetLastAddress(), connected}
+	return []string{app.GetId(), app.GetName(), roleName(app.GetRole()), when(app.GetPairedAt().AsTime(), now), seen, app.GetLastAddress(),
+		connected}
 }
 
 // withApp finds the App that is meant by an id or a name, and goes on with it.
-func (p *program) withApp(c *cobra.Command, usual time.Duration, meant string, do func(context.Context, *client.Session, *basev1.App) error) error {
+func (p *program) withApp(c *cobra.Command, usual time.Duration, meant string,
+	do func(context.Context, *client.Session, *basev1.App) error) error {
 	return p.call(c.Context(), usual, func(ctx context.Context, session *client.Session) error {
 		list, err := session.Apps.ListApps(ctx, &basev1.ListAppsRequest{})
 		if err != nil {
@@ -91,7 +93,8 @@ func (p *program) withApp(c *cobra.Command, usual time.Duration, meant string, d
 		case 1:
 			return do(ctx, session, found[0])
 		}
-		return fmt.Errorf("%w: %d Apps are named %q; use the id from 'bitbox-app apps list'", client.ErrNoSuchApp, len(found), client.Printable(meant))
+		return fmt.Errorf("%w: %d Apps are named %q; use the id from 'bitbox-app apps list'", client.ErrNoSuchApp, len(found),
+			client.Printable(meant))
 	})
 }
 
@@ -104,7 +107,8 @@ func (c *consent) meant(ctx context.Context, session *client.Session, app *basev
 	}
 	pairedAs, err := session.CheckName(ctx, app.GetId(), typed)
 	if err == nil && pairedAs != "" && pairedAs != typed && !c.mayAsk() {
-		err = usageError{fmt.Errorf("the App %q was paired as %q; use its id, %s, or leave out --yes", client.Printable(typed), client.Printable(pairedAs), client.Printable(app.GetId()))}
+		err = usageError{fmt.Errorf("the App %q was paired as %q; use its id, %s, or leave out --yes", client.Printable(typed),
+			client.Printable(pairedAs), client.Printable(app.GetId()))}
 	}
 	return err
 }

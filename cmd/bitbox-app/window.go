@@ -32,10 +32,11 @@ If the Base has no display, an owner's App decides: bitbox-app pairing accept.`,
 	command.AddCommand(
 		p.pairingOpenCommand(),
 		p.pairingAcceptCommand(),
-		p.windowCommand("close", "Close the pairing window and end a pairing in progress", func(ctx context.Context, s *client.Session) (*basev1.Window, error) {
-			_, err := s.Pairing.CloseWindow(ctx, &basev1.CloseWindowRequest{})
-			return &basev1.Window{}, err
-		}),
+		p.windowCommand("close", "Close the pairing window and end a pairing in progress",
+			func(ctx context.Context, s *client.Session) (*basev1.Window, error) {
+				_, err := s.Pairing.CloseWindow(ctx, &basev1.CloseWindowRequest{})
+				return &basev1.Window{}, err
+			}),
 		p.windowStatusCommand(),
 	)
 	return command
@@ -111,17 +112,18 @@ func roleFlag(command *cobra.Command, role *string, usage string) {
 
 func (p *program) pairingOpenCommand() *cobra.Command {
 	var role string
-	command := p.windowCommand("open", "Open the pairing window for three minutes", func(ctx context.Context, s *client.Session) (*basev1.Window, error) {
-		if role != "" {
-			wanted, err := client.ParseRole(role)
-			if err != nil {
-				return nil, err
+	command := p.windowCommand("open", "Open the pairing window for three minutes",
+		func(ctx context.Context, s *client.Session) (*basev1.Window, error) {
+			if role != "" {
+				wanted, err := client.ParseRole(role)
+				if err != nil {
+					return nil, err
+				}
+				return s.OpenWindow(ctx, wanted)
 			}
-			return s.OpenWindow(ctx, wanted)
-		}
-		response, err := s.Pairing.OpenWindow(ctx, &basev1.OpenWindowRequest{})
-		return response.GetWindow(), err
-	})
+			response, err := s.Pairing.OpenWindow(ctx, &basev1.OpenWindowRequest{})
+			return response.GetWindow(), err
+		})
 	command.Long = `open lets the Base listen for requests of other Apps for three minutes. With --role, which
 this App signs, the Base shows what the new App may do and asks only whether to let it in.
 ` + rolesText
@@ -207,7 +209,8 @@ func (p *program) tell(event acceptEvent, format string, args ...any) error {
 
 // askWords asks for the words of the new App. What was typed before does not answer.
 func (p *program) askWords(ctx context.Context, lines <-chan line, app client.NewApp, role basev1.Role) (string, error) {
-	text := fmt.Sprintf("\n%q asks to become %s of this Base.\nType the six words that it shows, or just press Enter to refuse it: ", client.Printable(app.Name), roleName(role))
+	text := fmt.Sprintf("\n%q asks to become %s of this Base.\nType the six words that it shows, or just press Enter to refuse it: ",
+		client.Printable(app.Name), roleName(role))
 	if app.Problem != "" {
 		text = "These are not the six words: " + app.Problem + ".\nTry again: "
 	}

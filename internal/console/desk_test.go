@@ -284,8 +284,9 @@ func TestKeysOfATerminalAreToldApart(t *testing.T) {
 		"y": {keyRune}, "\r": {keyEnter}, "\n": {keyEnter}, "\x1b": {keyEscape}, "\x7f\b": {keyBackspace, keyBackspace}, "\x03": {keyQuit},
 		"\x1b[A": {keyOtherThing}, "\x1b[3~y": {keyOtherThing, keyRune}, "\x1b[[Ay": {keyOtherThing, keyRune},
 		"\x1bOPy": {keyOtherThing, keyRune},
-		"\x1b[":   {keyOtherThing}, "\x1bO": {keyOtherThing}, "\x1by": {keyOtherThing}, "ü": {keyRune}, "\xff\x00": {keyOtherThing, keyOtherThing},
-		"": nil,
+		"\x1b[":   {keyOtherThing}, "\x1bO": {keyOtherThing}, "\x1by": {keyOtherThing}, "ü": {keyRune},
+		"\xff\x00": {keyOtherThing, keyOtherThing},
+		"":         nil,
 	} {
 		var got []keyKind
 		for _, k := range parseKeys([]byte(sent)) {

@@ -260,7 +260,8 @@ func (d *desk) drawOverview(s *sheet, now time.Time) (foot string) {
 		row("Pairing", "no owner yet. Start it in the App: bitbox-app pair")
 		foot = "0-9  type your App's number      F  factory reset"
 	default:
-		row("Pairing", "%s; closed", counted(int(v.GetApps()), "App is paired", "Apps are paired")+", "+counted(int(v.GetOwners()), "owner", "owners"))
+		row("Pairing", "%s; closed", counted(int(v.GetApps()), "App is paired", "Apps are paired")+", "+counted(int(v.GetOwners()), "owner",
+			"owners"))
 	}
 	s.row++
 	if v == nil {

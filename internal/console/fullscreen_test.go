@@ -267,7 +267,8 @@ func TestKeysPressedTooEarlyConfirmNoCodeOnTheScreen(t *testing.T) {
 		d.types("yyyyyy")
 		d.rest()
 		snapshot, err := d.console.Watch(t.Context(), 0)
-		if err != nil || snapshot.GetCeremony() == nil || snapshot.GetCeremony().GetBaseConfirmed() || snapshot.GetActsLeft() != pairing.MaxActs-1 {
+		if err != nil || snapshot.GetCeremony() == nil || snapshot.GetCeremony().GetBaseConfirmed() ||
+			snapshot.GetActsLeft() != pairing.MaxActs-1 {
 			t.Fatalf("after typing ahead: %v, %v", snapshot, err)
 		}
 		d.types("y") // and it goes on as if nothing had happened
@@ -442,7 +443,8 @@ func TestTheScreenFitsOtherTerminals(t *testing.T) {
 		}
 		for _, place := range strings.Split(b.String(), "\x1b[") {
 			var y, x int
-			if n, _ := fmt.Sscanf(place, "%d;%dH", &y, &x); n == 2 && size[0] > 0 && (y < 1 || y > size[1] || x < 1 || x > max(1, size[0]-columns+1)) {
+			if n, _ := fmt.Sscanf(place, "%d;%dH", &y, &x); n == 2 && size[0] > 0 &&
+				(y < 1 || y > size[1] || x < 1 || x > max(1, size[0]-columns+1)) {
 				t.Errorf("on %v it writes at %d;%d", size, y, x)
 			}
 		}

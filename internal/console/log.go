@@ -44,7 +44,8 @@ func (l *logDisplay) show(s *systemv1.Snapshot) {
 	switch c := s.GetCeremony(); {
 	case c != nil && answeredByOwner(c):
 		if before.GetCeremony().GetPhase() != c.GetPhase() {
-			l.logger.Info("an owner's App has accepted a request, and answers it", "number", noiseconn.FormatNumber(c.GetNumber()), "role", c.GetRole().Name(),
+			l.logger.Info("an owner's App has accepted a request, and answers it", "number", noiseconn.FormatNumber(c.GetNumber()), "role",
+				c.GetRole().Name(),
 				"no", "bitbox-base pairing reject")
 		}
 	case c.GetPhase() == systemv1.Ceremony_PHASE_ACCEPTED && before.GetCeremony().GetPhase() != c.GetPhase():

@@ -123,7 +123,8 @@ func (t *terminal) show(s *systemv1.Snapshot) {
 		t.asked = nothing
 		t.say("%s", outcome(last))
 	}
-	if before == nil || s.GetListening() != before.GetListening() || s.GetWindowOpen() != before.GetWindowOpen() || s.GetWindowRole() != before.GetWindowRole() {
+	if before == nil || s.GetListening() != before.GetListening() || s.GetWindowOpen() != before.GetWindowOpen() ||
+		s.GetWindowRole() != before.GetWindowRole() {
 		t.showListening(before, s)
 	}
 	switch c := s.GetCeremony(); {

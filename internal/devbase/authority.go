@@ -127,7 +127,8 @@ func stateKey(db *state.DB, seed, registry []byte, config authorityConfig) (pair
 		return pairing.StateKey{}, err
 	}
 	public := ed25519.NewKeyFromSeed(key.Expose()).Public().(ed25519.PublicKey)
-	config.logger.Info("made a new key for the ceremony authority, which had none", "audit", true, "public_key", fmt.Sprintf("%x", []byte(public)))
+	config.logger.Info("made a new key for the ceremony authority, which had none", "audit", true, "public_key",
+		fmt.Sprintf("%x", []byte(public)))
 	return key, nil
 }
 

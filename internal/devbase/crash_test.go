@@ -241,11 +241,13 @@ func TestAKillAtAnyWriteLeavesBothSidesPairedOrReadyToPairAgain(t *testing.T) {
 func TestASecondBaseOnTheSameStateOrPortIsRefusedInASentence(t *testing.T) {
 	b := startBase(t, nil)
 	config := b.config
-	if _, err := devbase.Start(config); err == nil || !strings.Contains(err.Error(), "end that program first") || strings.Contains(err.Error(), "\n") {
+	if _, err := devbase.Start(config); err == nil || !strings.Contains(err.Error(), "end that program first") ||
+		strings.Contains(err.Error(), "\n") {
 		t.Errorf("on the same state: %v", err)
 	}
 	config.StateDir, config.Listen = filepath.Join(t.TempDir(), "other"), b.Addr().String()
-	if _, err := devbase.Start(config); err == nil || !strings.Contains(err.Error(), "choose another port") || strings.Contains(err.Error(), "\n") {
+	if _, err := devbase.Start(config); err == nil || !strings.Contains(err.Error(), "choose another port") ||
+		strings.Contains(err.Error(), "\n") {
 		t.Errorf("on the same port: %v", err)
 	}
 	a := b.pair("phone", basev1.Role_ROLE_OWNER)

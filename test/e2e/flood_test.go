@@ -181,7 +181,8 @@ func (b *base) openLocally(key sshkey.Key) error {
 	if err != nil {
 		return err
 	}
-	view, err := posture.VerifyChain(posture.Expectation{Base: b.stateKey, Nonce: make([]byte, 32)}, reply.GetPosture().GetChain(), reply.GetPosture().GetReport())
+	view, err := posture.VerifyChain(posture.Expectation{Base: b.stateKey, Nonce: make([]byte, 32)}, reply.GetPosture().GetChain(),
+		reply.GetPosture().GetReport())
 	if err != nil {
 		return err
 	}
@@ -237,7 +238,8 @@ func TestClosingDoesNotDependOnLoad(t *testing.T) {
 // beyond lists what took more than twice its quiet time, or one second more where that is
 // larger.
 func (c closing) beyond(quiet closing) (late []string) {
-	for what, times := range map[string][2]time.Duration{"the end of a lease": {c.lease, quiet.lease}, "a cut": {c.cut, quiet.cut}, "a lockdown": {c.lockdown, quiet.lockdown}} {
+	for what, times := range map[string][2]time.Duration{"the end of a lease": {c.lease, quiet.lease}, "a cut": {c.cut, quiet.cut},
+		"a lockdown": {c.lockdown, quiet.lockdown}} {
 		if times[0] > max(2*times[1], times[1]+time.Second) {
 			late = append(late, fmt.Sprintf("%s took %v, and %v when quiet", what, times[0], times[1]))
 		}

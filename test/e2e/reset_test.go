@@ -40,7 +40,8 @@ const trace = "the-owner-was-here"
 
 func (b *base) leaveTraces() {
 	b.t.Helper()
-	for _, folder := range []string{middlewareState, filepath.Dir(generation.HostKey), generation.CertificateDirectory, loginHome, generation.StateDirectory,
+	for _, folder := range []string{middlewareState, filepath.Dir(generation.HostKey), generation.CertificateDirectory, loginHome,
+		generation.StateDirectory,
 		"/var/lib/bitbox-base/prepaired", "/var/lib/fail2ban"} {
 		b.MustExec("mkdir", "-p", folder+"/"+trace)
 		b.MustExec("touch", folder+"/"+trace+"/"+trace)
@@ -258,7 +259,8 @@ func TestABaseThatCannotFinishItsResetIsShut(t *testing.T) {
 	}
 	b.Start()
 	b.WaitState("bitbox-base-reset.service", "failed")
-	for _, unit := range []string{generation.FirewallUnit, generation.ProxyUnit, generation.MiddlewareUnit, generation.SSHUnit, generation.MDNSUnit} {
+	for _, unit := range []string{generation.FirewallUnit, generation.ProxyUnit, generation.MiddlewareUnit, generation.SSHUnit,
+		generation.MDNSUnit} {
 		if state := b.State(unit); state == "active" || state == "activating" {
 			t.Errorf("%s is %s", unit, state)
 		}

@@ -305,7 +305,8 @@ func matched(t *testing.T, s *stage.Stage, filter string, lines []string) []stri
 	if err := os.WriteFile(s.Path("/var/lib/lines.log"), []byte(strings.Join(lines, "\n")+"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	out := s.MustExec("fail2ban-regex", "--config", config, "--no-check-all", "--datepattern", "{NONE}", "--out", "ip", "/var/lib/lines.log", filter)
+	out := s.MustExec("fail2ban-regex", "--config", config, "--no-check-all", "--datepattern", "{NONE}", "--out", "ip", "/var/lib/lines.log",
+		filter)
 	return strings.Fields(out)
 }
 

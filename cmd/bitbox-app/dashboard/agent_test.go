@@ -348,7 +348,8 @@ func TestLeavingIsQuickWhateverHangs(t *testing.T) {
 
 func TestTheUserDecidesAboutColours(t *testing.T) {
 	for environment, want := range map[string]string{
-		"TERM=xterm": "ANSI", "TERM=xterm,NO_COLOR=1": "Ascii", "TERM=xterm,NO_COLOR=": "ANSI", "TERM=vt100": "Ascii", "TERM=xterm-mono": "Ascii", "TERM=xterm,NO_COLOR=yes": "Ascii",
+		"TERM=xterm": "ANSI", "TERM=xterm,NO_COLOR=1": "Ascii", "TERM=xterm,NO_COLOR=": "ANSI", "TERM=vt100": "Ascii", "TERM=xterm-mono": "Ascii",
+		"TERM=xterm,NO_COLOR=yes": "Ascii",
 	} {
 		if got := profile(strings.Split(environment, ",")).String(); got != want {
 			t.Errorf("%s: %s", environment, got)

@@ -148,7 +148,8 @@ func absent(err error) bool {
 
 func (s *session) Look(ctx context.Context) (l Look, err error) {
 	// One after the other: a Base answers few questions of one App at a time.
-	for _, ask := range []func(context.Context, *Look) error{s.lookInfo, s.lookApps, s.lookWindow, s.lookAccess, s.lookBans, s.lookServices, s.lookSamples} {
+	for _, ask := range []func(context.Context, *Look) error{s.lookInfo, s.lookApps, s.lookWindow, s.lookAccess, s.lookBans, s.lookServices,
+		s.lookSamples} {
 		if err := ask(ctx, &l); err != nil && !absent(err) {
 			return Look{}, err
 		}
@@ -190,7 +191,8 @@ func accessOf(view *client.PostureView) *Access {
 	e := view.Effective()
 	a := &Access{
 		Revision: e.Revision, Lockdown: e.Lockdown, PairingClosed: e.PairingClosed, Gap: view.Gap,
-		Bans: fmt.Sprintf("after %d failures within %s, for %s", e.Bans.MaxTries, words.Duration(seconds(e.Bans.Window)), words.Duration(seconds(e.Bans.BanTime))),
+		Bans: fmt.Sprintf("after %d failures within %s, for %s", e.Bans.MaxTries, words.Duration(seconds(e.Bans.Window)),
+			words.Duration(seconds(e.Bans.BanTime))),
 	}
 	for _, end := range e.Endpoints {
 		a.Doors = append(a.Doors, Door{Kind: string(end.Kind), Port: end.Port, Shared: end.Shared, Left: end.Remaining})

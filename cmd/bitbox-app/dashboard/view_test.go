@@ -73,7 +73,8 @@ func someFindings() []*basev1.Finding {
 		{
 			Id: "port-9999", Severity: basev1.Finding_SEVERITY_CRITICAL, Title: "Something listens on TCP port 9999",
 			Expected: "nothing listens there",
-			Found:    "nc (pid 4711)\nsince 11:40", Why: "Whoever reaches it reaches what the posture does not know.", Fix: "Kill it.", Fixable: true,
+			Found:    "nc (pid 4711)\nsince 11:40", Why: "Whoever reaches it reaches what the posture does not know.", Fix: "Kill it.",
+			Fixable: true,
 		},
 		{Id: "clock", Severity: basev1.Finding_SEVERITY_WARNING, Title: "The clock is not synchronised", Expected: "synchronised", Found: "not",
 			Why: "Times in the log are wrong.", Fix: "Look at the network."},

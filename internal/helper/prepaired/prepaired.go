@@ -186,7 +186,8 @@ func (c Config) make(half *keys.Half) error {
 		}
 	}
 	stateKey, err := system.MakePrePaired(system.Config{
-		Directory: filepath.Join(at, systemPart), Factory: c.Factory, FirstLease: c.FirstLease, Clock: c.Clock, BootID: c.BootID, Logger: c.Logger,
+		Directory: filepath.Join(at, systemPart), Factory: c.Factory, FirstLease: c.FirstLease, Clock: c.Clock, BootID: c.BootID,
+		Logger: c.Logger,
 	}, half)
 	if err != nil {
 		return err

@@ -177,7 +177,8 @@ func detailService(r *systemv1.SystemRequest, _ *systemv1.SystemReply) string {
 // openSigned reads what stands in an envelope. Nobody has verified it.
 func openSigned(signed []byte, m proto.Message) bool {
 	envelope := &systemv1.Signed{}
-	return len(signed) <= posture.MaxDocumentSize && proto.Unmarshal(signed, envelope) == nil && proto.Unmarshal(envelope.GetMessage(), m) == nil
+	return len(signed) <= posture.MaxDocumentSize && proto.Unmarshal(signed, envelope) == nil &&
+		proto.Unmarshal(envelope.GetMessage(), m) == nil
 }
 
 // recording records a verb, once it has ended. It is made before the verb is done, so that an
@@ -304,7 +305,8 @@ func (r *recording) signer(err error) (posture.SigningKey, bool) {
 		return posture.SigningKey{}, false
 	}
 	envelope := &systemv1.Signed{}
-	if signed := r.record.signed(r.request); len(signed) == 0 || proto.Unmarshal(signed, envelope) != nil || len(envelope.GetSigner()) != len(posture.SigningKey{}) {
+	if signed := r.record.signed(r.request); len(signed) == 0 || proto.Unmarshal(signed, envelope) != nil ||
+		len(envelope.GetSigner()) != len(posture.SigningKey{}) {
 		return posture.SigningKey{}, false // root needs none
 	}
 	return posture.SigningKey(envelope.GetSigner()), true

@@ -339,7 +339,8 @@ func (h *Helper) open() error {
 	if h.enrolled, err = byKey(h.store.registry); err != nil {
 		return err
 	}
-	h.authority = pairing.NewService(pairing.ServiceConfig{Machine: machine, Save: func(registry []byte) error { return h.saveRegistry(registry, machine.OrderedBy) }, Now: h.config.Clock})
+	h.authority = pairing.NewService(pairing.ServiceConfig{Machine: machine,
+		Save: func(registry []byte) error { return h.saveRegistry(registry, machine.OrderedBy) }, Now: h.config.Clock})
 	return h.reconcile()
 }
 
@@ -354,7 +355,8 @@ func (h *Helper) loadLedger() error {
 		ledger, out, err = posture.New(config, h.config.Factory, h.config.Clock())
 		if _, reset := factoryreset.Last(h.config.Directory); err == nil && h.config.FirstLease != 0 && !reset {
 			out, err = ledger.Grant(h.config.FirstLease, "the builder of the image asked for it", h.config.Clock())
-			h.log.Warn("SSH is on from the first boot, as the builder of the image has asked", "audit", true, "for", h.config.FirstLease, "error", err)
+			h.log.Warn("SSH is on from the first boot, as the builder of the image has asked", "audit", true, "for", h.config.FirstLease, "error",
+				err)
 		}
 	} else {
 		ledger, out, err = posture.Load(config, h.store.ledger, h.config.Clock())

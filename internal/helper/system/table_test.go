@@ -102,10 +102,11 @@ func TestWhoMayNotAskIsRefusedBeforeAnythingIsParsed(t *testing.T) {
 	ask := func(who Who) (code string, took uint64) {
 		read := func() (*systemv1.SystemRequest, error) { return parseRequest(flood) }
 		took = allocated(func() {
-			_ = b.helper.handle(t.Context(), who, incoming{kindOf("local_change"), len(flood), t.Context(), read}, func(reply *systemv1.SystemReply) error {
-				code = reply.GetErrorCode()
-				return nil
-			})
+			_ = b.helper.handle(t.Context(), who, incoming{kindOf("local_change"), len(flood), t.Context(), read},
+				func(reply *systemv1.SystemReply) error {
+					code = reply.GetErrorCode()
+					return nil
+				})
 		})
 		return code, took
 	}
@@ -122,14 +123,15 @@ func TestWhoMayNotAskIsRefusedBeforeAnythingIsParsed(t *testing.T) {
 	}
 	// It says that it is something else.
 	request := &systemv1.SystemRequest{}
-	err := b.helper.handle(t.Context(), WhoMiddleware, incoming{kindOf("get_machine"), 100, t.Context(), func() (*systemv1.SystemRequest, error) {
-		return &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_LocalChange{LocalChange: &systemv1.LocalChange{}}}, nil
-	}}, func(reply *systemv1.SystemReply) error {
-		if reply.GetErrorCode() != string(helperclient.CodeMalformed) {
-			t.Errorf("a change in disguise is answered with %v", reply)
-		}
-		return nil
-	})
+	err := b.helper.handle(t.Context(), WhoMiddleware,
+		incoming{kindOf("get_machine"), 100, t.Context(), func() (*systemv1.SystemRequest, error) {
+			return &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_LocalChange{LocalChange: &systemv1.LocalChange{}}}, nil
+		}}, func(reply *systemv1.SystemReply) error {
+			if reply.GetErrorCode() != string(helperclient.CodeMalformed) {
+				t.Errorf("a change in disguise is answered with %v", reply)
+			}
+			return nil
+		})
 	if err != nil || proto.Size(request) != 0 {
 		t.Error(err)
 	}

@@ -81,7 +81,8 @@ func (c *call) progress(p *systemv1.Progress) {
 }
 
 // row makes the row of the verb whose message is M.
-func row[M proto.Message](may callers, size size, work int, do func(ctx context.Context, h *Helper, c *call, m M) (*systemv1.SystemReply, error)) verb {
+func row[M proto.Message](may callers, size size, work int,
+	do func(ctx context.Context, h *Helper, c *call, m M) (*systemv1.SystemReply, error)) verb {
 	var m M
 	message := m.ProtoReflect().Descriptor().FullName()
 	fields := verbField.Fields()
@@ -186,7 +187,8 @@ var verbs = tableOf(
 		detail: func(r *systemv1.SystemRequest, _ *systemv1.SystemReply) string { return r.GetFixFinding().GetId() }}),
 
 	// Updates. What is installed has to be signed, whoever brings it.
-	row(byMiddleware|byRoot, document, 1, func(ctx context.Context, h *Helper, _ *call, m *systemv1.BeginUpdate) (*systemv1.SystemReply, error) {
+	row(byMiddleware|byRoot, document, 1, func(ctx context.Context, h *Helper, _ *call, m *systemv1.BeginUpdate) (*systemv1.SystemReply,
+		error) {
 		return h.beginUpdate(ctx, m)
 	}),
 	row(byMiddleware|byRoot, piece, 0, func(_ context.Context, h *Helper, _ *call, m *systemv1.UpdatePiece) (*systemv1.SystemReply, error) {
@@ -215,7 +217,8 @@ var verbs = tableOf(
 	row(byMiddleware|byRoot, short, 0, func(ctx context.Context, h *Helper, _ *call, _ *systemv1.ListServices) (*systemv1.SystemReply, error) {
 		return servicesReply(h.services.get(ctx))
 	}),
-	row(byMiddleware|byRoot, short, 4, func(ctx context.Context, h *Helper, c *call, m *systemv1.ChangeService) (*systemv1.SystemReply, error) {
+	row(byMiddleware|byRoot, short, 4, func(ctx context.Context, h *Helper, c *call, m *systemv1.ChangeService) (*systemv1.SystemReply,
+		error) {
 		return servicesReply(h.changeService(ctx, c.who, m.GetName(), m.GetAction()))
 	}).recorded(recorded{word: changelog.Service, detail: detailService}),
 	row(byMiddleware|byRoot, logs, 2, func(ctx context.Context, h *Helper, c *call, m *systemv1.ReadLogs) (*systemv1.SystemReply, error) {
@@ -234,7 +237,8 @@ var verbs = tableOf(
 	row(byMiddleware|byRoot, short, 2, func(ctx context.Context, h *Helper, c *call, _ *systemv1.PowerOff) (*systemv1.SystemReply, error) {
 		return empty(h.stopMachine(ctx, c.who, true, c.request.GetAppId()))
 	}).recorded(recorded{word: changelog.PowerOff}),
-	row(byMiddleware|byRoot, logs, 4, func(ctx context.Context, h *Helper, c *call, _ *systemv1.InstallDebianUpdates) (*systemv1.SystemReply, error) {
+	row(byMiddleware|byRoot, logs, 4, func(ctx context.Context, h *Helper, c *call, _ *systemv1.InstallDebianUpdates) (*systemv1.SystemReply,
+		error) {
 		return empty(h.installDebianUpdates(ctx, c.who, c.send))
 	}).following().recorded(recorded{word: changelog.DebianUpdates}),
 

@@ -94,5 +94,6 @@ func (h *Hub) publishUpdate(u *basev1.Update) {
 		return
 	}
 	h.Publish(&basev1.Event{Event: &basev1.Event_UpdateEnded{UpdateEnded: &basev1.UpdateEndedEvent{
-		FromVersion: u.GetFromVersion(), ToVersion: u.GetToVersion(), Installed: u.GetPhase() == basev1.Update_PHASE_DONE, Reason: u.GetReason()}}})
+		FromVersion: u.GetFromVersion(), ToVersion: u.GetToVersion(), Installed: u.GetPhase() == basev1.Update_PHASE_DONE,
+		Reason: u.GetReason()}}})
 }

@@ -34,7 +34,8 @@ var ErrPrePaired = errors.New("the keys of an image serve to fetch those of its 
 // MakePrePaired makes the state of a Base that is pre-paired: its identity, the entries of
 // its App, and the certificate of K_state. It fails for a state that has anything in it.
 func MakePrePaired(db *state.DB, half *prepaired.Half, stateKey ed25519.PublicKey) error {
-	r := &Registry{config: Config{DB: db}, logger: slog.New(slog.DiscardHandler), events: events.Open(nil, slog.New(slog.DiscardHandler)), pairings: map[noiseconn.PublicKey]*record{}}
+	r := &Registry{config: Config{DB: db}, logger: slog.New(slog.DiscardHandler), events: events.Open(nil, slog.New(slog.DiscardHandler)),
+		pairings: map[noiseconn.PublicKey]*record{}}
 	var used bool
 	err := db.View(func(tx *state.Tx) error {
 		for _, bucket := range []string{bucketIdentity, bucketPairings, bucketPrePaired} {
@@ -62,7 +63,8 @@ func MakePrePaired(db *state.DB, half *prepaired.Half, stateKey ed25519.PublicKe
 		return err
 	}
 	now := time.Now()
-	for _, p := range []*record{{peer: half.App, pair: pair, standing: standingActive}, {peer: half.ImageApp, pair: half.Image, standing: standingPrePaired}} {
+	for _, p := range []*record{{peer: half.App, pair: pair, standing: standingActive},
+		{peer: half.ImageApp, pair: half.Image, standing: standingPrePaired}} {
 		p.signingKey, p.role, p.name, p.pairedAt = half.SigningKey[:], basev1.Role_ROLE_OWNER, half.AppName, now
 		if err := r.saveLocked(p); err != nil {
 			return err
@@ -135,7 +137,8 @@ func (r *Registry) PrePairedKeysOf(s *Session) (*basev1.FetchKeysResponse, error
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if len(app) != noiseconn.KeySize || len(certificate) != ed25519.PublicKeySize+ed25519.SignatureSize || string(image) != string(s.app.peer[:]) {
+	if len(app) != noiseconn.KeySize || len(certificate) != ed25519.PublicKeySize+ed25519.SignatureSize ||
+		string(image) != string(s.app.peer[:]) {
 		return nil, fmt.Errorf("read the certificate of a pre-paired Base: %w", state.ErrDamaged)
 	}
 	own := r.pairings[noiseconn.PublicKey(app)]

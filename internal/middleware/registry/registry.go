@@ -213,7 +213,8 @@ func (r *Registry) Connect(ctx context.Context, authority Authority) error {
 		if r.revoked(key) {
 			continue // its owner's key stays until the console takes it away
 		}
-		r.logger.Warn("the authority holds a signing key that no App is paired with; retire it at the console if you do not know it", "signing_key", hex.EncodeToString(key))
+		r.logger.Warn("the authority holds a signing key that no App is paired with; retire it at the console if you do not know it",
+			"signing_key", hex.EncodeToString(key))
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -259,7 +260,8 @@ func (r *Registry) indexLocked() {
 	index := &recognition{}
 	add := func(p *record) {
 		index.keys = append(index.keys, p.mac1)
-		index.found = append(index.found, admission.Recognised{Peer: p.peer, Pair: p.pair, Lapsed: p.standing == standingLapsed || p.standing == standingUsedUp})
+		index.found = append(index.found, admission.Recognised{Peer: p.peer, Pair: p.pair, Lapsed: p.standing == standingLapsed ||
+			p.standing == standingUsedUp})
 	}
 	for _, wanted := range []standing{standingActive, standingPending, standingPrePaired, standingRevoked, standingUsedUp} {
 		for _, p := range r.pairings {

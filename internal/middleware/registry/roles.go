@@ -14,10 +14,11 @@ var errLearned = errors.New("the roles are known")
 // LearnRoles asks the helper once what each App may do, before anybody is served: what
 // was changed while this daemon was not there, or was killed in the middle of, holds.
 func (r *Registry) LearnRoles(ctx context.Context, helper events.Helper) error {
-	err := helper.Each(ctx, &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_WatchSystem{WatchSystem: &systemv1.WatchSystem{}}}, func(reply *systemv1.SystemReply) error {
-		r.SetRoles(reply.GetEvent().GetAppRoles())
-		return errLearned
-	})
+	err := helper.Each(ctx, &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_WatchSystem{WatchSystem: &systemv1.WatchSystem{}}},
+		func(reply *systemv1.SystemReply) error {
+			r.SetRoles(reply.GetEvent().GetAppRoles())
+			return errLearned
+		})
 	if errors.Is(err, errLearned) {
 		return nil
 	}

@@ -266,6 +266,7 @@ func storedStanding(tx *state.Tx, key string) (standing, error) {
 func (r *Registry) deleteLocked(p *record) error {
 	return r.update("delete a pairing", func(tx *state.Tx) error {
 		key := string(p.peer[:])
-		return errors.Join(tx.Delete(bucketPairings, key), tx.Delete(bucketProgress, key), tx.Delete(bucketAddresses, key), tx.Delete(bucketAcquainted, key))
+		return errors.Join(tx.Delete(bucketPairings, key), tx.Delete(bucketProgress, key), tx.Delete(bucketAddresses, key),
+			tx.Delete(bucketAcquainted, key))
 	})
 }

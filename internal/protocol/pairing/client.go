@@ -36,7 +36,8 @@ func (c Client) Hear(ctx context.Context, p1 []byte, from netip.Addr) (granted b
 
 // Reveal passes on the payload of P3, and returns the record P4 to be sent as it
 // is. h is the handshake hash after P3. It answers once for each ceremony.
-func (c Client) Reveal(ctx context.Context, id CeremonyID, h [32]byte, payload []byte, appKey [32]byte) (p4 []byte, role basev1.Role, err error) {
+func (c Client) Reveal(ctx context.Context, id CeremonyID, h [32]byte, payload []byte,
+	appKey [32]byte) (p4 []byte, role basev1.Role, err error) {
 	reply, err := c.call(ctx, "reveal", &systemv1.AuthorityRequest{Verb: &systemv1.AuthorityRequest_Reveal{
 		Reveal: &systemv1.Reveal{CeremonyId: id[:], HandshakeHash: h[:], P3Payload: payload, AppPublicKey: appKey[:]}}})
 	return reply.GetReveal().GetP4(), reply.GetReveal().GetRole(), err

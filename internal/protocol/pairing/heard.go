@@ -76,7 +76,8 @@ func (h *heard) add(now time.Duration, digest p1Digest, number uint32, source ne
 		h.sources[source]++
 	}
 	r.last = now
-	if sameNumber := func(other *request) bool { return other.number == number }; show && len(h.shown) < MaxShown && !slices.ContainsFunc(h.shown, sameNumber) {
+	if sameNumber := func(other *request) bool { return other.number == number }; show && len(h.shown) < MaxShown &&
+		!slices.ContainsFunc(h.shown, sameNumber) {
 		h.shown = append(h.shown, r)
 	}
 }

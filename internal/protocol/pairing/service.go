@@ -124,7 +124,8 @@ func (s *Service) With(do func(*Machine) error) error {
 
 // handle runs the Machine once. For a Watch that has seen the present version it
 // also returns what to wait for.
-func (s *Service) handle(caller Caller, request *systemv1.AuthorityRequest) (reply *systemv1.AuthorityReply, changed <-chan struct{}, err error) {
+func (s *Service) handle(caller Caller,
+	request *systemv1.AuthorityRequest) (reply *systemv1.AuthorityReply, changed <-chan struct{}, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {

@@ -126,7 +126,8 @@ var ErrFile = errors.New("not a provisioning file of a pre-paired Base")
 // mode 0600, in one image, for one board.
 func (h *Half) Marshal() []byte {
 	b := []byte(magic)
-	for _, key := range [][]byte{h.Static.Expose(), h.Discovery.Expose(), h.Image.Expose(), h.Certifying.Expose(), h.ImageApp[:], h.App[:], h.SigningKey[:]} {
+	for _, key := range [][]byte{h.Static.Expose(), h.Discovery.Expose(), h.Image.Expose(), h.Certifying.Expose(), h.ImageApp[:], h.App[:],
+		h.SigningKey[:]} {
 		b = append(b, key...)
 	}
 	for _, name := range []string{h.AppName, h.BaseName} {
@@ -181,7 +182,8 @@ func Parse(b []byte) (*Half, error) {
 
 func parseName(field []byte) (string, error) {
 	length := int(field[0])
-	if length > noiseconn.MaxNameSize || slices.ContainsFunc(field[1+min(length, noiseconn.MaxNameSize):], func(c byte) bool { return c != 0 }) {
+	if length > noiseconn.MaxNameSize || slices.ContainsFunc(field[1+min(length, noiseconn.MaxNameSize):],
+		func(c byte) bool { return c != 0 }) {
 		return "", errors.New("the length of a name is wrong")
 	}
 	name := string(field[1 : 1+length])

@@ -104,7 +104,8 @@ type Sending[Req, Resp any] struct {
 	caller Caller
 }
 
-func upload[Req, Resp any, PReq message[Req], PResp message[Resp]](ctx context.Context, c Caller, method string) (*Sending[Req, Resp], error) {
+func upload[Req, Resp any, PReq message[Req], PResp message[Resp]](ctx context.Context, c Caller,
+	method string) (*Sending[Req, Resp], error) {
 	session, err := c.Session(ctx)
 	if err != nil {
 		return nil, err
