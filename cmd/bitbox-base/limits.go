@@ -45,7 +45,7 @@ quotas of users has no such limits; the image's has them.`,
 					err = quota.Set("/var/lib", uid, limits)
 				}
 				if errors.Is(err, quota.ErrNone) {
-					log.Info("what users store is not limited: the file system of /var/lib has no quotas")
+					log.Info("what users store is not limited: the file system of /var/lib has no quotas, or a container lets nobody set them")
 					return nil
 				}
 				errs = append(errs, err)
