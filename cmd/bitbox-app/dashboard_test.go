@@ -431,7 +431,7 @@ func TestWithoutAScreenTheHelpIsPrinted(t *testing.T) {
 	}
 	x := openTerminal(t, t.TempDir(), []string{"TERM=dumb"}, "dashboard")
 	x.leaves(2)
-	x.shows("the dashboard needs a terminal")
+	x.shows("the full screen needs an interactive terminal")
 	x = openTerminal(t, t.TempDir(), nil, "--base", "nowhere")
 	x.leaves(3)
 	x.shows("this App is not paired with any Base; pair first")

@@ -190,8 +190,8 @@ func (p *program) postureCommand() *cobra.Command {
 	command := &cobra.Command{
 		Use:   "posture",
 		Short: "Show and change how open the Base is",
-		Long: `The posture says how open the Base is. What is shown here the Base has signed, and this
-App has verified: also a Base whose network-facing part was taken over cannot show another one.`,
+		Long: `The posture says how open the Base is. The Base signs it and this App verifies it, so even a
+Base whose network-facing part was taken over cannot show a false one.`,
 		Example: `  bitbox-app posture show
   bitbox-app posture history`,
 		Args: commandline.Args(0, 0),
@@ -205,7 +205,7 @@ App has verified: also a Base whose network-facing part was taken over cannot sh
 func (p *program) postureShowCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "show",
-		Short: "Show what is open at the Base, and for how long",
+		Short: "Show what is open on the Base, and for how long",
 		Example: `  bitbox-app posture show
   bitbox-app posture show --json`,
 		Args:        commandline.Args(0, 0),
@@ -383,8 +383,8 @@ func (p *program) postureHistoryCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "history",
 		Short: "Show who opened and closed what, and when",
-		Long: `history shows each revision of the posture and each restriction, oldest first, as far
-back as the Base keeps them. The order is certain; times are by the clock of whoever acted.`,
+		Long: `history shows each revision of the posture and each restriction that the Base keeps, oldest
+first. The order is certain; each time is from the clock of the App or Base that acted.`,
 		Example: `  bitbox-app posture history
   bitbox-app posture history --json`,
 		Args:        commandline.Args(0, 0),
@@ -442,9 +442,9 @@ func revisions(view *client.PostureView) []string {
 func (p *program) postureDiffCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "diff [REVISION]",
-		Short: "Show what going back to a revision would make different",
-		Long: `diff shows what 'posture back REVISION' would make different, and changes nothing.
-Without a number it is the revision before the last: what undoing the last change would do.`,
+		Short: "Show what going back to a revision would change",
+		Long: `diff shows what 'posture back REVISION' would change, without changing anything. The default
+is the revision before the last one: what undoing the last change would do.`,
 		Example: `  bitbox-app posture diff
   bitbox-app posture diff 7`,
 		Args:              commandline.Args(0, 1),
@@ -490,8 +490,8 @@ func (p *program) postureBackCommand() *cobra.Command {
 	command := &cobra.Command{
 		Use:   "back REVISION",
 		Short: "Go back to the settings of an earlier revision",
-		Long: `back makes a new revision with the settings of an earlier one, and the Apps of today: who
-was taken away stays away. An exception in it that has ended begins anew.`,
+		Long: `back makes a new revision with the settings of an earlier one and the present Apps; a revoked
+App stays revoked. A lease in it that has ended begins again.`,
 		Example:           `  bitbox-app posture back 7`,
 		Args:              commandline.Args(1, 1),
 		ValidArgsFunction: p.complete(revisions),
@@ -510,10 +510,10 @@ was taken away stays away. An exception in it that has ended begins anew.`,
 func (p *program) postureConfirmCommand() *cobra.Command {
 	command := &cobra.Command{
 		Use:   "confirm",
-		Short: "Confirm a change that is being tried",
+		Short: "Confirm a change that is on trial",
 		Long: `Each change is tried first, and undone after a minute unless it is confirmed over a new
-connection. The command that makes a change does that by itself; confirm is for one that
-was ended in between.`,
+connection. The command that makes a change confirms it by itself; use confirm if that
+command was interrupted.`,
 		Example: `  bitbox-app posture confirm`,
 		Args:    commandline.Args(0, 0),
 	}
@@ -530,8 +530,8 @@ func (p *program) postureUnlockCommand() *cobra.Command {
 	command := &cobra.Command{
 		Use:   "unlock",
 		Short: "Lift a lockdown",
-		Long: `unlock lifts all lockdowns. SSH and extra APIs stay closed. With --reopen those whose time
-is not over are open again.`,
+		Long: `unlock lifts all lockdowns. SSH and extra APIs stay closed. With --reopen, those whose lease
+has not ended are opened again.`,
 		Example: `  bitbox-app posture unlock
   bitbox-app posture unlock --reopen`,
 		Args: commandline.Args(0, 0),

@@ -26,12 +26,12 @@ func (p *program) watchCommand() *cobra.Command {
 	var since string
 	command := &cobra.Command{
 		Use:   "watch",
-		Short: "Show what happens at the Base, and what has happened meanwhile",
-		Long: `watch shows what has happened since this App has looked last, then what happens, until
-Ctrl-C or for --timeout. A connection that is lost is made anew; nothing is lost or shown
-twice. The Base keeps the last hundred events of each kind.
+		Short: "Show events of the Base: those that this App has missed, then new ones",
+		Long: `watch shows the events since this App looked last, then new events as they happen, until
+Ctrl-C or for --timeout. If the connection is lost, watch reconnects; no event is lost or
+shown twice. The Base keeps the last hundred events of each kind.
 
-With --json it prints an event a line (bitbox.base.v1.Event, docs/app/watch.md).`,
+With --json it prints one event per line (bitbox.base.v1.Event, docs/app/watch.md).`,
 		Example: `  bitbox-app watch
   bitbox-app watch --since 1d
   bitbox-app watch --kept --past --json`,

@@ -25,10 +25,10 @@ var errNoScreen = errors.New("there is no screen here: the console needs a termi
 func (p *program) consoleCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "console",
-		Short: "Show the Base on this screen, and take answers",
-		Long: `console is what stands at the Base: it shows its name and how open it is, request
-numbers and codes, and takes the answers from the keyboard or from buttons. On the
-appliance systemd runs it on the first screen. Ctrl-C ends it.`,
+		Short: "Run the Base's console on this screen",
+		Long: `console is the Base's own screen: it shows the Base's name and how open it is, request
+numbers and codes, and takes answers from the keyboard or from buttons. On the appliance
+systemd runs it on the first screen. Ctrl-C ends it.`,
 		Example: `  bitbox-base console`,
 		Args:    commandline.Args(0, 0),
 		RunE: func(c *cobra.Command, _ []string) error {

@@ -28,9 +28,9 @@ func (p *program) devCommand() *cobra.Command {
 		Long: `dev runs a whole Base in one process: without root, and without touching anything
 outside its state directory. It listens on a TCP port and announces itself by mDNS.
 
-Its terminal is the display that shows pairing codes and asks. Without a terminal,
-the log on standard error is the display, and 'bitbox-base pairing' answers, with the
-same --state if one was given.`,
+Its terminal is the display: it shows pairing codes and asks for answers. Without a
+terminal, the log on standard error shows the codes; answer with 'bitbox-base pairing'
+and the same --state.`,
 		Example: `  bitbox-base dev
   bitbox-base dev --state /tmp/base --listen 127.0.0.1:0 --no-mdns`,
 		Args: commandline.Args(0, 0),
@@ -59,10 +59,10 @@ same --state if one was given.`,
 	}
 	flags := command.Flags()
 	flags.StringVar(&config.Listen, "listen", devbase.DefaultListen, "TCP address to listen on; port 0 chooses a free one")
-	flags.StringVar(&config.Name, "name", "", "name of a Base that is new (default \"bitbox-base-\" and four digits)")
+	flags.StringVar(&config.Name, "name", "", "name of a new Base (default \"bitbox-base-\" and four digits)")
 	flags.BoolVar(&noMDNS, "no-mdns", false, "do not announce the Base on the local network")
-	flags.StringSliceVar(&interfaces, "interface", nil, "announce on this network interface only; may be given again")
-	flags.BoolVar(&noTerminal, "no-terminal", false, "show pairings in the log, even if there is a terminal")
+	flags.StringSliceVar(&interfaces, "interface", nil, "announce on this network interface only; may be repeated")
+	flags.BoolVar(&noTerminal, "no-terminal", false, "show pairings in the log even if there is a terminal")
 	flags.BoolVarP(&verbose, "verbose", "v", false, "log everything, even into the terminal's dialogue")
 	_ = command.RegisterFlagCompletionFunc("interface", func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
 		return interfaceNames(), cobra.ShellCompDirectiveNoFileComp

@@ -103,9 +103,9 @@ func (p *program) rootCommand() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "bitbox-base",
 		Short: "A networked node that only its owner's App can open",
-		Long: `bitbox-base runs a Base, and answers for whoever stands at it.
+		Long: `bitbox-base runs a Base, and lets the person in front of it accept pairings.
 
-Exit codes: 0 done, 1 failed, 2 typed wrongly, 3 no Base runs on this state,
+Exit codes: 0 done, 1 failed, 2 wrong command line, 3 no Base runs on this state,
 4 the Base refused, 5 another Base runs on this state, 6 the state cannot be used.`,
 		Example: `  bitbox-base dev
   bitbox-base pairing list`,

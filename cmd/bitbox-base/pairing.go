@@ -34,11 +34,11 @@ var (
 func (p *program) pairingCommand() *cobra.Command {
 	command := &cobra.Command{
 		Use:   "pairing",
-		Short: "Stand at the Base: accept a request, answer for its code",
-		Long: `pairing speaks to the Base that runs on this machine, for whoever stands at it.
+		Short: "Accept a pairing request at the Base, and confirm its code",
+		Long: `pairing talks to the Base that runs on this machine, for the person in front of it.
 
-An App that wants in shows a request number. Accept that number; then both sides
-show a code. Confirm only if the two codes are the same.`,
+An App that asks to be paired shows a request number. Accept that number; then both
+sides show a code. Confirm only if the two codes are the same.`,
 		Example: `  bitbox-base pairing list
   bitbox-base pairing accept 123456
   bitbox-base pairing confirm 482913`,
@@ -80,7 +80,7 @@ func (notRunning) Unwrap() error { return ipc.ErrNotRunning }
 func (p *program) listCommand() *cobra.Command {
 	command := &cobra.Command{
 		Use:     "list",
-		Short:   "List requests, and the code that is shown",
+		Short:   "List requests, and the code of a pairing in progress",
 		Example: `  bitbox-base pairing list --json`,
 		Args:    commandline.Args(0, 0),
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -187,7 +187,7 @@ func (p *program) acceptCommand() *cobra.Command {
 		Use:   "accept NUMBER",
 		Short: "Accept the request of an App that shows this number",
 		Long: `accept lets the App that shows this request number go on to the code. On a Base
-without an owner it becomes owner; else name its role.`,
+without an owner it becomes the owner; otherwise give its role.`,
 		Example: `  bitbox-base pairing accept 123456
   bitbox-base pairing accept 123 456 --role viewer`,
 		Args: commandline.Args(1, 2),

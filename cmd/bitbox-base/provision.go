@@ -14,13 +14,13 @@ func (p *program) provisionCommand() *cobra.Command {
 	var display string
 	command := &cobra.Command{
 		Use:   "provision ROOT",
-		Short: "Give an image something to take along: a name, an SSH key, an App",
-		Long: `provision writes into the root directory of an image that is being built. All that it is
-given is checked first, and nothing is written unless all of it can be used.
+		Short: "Build a name, SSH keys or a paired App into an image",
+		Long: `provision writes into the root directory of an image that is being built. It checks all
+input first, and writes nothing unless all of it can be used.
 
-An SSH key lets nobody in until an owner switches SSH on; --ssh-from-first-boot leases SSH
-once, from the first boot on, until a reboot at the latest. With --prepaired the image holds
-private keys: keep it like one, and use it for one board only.`,
+SSH keys let nobody in until an owner switches SSH on; --ssh-from-first-boot leases SSH
+once, from the first boot until a reboot at the latest. With --prepaired the image holds
+private keys: keep it secret, and use it for one board only.`,
 		Example: `  bitbox-base provision /mnt/root --hostname cellar --ssh-key ~/.ssh/id_ed25519.pub
   bitbox-base provision /mnt/root --prepaired cellar.keys`,
 		Args: commandline.Args(1, 1),
@@ -37,10 +37,10 @@ private keys: keep it like one, and use it for one board only.`,
 		},
 	}
 	command.Flags().StringVar(&request.Hostname, "hostname", "", "name of the Base")
-	command.Flags().StringVar(&request.SSHKey, "ssh-key", "", "file of an SSH public key")
+	command.Flags().StringVar(&request.SSHKey, "ssh-key", "", "file of SSH public keys")
 	commandline.DurationVar(command.Flags(), &request.SSHFromFirstBoot, "ssh-from-first-boot",
 		"lease SSH from the first boot on, for this long")
-	command.Flags().StringVar(&request.PrePaired, "prepaired", "", "file that 'bitbox-app prepair' has made")
-	command.Flags().StringVar(&display, "display", "", "none: nobody can stand before the Base, so an owner's App lets others in")
+	command.Flags().StringVar(&request.PrePaired, "prepaired", "", "file made by 'bitbox-app prepair'")
+	command.Flags().StringVar(&display, "display", "", "none: the Base has no display, so an owner's App lets other Apps in")
 	return command
 }

@@ -48,9 +48,9 @@ var errOtherBase = errors.New("that is not the name of this Base, so nothing was
 func finishResetCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "reset",
-		Short: "Finish a factory reset that was ordered, at boot",
-		Long: `reset runs at boot before anything of the Base does. If a factory reset was ordered, it
-removes what made this Base the owner's; else it does nothing.`,
+		Short: "Finish a factory reset at boot, if one was ordered",
+		Long: `reset runs at boot before the rest of the Base. If a factory reset was ordered, it removes
+all that made this Base the owner's; otherwise it does nothing.`,
 		Example: `  bitbox-base system reset`,
 		Args:    commandline.Args(0, 0),
 		RunE: func(*cobra.Command, []string) error {

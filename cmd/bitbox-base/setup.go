@@ -31,10 +31,10 @@ func (p *program) setupCommand() *cobra.Command {
 	command := &cobra.Command{
 		Use:   "setup",
 		Short: "Make this machine a Base",
-		Long: `setup makes a Base of a Debian 12 on which the package is installed. It shows first what
-it will change, and asks. It stops and masks Debian's servers, starts the Base's,
-hardens kernel and accounts, and looks whether packet filter and NGINX run. If anything
-fails, everything is put back.
+		Long: `setup turns a Debian 12 machine with the package installed into a Base. It first shows
+what it will change, and asks. It stops and masks Debian's servers, starts those of the
+Base, hardens the kernel and the accounts, and checks that the packet filter and NGINX
+run. If anything fails, it restores everything.
 
 SSH is off afterwards. Over SSH it refuses, unless ` + provision.Directory + ` has keys
 (authorized_keys, a public key a line) and a lease from the first start on
@@ -49,12 +49,11 @@ SSH is off afterwards. Over SSH it refuses, unless ` + provision.Directory + ` h
 		RunE: func(c *cobra.Command, _ []string) error { return runSetup(c, f) },
 	}
 	command.Flags().BoolVar(&f.yes, "yes", false, "do not ask")
-	command.Flags().BoolVar(&f.undo, "undo", false, "make the machine what it was")
+	command.Flags().BoolVar(&f.undo, "undo", false, "restore the machine to what it was")
 	command.Flags().BoolVar(&f.renew, "renew", false, "bring a Base in line with a new version of the package")
-	command.Flags().StringVar(&f.root, "root", "/", "set up the system in this folder, an image, and start nothing")
-	command.Flags().BoolVar(&f.options.NoUSBInput, "no-usb-input", false,
-		"switch keyboards and mice at USB off, where the display is elsewhere")
-	command.Flags().BoolVar(&f.options.NoDisplay, "no-display", false, "nobody can stand before this machine: an owner's App lets others in")
+	command.Flags().StringVar(&f.root, "root", "/", "set up the system in this folder (an image), and start nothing")
+	command.Flags().BoolVar(&f.options.NoUSBInput, "no-usb-input", false, "disable USB keyboards and mice, if the display is elsewhere")
+	command.Flags().BoolVar(&f.options.NoDisplay, "no-display", false, "this machine has no display; an owner's App lets other Apps in")
 	_ = command.Flags().MarkHidden("renew") // its only error is an unknown flag
 	_ = command.MarkFlagDirname("root")
 	command.MarkFlagsMutuallyExclusive("undo", "renew")
