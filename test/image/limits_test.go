@@ -25,7 +25,8 @@ func TestNobodyFillsTheDiskOfTheImage(t *testing.T) {
 			"bytes": "head -c 400000000 /dev/zero >" + folder + "/crowd",
 			"files": "mkdir " + folder + "/crowd && cd " + folder + "/crowd && seq 20000 | xargs touch",
 		} {
-			out, code, err := m.ask(asked, "setpriv --reuid="+user+" --regid="+user+" --clear-groups sh -c '"+script+"' 2>&1 | tail -1; rm -rf "+folder+"/crowd")
+			out, code, err := m.ask(asked, "setpriv --reuid="+user+" --regid="+user+" --clear-groups sh -c '"+script+
+				"' 2>&1 | tail -1; rm -rf "+folder+"/crowd")
 			if err != nil || !strings.Contains(out, "quota exceeded") {
 				t.Errorf("%s is not limited in %s: %d %s (%v)", user, what, code, out, err)
 			}

@@ -73,7 +73,8 @@ func call(path string, command, uid int, d *dqblk) error {
 		return err
 	}
 	defer unix.Close(directory)
-	_, _, errno := unix.Syscall6(unix.SYS_QUOTACTL_FD, uintptr(directory), uintptr(command<<8|userQuota), uintptr(uid), uintptr(unsafe.Pointer(d)), 0, 0)
+	_, _, errno := unix.Syscall6(unix.SYS_QUOTACTL_FD, uintptr(directory), uintptr(command<<8|userQuota), uintptr(uid),
+		uintptr(unsafe.Pointer(d)), 0, 0)
 	switch errno {
 	case 0:
 		return nil
