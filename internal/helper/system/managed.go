@@ -27,8 +27,6 @@ type Manager interface {
 	Journal(ctx context.Context, receive func(line []byte, more bool) error, arguments ...string) error
 }
 
-var errNoManager = helperclient.Errorf(helperclient.CodeRefused, "nothing here manages a machine and its services")
-
 const (
 	// laterGrace is how long after an answer that is done which may cut its way.
 	laterGrace = 500 * time.Millisecond
