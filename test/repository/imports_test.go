@@ -43,6 +43,8 @@ var groups = []group{
 		"api", "internal/atomicfile", "internal/helperclient", "internal/ipc", "internal/protocol", "internal/secret", "internal/state",
 		"internal/version", "packaging",
 	}, risky: []string{"os/exec"}},
+	// Quotas of projects, which only ioctl and quotactl set.
+	{folder: "internal/helper/quota", risky: []string{"unsafe"}},
 	// The one way to the helper.
 	{folder: "internal/helperclient", may: []string{"api", "internal/ipc", "internal/protocol"}},
 	// Faces the network, without privilege.
