@@ -114,8 +114,7 @@ func (c PairingServiceClient) CloseWindow(ctx context.Context, request *v1.Close
 
 // AcceptPairing is the act, by an owner's App, at a Base that has no display. It
 // streams how far the ceremony is, until it has ended.
-func (c PairingServiceClient) AcceptPairing(ctx context.Context,
-	request *v1.AcceptPairingRequest) (*Stream[v1.AcceptPairingResponse], error) {
+func (c PairingServiceClient) AcceptPairing(ctx context.Context, request *v1.AcceptPairingRequest) (*Stream[v1.AcceptPairingResponse], error) {
 	return watch[v1.AcceptPairingResponse](ctx, c.caller, PairingServiceAcceptPairing, request)
 }
 

@@ -30,8 +30,7 @@ func (c PostureServiceClient) GetPosture(ctx context.Context, request *v1.GetPos
 }
 
 // SubmitPosture applies a signed document. It tells each step, then what is in force.
-func (c PostureServiceClient) SubmitPosture(ctx context.Context,
-	request *v1.SubmitPostureRequest) (*Stream[v1.SubmitPostureResponse], error) {
+func (c PostureServiceClient) SubmitPosture(ctx context.Context, request *v1.SubmitPostureRequest) (*Stream[v1.SubmitPostureResponse], error) {
 	return watch[v1.SubmitPostureResponse](ctx, c.caller, PostureServiceSubmitPosture, request)
 }
 

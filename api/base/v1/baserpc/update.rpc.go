@@ -44,8 +44,7 @@ func (c UpdateServiceClient) WatchUpdate(ctx context.Context, request *v1.WatchU
 // InstallDebianUpdates installs what waits of Debian's security updates now, as the
 // machine does each night by itself, and tells what its installer says. It goes on
 // without the App.
-func (c UpdateServiceClient) InstallDebianUpdates(ctx context.Context,
-	request *v1.InstallDebianUpdatesRequest) (*Stream[v1.InstallDebianUpdatesResponse], error) {
+func (c UpdateServiceClient) InstallDebianUpdates(ctx context.Context, request *v1.InstallDebianUpdatesRequest) (*Stream[v1.InstallDebianUpdatesResponse], error) {
 	return watch[v1.InstallDebianUpdatesResponse](ctx, c.caller, UpdateServiceInstallDebianUpdates, request)
 }
 
