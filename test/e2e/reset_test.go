@@ -166,10 +166,18 @@ func TestAnOwnersAppResetsABootedBase(t *testing.T) {
 	}
 	b.isNew(old)
 
-	// Apps of before are told something that a person can use.
-	for name, a := range map[string]*app{"the owner's": owner, "the guest's": guest} {
-		_, err := b.open(a.app).Info.GetInfo(ctx, &basev1.GetInfoRequest{})
-		if !errors.Is(err, client.ErrSilent) || !strings.Contains(client.Explain(err), "the Base was reset and has forgotten this App") {
+	// Each App is told something that a person can use: the one that has ordered it, what it has
+	// done; the other, what must have happened.
+	for name, told := range map[string]struct {
+		app  *app
+		kind error
+		text string
+	}{
+		"the owner's": {owner, client.ErrPairAgain, "this App has wiped the Base"},
+		"the guest's": {guest, client.ErrSilent, "the Base was reset and has forgotten this App"},
+	} {
+		_, err := b.open(told.app.app).Info.GetInfo(ctx, &basev1.GetInfoRequest{})
+		if !errors.Is(err, told.kind) || !strings.Contains(client.Explain(err), told.text) {
 			t.Errorf("%s App says: %s", name, client.Explain(err))
 		}
 	}
