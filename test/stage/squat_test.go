@@ -4,7 +4,10 @@ package stage_test
 
 import (
 	_ "embed"
+	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -61,6 +64,39 @@ func TestNobodyElseTakesAPortOfNginx(t *testing.T) {
 		if _, err := fmt.Sscan(before+" "+after, &held, &reached); err != nil || held == 0 || reached != 0 && held > reached {
 			t.Errorf("the ports were held at %s us, and %s was reached at %s us: %v", strings.TrimSpace(before), unit, strings.TrimSpace(after), err)
 		}
+	}
+
+	// While an update restarts what holds the ports, systemd holds them. The pause is what an
+	// intruder wishes for.
+	restarts := func(more string) (won int) {
+		t.Helper()
+		dropIn := s.Path(filepath.Join("etc/systemd/system", generation.PortsUnit+".d"))
+		if err := errors.Join(os.MkdirAll(dropIn, 0o755), os.WriteFile(filepath.Join(dropIn, "slow.conf"),
+			[]byte("[Service]\nExecStartPre=+/usr/bin/sleep 3\nTimeoutStartSec=90\n"+more), 0o644)); err != nil {
+			t.Fatal(err)
+		}
+		s.MustExec("systemctl", "daemon-reload")
+		s.MustExec("systemctl", "restart", "--no-block", generation.PortsUnit)
+		s.Until("it restarts", func() error {
+			state := s.State(generation.PortsUnit)
+			if state != "activating" {
+				return errors.New(state)
+			}
+			return nil
+		})
+		won = squat(t, s)
+		s.WaitActive(generation.PortsUnit)
+		return won
+	}
+	s.MustExec("systemctl", "stop", generation.ProxyUnit)
+	for range 2 {
+		if won := restarts(""); won != 0 {
+			t.Errorf("while what holds the ports restarts %d tries succeeded", won)
+		}
+	}
+	restarts("FileDescriptorStoreMax=0\n") // systemd may have kept some of before
+	if restarts("FileDescriptorStoreMax=0\n") == 0 {
+		t.Error("without what systemd keeps nobody takes a port during a restart: this test shows nothing")
 	}
 
 	// The attack can win: without what holds the ports each that is free is taken.

@@ -4,10 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"os"
 
+	"github.com/coreos/go-systemd/v22/activation"
 	"golang.org/x/sys/unix"
 )
 
@@ -16,35 +16,71 @@ import (
 // opened. It sets SO_REUSEPORT, so that NGINX, which is the same user and sets it too, can
 // bind and listen; and not SO_REUSEADDR, with which anybody could bind what nobody listens on.
 //
-// An address of a family that this machine does not have is left out. When it has all of
-// them it tells systemd so (sd_notify(3)).
+// An address of a family that this machine does not have is left out.
+//
+// The sockets are kept by systemd, too (FDSTORE of sd_notify(3)), so that nobody gets a port
+// while an update restarts this program: the kernel would let go of it with the last of them.
 func Hold(ctx context.Context, addresses []netip.AddrPort) error {
+	before := activation.Files(true)
+	var sockets []int
 	for _, address := range addresses {
-		if err := hold(address); err != nil {
+		socket, err := hold(address)
+		switch {
+		case err != nil:
 			return fmt.Errorf("hold TCP port %s for NGINX: %w; somebody may have it, `ss -ltnpe` shows who", address, err)
+		case socket >= 0:
+			sockets = append(sockets, socket)
 		}
 	}
-	if err := tellReady(os.Getenv("NOTIFY_SOCKET")); err != nil {
+	if err := tellSystemd(os.Getenv("NOTIFY_SOCKET"), sockets, before); err != nil {
 		return fmt.Errorf("tell systemd that the ports are held: %w", err)
+	}
+	for _, file := range before {
+		_ = file.Close() // it was kept for this process, which has its own now
 	}
 	<-ctx.Done()
 	return nil
 }
 
-// tellReady does nothing where nobody wants to know.
-func tellReady(socket string) error {
+// tellSystemd gives it these sockets to keep, takes those back that it has kept of the
+// process before, and says that the ports are held. Nobody may want to know.
+func tellSystemd(socket string, sockets []int, before []*os.File) error {
 	if socket == "" {
 		return nil
 	}
-	conn, err := net.Dial("unixgram", socket)
+	conn, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return err
 	}
-	_, err = conn.Write([]byte("READY=1"))
-	return errors.Join(err, conn.Close())
+	defer unix.Close(conn)
+	systemd := &unix.SockaddrUnix{Name: socket}
+	kept := map[string]bool{}
+	for _, file := range before {
+		kept[file.Name()] = true
+	}
+	name := "held-1"
+	for n := 2; kept[name]; n++ {
+		name = fmt.Sprintf("held-%d", n)
+	}
+	// FDPOLL=0: systemd would take a socket that does not listen for one whose peer is gone.
+	if err := unix.Sendmsg(conn, []byte("FDSTORE=1\nFDPOLL=0\nFDNAME="+name), unix.UnixRights(sockets...), systemd, 0); err != nil {
+		return err
+	}
+	messages := []string{"READY=1"}
+	for old := range kept {
+		messages = append(messages, "FDSTOREREMOVE=1\nFDNAME="+old)
+	}
+	for _, message := range messages {
+		if err := unix.Sendto(conn, []byte(message), 0, systemd); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
-func hold(address netip.AddrPort) error {
+// hold returns the socket that holds an address, or -1 if this machine does not have its
+// family.
+func hold(address netip.AddrPort) (int, error) {
 	family, port := unix.AF_INET, int(address.Port())
 	var where unix.Sockaddr
 	if address.Addr().Is4() {
@@ -54,10 +90,10 @@ func hold(address netip.AddrPort) error {
 	}
 	socket, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if errors.Is(err, unix.EAFNOSUPPORT) && family == unix.AF_INET6 {
-		return nil
+		return -1, nil
 	}
 	if err != nil {
-		return err
+		return -1, err
 	}
 	if family == unix.AF_INET6 {
 		err = unix.SetsockoptInt(socket, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 1)
@@ -71,5 +107,5 @@ func hold(address netip.AddrPort) error {
 	if err != nil {
 		_ = unix.Close(socket)
 	}
-	return err
+	return socket, err
 }

@@ -61,7 +61,8 @@ var mustRun = []string{
 // programUnits run a program that an upgrade of ours or of Debian's may replace.
 // SSH's is not among them: whoever upgrades by SSH would end with it.
 var programUnits = []string{
-	"bitbox-base-system.service", generation.MiddlewareUnit, "bitbox-base-console.service", generation.ProxyUnit, generation.MDNSUnit,
+	"bitbox-base-system.service", generation.MiddlewareUnit, "bitbox-base-console.service", generation.PortsUnit, generation.ProxyUnit,
+	generation.MDNSUnit,
 }
 
 // Machine is the running one.

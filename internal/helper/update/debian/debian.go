@@ -437,7 +437,8 @@ func (m Machine) Restart(ctx context.Context) error {
 		{"reset-failed", "bitbox-base-*"},
 		{"reload-or-restart", generation.FirewallUnit},
 		{"restart", systemSocket, systemUnit, middlewareSocket, generation.MiddlewareUnit},
-		{"try-restart", consoleUnit, generation.ProxyUnit, generation.BansUnit, generation.MDNSUnit},
+		{"try-restart", consoleUnit, generation.PortsUnit},
+		{"try-restart", generation.ProxyUnit, generation.BansUnit, generation.MDNSUnit},
 		append([]string{"start"}, linked...), // also what only this version has
 	} {
 		if _, err := m.systemd(ctx, append([]string{systemctl}, argv...)...); err != nil {
