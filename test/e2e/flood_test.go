@@ -100,7 +100,14 @@ func (b *base) flooded(do func()) {
 	b.MustExec("systemd-run", "--quiet", "--unit=flood", "--property=User="+firewall.MiddlewareUser, "/usr/bin/e2e-relay", "flood")
 	b.WaitActive("flood.service")
 	do()
-	b.MustExec("systemctl", "stop", "flood.service")
+	// Not by a job of systemd's: while it answers a flood it gets to none.
+	b.MustExec("systemctl", "kill", "--signal=TERM", "flood.service")
+	b.Until("the flood has ended", func() error {
+		if state := b.State("flood.service"); state == "active" || state == "deactivating" {
+			return errors.New(state)
+		}
+		return nil
+	})
 	b.t.Logf("the flood %s", strings.TrimSpace(b.Journal("flood.service")))
 }
 
