@@ -303,7 +303,7 @@ func withPort(address string) (string, error) {
 	}
 	number, err := strconv.ParseUint(port, 10, 16)
 	if err == nil && number == 0 {
-		err = errors.New("0 is no port")
+		err = errors.New("0 is not a port")
 	}
 	if strings.Contains(host, ":") && err == nil {
 		var ip netip.Addr
@@ -312,7 +312,7 @@ func withPort(address string) (string, error) {
 		}
 	}
 	if err != nil || host == "" || strings.ContainsAny(host, " /@[]") || Printable(host) != host {
-		return "", fail(ErrInvalid, err, "%q is no address; write host:port, such as 192.168.1.20:%d", Printable(address), DefaultPort)
+		return "", fail(ErrInvalid, err, "%q is not an address; write host:port, such as 192.168.1.20:%d", Printable(address), DefaultPort)
 	}
 	return net.JoinHostPort(host, strconv.FormatUint(number, 10)), nil
 }
