@@ -1,16 +1,16 @@
 //go:build linux
 
-// Command appliance boots the whole appliance on a developer's machine, for somebody
-// who wants to see it: our Debian package on Debian 12, in a container with a network of
-// its own, which one virtual cable joins with this machine. It shows the Base's
-// console, and says what to type in a second terminal.
+// Command appliance boots the whole appliance on a developer's machine: our Debian package
+// on Debian 12, in a container with its own network, which a virtual cable connects to this
+// machine. It shows the Base's console, and says what to type in a second terminal.
 //
-//	appliance PACKAGE        until Ctrl-C
-//	appliance PACKAGE demo   the whole story without a hand; ends with 0 only if each
-//	                         step did what it should
+//	appliance PACKAGE        runs until Ctrl-C
+//	appliance PACKAGE demo   plays the whole story by itself; ends with 0 only if each
+//	                         step succeeded
 //
-// The cable and its one address are gone at the end; the Debian stays, for the next time
-// (test/stage). It needs root on Debian. scripts/appliance makes the package and starts it.
+// The cable and its address are removed at the end. The Debian root stays for the next run
+// (test/stage). The command needs root on Debian; scripts/appliance builds the package and
+// runs it.
 package main
 
 import (

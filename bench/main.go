@@ -1,19 +1,18 @@
-// Command bench prints what this project costs beside what its rival costs, both
-// measured in the same run on the same machine:
+// Command bench measures this project and its rival in the same run on the same machine:
 //
 //	go run ./bench              everything
 //	go run ./bench -run call    only measurements with "call" in their name
 //	go run ./bench -docs        everything, and write it into docs/performance.md
 //
-// It asserts nothing: absolute figures belong to a machine. A ratio above 1 means that we
-// do better. Rounds of the two alternate, so that a busy machine disturbs both alike. A
-// measurement that fails is told at the end, and the others are printed all the same.
+// It asserts nothing, because absolute figures depend on the machine. A ratio above 1 means
+// that this project does better. Rounds of the two alternate, so that a busy machine disturbs
+// both alike. If a measurement fails, bench reports it at the end and still prints the others.
 //
-// The rival is gRPC-Go over crypto/tls 1.3, made to do the same work: mutual
+// The rival is gRPC-Go over crypto/tls 1.3, configured to do the same work: mutual
 // authentication by pinned Ed25519 keys, X25519MLKEM768, no session tickets, and
-// TLS_CHACHA20_POLY1305_SHA256. TLS 1.3 in Go prefers AES where the processor has the
-// instructions and cannot be configured otherwise, so the program starts itself again with
-// GODEBUG telling Go that one of them is missing. Nothing that is measured here uses it.
+// TLS_CHACHA20_POLY1305_SHA256. TLS 1.3 in Go prefers AES if the processor has the
+// instructions, and cannot be configured otherwise. So the program starts itself again with
+// GODEBUG saying that one of them is missing. Nothing that is measured here uses it.
 package main
 
 import (

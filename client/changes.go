@@ -59,7 +59,7 @@ func (s *Session) Changes(ctx context.Context) (*ChangeLog, error) {
 
 func failChanges(err error) error {
 	if errors.Is(err, posture.ErrUnknownField) {
-		return fail(ErrInvalid, err, "the log of changes has something that this App does not know; update its software")
+		return fail(ErrInvalid, err, "the log of changes has an entry that this App does not know; update its software")
 	}
 	return fail(ErrLyingBase, err, "%v", err)
 }

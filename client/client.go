@@ -1,10 +1,10 @@
-// Package client is an App for a Base: it finds Bases on the local network,
-// pairs with one by a code that two people compare, and calls its services over
-// an encrypted channel. The command bitbox-app uses nothing else.
+// Package client implements an App for a Base. It finds Bases on the local network, pairs
+// with one by a code that is compared on both sides, and calls its services over an encrypted
+// channel. The command bitbox-app uses nothing else.
 //
-// An App is made with New. What it must remember is in its directory: the keys of each
-// pairing and the addresses of each Base in one database, and the number of the last
-// connection in a small file for each pairing. Several processes may share the directory.
+// [New] makes an [App]. The App stores its state in its directory: one database holds the
+// keys of each pairing and the addresses of each Base, and a small file for each pairing
+// holds the number of the last connection. Several processes may share the directory.
 //
 //	app, err := client.New(client.Options{})
 //	...
@@ -15,19 +15,18 @@
 //
 // # Pairing
 //
-// Pair shows a request number, which somebody at the Base accepts, and then a
-// code, which must be the same in the App and at the Base. Compare it by eye: the code
-// is all that keeps a man in the middle out. A pairing that fails after the App
-// has shown its half to the other side was perhaps his guess: there is one in a
-// million for each. So Pair never tries again by itself, and refuses for three minutes
-// after three failures.
+// [App.Pair] shows a request number, which a person at the Base accepts, and then a code,
+// which must be the same in the App and at the Base. Compare the two by eye: only this
+// comparison keeps a man in the middle out. A pairing that fails after the App has revealed
+// its half to the other side may have been the guess of an attacker, who has one chance in a
+// million for each guess. So Pair never tries again by itself, and after three such failures
+// it refuses for three minutes.
 //
 // # Errors
 //
-// Each failure has a kind (ErrUnreachable, ErrRevoked and so on, for errors.Is)
-// and a sentence for people (Explain). Nothing stored is lost by a failure: a
-// pairing stays until Forget, except one that the Base never took up
-// (ErrPairAgain).
+// Each failure is an [Error] with a kind ([ErrUnreachable], [ErrRevoked] and so on, for
+// errors.Is) and a sentence for people ([Explain]). No failure deletes stored data. A pairing
+// stays until [App.Forget], except one that the Base never confirmed ([ErrPairAgain]).
 package client
 
 import (
@@ -304,7 +303,7 @@ func withPort(address string) (string, error) {
 	}
 	number, err := strconv.ParseUint(port, 10, 16)
 	if err == nil && number == 0 {
-		err = errors.New("0 is no port")
+		err = errors.New("0 is not a port")
 	}
 	if strings.Contains(host, ":") && err == nil {
 		var ip netip.Addr
@@ -313,7 +312,7 @@ func withPort(address string) (string, error) {
 		}
 	}
 	if err != nil || host == "" || strings.ContainsAny(host, " /@[]") || Printable(host) != host {
-		return "", fail(ErrInvalid, err, "%q is no address; write host:port, such as 192.168.1.20:%d", Printable(address), DefaultPort)
+		return "", fail(ErrInvalid, err, "%q is not an address; write host:port, such as 192.168.1.20:%d", Printable(address), DefaultPort)
 	}
 	return net.JoinHostPort(host, strconv.FormatUint(number, 10)), nil
 }

@@ -281,7 +281,7 @@ func (a *App) handshake(conn net.Conn, p *pairing, seq uint64) (*noiseconn.Conn,
 	status, transport, err := initiator.ReadR2(r2)
 	switch {
 	case err != nil:
-		return nil, fail(ErrNotABase, err, "what answers at %s does not have its keys", conn.RemoteAddr())
+		return nil, fail(ErrNotABase, err, "the machine that answers at %s does not have the Base's keys", conn.RemoteAddr())
 	case status == noiseconn.StatusRevoked:
 		return nil, failRevoked(p, nil)
 	}

@@ -47,7 +47,7 @@ func (a *App) Browse(ctx context.Context) (<-chan Nearby, error) {
 		Own: func(txt discovery.TXT) bool { return recognise(pairings, txt) != nil },
 	})
 	if err != nil {
-		return nil, fail(ErrUnreachable, err, "the local network cannot be asked for Bases (%v); give the address instead", err)
+		return nil, fail(ErrUnreachable, err, "the App cannot search the local network for Bases (%v); give the address instead", err)
 	}
 	nearby := make(chan Nearby)
 	go func() {

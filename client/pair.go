@@ -437,12 +437,12 @@ func exchange(conn net.Conn, typ byte, message []byte, size int, wait time.Durat
 		return nil, err
 	}
 	if err := noiseconn.WriteFrame(conn, typ, message); err != nil {
-		return nil, fail(ErrSilent, nil, "%s takes no message: %v", conn.RemoteAddr(), reason(err))
+		return nil, fail(ErrSilent, nil, "%s does not accept a message: %v", conn.RemoteAddr(), reason(err))
 	}
 	got, body, err := noiseconn.ReadFrame(conn)
 	switch {
 	case errors.Is(err, noiseconn.ErrFrame), err == nil && (got != typ || len(body) != size):
-		return nil, fail(ErrNotABase, err, "what listens at %s speaks something else, so it is no Base; check the address and port",
+		return nil, fail(ErrNotABase, err, "the machine at %s speaks another protocol, so it is not a Base; check the address and port",
 			conn.RemoteAddr())
 	case err != nil:
 		// Not as a cause: package connect lets go of whatever wraps io.EOF.

@@ -36,7 +36,7 @@ func (s *Session) CheckName(ctx context.Context, id, name string) (pairedAs stri
 		case app.ID == id:
 			pairedAs = app.Name
 		case app.Name == name:
-			return "", fail(ErrNoSuchApp, nil, "what the Base has signed knows another App as %q than its list does; give the id of the one that you mean", Printable(name))
+			return "", fail(ErrNoSuchApp, nil, "the name %q means another App in the Base's signed posture than in its list; give the id of the one that you mean", Printable(name))
 		}
 	}
 	return pairedAs, nil
@@ -56,7 +56,7 @@ func SetRole(id string, role basev1.Role) Edit {
 	return func(p *Posture, _ *PostureView, _ uint64) error {
 		i := slices.IndexFunc(p.Apps, func(a posture.App) bool { return a.ID == id })
 		if i < 0 {
-			return fail(ErrNoSuchApp, nil, "no App with the id %q is an App of this Base", Printable(id))
+			return fail(ErrNoSuchApp, nil, "this Base has no App with the id %q", Printable(id))
 		}
 		p.Apps = slices.Clone(p.Apps)
 		p.Apps[i].Role = role
@@ -121,7 +121,7 @@ func parseRequestNumber(text string) (uint32, error) {
 	digits := strings.ReplaceAll(text, " ", "")
 	number, err := strconv.ParseUint(digits, 10, 32)
 	if err != nil || len(digits) != 6 {
-		return 0, fail(ErrInvalid, err, "%q is no request number, which has six digits", Printable(text))
+		return 0, fail(ErrInvalid, err, "%q is not a request number, which has six digits", Printable(text))
 	}
 	return uint32(number), nil
 }
@@ -137,7 +137,7 @@ func (s *Session) AcceptPairing(ctx context.Context, a Acceptance) (listed bool,
 		return false, err
 	}
 	if a.Words == nil {
-		return false, fail(ErrInvalid, nil, "to let an App in needs somebody who types its words")
+		return false, fail(ErrInvalid, nil, "letting an App in needs a person who types its words")
 	}
 	seen, err := s.look(ctx, true)
 	if err != nil {
@@ -283,7 +283,7 @@ func (c *accepting) answer(ctx context.Context, shown *basev1.AcceptPairingRespo
 	}
 	matched, err = c.matched(c.view, answer, reply.GetReport())
 	if err != nil {
-		return false, fail(ErrLyingBase, err, "what the Base says about the words is not signed by its authority (%v): in the new App, say no",
+		return false, fail(ErrLyingBase, err, "the Base's answer about the words is not signed by its authority (%v): in the new App, say no",
 			err)
 	}
 	return matched, nil
@@ -327,7 +327,7 @@ func (s *Session) listed(ctx context.Context, key []byte, role basev1.Role) (boo
 func ParseRole(text string) (basev1.Role, error) {
 	role, known := basev1.ParseRole(text)
 	if !known {
-		return 0, fail(ErrInvalid, nil, "%q is no role; it is viewer, operator or owner", Printable(text))
+		return 0, fail(ErrInvalid, nil, "%q is not a role; use viewer, operator or owner", Printable(text))
 	}
 	return role, nil
 }

@@ -39,7 +39,7 @@ var ErrLyingBase = errors.New("the Base's posture does not verify")
 var (
 	// ErrNotApproved: the user did not want it.
 	ErrNotApproved = errors.New("not approved")
-	// ErrNoChange: the Base is like that already.
+	// ErrNoChange: the Base has these settings already.
 	ErrNoChange = errors.New("no change")
 	// ErrBusy: another change is being applied or tried.
 	ErrBusy = errors.New("another change is on")
@@ -227,7 +227,7 @@ func (s *Session) draft(view *PostureView, change Change) (*systemv1.PostureDocu
 		return nil, asInvalid(err)
 	}
 	if len(view.Changes(draft)) == 0 {
-		return nil, fail(ErrNoChange, nil, "there is nothing to change: the Base is like that already")
+		return nil, fail(ErrNoChange, nil, "there is nothing to change: the Base has these settings already")
 	}
 	return draft, nil
 }
@@ -320,9 +320,9 @@ func settled(view *PostureView, signed *systemv1.PostureDocument) (*PostureView,
 func failLeft(cause error, signed *systemv1.PostureDocument, confirming bool) error {
 	switch {
 	case !signed.GetTry():
-		return fail(ErrUnsettled, cause, "the change was sent, and holds if the Base has it; look at the posture")
+		return fail(ErrUnsettled, cause, "the change was sent, and is in force if the Base received it; look at the posture")
 	case confirming:
-		return fail(ErrUnsettled, cause, "the confirmation was on its way: the change holds if the Base has it, and else the Base undoes the change within 60 s; look at the posture")
+		return fail(ErrUnsettled, cause, "the confirmation was on its way: the change is in force if the Base received it; otherwise the Base undoes the change within 60 s; look at the posture")
 	}
 	return fail(ErrUndone, cause, "the change was not confirmed: the Base undoes it within 60 s")
 }

@@ -434,7 +434,7 @@ func TestTryWhoseConfirmationCannotArriveIsUndone(t *testing.T) {
 				time.AfterFunc(time.Second, cancel)
 			})
 			_, err := h.session.Apply(ctx, change)
-			told := map[bool]string{false: "the Base undoes it within 60 s", true: "holds if the Base has it"}
+			told := map[bool]string{false: "the Base undoes it within 60 s", true: "is in force if the Base received it"}
 			wantKind(t, err, map[bool]error{false: ErrUndone, true: ErrUnsettled}[final])
 			if !strings.Contains(err.Error(), told[final]) {
 				t.Errorf("the user is told %q", err)

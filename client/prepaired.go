@@ -155,6 +155,6 @@ func (a *App) isSecondBoard(ctx context.Context, p *pairing, address string) boo
 }
 
 func failSecondBoard(p *pairing, address string) error {
-	return fail(ErrSecondBoard, nil, "what answers at %s has the same image as the Base %q, but is another board; this App uses the board that it met first, and no other: "+
+	return fail(ErrSecondBoard, nil, "the board at %s has the same image as the Base %q, but is another board; this App uses the board that it met first, and no other: "+
 		"give the second board an image of its own (%s), and if you made only one, somebody has a copy of the image", address, p.Name, fmt.Sprintf("bitbox-app prepair FILE --name %q", p.Name+" 2"))
 }

@@ -123,7 +123,7 @@ func resultOf(u *basev1.Update) error {
 	case basev1.Update_PHASE_DONE:
 		return nil
 	case basev1.Update_PHASE_FAILED:
-		return fail(ErrUpdateUndone, nil, "the update to version %s failed, and somebody has to look at the Base: %s",
+		return fail(ErrUpdateUndone, nil, "the update to version %s failed, and a person must check the Base: %s",
 			Printable(u.GetToVersion()), Printable(u.GetReason()))
 	default:
 		return fail(ErrUpdateUndone, nil, "the Base runs version %s as before: %s", Printable(u.GetFromVersion()), Printable(u.GetReason()))
@@ -212,7 +212,7 @@ func (s *Session) follow(ctx context.Context, update *basev1.Update, progress fu
 			return nil, fail(ErrUpdateUnknown, ctx.Err(), "the Base installs version %s, and this App did not wait for the end; ask for it later",
 				Printable(update.GetToVersion()))
 		case err == nil && latest.GetId() != update.GetId():
-			return nil, fail(ErrUpdateUnknown, nil, "the Base says nothing of this update any more; ask for its version")
+			return nil, fail(ErrUpdateUnknown, nil, "the Base no longer reports this update; ask for its version")
 		case err == nil:
 			update = latest
 			continue

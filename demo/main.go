@@ -1,12 +1,11 @@
-// Command demo tells the whole story of a Base and its Apps with the two real
-// programs, without a hand and without a terminal: discover, pair, call, move,
-// watch, revoke, be refused. It prints what is typed and what is answered, and
-// ends with 0 only if every step did what it should.
+// Command demo plays the whole story of a Base and its Apps with the two real programs,
+// without a person and without a terminal: discover, pair, call, move, watch, revoke, be
+// refused. It prints what is typed and what is answered, and ends with 0 only if every step
+// succeeded.
 //
-// What a person would do at the Base (accept a number, read the code on its
-// display, confirm) the demo does by what the Base's log shows. Where it can
-// (Linux, as root or with user namespaces) all of it runs in a network of its
-// own, so that nothing is announced to the real one.
+// It takes the part of the person at the Base (accept a number, read the code on the display,
+// confirm) by reading the Base's log. On Linux, as root or with user namespaces, everything
+// runs in its own network namespace, so that nothing is announced to the real network.
 package main
 
 import (

@@ -1,6 +1,5 @@
-// Command image makes a bootable image of the appliance (amd64), or its root file
-// system (arm64). `make image` runs it; docs/image.md says what is in an image and
-// how it is made.
+// Command image builds a bootable image of the appliance (amd64), or its root file system
+// (arm64). `make image` runs it. docs/image.md describes the image and its construction.
 package main
 
 import (

@@ -1,5 +1,5 @@
-// Package packaging holds what is installed on a Base, so that the audit knows
-// what should be there without believing what is.
+// Package packaging embeds the files that are installed on a Base. So the audit knows the
+// expected files without relying on the installed ones.
 package packaging
 
 import "embed"

@@ -1,6 +1,6 @@
-// Command protoc-gen-baserpc is a plugin of protoc: it makes package baserpc of the
-// services in api/base/v1, for each method its name, a client and a handler.
-// scripts/generate calls it.
+// Command protoc-gen-baserpc is a plugin of protoc. From the services in api/base/v1 it
+// generates package baserpc: for each method its name, a client and a handler.
+// scripts/generate runs it.
 package main
 
 import (

@@ -253,13 +253,13 @@ func TestEventsOfTheHelperAreTold(t *testing.T) {
 				BansChanged: &basev1.BansChangedEvent{Banned: []*basev1.Ban{ban}}}},
 		"The pairing window is open to let in a viewer for another 1 min 0 s.": {Event: &basev1.Event_WindowChanged{
 			WindowChanged: &basev1.WindowChangedEvent{Window: &basev1.Window{Open: true, RemainingMs: 60_000, Role: basev1.Role_ROLE_VIEWER}}}},
-		"The Base is not as it should be: Open (port), Odd (key).": {Event: &basev1.Event_DriftFound{
+		"The audit has findings: Open (port), Odd (key).": {Event: &basev1.Event_DriftFound{
 			DriftFound: &basev1.DriftFoundEvent{Findings: []*basev1.Finding{{Id: "port", Title: "Open"}, {Id: "key", Title: "Odd"}}}}},
 		"Banned: 192.0.2.7 (sshd).": {Event: &basev1.Event_BansChanged{
 			BansChanged: &basev1.BansChangedEvent{Banned: []*basev1.Ban{ban}}}},
-		"Banned no more: 192.0.2.7 (sshd).": {Event: &basev1.Event_BansChanged{
+		"No longer banned: 192.0.2.7 (sshd).": {Event: &basev1.Event_BansChanged{
 			BansChanged: &basev1.BansChangedEvent{Lifted: []*basev1.Ban{ban}}}},
-		"The Base could not become as it should be, and tries again: no room.": {Event: &basev1.Event_ApplyFailed{
+		"The Base could not apply its posture, and tries again: no room.": {Event: &basev1.Event_ApplyFailed{
 			ApplyFailed: &basev1.ApplyFailedEvent{Reason: "no room"}}},
 	} {
 		if got := eventText(event); got != want {
@@ -286,9 +286,9 @@ func TestEachKindOfEventHasItsWords(t *testing.T) {
 
 func TestEventsAreToldInSentences(t *testing.T) {
 	for want, event := range map[string]*basev1.Event{
-		"Somebody asked to be paired (3 different requests); nobody listened, since no pairing window was open.": {
+		"Somebody asked to be paired (3 different requests); this was ignored because no pairing window was open.": {
 			Event: &basev1.Event_PairingAttempt{PairingAttempt: &basev1.PairingAttemptEvent{Requests: 3, Ignored: true}}},
-		"The update to version 2 did not hold; version 1 is installed: it was not well.": {
+		"The update to version 2 was undone; version 1 is installed: it was not well.": {
 			Event: &basev1.Event_UpdateEnded{UpdateEnded: &basev1.UpdateEndedEvent{FromVersion: "1", ToVersion: "2", Reason: "it was not well."}}},
 		"The service backup has failed.": {
 			Event: &basev1.Event_ServiceFailed{ServiceFailed: &basev1.ServiceFailedEvent{Service: &basev1.Service{Name: "backup"}}}},

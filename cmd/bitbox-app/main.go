@@ -1,6 +1,5 @@
-// Command bitbox-app is the owner's side: it finds Bases, pairs with them, and
-// runs what runs on them. It does nothing that package client does not let any
-// other program do.
+// Command bitbox-app is the owner's program: it finds Bases, pairs with them, and manages
+// them. It uses package client only, so any other program can do the same.
 package main
 
 import (

@@ -259,12 +259,12 @@ func eventWords(event *basev1.Event) string {
 	case *basev1.Event_PostureChanged:
 		return postureText(e.PostureChanged)
 	case *basev1.Event_DriftFound:
-		return "The Base is not as it should be: " +
+		return "The audit has findings: " +
 			list(e.DriftFound.GetFindings(), func(f *basev1.Finding) string { return f.GetTitle() + " (" + f.GetId() + ")" }) + "."
 	case *basev1.Event_BansChanged:
 		return bansText(e.BansChanged)
 	case *basev1.Event_ApplyFailed:
-		return "The Base could not become as it should be, and tries again: " + e.ApplyFailed.GetReason() + "."
+		return "The Base could not apply its posture, and tries again: " + e.ApplyFailed.GetReason() + "."
 	case *basev1.Event_ServiceFailed:
 		return because(fmt.Sprintf("The service %s has failed", e.ServiceFailed.GetService().GetName()), e.ServiceFailed.GetReason())
 	case *basev1.Event_ServiceRecovered:
@@ -273,7 +273,7 @@ func eventWords(event *basev1.Event) string {
 		return fmt.Sprintf("The disk is filling up: %s of %s are free.", size(e.DiskFilling.GetAvailableBytes()),
 			size(e.DiskFilling.GetTotalBytes()))
 	case *basev1.Event_UpdateWaiting:
-		return "Security updates of Debian wait: " + strings.Join(e.UpdateWaiting.GetPackages(), ", ") + "."
+		return "Security updates of Debian are waiting: " + strings.Join(e.UpdateWaiting.GetPackages(), ", ") + "."
 	case *basev1.Event_UpdateEnded:
 		return updateText(e.UpdateEnded)
 	case *basev1.Event_BaseStarted:
@@ -281,7 +281,7 @@ func eventWords(event *basev1.Event) string {
 	case *basev1.Event_MachineStopping:
 		return stopText(e.MachineStopping)
 	}
-	return "Something happened that this App does not know; its software may be too old."
+	return "This App does not know this kind of event; its software may be too old."
 }
 
 // postureText says what somebody has changed of how open the Base is.
@@ -322,7 +322,7 @@ func attemptText(e *basev1.PairingAttemptEvent) string {
 		text += fmt.Sprintf(" (%d different requests)", n)
 	}
 	if e.GetIgnored() {
-		return text + "; nobody listened, since no pairing window was open."
+		return text + "; this was ignored because no pairing window was open."
 	}
 	return text + "."
 }
@@ -331,7 +331,7 @@ func updateText(e *basev1.UpdateEndedEvent) string {
 	if e.GetInstalled() {
 		return fmt.Sprintf("The Base was updated from version %s to %s.", e.GetFromVersion(), e.GetToVersion())
 	}
-	return because(fmt.Sprintf("The update to version %s did not hold; version %s is installed", e.GetToVersion(), e.GetFromVersion()),
+	return because(fmt.Sprintf("The update to version %s was undone; version %s is installed", e.GetToVersion(), e.GetFromVersion()),
 		e.GetReason())
 }
 
@@ -360,7 +360,7 @@ func bansText(e *basev1.BansChangedEvent) string {
 		parts = append(parts, "Banned: "+list(e.GetBanned(), address)+".")
 	}
 	if len(e.GetLifted()) > 0 {
-		parts = append(parts, "Banned no more: "+list(e.GetLifted(), address)+".")
+		parts = append(parts, "No longer banned: "+list(e.GetLifted(), address)+".")
 	}
 	return strings.Join(parts, " ")
 }

@@ -1,10 +1,11 @@
-// Command bitbox-base is the Base: the appliance's program.
+// Command bitbox-base is the program of the appliance. Its subcommands are the processes of
+// the Base, and tools for people at the Base.
 //
 // Exit codes:
 //
-//	0  done
-//	1  it failed; the sentence on standard error says why
-//	2  the command was typed wrongly
+//	0  success
+//	1  failure; the message on standard error says why
+//	2  wrong usage
 //	3  no Base runs on this state
 //	4  the Base refused
 //	5  another Base runs on this state

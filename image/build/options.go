@@ -1,5 +1,5 @@
-// Package build makes images of the appliance: a root file system from Debian's
-// packages and ours, and a disk with it.
+// Package build builds images of the appliance: a root file system from Debian's packages and
+// ours, and a disk that contains it.
 package build
 
 import (

@@ -1,6 +1,6 @@
-// Package atomicfile writes small files so that a crash, a power cut or a full
-// disk leaves the old content or the new one, whole. It is the only writer of
-// files in this project that are not databases.
+// Package atomicfile writes small files atomically: after a crash, a power cut or a full disk
+// the file has its complete old content or its complete new content. Except for databases,
+// all files of this project are written by it.
 package atomicfile
 
 import (

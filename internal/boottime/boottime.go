@@ -1,4 +1,4 @@
-// Package boottime tells how long this boot lasts, and which boot it is.
+// Package boottime tells how long the machine has been running, and identifies the boot.
 package boottime
 
 import (

@@ -1,5 +1,5 @@
-// Package commandline is what the command lines of both programs have in common:
-// how arguments are counted, and how a length of time is typed.
+// Package commandline has the parts that the command lines of both programs share: the number
+// of arguments of a command, and the syntax of durations.
 package commandline
 
 import (

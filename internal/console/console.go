@@ -1,11 +1,13 @@
-// Package console is what stands at the Base during a pairing: it shows request
-// numbers and codes to the human there, and takes the answers to the ceremony
-// authority (internal/protocol/pairing). It never speaks to the Middleware.
+// Package console is the user interface at the Base. During a pairing it shows request
+// numbers and codes to the person there, and gives their answers to the ceremony authority
+// (internal/protocol/pairing). It never talks to the Middleware.
 //
-// Screen is a whole screen, as on the appliance: what is drawn (draw) and what a key
-// means (desk) are pure, and Screen.Run does the rest. Run is a dialogue on a
-// terminal, line by line. Log writes to a log instead, and the answers come by
-// `bitbox-base pairing`.
+// There are three variants:
+//
+//   - [Screen] is a full screen, as on the appliance. The drawing (draw) and the meaning of
+//     keys (desk) are pure; [Screen.Run] does the I/O.
+//   - [Run] is a dialogue on a terminal, line by line.
+//   - [Log] writes to a log; the answers come from `bitbox-base pairing`.
 package console
 
 import (

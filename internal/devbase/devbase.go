@@ -1,8 +1,8 @@
-// Package devbase runs a whole Base in one process, for a developer's machine and for
-// tests: the Middleware, the ceremony authority and the console. It needs no root, and
-// touches nothing outside its state directory.
+// Package devbase runs a whole Base in one process, for a developer's machine and for tests:
+// the Middleware, the ceremony authority and the console. It needs no root, and touches
+// nothing outside its state directory.
 //
-// On the appliance these parts are processes of their own, with walls between them
+// On the appliance these parts are separate processes, each in its own sandbox
 // (docs/architecture.md). The interfaces between them are the same here.
 package devbase
 

@@ -1,5 +1,5 @@
-// Package digits draws the digits of a code so large that two people compare them
-// without getting up: at the Base's screen, and in the App's dashboard.
+// Package digits draws the digits of a code in large type, so that two people can compare
+// them across a room. The Base's screen and the App's dashboard use it.
 package digits
 
 import "strings"

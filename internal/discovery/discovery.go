@@ -1,8 +1,7 @@
-// Package discovery lets a Base announce itself on the local network by
-// multicast DNS (RFC 6762) as a service (DNS-SD, RFC 6763), and lets an App find
-// the Bases there.
+// Package discovery lets a Base announce itself on the local network by multicast DNS (RFC 6762)
+// as a service (DNS-SD, RFC 6763), and lets an App find the Bases there.
 //
-// # What is announced
+// # The announcement
 //
 // The service type is "_bitboxbase._tcp". The TXT record has four keys:
 //
@@ -11,26 +10,23 @@
 //	id       the first 8 bytes of HMAC-SHA256(K_disc, n), in hexadecimal
 //	pairing  "open" or "closed"
 //
-// An App that is paired has K_disc and recognises its Base by n and id. To
-// anybody else they link nothing; the name of the Base and its hardware address
-// still may.
+// An App that is paired has K_disc and recognises its Base by n and id. For anybody else they
+// link nothing to anything, but the name of the Base and its hardware address still may.
 //
-// # What an answer is worth
+// # How much an answer is worth
 //
-// Nothing, before the handshake. Whoever is on the network can announce
-// anything, and can repeat the n and id of a Base with an address of his own.
-// An answer is a hint where to knock. Browse therefore checks every text that
-// it hands on, takes a bounded number of answers, and never lets what one
-// responder says change what another one said.
+// Before the handshake it is worth nothing. Anybody on the network can announce anything, and
+// can repeat the n and id of a Base with another address. An answer is a hint where to connect.
+// So [Browse] checks every text before it returns it, takes a limited number of answers, and
+// never lets the answer of one responder change that of another.
 //
 // # Why not a library
 //
-// The one at hand, github.com/pion/mdns/v2, remembers without bound what a
-// stranger announces, puts together what different responders say, takes a
-// goodbye for an announcement and sends none, knows one address of a service,
-// and opens two further UDP ports. Like golang.org/x/net/dns/dnsmessage it cannot have
-// a dot in a label. What is needed of the protocol is small (wire.go). These two
-// are what the tests try this package against.
+// The obvious one, github.com/pion/mdns/v2, stores announcements of strangers without a limit,
+// mixes the answers of different responders, treats a goodbye as an announcement and sends none,
+// knows one address per service, and opens two more UDP ports. Like
+// golang.org/x/net/dns/dnsmessage, it does not allow a dot in a label. The necessary part of the
+// protocol is small (wire.go). The tests run this package against both libraries.
 package discovery
 
 import (

@@ -1,6 +1,6 @@
-// Package helperclient is how the other processes of the Base reach the system helper
+// Package helperclient connects the other processes of the Base to the system helper
 // (internal/helper): over its unix socket, or within one process in tests. It knows the
-// messages of api/system/v1 and nothing of what the helper does with them.
+// messages of api/system/v1, and nothing about how the helper handles them.
 package helperclient
 
 import (

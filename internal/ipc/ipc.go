@@ -1,16 +1,15 @@
-// Package ipc carries requests between the Base's own processes over a unix
-// socket: one request a connection, one or more answers, every message with its
-// length in front. What a message means is not its concern.
+// Package ipc carries requests between the Base's own processes over a unix socket. A
+// connection carries one request and one or more answers, and each message has its length in
+// front. The package does not know what a message means.
 //
 //	request   length (4, big endian) | kind (2) | message
 //	answers   length (4) | message, once or more; then the connection ends
 //	          0xFFFFFFFF ends a stream of answers that is complete
 //
-// A server knows from the kernel who its peer is, and refuses whom it does not
-// want before it reads a byte. Its handler knows the kind and the length of a request
-// before it reads the rest. It reads a request within RequestTime, holds at
-// most MaxConnections, and gives up on a peer that does not take its answer. A
-// peer that hangs up cancels its request.
+// The kernel tells a server who its peer is, and the server refuses unwanted peers before it
+// reads a byte. Its handler learns the kind and the length of a request before the rest is
+// read. A server reads a request within [RequestTime], holds at most [MaxConnections], and gives
+// up on a peer that does not read its answer. A peer that hangs up cancels its request.
 package ipc
 
 import (

@@ -1,17 +1,15 @@
-// Package secret holds 32-byte keys that cannot be printed, logged or
-// marshalled by accident.
+// Package secret holds 32-byte keys that cannot be printed, logged or marshalled by accident.
 //
-// A Key has a type parameter that does nothing but make a different type of
-// each kind of key, so that a pairing key cannot be passed where a static key
-// is meant:
+// [Key] has a type parameter whose only purpose is to give each kind of key its own type, so
+// that a pairing key cannot be passed as a static key:
 //
 //	type staticKind struct{}
 //	type StaticKey = secret.Key[staticKind]
 //
-// The bytes stand behind a function. This matters: package fmt prints unexported
-// fields of an enclosing struct by reflection without calling their String
-// method. It would print an array; it even follows a pointer to one when the
-// verb does not fit (%s). Nothing looks inside a function value.
+// The bytes are stored behind a function. This matters, because package fmt prints unexported
+// fields of an enclosing struct by reflection, without calling their String method. It would
+// print an array, and it even follows a pointer to one if the verb does not fit (%s). Nothing
+// looks inside a function value.
 package secret
 
 import (

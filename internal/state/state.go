@@ -1,31 +1,28 @@
-// Package state keeps small, precious state: identities, keys, who is paired. One
-// file, one program at a time, all content in memory.
+// Package state stores small, precious state: identities, keys, pairings. A state is one file,
+// used by one program at a time, with its whole content in memory.
 //
-// # What is promised
+// # Guarantees
 //
-//   - Update returns nil only when the change is on disk. A kill, a power cut or
-//     a full disk leaves the content of before or the one after, whole.
-//   - No flipped bit goes unseen: the file is read by a parser of its own that
-//     believes nothing, and a digest covers the whole content. Open gives back
-//     what was stored, or an error.
-//   - A file that is missing, damaged, of another kind, of a newer version or open
-//     to others is refused in a sentence. Nothing is ever replaced by an empty file.
+//   - Update returns nil only when the change is on disk. After a kill, a power cut or a full
+//     disk, the file has the complete content before or after the change.
+//   - Every flipped bit is detected: a separate, strict parser reads the file, and a digest
+//     covers the whole content. Open returns the stored content or an error.
+//   - A file that is missing, damaged, of another kind, of a newer version or accessible to
+//     others is refused with a message that says so. It is never replaced by an empty file.
 //
-// # How
+// # Implementation
 //
-// The file is a bbolt database with one bucket. bbolt trusts its file: a damaged
-// one makes it panic, or run in circles. So it gets to see the file only after
-// the parser (format.go) has found it whole, and serves for writing alone. Reads
-// come from memory.
+// The file is a bbolt database with one bucket. bbolt trusts its file: a damaged one makes it
+// panic or loop. So bbolt opens the file only after the parser (format.go) has found it intact,
+// and it is used for writing only. Reads come from memory.
 //
-// Each Update commits twice. bbolt keeps two meta pages and takes the newer that
-// is valid; were the newer one damaged later, the content before the last Update
-// would come back, a revoked App with it. After the second commit, which changes
-// nothing, both stand for the same content.
+// Each Update commits twice. bbolt keeps two meta pages and uses the newer valid one. If the
+// newer one were damaged later, the content before the last Update would return, for example
+// with an App that was revoked. The second commit changes nothing; after it both meta pages
+// stand for the same content.
 //
-// A file NAME.lock lies beside the state. It is locked while a program runs on
-// the state, and says whether the state was ever made, so that a missing file is
-// told from a new one.
+// A file NAME.lock lies beside the state. It is locked while a program uses the state. It also
+// records whether the state was ever made, so that a missing file is not mistaken for a new one.
 package state
 
 import (

@@ -1,4 +1,4 @@
-// Package version says which version of the software this is.
+// Package version holds the version of this software.
 package version
 
 import "runtime/debug"

@@ -1,8 +1,8 @@
-// Package manual writes the man pages and the shell completions of a command, from what
-// its own help says. Neither program links it: they have it when they are built with the
-// tag "manual", which makes of them programs that do only this (scripts/manual).
+// Package manual generates the man pages and the shell completions of a command from its help.
+// The shipped programs do not link it. Built with the tag "manual", a program links it and does
+// only this (scripts/manual).
 //
-// The package doc of cobra could do it too, and brings a Markdown renderer.
+// The doc package of cobra could do it too, but it needs a Markdown renderer.
 package manual
 
 import (

@@ -1,15 +1,14 @@
-// Command release makes the files in which new versions of the Base's package travel
-// (docs/updates.md). It is for whoever makes releases, on their own machine; no Base
-// has it.
+// Command release makes the release files that carry new versions of the Base's package
+// (docs/updates.md). It is for the makers of releases, on their own machines; no Base has it.
 //
 //	go run ./packaging/release key FILE
 //	go run ./packaging/release sign KEY PACKAGE.deb FILE
 //	go run ./packaging/release show FILE
 //
-// key makes a new key, which signs: keep FILE to yourself, and a copy of it in another
-// place. The public half, which it prints and writes into FILE.pub, is built into the Base. sign writes the
-// release of a package. show tells what a release holds; with the variable RELEASE_KEY
-// set to the public half it also verifies.
+// key makes a new signing key: keep FILE secret, and a copy of it in another place. It prints the
+// public half and writes it into FILE.pub; the public half is built into the Base. sign writes
+// the release file of a package. show prints the contents of a release file; if the variable
+// RELEASE_KEY is set to the public half, it also verifies the signature.
 package main
 
 import (

@@ -1,7 +1,7 @@
 //go:build linux
 
-// Package boot_test boots what is shipped: the Debian package, and what is built from
-// it. It needs root; see test/stage.
+// Package boot_test boots what is shipped: the Debian package, and the systems that are built
+// from it. It needs root; see test/stage.
 package boot_test
 
 import (

@@ -1,5 +1,5 @@
-// Package dev_test has the App and a developer's Base meet: over real TCP and
-// real mDNS, in a network of their own.
+// Package dev_test connects the App and a developer's Base over real TCP and real mDNS, in their
+// own network.
 package dev_test
 
 import (

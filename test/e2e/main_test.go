@@ -1,8 +1,7 @@
 //go:build linux
 
-// Package e2e_test attacks a whole Base: the real system helper and Debian's real
-// servers under a real systemd, with attackers on the same network. It needs root;
-// see test/stage.
+// Package e2e_test attacks a whole Base: the real system helper and Debian's real servers under
+// a real systemd, with attackers on the same network. It needs root; see test/stage.
 package e2e_test
 
 import (

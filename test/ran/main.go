@@ -1,17 +1,17 @@
-// Command ran reads the output of `go test -json` from its standard input, and tells while
-// it comes what a person wants to know: a line for each package, each failure at once and
-// in short, and after silence which tests are running. It ends with the number of tests
-// that passed, failed and were skipped.
+// Command ran reads the output of `go test -json` from its standard input, and prints a summary
+// while it arrives: a line for each package, a short report of each failure, and after a period
+// of silence the tests that are running. At the end it prints how many tests passed, failed and
+// were skipped.
 //
 //	go test -json ./... | ran -log build/test.log -claims docs/security-claims.md
 //
-// Everything that the tests print goes into the log, test by test.
+// The log has everything that the tests print, test by test.
 //
-// With -claims each test that the table of security claims names must have run and passed.
-// One that was skipped is an error in CI (environment variable CI) and as root, and a
-// remark elsewhere, since those against the real servers need root.
+// With -claims, each test that the table of security claims names must have run and passed. A
+// skipped test is an error in CI (environment variable CI) and as root. Elsewhere it is only a
+// remark, because the tests against the real servers need root.
 //
-// It ends with 1 when something failed, or a named test did not run.
+// It ends with 1 if a test failed or a named test did not run.
 package main
 
 import (

@@ -1,5 +1,4 @@
-// Package repository holds the tests of the repository itself: what its
-// packages, dependencies and documents must have.
+// Package repository tests the repository itself: its packages, dependencies and documents.
 package repository
 
 import (

@@ -1,29 +1,27 @@
 //go:build linux
 
-// Package stage boots a Base for tests: Debian's real servers under a real
-// systemd, with our units and our configuration, in a container with a network of
-// its own and attackers beside it.
+// Package stage boots a Base for tests: Debian's real servers under a real systemd, with our
+// units and our configuration, in a container with its own network and attackers beside it.
 //
 //	s := stage.Boot(t, stage.Config{})
 //	a := s.Attacker(1)
 //	conn, err := a.Dial("tcp", netip.AddrPortFrom(s.V4, 8845))
 //
-// # How
+// # How it works
 //
-// A root of Debian 12 is made once by mmdebstrap and kept in /var/cache/bitbox-base-stage
-// (or in BITBOX_BASE_STAGE_CACHE). On it lie, as layers, what our package installs and what one test
-// writes; a test's layer is in memory and gone afterwards. systemd-nspawn boots it
-// within a second or two, in a network namespace that a bridge joins with the
-// attackers'. Nothing of the host is changed: no address, no rule, no file outside
-// the cache and /run/bitbox-base-stage.
+// mmdebstrap makes a Debian 12 root once; it is kept in /var/cache/bitbox-base-stage (or in
+// BITBOX_BASE_STAGE_CACHE). Two layers lie on it: the files that our package installs, and the
+// files that one test writes. The layer of a test is in memory and is gone afterwards.
+// systemd-nspawn boots the root within a second or two, in a network namespace that a bridge
+// connects with the attackers' namespaces. Nothing of the host is changed: no address, no rule,
+// and no file outside of the cache and /run/bitbox-base-stage.
 //
 // # What it leaves behind
 //
-// Nothing: processes, mounts and namespaces end with the test, also when it
-// panics. What a killed run left is cleared up by the next one, which
-// recognises it by a lock that nobody holds.
+// Nothing. Processes, mounts and namespaces end with the test, even if it panics. The next run
+// removes the leftovers of a killed one; it recognises them by a lock that nobody holds.
 //
-// Needs root, and the packages in scripts/setup-tests.
+// It needs root, and the packages in scripts/setup-tests.
 package stage
 
 import (

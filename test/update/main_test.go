@@ -1,7 +1,7 @@
 //go:build linux
 
 // Package update_test has an owner's App bring real packages to a real Base, cuts the power
-// in the middle, and brings versions that do not work. It needs root; see test/stage.
+// during the update, and brings versions that do not work. It needs root; see test/stage.
 package update_test
 
 import (

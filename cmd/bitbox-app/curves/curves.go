@@ -1,5 +1,5 @@
-// Package curves draws what a Base has measured, in one line of text. The App's commands
-// and its dashboard draw the same things on the same scales.
+// Package curves draws the measurements of a Base in one line of text. The App's commands and
+// its dashboard share it, so that both use the same scales.
 package curves
 
 import (

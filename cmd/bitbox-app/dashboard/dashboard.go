@@ -1,10 +1,10 @@
-// Package dashboard is the App's full screen: the Bases that are paired and those that
-// are announced, how each does and how open it is, what happens there, and keys to pair
-// and to change things.
+// Package dashboard implements the App's full screen. It shows the Bases that are paired or
+// announced, their state, how open they are, and their events. Keys pair Apps and change
+// settings.
 //
-// What is shown and what keys mean is decided by model, which does no input and no
-// output: it takes messages and gives orders. An agent carries the orders out, through
-// a Source. Bubble Tea reads the keys and writes the screen.
+// The model decides what the screen shows and what a key means. It does no I/O: it takes
+// messages and returns orders. An agent carries out the orders, through a [Source]. Bubble
+// Tea reads the keys and writes the screen.
 package dashboard
 
 import (

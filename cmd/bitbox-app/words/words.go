@@ -1,5 +1,5 @@
-// Package words says for people what a Base tells: times, sizes, roles. The App's
-// commands and its dashboard say the same things in the same words.
+// Package words puts values from a Base into words for people: times, sizes, roles. The App's
+// commands and its dashboard share it, so that both say the same.
 package words
 
 import (

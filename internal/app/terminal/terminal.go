@@ -1,6 +1,6 @@
-// Package terminal is how a program writes for whoever sits at a terminal: with a few
-// colours, lines that fit, and a line that tells what is being waited for. Into a pipe
-// or a file it writes the plain text, whole.
+// Package terminal writes the output of a program for a person at a terminal: with a few
+// colours, lines that fit, and a line that says what the program waits for. Into a pipe or a
+// file it writes the complete plain text.
 package terminal
 
 import (

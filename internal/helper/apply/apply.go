@@ -1,9 +1,10 @@
-// Package apply makes a posture real: all of it or nothing.
+// Package apply puts a posture in force, completely or not at all.
 //
 //	render -> write generation N -> validate -> switch -> reload -> cut -> verify
 //
-// It needs no memory: what it does not know it does again. What fails is switched back
-// whole; what closes is never taken back, and is blocked at once if it cannot be applied.
+// It keeps no state: if it does not know whether a step was done, it repeats it. If a change
+// fails, it switches back to the previous generation. A change that closes something is never
+// taken back; if it cannot be applied, its ports are blocked at once.
 package apply
 
 import (

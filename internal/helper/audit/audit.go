@@ -1,18 +1,18 @@
-// Package audit asks the live system whether it is as closed as the posture
-// in force says, and tells where it is not.
+// Package audit checks whether the live system is as closed as the posture in force says, and
+// reports where it is not.
 //
-// It asks the kernel and the servers themselves (which sockets listen, which
-// packet filter is loaded, what sshd would do) rather than the files that were
-// written for them. A difference is a Finding with a stable id, and many can
-// be fixed by that id. A check that cannot ask is a finding too: silence must
-// mean that all is well.
+// It asks the kernel and the servers themselves (which sockets listen, which packet filter is
+// loaded, which settings sshd would use) instead of reading the files that were written for
+// them. Each difference is a [Finding] with a stable id, and many can be repaired by that id
+// ([Fix]). A check that cannot get its answer is a finding too, so an empty result means that
+// every check was done and found nothing.
 //
-// A check is a pure function of what a System answers and of an Expectation. The
-// ids, their words and their fixes stand in one table (kinds.go), the checks in
-// another (checks, below); each check has a file of its own.
+// A check is a pure function of the answers of a [System] and of an [Expectation]. One table
+// has the ids, their words and their fixes (kinds.go), another the checks (checks, below).
+// Each check has its own file.
 //
-// What it cannot see: whoever is root can lie to it. It finds mistakes, leftovers
-// and intruders who do not own the kernel, not those who do.
+// Root can lie to the audit. It finds mistakes, leftovers, and intruders who do not control
+// the kernel.
 package audit
 
 import (

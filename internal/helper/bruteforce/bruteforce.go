@@ -1,16 +1,16 @@
-// Package bruteforce is the Base's brute-force protection: it tells fail2ban what
-// counts, and reads its answers.
+// Package bruteforce is the Base's brute-force protection: it tells fail2ban which failures
+// count, and reads its bans.
 //
-// There are two jails. One reads sshd's log. The other reads the Middleware's
-// refusals, and counts those that the Middleware has marked with the address that they
-// count against (internal/middleware/admission). Nothing here decides who may
-// be banned. Loopback, from which Tor arrives, is never banned.
+// There are two jails. One reads the log of sshd. The other reads the refusals of the
+// Middleware, and counts those that the Middleware has marked with the address to count them
+// against (internal/middleware/admission). Nothing in this package decides who may be banned.
+// Loopback, from which Tor connects, is never banned.
 //
-// fail2ban gets a configuration directory of its own, whole, so that nothing
-// in /etc/fail2ban can loosen or extend it. From there it takes only what Debian
-// maintains better than we could: the patterns for sshd, and the action for nftables.
-// Bans live in a table of nftables of their own and survive a reload of the
-// packet filter; fail2ban's database keeps them over a restart.
+// fail2ban gets its own, complete configuration directory, so that nothing in /etc/fail2ban
+// can loosen or extend it. From there it uses only the parts that Debian maintains better than
+// we could: the patterns for sshd, and the action for nftables. Bans live in their own table of
+// nftables and survive a reload of the packet filter; fail2ban's database keeps them across a
+// restart.
 package bruteforce
 
 import (

@@ -1,22 +1,21 @@
-// Package factoryreset makes a Base as new: who it is, who may come in and what it
-// remembers of its owner is removed.
+// Package factoryreset makes a Base as new. It removes the Base's identity, its pairings, and
+// everything that it remembers of its owner.
 //
-// It is done in two steps, so that a power cut leaves the old Base whole or a new
-// one, and never something in between that runs:
+// It works in steps, so that a power cut leaves the complete old Base or a new one, and no
+// state in between ever runs:
 //
 //	Order   the running Base renames a file that Prepare has made to a marker, and restarts
-//	Finish  the next boot, before anything reads what is to go, unlinks the files with
-//	        keys, puts the folders aside, and renames the marker to a record that it was done
-//	Discard the running Base removes what lies aside
+//	Finish  the next boot, before anything reads the old data, unlinks the files with keys,
+//	        moves the folders aside, and renames the marker to a record of the reset
+//	Discard the running Base removes the folders that were moved aside
 //
-// While the marker is there, nothing of the Base starts. Finish can be cut at any
-// point and begins again at the next boot.
+// While the marker exists, no part of the Base starts. [Finish] can be interrupted at any
+// point and starts over at the next boot.
 //
-// Some of the folders belong to daemons that may have been taken over, or to a person. So
-// the order needs no room on the disk, and the reset costs the same whatever is in them.
+// Some of the folders belong to daemons that may have been taken over, or to a person. So the
+// order needs no space on the disk, and the reset takes the same effort whatever they contain.
 //
-// What is removed is unlinked, not overwritten: on flash memory nobody could
-// promise more.
+// Files are unlinked, not overwritten: on flash memory overwriting would guarantee nothing.
 package factoryreset
 
 import (

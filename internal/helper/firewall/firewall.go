@@ -1,17 +1,15 @@
-// Package firewall is the Base's packet filter: what it should say, and
-// whether the live one says it.
+// Package firewall is the Base's packet filter: it renders the rules, and compares them with
+// the live ones.
 //
-// One Policy becomes the text for iptables-restore and for ip6tables-restore,
-// so that the two families cannot differ by accident. Everything is dropped
-// that no rule accepts, in all three directions; what may leave is decided by
-// the user who sends it.
+// One [Policy] becomes the input of iptables-restore and of ip6tables-restore, so the two
+// families cannot differ by accident. In all three directions, a packet is dropped unless a
+// rule accepts it. For outgoing packets the rules go by the user who sends them.
 //
-// No rule for what arrives matches a source port: whoever sends a packet chooses it.
+// No rule for incoming packets matches a source port, because the sender chooses it.
 //
-// The text is written exactly as iptables-save prints it (with names of users
-// where that prints numbers). Comparing it with the live filter is then a
-// comparison of lines, see Diff. What iptables-save does not show stands in
-// ForeignTables.
+// The text has exactly the format of iptables-save (with names of users in place of numbers).
+// So comparing it with the live filter means comparing lines, see [Diff]. [ForeignTables]
+// finds what iptables-save does not show.
 package firewall
 
 import (

@@ -1,20 +1,20 @@
-// Package generation turns what is in force into the files that Debian's
-// servers read, and switches between two such sets in one step.
+// Package generation renders what is in force into the configuration files of Debian's
+// servers, and switches between two such sets in one step.
 //
 // A generation is a directory that is written once and never changed:
 //
 //	/var/lib/bitbox-base/system/generations/17/
 //	    iptables.rules  ip6tables.rules     the packet filter
-//	    nginx.conf                          the single entry
+//	    nginx.conf                          the entry
 //	    fail2ban/…                          its whole configuration directory
 //	    sshd_config  authorized_keys        SSH, whether it is on or off
 //
-// The link `current` beside `generations` names the one in force. What starts
-// the servers names files through it, so that one rename commits all of them at
-// once: a power cut leaves the old set or the new one. The link `candidate`
-// names the one that the pre-flight units look at before that.
+// The link `current` beside `generations` names the one in force. The units of the servers
+// refer to files through this link, so one rename commits all files at once, and a power cut
+// leaves the old set or the new one. The link `candidate` names the generation that the
+// pre-flight units check before the switch.
 //
-// Rendering (RenderFor) is pure. Store does the writing.
+// Rendering ([RenderFor]) is pure. [Store] writes the files.
 package generation
 
 import (

@@ -1,4 +1,4 @@
-// Package host is the machine that the helper runs on, reached by Debian's programs.
+// Package host gives the helper access to the machine, through Debian's own programs.
 package host
 
 import (

@@ -1,9 +1,9 @@
-// Package listeners asks the kernel who listens, and compares that with who may: by unit
-// and by user, on loopback too. Whoever else has a port of the Base's would get what is
-// meant for its service.
+// Package listeners asks the kernel for all listening sockets, and compares their units and
+// users with those that may listen. This includes loopback, because a process that takes a
+// port there receives the traffic of the service.
 //
-// The kernel tells the user of each socket. The unit it tells by the control group, where
-// it has those of version 2; where it tells none at all the user alone counts.
+// The kernel tells the user of each socket. It tells the unit through control groups, if they
+// are of version 2; otherwise the user alone is compared.
 package listeners
 
 import (

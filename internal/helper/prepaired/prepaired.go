@@ -1,15 +1,15 @@
-// Package prepaired makes a board, at its first boot, the Base that its
-// image says (package protocol/prepaired): from the provisioning file of its image come the states of the
-// Middleware and of the system helper. Then the file is erased.
+// Package prepaired turns a board at its first boot into the Base of its image (see package
+// protocol/prepaired). It makes the states of the Middleware and of the system helper from the
+// image's provisioning file, and then erases the file.
 //
-// Nothing else runs meanwhile: everything that has a state is started afterwards.
+// Nothing else runs meanwhile: every service with a state starts afterwards.
 //
 //	prepaired/half   the file, as the image has it
-//	prepaired/made/  both states, being made; of no meaning
-//	prepaired/ready/ both states, complete: from this rename on the Base is pre-paired
+//	prepaired/made/  both states while they are made; without any effect
+//	prepaired/ready/ both complete states: from this rename on the Base is pre-paired
 //
-// Whatever is cut, the next boot goes on: what was not ready is made anew, and what
-// was is put in its place.
+// After an interruption at any point, the next boot goes on: incomplete states are made again,
+// and complete ones are moved into place.
 package prepaired
 
 import (

@@ -1,12 +1,12 @@
-// Package provision is what the builder of an image gives it to take along.
+// Package provision reads the settings that the builder of an image has put into it.
 //
-// Files in Directory, which is of the image's read-only part, hold what is no secret: a
-// name; whether the Base has a display; SSH public keys, which let nobody in until an owner switches SSH on; and, if the
-// builder has asked for it in so many words, a lease of SSH from the first boot on. They
-// make revision 0 of the posture, and what follows it at once.
+// The files in [Directory], in the read-only part of the image, hold only public settings: a
+// name; whether the Base has a display; SSH public keys, which let nobody in until an owner
+// switches SSH on; and a lease of SSH from the first boot on, if the builder has asked for one
+// explicitly. They make revision 0 of the posture, and the lease that follows it.
 //
-// The keys of a Base that is pre-paired (package prepaired) are in the writable part,
-// and gone after the first boot.
+// The keys of a pre-paired Base (package prepaired) are in the writable part of the image, and
+// are erased at the first boot.
 package provision
 
 import (

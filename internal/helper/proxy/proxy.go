@@ -1,17 +1,16 @@
-// Package proxy is the Base's single entry: NGINX, told what to do.
+// Package proxy renders the configuration of NGINX, the Base's single entry.
 //
-// NGINX listens on one port and hands every connection to the Middleware's
-// unix socket, with the client's true address in a PROXY header (version 1).
-// It looks into nothing: the channel inside is encrypted between App and Base.
+// NGINX listens on one port and passes every connection to the Middleware's unix socket, with
+// the client's true address in a PROXY header (version 1). It does not look into the
+// connection: the channel inside is encrypted between App and Base.
 //
-// An owner may open an extra API (the Electrum protocol for a wallet). It
-// always speaks TLS, which NGINX ends with a certificate that is made once and
-// kept, since wallets pin it (certificate.go). It has a port of its own, or shares
-// the entry; then NGINX waits for the first bytes, and what looks like TLS goes
-// to the API and everything else to the Middleware.
+// An owner may open an extra API (such as the Electrum protocol for a wallet). It always uses
+// TLS, which ends at NGINX. Its certificate is made once and kept, because wallets pin it
+// (certificate.go). An extra API has its own port or shares the entry. If it shares the entry,
+// NGINX waits for the first bytes: TLS goes to the API, everything else to the Middleware.
 //
-// NGINX runs as an ordinary user without any privilege, from a unit of ours;
-// nothing here needs a port below 1024. Rendering is pure.
+// NGINX runs as an ordinary user without any privilege, from a unit of ours; no port here is
+// below 1024. Rendering is pure.
 package proxy
 
 import (

@@ -71,13 +71,13 @@ var (
 // Announcing and asking for the time may be switched off: without them the Base speaks
 // to fewer.
 var builtIn = []Service{
-	{Name: "firewall", Description: "Packet filter: lets in what the posture says, and nothing else", Unit: generation.FirewallUnit},
+	{Name: "firewall", Description: "Packet filter: accepts only what the posture allows", Unit: generation.FirewallUnit},
 	{Name: "nginx", Description: "NGINX, the Base's single entry", Unit: generation.ProxyUnit, Actions: again, CutsCaller: true},
-	{Name: "middleware", Description: "Speaks to Apps", Unit: generation.MiddlewareUnit, Actions: again, CutsCaller: true},
-	{Name: "system-helper", Description: "Keeps the Base as its posture says", Unit: SystemUnit},
-	{Name: "fail2ban", Description: "Bans addresses that try and try", Unit: generation.BansUnit, Actions: again},
+	{Name: "middleware", Description: "Serves the Apps", Unit: generation.MiddlewareUnit, Actions: again, CutsCaller: true},
+	{Name: "system-helper", Description: "Puts the posture in force", Unit: SystemUnit},
+	{Name: "fail2ban", Description: "Bans addresses with too many failures", Unit: generation.BansUnit, Actions: again},
 	{Name: "ssh", Description: "SSH, while an owner has leased it", Unit: generation.SSHUnit, OnDemand: true},
-	{Name: "console", Description: "What stands at the Base: codes and their answers", Unit: ConsoleUnit},
+	{Name: "console", Description: "Shows codes at the Base, and takes the answers", Unit: ConsoleUnit},
 	{Name: "mdns", Description: "Announces the Base on the local network (Avahi)", Unit: generation.MDNSUnit, Actions: all},
 	{Name: "time-sync", Description: "Sets the clock by the network", Unit: TimeUnit, Actions: all},
 	{Name: "debian-updates", Description: "Installs Debian's security updates, each night", Unit: DebianUpdatesUnit, OnDemand: true},

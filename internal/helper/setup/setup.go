@@ -1,17 +1,16 @@
-// Package setup turns a Debian on which the package is installed into a Base, and
-// back.
+// Package setup turns a Debian on which the package is installed into a Base, and back.
 //
-// Installing the package puts files below /usr, and nothing that they describe
-// happens. What makes a Base of the machine stands in /usr/lib/bitbox-base/setup,
-// laid out as it will be below /: links in the place of Debian's own units, links
-// that start ours at boot, settings of the kernel and of others. Setup links all
-// of it into /etc, changes the few files that know no drop-ins (login.defs, the
-// banners), and keeps in a Record what was there before. Undo puts that back.
+// Installing the package only puts files below /usr; they have no effect yet. The directory
+// /usr/lib/bitbox-base/setup contains the settings that make the machine a Base, laid out as
+// below /: links that replace Debian's own units, links that start ours at boot, settings of
+// the kernel and of other programs. Setup links all of it into /etc, edits the few files that
+// support no drop-ins (login.defs, the banners), and keeps the previous state in a [Record].
+// Undo restores that state.
 //
-// Files (File, Plan) are changed below any root, so that the builder of an image and
-// the tests do what an owner's machine does. Machine does the rest where systemd
-// runs: it stops Debian's servers, starts ours, looks whether they run, and undoes
-// everything if they do not.
+// Files are changed below any root ([Plan]), so the builder of an image and the tests
+// run the same code as an owner's machine. [Machine] does the rest on a running systemd: it
+// stops Debian's servers, starts ours, checks whether they run, and undoes everything if they
+// do not.
 package setup
 
 import (

@@ -1,12 +1,12 @@
-// Package sshaccess is the Base's SSH: what sshd is told, and whether the running
-// sshd does what it was told. Which keys are accepted stands in package sshkey.
+// Package sshaccess renders the configuration of sshd, and checks whether the running sshd
+// uses it. Package sshkey says which keys are accepted.
 //
-// SSH is an exception for an owner who has to look at the machine itself. So
-// everything here is narrow: keys are the only way in, a key is a plain key
-// (no options, no certificate), and one table (Settings) says both what is
-// rendered into sshd_config and what `sshd -T` must answer.
+// SSH is an exception for an owner who has to work on the machine itself. So this package
+// allows little: keys are the only way to log in, a key is a plain key (no options, no
+// certificate), and one table ([Settings]) defines both the text of sshd_config and the
+// expected answer of `sshd -T`.
 //
-// Rendering is pure. Who writes the files and starts the unit is elsewhere.
+// Rendering is pure. Other packages write the files and start the unit.
 package sshaccess
 
 // User is the only account that may log in. It has no password.

@@ -1,32 +1,31 @@
-// Package system is the system helper: the one privileged process of the Base.
+// Package system implements the system helper, the one privileged process of the Base.
 //
-// It holds what decides how open the Base is: the ceremony authority
-// (internal/protocol/pairing) and the ledger of the posture (internal/protocol/posture). It makes
-// the posture real (Applier), and asks the live machine whether it is.
+// It holds the two machines that decide how open the Base is: the ceremony authority
+// (internal/protocol/pairing) and the ledger of the posture (internal/protocol/posture). It
+// puts the posture in force (internal/helper/apply), and audits the live machine against it.
 //
 // # Who may ask for what
 //
-// Its clients are local processes on a unix socket, told apart by the kernel's
-// word alone: the Middleware, the console, root. The verbs are fixed and typed
-// (api/system/v1/system.proto). None names a path, a unit or a command. A
-// Middleware that was taken over can close things, and can carry what owners have
-// signed; it cannot open anything, nor take an owner's key away.
+// Its clients are local processes on a unix socket: the Middleware, the console and root. Only
+// the kernel identifies them. The verbs are fixed and typed (api/system/v1/system.proto). None
+// names a path, a unit or a command. A Middleware that was taken over can close things, and can
+// deliver documents that owners have signed. It cannot open anything, and cannot remove an
+// owner's key.
 //
 // # One truth
 //
-// The enrolled keys and the ledger are one file (store.go), and what concerns both
-// is written in one transaction. Rights has only a key that is in both.
+// The enrolled keys and the ledger are in one file (store.go), and a change of both is one
+// transaction. A key has rights only if it is in both.
 //
-// # How the posture becomes real
+// # How the posture takes effect
 //
 //	render -> write generation N -> validate -> switch -> reload -> cut -> verify
 //
-// One goroutine (worker.go) does that, for whatever the ledger says is in force.
-// It needs no memory: after a crash it begins again from the ledger, whose Load
-// has undone what was not settled. A signed document whose applying fails is
-// undone, and the generation of before is switched back. What closes is never
-// taken back: if it cannot be applied, its ports are blocked at once and it is
-// tried again.
+// One goroutine (worker.go) does this, for the state that the ledger says is in force. It keeps
+// no state of its own: after a crash it starts again from the ledger, whose loading has undone
+// everything that was not settled. If a signed document cannot be applied, it is undone and the
+// previous generation is switched back. A change that closes something is never taken back: if
+// it cannot be applied, its ports are blocked at once and it is tried again.
 package system
 
 import (

@@ -1,8 +1,9 @@
-// Package timezone is the machine's time zone, on a root that nobody can write to.
+// Package timezone sets the time zone of a machine with a read-only root.
 //
-// /etc/localtime is a link that never changes, to Link, which is of the system helper's
-// state and leads to a file of the tz database. One rename replaces it. Programs that
-// start follow at once, journalctl too; timers of systemd when it is told to reload.
+// The link /etc/localtime never changes; it leads to [Link], which is part of the system
+// helper's state and leads to a file of the tz database. One rename replaces Link. New
+// processes, such as journalctl, use the new zone at once; systemd's timers use it after a
+// reload of systemd.
 package timezone
 
 import (

@@ -1,19 +1,19 @@
 // Package update installs new versions of the Base's own package.
 //
-// Two processes share the work and the directory (Store). The system helper takes a
-// release file from whoever brings it, and keeps it if it is signed, newer and for
-// this machine (Receiver). The unit bitbox-base-upgrade.service installs it (Installer), looks
-// whether the Base is well then, and installs the version before if it is not. Between
-// them stands the journal: a small file that says how far an update is, on disk
-// before each step. After a kill or a power cut, whoever reads it knows what to do.
+// Two processes share the work and a directory ([Store]). The system helper receives a release
+// file, and keeps it if it is signed, newer and for this machine ([Receiver]). The unit
+// bitbox-base-upgrade.service installs it ([Installer]), checks whether the Base is healthy
+// afterwards, and installs the previous version if it is not. Between them stands the journal:
+// a small file with the progress of the update, on disk before each step. After a kill or a
+// power cut the journal says what to do next.
 //
 // # The old version judges the new one
 //
-// What installs is not the program in /usr/bin, which is what gets replaced, but a
-// copy of it that the helper makes before anything else (Store.Upgrader). It also
-// runs after a power cut, however broken the new version is.
+// The installer is not the program in /usr/bin, which the update replaces, but a copy of it
+// that the helper makes first ([Store.Upgrader]). The copy also runs after a power cut, however
+// broken the new version is.
 //
-// docs/updates.md has the whole of it.
+// docs/updates.md has the whole description.
 package update
 
 import (

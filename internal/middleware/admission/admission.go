@@ -1,25 +1,24 @@
-// Package admission decides what becomes of a connection before it is
-// authenticated. It takes accepted sockets and gives out authenticated
-// connections; everything else it ends without having sent a byte.
+// Package admission handles connections until they are authenticated. It takes accepted
+// sockets and returns authenticated connections. It ends all others without having sent a
+// byte.
 //
-// # The way of a connection
+// # The steps of a connection
 //
-//  1. Accepted. It is parked: it counts against the limits of its address, and
-//     may be closed to make room while it is the oldest.
-//  2. One frame is read, within the absolute deadline.
-//  3. A connect frame (R1) goes on if one of the Base's keys made its mac1 and it
-//     never came before; from here on no stranger can displace it. It takes one of the
-//     places for computing, is answered (R2), and waits for the App's first
-//     record. Then the pairing is looked up again, and a session begins: Accept
-//     returns it.
-//  4. A pairing request (P1) goes to the ceremony authority. It goes on if
-//     somebody at the Base has accepted this very request, through P2, P3 and P4 to
-//     the two answers. It ends there: the App connects anew.
-//  5. Whatever does not go on is refused: one line in the log, and what else
-//     the peer sends is thrown away until the deadline. The silent, the refused and
-//     the nearly right all see the same: nothing, and an end after five seconds.
+//  1. Accepted. The connection is parked: it counts against the limits of its address, and
+//     may be closed to make room if it is the oldest.
+//  2. One frame is read, within an absolute deadline.
+//  3. A connect frame (R1) goes on if its mac1 was made with one of the Base's keys, and if it
+//     has never come before. From here on no stranger can displace the connection. It takes a
+//     place for public-key operations, is answered (R2), and waits for the App's first record.
+//     Then the pairing is looked up again, and a session begins: Accept returns it.
+//  4. A pairing request (P1) goes to the ceremony authority. It goes on if a person at the
+//     Base has accepted this very request, through P2, P3 and P4 to the two answers. Then the
+//     connection ends, and the App connects again.
+//  5. Every other connection is refused: it gets one line in the log, and all further bytes
+//     of the peer are discarded until the deadline. A silent peer, a refused one and one that
+//     was nearly right all see the same: no byte, and an end after five seconds.
 //
-// The numbers are in Limits, the reasons in Reason, both from docs/protocol.md.
+// [Limits] has the numbers and [Reason] the reasons, both from docs/protocol.md.
 package admission
 
 import (

@@ -1,8 +1,8 @@
 // Package api serves the API (api/base/v1) to the sessions of a Registry. One table
-// (methods.go) says which role may call which method, and what a call may cost.
+// (methods.go) says which role may call which method, and how much a call may cost.
 //
-// It has no privilege. What needs some, it asks others for: the ceremony authority about
-// pairing, Machine and Helper about the machine.
+// The package has no privilege. Privileged work is done by others: the ceremony authority
+// decides about pairing, and [Machine] and [Helper] give access to the machine.
 package api
 
 import (

@@ -1,9 +1,9 @@
-// Package daemon puts the network-facing side of a Base together from its parts: it opens
-// what is stored, listens, serves the sessions, and follows what the ceremony authority
-// and the system helper tell.
+// Package daemon assembles the network-facing part of a Base: it opens the stored state,
+// listens, serves the sessions, and follows the messages of the ceremony authority and the
+// system helper.
 //
-// On the appliance it is a process of its own (Run). On a developer's machine
-// internal/devbase runs it together with an authority and a console.
+// On the appliance it is its own process ([Run]). On a developer's machine internal/devbase
+// runs it together with an authority and a console.
 package daemon
 
 import (

@@ -1,12 +1,13 @@
-// Package events tells whoever watches what happens at the Base, and keeps what an
-// owner wants to hear of later.
+// Package events tells subscribers about events at the Base, and keeps the history of those
+// that an owner may want to see later.
 //
-//   - Hub hands each event to all subscribers, and gives those that are kept a sequence
-//     in the history, on disk.
-//   - Follow takes what the system helper tells, and Attempts counts pairing requests.
+//   - [Hub] passes each event to all subscribers. Events that are kept get a sequence number,
+//     and are stored in the history on disk.
+//   - [Hub.Follow] takes the events of the system helper.
+//   - [Attempts] counts pairing requests.
 //
-// It decides nothing: it stamps events, merges those that come too quickly, and passes
-// them on.
+// The package makes no decisions: it numbers events, merges those that come too fast, and
+// passes them on.
 package events
 
 import (

@@ -1,6 +1,6 @@
-// Package registry holds the identity of the Base and its pairings, on disk, and the
-// live sessions: who may come in, and what each may do. It is what
-// internal/middleware/admission asks.
+// Package registry stores the identity of the Base and its pairings on disk, and holds the
+// live sessions. It says who may connect and what each App may do; internal/middleware/admission
+// asks it.
 package registry
 
 import (

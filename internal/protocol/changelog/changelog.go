@@ -1,16 +1,16 @@
-// Package changelog is the log of changes: who changed what at the Base, when, and what
-// came of it.
+// Package changelog is the log of changes: who changed what at the Base, when, and with which
+// result.
 //
-// The entries are a hash chain. Each has the hash of the one before, over the bytes as they
-// are stored, so that none can be changed, taken out or put in between without changing
-// all that follow; and the system helper signs the last number and hash (ChangesHead)
-// for each App that asks. An App remembers what it saw last, so that not even who holds the
-// helper's key can rewrite what an App has seen.
+// The entries form a hash chain. Each has the hash of the stored bytes of the one before, so no
+// entry can be changed, removed or inserted without a change of all that follow. The system
+// helper signs the last number and hash (ChangesHead) for each App that asks. An App remembers
+// the last entry that it saw, so not even an attacker with the helper's key can rewrite entries
+// that an App has seen.
 //
-//   - Log is the machine: entries in, bytes out; no I/O.
-//   - File keeps a Log on a disk, an entry at a time.
-//   - Limiter keeps what strangers can cause from pushing out the rest.
-//   - Verify is the App's side.
+//   - [Log] is the machine: entries in, bytes out; no I/O.
+//   - [File] stores a Log on a disk, entry by entry.
+//   - [Limiter] prevents strangers from pushing other entries out.
+//   - [Verify] is the App's side.
 package changelog
 
 import (

@@ -1,12 +1,11 @@
-// Package noiseconn is the secure channel between a Base and an App: two Noise
+// Package noiseconn implements the secure channel between a Base and an App: two Noise
 // handshakes, the records that follow them, and the payloads of a pairing.
 //
 // # Handshakes
 //
-// Pairing is Noise_XXpsk3_25519_ChaChaPoly_SHA256, connecting is
-// Noise_IKpsk2_25519_ChaChaPoly_SHA256. Both are hybrid: the secret of an
-// ephemeral ML-KEM-768 goes into the psk, so that what is recorded today stays
-// closed to a quantum computer later.
+// Pairing uses Noise_XXpsk3_25519_ChaChaPoly_SHA256, connecting uses
+// Noise_IKpsk2_25519_ChaChaPoly_SHA256. Both are hybrid: the secret of an ephemeral ML-KEM-768
+// exchange is part of the psk, so a quantum computer cannot decrypt today's recordings later.
 //
 //	pairing      App                        Base
 //	  P1         NewPairInitiator, P1  -->  NewPairResponder
@@ -17,22 +16,22 @@
 //	  R1     NewConnectInitiator, R1   -->  CheckMAC1, NewConnectResponder
 //	  R2                       ReadR2  <--  WriteR2
 //
-// The machines do no I/O. Each works once: after the last step, after any error
-// and after a step out of turn the state is gone and every call fails. They
-// must not be used by two goroutines at once.
+// The machines do no I/O. Each can be used once: after the last step, after any error and after
+// a step out of order the state is erased and every call fails. Two goroutines must not use one
+// at the same time.
 //
 // # Records
 //
-// The Transport that comes out of a handshake carries a Conn, which is a
-// net.Conn with records, rekeying and an authenticated end of stream.
+// A handshake ends with a [Transport]. It makes a [Conn], which is a net.Conn with records,
+// rekeying and an authenticated end of stream.
 //
 // # Secrets
 //
-// Keys are secret.Key types. Whatever else is secret in an exported struct
-// stands behind a function, where package fmt does not look.
+// Keys have types of package secret. Other secrets in exported structs are behind a function,
+// where package fmt cannot print them.
 //
-// The layout of every message is in docs/protocol.md, and
-// docs/protocol.vectors.json has an example of each.
+// docs/protocol.md has the layout of every message, and docs/protocol.vectors.json has an
+// example of each.
 package noiseconn
 
 import (

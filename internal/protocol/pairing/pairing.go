@@ -1,10 +1,10 @@
-// Package pairing is the ceremony authority: it decides which App is let in.
+// Package pairing implements the ceremony authority, which decides which Apps are let in.
 //
-// The daemon that speaks to the network (the Middleware) may be taken over. So
-// what decides lives here, and the Middleware only relays: the authority hears
-// requests, takes the human's act, makes r_B and its commitment, computes the
-// code, takes the human's answer, checks the App's signature and enrols its
-// signing key. docs/protocol.md, section 4, has the messages.
+// An attacker may take over the daemon that talks to the network (the Middleware). So this
+// package decides, and the Middleware only relays. The authority hears requests, takes the
+// person's act, makes r_B and its commitment, computes the code, takes the person's answer,
+// checks the App's signature, and enrols its signing key. docs/protocol.md, section 4,
+// specifies the messages.
 //
 //	          Hear(P1) ─▶ request number ─────────▶ shown
 //	idle ──── Accept(number): the act ────────────▶ accepted    60 s
@@ -13,59 +13,60 @@
 //	shown     Answer(yes) and Enrol(signature) ───▶ idle; K_sign is pending
 //	          Activate(K_sign) ───────────────────▶ K_sign is active
 //
-// # What a Middleware that lies gains from each verb
+// # What a lying Middleware gains from each verb
 //
-// Hear: it may show the console any number, and have any P1 answered that has the
-// number which a human accepts (numbers are easy to find: a million tries). It
-// gets one commitment for it, which tells nothing.
+// Hear: it can show any number at the console, and have any P1 answered whose number a person
+// accepts (such a P1 is easy to find: it takes a million tries). It gets one commitment, which
+// reveals nothing.
 //
-// Reveal: it may give any r_A, K_sign and handshake hash. It must do so before it
-// learns r_B, the code depends on both, and the ceremony cannot go back. That is one
-// blind guess. It costs an act: only a human makes one, and there are three in 180 s.
+// Reveal: it can give any r_A, K_sign and handshake hash. But it must do so before it learns
+// r_B, the code depends on both, and the ceremony cannot go back. So it has one blind guess,
+// which costs an act: only a person can make one, and there are three in 180 s.
 //
-// Enrol: nothing without the human's yes to the code, and K_sign is in the code.
-// The signature proves that somebody holds K_sign and has seen this ceremony.
+// Enrol: it gains nothing without the person's yes to the code, and the code covers K_sign. The
+// signature proves that its maker holds K_sign and has taken part in this ceremony.
 //
-// Abort, CloseWindow, Reconcile: it may end ceremonies and drop pending keys. It
-// could as well be silent. An act that was used up stays used up. None of them
-// takes an active key away.
+// Abort, CloseWindow, Reconcile: it can end ceremonies and drop pending keys, which it could
+// also do by staying silent. An act that was used up stays used up. None of these verbs removes
+// an active key.
 //
-// Activate: early, it gives rights to a key that a human has just confirmed; its
-// App may not know yet that it was let in. The console shows the Base as paired.
+// Activate: if it comes too early, a key that a person has just confirmed gets its rights
+// before its App knows about it. The console shows the Base as paired.
 //
-// OpenWindow: requests are shown. Nothing is answered without an act.
+// OpenWindow: requests are shown. None is answered without an act.
 //
-// Retire: only keys that are not an owner's. It can refuse to serve those Apps anyway.
+// Retire: it works for keys only that are not an owner's. The Middleware can refuse to serve
+// those Apps anyway.
 //
-// Watch: neither the code nor the numbers are in its snapshot.
+// Watch: its snapshot contains neither the code nor the numbers.
 //
-// Nothing that it sends changes a role: that follows what an owner has signed
-// (SetRoles), which the holder of the Service verifies.
+// No message of the Middleware changes a role. Roles follow the documents that owners have
+// signed (SetRoles), which the holder of the [Service] verifies.
 //
-// The App's static public key in Reveal, and the list in Reconcile, are its word
-// alone. They serve to refuse duplicates and to report differences.
+// The Middleware alone vouches for the App's static public key in Reveal and for the list in
+// Reconcile. They only serve to refuse duplicates and to report differences.
 //
 // # The window
 //
-// A Base without an owner listens all the time, one with an owner while a window
-// is open; an owner whose key is pending counts. Enrolling a key closes the
-// window, so that each key had its own. A window that runs out does not end the
-// ceremony that began in it, which has deadlines of its own; CloseWindow does.
-// So does the loss of an owner, unless somebody at the console has opened the window.
+// A Base without an owner always listens to requests. A Base with an owner listens while a
+// window is open; an owner whose key is pending counts as one. Enrolling a key closes the
+// window, so there is one window for each key. A window that runs out does not end the ceremony
+// that began in it, because a ceremony has its own deadlines. CloseWindow ends it, and so does
+// the loss of an owner, unless a person at the console has opened the window.
 //
-// # What an owner's App may order
+// # Orders of an owner's App
 //
-// A window for one role, in which the console accepts and confirms as always. At a Base
-// without a display (a fact of its installation, which the holder of the Service knows)
-// also the act and its answer (AcceptFor, AnswerFor). Orders are signed, but come through
-// the Middleware, which may be the man in the middle. It could try ceremonies until six
-// digits are equal. So words of 96 bits are compared, made from the same commitments; the
-// owner signs the words, and the authority signs what it made of them.
+// An owner's App can order a window for one role, in which the console accepts and confirms as
+// always. At a Base without a display (a fact of the installation, which the holder of the
+// Service knows) it can also order the act and its answer (AcceptFor, AnswerFor). Orders are
+// signed, but they come through the Middleware, which may be the man in the middle and could try
+// ceremonies until six digits are equal. So both sides compare words of 96 bits, made from the
+// same commitments. The owner signs the words, and the authority signs the result.
 //
-// # What is forgotten at a restart
+// # State that a restart loses
 //
-// All but the active keys. The count of acts is forgotten as well: each act is a
-// human's, and the Middleware cannot restart the authority.
+// A restart loses everything except the active keys, including the count of acts. That is safe:
+// only a person makes an act, and the Middleware cannot restart the authority.
 package pairing
 
 import (

@@ -1,31 +1,27 @@
-// Package posture holds how open a Base is: the one typed value from which
-// everything that faces the network is derived, and the rules by which it may
-// change.
+// Package posture describes how open a Base is: the one typed value from which every
+// network-facing configuration is derived, and the rules for changing it.
 //
-// # What is in force
+// # The state in force
 //
-// A Posture is what an owner has signed. Exceptions in it (SSH, an extra API)
-// are leases that end by themselves. Restrictions close something at once and
-// need no signature. What is in force is the signed Posture AND all
-// restrictions AND the leases that still run: an Effective. Only an Effective
-// is rendered into the configuration of servers and packet filter.
+// An owner signs a [Posture]. Its exceptions (SSH, an extra API) are leases, which end by
+// themselves. Restrictions close something at once and need no signature. The signed Posture,
+// limited by all restrictions and by the leases that still run, is an [Effective]. Only an
+// Effective is rendered into the configuration of the servers and the packet filter.
 //
 // # Who may change it
 //
-// A posture travels as a document (document.go): bytes with a signature over
-// exactly these bytes. Documents form a chain, each naming the hash of the one
-// before (chain.go). Opening needs the signature of an owner's App, enrolled
-// by the ceremony at the Base. Closing appends a restriction, to a chain of its
-// own, so that nobody can make an owner's document stale by closing something.
-// What root does at the Base's console is recorded as local.
+// A posture travels as a document (document.go): bytes with a signature over exactly these
+// bytes. Documents form a chain, in which each names the hash of the one before (chain.go).
+// Opening something needs the signature of an owner's App that was enrolled by the ceremony at
+// the Base. Closing something appends a restriction to a separate chain, so that closing never
+// makes an owner's document stale. Changes by root at the Base's console are recorded as local.
 //
-// # Who keeps it
+// # The two sides
 //
-// The Ledger is the machine in the system helper that takes documents,
-// restrictions, tries and confirmations, and counts leases. It does no I/O and
-// reads no clock: each call is given the time and gives out the bytes to save.
-// The View is the App's side: it verifies a chain from its bytes and refuses
-// one that is older than what the App has seen.
+// The [Ledger] is the machine in the system helper. It takes documents, restrictions, tries and
+// confirmations, and counts down leases. It does no I/O and reads no clock: each call gets the
+// time and returns the bytes to save. The [View] is the App's side: it verifies a chain from its
+// bytes, and refuses a chain that is older than one that the App has seen.
 package posture
 
 import (

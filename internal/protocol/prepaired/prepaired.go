@@ -1,12 +1,11 @@
-// Package prepaired holds what makes a Base pre-paired with the App that has built its
-// image: the keys that the App makes, the file in which the Base finds its half of
-// them, and the certificate by which the App knows the board afterwards.
+// Package prepaired makes a Base pre-paired with the App that has built its image. It defines
+// the keys that the App makes, the file that gives the Base its half of them, and the
+// certificate by which the App recognises the board afterwards.
 //
-// The image's keys are for one connection. At its first boot a board draws keys of its
-// own (K_pair, K_state), and vouches for K_state with the image's certifying key,
-// which it then forgets. The App fetches these keys over its first connection; the
-// image's are of no use from then on, neither to a second board nor to a thief of the image.
-// docs/pre-paired.md has the whole story.
+// The image's keys are for one connection. At its first boot a board draws its own keys (K_pair,
+// K_state), and certifies K_state with the image's certifying key, which it then erases. The App
+// fetches the board's keys over its first connection. After that the image's keys are of no use
+// to a second board or to a thief of the image. docs/pre-paired.md has the whole description.
 package prepaired
 
 import (

@@ -1,24 +1,23 @@
-// Package publickey decides which public keys the project takes, and which
-// signatures. Every key that comes from outside passes through it: K_sign and K_state
-// (Ed25519), static and ephemeral keys of the handshakes (X25519). docs/protocol.md,
-// section 2, is the specification.
+// Package publickey decides which public keys and which signatures the project accepts. Every
+// key from outside passes through it: K_sign and K_state (Ed25519), and the static and ephemeral
+// keys of the handshakes (X25519). docs/protocol.md, section 2, is the specification.
 //
 // # Why the standard library is not enough
 //
-// crypto/ed25519 follows RFC 8032 loosely. It takes a key of small order, such as 32 zero
-// bytes, and for such a key anybody can make a signature without a private key. It also
-// takes a second encoding of some keys. crypto/ecdh takes, for every X25519 key, a second
-// encoding with the top bit set (RFC 7748, section 5, tells it to). With two encodings a
-// revoked key could come back as a new one.
+// crypto/ed25519 follows RFC 8032 loosely. It accepts keys of small order, such as 32 zero
+// bytes; for such a key anybody can make a signature without a private key. It also accepts a
+// second encoding of some keys. crypto/ecdh accepts, for every X25519 key, a second encoding
+// with the top bit set, as RFC 7748, section 5, demands. With two encodings, a revoked key could
+// come back as a new one.
 //
 // # Which Ed25519 this is
 //
-// A key is taken if its encoding is canonical, and if its point has prime order: it is not
-// the neutral element, and has no part in the torsion group. A signature is then verified
-// without cofactor (RFC 8032, section 5.1.7, last sentence), with S < L and R compared as
-// bytes, which is what crypto/ed25519 does. With a key of prime order, the variants with
-// and without cofactor, and batch verification, differ only for signatures that the
-// holder of the key has made malformed on purpose. Those are refused.
+// A key is accepted if its encoding is canonical and its point has prime order: it is not the
+// neutral element, and has no part in the torsion group. A signature is then verified without
+// cofactor (RFC 8032, section 5.1.7, last sentence), with S < L and R compared as bytes, as
+// crypto/ed25519 does. With a key of prime order, verification with cofactor, without it and in
+// batches differs only for signatures that the holder of the key has malformed on purpose. Those
+// are refused.
 package publickey
 
 import (

@@ -1,10 +1,10 @@
-// Package release is the file in which a new version of the Base's own package
-// travels: a signed header of fixed size, then the Debian package. It reads and
-// writes bytes and nothing else. docs/updates.md describes each byte.
+// Package release defines the file that carries a new version of the Base's own package: a
+// signed header of fixed size, followed by the Debian package. It only reads and writes bytes.
+// docs/updates.md describes each byte.
 //
-// The header says how long the package is and what its hash is, and the signature
-// covers the header. So whoever has the header alone can tell whether the rest is
-// wanted, before a single byte of that is stored.
+// The header has the length and the hash of the package, and the signature covers the header. So
+// a Base that has received the header can decide whether it wants the rest before it stores a
+// byte of it.
 package release
 
 import (

@@ -2,9 +2,9 @@
 // encrypted channel. It knows neither the channel nor the API: it needs a [Conn]
 // that keeps the limits of records, and a table of [Method].
 //
-// # The Base's end
+// # The Base's side
 //
-// [NewServer] takes the table, [Server.Serve] serves one connection until it ends:
+// [NewServer] takes the table, and [Server.Serve] serves one connection until it ends:
 //
 //	server, err := rpc.NewServer(rpc.Config{Logger: logger, Methods: []rpc.Method{
 //		{Name: "bitbox.base.v1.InfoService.GetInfo", Allow: viewers, Deadline: 30 * time.Second, Handler: rpc.Unary(info.GetInfo)},
@@ -13,17 +13,17 @@
 //	go server.Serve(context.WithValue(ctx, key, session), conn, peer)
 //
 // The context of a handler is derived from the one given to Serve, so the caller's
-// identity travels in it. Sessions of one App share a [Peer].
+// identity travels in it. The sessions of one App share a [Peer].
 //
-// # The App's end
+// # The App's side
 //
 // [NewSession] starts on a connection; [Call], [Watch] and [Upload] make the calls:
 //
 //	session := rpc.NewSession(conn)
 //	info, err := rpc.Call[basev1.GetInfoResponse](ctx, session, "bitbox.base.v1.InfoService.GetInfo", &basev1.GetInfoRequest{})
 //
-// Both ends expect a hostile peer. The wire format and all limits are specified in
-// docs/protocol.md, section "The RPC".
+// Both sides expect a hostile peer. docs/protocol.md, section "The RPC", specifies the
+// wire format and all limits.
 package rpc
 
 import (

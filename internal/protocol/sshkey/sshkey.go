@@ -1,7 +1,7 @@
-// Package sshkey reads SSH public keys: the App before it sends one, the posture
-// that lists them, and the builder of an image. A key is a plain key of an
-// accepted type, without options; what is written anywhere else is made from the
-// parsed key, never copied from the input.
+// Package sshkey parses SSH public keys: for the App before it sends one, for the posture that
+// lists them, and for the builder of an image. A key is a plain key of an accepted type, without
+// options. Keys that are written elsewhere are rendered from the parsed key, never copied from
+// the input.
 package sshkey
 
 import (

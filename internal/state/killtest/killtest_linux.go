@@ -1,9 +1,8 @@
-// Package killtest kills a program at each of its writes to a disk, one run after
-// another, so that a test can look at what each leaves behind.
+// Package killtest kills a program at each of its writes to a disk, one run after another, so
+// that a test can check what each kill leaves behind.
 //
-// The program runs under ptrace(2). What it had written when it is killed is what
-// a kill -9 at that very moment leaves: the system call at which it stops has not
-// begun.
+// The program runs under ptrace(2). At the kill, the disk has exactly what a kill -9 at that
+// moment would leave: the system call at which the program stops has not begun.
 package killtest
 
 import (

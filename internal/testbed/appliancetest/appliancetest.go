@@ -1,8 +1,7 @@
-// Package appliancetest runs an appliance in the process of a test: the real
-// system helper, the real Middleware, and a real channel between it and an App. In
-// place of NGINX stands what passes connections on, and in place of the machine
-// one that does all that it is told and only remembers it (Machine). So nothing is
-// touched outside of temporary directories, and no root is needed.
+// Package appliancetest runs an appliance in the process of a test: the real system helper, the
+// real Middleware, and a real channel between it and an App. A simple forwarder replaces NGINX,
+// and [Machine] replaces the machine: it accepts every order and only remembers it. So nothing
+// outside of temporary directories is touched, and no root is needed.
 package appliancetest
 
 import (

@@ -1,5 +1,5 @@
-// Package debianroot makes root file systems of Debian with mmdebstrap, for the
-// image and for the tests.
+// Package debianroot makes Debian root file systems with mmdebstrap, for the image and for the
+// tests.
 package debianroot
 
 import (

@@ -1,5 +1,5 @@
-// Package leaktest fails the tests of a package that leave a goroutine or an open
-// descriptor behind. A package that starts goroutines uses it:
+// Package leaktest fails the tests of a package that leave a goroutine or an open descriptor
+// behind. A package that starts goroutines uses it:
 //
 //	func TestMain(m *testing.M) { os.Exit(leaktest.Run(m)) }
 //

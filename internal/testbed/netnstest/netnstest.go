@@ -1,9 +1,9 @@
-// Package netnstest gives a test binary, or the demonstration, a network of its
-// own: a fresh network namespace with a loopback interface and one interface
-// "lan0" that carries multicast and leads nowhere. What runs in it is announced
-// to nobody, and what listens in it is reached by nobody.
+// Package netnstest gives a test binary, or the demonstration, its own network: a new network
+// namespace with a loopback interface and an interface "lan0", which supports multicast and is
+// connected to nothing. Programs in it announce themselves to nobody, and nobody reaches what
+// listens there.
 //
-// A test package uses it so:
+// A test package uses it like this:
 //
 //	func TestMain(m *testing.M) { netnstest.Main(m) }
 //
@@ -12,9 +12,9 @@
 //		...
 //	}
 //
-// The namespace is made for a second process of the same binary, not for a
-// thread, so that everything the test starts is in it too. It needs Linux, and
-// root or the right to make user namespaces, and the command ip(8).
+// The namespace is made for a second process of the same binary, not for a thread, so that
+// everything that the test starts is in it too. It needs Linux, root or the right to make user
+// namespaces, and the command ip(8).
 package netnstest
 
 import (

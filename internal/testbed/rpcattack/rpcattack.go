@@ -1,7 +1,7 @@
-// Package rpcattack is Apps that are paired and hostile: each attack has the sessions
-// of one App do to a Base what the RPC's specification (docs/protocol.md, section 11)
-// forbids, or barely allows. It makes its frames by itself, from the specification. Tests
-// and the bench run the attacks and look how others fare meanwhile.
+// Package rpcattack simulates paired Apps that are hostile. Each attack uses the sessions of one
+// App to do what the specification of the RPC (docs/protocol.md, section 11) forbids, or only
+// just allows. The package makes its frames itself, from the specification. Tests and the bench
+// run the attacks and measure their effect on other Apps.
 package rpcattack
 
 import (

@@ -1,11 +1,10 @@
-// Command auditor takes the place of the Base's binary on the stage of the
-// audit's tests: it runs the audit where the system helper would, in the
-// helper's own sandbox.
+// Command auditor replaces the Base's binary in the tests of the audit. It runs the audit where
+// the system helper would run it, in the helper's own sandbox.
 //
 //	bitbox-base audit run|fix-ID   reads an audit.Expectation from its input, prints []audit.Finding
 //	bitbox-base audit repair ID    what the unit for repairs starts
 //
-// As `ports` it holds NGINX's ports. Its other roles do nothing, so that their units are there.
+// As `ports` it holds NGINX's ports. Its other roles do nothing, so that their units exist.
 package main
 
 import (

@@ -1,9 +1,8 @@
-// Command standin takes the Base's binary's place on the stage, for tests of the
-// servers that need neither Middleware nor system helper, or that put a
-// configuration in force which no owner has signed. As `middleware` it reads the
-// PROXY header of each connection and refuses what follows, in the words of
-// internal/middleware/admission; `ports` holds NGINX's ports; `system` and `console` only
-// run; whatever else the units ask for is done at once.
+// Command standin replaces the Base's binary in tests of the servers that need neither
+// Middleware nor system helper, or that use a configuration that no owner has signed. As
+// `middleware` it reads the PROXY header of each connection and refuses what follows, in the
+// words of internal/middleware/admission. As `ports` it holds NGINX's ports. As `system` and
+// `console` it only runs. Everything else that the units ask for succeeds at once.
 package main
 
 import (

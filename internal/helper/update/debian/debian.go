@@ -1,11 +1,10 @@
 //go:build linux
 
-// Package debian does to a Debian machine what an update needs: it asks dpkg, has it
-// install, restarts the Base's units, and looks whether the Base is well.
+// Package debian does the work of an update on a Debian machine: it queries dpkg, has it
+// install packages, restarts the Base's units, and checks whether the Base is healthy.
 //
-// Programs are started by absolute paths with lists of arguments. Each argument is a
-// constant of this module, a path of the Store, or a version that has been checked
-// (package release).
+// Programs are started by absolute paths with lists of arguments. Each argument is a constant
+// of this module, a path of the Store, or a version that was checked by package release.
 package debian
 
 import (

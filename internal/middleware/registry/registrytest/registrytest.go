@@ -1,4 +1,5 @@
-// Package registrytest has a Registry on a state in a temporary directory, with Apps, for tests.
+// Package registrytest makes a Registry with Apps for tests, with its state in a temporary
+// directory.
 package registrytest
 
 import (
