@@ -100,7 +100,7 @@ func TestWhoMayNotAskIsRefusedBeforeAnythingIsParsed(t *testing.T) {
 	b.start()
 	flood := manyApps(ipc.MaxMessageSize)
 	ask := func(who Who) (code string, took uint64) {
-		read := func() (*systemv1.SystemRequest, error) { return parseRequest(flood) }
+		read := func() (*systemv1.SystemRequest, error) { return parseRequest(kindOf("local_change"), flood) }
 		took = allocated(func() {
 			_ = b.helper.handle(t.Context(), who, incoming{kindOf("local_change"), len(flood), t.Context(), read},
 				func(reply *systemv1.SystemReply) error {
@@ -118,7 +118,7 @@ func TestWhoMayNotAskIsRefusedBeforeAnythingIsParsed(t *testing.T) {
 		t.Errorf("root is answered with %q, which took %d bytes", code, took)
 	}
 	// Broken: parsed first.
-	if took := allocated(func() { _, _ = parseRequest(flood) }); took < 40<<20 {
+	if took := allocated(func() { _, _ = parseRequest(kindOf("local_change"), flood) }); took < 40<<20 {
 		t.Errorf("parsing takes %d bytes only; this attack proves nothing", took)
 	}
 	// It says that it is something else.
@@ -137,6 +137,37 @@ func TestWhoMayNotAskIsRefusedBeforeAnythingIsParsed(t *testing.T) {
 	}
 }
 
+// The attack: the same flood, announced as a piece of an update, which may be that long,
+// is allowed, and is charged for bytes that nobody parses.
+func TestWhatWasAnnouncedAsAnotherVerbIsNotParsed(t *testing.T) {
+	piece := verbs[kindOf("update_piece")]
+	flood := manyApps(piece.limit)
+	// Broken: the verb is compared once it is parsed.
+	if took := allocated(func() { _ = proto.Unmarshal(flood, &systemv1.SystemRequest{}) }); took < uint64(10*piece.holds) {
+		t.Errorf("parsing takes %d bytes only; this attack proves nothing", took)
+	}
+	hidden := func(b []byte) []byte { // behind a piece, so that it is the last one that counts
+		whole := protowire.AppendBytes(protowire.AppendTag(nil, protowire.Number(piece.number), protowire.BytesType), nil)
+		return append(whole, b...)
+	}
+	for name, b := range map[string][]byte{"alone": flood, "behind a piece": hidden(flood)} {
+		var err error
+		took := allocated(func() { _, err = parseRequest(uint16(piece.number), b) })
+		if !errors.Is(err, &helperclient.Error{Code: helperclient.CodeMalformed}) || took > 64<<10 {
+			t.Errorf("%s: %v, which took %d bytes", name, err, took)
+		}
+	}
+	request := &systemv1.SystemRequest{AppId: "0123456789abcdef",
+		Verb: &systemv1.SystemRequest_UpdatePiece{UpdatePiece: &systemv1.UpdatePiece{Data: []byte{1}}}}
+	b, err := proto.Marshal(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := parseRequest(uint16(piece.number), b); err != nil || !proto.Equal(got, request) {
+		t.Errorf("an honest piece: %v, %v", got, err)
+	}
+}
+
 // What a row says that a call holds is what its worst request takes.
 func TestTheWorstRequestHoldsNoMoreThanItsRowSays(t *testing.T) {
 	v := verbs[kindOf("local_change")]
@@ -144,7 +175,7 @@ func TestTheWorstRequestHoldsNoMoreThanItsRowSays(t *testing.T) {
 	if len(b) > v.limit {
 		b = manyApps(v.limit - 64)
 	}
-	if took := allocated(func() { _, _ = parseRequest(b) }); took > uint64(v.holds) {
+	if took := allocated(func() { _, _ = parseRequest(kindOf("local_change"), b) }); took > uint64(v.holds) {
 		t.Errorf("%d bytes take %d, and the row says %d", len(b), took, v.holds)
 	}
 }
