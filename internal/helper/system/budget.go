@@ -79,16 +79,9 @@ func newBudget(b Bounds) *budget {
 func (b *budget) enter(ctx context.Context, v verb) (leave func(), err error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, budgetWait, errOverBudget)
 	defer cancel()
-	now := time.Now()
-	call, work := b.calls.ReserveN(now, 1), b.work.ReserveN(now, v.work)
-	if wait := max(call.DelayFrom(now), work.DelayFrom(now)); wait > 0 {
-		select {
-		case <-time.After(min(wait, 2*budgetWait)):
-		case <-ctx.Done():
-			call.Cancel()
-			work.Cancel()
-			return nil, context.Cause(ctx)
-		}
+	if b.takeTurn(ctx, v) != nil {
+		<-ctx.Done() // whoever is refused is slowed down all the same
+		return nil, context.Cause(ctx)
 	}
 	for {
 		b.mu.Lock()
@@ -106,6 +99,17 @@ func (b *budget) enter(ctx context.Context, v verb) (leave func(), err error) {
 			return nil, context.Cause(ctx)
 		}
 	}
+}
+
+// takeTurn waits for the rates. What would wait longer than ctx lives takes nothing: many
+// who are refused leave no debt behind. What starts no program waits for none.
+func (b *budget) takeTurn(ctx context.Context, v verb) error {
+	if v.work > 0 {
+		if err := b.work.WaitN(ctx, v.work); err != nil {
+			return err
+		}
+	}
+	return b.calls.WaitN(ctx, 1)
 }
 
 func (b *budget) leave(v verb) {

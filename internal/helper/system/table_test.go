@@ -7,6 +7,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"google.golang.org/protobuf/encoding/protowire"
@@ -220,6 +221,47 @@ func TestABudgetBindsItsCallerAndNotWhatCloses(t *testing.T) {
 	if _, err := programs.enter(gone, verb{work: 40}); !errors.Is(err, context.Canceled) {
 		t.Errorf("forty more at once: %v", err)
 	}
+}
+
+// The attack: Apps ask for audits and updates at once, again and again, so that the programs
+// of the Middleware are used up. What starts none, such as an owner's posture, goes on; and
+// once they have stopped, what starts one goes on soon.
+func TestAFloodForProgramsHoldsUpNothingElse(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		budget := newBudget(CallerBounds[WhoMiddleware])
+		audit, submit, lift := verbs[kindOf("run_audit")], verbs[kindOf("submit")], verbs[kindOf("lift_ban")]
+		if audit.work == 0 || submit.work != 0 || lift.work == 0 {
+			t.Fatal("the table has changed; this attack proves nothing")
+		}
+		var asking sync.WaitGroup
+		refused := atomic.Int64{}
+		for range ipc.MaxPerUser {
+			asking.Go(func() {
+				leave, err := budget.enter(t.Context(), verb{work: audit.work})
+				if err != nil {
+					refused.Add(1)
+					return
+				}
+				leave()
+			})
+		}
+		synctest.Wait()
+		began := time.Now()
+		if leave, err := budget.enter(t.Context(), submit); err != nil || time.Since(began) > 0 {
+			t.Errorf("an owner's posture during the flood: %v after %s", err, time.Since(began))
+		} else {
+			leave()
+		}
+		asking.Wait()
+		if refused.Load() == 0 {
+			t.Error("nobody was refused; this attack proves nothing")
+		}
+		if leave, err := budget.enter(t.Context(), lift); err != nil {
+			t.Errorf("an owner's order after the flood: %v", err)
+		} else {
+			leave()
+		}
+	})
 }
 
 // However many ask at once, few questions are asked, and each answer is to one that began
