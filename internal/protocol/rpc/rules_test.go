@@ -250,6 +250,51 @@ func TestTheRoleIsCheckedBeforeTheRequestIsParsed(t *testing.T) {
 	})
 }
 
+// The attack: an App that is to lose its rights has calls ready, which wait for a place, for
+// the rest of their request, or for its next message.
+func TestWhoLosesItsRightsWhileACallWaitsIsRefused(t *testing.T) {
+	for name, begin := range map[string]func(b *base, p *rawPeer) (last func()){
+		"for a place": func(b *base, p *rawPeer) func() {
+			p.open(1, "Turns", &empty{})
+			p.open(2, "Turns", &empty{})
+			p.open(3, "Turns", &empty{})
+			<-b.entered
+			<-b.entered
+			return func() { p.send(frame{kind: kindCancel, call: 1}) }
+		},
+		"for the rest": func(_ *base, p *rawPeer) func() {
+			whole := must(proto.Marshal(&data{Value: []byte("something")}))
+			p.send(frame{kind: kindOpen, call: 1, state: stateMore, name: []byte("Echo"), piece: whole[:1]})
+			return func() { p.send(frame{kind: kindData, call: 1, state: stateLast, piece: whole[1:]}) }
+		},
+		"for a message": func(_ *base, p *rawPeer) func() {
+			p.open(1, "Sum", nil)
+			whole := must(proto.Marshal(&data{Value: []byte("something")}))
+			p.send(frame{kind: kindData, call: 1, state: stateLast, piece: whole})
+			return func() { p.send(frame{kind: kindData, call: 1, state: stateLast, piece: whole}) }
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, b *base) {
+				p := b.rawApp(t, &b.peer)
+				last := begin(b, p)
+				synctest.Wait()
+				b.may = Errorf(Denied, "not any more")
+				last()
+				synctest.Wait()
+				denied := false
+				for len(p.frames) > 0 {
+					f := <-p.frames
+					denied = denied || f.kind == kindEnd && f.code == Denied
+				}
+				if !denied || len(b.entered) > 0 {
+					t.Errorf("it was denied: %v; its handler has run: %v", denied, len(b.entered) > 0)
+				}
+			})
+		})
+	}
+}
+
 func TestTheAppCountsItsCallsAndAOneTooManyEndsTheSession(t *testing.T) {
 	bubble(t, func(t *testing.T, b *base) {
 		s := b.connect()
