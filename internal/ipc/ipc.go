@@ -8,7 +8,7 @@
 //
 // A server knows from the kernel who its peer is, and refuses whom it does not
 // want before it reads a byte. Its handler knows the kind and the length of a request
-// before it reads the rest. It reads a request within RequestTime, holds at
+// before it reads the rest. It waits RequestTime for each of the two, holds at
 // most MaxConnections, and gives up on a peer that does not take its answer. A
 // peer that hangs up cancels its request.
 package ipc
@@ -25,7 +25,8 @@ import (
 const (
 	// MaxMessageSize is the longest message in bytes.
 	MaxMessageSize = 1 << 20
-	// RequestTime is how long a server waits for the whole request.
+	// RequestTime is how long a server waits for the header of a request, and for its
+	// message once the handler reads it.
 	RequestTime = 5 * time.Second
 	// AnswerTime is how long a server waits for its peer to take one answer.
 	AnswerTime = 5 * time.Second
