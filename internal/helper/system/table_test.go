@@ -37,7 +37,7 @@ func TestEachVerbHasARow(t *testing.T) {
 			if v.closes {
 				most = closingBounds
 			}
-			if v.may.has(who) && (v.holds > most.Holds || float64(v.work) > most.Work*burstTime.Seconds()) {
+			if v.may.has(who) && (v.holds > most.Holds-most.Kept || float64(v.work) > most.Work*burstTime.Seconds()) {
 				t.Errorf("the budget of the %s never has room for %q", who, v.name)
 			}
 		}
@@ -184,7 +184,7 @@ func TestTheWorstRequestHoldsNoMoreThanItsRowSays(t *testing.T) {
 // A caller that has used its budget up waits; others and what closes do not.
 func TestABudgetBindsItsCallerAndNotWhatCloses(t *testing.T) {
 	all := newBudgets(nil)
-	busy := verb{name: "busy", size: size{holds: CallerBounds[WhoMiddleware].Holds}}
+	busy := verb{name: "busy", size: size{holds: CallerBounds[WhoMiddleware].Holds}, record: &recorded{}}
 	leave, err := all[WhoMiddleware].enter(t.Context(), busy)
 	if err != nil {
 		t.Fatal(err)
@@ -262,6 +262,53 @@ func TestAFloodForProgramsHoldsUpNothingElse(t *testing.T) {
 			leave()
 		}
 	})
+}
+
+// The attack: some operators' Apps follow logs and have audits run, all the time. What they
+// hold and what they start leaves room for an owner's posture, its confirmation and its fix.
+func TestWhoAsksLeavesRoomForWhatOwnersChange(t *testing.T) {
+	attack := func(t *testing.T, bounds Bounds) (refused []string) {
+		synctest.Test(t, func(t *testing.T) {
+			budget := newBudget(bounds)
+			ctx, stop := context.WithCancel(t.Context())
+			var asking sync.WaitGroup
+			for n := range 64 {
+				asking.Go(func() {
+					for ctx.Err() == nil {
+						v := verbs[kindOf([]string{"read_logs", "run_audit", "get_posture"}[n%3])]
+						leave, err := budget.enter(ctx, v)
+						if err != nil {
+							continue
+						}
+						select {
+						case <-time.After(time.Minute): // it takes long
+						case <-ctx.Done():
+						}
+						leave()
+					}
+				})
+			}
+			time.Sleep(time.Minute / 2)
+			for _, name := range []string{"submit", "confirm_try", "order_pairing", "lift_ban", "fix_finding"} {
+				if leave, err := budget.enter(ctx, verbs[kindOf(name)]); err != nil {
+					refused = append(refused, name)
+				} else {
+					leave()
+				}
+			}
+			stop()
+			asking.Wait()
+		})
+		return refused
+	}
+	bounds := CallerBounds[WhoMiddleware]
+	if refused := attack(t, bounds); len(refused) > 0 {
+		t.Errorf("refused: %v", refused)
+	}
+	bounds.Kept = 0
+	if attack(t, bounds) == nil {
+		t.Error("nothing is refused though nothing is kept; this attack proves nothing")
+	}
 }
 
 // However many ask at once, few questions are asked, and each answer is to one that began
