@@ -250,6 +250,33 @@ func TestTheRoleIsCheckedBeforeTheRequestIsParsed(t *testing.T) {
 	})
 }
 
+// A call that is given up between the moment when its message is seen and the one when it is
+// taken: by its user, or by the reading, for which a hostile Base fills the memory.
+func TestAMessageOfACallThatIsGivenUpIsNotTaken(t *testing.T) {
+	for name, giveUp := range map[string]func(s *Session, c *clientCall){
+		"by its user": func(s *Session, c *clientCall) { s.leave(c) },
+		"for want of memory": func(s *Session, c *clientCall) {
+			s.budget.take(appBuffer - s.budget.used.Load())
+			_ = s.gotData(&c.call, frame{kind: kindData, call: c.id, state: stateLast, piece: []byte{1}}, dataHeader+1)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, b *base) {
+				s := b.connect()
+				c := must(s.open(t.Context(), "Events", &empty{}, false))
+				if err := s.await(t.Context(), &c.call, 0, func() bool { return len(c.in.queue) > 0 }); err != nil {
+					t.Fatal(err)
+				}
+				giveUp(s, c)
+				if _, err := s.takeMessage(&c.call); err == nil {
+					t.Error("a message was taken that is not there any more")
+				}
+				s.leave(c)
+			})
+		})
+	}
+}
+
 // The attack: an App that is to lose its rights has calls ready, which wait for a place, for
 // the rest of their request, or for its next message.
 func TestWhoLosesItsRightsWhileACallWaitsIsRefused(t *testing.T) {
