@@ -8,8 +8,8 @@
 //
 // The kernel tells a server who its peer is, and the server refuses unwanted peers before it
 // reads a byte. Its handler learns the kind and the length of a request before the rest is
-// read. A server reads a request within [RequestTime], holds at most [MaxConnections], and gives
-// up on a peer that does not read its answer. A peer that hangs up cancels its request.
+// read. A server waits [RequestTime] for each of the two, holds at most [MaxConnections], and
+// gives up on a peer that does not read its answer. A peer that hangs up cancels its request.
 package ipc
 
 import (
@@ -24,7 +24,8 @@ import (
 const (
 	// MaxMessageSize is the longest message in bytes.
 	MaxMessageSize = 1 << 20
-	// RequestTime is how long a server waits for the whole request.
+	// RequestTime is how long a server waits for the header of a request, and for its
+	// message once the handler reads it.
 	RequestTime = 5 * time.Second
 	// AnswerTime is how long a server waits for its peer to take one answer.
 	AnswerTime = 5 * time.Second

@@ -170,6 +170,10 @@ func (s *Server) answer(ctx context.Context, conn *net.UnixConn, peer Peer) erro
 		return fmt.Errorf("read a request: %w", err)
 	}
 	request := &Request{Kind: kind, Size: size, read: func() ([]byte, error) {
+		// The peer is not to blame for how long it had to wait for this.
+		if err := conn.SetReadDeadline(time.Now().Add(RequestTime)); err != nil {
+			return nil, err
+		}
 		message, err := readBody(conn, size)
 		if err != nil {
 			return nil, fmt.Errorf("read a request: %w", err)

@@ -176,7 +176,11 @@ func TestAnOwnersAppResetsABootedBase(t *testing.T) {
 		"the owner's": {owner, client.ErrPairAgain, "this App has wiped the Base"},
 		"the guest's": {guest, client.ErrSilent, "the Base was reset and has forgotten this App"},
 	} {
-		_, err := b.open(told.app.app).Info.GetInfo(ctx, &basev1.GetInfoRequest{})
+		session, err := told.app.app.Open("")
+		if err == nil {
+			t.Cleanup(session.Close)
+			_, err = session.Info.GetInfo(ctx, &basev1.GetInfoRequest{})
+		}
 		if !errors.Is(err, told.kind) || !strings.Contains(client.Explain(err), told.text) {
 			t.Errorf("%s App says: %s", name, client.Explain(err))
 		}

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
@@ -379,7 +380,9 @@ func FuzzRequest(f *testing.F) {
 		f.Add(b)
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
-		request, err := parseRequest(b)
+		first, _, _ := protowire.ConsumeTag(b)
+		kind := uint16(first)
+		request, err := parseRequest(kind, b)
 		if err != nil {
 			return
 		}
@@ -391,7 +394,7 @@ func FuzzRequest(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := parseRequest(again); err != nil {
+		if _, err := parseRequest(kind, again); err != nil {
 			t.Fatalf("what was read once cannot be read again: %v", err)
 		}
 	})

@@ -17,6 +17,9 @@ type Bounds struct {
 	// Calls and Work are how many calls, and how many programs for them, begin in a
 	// second; a burst of burstTime is let through.
 	Calls, Work float64
+	// Kept is how much of Holds what changes nothing leaves free. Every App asks, and only
+	// owners change how open the Base is: they do not wait for those who ask.
+	Kept int
 }
 
 const (
@@ -25,12 +28,15 @@ const (
 	// budgetWait is how long a call waits for its budget before it is refused. A caller
 	// that has none left is so slowed down, and not asked to try again at once.
 	budgetWait = 2 * time.Second
+	// changeWait is the same for what changes something: longer, so that it gets its turn
+	// among many that ask.
+	changeWait = 2 * budgetWait
 )
 
 // CallerBounds is the table of the budgets. MemoryMax of the unit is above twice the sum of
 // Holds: who uses up a budget waits, and ends nothing.
 var CallerBounds = map[Who]Bounds{
-	WhoMiddleware: {Holds: 96 << 20, Calls: 1000, Work: 5},
+	WhoMiddleware: {Holds: 96 << 20, Calls: 1000, Work: 5, Kept: 24 << 20},
 	WhoConsole:    {Holds: 16 << 20, Calls: 200, Work: 20},
 	WhoRoot:       {Holds: 32 << 20, Calls: 200, Work: 40},
 }
@@ -65,6 +71,7 @@ type budget struct {
 
 	mu    sync.Mutex
 	left  int           // of Bounds.Holds
+	kept  int           // Bounds.Kept
 	freed chan struct{} // closed, and made anew, when a call gives memory back
 }
 
@@ -72,27 +79,24 @@ func newBudget(b Bounds) *budget {
 	limiter := func(perSecond float64) *rate.Limiter {
 		return rate.NewLimiter(rate.Limit(perSecond), int(perSecond*burstTime.Seconds()))
 	}
-	return &budget{calls: limiter(b.Calls), work: limiter(b.Work), left: b.Holds, freed: make(chan struct{})}
+	return &budget{calls: limiter(b.Calls), work: limiter(b.Work), left: b.Holds, kept: b.Kept, freed: make(chan struct{})}
 }
 
 // enter takes what a verb needs, and waits for it if it must. leave gives its memory back.
 func (b *budget) enter(ctx context.Context, v verb) (leave func(), err error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, budgetWait, errOverBudget)
+	wait, kept := changeWait, 0
+	if v.asks() {
+		wait, kept = budgetWait, b.kept
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, wait, errOverBudget)
 	defer cancel()
-	now := time.Now()
-	call, work := b.calls.ReserveN(now, 1), b.work.ReserveN(now, v.work)
-	if wait := max(call.DelayFrom(now), work.DelayFrom(now)); wait > 0 {
-		select {
-		case <-time.After(min(wait, 2*budgetWait)):
-		case <-ctx.Done():
-			call.Cancel()
-			work.Cancel()
-			return nil, context.Cause(ctx)
-		}
+	if b.takeTurn(ctx, v) != nil {
+		<-ctx.Done() // whoever is refused is slowed down all the same
+		return nil, context.Cause(ctx)
 	}
 	for {
 		b.mu.Lock()
-		enough, freed := b.left >= v.holds, b.freed
+		enough, freed := b.left >= v.holds+kept, b.freed
 		if enough {
 			b.left -= v.holds
 		}
@@ -106,6 +110,17 @@ func (b *budget) enter(ctx context.Context, v verb) (leave func(), err error) {
 			return nil, context.Cause(ctx)
 		}
 	}
+}
+
+// takeTurn waits for the rates. What would wait longer than ctx lives takes nothing: many
+// who are refused leave no debt behind. What starts no program waits for none.
+func (b *budget) takeTurn(ctx context.Context, v verb) error {
+	if v.work > 0 {
+		if err := b.work.WaitN(ctx, v.work); err != nil {
+			return err
+		}
+	}
+	return b.calls.WaitN(ctx, 1)
 }
 
 func (b *budget) leave(v verb) {

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"sync"
 
+	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
@@ -76,7 +77,7 @@ func (h *Helper) Serve(ctx context.Context, users Users, listeners ...*net.UnixL
 				if err != nil {
 					return nil, err
 				}
-				return parseRequest(b)
+				return parseRequest(request.Kind, b)
 			}}, func(reply *systemv1.SystemReply) error { return sendReply(reply, send) })
 		},
 		Refused: func(peer ipc.Peer, err error) {
@@ -100,15 +101,38 @@ func (h *Helper) Serve(ctx context.Context, users Users, listeners ...*net.UnixL
 	return errors.Join(errs...)
 }
 
-// parseRequest reads a request. What it does not know might be what matters, so
+// parseRequest reads a request of a kind. What it does not know might be what matters, so
 // it refuses unknown fields; but for what is signed, which the ledger looks at.
-func parseRequest(b []byte) (*systemv1.SystemRequest, error) {
+func parseRequest(kind uint16, b []byte) (*systemv1.SystemRequest, error) {
+	if !announces(kind, b) {
+		return nil, helperclient.Errorf(helperclient.CodeMalformed, "the request of %d bytes is another one than it was announced as", len(b))
+	}
 	request := &systemv1.SystemRequest{}
 	if err := proto.Unmarshal(b, request); err != nil {
 		return nil, helperclient.Errorf(helperclient.CodeMalformed, "the request of %d bytes cannot be read: %w", len(b), err)
 	}
 	return request, checkRequest(request)
 }
+
+// announces tells whether a request has nothing in it but the verb of its kind and an App.
+// It is asked before anything is parsed: the budget was taken for that verb, and another one
+// may take sixty times its size once it is parsed.
+func announces(kind uint16, b []byte) bool {
+	for len(b) > 0 {
+		number, of, n := protowire.ConsumeTag(b)
+		if n < 0 || number != protowire.Number(kind) && number != appIDNumber {
+			return false
+		}
+		size := protowire.ConsumeFieldValue(number, of, b[n:])
+		if size < 0 {
+			return false
+		}
+		b = b[n+size:]
+	}
+	return true
+}
+
+var appIDNumber = (&systemv1.SystemRequest{}).ProtoReflect().Descriptor().Fields().ByName("app_id").Number()
 
 func checkRequest(request *systemv1.SystemRequest) error {
 	if err := posture.RefuseUnknown(request); err != nil {

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"google.golang.org/protobuf/encoding/protowire"
@@ -36,7 +37,7 @@ func TestEachVerbHasARow(t *testing.T) {
 			if v.closes {
 				most = closingBounds
 			}
-			if v.may.has(who) && (v.holds > most.Holds || float64(v.work) > most.Work*burstTime.Seconds()) {
+			if v.may.has(who) && (v.holds > most.Holds-most.Kept || float64(v.work) > most.Work*burstTime.Seconds()) {
 				t.Errorf("the budget of the %s never has room for %q", who, v.name)
 			}
 		}
@@ -100,7 +101,7 @@ func TestWhoMayNotAskIsRefusedBeforeAnythingIsParsed(t *testing.T) {
 	b.start()
 	flood := manyApps(ipc.MaxMessageSize)
 	ask := func(who Who) (code string, took uint64) {
-		read := func() (*systemv1.SystemRequest, error) { return parseRequest(flood) }
+		read := func() (*systemv1.SystemRequest, error) { return parseRequest(kindOf("local_change"), flood) }
 		took = allocated(func() {
 			_ = b.helper.handle(t.Context(), who, incoming{kindOf("local_change"), len(flood), t.Context(), read},
 				func(reply *systemv1.SystemReply) error {
@@ -118,7 +119,7 @@ func TestWhoMayNotAskIsRefusedBeforeAnythingIsParsed(t *testing.T) {
 		t.Errorf("root is answered with %q, which took %d bytes", code, took)
 	}
 	// Broken: parsed first.
-	if took := allocated(func() { _, _ = parseRequest(flood) }); took < 40<<20 {
+	if took := allocated(func() { _, _ = parseRequest(kindOf("local_change"), flood) }); took < 40<<20 {
 		t.Errorf("parsing takes %d bytes only; this attack proves nothing", took)
 	}
 	// It says that it is something else.
@@ -137,6 +138,37 @@ func TestWhoMayNotAskIsRefusedBeforeAnythingIsParsed(t *testing.T) {
 	}
 }
 
+// The attack: the same flood, announced as a piece of an update, which may be that long,
+// is allowed, and is charged for bytes that nobody parses.
+func TestWhatWasAnnouncedAsAnotherVerbIsNotParsed(t *testing.T) {
+	piece := verbs[kindOf("update_piece")]
+	flood := manyApps(piece.limit)
+	// Broken: the verb is compared once it is parsed.
+	if took := allocated(func() { _ = proto.Unmarshal(flood, &systemv1.SystemRequest{}) }); took < uint64(10*piece.holds) {
+		t.Errorf("parsing takes %d bytes only; this attack proves nothing", took)
+	}
+	hidden := func(b []byte) []byte { // behind a piece, so that it is the last one that counts
+		whole := protowire.AppendBytes(protowire.AppendTag(nil, protowire.Number(piece.number), protowire.BytesType), nil)
+		return append(whole, b...)
+	}
+	for name, b := range map[string][]byte{"alone": flood, "behind a piece": hidden(flood)} {
+		var err error
+		took := allocated(func() { _, err = parseRequest(uint16(piece.number), b) })
+		if !errors.Is(err, &helperclient.Error{Code: helperclient.CodeMalformed}) || took > 64<<10 {
+			t.Errorf("%s: %v, which took %d bytes", name, err, took)
+		}
+	}
+	request := &systemv1.SystemRequest{AppId: "0123456789abcdef",
+		Verb: &systemv1.SystemRequest_UpdatePiece{UpdatePiece: &systemv1.UpdatePiece{Data: []byte{1}}}}
+	b, err := proto.Marshal(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := parseRequest(uint16(piece.number), b); err != nil || !proto.Equal(got, request) {
+		t.Errorf("an honest piece: %v, %v", got, err)
+	}
+}
+
 // What a row says that a call holds is what its worst request takes.
 func TestTheWorstRequestHoldsNoMoreThanItsRowSays(t *testing.T) {
 	v := verbs[kindOf("local_change")]
@@ -144,7 +176,7 @@ func TestTheWorstRequestHoldsNoMoreThanItsRowSays(t *testing.T) {
 	if len(b) > v.limit {
 		b = manyApps(v.limit - 64)
 	}
-	if took := allocated(func() { _, _ = parseRequest(b) }); took > uint64(v.holds) {
+	if took := allocated(func() { _, _ = parseRequest(kindOf("local_change"), b) }); took > uint64(v.holds) {
 		t.Errorf("%d bytes take %d, and the row says %d", len(b), took, v.holds)
 	}
 }
@@ -152,7 +184,7 @@ func TestTheWorstRequestHoldsNoMoreThanItsRowSays(t *testing.T) {
 // A caller that has used its budget up waits; others and what closes do not.
 func TestABudgetBindsItsCallerAndNotWhatCloses(t *testing.T) {
 	all := newBudgets(nil)
-	busy := verb{name: "busy", size: size{holds: CallerBounds[WhoMiddleware].Holds}}
+	busy := verb{name: "busy", size: size{holds: CallerBounds[WhoMiddleware].Holds}, record: &recorded{}}
 	leave, err := all[WhoMiddleware].enter(t.Context(), busy)
 	if err != nil {
 		t.Fatal(err)
@@ -188,6 +220,94 @@ func TestABudgetBindsItsCallerAndNotWhatCloses(t *testing.T) {
 	hangUp()
 	if _, err := programs.enter(gone, verb{work: 40}); !errors.Is(err, context.Canceled) {
 		t.Errorf("forty more at once: %v", err)
+	}
+}
+
+// The attack: Apps ask for audits and updates at once, again and again, so that the programs
+// of the Middleware are used up. What starts none, such as an owner's posture, goes on; and
+// once they have stopped, what starts one goes on soon.
+func TestAFloodForProgramsHoldsUpNothingElse(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		budget := newBudget(CallerBounds[WhoMiddleware])
+		audit, submit, lift := verbs[kindOf("run_audit")], verbs[kindOf("submit")], verbs[kindOf("lift_ban")]
+		if audit.work == 0 || submit.work != 0 || lift.work == 0 {
+			t.Fatal("the table has changed; this attack proves nothing")
+		}
+		var asking sync.WaitGroup
+		refused := atomic.Int64{}
+		for range ipc.MaxPerUser {
+			asking.Go(func() {
+				leave, err := budget.enter(t.Context(), verb{work: audit.work})
+				if err != nil {
+					refused.Add(1)
+					return
+				}
+				leave()
+			})
+		}
+		synctest.Wait()
+		began := time.Now()
+		if leave, err := budget.enter(t.Context(), submit); err != nil || time.Since(began) > 0 {
+			t.Errorf("an owner's posture during the flood: %v after %s", err, time.Since(began))
+		} else {
+			leave()
+		}
+		asking.Wait()
+		if refused.Load() == 0 {
+			t.Error("nobody was refused; this attack proves nothing")
+		}
+		if leave, err := budget.enter(t.Context(), lift); err != nil {
+			t.Errorf("an owner's order after the flood: %v", err)
+		} else {
+			leave()
+		}
+	})
+}
+
+// The attack: some operators' Apps follow logs and have audits run, all the time. What they
+// hold and what they start leaves room for an owner's posture, its confirmation and its fix.
+func TestWhoAsksLeavesRoomForWhatOwnersChange(t *testing.T) {
+	attack := func(t *testing.T, bounds Bounds) (refused []string) {
+		synctest.Test(t, func(t *testing.T) {
+			budget := newBudget(bounds)
+			ctx, stop := context.WithCancel(t.Context())
+			var asking sync.WaitGroup
+			for n := range 64 {
+				asking.Go(func() {
+					for ctx.Err() == nil {
+						v := verbs[kindOf([]string{"read_logs", "run_audit", "get_posture"}[n%3])]
+						leave, err := budget.enter(ctx, v)
+						if err != nil {
+							continue
+						}
+						select {
+						case <-time.After(time.Minute): // it takes long
+						case <-ctx.Done():
+						}
+						leave()
+					}
+				})
+			}
+			time.Sleep(time.Minute / 2)
+			for _, name := range []string{"submit", "confirm_try", "order_pairing", "lift_ban", "fix_finding"} {
+				if leave, err := budget.enter(ctx, verbs[kindOf(name)]); err != nil {
+					refused = append(refused, name)
+				} else {
+					leave()
+				}
+			}
+			stop()
+			asking.Wait()
+		})
+		return refused
+	}
+	bounds := CallerBounds[WhoMiddleware]
+	if refused := attack(t, bounds); len(refused) > 0 {
+		t.Errorf("refused: %v", refused)
+	}
+	bounds.Kept = 0
+	if attack(t, bounds) == nil {
+		t.Error("nothing is refused though nothing is kept; this attack proves nothing")
 	}
 }
 

@@ -113,6 +113,9 @@ func (v verb) following() verb {
 	return v
 }
 
+// asks tells whether a verb changes nothing, or only follows.
+func (v verb) asks() bool { return v.follows || v.record == nil && !v.closes }
+
 // recorded says how the log of changes has a verb.
 func (v verb) recorded(r recorded) verb {
 	v.record = &r

@@ -64,15 +64,17 @@ func (s *Server) restrict(ctx context.Context, restrict *systemv1.Restrict) (*ba
 }
 
 // Lockdown ends the other sessions and closes the window even if the helper
-// cannot do its part: each of the three closes something for itself.
+// cannot do its part: each of the three closes something for itself, and waits for none of
+// the others.
 func (s postureService) Lockdown(ctx context.Context, request *basev1.LockdownRequest) (*basev1.LockdownResponse, error) {
 	caller := sessionOf(ctx)
 	s.audit.Warn("lockdown", "by", caller.ID())
 	s.Registry.EndOtherSessions(caller)
-	windowErr := s.Window.CloseWindow(ctx)
+	window := make(chan error, 1)
+	go func() { window <- s.Window.CloseWindow(ctx) }()
 	signed, err := s.restrict(ctx, &systemv1.Restrict{
 		What: &systemv1.Restrict_Lockdown{Lockdown: &systemv1.Lockdown{}}, Nonce: request.GetNonce()})
-	if err == nil && windowErr != nil {
+	if windowErr := <-window; err == nil && windowErr != nil {
 		err = s.apiError(windowErr)
 	}
 	if err != nil {

@@ -24,6 +24,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/middleware/events"
 	"github.com/BitBoxSwiss/bitbox-base/internal/middleware/registry"
 	"github.com/BitBoxSwiss/bitbox-base/internal/middleware/registry/registrytest"
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/pairing"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/rpc"
 )
 
@@ -503,6 +504,41 @@ func TestALesserAppCannotTakeTheHelperFromAnOwner(t *testing.T) {
 	}
 	if _, err = attack(t, follows); err == nil {
 		t.Error("without a bound of streams the operator should have kept the owner out; this attack proves nothing")
+	}
+}
+
+// lateWindow closes once the helper has been asked to close, or refuses after a while, as an
+// authority does that is asked for too much.
+type lateWindow struct {
+	*registrytest.Authority
+	asked chan struct{}
+}
+
+func (w lateWindow) CloseWindow(ctx context.Context) error {
+	select {
+	case <-w.asked:
+		return w.Authority.CloseWindow(ctx)
+	case <-time.After(time.Second):
+		return pairing.ErrBusy
+	}
+}
+
+func (w lateWindow) Do(context.Context, *systemv1.SystemRequest, func(*systemv1.Progress)) (*systemv1.SystemReply, error) {
+	close(w.asked)
+	return &systemv1.SystemReply{}, nil
+}
+
+func (w lateWindow) Each(context.Context, *systemv1.SystemRequest, func(*systemv1.SystemReply) error) error {
+	return nil
+}
+
+// The attack: the authority is busy with what others ask, and a lockdown closes the window, too.
+func TestALockdownWaitsForNoWindow(t *testing.T) {
+	h := registrytest.New(t, nil)
+	late := lateWindow{h.Authority, make(chan struct{})}
+	l := serve(t, h, func(c *Config) { c.Window, c.Helper = late, late })
+	if err := call(t.Context(), l.client(h.Active("owner", owner)), baserpc.PostureServiceLockdown); err != nil {
+		t.Errorf("an owner's lockdown has waited for the window: %v", err)
 	}
 }
 

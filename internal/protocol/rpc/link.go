@@ -1,6 +1,7 @@
 package rpc
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -435,9 +436,15 @@ func (l *link) marshal(m proto.Message, size int) ([]byte, error) {
 
 var errNoMemory = &Error{Code: Exhausted, Text: "too much is under way already; try again"}
 
-// takeMessage removes the next message of a call, which is there, and gives credit.
+// takeMessage removes the next message of a call, and gives credit. It was there a moment
+// ago; if the call was given up since, it is not.
 func (l *link) takeMessage(c *call) ([]byte, error) {
 	l.mu.Lock()
+	if len(c.in.queue) == 0 {
+		failed := c.failed
+		l.mu.Unlock()
+		return nil, cmp.Or(failed, errLeft)
+	}
 	m := c.in.take(&l.budget)
 	credit := c.in.credit()
 	if c.ended {

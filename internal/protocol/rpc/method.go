@@ -14,8 +14,9 @@ import (
 type Method struct {
 	// Name is the full name in the descriptor: "bitbox.base.v1.InfoService.GetInfo".
 	Name string
-	// Allow refuses a caller by an error, before anything of the request is
-	// parsed. Its context is that of the call.
+	// Allow refuses a caller by an error: first before the call takes a place and memory,
+	// and again before each message of its request is parsed. Its context is that of the
+	// call.
 	Allow func(ctx context.Context) error
 	// MaxRequest is the largest message of a request in bytes, at most
 	// rpc.MaxRequest; 0 means DefaultRequest.
@@ -139,6 +140,10 @@ func (c *serverCall) receive(m proto.Message) error {
 	}
 	data, err := c.session.takeMessage(&c.call)
 	if err != nil {
+		return err
+	}
+	// It may have waited, for its turn or its end: whoever may do nothing any more does nothing.
+	if err := c.method.Allow(c.ctx); err != nil {
 		return err
 	}
 	if err := unmarshal(data, m); err != nil {

@@ -250,6 +250,78 @@ func TestTheRoleIsCheckedBeforeTheRequestIsParsed(t *testing.T) {
 	})
 }
 
+// A call that is given up between the moment when its message is seen and the one when it is
+// taken: by its user, or by the reading, for which a hostile Base fills the memory.
+func TestAMessageOfACallThatIsGivenUpIsNotTaken(t *testing.T) {
+	for name, giveUp := range map[string]func(s *Session, c *clientCall){
+		"by its user": func(s *Session, c *clientCall) { s.leave(c) },
+		"for want of memory": func(s *Session, c *clientCall) {
+			s.budget.take(appBuffer - s.budget.used.Load())
+			_ = s.gotData(&c.call, frame{kind: kindData, call: c.id, state: stateLast, piece: []byte{1}}, dataHeader+1)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, b *base) {
+				s := b.connect()
+				c := must(s.open(t.Context(), "Events", &empty{}, false))
+				if err := s.await(t.Context(), &c.call, 0, func() bool { return len(c.in.queue) > 0 }); err != nil {
+					t.Fatal(err)
+				}
+				giveUp(s, c)
+				if _, err := s.takeMessage(&c.call); err == nil {
+					t.Error("a message was taken that is not there any more")
+				}
+				s.leave(c)
+			})
+		})
+	}
+}
+
+// The attack: an App that is to lose its rights has calls ready, which wait for a place, for
+// the rest of their request, or for its next message.
+func TestWhoLosesItsRightsWhileACallWaitsIsRefused(t *testing.T) {
+	for name, begin := range map[string]func(b *base, p *rawPeer) (last func()){
+		"for a place": func(b *base, p *rawPeer) func() {
+			p.open(1, "Turns", &empty{})
+			p.open(2, "Turns", &empty{})
+			p.open(3, "Turns", &empty{})
+			<-b.entered
+			<-b.entered
+			return func() { p.send(frame{kind: kindCancel, call: 1}) }
+		},
+		"for the rest": func(_ *base, p *rawPeer) func() {
+			whole := must(proto.Marshal(&data{Value: []byte("something")}))
+			p.send(frame{kind: kindOpen, call: 1, state: stateMore, name: []byte("Echo"), piece: whole[:1]})
+			return func() { p.send(frame{kind: kindData, call: 1, state: stateLast, piece: whole[1:]}) }
+		},
+		"for a message": func(_ *base, p *rawPeer) func() {
+			p.open(1, "Sum", nil)
+			whole := must(proto.Marshal(&data{Value: []byte("something")}))
+			p.send(frame{kind: kindData, call: 1, state: stateLast, piece: whole})
+			return func() { p.send(frame{kind: kindData, call: 1, state: stateLast, piece: whole}) }
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, b *base) {
+				p := b.rawApp(t, &b.peer)
+				last := begin(b, p)
+				synctest.Wait()
+				b.may = Errorf(Denied, "not any more")
+				last()
+				synctest.Wait()
+				denied := false
+				for len(p.frames) > 0 {
+					f := <-p.frames
+					denied = denied || f.kind == kindEnd && f.code == Denied
+				}
+				if !denied || len(b.entered) > 0 {
+					t.Errorf("it was denied: %v; its handler has run: %v", denied, len(b.entered) > 0)
+				}
+			})
+		})
+	}
+}
+
 func TestTheAppCountsItsCallsAndAOneTooManyEndsTheSession(t *testing.T) {
 	bubble(t, func(t *testing.T, b *base) {
 		s := b.connect()
