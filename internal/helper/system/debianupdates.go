@@ -2,14 +2,14 @@ package system
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
-	"slices"
 	"strings"
 	"time"
 
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/harmless"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/journal"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/services"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 )
@@ -28,7 +28,7 @@ const (
 // already, and tells what it says until it has ended. It goes on if nobody listens:
 // systemd runs it.
 func (h *Helper) installDebianUpdates(ctx context.Context, who Who, send func(*systemv1.SystemReply) error) error {
-	give, err := h.takeReader(who)
+	give, err := h.readers.Take(who == WhoMiddleware)
 	if err != nil {
 		return err
 	}
@@ -103,21 +103,15 @@ func (h *Helper) followInstallation(ctx context.Context, since time.Time, tell f
 	defer stop()
 	lines := make(chan string)
 	read := make(chan error, 1)
-	q := logQuery{table: h.config.Services}
-	arguments := slices.Concat(journalFormat, []string{"--follow", "--no-tail", "--unit=" + services.DebianUpdatesUnit, sinceArgument(since)})
 	go func() {
-		read <- h.config.Manager.Journal(reading, func(line []byte, _ bool) error {
-			e, _, err := q.entry(line)
-			if err != nil {
-				return err
-			}
+		read <- journal.Follow(reading, h.config.Manager, services.DebianUpdatesUnit, since, func(text string) error {
 			select {
-			case lines <- e.GetText():
+			case lines <- text:
 				return nil
 			case <-reading.Done():
 				return reading.Err()
 			}
-		}, arguments...)
+		})
 	}()
 	defer func() {
 		stop()
@@ -152,7 +146,7 @@ func (h *Helper) followInstallation(ctx context.Context, since time.Time, tell f
 			}
 		case err := <-read:
 			read <- nil // for the end
-			return asReadError(errors.Join(err, errors.New("it has ended")))
+			return err
 		case <-last:
 			switch {
 			case ended["ActiveState"] == "failed":
@@ -194,5 +188,5 @@ func conditionWords(condition string) string {
 	case condition == "ConditionACPower=true":
 		return "the machine is not on mains power"
 	}
-	return "a condition of its unit is not met: " + plain(shortened(condition))
+	return "a condition of its unit is not met: " + harmless.Line(harmless.Word(condition))
 }

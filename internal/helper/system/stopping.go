@@ -7,6 +7,7 @@ import (
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/harmless"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/services"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 )
@@ -56,7 +57,7 @@ func (h *Helper) stopMachine(ctx context.Context, who Who, powerOff bool, app st
 		return err
 	}
 	h.stopping = true
-	h.log.Warn("the machine is being stopped", "audit", true, "by", who, "app", plain(shortened(app)), "power_off", powerOff)
+	h.log.Warn("the machine is being stopped", "audit", true, "by", who, "app", harmless.Line(harmless.Word(app)), "power_off", powerOff)
 	event := &basev1.MachineStoppingEvent{PowerOff: powerOff}
 	if app != "" {
 		event.By = &basev1.App{Id: app} // the Middleware knows its name

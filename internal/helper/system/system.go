@@ -46,6 +46,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/bruteforce"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/factoryreset"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/journal"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/services"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/timezone"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/update"
@@ -211,12 +212,11 @@ type Helper struct {
 	resetOrdered bool
 	resetting    chan struct{}
 
-	// readers are those who read logs, and middlewareReaders those of them for Apps.
-	readers, middlewareReaders int
 	// stopping: the machine restarts, or is being switched off.
 	stopping bool
 	monitor  monitor
 
+	readers     journal.Readers
 	laters      chan func(context.Context)
 	serviceTurn turn // held while a service is changed, or the time zone; guards restarted
 	// restarted is when an App has restarted a service, by its name, on the boot-time clock.

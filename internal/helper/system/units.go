@@ -16,6 +16,7 @@ import (
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/atomicfile"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/harmless"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/services"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 )
@@ -128,7 +129,7 @@ func (u unitState) reason() string {
 	case u["LoadState"] == "not-found":
 		return "its unit is not installed"
 	case u["LoadState"] != "" && u["LoadState"] != "loaded":
-		return "its unit cannot be used (" + plain(u["LoadState"]) + ")"
+		return "its unit cannot be used (" + harmless.Line(u["LoadState"]) + ")"
 	case u["ActiveState"] != "failed" && u["SubState"] != "auto-restart", result == "success", result == "":
 		return ""
 	case result == "exit-code":
@@ -136,7 +137,7 @@ func (u unitState) reason() string {
 	case results[result] != "":
 		return results[result]
 	}
-	return plain(result)
+	return harmless.Line(result)
 }
 
 // describe is what the API says of a service.
@@ -222,7 +223,7 @@ var actionVerbs = map[basev1.ServiceAction]struct{ systemctl, word string }{
 func (h *Helper) allowedService(name string, action basev1.ServiceAction) (services.Service, error) {
 	s, found := h.config.Services.Find(name)
 	if !found {
-		return s, helperclient.Errorf(helperclient.CodeInvalid, "there is no service %q here; it is one of %s", shortened(name),
+		return s, helperclient.Errorf(helperclient.CodeInvalid, "there is no service %q here; it is one of %s", harmless.Word(name),
 			strings.Join(h.config.Services.Names(), ", "))
 	}
 	if s.May(action) {
@@ -257,7 +258,7 @@ func (h *Helper) changeService(ctx context.Context, who Who, name string, action
 	case u["Id"] != s.Unit:
 		// A link with this name leads to another unit, which is not in the table.
 		return nil, helperclient.Errorf(helperclient.CodeRefused,
-			"the unit of %s is another one's name on this machine (%s), so it is left alone", s.Name, plain(shortened(u["Id"])))
+			"the unit of %s is another one's name on this machine (%s), so it is left alone", s.Name, harmless.Line(harmless.Word(u["Id"])))
 	case u["LoadState"] == "not-found":
 		return nil, helperclient.Errorf(helperclient.CodeRefused, "%s is not installed on this machine", s.Name)
 	}
@@ -337,13 +338,4 @@ func (h *Helper) refuseWhileApplying() error {
 		return helperclient.Errorf(helperclient.CodeBusy, "a change of the posture is being applied; try again in a moment")
 	}
 	return nil
-}
-
-// shortened bounds what is repeated of a request.
-func shortened(s string) string {
-	const most = 64
-	if len(s) > most {
-		s = s[:most] + "…"
-	}
-	return s
 }

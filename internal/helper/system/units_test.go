@@ -14,6 +14,7 @@ import (
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/harmless"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/services"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 )
@@ -146,10 +147,10 @@ func reached(t *testing.T, change func(*base)) []string {
 		for action := range basev1.ServiceAction(8) {
 			service, err := b.change(name, action)
 			if s, known := b.config.Services.Find(name); (!known || !s.May(action)) && err == nil {
-				t.Errorf("%v of %q was done: %v", action, shortened(name), service)
+				t.Errorf("%v of %q was done: %v", action, harmless.Word(name), service)
 			}
 			if err != nil && strings.ContainsAny(err.Error(), "\n\x00") || err != nil && len(err.Error()) > 600 {
-				t.Errorf("%v of %q: the sentence %q", action, shortened(name), err)
+				t.Errorf("%v of %q: the sentence %q", action, harmless.Word(name), err)
 			}
 		}
 	}
