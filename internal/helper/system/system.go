@@ -47,6 +47,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/factoryreset"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/journal"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/monitor"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/services"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/timezone"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/update"
@@ -214,7 +215,7 @@ type Helper struct {
 
 	// stopping: the machine restarts, or is being switched off.
 	stopping bool
-	monitor  monitor
+	monitor  monitor.Monitor
 
 	readers     journal.Readers
 	laters      chan func(context.Context)
