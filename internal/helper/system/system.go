@@ -48,6 +48,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/journal"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/monitor"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/recorder"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/services"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/timezone"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/update"
@@ -174,7 +175,9 @@ type Helper struct {
 	store  *store
 	apply  *apply.Applier
 	// changes is the log of changes.
-	changes *recorder
+	changes *recorder.Recorder
+	// counted is the update whose end was recorded, or found no place; watchChanges alone uses it.
+	counted string
 	budgets map[Who]budgets
 	// services and bansNow are asked for all who want to know at the same time.
 	services shared[[]*basev1.Service]
@@ -306,14 +309,18 @@ func Open(config Config) (*Helper, error) {
 		return nil, err
 	}
 	if err := h.open(); err != nil {
-		return nil, errors.Join(err, h.changes.close(), h.store.Close())
+		return nil, errors.Join(err, h.changes.Close(), h.store.Close())
 	}
 	return h, nil
 }
 
 func (h *Helper) open() error {
-	h.changes = openRecorder(h.config, h.log, h.store.floor)
-	h.store.present = h.changes.floor
+	if h.config.unrecorded {
+		h.changes = recorder.None(h.log, h.config.Clock)
+	} else {
+		h.changes = recorder.Open(h.config.Directory, h.config.Clock, h.log, h.store.floor)
+	}
+	h.store.present = h.changes.Floor
 	if err := h.loadLedger(); err != nil {
 		return err
 	}
@@ -386,7 +393,7 @@ func (h *Helper) Effective() posture.Effective {
 // Close ends the authority and closes the state. Run must have returned.
 func (h *Helper) Close() error {
 	h.authority.Close()
-	return errors.Join(h.changes.close(), h.store.Close())
+	return errors.Join(h.changes.Close(), h.store.Close())
 }
 
 // Run keeps the machine as the ledger says, until ctx ends.
