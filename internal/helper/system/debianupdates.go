@@ -11,6 +11,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/harmless"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/journal"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/services"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/units"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 )
 
@@ -33,7 +34,7 @@ func (h *Helper) installDebianUpdates(ctx context.Context, who Who, send func(*s
 		return err
 	}
 	defer give()
-	state, err := h.showUnits(ctx, services.DebianUpdatesUnit)
+	state, err := units.Show(ctx, h.config.Manager, services.DebianUpdatesUnit)
 	if err != nil {
 		return err
 	}
@@ -48,9 +49,9 @@ func (h *Helper) installDebianUpdates(ctx context.Context, who Who, send func(*s
 		return helperclient.Errorf(helperclient.CodeBusy, "the machine is stopping")
 	}
 	since := time.Now()
-	joined := installing(state[0])
+	joined := state[0].Busy()
 	if joined {
-		if at := state[0].time("StateChangeTimestamp"); at != nil {
+		if at := state[0].Time("StateChangeTimestamp"); at != nil {
 			since = at.AsTime()
 		}
 	} else {
@@ -119,7 +120,7 @@ func (h *Helper) followInstallation(ctx context.Context, since time.Time, tell f
 	}()
 	look := time.NewTicker(lookEvery)
 	defer look.Stop()
-	var ended unitState
+	var ended units.State
 	var last <-chan time.Time
 	for {
 		select {
@@ -136,12 +137,12 @@ func (h *Helper) followInstallation(ctx context.Context, since time.Time, tell f
 			if ended != nil {
 				continue
 			}
-			state, err := h.showUnits(ctx, services.DebianUpdatesUnit)
+			state, err := units.Show(ctx, h.config.Manager, services.DebianUpdatesUnit)
 			if err != nil {
 				return err
 			}
 			// It may have to wait for its turn first, as a job.
-			if !installing(state[0]) && state[0].number("Job") == 0 {
+			if !state[0].Busy() && state[0].Number("Job") == 0 {
 				ended, last = state[0], time.After(lastWordsTime)
 			}
 		case err := <-read:
@@ -150,7 +151,7 @@ func (h *Helper) followInstallation(ctx context.Context, since time.Time, tell f
 		case <-last:
 			switch {
 			case ended["ActiveState"] == "failed":
-				return helperclient.Errorf(helperclient.CodeInternal, "Debian's updates could not be installed: %s", ended.reason())
+				return helperclient.Errorf(helperclient.CodeInternal, "Debian's updates could not be installed: %s", ended.Reason())
 			case ended["ConditionResult"] == "no":
 				return h.refusedByCondition(ctx)
 			}
@@ -161,8 +162,8 @@ func (h *Helper) followInstallation(ctx context.Context, since time.Time, tell f
 
 // refusedByCondition says why systemd does not start the installation; nil: it does.
 func (h *Helper) refusedByCondition(ctx context.Context) error {
-	state, err := h.showUnits(ctx, services.DebianUpdatesUnit)
-	if err != nil || installing(state[0]) || state[0].number("Job") != 0 || state[0]["ConditionResult"] != "no" {
+	state, err := units.Show(ctx, h.config.Manager, services.DebianUpdatesUnit)
+	if err != nil || state[0].Busy() || state[0].Number("Job") != 0 || state[0]["ConditionResult"] != "no" {
 		return err
 	}
 	unmet, err := h.config.Manager.Unmet(ctx, services.DebianUpdatesUnit)

@@ -10,15 +10,15 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/apply"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/journal"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/timezone"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/units"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 )
 
 // Manager is systemd and its journal. Whoever calls it gives it no word that came from
 // a request, but for numbers.
 type Manager interface {
+	units.Manager
 	journal.Source
-	// Systemctl runs systemctl(1), and returns what it prints.
-	Systemctl(ctx context.Context, arguments ...string) (string, error)
 	// Unmet returns the conditions of a unit that kept it from starting last, as they stand
 	// in the unit, such as "ConditionACPower=true".
 	Unmet(ctx context.Context, unit string) ([]string, error)
