@@ -86,7 +86,7 @@ func (h *Helper) audit(ctx context.Context) ([]*basev1.Finding, error) {
 
 // damagedChanges is the finding that only the helper can make: its own log.
 func (h *Helper) damagedChanges() []*basev1.Finding {
-	_, err := h.changes.usable()
+	_, err := h.changes.Usable()
 	if err == nil {
 		return nil
 	}

@@ -2,12 +2,8 @@ package system
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"log/slog"
-	"path/filepath"
 	"strings"
-	"sync"
 	"time"
 
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
@@ -18,110 +14,9 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
 )
 
-// changesFile is the log of changes, in the helper's directory.
-const changesFile = "changes.log"
-
 // watchChangesEvery is how often the log is looked after: sums of what found no place, and an
 // update that has ended.
 const watchChangesEvery = 10 * time.Second
-
-// recorder is the helper's hold of the log of changes. It calls nothing of the helper, so it
-// may be called with any lock held.
-type recorder struct {
-	log   *slog.Logger
-	clock func() time.Duration
-
-	mu      sync.Mutex
-	file    *changelog.File // nil: it cannot be used
-	broken  error           // why
-	limiter changelog.Limiter
-
-	// counted is the end of an update that found no place, or one; watchChanges alone uses it.
-	counted string
-}
-
-// openRecorder opens the log, or begins it. A log that cannot be used is refused to whoever
-// asks for it, and keeps the helper from nothing else.
-func openRecorder(config Config, log *slog.Logger, floor *changelog.Floor) *recorder {
-	r := &recorder{log: log, clock: config.Clock}
-	if config.unrecorded {
-		r.broken = errors.New("this Base has no log of changes yet")
-		return r
-	}
-	var cut bool
-	r.file, cut, r.broken = changelog.Open(filepath.Join(config.Directory, changesFile), floor)
-	if r.broken != nil {
-		log.Error("the log of changes cannot be used; what is changed stands in this journal alone", "audit", true, "error", r.broken)
-	}
-	if r.file != nil {
-		r.limiter.Recall(r.file.Newest, time.Now().Unix(), r.clock())
-	}
-	if cut {
-		r.record(changelog.Unlimited, &systemv1.ChangeEntry{Actor: systemv1.ChangeEntry_ACTOR_BASE, What: changelog.CutByPower,
-			Detail: "an entry that was being written when the power went or the program was killed"})
-	}
-	return r
-}
-
-// record records a draft, if there is a place for it.
-func (r *recorder) record(kind changelog.Kind, e *systemv1.ChangeEntry) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	e.Time = time.Now().Unix()
-	if r.limiter.Take(kind, e, r.clock()) {
-		r.appendLocked(e)
-	}
-}
-
-func (r *recorder) appendLocked(e *systemv1.ChangeEntry) {
-	err := r.broken
-	if err == nil {
-		err = r.file.Append(e)
-	}
-	if err != nil {
-		r.log.Error("a change is not in the log of changes", "audit", true, "by", e.GetActor(), "app", e.GetAppId(),
-			"what", e.GetWhat(), "detail", e.GetDetail(), "failure", e.GetFailure(), "error", err)
-	}
-}
-
-// recordSums records what found no place, as far as there are places now, or all of it.
-func (r *recorder) recordSums(all bool) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for _, e := range r.limiter.Sums(r.clock(), all) {
-		e.Time = time.Now().Unix()
-		r.appendLocked(e)
-	}
-}
-
-// floor is what is kept beside the log, so that an older copy of its file is found out; nil
-// if there is nothing to keep.
-func (r *recorder) floor() *changelog.Floor {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.file == nil {
-		return nil
-	}
-	floor := r.file.Floor()
-	return &floor
-}
-
-// usable returns the file, or why there is none.
-func (r *recorder) usable() (*changelog.File, error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.file, r.broken
-}
-
-func (r *recorder) close() error {
-	r.recordSums(true)
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.file == nil {
-		return nil
-	}
-	return r.file.Close()
-}
 
 // acts says with which word the log has what the Base did to its posture by itself.
 var acts = map[posture.ActKind]string{
@@ -132,14 +27,14 @@ var acts = map[posture.ActKind]string{
 // recordActsLocked records what the ledger has done by itself, once that is on the disk.
 func (h *Helper) recordActsLocked() {
 	for _, act := range h.ledger.TakeActs() {
-		h.changes.record(changelog.Unlimited, &systemv1.ChangeEntry{
+		h.changes.Record(changelog.Unlimited, &systemv1.ChangeEntry{
 			Actor: systemv1.ChangeEntry_ACTOR_BASE, What: acts[act.Kind], Detail: act.Detail})
 	}
 }
 
 // recordBegin writes the first entry of a new log: what the Base was then.
 func (h *Helper) recordBegin() {
-	file, err := h.changes.usable()
+	file, err := h.changes.Usable()
 	if err != nil || file.Floor().Number != 0 {
 		return
 	}
@@ -158,14 +53,14 @@ func (h *Helper) recordBegin() {
 		detail += fmt.Sprintf("; as new since the factory reset ordered by %s at %s", reset.By,
 			reset.OrderedAt.UTC().Format(time.DateTime+" UTC"))
 	}
-	h.changes.record(changelog.Unlimited, &systemv1.ChangeEntry{Actor: systemv1.ChangeEntry_ACTOR_BASE, What: changelog.Begun, Detail: detail})
+	h.changes.Record(changelog.Unlimited, &systemv1.ChangeEntry{Actor: systemv1.ChangeEntry_ACTOR_BASE, What: changelog.Begun, Detail: detail})
 }
 
 // watchChanges looks after the log until ctx ends.
 func (h *Helper) watchChanges(ctx context.Context) {
 	h.recordUpdateEnd()
 	every(ctx, watchChangesEvery, func() {
-		h.changes.recordSums(false)
+		h.changes.RecordSums(false)
 		h.recordUpdateEnd()
 	})
 }
@@ -177,12 +72,12 @@ func (h *Helper) recordUpdateEnd() {
 		return
 	}
 	j, err := h.config.Updates.Journal()
-	file, broken := h.changes.usable()
+	file, broken := h.changes.Usable()
 	if err != nil || broken != nil || j.Phase == "" || !j.Phase.Ended() {
 		return
 	}
 	named := "update " + j.ID
-	known := h.changes.counted == named
+	known := h.counted == named
 	file.Newest(func(e *systemv1.ChangeEntry) bool {
 		known = known || e.GetWhat() == changelog.UpdateEnded && strings.HasSuffix(e.GetDetail(), named)
 		return !known && e.GetWhat() != changelog.UpdateEnded
@@ -199,8 +94,8 @@ func (h *Helper) recordUpdateEnd() {
 		}
 	}
 	// A Middleware can bring a release that fails again and again.
-	h.changes.record(changelog.Unsigned, e)
-	h.changes.counted = named
+	h.changes.Record(changelog.Unsigned, e)
+	h.counted = named
 }
 
 // changesNonce is how many random bytes an App asks with.
@@ -210,7 +105,7 @@ func (h *Helper) listChanges(request *systemv1.ListChanges) (*systemv1.SystemRep
 	if len(request.GetNonce()) != changesNonce {
 		return nil, helperclient.Errorf(helperclient.CodeMalformed, "the nonce has %d bytes, not %d", len(request.GetNonce()), changesNonce)
 	}
-	file, err := h.changes.usable()
+	file, err := h.changes.Usable()
 	if err != nil {
 		return nil, helperclient.Errorf(helperclient.CodeInternal, "%w", err)
 	}
@@ -241,6 +136,6 @@ func (h *Helper) recordChange(who Who, appID string, request *systemv1.RecordCha
 	if e.GetFailure() != "" {
 		kind = changelog.Refused
 	}
-	h.changes.record(kind, e)
+	h.changes.Record(kind, e)
 	return &systemv1.SystemReply{}, nil
 }

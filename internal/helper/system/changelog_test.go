@@ -20,6 +20,7 @@ import (
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/boottime"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/recorder"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/changelog"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
@@ -269,7 +270,7 @@ func TestAMiddlewareThatWasTakenOverDoesNotPushTheLogOut(t *testing.T) {
 		t.Errorf("%q", got)
 	}
 	b.advance(changelog.PlaceBack)
-	b.helper.changes.recordSums(false)
+	b.helper.changes.RecordSums(false)
 	lines = b.lines()
 	for i, want := range []string{": 200 revoke-app", ": 200 posture refused"} {
 		if got := lines[len(lines)-2+i]; !strings.HasPrefix(got, "base: not-listed 200 since") || !strings.HasSuffix(got, want) {
@@ -342,7 +343,7 @@ func TestADamagedLogIsRefusedLoudlyAndTheBaseClosesAllTheSame(t *testing.T) {
 	a := b.pair(b.as(WhoMiddleware), "Laptop", owner)
 	a.mustSubmit(exposeOwnPort)
 	b.stop()
-	path := filepath.Join(b.directory, changesFile)
+	path := filepath.Join(b.directory, recorder.File)
 	whole, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)

@@ -2,15 +2,16 @@ package system
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
-	"slices"
 	"strings"
 	"time"
 
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/harmless"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/journal"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/services"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/units"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 )
 
@@ -28,12 +29,12 @@ const (
 // already, and tells what it says until it has ended. It goes on if nobody listens:
 // systemd runs it.
 func (h *Helper) installDebianUpdates(ctx context.Context, who Who, send func(*systemv1.SystemReply) error) error {
-	give, err := h.takeReader(who)
+	give, err := h.readers.Take(who == WhoMiddleware)
 	if err != nil {
 		return err
 	}
 	defer give()
-	state, err := h.showUnits(ctx, services.DebianUpdatesUnit)
+	state, err := units.Show(ctx, h.config.Manager, services.DebianUpdatesUnit)
 	if err != nil {
 		return err
 	}
@@ -48,9 +49,9 @@ func (h *Helper) installDebianUpdates(ctx context.Context, who Who, send func(*s
 		return helperclient.Errorf(helperclient.CodeBusy, "the machine is stopping")
 	}
 	since := time.Now()
-	joined := installing(state[0])
+	joined := state[0].Busy()
 	if joined {
-		if at := state[0].time("StateChangeTimestamp"); at != nil {
+		if at := state[0].Time("StateChangeTimestamp"); at != nil {
 			since = at.AsTime()
 		}
 	} else {
@@ -103,21 +104,15 @@ func (h *Helper) followInstallation(ctx context.Context, since time.Time, tell f
 	defer stop()
 	lines := make(chan string)
 	read := make(chan error, 1)
-	q := logQuery{table: h.config.Services}
-	arguments := slices.Concat(journalFormat, []string{"--follow", "--no-tail", "--unit=" + services.DebianUpdatesUnit, sinceArgument(since)})
 	go func() {
-		read <- h.config.Manager.Journal(reading, func(line []byte, _ bool) error {
-			e, _, err := q.entry(line)
-			if err != nil {
-				return err
-			}
+		read <- journal.Follow(reading, h.config.Manager, services.DebianUpdatesUnit, since, func(text string) error {
 			select {
-			case lines <- e.GetText():
+			case lines <- text:
 				return nil
 			case <-reading.Done():
 				return reading.Err()
 			}
-		}, arguments...)
+		})
 	}()
 	defer func() {
 		stop()
@@ -125,7 +120,7 @@ func (h *Helper) followInstallation(ctx context.Context, since time.Time, tell f
 	}()
 	look := time.NewTicker(lookEvery)
 	defer look.Stop()
-	var ended unitState
+	var ended units.State
 	var last <-chan time.Time
 	for {
 		select {
@@ -142,21 +137,21 @@ func (h *Helper) followInstallation(ctx context.Context, since time.Time, tell f
 			if ended != nil {
 				continue
 			}
-			state, err := h.showUnits(ctx, services.DebianUpdatesUnit)
+			state, err := units.Show(ctx, h.config.Manager, services.DebianUpdatesUnit)
 			if err != nil {
 				return err
 			}
 			// It may have to wait for its turn first, as a job.
-			if !installing(state[0]) && state[0].number("Job") == 0 {
+			if !state[0].Busy() && state[0].Number("Job") == 0 {
 				ended, last = state[0], time.After(lastWordsTime)
 			}
 		case err := <-read:
 			read <- nil // for the end
-			return asReadError(errors.Join(err, errors.New("it has ended")))
+			return err
 		case <-last:
 			switch {
 			case ended["ActiveState"] == "failed":
-				return helperclient.Errorf(helperclient.CodeInternal, "Debian's updates could not be installed: %s", ended.reason())
+				return helperclient.Errorf(helperclient.CodeInternal, "Debian's updates could not be installed: %s", ended.Reason())
 			case ended["ConditionResult"] == "no":
 				return h.refusedByCondition(ctx)
 			}
@@ -167,8 +162,8 @@ func (h *Helper) followInstallation(ctx context.Context, since time.Time, tell f
 
 // refusedByCondition says why systemd does not start the installation; nil: it does.
 func (h *Helper) refusedByCondition(ctx context.Context) error {
-	state, err := h.showUnits(ctx, services.DebianUpdatesUnit)
-	if err != nil || installing(state[0]) || state[0].number("Job") != 0 || state[0]["ConditionResult"] != "no" {
+	state, err := units.Show(ctx, h.config.Manager, services.DebianUpdatesUnit)
+	if err != nil || state[0].Busy() || state[0].Number("Job") != 0 || state[0]["ConditionResult"] != "no" {
 		return err
 	}
 	unmet, err := h.config.Manager.Unmet(ctx, services.DebianUpdatesUnit)
@@ -194,5 +189,5 @@ func conditionWords(condition string) string {
 	case condition == "ConditionACPower=true":
 		return "the machine is not on mains power"
 	}
-	return "a condition of its unit is not met: " + plain(shortened(condition))
+	return "a condition of its unit is not met: " + harmless.Line(harmless.Word(condition))
 }

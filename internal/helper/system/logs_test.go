@@ -8,80 +8,18 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-	"unicode"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
-	"github.com/BitBoxSwiss/bitbox-base/internal/helper/services"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/harmless"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/journal"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/ipc"
 )
-
-// Recorded from systemd 252, `journalctl --output=json`.
-const (
-	entryOfAUnit = `{"__REALTIME_TIMESTAMP":"1795723083173074","PRIORITY":"5","__MONOTONIC_TIMESTAMP":"1068892237","MESSAGE":"Server startup complete.","_BOOT_ID":"15cdbf97fe914988a380449755852495","_SYSTEMD_UNIT":"electrs.service","__CURSOR":"s=5a;i=67"}`
-	entryOfInit  = `{"__REALTIME_TIMESTAMP":"1795723083173075","PRIORITY":"6","MESSAGE":"Started electrs.","_PID":"1","_SYSTEMD_UNIT":"init.scope","UNIT":"electrs.service","__CURSOR":"s=5a;i=68"}`
-	entryOfBytes = `{"__REALTIME_TIMESTAMP":"1795723083173076","MESSAGE":[104,105,27,91,50,74,255],"_SYSTEMD_UNIT":"electrs.service"}`
-	entryTwice   = `{"__REALTIME_TIMESTAMP":"1795723083173076","MESSAGE":["first","second"],"PRIORITY":["3","4"],"_SYSTEMD_UNIT":"electrs.service"}`
-	entryOfOurs  = `{"__REALTIME_TIMESTAMP":"1795723083173076","MESSAGE":"time=2026-11-26T20:38:23.100Z level=INFO msg=\"time=2026 \"","_SYSTEMD_UNIT":"electrs.service"}`
-	entryOfNone  = `{"__REALTIME_TIMESTAMP":"1795723083173076","MESSAGE":null,"_SYSTEMD_UNIT":"electrs.service"}`
-)
-
-func TestAnEntryOfTheJournalIsReadAndMadeHarmless(t *testing.T) {
-	q := logQuery{table: services.Table{ownService("electrs")}}
-	for _, c := range []struct {
-		line, text string
-		priority   uint32
-	}{
-		{entryOfAUnit, "Server startup complete.", 5}, {entryOfInit, "Started electrs.", 6}, {entryOfBytes, "hi?[2J?", 6},
-		{entryTwice, "first second", 3}, {entryOfOurs, `level=INFO msg="time=2026 "`, 6}, {entryOfNone, noText, 6},
-	} {
-		e, r, err := q.entry([]byte(c.line))
-		if err != nil || e.GetText() != c.text || e.GetPriority() != c.priority || e.GetService() != "electrs" ||
-			e.GetTime().GetSeconds() != 1795723083 || r.Microtime == 0 {
-			t.Errorf("%s: %v, %v", c.line, e, err)
-		}
-	}
-	if _, _, err := q.entry([]byte("{")); err == nil {
-		t.Error("half a line was read")
-	}
-	if e, _, err := q.entry(nil); err != nil || !strings.Contains(e.GetText(), "too long") {
-		t.Errorf("a line that is too long: %v, %v", e, err)
-	}
-}
-
-func TestATextIsOneShortLineWithNothingHiddenInIt(t *testing.T) {
-	for _, text := range []string{"a\nb", "a\x1b]0;title\x07", "\u202eevil", "\u0000", "é" + strings.Repeat("ü", 4096),
-		strings.Repeat("x", 1<<16), "\xff\xfe", "\u2028"} {
-		got := cut(plain(strings.ToValidUTF8(text, "?")), maxLogText)
-		if len(got) > maxLogText || strings.ContainsFunc(got, func(r rune) bool { return !unicode.IsPrint(r) }) {
-			t.Errorf("%.20q became %.40q, %d bytes", text, got, len(got))
-		}
-	}
-}
-
-func FuzzAnEntryOfTheJournal(f *testing.F) {
-	for _, line := range []string{entryOfAUnit, entryOfInit, entryOfBytes, entryTwice, entryOfNone,
-		`{"MESSAGE":[[[1]]],"__REALTIME_TIMESTAMP":"1"}`, `{"MESSAGE":[[104,105],[1]],"__REALTIME_TIMESTAMP":"1"}`} {
-		f.Add([]byte(line))
-	}
-	f.Fuzz(func(t *testing.T, line []byte) {
-		e, _, err := logQuery{}.entry(line)
-		if err != nil {
-			return
-		}
-		if len(e.GetText()) > maxLogText || e.GetPriority() > 7 ||
-			strings.ContainsFunc(e.GetText(), func(r rune) bool { return !unicode.IsPrint(r) }) {
-			t.Errorf("%q: %v", line, e)
-		}
-		if _, err := proto.Marshal(e); err != nil {
-			t.Errorf("%q: %v", line, err)
-		}
-	})
-}
 
 func TestTheLastLinesThatFitAreReadInOrder(t *testing.T) {
 	b, m := managedBase(t)
@@ -97,7 +35,7 @@ func TestTheLastLinesThatFitAreReadInOrder(t *testing.T) {
 		n       int
 		last    string
 	}{
-		"all":           {&basev1.ReadLogsRequest{}, defaultLogLines, "it burns"},
+		"all":           {&basev1.ReadLogsRequest{}, journal.DefaultLines, "it burns"},
 		"of one":        {&basev1.ReadLogsRequest{Services: []string{"bitcoind"}, Lines: 7}, 7, "peer 999"},
 		"of two":        {&basev1.ReadLogsRequest{Services: []string{"bitcoind", "electrs"}, Lines: 3}, 3, "it burns"},
 		"filtered":      {&basev1.ReadLogsRequest{Contains: "BLOCK 99", Lines: 5}, 5, "Block 999"},
@@ -105,7 +43,7 @@ func TestTheLastLinesThatFitAreReadInOrder(t *testing.T) {
 		"grave":         {&basev1.ReadLogsRequest{Priority: proto.Uint32(3)}, 1, "it burns"},
 		"since":         {&basev1.ReadLogsRequest{Since: seconds(1795723082 + 2997)}, 3, "it burns"},
 		"until":         {&basev1.ReadLogsRequest{Until: seconds(1795723082 + 1), Lines: 9}, 2, "peer 0"},
-		"of everything": {&basev1.ReadLogsRequest{Lines: maxLogLines}, 2001, "it burns"},
+		"of everything": {&basev1.ReadLogsRequest{Lines: journal.MaxLines}, 2001, "it burns"},
 	} {
 		entries, err := b.logs(c.request)
 		if err != nil || len(entries) != c.n || c.n > 0 && entries[c.n-1].GetText() != c.last {
@@ -130,11 +68,13 @@ func TestNoTextOfARequestReachesJournalctl(t *testing.T) {
 	}
 	for _, name := range hostile {
 		requests = append(requests, &basev1.ReadLogsRequest{Services: []string{name}},
-			&basev1.ReadLogsRequest{Services: []string{"electrs", name}, Contains: shortened(name)})
+			&basev1.ReadLogsRequest{Services: []string{"electrs", name}, Contains: harmless.Word(name)})
 	}
 	for _, r := range requests {
 		_, _ = b.logs(r)
 	}
+	fixed := []string{"--quiet", "--no-pager", "--merge", "--output=json",
+		"--output-fields=MESSAGE,PRIORITY,_SYSTEMD_UNIT,UNIT,OBJECT_SYSTEMD_UNIT,_PID", "--reverse", "--follow", "--no-tail"}
 	table := b.config.Services
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -144,7 +84,7 @@ func TestNoTextOfARequestReachesJournalctl(t *testing.T) {
 			_, known := table.OfUnit(value)
 			_, err := strconv.ParseFloat(strings.TrimPrefix(value, "@"), 64)
 			switch {
-			case slices.Contains(append(slices.Clone(journalFormat), "--reverse", "--follow", "--no-tail"), a):
+			case slices.Contains(fixed, a):
 			case key == "--unit" && known:
 			case slices.Contains([]string{"--lines", "--priority", "--since", "--until"}, key) && err == nil:
 			default:
@@ -166,9 +106,9 @@ func TestABadQuestionForLogsIsRefused(t *testing.T) {
 	}{
 		"a service":    {&basev1.ReadLogsRequest{Services: []string{"sshd\n"}}, "it is one of firewall"},
 		"too many":     {&basev1.ReadLogsRequest{Services: make([]string, 100)}, "100 services"},
-		"lines":        {&basev1.ReadLogsRequest{Lines: maxLogLines + 1}, "10000"},
+		"lines":        {&basev1.ReadLogsRequest{Lines: journal.MaxLines + 1}, "10000"},
 		"a priority":   {&basev1.ReadLogsRequest{Priority: proto.Uint32(8)}, "0 (emerg) to 7"},
-		"a long text":  {&basev1.ReadLogsRequest{Contains: strings.Repeat("x", maxContains+1)}, "at most 200"},
+		"a long text":  {&basev1.ReadLogsRequest{Contains: strings.Repeat("x", journal.MaxContains+1)}, "at most 200"},
 		"a time":       {&basev1.ReadLogsRequest{Since: &timestamppb.Timestamp{Seconds: -1}}, "since"},
 		"another time": {&basev1.ReadLogsRequest{Until: &timestamppb.Timestamp{Nanos: -1}}, "until"},
 		"an end":       {&basev1.ReadLogsRequest{Until: seconds(1), Follow: true}, "no end"},
@@ -218,18 +158,20 @@ func TestWhatFollowsComesWithoutAGap(t *testing.T) {
 func (b *base) readersLeave() {
 	b.t.Helper()
 	until(b.t, "nobody reads logs any more", func() error {
-		b.helper.mu.Lock()
-		defer b.helper.mu.Unlock()
-		if b.helper.readers != 0 || b.helper.middlewareReaders != 0 {
-			return fmt.Errorf("%d do", b.helper.readers)
+		for n := range journal.MaxReaders {
+			give, err := b.helper.readers.Take(n < helperclient.MaxMiddlewareReaders)
+			if err != nil {
+				return err
+			}
+			defer give()
 		}
 		return nil
 	})
 }
 
 func TestFollowersAreFewAndLeaveRoomForRoot(t *testing.T) {
-	if maxReaders >= ipc.MaxPerUser/4 || helperclient.MaxMiddlewareReaders >= maxReaders {
-		t.Errorf("%d and %d readers, and %d connections", helperclient.MaxMiddlewareReaders, maxReaders, ipc.MaxPerUser)
+	if journal.MaxReaders >= ipc.MaxPerUser/4 || helperclient.MaxMiddlewareReaders >= journal.MaxReaders {
+		t.Errorf("%d and %d readers, and %d connections", helperclient.MaxMiddlewareReaders, journal.MaxReaders, ipc.MaxPerUser)
 	}
 	b, _ := managedBase(t)
 	b.start()
@@ -249,7 +191,7 @@ func TestFollowersAreFewAndLeaveRoomForRoot(t *testing.T) {
 	if err := follow(WhoMiddleware); !errors.Is(err, &helperclient.Error{Code: helperclient.CodeBusy}) {
 		t.Errorf("one more: %v", err)
 	}
-	for range maxReaders - helperclient.MaxMiddlewareReaders {
+	for range journal.MaxReaders - helperclient.MaxMiddlewareReaders {
 		go func() { _ = follow(WhoRoot) }()
 		<-live
 	}
@@ -266,12 +208,45 @@ func TestMuchOfALogIsBounded(t *testing.T) {
 		m.say("electrs.service", strings.Repeat("x", 8000))
 	}
 	b.start()
-	entries, err := b.logs(&basev1.ReadLogsRequest{Lines: maxLogLines})
+	entries, err := b.logs(&basev1.ReadLogsRequest{Lines: journal.MaxLines})
 	size := 0
 	for _, e := range entries {
 		size += len(e.GetText())
 	}
-	if err != nil || size > maxLogBytes || size < maxLogBytes/2 {
+	if err != nil || size > journal.MaxBytes || size < journal.MaxBytes/2 {
 		t.Errorf("%d entries with %d bytes, %v", len(entries), size, err)
 	}
+}
+
+// An entry may have a field 1024 times, so a line can be too long all the same. Who asks
+// for the last line and what follows then gets that, and not the whole journal.
+func TestALineThatIsTooLongDoesNotBringTheWholeJournalBack(t *testing.T) {
+	b, m := managedBase(t)
+	for n := range 50 {
+		m.say("electrs.service", fmt.Sprint("old ", n))
+	}
+	m.log("electrs.service", map[string]any{"MESSAGE": "x", tooLong: true, "__REALTIME_TIMESTAMP": fmt.Sprint(time.Now().UnixMicro())})
+	b.start()
+	m.asking = func(query []string) {
+		if slices.Contains(query, "--follow") {
+			m.mu.Lock()
+			m.asking = nil
+			m.mu.Unlock()
+			m.log("electrs.service", map[string]any{"MESSAGE": "new", "__REALTIME_TIMESTAMP": fmt.Sprint(time.Now().UnixMicro())})
+		}
+	}
+	done := errors.New("done")
+	var got []string
+	err := b.as(WhoMiddleware).Each(t.Context(), logsRequest(&basev1.ReadLogsRequest{Services: []string{"electrs"}, Lines: 1, Follow: true}),
+		func(reply *systemv1.SystemReply) error {
+			got = append(got, texts(reply.GetLogs().GetEntries())...)
+			if slices.Contains(got, "new") {
+				return done
+			}
+			return nil
+		})
+	if !errors.Is(err, done) || slices.ContainsFunc(got, func(text string) bool { return strings.HasPrefix(text, "old") }) {
+		t.Errorf("%q, %v", got, err)
+	}
+	b.readersLeave()
 }

@@ -17,8 +17,6 @@ func TestMain(m *testing.M) {
 		victim()
 	case "records":
 		records()
-	case "huge":
-		hugeEntry()
 	case "relay":
 		relay()
 	default:

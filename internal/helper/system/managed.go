@@ -8,23 +8,20 @@ import (
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/apply"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/journal"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/timezone"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/units"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 )
 
 // Manager is systemd and its journal. Whoever calls it gives it no word that came from
 // a request, but for numbers.
 type Manager interface {
-	// Systemctl runs systemctl(1), and returns what it prints.
-	Systemctl(ctx context.Context, arguments ...string) (string, error)
+	units.Manager
+	journal.Source
 	// Unmet returns the conditions of a unit that kept it from starting last, as they stand
 	// in the unit, such as "ConditionACPower=true".
 	Unmet(ctx context.Context, unit string) ([]string, error)
-	// Journal runs journalctl(1), and gives each line that it prints to receive; more
-	// tells that another one is on its way. A line that is too long is given as nil. It
-	// returns when journalctl has ended, which it does at the latest with ctx or with an
-	// error of receive.
-	Journal(ctx context.Context, receive func(line []byte, more bool) error, arguments ...string) error
 }
 
 const (
@@ -39,6 +36,21 @@ func servicesReply(list []*basev1.Service, err error) (*systemv1.SystemReply, er
 		return nil, err
 	}
 	return &systemv1.SystemReply{Result: &systemv1.SystemReply_Services{Services: &systemv1.ServicesResult{Services: list}}}, nil
+}
+
+func (h *Helper) readLogs(ctx context.Context, who Who, request *basev1.ReadLogsRequest, send func(*systemv1.SystemReply) error) error {
+	q, err := journal.Check(h.config.Services, request)
+	if err != nil {
+		return err
+	}
+	give, err := h.readers.Take(who == WhoMiddleware)
+	if err != nil {
+		return err
+	}
+	defer give()
+	return q.Read(ctx, h.config.Manager, func(logs *systemv1.LogsResult) error {
+		return send(&systemv1.SystemReply{Result: &systemv1.SystemReply_Logs{Logs: logs}})
+	})
 }
 
 func (h *Helper) listTimeZones() (*systemv1.SystemReply, error) {

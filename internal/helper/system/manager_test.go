@@ -239,6 +239,10 @@ func managedBase(t *testing.T) (*base, *manager) {
 	t.Helper()
 	b, m := newBase(t), newManager()
 	b.config.Manager = m
+	// These tests ask for more than a caller may have in a minute; the budgets have tests of
+	// their own (table_test.go).
+	b.config.Bounds = maps.Clone(CallerBounds)
+	b.config.Bounds[WhoMiddleware] = Bounds{Holds: CallerBounds[WhoMiddleware].Holds, Calls: 1e6, Work: 1e6}
 	b.config.Services = append(services.BuiltIn(), ownService("electrs"), ownService("bitcoind"))
 	b.config.TimeZone = zones(t, b.directory)
 	b.config.UpdateStamp = filepath.Join(b.directory, "upgrade-stamp")

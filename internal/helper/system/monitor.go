@@ -2,40 +2,9 @@ package system
 
 import (
 	"context"
-	"slices"
-	"time"
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 )
-
-const (
-	// A service that systemd has restarted so often within this time fails again and
-	// again.
-	manyRestarts = 3
-	restartsTime = 10 * time.Minute
-	// The disk is filling up when less than a tenth of it, or of this many bytes, is
-	// free; and not any more above one and a half times that.
-	fillingParts = 10
-	fillingBytes = 500 << 20
-)
-
-// monitor remembers what was told, so that each thing is told once. It is pure: what is
-// and the time are handed in.
-type monitor struct {
-	services map[string]*watched
-	filling  bool
-	// updates are those that were told of.
-	updates []string
-}
-
-// watched is one service.
-type watched struct {
-	// restarts is what systemd counted last, and at are the times of the latest ones.
-	restarts uint32
-	at       []time.Duration
-	seen     bool
-	failed   bool // it was told
-}
 
 // lookAfter looks at services and disk once, and tells what is new.
 func (h *Helper) lookAfter(ctx context.Context) {
@@ -53,10 +22,10 @@ func (h *Helper) lookAfter(ctx context.Context) {
 	waiting, unknown := h.debianUpdates()
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	events := h.monitor.lookAtServices(list, h.config.Clock())
-	events = append(events, h.monitor.lookAtDisk(total, available)...)
+	events := h.monitor.Services(list, h.config.Clock())
+	events = append(events, h.monitor.Disk(total, available)...)
 	if unknown == "" {
-		events = append(events, h.monitor.lookAtUpdates(waiting)...)
+		events = append(events, h.monitor.Updates(waiting)...)
 	}
 	for _, event := range events {
 		switch happened := event.GetEvent().(type) {
@@ -67,90 +36,4 @@ func (h *Helper) lookAfter(ctx context.Context) {
 		}
 		h.publishLocked(event)
 	}
-}
-
-// lookAtServices finds those that have failed or recovered since the last look.
-func (m *monitor) lookAtServices(list []*basev1.Service, now time.Duration) []*basev1.Event {
-	if m.services == nil {
-		m.services = map[string]*watched{}
-	}
-	var events []*basev1.Event
-	for _, s := range list {
-		w := m.services[s.GetName()]
-		if w == nil {
-			w = &watched{}
-			m.services[s.GetName()] = w
-		}
-		switch reason := w.failing(s, now); {
-		case reason != "" && !w.failed:
-			w.failed = true
-			events = append(events, &basev1.Event{Event: &basev1.Event_ServiceFailed{
-				ServiceFailed: &basev1.ServiceFailedEvent{Service: s, Reason: reason}}})
-		case reason == "" && w.failed && settled(s):
-			w.failed = false
-			events = append(events, &basev1.Event{Event: &basev1.Event_ServiceRecovered{
-				ServiceRecovered: &basev1.ServiceRecoveredEvent{Service: s}}})
-		}
-	}
-	return events
-}
-
-// failing returns why a service is not well; empty if it is.
-func (w *watched) failing(s *basev1.Service, now time.Duration) string {
-	// systemd counts from 0 again when somebody starts it.
-	if count := s.GetRestarts(); w.seen && count > w.restarts {
-		for range min(count-w.restarts, manyRestarts) {
-			w.at = append(w.at, now)
-		}
-	} else if count < w.restarts {
-		w.at = nil
-	}
-	w.restarts, w.seen = s.GetRestarts(), true
-	w.at = slices.DeleteFunc(w.at, func(at time.Duration) bool { return now-at >= restartsTime })
-	w.at = w.at[max(0, len(w.at)-manyRestarts):]
-	switch {
-	case s.GetState() == basev1.Service_STATE_FAILED:
-		return "it has failed: " + s.GetReason()
-	case len(w.at) >= manyRestarts:
-		reason := "it was restarted 3 times within 10 minutes"
-		if s.GetReason() != "" {
-			reason += ": " + s.GetReason()
-		}
-		return reason
-	}
-	return ""
-}
-
-// settled: it is neither on its way up nor down.
-func settled(s *basev1.Service) bool {
-	return s.GetState() != basev1.Service_STATE_STARTING && s.GetState() != basev1.Service_STATE_STOPPING
-}
-
-// lookAtDisk takes 0 bytes in all for not known.
-func (m *monitor) lookAtDisk(total, available uint64) []*basev1.Event {
-	switch {
-	case total == 0:
-	case available < fillingBytes || available < total/fillingParts:
-		if m.filling {
-			break
-		}
-		m.filling = true
-		return []*basev1.Event{{Event: &basev1.Event_DiskFilling{
-			DiskFilling: &basev1.DiskFillingEvent{TotalBytes: total, AvailableBytes: available}}}}
-	case available > total/fillingParts*3/2 && available > fillingBytes*3/2:
-		m.filling = false
-	}
-	return nil
-}
-
-// lookAtUpdates tells of each set of updates once. That some of it were installed is
-// no news.
-func (m *monitor) lookAtUpdates(waiting []string) []*basev1.Event {
-	fresh := slices.ContainsFunc(waiting, func(one string) bool { return !slices.Contains(m.updates, one) })
-	m.updates = waiting
-	if !fresh {
-		return nil
-	}
-	return []*basev1.Event{{Event: &basev1.Event_UpdateWaiting{
-		UpdateWaiting: &basev1.UpdateWaitingEvent{Packages: waiting}}}}
 }

@@ -261,7 +261,7 @@ func (r *recording) end(reply *systemv1.SystemReply, err error) {
 	case err != nil:
 		e.Failure = asError(err).Message
 	}
-	r.h.changes.record(kind, e)
+	r.h.changes.Record(kind, e)
 }
 
 // errUnderWay: what was asked for was accepted, and the helper was stopped before its end. If

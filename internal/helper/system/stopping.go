@@ -7,7 +7,9 @@ import (
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/harmless"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/services"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/units"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 )
 
@@ -56,7 +58,7 @@ func (h *Helper) stopMachine(ctx context.Context, who Who, powerOff bool, app st
 		return err
 	}
 	h.stopping = true
-	h.log.Warn("the machine is being stopped", "audit", true, "by", who, "app", plain(shortened(app)), "power_off", powerOff)
+	h.log.Warn("the machine is being stopped", "audit", true, "by", who, "app", harmless.Line(harmless.Word(app)), "power_off", powerOff)
 	event := &basev1.MachineStoppingEvent{PowerOff: powerOff}
 	if app != "" {
 		event.By = &basev1.App{Id: app} // the Middleware knows its name
@@ -77,21 +79,12 @@ func (h *Helper) refuseWhileInstalling(ctx context.Context) error {
 			return helperclient.Errorf(helperclient.CodeBusy, "an update is being installed; wait until it has ended")
 		}
 	}
-	state, err := h.showUnits(ctx, services.DebianUpdatesUnit)
+	state, err := units.Show(ctx, h.config.Manager, services.DebianUpdatesUnit)
 	if err != nil {
 		return err
 	}
-	if installing(state[0]) {
+	if state[0].Busy() {
 		return helperclient.Errorf(helperclient.CodeBusy, "Debian's updates are being installed; wait until that has ended")
 	}
 	return nil
-}
-
-// installing tells whether Debian's updates are being installed.
-func installing(u unitState) bool {
-	switch u["ActiveState"] {
-	case "active", "activating", "deactivating", "reloading":
-		return true
-	}
-	return false
 }

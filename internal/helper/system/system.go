@@ -45,6 +45,9 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/bruteforce"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/factoryreset"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/journal"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/monitor"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/recorder"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/services"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/timezone"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/update"
@@ -171,7 +174,9 @@ type Helper struct {
 	store  *store
 	apply  *apply.Applier
 	// changes is the log of changes.
-	changes *recorder
+	changes *recorder.Recorder
+	// counted is the update whose end was recorded, or found no place; watchChanges alone uses it.
+	counted string
 	budgets map[Who]budgets
 	// services and bansNow are asked for all who want to know at the same time.
 	services shared[[]*basev1.Service]
@@ -210,12 +215,11 @@ type Helper struct {
 	resetOrdered bool
 	resetting    chan struct{}
 
-	// readers are those who read logs, and middlewareReaders those of them for Apps.
-	readers, middlewareReaders int
 	// stopping: the machine restarts, or is being switched off.
 	stopping bool
-	monitor  monitor
+	monitor  monitor.Monitor
 
+	readers     journal.Readers
 	laters      chan func(context.Context)
 	serviceTurn turn // held while a service is changed, or the time zone; guards restarted
 	// restarted is when an App has restarted a service, by its name, on the boot-time clock.
@@ -304,14 +308,18 @@ func Open(config Config) (*Helper, error) {
 		return nil, err
 	}
 	if err := h.open(); err != nil {
-		return nil, errors.Join(err, h.changes.close(), h.store.Close())
+		return nil, errors.Join(err, h.changes.Close(), h.store.Close())
 	}
 	return h, nil
 }
 
 func (h *Helper) open() error {
-	h.changes = openRecorder(h.config, h.log, h.store.floor)
-	h.store.present = h.changes.floor
+	if h.config.unrecorded {
+		h.changes = recorder.None(h.log, h.config.Clock)
+	} else {
+		h.changes = recorder.Open(h.config.Directory, h.config.Clock, h.log, h.store.floor)
+	}
+	h.store.present = h.changes.Floor
 	if err := h.loadLedger(); err != nil {
 		return err
 	}
@@ -384,7 +392,7 @@ func (h *Helper) Effective() posture.Effective {
 // Close ends the authority and closes the state. Run must have returned.
 func (h *Helper) Close() error {
 	h.authority.Close()
-	return errors.Join(h.changes.close(), h.store.Close())
+	return errors.Join(h.changes.Close(), h.store.Close())
 }
 
 // Run keeps the machine as the ledger says, until ctx ends.

@@ -3,20 +3,17 @@ package system
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
-	"strconv"
 	"strings"
 	"time"
 
-	"google.golang.org/protobuf/types/known/timestamppb"
-
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/atomicfile"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/harmless"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/services"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/units"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 )
 
@@ -29,137 +26,14 @@ const changeTime = 20 * time.Second
 // stand while fail2ban starts, and no owner gets in to lock the Base down while the entry does.
 const restartRest = 2 * time.Minute
 
-// unitProperties are what systemctl is asked for of each unit (org.freedesktop.systemd1(5)).
-var unitProperties = []string{
-	"Id", "LoadState", "ActiveState", "SubState", "Type", "Result", "ExecMainStatus", "ExecMainExitTimestamp", "NRestarts", "MemoryCurrent",
-	"StateChangeTimestamp", "ConditionResult", "Job",
-}
-
-// unitState is what systemd says of a unit, by the names of its properties.
-type unitState map[string]string
-
-// showUnits asks for all units at once, and returns them in their order.
-func (h *Helper) showUnits(ctx context.Context, units ...string) ([]unitState, error) {
-	ctx, cancel := context.WithTimeout(ctx, askTime)
-	defer cancel()
-	output, err := h.config.Manager.Systemctl(ctx, slices.Concat(
-		[]string{"show", "--no-pager", "--timestamp=unix", "--property=" + strings.Join(unitProperties, ","), "--"}, units)...)
-	if err != nil {
-		return nil, helperclient.Errorf(helperclient.CodeInternal, "ask systemd for the services: %w", err)
-	}
-	states := parseUnits(output)
-	if len(states) != len(units) {
-		return nil, helperclient.Errorf(helperclient.CodeInternal, "ask systemd for the services: it told of %d units, not %d", len(states),
-			len(units))
-	}
-	return states, nil
-}
-
-// parseUnits reads lines "Property=value"; an empty line separates units.
-func parseUnits(output string) []unitState {
-	var units []unitState
-	for block := range strings.SplitSeq(strings.TrimSpace(output), "\n\n") {
-		u := unitState{}
-		for line := range strings.Lines(block) {
-			key, value, _ := strings.Cut(strings.TrimSuffix(line, "\n"), "=")
-			u[key] = value
-		}
-		units = append(units, u)
-	}
-	return units
-}
-
-// number is 0 for what is not set.
-func (u unitState) number(property string) uint64 {
-	n, _ := strconv.ParseUint(u[property], 10, 64)
-	return n
-}
-
-// time is absent if the property is not set ("@" and seconds since 1970).
-func (u unitState) time(property string) *timestamppb.Timestamp {
-	seconds, err := strconv.ParseInt(strings.TrimPrefix(u[property], "@"), 10, 64)
-	if err != nil || seconds <= 0 {
-		return nil
-	}
-	return &timestamppb.Timestamp{Seconds: seconds}
-}
-
-func (u unitState) oneshot() bool { return u["Type"] == "oneshot" }
-
-func (u unitState) state() basev1.Service_State {
-	switch u["ActiveState"] {
-	case "active", "reloading", "refreshing":
-		if u.oneshot() {
-			return basev1.Service_STATE_DONE
-		}
-		return basev1.Service_STATE_RUNNING
-	case "activating":
-		return basev1.Service_STATE_STARTING
-	case "deactivating":
-		return basev1.Service_STATE_STOPPING
-	case "failed":
-		return basev1.Service_STATE_FAILED
-	case "inactive":
-		if u.oneshot() && u["ExecMainExitTimestamp"] != "" {
-			return basev1.Service_STATE_DONE
-		}
-		return basev1.Service_STATE_STOPPED
-	}
-	return basev1.Service_STATE_UNSPECIFIED
-}
-
-// results are systemd's words for how a service ended (systemd.exec(5), $SERVICE_RESULT).
-var results = map[string]string{
-	"protocol":        "it did not say that it is ready",
-	"timeout":         "it took too long",
-	"signal":          "a signal ended it",
-	"core-dump":       "it crashed",
-	"watchdog":        "it did not answer any more",
-	"start-limit-hit": "it was started too often in a short time",
-	"oom-kill":        "the memory was used up, and it was ended",
-	"resources":       "systemd could not give it what it needs",
-	"exec-condition":  "its own condition was not met",
-}
-
-// reason says why it failed; empty if it did not.
-func (u unitState) reason() string {
-	result := u["Result"]
-	switch {
-	case u["LoadState"] == "not-found":
-		return "its unit is not installed"
-	case u["LoadState"] != "" && u["LoadState"] != "loaded":
-		return "its unit cannot be used (" + plain(u["LoadState"]) + ")"
-	case u["ActiveState"] != "failed" && u["SubState"] != "auto-restart", result == "success", result == "":
-		return ""
-	case result == "exit-code":
-		return fmt.Sprintf("it ended with status %d", u.number("ExecMainStatus"))
-	case results[result] != "":
-		return results[result]
-	}
-	return plain(result)
-}
-
-// describe is what the API says of a service.
-func describe(s services.Service, u unitState, disabled bool) *basev1.Service {
-	service := &basev1.Service{
-		Name: s.Name, Description: s.Description, State: u.state(), Since: u.time("StateChangeTimestamp"),
-		Restarts: uint32(min(u.number("NRestarts"), 1<<31)), Enabled: !disabled && !s.OnDemand, Actions: s.Actions, Reason: u.reason(),
-	}
-	// "[not set]" without accounting, and the largest number without a limit.
-	if memory, err := strconv.ParseUint(u["MemoryCurrent"], 10, 63); err == nil {
-		service.MemoryBytes = &memory
-	}
-	return service
-}
-
 func (h *Helper) listServices(ctx context.Context) ([]*basev1.Service, error) {
-	states, err := h.showUnits(ctx, h.config.Services.Units()...)
+	states, err := units.Show(ctx, h.config.Manager, h.config.Services.Units()...)
 	if err != nil {
 		return nil, err
 	}
 	var list []*basev1.Service
 	for i, s := range h.config.Services {
-		list = append(list, describe(s, states[i], h.disabled(s)))
+		list = append(list, units.Describe(s, states[i], h.disabled(s)))
 	}
 	return list, nil
 }
@@ -222,7 +96,7 @@ var actionVerbs = map[basev1.ServiceAction]struct{ systemctl, word string }{
 func (h *Helper) allowedService(name string, action basev1.ServiceAction) (services.Service, error) {
 	s, found := h.config.Services.Find(name)
 	if !found {
-		return s, helperclient.Errorf(helperclient.CodeInvalid, "there is no service %q here; it is one of %s", shortened(name),
+		return s, helperclient.Errorf(helperclient.CodeInvalid, "there is no service %q here; it is one of %s", harmless.Word(name),
 			strings.Join(h.config.Services.Names(), ", "))
 	}
 	if s.May(action) {
@@ -249,7 +123,7 @@ func (h *Helper) changeService(ctx context.Context, who Who, name string, action
 		return nil, err
 	}
 	defer h.serviceTurn.end()
-	state, err := h.showUnits(ctx, s.Unit)
+	state, err := units.Show(ctx, h.config.Manager, s.Unit)
 	if err != nil {
 		return nil, err
 	}
@@ -257,7 +131,7 @@ func (h *Helper) changeService(ctx context.Context, who Who, name string, action
 	case u["Id"] != s.Unit:
 		// A link with this name leads to another unit, which is not in the table.
 		return nil, helperclient.Errorf(helperclient.CodeRefused,
-			"the unit of %s is another one's name on this machine (%s), so it is left alone", s.Name, plain(shortened(u["Id"])))
+			"the unit of %s is another one's name on this machine (%s), so it is left alone", s.Name, harmless.Line(harmless.Word(u["Id"])))
 	case u["LoadState"] == "not-found":
 		return nil, helperclient.Errorf(helperclient.CodeRefused, "%s is not installed on this machine", s.Name)
 	}
@@ -297,10 +171,10 @@ func (h *Helper) changeService(ctx context.Context, who Who, name string, action
 	if err != nil {
 		return nil, err
 	}
-	if state, err = h.showUnits(ctx, s.Unit); err != nil {
+	if state, err = units.Show(ctx, h.config.Manager, s.Unit); err != nil {
 		return nil, err
 	}
-	now := describe(s, state[0], h.disabled(s))
+	now := units.Describe(s, state[0], h.disabled(s))
 	if cuts {
 		now.State = basev1.Service_STATE_STARTING // in a moment
 	}
@@ -322,7 +196,7 @@ func (h *Helper) waitForService(ctx context.Context, s services.Service, verb st
 	case err == nil || waiting.Err() != nil:
 		return nil
 	}
-	state, showErr := h.showUnits(ctx, s.Unit)
+	state, showErr := units.Show(ctx, h.config.Manager, s.Unit)
 	if showErr == nil && state[0]["ActiveState"] == "failed" {
 		return nil // its own reason is the better sentence
 	}
@@ -337,13 +211,4 @@ func (h *Helper) refuseWhileApplying() error {
 		return helperclient.Errorf(helperclient.CodeBusy, "a change of the posture is being applied; try again in a moment")
 	}
 	return nil
-}
-
-// shortened bounds what is repeated of a request.
-func shortened(s string) string {
-	const most = 64
-	if len(s) > most {
-		s = s[:most] + "…"
-	}
-	return s
 }

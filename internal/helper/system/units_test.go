@@ -14,112 +14,10 @@ import (
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/harmless"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/services"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 )
-
-// Recorded from systemd 252: `systemctl show --timestamp=unix` with unitProperties.
-const shown = `Type=exec
-Result=success
-NRestarts=2
-ExecMainExitTimestamp=
-ExecMainStatus=0
-MemoryCurrent=7340032
-Id=bitbox-base-nginx.service
-LoadState=loaded
-ActiveState=active
-SubState=running
-StateChangeTimestamp=@1795723082
-ConditionResult=yes
-
-Type=oneshot
-Result=success
-NRestarts=0
-ExecMainExitTimestamp=@1795723082
-ExecMainStatus=0
-MemoryCurrent=[not set]
-Id=bitbox-base-firewall.service
-LoadState=loaded
-ActiveState=active
-SubState=exited
-StateChangeTimestamp=@1795723082
-ConditionResult=yes
-
-Type=
-Result=success
-NRestarts=0
-ExecMainExitTimestamp=
-ExecMainStatus=0
-MemoryCurrent=18446744073709551615
-Id=nosuch.service
-LoadState=not-found
-ActiveState=inactive
-SubState=dead
-StateChangeTimestamp=
-ConditionResult=no
-
-Type=simple
-Result=exit-code
-NRestarts=5
-ExecMainExitTimestamp=@1795723090
-ExecMainStatus=3
-MemoryCurrent=[not set]
-Id=electrs.service
-LoadState=loaded
-ActiveState=activating
-SubState=auto-restart
-StateChangeTimestamp=@1795723091
-ConditionResult=yes
-
-Type=simple
-Result=oom-kill
-NRestarts=5
-ExecMainExitTimestamp=@1795723090
-ExecMainStatus=9
-MemoryCurrent=[not set]
-Id=bitcoind.service
-LoadState=loaded
-ActiveState=failed
-SubState=failed
-StateChangeTimestamp=@1795723091
-ConditionResult=yes
-`
-
-func TestWhatSystemctlSaysIsRead(t *testing.T) {
-	units := parseUnits(shown)
-	if len(units) != 5 {
-		t.Fatalf("%d units", len(units))
-	}
-	for i, want := range []struct {
-		state    basev1.Service_State
-		since    int64
-		memory   uint64
-		restarts uint32
-		reason   string
-	}{
-		{basev1.Service_STATE_RUNNING, 1795723082, 7340032, 2, ""},
-		{basev1.Service_STATE_DONE, 1795723082, 0, 0, ""},
-		{basev1.Service_STATE_STOPPED, 0, 0, 0, "its unit is not installed"},
-		{basev1.Service_STATE_STARTING, 1795723091, 0, 5, "it ended with status 3"},
-		{basev1.Service_STATE_FAILED, 1795723091, 0, 5, "the memory was used up, and it was ended"},
-	} {
-		s := describe(services.Service{Name: "x"}, units[i], false)
-		if s.GetState() != want.state || s.GetSince().GetSeconds() != want.since || s.GetMemoryBytes() != want.memory ||
-			(s.MemoryBytes == nil) != (want.memory == 0) ||
-			s.GetRestarts() != want.restarts || s.GetReason() != want.reason || (s.GetSince() == nil) != (want.since == 0) {
-			t.Errorf("unit %d: %v", i, s)
-		}
-	}
-}
-
-func FuzzWhatSystemctlSays(f *testing.F) {
-	f.Add(shown)
-	f.Fuzz(func(t *testing.T, text string) {
-		for _, u := range parseUnits(text) {
-			describe(services.Service{}, u, false)
-		}
-	})
-}
 
 // hostile are names with which somebody would reach another unit.
 var hostile = []string{
@@ -146,10 +44,10 @@ func reached(t *testing.T, change func(*base)) []string {
 		for action := range basev1.ServiceAction(8) {
 			service, err := b.change(name, action)
 			if s, known := b.config.Services.Find(name); (!known || !s.May(action)) && err == nil {
-				t.Errorf("%v of %q was done: %v", action, shortened(name), service)
+				t.Errorf("%v of %q was done: %v", action, harmless.Word(name), service)
 			}
 			if err != nil && strings.ContainsAny(err.Error(), "\n\x00") || err != nil && len(err.Error()) > 600 {
-				t.Errorf("%v of %q: the sentence %q", action, shortened(name), err)
+				t.Errorf("%v of %q: the sentence %q", action, harmless.Word(name), err)
 			}
 		}
 	}

@@ -63,7 +63,7 @@ var (
 	bare     = size{256, 256 << 10}     // a request without fields
 	short    = size{8 << 10, 768 << 10} // names, numbers, keys
 	list     = size{8 << 10, 4 << 20}   // the answer is long: up to 1 MiB
-	logs     = size{8 << 10, 8 << 20}   // maxLogBytes, and what journalctl prints
+	logs     = size{8 << 10, 8 << 20}   // journal.MaxBytes, and what journalctl prints
 	document = size{posture.MaxDocumentSize + 1<<10, 8 << 20}
 	piece    = size{ipc.MaxMessageSize, 4 << 20} // of an update: bytes, not parsed
 )

@@ -1,4 +1,7 @@
-package system
+// Package journal reads what services have logged: it makes a question of a request, asks
+// journalctl(1) for units of the table of services, and makes harmless entries of what that
+// prints. No text of a request reaches journalctl.
+package journal
 
 import (
 	"context"
@@ -7,28 +10,30 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/harmless"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/services"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 )
 
 // Bounds of reading logs.
 const (
-	// maxReaders is how many read logs at once: each is a process, and a connection to
+	// MaxReaders is how many read logs at once: each is a process, and a connection to
 	// the helper.
-	maxReaders = 12
-	// defaultLogLines and maxLogLines are how many entries of the past there are.
-	defaultLogLines = 100
-	maxLogLines     = 10_000
-	// maxLogBytes bounds their texts together; the oldest beyond it are left out.
-	maxLogBytes = 4 << 20
-	// maxContains is the longest text that is looked for, in bytes.
-	maxContains = 200
+	MaxReaders = 12
+	// DefaultLines and MaxLines are how many entries of the past there are.
+	DefaultLines = 100
+	MaxLines     = 10_000
+	// MaxBytes bounds their texts together; the oldest beyond it are left out.
+	MaxBytes = 4 << 20
+	// MaxContains is the longest text that is looked for, in bytes.
+	MaxContains = 200
 	// batchEntries and batchBytes are what one reply has of them.
 	batchEntries = 200
 	batchBytes   = 128 << 10
@@ -37,8 +42,8 @@ const (
 	maxYear    = 9999
 )
 
-// logQuery is what is looked for, checked.
-type logQuery struct {
+// Query is what is looked for, checked (Check).
+type Query struct {
 	table    services.Table
 	contains string // in lower case
 	lines    int
@@ -49,16 +54,16 @@ type logQuery struct {
 	since     []string
 }
 
-// checkLogs takes a request apart. Services become units of the table, times and
+// Check takes a request apart, or says what is wrong with it. Services become units of the table, times and
 // numbers are written anew; of the request no text reaches journalctl.
-func checkLogs(table services.Table, request *basev1.ReadLogsRequest) (logQuery, error) {
-	q := logQuery{table: table, contains: strings.ToLower(request.GetContains()), lines: int(request.GetLines()), follow: request.GetFollow()}
+func Check(table services.Table, request *basev1.ReadLogsRequest) (Query, error) {
+	q := Query{table: table, contains: strings.ToLower(request.GetContains()), lines: int(request.GetLines()), follow: request.GetFollow()}
 	switch {
-	case len(request.GetContains()) > maxContains:
+	case len(request.GetContains()) > MaxContains:
 		return q, helperclient.Errorf(helperclient.CodeInvalid, "the text to look for has %d bytes; at most %d fit", len(request.GetContains()),
-			maxContains)
-	case request.GetLines() > maxLogLines:
-		return q, helperclient.Errorf(helperclient.CodeInvalid, "at most %d lines can be asked for, not %d; narrow it by a time", maxLogLines,
+			MaxContains)
+	case request.GetLines() > MaxLines:
+		return q, helperclient.Errorf(helperclient.CodeInvalid, "at most %d lines can be asked for, not %d; narrow it by a time", MaxLines,
 			request.GetLines())
 	case request.Priority != nil && request.GetPriority() > 7:
 		return q, helperclient.Errorf(helperclient.CodeInvalid, "a priority is 0 (emerg) to 7 (debug), not %d", request.GetPriority())
@@ -68,7 +73,7 @@ func checkLogs(table services.Table, request *basev1.ReadLogsRequest) (logQuery,
 		return q, helperclient.Errorf(helperclient.CodeInvalid, "%d services are named, and there are %d", len(request.GetServices()), len(table))
 	}
 	if q.lines == 0 {
-		q.lines = defaultLogLines
+		q.lines = DefaultLines
 	}
 	wanted := request.GetServices()
 	if len(wanted) == 0 {
@@ -77,7 +82,7 @@ func checkLogs(table services.Table, request *basev1.ReadLogsRequest) (logQuery,
 	for _, name := range wanted {
 		s, found := table.Find(name)
 		if !found {
-			return q, helperclient.Errorf(helperclient.CodeInvalid, "there is no service %q here; it is one of %s", shortened(name),
+			return q, helperclient.Errorf(helperclient.CodeInvalid, "there is no service %q here; it is one of %s", harmless.Word(name),
 				strings.Join(table.Names(), ", "))
 		}
 		q.arguments = append(q.arguments, "--unit="+s.Unit)
@@ -102,11 +107,11 @@ func checkLogs(table services.Table, request *basev1.ReadLogsRequest) (logQuery,
 	return q, nil
 }
 
-// journalFormat has journalctl print what record reads: without --all, so that it leaves
-// texts out that are longer than some 4 KiB (maxLogText) instead of taking many times their
+// format has journalctl print what record reads: without --all, so that it leaves
+// texts out that are longer than some 4 KiB (maxText) instead of taking many times their
 // size in memory, which may be 768 MiB; --merge, for otherwise following means this boot alone, and which that is
 // the helper's sandbox cannot see in a container.
-var journalFormat = []string{
+var format = []string{
 	"--quiet", "--no-pager", "--merge", "--output=json",
 	"--output-fields=MESSAGE,PRIORITY,_SYSTEMD_UNIT,UNIT,OBJECT_SYSTEMD_UNIT,_PID",
 }
@@ -115,7 +120,7 @@ var journalFormat = []string{
 const noText = "(an entry that is too long to be shown, or without a text)"
 
 // entry reads a line of journalctl's; nil line: one that was too long.
-func (q logQuery) entry(line []byte) (*basev1.LogEntry, record, error) {
+func (q Query) entry(line []byte) (*basev1.LogEntry, record, error) {
 	if line == nil {
 		return &basev1.LogEntry{Priority: 6, Text: noText}, record{}, nil
 	}
@@ -125,7 +130,7 @@ func (q logQuery) entry(line []byte) (*basev1.LogEntry, record, error) {
 	}
 	e := &basev1.LogEntry{Time: timestamppb.New(time.UnixMicro(r.Microtime)), Priority: r.priority(), Text: noText}
 	if r.Message != nil {
-		e.Text = cut(plain(strings.ToValidUTF8(ownTime.ReplaceAllString(string(*r.Message), ""), "?")), maxLogText)
+		e.Text = harmless.Cut(harmless.Line(strings.ToValidUTF8(ownTime.ReplaceAllString(string(*r.Message), ""), "?")), maxText)
 	}
 	// Its own words, systemd's about it, or those of root's programs.
 	for _, unit := range []field{r.Unit, r.Of, r.Object} {
@@ -137,44 +142,53 @@ func (q logQuery) entry(line []byte) (*basev1.LogEntry, record, error) {
 	return e, r, nil
 }
 
-func (q logQuery) fits(e *basev1.LogEntry) bool {
+func (q Query) fits(e *basev1.LogEntry) bool {
 	return q.contains == "" || strings.Contains(strings.ToLower(e.GetText()), q.contains)
 }
 
-// takeReader is a place among those who read logs; give must follow.
-func (h *Helper) takeReader(who Who) (give func(), err error) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
+// Readers counts those who read logs. The zero Readers has none.
+type Readers struct {
+	mu sync.Mutex
+	// all are all of them, and forApps those that the Middleware reads for Apps.
+	all, forApps int
+}
+
+// Take takes a place among them; give must follow. Apps leave some of the places
+// (MaxReaders) to root.
+func (r *Readers) Take(forApp bool) (give func(), err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	mine := 0
-	if who == WhoMiddleware {
+	if forApp {
 		mine = 1
 	}
-	if h.readers >= maxReaders || h.middlewareReaders+mine > helperclient.MaxMiddlewareReaders {
+	if r.all >= MaxReaders || r.forApps+mine > helperclient.MaxMiddlewareReaders {
 		return nil, helperclient.Errorf(helperclient.CodeBusy, "too many are reading logs already; end one of them")
 	}
-	h.readers++
-	h.middlewareReaders += mine
+	r.all++
+	r.forApps += mine
 	return func() {
-		h.mu.Lock()
-		defer h.mu.Unlock()
-		h.readers--
-		h.middlewareReaders -= mine
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.all--
+		r.forApps -= mine
 	}, nil
 }
 
-// readLogs sends what there is, then, if that is wanted, what follows.
-func (h *Helper) readLogs(ctx context.Context, who Who, request *basev1.ReadLogsRequest, send func(*systemv1.SystemReply) error) error {
-	q, err := checkLogs(h.config.Services, request)
-	if err != nil {
-		return err
-	}
-	give, err := h.takeReader(who)
-	if err != nil {
-		return err
-	}
-	defer give()
-	out := &logSender{send: send}
-	past, after, err := h.pastLogs(ctx, q)
+// Source is the journal.
+type Source interface {
+	// Journal runs journalctl(1), and gives each line that it prints to receive; more
+	// tells that another one is on its way. A line that is too long is given as nil. It
+	// returns when journalctl has ended, which it does at the latest with ctx or with an
+	// error of receive.
+	Journal(ctx context.Context, receive func(line []byte, more bool) error, arguments ...string) error
+}
+
+// Read sends what there is, then, if that is wanted, what follows. It returns when all was
+// sent, and at the latest with ctx or with an error of send.
+func (q Query) Read(ctx context.Context, source Source, send func(*systemv1.LogsResult) error) error {
+	out := &sender{send: send}
+	past, after, err := q.past(ctx, source)
 	for _, e := range past {
 		if err := out.add(e); err != nil {
 			return err
@@ -187,8 +201,8 @@ func (h *Helper) readLogs(ctx context.Context, who Who, request *basev1.ReadLogs
 		return err
 	}
 	// From the very entry on that the past ended with, so that nothing is lost between.
-	arguments := slices.Concat(journalFormat, []string{"--follow", "--no-tail"}, q.arguments, after)
-	err = h.config.Manager.Journal(ctx, func(line []byte, more bool) error {
+	arguments := slices.Concat(format, []string{"--follow", "--no-tail"}, q.arguments, after)
+	err = source.Journal(ctx, func(line []byte, more bool) error {
 		e, _, err := q.entry(line)
 		if err == nil && q.fits(e) {
 			err = out.add(e)
@@ -204,14 +218,28 @@ func (h *Helper) readLogs(ctx context.Context, who Who, request *basev1.ReadLogs
 	return err
 }
 
-// errEnoughLogs ends a search.
-var errEnoughLogs = errors.New("enough")
+// Follow gives receive the text of each entry of a unit since a time, until ctx ends or
+// receive returns an error. It never returns nil.
+func Follow(ctx context.Context, source Source, unit string, since time.Time, receive func(text string) error) error {
+	arguments := slices.Concat(format, []string{"--follow", "--no-tail", "--unit=" + unit, sinceArgument(since)})
+	err := source.Journal(ctx, func(line []byte, _ bool) error {
+		e, _, err := Query{}.entry(line)
+		if err != nil {
+			return err
+		}
+		return receive(e.GetText())
+	}, arguments...)
+	return asReadError(errors.Join(err, errors.New("it has ended")))
+}
 
-// pastLogs returns the last lines that fit, the oldest first, and the argument of
+// errEnough ends a search.
+var errEnough = errors.New("enough")
+
+// past returns the last lines that fit, the oldest first, and the argument of
 // journalctl for what comes after the newest entry, whether that fits or not. It reads
 // backwards, so that it reads no more than it has to.
-func (h *Helper) pastLogs(ctx context.Context, q logQuery) (past []*basev1.LogEntry, after []string, err error) {
-	arguments := slices.Concat(journalFormat, []string{"--reverse"}, q.arguments, q.since)
+func (q Query) past(ctx context.Context, source Source) (past []*basev1.LogEntry, after []string, err error) {
+	arguments := slices.Concat(format, []string{"--reverse"}, q.arguments, q.since)
 	if q.contains == "" {
 		arguments = append(arguments, "--lines="+strconv.Itoa(q.lines))
 	}
@@ -219,7 +247,7 @@ func (h *Helper) pastLogs(ctx context.Context, q logQuery) (past []*basev1.LogEn
 	searching, cancel := context.WithTimeout(ctx, searchTime)
 	defer cancel()
 	size := 0
-	err = h.config.Manager.Journal(searching, func(line []byte, _ bool) error {
+	err = source.Journal(searching, func(line []byte, _ bool) error {
 		e, r, err := q.entry(line)
 		if err != nil {
 			return err
@@ -234,17 +262,17 @@ func (h *Helper) pastLogs(ctx context.Context, q logQuery) (past []*basev1.LogEn
 		if !q.fits(e) {
 			return nil
 		}
-		if size += len(e.GetText()); size > maxLogBytes {
-			return errEnoughLogs
+		if size += len(e.GetText()); size > MaxBytes {
+			return errEnough
 		}
 		if past = append(past, e); len(past) >= q.lines {
-			return errEnoughLogs
+			return errEnough
 		}
 		return nil
 	}, arguments...)
 	slices.Reverse(past)
 	switch {
-	case err == nil || errors.Is(err, errEnoughLogs):
+	case err == nil || errors.Is(err, errEnough):
 		return past, after, nil
 	case ctx.Err() != nil:
 		return nil, nil, ctx.Err()
@@ -263,14 +291,14 @@ func asReadError(err error) error {
 	return helperclient.Errorf(helperclient.CodeInternal, "read the journal: %w", err)
 }
 
-// logSender sends entries in batches.
-type logSender struct {
-	send  func(*systemv1.SystemReply) error
+// sender sends entries in batches.
+type sender struct {
+	send  func(*systemv1.LogsResult) error
 	batch []*basev1.LogEntry
 	size  int
 }
 
-func (s *logSender) add(e *basev1.LogEntry) error {
+func (s *sender) add(e *basev1.LogEntry) error {
 	s.batch = append(s.batch, e)
 	if s.size += len(e.GetText()); len(s.batch) >= batchEntries || s.size >= batchBytes {
 		return s.flush()
@@ -278,21 +306,17 @@ func (s *logSender) add(e *basev1.LogEntry) error {
 	return nil
 }
 
-func (s *logSender) flush() error {
+func (s *sender) flush() error {
 	if len(s.batch) == 0 {
 		return nil
 	}
 	batch := s.batch
 	s.batch, s.size = nil, 0
-	return s.send(logsReply(&systemv1.LogsResult{Entries: batch}))
+	return s.send(&systemv1.LogsResult{Entries: batch})
 }
 
 // live tells that what follows happens from now on.
-func (s *logSender) live() error { return s.send(logsReply(&systemv1.LogsResult{Live: true})) }
-
-func logsReply(r *systemv1.LogsResult) *systemv1.SystemReply {
-	return &systemv1.SystemReply{Result: &systemv1.SystemReply_Logs{Logs: r}}
-}
+func (s *sender) live() error { return s.send(&systemv1.LogsResult{Live: true}) }
 
 // sinceArgument is a time for journalctl.
 func sinceArgument(at time.Time) string {

@@ -1,43 +1,14 @@
-package system
+package journal
 
 import (
 	"encoding/json"
 	"regexp"
 	"strconv"
 	"strings"
-	"unicode"
-	"unicode/utf8"
 )
 
-// maxLogText is the longest text of one entry, in bytes.
-const maxLogText = 4 << 10
-
-// plain makes text of others one line that is harmless in a terminal: what controls it,
-// is invisible, or turns the direction of text becomes a space or a question mark.
-func plain(text string) string {
-	return strings.Map(func(r rune) rune {
-		switch {
-		case r == '\n' || r == '\t' || r == '\r':
-			return ' '
-		case r == utf8.RuneError || !unicode.IsPrint(r):
-			return '?'
-		}
-		return r
-	}, text)
-}
-
-// cut shortens text to a number of bytes, and says so.
-func cut(text string, most int) string {
-	if len(text) <= most {
-		return text
-	}
-	const mark = "…"
-	text = text[:most-len(mark)]
-	for len(text) > 0 && !utf8.ValidString(text[max(0, len(text)-utf8.UTFMax):]) {
-		text = text[:len(text)-1]
-	}
-	return text + mark
-}
+// maxText is the longest text of one entry, in bytes.
+const maxText = 4 << 10
 
 // record is one entry of the journal as journalctl prints it (systemd.journal-fields(7)).
 // Each field may be text, a list of numbers (bytes that are no text), a list of either

@@ -1,0 +1,47 @@
+// Package harmless makes text of others fit to be shown and logged: one line, without
+// anything that controls a terminal or hides what it says.
+package harmless
+
+import (
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+// Line makes text one line that is harmless in a terminal: what controls it, is invisible,
+// or turns the direction of text becomes a space or a question mark.
+func Line(text string) string {
+	return strings.Map(func(r rune) rune {
+		switch {
+		case r == '\n' || r == '\t' || r == '\r':
+			return ' '
+		case r == utf8.RuneError || !unicode.IsPrint(r):
+			return '?'
+		}
+		return r
+	}, text)
+}
+
+const mark = "…"
+
+// Cut shortens text to at most this many bytes, of which there must be 3 or more, and marks
+// that it did. It does not cut through a character.
+func Cut(text string, most int) string {
+	if len(text) <= most {
+		return text
+	}
+	text = text[:most-len(mark)]
+	for len(text) > 0 && !utf8.ValidString(text[max(0, len(text)-utf8.UTFMax):]) {
+		text = text[:len(text)-1]
+	}
+	return text + mark
+}
+
+// Word bounds what is repeated of a request, at 64 bytes.
+func Word(text string) string {
+	const most = 64
+	if len(text) > most {
+		text = text[:most] + mark
+	}
+	return text
+}

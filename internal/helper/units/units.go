@@ -1,0 +1,160 @@
+// Package units asks systemd for the units of services, and says in the API's words what it
+// answers.
+package units
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/harmless"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/services"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
+)
+
+// properties are what systemctl is asked for of each unit (org.freedesktop.systemd1(5)).
+var properties = []string{
+	"Id", "LoadState", "ActiveState", "SubState", "Type", "Result", "ExecMainStatus", "ExecMainExitTimestamp", "NRestarts", "MemoryCurrent",
+	"StateChangeTimestamp", "ConditionResult", "Job",
+}
+
+// State is what systemd says of a unit, by the names of its properties.
+type State map[string]string
+
+// Manager is systemd.
+type Manager interface {
+	// Systemctl runs systemctl(1), and returns what it prints.
+	Systemctl(ctx context.Context, arguments ...string) (string, error)
+}
+
+// askTime bounds the question.
+const askTime = 30 * time.Second
+
+// Show asks for all units at once, and returns them in their order.
+func Show(ctx context.Context, manager Manager, units ...string) ([]State, error) {
+	ctx, cancel := context.WithTimeout(ctx, askTime)
+	defer cancel()
+	output, err := manager.Systemctl(ctx, slices.Concat(
+		[]string{"show", "--no-pager", "--timestamp=unix", "--property=" + strings.Join(properties, ","), "--"}, units)...)
+	if err != nil {
+		return nil, helperclient.Errorf(helperclient.CodeInternal, "ask systemd for the services: %w", err)
+	}
+	states := parse(output)
+	if len(states) != len(units) {
+		return nil, helperclient.Errorf(helperclient.CodeInternal, "ask systemd for the services: it told of %d units, not %d", len(states),
+			len(units))
+	}
+	return states, nil
+}
+
+// parse reads lines "Property=value"; an empty line separates units.
+func parse(output string) []State {
+	var units []State
+	for block := range strings.SplitSeq(strings.TrimSpace(output), "\n\n") {
+		u := State{}
+		for line := range strings.Lines(block) {
+			key, value, _ := strings.Cut(strings.TrimSuffix(line, "\n"), "=")
+			u[key] = value
+		}
+		units = append(units, u)
+	}
+	return units
+}
+
+// Number is 0 for what is not set.
+func (u State) Number(property string) uint64 {
+	n, _ := strconv.ParseUint(u[property], 10, 64)
+	return n
+}
+
+// Time is absent if the property is not set ("@" and seconds since 1970).
+func (u State) Time(property string) *timestamppb.Timestamp {
+	seconds, err := strconv.ParseInt(strings.TrimPrefix(u[property], "@"), 10, 64)
+	if err != nil || seconds <= 0 {
+		return nil
+	}
+	return &timestamppb.Timestamp{Seconds: seconds}
+}
+
+func (u State) oneshot() bool { return u["Type"] == "oneshot" }
+
+func (u State) state() basev1.Service_State {
+	switch u["ActiveState"] {
+	case "active", "reloading", "refreshing":
+		if u.oneshot() {
+			return basev1.Service_STATE_DONE
+		}
+		return basev1.Service_STATE_RUNNING
+	case "activating":
+		return basev1.Service_STATE_STARTING
+	case "deactivating":
+		return basev1.Service_STATE_STOPPING
+	case "failed":
+		return basev1.Service_STATE_FAILED
+	case "inactive":
+		if u.oneshot() && u["ExecMainExitTimestamp"] != "" {
+			return basev1.Service_STATE_DONE
+		}
+		return basev1.Service_STATE_STOPPED
+	}
+	return basev1.Service_STATE_UNSPECIFIED
+}
+
+// results are systemd's words for how a service ended (systemd.exec(5), $SERVICE_RESULT).
+var results = map[string]string{
+	"protocol":        "it did not say that it is ready",
+	"timeout":         "it took too long",
+	"signal":          "a signal ended it",
+	"core-dump":       "it crashed",
+	"watchdog":        "it did not answer any more",
+	"start-limit-hit": "it was started too often in a short time",
+	"oom-kill":        "the memory was used up, and it was ended",
+	"resources":       "systemd could not give it what it needs",
+	"exec-condition":  "its own condition was not met",
+}
+
+// Reason says why it failed; empty if it did not.
+func (u State) Reason() string {
+	result := u["Result"]
+	switch {
+	case u["LoadState"] == "not-found":
+		return "its unit is not installed"
+	case u["LoadState"] != "" && u["LoadState"] != "loaded":
+		return "its unit cannot be used (" + harmless.Line(u["LoadState"]) + ")"
+	case u["ActiveState"] != "failed" && u["SubState"] != "auto-restart", result == "success", result == "":
+		return ""
+	case result == "exit-code":
+		return fmt.Sprintf("it ended with status %d", u.Number("ExecMainStatus"))
+	case results[result] != "":
+		return results[result]
+	}
+	return harmless.Line(result)
+}
+
+// Describe is what the API says of a service.
+func Describe(s services.Service, u State, disabled bool) *basev1.Service {
+	service := &basev1.Service{
+		Name: s.Name, Description: s.Description, State: u.state(), Since: u.Time("StateChangeTimestamp"),
+		Restarts: uint32(min(u.Number("NRestarts"), 1<<31)), Enabled: !disabled && !s.OnDemand, Actions: s.Actions, Reason: u.Reason(),
+	}
+	// "[not set]" without accounting, and the largest number without a limit.
+	if memory, err := strconv.ParseUint(u["MemoryCurrent"], 10, 63); err == nil {
+		service.MemoryBytes = &memory
+	}
+	return service
+}
+
+// Busy tells whether the unit is at work, also if it is on its way up or down.
+func (u State) Busy() bool {
+	switch u["ActiveState"] {
+	case "active", "activating", "deactivating", "reloading":
+		return true
+	}
+	return false
+}
