@@ -1,5 +1,8 @@
 package system
 
+// This file connects the verbs of the posture with its ledger, which is [posture.Ledger]: what
+// is in force, and when a try is undone, is decided there.
+
 import (
 	"context"
 	"fmt"

@@ -47,7 +47,8 @@ type Conn interface {
 }
 
 // Limits of the protocol: an honest peer keeps them, and the session of another
-// ends. The first five must be the same at both ends.
+// ends. The first five must be the same at both ends. The others stand where they bind: rates
+// in peer.go, memory in server.go, times in link.go.
 const (
 	// MaxRecord is the largest frame, in bytes.
 	MaxRecord = 16384
