@@ -221,7 +221,7 @@ func (s *story) viewer() error {
 }
 
 func (s *story) revoke() error {
-	if err := s.laptop(0, `"phone" is cut off`, "apps", "revoke", "phone"); err != nil {
+	if err := s.laptop(0, `"phone" is cut off`, "apps", "revoke", "phone", "--yes"); err != nil {
 		return err
 	}
 	if _, err := s.watching.await(s.ctx, `"phone" \(\w+\) was revoked\.`); err != nil {
