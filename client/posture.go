@@ -282,7 +282,7 @@ func (s *Session) confirm(caller context.Context, signed *systemv1.PostureDocume
 	}
 	ctx, cancel := context.WithTimeout(caller, confirmTime)
 	defer cancel()
-	confirming := false
+	confirming, refused := false, false
 	for {
 		s.transport.reconnect()
 		view, err := s.confirmOnce(ctx, signed, after, &confirming)
@@ -290,6 +290,9 @@ func (s *Session) confirm(caller context.Context, signed *systemv1.PostureDocume
 		switch {
 		case err == nil:
 			return view, nil
+		case ctx.Err() == nil && confirming && !refused && Refused(err):
+			// If the try began after this connection, it counts as an old one; the next does not.
+			refused = true
 		case ctx.Err() == nil && !lost(err):
 			return nil, err
 		}

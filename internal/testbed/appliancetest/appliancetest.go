@@ -395,7 +395,8 @@ func (a *Appliance) pass(conn net.Conn) {
 	}
 	go func() {
 		_, _ = io.Copy(inner, conn)
-		_ = inner.Close()
+		// Not Close: it would throw away what the Base has sent before it ended.
+		_ = inner.(*net.UnixConn).CloseWrite()
 	}()
 	_, _ = io.Copy(conn, inner)
 }
