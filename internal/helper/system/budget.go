@@ -91,7 +91,7 @@ func (b *budget) enter(ctx context.Context, v verb) (leave func(), err error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, wait, errOverBudget)
 	defer cancel()
 	if b.takeTurn(ctx, v) != nil {
-		<-ctx.Done() // whoever is refused is slowed down all the same
+		<-ctx.Done() // a refused caller is slowed down all the same
 		return nil, context.Cause(ctx)
 	}
 	for {

@@ -150,7 +150,7 @@ func Describe(s services.Service, u State, disabled bool) *basev1.Service {
 	return service
 }
 
-// Busy tells whether the unit is at work, also if it is on its way up or down.
+// Busy tells whether the unit is running, starting or stopping.
 func (u State) Busy() bool {
 	switch u["ActiveState"] {
 	case "active", "activating", "deactivating", "reloading":
