@@ -18,8 +18,8 @@ type accounts struct {
 	groups map[string]int
 }
 
-// readAccounts reads the files rather than ask the C library: what is asked for
-// are the local system users.
+// readAccounts reads the files and does not ask the C library: only local system users matter
+// here.
 func readAccounts(system System) (accounts, error) {
 	passwd, err := system.ReadFile("/etc/passwd")
 	if err != nil {
@@ -62,7 +62,7 @@ func parseAccounts(passwd, group string) (accounts, error) {
 		}
 	}
 	if len(a.users) == 0 {
-		return accounts{}, fmt.Errorf("read /etc/passwd: nobody is in it")
+		return accounts{}, fmt.Errorf("read /etc/passwd: it lists no user")
 	}
 	return a, nil
 }

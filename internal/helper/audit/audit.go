@@ -34,7 +34,7 @@ type Severity int
 const (
 	// Info is worth knowing; nothing has to be done.
 	Info Severity = iota + 1
-	// Warning weakens a protection, or takes away a service.
+	// Warning weakens a protection or takes a service away.
 	Warning
 	// Critical opens the Base, or may be the trace of an intruder.
 	Critical
@@ -56,8 +56,8 @@ func (s Severity) String() string {
 // MarshalText gives JSON the word.
 func (s Severity) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
-// Finding is one difference between what is in force and what is there. There
-// is at most one with each id; what it was found in stands in Found, one to a line.
+// Finding is one difference between what should be in force and what is. There is at most one
+// finding with each id; Found lists where it was found, one place per line.
 type Finding struct {
 	// ID is stable: it is documented in docs/audit.md and never gets another
 	// meaning.
@@ -68,32 +68,31 @@ type Finding struct {
 	Found    string   `json:"found"`
 	// Why it matters.
 	Why string `json:"why"`
-	// Fix says in plain words what Fix would do, or what a person has to.
+	// Fix says in plain words what the repair does, or what a person has to do.
 	Fix     string `json:"fix"`
 	Fixable bool   `json:"fixable"`
 }
 
 // Expectation is what should be true.
 type Expectation struct {
-	// Posture is what is in force.
+	// Posture is the posture in force.
 	Posture posture.Effective
-	// Generation is the number of the generation of configuration that should
-	// be in force (internal/helper/generation); 0 if it is not known, then any may be.
+	// Generation is the number of the generation of configuration that should be in force
+	// (internal/helper/generation). 0 means that it is not known; then any is accepted.
 	Generation uint64
 }
 
-// difference is what a check returns: the id of a kind, and what is special to
-// this case.
+// difference is what a check returns: the id of a kind, and the details of this case.
 type difference struct {
 	id string
 	// expected replaces the kind's words; empty keeps them.
 	expected string
 	found    []string
-	// more is how many lines were found beside those that are kept.
+	// more is the number of lines that were found but not kept.
 	more int
 }
 
-// add keeps a line that was found, as long as anybody would read it.
+// add keeps a line that was found, up to maxFound lines.
 func (d *difference) add(line string) {
 	if len(d.found) < maxFound {
 		d.found = append(d.found, line)
@@ -110,8 +109,7 @@ type check struct {
 	run   func(context.Context, System, Expectation) ([]difference, error)
 }
 
-// checks are all that there are. Their limits are far above what they take, for a
-// small machine that has much else to do.
+// checks are all checks. Their limits are far above what they need, for a small and busy machine.
 var checks = []check{
 	{"sockets", 10 * time.Second, checkSockets},
 	{"firewall", 10 * time.Second, checkFirewall},
@@ -130,8 +128,8 @@ var checks = []check{
 	{"kernel", 10 * time.Second, checkKernel},
 }
 
-// Run asks everything and returns what differs, the gravest first; none means that
-// all was asked and is as it should be.
+// Run does every check and returns the differences, the most severe first. An empty result means
+// that every check was done and found nothing.
 func Run(ctx context.Context, system System, want Expectation) []Finding {
 	var findings []Finding
 	for _, c := range checks {
@@ -141,7 +139,7 @@ func Run(ctx context.Context, system System, want Expectation) []Finding {
 	return findings
 }
 
-// ask runs one check. Whatever keeps it from an answer becomes a finding.
+// ask runs one check. If the check cannot get its answer, that becomes a finding.
 func (c check) ask(ctx context.Context, system System, want Expectation) []Finding {
 	ctx, cancel := context.WithTimeout(ctx, c.limit)
 	defer cancel()
@@ -156,17 +154,17 @@ func (c check) ask(ctx context.Context, system System, want Expectation) []Findi
 	return findings
 }
 
-// maxFound bounds the lines of Found, so that a report stays one that a person
-// reads and a socket carries.
+// maxFound bounds the lines of Found, so that a person can read the report and a socket can carry
+// it.
 const maxFound = 20
 
-// maxFoundLine bounds each of them, in bytes.
+// maxFoundLine bounds each line, in bytes.
 const maxFoundLine = 400
 
 func (d difference) finding() Finding {
 	k, known := kindOf(d.id)
 	if !known {
-		// A test makes sure that no check comes here.
+		// A test makes sure that no check gets here.
 		k = kind{id: d.id, severity: Critical, title: "An unknown finding"}
 	}
 	expected := k.expected
@@ -187,14 +185,15 @@ func (d difference) finding() Finding {
 	}
 }
 
-// printable makes a line of what somebody else may have written: names of files
-// and of users can hold anything, also what a terminal obeys.
+// printable makes a line safe to print. Somebody else may have chosen the names of files and
+// users in it, and such names can contain terminal control sequences.
 func printable(line string) string {
 	if len(line) > maxFoundLine {
 		line = line[:maxFoundLine] + "…"
 	}
 	return strings.Map(func(r rune) rune {
-		// Not control characters, nor those that turn the direction of writing or hide.
+		// Control characters, invisible characters and those that change the direction of text
+		// are replaced.
 		if !unicode.IsPrint(r) {
 			return '\uFFFD'
 		}
@@ -204,19 +203,19 @@ func printable(line string) string {
 
 // Errors of Fix.
 var (
-	// ErrUnknown is returned for an id that is in no list.
+	// ErrUnknown is returned for an unknown id.
 	ErrUnknown = errors.New("there is no such finding; `bitbox-base audit` lists them with their ids")
-	// ErrByHand is returned for a finding that only a person can fix.
+	// ErrByHand is returned for a finding that only a person can repair.
 	ErrByHand = errors.New("this one has to be fixed by hand")
-	// ErrNothing is returned if the system is in order there.
-	ErrNothing = errors.New("there is nothing to fix: an audit of it finds nothing (any more)")
-	// ErrStill is returned if the fix was applied and did not help.
+	// ErrNothing is returned if there is nothing to repair.
+	ErrNothing = errors.New("there is nothing to fix: the audit no longer finds this")
+	// ErrStill is returned if the repair was done and did not help.
 	ErrStill = errors.New("the fix was applied, and the finding is still there")
 )
 
-// Fix repairs the finding called id, and looks whether that helped. The id only
-// selects what is written in the table; what a repair works on it finds out anew,
-// so that nothing in a request becomes an argument of a program.
+// Fix repairs the finding with this id and checks whether that helped. The id only selects a row
+// of the table. The repair looks for the files or units itself, so nothing in a request becomes
+// an argument of a program.
 func Fix(ctx context.Context, system System, want Expectation, id string) error {
 	err := fix(ctx, system, want, id)
 	if err != nil {
@@ -251,7 +250,7 @@ func fix(ctx context.Context, system System, want Expectation, id string) error 
 // repairTime is how long a repair may take; a restart of fail2ban is the slowest.
 const repairTime = time.Minute
 
-// settleTime is how long a server may take until it does what it was started for.
+// settleTime is how long a server may take to become ready after its start.
 const settleTime = 10 * time.Second
 
 func repair(ctx context.Context, system System, want Expectation, k kind) error {
@@ -264,13 +263,12 @@ func repair(ctx context.Context, system System, want Expectation, k kind) error 
 	return k.repair(ctx, system, want)
 }
 
-// finds tells whether the check finds id, or could not ask.
+// finds tells whether the check finds id, or could not be done.
 func (c check) finds(ctx context.Context, system System, want Expectation, id string) bool {
 	return slices.ContainsFunc(c.ask(ctx, system, want), func(f Finding) bool { return f.ID == id || f.ID == unchecked+c.name })
 }
 
-// await tries until ok returns nil or the time is over; then it returns the last
-// error.
+// await calls ok until it returns nil or the time is over; then it returns the last error.
 func await(ctx context.Context, limit time.Duration, ok func() error) error {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()

@@ -23,8 +23,8 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/packaging"
 )
 
-// fake is a machine that answers from memory. What the programs print was
-// recorded from Debian 12; test/stage asks the real ones.
+// fake is a machine that answers from memory. The output of its programs was recorded on Debian
+// 12; test/stage asks the real ones.
 type fake struct {
 	output  map[string]Output // by the arguments
 	input   map[string]string // what was given to read
@@ -37,7 +37,7 @@ type fake struct {
 	reapply int
 	leftOut []string
 	ran     []string // every command, in order
-	// fails makes everything fail: nothing can be asked.
+	// fails makes everything fail: no question gets an answer.
 	fails error
 	// obeys is called for commands that have no output above.
 	obeys func(argv string) bool
@@ -143,7 +143,7 @@ func recorded(t *testing.T, name string) string {
 	return string(content)
 }
 
-// factory is what is in force on a Base as it comes.
+// factory is the expectation for a new Base.
 func factory() Expectation {
 	return Expectation{Generation: 7, Posture: posture.Effective{
 		NodeName:  "BitBox Base",
@@ -152,7 +152,7 @@ func factory() Expectation {
 	}}
 }
 
-// withSSH is the same with SSH on.
+// withSSH is factory with SSH switched on.
 func withSSH(t *testing.T) Expectation {
 	t.Helper()
 	key, err := sshkey.Parse("ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJqIYQnwyD7gzdmAzWFpdIRYvBOuKVqJj7kOQmVhhmyM owner")
@@ -164,7 +164,7 @@ func withSSH(t *testing.T) Expectation {
 	return want
 }
 
-// base returns a machine that is as it should be.
+// base returns a machine that is in order.
 func base(t *testing.T) *fake {
 	t.Helper()
 	f := &fake{
@@ -245,7 +245,8 @@ func base(t *testing.T) *fake {
 	return f
 }
 
-// list puts Debian's list of security updates there, made at a time. The file's own time is now.
+// list puts Debian's list of security updates there, made at the given time. The file's own time
+// is now.
 func (f *fake) list(made time.Time) {
 	const path = aptLists + "/deb.debian.org_debian-security_dists_bookworm-security_InRelease"
 	f.stat[path] = File{Mode: 0o644, Modified: f.now}
@@ -268,7 +269,7 @@ func (f *fake) replace(t *testing.T, old, new string, argv ...string) {
 	f.output[command] = Output{Stdout: text}
 }
 
-// liveUnit is what systemd says of a unit that was made from text.
+// liveUnit is what systemd says of a unit with this text.
 func (f *fake) liveUnit(name, text string, active bool, pid int, a accounts) unit {
 	u := unit{"LoadState": "loaded", "ActiveState": "inactive", "FragmentPath": "/lib/systemd/system/" + name, "DropInPaths": "",
 		"NeedDaemonReload": "no", "MainPID": "0"}
@@ -312,7 +313,7 @@ func (f *fake) liveUnit(name, text string, active bool, pid int, a accounts) uni
 	return u
 }
 
-// ids returns the ids that a run of everything finds.
+// ids returns the ids that a complete run finds.
 func ids(system System, want Expectation) []string {
 	found := []string{}
 	for _, f := range Run(context.Background(), system, want) {
@@ -322,14 +323,14 @@ func ids(system System, want Expectation) []string {
 	return found
 }
 
-// attack is something done to a machine, and what must be found then.
+// attack is a change to a machine, and the findings that it must cause.
 type attack struct {
 	do    func(t *testing.T, f *fake)
 	finds []string
 }
 
-// find runs each attack on a machine that is as it should be otherwise: exactly
-// what is promised is found.
+// find applies each attack to a machine that is otherwise in order. The audit must find exactly
+// what the attack lists.
 func find(t *testing.T, attacks map[string]attack) {
 	t.Helper()
 	for name, a := range attacks {
@@ -346,14 +347,14 @@ func find(t *testing.T, attacks map[string]attack) {
 	}
 }
 
-func TestABaseThatIsAsItShouldBeHasNoFinding(t *testing.T) {
+func TestABaseInOrderHasNoFinding(t *testing.T) {
 	for _, f := range Run(context.Background(), base(t), factory()) {
 		t.Errorf("%s: %s", f.ID, f.Found)
 	}
 }
 
-// Silence must mean that all is well: whatever cannot be asked is told.
-func TestEachCheckThatCannotAskIsAFinding(t *testing.T) {
+// Silence must mean that all is well, so a question without an answer is reported.
+func TestEachCheckWithoutAnAnswerIsAFinding(t *testing.T) {
 	f := base(t)
 	f.fails = errors.New("nobody answers")
 	var want []string
@@ -366,8 +367,8 @@ func TestEachCheckThatCannotAskIsAFinding(t *testing.T) {
 	}
 }
 
-// A program that ends in failure, or prints what nobody understands, must not be
-// taken for one that found nothing.
+// A program that fails, or whose output cannot be parsed, must not be mistaken for one that found
+// nothing.
 func TestEachProgramThatFailsIsAFinding(t *testing.T) {
 	for command := range base(t).output {
 		for name, out := range map[string]Output{"code": {Code: 1}, "nonsense": {Stdout: "\x00 nonsense\n"}} {
@@ -377,13 +378,13 @@ func TestEachProgramThatFailsIsAFinding(t *testing.T) {
 			f := base(t)
 			f.output[command] = out
 			if got := ids(f, factory()); len(got) == 0 {
-				t.Errorf("%s: %s was taken for all is well", command, name)
+				t.Errorf("%s: %s was taken to mean that all is well", command, name)
 			}
 		}
 	}
 }
 
-func TestACheckEndsInTime(t *testing.T) {
+func TestAHangingCheckIsEnded(t *testing.T) {
 	slow := check{name: "sockets", limit: time.Millisecond, run: func(ctx context.Context, _ System, _ Expectation) ([]difference, error) {
 		<-ctx.Done()
 		return nil, ctx.Err()
@@ -403,7 +404,7 @@ func TestTheTablesAgree(t *testing.T) {
 		checkOf(k.check) // panics if there is none
 		for _, text := range []string{k.title, k.expected, k.why, k.fix} {
 			if text == "" {
-				t.Errorf("%s leaves a word out", k.id)
+				t.Errorf("%s has an empty text", k.id)
 			}
 		}
 		if k.repair != nil && k.outside != nil {
@@ -438,7 +439,7 @@ func TestEachFindingIsDocumented(t *testing.T) {
 	}
 }
 
-func TestTheGravestComesFirst(t *testing.T) {
+func TestTheMostSevereFindingComesFirst(t *testing.T) {
 	f := base(t)
 	delete(f.stat, aptLists+"/deb.debian.org_debian-security_dists_bookworm-security_InRelease") // info
 	f.units["nginx.service"]["LoadState"] = "loaded"                                             // warning
@@ -452,7 +453,7 @@ func TestTheGravestComesFirst(t *testing.T) {
 	}
 }
 
-// What somebody else wrote must not reach a terminal as it is, nor fill a report.
+// Text that somebody else wrote must not reach a terminal as it is, nor fill a report.
 func TestFoundIsPrintableAndBounded(t *testing.T) {
 	d := difference{id: idListener}
 	for range 100 {
@@ -467,7 +468,7 @@ func TestFoundIsPrintableAndBounded(t *testing.T) {
 	}
 }
 
-func TestFixRefusesWhatIsNotInTheTable(t *testing.T) {
+func TestFixRefusesAnUnknownId(t *testing.T) {
 	f := base(t)
 	for _, id := range []string{"", "nope", "unchecked-nope", "../../etc", "password; rm -rf /", "-x", "firewall-ipv4\n"} {
 		if err := Fix(context.Background(), f, factory(), id); !errors.Is(err, ErrUnknown) {
@@ -482,7 +483,7 @@ func TestFixRefusesWhatIsNotInTheTable(t *testing.T) {
 	}
 }
 
-func TestFixLeavesWhatIsInOrderAlone(t *testing.T) {
+func TestFixChangesNothingThatIsInOrder(t *testing.T) {
 	for _, k := range kinds {
 		f := base(t)
 		err := Fix(context.Background(), f, factory(), k.id)

@@ -14,7 +14,7 @@ import (
 
 var neverBanned = []string{"127.0.0.0/8", "::1"}
 
-// setting is one that is asked for, with the values it should have.
+// setting is one setting to ask for, with the values it should have.
 type setting struct {
 	jail, name string
 	want       []string
@@ -36,16 +36,16 @@ func jailSettings(c bruteforce.Config) []setting {
 			setting{jail, "ignoreregex", nil},
 			setting{jail, "journalmatch", []string{"_SYSTEMD_UNIT=" + unit}},
 			setting{jail, "actions", []string{bruteforce.Actions[jail]}},
-			// What a pattern becomes is fail2ban's matter; that there is one is ours.
+			// fail2ban expands a pattern in its own way; only its presence is checked.
 			setting{jail, "failregex", nil},
 		)
 	}
 	return list
 }
 
-// checkFail2ban asks the running fail2ban for its jails and their limits. They
-// can be changed while it runs, and no file shows that. All is asked in one
-// conversation: each start of fail2ban-client costs more than all answers.
+// checkFail2ban asks the running fail2ban for its jails and their limits. They can be changed
+// while it runs, and no file shows that. All questions go into one conversation: starting
+// fail2ban-client costs more than all answers together.
 func checkFail2ban(ctx context.Context, system System, want Expectation) ([]difference, error) {
 	settings := jailSettings(generation.BansFor(want.Posture))
 	questions := []string{"status"}
@@ -57,7 +57,7 @@ func checkFail2ban(ctx context.Context, system System, want Expectation) ([]diff
 		return nil, err
 	}
 	answers := strings.Split(out.Stdout, fail2banPrompt)
-	// Before the first prompt stands its title; after the last one, nothing.
+	// The title stands before the first prompt; nothing follows the last one.
 	if len(answers) != len(questions)+2 || strings.TrimSpace(answers[1]) == "" {
 		return []difference{{id: idBansSilent, found: []string{strings.TrimSpace(out.Stderr)}}}, nil
 	}
@@ -108,8 +108,8 @@ func parseJails(answer string) ([]string, error) {
 	return nil, fmt.Errorf("read fail2ban's answer to \"status\": it has no list of jails: %q", printable(answer))
 }
 
-// parseValues reads what fail2ban-client prints of a setting: the value, or a
-// sentence with the values below it,
+// parseValues reads the answer of fail2ban-client about a setting: the value, or a sentence with
+// the values below it,
 //
 //	These IP addresses/networks are ignored:
 //	|- 127.0.0.0/8

@@ -31,7 +31,7 @@ func TestALoosenedFail2banIsFound(t *testing.T) {
 	})
 }
 
-// What is compared is what is rendered.
+// The audit compares with what is rendered.
 func TestTheConstantsAreThoseThatAreRendered(t *testing.T) {
 	files, err := bruteforce.Render(generation.BansFor(factory().Posture))
 	if err != nil {

@@ -12,18 +12,18 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
 )
 
-// owned is what a path should be.
+// owned is how a path should be.
 type owned struct {
 	path        string
 	user, group string
-	// mode as chmod takes it, with the kind of file.
+	// mode as in chmod, with the kind of file.
 	mode fs.FileMode
 	// optional: it may be absent.
 	optional bool
 }
 
-// ownedFiles are what secrets and rights hang on. The files of a generation are
-// looked at in generation.go.
+// ownedFiles are the files that secrets and permissions depend on. The files of a generation are
+// checked in generation.go.
 var ownedFiles = func() []owned {
 	files := []owned{
 		{"/usr/bin/bitbox-base", "root", "root", 0o755, false},
@@ -97,8 +97,8 @@ func (o owned) fault(system System, a accounts) (string, error) {
 	return fmt.Sprintf("is %s %s:%s, not %s %s:%s", file.Mode, a.userName(file.UID), a.groupName(file.GID), o.mode, o.user, o.group), nil
 }
 
-// repairFiles restores owners and modes. What is missing or of another kind it
-// cannot make.
+// repairFiles restores owners and modes. It cannot make a file that is missing, or that is of
+// another kind.
 func repairFiles(ctx context.Context, system System) error {
 	accounts, err := readAccounts(system)
 	if err != nil {
@@ -119,7 +119,7 @@ func repairFiles(ctx context.Context, system System) error {
 		if file.Mode.Type() != want.mode.Type() {
 			return fmt.Errorf("restore %s: it %s; put it back by hand", want.path, fault)
 		}
-		// The owner first: a change of it takes set-ID bits away.
+		// The owner comes first: changing it clears set-ID bits.
 		if _, err := ask(ctx, system, chown, "-h", "--", want.user+":"+want.group, want.path); err != nil {
 			return err
 		}

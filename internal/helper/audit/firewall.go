@@ -13,8 +13,8 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
 )
 
-// checkFirewall compares both live packet filters with what is in force, rule by
-// rule. It asks for the filter tables only; checkForeignTables sees any other.
+// checkFirewall compares both live packet filters with the rendered rules, rule by rule. It reads
+// only the filter tables; checkForeignTables finds any other.
 func checkFirewall(ctx context.Context, system System, want Expectation) ([]difference, error) {
 	policy, err := generation.FirewallFor(want.Posture)
 	if err != nil {
@@ -54,8 +54,8 @@ func checkFirewall(ctx context.Context, system System, want Expectation) ([]diff
 
 var listRuleset = []string{nft, "-j", "list", "ruleset"}
 
-// checkForeignTables looks for what nftables holds beside the packet filter and
-// the bans: it would not show in iptables-save.
+// checkForeignTables looks for anything in nftables besides the packet filter and the bans.
+// iptables-save would not show it.
 func checkForeignTables(ctx context.Context, system System, _ Expectation) ([]difference, error) {
 	ruleset, err := ask(ctx, system, listRuleset...)
 	if err != nil {
@@ -72,8 +72,7 @@ func checkForeignTables(ctx context.Context, system System, _ Expectation) ([]di
 type legacyFamily struct {
 	// name is that of its programs, and the instance of legacyUnit.
 	name string
-	// tables is where the kernel lists its tables. It is absent until somebody uses
-	// one.
+	// tables is where the kernel lists its tables. The file is absent until a table is used.
 	tables string
 	set    string
 	save   string
@@ -84,16 +83,15 @@ var legacyFamilies = []legacyFamily{
 	{"ip6tables", "/proc/net/ip6_tables_names", legacySet6, legacy6},
 }
 
-// legacyUnit reads the rules where the system helper's sandbox does not let it: the
-// older programs need an internet socket. legacyOutput is where it puts them.
+// legacyUnit reads the rules outside the system helper's sandbox, which the older programs cannot
+// run in: they need an internet socket. legacyOutput is the file they are written to.
 func (f legacyFamily) legacyUnit() string { return "bitbox-base-legacy-rules@" + f.name + ".service" }
 
 func (f legacyFamily) legacyOutput() string {
 	return generation.RuntimeDirectory + "/" + f.name + "-legacy.rules"
 }
 
-// inUse tells whether there is a table at all. Mostly there is none, and nothing
-// has to be started.
+// inUse tells whether there is any table. Usually there is none, and no unit has to be started.
 func (f legacyFamily) inUse(system System) (bool, error) {
 	tables, err := system.ReadFile(f.tables)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -102,8 +100,7 @@ func (f legacyFamily) inUse(system System) (bool, error) {
 	return len(tables) > 0, err
 }
 
-// checkLegacyRules looks for rules of the older packet filter, which the kernel
-// asks as well.
+// checkLegacyRules looks for rules of the older packet filter. The kernel applies them too.
 func checkLegacyRules(ctx context.Context, system System, _ Expectation) ([]difference, error) {
 	var found []string
 	for _, family := range legacyFamilies {
@@ -134,10 +131,9 @@ func checkLegacyRules(ctx context.Context, system System, _ Expectation) ([]diff
 // nftFamilies are those of nft(8).
 var nftFamilies = []string{"ip", "ip6", "inet", "arp", "bridge", "netdev"}
 
-// removeForeign removes foreign tables, foreign chains with a hook from our own
-// tables, and, if it was tampered with, the table of bans, which fail2ban makes anew
-// from its database. Everything is named by the kernel's number, so that a name
-// becomes no argument. Our own filter is never taken away.
+// removeForeign removes foreign tables, foreign chains with a hook from our own tables, and the
+// table of bans if it was changed; fail2ban makes that one anew from its database. Everything is
+// named by the kernel's number, so no name becomes an argument. Our own filter is never removed.
 func removeForeign(ctx context.Context, system System, _ Expectation) error {
 	ruleset, err := ask(ctx, system, listRuleset...)
 	if err != nil {
@@ -152,13 +148,13 @@ func removeForeign(ctx context.Context, system System, _ Expectation) error {
 			return err
 		}
 	}
-	// What is left of a foreign kind is in the table of bans.
+	// What remains foreign now is in the table of bans.
 	rest, err := checkForeignTables(ctx, system, Expectation{})
 	if err != nil || rest == nil {
 		return err
 	}
-	// It is gone already if it was not what was foreign; then the audit after
-	// this still finds it.
+	// The table is already gone if it was not the foreign one; the audit that follows still finds
+	// it.
 	if _, err := system.Run(ctx, "", nft, "delete", "table", "inet", firewall.BanTable); err != nil {
 		return err
 	}
@@ -212,8 +208,8 @@ func ownTable(family, name string) bool {
 	return false
 }
 
-// flushLegacy empties the older packet filter. Its tables stay, empty: only
-// unloading the kernel's module would remove them.
+// flushLegacy empties the older packet filter. Its empty tables stay: only unloading the kernel
+// module would remove them.
 func flushLegacy(ctx context.Context, system System) error {
 	for _, family := range legacyFamilies {
 		used, err := family.inUse(system)
@@ -247,8 +243,8 @@ func flushLegacy(ctx context.Context, system System) error {
 	return nil
 }
 
-// legacyTables are the tables of iptables(8) with their chains. To accept is the
-// policy of an empty one: it leaves the decision to our own filter.
+// legacyTables are the tables of iptables(8) with their chains. An empty one gets the policy
+// ACCEPT, which leaves the decision to our own filter.
 var legacyTables = map[string][]string{
 	"filter":   {"INPUT", "FORWARD", "OUTPUT"},
 	"nat":      {"PREROUTING", "INPUT", "OUTPUT", "POSTROUTING"},

@@ -20,7 +20,7 @@ func TestAnotherPacketFilterIsFound(t *testing.T) {
 			f.replace(t, ":INPUT DROP", ":INPUT ACCEPT", ip6tables, "-t", "filter")
 		}, []string{idFirewall6}},
 		"gone": {func(_ *testing.T, f *fake) { f.print("", iptables, "-t", "filter") }, []string{idFirewall4}},
-		"a user of a rule is gone": {func(_ *testing.T, f *fake) {
+		"the user match of a rule is gone": {func(_ *testing.T, f *fake) {
 			f.files["/etc/passwd"] = strings.Replace(f.files["/etc/passwd"], "_apt:", "other:", 1)
 		}, []string{"unchecked-firewall"}},
 		"a redirect": {nftAlso(`{"table": {"family": "ip", "name": "nat", "handle": 9}}`), []string{idForeign}},
@@ -40,8 +40,8 @@ func TestAnotherPacketFilterIsFound(t *testing.T) {
 	})
 }
 
-// Names are chosen by whoever made a table. Only the kernel's numbers and a
-// known family become arguments.
+// Anybody who makes a table chooses its name. Only the kernel's numbers and a known family become
+// arguments.
 func TestForeignTablesAreRemovedByNumber(t *testing.T) {
 	for name, c := range map[string]struct {
 		object string
@@ -51,11 +51,11 @@ func TestForeignTablesAreRemovedByNumber(t *testing.T) {
 			[]string{nft, "delete", "table", "inet", "handle", "9"}},
 		"a chain of ours": {`{"chain": {"family": "ip", "table": "filter", "name": "evil", "handle": 12, "hook": "prerouting"}}`,
 			[]string{nft, "delete", "chain", "ip", "filter", "handle", "12"}},
-		"our own filter":   {`{"table": {"family": "ip6", "name": "filter", "handle": 9}}`, nil},
-		"our own chain":    {`{"chain": {"family": "ip", "table": "filter", "name": "INPUT", "handle": 12, "hook": "input"}}`, nil},
-		"the bans":         {`{"table": {"family": "inet", "name": "f2b-table", "handle": 9}}`, nil},
-		"a family unknown": {`{"table": {"family": "-f /etc/x", "name": "x", "handle": 9}}`, nil},
-		"no number":        {`{"table": {"family": "ip", "name": "x"}}`, nil},
+		"our own filter":    {`{"table": {"family": "ip6", "name": "filter", "handle": 9}}`, nil},
+		"our own chain":     {`{"chain": {"family": "ip", "table": "filter", "name": "INPUT", "handle": 12, "hook": "input"}}`, nil},
+		"the bans":          {`{"table": {"family": "inet", "name": "f2b-table", "handle": 9}}`, nil},
+		"an unknown family": {`{"table": {"family": "-f /etc/x", "name": "x", "handle": 9}}`, nil},
+		"no number":         {`{"table": {"family": "ip", "name": "x"}}`, nil},
 	} {
 		got, _ := removalsOf([]byte(`{"nftables": [` + c.object + `]}`))
 		if c.want == nil && len(got) > 0 || c.want != nil && (len(got) != 1 || !slices.Equal(got[0], c.want)) {
@@ -63,7 +63,7 @@ func TestForeignTablesAreRemovedByNumber(t *testing.T) {
 		}
 	}
 	if _, err := removalsOf([]byte("nonsense")); err == nil {
-		t.Error("nonsense was taken for an empty list")
+		t.Error("nonsense was parsed as an empty list")
 	}
 }
 

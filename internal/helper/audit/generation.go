@@ -7,8 +7,8 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
 )
 
-// checkGeneration compares the files that the servers read with what is in
-// force. A key slipped into the file of SSH keys is a finding of its own.
+// checkGeneration compares the files that the servers read with those rendered. A key that was
+// slipped into the file of SSH keys is a finding of its own.
 func checkGeneration(_ context.Context, system System, want Expectation) ([]difference, error) {
 	files, err := generation.RenderFor(want.Posture, generation.ThisMachine())
 	if err != nil {

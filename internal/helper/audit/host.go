@@ -19,26 +19,26 @@ import (
 
 // Bounds of what is read.
 const (
-	// maxFileSize and maxOutputSize are in bytes; the output of systemctl show for
-	// all our units is a tenth of that.
+	// maxFileSize and maxOutputSize are in bytes. The output of systemctl show for all our units
+	// is a tenth of that.
 	maxFileSize   = 1 << 20
 	maxOutputSize = 4 << 20
 )
 
 // Host is the machine that this program runs on.
 type Host struct {
-	// Apply puts the posture in force again; nil where nobody can.
+	// Apply puts the posture in force again; nil where that is not possible.
 	Apply func(context.Context) error
 }
 
-// Run implements System. The program gets no environment but the language and the
-// time zone of its output, and ends with ctx.
+// Run implements System. The program's environment has only the language and the time zone of its
+// output. The program ends with ctx.
 func (Host) Run(ctx context.Context, input string, argv ...string) (Output, error) {
 	failed := func(err error) (Output, error) {
 		return Output{}, fmt.Errorf("run %s: %w", argv[0], err)
 	}
 	if !filepath.IsAbs(argv[0]) {
-		return failed(errors.New("it is not given by an absolute path"))
+		return failed(errors.New("its path is not absolute"))
 	}
 	var stdout, stderr limitedBuffer
 	command := exec.CommandContext(ctx, argv[0], argv[1:]...)
@@ -61,8 +61,8 @@ func (Host) Run(ctx context.Context, input string, argv ...string) (Output, erro
 	return Output{Stdout: stdout.content.String(), Stderr: stderr.content.String(), Code: command.ProcessState.ExitCode()}, nil
 }
 
-// limitedBuffer refuses what is too much, which ends the program that writes it.
-// It has no method but Write, or io.Copy would find a way around.
+// limitedBuffer refuses more than its limit, which ends the program that writes. Write is its
+// only method, so io.Copy cannot bypass the limit.
 type limitedBuffer struct {
 	content bytes.Buffer
 	full    bool
@@ -78,7 +78,7 @@ func (b *limitedBuffer) Write(p []byte) (int, error) {
 
 // ReadFile implements System.
 func (Host) ReadFile(path string) ([]byte, error) {
-	// Not to wait for a writer if somebody put a pipe there.
+	// A pipe in the place of the file must not make this wait for a writer.
 	file, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, err
@@ -138,7 +138,7 @@ func (Host) Now() time.Time { return time.Now() }
 // Reapply implements System.
 func (h Host) Reapply(ctx context.Context) error {
 	if h.Apply == nil {
-		return errors.New("put the posture in force again: the system helper does that, and it does not run; type `systemctl start " +
+		return errors.New("put the posture in force again: the system helper does that, but it is not running; type `systemctl start " +
 			systemUnit + "`")
 	}
 	return h.Apply(ctx)

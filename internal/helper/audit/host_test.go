@@ -16,7 +16,7 @@ func TestAProgramIsNamedByItsPath(t *testing.T) {
 	}
 }
 
-func TestAProgramGetsNothingOfOurs(t *testing.T) {
+func TestAProgramInheritsNoEnvironment(t *testing.T) {
 	t.Setenv("LD_PRELOAD_OF_SOMEBODY", "x")
 	out, err := Host{}.Run(context.Background(), "", "/usr/bin/env")
 	if err != nil || out.Code != 0 || strings.Contains(out.Stdout, "SOMEBODY") {
@@ -28,14 +28,14 @@ func TestAProgramGetsNothingOfOurs(t *testing.T) {
 	}
 }
 
-func TestAProgramThatFailsIsNoErrorOfOurs(t *testing.T) {
+func TestAFailingProgramIsNotAnError(t *testing.T) {
 	out, err := Host{}.Run(context.Background(), "", "/usr/bin/false")
 	if err != nil || out.Code != 1 {
 		t.Errorf("%+v, %v", out, err)
 	}
 }
 
-func TestAProgramEndsInTime(t *testing.T) {
+func TestAHangingProgramIsEnded(t *testing.T) {
 	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
 	defer cancel()
 	if out, err := (Host{}).Run(ctx, "", "/usr/bin/sleep", "600"); err == nil {
@@ -43,7 +43,7 @@ func TestAProgramEndsInTime(t *testing.T) {
 	}
 }
 
-func TestAProgramThatPrintsWithoutEndIsCutOff(t *testing.T) {
+func TestAProgramWithEndlessOutputIsEnded(t *testing.T) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	if _, err := (Host{}).Run(ctx, "", "/usr/bin/cat", "/dev/zero"); err == nil || ctx.Err() != nil {
@@ -63,7 +63,7 @@ func TestAFileIsReadWithinBounds(t *testing.T) {
 	if _, err := (Host{}).ReadFile(long); err == nil {
 		t.Error("a file without end was read")
 	}
-	// A pipe that nobody writes to must not hold us up.
+	// A pipe without a writer must not block the audit.
 	if content, err := (Host{}).ReadFile(pipe); err == nil && len(content) > 0 {
 		t.Errorf("read %q", content)
 	}

@@ -14,10 +14,10 @@ import (
 const sysctlFile = "/etc/sysctl.d/60-bitbox-base.conf"
 
 // checkKernel compares the kernel's settings with those of the package. A setting
-// that this kernel does not have (IPv6 that is switched off) protects nothing. Some
-// (net.core.bpf_jit_harden) the kernel shows only to a process that could do anything,
-// which the system helper is not: those are left to the image's own test. In a container the
-// kernel is the host's, and the network's settings alone are the container's own.
+// that this kernel does not have (when IPv6 is switched off) protects nothing. The kernel shows
+// some settings (net.core.bpf_jit_harden) only to a fully privileged process, which the system
+// helper is not; the image's own test checks those. In a container the kernel is the host's; only
+// the network's settings are the container's own.
 func checkKernel(_ context.Context, system System, _ Expectation) ([]difference, error) {
 	container, err := inContainer(system)
 	if err != nil {

@@ -8,12 +8,12 @@ import (
 	"strings"
 )
 
-// systemRoots are walked for files that are too open. What users may write freely
-// (/tmp, /var/tmp, /run) is elsewhere. Those that a daemon or a user could fill come last.
+// systemRoots are searched for files that are too open. Folders that every user may write to
+// (/tmp, /var/tmp, /run) are not among them. Those that a daemon or a user could fill come last.
 var systemRoots = []string{"/boot", "/etc", "/opt", "/root", "/srv", "/usr", "/var/cache", "/var/log", "/var/spool", "/var/lib", "/home",
 	middlewareState}
 
-// middlewareState belongs to the Middleware, which may have been taken over.
+// middlewareState belongs to the Middleware, which an attacker may have taken over.
 const middlewareState = "/var/lib/bitbox-base/middleware"
 
 // knownSetuid are those of a Debian 12 with the packages in packaging/packages.
@@ -42,8 +42,8 @@ func checkLooseFiles(ctx context.Context, system System, _ Expectation) ([]diffe
 	return slices.DeleteFunc(found, func(d difference) bool { return len(d.found) == 0 }), nil
 }
 
-// isLoose: a link's mode means nothing, a socket's is its server's matter, and in
-// a sticky directory nobody can touch what belongs to another.
+// isLoose ignores links, whose mode has no meaning, sockets, whose server decides, and sticky
+// directories, where nobody can change the files of others.
 func isLoose(f File) bool {
 	everybody := f.Mode.Perm()&0o002 != 0
 	return everybody && (f.Mode.IsRegular() || f.Mode.IsDir() && f.Mode&fs.ModeSticky == 0)
@@ -52,9 +52,9 @@ func isLoose(f File) bool {
 // maxClosed is how many files one repair closes; each takes a process.
 const maxClosed = 1000
 
-// closeFiles takes the permission to write away from everybody else. The paths
-// come from a walk of its own; there may be more, then it is asked again. If somebody puts a link in the place of a file
-// meanwhile, another file loses a permission that it should not have.
+// closeFiles removes the write permission for other users. The paths come from a walk of its own.
+// If there are more than maxClosed, the fix has to be asked for again. If somebody replaces a
+// file by a link meanwhile, another file loses a permission that it should not have.
 func closeFiles(ctx context.Context, system System) error {
 	var paths []string
 	_, err := system.Walk(ctx, systemRoots, func(path string, f File) {
@@ -67,7 +67,7 @@ func closeFiles(ctx context.Context, system System) error {
 	}
 	for _, path := range paths {
 		if !strings.HasPrefix(path, "/") || strings.ContainsRune(path, 0) {
-			return fmt.Errorf("close %q: it is no path; close it by hand", printable(path))
+			return fmt.Errorf("close %q: it is not a path; close it by hand", printable(path))
 		}
 		if _, err := ask(ctx, system, chmod, "--", "o-w", path); err != nil {
 			return err

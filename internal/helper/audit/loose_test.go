@@ -28,7 +28,7 @@ func TestLooseFilesAreFound(t *testing.T) {
 	})
 }
 
-// A path is what somebody else has named.
+// Somebody else chose this path.
 func TestClosingAFileTakesNoOptionFromItsName(t *testing.T) {
 	f := base(t)
 	f.stat["/etc/--reference=x"] = File{Mode: 0o666}
@@ -71,8 +71,8 @@ func TestTheHostIsWalkedWithoutFollowingLinks(t *testing.T) {
 	}
 }
 
-// An intruder who owns a folder fills it. The walk tells so, and sees all the rest.
-func TestACrowdOfFilesHidesNothingElsewhere(t *testing.T) {
+// An intruder fills a folder. The walk reports it, and still sees all the rest.
+func TestAFloodOfFilesHidesNothingElsewhere(t *testing.T) {
 	root := t.TempDir()
 	t.Cleanup(func() { _ = exec.Command("rm", "-r", root).Run() }) // os.RemoveAll does not get through this
 	crowded, deep, other := filepath.Join(root, "crowded"), filepath.Join(root, "deep"), filepath.Join(root, "other")
@@ -86,7 +86,7 @@ func TestACrowdOfFilesHidesNothingElsewhere(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	// Names so long that a path to the inner ones cannot be written.
+	// The names are so long that a path to the inner ones cannot be written.
 	name := strings.Repeat("x", 250)
 	at, err := os.OpenRoot(deep)
 	for range 60 {
@@ -104,7 +104,7 @@ func TestACrowdOfFilesHidesNothingElsewhere(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = at.Close()
-	// It holds up what does not count with it.
+	// It must not delay the walk of what does not count.
 	if err := filepath.WalkDir(deep, func(_ string, _ fs.DirEntry, err error) error { return err }); err == nil {
 		t.Error("filepath.WalkDir gets through, so this shows nothing")
 	}
@@ -130,7 +130,7 @@ func TestACrowdOfFilesHidesNothingElsewhere(t *testing.T) {
 	}
 }
 
-func TestWhatTheWalkLeftOutIsAFinding(t *testing.T) {
+func TestLeftOutFilesAreAFinding(t *testing.T) {
 	find(t, map[string]attack{
 		"too many": {func(_ *testing.T, f *fake) {
 			f.leftOut = []string{middlewareState + ": there are more than 50000 files in it"}

@@ -5,13 +5,13 @@ import (
 	"fmt"
 )
 
-// Debian's units that packaging/ masks, since ours replace them.
+// Debian's units that packaging/ masks, because ours replace them.
 var (
 	debianSSH      = []string{"ssh.service", "ssh.socket", "sshd.service"}
 	debianServices = []string{"avahi-daemon.service", "avahi-daemon.socket", "fail2ban.service", "nftables.service", "nginx.service"}
 )
 
-// checkMasks looks whether a unit of Debian's could start a server beside ours.
+// checkMasks finds units of Debian that could start a server beside ours.
 func checkMasks(ctx context.Context, system System, _ Expectation) ([]difference, error) {
 	var differences []difference
 	for _, group := range []struct {
@@ -25,7 +25,7 @@ func checkMasks(ctx context.Context, system System, _ Expectation) ([]difference
 		var found []string
 		for i, unit := range units {
 			load, active := unit["LoadState"], unit["ActiveState"]
-			// What is not installed cannot start.
+			// A unit that is not installed cannot start.
 			if load != "masked" && load != "not-found" || active != "inactive" && active != "failed" {
 				found = append(found, fmt.Sprintf("%s is %s and %s", group.units[i], load, active))
 			}

@@ -17,8 +17,8 @@ func TestDebiansUnitsThatCouldStartAreFound(t *testing.T) {
 	})
 }
 
-// What the package masks, the audit looks at.
-func TestWhatThePackageMasksIsChecked(t *testing.T) {
+// The audit checks everything that the package masks.
+func TestEachMaskOfThePackageIsChecked(t *testing.T) {
 	links, err := filepath.Glob("../../../packaging/root/usr/lib/bitbox-base/setup/etc/systemd/system/*")
 	if err != nil || len(links) == 0 {
 		t.Fatalf("no masks: %v", err)

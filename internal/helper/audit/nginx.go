@@ -12,12 +12,12 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
 )
 
-// checkNGINX looks at the processes that run: which configuration the master was
-// given, and that none of them is privileged.
+// checkNGINX checks the running processes: which configuration the master was given, and that no
+// process is privileged.
 //
-// It does not ask `nginx -T`. That shows what the files say, and the one file there
-// is includes no other and is compared byte for byte (generation.go); it would
-// also need to listen and to write where the audit may not.
+// It does not use `nginx -T`. That shows the files, and the only file there includes no other and
+// is compared byte for byte (generation.go). It would also have to listen and to write where the
+// audit may not.
 func checkNGINX(ctx context.Context, system System, _ Expectation) ([]difference, error) {
 	units, err := showUnits(ctx, system, generation.ProxyUnit)
 	if err != nil {
@@ -25,7 +25,7 @@ func checkNGINX(ctx context.Context, system System, _ Expectation) ([]difference
 	}
 	master := units[0].mainPID()
 	if master == 0 {
-		return nil, nil // that it does not run is a finding of checkUnits
+		return nil, nil // checkUnits reports it when NGINX is not running
 	}
 	commandLine, err := system.ReadFile(fmt.Sprintf("/proc/%d/cmdline", master))
 	if err != nil {
@@ -43,7 +43,7 @@ func checkNGINX(ctx context.Context, system System, _ Expectation) ([]difference
 	for _, pid := range append([]string{strconv.Itoa(master)}, strings.Fields(string(workers))...) {
 		status, err := system.ReadFile("/proc/" + pid + "/status")
 		if errors.Is(err, fs.ErrNotExist) {
-			continue // a worker of before a reload has just ended
+			continue // a worker from before a reload has just ended
 		}
 		if err != nil {
 			return nil, err
@@ -58,8 +58,8 @@ func checkNGINX(ctx context.Context, system System, _ Expectation) ([]difference
 	return differences, nil
 }
 
-// configOf returns what follows -c in the arguments of NGINX. A master writes
-// its own over, with blanks: "nginx: master process /usr/sbin/nginx -c FILE".
+// configOf returns the argument of -c. The NGINX master overwrites its arguments, with blanks:
+// "nginx: master process /usr/sbin/nginx -c FILE".
 func configOf(commandLine string) string {
 	arguments := strings.FieldsFunc(commandLine, func(r rune) bool { return r == 0 || r == ' ' })
 	if i := slices.Index(arguments, "-c"); i >= 0 && i+1 < len(arguments) {
@@ -68,7 +68,7 @@ func configOf(commandLine string) string {
 	return ""
 }
 
-// status is what /proc/PID/status says of a process's privilege.
+// status is what /proc/PID/status says about the privileges of a process.
 type status struct {
 	uids []string
 	// capabilities are those that it has or could get, in hexadecimal.
@@ -100,7 +100,7 @@ func parseStatus(text string) status {
 	return s
 }
 
-// privileges tells what a process has that one which faces strangers must not.
+// privileges lists what a process that faces strangers must not have.
 func (s status) privileges() []string {
 	var faults []string
 	if len(s.uids) == 0 || slices.Contains(s.uids, "0") {

@@ -1,6 +1,6 @@
 package audit
 
-// The programs that are run, by absolute path: what stands in PATH decides nothing.
+// The programs that are run, by absolute path: PATH decides nothing.
 const (
 	aptGet     = "/usr/bin/apt-get"
 	chmod      = "/usr/bin/chmod"

@@ -5,10 +5,9 @@ import (
 	"fmt"
 )
 
-// The repairs that several kinds share. Their arguments are constants of this
-// module.
+// The repairs that several kinds share. Their arguments are constants of this module.
 
-// restart restarts a unit, also one that failed too often.
+// restart restarts a unit, even one that failed too often.
 func restart(unit string) func(context.Context, System, Expectation) error {
 	return func(ctx context.Context, system System, _ Expectation) error {
 		if _, err := ask(ctx, system, systemctl, "reset-failed", unit); err != nil {
@@ -19,7 +18,7 @@ func restart(unit string) func(context.Context, System, Expectation) error {
 	}
 }
 
-// reload makes a unit read its configuration anew, and starts it if it does not run.
+// reload makes a unit read its configuration again, and starts the unit if it is not running.
 func reload(unit string) func(context.Context, System, Expectation) error {
 	return func(ctx context.Context, system System, _ Expectation) error {
 		_, err := ask(ctx, system, systemctl, "reload-or-restart", unit)
@@ -37,12 +36,11 @@ func mask(units ...string) func(context.Context, System, Expectation) error {
 
 func reapply(ctx context.Context, system System, _ Expectation) error { return system.Reapply(ctx) }
 
-// repairUnit is the static unit that does the repair of a kind that has outside
-// set. Its instance is the id.
+// repairUnit is the static unit that does the repair of a kind with outside set. Its instance is
+// the id.
 func repairUnit(id string) string { return "bitbox-base-repair@" + id + ".service" }
 
-// Repair does the work of repairUnit. It is for that unit alone: what may be
-// asked for is Fix.
+// Repair does the work of repairUnit, and only that unit calls it; callers use Fix.
 func Repair(ctx context.Context, system System, id string) error {
 	k, known := kindOf(id)
 	if !known || k.outside == nil {

@@ -17,10 +17,10 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
 )
 
-// owner is a unit that may listen, and the user whom it does so as.
+// owner is a unit that may listen, and the user that it listens as.
 type owner struct{ unit, user string }
 
-// permission is a socket that may be there.
+// permission is a socket that is allowed.
 type permission struct {
 	protocol string
 	port     uint16 // 0: any
@@ -37,9 +37,9 @@ var (
 	}
 )
 
-// alwaysPermitted are the sockets of every Base beside its servers'. The packet
-// filter lets nobody begin anything with those of port 0: they carry questions
-// of ours, and no source can be told in advance.
+// alwaysPermitted are the sockets that every Base has besides those of its servers. The packet
+// filter lets nobody start a conversation with those of port 0: they carry questions of ours, and
+// their source port is not known in advance.
 var alwaysPermitted = []permission{
 	{"udp", 68, false, networkOwners}, // DHCP
 	{"udp", 546, false, networkOwners},
@@ -47,7 +47,7 @@ var alwaysPermitted = []permission{
 	{"tcp", 53, true, resolverOwner},
 }
 
-// servers are the sockets that what is in force asks for.
+// servers are the sockets that the posture in force requires.
 func servers(e posture.Effective) []permission {
 	list := entries(e)
 	if e.SSH != nil {
@@ -62,8 +62,8 @@ func servers(e posture.Effective) []permission {
 	return append(list, permission{"udp", mdnsPort, false, []owner{{generation.MDNSUnit, "avahi"}}})
 }
 
-// entries are those of NGINX. They have to be there, or no App gets in; that the
-// other servers run is asked of systemd (units.go, ssh.go).
+// entries are those of NGINX. They must exist, or no App can connect. systemd says whether the
+// other servers run (units.go, ssh.go).
 func entries(e posture.Effective) []permission {
 	var list []permission
 	for _, endpoint := range e.Endpoints {
@@ -74,10 +74,10 @@ func entries(e posture.Effective) []permission {
 	return list
 }
 
-// mdnsPort is RFC 6762's.
+// mdnsPort is from RFC 6762.
 const mdnsPort = 5353
 
-// resolve finds the numbers of the users. A user that is not there owns nothing.
+// resolve finds the numbers of the users. A user that does not exist owns nothing.
 func resolve(list []permission, a accounts) []listeners.Permission {
 	var resolved []listeners.Permission
 	for _, p := range list {
@@ -92,8 +92,8 @@ func resolve(list []permission, a accounts) []listeners.Permission {
 	return resolved
 }
 
-// ownServices lets the services of the appliance's builder listen on loopback, each as the
-// user whom it runs as.
+// ownServices lets the services of the appliance's builder listen on loopback, each as its own
+// user.
 func ownServices(ctx context.Context, system System) ([]listeners.Permission, error) {
 	text, err := system.ReadFile(services.OwnFile)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -126,8 +126,8 @@ func ownServices(ctx context.Context, system System) ([]listeners.Permission, er
 	}, nil
 }
 
-// checkSockets compares who listens, and as which user, with what is in force; on loopback,
-// too. Who has the port of a service there gets what is meant for the service.
+// checkSockets compares each listener and its user with the posture, on loopback too: a process
+// that takes the port of a service there receives the service's traffic.
 func checkSockets(ctx context.Context, system System, want Expectation) ([]difference, error) {
 	output, err := ask(ctx, system, listeners.Command...)
 	if err != nil {
@@ -155,7 +155,7 @@ func checkSockets(ctx context.Context, system System, want Expectation) ([]diffe
 // ipv6Sockets is there if the kernel has IPv6.
 const ipv6Sockets = "/proc/net/tcp6"
 
-// compareSockets wants NGINX on each of the wildcards.
+// compareSockets expects NGINX on each of the wildcard addresses.
 func compareSockets(sockets []listeners.Socket, e posture.Effective, a accounts, own []listeners.Permission,
 	wildcards []netip.Addr) []difference {
 	permitted := slices.Concat(resolve(servers(e), a), resolve(alwaysPermitted, a), own)

@@ -17,7 +17,7 @@ func addSocket(line string) func(*testing.T, *fake) {
 	}
 }
 
-func TestWhateverListensIsFound(t *testing.T) {
+func TestEachUnexpectedListenerIsFound(t *testing.T) {
 	find(t, map[string]attack{
 		"TCP":           {addSocket("tcp LISTEN 0 5 0.0.0.0:4444 0.0.0.0:* cgroup:/system.slice/rogue.service"), []string{idListener}},
 		"IPv6 only":     {addSocket("tcp LISTEN 0 5 [::]:4444 [::]:* cgroup:/system.slice/rogue.service"), []string{idListener}},
@@ -56,7 +56,7 @@ func TestWhateverListensIsFound(t *testing.T) {
 	})
 }
 
-func TestWhatAnOwnerOpenedMayListen(t *testing.T) {
+func TestOpenedServicesMayListen(t *testing.T) {
 	sockets, err := listeners.Parse(recorded(t, "ss") +
 		"tcp LISTEN 0 1024 0.0.0.0:50002 0.0.0.0:* uid:33 cgroup:/system.slice/bitbox-base-nginx.service\n" +
 		"tcp LISTEN 0 1024 [::]:50002 [::]:* uid:33 cgroup:/system.slice/bitbox-base-nginx.service\n" +
@@ -73,7 +73,7 @@ func TestWhatAnOwnerOpenedMayListen(t *testing.T) {
 	if d := compareSockets(sockets, e, accounts, nil, nil); d != nil {
 		t.Errorf("found %v", d)
 	}
-	// And without them, each is found.
+	// Without them, each is found.
 	d := compareSockets(sockets, factory().Posture, accounts, nil, nil)
 	if len(d) != 1 || len(d[0].found) != 3 {
 		t.Errorf("found %v", d)
@@ -108,8 +108,9 @@ func TestAServiceOfTheBuilderMayListenOnLoopback(t *testing.T) {
 	})
 }
 
-// A kernel without control groups of version 2 tells no unit: then the user counts.
-func TestWithoutUnitsTheUserCounts(t *testing.T) {
+// On a kernel without control groups of version 2 the unit is unknown; then the user is compared
+// alone.
+func TestWithoutUnitsTheUserIsCompared(t *testing.T) {
 	blind := func(line string) func(*testing.T, *fake) {
 		return func(t *testing.T, f *fake) {
 			command := strings.Join(listeners.Command, " ")
@@ -118,7 +119,7 @@ func TestWithoutUnitsTheUserCounts(t *testing.T) {
 		}
 	}
 	find(t, map[string]attack{
-		"as it is":       {blind(""), []string{}},
+		"in order":       {blind(""), []string{}},
 		"another user":   {blind("tcp LISTEN 0 5 0.0.0.0:8845 0.0.0.0:* uid:1000 cgroup:/\n"), []string{idListener}},
 		"another port":   {blind("tcp LISTEN 0 5 127.0.0.1:8846 0.0.0.0:* uid:33 cgroup:/\n"), []string{idListener}},
 		"without a file": {blind("u_str LISTEN 0 5 @rogue 1 * 0 <->\n"), []string{idListener}},

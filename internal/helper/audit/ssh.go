@@ -10,7 +10,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/sshaccess"
 )
 
-// effectiveSSH asks sshd what it would do for the user who may log in.
+// effectiveSSH asks sshd for the settings that apply to the user who may log in.
 var effectiveSSH = []string{sshd, "-T", "-f", generation.Current(generation.SSHConfig), "-C", "user=" + sshaccess.User +
 	",host=client,addr=192.0.2.1"}
 
@@ -61,7 +61,7 @@ func checkSSH(ctx context.Context, system System, want Expectation) ([]differenc
 	return differences, nil
 }
 
-// repairSSH ends SSH, or lets whoever applies postures begin it.
+// repairSSH ends SSH, or has it started by the part that applies postures.
 func repairSSH(ctx context.Context, system System, want Expectation) error {
 	if want.Posture.SSH != nil {
 		return system.Reapply(ctx)

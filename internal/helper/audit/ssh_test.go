@@ -8,7 +8,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
 )
 
-func TestSSHThatIsNotAsThePostureSaysIsFound(t *testing.T) {
+func TestSSHThatDiffersFromThePostureIsFound(t *testing.T) {
 	find(t, map[string]attack{
 		"on":       {func(_ *testing.T, f *fake) { f.units[generation.SSHUnit]["ActiveState"] = "active" }, []string{idSSHState}},
 		"starting": {func(_ *testing.T, f *fake) { f.units[generation.SSHUnit]["ActiveState"] = "activating" }, []string{idSSHState}},
@@ -19,7 +19,7 @@ func TestSSHThatIsNotAsThePostureSaysIsFound(t *testing.T) {
 	})
 }
 
-func TestSSHThatIsLeasedHasToRun(t *testing.T) {
+func TestLeasedSSHMustRun(t *testing.T) {
 	f, want := base(t), withSSH(t)
 	check := func(expected ...string) {
 		t.Helper()
@@ -39,7 +39,7 @@ func TestSSHThatIsLeasedHasToRun(t *testing.T) {
 	check()
 }
 
-func TestFixingSSHEndsItOrHasItBegun(t *testing.T) {
+func TestFixingSSHStopsOrStartsIt(t *testing.T) {
 	f := base(t)
 	f.units[generation.SSHUnit]["ActiveState"] = "active"
 	f.obeys = func(command string) bool {

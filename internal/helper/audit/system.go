@@ -11,11 +11,10 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
 )
 
-// System is the machine that is asked. Host is the real one.
+// System is the audited machine. Host is the real one.
 type System interface {
-	// Run runs a program, given by its absolute path, gives it input to read, and
-	// returns what it printed. A program that ran and failed is no error here, see
-	// Output.Code.
+	// Run runs a program, given by its absolute path, with the given input, and returns its
+	// output. A program that ran and failed is not an error here; see Output.Code.
 	Run(ctx context.Context, input string, argv ...string) (Output, error)
 	// ReadFile returns a file of at most 1 MiB.
 	ReadFile(path string) ([]byte, error)
@@ -24,27 +23,27 @@ type System interface {
 	Lstat(path string) (File, error)
 	// ReadDir returns the names in a directory; none if there is no such directory.
 	ReadDir(path string) ([]string, error)
-	// Walk visits everything below the roots, on their own file systems and without
-	// following links. A root that lies in another is visited once. What it leaves out, since
-	// there is too much of it or ctx has ended, it says in a line for each such place.
+	// Walk visits everything below the roots, on their own file systems and without following
+	// links. A root inside another is visited once. If there is too much, or ctx ends, Walk
+	// leaves files out and returns a line for each such place.
 	Walk(ctx context.Context, roots []string, visit func(path string, f File)) (leftOut []string, err error)
-	// Generation returns the number of the generation in force, and where its
-	// files differ from those given.
+	// Generation returns the number of the generation in force, and where its files differ from
+	// those given.
 	Generation(files generation.Files) (number uint64, drift []generation.Drift, err error)
-	// Now returns the time by the clock on the wall.
+	// Now returns the time of the wall clock.
 	Now() time.Time
-	// Reapply puts the posture in force again, whole.
+	// Reapply puts the whole posture in force again.
 	Reapply(ctx context.Context) error
 }
 
-// Output is what a program said.
+// Output is the output of a program.
 type Output struct {
 	Stdout, Stderr string
-	// Code is 0 if it said that it succeeded.
+	// Code is the exit code; 0 means success.
 	Code int
 }
 
-// File is what is at a path.
+// File describes what is at a path.
 type File struct {
 	// Mode has the kind, the permissions and the set-ID bits.
 	Mode     fs.FileMode
@@ -52,7 +51,7 @@ type File struct {
 	Modified time.Time
 }
 
-// ask runs a program that should succeed, and returns what it printed.
+// ask runs a program that should succeed, and returns its output.
 func ask(ctx context.Context, system System, argv ...string) (string, error) {
 	out, err := system.Run(ctx, "", argv...)
 	if err != nil {
@@ -68,7 +67,8 @@ func ask(ctx context.Context, system System, argv ...string) (string, error) {
 	return out.Stdout, nil
 }
 
-// hasLine and hasPrefixLine tell whether a line of text is, or begins, so.
+// hasLine and hasPrefixLine tell whether a text has a line that is, or begins with, the given
+// one.
 func hasLine(text, want string) bool {
 	return slices.Contains(strings.Split(text, "\n"), want)
 }

@@ -17,8 +17,8 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/packaging"
 )
 
-// unitDirectory is where the package puts units. Debian's /lib is a link to
-// /usr/lib, and systemd names either.
+// unitDirectory is where the package puts units. Debian's /lib is a link to /usr/lib, and systemd
+// uses either name.
 const unitDirectory = "/usr/lib/systemd/system/"
 
 // Units beside those of internal/helper/generation.
@@ -28,14 +28,14 @@ const (
 	middlewareSocket = "bitbox-base-middleware.socket"
 )
 
-// alwaysActive are the units that have to run. The Middleware has not: its socket
-// starts it. SSH's is the posture's matter, and a machine may have no screen for the console.
+// alwaysActive are the units that must run. The Middleware is not among them: its socket starts
+// it. The posture decides about SSH, and a machine may have no screen for the console.
 var alwaysActive = []string{
 	generation.FirewallUnit, systemSocket, systemUnit, middlewareSocket, generation.PortsUnit, generation.ProxyUnit, generation.BansUnit,
 	generation.MDNSUnit,
 }
 
-// unit is what systemd says of a unit, by the names of its properties.
+// unit has the properties of a unit by name, as systemd reports them.
 type unit map[string]string
 
 // mainPID is 0 if it has no process.
@@ -44,8 +44,8 @@ func (u unit) mainPID() int {
 	return pid
 }
 
-// Properties that are compared with a unit's file. In each the file says it as
-// systemd prints it, but for the spelling of yes and no, and for sets.
+// Properties that are compared with a unit's file. In each, the file has the same text as systemd
+// prints, except for the spelling of yes and no, and for sets.
 var (
 	plainProperties = []string{
 		"DevicePolicy", "DynamicUser", "Group", "KeyringMode", "KillMode", "LockPersonality", "MemoryDenyWriteExecute", "NoNewPrivileges",
@@ -57,14 +57,14 @@ var (
 		"AmbientCapabilities", "CapabilityBoundingSet", "ExecPaths", "InaccessiblePaths", "NoExecPaths", "ReadOnlyPaths", "ReadWritePaths",
 		"RestrictAddressFamilies", "SupplementaryGroups",
 	}
-	// mountProperties say what stands in the place of /run and others. systemd prints more
-	// of each than a file says, see mounts.
+	// mountProperties say what is mounted in the place of /run and others. systemd prints more
+	// about each than a file says, see mounts.
 	mountProperties = []string{"BindPaths", "BindReadOnlyPaths", "TemporaryFileSystem"}
-	// stateProperties are asked for beside them.
+	// stateProperties are asked for as well.
 	stateProperties = []string{"ActiveState", "DropInPaths", "FragmentPath", "LoadState", "MainPID", "NeedDaemonReload", "SystemCallFilter"}
 )
 
-// showUnits asks systemd for units, and returns them in the order asked for.
+// showUnits asks systemd for units, and returns them in the given order.
 func showUnits(ctx context.Context, system System, names ...string) ([]unit, error) {
 	properties := strings.Join(slices.Concat(stateProperties, plainProperties, setProperties, mountProperties), ",")
 	output, err := ask(ctx, system, append([]string{systemctl, "show", "--no-pager", "-p", properties}, names...)...)
@@ -114,7 +114,7 @@ func parseDefinition(text string) definition {
 			continue
 		}
 		if value == "" {
-			d[key] = []string{} // it empties a list
+			d[key] = []string{} // an empty value empties a list
 			continue
 		}
 		d[key] = append(d[key], value)
@@ -152,8 +152,8 @@ func (d definition) compare(live unit) []string {
 			differs(property, want)
 		}
 	}
-	// systemd prints the expanded list; a "~" in front would be one of what is
-	// denied, and nothing but it none at all.
+	// systemd prints the expanded list. A "~" at its beginning would mean a list of denied calls;
+	// "~" alone means that nothing is denied.
 	if filter := live["SystemCallFilter"]; len(d["SystemCallFilter"]) > 0 && (filter == "" || strings.HasPrefix(filter, "~")) {
 		differs("SystemCallFilter", strings.Join(d["SystemCallFilter"], " "))
 	}
@@ -176,8 +176,8 @@ func members(list string) []string {
 	return slices.Compact(fields)
 }
 
-// mounts reads a list of mounts. A file says "/run" for what systemd prints as
-// "/run:/run:rbind", and "/run" for "/run:".
+// mounts reads a list of mounts. A file says "/run" where systemd prints "/run:/run:rbind", and
+// "/run" for "/run:".
 func mounts(list string) []string {
 	fields := strings.Fields(list)
 	for i, field := range fields {
@@ -191,8 +191,8 @@ func mounts(list string) []string {
 	return fields
 }
 
-// compareProcess returns where the running process has more than its definition
-// gives: one that was started under another definition keeps what it got.
+// compareProcess returns where the running process has more than its definition gives. A process
+// that was started under another definition keeps those privileges.
 func (d definition) compareProcess(s status, a accounts) []string {
 	var found []string
 	if names, set := d["CapabilityBoundingSet"]; set {
@@ -248,9 +248,8 @@ func definitions() (map[string]string, error) {
 	return files, err
 }
 
-// checkUnits compares our units with what they were when this program was built: their
-// files, what systemd took from them, and what their processes have. And it looks
-// whether they run.
+// checkUnits compares our units with those built into this program: their files, what systemd
+// read from them, and what their processes have. It also checks that they run.
 func checkUnits(ctx context.Context, system System, _ Expectation) ([]difference, error) {
 	changed, err := changedUnits(ctx, system)
 	if err != nil {
@@ -328,7 +327,7 @@ func changedUnits(ctx context.Context, system System) (map[string][]string, erro
 	return changed, nil
 }
 
-// compareOrigin tells whether systemd takes the unit from its file alone.
+// compareOrigin tells whether systemd reads the unit from its file alone.
 func compareOrigin(live unit, name string) []string {
 	var found []string
 	if fragment := live["FragmentPath"]; fragment != unitDirectory+name && fragment != strings.TrimPrefix(unitDirectory, "/usr")+name {
@@ -361,8 +360,8 @@ func stoppedUnits(ctx context.Context, system System) ([]string, error) {
 	return stopped, nil
 }
 
-// switchedOff tells whether an App has switched a unit off for good, where the table of
-// services allows that.
+// switchedOff tells whether an App has switched a unit off for good, where the table of services
+// allows that.
 func switchedOff(system System, unit string) (bool, error) {
 	service, managed := services.BuiltIn().OfUnit(unit)
 	if !managed || !service.May(basev1.ServiceAction_SERVICE_ACTION_DISABLE) {
@@ -384,8 +383,8 @@ func repairUnits(ctx context.Context, system System, want Expectation) error {
 	return restoreUnits(slices.Sorted(maps.Keys(changed))...)(ctx, system, want)
 }
 
-// restoreUnits takes away what was added to units, and restarts those that run.
-// Their names come from our own list.
+// restoreUnits removes what was added to units, and restarts those that run. The names of the
+// units come from our own list.
 func restoreUnits(names ...string) func(context.Context, System, Expectation) error {
 	return func(ctx context.Context, system System, _ Expectation) error {
 		if _, err := ask(ctx, system, append([]string{systemctl, "revert"}, names...)...); err != nil {
@@ -397,7 +396,7 @@ func restoreUnits(names ...string) func(context.Context, System, Expectation) er
 		for _, name := range names {
 			argv := []string{systemctl, "try-restart", name}
 			if name == systemUnit || name == systemSocket {
-				// That is who runs this: it cannot wait for its own end.
+				// This is the unit that runs this code: it cannot wait for its own end.
 				argv = []string{systemctl, "try-restart", "--no-block", name}
 			}
 			if _, err := ask(ctx, system, argv...); err != nil {
@@ -408,7 +407,7 @@ func restoreUnits(names ...string) func(context.Context, System, Expectation) er
 	}
 }
 
-// startUnits starts those that should run and do not.
+// startUnits starts the units that should run and do not.
 func startUnits(ctx context.Context, system System, want Expectation) error {
 	units, err := showUnits(ctx, system, alwaysActive...)
 	if err != nil {
@@ -425,8 +424,8 @@ func startUnits(ctx context.Context, system System, want Expectation) error {
 	return nil
 }
 
-// Units does the check of the units alone, and returns what is wrong, one thing to a
-// line: for a new version that has to prove itself.
+// Units does only the check of the units, and returns what is wrong, one line for each: for a new
+// version that has to prove itself.
 func Units(ctx context.Context, system System) ([]string, error) {
 	differences, err := checkUnits(ctx, system, Expectation{})
 	var found []string

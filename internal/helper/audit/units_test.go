@@ -62,7 +62,7 @@ func TestAUnitThatWasChangedIsFound(t *testing.T) {
 	})
 }
 
-// The units that hold the Base's sandbox are all compared with something.
+// All units that have the Base's sandboxes are compared.
 func TestEachServiceIsCompared(t *testing.T) {
 	files, err := definitions()
 	if err != nil {
@@ -95,7 +95,7 @@ func TestEachServiceIsCompared(t *testing.T) {
 	}
 }
 
-func TestRepairsOfUnitsNameUnitsOfOursOnly(t *testing.T) {
+func TestRepairsNameOnlyOurOwnUnits(t *testing.T) {
 	f := base(t)
 	f.units[avahi]["DropInPaths"] = "/etc/systemd/system/x.d/--help.conf"
 	f.obeys = func(string) bool {
@@ -117,9 +117,9 @@ func TestRepairsOfUnitsNameUnitsOfOursOnly(t *testing.T) {
 	}
 }
 
-// What an owner has switched off by the table of services is no fault; what nobody may
-// switch off is one, whatever lies beside it.
-func TestOnlyWhatMayBeSwitchedOffIsMissedByNobody(t *testing.T) {
+// A unit that an owner switched off by the table of services is no fault. A unit that nobody may
+// switch off is one, even with a marker beside it.
+func TestOnlyAServiceThatMayBeSwitchedOffMayBeStopped(t *testing.T) {
 	off := func(unit, marker string) func(*testing.T, *fake) {
 		return func(_ *testing.T, f *fake) {
 			f.units[unit]["ActiveState"] = "inactive"

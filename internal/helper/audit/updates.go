@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// The findings about Debian's security updates, for who shows them apart.
+// The findings about Debian's security updates, for callers that show them separately.
 const (
 	Updates          = idUpdates
 	UpdatesUnknown   = idUpdatesUnknown
@@ -17,15 +17,15 @@ const (
 
 const aptLists = "/var/lib/apt/lists"
 
-// maxListAge is how old Debian's lists may be until what they say counts for nothing. Debian
-// itself says so of them (Valid-Until); a Base asks for new ones every day.
+// maxListAge is how old Debian's lists may be before they are ignored. Debian's own limit is the
+// same (Valid-Until); a Base fetches new ones every day.
 const maxListAge = 10 * 24 * time.Hour
 
-// maxClockFault is how far in the future a list may be: the Base's clock may be a little late.
+// maxClockFault is how far in the future a list may be: the Base's clock may be a little slow.
 const maxClockFault = time.Hour
 
-// simulate asks apt what an upgrade would install. It changes nothing, needs no
-// lock, asks nobody, and keeps no cache.
+// simulate asks apt what an upgrade would install. It changes nothing, takes no lock, asks no
+// questions, and keeps no cache.
 var simulate = []string{
 	aptGet, "-s", "-qq", "-o", "Debug::NoLocking=1", "-o", "Dir::Cache::pkgcache=", "-o", "Dir::Cache::srcpkgcache=", "--with-new-pkgs",
 	"upgrade",
@@ -55,7 +55,7 @@ func checkUpdates(ctx context.Context, system System, _ Expectation) ([]differen
 	case age > maxListAge:
 		return unknown(fmt.Sprintf("the list of Debian's security updates is %d days old", age/(24*time.Hour)))
 	case age < -maxClockFault:
-		return unknown(fmt.Sprintf("the list of Debian's security updates is of %s, and this Base's clock is before that",
+		return unknown(fmt.Sprintf("the list of Debian's security updates is dated %s, which is in the future by this Base's clock",
 			made.Format(time.DateOnly)))
 	}
 	output, err := ask(ctx, system, simulate...)
@@ -78,8 +78,8 @@ func securityList(names []string) string {
 	return ""
 }
 
-// releaseDate returns when Debian made a list: its own words, which its archive has signed. The
-// file's time is that of this machine's clock, which may have been wrong.
+// releaseDate returns when Debian made a list, from the text that its archive has signed. The
+// file's time comes from this machine's clock, which may have been wrong.
 func releaseDate(text string) (time.Time, error) {
 	for line := range strings.Lines(text) {
 		if value, found := strings.CutPrefix(strings.TrimSpace(line), "Date: "); found {

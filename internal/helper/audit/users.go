@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// checkUsers looks for ways to log in that are no key.
+// checkUsers looks for ways to log in without a key.
 func checkUsers(_ context.Context, system System, _ Expectation) ([]difference, error) {
 	passwd, err := system.ReadFile("/etc/passwd")
 	if err != nil {
@@ -43,14 +43,14 @@ func checkUsers(_ context.Context, system System, _ Expectation) ([]difference, 
 
 type password struct{ user, what string }
 
-// passwords returns who can log in with a password, or with none. In both files
-// the second field is the password: "x" in passwd points to shadow, and what begins
-// with "!" or "*" there matches none (shadow(5)).
+// passwords returns the users who can log in with a password, or without one. In both files the
+// second field is the password: "x" in passwd points to shadow, and a password there that begins
+// with "!" or "*" matches none (shadow(5)).
 func passwords(passwd, shadow string) []password {
 	var list []password
 	for line := range strings.Lines(passwd) {
 		if name, hash, ok := credential(line); ok && hash != "x" && !locked(hash) {
-			list = append(list, password{name, "has a password in /etc/passwd, or needs none"})
+			list = append(list, password{name, "has a password in /etc/passwd, or an empty one"})
 		}
 	}
 	for line := range strings.Lines(shadow) {
@@ -79,8 +79,8 @@ func locked(hash string) bool { return strings.HasPrefix(hash, "!") || strings.H
 // userName is what useradd(8) accepts; nothing else becomes an argument.
 var userName = regexp.MustCompile(`^[a-z_][a-z0-9_-]{0,31}$`)
 
-// removePasswords gives those who have a password one that matches none. Not by
-// locking: "!" in front would lock the user out for keys as well, without PAM.
+// removePasswords replaces each password by one that matches nothing. It does not lock the user:
+// without PAM a "!" in front would lock the user out for keys as well.
 func removePasswords(ctx context.Context, system System) error {
 	passwd, err := system.ReadFile("/etc/passwd")
 	if err != nil {
@@ -92,7 +92,7 @@ func removePasswords(ctx context.Context, system System) error {
 	}
 	for _, p := range passwords(string(passwd), string(shadow)) {
 		if !userName.MatchString(p.user) {
-			return fmt.Errorf("take the password of %q away: that is no ordinary name of a user; edit /etc/shadow by hand", printable(p.user))
+			return fmt.Errorf("remove the password of %q: this is not an ordinary user name; edit /etc/shadow by hand", printable(p.user))
 		}
 		if _, err := ask(ctx, system, usermod, "-p", "*", p.user); err != nil {
 			return err

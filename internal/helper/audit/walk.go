@@ -12,14 +12,14 @@ import (
 	"syscall"
 )
 
-// Limits of a walk below one root. A root may belong to a daemon that was taken over, so each
-// has limits of its own: nobody hides what lies elsewhere behind a crowd of files.
+// Limits of a walk below one root. An attacker who has taken over a daemon may own a root, so
+// each root has its own limits: nobody can hide files elsewhere behind a flood of files.
 const (
 	// maxEntries is how many files are visited; a whole Base has 20,000.
 	maxEntries = 200_000
-	// maxInDirectory is how many of one directory are; dpkg's own has 3,000.
+	// maxInDirectory is how many files of one directory are visited; dpkg's own has 3,000.
 	maxInDirectory = 50_000
-	// maxDepth is how many levels are; a Base has 15.
+	// maxDepth is how many levels are visited; a Base has 15.
 	maxDepth = 40
 	// maxLeftOut bounds the lines that say what was left out.
 	maxLeftOut = 20
@@ -74,8 +74,8 @@ type directory struct {
 	depth int
 }
 
-// below visits what is below a root. It holds one directory open, and the paths of those that
-// are still to be read, fewer than maxEntries.
+// below visits everything below a root. It holds one directory open, and the paths of those still
+// to be read, fewer than maxEntries.
 func (w *walk) below(ctx context.Context, root string) error {
 	for pending := []directory{{root, 1}}; len(pending) > 0; {
 		next := pending[len(pending)-1]
