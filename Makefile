@@ -13,7 +13,7 @@ RELEASE_KEY_FILE ?= $(HOME)/.config/bitbox-base/release.key
 RELEASE_KEY      ?= $(shell cat '$(RELEASE_KEY_FILE).pub' 2>/dev/null)
 export RELEASE_KEY
 LDFLAGS  := -s -w -X github.com/BitBoxSwiss/bitbox-base/internal/version.Software=$(VERSION) \
-	$(if $(RELEASE_KEY),-X github.com/BitBoxSwiss/bitbox-base/internal/helper/update.releaseKey=$(RELEASE_KEY))
+	$(if $(RELEASE_KEY),-X github.com/BitBoxSwiss/bitbox-base/internal/protocol/release.builtIn=$(RELEASE_KEY))
 # No cgo anywhere: the binaries depend on nothing but the kernel.
 export CGO_ENABLED ?= 0
 

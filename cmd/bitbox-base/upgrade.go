@@ -9,6 +9,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/commandline"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/update"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/update/debian"
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/release"
 )
 
 func (p *program) upgradeCommand() *cobra.Command {
@@ -45,7 +46,7 @@ before if not. What a kill or a power cut has interrupted it takes to an end.`,
 }
 
 func newInstaller() (*update.Installer, error) {
-	key, err := update.ReleaseKey()
+	key, err := release.BuiltInKey()
 	if err != nil {
 		return nil, err
 	}
@@ -57,7 +58,7 @@ func newInstaller() (*update.Installer, error) {
 
 // newReceiver is the system helper's side.
 func newReceiver() (*update.Receiver, error) {
-	key, err := update.ReleaseKey()
+	key, err := release.BuiltInKey()
 	if err != nil {
 		return nil, err
 	}

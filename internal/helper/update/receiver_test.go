@@ -140,7 +140,7 @@ func TestAFlippedBitAnywhereInAReleaseIsRefused(t *testing.T) {
 
 func TestABaseWithoutAReleaseKeyTakesNothing(t *testing.T) {
 	f := newFixture(t)
-	key, err := ReleaseKey()
+	key, err := release.BuiltInKey()
 	if err != nil || key != nil {
 		t.Fatalf("a build for tests has the key %x, %v", key, err)
 	}

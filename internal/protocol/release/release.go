@@ -1,9 +1,9 @@
-// Package release defines the file that carries a new version of the Base's own package: a
-// signed header of fixed size, followed by the Debian package. It only reads and writes bytes.
-// docs/updates.md describes each byte.
+// Package release defines the files that the maker of releases signs: a new version of the Base's
+// own package (this file), a new version of the whole image (slots.go), and the list of what there
+// is (feed.go). It only reads and writes bytes. docs/updates.md describes each byte.
 //
-// The header has the length and the hash of the package, and the signature covers the header. So
-// a Base that has received the header can decide whether it wants the rest before it stores a
+// A release file begins with a signed preamble that has the length and the hashes of the rest. So
+// a Base that has received the preamble can decide whether it wants the rest before it stores a
 // byte of it.
 package release
 
@@ -85,9 +85,12 @@ func ParsePublicKey(text string) (ed25519.PublicKey, error) {
 type Header struct {
 	// Version and Architecture are those of the package, as dpkg says them.
 	Version, Architecture string
-	// Size is the length of the package in bytes, and Hash its SHA-256.
+	// Size is the length of what follows the preamble, in bytes. Hash is the SHA-256 of a
+	// package, and zero for an image.
 	Size uint64
 	Hash [sha256.Size]byte
+	// Image is what a release of the image holds; nil: the file carries a Debian package.
+	Image *Image
 }
 
 // version and architecture allow what dpkg allows (deb-version(7)), and nothing that a
@@ -97,13 +100,22 @@ var (
 	architecturePattern = regexp.MustCompile(`^[a-z0-9][a-z0-9-]*$`)
 )
 
+// IsVersion tells whether a text is a version as a release can have it.
+func IsVersion(text string) bool { return len(text) <= versionSize && versionPattern.MatchString(text) }
+
+func isArchitecture(text string) bool {
+	return len(text) <= architectureSize && architecturePattern.MatchString(text)
+}
+
 // check refuses fields that no package has.
 func (h Header) check() error {
 	switch {
-	case len(h.Version) > versionSize || !versionPattern.MatchString(h.Version):
+	case !IsVersion(h.Version):
 		return fmt.Errorf("%q is no version of a Debian package of at most %d characters", h.Version, versionSize)
-	case len(h.Architecture) > architectureSize || !architecturePattern.MatchString(h.Architecture):
+	case !isArchitecture(h.Architecture):
 		return fmt.Errorf("%q is no architecture of Debian's", h.Architecture)
+	case h.Image != nil:
+		return h.Image.check(h.Version)
 	case h.Size == 0 || h.Size > MaxPackageSize:
 		return fmt.Errorf("a package of %d bytes is refused; at most %d are allowed", h.Size, MaxPackageSize)
 	}
@@ -133,9 +145,12 @@ func (h Header) marshal() []byte {
 
 func transcript(unsigned []byte) []byte { return append([]byte(label), unsigned...) }
 
-// Verify reads a header that the owner of the key has signed. Nothing of it is
+// Verify reads a preamble that the owner of the key has signed. Nothing of it is
 // looked at before the signature fits.
 func Verify(b []byte, key ed25519.PublicKey) (Header, error) {
+	if isImage(b) {
+		return verifyImage(b, key)
+	}
 	if err := recognise(b); err != nil {
 		return Header{}, err
 	}
@@ -145,9 +160,12 @@ func Verify(b []byte, key ed25519.PublicKey) (Header, error) {
 	return parse(b)
 }
 
-// Parse reads a header of anybody's. It is for telling people early what is wrong with a
+// Parse reads a preamble of anybody's. It is for telling people early what is wrong with a
 // file; what it says is not to be acted upon.
 func Parse(b []byte) (Header, error) {
+	if isImage(b) {
+		return parseImage(b)
+	}
 	if err := recognise(b); err != nil {
 		return Header{}, err
 	}

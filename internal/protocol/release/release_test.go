@@ -178,7 +178,7 @@ func TestOtherFilesAreToldFromReleases(t *testing.T) {
 		}
 	}
 	newer := signed(t)
-	newer[formatAt+1] = 2
+	newer[formatAt+1] = 3
 	if _, err := Parse(newer); !errors.Is(err, ErrFormat) {
 		t.Errorf("another format: %v", err)
 	}
