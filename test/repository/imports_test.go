@@ -27,6 +27,7 @@ var groups = []group{
 	// The API, and small packages that everybody shares.
 	{folder: "api", may: []string{"internal/protocol"}, risky: []string{"unsafe"}}, // generated
 	{folder: "internal/atomicfile"},
+	{folder: "internal/bootdisk"},
 	{folder: "internal/boottime"},
 	{folder: "internal/commandline"},
 	{folder: "internal/digits"},
