@@ -48,7 +48,7 @@ demo: build ## the whole story without a hand: discover, pair, use, revoke
 	$(GO) run ./demo
 
 .PHONY: appliance
-appliance: as-user build ## boot the whole appliance in a container (Debian 12; asks for root), and show its console
+appliance: as-user build ## boot the whole appliance in a container (Debian 13; asks for root), and show its console
 	./scripts/appliance
 
 .PHONY: appliance-demo

@@ -1,7 +1,7 @@
 //go:build linux
 
 // Command appliance boots the whole appliance on a developer's machine: our Debian package
-// on Debian 12, in a container with its own network, which a virtual cable connects to this
+// on Debian 13, in a container with its own network, which a virtual cable connects to this
 // machine. It shows the Base's console, and says what to type in a second terminal.
 //
 //	appliance PACKAGE        runs until Ctrl-C

@@ -161,8 +161,9 @@ func TestWhatListensRequiresThePacketFilter(t *testing.T) {
 }
 
 func TestDebiansOwnUnitsAreMasked(t *testing.T) {
-	for _, unit := range []string{"nginx.service", "ssh.service", "ssh.socket", "sshd.service", "fail2ban.service", "avahi-daemon.service",
-		"avahi-daemon.socket", "nftables.service", "getty@tty1.service"} {
+	for _, unit := range []string{"nginx.service", "ssh.service", "ssh.socket", "sshd.service", "sshd-unix-local.socket", "sshd-vsock.socket",
+		"fail2ban.service", "avahi-daemon.service", "avahi-daemon.socket", "nftables.service", "getty@tty1.service", "systemd-creds.socket",
+		"systemd-hostnamed.socket", "systemd-sysext.socket"} {
 		link := filepath.Join(activationUnits, unit)
 		if target, err := os.Readlink(link); err != nil || target != "/dev/null" {
 			t.Errorf("%s leads to %q, %v; want /dev/null", link, target, err)

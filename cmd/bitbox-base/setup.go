@@ -31,7 +31,7 @@ func (p *program) setupCommand() *cobra.Command {
 	command := &cobra.Command{
 		Use:   "setup",
 		Short: "Make this machine a Base",
-		Long: `setup turns a Debian 12 machine with the package installed into a Base. It first shows
+		Long: `setup turns a Debian 13 machine with the package installed into a Base. It first shows
 what it will change, and asks. It stops and masks Debian's servers, starts those of the
 Base, hardens the kernel and the accounts, and checks that the packet filter and NGINX
 run. If anything fails, it restores everything.

@@ -158,7 +158,7 @@ func debian(ctx context.Context, o Options) (debianPart, error) {
 	if err != nil {
 		return debianPart{}, err
 	}
-	key := sha256.Sum256([]byte(strings.Join(packages, "\n") + "\n" + content))
+	key := sha256.Sum256([]byte(strings.Join(packages, "\n") + "\n" + debianroot.Suite + "\n" + content))
 	path := filepath.Join(o.Cache, o.Architecture+"-"+hex.EncodeToString(key[:8]))
 	lock, err := os.OpenFile(path+".lock", os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {

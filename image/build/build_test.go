@@ -197,19 +197,19 @@ func TestTheRootIsReadOnlyAndTheLoaderAsksNobody(t *testing.T) {
 
 func TestAnImageGetsItsUpdatesFromDebianAlone(t *testing.T) {
 	got, err := sources(`# a comment
-deb http://debian.example/debian bookworm main contrib
-deb http://debian.example/debian-security bookworm-security main non-free
+deb http://debian.example/debian trixie main contrib
+deb http://debian.example/debian-security trixie-security main non-free
 
-#deb-src http://debian.example/debian bookworm main
-deb-src http://debian.example/debian bookworm main
+#deb-src http://debian.example/debian trixie main
+deb-src http://debian.example/debian trixie main
 `)
-	const want = `deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://debian.example/debian bookworm main
-deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://debian.example/debian-security bookworm-security main
+	const want = `deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://debian.example/debian trixie main
+deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://debian.example/debian-security trixie-security main
 `
 	if err != nil || got != want {
 		t.Errorf("the image asks, %v:\n%s", err, got)
 	}
-	for _, list := range []string{"", "deb http://debian.example/debian bookworm main\n"} {
+	for _, list := range []string{"", "deb http://debian.example/debian trixie main\n"} {
 		if _, err := sources(list); err == nil {
 			t.Errorf("%q was taken, without security updates", list)
 		}

@@ -9,7 +9,7 @@
 //
 // # How it works
 //
-// mmdebstrap makes a Debian 12 root once; it is kept in /var/cache/bitbox-base-stage (or in
+// mmdebstrap makes a Debian 13 root once; it is kept in /var/cache/bitbox-base-stage (or in
 // BITBOX_BASE_STAGE_CACHE). Two layers lie on it: the files that our package installs, and the
 // files that one test writes. The layer of a test is in memory and is gone afterwards.
 // systemd-nspawn boots the root within a second or two, in a network namespace that a bridge

@@ -248,7 +248,7 @@ func base(t *testing.T) *fake {
 // list puts Debian's list of security updates there, made at the given time. The file's own time
 // is now.
 func (f *fake) list(made time.Time) {
-	const path = aptLists + "/deb.debian.org_debian-security_dists_bookworm-security_InRelease"
+	const path = aptLists + "/deb.debian.org_debian-security_dists_trixie-security_InRelease"
 	f.stat[path] = File{Mode: 0o644, Modified: f.now}
 	f.files[path] = "-----BEGIN PGP SIGNED MESSAGE-----\nHash: SHA512\n\nOrigin: Debian\nDate: " +
 		made.UTC().Format("Mon, 02 Jan 2006 15:04:05 MST") + "\nComponents: updates/main\n"
@@ -441,9 +441,9 @@ func TestEachFindingIsDocumented(t *testing.T) {
 
 func TestTheMostSevereFindingComesFirst(t *testing.T) {
 	f := base(t)
-	delete(f.stat, aptLists+"/deb.debian.org_debian-security_dists_bookworm-security_InRelease") // info
-	f.units["nginx.service"]["LoadState"] = "loaded"                                             // warning
-	f.number = 6                                                                                 // critical
+	delete(f.stat, aptLists+"/deb.debian.org_debian-security_dists_trixie-security_InRelease") // info
+	f.units["nginx.service"]["LoadState"] = "loaded"                                           // warning
+	f.number = 6                                                                               // critical
 	var severities []Severity
 	for _, finding := range Run(context.Background(), f, factory()) {
 		severities = append(severities, finding.Severity)

@@ -184,7 +184,7 @@ var kinds = []kind{
 	{
 		id: idDebianServices, check: "masks", severity: Warning,
 		title:    "One of Debian's own server units can start",
-		expected: "they are masked and stopped: our units replace them",
+		expected: "they are masked and stopped: our units replace them, or nothing needs them",
 		why:      "It would run the server with more privilege and with Debian's configuration.",
 		fix:      "Stops and masks them.",
 		repair:   mask(debianServices...),

@@ -16,7 +16,7 @@ var systemRoots = []string{"/boot", "/etc", "/opt", "/root", "/srv", "/usr", "/v
 // middlewareState belongs to the Middleware, which an attacker may have taken over.
 const middlewareState = "/var/lib/bitbox-base/middleware"
 
-// knownSetuid are those of a Debian 12 with the packages in packaging/packages.
+// knownSetuid are those of a Debian 13 with the packages in packaging/packages.
 var knownSetuid = []string{
 	"/usr/bin/chage", "/usr/bin/chfn", "/usr/bin/chsh", "/usr/bin/expiry", "/usr/bin/gpasswd", "/usr/bin/mount", "/usr/bin/newgrp",
 	"/usr/bin/passwd", "/usr/bin/ssh-agent", "/usr/bin/su", "/usr/bin/umount",

@@ -5,10 +5,15 @@ import (
 	"fmt"
 )
 
-// Debian's units that packaging/ masks, because ours replace them.
+// Debian's units that packaging/ masks, because ours replace them or nothing needs them.
 var (
-	debianSSH      = []string{"ssh.service", "ssh.socket", "sshd.service"}
-	debianServices = []string{"avahi-daemon.service", "avahi-daemon.socket", "fail2ban.service", "nftables.service", "nginx.service"}
+	// systemd-ssh-generator(8) has sshd answer on a socket below /run, and to the host of a
+	// virtual machine: whoever is there needs no lease.
+	debianSSH = []string{"ssh.service", "ssh.socket", "sshd.service", "sshd-unix-local.socket", "sshd-vsock.socket"}
+	// The last three let every local user speak to a program that runs as root, and nothing on
+	// a Base does.
+	debianServices = []string{"avahi-daemon.service", "avahi-daemon.socket", "fail2ban.service", "nftables.service", "nginx.service",
+		"systemd-creds.socket", "systemd-hostnamed.socket", "systemd-sysext.socket"}
 )
 
 // checkMasks finds units of Debian that could start a server beside ours.

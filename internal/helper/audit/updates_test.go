@@ -13,7 +13,7 @@ Conf liblzma5 (5.4.1-1+deb12u2 Debian-Security:12/oldstable-security [amd64])
 `
 
 func TestSecurityUpdatesThatWaitAreFound(t *testing.T) {
-	list := aptLists + "/deb.debian.org_debian-security_dists_bookworm-security_InRelease"
+	list := aptLists + "/deb.debian.org_debian-security_dists_trixie-security_InRelease"
 	find(t, map[string]attack{
 		"two":           {func(_ *testing.T, f *fake) { f.print(pending, simulate...) }, []string{idUpdates}},
 		"ordinary ones": {func(_ *testing.T, f *fake) { f.print(pending[:90], simulate...) }, []string{}},

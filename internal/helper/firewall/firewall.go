@@ -71,6 +71,10 @@ const (
 	UDP Protocol = "udp"
 )
 
+// igmp is the number of the protocol by which hosts join multicast groups (RFC 3376).
+// iptables-save prints the number.
+const igmp = 2
+
 // Egress lets one user's processes begin to talk to one port of anybody, or to all
 // ports of a part of the world.
 type Egress struct {
@@ -249,7 +253,7 @@ func render(p Policy, f family) string {
 	} else {
 		b.comment("Switches forward mDNS only to hosts that answer their multicast queries: to all groups, and to this one.")
 		for _, group := range []string{"224.0.0.1/32", f.mdns} {
-			b.line("-A INPUT -d %s -p igmp -j ACCEPT", group)
+			b.line("-A INPUT -d %s -p %d -j ACCEPT", group, igmp)
 		}
 		b.comment("Ping, for who looks for a fault in the network.")
 		b.line("-A INPUT -p icmp -m icmp --icmp-type 8 %s -j ACCEPT", eachSender("ping", PingPerSecond, PingBurst))
@@ -305,7 +309,7 @@ func render(p Policy, f family) string {
 		}
 	} else {
 		b.comment("Membership of multicast groups.")
-		b.line("-A OUTPUT -d 224.0.0.0/24 -p igmp -j ACCEPT")
+		b.line("-A OUTPUT -d 224.0.0.0/24 -p %d -j ACCEPT", igmp)
 	}
 	b.comment("DHCP: systemd-networkd, and dhclient, which is root.")
 	for _, user := range []string{"root", "systemd-network"} {

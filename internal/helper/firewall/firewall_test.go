@@ -82,7 +82,7 @@ func loopholes(rules string, p firewall.Policy) []string {
 		`-i lo`,
 		`-m conntrack --ctstate RELATED,ESTABLISHED`,
 		`(-s fe80::/10 )?-p (ipv6-)?icmp .*`,
-		`-d 224\.0\.0\.(1|251)/32 -p igmp`,
+		`-d 224\.0\.0\.(1|251)/32 -p 2`,
 		`-d fe80::/10 -p udp -m udp --dport 546 -m hashlimit .*`,
 		`-d (224\.0\.0\.251/32|ff02::fb/128) -p udp -m udp --dport 5353 .*`,
 	)
@@ -91,7 +91,7 @@ func loopholes(rules string, p firewall.Policy) []string {
 		`-o lo`,
 		`-m conntrack --ctstate RELATED,ESTABLISHED`,
 		`-p ipv6-icmp .*`,
-		`-d 224\.0\.0\.0/24 -p igmp`,
+		`-d 224\.0\.0\.0/24 -p 2`,
 		`(-d \S+ )?-p (tcp|udp) -m owner --uid-owner [a-z_][a-z0-9_-]* -m (tcp|udp) --dport \d+`,
 		`-o lo -p (tcp|udp) -m owner --uid-owner [a-z_][a-z0-9_-]* -m (tcp|udp) --dport 53`,
 		unicastAnswer,
@@ -235,7 +235,7 @@ func TestLoopholesAreFound(t *testing.T) {
 			"-A OUTPUT -p udp -m owner --uid-owner avahi", 1),
 		"answers of everybody": strings.Replace(rules.V4, "-A OUTPUT -d 10.0.0.0/8 -p udp -m owner --uid-owner avahi",
 			"-A OUTPUT -d 10.0.0.0/8 -p udp", 1),
-		"a neighbour uses a limit up": strings.Replace(rules.V4, "-p igmp -j ACCEPT", "-p igmp -m limit --limit 10/sec -j ACCEPT", 1),
+		"a neighbour uses a limit up": strings.Replace(rules.V4, "-p 2 -j ACCEPT", "-p 2 -m limit --limit 10/sec -j ACCEPT", 1),
 		"names for all": regexp.MustCompile(`(?m)^-A OUTPUT -o lo -p udp .*--dport 53 -j REJECT.*\n`).ReplaceAllString(
 			rules.V4, ""),
 		"everybody sends": strings.Replace(rules.V4, "COMMIT", "-A OUTPUT -p tcp -j ACCEPT\nCOMMIT", 1),

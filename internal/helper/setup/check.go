@@ -17,7 +17,7 @@ import (
 
 const (
 	// debianRelease is the Debian that a Base is made of.
-	debianRelease = "12"
+	debianRelease = "13"
 	// needSpace is what must be free in /etc and /var: the record, and the first
 	// configuration, with room to spare.
 	needSpace = 16 << 20

@@ -20,7 +20,7 @@ import (
 func debian(t *testing.T) string {
 	t.Helper()
 	root := t.TempDir()
-	write(t, root, "/etc/os-release", "ID=debian\nVERSION_ID=\"12\"\n")
+	write(t, root, "/etc/os-release", "ID=debian\nVERSION_ID=\"13\"\n")
 	write(t, root, "/etc/login.defs", "# comment\nUMASK\t\t022\nENCRYPT_METHOD YESCRYPT\n")
 	write(t, root, "/etc/issue", "Debian GNU/Linux 12 \\n \\l\n")
 	write(t, root, "/etc/issue.net", "Debian GNU/Linux 12\n")
@@ -292,8 +292,8 @@ func TestWhatCannotBecomeABaseIsToldInASentence(t *testing.T) {
 		says  string
 	}{
 		"another Debian": {func(root string) error {
-			return os.WriteFile(filepath.Join(root, "/etc/os-release"), []byte("ID=debian\nVERSION_ID=\"11\"\n"), 0o644)
-		}, `this is "debian" "11"`},
+			return os.WriteFile(filepath.Join(root, "/etc/os-release"), []byte("ID=debian\nVERSION_ID=\"12\"\n"), 0o644)
+		}, `this is "debian" "12"`},
 		"no Debian": {func(root string) error {
 			return os.WriteFile(filepath.Join(root, "/etc/os-release"), []byte("ID=fedora\nVERSION_ID=40\n"), 0o644)
 		}, `this is "fedora" "40"`},

@@ -7,12 +7,13 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"regexp"
 	"strings"
 	"time"
 )
 
-// Suite is the Debian that a Base is made of.
-const Suite = "bookworm"
+// Suite is the Debian that a Base is made of: Debian 13.
+const Suite = "trixie"
 
 // Config says which root to make.
 type Config struct {
@@ -41,10 +42,15 @@ func Make(ctx context.Context, c Config) error {
 		argv = append(argv, "--aptopt="+setting)
 	}
 	argv = append(append(argv, c.Arguments...), Suite, c.Directory)
-	if sources := debianSources(); sources != "" {
-		argv = append(argv, sources)
+	sources, err := hostSources()
+	if err != nil {
+		return err
+	}
+	if sources != "" {
+		argv = append(argv, "-") // from standard input
 	}
 	command := exec.CommandContext(ctx, "mmdebstrap", argv...)
+	command.Stdin = strings.NewReader(sources)
 	// Asked to end it unmounts what it has mounted; killed it would not.
 	command.Cancel = func() error { return command.Process.Signal(os.Interrupt) }
 	command.WaitDelay = time.Minute
@@ -66,17 +72,42 @@ func ReadPackages(list string) []string {
 	return names
 }
 
-// debianSources returns the host's own list of Debian's package sources, if it
-// has one; else mmdebstrap knows where Debian is.
-func debianSources() string {
+// hostSources returns the host's own list of Debian's package sources with [Suite] in place
+// of the host's. It is empty if the host has no such list; then mmdebstrap knows where
+// Debian is.
+func hostSources() (string, error) {
+	release, err := os.ReadFile("/etc/os-release")
+	if err != nil {
+		return "", fmt.Errorf("ask which Debian this host is: %w", err)
+	}
 	for _, path := range []string{"/etc/apt/sources.list.d/debian.sources", "/etc/apt/sources.list"} {
 		content, err := os.ReadFile(path)
-		if err == nil && (strings.Contains(string(content), "\ndeb ") || strings.HasPrefix(string(content), "deb ") ||
-			strings.Contains(string(content), "Types:")) {
-			return path
+		if err != nil {
+			continue // a host has one of them
+		}
+		if sources := sourcesOfSuite(string(content), string(release)); sources != "" {
+			return sources, nil
 		}
 	}
-	return ""
+	return "", nil
+}
+
+// codename is a Debian's name in os-release(5).
+var codename = regexp.MustCompile(`(?m)^VERSION_CODENAME="?([a-z]+)"?$`)
+
+// sourcesOfSuite writes a list of sources (sources.list(5), of either format) for [Suite]
+// anew: with its updates and security updates where the list has those of the host. It
+// returns "" if the list does not name the host's suite.
+func sourcesOfSuite(list, osRelease string) string {
+	host := codename.FindStringSubmatch(osRelease)
+	if host == nil {
+		return ""
+	}
+	suite := regexp.MustCompile(`([ \t])` + host[1] + `\b`)
+	if !suite.MatchString(list) {
+		return ""
+	}
+	return suite.ReplaceAllString(list, "${1}"+Suite)
 }
 
 // aptSettings returns how the host's apt reaches its sources.
