@@ -79,7 +79,7 @@ func (x Ceremony_Phase) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Ceremony_Phase.Descriptor instead.
 func (Ceremony_Phase) EnumDescriptor() ([]byte, []int) {
-	return file_system_v1_authority_proto_rawDescGZIP(), []int{19, 0}
+	return file_system_v1_authority_proto_rawDescGZIP(), []int{20, 0}
 }
 
 type LastCeremony_Outcome int32
@@ -146,7 +146,7 @@ func (x LastCeremony_Outcome) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use LastCeremony_Outcome.Descriptor instead.
 func (LastCeremony_Outcome) EnumDescriptor() ([]byte, []int) {
-	return file_system_v1_authority_proto_rawDescGZIP(), []int{20, 0}
+	return file_system_v1_authority_proto_rawDescGZIP(), []int{21, 0}
 }
 
 // AuthorityRequest is one request. Comments name the callers that may send it;
@@ -167,6 +167,7 @@ type AuthorityRequest struct {
 	//	*AuthorityRequest_Answer
 	//	*AuthorityRequest_Watch
 	//	*AuthorityRequest_Retire
+	//	*AuthorityRequest_Claim
 	Verb          isAuthorityRequest_Verb `protobuf_oneof:"verb"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -317,6 +318,15 @@ func (x *AuthorityRequest) GetRetire() *Retire {
 	return nil
 }
 
+func (x *AuthorityRequest) GetClaim() *Claim {
+	if x != nil {
+		if x, ok := x.Verb.(*AuthorityRequest_Claim); ok {
+			return x.Claim
+		}
+	}
+	return nil
+}
+
 type isAuthorityRequest_Verb interface {
 	isAuthorityRequest_Verb()
 }
@@ -388,6 +398,12 @@ type AuthorityRequest_Retire struct {
 	Retire *Retire `protobuf:"bytes,12,opt,name=retire,proto3,oneof"`
 }
 
+type AuthorityRequest_Claim struct {
+	// middleware: a claim was heard on the network. Answered like a request that was accepted,
+	// if the App of the provisioning file has made it.
+	Claim *Claim `protobuf:"bytes,13,opt,name=claim,proto3,oneof"`
+}
+
 func (*AuthorityRequest_Hear) isAuthorityRequest_Verb() {}
 
 func (*AuthorityRequest_Reveal) isAuthorityRequest_Verb() {}
@@ -411,6 +427,8 @@ func (*AuthorityRequest_Answer) isAuthorityRequest_Verb() {}
 func (*AuthorityRequest_Watch) isAuthorityRequest_Verb() {}
 
 func (*AuthorityRequest_Retire) isAuthorityRequest_Verb() {}
+
+func (*AuthorityRequest_Claim) isAuthorityRequest_Verb() {}
 
 type AuthorityReply struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -616,6 +634,61 @@ func (x *Hear) GetAddress() []byte {
 	return nil
 }
 
+// Claim is a request to pair that needs no act: the provisioning file names its App.
+type Claim struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What stands before P1, 80 bytes.
+	Mark []byte `protobuf:"bytes,1,opt,name=mark,proto3" json:"mark,omitempty"`
+	// The whole P1 message, 1232 bytes.
+	P1            []byte `protobuf:"bytes,2,opt,name=p1,proto3" json:"p1,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Claim) Reset() {
+	*x = Claim{}
+	mi := &file_system_v1_authority_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Claim) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Claim) ProtoMessage() {}
+
+func (x *Claim) ProtoReflect() protoreflect.Message {
+	mi := &file_system_v1_authority_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Claim.ProtoReflect.Descriptor instead.
+func (*Claim) Descriptor() ([]byte, []int) {
+	return file_system_v1_authority_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *Claim) GetMark() []byte {
+	if x != nil {
+		return x.Mark
+	}
+	return nil
+}
+
+func (x *Claim) GetP1() []byte {
+	if x != nil {
+		return x.P1
+	}
+	return nil
+}
+
 type HearResult struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// False: stay silent. True: this very P1 was accepted by the act, once.
@@ -630,7 +703,7 @@ type HearResult struct {
 
 func (x *HearResult) Reset() {
 	*x = HearResult{}
-	mi := &file_system_v1_authority_proto_msgTypes[3]
+	mi := &file_system_v1_authority_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -642,7 +715,7 @@ func (x *HearResult) String() string {
 func (*HearResult) ProtoMessage() {}
 
 func (x *HearResult) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_authority_proto_msgTypes[3]
+	mi := &file_system_v1_authority_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -655,7 +728,7 @@ func (x *HearResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HearResult.ProtoReflect.Descriptor instead.
 func (*HearResult) Descriptor() ([]byte, []int) {
-	return file_system_v1_authority_proto_rawDescGZIP(), []int{3}
+	return file_system_v1_authority_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *HearResult) GetGranted() bool {
@@ -694,7 +767,7 @@ type Reveal struct {
 
 func (x *Reveal) Reset() {
 	*x = Reveal{}
-	mi := &file_system_v1_authority_proto_msgTypes[4]
+	mi := &file_system_v1_authority_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -706,7 +779,7 @@ func (x *Reveal) String() string {
 func (*Reveal) ProtoMessage() {}
 
 func (x *Reveal) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_authority_proto_msgTypes[4]
+	mi := &file_system_v1_authority_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -719,7 +792,7 @@ func (x *Reveal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Reveal.ProtoReflect.Descriptor instead.
 func (*Reveal) Descriptor() ([]byte, []int) {
-	return file_system_v1_authority_proto_rawDescGZIP(), []int{4}
+	return file_system_v1_authority_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Reveal) GetCeremonyId() []byte {
@@ -761,7 +834,7 @@ type RevealResult struct {
 
 func (x *RevealResult) Reset() {
 	*x = RevealResult{}
-	mi := &file_system_v1_authority_proto_msgTypes[5]
+	mi := &file_system_v1_authority_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -773,7 +846,7 @@ func (x *RevealResult) String() string {
 func (*RevealResult) ProtoMessage() {}
 
 func (x *RevealResult) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_authority_proto_msgTypes[5]
+	mi := &file_system_v1_authority_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -786,7 +859,7 @@ func (x *RevealResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevealResult.ProtoReflect.Descriptor instead.
 func (*RevealResult) Descriptor() ([]byte, []int) {
-	return file_system_v1_authority_proto_rawDescGZIP(), []int{5}
+	return file_system_v1_authority_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *RevealResult) GetP4() []byte {
@@ -814,7 +887,7 @@ type Enrol struct {
 
 func (x *Enrol) Reset() {
 	*x = Enrol{}
-	mi := &file_system_v1_authority_proto_msgTypes[6]
+	mi := &file_system_v1_authority_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -826,7 +899,7 @@ func (x *Enrol) String() string {
 func (*Enrol) ProtoMessage() {}
 
 func (x *Enrol) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_authority_proto_msgTypes[6]
+	mi := &file_system_v1_authority_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -839,7 +912,7 @@ func (x *Enrol) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Enrol.ProtoReflect.Descriptor instead.
 func (*Enrol) Descriptor() ([]byte, []int) {
-	return file_system_v1_authority_proto_rawDescGZIP(), []int{6}
+	return file_system_v1_authority_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Enrol) GetCeremonyId() []byte {
@@ -868,7 +941,7 @@ type EnrolResult struct {
 
 func (x *EnrolResult) Reset() {
 	*x = EnrolResult{}
-	mi := &file_system_v1_authority_proto_msgTypes[7]
+	mi := &file_system_v1_authority_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -880,7 +953,7 @@ func (x *EnrolResult) String() string {
 func (*EnrolResult) ProtoMessage() {}
 
 func (x *EnrolResult) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_authority_proto_msgTypes[7]
+	mi := &file_system_v1_authority_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -893,7 +966,7 @@ func (x *EnrolResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EnrolResult.ProtoReflect.Descriptor instead.
 func (*EnrolResult) Descriptor() ([]byte, []int) {
-	return file_system_v1_authority_proto_rawDescGZIP(), []int{7}
+	return file_system_v1_authority_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *EnrolResult) GetRole() v1.Role {
@@ -921,7 +994,7 @@ type Abort struct {
 
 func (x *Abort) Reset() {
 	*x = Abort{}
-	mi := &file_system_v1_authority_proto_msgTypes[8]
+	mi := &file_system_v1_authority_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -933,7 +1006,7 @@ func (x *Abort) String() string {
 func (*Abort) ProtoMessage() {}
 
 func (x *Abort) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_authority_proto_msgTypes[8]
+	mi := &file_system_v1_authority_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -946,7 +1019,7 @@ func (x *Abort) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Abort.ProtoReflect.Descriptor instead.
 func (*Abort) Descriptor() ([]byte, []int) {
-	return file_system_v1_authority_proto_rawDescGZIP(), []int{8}
+	return file_system_v1_authority_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Abort) GetCeremonyId() []byte {
@@ -973,7 +1046,7 @@ type Activate struct {
 
 func (x *Activate) Reset() {
 	*x = Activate{}
-	mi := &file_system_v1_authority_proto_msgTypes[9]
+	mi := &file_system_v1_authority_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -985,7 +1058,7 @@ func (x *Activate) String() string {
 func (*Activate) ProtoMessage() {}
 
 func (x *Activate) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_authority_proto_msgTypes[9]
+	mi := &file_system_v1_authority_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -998,7 +1071,7 @@ func (x *Activate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Activate.ProtoReflect.Descriptor instead.
 func (*Activate) Descriptor() ([]byte, []int) {
-	return file_system_v1_authority_proto_rawDescGZIP(), []int{9}
+	return file_system_v1_authority_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Activate) GetSigningKey() []byte {
@@ -1018,7 +1091,7 @@ type Reconcile struct {
 
 func (x *Reconcile) Reset() {
 	*x = Reconcile{}
-	mi := &file_system_v1_authority_proto_msgTypes[10]
+	mi := &file_system_v1_authority_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1030,7 +1103,7 @@ func (x *Reconcile) String() string {
 func (*Reconcile) ProtoMessage() {}
 
 func (x *Reconcile) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_authority_proto_msgTypes[10]
+	mi := &file_system_v1_authority_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1043,7 +1116,7 @@ func (x *Reconcile) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Reconcile.ProtoReflect.Descriptor instead.
 func (*Reconcile) Descriptor() ([]byte, []int) {
-	return file_system_v1_authority_proto_rawDescGZIP(), []int{10}
+	return file_system_v1_authority_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Reconcile) GetActiveSigningKeys() [][]byte {
@@ -1067,7 +1140,7 @@ type ReconcileResult struct {
 
 func (x *ReconcileResult) Reset() {
 	*x = ReconcileResult{}
-	mi := &file_system_v1_authority_proto_msgTypes[11]
+	mi := &file_system_v1_authority_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1079,7 +1152,7 @@ func (x *ReconcileResult) String() string {
 func (*ReconcileResult) ProtoMessage() {}
 
 func (x *ReconcileResult) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_authority_proto_msgTypes[11]
+	mi := &file_system_v1_authority_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1092,7 +1165,7 @@ func (x *ReconcileResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReconcileResult.ProtoReflect.Descriptor instead.
 func (*ReconcileResult) Descriptor() ([]byte, []int) {
-	return file_system_v1_authority_proto_rawDescGZIP(), []int{11}
+	return file_system_v1_authority_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ReconcileResult) GetUnknownSigningKeys() [][]byte {
@@ -1117,7 +1190,7 @@ type OpenWindow struct {
 
 func (x *OpenWindow) Reset() {
 	*x = OpenWindow{}
-	mi := &file_system_v1_authority_proto_msgTypes[12]
+	mi := &file_system_v1_authority_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1129,7 +1202,7 @@ func (x *OpenWindow) String() string {
 func (*OpenWindow) ProtoMessage() {}
 
 func (x *OpenWindow) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_authority_proto_msgTypes[12]
+	mi := &file_system_v1_authority_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1142,7 +1215,7 @@ func (x *OpenWindow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenWindow.ProtoReflect.Descriptor instead.
 func (*OpenWindow) Descriptor() ([]byte, []int) {
-	return file_system_v1_authority_proto_rawDescGZIP(), []int{12}
+	return file_system_v1_authority_proto_rawDescGZIP(), []int{13}
 }
 
 type CloseWindow struct {
@@ -1156,7 +1229,7 @@ type CloseWindow struct {
 
 func (x *CloseWindow) Reset() {
 	*x = CloseWindow{}
-	mi := &file_system_v1_authority_proto_msgTypes[13]
+	mi := &file_system_v1_authority_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1168,7 +1241,7 @@ func (x *CloseWindow) String() string {
 func (*CloseWindow) ProtoMessage() {}
 
 func (x *CloseWindow) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_authority_proto_msgTypes[13]
+	mi := &file_system_v1_authority_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1181,7 +1254,7 @@ func (x *CloseWindow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CloseWindow.ProtoReflect.Descriptor instead.
 func (*CloseWindow) Descriptor() ([]byte, []int) {
-	return file_system_v1_authority_proto_rawDescGZIP(), []int{13}
+	return file_system_v1_authority_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *CloseWindow) GetUnsignedOnly() bool {
@@ -1204,7 +1277,7 @@ type Accept struct {
 
 func (x *Accept) Reset() {
 	*x = Accept{}
-	mi := &file_system_v1_authority_proto_msgTypes[14]
+	mi := &file_system_v1_authority_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1216,7 +1289,7 @@ func (x *Accept) String() string {
 func (*Accept) ProtoMessage() {}
 
 func (x *Accept) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_authority_proto_msgTypes[14]
+	mi := &file_system_v1_authority_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1229,7 +1302,7 @@ func (x *Accept) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Accept.ProtoReflect.Descriptor instead.
 func (*Accept) Descriptor() ([]byte, []int) {
-	return file_system_v1_authority_proto_rawDescGZIP(), []int{14}
+	return file_system_v1_authority_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Accept) GetNumber() uint32 {
@@ -1256,7 +1329,7 @@ type Answer struct {
 
 func (x *Answer) Reset() {
 	*x = Answer{}
-	mi := &file_system_v1_authority_proto_msgTypes[15]
+	mi := &file_system_v1_authority_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1268,7 +1341,7 @@ func (x *Answer) String() string {
 func (*Answer) ProtoMessage() {}
 
 func (x *Answer) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_authority_proto_msgTypes[15]
+	mi := &file_system_v1_authority_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1281,7 +1354,7 @@ func (x *Answer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Answer.ProtoReflect.Descriptor instead.
 func (*Answer) Descriptor() ([]byte, []int) {
-	return file_system_v1_authority_proto_rawDescGZIP(), []int{15}
+	return file_system_v1_authority_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Answer) GetCeremonyId() []byte {
@@ -1308,7 +1381,7 @@ type Watch struct {
 
 func (x *Watch) Reset() {
 	*x = Watch{}
-	mi := &file_system_v1_authority_proto_msgTypes[16]
+	mi := &file_system_v1_authority_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1320,7 +1393,7 @@ func (x *Watch) String() string {
 func (*Watch) ProtoMessage() {}
 
 func (x *Watch) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_authority_proto_msgTypes[16]
+	mi := &file_system_v1_authority_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1333,7 +1406,7 @@ func (x *Watch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Watch.ProtoReflect.Descriptor instead.
 func (*Watch) Descriptor() ([]byte, []int) {
-	return file_system_v1_authority_proto_rawDescGZIP(), []int{16}
+	return file_system_v1_authority_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Watch) GetSeenVersion() uint64 {
@@ -1352,7 +1425,7 @@ type Retire struct {
 
 func (x *Retire) Reset() {
 	*x = Retire{}
-	mi := &file_system_v1_authority_proto_msgTypes[17]
+	mi := &file_system_v1_authority_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1364,7 +1437,7 @@ func (x *Retire) String() string {
 func (*Retire) ProtoMessage() {}
 
 func (x *Retire) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_authority_proto_msgTypes[17]
+	mi := &file_system_v1_authority_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1377,7 +1450,7 @@ func (x *Retire) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Retire.ProtoReflect.Descriptor instead.
 func (*Retire) Descriptor() ([]byte, []int) {
-	return file_system_v1_authority_proto_rawDescGZIP(), []int{17}
+	return file_system_v1_authority_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Retire) GetSigningKey() []byte {
@@ -1408,14 +1481,16 @@ type Snapshot struct {
 	// Base whose first owner's key is pending does not listen.
 	Listening bool `protobuf:"varint,10,opt,name=listening,proto3" json:"listening,omitempty"`
 	// The role that an owner has signed for this window; unspecified: none.
-	WindowRole    v1.Role `protobuf:"varint,11,opt,name=window_role,json=windowRole,proto3,enum=bitbox.base.v1.Role" json:"window_role,omitempty"`
+	WindowRole v1.Role `protobuf:"varint,11,opt,name=window_role,json=windowRole,proto3,enum=bitbox.base.v1.Role" json:"window_role,omitempty"`
+	// The Base waits for the App that its provisioning file names.
+	ClaimOpen     bool `protobuf:"varint,12,opt,name=claim_open,json=claimOpen,proto3" json:"claim_open,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Snapshot) Reset() {
 	*x = Snapshot{}
-	mi := &file_system_v1_authority_proto_msgTypes[18]
+	mi := &file_system_v1_authority_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1427,7 +1502,7 @@ func (x *Snapshot) String() string {
 func (*Snapshot) ProtoMessage() {}
 
 func (x *Snapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_authority_proto_msgTypes[18]
+	mi := &file_system_v1_authority_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1440,7 +1515,7 @@ func (x *Snapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Snapshot.ProtoReflect.Descriptor instead.
 func (*Snapshot) Descriptor() ([]byte, []int) {
-	return file_system_v1_authority_proto_rawDescGZIP(), []int{18}
+	return file_system_v1_authority_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Snapshot) GetVersion() uint64 {
@@ -1520,6 +1595,13 @@ func (x *Snapshot) GetWindowRole() v1.Role {
 	return v1.Role(0)
 }
 
+func (x *Snapshot) GetClaimOpen() bool {
+	if x != nil {
+		return x.ClaimOpen
+	}
+	return false
+}
+
 type Ceremony struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Id    []byte                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -1546,7 +1628,7 @@ type Ceremony struct {
 
 func (x *Ceremony) Reset() {
 	*x = Ceremony{}
-	mi := &file_system_v1_authority_proto_msgTypes[19]
+	mi := &file_system_v1_authority_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1558,7 +1640,7 @@ func (x *Ceremony) String() string {
 func (*Ceremony) ProtoMessage() {}
 
 func (x *Ceremony) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_authority_proto_msgTypes[19]
+	mi := &file_system_v1_authority_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1571,7 +1653,7 @@ func (x *Ceremony) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ceremony.ProtoReflect.Descriptor instead.
 func (*Ceremony) Descriptor() ([]byte, []int) {
-	return file_system_v1_authority_proto_rawDescGZIP(), []int{19}
+	return file_system_v1_authority_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Ceremony) GetId() []byte {
@@ -1656,7 +1738,7 @@ type LastCeremony struct {
 
 func (x *LastCeremony) Reset() {
 	*x = LastCeremony{}
-	mi := &file_system_v1_authority_proto_msgTypes[20]
+	mi := &file_system_v1_authority_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1668,7 +1750,7 @@ func (x *LastCeremony) String() string {
 func (*LastCeremony) ProtoMessage() {}
 
 func (x *LastCeremony) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_authority_proto_msgTypes[20]
+	mi := &file_system_v1_authority_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1681,7 +1763,7 @@ func (x *LastCeremony) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LastCeremony.ProtoReflect.Descriptor instead.
 func (*LastCeremony) Descriptor() ([]byte, []int) {
-	return file_system_v1_authority_proto_rawDescGZIP(), []int{20}
+	return file_system_v1_authority_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *LastCeremony) GetId() []byte {
@@ -1733,7 +1815,7 @@ type PairingOrder struct {
 
 func (x *PairingOrder) Reset() {
 	*x = PairingOrder{}
-	mi := &file_system_v1_authority_proto_msgTypes[21]
+	mi := &file_system_v1_authority_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1745,7 +1827,7 @@ func (x *PairingOrder) String() string {
 func (*PairingOrder) ProtoMessage() {}
 
 func (x *PairingOrder) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_authority_proto_msgTypes[21]
+	mi := &file_system_v1_authority_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1758,7 +1840,7 @@ func (x *PairingOrder) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PairingOrder.ProtoReflect.Descriptor instead.
 func (*PairingOrder) Descriptor() ([]byte, []int) {
-	return file_system_v1_authority_proto_rawDescGZIP(), []int{21}
+	return file_system_v1_authority_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *PairingOrder) GetBaseId() []byte {
@@ -1818,7 +1900,7 @@ type PairingAnswer struct {
 
 func (x *PairingAnswer) Reset() {
 	*x = PairingAnswer{}
-	mi := &file_system_v1_authority_proto_msgTypes[22]
+	mi := &file_system_v1_authority_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1830,7 +1912,7 @@ func (x *PairingAnswer) String() string {
 func (*PairingAnswer) ProtoMessage() {}
 
 func (x *PairingAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_authority_proto_msgTypes[22]
+	mi := &file_system_v1_authority_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1843,7 +1925,7 @@ func (x *PairingAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PairingAnswer.ProtoReflect.Descriptor instead.
 func (*PairingAnswer) Descriptor() ([]byte, []int) {
-	return file_system_v1_authority_proto_rawDescGZIP(), []int{22}
+	return file_system_v1_authority_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *PairingAnswer) GetBaseId() []byte {
@@ -1916,7 +1998,7 @@ type PairingReport struct {
 
 func (x *PairingReport) Reset() {
 	*x = PairingReport{}
-	mi := &file_system_v1_authority_proto_msgTypes[23]
+	mi := &file_system_v1_authority_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1928,7 +2010,7 @@ func (x *PairingReport) String() string {
 func (*PairingReport) ProtoMessage() {}
 
 func (x *PairingReport) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_authority_proto_msgTypes[23]
+	mi := &file_system_v1_authority_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1941,7 +2023,7 @@ func (x *PairingReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PairingReport.ProtoReflect.Descriptor instead.
 func (*PairingReport) Descriptor() ([]byte, []int) {
-	return file_system_v1_authority_proto_rawDescGZIP(), []int{23}
+	return file_system_v1_authority_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *PairingReport) GetAnswer() *PairingAnswer {
@@ -1968,7 +2050,7 @@ type OrderPairing struct {
 
 func (x *OrderPairing) Reset() {
 	*x = OrderPairing{}
-	mi := &file_system_v1_authority_proto_msgTypes[24]
+	mi := &file_system_v1_authority_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1980,7 +2062,7 @@ func (x *OrderPairing) String() string {
 func (*OrderPairing) ProtoMessage() {}
 
 func (x *OrderPairing) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_authority_proto_msgTypes[24]
+	mi := &file_system_v1_authority_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1993,7 +2075,7 @@ func (x *OrderPairing) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OrderPairing.ProtoReflect.Descriptor instead.
 func (*OrderPairing) Descriptor() ([]byte, []int) {
-	return file_system_v1_authority_proto_rawDescGZIP(), []int{24}
+	return file_system_v1_authority_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *OrderPairing) GetOrder() []byte {
@@ -2013,7 +2095,7 @@ type AnswerPairing struct {
 
 func (x *AnswerPairing) Reset() {
 	*x = AnswerPairing{}
-	mi := &file_system_v1_authority_proto_msgTypes[25]
+	mi := &file_system_v1_authority_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2025,7 +2107,7 @@ func (x *AnswerPairing) String() string {
 func (*AnswerPairing) ProtoMessage() {}
 
 func (x *AnswerPairing) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_authority_proto_msgTypes[25]
+	mi := &file_system_v1_authority_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2038,7 +2120,7 @@ func (x *AnswerPairing) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AnswerPairing.ProtoReflect.Descriptor instead.
 func (*AnswerPairing) Descriptor() ([]byte, []int) {
-	return file_system_v1_authority_proto_rawDescGZIP(), []int{25}
+	return file_system_v1_authority_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *AnswerPairing) GetAnswer() []byte {
@@ -2058,7 +2140,7 @@ type PairingAnswered struct {
 
 func (x *PairingAnswered) Reset() {
 	*x = PairingAnswered{}
-	mi := &file_system_v1_authority_proto_msgTypes[26]
+	mi := &file_system_v1_authority_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2070,7 +2152,7 @@ func (x *PairingAnswered) String() string {
 func (*PairingAnswered) ProtoMessage() {}
 
 func (x *PairingAnswered) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_authority_proto_msgTypes[26]
+	mi := &file_system_v1_authority_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2083,7 +2165,7 @@ func (x *PairingAnswered) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PairingAnswered.ProtoReflect.Descriptor instead.
 func (*PairingAnswered) Descriptor() ([]byte, []int) {
-	return file_system_v1_authority_proto_rawDescGZIP(), []int{26}
+	return file_system_v1_authority_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *PairingAnswered) GetReport() []byte {
@@ -2097,7 +2179,7 @@ var File_system_v1_authority_proto protoreflect.FileDescriptor
 
 const file_system_v1_authority_proto_rawDesc = "" +
 	"\n" +
-	"\x19system/v1/authority.proto\x12\x10bitbox.system.v1\x1a\x12base/v1/base.proto\"\xa7\x05\n" +
+	"\x19system/v1/authority.proto\x12\x10bitbox.system.v1\x1a\x12base/v1/base.proto\"\xd8\x05\n" +
 	"\x10AuthorityRequest\x12,\n" +
 	"\x04hear\x18\x01 \x01(\v2\x16.bitbox.system.v1.HearH\x00R\x04hear\x122\n" +
 	"\x06reveal\x18\x02 \x01(\v2\x18.bitbox.system.v1.RevealH\x00R\x06reveal\x12/\n" +
@@ -2112,7 +2194,8 @@ const file_system_v1_authority_proto_rawDesc = "" +
 	"\x06answer\x18\n" +
 	" \x01(\v2\x18.bitbox.system.v1.AnswerH\x00R\x06answer\x12/\n" +
 	"\x05watch\x18\v \x01(\v2\x17.bitbox.system.v1.WatchH\x00R\x05watch\x122\n" +
-	"\x06retire\x18\f \x01(\v2\x18.bitbox.system.v1.RetireH\x00R\x06retireB\x06\n" +
+	"\x06retire\x18\f \x01(\v2\x18.bitbox.system.v1.RetireH\x00R\x06retire\x12/\n" +
+	"\x05claim\x18\r \x01(\v2\x17.bitbox.system.v1.ClaimH\x00R\x05claimB\x06\n" +
 	"\x04verb\"\x80\x03\n" +
 	"\x0eAuthorityReply\x12\x1d\n" +
 	"\n" +
@@ -2126,7 +2209,10 @@ const file_system_v1_authority_proto_rawDesc = "" +
 	"\x06result\"0\n" +
 	"\x04Hear\x12\x0e\n" +
 	"\x02p1\x18\x01 \x01(\fR\x02p1\x12\x18\n" +
-	"\aaddress\x18\x02 \x01(\fR\aaddress\"g\n" +
+	"\aaddress\x18\x02 \x01(\fR\aaddress\"+\n" +
+	"\x05Claim\x12\x12\n" +
+	"\x04mark\x18\x01 \x01(\fR\x04mark\x12\x0e\n" +
+	"\x02p1\x18\x02 \x01(\fR\x02p1\"g\n" +
 	"\n" +
 	"HearResult\x12\x18\n" +
 	"\agranted\x18\x01 \x01(\bR\agranted\x12\x1f\n" +
@@ -2179,7 +2265,7 @@ const file_system_v1_authority_proto_rawDesc = "" +
 	"\fseen_version\x18\x01 \x01(\x04R\vseenVersion\")\n" +
 	"\x06Retire\x12\x1f\n" +
 	"\vsigning_key\x18\x01 \x01(\fR\n" +
-	"signingKey\"\xa7\x03\n" +
+	"signingKey\"\xc6\x03\n" +
 	"\bSnapshot\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\x04R\aversion\x12\x16\n" +
 	"\x06paired\x18\x02 \x01(\bR\x06paired\x12\x1f\n" +
@@ -2194,7 +2280,9 @@ const file_system_v1_authority_proto_rawDesc = "" +
 	"\tlistening\x18\n" +
 	" \x01(\bR\tlistening\x125\n" +
 	"\vwindow_role\x18\v \x01(\x0e2\x14.bitbox.base.v1.RoleR\n" +
-	"windowRole\"\xa5\x03\n" +
+	"windowRole\x12\x1d\n" +
+	"\n" +
+	"claim_open\x18\f \x01(\bR\tclaimOpen\"\xa5\x03\n" +
 	"\bCeremony\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\fR\x02id\x126\n" +
 	"\x05phase\x18\x02 \x01(\x0e2 .bitbox.system.v1.Ceremony.PhaseR\x05phase\x12\x16\n" +
@@ -2268,75 +2356,77 @@ func file_system_v1_authority_proto_rawDescGZIP() []byte {
 }
 
 var file_system_v1_authority_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_system_v1_authority_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
+var file_system_v1_authority_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
 var file_system_v1_authority_proto_goTypes = []any{
 	(Ceremony_Phase)(0),       // 0: bitbox.system.v1.Ceremony.Phase
 	(LastCeremony_Outcome)(0), // 1: bitbox.system.v1.LastCeremony.Outcome
 	(*AuthorityRequest)(nil),  // 2: bitbox.system.v1.AuthorityRequest
 	(*AuthorityReply)(nil),    // 3: bitbox.system.v1.AuthorityReply
 	(*Hear)(nil),              // 4: bitbox.system.v1.Hear
-	(*HearResult)(nil),        // 5: bitbox.system.v1.HearResult
-	(*Reveal)(nil),            // 6: bitbox.system.v1.Reveal
-	(*RevealResult)(nil),      // 7: bitbox.system.v1.RevealResult
-	(*Enrol)(nil),             // 8: bitbox.system.v1.Enrol
-	(*EnrolResult)(nil),       // 9: bitbox.system.v1.EnrolResult
-	(*Abort)(nil),             // 10: bitbox.system.v1.Abort
-	(*Activate)(nil),          // 11: bitbox.system.v1.Activate
-	(*Reconcile)(nil),         // 12: bitbox.system.v1.Reconcile
-	(*ReconcileResult)(nil),   // 13: bitbox.system.v1.ReconcileResult
-	(*OpenWindow)(nil),        // 14: bitbox.system.v1.OpenWindow
-	(*CloseWindow)(nil),       // 15: bitbox.system.v1.CloseWindow
-	(*Accept)(nil),            // 16: bitbox.system.v1.Accept
-	(*Answer)(nil),            // 17: bitbox.system.v1.Answer
-	(*Watch)(nil),             // 18: bitbox.system.v1.Watch
-	(*Retire)(nil),            // 19: bitbox.system.v1.Retire
-	(*Snapshot)(nil),          // 20: bitbox.system.v1.Snapshot
-	(*Ceremony)(nil),          // 21: bitbox.system.v1.Ceremony
-	(*LastCeremony)(nil),      // 22: bitbox.system.v1.LastCeremony
-	(*PairingOrder)(nil),      // 23: bitbox.system.v1.PairingOrder
-	(*PairingAnswer)(nil),     // 24: bitbox.system.v1.PairingAnswer
-	(*PairingReport)(nil),     // 25: bitbox.system.v1.PairingReport
-	(*OrderPairing)(nil),      // 26: bitbox.system.v1.OrderPairing
-	(*AnswerPairing)(nil),     // 27: bitbox.system.v1.AnswerPairing
-	(*PairingAnswered)(nil),   // 28: bitbox.system.v1.PairingAnswered
-	(v1.Role)(0),              // 29: bitbox.base.v1.Role
+	(*Claim)(nil),             // 5: bitbox.system.v1.Claim
+	(*HearResult)(nil),        // 6: bitbox.system.v1.HearResult
+	(*Reveal)(nil),            // 7: bitbox.system.v1.Reveal
+	(*RevealResult)(nil),      // 8: bitbox.system.v1.RevealResult
+	(*Enrol)(nil),             // 9: bitbox.system.v1.Enrol
+	(*EnrolResult)(nil),       // 10: bitbox.system.v1.EnrolResult
+	(*Abort)(nil),             // 11: bitbox.system.v1.Abort
+	(*Activate)(nil),          // 12: bitbox.system.v1.Activate
+	(*Reconcile)(nil),         // 13: bitbox.system.v1.Reconcile
+	(*ReconcileResult)(nil),   // 14: bitbox.system.v1.ReconcileResult
+	(*OpenWindow)(nil),        // 15: bitbox.system.v1.OpenWindow
+	(*CloseWindow)(nil),       // 16: bitbox.system.v1.CloseWindow
+	(*Accept)(nil),            // 17: bitbox.system.v1.Accept
+	(*Answer)(nil),            // 18: bitbox.system.v1.Answer
+	(*Watch)(nil),             // 19: bitbox.system.v1.Watch
+	(*Retire)(nil),            // 20: bitbox.system.v1.Retire
+	(*Snapshot)(nil),          // 21: bitbox.system.v1.Snapshot
+	(*Ceremony)(nil),          // 22: bitbox.system.v1.Ceremony
+	(*LastCeremony)(nil),      // 23: bitbox.system.v1.LastCeremony
+	(*PairingOrder)(nil),      // 24: bitbox.system.v1.PairingOrder
+	(*PairingAnswer)(nil),     // 25: bitbox.system.v1.PairingAnswer
+	(*PairingReport)(nil),     // 26: bitbox.system.v1.PairingReport
+	(*OrderPairing)(nil),      // 27: bitbox.system.v1.OrderPairing
+	(*AnswerPairing)(nil),     // 28: bitbox.system.v1.AnswerPairing
+	(*PairingAnswered)(nil),   // 29: bitbox.system.v1.PairingAnswered
+	(v1.Role)(0),              // 30: bitbox.base.v1.Role
 }
 var file_system_v1_authority_proto_depIdxs = []int32{
 	4,  // 0: bitbox.system.v1.AuthorityRequest.hear:type_name -> bitbox.system.v1.Hear
-	6,  // 1: bitbox.system.v1.AuthorityRequest.reveal:type_name -> bitbox.system.v1.Reveal
-	8,  // 2: bitbox.system.v1.AuthorityRequest.enrol:type_name -> bitbox.system.v1.Enrol
-	10, // 3: bitbox.system.v1.AuthorityRequest.abort:type_name -> bitbox.system.v1.Abort
-	11, // 4: bitbox.system.v1.AuthorityRequest.activate:type_name -> bitbox.system.v1.Activate
-	12, // 5: bitbox.system.v1.AuthorityRequest.reconcile:type_name -> bitbox.system.v1.Reconcile
-	14, // 6: bitbox.system.v1.AuthorityRequest.open_window:type_name -> bitbox.system.v1.OpenWindow
-	15, // 7: bitbox.system.v1.AuthorityRequest.close_window:type_name -> bitbox.system.v1.CloseWindow
-	16, // 8: bitbox.system.v1.AuthorityRequest.accept:type_name -> bitbox.system.v1.Accept
-	17, // 9: bitbox.system.v1.AuthorityRequest.answer:type_name -> bitbox.system.v1.Answer
-	18, // 10: bitbox.system.v1.AuthorityRequest.watch:type_name -> bitbox.system.v1.Watch
-	19, // 11: bitbox.system.v1.AuthorityRequest.retire:type_name -> bitbox.system.v1.Retire
-	5,  // 12: bitbox.system.v1.AuthorityReply.hear:type_name -> bitbox.system.v1.HearResult
-	7,  // 13: bitbox.system.v1.AuthorityReply.reveal:type_name -> bitbox.system.v1.RevealResult
-	9,  // 14: bitbox.system.v1.AuthorityReply.enrol:type_name -> bitbox.system.v1.EnrolResult
-	20, // 15: bitbox.system.v1.AuthorityReply.snapshot:type_name -> bitbox.system.v1.Snapshot
-	13, // 16: bitbox.system.v1.AuthorityReply.reconcile:type_name -> bitbox.system.v1.ReconcileResult
-	29, // 17: bitbox.system.v1.RevealResult.role:type_name -> bitbox.base.v1.Role
-	29, // 18: bitbox.system.v1.EnrolResult.role:type_name -> bitbox.base.v1.Role
-	29, // 19: bitbox.system.v1.Accept.role:type_name -> bitbox.base.v1.Role
-	21, // 20: bitbox.system.v1.Snapshot.ceremony:type_name -> bitbox.system.v1.Ceremony
-	22, // 21: bitbox.system.v1.Snapshot.last:type_name -> bitbox.system.v1.LastCeremony
-	29, // 22: bitbox.system.v1.Snapshot.window_role:type_name -> bitbox.base.v1.Role
-	0,  // 23: bitbox.system.v1.Ceremony.phase:type_name -> bitbox.system.v1.Ceremony.Phase
-	29, // 24: bitbox.system.v1.Ceremony.role:type_name -> bitbox.base.v1.Role
-	1,  // 25: bitbox.system.v1.LastCeremony.outcome:type_name -> bitbox.system.v1.LastCeremony.Outcome
-	29, // 26: bitbox.system.v1.LastCeremony.role:type_name -> bitbox.base.v1.Role
-	29, // 27: bitbox.system.v1.PairingOrder.role:type_name -> bitbox.base.v1.Role
-	29, // 28: bitbox.system.v1.PairingAnswer.role:type_name -> bitbox.base.v1.Role
-	24, // 29: bitbox.system.v1.PairingReport.answer:type_name -> bitbox.system.v1.PairingAnswer
-	30, // [30:30] is the sub-list for method output_type
-	30, // [30:30] is the sub-list for method input_type
-	30, // [30:30] is the sub-list for extension type_name
-	30, // [30:30] is the sub-list for extension extendee
-	0,  // [0:30] is the sub-list for field type_name
+	7,  // 1: bitbox.system.v1.AuthorityRequest.reveal:type_name -> bitbox.system.v1.Reveal
+	9,  // 2: bitbox.system.v1.AuthorityRequest.enrol:type_name -> bitbox.system.v1.Enrol
+	11, // 3: bitbox.system.v1.AuthorityRequest.abort:type_name -> bitbox.system.v1.Abort
+	12, // 4: bitbox.system.v1.AuthorityRequest.activate:type_name -> bitbox.system.v1.Activate
+	13, // 5: bitbox.system.v1.AuthorityRequest.reconcile:type_name -> bitbox.system.v1.Reconcile
+	15, // 6: bitbox.system.v1.AuthorityRequest.open_window:type_name -> bitbox.system.v1.OpenWindow
+	16, // 7: bitbox.system.v1.AuthorityRequest.close_window:type_name -> bitbox.system.v1.CloseWindow
+	17, // 8: bitbox.system.v1.AuthorityRequest.accept:type_name -> bitbox.system.v1.Accept
+	18, // 9: bitbox.system.v1.AuthorityRequest.answer:type_name -> bitbox.system.v1.Answer
+	19, // 10: bitbox.system.v1.AuthorityRequest.watch:type_name -> bitbox.system.v1.Watch
+	20, // 11: bitbox.system.v1.AuthorityRequest.retire:type_name -> bitbox.system.v1.Retire
+	5,  // 12: bitbox.system.v1.AuthorityRequest.claim:type_name -> bitbox.system.v1.Claim
+	6,  // 13: bitbox.system.v1.AuthorityReply.hear:type_name -> bitbox.system.v1.HearResult
+	8,  // 14: bitbox.system.v1.AuthorityReply.reveal:type_name -> bitbox.system.v1.RevealResult
+	10, // 15: bitbox.system.v1.AuthorityReply.enrol:type_name -> bitbox.system.v1.EnrolResult
+	21, // 16: bitbox.system.v1.AuthorityReply.snapshot:type_name -> bitbox.system.v1.Snapshot
+	14, // 17: bitbox.system.v1.AuthorityReply.reconcile:type_name -> bitbox.system.v1.ReconcileResult
+	30, // 18: bitbox.system.v1.RevealResult.role:type_name -> bitbox.base.v1.Role
+	30, // 19: bitbox.system.v1.EnrolResult.role:type_name -> bitbox.base.v1.Role
+	30, // 20: bitbox.system.v1.Accept.role:type_name -> bitbox.base.v1.Role
+	22, // 21: bitbox.system.v1.Snapshot.ceremony:type_name -> bitbox.system.v1.Ceremony
+	23, // 22: bitbox.system.v1.Snapshot.last:type_name -> bitbox.system.v1.LastCeremony
+	30, // 23: bitbox.system.v1.Snapshot.window_role:type_name -> bitbox.base.v1.Role
+	0,  // 24: bitbox.system.v1.Ceremony.phase:type_name -> bitbox.system.v1.Ceremony.Phase
+	30, // 25: bitbox.system.v1.Ceremony.role:type_name -> bitbox.base.v1.Role
+	1,  // 26: bitbox.system.v1.LastCeremony.outcome:type_name -> bitbox.system.v1.LastCeremony.Outcome
+	30, // 27: bitbox.system.v1.LastCeremony.role:type_name -> bitbox.base.v1.Role
+	30, // 28: bitbox.system.v1.PairingOrder.role:type_name -> bitbox.base.v1.Role
+	30, // 29: bitbox.system.v1.PairingAnswer.role:type_name -> bitbox.base.v1.Role
+	25, // 30: bitbox.system.v1.PairingReport.answer:type_name -> bitbox.system.v1.PairingAnswer
+	31, // [31:31] is the sub-list for method output_type
+	31, // [31:31] is the sub-list for method input_type
+	31, // [31:31] is the sub-list for extension type_name
+	31, // [31:31] is the sub-list for extension extendee
+	0,  // [0:31] is the sub-list for field type_name
 }
 
 func init() { file_system_v1_authority_proto_init() }
@@ -2357,6 +2447,7 @@ func file_system_v1_authority_proto_init() {
 		(*AuthorityRequest_Answer)(nil),
 		(*AuthorityRequest_Watch)(nil),
 		(*AuthorityRequest_Retire)(nil),
+		(*AuthorityRequest_Claim)(nil),
 	}
 	file_system_v1_authority_proto_msgTypes[1].OneofWrappers = []any{
 		(*AuthorityReply_Hear)(nil),
@@ -2365,14 +2456,14 @@ func file_system_v1_authority_proto_init() {
 		(*AuthorityReply_Snapshot)(nil),
 		(*AuthorityReply_Reconcile)(nil),
 	}
-	file_system_v1_authority_proto_msgTypes[21].OneofWrappers = []any{}
+	file_system_v1_authority_proto_msgTypes[22].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_system_v1_authority_proto_rawDesc), len(file_system_v1_authority_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   27,
+			NumMessages:   28,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -345,7 +345,9 @@ func (l *Listener) admit(v *visitor) (*Conn, error) {
 	case typ == noiseconn.TypeConnect && len(body) == noiseconn.R1Size:
 		return l.connect(v, body)
 	case typ == noiseconn.TypePair && len(body) == noiseconn.P1Size:
-		return nil, l.pair(v, body)
+		return nil, l.pair(v, nil, body)
+	case typ == noiseconn.TypeClaim && len(body) == noiseconn.ClaimSize:
+		return nil, l.pair(v, body[:noiseconn.ClaimMarkSize], body[noiseconn.ClaimMarkSize:])
 	default:
 		return nil, &Refusal{Reason: MalformedFrame}
 	}
@@ -353,7 +355,7 @@ func (l *Listener) admit(v *visitor) (*Conn, error) {
 
 // otherProtocol tells whether a connection that begins with this byte speaks
 // something else: TLS (22 is its handshake record) or a text, such as HTTP, SSH or
-// the JSON of an Electrum wallet. A frame begins with 1 or 2.
+// the JSON of an Electrum wallet. A frame begins with 1, 2 or 3.
 func otherProtocol(first byte) bool { return first == 0x16 || first >= ' ' && first <= '~' }
 
 // readFailure says why reading ended: the connection did, or the bytes are wrong.

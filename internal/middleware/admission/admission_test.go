@@ -95,6 +95,10 @@ func (fakeAuthority) Hear(context.Context, []byte, netip.Addr) (bool, pairing.Ce
 	return false, pairing.CeremonyID{}, [32]byte{}, nil
 }
 
+func (fakeAuthority) Claim(context.Context, []byte, []byte) (bool, pairing.CeremonyID, [32]byte, error) {
+	return false, pairing.CeremonyID{}, [32]byte{}, nil
+}
+
 func (fakeAuthority) Reveal(context.Context, pairing.CeremonyID, [32]byte, []byte, [32]byte) ([]byte, basev1.Role, error) {
 	return nil, 0, errors.New("not in this test")
 }

@@ -19,6 +19,7 @@ import (
 // for its no.
 type Authority interface {
 	Hear(ctx context.Context, p1 []byte, from netip.Addr) (granted bool, id pairing.CeremonyID, commitment [32]byte, err error)
+	Claim(ctx context.Context, mark, p1 []byte) (granted bool, id pairing.CeremonyID, commitment [32]byte, err error)
 	Reveal(ctx context.Context, id pairing.CeremonyID, h [32]byte, payload []byte, appKey [32]byte) (p4 []byte, role basev1.Role, err error)
 	Enrol(ctx context.Context, id pairing.CeremonyID, signature []byte) (role basev1.Role, appName string, err error)
 	Abort(ctx context.Context, id pairing.CeremonyID, rejectedByApp bool) error
@@ -40,17 +41,17 @@ const maxHearing = 8
 // abortTime bounds telling the authority that a ceremony is over.
 const abortTime = 5 * time.Second
 
-// pair passes a P1 on, and conducts the ceremony if the authority grants it. It
+// pair passes a P1 on, with the mark of a claim or without, and conducts the ceremony if the authority grants it. It
 // never returns nil: a pairing ends with the connection, and the App connects anew.
-func (l *Listener) pair(v *visitor, p1 []byte) error {
-	granted, id, commitment, err := l.hear(v, p1)
+func (l *Listener) pair(v *visitor, mark, p1 []byte) error {
+	granted, id, commitment, err := l.hear(v, mark, p1)
 	if err != nil {
 		return err
 	}
 	if !granted {
 		return &Refusal{Reason: PairingRequest}
 	}
-	// Somebody at the Base accepted this request: no stranger displaces it.
+	// Somebody at the Base accepted this request, or its App has signed it: no stranger displaces it.
 	l.parking.unpark(v)
 	l.sources.vouch(v)
 	c := ceremony{Listener: l, v: v, id: id}
@@ -69,7 +70,7 @@ func (l *Listener) pair(v *visitor, p1 []byte) error {
 // errPaired ends a connection whose pairing is stored.
 var errPaired = errors.New("paired")
 
-func (l *Listener) hear(v *visitor, p1 []byte) (granted bool, id pairing.CeremonyID, commitment [32]byte, err error) {
+func (l *Listener) hear(v *visitor, mark, p1 []byte) (granted bool, id pairing.CeremonyID, commitment [32]byte, err error) {
 	ctx, cancel := context.WithDeadline(l.ctx, v.deadline)
 	defer cancel()
 	select {
@@ -78,7 +79,11 @@ func (l *Listener) hear(v *visitor, p1 []byte) (granted bool, id pairing.Ceremon
 	case <-ctx.Done():
 		return false, id, commitment, &Refusal{Reason: Busy}
 	}
-	granted, id, commitment, err = l.Authority.Hear(ctx, p1, v.addr)
+	if mark != nil {
+		granted, id, commitment, err = l.Authority.Claim(ctx, mark, p1)
+	} else {
+		granted, id, commitment, err = l.Authority.Hear(ctx, p1, v.addr)
+	}
 	if refused := new(pairing.Error); errors.As(err, &refused) {
 		err = &Refusal{Reason: PairingRequest, Err: err}
 	}

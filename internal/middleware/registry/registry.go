@@ -307,10 +307,11 @@ func (r *Registry) MayPair(peer noiseconn.PublicKey) error {
 }
 
 func (r *Registry) mayPairLocked(peer noiseconn.PublicKey) error {
-	if _, known := r.pairings[peer]; known {
+	known := r.pairings[peer]
+	if known != nil && known.standing != standingPending {
 		return errors.New("this static key is paired or revoked already; an App makes a fresh one for each pairing")
 	}
-	if r.countLocked(standingActive)+r.countLocked(standingPending) >= MaxPairings {
+	if known == nil && r.countLocked(standingActive)+r.countLocked(standingPending) >= MaxPairings {
 		return fmt.Errorf("%d Apps are paired, more than that the Base does not take; revoke one first", MaxPairings)
 	}
 	return nil
@@ -354,6 +355,13 @@ func (r *Registry) Pend(confirmed admission.Pairing) (noiseconn.PairKey, noiseco
 	defer r.mu.Unlock()
 	if err := r.mayPairLocked(p.peer); err != nil {
 		return fail(err)
+	}
+	if before := r.pairings[p.peer]; before != nil {
+		// An App that claims the Base again, since it has lost what came of the last time.
+		before.lapse.Stop()
+		if err := r.dropLocked(before, "dropped a pairing whose App has begun anew"); err != nil {
+			return fail(err)
+		}
 	}
 	if err := r.saveLocked(p); err != nil {
 		return fail(err)

@@ -10,7 +10,7 @@ import (
 // A handshake message travels in a frame. Integers are big endian.
 //
 //	offset  size
-//	0       1     type: TypePair or TypeConnect
+//	0       1     type: TypePair, TypeConnect or TypeClaim
 //	1       2     length of the body
 //	3       …     body
 const (
@@ -18,6 +18,9 @@ const (
 	TypePair byte = 0x01
 	// TypeConnect is the type of a frame with R1 or R2.
 	TypeConnect byte = 0x02
+	// TypeClaim is the type of a frame with a claim: P1, with a mark before it. P2 and P3
+	// follow in frames of TypePair.
+	TypeClaim byte = 0x03
 	// FrameHeaderSize is the length of a frame without its body, in bytes.
 	FrameHeaderSize = 3
 )
@@ -33,6 +36,8 @@ func FrameSizeAllowed(typ byte, length int) bool {
 		return length == P1Size || length == P2Size || length == P3Size
 	case TypeConnect:
 		return length == R1Size || length == R2Size
+	case TypeClaim:
+		return length == ClaimSize
 	}
 	return false
 }

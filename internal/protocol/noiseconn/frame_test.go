@@ -28,8 +28,8 @@ func frameHeader(typ byte, length int) []byte {
 	return binary.BigEndian.AppendUint16([]byte{typ}, uint16(length))
 }
 
-func TestOnlyTheFiveMessagesPassAsFrames(t *testing.T) {
-	allowed := map[byte][]int{TypePair: {1232, 1216, 192}, TypeConnect: {1304, 1137}}
+func TestOnlyTheSixMessagesPassAsFrames(t *testing.T) {
+	allowed := map[byte][]int{TypePair: {1232, 1216, 192}, TypeConnect: {1304, 1137}, TypeClaim: {1312}}
 	passed := 0
 	for typ := range 256 {
 		for length := range 1 << 16 {
@@ -45,7 +45,7 @@ func TestOnlyTheFiveMessagesPassAsFrames(t *testing.T) {
 			}
 		}
 	}
-	if passed != 5 {
+	if passed != 6 {
 		t.Errorf("%d kinds of frames pass", passed)
 	}
 }

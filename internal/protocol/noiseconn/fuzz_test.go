@@ -31,7 +31,7 @@ func FuzzReadFrame(f *testing.F) {
 	for _, frame := range []struct {
 		typ  byte
 		size int
-	}{{TypePair, P1Size}, {TypePair, P2Size}, {TypePair, P3Size}, {TypeConnect, R1Size}, {TypeConnect, R2Size}} {
+	}{{TypePair, P1Size}, {TypePair, P2Size}, {TypePair, P3Size}, {TypeConnect, R1Size}, {TypeConnect, R2Size}, {TypeClaim, ClaimSize}} {
 		addAround(f, append(frameHeader(frame.typ, frame.size), make([]byte, frame.size)...))
 	}
 	f.Add([]byte("GET / HTTP/1.1\r\nHost: base\r\n\r\n"))

@@ -175,4 +175,21 @@ func referenceMAC1(pair, message []byte) []byte {
 	return mac.Sum(nil)[:16]
 }
 
+func referenceClaimMessage(p1 []byte) []byte {
+	digest := sha256.Sum256(p1)
+	return append([]byte("bitbox-base claim v1"), digest[:]...)
+}
+
+func referenceClaimMAC(claim, p1 []byte) []byte {
+	digest := sha256.Sum256(p1)
+	mac := hmac.New(sha256.New, must(hkdf.Key(sha256.New, claim, nil, "bitbox-base claim mac v1", 32)))
+	mac.Write(digest[:])
+	return mac.Sum(nil)[:16]
+}
+
+func referenceClaimProof(claim []byte, payload *P3Payload, p4 *P4, h []byte) []byte {
+	salt := sha256.Sum256(slices.Concat([]byte("bitbox-base sas salt v1"), h, payload.SigningKey, p4.StateKey, []byte{p4.Role}))
+	return must(hkdf.Key(sha256.New, slices.Concat(claim, payload.RA[:], p4.RB[:]), salt[:], "bitbox-base claim proof v1", 32))
+}
+
 func rightPSK(psk []byte) []byte { return psk }

@@ -3,6 +3,7 @@ package noiseconn
 import (
 	"bytes"
 	"crypto/ed25519"
+	"crypto/hkdf"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -29,6 +30,7 @@ type vectorFile struct {
 	Pairing    pairingVector    `json:"pairing"`
 	Connecting connectingVector `json:"connecting"`
 	Discovery  discoveryVector  `json:"discovery"`
+	Claim      claimVector      `json:"claim"`
 }
 
 // handshakeInputs are the private values of one handshake.
@@ -108,6 +110,14 @@ type discoveryVector struct {
 	DiscoveryKey hexBytes `json:"k_disc"`
 	Nonce        hexBytes `json:"n"`
 	ID           hexBytes `json:"id"`
+}
+
+// claimVector is a claim whose ceremony is that of the pairing above.
+type claimVector struct {
+	Secret       hexBytes `json:"secret"`
+	Mark         hexBytes `json:"mark"`
+	DiscoveryKey hexBytes `json:"k_disc"`
+	Proof        hexBytes `json:"proof"`
 }
 
 // recordVector is one record of a direction, header included.
@@ -256,14 +266,26 @@ func recordsWithRekey(t *testing.T, end *Transport) (list []recordVector) {
 	return append(list, recordVector{"app", last, "close", nil, wire.Bytes()})
 }
 
+func computeClaimVector(v pairingVector) claimVector {
+	s := must(ParseClaimSecret(fixed("claim", 32)))
+	payload, p4 := testPayload(), testP4()
+	return claimVector{
+		Secret: s.Expose(), Mark: must(ClaimMark(s, ed25519.NewKeyFromSeed(v.SigningKeySeed), v.P1)),
+		DiscoveryKey: must(ClaimDiscoveryKey(s)).Expose(),
+		Proof:        must(ClaimProof(s, payload.RA, p4.RB, [32]byte(v.HandshakeHash), payload.SigningKey, p4.StateKey, p4.Role)),
+	}
+}
+
 func computeVectors(t *testing.T) []byte {
 	discoveryKey, nonce := must(ParseDiscoveryKey(fixed("K_disc", 32))), fixed("nonce", 16)
 	id := DiscoveryID(discoveryKey, nonce)
+	pairing := computePairingVector(t)
 	out, err := json.MarshalIndent(vectorFile{
 		Comment:    vectorComment,
-		Pairing:    computePairingVector(t),
+		Pairing:    pairing,
 		Connecting: computeConnectingVector(t),
 		Discovery:  discoveryVector{discoveryKey.Expose(), nonce, id[:]},
+		Claim:      computeClaimVector(pairing),
 	}, "", "  ")
 	if err != nil {
 		t.Fatal(err)
@@ -305,6 +327,7 @@ func TestVectorsOfTheProtocolAreAsSpecified(t *testing.T) {
 	var v struct {
 		Pairing    map[string]any
 		Connecting map[string]any
+		Claim      map[string]any
 	}
 	if err := json.Unmarshal(published, &v); err != nil {
 		t.Fatal(err)
@@ -336,6 +359,11 @@ func TestVectorsOfTheProtocolAreAsSpecified(t *testing.T) {
 		p4.Role); got != want {
 		t.Errorf("the words are %v, expected %s", got, want)
 	}
+
+	compare(v.Claim, "mark", slices.Concat(referenceClaimMAC(fixed("claim", 32), p.p1),
+		ed25519.Sign(ed25519.NewKeyFromSeed(fixed("K_sign seed", 32)), referenceClaimMessage(p.p1))))
+	compare(v.Claim, "k_disc", must(hkdf.Key(sha256.New, fixed("claim", 32), nil, "bitbox-base claim discovery v1", 32)))
+	compare(v.Claim, "proof", referenceClaimProof(fixed("claim", 32), payload, p4, p.h))
 
 	seq := uint64(v.Connecting["seq"].(float64))
 	c := referenceConnect(fixedSecrets("connecting"), seq, 0, rightPSK)

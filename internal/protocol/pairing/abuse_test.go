@@ -24,6 +24,7 @@ import (
 func everyVerb() map[string]*systemv1.AuthorityRequest {
 	return map[string]*systemv1.AuthorityRequest{
 		"hear":         {Verb: &systemv1.AuthorityRequest_Hear{Hear: &systemv1.Hear{}}},
+		"claim":        {Verb: &systemv1.AuthorityRequest_Claim{Claim: &systemv1.Claim{}}},
 		"reveal":       {Verb: &systemv1.AuthorityRequest_Reveal{Reveal: &systemv1.Reveal{}}},
 		"enrol":        {Verb: &systemv1.AuthorityRequest_Enrol{Enrol: &systemv1.Enrol{}}},
 		"abort":        {Verb: &systemv1.AuthorityRequest_Abort{Abort: &systemv1.Abort{}}},
@@ -41,7 +42,7 @@ func everyVerb() map[string]*systemv1.AuthorityRequest {
 // TestEachVerbIsForItsCallersOnly has a row for each verb of the .proto file.
 func TestEachVerbIsForItsCallersOnly(t *testing.T) {
 	want := map[string][]Caller{
-		"hear": {CallerMiddleware}, "reveal": {CallerMiddleware}, "enrol": {CallerMiddleware}, "abort": {CallerMiddleware},
+		"hear": {CallerMiddleware}, "claim": {CallerMiddleware}, "reveal": {CallerMiddleware}, "enrol": {CallerMiddleware}, "abort": {CallerMiddleware},
 		"activate": {CallerMiddleware}, "reconcile": {CallerMiddleware},
 		"accept": {CallerConsole}, "answer": {CallerConsole},
 		"open_window": {CallerMiddleware, CallerConsole}, "close_window": {CallerMiddleware, CallerConsole},

@@ -24,6 +24,21 @@ func (c Client) Hear(ctx context.Context, p1 []byte, from netip.Addr) (granted b
 	if err != nil {
 		return false, id, commitment, err
 	}
+	return granting(reply)
+}
+
+// Claim passes on a claim, mark and P1. It is granted once for each P1 that the App of the
+// provisioning file has made.
+func (c Client) Claim(ctx context.Context, mark, p1 []byte) (granted bool, id CeremonyID, commitment [32]byte, err error) {
+	reply, err := c.call(ctx, "hear a claim", &systemv1.AuthorityRequest{
+		Verb: &systemv1.AuthorityRequest_Claim{Claim: &systemv1.Claim{Mark: mark, P1: p1}}})
+	if err != nil {
+		return false, id, commitment, err
+	}
+	return granting(reply)
+}
+
+func granting(reply *systemv1.AuthorityReply) (granted bool, id CeremonyID, commitment [32]byte, err error) {
 	result := reply.GetHear()
 	if !result.GetGranted() {
 		return false, id, commitment, nil

@@ -36,6 +36,11 @@ type Config struct {
 	BaseName func() string
 	// StateKey is the seed of K_state.
 	StateKey StateKey
+	// Claim names the App that the Base was provisioned for; nil: there is none. It is of no
+	// use from the first active owner on.
+	Claim *Claim
+	// WallClock tells whether the claim has expired; nil: it never does.
+	WallClock func() time.Time
 	// IsOwner tells whether a key is an owner's now. It is asked about the owner whose App
 	// has ordered a pairing: minutes may pass between that owner's yes and the enrolment. Nil
 	// means the registry, which learns a role when it is settled. IsOwner is called for Enrol
@@ -66,8 +71,10 @@ type Machine struct {
 	ceremony   *ceremony // nil: none is on
 	last       *systemv1.LastCeremony
 	registry   registry
+	claim      *claim // nil: none is open
 
 	answerChecks []answerCheck // fewer in tests
+	claimChecks  []claimCheck  // fewer in tests
 
 	version   uint64
 	published *systemv1.Snapshot // what version stands for
@@ -98,6 +105,7 @@ type ceremony struct {
 	// ordered the window. Zero: nobody's.
 	byOwner, orderedBy OwnerKey
 	unsigned           bool // the act was given in an unsigned window
+	byClaim            bool // the claim stands in the place of the act and of the human's yes
 
 	// Known from PHASE_SHOWN on. An App's half is no secret once r_B is out.
 	h             [32]byte
@@ -136,6 +144,7 @@ func NewMachine(config Config) (*Machine, error) {
 		version:  1,
 
 		answerChecks: answerChecks,
+		claimChecks:  claimChecks,
 	}
 	if m.random == nil {
 		m.random = rand.Reader
@@ -159,6 +168,9 @@ func NewMachine(config Config) (*Machine, error) {
 	var err error
 	if m.registry, err = parseRegistry(config.Registry); err != nil {
 		return nil, fmt.Errorf("read the registry of enrolled keys: %w", err)
+	}
+	if config.Claim != nil && !m.registry.hasOwner(activeOnly) {
+		m.claim = newClaim(*config.Claim, config.WallClock)
 	}
 	m.published = m.view()
 	return m, nil
@@ -206,6 +218,7 @@ func (m *Machine) Tick(now time.Duration) {
 		m.end(systemv1.LastCeremony_OUTCOME_TIMED_OUT)
 	}
 	m.registry.expire(m.now)
+	m.endClaim()
 	m.acts = slices.DeleteFunc(m.acts, func(act time.Duration) bool { return act+ActsTime <= m.now })
 	m.heard.expire(m.now)
 	m.hideUnlessListening()
@@ -243,7 +256,7 @@ func (m *Machine) Deadline() (deadline time.Duration, ok bool) {
 // mayCall is the table of the callers of each verb.
 func mayCall(caller Caller, request *systemv1.AuthorityRequest) bool {
 	switch request.GetVerb().(type) {
-	case *systemv1.AuthorityRequest_Hear, *systemv1.AuthorityRequest_Reveal,
+	case *systemv1.AuthorityRequest_Hear, *systemv1.AuthorityRequest_Claim, *systemv1.AuthorityRequest_Reveal,
 		*systemv1.AuthorityRequest_Enrol, *systemv1.AuthorityRequest_Abort,
 		*systemv1.AuthorityRequest_Activate, *systemv1.AuthorityRequest_Reconcile:
 		return caller == CallerMiddleware
@@ -267,6 +280,10 @@ func (m *Machine) dispatch(caller Caller, request *systemv1.AuthorityRequest, re
 	switch verb := request.GetVerb().(type) {
 	case *systemv1.AuthorityRequest_Hear:
 		result, err := m.hear(verb.Hear)
+		reply.Result = &systemv1.AuthorityReply_Hear{Hear: result}
+		return Output{}, err
+	case *systemv1.AuthorityRequest_Claim:
+		result, err := m.hearClaim(verb.Claim)
 		reply.Result = &systemv1.AuthorityReply_Hear{Hear: result}
 		return Output{}, err
 	case *systemv1.AuthorityRequest_Reveal:
@@ -337,11 +354,16 @@ func (m *Machine) hear(request *systemv1.Hear) (*systemv1.HearResult, error) {
 	if !m.ceremony.accepts(digest, number) {
 		return &systemv1.HearResult{}, nil
 	}
-	c := m.ceremony
 	m.heard.remove(digest)
+	return m.grant(), nil
+}
+
+// grant commits the ceremony to r_B, and so answers its P1.
+func (m *Machine) grant() *systemv1.HearResult {
+	c := m.ceremony
 	c.phase, c.deadline = systemv1.Ceremony_PHASE_COMMITTED, m.now+CommittedTime
 	commitment := noiseconn.Commit([32]byte(c.rb.Expose()), m.stateKey, byte(c.role))
-	return &systemv1.HearResult{Granted: true, CeremonyId: c.id[:], Commitment: commitment[:]}, nil
+	return &systemv1.HearResult{Granted: true, CeremonyId: c.id[:], Commitment: commitment[:]}
 }
 
 // accepts tells whether the act was for this very P1.
@@ -409,10 +431,18 @@ func (m *Machine) accept(number uint32, role basev1.Role, byOwner OwnerKey) erro
 		byOwner:  byOwner, orderedBy: orderedBy,
 		unsigned: byOwner == (OwnerKey{}) && m.windowOpen() && m.window.unsigned,
 	}
+	if err := m.begin(c); err != nil {
+		return err
+	}
+	m.acts = append(m.acts, m.now)
+	return nil
+}
+
+// begin draws the ceremony's id and r_B, and puts it in the place of the one before.
+func (m *Machine) begin(c *ceremony) (err error) {
 	if _, err := io.ReadFull(m.random, c.id[:]); err != nil {
 		return ErrInternal.because("read 16 random bytes: %v", err)
 	}
-	var err error
 	if c.rb, err = secret.Generate[rbKind](m.random); err != nil {
 		return ErrInternal.because("%v", err)
 	}
@@ -420,7 +450,6 @@ func (m *Machine) accept(number uint32, role basev1.Role, byOwner OwnerKey) erro
 		m.end(systemv1.LastCeremony_OUTCOME_SUPERSEDED)
 	}
 	m.ceremony = c
-	m.acts = append(m.acts, m.now)
 	return nil
 }
 
@@ -459,6 +488,11 @@ func (m *Machine) revealTo(c *ceremony, request *systemv1.Reveal) (p4 []byte, er
 	if c.revealed, err = noiseconn.ParseP3Payload(request.GetP3Payload()); err != nil {
 		return nil, ErrBadReveal.because("%v", err)
 	}
+	if c.byClaim {
+		if err := m.checkReveal(c); err != nil {
+			return nil, err
+		}
+	}
 	if m.registry.find(c.revealed.SigningKey) != nil || m.registry.hasAppKey(c.appKey) {
 		return nil, ErrKnownKey
 	}
@@ -474,6 +508,14 @@ func (m *Machine) revealTo(c *ceremony, request *systemv1.Reveal) (p4 []byte, er
 	p4, err = (&noiseconn.P4{RB: rb, StateKey: m.stateKey, Role: byte(c.role), Name: m.baseName()}).Marshal()
 	if err != nil {
 		return nil, ErrInternal.because("%v", err)
+	}
+	if c.byClaim {
+		proof, err := m.claim.prove(c, rb, m.stateKey)
+		if err != nil {
+			return nil, ErrInternal.because("%v", err)
+		}
+		p4 = append(p4, proof...)
+		c.baseConfirmed = true // the owner has said yes by the provisioning file
 	}
 	return p4, nil
 }
@@ -560,7 +602,9 @@ func (m *Machine) activate(request *systemv1.Activate) (Output, error) {
 		return Output{}, ErrUnknownKey.because("the owner who accepted its App has lost that role")
 	}
 	e.active = true
-	return Output{Save: m.registry.marshal(), undo: func() { m.registry.find(key[:]).active = false }}, nil
+	claim := m.claim
+	m.endClaim()
+	return Output{Save: m.registry.marshal(), undo: func() { m.registry.find(key[:]).active, m.claim = false, claim }}, nil
 }
 
 // retire takes a key away. Only the console may take an owner's: otherwise a
@@ -693,6 +737,7 @@ func (m *Machine) view() *systemv1.Snapshot {
 		ActsLeft:   uint32(MaxActs - len(m.acts)),
 		Last:       m.last,
 		WindowRole: m.orderedRole(),
+		ClaimOpen:  m.claim != nil,
 	}
 	if c := m.ceremony; c != nil {
 		view.Ceremony = &systemv1.Ceremony{
@@ -702,7 +747,7 @@ func (m *Machine) view() *systemv1.Snapshot {
 		if c.byOwner != (OwnerKey{}) {
 			view.Ceremony.ByOwner = c.byOwner[:]
 		}
-		if c.phase == systemv1.Ceremony_PHASE_SHOWN {
+		if c.phase == systemv1.Ceremony_PHASE_SHOWN && !c.byClaim { // nobody compares anything
 			view.Ceremony.AppName = c.revealed.Name
 			view.Ceremony.SigningKey = c.revealed.SigningKey
 			view.Ceremony.Code = noiseconn.FormatNumber(c.code)
@@ -723,6 +768,9 @@ func (m *Machine) snapshot(caller Caller) *systemv1.Snapshot {
 		s.WindowRemainingMs = uint64((m.windowEnds - m.now).Milliseconds())
 	}
 	s.ActWaitMs = uint64(m.actWait().Milliseconds())
+	if caller == CallerConsole && m.ceremony != nil && m.ceremony.byClaim {
+		s.Ceremony = nil // there is nothing to compare, and nothing to answer
+	}
 	if caller != CallerConsole {
 		s.Requests = nil
 		if s.Ceremony != nil {

@@ -58,6 +58,11 @@ func (r registry) hasOwner(activeOnly bool) bool {
 	})
 }
 
+// dropPending forgets what a ceremony of before has left of a key.
+func (r *registry) dropPending(signingKey []byte) {
+	*r = slices.DeleteFunc(*r, func(e entry) bool { return !e.active && string(e.signingKey[:]) == string(signingKey) })
+}
+
 func (r *registry) expire(now time.Duration) {
 	*r = slices.DeleteFunc(*r, func(e entry) bool { return !e.active && e.expires <= now })
 }
