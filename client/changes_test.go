@@ -14,7 +14,7 @@ import (
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
-	"github.com/BitBoxSwiss/bitbox-base/internal/helper/system"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/caller"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/changelog"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
@@ -132,7 +132,7 @@ func TestAMiddlewareThatLiesAboutTheLogIsNoticed(t *testing.T) {
 		return other
 	}
 	ask := func(of *appliancetest.Helper, request *systemv1.SystemRequest) *systemv1.SystemReply {
-		return must(helperclient.Client{Port: of.Port(system.WhoMiddleware)}.Do(t.Context(), request, nil))
+		return must(helperclient.Client{Port: of.Port(caller.Middleware)}.Do(t.Context(), request, nil))
 	}
 	list := func(nonce []byte) *systemv1.SystemRequest {
 		return &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_ListChanges{ListChanges: &systemv1.ListChanges{Nonce: nonce}}}
@@ -151,7 +151,7 @@ func TestAMiddlewareThatLiesAboutTheLogIsNoticed(t *testing.T) {
 	record(rewritten, "the last")
 	at := func(other *appliancetest.Helper) act {
 		return func(*systemv1.SystemRequest) (*systemv1.SystemReply, helperclient.Port) {
-			return nil, other.Port(system.WhoMiddleware)
+			return nil, other.Port(caller.Middleware)
 		}
 	}
 	change := func(change func(*systemv1.ChangesResult)) act {
@@ -251,7 +251,7 @@ func TestABaseThatHasBegunAnewIsSaidToHave(t *testing.T) {
 func TestALogOfManyStretchesIsReadWhole(t *testing.T) {
 	h := newHouse(t)
 	const more = 2*changelog.MaxStretch + 7
-	console := helperclient.Client{Port: h.Port(system.WhoConsole)}.Authority()
+	console := helperclient.Client{Port: h.Port(caller.Console)}.Authority()
 	for range more {
 		if err := console.CloseWindow(t.Context()); err != nil {
 			t.Fatal(err)

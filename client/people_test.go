@@ -16,7 +16,7 @@ import (
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
-	"github.com/BitBoxSwiss/bitbox-base/internal/helper/system"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/caller"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/noiseconn"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
@@ -204,7 +204,7 @@ func TestAWindowForARoleAsksForNoOther(t *testing.T) {
 	if err != nil || !window.GetOpen() || window.GetRole() != operator {
 		t.Fatalf("%v, %v", window, err)
 	}
-	console := helperclient.Client{Port: h.Port(system.WhoConsole)}.Authority()
+	console := helperclient.Client{Port: h.Port(caller.Console)}.Authority()
 	// The Middleware cannot widen it; it is in the snapshot that the console shows.
 	if _, err := h.session.Pairing.OpenWindow(t.Context(), &basev1.OpenWindowRequest{}); err != nil {
 		t.Fatal(err)
@@ -237,7 +237,7 @@ func TestAWindowForARoleAsksForNoOther(t *testing.T) {
 
 // acceptAtTheBase is somebody who stands there, while a window is open.
 func (h *house) acceptAtTheBase(ctx context.Context, number string, role basev1.Role) error {
-	console := helperclient.Client{Port: h.Port(system.WhoConsole)}.Authority()
+	console := helperclient.Client{Port: h.Port(caller.Console)}.Authority()
 	n, err := parseRequestNumber(number)
 	if err != nil {
 		return err
@@ -451,7 +451,7 @@ func TestOldOrdersAndAnswersAreOfNoUse(t *testing.T) {
 	if _, ownersApp, newApp := h.run(m); ownersApp != nil || newApp != nil {
 		t.Fatal(ownersApp, newApp)
 	}
-	attacker := helperclient.Client{Port: h.Port(system.WhoMiddleware)}
+	attacker := helperclient.Client{Port: h.Port(caller.Middleware)}
 	for what, request := range map[string]*systemv1.SystemRequest{"order": orders.first(), "answer": answers.first()} {
 		if _, err := attacker.Do(t.Context(), request, nil); !errors.Is(err, &helperclient.Error{Code: helperclient.CodeStale}) {
 			t.Errorf("the same %s once more: %v", what, err)

@@ -20,7 +20,7 @@ import (
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/devbase"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/bruteforce"
-	"github.com/BitBoxSwiss/bitbox-base/internal/helper/system"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/caller"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
 	"github.com/BitBoxSwiss/bitbox-base/internal/testbed/appliancetest"
@@ -278,7 +278,7 @@ func TestLyingMiddlewareIsNoticed(t *testing.T) {
 	h := newHouse(t)
 	atOther := func(other *appliancetest.Helper) act {
 		return func(*systemv1.SystemRequest) (*systemv1.SystemReply, helperclient.Port) {
-			return nil, other.Port(system.WhoMiddleware)
+			return nil, other.Port(caller.Middleware)
 		}
 	}
 	helper := func(from *appliancetest.Helper) *appliancetest.Helper {
@@ -299,7 +299,7 @@ func TestLyingMiddlewareIsNoticed(t *testing.T) {
 		p.NodeName = "Forked"
 		return p.Proto()
 	}()}}
-	must(helperclient.Client{Port: forked.Port(system.WhoRoot)}.Do(t.Context(), &systemv1.SystemRequest{
+	must(helperclient.Client{Port: forked.Port(caller.Root)}.Do(t.Context(), &systemv1.SystemRequest{
 		Verb: &systemv1.SystemRequest_LocalChange{LocalChange: change}}, nil))
 	if _, err := h.session.Apply(t.Context(), expose); err != nil {
 		t.Fatal(err)
@@ -367,7 +367,7 @@ func (h *house) swallow(verb string) {
 
 // signed is what the helper answers to a Middleware that asks for the posture.
 func (h *house) signed(nonce []byte) *systemv1.SystemReply {
-	return must(helperclient.Client{Port: h.Port(system.WhoMiddleware)}.Do(h.t.Context(), &systemv1.SystemRequest{
+	return must(helperclient.Client{Port: h.Port(caller.Middleware)}.Do(h.t.Context(), &systemv1.SystemRequest{
 		Verb: &systemv1.SystemRequest_GetPosture{GetPosture: &systemv1.GetPosture{Nonce: nonce, Challenge: true}}}, nil))
 }
 

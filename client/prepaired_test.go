@@ -15,7 +15,7 @@ import (
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
-	"github.com/BitBoxSwiss/bitbox-base/internal/helper/system"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/caller"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/noiseconn"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/prepaired"
@@ -236,7 +236,7 @@ func TestAnotherBoardsReportIsNotBelieved(t *testing.T) {
 		t.Fatal(Explain(err))
 	}
 	r.does(func(request *systemv1.SystemRequest) (*systemv1.SystemReply, helperclient.Port) {
-		return nil, second.Port(system.WhoMiddleware)
+		return nil, second.Port(caller.Middleware)
 	})
 	session, err := a.Open("", first.Address())
 	if err != nil {

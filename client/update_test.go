@@ -12,7 +12,7 @@ import (
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
-	"github.com/BitBoxSwiss/bitbox-base/internal/helper/system"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/caller"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/testbed/appliancetest"
 )
@@ -153,7 +153,7 @@ func TestOnlyAnOwnerBringsUpdates(t *testing.T) {
 // A Middleware that was taken over asks the helper itself.
 func TestAMiddlewareThatWasTakenOverInstallsNothingThatIsNotSignedAndNewer(t *testing.T) {
 	h := newHouse(t)
-	middleware := helperclient.Client{Port: h.Port(system.WhoMiddleware)}
+	middleware := helperclient.Client{Port: h.Port(caller.Middleware)}
 	bring := func(file []byte) error {
 		const header = 194
 		began, err := middleware.Do(t.Context(), &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_BeginUpdate{

@@ -14,16 +14,15 @@ import (
 	"testing"
 	"time"
 
-	"google.golang.org/protobuf/proto"
-
 	"github.com/rogpeppe/go-internal/testscript"
+	"google.golang.org/protobuf/proto"
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/client"
 	"github.com/BitBoxSwiss/bitbox-base/internal/app/terminal"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/bruteforce"
-	"github.com/BitBoxSwiss/bitbox-base/internal/helper/system"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/caller"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/testbed/appliancetest"
 )
@@ -142,7 +141,7 @@ func applianceCommand(ts *testscript.TestScript, neg bool, args []string) {
 		copied, err := appliancetest.StartHelper(a.Helper)
 		ts.Check(err)
 		ts.Defer(func() { ts.Check(copied.Stop()) })
-		a.copied = copied.Port(system.WhoMiddleware)
+		a.copied = copied.Port(caller.Middleware)
 	case "putback":
 		a.of.set(a.copied)
 	default:

@@ -18,6 +18,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/boottime"
 	"github.com/BitBoxSwiss/bitbox-base/internal/commandline"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/audit"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/caller"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/factoryreset"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/host"
@@ -136,7 +137,7 @@ func runSystem(ctx context.Context) error {
 		// What keeps the Base closed does not wait for that.
 		config.Logger.Error("this Base takes no updates", "error", err)
 	}
-	users, err := system.LookUpUsers()
+	users, err := caller.LookUp()
 	if err != nil {
 		return err
 	}

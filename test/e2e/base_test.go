@@ -25,9 +25,9 @@ import (
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/caller"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/firewall"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
-	"github.com/BitBoxSwiss/bitbox-base/internal/helper/system"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/noiseconn"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
@@ -56,7 +56,7 @@ func boot(t *testing.T) *base {
 	s := stage.Boot(t, stage.Config{Prepare: installHelper})
 	b := &base{Stage: s, t: t}
 	b.middleware = helperclient.Client{Port: userPort{s, firewall.MiddlewareUser}}
-	b.console = helperclient.Client{Port: userPort{s, system.ConsoleUser}}
+	b.console = helperclient.Client{Port: userPort{s, caller.ConsoleUser}}
 	b.root = helperclient.Client{Port: userPort{s, "root"}}
 	for _, unit := range []string{helperUnit, generation.ProxyUnit, generation.FirewallUnit} {
 		s.WaitActive(unit)

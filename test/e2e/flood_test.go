@@ -19,13 +19,17 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/boottime"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/caller"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/firewall"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/host"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/services"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/system"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/units"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/ipc"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
@@ -58,8 +62,8 @@ func listServices() *systemv1.SystemRequest {
 	return &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_ListServices{ListServices: &systemv1.ListServices{}}}
 }
 
-// unbounded is the helper as it must not be: budgets that never bind, and the same places
-// for programs for all.
+// unbounded is the helper as it must not be: budgets that never bind, the same places for
+// programs for all, and a program for each request for the services.
 func unbounded() error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
@@ -68,19 +72,19 @@ func unbounded() error {
 		return err
 	}
 	machine := host.New(1 << 20)
-	all := map[system.Who]system.Bounds{}
+	all := map[caller.Who]system.Bounds{}
 	for who := range system.CallerBounds {
 		all[who] = system.Bounds{Holds: 1 << 40, Calls: 1 << 30, Work: 1 << 30}
 	}
 	helper, err := system.Open(system.Config{
 		Directory: generation.StateDirectory, Factory: posture.Factory(), Clock: boottime.Clock, BootID: bootID,
-		Live: machine, Banner: machine, Announcer: machine, Manager: machine, Services: services.BuiltIn(), Bounds: all, AskAlone: true,
+		Live: machine, Banner: machine, Announcer: machine, Manager: machine, Services: services.BuiltIn(), Bounds: all,
 		Logger: slog.New(slog.NewTextHandler(os.Stderr, nil)),
 	})
 	if err != nil {
 		return err
 	}
-	users, err := system.LookUpUsers()
+	users, err := caller.LookUp()
 	if err != nil {
 		return err
 	}
@@ -91,7 +95,40 @@ func unbounded() error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	go helper.Run(ctx)
-	return helper.Serve(ctx, users, listener)
+	server := &ipc.Server{
+		Authorize: func(peer ipc.Peer) error {
+			_, err := users.Who(peer)
+			return err
+		},
+		Handler: func(ctx context.Context, peer ipc.Peer, received *ipc.Request, send func([]byte) error) error {
+			who, err := users.Who(peer)
+			if err != nil {
+				return err
+			}
+			b, err := received.Read()
+			if err != nil {
+				return err
+			}
+			request := &systemv1.SystemRequest{}
+			if err := proto.Unmarshal(b, request); err != nil {
+				return err
+			}
+			if request.GetListServices() != nil {
+				if _, err := units.Show(ctx, machine, services.BuiltIn().Units()...); err != nil {
+					return err
+				}
+				return send(nil)
+			}
+			return helper.Port(who).Stream(ctx, request, func(reply *systemv1.SystemReply) error {
+				b, err := proto.Marshal(reply)
+				if err != nil {
+					return err
+				}
+				return send(b)
+			})
+		},
+	}
+	return server.Serve(ctx, listener)
 }
 
 // flooded runs do while the Middleware's user floods the helper.

@@ -19,9 +19,9 @@ import (
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/client"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/caller"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/factoryreset"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
-	"github.com/BitBoxSwiss/bitbox-base/internal/helper/system"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
 )
@@ -322,7 +322,7 @@ func (b *base) console80x25() *sitter {
 	}
 	defer slave.Close()
 	command := exec.Command("nsenter", "--target="+b.Leader(), "--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "--",
-		"setpriv", "--reuid="+system.ConsoleUser, "--regid="+system.ConsoleUser, "--init-groups", "/usr/bin/bitbox-base", "console")
+		"setpriv", "--reuid="+caller.ConsoleUser, "--regid="+caller.ConsoleUser, "--init-groups", "/usr/bin/bitbox-base", "console")
 	command.Env = []string{"TERM=linux"}
 	command.Stdin, command.Stdout, command.Stderr = slave, slave, slave
 	if err := command.Start(); err != nil {

@@ -17,6 +17,7 @@ import (
 	"testing"
 
 	"github.com/BitBoxSwiss/bitbox-base/internal/boottime"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/caller"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/system"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/middleware/registry"
@@ -110,7 +111,7 @@ func look(root string) (b base, err error) {
 		return b, err
 	}
 	b.public = r.PublicKey()
-	return b, r.Connect(context.Background(), helperclient.Client{Port: h.Port(system.WhoMiddleware)}.Authority())
+	return b, r.Connect(context.Background(), helperclient.Client{Port: h.Port(caller.Middleware)}.Authority())
 }
 
 func wantPrePaired(t *testing.T, root string, half *keys.Half, when string) base {

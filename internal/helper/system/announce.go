@@ -8,6 +8,7 @@ import (
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/discovery"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/turns"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
 )
@@ -33,7 +34,7 @@ func (h *Helper) announce(request *systemv1.Announce) error {
 	h.mu.Lock()
 	h.announced = &txt
 	h.mu.Unlock()
-	h.announcer.wake()
+	h.announcer.Wake()
 	return nil
 }
 
@@ -50,7 +51,7 @@ func (h *Helper) keepAnnouncing(ctx context.Context) {
 		h.mu.Unlock()
 		var again <-chan time.Time
 		if known && !reflect.DeepEqual(wanted, told) {
-			asking, cancel := context.WithTimeout(ctx, askTime)
+			asking, cancel := context.WithTimeout(ctx, turns.AskTime)
 			err := h.config.Announcer.Announce(asking, wanted)
 			cancel()
 			if err == nil {

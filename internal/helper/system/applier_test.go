@@ -12,6 +12,7 @@ import (
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/apply"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/caller"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
@@ -72,7 +73,7 @@ func applySteps(t *testing.T) []string {
 	b := newBase(t)
 	b.config.Failpoint = f.step
 	b.start()
-	a := b.pair(b.as(WhoMiddleware), "phone", owner)
+	a := b.pair(b.as(caller.Middleware), "phone", owner)
 	b.settled()
 	f.arm("")
 	a.mustSubmit(open)
@@ -98,7 +99,7 @@ func TestAFailureAtAnyStepLeavesTheOldPostureWhole(t *testing.T) {
 			b := newBase(t)
 			b.config.Failpoint = f.step
 			b.start()
-			a := b.pair(b.as(WhoMiddleware), "phone", owner)
+			a := b.pair(b.as(caller.Middleware), "phone", owner)
 			b.settled()
 			before := b.helper.Effective()
 
@@ -132,7 +133,7 @@ func TestServersThatFailLeaveTheOldPostureWhole(t *testing.T) {
 			t.Run(fmt.Sprintf("%s, late %v", action, late), func(t *testing.T) {
 				b := newBase(t)
 				b.start()
-				a := b.pair(b.as(WhoMiddleware), "phone", owner)
+				a := b.pair(b.as(caller.Middleware), "phone", owner)
 				b.settled()
 				before := b.helper.Effective()
 				b.world.late = late
@@ -146,7 +147,7 @@ func TestServersThatFailLeaveTheOldPostureWhole(t *testing.T) {
 				}
 				b.world.set(action, nil)
 				b.helper.mu.Lock()
-				b.helper.worker.wake()
+				b.helper.worker.Wake()
 				b.helper.mu.Unlock()
 				b.settled()
 			})
@@ -161,7 +162,7 @@ func TestAStepThatHangsEndsAndIsNamed(t *testing.T) {
 		t.Run(action, func(t *testing.T) {
 			b := newBase(t)
 			b.start()
-			a := b.pair(b.as(WhoMiddleware), "phone", owner)
+			a := b.pair(b.as(caller.Middleware), "phone", owner)
 			b.settled()
 			before := b.helper.Effective()
 			b.helper.apply.StepTime = 50 * time.Millisecond
@@ -190,7 +191,7 @@ func TestAStepThatHangsEndsAndIsNamed(t *testing.T) {
 func TestAMachineThatStaysHalfOpenIsNoticed(t *testing.T) {
 	b := newBase(t)
 	b.start()
-	a := b.pair(b.as(WhoMiddleware), "phone", owner)
+	a := b.pair(b.as(caller.Middleware), "phone", owner)
 	b.settled()
 	before := b.helper.Effective()
 	a.mustSubmit(open)
@@ -215,11 +216,11 @@ func TestLockdownHoldsThoughServersFail(t *testing.T) {
 		t.Run(action, func(t *testing.T) {
 			b := newBase(t)
 			b.start()
-			a := b.pair(b.as(WhoMiddleware), "phone", owner)
+			a := b.pair(b.as(caller.Middleware), "phone", owner)
 			a.mustSubmit(open)
 			b.settled()
 			b.world.set(action, errPlayed)
-			if err := b.restrict(WhoMiddleware, lockdown()); !errors.Is(err, &helperclient.Error{Code: helperclient.CodeNotYet}) {
+			if err := b.restrict(caller.Middleware, lockdown()); !errors.Is(err, &helperclient.Error{Code: helperclient.CodeNotYet}) {
 				t.Fatalf("restrict = %v", err)
 			}
 			for _, port := range []uint16{50002, 22} {
@@ -252,13 +253,13 @@ func TestLockdownHoldsThoughTheDiskIsFull(t *testing.T) {
 		return nil
 	}
 	b.start()
-	a := b.pair(b.as(WhoMiddleware), "phone", owner)
+	a := b.pair(b.as(caller.Middleware), "phone", owner)
 	a.mustSubmit(open)
 	b.settled()
 	mu.Lock()
 	full = true
 	mu.Unlock()
-	if err := b.restrict(WhoMiddleware, lockdown()); !errors.Is(err, &helperclient.Error{Code: helperclient.CodeStorage}) {
+	if err := b.restrict(caller.Middleware, lockdown()); !errors.Is(err, &helperclient.Error{Code: helperclient.CodeStorage}) {
 		t.Fatalf("restrict = %v", err)
 	}
 	until(t, "the ports are blocked", func() error {
@@ -285,7 +286,7 @@ func TestLockdownHoldsThoughTheDiskIsFull(t *testing.T) {
 func TestOnlyWhatIsClosedIsCut(t *testing.T) {
 	b := newBase(t)
 	b.start()
-	a := b.pair(b.as(WhoMiddleware), "phone", owner)
+	a := b.pair(b.as(caller.Middleware), "phone", owner)
 	a.mustSubmit(open)
 	b.settled()
 	b.world.mu.Lock()
@@ -304,7 +305,7 @@ func TestOnlyWhatIsClosedIsCut(t *testing.T) {
 func TestLeasesEndByThemselves(t *testing.T) {
 	b := newBase(t)
 	b.start()
-	a := b.pair(b.as(WhoMiddleware), "phone", owner)
+	a := b.pair(b.as(caller.Middleware), "phone", owner)
 	a.mustSubmit(open)
 	b.settled()
 	b.advance(time.Hour + time.Second)
@@ -329,7 +330,7 @@ func TestLeasesEndByThemselves(t *testing.T) {
 func TestATryIsUndoneAfterAMinute(t *testing.T) {
 	b := newBase(t)
 	b.start()
-	a := b.pair(b.as(WhoMiddleware), "phone", owner)
+	a := b.pair(b.as(caller.Middleware), "phone", owner)
 	b.settled()
 	before := b.helper.Effective()
 	if err := a.submitSigned(posture.SignDocument(a.draft(true, open), a.seed)); err != nil {
@@ -348,7 +349,7 @@ func TestATryIsUndoneAfterAMinute(t *testing.T) {
 func TestATryStaysOnlyWithASignedConfirmationOverANewConnection(t *testing.T) {
 	b := newBase(t)
 	b.start()
-	middleware := b.as(WhoMiddleware)
+	middleware := b.as(caller.Middleware)
 	a := b.pair(middleware, "phone", owner)
 	other := b.pair(middleware, "tablet", owner)
 	connectedBefore := uint64(b.config.Clock().Milliseconds())

@@ -15,6 +15,7 @@ import (
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/bruteforce"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/caller"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/ipc"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
@@ -238,7 +239,7 @@ func TestACompromisedMiddlewareLocksNoOwnerOut(t *testing.T) {
 	}
 	// And so can root at the console, without any App.
 	_ = restrict(lockdown())
-	if _, err := x.as(WhoRoot).Do(t.Context(), handedIn(nil, 0)["unlock"], nil); err != nil {
+	if _, err := x.as(caller.Root).Do(t.Context(), handedIn(nil, 0)["unlock"], nil); err != nil {
 		t.Fatal(err)
 	}
 	if x.helper.Effective().Lockdown {
@@ -268,7 +269,7 @@ func TestStrangersAndTheConsoleMayDoOnlyWhatIsTheirs(t *testing.T) {
 		t.Error("the Middleware has accepted a request in place of a human")
 	}
 	// The test can fail: the kernel's word is what counts.
-	if _, err := (Users{Middleware: strangerUser}).who(ipc.Peer{UID: strangerUser}); err != nil {
+	if _, err := (caller.Users{Middleware: strangerUser}).Who(ipc.Peer{UID: strangerUser}); err != nil {
 		t.Error("users are not told apart by their number")
 	}
 }
@@ -305,7 +306,7 @@ func TestAnOwnersOrderLiftsABanOnce(t *testing.T) {
 func TestKeysThatDisagreeAreReconciledTowardsClosed(t *testing.T) {
 	b := newBase(t)
 	b.start()
-	middleware := b.as(WhoMiddleware)
+	middleware := b.as(caller.Middleware)
 	b.pair(middleware, "phone", owner)
 	registryOne, ledgerOne := b.helper.store.registry, b.helper.store.ledger
 	second := b.pair(middleware, "tablet", owner)
@@ -342,8 +343,8 @@ func TestKeysThatDisagreeAreReconciledTowardsClosed(t *testing.T) {
 func TestATriedRemovalOfAnAppIsUndoneWhole(t *testing.T) {
 	b := newBase(t)
 	b.start()
-	a := b.pair(b.as(WhoMiddleware), "phone", owner)
-	other := b.pair(b.as(WhoMiddleware), "tablet", owner)
+	a := b.pair(b.as(caller.Middleware), "phone", owner)
+	other := b.pair(b.as(caller.Middleware), "tablet", owner)
 	remove := func(p *posture.Posture, _ uint64) {
 		p.Apps = slices.DeleteFunc(slices.Clone(p.Apps), func(a posture.App) bool { return a.SigningKey == other.key })
 	}
@@ -360,7 +361,7 @@ func TestATriedRemovalOfAnAppIsUndoneWhole(t *testing.T) {
 		}
 		return nil
 	})
-	other.via = b.as(WhoMiddleware)
+	other.via = b.as(caller.Middleware)
 	other.mustSubmit(func(p *posture.Posture, _ uint64) { p.NodeName = "still here" })
 	a.mustSubmit(remove)
 	b.helper.mu.Lock()

@@ -6,8 +6,8 @@ import (
 	"time"
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
-
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/turns"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
 	"github.com/BitBoxSwiss/bitbox-base/internal/version"
@@ -45,10 +45,10 @@ func (h *Helper) runAudit(ctx context.Context) (*systemv1.SystemReply, error) {
 // audit runs one audit at a time, and tells watchers what the one before had not
 // found.
 func (h *Helper) audit(ctx context.Context) ([]*basev1.Finding, error) {
-	if err := h.auditTurn.take(ctx); err != nil {
+	if err := h.auditTurn.Take(ctx); err != nil {
 		return nil, err
 	}
-	defer h.auditTurn.end()
+	defer h.auditTurn.End()
 	ctx, cancel := context.WithTimeout(ctx, auditTime)
 	defer cancel()
 	h.mu.Lock()
@@ -103,7 +103,7 @@ func (h *Helper) fixFinding(ctx context.Context, id string) (*systemv1.SystemRep
 	if h.config.Auditor == nil {
 		return nil, helperclient.Errorf(helperclient.CodeInternal, "this Base has no audit")
 	}
-	if err := h.auditTurn.take(ctx); err != nil {
+	if err := h.auditTurn.Take(ctx); err != nil {
 		return nil, err
 	}
 	fixing, cancel := context.WithTimeout(ctx, auditTime)
@@ -112,7 +112,7 @@ func (h *Helper) fixFinding(ctx context.Context, id string) (*systemv1.SystemRep
 	h.mu.Lock()
 	h.auditedVersion = 0 // look again
 	h.mu.Unlock()
-	h.auditTurn.end()
+	h.auditTurn.End()
 	if err != nil {
 		return nil, helperclient.Errorf(helperclient.CodeNothing, "%w", err)
 	}
@@ -126,13 +126,13 @@ func (h *Helper) Reapply(ctx context.Context) error {
 	h.mu.Lock()
 	h.again = true
 	h.version++
-	h.worker.wake()
+	h.worker.Wake()
 	h.mu.Unlock()
 	return h.applied(ctx)
 }
 
 func (h *Helper) auditAtIntervals(ctx context.Context) {
-	every(ctx, h.config.AuditInterval, func() {
+	turns.Every(ctx, h.config.AuditInterval, func() {
 		if _, err := h.audit(ctx); err != nil && ctx.Err() == nil {
 			h.log.Warn("an audit failed", "error", err)
 		}

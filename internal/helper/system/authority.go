@@ -9,6 +9,7 @@ import (
 	"time"
 
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/caller"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/pairing"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
 )
@@ -16,8 +17,8 @@ import (
 // callAuthority passes a request on to the ceremony authority, which decides.
 // Two things it cannot know are decided here: whether the posture lets the network
 // open a pairing window, and who takes a key away.
-func (h *Helper) callAuthority(ctx context.Context, who Who, request *systemv1.AuthorityRequest) (*systemv1.AuthorityReply, error) {
-	if request.GetOpenWindow() != nil && who == WhoMiddleware && h.Effective().PairingClosed {
+func (h *Helper) callAuthority(ctx context.Context, who caller.Who, request *systemv1.AuthorityRequest) (*systemv1.AuthorityReply, error) {
+	if request.GetOpenWindow() != nil && who == caller.Middleware && h.Effective().PairingClosed {
 		return &systemv1.AuthorityReply{
 			ErrorCode:    string(pairing.CodePermission),
 			ErrorMessage: "pairing from the network is closed; lift that first ('bitbox-app posture unlock'), or open the window at the Base's console",
@@ -28,7 +29,7 @@ func (h *Helper) callAuthority(ctx context.Context, who Who, request *systemv1.A
 		defer h.retiring.Unlock()
 		h.retirer = who
 	}
-	reply, err := h.authority.Call(ctx, who.caller(), request)
+	reply, err := h.authority.Call(ctx, who.Pairing(), request)
 	if err != nil {
 		return nil, fmt.Errorf("ask the ceremony authority: %w", err)
 	}
@@ -93,7 +94,7 @@ func (h *Helper) saveRegistry(registry []byte, orderedBy func(key [32]byte) pair
 // revision, the Middleware can only restrict, and no owner.
 func (h *Helper) takeAwayLocked(key posture.SigningKey, note func(posture.Output, error) error) error {
 	now := h.config.Clock()
-	if h.retirer == WhoMiddleware {
+	if h.retirer == caller.Middleware {
 		err := note(h.ledger.Restrict(posture.Closing{Type: posture.ClosingApp, App: key}, posture.ActorMiddleware, now))
 		if errors.Is(err, posture.ErrNothingToClose) {
 			return nil
@@ -146,7 +147,7 @@ func (h *Helper) reconcile() error {
 	}
 	for _, key := range orphans {
 		request := &systemv1.AuthorityRequest{Verb: &systemv1.AuthorityRequest_Retire{Retire: &systemv1.Retire{SigningKey: key[:]}}}
-		reply, callErr := h.callAuthority(context.Background(), WhoRoot, request)
+		reply, callErr := h.callAuthority(context.Background(), caller.Root, request)
 		if callErr == nil && reply.GetErrorCode() != "" {
 			callErr = errors.New(reply.GetErrorMessage())
 		}
@@ -191,7 +192,7 @@ func (h *Helper) limitLocked(raised []pairing.Enrolled) error {
 // closeWindow ends pairing from the network when the posture has it closed.
 func (h *Helper) closeWindow(ctx context.Context) {
 	request := &systemv1.AuthorityRequest{Verb: &systemv1.AuthorityRequest_CloseWindow{CloseWindow: &systemv1.CloseWindow{}}}
-	if _, err := h.callAuthority(ctx, WhoRoot, request); err != nil {
+	if _, err := h.callAuthority(ctx, caller.Root, request); err != nil {
 		h.log.Error("the pairing window could not be closed", "error", err)
 	}
 }

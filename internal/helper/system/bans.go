@@ -8,9 +8,10 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
-
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/bruteforce"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/caller"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/turns"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
 )
@@ -28,7 +29,7 @@ type Banner interface {
 }
 
 func (h *Helper) listBans(ctx context.Context) (*systemv1.SystemReply, error) {
-	bans, err := h.bansNow.get(ctx)
+	bans, err := h.bansNow.Get(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -38,11 +39,11 @@ func (h *Helper) listBans(ctx context.Context) (*systemv1.SystemReply, error) {
 
 // askBans asks fail2ban, one question at a time, and tells watchers what is new.
 func (h *Helper) askBans(ctx context.Context) (bruteforce.Bans, error) {
-	if err := h.bansTurn.take(ctx); err != nil {
+	if err := h.bansTurn.Take(ctx); err != nil {
 		return bruteforce.Bans{}, err
 	}
-	defer h.bansTurn.end()
-	ctx, cancel := context.WithTimeout(ctx, askTime)
+	defer h.bansTurn.End()
+	ctx, cancel := context.WithTimeout(ctx, turns.AskTime)
 	defer cancel()
 	bans, err := h.config.Banner.Bans(ctx)
 	if err != nil {
@@ -99,11 +100,11 @@ func stamp(t time.Time) *timestamppb.Timestamp {
 }
 
 // liftBan takes an owner's signed order, or root's word.
-func (h *Helper) liftBan(ctx context.Context, who Who, request *systemv1.LiftBan) (*systemv1.SystemReply, error) {
+func (h *Helper) liftBan(ctx context.Context, who caller.Who, request *systemv1.LiftBan) (*systemv1.SystemReply, error) {
 	var addr netip.Addr
 	var err error
 	if order := request.GetPlain(); order != nil {
-		if who != WhoRoot {
+		if who != caller.Root {
 			return nil, helperclient.Errorf(helperclient.CodePermission, "%s may not lift a ban without an owner's signature", who)
 		}
 		if addr, err = netip.ParseAddr(order.GetAddress()); err != nil {
@@ -120,13 +121,13 @@ func (h *Helper) liftBan(ctx context.Context, who Who, request *systemv1.LiftBan
 			return nil, err
 		}
 	}
-	if err := h.bansTurn.take(ctx); err != nil {
+	if err := h.bansTurn.Take(ctx); err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, askTime)
+	ctx, cancel := context.WithTimeout(ctx, turns.AskTime)
 	defer cancel()
 	lifted, err := h.config.Banner.Lift(ctx, addr)
-	h.bansTurn.end()
+	h.bansTurn.End()
 	if err != nil {
 		return nil, helperclient.Errorf(helperclient.CodeInternal, "lift the ban of %s: %w", addr, err)
 	}
@@ -136,7 +137,7 @@ func (h *Helper) liftBan(ctx context.Context, who Who, request *systemv1.LiftBan
 
 // watchBans looks for new bans while somebody watches.
 func (h *Helper) watchBans(ctx context.Context) {
-	every(ctx, banInterval, func() {
+	turns.Every(ctx, banInterval, func() {
 		h.mu.Lock()
 		watched := len(h.events.watchers) > 0
 		h.mu.Unlock()
@@ -147,18 +148,4 @@ func (h *Helper) watchBans(ctx context.Context) {
 			h.log.Warn("the bans are not known", "error", err)
 		}
 	})
-}
-
-// every calls do at intervals until ctx ends.
-func every(ctx context.Context, interval time.Duration, do func()) {
-	ticker := time.NewTicker(interval)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ticker.C:
-			do()
-		case <-ctx.Done():
-			return
-		}
-	}
 }

@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/time/rate"
 
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/caller"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 )
 
@@ -35,10 +36,10 @@ const (
 
 // CallerBounds is the table of the budgets. MemoryMax of the unit is above twice the sum of
 // Holds: who uses up a budget waits, and ends nothing.
-var CallerBounds = map[Who]Bounds{
-	WhoMiddleware: {Holds: 96 << 20, Calls: 1000, Work: 5, Kept: 24 << 20},
-	WhoConsole:    {Holds: 16 << 20, Calls: 200, Work: 20},
-	WhoRoot:       {Holds: 32 << 20, Calls: 200, Work: 40},
+var CallerBounds = map[caller.Who]Bounds{
+	caller.Middleware: {Holds: 96 << 20, Calls: 1000, Work: 5, Kept: 24 << 20},
+	caller.Console:    {Holds: 16 << 20, Calls: 200, Work: 20},
+	caller.Root:       {Holds: 32 << 20, Calls: 200, Work: 40},
 }
 
 // closingBounds is what each caller has beside that for what closes.
@@ -47,11 +48,11 @@ var closingBounds = Bounds{Holds: 16 << 20, Calls: 50, Work: 50}
 // budgets are those of one caller.
 type budgets struct{ all, closing *budget }
 
-func newBudgets(bounds map[Who]Bounds) map[Who]budgets {
+func newBudgets(bounds map[caller.Who]Bounds) map[caller.Who]budgets {
 	if bounds == nil {
 		bounds = CallerBounds
 	}
-	all := map[Who]budgets{}
+	all := map[caller.Who]budgets{}
 	for who, b := range bounds {
 		all[who] = budgets{newBudget(b), newBudget(closingBounds)}
 	}

@@ -7,7 +7,9 @@ import (
 	"time"
 
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/caller"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/factoryreset"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/turns"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/update"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/changelog"
@@ -59,7 +61,7 @@ func (h *Helper) recordBegin() {
 // watchChanges looks after the log until ctx ends.
 func (h *Helper) watchChanges(ctx context.Context) {
 	h.recordUpdateEnd()
-	every(ctx, watchChangesEvery, func() {
+	turns.Every(ctx, watchChangesEvery, func() {
 		h.changes.RecordSums(false)
 		h.recordUpdateEnd()
 	})
@@ -123,7 +125,7 @@ func (h *Helper) listChanges(request *systemv1.ListChanges) (*systemv1.SystemRep
 }
 
 // recordChange takes the Middleware's word for a change of its own.
-func (h *Helper) recordChange(who Who, appID string, request *systemv1.RecordChange) (*systemv1.SystemReply, error) {
+func (h *Helper) recordChange(who caller.Who, appID string, request *systemv1.RecordChange) (*systemv1.SystemReply, error) {
 	if !changelog.Words[request.GetWhat()].Middleware {
 		return nil, helperclient.Errorf(helperclient.CodePermission, "the Middleware may not record %q",
 			changelog.Line(request.GetWhat(), changelog.MaxName))

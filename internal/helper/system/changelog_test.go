@@ -19,8 +19,9 @@ import (
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/boottime"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/caller"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/changerecorder"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
-	"github.com/BitBoxSwiss/bitbox-base/internal/helper/recorder"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/changelog"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
@@ -33,7 +34,7 @@ func (b *base) logged() []*systemv1.ChangeEntry {
 	var entries [][]byte
 	var first, last *systemv1.ChangesHead
 	for after := uint64(0); ; after = last.GetLastNumber() {
-		reply, err := b.as(WhoMiddleware).Do(b.t.Context(), &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_ListChanges{
+		reply, err := b.as(caller.Middleware).Do(b.t.Context(), &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_ListChanges{
 			ListChanges: &systemv1.ListChanges{After: after, Nonce: nonce}}}, nil)
 		if err != nil {
 			b.t.Fatal(err)
@@ -96,7 +97,7 @@ func (b *base) idOf(a *app) string {
 // from sends a request as the Middleware does for an App.
 func (b *base) from(id string, request *systemv1.SystemRequest) error {
 	request.AppId = id
-	_, err := b.as(WhoMiddleware).Do(b.t.Context(), request, nil)
+	_, err := b.as(caller.Middleware).Do(b.t.Context(), request, nil)
 	return err
 }
 
@@ -126,8 +127,8 @@ func forge(sealed []byte) []byte {
 func TestTheLogSaysWhoDidWhatAndHowItEnded(t *testing.T) {
 	b := newBase(t)
 	b.start()
-	a := b.pair(b.as(WhoMiddleware), "Laptop", owner)
-	phone := b.pair(b.as(WhoMiddleware), "Phone", basev1.Role_ROLE_OPERATOR)
+	a := b.pair(b.as(caller.Middleware), "Laptop", owner)
+	phone := b.pair(b.as(caller.Middleware), "Phone", basev1.Role_ROLE_OPERATOR)
 	a.mustSubmit(open)
 	id, phonesID := b.idOf(a), b.idOf(phone)
 	before := len(b.logged())
@@ -167,15 +168,15 @@ func TestTheLogSaysWhoDidWhatAndHowItEnded(t *testing.T) {
 		t.Fatal("it was applied")
 	}
 	b.world.set("reload "+generation.ProxyUnit, nil)
-	if err := b.restrict(WhoConsole, lockdown()); err != nil {
+	if err := b.restrict(caller.Console, lockdown()); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := b.as(WhoRoot).Do(t.Context(),
+	if _, err := b.as(caller.Root).Do(t.Context(),
 		&systemv1.SystemRequest{Verb: &systemv1.SystemRequest_LocalChange{LocalChange: &systemv1.LocalChange{
 			Change: &systemv1.LocalChange_LiftRestrictions{}, Note: "all is well"}}}, nil); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := b.as(WhoConsole).Do(t.Context(),
+	if _, err := b.as(caller.Console).Do(t.Context(),
 		&systemv1.SystemRequest{Verb: &systemv1.SystemRequest_Authority{Authority: &systemv1.AuthorityRequest{
 			Verb: &systemv1.AuthorityRequest_Retire{Retire: &systemv1.Retire{SigningKey: phone.key[:]}}}}}, nil); err != nil {
 		t.Fatal(err)
@@ -224,7 +225,7 @@ func TestTheLogSaysWhoDidWhatAndHowItEnded(t *testing.T) {
 func TestARefusedSignatureBlamesNobody(t *testing.T) {
 	b := newBase(t)
 	b.start()
-	a := b.pair(b.as(WhoMiddleware), "Laptop", owner)
+	a := b.pair(b.as(caller.Middleware), "Laptop", owner)
 	forged := forge(posture.SignDocument(a.draft(false, exposeOwnPort), a.seed))
 	if err := b.from("", submitRequest(forged)); err == nil {
 		t.Fatal("a forged document is taken")
@@ -243,7 +244,7 @@ func TestARefusedSignatureBlamesNobody(t *testing.T) {
 func TestAMiddlewareThatWasTakenOverDoesNotPushTheLogOut(t *testing.T) {
 	b := newBase(t)
 	b.start()
-	a := b.pair(b.as(WhoMiddleware), "Laptop", owner)
+	a := b.pair(b.as(caller.Middleware), "Laptop", owner)
 	a.mustSubmit(exposeOwnPort)
 	before := len(b.logged())
 	const flood = 5 * changelog.Places
@@ -260,7 +261,7 @@ func TestAMiddlewareThatWasTakenOverDoesNotPushTheLogOut(t *testing.T) {
 	}
 	// Who acts with a signature or by hand always finds a place.
 	a.mustSubmit(func(p *posture.Posture, _ uint64) { p.Extras = nil })
-	if err := b.restrict(WhoConsole, lockdown()); err != nil {
+	if err := b.restrict(caller.Console, lockdown()); err != nil {
 		t.Fatal(err)
 	}
 	lines := b.lines()
@@ -315,7 +316,7 @@ func TestTheMiddlewareRecordsItsOwnChangesAndNoOthers(t *testing.T) {
 			t.Errorf("record %q: %v", what, err)
 		}
 	}
-	for _, who := range []Who{WhoConsole, WhoRoot} {
+	for _, who := range []caller.Who{caller.Console, caller.Root} {
 		if _, err := b.as(who).Do(t.Context(), recordRequest(changelog.RenameApp, "x"), nil); err == nil {
 			t.Errorf("%v may record", who)
 		}
@@ -340,10 +341,10 @@ func TestADamagedLogIsRefusedLoudlyAndTheBaseClosesAllTheSame(t *testing.T) {
 	b := newBase(t)
 	var journal bytes.Buffer
 	b.start()
-	a := b.pair(b.as(WhoMiddleware), "Laptop", owner)
+	a := b.pair(b.as(caller.Middleware), "Laptop", owner)
 	a.mustSubmit(exposeOwnPort)
 	b.stop()
-	path := filepath.Join(b.directory, recorder.File)
+	path := filepath.Join(b.directory, changerecorder.File)
 	whole, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
@@ -366,15 +367,15 @@ func TestADamagedLogIsRefusedLoudlyAndTheBaseClosesAllTheSame(t *testing.T) {
 			b.config.Logger = slog.New(slog.NewTextHandler(&journal, nil))
 			b.config.Auditor = quiet{}
 			b.start()
-			_, err := b.as(WhoMiddleware).Do(t.Context(), &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_ListChanges{
+			_, err := b.as(caller.Middleware).Do(t.Context(), &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_ListChanges{
 				ListChanges: &systemv1.ListChanges{Nonce: make([]byte, changesNonce)}}}, nil)
 			if !errors.Is(err, &helperclient.Error{Code: helperclient.CodeInternal}) {
 				t.Errorf("list: %v", err)
 			}
-			if err := b.restrict(WhoMiddleware, lockdown()); err != nil && !errors.Is(err, &helperclient.Error{Code: helperclient.CodeNothing}) {
+			if err := b.restrict(caller.Middleware, lockdown()); err != nil && !errors.Is(err, &helperclient.Error{Code: helperclient.CodeNothing}) {
 				t.Errorf("the Base does not close: %v", err)
 			}
-			reply, err := b.as(WhoRoot).Do(t.Context(),
+			reply, err := b.as(caller.Root).Do(t.Context(),
 				&systemv1.SystemRequest{Verb: &systemv1.SystemRequest_RunAudit{RunAudit: &systemv1.RunAudit{}}}, nil)
 			if err != nil || len(reply.GetAudit().GetFindings()) != 1 || reply.GetAudit().GetFindings()[0].GetId() != "changes-damaged" {
 				t.Errorf("the audit has found %v, %v", reply, err)
@@ -410,7 +411,7 @@ func records() {
 	})
 	for n := 1; err == nil; n++ {
 		request := recordRequest(changelog.RenameApp, fmt.Sprint(n))
-		if _, err = (helperclient.Client{Port: h.Port(WhoMiddleware)}).Do(context.Background(), request, nil); err == nil {
+		if _, err = (helperclient.Client{Port: h.Port(caller.Middleware)}).Do(context.Background(), request, nil); err == nil {
 			fmt.Println(n)
 		}
 	}

@@ -9,7 +9,9 @@ import (
 
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/harmless"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/caller"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/journal"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/refusal"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/services"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/units"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
@@ -28,8 +30,8 @@ const (
 // installDebianUpdates starts what installs Debian's updates each night, unless it runs
 // already, and tells what it says until it has ended. It goes on if nobody listens:
 // systemd runs it.
-func (h *Helper) installDebianUpdates(ctx context.Context, who Who, send func(*systemv1.SystemReply) error) error {
-	give, err := h.readers.Take(who == WhoMiddleware)
+func (h *Helper) installDebianUpdates(ctx context.Context, who caller.Who, send func(*systemv1.SystemReply) error) error {
+	give, err := h.readers.Take(who == caller.Middleware)
 	if err != nil {
 		return err
 	}
@@ -74,7 +76,7 @@ func (h *Helper) installDebianUpdates(ctx context.Context, who Who, send func(*s
 		err = h.followInstallation(ctx, since, tell)
 	}
 	if err != nil && ctx.Err() != nil {
-		return errNotAwaited // systemd goes on
+		return refusal.ErrNotAwaited // systemd goes on
 	}
 	if err != nil {
 		return err

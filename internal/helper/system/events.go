@@ -5,8 +5,8 @@ import (
 	"errors"
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
-
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/caller"
 )
 
 // maxWaiting is how many events wait for one watcher. One that reads more slowly
@@ -83,7 +83,7 @@ func (h *Helper) numbersLocked() (revision, restriction uint64, phase systemv1.P
 }
 
 // watch sends events until ctx ends, or the watcher is too slow.
-func (h *Helper) watch(ctx context.Context, who Who, send func(*systemv1.SystemReply) error) error {
+func (h *Helper) watch(ctx context.Context, who caller.Who, send func(*systemv1.SystemReply) error) error {
 	watcher := make(chan *systemv1.SystemEvent, maxWaiting)
 	h.mu.Lock()
 	if h.events.watchers == nil {
@@ -91,7 +91,7 @@ func (h *Helper) watch(ctx context.Context, who Who, send func(*systemv1.SystemR
 	}
 	h.events.watchers[watcher] = true
 	middlewares := 0
-	if who == WhoMiddleware {
+	if who == caller.Middleware {
 		middlewares = 1
 	}
 	h.events.middlewares += middlewares

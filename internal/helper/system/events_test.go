@@ -8,6 +8,7 @@ import (
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/caller"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/sshkey"
 )
@@ -26,7 +27,7 @@ func toldChanges(events []*basev1.Event) (told []string) {
 func TestOneChangeIsOneEventThatSaysWhatChanged(t *testing.T) {
 	b := newBase(t)
 	b.start()
-	a := b.pair(b.as(WhoMiddleware), "Laptop", owner)
+	a := b.pair(b.as(caller.Middleware), "Laptop", owner)
 	b.settled()
 	events := b.watchEvents()
 	key := testKey()

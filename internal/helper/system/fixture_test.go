@@ -19,6 +19,7 @@ import (
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/boottime"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/caller"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/noiseconn"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/pairing"
@@ -114,12 +115,14 @@ func (b *base) settled() {
 func (b *base) advance(d time.Duration) {
 	b.ahead.Add(int64(d))
 	b.helper.mu.Lock()
-	b.helper.worker.wake()
+	b.helper.worker.Wake()
 	b.helper.mu.Unlock()
 }
 
 // as is a client that calls as who, within this process.
-func (b *base) as(who Who) helperclient.Client { return helperclient.Client{Port: b.helper.Port(who)} }
+func (b *base) as(who caller.Who) helperclient.Client {
+	return helperclient.Client{Port: b.helper.Port(who)}
+}
 
 // app is an App: its keys, and what it has seen of the Base.
 type app struct {
@@ -151,7 +154,7 @@ func (b *base) pair(middleware helperclient.Client, name string, role basev1.Rol
 	b.t.Helper()
 	a := &app{base: b, seed: newAppSeed(), name: name, via: middleware}
 	a.key = posture.PublicKey(a.seed)
-	if err := b.ceremony(middleware.Authority(), b.as(WhoConsole).Authority(), a, role); err != nil {
+	if err := b.ceremony(middleware.Authority(), b.as(caller.Console).Authority(), a, role); err != nil {
 		b.t.Fatalf("pair %s: %v", name, err)
 	}
 	return a
@@ -315,7 +318,7 @@ func exposeOwnPort(p *posture.Posture, next uint64) {
 		Lease: posture.Lease{Length: 24 * time.Hour, GrantedIn: next}}}
 }
 
-func (b *base) restrict(who Who, r *systemv1.Restrict) error {
+func (b *base) restrict(who caller.Who, r *systemv1.Restrict) error {
 	_, err := b.as(who).Do(b.t.Context(), &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_Restrict{Restrict: r}}, nil)
 	return err
 }

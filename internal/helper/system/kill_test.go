@@ -15,6 +15,7 @@ import (
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/boottime"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/caller"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
@@ -65,13 +66,13 @@ func victim() {
 	}
 	armed = true // before the worker has anything to do
 	if os.Getenv(resetVariable) != "" {
-		_, err := helperclient.Client{Port: h.Port(WhoConsole)}.Do(ctx, resetHere(), nil)
+		_, err := helperclient.Client{Port: h.Port(caller.Console)}.Do(ctx, resetHere(), nil)
 		fmt.Fprintln(os.Stderr, "it was not killed:", err)
 		os.Exit(1)
 	}
 	signed, err := openingDocument(h)
 	if err == nil {
-		_, err = helperclient.Client{Port: h.Port(WhoMiddleware)}.Do(ctx, submitRequest(signed), nil)
+		_, err = helperclient.Client{Port: h.Port(caller.Middleware)}.Do(ctx, submitRequest(signed), nil)
 	}
 	fmt.Fprintln(os.Stderr, "it was not killed:", err)
 	os.Exit(1)
@@ -87,7 +88,7 @@ func openingDocument(h *Helper) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	a := &app{seed: key, via: helperclient.Client{Port: h.Port(WhoMiddleware)}}
+	a := &app{seed: key, via: helperclient.Client{Port: h.Port(caller.Middleware)}}
 	view, err := a.lookAt(context.Background(), h.StateKey())
 	if err != nil {
 		return nil, err
@@ -117,7 +118,7 @@ func TestAHelperKilledAtAnyStepLeavesOldOrNewWhole(t *testing.T) {
 			t.Run(step+" "+try, func(t *testing.T) {
 				b := newBase(t)
 				b.start()
-				a := b.pair(b.as(WhoMiddleware), "phone", owner)
+				a := b.pair(b.as(caller.Middleware), "phone", owner)
 				b.settled()
 				before := b.helper.Effective()
 				b.stop()
@@ -143,7 +144,7 @@ func TestAHelperKilledAtAnyStepLeavesOldOrNewWhole(t *testing.T) {
 				if !posture.EquallyOpen(b.helper.Effective(), before) {
 					t.Errorf("in force is %+v, was %+v", b.helper.Effective(), before)
 				}
-				a.via = b.as(WhoMiddleware)
+				a.via = b.as(caller.Middleware)
 				a.mustSubmit(open)
 				b.settled()
 			})
@@ -190,7 +191,7 @@ func onDisk(directory string, e posture.Effective) error {
 func TestATryDoesNotOutliveAPowerCut(t *testing.T) {
 	b := newBase(t)
 	b.start()
-	a := b.pair(b.as(WhoMiddleware), "phone", owner)
+	a := b.pair(b.as(caller.Middleware), "phone", owner)
 	b.settled()
 	before := b.helper.Effective()
 	if err := a.submitSigned(posture.SignDocument(a.draft(true, open), a.seed)); err != nil {
@@ -212,7 +213,7 @@ func TestATryDoesNotOutliveAPowerCut(t *testing.T) {
 func TestSSHDoesNotOutliveAReboot(t *testing.T) {
 	b := newBase(t)
 	b.start()
-	a := b.pair(b.as(WhoMiddleware), "phone", owner)
+	a := b.pair(b.as(caller.Middleware), "phone", owner)
 	a.mustSubmit(open)
 	b.settled()
 	b.stop()
@@ -231,7 +232,7 @@ func TestSSHDoesNotOutliveAReboot(t *testing.T) {
 func TestADamagedStateLeavesAClosedBase(t *testing.T) {
 	b := newBase(t)
 	b.start()
-	a := b.pair(b.as(WhoMiddleware), "phone", owner)
+	a := b.pair(b.as(caller.Middleware), "phone", owner)
 	a.mustSubmit(open)
 	b.settled()
 	b.stop()

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/caller"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/services"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/changelog"
@@ -25,7 +26,7 @@ func (b *base) leaves(request *systemv1.SystemRequest, begun <-chan struct{}, go
 	through := make(chan struct{})
 	go func() {
 		defer close(through)
-		_, _ = b.as(WhoMiddleware).Do(ctx, request, nil)
+		_, _ = b.as(caller.Middleware).Do(ctx, request, nil)
 	}()
 	<-begun
 	hangUp()
@@ -54,7 +55,7 @@ func (b *base) ended(what string) string {
 func TestTheLogIsRightWhenACallerLeaves(t *testing.T) {
 	b, m := managedBase(t)
 	b.start()
-	a := b.pair(b.as(WhoMiddleware), "Laptop", owner)
+	a := b.pair(b.as(caller.Middleware), "Laptop", owner)
 	signed := posture.SignDocument(a.draft(true, open), a.seed)
 
 	// held has the next applying wait.
@@ -156,12 +157,12 @@ func TestUnlockingOpensNothingByItself(t *testing.T) {
 	for _, reopen := range []bool{false, true} {
 		b := newBase(t)
 		b.start()
-		a := b.pair(b.as(WhoMiddleware), "Laptop", owner)
+		a := b.pair(b.as(caller.Middleware), "Laptop", owner)
 		a.mustSubmit(open)
-		if err := b.restrict(WhoConsole, lockdown()); err != nil {
+		if err := b.restrict(caller.Console, lockdown()); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := b.as(WhoRoot).Do(t.Context(),
+		if _, err := b.as(caller.Root).Do(t.Context(),
 			&systemv1.SystemRequest{Verb: &systemv1.SystemRequest_LocalChange{LocalChange: &systemv1.LocalChange{
 				Change: &systemv1.LocalChange_LiftRestrictions{LiftRestrictions: &systemv1.LiftRestrictions{Reopen: reopen}}}}}, nil); err != nil {
 			t.Fatal(err)
@@ -178,10 +179,10 @@ func TestUnlockingOpensNothingByItself(t *testing.T) {
 func TestALeaseIsEndedBelowALockdown(t *testing.T) {
 	b := newBase(t)
 	b.start()
-	a := b.pair(b.as(WhoMiddleware), "Laptop", owner)
+	a := b.pair(b.as(caller.Middleware), "Laptop", owner)
 	a.mustSubmit(open)
 	end := &systemv1.Restrict{What: &systemv1.Restrict_EndLease{EndLease: &systemv1.LeaseEnded{Kind: string(posture.KindSSH)}}}
-	if err := errors.Join(b.restrict(WhoConsole, lockdown()), b.restrict(WhoMiddleware, end)); err != nil {
+	if err := errors.Join(b.restrict(caller.Console, lockdown()), b.restrict(caller.Middleware, end)); err != nil {
 		t.Fatal(err)
 	}
 	if e := a.look().Unlocked(); e.SSH != nil || len(e.Endpoints) != 2 {

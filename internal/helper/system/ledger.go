@@ -10,13 +10,12 @@ import (
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/caller"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/refusal"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/pairing"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
 )
-
-// askTime bounds what somebody waits for, who only asks.
-const askTime = 30 * time.Second
 
 // updateLocked runs one call of the ledger, saves what comes of it, and wakes the
 // worker when something else is in force.
@@ -103,8 +102,8 @@ func (h *Helper) followRolesLocked() {
 // changedLocked tells everybody that something else is in force.
 func (h *Helper) changedLocked() {
 	h.version++
-	h.worker.wake()
-	h.announcer.wake()
+	h.worker.Wake()
+	h.announcer.Wake()
 	h.publishLocked(nil)
 	h.tellLocked(h.askedBy)
 }
@@ -197,7 +196,7 @@ func (h *Helper) change(ctx context.Context, progress func(*systemv1.Progress),
 		case err := <-w.done:
 			return err
 		case <-ctx.Done():
-			return errUnderWay // the helper is being stopped
+			return refusal.ErrUnderWay // the helper is being stopped
 		}
 	}
 }
@@ -223,7 +222,7 @@ func (h *Helper) confirm(request *systemv1.ConfirmTry) (*systemv1.SystemReply, e
 const maxMilliseconds = uint64(1<<63-1) / uint64(time.Millisecond)
 
 // restrict closes something at once, and answers when it is closed.
-func (h *Helper) restrict(ctx context.Context, who Who, app string, request *systemv1.Restrict) (*systemv1.SystemReply, error) {
+func (h *Helper) restrict(ctx context.Context, who caller.Who, app string, request *systemv1.Restrict) (*systemv1.SystemReply, error) {
 	closing, err := closingOf(request)
 	if err != nil {
 		return nil, err
@@ -231,7 +230,7 @@ func (h *Helper) restrict(ctx context.Context, who Who, app string, request *sys
 	h.mu.Lock()
 	h.askedBy = app
 	err = h.updateLocked(func() (posture.Output, error) {
-		return h.ledger.Restrict(closing, who.actor(), h.config.Clock())
+		return h.ledger.Restrict(closing, who.Actor(), h.config.Clock())
 	})
 	h.askedBy = ""
 	closed := h.inForceLocked().PairingClosed

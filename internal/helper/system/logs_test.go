@@ -16,6 +16,7 @@ import (
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/harmless"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/caller"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/journal"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/ipc"
@@ -135,7 +136,7 @@ func TestWhatFollowsComesWithoutAGap(t *testing.T) {
 	b.start()
 	ctx, hangUp := context.WithCancel(t.Context())
 	var got []string
-	err := b.as(WhoMiddleware).Each(ctx, logsRequest(&basev1.ReadLogsRequest{Services: []string{"electrs"}, Follow: true}),
+	err := b.as(caller.Middleware).Each(ctx, logsRequest(&basev1.ReadLogsRequest{Services: []string{"electrs"}, Follow: true}),
 		func(reply *systemv1.SystemReply) error {
 			if reply.GetLogs().GetLive() {
 				got = append(got, "live")
@@ -178,24 +179,24 @@ func TestFollowersAreFewAndLeaveRoomForRoot(t *testing.T) {
 	ctx, hangUp := context.WithCancel(t.Context())
 	defer hangUp()
 	live := make(chan struct{}, 100)
-	follow := func(who Who) error {
+	follow := func(who caller.Who) error {
 		return b.as(who).Each(ctx, logsRequest(&basev1.ReadLogsRequest{Follow: true}), func(*systemv1.SystemReply) error {
 			live <- struct{}{}
 			return nil
 		})
 	}
 	for range helperclient.MaxMiddlewareReaders {
-		go func() { _ = follow(WhoMiddleware) }()
+		go func() { _ = follow(caller.Middleware) }()
 		<-live
 	}
-	if err := follow(WhoMiddleware); !errors.Is(err, &helperclient.Error{Code: helperclient.CodeBusy}) {
+	if err := follow(caller.Middleware); !errors.Is(err, &helperclient.Error{Code: helperclient.CodeBusy}) {
 		t.Errorf("one more: %v", err)
 	}
 	for range journal.MaxReaders - helperclient.MaxMiddlewareReaders {
-		go func() { _ = follow(WhoRoot) }()
+		go func() { _ = follow(caller.Root) }()
 		<-live
 	}
-	if err := follow(WhoRoot); !errors.Is(err, &helperclient.Error{Code: helperclient.CodeBusy}) {
+	if err := follow(caller.Root); !errors.Is(err, &helperclient.Error{Code: helperclient.CodeBusy}) {
 		t.Errorf("one more of root's: %v", err)
 	}
 	hangUp()
@@ -237,7 +238,8 @@ func TestALineThatIsTooLongDoesNotBringTheWholeJournalBack(t *testing.T) {
 	}
 	done := errors.New("done")
 	var got []string
-	err := b.as(WhoMiddleware).Each(t.Context(), logsRequest(&basev1.ReadLogsRequest{Services: []string{"electrs"}, Lines: 1, Follow: true}),
+	err := b.as(caller.Middleware).Each(t.Context(), logsRequest(
+		&basev1.ReadLogsRequest{Services: []string{"electrs"}, Lines: 1, Follow: true}),
 		func(reply *systemv1.SystemReply) error {
 			got = append(got, texts(reply.GetLogs().GetEntries())...)
 			if slices.Contains(got, "new") {

@@ -3,11 +3,11 @@ package system
 import (
 	"context"
 	"errors"
-	"time"
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/apply"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/caller"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/journal"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/timezone"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/units"
@@ -24,13 +24,6 @@ type Manager interface {
 	Unmet(ctx context.Context, unit string) ([]string, error)
 }
 
-const (
-	// laterGrace is how long after an answer that is done which may cut its way.
-	laterGrace = 500 * time.Millisecond
-	// maxLater is how many such things wait.
-	maxLater = 8
-)
-
 func servicesReply(list []*basev1.Service, err error) (*systemv1.SystemReply, error) {
 	if err != nil {
 		return nil, err
@@ -38,12 +31,13 @@ func servicesReply(list []*basev1.Service, err error) (*systemv1.SystemReply, er
 	return &systemv1.SystemReply{Result: &systemv1.SystemReply_Services{Services: &systemv1.ServicesResult{Services: list}}}, nil
 }
 
-func (h *Helper) readLogs(ctx context.Context, who Who, request *basev1.ReadLogsRequest, send func(*systemv1.SystemReply) error) error {
+func (h *Helper) readLogs(ctx context.Context, who caller.Who, request *basev1.ReadLogsRequest,
+	send func(*systemv1.SystemReply) error) error {
 	q, err := journal.Check(h.config.Services, request)
 	if err != nil {
 		return err
 	}
-	give, err := h.readers.Take(who == WhoMiddleware)
+	give, err := h.readers.Take(who == caller.Middleware)
 	if err != nil {
 		return err
 	}
@@ -62,39 +56,12 @@ func (h *Helper) listTimeZones() (*systemv1.SystemReply, error) {
 		TimeZones: &systemv1.TimeZonesResult{Names: names, Current: h.config.TimeZone.Current()}}}, nil
 }
 
-// later has something done once the answer had time to leave.
-func (h *Helper) later(do func(ctx context.Context)) error {
-	select {
-	case h.laters <- do:
-		return nil
-	default:
-		return helperclient.Errorf(helperclient.CodeBusy, "%d such things are waiting to be done already; try again in a moment", maxLater)
-	}
-}
-
-// doLater does what later was given, one after the other.
-func (h *Helper) doLater(ctx context.Context) {
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case do := <-h.laters:
-			select {
-			case <-ctx.Done():
-				return
-			case <-time.After(laterGrace):
-				do(ctx)
-			}
-		}
-	}
-}
-
 func (h *Helper) setTimeZone(ctx context.Context, name string) error {
 	// systemd does nothing else while it reads its units anew.
-	if err := h.serviceTurn.take(ctx); err != nil {
+	if err := h.serviceTurn.Take(ctx); err != nil {
 		return err
 	}
-	defer h.serviceTurn.end()
+	defer h.serviceTurn.End()
 	switch err := h.config.TimeZone.Set(name); {
 	case errors.Is(err, timezone.ErrUnknown):
 		return helperclient.Errorf(helperclient.CodeInvalid, "%w", err)

@@ -18,6 +18,7 @@ import (
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/caller"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/services"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/timezone"
 )
@@ -242,7 +243,7 @@ func managedBase(t *testing.T) (*base, *manager) {
 	// These tests ask for more than a caller may have in a minute; the budgets have tests of
 	// their own (table_test.go).
 	b.config.Bounds = maps.Clone(CallerBounds)
-	b.config.Bounds[WhoMiddleware] = Bounds{Holds: CallerBounds[WhoMiddleware].Holds, Calls: 1e6, Work: 1e6}
+	b.config.Bounds[caller.Middleware] = Bounds{Holds: CallerBounds[caller.Middleware].Holds, Calls: 1e6, Work: 1e6}
 	b.config.Services = append(services.BuiltIn(), ownService("electrs"), ownService("bitcoind"))
 	b.config.TimeZone = zones(t, b.directory)
 	b.config.UpdateStamp = filepath.Join(b.directory, "upgrade-stamp")
@@ -283,7 +284,7 @@ func logsRequest(r *basev1.ReadLogsRequest) *systemv1.SystemRequest {
 }
 
 func (b *base) change(name string, action basev1.ServiceAction) (*basev1.Service, error) {
-	reply, err := b.as(WhoMiddleware).Do(b.t.Context(), changeRequest(name, action), nil)
+	reply, err := b.as(caller.Middleware).Do(b.t.Context(), changeRequest(name, action), nil)
 	if err != nil {
 		return nil, err
 	}
@@ -292,7 +293,7 @@ func (b *base) change(name string, action basev1.ServiceAction) (*basev1.Service
 
 func (b *base) listed(name string) *basev1.Service {
 	b.t.Helper()
-	reply, err := b.as(WhoMiddleware).Do(b.t.Context(), listRequest(), nil)
+	reply, err := b.as(caller.Middleware).Do(b.t.Context(), listRequest(), nil)
 	if err != nil {
 		b.t.Fatal(err)
 	}
@@ -316,7 +317,7 @@ const (
 // logs reads all that there is.
 func (b *base) logs(r *basev1.ReadLogsRequest) ([]*basev1.LogEntry, error) {
 	var all []*basev1.LogEntry
-	err := b.as(WhoMiddleware).Each(b.t.Context(), logsRequest(r), func(reply *systemv1.SystemReply) error {
+	err := b.as(caller.Middleware).Each(b.t.Context(), logsRequest(r), func(reply *systemv1.SystemReply) error {
 		all = append(all, reply.GetLogs().GetEntries()...)
 		return nil
 	})
@@ -343,7 +344,7 @@ func (b *base) watchEvents() (events func() []*basev1.Event) {
 	ready := make(chan struct{})
 	go func() {
 		defer close(done)
-		_ = b.as(WhoRoot).Each(ctx, &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_WatchSystem{WatchSystem: &systemv1.WatchSystem{}}},
+		_ = b.as(caller.Root).Each(ctx, &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_WatchSystem{WatchSystem: &systemv1.WatchSystem{}}},
 			func(reply *systemv1.SystemReply) error {
 				mu.Lock()
 				defer mu.Unlock()

@@ -18,6 +18,7 @@ import (
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/caller"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/noiseconn"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/pairing"
@@ -71,7 +72,7 @@ func (b *base) wantRole(a *app, want basev1.Role, when string) {
 func TestTheAuthorityFollowsTheRolesThatOwnersSign(t *testing.T) {
 	b := newBase(t)
 	b.start()
-	m := b.as(WhoMiddleware)
+	m := b.as(caller.Middleware)
 	phone, tablet := b.pair(m, "phone", owner), b.pair(m, "tablet", viewer)
 	phone.mustSubmit(setRole(tablet, owner))
 	b.wantRole(tablet, owner, "raised")
@@ -98,7 +99,7 @@ func TestTheAuthorityFollowsTheRolesThatOwnersSign(t *testing.T) {
 func TestWatchersAreToldWhatEachAppMayDo(t *testing.T) {
 	b := newBase(t)
 	b.start()
-	m := b.as(WhoMiddleware)
+	m := b.as(caller.Middleware)
 	phone, tablet := b.pair(m, "phone", owner), b.pair(m, "tablet", operator)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
@@ -148,7 +149,7 @@ func TestAHelperKilledDuringAChangeOfARoleLeavesOneRole(t *testing.T) {
 			t.Run(fmt.Sprintf("%v to %v at %s", change.from, change.to, step), func(t *testing.T) {
 				b := newBase(t)
 				b.start()
-				m := b.as(WhoMiddleware)
+				m := b.as(caller.Middleware)
 				phone, tablet := b.pair(m, "phone", owner), b.pair(m, "tablet", change.from)
 				b.settled()
 				b.stop()
@@ -159,7 +160,7 @@ func TestAHelperKilledDuringAChangeOfARoleLeavesOneRole(t *testing.T) {
 				b.start()
 				b.settled()
 				b.wantRole(tablet, want, "after the kill")
-				phone.via = b.as(WhoMiddleware)
+				phone.via = b.as(caller.Middleware)
 				phone.mustSubmit(func(p *posture.Posture, _ uint64) {
 					setRole(tablet, change.to)(p, 0)
 					p.NodeName = "goes on"
@@ -176,7 +177,7 @@ func TestOfTwoRolesTheLowerCounts(t *testing.T) {
 	for _, stored := range []basev1.Role{viewer, owner} {
 		b := newBase(t)
 		b.start()
-		m := b.as(WhoMiddleware)
+		m := b.as(caller.Middleware)
 		b.pair(m, "phone", owner)
 		tablet := b.pair(m, "tablet", operator)
 		b.settled()
@@ -269,7 +270,7 @@ func TestAnOwnersAppLetsAnotherInThroughTheHelper(t *testing.T) {
 	b := newBase(t)
 	b.config.NoDisplay = true
 	b.start()
-	m := b.as(WhoMiddleware)
+	m := b.as(caller.Middleware)
 	phone := b.pair(m, "phone", owner)
 	n := b.newcomer("tablet")
 	number := noiseconn.RequestNumber(n.p1)
@@ -305,7 +306,7 @@ func TestACompromisedMiddlewareLetsNobodyIn(t *testing.T) {
 	b := newBase(t)
 	b.config.NoDisplay = true
 	b.start()
-	m := b.as(WhoMiddleware)
+	m := b.as(caller.Middleware)
 	phone, other, guest := b.pair(m, "phone", owner), b.pair(m, "other", owner), b.pair(m, "guest", viewer)
 	b.advance(pairing.ActsTime)
 	n := b.newcomer("attacker")
@@ -377,14 +378,14 @@ func TestACompromisedMiddlewareLetsNobodyIn(t *testing.T) {
 func TestABaseWithADisplayOrAClosedOneTakesNoActFromTheNetwork(t *testing.T) {
 	b := newBase(t)
 	b.start()
-	m := b.as(WhoMiddleware)
+	m := b.as(caller.Middleware)
 	phone := b.pair(m, "phone", owner)
 	if _, err := m.Do(t.Context(), orderRequest(phone.letIn(123456, viewer)), nil); !errors.Is(err,
 		&helperclient.Error{Code: helperclient.CodePermission}) {
 		t.Errorf("a Base with a display: %v", err)
 	}
 	// The console orders nothing, and root neither: they act themselves.
-	for _, who := range []Who{WhoConsole, WhoRoot} {
+	for _, who := range []caller.Who{caller.Console, caller.Root} {
 		if _, err := b.as(who).Do(t.Context(), orderRequest(phone.letIn(123456, viewer)), nil); !errors.Is(err,
 			&helperclient.Error{Code: helperclient.CodePermission}) {
 			t.Errorf("%v: %v", who, err)
@@ -393,7 +394,7 @@ func TestABaseWithADisplayOrAClosedOneTakesNoActFromTheNetwork(t *testing.T) {
 	b.stop()
 	b.config.NoDisplay = true
 	b.start()
-	phone.via = b.as(WhoMiddleware)
+	phone.via = b.as(caller.Middleware)
 	m = phone.via
 	n := b.newcomer("tablet")
 	if _, err := m.Do(t.Context(), orderRequest(phone.letIn(noiseconn.RequestNumber(n.p1), viewer)), nil); err != nil {
@@ -404,7 +405,7 @@ func TestABaseWithADisplayOrAClosedOneTakesNoActFromTheNetwork(t *testing.T) {
 		t.Fatal(err)
 	}
 	answer := posture.SignPairingAnswer(phone.look().PairingAnswer(n.id[:], words[:], viewer, n.key[:], n.name, phone.challenge()), phone.seed)
-	if err := b.restrict(WhoMiddleware, lockdown()); err != nil {
+	if err := b.restrict(caller.Middleware, lockdown()); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := m.Do(t.Context(), answerRequest(answer), nil); err == nil {
@@ -424,7 +425,7 @@ func TestALockdownLetsNobodyInWhoHasNotConnectedYet(t *testing.T) {
 		b := newBase(t)
 		b.config.NoDisplay = true
 		b.start()
-		m := b.as(WhoMiddleware)
+		m := b.as(caller.Middleware)
 		phone, n := b.pair(m, "phone", owner), b.newcomer("tablet")
 		if _, err := m.Do(t.Context(), orderRequest(phone.letIn(noiseconn.RequestNumber(n.p1), owner)), nil); err != nil {
 			t.Fatal(err)
@@ -441,7 +442,7 @@ func TestALockdownLetsNobodyInWhoHasNotConnectedYet(t *testing.T) {
 			t.Fatal(err)
 		}
 		if close != nil {
-			if err := b.restrict(WhoMiddleware, close); err != nil {
+			if err := b.restrict(caller.Middleware, close); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -487,7 +488,7 @@ func TestWhoIsNoOwnerAnyMoreLetsNobodyIn(t *testing.T) {
 				b := newBase(t)
 				b.config.NoDisplay = true
 				b.start()
-				m := b.as(WhoMiddleware)
+				m := b.as(caller.Middleware)
 				phone, evil := b.pair(m, "phone", owner), b.pair(m, "evil", owner)
 				n := b.newcomer("accomplice")
 				n.via = m

@@ -6,16 +6,17 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/caller"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 )
 
 // Port returns the way to the Helper within its own process, for who. Messages are not
 // marshalled; all else is as it is over the socket.
-func (h *Helper) Port(who Who) helperclient.Port { return local{h, who} }
+func (h *Helper) Port(who caller.Who) helperclient.Port { return local{h, who} }
 
 type local struct {
 	helper *Helper
-	who    Who
+	who    caller.Who
 }
 
 func (l local) Stream(ctx context.Context, request *systemv1.SystemRequest, receive func(*systemv1.SystemReply) error) error {

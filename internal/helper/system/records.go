@@ -9,6 +9,8 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/caller"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/refusal"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/changelog"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
@@ -185,7 +187,7 @@ func openSigned(signed []byte, m proto.Message) bool {
 // App that is taken away by it still has its name.
 type recording struct {
 	h       *Helper
-	who     Who
+	who     caller.Who
 	request *systemv1.SystemRequest
 	record  *recorded
 	what    string
@@ -193,7 +195,7 @@ type recording struct {
 }
 
 // recording returns nil for what changes nothing.
-func (h *Helper) recording(v verb, who Who, request *systemv1.SystemRequest) *recording {
+func (h *Helper) recording(v verb, who caller.Who, request *systemv1.SystemRequest) *recording {
 	if v.record == nil {
 		return nil
 	}
@@ -220,7 +222,7 @@ func (r *recording) end(reply *systemv1.SystemReply, err error) {
 	if errors.Is(err, &helperclient.Error{Code: helperclient.CodeReset}) {
 		return // the log is about to go
 	}
-	notAwaited := errors.Is(err, errNotAwaited)
+	notAwaited := errors.Is(err, refusal.ErrNotAwaited)
 	if notAwaited {
 		err = nil // it goes on
 	}
@@ -239,7 +241,7 @@ func (r *recording) end(reply *systemv1.SystemReply, err error) {
 			}
 		}
 	}
-	if r.record.revision && accepted(err) {
+	if r.record.revision && refusal.Accepted(err) {
 		e.Detail += r.changed(err)
 	}
 	kind := r.h.actor(r.who, r.request.GetAppId(), r.apps, e)
@@ -251,7 +253,7 @@ func (r *recording) end(reply *systemv1.SystemReply, err error) {
 		kind = changelog.Unlimited
 	} else if err != nil {
 		kind = changelog.RefusedLocal
-		if r.who == WhoMiddleware {
+		if r.who == caller.Middleware {
 			kind = changelog.Refused
 		}
 	}
@@ -259,21 +261,9 @@ func (r *recording) end(reply *systemv1.SystemReply, err error) {
 	case notAwaited:
 		e.Detail = "whoever asked for it did not wait for its end"
 	case err != nil:
-		e.Failure = asError(err).Message
+		e.Failure = refusal.Of(err).Message
 	}
 	r.h.changes.Record(kind, e)
-}
-
-// errUnderWay: what was asked for was accepted, and the helper was stopped before its end. If
-// it is undone at the next start, the Base records that by itself.
-var errUnderWay = errors.New("it was accepted, and the Base stopped before it was in force")
-
-// errNotAwaited: what was asked for goes on, and whoever asked has left.
-var errNotAwaited = errors.New("it goes on, and whoever asked has left")
-
-// accepted tells whether what was asked for was begun, however it ended.
-func accepted(err error) bool {
-	return err == nil || errors.Is(err, &helperclient.Error{Code: helperclient.CodeNotApplied}) || errors.Is(err, errUnderWay)
 }
 
 // changed says in words what the revision that was asked for changes.
@@ -301,7 +291,7 @@ func (r *recording) changed(err error) string {
 // signer is whose signature was accepted. That of what was refused proves nothing: it may
 // have been refused for it.
 func (r *recording) signer(err error) (posture.SigningKey, bool) {
-	if r.record.signed == nil || !accepted(err) {
+	if r.record.signed == nil || !refusal.Accepted(err) {
 		return posture.SigningKey{}, false
 	}
 	envelope := &systemv1.Signed{}
@@ -313,12 +303,12 @@ func (r *recording) signer(err error) (posture.SigningKey, bool) {
 }
 
 // actor says who asked, as far as the kernel and the Middleware say so.
-func (h *Helper) actor(who Who, appID string, apps []posture.App, e *systemv1.ChangeEntry) changelog.Kind {
+func (h *Helper) actor(who caller.Who, appID string, apps []posture.App, e *systemv1.ChangeEntry) changelog.Kind {
 	switch who {
-	case WhoConsole:
+	case caller.Console:
 		e.Actor = systemv1.ChangeEntry_ACTOR_CONSOLE
 		return changelog.Unlimited
-	case WhoRoot:
+	case caller.Root:
 		e.Actor = systemv1.ChangeEntry_ACTOR_ROOT
 		return changelog.Unlimited
 	}

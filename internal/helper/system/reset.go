@@ -7,6 +7,7 @@ import (
 	"time"
 
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/caller"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/factoryreset"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
@@ -24,19 +25,19 @@ const (
 // helper does not run.
 var ErrResetOrdered = errors.New("a factory reset was ordered and is not finished")
 
-// by names who ordered a reset, in the record of it.
-func (w Who) by() string {
-	if w == WhoMiddleware {
+// orderedBy names who ordered a reset, in the record of it.
+func orderedBy(who caller.Who) string {
+	if who == caller.Middleware {
 		return "an owner's App" // it carries what an owner has signed
 	}
-	return w.String()
+	return who.String()
 }
 
 // factoryReset takes an owner's signed order, or the word of who stands at the
 // Base. From then on the reset is certain and this helper does nothing more but
 // restart the Base.
-func (h *Helper) factoryReset(who Who, request *systemv1.FactoryReset) (*systemv1.SystemReply, error) {
-	if local := request.GetLocal() != nil; who != WhoRoot && local != (who == WhoConsole) {
+func (h *Helper) factoryReset(who caller.Who, request *systemv1.FactoryReset) (*systemv1.SystemReply, error) {
+	if local := request.GetLocal() != nil; who != caller.Root && local != (who == caller.Console) {
 		return nil, helperclient.Errorf(helperclient.CodePermission, "%s may not order a factory reset like this", who)
 	}
 	h.mu.Lock()
@@ -50,7 +51,7 @@ func (h *Helper) factoryReset(who Who, request *systemv1.FactoryReset) (*systemv
 	err := h.config.Failpoint("reset")
 	if err == nil {
 		err = factoryreset.Order(h.config.Directory, factoryreset.Record{
-			OrderedAt: time.Now().UTC().Truncate(time.Second), By: who.by()})
+			OrderedAt: time.Now().UTC().Truncate(time.Second), By: orderedBy(who)})
 	}
 	if err == nil {
 		err = h.config.Failpoint("reset ordered")
@@ -58,7 +59,7 @@ func (h *Helper) factoryReset(who Who, request *systemv1.FactoryReset) (*systemv
 	if _, ordered := factoryreset.Ordered(h.config.Directory); err != nil && !ordered {
 		return nil, helperclient.Errorf(helperclient.CodeStorage, "%w; nothing has changed", err)
 	}
-	h.log.Warn("a factory reset was ordered; the Base restarts as new", "audit", true, "by", who.by())
+	h.log.Warn("a factory reset was ordered; the Base restarts as new", "audit", true, "by", orderedBy(who))
 	if !h.resetOrdered {
 		h.resetOrdered = true
 		close(h.resetting)

@@ -13,6 +13,7 @@ import (
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/caller"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/factoryreset"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
@@ -58,15 +59,15 @@ func (b *base) nextBoot() {
 func TestAFactoryResetMakesTheBaseAsNew(t *testing.T) {
 	for name, by := range map[string]func(*base, *app) error{
 		"an owner's App": func(b *base, a *app) error {
-			_, err := b.as(WhoMiddleware).Do(t.Context(), resetByOrder(a.order(b.helper.BaseName())), nil)
+			_, err := b.as(caller.Middleware).Do(t.Context(), resetByOrder(a.order(b.helper.BaseName())), nil)
 			return err
 		},
 		"console": func(b *base, _ *app) error {
-			_, err := b.as(WhoConsole).Do(t.Context(), resetHere(), nil)
+			_, err := b.as(caller.Console).Do(t.Context(), resetHere(), nil)
 			return err
 		},
 		"root": func(b *base, _ *app) error {
-			_, err := b.as(WhoRoot).Do(t.Context(), resetHere(), nil)
+			_, err := b.as(caller.Root).Do(t.Context(), resetHere(), nil)
 			return err
 		},
 	} {
@@ -84,7 +85,7 @@ func TestAFactoryResetMakesTheBaseAsNew(t *testing.T) {
 			if b.helper.Effective().SSH == nil {
 				t.Fatal("SSH is not on, so there is nothing to see")
 			}
-			a := b.pair(b.as(WhoMiddleware), "phone", owner)
+			a := b.pair(b.as(caller.Middleware), "phone", owner)
 			a.mustSubmit(open)
 			b.settled()
 			key, before := b.helper.StateKey(), a.look()
@@ -99,7 +100,7 @@ func TestAFactoryResetMakesTheBaseAsNew(t *testing.T) {
 					Authority: &systemv1.AuthorityRequest{Verb: &systemv1.AuthorityRequest_OpenWindow{OpenWindow: &systemv1.OpenWindow{}}}}},
 				"a summary": getSummary(),
 			} {
-				if _, err := b.as(WhoRoot).Do(t.Context(), request, nil); !errors.Is(err, &helperclient.Error{Code: helperclient.CodeReset}) {
+				if _, err := b.as(caller.Root).Do(t.Context(), request, nil); !errors.Is(err, &helperclient.Error{Code: helperclient.CodeReset}) {
 					t.Errorf("%s: %v", what, err)
 				}
 			}
@@ -126,18 +127,18 @@ func TestAFactoryResetMakesTheBaseAsNew(t *testing.T) {
 				t.Errorf("the machine: %v", err)
 			}
 			// What was signed before is worth nothing now.
-			a.via = b.as(WhoMiddleware)
+			a.via = b.as(caller.Middleware)
 			if err := a.submitSigned(late); err == nil {
 				t.Error("a document of before the reset is taken")
 			}
 			if _, err := a.lookAt(t.Context(), key); err == nil {
 				t.Error("the old App takes the new Base for its own")
 			}
-			fresh := b.pair(b.as(WhoMiddleware), "phone", owner)
+			fresh := b.pair(b.as(caller.Middleware), "phone", owner)
 			if fresh.look().Memory().Epoch == before.Memory().Epoch {
 				t.Error("the epoch is the old one")
 			}
-			reply, err := b.as(WhoConsole).Do(t.Context(), getSummary(), nil)
+			reply, err := b.as(caller.Console).Do(t.Context(), getSummary(), nil)
 			if err != nil || reply.GetSummary().GetLastReset().GetBy() != name {
 				t.Errorf("the summary tells of the reset %v, %v", reply.GetSummary().GetLastReset(), err)
 			}
@@ -186,7 +187,7 @@ func TestAHelperKilledDuringAResetLeavesTheOldBaseOrTheOrder(t *testing.T) {
 		t.Run(step, func(t *testing.T) {
 			b := newBase(t)
 			b.start()
-			a := b.pair(b.as(WhoMiddleware), "phone", owner)
+			a := b.pair(b.as(caller.Middleware), "phone", owner)
 			a.mustSubmit(exposeOwnPort)
 			b.settled()
 			before, key := b.helper.Effective(), b.helper.StateKey()
@@ -253,8 +254,8 @@ func TestAResetThatCannotBeOrderedChangesNothing(t *testing.T) {
 		return nil
 	}
 	b.start()
-	a := b.pair(b.as(WhoMiddleware), "phone", owner)
-	if _, err := b.as(WhoConsole).Do(t.Context(), resetHere(), nil); !errors.Is(err, &helperclient.Error{Code: helperclient.CodeStorage}) {
+	a := b.pair(b.as(caller.Middleware), "phone", owner)
+	if _, err := b.as(caller.Console).Do(t.Context(), resetHere(), nil); !errors.Is(err, &helperclient.Error{Code: helperclient.CodeStorage}) {
 		t.Errorf("the reset: %v", err)
 	}
 	a.mustSubmit(exposeOwnPort)
@@ -265,7 +266,7 @@ func TestTheSummaryTellsWhatIsInForce(t *testing.T) {
 	b.start()
 	look := func() *systemv1.Summary {
 		t.Helper()
-		reply, err := b.as(WhoConsole).Do(t.Context(), getSummary(), nil)
+		reply, err := b.as(caller.Console).Do(t.Context(), getSummary(), nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -275,8 +276,8 @@ func TestTheSummaryTellsWhatIsInForce(t *testing.T) {
 		s.GetNodeName() != b.helper.BaseName() {
 		t.Errorf("of a new Base: %v", s)
 	}
-	a := b.pair(b.as(WhoMiddleware), "phone", owner)
-	b.pair(b.as(WhoMiddleware), "tablet", basev1.Role_ROLE_VIEWER)
+	a := b.pair(b.as(caller.Middleware), "phone", owner)
+	b.pair(b.as(caller.Middleware), "tablet", basev1.Role_ROLE_VIEWER)
 	a.mustSubmit(open)
 	b.settled()
 	b.advance(10 * time.Minute)
@@ -287,7 +288,7 @@ func TestTheSummaryTellsWhatIsInForce(t *testing.T) {
 	if left := time.Duration(s.GetSsh().GetRemainingMs()) * time.Millisecond; left > 50*time.Minute || left < 45*time.Minute {
 		t.Errorf("SSH is on for another %v", left)
 	}
-	if err := b.restrict(WhoConsole, lockdown()); err != nil {
+	if err := b.restrict(caller.Console, lockdown()); err != nil {
 		t.Fatal(err)
 	}
 	if s := look(); !s.GetLockdown() || s.GetSsh() != nil || len(s.GetApis()) != 0 || !s.GetPairingClosed() {

@@ -5,70 +5,31 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"os/user"
-	"strconv"
 	"sync"
 
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
-	"github.com/BitBoxSwiss/bitbox-base/internal/helper/firewall"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/caller"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/refusal"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/ipc"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/changelog"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
 )
 
-// ConsoleUser is the user of what stands at the Base.
-const ConsoleUser = "bitbox-base-console"
-
-// Users says which user is who.
-type Users struct{ Middleware, Console uint32 }
-
-// LookUpUsers asks the system for the numbers of the users.
-func LookUpUsers() (Users, error) {
-	var users Users
-	for name, uid := range map[string]*uint32{firewall.MiddlewareUser: &users.Middleware, ConsoleUser: &users.Console} {
-		found, err := user.Lookup(name)
-		if err != nil {
-			return Users{}, fmt.Errorf("look up the user %s, who may speak to the system helper: %w; install the package's users (systemd-sysusers)",
-				name, err)
-		}
-		number, err := strconv.ParseUint(found.Uid, 10, 32)
-		if err != nil || number == 0 {
-			return Users{}, fmt.Errorf("look up the user %s: its number %q cannot be", name, found.Uid)
-		}
-		*uid = uint32(number)
-	}
-	return users, nil
-}
-
-// who tells who a peer is.
-func (u Users) who(peer ipc.Peer) (Who, error) {
-	switch peer.UID {
-	case 0:
-		return WhoRoot, nil
-	case u.Middleware:
-		return WhoMiddleware, nil
-	case u.Console:
-		return WhoConsole, nil
-	default:
-		return 0, fmt.Errorf("user %d may not speak to the system helper", peer.UID)
-	}
-}
-
 // Serve takes requests on every listener until ctx ends. Each listener has its own
 // bound on connections.
-func (h *Helper) Serve(ctx context.Context, users Users, listeners ...*net.UnixListener) error {
+func (h *Helper) Serve(ctx context.Context, users caller.Users, listeners ...*net.UnixListener) error {
 	life := ctx
 	server := &ipc.Server{
 		Authorize: func(peer ipc.Peer) error {
-			_, err := users.who(peer)
+			_, err := users.Who(peer)
 			return err
 		},
 		Handler: func(ctx context.Context, peer ipc.Peer, request *ipc.Request, send func([]byte) error) error {
-			who, err := users.who(peer)
+			who, err := users.Who(peer)
 			if err != nil {
 				return err
 			}
@@ -166,13 +127,13 @@ type incoming struct {
 
 // handle answers one request by one reply or several. An error means that no (last)
 // reply could be sent; a refusal is a reply.
-func (h *Helper) handle(ctx context.Context, who Who, in incoming, send func(*systemv1.SystemReply) error) error {
+func (h *Helper) handle(ctx context.Context, who caller.Who, in incoming, send func(*systemv1.SystemReply) error) error {
 	reply, err := h.answer(ctx, who, in, send)
 	if ctx.Err() != nil {
 		return ctx.Err() // whoever asked has gone
 	}
 	if err != nil {
-		refused := asError(err)
+		refused := refusal.Of(err)
 		h.log.Info("a request was refused", "by", who, "code", refused.Code, "reason", refused.Message)
 		reply = &systemv1.SystemReply{ErrorCode: string(refused.Code), ErrorMessage: refused.Message}
 	}
@@ -181,7 +142,8 @@ func (h *Helper) handle(ctx context.Context, who Who, in incoming, send func(*sy
 
 // answer asks in this order: is there such a verb, may this one ask for it, is the request
 // short enough, has this caller a budget left. Only then the request is read and parsed.
-func (h *Helper) answer(ctx context.Context, who Who, in incoming, send func(*systemv1.SystemReply) error) (*systemv1.SystemReply, error) {
+func (h *Helper) answer(ctx context.Context, who caller.Who, in incoming,
+	send func(*systemv1.SystemReply) error) (*systemv1.SystemReply, error) {
 	v, known := verbs[in.kind]
 	switch {
 	case !known:

@@ -15,12 +15,13 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/caller"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/ipc"
 )
 
 // Users of the tests: numbers that nobody has.
-var testUsers = Users{Middleware: 64001, Console: 64002}
+var testUsers = caller.Users{Middleware: 64001, Console: 64002}
 
 const strangerUser = 64003
 

@@ -5,9 +5,9 @@ import (
 	"time"
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
-
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/harmless"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/caller"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/services"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/units"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
@@ -25,8 +25,8 @@ func (h *Helper) applyingLocked() bool {
 
 // stopMachine restarts the machine or switches it off, once the answer had time to
 // leave. Neither opens anything: what comes back is what the ledger says, less SSH's lease.
-func (h *Helper) stopMachine(ctx context.Context, who Who, powerOff bool, app string) error {
-	if left := stopRest - h.config.Clock(); who == WhoMiddleware && left > 0 {
+func (h *Helper) stopMachine(ctx context.Context, who caller.Who, powerOff bool, app string) error {
+	if left := stopRest - h.config.Clock(); who == caller.Middleware && left > 0 {
 		return helperclient.Errorf(helperclient.CodeBusy, "the machine was started a moment ago, and an App can stop it again in %v",
 			left.Round(time.Second))
 	}
@@ -45,7 +45,7 @@ func (h *Helper) stopMachine(ctx context.Context, who Who, powerOff bool, app st
 	if powerOff {
 		target = "poweroff.target"
 	}
-	if err := h.later(func(ctx context.Context) {
+	if err := h.laters.Do(func(ctx context.Context) {
 		_, err := h.config.Manager.Systemctl(ctx, "--no-block", "--job-mode=replace-irreversibly", "start", target)
 		if err == nil || ctx.Err() != nil {
 			return

@@ -13,6 +13,7 @@ import (
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/caller"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/services"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
@@ -40,7 +41,7 @@ func TestTheMachineStopsAfterTheAnswer(t *testing.T) {
 		b.ahead.Store(int64(stopRest))
 		b.start()
 		events := b.watchEvents()
-		if _, err := b.as(WhoMiddleware).Do(t.Context(), request, nil); err != nil {
+		if _, err := b.as(caller.Middleware).Do(t.Context(), request, nil); err != nil {
 			t.Fatal(err)
 		}
 		if done := m.done(); len(done) != 0 {
@@ -48,7 +49,7 @@ func TestTheMachineStopsAfterTheAnswer(t *testing.T) {
 		}
 		close(answered)
 		for _, again := range []*systemv1.SystemRequest{rebootRequest(), powerOffRequest()} {
-			if _, err := b.as(WhoMiddleware).Do(t.Context(), again, nil); !errors.Is(err, &helperclient.Error{Code: helperclient.CodeBusy}) {
+			if _, err := b.as(caller.Middleware).Do(t.Context(), again, nil); !errors.Is(err, &helperclient.Error{Code: helperclient.CodeBusy}) {
 				t.Errorf("once more: %v", err)
 			}
 		}
@@ -80,7 +81,7 @@ func TestWhoStandsAtTheBaseHasTimeBeforeAnAppCanStopItAgain(t *testing.T) {
 	for _, at := range []time.Duration{0, time.Second, stopRest - 1} {
 		now.Store(int64(at))
 		for _, request := range []*systemv1.SystemRequest{rebootRequest(), powerOffRequest()} {
-			if _, err := b.as(WhoMiddleware).Do(t.Context(), request, nil); !errors.Is(err, &helperclient.Error{Code: helperclient.CodeBusy}) ||
+			if _, err := b.as(caller.Middleware).Do(t.Context(), request, nil); !errors.Is(err, &helperclient.Error{Code: helperclient.CodeBusy}) ||
 				!strings.Contains(err.Error(), "started a moment ago") {
 				t.Errorf("%T after %v: %v", request.GetVerb(), at, err)
 			}
@@ -89,7 +90,7 @@ func TestWhoStandsAtTheBaseHasTimeBeforeAnAppCanStopItAgain(t *testing.T) {
 	if done := m.done(); len(done) != 0 {
 		t.Errorf("done: %q", done)
 	}
-	if _, err := b.as(WhoRoot).Do(t.Context(), rebootRequest(), nil); err != nil {
+	if _, err := b.as(caller.Root).Do(t.Context(), rebootRequest(), nil); err != nil {
 		t.Errorf("root: %v", err)
 	}
 }
@@ -99,11 +100,11 @@ func TestAMachineThatDoesNotStopCanBeAskedAgain(t *testing.T) {
 	m.fail["start reboot.target"] = errors.New("refused")
 	b.ahead.Store(int64(stopRest))
 	b.start()
-	if _, err := b.as(WhoMiddleware).Do(t.Context(), rebootRequest(), nil); err != nil {
+	if _, err := b.as(caller.Middleware).Do(t.Context(), rebootRequest(), nil); err != nil {
 		t.Fatal(err)
 	}
 	until(t, "it is taken again", func() error {
-		_, err := b.as(WhoMiddleware).Do(t.Context(), powerOffRequest(), nil)
+		_, err := b.as(caller.Middleware).Do(t.Context(), powerOffRequest(), nil)
 		return err
 	})
 }
@@ -113,12 +114,12 @@ func TestTheMachineIsNotStoppedInTheMiddleOfSomething(t *testing.T) {
 	b.ahead.Store(int64(stopRest))
 	b.start()
 	m.set(services.DebianUpdatesUnit, "activating")
-	if _, err := b.as(WhoMiddleware).Do(t.Context(), rebootRequest(), nil); !errors.Is(err,
+	if _, err := b.as(caller.Middleware).Do(t.Context(), rebootRequest(), nil); !errors.Is(err,
 		&helperclient.Error{Code: helperclient.CodeBusy}) || !strings.Contains(err.Error(), "Debian") {
 		t.Errorf("while Debian's updates are installed: %v", err)
 	}
 	m.set(services.DebianUpdatesUnit, "inactive")
-	phone := b.pair(b.as(WhoMiddleware), "phone", owner)
+	phone := b.pair(b.as(caller.Middleware), "phone", owner)
 	b.settled()
 	// A change that is being applied, for as long as the machine takes.
 	applying, goOn := make(chan struct{}), make(chan struct{})
@@ -137,7 +138,7 @@ func TestTheMachineIsNotStoppedInTheMiddleOfSomething(t *testing.T) {
 	}
 	for _, request := range []*systemv1.SystemRequest{rebootRequest(), powerOffRequest(),
 		changeRequest("nginx", basev1.ServiceAction_SERVICE_ACTION_RESTART)} {
-		if _, err := b.as(WhoMiddleware).Do(t.Context(), request, nil); !errors.Is(err, &helperclient.Error{Code: helperclient.CodeBusy}) {
+		if _, err := b.as(caller.Middleware).Do(t.Context(), request, nil); !errors.Is(err, &helperclient.Error{Code: helperclient.CodeBusy}) {
 			t.Errorf("%T while a posture is applied: %v", request.GetVerb(), err)
 		}
 	}
@@ -145,7 +146,7 @@ func TestTheMachineIsNotStoppedInTheMiddleOfSomething(t *testing.T) {
 	if err := <-ended; err != nil {
 		t.Fatal(err)
 	}
-	if _, err := b.as(WhoMiddleware).Do(t.Context(), rebootRequest(), nil); err != nil {
+	if _, err := b.as(caller.Middleware).Do(t.Context(), rebootRequest(), nil); err != nil {
 		t.Errorf("afterwards: %v", err)
 	}
 }
@@ -157,8 +158,8 @@ func TestTheMachineIsRunByTheMiddlewareAndRoot(t *testing.T) {
 		{Verb: &systemv1.SystemRequest_ListTimeZones{}}, {Verb: &systemv1.SystemRequest_SetTimeZone{}},
 		{Verb: &systemv1.SystemRequest_InstallDebianUpdates{}},
 	} {
-		for _, who := range []Who{0, WhoMiddleware, WhoConsole, WhoRoot} {
-			if got, want := verbs[helperclient.Kind(request)].may.has(who), who == WhoMiddleware || who == WhoRoot; got != want {
+		for _, who := range []caller.Who{0, caller.Middleware, caller.Console, caller.Root} {
+			if got, want := verbs[helperclient.Kind(request)].may.has(who), who == caller.Middleware || who == caller.Root; got != want {
 				t.Errorf("%v may ask for %T: %v, want %v", who, request.GetVerb(), got, want)
 			}
 		}
@@ -169,7 +170,7 @@ func TestTheTimeZoneIsSetAndTimersFollow(t *testing.T) {
 	b, m := managedBase(t)
 	b.start()
 	set := func(name string) error {
-		_, err := b.as(WhoMiddleware).Do(t.Context(),
+		_, err := b.as(caller.Middleware).Do(t.Context(),
 			&systemv1.SystemRequest{Verb: &systemv1.SystemRequest_SetTimeZone{SetTimeZone: &systemv1.SetTimeZone{Name: name}}}, nil)
 		return err
 	}
@@ -190,12 +191,12 @@ func TestTheTimeZoneIsSetAndTimersFollow(t *testing.T) {
 		len(err.Error()) > 600 {
 		t.Errorf("a long name: %.600v", err)
 	}
-	reply, err := b.as(WhoMiddleware).Do(t.Context(),
+	reply, err := b.as(caller.Middleware).Do(t.Context(),
 		&systemv1.SystemRequest{Verb: &systemv1.SystemRequest_ListTimeZones{ListTimeZones: &systemv1.ListTimeZones{}}}, nil)
 	if err != nil || reply.GetTimeZones().GetCurrent() != "Europe/Zurich" || len(reply.GetTimeZones().GetNames()) != 2 {
 		t.Errorf("%v, %v", reply, err)
 	}
-	machine, err := b.as(WhoMiddleware).Do(t.Context(),
+	machine, err := b.as(caller.Middleware).Do(t.Context(),
 		&systemv1.SystemRequest{Verb: &systemv1.SystemRequest_GetMachine{GetMachine: &systemv1.GetMachine{}}}, nil)
 	if err != nil || machine.GetMachine().GetTimeZone() != "Europe/Zurich" ||
 		machine.GetMachine().GetNodeName() != posture.Factory().NodeName {
@@ -216,7 +217,7 @@ func (b *base) install(ctx context.Context) (progress []string, err error) {
 
 // installThen does something at each step that is told.
 func (b *base) installThen(ctx context.Context, then func(step string)) (progress []string, err error) {
-	_, err = b.as(WhoMiddleware).Do(ctx, installRequest(), func(p *systemv1.Progress) {
+	_, err = b.as(caller.Middleware).Do(ctx, installRequest(), func(p *systemv1.Progress) {
 		progress = append(progress, p.GetStep())
 		if then != nil {
 			then(p.GetStep())

@@ -39,68 +39,22 @@ import (
 	"time"
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
-
 	"github.com/BitBoxSwiss/bitbox-base/internal/discovery"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/apply"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/bruteforce"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/caller"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/changerecorder"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/factoryreset"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/journal"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/monitor"
-	"github.com/BitBoxSwiss/bitbox-base/internal/helper/recorder"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/services"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/timezone"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/turns"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/update"
-	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/pairing"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
 )
-
-// Who is who asks, by the kernel's word. The zero Who may do nothing.
-type Who int
-
-const (
-	// WhoMiddleware faces the network, and may have been taken over.
-	WhoMiddleware Who = iota + 1
-	// WhoConsole stands at the Base: whoever types there is there.
-	WhoConsole
-	// WhoRoot is root.
-	WhoRoot
-)
-
-// String names who asks, in errors and in the log.
-func (w Who) String() string {
-	switch w {
-	case WhoMiddleware:
-		return "middleware"
-	case WhoConsole:
-		return "console"
-	case WhoRoot:
-		return "root"
-	default:
-		return "nobody"
-	}
-}
-
-// caller is what the ceremony authority takes this one for.
-func (w Who) caller() pairing.Caller {
-	switch w {
-	case WhoMiddleware:
-		return pairing.CallerMiddleware
-	case WhoConsole, WhoRoot:
-		return pairing.CallerConsole
-	default:
-		return 0
-	}
-}
-
-// actor is what the history says of this one.
-func (w Who) actor() posture.Actor {
-	if w == WhoMiddleware {
-		return posture.ActorMiddleware
-	}
-	return posture.ActorConsole
-}
 
 // Config is what a Helper is made of.
 type Config struct {
@@ -130,10 +84,7 @@ type Config struct {
 	// how it was installed. Then an owner's App may accept and answer in its place.
 	NoDisplay bool
 	// Bounds are the budgets of the callers; nil: CallerBounds.
-	Bounds map[Who]Bounds
-	// AskAlone: each request about services or bans asks by itself, and does not share the
-	// answer with all who want to know at that time.
-	AskAlone bool
+	Bounds map[caller.Who]Bounds
 	// Restart restarts the machine, once a factory reset was ordered; nil: nobody does.
 	Restart func(ctx context.Context) error
 	// Manager looks after the machine and its services; nil: nobody does. Services are
@@ -174,17 +125,17 @@ type Helper struct {
 	store  *store
 	apply  *apply.Applier
 	// changes is the log of changes.
-	changes *recorder.Recorder
+	changes *changerecorder.Recorder
 	// counted is the update whose end was recorded, or found no place; watchChanges alone uses it.
 	counted string
-	budgets map[Who]budgets
+	budgets map[caller.Who]budgets
 	// services and bansNow are asked for all who want to know at the same time.
-	services shared[[]*basev1.Service]
-	bansNow  shared[bruteforce.Bans]
+	services *turns.Shared[[]*basev1.Service]
+	bansNow  *turns.Shared[bruteforce.Bans]
 
 	authority *pairing.Service
 	retiring  sync.Mutex // held while a key is retired; guards retirer
-	retirer   Who
+	retirer   caller.Who
 
 	// mu guards what follows. It is taken while the authority's lock is held
 	// (saveRegistry), so the authority is never called with mu held.
@@ -220,43 +171,17 @@ type Helper struct {
 	monitor  monitor.Monitor
 
 	readers     journal.Readers
-	laters      chan func(context.Context)
-	serviceTurn turn // held while a service is changed, or the time zone; guards restarted
+	laters      turns.Later
+	serviceTurn turns.Turn // held while a service is changed, or the time zone; guards restarted
 	// restarted is when an App has restarted a service, by its name, on the boot-time clock.
 	restarted map[string]time.Duration
-	worker    signal // what is to be in force has changed, or may have
-	announcer signal // so has what is to be announced
+	worker    turns.Signal // what is to be in force has changed, or may have
+	announcer turns.Signal // so has what is to be announced
 	events    events
 	told      told
-	askedBy   string // the App for which something is being closed, by the Middleware's word
-	auditTurn turn   // held while an audit runs
-	bansTurn  turn   // held while fail2ban is asked
-}
-
-// turn is a lock that nobody waits for who has hung up: a request that waited all the
-// same would hold a connection, and an App that asks and hangs up, again and
-// again, could take all of them.
-type turn chan struct{}
-
-func (t turn) take(ctx context.Context) error {
-	select {
-	case t <- struct{}{}:
-		return nil
-	case <-ctx.Done():
-		return helperclient.Errorf(helperclient.CodeInternal, "wait for the one before to end: %w", ctx.Err())
-	}
-}
-
-func (t turn) end() { <-t }
-
-// signal wakes one goroutine. It holds one, so that none is lost.
-type signal chan struct{}
-
-func (s signal) wake() {
-	select {
-	case s <- struct{}{}:
-	default: // it is about to look anyway
-	}
+	askedBy   string     // the App for which something is being closed, by the Middleware's word
+	auditTurn turns.Turn // held while an audit runs
+	bansTurn  turns.Turn // held while fail2ban is asked
 }
 
 // BaseName is the name of the Base, as the posture in force has it.
@@ -277,17 +202,16 @@ func Open(config Config) (*Helper, error) {
 		waiters:     map[uint64]*waiter{},
 		version:     1,
 		convergence: convergence{changed: make(chan struct{})},
-		worker:      make(signal, 1),
-		announcer:   make(signal, 1),
+		worker:      turns.NewSignal(),
+		announcer:   turns.NewSignal(),
 		resetting:   make(chan struct{}),
-		auditTurn:   make(turn, 1),
-		serviceTurn: make(turn, 1),
+		auditTurn:   turns.New(),
+		serviceTurn: turns.New(),
 		restarted:   map[string]time.Duration{},
-		laters:      make(chan func(context.Context), maxLater),
-		bansTurn:    make(turn, 1),
+		laters:      turns.NewLater(),
+		bansTurn:    turns.New(),
 	}
-	h.services.ask, h.bansNow.ask = h.listServices, h.askBans
-	h.services.alone, h.bansNow.alone = config.AskAlone, config.AskAlone
+	h.services, h.bansNow = turns.NewShared(h.listServices), turns.NewShared(h.askBans)
 	if h.log == nil {
 		h.log = slog.New(slog.DiscardHandler)
 	}
@@ -315,9 +239,9 @@ func Open(config Config) (*Helper, error) {
 
 func (h *Helper) open() error {
 	if h.config.unrecorded {
-		h.changes = recorder.None(h.log, h.config.Clock)
+		h.changes = changerecorder.None(h.log, h.config.Clock)
 	} else {
-		h.changes = recorder.Open(h.config.Directory, h.config.Clock, h.log, h.store.floor)
+		h.changes = changerecorder.Open(h.config.Directory, h.config.Clock, h.log, h.store.floor)
 	}
 	h.store.present = h.changes.Floor
 	if err := h.loadLedger(); err != nil {
@@ -407,9 +331,9 @@ func (h *Helper) Run(ctx context.Context) {
 	running.Go(func() { h.watchBans(ctx) })
 	running.Go(func() { h.watchChanges(ctx) })
 	running.Go(func() { h.restartWhenReset(ctx) })
-	running.Go(func() { h.doLater(ctx) })
+	running.Go(func() { h.laters.Run(ctx) })
 	if h.config.Manager != nil && h.config.MonitorInterval > 0 {
-		running.Go(func() { every(ctx, h.config.MonitorInterval, func() { h.lookAfter(ctx) }) })
+		running.Go(func() { turns.Every(ctx, h.config.MonitorInterval, func() { h.lookAfter(ctx) }) })
 	}
 	<-ctx.Done()
 }

@@ -14,6 +14,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/caller"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/ipc"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/changelog"
@@ -100,7 +101,7 @@ func TestWhoMayNotAskIsRefusedBeforeAnythingIsParsed(t *testing.T) {
 	b := newBase(t)
 	b.start()
 	flood := manyApps(ipc.MaxMessageSize)
-	ask := func(who Who) (code string, took uint64) {
+	ask := func(who caller.Who) (code string, took uint64) {
 		read := func() (*systemv1.SystemRequest, error) { return parseRequest(kindOf("local_change"), flood) }
 		took = allocated(func() {
 			_ = b.helper.handle(t.Context(), who, incoming{kindOf("local_change"), len(flood), t.Context(), read},
@@ -111,11 +112,11 @@ func TestWhoMayNotAskIsRefusedBeforeAnythingIsParsed(t *testing.T) {
 		})
 		return code, took
 	}
-	if code, took := ask(WhoMiddleware); code != string(helperclient.CodePermission) || took > 1<<20 {
+	if code, took := ask(caller.Middleware); code != string(helperclient.CodePermission) || took > 1<<20 {
 		t.Errorf("answered with %q, which took %d bytes", code, took)
 	}
 	// Root may ask, but not for so much.
-	if code, took := ask(WhoRoot); code != string(helperclient.CodeMalformed) || took > 1<<20 {
+	if code, took := ask(caller.Root); code != string(helperclient.CodeMalformed) || took > 1<<20 {
 		t.Errorf("root is answered with %q, which took %d bytes", code, took)
 	}
 	// Broken: parsed first.
@@ -124,7 +125,7 @@ func TestWhoMayNotAskIsRefusedBeforeAnythingIsParsed(t *testing.T) {
 	}
 	// It says that it is something else.
 	request := &systemv1.SystemRequest{}
-	err := b.helper.handle(t.Context(), WhoMiddleware,
+	err := b.helper.handle(t.Context(), caller.Middleware,
 		incoming{kindOf("get_machine"), 100, t.Context(), func() (*systemv1.SystemRequest, error) {
 			return &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_LocalChange{LocalChange: &systemv1.LocalChange{}}}, nil
 		}}, func(reply *systemv1.SystemReply) error {
@@ -184,21 +185,21 @@ func TestTheWorstRequestHoldsNoMoreThanItsRowSays(t *testing.T) {
 // A caller that has used its budget up waits; others and what closes do not.
 func TestABudgetBindsItsCallerAndNotWhatCloses(t *testing.T) {
 	all := newBudgets(nil)
-	busy := verb{name: "busy", size: size{holds: CallerBounds[WhoMiddleware].Holds}, record: &recorded{}}
-	leave, err := all[WhoMiddleware].enter(t.Context(), busy)
+	busy := verb{name: "busy", size: size{holds: CallerBounds[caller.Middleware].Holds}, record: &recorded{}}
+	leave, err := all[caller.Middleware].enter(t.Context(), busy)
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	refused := make(chan error)
 	go func() {
-		_, err := all[WhoMiddleware].enter(ctx, busy)
+		_, err := all[caller.Middleware].enter(ctx, busy)
 		refused <- err
 	}()
-	if _, err := all[WhoMiddleware].enter(t.Context(), verb{closes: true, size: list}); err != nil {
+	if _, err := all[caller.Middleware].enter(t.Context(), verb{closes: true, size: list}); err != nil {
 		t.Errorf("what closes: %v", err)
 	}
-	if _, err := all[WhoRoot].enter(t.Context(), verb{size: list}); err != nil {
+	if _, err := all[caller.Root].enter(t.Context(), verb{size: list}); err != nil {
 		t.Errorf("somebody else: %v", err)
 	}
 	cancel()
@@ -206,7 +207,7 @@ func TestABudgetBindsItsCallerAndNotWhatCloses(t *testing.T) {
 		t.Errorf("the second call: %v", err)
 	}
 	leave()
-	if _, err := all[WhoMiddleware].enter(t.Context(), busy); err != nil {
+	if _, err := all[caller.Middleware].enter(t.Context(), busy); err != nil {
 		t.Errorf("afterwards: %v", err)
 	}
 	// Programs: a burst, then so many a second.
@@ -228,7 +229,7 @@ func TestABudgetBindsItsCallerAndNotWhatCloses(t *testing.T) {
 // once they have stopped, what starts one goes on soon.
 func TestAFloodForProgramsHoldsUpNothingElse(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		budget := newBudget(CallerBounds[WhoMiddleware])
+		budget := newBudget(CallerBounds[caller.Middleware])
 		audit, submit, lift := verbs[kindOf("run_audit")], verbs[kindOf("submit")], verbs[kindOf("lift_ban")]
 		if audit.work == 0 || submit.work != 0 || lift.work == 0 {
 			t.Fatal("the table has changed; this attack proves nothing")
@@ -301,35 +302,12 @@ func TestWhoAsksLeavesRoomForWhatOwnersChange(t *testing.T) {
 		})
 		return refused
 	}
-	bounds := CallerBounds[WhoMiddleware]
+	bounds := CallerBounds[caller.Middleware]
 	if refused := attack(t, bounds); len(refused) > 0 {
 		t.Errorf("refused: %v", refused)
 	}
 	bounds.Kept = 0
 	if attack(t, bounds) == nil {
 		t.Error("nothing is refused though nothing is kept; this attack proves nothing")
-	}
-}
-
-// However many ask at once, few questions are asked, and each answer is to one that began
-// after it was wanted.
-func TestManyWhoAskShareFreshAnswers(t *testing.T) {
-	var asked atomic.Int64
-	s := shared[int64]{ask: func(context.Context) (int64, error) { return asked.Add(1), nil }}
-	began := time.Now()
-	var asking sync.WaitGroup
-	for range 50 {
-		asking.Go(func() {
-			for range 4 {
-				before := asked.Load()
-				if answer, err := s.get(t.Context()); err != nil || answer <= before {
-					t.Errorf("after %d questions the answer is to number %d, %v", before, answer, err)
-				}
-			}
-		})
-	}
-	asking.Wait()
-	if n, most := asked.Load(), int64(time.Since(began)/sharePause)+1; n > most {
-		t.Errorf("%d questions were asked, and not %d", n, most)
 	}
 }

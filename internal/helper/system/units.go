@@ -12,6 +12,7 @@ import (
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/atomicfile"
 	"github.com/BitBoxSwiss/bitbox-base/internal/harmless"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/caller"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/services"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/units"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
@@ -114,15 +115,15 @@ func (h *Helper) allowedService(name string, action basev1.ServiceAction) (servi
 }
 
 // changeService does one thing to one service of the table, and returns what it is then.
-func (h *Helper) changeService(ctx context.Context, who Who, name string, action basev1.ServiceAction) ([]*basev1.Service, error) {
+func (h *Helper) changeService(ctx context.Context, who caller.Who, name string, action basev1.ServiceAction) ([]*basev1.Service, error) {
 	s, err := h.allowedService(name, action)
 	if err != nil {
 		return nil, err
 	}
-	if err := h.serviceTurn.take(ctx); err != nil {
+	if err := h.serviceTurn.Take(ctx); err != nil {
 		return nil, err
 	}
-	defer h.serviceTurn.end()
+	defer h.serviceTurn.End()
 	state, err := units.Show(ctx, h.config.Manager, s.Unit)
 	if err != nil {
 		return nil, err
@@ -138,7 +139,7 @@ func (h *Helper) changeService(ctx context.Context, who Who, name string, action
 	if err := h.refuseWhileApplying(); err != nil {
 		return nil, err
 	}
-	if who == WhoMiddleware && action == basev1.ServiceAction_SERVICE_ACTION_RESTART && !s.May(basev1.ServiceAction_SERVICE_ACTION_STOP) {
+	if who == caller.Middleware && action == basev1.ServiceAction_SERVICE_ACTION_RESTART && !s.May(basev1.ServiceAction_SERVICE_ACTION_STOP) {
 		at, before := h.restarted[s.Name]
 		if left := at + restartRest - h.config.Clock(); before && left > 0 {
 			return nil, helperclient.Errorf(helperclient.CodeBusy, "%s was restarted a moment ago, and an App can restart it again in %v", s.Name,
@@ -160,7 +161,7 @@ func (h *Helper) changeService(ctx context.Context, who Who, name string, action
 	h.log.Info("a service is being changed", "audit", true, "service", s.Name, "action", verb.word)
 	cuts := s.CutsCaller && action == basev1.ServiceAction_SERVICE_ACTION_RESTART
 	if cuts {
-		err = h.later(func(ctx context.Context) {
+		err = h.laters.Do(func(ctx context.Context) {
 			if _, err := h.config.Manager.Systemctl(ctx, "--no-block", verb.systemctl, s.Unit); err != nil {
 				h.log.Error("a service could not be restarted", "service", s.Name, "error", err)
 			}

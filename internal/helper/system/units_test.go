@@ -14,6 +14,7 @@ import (
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/harmless"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/caller"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/services"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
@@ -266,7 +267,7 @@ func TestWhatMustNotBeStoppedIsNotRestartedAgainAndAgain(t *testing.T) {
 		if _, err := b.change("electrs", actRestart); err != nil {
 			t.Error(err)
 		}
-		if _, err := b.as(WhoRoot).Do(t.Context(), changeRequest("fail2ban", actRestart), nil); err != nil {
+		if _, err := b.as(caller.Root).Do(t.Context(), changeRequest("fail2ban", actRestart), nil); err != nil {
 			t.Error(err)
 		}
 	}
@@ -297,7 +298,7 @@ func TestTimeZonesAreSetOneAfterTheOther(t *testing.T) {
 	}
 	b.start()
 	set := func(name string) error {
-		_, err := b.as(WhoMiddleware).Do(t.Context(),
+		_, err := b.as(caller.Middleware).Do(t.Context(),
 			&systemv1.SystemRequest{Verb: &systemv1.SystemRequest_SetTimeZone{SetTimeZone: &systemv1.SetTimeZone{Name: name}}}, nil)
 		return err
 	}

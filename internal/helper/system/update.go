@@ -6,12 +6,12 @@ import (
 	"strings"
 	"time"
 
-	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
-
 	"google.golang.org/protobuf/proto"
 
+	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/audit"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/turns"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/update"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/release"
@@ -119,7 +119,7 @@ func updateOf(j update.Journal) *basev1.Update {
 }
 
 func (h *Helper) updateStatus(ctx context.Context) (*systemv1.UpdateStatus, error) {
-	ctx, cancel := context.WithTimeout(ctx, askTime)
+	ctx, cancel := context.WithTimeout(ctx, turns.AskTime)
 	defer cancel()
 	j, err := h.config.Updates.Journal()
 	if err != nil {
@@ -181,7 +181,7 @@ func (h *Helper) watchUpdate(ctx context.Context, send func(*systemv1.SystemRepl
 
 // health is for the version that installs another one.
 func (h *Helper) health(ctx context.Context) (*systemv1.SystemReply, error) {
-	ctx, cancel := context.WithTimeout(ctx, askTime)
+	ctx, cancel := context.WithTimeout(ctx, turns.AskTime)
 	defer cancel()
 	health := &systemv1.Health{}
 	h.mu.Lock()

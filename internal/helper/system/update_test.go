@@ -4,15 +4,17 @@ import (
 	"testing"
 
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/caller"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 )
 
 // Who may ask for what: the table, written down a second time.
 func TestUpdatesAreBroughtByTheMiddlewareAndJudgedByRoot(t *testing.T) {
-	bring, look, judge := []Who{WhoMiddleware, WhoRoot}, []Who{WhoMiddleware, WhoConsole, WhoRoot}, []Who{WhoRoot}
+	bring, look, judge := []caller.Who{caller.Middleware, caller.Root},
+		[]caller.Who{caller.Middleware, caller.Console, caller.Root}, []caller.Who{caller.Root}
 	for _, c := range []struct {
 		request *systemv1.SystemRequest
-		may     []Who
+		may     []caller.Who
 	}{
 		{&systemv1.SystemRequest{Verb: &systemv1.SystemRequest_BeginUpdate{}}, bring},
 		{&systemv1.SystemRequest{Verb: &systemv1.SystemRequest_UpdatePiece{}}, bring},
@@ -22,7 +24,7 @@ func TestUpdatesAreBroughtByTheMiddlewareAndJudgedByRoot(t *testing.T) {
 		{&systemv1.SystemRequest{Verb: &systemv1.SystemRequest_GetUpdate{}}, look},
 		{&systemv1.SystemRequest{Verb: &systemv1.SystemRequest_GetHealth{}}, judge},
 	} {
-		for _, who := range []Who{0, WhoMiddleware, WhoConsole, WhoRoot} {
+		for _, who := range []caller.Who{0, caller.Middleware, caller.Console, caller.Root} {
 			want := false
 			for _, may := range c.may {
 				want = want || may == who
@@ -37,7 +39,7 @@ func TestUpdatesAreBroughtByTheMiddlewareAndJudgedByRoot(t *testing.T) {
 func TestAHelperThatTakesNoUpdatesSaysSo(t *testing.T) {
 	b := newBase(t)
 	b.start()
-	_, err := b.as(WhoMiddleware).Do(t.Context(),
+	_, err := b.as(caller.Middleware).Do(t.Context(),
 		&systemv1.SystemRequest{Verb: &systemv1.SystemRequest_GetUpdate{GetUpdate: &systemv1.GetUpdate{}}}, nil)
 	if err == nil {
 		t.Error("no error")
@@ -50,7 +52,7 @@ func TestHealthTellsWhetherTheMiddlewareIsThere(t *testing.T) {
 	b.start()
 	b.settled()
 	health := func() *systemv1.Health {
-		reply, err := b.as(WhoRoot).Do(t.Context(),
+		reply, err := b.as(caller.Root).Do(t.Context(),
 			&systemv1.SystemRequest{Verb: &systemv1.SystemRequest_GetHealth{GetHealth: &systemv1.GetHealth{}}}, nil)
 		if err != nil {
 			t.Fatal(err)
@@ -61,7 +63,7 @@ func TestHealthTellsWhetherTheMiddlewareIsThere(t *testing.T) {
 	if h := health(); h.GetMiddleware() || h.GetApplying() || h.GetNotApplied() != "" {
 		t.Errorf("without a Middleware: %v", h)
 	}
-	for who, want := range map[Who]bool{WhoConsole: false, WhoMiddleware: true} {
+	for who, want := range map[caller.Who]bool{caller.Console: false, caller.Middleware: true} {
 		_ = b.as(who).Each(t.Context(), watch, func(*systemv1.SystemReply) error {
 			if h := health(); h.GetMiddleware() != want {
 				t.Errorf("while %v watches: %v", who, h)

@@ -8,6 +8,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/caller"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/ipc"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/changelog"
@@ -41,13 +42,13 @@ type verb struct {
 type callers uint
 
 const (
-	byMiddleware callers = 1 << WhoMiddleware
-	byConsole    callers = 1 << WhoConsole
-	byRoot       callers = 1 << WhoRoot
+	byMiddleware callers = 1 << caller.Middleware
+	byConsole    callers = 1 << caller.Console
+	byRoot       callers = 1 << caller.Root
 	byAll                = byMiddleware | byConsole | byRoot
 )
 
-func (c callers) has(who Who) bool { return c&(1<<who) != 0 }
+func (c callers) has(who caller.Who) bool { return c&(1<<who) != 0 }
 
 // size is what a verb takes of the memory, in bytes. A parsed message takes up to 60
 // times what it takes on the wire (a list of empty messages).
@@ -70,7 +71,7 @@ var (
 
 // call is one request that may be answered.
 type call struct {
-	who     Who
+	who     caller.Who
 	request *systemv1.SystemRequest
 	send    func(*systemv1.SystemReply) error
 }
@@ -218,7 +219,7 @@ var verbs = tableOf(
 		return &systemv1.SystemReply{Result: &systemv1.SystemReply_Machine{Machine: h.machine()}}, nil
 	}),
 	row(byMiddleware|byRoot, short, 0, func(ctx context.Context, h *Helper, _ *call, _ *systemv1.ListServices) (*systemv1.SystemReply, error) {
-		return servicesReply(h.services.get(ctx))
+		return servicesReply(h.services.Get(ctx))
 	}),
 	row(byMiddleware|byRoot, short, 4, func(ctx context.Context, h *Helper, c *call, m *systemv1.ChangeService) (*systemv1.SystemReply,
 		error) {

@@ -10,10 +10,11 @@ import (
 	"time"
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
-
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/bruteforce"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/caller"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/turns"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
 )
@@ -26,7 +27,7 @@ func (b *base) watcher() chan *systemv1.SystemEvent {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		_ = b.as(WhoMiddleware).Each(ctx, &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_WatchSystem{
+		_ = b.as(caller.Middleware).Each(ctx, &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_WatchSystem{
 			WatchSystem: &systemv1.WatchSystem{}}},
 			func(reply *systemv1.SystemReply) error {
 				events <- reply.GetEvent()
@@ -61,14 +62,14 @@ func next(t *testing.T, events chan *systemv1.SystemEvent, fits func(*systemv1.S
 func TestWatchersHearOfEachChange(t *testing.T) {
 	b := newBase(t)
 	b.start()
-	a := b.pair(b.as(WhoMiddleware), "phone", owner)
+	a := b.pair(b.as(caller.Middleware), "phone", owner)
 	b.settled()
 	events := b.watcher()
 	a.mustSubmit(open)
 	next(t, events, func(e *systemv1.SystemEvent) bool {
 		return e.GetEvent().GetPostureChanged() != nil && e.GetRevision() == 2 && e.GetPhase() == systemv1.PostureReport_PHASE_SETTLED
 	})
-	if err := b.restrict(WhoConsole, lockdown()); err != nil {
+	if err := b.restrict(caller.Console, lockdown()); err != nil {
 		t.Fatal(err)
 	}
 	next(t, events, func(e *systemv1.SystemEvent) bool {
@@ -105,19 +106,19 @@ func TestARequestWhoseSenderHungUpDoesNotWaitForItsTurn(t *testing.T) {
 	b.start()
 	b.settled()
 	for name, c := range map[string]struct {
-		turn    turn
+		turn    turns.Turn
 		request *systemv1.SystemRequest
 	}{
 		"audit": {b.helper.auditTurn, &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_RunAudit{RunAudit: &systemv1.RunAudit{}}}},
 		"bans":  {b.helper.bansTurn, &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_ListBans{ListBans: &systemv1.ListBans{}}}},
 	} {
-		if err := c.turn.take(t.Context()); err != nil { // another one takes long
+		if err := c.turn.Take(t.Context()); err != nil { // another one takes long
 			t.Fatal(err)
 		}
 		ctx, hangUp := context.WithCancel(t.Context())
 		ended := make(chan error, 1)
 		go func() {
-			_, err := b.as(WhoMiddleware).Do(ctx, c.request, nil)
+			_, err := b.as(caller.Middleware).Do(ctx, c.request, nil)
 			ended <- err
 		}()
 		select {
@@ -131,7 +132,7 @@ func TestARequestWhoseSenderHungUpDoesNotWaitForItsTurn(t *testing.T) {
 		case <-time.After(30 * time.Second):
 			t.Errorf("%s: a request whose sender hung up waits on", name)
 		}
-		c.turn.end()
+		c.turn.End()
 	}
 }
 
@@ -145,7 +146,7 @@ func TestDriftRaisesAnEventOnceAndCanBeFixed(t *testing.T) {
 	look := func() int {
 		t.Helper()
 		b.advance(auditRest)
-		reply, err := b.as(WhoMiddleware).Do(t.Context(),
+		reply, err := b.as(caller.Middleware).Do(t.Context(),
 			&systemv1.SystemRequest{Verb: &systemv1.SystemRequest_RunAudit{RunAudit: &systemv1.RunAudit{}}}, nil)
 		if err != nil {
 			t.Fatal(err)
@@ -163,7 +164,7 @@ func TestDriftRaisesAnEventOnceAndCanBeFixed(t *testing.T) {
 	}
 	next(t, events, func(e *systemv1.SystemEvent) bool { return e.GetEvent().GetDriftFound() != nil && e.GetFindings() == 1 })
 	fix := func(id string) error {
-		_, err := b.as(WhoMiddleware).Do(t.Context(),
+		_, err := b.as(caller.Middleware).Do(t.Context(),
 			&systemv1.SystemRequest{Verb: &systemv1.SystemRequest_FixFinding{FixFinding: &systemv1.FixFinding{Id: id}}}, nil)
 		return err
 	}
@@ -187,7 +188,7 @@ func TestBansAreListedAndTold(t *testing.T) {
 	events := b.watcher()
 	b.world.bans = []bruteforce.Ban{{Jail: bruteforce.JailHandshake, Addr: netip.MustParseAddr("2001:db8::1"), Since: time.Unix(10, 0),
 		Until: time.Unix(20, 0)}}
-	reply, err := b.as(WhoMiddleware).Do(t.Context(),
+	reply, err := b.as(caller.Middleware).Do(t.Context(),
 		&systemv1.SystemRequest{Verb: &systemv1.SystemRequest_ListBans{ListBans: &systemv1.ListBans{}}}, nil)
 	if err != nil || len(reply.GetBans().GetBans()) != 1 || reply.GetBans().GetBans()[0].GetUntil().GetSeconds() != 20 {
 		t.Fatalf("list bans = %v, %v", reply, err)
@@ -202,9 +203,9 @@ func TestBansAreListedAndTold(t *testing.T) {
 func TestAnAnnouncementIsOfThisBaseOnly(t *testing.T) {
 	b := newBase(t)
 	b.start()
-	a := b.pair(b.as(WhoMiddleware), "phone", owner)
+	a := b.pair(b.as(caller.Middleware), "phone", owner)
 	announce := func(m *systemv1.Announce) error {
-		_, err := b.as(WhoMiddleware).Do(t.Context(), &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_Announce{Announce: m}}, nil)
+		_, err := b.as(caller.Middleware).Do(t.Context(), &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_Announce{Announce: m}}, nil)
 		return err
 	}
 	for name, m := range map[string]*systemv1.Announce{
@@ -248,11 +249,11 @@ func TestClosingDoesNotWaitForAnAnnouncement(t *testing.T) {
 	b.start()
 	announce := &systemv1.Announce{Version: 1, Nonce: make([]byte, 16), Id: make([]byte, 8)}
 	request := &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_Announce{Announce: announce}}
-	if _, err := b.as(WhoMiddleware).Do(t.Context(), request, nil); err != nil {
+	if _, err := b.as(caller.Middleware).Do(t.Context(), request, nil); err != nil {
 		t.Fatal(err)
 	}
 	<-hanging
-	if err := b.restrict(WhoConsole, lockdown()); err != nil || !b.helper.Effective().Lockdown {
+	if err := b.restrict(caller.Console, lockdown()); err != nil || !b.helper.Effective().Lockdown {
 		t.Errorf("lock down: %v", err)
 	}
 	close(goOn) // it has hung until now

@@ -23,6 +23,7 @@ import (
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/boottime"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/caller"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/host"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/prepaired"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/proxy"
@@ -122,7 +123,7 @@ func (h *Helper) Advance(d time.Duration) { h.ahead.Add(int64(d)) }
 
 // Let lets an App in, see the function Let.
 func (h *Helper) Let(ctx context.Context, number string, role basev1.Role) error {
-	return Let(ctx, helperclient.Client{Port: h.Port(system.WhoConsole)}.Authority(), number, role)
+	return Let(ctx, helperclient.Client{Port: h.Port(caller.Console)}.Authority(), number, role)
 }
 
 // Let plays somebody at a Base who accepts an App's number ("123 456"), and says
@@ -260,7 +261,7 @@ func (a *Appliance) start(middlewareState string, through func(helperclient.Port
 	if a.tcp, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
 		return err
 	}
-	a.port = a.Port(system.WhoMiddleware)
+	a.port = a.Port(caller.Middleware)
 	if through != nil {
 		a.port = through(a.port)
 	}

@@ -1,6 +1,6 @@
-// Package recorder writes the log of changes (internal/protocol/changelog) for the helper:
+// Package changerecorder writes the log of changes (internal/protocol/changelog) for the helper:
 // each draft, if there is a place for it, and sums of those for which there was none.
-package recorder
+package changerecorder
 
 import (
 	"errors"

@@ -1,4 +1,6 @@
-package system
+// Package refusal gives each error of the helper the code and the sentence that whoever asked
+// is told, and names the ends of a verb that are neither success nor failure.
+package refusal
 
 import (
 	"errors"
@@ -22,8 +24,8 @@ var codes = []struct {
 	{posture.ErrOwnerCutOff, helperclient.CodePermission},
 }
 
-// asError gives an error its code.
-func asError(err error) *helperclient.Error {
+// Of gives an error its code.
+func Of(err error) *helperclient.Error {
 	var known *helperclient.Error
 	var authority *pairing.Error
 	var field *posture.FieldError
@@ -47,4 +49,16 @@ func asError(err error) *helperclient.Error {
 		}
 	}
 	return &helperclient.Error{Code: helperclient.CodeRefused, Message: helperclient.Plain(err)}
+}
+
+// ErrUnderWay says that what was asked for was accepted, and that the helper was stopped before
+// its end. If it is undone at the next start, the Base records that by itself.
+var ErrUnderWay = errors.New("it was accepted, and the Base stopped before it was in force")
+
+// ErrNotAwaited says that what was asked for goes on, and that whoever asked has left.
+var ErrNotAwaited = errors.New("it goes on, and whoever asked has left")
+
+// Accepted tells whether what was asked for was begun, however it ended.
+func Accepted(err error) bool {
+	return err == nil || errors.Is(err, &helperclient.Error{Code: helperclient.CodeNotApplied}) || errors.Is(err, ErrUnderWay)
 }

@@ -1,4 +1,4 @@
-package system
+package turns
 
 import (
 	"context"
@@ -6,16 +6,17 @@ import (
 	"time"
 )
 
-// sharePause is how long after the beginning of one question the next one begins.
-const sharePause = 200 * time.Millisecond
+// AskTime bounds what somebody waits for who only asks.
+const AskTime = 30 * time.Second
 
-// shared asks a question that takes programs for all who want to know at the same time.
+// SharePause is how long after the beginning of one question the next one begins.
+const SharePause = 200 * time.Millisecond
+
+// Shared asks a question that takes programs for all who want to know at the same time.
 // Each answer is to a question that began after it was wanted, so none is old; however
 // many ask however often, five questions a second are asked.
-type shared[T any] struct {
+type Shared[T any] struct {
 	ask func(ctx context.Context) (T, error)
-	// alone: each who wants to know asks by itself.
-	alone bool
 
 	asking sync.Mutex // held while one is asked; guards began
 	began  time.Time
@@ -30,11 +31,13 @@ type question[T any] struct {
 	err      error
 }
 
-// get waits for an answer.
-func (s *shared[T]) get(ctx context.Context) (answer T, err error) {
-	if s.alone {
-		return s.ask(ctx)
-	}
+// NewShared returns a Shared of a question.
+func NewShared[T any](ask func(ctx context.Context) (T, error)) *Shared[T] {
+	return &Shared[T]{ask: ask}
+}
+
+// Get waits for an answer.
+func (s *Shared[T]) Get(ctx context.Context) (answer T, err error) {
 	s.mu.Lock()
 	if s.next == nil {
 		s.next = &question[T]{answered: make(chan struct{})}
@@ -50,17 +53,17 @@ func (s *shared[T]) get(ctx context.Context) (answer T, err error) {
 	}
 }
 
-func (s *shared[T]) answer() {
+func (s *Shared[T]) answer() {
 	s.asking.Lock()
 	defer s.asking.Unlock()
-	time.Sleep(sharePause - time.Since(s.began))
+	time.Sleep(SharePause - time.Since(s.began))
 	s.began = time.Now()
 	s.mu.Lock()
 	q := s.next
 	s.next = nil // who comes now wants a later one
 	s.mu.Unlock()
 	defer close(q.answered)
-	ctx, cancel := context.WithTimeout(context.Background(), askTime)
+	ctx, cancel := context.WithTimeout(context.Background(), AskTime)
 	defer cancel()
 	q.answer, q.err = s.ask(ctx)
 }
