@@ -42,8 +42,8 @@ var groups = []group{
 	{folder: "internal/discovery", may: []string{"internal/protocol"}, risky: []string{"golang.org/x/net"}},
 	// Root. No package here opens a port or parses what a stranger sends.
 	{folder: "internal/helper", may: []string{
-		"api", "internal/atomicfile", "internal/harmless", "internal/helperclient", "internal/ipc", "internal/protocol", "internal/secret",
-		"internal/state", "internal/version", "packaging",
+		"api", "internal/atomicfile", "internal/bootdisk", "internal/harmless", "internal/helperclient", "internal/ipc", "internal/protocol",
+		"internal/secret", "internal/state", "internal/version", "packaging",
 	}, risky: []string{"os/exec"}},
 	// Quotas of projects, which only ioctl and quotactl set.
 	{folder: "internal/helper/quota", risky: []string{"unsafe"}},

@@ -141,6 +141,16 @@ type GetUpdateResponse struct {
 	// found; and why that is not known, empty if it is.
 	DebianWaiting []string `protobuf:"bytes,4,rep,name=debian_waiting,json=debianWaiting,proto3" json:"debian_waiting,omitempty"`
 	DebianUnknown string   `protobuf:"bytes,5,opt,name=debian_unknown,json=debianUnknown,proto3" json:"debian_unknown,omitempty"`
+	// True: the Base runs the image, and takes images instead of packages.
+	Image bool `protobuf:"varint,6,opt,name=image,proto3" json:"image,omitempty"`
+	// The version in the other slot of an image; empty if there is none that starts.
+	OtherVersion string `protobuf:"bytes,7,opt,name=other_version,json=otherVersion,proto3" json:"other_version,omitempty"`
+	// An image that has arrived in part: the SHA-256 of its preamble, and from which offset
+	// the App goes on. Empty if there is none.
+	PartialDigest []byte `protobuf:"bytes,8,opt,name=partial_digest,json=partialDigest,proto3" json:"partial_digest,omitempty"`
+	PartialSize   uint64 `protobuf:"varint,9,opt,name=partial_size,json=partialSize,proto3" json:"partial_size,omitempty"`
+	// As Debian names it.
+	Architecture  string `protobuf:"bytes,10,opt,name=architecture,proto3" json:"architecture,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -210,13 +220,50 @@ func (x *GetUpdateResponse) GetDebianUnknown() string {
 	return ""
 }
 
+func (x *GetUpdateResponse) GetImage() bool {
+	if x != nil {
+		return x.Image
+	}
+	return false
+}
+
+func (x *GetUpdateResponse) GetOtherVersion() string {
+	if x != nil {
+		return x.OtherVersion
+	}
+	return ""
+}
+
+func (x *GetUpdateResponse) GetPartialDigest() []byte {
+	if x != nil {
+		return x.PartialDigest
+	}
+	return nil
+}
+
+func (x *GetUpdateResponse) GetPartialSize() uint64 {
+	if x != nil {
+		return x.PartialSize
+	}
+	return 0
+}
+
+func (x *GetUpdateResponse) GetArchitecture() string {
+	if x != nil {
+		return x.Architecture
+	}
+	return ""
+}
+
 type BringUpdateRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Types that are valid to be assigned to Part:
 	//
 	//	*BringUpdateRequest_Header
 	//	*BringUpdateRequest_Piece
-	Part          isBringUpdateRequest_Part `protobuf_oneof:"part"`
+	Part isBringUpdateRequest_Part `protobuf_oneof:"part"`
+	// Of the first message: how much of an image the Base has already.
+	Offset        uint64 `protobuf:"varint,3,opt,name=offset,proto3" json:"offset,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -276,6 +323,13 @@ func (x *BringUpdateRequest) GetPiece() []byte {
 	return nil
 }
 
+func (x *BringUpdateRequest) GetOffset() uint64 {
+	if x != nil {
+		return x.Offset
+	}
+	return 0
+}
+
 type isBringUpdateRequest_Part interface {
 	isBringUpdateRequest_Part()
 }
@@ -286,7 +340,7 @@ type BringUpdateRequest_Header struct {
 }
 
 type BringUpdateRequest_Piece struct {
-	// Each of at most 512 KiB.
+	// Each of at most 512 KiB. A piece of an image is one chunk.
 	Piece []byte `protobuf:"bytes,2,opt,name=piece,proto3,oneof"`
 }
 
@@ -430,7 +484,9 @@ type Update struct {
 	Reason  string                 `protobuf:"bytes,6,opt,name=reason,proto3" json:"reason,omitempty"`
 	BeganAt *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=began_at,json=beganAt,proto3" json:"began_at,omitempty"`
 	// Absent while it is under way.
-	EndedAt       *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=ended_at,json=endedAt,proto3" json:"ended_at,omitempty"`
+	EndedAt *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=ended_at,json=endedAt,proto3" json:"ended_at,omitempty"`
+	// The version runs, and waits for ConfirmUpdate.
+	AwaitsApp     bool `protobuf:"varint,9,opt,name=awaits_app,json=awaitsApp,proto3" json:"awaits_app,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -521,6 +577,174 @@ func (x *Update) GetEndedAt() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *Update) GetAwaitsApp() bool {
+	if x != nil {
+		return x.AwaitsApp
+	}
+	return false
+}
+
+type ConfirmUpdateRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Update.id
+	Id            string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ConfirmUpdateRequest) Reset() {
+	*x = ConfirmUpdateRequest{}
+	mi := &file_base_v1_update_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ConfirmUpdateRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ConfirmUpdateRequest) ProtoMessage() {}
+
+func (x *ConfirmUpdateRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_base_v1_update_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ConfirmUpdateRequest.ProtoReflect.Descriptor instead.
+func (*ConfirmUpdateRequest) Descriptor() ([]byte, []int) {
+	return file_base_v1_update_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *ConfirmUpdateRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+type ConfirmUpdateResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ConfirmUpdateResponse) Reset() {
+	*x = ConfirmUpdateResponse{}
+	mi := &file_base_v1_update_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ConfirmUpdateResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ConfirmUpdateResponse) ProtoMessage() {}
+
+func (x *ConfirmUpdateResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_base_v1_update_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ConfirmUpdateResponse.ProtoReflect.Descriptor instead.
+func (*ConfirmUpdateResponse) Descriptor() ([]byte, []int) {
+	return file_base_v1_update_proto_rawDescGZIP(), []int{8}
+}
+
+type GoBackRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GoBackRequest) Reset() {
+	*x = GoBackRequest{}
+	mi := &file_base_v1_update_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GoBackRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GoBackRequest) ProtoMessage() {}
+
+func (x *GoBackRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_base_v1_update_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GoBackRequest.ProtoReflect.Descriptor instead.
+func (*GoBackRequest) Descriptor() ([]byte, []int) {
+	return file_base_v1_update_proto_rawDescGZIP(), []int{9}
+}
+
+type GoBackResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Update        *Update                `protobuf:"bytes,1,opt,name=update,proto3" json:"update,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GoBackResponse) Reset() {
+	*x = GoBackResponse{}
+	mi := &file_base_v1_update_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GoBackResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GoBackResponse) ProtoMessage() {}
+
+func (x *GoBackResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_base_v1_update_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GoBackResponse.ProtoReflect.Descriptor instead.
+func (*GoBackResponse) Descriptor() ([]byte, []int) {
+	return file_base_v1_update_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *GoBackResponse) GetUpdate() *Update {
+	if x != nil {
+		return x.Update
+	}
+	return nil
+}
+
 type InstallDebianUpdatesRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -529,7 +753,7 @@ type InstallDebianUpdatesRequest struct {
 
 func (x *InstallDebianUpdatesRequest) Reset() {
 	*x = InstallDebianUpdatesRequest{}
-	mi := &file_base_v1_update_proto_msgTypes[7]
+	mi := &file_base_v1_update_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -541,7 +765,7 @@ func (x *InstallDebianUpdatesRequest) String() string {
 func (*InstallDebianUpdatesRequest) ProtoMessage() {}
 
 func (x *InstallDebianUpdatesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_update_proto_msgTypes[7]
+	mi := &file_base_v1_update_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -554,7 +778,7 @@ func (x *InstallDebianUpdatesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InstallDebianUpdatesRequest.ProtoReflect.Descriptor instead.
 func (*InstallDebianUpdatesRequest) Descriptor() ([]byte, []int) {
-	return file_base_v1_update_proto_rawDescGZIP(), []int{7}
+	return file_base_v1_update_proto_rawDescGZIP(), []int{11}
 }
 
 type InstallDebianUpdatesResponse struct {
@@ -569,7 +793,7 @@ type InstallDebianUpdatesResponse struct {
 
 func (x *InstallDebianUpdatesResponse) Reset() {
 	*x = InstallDebianUpdatesResponse{}
-	mi := &file_base_v1_update_proto_msgTypes[8]
+	mi := &file_base_v1_update_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -581,7 +805,7 @@ func (x *InstallDebianUpdatesResponse) String() string {
 func (*InstallDebianUpdatesResponse) ProtoMessage() {}
 
 func (x *InstallDebianUpdatesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_update_proto_msgTypes[8]
+	mi := &file_base_v1_update_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -594,7 +818,7 @@ func (x *InstallDebianUpdatesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InstallDebianUpdatesResponse.ProtoReflect.Descriptor instead.
 func (*InstallDebianUpdatesResponse) Descriptor() ([]byte, []int) {
-	return file_base_v1_update_proto_rawDescGZIP(), []int{8}
+	return file_base_v1_update_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *InstallDebianUpdatesResponse) GetProgress() string {
@@ -616,22 +840,29 @@ var File_base_v1_update_proto protoreflect.FileDescriptor
 const file_base_v1_update_proto_rawDesc = "" +
 	"\n" +
 	"\x14base/v1/update.proto\x12\x0ebitbox.base.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x12\n" +
-	"\x10GetUpdateRequest\"\xe3\x01\n" +
+	"\x10GetUpdateRequest\"\x8c\x03\n" +
 	"\x11GetUpdateResponse\x12+\n" +
 	"\x11installed_version\x18\x01 \x01(\tR\x10installedVersion\x12.\n" +
 	"\x06update\x18\x02 \x01(\v2\x16.bitbox.base.v1.UpdateR\x06update\x12#\n" +
 	"\rtakes_updates\x18\x03 \x01(\bR\ftakesUpdates\x12%\n" +
 	"\x0edebian_waiting\x18\x04 \x03(\tR\rdebianWaiting\x12%\n" +
-	"\x0edebian_unknown\x18\x05 \x01(\tR\rdebianUnknown\"N\n" +
+	"\x0edebian_unknown\x18\x05 \x01(\tR\rdebianUnknown\x12\x14\n" +
+	"\x05image\x18\x06 \x01(\bR\x05image\x12#\n" +
+	"\rother_version\x18\a \x01(\tR\fotherVersion\x12%\n" +
+	"\x0epartial_digest\x18\b \x01(\fR\rpartialDigest\x12!\n" +
+	"\fpartial_size\x18\t \x01(\x04R\vpartialSize\x12\"\n" +
+	"\farchitecture\x18\n" +
+	" \x01(\tR\farchitecture\"f\n" +
 	"\x12BringUpdateRequest\x12\x18\n" +
 	"\x06header\x18\x01 \x01(\fH\x00R\x06header\x12\x16\n" +
-	"\x05piece\x18\x02 \x01(\fH\x00R\x05pieceB\x06\n" +
+	"\x05piece\x18\x02 \x01(\fH\x00R\x05piece\x12\x16\n" +
+	"\x06offset\x18\x03 \x01(\x04R\x06offsetB\x06\n" +
 	"\x04part\"E\n" +
 	"\x13BringUpdateResponse\x12.\n" +
 	"\x06update\x18\x01 \x01(\v2\x16.bitbox.base.v1.UpdateR\x06update\"\x14\n" +
 	"\x12WatchUpdateRequest\"E\n" +
 	"\x13WatchUpdateResponse\x12.\n" +
-	"\x06update\x18\x01 \x01(\v2\x16.bitbox.base.v1.UpdateR\x06update\"\xcc\x03\n" +
+	"\x06update\x18\x01 \x01(\v2\x16.bitbox.base.v1.UpdateR\x06update\"\xeb\x03\n" +
 	"\x06Update\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12!\n" +
 	"\ffrom_version\x18\x02 \x01(\tR\vfromVersion\x12\x1d\n" +
@@ -641,7 +872,9 @@ const file_base_v1_update_proto_rawDesc = "" +
 	"\x04step\x18\x05 \x01(\tR\x04step\x12\x16\n" +
 	"\x06reason\x18\x06 \x01(\tR\x06reason\x125\n" +
 	"\bbegan_at\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\abeganAt\x125\n" +
-	"\bended_at\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\aendedAt\"\xa1\x01\n" +
+	"\bended_at\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\aendedAt\x12\x1d\n" +
+	"\n" +
+	"awaits_app\x18\t \x01(\bR\tawaitsApp\"\xa1\x01\n" +
 	"\x05Phase\x12\x15\n" +
 	"\x11PHASE_UNSPECIFIED\x10\x00\x12\x10\n" +
 	"\fPHASE_STAGED\x10\x01\x12\x14\n" +
@@ -651,15 +884,23 @@ const file_base_v1_update_proto_rawDesc = "" +
 	"\n" +
 	"PHASE_DONE\x10\x05\x12\x10\n" +
 	"\fPHASE_UNDONE\x10\x06\x12\x10\n" +
-	"\fPHASE_FAILED\x10\a\"\x1d\n" +
+	"\fPHASE_FAILED\x10\a\"&\n" +
+	"\x14ConfirmUpdateRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"\x17\n" +
+	"\x15ConfirmUpdateResponse\"\x0f\n" +
+	"\rGoBackRequest\"@\n" +
+	"\x0eGoBackResponse\x12.\n" +
+	"\x06update\x18\x01 \x01(\v2\x16.bitbox.base.v1.UpdateR\x06update\"\x1d\n" +
 	"\x1bInstallDebianUpdatesRequest\"N\n" +
 	"\x1cInstallDebianUpdatesResponse\x12\x1a\n" +
 	"\bprogress\x18\x01 \x01(\tR\bprogress\x12\x12\n" +
-	"\x04done\x18\x02 \x01(\bR\x04done2\x8a\x03\n" +
+	"\x04done\x18\x02 \x01(\bR\x04done2\xb1\x04\n" +
 	"\rUpdateService\x12P\n" +
 	"\tGetUpdate\x12 .bitbox.base.v1.GetUpdateRequest\x1a!.bitbox.base.v1.GetUpdateResponse\x12X\n" +
 	"\vBringUpdate\x12\".bitbox.base.v1.BringUpdateRequest\x1a#.bitbox.base.v1.BringUpdateResponse(\x01\x12X\n" +
-	"\vWatchUpdate\x12\".bitbox.base.v1.WatchUpdateRequest\x1a#.bitbox.base.v1.WatchUpdateResponse0\x01\x12s\n" +
+	"\vWatchUpdate\x12\".bitbox.base.v1.WatchUpdateRequest\x1a#.bitbox.base.v1.WatchUpdateResponse0\x01\x12\\\n" +
+	"\rConfirmUpdate\x12$.bitbox.base.v1.ConfirmUpdateRequest\x1a%.bitbox.base.v1.ConfirmUpdateResponse\x12G\n" +
+	"\x06GoBack\x12\x1d.bitbox.base.v1.GoBackRequest\x1a\x1e.bitbox.base.v1.GoBackResponse\x12s\n" +
 	"\x14InstallDebianUpdates\x12+.bitbox.base.v1.InstallDebianUpdatesRequest\x1a,.bitbox.base.v1.InstallDebianUpdatesResponse0\x01B7Z5github.com/BitBoxSwiss/bitbox-base/api/base/v1;basev1b\x06proto3"
 
 var (
@@ -675,7 +916,7 @@ func file_base_v1_update_proto_rawDescGZIP() []byte {
 }
 
 var file_base_v1_update_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_base_v1_update_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
+var file_base_v1_update_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
 var file_base_v1_update_proto_goTypes = []any{
 	(Update_Phase)(0),                    // 0: bitbox.base.v1.Update.Phase
 	(*GetUpdateRequest)(nil),             // 1: bitbox.base.v1.GetUpdateRequest
@@ -685,30 +926,39 @@ var file_base_v1_update_proto_goTypes = []any{
 	(*WatchUpdateRequest)(nil),           // 5: bitbox.base.v1.WatchUpdateRequest
 	(*WatchUpdateResponse)(nil),          // 6: bitbox.base.v1.WatchUpdateResponse
 	(*Update)(nil),                       // 7: bitbox.base.v1.Update
-	(*InstallDebianUpdatesRequest)(nil),  // 8: bitbox.base.v1.InstallDebianUpdatesRequest
-	(*InstallDebianUpdatesResponse)(nil), // 9: bitbox.base.v1.InstallDebianUpdatesResponse
-	(*timestamppb.Timestamp)(nil),        // 10: google.protobuf.Timestamp
+	(*ConfirmUpdateRequest)(nil),         // 8: bitbox.base.v1.ConfirmUpdateRequest
+	(*ConfirmUpdateResponse)(nil),        // 9: bitbox.base.v1.ConfirmUpdateResponse
+	(*GoBackRequest)(nil),                // 10: bitbox.base.v1.GoBackRequest
+	(*GoBackResponse)(nil),               // 11: bitbox.base.v1.GoBackResponse
+	(*InstallDebianUpdatesRequest)(nil),  // 12: bitbox.base.v1.InstallDebianUpdatesRequest
+	(*InstallDebianUpdatesResponse)(nil), // 13: bitbox.base.v1.InstallDebianUpdatesResponse
+	(*timestamppb.Timestamp)(nil),        // 14: google.protobuf.Timestamp
 }
 var file_base_v1_update_proto_depIdxs = []int32{
 	7,  // 0: bitbox.base.v1.GetUpdateResponse.update:type_name -> bitbox.base.v1.Update
 	7,  // 1: bitbox.base.v1.BringUpdateResponse.update:type_name -> bitbox.base.v1.Update
 	7,  // 2: bitbox.base.v1.WatchUpdateResponse.update:type_name -> bitbox.base.v1.Update
 	0,  // 3: bitbox.base.v1.Update.phase:type_name -> bitbox.base.v1.Update.Phase
-	10, // 4: bitbox.base.v1.Update.began_at:type_name -> google.protobuf.Timestamp
-	10, // 5: bitbox.base.v1.Update.ended_at:type_name -> google.protobuf.Timestamp
-	1,  // 6: bitbox.base.v1.UpdateService.GetUpdate:input_type -> bitbox.base.v1.GetUpdateRequest
-	3,  // 7: bitbox.base.v1.UpdateService.BringUpdate:input_type -> bitbox.base.v1.BringUpdateRequest
-	5,  // 8: bitbox.base.v1.UpdateService.WatchUpdate:input_type -> bitbox.base.v1.WatchUpdateRequest
-	8,  // 9: bitbox.base.v1.UpdateService.InstallDebianUpdates:input_type -> bitbox.base.v1.InstallDebianUpdatesRequest
-	2,  // 10: bitbox.base.v1.UpdateService.GetUpdate:output_type -> bitbox.base.v1.GetUpdateResponse
-	4,  // 11: bitbox.base.v1.UpdateService.BringUpdate:output_type -> bitbox.base.v1.BringUpdateResponse
-	6,  // 12: bitbox.base.v1.UpdateService.WatchUpdate:output_type -> bitbox.base.v1.WatchUpdateResponse
-	9,  // 13: bitbox.base.v1.UpdateService.InstallDebianUpdates:output_type -> bitbox.base.v1.InstallDebianUpdatesResponse
-	10, // [10:14] is the sub-list for method output_type
-	6,  // [6:10] is the sub-list for method input_type
-	6,  // [6:6] is the sub-list for extension type_name
-	6,  // [6:6] is the sub-list for extension extendee
-	0,  // [0:6] is the sub-list for field type_name
+	14, // 4: bitbox.base.v1.Update.began_at:type_name -> google.protobuf.Timestamp
+	14, // 5: bitbox.base.v1.Update.ended_at:type_name -> google.protobuf.Timestamp
+	7,  // 6: bitbox.base.v1.GoBackResponse.update:type_name -> bitbox.base.v1.Update
+	1,  // 7: bitbox.base.v1.UpdateService.GetUpdate:input_type -> bitbox.base.v1.GetUpdateRequest
+	3,  // 8: bitbox.base.v1.UpdateService.BringUpdate:input_type -> bitbox.base.v1.BringUpdateRequest
+	5,  // 9: bitbox.base.v1.UpdateService.WatchUpdate:input_type -> bitbox.base.v1.WatchUpdateRequest
+	8,  // 10: bitbox.base.v1.UpdateService.ConfirmUpdate:input_type -> bitbox.base.v1.ConfirmUpdateRequest
+	10, // 11: bitbox.base.v1.UpdateService.GoBack:input_type -> bitbox.base.v1.GoBackRequest
+	12, // 12: bitbox.base.v1.UpdateService.InstallDebianUpdates:input_type -> bitbox.base.v1.InstallDebianUpdatesRequest
+	2,  // 13: bitbox.base.v1.UpdateService.GetUpdate:output_type -> bitbox.base.v1.GetUpdateResponse
+	4,  // 14: bitbox.base.v1.UpdateService.BringUpdate:output_type -> bitbox.base.v1.BringUpdateResponse
+	6,  // 15: bitbox.base.v1.UpdateService.WatchUpdate:output_type -> bitbox.base.v1.WatchUpdateResponse
+	9,  // 16: bitbox.base.v1.UpdateService.ConfirmUpdate:output_type -> bitbox.base.v1.ConfirmUpdateResponse
+	11, // 17: bitbox.base.v1.UpdateService.GoBack:output_type -> bitbox.base.v1.GoBackResponse
+	13, // 18: bitbox.base.v1.UpdateService.InstallDebianUpdates:output_type -> bitbox.base.v1.InstallDebianUpdatesResponse
+	13, // [13:19] is the sub-list for method output_type
+	7,  // [7:13] is the sub-list for method input_type
+	7,  // [7:7] is the sub-list for extension type_name
+	7,  // [7:7] is the sub-list for extension extendee
+	0,  // [0:7] is the sub-list for field type_name
 }
 
 func init() { file_base_v1_update_proto_init() }
@@ -726,7 +976,7 @@ func file_base_v1_update_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_base_v1_update_proto_rawDesc), len(file_base_v1_update_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   9,
+			NumMessages:   13,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

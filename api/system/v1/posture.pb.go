@@ -208,6 +208,64 @@ func (PostureReport_Phase) EnumDescriptor() ([]byte, []int) {
 	return file_system_v1_posture_proto_rawDescGZIP(), []int{15, 0}
 }
 
+type RunningImage_SecureBoot int32
+
+const (
+	RunningImage_SECURE_BOOT_UNSPECIFIED RunningImage_SecureBoot = 0
+	// The firmware starts only what was signed.
+	RunningImage_SECURE_BOOT_ON  RunningImage_SecureBoot = 1
+	RunningImage_SECURE_BOOT_OFF RunningImage_SecureBoot = 2
+	// Off, and whoever starts something next may enrol keys.
+	RunningImage_SECURE_BOOT_SETUP RunningImage_SecureBoot = 3
+	// The machine has no UEFI variables.
+	RunningImage_SECURE_BOOT_NONE RunningImage_SecureBoot = 4
+)
+
+// Enum value maps for RunningImage_SecureBoot.
+var (
+	RunningImage_SecureBoot_name = map[int32]string{
+		0: "SECURE_BOOT_UNSPECIFIED",
+		1: "SECURE_BOOT_ON",
+		2: "SECURE_BOOT_OFF",
+		3: "SECURE_BOOT_SETUP",
+		4: "SECURE_BOOT_NONE",
+	}
+	RunningImage_SecureBoot_value = map[string]int32{
+		"SECURE_BOOT_UNSPECIFIED": 0,
+		"SECURE_BOOT_ON":          1,
+		"SECURE_BOOT_OFF":         2,
+		"SECURE_BOOT_SETUP":       3,
+		"SECURE_BOOT_NONE":        4,
+	}
+)
+
+func (x RunningImage_SecureBoot) Enum() *RunningImage_SecureBoot {
+	p := new(RunningImage_SecureBoot)
+	*p = x
+	return p
+}
+
+func (x RunningImage_SecureBoot) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (RunningImage_SecureBoot) Descriptor() protoreflect.EnumDescriptor {
+	return file_system_v1_posture_proto_enumTypes[3].Descriptor()
+}
+
+func (RunningImage_SecureBoot) Type() protoreflect.EnumType {
+	return &file_system_v1_posture_proto_enumTypes[3]
+}
+
+func (x RunningImage_SecureBoot) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use RunningImage_SecureBoot.Descriptor instead.
+func (RunningImage_SecureBoot) EnumDescriptor() ([]byte, []int) {
+	return file_system_v1_posture_proto_rawDescGZIP(), []int{16, 0}
+}
+
 // Signed is the envelope of a PostureDocument, a TryConfirmation, a
 // PostureReport or a ChainAnchor. Which one it is follows from where it stands,
 // and is fixed by the label that the signature covers.
@@ -444,7 +502,10 @@ type Posture struct {
 	Ssh            *PostureLease    `protobuf:"bytes,6,opt,name=ssh,proto3" json:"ssh,omitempty"`
 	ExtraEndpoints []*ExtraEndpoint `protobuf:"bytes,7,rep,name=extra_endpoints,json=extraEndpoints,proto3" json:"extra_endpoints,omitempty"`
 	// Services whose users may reach the internet.
-	Egress        []string `protobuf:"bytes,8,rep,name=egress,proto3" json:"egress,omitempty"`
+	Egress []string `protobuf:"bytes,8,rep,name=egress,proto3" json:"egress,omitempty"`
+	// The oldest version of the software that the Base may go back to; empty: any. The Base never
+	// runs an older one.
+	OldestVersion string `protobuf:"bytes,9,opt,name=oldest_version,json=oldestVersion,proto3" json:"oldest_version,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -533,6 +594,13 @@ func (x *Posture) GetEgress() []string {
 		return x.Egress
 	}
 	return nil
+}
+
+func (x *Posture) GetOldestVersion() string {
+	if x != nil {
+		return x.OldestVersion
+	}
+	return ""
 }
 
 type EnrolledApp struct {
@@ -1378,8 +1446,10 @@ type PostureReport struct {
 	// How a client recognises what is open: sshd's public host key in the wire format of
 	// SSH (RFC 4253, section 6.6), empty if there is none yet, and the certificates of the
 	// extra APIs that are open.
-	SshHostKey    []byte               `protobuf:"bytes,11,opt,name=ssh_host_key,json=sshHostKey,proto3" json:"ssh_host_key,omitempty"`
-	Certificates  []*CertificateDigest `protobuf:"bytes,12,rep,name=certificates,proto3" json:"certificates,omitempty"`
+	SshHostKey   []byte               `protobuf:"bytes,11,opt,name=ssh_host_key,json=sshHostKey,proto3" json:"ssh_host_key,omitempty"`
+	Certificates []*CertificateDigest `protobuf:"bytes,12,rep,name=certificates,proto3" json:"certificates,omitempty"`
+	// What the Base runs; absent if it is no image.
+	Image         *RunningImage `protobuf:"bytes,13,opt,name=image,proto3" json:"image,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1498,6 +1568,93 @@ func (x *PostureReport) GetCertificates() []*CertificateDigest {
 	return nil
 }
 
+func (x *PostureReport) GetImage() *RunningImage {
+	if x != nil {
+		return x.Image
+	}
+	return nil
+}
+
+// RunningImage is what a Base with the image runs.
+type RunningImage struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Version string                 `protobuf:"bytes,1,opt,name=version,proto3" json:"version,omitempty"`
+	// As Debian names it.
+	Architecture string `protobuf:"bytes,2,opt,name=architecture,proto3" json:"architecture,omitempty"`
+	// "a" or "b".
+	Slot string `protobuf:"bytes,3,opt,name=slot,proto3" json:"slot,omitempty"`
+	// The root hash of dm-verity, 32 bytes: it names every byte of the root file system.
+	RootHash      []byte                  `protobuf:"bytes,4,opt,name=root_hash,json=rootHash,proto3" json:"root_hash,omitempty"`
+	SecureBoot    RunningImage_SecureBoot `protobuf:"varint,5,opt,name=secure_boot,json=secureBoot,proto3,enum=bitbox.system.v1.RunningImage_SecureBoot" json:"secure_boot,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RunningImage) Reset() {
+	*x = RunningImage{}
+	mi := &file_system_v1_posture_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RunningImage) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RunningImage) ProtoMessage() {}
+
+func (x *RunningImage) ProtoReflect() protoreflect.Message {
+	mi := &file_system_v1_posture_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RunningImage.ProtoReflect.Descriptor instead.
+func (*RunningImage) Descriptor() ([]byte, []int) {
+	return file_system_v1_posture_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *RunningImage) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *RunningImage) GetArchitecture() string {
+	if x != nil {
+		return x.Architecture
+	}
+	return ""
+}
+
+func (x *RunningImage) GetSlot() string {
+	if x != nil {
+		return x.Slot
+	}
+	return ""
+}
+
+func (x *RunningImage) GetRootHash() []byte {
+	if x != nil {
+		return x.RootHash
+	}
+	return nil
+}
+
+func (x *RunningImage) GetSecureBoot() RunningImage_SecureBoot {
+	if x != nil {
+		return x.SecureBoot
+	}
+	return RunningImage_SECURE_BOOT_UNSPECIFIED
+}
+
 type CertificateDigest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The kind of the extra endpoint.
@@ -1510,7 +1667,7 @@ type CertificateDigest struct {
 
 func (x *CertificateDigest) Reset() {
 	*x = CertificateDigest{}
-	mi := &file_system_v1_posture_proto_msgTypes[16]
+	mi := &file_system_v1_posture_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1522,7 +1679,7 @@ func (x *CertificateDigest) String() string {
 func (*CertificateDigest) ProtoMessage() {}
 
 func (x *CertificateDigest) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_posture_proto_msgTypes[16]
+	mi := &file_system_v1_posture_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1535,7 +1692,7 @@ func (x *CertificateDigest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CertificateDigest.ProtoReflect.Descriptor instead.
 func (*CertificateDigest) Descriptor() ([]byte, []int) {
-	return file_system_v1_posture_proto_rawDescGZIP(), []int{16}
+	return file_system_v1_posture_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *CertificateDigest) GetKind() string {
@@ -1564,7 +1721,7 @@ type LeaseLeft struct {
 
 func (x *LeaseLeft) Reset() {
 	*x = LeaseLeft{}
-	mi := &file_system_v1_posture_proto_msgTypes[17]
+	mi := &file_system_v1_posture_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1576,7 +1733,7 @@ func (x *LeaseLeft) String() string {
 func (*LeaseLeft) ProtoMessage() {}
 
 func (x *LeaseLeft) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_posture_proto_msgTypes[17]
+	mi := &file_system_v1_posture_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1589,7 +1746,7 @@ func (x *LeaseLeft) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaseLeft.ProtoReflect.Descriptor instead.
 func (*LeaseLeft) Descriptor() ([]byte, []int) {
-	return file_system_v1_posture_proto_rawDescGZIP(), []int{17}
+	return file_system_v1_posture_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *LeaseLeft) GetKind() string {
@@ -1630,7 +1787,7 @@ type LedgerState struct {
 
 func (x *LedgerState) Reset() {
 	*x = LedgerState{}
-	mi := &file_system_v1_posture_proto_msgTypes[18]
+	mi := &file_system_v1_posture_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1642,7 +1799,7 @@ func (x *LedgerState) String() string {
 func (*LedgerState) ProtoMessage() {}
 
 func (x *LedgerState) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_posture_proto_msgTypes[18]
+	mi := &file_system_v1_posture_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1655,7 +1812,7 @@ func (x *LedgerState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LedgerState.ProtoReflect.Descriptor instead.
 func (*LedgerState) Descriptor() ([]byte, []int) {
-	return file_system_v1_posture_proto_rawDescGZIP(), []int{18}
+	return file_system_v1_posture_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *LedgerState) GetChain() *PostureChain {
@@ -1723,7 +1880,7 @@ const file_system_v1_posture_proto_rawDesc = "" +
 	"\x0eORIGIN_FACTORY\x10\x02\x12\x13\n" +
 	"\x0fORIGIN_CEREMONY\x10\x03\x12\x10\n" +
 	"\fORIGIN_LOCAL\x10\x04\x12\x0f\n" +
-	"\vORIGIN_UNDO\x10\x05\"\xe0\x02\n" +
+	"\vORIGIN_UNDO\x10\x05\"\x87\x03\n" +
 	"\aPosture\x12\x1b\n" +
 	"\tnode_name\x18\x01 \x01(\tR\bnodeName\x121\n" +
 	"\x04apps\x18\x02 \x03(\v2\x1d.bitbox.system.v1.EnrolledAppR\x04apps\x12%\n" +
@@ -1732,7 +1889,8 @@ const file_system_v1_posture_proto_rawDesc = "" +
 	"\bssh_keys\x18\x05 \x03(\tR\asshKeys\x120\n" +
 	"\x03ssh\x18\x06 \x01(\v2\x1e.bitbox.system.v1.PostureLeaseR\x03ssh\x12H\n" +
 	"\x0fextra_endpoints\x18\a \x03(\v2\x1f.bitbox.system.v1.ExtraEndpointR\x0eextraEndpoints\x12\x16\n" +
-	"\x06egress\x18\b \x03(\tR\x06egress\"\x83\x01\n" +
+	"\x06egress\x18\b \x03(\tR\x06egress\x12%\n" +
+	"\x0eoldest_version\x18\t \x01(\tR\roldestVersion\"\x83\x01\n" +
 	"\vEnrolledApp\x12\x1f\n" +
 	"\vsigning_key\x18\x01 \x01(\fR\n" +
 	"signingKey\x12(\n" +
@@ -1800,7 +1958,7 @@ const file_system_v1_posture_proto_rawDesc = "" +
 	"\bdocument\x18\x03 \x01(\v2\x18.bitbox.system.v1.SignedR\bdocument\x12-\n" +
 	"\x12restriction_number\x18\x04 \x01(\x04R\x11restrictionNumber\x12)\n" +
 	"\x10restriction_hash\x18\x05 \x01(\fR\x0frestrictionHash\x12\x16\n" +
-	"\x06active\x18\x06 \x03(\fR\x06active\"\xc7\x04\n" +
+	"\x06active\x18\x06 \x03(\fR\x06active\"\xfd\x04\n" +
 	"\rPostureReport\x12\x17\n" +
 	"\abase_id\x18\x01 \x01(\fR\x06baseId\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\fR\x05epoch\x12\x1a\n" +
@@ -1816,12 +1974,27 @@ const file_system_v1_posture_proto_rawDesc = "" +
 	" \x03(\v2\x1b.bitbox.system.v1.LeaseLeftR\x06leases\x12 \n" +
 	"\fssh_host_key\x18\v \x01(\fR\n" +
 	"sshHostKey\x12G\n" +
-	"\fcertificates\x18\f \x03(\v2#.bitbox.system.v1.CertificateDigestR\fcertificates\"W\n" +
+	"\fcertificates\x18\f \x03(\v2#.bitbox.system.v1.CertificateDigestR\fcertificates\x124\n" +
+	"\x05image\x18\r \x01(\v2\x1e.bitbox.system.v1.RunningImageR\x05image\"W\n" +
 	"\x05Phase\x12\x15\n" +
 	"\x11PHASE_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rPHASE_SETTLED\x10\x01\x12\x12\n" +
 	"\x0ePHASE_APPLYING\x10\x02\x12\x10\n" +
-	"\fPHASE_TRYING\x10\x03\"?\n" +
+	"\fPHASE_TRYING\x10\x03\"\xca\x02\n" +
+	"\fRunningImage\x12\x18\n" +
+	"\aversion\x18\x01 \x01(\tR\aversion\x12\"\n" +
+	"\farchitecture\x18\x02 \x01(\tR\farchitecture\x12\x12\n" +
+	"\x04slot\x18\x03 \x01(\tR\x04slot\x12\x1b\n" +
+	"\troot_hash\x18\x04 \x01(\fR\brootHash\x12J\n" +
+	"\vsecure_boot\x18\x05 \x01(\x0e2).bitbox.system.v1.RunningImage.SecureBootR\n" +
+	"secureBoot\"\x7f\n" +
+	"\n" +
+	"SecureBoot\x12\x1b\n" +
+	"\x17SECURE_BOOT_UNSPECIFIED\x10\x00\x12\x12\n" +
+	"\x0eSECURE_BOOT_ON\x10\x01\x12\x13\n" +
+	"\x0fSECURE_BOOT_OFF\x10\x02\x12\x15\n" +
+	"\x11SECURE_BOOT_SETUP\x10\x03\x12\x14\n" +
+	"\x10SECURE_BOOT_NONE\x10\x04\"?\n" +
 	"\x11CertificateDigest\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x16\n" +
 	"\x06sha256\x18\x02 \x01(\fR\x06sha256\"a\n" +
@@ -1849,60 +2022,64 @@ func file_system_v1_posture_proto_rawDescGZIP() []byte {
 	return file_system_v1_posture_proto_rawDescData
 }
 
-var file_system_v1_posture_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_system_v1_posture_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
+var file_system_v1_posture_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
+var file_system_v1_posture_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
 var file_system_v1_posture_proto_goTypes = []any{
-	(PostureDocument_Origin)(0), // 0: bitbox.system.v1.PostureDocument.Origin
-	(Restriction_Actor)(0),      // 1: bitbox.system.v1.Restriction.Actor
-	(PostureReport_Phase)(0),    // 2: bitbox.system.v1.PostureReport.Phase
-	(*Signed)(nil),              // 3: bitbox.system.v1.Signed
-	(*PostureDocument)(nil),     // 4: bitbox.system.v1.PostureDocument
-	(*Posture)(nil),             // 5: bitbox.system.v1.Posture
-	(*EnrolledApp)(nil),         // 6: bitbox.system.v1.EnrolledApp
-	(*BanPolicy)(nil),           // 7: bitbox.system.v1.BanPolicy
-	(*PostureLease)(nil),        // 8: bitbox.system.v1.PostureLease
-	(*ExtraEndpoint)(nil),       // 9: bitbox.system.v1.ExtraEndpoint
-	(*TryConfirmation)(nil),     // 10: bitbox.system.v1.TryConfirmation
-	(*Restriction)(nil),         // 11: bitbox.system.v1.Restriction
-	(*Lockdown)(nil),            // 12: bitbox.system.v1.Lockdown
-	(*PairingShut)(nil),         // 13: bitbox.system.v1.PairingShut
-	(*LeaseEnded)(nil),          // 14: bitbox.system.v1.LeaseEnded
-	(*AppCutOff)(nil),           // 15: bitbox.system.v1.AppCutOff
-	(*PostureChain)(nil),        // 16: bitbox.system.v1.PostureChain
-	(*ChainAnchor)(nil),         // 17: bitbox.system.v1.ChainAnchor
-	(*PostureReport)(nil),       // 18: bitbox.system.v1.PostureReport
-	(*CertificateDigest)(nil),   // 19: bitbox.system.v1.CertificateDigest
-	(*LeaseLeft)(nil),           // 20: bitbox.system.v1.LeaseLeft
-	(*LedgerState)(nil),         // 21: bitbox.system.v1.LedgerState
-	(v1.Role)(0),                // 22: bitbox.base.v1.Role
+	(PostureDocument_Origin)(0),  // 0: bitbox.system.v1.PostureDocument.Origin
+	(Restriction_Actor)(0),       // 1: bitbox.system.v1.Restriction.Actor
+	(PostureReport_Phase)(0),     // 2: bitbox.system.v1.PostureReport.Phase
+	(RunningImage_SecureBoot)(0), // 3: bitbox.system.v1.RunningImage.SecureBoot
+	(*Signed)(nil),               // 4: bitbox.system.v1.Signed
+	(*PostureDocument)(nil),      // 5: bitbox.system.v1.PostureDocument
+	(*Posture)(nil),              // 6: bitbox.system.v1.Posture
+	(*EnrolledApp)(nil),          // 7: bitbox.system.v1.EnrolledApp
+	(*BanPolicy)(nil),            // 8: bitbox.system.v1.BanPolicy
+	(*PostureLease)(nil),         // 9: bitbox.system.v1.PostureLease
+	(*ExtraEndpoint)(nil),        // 10: bitbox.system.v1.ExtraEndpoint
+	(*TryConfirmation)(nil),      // 11: bitbox.system.v1.TryConfirmation
+	(*Restriction)(nil),          // 12: bitbox.system.v1.Restriction
+	(*Lockdown)(nil),             // 13: bitbox.system.v1.Lockdown
+	(*PairingShut)(nil),          // 14: bitbox.system.v1.PairingShut
+	(*LeaseEnded)(nil),           // 15: bitbox.system.v1.LeaseEnded
+	(*AppCutOff)(nil),            // 16: bitbox.system.v1.AppCutOff
+	(*PostureChain)(nil),         // 17: bitbox.system.v1.PostureChain
+	(*ChainAnchor)(nil),          // 18: bitbox.system.v1.ChainAnchor
+	(*PostureReport)(nil),        // 19: bitbox.system.v1.PostureReport
+	(*RunningImage)(nil),         // 20: bitbox.system.v1.RunningImage
+	(*CertificateDigest)(nil),    // 21: bitbox.system.v1.CertificateDigest
+	(*LeaseLeft)(nil),            // 22: bitbox.system.v1.LeaseLeft
+	(*LedgerState)(nil),          // 23: bitbox.system.v1.LedgerState
+	(v1.Role)(0),                 // 24: bitbox.base.v1.Role
 }
 var file_system_v1_posture_proto_depIdxs = []int32{
 	0,  // 0: bitbox.system.v1.PostureDocument.origin:type_name -> bitbox.system.v1.PostureDocument.Origin
-	5,  // 1: bitbox.system.v1.PostureDocument.posture:type_name -> bitbox.system.v1.Posture
-	6,  // 2: bitbox.system.v1.Posture.apps:type_name -> bitbox.system.v1.EnrolledApp
-	7,  // 3: bitbox.system.v1.Posture.bans:type_name -> bitbox.system.v1.BanPolicy
-	8,  // 4: bitbox.system.v1.Posture.ssh:type_name -> bitbox.system.v1.PostureLease
-	9,  // 5: bitbox.system.v1.Posture.extra_endpoints:type_name -> bitbox.system.v1.ExtraEndpoint
-	22, // 6: bitbox.system.v1.EnrolledApp.role:type_name -> bitbox.base.v1.Role
-	8,  // 7: bitbox.system.v1.ExtraEndpoint.lease:type_name -> bitbox.system.v1.PostureLease
+	6,  // 1: bitbox.system.v1.PostureDocument.posture:type_name -> bitbox.system.v1.Posture
+	7,  // 2: bitbox.system.v1.Posture.apps:type_name -> bitbox.system.v1.EnrolledApp
+	8,  // 3: bitbox.system.v1.Posture.bans:type_name -> bitbox.system.v1.BanPolicy
+	9,  // 4: bitbox.system.v1.Posture.ssh:type_name -> bitbox.system.v1.PostureLease
+	10, // 5: bitbox.system.v1.Posture.extra_endpoints:type_name -> bitbox.system.v1.ExtraEndpoint
+	24, // 6: bitbox.system.v1.EnrolledApp.role:type_name -> bitbox.base.v1.Role
+	9,  // 7: bitbox.system.v1.ExtraEndpoint.lease:type_name -> bitbox.system.v1.PostureLease
 	1,  // 8: bitbox.system.v1.Restriction.actor:type_name -> bitbox.system.v1.Restriction.Actor
-	12, // 9: bitbox.system.v1.Restriction.lockdown:type_name -> bitbox.system.v1.Lockdown
-	13, // 10: bitbox.system.v1.Restriction.pairing_shut:type_name -> bitbox.system.v1.PairingShut
-	14, // 11: bitbox.system.v1.Restriction.lease_ended:type_name -> bitbox.system.v1.LeaseEnded
-	15, // 12: bitbox.system.v1.Restriction.app_cut_off:type_name -> bitbox.system.v1.AppCutOff
-	3,  // 13: bitbox.system.v1.PostureChain.anchor:type_name -> bitbox.system.v1.Signed
-	3,  // 14: bitbox.system.v1.PostureChain.documents:type_name -> bitbox.system.v1.Signed
-	3,  // 15: bitbox.system.v1.ChainAnchor.document:type_name -> bitbox.system.v1.Signed
+	13, // 9: bitbox.system.v1.Restriction.lockdown:type_name -> bitbox.system.v1.Lockdown
+	14, // 10: bitbox.system.v1.Restriction.pairing_shut:type_name -> bitbox.system.v1.PairingShut
+	15, // 11: bitbox.system.v1.Restriction.lease_ended:type_name -> bitbox.system.v1.LeaseEnded
+	16, // 12: bitbox.system.v1.Restriction.app_cut_off:type_name -> bitbox.system.v1.AppCutOff
+	4,  // 13: bitbox.system.v1.PostureChain.anchor:type_name -> bitbox.system.v1.Signed
+	4,  // 14: bitbox.system.v1.PostureChain.documents:type_name -> bitbox.system.v1.Signed
+	4,  // 15: bitbox.system.v1.ChainAnchor.document:type_name -> bitbox.system.v1.Signed
 	2,  // 16: bitbox.system.v1.PostureReport.phase:type_name -> bitbox.system.v1.PostureReport.Phase
-	20, // 17: bitbox.system.v1.PostureReport.leases:type_name -> bitbox.system.v1.LeaseLeft
-	19, // 18: bitbox.system.v1.PostureReport.certificates:type_name -> bitbox.system.v1.CertificateDigest
-	16, // 19: bitbox.system.v1.LedgerState.chain:type_name -> bitbox.system.v1.PostureChain
-	20, // 20: bitbox.system.v1.LedgerState.leases:type_name -> bitbox.system.v1.LeaseLeft
-	21, // [21:21] is the sub-list for method output_type
-	21, // [21:21] is the sub-list for method input_type
-	21, // [21:21] is the sub-list for extension type_name
-	21, // [21:21] is the sub-list for extension extendee
-	0,  // [0:21] is the sub-list for field type_name
+	22, // 17: bitbox.system.v1.PostureReport.leases:type_name -> bitbox.system.v1.LeaseLeft
+	21, // 18: bitbox.system.v1.PostureReport.certificates:type_name -> bitbox.system.v1.CertificateDigest
+	20, // 19: bitbox.system.v1.PostureReport.image:type_name -> bitbox.system.v1.RunningImage
+	3,  // 20: bitbox.system.v1.RunningImage.secure_boot:type_name -> bitbox.system.v1.RunningImage.SecureBoot
+	17, // 21: bitbox.system.v1.LedgerState.chain:type_name -> bitbox.system.v1.PostureChain
+	22, // 22: bitbox.system.v1.LedgerState.leases:type_name -> bitbox.system.v1.LeaseLeft
+	23, // [23:23] is the sub-list for method output_type
+	23, // [23:23] is the sub-list for method input_type
+	23, // [23:23] is the sub-list for extension type_name
+	23, // [23:23] is the sub-list for extension extendee
+	0,  // [0:23] is the sub-list for field type_name
 }
 
 func init() { file_system_v1_posture_proto_init() }
@@ -1921,8 +2098,8 @@ func file_system_v1_posture_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_system_v1_posture_proto_rawDesc), len(file_system_v1_posture_proto_rawDesc)),
-			NumEnums:      3,
-			NumMessages:   19,
+			NumEnums:      4,
+			NumMessages:   20,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

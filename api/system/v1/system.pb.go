@@ -58,6 +58,8 @@ type SystemRequest struct {
 	//	*SystemRequest_GetUpdate
 	//	*SystemRequest_WatchUpdate
 	//	*SystemRequest_GetHealth
+	//	*SystemRequest_ConfirmUpdate
+	//	*SystemRequest_StartOtherSlot
 	//	*SystemRequest_ListServices
 	//	*SystemRequest_ChangeService
 	//	*SystemRequest_ReadLogs
@@ -313,6 +315,24 @@ func (x *SystemRequest) GetGetHealth() *GetHealth {
 	return nil
 }
 
+func (x *SystemRequest) GetConfirmUpdate() *ConfirmUpdate {
+	if x != nil {
+		if x, ok := x.Verb.(*SystemRequest_ConfirmUpdate); ok {
+			return x.ConfirmUpdate
+		}
+	}
+	return nil
+}
+
+func (x *SystemRequest) GetStartOtherSlot() *StartOtherSlot {
+	if x != nil {
+		if x, ok := x.Verb.(*SystemRequest_StartOtherSlot); ok {
+			return x.StartOtherSlot
+		}
+	}
+	return nil
+}
+
 func (x *SystemRequest) GetListServices() *ListServices {
 	if x != nil {
 		if x, ok := x.Verb.(*SystemRequest_ListServices); ok {
@@ -534,6 +554,14 @@ type SystemRequest_GetHealth struct {
 	GetHealth *GetHealth `protobuf:"bytes,36,opt,name=get_health,json=getHealth,proto3,oneof"`
 }
 
+type SystemRequest_ConfirmUpdate struct {
+	ConfirmUpdate *ConfirmUpdate `protobuf:"bytes,37,opt,name=confirm_update,json=confirmUpdate,proto3,oneof"`
+}
+
+type SystemRequest_StartOtherSlot struct {
+	StartOtherSlot *StartOtherSlot `protobuf:"bytes,38,opt,name=start_other_slot,json=startOtherSlot,proto3,oneof"`
+}
+
 type SystemRequest_ListServices struct {
 	// The machine and its services: machine.proto. Numbers 40 to 59 are theirs.
 	ListServices *ListServices `protobuf:"bytes,40,opt,name=list_services,json=listServices,proto3,oneof"`
@@ -634,6 +662,10 @@ func (*SystemRequest_GetUpdate) isSystemRequest_Verb() {}
 func (*SystemRequest_WatchUpdate) isSystemRequest_Verb() {}
 
 func (*SystemRequest_GetHealth) isSystemRequest_Verb() {}
+
+func (*SystemRequest_ConfirmUpdate) isSystemRequest_Verb() {}
+
+func (*SystemRequest_StartOtherSlot) isSystemRequest_Verb() {}
 
 func (*SystemRequest_ListServices) isSystemRequest_Verb() {}
 
@@ -2957,7 +2989,7 @@ var File_system_v1_system_proto protoreflect.FileDescriptor
 
 const file_system_v1_system_proto_rawDesc = "" +
 	"\n" +
-	"\x16system/v1/system.proto\x12\x10bitbox.system.v1\x1a\x12base/v1/base.proto\x1a\x14base/v1/events.proto\x1a\x16base/v1/security.proto\x1a\x14base/v1/update.proto\x1a\x19system/v1/authority.proto\x1a\x17system/v1/changes.proto\x1a\x17system/v1/machine.proto\x1a\x17system/v1/posture.proto\x1a\x16system/v1/update.proto\"\xf6\x11\n" +
+	"\x16system/v1/system.proto\x12\x10bitbox.system.v1\x1a\x12base/v1/base.proto\x1a\x14base/v1/events.proto\x1a\x16base/v1/security.proto\x1a\x14base/v1/update.proto\x1a\x19system/v1/authority.proto\x1a\x17system/v1/changes.proto\x1a\x17system/v1/machine.proto\x1a\x17system/v1/posture.proto\x1a\x16system/v1/update.proto\"\x8e\x13\n" +
 	"\rSystemRequest\x12B\n" +
 	"\tauthority\x18\x01 \x01(\v2\".bitbox.system.v1.AuthorityRequestH\x00R\tauthority\x12?\n" +
 	"\vget_posture\x18\x02 \x01(\v2\x1c.bitbox.system.v1.GetPostureH\x00R\n" +
@@ -2988,7 +3020,9 @@ const file_system_v1_system_proto_rawDesc = "" +
 	"get_update\x18\" \x01(\v2\x1b.bitbox.system.v1.GetUpdateH\x00R\tgetUpdate\x12B\n" +
 	"\fwatch_update\x18# \x01(\v2\x1d.bitbox.system.v1.WatchUpdateH\x00R\vwatchUpdate\x12<\n" +
 	"\n" +
-	"get_health\x18$ \x01(\v2\x1b.bitbox.system.v1.GetHealthH\x00R\tgetHealth\x12E\n" +
+	"get_health\x18$ \x01(\v2\x1b.bitbox.system.v1.GetHealthH\x00R\tgetHealth\x12H\n" +
+	"\x0econfirm_update\x18% \x01(\v2\x1f.bitbox.system.v1.ConfirmUpdateH\x00R\rconfirmUpdate\x12L\n" +
+	"\x10start_other_slot\x18& \x01(\v2 .bitbox.system.v1.StartOtherSlotH\x00R\x0estartOtherSlot\x12E\n" +
 	"\rlist_services\x18( \x01(\v2\x1e.bitbox.system.v1.ListServicesH\x00R\flistServices\x12H\n" +
 	"\x0echange_service\x18) \x01(\v2\x1f.bitbox.system.v1.ChangeServiceH\x00R\rchangeService\x129\n" +
 	"\tread_logs\x18* \x01(\v2\x1a.bitbox.system.v1.ReadLogsH\x00R\breadLogs\x12I\n" +
@@ -3215,39 +3249,41 @@ var file_system_v1_system_proto_goTypes = []any{
 	(*GetUpdate)(nil),            // 37: bitbox.system.v1.GetUpdate
 	(*WatchUpdate)(nil),          // 38: bitbox.system.v1.WatchUpdate
 	(*GetHealth)(nil),            // 39: bitbox.system.v1.GetHealth
-	(*ListServices)(nil),         // 40: bitbox.system.v1.ListServices
-	(*ChangeService)(nil),        // 41: bitbox.system.v1.ChangeService
-	(*ReadLogs)(nil),             // 42: bitbox.system.v1.ReadLogs
-	(*ListTimeZones)(nil),        // 43: bitbox.system.v1.ListTimeZones
-	(*SetTimeZone)(nil),          // 44: bitbox.system.v1.SetTimeZone
-	(*Reboot)(nil),               // 45: bitbox.system.v1.Reboot
-	(*PowerOff)(nil),             // 46: bitbox.system.v1.PowerOff
-	(*InstallDebianUpdates)(nil), // 47: bitbox.system.v1.InstallDebianUpdates
-	(*ListChanges)(nil),          // 48: bitbox.system.v1.ListChanges
-	(*RecordChange)(nil),         // 49: bitbox.system.v1.RecordChange
-	(*OrderPairing)(nil),         // 50: bitbox.system.v1.OrderPairing
-	(*AnswerPairing)(nil),        // 51: bitbox.system.v1.AnswerPairing
-	(*AuthorityReply)(nil),       // 52: bitbox.system.v1.AuthorityReply
-	(*v1.SignedPosture)(nil),     // 53: bitbox.base.v1.SignedPosture
-	(*UpdateBegan)(nil),          // 54: bitbox.system.v1.UpdateBegan
-	(*v1.Update)(nil),            // 55: bitbox.base.v1.Update
-	(*UpdateStatus)(nil),         // 56: bitbox.system.v1.UpdateStatus
-	(*Health)(nil),               // 57: bitbox.system.v1.Health
-	(*ServicesResult)(nil),       // 58: bitbox.system.v1.ServicesResult
-	(*LogsResult)(nil),           // 59: bitbox.system.v1.LogsResult
-	(*TimeZonesResult)(nil),      // 60: bitbox.system.v1.TimeZonesResult
-	(*ChangesResult)(nil),        // 61: bitbox.system.v1.ChangesResult
-	(*PairingAnswered)(nil),      // 62: bitbox.system.v1.PairingAnswered
-	(*Lockdown)(nil),             // 63: bitbox.system.v1.Lockdown
-	(*PairingShut)(nil),          // 64: bitbox.system.v1.PairingShut
-	(*LeaseEnded)(nil),           // 65: bitbox.system.v1.LeaseEnded
-	(*AppCutOff)(nil),            // 66: bitbox.system.v1.AppCutOff
-	(*v1.Ban)(nil),               // 67: bitbox.base.v1.Ban
-	(*v1.Finding)(nil),           // 68: bitbox.base.v1.Finding
-	(PostureReport_Phase)(0),     // 69: bitbox.system.v1.PostureReport.Phase
-	(*v1.Event)(nil),             // 70: bitbox.base.v1.Event
-	(v1.Role)(0),                 // 71: bitbox.base.v1.Role
-	(*Posture)(nil),              // 72: bitbox.system.v1.Posture
+	(*ConfirmUpdate)(nil),        // 40: bitbox.system.v1.ConfirmUpdate
+	(*StartOtherSlot)(nil),       // 41: bitbox.system.v1.StartOtherSlot
+	(*ListServices)(nil),         // 42: bitbox.system.v1.ListServices
+	(*ChangeService)(nil),        // 43: bitbox.system.v1.ChangeService
+	(*ReadLogs)(nil),             // 44: bitbox.system.v1.ReadLogs
+	(*ListTimeZones)(nil),        // 45: bitbox.system.v1.ListTimeZones
+	(*SetTimeZone)(nil),          // 46: bitbox.system.v1.SetTimeZone
+	(*Reboot)(nil),               // 47: bitbox.system.v1.Reboot
+	(*PowerOff)(nil),             // 48: bitbox.system.v1.PowerOff
+	(*InstallDebianUpdates)(nil), // 49: bitbox.system.v1.InstallDebianUpdates
+	(*ListChanges)(nil),          // 50: bitbox.system.v1.ListChanges
+	(*RecordChange)(nil),         // 51: bitbox.system.v1.RecordChange
+	(*OrderPairing)(nil),         // 52: bitbox.system.v1.OrderPairing
+	(*AnswerPairing)(nil),        // 53: bitbox.system.v1.AnswerPairing
+	(*AuthorityReply)(nil),       // 54: bitbox.system.v1.AuthorityReply
+	(*v1.SignedPosture)(nil),     // 55: bitbox.base.v1.SignedPosture
+	(*UpdateBegan)(nil),          // 56: bitbox.system.v1.UpdateBegan
+	(*v1.Update)(nil),            // 57: bitbox.base.v1.Update
+	(*UpdateStatus)(nil),         // 58: bitbox.system.v1.UpdateStatus
+	(*Health)(nil),               // 59: bitbox.system.v1.Health
+	(*ServicesResult)(nil),       // 60: bitbox.system.v1.ServicesResult
+	(*LogsResult)(nil),           // 61: bitbox.system.v1.LogsResult
+	(*TimeZonesResult)(nil),      // 62: bitbox.system.v1.TimeZonesResult
+	(*ChangesResult)(nil),        // 63: bitbox.system.v1.ChangesResult
+	(*PairingAnswered)(nil),      // 64: bitbox.system.v1.PairingAnswered
+	(*Lockdown)(nil),             // 65: bitbox.system.v1.Lockdown
+	(*PairingShut)(nil),          // 66: bitbox.system.v1.PairingShut
+	(*LeaseEnded)(nil),           // 67: bitbox.system.v1.LeaseEnded
+	(*AppCutOff)(nil),            // 68: bitbox.system.v1.AppCutOff
+	(*v1.Ban)(nil),               // 69: bitbox.base.v1.Ban
+	(*v1.Finding)(nil),           // 70: bitbox.base.v1.Finding
+	(PostureReport_Phase)(0),     // 71: bitbox.system.v1.PostureReport.Phase
+	(*v1.Event)(nil),             // 72: bitbox.base.v1.Event
+	(v1.Role)(0),                 // 73: bitbox.base.v1.Role
+	(*Posture)(nil),              // 74: bitbox.system.v1.Posture
 }
 var file_system_v1_system_proto_depIdxs = []int32{
 	32, // 0: bitbox.system.v1.SystemRequest.authority:type_name -> bitbox.system.v1.AuthorityRequest
@@ -3272,60 +3308,62 @@ var file_system_v1_system_proto_depIdxs = []int32{
 	37, // 19: bitbox.system.v1.SystemRequest.get_update:type_name -> bitbox.system.v1.GetUpdate
 	38, // 20: bitbox.system.v1.SystemRequest.watch_update:type_name -> bitbox.system.v1.WatchUpdate
 	39, // 21: bitbox.system.v1.SystemRequest.get_health:type_name -> bitbox.system.v1.GetHealth
-	40, // 22: bitbox.system.v1.SystemRequest.list_services:type_name -> bitbox.system.v1.ListServices
-	41, // 23: bitbox.system.v1.SystemRequest.change_service:type_name -> bitbox.system.v1.ChangeService
-	42, // 24: bitbox.system.v1.SystemRequest.read_logs:type_name -> bitbox.system.v1.ReadLogs
-	43, // 25: bitbox.system.v1.SystemRequest.list_time_zones:type_name -> bitbox.system.v1.ListTimeZones
-	44, // 26: bitbox.system.v1.SystemRequest.set_time_zone:type_name -> bitbox.system.v1.SetTimeZone
-	45, // 27: bitbox.system.v1.SystemRequest.reboot:type_name -> bitbox.system.v1.Reboot
-	46, // 28: bitbox.system.v1.SystemRequest.power_off:type_name -> bitbox.system.v1.PowerOff
-	47, // 29: bitbox.system.v1.SystemRequest.install_debian_updates:type_name -> bitbox.system.v1.InstallDebianUpdates
-	48, // 30: bitbox.system.v1.SystemRequest.list_changes:type_name -> bitbox.system.v1.ListChanges
-	49, // 31: bitbox.system.v1.SystemRequest.record_change:type_name -> bitbox.system.v1.RecordChange
-	50, // 32: bitbox.system.v1.SystemRequest.order_pairing:type_name -> bitbox.system.v1.OrderPairing
-	51, // 33: bitbox.system.v1.SystemRequest.answer_pairing:type_name -> bitbox.system.v1.AnswerPairing
-	52, // 34: bitbox.system.v1.SystemReply.authority:type_name -> bitbox.system.v1.AuthorityReply
-	53, // 35: bitbox.system.v1.SystemReply.posture:type_name -> bitbox.base.v1.SignedPosture
-	4,  // 36: bitbox.system.v1.SystemReply.progress:type_name -> bitbox.system.v1.Progress
-	8,  // 37: bitbox.system.v1.SystemReply.bans:type_name -> bitbox.system.v1.BansResult
-	11, // 38: bitbox.system.v1.SystemReply.lift_ban:type_name -> bitbox.system.v1.LiftBanResult
-	13, // 39: bitbox.system.v1.SystemReply.audit:type_name -> bitbox.system.v1.AuditResult
-	16, // 40: bitbox.system.v1.SystemReply.machine:type_name -> bitbox.system.v1.MachineInfo
-	18, // 41: bitbox.system.v1.SystemReply.event:type_name -> bitbox.system.v1.SystemEvent
-	25, // 42: bitbox.system.v1.SystemReply.summary:type_name -> bitbox.system.v1.Summary
-	54, // 43: bitbox.system.v1.SystemReply.update_began:type_name -> bitbox.system.v1.UpdateBegan
-	55, // 44: bitbox.system.v1.SystemReply.update:type_name -> bitbox.base.v1.Update
-	56, // 45: bitbox.system.v1.SystemReply.update_status:type_name -> bitbox.system.v1.UpdateStatus
-	57, // 46: bitbox.system.v1.SystemReply.health:type_name -> bitbox.system.v1.Health
-	58, // 47: bitbox.system.v1.SystemReply.services:type_name -> bitbox.system.v1.ServicesResult
-	59, // 48: bitbox.system.v1.SystemReply.logs:type_name -> bitbox.system.v1.LogsResult
-	60, // 49: bitbox.system.v1.SystemReply.time_zones:type_name -> bitbox.system.v1.TimeZonesResult
-	61, // 50: bitbox.system.v1.SystemReply.changes:type_name -> bitbox.system.v1.ChangesResult
-	62, // 51: bitbox.system.v1.SystemReply.pairing_answered:type_name -> bitbox.system.v1.PairingAnswered
-	63, // 52: bitbox.system.v1.Restrict.lockdown:type_name -> bitbox.system.v1.Lockdown
-	64, // 53: bitbox.system.v1.Restrict.pairing_shut:type_name -> bitbox.system.v1.PairingShut
-	65, // 54: bitbox.system.v1.Restrict.end_lease:type_name -> bitbox.system.v1.LeaseEnded
-	66, // 55: bitbox.system.v1.Restrict.app_cut_off:type_name -> bitbox.system.v1.AppCutOff
-	67, // 56: bitbox.system.v1.BansResult.bans:type_name -> bitbox.base.v1.Ban
-	10, // 57: bitbox.system.v1.LiftBan.plain:type_name -> bitbox.system.v1.LiftBanOrder
-	68, // 58: bitbox.system.v1.AuditResult.findings:type_name -> bitbox.base.v1.Finding
-	69, // 59: bitbox.system.v1.SystemEvent.phase:type_name -> bitbox.system.v1.PostureReport.Phase
-	70, // 60: bitbox.system.v1.SystemEvent.event:type_name -> bitbox.base.v1.Event
-	19, // 61: bitbox.system.v1.SystemEvent.app_roles:type_name -> bitbox.system.v1.AppRole
-	71, // 62: bitbox.system.v1.AppRole.role:type_name -> bitbox.base.v1.Role
-	72, // 63: bitbox.system.v1.LocalChange.posture:type_name -> bitbox.system.v1.Posture
-	21, // 64: bitbox.system.v1.LocalChange.lift_restrictions:type_name -> bitbox.system.v1.LiftRestrictions
-	22, // 65: bitbox.system.v1.LocalChange.go_back:type_name -> bitbox.system.v1.GoBack
-	69, // 66: bitbox.system.v1.Summary.phase:type_name -> bitbox.system.v1.PostureReport.Phase
-	26, // 67: bitbox.system.v1.Summary.ssh:type_name -> bitbox.system.v1.OpenSSH
-	27, // 68: bitbox.system.v1.Summary.apis:type_name -> bitbox.system.v1.OpenAPI
-	28, // 69: bitbox.system.v1.Summary.last_reset:type_name -> bitbox.system.v1.ResetRecord
-	30, // 70: bitbox.system.v1.FactoryReset.local:type_name -> bitbox.system.v1.LocalReset
-	71, // [71:71] is the sub-list for method output_type
-	71, // [71:71] is the sub-list for method input_type
-	71, // [71:71] is the sub-list for extension type_name
-	71, // [71:71] is the sub-list for extension extendee
-	0,  // [0:71] is the sub-list for field type_name
+	40, // 22: bitbox.system.v1.SystemRequest.confirm_update:type_name -> bitbox.system.v1.ConfirmUpdate
+	41, // 23: bitbox.system.v1.SystemRequest.start_other_slot:type_name -> bitbox.system.v1.StartOtherSlot
+	42, // 24: bitbox.system.v1.SystemRequest.list_services:type_name -> bitbox.system.v1.ListServices
+	43, // 25: bitbox.system.v1.SystemRequest.change_service:type_name -> bitbox.system.v1.ChangeService
+	44, // 26: bitbox.system.v1.SystemRequest.read_logs:type_name -> bitbox.system.v1.ReadLogs
+	45, // 27: bitbox.system.v1.SystemRequest.list_time_zones:type_name -> bitbox.system.v1.ListTimeZones
+	46, // 28: bitbox.system.v1.SystemRequest.set_time_zone:type_name -> bitbox.system.v1.SetTimeZone
+	47, // 29: bitbox.system.v1.SystemRequest.reboot:type_name -> bitbox.system.v1.Reboot
+	48, // 30: bitbox.system.v1.SystemRequest.power_off:type_name -> bitbox.system.v1.PowerOff
+	49, // 31: bitbox.system.v1.SystemRequest.install_debian_updates:type_name -> bitbox.system.v1.InstallDebianUpdates
+	50, // 32: bitbox.system.v1.SystemRequest.list_changes:type_name -> bitbox.system.v1.ListChanges
+	51, // 33: bitbox.system.v1.SystemRequest.record_change:type_name -> bitbox.system.v1.RecordChange
+	52, // 34: bitbox.system.v1.SystemRequest.order_pairing:type_name -> bitbox.system.v1.OrderPairing
+	53, // 35: bitbox.system.v1.SystemRequest.answer_pairing:type_name -> bitbox.system.v1.AnswerPairing
+	54, // 36: bitbox.system.v1.SystemReply.authority:type_name -> bitbox.system.v1.AuthorityReply
+	55, // 37: bitbox.system.v1.SystemReply.posture:type_name -> bitbox.base.v1.SignedPosture
+	4,  // 38: bitbox.system.v1.SystemReply.progress:type_name -> bitbox.system.v1.Progress
+	8,  // 39: bitbox.system.v1.SystemReply.bans:type_name -> bitbox.system.v1.BansResult
+	11, // 40: bitbox.system.v1.SystemReply.lift_ban:type_name -> bitbox.system.v1.LiftBanResult
+	13, // 41: bitbox.system.v1.SystemReply.audit:type_name -> bitbox.system.v1.AuditResult
+	16, // 42: bitbox.system.v1.SystemReply.machine:type_name -> bitbox.system.v1.MachineInfo
+	18, // 43: bitbox.system.v1.SystemReply.event:type_name -> bitbox.system.v1.SystemEvent
+	25, // 44: bitbox.system.v1.SystemReply.summary:type_name -> bitbox.system.v1.Summary
+	56, // 45: bitbox.system.v1.SystemReply.update_began:type_name -> bitbox.system.v1.UpdateBegan
+	57, // 46: bitbox.system.v1.SystemReply.update:type_name -> bitbox.base.v1.Update
+	58, // 47: bitbox.system.v1.SystemReply.update_status:type_name -> bitbox.system.v1.UpdateStatus
+	59, // 48: bitbox.system.v1.SystemReply.health:type_name -> bitbox.system.v1.Health
+	60, // 49: bitbox.system.v1.SystemReply.services:type_name -> bitbox.system.v1.ServicesResult
+	61, // 50: bitbox.system.v1.SystemReply.logs:type_name -> bitbox.system.v1.LogsResult
+	62, // 51: bitbox.system.v1.SystemReply.time_zones:type_name -> bitbox.system.v1.TimeZonesResult
+	63, // 52: bitbox.system.v1.SystemReply.changes:type_name -> bitbox.system.v1.ChangesResult
+	64, // 53: bitbox.system.v1.SystemReply.pairing_answered:type_name -> bitbox.system.v1.PairingAnswered
+	65, // 54: bitbox.system.v1.Restrict.lockdown:type_name -> bitbox.system.v1.Lockdown
+	66, // 55: bitbox.system.v1.Restrict.pairing_shut:type_name -> bitbox.system.v1.PairingShut
+	67, // 56: bitbox.system.v1.Restrict.end_lease:type_name -> bitbox.system.v1.LeaseEnded
+	68, // 57: bitbox.system.v1.Restrict.app_cut_off:type_name -> bitbox.system.v1.AppCutOff
+	69, // 58: bitbox.system.v1.BansResult.bans:type_name -> bitbox.base.v1.Ban
+	10, // 59: bitbox.system.v1.LiftBan.plain:type_name -> bitbox.system.v1.LiftBanOrder
+	70, // 60: bitbox.system.v1.AuditResult.findings:type_name -> bitbox.base.v1.Finding
+	71, // 61: bitbox.system.v1.SystemEvent.phase:type_name -> bitbox.system.v1.PostureReport.Phase
+	72, // 62: bitbox.system.v1.SystemEvent.event:type_name -> bitbox.base.v1.Event
+	19, // 63: bitbox.system.v1.SystemEvent.app_roles:type_name -> bitbox.system.v1.AppRole
+	73, // 64: bitbox.system.v1.AppRole.role:type_name -> bitbox.base.v1.Role
+	74, // 65: bitbox.system.v1.LocalChange.posture:type_name -> bitbox.system.v1.Posture
+	21, // 66: bitbox.system.v1.LocalChange.lift_restrictions:type_name -> bitbox.system.v1.LiftRestrictions
+	22, // 67: bitbox.system.v1.LocalChange.go_back:type_name -> bitbox.system.v1.GoBack
+	71, // 68: bitbox.system.v1.Summary.phase:type_name -> bitbox.system.v1.PostureReport.Phase
+	26, // 69: bitbox.system.v1.Summary.ssh:type_name -> bitbox.system.v1.OpenSSH
+	27, // 70: bitbox.system.v1.Summary.apis:type_name -> bitbox.system.v1.OpenAPI
+	28, // 71: bitbox.system.v1.Summary.last_reset:type_name -> bitbox.system.v1.ResetRecord
+	30, // 72: bitbox.system.v1.FactoryReset.local:type_name -> bitbox.system.v1.LocalReset
+	73, // [73:73] is the sub-list for method output_type
+	73, // [73:73] is the sub-list for method input_type
+	73, // [73:73] is the sub-list for extension type_name
+	73, // [73:73] is the sub-list for extension extendee
+	0,  // [0:73] is the sub-list for field type_name
 }
 
 func init() { file_system_v1_system_proto_init() }
@@ -3361,6 +3399,8 @@ func file_system_v1_system_proto_init() {
 		(*SystemRequest_GetUpdate)(nil),
 		(*SystemRequest_WatchUpdate)(nil),
 		(*SystemRequest_GetHealth)(nil),
+		(*SystemRequest_ConfirmUpdate)(nil),
+		(*SystemRequest_StartOtherSlot)(nil),
 		(*SystemRequest_ListServices)(nil),
 		(*SystemRequest_ChangeService)(nil),
 		(*SystemRequest_ReadLogs)(nil),

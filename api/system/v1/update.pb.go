@@ -30,8 +30,10 @@ const (
 // before anything is stored. Answered with an UpdateBegan.
 type BeginUpdate struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The first bytes of the file (internal/protocol/release).
-	Header        []byte `protobuf:"bytes,1,opt,name=header,proto3" json:"header,omitempty"`
+	// The preamble of the file (internal/protocol/release).
+	Header []byte `protobuf:"bytes,1,opt,name=header,proto3" json:"header,omitempty"`
+	// How much of what follows is here already (UpdateStatus.partial_size).
+	Offset        uint64 `protobuf:"varint,2,opt,name=offset,proto3" json:"offset,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -73,10 +75,17 @@ func (x *BeginUpdate) GetHeader() []byte {
 	return nil
 }
 
+func (x *BeginUpdate) GetOffset() uint64 {
+	if x != nil {
+		return x.Offset
+	}
+	return 0
+}
+
 type UpdateBegan struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Names the upload. It is forgotten, and what arrived of it removed, when no
-	// piece comes for 30 s.
+	// Names the upload. It is forgotten when no piece comes for 30 s. What arrived of a package is
+	// removed then; what arrived of an image is kept for a day.
 	Upload        []byte `protobuf:"bytes,1,opt,name=upload,proto3" json:"upload,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -229,7 +238,7 @@ func (x *FinishUpdate) GetUpload() []byte {
 	return nil
 }
 
-// AbortUpdate removes what has arrived. Answered with an empty reply.
+// AbortUpdate ends an upload, as 30 s of silence do. Answered with an empty reply.
 type AbortUpdate struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Upload        []byte                 `protobuf:"bytes,1,opt,name=upload,proto3" json:"upload,omitempty"`
@@ -274,6 +283,91 @@ func (x *AbortUpdate) GetUpload() []byte {
 	return nil
 }
 
+// ConfirmUpdate says that an owner's App has come back to the version that is on trial. Answered
+// with an empty reply.
+type ConfirmUpdate struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Update.id
+	Id            string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ConfirmUpdate) Reset() {
+	*x = ConfirmUpdate{}
+	mi := &file_system_v1_update_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ConfirmUpdate) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ConfirmUpdate) ProtoMessage() {}
+
+func (x *ConfirmUpdate) ProtoReflect() protoreflect.Message {
+	mi := &file_system_v1_update_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ConfirmUpdate.ProtoReflect.Descriptor instead.
+func (*ConfirmUpdate) Descriptor() ([]byte, []int) {
+	return file_system_v1_update_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *ConfirmUpdate) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+// StartOtherSlot has the machine go back to the version in the other slot. Answered with the Update
+// that has begun.
+type StartOtherSlot struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StartOtherSlot) Reset() {
+	*x = StartOtherSlot{}
+	mi := &file_system_v1_update_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StartOtherSlot) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StartOtherSlot) ProtoMessage() {}
+
+func (x *StartOtherSlot) ProtoReflect() protoreflect.Message {
+	mi := &file_system_v1_update_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StartOtherSlot.ProtoReflect.Descriptor instead.
+func (*StartOtherSlot) Descriptor() ([]byte, []int) {
+	return file_system_v1_update_proto_rawDescGZIP(), []int{6}
+}
+
 // GetUpdate asks for versions and for the last update.
 type GetUpdate struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -283,7 +377,7 @@ type GetUpdate struct {
 
 func (x *GetUpdate) Reset() {
 	*x = GetUpdate{}
-	mi := &file_system_v1_update_proto_msgTypes[5]
+	mi := &file_system_v1_update_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -295,7 +389,7 @@ func (x *GetUpdate) String() string {
 func (*GetUpdate) ProtoMessage() {}
 
 func (x *GetUpdate) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_update_proto_msgTypes[5]
+	mi := &file_system_v1_update_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -308,7 +402,7 @@ func (x *GetUpdate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetUpdate.ProtoReflect.Descriptor instead.
 func (*GetUpdate) Descriptor() ([]byte, []int) {
-	return file_system_v1_update_proto_rawDescGZIP(), []int{5}
+	return file_system_v1_update_proto_rawDescGZIP(), []int{7}
 }
 
 // WatchUpdate is answered with an UpdateStatus at once and with another one whenever it
@@ -321,7 +415,7 @@ type WatchUpdate struct {
 
 func (x *WatchUpdate) Reset() {
 	*x = WatchUpdate{}
-	mi := &file_system_v1_update_proto_msgTypes[6]
+	mi := &file_system_v1_update_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -333,7 +427,7 @@ func (x *WatchUpdate) String() string {
 func (*WatchUpdate) ProtoMessage() {}
 
 func (x *WatchUpdate) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_update_proto_msgTypes[6]
+	mi := &file_system_v1_update_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -346,7 +440,7 @@ func (x *WatchUpdate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchUpdate.ProtoReflect.Descriptor instead.
 func (*WatchUpdate) Descriptor() ([]byte, []int) {
-	return file_system_v1_update_proto_rawDescGZIP(), []int{6}
+	return file_system_v1_update_proto_rawDescGZIP(), []int{8}
 }
 
 type UpdateStatus struct {
@@ -361,13 +455,19 @@ type UpdateStatus struct {
 	// that is not known, empty if it is.
 	DebianWaiting []string `protobuf:"bytes,4,rep,name=debian_waiting,json=debianWaiting,proto3" json:"debian_waiting,omitempty"`
 	DebianUnknown string   `protobuf:"bytes,5,opt,name=debian_unknown,json=debianUnknown,proto3" json:"debian_unknown,omitempty"`
+	// As in bitbox.base.v1.GetUpdateResponse.
+	Image         bool   `protobuf:"varint,6,opt,name=image,proto3" json:"image,omitempty"`
+	Other         string `protobuf:"bytes,7,opt,name=other,proto3" json:"other,omitempty"`
+	PartialDigest []byte `protobuf:"bytes,8,opt,name=partial_digest,json=partialDigest,proto3" json:"partial_digest,omitempty"`
+	PartialSize   uint64 `protobuf:"varint,9,opt,name=partial_size,json=partialSize,proto3" json:"partial_size,omitempty"`
+	Architecture  string `protobuf:"bytes,10,opt,name=architecture,proto3" json:"architecture,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *UpdateStatus) Reset() {
 	*x = UpdateStatus{}
-	mi := &file_system_v1_update_proto_msgTypes[7]
+	mi := &file_system_v1_update_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -379,7 +479,7 @@ func (x *UpdateStatus) String() string {
 func (*UpdateStatus) ProtoMessage() {}
 
 func (x *UpdateStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_update_proto_msgTypes[7]
+	mi := &file_system_v1_update_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -392,7 +492,7 @@ func (x *UpdateStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateStatus.ProtoReflect.Descriptor instead.
 func (*UpdateStatus) Descriptor() ([]byte, []int) {
-	return file_system_v1_update_proto_rawDescGZIP(), []int{7}
+	return file_system_v1_update_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *UpdateStatus) GetInstalled() string {
@@ -430,6 +530,41 @@ func (x *UpdateStatus) GetDebianUnknown() string {
 	return ""
 }
 
+func (x *UpdateStatus) GetImage() bool {
+	if x != nil {
+		return x.Image
+	}
+	return false
+}
+
+func (x *UpdateStatus) GetOther() string {
+	if x != nil {
+		return x.Other
+	}
+	return ""
+}
+
+func (x *UpdateStatus) GetPartialDigest() []byte {
+	if x != nil {
+		return x.PartialDigest
+	}
+	return nil
+}
+
+func (x *UpdateStatus) GetPartialSize() uint64 {
+	if x != nil {
+		return x.PartialSize
+	}
+	return 0
+}
+
+func (x *UpdateStatus) GetArchitecture() string {
+	if x != nil {
+		return x.Architecture
+	}
+	return ""
+}
+
 // GetHealth is asked by the version that installs another one, of the helper of that
 // other one: its numbers and meanings never change.
 type GetHealth struct {
@@ -440,7 +575,7 @@ type GetHealth struct {
 
 func (x *GetHealth) Reset() {
 	*x = GetHealth{}
-	mi := &file_system_v1_update_proto_msgTypes[8]
+	mi := &file_system_v1_update_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -452,7 +587,7 @@ func (x *GetHealth) String() string {
 func (*GetHealth) ProtoMessage() {}
 
 func (x *GetHealth) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_update_proto_msgTypes[8]
+	mi := &file_system_v1_update_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -465,7 +600,7 @@ func (x *GetHealth) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetHealth.ProtoReflect.Descriptor instead.
 func (*GetHealth) Descriptor() ([]byte, []int) {
-	return file_system_v1_update_proto_rawDescGZIP(), []int{8}
+	return file_system_v1_update_proto_rawDescGZIP(), []int{10}
 }
 
 type Health struct {
@@ -477,14 +612,16 @@ type Health struct {
 	// What the audit of our units has found, one thing to a line.
 	Units []string `protobuf:"bytes,3,rep,name=units,proto3" json:"units,omitempty"`
 	// What is to be in force is being put in force.
-	Applying      bool `protobuf:"varint,4,opt,name=applying,proto3" json:"applying,omitempty"`
+	Applying bool `protobuf:"varint,4,opt,name=applying,proto3" json:"applying,omitempty"`
+	// The oldest version that the posture in force allows; empty: any.
+	OldestVersion string `protobuf:"bytes,5,opt,name=oldest_version,json=oldestVersion,proto3" json:"oldest_version,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Health) Reset() {
 	*x = Health{}
-	mi := &file_system_v1_update_proto_msgTypes[9]
+	mi := &file_system_v1_update_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -496,7 +633,7 @@ func (x *Health) String() string {
 func (*Health) ProtoMessage() {}
 
 func (x *Health) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_update_proto_msgTypes[9]
+	mi := &file_system_v1_update_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -509,7 +646,7 @@ func (x *Health) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Health.ProtoReflect.Descriptor instead.
 func (*Health) Descriptor() ([]byte, []int) {
-	return file_system_v1_update_proto_rawDescGZIP(), []int{9}
+	return file_system_v1_update_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Health) GetNotApplied() string {
@@ -540,13 +677,21 @@ func (x *Health) GetApplying() bool {
 	return false
 }
 
+func (x *Health) GetOldestVersion() string {
+	if x != nil {
+		return x.OldestVersion
+	}
+	return ""
+}
+
 var File_system_v1_update_proto protoreflect.FileDescriptor
 
 const file_system_v1_update_proto_rawDesc = "" +
 	"\n" +
-	"\x16system/v1/update.proto\x12\x10bitbox.system.v1\x1a\x14base/v1/update.proto\"%\n" +
+	"\x16system/v1/update.proto\x12\x10bitbox.system.v1\x1a\x14base/v1/update.proto\"=\n" +
 	"\vBeginUpdate\x12\x16\n" +
-	"\x06header\x18\x01 \x01(\fR\x06header\"%\n" +
+	"\x06header\x18\x01 \x01(\fR\x06header\x12\x16\n" +
+	"\x06offset\x18\x02 \x01(\x04R\x06offset\"%\n" +
 	"\vUpdateBegan\x12\x16\n" +
 	"\x06upload\x18\x01 \x01(\fR\x06upload\"Q\n" +
 	"\vUpdatePiece\x12\x16\n" +
@@ -556,16 +701,25 @@ const file_system_v1_update_proto_rawDesc = "" +
 	"\fFinishUpdate\x12\x16\n" +
 	"\x06upload\x18\x01 \x01(\fR\x06upload\"%\n" +
 	"\vAbortUpdate\x12\x16\n" +
-	"\x06upload\x18\x01 \x01(\fR\x06upload\"\v\n" +
+	"\x06upload\x18\x01 \x01(\fR\x06upload\"\x1f\n" +
+	"\rConfirmUpdate\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"\x10\n" +
+	"\x0eStartOtherSlot\"\v\n" +
 	"\tGetUpdate\"\r\n" +
-	"\vWatchUpdate\"\xcf\x01\n" +
+	"\vWatchUpdate\"\xe9\x02\n" +
 	"\fUpdateStatus\x12\x1c\n" +
 	"\tinstalled\x18\x01 \x01(\tR\tinstalled\x12.\n" +
 	"\x06update\x18\x02 \x01(\v2\x16.bitbox.base.v1.UpdateR\x06update\x12#\n" +
 	"\rtakes_updates\x18\x03 \x01(\bR\ftakesUpdates\x12%\n" +
 	"\x0edebian_waiting\x18\x04 \x03(\tR\rdebianWaiting\x12%\n" +
-	"\x0edebian_unknown\x18\x05 \x01(\tR\rdebianUnknown\"\v\n" +
-	"\tGetHealth\"{\n" +
+	"\x0edebian_unknown\x18\x05 \x01(\tR\rdebianUnknown\x12\x14\n" +
+	"\x05image\x18\x06 \x01(\bR\x05image\x12\x14\n" +
+	"\x05other\x18\a \x01(\tR\x05other\x12%\n" +
+	"\x0epartial_digest\x18\b \x01(\fR\rpartialDigest\x12!\n" +
+	"\fpartial_size\x18\t \x01(\x04R\vpartialSize\x12\"\n" +
+	"\farchitecture\x18\n" +
+	" \x01(\tR\farchitecture\"\v\n" +
+	"\tGetHealth\"\xa2\x01\n" +
 	"\x06Health\x12\x1f\n" +
 	"\vnot_applied\x18\x01 \x01(\tR\n" +
 	"notApplied\x12\x1e\n" +
@@ -573,7 +727,8 @@ const file_system_v1_update_proto_rawDesc = "" +
 	"middleware\x18\x02 \x01(\bR\n" +
 	"middleware\x12\x14\n" +
 	"\x05units\x18\x03 \x03(\tR\x05units\x12\x1a\n" +
-	"\bapplying\x18\x04 \x01(\bR\bapplyingB;Z9github.com/BitBoxSwiss/bitbox-base/api/system/v1;systemv1b\x06proto3"
+	"\bapplying\x18\x04 \x01(\bR\bapplying\x12%\n" +
+	"\x0eoldest_version\x18\x05 \x01(\tR\roldestVersionB;Z9github.com/BitBoxSwiss/bitbox-base/api/system/v1;systemv1b\x06proto3"
 
 var (
 	file_system_v1_update_proto_rawDescOnce sync.Once
@@ -587,22 +742,24 @@ func file_system_v1_update_proto_rawDescGZIP() []byte {
 	return file_system_v1_update_proto_rawDescData
 }
 
-var file_system_v1_update_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
+var file_system_v1_update_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
 var file_system_v1_update_proto_goTypes = []any{
-	(*BeginUpdate)(nil),  // 0: bitbox.system.v1.BeginUpdate
-	(*UpdateBegan)(nil),  // 1: bitbox.system.v1.UpdateBegan
-	(*UpdatePiece)(nil),  // 2: bitbox.system.v1.UpdatePiece
-	(*FinishUpdate)(nil), // 3: bitbox.system.v1.FinishUpdate
-	(*AbortUpdate)(nil),  // 4: bitbox.system.v1.AbortUpdate
-	(*GetUpdate)(nil),    // 5: bitbox.system.v1.GetUpdate
-	(*WatchUpdate)(nil),  // 6: bitbox.system.v1.WatchUpdate
-	(*UpdateStatus)(nil), // 7: bitbox.system.v1.UpdateStatus
-	(*GetHealth)(nil),    // 8: bitbox.system.v1.GetHealth
-	(*Health)(nil),       // 9: bitbox.system.v1.Health
-	(*v1.Update)(nil),    // 10: bitbox.base.v1.Update
+	(*BeginUpdate)(nil),    // 0: bitbox.system.v1.BeginUpdate
+	(*UpdateBegan)(nil),    // 1: bitbox.system.v1.UpdateBegan
+	(*UpdatePiece)(nil),    // 2: bitbox.system.v1.UpdatePiece
+	(*FinishUpdate)(nil),   // 3: bitbox.system.v1.FinishUpdate
+	(*AbortUpdate)(nil),    // 4: bitbox.system.v1.AbortUpdate
+	(*ConfirmUpdate)(nil),  // 5: bitbox.system.v1.ConfirmUpdate
+	(*StartOtherSlot)(nil), // 6: bitbox.system.v1.StartOtherSlot
+	(*GetUpdate)(nil),      // 7: bitbox.system.v1.GetUpdate
+	(*WatchUpdate)(nil),    // 8: bitbox.system.v1.WatchUpdate
+	(*UpdateStatus)(nil),   // 9: bitbox.system.v1.UpdateStatus
+	(*GetHealth)(nil),      // 10: bitbox.system.v1.GetHealth
+	(*Health)(nil),         // 11: bitbox.system.v1.Health
+	(*v1.Update)(nil),      // 12: bitbox.base.v1.Update
 }
 var file_system_v1_update_proto_depIdxs = []int32{
-	10, // 0: bitbox.system.v1.UpdateStatus.update:type_name -> bitbox.base.v1.Update
+	12, // 0: bitbox.system.v1.UpdateStatus.update:type_name -> bitbox.base.v1.Update
 	1,  // [1:1] is the sub-list for method output_type
 	1,  // [1:1] is the sub-list for method input_type
 	1,  // [1:1] is the sub-list for extension type_name
@@ -621,7 +778,7 @@ func file_system_v1_update_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_system_v1_update_proto_rawDesc), len(file_system_v1_update_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   10,
+			NumMessages:   12,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -2,22 +2,20 @@ package slot
 
 import (
 	"cmp"
-	"fmt"
 	"regexp"
 	"slices"
 	"strconv"
+	"strings"
 
+	"github.com/BitBoxSwiss/bitbox-base/internal/bootdisk"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/release"
 )
-
-// Attempts is how often systemd-boot starts a new version that nobody has blessed.
-const Attempts = 3
 
 // unfinished ends the name of a UKI that is being written. systemd-boot looks at *.efi only.
 const unfinished = ".new"
 
-// Entry is a UKI on the EFI partition, by its name: bitbox-base_VERSION.efi, or
-// bitbox-base_VERSION+LEFT-DONE.efi while systemd-boot counts its attempts.
+// Entry is a UKI on the EFI partition, by its name (bootdisk.EntryName). While systemd-boot counts
+// its attempts, the name ends in +LEFT-DONE.efi.
 type Entry struct {
 	Version string
 	// Counted: it was not blessed. Left is how many attempts it has, Done how many it had.
@@ -25,27 +23,30 @@ type Entry struct {
 	Left, Done int
 }
 
-// entryPattern allows what release.IsVersion does; a name with a slash is none.
-var entryPattern = regexp.MustCompile(`^bitbox-base_([0-9A-Za-z.+~-]+?)(?:\+([0-9]{1,2})(?:-([0-9]{1,2}))?)?\.efi$`)
+var entryPattern = regexp.MustCompile(`^` + bootdisk.ImageID + `_([0-9A-Za-z._=~-]+)(?:\+([0-9]{1,2})(?:-([0-9]{1,2}))?)?\.efi$`)
 
 // ParseEntry reads a name. ok is false for all other files.
 func ParseEntry(name string) (e Entry, ok bool) {
 	m := entryPattern.FindStringSubmatch(name)
-	if m == nil || !release.IsVersion(m[1]) {
+	if m == nil {
 		return Entry{}, false
 	}
-	e = Entry{Version: m[1], Counted: m[2] != ""}
+	e = Entry{Version: strings.NewReplacer("_", "+", "=", ":").Replace(m[1]), Counted: m[2] != ""}
 	e.Left, _ = strconv.Atoi(m[2]) // the pattern has checked them
 	e.Done, _ = strconv.Atoi(m[3])
-	return e, true
+	return e, release.IsVersion(e.Version)
 }
 
 // Name is the name of its file.
 func (e Entry) Name() string {
-	if !e.Counted {
-		return "bitbox-base_" + e.Version + ".efi"
+	name, err := bootdisk.EntryName(e.Version, 0)
+	if err != nil {
+		panic("slot: an entry without a version: " + err.Error()) // ParseEntry and release.Verify have checked it
 	}
-	return fmt.Sprintf("bitbox-base_%s+%d-%d.efi", e.Version, e.Left, e.Done)
+	if !e.Counted {
+		return name
+	}
+	return strings.TrimSuffix(name, ".efi") + "+" + strconv.Itoa(e.Left) + "-" + strconv.Itoa(e.Done) + ".efi"
 }
 
 // bad: systemd-boot starts it only if there is nothing else.

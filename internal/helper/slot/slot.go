@@ -7,8 +7,8 @@
 // # Old or new, at any moment
 //
 // A new version is written into the slot from which the machine does not run, in this order: the
-// other slot's UKI is removed, then root and hashes are written and verified, then the partition
-// table names them (gpt), then the UKI is written under another name, verified, and renamed. Before
+// other slot's UKI is removed and the slot is named empty, then root and hashes are written and
+// verified, then the partition table names them (gpt), then the UKI is written under another name, verified, and renamed. Before
 // the last step nothing refers to what is new. After it the new version starts. Each step can be
 // done again from its beginning, so whatever was cut is begun again.
 //
@@ -25,9 +25,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strings"
 
+	"github.com/BitBoxSwiss/bitbox-base/internal/bootdisk"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/slot/gpt"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/slot/verity"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/release"
@@ -69,10 +71,10 @@ type ESP interface {
 type Slots struct {
 	Disk Disk
 	ESP  ESP
-	// Running is the version that the machine runs, and RootPartition the number of the partition
-	// that its root file system is on.
-	Running       string
-	RootPartition int
+	// Running is the version that the machine runs, and Letter the slot that it runs from: "a" or
+	// "b".
+	Running string
+	Letter  string
 
 	// Failpoint, in tests, is called before each step. An error fails the step.
 	Failpoint func(step string) error
@@ -81,29 +83,8 @@ type Slots struct {
 // pair is a slot.
 type pair struct{ root, verity gpt.Partition }
 
-// types are those of the Discoverable Partitions Specification, by architecture: of a root and of
-// its hashes.
-var types = map[string]string{
-	"4f68bce3-e8cd-4db1-96e7-fbcaf984b709": "root", "2c7357ed-ebd2-46d9-aec1-23d437ec2bf5": "verity", // x86-64
-	"b921b045-1df0-41c3-af44-4c6f280d3fae": "root", "df3300ce-d69f-4c92-978c-9bfb0f38d820": "verity", // arm64
-}
-
-// pairs finds the two slots, A and B, by the order of their partitions.
-func pairs(table *gpt.Table) ([2]pair, error) {
-	var roots, hashes []gpt.Partition
-	for _, p := range table.Partitions() {
-		switch types[p.Type.String()] {
-		case "root":
-			roots = append(roots, p)
-		case "verity":
-			hashes = append(hashes, p)
-		}
-	}
-	if len(roots) != 2 || len(hashes) != 2 {
-		return [2]pair{}, ErrLayout
-	}
-	return [2]pair{{roots[0], hashes[0]}, {roots[1], hashes[1]}}, nil
-}
+// numbers are those of the partitions of each slot.
+var numbers = map[string][2]int{"a": {bootdisk.RootA, bootdisk.VerityA}, "b": {bootdisk.RootB, bootdisk.VerityB}}
 
 // other reads the table, and finds the slot that the machine does not run from.
 func (s *Slots) other() (*gpt.Table, pair, error) {
@@ -111,17 +92,27 @@ func (s *Slots) other() (*gpt.Table, pair, error) {
 	if err != nil {
 		return nil, pair{}, err
 	}
-	both, err := pairs(table)
-	if err != nil {
-		return nil, pair{}, err
-	}
-	for i, one := range both {
-		if one.root.Number == s.RootPartition {
-			return table, both[1-i], nil
+	var to pair
+	for _, p := range table.Partitions() {
+		switch p.Number {
+		case numbers[Opposite(s.Letter)][0]:
+			to.root = p
+		case numbers[Opposite(s.Letter)][1]:
+			to.verity = p
 		}
 	}
-	return nil, pair{}, ErrLayout
+	if !isOneOf(to.root.Type.String(), bootdisk.RootTypes) || !isOneOf(to.verity.Type.String(), bootdisk.VerityTypes) {
+		return nil, pair{}, ErrLayout
+	}
+	return table, to, nil
 }
+
+func isOneOf(kind string, types map[string]string) bool {
+	return slices.Contains(slices.Collect(maps.Values(types)), kind)
+}
+
+// Opposite is the letter of the other slot; empty if there is no such slot.
+func Opposite(letter string) string { return map[string]string{"a": "b", "b": "a"}[letter] }
 
 func (s *Slots) fail(step string) error {
 	if s.Failpoint == nil {
@@ -194,12 +185,18 @@ func (s *Slots) Write(h release.Header, parts io.Reader) error {
 		do   func() error
 	}{
 		{"remove the other version", s.RemoveOther},
+		{"empty the slot", func() error {
+			return s.name(table, to, to.root.ID, to.verity.ID, bootdisk.EmptyName, bootdisk.EmptyName)
+		}},
 		{"write the slot", func() error { return s.fill(h.Image, to, parts) }},
 		{"verify the slot", func() error { return s.verify(h.Image, to) }},
-		{"name the slot", func() error { return s.name(table, to, h) }},
+		{"name the slot", func() error {
+			root, hashes := IDs(h.Image.RootHash)
+			return s.name(table, to, root, hashes, bootdisk.RootName, bootdisk.VerityName)
+		}},
 		{"write the UKI", func() error { return s.writeUKI(h, parts) }},
 		{"start the new version from now on", func() error {
-			return s.ESP.Rename(Entry{Version: h.Version}.Name()+unfinished, Entry{Version: h.Version, Counted: true, Left: Attempts}.Name())
+			return s.ESP.Rename(Entry{Version: h.Version}.Name()+unfinished, Entry{Version: h.Version, Counted: true, Left: bootdisk.Tries}.Name())
 		}},
 	} {
 		if err := s.fail(step.name); err != nil {
@@ -251,10 +248,8 @@ func (s *Slots) verify(i *release.Image, to pair) error {
 }
 
 // name has the partition table say what is in the slot.
-func (s *Slots) name(table *gpt.Table, to pair, h release.Header) error {
-	root, hashes := IDs(h.Image.RootHash)
-	if err := errors.Join(table.Change(to.root.Number, root, label("root", h.Version)),
-		table.Change(to.verity.Number, hashes, label("verity", h.Version))); err != nil {
+func (s *Slots) name(table *gpt.Table, to pair, root, hashes gpt.ID, rootName, hashesName string) error {
+	if err := errors.Join(table.Change(to.root.Number, root, rootName), table.Change(to.verity.Number, hashes, hashesName)); err != nil {
 		return err
 	}
 	return table.Write(s.Disk)
@@ -263,15 +258,6 @@ func (s *Slots) name(table *gpt.Table, to pair, h release.Header) error {
 // IDs are those of the two partitions with a root hash: its halves.
 func IDs(hash [sha256.Size]byte) (root, hashes gpt.ID) {
 	return gpt.ID(hash[:len(hash)/2]), gpt.ID(hash[len(hash)/2:])
-}
-
-// maxLabel is how long the name of a partition can be, in characters.
-const maxLabel = 36
-
-// label is for people.
-func label(part, version string) string {
-	text := part + "_" + version
-	return text[:min(len(text), maxLabel)]
 }
 
 // writeUKI writes the UKI under a name that nothing starts, and reads it back.
@@ -313,7 +299,7 @@ func (s *Slots) Abandon() error { return s.set(s.Running, Entry{Version: s.Runni
 
 // Try has the machine start the other version a few times, even if it is older.
 func (s *Slots) Try(other string) error {
-	if err := s.set(other, Entry{Version: other, Counted: true, Left: Attempts}); err != nil {
+	if err := s.set(other, Entry{Version: other, Counted: true, Left: bootdisk.Tries}); err != nil {
 		return err
 	}
 	return s.Abandon()

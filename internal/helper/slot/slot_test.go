@@ -7,6 +7,7 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/BitBoxSwiss/bitbox-base/internal/bootdisk"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/slot"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/release"
 	"github.com/BitBoxSwiss/bitbox-base/internal/testbed/slottest"
@@ -37,15 +38,15 @@ func TestANewVersionStartsAndTheOneBeforeStaysBeside(t *testing.T) {
 	for i := 2; i < 6; i++ {
 		r := slottest.NewRelease(fmt.Sprint(i), "amd64", seed)
 		s := start(t, m)
-		before := s.RootPartition
+		before := s.Letter
 		if err := s.Write(r.Header, bytes.NewReader(r.Parts)); err != nil {
 			t.Fatal(err)
 		}
 		m.Restart()
 		s = start(t, m)
 		counted, err := s.Counted()
-		if s.Running != fmt.Sprint(i) || s.RootPartition == before || !counted || err != nil {
-			t.Fatalf("version %s runs on partition %d, counted %v, %v", s.Running, s.RootPartition, counted, err)
+		if s.Running != fmt.Sprint(i) || s.Letter == before || !counted || err != nil {
+			t.Fatalf("version %s runs from slot %s, counted %v, %v", s.Running, s.Letter, counted, err)
 		}
 		if err := s.Bless(); err != nil {
 			t.Fatal(err)
@@ -212,10 +213,12 @@ func TestAReleaseThatCannotBeWrittenChangesNothingThatStarts(t *testing.T) {
 		"a flipped bit in the UKI": {func(r *slottest.Release, _ *slottest.Machine, _ *slot.Slots) {
 			r.Parts[len(r.Parts)-1] ^= 1
 		}, release.ErrDamaged},
-		"cut short":              {func(r *slottest.Release, _ *slottest.Machine, _ *slot.Slots) { r.Parts = r.Parts[:len(r.Parts)/2] }, nil},
-		"longer than the slot":   {func(r *slottest.Release, _ *slottest.Machine, _ *slot.Slots) { r.Header.Image.RootSize = 1 << 30 }, slot.ErrTooLong},
+		"cut short": {func(r *slottest.Release, _ *slottest.Machine, _ *slot.Slots) { r.Parts = r.Parts[:len(r.Parts)/2] }, nil},
+		"longer than the slot": {func(r *slottest.Release, _ *slottest.Machine, _ *slot.Slots) {
+			r.Header.Image.RootSize = 1 << 30
+		}, slot.ErrTooLong},
 		"a root of another hash": {func(r *slottest.Release, _ *slottest.Machine, _ *slot.Slots) { r.Header.Image.RootHash[0] ^= 1 }, nil},
-		"another disk":           {func(_ *slottest.Release, _ *slottest.Machine, s *slot.Slots) { s.RootPartition = 9 }, slot.ErrLayout},
+		"another disk":           {func(_ *slottest.Release, _ *slottest.Machine, s *slot.Slots) { s.Letter = "c" }, slot.ErrLayout},
 		"the running version":    {func(r *slottest.Release, _ *slottest.Machine, _ *slot.Slots) { r.Header.Version = "1" }, nil},
 	} {
 		m := slottest.NewMachine(slottest.NewRelease("1", "amd64", seed))
@@ -241,7 +244,7 @@ func TestNamesOfUKIsAreReadAsSystemdBootDoes(t *testing.T) {
 		"bitbox-base_1.2+3-0.efi":       {Version: "1.2", Counted: true, Left: 3},
 		"bitbox-base_1.2+0-3.efi":       {Version: "1.2", Counted: true, Done: 3},
 		"bitbox-base_1.2+2.efi":         {Version: "1.2", Counted: true, Left: 2},
-		"bitbox-base_1.2+4+gabc1.efi":   {Version: "1.2+4+gabc1"},
+		"bitbox-base_1.2_4_gabc1.efi":   {Version: "1.2+4+gabc1"},
 		"bitbox-base_0~2026.ab+1-2.efi": {Version: "0~2026.ab", Counted: true, Left: 1, Done: 2},
 	} {
 		if got, ok := slot.ParseEntry(name); !ok || got != want {
@@ -254,6 +257,12 @@ func TestNamesOfUKIsAreReadAsSystemdBootDoes(t *testing.T) {
 		if got, ok := slot.ParseEntry(name); ok {
 			t.Errorf("%s is %+v", name, got)
 		}
+	}
+	if e, ok := slot.ParseEntry((slot.Entry{Version: "1:2+3", Counted: true, Left: 1}).Name()); !ok || e.Version != "1:2+3" || e.Left != 1 {
+		t.Errorf("a version comes back as %+v", e)
+	}
+	if bootdisk.RootSize != release.MaxRootSize || bootdisk.VeritySize != release.MaxVeritySize {
+		t.Error("a slot and the largest release have other sizes")
 	}
 	entries := []slot.Entry{{Version: "1.9"}, {Version: "2", Counted: true}, {Version: "1.10"}, {Version: "1.11", Counted: true, Left: 1}}
 	slot.Order(entries)

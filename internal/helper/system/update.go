@@ -27,6 +27,7 @@ var updateCodes = []struct {
 	code helperclient.Code
 }{
 	{update.ErrBusy, helperclient.CodeBusy}, {update.ErrNoSpace, helperclient.CodeStorage}, {update.ErrNoUpload, helperclient.CodeNothing},
+	{update.ErrNotOnTrial, helperclient.CodeNothing},
 	{update.ErrNoKey, helperclient.CodeRefused}, {update.ErrNotForThis, helperclient.CodeRefused},
 	{update.ErrOutOfOrder, helperclient.CodeMalformed},
 	{release.ErrSignature, helperclient.CodeRefused}, {release.ErrDamaged, helperclient.CodeRefused},
@@ -51,7 +52,7 @@ func (h *Helper) beginUpdate(ctx context.Context, request *systemv1.BeginUpdate)
 	if h.config.Updates == nil {
 		return nil, errNoUpdates
 	}
-	id, err := h.config.Updates.Begin(ctx, request.GetHeader())
+	id, err := h.config.Updates.Begin(ctx, request.GetHeader(), request.GetOffset())
 	if err != nil {
 		return nil, updateError(err)
 	}
@@ -86,6 +87,27 @@ func (h *Helper) finishUpdate(ctx context.Context, request *systemv1.FinishUpdat
 	return &systemv1.SystemReply{Result: &systemv1.SystemReply_Update{Update: updateOf(j)}}, nil
 }
 
+// confirmUpdate takes the Middleware's word: what it can bring about by a lie is that a genuine, newer
+// version stays that is well.
+func (h *Helper) confirmUpdate(request *systemv1.ConfirmUpdate) (*systemv1.SystemReply, error) {
+	if h.config.Updates == nil {
+		return nil, errNoUpdates
+	}
+	return empty(updateError(h.config.Updates.Confirm(request.GetId())))
+}
+
+func (h *Helper) startOtherSlot(ctx context.Context) (*systemv1.SystemReply, error) {
+	if h.config.Updates == nil {
+		return nil, errNoUpdates
+	}
+	j, err := h.config.Updates.Back(ctx, h.Effective().OldestVersion)
+	if err != nil {
+		return nil, updateError(err)
+	}
+	h.log.Warn("the Base goes back to the version before", "audit", true, "id", j.ID, "from", j.From, "to", j.To)
+	return &systemv1.SystemReply{Result: &systemv1.SystemReply_Update{Update: updateOf(j)}}, nil
+}
+
 func (h *Helper) getUpdate(ctx context.Context) (*systemv1.SystemReply, error) {
 	if h.config.Updates == nil {
 		return nil, errNoUpdates
@@ -114,7 +136,7 @@ func updateOf(j update.Journal) *basev1.Update {
 	}
 	return &basev1.Update{
 		Id: j.ID, FromVersion: j.From, ToVersion: j.To, Phase: phases[j.Phase], Step: j.Step, Reason: j.Reason, BeganAt: stamp(j.Began),
-		EndedAt: stamp(j.Ended),
+		EndedAt: stamp(j.Ended), AwaitsApp: j.AwaitsApp(),
 	}
 }
 
@@ -128,6 +150,17 @@ func (h *Helper) updateStatus(ctx context.Context) (*systemv1.UpdateStatus, erro
 	status := &systemv1.UpdateStatus{Update: updateOf(j), TakesUpdates: h.config.Updates.TakesUpdates()}
 	if status.Installed, err = h.config.Updates.Installed(ctx); err != nil {
 		return nil, err
+	}
+	if status.Architecture, err = h.config.Updates.Architecture(ctx); err != nil {
+		return nil, err
+	}
+	slots, err := h.config.Updates.Slots()
+	if err != nil {
+		return nil, err
+	}
+	status.Image, status.Other = h.config.Updates.IsImage(), slots.Other
+	if digest, size, ok := h.config.Updates.Partial(); ok {
+		status.PartialDigest, status.PartialSize = digest[:], size
 	}
 	status.DebianWaiting, status.DebianUnknown = h.debianUpdates()
 	return status, nil
@@ -192,6 +225,7 @@ func (h *Helper) health(ctx context.Context) (*systemv1.SystemReply, error) {
 		health.NotApplied = c.failure.Error()
 	}
 	health.Middleware = h.events.middlewares > 0
+	health.OldestVersion = h.inForceLocked().OldestVersion
 	h.mu.Unlock()
 	if h.config.Auditor != nil {
 		var err error

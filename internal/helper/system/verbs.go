@@ -13,6 +13,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/ipc"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/changelog"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/release"
 )
 
 // verb is one row of the table: all that is decided about a verb of system.proto.
@@ -66,7 +67,8 @@ var (
 	list     = size{8 << 10, 4 << 20}   // the answer is long: up to 1 MiB
 	logs     = size{8 << 10, 8 << 20}   // journal.MaxBytes, and what journalctl prints
 	document = size{posture.MaxDocumentSize + 1<<10, 8 << 20}
-	piece    = size{ipc.MaxMessageSize, 4 << 20} // of an update: bytes, not parsed
+	preamble = size{release.MaxPreambleSize + 1<<10, 8 << 20} // of a release: parsed once it is verified
+	piece    = size{ipc.MaxMessageSize, 4 << 20}              // of an update: bytes, not parsed
 )
 
 // call is one request that may be answered.
@@ -191,7 +193,7 @@ var verbs = tableOf(
 		detail: func(r *systemv1.SystemRequest, _ *systemv1.SystemReply) string { return r.GetFixFinding().GetId() }}),
 
 	// Updates. What is installed has to be signed, whoever brings it.
-	row(byMiddleware|byRoot, document, 1, func(ctx context.Context, h *Helper, _ *call, m *systemv1.BeginUpdate) (*systemv1.SystemReply,
+	row(byMiddleware|byRoot, preamble, 1, func(ctx context.Context, h *Helper, _ *call, m *systemv1.BeginUpdate) (*systemv1.SystemReply,
 		error) {
 		return h.beginUpdate(ctx, m)
 	}),
@@ -204,6 +206,13 @@ var verbs = tableOf(
 	row(byMiddleware|byRoot, short, 0, func(_ context.Context, h *Helper, _ *call, m *systemv1.AbortUpdate) (*systemv1.SystemReply, error) {
 		return h.abortUpdate(m)
 	}),
+	row(byMiddleware|byRoot, short, 1, func(_ context.Context, h *Helper, _ *call, m *systemv1.ConfirmUpdate) (*systemv1.SystemReply, error) {
+		return h.confirmUpdate(m)
+	}),
+	row(byMiddleware|byRoot, short, 2, func(ctx context.Context, h *Helper, _ *call, _ *systemv1.StartOtherSlot) (*systemv1.SystemReply,
+		error) {
+		return h.startOtherSlot(ctx)
+	}).recorded(recorded{word: changelog.Update, detail: detailFinishUpdate}),
 	row(byAll, short, 1, func(ctx context.Context, h *Helper, _ *call, _ *systemv1.GetUpdate) (*systemv1.SystemReply, error) {
 		return h.getUpdate(ctx)
 	}),

@@ -80,9 +80,7 @@ func (m *machine) get(name string) string {
 
 func (m *machine) Architecture(context.Context) (string, error) { return "amd64", nil }
 func (m *machine) Installed(context.Context) (string, error)    { return m.get("installed"), nil }
-func (m *machine) Newer(_ context.Context, version, than string) (bool, error) {
-	return version > than, nil
-}
+func (m *machine) IsImage() bool                                { return false }
 
 func (m *machine) Describe(_ context.Context, path string) (Package, error) {
 	b, err := os.ReadFile(path)
@@ -191,7 +189,7 @@ func (f *fixture) receive() {
 func bring(r *Receiver, file []byte, size int) error {
 	n := min(len(file), release.HeaderSize)
 	ctx := context.Background()
-	id, err := r.Begin(ctx, file[:n])
+	id, err := r.Begin(ctx, file[:n], 0)
 	if err != nil {
 		return err
 	}
@@ -269,4 +267,26 @@ func (f *fixture) is(version string) {
 func (j Journal) String() string {
 	b, _ := json.Marshal(j)
 	return string(b)
+}
+
+func sha256Of(b []byte) [sha256.Size]byte { return sha256.Sum256(b) }
+
+func writeFile(t *testing.T, path string, b []byte) {
+	t.Helper()
+	if err := os.WriteFile(path, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// filesOf lists what is in a Store.
+func filesOf(t *testing.T, s Store) (names []string) {
+	t.Helper()
+	entries, err := os.ReadDir(s.directory)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		names = append(names, e.Name())
+	}
+	return names
 }

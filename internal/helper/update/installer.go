@@ -255,8 +255,7 @@ func (i *Installer) prepare(ctx context.Context, j *Journal) error {
 	if err := i.isWhole(h); err != nil {
 		return err
 	}
-	r := Receiver{machine: i.Host}
-	if _, err := r.isForThis(ctx, h); err != nil {
+	if _, err := isForThis(ctx, i.Host, h); err != nil {
 		return err
 	}
 	if err := describes(ctx, i.Host, i.Store.path(packageFile), h); err != nil {
@@ -337,13 +336,25 @@ func (i *Installer) proves(ctx context.Context, j *Journal) error {
 	if err := i.step(j, j.Phase, "look whether the Base is well"); err != nil {
 		return err
 	}
-	prove, calm, look := orDefault(i.Prove, proveTime), orDefault(i.Calm, calmTime), orDefault(i.Look, lookEvery)
+	return watch{i.Host.Look, i.Prove, i.Calm, i.Look}.well(ctx, j.Before)
+}
+
+// watch looks whether a Base is well.
+type watch struct {
+	at func(context.Context) (Condition, error)
+	// prove, calm and look are 0 but in tests: proveTime and so on.
+	prove, calm, look time.Duration
+}
+
+// well returns what is not well when the time is up; before is what was not so before.
+func (w watch) well(ctx context.Context, before []string) error {
+	prove, calm, look := orDefault(w.prove, proveTime), orDefault(w.calm, calmTime), orDefault(w.look, lookEvery)
 	var wellSince time.Time
 	processes := ""
 	for deadline := time.Now().Add(prove); ; {
-		condition, err := i.Host.Look(ctx)
+		condition, err := w.at(ctx)
 		if err == nil {
-			err = condition.problem(j.Before)
+			err = condition.problem(before)
 		}
 		if err == nil && condition.Processes != processes {
 			processes, wellSince = condition.Processes, time.Time{}

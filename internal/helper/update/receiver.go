@@ -1,6 +1,7 @@
 package update
 
 import (
+	"bytes"
 	"context"
 	"crypto/ed25519"
 	"crypto/rand"
@@ -29,6 +30,8 @@ var (
 	ErrBusy = errors.New("another update is under way; wait until it has ended")
 	// ErrNoUpload: there is no such upload, or no more.
 	ErrNoUpload = errors.New("there is no such upload (any more); begin again")
+	// ErrNotOnTrial: no version waits for an App.
+	ErrNotOnTrial = errors.New("no such update waits to be confirmed")
 	// ErrOutOfOrder: a piece does not continue the one before.
 	ErrOutOfOrder = errors.New("the pieces of the release came in another order; begin again")
 	// ErrNoSpace: the disk is full.
@@ -43,6 +46,10 @@ const (
 	// roomFactor is how much room has to be free, in sizes of the package: for itself,
 	// what it unpacks to, the version before and what dpkg keeps meanwhile.
 	roomFactor = 6
+	// imageRoom is how much room is left beside an image, in bytes: it is stored once.
+	imageRoom = 64 << 20
+	// partialAge is how long a part of an image is kept for the App to go on with.
+	partialAge = 24 * time.Hour
 	// uploadIDSize is the length of an upload's name in bytes.
 	uploadIDSize = 16
 )
@@ -51,13 +58,13 @@ const (
 type Machine interface {
 	// Architecture is dpkg's name for it.
 	Architecture(ctx context.Context) (string, error)
-	// Installed is the version of the package that is installed.
+	// Installed is the version of the package that is installed, or of the image that runs.
 	Installed(ctx context.Context) (string, error)
-	// Newer tells whether a version is newer than another one, by dpkg's rules.
-	Newer(ctx context.Context, version, than string) (bool, error)
+	// IsImage tells whether it runs the image, which takes whole images; else it takes packages.
+	IsImage() bool
 	// Describe says what is in a package. It is asked about verified ones only.
 	Describe(ctx context.Context, path string) (Package, error)
-	// Start starts Unit and does not wait for it.
+	// Start starts Unit, or SlotsUnit on an image, and does not wait for it.
 	Start(ctx context.Context) error
 }
 
@@ -67,7 +74,8 @@ type Package struct{ Name, Version, Architecture string }
 // PackageName is the only package that is ever installed.
 const PackageName = "bitbox-base"
 
-// Receiver takes releases. One upload at a time; what is not completed is removed.
+// Receiver takes releases. One upload at a time. What is not completed of a package is removed; what
+// has arrived of an image is kept for a day, so that its App can go on with it.
 type Receiver struct {
 	store   Store
 	machine Machine
@@ -104,6 +112,9 @@ func NewReceiver(store Store, machine Machine, key ed25519.PublicKey) (*Receiver
 	if err := store.remove(incomingFile); err != nil {
 		return nil, fmt.Errorf("remove an unfinished upload: %w", err)
 	}
+	if err := r.forgetOldPart(); err != nil {
+		return nil, fmt.Errorf("remove an unfinished upload: %w", err)
+	}
 	return r, nil
 }
 
@@ -125,13 +136,22 @@ func (r *Receiver) Journal() (Journal, error) { return r.store.Journal() }
 // Installed is the version of the package that is installed.
 func (r *Receiver) Installed(ctx context.Context) (string, error) { return r.machine.Installed(ctx) }
 
-// Begin looks at a header, and returns the name of an upload for what follows it.
-// Whatever can be refused is refused here, before anything is stored.
-func (r *Receiver) Begin(ctx context.Context, header []byte) (id []byte, err error) {
+// Architecture is dpkg's name for the machine's.
+func (r *Receiver) Architecture(ctx context.Context) (string, error) {
+	return r.machine.Architecture(ctx)
+}
+
+// IsImage tells whether the machine runs the image.
+func (r *Receiver) IsImage() bool { return r.machine.IsImage() }
+
+// Begin looks at a preamble, and returns the name of an upload for what follows it. Whatever can be
+// refused is refused here, before anything is stored. offset is where the App goes on with an
+// upload that broke off (Partial); 0: it begins.
+func (r *Receiver) Begin(ctx context.Context, preamble []byte, offset uint64) (id []byte, err error) {
 	if len(r.key) == 0 {
 		return nil, ErrNoKey
 	}
-	h, err := release.Verify(header, r.key)
+	h, err := release.Verify(preamble, r.key)
 	if err != nil {
 		return nil, err
 	}
@@ -143,27 +163,104 @@ func (r *Receiver) Begin(ctx context.Context, header []byte) (id []byte, err err
 	if err := r.idleLocked(); err != nil {
 		return nil, err
 	}
-	from, err := r.isForThis(ctx, h)
+	from, err := isForThis(ctx, r.machine, h)
 	if err != nil {
 		return nil, err
 	}
-	free, err := r.free(r.store.directory)
-	if err != nil {
-		return nil, err
-	}
-	if free < roomFactor*h.Size {
-		return nil, fmt.Errorf("%w: %d MiB are free, and %d are needed", ErrNoSpace, free>>20, roomFactor*h.Size>>20+1)
-	}
-	u := &upload{header: h, signed: header, from: from, hash: sha256.New()}
+	u := &upload{header: h, signed: preamble, from: from, hash: sha256.New()}
 	if _, err := io.ReadFull(rand.Reader, u.id[:]); err != nil {
 		return nil, fmt.Errorf("read %d random bytes: %w", len(u.id), err)
 	}
-	if u.file, err = os.OpenFile(r.store.path(incomingFile), os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600); err != nil {
-		return nil, fmt.Errorf("make a file for the update: %w", asNoSpace(err))
+	if offset > 0 {
+		err = r.goOn(u, offset)
+	} else {
+		err = r.open(u)
+	}
+	if err != nil {
+		return nil, err
 	}
 	u.expires = time.AfterFunc(r.idle, func() { r.Abort(u.id[:]) })
 	r.upload = u
 	return u.id[:], nil
+}
+
+// open makes the file of an upload that begins. A part of another one is removed.
+func (r *Receiver) open(u *upload) error {
+	if err := r.store.remove(incomingImageFile, incomingHeaderFile); err != nil {
+		return fmt.Errorf("remove an unfinished upload: %w", err)
+	}
+	need := roomFactor * u.header.Size
+	if u.header.Image != nil {
+		need = u.header.Size + imageRoom
+	}
+	free, err := r.free(r.store.directory)
+	if err != nil {
+		return err
+	}
+	if free < need {
+		return fmt.Errorf("%w: %d MiB are free, and %d are needed", ErrNoSpace, free>>20, need>>20+1)
+	}
+	if u.header.Image != nil {
+		if err := atomicfile.WriteFileAtomic(r.store.path(incomingHeaderFile), u.signed, 0o600); err != nil {
+			return asNoSpace(err)
+		}
+	}
+	u.file, err = os.OpenFile(r.store.path(u.incoming()), os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
+	if err != nil {
+		return fmt.Errorf("make a file for the update: %w", asNoSpace(err))
+	}
+	return nil
+}
+
+// goOn opens the part that is there, and verifies it: a power cut may have torn it. A part that is
+// damaged is removed.
+func (r *Receiver) goOn(u *upload, offset uint64) error {
+	header, err := readAtMost(r.store.path(incomingHeaderFile), release.MaxPreambleSize)
+	if err != nil || !bytes.Equal(header, u.signed) || u.header.Image == nil {
+		return ErrNoUpload
+	}
+	file, err := os.OpenFile(r.store.path(incomingImageFile), os.O_RDWR, 0)
+	if err != nil {
+		return ErrNoUpload
+	}
+	good, err := u.header.Image.Whole(io.LimitReader(file, int64(min(offset, u.header.Size))))
+	if good == offset {
+		err = file.Truncate(int64(offset))
+	}
+	if err == nil || good == offset && errors.Is(err, release.ErrDamaged) {
+		_, err = file.Seek(int64(offset), io.SeekStart)
+	}
+	if err != nil {
+		return errors.Join(ErrNoUpload, file.Close(), r.store.remove(incomingImageFile, incomingHeaderFile))
+	}
+	u.file, u.size = file, offset
+	return nil
+}
+
+// Partial tells which image has arrived in part: the SHA-256 of its preamble, and how many bytes of
+// it are here. ok is false if there is none.
+func (r *Receiver) Partial() (preamble [sha256.Size]byte, size uint64, ok bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	header, err := readAtMost(r.store.path(incomingHeaderFile), release.MaxPreambleSize)
+	if err != nil || r.upload != nil {
+		return preamble, 0, false
+	}
+	h, err := release.Verify(header, r.key)
+	info, statErr := os.Stat(r.store.path(incomingImageFile))
+	if err != nil || statErr != nil || h.Image == nil {
+		return preamble, 0, false
+	}
+	return sha256.Sum256(header), h.Image.Begun(uint64(info.Size())), true
+}
+
+// forgetOldPart removes a part for which no App has come back.
+func (r *Receiver) forgetOldPart() error {
+	info, err := os.Stat(r.store.path(incomingImageFile))
+	if err == nil && time.Since(info.ModTime()) < partialAge {
+		return nil
+	}
+	return r.store.remove(incomingImageFile, incomingHeaderFile)
 }
 
 // idleLocked refuses to begin while something is being installed.
@@ -180,22 +277,25 @@ func (r *Receiver) idleLocked() error {
 
 // isForThis compares what was signed with the machine, and returns the version that is
 // installed.
-func (r *Receiver) isForThis(ctx context.Context, h release.Header) (from string, err error) {
-	architecture, err := r.machine.Architecture(ctx)
+func isForThis(ctx context.Context, machine Machine, h release.Header) (from string, err error) {
+	switch image := machine.IsImage(); {
+	case image && h.Image == nil:
+		return "", fmt.Errorf("%w: it is a Debian package, and this Base runs the image; take the file that ends in .image.release", ErrNotForThis)
+	case !image && h.Image != nil:
+		return "", fmt.Errorf("%w: it is an image, and this Base is a Debian with the package; take the file without .image in its name",
+			ErrNotForThis)
+	}
+	architecture, err := machine.Architecture(ctx)
 	if err != nil {
 		return "", err
 	}
 	if h.Architecture != architecture {
 		return "", fmt.Errorf("%w: it is for %s, and this is %s", ErrNotForThis, h.Architecture, architecture)
 	}
-	if from, err = r.machine.Installed(ctx); err != nil {
+	if from, err = machine.Installed(ctx); err != nil {
 		return "", err
 	}
-	newer, err := r.machine.Newer(ctx, h.Version, from)
-	if err != nil {
-		return "", err
-	}
-	if !newer {
+	if release.Compare(h.Version, from) <= 0 {
 		return "", fmt.Errorf("%w: it is version %s, and version %s is installed; only a newer one is taken", ErrNotForThis, h.Version, from)
 	}
 	return from, nil
@@ -225,6 +325,11 @@ func (r *Receiver) appendLocked(u *upload, offset uint64, b []byte) error {
 	case uint64(len(b)) > u.header.Size-u.size:
 		return fmt.Errorf("%w: it is longer than the %d bytes that were signed", release.ErrDamaged, u.header.Size)
 	}
+	if u.header.Image != nil {
+		if err := u.header.Image.CheckChunk(offset, b); err != nil {
+			return err
+		}
+	}
 	if _, err := r.write(u.file, b); err != nil {
 		return fmt.Errorf("store the update: %w", asNoSpace(err))
 	}
@@ -241,7 +346,7 @@ func (r *Receiver) theLocked(id []byte) (*upload, error) {
 	return r.upload, nil
 }
 
-// Abort ends an upload and removes what has arrived of it. Of another upload, and of one
+// Abort ends an upload. What has arrived of a package is removed. Of another upload, and of one
 // that has ended, it takes no notice.
 func (r *Receiver) Abort(id []byte) {
 	r.mu.Lock()
@@ -254,7 +359,11 @@ func (r *Receiver) Abort(id []byte) {
 func (r *Receiver) dropLocked() {
 	r.upload.expires.Stop()
 	_ = r.upload.file.Close()
-	_ = r.store.remove(incomingFile) // else the next start does it
+	if r.upload.header.Image == nil {
+		_ = r.store.remove(incomingFile) // else the next start does it
+	} else {
+		time.AfterFunc(partialAge, func() { _ = r.forgetOldPart() }) // else the next start does it
+	}
 	r.upload = nil
 }
 
@@ -275,37 +384,112 @@ func (r *Receiver) Finish(ctx context.Context, id []byte) (Journal, error) {
 		ID: hex.EncodeToString(u.id[:]), From: u.from, To: u.header.Version,
 		Phase: Staged, Step: "the release is verified", Began: time.Now().UTC(),
 	}
+	return r.begin(ctx, j)
+}
+
+// begin has the update of a Journal done.
+func (r *Receiver) begin(ctx context.Context, j Journal) (Journal, error) {
 	if err := r.store.write(j); err != nil {
 		return Journal{}, asNoSpace(err)
 	}
 	if err := r.machine.Start(ctx); err != nil {
 		j.Phase, j.Reason, j.Ended = Undone, "the installation could not be started", time.Now().UTC()
-		return Journal{}, errors.Join(err, r.store.write(j), r.store.remove(packageFile, headerFile, upgraderFile))
+		return Journal{}, errors.Join(err, r.store.write(j), r.store.remove(packageFile, imageFile, headerFile, upgraderFile))
 	}
 	return j, nil
 }
 
+// Back has the machine go back to the version in the other slot. oldest is the oldest version that
+// the posture allows; empty: any.
+func (r *Receiver) Back(ctx context.Context, oldest string) (Journal, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.machine.IsImage() {
+		return Journal{}, fmt.Errorf("%w: only the image keeps the version before", ErrNotForThis)
+	}
+	if r.upload != nil {
+		return Journal{}, ErrBusy
+	}
+	if err := r.idleLocked(); err != nil {
+		return Journal{}, err
+	}
+	slots, err := r.store.Slots()
+	if err != nil {
+		return Journal{}, err
+	}
+	from, err := r.machine.Installed(ctx)
+	if err != nil {
+		return Journal{}, err
+	}
+	switch {
+	case slots.Other == "" || slots.Running != from || release.Compare(slots.Other, from) >= 0:
+		return Journal{}, fmt.Errorf("%w: there is no older version in the other slot", ErrNotForThis)
+	case release.Below(slots.Other, oldest):
+		return Journal{}, fmt.Errorf("%w: the other slot holds version %s, and the posture allows none older than %s", ErrNotForThis,
+			slots.Other, oldest)
+	}
+	id := make([]byte, uploadIDSize)
+	if _, err := io.ReadFull(rand.Reader, id); err != nil {
+		return Journal{}, fmt.Errorf("read %d random bytes: %w", len(id), err)
+	}
+	return r.begin(ctx, Journal{ID: hex.EncodeToString(id), From: from, To: slots.Other, Phase: Staged, Back: true,
+		Step: "an owner's App has ordered it", Began: time.Now().UTC()})
+}
+
+// Confirm notes that an owner's App has come back to a version that is on trial.
+func (r *Receiver) Confirm(id string) error {
+	j, err := r.store.Journal()
+	if err != nil {
+		return err
+	}
+	if j.ID != id || !j.AwaitsApp() {
+		return ErrNotOnTrial
+	}
+	if err := atomicfile.WriteFileAtomic(r.store.path(confirmedFile), []byte(id), 0o600); err != nil {
+		return asNoSpace(err)
+	}
+	return nil
+}
+
+// Slots tells what is in the slots.
+func (r *Receiver) Slots() (Slots, error) { return r.store.Slots() }
+
 // keep puts everything in place that the Installer needs.
 func (r *Receiver) keep(ctx context.Context, u *upload) error {
-	if u.size != u.header.Size || [sha256.Size]byte(u.hash.Sum(nil)) != u.header.Hash {
+	// Each chunk of an image was compared when it came.
+	if u.size != u.header.Size || u.header.Image == nil && [sha256.Size]byte(u.hash.Sum(nil)) != u.header.Hash {
 		return release.ErrDamaged
 	}
 	if err := u.file.Sync(); err != nil {
 		return fmt.Errorf("store the update: %w", asNoSpace(err))
 	}
-	if err := describes(ctx, r.machine, r.store.path(incomingFile), u.header); err != nil {
-		return err
-	}
-	if err := copyProgram(r.store.path(upgraderFile), r.program); err != nil {
-		return asNoSpace(err)
+	if u.header.Image == nil {
+		if err := describes(ctx, r.machine, r.store.path(incomingFile), u.header); err != nil {
+			return err
+		}
+		if err := copyProgram(r.store.path(upgraderFile), r.program); err != nil {
+			return asNoSpace(err)
+		}
 	}
 	if err := atomicfile.WriteFileAtomic(r.store.path(headerFile), u.signed, 0o600); err != nil {
 		return asNoSpace(err)
 	}
-	if err := os.Rename(r.store.path(incomingFile), r.store.path(packageFile)); err != nil {
+	staged := packageFile
+	if u.header.Image != nil {
+		staged = imageFile
+	}
+	if err := os.Rename(r.store.path(u.incoming()), r.store.path(staged)); err != nil {
 		return fmt.Errorf("store the update: %w", err)
 	}
-	return atomicfile.SyncDir(r.store.directory)
+	return r.store.remove(incomingHeaderFile)
+}
+
+// incoming is the file that an upload is stored in.
+func (u *upload) incoming() string {
+	if u.header.Image != nil {
+		return incomingImageFile
+	}
+	return incomingFile
 }
 
 // describes tells whether the package is what its header says.

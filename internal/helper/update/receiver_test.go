@@ -168,7 +168,7 @@ func TestPiecesInAnotherOrderAreRefused(t *testing.T) {
 		"a path for a name": func(r *Receiver, _ []byte) error { return r.Piece([]byte("../../../../etc/"), 0, []byte("x")) },
 	} {
 		f := newFixture(t)
-		id, err := f.receiver.Begin(t.Context(), good[:release.HeaderSize])
+		id, err := f.receiver.Begin(t.Context(), good[:release.HeaderSize], 0)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -186,7 +186,7 @@ func TestPiecesInAnotherOrderAreRefused(t *testing.T) {
 func TestOneUploadAtATimeAndAnUnfinishedOneIsRemoved(t *testing.T) {
 	f := newFixture(t)
 	good := goodRelease()
-	begin := func() ([]byte, error) { return f.receiver.Begin(t.Context(), good[:release.HeaderSize]) }
+	begin := func() ([]byte, error) { return f.receiver.Begin(t.Context(), good[:release.HeaderSize], 0) }
 	id, err := begin()
 	if err != nil {
 		t.Fatal(err)

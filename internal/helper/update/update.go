@@ -33,8 +33,12 @@ import (
 // Directory is where updates are kept on the appliance. Only root may enter.
 const Directory = "/var/lib/bitbox-base/updates"
 
-// Unit installs what has been staged. It is static; starting it takes no argument.
-const Unit = "bitbox-base-upgrade.service"
+// Unit installs a package that has been staged, SlotsUnit an image. They are static; starting one
+// takes no argument.
+const (
+	Unit      = "bitbox-base-upgrade.service"
+	SlotsUnit = "bitbox-base-slots.service"
+)
 
 // Phase is how far an update is.
 type Phase string
@@ -85,9 +89,13 @@ type Journal struct {
 	// Writable: the root file system was read-only, and has been made writable.
 	Writable bool `json:"writable,omitempty"`
 	// Before is what was not well already before anything was changed.
-	Before []string  `json:"before,omitempty"`
-	Began  time.Time `json:"began"`
-	Ended  time.Time `json:"ended,omitzero"`
+	Before []string `json:"before,omitempty"`
+	// Back: an owner's App has ordered to go back to the version in the other slot.
+	Back bool `json:"back,omitempty"`
+	// Boot is the id of the boot during which the machine was told to start To.
+	Boot  string    `json:"boot,omitempty"`
+	Began time.Time `json:"began"`
+	Ended time.Time `json:"ended,omitzero"`
 }
 
 // Names in the directory.
@@ -98,7 +106,14 @@ const (
 	previousFile = "previous.deb" // what goes back
 	upgraderFile = "upgrader"     // the program that does it
 	journalFile  = "journal.json"
-	lockFile     = "lock" // held by whoever installs
+	// Of an image: an upload that is not complete, and its preamble; what is to be written into
+	// the other slot; the id of the update that an App has confirmed; and what is in the slots.
+	incomingImageFile  = "incoming.image"
+	incomingHeaderFile = "incoming.header"
+	imageFile          = "next.image"
+	confirmedFile      = "confirmed"
+	slotsFile          = "slots.json"
+	lockFile           = "lock" // held by whoever installs
 )
 
 // maxJournalSize is far above what a journal has, in bytes.
@@ -149,7 +164,9 @@ func (s Store) write(j Journal) error {
 }
 
 // header returns that of what was staged; it is verified by whoever uses it.
-func (s Store) header() ([]byte, error) { return readAtMost(s.path(headerFile), release.HeaderSize) }
+func (s Store) header() ([]byte, error) {
+	return readAtMost(s.path(headerFile), release.MaxPreambleSize)
+}
 
 func readAtMost(path string, size int) ([]byte, error) {
 	file, err := os.Open(path)

@@ -130,6 +130,8 @@ var methods = map[string]method{
 	baserpc.UpdateServiceGetUpdate:            {least: viewer, holds: asks, deadline: quick},
 	baserpc.UpdateServiceBringUpdate:          {least: owner, deadline: carry, size: pieceSize, goesOn: true},
 	baserpc.UpdateServiceWatchUpdate:          {least: owner},
+	baserpc.UpdateServiceConfirmUpdate:        {least: owner, deadline: quick},
+	baserpc.UpdateServiceGoBack:               {least: owner, deadline: quick, goesOn: true},
 	baserpc.UpdateServiceInstallDebianUpdates: {least: operator, holds: follows},
 
 	baserpc.MachineServiceGetHistory:    {least: viewer, deadline: quick},

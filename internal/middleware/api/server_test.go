@@ -63,9 +63,9 @@ var whoMay = map[basev1.Role][]string{
 	operator: {"ChangeService", "GetHistory", "GetInfo", "GetPosture", "GetUpdate", "GetWindow", "InstallDebianUpdates", "ListApps",
 		"ListBans",
 		"ListChanges", "ListServices", "ListTimeZones", "ReadLogs", "Reboot", "RunAudit", "SetTimeZone", "WatchEvents"},
-	owner: {"AcceptPairing", "AnswerPairing", "BringUpdate", "ChangeService", "CloseWindow", "ConfirmTry", "EndLease", "FactoryReset",
-		"FixFinding",
-		"GetHistory", "GetInfo", "GetPosture", "GetUpdate", "GetWindow", "InstallDebianUpdates", "LiftBan", "ListApps", "ListBans",
+	owner: {"AcceptPairing", "AnswerPairing", "BringUpdate", "ChangeService", "CloseWindow", "ConfirmTry", "ConfirmUpdate", "EndLease",
+		"FactoryReset", "FixFinding",
+		"GetHistory", "GetInfo", "GetPosture", "GetUpdate", "GetWindow", "GoBack", "InstallDebianUpdates", "LiftBan", "ListApps", "ListBans",
 		"ListChanges", "ListServices", "ListTimeZones", "Lockdown", "OpenWindow", "PowerOff", "ReadLogs", "Reboot", "RenameApp", "RevokeApp",
 		"RunAudit", "SetTimeZone", "SubmitPosture", "WatchEvents", "WatchUpdate"},
 }

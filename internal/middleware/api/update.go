@@ -33,11 +33,31 @@ func (s updateService) GetUpdate(ctx context.Context, _ *basev1.GetUpdateRequest
 	return &basev1.GetUpdateResponse{
 		InstalledVersion: status.GetInstalled(), Update: status.GetUpdate(), TakesUpdates: status.GetTakesUpdates(),
 		DebianWaiting: status.GetDebianWaiting(), DebianUnknown: status.GetDebianUnknown(),
+		Image: status.GetImage(), OtherVersion: status.GetOther(), Architecture: status.GetArchitecture(),
+		PartialDigest: status.GetPartialDigest(), PartialSize: status.GetPartialSize(),
 	}, nil
 }
 
-// BringUpdate passes a release on, piece by piece. However it ends, nothing half
-// arrived is left at the helper.
+// ConfirmUpdate tells the helper that an owner's App is back.
+func (s updateService) ConfirmUpdate(ctx context.Context, request *basev1.ConfirmUpdateRequest) (*basev1.ConfirmUpdateResponse, error) {
+	_, err := s.ask(ctx, &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_ConfirmUpdate{
+		ConfirmUpdate: &systemv1.ConfirmUpdate{Id: request.GetId()}}}, nil)
+	return &basev1.ConfirmUpdateResponse{}, err
+}
+
+// GoBack has the helper start the version before.
+func (s updateService) GoBack(ctx context.Context, _ *basev1.GoBackRequest) (*basev1.GoBackResponse, error) {
+	reply, err := s.ask(ctx, &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_StartOtherSlot{
+		StartOtherSlot: &systemv1.StartOtherSlot{}}}, nil)
+	if err != nil {
+		return nil, err
+	}
+	s.audit.Warn("the Base goes back to another version", "version", reply.GetUpdate().GetToVersion(), "by", sessionOf(ctx).ID())
+	return &basev1.GoBackResponse{Update: reply.GetUpdate()}, nil
+}
+
+// BringUpdate passes a release on, piece by piece. However it ends, no upload is left open at the
+// helper.
 func (s updateService) BringUpdate(ctx context.Context,
 	stream *rpc.Receiver[basev1.BringUpdateRequest]) (*basev1.BringUpdateResponse, error) {
 	first, err := stream.Receive()
@@ -48,12 +68,12 @@ func (s updateService) BringUpdate(ctx context.Context,
 		return nil, rpc.NewError(rpc.Invalid, errNoHeader)
 	}
 	began, err := s.ask(ctx, &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_BeginUpdate{
-		BeginUpdate: &systemv1.BeginUpdate{Header: first.GetHeader()}}}, nil)
+		BeginUpdate: &systemv1.BeginUpdate{Header: first.GetHeader(), Offset: first.GetOffset()}}}, nil)
 	if err != nil {
 		return nil, err
 	}
 	upload := began.GetUpdateBegan().GetUpload()
-	update, err := s.carry(ctx, upload, stream)
+	update, err := s.carry(ctx, upload, first.GetOffset(), stream)
 	if err != nil {
 		s.abort(ctx, upload)
 		return nil, err
@@ -62,8 +82,9 @@ func (s updateService) BringUpdate(ctx context.Context,
 	return &basev1.BringUpdateResponse{Update: update}, nil
 }
 
-func (s updateService) carry(ctx context.Context, upload []byte, stream *rpc.Receiver[basev1.BringUpdateRequest]) (*basev1.Update, error) {
-	for offset := uint64(0); ; {
+func (s updateService) carry(ctx context.Context, upload []byte, offset uint64,
+	stream *rpc.Receiver[basev1.BringUpdateRequest]) (*basev1.Update, error) {
+	for {
 		message, err := stream.Receive()
 		if errors.Is(err, io.EOF) {
 			break

@@ -14,7 +14,7 @@ type Change struct {
 	// Field names what changes, for programs: "ssh", "ssh.keys",
 	// "ssh.lease", "endpoint", "endpoint.lease", "bans.max_tries", "bans.window",
 	// "bans.ban_time", "pairing", "egress", "app", "app.role", "app.name",
-	// "node_name", "known_ssh_key", "lockdown".
+	// "node_name", "known_ssh_key", "lockdown", "oldest_version".
 	Field string `json:"field"`
 	// Subject says which one where there are several: the kind, the fingerprint,
 	// the key or the service.
@@ -45,6 +45,7 @@ func Diff(before, after Effective) []Change {
 	d.pairing()
 	d.egress()
 	d.bans()
+	d.software()
 	if before.NodeName != after.NodeName {
 		d.add(Change{Field: "node_name", Before: before.NodeName, After: after.NodeName},
 			"The Base {be} named %q instead of %q", after.NodeName, before.NodeName)
@@ -253,6 +254,19 @@ func (d *difference) bans() {
 			Field: "bans.ban_time", Before: durationWords(before.BanTime), After: durationWords(after.BanTime),
 			Opens: after.BanTime < before.BanTime,
 		}, "A ban {is} %s long instead of %s", durationWords(after.BanTime), durationWords(before.BanTime))
+	}
+}
+
+func (d *difference) software() {
+	before, after := d.before.OldestVersion, d.after.OldestVersion
+	if before == after {
+		return
+	}
+	c := Change{Field: "oldest_version", Before: before, After: after, Opens: !noOlder(after, before)}
+	if after == "" {
+		d.add(c, "The Base {is} free to go back to any version of its software")
+	} else {
+		d.add(c, "The Base {be} kept from running any version of its software older than %s", after)
 	}
 }
 

@@ -22,6 +22,7 @@ func effective(revision uint64, p Posture, active []Restriction, running []Runni
 		Bans:          p.Bans,
 		PairingClosed: p.PairingClosed || lockdown || Closing{Type: ClosingPairing}.isActive(active),
 		Lockdown:      lockdown,
+		OldestVersion: p.OldestVersion,
 		KnownSSHKeys:  slices.Clone(p.SSHKeys),
 	}
 	slices.SortFunc(e.KnownSSHKeys, func(a, b sshkey.Key) int { return cmp.Compare(a.Line, b.Line) })

@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/release"
 )
 
 // Identities are how a client of what a Base opens recognises the Base: the App shows
@@ -16,10 +17,59 @@ type Identities struct {
 	SSHHostKey []byte
 	// Certificates are the SHA-256 digests of the certificates of extra APIs.
 	Certificates map[Kind][sha256.Size]byte
+	// Image is what the Base runs; nil: it is a Debian with the package.
+	Image *RunningImage
+}
+
+// RunningImage is what a Base with the image runs, by its own word: it cannot be lied about by who
+// stands between the App and the system helper, but by who has the machine.
+type RunningImage struct {
+	Version, Architecture string
+	// Slot is "a" or "b".
+	Slot string
+	// RootHash is that of dm-verity: it names every byte of the root file system.
+	RootHash [sha256.Size]byte
+	// SecureBoot is "on", "off", "setup" (off, and keys can be enrolled), "none" (no UEFI) or
+	// "unknown".
+	SecureBoot string
+}
+
+// secureBoots are the words for what the report says.
+var secureBoots = map[systemv1.RunningImage_SecureBoot]string{
+	systemv1.RunningImage_SECURE_BOOT_UNSPECIFIED: "unknown", systemv1.RunningImage_SECURE_BOOT_ON: "on",
+	systemv1.RunningImage_SECURE_BOOT_OFF: "off", systemv1.RunningImage_SECURE_BOOT_SETUP: "setup",
+	systemv1.RunningImage_SECURE_BOOT_NONE: "none",
+}
+
+func (i *RunningImage) proto() *systemv1.RunningImage {
+	if i == nil {
+		return nil
+	}
+	m := &systemv1.RunningImage{Version: i.Version, Architecture: i.Architecture, Slot: i.Slot, RootHash: i.RootHash[:]}
+	for value, word := range secureBoots {
+		if word == i.SecureBoot {
+			m.SecureBoot = value
+		}
+	}
+	return m
+}
+
+// imageOf reads what a report says. What no Base writes is as good as nothing.
+func imageOf(m *systemv1.RunningImage) *RunningImage {
+	if m == nil || len(m.GetRootHash()) != sha256.Size || !release.IsVersion(m.GetVersion()) {
+		return nil
+	}
+	word, known := secureBoots[m.GetSecureBoot()]
+	if !known {
+		word = "unknown"
+	}
+	return &RunningImage{Version: m.GetVersion(), Architecture: m.GetArchitecture(), Slot: m.GetSlot(),
+		RootHash: [sha256.Size]byte(m.GetRootHash()), SecureBoot: word}
 }
 
 func (i Identities) addTo(report *systemv1.PostureReport) {
 	report.SshHostKey = i.SSHHostKey
+	report.Image = i.Image.proto()
 	for _, kind := range slices.Sorted(maps.Keys(i.Certificates)) {
 		digest := i.Certificates[kind]
 		report.Certificates = append(report.Certificates, &systemv1.CertificateDigest{Kind: string(kind), Sha256: digest[:]})
@@ -28,7 +78,7 @@ func (i Identities) addTo(report *systemv1.PostureReport) {
 
 // Identities returns how a client recognises what was open when the report was signed.
 func (v *View) Identities() Identities {
-	i := Identities{SSHHostKey: v.report.GetSshHostKey(), Certificates: map[Kind][sha256.Size]byte{}}
+	i := Identities{SSHHostKey: v.report.GetSshHostKey(), Certificates: map[Kind][sha256.Size]byte{}, Image: imageOf(v.report.GetImage())}
 	for _, c := range v.report.GetCertificates() {
 		if digest := c.GetSha256(); len(digest) == sha256.Size {
 			i.Certificates[Kind(c.GetKind())] = [sha256.Size]byte(digest)

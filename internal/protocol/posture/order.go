@@ -3,6 +3,7 @@ package posture
 import (
 	"slices"
 
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/release"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/sshkey"
 )
 
@@ -17,12 +18,14 @@ import (
 //	bans         no more tries, counted over no less time, for no less time
 //	pairing      closed where b's is
 //	egress, Apps no further one, no higher role
+//	software     no older version
 func NoMoreOpen(a, b Effective) bool {
 	return noMoreEndpoints(a.Endpoints, b.Endpoints) &&
 		noMoreSSH(a.SSH, b.SSH) &&
 		a.Bans.MaxTries <= b.Bans.MaxTries && a.Bans.Window >= b.Bans.Window && a.Bans.BanTime >= b.Bans.BanTime &&
 		(a.PairingClosed || !b.PairingClosed) &&
 		isSubset(a.Egress, b.Egress) &&
+		noOlder(a.OldestVersion, b.OldestVersion) &&
 		noMoreApps(a.Apps, b.Apps)
 }
 
@@ -56,6 +59,9 @@ func Meet(a, b Effective) Effective {
 	meet.PairingClosed = a.PairingClosed || b.PairingClosed
 	meet.Lockdown = a.Lockdown || b.Lockdown
 	meet.Egress = slices.DeleteFunc(slices.Clone(a.Egress), func(s Service) bool { return !slices.Contains(b.Egress, s) })
+	if noOlder(b.OldestVersion, a.OldestVersion) {
+		meet.OldestVersion = b.OldestVersion
+	}
 	meet.Apps = nil
 	for _, app := range a.Apps {
 		if other, found := findApp(b.Apps, app.SigningKey); found {
@@ -116,6 +122,9 @@ func noMoreApps(a, b []App) bool {
 	}
 	return true
 }
+
+// noOlder tells whether a allows no version that b does not.
+func noOlder(a, b string) bool { return b == "" || a != "" && release.Compare(a, b) >= 0 }
 
 func findApp(apps []App, key SigningKey) (App, bool) {
 	i := slices.IndexFunc(apps, func(a App) bool { return a.SigningKey == key })

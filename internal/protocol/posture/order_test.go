@@ -200,6 +200,13 @@ var openings = []opening{
 		e.SSH = &SSH{Keys: e.SSH.Keys, Remaining: e.SSH.Remaining + 1}
 		return true
 	}},
+	{"an older version", func(e *Effective) bool {
+		if e.OldestVersion == "" {
+			return false
+		}
+		e.OldestVersion = map[bool]string{true: "1.9", false: ""}[e.OldestVersion == "1.10"]
+		return true
+	}},
 	{"one more try", func(e *Effective) bool { e.Bans.MaxTries++; return true }},
 	{"failures forgotten sooner", func(e *Effective) bool { e.Bans.Window--; return true }},
 	{"bans shorter", func(e *Effective) bool { e.Bans.BanTime--; return true }},
@@ -245,6 +252,7 @@ func anyEffective() *rapid.Generator[Effective] {
 				Window:   span.Draw(t, "window"), BanTime: span.Draw(t, "ban"),
 			},
 			PairingClosed: rapid.Bool().Draw(t, "pairing closed"),
+			OldestVersion: rapid.SampledFrom([]string{"", "1.9", "1.10"}).Draw(t, "oldest version"),
 			Lockdown:      rapid.Bool().Draw(t, "lockdown"),
 		}
 		switch rapid.IntRange(0, 2).Draw(t, "electrum") {
@@ -340,7 +348,7 @@ func TestEveryFieldOfEffectiveHasItsPlaceInTheOrder(t *testing.T) {
 		seen := false
 		for _, o := range openings {
 			full := Effective{
-				Endpoints: []Endpoint{entryOnly[0], electrum(true, 1)}, PairingClosed: true, Bans: Factory().Bans,
+				Endpoints: []Endpoint{entryOnly[0], electrum(true, 1)}, PairingClosed: true, Bans: Factory().Bans, OldestVersion: "1.10",
 				Apps: []App{{SigningKey: SigningKey{1}, Role: basev1.Role_ROLE_VIEWER}},
 			}
 			after := full
@@ -383,3 +391,24 @@ func TestMeetIsNoMoreOpenThanEitherOverTheSmallDomain(t *testing.T) {
 		}
 	}
 }
+
+func TestAnOlderVersionIsMoreOpen(t *testing.T) {
+	versions := []string{"1.10", "1.9", "1.9~rc1", "0~20261128", ""} // each allows all before it
+	for i, a := range versions {
+		for j, b := range versions {
+			one, other := Effective{OldestVersion: a}, Effective{OldestVersion: b}
+			if got := NoMoreOpen(one, other); got != (i <= j) {
+				t.Errorf("%q is no more open than %q: %v", a, b, got)
+			}
+			if meet := Meet(one, other); meet.OldestVersion != versions[min(i, j)] {
+				t.Errorf("of %q and %q %q counts", a, b, meet.OldestVersion)
+			}
+			changes := Diff(one, other)
+			if len(changes) != min(1, abs(i-j)) || len(changes) == 1 && changes[0].Opens != (i < j) {
+				t.Errorf("from %q to %q: %+v", a, b, changes)
+			}
+		}
+	}
+}
+
+func abs(n int) int { return max(n, -n) }

@@ -106,6 +106,9 @@ type Posture struct {
 	Extras []ExtraEndpoint
 	// Egress are the services that may reach the internet, or the owner's home.
 	Egress []Service
+	// OldestVersion is the oldest version of the software that the Base may go back to; empty:
+	// any.
+	OldestVersion string
 }
 
 // App is a paired App: its signing key, and what it may do.
@@ -179,6 +182,8 @@ type Effective struct {
 	// Egress are the services that may reach the internet, in the order of
 	// Services.
 	Egress []Service
+	// OldestVersion is the oldest version that the Base may run; empty: any.
+	OldestVersion string
 	// Apps are those that may have a session, sorted by their key. While a document
 	// is not settled, each has the lower of its roles before and after.
 	Apps []App

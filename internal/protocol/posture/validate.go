@@ -10,6 +10,7 @@ import (
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/noiseconn"
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/release"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/sshkey"
 )
 
@@ -73,6 +74,9 @@ func (p Posture) Validate() error {
 	}
 	v.extras(p.Extras)
 	v.egress(p.Egress)
+	if p.OldestVersion != "" && !release.IsVersion(p.OldestVersion) {
+		v.add("oldest_version", fmt.Sprintf("is %q", p.OldestVersion), "a version of the software, as bitbox-app update --status shows it")
+	}
 	return errors.Join(v.errs...)
 }
 

@@ -25,6 +25,7 @@ func fullPosture() Posture {
 		SSH:           &Lease{Length: time.Hour, GrantedIn: 3},
 		Extras:        []ExtraEndpoint{{Kind: KindElectrum, OwnPort: true, Lease: Lease{Length: MaxLease, GrantedIn: 2}}},
 		Egress:        []Service{ServiceBitcoin, ServiceTor},
+		OldestVersion: "1.2",
 	}
 }
 
@@ -69,6 +70,7 @@ func TestWrongFieldsAreNamedWithWhatIsAllowed(t *testing.T) {
 			p.ExtraEndpoints[0].OwnPort = false
 			p.ExtraEndpoints = append(p.ExtraEndpoints, p.ExtraEndpoints[0])
 		}, "posture field extra_endpoints has 2 that share port 8845; allowed: one"},
+		{func(p *systemv1.Posture) { p.OldestVersion = "../1" }, `posture field oldest_version is "../1"; allowed: a version`},
 		{func(p *systemv1.Posture) { p.Egress[1] = "nginx" }, `posture field egress[1] is "nginx"; allowed: bitcoin, lightning, tor`},
 		{func(p *systemv1.Posture) { p.Egress[1] = "bitcoin" }, `posture field egress[1] is "bitcoin" a second time`},
 		{func(p *systemv1.Posture) { p.Apps[0].SigningKey = p.Apps[0].SigningKey[1:] },

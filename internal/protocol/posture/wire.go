@@ -102,6 +102,7 @@ func decodePosture(m *systemv1.Posture) (Posture, error) {
 	p := Posture{
 		NodeName:      m.GetNodeName(),
 		PairingClosed: m.GetPairingClosed(),
+		OldestVersion: m.GetOldestVersion(),
 		Bans: BanPolicy{
 			MaxTries: m.GetBans().GetMaxTries(),
 			Window:   seconds(m.GetBans().GetWindowSeconds()),
@@ -150,6 +151,7 @@ func (p Posture) Proto() *systemv1.Posture {
 	m := &systemv1.Posture{
 		NodeName:      p.NodeName,
 		PairingClosed: p.PairingClosed,
+		OldestVersion: p.OldestVersion,
 		Bans: &systemv1.BanPolicy{
 			MaxTries: p.Bans.MaxTries, WindowSeconds: wholeSeconds(p.Bans.Window), BanSeconds: wholeSeconds(p.Bans.BanTime),
 		},

@@ -115,7 +115,7 @@ func (h Header) check() error {
 	case !isArchitecture(h.Architecture):
 		return fmt.Errorf("%q is no architecture of Debian's", h.Architecture)
 	case h.Image != nil:
-		return h.Image.check(h.Version)
+		return h.Image.check()
 	case h.Size == 0 || h.Size > MaxPackageSize:
 		return fmt.Errorf("a package of %d bytes is refused; at most %d are allowed", h.Size, MaxPackageSize)
 	}

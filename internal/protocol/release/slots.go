@@ -8,8 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"regexp"
-	"strings"
 
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/publickey"
 )
@@ -62,14 +60,8 @@ type Image struct {
 // Size is the length of all parts in bytes.
 func (i *Image) Size() uint64 { return i.RootSize + i.VeritySize + i.UKISize }
 
-// counted is a version that systemd-boot would read as one with a counter of attempts, in the name
-// of the UKI.
-var counted = regexp.MustCompile(`\+[0-9]+(-[0-9]+)?$`)
-
-func (i *Image) check(version string) error {
+func (i *Image) check() error {
 	switch {
-	case strings.Contains(version, ":") || counted.MatchString(version):
-		return fmt.Errorf("%q is no version of an image: it has no colon, and does not end in + and a number", version)
 	case !within(i.RootSize, MaxRootSize) || i.RootSize%blockSize != 0:
 		return fmt.Errorf("a root of %d bytes is refused; whole blocks of %d up to %d bytes are allowed", i.RootSize, blockSize, MaxRootSize)
 	case !within(i.VeritySize, MaxVeritySize) || i.VeritySize%blockSize != 0:
@@ -101,6 +93,19 @@ func (i *Image) Chunk(offset uint64) (number int, size uint64, ok bool) {
 		number += chunksOf(part)
 	}
 	return 0, 0, false
+}
+
+// Begun is where the chunk begins of which the byte at an offset is part: up to there whole chunks
+// have arrived of a part with so many bytes.
+func (i *Image) Begun(offset uint64) uint64 {
+	before := uint64(0)
+	for _, part := range []uint64{i.RootSize, i.VeritySize, i.UKISize} {
+		if offset < before+part {
+			return before + (offset-before)/ChunkSize*ChunkSize
+		}
+		before += part
+	}
+	return before
 }
 
 // CheckChunk compares the chunk that begins at an offset with what was signed.

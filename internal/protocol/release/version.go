@@ -13,6 +13,9 @@ func Compare(a, b string) int {
 	return cmp.Or(compareNumbers(epochA, epochB), compareParts(upstreamA, upstreamB), compareParts(revisionA, revisionB))
 }
 
+// Below tells whether a version is older than the oldest that is allowed; empty allows any.
+func Below(version, oldest string) bool { return oldest != "" && Compare(version, oldest) < 0 }
+
 // split divides a version: EPOCH:UPSTREAM-REVISION.
 func split(version string) (epoch, upstream, revision string) {
 	if before, after, found := strings.Cut(version, ":"); found {

@@ -93,10 +93,8 @@ func (s *Software) Installed(context.Context) (string, error) {
 	return s.version, nil
 }
 
-// Newer is by the alphabet.
-func (s *Software) Newer(_ context.Context, version, than string) (bool, error) {
-	return version > than, nil
-}
+// IsImage is false.
+func (s *Software) IsImage() bool { return false }
 
 // Describe reads the text.
 func (s *Software) Describe(_ context.Context, path string) (update.Package, error) {

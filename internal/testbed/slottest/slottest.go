@@ -19,6 +19,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/BitBoxSwiss/bitbox-base/internal/bootdisk"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/slot"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/slot/gpt"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/slot/verity"
@@ -33,9 +34,9 @@ const (
 	sector     = 512
 	rootSize   = 2 << 20
 	hashesSize = 64 << 10
-	// FirstByte is where slot A's root begins.
-	FirstByte = 1 << 20
-	diskSize  = FirstByte + 2*(rootSize+hashesSize) + 1<<20
+	firstByte  = 1 << 20 // the EFI partition, of one sector: its files are kept apart
+	rootA      = firstByte + sector
+	diskSize   = firstByte + 2*(rootSize+hashesSize) + 1<<20
 )
 
 // Machine is a machine whose disk has two slots.
@@ -94,7 +95,8 @@ func NewRelease(version, architecture string, seed release.SigningSeed) Release 
 	if err != nil {
 		panic(err)
 	}
-	i := &release.Image{RootSize: uint64(len(root)), VeritySize: uint64(len(hashes)), UKISize: uint64(len(uki)), RootHash: hash, Chunks: chunks}
+	i := &release.Image{RootSize: uint64(len(root)), VeritySize: uint64(len(hashes)),
+		UKISize: uint64(len(uki)), RootHash: hash, Chunks: chunks}
 	h := release.Header{Version: version, Architecture: architecture, Size: i.Size(), Image: i}
 	preamble, err := release.SignImage(h, seed)
 	if err != nil {
@@ -113,8 +115,8 @@ func sealed(b []byte) []byte {
 func NewMachine(r Release) *Machine {
 	m := &Machine{stable: make([]byte, diskSize), files: map[string][]byte{}, Left: -1, Random: rand.New(rand.NewPCG(1, 2))}
 	i := r.Header.Image
-	copy(m.stable[FirstByte:], r.Parts[:i.RootSize])
-	copy(m.stable[FirstByte+rootSize:], r.Parts[i.RootSize:i.RootSize+i.VeritySize])
+	copy(m.stable[rootA:], r.Parts[:i.RootSize])
+	copy(m.stable[rootA+rootSize:], r.Parts[i.RootSize:i.RootSize+i.VeritySize])
 	m.files[slot.Entry{Version: r.Header.Version}.Name()] = r.Parts[i.RootSize+i.VeritySize:]
 	root, hashes := slot.IDs(i.RootHash)
 	m.partition(root, hashes)
@@ -122,24 +124,19 @@ func NewMachine(r Release) *Machine {
 	return m
 }
 
-// Types of partitions, as they stand in the Discoverable Partitions Specification.
-const (
-	typeRoot   = "4f68bce3e8cd4db196e7fbcaf984b709"
-	typeHashes = "2c7357edebd246d9aec123d437ec2bf5"
-)
-
 // partition writes the table, as the UEFI specification describes it.
 func (m *Machine) partition(root, hashes gpt.ID) {
 	list := make([]byte, 128*128)
-	at := uint64(FirstByte)
+	at := uint64(firstByte)
 	for n, p := range []struct {
 		kind string
 		id   gpt.ID
 		size uint64
 	}{
-		{typeRoot, root, rootSize}, {typeHashes, hashes, hashesSize}, {typeRoot, gpt.ID{1}, rootSize}, {typeHashes, gpt.ID{2}, hashesSize},
+		{bootdisk.ESPType, gpt.ID{3}, sector}, {bootdisk.RootTypes["amd64"], root, rootSize}, {bootdisk.VerityTypes["amd64"], hashes, hashesSize},
+		{bootdisk.RootTypes["amd64"], gpt.ID{1}, rootSize}, {bootdisk.VerityTypes["amd64"], gpt.ID{2}, hashesSize},
 	} {
-		kind, err := hex.DecodeString(p.kind)
+		kind, err := hex.DecodeString(strings.ReplaceAll(p.kind, "-", ""))
 		if err != nil {
 			panic(err)
 		}
@@ -158,7 +155,7 @@ func (m *Machine) partition(root, hashes gpt.ID) {
 		binary.LittleEndian.PutUint32(b[12:], 92)
 		binary.LittleEndian.PutUint64(b[24:], h.own)
 		binary.LittleEndian.PutUint64(b[32:], h.other)
-		binary.LittleEndian.PutUint64(b[40:], FirstByte/sector)
+		binary.LittleEndian.PutUint64(b[40:], firstByte/sector)
 		binary.LittleEndian.PutUint64(b[48:], last-33)
 		binary.LittleEndian.PutUint64(b[72:], h.list)
 		binary.LittleEndian.PutUint32(b[80:], 128)
@@ -252,12 +249,6 @@ func (m *Machine) Sync() error {
 
 // Forget has nothing to do.
 func (m *Machine) Forget() error { return nil }
-
-// Flip changes a bit on the disk.
-func (m *Machine) Flip(at int64) {
-	m.stable[at] ^= 1
-	m.seen[at] ^= 1
-}
 
 // ESP is the machine's EFI partition.
 func (m *Machine) ESP() slot.ESP { return esp{m} }
@@ -398,7 +389,7 @@ func (m *Machine) Start() (*slot.Slots, error) {
 	if root.Number == 0 || hashes.Number == 0 {
 		return nil, fmt.Errorf("the slot of version %s is not found", s.Running)
 	}
-	s.RootPartition = root.Number
+	s.Letter = map[int]string{bootdisk.RootA: "a", bootdisk.RootB: "b"}[root.Number]
 	super := make([]byte, verity.BlockSize)
 	if _, err := m.ReadAt(super, int64(hashes.First)); err != nil {
 		return nil, err

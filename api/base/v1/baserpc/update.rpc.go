@@ -13,6 +13,8 @@ const (
 	UpdateServiceGetUpdate            = "bitbox.base.v1.UpdateService.GetUpdate"
 	UpdateServiceBringUpdate          = "bitbox.base.v1.UpdateService.BringUpdate"
 	UpdateServiceWatchUpdate          = "bitbox.base.v1.UpdateService.WatchUpdate"
+	UpdateServiceConfirmUpdate        = "bitbox.base.v1.UpdateService.ConfirmUpdate"
+	UpdateServiceGoBack               = "bitbox.base.v1.UpdateService.GoBack"
 	UpdateServiceInstallDebianUpdates = "bitbox.base.v1.UpdateService.InstallDebianUpdates"
 )
 
@@ -28,8 +30,8 @@ func (c UpdateServiceClient) GetUpdate(ctx context.Context, request *v1.GetUpdat
 	return call[v1.GetUpdateResponse](ctx, c.caller, UpdateServiceGetUpdate, request)
 }
 
-// BringUpdate takes a release file: its header first, then what follows, in pieces.
-// It answers when the release is verified and is being installed. The header is
+// BringUpdate takes a release file: its preamble first, then what follows, in pieces.
+// It answers when the release is verified and is being installed. The preamble is
 // answered by an error at once if it is refused.
 func (c UpdateServiceClient) BringUpdate(ctx context.Context) (*Sending[v1.BringUpdateRequest, v1.BringUpdateResponse], error) {
 	return upload[v1.BringUpdateRequest, v1.BringUpdateResponse](ctx, c.caller, UpdateServiceBringUpdate)
@@ -39,6 +41,18 @@ func (c UpdateServiceClient) BringUpdate(ctx context.Context) (*Sending[v1.Bring
 // connections while it restarts itself: then this is to be called again.
 func (c UpdateServiceClient) WatchUpdate(ctx context.Context, request *v1.WatchUpdateRequest) (*Stream[v1.WatchUpdateResponse], error) {
 	return watch[v1.WatchUpdateResponse](ctx, c.caller, UpdateServiceWatchUpdate, request)
+}
+
+// ConfirmUpdate says that the App has come back to the version that is on trial
+// (Update.awaits_app). Without it the Base goes back to the version before.
+func (c UpdateServiceClient) ConfirmUpdate(ctx context.Context, request *v1.ConfirmUpdateRequest) (*v1.ConfirmUpdateResponse, error) {
+	return call[v1.ConfirmUpdateResponse](ctx, c.caller, UpdateServiceConfirmUpdate, request)
+}
+
+// GoBack has a Base with two slots start the version before, which goes through a trial
+// as a new one does.
+func (c UpdateServiceClient) GoBack(ctx context.Context, request *v1.GoBackRequest) (*v1.GoBackResponse, error) {
+	return call[v1.GoBackResponse](ctx, c.caller, UpdateServiceGoBack, request)
 }
 
 // InstallDebianUpdates installs what waits of Debian's security updates now, as the
@@ -53,6 +67,8 @@ type UpdateServiceServer interface {
 	GetUpdate(context.Context, *v1.GetUpdateRequest) (*v1.GetUpdateResponse, error)
 	BringUpdate(context.Context, *rpc.Receiver[v1.BringUpdateRequest]) (*v1.BringUpdateResponse, error)
 	WatchUpdate(context.Context, *v1.WatchUpdateRequest, *rpc.Sender[v1.WatchUpdateResponse]) error
+	ConfirmUpdate(context.Context, *v1.ConfirmUpdateRequest) (*v1.ConfirmUpdateResponse, error)
+	GoBack(context.Context, *v1.GoBackRequest) (*v1.GoBackResponse, error)
 	InstallDebianUpdates(context.Context, *v1.InstallDebianUpdatesRequest, *rpc.Sender[v1.InstallDebianUpdatesResponse]) error
 }
 
@@ -62,6 +78,8 @@ func UpdateServiceHandlers(s UpdateServiceServer) map[string]rpc.Handler {
 		UpdateServiceGetUpdate:            rpc.Unary(s.GetUpdate),
 		UpdateServiceBringUpdate:          rpc.ClientStream(s.BringUpdate),
 		UpdateServiceWatchUpdate:          rpc.ServerStream(s.WatchUpdate),
+		UpdateServiceConfirmUpdate:        rpc.Unary(s.ConfirmUpdate),
+		UpdateServiceGoBack:               rpc.Unary(s.GoBack),
 		UpdateServiceInstallDebianUpdates: rpc.ServerStream(s.InstallDebianUpdates),
 	}
 }

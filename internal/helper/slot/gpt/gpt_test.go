@@ -104,7 +104,8 @@ func TestAChangedTableIsTheOneThatSfdiskReads(t *testing.T) {
 		if !strings.EqualFold(one.UUID, newID.String()) || one.Name != "root_2" {
 			t.Errorf("sfdisk reads %+v", one)
 		}
-		if out, err := exec.Command("sfdisk", "--verify", path).CombinedOutput(); err != nil || !bytes.Contains(out, []byte("No errors detected")) {
+		out, err = exec.Command("sfdisk", "--verify", path).CombinedOutput()
+		if err != nil || !bytes.Contains(out, []byte("No errors detected")) {
 			t.Errorf("%v: %s", err, out)
 		}
 	}

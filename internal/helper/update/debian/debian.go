@@ -144,15 +144,8 @@ func (m Machine) Installed(ctx context.Context) (string, error) {
 	return out, err
 }
 
-// Newer asks dpkg, whose code for "no" is 1.
-func (m Machine) Newer(ctx context.Context, version, than string) (bool, error) {
-	_, err := m.run(ctx, askTime, dpkg, "--compare-versions", version, "gt", than)
-	var exit *exec.ExitError
-	if errors.As(err, &exit) && exit.ExitCode() == 1 {
-		return false, nil
-	}
-	return err == nil, err
-}
+// IsImage is false: package image looks after those that are.
+func (m Machine) IsImage() bool { return false }
 
 // Describe reads the control file of a package. dpkg-deb unpacks it to its standard output:
 // to write it somewhere takes rights that the system helper does not have.
