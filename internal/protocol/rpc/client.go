@@ -27,6 +27,10 @@ type Session struct {
 	places chan struct{}          // has a token for each call under way
 	calls  map[uint32]*clientCall // guarded by link.mu
 	idle   pace
+	// Guarded by link.mu.
+	asked    bool   // by the Base, to dial again
+	onRedial func() // nil: nobody wants to know
+	retired  chan struct{}
 }
 
 // clientCall is one call at the App.
@@ -42,7 +46,7 @@ type clientCall struct {
 // NewSession starts a session on a connection that nothing was written to, and
 // owns the connection from then on. Close must follow.
 func NewSession(conn Conn) *Session {
-	s := &Session{places: make(chan struct{}, MaxCalls)}
+	s := &Session{places: make(chan struct{}, MaxCalls), retired: make(chan struct{})}
 	s.start(conn, &appLimits, nil)
 	go func() { s.fail(s.read(FirstPing, s.admit, s.handle)) }()
 	return s
@@ -62,6 +66,29 @@ func (s *Session) Err() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.err
+}
+
+// OnRedial has do called, in a goroutine of its own, once the Base asks the App to open a
+// new connection in the place of this one. That happens at most once.
+func (s *Session) OnRedial(do func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.onRedial = do
+	if s.asked {
+		go do()
+	}
+}
+
+// Retire tells the streams of the session that another session has taken its place
+// (Stream.Retired). Calls go on. More than once is no harm.
+func (s *Session) Retire() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	select {
+	case <-s.retired:
+	default:
+		close(s.retired)
+	}
 }
 
 // Calls returns how many calls are under way.
@@ -87,6 +114,7 @@ func Watch[Resp any, PResp message[Resp]](ctx context.Context, s *Session, metho
 	}
 	stop := context.AfterFunc(ctx, func() { s.leave(c) })
 	return &Stream[Resp]{
+		retired: s.retired,
 		receive: func() (*Resp, error) {
 			data, err := s.next(ctx, c)
 			if err != nil {
@@ -104,9 +132,14 @@ func Watch[Resp any, PResp message[Resp]](ctx context.Context, s *Session, metho
 
 // Stream is the answers of Watch. One goroutine at a time may use it.
 type Stream[Resp any] struct {
+	retired <-chan struct{}
 	receive func() (*Resp, error)
 	close   func()
 }
+
+// Retired is closed when another session has taken the place of the stream's: one that can
+// be resumed is then better asked for there.
+func (s *Stream[Resp]) Retired() <-chan struct{} { return s.retired }
 
 // Receive waits for the next message. It returns io.EOF at the orderly end.
 func (s *Stream[Resp]) Receive() (*Resp, error) { return s.receive() }
@@ -351,6 +384,9 @@ func (s *Session) handle(f frame, size int) error {
 	if f.kind == kindOpen || f.kind == kindCancel {
 		return violation("a frame of kind %d from the Base", f.kind)
 	}
+	if f.kind == kindRedial {
+		return s.gotRedial()
+	}
 	s.mu.Lock()
 	c, last := s.calls[f.call], s.last
 	s.mu.Unlock()
@@ -366,6 +402,21 @@ func (s *Session) handle(f frame, size int) error {
 	default:
 		return s.gotEnd(c, f)
 	}
+}
+
+// gotRedial passes on that the Base wants a new connection. One that asks twice on the same
+// one would have an App do nothing else.
+func (s *Session) gotRedial() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.asked {
+		return violation("a second redial")
+	}
+	s.asked = true
+	if s.onRedial != nil {
+		go s.onRedial()
+	}
+	return nil
 }
 
 // gotEnd ends a call, and frees its place.

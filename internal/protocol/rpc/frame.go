@@ -21,6 +21,7 @@ import (
 //	5 credit  both   bytes (4)
 //	6 ping    both   nothing
 //	7 pong    both   nothing
+//	8 redial  Base   nothing; the call is 0
 type kind byte
 
 const (
@@ -31,6 +32,7 @@ const (
 	kindCredit
 	kindPing
 	kindPong
+	kindRedial
 )
 
 // state says what a piece is.
@@ -103,9 +105,12 @@ func parse(record []byte) (f frame, err error) {
 		}
 		f.credit = binary.BigEndian.Uint32(body)
 		return f, nil
-	case kindCancel, kindPing, kindPong:
+	case kindCancel, kindPing, kindPong, kindRedial:
 		if len(body) != 0 {
 			return f, violation("a frame of kind %d with a body", f.kind)
+		}
+		if f.kind == kindRedial && f.call != 0 {
+			return f, violation("a redial for call %d", f.call)
 		}
 		return f, nil
 	}

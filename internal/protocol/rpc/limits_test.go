@@ -361,6 +361,8 @@ func TestAHostileBaseIsEnded(t *testing.T) {
 		"more than the window": {stream: true,
 			frames: repeat(frame{kind: kindData, call: 1, piece: make([]byte, 8000)}, Window/8000+1)},
 		"a pong that answers no ping":        {frames: []frame{{kind: kindPong, call: 1}}},
+		"a second redial":                    {frames: repeat(frame{kind: kindRedial}, 2)},
+		"a redial for a call":                {frames: []frame{{kind: kindRedial, call: 1}}},
 		"pings without end":                  {frames: repeat(frame{kind: kindPing, call: 1}, 1000)},
 		"credit without end for ended calls": {frames: append([]frame{end(1)}, repeat(frame{kind: kindCredit, call: 1, credit: 1}, 1000)...)},
 	} {

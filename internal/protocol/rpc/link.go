@@ -80,7 +80,7 @@ type link struct {
 	last uint32 // number of the last call that was opened
 	// control are the frames that the reading has caused and that have not left. It
 	// never writes itself: two peers who both wait for the other to read would wait for
-	// ever. At most: a ping, a pong, and of each call a cancel and two credits.
+	// ever. At most: a ping, a pong, a redial, and of each call a cancel and two credits.
 	control  []frame
 	flushing bool // a goroutine writes them
 }

@@ -494,7 +494,10 @@ var oddFrames = []struct {
 }{
 	{"short", [][]byte{{1, 0, 0, 0}}},
 	{"of kind 0", [][]byte{{0, 0, 0, 0, 0}}},
-	{"of kind 8", [][]byte{{8, 0, 0, 0, 0}}},
+	{"of kind 9", [][]byte{{9, 0, 0, 0, 0}}},
+	{"a redial from the App", [][]byte{{8, 0, 0, 0, 0}}},
+	{"a redial with a body", [][]byte{{8, 0, 0, 0, 0, 1}}},
+	{"a redial for a call", [][]byte{{8, 0, 0, 0, 1}}},
 	{"an open without a body", [][]byte{{1, 0, 0, 0, 1}}},
 	{"an open without a name", [][]byte{{1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0}}},
 	{"an open with half a name", [][]byte{{1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 5, 'E'}}},

@@ -143,6 +143,28 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	return err
 }
 
+// Redial asks the App of each session that match chooses, by the context that was given to
+// Serve, to open a new connection in the place of that session. Each is asked once, however
+// often Redial is called. There is a pause before each, so that not all Apps come at once. It
+// returns when all were asked, or ctx has ended.
+func (s *Server) Redial(ctx context.Context, match func(context.Context) bool, pause func() time.Duration) {
+	s.mu.Lock()
+	sessions := slices.Collect(maps.Keys(s.sessions))
+	s.mu.Unlock()
+	for _, session := range sessions {
+		if !match(session.ctx) || !session.mayRedial() {
+			continue
+		}
+		select {
+		case <-time.After(pause()):
+			session.redial()
+		case <-session.done:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
 // serverSession is the Base's end of a session.
 type serverSession struct {
 	link
@@ -150,6 +172,24 @@ type serverSession struct {
 	peer   *Peer
 	ctx    context.Context
 	calls  map[uint32]*serverCall // under way; guarded by link.mu
+	asked  bool                   // to dial again; guarded by link.mu
+}
+
+func (s *serverSession) mayRedial() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return !s.asked
+}
+
+// redial asks the App to dial again, once.
+func (s *serverSession) redial() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.asked || s.err != nil {
+		return
+	}
+	s.asked = true
+	s.enqueueLocked(frame{kind: kindRedial})
 }
 
 // serverCall is one call at the Base.
@@ -188,8 +228,8 @@ func (s *serverSession) handle(f frame, size int) error {
 	switch f.kind {
 	case kindOpen:
 		return s.open(f)
-	case kindEnd:
-		return violation("an end from the App")
+	case kindEnd, kindRedial:
+		return violation("a frame of kind %d from the App", f.kind)
 	}
 	s.mu.Lock()
 	c, last := s.calls[f.call], s.last

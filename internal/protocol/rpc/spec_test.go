@@ -84,6 +84,7 @@ func vectors(t *testing.T) vectorFile {
 			vectorOf("credit", "both", frame{kind: kindCredit, call: 3, credit: 40_000}),
 			vectorOf("ping", "both", frame{kind: kindPing, call: 0xfedcba98}),
 			vectorOf("pong", "both", frame{kind: kindPong, call: 0xfedcba98}),
+			vectorOf("redial", "Base", frame{kind: kindRedial}),
 		},
 	}
 	for _, c := range []struct {
@@ -199,7 +200,7 @@ func TestTheSpecificationOfTheRPCIsTheCodes(t *testing.T) {
 		}
 	}
 	kinds := map[string]kind{"open": kindOpen, "data": kindData, "end": kindEnd, "cancel": kindCancel, "credit": kindCredit,
-		"ping": kindPing, "pong": kindPong}
+		"ping": kindPing, "pong": kindPong, "redial": kindRedial}
 	for name, k := range kinds {
 		if !strings.Contains(section, fmt.Sprintf("\n| %d %s |", k, name)) {
 			t.Errorf("kind %d, %s, is not in the table", k, name)
@@ -345,9 +346,11 @@ func FuzzApp(f *testing.F) {
 	for _, c := range oddFrames {
 		f.Add(join(c.records...))
 	}
+	f.Add(join(frame{kind: kindRedial}.append(nil), frame{kind: kindPing, call: 1}.append(nil)))
 	f.Fuzz(func(t *testing.T, input []byte) {
 		synctest.Test(t, func(t *testing.T) {
 			p, s := rawBaseConn(t)
+			s.OnRedial(s.Retire)
 			read := newReader(p)
 			calls := make(chan struct{}, 3)
 			go func() { _, _ = Call[data](t.Context(), s, "x", &empty{}); calls <- struct{}{} }()
