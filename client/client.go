@@ -146,6 +146,7 @@ type timing struct {
 	discover      time.Duration // answers by mDNS are waited for
 	lateness      time.Duration // silence counts from then on
 	rehandshake   time.Duration // a connection takes new calls for so long (wire protocol)
+	redial        time.Duration // at most one connection is made in so long because the Base asks for it (wire protocol)
 }
 
 var defaultTiming = timing{
@@ -161,6 +162,7 @@ var defaultTiming = timing{
 	discover:      3 * time.Second,
 	lateness:      lateness,
 	rehandshake:   time.Hour,
+	redial:        time.Minute,
 }
 
 // DefaultDir returns the folder bitbox-app in the user's folder for

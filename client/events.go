@@ -32,7 +32,8 @@ const (
 // WatchEvents yields a Base's events, first those of the past that are wanted, until ctx
 // ends, which is no error. When the connection is lost it is made anew, and goes on after
 // the last event: none is lost and none comes twice. Then a further SubscribedEvent tells that
-// it is live again. What cannot get better by trying again is yielded as an error, and is
+// it is live again. When the Base asks for a new connection the stream moves there, and
+// nobody is told unless something is missing. What cannot get better by trying again is yielded as an error, and is
 // the end: that this App was revoked, for example, or that the Base was not reached at all.
 func (s *Session) WatchEvents(ctx context.Context, watch Watch) iter.Seq2[*basev1.Event, error] {
 	return func(yield func(*basev1.Event, error) bool) {
@@ -44,6 +45,9 @@ func (s *Session) WatchEvents(ctx context.Context, watch Watch) iter.Seq2[*basev
 				return
 			case err == nil:
 				return // the end of the past
+			case errors.Is(err, errMoved):
+				w.moved = true
+				continue
 			case !w.reached || !passes(err):
 				yield(nil, err)
 				return
@@ -76,6 +80,22 @@ type watching struct {
 	pause   time.Duration
 	reached bool // the Base has answered
 	stopped bool // whoever reads wants no more
+	moved   bool // to another connection, of which nobody was told
+}
+
+// errMoved: another connection has taken the place of the stream's.
+var errMoved = errors.New("the connection was replaced")
+
+// untilRetired cancels ctx, with errMoved as the cause, when another session has taken the
+// place of a stream's.
+func untilRetired(ctx context.Context, cancel context.CancelCauseFunc, retired <-chan struct{}) {
+	go func() {
+		select {
+		case <-retired:
+			cancel(errMoved)
+		case <-ctx.Done():
+		}
+	}()
 }
 
 // errNewHistory: the Base has no events up to the sequence that was asked for.
@@ -83,18 +103,23 @@ var errNewHistory = errors.New("the history of events has begun anew")
 
 // once reads one stream to its end. nil: it was all that was wanted.
 func (w *watching) once(ctx context.Context) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
 	if w.forgetful {
 		w.Replay, w.After = false, 0
 	}
+	replayed := w.Replay
 	stream, err := w.session.Events.WatchEvents(ctx, &basev1.WatchEventsRequest{Replay: w.Replay, After: w.After, PastOnly: w.PastOnly})
 	if err != nil {
 		return err
 	}
+	untilRetired(ctx, cancel, stream.Retired())
 	subscribed := false
 	for event, err := range stream.All() {
-		if err != nil {
+		switch {
+		case err != nil && context.Cause(ctx) == errMoved:
+			return errMoved
+		case err != nil:
 			return err
 		}
 		w.reached, w.pause = true, eventsAgain
@@ -108,6 +133,11 @@ func (w *watching) once(ctx context.Context) error {
 			w.After = max(w.After, now.GetLastSequence())
 			// From here on nothing may be missed, if anything is kept.
 			w.Replay = w.Replay || now.GetLastSequence() != 0
+			whole := w.moved && replayed && !now.GetGap()
+			w.moved = false
+			if whole {
+				continue
+			}
 		}
 		if sequence := event.GetSequence(); sequence != 0 {
 			if sequence <= w.After && !event.GetPast() {

@@ -15,12 +15,13 @@ import (
 
 // retiredTime is how long a connection without calls is kept that takes no new ones. A call
 // that was about to begin on it has begun then.
-const retiredTime = 90 * time.Second
+const retiredTime = 15 * time.Second
 
 // Session is the services of one Base. It connects with the first call, and
 // again whenever that is needed: after the Base was restarted or has moved, and
 // in any case after an hour, when new calls go over a fresh handshake while old
-// ones end where they are.
+// ones end where they are. When the Base asks for it, it moves to a new connection, and
+// events and logs go on there.
 //
 // Errors of a call are *Error: errors.Is finds their kind, and Explain makes a sentence
 // of them.
@@ -123,24 +124,21 @@ type transport struct {
 	bornAt  time.Time                 // of current, on the monotonic clock
 	open    map[*rpc.Session]struct{} // current, and those that take no new calls
 	closed  bool
+	// redialAt is when a connection was, or is to be, made because the Base asked for it.
+	redialAt time.Time
+
+	redialling sync.WaitGroup
 }
 
 // Session returns the present connection, or makes a new one.
 func (t *transport) Session(ctx context.Context) (*rpc.Session, error) {
-	t.mu.Lock()
-	if t.dialing == nil {
-		t.dialing = make(chan struct{}, 1)
-	}
-	t.mu.Unlock()
 	if s, err := t.present(); s != nil || err != nil {
 		return s, err
 	}
-	select { // one connection for all that wait
-	case t.dialing <- struct{}{}:
-		defer func() { <-t.dialing }()
-	case <-ctx.Done():
-		return nil, callError(&rpc.Error{Code: rpc.CodeOf(ctx.Err()), Cause: ctx.Err()})
+	if err := t.lockDialing(ctx); err != nil {
+		return nil, callError(&rpc.Error{Code: rpc.CodeOf(err), Cause: err})
 	}
+	defer t.unlockDialing()
 	if s, err := t.present(); s != nil || err != nil {
 		return s, err
 	}
@@ -150,6 +148,23 @@ func (t *transport) Session(ctx context.Context) (*rpc.Session, error) {
 	}
 	return t.take(rpc.NewSession(conn))
 }
+
+// lockDialing waits for the turn to make a connection: there is one for all who wait.
+func (t *transport) lockDialing(ctx context.Context) error {
+	t.mu.Lock()
+	if t.dialing == nil {
+		t.dialing = make(chan struct{}, 1)
+	}
+	t.mu.Unlock()
+	select {
+	case t.dialing <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (t *transport) unlockDialing() { <-t.dialing }
 
 // present returns the connection that takes new calls, nil if there is none.
 func (t *transport) present() (*rpc.Session, error) {
@@ -188,6 +203,7 @@ func (t *transport) take(s *rpc.Session) (*rpc.Session, error) {
 	}
 	t.current, t.bornAt = s, time.Now()
 	t.open[s] = struct{}{}
+	s.OnRedial(func() { t.asked(s) })
 	return s, nil
 }
 
@@ -231,11 +247,12 @@ func (t *transport) reconnect() {
 
 func (t *transport) close() {
 	t.mu.Lock()
-	defer t.mu.Unlock()
 	t.closed = true
 	for s := range t.open {
 		t.forgetLocked(s)
 	}
+	t.mu.Unlock()
+	t.redialling.Wait()
 }
 
 // Outcome completes a pairing with the first answer of the Base, and explains failures.

@@ -86,18 +86,12 @@ it prints one entry per line.`,
 }
 
 func (p *program) logs(ctx context.Context, session *client.Session, request *basev1.ReadLogsRequest) error {
-	stream, err := session.Services.ReadLogs(ctx, request)
-	if err != nil {
-		return err
-	}
-	for message, err := range stream.All() {
+	for entry, err := range session.ReadLogs(ctx, request) {
+		if err == nil {
+			err = p.printEntry(entry)
+		}
 		if err != nil {
 			return err
-		}
-		for _, e := range message.GetEntries() {
-			if err := p.printEntry(e); err != nil {
-				return err
-			}
 		}
 	}
 	return nil

@@ -1996,10 +1996,13 @@ type SystemEvent struct {
 	// Absent in the first event of a stream, and when the posture, a restriction or the phase
 	// has changed: then app_roles has what each App may do, at most 32 of them. Apps
 	// are told all others.
-	Event         *v1.Event  `protobuf:"bytes,6,opt,name=event,proto3" json:"event,omitempty"`
-	AppRoles      []*AppRole `protobuf:"bytes,30,rep,name=app_roles,json=appRoles,proto3" json:"app_roles,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Event    *v1.Event  `protobuf:"bytes,6,opt,name=event,proto3" json:"event,omitempty"`
+	AppRoles []*AppRole `protobuf:"bytes,30,rep,name=app_roles,json=appRoles,proto3" json:"app_roles,omitempty"`
+	// When NGINX was last told to read a new configuration, on the boot-time clock; 0: not since
+	// the helper began. Connections from before stay with its old processes.
+	EntryReloadedMs uint64 `protobuf:"varint,31,opt,name=entry_reloaded_ms,json=entryReloadedMs,proto3" json:"entry_reloaded_ms,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *SystemEvent) Reset() {
@@ -2079,6 +2082,13 @@ func (x *SystemEvent) GetAppRoles() []*AppRole {
 		return x.AppRoles
 	}
 	return nil
+}
+
+func (x *SystemEvent) GetEntryReloadedMs() uint64 {
+	if x != nil {
+		return x.EntryReloadedMs
+	}
+	return 0
 }
 
 // AppRole is what an App may do now: of a document that is not settled, the lower of
@@ -3119,7 +3129,7 @@ const file_system_v1_system_proto_rawDesc = "" +
 	"\tnode_name\x18\x03 \x01(\tR\bnodeName\x12\x1b\n" +
 	"\ttime_zone\x18\x04 \x01(\tR\btimeZoneB\x16\n" +
 	"\x14_temperature_celsius\"\r\n" +
-	"\vWatchSystem\"\xaa\x02\n" +
+	"\vWatchSystem\"\xd6\x02\n" +
 	"\vSystemEvent\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12-\n" +
 	"\x12restriction_number\x18\x02 \x01(\x04R\x11restrictionNumber\x12;\n" +
@@ -3127,7 +3137,8 @@ const file_system_v1_system_proto_rawDesc = "" +
 	"\bfindings\x18\x04 \x01(\rR\bfindings\x12\x12\n" +
 	"\x04bans\x18\x05 \x01(\rR\x04bans\x12+\n" +
 	"\x05event\x18\x06 \x01(\v2\x15.bitbox.base.v1.EventR\x05event\x126\n" +
-	"\tapp_roles\x18\x1e \x03(\v2\x19.bitbox.system.v1.AppRoleR\bappRoles\"T\n" +
+	"\tapp_roles\x18\x1e \x03(\v2\x19.bitbox.system.v1.AppRoleR\bappRoles\x12*\n" +
+	"\x11entry_reloaded_ms\x18\x1f \x01(\x04R\x0fentryReloadedMs\"T\n" +
 	"\aAppRole\x12\x1f\n" +
 	"\vsigning_key\x18\x01 \x01(\fR\n" +
 	"signingKey\x12(\n" +

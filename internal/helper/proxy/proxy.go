@@ -36,6 +36,9 @@ const (
 	// sessionTimeout is how long a connection may be silent. The Base itself
 	// ends a session after 24 h (docs/protocol.md); this is only above it.
 	sessionTimeout = "25h"
+	// shutdownTimeout is how long a process of before a reload is kept for its connections.
+	// The Middleware asks Apps to leave it sooner (docs/protocol.md, section 11.6).
+	shutdownTimeout = "10m"
 	// apiTimeout is the same for an extra API.
 	apiTimeout = "30m"
 )
@@ -112,6 +115,8 @@ daemon off; # systemd watches it
 pid %[1]s;
 error_log stderr warn; # the journal
 worker_processes auto;
+# Apps are asked to leave an old one before; those that stay are cut off.
+worker_shutdown_timeout %[4]s;
 # Each client takes two of these: its own and the one to the Middleware. Too
 # few, and silent strangers lock everybody out. The unit allows as many files.
 events {
@@ -130,7 +135,7 @@ stream {
     upstream middleware {
         server unix:%[3]s;
     }
-`, c.PIDFile, WorkerConnections, c.Middleware)
+`, c.PIDFile, WorkerConnections, c.Middleware, shutdownTimeout)
 
 	for _, api := range c.APIs {
 		fmt.Fprintf(b, `

@@ -6,7 +6,9 @@ import (
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/apply"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/caller"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
 )
 
 // maxWaiting is how many events wait for one watcher. One that reads more slowly
@@ -61,7 +63,7 @@ func (h *Helper) tellLocked(app string) {
 
 // describeLocked makes an event of what is.
 func (h *Helper) describeLocked(happened *basev1.Event) *systemv1.SystemEvent {
-	event := &systemv1.SystemEvent{Event: happened}
+	event := &systemv1.SystemEvent{Event: happened, EntryReloadedMs: uint64(h.entryReloaded.Milliseconds())}
 	event.Revision, event.RestrictionNumber, event.Phase = h.numbersLocked()
 	event.Bans = uint32(len(h.bans))
 	if happened == nil {
@@ -75,6 +77,26 @@ func (h *Helper) describeLocked(happened *basev1.Event) *systemv1.SystemEvent {
 		}
 	}
 	return event
+}
+
+// tellingReloads is the machine, and tells those who watch when NGINX reads a new
+// configuration: the Middleware then asks Apps to leave its old processes.
+type tellingReloads struct {
+	apply.Live
+	helper *Helper
+}
+
+func (t tellingReloads) Reload(ctx context.Context, unit string) error {
+	err := t.Live.Reload(ctx, unit)
+	if unit != generation.ProxyUnit {
+		return err
+	}
+	h := t.helper
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.entryReloaded = h.config.Clock() // it may have read it even if that failed
+	h.publishLocked(nil)
+	return err
 }
 
 // numbersLocked are what a report would say.

@@ -159,6 +159,9 @@ type Helper struct {
 	findings       []*basev1.Finding
 	auditedAt      time.Duration
 	auditedVersion uint64
+	// entryReloaded is when NGINX was last told to read a new configuration, on the boot-time clock;
+	// 0: it was not.
+	entryReloaded time.Duration
 	// announced is the TXT record that the Middleware wants told, nil until it says so.
 	announced *discovery.TXT
 
@@ -251,7 +254,7 @@ func (h *Helper) open() error {
 	h.mu.Lock()
 	h.recordActsLocked()
 	h.mu.Unlock()
-	h.apply = apply.New(generation.NewStore(h.config.Directory), h.config.Live, h.config.Failpoint)
+	h.apply = apply.New(generation.NewStore(h.config.Directory), tellingReloads{h.config.Live, h}, h.config.Failpoint)
 	key, err := h.store.stateKey()
 	if err != nil {
 		return err

@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"testing"
+	"time"
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	"github.com/BitBoxSwiss/bitbox-base/api/base/v1/baserpc"
@@ -19,7 +20,7 @@ func TestALoweredAppLosesItsRightsAndItsStreamsAtOnce(t *testing.T) {
 		helper := &registrytest.RoleHelper{First: registrytest.Told(nil), Events: make(chan *systemv1.SystemEvent, 8)}
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan struct{})
-		go func() { defer close(done); h.Events.Follow(ctx, helper, h.Registry) }()
+		go func() { defer close(done); h.Events.Follow(ctx, helper, h.Registry, func(time.Duration) {}) }()
 		defer func() { cancel(); <-done }()
 		bossSees := watch(t.Context(), t, l.client(boss))
 		l.noCut = !cuts

@@ -54,6 +54,7 @@ type Server struct {
 	lastName lastName
 	calls    *rpc.Server
 	sessions sync.WaitGroup
+	redials  redials
 }
 
 // New prepares a Server; Serve runs it.
@@ -64,6 +65,7 @@ func newServer(config Config, table map[string]method, classes map[holds]*rpc.Cl
 		Config:  config,
 		audit:   config.Logger.With(slog.Bool("audit", true)),
 		started: time.Now(),
+		redials: newRedials(),
 	}
 	rows, err := s.rows(table, classes)
 	if err != nil {

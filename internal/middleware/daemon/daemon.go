@@ -255,7 +255,8 @@ func (m *Middleware) run() (err error) {
 	m.running.Go(func() { m.server.KeepMeasuring(m.ctx) })
 	m.Go("watch the authority", m.follow)
 	if m.parts.Helper != nil {
-		m.running.Go(func() { m.events.Follow(m.ctx, m.parts.Helper, m.registry) })
+		m.running.Go(func() { m.events.Follow(m.ctx, m.parts.Helper, m.registry, m.server.EntryReloaded) })
+		m.running.Go(func() { m.server.KeepRedialling(m.ctx) })
 	}
 	return nil
 }

@@ -26,8 +26,10 @@ type Apps interface {
 	Known(id string) *basev1.App
 }
 
-// Follow passes on what the helper tells, until ctx ends.
-func (h *Hub) Follow(ctx context.Context, helper Helper, apps Apps) {
+// Follow passes on what the helper tells, until ctx ends. entryReloaded is told when NGINX was
+// last told to read a new configuration, on the boot-time clock, with each message; it must
+// not block.
+func (h *Hub) Follow(ctx context.Context, helper Helper, apps Apps, entryReloaded func(time.Duration)) {
 	var following sync.WaitGroup
 	defer following.Wait()
 	following.Go(func() { h.followUpdates(ctx, helper) })
@@ -35,6 +37,7 @@ func (h *Hub) Follow(ctx context.Context, helper Helper, apps Apps) {
 		err := helper.Each(ctx, &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_WatchSystem{WatchSystem: &systemv1.WatchSystem{}}},
 			func(reply *systemv1.SystemReply) error {
 				apps.SetRoles(reply.GetEvent().GetAppRoles())
+				entryReloaded(time.Duration(reply.GetEvent().GetEntryReloadedMs()) * time.Millisecond)
 				if event := reply.GetEvent().GetEvent(); event != nil {
 					name(event, apps)
 					h.Publish(event)

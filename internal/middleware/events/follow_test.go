@@ -3,6 +3,7 @@ package events
 import (
 	"context"
 	"testing"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 
@@ -60,7 +61,7 @@ func TestTheHelpersEventsArePassedOn(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
-	go func() { defer close(done); h.Follow(ctx, told, oneApp{laptop}) }()
+	go func() { defer close(done); h.Follow(ctx, told, oneApp{laptop}, func(time.Duration) {}) }()
 	defer func() { cancel(); <-done }()
 	for i := range want {
 		got := proto.CloneOf(<-s.Events)

@@ -93,6 +93,10 @@ func (s *Stream[Resp]) All() iter.Seq2[*Resp, error] {
 	}
 }
 
+// Retired is closed when another session has taken the place of the stream's: one that can
+// be resumed is then better asked for there.
+func (s *Stream[Resp]) Retired() <-chan struct{} { return s.inner.Retired() }
+
 // Close ends the stream if it has not ended.
 func (s *Stream[Resp]) Close() { s.inner.Close() }
 
