@@ -22,6 +22,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/factoryreset"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/host"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/ledger"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/prepaired"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/provision"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/services"
@@ -64,7 +65,7 @@ What was tried and not confirmed when the power went is undone on disk by then.`
 			if err != nil {
 				return err
 			}
-			if err := system.Prepare(config); err != nil {
+			if err := ledger.Prepare(config.Config); err != nil {
 				return err
 			}
 			if err := factoryreset.Prepare(config.Directory); err != nil {
@@ -106,7 +107,7 @@ func systemConfig() (system.Config, error) {
 	if err != nil {
 		return system.Config{}, err
 	}
-	return system.Config{
+	return system.Config{Config: ledger.Config{
 		Directory:  generation.StateDirectory,
 		Factory:    given.Factory(),
 		FirstLease: given.SSHLease,
@@ -114,7 +115,7 @@ func systemConfig() (system.Config, error) {
 		Clock:      boottime.Clock,
 		BootID:     bootID,
 		Logger:     slog.New(slog.NewTextHandler(os.Stderr, nil)),
-	}, nil
+	}}, nil
 }
 
 func runSystem(ctx context.Context) error {
@@ -124,11 +125,11 @@ func runSystem(ctx context.Context) error {
 	}
 	machine := host.New(host.MaxPrograms)
 	auditor := &host.Auditor{}
-	config.Live, config.Banner, config.Announcer, config.Auditor = machine.Reserved(), machine, machine, auditor
+	config.Live, config.Banner, config.Network, config.Auditor = machine.Reserved(), machine, machine, auditor
 	config.Identities = machine.Identities
 	config.AuditInterval = auditInterval
 	config.Restart = machine.Restart
-	config.Manager, config.MonitorInterval, config.TimeZone = machine, monitorInterval, timezone.At("/")
+	config.Systemd, config.MonitorInterval, config.TimeZone = machine, monitorInterval, timezone.At("/")
 	if config.Services, err = services.Read(services.OwnFile); err != nil {
 		// The Base's own are managed all the same.
 		config.Logger.Error("the services of this appliance are not managed", "audit", true, "error", err)
@@ -146,8 +147,8 @@ func runSystem(ctx context.Context) error {
 		return err
 	}
 	helper, err := system.Open(config)
-	if errors.Is(err, system.ErrResetOrdered) {
-		return errors.Join(err, system.RestartForReset(ctx, config, machine.ResetFailed))
+	if errors.Is(err, factoryreset.ErrOrdered) {
+		return errors.Join(err, factoryreset.Restart(ctx, config.Directory, config.Restart, machine.ResetFailed))
 	}
 	if err != nil {
 		return err

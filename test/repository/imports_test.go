@@ -94,7 +94,7 @@ var risky = []string{"os/exec", "net/http", "net/rpc", "net/smtp", "net/textprot
 // exceptions are imports that the table forbids and that are there, each with the reason.
 var exceptions = map[string]string{
 	"internal/helper/prepaired internal/middleware/registry": "a pre-paired image is written with the registry's own code",
-	"internal/helper/system internal/discovery":              "the helper checks the name that the Base announces",
+	"internal/helper/announce internal/discovery":            "the helper checks the name that the Base announces",
 }
 
 // within tells whether a package is in a folder.

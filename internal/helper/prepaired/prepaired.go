@@ -23,7 +23,7 @@ import (
 	"time"
 
 	"github.com/BitBoxSwiss/bitbox-base/internal/atomicfile"
-	"github.com/BitBoxSwiss/bitbox-base/internal/helper/system"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/ledger"
 	"github.com/BitBoxSwiss/bitbox-base/internal/middleware/registry"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
 	keys "github.com/BitBoxSwiss/bitbox-base/internal/protocol/prepaired"
@@ -57,7 +57,7 @@ type Config struct {
 	Root string
 	// Factory is the posture of a new Base.
 	Factory posture.Posture
-	// FirstLease is system.Config.FirstLease.
+	// FirstLease is ledger.Config.FirstLease.
 	FirstLease time.Duration
 	Clock      func() time.Duration
 	BootID     string
@@ -161,7 +161,7 @@ func (c Config) read() (*keys.Half, error) {
 // hasIdentity tells whether anything that would be made is there.
 func (c Config) hasIdentity() (bool, error) {
 	for _, path := range []string{
-		c.path(systemPart, system.StateFile), c.path(systemPart, system.StateFile+lockSuffix),
+		c.path(systemPart, ledger.StateFile), c.path(systemPart, ledger.StateFile+lockSuffix),
 	} {
 		if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
 			return err == nil, err
@@ -185,7 +185,7 @@ func (c Config) make(half *keys.Half) error {
 			return err
 		}
 	}
-	stateKey, err := system.MakePrePaired(system.Config{
+	stateKey, err := ledger.MakePrePaired(ledger.Config{
 		Directory: filepath.Join(at, systemPart), Factory: c.Factory, FirstLease: c.FirstLease, Clock: c.Clock, BootID: c.BootID,
 		Logger: c.Logger,
 	}, half)
@@ -223,7 +223,7 @@ func (c Config) finish() error {
 	if err := move(c.path(Directory, ready, middlewarePart), c.path(middlewarePart)); err != nil {
 		return err
 	}
-	for _, name := range []string{system.StateFile + lockSuffix, system.StateFile} {
+	for _, name := range []string{ledger.StateFile + lockSuffix, ledger.StateFile} {
 		if err := move(c.path(Directory, ready, systemPart, name), c.path(systemPart, name)); err != nil {
 			return err
 		}

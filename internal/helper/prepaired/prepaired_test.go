@@ -18,6 +18,7 @@ import (
 
 	"github.com/BitBoxSwiss/bitbox-base/internal/boottime"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/caller"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/ledger"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/system"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/middleware/registry"
@@ -91,10 +92,9 @@ type base struct {
 // look opens the two states as the services do. It makes what is not there, as
 // they would, so it is for boards that are through.
 func look(root string) (b base, err error) {
-	h, err := system.Open(system.Config{
+	h, err := system.Open(system.Config{Config: ledger.Config{
 		Directory: filepath.Join(root, systemPart), Factory: posture.Factory(), Clock: boottime.Clock, BootID: "the first",
-		Logger: slog.New(slog.DiscardHandler),
-	})
+	}})
 	if err != nil {
 		return b, err
 	}
@@ -234,7 +234,7 @@ func TestAFileThatCannotBeUsedLeavesTheBoardAsItWas(t *testing.T) {
 		if _, err := os.Lstat(path); err != nil {
 			t.Errorf("%s: the file is gone: %v", what, err)
 		}
-		for _, made := range []string{filepath.Join(systemPart, system.StateFile), middlewarePart} {
+		for _, made := range []string{filepath.Join(systemPart, ledger.StateFile), middlewarePart} {
 			if _, err := os.Lstat(filepath.Join(root, made)); !errors.Is(err, fs.ErrNotExist) {
 				t.Errorf("%s: %s was made: %v", what, made, err)
 			}
@@ -255,7 +255,7 @@ func TestABoardKilledAtAnyWriteIsCompleteAfterTheNextBoot(t *testing.T) {
 	}, func(n int) {
 		// What lies in its place is what it will be: the key in it must not change.
 		var drawn ed25519.PublicKey
-		if _, err := os.Lstat(filepath.Join(root, systemPart, system.StateFile)); err == nil {
+		if _, err := os.Lstat(filepath.Join(root, systemPart, ledger.StateFile)); err == nil {
 			drawn = stateKeyOf(t, root)
 		}
 		if err := Install(config(root)); err != nil {
@@ -302,16 +302,17 @@ func TestABoardThatIsMadeInPlaceCouldLoseItsOwner(t *testing.T) {
 // stateKeyOf reads K_state of a board's helper from a copy of its state.
 func stateKeyOf(t *testing.T, root string) ed25519.PublicKey {
 	t.Helper()
-	content, err := os.ReadFile(filepath.Join(root, systemPart, system.StateFile))
+	content, err := os.ReadFile(filepath.Join(root, systemPart, ledger.StateFile))
 	if err != nil {
 		t.Fatal(err)
 	}
 	copied := temporary(t)
-	if err := os.WriteFile(filepath.Join(copied, system.StateFile), content, 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(copied, ledger.StateFile), content, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	h, err := system.Open(system.Config{Directory: copied, Factory: posture.Factory(), Clock: boottime.Clock, BootID: "x",
-		Logger: slog.New(slog.DiscardHandler)})
+	h, err := system.Open(system.Config{Config: ledger.Config{
+		Directory: copied, Factory: posture.Factory(), Clock: boottime.Clock, BootID: "x",
+	}})
 	if err != nil {
 		t.Fatal(err)
 	}

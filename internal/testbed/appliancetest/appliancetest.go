@@ -25,6 +25,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/boottime"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/caller"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/host"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/ledger"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/prepaired"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/proxy"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/sshaccess"
@@ -83,12 +84,13 @@ func startHelper(directory string, noDisplay bool) (h *Helper, err error) {
 	h.Services = manager
 	manager.stamp = filepath.Join(directory, "upgrade-stamp")
 	h.Helper, err = system.Open(system.Config{
-		Directory: directory, Live: h.Machine, Banner: h.Machine, Announcer: h.Machine, Auditor: h.Machine, Updates: receiver,
-		Manager: manager, Services: table, TimeZone: zone, UpdateStamp: manager.stamp,
-		NoDisplay: noDisplay, Identities: func(e posture.Effective) posture.Identities { return identities(directory, e) },
-		Factory: posture.Factory(), BootID: "the only boot",
-		Clock:  func() time.Duration { return boottime.Clock() + time.Duration(h.ahead.Load()) },
-		Logger: slog.New(slog.DiscardHandler),
+		Config: ledger.Config{
+			Directory: directory, Live: h.Machine, NoDisplay: noDisplay, Factory: posture.Factory(), BootID: "the only boot",
+			Identities: func(e posture.Effective) posture.Identities { return identities(directory, e) },
+			Clock:      func() time.Duration { return boottime.Clock() + time.Duration(h.ahead.Load()) },
+		},
+		Banner: h.Machine, Network: h.Machine, Auditor: h.Machine, Updates: receiver,
+		Systemd: manager, Services: table, TimeZone: zone, UpdateStamp: manager.stamp,
 	})
 	if err != nil {
 		return nil, errors.Join(err, os.RemoveAll(directory))

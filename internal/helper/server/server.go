@@ -1,9 +1,14 @@
-package system
+// Package server answers the requests of local processes, on unix sockets and within the
+// process. It asks in this order: is there such a verb, may this caller ask for it, is the
+// request short enough, has the caller a budget left. Only then it reads and parses the request.
+// It knows the verbs as rows of a table (internal/helper/system), and nothing of what they do.
+package server
 
 import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"sync"
 
@@ -12,6 +17,7 @@ import (
 
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/caller"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/changerecorder"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/refusal"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/ipc"
@@ -19,9 +25,25 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
 )
 
+// Server answers requests by a table of verbs.
+type Server struct {
+	verbs   Table
+	budgets map[caller.Who]Budgets
+	changes *changerecorder.Log
+	// refuse is asked before a verb is done.
+	refuse func() error
+	log    *slog.Logger
+}
+
+// New returns a Server. bounds are the budgets of the callers; nil: CallerBounds. refuse returns
+// what everybody is told in place of an answer, nil for nothing.
+func New(verbs Table, bounds map[caller.Who]Bounds, changes *changerecorder.Log, refuse func() error, log *slog.Logger) *Server {
+	return &Server{verbs: verbs, budgets: NewBudgets(bounds), changes: changes, refuse: refuse, log: log}
+}
+
 // Serve takes requests on every listener until ctx ends. Each listener has its own
 // bound on connections.
-func (h *Helper) Serve(ctx context.Context, users caller.Users, listeners ...*net.UnixListener) error {
+func (s *Server) Serve(ctx context.Context, users caller.Users, listeners ...*net.UnixListener) error {
 	life := ctx
 	server := &ipc.Server{
 		Authorize: func(peer ipc.Peer) error {
@@ -33,19 +55,19 @@ func (h *Helper) Serve(ctx context.Context, users caller.Users, listeners ...*ne
 			if err != nil {
 				return err
 			}
-			return h.handle(ctx, who, incoming{kind: request.Kind, size: request.Size, life: life, read: func() (*systemv1.SystemRequest, error) {
+			return s.Handle(ctx, who, Incoming{Kind: request.Kind, Size: request.Size, Life: life, Read: func() (*systemv1.SystemRequest, error) {
 				b, err := request.Read()
 				if err != nil {
 					return nil, err
 				}
-				return parseRequest(request.Kind, b)
+				return Parse(request.Kind, b)
 			}}, func(reply *systemv1.SystemReply) error { return sendReply(reply, send) })
 		},
 		Refused: func(peer ipc.Peer, err error) {
 			if errors.Is(err, context.Canceled) {
 				return
 			}
-			h.log.Info("a local request ended without an answer", "user", peer.UID, "pid", peer.PID, "error", err)
+			s.log.Info("a local request ended without an answer", "user", peer.UID, "pid", peer.PID, "error", err)
 		},
 	}
 	ctx, cancel := context.WithCancel(ctx)
@@ -62,9 +84,9 @@ func (h *Helper) Serve(ctx context.Context, users caller.Users, listeners ...*ne
 	return errors.Join(errs...)
 }
 
-// parseRequest reads a request of a kind. What it does not know might be what matters, so
+// Parse reads a request of a kind. What it does not know might be what matters, so
 // it refuses unknown fields; but for what is signed, which the ledger looks at.
-func parseRequest(kind uint16, b []byte) (*systemv1.SystemRequest, error) {
+func Parse(kind uint16, b []byte) (*systemv1.SystemRequest, error) {
 	if !announces(kind, b) {
 		return nil, helperclient.Errorf(helperclient.CodeMalformed, "the request of %d bytes is another one than it was announced as", len(b))
 	}
@@ -116,64 +138,63 @@ func sendReply(reply *systemv1.SystemReply, send func([]byte) error) error {
 	return send(b)
 }
 
-// incoming is a request of which only the kind and the size are known.
-type incoming struct {
-	kind uint16
-	size int // of the message, in bytes
-	// life ends with the helper.
-	life context.Context
-	read func() (*systemv1.SystemRequest, error)
+// Incoming is a request of which only the kind and the size are known.
+type Incoming struct {
+	Kind uint16
+	Size int // of the message, in bytes
+	// Life ends with the helper.
+	Life context.Context
+	Read func() (*systemv1.SystemRequest, error)
 }
 
-// handle answers one request by one reply or several. An error means that no (last)
+// Handle answers one request by one reply or several. An error means that no (last)
 // reply could be sent; a refusal is a reply.
-func (h *Helper) handle(ctx context.Context, who caller.Who, in incoming, send func(*systemv1.SystemReply) error) error {
-	reply, err := h.answer(ctx, who, in, send)
+func (s *Server) Handle(ctx context.Context, who caller.Who, in Incoming, send func(*systemv1.SystemReply) error) error {
+	reply, err := s.answer(ctx, who, in, send)
 	if ctx.Err() != nil {
 		return ctx.Err() // whoever asked has gone
 	}
 	if err != nil {
 		refused := refusal.Of(err)
-		h.log.Info("a request was refused", "by", who, "code", refused.Code, "reason", refused.Message)
+		s.log.Info("a request was refused", "by", who, "code", refused.Code, "reason", refused.Message)
 		reply = &systemv1.SystemReply{ErrorCode: string(refused.Code), ErrorMessage: refused.Message}
 	}
 	return send(reply)
 }
 
-// answer asks in this order: is there such a verb, may this one ask for it, is the request
-// short enough, has this caller a budget left. Only then the request is read and parsed.
-func (h *Helper) answer(ctx context.Context, who caller.Who, in incoming,
+// answer does what the package comment says, in its order.
+func (s *Server) answer(ctx context.Context, who caller.Who, in Incoming,
 	send func(*systemv1.SystemReply) error) (*systemv1.SystemReply, error) {
-	v, known := verbs[in.kind]
+	v, known := s.verbs[in.Kind]
 	switch {
 	case !known:
 		return nil, helperclient.Errorf(helperclient.CodeMalformed, "the request has no verb that is known here")
-	case !v.may.has(who):
-		return nil, helperclient.Errorf(helperclient.CodePermission, "%s may not ask for this (%s)", who, v.name)
-	case in.size > v.limit:
-		return nil, helperclient.Errorf(helperclient.CodeMalformed, "the request (%s) has %d bytes; at most %d fit", v.name, in.size, v.limit)
+	case !v.May.Has(who):
+		return nil, helperclient.Errorf(helperclient.CodePermission, "%s may not ask for this (%s)", who, v.Name)
+	case in.Size > v.Limit:
+		return nil, helperclient.Errorf(helperclient.CodeMalformed, "the request (%s) has %d bytes; at most %d fit", v.Name, in.Size, v.Limit)
 	}
-	leave, err := h.budgets[who].enter(ctx, v)
+	leave, err := s.budgets[who].Enter(ctx, v)
 	if err != nil {
 		return nil, err
 	}
 	defer leave()
-	request, err := in.read()
+	request, err := in.Read()
 	if err != nil {
 		return nil, err
 	}
-	if helperclient.Kind(request) != in.kind {
-		return nil, helperclient.Errorf(helperclient.CodeMalformed, "the request is another one than it was announced as (%s)", v.name)
+	if helperclient.Kind(request) != in.Kind {
+		return nil, helperclient.Errorf(helperclient.CodeMalformed, "the request is another one than it was announced as (%s)", v.Name)
 	}
-	recording := h.recording(v, who, request)
-	if recording != nil && !v.follows {
+	recording := s.changes.Begin(v.Record, who, request)
+	if recording != nil && !v.Follows {
 		// What changes something goes on when its caller leaves: the log says how it ended.
-		ctx = in.life
+		ctx = in.Life
 	}
 	var reply *systemv1.SystemReply
-	if err = h.refuseInReset(); err == nil {
-		reply, err = v.do(ctx, h, &call{who, request, send})
+	if err = s.refuse(); err == nil {
+		reply, err = v.do(ctx, &caller.Call{Who: who, App: request.GetAppId(), Send: send}, request)
 	}
-	recording.end(reply, err)
+	recording.End(reply, err)
 	return reply, err
 }

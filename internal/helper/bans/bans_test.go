@@ -1,4 +1,4 @@
-package system
+package bans
 
 import (
 	"net/netip"

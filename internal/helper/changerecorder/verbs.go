@@ -1,4 +1,4 @@
-package system
+package changerecorder
 
 import (
 	"context"
@@ -16,9 +16,9 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
 )
 
-// watchChangesEvery is how often the log is looked after: sums of what found no place, and an
+// watchEvery is how often the log is looked after: sums of what found no place, and an
 // update that has ended.
-const watchChangesEvery = 10 * time.Second
+const watchEvery = 10 * time.Second
 
 // acts says with which word the log has what the Base did to its posture by itself.
 var acts = map[posture.ActKind]string{
@@ -26,23 +26,20 @@ var acts = map[posture.ActKind]string{
 	posture.ActRetired: changelog.AppRetired, posture.ActGranted: changelog.Posture,
 }
 
-// recordActsLocked records what the ledger has done by itself, once that is on the disk.
-func (h *Helper) recordActsLocked() {
-	for _, act := range h.ledger.TakeActs() {
-		h.changes.Record(changelog.Unlimited, &systemv1.ChangeEntry{
+// Acts records what the ledger has done by itself, once that is on the disk.
+func (r *Recorder) Acts(list []posture.Act) {
+	for _, act := range list {
+		r.Record(changelog.Unlimited, &systemv1.ChangeEntry{
 			Actor: systemv1.ChangeEntry_ACTOR_BASE, What: acts[act.Kind], Detail: act.Detail})
 	}
 }
 
-// recordBegin writes the first entry of a new log: what the Base was then.
-func (h *Helper) recordBegin() {
-	file, err := h.changes.Usable()
+// Begin writes the first entry of a new log: what the Base is. directory is the helper's.
+func (r *Recorder) Begin(e posture.Effective, directory string) {
+	file, err := r.Usable()
 	if err != nil || file.Floor().Number != 0 {
 		return
 	}
-	h.mu.Lock()
-	e := h.ledger.Effective()
-	h.mu.Unlock()
 	var names []string
 	for _, app := range e.Apps {
 		names = append(names, app.Name)
@@ -51,35 +48,56 @@ func (h *Helper) recordBegin() {
 	if len(names) > 0 {
 		detail += " (" + strings.Join(names, ", ") + ")"
 	}
-	if reset, ok := factoryreset.Last(h.config.Directory); ok {
+	if reset, ok := factoryreset.Last(directory); ok {
 		detail += fmt.Sprintf("; as new since the factory reset ordered by %s at %s", reset.By,
 			reset.OrderedAt.UTC().Format(time.DateTime+" UTC"))
 	}
-	h.changes.Record(changelog.Unlimited, &systemv1.ChangeEntry{Actor: systemv1.ChangeEntry_ACTOR_BASE, What: changelog.Begun, Detail: detail})
+	r.Record(changelog.Unlimited, &systemv1.ChangeEntry{Actor: systemv1.ChangeEntry_ACTOR_BASE, What: changelog.Begun, Detail: detail})
 }
 
-// watchChanges looks after the log until ctx ends.
-func (h *Helper) watchChanges(ctx context.Context) {
-	h.recordUpdateEnd()
-	turns.Every(ctx, watchChangesEvery, func() {
-		h.changes.RecordSums(false)
-		h.recordUpdateEnd()
+// Log is the log of changes, as the helper's verbs are recorded in it and ask for it.
+type Log struct {
+	*Recorder
+	ledger  Ledger
+	updates Updates
+	// sign signs a head of the log as the Base.
+	sign func(head *systemv1.ChangesHead) ([]byte, error)
+	// counted is the update whose end was recorded, or found no place; Run alone uses it.
+	counted string
+}
+
+// Updates tells of the last update.
+type Updates interface {
+	Journal() (update.Journal, error)
+}
+
+// NewLog returns the Log that a Recorder writes. updates may be nil.
+func NewLog(r *Recorder, ledger Ledger, updates Updates, sign func(*systemv1.ChangesHead) ([]byte, error)) *Log {
+	return &Log{Recorder: r, ledger: ledger, updates: updates, sign: sign}
+}
+
+// Run looks after the log until ctx ends.
+func (l *Log) Run(ctx context.Context) {
+	l.recordUpdateEnd()
+	turns.Every(ctx, watchEvery, func() {
+		l.RecordSums(false)
+		l.recordUpdateEnd()
 	})
 }
 
 // recordUpdateEnd records how the last update ended, once: the log itself says whether it is
 // there. Another process installs updates, and this one may have been ended by it.
-func (h *Helper) recordUpdateEnd() {
-	if h.config.Updates == nil {
+func (l *Log) recordUpdateEnd() {
+	if l.updates == nil {
 		return
 	}
-	j, err := h.config.Updates.Journal()
-	file, broken := h.changes.Usable()
+	j, err := l.updates.Journal()
+	file, broken := l.Usable()
 	if err != nil || broken != nil || j.Phase == "" || !j.Phase.Ended() {
 		return
 	}
 	named := "update " + j.ID
-	known := h.counted == named
+	known := l.counted == named
 	file.Newest(func(e *systemv1.ChangeEntry) bool {
 		known = known || e.GetWhat() == changelog.UpdateEnded && strings.HasSuffix(e.GetDetail(), named)
 		return !known && e.GetWhat() != changelog.UpdateEnded
@@ -96,48 +114,42 @@ func (h *Helper) recordUpdateEnd() {
 		}
 	}
 	// A Middleware can bring a release that fails again and again.
-	h.changes.Record(changelog.Unsigned, e)
-	h.counted = named
+	l.Record(changelog.Unsigned, e)
+	l.counted = named
 }
 
-// changesNonce is how many random bytes an App asks with.
-const changesNonce = 32
+// nonceSize is how many random bytes an App asks with.
+const nonceSize = 32
 
-func (h *Helper) listChanges(request *systemv1.ListChanges) (*systemv1.SystemReply, error) {
-	if len(request.GetNonce()) != changesNonce {
-		return nil, helperclient.Errorf(helperclient.CodeMalformed, "the nonce has %d bytes, not %d", len(request.GetNonce()), changesNonce)
+// ListChanges answers with a stretch of the log, and a signed head.
+func (l *Log) ListChanges(_ context.Context, _ *caller.Call, request *systemv1.ListChanges) (*systemv1.SystemReply, error) {
+	if len(request.GetNonce()) != nonceSize {
+		return nil, helperclient.Errorf(helperclient.CodeMalformed, "the nonce has %d bytes, not %d", len(request.GetNonce()), nonceSize)
 	}
-	file, err := h.changes.Usable()
+	file, err := l.Usable()
 	if err != nil {
 		return nil, helperclient.Errorf(helperclient.CodeInternal, "%w", err)
 	}
 	entries, head := file.Stretch(request.GetAfter(), request.GetMost())
-	base := posture.PublicKey(h.store.seed)
-	h.mu.Lock()
-	epoch := h.ledger.Epoch()
-	h.mu.Unlock()
-	head.BaseId, head.Epoch, head.Nonce = base[:], epoch[:], request.GetNonce()
-	signed, err := changelog.Sign(head, h.store.seed)
+	head.Nonce = request.GetNonce()
+	signed, err := l.sign(head)
 	if err != nil {
 		return nil, helperclient.Errorf(helperclient.CodeInternal, "%w", err)
 	}
 	return &systemv1.SystemReply{Result: &systemv1.SystemReply_Changes{Changes: &systemv1.ChangesResult{Entries: entries, Head: signed}}}, nil
 }
 
-// recordChange takes the Middleware's word for a change of its own.
-func (h *Helper) recordChange(who caller.Who, appID string, request *systemv1.RecordChange) (*systemv1.SystemReply, error) {
+// RecordChange takes the Middleware's word for a change of its own.
+func (l *Log) RecordChange(_ context.Context, c *caller.Call, request *systemv1.RecordChange) (*systemv1.SystemReply, error) {
 	if !changelog.Words[request.GetWhat()].Middleware {
 		return nil, helperclient.Errorf(helperclient.CodePermission, "the Middleware may not record %q",
 			changelog.Line(request.GetWhat(), changelog.MaxName))
 	}
 	e := &systemv1.ChangeEntry{What: request.GetWhat(), Detail: request.GetDetail(), Failure: request.GetFailure()}
-	h.mu.Lock()
-	apps := h.ledger.Effective().Apps
-	h.mu.Unlock()
-	kind := h.actor(who, appID, apps, e)
+	kind := actor(c.Who, c.App, l.apps(), e)
 	if e.GetFailure() != "" {
 		kind = changelog.Refused
 	}
-	h.changes.Record(kind, e)
+	l.Record(kind, e)
 	return &systemv1.SystemReply{}, nil
 }

@@ -1,4 +1,4 @@
-package system
+package ledger
 
 import (
 	"errors"
@@ -9,9 +9,9 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/state"
 )
 
-// closed is in force when nobody can tell what should be: the entry alone, where
+// Closed is in force when nobody can tell what should be: the entry alone, where
 // the Middleware answers nobody without the helper.
-func closed() posture.Effective {
+func Closed() posture.Effective {
 	factory := posture.Factory()
 	return posture.Effective{
 		NodeName:      factory.NodeName,
@@ -27,11 +27,11 @@ func closed() posture.Effective {
 // that of a closed Base, and the log says why. The error is one of writing it; then
 // nothing may start.
 func Prepare(config Config) error {
-	wanted := closed()
-	h, err := Open(config)
+	wanted := Closed()
+	k, err := Open(config)
 	if err == nil {
-		wanted = h.Effective()
-		err = h.Close()
+		wanted = k.Effective()
+		err = k.Close()
 	}
 	if errors.Is(err, state.ErrInUse) {
 		return err // the helper runs, and does that

@@ -1,4 +1,4 @@
-package system
+package ledger
 
 import (
 	"context"
@@ -9,6 +9,7 @@ import (
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/apply"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/noiseconn"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
@@ -37,16 +38,16 @@ type convergence struct {
 	changed chan struct{} // closed, and made anew, when version or failure change
 }
 
-// work makes the machine what it is to be, again and again, until ctx ends.
-func (h *Helper) work(ctx context.Context) {
+// Run makes the machine what it is to be, again and again, until ctx ends.
+func (k *Keeper) Run(ctx context.Context) {
 	retry := minRetry
 	for ctx.Err() == nil {
-		deadline, due := h.tick()
+		deadline, due := k.tick()
 		wait := maxIdle
 		if due {
-			wait = min(wait, max(0, deadline-h.config.Clock()))
+			wait = min(wait, max(0, deadline-k.config.Clock()))
 		}
-		switch again, err := h.converge(ctx); {
+		switch again, err := k.converge(ctx); {
 		case err != nil:
 			wait = min(wait, retry)
 			retry = min(2*retry, maxRetry)
@@ -58,7 +59,7 @@ func (h *Helper) work(ctx context.Context) {
 		timer := time.NewTimer(wait)
 		select {
 		case <-ctx.Done():
-		case <-h.worker:
+		case <-k.worker:
 		case <-timer.C:
 		}
 		timer.Stop()
@@ -67,16 +68,16 @@ func (h *Helper) work(ctx context.Context) {
 
 // converge applies what is to be in force once. again tells that this has changed
 // what is to be in force; an error, that it is to be tried again.
-func (h *Helper) converge(ctx context.Context) (again bool, err error) {
-	h.mu.Lock()
-	wanted, version := h.inForceLocked(), h.version
-	applying := h.ledger.Phase() == systemv1.PostureReport_PHASE_APPLYING
-	w := h.waiters[wanted.Revision]
-	if h.again {
-		h.apply.Forget()
-		h.again = false
+func (k *Keeper) converge(ctx context.Context) (again bool, err error) {
+	k.mu.Lock()
+	wanted, version := k.inForceLocked(), k.version
+	applying := k.ledger.Phase() == systemv1.PostureReport_PHASE_APPLYING
+	w := k.waiters[wanted.Revision]
+	if k.again {
+		k.Apply.Forget()
+		k.again = false
 	}
-	h.mu.Unlock()
+	k.mu.Unlock()
 
 	progress := func(p *systemv1.Progress) {
 		if w == nil {
@@ -87,52 +88,52 @@ func (h *Helper) converge(ctx context.Context) (again bool, err error) {
 		default: // who does not read misses something
 		}
 	}
-	err = h.apply.Apply(ctx, wanted, applying, progress)
+	err = k.Apply.Apply(ctx, wanted, applying, progress)
 	if ctx.Err() != nil {
 		return false, ctx.Err()
 	}
 
 	if applying {
 		again = true
-		h.settle(wanted.Revision, err)
-		if reconciled := h.reconcile(); reconciled != nil {
-			h.log.Error("keys and posture disagree", "audit", true, "error", reconciled)
+		k.settle(wanted.Revision, err)
+		if reconciled := k.reconcile(); reconciled != nil {
+			k.log.Error("keys and posture disagree", "audit", true, "error", reconciled)
 		}
 		if w != nil {
 			w.failure = err
 		}
 		err = nil // it was undone
 	}
-	h.mu.Lock()
-	h.tellWaitersLocked()
+	k.mu.Lock()
+	k.tellWaitersLocked()
 	if !applying {
-		h.convergence.version, h.convergence.failure = version, err
-		close(h.convergence.changed)
-		h.convergence.changed = make(chan struct{})
+		k.convergence.version, k.convergence.failure = version, err
+		close(k.convergence.changed)
+		k.convergence.changed = make(chan struct{})
 	}
 	if err != nil {
-		h.log.Error("what is to be in force could not be applied; it is tried again", "audit", true, "revision", wanted.Revision, "error", err)
-		h.publishLocked(&basev1.Event{Event: &basev1.Event_ApplyFailed{ApplyFailed: &basev1.ApplyFailedEvent{Reason: err.Error()}}})
+		k.log.Error("what is to be in force could not be applied; it is tried again", "audit", true, "revision", wanted.Revision, "error", err)
+		k.Events.Publish(&basev1.Event{Event: &basev1.Event_ApplyFailed{ApplyFailed: &basev1.ApplyFailedEvent{Reason: err.Error()}}})
 	}
-	h.mu.Unlock()
+	k.mu.Unlock()
 	return again, err
 }
 
 // settle tells the ledger how the applying of a revision went. It may have
 // been undone in the meantime; then there is nothing to tell.
-func (h *Helper) settle(revision uint64, failure error) {
+func (k *Keeper) settle(revision uint64, failure error) {
 	if failure == nil {
-		_ = h.settling(func(now time.Duration) (posture.Output, error) {
-			h.triedSince = now
-			return h.ledger.Applied(revision, now)
+		_ = k.settling(func(now time.Duration) (posture.Output, error) {
+			k.triedSince = now
+			return k.ledger.Applied(revision, now)
 		})
 		return
 	}
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	now := h.config.Clock()
-	h.log.Error("a new posture could not be applied and is undone", "audit", true, "revision", revision, "error", failure)
-	_ = h.updateLocked(func() (posture.Output, error) { return h.ledger.Undo(revision, noteOf(failure), now) })
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	now := k.config.Clock()
+	k.log.Error("a new posture could not be applied and is undone", "audit", true, "revision", revision, "error", failure)
+	_ = k.updateLocked(func() (posture.Output, error) { return k.ledger.Undo(revision, noteOf(failure), now) })
 }
 
 // noteOf is the reason for the history: the step that failed.
@@ -147,9 +148,9 @@ func noteOf(failure error) string {
 }
 
 // tellWaitersLocked answers those whose revision is being applied no more.
-func (h *Helper) tellWaitersLocked() {
-	tip, phase := h.ledger.Effective().Revision, h.ledger.Phase()
-	for revision, w := range h.waiters {
+func (k *Keeper) tellWaitersLocked() {
+	tip, phase := k.ledger.Effective().Revision, k.ledger.Phase()
+	for revision, w := range k.waiters {
 		var err error
 		switch {
 		case revision == tip && phase == systemv1.PostureReport_PHASE_APPLYING:
@@ -161,20 +162,20 @@ func (h *Helper) tellWaitersLocked() {
 			err = helperclient.Errorf(helperclient.CodeNotApplied,
 				"revision %d was undone before it was in force: something else at the Base came between", revision)
 		}
-		delete(h.waiters, revision)
+		delete(k.waiters, revision)
 		w.done <- err
 	}
 }
 
 // applied waits until what is to be in force now is.
-func (h *Helper) applied(ctx context.Context) error {
-	h.mu.Lock()
-	version := h.version
-	h.mu.Unlock()
+func (k *Keeper) applied(ctx context.Context) error {
+	k.mu.Lock()
+	version := k.version
+	k.mu.Unlock()
 	for {
-		h.mu.Lock()
-		c := h.convergence
-		h.mu.Unlock()
+		k.mu.Lock()
+		c := k.convergence
+		k.mu.Unlock()
 		if c.version >= version {
 			if c.failure != nil {
 				return helperclient.Errorf(helperclient.CodeNotYet,
@@ -188,4 +189,32 @@ func (h *Helper) applied(ctx context.Context) error {
 			return fmt.Errorf("wait until it is in force: %w", ctx.Err())
 		}
 	}
+}
+
+// Reapply puts what is in force in force again, whole, whether or not something seems to
+// differ, and returns when it is.
+func (k *Keeper) Reapply(ctx context.Context) error {
+	k.mu.Lock()
+	k.again = true
+	k.version++
+	k.worker.Wake()
+	k.mu.Unlock()
+	return k.applied(ctx)
+}
+
+// tellingReloads is the machine, and tells those who watch when NGINX reads a new
+// configuration: the Middleware then asks Apps to leave its old processes.
+type tellingReloads struct {
+	apply.Live
+	keeper *Keeper
+}
+
+func (t tellingReloads) Reload(ctx context.Context, unit string) error {
+	err := t.Live.Reload(ctx, unit)
+	if unit == generation.ProxyUnit {
+		now := t.keeper.config.Clock() // it may have read it even if that failed
+		t.keeper.Events.Note(func(is *systemv1.SystemEvent) { is.EntryReloadedMs = uint64(now.Milliseconds()) })
+		t.keeper.Events.Publish(nil)
+	}
+	return err
 }

@@ -1,4 +1,4 @@
-package system
+package server
 
 import (
 	"context"
@@ -10,12 +10,12 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 )
 
-// Port returns the way to the Helper within its own process, for who. Messages are not
+// Port returns the way to the Server within its own process, for who. Messages are not
 // marshalled; all else is as it is over the socket.
-func (h *Helper) Port(who caller.Who) helperclient.Port { return local{h, who} }
+func (s *Server) Port(who caller.Who) helperclient.Port { return local{s, who} }
 
 type local struct {
-	helper *Helper
+	server *Server
 	who    caller.Who
 }
 
@@ -23,8 +23,8 @@ func (l local) Stream(ctx context.Context, request *systemv1.SystemRequest, rece
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var refused error
-	err := l.helper.handle(ctx, l.who, incoming{kind: helperclient.Kind(request), size: proto.Size(request), life: context.WithoutCancel(ctx),
-		read: func() (*systemv1.SystemRequest, error) {
+	err := l.server.Handle(ctx, l.who, Incoming{Kind: helperclient.Kind(request), Size: proto.Size(request), Life: context.WithoutCancel(ctx),
+		Read: func() (*systemv1.SystemRequest, error) {
 			request := proto.CloneOf(request)
 			return request, checkRequest(request)
 		}}, func(reply *systemv1.SystemReply) error {

@@ -1,4 +1,4 @@
-package system
+package server
 
 import (
 	"context"
@@ -13,10 +13,10 @@ import (
 
 // Bounds of what one caller has the helper do. They bind before a request is read.
 type Bounds struct {
-	// Holds is how much its calls have in memory together, in bytes (size.holds).
+	// Holds is how much its calls have in memory together, in bytes (Size.Holds).
 	Holds int
 	// Calls and Work are how many calls, and how many programs for them, begin in a
-	// second; a burst of burstTime is let through.
+	// second; a burst of BurstTime is let through.
 	Calls, Work float64
 	// Kept is how much of Holds what changes nothing leaves free. Every App asks, and only
 	// owners change how open the Base is: they do not wait for those who ask.
@@ -24,8 +24,8 @@ type Bounds struct {
 }
 
 const (
-	// burstTime is how long a caller that was quiet may go faster.
-	burstTime = 4 * time.Second
+	// BurstTime is how long a caller that was quiet may go faster.
+	BurstTime = 4 * time.Second
 	// budgetWait is how long a call waits for its budget before it is refused. A caller
 	// that has none left is so slowed down, and not asked to try again at once.
 	budgetWait = 2 * time.Second
@@ -42,32 +42,33 @@ var CallerBounds = map[caller.Who]Bounds{
 	caller.Root:       {Holds: 32 << 20, Calls: 200, Work: 40},
 }
 
-// closingBounds is what each caller has beside that for what closes.
-var closingBounds = Bounds{Holds: 16 << 20, Calls: 50, Work: 50}
+// ClosingBounds is what each caller has beside that for what closes.
+var ClosingBounds = Bounds{Holds: 16 << 20, Calls: 50, Work: 50}
 
-// budgets are those of one caller.
-type budgets struct{ all, closing *budget }
+// Budgets are those of one caller.
+type Budgets struct{ all, closing *Budget }
 
-func newBudgets(bounds map[caller.Who]Bounds) map[caller.Who]budgets {
+// NewBudgets returns those of all callers; nil bounds: CallerBounds.
+func NewBudgets(bounds map[caller.Who]Bounds) map[caller.Who]Budgets {
 	if bounds == nil {
 		bounds = CallerBounds
 	}
-	all := map[caller.Who]budgets{}
+	all := map[caller.Who]Budgets{}
 	for who, b := range bounds {
-		all[who] = budgets{newBudget(b), newBudget(closingBounds)}
+		all[who] = Budgets{NewBudget(b), NewBudget(ClosingBounds)}
 	}
 	return all
 }
 
-func (b budgets) enter(ctx context.Context, v verb) (leave func(), err error) {
-	if v.closes {
-		return b.closing.enter(ctx, v)
+func (b Budgets) Enter(ctx context.Context, v Verb) (leave func(), err error) {
+	if v.Closes {
+		return b.closing.Enter(ctx, v)
 	}
-	return b.all.enter(ctx, v)
+	return b.all.Enter(ctx, v)
 }
 
-// budget is what is left of Bounds.
-type budget struct {
+// Budget is what is left of Bounds.
+type Budget struct {
 	calls, work *rate.Limiter
 
 	mu    sync.Mutex
@@ -76,15 +77,16 @@ type budget struct {
 	freed chan struct{} // closed, and made anew, when a call gives memory back
 }
 
-func newBudget(b Bounds) *budget {
+// NewBudget returns a Budget of which nothing is used.
+func NewBudget(b Bounds) *Budget {
 	limiter := func(perSecond float64) *rate.Limiter {
-		return rate.NewLimiter(rate.Limit(perSecond), int(perSecond*burstTime.Seconds()))
+		return rate.NewLimiter(rate.Limit(perSecond), int(perSecond*BurstTime.Seconds()))
 	}
-	return &budget{calls: limiter(b.Calls), work: limiter(b.Work), left: b.Holds, kept: b.Kept, freed: make(chan struct{})}
+	return &Budget{calls: limiter(b.Calls), work: limiter(b.Work), left: b.Holds, kept: b.Kept, freed: make(chan struct{})}
 }
 
-// enter takes what a verb needs, and waits for it if it must. leave gives its memory back.
-func (b *budget) enter(ctx context.Context, v verb) (leave func(), err error) {
+// Enter takes what a verb needs, and waits for it if it must. leave gives its memory back.
+func (b *Budget) Enter(ctx context.Context, v Verb) (leave func(), err error) {
 	wait, kept := changeWait, 0
 	if v.asks() {
 		wait, kept = budgetWait, b.kept
@@ -97,9 +99,9 @@ func (b *budget) enter(ctx context.Context, v verb) (leave func(), err error) {
 	}
 	for {
 		b.mu.Lock()
-		enough, freed := b.left >= v.holds+kept, b.freed
+		enough, freed := b.left >= v.Holds+kept, b.freed
 		if enough {
-			b.left -= v.holds
+			b.left -= v.Holds
 		}
 		b.mu.Unlock()
 		if enough {
@@ -115,19 +117,19 @@ func (b *budget) enter(ctx context.Context, v verb) (leave func(), err error) {
 
 // takeTurn waits for the rates. What would wait longer than ctx lives takes nothing: many
 // who are refused leave no debt behind. What starts no program waits for none.
-func (b *budget) takeTurn(ctx context.Context, v verb) error {
-	if v.work > 0 {
-		if err := b.work.WaitN(ctx, v.work); err != nil {
+func (b *Budget) takeTurn(ctx context.Context, v Verb) error {
+	if v.Work > 0 {
+		if err := b.work.WaitN(ctx, v.Work); err != nil {
 			return err
 		}
 	}
 	return b.calls.WaitN(ctx, 1)
 }
 
-func (b *budget) leave(v verb) {
+func (b *Budget) leave(v Verb) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.left += v.holds
+	b.left += v.Holds
 	close(b.freed)
 	b.freed = make(chan struct{})
 }

@@ -1,4 +1,4 @@
-package system
+package ledger
 
 import (
 	"crypto/ed25519"
@@ -15,13 +15,12 @@ import (
 // K_state.
 func MakePrePaired(config Config, half *prepaired.Half) (stateKey ed25519.PublicKey, err error) {
 	config.Factory.NodeName = half.BaseName
-	config.unrecorded = true // the first helper begins it
-	h, err := Open(config)
+	k, err := open(config, false) // the first helper begins the log of changes
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, h.Close()) }()
-	if len(h.enrolled) > 0 {
+	defer func() { err = errors.Join(err, k.Close()) }()
+	if len(k.enrolled) > 0 {
 		return nil, errors.New("this Base has an owner; it cannot be pre-paired again")
 	}
 	registry, err := pairing.NewRegistry(pairing.Enrolled{
@@ -30,8 +29,5 @@ func MakePrePaired(config Config, half *prepaired.Half) (stateKey ed25519.Public
 	if err != nil {
 		return nil, err
 	}
-	return h.StateKey(), h.saveRegistry(registry, func([32]byte) pairing.OwnerKey { return pairing.OwnerKey{} })
+	return k.StateKey(), k.saveRegistry(registry, func([32]byte) pairing.OwnerKey { return pairing.OwnerKey{} })
 }
-
-// StateFile is the name of the helper's state in its directory.
-const StateFile = stateFile

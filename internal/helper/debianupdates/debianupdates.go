@@ -1,8 +1,12 @@
-package system
+// Package debianupdates installs Debian's updates when an owner asks for it, by the unit that does
+// so each night.
+package debianupdates
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"log/slog"
 	"os"
 	"strings"
 	"time"
@@ -27,16 +31,70 @@ const (
 	updateStamp = "/var/lib/apt/periodic/upgrade-stamp"
 )
 
-// installDebianUpdates starts what installs Debian's updates each night, unless it runs
+// Systemd is systemd and its journal.
+type Systemd interface {
+	units.Manager
+	journal.Source
+	// Unmet returns the conditions of a unit that kept it from starting last, as they stand
+	// in the unit, such as "ConditionACPower=true".
+	Unmet(ctx context.Context, unit string) ([]string, error)
+}
+
+// Debian installs Debian's updates.
+type Debian struct {
+	systemd  Systemd
+	readers  *journal.Readers
+	stamp    string
+	stopping func() bool
+	renew    func(ctx context.Context) error
+	log      *slog.Logger
+}
+
+// Config is what a Debian is made of.
+type Config struct {
+	Systemd Systemd
+	Readers *journal.Readers
+	// Stamp is the file that Debian touches when its updates were installed well; empty:
+	// Debian's own.
+	Stamp string
+	// Stopping tells whether the machine is being stopped.
+	Stopping func() bool
+	// Renew looks anew what still waits; nil: nobody can.
+	Renew func(ctx context.Context) error
+	Log   *slog.Logger
+}
+
+// New returns a Debian.
+func New(c Config) *Debian {
+	return &Debian{
+		systemd: c.Systemd, readers: c.Readers, stamp: cmp.Or(c.Stamp, updateStamp), stopping: c.Stopping, renew: c.Renew, log: c.Log,
+	}
+}
+
+// RefuseWhileInstalling refuses to stop the machine in the middle of an installation: it may not
+// come back.
+func (d *Debian) RefuseWhileInstalling(ctx context.Context) error {
+	state, err := units.Show(ctx, d.systemd, services.DebianUpdatesUnit)
+	if err == nil && state[0].Busy() {
+		err = helperclient.Errorf(helperclient.CodeBusy, "Debian's updates are being installed; wait until that has ended")
+	}
+	return err
+}
+
+// Install starts what installs Debian's updates each night, unless it runs
 // already, and tells what it says until it has ended. It goes on if nobody listens:
 // systemd runs it.
-func (h *Helper) installDebianUpdates(ctx context.Context, who caller.Who, send func(*systemv1.SystemReply) error) error {
-	give, err := h.readers.Take(who == caller.Middleware)
+func (d *Debian) Install(ctx context.Context, c *caller.Call, _ *systemv1.InstallDebianUpdates) (*systemv1.SystemReply, error) {
+	return &systemv1.SystemReply{}, d.install(ctx, c)
+}
+
+func (d *Debian) install(ctx context.Context, c *caller.Call) error {
+	give, err := d.readers.Take(c.Who == caller.Middleware)
 	if err != nil {
 		return err
 	}
 	defer give()
-	state, err := units.Show(ctx, h.config.Manager, services.DebianUpdatesUnit)
+	state, err := units.Show(ctx, d.systemd, services.DebianUpdatesUnit)
 	if err != nil {
 		return err
 	}
@@ -44,10 +102,7 @@ func (h *Helper) installDebianUpdates(ctx context.Context, who caller.Who, send 
 		return helperclient.Errorf(helperclient.CodeRefused,
 			"this machine has nothing that installs Debian's updates; install the package unattended-upgrades")
 	}
-	h.mu.Lock()
-	stopping := h.stopping
-	h.mu.Unlock()
-	if stopping {
+	if d.stopping() {
 		return helperclient.Errorf(helperclient.CodeBusy, "the machine is stopping")
 	}
 	since := time.Now()
@@ -57,23 +112,23 @@ func (h *Helper) installDebianUpdates(ctx context.Context, who caller.Who, send 
 			since = at.AsTime()
 		}
 	} else {
-		h.log.Info("Debian's updates are being installed", "audit", true)
-		if _, err := h.config.Manager.Systemctl(ctx, "--no-block", "start", services.DebianUpdatesUnit); err != nil {
+		d.log.Info("Debian's updates are being installed", "audit", true)
+		if _, err := d.systemd.Systemctl(ctx, "--no-block", "start", services.DebianUpdatesUnit); err != nil {
 			return helperclient.Errorf(helperclient.CodeInternal, "start the installation of Debian's updates: %w", err)
 		}
 	}
 	tell := func(text string) error {
-		return send(&systemv1.SystemReply{Result: &systemv1.SystemReply_Progress{Progress: &systemv1.Progress{Step: text}}})
+		return c.Send(&systemv1.SystemReply{Result: &systemv1.SystemReply_Progress{Progress: &systemv1.Progress{Step: text}}})
 	}
 	first := "started"
 	if joined {
 		first = "it is running already"
-	} else if err := h.refusedByCondition(ctx); err != nil {
+	} else if err := d.refusedByCondition(ctx); err != nil {
 		return err
 	}
 	err = tell(first)
 	if err == nil {
-		err = h.followInstallation(ctx, since, tell)
+		err = d.followInstallation(ctx, since, tell)
 	}
 	if err != nil && ctx.Err() != nil {
 		return refusal.ErrNotAwaited // systemd goes on
@@ -81,33 +136,31 @@ func (h *Helper) installDebianUpdates(ctx context.Context, who caller.Who, send 
 	if err != nil {
 		return err
 	}
-	stamp, err := os.Stat(h.config.UpdateStamp)
+	stamp, err := os.Stat(d.stamp)
 	if err != nil || stamp.ModTime().Before(since.Truncate(time.Second)) {
 		return helperclient.Errorf(helperclient.CodeInternal,
 			"Debian's updates were not installed, or not all: what installs them did not end well; its log (debian-updates) says why")
 	}
 	// What waits now is not what waited before.
-	h.mu.Lock()
-	h.auditedVersion = 0
-	h.mu.Unlock()
-	if h.config.Auditor != nil {
-		_ = tell("looking what still waits")
-		if _, err := h.audit(ctx); err != nil && ctx.Err() == nil {
-			return err
-		}
+	if d.renew == nil {
+		return nil
+	}
+	_ = tell("looking what still waits")
+	if err := d.renew(ctx); err != nil && ctx.Err() == nil {
+		return err
 	}
 	return nil
 }
 
 // followInstallation returns when the installation has ended, with an error unless
 // that was well.
-func (h *Helper) followInstallation(ctx context.Context, since time.Time, tell func(string) error) error {
+func (d *Debian) followInstallation(ctx context.Context, since time.Time, tell func(string) error) error {
 	reading, stop := context.WithCancel(ctx)
 	defer stop()
 	lines := make(chan string)
 	read := make(chan error, 1)
 	go func() {
-		read <- journal.Follow(reading, h.config.Manager, services.DebianUpdatesUnit, since, func(text string) error {
+		read <- journal.Follow(reading, d.systemd, services.DebianUpdatesUnit, since, func(text string) error {
 			select {
 			case lines <- text:
 				return nil
@@ -139,7 +192,7 @@ func (h *Helper) followInstallation(ctx context.Context, since time.Time, tell f
 			if ended != nil {
 				continue
 			}
-			state, err := units.Show(ctx, h.config.Manager, services.DebianUpdatesUnit)
+			state, err := units.Show(ctx, d.systemd, services.DebianUpdatesUnit)
 			if err != nil {
 				return err
 			}
@@ -155,7 +208,7 @@ func (h *Helper) followInstallation(ctx context.Context, since time.Time, tell f
 			case ended["ActiveState"] == "failed":
 				return helperclient.Errorf(helperclient.CodeInternal, "Debian's updates could not be installed: %s", ended.Reason())
 			case ended["ConditionResult"] == "no":
-				return h.refusedByCondition(ctx)
+				return d.refusedByCondition(ctx)
 			}
 			return nil
 		}
@@ -163,12 +216,12 @@ func (h *Helper) followInstallation(ctx context.Context, since time.Time, tell f
 }
 
 // refusedByCondition says why systemd does not start the installation; nil: it does.
-func (h *Helper) refusedByCondition(ctx context.Context) error {
-	state, err := units.Show(ctx, h.config.Manager, services.DebianUpdatesUnit)
+func (d *Debian) refusedByCondition(ctx context.Context) error {
+	state, err := units.Show(ctx, d.systemd, services.DebianUpdatesUnit)
 	if err != nil || state[0].Busy() || state[0].Number("Job") != 0 || state[0]["ConditionResult"] != "no" {
 		return err
 	}
-	unmet, err := h.config.Manager.Unmet(ctx, services.DebianUpdatesUnit)
+	unmet, err := d.systemd.Unmet(ctx, services.DebianUpdatesUnit)
 	if err != nil {
 		return helperclient.Errorf(helperclient.CodeInternal, "ask systemd why Debian's updates are not installed: %w", err)
 	}

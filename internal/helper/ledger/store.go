@@ -1,4 +1,4 @@
-package system
+package ledger
 
 import (
 	"encoding/binary"
@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/failpoint"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/changelog"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/pairing"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
@@ -19,9 +20,8 @@ import (
 //	system  seed      the Ed25519 seed of K_state, 32 bytes
 //	        registry  what the ceremony authority asked to save last
 //	        ledger    what the posture's ledger asked to save last
-//	        changes   an entry that the log of changes has (changelog.go): number (8) | hash (32)
+//	        changes   an entry that the log of changes has (internal/helper/changerecorder): number (8) | hash (32)
 const (
-	stateFile   = "system.db"
 	stateKind   = "bitbox-base system"
 	stateSchema = 1
 
@@ -41,27 +41,35 @@ var (
 	parseStateKey func([]byte) (pairing.StateKey, error)     = secret.New
 )
 
-// store is the state with its last saved values.
-type store struct {
-	db   *state.DB
-	fail func(step string) error
+// StateFile is the name of the state in its directory.
+const StateFile = "system.db"
 
-	seed     posture.StateSeed
-	registry []byte // nil: nobody was ever enrolled
-	ledger   []byte // nil: there never was a posture
+// Saved is what is written together or not at all.
+type Saved struct {
+	Registry []byte // nil: nobody was ever enrolled
+	Ledger   []byte // nil: there never was a posture
+}
+
+// Store is the state with its last saved values.
+type Store struct {
+	Saved
+
+	db   *state.DB
+	seed posture.StateSeed
 	// floor is the entry of keyChanges, nil if there never was a log of changes; present, if
 	// set, returns what it is to be from now on.
 	floor   *changelog.Floor
 	present func() *changelog.Floor
 }
 
-func openStore(directory string, random io.Reader, fail func(string) error) (*store, error) {
-	db, err := state.Open(filepath.Join(directory, stateFile),
+// OpenStore opens the state in a directory, or makes it.
+func OpenStore(directory string, random io.Reader) (*Store, error) {
+	db, err := state.Open(filepath.Join(directory, StateFile),
 		state.Options{Kind: stateKind, Schema: stateSchema, Create: true, Wait: stateWait})
 	if err != nil {
 		return nil, err
 	}
-	s := &store{db: db, fail: fail}
+	s := &Store{db: db}
 	if err := s.load(random); err != nil {
 		_ = db.Close()
 		return nil, err
@@ -69,11 +77,11 @@ func openStore(directory string, random io.Reader, fail func(string) error) (*st
 	return s, nil
 }
 
-func (s *store) load(random io.Reader) error {
+func (s *Store) load(random io.Reader) error {
 	var seed, floor []byte
 	err := s.db.View(func(tx *state.Tx) error {
 		floor = tx.Get(bucket, keyChanges)
-		seed, s.registry, s.ledger = tx.Get(bucket, keySeed), tx.Get(bucket, keyRegistry), tx.Get(bucket, keyLedger)
+		seed, s.Registry, s.Ledger = tx.Get(bucket, keySeed), tx.Get(bucket, keyRegistry), tx.Get(bucket, keyLedger)
 		return nil
 	})
 	if err != nil {
@@ -92,7 +100,7 @@ func (s *store) load(random io.Reader) error {
 			return fmt.Errorf("read the Base's key: %w: %w", state.ErrDamaged, err)
 		}
 		return nil
-	case s.registry != nil || s.ledger != nil:
+	case s.Registry != nil || s.Ledger != nil:
 		// A new key would make every App take this Base for another.
 		return fmt.Errorf("read the Base's key: %w: it is missing, though there is a posture", state.ErrDamaged)
 	}
@@ -105,25 +113,23 @@ func (s *store) load(random io.Reader) error {
 // floorSize is the length of keyChanges, in bytes.
 const floorSize = 8 + len(changelog.Hash{})
 
-func (s *store) stateKey() (pairing.StateKey, error) { return parseStateKey(s.seed.Expose()) }
+func (s *Store) stateKey() (pairing.StateKey, error) { return parseStateKey(s.seed.Expose()) }
 
-// changes are written together or not at all; nil is left as it is.
-type changes struct{ registry, ledger []byte }
-
-func (s *store) save(c changes) error {
-	if c.registry == nil && c.ledger == nil {
+// Save writes both; nil is left as it is.
+func (s *Store) Save(c Saved) error {
+	if c.Registry == nil && c.Ledger == nil {
 		return nil
 	}
 	var floor *changelog.Floor
 	if s.present != nil {
 		floor = s.present()
 	}
-	if err := s.fail("save"); err != nil {
+	if err := failpoint.Reach("save"); err != nil {
 		return fmt.Errorf("save the posture: %w", err)
 	}
 	err := s.db.Update(func(tx *state.Tx) error {
-		if c.registry != nil {
-			if err := tx.Put(bucket, keyRegistry, c.registry); err != nil {
+		if c.Registry != nil {
+			if err := tx.Put(bucket, keyRegistry, c.Registry); err != nil {
 				return err
 			}
 		}
@@ -132,21 +138,22 @@ func (s *store) save(c changes) error {
 				return err
 			}
 		}
-		if c.ledger == nil {
+		if c.Ledger == nil {
 			return nil
 		}
-		return tx.Put(bucket, keyLedger, c.ledger)
+		return tx.Put(bucket, keyLedger, c.Ledger)
 	})
 	if err != nil {
 		return fmt.Errorf("save the posture: %w", err)
 	}
-	if c.registry != nil {
-		s.registry = c.registry
+	if c.Registry != nil {
+		s.Registry = c.Registry
 	}
-	if c.ledger != nil {
-		s.ledger = c.ledger
+	if c.Ledger != nil {
+		s.Ledger = c.Ledger
 	}
-	return s.fail("saved")
+	return failpoint.Reach("saved")
 }
 
-func (s *store) Close() error { return s.db.Close() }
+// Close closes the file.
+func (s *Store) Close() error { return s.db.Close() }

@@ -1,19 +1,25 @@
-package system
+// Package servicecontrol lists the services of the one table (internal/helper/services), and
+// starts, stops, restarts them and switches them off, as far as the table lets an App.
+package servicecontrol
 
 import (
 	"context"
 	"errors"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
 	"time"
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
+	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/atomicfile"
 	"github.com/BitBoxSwiss/bitbox-base/internal/harmless"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/caller"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/failpoint"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/services"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/turns"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/units"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 )
@@ -22,40 +28,91 @@ import (
 // that it is still at it.
 const changeTime = 20 * time.Second
 
-// restartRest is how long after a restart of what must not be stopped an App cannot restart
+// RestartRest is how long after a restart of what must not be stopped an App cannot restart
 // it again. Otherwise who does so again and again has as good as stopped it: bans do not
 // stand while fail2ban starts, and no owner gets in to lock the Base down while the entry does.
-const restartRest = 2 * time.Minute
+const RestartRest = 2 * time.Minute
 
-func (h *Helper) listServices(ctx context.Context) ([]*basev1.Service, error) {
-	states, err := units.Show(ctx, h.config.Manager, h.config.Services.Units()...)
+// Control has systemd do something with services.
+type Control struct {
+	systemd   units.Manager
+	table     services.Table
+	directory string // the helper's
+	applying  func() bool
+	turn      turns.Turn // held while a service is changed; guards restarted
+	later     turns.Later
+	clock     func() time.Duration
+	log       *slog.Logger
+
+	now *turns.Shared[[]*basev1.Service] // asked for all who want to know at the same time
+	// restarted is when an App has restarted a service, by its name, on the boot-time clock.
+	restarted map[string]time.Duration
+}
+
+// Config is what a Control is made of.
+type Config struct {
+	Systemd   units.Manager
+	Table     services.Table
+	Directory string
+	// Applying tells whether a posture is being applied, which starts and stops the same units.
+	Applying func() bool
+	// Turn is held while a service is changed.
+	Turn  turns.Turn
+	Later turns.Later
+	Clock func() time.Duration // the boot-time clock
+	Log   *slog.Logger
+}
+
+// New returns a Control.
+func New(c Config) *Control {
+	control := &Control{systemd: c.Systemd, table: c.Table, directory: c.Directory, applying: c.Applying, turn: c.Turn, later: c.Later,
+		clock: c.Clock, log: c.Log, restarted: map[string]time.Duration{}}
+	control.now = turns.NewShared(control.Services)
+	return control
+}
+
+// List answers with all services.
+func (c *Control) List(ctx context.Context, _ *caller.Call, _ *systemv1.ListServices) (*systemv1.SystemReply, error) {
+	return reply(c.now.Get(ctx))
+}
+
+func reply(list []*basev1.Service, err error) (*systemv1.SystemReply, error) {
+	if err != nil {
+		return nil, err
+	}
+	return &systemv1.SystemReply{Result: &systemv1.SystemReply_Services{Services: &systemv1.ServicesResult{Services: list}}}, nil
+}
+
+// Services asks systemd for all services.
+func (c *Control) Services(ctx context.Context) ([]*basev1.Service, error) {
+	states, err := units.Show(ctx, c.systemd, c.table.Units()...)
 	if err != nil {
 		return nil, err
 	}
 	var list []*basev1.Service
-	for i, s := range h.config.Services {
-		list = append(list, units.Describe(s, states[i], h.disabled(s)))
+	for i, s := range c.table {
+		list = append(list, units.Describe(s, states[i], c.disabled(s)))
 	}
 	return list, nil
 }
 
 // marker is the file that says that a service is switched off.
-func (h *Helper) marker(s services.Service) string {
-	return filepath.Join(h.config.Directory, filepath.Base(services.DisabledDirectory), filepath.Base(s.Marker()))
+func (c *Control) marker(s services.Service) string {
+	return filepath.Join(c.directory, filepath.Base(services.DisabledDirectory), filepath.Base(s.Marker()))
 }
 
 // disabled tells whether a service is switched off. What cannot be known is not off.
-func (h *Helper) disabled(s services.Service) bool {
+func (c *Control) disabled(s services.Service) bool {
 	if !s.May(basev1.ServiceAction_SERVICE_ACTION_DISABLE) {
 		return false
 	}
-	_, err := os.Lstat(h.marker(s))
+	_, err := os.Lstat(c.marker(s))
 	return err == nil
 }
 
 // setDisabled is on disk when it returns nil.
-func (h *Helper) setDisabled(s services.Service, off bool) error {
-	marker := h.marker(s)
+func (c *Control) setDisabled(s services.Service, off bool) error {
+	marker := c.marker(s)
 	directory := filepath.Dir(marker)
 	err := os.Mkdir(directory, 0o755)
 	switch {
@@ -65,7 +122,7 @@ func (h *Helper) setDisabled(s services.Service, off bool) error {
 		err = nil
 	}
 	if err == nil {
-		err = h.config.Failpoint("mark service")
+		err = failpoint.Reach("mark service")
 	}
 	if err == nil && off {
 		err = atomicfile.WriteFileAtomic(marker, nil, 0o644)
@@ -94,11 +151,11 @@ var actionVerbs = map[basev1.ServiceAction]struct{ systemctl, word string }{
 }
 
 // allowedService finds a service and an action in the table, or says what there is.
-func (h *Helper) allowedService(name string, action basev1.ServiceAction) (services.Service, error) {
-	s, found := h.config.Services.Find(name)
+func (c *Control) allowedService(name string, action basev1.ServiceAction) (services.Service, error) {
+	s, found := c.table.Find(name)
 	if !found {
 		return s, helperclient.Errorf(helperclient.CodeInvalid, "there is no service %q here; it is one of %s", harmless.Word(name),
-			strings.Join(h.config.Services.Names(), ", "))
+			strings.Join(c.table.Names(), ", "))
 	}
 	if s.May(action) {
 		return s, nil
@@ -114,17 +171,21 @@ func (h *Helper) allowedService(name string, action basev1.ServiceAction) (servi
 	return s, helperclient.Errorf(helperclient.CodeInvalid, "an App can %s %s, and nothing else", strings.Join(may, " or "), s.Name)
 }
 
-// changeService does one thing to one service of the table, and returns what it is then.
-func (h *Helper) changeService(ctx context.Context, who caller.Who, name string, action basev1.ServiceAction) ([]*basev1.Service, error) {
-	s, err := h.allowedService(name, action)
+// Change does one thing to one service of the table, and answers what it is then.
+func (c *Control) Change(ctx context.Context, by *caller.Call, request *systemv1.ChangeService) (*systemv1.SystemReply, error) {
+	return reply(c.change(ctx, by.Who, request.GetName(), request.GetAction()))
+}
+
+func (c *Control) change(ctx context.Context, who caller.Who, name string, action basev1.ServiceAction) ([]*basev1.Service, error) {
+	s, err := c.allowedService(name, action)
 	if err != nil {
 		return nil, err
 	}
-	if err := h.serviceTurn.Take(ctx); err != nil {
+	if err := c.turn.Take(ctx); err != nil {
 		return nil, err
 	}
-	defer h.serviceTurn.End()
-	state, err := units.Show(ctx, h.config.Manager, s.Unit)
+	defer c.turn.End()
+	state, err := units.Show(ctx, c.systemd, s.Unit)
 	if err != nil {
 		return nil, err
 	}
@@ -136,46 +197,46 @@ func (h *Helper) changeService(ctx context.Context, who caller.Who, name string,
 	case u["LoadState"] == "not-found":
 		return nil, helperclient.Errorf(helperclient.CodeRefused, "%s is not installed on this machine", s.Name)
 	}
-	if err := h.refuseWhileApplying(); err != nil {
-		return nil, err
+	if c.applying() {
+		return nil, helperclient.Errorf(helperclient.CodeBusy, "a change of the posture is being applied; try again in a moment")
 	}
 	if who == caller.Middleware && action == basev1.ServiceAction_SERVICE_ACTION_RESTART && !s.May(basev1.ServiceAction_SERVICE_ACTION_STOP) {
-		at, before := h.restarted[s.Name]
-		if left := at + restartRest - h.config.Clock(); before && left > 0 {
+		at, before := c.restarted[s.Name]
+		if left := at + RestartRest - c.clock(); before && left > 0 {
 			return nil, helperclient.Errorf(helperclient.CodeBusy, "%s was restarted a moment ago, and an App can restart it again in %v", s.Name,
 				left.Round(time.Second))
 		}
-		h.restarted[s.Name] = h.config.Clock()
+		c.restarted[s.Name] = c.clock()
 	}
 	verb := actionVerbs[action]
 	switch action {
 	case basev1.ServiceAction_SERVICE_ACTION_ENABLE, basev1.ServiceAction_SERVICE_ACTION_DISABLE:
-		if err := h.setDisabled(s, action == basev1.ServiceAction_SERVICE_ACTION_DISABLE); err != nil {
+		if err := c.setDisabled(s, action == basev1.ServiceAction_SERVICE_ACTION_DISABLE); err != nil {
 			return nil, err
 		}
 	case basev1.ServiceAction_SERVICE_ACTION_START, basev1.ServiceAction_SERVICE_ACTION_RESTART:
-		if h.disabled(s) {
+		if c.disabled(s) {
 			return nil, helperclient.Errorf(helperclient.CodeRefused, "%s is switched off; enable it, which starts it too", s.Name)
 		}
 	}
-	h.log.Info("a service is being changed", "audit", true, "service", s.Name, "action", verb.word)
+	c.log.Info("a service is being changed", "audit", true, "service", s.Name, "action", verb.word)
 	cuts := s.CutsCaller && action == basev1.ServiceAction_SERVICE_ACTION_RESTART
 	if cuts {
-		err = h.laters.Do(func(ctx context.Context) {
-			if _, err := h.config.Manager.Systemctl(ctx, "--no-block", verb.systemctl, s.Unit); err != nil {
-				h.log.Error("a service could not be restarted", "service", s.Name, "error", err)
+		err = c.later.Do(func(ctx context.Context) {
+			if _, err := c.systemd.Systemctl(ctx, "--no-block", verb.systemctl, s.Unit); err != nil {
+				c.log.Error("a service could not be restarted", "service", s.Name, "error", err)
 			}
 		})
 	} else {
-		err = h.waitForService(ctx, s, verb.systemctl)
+		err = c.waitForService(ctx, s, verb.systemctl)
 	}
 	if err != nil {
 		return nil, err
 	}
-	if state, err = units.Show(ctx, h.config.Manager, s.Unit); err != nil {
+	if state, err = units.Show(ctx, c.systemd, s.Unit); err != nil {
 		return nil, err
 	}
-	now := units.Describe(s, state[0], h.disabled(s))
+	now := units.Describe(s, state[0], c.disabled(s))
 	if cuts {
 		now.State = basev1.Service_STATE_STARTING // in a moment
 	}
@@ -187,29 +248,19 @@ func (h *Helper) changeService(ctx context.Context, who caller.Who, name string,
 
 // waitForService has systemd do something, and waits a while for it to be done. That
 // it was not done by then is no error: the state will say so.
-func (h *Helper) waitForService(ctx context.Context, s services.Service, verb string) error {
+func (c *Control) waitForService(ctx context.Context, s services.Service, verb string) error {
 	waiting, cancel := context.WithTimeout(ctx, changeTime)
 	defer cancel()
-	_, err := h.config.Manager.Systemctl(waiting, verb, s.Unit)
+	_, err := c.systemd.Systemctl(waiting, verb, s.Unit)
 	switch {
 	case ctx.Err() != nil:
 		return ctx.Err()
 	case err == nil || waiting.Err() != nil:
 		return nil
 	}
-	state, showErr := units.Show(ctx, h.config.Manager, s.Unit)
+	state, showErr := units.Show(ctx, c.systemd, s.Unit)
 	if showErr == nil && state[0]["ActiveState"] == "failed" {
 		return nil // its own reason is the better sentence
 	}
 	return helperclient.Errorf(helperclient.CodeInternal, "systemd did not %s %s: %w", verb, s.Name, err)
-}
-
-// refuseWhileApplying: the posture's own work starts and stops the same units.
-func (h *Helper) refuseWhileApplying() error {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.applyingLocked() {
-		return helperclient.Errorf(helperclient.CodeBusy, "a change of the posture is being applied; try again in a moment")
-	}
-	return nil
 }
