@@ -164,6 +164,7 @@ func TestTheLogSaysWhoDidWhatAndHowItEnded(t *testing.T) {
 		}
 		return nil
 	})
+	b.settled()
 	b.world.set("reload "+generation.ProxyUnit, errors.New("it does not work"))
 	if err := a.submit(exposeOwnPort); err == nil {
 		t.Fatal("it was applied")
