@@ -14,7 +14,6 @@ import (
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/caller"
-	"github.com/BitBoxSwiss/bitbox-base/internal/helper/machine"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/services"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
@@ -39,7 +38,7 @@ func TestTheMachineStopsAfterTheAnswer(t *testing.T) {
 				t.Error("it stops before the answer")
 			}
 		}
-		b.ahead.Store(int64(machine.StopRest))
+		b.ahead.Store(int64(stopRest))
 		b.start()
 		events := b.watchEvents()
 		if _, err := b.as(caller.Middleware).Do(t.Context(), request, nil); err != nil {
@@ -79,7 +78,7 @@ func TestWhoStandsAtTheBaseHasTimeBeforeAnAppCanStopItAgain(t *testing.T) {
 	now := atomic.Int64{}
 	b.config.Clock = func() time.Duration { return time.Duration(now.Load()) }
 	b.start()
-	for _, at := range []time.Duration{0, time.Second, machine.StopRest - 1} {
+	for _, at := range []time.Duration{0, time.Second, stopRest - 1} {
 		now.Store(int64(at))
 		for _, request := range []*systemv1.SystemRequest{rebootRequest(), powerOffRequest()} {
 			if _, err := b.as(caller.Middleware).Do(t.Context(), request, nil); !errors.Is(err, &helperclient.Error{Code: helperclient.CodeBusy}) ||
@@ -99,7 +98,7 @@ func TestWhoStandsAtTheBaseHasTimeBeforeAnAppCanStopItAgain(t *testing.T) {
 func TestAMachineThatDoesNotStopCanBeAskedAgain(t *testing.T) {
 	b, m := managedBase(t)
 	m.fail["start reboot.target"] = errors.New("refused")
-	b.ahead.Store(int64(machine.StopRest))
+	b.ahead.Store(int64(stopRest))
 	b.start()
 	if _, err := b.as(caller.Middleware).Do(t.Context(), rebootRequest(), nil); err != nil {
 		t.Fatal(err)
@@ -112,7 +111,7 @@ func TestAMachineThatDoesNotStopCanBeAskedAgain(t *testing.T) {
 
 func TestTheMachineIsNotStoppedInTheMiddleOfSomething(t *testing.T) {
 	b, m := managedBase(t)
-	b.ahead.Store(int64(machine.StopRest))
+	b.ahead.Store(int64(stopRest))
 	b.start()
 	m.set(services.DebianUpdatesUnit, "activating")
 	if _, err := b.as(caller.Middleware).Do(t.Context(), rebootRequest(), nil); !errors.Is(err,
@@ -160,7 +159,7 @@ func TestTheMachineIsRunByTheMiddlewareAndRoot(t *testing.T) {
 		{Verb: &systemv1.SystemRequest_InstallDebianUpdates{}},
 	} {
 		for _, who := range []caller.Who{0, caller.Middleware, caller.Console, caller.Root} {
-			if got, want := verbs[helperclient.Kind(request)].May.Has(who), who == caller.Middleware || who == caller.Root; got != want {
+			if got, want := verbs[helperclient.Kind(request)].may.has(who), who == caller.Middleware || who == caller.Root; got != want {
 				t.Errorf("%v may ask for %T: %v, want %v", who, request.GetVerb(), got, want)
 			}
 		}

@@ -13,8 +13,8 @@ import (
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/bruteforce"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/caller"
-	"github.com/BitBoxSwiss/bitbox-base/internal/helper/drift"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/turns"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
 )
@@ -83,15 +83,9 @@ func TestWatchersHearOfEachChange(t *testing.T) {
 }
 
 // script is an Auditor that finds what it is told.
-type script struct {
-	findings []*basev1.Finding
-	held     hold
-}
+type script struct{ findings []*basev1.Finding }
 
-func (s *script) Audit(context.Context, posture.Effective) []*basev1.Finding {
-	s.held.pass()
-	return s.findings
-}
+func (s *script) Audit(context.Context, posture.Effective) []*basev1.Finding { return s.findings }
 
 func (s *script) Units(context.Context) ([]string, error) { return nil, nil }
 
@@ -108,30 +102,25 @@ func (s *script) Fix(_ context.Context, _ posture.Effective, id string) error {
 // would hold a connection of the helper.
 func TestARequestWhoseSenderHungUpDoesNotWaitForItsTurn(t *testing.T) {
 	b := newBase(t)
-	auditor := &script{}
-	b.config.Auditor = auditor
+	b.config.Auditor = &script{}
 	b.start()
 	b.settled()
 	for name, c := range map[string]struct {
-		held    *hold
+		turn    turns.Turn
 		request *systemv1.SystemRequest
 	}{
-		"audit": {&auditor.held, &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_RunAudit{RunAudit: &systemv1.RunAudit{}}}},
-		"bans":  {&b.world.held, &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_ListBans{ListBans: &systemv1.ListBans{}}}},
+		"audit": {b.helper.auditTurn, &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_RunAudit{RunAudit: &systemv1.RunAudit{}}}},
+		"bans":  {b.helper.bansTurn, &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_ListBans{ListBans: &systemv1.ListBans{}}}},
 	} {
-		entered, release := c.held.hold()
-		ask := func(ctx context.Context, who caller.Who) <-chan error {
-			ended := make(chan error, 1)
-			go func() {
-				_, err := b.as(who).Do(ctx, c.request, nil)
-				ended <- err
-			}()
-			return ended
+		if err := c.turn.Take(t.Context()); err != nil { // another one takes long
+			t.Fatal(err)
 		}
-		first := ask(t.Context(), caller.Root) // it takes long
-		<-entered
 		ctx, hangUp := context.WithCancel(t.Context())
-		ended := ask(ctx, caller.Middleware)
+		ended := make(chan error, 1)
+		go func() {
+			_, err := b.as(caller.Middleware).Do(ctx, c.request, nil)
+			ended <- err
+		}()
 		select {
 		case err := <-ended:
 			t.Errorf("%s: did not wait for its turn: %v", name, err)
@@ -143,10 +132,7 @@ func TestARequestWhoseSenderHungUpDoesNotWaitForItsTurn(t *testing.T) {
 		case <-time.After(30 * time.Second):
 			t.Errorf("%s: a request whose sender hung up waits on", name)
 		}
-		release()
-		if err := <-first; err != nil {
-			t.Errorf("%s: the first: %v", name, err)
-		}
+		c.turn.End()
 	}
 }
 
@@ -159,7 +145,7 @@ func TestDriftRaisesAnEventOnceAndCanBeFixed(t *testing.T) {
 	events := b.watcher()
 	look := func() int {
 		t.Helper()
-		b.advance(drift.Rest)
+		b.advance(auditRest)
 		reply, err := b.as(caller.Middleware).Do(t.Context(),
 			&systemv1.SystemRequest{Verb: &systemv1.SystemRequest_RunAudit{RunAudit: &systemv1.RunAudit{}}}, nil)
 		if err != nil {
@@ -259,7 +245,7 @@ func TestAnAnnouncementIsOfThisBaseOnly(t *testing.T) {
 func TestClosingDoesNotWaitForAnAnnouncement(t *testing.T) {
 	b := newBase(t)
 	hanging, goOn := make(chan struct{}), make(chan struct{})
-	b.config.Network = hangingAnnouncer{hanging, goOn}
+	b.config.Announcer = hangingAnnouncer{hanging, goOn}
 	b.start()
 	announce := &systemv1.Announce{Version: 1, Nonce: make([]byte, 16), Id: make([]byte, 8)}
 	request := &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_Announce{Announce: announce}}

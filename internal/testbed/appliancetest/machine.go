@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
+
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/bruteforce"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
@@ -15,7 +16,7 @@ import (
 )
 
 // Machine does all that it is told. It implements what a helper needs of one:
-// apply.Live, bans.Banner, announce.Network and drift.Auditor.
+// system.Live, system.Banner, system.Announcer and system.Auditor.
 type Machine struct {
 	mu       sync.Mutex
 	broken   error
@@ -54,14 +55,14 @@ func (m *Machine) Drift(finding *basev1.Finding) {
 	m.findings = append(m.findings, finding)
 }
 
-// Bans implements bans.Banner.
+// Bans implements system.Banner.
 func (m *Machine) Bans(context.Context) (bruteforce.Bans, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return bruteforce.Bans{List: slices.Clone(m.bans), Current: len(m.bans), Total: len(m.bans)}, nil
 }
 
-// Lift implements bans.Banner.
+// Lift implements system.Banner.
 func (m *Machine) Lift(_ context.Context, addr netip.Addr) (bool, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -70,14 +71,14 @@ func (m *Machine) Lift(_ context.Context, addr netip.Addr) (bool, error) {
 	return len(m.bans) < before, nil
 }
 
-// Audit implements drift.Auditor.
+// Audit implements system.Auditor.
 func (m *Machine) Audit(context.Context, posture.Effective) []*basev1.Finding {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return slices.Clone(m.findings)
 }
 
-// Fix implements drift.Auditor.
+// Fix implements system.Auditor.
 func (m *Machine) Fix(_ context.Context, _ posture.Effective, id string) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -89,10 +90,10 @@ func (m *Machine) Fix(_ context.Context, _ posture.Effective, id string) error {
 	return nil
 }
 
-// Announce implements announce.Network.
+// Announce implements system.Announcer.
 func (m *Machine) Announce(context.Context, generation.Announcement) error { return nil }
 
-// Examine implements apply.Live, as do all that follow.
+// Examine implements system.Live, as do all that follow.
 func (m *Machine) Examine(context.Context, string) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()

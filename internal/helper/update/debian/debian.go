@@ -184,17 +184,8 @@ func controlFile(archive string) (string, error) {
 }
 
 // Start does not wait.
-func (m Machine) Start(ctx context.Context) error { return m.StartUnit(ctx, update.Unit) }
-
-// StartUnit does not wait. unit is a constant of package update.
-func (m Machine) StartUnit(ctx context.Context, unit string) error {
-	_, err := m.systemd(ctx, systemctl, "start", "--no-block", unit)
-	return err
-}
-
-// Reboot restarts the machine, and does not wait.
-func (m Machine) Reboot(ctx context.Context) error {
-	_, err := m.systemd(ctx, systemctl, "--no-block", "--job-mode=replace-irreversibly", "start", "reboot.target")
+func (m Machine) Start(ctx context.Context) error {
+	_, err := m.systemd(ctx, systemctl, "start", "--no-block", update.Unit)
 	return err
 }
 
@@ -497,7 +488,7 @@ func (m Machine) Look(ctx context.Context) (update.Condition, error) {
 	} else {
 		_ = conn.Close()
 	}
-	health, err := m.Health(ctx)
+	health, err := askHelper(ctx)
 	if err != nil {
 		c.Down = append(c.Down, "the system helper does not answer: "+err.Error())
 		return c, nil
@@ -515,8 +506,7 @@ func (m Machine) Look(ctx context.Context) (update.Condition, error) {
 	return c, nil
 }
 
-// Health asks the system helper how it is.
-func (m Machine) Health(ctx context.Context) (*systemv1.Health, error) {
+func askHelper(ctx context.Context) (*systemv1.Health, error) {
 	ctx, cancel := context.WithTimeout(ctx, askTime)
 	defer cancel()
 	helper := helperclient.Client{Port: helperclient.Dial(generation.SystemSocket)}

@@ -1,0 +1,43 @@
+package system
+
+import (
+	"context"
+
+	"google.golang.org/protobuf/proto"
+
+	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/caller"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
+)
+
+// Port returns the way to the Helper within its own process, for who. Messages are not
+// marshalled; all else is as it is over the socket.
+func (h *Helper) Port(who caller.Who) helperclient.Port { return local{h, who} }
+
+type local struct {
+	helper *Helper
+	who    caller.Who
+}
+
+func (l local) Stream(ctx context.Context, request *systemv1.SystemRequest, receive func(*systemv1.SystemReply) error) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var refused error
+	err := l.helper.handle(ctx, l.who, incoming{kind: helperclient.Kind(request), size: proto.Size(request), life: context.WithoutCancel(ctx),
+		read: func() (*systemv1.SystemRequest, error) {
+			request := proto.CloneOf(request)
+			return request, checkRequest(request)
+		}}, func(reply *systemv1.SystemReply) error {
+		if refused == nil {
+			refused = receive(proto.CloneOf(reply))
+		}
+		if refused != nil {
+			cancel()
+		}
+		return refused
+	})
+	if refused != nil {
+		return refused
+	}
+	return err
+}
