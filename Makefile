@@ -107,7 +107,7 @@ release: package ## make the packages, and the signed files in which an App brin
 		$(GO) run ./packaging/release sign '$(RELEASE_KEY_FILE)' $$name.deb $$name.release || exit 1; \
 	done
 
-# Parameters: PROVISION=FILE, or SSH_KEY=FILE.pub, HOSTNAME=name, PAIR=1, DISPLAY=none, SSH_LEASE_FROM_FIRST_BOOT=1h
+# Parameters: SSH_KEY=FILE.pub, HOSTNAME=name, PAIR=1, DISPLAY=none, SSH_LEASE_FROM_FIRST_BOOT=1h
 # (docs/image.md). HOSTNAME and DISPLAY of the environment are the building machine's own.
 ARCH ?= amd64
 image: export IMAGE_HOSTNAME := $(if $(filter command,$(firstword $(origin HOSTNAME))),$(HOSTNAME))

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/BitBoxSwiss/bitbox-base/internal/bootdisk"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/apply"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/bruteforce"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/factoryreset"
@@ -68,11 +69,13 @@ var limits = map[string]float64{
 	"bitbox-base-ports.service":              1.5,
 	"bitbox-base-limits.service":             1.8,
 	"bitbox-base-discard.service":            2.0,
-	"bitbox-base-provision.service":          1.5,
+	"bitbox-base-prepaired.service":          1.5,
 	"bitbox-base-legacy-rules@.service":      2.0,
 	"bitbox-base-repair@.service":            4.0,
 	"bitbox-base-ssh.service":                6.0,
 	"bitbox-base-upgrade.service":            4.0,
+	"bitbox-base-slots.service":              2.5,
+	"bitbox-base-healthy.service":            2.5,
 	"bitbox-base-upgrade-boot.service":       3.0,
 }
 
@@ -191,8 +194,8 @@ func TestWhatStartsIsFixedBySetup(t *testing.T) {
 	for _, file := range unitFiles(t) {
 		name := filepath.Base(file)
 		template := strings.Contains(name, "@.") // somebody has to say of what
-		onDemand := template || name == generation.SSHUnit || name == "bitbox-base-reset.service" || name == "bitbox-base-provision.service" ||
-			slices.Contains(generation.PreflightUnits, name)
+		onDemand := template || name == generation.SSHUnit || name == "bitbox-base-reset.service" || name == "bitbox-base-prepaired.service" ||
+			name == update.SlotsUnit || slices.Contains(generation.PreflightUnits, name)
 		if slices.Contains(started, name) == onDemand {
 			t.Errorf("%s: started at boot is %v", name, !onDemand)
 		}
@@ -208,10 +211,10 @@ func TestNoServiceIsGivenUpForItsManyStarts(t *testing.T) {
 	for _, file := range unitFiles(t) {
 		name := filepath.Base(file)
 		switch name {
-		case "bitbox-base-provision.service", "bitbox-base-prepare.service", "bitbox-base-reset.service", "bitbox-base-upgrade-boot.service",
+		case "bitbox-base-prepaired.service", "bitbox-base-prepare.service", "bitbox-base-reset.service", "bitbox-base-upgrade-boot.service",
 			"bitbox-base-limits.service":
 			continue // once a boot
-		case update.Unit:
+		case update.Unit, update.SlotsUnit, "bitbox-base-healthy.service":
 			continue // one that fails again and again is to end; it says how often
 		}
 		if filepath.Ext(name) == ".service" && !strings.Contains(read(t, file), "\nStartLimitIntervalSec=0\n") {
@@ -252,7 +255,9 @@ func TestPathsAreThoseOfTheCode(t *testing.T) {
 		"bitbox-base-system.socket":        {"ListenStream=" + generation.SystemSocket + "\n"},
 		update.Unit:                        {"ConditionPathExists=" + upgrader + "\n", "ExecStart=" + upgrader + " upgrade\n"},
 		"bitbox-base-upgrade-boot.service": {"ConditionPathExists=" + upgrader + "\n", "ExecStart=" + upgrader + " upgrade boot\n"},
-		"bitbox-base-system.service": {update.Directory, generation.StateDirectory, generation.CertificateDirectory,
+		update.SlotsUnit:                   {"ConditionPathExists=" + bootdisk.Directory + "/" + bootdisk.SlotFile + "\n"},
+		"bitbox-base-healthy.service":      {"ConditionPathExists=" + bootdisk.Directory + "/" + bootdisk.SlotFile + "\n"},
+		"bitbox-base-system.service": {update.Directory, bootdisk.Directory, generation.StateDirectory, generation.CertificateDirectory,
 			filepath.Dir(generation.HostKey), generation.RuntimeDirectory},
 	} {
 		text := read(t, filepath.Join(units, unit))

@@ -12,7 +12,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/BitBoxSwiss/bitbox-base/internal/commandline"
-	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/provision"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/setup"
 )
@@ -124,7 +123,7 @@ func runSetup(c *cobra.Command, f setupFlags) error {
 // sshProvided tells whether SSH is to be on from the first start. Whether it then is,
 // setup looks at the end.
 func sshProvided() bool {
-	p, err := provision.Read(generation.StateDirectory, provision.Directory)
+	p, err := provision.Read(provision.Directory)
 	return err == nil && len(p.SSHKeys) > 0 && p.SSHLease > 0
 }
 

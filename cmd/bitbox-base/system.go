@@ -22,6 +22,8 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/factoryreset"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/host"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/ledger"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/prepaired"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/provision"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/services"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/system"
@@ -63,7 +65,7 @@ What was tried and not confirmed when the power went is undone on disk by then.`
 			if err != nil {
 				return err
 			}
-			if err := system.Prepare(config); err != nil {
+			if err := ledger.Prepare(config.Config); err != nil {
 				return err
 			}
 			if err := factoryreset.Prepare(config.Directory); err != nil {
@@ -73,17 +75,21 @@ What was tried and not confirmed when the power went is undone on disk by then.`
 			return nil
 		},
 	}, &cobra.Command{
-		Use:   "provision",
-		Short: "Take the provisioning file at the first boot of the image",
-		Long: `provision runs at boot before all that keeps a state. At the first boot it takes the
-provisioning file that lies on the EFI partition, if one does, and removes it from there. A
-file that comes later changes nothing.`,
-		Example: `  bitbox-base system provision`,
+		Use:   "prepaired",
+		Short: "Set up a pre-paired Base at its first boot",
+		Long: `prepaired runs at boot before all that keeps a state, if the image was made to be paired with
+an App: it makes the Base's keys and pairing from the image's provisioning file, and
+erases that. A Base that has an identity already is left as it is.`,
+		Example: `  bitbox-base system prepaired`,
 		Args:    commandline.Args(0, 0),
 		RunE: func(*cobra.Command, []string) error {
-			return provision.Install(provision.Config{
-				ESP: provision.BootESP{}, State: generation.StateDirectory,
-				Logger: slog.New(slog.NewTextHandler(os.Stderr, nil)),
+			config, err := systemConfig()
+			if err != nil {
+				return err
+			}
+			return prepaired.Install(prepaired.Config{
+				Root: provision.StateRoot, Factory: config.Factory, FirstLease: config.FirstLease, Clock: config.Clock, BootID: config.BootID,
+				Logger: config.Logger,
 			})
 		},
 	})
@@ -97,21 +103,19 @@ func systemConfig() (system.Config, error) {
 	if err != nil {
 		return system.Config{}, err
 	}
-	given, err := provision.Read(generation.StateDirectory, provision.Directory)
+	given, err := provision.Read(provision.Directory)
 	if err != nil {
 		return system.Config{}, err
 	}
-	return system.Config{
-		Directory:   generation.StateDirectory,
-		Factory:     given.Factory(),
-		FirstLease:  given.SSHLease,
-		NoDisplay:   given.NoDisplay,
-		Claim:       given.Claim,
-		ForgetClaim: func() error { return provision.ForgetClaim(generation.StateDirectory) },
-		Clock:       boottime.Clock,
-		BootID:      bootID,
-		Logger:      slog.New(slog.NewTextHandler(os.Stderr, nil)),
-	}, nil
+	return system.Config{Config: ledger.Config{
+		Directory:  generation.StateDirectory,
+		Factory:    given.Factory(),
+		FirstLease: given.SSHLease,
+		NoDisplay:  given.NoDisplay,
+		Clock:      boottime.Clock,
+		BootID:     bootID,
+		Logger:     slog.New(slog.NewTextHandler(os.Stderr, nil)),
+	}}, nil
 }
 
 func runSystem(ctx context.Context) error {
@@ -121,11 +125,11 @@ func runSystem(ctx context.Context) error {
 	}
 	machine := host.New(host.MaxPrograms)
 	auditor := &host.Auditor{}
-	config.Live, config.Banner, config.Announcer, config.Auditor = machine.Reserved(), machine, machine, auditor
+	config.Live, config.Banner, config.Network, config.Auditor = machine.Reserved(), machine, machine, auditor
 	config.Identities = machine.Identities
 	config.AuditInterval = auditInterval
 	config.Restart = machine.Restart
-	config.Manager, config.MonitorInterval, config.TimeZone = machine, monitorInterval, timezone.At("/")
+	config.Systemd, config.MonitorInterval, config.TimeZone = machine, monitorInterval, timezone.At("/")
 	if config.Services, err = services.Read(services.OwnFile); err != nil {
 		// The Base's own are managed all the same.
 		config.Logger.Error("the services of this appliance are not managed", "audit", true, "error", err)
@@ -143,8 +147,8 @@ func runSystem(ctx context.Context) error {
 		return err
 	}
 	helper, err := system.Open(config)
-	if errors.Is(err, system.ErrResetOrdered) {
-		return errors.Join(err, system.RestartForReset(ctx, config, machine.ResetFailed))
+	if errors.Is(err, factoryreset.ErrOrdered) {
+		return errors.Join(err, factoryreset.Restart(ctx, config.Directory, config.Restart, machine.ResetFailed))
 	}
 	if err != nil {
 		return err

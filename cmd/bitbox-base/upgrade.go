@@ -1,14 +1,17 @@
 package main
 
 import (
+	"errors"
 	"log/slog"
 	"os"
 
 	"github.com/spf13/cobra"
 
 	"github.com/BitBoxSwiss/bitbox-base/internal/commandline"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/slot"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/update"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/update/debian"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/update/image"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/release"
 )
 
@@ -62,5 +65,9 @@ func newReceiver() (*update.Receiver, error) {
 	if err != nil {
 		return nil, err
 	}
-	return update.NewReceiver(update.NewStore(update.Directory), debian.Machine{}, key)
+	var machine update.Machine = debian.Machine{}
+	if _, err := slot.Look("/"); !errors.Is(err, slot.ErrNoImage) {
+		machine = image.Machine{}
+	}
+	return update.NewReceiver(update.NewStore(update.Directory), machine, key)
 }

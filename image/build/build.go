@@ -120,7 +120,7 @@ func (o Options) writeAtomically(write func(path string) error) (err error) {
 	if err := write(file.Name()); err != nil {
 		return err
 	}
-	if o.Provision == "" {
+	if o.Provision.PrePaired == "" {
 		if err := file.Chmod(0o644); err != nil {
 			return err
 		}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/provision"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/setup"
 )
 
@@ -36,7 +37,10 @@ func Configure(ctx context.Context, root string, o Options) error {
 	if err := copyOverlay(root); err != nil {
 		return err
 	}
-	const name = DefaultHostname
+	name := o.Provision.Hostname
+	if name == "" {
+		name = DefaultHostname
+	}
 	list, err := os.ReadFile(filepath.Join(root, archiveList))
 	if err != nil {
 		return fmt.Errorf("find Debian's archives: %w", err)
@@ -74,14 +78,11 @@ func Configure(ctx context.Context, root string, o Options) error {
 			}
 		}
 	}
-	if o.Provision == "" {
-		return nil
+	notes, err := provision.Place(root, o.Provision)
+	for _, note := range notes {
+		o.progress("%s", note)
 	}
-	content, err := os.ReadFile(o.Provision)
-	if err != nil {
-		return fmt.Errorf("read the provisioning file: %w", err)
-	}
-	return put(root, "var/lib/bitbox-base/system/provision", content, 0o600)
+	return err
 }
 
 // links are what an image has beside the package's.

@@ -27,6 +27,8 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/firewall"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/host"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/ledger"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/server"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/services"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/system"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/units"
@@ -72,14 +74,16 @@ func unbounded() error {
 		return err
 	}
 	machine := host.New(1 << 20)
-	all := map[caller.Who]system.Bounds{}
-	for who := range system.CallerBounds {
-		all[who] = system.Bounds{Holds: 1 << 40, Calls: 1 << 30, Work: 1 << 30}
+	all := map[caller.Who]server.Bounds{}
+	for who := range server.CallerBounds {
+		all[who] = server.Bounds{Holds: 1 << 40, Calls: 1 << 30, Work: 1 << 30}
 	}
 	helper, err := system.Open(system.Config{
-		Directory: generation.StateDirectory, Factory: posture.Factory(), Clock: boottime.Clock, BootID: bootID,
-		Live: machine, Banner: machine, Announcer: machine, Manager: machine, Services: services.BuiltIn(), Bounds: all,
-		Logger: slog.New(slog.NewTextHandler(os.Stderr, nil)),
+		Config: ledger.Config{
+			Directory: generation.StateDirectory, Factory: posture.Factory(), Clock: boottime.Clock, BootID: bootID, Live: machine,
+			Logger: slog.New(slog.NewTextHandler(os.Stderr, nil)),
+		},
+		Banner: machine, Network: machine, Systemd: machine, Services: services.BuiltIn(), Bounds: all,
 	})
 	if err != nil {
 		return err

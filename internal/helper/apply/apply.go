@@ -18,6 +18,7 @@ import (
 	"time"
 
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/failpoint"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/proxy"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/sshaccess"
@@ -112,7 +113,6 @@ func (e *StepError) Unwrap() error { return e.Err }
 type Applier struct {
 	store *generation.Store
 	live  Live
-	fail  func(step string) error
 
 	// StepTime bounds one step, and VerifyTime the wait until the machine is what it was told
 	// to be; New sets them.
@@ -129,10 +129,9 @@ type inForce struct {
 	files     generation.Files
 }
 
-// New returns an Applier that knows nothing of the machine yet. fail is called before
-// each step, and fails it by an error.
-func New(store *generation.Store, live Live, fail func(string) error) *Applier {
-	return &Applier{store: store, live: live, fail: fail, StepTime: StepTime, VerifyTime: verifyTime}
+// New returns an Applier that knows nothing of the machine yet.
+func New(store *generation.Store, live Live) *Applier {
+	return &Applier{store: store, live: live, StepTime: StepTime, VerifyTime: verifyTime}
 }
 
 // Apply puts wanted in force. If it fails and revocable is set, what was in force
@@ -182,7 +181,7 @@ func (r *application) step(ctx context.Context, name, detail string, do func(con
 	r.progress(&systemv1.Progress{Step: name, Detail: detail})
 	ctx, cancel := context.WithTimeout(ctx, r.StepTime)
 	defer cancel()
-	err := r.fail(strings.TrimSpace(name + " " + detail))
+	err := failpoint.Reach(strings.TrimSpace(name + " " + detail))
 	if err == nil {
 		err = do(ctx)
 	}

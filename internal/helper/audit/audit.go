@@ -125,7 +125,6 @@ var checks = []check{
 	{"loose-files", 60 * time.Second, checkLooseFiles},
 	{"users", 10 * time.Second, checkUsers},
 	{"updates", 60 * time.Second, checkUpdates},
-	{"provisioning", 10 * time.Second, checkProvisioning},
 	{"kernel", 10 * time.Second, checkKernel},
 }
 

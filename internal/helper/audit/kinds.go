@@ -6,7 +6,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/BitBoxSwiss/bitbox-base/internal/bootdisk"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
 )
 
@@ -39,7 +38,6 @@ const (
 	idSecondRoot       = "second-root"
 	idUpdates          = "updates"
 	idUpdatesUnknown   = "updates-unknown"
-	idProvisioning     = "provisioning-late"
 	idKernel           = "kernel-settings"
 	idKernelHost       = "kernel-settings-host"
 	idLeftOut          = "files-left-out"
@@ -281,13 +279,6 @@ var kinds = []kind{
 		expected: "Debian's package lists, at most 10 days old and not from the future",
 		why:      "Without them an old flaw goes unnoticed.",
 		fix:      "Check that the Base can reach the internet and that its clock is right; it fetches the lists every day. `bitbox-app update --debian` fetches them now.",
-	},
-	{
-		id: idProvisioning, check: "provisioning", severity: Warning,
-		title:    "A provisioning file lies on the EFI partition",
-		expected: "none: the Base has had its first boot",
-		why:      "The Base ignores it. But the first boot after a factory reset would read it, and whoever wrote it would decide who owns the Base.",
-		fix:      "Open the disk in another computer and remove " + bootdisk.ProvisionFile + ", then restart the Base.",
 	},
 	{
 		id: idKernel, check: "kernel", severity: Warning,

@@ -7,6 +7,7 @@ import (
 	"os/user"
 	"strconv"
 
+	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/firewall"
 	"github.com/BitBoxSwiss/bitbox-base/internal/ipc"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/pairing"
@@ -96,4 +97,18 @@ func (u Users) Who(peer ipc.Peer) (Who, error) {
 	default:
 		return 0, fmt.Errorf("user %d may not speak to the system helper", peer.UID)
 	}
+}
+
+// Call is one request of a caller that may be answered.
+type Call struct {
+	Who Who
+	// App is the id of the App for which it is, by the Middleware's word; empty: none is named.
+	App string
+	// Send sends a reply before the last one.
+	Send func(*systemv1.SystemReply) error
+}
+
+// Progress tells what is being done. Whoever does not read it sees the result all the same.
+func (c *Call) Progress(p *systemv1.Progress) {
+	_ = c.Send(&systemv1.SystemReply{Result: &systemv1.SystemReply_Progress{Progress: p}})
 }

@@ -3,6 +3,7 @@
 package changerecorder
 
 import (
+	"errors"
 	"log/slog"
 	"path/filepath"
 	"sync"
@@ -25,6 +26,11 @@ type Recorder struct {
 	file    *changelog.File // nil: it cannot be used
 	broken  error           // why
 	limiter changelog.Limiter
+}
+
+// None is the Recorder of a Base that has no log yet; what it is given goes to the journal.
+func None(log *slog.Logger, clock func() time.Duration) *Recorder {
+	return &Recorder{log: log, clock: clock, broken: errors.New("this Base has no log of changes yet")}
 }
 
 // Open opens the log in a directory, or begins it; floor is what was kept of it (Floor), nil

@@ -26,6 +26,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/proxy"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/services"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/slot"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/sshaccess"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/sshkey"
@@ -99,7 +100,11 @@ func (m Host) Provide(_ context.Context, e posture.Effective) error {
 // Identities returns how a client recognises what is open. What cannot be read is left
 // out: the audit tells what is wrong with it.
 func (m Host) Identities(e posture.Effective) posture.Identities {
-	return IdentitiesIn(generation.HostKey, generation.CertificateDirectory, e)
+	i := IdentitiesIn(generation.HostKey, generation.CertificateDirectory, e)
+	if running, err := slot.Look("/"); err == nil {
+		i.Image = &running
+	}
+	return i
 }
 
 // IdentitiesIn reads the host key and the certificates elsewhere.

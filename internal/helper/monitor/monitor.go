@@ -1,5 +1,5 @@
 // Package monitor remembers how services, disk and updates were, and makes an event of what
-// is new. It is pure: what is and the time are handed in.
+// is new. [Monitor] is pure: what is and the time are handed in. [Looker] looks.
 package monitor
 
 import (

@@ -14,6 +14,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/apply"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/caller"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/ledger"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
 )
@@ -28,7 +29,7 @@ func TestPreflightUnitsAreThoseOfThePackage(t *testing.T) {
 	if !slices.Equal(units, generation.PreflightUnits) {
 		t.Errorf("the parts start %q, the package has %q", units, generation.PreflightUnits)
 	}
-	files, err := generation.Render(closed())
+	files, err := generation.Render(ledger.Closed())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -71,7 +72,7 @@ func applySteps(t *testing.T) []string {
 	t.Helper()
 	f := &failOnce{}
 	b := newBase(t)
-	b.config.Failpoint = f.step
+	b.fail = f.step
 	b.start()
 	a := b.pair(b.as(caller.Middleware), "phone", owner)
 	b.settled()
@@ -97,7 +98,7 @@ func TestAFailureAtAnyStepLeavesTheOldPostureWhole(t *testing.T) {
 		t.Run(step, func(t *testing.T) {
 			f := &failOnce{}
 			b := newBase(t)
-			b.config.Failpoint = f.step
+			b.fail = f.step
 			b.start()
 			a := b.pair(b.as(caller.Middleware), "phone", owner)
 			b.settled()
@@ -146,9 +147,9 @@ func TestServersThatFailLeaveTheOldPostureWhole(t *testing.T) {
 					t.Errorf("in force is %+v, was %+v", after, before)
 				}
 				b.world.set(action, nil)
-				b.helper.mu.Lock()
-				b.helper.worker.Wake()
-				b.helper.mu.Unlock()
+				if err := b.helper.Reapply(t.Context()); err != nil {
+					t.Fatal(err)
+				}
 				b.settled()
 			})
 		}
@@ -165,7 +166,7 @@ func TestAStepThatHangsEndsAndIsNamed(t *testing.T) {
 			a := b.pair(b.as(caller.Middleware), "phone", owner)
 			b.settled()
 			before := b.helper.Effective()
-			b.helper.apply.StepTime = 50 * time.Millisecond
+			b.helper.keeper.Apply.StepTime = 50 * time.Millisecond
 			b.world.mu.Lock()
 			b.world.hangs = action
 			b.world.mu.Unlock()
@@ -244,7 +245,7 @@ func TestLockdownHoldsThoughTheDiskIsFull(t *testing.T) {
 	b := newBase(t)
 	full := false
 	var mu sync.Mutex
-	b.config.Failpoint = func(step string) error {
+	b.fail = func(step string) error {
 		mu.Lock()
 		defer mu.Unlock()
 		if full && (step == "save" || step == "write") {

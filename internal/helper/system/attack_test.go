@@ -16,6 +16,8 @@ import (
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/bruteforce"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/caller"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/ledger"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/server"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/ipc"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
@@ -202,7 +204,7 @@ func TestACompromisedMiddlewareLocksNoOwnerOut(t *testing.T) {
 		return &systemv1.Restrict{What: &systemv1.Restrict_AppCutOff{AppCutOff: &systemv1.AppCutOff{SigningKey: key[:]}}}
 	}
 	authority := x.attacker.Authority()
-	sizeBefore := len(x.helper.ledger.Chain())
+	sizeBefore := x.chainSize()
 	for range 100 {
 		_ = restrict(lockdown())
 		_ = restrict(&systemv1.Restrict{What: &systemv1.Restrict_PairingShut{PairingShut: &systemv1.PairingShut{}}})
@@ -218,7 +220,7 @@ func TestACompromisedMiddlewareLocksNoOwnerOut(t *testing.T) {
 			_, _ = x.attacker.Do(t.Context(), getPosture(make([]byte, 32), true), nil)
 		}
 	}
-	if grown := len(x.helper.ledger.Chain()) - sizeBefore; grown > 1024 {
+	if grown := x.chainSize() - sizeBefore; grown > 1024 {
 		t.Errorf("the flood has put %d bytes into the history", grown)
 	}
 	// It may take viewers away; it serves them anyway, or not.
@@ -308,20 +310,20 @@ func TestKeysThatDisagreeAreReconciledTowardsClosed(t *testing.T) {
 	b.start()
 	middleware := b.as(caller.Middleware)
 	b.pair(middleware, "phone", owner)
-	registryOne, ledgerOne := b.helper.store.registry, b.helper.store.ledger
+	registryOne, ledgerOne := b.helper.keeper.Saved().Registry, b.helper.keeper.Saved().Ledger
 	second := b.pair(middleware, "tablet", owner)
-	registryTwo, ledgerTwo := b.helper.store.registry, b.helper.store.ledger
+	registryTwo, ledgerTwo := b.helper.keeper.Saved().Registry, b.helper.keeper.Saved().Ledger
 	b.stop()
-	for name, c := range map[string]changes{
-		"the posture lists a key that was not enrolled": {registryOne, ledgerTwo},
-		"a key is enrolled that the posture lacks":      {registryTwo, ledgerOne},
+	for name, c := range map[string]ledger.Saved{
+		"the posture lists a key that was not enrolled": {Registry: registryOne, Ledger: ledgerTwo},
+		"a key is enrolled that the posture lacks":      {Registry: registryTwo, Ledger: ledgerOne},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s, err := openStore(b.directory, nil, func(string) error { return nil })
+			s, err := ledger.OpenStore(b.directory, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if err := errors.Join(s.save(c), s.Close()); err != nil {
+			if err := errors.Join(s.Save(c), s.Close()); err != nil {
 				t.Fatal(err)
 			}
 			b.t = t
@@ -331,8 +333,8 @@ func TestKeysThatDisagreeAreReconciledTowardsClosed(t *testing.T) {
 			if e := b.helper.Effective(); len(e.Apps) != 1 || e.Apps[0].Name != "phone" {
 				t.Errorf("the posture has the Apps %+v", e.Apps)
 			}
-			if _, enrolled := b.helper.enrolled[second.key]; enrolled || len(b.helper.enrolled) != 1 {
-				t.Errorf("%d keys are enrolled", len(b.helper.enrolled))
+			if enrolled := b.helper.keeper.Enrolled(); len(enrolled) != 1 || enrolled[second.key].Role != 0 {
+				t.Errorf("%d keys are enrolled", len(enrolled))
 			}
 		})
 	}
@@ -364,10 +366,7 @@ func TestATriedRemovalOfAnAppIsUndoneWhole(t *testing.T) {
 	other.via = b.as(caller.Middleware)
 	other.mustSubmit(func(p *posture.Posture, _ uint64) { p.NodeName = "still here" })
 	a.mustSubmit(remove)
-	b.helper.mu.Lock()
-	_, enrolled := b.helper.enrolled[other.key]
-	b.helper.mu.Unlock()
-	if enrolled {
+	if _, enrolled := b.helper.keeper.Enrolled()[other.key]; enrolled {
 		t.Error("the authority still knows the key")
 	}
 }
@@ -383,20 +382,26 @@ func FuzzRequest(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) {
 		first, _, _ := protowire.ConsumeTag(b)
 		kind := uint16(first)
-		request, err := parseRequest(kind, b)
+		request, err := server.Parse(kind, b)
 		if err != nil {
 			return
 		}
 		// A stranger may send nothing, whatever it is.
-		if verbs[helperclient.Kind(request)].may.has(0) {
+		if verbs[helperclient.Kind(request)].May.Has(0) {
 			t.Fatalf("%T is permitted to nobody in particular", request.GetVerb())
 		}
 		again, err := proto.Marshal(request)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := parseRequest(kind, again); err != nil {
+		if _, err := server.Parse(kind, again); err != nil {
 			t.Fatalf("what was read once cannot be read again: %v", err)
 		}
 	})
+}
+
+// chainSize is how long the history of the posture is, in bytes.
+func (b *base) chainSize() (n int) {
+	b.helper.keeper.Look(func(l *posture.Ledger) { n = len(l.Chain()) })
+	return n
 }

@@ -5,13 +5,14 @@ import (
 	"time"
 
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/factoryreset"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/ledger"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/sshkey"
 )
 
 // booted boots as far as the packet filter, and returns what is left of SSH's lease.
 func (b *base) booted() (left time.Duration) {
 	b.t.Helper()
-	if err := Prepare(b.config); err != nil {
+	if err := ledger.Prepare(b.config.Config); err != nil {
 		b.t.Fatal(err)
 	}
 	h, err := Open(b.config)

@@ -20,6 +20,8 @@ import (
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/boottime"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/caller"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/failpoint"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/ledger"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/noiseconn"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/pairing"
@@ -48,7 +50,8 @@ type base struct {
 	t         *testing.T
 	directory string
 	world     *world
-	ahead     atomic.Int64 // how far the clock was put ahead
+	fail      func(step string) error // of each step that reaches the disk or the machine; nil: none fails
+	ahead     atomic.Int64            // how far the clock was put ahead
 	config    Config
 	helper    *Helper
 	stop      func()
@@ -60,10 +63,12 @@ func newBase(t *testing.T) *base {
 	b := &base{t: t, directory: t.TempDir()}
 	b.world = newWorld(b.directory)
 	b.config = Config{
-		Directory: b.directory, Live: b.world, Banner: b.world, Announcer: b.world,
-		Factory: posture.Factory(), BootID: "boot 1",
-		Clock:  func() time.Duration { return boottime.Clock() + time.Duration(b.ahead.Load()) },
-		Logger: slog.New(slog.DiscardHandler),
+		Config: ledger.Config{
+			Directory: b.directory, Live: b.world, Factory: posture.Factory(), BootID: "boot 1",
+			Clock:  func() time.Duration { return boottime.Clock() + time.Duration(b.ahead.Load()) },
+			Logger: slog.New(slog.DiscardHandler),
+		},
+		Banner: b.world, Network: b.world,
 	}
 	return b
 }
@@ -71,11 +76,14 @@ func newBase(t *testing.T) *base {
 // start runs the helper, and waits until the machine is as it says.
 func (b *base) start() {
 	b.t.Helper()
+	if b.fail != nil {
+		b.t.Cleanup(failpoint.Set(b.fail))
+	}
 	var err error
 	if b.helper, err = Open(b.config); err != nil {
 		b.t.Fatalf("open the helper: %v", err)
 	}
-	b.helper.apply.VerifyTime = 100 * time.Millisecond
+	b.helper.keeper.Apply.VerifyTime = 100 * time.Millisecond
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() {
@@ -101,22 +109,17 @@ func (b *base) start() {
 func (b *base) settled() {
 	b.t.Helper()
 	until(b.t, "the machine is what the ledger says", func() error {
-		b.helper.mu.Lock()
-		c, version := b.helper.convergence, b.helper.version
-		b.helper.mu.Unlock()
-		if c.version != version || c.failure != nil {
-			return errors.Join(errors.New("the worker is not done"), c.failure)
+		if _, applying, failure := b.helper.keeper.InForce(); applying || failure != nil {
+			return errors.Join(errors.New("the worker is not done"), failure)
 		}
 		return b.world.is(b.helper.Effective())
 	})
 }
 
-// advance puts the clock ahead.
+// advance puts the clock ahead, and has the ledger look at it.
 func (b *base) advance(d time.Duration) {
 	b.ahead.Add(int64(d))
-	b.helper.mu.Lock()
-	b.helper.worker.Wake()
-	b.helper.mu.Unlock()
+	b.helper.keeper.Summary()
 }
 
 // as is a client that calls as who, within this process.

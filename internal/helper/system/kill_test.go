@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -16,7 +15,9 @@ import (
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/boottime"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/caller"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/failpoint"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/ledger"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
 )
@@ -37,21 +38,21 @@ func victim() {
 	w := newWorld(directory)
 	armed, seen := false, map[string]int{}
 	var mu sync.Mutex
+	failpoint.Set(func(step string) error {
+		mu.Lock()
+		defer mu.Unlock()
+		if armed {
+			seen[step]++
+		}
+		if wanted := os.Getenv(stepVariable); armed && (step == wanted || fmt.Sprintf("%s %d", step, seen[step]) == wanted) {
+			_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
+			select {}
+		}
+		return nil
+	})
 	h, err := Open(Config{
-		Directory: directory, Live: w, Banner: w, Announcer: w, Factory: posture.Factory(), BootID: "boot 1", Clock: boottime.Clock,
-		Logger: slog.New(slog.DiscardHandler),
-		Failpoint: func(step string) error {
-			mu.Lock()
-			defer mu.Unlock()
-			if armed {
-				seen[step]++
-			}
-			if wanted := os.Getenv(stepVariable); armed && (step == wanted || fmt.Sprintf("%s %d", step, seen[step]) == wanted) {
-				_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
-				select {}
-			}
-			return nil
-		},
+		Config: ledger.Config{Directory: directory, Live: w, Factory: posture.Factory(), BootID: "boot 1", Clock: boottime.Clock},
+		Banner: w, Network: w,
 	})
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -60,7 +61,7 @@ func victim() {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	go h.Run(ctx)
-	if err := h.applied(ctx); err != nil {
+	if err := h.Reapply(ctx); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
@@ -133,7 +134,7 @@ func TestAHelperKilledAtAnyStepLeavesOldOrNewWhole(t *testing.T) {
 					t.Fatalf("right after the kill: %v", err)
 				}
 				// At boot nothing that was not settled is read by anybody.
-				if err := Prepare(b.config); err != nil {
+				if err := ledger.Prepare(b.config.Config); err != nil {
 					t.Fatalf("prepare: %v", err)
 				}
 				if err := onDisk(b.directory, before); err != nil {
@@ -202,7 +203,7 @@ func TestATryDoesNotOutliveAPowerCut(t *testing.T) {
 	if onDisk(b.directory, before) == nil {
 		t.Fatal("the try is not on the disk, so there is nothing to undo")
 	}
-	if err := Prepare(b.config); err != nil {
+	if err := ledger.Prepare(b.config.Config); err != nil {
 		t.Fatal(err)
 	}
 	if err := onDisk(b.directory, before); err != nil {
@@ -218,7 +219,7 @@ func TestSSHDoesNotOutliveAReboot(t *testing.T) {
 	b.settled()
 	b.stop()
 	b.config.BootID = "boot 2"
-	if err := Prepare(b.config); err != nil {
+	if err := ledger.Prepare(b.config.Config); err != nil {
 		t.Fatal(err)
 	}
 	b.start()
@@ -236,7 +237,7 @@ func TestADamagedStateLeavesAClosedBase(t *testing.T) {
 	a.mustSubmit(open)
 	b.settled()
 	b.stop()
-	path := filepath.Join(b.directory, stateFile)
+	path := filepath.Join(b.directory, ledger.StateFile)
 	content, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
@@ -247,10 +248,10 @@ func TestADamagedStateLeavesAClosedBase(t *testing.T) {
 	if err := os.WriteFile(path, content, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := Prepare(b.config); err != nil {
+	if err := ledger.Prepare(b.config.Config); err != nil {
 		t.Fatal(err)
 	}
-	if err := onDisk(b.directory, closed()); err != nil {
+	if err := onDisk(b.directory, ledger.Closed()); err != nil {
 		t.Errorf("the Base is not closed: %v", err)
 	}
 	if _, err := Open(b.config); err == nil {

@@ -160,7 +160,7 @@ func (b *base) readersLeave() {
 	b.t.Helper()
 	until(b.t, "nobody reads logs any more", func() error {
 		for n := range journal.MaxReaders {
-			give, err := b.helper.readers.Take(n < helperclient.MaxMiddlewareReaders)
+			give, err := b.helper.journal.Readers.Take(n < helperclient.MaxMiddlewareReaders)
 			if err != nil {
 				return err
 			}

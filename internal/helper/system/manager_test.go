@@ -19,6 +19,7 @@ import (
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/caller"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/server"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/services"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/timezone"
 )
@@ -239,11 +240,11 @@ func (m *manager) Journal(ctx context.Context, receive func([]byte, bool) error,
 func managedBase(t *testing.T) (*base, *manager) {
 	t.Helper()
 	b, m := newBase(t), newManager()
-	b.config.Manager = m
+	b.config.Systemd = m
 	// These tests ask for more than a caller may have in a minute; the budgets have tests of
 	// their own (table_test.go).
-	b.config.Bounds = maps.Clone(CallerBounds)
-	b.config.Bounds[caller.Middleware] = Bounds{Holds: CallerBounds[caller.Middleware].Holds, Calls: 1e6, Work: 1e6}
+	b.config.Bounds = maps.Clone(server.CallerBounds)
+	b.config.Bounds[caller.Middleware] = server.Bounds{Holds: server.CallerBounds[caller.Middleware].Holds, Calls: 1e6, Work: 1e6}
 	b.config.Services = append(services.BuiltIn(), ownService("electrs"), ownService("bitcoind"))
 	b.config.TimeZone = zones(t, b.directory)
 	b.config.UpdateStamp = filepath.Join(b.directory, "upgrade-stamp")

@@ -19,6 +19,7 @@ import (
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/caller"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/ledger"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/noiseconn"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/pairing"
@@ -41,15 +42,15 @@ func setRole(a *app, role basev1.Role) func(*posture.Posture, uint64) {
 // roles are those of an App in both halves of the helper's state, and on the disk.
 func (b *base) roles(a *app) (ledger, authority, stored basev1.Role) {
 	b.t.Helper()
-	b.helper.mu.Lock()
-	defer b.helper.mu.Unlock()
-	for _, app := range b.helper.ledger.Effective().Apps {
-		if app.SigningKey == a.key {
-			ledger = app.Role
+	b.helper.keeper.Look(func(l *posture.Ledger) {
+		for _, app := range l.Effective().Apps {
+			if app.SigningKey == a.key {
+				ledger = app.Role
+			}
 		}
-	}
-	authority = b.helper.enrolled[a.key].Role
-	list, err := pairing.ParseRegistry(b.helper.store.registry)
+	})
+	authority = b.helper.keeper.Enrolled()[a.key].Role
+	list, err := pairing.ParseRegistry(b.helper.keeper.Saved().Registry)
 	if err != nil {
 		b.t.Fatal(err)
 	}
@@ -181,7 +182,7 @@ func TestOfTwoRolesTheLowerCounts(t *testing.T) {
 		b.pair(m, "phone", owner)
 		tablet := b.pair(m, "tablet", operator)
 		b.settled()
-		list, err := pairing.ParseRegistry(b.helper.store.registry)
+		list, err := pairing.ParseRegistry(b.helper.keeper.Saved().Registry)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -190,10 +191,14 @@ func TestOfTwoRolesTheLowerCounts(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := b.helper.store.save(changes{registry: registry}); err != nil {
+		b.stop()
+		store, err := ledger.OpenStore(b.directory, nil)
+		if err != nil {
 			t.Fatal(err)
 		}
-		b.stop()
+		if err := errors.Join(store.Save(ledger.Saved{Registry: registry}), store.Close()); err != nil {
+			t.Fatal(err)
+		}
 		b.start()
 		b.wantRole(tablet, min(stored, operator), "the authority had "+stored.String())
 	}

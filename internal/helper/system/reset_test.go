@@ -15,6 +15,7 @@ import (
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/caller"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/factoryreset"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/ledger"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/sshkey"
@@ -47,11 +48,11 @@ func (b *base) nextBoot() {
 		b.t.Fatal(err)
 	}
 	b.config.BootID = "boot 2"
-	if err := Prepare(b.config); err != nil {
+	if err := ledger.Prepare(b.config.Config); err != nil {
 		b.t.Fatal(err)
 	}
 	b.world = newWorld(b.directory)
-	b.config.Live, b.config.Banner, b.config.Announcer = b.world, b.world, b.world
+	b.config.Live, b.config.Banner, b.config.Network = b.world, b.world, b.world
 	b.start()
 	b.settled()
 }
@@ -59,7 +60,7 @@ func (b *base) nextBoot() {
 func TestAFactoryResetMakesTheBaseAsNew(t *testing.T) {
 	for name, by := range map[string]func(*base, *app) error{
 		"an owner's App": func(b *base, a *app) error {
-			_, err := b.as(caller.Middleware).Do(t.Context(), resetByOrder(a.order(b.helper.BaseName())), nil)
+			_, err := b.as(caller.Middleware).Do(t.Context(), resetByOrder(a.order(b.helper.keeper.BaseName())), nil)
 			return err
 		},
 		"console": func(b *base, _ *app) error {
@@ -111,7 +112,7 @@ func TestAFactoryResetMakesTheBaseAsNew(t *testing.T) {
 				return nil
 			})
 			b.stop()
-			if _, err := Open(b.config); !errors.Is(err, ErrResetOrdered) {
+			if _, err := Open(b.config); !errors.Is(err, factoryreset.ErrOrdered) {
 				t.Fatalf("a helper starts before the reset is finished: %v", err)
 			}
 
@@ -150,7 +151,7 @@ func TestAFactoryResetMakesTheBaseAsNew(t *testing.T) {
 // the console is shown.
 func TestACompromisedMiddlewareCannotResetTheBase(t *testing.T) {
 	x := newAttack(t)
-	name := x.helper.BaseName()
+	name := x.helper.keeper.BaseName()
 	lift := posture.SignLiftBan(x.phone.look().LiftBanOrder(netip.MustParseAddr("192.0.2.1"), x.phone.challenge()), x.phone.seed)
 	old := x.phone.order(name)
 	x.advance(posture.ChallengeLife)
@@ -228,13 +229,13 @@ func TestAResetThatCannotBeFinishedDoesNotRestartTheMachineForEver(t *testing.T)
 			return nil
 		}
 		tried := func(context.Context) bool { return failed }
-		if err := RestartForReset(t.Context(), b.config, tried); err != nil || restarts != 0 {
+		if err := factoryreset.Restart(t.Context(), b.directory, b.config.Restart, tried); err != nil || restarts != 0 {
 			t.Errorf("without an order: %d restarts, %v", restarts, err)
 		}
 		if err := factoryreset.Order(b.directory, factoryreset.Record{}); err != nil {
 			t.Fatal(err)
 		}
-		err := RestartForReset(t.Context(), b.config, tried)
+		err := factoryreset.Restart(t.Context(), b.directory, b.config.Restart, tried)
 		if (restarts == 0) != failed || (err != nil) != failed {
 			t.Errorf("failed %v: %d restarts, %v", failed, restarts, err)
 		}
@@ -247,7 +248,7 @@ func TestAResetThatCannotBeFinishedDoesNotRestartTheMachineForEver(t *testing.T)
 // A disk that takes no marker leaves everything as it is.
 func TestAResetThatCannotBeOrderedChangesNothing(t *testing.T) {
 	b := newBase(t)
-	b.config.Failpoint = func(step string) error {
+	b.fail = func(step string) error {
 		if step == "reset" {
 			return errors.New("the disk is full")
 		}
@@ -273,7 +274,7 @@ func TestTheSummaryTellsWhatIsInForce(t *testing.T) {
 		return reply.GetSummary()
 	}
 	if s := look(); s.GetOwners() != 0 || s.GetSsh() != nil || len(s.GetApis()) != 0 || s.GetLockdown() || s.GetLastReset() != nil ||
-		s.GetNodeName() != b.helper.BaseName() {
+		s.GetNodeName() != b.helper.keeper.BaseName() {
 		t.Errorf("of a new Base: %v", s)
 	}
 	a := b.pair(b.as(caller.Middleware), "phone", owner)

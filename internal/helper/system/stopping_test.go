@@ -14,6 +14,7 @@ import (
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/caller"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/machine"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/services"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
@@ -38,7 +39,7 @@ func TestTheMachineStopsAfterTheAnswer(t *testing.T) {
 				t.Error("it stops before the answer")
 			}
 		}
-		b.ahead.Store(int64(stopRest))
+		b.ahead.Store(int64(machine.StopRest))
 		b.start()
 		events := b.watchEvents()
 		if _, err := b.as(caller.Middleware).Do(t.Context(), request, nil); err != nil {
@@ -78,7 +79,7 @@ func TestWhoStandsAtTheBaseHasTimeBeforeAnAppCanStopItAgain(t *testing.T) {
 	now := atomic.Int64{}
 	b.config.Clock = func() time.Duration { return time.Duration(now.Load()) }
 	b.start()
-	for _, at := range []time.Duration{0, time.Second, stopRest - 1} {
+	for _, at := range []time.Duration{0, time.Second, machine.StopRest - 1} {
 		now.Store(int64(at))
 		for _, request := range []*systemv1.SystemRequest{rebootRequest(), powerOffRequest()} {
 			if _, err := b.as(caller.Middleware).Do(t.Context(), request, nil); !errors.Is(err, &helperclient.Error{Code: helperclient.CodeBusy}) ||
@@ -98,7 +99,7 @@ func TestWhoStandsAtTheBaseHasTimeBeforeAnAppCanStopItAgain(t *testing.T) {
 func TestAMachineThatDoesNotStopCanBeAskedAgain(t *testing.T) {
 	b, m := managedBase(t)
 	m.fail["start reboot.target"] = errors.New("refused")
-	b.ahead.Store(int64(stopRest))
+	b.ahead.Store(int64(machine.StopRest))
 	b.start()
 	if _, err := b.as(caller.Middleware).Do(t.Context(), rebootRequest(), nil); err != nil {
 		t.Fatal(err)
@@ -111,7 +112,7 @@ func TestAMachineThatDoesNotStopCanBeAskedAgain(t *testing.T) {
 
 func TestTheMachineIsNotStoppedInTheMiddleOfSomething(t *testing.T) {
 	b, m := managedBase(t)
-	b.ahead.Store(int64(stopRest))
+	b.ahead.Store(int64(machine.StopRest))
 	b.start()
 	m.set(services.DebianUpdatesUnit, "activating")
 	if _, err := b.as(caller.Middleware).Do(t.Context(), rebootRequest(), nil); !errors.Is(err,
@@ -159,7 +160,7 @@ func TestTheMachineIsRunByTheMiddlewareAndRoot(t *testing.T) {
 		{Verb: &systemv1.SystemRequest_InstallDebianUpdates{}},
 	} {
 		for _, who := range []caller.Who{0, caller.Middleware, caller.Console, caller.Root} {
-			if got, want := verbs[helperclient.Kind(request)].may.has(who), who == caller.Middleware || who == caller.Root; got != want {
+			if got, want := verbs[helperclient.Kind(request)].May.Has(who), who == caller.Middleware || who == caller.Root; got != want {
 				t.Errorf("%v may ask for %T: %v, want %v", who, request.GetVerb(), got, want)
 			}
 		}

@@ -15,10 +15,18 @@ import (
 
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/caller"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/changerecorder"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/ledger"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/server"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/ipc"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/changelog"
 )
+
+// verbs is the table, of a helper that does nothing.
+var verbs = (&Helper{keeper: &ledger.Keeper{}}).verbs()
+
+var verbField = (&systemv1.SystemRequest{}).ProtoReflect().Descriptor().Oneofs().ByName("verb")
 
 func TestEachVerbHasARow(t *testing.T) {
 	fields := verbField.Fields()
@@ -31,36 +39,36 @@ func TestEachVerbHasARow(t *testing.T) {
 		case !ok:
 			t.Errorf("the verb %q has no row in verbs.go", fields.Get(i).Name())
 			continue
-		case v.may == 0 || v.may.has(0) || v.limit == 0 || v.limit > ipc.MaxMessageSize || v.holds < v.limit:
-			t.Errorf("the row of %q has no callers or no bounds: %+v", v.name, v)
+		case v.May == 0 || v.May.Has(0) || v.Limit == 0 || v.Limit > ipc.MaxMessageSize || v.Holds < v.Limit:
+			t.Errorf("the row of %q has no callers or no bounds: %+v", v.Name, v)
 		}
-		for who, most := range CallerBounds {
-			if v.closes {
-				most = closingBounds
+		for who, most := range server.CallerBounds {
+			if v.Closes {
+				most = server.ClosingBounds
 			}
-			if v.may.has(who) && (v.holds > most.Holds-most.Kept || float64(v.work) > most.Work*burstTime.Seconds()) {
-				t.Errorf("the budget of the %s never has room for %q", who, v.name)
+			if v.May.Has(who) && (v.Holds > most.Holds-most.Kept || float64(v.Work) > most.Work*server.BurstTime.Seconds()) {
+				t.Errorf("the budget of the %s never has room for %q", who, v.Name)
 			}
 		}
-		if v.record == nil || v.name == "authority" {
+		if v.Record == nil || v.Name == "authority" {
 			continue
 		}
 		// An empty request must not be the end of the helper.
 		request := &systemv1.SystemRequest{}
 		m := request.ProtoReflect()
 		m.Set(fields.Get(i), m.NewField(fields.Get(i)))
-		word := v.record.word
-		if v.record.what != nil {
-			word = v.record.what(request)
+		word := v.Record.Word
+		if v.Record.What != nil {
+			word = v.Record.What(request)
 		}
 		if _, isWord := changelog.Words[word]; !isWord {
-			t.Errorf("the verb %q is recorded as %q, which is no word of the log", v.name, word)
+			t.Errorf("the verb %q is recorded as %q, which is no word of the log", v.Name, word)
 		}
-		if v.record.detail != nil {
-			_ = v.record.detail(request, nil) + v.record.detail(request, &systemv1.SystemReply{})
+		if v.Record.Detail != nil {
+			_ = v.Record.Detail(request, nil) + v.Record.Detail(request, &systemv1.SystemReply{})
 		}
-		if v.record.signed != nil {
-			_ = v.record.signed(request)
+		if v.Record.Signed != nil {
+			_ = v.Record.Signed(request)
 		}
 	}
 }
@@ -68,7 +76,7 @@ func TestEachVerbHasARow(t *testing.T) {
 // kindOf returns the kind of a verb by its name.
 func kindOf(name string) uint16 {
 	for kind, v := range verbs {
-		if v.name == name {
+		if v.Name == name {
 			return kind
 		}
 	}
@@ -102,9 +110,10 @@ func TestWhoMayNotAskIsRefusedBeforeAnythingIsParsed(t *testing.T) {
 	b.start()
 	flood := manyApps(ipc.MaxMessageSize)
 	ask := func(who caller.Who) (code string, took uint64) {
-		read := func() (*systemv1.SystemRequest, error) { return parseRequest(kindOf("local_change"), flood) }
+		read := func() (*systemv1.SystemRequest, error) { return server.Parse(kindOf("local_change"), flood) }
 		took = allocated(func() {
-			_ = b.helper.handle(t.Context(), who, incoming{kindOf("local_change"), len(flood), t.Context(), read},
+			_ = b.helper.server.Handle(t.Context(), who,
+				server.Incoming{Kind: kindOf("local_change"), Size: len(flood), Life: t.Context(), Read: read},
 				func(reply *systemv1.SystemReply) error {
 					code = reply.GetErrorCode()
 					return nil
@@ -120,13 +129,13 @@ func TestWhoMayNotAskIsRefusedBeforeAnythingIsParsed(t *testing.T) {
 		t.Errorf("root is answered with %q, which took %d bytes", code, took)
 	}
 	// Broken: parsed first.
-	if took := allocated(func() { _, _ = parseRequest(kindOf("local_change"), flood) }); took < 40<<20 {
+	if took := allocated(func() { _, _ = server.Parse(kindOf("local_change"), flood) }); took < 40<<20 {
 		t.Errorf("parsing takes %d bytes only; this attack proves nothing", took)
 	}
 	// It says that it is something else.
 	request := &systemv1.SystemRequest{}
-	err := b.helper.handle(t.Context(), caller.Middleware,
-		incoming{kindOf("get_machine"), 100, t.Context(), func() (*systemv1.SystemRequest, error) {
+	err := b.helper.server.Handle(t.Context(), caller.Middleware,
+		server.Incoming{Kind: kindOf("get_machine"), Size: 100, Life: t.Context(), Read: func() (*systemv1.SystemRequest, error) {
 			return &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_LocalChange{LocalChange: &systemv1.LocalChange{}}}, nil
 		}}, func(reply *systemv1.SystemReply) error {
 			if reply.GetErrorCode() != string(helperclient.CodeMalformed) {
@@ -143,18 +152,18 @@ func TestWhoMayNotAskIsRefusedBeforeAnythingIsParsed(t *testing.T) {
 // is allowed, and is charged for bytes that nobody parses.
 func TestWhatWasAnnouncedAsAnotherVerbIsNotParsed(t *testing.T) {
 	piece := verbs[kindOf("update_piece")]
-	flood := manyApps(piece.limit)
+	flood := manyApps(piece.Limit)
 	// Broken: the verb is compared once it is parsed.
-	if took := allocated(func() { _ = proto.Unmarshal(flood, &systemv1.SystemRequest{}) }); took < uint64(10*piece.holds) {
+	if took := allocated(func() { _ = proto.Unmarshal(flood, &systemv1.SystemRequest{}) }); took < uint64(10*piece.Holds) {
 		t.Errorf("parsing takes %d bytes only; this attack proves nothing", took)
 	}
 	hidden := func(b []byte) []byte { // behind a piece, so that it is the last one that counts
-		whole := protowire.AppendBytes(protowire.AppendTag(nil, protowire.Number(piece.number), protowire.BytesType), nil)
+		whole := protowire.AppendBytes(protowire.AppendTag(nil, protowire.Number(piece.Number), protowire.BytesType), nil)
 		return append(whole, b...)
 	}
 	for name, b := range map[string][]byte{"alone": flood, "behind a piece": hidden(flood)} {
 		var err error
-		took := allocated(func() { _, err = parseRequest(uint16(piece.number), b) })
+		took := allocated(func() { _, err = server.Parse(uint16(piece.Number), b) })
 		if !errors.Is(err, &helperclient.Error{Code: helperclient.CodeMalformed}) || took > 64<<10 {
 			t.Errorf("%s: %v, which took %d bytes", name, err, took)
 		}
@@ -165,7 +174,7 @@ func TestWhatWasAnnouncedAsAnotherVerbIsNotParsed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, err := parseRequest(uint16(piece.number), b); err != nil || !proto.Equal(got, request) {
+	if got, err := server.Parse(uint16(piece.Number), b); err != nil || !proto.Equal(got, request) {
 		t.Errorf("an honest piece: %v, %v", got, err)
 	}
 }
@@ -173,33 +182,35 @@ func TestWhatWasAnnouncedAsAnotherVerbIsNotParsed(t *testing.T) {
 // What a row says that a call holds is what its worst request takes.
 func TestTheWorstRequestHoldsNoMoreThanItsRowSays(t *testing.T) {
 	v := verbs[kindOf("local_change")]
-	b := manyApps(v.limit)
-	if len(b) > v.limit {
-		b = manyApps(v.limit - 64)
+	b := manyApps(v.Limit)
+	if len(b) > v.Limit {
+		b = manyApps(v.Limit - 64)
 	}
-	if took := allocated(func() { _, _ = parseRequest(kindOf("local_change"), b) }); took > uint64(v.holds) {
-		t.Errorf("%d bytes take %d, and the row says %d", len(b), took, v.holds)
+	if took := allocated(func() { _, _ = server.Parse(kindOf("local_change"), b) }); took > uint64(v.Holds) {
+		t.Errorf("%d bytes take %d, and the row says %d", len(b), took, v.Holds)
 	}
 }
 
 // A caller that has used its budget up waits; others and what closes do not.
 func TestABudgetBindsItsCallerAndNotWhatCloses(t *testing.T) {
-	all := newBudgets(nil)
-	busy := verb{name: "busy", size: size{holds: CallerBounds[caller.Middleware].Holds}, record: &recorded{}}
-	leave, err := all[caller.Middleware].enter(t.Context(), busy)
+	all := server.NewBudgets(nil)
+	busy := server.Verb{
+		Name: "busy", Size: server.Size{Holds: server.CallerBounds[caller.Middleware].Holds}, Record: &changerecorder.Verb{},
+	}
+	leave, err := all[caller.Middleware].Enter(t.Context(), busy)
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	refused := make(chan error)
 	go func() {
-		_, err := all[caller.Middleware].enter(ctx, busy)
+		_, err := all[caller.Middleware].Enter(ctx, busy)
 		refused <- err
 	}()
-	if _, err := all[caller.Middleware].enter(t.Context(), verb{closes: true, size: list}); err != nil {
+	if _, err := all[caller.Middleware].Enter(t.Context(), server.Verb{Closes: true, Size: list}); err != nil {
 		t.Errorf("what closes: %v", err)
 	}
-	if _, err := all[caller.Root].enter(t.Context(), verb{size: list}); err != nil {
+	if _, err := all[caller.Root].Enter(t.Context(), server.Verb{Size: list}); err != nil {
 		t.Errorf("somebody else: %v", err)
 	}
 	cancel()
@@ -207,19 +218,19 @@ func TestABudgetBindsItsCallerAndNotWhatCloses(t *testing.T) {
 		t.Errorf("the second call: %v", err)
 	}
 	leave()
-	if _, err := all[caller.Middleware].enter(t.Context(), busy); err != nil {
+	if _, err := all[caller.Middleware].Enter(t.Context(), busy); err != nil {
 		t.Errorf("afterwards: %v", err)
 	}
 	// Programs: a burst, then so many a second.
-	programs := newBudget(Bounds{Holds: 1, Calls: 1000, Work: 10})
+	programs := server.NewBudget(server.Bounds{Holds: 1, Calls: 1000, Work: 10})
 	for n := range 40 {
-		if _, err := programs.enter(t.Context(), verb{work: 1}); err != nil {
+		if _, err := programs.Enter(t.Context(), server.Verb{Work: 1}); err != nil {
 			t.Fatalf("program %d: %v", n, err)
 		}
 	}
 	gone, hangUp := context.WithCancel(t.Context())
 	hangUp()
-	if _, err := programs.enter(gone, verb{work: 40}); !errors.Is(err, context.Canceled) {
+	if _, err := programs.Enter(gone, server.Verb{Work: 40}); !errors.Is(err, context.Canceled) {
 		t.Errorf("forty more at once: %v", err)
 	}
 }
@@ -229,16 +240,16 @@ func TestABudgetBindsItsCallerAndNotWhatCloses(t *testing.T) {
 // once they have stopped, what starts one goes on soon.
 func TestAFloodForProgramsHoldsUpNothingElse(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		budget := newBudget(CallerBounds[caller.Middleware])
+		budget := server.NewBudget(server.CallerBounds[caller.Middleware])
 		audit, submit, lift := verbs[kindOf("run_audit")], verbs[kindOf("submit")], verbs[kindOf("lift_ban")]
-		if audit.work == 0 || submit.work != 0 || lift.work == 0 {
+		if audit.Work == 0 || submit.Work != 0 || lift.Work == 0 {
 			t.Fatal("the table has changed; this attack proves nothing")
 		}
 		var asking sync.WaitGroup
 		refused := atomic.Int64{}
 		for range ipc.MaxPerUser {
 			asking.Go(func() {
-				leave, err := budget.enter(t.Context(), verb{work: audit.work})
+				leave, err := budget.Enter(t.Context(), server.Verb{Work: audit.Work})
 				if err != nil {
 					refused.Add(1)
 					return
@@ -248,7 +259,7 @@ func TestAFloodForProgramsHoldsUpNothingElse(t *testing.T) {
 		}
 		synctest.Wait()
 		began := time.Now()
-		if leave, err := budget.enter(t.Context(), submit); err != nil || time.Since(began) > 0 {
+		if leave, err := budget.Enter(t.Context(), submit); err != nil || time.Since(began) > 0 {
 			t.Errorf("an owner's posture during the flood: %v after %s", err, time.Since(began))
 		} else {
 			leave()
@@ -257,7 +268,7 @@ func TestAFloodForProgramsHoldsUpNothingElse(t *testing.T) {
 		if refused.Load() == 0 {
 			t.Error("nobody was refused; this attack proves nothing")
 		}
-		if leave, err := budget.enter(t.Context(), lift); err != nil {
+		if leave, err := budget.Enter(t.Context(), lift); err != nil {
 			t.Errorf("an owner's order after the flood: %v", err)
 		} else {
 			leave()
@@ -268,16 +279,16 @@ func TestAFloodForProgramsHoldsUpNothingElse(t *testing.T) {
 // The attack: some operators' Apps follow logs and have audits run, all the time. What they
 // hold and what they start leaves room for an owner's posture, its confirmation and its fix.
 func TestWhoAsksLeavesRoomForWhatOwnersChange(t *testing.T) {
-	attack := func(t *testing.T, bounds Bounds) (refused []string) {
+	attack := func(t *testing.T, bounds server.Bounds) (refused []string) {
 		synctest.Test(t, func(t *testing.T) {
-			budget := newBudget(bounds)
+			budget := server.NewBudget(bounds)
 			ctx, stop := context.WithCancel(t.Context())
 			var asking sync.WaitGroup
 			for n := range 64 {
 				asking.Go(func() {
 					for ctx.Err() == nil {
 						v := verbs[kindOf([]string{"read_logs", "run_audit", "get_posture"}[n%3])]
-						leave, err := budget.enter(ctx, v)
+						leave, err := budget.Enter(ctx, v)
 						if err != nil {
 							continue
 						}
@@ -291,7 +302,7 @@ func TestWhoAsksLeavesRoomForWhatOwnersChange(t *testing.T) {
 			}
 			time.Sleep(time.Minute / 2)
 			for _, name := range []string{"submit", "confirm_try", "order_pairing", "lift_ban", "fix_finding"} {
-				if leave, err := budget.enter(ctx, verbs[kindOf(name)]); err != nil {
+				if leave, err := budget.Enter(ctx, verbs[kindOf(name)]); err != nil {
 					refused = append(refused, name)
 				} else {
 					leave()
@@ -302,7 +313,7 @@ func TestWhoAsksLeavesRoomForWhatOwnersChange(t *testing.T) {
 		})
 		return refused
 	}
-	bounds := CallerBounds[caller.Middleware]
+	bounds := server.CallerBounds[caller.Middleware]
 	if refused := attack(t, bounds); len(refused) > 0 {
 		t.Errorf("refused: %v", refused)
 	}

@@ -178,7 +178,7 @@ func TestWhatIsSwitchedOffStaysOff(t *testing.T) {
 
 func TestAServiceThatCannotBeMarkedIsNotStopped(t *testing.T) {
 	b, m := managedBase(t)
-	b.config.Failpoint = func(step string) error {
+	b.fail = func(step string) error {
 		if step == "mark service" {
 			return errors.New("the disk is full")
 		}

@@ -29,7 +29,7 @@ func TestUpdatesAreBroughtByTheMiddlewareAndJudgedByRoot(t *testing.T) {
 			for _, may := range c.may {
 				want = want || may == who
 			}
-			if got := verbs[helperclient.Kind(c.request)].may.has(who); got != want {
+			if got := verbs[helperclient.Kind(c.request)].May.Has(who); got != want {
 				t.Errorf("%v may ask for %T: %v, want %v", who, c.request.GetVerb(), got, want)
 			}
 		}

@@ -13,8 +13,8 @@ import (
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/bruteforce"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/caller"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/drift"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
-	"github.com/BitBoxSwiss/bitbox-base/internal/helper/turns"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
 )
@@ -83,9 +83,15 @@ func TestWatchersHearOfEachChange(t *testing.T) {
 }
 
 // script is an Auditor that finds what it is told.
-type script struct{ findings []*basev1.Finding }
+type script struct {
+	findings []*basev1.Finding
+	held     hold
+}
 
-func (s *script) Audit(context.Context, posture.Effective) []*basev1.Finding { return s.findings }
+func (s *script) Audit(context.Context, posture.Effective) []*basev1.Finding {
+	s.held.pass()
+	return s.findings
+}
 
 func (s *script) Units(context.Context) ([]string, error) { return nil, nil }
 
@@ -102,25 +108,30 @@ func (s *script) Fix(_ context.Context, _ posture.Effective, id string) error {
 // would hold a connection of the helper.
 func TestARequestWhoseSenderHungUpDoesNotWaitForItsTurn(t *testing.T) {
 	b := newBase(t)
-	b.config.Auditor = &script{}
+	auditor := &script{}
+	b.config.Auditor = auditor
 	b.start()
 	b.settled()
 	for name, c := range map[string]struct {
-		turn    turns.Turn
+		held    *hold
 		request *systemv1.SystemRequest
 	}{
-		"audit": {b.helper.auditTurn, &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_RunAudit{RunAudit: &systemv1.RunAudit{}}}},
-		"bans":  {b.helper.bansTurn, &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_ListBans{ListBans: &systemv1.ListBans{}}}},
+		"audit": {&auditor.held, &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_RunAudit{RunAudit: &systemv1.RunAudit{}}}},
+		"bans":  {&b.world.held, &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_ListBans{ListBans: &systemv1.ListBans{}}}},
 	} {
-		if err := c.turn.Take(t.Context()); err != nil { // another one takes long
-			t.Fatal(err)
+		entered, release := c.held.hold()
+		ask := func(ctx context.Context, who caller.Who) <-chan error {
+			ended := make(chan error, 1)
+			go func() {
+				_, err := b.as(who).Do(ctx, c.request, nil)
+				ended <- err
+			}()
+			return ended
 		}
+		first := ask(t.Context(), caller.Root) // it takes long
+		<-entered
 		ctx, hangUp := context.WithCancel(t.Context())
-		ended := make(chan error, 1)
-		go func() {
-			_, err := b.as(caller.Middleware).Do(ctx, c.request, nil)
-			ended <- err
-		}()
+		ended := ask(ctx, caller.Middleware)
 		select {
 		case err := <-ended:
 			t.Errorf("%s: did not wait for its turn: %v", name, err)
@@ -132,7 +143,10 @@ func TestARequestWhoseSenderHungUpDoesNotWaitForItsTurn(t *testing.T) {
 		case <-time.After(30 * time.Second):
 			t.Errorf("%s: a request whose sender hung up waits on", name)
 		}
-		c.turn.End()
+		release()
+		if err := <-first; err != nil {
+			t.Errorf("%s: the first: %v", name, err)
+		}
 	}
 }
 
@@ -145,7 +159,7 @@ func TestDriftRaisesAnEventOnceAndCanBeFixed(t *testing.T) {
 	events := b.watcher()
 	look := func() int {
 		t.Helper()
-		b.advance(auditRest)
+		b.advance(drift.Rest)
 		reply, err := b.as(caller.Middleware).Do(t.Context(),
 			&systemv1.SystemRequest{Verb: &systemv1.SystemRequest_RunAudit{RunAudit: &systemv1.RunAudit{}}}, nil)
 		if err != nil {
@@ -245,7 +259,7 @@ func TestAnAnnouncementIsOfThisBaseOnly(t *testing.T) {
 func TestClosingDoesNotWaitForAnAnnouncement(t *testing.T) {
 	b := newBase(t)
 	hanging, goOn := make(chan struct{}), make(chan struct{})
-	b.config.Announcer = hangingAnnouncer{hanging, goOn}
+	b.config.Network = hangingAnnouncer{hanging, goOn}
 	b.start()
 	announce := &systemv1.Announce{Version: 1, Nonce: make([]byte, 16), Id: make([]byte, 8)}
 	request := &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_Announce{Announce: announce}}

@@ -35,6 +35,7 @@ type world struct {
 	lifted []netip.Addr
 	bans   []bruteforce.Ban
 	told   []generation.Announcement
+	held   hold // of who asks for bans
 	// examined is called once, when something is examined.
 	examined func()
 }
@@ -238,6 +239,7 @@ func (w *world) between(a, b posture.Effective) error {
 }
 
 func (w *world) Bans(context.Context) (bruteforce.Bans, error) {
+	w.held.pass()
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return bruteforce.Bans{List: slices.Clone(w.bans), Current: len(w.bans), Total: len(w.bans)}, w.fail["bans"]
@@ -257,6 +259,31 @@ func (w *world) Announce(_ context.Context, a generation.Announcement) error {
 	defer w.mu.Unlock()
 	w.told = append(w.told, a)
 	return w.fail["announce"]
+}
+
+// hold is a place at which a test can hold one goroutine.
+type hold struct {
+	mu                sync.Mutex
+	entered, released chan struct{} // nil: nobody is held
+}
+
+// hold holds the next one. entered is closed when it is there.
+func (h *hold) hold() (entered <-chan struct{}, release func()) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.entered, h.released = make(chan struct{}), make(chan struct{})
+	return h.entered, sync.OnceFunc(func() { close(h.released) })
+}
+
+func (h *hold) pass() {
+	h.mu.Lock()
+	entered, released := h.entered, h.released
+	h.entered = nil
+	h.mu.Unlock()
+	if entered != nil {
+		close(entered)
+		<-released
+	}
 }
 
 // readTree reads all files below a directory; none if there is none.

@@ -255,7 +255,7 @@ func (i *ImageInstaller) goBack(ctx context.Context, j *Journal, boot string) er
 	case err != nil:
 		return i.end(j, Undone, "nothing was changed: "+sentence(err))
 	case other.Version != j.To || release.Below(other.Version, oldest):
-		return i.end(j, Undone, "nothing was changed: version "+other.Version+" in the other slot is another one, or older than the posture allows")
+		return i.end(j, Undone, "nothing was changed: version "+other.Version+" in the other slot is another one, or too old for the posture")
 	}
 	return i.leave(ctx, j, boot, func() error { return i.Slots.Try(j.To) })
 }

@@ -8,7 +8,6 @@ import (
 	"sync"
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
-
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/bruteforce"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
@@ -16,7 +15,7 @@ import (
 )
 
 // Machine does all that it is told. It implements what a helper needs of one:
-// system.Live, system.Banner, system.Announcer and system.Auditor.
+// apply.Live, bans.Banner, announce.Network and drift.Auditor.
 type Machine struct {
 	mu       sync.Mutex
 	broken   error
@@ -55,14 +54,14 @@ func (m *Machine) Drift(finding *basev1.Finding) {
 	m.findings = append(m.findings, finding)
 }
 
-// Bans implements system.Banner.
+// Bans implements bans.Banner.
 func (m *Machine) Bans(context.Context) (bruteforce.Bans, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return bruteforce.Bans{List: slices.Clone(m.bans), Current: len(m.bans), Total: len(m.bans)}, nil
 }
 
-// Lift implements system.Banner.
+// Lift implements bans.Banner.
 func (m *Machine) Lift(_ context.Context, addr netip.Addr) (bool, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -71,14 +70,14 @@ func (m *Machine) Lift(_ context.Context, addr netip.Addr) (bool, error) {
 	return len(m.bans) < before, nil
 }
 
-// Audit implements system.Auditor.
+// Audit implements drift.Auditor.
 func (m *Machine) Audit(context.Context, posture.Effective) []*basev1.Finding {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return slices.Clone(m.findings)
 }
 
-// Fix implements system.Auditor.
+// Fix implements drift.Auditor.
 func (m *Machine) Fix(_ context.Context, _ posture.Effective, id string) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -90,10 +89,10 @@ func (m *Machine) Fix(_ context.Context, _ posture.Effective, id string) error {
 	return nil
 }
 
-// Announce implements system.Announcer.
+// Announce implements announce.Network.
 func (m *Machine) Announce(context.Context, generation.Announcement) error { return nil }
 
-// Examine implements system.Live, as do all that follow.
+// Examine implements apply.Live, as do all that follow.
 func (m *Machine) Examine(context.Context, string) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -18,7 +18,7 @@ import (
 )
 
 // Services is a systemd and a journal in memory, which know as much as the helper asks
-// of them. It implements system.Manager.
+// of them. It implements debianupdates.Systemd.
 type Services struct {
 	mu      sync.Mutex
 	units   map[string]*unit
@@ -82,7 +82,7 @@ func (s *Services) Break(unit string) {
 	s.units[unit].breaks = true
 }
 
-// Systemctl implements system.Manager.
+// Systemctl implements debianupdates.Systemd.
 func (s *Services) Systemctl(_ context.Context, arguments ...string) (string, error) {
 	words := slices.DeleteFunc(slices.Clone(arguments), func(a string) bool { return strings.HasPrefix(a, "-") })
 	if len(words) == 0 {
@@ -136,10 +136,10 @@ func (s *Services) changeLocked(verb, name string) error {
 	return nil
 }
 
-// Unmet implements system.Manager: every condition is met.
+// Unmet implements debianupdates.Systemd: every condition is met.
 func (s *Services) Unmet(context.Context, string) ([]string, error) { return nil, nil }
 
-// Journal implements system.Manager.
+// Journal implements debianupdates.Systemd.
 func (s *Services) Journal(ctx context.Context, receive func(line []byte, more bool) error, arguments ...string) error {
 	options := map[string]string{}
 	var units []string

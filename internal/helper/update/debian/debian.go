@@ -184,8 +184,17 @@ func controlFile(archive string) (string, error) {
 }
 
 // Start does not wait.
-func (m Machine) Start(ctx context.Context) error {
-	_, err := m.systemd(ctx, systemctl, "start", "--no-block", update.Unit)
+func (m Machine) Start(ctx context.Context) error { return m.StartUnit(ctx, update.Unit) }
+
+// StartUnit does not wait. unit is a constant of package update.
+func (m Machine) StartUnit(ctx context.Context, unit string) error {
+	_, err := m.systemd(ctx, systemctl, "start", "--no-block", unit)
+	return err
+}
+
+// Reboot restarts the machine, and does not wait.
+func (m Machine) Reboot(ctx context.Context) error {
+	_, err := m.systemd(ctx, systemctl, "--no-block", "--job-mode=replace-irreversibly", "start", "reboot.target")
 	return err
 }
 
@@ -488,7 +497,7 @@ func (m Machine) Look(ctx context.Context) (update.Condition, error) {
 	} else {
 		_ = conn.Close()
 	}
-	health, err := askHelper(ctx)
+	health, err := m.Health(ctx)
 	if err != nil {
 		c.Down = append(c.Down, "the system helper does not answer: "+err.Error())
 		return c, nil
@@ -506,7 +515,8 @@ func (m Machine) Look(ctx context.Context) (update.Condition, error) {
 	return c, nil
 }
 
-func askHelper(ctx context.Context) (*systemv1.Health, error) {
+// Health asks the system helper how it is.
+func (m Machine) Health(ctx context.Context) (*systemv1.Health, error) {
 	ctx, cancel := context.WithTimeout(ctx, askTime)
 	defer cancel()
 	helper := helperclient.Client{Port: helperclient.Dial(generation.SystemSocket)}

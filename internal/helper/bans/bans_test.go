@@ -1,0 +1,48 @@
+package bans
+
+import (
+	"net/netip"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/bruteforce"
+)
+
+func manyBans(n int) []bruteforce.Ban {
+	var bans []bruteforce.Ban
+	for i := range n {
+		addr := [16]byte{0x20, 0x01, 0x0d, 0xb8, byte(i >> 16), byte(i >> 8), byte(i)}
+		bans = append(bans, bruteforce.Ban{Jail: bruteforce.JailHandshake, Addr: netip.AddrFrom16(addr)})
+	}
+	return bans
+}
+
+// The attack: whoever has many IPv6 networks has all of them banned. The helper compares
+// the bans with those of before each half minute, and an owner's lockdown waits meanwhile.
+func TestThousandsOfBansAreComparedInNoTime(t *testing.T) {
+	compare := func(n int) time.Duration {
+		before := manyBans(n)
+		now := slices.Clone(before)
+		slices.Reverse(now)
+		fastest := time.Hour
+		for range 5 {
+			began := time.Now()
+			if fresh := without(now, before); len(fresh) != 0 {
+				t.Fatalf("%d are new", len(fresh))
+			}
+			fastest = min(fastest, time.Since(began))
+		}
+		return fastest
+	}
+	// Thirty times as many take thirty times as long, and not a thousand times.
+	few, many := compare(500), compare(15_000)
+	if many > 200*few {
+		t.Errorf("500 take %v, and 15000 %v", few, many)
+	}
+	a := manyBans(3)
+	a[1].Jail = bruteforce.JailSSH
+	if fresh := without(a, manyBans(2)); !slices.Equal(fresh, a[1:]) {
+		t.Errorf("%v", fresh)
+	}
+}

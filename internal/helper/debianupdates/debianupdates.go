@@ -1,0 +1,248 @@
+// Package debianupdates installs Debian's updates when an owner asks for it, by the unit that does
+// so each night.
+package debianupdates
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"strings"
+	"time"
+
+	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
+	"github.com/BitBoxSwiss/bitbox-base/internal/harmless"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/caller"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/journal"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/refusal"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/services"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/units"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
+)
+
+const (
+	// lookEvery is how often it is looked whether the installation has ended.
+	lookEvery = time.Second
+	// lastWordsTime is how long its last lines are waited for then.
+	lastWordsTime = 2 * time.Second
+	// updateStamp is touched by Debian's apt.systemd.daily when all went well; its unit
+	// ends well in any case.
+	updateStamp = "/var/lib/apt/periodic/upgrade-stamp"
+)
+
+// Systemd is systemd and its journal.
+type Systemd interface {
+	units.Manager
+	journal.Source
+	// Unmet returns the conditions of a unit that kept it from starting last, as they stand
+	// in the unit, such as "ConditionACPower=true".
+	Unmet(ctx context.Context, unit string) ([]string, error)
+}
+
+// Debian installs Debian's updates.
+type Debian struct {
+	systemd  Systemd
+	readers  *journal.Readers
+	stamp    string
+	stopping func() bool
+	renew    func(ctx context.Context) error
+	log      *slog.Logger
+}
+
+// Config is what a Debian is made of.
+type Config struct {
+	Systemd Systemd
+	Readers *journal.Readers
+	// Stamp is the file that Debian touches when its updates were installed well; empty:
+	// Debian's own.
+	Stamp string
+	// Stopping tells whether the machine is being stopped.
+	Stopping func() bool
+	// Renew looks anew what still waits; nil: nobody can.
+	Renew func(ctx context.Context) error
+	Log   *slog.Logger
+}
+
+// New returns a Debian.
+func New(c Config) *Debian {
+	return &Debian{
+		systemd: c.Systemd, readers: c.Readers, stamp: cmp.Or(c.Stamp, updateStamp), stopping: c.Stopping, renew: c.Renew, log: c.Log,
+	}
+}
+
+// RefuseWhileInstalling refuses to stop the machine in the middle of an installation: it may not
+// come back.
+func (d *Debian) RefuseWhileInstalling(ctx context.Context) error {
+	state, err := units.Show(ctx, d.systemd, services.DebianUpdatesUnit)
+	if err == nil && state[0].Busy() {
+		err = helperclient.Errorf(helperclient.CodeBusy, "Debian's updates are being installed; wait until that has ended")
+	}
+	return err
+}
+
+// Install starts what installs Debian's updates each night, unless it runs
+// already, and tells what it says until it has ended. It goes on if nobody listens:
+// systemd runs it.
+func (d *Debian) Install(ctx context.Context, c *caller.Call, _ *systemv1.InstallDebianUpdates) (*systemv1.SystemReply, error) {
+	return &systemv1.SystemReply{}, d.install(ctx, c)
+}
+
+func (d *Debian) install(ctx context.Context, c *caller.Call) error {
+	give, err := d.readers.Take(c.Who == caller.Middleware)
+	if err != nil {
+		return err
+	}
+	defer give()
+	state, err := units.Show(ctx, d.systemd, services.DebianUpdatesUnit)
+	if err != nil {
+		return err
+	}
+	if state[0]["LoadState"] != "loaded" {
+		return helperclient.Errorf(helperclient.CodeRefused,
+			"this machine has nothing that installs Debian's updates; install the package unattended-upgrades")
+	}
+	if d.stopping() {
+		return helperclient.Errorf(helperclient.CodeBusy, "the machine is stopping")
+	}
+	since := time.Now()
+	joined := state[0].Busy()
+	if joined {
+		if at := state[0].Time("StateChangeTimestamp"); at != nil {
+			since = at.AsTime()
+		}
+	} else {
+		d.log.Info("Debian's updates are being installed", "audit", true)
+		if _, err := d.systemd.Systemctl(ctx, "--no-block", "start", services.DebianUpdatesUnit); err != nil {
+			return helperclient.Errorf(helperclient.CodeInternal, "start the installation of Debian's updates: %w", err)
+		}
+	}
+	tell := func(text string) error {
+		return c.Send(&systemv1.SystemReply{Result: &systemv1.SystemReply_Progress{Progress: &systemv1.Progress{Step: text}}})
+	}
+	first := "started"
+	if joined {
+		first = "it is running already"
+	} else if err := d.refusedByCondition(ctx); err != nil {
+		return err
+	}
+	err = tell(first)
+	if err == nil {
+		err = d.followInstallation(ctx, since, tell)
+	}
+	if err != nil && ctx.Err() != nil {
+		return refusal.ErrNotAwaited // systemd goes on
+	}
+	if err != nil {
+		return err
+	}
+	stamp, err := os.Stat(d.stamp)
+	if err != nil || stamp.ModTime().Before(since.Truncate(time.Second)) {
+		return helperclient.Errorf(helperclient.CodeInternal,
+			"Debian's updates were not installed, or not all: what installs them did not end well; its log (debian-updates) says why")
+	}
+	// What waits now is not what waited before.
+	if d.renew == nil {
+		return nil
+	}
+	_ = tell("looking what still waits")
+	if err := d.renew(ctx); err != nil && ctx.Err() == nil {
+		return err
+	}
+	return nil
+}
+
+// followInstallation returns when the installation has ended, with an error unless
+// that was well.
+func (d *Debian) followInstallation(ctx context.Context, since time.Time, tell func(string) error) error {
+	reading, stop := context.WithCancel(ctx)
+	defer stop()
+	lines := make(chan string)
+	read := make(chan error, 1)
+	go func() {
+		read <- journal.Follow(reading, d.systemd, services.DebianUpdatesUnit, since, func(text string) error {
+			select {
+			case lines <- text:
+				return nil
+			case <-reading.Done():
+				return reading.Err()
+			}
+		})
+	}()
+	defer func() {
+		stop()
+		<-read
+	}()
+	look := time.NewTicker(lookEvery)
+	defer look.Stop()
+	var ended units.State
+	var last <-chan time.Time
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case line := <-lines:
+			if strings.TrimSpace(line) == "" {
+				continue
+			}
+			if err := tell(line); err != nil {
+				return err
+			}
+		case <-look.C:
+			if ended != nil {
+				continue
+			}
+			state, err := units.Show(ctx, d.systemd, services.DebianUpdatesUnit)
+			if err != nil {
+				return err
+			}
+			// It may have to wait for its turn first, as a job.
+			if !state[0].Busy() && state[0].Number("Job") == 0 {
+				ended, last = state[0], time.After(lastWordsTime)
+			}
+		case err := <-read:
+			read <- nil // for the end
+			return err
+		case <-last:
+			switch {
+			case ended["ActiveState"] == "failed":
+				return helperclient.Errorf(helperclient.CodeInternal, "Debian's updates could not be installed: %s", ended.Reason())
+			case ended["ConditionResult"] == "no":
+				return d.refusedByCondition(ctx)
+			}
+			return nil
+		}
+	}
+}
+
+// refusedByCondition says why systemd does not start the installation; nil: it does.
+func (d *Debian) refusedByCondition(ctx context.Context) error {
+	state, err := units.Show(ctx, d.systemd, services.DebianUpdatesUnit)
+	if err != nil || state[0].Busy() || state[0].Number("Job") != 0 || state[0]["ConditionResult"] != "no" {
+		return err
+	}
+	unmet, err := d.systemd.Unmet(ctx, services.DebianUpdatesUnit)
+	if err != nil {
+		return helperclient.Errorf(helperclient.CodeInternal, "ask systemd why Debian's updates are not installed: %w", err)
+	}
+	var reasons []string
+	for _, condition := range unmet {
+		reasons = append(reasons, conditionWords(condition))
+	}
+	if len(reasons) == 0 {
+		reasons = []string{"a condition of its unit was not met, and is now; try again"}
+	}
+	return helperclient.Errorf(helperclient.CodeRefused, "Debian's updates were not installed: %s", strings.Join(reasons, "; "))
+}
+
+// conditionWords says what a condition of the unit wants, such as "ConditionACPower=true".
+func conditionWords(condition string) string {
+	s, found := services.BuiltIn().OfUnit(services.DebianUpdatesUnit)
+	switch {
+	case found && condition == s.Condition():
+		return fmt.Sprintf("%s is switched off; enable it first", s.Name)
+	case condition == "ConditionACPower=true":
+		return "the machine is not on mains power"
+	}
+	return "a condition of its unit is not met: " + harmless.Line(harmless.Word(condition))
+}

@@ -1,0 +1,121 @@
+// Package machine answers what is known of the machine, sets its time zone, restarts it and
+// switches it off.
+package machine
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"math"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/caller"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/events"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/timezone"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/turns"
+)
+
+// thermalZones is where the kernel tells temperatures, in thousandths of a degree
+// (Documentation/driver-api/thermal/sysfs-api.rst).
+const thermalZones = "/sys/class/thermal/thermal_zone*/temp"
+
+// Systemd is systemd, as far as it is asked here.
+type Systemd interface {
+	Systemctl(ctx context.Context, arguments ...string) (string, error)
+}
+
+// Machine is the machine.
+type Machine struct {
+	systemd Systemd // nil: nobody looks after the machine
+	zone    timezone.Place
+	// reading is held while systemd reads its units anew: it does nothing else meanwhile.
+	reading turns.Turn
+	name    func() string // of the Base
+	later   turns.Later
+	events  *events.Hub
+	clock   func() time.Duration
+	log     *slog.Logger
+	// Refuse says why the machine may not be stopped now; each is asked in turn.
+	Refuse []func(ctx context.Context) error
+
+	mu       sync.Mutex
+	stopping bool // the machine restarts, or is being switched off
+}
+
+// Config is what a Machine is made of.
+type Config struct {
+	Systemd Systemd
+	Zone    timezone.Place
+	Reading turns.Turn
+	Name    func() string
+	Later   turns.Later
+	Events  *events.Hub
+	Clock   func() time.Duration // the boot-time clock
+	Log     *slog.Logger
+}
+
+// New returns a Machine.
+func New(c Config) *Machine {
+	return &Machine{systemd: c.Systemd, zone: c.Zone, reading: c.Reading, name: c.Name, later: c.Later, events: c.Events, clock: c.Clock,
+		log: c.Log}
+}
+
+// Get answers what the Middleware cannot see by itself.
+func (m *Machine) Get(context.Context, *caller.Call, *systemv1.GetMachine) (*systemv1.SystemReply, error) {
+	info := &systemv1.MachineInfo{Addresses: Addresses(), NodeName: m.name()}
+	if celsius, ok := temperature(); ok {
+		info.TemperatureCelsius = &celsius
+	}
+	if m.systemd != nil {
+		info.TimeZone = m.zone.Current()
+	}
+	return &systemv1.SystemReply{Result: &systemv1.SystemReply_Machine{Machine: info}}, nil
+}
+
+// Addresses are those of the machine, without those of loopback.
+func Addresses() (list []string) {
+	addresses, _ := net.InterfaceAddrs() // unknown ones are not shown
+	for _, address := range addresses {
+		if ip, ok := address.(*net.IPNet); ok && !ip.IP.IsLoopback() {
+			list = append(list, ip.IP.String())
+		}
+	}
+	return list
+}
+
+// DiskSpace asks for the file system of a path, in bytes.
+func DiskSpace(path string) (total, available uint64, err error) {
+	var disk unix.Statfs_t
+	if err := unix.Statfs(path, &disk); err != nil {
+		return 0, 0, fmt.Errorf("ask for the free space of %s: %w", path, err)
+	}
+	return disk.Blocks * uint64(disk.Bsize), disk.Bavail * uint64(disk.Bsize), nil
+}
+
+// temperature is that of the hottest zone.
+func temperature() (celsius float64, ok bool) {
+	zones, err := filepath.Glob(thermalZones)
+	if err != nil {
+		return 0, false
+	}
+	celsius = math.Inf(-1)
+	for _, zone := range zones {
+		text, err := os.ReadFile(zone)
+		if err != nil {
+			continue
+		}
+		if thousandths, err := strconv.ParseInt(strings.TrimSpace(string(text)), 10, 32); err == nil {
+			celsius, ok = max(celsius, float64(thousandths)/1000), true
+		}
+	}
+	return celsius, ok
+}

@@ -1,0 +1,118 @@
+package slot
+
+import (
+	"bytes"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+
+	"github.com/BitBoxSwiss/bitbox-base/internal/bootdisk"
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/release"
+)
+
+// ErrNoImage: this machine is a Debian with the package.
+var ErrNoImage = errors.New("this machine does not run the image")
+
+const (
+	osRelease   = "usr/lib/os-release"
+	commandLine = "proc/cmdline"
+	// variables is where the kernel shows those of UEFI, and globalVariable ends the names of the
+	// specification's own (section 3.3).
+	variables      = "sys/firmware/efi/efivars"
+	globalVariable = "-8be4df61-93ca-11d2-aa0d-00e098032b8c"
+	// attributesSize is what stands before a variable's value in its file, in bytes.
+	attributesSize = 4
+
+	// maxText bounds each file that is read, in bytes.
+	maxText = 64 << 10
+)
+
+// Look tells what the machine runs. ErrNoImage: no image. root is "/", but in tests.
+func Look(root string) (posture.RunningImage, error) {
+	var r posture.RunningImage
+	letter, err := readText(root, filepath.Join(bootdisk.Directory, bootdisk.SlotFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return r, ErrNoImage
+	}
+	if err != nil {
+		return r, fmt.Errorf("ask which slot runs: %w", err)
+	}
+	r.Slot = strings.TrimSuffix(letter, "\n")
+	if Opposite(r.Slot) == "" {
+		return r, fmt.Errorf("ask which slot runs: there is no slot %q", r.Slot)
+	}
+	line, err := readText(root, commandLine)
+	if err != nil {
+		return r, fmt.Errorf("ask which root file system runs: %w", err)
+	}
+	text, err := bootdisk.RootHash(line)
+	if err != nil {
+		return r, err
+	}
+	hash, err := hex.DecodeString(text)
+	if err != nil {
+		return r, err
+	}
+	r.RootHash = [32]byte(hash)
+	system, err := readText(root, osRelease)
+	if err != nil {
+		return r, fmt.Errorf("ask which version runs: %w", err)
+	}
+	if r.Version = field(system, "IMAGE_VERSION"); !release.IsVersion(r.Version) {
+		return r, fmt.Errorf("ask which version runs: %q is none", r.Version)
+	}
+	r.Architecture, r.SecureBoot = runtime.GOARCH, secureBoot(root)
+	return r, nil
+}
+
+// secureBoot reads the two variables that say it. What cannot be read is not on.
+func secureBoot(root string) string {
+	if _, err := os.Stat(filepath.Join(root, variables)); err != nil {
+		return "none"
+	}
+	variable := func(name string) string {
+		b, err := readText(root, filepath.Join(variables, name+globalVariable))
+		if err != nil || len(b) != attributesSize+1 {
+			return ""
+		}
+		return map[byte]string{0: "no", 1: "yes"}[b[attributesSize]]
+	}
+	setup, on := variable("SetupMode"), variable("SecureBoot")
+	switch {
+	case setup == "yes":
+		return "setup"
+	case setup == "no" && on == "yes":
+		return "on"
+	case on == "no":
+		return "off"
+	}
+	return "unknown"
+}
+
+// field reads a line NAME=value or NAME="value" of os-release(5).
+func field(text, name string) string {
+	for line := range strings.Lines(text) {
+		if value, found := strings.CutPrefix(strings.TrimSpace(line), name+"="); found {
+			return strings.Trim(value, `"'`)
+		}
+	}
+	return ""
+}
+
+func readText(root, name string) (string, error) {
+	file, err := os.Open(filepath.Join(root, name))
+	if err != nil {
+		return "", err
+	}
+	defer func() { _ = file.Close() }()
+	var b bytes.Buffer
+	_, err = io.Copy(&b, io.LimitReader(file, maxText))
+	return b.String(), err
+}
