@@ -120,6 +120,8 @@ func (w *electrumWallet) stop() {
 	if w.daemon == nil {
 		return
 	}
+	// A killed one leaves a lock behind, which the next would respect.
+	_, _ = w.run("stop")
 	_ = w.daemon.Process.Kill()
 	_ = w.daemon.Wait()
 	w.daemon = nil

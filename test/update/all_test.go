@@ -103,7 +103,8 @@ func wrapped(lines string) change {
 // updatesReadOnly makes the root read-only, as it is in the image.
 func (b *base) updatesReadOnly() {
 	b.t.Helper()
-	b.MustExec("mount", "-o", "remount,ro", "/")
+	// An overlay takes this by the older system call alone.
+	b.MustExec("env", "LIBMOUNT_FORCE_MOUNT2=always", "mount", "-o", "remount,ro", "/")
 	written := false
 	write := func(client.UpdateProgress) {
 		if _, err := b.Exec("touch", "/usr/written"); err == nil {
