@@ -301,6 +301,12 @@ var sabotages = []sabotage{
 		undo:     [][]string{sh("userdel -f toor")},
 	},
 	{
+		what:     "another Debian",
+		commands: [][]string{{"sed", "-i", "s/^VERSION_ID=.*/VERSION_ID=12/", "/usr/lib/os-release"}},
+		finds:    []string{"debian-support"},
+		undo:     [][]string{{"sed", "-i", "s/^VERSION_ID=.*/VERSION_ID=\"13\"/", "/usr/lib/os-release"}},
+	},
+	{
 		what: "a unit's file changed",
 		commands: [][]string{{"sed", "-i", "s/^NoNewPrivileges=yes/NoNewPrivileges=no/", "/usr/lib/systemd/system/bitbox-base-avahi.service"},
 			sh("systemctl daemon-reload")},

@@ -112,9 +112,17 @@ func debianRoot() (string, error) {
 	return cachedRoot(names)
 }
 
+// OlderDebian returns the directory of a root of another Debian than a Base's, with what it
+// always has and nothing else. It is not to be written to.
+func OlderDebian(suite string) (string, error) { return cachedRootOf(suite, []string{"apt"}) }
+
 // cachedRoot returns the directory of a root with Debian's packages in it. It makes one
 // if there is none; that takes a minute or two.
 func cachedRoot(names []string, arguments ...string) (string, error) {
+	return cachedRootOf(debianroot.Suite, names, arguments...)
+}
+
+func cachedRootOf(suite string, names []string, arguments ...string) (string, error) {
 	cache := os.Getenv(cacheVariable)
 	if cache == "" {
 		cache = cacheDirectory
@@ -122,7 +130,7 @@ func cachedRoot(names []string, arguments ...string) (string, error) {
 	if err := os.MkdirAll(cache, 0o755); err != nil {
 		return "", err
 	}
-	key := sha256.Sum256([]byte(rootVersion + "\n" + debianroot.Suite + "\n" + strings.Join(names, "\n")))
+	key := sha256.Sum256([]byte(rootVersion + "\n" + suite + "\n" + strings.Join(names, "\n")))
 	root := filepath.Join(cache, "debian-"+hex.EncodeToString(key[:8]))
 	// Another test may be making it at this moment.
 	lock, err := lockFile(root+".lock", true)
@@ -140,7 +148,7 @@ func cachedRoot(names []string, arguments ...string) (string, error) {
 		return "", err
 	}
 	if err := debianroot.Make(context.Background(),
-		debianroot.Config{Directory: unfinished, Packages: names, Arguments: arguments}); err != nil {
+		debianroot.Config{Suite: suite, Directory: unfinished, Packages: names, Arguments: arguments}); err != nil {
 		return "", err
 	}
 	if err := os.Rename(unfinished, root); err != nil {

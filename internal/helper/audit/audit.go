@@ -125,6 +125,7 @@ var checks = []check{
 	{"loose-files", 60 * time.Second, checkLooseFiles},
 	{"users", 10 * time.Second, checkUsers},
 	{"updates", 60 * time.Second, checkUpdates},
+	{"debian", 10 * time.Second, checkDebian},
 	{"kernel", 10 * time.Second, checkKernel},
 }
 

@@ -193,6 +193,7 @@ func base(t *testing.T) *fake {
 		return strings.ReplaceAll(rules, "DROP [0:0]", "DROP [17:2940]")
 	}
 	f.print(numbered(rules.V4), iptables, "-t", "filter")
+	f.files["/etc/os-release"] = osRelease
 	f.print(numbered(rules.V6), ip6tables, "-t", "filter")
 	f.print(recorded(t, "nft"), listRuleset...)
 

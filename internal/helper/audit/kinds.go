@@ -38,6 +38,7 @@ const (
 	idSecondRoot       = "second-root"
 	idUpdates          = "updates"
 	idUpdatesUnknown   = "updates-unknown"
+	idDebianSupport    = "debian-support"
 	idKernel           = "kernel-settings"
 	idKernelHost       = "kernel-settings-host"
 	idLeftOut          = "files-left-out"
@@ -279,6 +280,13 @@ var kinds = []kind{
 		expected: "Debian's package lists, at most 10 days old and not from the future",
 		why:      "Without them an old flaw goes unnoticed.",
 		fix:      "Check that the Base can reach the internet and that its clock is right; it fetches the lists every day. `bitbox-app update --debian` fetches them now.",
+	},
+	{
+		id: idDebianSupport, check: "debian", severity: Warning,
+		title:    "Debian's support of this system ends or has ended",
+		expected: "the Debian that a Base is made of, with at least 90 days of support by Debian's security team left",
+		why:      "New flaws of the system are not fixed any more, or soon will not be.",
+		fix:      "Install a newer release of the Base. On a Debian with the package, upgrade Debian as that release says.",
 	},
 	{
 		id: idKernel, check: "kernel", severity: Warning,

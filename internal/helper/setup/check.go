@@ -12,16 +12,13 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/osrelease"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
 )
 
-const (
-	// debianRelease is the Debian that a Base is made of.
-	debianRelease = "13"
-	// needSpace is what must be free in /etc and /var: the record, and the first
-	// configuration, with room to spare.
-	needSpace = 16 << 20
-)
+// needSpace is what must be free in /etc and /var: the record, and the first
+// configuration, with room to spare.
+const needSpace = 16 << 20
 
 // needed are the files of Debian that a Base consists of, by the package that brings
 // each.
@@ -50,11 +47,10 @@ func Check(root string) error {
 		release, err = os.ReadFile(filepath.Join(root, "/usr/lib/os-release"))
 	}
 	if err != nil {
-		return fmt.Errorf("a Base is made of Debian %s, and nothing in %s tells that this is one: %w", debianRelease, root, err)
+		return fmt.Errorf("a Base is made of Debian %s, and nothing in %s tells that this is one: %w", osrelease.Release, root, err)
 	}
-	if id, version := releaseValue(string(release), "ID"), releaseValue(string(release), "VERSION_ID"); id != "debian" ||
-		version != debianRelease {
-		return fmt.Errorf("a Base is made of Debian %s, and this is %q %q; install Debian %s", debianRelease, id, version, debianRelease)
+	if err := osrelease.Parse(string(release)).Suits(); err != nil {
+		return err
 	}
 	for _, n := range needed {
 		if _, err := os.Stat(filepath.Join(root, n.path)); err != nil {
@@ -94,16 +90,6 @@ func CheckEntry() error {
 	return nil
 }
 
-// releaseValue reads a value of os-release(5).
-func releaseValue(text, name string) string {
-	for line := range strings.Lines(text) {
-		if key, value, found := strings.Cut(strings.TrimSpace(line), "="); found && key == name {
-			return strings.Trim(value, `"'`)
-		}
-	}
-	return ""
-}
-
 // ErrOverSSH is why somebody who came by SSH may not set up.
 var ErrOverSSH = errors.New("setup would cut you off: you came by SSH, which is off on a Base, and no key with a lease is in place; set it up at its own screen and keyboard")
 
@@ -136,7 +122,7 @@ func OverSSH(environ []string) bool {
 		return false
 	}
 	text, err := os.ReadFile("/run/systemd/sessions/" + session)
-	return err == nil && releaseValue(string(text), "REMOTE") == "1"
+	return err == nil && osrelease.Value(string(text), "REMOTE") == "1"
 }
 
 // ancestor reads a process's name and its parent from /proc/PID/stat (proc(5)).

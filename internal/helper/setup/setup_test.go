@@ -293,10 +293,10 @@ func TestWhatCannotBecomeABaseIsToldInASentence(t *testing.T) {
 	}{
 		"another Debian": {func(root string) error {
 			return os.WriteFile(filepath.Join(root, "/etc/os-release"), []byte("ID=debian\nVERSION_ID=\"12\"\n"), 0o644)
-		}, `this is "debian" "12"`},
+		}, `this is "debian 12"; upgrade Debian first`},
 		"no Debian": {func(root string) error {
 			return os.WriteFile(filepath.Join(root, "/etc/os-release"), []byte("ID=fedora\nVERSION_ID=40\n"), 0o644)
-		}, `this is "fedora" "40"`},
+		}, `this is "fedora 40"; install Debian 13`},
 		"nothing known": {func(root string) error { return os.Remove(filepath.Join(root, "/etc/os-release")) }, "nothing in"},
 		"no NGINX":      {func(root string) error { return os.Remove(filepath.Join(root, "/usr/sbin/nginx")) }, "apt-get install nginx"},
 	} {

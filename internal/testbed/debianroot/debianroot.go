@@ -10,15 +10,19 @@ import (
 	"regexp"
 	"strings"
 	"time"
+
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/osrelease"
 )
 
-// Suite is the Debian that a Base is made of: Debian 13.
-const Suite = "trixie"
+// Suite is the Debian that a Base is made of.
+const Suite = osrelease.Suite
 
 // Config says which root to make.
 type Config struct {
 	// Directory is where it comes to lie. It must not be there yet.
 	Directory string
+	// Suite is another Debian than [Suite]; "" is that.
+	Suite string
 	// Packages are those beside what Debian always has.
 	Packages []string
 	// Architecture is another one than this machine's; "" is this machine's.
@@ -41,8 +45,12 @@ func Make(ctx context.Context, c Config) error {
 	for _, setting := range settings {
 		argv = append(argv, "--aptopt="+setting)
 	}
-	argv = append(append(argv, c.Arguments...), Suite, c.Directory)
-	sources, err := hostSources()
+	suite := c.Suite
+	if suite == "" {
+		suite = Suite
+	}
+	argv = append(append(argv, c.Arguments...), suite, c.Directory)
+	sources, err := hostSources(suite)
 	if err != nil {
 		return err
 	}
@@ -60,22 +68,22 @@ func Make(ctx context.Context, c Config) error {
 	return nil
 }
 
-// ReadPackages reads a list of packages, one a line, with comments.
+// ReadPackages reads the names of a list of packages, one a line, with versions and comments.
 func ReadPackages(list string) []string {
 	var names []string
 	for line := range strings.Lines(list) {
-		name, _, _ := strings.Cut(line, "#")
-		if name = strings.TrimSpace(name); name != "" {
-			names = append(names, name)
+		line, _, _ = strings.Cut(line, "#")
+		if fields := strings.Fields(line); len(fields) > 0 {
+			names = append(names, fields[0])
 		}
 	}
 	return names
 }
 
-// hostSources returns the host's own list of Debian's package sources with [Suite] in place
+// hostSources returns the host's own list of Debian's package sources with a suite in place
 // of the host's. It is empty if the host has no such list; then mmdebstrap knows where
 // Debian is.
-func hostSources() (string, error) {
+func hostSources(suite string) (string, error) {
 	release, err := os.ReadFile("/etc/os-release")
 	if err != nil {
 		return "", fmt.Errorf("ask which Debian this host is: %w", err)
@@ -85,29 +93,26 @@ func hostSources() (string, error) {
 		if err != nil {
 			continue // a host has one of them
 		}
-		if sources := sourcesOfSuite(string(content), string(release)); sources != "" {
+		if sources := sourcesOfSuite(suite, string(content), string(release)); sources != "" {
 			return sources, nil
 		}
 	}
 	return "", nil
 }
 
-// codename is a Debian's name in os-release(5).
-var codename = regexp.MustCompile(`(?m)^VERSION_CODENAME="?([a-z]+)"?$`)
-
-// sourcesOfSuite writes a list of sources (sources.list(5), of either format) for [Suite]
+// sourcesOfSuite writes a list of sources (sources.list(5), of either format) for a suite
 // anew: with its updates and security updates where the list has those of the host. It
 // returns "" if the list does not name the host's suite.
-func sourcesOfSuite(list, osRelease string) string {
-	host := codename.FindStringSubmatch(osRelease)
-	if host == nil {
+func sourcesOfSuite(suite, list, osRelease string) string {
+	host := osrelease.Value(osRelease, "VERSION_CODENAME")
+	if host == "" {
 		return ""
 	}
-	suite := regexp.MustCompile(`([ \t])` + host[1] + `\b`)
-	if !suite.MatchString(list) {
+	pattern := regexp.MustCompile(`([ \t])` + regexp.QuoteMeta(host) + `\b`)
+	if !pattern.MatchString(list) {
 		return ""
 	}
-	return suite.ReplaceAllString(list, "${1}"+Suite)
+	return pattern.ReplaceAllString(list, "${1}"+suite)
 }
 
 // aptSettings returns how the host's apt reaches its sources.

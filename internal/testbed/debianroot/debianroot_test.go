@@ -1,6 +1,9 @@
 package debianroot
 
-import "testing"
+import (
+	"slices"
+	"testing"
+)
 
 // The host may be an older Debian: its mirror is taken, its suite is not.
 func TestTheSourcesOfTheHostAreWrittenForTheSuiteOfABase(t *testing.T) {
@@ -20,8 +23,15 @@ func TestTheSourcesOfTheHostAreWrittenForTheSuiteOfABase(t *testing.T) {
 		{"no Debian at all", "ID=arch\n", "deb http://mirror.example/debian bookworm main\n", ""},
 		{"none", debian12, "", ""},
 	} {
-		if got := sourcesOfSuite(test.list, test.osRelease); got != test.want {
+		if got := sourcesOfSuite(Suite, test.list, test.osRelease); got != test.want {
 			t.Errorf("%s: the list is\n%s\nwant\n%s", test.name, got, test.want)
 		}
+	}
+}
+
+func TestOnlyTheNamesOfAListOfPackagesAreRead(t *testing.T) {
+	got := ReadPackages("# a comment\n\nnginx (>= 1.26)  # the entry\ndbus # speaks\n  iproute2\n")
+	if want := []string{"nginx", "dbus", "iproute2"}; !slices.Equal(got, want) {
+		t.Errorf("it reads %q, not %q", got, want)
 	}
 }
