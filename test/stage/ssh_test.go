@@ -8,6 +8,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io"
 	"net/netip"
 	"os"
 	"strings"
@@ -92,7 +93,7 @@ func TestSSHIsOffUntilItIsLeasedToAKey(t *testing.T) {
 		refused(t, a, to)
 	}
 	off("after boot")
-	for _, unit := range []string{"ssh.service", "ssh.socket", "sshd.service"} {
+	for _, unit := range []string{"ssh.service", "ssh.socket", "sshd.service", "sshd-unix-local.socket", "sshd-vsock.socket"} {
 		if out, err := s.Exec("systemctl", "start", unit); err == nil {
 			t.Errorf("Debian's %s could be started: %s", unit, out)
 		}
@@ -137,6 +138,11 @@ func TestOnlyALeasedKeyLogsInAndTheEndOfTheLeaseCutsIt(t *testing.T) {
 	}
 	if out, err := session.CombinedOutput("id -un; id -G | wc -w; touch mine && echo wrote"); err != nil || string(out) != "base\n1\nwrote\n" {
 		t.Errorf("the owner's session: %q, %v", out, err)
+	}
+	if confined, err := client.NewSession(); err != nil {
+		t.Error(err)
+	} else if out, err := confined.CombinedOutput("unshare --user true || mknod x c 1 1 || touch /dev/x || grep slice /proc/self/cgroup"); err == nil {
+		t.Errorf("the owner's session makes a namespace or a device, or sees other services: %s", out)
 	}
 	if _, err := client.Dial("tcp", "127.0.0.1:8846"); err == nil {
 		t.Error("the session is a tunnel into the Base")
@@ -255,6 +261,73 @@ func TestWrongKeysBanTheirSenderAndNobodyElse(t *testing.T) {
 	}
 	if found := bans(t, s, bruteforce.JailHandshake); found != nil {
 		t.Errorf("the other jail bans %v", found)
+	}
+}
+
+// Some flaws of a server are used by trying until it crashes in the right way. sshd refuses
+// whoever has crashed it, and nobody else.
+func TestWhoCrashesSSHDCannotTryAgain(t *testing.T) {
+	t.Parallel()
+	s := stage.Boot(t, stage.Config{})
+	owner, key := newKey(t)
+	lease(t, s, 2, withSSH(stage.Factory(), key))
+	a, b := s.Attacker(1), s.Attacker(2)
+	to := netip.AddrPortFrom(s.V4, sshaccess.Port)
+	// greets tells whether sshd says who it is, before anybody has logged in.
+	greets := func() error {
+		conn, err := a.Dial("tcp", to)
+		if err != nil {
+			return err
+		}
+		defer conn.Close()
+		if err := conn.SetDeadline(time.Now().Add(stage.Patience)); err != nil {
+			return err
+		}
+		greeting := make([]byte, len("SSH-2.0-"))
+		_, err = io.ReadFull(conn, greeting)
+		if err == nil && string(greeting) != "SSH-2.0-" {
+			err = fmt.Errorf("it says %q", greeting)
+		}
+		return err
+	}
+	crash := func() {
+		conn, err := a.Dial("tcp", to)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		// The process that serves it crashes.
+		s.Until("sshd serves it", func() error {
+			_, err := s.Exec("pkill", "-SEGV", "--full", "sshd-session: [[]accepted[]]")
+			return err
+		})
+	}
+	if err := greets(); err != nil {
+		t.Fatalf("before anything has crashed: %v", err)
+	}
+	crash()
+	s.Until("it is refused", func() error {
+		if greets() == nil {
+			return errors.New("it is served")
+		}
+		return nil
+	})
+	client, err := login(b, to, sshaccess.User, ssh.PublicKeys(owner))
+	if err != nil {
+		t.Errorf("the owner, from elsewhere: %v", err)
+	} else {
+		_ = client.Close()
+	}
+
+	// Without penalties it may try again.
+	config := generation.Current(generation.SSHConfig)
+	s.MustExec("sed", "-i", "s/^PerSourcePenalties .*/PerSourcePenalties no/", strings.TrimSpace(s.MustExec("readlink", "-f", config)))
+	s.MustExec("systemctl", "restart", generation.SSHUnit)
+	crash()
+	for range 10 {
+		if err := greets(); err != nil {
+			t.Errorf("without penalties it is refused too, so this test shows nothing: %v", err)
+		}
 	}
 }
 

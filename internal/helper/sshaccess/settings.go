@@ -37,6 +37,18 @@ var loginAlgorithms = func() []string {
 	return append(algorithms, ssh.KeyAlgoRSASHA512, ssh.KeyAlgoRSASHA256)
 }()
 
+// keyExchanges are offered in this order. The last is for clients from before OpenSSH 9.0.
+var keyExchanges = []string{
+	ssh.KeyExchangeMLKEM768X25519, "sntrup761x25519-sha512", "sntrup761x25519-sha512@openssh.com", ssh.KeyExchangeCurve25519,
+}
+
+// penalties are for how many seconds sshd refuses an address after what it did, as `sshd -T`
+// prints them. Only a crash counts, which fail2ban does not see. Whatever an owner's own programs
+// could do (old keys, looking whether the port is there) is left to fail2ban: its bans are seen and
+// lifted in the App, and sshd's refusals would keep it from counting.
+const penalties = "crash:600 authfail:0 noauth:0 grace-exceeded:0 refuseconnection:0 max:600 min:15 max-sources4:65536 " +
+	"max-sources6:65536 overflow:permissive overflow6:permissive"
+
 // Settings is the one table of what sshd is told. Each line is rendered, and
 // each is asked for again in `sshd -T`, which prints what is in force.
 func Settings(c Config) []Setting {
@@ -69,7 +81,9 @@ func Settings(c Config) []Setting {
 		{"MaxAuthTries", "6", "A client offers each of its keys as one try."},
 		{"MaxStartups", "10:30:20", ""},
 		{"PerSourceMaxStartups", "3", ""},
-		{"PerSourceNetBlockSize", "32:64", "A host has a whole /64. From OpenSSH 9.8 on its penalties, on by default, count so as well."},
+		{"PerSourceNetBlockSize", "32:64", "A host has a whole /64."},
+		{"PerSourcePenalties", penalties,
+			"Whoever crashes sshd waits ten minutes before the next try. Failures are for fail2ban."},
 		{"MaxSessions", "4", ""},
 		{"LogLevel", "VERBOSE", "The fingerprint of the key that got in, and failures early enough for fail2ban."},
 
@@ -83,12 +97,12 @@ func Settings(c Config) []Setting {
 		{"PermitUserEnvironment", "no", "Nor may a file in a home run something or set a variable."},
 		{"PermitUserRC", "no", ""},
 
-		{"KexAlgorithms", "sntrup761x25519-sha512@openssh.com,curve25519-sha256,curve25519-sha256@libssh.org",
-			"The first is also closed to a quantum computer later."},
+		{"KexAlgorithms", strings.Join(keyExchanges, ","), "Hybrids with ML-KEM or NTRU Prime come first: no quantum computer reads them later."},
 		{"Ciphers", "chacha20-poly1305@openssh.com,aes256-gcm@openssh.com,aes128-gcm@openssh.com", ""},
 		{"MACs", "hmac-sha2-512-etm@openssh.com,hmac-sha2-256-etm@openssh.com", ""},
 		{"HostKeyAlgorithms", ssh.KeyAlgoED25519, ""},
 
+		{"UnusedConnectionTimeout", "60", "A connection without a session is of no use."},
 		{"ClientAliveInterval", "60", "A client that vanished is noticed."},
 		{"ClientAliveCountMax", "3", ""},
 		{"UseDNS", "no", "The log shows addresses, which is what gets banned."},
