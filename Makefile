@@ -84,8 +84,9 @@ lint: ## format, vet, staticcheck, known vulnerabilities, shell scripts, modules
 	./scripts/lint $(STATICCHECK) $(GOVULNCHECK)
 
 .PHONY: sandbox
-sandbox: ## print how much each unit of the appliance may do, and fail above its limit
-	$(GO) test -v -count=1 -run TestEachServiceIsSandboxed ./packaging
+sandbox: ## print how much each unit of the appliance may do, and fail above its limit (root)
+	./scripts/setup-tests
+	$(GO) test -v -count=1 -run TestEachServiceIsSandboxed ./test/stage
 
 .PHONY: cross
 cross: ## build for every platform that is supported

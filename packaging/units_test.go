@@ -2,10 +2,8 @@
 package packaging_test
 
 import (
-	"fmt"
 	"io/fs"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -48,107 +46,6 @@ func unitFiles(t *testing.T) []string {
 		t.Fatalf("no units: %v", err)
 	}
 	return files
-}
-
-// limits are the highest exposure that systemd-analyze may see; 10 is none of
-// a sandbox. sshd has to become whoever logs in: there is no low figure for it.
-var limits = map[string]float64{
-	"bitbox-base-middleware.service":         0.5,
-	"bitbox-base-nginx.service":              1.2,
-	"bitbox-base-system.service":             2.5,
-	"bitbox-base-fail2ban.service":           2.0,
-	"bitbox-base-avahi.service":              2.5,
-	"bitbox-base-console.service":            1.0,
-	"bitbox-base-firewall.service":           2.0,
-	"bitbox-base-preflight-fail2ban.service": 1.5,
-	"bitbox-base-preflight-firewall.service": 1.5,
-	"bitbox-base-preflight-nginx.service":    1.5,
-	"bitbox-base-preflight-sshd.service":     1.5,
-	"bitbox-base-prepare.service":            1.5,
-	"bitbox-base-reset.service":              1.8,
-	"bitbox-base-ports.service":              1.5,
-	"bitbox-base-limits.service":             1.8,
-	"bitbox-base-discard.service":            2.0,
-	"bitbox-base-prepaired.service":          1.5,
-	"bitbox-base-legacy-rules@.service":      2.0,
-	"bitbox-base-repair@.service":            4.0,
-	"bitbox-base-ssh.service":                6.0,
-	"bitbox-base-upgrade.service":            4.0,
-	"bitbox-base-slots.service":              2.5,
-	"bitbox-base-healthy.service":            2.5,
-	"bitbox-base-upgrade-boot.service":       3.0,
-}
-
-var overall = regexp.MustCompile(`Overall exposure level for \S+: ([0-9.]+)`)
-
-// exposure asks systemd-analyze, which needs no running systemd.
-func exposure(t *testing.T, file string) float64 {
-	t.Helper()
-	absolute, err := filepath.Abs(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	out, err := exec.Command("systemd-analyze", "security", "--offline=true", "--no-pager", absolute).Output()
-	match := overall.FindSubmatch(out)
-	if err != nil || match == nil {
-		t.Fatalf("systemd-analyze security %s: %v\n%s", file, err, out)
-	}
-	level, err := strconv.ParseFloat(string(match[1]), 64)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return level
-}
-
-func needSystemdAnalyze(t *testing.T) {
-	t.Helper()
-	if _, err := exec.LookPath("systemd-analyze"); err != nil {
-		if os.Getenv("CI") == "true" {
-			t.Fatal("this test needs systemd-analyze, and CI must run it")
-		}
-		t.Skip("SKIPPED, not passed: systemd-analyze is not installed (package systemd)")
-	}
-}
-
-func TestEachServiceIsSandboxed(t *testing.T) {
-	needSystemdAnalyze(t)
-	table := &strings.Builder{}
-	for _, file := range unitFiles(t) {
-		name := filepath.Base(file)
-		if filepath.Ext(name) != ".service" {
-			continue
-		}
-		limit, listed := limits[name]
-		if !listed {
-			t.Errorf("%s has no limit in the table of this test", name)
-			continue
-		}
-		level := exposure(t, file)
-		fmt.Fprintf(table, "%-42s %4.1f  (at most %.1f)\n", name, level, limit)
-		if level > limit {
-			t.Errorf("%s is exposed to %.1f; at most %.1f is allowed. `systemd-analyze security --offline=true %s` tells why", name, level, limit,
-				file)
-		}
-	}
-	fmt.Printf("exposure of our units, 10 is without a sandbox:\n%s", table)
-}
-
-// The gate must be able to close: a unit that lost its sandbox is above every limit.
-func TestAnUnsandboxedServiceIsNoticed(t *testing.T) {
-	needSystemdAnalyze(t)
-	kept := &strings.Builder{}
-	for line := range strings.Lines(read(t, filepath.Join(units, "bitbox-base-middleware.service"))) {
-		if strings.HasPrefix(line, "[") || strings.HasPrefix(line, "ExecStart=") {
-			kept.WriteString(line)
-		}
-	}
-	bare := filepath.Join(t.TempDir(), "bitbox-base-middleware.service")
-	if err := os.WriteFile(bare, []byte(kept.String()), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	if level := exposure(t, bare); level < 5 {
-		t.Errorf("a unit without a sandbox is exposed to %.1f only", level)
-	}
 }
 
 // A server that could run without the packet filter would be an open one.

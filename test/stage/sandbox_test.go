@@ -30,6 +30,9 @@ var escapes = map[string]string{
 	"read the log of the kernel":        "dmesg",
 	"read homes":                        "ls /home/base /root",
 	"look at devices":                   "ls /dev/vda /dev/mem /dev/kmsg",
+	"run a program from memory": `python3 -c "import os; f = os.memfd_create(\"x\"); ` +
+		`os.write(f, open(\"/usr/bin/true\", \"rb\").read()); os.execve(f, [\"true\"], {})"`,
+	"end what holds the ports of NGINX": `pkill -0 --full "bitbox-base [p]orts"`,
 }
 
 func connects(socket string) string {
@@ -40,12 +43,15 @@ func connects(socket string) string {
 // made its program execute it, and lets the intruder try. What the sandbox does
 // not let execute is executed for the intruder by lifting only that: NoExecPaths
 // has a test of its own.
-func takenOver(t *testing.T, unit string, script string) string {
+//
+// loosened are directives that it gets beside.
+func takenOver(t *testing.T, unit string, script string, loosened ...string) string {
 	t.Helper()
 	s := stage.Boot(t, stage.Config{Prepare: func(t *testing.T, root string) {
 		for path, content := range map[string]string{
 			filepath.Join("etc/systemd/system", unit+".d",
-				"taken-over.conf"): "[Service]\nType=oneshot\nRestart=no\nExecStart=\nExecStart=/bin/bash /usr/lib/attack.sh\nExecPaths=/\nNoExecPaths=\nStandardOutput=journal\nStandardInput=null\n",
+				"taken-over.conf"): "[Service]\nType=oneshot\nRestart=no\nExecStart=\nExecStart=/bin/bash /usr/lib/attack.sh\n" +
+				"ExecPaths=/\nNoExecPaths=\nStandardOutput=journal\nStandardInput=null\n" + strings.Join(loosened, "\n") + "\n",
 			"usr/lib/attack.sh": script,
 		} {
 			path = filepath.Join(root, path)
@@ -84,6 +90,26 @@ func escaped(journal string) []string {
 		}
 	}
 	return names
+}
+
+// othersToSignal is a script that counts the processes that it could end, beside itself.
+const othersToSignal = `n=0
+for p in $(seq 2 9999); do [ $p = $$ ] || ! kill -0 $p 2>/dev/null || n=$((n+1)); done
+echo "others: $n"
+`
+
+// fail2ban is root, though with one privilege. Root may end each process of root, the system
+// helper and systemd's own services among them.
+func TestFail2banCannotEndWhatIsNotItsOwn(t *testing.T) {
+	t.Parallel()
+	journal := takenOver(t, generation.BansUnit, othersToSignal)
+	if !strings.Contains(journal, "others: 0\n") {
+		t.Errorf("taken over it sees others:\n%s", journal)
+	}
+	journal = takenOver(t, generation.BansUnit, othersToSignal, "PrivatePIDs=no")
+	if !strings.Contains(journal, "others: ") || strings.Contains(journal, "others: 0\n") {
+		t.Errorf("without a list of processes of its own it sees none either, so this test shows nothing:\n%s", journal)
+	}
 }
 
 func TestATakenOverServiceCanDoNothing(t *testing.T) {

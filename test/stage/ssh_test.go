@@ -141,8 +141,8 @@ func TestOnlyALeasedKeyLogsInAndTheEndOfTheLeaseCutsIt(t *testing.T) {
 	}
 	if confined, err := client.NewSession(); err != nil {
 		t.Error(err)
-	} else if out, err := confined.CombinedOutput("unshare --user true || mknod x c 1 1 || touch /dev/x || grep slice /proc/self/cgroup"); err == nil {
-		t.Errorf("the owner's session makes a namespace or a device, or sees other services: %s", out)
+	} else if out, err := confined.CombinedOutput("unshare --user true || mknod x c 1 1 || touch /dev/x"); err == nil {
+		t.Errorf("the owner's session makes a namespace or a device: %s", out)
 	}
 	if _, err := client.Dial("tcp", "127.0.0.1:8846"); err == nil {
 		t.Error("the session is a tunnel into the Base")

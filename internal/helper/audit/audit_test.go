@@ -280,6 +280,13 @@ func (f *fake) liveUnit(name, text string, active bool, pid int, a accounts) uni
 			u[property] = v[len(v)-1]
 		}
 	}
+	for property, name := range extended {
+		u[name] = u[property]
+		u[property] = "yes"
+		if u[name] == "yes" && property == "PrivateTmp" {
+			u[name] = "connected"
+		}
+	}
 	for _, property := range mountProperties {
 		var printed []string
 		for field := range strings.FieldsSeq(strings.Join(d[property], " ")) {

@@ -38,6 +38,14 @@ var alwaysActive = []string{
 // unit has the properties of a unit by name, as systemd reports them.
 type unit map[string]string
 
+// value is what a property of a unit's file is set to.
+func (u unit) value(property string) string {
+	if name, is := extended[property]; is {
+		return u[name]
+	}
+	return u[property]
+}
+
 // mainPID is 0 if it has no process.
 func (u unit) mainPID() int {
 	pid, _ := strconv.Atoi(u["MainPID"])
@@ -49,10 +57,14 @@ func (u unit) mainPID() int {
 var (
 	plainProperties = []string{
 		"DevicePolicy", "DynamicUser", "Group", "KeyringMode", "KillMode", "LockPersonality", "MemoryDenyWriteExecute", "NoNewPrivileges",
-		"PrivateDevices", "PrivateIPC", "PrivateNetwork", "PrivateTmp", "PrivateUsers", "ProcSubset", "ProtectClock", "ProtectControlGroups",
-		"ProtectHome", "ProtectHostname", "ProtectKernelLogs", "ProtectKernelModules", "ProtectKernelTunables", "ProtectProc", "ProtectSystem",
-		"RemoveIPC", "RestrictNamespaces", "RestrictRealtime", "RestrictSUIDSGID", "SystemCallArchitectures", "Type", "UMask", "User",
+		"PrivateDevices", "PrivateIPC", "PrivateMounts", "PrivateNetwork", "PrivatePIDs", "PrivateTmp", "PrivateUsers", "ProcSubset",
+		"ProtectClock", "ProtectControlGroups", "ProtectHome", "ProtectHostname", "ProtectKernelLogs", "ProtectKernelModules",
+		"ProtectKernelTunables", "ProtectProc", "ProtectSystem", "RemoveIPC", "RestrictNamespaces", "RestrictRealtime",
+		"RestrictSUIDSGID", "SystemCallArchitectures", "Type", "UMask", "User",
 	}
+	// extended are those of them that take more than yes and no. systemd prints their whole text
+	// under another name, with "connected" for a private /tmp of the ordinary kind.
+	extended      = map[string]string{"PrivateTmp": "PrivateTmpEx", "ProtectControlGroups": "ProtectControlGroupsEx"}
 	setProperties = []string{
 		"AmbientCapabilities", "CapabilityBoundingSet", "ExecPaths", "InaccessiblePaths", "NoExecPaths", "ReadOnlyPaths", "ReadWritePaths",
 		"RestrictAddressFamilies", "SupplementaryGroups",
@@ -66,7 +78,8 @@ var (
 
 // showUnits asks systemd for units, and returns them in the given order.
 func showUnits(ctx context.Context, system System, names ...string) ([]unit, error) {
-	properties := strings.Join(slices.Concat(stateProperties, plainProperties, setProperties, mountProperties), ",")
+	properties := strings.Join(slices.Concat(stateProperties, plainProperties, slices.Collect(maps.Values(extended)), setProperties,
+		mountProperties), ",")
 	output, err := ask(ctx, system, append([]string{systemctl, "show", "--no-pager", "-p", properties}, names...)...)
 	if err != nil {
 		return nil, err
@@ -126,14 +139,14 @@ func parseDefinition(text string) definition {
 func (d definition) compare(live unit) []string {
 	var found []string
 	differs := func(property, want string) {
-		found = append(found, fmt.Sprintf("%s is %q, not %q", property, live[property], want))
+		found = append(found, fmt.Sprintf("%s is %q, not %q", property, live.value(property), want))
 	}
 	for _, property := range plainProperties {
 		values, set := d[property]
 		if !set || len(values) == 0 {
 			continue
 		}
-		if want := values[len(values)-1]; yes(live[property]) != yes(want) {
+		if want := values[len(values)-1]; yes(live.value(property)) != yes(want) {
 			differs(property, want)
 		}
 	}
@@ -162,7 +175,7 @@ func (d definition) compare(live unit) []string {
 
 func yes(value string) string {
 	switch value {
-	case "true", "on", "1":
+	case "true", "on", "1", "connected":
 		return "yes"
 	case "false", "off", "0":
 		return "no"
