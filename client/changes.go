@@ -13,13 +13,13 @@ import (
 // ChangeLog is a Base's log of changes, verified.
 type ChangeLog = changelog.View
 
-// maxChanges is how many entries are read at most: all that a Base keeps, and those that
-// are made meanwhile.
+// maxChanges is how many entries are read at most: all that a Base keeps, and those that are
+// added meanwhile.
 const maxChanges = changelog.MaxEntries + 4*changelog.MaxStretch
 
-// Changes asks for the Base's log of changes, all that is kept of it, and verifies it: each
-// entry, the chain, the helper's signature as the answer to this very question, and that what
-// this App saw last is still there. What does not verify is ErrLyingBase.
+// Changes reads the Base's whole log of changes and verifies it: each entry, the chain, the
+// helper's signature as the answer to this very question, and that everything that this App saw
+// last is still there. A log that does not verify is ErrLyingBase.
 func (s *Session) Changes(ctx context.Context) (*ChangeLog, error) {
 	base, seen, err := s.transport.app.store.changesSeen(s.transport.id)
 	if err != nil {
@@ -52,7 +52,7 @@ func (s *Session) Changes(ctx context.Context) (*ChangeLog, error) {
 		if err != nil {
 			return nil, failChanges(err)
 		}
-		// Before it is shown: what was seen once is never believed gone.
+		// This comes before the log is shown: what was seen once must never seem to be gone.
 		return view, s.transport.app.store.rememberChanges(s.transport.id, view.Memory())
 	}
 }

@@ -21,7 +21,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/testbed/appliancetest"
 )
 
-// changed is what stands in the log, in words.
+// changed is the content of the log, in words.
 func changed(t *testing.T, s *Session) []string {
 	t.Helper()
 	view, err := s.Changes(t.Context())
@@ -40,7 +40,7 @@ func changed(t *testing.T, s *Session) []string {
 	return all
 }
 
-func TestAnOwnersChangesStandInTheLogWithNameAndResult(t *testing.T) {
+func TestTheLogNamesTheOwnerAndTheResultOfEachChange(t *testing.T) {
 	h := newHouse(t)
 	_, phone := h.pair("Phone", basev1.Role_ROLE_OPERATOR)
 	before := len(changed(t, h.session))
@@ -100,14 +100,14 @@ func TestTheEndOfAnUpdateIsRecordedAndToldOnce(t *testing.T) {
 		if logged == 1 && told == 1 && again {
 			break
 		}
-		again = logged == 1 && told == 1 && h.middleware.count("WatchUpdate") > 3 // it was looked at once more
+		again = logged == 1 && told == 1 && h.middleware.count("WatchUpdate") > 3 // it asked once more
 	}
 }
 
-// trusting takes from an answer what it should be verified with: a client that verifies the
-// signature and the chain, and nothing else.
+// trusting takes what it should verify with from the answer itself, like a client that verifies
+// only the signature and the chain.
 func trusting(_ changelog.Expectation, first, last *systemv1.ChangesHead, entries [][]byte) (*ChangeLog, error) {
-	if n := uint64(len(entries)) + changelog.Before(first); n < last.GetLastNumber() { // it does not miss what was held back
+	if n := uint64(len(entries)) + changelog.Before(first); n < last.GetLastNumber() { // it does not notice what was held back
 		last = proto.CloneOf(last)
 		last.LastNumber = n
 		if n == 0 {
@@ -142,8 +142,7 @@ func TestAMiddlewareThatLiesAboutTheLogIsNoticed(t *testing.T) {
 			What: changelog.RenameApp, Detail: what}}})
 	}
 	old := ask(h.Helper, list(make([]byte, nonceSize)))
-	// The disk of before is put back; one of the two goes on as far as the real one, to
-	// something else.
+	// The old disk is put back. The copy goes on as far as the real one, but with other entries.
 	rolledBack, rewritten := helper(h.Helper), helper(h.Helper)
 	record(h.Helper, "what somebody wants to hide")
 	record(h.Helper, "the last")
@@ -164,7 +163,7 @@ func TestAMiddlewareThatLiesAboutTheLogIsNoticed(t *testing.T) {
 			return reply, nil
 		}
 	}
-	// hold holds back so many of the newest entries, however often they are asked for.
+	// hold holds back the newest n entries, however often they are asked for.
 	hold := func(n int) act {
 		return func(request *systemv1.SystemRequest) (*systemv1.SystemReply, helperclient.Port) {
 			if request.GetListChanges() == nil {
@@ -185,7 +184,8 @@ func TestAMiddlewareThatLiesAboutTheLogIsNoticed(t *testing.T) {
 	}
 	for name, lie := range map[string]struct {
 		act act
-		// chained: not even a client that verifies only signature and chain is taken in.
+		// chained says whether the attack fools even a client that verifies the signature and the
+		// chain.
 		chained bool
 	}{
 		"an old answer":            {act: func(*systemv1.SystemRequest) (*systemv1.SystemReply, helperclient.Port) { return old, nil }},
@@ -211,19 +211,19 @@ func TestAMiddlewareThatLiesAboutTheLogIsNoticed(t *testing.T) {
 			if (err != nil) != lie.chained {
 				t.Errorf("a client that trusts whoever has signed: %v", err)
 			}
-			// It has remembered the lie, too.
+			// It has stored the lie, too.
 			if err := h.owner.store.change(h.session.transport.id, "mend the test", func(r *stored) { r.Changes = seen }); err != nil {
 				t.Fatal(err)
 			}
 		})
 	}
-	// The truth is believed still, and the lies have not been remembered.
+	// The truth is still believed, and the lies were not stored.
 	if _, err := h.session.Changes(t.Context()); err != nil {
 		t.Error(err)
 	}
 }
 
-// rename makes an entry one of somebody else.
+// rename changes the name in an entry.
 func rename(b []byte) []byte {
 	e := &systemv1.ChangeEntry{}
 	if err := proto.Unmarshal(b, e); err != nil {
@@ -233,7 +233,7 @@ func rename(b []byte) []byte {
 	return must(proto.Marshal(e))
 }
 
-func TestABaseThatHasBegunAnewIsSaidToHave(t *testing.T) {
+func TestAResetBaseIsReportedAsReset(t *testing.T) {
 	h := newHouse(t)
 	if _, err := h.session.Changes(t.Context()); err != nil {
 		t.Fatal(err)

@@ -60,15 +60,14 @@ type PairingState string
 
 // The states of a pairing.
 const (
-	// Pending: both people have confirmed the code, and the Base was not called
-	// since. It becomes active with the first call.
+	// Pending: both people have confirmed the code, and the Base has not been called since. The
+	// first call makes it active.
 	Pending PairingState = "pending"
 	// Active: the Base has answered a call.
 	Active PairingState = "active"
 	// Revoked: the Base has said that this App was revoked.
 	Revoked PairingState = "revoked"
-	// Reset: this App has wiped the Base. A new pairing with it takes the place of
-	// this one.
+	// Reset: this App has wiped the Base. A new pairing with the Base replaces this one.
 	Reset PairingState = "reset"
 )
 
@@ -77,33 +76,33 @@ func (s PairingState) Usable() bool { return s != Revoked && s != Reset }
 
 // Base is a pairing with a Base.
 type Base struct {
-	// Name is what the App calls the Base. No other one has the same, but for
-	// one that this pairing is about to replace.
+	// Name is what the App calls the Base. It is unique, except for a pairing that this one is
+	// about to replace.
 	Name string
 	// State tells how far the pairing is.
 	State PairingState
 	// PublicKey is the identity of the Base.
 	PublicKey [32]byte
-	// AppID and AppName are what the Base calls this App.
+	// AppID and AppName are the Base's names for this App.
 	AppID   string
 	AppName string
-	// Role is what this App was allowed to do at RoleAt: when it was paired, or when
-	// the Base said so last.
+	// Role is what this App was allowed to do at RoleAt: at the pairing, or when the Base last
+	// reported it.
 	Role   basev1.Role
 	RoleAt time.Time
 	// PairedAt is when the code was confirmed.
 	PairedAt time.Time
-	// Addresses are where the Base was last, each "host:port", the latest first.
+	// Addresses are where the Base was last reached, each "host:port", the latest first.
 	Addresses []string
 }
 
-// Options are the choices of New. The zero value is good.
+// Options are the choices of New. The zero value is useful.
 type Options struct {
-	// Dir is where the App keeps its files, by default DefaultDir. It is made
-	// when it is missing, readable for this user alone.
+	// Dir is where the App keeps its files, by default DefaultDir. It is created if needed,
+	// readable only by this user.
 	Dir string
-	// Name is how the App calls itself towards a Base when it pairs, 1 to 63
-	// bytes without control or format characters; by default the machine's name.
+	// Name is the name that the App gives a Base when it pairs, 1 to 63 bytes without control or
+	// format characters; by default the machine's name.
 	Name string
 	// NoDiscovery keeps the App from asking the local network where a Base is.
 	NoDiscovery bool
@@ -116,9 +115,9 @@ type App struct {
 	name        string
 	noDiscovery bool
 
-	saving sync.WaitGroup // what is stored in the background
+	saving sync.WaitGroup // work in the background, such as storing
 
-	// What tests replace.
+	// Tests replace these.
 	now         func() time.Time
 	random      io.Reader
 	codeModulus uint32
@@ -132,21 +131,21 @@ func opens(commitment [32]byte, p4 *noiseconn.P4) bool {
 	return noiseconn.Commit(p4.RB, p4.StateKey, p4.Role) == commitment
 }
 
-// timing is how long things take or are waited for.
+// timing has the durations that the App uses.
 type timing struct {
-	requestEvery  time.Duration // a pairing request is repeated so often (wire protocol)
-	giveUp        time.Duration // a pairing request is repeated for so long (wire protocol)
-	requestAnswer time.Duration // an answer to one request is waited for
-	tcp           time.Duration // a TCP connection may take so long
-	handshake     time.Duration // an answer in a handshake is waited for
-	ceremony      time.Duration // both people have so long for the code
-	activate      time.Duration // a new pairing is tried for so long before Pair returns
-	pendingLife   time.Duration // a silent Base is believed to come round for so long (wire protocol)
-	stagger       time.Duration // the next address is tried after so long
-	discover      time.Duration // answers by mDNS are waited for
+	requestEvery  time.Duration // the pause between two sendings of a pairing request (wire protocol)
+	giveUp        time.Duration // for how long a pairing request is repeated (wire protocol)
+	requestAnswer time.Duration // the wait for the answer to one request
+	tcp           time.Duration // the wait for a TCP connection
+	handshake     time.Duration // the wait for an answer in a handshake
+	ceremony      time.Duration // the time both people have for the code
+	activate      time.Duration // how long Pair tries the new pairing before it returns
+	pendingLife   time.Duration // how long a silent Base may still complete a pairing (wire protocol)
+	stagger       time.Duration // the pause before the next address is tried
+	discover      time.Duration // the wait for answers by mDNS
 	lateness      time.Duration // silence counts from then on
-	rehandshake   time.Duration // a connection takes new calls for so long (wire protocol)
-	redial        time.Duration // at most one connection is made in so long because the Base asks for it (wire protocol)
+	rehandshake   time.Duration // how long a connection takes new calls (wire protocol)
+	redial        time.Duration // the least time between two connections that the Base asks for (wire protocol)
 }
 
 var defaultTiming = timing{
@@ -170,13 +169,12 @@ var defaultTiming = timing{
 func DefaultDir() (string, error) {
 	parent, err := os.UserConfigDir()
 	if err != nil {
-		return "", fail(ErrStorage, err, "no folder for the App's files is known (%v); name one", err)
+		return "", fail(ErrStorage, err, "the folder for the App's files is not known (%v); name one", err)
 	}
 	return filepath.Join(parent, "bitbox-app"), nil
 }
 
-// New returns the App whose files are in the directory given. It touches no file
-// yet.
+// New returns the App with its files in Options.Dir. It does not touch any file yet.
 func New(o Options) (*App, error) {
 	dir := o.Dir
 	if dir == "" {
@@ -241,7 +239,7 @@ func (a *App) find(name string) (*pairing, error) {
 	if err != nil {
 		return nil, err
 	}
-	// A revoked one may have the name of the one that replaces it.
+	// A revoked pairing may have the name of the one that replaces it.
 	rank := map[PairingState]int{Active: 4, Pending: 3, PrePaired: 2, Revoked: 1, Reset: 1}
 	var found *pairing
 	usable := 0
@@ -272,8 +270,8 @@ func names(pairings []*pairing) string {
 	return strings.Join(list, ", ")
 }
 
-// Forget deletes the App's side of a pairing. The Base is not told: it keeps the
-// App among its pairings until an owner revokes it there.
+// Forget deletes the App's side of a pairing. The Base is not told: it keeps the App in its list
+// until an owner revokes it there.
 func (a *App) Forget(name string) error {
 	if name == "" {
 		return fail(ErrInvalid, nil, "name the Base to forget")
@@ -285,8 +283,8 @@ func (a *App) Forget(name string) error {
 	return a.store.remove(p.AppID)
 }
 
-// CheckAddress tells whether an address can be given to Open or Pair: "host",
-// "host:port", an IPv6 address or "[v6]:port". The error is of kind ErrInvalid.
+// CheckAddress tells whether an address can be given to Open or Pair: "host", "host:port", an
+// IPv6 address or "[v6]:port". The error is of kind ErrInvalid.
 func CheckAddress(address string) error {
 	_, err := withPort(address)
 	return err
@@ -297,7 +295,7 @@ func CheckAddress(address string) error {
 func withPort(address string) (string, error) {
 	host, port, err := net.SplitHostPort(address)
 	if err != nil {
-		// Without a port. A colon can then be in an IPv6 address only.
+		// Without a port, colons can only belong to an IPv6 address.
 		host, port = address, strconv.Itoa(DefaultPort)
 		if strings.HasPrefix(host, "[") && strings.HasSuffix(host, "]") {
 			host = host[1 : len(host)-1]
@@ -310,7 +308,7 @@ func withPort(address string) (string, error) {
 	if strings.Contains(host, ":") && err == nil {
 		var ip netip.Addr
 		if ip, err = netip.ParseAddr(host); err == nil && ip.IsLinkLocalUnicast() && ip.Zone() == "" {
-			return "", fail(ErrInvalid, nil, "the address %s is valid on one network only; add the interface of this machine that leads there: %s%%%s", host, host, anInterface())
+			return "", fail(ErrInvalid, nil, "the address %s is valid only on one network; append the name of this machine's interface there: %s%%%s", host, host, anInterface())
 		}
 	}
 	if err != nil || host == "" || strings.ContainsAny(host, " /@[]") || Printable(host) != host {
@@ -319,9 +317,9 @@ func withPort(address string) (string, error) {
 	return net.JoinHostPort(host, strconv.FormatUint(number, 10)), nil
 }
 
-// anInterface names one that the machine has, for an example.
+// anInterface names an interface of the machine, as an example.
 func anInterface() string {
-	all, _ := net.Interfaces() // without any there is still an example to give
+	all, _ := net.Interfaces() // without one, there is still an example
 	for _, i := range all {
 		if i.Flags&net.FlagUp != 0 && i.Flags&net.FlagMulticast != 0 && i.Flags&net.FlagLoopback == 0 {
 			return i.Name

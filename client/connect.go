@@ -13,9 +13,9 @@ import (
 // maxCandidates is how many addresses are tried for one connection.
 const maxCandidates = 32
 
-// race tries addresses until one succeeds: the next one when the one before has
-// failed, or has not succeeded for a while. It returns the error of the last
-// failure that tells most when the source is closed and nothing is under way.
+// race tries addresses until one succeeds: the next one starts when the one before has failed, or
+// has not succeeded for a while. If the source is closed and nothing is under way, it returns the
+// most informative error.
 func race[T net.Conn](ctx context.Context, source <-chan string, stagger time.Duration,
 	try func(context.Context, string) (T, error)) (winner T, address string, err error) {
 	ctx, cancel := context.WithCancel(ctx)
@@ -25,11 +25,11 @@ func race[T net.Conn](ctx context.Context, source <-chan string, stagger time.Du
 		address string
 		err     error
 	}
-	// Room for all, so that a loser does not block.
+	// There is room for all, so a loser does not block.
 	results := make(chan result, maxCandidates)
 	started, running := 0, 0
 	defer func() {
-		// Another one may have succeeded in the same moment.
+		// Another one may have succeeded at the same moment.
 		go func() {
 			for range running {
 				if late := <-results; late.err == nil {
@@ -84,8 +84,8 @@ func race[T net.Conn](ctx context.Context, source <-chan string, stagger time.Du
 	return winner, "", err
 }
 
-// worse returns the error that tells more: what a Base has said, then silence,
-// then that nothing was reached.
+// worse returns the more informative error: an answer of a Base, then silence, then failure to
+// reach anything.
 func worse(a, b error) error {
 	rank := func(err error) int {
 		return slices.IndexFunc([]error{ErrUnreachable, ErrNotABase, ErrSilent, ErrSecondBoard, ErrStorage, ErrRevoked},
@@ -97,9 +97,9 @@ func worse(a, b error) error {
 	return b
 }
 
-// dial makes a new handshake with the Base of a pairing, at the first of its
-// addresses where it proves itself, and keeps that address: those given; if none is,
-// those where it was last and those that are announced on the local network.
+// dial makes a new handshake with the Base of a pairing, at the first address where the Base
+// proves itself, and stores that address. It tries the given addresses or, if there are none,
+// those where the Base was last and those announced on the local network.
 func (a *App) dial(ctx context.Context, id string, given []string) (*noiseconn.Conn, error) {
 	p, err := a.store.pairing(id)
 	if err != nil {
@@ -127,8 +127,8 @@ func (a *App) dial(ctx context.Context, id string, given []string) (*noiseconn.C
 	return nil, err
 }
 
-// reach makes a handshake with the Base of a pairing, at the first address where that
-// proves itself.
+// reach makes a handshake with the Base of a pairing, at the first address where the Base proves
+// itself.
 func (a *App) reach(ctx context.Context, p *pairing, given []string) (proved, string, error) {
 	known := given
 	if len(given) == 0 {
@@ -146,7 +146,7 @@ func (a *App) reach(ctx context.Context, p *pairing, given []string) (proved, st
 	return conn, address, nil
 }
 
-// unreached makes a sentence of why no address did.
+// unreached explains in a sentence why no address worked.
 func (a *App) unreached(p *pairing, known []string, searched bool, err error) error {
 	switch {
 	case errors.Is(err, ErrRevoked), errors.Is(err, ErrSecondBoard):
@@ -154,37 +154,37 @@ func (a *App) unreached(p *pairing, known []string, searched bool, err error) er
 	case errors.Is(err, ErrStorage), errors.Is(err, context.Canceled):
 		return err
 	case errors.Is(err, ErrSilent), errors.Is(err, ErrNotABase):
-		// The clock of the wall, for the App may have been ended in between.
+		// The wall clock is used, because the App may have been ended in between.
 		if p.State == Pending && a.now().Sub(p.PairedAt) >= a.timing.pendingLife {
 			if stored := a.store.remove(p.AppID); stored != nil {
 				return stored
 			}
-			return fail(ErrPairAgain, err, "the Base %q does not know this App: the pairing was not completed there in time, and was deleted here; pair again", p.Name)
+			return fail(ErrPairAgain, err, "the Base %q does not know this App: the pairing was not completed in time, and was deleted here; pair again", p.Name)
 		}
-		return fail(ErrSilent, err, "nothing answered as the Base %q (%v): either another machine has its address now, or the Base was reset and has forgotten this App; look where it is, or pair again", p.Name, err)
+		return fail(ErrSilent, err, "the Base %q did not answer (%v): another machine may have its address now, or the Base was reset and has forgotten this App; check its address, or pair again", p.Name, err)
 	}
 	if !searched {
-		return fail(ErrUnreachable, err, "the Base %q was not reached at %s (%v); check the address, or leave it out to search for the Base",
+		return fail(ErrUnreachable, err, "the Base %q could not be reached at %s (%v); check the address, or leave it out to search for the Base",
 			p.Name, list(known), reason(err))
 	}
-	return fail(ErrUnreachable, err, "the Base %q was not reached (%v) at %s nor found on the local network; check that it is on and on this network", p.Name, reason(err), list(known))
+	return fail(ErrUnreachable, err, "the Base %q could not be reached (%v) at %s, nor found on the local network; check that it is on and on this network", p.Name, reason(err), list(known))
 }
 
 // failUnusable says why a pairing can no longer be used.
 func failUnusable(p *pairing) error {
 	if p.State == Reset {
-		return fail(ErrPairAgain, nil, "this App has wiped the Base %q, which now knows nobody; pair again", p.Name)
+		return fail(ErrPairAgain, nil, "this App has wiped the Base %q, which no longer knows any App; pair again", p.Name)
 	}
 	return failRevoked(p, nil)
 }
 
 func failRevoked(p *pairing, cause error) error {
-	return fail(ErrRevoked, cause, "this App was revoked at the Base %q; ask an owner to open pairing and pair again, or have it forgotten",
+	return fail(ErrRevoked, cause, "this App was revoked at the Base %q; ask an owner to open pairing and pair again, or delete the pairing here with 'forget'",
 		p.Name)
 }
 
-// addresses are those that are known, and then, if none of them works soon and the
-// local network is to be searched, those that are announced. The channel is closed when there are no more.
+// addresses are the known ones and then, if none of them works soon and the local network may be
+// searched, those that are announced. The channel is closed when there are no more.
 func (a *App) addresses(ctx context.Context, p *pairing, known []string, search bool) <-chan string {
 	source := make(chan string)
 	go func() {
@@ -199,7 +199,7 @@ func (a *App) addresses(ctx context.Context, p *pairing, known []string, search 
 		if !search || a.noDiscovery {
 			return
 		}
-		// The last one also gets a moment before the network is searched.
+		// The last one also gets a moment before the search.
 		select {
 		case <-time.After(a.timing.stagger):
 		case <-ctx.Done():
@@ -224,8 +224,8 @@ type proved struct {
 	seq uint64 // the number of the connection
 }
 
-// dialOnce makes a handshake with what listens at one address. One that may have been
-// silent because the number was too low is tried once more, with one above the ceiling.
+// dialOnce makes a handshake with the server at one address. If the Base may have been silent
+// because the number was too low, it tries once more, with a number above the ceiling.
 func (a *App) dialOnce(ctx context.Context, p *pairing, address string) (proved, error) {
 	conn, seq, err := a.attempt(ctx, p, address, 0)
 	if p.maybeBehind(seq, a.now(), err) {
@@ -240,7 +240,8 @@ func (a *App) dialOnce(ctx context.Context, p *pairing, address string) (proved,
 	return proved{}, err
 }
 
-// attempt makes one handshake, with a number above over. The number is 0 if it came to none.
+// attempt makes one handshake, with a number above over. It returns the number 0 if it got no
+// further.
 func (a *App) attempt(ctx context.Context, p *pairing, address string, over uint64) (*noiseconn.Conn, uint64, error) {
 	if err := a.checkSilence(p, address); err != nil {
 		return nil, 0, err
@@ -249,7 +250,7 @@ func (a *App) attempt(ctx context.Context, p *pairing, address string, over uint
 	defer cancel()
 	conn, err := (&net.Dialer{}).DialContext(connecting, "tcp", address)
 	if err != nil {
-		return nil, 0, fail(ErrUnreachable, err, "no connection to %s: %v", address, reason(err))
+		return nil, 0, fail(ErrUnreachable, err, "could not connect to %s: %v", address, reason(err))
 	}
 	defer cutOff(ctx, conn)()
 	seq, err := a.store.nextSeq(p.AppID, a.now(), over)

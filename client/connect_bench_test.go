@@ -11,7 +11,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/middleware/admission"
 )
 
-// Connect, handshake and first call, with a real Base: of an App that runs already, and of one
+// Connect, handshake and first call, with a real Base: once for a running App, and once for one
 // that has just been started.
 func BenchmarkConnectAndFirstCall(b *testing.B) {
 	limits := admission.DefaultLimits()

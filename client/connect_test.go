@@ -52,7 +52,7 @@ func eventually(t *testing.T, what string, condition func() bool) {
 	}
 }
 
-func TestRevokedAppSaysSoAndKeepsItsRecord(t *testing.T) {
+func TestRevokedAppReportsItAndKeepsItsRecord(t *testing.T) {
 	a, b := testApp(t), newFakeBase(t)
 	mustPair(t, a, b)
 	session := open(t, a)
@@ -60,14 +60,14 @@ func TestRevokedAppSaysSoAndKeepsItsRecord(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.revokeAll()
-	// The call in which the connection breaks may be lost; the next one is told.
+	// The call in which the connection breaks may be lost; the next one reports it.
 	var err error
 	eventually(t, "being told", func() bool { err = getInfo(t, session); return errors.Is(err, ErrRevoked) })
 	wantKind(t, err, ErrRevoked)
 	if list := bases(t, a); len(list) != 1 || list[0].State != Revoked {
 		t.Errorf("%+v", list)
 	}
-	// From now on nothing is sent any more.
+	// From now on nothing is sent.
 	before := len(b.connections())
 	_, err = a.Open("")
 	wantKind(t, err, ErrRevoked)
@@ -102,7 +102,7 @@ func TestNewPairingReplacesARevokedOneOfTheSameBase(t *testing.T) {
 	}
 }
 
-func TestCallsToWhatIsNotTheBaseSaySo(t *testing.T) {
+func TestCallsToAnotherServerReportIt(t *testing.T) {
 	for what, c := range map[string]struct {
 		serve func(net.Conn) // nil: nothing listens
 		kind  error
@@ -142,7 +142,7 @@ func TestCallsToWhatIsNotTheBaseSaySo(t *testing.T) {
 			if list := bases(t, a); len(list) != 1 || list[0].State != Active {
 				t.Errorf("the pairing is gone or changed: %+v", list)
 			}
-			// The Base is back, and so is everything else.
+			// The Base is back, and with it everything else.
 			if c.serve == nil {
 				b.listen(address)
 				if err := getInfo(t, open(t, a)); err != nil {
@@ -165,7 +165,7 @@ func TestAddressThatSwallowsEverythingCountsAsUnreachable(t *testing.T) {
 	wantKind(t, getInfo(t, open(t, a)), ErrUnreachable)
 }
 
-func TestBaseThatMovedIsFoundAtAGivenAddressAndThatIsKept(t *testing.T) {
+func TestMovedBaseIsFoundAtAGivenAddressWhichIsKept(t *testing.T) {
 	a, b := testApp(t), newFakeBase(t)
 	mustPair(t, a, b)
 	old := b.address()
@@ -183,7 +183,7 @@ func TestBaseThatMovedIsFoundAtAGivenAddressAndThatIsKept(t *testing.T) {
 	}
 }
 
-func TestRestartedBaseIsCalledAgainOverTheSameSession(t *testing.T) {
+func TestSessionSurvivesARestartOfTheBase(t *testing.T) {
 	a, b := testApp(t), newFakeBase(t)
 	mustPair(t, a, b)
 	session := open(t, a)
@@ -229,15 +229,15 @@ func TestBaseWhoseAddressChangedIsFoundByMDNS(t *testing.T) {
 	}
 }
 
-// An attacker repeats the TXT record of the Base with addresses of his own. The
-// App knocks there too, learns nothing, and gets to its Base nevertheless.
-func TestRepeatedTXTRecordLeadsNobodyAstray(t *testing.T) {
+// An attacker repeats the TXT record of the Base with other addresses. The App tries them,
+// reveals nothing there, and still reaches its Base.
+func TestRepeatedTXTRecordDoesNotMisleadTheApp(t *testing.T) {
 	netnstest.Require(t)
 	a, b := testApp(t), newFakeBase(t)
 	a.noDiscovery = false
 	mustPair(t, a, b)
 	b.off()
-	trap := newFakeBase(t) // another Base: it has not the keys of the first
+	trap := newFakeBase(t) // another Base, without the keys of the first
 	trap.off()
 	trap.listen(netnstest.IPv4.Addr().String() + ":0")
 	for n := range 5 {
@@ -258,7 +258,7 @@ func TestOnlyTheOwnBaseIsRecognised(t *testing.T) {
 	a, b := testApp(t), newFakeBase(t)
 	mustPair(t, a, b)
 	announceFor(t, "Genuine", b.discovery, 1001)
-	// One of the same name as the pairing, and some of no meaning.
+	// One has the name of the pairing, and some mean nothing.
 	for n, name := range []string{"Fake Base", "Fake Base", "Stranger"} {
 		key, err := noiseconn.GenerateDiscoveryKey(nil)
 		if err != nil {
@@ -280,7 +280,7 @@ func TestOnlyTheOwnBaseIsRecognised(t *testing.T) {
 		if n.Known != "" {
 			t.Errorf("recognised: %+v", n)
 		}
-		// An App that went by the name would take these for its own.
+		// An App that relied on the name would accept these.
 		if n.Name == list[0].Known {
 			byName++
 		}
@@ -296,7 +296,7 @@ func TestCounterOfConnectionsOnlyGrows(t *testing.T) {
 	mustPair(t, a, b)
 	call := func(clock time.Time) {
 		t.Helper()
-		again := appIn(t, dir) // a process that knows the file only
+		again := appIn(t, dir) // a process that knows only the file
 		again.now = func() time.Time { return clock }
 		if err := getInfo(t, open(t, again)); err != nil {
 			t.Fatal(err)
@@ -347,7 +347,7 @@ func TestNewCallsGoOverAFreshHandshakeAndOldOnesGoOn(t *testing.T) {
 	a, b := testApp(t), newFakeBase(t)
 	mustPair(t, a, b)
 	before := b.handshakes.Load()
-	a.timing.rehandshake = time.Nanosecond // what is connected is too old already
+	a.timing.rehandshake = time.Nanosecond // the connection is already too old
 	session := open(t, a)
 	stream, err := session.Events.WatchEvents(t.Context(), &basev1.WatchEventsRequest{})
 	if err != nil {
@@ -386,7 +386,7 @@ func TestNewCallsGoOverAFreshHandshakeAndOldOnesGoOn(t *testing.T) {
 	}
 }
 
-// endOf reads a stream to its end, and returns the error that it ends with.
+// endOf reads a stream to its end, and returns the final error.
 func endOf(stream *baserpc.Stream[basev1.Event]) error {
 	for _, err := range stream.All() {
 		if err != nil {
@@ -410,7 +410,7 @@ func TestCutStreamIsAnErrorNotAnEnd(t *testing.T) {
 		end()
 		return endOf(stream)
 	}
-	// The same comes when another App revokes this one, or locks the Base down.
+	// The same error comes when another App revokes this one, or locks the Base down.
 	if err := watch(b.cut); !errors.Is(err, ErrLost) || Explain(err) != "the connection to the Base was lost; try again" {
 		t.Errorf("a cut stream: %v", err)
 	}
@@ -419,7 +419,7 @@ func TestCutStreamIsAnErrorNotAnEnd(t *testing.T) {
 	}
 }
 
-func TestClosedSessionConnectsNoMore(t *testing.T) {
+func TestClosedSessionNeverConnectsAgain(t *testing.T) {
 	a, b := testApp(t), newFakeBase(t)
 	mustPair(t, a, b)
 	session := open(t, a)
@@ -433,7 +433,7 @@ func TestClosedSessionConnectsNoMore(t *testing.T) {
 	}
 }
 
-func TestWhichBaseIsMeant(t *testing.T) {
+func TestBaseIsChosenByName(t *testing.T) {
 	a, one, two := testApp(t), newFakeBase(t), newFakeBase(t)
 	two.name = "Second"
 	_, err := a.Base("")
@@ -460,7 +460,7 @@ func TestWhichBaseIsMeant(t *testing.T) {
 	}
 }
 
-func TestDamagedFileIsRefusedAndLeftAlone(t *testing.T) {
+func TestDamagedFileIsRefusedAndNotChanged(t *testing.T) {
 	for what, spoil := range map[string]func(path string) error{
 		"truncated":  func(path string) error { return os.Truncate(path, 5000) },
 		"empty":      func(path string) error { return os.Truncate(path, 0) },
@@ -553,6 +553,6 @@ func TestSessionsLeaveNothingBehind(t *testing.T) {
 	for range 50 {
 		connect()
 	}
-	// Both ends are in this process; those of the last ones are ending.
+	// Both ends are in this process; the last ones are still ending.
 	eventually(t, "an end of all goroutines", func() bool { return runtime.NumGoroutine() <= before+2 })
 }

@@ -15,21 +15,21 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/state"
 )
 
-// The number of a connection (seq, docs/protocol.md, section 5) only grows, for all
-// processes of the App together. The last one lies in a small file for each pairing, which
-// is locked while it is read and written, and is not synced: a connection waits for no
-// disk. A kill loses nothing. A power cut may lose some; then the clock gives a higher
-// number. Only if the clock has gone back as well is a number too low, and the Base silent.
-// For that there is a ceiling in the database, which is synced after a connection, in the
-// background: no number that was used is above it.
+// The number of a connection (seq, docs/protocol.md, section 5) only grows, for all processes of
+// the App together. The last one is in a small file for each pairing. The file is locked while it
+// is read and written, and is not synced, so a connection never waits for the disk. A kill loses
+// nothing. A power cut may lose some numbers; then the clock gives a higher one. Only if the
+// clock has gone back as well is a number too low, and the Base silent. For that case the
+// database has a ceiling, which is synced in the background after a connection: no number above
+// it was ever used.
 const (
-	// ceilingAhead is how far above a number the ceiling is put, in milliseconds.
+	// ceilingAhead is the distance from a number to its new ceiling, in milliseconds.
 	ceilingAhead = uint64(time.Hour / time.Millisecond)
-	// ceilingLeft is how much of that must be left. Below, the ceiling is raised.
+	// The ceiling is raised when less than ceilingLeft of that distance is left.
 	ceilingLeft = ceilingAhead / 2
 
 	counterPrefix = "seq-"
-	// counterDigits is the length of a number in the file: that of the largest.
+	// counterDigits is the length of the number in the file: that of the largest.
 	counterDigits = 20
 )
 
@@ -37,7 +37,7 @@ func (s *store) counterPath(id string) string {
 	return filepath.Join(filepath.Dir(s.path), counterPrefix+id)
 }
 
-// nextSeq returns a number that is above all that were used, and above the number over.
+// nextSeq returns a number above all that were used, and above over.
 func (s *store) nextSeq(id string, now time.Time, over uint64) (seq uint64, err error) {
 	const what = "count the connection"
 	s.counting.Lock()
@@ -60,8 +60,7 @@ func (s *store) nextSeq(id string, now time.Time, over uint64) (seq uint64, err 
 	return seq, explainStorage(err, what)
 }
 
-// readCounter returns 0 for a file that is empty or damaged: the clock and the ceiling then
-// do.
+// readCounter returns 0 for an empty or damaged file: then the clock and the ceiling decide.
 func readCounter(file *os.File) (last uint64, err error) {
 	var digits [counterDigits + 1]byte
 	n, err := file.ReadAt(digits[:], 0)
@@ -75,7 +74,7 @@ func readCounter(file *os.File) (last uint64, err error) {
 	return last, nil
 }
 
-// forgetCounter removes the file of a pairing that is gone.
+// forgetCounter removes the file of a deleted pairing.
 func (s *store) forgetCounter(id string) error {
 	if err := os.Remove(s.counterPath(id)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return explainStorage(err, "delete the counter of a pairing")
@@ -88,14 +87,14 @@ func ceilingAbove(seq uint64) uint64 {
 	return max(seq, min(seq+ceilingAhead, noiseconn.MaxSeqClock))
 }
 
-// maybeBehind tells whether a Base that has proved itself before may be silent because the
-// number was too low.
+// maybeBehind tells whether a Base that has proved itself before may be silent because the number
+// was too low.
 func (p *pairing) maybeBehind(seq uint64, now time.Time, err error) bool {
 	return errors.Is(err, ErrSilent) && p.State == Active && seq <= p.ceiling && now.UnixMilli() < int64(p.ceiling)
 }
 
-// connected keeps, in the background, where a Base has proved itself, and raises the
-// ceiling. Neither is worth a failed connection.
+// connected stores, in the background, where a Base has proved itself, and raises the ceiling. A
+// failure of either does not fail the connection.
 func (a *App) connected(p *pairing, address string, seq uint64) {
 	moved := len(p.Addresses) == 0 || p.Addresses[0] != address
 	low := seq+ceilingLeft > p.ceiling && ceilingAbove(seq) > p.ceiling

@@ -15,10 +15,10 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/noiseconn"
 )
 
-// An App of two processes, whose clock and power misbehave. A connection comes about at the
-// first try, unless a power cut has lost the counter and the clock is behind as well; then at the
-// second one, thanks to the ceiling. Without a power cut no number is used twice.
-func TestTheCounterGetsTheAppInWhateverHappens(t *testing.T) {
+// This plays an App of two processes whose clock and power fail. It connects at the first try.
+// Only if a power cut has lost the counter and the clock is behind as well, it takes a second
+// try, which the ceiling makes possible. Without a power cut no number is used twice.
+func TestTheAppConnectsInSpiteOfPowerCutsAndClockChanges(t *testing.T) {
 	dir := t.TempDir()
 	rapid.Check(t, func(t *rapid.T) {
 		path := filepath.Join(dir, storeFile)
@@ -27,8 +27,8 @@ func TestTheCounterGetsTheAppInWhateverHappens(t *testing.T) {
 		_ = os.Remove(counter)
 		clock := time.UnixMilli(1_700_000_000_000)
 		lost := false                                 // the power was cut since the last connection
-		ceiling, highest := uint64(0), uint64(0)      // the App's in the database, the Base's
-		used, old := map[uint64]bool{}, [][]byte{nil} // old: what the file may be after a power cut
+		ceiling, highest := uint64(0), uint64(0)      // the App's in the database; the Base's
+		used, old := map[uint64]bool{}, [][]byte{nil} // old: what the file may contain after a power cut
 		next := func(p *store, over uint64) uint64 {
 			seq, err := p.nextSeq("app", clock, over)
 			if err != nil {
@@ -78,7 +78,7 @@ func TestTheCounterGetsTheAppInWhateverHappens(t *testing.T) {
 				clock = clock.Add(-time.Duration(rapid.Int64Range(0, int64(1000*time.Hour)).Draw(t, "by")))
 			},
 			"the power is cut": func(t *rapid.T) {
-				content := rapid.SampledFrom(old).Draw(t, "what is left")
+				content := rapid.SampledFrom(old).Draw(t, "what survives the cut")
 				if content == nil {
 					_ = os.Remove(counter)
 				} else if err := os.WriteFile(counter, content, 0o600); err != nil {
@@ -91,7 +91,7 @@ func TestTheCounterGetsTheAppInWhateverHappens(t *testing.T) {
 	})
 }
 
-// Without the ceiling the App would stay out until its clock is right.
+// Without the ceiling the App could not connect until its clock is right.
 func TestAnAppThatLostItsCounterAndItsClockGetsIn(t *testing.T) {
 	attack := func(t *testing.T, ceiling bool) error {
 		a, b := testApp(t), newFakeBase(t)
@@ -149,7 +149,7 @@ func TestNumbersOfManyProcessesAreDifferent(t *testing.T) {
 	}
 }
 
-func TestADamagedCounterKeepsNobodyOut(t *testing.T) {
+func TestADamagedCounterDoesNotPreventConnecting(t *testing.T) {
 	now := time.Now()
 	for what, content := range map[string]string{
 		"empty": "", "text": "what is this", "cut off": "0000", "binary": "\x00\x01\x02", "long": strings.Repeat("9", 1000),
@@ -167,7 +167,7 @@ func TestADamagedCounterKeepsNobodyOut(t *testing.T) {
 			t.Errorf("%s: then %d, %v", what, second, err)
 		}
 	}
-	// Beyond 2100 it counts on, slowly.
+	// Beyond 2100 it still counts, slowly.
 	s := &store{path: filepath.Join(t.TempDir(), storeFile)}
 	for n := range uint64(3) {
 		if seq, err := s.nextSeq("app", time.UnixMilli(math.MaxInt64/2), 0); err != nil || seq != noiseconn.MaxSeqClock+n {
@@ -176,8 +176,8 @@ func TestADamagedCounterKeepsNobodyOut(t *testing.T) {
 	}
 }
 
-// A connection of an App that runs reads and writes its database not at all; what it has
-// read of it is given up as soon as another process changes something.
+// A running App connects without reading or writing its database. It drops what it has read as
+// soon as another process changes something.
 func TestARunningAppConnectsWithoutItsDatabase(t *testing.T) {
 	a, b := testApp(t), newFakeBase(t)
 	mustPair(t, a, b)
@@ -189,7 +189,7 @@ func TestARunningAppConnectsWithoutItsDatabase(t *testing.T) {
 	if _, err := a.store.pairings(); err != nil {
 		t.Fatal(err)
 	}
-	// A directory in its place: whoever opens it fails.
+	// A directory in its place makes every attempt to open it fail.
 	aside := a.store.path + ".aside"
 	if err := os.Rename(a.store.path, aside); err != nil {
 		t.Fatal(err)
@@ -220,7 +220,7 @@ func TestARunningAppConnectsWithoutItsDatabase(t *testing.T) {
 	}
 }
 
-// age makes the database look as if nothing had been written for a while.
+// age makes the database look as if it had not been written for a while.
 func age(t *testing.T, a *App) {
 	t.Helper()
 	before := time.Now().Add(-time.Hour)

@@ -14,16 +14,16 @@ import (
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 )
 
-// The environment of an App that kills itself: where its Base and its directory
-// are, and at which write it dies, counted from 1 (0: it lives).
+// The environment of an App that kills itself: where its Base and its directory are, and at which
+// write it dies, counted from 1 (0: it survives).
 const (
 	victimAddress = "BITBOX_TEST_VICTIM_ADDRESS"
 	victimDir     = "BITBOX_TEST_VICTIM_DIR"
 	victimPoint   = "BITBOX_TEST_VICTIM_POINT"
 )
 
-// TestVictim is the App of TestKilledAppWorksOrSaysPairAgain, in a process of its
-// own. Run by itself it does nothing.
+// TestVictim is the App of TestKilledAppWorksOrSaysPairAgain, in its own process. It does nothing
+// when run alone.
 func TestVictim(t *testing.T) {
 	address := os.Getenv(victimAddress)
 	if address == "" {
@@ -52,8 +52,8 @@ func TestVictim(t *testing.T) {
 	fmt.Println("lived through", points)
 }
 
-// An App is killed at each of its writes, before and after. Then it works, or it
-// has no pairing and pairs again.
+// The App is killed before and after each of its writes. Afterwards it works, or it has no
+// pairing and pairs again.
 func TestKilledAppWorksOrSaysPairAgain(t *testing.T) {
 	victim := func(b *fakeBase, dir string, point int) (output string) {
 		command := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestVictim$", "-test.v")
@@ -102,7 +102,7 @@ func TestKilledAppWorksOrSaysPairAgain(t *testing.T) {
 			t.Errorf("point %d: %v (%s)", point, err, output)
 		}
 	}
-	// Both ends exist, or the kills were not where they are meant to be.
+	// Both outcomes must occur, or the kills were not where they should be.
 	if worked < 3 || again < 3 {
 		t.Errorf("%d worked, %d had to pair again", worked, again)
 	}

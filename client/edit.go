@@ -10,11 +10,11 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/sshkey"
 )
 
-// Edit makes a new posture from the present one. A lease that begins has GrantedIn
-// set to next, the number of the new revision. It may be called several times.
+// Edit makes a new posture from the present one. A new lease has GrantedIn set to next, the
+// number of the new revision. Edit may be called several times.
 type Edit func(p *Posture, view *PostureView, next uint64) error
 
-// MinLease and MaxLease are for how long something can be opened, in whole seconds.
+// MinLease and MaxLease bound the time for which something can be opened, in whole seconds.
 const (
 	MinLease = posture.MinLease
 	MaxLease = posture.MaxLease
@@ -29,7 +29,7 @@ func Extras() []string {
 	return kinds
 }
 
-// notLocked refuses to open what would stay closed.
+// notLocked refuses to open something that would stay closed.
 func notLocked(view *PostureView) error {
 	if view.Effective().Lockdown {
 		return fail(ErrInvalid, nil, "the Base is locked down, and nothing can be opened; lift the lockdown first")
@@ -37,8 +37,8 @@ func notLocked(view *PostureView) error {
 	return nil
 }
 
-// Expose opens an extra API for a time, beside the encrypted channel or on a port of
-// its own. One that is open already begins anew.
+// Expose opens an extra API for a time, on the port of the encrypted channel or on its own port.
+// If it is already open, its lease starts again.
 func Expose(kind string, ownPort bool, length time.Duration) Edit {
 	return func(p *Posture, view *PostureView, next uint64) error {
 		p.Extras = slices.DeleteFunc(slices.Clone(p.Extras), func(e posture.ExtraEndpoint) bool { return e.Kind == posture.Kind(kind) })
@@ -59,7 +59,7 @@ func EnableSSH(length time.Duration) Edit {
 	}
 }
 
-// Rename gives the Base another name, which mDNS announces too.
+// Rename gives the Base another name, which mDNS announces as well.
 func Rename(name string) Edit {
 	return func(p *Posture, _ *PostureView, _ uint64) error {
 		if err := noiseconn.CheckName(name); err != nil {
@@ -71,9 +71,9 @@ func Rename(name string) Edit {
 	}
 }
 
-// AddSSHKeys adds the public keys in a text, as .pub files and forges have them: one key
-// a line, or one in the format of RFC 4716. A name that is not empty takes the place of
-// the comments. A key that is listed already gets its new name.
+// AddSSHKeys adds the public keys in a text in the form of .pub files and code forges: one key
+// per line, or one in the format of RFC 4716. A name that is not empty replaces the comments. A
+// key that is already listed gets its new name.
 func AddSSHKeys(text, name string) Edit {
 	return func(p *Posture, _ *PostureView, _ uint64) error {
 		keys, err := sshkey.Read([]byte(text), name)
@@ -88,8 +88,8 @@ func AddSSHKeys(text, name string) Edit {
 	}
 }
 
-// RemoveSSHKey removes a key, by its fingerprint or its comment. Without a key left
-// SSH is off.
+// RemoveSSHKey removes a key, by its fingerprint or its comment. Removing the last key switches
+// SSH off.
 func RemoveSSHKey(which string) Edit {
 	return func(p *Posture, _ *PostureView, _ uint64) error {
 		isMeant := func(k sshkey.Key) bool { return k.Fingerprint == which || k.Comment == which && which != "" }
@@ -99,7 +99,7 @@ func RemoveSSHKey(which string) Edit {
 			return fail(ErrNoSuchKey, nil, "the Base has no SSH key with the name or fingerprint %q", Printable(which))
 		case 1:
 		default:
-			return fail(ErrNoSuchKey, nil, "several SSH keys are named %q; give the fingerprint of the one that is meant", Printable(which))
+			return fail(ErrNoSuchKey, nil, "several SSH keys are named %q; give the fingerprint of the one you mean", Printable(which))
 		}
 		p.SSHKeys = keys
 		if len(keys) == 0 {
@@ -109,8 +109,8 @@ func RemoveSSHKey(which string) Edit {
 	}
 }
 
-// GoBack goes back to the settings of an earlier revision, with the Apps of today.
-// A lease in it that does not run begins anew.
+// GoBack goes back to the settings of an earlier revision, with the Apps of today. Its leases
+// that have ended start again.
 func GoBack(revision uint64) Edit {
 	return func(p *Posture, view *PostureView, _ uint64) (err error) {
 		*p, err = view.Back(revision)
@@ -118,12 +118,12 @@ func GoBack(revision uint64) Edit {
 	}
 }
 
-// Keep changes nothing. With Change.Unlock, what a lockdown has closed opens again for the
-// rest of its time.
+// Keep changes nothing. With Change.Unlock, it reopens what a lockdown has closed for the rest of
+// its lease.
 func Keep(*Posture, *PostureView, uint64) error { return nil }
 
-// KeepClosed ends what a lockdown has closed, SSH and extra APIs, for good: with
-// Change.Unlock, an unlocked Base is a closed one.
+// KeepClosed ends what a lockdown has closed, SSH and extra APIs, for good: with Change.Unlock,
+// the unlocked Base stays closed.
 func KeepClosed(p *Posture, view *PostureView, _ uint64) error {
 	if view.Effective().Lockdown {
 		p.SSH, p.Extras = nil, nil
@@ -131,5 +131,5 @@ func KeepClosed(p *Posture, view *PostureView, _ uint64) error {
 	return nil
 }
 
-// ErrNoSuchKey: no SSH key is meant, or several are.
+// ErrNoSuchKey: no SSH key matches, or several do.
 var ErrNoSuchKey = errors.New("no such SSH key")

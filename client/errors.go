@@ -11,20 +11,19 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/rpc"
 )
 
-// The kinds of failure. errors.Is finds them in whatever this package and the
-// services of a Session return; the text that stands around them says what
-// happened and what to do.
+// The kinds of failure. errors.Is finds them in every error of this package and of the services
+// of a Session; the error's text says what happened and what to do.
 var (
 	// ErrNoSuchBase: the App knows no Base of this name, or none at all.
 	ErrNoSuchBase = errors.New("no such Base")
 	// ErrSeveralBases: the App knows several Bases, and none was named.
 	ErrSeveralBases = errors.New("several Bases")
-	// ErrUnreachable: no connection came about. The Base is off or elsewhere.
+	// ErrUnreachable: no connection could be made. The Base is off or elsewhere.
 	ErrUnreachable = errors.New("unreachable")
-	// ErrNotABase: what listens there speaks something else.
+	// ErrNotABase: the server at this address speaks another protocol.
 	ErrNotABase = errors.New("not a Base")
-	// ErrSilent: what listens there accepts connections and does not answer. It
-	// is not a Base, or not this one, or it does not know this App.
+	// ErrSilent: the server accepts connections and does not answer. It is not a Base, or not
+	// this one, or it does not know this App.
 	ErrSilent = errors.New("silent")
 	// ErrRevoked: the Base says that this App was revoked.
 	ErrRevoked = errors.New("revoked")
@@ -33,39 +32,38 @@ var (
 	ErrPairAgain = errors.New("pair again")
 	// ErrNotAccepted: nobody at the Base accepted the request number in time.
 	ErrNotAccepted = errors.New("not accepted")
-	// ErrRejected: somebody answered "no" at the Base.
+	// ErrRejected: a person at the Base answered "no".
 	ErrRejected = errors.New("rejected at the Base")
 	// ErrInterference: a pairing failed after the App had revealed its half.
 	// Somebody may be in between.
 	ErrInterference = errors.New("somebody may have interfered")
-	// ErrTooManyReveals: so many pairings failed like that that the App waits.
+	// ErrTooManyReveals: too many pairings failed after the reveal, so the App waits.
 	ErrTooManyReveals = errors.New("too many failed pairings")
-	// ErrInvalid: what was asked for makes no sense, such as an address without
-	// a host.
+	// ErrInvalid: the request makes no sense, such as an address without a host.
 	ErrInvalid = errors.New("invalid")
 	// ErrStorage: the App's own files could not be read or written.
 	ErrStorage = errors.New("storage")
 
-	// What a call may fail with. ErrInvalid is one of them, too.
+	// These are the failures of a call, in addition to ErrInvalid.
 
-	// ErrLost: the connection ended before the Base had answered, or the Base is
-	// stopping. Trying again may help; what the call was to change may be changed.
+	// ErrLost: the connection ended before the Base had answered, or the Base is stopping. Trying
+	// again may help. The change that the call asked for may have been made.
 	ErrLost = errors.New("connection lost")
-	// ErrNoRights: this App has no rights at the Base any more.
+	// ErrNoRights: this App no longer has any rights at the Base.
 	ErrNoRights = errors.New("no rights")
 	// ErrDenied: the role of this App does not allow it.
 	ErrDenied = errors.New("denied")
-	// ErrNotFound: the Base does not have what was named.
+	// ErrNotFound: the Base does not have the named thing.
 	ErrNotFound = errors.New("not found")
 	// ErrNotNow: the state of the Base does not allow it.
-	ErrNotNow = errors.New("not as the Base is now")
-	// ErrConflict: something else came in between; trying again may help.
-	ErrConflict = errors.New("something came in between")
+	ErrNotNow = errors.New("not possible in the Base's present state")
+	// ErrConflict: another change came first; trying again may help.
+	ErrConflict = errors.New("another change came first")
 	// ErrTooMuch: a limit of the Base was reached.
 	ErrTooMuch = errors.New("a limit was reached")
 	// ErrUnknownToBase: the Base's software does not know this function.
 	ErrUnknownToBase = errors.New("unknown to the Base")
-	// ErrBaseFailed: the Base could not do its work, or what it answered makes no sense.
+	// ErrBaseFailed: the Base could not do its work, or its answer makes no sense.
 	ErrBaseFailed = errors.New("the Base failed")
 )
 
@@ -73,12 +71,12 @@ var (
 type Error struct {
 	// Kind is one of the values above.
 	Kind error
-	// Text is one sentence, without a capital or a full stop, that says what
-	// happened and what to do.
+	// Text is one sentence, without a capital or a full stop, that says what happened and what to
+	// do.
 	Text string
 	// Cause is the error below, nil if there is none.
 	Cause error
-	// Wait is how long to wait before trying again makes sense; 0 if unknown.
+	// Wait is how long to wait before trying again; 0 if unknown.
 	Wait time.Duration
 }
 
@@ -96,7 +94,7 @@ func fail(kind, cause error, format string, args ...any) error {
 	return &Error{Kind: kind, Text: fmt.Sprintf(format, args...), Cause: cause}
 }
 
-// kinds are what codes of the RPC are called here.
+// kinds are this package's names for the codes of the RPC.
 var kinds = map[rpc.Code]error{
 	rpc.Invalid:         ErrInvalid,
 	rpc.Unauthenticated: ErrNoRights,
@@ -112,11 +110,11 @@ var kinds = map[rpc.Code]error{
 }
 
 const (
-	textTimedOut  = "no answer came in time; check that the Base is on and near, or allow more time"
+	textTimedOut  = "the Base did not answer in time; check that it is on and reachable, or allow more time"
 	textCancelled = "given up"
 )
 
-// callError explains the error of a call. io.EOF, the end of a stream, stays.
+// callError explains the error of a call. io.EOF, the end of a stream, is passed on.
 func callError(err error) error {
 	var call *rpc.Error
 	if !errors.As(err, &call) {
@@ -136,7 +134,7 @@ func callError(err error) error {
 		text = "the Base does not know this function; update its software"
 	case call.Code == rpc.Unavailable && !call.Remote:
 		text = "the connection to the Base was lost; try again"
-	case call.Code == rpc.Unavailable: // it has ended in good order
+	case call.Code == rpc.Unavailable: // it ended in good order
 		text = Printable(call.Text)
 	case call.Remote:
 		text = "the Base refused: " + Printable(call.Text)
@@ -146,18 +144,17 @@ func callError(err error) error {
 	return &Error{Kind: kind, Text: text, Cause: err}
 }
 
-// fromBase tells whether the Base itself has answered.
+// fromBase tells whether the error is the Base's own answer.
 func fromBase(err error) bool {
 	var call *rpc.Error
 	return errors.As(err, &call) && call.Remote
 }
 
-// Refused tells whether the Base has answered a call with an error: it can be reached, and
-// asking the same again will not help by itself.
+// Refused tells whether the Base answered a call with an error: it can be reached, and asking the
+// same again does not help.
 func Refused(err error) bool { return fromBase(err) && !errors.Is(err, ErrLost) }
 
-// Explain returns one sentence for people about an error of this package or of
-// a call to a Base.
+// Explain returns one sentence for people about an error of this package or of a call to a Base.
 func Explain(err error) string {
 	var known *Error
 	switch {
@@ -173,8 +170,8 @@ func Explain(err error) string {
 	return err.Error()
 }
 
-// Printable makes text that came from somewhere else fit for a terminal: what
-// is not a printable character becomes a question mark.
+// Printable makes text from elsewhere safe for a terminal: each character that is not printable
+// becomes a question mark.
 func Printable(s string) string {
 	return strings.Map(func(r rune) rune {
 		if !unicode.IsPrint(r) {

@@ -11,30 +11,30 @@ import (
 
 // Watch says which events WatchEvents yields.
 type Watch struct {
-	// Replay: what is kept of the past comes first, all events with a larger sequence than
-	// After. Without it nothing of the past comes.
+	// Replay: the kept past comes first, all events with a larger sequence than After. Without
+	// Replay only new events come.
 	Replay bool
 	After  uint64
-	// PastOnly: it ends after the past.
+	// PastOnly: the stream ends after the past.
 	PastOnly bool
-	// Lost, if set, is told when the connection was lost, before it is made anew.
+	// Lost, if set, is called when the connection was lost, before a new one is made.
 	Lost func(error)
 
 	forgetful bool // in tests: it does not say what it has seen
 }
 
-// How soon a lost stream of events is asked for again: at first, and at the latest.
+// The pauses before a lost stream is opened again: the first, and the longest.
 const (
 	eventsAgain    = time.Second
 	eventsAgainMax = 30 * time.Second
 )
 
-// WatchEvents yields a Base's events, first those of the past that are wanted, until ctx
-// ends, which is no error. When the connection is lost it is made anew, and goes on after
-// the last event: none is lost and none comes twice. Then a further SubscribedEvent tells that
-// it is live again. When the Base asks for a new connection the stream moves there, and
-// nobody is told unless something is missing. What cannot get better by trying again is yielded as an error, and is
-// the end: that this App was revoked, for example, or that the Base was not reached at all.
+// WatchEvents yields a Base's events, first the wanted ones of the past, until ctx ends, which is
+// not an error. When the connection is lost, WatchEvents makes a new one and continues after the
+// last event: none is lost and none comes twice. Then a further SubscribedEvent tells that the
+// stream is live again. When the Base asks for a new connection, the stream moves there silently,
+// unless something is missing. An error that trying again cannot cure is yielded, and is the end:
+// that this App was revoked, for example, or that the Base was never reached.
 func (s *Session) WatchEvents(ctx context.Context, watch Watch) iter.Seq2[*basev1.Event, error] {
 	return func(yield func(*basev1.Event, error) bool) {
 		w := &watching{Watch: watch, session: s, yield: yield, pause: eventsAgain}
@@ -65,9 +65,9 @@ func (s *Session) WatchEvents(ctx context.Context, watch Watch) iter.Seq2[*basev
 	}
 }
 
-// passes tells whether asking again may help: the connection was lost, or was read too
-// slowly, or the Base has begun a new history, or this App has no rights any more, which the
-// next connection says in a better way.
+// passes tells whether trying again may help: the connection was lost or read too slowly, or the
+// Base has begun a new history, or this App no longer has any rights, which the next connection
+// explains better.
 func passes(err error) bool {
 	return lost(err) || errors.Is(err, ErrTooMuch) || errors.Is(err, ErrNoRights) || errors.Is(err, errNewHistory)
 }
@@ -79,8 +79,8 @@ type watching struct {
 	yield   func(*basev1.Event, error) bool
 	pause   time.Duration
 	reached bool // the Base has answered
-	stopped bool // whoever reads wants no more
-	moved   bool // to another connection, of which nobody was told
+	stopped bool // the reader wants no more
+	moved   bool // to another connection, silently
 }
 
 // errMoved: another connection has taken the place of the stream's.
@@ -98,10 +98,10 @@ func untilRetired(ctx context.Context, cancel context.CancelCauseFunc, retired <
 	}()
 }
 
-// errNewHistory: the Base has no events up to the sequence that was asked for.
+// errNewHistory: the Base has no events up to the requested sequence.
 var errNewHistory = errors.New("the history of events has begun anew")
 
-// once reads one stream to its end. nil: it was all that was wanted.
+// once reads one stream to its end. nil: everything wanted has come.
 func (w *watching) once(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -126,7 +126,7 @@ func (w *watching) once(ctx context.Context) error {
 		if now := event.GetSubscribed(); now != nil {
 			subscribed = true
 			if w.Replay && now.GetLastSequence() < w.After {
-				// It was lost at the Base. What there is now is new to this App.
+				// The Base has lost its history. Its present events are new to this App.
 				w.After = 0
 				return errNewHistory
 			}
@@ -156,13 +156,13 @@ func (w *watching) once(ctx context.Context) error {
 	return fail(ErrLost, nil, "the Base has ended the stream of events; watch again")
 }
 
-// EventsSeen is the sequence of the last event that this App has shown (SawEvents), 0 if it
-// never has shown one.
+// EventsSeen is the sequence of the last event that this App has shown (SawEvents), 0 if it has
+// never shown one.
 func (s *Session) EventsSeen() (uint64, error) {
 	return s.transport.app.store.eventsSeen(s.transport.id)
 }
 
-// SawEvents keeps which events this App has shown, in its file. A lower sequence than before
+// SawEvents stores in the App's file which events it has shown. A lower sequence than before
 // means that the Base has begun a new history.
 func (s *Session) SawEvents(sequence uint64) error {
 	return s.transport.app.store.sawEvents(s.transport.id, sequence)

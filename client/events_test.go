@@ -16,7 +16,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/bruteforce"
 )
 
-// collected is what an App hears, until enough of it is there.
+// collected is what an App hears, until it has enough.
 func collected(ctx context.Context, s *Session, watch Watch, enough func(*basev1.Event) bool) ([]*basev1.Event, error) {
 	var events []*basev1.Event
 	for event, err := range s.WatchEvents(ctx, watch) {
@@ -31,7 +31,7 @@ func collected(ctx context.Context, s *Session, watch Watch, enough func(*basev1
 	return events, nil
 }
 
-func TestAnAppThatWasAwayHearsOfBanDriftAndPairingAttempt(t *testing.T) {
+func TestAReturningAppHearsOfBanDriftAndPairingAttempt(t *testing.T) {
 	h := newHouse(t)
 	seen := uint64(0)
 	if _, err := collected(t.Context(), h.session, Watch{Replay: true, PastOnly: true}, func(e *basev1.Event) bool {
@@ -80,15 +80,15 @@ func TestAnAppThatWasAwayHearsOfBanDriftAndPairingAttempt(t *testing.T) {
 			t.Fatalf("not told: %v", missing)
 		}
 	}
-	// The first request of a house is its owner's own, before it was away.
+	// The first request came from the owner's own App, before it was away.
 	events, err := collected(t.Context(), back, Watch{Replay: true, PastOnly: true}, func(*basev1.Event) bool { return false })
 	if err != nil || !slices.ContainsFunc(events, func(e *basev1.Event) bool { return e.GetPairingAttempt().GetRequests() == 1 }) {
 		t.Errorf("the pairing attempt is not told: %v", err)
 	}
 }
 
-// cutAgainAndAgain cuts the connection three times while events come, and returns the
-// addresses that are told to be banned, in their order, and the sequences.
+// cutAgainAndAgain cuts the connection three times while events come, and returns the addresses
+// reported as banned, in order, with the sequences.
 func cutAgainAndAgain(t *testing.T, h *house, watch Watch, last int) (addresses []string, sequences []uint64, lost int) {
 	t.Helper()
 	next := 0
@@ -135,7 +135,7 @@ func cutAgainAndAgain(t *testing.T, h *house, watch Watch, last int) (addresses 
 	return addresses, sequences, lost
 }
 
-func TestAStreamThatIsCutGoesOnWithoutLossOrRepetition(t *testing.T) {
+func TestACutStreamGoesOnWithoutLossOrRepetition(t *testing.T) {
 	const last = 12
 	addresses, sequences, lost := cutAgainAndAgain(t, newHouse(t), Watch{}, last)
 	var want []string
@@ -152,7 +152,7 @@ func TestAStreamThatIsCutGoesOnWithoutLossOrRepetition(t *testing.T) {
 		}
 	}
 	if addresses, _, _ := cutAgainAndAgain(t, newHouse(t), Watch{forgetful: true}, last); slices.Equal(addresses, want) {
-		t.Error("a client that does not say what it has seen loses nothing; these cuts prove nothing")
+		t.Error("a client that does not say what it has seen loses nothing, so these cuts prove nothing")
 	}
 }
 
@@ -178,7 +178,7 @@ func TestARevokedAppsStreamEndsWithTheReason(t *testing.T) {
 	wantKind(t, err, ErrRevoked)
 }
 
-func TestABaseThatWasNeverReachedIsAnErrorAndNotWaitedFor(t *testing.T) {
+func TestAnUnreachableBaseIsAnErrorAtOnce(t *testing.T) {
 	h := newHouse(t)
 	h.session.Close()
 	h.Shut()
@@ -188,7 +188,7 @@ func TestABaseThatWasNeverReachedIsAnErrorAndNotWaitedFor(t *testing.T) {
 	}
 }
 
-func TestWhatWasShownIsRememberedAndANewHistoryIsNotMissed(t *testing.T) {
+func TestShownEventsAreRememberedAndANewHistoryIsNoticed(t *testing.T) {
 	h := newHouse(t)
 	if seen, err := h.session.EventsSeen(); err != nil || seen != 0 {
 		t.Errorf("%d, %v", seen, err)
@@ -199,7 +199,7 @@ func TestWhatWasShownIsRememberedAndANewHistoryIsNotMissed(t *testing.T) {
 	if seen, err := h.session.EventsSeen(); err != nil || seen != 99 {
 		t.Errorf("%d, %v", seen, err)
 	}
-	// The Base does not have so many.
+	// The Base does not have that many.
 	lost := errors.New("not told")
 	events, err := collected(t.Context(), h.session, Watch{Replay: true, After: 99, PastOnly: true, Lost: func(err error) { lost = err }},
 		func(*basev1.Event) bool { return false })

@@ -22,7 +22,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/testbed/appliancetest"
 )
 
-// person stands at a Base that runs in this process, for the examples.
+// person is a person at a Base that runs in this process, for the examples.
 type person struct {
 	base *devbase.Base
 	dir  string
@@ -68,7 +68,7 @@ func (p *person) accept(number string) {
 	}
 }
 
-// confirm says yes at the Base, and returns the code that it shows.
+// confirm answers yes at the Base, and returns the code that it shows.
 func (p *person) confirm(ctx context.Context) string {
 	for seen := uint64(0); ; {
 		snapshot, err := p.base.Console().Watch(ctx, seen)
@@ -139,8 +139,8 @@ func ExampleApp_Discover() {
 	}
 }
 
-// pairAt pairs an App with a Base in this process. See the first example for how it is done
-// with people.
+// pairAt pairs an App with a Base in this process. The first example shows how it is done with
+// people.
 func pairAt(ctx context.Context, person *person) *client.Session {
 	app, err := client.New(client.Options{Dir: person.dir + "/app", Name: "Laptop"})
 	if err != nil {
@@ -186,7 +186,7 @@ func ExampleSession() {
 	// the Base refused: no App with this id is paired
 }
 
-// Showing what has happened, and then what happens. A connection that is lost is made anew.
+// Showing past events, and then new ones. A lost connection is made again.
 func ExampleSession_WatchEvents() {
 	person := atTheBase()
 	defer person.goHome()

@@ -21,7 +21,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/rpc"
 )
 
-// fakeBase plays a Base, an honest one unless a test makes it misbehave.
+// fakeBase plays a Base: an honest one, unless a test changes its behaviour.
 type fakeBase struct {
 	t         *testing.T
 	listener  net.Listener
@@ -31,10 +31,10 @@ type fakeBase struct {
 	public    noiseconn.PublicKey
 	discovery noiseconn.DiscoveryKey
 
-	// What a test may replace before the first connection.
+	// A test may replace these before the first connection.
 	name    string
 	modulus uint32
-	accept  func(p1 []byte) bool                    // does somebody accept this request?
+	accept  func(p1 []byte) bool                    // whether somebody accepts this request
 	rb      func(p *revealed) (record []byte)       // the record P4, given what the App revealed
 	confirm func(conn *noiseconn.Conn, p *revealed) // what comes after P4
 
@@ -43,8 +43,8 @@ type fakeBase struct {
 	reveals  int
 	pairings map[noiseconn.PublicKey]noiseconn.PairKey
 	revoked  map[noiseconn.PublicKey]bool
-	deaf     bool // silent towards every R1
-	ordered  bool // silent towards a number that is not above all before it
+	deaf     bool // does not answer any R1
+	ordered  bool // does not answer a number that is not above all earlier ones
 	seqs     []uint64
 	open     map[net.Conn]bool
 
@@ -123,14 +123,14 @@ func (b *fakeBase) listen(address string) {
 	}()
 }
 
-// counts returns how many requests and reveals there were.
+// counts returns the numbers of requests and reveals so far.
 func (b *fakeBase) counts() (p1s, reveals int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return len(b.p1s), b.reveals
 }
 
-// connections returns the counters of all connections, in their order.
+// connections returns the counters of all connections, in order.
 func (b *fakeBase) connections() []uint64 {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -139,13 +139,13 @@ func (b *fakeBase) connections() []uint64 {
 
 func (b *fakeBase) address() string { return b.listener.Addr().String() }
 
-// off is a Base whose plug was pulled.
+// off plays a Base without power.
 func (b *fakeBase) off() {
 	b.listener.Close()
 	b.cut()
 }
 
-// cut ends every connection without a word.
+// cut ends every connection without a message.
 func (b *fakeBase) cut() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -169,7 +169,7 @@ func (b *fakeBase) serve(conn net.Conn) {
 			return
 		}
 	}
-	// Refused: read and thrown away.
+	// Refused: read and discarded.
 	_, _ = io.Copy(io.Discard, conn)
 	conn.Close()
 }
@@ -233,7 +233,7 @@ func (b *fakeBase) honestP4(p *revealed) []byte {
 	return record
 }
 
-// code is what the Base's display would show.
+// code is the code that the Base's display would show.
 func (b *fakeBase) code(p *revealed) string {
 	number, err := noiseconn.CodeDigits(p.payload.RA, p.rb, p.h, p.payload.SigningKey, p.stateKey, p.role, b.modulus)
 	if err != nil {
@@ -329,8 +329,8 @@ func (b *fakeBase) GetInfo(context.Context, *basev1.GetInfoRequest) (*basev1.Get
 	return &basev1.GetInfoResponse{Name: b.name, PublicKey: hex.EncodeToString(b.public[:])}, nil
 }
 
-// testApp is an App with a directory of its own, quicker than a real one, and
-// deaf to the local network of whoever runs the test.
+// testApp is an App with its own directory. It is quicker than a real one, and does not listen to
+// the network of the machine that runs the test.
 func testApp(t *testing.T) *App {
 	t.Helper()
 	return appIn(t, t.TempDir())
@@ -348,7 +348,7 @@ func appIn(t *testing.T, dir string) *App {
 	return a
 }
 
-// sayYes confirms every code: a user who clicks blindly.
+// sayYes confirms every code, like a user who clicks blindly.
 func sayYes(context.Context, Code) (bool, error) { return true, nil }
 
 // mustPair pairs an App with an honest Base.

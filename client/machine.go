@@ -8,15 +8,15 @@ import (
 )
 
 const (
-	// lookAgain is the pause between two looks whether a Base is back.
+	// lookAgain is the pause between two checks whether a Base is back.
 	lookAgain = time.Second
-	// lookTime bounds one of them.
+	// lookTime bounds one check.
 	lookTime = 10 * time.Second
 )
 
-// AwaitReboot returns when the Base answers again after Machine.Reboot, which was
-// answered at rebooted. A Base that still runs as before does not count: its daemon
-// has to be younger than the answer.
+// AwaitReboot returns when the Base answers again after Machine.Reboot, which was answered at
+// rebooted. A Base that has not yet restarted does not count: its daemon must be younger than the
+// answer.
 func (s *Session) AwaitReboot(ctx context.Context, rebooted time.Time) (*basev1.GetInfoResponse, error) {
 	for {
 		s.transport.reconnect()
@@ -30,7 +30,7 @@ func (s *Session) AwaitReboot(ctx context.Context, rebooted time.Time) (*basev1.
 		select {
 		case <-ctx.Done():
 			return nil, fail(ErrUnreachable, ctx.Err(),
-				"the Base restarts, and did not answer again in this time; look at it, or wait a little longer")
+				"the Base is restarting and has not answered yet; check it, or wait a little longer")
 		case <-time.After(lookAgain):
 		}
 	}
@@ -42,8 +42,8 @@ func (s *Session) uptime(ctx context.Context) (*basev1.GetInfoResponse, error) {
 	return s.Info.GetInfo(ctx, &basev1.GetInfoRequest{})
 }
 
-// InstallDebianUpdates has the Base install what waits of Debian's updates, and gives
-// each line of its installer to progress. The Base goes on if this ends early.
+// InstallDebianUpdates has the Base install Debian's pending updates, and gives each line of the
+// installer to progress. The Base continues if this ends early.
 func (s *Session) InstallDebianUpdates(ctx context.Context, progress func(line string) error) error {
 	stream, err := s.update.InstallDebianUpdates(ctx, &basev1.InstallDebianUpdatesRequest{})
 	if err != nil {
@@ -52,7 +52,7 @@ func (s *Session) InstallDebianUpdates(ctx context.Context, progress func(line s
 	for message, err := range stream.All() {
 		switch {
 		case err != nil && lost(err) && ctx.Err() == nil:
-			return fail(ErrUpdateUnknown, err, "the connection ended while the Base installs Debian's updates; it goes on, and the same command follows it again")
+			return fail(ErrUpdateUnknown, err, "the connection ended while the Base installs Debian's updates; the Base continues, and the same command follows it again")
 		case err != nil:
 			return err
 		case message.GetDone():

@@ -13,13 +13,12 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/noiseconn"
 )
 
-// MaxNearby is how many Bases one Browse or Discover returns at most. When there
-// are so many, somebody is making them up; give the address by hand then.
+// MaxNearby is how many Bases one Browse or Discover returns at most. If there are more, somebody
+// is faking them; then give the address by hand.
 const MaxNearby = discovery.MaxFound + discovery.MaxOwn
 
-// Nearby is what was announced on the local network. Nobody has vouched for it:
-// anybody there can announce anything, and can repeat what a Base announces. It
-// is a hint where to knock.
+// Nearby is an announcement on the local network. It is not authenticated: anybody there can
+// announce anything, and can repeat what a Base announces. It is only a hint where to connect.
 type Nearby struct {
 	// Name is untrusted text, checked for control and format characters.
 	Name string
@@ -27,7 +26,7 @@ type Nearby struct {
 	Addresses []string
 	// ProtocolVersion is that of the wire protocol; this App speaks 1.
 	ProtocolVersion int
-	// PairingOpen tells whether a pairing request would be heard.
+	// PairingOpen tells whether the Base listens for pairing requests.
 	PairingOpen bool
 	// Known is the name of the pairing with this Base, "" if there is none.
 	Known string
@@ -35,9 +34,9 @@ type Nearby struct {
 	key discovery.Key
 }
 
-// Browse asks the local network for Bases until the context ends, and closes the
-// channel then. A Base is sent again when there is something new about it; then
-// SameAs is true for both values.
+// Browse searches the local network for Bases until the context ends, and then closes the
+// channel. A Base is sent again when something about it changes; then SameAs is true for both
+// values.
 func (a *App) Browse(ctx context.Context) (<-chan Nearby, error) {
 	pairings, err := a.store.pairings()
 	if err != nil {
@@ -69,12 +68,11 @@ func (a *App) Browse(ctx context.Context) (<-chan Nearby, error) {
 	return nearby, nil
 }
 
-// interleave orders addresses for trying them one after another (RFC 8305, section 4):
-// the families take turns, beginning with the one that was heard first, so that one that
-// does not work holds up nothing; addresses of the link come last, for few programs
-// take their zone.
+// interleave orders addresses for trying them one after another (RFC 8305, section 4): the
+// families take turns, beginning with the one that was heard first, so a family that does not
+// work delays nothing. Link-local addresses come last, because few programs accept their zone.
 func interleave(addresses []netip.AddrPort) []netip.AddrPort {
-	var families [3][]netip.AddrPort // the first one's, the other's, of the link
+	var families [3][]netip.AddrPort // the first family, the other, link-local ones
 	for _, a := range addresses {
 		n := 0
 		switch {
@@ -99,8 +97,8 @@ func interleave(addresses []netip.AddrPort) []netip.AddrPort {
 // SameAs tells whether two values are about the same Base.
 func (n Nearby) SameAs(other Nearby) bool { return n.key == other.key }
 
-// recognise returns the pairing whose Base has made this TXT record (or whose
-// record was repeated), nil if there is none.
+// recognise returns the pairing whose Base has made this TXT record (somebody may have repeated
+// it), nil if there is none.
 func recognise(pairings []*pairing, txt discovery.TXT) *pairing {
 	var found *pairing
 	for _, p := range pairings {
@@ -111,9 +109,9 @@ func recognise(pairings []*pairing, txt discovery.TXT) *pairing {
 	return found
 }
 
-// Discover asks the local network for Bases and returns what has answered when
-// the context ends, or after 3 s if it has no deadline: those that the App knows
-// first, then in the order of their names.
+// Discover searches the local network for Bases. It returns those that answered when the context
+// ends, or after 3 s if the context has no deadline: Bases that the App knows first, then in the
+// order of their names.
 func (a *App) Discover(ctx context.Context) ([]Nearby, error) {
 	if _, bounded := ctx.Deadline(); !bounded {
 		var cancel context.CancelFunc
@@ -141,8 +139,8 @@ func (a *App) Discover(ctx context.Context) ([]Nearby, error) {
 	return list, nil
 }
 
-// browseFor returns the addresses that are announced for one pairing, each once,
-// until the context ends or MaxOwn answers came.
+// browseFor returns the addresses announced for one pairing, each once, until the context ends or
+// MaxOwn answers came.
 func (a *App) browseFor(ctx context.Context, p *pairing) <-chan string {
 	addresses := make(chan string)
 	own := func(txt discovery.TXT) bool { return noiseconn.DiscoveryID(p.discovery, txt.Nonce[:]) == txt.ID }
@@ -172,12 +170,12 @@ func (a *App) browseFor(ctx context.Context, p *pairing) <-chan string {
 	return addresses
 }
 
-// Reachable returns the addresses that a Base tells of itself as this machine can use
-// them: one that is valid on its network only gets this machine's interface that leads
-// there, or the word INTERFACE if none is known to.
+// Reachable returns the addresses that a Base reports, in a form that this machine can use: a
+// link-local one gets the name of this machine's interface to its network, or the word INTERFACE
+// if none is known.
 func Reachable(addresses []string) []string {
 	own := map[string][]netip.Prefix{}
-	interfaces, _ := net.Interfaces() // without them no interface is known
+	interfaces, _ := net.Interfaces() // without the interfaces, no zone is known
 	for _, i := range interfaces {
 		list, _ := i.Addrs()
 		for _, a := range list {
@@ -189,8 +187,8 @@ func Reachable(addresses []string) []string {
 	return zoned(addresses, own)
 }
 
-// zoned is Reachable for a machine whose interfaces have these networks. Of two on the
-// same network the first in the order of names is taken.
+// zoned is Reachable for a machine whose interfaces have these networks. If two are on the same
+// network, the first by name is used.
 func zoned(addresses []string, own map[string][]netip.Prefix) []string {
 	zone := "INTERFACE"
 	for _, name := range slices.Backward(slices.Sorted(maps.Keys(own))) {

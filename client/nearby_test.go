@@ -29,7 +29,7 @@ func TestFamiliesOfAddressesTakeTurns(t *testing.T) {
 func TestALinkLocalAddressWithoutAnInterfaceIsExplained(t *testing.T) {
 	for _, address := range []string{"fe80::1", "[fe80::1]", "[fe80::1]:8845"} {
 		if _, err := withPort(address); err == nil ||
-			!strings.Contains(Explain(err), "add the interface of this machine that leads there: fe80::1%") {
+			!strings.Contains(Explain(err), "append the name of this machine's interface there: fe80::1%") {
 			t.Errorf("%s: %v", address, err)
 		}
 	}
@@ -38,7 +38,7 @@ func TestALinkLocalAddressWithoutAnInterfaceIsExplained(t *testing.T) {
 			t.Errorf("%s: %s, %v", address, got, err)
 		}
 	}
-	// What status prints can be given to pair.
+	// Addresses that status prints can be given to pair.
 	own := map[string][]netip.Prefix{"wlan0": {netip.MustParsePrefix("192.168.1.7/24")}, "tun0": {netip.MustParsePrefix("10.8.0.2/24")}}
 	for want, told := range map[string][]string{
 		"fe80::1%wlan0":     {"192.168.1.20", "fe80::1"},

@@ -15,57 +15,56 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/noiseconn"
 )
 
-// PairOptions are what Pair needs its user for.
+// PairOptions are what Pair needs from its user.
 type PairOptions struct {
-	// Name is what the App will call the Base, by default what the Base calls
-	// itself.
+	// Name is the App's name for the Base, by default the Base's own name.
 	Name string
-	// Words: the Base has no display, so an owner's App accepts and confirms, by words
-	// that this App shows in place of the six digits.
+	// Words: the Base has no display, so an owner's App accepts and confirms the pairing, by
+	// words that this App shows in place of the six digits.
 	Words bool
-	// Requested is called once with the request number, such as "123 456", that
-	// somebody at the Base has to accept. It must not block.
+	// Requested is called once with the request number, such as "123 456". A person at the Base
+	// has to accept it. Requested must not block.
 	Requested func(number string)
-	// Confirm asks the user whether the Base shows the same code or, with Words, whether
-	// the owner's App says that the words match. It must not
-	// answer by itself: see Code. Its context ends when the answer is not needed
-	// any more. The pairing goes on only with true and no error.
+	// Confirm asks the user whether the Base shows the same code or, with Words, whether the
+	// owner's App says that the words match. It must not answer by itself: see Code. Its context
+	// ends when the answer is no longer needed. The pairing continues only if Confirm returns
+	// true and no error.
 	Confirm func(ctx context.Context, code Code) (bool, error)
 }
 
-// Code is what both people compare.
+// Code is what two people compare.
 type Code struct {
-	// Digits are the code, such as "123 456". Whoever confirms it has seen the
-	// same at the Base, with his own eyes or through something he trusts as much.
+	// Digits are the code, such as "123 456". The person who confirms it has seen the same code
+	// at the Base, directly or through something equally trustworthy.
 	Digits string
-	// Words are in the place of Digits if PairOptions.Words is set, such as
-	// "lusab-babad-gutih-tugad-gutuk-bisog". Whoever confirms them has typed them into
+	// Words replace Digits if PairOptions.Words is set, such as
+	// "lusab-babad-gutih-tugad-gutuk-bisog". The person who confirms them has typed them into the
+	// owner's App, and has read there that they match.
 	// the owner's App, and read there that they match.
 	Words string
-	// BaseName and AppName are how both sides call themselves. The Base's is
-	// untrusted text, checked for control and format characters.
+	// BaseName and AppName are the names that both sides give themselves. The Base's is untrusted
+	// text, checked for control and format characters.
 	BaseName, AppName string
 	// Role is what the App will be allowed to do.
 	Role basev1.Role
 }
 
-// earlyClose is how soon a Base never ends a connection: it lets a refused one
-// wait for 5 s. earlyCloses in a row mean that something else listens there.
+// earlyClose: a Base never ends a connection so early, because it makes a refused one wait for 5
+// s. earlyCloses of them in a row mean that something else listens there.
 const (
 	earlyClose  = time.Second
 	earlyCloses = 5
 )
 
-// Pair pairs with the Base at one of the addresses given ("host:port" or
-// "host"). It repeats its request until somebody at the Base accepts the number,
-// the context ends, or ten minutes are over. Then it has both people compare the code, and
-// returns when the Base has answered a first call.
+// Pair pairs with the Base at one of the given addresses ("host:port" or "host"). It repeats its
+// request until a person at the Base accepts the number, the context ends, or ten minutes have
+// passed. Then it asks both people to compare the code, and returns when the Base has answered a
+// first call.
 //
-// One call of Pair reveals the App's half at most once, and must come from one
-// action of the user. A failure after that is ErrInterference or ErrRejected,
-// and counts (ErrTooManyReveals). A pairing that both have confirmed is stored,
-// even if the Base cannot be called right now: it is returned as Pending, and
-// the next call makes it active.
+// One call of Pair reveals the App's half at most once, and must follow from one action of the
+// user. A failure after the reveal is ErrInterference or ErrRejected, and counts
+// (ErrTooManyReveals). A pairing that both people have confirmed is stored even if the Base
+// cannot be called right now: then it is returned as Pending, and the next call makes it active.
 func (a *App) Pair(ctx context.Context, addresses []string, o PairOptions) (Base, error) {
 	if o.Confirm == nil || len(addresses) == 0 {
 		return Base{}, fail(ErrInvalid, nil, "a pairing needs an address and somebody who compares the code")
@@ -83,7 +82,7 @@ func (a *App) Pair(ctx context.Context, addresses []string, o PairOptions) (Base
 		}
 		targets = append(targets, target)
 	}
-	// Nobody at the Base should act for a pairing that cannot be.
+	// Nobody at the Base should accept a request that cannot succeed.
 	if err := a.store.checkReveals(a.now()); err != nil {
 		return Base{}, err
 	}
@@ -104,15 +103,15 @@ func (a *App) Pair(ctx context.Context, addresses []string, o PairOptions) (Base
 		return Base{}, err
 	}
 	id, err := a.ceremony(ctx, conn, p2, handshake, static, o)
-	_ = conn.Close() // its purpose is over
+	_ = conn.Close() // it is no longer needed
 	if err != nil {
 		return Base{}, err
 	}
 	return a.firstCall(ctx, id)
 }
 
-// request sends P1 on a new connection every 2 s, and returns the first that is
-// answered. It gives up after ten minutes: an answer that was lost on its way never comes again.
+// request sends P1 on a new connection every 2 s, and returns the first answered one. It gives up
+// after ten minutes, because an answer that was lost on its way is never repeated.
 func (a *App) request(ctx context.Context, targets []string, p1 []byte) (net.Conn, []byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, a.timing.giveUp)
 	type answer struct {
@@ -146,10 +145,10 @@ func (a *App) request(ctx context.Context, targets []string, p1 []byte) (net.Con
 		case <-ctx.Done():
 			if !reached.Load() {
 				return nil, nil, fail(ErrUnreachable, ctx.Err(),
-					"no connection to %s came about in time; check the address, and that the Base is on and on this network", list(targets))
+					"could not connect to %s in time; check the address, and that the Base is on and on this network", list(targets))
 			}
-			return nil, nil, fail(ErrNotAccepted, ctx.Err(), "nobody accepted the request number at the Base at %s; "+
-				"a Base that is paired already listens only while an owner has pairing opened, and at the end of a wrong address there may be no Base at all", list(targets))
+			return nil, nil, fail(ErrNotAccepted, ctx.Err(), "nobody accepted the request number at %s; check the address;  "+
+				"a Base that is already paired listens only while an owner has opened pairing", list(targets))
 		case <-again.C:
 			go attempt(false)
 		case got := <-answers:
@@ -157,7 +156,7 @@ func (a *App) request(ctx context.Context, targets []string, p1 []byte) (net.Con
 			case got.err == nil:
 				return got.conn, got.p2, nil
 			case errors.Is(got.err, ErrUnreachable):
-				// The Base may be restarting, but not when it was never there.
+				// The Base may be restarting, unless it was never there.
 				if got.first {
 					return nil, nil, got.err
 				}
@@ -169,7 +168,7 @@ func (a *App) request(ctx context.Context, targets []string, p1 []byte) (net.Con
 				}
 				if early >= earlyCloses {
 					return nil, nil, fail(ErrNotABase, got.err,
-						"what listens at %s ends each connection at once, so it is no Base that can be paired with; check the address and port", list(
+						"the server at %s ends each connection at once, so it is not a Base that can be paired with; check the address and port", list(
 							targets))
 				}
 			}
@@ -206,14 +205,13 @@ func (a *App) dialAny(ctx context.Context, targets []string) (net.Conn, error) {
 		return (&net.Dialer{}).DialContext(ctx, "tcp", target)
 	})
 	if err != nil {
-		return nil, fail(ErrUnreachable, err, "no connection to %s: %v; check the address, and that the Base is on and on this network",
+		return nil, fail(ErrUnreachable, err, "could not connect to %s: %v; check the address, and that the Base is on and on this network",
 			list(targets), reason(err))
 	}
 	return conn, nil
 }
 
-// ceremony is the pairing from P2 on. It returns the id of the pairing, which is
-// stored then.
+// ceremony is the pairing from P2 on. It returns the id of the stored pairing.
 func (a *App) ceremony(ctx context.Context, conn net.Conn, p2 []byte, handshake *noiseconn.PairInitiator, static noiseconn.StaticKey,
 	o PairOptions) (id string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, a.timing.ceremony)
@@ -222,7 +220,7 @@ func (a *App) ceremony(ctx context.Context, conn net.Conn, p2 []byte, handshake 
 
 	commitment, err := handshake.ReadP2(p2)
 	if err != nil {
-		return "", fail(ErrNotABase, err, "the answer to the pairing request does not fit (%v); nothing was shown to the other side, so it is safe to pair again", err)
+		return "", fail(ErrNotABase, err, "the answer to the pairing request is invalid (%v); nothing was revealed to the other side, so it is safe to pair again", err)
 	}
 	signing, err := newSigningKey(a.random)
 	if err != nil {
@@ -257,10 +255,10 @@ func (a *App) ceremony(ctx context.Context, conn net.Conn, p2 []byte, handshake 
 
 var (
 	errSaidNo     = errors.New("this App's user answered no")
-	errCommitment = errors.New("the other side's half is not the one it had committed itself to")
+	errCommitment = errors.New("the other side's half does not match its commitment")
 )
 
-// afterReveal sends P3, has the code compared and exchanges the Confirms.
+// afterReveal sends P3, asks for the comparison of the code and exchanges the Confirms.
 func (a *App) afterReveal(ctx context.Context, conn net.Conn, p3 []byte, transport *noiseconn.Transport, commitment [32]byte,
 	reveal *noiseconn.P3Payload, signing ed25519.PrivateKey, o PairOptions) (*stored, error) {
 	if err := conn.SetDeadline(time.Now().Add(a.timing.handshake)); err != nil {
@@ -288,7 +286,8 @@ func (a *App) afterReveal(ctx context.Context, conn net.Conn, p3 []byte, transpo
 	}
 	code := Code{BaseName: p4.Name, AppName: a.name, Role: role}
 	if o.Words {
-		// Not the digits as well: compared by way of the Base's Middleware they would be worth nothing.
+		// The digits are not shown too: they would be worthless if compared through the Base's
+		// Middleware.
 		words, err := noiseconn.ComputeWords(reveal.RA, p4.RB, h, reveal.SigningKey, p4.StateKey, p4.Role)
 		if err != nil {
 			return nil, err
@@ -381,24 +380,24 @@ func (a *App) afterReveal(ctx context.Context, conn net.Conn, p3 []byte, transpo
 	}, nil
 }
 
-// explainReveal makes a sentence of a failure after the reveal.
+// explainReveal turns a failure after the reveal into a sentence.
 func explainReveal(ctx context.Context, err error) error {
-	const advice = "nothing was stored and this App does not try again by itself; before you do, make sure that you meant this Base"
+	const advice = "nothing was stored, and this App does not try again by itself; before you do, make sure that this is your Base"
 	switch {
 	case errors.Is(err, noiseconn.ErrRejected):
 		return fail(ErrRejected, errors.Join(ErrInterference, err),
-			`the Base ended the pairing: somebody answered "no" there, or nobody in time; if its code was another one, somebody may have interfered; %s`, advice)
+			`the Base ended the pairing: somebody answered "no" there, or nobody answered in time; if its code was different, somebody may have interfered; %s`, advice)
 	case errors.Is(err, errSaidNo):
-		return fail(ErrInterference, err, "the code was not confirmed in this App; if the Base showed another one, somebody may have interfered; %s", advice)
+		return fail(ErrInterference, err, "the code was not confirmed in this App; if the Base showed a different one, somebody may have interfered; %s", advice)
 	case ctx.Err() != nil:
-		return fail(ErrInterference, err, "the pairing was given up, or not confirmed in time, after this App had shown its half; somebody may have interfered; %s", advice)
+		return fail(ErrInterference, err, "the pairing was cancelled or not confirmed in time, after this App had revealed its half; somebody may have interfered; %s", advice)
 	}
-	return fail(ErrInterference, err, "the pairing broke off after this App had shown its half (%v); somebody may have interfered; %s",
+	return fail(ErrInterference, err, "the pairing broke off after this App had revealed its half (%v); somebody may have interfered; %s",
 		reason(err), advice)
 }
 
-// firstCall calls the Base with the new pairing, which makes it active on both
-// sides. It tries for a while, for the Base stores its side at the same time.
+// firstCall calls the Base with the new pairing, which makes it active on both sides. It tries
+// for a while, because the Base stores its side at the same time.
 func (a *App) firstCall(ctx context.Context, id string) (Base, error) {
 	ctx, cancel := context.WithTimeout(ctx, a.timing.activate)
 	defer cancel()
@@ -430,8 +429,7 @@ func newSigningKey(random io.Reader) (ed25519.PrivateKey, error) {
 	return ed25519.NewKeyFromSeed(seed), nil
 }
 
-// exchange sends a handshake message and reads the answer, which must have
-// exactly the size given.
+// exchange sends a handshake message and reads the answer, which must have exactly this size.
 func exchange(conn net.Conn, typ byte, message []byte, size int, wait time.Duration) ([]byte, error) {
 	if err := conn.SetDeadline(time.Now().Add(wait)); err != nil {
 		return nil, err
@@ -442,23 +440,22 @@ func exchange(conn net.Conn, typ byte, message []byte, size int, wait time.Durat
 	got, body, err := noiseconn.ReadFrame(conn)
 	switch {
 	case errors.Is(err, noiseconn.ErrFrame), err == nil && (got != typ || len(body) != size):
-		return nil, fail(ErrNotABase, err, "the machine at %s speaks another protocol, so it is not a Base; check the address and port",
+		return nil, fail(ErrNotABase, err, "the server at %s speaks another protocol, so it is not a Base; check the address and port",
 			conn.RemoteAddr())
 	case err != nil:
-		// Not as a cause: package connect lets go of whatever wraps io.EOF.
+		// Not as a cause: an error that wraps io.EOF would look like the end of a stream.
 		return nil, fail(ErrSilent, nil, "%s does not answer: %v", conn.RemoteAddr(), reason(err))
 	}
 	return body, nil
 }
 
-// cutOff closes a connection when the context ends, until the function that it
-// returns is called.
+// cutOff closes a connection when the context ends, until the returned function is called.
 func cutOff(ctx context.Context, conn net.Conn) (stop func()) {
 	undo := context.AfterFunc(ctx, func() { conn.Close() })
 	return func() { undo() }
 }
 
-// list names at most three addresses, so that a sentence stays one.
+// list names at most three addresses, to keep a sentence short.
 func list(targets []string) string {
 	const most = 3
 	if more := len(targets) - most; more > 0 {
@@ -472,11 +469,11 @@ func reason(err error) string {
 	var operation *net.OpError
 	switch {
 	case err == nil:
-		return "no reason is known"
+		return "the reason is unknown"
 	case errors.Is(err, context.DeadlineExceeded), isTimeout(err):
 		return "it took too long"
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
-		return "the connection was ended"
+		return "the connection was closed"
 	case errors.As(err, &operation) && operation.Err != nil:
 		text := operation.Err.Error()
 		for _, prefix := range []string{"connect: ", "read: ", "write: "} {

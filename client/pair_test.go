@@ -37,7 +37,7 @@ func bases(t *testing.T, a *App) []Base {
 	return list
 }
 
-// wantKind fails unless the error is of a kind and has a sentence.
+// wantKind fails unless the error is of this kind and has a sentence.
 func wantKind(t *testing.T, err, kind error) *Error {
 	t.Helper()
 	var known *Error
@@ -168,8 +168,8 @@ func TestAnAppGivesUpARequestThatIsNeverAnswered(t *testing.T) {
 	}
 }
 
-// refused runs a pairing that must fail after the App has revealed its half, and
-// checks that nothing of it is left but the count.
+// refused runs a pairing that must fail after the App has revealed its half, and checks that only
+// the count of it remains.
 func refused(t *testing.T, a *App, b *fakeBase, kind error, confirm func(context.Context, Code) (bool, error)) {
 	t.Helper()
 	_, err := a.Pair(t.Context(), []string{b.address()}, PairOptions{Confirm: confirm})
@@ -200,7 +200,7 @@ func signingKeyNumber(n uint32) ed25519.PublicKey {
 	return ed25519.NewKeyFromSeed(append(seed, make([]byte, ed25519.SeedSize-len(seed))...)).Public().(ed25519.PublicKey)
 }
 
-// neverAsked fails the test when the user is shown a code.
+// neverAsked fails the test if the user sees a code.
 func neverAsked(t *testing.T) func(context.Context, Code) (bool, error) {
 	return func(_ context.Context, code Code) (bool, error) {
 		t.Errorf("the user was shown %+v", code)
@@ -208,7 +208,7 @@ func neverAsked(t *testing.T) func(context.Context, Code) (bool, error) {
 	}
 }
 
-func TestBaseThatOpensAWrongCommitmentIsRefusedUnseen(t *testing.T) {
+func TestWrongCommitmentIsRefusedBeforeTheCodeIsShown(t *testing.T) {
 	for what, change := range map[string]func(p *revealed){
 		"r_B":     func(p *revealed) { p.rb[0] ^= 1 },
 		"K_state": func(p *revealed) { p.stateKey = signingKeyNumber(1) },
@@ -222,10 +222,9 @@ func TestBaseThatOpensAWrongCommitmentIsRefusedUnseen(t *testing.T) {
 	}
 }
 
-// With the commitment a man in the middle must choose all that he puts into the
-// code before he knows what it depends on. Without it he computes codes until
-// one fits: the same attacker beats an App that does not check, and one that
-// checks r_B alone.
+// The commitment forces a man in the middle to choose all his contributions to the code before he
+// knows what it depends on. Without it he computes codes until one fits. The same attacker beats
+// an App that does not check, and one that checks r_B alone.
 func TestCommitmentKeepsAManInTheMiddleFromGrindingTheCode(t *testing.T) {
 	const target = "000 042"
 	attack := func(opens func([32]byte, *noiseconn.P4) bool, grind func(p *revealed, n uint32)) (shown bool) {
@@ -247,31 +246,29 @@ func TestCommitmentKeepsAManInTheMiddleFromGrindingTheCode(t *testing.T) {
 		}
 		return shown
 	}
-	var rb [32]byte // of the one pairing that is under way
+	var rb [32]byte // of the pairing under way
 	grindRB := func(p *revealed, n uint32) { binary.BigEndian.PutUint32(p.rb[:], n) }
 	grindState := func(p *revealed, n uint32) {
 		rb = p.rb
 		p.stateKey = signingKeyNumber(n)
 	}
 	if attack(opens, grindRB) || attack(opens, grindState) {
-		t.Error("the man in the middle had his code shown")
+		t.Error("the App showed the code of the man in the middle")
 	}
 	if !attack(func([32]byte, *noiseconn.P4) bool { return true }, grindRB) {
-		t.Error("the attack fails without any check too, so it shows nothing")
+		t.Error("the attack also fails without any check, so it proves nothing")
 	}
 	if !attack(func(_ [32]byte, p4 *noiseconn.P4) bool { return p4.RB == rb }, grindState) {
-		t.Error("the attack fails with a check of r_B alone too, so it shows nothing")
+		t.Error("the attack also fails with a check of r_B alone, so it proves nothing")
 	}
 }
 
-// A man in the middle plays the App towards the Base until the Base shows a code,
-// which stays up for two minutes. In that time he has the App make one pairing
-// after the other, and cuts each whose code is another, hoping for an App that
-// tries again.
+// A man in the middle plays the App towards the Base until the Base shows a code, which stays up
+// for two minutes. In that time he makes the App start one pairing after the other, and cuts each
+// whose code differs. He hopes for an App that retries.
 func TestManInTheMiddleWhoHoldsACodeOfTheBaseGetsThreeGuesses(t *testing.T) {
 	const modulus, held = 4, "000 001"
-	// One App of the user at a time; each is started anew, over the directory
-	// that next gives.
+	// The user has one App at a time; each is started anew, with the directory that next gives.
 	attack := func(tries int, next func() string) (guesses int, won bool, last error) {
 		b := newFakeBase(t)
 		b.modulus = modulus
@@ -306,9 +303,9 @@ func TestManInTheMiddleWhoHoldsACodeOfTheBaseGetsThreeGuesses(t *testing.T) {
 			t.Errorf("the App waits for %v", known.Wait)
 		}
 	}
-	// The same attacker beats an App that does not remember, and tries again.
+	// The same attacker beats an App that does not remember failures, and retries.
 	if guesses, won, _ := attack(100, t.TempDir); !won {
-		t.Errorf("the attack fails against an App that retries, too (%d guesses), so it shows nothing", guesses)
+		t.Errorf("the attack also fails against an App that retries (%d guesses), so it proves nothing", guesses)
 	}
 }
 
@@ -318,7 +315,7 @@ func TestPairAloneRevealsOnceAtMost(t *testing.T) {
 	refused(t, a, b, ErrInterference, neverAsked(t))
 }
 
-func TestAfterThreeFailuresTheAppWaitsAlsoAfterARestart(t *testing.T) {
+func TestAfterThreeFailuresTheAppWaitsEvenAfterARestart(t *testing.T) {
 	dir := t.TempDir()
 	b := newFakeBase(t)
 	var honest atomic.Bool
@@ -344,7 +341,7 @@ func TestAfterThreeFailuresTheAppWaitsAlsoAfterARestart(t *testing.T) {
 		t.Errorf("waits for %v", known.Wait)
 	}
 	if again, _ := b.counts(); again != heard {
-		t.Error("somebody at the Base was bothered with a request that cannot be")
+		t.Error("the Base was sent a request that cannot succeed")
 	}
 	// Setting the clock back does not shorten the wait below what is left.
 	now = now.Add(-time.Hour)
@@ -356,14 +353,14 @@ func TestAfterThreeFailuresTheAppWaitsAlsoAfterARestart(t *testing.T) {
 	}
 }
 
-// What the App says to wait is what it waits, and it ends, whatever the clock was
-// when the pairings failed: the clock of a machine is often wrong until the network
-// has told it the time, and whoever is on the network may be who told it.
+// The App waits as long as it says, and the wait ends whatever the clock was when the pairings
+// failed. A machine's clock is often wrong until the network sets it, and an attacker on the
+// network may be the one who sets it.
 func TestTheWaitAfterThreeFailuresIsAsLongAsTheAppSays(t *testing.T) {
 	failing := time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)
 	for name, c := range map[string]struct {
-		failures []time.Duration // from failing on
-		then     time.Duration   // the clock's change after the last
+		failures []time.Duration // since the failure
+		then     time.Duration   // the clock's change after the last failure
 	}{
 		"close together":            {[]time.Duration{0, 10 * time.Second, 20 * time.Second}, time.Second},
 		"far apart":                 {[]time.Duration{0, 100 * time.Second, 170 * time.Second}, time.Second},
@@ -391,7 +388,7 @@ func TestTheWaitAfterThreeFailuresIsAsLongAsTheAppSays(t *testing.T) {
 	}
 }
 
-// A reveal counts although the App is killed in its middle.
+// A reveal counts even if the App is killed during it.
 func TestRevealCountsBeforeItIsSent(t *testing.T) {
 	a, b := testApp(t), newFakeBase(t)
 	counted := make(chan error, 1)
@@ -435,7 +432,7 @@ func TestNoAtTheBaseEndsThePairingWhileTheUserIsAsked(t *testing.T) {
 	b.confirm = func(conn *noiseconn.Conn, _ *revealed) { _ = conn.WriteRecord(noiseconn.MarshalReject()) }
 	asked := make(chan struct{})
 	refused(t, a, b, ErrRejected, func(ctx context.Context, _ Code) (bool, error) {
-		<-ctx.Done() // the question is taken back
+		<-ctx.Done() // the question is withdrawn
 		close(asked)
 		return true, nil
 	})
@@ -446,13 +443,13 @@ func TestLostConfirmOfTheBaseStoresNothing(t *testing.T) {
 	a, b := testApp(t), newFakeBase(t)
 	b.confirm = func(conn *noiseconn.Conn, p *revealed) {
 		_, _ = conn.ReadRecord()
-		b.enrol(p) // stored there, and the record lost on its way
+		b.enrol(p) // the Base has stored it, and its record is lost on the way
 	}
 	refused(t, a, b, ErrInterference, sayYes)
 }
 
-// A Base that never got the App's Confirm has no pairing. The App believes that
-// it has one, keeps it for a while, and then says what to do.
+// A Base that never got the App's Confirm has no pairing. The App believes that it has one, keeps
+// it for a while, and then says what to do.
 func TestLostConfirmOfTheAppEndsInPairAgain(t *testing.T) {
 	a, b := testApp(t), newFakeBase(t)
 	a.timing.activate, a.timing.handshake = 500*time.Millisecond, 200*time.Millisecond
@@ -482,7 +479,7 @@ func TestLostConfirmOfTheAppEndsInPairAgain(t *testing.T) {
 	wantKind(t, call(), ErrNoSuchBase)
 }
 
-// A Base that cannot be reached has said nothing, so its pairing is kept.
+// An unreachable Base has said nothing, so its pairing is kept.
 func TestPendingPairingSurvivesABaseThatIsOff(t *testing.T) {
 	a, b := testApp(t), newFakeBase(t)
 	a.timing.activate, a.timing.handshake = 300*time.Millisecond, 200*time.Millisecond
@@ -503,7 +500,7 @@ func TestPendingPairingSurvivesABaseThatIsOff(t *testing.T) {
 	if list := bases(t, a); len(list) != 1 {
 		t.Fatalf("%+v", list)
 	}
-	// It had become active at the Base after all.
+	// The pairing had become active at the Base after all.
 	b.mu.Lock()
 	b.deaf = false
 	b.mu.Unlock()
@@ -516,7 +513,7 @@ func TestPendingPairingSurvivesABaseThatIsOff(t *testing.T) {
 	}
 }
 
-func TestHostileP4IsRefusedUnseen(t *testing.T) {
+func TestHostileP4IsRefusedBeforeTheCodeIsShown(t *testing.T) {
 	name := func(text string) func(record []byte) {
 		return func(record []byte) {
 			clear(record[65:])
@@ -545,7 +542,7 @@ func TestHostileP4IsRefusedUnseen(t *testing.T) {
 	}
 }
 
-func TestP4OfAnotherSizeIsRefusedUnseen(t *testing.T) {
+func TestP4OfAnotherSizeIsRefusedBeforeTheCodeIsShown(t *testing.T) {
 	for _, change := range []func([]byte) []byte{
 		func(r []byte) []byte { return r[:len(r)-1] },
 		func(r []byte) []byte { return append(r, 0) },
@@ -557,10 +554,10 @@ func TestP4OfAnotherSizeIsRefusedUnseen(t *testing.T) {
 	}
 }
 
-func TestSpoiltP2RevealsNothing(t *testing.T) {
+func TestAlteredP2RevealsNothing(t *testing.T) {
 	a, b := testApp(t), newFakeBase(t)
 	b.accept = func([]byte) bool { return false }
-	// A proxy that answers in the place of the Base.
+	// A proxy answers in the place of the Base.
 	fake, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -581,14 +578,14 @@ func TestSpoiltP2RevealsNothing(t *testing.T) {
 	_, err = a.Pair(t.Context(), []string{fake.Addr().String()}, PairOptions{Confirm: neverAsked(t)})
 	wantKind(t, err, ErrNotABase)
 	if n := <-got; n != 0 {
-		t.Errorf("the App sent %d bytes after a spoilt P2", n)
+		t.Errorf("the App sent %d bytes after an altered P2", n)
 	}
 	if err := a.store.checkReveals(time.Now()); err != nil {
 		t.Error(err)
 	}
 }
 
-// other listens on a port that is no Base's.
+// other listens on a port that does not belong to a Base.
 func other(t *testing.T, serve func(net.Conn)) string {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -616,7 +613,7 @@ func httpServer(t *testing.T) string {
 	})
 }
 
-func TestPairingWithAPortThatIsNotOursSaysSo(t *testing.T) {
+func TestPairingWithAnotherServerReportsIt(t *testing.T) {
 	closed, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

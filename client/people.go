@@ -15,14 +15,14 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
 )
 
-// ErrNoSuchApp: no App is meant that the Base's posture lists.
+// ErrNoSuchApp: the Base's posture does not list the App.
 var ErrNoSuchApp = errors.New("no such App")
 
-// CheckName looks up in the signed posture whether the App with an id can be the one that
-// the user has called by a name. The list of Apps, from which the id comes, is the
-// Middleware's word alone: it could give the id of another App. ErrNoSuchApp means that the
-// posture has another App of that name. pairedAs is the App's name in the posture, which
-// knows of no renaming; empty if it lists no such App, or there is no posture.
+// CheckName looks up in the signed posture whether the App with this id can be the one that the
+// user named. The list of Apps, which gives the id, is only the Middleware's word: it could give
+// the id of another App. ErrNoSuchApp means that the posture has another App of that name.
+// pairedAs is the App's name in the posture, which does not record renaming. It is empty if the
+// posture does not list the App, or if there is no posture.
 func (s *Session) CheckName(ctx context.Context, id, name string) (pairedAs string, err error) {
 	view, err := s.Posture(ctx)
 	if err != nil {
@@ -36,13 +36,13 @@ func (s *Session) CheckName(ctx context.Context, id, name string) (pairedAs stri
 		case app.ID == id:
 			pairedAs = app.Name
 		case app.Name == name:
-			return "", fail(ErrNoSuchApp, nil, "the name %q means another App in the Base's signed posture than in its list; give the id of the one that you mean", Printable(name))
+			return "", fail(ErrNoSuchApp, nil, "the Base's signed posture gives the name %q to another App than its list does; use the id of the App you mean", Printable(name))
 		}
 	}
 	return pairedAs, nil
 }
 
-// Check asks the Base whether it answers, and keeps the role that this App has there.
+// Check asks the Base whether it answers, and stores this App's role there.
 func (s *Session) Check(ctx context.Context) (*basev1.GetInfoResponse, error) {
 	info, err := s.Info.GetInfo(ctx, &basev1.GetInfoRequest{})
 	if role := info.GetCaller().GetRole(); err == nil && role != basev1.Role_ROLE_UNSPECIFIED {
@@ -64,10 +64,9 @@ func SetRole(id string, role basev1.Role) Edit {
 	}
 }
 
-// SetRole changes what an App may do, once the user has approved. A higher role is
-// tried and confirmed like everything that opens the Base further; a lower one holds at
-// once and ends the App's sessions, also if it is this App that steps down. The last
-// owner stays one.
+// SetRole changes the role of an App, once the user has approved. A higher role is tried and
+// confirmed like everything that opens the Base further. A lower one holds at once and ends the
+// App's sessions, even if it is this App's own. The last owner cannot be lowered.
 func (s *Session) SetRole(ctx context.Context, id string, role basev1.Role, approve Approve,
 	progress func(step string)) (*PostureView, error) {
 	view, err := s.Posture(ctx)
@@ -79,8 +78,8 @@ func (s *Session) SetRole(ctx context.Context, id string, role basev1.Role, appr
 	return s.Apply(ctx, Change{Edit: SetRole(id, role), Approve: approve, Progress: progress, final: lowers})
 }
 
-// OpenWindow opens the pairing window for one App with a role, which this owner's App
-// signs. Who stands at the Base accepts and confirms it there.
+// OpenWindow opens the pairing window for one App with this role; this owner's App signs it. A
+// person at the Base accepts and confirms the App there.
 func (s *Session) OpenWindow(ctx context.Context, role basev1.Role) (*basev1.Window, error) {
 	seen, err := s.look(ctx, true)
 	if err != nil {
@@ -91,7 +90,7 @@ func (s *Session) OpenWindow(ctx context.Context, role basev1.Role) (*basev1.Win
 	return answer.GetWindow(), err
 }
 
-// Acceptance is how an owner's App lets another App in at a Base that has no display.
+// Acceptance is how an owner's App lets another App in at a Base without a display.
 type Acceptance struct {
 	// Number is the request number that the new App shows, such as "123 456".
 	Number string
@@ -99,12 +98,12 @@ type Acceptance struct {
 	Role basev1.Role
 	// Accepted, if set, is called when the Base waits for the new App.
 	Accepted func()
-	// Words asks for the words that the new App shows. An empty text means no. Its
-	// context ends when they are not needed any more. What is no six words is asked
-	// for again, with a problem; other words than the Base's own end the pairing.
+	// Words asks for the words that the new App shows. An empty text means no. Its context ends
+	// when the words are no longer needed. If the text is not six words, Words is called again
+	// with a problem; words that differ from the Base's own end the pairing.
 	Words func(ctx context.Context, app NewApp) (string, error)
-	// Matched is called once the Base has signed that the words are its own: now the
-	// new App's user is to confirm there.
+	// Matched is called once the Base has signed that the words are its own. Now the new App's
+	// user should confirm there.
 	Matched func()
 }
 
@@ -112,7 +111,7 @@ type Acceptance struct {
 type NewApp struct {
 	// Name is what it calls itself: untrusted text.
 	Name string
-	// Problem is why what was typed before is no six words; empty at first.
+	// Problem is why the last text was not six words; empty at first.
 	Problem string
 }
 
@@ -126,11 +125,11 @@ func parseRequestNumber(text string) (uint32, error) {
 	return uint32(number), nil
 }
 
-// AcceptPairing lets another App in at a Base without a display, in the place of
-// somebody who would stand there: this owner's App signs that a request number is
-// accepted, and the words that the new App shows. Whether they are the right ones, the
-// Base's authority says, signed; nobody in between can. listed tells whether the new
-// App has connected and the Base's signed posture lists it already.
+// AcceptPairing lets another App in at a Base without a display. This owner's App takes the place
+// of a person at the Base: it signs that a request number is accepted, and then the words that
+// the new App shows. The Base's authority says, signed, whether the words are right; nobody in
+// between can. listed tells whether the new App has connected and is already in the Base's signed
+// posture.
 func (s *Session) AcceptPairing(ctx context.Context, a Acceptance) (listed bool, err error) {
 	number, err := parseRequestNumber(a.Number)
 	if err != nil {
@@ -184,8 +183,8 @@ type accepting struct {
 	ended  chan error
 }
 
-// run returns the key of the App that was let in. What the phases say is the
-// Middleware's word; it can only make the pairing fail.
+// run returns the key of the App that was let in. The phases are only the Middleware's word; a
+// false one can only make the pairing fail.
 func (c *accepting) run(ctx context.Context) (key []byte, err error) {
 	type typed struct {
 		words noiseconn.Words
@@ -202,11 +201,11 @@ func (c *accepting) run(ctx context.Context) (key []byte, err error) {
 			return nil, ctx.Err()
 		case err := <-c.ended:
 			switch {
-			case errors.Is(err, io.EOF): // it ended early
+			case errors.Is(err, io.EOF): // the ceremony ended early
 			case !lost(err): // the Base has refused
 				return nil, err
 			}
-			return nil, fail(ErrUnreachable, err, "the connection to the Base was lost during the pairing (%v); nobody is let in unless both have confirmed: look at the list of Apps", reason(err))
+			return nil, fail(ErrUnreachable, err, "the connection to the Base was lost during the pairing (%v); the new App is let in only if both sides had confirmed: check the list of Apps", reason(err))
 		case message := <-c.phases:
 			switch message.GetPhase() {
 			case basev1.AcceptPairingResponse_PHASE_ACCEPTED:
@@ -224,11 +223,11 @@ func (c *accepting) run(ctx context.Context) (key []byte, err error) {
 				}()
 			case basev1.AcceptPairingResponse_PHASE_ENROLLED:
 				if key == nil {
-					return nil, fail(ErrLyingBase, nil, "the Base says that the App was let in, but this App has not confirmed it; do not rely on it, and look at the list of Apps")
+					return nil, fail(ErrLyingBase, nil, "the Base says that the App was let in, but this App has not confirmed it; do not rely on it, and check the list of Apps")
 				}
 				return key, nil
 			case basev1.AcceptPairingResponse_PHASE_ENDED:
-				return nil, fail(ErrNotAccepted, nil, "the pairing has ended (%s); nobody was let in", Printable(message.GetReason()))
+				return nil, fail(ErrNotAccepted, nil, "the pairing ended (%s); no App was let in", Printable(message.GetReason()))
 			}
 		case got := <-answered:
 			answered = nil
@@ -241,11 +240,11 @@ func (c *accepting) run(ctx context.Context) (key []byte, err error) {
 			case got.err != nil:
 				return nil, got.err
 			case !got.yes:
-				return nil, fail(ErrNotApproved, err, "the new App was refused; nobody was let in")
+				return nil, fail(ErrNotApproved, err, "the new App was refused; no App was let in")
 			case err != nil:
 				return nil, err
 			case !matched:
-				return nil, fail(ErrInterference, nil, "these are not the words of the Base: they were mistyped, or somebody is in between; the pairing has ended, and nobody was let in. In the new App, say no")
+				return nil, fail(ErrInterference, nil, "these are not the Base's words: they were mistyped, or somebody is in between; the pairing has ended, and no App was let in. In the new App, answer no")
 			}
 			key = shown.GetSigningKey()
 			if c.Matched != nil {
@@ -269,8 +268,8 @@ func (c *accepting) ask(ctx context.Context, name string) (words noiseconn.Words
 	}
 }
 
-// answer signs the words, none for no, and returns what the Base's authority has
-// signed about them.
+// answer signs the words (none means no) and returns what the Base's authority has signed about
+// them.
 func (c *accepting) answer(ctx context.Context, shown *basev1.AcceptPairingResponse, words []byte) (matched bool, err error) {
 	seen, err := c.look(ctx, true) // the user may have typed for long
 	if err != nil {
@@ -283,20 +282,19 @@ func (c *accepting) answer(ctx context.Context, shown *basev1.AcceptPairingRespo
 	}
 	matched, err = c.matched(c.view, answer, reply.GetReport())
 	if err != nil {
-		return false, fail(ErrLyingBase, err, "the Base's answer about the words is not signed by its authority (%v): in the new App, say no",
+		return false, fail(ErrLyingBase, err, "the Base's answer about the words is not signed by its authority (%v): in the new App, answer no",
 			err)
 	}
 	return matched, nil
 }
 
-// matched is what Session.matched is, but in tests.
+// matched is Session.matched, except in tests.
 func matched(view *PostureView, answer *systemv1.PairingAnswer, report []byte) (bool, error) {
 	return view.PairingMatched(answer, report)
 }
 
 const (
-	// listedTime is how long a new App is waited for: it connects right after it was
-	// let in.
+	// listedTime is how long to wait for a new App: it connects right after it was let in.
 	listedTime  = 15 * time.Second
 	listedAgain = 300 * time.Millisecond
 )

@@ -33,7 +33,7 @@ const (
 // idOf is the id of an App's only pairing.
 func idOf(a *App) string { return must(a.Bases())[0].AppID }
 
-// roleOf is what an App may do, by the signed posture and by the Middleware.
+// roleOf is the role of an App, by the signed posture and by the Middleware.
 func (h *house) roleOf(a *App) (signed, served basev1.Role) {
 	h.t.Helper()
 	for _, app := range h.look().Effective().Apps {
@@ -92,7 +92,7 @@ func TestAnOwnerChangesWhatAnAppMayDo(t *testing.T) {
 	if _, err := session.Pairing.OpenWindow(t.Context(), &basev1.OpenWindowRequest{}); !errors.Is(err, ErrDenied) {
 		t.Errorf("it opens the window: %v", err)
 	}
-	// The ceremony authority knows it, too: it is no owner's key any more.
+	// The ceremony authority knows it, too: the key is no longer an owner's.
 	if got := h.middleware.count("Submit"); got < 3 {
 		t.Errorf("%d documents came", got)
 	}
@@ -104,8 +104,8 @@ func TestAnOwnerChangesWhatAnAppMayDo(t *testing.T) {
 	}
 }
 
-// The id of the App that a user has named comes from the Middleware's list.
-func TestALyingListOfAppsPicksNoOtherAppByItsName(t *testing.T) {
+// The Middleware's list gives the id of the App that a user has named.
+func TestALyingListOfAppsCannotSubstituteAnotherApp(t *testing.T) {
 	h := newHouse(t)
 	phone, _ := h.pair("Phone", viewer)
 	evil, _ := h.pair("Evil", viewer)
@@ -123,20 +123,20 @@ func TestALyingListOfAppsPicksNoOtherAppByItsName(t *testing.T) {
 	}
 }
 
-func TestAnOwnerStepsDownAndTheLastOneCannot(t *testing.T) {
+func TestAnOwnerCanStepDownUnlessItIsTheLast(t *testing.T) {
 	h := newHouse(t)
 	if _, err := h.session.SetRole(t.Context(), idOf(h.owner), viewer, approve, nil); !errors.Is(err, ErrNotNow) {
 		t.Errorf("the last owner has stepped down: %v", err)
 	}
 	phone, session := h.pair("Phone", owner)
-	// It confirms nothing, since it could not any more.
+	// It confirms nothing, because it no longer could.
 	if _, err := session.SetRole(t.Context(), idOf(phone), viewer, approve, nil); err != nil {
 		t.Fatal(err)
 	}
 	h.awaitRole(phone, viewer)
 }
 
-// deaf is the way to a helper whose word about roles is not heard.
+// deaf is a helper whose reports about roles are ignored.
 type deaf struct{ helperclient.Port }
 
 func (d deaf) Stream(ctx context.Context, request *systemv1.SystemRequest, receive func(*systemv1.SystemReply) error) error {
@@ -148,8 +148,8 @@ func (d deaf) Stream(ctx context.Context, request *systemv1.SystemRequest, recei
 	})
 }
 
-// The Middleware was taken over, and serves an owner who was lowered as if he were one.
-func TestAnOwnerWhoWasLoweredGetsNothingFromALyingMiddleware(t *testing.T) {
+// A compromised Middleware serves a former owner as if it were still one.
+func TestALoweredOwnerGainsNothingFromALyingMiddleware(t *testing.T) {
 	h := &house{t: t}
 	var err error
 	h.Appliance, err = appliancetest.StartWithoutDisplay(func(port helperclient.Port) helperclient.Port { return deaf{port} })
@@ -175,7 +175,7 @@ func TestAnOwnerWhoWasLoweredGetsNothingFromALyingMiddleware(t *testing.T) {
 			Number: "123456", Role: owner, Accepted: cancel, Words: func(context.Context, NewApp) (string, error) { return "", nil }})
 		return results
 	}
-	// The same attack wins while it is an owner, but for what is so already.
+	// While it is an owner, the same attack succeeds, except for what is already so.
 	before := attack()
 	if before["opens something"] != nil || before["orders a window"] != nil || before["lifts a ban"] != nil ||
 		!errors.Is(before["lets an App in"], context.Canceled) {
@@ -198,14 +198,14 @@ func TestAnOwnerWhoWasLoweredGetsNothingFromALyingMiddleware(t *testing.T) {
 	}
 }
 
-func TestAWindowForARoleAsksForNoOther(t *testing.T) {
+func TestAWindowForARoleGrantsNoOther(t *testing.T) {
 	h := newHouse(t)
 	window, err := h.session.OpenWindow(t.Context(), operator)
 	if err != nil || !window.GetOpen() || window.GetRole() != operator {
 		t.Fatalf("%v, %v", window, err)
 	}
 	console := helperclient.Client{Port: h.Port(caller.Console)}.Authority()
-	// The Middleware cannot widen it; it is in the snapshot that the console shows.
+	// The Middleware cannot widen it; the limit is in the snapshot that the console shows.
 	if _, err := h.session.Pairing.OpenWindow(t.Context(), &basev1.OpenWindowRequest{}); err != nil {
 		t.Fatal(err)
 	}
@@ -235,7 +235,7 @@ func TestAWindowForARoleAsksForNoOther(t *testing.T) {
 	}
 }
 
-// acceptAtTheBase is somebody who stands there, while a window is open.
+// acceptAtTheBase is a person at the Base, while a window is open.
 func (h *house) acceptAtTheBase(ctx context.Context, number string, role basev1.Role) error {
 	console := helperclient.Client{Port: h.Port(caller.Console)}.Authority()
 	n, err := parseRequestNumber(number)
@@ -274,7 +274,7 @@ func newHouseWithoutDisplay(t *testing.T) *house {
 	return h
 }
 
-// two people: one has the new App, the other an owner's.
+// people are two persons: one has the new App, the other an owner's.
 type two struct {
 	app        *App
 	address    string
@@ -320,7 +320,7 @@ func (h *house) meet(role basev1.Role, address string) *two {
 	return m
 }
 
-// read is what the owner reads at the new App.
+// read is what the owner reads on the new App's screen.
 func (m *two) read(ctx context.Context) (string, error) {
 	select {
 	case words := <-m.words:
@@ -330,8 +330,8 @@ func (m *two) read(ctx context.Context) (string, error) {
 	}
 }
 
-// run has the owner's App let the new one in. If it does not, the new App's user says
-// no, as he is told.
+// run makes the owner's App let the new one in. If it does not, the new App's user answers no, as
+// instructed.
 func (h *house) run(m *two) (listed bool, ownersApp, newApp error) {
 	listed, ownersApp = h.session.AcceptPairing(h.t.Context(), m.acceptance)
 	if ownersApp != nil {
@@ -381,7 +381,7 @@ func TestTheOwnerSaysNoAtABaseWithoutADisplay(t *testing.T) {
 	if _, ownersApp, newApp := h.run(m); !errors.Is(ownersApp, ErrNotApproved) || newApp == nil {
 		t.Errorf("%v, %v", ownersApp, newApp)
 	}
-	// Words of something else.
+	// These are other words.
 	m = h.meet(viewer, h.Address())
 	m.acceptance.Words = func(ctx context.Context, _ NewApp) (string, error) { return noiseconn.Words{1}.String(), nil }
 	if _, ownersApp, newApp := h.run(m); !errors.Is(ownersApp, ErrInterference) || newApp == nil {
@@ -401,7 +401,7 @@ func TestABaseWithADisplayTakesNoActOfAnApp(t *testing.T) {
 	}
 }
 
-func TestALockedDownBaseTakesNoOrderToLetSomebodyIn(t *testing.T) {
+func TestALockedDownBaseLetsNoAppIn(t *testing.T) {
 	h := newHouseWithoutDisplay(t)
 	if _, err := h.session.Lockdown(t.Context()); err != nil {
 		t.Fatal(err)
@@ -415,7 +415,7 @@ func TestALockedDownBaseTakesNoOrderToLetSomebodyIn(t *testing.T) {
 	}
 }
 
-// What passes through a Middleware that was taken over, during a ceremony of words.
+// This is what passes through a compromised Middleware during a ceremony of words.
 
 // note keeps requests of a kind.
 type note struct {
@@ -435,7 +435,7 @@ func (n *note) first() *systemv1.SystemRequest {
 	return n.all[0]
 }
 
-func TestOldOrdersAndAnswersAreOfNoUse(t *testing.T) {
+func TestRecordedOrdersAndAnswersAreRefused(t *testing.T) {
 	h := newHouseWithoutDisplay(t)
 	orders, answers := &note{}, &note{}
 	h.middleware.does(func(r *systemv1.SystemRequest) (*systemv1.SystemReply, helperclient.Port) {
@@ -460,7 +460,7 @@ func TestOldOrdersAndAnswersAreOfNoUse(t *testing.T) {
 }
 
 func TestALyingMiddlewareAtABaseWithoutADisplay(t *testing.T) {
-	// resigned signs an answer that an owner's App has made with another key.
+	// resigned signs the answer of an owner's App with another key.
 	resigned := func(r *systemv1.SystemRequest, seed posture.AppSeed) {
 		var envelope systemv1.Signed
 		var answer systemv1.PairingAnswer
@@ -525,8 +525,8 @@ func TestALyingMiddlewareAtABaseWithoutADisplay(t *testing.T) {
 
 var generateAppSeed func(io.Reader) (posture.AppSeed, error) = secret.Generate
 
-// claimed is a report that the Middleware makes up: with a key of its own, and the
-// Base's beside it.
+// claimed is a report that the Middleware makes up: signed with its own key, with the Base's key
+// beside it.
 func claimed(r *systemv1.SystemRequest) *systemv1.SystemReply {
 	var envelope systemv1.Signed
 	var answer systemv1.PairingAnswer
@@ -541,8 +541,8 @@ func claimed(r *systemv1.SystemRequest) *systemv1.SystemReply {
 		Report: must(proto.Marshal(&systemv1.Signed{Message: report, Signature: ed25519.Sign(private, report), Signer: answer.GetBaseId()}))}}}
 }
 
-// renamer is the way of a Middleware that reveals a new App under another name, and
-// tells the owner's App the true one.
+// renamer is a Middleware that reveals a new App to the Base under another name, and tells the
+// owner's App the true one.
 type renamer struct{ helperclient.Port }
 
 func (r renamer) Stream(ctx context.Context, request *systemv1.SystemRequest, receive func(*systemv1.SystemReply) error) error {
@@ -562,9 +562,9 @@ func (r renamer) Stream(ctx context.Context, request *systemv1.SystemRequest, re
 	})
 }
 
-// The words do not cover the name. An App that is listed under the name of the owner's
-// own would be raised, or left alone, in its place.
-func TestAnAppIsEnrolledUnderTheNameThatTheOwnerWasTold(t *testing.T) {
+// The words do not cover the name. An App that is listed under the name of the owner's own App
+// would be raised, or left alone, in its place.
+func TestAnAppIsEnrolledUnderTheNameThatTheOwnerSaw(t *testing.T) {
 	h := &house{t: t}
 	var err error
 	h.Appliance, err = appliancetest.StartWithoutDisplay(func(port helperclient.Port) helperclient.Port { return renamer{port} })
@@ -594,10 +594,10 @@ func TestAnAppIsEnrolledUnderTheNameThatTheOwnerWasTold(t *testing.T) {
 	}
 }
 
-// The gravest lie: the Middleware is between the new App and the Base. The authority has
-// refused the words, but the Middleware tells the owner's App that they match; believed,
-// the new App's user would confirm towards the man in the middle.
-func TestAMatchThatTheBaseHasNotSignedIsNotBelieved(t *testing.T) {
+// This is the most dangerous lie: the Middleware is between the new App and the Base. The
+// authority has refused the words, but the Middleware tells the owner's App that they match. If
+// the owner believed it, the new App's user would confirm towards the man in the middle.
+func TestAnUnsignedMatchIsNotBelieved(t *testing.T) {
 	attack := func(t *testing.T, believe func(*PostureView, *systemv1.PairingAnswer, []byte) (bool, error)) (victim error) {
 		h := newHouseWithoutDisplay(t)
 		if believe != nil {
@@ -620,7 +620,7 @@ func TestAMatchThatTheBaseHasNotSignedIsNotBelieved(t *testing.T) {
 			t.Errorf("the owner's App says %v", err)
 		}
 		select {
-		case m.saidYes <- false: // as the owner's App has said
+		case m.saidYes <- false: // as the owner's App said
 		default:
 		}
 		return <-m.newApp
@@ -634,8 +634,8 @@ func TestAMatchThatTheBaseHasNotSignedIsNotBelieved(t *testing.T) {
 	}
 }
 
-// Between the new App and the Base stands a man in the middle, with a Middleware that
-// helps him and lies about nothing else: the words of the new App are those of its leg.
+// A man in the middle stands between the new App and the Base, and the Middleware helps him but
+// lies about nothing else: the words of the new App belong to his side.
 func TestAManInTheMiddleOfTheNewAppIsSeenInTheWords(t *testing.T) {
 	h := newHouseWithoutDisplay(t)
 	between := newFakeBase(t)

@@ -16,9 +16,9 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
 )
 
-// The types of a posture, so that users of this package can name them.
+// The types of a posture, named here for users of this package.
 type (
-	// Posture is how open a Base shall be: what an owner signs.
+	// Posture is how open a Base should be: the document that an owner signs.
 	Posture = posture.Posture
 	// PostureView is a Base's posture and its history, verified.
 	PostureView = posture.View
@@ -26,26 +26,26 @@ type (
 	PostureChange = posture.Change
 	// PostureEvent is one line of a Base's history.
 	PostureEvent = posture.Event
-	// Approve is shown every difference of a change before anything is signed or
-	// sent, and tells whether the user wants it.
+	// Approve is called with every difference of a change before anything is signed or sent, and
+	// tells whether the user wants it.
 	Approve = func([]PostureChange) (bool, error)
 )
 
-// ErrLyingBase: what the Base's network-facing daemon shows is not what its system
-// helper has signed, or is older than what this App has seen before.
+// ErrLyingBase: the posture that the Base's network-facing daemon shows was not signed by its
+// system helper, or is older than one that this App has seen.
 var ErrLyingBase = errors.New("the Base's posture does not verify")
 
 // Kinds of failure of a change.
 var (
-	// ErrNotApproved: the user did not want it.
+	// ErrNotApproved: the user did not want the change.
 	ErrNotApproved = errors.New("not approved")
 	// ErrNoChange: the Base has these settings already.
 	ErrNoChange = errors.New("no change")
 	// ErrBusy: another change is being applied or tried.
-	ErrBusy = errors.New("another change is on")
-	// ErrUndone: it was sent, and is not in force, or will not be for long.
+	ErrBusy = errors.New("another change is under way")
+	// ErrUndone: the change was sent, and is not in force, or will not be for long.
 	ErrUndone = errors.New("undone")
-	// ErrUnsettled: it was sent, and this App has not waited to see whether it stays in
+	// ErrUnsettled: the change was sent, and this App did not wait to see whether it stays in
 	// force.
 	ErrUnsettled = errors.New("unsettled")
 )
@@ -54,25 +54,24 @@ const (
 	nonceSize = 32
 	// drafts is how often a change is shown again because another one came first.
 	drafts = 3
-	// challengeRest is how long a challenge is used that came with the posture. The Base
-	// takes it for 120 s; the user may think for longer.
+	// challengeRest is how long a challenge that came with the posture is used. The Base accepts
+	// it for 120 s; the user may think for longer.
 	challengeRest = 60 * time.Second
-	// confirmTime is how long a change is tried to be confirmed; the Base undoes it
-	// after 60 s.
+	// confirmTime is how long the App tries to confirm a change; the Base undoes it after 60 s.
 	confirmTime = 45 * time.Second
 	// confirmAgain is the pause between two attempts.
 	confirmAgain = time.Second
 )
 
-// Posture asks for the Base's posture and verifies it: by the key that came with
-// the pairing, against what this App has seen before, and as the answer to this
-// very question. What does not verify is ErrLyingBase.
+// Posture asks for the Base's posture and verifies it: with the key that came with the pairing,
+// against what this App has seen before, and as the answer to this very question. A posture that
+// does not verify is ErrLyingBase.
 func (s *Session) Posture(ctx context.Context) (*PostureView, error) {
 	signable, err := s.look(ctx, false)
 	return signable.view, err
 }
 
-// signable is what was seen of the Base, and what a signature about it takes.
+// signable is what was read from the Base, and what is needed to sign a change of it.
 type signable struct {
 	view *PostureView
 	// challenge is empty if none was asked for.
@@ -81,7 +80,7 @@ type signable struct {
 	seenAt    time.Time
 }
 
-// look asks for the posture; with a challenge, if this App is going to sign something.
+// look asks for the posture, with a challenge if this App is going to sign something.
 func (s *Session) look(ctx context.Context, challenge bool) (signable, error) {
 	nonce, err := s.nonce()
 	if err != nil {
@@ -94,7 +93,7 @@ func (s *Session) look(ctx context.Context, challenge bool) (signable, error) {
 	return s.believe(answer.GetPosture(), nonce)
 }
 
-// believe verifies what the Base has answered to a request with a nonce.
+// believe verifies the Base's answer to a request with this nonce.
 func (s *Session) believe(signed *basev1.SignedPosture, nonce []byte) (signable, error) {
 	store, id := s.transport.app.store, s.transport.id
 	seed, base, seen, err := store.signing(id)
@@ -105,7 +104,7 @@ func (s *Session) believe(signed *basev1.SignedPosture, nonce []byte) (signable,
 	if err != nil {
 		return signable{}, fail(ErrLyingBase, err, "%v", err)
 	}
-	// Before it is acted upon: what was seen once is never believed gone.
+	// This comes before anything acts on the view: what was seen once must never seem to be gone.
 	now := s.transport.app.now()
 	role := basev1.Role_ROLE_UNSPECIFIED
 	for _, app := range view.Effective().Apps {
@@ -128,30 +127,29 @@ func (s *Session) nonce() ([]byte, error) {
 type Change struct {
 	// Edit makes the new posture from the present one.
 	Edit Edit
-	// Unlock lifts all lockdowns and closed pairing as well.
+	// Unlock lifts all lockdowns, and opens pairing again if it was closed.
 	Unlock bool
-	// Approve must be set.
+	// Approve is required.
 	Approve Approve
 	// Progress, if set, is told what the Base does.
 	Progress func(step string)
 
-	// final: it holds at once, without a try. That is for what cannot keep this App
-	// out, or is meant to.
+	// final: it holds at once, without a try. This is for changes that cannot lock this App out,
+	// or that are meant to.
 	final bool
 }
 
-// Apply has the user approve a change, signs it, has the Base try it, and
-// confirms it over a new connection, as proof that the Base can still be reached. Without the
-// confirmation the Base undoes it after a minute. What the Middleware says about
-// it is not believed: when Apply returns no error, the helper has signed that the
-// change is in force.
+// Apply asks the user to approve a change, signs it, has the Base try it, and confirms it over a
+// new connection, as proof that the Base can still be reached. Without the confirmation the Base
+// undoes it after a minute. The Middleware's word about this is not trusted: when Apply returns
+// no error, the helper has signed that the change is in force.
 func (s *Session) Apply(ctx context.Context, change Change) (*PostureView, error) {
 	var signed *systemv1.PostureDocument
 	var err error
 	var after signable
 	for range drafts {
 		signed, after, err = s.submit(ctx, change)
-		// Somebody else's change came first: the difference is another one now.
+		// Another change came first, so the difference is a new one.
 		if !errors.Is(err, ErrConflict) {
 			break
 		}
@@ -166,8 +164,8 @@ func (s *Session) Apply(ctx context.Context, change Change) (*PostureView, error
 	return view, s.transport.app.store.renamed(s.transport.id, view.Effective().NodeName)
 }
 
-// submit returns the document that it has sent, and what is in force since; nothing of
-// that if the connection was lost.
+// submit returns the document that it sent and the posture now in force, or nothing of the latter
+// if the connection was lost.
 func (s *Session) submit(ctx context.Context, change Change) (*systemv1.PostureDocument, signable, error) {
 	seen, err := s.look(ctx, true)
 	if err != nil {
@@ -181,7 +179,7 @@ func (s *Session) submit(ctx context.Context, change Change) (*systemv1.PostureD
 		return nil, seen, err
 	}
 	if s.transport.app.now().Sub(seen.seenAt) > challengeRest {
-		// If the posture is another one by now, the Base refuses the draft.
+		// If the posture has changed meanwhile, the Base refuses the draft.
 		if seen, err = s.look(ctx, true); err != nil {
 			return nil, seen, err
 		}
@@ -197,8 +195,8 @@ func (s *Session) submit(ctx context.Context, change Change) (*systemv1.PostureD
 		seen, err = s.believe(answer, nonce)
 		return draft, seen, err
 	case lost(err):
-		// The Base may end a connection while it changes what faces the network. How the
-		// change went is seen afterwards.
+		// The Base may end a connection while it changes the servers that face the network. The
+		// result is read afterwards.
 		return draft, signable{}, nil
 	}
 	return nil, seen, err
@@ -208,7 +206,7 @@ func (s *Session) submit(ctx context.Context, change Change) (*systemv1.PostureD
 func (s *Session) draft(view *PostureView, change Change) (*systemv1.PostureDocument, error) {
 	switch pending, trying, left := view.Pending(); {
 	case trying:
-		return nil, fail(ErrBusy, nil, "another change is being tried; confirm it, or wait %d s until it is undone", int(left.Seconds())+1)
+		return nil, fail(ErrBusy, nil, "another change is on trial; confirm it, or wait %d s until it is undone", int(left.Seconds())+1)
 	case pending:
 		return nil, fail(ErrBusy, nil, "another change is being applied; try again in a moment")
 	}
@@ -227,12 +225,12 @@ func (s *Session) draft(view *PostureView, change Change) (*systemv1.PostureDocu
 		return nil, asInvalid(err)
 	}
 	if len(view.Changes(draft)) == 0 {
-		return nil, fail(ErrNoChange, nil, "there is nothing to change: the Base has these settings already")
+		return nil, fail(ErrNoChange, nil, "there is nothing to change: the Base already has these settings")
 	}
 	return draft, nil
 }
 
-// asInvalid makes a sentence of an error about what was asked for.
+// asInvalid turns an error about the request into a sentence.
 func asInvalid(err error) error {
 	if known := new(Error); errors.As(err, &known) {
 		return err
@@ -240,7 +238,7 @@ func asInvalid(err error) error {
 	return fail(ErrInvalid, err, "%v", err)
 }
 
-// send returns what is in force once the document has been applied.
+// send returns the posture in force once the document has been applied.
 func (s *Session) send(ctx context.Context, request *basev1.SubmitPostureRequest,
 	progress func(string)) (signed *basev1.SignedPosture, err error) {
 	stream, err := s.posture.SubmitPosture(ctx, request)
@@ -259,8 +257,8 @@ func (s *Session) send(ctx context.Context, request *basev1.SubmitPostureRequest
 	return signed, nil
 }
 
-// lost tells whether a call failed because of its connection, so that another one
-// may do better: anything but an answer of the Base.
+// lost tells whether a call failed because of its connection, so that another connection may
+// succeed. Any answer of the Base means that it was not lost.
 func lost(err error) bool {
 	for _, final := range []error{ErrLyingBase, ErrUndone, ErrNoChange, ErrRevoked, ErrStorage, ErrNoSuchBase, ErrPairAgain} {
 		if errors.Is(err, final) {
@@ -270,12 +268,11 @@ func lost(err error) bool {
 	return !Refused(err)
 }
 
-// confirm makes a tried change last, and no other one than that which was signed.
-// The connection may take a while to come about, since the Base is just changing
-// what faces the network.
+// confirm makes a tried change permanent, and only the one that was signed. It may take a while
+// to connect, because the Base is changing the servers that face the network.
 func (s *Session) confirm(caller context.Context, signed *systemv1.PostureDocument, after signable) (*PostureView, error) {
 	if after.view != nil {
-		// What was seen serves once.
+		// An earlier view is used only once.
 		if view, err := settled(after.view, signed); view != nil || err != nil {
 			return view, err
 		}
@@ -291,7 +288,8 @@ func (s *Session) confirm(caller context.Context, signed *systemv1.PostureDocume
 		case err == nil:
 			return view, nil
 		case ctx.Err() == nil && confirming && !refused && Refused(err):
-			// If the try began after this connection, it counts as an old one; the next does not.
+			// If the try began after this connection was made, the Base treats it as an old one;
+			// the next connection counts.
 			refused = true
 		case ctx.Err() == nil && !lost(err):
 			return nil, err
@@ -301,17 +299,17 @@ func (s *Session) confirm(caller context.Context, signed *systemv1.PostureDocume
 			if caller.Err() != nil {
 				return nil, failLeft(err, signed, confirming)
 			}
-			return nil, fail(ErrUndone, err, "the Base was not reached after the change, so it undoes the change within a minute")
+			return nil, fail(ErrUndone, err, "the Base could not be reached after the change, so it undoes the change within a minute")
 		case <-time.After(confirmAgain):
 		}
 	}
 }
 
-// settled returns the view if the document holds in it, nothing while it waits, and an
-// error if it is not in force.
+// settled returns the view if the document is in force, nothing while it waits, and an error if
+// it is not in force.
 func settled(view *PostureView, signed *systemv1.PostureDocument) (*PostureView, error) {
 	if !isLast(view, signed) {
-		return nil, fail(ErrUndone, nil, "the change is not in force: the Base has undone or never applied it, or another change came right after it; look at the history")
+		return nil, fail(ErrUndone, nil, "the change is not in force: the Base undid it or never applied it, or another change followed it at once; see the history")
 	}
 	if pending, _, _ := view.Pending(); pending {
 		return nil, nil
@@ -319,19 +317,19 @@ func settled(view *PostureView, signed *systemv1.PostureDocument) (*PostureView,
 	return view, nil
 }
 
-// failLeft says in what state a change is that this App does not wait for any longer.
+// failLeft says in what state a change is when this App stops waiting for it.
 func failLeft(cause error, signed *systemv1.PostureDocument, confirming bool) error {
 	switch {
 	case !signed.GetTry():
-		return fail(ErrUnsettled, cause, "the change was sent, and is in force if the Base received it; look at the posture")
+		return fail(ErrUnsettled, cause, "the change was sent, and is in force if the Base received it; check the posture")
 	case confirming:
-		return fail(ErrUnsettled, cause, "the confirmation was on its way: the change is in force if the Base received it; otherwise the Base undoes the change within 60 s; look at the posture")
+		return fail(ErrUnsettled, cause, "the confirmation was on its way: the change is in force if the Base received it; otherwise the Base undoes the change within 60 s; check the posture")
 	}
 	return fail(ErrUndone, cause, "the change was not confirmed: the Base undoes it within 60 s")
 }
 
 // confirmOnce returns the posture in which the change holds, and sets confirming once the
-// confirmation may have been sent. seen is what was seen of the try; nothing: it looks.
+// confirmation may have been sent. seen is an earlier view of the try; without one it asks.
 func (s *Session) confirmOnce(ctx context.Context, signed *systemv1.PostureDocument, seen signable,
 	confirming *bool) (*PostureView, error) {
 	var err error
@@ -362,7 +360,7 @@ func (s *Session) confirmOnce(ctx context.Context, signed *systemv1.PostureDocum
 	if view, _ := settled(seen.view, signed); view != nil {
 		return view, nil
 	}
-	return nil, fail(ErrUndone, nil, "the Base took the confirmation, but what it has signed says that the change is not settled; it undoes the change within a minute")
+	return nil, fail(ErrUndone, nil, "the Base accepted the confirmation, but what it signed says that the change is not settled; it undoes the change within a minute")
 }
 
 // isLast tells whether a document is the last one that the Base has accepted.
@@ -371,21 +369,20 @@ func isLast(view *PostureView, document *systemv1.PostureDocument) bool {
 	return revision == document.GetRevision() && proto.Equal(p.Proto(), document.GetPosture())
 }
 
-// ConfirmTry confirms a change that is being tried, over a new connection, once the
-// user has approved of it. Apply does that by itself; this is for an App that was
-// ended in between.
+// ConfirmTry confirms a change on trial, over a new connection, once the user has approved it.
+// Apply does this by itself; ConfirmTry is for an App that was ended in between.
 func (s *Session) ConfirmTry(ctx context.Context, approve Approve) (*PostureView, error) {
 	view, err := s.Posture(ctx)
 	if err != nil {
 		return nil, err
 	}
 	if pending, _, _ := view.Pending(); !pending {
-		return nil, fail(ErrNoChange, nil, "no change waits for its confirmation")
+		return nil, fail(ErrNoChange, nil, "no change is waiting for confirmation")
 	}
 	var changes []PostureChange
 	for _, event := range view.History() {
 		if event.Restriction == 0 {
-			changes = event.Changes // the last document's, in the end
+			changes = event.Changes // the last document's, after the loop
 		}
 	}
 	if err := ask(approve, changes); err != nil {
@@ -404,7 +401,7 @@ func ask(approve Approve, changes []PostureChange) error {
 	return err
 }
 
-// Preview returns what a change would make different. Nothing is sent.
+// Preview returns the differences that a change would make. Nothing is sent.
 func (s *Session) Preview(ctx context.Context, change Change) ([]PostureChange, error) {
 	view, err := s.Posture(ctx)
 	if err != nil {
@@ -420,10 +417,10 @@ func (s *Session) Preview(ctx context.Context, change Change) ([]PostureChange, 
 	return view.Changes(draft), nil
 }
 
-// RevokeApp cuts an App off for good, by its id: first a signed document takes its
-// signing key away, then its channel is cut. In this order, since an App without a
-// channel is listed no more, and its key would be forgotten. keyTaken is false for
-// a developer's Base, which has no posture: there only the channel is cut.
+// RevokeApp cuts an App off for good, by its id: first a signed document takes its signing key
+// away, then its channel is cut. The order matters: an App without a channel is no longer listed,
+// and its key would be forgotten. keyTaken is false for a developer's Base, which has no posture:
+// there only the channel is cut.
 func (s *Session) RevokeApp(ctx context.Context, id string, approve Approve) (keyTaken bool, err error) {
 	asked := false
 	keyTaken, err = s.takeKey(ctx, id, func(changes []PostureChange) (bool, error) {
@@ -440,7 +437,7 @@ func (s *Session) RevokeApp(ctx context.Context, id string, approve Approve) (ke
 	return keyTaken, err
 }
 
-// approveRevocation asks about an App that no posture lists.
+// approveRevocation asks about an App that is not in the posture.
 func (s *Session) approveRevocation(ctx context.Context, id string, approve Approve) error {
 	list, err := s.Apps.ListApps(ctx, &basev1.ListAppsRequest{})
 	if err != nil {
@@ -472,7 +469,7 @@ func (s *Session) takeKey(ctx context.Context, id string, approve Approve) (bool
 	})
 	switch {
 	case errors.Is(err, ErrNoChange):
-		return true, nil // it has no rights as it is
+		return true, nil // it has no rights already
 	default:
 		none, stored := s.hasNoPosture(err)
 		if stored != nil {
@@ -491,12 +488,12 @@ func (s *Session) hasNoPosture(failure error) (bool, error) {
 		return false, nil
 	}
 	_, _, seen, err := s.transport.app.store.signing(s.transport.id)
-	// A Base that has once shown a posture does not lose it.
+	// A Base that has shown a posture once does not lose it.
 	return seen == (posture.Memory{}), err
 }
 
-// Lockdown closes everything but the channel of this App. It asks for nothing
-// first, so that it works also with a Base that does not tell the truth.
+// Lockdown closes everything but the channel of this App. It asks the Base for nothing first, so
+// it also works with a Base that does not tell the truth.
 func (s *Session) Lockdown(ctx context.Context) (*PostureView, error) {
 	nonce, err := s.nonce()
 	if err != nil {
@@ -507,7 +504,7 @@ func (s *Session) Lockdown(ctx context.Context) (*PostureView, error) {
 	switch {
 	case refused == nil:
 		seen, err = s.believe(answer.GetPosture(), nonce)
-	case errors.Is(refused, ErrNotFound): // it is locked down already
+	case errors.Is(refused, ErrNotFound): // it is already locked down
 		seen, err = s.look(ctx, false)
 	default:
 		return nil, refused
@@ -518,19 +515,18 @@ func (s *Session) Lockdown(ctx context.Context) (*PostureView, error) {
 	return seen.view, err
 }
 
-// failNotClosed: the Middleware has not done what it should have.
+// failNotClosed reports that the Middleware did not do what it was asked to.
 func failNotClosed(cause error) error {
-	return fail(ErrLyingBase, cause, "the Base says that it has closed it, but has not signed that; do not rely on it, and act at its console")
+	return fail(ErrLyingBase, cause, "the Base says that it has closed everything, but has not signed that; do not rely on it, and lock it down at its console")
 }
 
-// EndLease ends an exception, once the user has approved: "ssh", or the kind of an
-// extra API.
+// EndLease ends a lease, once the user has approved: "ssh", or the kind of an extra API.
 func (s *Session) EndLease(ctx context.Context, kind string, approve Approve) (*PostureView, error) {
 	view, err := s.Posture(ctx)
 	if err != nil {
 		return nil, err
 	}
-	// Below a lockdown a lease goes on.
+	// A lease keeps running during a lockdown.
 	before := view.Unlocked()
 	changes := posture.Diff(before, without(before, kind))
 	if len(changes) == 0 {
@@ -557,7 +553,7 @@ func (s *Session) EndLease(ctx context.Context, kind string, approve Approve) (*
 	return seen.view, nil
 }
 
-// without is what is in force when an exception has ended.
+// without is the posture after a lease has ended.
 func without(e posture.Effective, kind string) posture.Effective {
 	if posture.Kind(kind) == posture.KindSSH {
 		e.SSH = nil
@@ -573,11 +569,11 @@ func (s *Session) Bans(ctx context.Context) (*basev1.ListBansResponse, error) {
 	return s.bans.ListBans(ctx, &basev1.ListBansRequest{})
 }
 
-// LiftBan lets an address in again. It returns false if it was not banned.
+// LiftBan lifts the ban of an address. It returns false if the address was not banned.
 func (s *Session) LiftBan(ctx context.Context, address string) (bool, error) {
 	addr, err := netip.ParseAddr(address)
 	if network, parsed := netip.ParsePrefix(address); parsed == nil {
-		addr, err = network.Masked().Addr(), nil // it stands for the whole
+		addr, err = network.Masked().Addr(), nil // the ban stands for the whole /64
 	}
 	if err != nil {
 		return false, fail(ErrInvalid, err, "%q is not an IP address; write one such as 192.168.1.20 or fd00::20", Printable(address))

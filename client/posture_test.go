@@ -26,8 +26,8 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/testbed/appliancetest"
 )
 
-// rogue stands between the Middleware and its helper, and notes what passes. It is
-// a Middleware that was taken over, once a test gives it something to do.
+// rogue stands between the Middleware and its helper, and records what passes. Once a test gives
+// it something to do, it is a compromised Middleware.
 type rogue struct {
 	helperclient.Port
 	mu    sync.Mutex
@@ -40,8 +40,8 @@ func (r *rogue) through(port helperclient.Port) helperclient.Port {
 	return r
 }
 
-// does sets what the Middleware does to each request: it answers by itself, or asks
-// another helper, or, with nothing of both, passes it on.
+// does sets what the Middleware does with each request: it answers by itself or asks another
+// helper. With neither, it passes the request on.
 func (r *rogue) does(act func(*systemv1.SystemRequest) (*systemv1.SystemReply, helperclient.Port)) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -60,7 +60,7 @@ func (r *rogue) count(verb string) (n int) {
 }
 
 func (r *rogue) Stream(ctx context.Context, request *systemv1.SystemRequest, receive func(*systemv1.SystemReply) error) error {
-	message := proto.CloneOf(request) // it may be changed
+	message := proto.CloneOf(request) // a test may change it
 	r.mu.Lock()
 	r.asked = append(r.asked, strings.TrimPrefix(fmt.Sprintf("%T", message.GetVerb()), "*systemv1.SystemRequest_"))
 	act := r.act
@@ -91,7 +91,7 @@ type house struct {
 	t          *testing.T
 	middleware *rogue
 	owner      *App
-	second     *App // another owner's, where a test has one
+	second     *App // the App of another owner, where a test has one
 	session    *Session
 }
 
@@ -185,7 +185,7 @@ func TestOwnerSeesApprovesAndConfirmsOverANewConnection(t *testing.T) {
 		t.Errorf("the history says that it was %s", last.By)
 	}
 
-	// A client that stays on its old connection proves nothing, and is not heard.
+	// A client that stays on its old connection proves nothing, and is refused.
 	signed, seen, err := h.session.submit(t.Context(), Change{Edit: Expose("electrum", false, time.Hour), Approve: approve})
 	if err != nil {
 		t.Fatal(err)
@@ -204,7 +204,7 @@ func TestOwnerSeesApprovesAndConfirmsOverANewConnection(t *testing.T) {
 	wantKind(t, err, ErrNoChange)
 }
 
-func TestNothingIsSentThatWasNotApproved(t *testing.T) {
+func TestNothingIsSentWithoutApproval(t *testing.T) {
 	h := newHouse(t)
 	sent := func() int {
 		return h.middleware.count("Submit") + h.middleware.count("Restrict")
@@ -228,7 +228,7 @@ func TestNothingIsSentThatWasNotApproved(t *testing.T) {
 	}
 }
 
-func TestChangeThatCameSecondIsShownAgain(t *testing.T) {
+func TestTheLaterOfTwoChangesIsShownAgain(t *testing.T) {
 	h := newHouse(t)
 	_, other := h.pair("Desktop", basev1.Role_ROLE_OWNER)
 	key := AddSSHKeys("ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl desk", "")
@@ -243,7 +243,7 @@ func TestChangeThatCameSecondIsShownAgain(t *testing.T) {
 		if len(shown) > 1 {
 			return true, nil
 		}
-		// While the first owner reads, the second does one half of it, and more.
+		// While the first owner reads, the second makes half of the same change, and more.
 		_, err := other.Apply(t.Context(), Change{Approve: approve, Edit: func(p *Posture, view *PostureView, next uint64) error {
 			p.NodeName = "Cellar"
 			return key(p, view, next)
@@ -262,8 +262,8 @@ func TestChangeThatCameSecondIsShownAgain(t *testing.T) {
 	}
 }
 
-// believer takes from an answer what it should be verified with: a client that
-// skips the verification.
+// believer takes what it should verify with from the answer itself, like a client that skips the
+// verification.
 func believer(_ posture.Expectation, history, report []byte) (*PostureView, error) {
 	var signed systemv1.Signed
 	var content systemv1.PostureReport
@@ -293,7 +293,7 @@ func TestLyingMiddlewareIsNoticed(t *testing.T) {
 	nonce := make([]byte, nonceSize)
 	old := h.signed(nonce)
 	rolledBack, forked := helper(h.Helper), helper(h.Helper)
-	// The copy goes on by itself, as far as the real one, but not to the same.
+	// The copy continues by itself, as far as the real one, but to another state.
 	change := &systemv1.LocalChange{Change: &systemv1.LocalChange_Posture{Posture: func() *systemv1.Posture {
 		p, _ := h.look().Posture()
 		p.NodeName = "Forked"
@@ -336,7 +336,7 @@ func TestLyingMiddlewareIsNoticed(t *testing.T) {
 			if _, err := h.session.Posture(t.Context()); err != nil {
 				t.Errorf("a client that verifies nothing noticed: %v", err)
 			}
-			// It has remembered the lie, too.
+			// It has stored the lie, too.
 			if err := h.owner.store.change(h.session.transport.id, "mend the test", func(r *stored) { r.Seen = before }); err != nil {
 				t.Fatal(err)
 			}
@@ -351,8 +351,8 @@ func must3(_ posture.AppSeed, _ posture.SigningKey, seen posture.Memory, err err
 	return must(seen, err)
 }
 
-// swallow has the Middleware keep a verb back, and answer with what the helper says to the
-// App's question: with the truth.
+// swallow makes the Middleware hold a verb back and answer with the helper's true answer to the
+// App's question.
 func (h *house) swallow(verb string) {
 	h.middleware.does(func(request *systemv1.SystemRequest) (*systemv1.SystemReply, helperclient.Port) {
 		if !strings.HasSuffix(fmt.Sprintf("%T", request.GetVerb()), "_"+verb) {
@@ -365,13 +365,13 @@ func (h *house) swallow(verb string) {
 	})
 }
 
-// signed is what the helper answers to a Middleware that asks for the posture.
+// signed is the helper's answer to a Middleware that asks for the posture.
 func (h *house) signed(nonce []byte) *systemv1.SystemReply {
 	return must(helperclient.Client{Port: h.Port(caller.Middleware)}.Do(h.t.Context(), &systemv1.SystemRequest{
 		Verb: &systemv1.SystemRequest_GetPosture{GetPosture: &systemv1.GetPosture{Nonce: nonce, Challenge: true}}}, nil))
 }
 
-func TestMiddlewareThatOnlySaysDoneIsNoticed(t *testing.T) {
+func TestMiddlewareThatOnlyClaimsSuccessIsNoticed(t *testing.T) {
 	h := newHouse(t)
 	h.swallow("Submit")
 	if _, _, err := h.session.submit(t.Context(), expose); err != nil {
@@ -424,11 +424,10 @@ func TestTryWhoseConfirmationCannotArriveIsUndone(t *testing.T) {
 			defer cancel()
 			change := expose
 			change.final = final
-			// The new posture closes the entry, as a wrong one would, and the user loses
-			// patience.
+			// The new posture closes the entry, as a wrong one would, and the user stops waiting.
 			h.Machine.WhenExamined(func() {
 				if h.middleware.count("Submit") == 0 {
-					return // that is not this change yet
+					return // the event is not about this change
 				}
 				h.Shut()
 				time.AfterFunc(time.Second, cancel)
@@ -446,7 +445,7 @@ func TestTryWhoseConfirmationCannotArriveIsUndone(t *testing.T) {
 			})
 			h.Advance(61 * time.Second)
 			if exposed(h.look()) != final {
-				t.Error("undone or not, it is the wrong way round")
+				t.Error("the change is undone where it should stay, or stays where it should be undone")
 			}
 			_, err = h.session.ConfirmTry(t.Context(), approve)
 			wantKind(t, err, ErrNoChange)
@@ -454,8 +453,9 @@ func TestTryWhoseConfirmationCannotArriveIsUndone(t *testing.T) {
 	}
 }
 
-// Who gives up while the confirmation is on its way is not told that the change is undone.
-func TestWhoGivesUpWhileConfirmingIsToldThatItIsNotKnown(t *testing.T) {
+// A user who gives up while the confirmation is on its way must not be told that the change is
+// undone.
+func TestGivingUpWhileConfirmingReportsAnUnknownResult(t *testing.T) {
 	h := newHouse(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
@@ -477,7 +477,7 @@ func TestWhoGivesUpWhileConfirmingIsToldThatItIsNotKnown(t *testing.T) {
 	})
 }
 
-func TestChangeThatCannotBeAppliedSaysWhyAndIsUndone(t *testing.T) {
+func TestChangeThatCannotBeAppliedIsUndoneWithAReason(t *testing.T) {
 	h := newHouse(t)
 	h.Machine.Break(errors.New("the rules do not parse"))
 	_, err := h.session.Apply(t.Context(), expose)
@@ -498,12 +498,12 @@ func TestRevokingAnOwnersAppTakesItsKeyFirst(t *testing.T) {
 	}
 	listed := func() bool { return len(h.look().Effective().Apps) == 2 }
 
-	// A Middleware that keeps the document back: the channel is not cut alone, and
-	// the App can be revoked again.
+	// The Middleware holds the document back: then the channel must not be cut alone, and the App
+	// can be revoked again.
 	h.swallow("Submit")
 	_, err := h.session.RevokeApp(t.Context(), id, approve)
 	wantKind(t, err, ErrUndone)
-	// One that pretends to have no posture.
+	// This Middleware pretends to have no posture.
 	h.middleware.does(func(request *systemv1.SystemRequest) (*systemv1.SystemReply, helperclient.Port) {
 		return &systemv1.SystemReply{ErrorCode: string(helperclient.CodeRefused), ErrorMessage: "this Base has no posture"}, nil
 	})
@@ -525,7 +525,7 @@ func TestRevokingAnOwnersAppTakesItsKeyFirst(t *testing.T) {
 	}
 	eventually(t, "being told", func() bool { return errors.Is(getInfo(t, stolen), ErrRevoked) })
 
-	// The channel alone is not enough: the key would go on signing.
+	// Cutting the channel alone is not enough: the key could still sign.
 	tablet, _ := h.pair("Tablet", basev1.Role_ROLE_OWNER)
 	if _, err := h.session.Apps.RevokeApp(t.Context(), &basev1.RevokeAppRequest{Id: bases(t, tablet)[0].AppID}); err != nil || !listed() {
 		t.Errorf("%v; the key is gone with the channel: %v", err, !listed())
@@ -583,7 +583,7 @@ func TestLockdownEndsOtherSessionsAndIsLiftedSigned(t *testing.T) {
 	if _, err := h.session.Apply(t.Context(), expose); err != nil {
 		t.Fatal(err)
 	}
-	for range 2 { // the second changes nothing, and is no error
+	for range 2 { // the second changes nothing, and succeeds
 		if view, err := h.session.Lockdown(t.Context()); err != nil || exposed(view) || !view.Effective().PairingClosed {
 			t.Fatalf("lockdown: %v", err)
 		}
@@ -650,7 +650,7 @@ func TestSSHKeysAreEdited(t *testing.T) {
 	}
 }
 
-// Below a lockdown SSH and extra APIs can be ended, and unlocking opens nothing.
+// During a lockdown SSH and extra APIs can be closed, and unlocking opens nothing.
 func TestClosingWorksBelowALockdown(t *testing.T) {
 	h := newHouse(t)
 	if _, err := h.session.Apply(t.Context(), expose); err != nil {
@@ -683,8 +683,9 @@ func TestClosingWorksBelowALockdown(t *testing.T) {
 	}
 }
 
-// While a change is being applied another one is told so, and it can be confirmed.
-func TestAChangeThatIsBeingAppliedIsSaidToBe(t *testing.T) {
+// While a change is being applied, the posture says so, another change is refused with that
+// reason, and the change can be confirmed.
+func TestAChangeBeingAppliedIsReportedAsSuch(t *testing.T) {
 	h := newHouse(t)
 	_, other := h.pair("Phone", basev1.Role_ROLE_OWNER)
 	begun, goOn := make(chan struct{}), make(chan struct{})

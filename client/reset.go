@@ -7,13 +7,12 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
 )
 
-// FactoryReset wipes the Base: its identity, all pairings, how open it is and all
-// keys. It restarts at once and is as new; all Apps, this one too, have to pair
-// again. typed is given the Base's name and returns what the owner has typed, which
-// must be that name.
+// FactoryReset wipes the Base: its identity, all pairings, its posture and all keys. It restarts
+// at once as a new Base; all Apps, including this one, have to pair again. typed is called with
+// the Base's name and returns what the owner has typed, which must be that name.
 //
-// When it returns nil the reset is certain, and the pairing is in the state Reset until
-// the Base is paired again, or it is forgotten (App.Forget).
+// When it returns nil the reset is certain, and the pairing is in the state Reset until the Base
+// is paired again or forgotten (App.Forget).
 func (s *Session) FactoryReset(ctx context.Context, typed func(name string) (string, error)) error {
 	view, err := s.Posture(ctx)
 	if err != nil {
@@ -35,7 +34,7 @@ func (s *Session) FactoryReset(ctx context.Context, typed func(name string) (str
 		seen.seed)})
 	if err != nil && !Refused(err) {
 		// The restart may have come before the answer.
-		return fail(ErrUnreachable, err, "the connection ended before the Base had answered (%v): look whether it is being reset, and else do it again", reason(err))
+		return fail(ErrUnreachable, err, "the connection ended before the Base answered (%v): check whether it is being reset, and if not, try again", reason(err))
 	}
 	if err != nil {
 		return err

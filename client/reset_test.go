@@ -16,7 +16,7 @@ func TestAFactoryResetTakesTheNameOfTheBase(t *testing.T) {
 		err := h.session.FactoryReset(t.Context(), func(string) (string, error) { return typed, nil })
 		wantKind(t, err, ErrNotApproved)
 	}
-	away := errors.New("nobody is there")
+	away := errors.New("no answer")
 	if err := h.session.FactoryReset(t.Context(), func(string) (string, error) { return "", away }); !errors.Is(err, away) {
 		t.Errorf("nobody typed anything: %v", err)
 	}
@@ -25,7 +25,7 @@ func TestAFactoryResetTakesTheNameOfTheBase(t *testing.T) {
 		t.Fatal(Explain(err))
 	}
 	if _, err := h.session.Posture(t.Context()); err == nil {
-		t.Error("the Base goes on as before")
+		t.Error("the Base runs as before")
 	}
 	if base, err := h.owner.Base(""); err != nil || base.State != Reset || base.State.Usable() {
 		t.Errorf("after the reset the pairing is %q, %v", base.State, err)
@@ -35,7 +35,7 @@ func TestAFactoryResetTakesTheNameOfTheBase(t *testing.T) {
 }
 
 // A pairing with the Base that was reset gets its name back, without a `forget`.
-func TestANewPairingTakesThePlaceOfOneWithABaseThatWasReset(t *testing.T) {
+func TestANewPairingReplacesOneWithAResetBase(t *testing.T) {
 	old := &stored{Name: "Home", State: Reset, BaseKey: []byte{1}}
 	fresh := &stored{Name: "Home", State: Pending, BaseKey: []byte{2}}
 	if name := freeName(fresh, map[string]*stored{"old": old}); name != "Home" || !replaces(fresh, old) {
@@ -47,9 +47,8 @@ func TestANewPairingTakesThePlaceOfOneWithABaseThatWasReset(t *testing.T) {
 	}
 }
 
-// What the App remembers of its role is what the Base said last, not what it was when it
-// was paired.
-func TestTheRoleThatIsRememberedIsTheLastThatTheBaseSaid(t *testing.T) {
+// The App remembers the role that the Base reported last, not that of the pairing.
+func TestTheAppRemembersTheRoleThatTheBaseReportedLast(t *testing.T) {
 	h := newHouse(t)
 	phone, session := h.pair("Phone", basev1.Role_ROLE_OPERATOR)
 	base, err := phone.Base("")
@@ -68,7 +67,7 @@ func TestTheRoleThatIsRememberedIsTheLastThatTheBaseSaid(t *testing.T) {
 	}
 }
 
-// Also where no posture lists the App, nothing is taken away unasked.
+// Even if no posture lists the App, nothing is taken away without asking.
 func TestRevokingAsksEvenIfNoPostureChanges(t *testing.T) {
 	h := newHouse(t)
 	phone, _ := h.pair("Phone", basev1.Role_ROLE_OPERATOR)

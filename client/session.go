@@ -13,30 +13,29 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/rpc"
 )
 
-// retiredTime is how long a connection without calls is kept that takes no new ones. A call
-// that was about to begin on it has begun then.
+// retiredTime is how long to keep a connection that has no calls and takes no new ones. By then a
+// call that was about to use it has begun.
 const retiredTime = 15 * time.Second
 
-// Session is the services of one Base. It connects with the first call, and
-// again whenever that is needed: after the Base was restarted or has moved, and
-// in any case after an hour, when new calls go over a fresh handshake while old
-// ones end where they are. When the Base asks for it, it moves to a new connection, and
-// events and logs go on there.
+// Session gives access to the services of one Base. It connects with the first call, and again
+// whenever that is needed: after the Base was restarted or has moved, and at least every hour.
+// Then new calls use a fresh handshake, while old calls finish on their connection. When the Base
+// asks for it, the session moves to a new connection, and events and logs continue there.
 //
-// Errors of a call are *Error: errors.Is finds their kind, and Explain makes a sentence
-// of them.
+// Errors of a call are *Error: errors.Is finds their kind, and Explain turns them into a
+// sentence.
 type Session struct {
 	Info    baserpc.InfoServiceClient
 	Apps    baserpc.AppsServiceClient
 	Pairing baserpc.PairingServiceClient
 	Events  baserpc.EventsServiceClient
 	Audit   baserpc.AuditServiceClient
-	// Machine and Services are answered by an appliance whose software knows them, and
-	// nowhere else (ErrUnknownToBase, ErrNotNow).
+	// Machine and Services are answered only by an appliance whose software knows them (otherwise
+	// ErrUnknownToBase or ErrNotNow).
 	Machine  baserpc.MachineServiceClient
 	Services baserpc.ServicesServiceClient
 
-	// What is signed, or verified, goes through the methods of Session (posture.go).
+	// Signed or verified requests are methods of Session (posture.go).
 	posture baserpc.PostureServiceClient
 	bans    baserpc.BansServiceClient
 	update  baserpc.UpdateServiceClient
@@ -50,10 +49,10 @@ type Session struct {
 	transport *transport
 }
 
-// Open returns a Session with the Base of this name; an empty name means the
-// only one. It does not connect yet. Addresses ("host:port" or "host") are for a
-// Base that has moved to where mDNS does not reach; then only they are tried, and one
-// where the Base proves itself is kept.
+// Open returns a Session with the Base of this name; an empty name means the only one. It does
+// not connect yet. Addresses ("host:port" or "host") are for a Base that has moved out of the
+// reach of mDNS. If any are given, only these are tried, and the one where the Base proves itself
+// is stored.
 func (a *App) Open(name string, addresses ...string) (*Session, error) {
 	var targets []string
 	for _, address := range addresses[:min(len(addresses), maxAddresses)] {
@@ -101,14 +100,14 @@ func (a *App) session(id string) *Session {
 // Base returns the name of the Base.
 func (s *Session) Base() string { return s.base }
 
-// Close ends the connection; calls that are under way are cut. It waits until what a
-// connection leaves behind, the address of the Base for instance, is stored.
+// Close ends the connection and cuts calls that are under way. It waits until the results of the
+// connection, such as the Base's address, are stored.
 func (s *Session) Close() {
 	s.transport.close()
 	s.transport.app.saving.Wait()
 }
 
-// transport is a baserpc.Caller over handshakes that are young enough.
+// transport is a baserpc.Caller over handshakes that are not too old.
 type transport struct {
 	app   *App
 	id    string
@@ -207,7 +206,7 @@ func (t *transport) take(s *rpc.Session) (*rpc.Session, error) {
 	return s, nil
 }
 
-// retireLocked has the present connection take no new calls, and end when the old ones have.
+// retireLocked makes the present connection take no new calls, and end after its old ones.
 func (t *transport) retireLocked() {
 	old := t.current
 	t.current = nil

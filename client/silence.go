@@ -8,20 +8,20 @@ import (
 	"time"
 )
 
-// An App that a Base has forgotten (after a factory reset, say) gets silence,
-// and each handshake counts towards a ban of the computer, and of the house behind its
-// router (docs/protocol.md, section 6). MaxSilences handshakes with one address
-// within SilenceWindow are fewer than that takes.
+// An App that a Base has forgotten (after a factory reset, say) gets no answer, and each
+// handshake counts towards a ban of the computer, and of all computers behind the same router
+// (docs/protocol.md, section 6). MaxSilences handshakes with one address within SilenceWindow are
+// too few for a ban.
 const (
 	MaxSilences   = 3
 	SilenceWindow = 10 * time.Minute
 )
 
-// lateness is from when on silence is a Base's that does not know this App: it ends
-// such a connection after 5 s. What ends earlier is one that restarts, or is busy.
+// lateness is how late silence must come to mean that the Base does not know this App: such a
+// Base ends the connection after 5 s. A Base that ends it earlier is restarting, or busy.
 const lateness = 4 * time.Second
 
-// checkSilence refuses one more handshake with an address that was silent too often.
+// checkSilence refuses another handshake with an address that was silent too often.
 func (a *App) checkSilence(p *pairing, address string) error {
 	times, err := a.store.silences(p.AppID, address)
 	if err != nil {
@@ -31,11 +31,11 @@ func (a *App) checkSilence(p *pairing, address string) error {
 	if len(times) < MaxSilences {
 		return nil
 	}
-	return fail(ErrSilent, nil, "%s did not answer %d times within %d minutes, and would ban this computer if it went on; it can be tried again at %s",
+	return fail(ErrSilent, nil, "%s was silent %d times within %d minutes; more attempts could get this computer banned, so try again at %s",
 		address, MaxSilences, int(SilenceWindow/time.Minute), times[len(times)-MaxSilences].Add(SilenceWindow).Local().Format("15:04:05"))
 }
 
-// noteSilence remembers how a handshake with an address went that took so long.
+// noteSilence records how a handshake with an address went, and how long it took.
 func (a *App) noteSilence(ctx context.Context, p *pairing, address string, took time.Duration, err error) error {
 	switch {
 	case err == nil:
@@ -46,8 +46,8 @@ func (a *App) noteSilence(ctx context.Context, p *pairing, address string, took 
 	return nil
 }
 
-// recent returns those times that are within the window. One in the future, after the
-// clock was set back, is not.
+// recent returns the times within the window. A time in the future, after the clock was set back,
+// is dropped.
 func recent(times []time.Time, now time.Time) []time.Time {
 	return slices.DeleteFunc(slices.Clone(times), func(at time.Time) bool { return at.After(now) || now.Sub(at) >= SilenceWindow })
 }

@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// A Base that was reset does not know this App, which its owner has forgotten about and
-// which goes on trying.
+// A Base was reset and does not know this App. The owner has forgotten about the App, and it
+// keeps trying.
 func TestAnAppTriesASilentBaseThreeTimesInTenMinutes(t *testing.T) {
 	a, b := testApp(t), newFakeBase(t)
 	now := time.Now()
@@ -44,8 +44,8 @@ func TestAnAppTriesASilentBaseThreeTimesInTenMinutes(t *testing.T) {
 		wantKind(t, call(), ErrSilent)
 	}
 	eventually(t, "the handshakes are heard", func() bool { return heard.Load() == MaxSilences })
-	for range 3 { // each in a session of its own, as the command does it
-		if err := call(); !errors.Is(err, ErrSilent) || !strings.Contains(Explain(err), "can be tried again at") {
+	for range 3 { // each in its own session, as the command does it
+		if err := call(); !errors.Is(err, ErrSilent) || !strings.Contains(Explain(err), "try again at") {
 			t.Errorf("one more: %s", Explain(err))
 		}
 	}
@@ -58,7 +58,7 @@ func TestAnAppTriesASilentBaseThreeTimesInTenMinutes(t *testing.T) {
 	wantKind(t, call(), ErrSilent)
 	eventually(t, "it is tried again after the window", func() bool { return heard.Load() == MaxSilences+1 })
 
-	// One that has answered is no silent one: what was before does not count.
+	// A Base that has answered is not silent: earlier silences do not count.
 	listener.Close()
 	b.listen(address)
 	if err := call(); err != nil {
@@ -70,7 +70,7 @@ func TestAnAppTriesASilentBaseThreeTimesInTenMinutes(t *testing.T) {
 	}
 }
 
-// A Base that restarts ends connections early; that is no reason to wait for it.
+// A restarting Base ends connections early; that is no reason to wait.
 func TestAConnectionThatEndsEarlyIsNoSilence(t *testing.T) {
 	a, b := testApp(t), newFakeBase(t)
 	mustPair(t, a, b)

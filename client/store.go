@@ -26,19 +26,19 @@ const (
 	storeFile   = "pairings.db"
 	storeKind   = "bitbox-app"
 	storeSchema = 1
-	// storeWait is how long another process of the App is waited for. Each holds
-	// the file for some milliseconds only.
+	// storeWait is how long to wait for another process of the App. Each holds the file for only
+	// a few milliseconds.
 	storeWait = 10 * time.Second
 
 	bucketBases   = "bases"   // by id: a stored, as JSON
-	bucketReveals = "reveals" // the key "times": times of reveals that came to nothing, as JSON
+	bucketReveals = "reveals" // the key "times": times of failed reveals, as JSON
 
 	// maxAddresses is how many addresses of a Base are remembered.
 	maxAddresses = 4
 )
 
-// stored is a pairing in the App's database. Its secrets are bytes here, and
-// leave this file as keys only.
+// stored is a pairing in the App's database. Its secrets are bytes here, and leave this file only
+// as keys.
 type stored struct {
 	Name     string       `json:"name"`
 	State    PairingState `json:"state"`
@@ -47,18 +47,18 @@ type stored struct {
 	BaseName string       `json:"base_name"`
 	AppName  string       `json:"app_name"`
 	Role     basev1.Role  `json:"role"`
-	RoleAt   time.Time    `json:"role_at,omitzero"` // zero: when it was paired
+	RoleAt   time.Time    `json:"role_at,omitzero"` // zero: the role is from the pairing
 	PairedAt time.Time    `json:"paired_at"`
-	// Ceiling is above every number of a connection that was used (counter.go).
+	// Ceiling is above every connection number that was used (counter.go).
 	Ceiling   uint64   `json:"ceiling"`
 	Addresses []string `json:"addresses"`
-	// Silences are when handshakes with an address had no answer, while that counts
+	// Silences are the times of handshakes without an answer, per address, as long as they count
 	// (silence.go).
 	Silences map[string][]time.Time `json:"silences,omitempty"`
 	// Seen is the newest posture of the Base that the App has verified.
 	Seen posture.Memory `json:"seen"`
-	// Changes is what of the log of changes it has verified, Events the sequence of the last
-	// event that it has shown. Older Apps do not know them, and drop them.
+	// Changes is the part of the log of changes that the App has verified; Events is the sequence
+	// of the last event that it has shown. Older Apps do not know these fields, and drop them.
 	Changes changelog.Memory `json:"changes,omitzero"`
 	Events  uint64           `json:"events,omitempty"`
 
@@ -67,19 +67,19 @@ type stored struct {
 	Pair      []byte `json:"pair"`
 	Discovery []byte `json:"discovery"`
 
-	// PrePaired is there if the pairing was built into an image. Until a board was met,
-	// Pair and StateKey are empty.
+	// PrePaired is set if the pairing was built into an image. Pair and StateKey stay empty until
+	// the App has met a board.
 	PrePaired *storedPrePaired `json:"prePaired,omitempty"`
 }
 
-// pairing is a stored with its keys parsed.
+// pairing is a stored pairing with its keys parsed.
 type pairing struct {
 	Base
 	static    noiseconn.StaticKey
 	pair      noiseconn.PairKey
 	discovery noiseconn.DiscoveryKey
 	prePaired *prePaired // nil unless it was built into an image
-	ceiling   uint64     // see counter.go; 0: there was no connection yet
+	ceiling   uint64     // see counter.go; 0: no connection yet
 }
 
 func (s *stored) parse() (*pairing, error) {
@@ -135,16 +135,16 @@ func (s *stored) parse() (*pairing, error) {
 	}, nil
 }
 
-// store is the App's database. It is open only while it is used, so that several
-// processes of the App can run.
+// store is the App's database. It is open only while it is used, so several processes of the App
+// can run.
 type store struct {
 	path string
 	mu   sync.Mutex // one transaction of this process at a time
 
-	counting sync.Mutex // one number of a connection at a time
+	counting sync.Mutex // one connection number at a time
 
 	caching sync.Mutex // guards cached
-	cached  *contents  // nil: nothing is
+	cached  *contents  // nil: nothing is cached
 
 	failpoint func(point string) // called before and after each write; for tests
 }
@@ -166,8 +166,8 @@ func (s *store) update(what string, fn func(*state.Tx) error) error {
 	return explainStorage(errors.Join(db.Update(fn), db.Close()), what)
 }
 
-// view writes nothing: what only reads works on a read-only disk, and makes no
-// directory of a name that was mistyped.
+// view writes nothing: reading works on a read-only disk, and does not create the directory of a
+// mistyped name.
 func (s *store) view(what string, fn func(*state.Tx) error) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -176,8 +176,8 @@ func (s *store) view(what string, fn func(*state.Tx) error) error {
 
 var storeOptions = state.Options{Kind: storeKind, Schema: storeSchema, Create: true, Wait: storeWait}
 
-// explainStorage makes a sentence of an error of the database; errors that have
-// one already pass.
+// explainStorage turns a database error into a sentence; errors that already have one pass
+// unchanged.
 func explainStorage(err error, what string) error {
 	var known *Error
 	switch {
@@ -186,11 +186,11 @@ func explainStorage(err error, what string) error {
 	case errors.As(err, &known):
 		return err
 	case errors.Is(err, syscall.ENOSPC):
-		return fail(ErrStorage, err, "%s: the disk is full; make room and try again, what was stored before is still there (%v)", what, err)
+		return fail(ErrStorage, err, "%s: the disk is full; make room and try again; nothing that was stored is lost (%v)", what, err)
 	case errors.Is(err, syscall.EROFS):
 		return fail(ErrStorage, err, "%s: the App's directory is on a read-only disk; choose another with --dir (%v)", what, err)
 	case errors.Is(err, fs.ErrPermission):
-		return fail(ErrStorage, err, "%s: this user is not permitted; check who owns the App's directory (%v)", what, err)
+		return fail(ErrStorage, err, "%s: permission denied; check who owns the App's directory (%v)", what, err)
 	}
 	return fail(ErrStorage, err, "%s: %v", what, err)
 }
@@ -229,18 +229,18 @@ func all(tx *state.Tx) (map[string]*stored, error) {
 	return found, err
 }
 
-// contents are what the database held when it was read. They are not changed.
+// contents are what the database held when it was read. They are never changed.
 type contents struct {
 	file     fs.FileInfo // of the database
 	records  map[string]*stored
 	pairings map[string]*pairing
 }
 
-// cacheAfter is how long the database must have been unchanged before what was read of it is kept.
-// A change that follows within the resolution of the file system's clock would not be seen.
+// cacheAfter is how long the database must be unchanged before its content is cached. A later
+// change within the resolution of the file system's clock would not be noticed.
 const cacheAfter = time.Second
 
-// read returns what the database holds. As long as its file is the same, it is not opened
+// read returns the content of the database. As long as the file is unchanged, it is not opened
 // again: a connection would otherwise open it several times, at a millisecond each.
 func (s *store) read() (*contents, error) {
 	s.caching.Lock()
@@ -261,7 +261,7 @@ func (s *store) read() (*contents, error) {
 			if c.pairings[id], err = record.parse(); err != nil {
 				return fmt.Errorf("read the pairing %s: %w", id, err)
 			}
-			// The keys are in the pairing, as types that nothing prints.
+			// The keys are in the pairing, in types that cannot be printed.
 			record.Static, record.Signing, record.Pair, record.Discovery, record.PrePaired = nil, nil, nil, nil, nil
 		}
 		return nil
@@ -278,7 +278,7 @@ func unchanged(a, b fs.FileInfo) bool {
 	return os.SameFile(a, b) && a.Size() == b.Size() && a.ModTime().Equal(b.ModTime())
 }
 
-// record returns what is stored of a pairing, without its keys.
+// record returns the stored pairing, without its keys.
 func (s *store) record(id string) (*stored, error) {
 	c, err := s.read()
 	if err != nil {
@@ -326,8 +326,7 @@ func (p *pairing) clone() *pairing {
 	return &c
 }
 
-// addPending stores a new pairing, under a name that is free, and forgets the
-// reveal that led to it.
+// addPending stores a new pairing under a free name, and forgets the reveal that led to it.
 func (s *store) addPending(id string, record *stored, reveal time.Time) error {
 	return s.update("store the pairing", func(tx *state.Tx) error {
 		records, err := all(tx)
@@ -346,7 +345,7 @@ func (s *store) addPending(id string, record *stored, reveal time.Time) error {
 	})
 }
 
-// add stores a new pairing, under a name that is free.
+// add stores a new pairing under a free name.
 func (s *store) add(id string, record *stored) error {
 	return s.update("store the pairing", func(tx *state.Tx) error {
 		records, err := all(tx)
@@ -358,9 +357,8 @@ func (s *store) add(id string, record *stored) error {
 	})
 }
 
-// freeName makes the wanted name unique. What is revoked, or another pairing with
-// the same Base that never got ready, does not keep a name from a new pairing
-// with that Base.
+// freeName makes the wanted name unique. A new pairing may take the name of a revoked pairing, or
+// of one with the same Base that was never completed.
 func freeName(record *stored, records map[string]*stored) string {
 	taken := func(name string) bool {
 		for _, other := range records {
@@ -377,9 +375,8 @@ func freeName(record *stored, records map[string]*stored) string {
 	return name
 }
 
-// replaces tells whether a pairing that becomes active takes the place of another one:
-// one with the same Base that can no longer be used, or one with a Base that was reset
-// and had the name.
+// replaces tells whether a pairing that becomes active replaces another one: one with the same
+// Base that can no longer be used, or one of the same name with a Base that was reset.
 func replaces(record, other *stored) bool {
 	return other.State != Active && string(other.BaseKey) == string(record.BaseKey) ||
 		other.State == Reset && other.Name == record.Name
@@ -408,7 +405,7 @@ func (s *store) activate(id string) error {
 	})
 }
 
-// revoke marks a pairing as revoked. It stays until the user has it forgotten.
+// revoke marks a pairing as revoked. It stays until the user forgets it.
 func (s *store) revoke(id string) error {
 	return s.change(id, "store that the App was revoked", func(r *stored) { r.State = Revoked })
 }
@@ -418,12 +415,12 @@ func (s *store) reset(id string) error {
 	return s.change(id, "store that the Base was reset", func(r *stored) { r.State = Reset })
 }
 
-// learnRole keeps what the Base says that this App may do.
+// learnRole stores the role that the Base reports for this App.
 func (s *store) learnRole(id string, role basev1.Role, at time.Time) error {
 	return s.change(id, "store the role of this App", func(r *stored) { r.Role, r.RoleAt = role, at })
 }
 
-// sawAt keeps the address at which a Base has proved itself, the latest first.
+// sawAt stores the address at which a Base has proved itself, the latest first.
 func (s *stored) sawAt(address string) {
 	addresses := append([]string{address}, slices.DeleteFunc(s.Addresses, func(a string) bool { return a == address })...)
 	s.Addresses = addresses[:min(len(addresses), maxAddresses)]
@@ -448,8 +445,7 @@ func (s *store) remove(id string) error {
 	return s.forgetCounter(id)
 }
 
-// signing returns what the App signs with, and what it verifies the Base's posture
-// with.
+// signing returns the App's signing key, and the key that verifies the Base's posture.
 func (s *store) signing(id string) (seed posture.AppSeed, base posture.SigningKey, seen posture.Memory, err error) {
 	err = s.view("read the App's signing key", func(tx *state.Tx) error {
 		record, err := get(tx, id)
@@ -470,9 +466,8 @@ func (s *store) signing(id string) (seed posture.AppSeed, base posture.SigningKe
 
 var parseAppSeed func([]byte) (posture.AppSeed, error) = secret.New
 
-// remember keeps how new a posture the App has seen, and the role that it gives this App
-// if it lists it. It never goes back, also if another process of the App has seen a newer
-// one meanwhile.
+// remember stores how new a posture the App has seen, and this App's role if the posture lists
+// it. It never goes back, even if another process of the App has seen a newer one meanwhile.
 func (s *store) remember(id string, seen posture.Memory, role basev1.Role, at time.Time) error {
 	return s.change(id, "store which posture of the Base was seen", func(r *stored) {
 		if role != basev1.Role_ROLE_UNSPECIFIED {
@@ -485,7 +480,7 @@ func (s *store) remember(id string, seen posture.Memory, role basev1.Role, at ti
 	})
 }
 
-// changesSeen returns what the log of changes is verified with.
+// changesSeen returns what the log of changes is verified against.
 func (s *store) changesSeen(id string) (base posture.SigningKey, seen changelog.Memory, err error) {
 	if _, base, _, err = s.signing(id); err != nil {
 		return base, seen, err
@@ -518,8 +513,8 @@ func (s *store) sawEvents(id string, sequence uint64) error {
 	return s.change(id, "store which events were seen", func(r *stored) { r.Events = sequence })
 }
 
-// renamed stores what the Base is called now. The App's name for it follows, unless
-// somebody has chosen another one for it, or another Base has that.
+// renamed stores the Base's new name. The App's name for the Base follows, unless the user has
+// chosen another one, or another Base has that name.
 func (s *store) renamed(id, name string) error {
 	return s.update("store the new name of the Base", func(tx *state.Tx) error {
 		records, err := all(tx)
@@ -541,8 +536,8 @@ func (s *store) renamed(id, name string) error {
 	})
 }
 
-// The bound of reveals, from the wire protocol: a man in the middle has one
-// blind guess at the code with each.
+// The limit of reveals, from the wire protocol: each gives a man in the middle one blind guess at
+// the code.
 const (
 	maxReveals = 3
 	revealWait = 180 * time.Second
@@ -568,9 +563,9 @@ func putRevealTimes(tx *state.Tx, times []time.Time) error {
 	return tx.Put(bucketReveals, "times", raw)
 }
 
-// lastReveals returns the latest of those that failed. A time in the future, after
-// the clock was set back, is moved to now: it must neither shorten the wait nor
-// make it last until the clock is there again.
+// lastReveals returns the latest failed reveals. A time in the future, after the clock was set
+// back, becomes now: it must neither shorten the wait nor extend it until the clock is there
+// again.
 func lastReveals(tx *state.Tx, now time.Time) ([]time.Time, error) {
 	times, err := revealTimes(tx)
 	if err != nil {
@@ -588,8 +583,8 @@ func lastReveals(tx *state.Tx, now time.Time) ([]time.Time, error) {
 	return times[max(0, len(times)-maxReveals):], err
 }
 
-// mayReveal fails while the App has to wait: for revealWait after the last of
-// maxReveals that failed within as long a time.
+// mayReveal fails while the App has to wait: for revealWait after the last of maxReveals failures
+// within that time.
 func mayReveal(last []time.Time, now time.Time) error {
 	if len(last) < maxReveals {
 		return nil
@@ -602,7 +597,7 @@ func mayReveal(last []time.Time, now time.Time) error {
 	return &Error{
 		Kind: ErrTooManyReveals,
 		Wait: wait,
-		Text: fmt.Sprintf("%d pairings have failed after this App had shown its half; somebody may be guessing, so it waits: try again in %d s", maxReveals, int(wait.Seconds()+0.999)),
+		Text: fmt.Sprintf("%d pairings failed after this App had revealed its half, so somebody may be guessing the code; try again in %d s", maxReveals, int(wait.Seconds()+0.999)),
 	}
 }
 
@@ -619,8 +614,8 @@ func (s *store) checkReveals(now time.Time) error {
 	return mayReveal(last, now)
 }
 
-// addReveal counts a reveal as failed until addPending takes it back. So a reveal during
-// which the App was ended counts as well.
+// addReveal counts a reveal as failed until addPending takes it back. So a reveal counts even if
+// the App is ended during it.
 func (s *store) addReveal(now time.Time) error {
 	return s.update("count the pairing", func(tx *state.Tx) error {
 		last, err := lastReveals(tx, now)

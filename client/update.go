@@ -16,12 +16,11 @@ import (
 
 // Kinds of failure of an update.
 var (
-	// ErrRelease: the file is no release, or none that this Base takes.
+	// ErrRelease: the file is not a release, or not one that this Base accepts.
 	ErrRelease = errors.New("release refused")
-	// ErrUpdateUndone: the Base was not well with the new version, and runs the one
-	// before.
+	// ErrUpdateUndone: the Base was not healthy with the new version, and runs the previous one.
 	ErrUpdateUndone = errors.New("update undone")
-	// ErrUpdateUnknown: the Base has begun, and how it ends is not known here.
+	// ErrUpdateUnknown: the Base has begun, and the result is not known here.
 	ErrUpdateUnknown = errors.New("update not known to have ended")
 )
 
@@ -30,15 +29,14 @@ const (
 	pieceSize = 256 << 10
 	// watchAgain is the pause before the Base is asked again, while it restarts.
 	watchAgain = time.Second
-	// watchTime bounds one question whether it can be reached again.
+	// watchTime bounds one check whether it can be reached again.
 	watchTime = 20 * time.Second
-	// beganTime bounds finding out whether an update has begun: a Base that begins one
-	// restarts itself soon after.
+	// beganTime bounds finding out whether an update has begun: a Base that begins one restarts
+	// itself soon after.
 	beganTime = time.Minute
 )
 
-// Release is a release file. What it says of itself is not verified here: the Base has
-// the key.
+// Release is a release file. Its contents are not verified here: the Base has the key.
 type Release struct {
 	Version, Architecture string
 	// Size is the length of the file in bytes.
@@ -48,7 +46,7 @@ type Release struct {
 	file   *os.File
 }
 
-// OpenRelease looks whether a file is a release and whole. Close must follow.
+// OpenRelease checks that a file is a whole release. Close must follow.
 func OpenRelease(path string) (_ *Release, err error) {
 	file, err := os.Open(path)
 	if err != nil {
@@ -86,15 +84,15 @@ func (r *Release) Close() error { return r.file.Close() }
 type UpdateProgress struct {
 	// Sent is how many bytes of the file the Base was sent.
 	Sent uint64
-	// Update is what the Base says once it has the file; nil before.
+	// Update is the Base's report once it has the file; nil before.
 	Update *basev1.Update
-	// Away: the Base does not answer, for it restarts.
+	// Away: the Base does not answer, because it is restarting.
 	Away bool
 }
 
-// Install brings a release to the Base, which verifies and installs it, and waits for the
-// end. From the moment when Progress has an Update the Base goes on by itself, also without
-// this App. It returns nil when the new version runs and is well. progress may be nil.
+// Install sends a release to the Base, which verifies and installs it, and waits for the end.
+// From the moment when Progress has an Update, the Base continues by itself, even without this
+// App. Install returns nil when the new version runs and is healthy. progress may be nil.
 func (s *Session) Install(ctx context.Context, r *Release, progress func(UpdateProgress)) error {
 	if progress == nil {
 		progress = func(UpdateProgress) {}
@@ -117,7 +115,7 @@ func (s *Session) Install(ctx context.Context, r *Release, progress func(UpdateP
 	return resultOf(update)
 }
 
-// resultOf is nil for an update that has held.
+// resultOf is nil for an update that succeeded.
 func resultOf(u *basev1.Update) error {
 	switch u.GetPhase() {
 	case basev1.Update_PHASE_DONE:
@@ -130,9 +128,9 @@ func resultOf(u *basev1.Update) error {
 	}
 }
 
-// began finds the update again whose beginning was not heard of: the Base may have begun it,
-// and with that ended the connection, before its answer was here. before is the id of
-// the update before. If there is no other one, cause is why.
+// began finds an update whose start was not acknowledged: the Base may have begun it, and so
+// ended the connection, before its answer arrived. before is the id of the previous update. If
+// there is no newer one, cause is the reason.
 func (s *Session) began(ctx context.Context, version, before string, cause error, progress func(UpdateProgress)) (*basev1.Update, error) {
 	ctx, cancel := context.WithTimeout(ctx, beganTime)
 	defer cancel()
@@ -153,13 +151,13 @@ func (s *Session) began(ctx context.Context, version, before string, cause error
 	}
 }
 
-// bring sends the file. sentAll tells that all of it has left.
+// bring sends the file. sentAll tells that all of it was sent.
 func (s *Session) bring(caller context.Context, r *Release,
 	progress func(UpdateProgress)) (update *basev1.Update, sentAll bool, err error) {
 	if _, err := r.file.Seek(release.HeaderSize, io.SeekStart); err != nil {
 		return nil, false, fail(ErrInvalid, err, "the release file cannot be read (%v)", reason(err))
 	}
-	// What is not completed is cut off, whatever the reason.
+	// An upload that is not completed is cut off, whatever the reason.
 	ctx, cancel := context.WithCancel(caller)
 	defer cancel()
 	stream, err := s.update.BringUpdate(ctx)
@@ -173,19 +171,19 @@ func (s *Session) bring(caller context.Context, r *Release,
 		progress(UpdateProgress{Sent: sent})
 		n := min(uint64(len(piece)), r.Size-sent)
 		if _, err := io.ReadFull(r.file, piece[:n]); err != nil {
-			return nil, false, fail(ErrRelease, err, "the release file has changed while it was read; try again")
+			return nil, false, fail(ErrRelease, err, "the release file changed while it was being read; try again")
 		}
 		err = stream.Send(&basev1.BringUpdateRequest{Part: &basev1.BringUpdateRequest_Piece{Piece: piece[:n]}})
 		sent += n
 	}
-	// io.EOF: the Base has answered before it had it all. The answer says why.
+	// io.EOF: the Base answered before it had the whole file. The answer says why.
 	if err != nil && !errors.Is(err, io.EOF) {
 		return nil, sent == r.Size, err
 	}
 	answer, err := stream.Finish()
 	if err != nil && caller.Err() != nil && sent == r.Size {
 		return nil, true, fail(ErrUpdateUnknown, err,
-			"the Base was sent all of version %s, and this App did not wait to see whether it installs it; ask for it later", Printable(r.Version))
+			"all of version %s was sent to the Base, but this App did not wait for the result; check the update later", Printable(r.Version))
 	}
 	if err != nil {
 		return nil, sent == r.Size, asRelease(err)
@@ -193,7 +191,7 @@ func (s *Session) bring(caller context.Context, r *Release,
 	return answer.GetUpdate(), true, nil
 }
 
-// asRelease tells a Base that does not want the release from one that cannot take it now.
+// asRelease tells a Base that refuses the release from one that cannot take it now.
 func asRelease(err error) error {
 	var call *rpc.Error
 	if errors.As(err, &call) && call.Remote && (call.Code == rpc.Precondition || call.Code == rpc.Invalid) {
@@ -202,17 +200,17 @@ func asRelease(err error) error {
 	return err
 }
 
-// follow asks how far the update is until it has ended, over as many connections as
-// that takes.
+// follow asks for the progress of the update until it has ended, over as many connections as
+// needed.
 func (s *Session) follow(ctx context.Context, update *basev1.Update, progress func(UpdateProgress)) (*basev1.Update, error) {
 	for !ended(update) {
 		latest, err := s.watchUpdate(ctx, update, progress)
 		switch {
 		case ctx.Err() != nil:
-			return nil, fail(ErrUpdateUnknown, ctx.Err(), "the Base installs version %s, and this App did not wait for the end; ask for it later",
+			return nil, fail(ErrUpdateUnknown, ctx.Err(), "the Base is installing version %s, but this App did not wait for the result; check the update later",
 				Printable(update.GetToVersion()))
 		case err == nil && latest.GetId() != update.GetId():
-			return nil, fail(ErrUpdateUnknown, nil, "the Base no longer reports this update; ask for its version")
+			return nil, fail(ErrUpdateUnknown, nil, "the Base no longer reports this update; check its version")
 		case err == nil:
 			update = latest
 			continue
@@ -231,11 +229,11 @@ func (s *Session) follow(ctx context.Context, update *basev1.Update, progress fu
 
 func ended(u *basev1.Update) bool { return u.GetEndedAt() != nil }
 
-// watchUpdate follows one stream and returns the last that it said.
+// watchUpdate follows one stream and returns the last report.
 func (s *Session) watchUpdate(ctx context.Context, update *basev1.Update, progress func(UpdateProgress)) (*basev1.Update, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	// Until the first word a Base that restarts may keep a connection waiting.
+	// A restarting Base may keep a connection waiting before its first report.
 	first := time.AfterFunc(watchTime, cancel)
 	defer first.Stop()
 	stream, err := s.update.WatchUpdate(ctx, &basev1.WatchUpdateRequest{})

@@ -17,11 +17,10 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/testbed/appliancetest"
 )
 
-// patience is far more than anything here takes; the Base itself gives an upload up
-// after 30 s.
+// patience is far more than anything here takes; the Base itself gives up an upload after 30 s.
 const patience = 60 * time.Second
 
-// aRelease opens a release file of some pieces.
+// aRelease opens a release file with several pieces.
 func aRelease(t *testing.T, version string) *Release {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "release")
@@ -36,8 +35,8 @@ func aRelease(t *testing.T, version string) *Release {
 	return r
 }
 
-// The Base begins an update and ends the connection before its answer is here.
-func TestAnUpdateWhoseBeginningWasNotHeardOfIsFoundAgain(t *testing.T) {
+// The Base begins an update and ends the connection before its answer arrives.
+func TestAnUpdateIsFoundWhenTheAnswerToItsStartWasLost(t *testing.T) {
 	h := newHouse(t)
 	if err := h.session.Install(t.Context(), aRelease(t, "1.1"), nil); err != nil {
 		t.Fatal(Explain(err))
@@ -54,7 +53,7 @@ func TestAnUpdateWhoseBeginningWasNotHeardOfIsFoundAgain(t *testing.T) {
 	}
 }
 
-func TestAnUpdateIsFollowedOverTheRestartOfTheBase(t *testing.T) {
+func TestAnUpdateIsFollowedAcrossTheRestartOfTheBase(t *testing.T) {
 	h := newHouse(t)
 	session := h.session
 	var away bool
@@ -79,8 +78,8 @@ func TestAnUpdateIsFollowedOverTheRestartOfTheBase(t *testing.T) {
 	}
 }
 
-// Ctrl-C, a dead battery, a Base out of reach: in the middle of the upload.
-func TestAnUploadThatIsCutOffLeavesNothingHalf(t *testing.T) {
+// The upload ends in its middle: Ctrl-C, an empty battery, a Base out of reach.
+func TestAnInterruptedUploadLeavesNothingBehind(t *testing.T) {
 	h := newHouse(t)
 	session := h.session
 	for name, cut := range map[string]func(stop func()){
@@ -119,8 +118,9 @@ func TestAnUploadThatIsCutOffLeavesNothingHalf(t *testing.T) {
 	}
 }
 
-// Who gives up when the Base has all of it is not told that nothing was installed.
-func TestWhoGivesUpAfterTheUploadIsToldThatItIsNotKnown(t *testing.T) {
+// A user who gives up when the Base has the whole file must not be told that nothing was
+// installed.
+func TestGivingUpAfterTheUploadReportsAnUnknownResult(t *testing.T) {
 	h := newHouse(t)
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
@@ -135,8 +135,8 @@ func TestWhoGivesUpAfterTheUploadIsToldThatItIsNotKnown(t *testing.T) {
 	}
 }
 
-// Who may not, who brings nothing but a newer release, and what the Middleware says
-// falsely.
+// The test tries an App without the right, a release that is not newer, and false statements of
+// the Middleware.
 func TestOnlyAnOwnerBringsUpdates(t *testing.T) {
 	h := newHouse(t)
 	for _, role := range []basev1.Role{basev1.Role_ROLE_VIEWER, basev1.Role_ROLE_OPERATOR} {
@@ -150,8 +150,8 @@ func TestOnlyAnOwnerBringsUpdates(t *testing.T) {
 	}
 }
 
-// A Middleware that was taken over asks the helper itself.
-func TestAMiddlewareThatWasTakenOverInstallsNothingThatIsNotSignedAndNewer(t *testing.T) {
+// A compromised Middleware asks the helper itself.
+func TestACompromisedMiddlewareInstallsOnlySignedNewerReleases(t *testing.T) {
 	h := newHouse(t)
 	middleware := helperclient.Client{Port: h.Port(caller.Middleware)}
 	bring := func(file []byte) error {
@@ -200,7 +200,7 @@ func TestAMiddlewareThatWasTakenOverInstallsNothingThatIsNotSignedAndNewer(t *te
 	if version, _ := h.Software.Installed(t.Context()); version != appliancetest.FirstVersion {
 		t.Errorf("version %s is installed", version)
 	}
-	// What is signed and newer it may bring: nothing of the above was refused for its form.
+	// It may bring a signed and newer release: none of the above was refused for its form.
 	if err := bring(release("1.1", false)); err != nil {
 		t.Errorf("a genuine one: %v", err)
 	}

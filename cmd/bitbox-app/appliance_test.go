@@ -27,17 +27,17 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/testbed/appliancetest"
 )
 
-// appliances are those of the scripts that run, by their working directory.
+// appliances are those of the running scripts, by working directory.
 var appliances sync.Map
 
-// standing is an appliance whose helper can be exchanged for a copy of it.
+// standing is an appliance whose helper can be replaced by a copy.
 type standing struct {
 	*appliancetest.Appliance
 	of     exchange
 	copied helperclient.Port
 }
 
-// exchange is the way from the Middleware to the helper that is in place now.
+// exchange is the way from the Middleware to the present helper.
 type exchange struct {
 	mu sync.Mutex
 	helperclient.Port
@@ -64,7 +64,7 @@ func (e *exchange) Stream(ctx context.Context, request *systemv1.SystemRequest, 
 	return e.now().Stream(ctx, request, receive)
 }
 
-// applianceCommand runs one appliance, and does to it what others do:
+// applianceCommand runs one appliance, and plays what happens to it:
 //
 //	appliance start [no-display]   sets $appliance to where it listens
 //	appliance pair NAME ROLE       lets an App in, with the present directory
@@ -118,7 +118,7 @@ func applianceCommand(ts *testscript.TestScript, neg bool, args []string) {
 			Id: args[1], Severity: basev1.Finding_Severity(basev1.Finding_Severity_value["SEVERITY_"+strings.ToUpper(args[2])]),
 			Title: "Something is open", Expected: "closed", Found: "open\nreally", Why: "Because.", Fix: "Close it.", Fixable: true,
 		})
-		a.Advance(time.Minute) // the helper gives out what it has just found again for a while
+		a.Advance(time.Minute) // the helper reports for a while what it has just found
 	case "break":
 		a.Machine.Break(errors.New("the rules do not parse"))
 	case "sicken":
@@ -183,8 +183,8 @@ func (t *teller) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// A change is wanted when somebody has said yes after reading it, and not before.
-func TestOnlyAYesAfterReadingApproves(t *testing.T) {
+// A change is approved only by a yes after the question was printed.
+func TestOnlyAYesAfterTheQuestionApproves(t *testing.T) {
 	opening := []client.PostureChange{{Text: "SSH will be \x1b[2Jon.", Opens: true}, {Text: "Something will be closed."}}
 	for name, c := range map[string]struct {
 		early, late string
@@ -206,7 +206,7 @@ func TestOnlyAYesAfterReadingApproves(t *testing.T) {
 			p := &program{in: in, out: &terminal.Output{To: out}, terminal: true}
 			approve := (&consent{program: p}).approve(t.Context())
 			_, _ = io.WriteString(typing, c.early)
-			// The reader has it; whether it has looked at its clock, nobody can see.
+			// The reader has it; a test cannot see whether the reader has read its clock.
 			time.Sleep(50 * time.Millisecond)
 			go func() {
 				<-out.seen
@@ -218,14 +218,14 @@ func TestOnlyAYesAfterReadingApproves(t *testing.T) {
 			if yes != c.want || (err != nil) != (c.late == "") {
 				t.Errorf("%v, %v", yes, err)
 			}
-			if want := "This will be different at the Base:\n  [opens] SSH will be ?[2Jon.\n  Something will be closed.\nGo on? [y/N] "; out.printed.String() != want {
+			if want := "Changes at the Base:\n  [opens] SSH will be ?[2Jon.\n  Something will be closed.\nGo on? [y/N] "; out.printed.String() != want {
 				t.Errorf("printed %q", out.printed.String())
 			}
 		})
 	}
 }
 
-func TestEveryCodeIsInTheTableOnce(t *testing.T) {
+func TestEachExitCodeIsInTheTableOnce(t *testing.T) {
 	seen := map[int]bool{}
 	for _, e := range exits {
 		if seen[e.code] || e.code <= 0 || e.code >= exitInterrupted {
@@ -245,7 +245,7 @@ func TestEventsOfTheHelperAreTold(t *testing.T) {
 				App: &basev1.App{Id: "6b2c", Name: "Phone"}}}},
 		"SSH was switched off (its time is over).": {Event: &basev1.Event_PostureChanged{
 			PostureChanged: &basev1.PostureChangedEvent{Changes: []string{"SSH was switched off."}, Note: "its time is over"}}},
-		"The machine restarts, as an App (6b2c) has asked.": {Event: &basev1.Event_MachineStopping{
+		"The machine is restarting, as requested by an App (6b2c).": {Event: &basev1.Event_MachineStopping{
 			MachineStopping: &basev1.MachineStoppingEvent{By: &basev1.App{Id: "6b2c"}}}},
 		"Banned: 192.0.2.7 (sshd). (3 more of this kind were left out. 9 more entries do not fit here.)": {LeftOut: proto.Uint32(3),
 			Cut: proto.Uint32(9), Event: &basev1.Event_BansChanged{
@@ -267,7 +267,7 @@ func TestEventsOfTheHelperAreTold(t *testing.T) {
 	}
 }
 
-// An event without words of its own would be told as one that this App does not know.
+// An event without its own text would be shown as an unknown kind.
 func TestEachKindOfEventHasItsWords(t *testing.T) {
 	kinds := (&basev1.Event{}).ProtoReflect().Descriptor().Oneofs().ByName("event").Fields()
 	unknown, seen := eventText(&basev1.Event{}), map[string]bool{}
@@ -287,16 +287,17 @@ func TestEventsAreToldInSentences(t *testing.T) {
 	for want, event := range map[string]*basev1.Event{
 		"Somebody asked to be paired (3 different requests); this was ignored because no pairing window was open.": {
 			Event: &basev1.Event_PairingAttempt{PairingAttempt: &basev1.PairingAttemptEvent{Requests: 3, Ignored: true}}},
-		"The update to version 2 was undone; version 1 is installed: it was not well.": {
-			Event: &basev1.Event_UpdateEnded{UpdateEnded: &basev1.UpdateEndedEvent{FromVersion: "1", ToVersion: "2", Reason: "it was not well."}}},
+		"The update to version 2 was undone; version 1 is installed: it was not healthy.": {
+			Event: &basev1.Event_UpdateEnded{UpdateEnded: &basev1.UpdateEndedEvent{FromVersion: "1", ToVersion: "2",
+				Reason: "it was not healthy."}}},
 		"The service backup has failed.": {
 			Event: &basev1.Event_ServiceFailed{ServiceFailed: &basev1.ServiceFailedEvent{Service: &basev1.Service{Name: "backup"}}}},
 		"The disk is filling up: 1.0 KiB of 2.0 KiB are free.": {
 			Event: &basev1.Event_DiskFilling{DiskFilling: &basev1.DiskFillingEvent{TotalBytes: 2048, AvailableBytes: 1024}}},
-		`The machine is switched off, as "Laptop" (12) has asked.`: {
+		`The machine is shutting down, as requested by "Laptop" (12).`: {
 			Event: &basev1.Event_MachineStopping{MachineStopping: &basev1.MachineStoppingEvent{PowerOff: true,
 				By: &basev1.App{Id: "12", Name: "Laptop"}}}},
-		`"Phone" (34) is operator now, and was viewer.`: {
+		`"Phone" (34) is now operator instead of viewer.`: {
 			Event: &basev1.Event_AppRoleChanged{AppRoleChanged: &basev1.AppRoleChangedEvent{
 				App: &basev1.App{Id: "34", Name: "Phone", Role: basev1.Role_ROLE_OPERATOR}, Before: basev1.Role_ROLE_VIEWER}}},
 	} {

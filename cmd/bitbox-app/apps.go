@@ -69,7 +69,7 @@ func appCells(app *basev1.App, now time.Time) []string {
 		connected}
 }
 
-// withApp finds the App that is meant by an id or a name, and goes on with it.
+// withApp finds the App with this id or name, and calls the function with it.
 func (p *program) withApp(c *cobra.Command, usual time.Duration, meant string,
 	do func(context.Context, *client.Session, *basev1.App) error) error {
 	return p.call(c.Context(), usual, func(ctx context.Context, session *client.Session) error {
@@ -98,9 +98,9 @@ func (p *program) withApp(c *cobra.Command, usual time.Duration, meant string,
 	})
 }
 
-// meant makes sure that the App which the Base's list has under a name is the one that the
-// user means, by what is signed. An App that was renamed is named in the question by its
-// name of before; who is not asked gives the id.
+// meant makes sure that the App with this name in the Base's list is the one that the user means,
+// by the signed posture. The question gives a renamed App its former name; if no question is
+// asked, the user must give the id.
 func (c *consent) meant(ctx context.Context, session *client.Session, app *basev1.App, typed string) error {
 	if typed == app.GetId() {
 		return nil

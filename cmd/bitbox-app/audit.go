@@ -19,9 +19,9 @@ import (
 const auditTime = 4 * time.Minute
 
 var (
-	// errFindings: the audit found what somebody has to look at.
+	// errFindings: the audit found something that a person has to deal with.
 	errFindings = errors.New("the audit has findings")
-	// errNoFinding: the audit did not find it.
+	// errNoFinding: the audit has no such finding.
 	errNoFinding = errors.New("no such finding")
 )
 
@@ -71,7 +71,7 @@ more than information, the exit code says so.`,
 	return command
 }
 
-// verdict is nil when there is no more than information.
+// verdict is nil if all findings are mere information.
 func verdict(found *basev1.RunAuditResponse) error {
 	serious := 0
 	for _, f := range found.GetFindings() {
@@ -93,7 +93,7 @@ func findingCells(f *basev1.Finding) []string {
 	return []string{severity(f), f.GetId(), f.GetTitle(), fix}
 }
 
-// findingTable has what is bad stand out.
+// findingTable makes serious findings stand out.
 func findingTable(t *table) {
 	t.whole("ID", "FIX").styled("SEVERITY", func(cell string) terminal.Style {
 		switch cell {
@@ -126,7 +126,7 @@ func (p *program) printFindings(findings []*basev1.Finding) error {
 	return nil
 }
 
-// printFinding prints all of one finding. What was found may have several lines.
+// printFinding prints a whole finding. Found may have several lines.
 func (p *program) printFinding(f *basev1.Finding) error {
 	text := "\n" + client.Printable(f.GetId()) + "\n"
 	for _, part := range []struct{ name, text string }{
@@ -175,7 +175,7 @@ func (p *program) auditFixCommand() *cobra.Command {
 	return command
 }
 
-// findFinding runs an audit, and returns the finding that can be fixed.
+// findFinding runs an audit, and returns the finding if the Base can fix it.
 func findFinding(ctx context.Context, session *client.Session, id string) (*basev1.Finding, error) {
 	found, err := session.Audit.RunAudit(ctx, &basev1.RunAuditRequest{})
 	if err != nil {
@@ -185,7 +185,7 @@ func findFinding(ctx context.Context, session *client.Session, id string) (*base
 		switch {
 		case f.GetId() != id:
 		case !f.GetFixable():
-			return nil, fmt.Errorf("%w: the Base cannot repair it by itself; to do by hand: %s", errNoFinding, client.Printable(f.GetFix()))
+			return nil, fmt.Errorf("%w: the Base cannot repair it by itself; repair it by hand: %s", errNoFinding, client.Printable(f.GetFix()))
 		default:
 			return f, nil
 		}

@@ -14,7 +14,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/commandline"
 )
 
-// errNotBanned: there was nothing to lift.
+// errNotBanned: there was no ban to lift.
 var errNotBanned = errors.New("not banned")
 
 func (p *program) bansCommand() *cobra.Command {
@@ -72,7 +72,7 @@ func (p *program) bansListCommand() *cobra.Command {
 	}
 }
 
-// known is a time that the Base may not know.
+// known formats a time that the Base may not know.
 func known(t *timestamppb.Timestamp) string {
 	if t == nil {
 		return "unknown"

@@ -15,7 +15,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/commandline"
 )
 
-// basis is a pairing, as JSON has it.
+// basis is a pairing in JSON.
 type basis struct {
 	Name      string `json:"name"`
 	State     string `json:"state"`
@@ -34,7 +34,7 @@ func basisOf(b client.Base) *basis {
 		b.Addresses}
 }
 
-// checkedBasis is what `bases --check --json` has.
+// checkedBasis is a line of `bases --check --json`.
 type checkedBasis struct {
 	basis
 	Answers bool `json:"answers"`
@@ -100,10 +100,10 @@ their names in --base, and print a line for each.`,
 	return command
 }
 
-// asOf is a role that is not fresh, with its time.
+// asOf is a role with the time when it was reported.
 func asOf(role string, at time.Time) string { return role + " (" + when(at, time.Now()) + ")" }
 
-// lastAt is where a Base was last.
+// lastAt is where the Base was last reached.
 func lastAt(b client.Base) string { return strings.Join(b.Addresses[:min(1, len(b.Addresses))], "") }
 
 func stateStyle(cell string) terminal.Style {
@@ -116,7 +116,7 @@ func stateStyle(cell string) terminal.Style {
 	return terminal.Yellow
 }
 
-// checkBases calls each Base whose pairing can be used, and lists which of them answer.
+// checkBases calls each Base with a usable pairing, and lists which of them answer.
 func (p *program) checkBases(ctx context.Context, bases []client.Base) error {
 	checked, names, at := make([]checkedBasis, len(bases)), []string{}, []int{}
 	for n, b := range bases {

@@ -15,14 +15,14 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/sshkey"
 )
 
-// sshUser is the account that SSH keys log in to, sshPort where.
+// sshUser is the account that SSH keys log in to; sshPort is its port.
 const (
 	sshUser = "base"
 	sshPort = 22
 )
 
-// connection is how to use what was opened, and how to recognise the Base there. JSON has
-// it with the change.
+// connection tells how to use an opened service, and how to recognise the Base there. It is part
+// of a change in JSON.
 type connection struct {
 	// Address is host:port, as this App reaches the Base.
 	Address string `json:"address"`
@@ -33,7 +33,7 @@ type connection struct {
 	HostKeyFingerprint string `json:"hostKeyFingerprint,omitempty"`
 }
 
-// hostOf is where this App has reached the Base last; empty if it never has.
+// hostOf is where this App has last reached the Base; empty if it never has.
 func (p *program) hostOf(session *client.Session) (string, error) {
 	app, err := p.app(client.Options{})
 	if err != nil {
@@ -47,7 +47,7 @@ func (p *program) hostOf(session *client.Session) (string, error) {
 	return host, err
 }
 
-// exposedAt is how to use an extra API that is open; nil if that is not known.
+// exposedAt is how to use an open extra API; nil if that is not known.
 func exposedAt(host, kind string, view *client.PostureView) *connection {
 	for _, end := range view.Effective().Endpoints {
 		if string(end.Kind) != kind {
@@ -71,7 +71,7 @@ func sshAt(host string, view *client.PostureView) *connection {
 	return &connection{Address: net.JoinHostPort(host, strconv.Itoa(sshPort)), HostKey: key.Line, HostKeyFingerprint: key.Fingerprint}
 }
 
-// colons writes a fingerprint in hexadecimal as openssl and wallets do.
+// colons formats a hexadecimal fingerprint as openssl and wallets do.
 func colons(digits string) string {
 	var parts []string
 	for n := 0; n+1 < len(digits); n += 2 {

@@ -36,7 +36,7 @@ command in a terminal. Press ? for the keys, q to quit at any time.
 	}
 }
 
-// showsDashboard tells whether somebody looks at a terminal that can show it.
+// showsDashboard tells whether a person is at a terminal that can show it.
 func (p *program) showsDashboard() bool {
 	return p.terminal && !p.json && term.IsTerminal(int(os.Stdout.Fd())) && dashboard.Fits(os.Environ())
 }

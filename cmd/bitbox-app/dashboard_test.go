@@ -36,10 +36,10 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/testbed/netnstest"
 )
 
-// screenful is a real terminal with bitbox-app in it, and somebody before it.
+// screenful is a real terminal with bitbox-app in it, and a user before it.
 type screenful struct {
 	t      *testing.T
-	mu     sync.Mutex // guards screen, which is not as safe as it is called
+	mu     sync.Mutex // guards screen, whose type is not as safe as its name says
 	screen *vt.SafeEmulator
 	master *os.File
 	slave  *os.File
@@ -75,10 +75,10 @@ func openTerminal(t *testing.T, dir string, environment []string, args ...string
 	}
 	go func() { x.ended <- x.app.Wait() }()
 	go func() { _, _ = io.Copy(x, master) }()
-	go func() { _, _ = io.Copy(master, x.screen) }() // what a terminal answers to questions
+	go func() { _, _ = io.Copy(master, x.screen) }() // a terminal's answers to questions
 	t.Cleanup(func() {
 		_ = x.app.Process.Kill()
-		_ = x.screen.Close() // ends what waits for its answers
+		_ = x.screen.Close() // ends readers that wait for its answers
 		_ = slave.Close()
 		_ = master.Close()
 	})
@@ -108,14 +108,14 @@ func (x *screenful) text() string {
 	return x.screen.String()
 }
 
-// isFull tells whether the program has the whole screen for itself.
+// isFull tells whether the program uses the whole screen.
 func (x *screenful) isFull() bool {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	return x.screen.IsAltScreen() || x.screen.CursorHidden()
 }
 
-// cells gives each cell to look at.
+// cells calls a function with each cell.
 func (x *screenful) cells(look func(*uv.Cell)) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -128,7 +128,7 @@ func (x *screenful) cells(look func(*uv.Cell)) {
 	}
 }
 
-// shows waits until all of these stand on the screen, and returns it.
+// shows waits until all of these texts are on the screen, and returns the screen.
 func (x *screenful) shows(texts ...string) string {
 	x.t.Helper()
 	deadline := time.Now().Add(scriptTime)
@@ -149,7 +149,7 @@ func (x *screenful) shows(texts ...string) string {
 	}
 }
 
-// showsLarge waits until a number stands there large.
+// showsLarge waits until a number is shown in large digits.
 func (x *screenful) showsLarge(number string) {
 	x.t.Helper()
 	for _, row := range digits.Large(number) {
@@ -164,7 +164,7 @@ func (x *screenful) types(keys string) {
 	}
 }
 
-// answers presses a key once the question was on the screen for long enough.
+// answers presses a key once the question has been on the screen long enough.
 func (x *screenful) answers(question, key string) {
 	x.t.Helper()
 	x.shows(question)
@@ -183,8 +183,8 @@ func (x *screenful) number(before string) string {
 	return match[1]
 }
 
-// leaves waits until the program has ended with the code given, and sees that the
-// terminal is as it was.
+// leaves waits until the program has ended with this code, and checks that the terminal is as it
+// was.
 func (x *screenful) leaves(code int) {
 	x.t.Helper()
 	select {
@@ -229,7 +229,7 @@ func startBase(t *testing.T, name string) *devbase.Base {
 	return b
 }
 
-// accept is somebody at the Base who accepts a number.
+// accept is a person at the Base who accepts a number.
 func accept(t *testing.T, b *devbase.Base, number string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), scriptTime)
@@ -268,7 +268,7 @@ func codeShown(s *systemv1.Snapshot) bool {
 	return s.GetCeremony().GetPhase() == systemv1.Ceremony_PHASE_SHOWN
 }
 
-// toTheCode leads a dashboard that has just been opened to a code, and returns it.
+// toTheCode leads a new dashboard to a code, and returns the code.
 func toTheCode(t *testing.T, x *screenful, b *devbase.Base) string {
 	t.Helper()
 	x.shows("Announced nearby", b.Name(), "pairing open")
@@ -290,12 +290,12 @@ func TestTheDashboardFindsPairsShowsAndRestoresTheTerminal(t *testing.T) {
 	x := openTerminal(t, t.TempDir(), nil)
 	toTheCode(t, x, b)
 
-	// A key that comes as soon as the code is in view answers nothing, and neither does
-	// one that is pasted.
+	// A key that comes as soon as the code is visible answers nothing, and neither does a pasted
+	// one.
 	x.types("?")
 	x.shows("this help")
 	x.types("xy") // the first one closes the help
-	x.shows("Too early to be an answer")
+	x.shows("Too early: not an answer")
 	x.types("\x1b[200~y\x1b[201~")
 	snapshot := display(t, b, "a code", codeShown)
 	id, _ := pairing.CeremonyIDOf(snapshot)
@@ -307,7 +307,7 @@ func TestTheDashboardFindsPairsShowsAndRestoresTheTerminal(t *testing.T) {
 	x.types("\r")
 	x.shows("● well", "Memory", "Load", "this is ", "Pairing  closed")
 
-	// What happens there is shown as it happens.
+	// Events there are shown as they happen.
 	if err := b.Console().OpenWindow(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -319,7 +319,7 @@ func TestTheDashboardFindsPairsShowsAndRestoresTheTerminal(t *testing.T) {
 	x.answers("The pairing window will be closed", "y")
 	x.shows("The pairing window is closed.", "Pairing  closed")
 
-	for n := range 100 { // a window that is dragged by its corner
+	for n := range 100 { // a user drags the corner of the window
 		x.resize(20+n, 5+n%40)
 	}
 	x.resize(60, 15)
@@ -333,7 +333,7 @@ func TestTheDashboardFindsPairsShowsAndRestoresTheTerminal(t *testing.T) {
 	x.leaves(0)
 }
 
-func TestCtrlCInTheMiddleOfAPairingLeavesNothingBehind(t *testing.T) {
+func TestCtrlCDuringAPairingInTheDashboardLeavesNothingBehind(t *testing.T) {
 	netnstest.Require(t)
 	b := startBase(t, "cellar")
 	nobody := func(t *testing.T, x *screenful) {
@@ -354,7 +354,7 @@ func TestCtrlCInTheMiddleOfAPairingLeavesNothingBehind(t *testing.T) {
 		x.number("Accept this number at the Base:")
 		x.types("\x03")
 		x.leaves(0)
-		x.shows("You left before the Base had answered: nobody was let in")
+		x.shows("You left before the Base had answered: no App was let in")
 		nobody(t, x)
 	})
 	t.Run("at the code", func(t *testing.T) {
@@ -389,7 +389,7 @@ func TestASignalEndsTheDashboardAndRestoresTheTerminal(t *testing.T) {
 	}
 }
 
-// Whatever comes from a keyboard, the dashboard stays, and Ctrl-C ends it.
+// Whatever the keyboard sends, the dashboard keeps running, and Ctrl-C ends it.
 func TestGarbageAtTheKeyboardDoesNoHarm(t *testing.T) {
 	netnstest.Require(t)
 	b := startBase(t, "shed")
@@ -414,7 +414,7 @@ func TestGarbageAtTheKeyboardDoesNoHarm(t *testing.T) {
 	display(t, b, "that nobody is paired", func(s *systemv1.Snapshot) bool { return s.GetCeremony() == nil && s.GetListening() })
 }
 
-// Where there is no screen, the help is printed, as a program expects it.
+// Without a terminal the help is printed, as a calling program expects.
 func TestWithoutAScreenTheHelpIsPrinted(t *testing.T) {
 	for name, c := range map[string]struct {
 		environment, args []string
@@ -437,13 +437,13 @@ func TestWithoutAScreenTheHelpIsPrinted(t *testing.T) {
 	x.shows("this App is not paired with any Base; pair first")
 }
 
-// Without colour and without UTF-8 the same is said.
+// Without colour and without UTF-8 the screen says the same.
 func TestTheDashboardNeedsNeitherColourNorUTF8(t *testing.T) {
 	netnstest.Require(t)
 	startBase(t, "attic")
 	for _, environment := range [][]string{{"NO_COLOR=1"}, {"TERM=vt220"}, {"LANG=C"}} {
 		x := openTerminal(t, t.TempDir(), environment, "dashboard")
-		x.shows("attic", "+ pairing open", "Enter asks it")
+		x.shows("attic", "+ pairing open", "Press Enter to pair")
 		x.cells(func(cell *uv.Cell) {
 			switch {
 			case environment[0] != "LANG=C" && (cell.Style.Fg != nil || cell.Style.Bg != nil):
@@ -501,7 +501,7 @@ func TestAnOwnerRunsAnApplianceFromTheDashboard(t *testing.T) {
 	}
 	defer session.Close()
 	yes := func([]client.PostureChange) (bool, error) { return true, nil }
-	// An App that ends before it has confirmed its change.
+	// An App ends before it has confirmed its change.
 	deaf.Store(true)
 	ctx, giveUp := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
@@ -511,7 +511,7 @@ func TestAnOwnerRunsAnApplianceFromTheDashboard(t *testing.T) {
 	}()
 
 	x := openTerminal(t, dir, nil)
-	x.shows("A change is tried, and undone in", "port 50002  electrum, ", "[critical] Something is open", "Bans     1: 192.0.2.7, 59 min")
+	x.shows("A change is on trial: undone in", "port 50002  electrum, ", "[critical] Something is open", "Bans     1: 192.0.2.7, 59 min")
 	giveUp()
 	if err := <-ended; err == nil {
 		t.Error("the change was confirmed by the App that ended")
@@ -519,7 +519,7 @@ func TestAnOwnerRunsAnApplianceFromTheDashboard(t *testing.T) {
 	deaf.Store(false)
 	x.types("c")
 	x.answers("[opens] The Electrum API will be reachable for 1 day on port 50002.", "y")
-	x.shows("The change is confirmed, and lasts.", "electrum, 23 h 59 min left")
+	x.shows("The change is confirmed and stays in force.", "electrum, 23 h 59 min left")
 
 	x.types("f")
 	x.answers("It is closed.", "y")
@@ -531,16 +531,16 @@ func TestAnOwnerRunsAnApplianceFromTheDashboard(t *testing.T) {
 	x.answers("The Electrum API will be closed on port 50002", "y")
 	x.shows("Closed. The Base has signed that this is in force.")
 
-	// A yes out of habit locks nothing down.
+	// A habitual yes locks nothing down.
 	x.types("L")
 	x.answers("LOCK DOWN", "y")
 	x.types("n")
 	x.shows("Nothing was changed.", "● well")
 	x.types("L")
 	x.answers("LOCK DOWN", "L")
-	x.shows("The Base is locked down, and has signed that.", "Locked down: nothing is open")
+	x.shows("The Base is locked down and has signed that.", "Locked down: only this App's channel is open")
 	x.types("U")
-	x.answers("At ", "y")
+	x.answers("The lockdown will be lifted", "y")
 	x.shows("The lockdown is lifted.", "● well")
 
 	view, err := session.Posture(t.Context())
@@ -551,7 +551,7 @@ func TestAnOwnerRunsAnApplianceFromTheDashboard(t *testing.T) {
 		t.Errorf("in the end it is %+v", e)
 	}
 
-	// It goes away, which is said in a sentence, and it is found again by itself.
+	// The Base goes away, a sentence says so, and it is found again by itself.
 	a.Shut()
 	x.shows("no answer", "Asked again in")
 	a.Open()

@@ -13,7 +13,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/commandline"
 )
 
-// discoverTime is how long answers from the local network are waited for.
+// discoverTime is how long to wait for answers from the local network.
 const discoverTime = 3 * time.Second
 
 func (p *program) discoverCommand() *cobra.Command {
@@ -39,7 +39,7 @@ proves which Base it is.`,
 	}
 }
 
-// nearby is a Base on the local network, as JSON has it.
+// nearby is a Base on the local network, in JSON.
 type nearby struct {
 	Name            string   `json:"name"`
 	Addresses       []string `json:"addresses"`
@@ -81,12 +81,12 @@ func (p *program) listNearby(found []nearby) error {
 		return err
 	}
 	if len(found) >= client.MaxNearby {
-		return p.printf("There are more Bases than can be real. Somebody may be faking them; type the address of yours.\n")
+		return p.printf("There are more Bases than can be real. Somebody may be faking them; type your Base's address.\n")
 	}
 	return nil
 }
 
-// address is the one that a person can use best, with how many more there are.
+// address is the most useful address, and how many more there are.
 func (n nearby) address() string {
 	if len(n.Addresses) == 0 {
 		return ""
@@ -98,8 +98,8 @@ func (n nearby) address() string {
 	return best
 }
 
-// worksElsewhere tells whether an address means the same on other machines of the
-// network. A link-local one has a zone, which is an interface of this machine.
+// worksElsewhere tells whether an address means the same on other machines of the network. A
+// link-local one has a zone, which is an interface of this machine.
 func worksElsewhere(address string) bool {
 	a, err := netip.ParseAddrPort(address)
 	return err == nil && a.Addr().Zone() == ""

@@ -22,9 +22,9 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/testbed/netnstest"
 )
 
-// A page of docs/app shows commands in blocks of "console", each after "$ ", and what they
-// print. They are run in the order of the page, with two Bases, Home and Cellar, and what
-// they print must look the same but for numbers, keys and times.
+// A page of docs/app shows commands in blocks of "console", each after "$ ", with their output.
+// The test runs them in the order of the page, with two Bases, Home and Cellar. The output must
+// match, except for numbers, keys and times.
 func TestPagesShowWhatCommandsPrint(t *testing.T) {
 	pages, err := filepath.Glob("../../docs/app/*.md")
 	if err != nil || len(pages) == 0 {
@@ -53,7 +53,7 @@ func TestPagesShowWhatCommandsPrint(t *testing.T) {
 
 var consoleBlock = regexp.MustCompile("(?s)\n```console\n.*?\n```\n")
 
-// reader types what a page says, in a directory of its own.
+// reader types the commands of a page, in a directory of its own.
 type reader struct {
 	t          *testing.T
 	dir        string
@@ -117,8 +117,8 @@ func pairNamed(a *appliancetest.Appliance, dir, as string) error {
 	return errors.Join(err, <-let)
 }
 
-// run types the commands of a block, compares, and returns the block with what they print
-// now.
+// run types the commands of a block, compares the output, and returns the block with the present
+// output.
 func (r *reader) run(block string) string {
 	var now strings.Builder
 	now.WriteString("\n```console\n")
@@ -127,7 +127,7 @@ func (r *reader) run(block string) string {
 		typed, shown, _ := strings.Cut(part, "\n")
 		printed := r.types(typed)
 		if looks(printed) != looks(shown) && !*updateDocuments {
-			r.t.Errorf("%s\nprints\n%s\nand the page shows (-update writes it anew)\n%s", typed, printed, shown)
+			r.t.Errorf("%s\nprints\n%s\nand the page shows (-update rewrites it)\n%s", typed, printed, shown)
 		}
 		now.WriteString("$ " + typed + "\n" + printed)
 	}
@@ -142,18 +142,18 @@ func (r *reader) types(typed string) string {
 	if failed := new(exec.ExitError); err != nil && !errors.As(err, &failed) {
 		r.t.Fatalf("%s: %v", typed, err)
 	}
-	// As at home, and as wide, since it stands in tables.
+	// Both names are equally wide, because they appear in tables.
 	return strings.ReplaceAll(localAddress.ReplaceAllString(string(out), "10.0.0.120:8845"), "127.0.0.1", "10.0.0.120")
 }
 
 var localAddress = regexp.MustCompile(`127\.0\.0\.1:\d{5}`)
 
-// varying is what differs from one day and machine to the next.
+// varying matches text that differs from day to day and from machine to machine.
 var varying = []struct {
 	pattern *regexp.Regexp
 	as      string
 }{
-	// How far a change or an update is when somebody looks.
+	// The progress of a change or an update depends on the moment.
 	{regexp.MustCompile(`(?m)^  \.\.\. .*\n`), ""},
 	{regexp.MustCompile(`(?m)^(Sending|staged|installing|checking|undoing|done|The Base is restarting).*\n`), ""},
 	{regexp.MustCompile(`SHA256:[A-Za-z0-9+/]{43}|([0-9A-F]{2}:){31}[0-9A-F]{2}`), "FINGERPRINT"},

@@ -11,7 +11,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/client"
 )
 
-// exits is the one table of the exit codes. The first row that fits decides.
+// exits is the one table of exit codes. The first matching row decides.
 var exits = []struct {
 	code    int
 	meaning string
@@ -25,7 +25,7 @@ var exits = []struct {
 	{14, "what the Base reported does not verify; somebody may control it", isAny(client.ErrLyingBase)},
 	{15, "the audit has findings", isAny(errFindings)},
 	{16, "the change was not confirmed, so the Base undoes it or has undone it", isAny(client.ErrUndone)},
-	{17, "nothing to change: it is already so", isAny(client.ErrNoChange, errNotBanned)},
+	{17, "nothing to change: the Base already has these settings", isAny(client.ErrNoChange, errNotBanned)},
 	{18, "another change is under way; try again", isAny(client.ErrBusy, client.ErrConflict)},
 	{19, "the Base does not accept the release file: damaged, not signed, not newer, or for another machine", isAny(client.ErrRelease)},
 	{20, "the update failed; the Base went back to the previous version", isAny(client.ErrUpdateUndone)},
@@ -38,18 +38,18 @@ var exits = []struct {
 	{3, "no such Base, App, key or finding, or several match",
 		isAny(client.ErrNoSuchBase, client.ErrSeveralBases, client.ErrNoSuchApp, client.ErrNoSuchKey, errNoFinding)},
 	{6, "this App was revoked on the Base", isAny(client.ErrRevoked)},
-	{7, "the pairing is of no use any more; pair again", isAny(client.ErrPairAgain)},
+	{7, "the pairing can no longer be used; pair again", isAny(client.ErrPairAgain)},
 	{8, "nobody accepted the pairing, or somebody rejected it", isAny(client.ErrNotAccepted, client.ErrRejected)},
 	{9, "a pairing failed in a way that may have been an attack", isAny(client.ErrInterference)},
 	{10, "too many pairings failed in that way; wait three minutes", isAny(client.ErrTooManyReveals)},
 	{12, "the App's own file is damaged, not private, or in use, or the disk is full", isAny(client.ErrStorage)},
-	{5, "something else listens there, or the Base does not know this App", isAny(client.ErrSilent, client.ErrNotABase)},
+	{5, "another server answers there, or the Base does not know this App", isAny(client.ErrSilent, client.ErrNotABase)},
 	{4, "the Base cannot be reached, or did not answer in time", isAny(client.ErrUnreachable, client.ErrLost, context.DeadlineExceeded)},
 	{11, "the Base refused the request", client.Refused},
 	{1, "something else failed", func(error) bool { return true }},
 }
 
-// exitInterrupted is what shells make of Ctrl-C: 128 and the number of SIGINT.
+// exitInterrupted is the shell's code for Ctrl-C: 128 and the number of SIGINT.
 const exitInterrupted = 130
 
 func isAny(kinds ...error) func(error) bool {
@@ -75,7 +75,7 @@ func exitCode(ctx context.Context, err error) int {
 	return 1
 }
 
-// sentence is what the user reads.
+// sentence is the text for the user.
 func sentence(ctx context.Context, err error) string {
 	several := severalError{}
 	text := client.Explain(err)
@@ -88,7 +88,7 @@ func sentence(ctx context.Context, err error) string {
 	case isSeveral(err):
 		return "interrupted: " + text
 	}
-	// These say what is the matter at the Base.
+	// These errors say what is wrong at the Base.
 	if isAny(client.ErrInterference, client.ErrUndone, client.ErrUnsettled, client.ErrUpdateUnknown)(err) {
 		return "interrupted: " + text
 	}
@@ -104,7 +104,7 @@ func (p *program) sentence(ctx context.Context, err error) string {
 	return text
 }
 
-// usageError is a command that was typed wrongly.
+// usageError is a wrong command line.
 type usageError struct{ error }
 
 func (e usageError) Error() string { return e.error.Error() + "; see --help" }

@@ -15,7 +15,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/commandline"
 )
 
-// forFlag adds the flag that says how long an exception lasts.
+// forFlag adds the flag for the length of a lease.
 func forFlag(command *cobra.Command) *time.Duration {
 	length := new(time.Duration)
 	commandline.DurationVar(command.Flags(), length, "for", "how long: 5m (minutes) to 7d")
@@ -23,12 +23,11 @@ func forFlag(command *cobra.Command) *time.Duration {
 	return length
 }
 
-// chosen refuses an exception of which nobody has said how long it lasts, and one that
-// no Base takes.
+// chosen refuses a lease without a length, and a length that no Base accepts.
 func chosen(length time.Duration) error {
 	switch {
 	case length == 0:
-		return usageError{errors.New("say for how long, such as --for 1d; 5m (minutes) to 7d are allowed")}
+		return usageError{errors.New("give a time, such as --for 1d; 5m (minutes) to 7d are allowed")}
 	case length < client.MinLease || length > client.MaxLease || length%time.Second != 0:
 		return usageError{fmt.Errorf("--for %s is not possible: 5m (minutes) to 7d are allowed, in whole seconds",
 			commandline.FormatDuration(length))}
@@ -36,7 +35,7 @@ func chosen(length time.Duration) error {
 	return nil
 }
 
-// isExtra refuses a kind of extra API that there is not.
+// isExtra refuses an unknown kind of extra API.
 func isExtra(kind string) error {
 	if !slices.Contains(client.Extras(), kind) {
 		return usageError{fmt.Errorf("%q is not an extra API; available: %s", client.Printable(kind), strings.Join(client.Extras(), ", "))}

@@ -30,12 +30,12 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/testbed/appliancetest"
 )
 
-var updateDocuments = flag.Bool("update", false, "write what is generated in docs/app anew")
+var updateDocuments = flag.Bool("update", false, "rewrite the generated parts of docs/app")
 
 const jsonDocument = "../../docs/app/json.md"
 
-// shapes has what each command prints with --json: a value of its type, nil for nothing. A
-// command that is not here fails a test; so does a change of a type that is not in
+// shapes has the output of each command with --json: a value of its type, nil for nothing. The
+// test fails for a command without a row, and for a change of a type that is not in
 // docs/app/json.md (go test ./cmd/bitbox-app -run JSON -update writes it there).
 var shapes = map[string]any{
 	"bitbox-app apps list":   &basev1.ListAppsResponse{},
@@ -130,8 +130,8 @@ var shapes = map[string]any{
 	"bitbox-app watch": &basev1.Event{},
 }
 
-// keys lists what a value looks like as JSON: each path to something that is no object,
-// and what is there. A ? says that it may be absent, or null.
+// keys describes a value as JSON: each path to something that is not an object, and its type. A ?
+// means that it may be absent, or null.
 func keys(value any) map[string]string {
 	found := map[string]string{}
 	switch v := value.(type) {
@@ -232,7 +232,7 @@ func leaves(c *cobra.Command) []string {
 	return paths
 }
 
-// documented is the part of the document that is generated.
+// documented is the generated part of the document.
 func documented() string {
 	var b strings.Builder
 	for _, name := range slices.Sorted(maps.Keys(shapes)) {
@@ -289,7 +289,7 @@ func TestJSONIsDocumented(t *testing.T) {
 	}
 }
 
-// seen lists the paths in a value that was printed.
+// seen lists the paths in printed JSON.
 func seen(found map[string]bool, path string, value any) {
 	switch v := value.(type) {
 	case map[string]any:
@@ -309,7 +309,7 @@ func seen(found map[string]bool, path string, value any) {
 	}
 }
 
-// What the document says is what really comes.
+// The document describes the real output.
 func TestJSONIsAsDocumented(t *testing.T) {
 	a, dir := paired(t)
 	second := t.TempDir()
@@ -386,7 +386,7 @@ func TestJSONIsAsDocumented(t *testing.T) {
 		}
 	}
 	for name, shape := range shapes {
-		// which are like posture back and reboot
+		// they are like posture back and reboot
 		if shape != nil && !ran[name] && name != "bitbox-app posture confirm" && name != "bitbox-app shutdown" {
 			t.Errorf("%s is not run here", name)
 		}

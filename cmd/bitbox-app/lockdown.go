@@ -29,7 +29,7 @@ sessions of all other Apps. No keys are removed. 'bitbox-app posture unlock' lif
 		if err != nil {
 			return err
 		}
-		// It is the same whatever is open, and the Base is asked for nothing first.
+		// The text is the same whatever is open; the Base is asked for nothing first.
 		change := client.PostureChange{Field: "lockdown", Before: "off", After: "on",
 			Text: "The Base will be locked down: SSH off, extra APIs closed, no pairing from the network, all other sessions ended."}
 		if several != nil {

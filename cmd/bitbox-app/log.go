@@ -17,7 +17,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/changelog"
 )
 
-// logLines is how many entries are shown if nothing else is asked for.
+// logLines is how many entries are shown by default.
 const logLines = 30
 
 func (p *program) logCommand() *cobra.Command {
@@ -72,17 +72,17 @@ mark. With --json it prints one object (docs/app/log.md).`,
 	return command
 }
 
-// changesTime is how long reading a full log may take, over a slow network.
+// changesTime is how long it may take to read a full log over a slow network.
 const changesTime = 2 * time.Minute
 
-// changes are the entries that are shown of a log, which was verified whole.
+// changes are the entries to show, of a log that was verified whole.
 type changes struct {
 	view    *client.ChangeLog
 	entries []*systemv1.ChangeEntry
 	hashes  []changelog.Hash
 }
 
-// changesOf chooses the newest entries, from a moment on; 0 lines are all.
+// changesOf chooses the newest entries, from a time on; 0 lines means all.
 func changesOf(view *client.ChangeLog, from time.Time, lines int) changes {
 	if view == nil {
 		return changes{}
@@ -97,7 +97,7 @@ func changesOf(view *client.ChangeLog, from time.Time, lines int) changes {
 	return changes{view, entries, hashes}
 }
 
-// noChange stands for no entry.
+// noChange is the row for an empty log.
 const noChange = "No changes."
 
 var changeColumns = []string{"WHEN", "WHO", "WHAT", "RESULT", "DETAIL"}
@@ -139,7 +139,7 @@ func loggedOf(seen changes) loggedJSON {
 	return log
 }
 
-// loggedJSON and entryJSON are what --json prints. Their fields keep their meaning.
+// loggedJSON and entryJSON are the output of --json. Their fields keep their meaning.
 type loggedJSON struct {
 	Entries   []entryJSON `json:"entries"`
 	Last      uint64      `json:"last"`
@@ -169,7 +169,7 @@ func entryOf(e *systemv1.ChangeEntry, hash string) entryJSON {
 	}
 }
 
-// whoText is who did it, with a mark where that is the Middleware's word alone.
+// whoText is who did it, marked if that is only the Middleware's word.
 func whoText(e *systemv1.ChangeEntry) string {
 	name := e.GetAppName()
 	if name == "" {

@@ -19,7 +19,7 @@ import (
 // logsTime is how long the Base may search its log.
 const logsTime = time.Minute
 
-// priorities are those of syslog(3), the gravest first.
+// priorities are those of syslog(3), the most severe first.
 var priorities = []string{"emerg", "alert", "crit", "err", "warning", "notice", "info", "debug"}
 
 func (p *program) logsCommand() *cobra.Command {
@@ -105,7 +105,7 @@ func (p *program) printEntry(e *basev1.LogEntry) error {
 		client.Printable(e.GetText()))
 }
 
-// parsePriority takes a name or its number.
+// parsePriority reads a name or its number.
 func parsePriority(text string) (uint32, error) {
 	if i := slices.Index(priorities, strings.ToLower(text)); i >= 0 {
 		return uint32(i), nil
@@ -119,7 +119,7 @@ func parsePriority(text string) (uint32, error) {
 // sinceUsage explains the flag --since.
 const sinceUsage = "only from this time on, such as 1h, 3d, 15:04 or 2026-11-26"
 
-// sinceTime reads what was typed after --since; zero if nothing was.
+// sinceTime reads the argument of --since; zero if there is none.
 func sinceTime(text string) (time.Time, error) {
 	if text == "" {
 		return time.Time{}, nil
@@ -131,7 +131,7 @@ func sinceTime(text string) (time.Time, error) {
 	return t, nil
 }
 
-// parseTime reads a time for people.
+// parseTime reads a time as people write it.
 func parseTime(text string, now time.Time) (time.Time, error) {
 	if ago, err := commandline.ParseDuration(text); err == nil {
 		return now.Add(-ago), nil

@@ -13,7 +13,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/commandline"
 )
 
-// rebootTime is how long a machine may take until it answers again.
+// rebootTime is how long a machine may take to answer again.
 const rebootTime = 10 * time.Minute
 
 func (p *program) nameCommand() *cobra.Command {
@@ -167,7 +167,7 @@ With --wait the command ends once the Base answers again.`,
 				return p.printf("The Base is restarting.\n")
 			}
 			begun := time.Now()
-			if err := p.say("The Base is restarting. Waiting until it answers.\n"); err != nil {
+			if err := p.say("The Base is restarting. Waiting for it to answer.\n"); err != nil {
 				return err
 			}
 			if _, err := session.AwaitReboot(ctx, begun); err != nil {
@@ -210,7 +210,7 @@ func (p *program) shutdownCommand() *cobra.Command {
 	return command
 }
 
-// debianUpdates has the Base install Debian's updates, and shows what is done.
+// debianUpdates makes the Base install Debian's updates, and shows the progress.
 func (p *program) debianUpdates(ctx context.Context, session *client.Session) error {
 	err := session.InstallDebianUpdates(ctx, func(line string) error {
 		if p.json {

@@ -48,7 +48,7 @@ func run(args []string) int {
 	return exitCode(ctx, err)
 }
 
-// complain writes a sentence about what is wrong, broken between words.
+// complain prints a sentence about a problem, broken between words.
 func (p *program) complain(sentence string) {
 	fmt.Fprintln(p.errs, p.errs.Fold("  ", "bitbox-app: "+sentence))
 }
@@ -58,7 +58,7 @@ type program struct {
 	in       io.Reader
 	out      *terminal.Output
 	errs     *terminal.Output
-	terminal bool   // somebody sits at in
+	terminal bool   // a person is at in
 	running  bool   // the command line was understood
 	left     string // what an interruption leaves behind at the Base
 
@@ -130,7 +130,7 @@ your configuration directory.`,
 	return root
 }
 
-// helpWidth is how many columns help takes at most.
+// helpWidth is how many columns help uses at most.
 const helpWidth = 92
 
 // fitHelp breaks help between words where the terminal is narrower.
@@ -164,12 +164,11 @@ func (p *program) app(options client.Options) (*client.App, error) {
 	return client.New(options)
 }
 
-// callTime is how long a call may take: an address that is dead, then looking
-// for another one, then the handshake.
+// callTime is how long a call may take: trying a dead address, searching for another one, and the
+// handshake.
 const callTime = 20 * time.Second
 
-// limited bounds a command by --timeout, or else by what fits it; 0 is without
-// bound.
+// limited bounds a command by --timeout, or else by its own limit; 0 means no limit.
 func (p *program) limited(ctx context.Context, usual time.Duration) (context.Context, context.CancelFunc) {
 	if p.timeout > 0 {
 		usual = p.timeout
@@ -180,7 +179,7 @@ func (p *program) limited(ctx context.Context, usual time.Duration) (context.Con
 	return context.WithTimeout(ctx, usual)
 }
 
-// call runs one conversation with the Base that is meant.
+// call runs one conversation with the chosen Base.
 func (p *program) call(ctx context.Context, usual time.Duration, conversation func(context.Context, *client.Session) error) error {
 	app, err := p.app(client.Options{})
 	if err != nil {
@@ -217,15 +216,15 @@ func (p *program) talk(ctx context.Context, app *client.App, name string, usual 
 	return conversation(ctx, session)
 }
 
-// waiting tells whoever sits there what is being waited for, until something is printed.
+// waiting tells the user what the command waits for, until something is printed.
 func (p *program) waiting(format string, args ...any) {
 	if !p.json {
 		p.out.Wait(client.Printable(fmt.Sprintf(format, args...)))
 	}
 }
 
-// step tells how far something is: at a terminal in a line that the next step replaces, in
-// a pipe in a line of its own that begins with prefix.
+// step reports progress: at a terminal in one line that the next step replaces; in a pipe in
+// lines that begin with prefix.
 func (p *program) step(prefix, text string) error {
 	if p.out.Moves {
 		p.waiting("%s", text)
@@ -248,7 +247,7 @@ func (p *program) printf(format string, args ...any) error {
 	return err
 }
 
-// completeTime bounds what the shell waits for.
+// completeTime is how long the shell waits for completions.
 const completeTime = 2 * time.Second
 
 func (p *program) completeBases(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {

@@ -13,8 +13,8 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/testbed/netnstest"
 )
 
-// inNamespace runs the tests in a network of their own, since the Bases of the
-// scripts announce themselves.
+// inNamespace runs the tests in their own network, because the Bases of the scripts announce
+// themselves.
 type inNamespace struct{ m *testing.M }
 
 func (i inNamespace) Run() int { return netnstest.Run(leaktest.Checked(i.m)) }
@@ -23,8 +23,8 @@ func TestMain(m *testing.M) {
 	testscript.Main(inNamespace{m}, map[string]func(){"bitbox-app": main})
 }
 
-// isRoot tells whether this is root of the machine, not only of the namespace that its tests
-// run in.
+// isRoot tells whether this process is root of the machine, not only of the namespace that its
+// tests run in.
 func isRoot() bool {
 	users, err := os.ReadFile("/proc/self/uid_map") // inside, outside, how many
 	outside := strings.Fields(string(users))

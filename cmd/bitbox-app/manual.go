@@ -10,7 +10,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/packaging/manual"
 )
 
-// Built with this tag the program writes its man pages and completions, and nothing else.
+// With this build tag the program only writes its man pages and completions.
 func init() {
 	if err := manual.Main((&program{in: os.Stdin, out: &terminal.Output{To: os.Stdout}}).rootCommand()); err != nil {
 		fmt.Fprintln(os.Stderr, err)

@@ -18,8 +18,8 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/commandline"
 )
 
-// pairTime is how long somebody at the Base may take to accept the request: as
-// long as a pairing window is open.
+// pairTime is how long a person at the Base may take to accept the request: as long as a pairing
+// window is open.
 const pairTime = 180 * time.Second
 
 func (p *program) pairCommand() *cobra.Command {
@@ -89,7 +89,7 @@ they match.`,
 	return command
 }
 
-// target returns the addresses to pair with. With words no window has to be open.
+// target returns the addresses to pair with. With words, no window has to be open.
 func (p *program) target(ctx context.Context, lines <-chan line, args []string, words bool) ([]string, error) {
 	if len(args) > 1 {
 		return nil, usageError{errors.New("the address was given twice")}
@@ -139,8 +139,8 @@ func (p *program) target(ctx context.Context, lines <-chan line, args []string, 
 	return p.choose(ctx, lines, found)
 }
 
-// isAddress tells an address from the name of a Base: it is an IP address, or has a
-// port. A name with a dot in it may be either: "St. Gallen" or base.example.
+// isAddress tells an address from the name of a Base: it is an IP address, or has a port. A name
+// with a dot may be either: "St. Gallen" or base.example.
 func isAddress(s string) bool {
 	if _, port, err := net.SplitHostPort(s); err == nil {
 		_, err := strconv.ParseUint(port, 10, 16)
@@ -150,7 +150,7 @@ func isAddress(s string) bool {
 	return err == nil
 }
 
-// isHost tells whether something that is no Base's name may be a host's.
+// isHost tells whether a text that is not the name of a Base may be a host.
 func isHost(s string) bool { return strings.Contains(s, ".") && client.CheckAddress(s) == nil }
 
 func (p *program) choose(ctx context.Context, lines <-chan line, found []nearby) ([]string, error) {
@@ -175,22 +175,22 @@ func (p *program) choose(ctx context.Context, lines <-chan line, found []nearby)
 	}
 }
 
-// pairEvent is what `pair --json` prints, a line for each.
+// pairEvent is a line of `pair --json`.
 type pairEvent struct {
 	// Event is "requested", "code" or "paired".
 	Event string `json:"event"`
-	// Number is to be accepted at the Base ("requested").
+	// Number has to be accepted at the Base ("requested").
 	Number string `json:"number,omitempty"`
-	// What the Base calls itself, and the role it grants ("code").
+	// The Base's own name, and the role it grants ("code").
 	BaseName string `json:"baseName,omitempty"`
 	Role     string `json:"role,omitempty"`
-	// Words are to be typed into the owner's App ("code", with --words).
+	// Words have to be typed into the owner's App ("code", with --words).
 	Words string `json:"words,omitempty"`
 	// The pairing ("paired").
 	Base *basis `json:"base,omitempty"`
 }
 
-// say is for people; JSON has nothing of it.
+// say prints for people; JSON leaves it out.
 func (p *program) say(format string, args ...any) error {
 	if p.json {
 		return nil
@@ -199,7 +199,7 @@ func (p *program) say(format string, args ...any) error {
 }
 
 func (p *program) showNumber(number string, words bool) {
-	// A failure to print ends the pairing at the code, when nobody confirms it.
+	// If printing fails, the pairing ends at the code, because nobody confirms it.
 	if p.json {
 		_ = p.printJSON(pairEvent{Event: "requested", Number: number})
 		return
@@ -213,8 +213,8 @@ func (p *program) showNumber(number string, words bool) {
 	p.waiting("Waiting until %s is accepted at the Base", number)
 }
 
-// confirmWords shows the words, and asks what the owner's App says of them. What was
-// typed before they were shown does not answer.
+// confirmWords shows the words, and asks whether the owner's App says that they match. Input
+// typed before they were shown is not an answer.
 func (p *program) confirmWords(ctx context.Context, lines <-chan line, code client.Code) (bool, error) {
 	if p.json {
 		if err := p.printJSON(pairEvent{Event: "code", BaseName: code.BaseName, Role: roleName(code.Role), Words: code.Words}); err != nil {
@@ -247,8 +247,7 @@ func (p *program) confirm(ctx context.Context, lines <-chan line, code client.Co
 	if p.terminal && !p.json {
 		return p.compare(ctx, lines, code)
 	}
-	// The code is not shown, so that a script cannot give it back without having
-	// looked.
+	// The code is not shown, so a script cannot return it without reading it at the Base.
 	if p.json {
 		if err := p.printJSON(pairEvent{Event: "code", BaseName: code.BaseName, Role: roleName(code.Role)}); err != nil {
 			return false, err
@@ -272,8 +271,8 @@ func (p *program) confirm(ctx context.Context, lines <-chan line, code client.Co
 	}
 }
 
-// compare has the person at the terminal compare. What was typed before the code
-// was shown does not answer.
+// compare asks the person at the terminal to compare. Input typed before the code was shown is
+// not an answer.
 func (p *program) compare(ctx context.Context, lines <-chan line, code client.Code) (bool, error) {
 	if err := p.printf("\nThe Base %q will give this App, %q, the role %s.\n\nCode:  %s\n\n", code.BaseName, code.AppName, roleName(code.Role),
 		code.Digits); err != nil {
@@ -303,7 +302,7 @@ func (p *program) compare(ctx context.Context, lines <-chan line, code client.Co
 	}
 }
 
-// sixDigits reads a code, with or without spaces, and writes it as "123 456".
+// sixDigits reads a code, with or without spaces, and formats it as "123 456".
 func sixDigits(s string) (string, bool) {
 	s = strings.ReplaceAll(s, " ", "")
 	if len(s) != 6 || strings.Trim(s, "0123456789") != "" {
@@ -322,14 +321,14 @@ func (p *program) showPaired(base client.Base) error {
 	return p.printf("\nPaired with %q. This App is %q there, with the role %s.\n", base.Name, base.AppName, roleName(base.Role))
 }
 
-// line is what was typed, and when.
+// line is a typed line, and when it was typed.
 type line struct {
 	text string
 	at   time.Time
 }
 
-// maxTypedAhead is how many lines wait to be looked at. A line must not wait in
-// the reader, where it would get a later time than that at which it was typed.
+// maxTypedAhead is how many lines are kept unread. A line must not wait in the reader, where it
+// would get a later time than that of its typing.
 const maxTypedAhead = 100
 
 // readLines reads lines ahead, so that waiting for one can end with a context.
@@ -346,7 +345,7 @@ func readLines(in io.Reader) <-chan line {
 
 var errNoAnswer = errors.New("standard input ended before an answer")
 
-// nextLine returns the next line that was typed after a time.
+// nextLine returns the next line that was typed after this time.
 func nextLine(ctx context.Context, lines <-chan line, after time.Time) (string, error) {
 	for {
 		select {

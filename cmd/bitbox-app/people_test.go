@@ -16,7 +16,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// printed is what a command has printed so far.
+// printed is the output of a command so far.
 type printed struct {
 	mu   sync.Mutex
 	text bytes.Buffer
@@ -39,7 +39,7 @@ func (p *printed) String() string {
 	return p.text.String()
 }
 
-// await returns what the first group of a pattern matches, once it is there.
+// await returns the first group of a pattern, once it matches.
 func (p *printed) await(ctx context.Context, pattern string) (string, error) {
 	compiled := regexp.MustCompile(pattern)
 	for {
@@ -78,10 +78,10 @@ func startSide(ts *testscript.TestScript, dir string, args ...string) *side {
 	return s
 }
 
-// letInCommand runs both sides of a pairing at the appliance, which has no display:
-// `bitbox-app pair --words` with the directory DIR, and `bitbox-app pairing accept`
-// with the present one; it reads and types what two people would. What they print is in
-// the files app.out, app.err, owner.out and owner.err.
+// letInCommand runs both sides of a pairing at the appliance, which has no display: `bitbox-app
+// pair --words` with the directory DIR, and `bitbox-app pairing accept` with the present one. It
+// reads and types what two people would. The output is in the files app.out, app.err, owner.out
+// and owner.err.
 //
 //	letin DIR NAME ROLE [other-words|no]
 //	! letin ...                nobody may be let in
@@ -97,7 +97,7 @@ func letInCommand(ts *testscript.TestScript, neg bool, args []string) {
 	owner := startSide(ts, ts.Getenv(dirVariable), "pairing", "accept", number, "--role", args[2])
 	waiting, ended := context.WithCancel(ctx)
 	defer ended()
-	go func() { // before the words are there nobody waits for them any more
+	go func() { // if it ends before the words, nothing waits for them
 		err := <-owner.ended
 		ended()
 		owner.ended <- err

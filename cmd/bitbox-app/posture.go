@@ -15,8 +15,8 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/commandline"
 )
 
-// changeTime is how long a change may take: the person reads and decides, the Base
-// applies it, and the App confirms it.
+// changeTime is how long a change may take: the person reads and decides, the Base applies it,
+// and the App confirms it.
 const changeTime = 10 * time.Minute
 
 // consent is how a command asks before it changes something.
@@ -32,7 +32,7 @@ type consent struct {
 // What an interruption leaves behind.
 const (
 	nothingChanged = "nothing was changed"
-	perhapsDone    = "the Base may have done it already; look before you do it again"
+	perhapsDone    = "the Base may have done it already; check before you try again"
 )
 
 // consent adds the flag --yes to a command that changes something.
@@ -42,12 +42,12 @@ func (p *program) consent(command *cobra.Command) *consent {
 	return c
 }
 
-// approve shows what will be different, and asks.
+// approve shows the differences, and asks.
 func (c *consent) approve(ctx context.Context) client.Approve {
 	c.listen()
 	return func(changes []client.PostureChange) (bool, error) {
 		c.shown = changes
-		text := "This will be different at the Base:\n"
+		text := "Changes at the Base:\n"
 		for _, change := range changes {
 			text += "  " + c.program.out.Fold("  ", changeText(change)) + "\n"
 		}
@@ -55,7 +55,7 @@ func (c *consent) approve(ctx context.Context) client.Approve {
 	}
 }
 
-// listen reads from now on, to know what was typed too early.
+// listen starts reading, to recognise input that was typed too early.
 func (c *consent) listen() {
 	if c.lines == nil && c.mayAsk() {
 		c.lines = readLines(c.program.in)
@@ -63,15 +63,15 @@ func (c *consent) listen() {
 	c.program.left = nothingChanged
 }
 
-// mayAsk tells whether somebody sits there who can answer.
+// mayAsk tells whether a person is there to answer.
 func (c *consent) mayAsk() bool { return !c.yes && c.program.terminal && !c.program.json }
 
-// must asks about one change, and refuses it unless it is wanted.
+// must asks about one change, and returns an error unless the user wants it.
 func (c *consent) must(ctx context.Context, change client.PostureChange) error {
 	return approved(c.approve(ctx)([]client.PostureChange{change}))
 }
 
-// confirm asks about what is not a change at the Base.
+// confirm asks about something that is not a change at the Base.
 func (c *consent) confirm(ctx context.Context, text string) error {
 	c.listen()
 	return approved(c.ask(ctx, text))
@@ -84,7 +84,7 @@ func approved(yes bool, err error) error {
 	return err
 }
 
-// changeText marks what opens the Base further.
+// changeText marks changes that open the Base further.
 func changeText(change client.PostureChange) string {
 	if change.Opens {
 		return "[opens] " + client.Printable(change.Text)
@@ -92,7 +92,7 @@ func changeText(change client.PostureChange) string {
 	return client.Printable(change.Text)
 }
 
-// ask shows a text, and asks whether that is wanted.
+// ask shows a text, and asks for a yes.
 func (c *consent) ask(ctx context.Context, text string) (bool, error) {
 	p := c.program
 	switch {
@@ -100,12 +100,12 @@ func (c *consent) ask(ctx context.Context, text string) (bool, error) {
 		p.left = c.sent
 		return true, p.say("%s", text)
 	case !c.mayAsk():
-		return false, usageError{errors.New("nobody is at a terminal to approve this change; to make it without being asked, add --yes")}
+		return false, usageError{errors.New("there is no terminal to approve this change at; to make it without being asked, add --yes")}
 	}
 	if err := p.printf("%sGo on? [y/N] ", text); err != nil {
 		return false, err
 	}
-	// What was typed before the text was shown does not answer.
+	// Input typed before the text was shown is not an answer.
 	typed, err := nextLine(ctx, c.lines, time.Now())
 	if !strings.EqualFold(typed, "y") && !strings.EqualFold(typed, "yes") {
 		return false, err
@@ -115,7 +115,7 @@ func (c *consent) ask(ctx context.Context, text string) (bool, error) {
 	return true, err
 }
 
-// changed is what a change prints as JSON.
+// changed is the JSON output of a change.
 type changed struct {
 	Revision uint64                 `json:"revision"`
 	Changes  []client.PostureChange `json:"changes"`
@@ -127,7 +127,7 @@ func (c *consent) changed(view *client.PostureView) changed {
 	return changed{view.Effective().Revision, c.shown, c.connect}
 }
 
-// done tells that a change is in force.
+// done reports that a change is in force.
 func (c *consent) done(view *client.PostureView, err error) error {
 	if err != nil {
 		return err
@@ -147,12 +147,12 @@ func (p *program) apply(c *cobra.Command, asking *consent, change client.Change)
 	return p.applyAndSay(c, asking, change, nil)
 }
 
-// applyAndSay makes a change, and says how to use what it has opened: at is given the
+// applyAndSay makes a change, and says how to use what it has opened: at is called with the
 // address of the Base.
 func (p *program) applyAndSay(c *cobra.Command, asking *consent, change client.Change,
 	at func(host string, view *client.PostureView) *connection) error {
 	return p.call(c.Context(), changeTime, func(ctx context.Context, session *client.Session) error {
-		asking.sent = nothingChanged // the error says it once there is more
+		asking.sent = nothingChanged // if there are more, the error lists them
 		change.Approve = asking.approve(ctx)
 		change.Progress = func(step string) { _ = p.step("  ... ", step) }
 		view, err := session.Apply(ctx, change)
@@ -165,7 +165,7 @@ func (p *program) applyAndSay(c *cobra.Command, asking *consent, change client.C
 	})
 }
 
-// complete offers what the posture knows.
+// complete offers values from the posture.
 func (p *program) complete(of func(*client.PostureView) []string) cobra.CompletionFunc {
 	return func(c *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
 		if len(args) > 0 {
@@ -262,7 +262,7 @@ func postureRow(view *client.PostureView) [][]string {
 	return [][]string{{revision, ssh, strings.Join(extra, "; "), pairing, onOff[s.Lockdown], strconv.Itoa(len(s.Apps))}}
 }
 
-// shown is the posture in force, as JSON has it.
+// shown is the posture in force, in JSON.
 type shown struct {
 	Revision      uint64          `json:"revision"`
 	Trying        bool            `json:"trying"`
@@ -337,7 +337,7 @@ func (p *program) printPosture(view *client.PostureView) error {
 	if pending, trying, _ := view.Pending(); pending && !trying {
 		row("Revision", "%d, being applied", s.Revision)
 	} else if s.Trying {
-		row("Revision", "%d, being tried: undone in %s unless it is confirmed", s.Revision, left(s.UndoneIn))
+		row("Revision", "%d, on trial: undone in %s unless it is confirmed", s.Revision, left(s.UndoneIn))
 	} else {
 		row("Revision", "%d", s.Revision)
 	}
@@ -359,7 +359,7 @@ func (p *program) printPosture(view *client.PostureView) error {
 	if s.SSH {
 		row("SSH", "on for another %s, keys: %d", left(s.SSHRemaining), len(s.SSHKeys))
 	} else {
-		row("SSH", "off, keys that are kept: %d", len(s.SSHKeys))
+		row("SSH", "off, stored keys: %d", len(s.SSHKeys))
 	}
 	if s.PairingClosed {
 		row("Pairing", "only from the Base's console")
@@ -412,22 +412,22 @@ func historyRows(view *client.PostureView) [][]string {
 			cells = []string{"", "", ""}
 		}
 		if len(event.Changes) == 0 {
-			rows = append(rows, append(cells, "Nothing that is in force."))
+			rows = append(rows, append(cells, "No change to what is in force."))
 		}
 	}
 	return rows
 }
 
-// revision reads a revision that was typed.
+// revision reads a typed revision.
 func revision(typed string) (uint64, error) {
 	n, err := strconv.ParseUint(typed, 10, 64)
 	if err != nil {
-		return 0, usageError{fmt.Errorf("%q is not the number of a revision, which 'bitbox-app posture history' shows", client.Printable(typed))}
+		return 0, usageError{fmt.Errorf("%q is not the number of a revision; 'bitbox-app posture history' lists them", client.Printable(typed))}
 	}
 	return n, nil
 }
 
-// revisions are those that can be gone back to.
+// revisions are those that 'posture back' can go back to.
 func revisions(view *client.PostureView) []string {
 	var list []string
 	_, last := view.Posture()

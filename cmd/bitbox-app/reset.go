@@ -35,7 +35,7 @@ Base. To confirm, type the name of the Base.`,
 					typed, err = p.typeName(ctx, base)
 				}
 				if err == nil && typed == base {
-					p.left = "the Base may already be wiping itself; look at it, and if it is not, run the command again"
+					p.left = "the Base may already be wiping itself; check it, and if it is not, run the command again"
 					p.waiting("Waiting for the Base")
 				}
 				return typed, err
@@ -55,9 +55,9 @@ Base. To confirm, type the name of the Base.`,
 // typeName says what will be lost, and asks for the Base's name.
 func (p *program) typeName(ctx context.Context, base string) (string, error) {
 	if !p.terminal || p.json {
-		return "", usageError{errors.New("nobody is at a terminal to type the name of the Base; to wipe it without being asked, add --confirm NAME")}
+		return "", usageError{errors.New("there is no terminal to type the name of the Base at; to wipe it without being asked, add --confirm NAME")}
 	}
-	lines := readLines(p.in) // from now on, to know what was typed too early
+	lines := readLines(p.in) // start now, to recognise input that was typed too early
 	err := p.printf("This wipes the Base: its identity, all pairings and keys, and its posture.\nEvery App, this one included, must be paired again by somebody at the Base.\n"+
 		"To confirm, type the name of the Base, %s: ", client.Printable(base))
 	if err != nil {

@@ -27,7 +27,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/pairing"
 )
 
-// scriptTime bounds what a script waits for. Only one that fails reaches it.
+// scriptTime bounds each wait of a script. Only a failing script reaches it.
 const scriptTime = 60 * time.Second
 
 type stageKey struct{}
@@ -50,7 +50,7 @@ func newStage(env *testscript.Env) *stage {
 
 func stageOf(ts *testscript.TestScript) *stage { return ts.Value(stageKey{}).(*stage) }
 
-// the returns the Base of a name, which runs.
+// the returns the running Base with this name.
 func (s *stage) the(ts *testscript.TestScript, name string) *devbase.Base {
 	b, ok := s.bases[name]
 	if !ok {
@@ -59,7 +59,7 @@ func (s *stage) the(ts *testscript.TestScript, name string) *devbase.Base {
 	return b
 }
 
-// baseCommand starts and ends Bases, and acts for whoever stands at one:
+// baseCommand starts and stops Bases, and plays a person at one:
 //
 //	base start NAME [ADDRESS]   sets $NAME to the address it listens on
 //	base stop NAME
@@ -75,7 +75,7 @@ func baseCommand(ts *testscript.TestScript, neg bool, args []string) {
 		if len(args) > 2 {
 			address = args[2]
 		}
-		// A script is quicker than a person, and all from one address.
+		// A script is quicker than a person, and all its Apps have one address.
 		limits := admission.DefaultLimits()
 		limits.PerSecond, limits.Burst = 1000, 1000
 		b, err := devbase.Start(devbase.Config{
@@ -99,9 +99,9 @@ func baseCommand(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// pairScript runs `bitbox-app pair` and stands at the Base meanwhile: accepts the
-// number that the App shows, reads the code there and types it into the App.
-// What the App prints is in the files pair.out and pair.err.
+// pairScript runs `bitbox-app pair` and plays the person at the Base: it accepts the number that
+// the App shows, reads the code there and types it into the App. The App's output is in the files
+// pair.out and pair.err.
 //
 //	pair NAME ROLE [answer=base-no|app-other] ARGUMENTS...
 //	! pair ...                 the App must fail
@@ -181,7 +181,7 @@ func standAtBase(ctx context.Context, console pairing.Client, number <-chan uint
 			id, _ := pairing.CeremonyIDOf(snapshot)
 			code := snapshot.GetCeremony().GetCode()
 			if answer == "app-other" {
-				code = "000 000" // the chance that it is the code is a millionth
+				code = "000 000" // the chance that it is the code is one in a million
 			}
 			if err := console.Answer(ctx, id, answer != "base-no"); err != nil {
 				return err
@@ -197,7 +197,7 @@ func standAtBase(ctx context.Context, console pairing.Client, number <-chan uint
 	}
 }
 
-// numberWatcher finds the request number in what the App prints.
+// numberWatcher finds the request number in the App's output.
 type numberWatcher struct {
 	to    *bytes.Buffer
 	found chan uint32
@@ -219,7 +219,7 @@ func (w *numberWatcher) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// codeCommand runs a command that must end with a certain code:
+// codeCommand runs a command that must end with this exit code:
 //
 //	code 3 bitbox-app status
 func codeCommand(ts *testscript.TestScript, neg bool, args []string) {
@@ -241,8 +241,8 @@ func codeCommand(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// awaitCommand waits until a file, or what a command in the background has
-// printed into one, has a line that matches:
+// awaitCommand waits until a file, which a command in the background may be writing, has a line
+// that matches:
 //
 //	await FILE PATTERN
 func awaitCommand(ts *testscript.TestScript, neg bool, args []string) {
@@ -262,8 +262,7 @@ func awaitCommand(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// serverCommand listens on a port that is no Base's, and sets $NAME to its
-// address:
+// serverCommand listens on a port that does not belong to a Base, and sets $NAME to its address:
 //
 //	server silent|http|closed NAME
 func serverCommand(ts *testscript.TestScript, neg bool, args []string) {
@@ -297,8 +296,8 @@ func serverCommand(ts *testscript.TestScript, neg bool, args []string) {
 	}()
 }
 
-// fullDiskCommand puts a directory on a small file system of its own, and fills
-// that to the last byte. It needs root.
+// fullDiskCommand puts a directory on its own small file system, and fills that to the last byte.
+// It needs root.
 //
 //	fulldisk mount DIR
 //	fulldisk fill DIR

@@ -17,7 +17,7 @@ import (
 // serviceTime is how long a service may take to start or stop.
 const serviceTime = time.Minute
 
-// serviceActions are the commands, in their order. What takes a service away asks first:
+// serviceActions are the commands, in order. A command that takes a service away asks first:
 // question says what will happen to it.
 var serviceActions = []struct {
 	word, short, question string
@@ -92,7 +92,7 @@ func (p *program) listServices(c *cobra.Command) error {
 	}))
 }
 
-// serviceStyle has a service that is not well stand out.
+// serviceStyle makes an unhealthy service stand out.
 func serviceStyle(state string) terminal.Style {
 	if strings.HasPrefix(state, "failed") {
 		return terminal.Red
@@ -114,7 +114,7 @@ func serviceCells(s *basev1.Service, now time.Time) []string {
 	return []string{s.GetName(), serviceState(s), since, memory, fmt.Sprint(s.GetRestarts()), boot, s.GetDescription()}
 }
 
-// serviceState is a word, and why if it is not well.
+// serviceState is a word, with the reason if the service is not healthy.
 func serviceState(s *basev1.Service) string {
 	word := strings.ToLower(strings.TrimPrefix(s.GetState().String(), "STATE_"))
 	if s.GetReason() != "" {
@@ -149,8 +149,7 @@ func (p *program) changeService(c *cobra.Command, name string, action basev1.Ser
 	})
 }
 
-// completeServices offers the names of services that the action may be done to; none
-// given: all of them.
+// completeServices offers the names of services that allow the action; without an action, all.
 func (p *program) completeServices(action basev1.ServiceAction, one bool) cobra.CompletionFunc {
 	return func(c *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
 		if one && len(args) > 0 {

@@ -20,15 +20,15 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/app/terminal"
 )
 
-// onSeveral is the annotation of the commands that may run on several Bases at once.
-// All others refuse that.
+// onSeveral is the annotation of commands that may run on several Bases at once. All others
+// refuse that.
 var onSeveral = map[string]string{"bases": "several"}
 
-// atOnce is how many Bases are talked to at the same time.
+// atOnce is how many Bases are called at the same time.
 const atOnce = 16
 
-// chosenBases returns the names of the Bases that the flags mean; none if no flag was
-// given. Each of them is known to this App.
+// chosenBases returns the names of the Bases that the flags choose; none without such a flag.
+// This App knows each of them.
 func (p *program) chosenBases(app *client.App) ([]string, error) {
 	if p.all && len(p.bases) > 0 {
 		return nil, usageError{errors.New("--all and --base cannot be combined")}
@@ -71,8 +71,8 @@ func (p *program) chosenBases(app *client.App) ([]string, error) {
 	return names, nil
 }
 
-// severalBases returns the names of the Bases that a command is to run on side by side;
-// none if it is for one.
+// severalBases returns the names of the Bases that a command runs on side by side; none if it
+// runs on one.
 func (p *program) severalBases() ([]string, error) {
 	if !p.all && len(p.bases) == 0 {
 		return nil, nil
@@ -88,7 +88,7 @@ func (p *program) severalBases() ([]string, error) {
 	return names, nil
 }
 
-// checkSeveral refuses several Bases for a command that is for one.
+// checkSeveral refuses several Bases for a command that works on one.
 func (p *program) checkSeveral(c *cobra.Command) error {
 	several, err := p.severalBases()
 	switch {
@@ -106,8 +106,7 @@ func oneAtATime(c *cobra.Command) error {
 	return usageError{fmt.Errorf("'%s' works on one Base at a time; name it with --base", c.CommandPath())}
 }
 
-// oneBase refuses several Bases for what a command does to one only, though it shows
-// something of several.
+// oneBase refuses several Bases for the part of a command that works on one only.
 func (p *program) oneBase(c *cobra.Command) error {
 	if several, err := p.severalBases(); err != nil || several != nil {
 		return cmp.Or(err, oneAtATime(c))
@@ -119,24 +118,24 @@ func (p *program) oneBase(c *cobra.Command) error {
 type query[T any] struct {
 	// ask may run for several Bases at the same time.
 	ask func(context.Context, *client.Session) (T, error)
-	// doing, if set, is what whoever waits for one Base reads.
+	// doing, if set, tells the user what the command waits for at one Base.
 	doing string
-	// json is what JSON has of the answer, by default all of it.
+	// json is the JSON form of the answer, by default all of it.
 	json func(T) any
 	// show prints the answer of one Base.
 	show func(T) error
-	// With several Bases there is one table, and these are its columns after the Base's
-	// name, and its rows for one Base. empty stands for no row.
+	// With several Bases there is one table. These are its columns after the Base's name, and its
+	// rows for one Base. empty is the text for no rows.
 	columns []string
 	rows    func(T) [][]string
 	empty   string
-	// table, if set, chooses what of the table stands out or stays whole.
+	// table, if set, chooses which cells stand out or are never shortened.
 	table func(*table)
-	// verdict, if set, makes a failure of an answer that was shown.
+	// verdict, if set, turns an answer that was shown into a failure.
 	verdict func(T) error
 }
 
-// tableOf has a query show the table of several Bases, without their names, for one.
+// tableOf makes a query for one Base show the table of several, without the names.
 func tableOf[T any](p *program, q query[T]) query[T] {
 	q.show = func(answer T) error {
 		t := p.table(q.columns...)
@@ -151,18 +150,18 @@ func tableOf[T any](p *program, q query[T]) query[T] {
 	return q
 }
 
-// ofSeveral is what JSON has for each of several Bases, a line for each.
+// ofSeveral is the JSON line of each of several Bases.
 type ofSeveral struct {
 	Base string `json:"base"`
 	// Answer is what the command prints for this Base alone.
 	Answer json.RawMessage `json:"answer,omitempty"`
-	// Error is the sentence, and Code the exit code, that the command would have ended
-	// with for this Base alone; absent if it is 0.
+	// Error is the sentence, and Code the exit code, with which the command would have ended for
+	// this Base alone; absent if the code is 0.
 	Error string `json:"error,omitempty"`
 	Code  int    `json:"code,omitempty"`
 }
 
-// ask runs a query on the Base that is meant, or side by side on each of several.
+// ask runs a query on the chosen Base, or side by side on each of several.
 func ask[T any](p *program, c *cobra.Command, usual time.Duration, q query[T]) error {
 	several, err := p.severalBases()
 	if err != nil {
@@ -252,8 +251,8 @@ func ask[T any](p *program, c *cobra.Command, usual time.Duration, q query[T]) e
 	return errors.Join(t.print(), err)
 }
 
-// stream runs a conversation that prints lines as it goes. With several Bases each line
-// begins with the name of its Base, and conversation runs for all at the same time.
+// stream runs a conversation that prints lines as it goes. With several Bases each line begins
+// with the name of its Base, and the conversations run at the same time.
 func (p *program) stream(c *cobra.Command, usual time.Duration, conversation func(*program, context.Context, *client.Session) error) error {
 	several, err := p.severalBases()
 	if err != nil {
@@ -291,7 +290,7 @@ func (p *program) stream(c *cobra.Command, usual time.Duration, conversation fun
 	})
 }
 
-// lines gives on each whole line that is written.
+// lines passes on each whole line that is written.
 type lines struct {
 	emit func(line string) error
 	rest []byte
@@ -311,10 +310,9 @@ func (l *lines) Write(b []byte) (int, error) {
 	}
 }
 
-// sideBySide has a conversation with each of several Bases, some at the same time, and
-// calls ended for one after the other as they end. ended returns the failure that counts,
-// and another one if printing failed, which ends all. One Base that does not answer
-// does not hold up the others.
+// sideBySide runs a conversation with each of several Bases, some at the same time, and calls
+// ended for one at a time as they end. ended returns the failure that counts, and another one if
+// printing failed, which ends all. One Base that does not answer does not delay the others.
 func (p *program) sideBySide(ctx context.Context, usual time.Duration, bases []string,
 	conversation func(ctx context.Context, n int, session *client.Session) error, ended func(n int, err error) (failed,
 		unprinted error)) error {
@@ -363,8 +361,8 @@ func (p *program) sideBySide(ctx context.Context, usual time.Duration, bases []s
 	return severalError{failures, len(bases), differ}
 }
 
-// severalError is that a command failed on some of several Bases. It has the exit code
-// that all of these share.
+// severalError means that a command failed on some of several Bases. If all of these have the
+// same exit code, it has that code.
 type severalError struct {
 	failures []error
 	of       int
@@ -379,7 +377,7 @@ func (e severalError) Error() string {
 
 func (e severalError) Unwrap() []error { return e.failures[:1] }
 
-// marshal makes JSON on one line. A message of the API has every field.
+// marshal makes JSON on one line. A message of the API shows every field.
 func marshal(value any) ([]byte, error) {
 	message, ok := value.(proto.Message)
 	if !ok {

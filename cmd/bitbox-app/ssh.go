@@ -71,7 +71,7 @@ func (p *program) sshKeysCommand() *cobra.Command {
 	return command
 }
 
-// shownKeys lists the keys that are kept.
+// shownKeys lists the stored keys.
 func shownKeys(view *client.PostureView) []shownKey {
 	list := []shownKey{}
 	for _, key := range view.Effective().KnownSSHKeys {
@@ -119,7 +119,7 @@ accepted as well. All keys of a file are added in one change.
 Never give a private key away; add refuses one.`,
 		Example: `  bitbox-app ssh keys add ~/.ssh/id_ed25519.pub
   bitbox-app ssh keys add "ssh-ed25519 AAAA... anna" --name "Anna's laptop"`,
-		Args: commandline.Any(1), // a line that was not quoted is several
+		Args: commandline.Any(1), // an unquoted line is several arguments
 	}
 	command.Flags().StringVar(&name, "name", "", "what to call the key, instead of the comment in the file")
 	_ = command.RegisterFlagCompletionFunc("name", cobra.NoFileCompletions)
@@ -134,8 +134,8 @@ Never give a private key away; add refuses one.`,
 	return command
 }
 
-// publicKeys returns one line for each key in a file, unless what was typed is the key.
-// They are read here first, so that a private key gets no further.
+// publicKeys returns one line for each key in a file, unless the argument is the key itself. They
+// are checked here first, so that a private key never leaves this machine.
 func publicKeys(typed, name string) (string, error) {
 	keys, err := sshkey.ReadFile(typed, name)
 	if err != nil && !errors.Is(err, sshkey.ErrKey) && !errors.Is(err, sshkey.ErrPrivate) {

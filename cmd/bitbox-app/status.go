@@ -59,7 +59,7 @@ With --history it prints the measurements.`,
 	return command
 }
 
-// statusAnswer is what a Base tells of itself. history is empty where it keeps none.
+// statusAnswer is a Base's answer about itself. history is empty if the Base keeps none.
 type statusAnswer struct {
 	info    *basev1.GetInfoResponse
 	history *basev1.GetHistoryResponse
@@ -90,7 +90,7 @@ func infoRow(info *basev1.GetInfoResponse) [][]string {
 	}}
 }
 
-// freeStyle has what is running out stand out.
+// freeStyle makes a resource that is running out stand out.
 func freeStyle(cell string) terminal.Style {
 	var percent int
 	if _, err := fmt.Sscanf(cell, "%d %% free", &percent); err != nil || percent >= 10 {
@@ -99,7 +99,7 @@ func freeStyle(cell string) terminal.Style {
 	return terminal.Red
 }
 
-// freePart is how much of something is free.
+// freePart is the free part of something.
 func freePart(available, total uint64) string {
 	if total == 0 {
 		return "unknown"
@@ -119,7 +119,7 @@ func (p *program) printInfo(info *basev1.GetInfoResponse, drawn curves.Curves) e
 	row("Software", "%s, protocol %d", info.GetSoftwareVersion(), info.GetProtocolVersion())
 	row("Up", "%s (software: %s)", duration(info.GetMachineUptimeSeconds()), duration(info.GetDaemonUptimeSeconds()))
 	if info.GetTimeZone() != "" {
-		// As every time that the App shows, in the zone of this computer.
+		// Like every time that the App shows, in this computer's time zone.
 		row("Time", "%s", when(info.GetTime().AsTime(), time.Now()))
 		row("Time zone", "%s", info.GetTimeZone())
 	}
@@ -129,7 +129,7 @@ func (p *program) printInfo(info *basev1.GetInfoResponse, drawn curves.Curves) e
 	if err := table.print(); err != nil {
 		return err
 	}
-	// In a table of their own, so that what is drawn stands close by.
+	// In a table of their own, to keep the curves close to their values.
 	table = p.table()
 	var load []string
 	for _, l := range info.GetLoadAverage() {
@@ -144,7 +144,7 @@ func (p *program) printInfo(info *basev1.GetInfoResponse, drawn curves.Curves) e
 	return table.print()
 }
 
-// measuredQuery asks for what was measured.
+// measuredQuery asks for the measurements.
 func measuredQuery(p *program) query[*basev1.GetHistoryResponse] {
 	return tableOf(p, query[*basev1.GetHistoryResponse]{
 		ask: func(ctx context.Context, session *client.Session) (*basev1.GetHistoryResponse, error) {

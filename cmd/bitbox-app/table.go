@@ -6,24 +6,23 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/app/terminal"
 )
 
-// table prints columns. What it prints came from somewhere else, so each cell is
-// made printable.
+// table prints columns. Its content comes from elsewhere, so each cell is made printable.
 type table struct{ table *terminal.Table }
 
 func (p *program) table(header ...string) *table { return &table{p.out.Table(header...)} }
 
 func (t *table) row(cells ...string) { t.table.Row(printable(cells)...) }
 
-// sentence adds a row whose last cell is not shortened.
+// sentence adds a row whose last cell is never shortened.
 func (t *table) sentence(cells ...string) { t.table.Sentence(printable(cells)...) }
 
-// whole keeps columns, by their words in the header, from being shortened.
+// whole keeps columns, named by their headers, from being shortened.
 func (t *table) whole(columns ...string) *table {
 	t.table.Whole(columns...)
 	return t
 }
 
-// styled has a column stand out by what its cells say.
+// styled makes cells of a column stand out, depending on their text.
 func (t *table) styled(column string, of func(cell string) terminal.Style) *table {
 	t.table.Styled(column, of)
 	return t
@@ -38,7 +37,7 @@ func printable(cells []string) []string {
 	return cells
 }
 
-// What the dashboard says too, it says in the same words.
+// The dashboard uses the same words.
 var (
 	roleName = words.Role
 	when     = words.When

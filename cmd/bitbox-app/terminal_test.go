@@ -31,11 +31,11 @@ import (
 
 const (
 	ctrlC = "\x03"
-	// ended stands before the exit code, once the program has ended.
+	// ended comes before the exit code, once the program has ended.
 	ended = "It has ended with "
 )
 
-// sitting is somebody who sits at a real terminal, in which bitbox-app runs.
+// sitting is a person at a real terminal in which bitbox-app runs.
 type sitting struct {
 	t       *testing.T
 	command *exec.Cmd
@@ -43,11 +43,11 @@ type sitting struct {
 
 	mu     sync.Mutex
 	come   *sync.Cond
-	screen bytes.Buffer // all that was ever written
+	screen bytes.Buffer // everything that was written
 	ended  bool
 }
 
-// sit runs bitbox-app in a pseudo-terminal (pty(7)) of so many columns.
+// sit runs bitbox-app in a pseudo-terminal (pty(7)) with this many columns.
 func sit(t *testing.T, dir string, columns uint16, environment []string, args ...string) *sitting {
 	t.Helper()
 	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR|syscall.O_NOCTTY, 0)
@@ -74,8 +74,8 @@ func sit(t *testing.T, dir string, columns uint16, environment []string, args ..
 	if err != nil {
 		t.Fatal(err)
 	}
-	// A shell stays in the terminal until all is read: the kernel hangs a terminal up, with
-	// what was not read yet, when its first process ends.
+	// A shell stays in the terminal until everything was read: when the first process of a
+	// terminal ends, the kernel hangs the terminal up, and drops unread output.
 	s := &sitting{t: t, master: master,
 		command: exec.Command("/bin/sh", append([]string{"-c", `trap : INT; "$@"; echo "` + ended + `$?."; read -r _`, "sh", path}, args...)...)}
 	s.come = sync.NewCond(&s.mu)
@@ -92,7 +92,7 @@ func sit(t *testing.T, dir string, columns uint16, environment []string, args ..
 			n, err := master.Read(buffer)
 			s.mu.Lock()
 			s.screen.Write(buffer[:n])
-			s.ended = err != nil // EIO: nobody has the terminal open any more
+			s.ended = err != nil // EIO: no process has the terminal open any more
 			s.come.Broadcast()
 			s.mu.Unlock()
 			if err != nil {
@@ -104,7 +104,7 @@ func sit(t *testing.T, dir string, columns uint16, environment []string, args ..
 	return s
 }
 
-// await waits until a text has come, and returns all that has.
+// await waits for a text, and returns all output so far.
 func (s *sitting) await(text string) string {
 	s.t.Helper()
 	return s.awaits(regexp.MustCompile(regexp.QuoteMeta(text)))
@@ -130,8 +130,8 @@ func (s *sitting) types(text string) {
 	}
 }
 
-// yes answers until that has an effect. What is typed before the program has looked at its
-// clock does not answer, and nobody can see when it has.
+// yes answers until that has an effect. Input typed before the program has read its clock is not
+// an answer, and a test cannot see when it has.
 func (s *sitting) yes(effect func() bool) {
 	s.t.Helper()
 	for deadline := time.Now().Add(scriptTime); !effect(); time.Sleep(50 * time.Millisecond) {
@@ -142,7 +142,7 @@ func (s *sitting) yes(effect func() bool) {
 	}
 }
 
-// end waits for the end, and returns the exit code and all that was written.
+// end waits for the end, and returns the exit code and all output.
 func (s *sitting) end() (int, string) {
 	s.t.Helper()
 	all := s.awaits(regexp.MustCompile(ended + `\d+\.`))
@@ -156,10 +156,10 @@ func (s *sitting) end() (int, string) {
 	return code, strings.ReplaceAll(screen, "\r\n", "\n")
 }
 
-// unfolded undoes that a sentence is broken between words.
+// unfolded joins a sentence that was broken between words.
 func unfolded(screen string) string { return strings.ReplaceAll(screen, "\n  ", " ") }
 
-// interrupted expects that it ends by Ctrl-C, with a sentence.
+// interrupted expects the program to end by Ctrl-C, with a sentence.
 func (s *sitting) interrupted(sentence string) {
 	s.t.Helper()
 	s.types(ctrlC)
@@ -169,7 +169,7 @@ func (s *sitting) interrupted(sentence string) {
 	}
 }
 
-// paired starts an appliance with which an App is paired.
+// paired starts an appliance and pairs an App with it.
 func paired(t *testing.T) (a *appliancetest.Appliance, dir string) {
 	t.Helper()
 	netnstest.Require(t)
@@ -189,7 +189,7 @@ func paired(t *testing.T) (a *appliancetest.Appliance, dir string) {
 	return a, dir
 }
 
-// posture is what the Base has signed.
+// posture is the posture that the Base has signed.
 func postureIn(t *testing.T, dir string) *client.PostureView {
 	t.Helper()
 	app, err := client.New(client.Options{Dir: dir, NoDiscovery: true})
@@ -210,7 +210,7 @@ func postureIn(t *testing.T, dir string) *client.PostureView {
 	return view
 }
 
-// halting forwards connections to an address, and so many bytes to it on each of them.
+// halting forwards connections to an address, but only this many bytes of each.
 func halting(t *testing.T, to string, bytes int64) string {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -233,7 +233,7 @@ func halting(t *testing.T, to string, bytes int64) string {
 			context.AfterFunc(ctx, func() { _ = from.Close(); _ = base.Close() })
 			go func() {
 				_, _ = io.CopyN(base, from, bytes)
-				_, _ = io.Copy(io.Discard, from) // until the App hangs up
+				_, _ = io.Copy(io.Discard, from) // until the App closes the connection
 				_ = base.Close()
 			}()
 			go func() { _, _ = io.Copy(from, base) }()
@@ -260,11 +260,11 @@ func TestCtrlCBeforeTheYesChangesNothing(t *testing.T) {
 	}
 }
 
-// The change is tried, and its confirmation cannot come through. Whoever gives up then is
-// told what the Base does, and it does that.
-func TestCtrlCWhileAChangeIsTriedLeavesItToBeUndone(t *testing.T) {
+// The change is on trial, and its confirmation cannot get through. A user who gives up then is
+// told what the Base does, and the Base does that.
+func TestCtrlCDuringATryLeavesTheChangeToBeUndone(t *testing.T) {
 	a, dir := paired(t)
-	// What the pairing has changed is in force before.
+	// The changes of the pairing are already in force.
 	for pending := true; pending; {
 		pending, _, _ = postureIn(t, dir).Pending()
 	}
@@ -273,7 +273,7 @@ func TestCtrlCWhileAChangeIsTriedLeavesItToBeUndone(t *testing.T) {
 	var changes atomic.Int32
 	examined := make(chan struct{})
 	a.Machine.WhenExamined(func() {
-		if changes.Add(1) == 1 { // the undoing is examined as well
+		if changes.Add(1) == 1 { // the undoing is checked as well
 			a.Shut()
 			close(examined)
 		}
@@ -296,7 +296,7 @@ func TestCtrlCWhileAChangeIsTriedLeavesItToBeUndone(t *testing.T) {
 			a.Advance(time.Minute)
 		}
 		if !pending && !trying && len(view.Effective().Endpoints) == 1 {
-			return // the entry alone
+			return // only the entry
 		}
 		if time.Now().After(deadline) {
 			t.Fatalf("after a minute: %+v", view.Effective())
@@ -336,15 +336,15 @@ func TestCtrlCWhileWaitingErasesTheLine(t *testing.T) {
 	s.await("The Base is inspecting itself")
 	s.types(ctrlC)
 	code, screen := s.end()
-	// What the terminal itself shows for the key is erased too, or stands before.
+	// The terminal's own echo of the key is erased too, or comes before.
 	if want := regexp.MustCompile(`\r\x1b\[K(\^C)?bitbox-app: interrupted: the audit changes nothing\n$`); code != exitInterrupted ||
 		!want.MatchString(screen) {
 		t.Errorf("%d: %q", code, screen)
 	}
 }
 
-// One of two Bases does not answer, and somebody loses patience.
-func TestCtrlCShowsWhatSeveralBasesHaveSaid(t *testing.T) {
+// One of two Bases does not answer, and the user loses patience.
+func TestCtrlCShowsTheAnswersOfOtherBases(t *testing.T) {
 	r := newReader(t)
 	r.appliances["Cellar"].Shut()
 	s := sit(t, r.dir, 100, nil, "lockdown", "--all")
@@ -361,7 +361,7 @@ func TestCtrlCShowsWhatSeveralBasesHaveSaid(t *testing.T) {
 	}
 }
 
-func TestCtrlCAtTheFactoryResetsQuestionWipesNothing(t *testing.T) {
+func TestCtrlCAtTheQuestionOfAFactoryResetWipesNothing(t *testing.T) {
 	_, dir := paired(t)
 	s := sit(t, dir, 80, nil, "factory-reset")
 	s.await("To confirm, type the name of the Base, ")
@@ -376,7 +376,7 @@ func TestCtrlCDuringAPairingStoresNothing(t *testing.T) {
 	s.await("Waiting ...")
 	s.interrupted("no code was shown and nothing is stored; the Base forgets the request")
 
-	// Both ends are asked for the code.
+	// Both ends are asked about the code.
 	ctx, cancel := context.WithTimeout(t.Context(), scriptTime)
 	defer cancel()
 	s = sit(t, dir, 80, nil, "pair", a.Address())
@@ -400,7 +400,7 @@ func TestCtrlCDuringAPairingStoresNothing(t *testing.T) {
 	}
 }
 
-func TestCtrlCEndsWatchingAsItShould(t *testing.T) {
+func TestCtrlCEndsWatchWithSuccess(t *testing.T) {
 	_, dir := paired(t)
 	s := sit(t, dir, 80, nil, "watch")
 	s.await("Watching. Ctrl-C ends it.")
@@ -410,7 +410,7 @@ func TestCtrlCEndsWatchingAsItShould(t *testing.T) {
 	}
 }
 
-func TestColoursAndWidthAreThoseOfTheTerminal(t *testing.T) {
+func TestColoursAndWidthFollowTheTerminal(t *testing.T) {
 	_, dir := paired(t)
 	const columns = 80
 	const bold = "\x1b[1mID\x1b[0m"
@@ -450,8 +450,8 @@ func TestColoursAndWidthAreThoseOfTheTerminal(t *testing.T) {
 	}
 }
 
-// Names and sentences come from the network. None of them moves the cursor.
-func TestNoNameReachesTheTerminalAsAnEscape(t *testing.T) {
+// Names and sentences come from the network. None of them may move the cursor.
+func TestNoNameReachesTheTerminalAsAnEscapeSequence(t *testing.T) {
 	const hostile = "Home\x1b[2J\u202e\r\n\x07"
 	var to bytes.Buffer
 	p := &program{out: &terminal.Output{To: &to, Color: true}}

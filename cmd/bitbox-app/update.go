@@ -15,8 +15,8 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/commandline"
 )
 
-// updateTime is how long an update may take: bringing the file, waiting for Debian's own
-// updates, installing on a slow card, and going back.
+// updateTime is how long an update may take: sending the file, waiting for Debian's own updates,
+// installing on a slow card, and going back.
 const updateTime = time.Hour
 
 func (p *program) updateCommand() *cobra.Command {
@@ -111,7 +111,7 @@ type updateTeller struct {
 	err  error
 }
 
-// sentParts is into how many lines the sending of a file is divided in a pipe.
+// sentParts is how many lines report the upload in a pipe.
 const sentParts = 4
 
 func (t *updateTeller) tell(progress client.UpdateProgress) {
@@ -127,7 +127,7 @@ func (t *updateTeller) tell(progress client.UpdateProgress) {
 		line = fmt.Sprintf("Sending: %d %% of %s", part*100/parts, size(t.size))
 		event["sent"], event["size"] = progress.Sent, t.size
 	case progress.Away:
-		line = "The Base is restarting. Waiting until it answers."
+		line = "The Base is restarting. Waiting for it to answer."
 		event["away"] = true
 	default:
 		line = updatePhase(u) + ": " + u.GetStep()

@@ -14,9 +14,9 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/commandline"
 )
 
-// watchFlags say how much of the past is shown.
+// watchFlags say how much of the past to show.
 type watchFlags struct {
-	since time.Time // zero: what was not seen
+	since time.Time // zero: everything unseen
 	kept  bool
 	past  bool
 }
@@ -39,7 +39,7 @@ With --json it prints one event per line (bitbox.base.v1.Event, docs/app/watch.m
 		Annotations: onSeveral,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if since != "" && flags.kept {
-				return usageError{errors.New("watch wants --since or --kept, and not both")}
+				return usageError{errors.New("--since and --kept cannot be combined")}
 			}
 			var err error
 			if flags.since, err = sinceTime(since); err != nil {
@@ -70,7 +70,7 @@ func (p *program) watch(ctx context.Context, session *client.Session, flags watc
 		w.from = flags.since
 	case seen > 0:
 		watch.After, w.away = seen, true
-	default: // it has never looked; what was before its time is not news to it
+	default: // it has never looked; older events are no news to it
 		w.away = true
 		if w.from, err = p.pairedAt(session); err != nil {
 			return err
@@ -102,17 +102,17 @@ func (p *program) pairedAt(session *client.Session) (time.Time, error) {
 	return time.Time{}, nil
 }
 
-// watcher shows events, and keeps which were shown.
+// watcher shows events, and remembers which were shown.
 type watcher struct {
 	*program
 	session *client.Session
-	from    time.Time // what is older is not shown
-	away    bool      // what is of the past was not seen yet
+	from    time.Time // older events are not shown
+	away    bool      // past events that were not seen yet
 	missed  []*basev1.Event
 	seen    uint64
 	live    bool
 	cut     bool
-	// pastOnly: nothing is waited for.
+	// pastOnly: do not wait for more.
 	pastOnly bool
 }
 
@@ -130,7 +130,7 @@ func (w *watcher) run(ctx context.Context, watch client.Watch) error {
 
 func (w *watcher) show(event *basev1.Event) error {
 	if event.GetPast() && !w.live {
-		// Their number is said before them.
+		// Their number is printed before them.
 		if !event.GetTime().AsTime().Before(w.from) {
 			w.missed = append(w.missed, event)
 		}
@@ -141,7 +141,7 @@ func (w *watcher) show(event *basev1.Event) error {
 		if err := w.showMissed(now); err != nil {
 			return err
 		}
-		// All that is kept up to here was shown, or is older than what was asked for.
+		// Every event up to here was shown, or is older than requested.
 		if err := w.keep(now.GetLastSequence(), now.GetLastSequence() < w.seen); err != nil {
 			return err
 		}
@@ -182,7 +182,7 @@ func (w *watcher) showMissed(now *basev1.SubscribedEvent) error {
 	return nil
 }
 
-// keep keeps that an event was shown.
+// keep remembers that an event was shown.
 func (w *watcher) keep(sequence uint64, anew bool) error {
 	if sequence <= w.seen && !anew {
 		return nil
@@ -191,7 +191,7 @@ func (w *watcher) keep(sequence uint64, anew bool) error {
 	return w.session.SawEvents(sequence)
 }
 
-// lost is told when the connection was lost.
+// lost is called when the connection was lost.
 func (w *watcher) lost(err error) {
 	w.cut = true
 	if !w.json {
@@ -217,7 +217,7 @@ func (w *watcher) printEvent(event *basev1.Event) error {
 	return w.printf("%s  %s\n", at.Format(layout), client.Printable(eventText(event)))
 }
 
-// eventText says in words what has happened, and what is missing.
+// eventText describes an event in words, and what is missing.
 func eventText(event *basev1.Event) string {
 	text := eventWords(event)
 	var missing []string
@@ -233,7 +233,7 @@ func eventText(event *basev1.Event) string {
 	return text
 }
 
-// eventWords is the one place where each kind of event has its words.
+// eventWords is the one place with the words of each kind of event.
 func eventWords(event *basev1.Event) string {
 	app := func(format string, app *basev1.App) string { return fmt.Sprintf(format, app.GetName(), app.GetId()) }
 	switch e := event.GetEvent().(type) {
@@ -246,8 +246,8 @@ func eventWords(event *basev1.Event) string {
 	case *basev1.Event_AppRevoked:
 		return app("%q (%s) was revoked.", e.AppRevoked.GetApp())
 	case *basev1.Event_AppRoleChanged:
-		return app("%q (%s) is", e.AppRoleChanged.GetApp()) + " " + roleName(e.AppRoleChanged.GetApp().GetRole()) +
-			" now, and was " + roleName(e.AppRoleChanged.GetBefore()) + "."
+		return app("%q (%s) is now", e.AppRoleChanged.GetApp()) + " " + roleName(e.AppRoleChanged.GetApp().GetRole()) +
+			" instead of " + roleName(e.AppRoleChanged.GetBefore()) + "."
 	case *basev1.Event_SessionStarted:
 		return app("%q (%s) connected.", e.SessionStarted.GetApp())
 	case *basev1.Event_SessionEnded:
@@ -284,7 +284,7 @@ func eventWords(event *basev1.Event) string {
 	return "This App does not know this kind of event; its software may be too old."
 }
 
-// postureText says what somebody has changed of how open the Base is.
+// postureText describes a change of how open the Base is.
 func postureText(e *basev1.PostureChangedEvent) string {
 	text := strings.TrimSuffix(strings.Join(e.GetChanges(), " "), ".")
 	by := e.GetBy()
@@ -343,14 +343,14 @@ func startText(e *basev1.BaseStartedEvent) string {
 }
 
 func stopText(e *basev1.MachineStoppingEvent) string {
-	text := "The machine restarts"
+	text := "The machine is restarting"
 	if e.GetPowerOff() {
-		text = "The machine is switched off"
+		text = "The machine is shutting down"
 	}
 	if by := e.GetBy(); by != nil {
-		return text + ", as " + appText(by) + " has asked."
+		return text + ", as requested by " + appText(by) + "."
 	}
-	return text + ", as somebody at the Base has asked."
+	return text + ", as requested by somebody at the Base."
 }
 
 func bansText(e *basev1.BansChangedEvent) string {

@@ -133,17 +133,17 @@ this App signs, the Base shows what the new App may do and asks only whether to 
 	return command
 }
 
-// acceptTime is how long letting an App in takes at most: the Base waits 60 s for the
-// request and 120 s for the answers, and the App connects.
+// acceptTime is how long letting an App in takes at most: the Base waits 60 s for the request and
+// 120 s for the answers, and then the App connects.
 const acceptTime = 220 * time.Second
 
-// acceptEvent is what `pairing accept --json` prints, a line for each.
+// acceptEvent is a line of `pairing accept --json`.
 type acceptEvent struct {
 	// Event is "accepted", "words", "matched" or "let in".
 	Event string `json:"event"`
 	// App is what the new App calls itself ("words").
 	App string `json:"app,omitempty"`
-	// Problem is why what was typed is no six words ("words").
+	// Problem is why the typed text was not six words ("words").
 	Problem string `json:"problem,omitempty"`
 	// Listed: the Base has signed that the App is paired ("let in").
 	Listed bool `json:"listed,omitempty"`
@@ -199,7 +199,7 @@ they match its own. Only then confirm in the new App.
 	return command
 }
 
-// tell says the same to a person or to a program.
+// tell prints the same for a person or for a program.
 func (p *program) tell(event acceptEvent, format string, args ...any) error {
 	if p.json {
 		return p.printJSON(event)
@@ -207,7 +207,7 @@ func (p *program) tell(event acceptEvent, format string, args ...any) error {
 	return p.printf(format, args...)
 }
 
-// askWords asks for the words of the new App. What was typed before does not answer.
+// askWords asks for the words of the new App. Input typed before that is not an answer.
 func (p *program) askWords(ctx context.Context, lines <-chan line, app client.NewApp, role basev1.Role) (string, error) {
 	text := fmt.Sprintf("\n%q asks to become %s of this Base.\nType the six words that it shows, or just press Enter to refuse it: ",
 		client.Printable(app.Name), roleName(role))

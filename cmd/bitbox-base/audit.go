@@ -24,23 +24,23 @@ import (
 // auditTime bounds an audit, and a fix with the audit after it.
 const auditTime = 7 * time.Minute
 
-// Exit codes of audit, beside those of the whole program.
+// Exit codes of audit, in addition to those of the whole program.
 const (
 	exitWarning  = 10
 	exitCritical = 11
 )
 
-// severe is what an audit ends with that has found something.
+// severe is the error of an audit that has found something.
 type severe struct {
 	findings int
 	gravest  basev1.Finding_Severity
 }
 
 func (e severe) Error() string {
-	return fmt.Sprintf("%s to look at; the gravest is %s", count(e.findings, "finding"), words(e.gravest.String(), "SEVERITY_"))
+	return fmt.Sprintf("%s to check; the most severe is %s", count(e.findings, "finding"), words(e.gravest.String(), "SEVERITY_"))
 }
 
-// exitCode tells scripts how grave it is.
+// exitCode tells scripts how severe it is.
 func (e severe) exitCode() int {
 	if e.gravest == basev1.Finding_SEVERITY_CRITICAL {
 		return exitCritical
@@ -58,7 +58,7 @@ func count(n int, what string) string {
 func (p *program) auditCommand() *cobra.Command {
 	command := &cobra.Command{
 		Use:   "audit",
-		Short: "Ask the live system whether it is as closed as it should be",
+		Short: "Check whether the live system is as closed as it should be",
 		Long: `audit compares the live system with the posture in force: what listens, the packet
 filters, the servers, their sandboxes, files, users and updates. It speaks to the
 system helper, as root at the Base's console.
@@ -86,7 +86,7 @@ critical; any other means that the audit did not take place.`,
 		},
 		&cobra.Command{
 			Use:    "repair ID",
-			Short:  "Do a repair outside of the system helper's sandbox",
+			Short:  "Do a repair outside the system helper's sandbox",
 			Long:   `repair is what the unit bitbox-base-repair@ID.service runs. Type fix instead.`,
 			Hidden: true,
 			Args:   commandline.Args(1, 1),

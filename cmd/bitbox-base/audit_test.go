@@ -13,7 +13,7 @@ func finding(id string, severity basev1.Finding_Severity) *basev1.Finding {
 		Fixable: true}
 }
 
-func TestExitCodeOfAnAuditTellsHowGraveItIs(t *testing.T) {
+func TestExitCodeOfAnAuditTellsTheSeverity(t *testing.T) {
 	info := finding("a", basev1.Finding_SEVERITY_INFO)
 	warning := finding("b", basev1.Finding_SEVERITY_WARNING)
 	critical := finding("c", basev1.Finding_SEVERITY_CRITICAL)

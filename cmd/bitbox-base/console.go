@@ -67,7 +67,7 @@ func showScreen(ctx context.Context, helper helperclient.Client) error {
 	return screen.Run(ctx)
 }
 
-// consoleHelper is the system helper as the console asks it.
+// consoleHelper is the system helper, in the form that the console needs.
 type consoleHelper struct{ client helperclient.Client }
 
 func (h consoleHelper) Summary(ctx context.Context) (*systemv1.Summary, error) {

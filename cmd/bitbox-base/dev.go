@@ -45,7 +45,7 @@ and the same --state.`,
 			if !noTerminal && isTerminal(os.Stdin) && isTerminal(os.Stdout) {
 				config.In, config.Out = os.Stdin, os.Stdout
 				if isTerminal(os.Stderr) && !verbose {
-					level = slog.LevelWarn // the rest would run through the dialogue
+					level = slog.LevelWarn // other messages would disturb the dialogue
 				}
 			}
 			config.Logger = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
@@ -84,7 +84,7 @@ func interfaceNames() []string {
 	return names
 }
 
-// chosen returns which interfaces are meant; nil: all.
+// chosen returns the chosen interfaces; nil: all.
 func chosen(names []string) (func(net.Interface) bool, error) {
 	if len(names) == 0 {
 		return nil, nil

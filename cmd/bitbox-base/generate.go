@@ -11,8 +11,8 @@ import (
 // (systemd.generator(7)): before it starts anything, and whenever it reloads.
 const generatorName = "bitbox-base-services"
 
-// generate tells systemd of the services of this appliance. Its arguments are three
-// directories; what is written to standard error stands in the log.
+// generate tells systemd about the services of this appliance. Its arguments are three
+// directories; standard error goes to the log.
 func generate(directories []string) int {
 	if len(directories) != 3 {
 		fmt.Fprintln(os.Stderr, generatorName+": systemd calls this program, with three directories")

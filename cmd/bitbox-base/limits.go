@@ -14,18 +14,18 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/sshaccess"
 )
 
-// storage is what a user may store on the data partition, the file system of /var/lib.
+// storage is how much a user may store on the data partition, the file system of /var/lib.
 var storage = map[string]quota.Limits{
 	// The Middleware's pairings and events take less than 20 MiB in three files.
 	"bitbox-base": {Bytes: 128 << 20, Inodes: 1024},
-	// Whoever logs in has temporary files there, and a home elsewhere.
+	// A user who logs in has temporary files there; the home folder is elsewhere.
 	sshaccess.User: {Bytes: 256 << 20, Inodes: 10_000},
 }
 
 func limitsCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "limits",
-		Short: "Limit what the Middleware and who logs in may store, at boot",
+		Short: "Limit at boot how much the Middleware and SSH users may store",
 		Long: `limits runs at boot. It limits how much the Middleware's user, and the one who logs in by
 SSH, may store on the file system of /var/lib, in bytes and in files. A file system without
 quotas of users has no such limits; the image's has them.`,
@@ -45,7 +45,7 @@ quotas of users has no such limits; the image's has them.`,
 					err = quota.Set("/var/lib", uid, limits)
 				}
 				if errors.Is(err, quota.ErrNone) {
-					log.Info("what users store is not limited: the file system of /var/lib has no quotas, or a container lets nobody set them")
+					log.Info("storage is not limited: the file system of /var/lib has no quotas, or a container prevents setting them")
 					return nil
 				}
 				errs = append(errs, err)

@@ -64,7 +64,7 @@ func run(args []string) int {
 	return exitCode(err)
 }
 
-// usageError is a command that was typed wrongly.
+// usageError is a wrong command line.
 type usageError struct{ error }
 
 func (e usageError) Error() string { return e.error.Error() + "; see --help" }

@@ -15,14 +15,13 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/middleware/daemon"
 )
 
-// middlewareState is where systemd keeps the Middleware's state
-// (StateDirectory= of its unit).
+// middlewareState is where systemd keeps the Middleware's state (StateDirectory= of its unit).
 const middlewareState = "/var/lib/bitbox-base/middleware"
 
 func (p *program) middlewareCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "middleware",
-		Short: "Run the Middleware, which speaks to Apps",
+		Short: "Run the Middleware, which talks to Apps",
 		Long: `middleware runs the daemon that speaks to Apps: it takes connections from NGINX and asks
 the system helper for what it may not decide. systemd starts it on the appliance and
 hands it its socket.`,
@@ -34,7 +33,7 @@ hands it its socket.`,
 				return fmt.Errorf("take systemd's socket: %w", err)
 			}
 			if len(passed) != 1 || passed[0] == nil {
-				return errors.New("the Middleware is started by systemd, with one socket (bitbox-base-middleware.socket); on a developer's machine use: bitbox-base dev")
+				return errors.New("systemd starts the Middleware, with one socket (bitbox-base-middleware.socket); on a developer's machine use: bitbox-base dev")
 			}
 			return daemon.Run(c.Context(), daemon.ApplianceConfig{
 				StateDir: middlewareState,

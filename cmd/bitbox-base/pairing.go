@@ -25,10 +25,10 @@ import (
 // callTime bounds one request to the Base on the same machine.
 const callTime = 10 * time.Second
 
-// What the commands refuse by themselves.
+// Errors of the commands themselves.
 var (
-	errNothingToAnswer = errors.New("no code is shown, so there is nothing to answer; 'bitbox-base pairing list' shows what is going on")
-	errOtherCode       = errors.New("the Base shows another code than the one you typed: somebody may be in between, so the pairing was rejected")
+	errNothingToAnswer = errors.New("no code is shown, so there is nothing to answer; 'bitbox-base pairing list' shows the state")
+	errOtherCode       = errors.New("the code you typed is not the one that the Base shows: somebody may be in between, so the pairing was rejected")
 )
 
 func (p *program) pairingCommand() *cobra.Command {
@@ -48,7 +48,7 @@ sides show a code. Confirm only if the two codes are the same.`,
 	command.AddCommand(
 		p.listCommand(), p.acceptCommand(), p.confirmCommand(), p.rejectCommand(),
 		p.simpleCommand("open", "Open the pairing window for 180 seconds", pairing.Client.OpenWindow),
-		p.simpleCommand("close", "Close the pairing window, and end the pairing that is on", pairing.Client.CloseWindow),
+		p.simpleCommand("close", "Close the pairing window, and end a pairing in progress", pairing.Client.CloseWindow),
 		p.retireCommand(),
 	)
 	return command
@@ -72,7 +72,7 @@ func (p *program) ask(c *cobra.Command, conversation func(ctx context.Context, a
 type notRunning struct{ stateDir string }
 
 func (e notRunning) Error() string {
-	return fmt.Sprintf("no Base runs on the state %s; start one with: bitbox-base dev --state %s", e.stateDir, e.stateDir)
+	return fmt.Sprintf("no Base is running on the state %s; start one with: bitbox-base dev --state %s", e.stateDir, e.stateDir)
 }
 
 func (notRunning) Unwrap() error { return ipc.ErrNotRunning }
@@ -105,7 +105,7 @@ func (p *program) listCommand() *cobra.Command {
 	return command
 }
 
-// describe prints what there is to see, a line for each thing.
+// describe prints the state, one line for each thing.
 func describe(out io.Writer, s *systemv1.Snapshot) error {
 	var lines []string
 	add := func(format string, args ...any) { lines = append(lines, fmt.Sprintf(format, args...)) }
@@ -138,7 +138,7 @@ func describe(out io.Writer, s *systemv1.Snapshot) error {
 
 func describeCeremony(c *systemv1.Ceremony) string {
 	if len(c.GetByOwner()) > 0 {
-		return fmt.Sprintf("An owner's App has accepted request %s as %s, and answers it. To let nobody in: bitbox-base pairing reject",
+		return fmt.Sprintf("An owner's App has accepted request %s as %s, and will confirm it. To refuse it: bitbox-base pairing reject",
 			noiseconn.FormatNumber(c.GetNumber()), words(c.GetRole().String(), "ROLE_"))
 	}
 	if c.GetPhase() != systemv1.Ceremony_PHASE_SHOWN {
@@ -176,7 +176,7 @@ func parseNumber(args []string) (uint32, error) {
 	text := strings.ReplaceAll(strings.Join(args, ""), " ", "")
 	number, err := strconv.ParseUint(text, 10, 32)
 	if err != nil || len(text) != 6 {
-		return 0, usageError{fmt.Errorf("%q is not a number of six digits as the App shows it", strings.Join(args, " "))}
+		return 0, usageError{fmt.Errorf("%q is not a number of six digits such as the App shows", strings.Join(args, " "))}
 	}
 	return uint32(number), nil
 }
@@ -225,7 +225,7 @@ without an owner it becomes the owner; otherwise give its role.`,
 func (p *program) confirmCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "confirm [CODE]",
-		Short: "Say that the App shows the same code",
+		Short: "Confirm that the App shows the same code",
 		Long: `confirm says that the App shows the code that the Base shows. Better type the code
 as the App shows it: then it is compared for you, and another one rejects the
 pairing.`,
@@ -255,7 +255,7 @@ pairing.`,
 func (p *program) rejectCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:     "reject",
-		Short:   "Say that the App does not show the same code",
+		Short:   "Report that the App shows another code",
 		Example: `  bitbox-base pairing reject`,
 		Args:    commandline.Args(0, 0),
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -266,7 +266,7 @@ func (p *program) rejectCommand() *cobra.Command {
 	}
 }
 
-// answer gives the human's answer about the code that is shown.
+// answer gives a person's answer about the code on the display.
 func answer(ctx context.Context, authority pairing.Client, decide func(code string) (yes bool, err error)) error {
 	snapshot, err := authority.Watch(ctx, 0)
 	if err != nil {
@@ -295,7 +295,7 @@ func (p *program) simpleCommand(use, short string, verb func(pairing.Client, con
 func (p *program) retireCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "retire SIGNING-KEY",
-		Short: "Take an App's signing key away, for good",
+		Short: "Remove an App's signing key for good",
 		Long: `retire takes away the signing key of an App, also that of a last owner. The log names
 keys that no App is paired with. A Base without an owner listens for requests again.`,
 		Example: `  bitbox-base pairing retire 5f1d0c…64 hexadecimal digits`,

@@ -10,7 +10,7 @@ import (
 func portsCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "ports",
-		Short: "Keep the ports of the entry and of extra APIs for NGINX",
+		Short: "Reserve the ports of the entry and of extra APIs for NGINX",
 		Long: `ports binds each TCP port that NGINX can come to listen on, and waits. It listens on
 none of them. While it runs, no other user can have one: not while NGINX restarts, and not
 before an owner has opened it. systemd starts it, as NGINX's user, before anybody can log in.`,

@@ -19,9 +19,9 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
 )
 
-// resetPlan is what a factory reset of the appliance removes. The releases that it
-// was updated to stay (/var/lib/bitbox-base/updates): the Base must not fall back
-// to an older one, and they tell nothing of its owner.
+// resetPlan is what a factory reset of the appliance removes. Releases that the Base was updated
+// to stay (/var/lib/bitbox-base/updates): the Base must not fall back to an older one, and they
+// tell nothing about its owner.
 var resetPlan = factoryreset.Plan{
 	Directory: generation.StateDirectory,
 	Keys: []string{
@@ -31,18 +31,18 @@ var resetPlan = factoryreset.Plan{
 		proxy.CertificateFile(generation.CertificateDirectory, string(posture.KindElectrum)),
 	},
 	Folders: []string{
-		"/var/lib/bitbox-base/prepaired", // the keys of a pre-paired image, should they still be there
+		"/var/lib/bitbox-base/prepaired", // the keys of a pre-paired image, if they are still there
 		middlewareState,                  // identity and pairings
 		filepath.Dir(generation.HostKey), // SSH's host key
 		generation.CertificateDirectory,  // keys of extra APIs
-		"/var/lib/fail2ban",              // who was banned
-		"/var/log/journal",               // who came, and from where
+		"/var/lib/fail2ban",              // the list of bans
+		"/var/log/journal",               // visitors and their addresses
 	},
 	Homes: []string{"/home/base"},
-	Files: []string{"/var/log/wtmp", "/var/log/btmp", "/var/log/lastlog"}, // who logged in
+	Files: []string{"/var/log/wtmp", "/var/log/btmp", "/var/log/lastlog"}, // SSH logins
 }
 
-// errOtherBase: what was typed is not the name of this Base.
+// errOtherBase: the typed text is not the name of this Base.
 var errOtherBase = errors.New("that is not the name of this Base, so nothing was done")
 
 func finishResetCommand() *cobra.Command {
@@ -79,7 +79,7 @@ It runs beside the Base, and goes on after a restart until nothing is left.`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			done, err := factoryreset.Discard(c.Context(), resetPlan)
 			if err == nil && done {
-				slog.New(slog.NewTextHandler(os.Stderr, nil)).Info("factory reset: all that was put aside is removed")
+				slog.New(slog.NewTextHandler(os.Stderr, nil)).Info("factory reset: everything that was put aside is removed")
 			}
 			return err
 		},
@@ -89,7 +89,7 @@ It runs beside the Base, and goes on after a restart until nothing is left.`,
 func localResetCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "factory-reset NAME",
-		Short: "Wipe the Base: identity, pairings, posture and keys; it restarts as new",
+		Short: "Wipe the Base (identity, pairings, posture and keys) and restart it as new",
 		Long: `factory-reset wipes this Base and restarts it, as new: nobody is paired, nothing is open
 but the entry, and all Apps have to be paired again. NAME is the name of this Base,
 as 'bitbox-app status' and its screen show it, so that it is meant.`,
@@ -115,6 +115,6 @@ as 'bitbox-app status' and its screen show it, so that it is meant.`,
 	}
 }
 
-// resetHere orders the reset as who stands at the Base.
+// resetHere orders the reset on behalf of the person at the Base.
 var resetHere = &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_FactoryReset{
 	FactoryReset: &systemv1.FactoryReset{By: &systemv1.FactoryReset_Local{Local: &systemv1.LocalReset{}}}}}

@@ -26,7 +26,7 @@ func await(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// code runs a command that must end with a certain code:
+// code runs a command that must end with this exit code:
 //
 //	code 3 bitbox-base pairing list
 func code(ts *testscript.TestScript, neg bool, args []string) {

@@ -16,10 +16,10 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/setup"
 )
 
-// errNotConfirmed is what setup ends with when the answer is not yes.
+// errNotConfirmed is the error of setup when the answer is not yes.
 var errNotConfirmed = errors.New("not confirmed; nothing was changed")
 
-// setupFlags are what was typed.
+// setupFlags are the flags of setup.
 type setupFlags struct {
 	options          setup.Options
 	root             string
@@ -91,7 +91,7 @@ func runSetup(c *cobra.Command, f setupFlags) error {
 		if err := m.Renew(c.Context()); err != nil {
 			return err
 		}
-		fmt.Fprintln(c.OutOrStdout(), "This machine is a Base already; all of it is in place.")
+		fmt.Fprintln(c.OutOrStdout(), "This machine is already a Base; everything is in place.")
 		return nil
 	}
 	if !errors.Is(err, setup.ErrNotSetUp) {
@@ -120,8 +120,8 @@ func runSetup(c *cobra.Command, f setupFlags) error {
 	return nil
 }
 
-// sshProvided tells whether SSH is to be on from the first start. Whether it then is,
-// setup looks at the end.
+// sshProvided tells whether SSH is to be on from the first start. At its end, setup checks
+// whether it is.
 func sshProvided() bool {
 	p, err := provision.Read(provision.Directory)
 	return err == nil && len(p.SSHKeys) > 0 && p.SSHLease > 0
@@ -129,10 +129,10 @@ func sshProvided() bool {
 
 func undoSetup(c *cobra.Command, m setup.Machine, f setupFlags) error {
 	if m.KeepSSH = setup.OverSSH(os.Environ()); m.KeepSSH {
-		// What is stopped ends its sessions, and this program with them.
-		return errors.New("undoing the setup ends the SSH session that you type in; do it at the machine's own screen and keyboard")
+		// Stopping the services ends their sessions, and this program with them.
+		return errors.New("undoing the setup would end your SSH session; do it at the machine's own screen and keyboard")
 	}
-	fmt.Fprintln(c.OutOrStdout(), "This machine becomes what it was: the Base stops, its packet filter is replaced by the former one, Debian's servers that ran start.")
+	fmt.Fprintln(c.OutOrStdout(), "This machine becomes what it was: the Base stops, the former packet filter is restored, and Debian's servers that were running start again.")
 	if err := confirm(c, f.yes); err != nil {
 		return err
 	}
@@ -151,7 +151,7 @@ func setupImage(c *cobra.Command, root string, f setupFlags) error {
 			return err
 		}
 		for _, path := range left {
-			fmt.Fprintln(c.OutOrStdout(), "left as it is, since somebody has changed it:", path)
+			fmt.Fprintln(c.OutOrStdout(), "left unchanged, because somebody has edited it:", path)
 		}
 		return setup.Forget(root)
 	}
@@ -176,7 +176,7 @@ func setupImage(c *cobra.Command, root string, f setupFlags) error {
 	return setup.SetUp(c.Context(), root, plan)
 }
 
-// confirm asks whoever types.
+// confirm asks the user for a yes.
 func confirm(c *cobra.Command, yes bool) error {
 	if yes {
 		return nil
@@ -184,7 +184,7 @@ func confirm(c *cobra.Command, yes bool) error {
 	fmt.Fprint(c.OutOrStdout(), "Go on? Type yes: ")
 	answers := make(chan string, 1)
 	go func() {
-		line, _ := bufio.NewReader(c.InOrStdin()).ReadString('\n') // an end is no yes
+		line, _ := bufio.NewReader(c.InOrStdin()).ReadString('\n') // an end is not a yes
 		answers <- strings.TrimSpace(line)
 	}()
 	select {

@@ -35,11 +35,11 @@ import (
 )
 
 const (
-	// auditInterval is how often the Base looks at itself.
+	// auditInterval is how often the Base audits itself.
 	auditInterval = 5 * time.Minute
-	// monitorInterval is how often it looks at its services and its disk.
+	// monitorInterval is how often it checks its services and its disk.
 	monitorInterval = 15 * time.Second
-	// localTime bounds one change that root makes.
+	// localTime bounds one change made by root.
 	localTime = 3 * time.Minute
 )
 
@@ -69,7 +69,7 @@ What was tried and not confirmed when the power went is undone on disk by then.`
 				return err
 			}
 			if err := factoryreset.Prepare(config.Directory); err != nil {
-				// Ordering a reset takes an inode then.
+				// A reset could then be ordered only with a new inode.
 				config.Logger.Error("a factory reset cannot be prepared", "error", err)
 			}
 			return nil
@@ -97,7 +97,7 @@ erases that. A Base that has an identity already is left as it is.`,
 	return command
 }
 
-// systemConfig is that of the appliance.
+// systemConfig is the configuration of the appliance.
 func systemConfig() (system.Config, error) {
 	bootID, err := boottime.ID()
 	if err != nil {
@@ -131,11 +131,11 @@ func runSystem(ctx context.Context) error {
 	config.Restart = machine.Restart
 	config.Systemd, config.MonitorInterval, config.TimeZone = machine, monitorInterval, timezone.At("/")
 	if config.Services, err = services.Read(services.OwnFile); err != nil {
-		// The Base's own are managed all the same.
+		// The Base's own services are managed all the same.
 		config.Logger.Error("the services of this appliance are not managed", "audit", true, "error", err)
 	}
 	if config.Updates, err = newReceiver(); err != nil {
-		// What keeps the Base closed does not wait for that.
+		// The protections of the Base do not depend on this.
 		config.Logger.Error("this Base takes no updates", "error", err)
 	}
 	users, err := caller.LookUp()
@@ -167,7 +167,7 @@ func runSystem(ctx context.Context) error {
 	return errors.Join(err, helper.Close())
 }
 
-// systemListeners are systemd's sockets; started by hand, the helper makes its own.
+// systemListeners are systemd's sockets; a helper started by hand makes its own.
 func systemListeners() ([]*net.UnixListener, error) {
 	passed, err := activation.Listeners()
 	if err != nil {
@@ -192,8 +192,8 @@ func systemListeners() ([]*net.UnixListener, error) {
 	return []*net.UnixListener{listener}, nil
 }
 
-// applianceAuthority is the ceremony authority of the appliance's system helper, where
-// there is one and no other state was asked for.
+// applianceAuthority is the ceremony authority of the appliance's system helper, if there is one
+// and no other state was given.
 func applianceAuthority(c *cobra.Command) (pairing.Client, bool) {
 	if _, err := os.Stat(generation.SystemSocket); err != nil || c.Flags().Changed("state") {
 		return pairing.Client{}, false
@@ -204,7 +204,7 @@ func applianceAuthority(c *cobra.Command) (pairing.Client, bool) {
 func (p *program) localCommand() *cobra.Command {
 	command := &cobra.Command{
 		Use:   "local",
-		Short: "Close the Base or go back, as root at its console",
+		Short: "Close the Base, or go back to earlier settings, as root at its console",
 		Long: `local acts for root at the Base's console, in place of an owner's App. The Base's history
 records it as local. To open a pairing window or to take an App away, see 'bitbox-base pairing'.`,
 		Example: `  bitbox-base local lockdown
@@ -220,9 +220,9 @@ records it as local. To open a pairing window or to take an App away, see 'bitbo
 		return &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_LocalChange{LocalChange: l}}
 	}
 	command.AddCommand(
-		localVerb("lockdown", "SSH off, extra APIs closed, pairing from the network closed",
+		localVerb("lockdown", "Switch SSH off, close extra APIs and pairing from the network",
 			restrict(&systemv1.Restrict{What: &systemv1.Restrict_Lockdown{Lockdown: &systemv1.Lockdown{}}})),
-		localVerb("ssh-off", "End the lease of SSH, and its sessions",
+		localVerb("ssh-off", "End SSH's lease and its sessions",
 			restrict(&systemv1.Restrict{What: &systemv1.Restrict_EndLease{EndLease: &systemv1.LeaseEnded{Kind: string(posture.KindSSH)}}})),
 	)
 	back := &cobra.Command{
@@ -234,7 +234,7 @@ records it as local. To open a pairing window or to take an App away, see 'bitbo
 	back.RunE = func(c *cobra.Command, args []string) error {
 		var revision uint64
 		if _, err := fmt.Sscanf(args[0], "%d", &revision); err != nil || fmt.Sprint(revision) != args[0] {
-			return usageError{fmt.Errorf("%q is no revision; it is a number, as the App's history shows it", args[0])}
+			return usageError{fmt.Errorf("%q is not a revision; it is a number, as 'bitbox-app posture history' shows", args[0])}
 		}
 		return doLocal(c, change(&systemv1.LocalChange{Change: &systemv1.LocalChange_GoBack{GoBack: &systemv1.GoBack{Revision: revision}}}))
 	}

@@ -34,7 +34,7 @@ before if not. What a kill or a power cut has interrupted it takes to an end.`,
 	}
 	command.AddCommand(&cobra.Command{
 		Use:     "boot",
-		Short:   "Make the package whole after a power cut, before anything of it starts",
+		Short:   "Repair the package after a power cut, before any of its services starts",
 		Example: `  systemctl start bitbox-base-upgrade-boot`,
 		Args:    commandline.Args(0, 0),
 		RunE: func(c *cobra.Command, _ []string) error {

@@ -14,7 +14,7 @@ import (
 func (p *program) versionCommand() *cobra.Command {
 	command := &cobra.Command{
 		Use:     "version",
-		Short:   "Tell the versions of software and protocol",
+		Short:   "Show the versions of the software and the protocol",
 		Example: `  bitbox-base version --json`,
 		Args:    commandline.Args(0, 0),
 		RunE: func(c *cobra.Command, _ []string) error {

@@ -11,19 +11,19 @@ import (
 	"path/filepath"
 )
 
-// WriteFileAtomic replaces the file at path, or makes it. The new content is on
-// disk (fsync of file and directory) when it returns nil; otherwise the old one
-// is untouched, unless the error is that of syncing the directory: then the new
-// one is in place, and may be lost in a power cut.
+// WriteFileAtomic creates or replaces the file at path. When it returns nil, the new content is
+// on disk (fsync of file and directory). Otherwise the old content is untouched, unless the error
+// is from syncing the directory: then the new content is in place, and may be lost in a power
+// cut.
 //
-// A kill in the middle may leave a temporary file ".NAME.*.new" of the same mode
-// behind, which nothing reads.
+// A process killed during the call may leave a temporary file ".NAME.*.new" of the same mode,
+// which nothing reads.
 func WriteFileAtomic(path string, data []byte, mode fs.FileMode) (err error) {
 	dir, name := filepath.Split(path)
 	if dir == "" {
 		dir = "."
 	}
-	// CreateTemp makes it 0600, in the same directory so that it can be renamed.
+	// CreateTemp makes it with mode 0600, in the same directory, so that it can be renamed.
 	file, err := os.CreateTemp(dir, "."+name+".*.new")
 	if err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
@@ -34,7 +34,7 @@ func WriteFileAtomic(path string, data []byte, mode fs.FileMode) (err error) {
 			err = fmt.Errorf("write %s: %w", path, errors.Join(err, ignoreMissing(os.Remove(temporary))))
 		}
 	}()
-	// The mode is set before the content is there.
+	// The mode is set before the content is written.
 	if err := errors.Join(file.Chmod(mode), write(file, data), file.Close()); err != nil {
 		return err
 	}

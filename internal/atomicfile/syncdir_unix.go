@@ -8,8 +8,7 @@ import (
 	"os"
 )
 
-// SyncDir makes sure that what was created, renamed or removed in a directory
-// stays so after a power cut.
+// SyncDir makes creations, renames and removals in a directory survive a power cut.
 func SyncDir(dir string) error {
 	d, err := os.Open(dir)
 	if err != nil {

@@ -22,9 +22,9 @@ func Clock() time.Duration {
 	return time.Duration(ts.Nano())
 }
 
-// Files that name this boot. The first is in /run, so it is gone with the boot; systemd
-// makes it (tmpfiles.d). The second is the kernel's (random(4)): in a container a service
-// with a /proc of its own sees the host's there, and would miss the container's reboots.
+// Files that name this boot. The first is in /run, so it disappears with the boot; systemd makes
+// it (tmpfiles.d). The second is the kernel's (random(4)): in a container, a service with its own
+// /proc sees the host's, and would miss the container's reboots.
 const (
 	idFile       = "/run/bitbox-base/boot-id"
 	kernelIDFile = "/proc/sys/kernel/random/boot_id"

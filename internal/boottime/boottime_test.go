@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-func TestTheBootIsNamedByWhatEndsWithItAndByTheKernelElse(t *testing.T) {
+func TestTheBootIdComesFromRunOrElseFromTheKernel(t *testing.T) {
 	directory := t.TempDir()
 	own, kernel := filepath.Join(directory, "own"), filepath.Join(directory, "kernel")
 	if _, err := readID(own, kernel); err == nil {

@@ -14,9 +14,9 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// Args checks how many arguments a command has, with a sentence for too few and too
-// many. Its names for them are what its Use has after the first word. A command that
-// has only subcommands takes none: another word is a mistyped subcommand.
+// Args checks the number of arguments of a command, with a sentence for too few and too many. It
+// takes their names from the command's Use. A command with subcommands takes none itself: any
+// other word is a mistyped subcommand.
 func Args(least, most int) cobra.PositionalArgs {
 	return func(c *cobra.Command, args []string) error {
 		_, names, _ := strings.Cut(c.Use, " ")
@@ -34,13 +34,13 @@ func Args(least, most int) cobra.PositionalArgs {
 	}
 }
 
-// Any takes at least so many arguments.
+// Any takes at least this many arguments.
 func Any(least int) cobra.PositionalArgs {
 	const unbounded = 1 << 20
 	return Args(least, unbounded)
 }
 
-// unknown names the subcommands that are spelled almost like what was typed.
+// unknown names the subcommands whose spelling is close to the typed word.
 func unknown(c *cobra.Command, typed string) error {
 	const twoLetters = 2
 	c.SuggestionsMinimumDistance = twoLetters
@@ -51,7 +51,7 @@ func unknown(c *cobra.Command, typed string) error {
 	return errors.New(text)
 }
 
-// maxDays keeps what is typed within a [time.Duration].
+// maxDays keeps typed values within the range of a [time.Duration].
 const maxDays = 36500
 
 // ParseDuration reads a length of time: numbers with the units s, m (minutes), h and d,
@@ -76,7 +76,8 @@ func ParseDuration(text string) (time.Duration, error) {
 	return days + length, nil
 }
 
-// FormatDuration writes a length of time, in whole seconds, as [ParseDuration] reads it.
+// FormatDuration writes a length of time, in whole seconds, in the form that [ParseDuration]
+// reads.
 func FormatDuration(length time.Duration) string {
 	text := ""
 	for _, unit := range []struct {

@@ -32,7 +32,7 @@ func TestALengthOfTimeIsReadAsPeopleTypeIt(t *testing.T) {
 	}
 }
 
-func TestAFlagRefusesNoTimeAtAll(t *testing.T) {
+func TestADurationFlagRefusesZero(t *testing.T) {
 	var length time.Duration
 	flags := pflag.NewFlagSet("", pflag.ContinueOnError)
 	commandline.DurationVar(flags, &length, "for", "")

@@ -10,8 +10,8 @@ const (
 	holdBoth = 5 * time.Second
 	// holdPower is how long a single button is held to say yes.
 	holdPower = 2 * time.Second
-	// bounce is how long the contacts of a button may chatter: changes that follow
-	// another one that soon are none.
+	// bounce is how long the contacts of a button may chatter: changes that follow another one
+	// within this time are ignored.
 	bounce = 50 * time.Millisecond
 )
 
@@ -63,7 +63,7 @@ const (
 	buttonNone button = iota
 	buttonYes
 	buttonNo
-	buttonPower // alone it is both: short no, long yes
+	buttonPower // a single button is both: short press no, long press yes
 )
 
 func buttonOf(code uint16) button {
@@ -78,20 +78,20 @@ func buttonOf(code uint16) button {
 	return buttonNone
 }
 
-// deviceKind is what an input device is to the console.
+// deviceKind is the console's use of an input device.
 type deviceKind int
 
 const (
 	deviceOther deviceKind = iota
-	// deviceButtons has a few keys that mean something, and is the console's alone.
+	// deviceButtons has a few keys that the console uses, and only the console may read them.
 	deviceButtons
-	// devicePower has the power button only. It is the console's while it asks;
-	// else it switches the machine off, as everywhere.
+	// devicePower has only the power button. The console uses it during a question; otherwise it
+	// switches the machine off, as everywhere.
 	devicePower
 )
 
-// classify tells by the keys that a device has, a bit for each code. What has
-// letters or digits is a keyboard; its keys come through the terminal.
+// classify decides by the keys of a device, a bit for each code. A device with letters or digits
+// is a keyboard; its keys come through the terminal.
 func classify(keys []byte) deviceKind {
 	has := func(code int) bool { return code/8 < len(keys) && keys[code/8]&(1<<(code%8)) != 0 }
 	const (
@@ -114,17 +114,17 @@ func classify(keys []byte) deviceKind {
 	return kind
 }
 
-// buttons turns presses into answers. One press answers once, when it ends.
+// buttons turns presses into answers. One press gives one answer, when it ends.
 type buttons struct {
 	down  map[uint16]bool
 	since map[uint16]time.Duration // the last change that counted, by code
 	edge  map[uint16]time.Duration // the last change at all
-	// spent: both were down at once; none of them answers any more until both are up.
+	// spent: both were down at once; neither answers any more until both are up.
 	spent bool
-	held  bool // that was told
+	held  bool // that was reported
 }
 
-// event takes a change; a repetition by the kernel is none.
+// event takes a change; a repetition by the kernel is not one.
 func (b *buttons) event(e inputEvent) keyKind {
 	which := buttonOf(e.code)
 	if e.kind != evKey || which == buttonNone || e.value < 0 || e.value > 1 {
@@ -159,7 +159,7 @@ func (b *buttons) event(e inputEvent) keyKind {
 	}
 }
 
-// hold tells, once, that both buttons have been down for holdBoth.
+// hold reports, once, that both buttons have been down for holdBoth.
 func (b *buttons) hold(now time.Duration) keyKind {
 	if b.held || !b.isDown(buttonYes) || !b.isDown(buttonNo) {
 		return 0

@@ -21,8 +21,8 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/pairing"
 )
 
-// refresh is the least time between two snapshots, so that a flood of requests
-// from the network does not make the display unreadable or the log long.
+// refresh is the least time between two snapshots, so that a flood of requests from the network
+// cannot make the display unreadable or the log long.
 const refresh = 300 * time.Millisecond
 
 // follow passes snapshots on until ctx ends or the authority fails.
@@ -44,7 +44,7 @@ func follow(ctx context.Context, authority pairing.Client, show func(*systemv1.S
 	}
 }
 
-// asksFor says what an owner has signed for the window that is open, empty if nothing.
+// asksFor says which role an owner has signed for the open window, empty if none.
 func asksFor(s *systemv1.Snapshot) string {
 	switch role := s.GetWindowRole(); role {
 	case basev1.Role_ROLE_UNSPECIFIED:
@@ -56,7 +56,8 @@ func asksFor(s *systemv1.Snapshot) string {
 	}
 }
 
-// answeredByOwner tells whether an owner's App answers the ceremony, not who stands here.
+// answeredByOwner tells whether an owner's App answers the ceremony, and not the person at the
+// Base.
 func answeredByOwner(c *systemv1.Ceremony) bool { return len(c.GetByOwner()) > 0 }
 
 // outcome says how a pairing ended.
@@ -66,16 +67,16 @@ func outcome(last *systemv1.LastCeremony) string {
 		// A name is untrusted text, so it is quoted.
 		return fmt.Sprintf("%q is paired as %s.", last.GetAppName(), last.GetRole().Name())
 	case systemv1.LastCeremony_OUTCOME_REJECTED_AT_BASE:
-		return "The pairing was rejected here. Nobody was let in."
+		return "The pairing was rejected here. No App was let in."
 	case systemv1.LastCeremony_OUTCOME_REJECTED_BY_APP:
-		return "The pairing was rejected in the App. Nobody was let in."
+		return "The pairing was rejected in the App. No App was let in."
 	case systemv1.LastCeremony_OUTCOME_TIMED_OUT:
-		return "The pairing took too long. Nobody was let in; start it again in the App."
+		return "The pairing took too long. No App was let in; start it again in the App."
 	case systemv1.LastCeremony_OUTCOME_CONNECTION_LOST:
-		return "The connection to the App was lost. Nobody was let in; start it again in the App."
+		return "The connection to the App was lost. No App was let in; start it again in the App."
 	case systemv1.LastCeremony_OUTCOME_REFUSED:
-		return "What came from the App does not hold: somebody may have interfered. Nobody was let in."
+		return "The App's message does not verify: somebody may have interfered. No App was let in."
 	default:
-		return "The pairing was given up. Nobody was let in."
+		return "The pairing was cancelled. No App was let in."
 	}
 }

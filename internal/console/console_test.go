@@ -21,7 +21,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/secret"
 )
 
-// screen is what was written since it was last looked at.
+// screen is the output since it was last read.
 type screen struct {
 	mu   sync.Mutex
 	text bytes.Buffer
@@ -40,8 +40,8 @@ func (s *screen) read() string {
 	return s.text.String()
 }
 
-// base is an authority with a human at its terminal. The test is both the human
-// and the Middleware. Time is synctest's.
+// base is an authority with a person at its terminal. The test plays both the person and the
+// Middleware. Time is synctest's.
 type base struct {
 	t          *testing.T
 	service    *pairing.Service
@@ -89,8 +89,8 @@ func start(t *testing.T, display func(ctx context.Context, authority pairing.Cli
 	return b
 }
 
-// sees waits until everything has come to rest, and fails unless each of the texts
-// was written since.
+// sees waits until everything has come to rest, and fails unless each of the texts was written
+// since.
 func (b *base) sees(texts ...string) string {
 	b.t.Helper()
 	time.Sleep(time.Second)
@@ -111,7 +111,7 @@ func (b *base) types(text string) {
 	}
 }
 
-// app is what the Middleware knows of an App.
+// app is the Middleware's view of an App.
 type app struct {
 	p1  []byte
 	key ed25519.PrivateKey
@@ -124,7 +124,7 @@ func newApp() *app {
 	_, key, _ := ed25519.GenerateKey(nil)
 	a := &app{p1: make([]byte, noiseconn.P1Size), key: key}
 	_, _ = rand.Read(a.p1)
-	a.p1[31] &= 0x7f // its first bytes are the static key as well
+	a.p1[31] &= 0x7f // its first bytes are also used as the static key
 	return a
 }
 
@@ -165,7 +165,7 @@ func (b *base) reveal(a *app, name string) string {
 	return noiseconn.FormatNumber(code)
 }
 
-// enrol is the App's yes. It waits for the human's.
+// enrol is the App's yes. It waits for the person's.
 func (b *base) enrol(a *app) error {
 	signature := ed25519.Sign(a.key, noiseconn.EnrolMessage([32]byte{}, a.public(), a.ra, a.p4.RB))
 	if _, _, err := b.middleware.Enrol(b.t.Context(), a.id, signature); err != nil {
@@ -210,7 +210,7 @@ func TestOwnerIsPairedAtTheTerminal(t *testing.T) {
 		b.sees("accepted")
 		code = b.reveal(second, "tablet")
 		b.sees(code, `"tablet" would become viewer`)
-		b.types(code + "\n") // the code as the App shows it is a yes
+		b.types(code + "\n") // typing the App's code is a yes
 		b.sees("Now say yes in the App")
 		if err := b.enrol(second); err != nil {
 			t.Fatal(err)
@@ -219,8 +219,8 @@ func TestOwnerIsPairedAtTheTerminal(t *testing.T) {
 	})(t)
 }
 
-// slowScreen is a terminal that was halted (Ctrl-S) for five seconds while it
-// wrote that a request was accepted.
+// slowScreen is a terminal that was stopped (Ctrl-S) for five seconds while it wrote that a
+// request was accepted.
 type slowScreen struct{ io.Writer }
 
 func (s slowScreen) Write(b []byte) (int, error) {
@@ -230,10 +230,10 @@ func (s slowScreen) Write(b []byte) (int, error) {
 	return s.Writer.Write(b)
 }
 
-// TestTypedAheadYesConfirmsNoCode: a human who types too much, or a paste, must
-// not say yes to a code that was not there to be seen.
+// A user who types too much, or pastes, must not say yes to a code that was not yet on the
+// screen.
 func TestTypedAheadYesConfirmsNoCode(t *testing.T) {
-	for range 10 { // whether the display looks at the code or at the line first is chance
+	for range 10 { // it is random whether the display sees the code or the line first
 		bubble(func(t *testing.T) {
 			b, a := start(t, func(ctx context.Context, authority pairing.Client, in io.Reader, out io.Writer) error {
 				return Run(ctx, authority, in, slowScreen{out})
@@ -270,7 +270,11 @@ func TestNoMeansNo(t *testing.T) {
 			b.types("perhaps\n")
 			b.sees(code, "[y/N]") // asked again
 			b.types(answer)
-			b.sees("rejected here")
+			wanted := []string{"rejected here"}
+			if name == "another code" {
+				wanted = append(wanted, "You typed 000 000, but the code here is "+code, "you mistyped it", "somebody may be in between")
+			}
+			b.sees(wanted...)
 			if err := b.enrol(a); !errors.Is(err, pairing.ErrNoCeremony) {
 				t.Fatal(err)
 			}
@@ -309,13 +313,13 @@ func TestDeclinedRequestIsNotAskedForAgain(t *testing.T) {
 			t.Fatal(got)
 		}
 		time.Sleep(pairing.ShownFor)
-		b.sees("does not ask any more")
-		b.types(strings.ReplaceAll(stranger.number(), " ", "") + "\n") // typed, it works all the same
+		b.sees("no longer asks")
+		b.types(strings.ReplaceAll(stranger.number(), " ", "") + "\n") // it still works when typed
 		b.sees("accepted")
 	})(t)
 }
 
-func TestRefusalsAreToldInWords(t *testing.T) {
+func TestRefusalsAreExplainedInWords(t *testing.T) {
 	bubble(func(t *testing.T) {
 		b := start(t, Run)
 		b.sees()
@@ -332,7 +336,7 @@ func TestRefusalsAreToldInWords(t *testing.T) {
 	})(t)
 }
 
-// TestNamesCannotDrawOnTheTerminal: what gets through the check of names is quoted.
+// A name that passes the check is quoted.
 func TestNamesCannotDrawOnTheTerminal(t *testing.T) {
 	bubble(func(t *testing.T) {
 		b, a := start(t, Run), newApp()
@@ -344,7 +348,7 @@ func TestNamesCannotDrawOnTheTerminal(t *testing.T) {
 	})(t)
 }
 
-func TestEndOfInputLeavesTheDisplayOn(t *testing.T) {
+func TestTheDisplayStaysOnWhenTheInputEnds(t *testing.T) {
 	bubble(func(t *testing.T) {
 		b, a := start(t, Run), newApp()
 		b.sees()
@@ -359,7 +363,7 @@ func TestEndOfInputLeavesTheDisplayOn(t *testing.T) {
 	})(t)
 }
 
-func TestOutcomesAreTold(t *testing.T) {
+func TestEachOutcomeIsShown(t *testing.T) {
 	for want, end := range map[string]func(*base, *app){
 		"took too long":         func(*base, *app) { time.Sleep(pairing.ShownTime) },
 		"connection to the App": func(b *base, a *app) { _ = b.middleware.Abort(b.t.Context(), a.id, false) },
@@ -367,7 +371,7 @@ func TestOutcomesAreTold(t *testing.T) {
 		"somebody may have": func(b *base, a *app) {
 			_, _, _ = b.middleware.Enrol(b.t.Context(), a.id, make([]byte, ed25519.SignatureSize))
 		},
-		"given up": func(b *base, _ *app) { _ = b.console.CloseWindow(b.t.Context()) },
+		"cancelled": func(b *base, _ *app) { _ = b.console.CloseWindow(b.t.Context()) },
 	} {
 		t.Run(want, bubble(func(t *testing.T) {
 			b, a := start(t, Run), newApp()
@@ -377,12 +381,12 @@ func TestOutcomesAreTold(t *testing.T) {
 			b.reveal(a, "phone")
 			b.sees()
 			end(b, a)
-			b.sees(want, "Nobody was let in")
+			b.sees(want, "No App was let in")
 		}))
 	}
 }
 
-func TestLogSaysWhatToType(t *testing.T) {
+func TestLogNamesTheCommandToType(t *testing.T) {
 	bubble(func(t *testing.T) {
 		b, a := start(t, func(ctx context.Context, authority pairing.Client, _ io.Reader, out io.Writer) error {
 			return Log(ctx, authority, slog.New(slog.NewTextHandler(out, nil)))
@@ -413,7 +417,7 @@ func TestLogSaysWhatToType(t *testing.T) {
 	})(t)
 }
 
-// TestFloodOfRequestsDoesNotFloodTheLog: a stranger may send thousands.
+// A stranger may send thousands of requests.
 func TestFloodOfRequestsDoesNotFloodTheLog(t *testing.T) {
 	bubble(func(t *testing.T) {
 		b := start(t, func(ctx context.Context, authority pairing.Client, _ io.Reader, out io.Writer) error {
@@ -429,7 +433,7 @@ func TestFloodOfRequestsDoesNotFloodTheLog(t *testing.T) {
 	})(t)
 }
 
-// order is what an owner has signed, as the system helper passes it on.
+// order is an owner's signed order, as the system helper passes it on.
 func (b *base) order(do func(*pairing.Machine) error) {
 	b.t.Helper()
 	if err := b.service.With(do); err != nil {
@@ -459,7 +463,7 @@ func (b *base) first() (owner pairing.OwnerKey) {
 	return pairing.OwnerKey(key)
 }
 
-func TestWhatAnOwnerHasOrderedIsSaidAtTheTerminal(t *testing.T) {
+func TestAnOwnersOrderIsShownAtTheTerminal(t *testing.T) {
 	bubble(func(t *testing.T) {
 		b := start(t, Run)
 		owner := b.first()
@@ -468,7 +472,7 @@ func TestWhatAnOwnerHasOrderedIsSaidAtTheTerminal(t *testing.T) {
 		a := newApp()
 		b.hear(a)
 		b.sees("as operator", a.number(), "[y/N/viewer]")
-		b.types("owner\n") // more than the owner has ordered is no answer
+		b.types("owner\n") // a higher role than ordered is not an answer
 		b.sees("Type y or n")
 		b.types("y\n")
 		b.sees("accepted")
@@ -485,7 +489,7 @@ func TestWhatAnOwnerHasOrderedIsSaidAtTheTerminal(t *testing.T) {
 	})(t)
 }
 
-func TestWhatAnOwnersAppAnswersIsToldAndCanBeRefused(t *testing.T) {
+func TestAnOwnersAnswerIsShownAndCanBeRefused(t *testing.T) {
 	displays := map[string]func(ctx context.Context, authority pairing.Client, in io.Reader, out io.Writer) error{
 		"terminal": Run,
 		"log": func(ctx context.Context, authority pairing.Client, _ io.Reader, out io.Writer) error {

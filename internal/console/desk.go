@@ -1,6 +1,7 @@
 package console
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -11,18 +12,17 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/pairing"
 )
 
-// How long a question has to stand on the screen before it can be answered with
-// one key: a bounce, or a key pressed a moment too late for the one before, does
-// not answer it.
+// How long a question must be on the screen before one key can answer it: a bounce, or a key
+// meant for the question before, must not answer it.
 const (
 	lookTime     = 500 * time.Millisecond
 	lookTimeCode = time.Second
 )
 
-// leftAlone is how long a page that somebody has opened stays without a key.
+// leftAlone is how long an opened page stays without a key.
 const leftAlone = time.Minute
 
-// key is what somebody did, and when.
+// key is a key that was pressed, and when.
 type key struct {
 	kind keyKind
 	r    rune // of keyRune
@@ -36,34 +36,33 @@ const (
 	keyEnter
 	keyEscape
 	keyBackspace
-	keyQuit       // Ctrl-C: for who has started the console by hand
-	keyYes        // a button
+	keyQuit       // Ctrl-C: for a console that was started by hand
+	keyYes        // one button
 	keyNo         // the other one
 	keyBothHeld   // both, for holdBoth
 	keyOtherThing // arrows and the like
 )
 
-// page is what a human has asked for. Everything else on the screen follows from
-// what the helper says.
+// page is the page that the user has opened. Everything else on the screen follows from the
+// helper's reports.
 type page int
 
 const (
 	pageNone page = iota
 	pageOpen
 	pageReset        // the name is to be typed
-	pageResetButtons // both buttons are to be held once more
+	pageResetButtons // both buttons are to be held again
 )
 
-// subject is what a question is about. Two are equal when an answer to the one
-// answers the other.
+// subject is what a question is about. Two are equal when an answer to one answers the other.
 type subject struct {
 	asked    question
 	number   uint32
-	role     basev1.Role // that an owner has ordered; whoever says yes says it to this one
+	role     basev1.Role // the role an owner has ordered; a yes is for this one
 	ceremony pairing.CeremonyID
 }
 
-// order is what a key has decided, to be carried to the helper.
+// order is the decision of a key, to be carried to the helper.
 type order struct {
 	what     orderKind
 	number   uint32
@@ -84,9 +83,8 @@ const (
 	orderQuit
 )
 
-// desk is what the screen knows: the last that the helper has said, and how far
-// the human is. It does no I/O, and decides nothing that the helper does not decide
-// again.
+// desk is what the screen knows: the helper's last report, and the user's progress. It does no
+// I/O. The helper checks every decision again.
 type desk struct {
 	reached   bool // the helper answers
 	resetting bool
@@ -102,36 +100,41 @@ type desk struct {
 	roleAt   int // in roleChoices
 	declined []uint32
 	notice   string
-	toldAt   time.Time // when the helper told what stands in notice
+	toldAt   time.Time // when the helper reported what is in notice
+	mistyped string    // what to say when the helper rejects the pairing: another code was typed
 
-	// What was on the screen when it was drawn last, and since when.
+	// The question that was on the screen when it was last drawn, and since when.
 	drawn   subject
 	drawnAt time.Time
-	// answered was answered, and stands there until the helper says what came of it.
+	// answered was answered, and stays on the screen until the helper reports the result.
 	answered subject
 }
 
-// roleChoices stand in the order in which they are shown.
+// roleChoices are in the order in which they are shown.
 var roleChoices = []basev1.Role{basev1.Role_ROLE_VIEWER, basev1.Role_ROLE_OPERATOR, basev1.Role_ROLE_OWNER}
 
-// Further questions, beside those of the terminal.
+// More questions, in addition to those of the terminal.
 const (
 	shallOpen question = iota + 100
 	shallReset
 	shallResetButtons
 )
 
-// lost: the helper does not answer. What it had said counts no more.
+// lost: the helper does not answer. Its earlier reports no longer count.
 func (d *desk) lost() {
 	*d = desk{notice: "", resetting: d.resetting}
 }
 
-// see takes what the authority says.
+// see takes a report of the authority.
 func (d *desk) see(s *systemv1.Snapshot, now time.Time) {
 	before := d.snapshot
 	d.snapshot, d.seenAt, d.reached = s, now, true
 	if last := s.GetLast(); before != nil && last != nil && string(last.GetId()) != string(before.GetLast().GetId()) {
 		d.notice, d.toldAt = outcome(last), now
+		if last.GetOutcome() == systemv1.LastCeremony_OUTCOME_REJECTED_AT_BASE && d.mistyped != "" {
+			d.notice = d.mistyped
+		}
+		d.mistyped = ""
 	}
 	if s.GetCeremony() != nil {
 		d.page, d.chosen, d.declined = pageNone, false, nil
@@ -155,12 +158,13 @@ func ceremonyOf(s *systemv1.Snapshot) pairing.CeremonyID {
 	return id
 }
 
-// requests are those that the human has not said no to.
+// requests are those that the user has not refused.
 func (d *desk) requests() []uint32 {
 	return slices.DeleteFunc(slices.Clone(d.snapshot.GetRequests()), func(n uint32) bool { return slices.Contains(d.declined, n) })
 }
 
-// subject is what there is to ask. A code comes before everything else, and no
+// subject is the present question. A code comes before everything else, and no request replaces
+// it.
 // request replaces it.
 func (d *desk) subject() subject {
 	switch c := d.snapshot.GetCeremony(); {
@@ -186,7 +190,7 @@ func (d *desk) subject() subject {
 	return subject{}
 }
 
-// wasDrawn: the frame of the present state stands on the screen.
+// wasDrawn: the frame of the present state is on the screen.
 func (d *desk) wasDrawn(now time.Time) {
 	s := d.subject()
 	if s != d.drawn || d.drawnAt.IsZero() {
@@ -197,7 +201,7 @@ func (d *desk) wasDrawn(now time.Time) {
 	}
 }
 
-// tick closes a page that was left alone, and forgets what was told.
+// tick closes a page that was left alone, and drops old notices.
 func (d *desk) tick(now time.Time) {
 	if now.Sub(d.touched) < leftAlone || now.Sub(d.toldAt) < leftAlone {
 		return
@@ -205,8 +209,8 @@ func (d *desk) tick(now time.Time) {
 	d.page, d.chosen, d.typed, d.notice = pageNone, false, "", ""
 }
 
-// meant tells whether a key can be an answer to what is asked: it was pressed
-// when the question had stood there for a while, and nobody has answered it yet.
+// meant tells whether a key can be an answer to the question: the question had been on the screen
+// for a while, and has not been answered yet.
 func (d *desk) meant(k key) bool {
 	look := lookTime
 	if d.drawn.asked == isItEqual {
@@ -215,7 +219,7 @@ func (d *desk) meant(k key) bool {
 	return d.drawn == d.subject() && d.drawn != d.answered && !d.drawnAt.IsZero() && k.at.Sub(d.drawnAt) >= look
 }
 
-// press takes a key, and returns what it has decided.
+// press takes a key, and returns its decision.
 func (d *desk) press(k key) order {
 	d.touched = k.at
 	if k.kind == keyQuit {
@@ -279,7 +283,7 @@ func (d *desk) edit(k key) (edited bool) {
 	return true
 }
 
-// pressCode: yes, no, or the code as the App shows it.
+// pressCode: yes, no, or the code that the App shows.
 func (d *desk) pressCode(k key, s subject) order {
 	if d.edit(k) || !d.meant(k) {
 		return order{}
@@ -288,7 +292,8 @@ func (d *desk) pressCode(k key, s subject) order {
 	case k.kind == keyEnter && len(d.typed) == numberSize:
 		number, _ := parseNumber(d.typed)
 		d.typed = ""
-		if noiseconn.FormatNumber(number) != d.snapshot.GetCeremony().GetCode() {
+		if code := d.snapshot.GetCeremony().GetCode(); noiseconn.FormatNumber(number) != code {
+			d.mistyped = fmt.Sprintf("You typed %s, not %s. If the App showed that, somebody interfered.", noiseconn.FormatNumber(number), code)
 			return order{what: orderNo, ceremony: s.ceremony}
 		}
 		return order{what: orderYes, ceremony: s.ceremony}
@@ -322,8 +327,8 @@ func (d *desk) accept(number uint32, role basev1.Role) order {
 	return order{what: orderAccept, number: number, role: role}
 }
 
-// pressNumber: digits and Enter; or with two buttons: no counts the digit up, yes
-// goes on to the next.
+// pressNumber: digits and Enter; or with two buttons: no counts the digit up, yes goes on to the
+// next.
 func (d *desk) pressNumber(k key, role basev1.Role) order {
 	if d.edit(k) {
 		return order{}
@@ -349,8 +354,8 @@ func (d *desk) pressNumber(k key, role basev1.Role) order {
 	return order{}
 }
 
-// choices are the roles that may be given: an owner who has ordered the window has said
-// what at most.
+// choices are the roles that may be given: an owner who has ordered the window has set the
+// highest.
 func (d *desk) choices() []basev1.Role {
 	if ordered := d.snapshot.GetWindowRole(); ordered != basev1.Role_ROLE_UNSPECIFIED {
 		return slices.DeleteFunc(slices.Clone(roleChoices), func(role basev1.Role) bool { return role > ordered })
@@ -388,10 +393,10 @@ func (d *desk) pressOpen(k key) order {
 	return order{}
 }
 
-// maxPhrase bounds what is typed of a name, in characters.
+// maxPhrase bounds the typed name, in characters.
 const maxPhrase = 64
 
-// pressReset wants the name in full and Enter; or both buttons, held once more.
+// pressReset needs the full name and Enter; or both buttons, held again.
 func (d *desk) pressReset(k key) order {
 	switch {
 	case k.kind == keyBothHeld && d.page == pageResetButtons && d.meant(k),
@@ -406,15 +411,15 @@ func (d *desk) pressReset(k key) order {
 		typed := []rune(d.typed)
 		d.typed = string(typed[:len(typed)-1])
 	case k.kind == keyEnter && d.typed != "":
-		d.typed, d.notice = "", "That is not what was asked for. Nothing was done."
+		d.typed, d.notice = "", "That is not the requested text. Nothing was done."
 	default: // Escape, Enter, one button
 		d.page, d.typed, d.notice = pageNone, "", "The Base was not reset."
 	}
 	return order{}
 }
 
-// resetPhrase is what has to be typed: the name of the Base, if this screen can
-// show it and any keyboard can type it.
+// resetPhrase is the text to type: the name of the Base, if this screen can show it and any
+// keyboard can type it.
 func resetPhrase(name string) string {
 	typable := name != ""
 	for _, r := range name {
@@ -430,7 +435,7 @@ func (d *desk) pressOverview(k key) order {
 	s := d.snapshot
 	switch {
 	case s.GetCeremony() != nil:
-		// Who has said yes may still say no, while the App has not.
+		// A user who has said yes may still say no, while the App has not confirmed.
 		if k.no() && s.GetCeremony().GetPhase() != systemv1.Ceremony_PHASE_UNSPECIFIED {
 			return order{what: orderNo, ceremony: ceremonyOf(s)}
 		}
@@ -450,7 +455,7 @@ func (d *desk) pressOverview(k key) order {
 	return order{}
 }
 
-// carried takes how an order went.
+// carried takes the result of an order.
 func (d *desk) carried(o order, refusal string, roleRequired bool) {
 	switch {
 	case roleRequired:

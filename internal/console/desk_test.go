@@ -12,8 +12,7 @@ import (
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 )
 
-// sitter is a human before a desk, whose frame is drawn when something changed, as
-// Screen.Run does it.
+// sitter is a user at a desk. The frame is drawn when something has changed, as in Screen.Run.
 type sitter struct {
 	*desk
 	now time.Time
@@ -52,14 +51,14 @@ func listening(numbers ...uint32) *systemv1.Snapshot {
 	return &systemv1.Snapshot{Listening: true, Requests: numbers}
 }
 
-// Whatever key it is: what was pressed before the code could be read says nothing.
+// Whatever key it is: a key pressed before the code could be read has no effect.
 func TestAKeyThatBouncesConfirmsNoCode(t *testing.T) {
 	for _, yes := range []key{r('y'), {kind: keyYes}} {
 		x := sit(listening(123456))
 		if o := x.after(lookTime, yes); o.what != orderAccept {
 			t.Fatalf("the request was not accepted: %+v", o)
 		}
-		for range 9 { // the helper has not said yet what came of it
+		for range 9 { // the helper has not reported the result yet
 			if o := x.after(100*time.Millisecond, yes); o.what != orderNothing {
 				t.Fatalf("the request was accepted once more: %+v", o)
 			}
@@ -73,8 +72,7 @@ func TestAKeyThatBouncesConfirmsNoCode(t *testing.T) {
 		if o := x.after(lookTimeCode, yes); o.what != orderYes || o.ceremony != ceremonyOf(x.snapshot) {
 			t.Errorf("a yes after reading is %+v", o)
 		}
-		// Deliberately broken, to see that the attack wins then: a desk that takes the code
-		// for drawn when it was not.
+		// The broken variant treats a code as drawn when it was not; then the attack succeeds.
 		broken := sit(ceremony("phone", basev1.Role_ROLE_OWNER, nil))
 		broken.drawnAt = noon.Add(-time.Hour)
 		if o := broken.after(0, yes); o.what != orderYes {
@@ -83,8 +81,8 @@ func TestAKeyThatBouncesConfirmsNoCode(t *testing.T) {
 	}
 }
 
-// While somebody compares a code, nothing that comes from the network takes its
-// place; and an answer is to the code that was on the screen.
+// While the user compares a code, nothing from the network takes its place; and an answer is for
+// the code that was on the screen.
 func TestNoRequestTakesTheCodesPlace(t *testing.T) {
 	shown := ceremony("phone", basev1.Role_ROLE_OWNER, nil)
 	x := sit(shown)
@@ -101,19 +99,19 @@ func TestNoRequestTakesTheCodesPlace(t *testing.T) {
 		t.Errorf("the answer is %+v", o)
 	}
 
-	// Another ceremony has the same look but for the code. The key that was on its way
+	// Another ceremony looks the same except for the code. A key that was already on its way
 	// answers neither.
 	x = sit(shown)
 	other := ceremony("phone", basev1.Role_ROLE_OWNER, func(c *systemv1.Ceremony) { c.Id, c.Code = []byte("another-ceremony"), "111 111" })
 	x.now = x.now.Add(time.Minute)
-	x.see(other, x.now) // and the frame of it is not drawn yet
+	x.see(other, x.now) // and its frame is not drawn yet
 	if o := x.after(0, r('y')); o.what != orderNothing {
 		t.Errorf("a yes to the code before has become %+v", o)
 	}
 }
 
-// A flood drives the owner's request out of the list, and makes the question change
-// all the time. The number that is typed works all the same.
+// A flood drives the owner's request out of the list, and makes the question change all the time.
+// The owner can still type the number.
 func TestAFloodOfRequestsDoesNotHideTheRealOne(t *testing.T) {
 	x := sit(listening(1))
 	var o order
@@ -128,7 +126,7 @@ func TestAFloodOfRequestsDoesNotHideTheRealOne(t *testing.T) {
 	if o = x.after(time.Millisecond, key{kind: keyEnter}); o.what != orderAccept || o.number != 482913 {
 		t.Errorf("the typed number is %+v", o)
 	}
-	// Nothing that the crowd asks is accepted by chance meanwhile.
+	// Meanwhile no request of the crowd is accepted by chance.
 	x = sit(listening(1))
 	for n := range uint32(200) {
 		x.sees(listening(n))
@@ -179,7 +177,7 @@ func TestRequestsAreAnsweredByKeys(t *testing.T) {
 	if x.subject() != (subject{asked: isItYours, number: 7}) {
 		t.Errorf("it asks %+v", x.subject())
 	}
-	// What is typed counts also if it was declined.
+	// A typed number counts even if its request was declined.
 	if o := x.types("123456\x7f6\r"); o.what != orderAccept || o.number != 123456 {
 		t.Errorf("typed: %+v", o)
 	}
@@ -210,7 +208,35 @@ func TestACodeIsAnsweredByNoOrByTypingIt(t *testing.T) {
 	}
 }
 
-// One key, whatever it is, at whatever page, resets nothing; nor do two.
+// A rejection by a mistyped code says what was typed, so that the person can tell a typo from an attack.
+func TestAMistypedCodeIsNamedWhenThePairingIsRejected(t *testing.T) {
+	rejected := func(id string) *systemv1.Snapshot {
+		return &systemv1.Snapshot{Last: &systemv1.LastCeremony{Id: []byte(id), Outcome: systemv1.LastCeremony_OUTCOME_REJECTED_AT_BASE}}
+	}
+	const plainNo = "The pairing was rejected here. No App was let in."
+	for typed, want := range map[string]string{
+		"482914\r": "You typed 482 914, not 482 913. If the App showed that, somebody interfered.", "n": plainNo,
+	} {
+		x := sit(ceremony("phone", basev1.Role_ROLE_OWNER, nil))
+		x.now = x.now.Add(lookTimeCode)
+		x.types(typed)
+		x.sees(rejected("one"))
+		if x.notice != want {
+			t.Errorf("after %q it says %q, not %q", typed, x.notice, want)
+		}
+		if got := x.draw(x.now)[noticeRow]; got != "  "+want {
+			t.Errorf("after %q the screen says %q", typed, got)
+		}
+		// The sentence belongs to that pairing alone.
+		x.sees(ceremony("phone", basev1.Role_ROLE_OWNER, nil))
+		x.sees(rejected("two"))
+		if x.notice != plainNo {
+			t.Errorf("after another pairing it says %q", x.notice)
+		}
+	}
+}
+
+// No single key on any page resets the Base; nor do two.
 func TestNoStrayKeyResetsTheBase(t *testing.T) {
 	keys := []key{{kind: keyEnter}, {kind: keyEscape}, {kind: keyBackspace}, {kind: keyYes}, {kind: keyNo}, {kind: keyBothHeld},
 		{kind: keyOtherThing}}
@@ -234,7 +260,7 @@ func TestNoStrayKeyResetsTheBase(t *testing.T) {
 	}
 }
 
-func TestAResetTakesTheNameInFull(t *testing.T) {
+func TestAResetNeedsTheFullName(t *testing.T) {
 	for typed, want := range map[string]orderKind{
 		"fkitchen\r": orderReset, "fkitchem\x7fn\r": orderReset, "fkitche\r": orderNothing, "fKitchen\r": orderNothing,
 		"fkitchen": orderNothing, "fkitchen \r": orderNothing, "kitchen\r": orderNothing, "fkit\x1bchen\r": orderNothing,
@@ -256,7 +282,7 @@ func TestAResetTakesTheNameInFull(t *testing.T) {
 	if o := x.types("\r"); o.what != orderNothing {
 		t.Errorf("somebody had left, and the next one resets the Base: %+v", o)
 	}
-	// A code comes first: what is typed on is no name any more.
+	// A code comes first: further typing no longer belongs to the name.
 	x = sit(&systemv1.Snapshot{Paired: true})
 	x.types("fkitchen")
 	x.sees(ceremony("phone", basev1.Role_ROLE_OWNER, nil))
@@ -265,7 +291,7 @@ func TestAResetTakesTheNameInFull(t *testing.T) {
 	}
 }
 
-func TestWhatTheHelperHadSaidCountsNoMoreWhenItIsGone(t *testing.T) {
+func TestAReportOfALostHelperNoLongerCounts(t *testing.T) {
 	x := sit(ceremony("phone", basev1.Role_ROLE_OWNER, nil))
 	x.lost()
 	x.wasDrawn(x.now)
@@ -316,7 +342,7 @@ func FuzzKeys(f *testing.F) {
 	})
 }
 
-// eventBytes is what the kernel gives.
+// eventBytes is the kernel's format.
 func eventBytes(at time.Duration, kind, code uint16, value int32) []byte {
 	b := binary.NativeEndian.AppendUint64(nil, uint64(at/time.Second))
 	b = binary.NativeEndian.AppendUint64(b, uint64(at%time.Second/time.Microsecond))
@@ -393,7 +419,7 @@ func keysOf(codes ...int) []byte {
 	return b
 }
 
-func TestKeyboardsAreLeftToTheTerminal(t *testing.T) {
+func TestTheConsoleDoesNotReadKeyboards(t *testing.T) {
 	const keyY, key7, keypad5, volumeUp, mouse = 21, 8, 76, 115, 0x110
 	for name, c := range map[string]struct {
 		keys []byte
@@ -420,7 +446,7 @@ func windowFor(role basev1.Role, numbers ...uint32) *systemv1.Snapshot {
 	return &systemv1.Snapshot{Listening: true, WindowOpen: true, WindowRemainingMs: 170_000, WindowRole: role, Requests: numbers}
 }
 
-func TestAWindowForARoleIsSaidAndAsksForNoOther(t *testing.T) {
+func TestAWindowForARoleIsShownAndGrantsNoOther(t *testing.T) {
 	x := sit(windowFor(basev1.Role_ROLE_VIEWER))
 	if f := x.draw(x.now); !bytes.Contains([]byte(join(f)), []byte("An owner's App asks to let in a VIEWER.")) {
 		t.Errorf("the overview does not say so:\n%s", join(f))
@@ -429,12 +455,12 @@ func TestAWindowForARoleIsSaidAndAsksForNoOther(t *testing.T) {
 	if f := x.draw(x.now); !bytes.Contains([]byte(join(f)), []byte("An owner's App asks to let in an OPERATOR.")) {
 		t.Errorf("the question does not say so:\n%s", join(f))
 	}
-	// The role that stands there is the one that is given, whatever an owner orders meanwhile.
+	// The role on the screen is the one that is given, whatever an owner orders meanwhile.
 	if o := x.after(lookTime, r('y')); o.what != orderAccept || o.role != basev1.Role_ROLE_OPERATOR || o.number != 123456 {
 		t.Errorf("a yes: %+v", o)
 	}
 
-	// Less may be given, and no more.
+	// A lower role may be given, but not a higher one.
 	x = sit(windowFor(basev1.Role_ROLE_OPERATOR, 123456))
 	x.after(lookTime, r('r'))
 	if f := join(x.draw(x.now)); bytes.Contains([]byte(f), []byte("owner      ")) || !bytes.Contains([]byte(f), []byte("1  viewer")) {
@@ -448,8 +474,8 @@ func TestAWindowForARoleIsSaidAndAsksForNoOther(t *testing.T) {
 	}
 }
 
-// A yes to "viewer" is no yes to "owner" that takes its place.
-func TestAYesIsForTheRoleThatStoodThere(t *testing.T) {
+// A yes to "viewer" is not a yes to "owner" if that takes its place.
+func TestAYesIsForTheRoleOnTheScreen(t *testing.T) {
 	x := sit(windowFor(basev1.Role_ROLE_VIEWER, 123456))
 	x.now = x.now.Add(time.Second)
 	x.sees(windowFor(basev1.Role_ROLE_OWNER, 123456))
@@ -461,8 +487,8 @@ func TestAYesIsForTheRoleThatStoodThere(t *testing.T) {
 	}
 }
 
-// What an owner's App answers cannot be confirmed by a key here, and can be refused.
-func TestWhatAnOwnersAppAnswersIsOnlyRefusedHere(t *testing.T) {
+// A key here cannot confirm what an owner's App answers, but can refuse it.
+func TestAnOwnersAnswerCanOnlyBeRefusedHere(t *testing.T) {
 	s := ceremony("phone", basev1.Role_ROLE_OPERATOR, nil)
 	s.Ceremony.ByOwner = make([]byte, 32)
 	x := sit(s)

@@ -11,9 +11,9 @@ import (
 )
 
 const (
-	// inputDevices are where the kernel shows buttons and keyboards.
+	// inputDevices is where the kernel shows buttons and keyboards.
 	inputDevices = "/dev/input/event*"
-	// scanEvery is how often new ones are looked for.
+	// scanEvery is how often to look for new ones.
 	scanEvery = 5 * time.Second
 	// maxDevices bounds how many are read.
 	maxDevices = 16
@@ -29,7 +29,7 @@ const (
 	eviocClock = ioWrite | evIOC | 0xa0 | 4<<16
 )
 
-// device is one that is read.
+// device is a device that is read.
 type device struct {
 	path    string
 	file    *os.File
@@ -37,8 +37,8 @@ type device struct {
 	grabbed bool
 }
 
-// Buttons reads the buttons of this machine until ctx ends; for Screen.Buttons. A
-// device that it cannot open, or that somebody else has, is left alone.
+// Buttons reads the buttons of this machine until ctx ends; for Screen.Buttons. It ignores a
+// device that it cannot open, or that another process holds.
 func Buttons(ctx context.Context, asking <-chan bool, pressed func(keyKind)) {
 	devices := map[string]*device{}
 	gone, events := make(chan *device), make(chan inputEvent)
@@ -75,7 +75,7 @@ func Buttons(ctx context.Context, asking <-chan bool, pressed func(keyKind)) {
 		case d := <-gone:
 			_ = d.file.Close()
 			delete(devices, d.path)
-			*state = buttons{} // what was down there is not known any more
+			*state = buttons{} // which buttons are down there is no longer known
 		case asked = <-asking:
 			for _, d := range devices {
 				d.take(asked)
@@ -96,9 +96,9 @@ func Buttons(ctx context.Context, asking <-chan bool, pressed func(keyKind)) {
 	}
 }
 
-// openDevice returns nil for what is no device of buttons.
+// openDevice returns nil for a device without buttons.
 func openDevice(path string) *device {
-	// The runtime waits for it, so that closing ends a read.
+	// The runtime waits for input, so closing the file ends a read.
 	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil
@@ -116,8 +116,8 @@ func openDevice(path string) *device {
 	return d
 }
 
-// take grabs the device, or lets it go: what the console takes as an answer must
-// not also switch the machine off, or be typed into the terminal.
+// take grabs the device, or releases it: a key that answers the console must not also switch the
+// machine off, or be typed into the terminal.
 func (d *device) take(asked bool) {
 	want := d.kind == deviceButtons || asked
 	if want == d.grabbed {

@@ -13,20 +13,19 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
 )
 
-// The screen: 80x25 of a Linux console, of which the last row stays empty, so that
-// it fits a serial terminal of 80x24, too.
+// The screen: 80x25 of a Linux console, whose last row stays empty, so that it also fits a serial
+// terminal of 80x24.
 const (
 	columns = 80
 	rows    = 24
 )
 
-// frame is what stands on the screen, a string for each row, without spaces at
-// their ends. Each character is printable ASCII, a letter of Latin-1, which Debian's
-// default console font has, or digits.Solid.
+// frame is the screen, a string for each row, without spaces at the ends. Each character is
+// printable ASCII, a letter of Latin-1, which Debian's default console font has, or digits.Solid.
 type frame [rows]string
 
-// plain makes text fit for the screen: other characters, those of escape sequences
-// among them, become question marks, and what is too long is cut.
+// plain makes text safe for the screen: other characters, including those of escape sequences,
+// become question marks, and text that is too long is cut.
 func plain(text string, width int) string {
 	fits := []rune(strings.Map(func(r rune) rune {
 		switch {
@@ -49,8 +48,7 @@ const (
 	footRow   = 22
 )
 
-// nameWidth is how much of a name of an App is shown. The code decides, not the
-// name.
+// nameWidth is how much of an App's name is shown. The code decides, not the name.
 const nameWidth = 60
 
 // sheet writes the rows of a frame.
@@ -74,13 +72,13 @@ func (s *sheet) line(format string, args ...any) {
 func (s *sheet) large(text string) {
 	s.row++
 	for _, row := range digits.Large(text) {
-		s.frame[s.row] = strings.TrimRight("    "+row, " ") // the only solid cells there are
+		s.frame[s.row] = strings.TrimRight("    "+row, " ") // these are the only solid cells
 		s.row++
 	}
 	s.row++
 }
 
-// draw shows the desk. It is pure.
+// draw draws the desk. It is pure.
 func (d *desk) draw(now time.Time) frame {
 	s := &sheet{row: bodyRow}
 	name := d.summary.GetNodeName()
@@ -92,14 +90,14 @@ func (d *desk) draw(now time.Time) frame {
 		s.row = 8
 		s.line("    FACTORY RESET")
 		s.row++
-		s.line("    This Base is being wiped, and restarts as new.")
-		s.line("    Do not switch it off; if the power goes, it goes on afterwards.")
+		s.line("    This Base is being wiped and will restart as new.")
+		s.line("    Do not switch it off. After a power cut it continues.")
 	case !d.reached:
 		s.row = 8
 		s.line("    Waiting for the system helper of this Base ...")
 		s.row++
-		s.line("    It is starting, or it is being restarted. A pairing that was on")
-		s.line("    has ended; nobody was let in.")
+		s.line("    It is starting or restarting. A pairing that was under way")
+		s.line("    has ended; no App was let in.")
 	case d.snapshot.GetCeremony() != nil:
 		foot = d.drawCeremony(s)
 	default:
@@ -117,9 +115,9 @@ func quoted(name string) string {
 	return `"` + strings.ReplaceAll(plain(name, nameWidth), `"`, `'`) + `"`
 }
 
-// allows says what a role may do, as the pages have it.
+// allows describes what a role may do, in the words of the pages.
 var allows = map[basev1.Role]string{
-	basev1.Role_ROLE_VIEWER:   "sees how the Base does",
+	basev1.Role_ROLE_VIEWER:   "sees how the Base is doing",
 	basev1.Role_ROLE_OPERATOR: "also runs the node",
 	basev1.Role_ROLE_OWNER:    "also decides who is let in, and how open the Base is",
 }
@@ -128,12 +126,12 @@ func (d *desk) drawCeremony(s *sheet) (foot string) {
 	c := d.snapshot.GetCeremony()
 	if answeredByOwner(c) {
 		s.line("  An owner's App has accepted request %s, to let in %s,", noiseconn.FormatNumber(c.GetNumber()), c.GetRole().Name())
-		s.line("  and answers it in place of this screen.")
+		s.line("  and confirms it in place of this screen.")
 		if c.GetPhase() == systemv1.Ceremony_PHASE_SHOWN {
 			s.row++
 			s.line("  It calls itself %s.", quoted(c.GetAppName()))
 		}
-		return "N  let nobody in"
+		return "N  refuse it"
 	}
 	if c.GetPhase() != systemv1.Ceremony_PHASE_SHOWN {
 		s.line("  Request %s is accepted. Waiting for its App ...", noiseconn.FormatNumber(c.GetNumber()))
@@ -152,14 +150,14 @@ func (d *desk) drawCeremony(s *sheet) (foot string) {
 	s.row++
 	if c.GetBaseConfirmed() {
 		s.line("  You have said yes here.")
-		return "N  no after all"
+		return "N  no, I changed my mind"
 	}
 	if d.typed != "" {
 		s.line("  Typed: %s   Enter compares it for you", typedDigits(d.typed))
 	} else {
 		s.line("  Compare all six digits. If they differ, somebody may be in between.")
 	}
-	return "Y  yes, the same      N  no, it is another one      or type the App's code"
+	return "Y  yes, the same      N  no, a different one      or type the App's code"
 }
 
 // typedDigits shows what is there of six digits.
@@ -179,19 +177,19 @@ func (d *desk) drawQuestion(s *sheet, now time.Time) (foot string) {
 		}
 		s.line("  An App asks to be paired. Does yours show this number?")
 		s.large(noiseconn.FormatNumber(q.number))
-		s.line("  If not, somebody else asks: say no.")
+		s.line("  If not, it is somebody else's: say no.")
 		if ordered > basev1.Role_ROLE_VIEWER {
 			return "Y  yes, mine    N  no    R  a lower role    or type the number that yours shows"
 		}
 		return "Y  yes, it is mine      N  no      or type the number that yours shows"
 	case whichNumber:
 		if n := len(d.requests()); n > 1 {
-			s.line("  %d Apps or more ask to be paired. Type the number that yours shows.", n)
+			s.line("  At least %d Apps ask to be paired. Type the number that yours shows.", n)
 		} else {
 			s.line("  Type the number that your App shows.")
 		}
 		s.large(typedDigits(d.typed))
-		s.line("  With two buttons: NO counts the digit up, YES goes on.")
+		s.line("  With two buttons: NO counts the digit up, YES goes to the next.")
 		return "0-9  type      Enter  accept this number      Esc  none of these is mine"
 	case whichRole:
 		s.line("  This Base has an owner. What may the App with number %s do?", noiseconn.FormatNumber(q.number))
@@ -204,12 +202,12 @@ func (d *desk) drawQuestion(s *sheet, now time.Time) (foot string) {
 			s.line("  %s %d  %-9s  %s", mark, i+1, role.Name(), allows[role])
 		}
 		s.row++
-		s.line("  With two buttons: NO goes on to the next, YES takes the marked one.")
-		return "1 2 3  choose      N  let nobody in"
+		s.line("  With two buttons: NO goes to the next, YES takes the marked one.")
+		return "1 2 3  choose      N  refuse it"
 	case shallOpen:
 		s.line("  Let another App in?")
 		s.row++
-		s.line("  This Base then listens for requests for three minutes. Nobody is let in")
+		s.line("  This Base then listens for requests for three minutes. No App is let in")
 		s.line("  before you have compared a code here.")
 		return "Y  yes      N  no"
 	case shallReset:
@@ -224,15 +222,15 @@ func (d *desk) drawQuestion(s *sheet, now time.Time) (foot string) {
 		s.line("  FACTORY RESET")
 		s.row++
 		d.drawLoss(s)
-		s.line("  To wipe this Base, let go, and hold both buttons for %.0f seconds once more.", holdBoth.Seconds())
+		s.line("  To wipe this Base, let go, and hold both buttons for %.0f seconds again.", holdBoth.Seconds())
 		return "one button alone  do nothing"
 	}
 	return d.drawOverview(s, now)
 }
 
 func (d *desk) drawLoss(s *sheet) {
-	s.line("  It removes who this Base is, all pairings, and how open it is; SSH's keys and")
-	s.line("  certificates; and what is in its log. It restarts as new. All Apps have to be")
+	s.line("  This removes the Base's identity, all pairings and the posture, SSH keys and")
+	s.line("  certificates, and the log. The Base restarts as new. All Apps must be")
 	s.line("  paired again. This cannot be undone.")
 	s.row++
 }
@@ -255,7 +253,7 @@ func (d *desk) drawOverview(s *sheet, now time.Time) (foot string) {
 		} else {
 			row("Pairing", "open for another %.0f s. Start it in the App: bitbox-app pair", left.Seconds())
 		}
-		foot = "C  let nobody in      0-9  type your App's number      F  factory reset"
+		foot = "C  close pairing      0-9  type your App's number      F  factory reset"
 	case d.snapshot.GetListening():
 		row("Pairing", "no owner yet. Start it in the App: bitbox-app pair")
 		foot = "0-9  type your App's number      F  factory reset"
@@ -265,7 +263,7 @@ func (d *desk) drawOverview(s *sheet, now time.Time) (foot string) {
 	}
 	s.row++
 	if v == nil {
-		row("Security", "not known yet")
+		row("Security", "not yet known")
 		return foot
 	}
 	d.drawSecurity(row, v)
@@ -310,12 +308,12 @@ func (d *desk) drawSecurity(row func(string, string, ...any), v *systemv1.Summar
 	for _, api := range v.GetApis() {
 		open = append(open, api.GetKind())
 	}
-	state := fmt.Sprintf("closed: nothing but the Apps' channel, TCP port %d", posture.EntryPort)
+	state := fmt.Sprintf("closed: only the Apps' channel is open, TCP port %d", posture.EntryPort)
 	if len(open) > 0 {
-		state = "open beside the Apps' channel: " + strings.Join(open, ", ")
+		state = "open besides the Apps' channel: " + strings.Join(open, ", ")
 	}
 	if v.GetLockdown() {
-		state = "LOCKED DOWN; an owner's App lifts it"
+		state = "LOCKED DOWN; an owner's App can lift it"
 	}
 	switch {
 	case v.GetNotApplied():
@@ -323,7 +321,7 @@ func (d *desk) drawSecurity(row func(string, string, ...any), v *systemv1.Summar
 	case v.GetPhase() == systemv1.PostureReport_PHASE_APPLYING:
 		state = "a change is being put in force"
 	case v.GetPhase() == systemv1.PostureReport_PHASE_TRYING:
-		state = "a change is tried, and undone unless its App confirms it"
+		state = "a change is on trial, and undone unless its App confirms it"
 	}
 	row("Security", "%s (revision %d)", state, v.GetRevision())
 	if ssh := v.GetSsh(); ssh != nil {
@@ -337,11 +335,11 @@ func (d *desk) drawSecurity(row func(string, string, ...any), v *systemv1.Summar
 	row("Bans", "%s", noneOr(int(v.GetBans()), "address", "addresses"))
 	switch {
 	case !v.GetAudited():
-		row("Audit", "the Base has not looked yet")
+		row("Audit", "no audit has been done yet")
 	case v.GetFindings() == 0:
 		row("Audit", "no findings")
 	default:
-		row("Audit", "%s; 'bitbox-app audit' tells", counted(int(v.GetFindings()), "FINDING", "FINDINGS"))
+		row("Audit", "%s; see 'bitbox-app audit'", counted(int(v.GetFindings()), "FINDING", "FINDINGS"))
 	}
 }
 

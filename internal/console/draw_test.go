@@ -14,7 +14,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/digits"
 )
 
-var update = flag.Bool("update", false, "write the screens in testdata anew")
+var update = flag.Bool("update", false, "rewrite the screens in testdata")
 
 var noon = time.Date(2026, 1, 2, 12, 0, 0, 0, time.UTC)
 
@@ -45,7 +45,7 @@ func ceremony(name string, role basev1.Role, change func(*systemv1.Ceremony)) *s
 	return &systemv1.Snapshot{Version: 1, Listening: true, Ceremony: c}
 }
 
-// evil are names that would like to draw something else.
+// evil are names that try to draw something else.
 var evil = map[string]string{
 	"escapes": "\x1b[2J\x1b[1;1H\x1b]0;x\x07\x9b5mphone\r\n\x0e\u202eenohp",
 	"wide":    strings.Repeat("\u6f22", 64),
@@ -55,7 +55,7 @@ var evil = map[string]string{
 	"bytes":   "\xff\xfe\x80",
 }
 
-// screens are what the golden files show.
+// screens are the screens of the golden files.
 func screens() map[string]*desk {
 	listening := func(numbers ...uint32) *systemv1.Snapshot {
 		return &systemv1.Snapshot{Version: 1, Listening: true, Requests: numbers}
@@ -98,7 +98,7 @@ func golden(name string) string {
 	return filepath.Join("testdata", strings.ReplaceAll(name, " ", "-")+".txt")
 }
 
-func TestScreensAreAsTheyWereApproved(t *testing.T) {
+func TestScreensMatchTheGoldenFiles(t *testing.T) {
 	for name, d := range screens() {
 		f := d.draw(noon.Add(12 * time.Second))
 		got := strings.Join(f[:], "\n") + "\n"
@@ -109,12 +109,12 @@ func TestScreensAreAsTheyWereApproved(t *testing.T) {
 		}
 		want, err := os.ReadFile(golden(name))
 		if err != nil || got != string(want) {
-			t.Errorf("%s is not as in %s (-update writes it anew): %v\n%s", name, golden(name), err, got)
+			t.Errorf("%s is not as in %s (-update rewrites it): %v\n%s", name, golden(name), err, got)
 		}
 	}
 }
 
-// unfit tells what of a frame a Linux console would not show as it is meant.
+// unfit reports what a Linux console would not show as meant.
 func unfit(f frame) string {
 	for _, row := range f {
 		if utf8.RuneCountInString(row) > columns {
@@ -129,7 +129,7 @@ func unfit(f frame) string {
 	return ""
 }
 
-// What comes from the network draws nothing but its own name, and hides nothing.
+// Text from the network draws nothing but its own name, and hides nothing.
 func TestNamesCannotDrawOnTheScreen(t *testing.T) {
 	for what, name := range evil {
 		summary := openBase()
@@ -155,10 +155,10 @@ func TestNamesCannotDrawOnTheScreen(t *testing.T) {
 			}
 		}
 	}
-	// The check can fail.
+	// The check itself must be able to fail.
 	for what, name := range evil {
 		if what == "fake" || what == "solid" {
-			continue // the one is fit, and quoted; of the other the rows of the code tell
+			continue // one is safe, and quoted; the rows of the code detect the other
 		}
 		if unfit(frame{name}) == "" {
 			t.Errorf("%s would have been let through", what)
@@ -166,7 +166,7 @@ func TestNamesCannotDrawOnTheScreen(t *testing.T) {
 	}
 }
 
-func TestTimesAreSaidInTwoUnits(t *testing.T) {
+func TestTimesAreShownInTwoUnits(t *testing.T) {
 	for of, want := range map[time.Duration]string{
 		0: "0 min", time.Millisecond: "1 min", time.Hour: "1 h 0 min", 7 * 24 * time.Hour: "7 d 0 h", 119 * time.Minute: "1 h 59 min",
 	} {

@@ -15,14 +15,13 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/pairing"
 )
 
-// ErrResetting is what a Helper answers from the order of a factory reset on.
+// ErrResetting is the answer of a Helper once a factory reset was ordered.
 var ErrResetting = errors.New("the Base is being reset")
 
-// ErrQuit: somebody has pressed Ctrl-C.
+// ErrQuit: a user has pressed Ctrl-C.
 var ErrQuit = errors.New("the console was ended at its keyboard")
 
-// Helper is what the console asks of the system helper, beside the ceremony
-// authority.
+// Helper is what the console needs from the system helper, in addition to the ceremony authority.
 type Helper interface {
 	// Summary is how open the Base is.
 	Summary(ctx context.Context) (*systemv1.Summary, error)
@@ -30,37 +29,37 @@ type Helper interface {
 	Reset(ctx context.Context) error
 }
 
-// Screen is a whole screen with what stands before it.
+// Screen is a full screen with its keyboard and buttons.
 type Screen struct {
 	Authority pairing.Client
 	Helper    Helper
-	// Keys is the terminal's input in raw mode. When it ends, the screen goes on.
+	// Keys is the terminal's input in raw mode. When it ends, the screen stays on.
 	Keys io.Reader
 	Out  io.Writer
 	// Size returns how many columns and rows the terminal has; nil: 80 and 25.
 	Size func() (columns, rows int)
-	// Buttons, if not nil, reads buttons until ctx ends. It is told when a question is
-	// asked, and when no longer.
+	// Buttons, if not nil, reads buttons until ctx ends. It is told when a question begins and
+	// when it ends.
 	Buttons func(ctx context.Context, asking <-chan bool, pressed func(keyKind))
 }
 
 const (
 	// askTime bounds one request to the helper.
 	askTime = 10 * time.Second
-	// lookEvery is how often the summary is asked for, tickEvery how often
-	// the screen looks at the clock.
+	// lookEvery is how often to ask for the summary; tickEvery is how often the screen checks the
+	// clock.
 	lookEvery = 2 * time.Second
 	tickEvery = 250 * time.Millisecond
-	// watchTime is how long one look at the authority waits for something new.
+	// watchTime is how long one request to the authority waits for something new.
 	watchTime = 5 * time.Second
-	// reachAgain is how soon a helper that did not answer is asked again.
+	// reachAgain is how soon to ask a helper again that did not answer.
 	reachAgain = time.Second
-	// redrawEvery is how often all of the screen is written, in case somebody else,
-	// such as the kernel, wrote there.
+	// redrawEvery is how often to redraw the whole screen, in case something else, such as the
+	// kernel, has written to it.
 	redrawEvery = 10 * time.Second
 )
 
-// news is what the helper says.
+// news is a report of the helper.
 type news struct {
 	snapshot *systemv1.Snapshot
 	summary  *systemv1.Summary
@@ -69,8 +68,8 @@ type news struct {
 
 // Run shows the screen and takes answers until ctx ends, or the terminal fails.
 //
-// A read from a terminal cannot be called off: the goroutine that reads Keys ends
-// with the process, or with the next key.
+// A read from a terminal cannot be cancelled: the goroutine that reads Keys ends with the
+// process, or with the next key.
 func (s *Screen) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -114,7 +113,7 @@ func (s *Screen) Run(ctx context.Context) error {
 	}
 }
 
-// hear takes what the helper says.
+// hear takes a report of the helper.
 func (d *desk) hear(n news, now time.Time) {
 	switch {
 	case errors.Is(n.err, ErrResetting):
@@ -128,7 +127,7 @@ func (d *desk) hear(n news, now time.Time) {
 	}
 }
 
-// tellAsking replaces what the buttons were told last.
+// tellAsking replaces the last message to the buttons.
 func tellAsking(asking chan bool, now bool) {
 	select {
 	case <-asking:
@@ -137,9 +136,9 @@ func tellAsking(asking chan bool, now bool) {
 	asking <- now
 }
 
-// followAuthority tells what the authority says. It asks anew at times, for a helper
-// that was restarted counts its versions from the beginning, and one that hangs
-// does not hang up.
+// followAuthority passes on the authority's reports. It starts again from time to time, because a
+// restarted helper counts its versions from the beginning, and a helper that hangs does not close
+// the connection.
 func (s *Screen) followAuthority(ctx context.Context, tell func(news)) {
 	for seen := uint64(0); ctx.Err() == nil; {
 		asked, cancel := context.WithTimeout(ctx, watchTime)
@@ -161,8 +160,8 @@ func (s *Screen) followAuthority(ctx context.Context, tell func(news)) {
 	}
 }
 
-// followSummary tells of a reset as well. That the helper does not answer, the
-// authority's stream tells.
+// followSummary reports a reset as well. The authority's stream reports when the helper does not
+// answer.
 func (s *Screen) followSummary(ctx context.Context, tell func(news)) {
 	for ctx.Err() == nil {
 		asked, cancel := context.WithTimeout(ctx, askTime)
@@ -216,8 +215,8 @@ func (s *Screen) carry(ctx context.Context, d *desk, o order) {
 	d.carried(o, text, false)
 }
 
-// enqueue drops keys that nobody looks at: they must not wait in the reader, or
-// they would seem to be later than they were.
+// enqueue drops keys that nothing reads: if they waited in the reader, they would seem to be
+// later than they were.
 func enqueue(keys chan<- key, k key) {
 	select {
 	case keys <- k:
@@ -268,7 +267,7 @@ func parseKeys(b []byte) []key {
 	return keys
 }
 
-// escapeSize is how long the sequence is that b begins with (ECMA-48): ESC [, then
+// escapeSize is the length of the escape sequence at the start of b (ECMA-48): ESC [, then
 // parameters, then a letter; or ESC and one character (two after O).
 func escapeSize(b []byte) int {
 	switch b[1] {
@@ -285,12 +284,12 @@ func escapeSize(b []byte) int {
 	return 2
 }
 
-// painter writes frames to a terminal: what has changed, in one write.
+// painter writes frames to a terminal: only what has changed, in one write.
 type painter struct {
 	out  io.Writer
 	size func() (columns, rows int)
 
-	shown  *frame // nil: nothing is known of what stands there
+	shown  *frame // nil: the content of the terminal is not known
 	at     time.Time
 	width  int
 	height int
@@ -305,7 +304,7 @@ func (p *painter) paint(f frame, now time.Time) error {
 	}
 	var b bytes.Buffer
 	if p.shown == nil || width != p.width || height != p.height {
-		// No cursor, no wrapping, an empty screen.
+		// Hide the cursor, do not wrap, clear the screen.
 		b.WriteString("\x1b[?25l\x1b[?7l\x1b[0m\x1b[2J")
 		p.shown, p.width, p.height = nil, width, height
 	}
@@ -313,8 +312,8 @@ func (p *painter) paint(f frame, now time.Time) error {
 	left, top := max(0, (width-columns)/2), max(0, (height-rows-1)/2)
 	for row, text := range f {
 		if (all || p.shown[row] != text) && top+row < height {
-			// All of the row, for what stood there: erasing to the end of the line would
-			// take the last column, where the cursor stays, with it.
+			// Write the whole row, to replace its old content: erasing to the end of the line
+			// would also erase the last column, where the cursor stays.
 			fmt.Fprintf(&b, "\x1b[%d;%dH%s", top+row+1, left+1, reverse(wide(text, min(columns, width))))
 		}
 	}
@@ -338,8 +337,7 @@ func wide(text string, width int) string {
 	return string(cells[:width])
 }
 
-// reverse draws solid cells as spaces in reverse video, which needs no character
-// of the font.
+// reverse draws solid cells as spaces in reverse video, which needs no character of the font.
 func reverse(text string) string {
 	if !strings.ContainsRune(text, digits.Solid) {
 		return text
@@ -366,7 +364,7 @@ func reverse(text string) string {
 	return b.String()
 }
 
-// end leaves the terminal as it is expected to be.
+// end leaves the terminal as other programs expect it.
 func (p *painter) end() {
 	_, _ = io.WriteString(p.out, "\x1b[0m\x1b[?7h\x1b[?25h\x1b[2J\x1b[H")
 }

@@ -18,8 +18,8 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/pairing"
 )
 
-// tube is a terminal of 80 by 25, as far as the screen uses one. What it does not
-// know is a fault.
+// tube is a terminal of 80 by 25, as far as the screen uses one. Anything that it does not know
+// is a fault.
 type tube struct {
 	mu      sync.Mutex
 	cells   [rows + 1][columns]rune
@@ -60,7 +60,7 @@ func (s *tube) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// sequence takes one escape sequence, and returns what stands after it.
+// sequence takes one escape sequence, and returns the rest.
 func (s *tube) sequence(text string) string {
 	end := strings.IndexAny(text, "HJmhl")
 	if !strings.HasPrefix(text, "\x1b[") || end < 0 {
@@ -89,7 +89,7 @@ func (s *tube) sequence(text string) string {
 	return text[end+1:]
 }
 
-// text is what stands on the screen.
+// text is the content of the screen.
 func (s *tube) text() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -100,7 +100,7 @@ func (s *tube) text() string {
 	return b.String()
 }
 
-// desktop is a Base with a whole screen, and a human before it.
+// desktop is a Base with a full screen, and a user in front of it.
 type desktop struct {
 	*base
 	tube   *tube
@@ -108,7 +108,7 @@ type desktop struct {
 	port   *cuttable
 }
 
-// fakeHelper is the helper but for the ceremony authority, which is the real one.
+// fakeHelper is the helper except for the ceremony authority, which is the real one.
 type fakeHelper struct {
 	resets    atomic.Int32
 	resetting atomic.Bool
@@ -130,7 +130,7 @@ func (h *fakeHelper) Reset(context.Context) error {
 	return nil
 }
 
-// cuttable is a way to the authority that ends when the helper does.
+// cuttable is a connection to the authority that ends when the helper does.
 type cuttable struct {
 	pairing.Port
 	mu   sync.Mutex
@@ -141,6 +141,11 @@ func (c *cuttable) Call(ctx context.Context, request *systemv1.AuthorityRequest)
 	c.mu.Lock()
 	down := c.down
 	c.mu.Unlock()
+	select {
+	case <-down:
+		return nil, context.Canceled
+	default:
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	go func() {
@@ -150,9 +155,6 @@ func (c *cuttable) Call(ctx context.Context, request *systemv1.AuthorityRequest)
 		case <-ctx.Done():
 		}
 	}()
-	if ctx.Err() != nil {
-		return nil, ctx.Err()
-	}
 	return c.Port.Call(ctx, request)
 }
 
@@ -176,7 +178,7 @@ func startScreen(t *testing.T) *desktop {
 	return d
 }
 
-// rest lets everything come to rest, and fails the test for a fault of the screen.
+// rest lets everything come to rest, and fails the test for any fault of the screen.
 func (d *desktop) rest() string {
 	d.t.Helper()
 	time.Sleep(2 * time.Second)
@@ -201,7 +203,7 @@ func (d *desktop) shows(texts ...string) string {
 	return got
 }
 
-// showsLarge fails the test unless the digits stand there large.
+// showsLarge fails the test unless the digits are shown in large type.
 func (d *desktop) showsLarge(code string) {
 	d.t.Helper()
 	var all []string
@@ -271,7 +273,7 @@ func TestKeysPressedTooEarlyConfirmNoCodeOnTheScreen(t *testing.T) {
 			snapshot.GetActsLeft() != pairing.MaxActs-1 {
 			t.Fatalf("after typing ahead: %v, %v", snapshot, err)
 		}
-		d.types("y") // and it goes on as if nothing had happened
+		d.types("y") // and it continues as if nothing had happened
 		d.shows("Now say yes in the App")
 	})(t)
 }
@@ -315,12 +317,12 @@ func TestTheScreenSurvivesARestartOfTheHelper(t *testing.T) {
 		d.showsLarge(code)
 		d.port.set(true)
 		if got := d.shows("Waiting for the system helper"); strings.ContainsRune(got, digits.Solid) {
-			t.Errorf("a code of before stands there:\n%s", got)
+			t.Errorf("an old code is still on the screen:\n%s", got)
 		}
 		d.types("y")
 		d.shows("Waiting for the system helper")
 		d.port.set(false)
-		d.showsLarge(code) // here it was only the way that was cut
+		d.showsLarge(code) // here only the connection was cut
 		d.types("n")
 		d.shows("rejected here")
 	})(t)
@@ -332,7 +334,7 @@ func TestTheBaseIsResetByItsTypedName(t *testing.T) {
 		d.types("f")
 		d.shows("FACTORY RESET", "type this and press Enter:   kitchen")
 		d.types("kitche\r")
-		d.shows("not what was asked for")
+		d.shows("not the requested text")
 		d.types("\x1b")
 		d.shows("was not reset")
 		if d.helper.resets.Load() != 0 {
@@ -356,7 +358,7 @@ func TestTheBaseIsResetByItsTypedName(t *testing.T) {
 }
 
 // An owner's App has ordered it.
-func TestTheScreenTellsOfAResetThatIsOn(t *testing.T) {
+func TestTheScreenReportsAResetUnderWay(t *testing.T) {
 	screenTest(func(_ *testing.T, d *desktop) {
 		d.rest()
 		d.helper.resetting.Store(true)
@@ -364,8 +366,8 @@ func TestTheScreenTellsOfAResetThatIsOn(t *testing.T) {
 	})(t)
 }
 
-// The screen is written when something has changed, whole, and at times in case
-// somebody else has written there.
+// The screen is written in one piece when something has changed, and from time to time in case
+// something else has written to it.
 func TestTheScreenIsWrittenWhenSomethingChanges(t *testing.T) {
 	screenTest(func(t *testing.T, d *desktop) {
 		want := d.rest()
@@ -394,7 +396,7 @@ func TestTheScreenIsWrittenWhenSomethingChanges(t *testing.T) {
 	})(t)
 }
 
-func TestTheScreenEndsWhenItIsTold(t *testing.T) {
+func TestTheScreenEndsOnRequest(t *testing.T) {
 	screenTest(func(t *testing.T, d *desktop) {
 		d.rest()
 		d.types("\x03")
@@ -411,7 +413,7 @@ func TestTheScreenEndsWhenItIsTold(t *testing.T) {
 	})(t)
 	screenTest(func(t *testing.T, d *desktop) {
 		d.rest()
-		_ = d.keyboard.Close() // nobody can type; it goes on to show
+		_ = d.keyboard.Close() // nobody can type; it still shows
 		a := newApp()
 		d.hear(a)
 		d.showsLarge(a.number())
@@ -425,7 +427,7 @@ func TestTheScreenEndsWhenItIsTold(t *testing.T) {
 	})(t)
 }
 
-// A terminal that is larger has it in the middle; on a smaller one it does not wrap.
+// On a larger terminal the screen is in the middle; on a smaller one it does not wrap.
 func TestTheScreenFitsOtherTerminals(t *testing.T) {
 	f := screens()["code"].draw(noon)
 	whole := &tube{}

@@ -13,8 +13,8 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/pairing"
 )
 
-// Log is the display of a Base without a terminal, until ctx ends or the authority
-// fails: one line for each thing that a human should see, and in it what to type.
+// Log is the display of a Base without a terminal, until ctx ends or the authority fails: one
+// line for each thing that a person should see, with the command to type.
 func Log(ctx context.Context, authority pairing.Client, logger *slog.Logger) error {
 	l := &logDisplay{logger: logger}
 	return follow(ctx, authority, l.show)
@@ -44,7 +44,7 @@ func (l *logDisplay) show(s *systemv1.Snapshot) {
 	switch c := s.GetCeremony(); {
 	case c != nil && answeredByOwner(c):
 		if before.GetCeremony().GetPhase() != c.GetPhase() {
-			l.logger.Info("an owner's App has accepted a request, and answers it", "number", noiseconn.FormatNumber(c.GetNumber()), "role",
+			l.logger.Info("an owner's App has accepted a request, and will confirm it", "number", noiseconn.FormatNumber(c.GetNumber()), "role",
 				c.GetRole().Name(),
 				"no", "bitbox-base pairing reject")
 		}
@@ -58,7 +58,7 @@ func (l *logDisplay) show(s *systemv1.Snapshot) {
 	}
 }
 
-// roleFlag is what has to be added on a Base that has an owner.
+// roleFlag is the flag that a Base with an owner requires.
 func roleFlag(s *systemv1.Snapshot) string {
 	if s.GetPaired() && s.GetWindowRole() == basev1.Role_ROLE_UNSPECIFIED {
 		return " --role viewer|operator|owner"
@@ -66,7 +66,7 @@ func roleFlag(s *systemv1.Snapshot) string {
 	return ""
 }
 
-// newNumbers are those that were not there before, as they are typed.
+// newNumbers are the numbers that were not there before, as they are typed.
 func newNumbers(before, now []uint32) []string {
 	var fresh []string
 	for _, number := range now {

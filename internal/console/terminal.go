@@ -17,11 +17,11 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/pairing"
 )
 
-// Run is the dialogue with the human at a terminal, until ctx ends or the
-// authority fails. When in ends, it goes on to show, and no longer asks.
+// Run is the dialogue with the person at a terminal, until ctx ends or the authority fails. When
+// in ends, it still shows the state, and no longer asks.
 //
-// A read from a terminal cannot be called off. The goroutine that reads in ends
-// with the process, or with the next line.
+// A read from a terminal cannot be cancelled. The goroutine that reads in ends with the process,
+// or with the next line.
 func Run(ctx context.Context, authority pairing.Client, in io.Reader, out io.Writer) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -53,15 +53,14 @@ func Run(ctx context.Context, authority pairing.Client, in io.Reader, out io.Wri
 	}
 }
 
-// line is what was typed, and when.
+// line is a typed line, and when it was typed.
 type line struct {
 	text string
 	at   time.Time
 }
 
-// maxTypedAhead is how many lines wait to be looked at; more are thrown away. They
-// must not wait inside the reader, or they would carry a later time than that at
-// which they were typed.
+// maxTypedAhead is how many lines are kept unread; more are dropped. They must not wait in the
+// reader, or they would get a later time than that of their typing.
 const maxTypedAhead = 100
 
 func readLines(ctx context.Context, in io.Reader) <-chan line {
@@ -78,7 +77,7 @@ func readLines(ctx context.Context, in io.Reader) <-chan line {
 	return lines
 }
 
-// question is what the human is asked at present.
+// question is the present question.
 type question int
 
 const (
@@ -98,24 +97,23 @@ type terminal struct {
 	asked    question
 	askedAt  time.Time
 	number   uint32             // of isItYours and whichRole
-	role     basev1.Role        // that an owner had ordered when the human was asked
+	role     basev1.Role        // the role an owner had ordered when the question was asked
 	ceremony pairing.CeremonyID // of isItEqual
-	declined []uint32           // numbers that the human said are not theirs
+	declined []uint32           // numbers that the user has refused
 }
 
-// say writes a paragraph. What becomes of a terminal that is gone is the caller's
-// concern, who ends ctx.
+// say writes a paragraph. If the terminal is gone, the caller notices and ends ctx.
 func (t *terminal) say(format string, args ...any) {
 	_, _ = fmt.Fprintf(t.out, "\n"+format+"\n", args...)
 }
 
-// ask writes a question. What was typed before it does not answer it.
+// ask writes a question. Input typed before it is not an answer.
 func (t *terminal) ask(q question, format string, args ...any) {
 	_, _ = fmt.Fprintf(t.out, "\n"+format+" ", args...)
 	t.asked, t.askedAt, t.role = q, time.Now(), t.shown.GetWindowRole()
 }
 
-// show tells what is new in a snapshot, and asks what there is to ask.
+// show prints what is new in a snapshot, and asks the present question.
 func (t *terminal) show(s *systemv1.Snapshot) {
 	before := t.shown
 	t.shown = s
@@ -131,7 +129,7 @@ func (t *terminal) show(s *systemv1.Snapshot) {
 	case c != nil && answeredByOwner(c):
 		if before.GetCeremony() == nil || before.GetCeremony().GetPhase() != c.GetPhase() {
 			t.asked = nothing
-			t.say("An owner's App has accepted request %s, to let in %s, and answers it. To let nobody in, type: no",
+			t.say("An owner's App has accepted request %s, to let in %s, and will confirm it. To refuse it, type: no",
 				noiseconn.FormatNumber(c.GetNumber()), c.GetRole().Name())
 		}
 	case c.GetPhase() == systemv1.Ceremony_PHASE_SHOWN:
@@ -170,7 +168,7 @@ func (t *terminal) showRequests(requests []uint32) {
 	case len(open) == 0:
 		if t.asked != nothing {
 			t.asked = nothing
-			t.say("The App does not ask any more.")
+			t.say("The App no longer asks.")
 		}
 	case len(open) > 1:
 		if t.asked != whichNumber {
@@ -183,7 +181,7 @@ func (t *terminal) showRequests(requests []uint32) {
 	}
 }
 
-// orderedAs is " as viewer", if an owner has said so.
+// orderedAs is " as viewer", if an owner has set the role.
 func (t *terminal) orderedAs() string {
 	if role := t.shown.GetWindowRole(); role != basev1.Role_ROLE_UNSPECIFIED {
 		return " as " + role.Name()
@@ -191,7 +189,7 @@ func (t *terminal) orderedAs() string {
 	return ""
 }
 
-// lowerRoles are what may be typed in place of y, to give less than an owner has ordered.
+// lowerRoles may be typed in place of y, to give a lower role than the owner has ordered.
 func (t *terminal) lowerRoles() string {
 	text := ""
 	for _, role := range roleChoices {
@@ -225,7 +223,7 @@ func (t *terminal) askCode(c *systemv1.Ceremony) {
 func (t *terminal) take(ctx context.Context, l line) {
 	asked := t.asked
 	if asked != nothing && l.at.Before(t.askedAt) {
-		asked = nothing // it cannot be meant
+		asked = nothing // it cannot be an answer
 	}
 	number, isNumber := parseNumber(l.text)
 	switch {
@@ -260,7 +258,7 @@ func (t *terminal) answerRequest(ctx context.Context, text string) {
 	}
 }
 
-// accept asks for the role when the authority wants it named.
+// accept asks for the role when the authority requires one.
 func (t *terminal) accept(ctx context.Context, number uint32, role basev1.Role) {
 	err := t.authority.Accept(ctx, number, role)
 	switch {
@@ -293,7 +291,7 @@ func (t *terminal) answerRole(ctx context.Context, text string) {
 	t.accept(ctx, t.number, role)
 }
 
-// answerCode takes y, n, or the code as the App shows it.
+// answerCode takes y, n, or the code that the App shows.
 func (t *terminal) answerCode(ctx context.Context, text string) {
 	yes, known := parseYes(text)
 	if typed, isNumber := parseNumber(text); isNumber {
@@ -338,10 +336,10 @@ func (t *terminal) command(ctx context.Context, text string) {
 	}
 }
 
-// fail tells a refusal.
+// fail prints a refusal.
 func (t *terminal) fail(err error) { t.say("%s", refusal(err)) }
 
-// refusal is what the authority refuses, in its own words.
+// refusal is the authority's refusal, in its own words.
 func refusal(err error) string {
 	var refused *pairing.Error
 	if errors.As(err, &refused) {
@@ -350,7 +348,7 @@ func refusal(err error) string {
 	return fmt.Sprintf("Not done: %v.", err)
 }
 
-// parseYes reads an answer; none given means no.
+// parseYes reads an answer; an empty one means no.
 func parseYes(text string) (yes, known bool) {
 	switch strings.ToLower(text) {
 	case "y", "yes":

@@ -12,7 +12,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/testbed/netnstest"
 )
 
-// awaitFound browses until a Base is announced as wanted.
+// awaitFound browses until the Base is announced as wanted.
 func awaitFound(t *testing.T, what string, wanted func(discovery.Found) bool) discovery.Found {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), testTime)
@@ -30,7 +30,7 @@ func awaitFound(t *testing.T, what string, wanted func(discovery.Found) bool) di
 	return discovery.Found{}
 }
 
-func TestTheAnnouncementTellsWhetherPairingIsOpenAndWhoTheBaseIsToItsAppsAlone(t *testing.T) {
+func TestTheAnnouncementTellsThePairingStateAndIsLinkableOnlyByItsApps(t *testing.T) {
 	netnstest.Require(t)
 	b := startBase(t, func(config *devbase.Config) {
 		relaxed(config)

@@ -14,8 +14,8 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/rpc"
 )
 
-// testApp is an App by the book, but each of its steps can be done wrong, left
-// out or repeated. It does not use package client, which does not allow that.
+// testApp is an App that follows the protocol, but a test can do each step wrong, leave it out or
+// repeat it. Package client does not allow that.
 type testApp struct {
 	address string // of the Base
 	source  string // of the App; empty: the system's choice
@@ -32,7 +32,7 @@ type testApp struct {
 	seq       atomic.Uint64
 }
 
-// testTime bounds everything that an App waits for in a test. Only a test that fails reaches it.
+// testTime bounds every wait of an App in a test. Only a failing test reaches it.
 const testTime = 30 * time.Second
 
 func newTestApp(address, name string) (*testApp, error) {
@@ -148,7 +148,7 @@ func (a *testApp) r1() (*noiseconn.ConnectInitiator, error) {
 	return noiseconn.NewConnectInitiator(nil, a.static, a.base, a.pair, a.seq.Add(1))
 }
 
-// errRevoked is what a revoked App is told.
+// errRevoked is what a revoked App gets.
 var errRevoked = fmt.Errorf("revoked")
 
 // connect makes a session. The Base begins it with the first record.

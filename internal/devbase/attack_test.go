@@ -38,7 +38,7 @@ func impatient(config *devbase.Config) {
 	config.Limits.Handshake = time.Second
 }
 
-// heard returns how many bytes come on a connection until it ends.
+// heard returns how many bytes arrive on a connection until it ends.
 func heard(c net.Conn) int {
 	b, _ := io.ReadAll(c)
 	return len(b)
@@ -97,7 +97,7 @@ func TestAStrangerGetsNotOneByteFromAPairedBase(t *testing.T) {
 			t.Errorf("%s was answered with %d bytes", what, n)
 		}
 	}
-	// The attack hears an answer where there is one.
+	// The attack detects an answer where there is one.
 	known, err := owner.r1()
 	if err != nil {
 		t.Fatal(err)
@@ -107,7 +107,7 @@ func TestAStrangerGetsNotOneByteFromAPairedBase(t *testing.T) {
 	}
 }
 
-func TestAReplayedConnectFrameGetsSilenceAlsoAfterARestart(t *testing.T) {
+func TestAReplayedConnectFrameGetsNoAnswerEvenAfterARestart(t *testing.T) {
 	b := startBase(t, impatient)
 	a := b.pairActive("phone", basev1.Role_ROLE_OWNER)
 	initiator, err := a.r1()
@@ -132,7 +132,7 @@ func TestAReplayedConnectFrameGetsSilenceAlsoAfterARestart(t *testing.T) {
 	}
 }
 
-func TestAnOwnerGetsInAtOnceBesideTwoThousandSilentConnections(t *testing.T) {
+func TestAnOwnerConnectsAtOnceBesideTwoThousandSilentConnections(t *testing.T) {
 	const silent = 2000
 	b := startBase(t, func(config *devbase.Config) {
 		config.Limits = admission.DefaultLimits()
@@ -152,7 +152,7 @@ func TestAnOwnerGetsInAtOnceBesideTwoThousandSilentConnections(t *testing.T) {
 	}
 }
 
-func TestAFloodOfRequestsUsesUpNoActAndDoesNotOccupyTheCeremony(t *testing.T) {
+func TestAFloodOfRequestsUsesNoActAndDoesNotBlockTheCeremony(t *testing.T) {
 	b := startBase(t, func(config *devbase.Config) {
 		relaxed(config)
 		config.Limits.Handshake = testTime
@@ -208,9 +208,8 @@ func TestASecondClientDisturbsNeitherACeremonyNorASession(t *testing.T) {
 	}
 }
 
-// TestAPeerThatNeverSetsThePSKIsNotLetIn speaks the patterns with a psk of zeros,
-// as a library does that was never given one.
-func TestAPeerThatNeverSetsThePSKIsNotLetIn(t *testing.T) {
+// The test speaks the patterns with a psk of zeros, like a library that was never given one.
+func TestAPeerWithoutThePSKIsRefused(t *testing.T) {
 	b := startBase(t, impatient)
 	a := b.newApp("phone")
 	suite := noise.NewCipherSuite(noise.DH25519, noise.CipherChaChaPoly, noise.HashSHA256)
@@ -270,7 +269,7 @@ func TestAPeerThatNeverSetsThePSKIsNotLetIn(t *testing.T) {
 	b.show(a, basev1.Role_ROLE_UNSPECIFIED)
 }
 
-func TestWhoeverIsRejectedOrLostLeavesNothingBehind(t *testing.T) {
+func TestARejectedOrLostPairingLeavesNothingBehind(t *testing.T) {
 	for name, end := range map[string]func(b *testBase, s *shown){
 		"the Base's human says no": func(b *testBase, s *shown) {
 			b.answer(false)
@@ -347,7 +346,7 @@ func TestWhoeverIsRejectedOrLostLeavesNothingBehind(t *testing.T) {
 	}
 }
 
-func TestWhenTheBasesConfirmIsLostItsHalfDiesAndPairingAgainWorks(t *testing.T) {
+func TestALostConfirmOfTheBaseLapsesAndPairingAgainWorks(t *testing.T) {
 	clock := newClock()
 	b := startBase(t, func(config *devbase.Config) {
 		relaxed(config)
@@ -368,7 +367,7 @@ func TestWhenTheBasesConfirmIsLostItsHalfDiesAndPairingAgainWorks(t *testing.T) 
 	b.pair("phone again", basev1.Role_ROLE_OWNER)
 }
 
-// clock is the authority's, and can be moved on.
+// clock is the authority's; a test can move it forward.
 type clock struct {
 	mu      sync.Mutex
 	started time.Time
@@ -409,8 +408,8 @@ func TestRevokedAppIsCutOffWithinASecond(t *testing.T) {
 	if _, err := apps.RevokeApp(t.Context(), &basev1.RevokeAppRequest{Id: id}); err != nil {
 		t.Fatal(err)
 	}
-	// The Base has cut it before it answered the owner: what is left to wait for is
-	// the network.
+	// The Base has cut the connection before it answered the owner; only the network may still
+	// take time.
 	if err := endOf(stream); err == nil {
 		t.Error("the stream ended as if it were complete")
 	}
@@ -425,7 +424,7 @@ func TestRevokedAppIsCutOffWithinASecond(t *testing.T) {
 	}
 }
 
-// endOf reads a stream to its end, and returns the error that it ends with.
+// endOf reads a stream to its end, and returns the final error.
 func endOf(stream *baserpc.Stream[basev1.Event]) error {
 	for _, err := range stream.All() {
 		if err != nil {
@@ -448,8 +447,8 @@ func (b *testBase) idOf(t *testing.T, apps baserpc.AppsServiceClient, name strin
 	return list.GetApps()[i].GetId()
 }
 
-// openFrame is the frame that opens a call (docs/protocol.md), with a piece of its request,
-// which ends with it or does not.
+// openFrame is the frame that opens a call (docs/protocol.md), with a piece of its request, which
+// is the last one or not.
 func openFrame(method string, whole bool, piece []byte) []byte {
 	const kindOpen, callOne, last, more = 1, 1, 0, 1
 	state := byte(more)
@@ -460,8 +459,8 @@ func openFrame(method string, whole bool, piece []byte) []byte {
 	return append(append(frame, method...), piece...)
 }
 
-// truncate sends the beginning of a request to rename an App to "gone", as much of
-// its body as told, and has the connection cut. It returns the name then.
+// truncate sends the beginning of a request to rename an App to "gone", with only this much of
+// its body, and cuts the connection. It returns the name afterwards.
 func truncate(t *testing.T, missing int) string {
 	t.Helper()
 	b := startBase(t, relaxed)
@@ -534,7 +533,7 @@ func TestConnectionsLeaveNoGoroutineBehind(t *testing.T) {
 	if !settled(before) {
 		t.Errorf("%d goroutines before 200 connections, %d after", before, runtime.NumGoroutine())
 	}
-	// A session that is not over shows.
+	// A session that still runs is visible.
 	left := a.client()
 	if _, err := baserpc.NewInfoServiceClient(left).GetInfo(t.Context(), &basev1.GetInfoRequest{}); err != nil {
 		t.Fatal(err)
@@ -543,7 +542,7 @@ func TestConnectionsLeaveNoGoroutineBehind(t *testing.T) {
 	left.close()
 }
 
-func TestAWindowThatIsClosedLeavesThePairedBaseDeaf(t *testing.T) {
+func TestAPairedBaseHearsNoRequestWhileTheWindowIsClosed(t *testing.T) {
 	b := startBase(t, impatient)
 	owner := b.pairActive("phone", basev1.Role_ROLE_OWNER)
 	late := b.newApp("late")

@@ -35,7 +35,7 @@ var (
 	generateStateKey func(io.Reader) (pairing.StateKey, error) = secret.Generate
 )
 
-// authorityConfig is what an authority is made of.
+// authorityConfig is the configuration of an authority.
 type authorityConfig struct {
 	stateDir    string
 	baseName    func() string
@@ -101,8 +101,7 @@ func loadMachine(db *state.DB, config authorityConfig) (*pairing.Machine, error)
 	})
 }
 
-// stateKey parses the seed of K_state. Only an authority with nothing in its
-// state gets a new one.
+// stateKey parses the seed of K_state. Only an authority with an empty state gets a new one.
 func stateKey(db *state.DB, seed, registry []byte, config authorityConfig) (pairing.StateKey, error) {
 	if seed != nil {
 		key, err := parseStateKey(seed)

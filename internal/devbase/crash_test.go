@@ -30,8 +30,8 @@ const (
 	crashAt    = "BITBOX_BASE_CRASH_AT"    // the failpoint at which it kills itself, from 1; 0: none
 )
 
-// crashingBase is that process: a Base that ends as by kill -9 or a power cut, at
-// one of the moments before and after each write to disk.
+// crashingBase is that process: a Base that ends as by kill -9 or a power cut, just before or
+// after a write to disk.
 func crashingBase() int {
 	at, err := strconv.ParseInt(os.Getenv(crashAt), 10, 64)
 	if err != nil {
@@ -59,7 +59,7 @@ func crashingBase() int {
 		return 1
 	}
 	fmt.Println(b.Addr())
-	_, _ = io.Copy(io.Discard, os.Stdin) // until the test lets go of it
+	_, _ = io.Copy(io.Discard, os.Stdin) // until the test releases it
 	if err := b.Stop(); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
@@ -67,7 +67,7 @@ func crashingBase() int {
 	return 0
 }
 
-// process is a Base in a process of its own.
+// process is a Base in its own process.
 type process struct {
 	command *exec.Cmd
 	stdin   io.Closer
@@ -107,7 +107,7 @@ func startProcess(t *testing.T, stateDir string, at int) (*process, error) {
 	return p, nil
 }
 
-// end lets the process end by itself, or waits for the one that was killed.
+// end lets the process end by itself, or waits for one that was killed.
 func (p *process) end() {
 	_ = p.stdin.Close()
 	_ = p.command.Wait()
@@ -120,8 +120,8 @@ func (p *process) killed() string {
 	return point
 }
 
-// pairWith pairs an App with a Base in another process, as far as it gets, and
-// calls once. Any error is the network's or the dead Base's.
+// pairWith pairs an App with a Base in another process, as far as it gets, and calls once. Any
+// error is from the network or the dead Base.
 func pairWith(ctx context.Context, stateDir string, a *testApp) error {
 	console := pairing.Client{Port: pairing.Over(ipc.Dial(devbase.ControlSocket(stateDir)).Call)}
 	if err := console.Accept(ctx, a.number(), basev1.Role_ROLE_UNSPECIFIED); err != nil {
@@ -154,8 +154,8 @@ func pairWith(ctx context.Context, stateDir string, a *testApp) error {
 	return err
 }
 
-// agree starts the Base on what a crash has left, and tells what is wrong with it:
-// the App must either work, or be a stranger to a Base with which it can pair again.
+// agree starts the Base on the leftovers of a crash, and says what is wrong: the App must either
+// work, or be a stranger to a Base with which it can pair again.
 func agree(t *testing.T, stateDir string, a *testApp) error {
 	t.Helper()
 	p, err := startProcess(t, stateDir, 0)
@@ -214,7 +214,8 @@ func TestAKillAtAnyWriteLeavesBothSidesPairedOrReadyToPairAgain(t *testing.T) {
 		t.Errorf("only %d moments were tried: something is written without a failpoint", points)
 	}
 
-	// What must never be left: the authority counts an owner, and no App is one.
+	// This state must never be left: the authority has an owner's key, but no App is paired with
+	// it.
 	stateDir := filepath.Join(t.TempDir(), "state")
 	p, err := startProcess(t, stateDir, 0)
 	if err != nil {
@@ -256,7 +257,7 @@ func TestASecondBaseOnTheSameStateOrPortIsRefusedInASentence(t *testing.T) {
 	}
 }
 
-func TestTheLogIsTheDisplayWhereThereIsNoTerminal(t *testing.T) {
+func TestWithoutATerminalTheLogIsTheDisplay(t *testing.T) {
 	b := startBase(t, nil)
 	s := b.show(b.newApp("phone"), basev1.Role_ROLE_UNSPECIFIED)
 	eventually(t, "the code is in the log", func() bool { return len(b.log.lines(s.code)) > 0 })

@@ -33,14 +33,14 @@ const DefaultListen = ":8845"
 // controlSocket is where the commands `bitbox-base pairing …` reach a Base.
 const controlSocket = "control.sock"
 
-// ControlSocket returns the path of the socket on which the Base with this state
-// directory takes the commands of somebody at its console.
+// ControlSocket returns the path of the socket on which the Base with this state directory takes
+// commands from its console.
 func ControlSocket(stateDir string) string { return filepath.Join(stateDir, controlSocket) }
 
-// Config is what a developer's Base is made of.
+// Config is the configuration of a developer's Base.
 type Config struct {
-	// StateDir holds everything that is stored, and the control socket. It is made
-	// with mode 0700 if it does not exist.
+	// StateDir holds everything that is stored, and the control socket. It is created with mode
+	// 0700 if it does not exist.
 	StateDir string
 	// Listen is the TCP address; empty means DefaultListen.
 	Listen string
@@ -50,8 +50,8 @@ type Config struct {
 	// means everywhere.
 	Announce   bool
 	Interfaces func(net.Interface) bool
-	// In and Out are the terminal that is the Base's display. Without both, the
-	// log is the display and the control socket answers.
+	// In and Out are the terminal that is the Base's display. Without both, the log is the
+	// display and the control socket takes the answers.
 	In  io.Reader
 	Out io.Writer
 	// Logger must be set.
@@ -59,10 +59,10 @@ type Config struct {
 	// Ready, if set, is called once when RunDev's Base accepts connections.
 	Ready func(*Base)
 
-	// What follows is for tests; zero values mean the protocol's.
+	// The fields below are for tests; zero values mean the protocol's.
 
-	// Entry takes the place of Listen: a unix socket to which NGINX passes connections,
-	// each with a PROXY line, as on the appliance.
+	// Entry replaces Listen: a unix socket to which NGINX passes connections, each with a PROXY
+	// line, as on the appliance.
 	Entry       net.Listener
 	Limits      admission.Limits
 	PendingTime time.Duration
@@ -166,7 +166,7 @@ func (b *Base) start() (err error) {
 	return nil
 }
 
-// listen opens the TCP port that Apps come in by.
+// listen opens the TCP port for Apps.
 func listen(address string) (net.Listener, error) {
 	if address == "" {
 		address = DefaultListen
@@ -182,7 +182,7 @@ func listen(address string) (net.Listener, error) {
 	return tcp, nil
 }
 
-// display shows requests and codes to whoever is at the Base.
+// display shows requests and codes to the person at the Base.
 func (b *Base) display(ctx context.Context) error {
 	if b.config.In != nil && b.config.Out != nil {
 		return console.Run(ctx, b.Console(), b.config.In, b.config.Out)
@@ -190,13 +190,12 @@ func (b *Base) display(ctx context.Context) error {
 	return console.Log(ctx, b.Console(), b.config.Logger)
 }
 
-// Console is the authority as somebody at the Base reaches it.
+// Console is the authority as a person at the Base reaches it.
 func (b *Base) Console() pairing.Client {
 	return pairing.Client{Port: b.authority.Port(pairing.CallerConsole)}
 }
 
-// Stop ends the Base: streams are told, calls get a moment, and what is stored
-// is closed.
+// Stop ends the Base: it notifies streams, gives calls a moment, and closes what is stored.
 func (b *Base) Stop() error {
 	b.stop.Do(func() { b.stopped = b.end() })
 	return b.stopped

@@ -162,7 +162,7 @@ func (b *testBase) show(a *testApp, role basev1.Role) *shown {
 	return s
 }
 
-// answer is the human's at the Base.
+// answer is the answer of the person at the Base.
 func (b *testBase) answer(yes bool) {
 	b.t.Helper()
 	snapshot := b.awaitSnapshot("a code is shown", func(s *systemv1.Snapshot) bool {
@@ -189,7 +189,7 @@ func (b *testBase) pair(name string, role basev1.Role) *testApp {
 	return a
 }
 
-// pairActive pairs an App and has it call once, with which it is active.
+// pairActive pairs an App and makes it call once, which makes it active.
 func (b *testBase) pairActive(name string, role basev1.Role) *testApp {
 	b.t.Helper()
 	if role != basev1.Role_ROLE_OWNER || b.awaitSnapshot("", func(*systemv1.Snapshot) bool { return true }).GetPaired() {

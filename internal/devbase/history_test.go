@@ -10,7 +10,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/rpc"
 )
 
-// A history that cannot be used is said to be so, left as it is, and keeps nobody out.
+// A history that cannot be used is reported, not changed, and keeps nobody out.
 func TestADamagedHistoryKeepsNoOwnerOut(t *testing.T) {
 	b := startBase(t, nil)
 	a := b.pairActive("phone", basev1.Role_ROLE_UNSPECIFIED)
@@ -64,7 +64,7 @@ func TestADamagedHistoryKeepsNoOwnerOut(t *testing.T) {
 		if now, err := os.ReadFile(path); what == "gone" && err == nil || what == "damaged" && string(now) != string(whole) {
 			t.Errorf("%s: the file was replaced", what)
 		}
-		// For the next round there is one to damage.
+		// There must be one to damage in the next round.
 		if err := os.WriteFile(path, whole, 0o600); err != nil {
 			t.Fatal(err)
 		}

@@ -14,7 +14,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/timezone"
 )
 
-// localMachine tells what this process sees, for there is no system helper.
+// localMachine reports what this process sees, because there is no system helper.
 type localMachine struct{}
 
 // Machine returns the addresses of all interfaces but loopback, the time zone, and the
@@ -38,8 +38,8 @@ func (localMachine) Machine(context.Context) (*systemv1.MachineInfo, error) {
 	return machine, err
 }
 
-// hottest reads files that hold thousandths of a degree. One that cannot be read
-// is no sensor: drivers answer with an error while a device sleeps.
+// hottest reads files with thousandths of a degree. It skips a file that cannot be read: drivers
+// answer with an error while a device sleeps.
 func hottest(thermal fs.FS) (celsius float64, ok bool, err error) {
 	zones, err := fs.Glob(thermal, "thermal_zone*/temp")
 	if err != nil {

@@ -7,8 +7,8 @@ import "strings"
 // Solid is one filled cell of the screen.
 const Solid = '█'
 
-// Rows is how high a large digit is, in rows. At 80x25 that is more than a
-// quarter of the screen's height, to be read from two metres.
+// Rows is the height of a large digit, in rows. At 80x25 that is more than a quarter of the
+// screen, and can be read from two metres.
 const Rows = 7
 
 // shapes are 5 by 7 cells.
@@ -25,13 +25,12 @@ var shapes = [10][Rows]string{
 	{" ### ", "#   #", "#   #", " ####", "    #", "    #", " ### "},
 }
 
-// Large draws "123 456" with each cell two columns wide, for a column is half as wide
-// as a row is high: 72 columns. What is no digit is a gap; an underscore is a digit
-// that is still to come.
+// Large draws "123 456" with each cell two columns wide, because a column is half as wide as a
+// row is high: 72 columns. An underscore is a digit that is still to come; any other character is
+// a gap.
 func Large(text string) [Rows]string { return draw(text, 2) }
 
-// Narrow draws the same with each cell one column wide, where there is no room: 36
-// columns.
+// Narrow draws the same with each cell one column wide, for small screens: 36 columns.
 func Narrow(text string) [Rows]string { return draw(text, 1) }
 
 func draw(text string, wide int) [Rows]string {

@@ -14,14 +14,14 @@ import (
 const (
 	// repeatAfter is when a first announcement is repeated (RFC 6762, section 8.3).
 	repeatAfter = time.Second
-	// groupInterval is the shortest time between two answers to the group on one
-	// interface (section 6).
+	// groupInterval is the shortest time between two answers to the group on one interface
+	// (section 6).
 	groupInterval = time.Second
-	// rescanInterval is how often the interfaces are looked at: a machine's
-	// addresses change, and then it announces the new ones.
+	// rescanInterval is how often the interfaces are read again: a machine's addresses change,
+	// and then the announcer sends the new ones.
 	rescanInterval = 5 * time.Second
-	// unicastPerSecond and unicastBurst bound the answers to single hosts, which
-	// are larger than the questions.
+	// unicastPerSecond and unicastBurst bound the answers to single hosts, which are larger than
+	// the questions.
 	unicastPerSecond = 50
 	unicastBurst     = 100
 )
@@ -44,14 +44,14 @@ type Announcer struct {
 type announcedOn struct {
 	net.Interface
 	addresses []string
-	answered  time.Time // when the group was told last
+	answered  time.Time // when the group last got an answer
 }
 
 // Announce announces a Base until the context ends or the handle is closed. It
 // follows the machine's interfaces and addresses as they change.
 //
-// It does not probe whether another host has the same name (RFC 6762, section 8.1): the host name is
-// random, and Apps tell Bases of one name apart by what is in their TXT record.
+// It does not probe whether another host has the same name (RFC 6762, section 8.1): the host name
+// is random, and Apps tell Bases of one name apart by their TXT records.
 func Announce(ctx context.Context, announcement Announcement) (*Announcer, error) {
 	s, err := newService(announcement)
 	if err != nil {
@@ -78,7 +78,7 @@ func Announce(ctx context.Context, announcement Announcement) (*Announcer, error
 	return a, nil
 }
 
-// Update announces another TXT record from now on, such as when pairing opens.
+// Update announces another TXT record from now on, for example when pairing opens.
 func (a *Announcer) Update(txt TXT) {
 	a.mu.Lock()
 	a.service.txt = txt
@@ -86,8 +86,8 @@ func (a *Announcer) Update(txt TXT) {
 	a.announceSoon()
 }
 
-// Close takes the announcement back (a goodbye, RFC 6762, section 10.1) and
-// returns when nothing of it is left.
+// Close withdraws the announcement (a goodbye, RFC 6762, section 10.1) and returns when
+// everything has ended.
 func (a *Announcer) Close() error {
 	a.stop()
 	a.running.Wait()
@@ -101,8 +101,7 @@ func (a *Announcer) announceSoon() {
 	}
 }
 
-// announce tells the group what it did not ask for: each news twice, and the
-// goodbye.
+// announce sends unsolicited answers to the group: each change twice, and the goodbye.
 func (a *Announcer) announce(ctx context.Context) {
 	defer func() {
 		a.tellAll(answer{goodbye: true})
@@ -132,8 +131,7 @@ func (a *Announcer) announce(ctx context.Context) {
 	}
 }
 
-// rescan takes up the interfaces as they are now, and tells whether any has
-// other addresses than before.
+// rescan reads the interfaces again, and tells whether the addresses of any have changed.
 func (a *Announcer) rescan() (changed bool) {
 	var now []announcedOn
 	for _, i := range usable(a.chosen) {
@@ -177,7 +175,7 @@ func (a *Announcer) tell(service service, what answer, i *net.Interface) {
 	}
 }
 
-// answer answers the questions that one socket hears, until it is closed.
+// answer answers the questions that arrive on one socket, until it is closed.
 func (a *Announcer) answer(s *socket) {
 	buffer := make([]byte, maxMessage)
 	for {
@@ -227,7 +225,7 @@ func (a *Announcer) answerOn(ifIndex int) *net.Interface {
 	return nil
 }
 
-// mayTell tells whether the group may be told again on an interface, and counts it as done.
+// mayTell tells whether the group may get another answer on an interface, and counts it as sent.
 func (a *Announcer) mayTell(ifIndex int) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()

@@ -14,23 +14,23 @@ import (
 type BrowseOptions struct {
 	// Interfaces chooses where to ask; nil means as in Announcement.
 	Interfaces func(net.Interface) bool
-	// Own tells whether an answer is from a Base that the caller knows. Own
-	// answers have room of their own (MaxOwn), which others cannot fill.
+	// Own tells whether an answer is from a Base that the caller knows. Own answers have their
+	// own room (MaxOwn), which others cannot fill.
 	Own func(TXT) bool
 }
 
-// MaxOwn is how many different answers that pass BrowseOptions.Own one Browse
-// hands on. More than there are Bases, for anybody may repeat their TXT records.
+// MaxOwn is how many different answers that pass BrowseOptions.Own one Browse returns. It is more
+// than the number of Bases, because anybody may repeat their TXT records.
 const MaxOwn = 32
 
-// Browse asks for Bases, at once and then each second, until the context ends; it closes
-// the channel then. A Base is sent on the channel when it is first heard, and
-// again, whole, when it says something new: an address, or that pairing is open now.
-// Two values are about the same Base if their Key is equal.
+// Browse asks for Bases, at once and then every second, until the context ends; then it closes
+// the channel. A Base is sent on the channel when it is first heard, and again, complete, when it
+// says something new: an address, or that pairing is now open. Two values are about the same Base
+// if their Key is equal.
 func Browse(ctx context.Context, options BrowseOptions) (<-chan Found, error) {
-	// Questions from any port are answered to that port alone, which reaches this
-	// process whatever else runs here. What is sent to the group is heard on the
-	// shared port, if it can be had: some firewalls let only the one or the other through.
+	// Questions from an ephemeral port are answered to that port alone, which reaches this
+	// process whatever else runs here. Answers to the group arrive on the shared port, if it can
+	// be opened. Some firewalls pass only one of the two.
 	sockets, err := listen(false)
 	if err != nil {
 		return nil, fmt.Errorf("look for Bases (give the address instead): %w", err)
@@ -81,8 +81,8 @@ func (b *browser) ask(ctx context.Context, sockets []*socket, chosen func(net.In
 	}
 }
 
-// read hands on what one socket hears, until it is closed. While nobody takes
-// it, nothing is read.
+// read passes on what arrives on one socket, until it is closed. It reads only while the receiver
+// is ready.
 func (b *browser) read(ctx context.Context, s *socket) {
 	buffer := make([]byte, maxMessage)
 	for {
@@ -90,8 +90,8 @@ func (b *browser) read(ctx context.Context, s *socket) {
 		if err != nil {
 			return
 		}
-		// The right port is a small hurdle: it keeps out who is not on the
-		// network or is no administrator of his machine.
+		// The check of the port is a small hurdle: it stops senders outside the network, and
+		// users without administrator rights.
 		if from.source.Port != mdnsPort {
 			continue
 		}
@@ -146,8 +146,8 @@ func newTable(own func(TXT) bool) *table {
 	return &table{own: own, entries: map[Key]Found{}, ownLeft: MaxOwn, left: MaxFound}
 }
 
-// add takes one answer in and returns the Base as it is known now; ok is false
-// if the answer says nothing new, or there is no room.
+// add takes one answer and returns the Base as it is now known; ok is false if the answer says
+// nothing new, or if there is no room.
 func (t *table) add(f Found) (news Found, ok bool) {
 	key := f.Key()
 	entry, known := t.entries[key]
@@ -164,7 +164,7 @@ func (t *table) add(f Found) (news Found, ok bool) {
 	}
 	changed := !known || entry.TXT != f.TXT
 	entry.TXT = f.TXT
-	entry.Addrs = slices.Clone(entry.Addrs) // what was handed on stays as it is
+	entry.Addrs = slices.Clone(entry.Addrs) // a value that was passed on is never changed
 	kept := make([]netip.Addr, len(entry.Addrs))
 	for n, address := range entry.Addrs {
 		kept[n] = address.Addr()

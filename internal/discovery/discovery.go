@@ -40,8 +40,8 @@ const ServiceType = "_bitboxbase._tcp"
 
 // Announcement is what a Base tells the network about itself.
 type Announcement struct {
-	// Instance is the name of the Base for people, by the rules of
-	// noiseconn.CheckName. It may have dots in it.
+	// Instance is the Base's name for people, by the rules of noiseconn.CheckName. It may contain
+	// dots.
 	Instance string
 	// Port is the TCP port the Base listens on.
 	Port uint16
@@ -53,22 +53,21 @@ type Announcement struct {
 
 // Found is one Base as one answer described it.
 type Found struct {
-	// Instance is untrusted text. What does not pass noiseconn.CheckName is escaped in it.
+	// Instance is untrusted text. If it does not pass noiseconn.CheckName, it is escaped.
 	Instance string
-	// Host is the name of the host, such as "base-1f2e.local", of letters that every
-	// resolver takes.
+	// Host is the name of the host, such as "base-1f2e.local", in letters that every resolver
+	// accepts.
 	Host string
-	// Addrs are the addresses announced so far, at least one and at most
-	// MaxAddresses, some of each kind, in the order in which they were heard. Link-local
-	// IPv6 addresses carry the zone.
+	// Addrs are the addresses announced so far, at least one and at most MaxAddresses, some of
+	// each kind, in the order of arrival. Link-local IPv6 addresses carry the zone.
 	Addrs []netip.AddrPort
 	TXT
 }
 
-// The bounds of Browse. An attacker on the network can fill them; what he
-// cannot do is make an App use more memory or time than this.
+// The bounds of Browse. An attacker on the network can reach them, but cannot make an App use
+// more memory or time than this.
 const (
-	// MaxFound is how many different Bases one Browse hands on.
+	// MaxFound is how many different Bases one Browse returns.
 	MaxFound = 256
 	// MaxAddresses is how many addresses of one Base are kept.
 	MaxAddresses = maxIPv4 + maxIPv6 + maxLinkLocal
@@ -90,7 +89,7 @@ func hasRoom(kept []netip.Addr, address netip.Addr) bool {
 	return most > 0
 }
 
-// kindOf returns the kind of an address, and how many of it are kept.
+// kindOf returns the kind of an address, and how many of that kind are kept.
 func kindOf(a netip.Addr) (kind string, most int) {
 	switch {
 	case a.Is4():

@@ -53,7 +53,7 @@ func browse(t *testing.T, options BrowseOptions) <-chan Found {
 	}
 	t.Cleanup(func() {
 		cancel()
-		for range found { // closed once nothing runs any more
+		for range found { // closed once everything has ended
 		}
 	})
 	return found
@@ -102,7 +102,7 @@ func TestAnnouncedBaseIsFoundWithAllItsAddresses(t *testing.T) {
 	}
 }
 
-func TestSameAnswerIsHandedOnOnce(t *testing.T) {
+func TestTheSameAnswerIsReturnedOnce(t *testing.T) {
 	netnstest.Require(t)
 	announce(t, Announcement{Instance: "Base", Port: 8845, TXT: exampleTXT(1)})
 	found := browse(t, BrowseOptions{})
@@ -175,7 +175,7 @@ func TestOnlyChosenInterfacesAreUsed(t *testing.T) {
 	})
 }
 
-// A machine without any network still finds what runs on itself.
+// A machine without any network still finds a Base on itself.
 func TestBaseIsFoundOnAMachineWithoutNetwork(t *testing.T) {
 	netnstest.Require(t)
 	lo := func(i net.Interface) bool { return i.Flags&net.FlagLoopback != 0 }
@@ -185,7 +185,7 @@ func TestBaseIsFoundOnAMachineWithoutNetwork(t *testing.T) {
 	})
 }
 
-// listenToGroup hears what is sent to the group, as any host on the network.
+// listenToGroup hears messages to the group, like any host on the network.
 func listenToGroup(t *testing.T) net.PacketConn {
 	t.Helper()
 	conn, err := net.ListenPacket("udp4", group4.String())
@@ -207,7 +207,7 @@ func listenToGroup(t *testing.T) net.PacketConn {
 	return conn
 }
 
-func TestCloseTakesTheAnnouncementBack(t *testing.T) {
+func TestCloseWithdrawsTheAnnouncement(t *testing.T) {
 	netnstest.Require(t)
 	conn := listenToGroup(t)
 	handle := announce(t, Announcement{Instance: "Base", Port: 8845, TXT: exampleTXT(1)})
@@ -240,8 +240,8 @@ func TestCloseTakesTheAnnouncementBack(t *testing.T) {
 	}
 }
 
-// The port answers multicast questions only: a unicast one can come from beyond
-// the local network, and its source address can be a victim's.
+// The port answers only multicast questions: a unicast one can come from beyond the local
+// network, and its source address can be a victim's.
 func TestQuestionForOneHostIsNotAnswered(t *testing.T) {
 	netnstest.Require(t)
 	announce(t, Announcement{Instance: "Base", Port: 8845, TXT: exampleTXT(1)})
@@ -276,7 +276,7 @@ func TestQuestionForOneHostIsNotAnswered(t *testing.T) {
 	}
 }
 
-// fake is one message of an attacker: a Base of his, whole.
+// fake is one complete message of an attacker, with a Base of his own.
 func fake(t *testing.T, instance string, txt TXT, port uint16, addresses ...netip.Addr) []byte {
 	t.Helper()
 	s, err := newService(Announcement{Instance: instance, Port: port, TXT: txt})
@@ -315,7 +315,7 @@ func TestThousandsOfFakeBasesAreBoundedAndHideNoOwnBase(t *testing.T) {
 	if entries > MaxFound+MaxOwn || !ownFound {
 		t.Errorf("%d entries kept, own Base found: %v", entries, ownFound)
 	}
-	// The attack can succeed: without room of its own the Base is not found.
+	// The attack can succeed: without its own room the Base is not found.
 	if _, ownFound := attack(nil); ownFound {
 		t.Error("the flood does not fill the table; this test shows nothing")
 	}
@@ -343,7 +343,7 @@ func TestBrowseEndsAndFindsTheOwnBaseUnderAFlood(t *testing.T) {
 	until(t, found, "the own Base", func(f Found) bool { return f.TXT == own })
 }
 
-// Whoever repeats the name of a Base changes nothing of what the Base said.
+// A stranger who repeats the name of a Base cannot change what the Base said.
 func TestStrangerCannotChangeWhatABaseSaid(t *testing.T) {
 	table := newTable(nil)
 	genuine := parseResponse(fake(t, "Base", exampleTXT(1), 8845, netip.MustParseAddr("10.77.0.1")), "", false)[0]
@@ -352,8 +352,8 @@ func TestStrangerCannotChangeWhatABaseSaid(t *testing.T) {
 	if news, ok := table.add(forged); !ok || news.Key() == genuine.Key() {
 		t.Fatalf("the forgery was put together with the Base: %+v", news)
 	}
-	// The library that this package does without has one entry for both: the
-	// same two messages given to it end in one service with mixed records.
+	// The library that this package avoids has one entry for both: the same two messages given to
+	// it become one service with mixed records.
 	if kept := table.entries[genuine.Key()]; kept.TXT != genuine.TXT || !slices.Equal(kept.Addrs, genuine.Addrs) {
 		t.Errorf("kept %+v", kept)
 	}
@@ -374,7 +374,7 @@ func TestOneAddressListIsBounded(t *testing.T) {
 	}
 }
 
-func TestHostileRecordsAreLeftOut(t *testing.T) {
+func TestHostileRecordsAreIgnored(t *testing.T) {
 	good := dnsmessage.Message{Header: dnsmessage.Header{Response: true}}
 	resource := func(name string, body dnsmessage.ResourceBody) dnsmessage.Resource {
 		return dnsmessage.Resource{Header: dnsmessage.ResourceHeader{Name: dnsmessage.MustNewName(name), Class: dnsmessage.ClassINET, TTL: 120},
@@ -460,7 +460,7 @@ func TestHostileRecordsAreLeftOut(t *testing.T) {
 	}
 }
 
-// Every name that a Base may have is announced and found as it is.
+// Every name that a Base may have is announced and found unchanged.
 func TestEveryLegalNameIsAnnouncedAndFound(t *testing.T) {
 	address := netip.MustParseAddr("10.77.0.1")
 	roundTrip := func(name string) string {
@@ -487,12 +487,12 @@ func TestEveryLegalNameIsAnnouncedAndFound(t *testing.T) {
 }
 
 // Avahi compresses names: later ones point into earlier ones. Recorded with Avahi 0.8, which
-// announced "Home 2.0"; the library that this package does without refuses it.
+// announced "Home 2.0"; the library that this package avoids refuses it.
 func TestAnAnnouncementOfAvahiWithADotIsFound(t *testing.T) {
 	message := appendHeader(nil, header{flags: flagResponse | flagAuthoritative, answers: 4})
 	message = resource{name: serviceName, typ: typePTR, class: classInternet, ttl: 4500,
 		data: append([]byte("\x08Home 2.0"), 0xc0, 12)}.append(message)
-	at := len(message) - 11 // of the instance's name
+	at := len(message) - 11 // inside the instance's name
 	pointer := func(b []byte, at int) []byte { return append(b, 0xc0|byte(at>>8), byte(at)) }
 	record := func(typ, data string) {
 		message = append(pointer(message, at), typ...)
@@ -511,11 +511,11 @@ func TestAnAnnouncementOfAvahiWithADotIsFound(t *testing.T) {
 	}
 	var other dnsmessage.Message
 	if err := other.Unpack(message); err == nil {
-		t.Error("the library reads it by now; this package could do with it again")
+		t.Error("the library now reads it; this package could use it again")
 	}
 }
 
-func TestNamesThatHaveNoEndAreRefused(t *testing.T) {
+func TestEndlessNamesAreRefused(t *testing.T) {
 	for what, message := range map[string][]byte{
 		"a pointer to itself":   {0xc0, 0},
 		"two that go round":     {0xc0, 2, 0xc0, 0},
@@ -534,7 +534,7 @@ func TestNamesThatHaveNoEndAreRefused(t *testing.T) {
 	}
 }
 
-// A Base at home has many IPv6 addresses, and whoever forges an answer can add more.
+// A Base at home has many IPv6 addresses, and a forged answer can add more.
 func TestManyAddressesOfOneKindLeaveRoomForOthers(t *testing.T) {
 	var v6 []netip.Addr
 	for n := range 17 {
@@ -547,7 +547,7 @@ func TestManyAddressesOfOneKindLeaveRoomForOthers(t *testing.T) {
 		t.Fatalf("found %+v", found)
 	}
 	table := newTable(nil)
-	for n := range v6 { // one by one, in a message each
+	for n := range v6 { // one at a time, in a message each
 		for _, f := range parseResponse(fake(t, "Base", exampleTXT(1), 8845, v6[n]), "lan0", false) {
 			table.add(f)
 		}

@@ -13,10 +13,10 @@ import (
 const (
 	// maxMessage is the largest multicast DNS message in bytes (RFC 6762, section 17).
 	maxMessage = 9000
-	// maxRecords is how many records of one message are looked at. A Base's
-	// answer has 3 and one for each address.
+	// maxRecords is how many records of one message are read. A Base's answer has 3, and one for
+	// each address.
 	maxRecords = 64
-	// maxQuestions is how many questions of one message are looked at.
+	// maxQuestions is how many questions of one message are read.
 	maxQuestions = 16
 
 	// The times to live in seconds that RFC 6762, section 10 recommends, for
@@ -38,13 +38,13 @@ type query struct {
 	questions []question
 }
 
-// packQuery returns the question for all Bases. It asks for no unicast answer (the top
-// bit of the class, RFC 6762, section 5.4): that is a way around what a filter allows.
+// packQuery returns the question for all Bases. It does not ask for a unicast answer (the top bit
+// of the class, RFC 6762, section 5.4): that could pass a filter that would drop it otherwise.
 func packQuery() []byte {
 	return question{serviceName, typePTR, classInternet}.append(appendHeader(nil, header{questions: 1}))
 }
 
-// parseQuery reads the questions of a message; ok is false if it is none.
+// parseQuery reads the questions of a message; ok is false if it is not a query.
 func parseQuery(message []byte) (q query, ok bool) {
 	r := reader{message: message}
 	h, err := r.header()
@@ -55,7 +55,7 @@ func parseQuery(message []byte) (q query, ok bool) {
 	for range min(h.questions, maxQuestions) {
 		asked, err := r.question()
 		if err != nil {
-			break // damage: what was read so far counts
+			break // damage: the part read so far counts
 		}
 		q.questions = append(q.questions, asked)
 	}
@@ -75,7 +75,7 @@ func newService(a Announcement) (service, error) {
 		return service{}, fmt.Errorf("announce a Base: its name: %w", err)
 	}
 	s := service{instance: append(name{a.Instance}, serviceName...), port: a.Port, txt: a.TXT}
-	// Not the name of the machine, which is nobody's business.
+	// Not the name of the machine, which is private.
 	s.host = name{fmt.Sprintf("base-%x", a.TXT.Nonce[:4]), "local"}
 	if !s.instance.fits() {
 		return service{}, fmt.Errorf("announce a Base named %q: the name is too long for DNS", a.Instance)
@@ -108,19 +108,19 @@ func (s service) asks(q query) (yes, enumeration bool) {
 	return yes, enumeration
 }
 
-// answer says what a response is for.
+// answer describes a response.
 type answer struct {
-	// legacy is the question of a plain DNS resolver, which is repeated in the
-	// answer (RFC 6762, section 6.7); nil for an answer to the group.
+	// legacy is the question of a plain DNS resolver, which the answer repeats (RFC 6762, section
+	// 6.7); nil for an answer to the group.
 	legacy *query
-	// goodbye takes the records back (section 10.1).
+	// goodbye withdraws the records (section 10.1).
 	goodbye bool
-	// enumeration adds that there is a service of this type at all.
+	// enumeration adds the record that lists this type of service.
 	enumeration bool
 }
 
-// pack returns the whole service as one message, so that who hears it needs to
-// hear nothing else. The addresses are those of the interface it is sent on.
+// pack returns the whole service as one message, so that a receiver needs no other. The addresses
+// are those of the interface that it is sent on.
 func (s service) pack(a answer, addresses []netip.Addr) []byte {
 	var records []resource
 	add := func(n name, typ uint16, ttl uint32, unique bool, data []byte) {
@@ -164,13 +164,13 @@ func (s service) pack(a answer, addresses []netip.Addr) []byte {
 	return message
 }
 
-// parseResponse returns the Bases that one message describes wholly. The zone
-// is the name of the interface it came in on, for link-local addresses; without
-// one they are left out. Loopback addresses count only in a local message, one
-// that came from this machine by the loopback interface.
+// parseResponse returns the Bases that one message describes completely. The zone, for link-local
+// addresses, is the name of the interface it came in on; without a zone they are dropped.
+// Loopback addresses count only in a local message, which came from this machine through the
+// loopback interface.
 //
-// Records of different messages are not put together: a stranger's record must
-// not change what a Base said, and a Base says all in one message.
+// Records of different messages are not combined: a stranger's record must not change what a Base
+// said, and a Base says everything in one message.
 func parseResponse(message []byte, zone string, local bool) []Found {
 	in := reader{message: message}
 	h, err := in.header()
@@ -186,7 +186,7 @@ func parseResponse(message []byte, zone string, local bool) []Found {
 	for n := range min(h.answers+h.authorities+h.additional, maxRecords) {
 		record, err := in.resource()
 		if err != nil {
-			break // damage: what was read so far counts
+			break // damage: the part read so far counts
 		}
 		if answer := n < h.answers || n >= h.answers+h.authorities; answer {
 			r.take(record)
@@ -221,7 +221,7 @@ func parseResponse(message []byte, zone string, local bool) []Found {
 	return found
 }
 
-// records are those of one message, by the key of their instance's or host's name.
+// records are the records of one message, by the key of their instance's or host's name.
 type records struct {
 	message   []byte
 	order     []string // instances in the order of their SRV records
@@ -237,8 +237,8 @@ type srvRecord struct {
 }
 
 func (r *records) take(x resource) {
-	// A time to live of 0 is a goodbye. Forged ones would be free, and a Base
-	// that is gone does not answer anyway.
+	// A time to live of 0 is a goodbye. It is ignored: forging one would be free, and a Base that
+	// is gone does not answer anyway.
 	if x.ttl == 0 || x.class&^classFlush != classInternet {
 		return
 	}
@@ -275,8 +275,8 @@ func (r *records) address(host string, address netip.Addr) {
 	}
 }
 
-// instanceOf returns the first label of a name that ends in the service type, as
-// people may be shown it.
+// instanceOf returns the first label of a name that ends in the service type, in a form that
+// people may be shown.
 func instanceOf(n name) (string, bool) {
 	if len(n) != 1+len(serviceName) || !n[1:].equal(serviceName) {
 		return "", false
@@ -284,8 +284,8 @@ func instanceOf(n name) (string, bool) {
 	return shown(n[0]), true
 }
 
-// shown returns a label as it is if people may be shown it, else with what is invisible
-// or does something escaped. A Base is found whatever its name is.
+// shown returns a label unchanged if people may be shown it; otherwise it escapes invisible and
+// control characters. A Base is found whatever its name is.
 func shown(label string) string {
 	if noiseconn.CheckName(label) == nil {
 		return label
@@ -297,8 +297,8 @@ func shown(label string) string {
 	return quoted[1 : len(quoted)-1]
 }
 
-// isHostName accepts what every resolver does: letters, digits, hyphens and
-// dots, at most 253 bytes.
+// isHostName accepts only what every resolver accepts: letters, digits, hyphens and dots, at most
+// 253 bytes.
 func isHostName(s string) bool {
 	if s == "" || len(s) > 253 {
 		return false

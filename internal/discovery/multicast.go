@@ -42,9 +42,8 @@ type socket struct {
 	mu sync.Mutex
 }
 
-// listen opens a socket of each family that the machine has: on the port of
-// multicast DNS, shared with other programs, or on any port. It fails if it has
-// none.
+// listen opens a socket for each address family of the machine: on the port of multicast DNS,
+// shared with other programs, or on any port. It fails if there is none.
 func listen(shared bool) ([]*socket, error) {
 	var sockets []*socket
 	var failures []error
@@ -67,9 +66,8 @@ func listen(shared bool) ([]*socket, error) {
 			continue
 		}
 		s := &socket{conn: conn, group: family.group}
-		// Where the system has no such control messages (Windows) the interface
-		// stays unknown. Multicast is looped back so that an App finds a Base on
-		// its own machine.
+		// On a system without such control messages (Windows) the interface stays unknown.
+		// Multicast is looped back so that an App finds a Base on its own machine.
 		if family.network == "udp4" {
 			s.p4 = ipv4.NewPacketConn(conn)
 			_ = s.p4.SetControlMessage(ipv4.FlagInterface|ipv4.FlagDst, true)
@@ -91,9 +89,9 @@ func listen(shared bool) ([]*socket, error) {
 
 func (s *socket) isIPv6() bool { return s.p6 != nil }
 
-// join hears the group on an interface. Joining again is harmless.
+// join joins the group on an interface. Joining again is harmless.
 func (s *socket) join(i *net.Interface) {
-	// An interface without this family cannot be joined, and needs not be.
+	// An interface without this family cannot be joined, and need not be.
 	if s.isIPv6() {
 		_ = s.p6.JoinGroup(i, s.group)
 	} else {
@@ -101,8 +99,8 @@ func (s *socket) join(i *net.Interface) {
 	}
 }
 
-// sendToGroup sends a message on one interface. Errors are not reported: an
-// interface may be going down, and the next message is sent all the same.
+// sendToGroup sends a message on one interface. It reports no errors: an interface may be going
+// down, and the next message is sent anyway.
 func (s *socket) sendToGroup(message []byte, i *net.Interface) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -141,7 +139,7 @@ func (s *socket) read(buffer []byte) (int, packet, error) {
 		}
 		udp, ok := source.(*net.UDPAddr)
 		if err != nil || !ok {
-			// Such as an ICMP error for an earlier message; the socket lives.
+			// Such as an ICMP error for an earlier message; the socket still works.
 			continue
 		}
 		toGroup := destination == nil || destination.IsMulticast()
@@ -149,9 +147,8 @@ func (s *socket) read(buffer []byte) (int, packet, error) {
 	}
 }
 
-// usable returns the interfaces that multicast DNS is spoken on: those that are
-// up and carry multicast, without tunnels; only where there is none, the
-// loopback interface.
+// usable returns the interfaces for multicast DNS: those that are up and carry multicast, without
+// tunnels; only if there is none, the loopback interface.
 func usable(chosen func(net.Interface) bool) []net.Interface {
 	all, err := net.Interfaces()
 	if err != nil {
@@ -173,8 +170,8 @@ func usable(chosen func(net.Interface) bool) []net.Interface {
 	return out
 }
 
-// addressesOf returns the addresses of an interface, without zones, IPv4 first, as
-// many of each kind as are kept.
+// addressesOf returns the addresses of an interface, without zones, IPv4 first, at most as many
+// of each kind as are kept.
 func addressesOf(i *net.Interface) []netip.Addr {
 	all, err := i.Addrs()
 	if err != nil {
@@ -195,9 +192,8 @@ func addressesOf(i *net.Interface) []netip.Addr {
 	return addresses
 }
 
-// origin returns the zone of link-local addresses that a packet speaks of, which
-// is the name of the interface it came in on, and whether it came from this
-// machine by the loopback interface.
+// origin returns the zone of link-local addresses in a packet, which is the name of the interface
+// it came in on, and whether it came from this machine through the loopback interface.
 func origin(p packet) (zone string, local bool) {
 	if p.ifIndex != 0 {
 		if i, err := net.InterfaceByIndex(p.ifIndex); err == nil {

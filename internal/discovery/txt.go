@@ -14,8 +14,8 @@ const (
 	IDSize    = 8
 )
 
-// The bounds of a TXT record, in strings and in bytes. Ours has 4 strings with
-// 70 bytes; the rest is room for keys of later versions, which are skipped.
+// The bounds of a TXT record, in strings and in bytes. Ours has 4 strings with 70 bytes; the rest
+// is room for keys of later versions, which are ignored.
 const (
 	maxTXTStrings = 16
 	maxTXTBytes   = 512
@@ -47,8 +47,8 @@ func (t TXT) Strings() []string {
 	}
 }
 
-// ParseTXT is the inverse of TXT.Strings. Each of the four keys must be there
-// once, with exactly the form that Strings gives it; other keys are skipped.
+// ParseTXT is the inverse of TXT.Strings. Each of the four keys must occur once, in exactly the
+// form that Strings writes; other keys are ignored.
 func ParseTXT(record []string) (TXT, error) {
 	if len(record) > maxTXTStrings {
 		return TXT{}, fmt.Errorf("a TXT record has %d strings; at most %d are read", len(record), maxTXTStrings)
@@ -87,8 +87,8 @@ func ParseTXT(record []string) (TXT, error) {
 	return t, nil
 }
 
-// decodeHex fills out from s, which must have exactly its length and no
-// upper-case digit, so that each value has one form only.
+// decodeHex fills out from s, which must have exactly twice its length and no upper-case digit,
+// so that each value has only one form.
 func decodeHex(out []byte, s string) bool {
 	if len(s) != hex.EncodedLen(len(out)) || strings.ToLower(s) != s {
 		return false

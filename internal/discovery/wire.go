@@ -6,9 +6,9 @@ import (
 	"slices"
 )
 
-// Messages of DNS (RFC 1035, section 4), as far as multicast DNS needs them here. The
-// library golang.org/x/net/dns/dnsmessage refuses a whole message if a label has a dot in
-// it, which the name of a service may have (RFC 6763, section 4.1.1).
+// Messages of DNS (RFC 1035, section 4), as far as multicast DNS needs them here. The library
+// golang.org/x/net/dns/dnsmessage refuses a whole message if a label contains a dot, which the
+// name of a service may (RFC 6763, section 4.1.1).
 
 // Types and classes.
 const (
@@ -34,19 +34,19 @@ const (
 
 	maxLabel = 63  // bytes
 	maxName  = 255 // bytes, with the lengths of labels
-	// maxJumps bounds the pointers of one name: a loop of them has no end.
+	// maxJumps bounds the pointers of one name: a loop of them would never end.
 	maxJumps = 16
 )
 
-// name is a name as its labels, without the root. A label is any bytes, dots included.
+// name is a domain name as its labels, without the root. A label is any bytes, including dots.
 type name []string
 
-// key is equal for names that are equal: ASCII letters are so in either case, and no
-// others (RFC 6762, section 16).
+// key is the same for equal names: ASCII letters are equal in either case, and no others (RFC
+// 6762, section 16).
 func (n name) key() string {
 	wire := appendName(nil, n)
 	for i, c := range wire {
-		if 'A' <= c && c <= 'Z' { // the length of a label is below
+		if 'A' <= c && c <= 'Z' { // the length bytes of labels are below the letters
 			wire[i] = c + 'a' - 'A'
 		}
 	}
@@ -69,10 +69,10 @@ func appendName(b []byte, n name) []byte {
 	return append(b, 0)
 }
 
-// errWire is all that is said about a message that is none.
+// errWire is the error for any invalid message.
 var errWire = errors.New("not a message of DNS")
 
-// reader reads a message from a place in it on.
+// reader reads a message from a position on.
 type reader struct {
 	message []byte
 	at      int
@@ -102,8 +102,8 @@ func (r *reader) uint32() (uint32, error) {
 	return binary.BigEndian.Uint32(b), nil
 }
 
-// name reads a name, which may go on at an earlier place of the message (RFC 1035,
-// section 4.1.4).
+// name reads a name, which may continue at an earlier position of the message (RFC 1035, section
+// 4.1.4).
 func (r *reader) name() (n name, err error) {
 	end, jumps, size := -1, 0, 1
 	for {
@@ -164,7 +164,7 @@ func appendHeader(b []byte, h header) []byte {
 	return b
 }
 
-// question is what is asked.
+// question is one question.
 type question struct {
 	name       name
 	typ, class uint16
@@ -191,13 +191,13 @@ type resource struct {
 	name       name
 	typ, class uint16
 	ttl        uint32 // seconds
-	// data is the content; names in it may point to elsewhere in the message, in which
-	// it begins at offset.
+	// data is the content; names in it may point elsewhere in the message, in which it begins at
+	// offset.
 	data   []byte
 	offset int
 }
 
-// resource reads a record, and goes on after it.
+// resource reads a record, and moves to its end.
 func (r *reader) resource() (x resource, err error) {
 	q, err := r.question() // it begins in the same way
 	if err != nil {
@@ -222,7 +222,7 @@ func (x resource) append(b []byte) []byte {
 	return append(binary.BigEndian.AppendUint16(b, uint16(len(x.data))), x.data...)
 }
 
-// srv returns where a service is (RFC 2782). message is the one that the record stands in.
+// srv returns where a service is (RFC 2782). message is the one that contains the record.
 func (x resource) srv(message []byte) (target name, port uint16, err error) {
 	if len(x.data) < 7 {
 		return nil, 0, errWire

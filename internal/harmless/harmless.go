@@ -1,5 +1,5 @@
-// Package harmless makes text of others fit to be shown and logged: one line, without
-// anything that controls a terminal or hides what it says.
+// Package harmless makes text from others safe to show and to log: one line, without control
+// characters for terminals and without hidden text.
 package harmless
 
 import (
@@ -8,8 +8,8 @@ import (
 	"unicode/utf8"
 )
 
-// Line makes text one line that is harmless in a terminal: what controls it, is invisible,
-// or turns the direction of text becomes a space or a question mark.
+// Line makes text one line that is harmless in a terminal: characters that control it, are
+// invisible, or change the direction of text become a space or a question mark.
 func Line(text string) string {
 	return strings.Map(func(r rune) rune {
 		switch {
@@ -24,8 +24,8 @@ func Line(text string) string {
 
 const mark = "…"
 
-// Cut shortens text to at most this many bytes, of which there must be 3 or more, and marks
-// that it did. It does not cut through a character.
+// Cut shortens text to at most this many bytes, which must be 3 or more, and marks the cut. It
+// does not cut through a character.
 func Cut(text string, most int) string {
 	if len(text) <= most {
 		return text

@@ -14,22 +14,22 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/pairing"
 )
 
-// MaxMiddlewareReaders is how many read logs for Apps at once. The helper keeps some
-// more places for root.
+// MaxMiddlewareReaders is how many logs are read for Apps at once. The helper keeps some more
+// places for root.
 const MaxMiddlewareReaders = 8
 
 // Port carries requests to the helper.
 type Port interface {
-	// Stream gives each reply to receive, until there are no more or it returns an
-	// error, which is returned. A refusal is a reply.
+	// Stream gives each reply to receive, until there are no more or receive returns an error,
+	// which is returned. A refusal is a reply.
 	Stream(ctx context.Context, request *systemv1.SystemRequest, receive func(*systemv1.SystemReply) error) error
 }
 
 // Dial returns the Port of the socket at path. It does not connect yet.
 func Dial(path string) Port { return socket{ipc.Dial(path)} }
 
-// Kind is the kind of the frame that carries a request: the number of its verb in
-// system.proto, 0 if it has none.
+// Kind is the kind of the frame that carries a request: the number of its verb in system.proto, 0
+// if it has none.
 func Kind(request *systemv1.SystemRequest) uint16 {
 	m := request.ProtoReflect()
 	if field := m.WhichOneof(m.Descriptor().Oneofs().ByName("verb")); field != nil {
@@ -62,16 +62,16 @@ func (s socket) Stream(ctx context.Context, request *systemv1.SystemRequest, rec
 
 type appKey struct{}
 
-// ForApp has every request that a Client sends in ctx say for which App it is.
+// ForApp makes every request that a Client sends in ctx say which App it is for.
 func ForApp(ctx context.Context, id string) context.Context {
 	return context.WithValue(ctx, appKey{}, id)
 }
 
-// Client speaks to the helper through a Port. A refusal comes back as *Error.
+// Client talks to the helper through a Port. A refusal is returned as *Error.
 type Client struct{ Port }
 
-// Do sends a request and returns its last reply. The replies before it, which tell
-// of progress, are given to progress, if it is not nil.
+// Do sends a request and returns its last reply. Earlier replies, which report progress, are
+// given to progress, if it is not nil.
 func (c Client) Do(ctx context.Context, request *systemv1.SystemRequest, progress func(*systemv1.Progress)) (*systemv1.SystemReply, error) {
 	var last *systemv1.SystemReply
 	err := c.Each(ctx, request, func(reply *systemv1.SystemReply) error {
@@ -107,7 +107,7 @@ func (c Client) Each(ctx context.Context, request *systemv1.SystemRequest, recei
 	})
 }
 
-// Authority is the way to the ceremony authority through the helper.
+// Authority is the connection to the ceremony authority through the helper.
 func (c Client) Authority() pairing.Client { return pairing.Client{Port: authorityPort{c}} }
 
 type authorityPort struct{ Client }

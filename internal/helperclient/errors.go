@@ -8,20 +8,20 @@ import (
 	"syscall"
 )
 
-// Code names why a request was refused or failed. It stands in
-// SystemReply.error_code and is part of the local API: a code keeps its meaning.
+// Code names why a request was refused or failed. It is in SystemReply.error_code and part of the
+// local API: a code keeps its meaning.
 type Code string
 
 // The codes.
 const (
-	// CodeMalformed: the request does not parse, or has a field that is unknown.
+	// CodeMalformed: the request cannot be parsed, or has an unknown field.
 	CodeMalformed Code = "malformed"
 	// CodePermission: this caller may not ask for this.
 	CodePermission Code = "permission"
-	// CodeRefused: what was signed is not accepted; the sentence says why.
+	// CodeRefused: the signed message is not accepted; the sentence says why.
 	CodeRefused Code = "refused"
-	// CodeStale: the challenge, revision or restriction is not the present one. The
-	// App fetches them again, and signs anew.
+	// CodeStale: the challenge, revision or restriction is out of date. The App fetches them
+	// again, and signs again.
 	CodeStale Code = "stale"
 	// CodeBusy: another change is being applied or tried.
 	CodeBusy Code = "busy"
@@ -29,13 +29,13 @@ const (
 	CodeInvalid Code = "invalid"
 	// CodeNotApplied: the change could not be put in force, and was undone.
 	CodeNotApplied Code = "not_applied"
-	// CodeNotYet: what was closed is recorded and its ports are blocked, but it
-	// could not be applied in full yet; the Base tries again by itself.
+	// CodeNotYet: what was to be closed is recorded and its ports are blocked, but the change
+	// could not be applied in full; the Base tries again by itself.
 	CodeNotYet Code = "not_yet"
 	// CodeNothing: there is nothing to close, to confirm, to fix or to lift.
 	CodeNothing Code = "nothing"
-	// CodeStorage: it could not be saved; nothing has changed, except that what
-	// was to be closed is blocked until the next start.
+	// CodeStorage: it could not be saved; nothing has changed, except that what was to be closed
+	// is blocked until the next start.
 	CodeStorage Code = "storage"
 	// CodeReset: a factory reset was ordered; the Base restarts as new.
 	CodeReset Code = "reset"
@@ -52,19 +52,19 @@ type Error struct {
 // Error returns the sentence.
 func (e *Error) Error() string { return e.Message }
 
-// Is makes errors.Is compare the codes alone.
+// Is makes errors.Is compare only the codes.
 func (e *Error) Is(target error) bool {
 	other, ok := target.(*Error)
 	return ok && other.Code == e.Code
 }
 
-// Errorf makes a refusal; the format is that of fmt.Errorf. What a library says of an error
-// that is wrapped is said in words of our own (Plain).
+// Errorf makes a refusal; the format is that of fmt.Errorf. Texts of libraries in wrapped errors
+// are replaced by our own words (Plain).
 func Errorf(code Code, format string, args ...any) *Error {
 	return &Error{code, Plain(fmt.Errorf(format, args...))}
 }
 
-// Plain is the text of an error without what the system and the standard library say.
+// Plain is the text of an error without texts of the system and the standard library.
 func Plain(err error) string {
 	text := err.Error()
 	eachCause(err, func(cause error) {
@@ -81,7 +81,7 @@ func Plain(err error) string {
 		case errors.As(cause, &errno) && cause == error(errno):
 			words = systemWords[errno]
 			if words == "" {
-				words = fmt.Sprintf("the system refuses it (%d)", int(errno))
+				words = fmt.Sprintf("the system refused it (%d)", int(errno))
 			}
 		default:
 			return
@@ -91,14 +91,15 @@ func Plain(err error) string {
 	return text
 }
 
-// systemWords are for what the system says most.
+// systemWords are for the most frequent errors of the system.
 var systemWords = map[syscall.Errno]string{
-	syscall.ENOSPC: "the disk is full", syscall.EDQUOT: "the disk is full", syscall.EROFS: "nothing can be written to the disk",
-	syscall.EIO: "the disk fails", syscall.ENOENT: "it is not there", syscall.EACCES: "it is not allowed", syscall.EPERM: "it is not allowed",
-	syscall.ECONNREFUSED: "nobody answers there", syscall.EAGAIN: "the machine is out of something",
+	syscall.ENOSPC: "the disk is full", syscall.EDQUOT: "the disk is full", syscall.EROFS: "the disk is read-only",
+	syscall.EIO: "the disk is failing", syscall.ENOENT: "it does not exist",
+	syscall.EACCES: "permission denied", syscall.EPERM: "permission denied",
+	syscall.ECONNREFUSED: "nothing answers there", syscall.EAGAIN: "the machine is out of a resource",
 }
 
-// eachCause visits an error and all that it wraps.
+// eachCause calls a function with an error and everything that it wraps.
 func eachCause(err error, visit func(error)) {
 	visit(err)
 	switch wrapping := err.(type) {

@@ -12,8 +12,7 @@ import (
 	"time"
 )
 
-// DialTime is how long a client waits for a connection, and for its request to be
-// taken.
+// DialTime is how long a client waits for a connection, and for its request to be accepted.
 const DialTime = 5 * time.Second
 
 // Client sends requests to the server at a path. It holds no connection between
@@ -24,10 +23,10 @@ type Client struct{ path string }
 func Dial(path string) *Client { return &Client{path} }
 
 // ErrNotRunning is returned when nobody listens on the socket.
-var ErrNotRunning = errors.New("nothing runs there; start it first")
+var ErrNotRunning = errors.New("nothing is running there; start it first")
 
-// ErrRefused is returned when the server hung up without an answer.
-var ErrRefused = errors.New("the other program hung up without an answer; does it run as this user?")
+// ErrRefused is returned when the server closed the connection without an answer.
+var ErrRefused = errors.New("the other program closed the connection without an answer; is it running as this user?")
 
 // Call sends one request, of kind 0, and returns its first answer. It waits as long as ctx.
 func (c *Client) Call(ctx context.Context, request []byte) ([]byte, error) {
@@ -37,8 +36,8 @@ func (c *Client) Call(ctx context.Context, request []byte) ([]byte, error) {
 	return nil, fmt.Errorf("call %s: %w", c.path, ErrRefused)
 }
 
-// Stream sends one request of a kind and yields its answers as they come. An error is the
-// last thing it yields; a stream that ends without one is complete.
+// Stream sends one request of a kind and yields its answers as they come. An error is the last
+// value it yields; a stream that ends without one is complete.
 func (c *Client) Stream(ctx context.Context, kind uint16, request []byte) iter.Seq2[[]byte, error] {
 	return func(yield func([]byte, error) bool) {
 		err := c.stream(ctx, kind, request, func(answer []byte) bool { return yield(answer, nil) })
@@ -70,8 +69,7 @@ func (c *Client) stream(ctx context.Context, kind uint16, request []byte, yield 
 	if err := conn.SetWriteDeadline(time.Now().Add(DialTime)); err != nil {
 		return err
 	}
-	// A server that refuses this user hangs up while we write; what counts is
-	// whether an answer comes.
+	// A server that refuses this user hangs up while we write; only an answer counts.
 	if err := writeRequest(conn, kind, request); err != nil && !hungUp(err) {
 		return err
 	}

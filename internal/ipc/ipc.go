@@ -24,26 +24,26 @@ import (
 const (
 	// MaxMessageSize is the longest message in bytes.
 	MaxMessageSize = 1 << 20
-	// RequestTime is how long a server waits for the header of a request, and for its
-	// message once the handler reads it.
+	// RequestTime is how long a server waits for the header of a request, and for its message
+	// once the handler reads it.
 	RequestTime = 5 * time.Second
 	// AnswerTime is how long a server waits for its peer to take one answer.
 	AnswerTime = 5 * time.Second
-	// MaxConnections is how many connections a server has at once. Another waits
-	// to be accepted.
+	// MaxConnections is how many connections a server has at once. Further ones wait to be
+	// accepted.
 	MaxConnections = 128
-	// MaxPerUser is how many of them one user may have. Another is hung up on: a
-	// daemon that was taken over must not keep the console out.
+	// MaxPerUser is how many of them one user may have. Further ones are closed: a compromised
+	// daemon must not keep the console out.
 	MaxPerUser = 96
 )
 
-// endOfStream stands in place of a length, after the last answer.
+// endOfStream takes the place of a length, after the last answer.
 const endOfStream = 0xFFFFFFFF
 
-// errEndOfStream is returned by readMessage in place of a message.
+// errEndOfStream is returned by readMessage instead of a message.
 var errEndOfStream = errors.New("the stream of answers has ended")
 
-// writeRequest makes one Write call, as writeMessage does.
+// writeRequest makes one Write call, like writeMessage.
 func writeRequest(w io.Writer, kind uint16, message []byte) error {
 	if len(message) > MaxMessageSize {
 		return fmt.Errorf("a message of %d bytes is longer than %d", len(message), MaxMessageSize)
@@ -53,7 +53,7 @@ func writeRequest(w io.Writer, kind uint16, message []byte) error {
 	return err
 }
 
-// requestHeader is the length of what comes before the message of a request, in bytes.
+// requestHeader is the length of the part before the message of a request, in bytes.
 const requestHeader = 4 + 2
 
 // readRequest reads the header of a request.
@@ -69,8 +69,8 @@ func readRequest(r io.Reader) (kind uint16, size int, err error) {
 	return binary.BigEndian.Uint16(header[4:]), int(length), nil
 }
 
-// writeMessage makes one Write call, so that a message is not torn by a peer that
-// hangs up between the parts.
+// writeMessage makes one Write call, so that a peer that hangs up between two parts cannot cut a
+// message.
 func writeMessage(w io.Writer, message []byte) error {
 	if len(message) > MaxMessageSize {
 		return fmt.Errorf("a message of %d bytes is longer than %d", len(message), MaxMessageSize)
@@ -85,8 +85,8 @@ func writeEndOfStream(w io.Writer) error {
 	return err
 }
 
-// readMessage refuses a message that is too long before it reads it. The end of the input before the first byte is
-// io.EOF, later it is io.ErrUnexpectedEOF.
+// readMessage refuses a message that is too long before it reads it. The end of the input before
+// the first byte is io.EOF, later it is io.ErrUnexpectedEOF.
 func readMessage(r io.Reader) ([]byte, error) {
 	var header [4]byte
 	if _, err := io.ReadFull(r, header[:]); err != nil {
@@ -102,7 +102,7 @@ func readMessage(r io.Reader) ([]byte, error) {
 	return readBody(r, int(size))
 }
 
-// readBody makes room only for what has arrived.
+// readBody allocates only for bytes that have arrived.
 func readBody(r io.Reader, size int) ([]byte, error) {
 	message, err := io.ReadAll(io.LimitReader(r, int64(size)))
 	if err != nil {

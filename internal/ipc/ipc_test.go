@@ -19,7 +19,7 @@ import (
 	"time"
 )
 
-// patience is how long a test waits for what happens at once on an idle machine.
+// patience is how long a test waits for something that is immediate on an idle machine.
 const patience = 20 * time.Second
 
 // serve runs a server until the test ends, and returns the path of its socket.
@@ -77,7 +77,7 @@ func TestAnswerComesBack(t *testing.T) {
 	}
 }
 
-func TestStreamIsToldFromOneThatBrokeOff(t *testing.T) {
+func TestACompleteStreamDiffersFromABrokenOne(t *testing.T) {
 	var fail atomic.Bool
 	path, _ := serve(t, &Server{Handler: func(_ context.Context, _ Peer, request *Request, send func([]byte) error) error {
 		if _, err := request.Read(); err != nil {
@@ -106,7 +106,7 @@ func TestStreamIsToldFromOneThatBrokeOff(t *testing.T) {
 	}
 }
 
-func TestPeerThatIsNotAllowedIsNotRead(t *testing.T) {
+func TestAnUnauthorizedPeerIsNotRead(t *testing.T) {
 	refused := make(chan error, 10)
 	path, _ := serve(t, &Server{
 		Handler: func(context.Context, Peer, *Request, func([]byte) error) error {
@@ -126,7 +126,7 @@ func TestPeerThatIsNotAllowedIsNotRead(t *testing.T) {
 	}
 }
 
-// A handler that refuses by the kind and the size of a request reads nothing of it.
+// A handler that refuses a request by its kind or size reads no more of it.
 func TestARequestIsRefusedByItsHeader(t *testing.T) {
 	path, _ := serve(t, &Server{Handler: func(_ context.Context, _ Peer, request *Request, send func([]byte) error) error {
 		return send(fmt.Appendf(nil, "%d: %d", request.Kind, request.Size))
@@ -136,14 +136,14 @@ func TestARequestIsRefusedByItsHeader(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = conn.Close() }()
-	// Nothing but the header is ever sent.
+	// Only the header is ever sent.
 	if err := errors.Join(conn.SetDeadline(time.Now().Add(patience)), writeHeader(conn, 7, MaxMessageSize)); err != nil {
 		t.Fatal(err)
 	}
 	if answer, err := readMessage(conn); err != nil || string(answer) != fmt.Sprintf("7: %d", MaxMessageSize) {
 		t.Fatalf("%q, %v", answer, err)
 	}
-	// A client gets the answer while it still writes.
+	// A client gets the answer while it is still writing.
 	for answer, err := range Dial(path).Stream(t.Context(), 9, make([]byte, MaxMessageSize)) {
 		if err != nil || string(answer) != fmt.Sprintf("9: %d", MaxMessageSize) {
 			t.Errorf("%q, %v", answer, err)
@@ -164,8 +164,7 @@ func TestSameUser(t *testing.T) {
 	}
 }
 
-// TestBadRequestsAreRefusedAtOnce: a length that is too large is not waited for,
-// and no room is made for it.
+// A server does not wait for a message that is too long, and does not allocate memory for it.
 func TestBadRequestsAreRefusedAtOnce(t *testing.T) {
 	refused := make(chan error, 10)
 	path, _ := serve(t, &Server{Handler: echo, Refused: func(_ Peer, err error) { refused <- err }})
@@ -199,9 +198,9 @@ func TestBadRequestsAreRefusedAtOnce(t *testing.T) {
 	}
 }
 
-// TestSilentPeersGiveTheirPlacesBack: one user takes all that it may have. Another
-// user would still get in; this one does when RequestTime is over.
-func TestSilentPeersGiveTheirPlacesBack(t *testing.T) {
+// One user takes all the places that it may have. Another user could still connect; this one can
+// when RequestTime is over.
+func TestSilentPeersLoseTheirPlaces(t *testing.T) {
 	t.Parallel()
 	refused := make(chan error, MaxConnections)
 	path, _ := serve(t, &Server{Handler: echo, Refused: func(_ Peer, err error) { refused <- err }})
@@ -212,7 +211,7 @@ func TestSilentPeersGiveTheirPlacesBack(t *testing.T) {
 		}
 		defer func() { _ = conn.Close() }()
 	}
-	// Connections are accepted in their order, so this one finds no place.
+	// Connections are accepted in order, so this one finds no place.
 	if _, err := Dial(path).Call(t.Context(), nil); !errors.Is(err, ErrRefused) {
 		t.Fatalf("one connection more than a user may have: %v", err)
 	}
@@ -233,7 +232,7 @@ func TestSilentPeersGiveTheirPlacesBack(t *testing.T) {
 	}
 }
 
-// TestOneUserLeavesPlacesForOthers needs root, in order to be another user.
+// This test needs root, in order to be another user.
 func TestOneUserLeavesPlacesForOthers(t *testing.T) {
 	if os.Geteuid() != 0 {
 		if os.Getenv("CI") == "true" {
@@ -258,7 +257,7 @@ func TestOneUserLeavesPlacesForOthers(t *testing.T) {
 	if err := errors.Join(os.Chmod(path, 0o666), os.Chmod(filepath.Dir(path), 0o755)); err != nil {
 		t.Fatal(err)
 	}
-	// The credentials are those of the thread that connects. It is not given back.
+	// The credentials are those of the connecting thread. The thread is not reused.
 	connected := make(chan error)
 	go func() {
 		runtime.LockOSThread()
@@ -314,7 +313,7 @@ func TestPeerThatHangsUpCancelsItsRequest(t *testing.T) {
 	<-ended
 }
 
-func TestPeerThatTakesNoAnswerIsGivenUp(t *testing.T) {
+func TestAPeerThatReadsNoAnswerIsDropped(t *testing.T) {
 	t.Parallel()
 	ended := make(chan error, 1)
 	path, _ := serve(t, &Server{Handler: func(_ context.Context, _ Peer, request *Request, send func([]byte) error) error {
@@ -371,7 +370,7 @@ func TestStoppingEndsRunningRequests(t *testing.T) {
 	}
 }
 
-func TestSocketOfAKilledProgramIsReplacedAndOfARunningOneNot(t *testing.T) {
+func TestOnlyTheSocketOfAKilledProgramIsReplaced(t *testing.T) {
 	path, stop := serve(t, &Server{Handler: echo})
 	if _, err := Listen(path, 0o600); err == nil || !strings.Contains(err.Error(), "another program") {
 		t.Fatalf("beside a running one: %v", err)
@@ -381,7 +380,7 @@ func TestSocketOfAKilledProgramIsReplacedAndOfARunningOneNot(t *testing.T) {
 		t.Fatalf("%v, %v", info.Mode(), err)
 	}
 	stop()
-	// What SIGKILL leaves: a socket that nobody listens on.
+	// SIGKILL leaves a socket without a listener.
 	left, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
 	if err != nil {
 		t.Fatal(err)
@@ -436,7 +435,7 @@ func TestManyCallersLeaveNoGoroutineBehind(t *testing.T) {
 	}
 }
 
-// FuzzReadMessage: what is read is what was written, and nothing else is taken.
+// The parser returns what was written, and accepts nothing else.
 func FuzzReadMessage(f *testing.F) {
 	f.Add([]byte{})
 	f.Add([]byte{0, 0, 0, 0})

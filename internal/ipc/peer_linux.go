@@ -25,8 +25,7 @@ func peerOf(conn *net.UnixConn) (Peer, error) {
 	return Peer{UID: credentials.Uid, GID: credentials.Gid, PID: credentials.Pid}, nil
 }
 
-// isTemporary tells whether accepting may work again when others have let go of
-// what is short.
+// isTemporary tells whether accepting may work again once others have released a resource.
 func isTemporary(err error) bool {
 	return errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) || errors.Is(err, unix.ENOBUFS) ||
 		errors.Is(err, unix.ENOMEM) || errors.Is(err, unix.ECONNABORTED)

@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// Peer is who sits at the other end of a socket, by the kernel's word.
+// Peer is the process at the other end of a socket, as the kernel identifies it.
 type Peer struct {
 	UID, GID uint32
 	PID      int32
@@ -20,30 +20,30 @@ type Peer struct {
 
 // Request is one request, of which only the header has been read.
 type Request struct {
-	// Kind tells what it is about, before it is read.
+	// Kind tells what the request is about, before it is read.
 	Kind uint16
 	// Size is the length of the message in bytes.
 	Size int
 	read func() ([]byte, error)
 }
 
-// Read returns the message. It is called once, or not at all: then the message is never
+// Read returns the message. It is called at most once; if it is not called, the message is never
 // read.
 func (r *Request) Read() ([]byte, error) { return r.read() }
 
-// Handler answers one request through send, once or more, and returns. What it
-// returns as an error ends the connection without a further word; an answer that
-// says no is an answer. ctx ends when the peer hangs up or the server stops.
+// Handler answers one request through send, once or more, and returns. An error that it returns
+// ends the connection without another message; a refusal is an answer. ctx ends when the peer
+// hangs up or the server stops.
 type Handler func(ctx context.Context, peer Peer, request *Request, send func(answer []byte) error) error
 
 // Server serves a unix socket.
 type Server struct {
-	// Handler answers.
+	// Handler answers requests.
 	Handler Handler
-	// Authorize refuses peers by an error; nil: SameUser.
+	// Authorize refuses peers by an error; nil means SameUser.
 	Authorize func(Peer) error
-	// Refused is told of connections that ended without an answer, for the log;
-	// nil: nobody is. It must not block.
+	// Refused is called for connections that ended without an answer, for the log; it may be nil.
+	// It must not block.
 	Refused func(Peer, error)
 }
 
@@ -52,7 +52,7 @@ func SameUser(peer Peer) error {
 	if peer.UID == 0 || int(peer.UID) == os.Geteuid() {
 		return nil
 	}
-	return fmt.Errorf("user %d may not speak to this socket", peer.UID)
+	return fmt.Errorf("user %d may not use this socket", peer.UID)
 }
 
 // Serve serves peers that SameUser accepts. See Server.Serve.
@@ -60,16 +60,14 @@ func Serve(ctx context.Context, listener *net.UnixListener, handler Handler) err
 	return (&Server{Handler: handler}).Serve(ctx, listener)
 }
 
-// Serve accepts connections until ctx ends; then it closes the listener, cancels
-// the requests that are running, waits for them and returns nil. Any other end
-// is an error.
+// Serve accepts connections until ctx ends; then it closes the listener, cancels the running
+// requests, waits for them and returns nil. Any other end is an error.
 func (s *Server) Serve(ctx context.Context, listener *net.UnixListener) error {
 	ctx, cancel := context.WithCancel(ctx)
 	var running sync.WaitGroup
 	defer running.Wait()
 	defer cancel()
-	// Closed twice, the second one waits for the first: the socket is gone when
-	// Serve returns.
+	// The second Close waits for the first: the socket is gone when Serve returns.
 	defer func() { _ = listener.Close() }()
 	defer context.AfterFunc(ctx, func() { _ = listener.Close() })()
 	places, perUser := make(chan struct{}, MaxConnections), &users{count: map[uint32]int{}}
@@ -117,7 +115,7 @@ func (s *Server) refuse(peer Peer, err error) {
 	}
 }
 
-// admit decides by who the peer is, and gives it one of its user's places.
+// admit decides by the peer's identity, and gives it one of its user's places.
 func (s *Server) admit(conn *net.UnixConn, perUser *users) (Peer, error) {
 	peer, err := peerOf(conn)
 	if err != nil {
@@ -170,7 +168,7 @@ func (s *Server) answer(ctx context.Context, conn *net.UnixConn, peer Peer) erro
 		return fmt.Errorf("read a request: %w", err)
 	}
 	request := &Request{Kind: kind, Size: size, read: func() ([]byte, error) {
-		// The peer is not to blame for how long it had to wait for this.
+		// The peer is not to blame for its own waiting time.
 		if err := conn.SetReadDeadline(time.Now().Add(RequestTime)); err != nil {
 			return nil, err
 		}
@@ -200,13 +198,13 @@ func (s *Server) answer(ctx context.Context, conn *net.UnixConn, peer Peer) erro
 	if err := conn.SetWriteDeadline(time.Now().Add(AnswerTime)); err != nil {
 		return err
 	}
-	// A peer that wanted one answer has hung up by now.
+	// A peer that wanted only one answer may have hung up by now.
 	_ = writeEndOfStream(conn)
 	return nil
 }
 
-// Listen makes a unix socket at path, with a mode such as 0600. A socket that a
-// killed process left behind is replaced; one that still answers is not.
+// Listen makes a unix socket at path, with a mode such as 0600. It replaces a socket that a
+// killed process left behind, but not one that still answers.
 func Listen(path string, mode fs.FileMode) (*net.UnixListener, error) {
 	address, err := addressOf(path)
 	if err != nil {
@@ -242,7 +240,7 @@ func addressOf(path string) (*net.UnixAddr, error) {
 	return &net.UnixAddr{Name: path, Net: "unix"}, nil
 }
 
-// acceptPause is how long to wait when the system is short of something.
+// acceptPause is how long to wait when the system is short of a resource.
 const acceptPause = 50 * time.Millisecond
 
 func pause(ctx context.Context) {

@@ -24,14 +24,14 @@ import (
 // Size is the length of every Key in bytes.
 const Size = 32
 
-// ErrMarshal is returned by every marshalling method of a Key. Who has to store
-// or send a key says so with Expose.
+// ErrMarshal is returned by every marshalling method of a Key. Code that has to store or send a
+// key uses Expose.
 var ErrMarshal = errors.New("a secret key refuses to be marshalled; use Expose where it must leave the process")
 
 const redacted = "[secret]"
 
-// Key is a secret of 32 bytes. The zero Key is empty. Copies of a Key share
-// their bytes, so that Wipe empties all of them.
+// Key is a secret of 32 bytes. The zero Key is empty. Copies of a Key share their bytes, so Wipe
+// empties all of them.
 type Key[Kind any] struct {
 	array func() *[Size]byte // nil: empty
 }
@@ -43,7 +43,7 @@ func New[Kind any](b []byte) (Key[Kind], error) {
 	}
 	var zero [Size]byte
 	if subtle.ConstantTimeCompare(b, zero[:]) == 1 {
-		return Key[Kind]{}, errors.New("a secret key of zeros only is no key")
+		return Key[Kind]{}, errors.New("32 zero bytes are not a secret key")
 	}
 	array := [Size]byte(b)
 	return Key[Kind]{array: func() *[Size]byte { return &array }}, nil
@@ -62,8 +62,8 @@ func Generate[Kind any](random io.Reader) (Key[Kind], error) {
 	return New[Kind](b[:])
 }
 
-// Expose returns the bytes themselves, not a copy; nil for an empty Key. Each
-// call is a place where a secret leaves its type, and is easy to search for.
+// Expose returns the bytes themselves, not a copy; nil for an empty Key. Each call is a place
+// where a secret leaves its type, and is easy to search for.
 func (k Key[Kind]) Expose() []byte {
 	if k.array == nil {
 		return nil
@@ -82,11 +82,11 @@ func (k Key[Kind]) Equal(other Key[Kind]) bool {
 	return subtle.ConstantTimeCompare(k.Expose(), other.Expose()) == 1
 }
 
-// Wipe overwrites the bytes in all copies of the Key. It is a courtesy, no
-// guarantee: Go's runtime may have moved them before.
+// Wipe overwrites the bytes in all copies of the Key. This is best effort: Go's runtime may have
+// moved them before.
 func (k Key[Kind]) Wipe() { clear(k.Expose()) }
 
-// Format prints "[secret]" for every verb, %x and %#v included.
+// Format prints "[secret]" for every verb, including %x and %#v.
 func (k Key[Kind]) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, redacted) }
 
 // String returns "[secret]".

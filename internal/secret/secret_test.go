@@ -17,8 +17,8 @@ import (
 
 type kind struct{}
 
-// holder has the key in the two ways a careless struct would: exported, where
-// fmt calls its methods, and unexported, where fmt goes by reflection.
+// holder has the key in the two ways of a careless struct: exported, where fmt calls its methods,
+// and unexported, where fmt uses reflection.
 type holder struct {
 	Open   secret.Key[kind]
 	hidden secret.Key[kind]
@@ -54,7 +54,7 @@ func TestNoWayOfPrintingShowsAKey(t *testing.T) {
 	}
 }
 
-// The same search finds the bytes of a plain array, so it can fail.
+// The same search finds the bytes of a plain array, so the search can fail.
 func TestTheSearchForTracesFindsAPlainArray(t *testing.T) {
 	k, traces := testKey(t)
 	plain := struct{ b [secret.Size]byte }{[secret.Size]byte(k.Expose())}

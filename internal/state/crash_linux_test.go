@@ -37,7 +37,7 @@ func TestMain(m *testing.M) {
 		}
 		exit(filler(os.Args[1]))
 	case "tmpfs filler":
-		// The mount is in a name space of this process, and gone with it.
+		// The mount is in this process's own namespace, and disappears with it.
 		if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 			exit(fmt.Errorf("make the mounts private: %w", err))
 		}
@@ -64,8 +64,8 @@ func child(role, dir string) *exec.Cmd {
 
 const updates = 4
 
-// writer makes a state and changes it, and says so after each step. Each change
-// touches many keys, among them one that needs several pages.
+// writer makes a state and changes it, and reports each step. Each change touches many keys, one
+// of which needs several pages.
 func writer(dir string) error {
 	db, err := Open(filepath.Join(dir, "state.db"), standard)
 	if err != nil {
@@ -90,8 +90,7 @@ func put(tx *Tx, i int) error {
 	return tx.Put("large", "key", bytes.Repeat([]byte{byte(i)}, i*3000))
 }
 
-// whole returns the step that the state has reached, and fails if it holds parts
-// of two.
+// whole returns the step that the state has reached, and fails if it holds parts of two.
 func whole(db *DB) (step int, err error) {
 	err = db.View(func(tx *Tx) error {
 		values := map[string]bool{}
@@ -128,8 +127,7 @@ func lastLine(t *testing.T, path string) int {
 	return last
 }
 
-// TestKillAtEveryWriteLeavesTheOldStateOrTheNewOne includes the making of the
-// state.
+// The creation of the state is included.
 func TestKillAtEveryWriteLeavesTheOldStateOrTheNewOne(t *testing.T) {
 	dir, steps := "", map[int]bool{}
 	command := func(int) *exec.Cmd {
@@ -168,8 +166,8 @@ func TestKillAtEveryWriteLeavesTheOldStateOrTheNewOne(t *testing.T) {
 	t.Logf("%d kills", kills)
 }
 
-// filler changes the state until a write fails, and checks that it is still as
-// it was, for itself and for whoever opens it next. Then it makes room, and goes on.
+// filler changes the state until a write fails, and checks that the state is unchanged, both for
+// itself and for the next program that opens it. Then it makes room, and continues.
 func filler(dir string) error {
 	path := filepath.Join(dir, "state.db")
 	ballast := filepath.Join(dir, "ballast")
@@ -228,7 +226,7 @@ func filler(dir string) error {
 	if failures != 3 {
 		return errors.New("the disk did not become full")
 	}
-	// Room again, by the means of the disk and of the limit.
+	// Make room again, by lifting the limit of the disk or of the file size.
 	if err := os.Remove(ballast); err != nil {
 		return err
 	}

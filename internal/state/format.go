@@ -8,8 +8,8 @@ import (
 	"hash/fnv"
 )
 
-// The format of a bbolt file (version 2, the byte order is the machine's). A file
-// is an array of pages, of which the first two are metas:
+// The format of a bbolt file (version 2, in the machine's byte order). A file is an array of
+// pages, of which the first two are metas:
 //
 //	page     id (8) | flags (2) | count (2) | overflow (4) | body
 //	meta     magic (4) | version (4) | page size (4) | flags (4) | root bucket (16) |
@@ -22,7 +22,7 @@ const (
 	pageSize       = 4096
 	pageHeaderSize = 16
 	elementSize    = 16
-	metaSize       = 64 // what the checksum covers is 56
+	metaSize       = 64 // the checksum covers 56 bytes
 	bucketSize     = 16
 
 	magic   = 0xED0CDAED
@@ -34,15 +34,15 @@ const (
 
 	elementIsBucket = 0x01
 
-	// maxDepth of the tree. 64 MiB of the smallest pages do not reach it.
+	// maxDepth limits the depth of the tree. 64 MiB of the smallest pages do not reach it.
 	maxDepth = 16
 )
 
 var native = binary.NativeEndian
 
-// parse reads the content of our one bucket, and checks on the way all that bbolt
-// relies on when it writes: that each page in use is either reached exactly once
-// or free, and that keys are in order.
+// parse reads the content of our one bucket, and checks on the way everything that bbolt relies
+// on when it writes: that each page in use is either reached exactly once or free, and that keys
+// are in order.
 func parse(b []byte) (content, error) {
 	m, err := newestMeta(b)
 	if err != nil {
@@ -70,7 +70,7 @@ func parse(b []byte) (content, error) {
 	return c, p.freelist(m.freelist)
 }
 
-// meta is what is needed of a meta page.
+// meta has the needed fields of a meta page.
 type meta struct{ root, freelist, pages, transaction uint64 }
 
 func newestMeta(b []byte) (*meta, error) {
@@ -134,8 +134,8 @@ func (p *parser) page(id uint64) ([]byte, error) {
 // visitor is called for each element of a leaf, in order.
 type visitor func(flags uint32, key, value []byte) error
 
-// walk visits the tree below a page. Its keys must be at least from, and below to
-// (nil: no bound).
+// walk visits the tree below a page. Its keys must be at least from, and below to (nil: no
+// bound).
 func (p *parser) walk(id uint64, from, to []byte, depth int, visit visitor) error {
 	if depth > maxDepth {
 		return errors.New("the tree is too deep")
@@ -249,8 +249,8 @@ func (p *parser) bucket(b []byte, c content) error {
 	return leaf(page, nil, nil, put)
 }
 
-// freelist checks that exactly the pages that were not reached are free: bbolt
-// will write over what this list names.
+// freelist checks that exactly the pages that were not reached are free: bbolt will overwrite the
+// pages in this list.
 func (p *parser) freelist(id uint64) error {
 	page, err := p.page(id)
 	if err != nil {
@@ -260,7 +260,7 @@ func (p *parser) freelist(id uint64) error {
 		return fmt.Errorf("the list of free pages has the flags %#x", flags)
 	}
 	count, ids := uint64(native.Uint16(page[10:])), page[pageHeaderSize:]
-	if count == 0xFFFF { // so many that the number stands in front of the list
+	if count == 0xFFFF { // with this many, the number is in front of the list
 		count, ids = native.Uint64(ids), ids[8:]
 	}
 	if count > uint64(len(ids)/8) || count+uint64(len(p.reached)) != p.pages {

@@ -12,21 +12,20 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/atomicfile"
 )
 
-// lockText marks that the state was made once.
+// lockText records that the state was once made.
 const lockText = `This file belongs to the state file beside it. It is locked while a program runs
 on that state, and says that the state was made: if the state file is missing,
 the program says so, and does not begin anew with another identity.
 `
 
-// lockPoll is how often a lock that somebody else holds is tried.
+// lockPoll is how often to try a lock that another program holds.
 const lockPoll = 20 * time.Millisecond
 
-// lock is the file beside the state. The system lets go of it when the process
-// ends, however it ends.
+// lock is the file beside the state. The system releases it when the process ends, however it
+// ends.
 type lock struct{ file *os.File }
 
-// takeLock takes the lock and makes its file if it is missing. Another holder is
-// waited for.
+// takeLock takes the lock and makes its file if it is missing. It waits for another holder.
 func takeLock(path string, wait time.Duration) (*lock, error) {
 	file, err := openPrivate(path, os.O_RDWR|os.O_CREATE)
 	if err != nil {
@@ -35,9 +34,9 @@ func takeLock(path string, wait time.Duration) (*lock, error) {
 	return waitForLock(file, wait)
 }
 
-// OpenLocked opens a private file of a program's own, makes it if it is missing, and locks
-// it against other programs until it is closed. It is for what is too small and changes too
-// often for a state file. The errors are those of Open for the file beside a state.
+// OpenLocked opens a private file, makes it if it is missing, and locks it against other programs
+// until it is closed. It is for data that is too small and changes too often for a state file.
+// The errors are those of Open for the file beside a state.
 func OpenLocked(path string, wait time.Duration) (*os.File, error) {
 	l, err := takeLock(path, wait)
 	if err != nil {
@@ -46,8 +45,8 @@ func OpenLocked(path string, wait time.Duration) (*os.File, error) {
 	return l.file, nil
 }
 
-// readingLock takes the lock for a reader, which makes no file: it returns nil if
-// there is none. Where the file cannot be opened for writing, reading must do.
+// readingLock takes the lock for a reader, which makes no file: it returns nil if there is none.
+// If the file cannot be opened for writing, it opens it for reading.
 func readingLock(path string, wait time.Duration) (*lock, error) {
 	file, err := openPrivate(path, os.O_RDWR)
 	if err != nil && !errors.Is(err, ErrMode) {
@@ -74,7 +73,7 @@ func waitForLock(file *os.File, wait time.Duration) (*lock, error) {
 	}
 }
 
-// marked tells whether the state was made once.
+// marked tells whether the state was once made.
 func (l *lock) marked() (bool, error) {
 	info, err := l.file.Stat()
 	if err != nil {
@@ -83,7 +82,7 @@ func (l *lock) marked() (bool, error) {
 	return info.Size() > 0, nil
 }
 
-// mark notes that the state was made, on disk.
+// mark records on disk that the state was made.
 func (l *lock) mark(path string) error {
 	if marked, err := l.marked(); marked || err != nil {
 		return err
@@ -96,8 +95,8 @@ func (l *lock) mark(path string) error {
 
 func (l *lock) release() error { return l.file.Close() }
 
-// openPrivate opens a regular file of our own that nobody else may read or write.
-// With O_CREATE it makes such a file.
+// openPrivate opens a regular file of our own that others can neither read nor write. With
+// O_CREATE it creates such a file.
 func openPrivate(path string, flag int) (*os.File, error) {
 	file, err := os.OpenFile(path, flag|noFollow, mode)
 	if err != nil {
@@ -118,13 +117,13 @@ func checkPrivate(file *os.File) error {
 		return err
 	}
 	if !info.Mode().IsRegular() {
-		return fmt.Errorf("%w: %s is no regular file", ErrMode, file.Name())
+		return fmt.Errorf("%w: %s is not a regular file", ErrMode, file.Name())
 	}
 	if runtime.GOOS == "windows" {
-		return nil // its modes say nothing; the profile's directory is private
+		return nil // modes mean nothing here; the profile's directory is private
 	}
 	if got := info.Mode().Perm(); got != mode {
-		return fmt.Errorf("%w: the mode of %s is %04o, not %04o; find out who could read or change it, then: chmod 600 %s",
+		return fmt.Errorf("%w: the mode of %s is %04o, not %04o; find out which users could read or change it, then: chmod 600 %s",
 			ErrMode, file.Name(), got, mode, file.Name())
 	}
 	return checkOwner(file.Name(), info)

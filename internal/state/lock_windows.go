@@ -11,7 +11,7 @@ import (
 
 const noFollow = 0
 
-// lockOffset is far behind the text, which others may so read while we run.
+// lockOffset is far behind the text, so that others can read the text while we run.
 const lockOffset = 1 << 30
 
 func tryLock(file *os.File) error {

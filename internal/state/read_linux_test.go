@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// readVariable has the test binary read the state at a path, see below.
+// readVariable makes the test binary read the state at a path, see below.
 const readVariable = "STATE_TEST_READ"
 
 func readsTheValue(path string) error {
@@ -72,7 +72,7 @@ func TestReadingWritesNothing(t *testing.T) {
 		t.Errorf("on a read-only disk: %v\n%s", err, out)
 	}
 
-	// What Open refuses.
+	// Open refuses these.
 	if err := os.Chmod(path, 0o644); err != nil {
 		t.Fatal(err)
 	}

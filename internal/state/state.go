@@ -47,23 +47,22 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/atomicfile"
 )
 
-// What Open refuses. The returned error is a sentence with the path in it.
+// The errors of Open. The returned error is a sentence that contains the path.
 var (
-	// ErrMissing: there is no state, and Options.Create was not set; or there was
-	// one, and it is gone.
+	// ErrMissing: there is no state, and Options.Create was not set; or the state existed, and is
+	// gone.
 	ErrMissing = errors.New("the state is missing")
 	// ErrDamaged: the content is not what was stored.
 	ErrDamaged = errors.New("the state is damaged")
-	// ErrNewer: a newer version of the program has written it.
+	// ErrNewer: a newer version of the program wrote it.
 	ErrNewer = errors.New("the state was written by a newer version of this program")
-	// ErrOlder: an older version has written it, and this one cannot convert it.
+	// ErrOlder: an older version wrote it, and this one cannot convert it.
 	ErrOlder = errors.New("the state was written by an older version of this program, in a form that this one cannot read")
 	// ErrKind: it belongs to another program.
 	ErrKind = errors.New("the state belongs to another program")
-	// ErrMode: others may read or write it, another user owns it, or it is no
-	// regular file.
+	// ErrMode: others may read or write it, another user owns it, or it is not a regular file.
 	ErrMode = errors.New("the state is not private")
-	// ErrInUse: another program runs on it.
+	// ErrInUse: another program is using it.
 	ErrInUse = errors.New("another program is running on this state")
 	// ErrClosed: the DB was closed.
 	ErrClosed = errors.New("the state has been closed")
@@ -72,14 +71,14 @@ var (
 // MaxSize is how large the file may become, in bytes. All of it is in memory.
 const MaxSize = 64 << 20
 
-// Bounds of what is stored, in bytes.
+// Bounds of the stored content, in bytes.
 const (
 	MaxBucketSize = 64
 	MaxKeySize    = 1024
 	MaxValueSize  = 16 << 20
 )
 
-// mode is that of the file and of its lock.
+// mode is the mode of the file and of its lock.
 const mode fs.FileMode = 0o600
 
 // Options say what is expected of the file.
@@ -87,11 +86,11 @@ type Options struct {
 	// Kind is the program and its part, such as "bitbox-base middleware". A file
 	// of another kind is refused.
 	Kind string
-	// Schema is the version of what is stored, from 1. Another one is refused.
+	// Schema is the version of the content, from 1. Another one is refused.
 	Schema uint64
 	// Create makes a new state if there never was one.
 	Create bool
-	// Wait is how long to wait for another program that runs on the state.
+	// Wait is how long to wait for another program that uses the state.
 	Wait time.Duration
 }
 
@@ -102,28 +101,28 @@ type DB struct {
 	file *os.File // bolt's
 	bolt *bolt.DB
 
-	writing sync.Mutex // held by Update and Close for as long as they run
+	writing sync.Mutex // Update and Close hold it while they run
 
-	mu       sync.RWMutex // guards what follows
+	mu       sync.RWMutex // guards the fields below
 	content  content      // never changed in place
-	broken   error        // sticky: what is on disk is not known any more
+	broken   error        // sticky: the content on disk is no longer known
 	panicked bool         // bolt must not be touched: its locks may be held
 }
 
-// content is all that is stored. A key is bucket | 0 | key; the bucket's name has
-// no zero byte.
+// content is everything that is stored. A key is bucket | 0 | key; the bucket's name has no zero
+// byte.
 type content map[string][]byte
 
 // Keys with an empty bucket are this package's own.
 const (
 	keyKind   = "\x00kind"
 	keySchema = "\x00schema"
-	keyDigest = "\x00digest" // of all the rest
+	keyDigest = "\x00digest" // of everything else
 )
 
 var boltBucket = []byte("state")
 
-// Open opens the state at path. See the Err values for what it refuses.
+// Open opens the state at path. The Err values say what it refuses.
 func Open(path string, options Options) (*DB, error) {
 	if options.Kind == "" || options.Schema == 0 {
 		return nil, fmt.Errorf("open the state %s: kind and schema must be given", path)
@@ -177,16 +176,16 @@ func (db *DB) open(options Options) (err error) {
 	if err != nil {
 		return fmt.Errorf("open the state %s: %w", path, err)
 	}
-	// Only now: a state that was never whole was never there.
+	// Only now: a state that was never complete never existed.
 	if err := db.lock.mark(path); err != nil {
 		return fmt.Errorf("open the state %s: %w", path, err)
 	}
 	return nil
 }
 
-// Read runs fn on the content of the state at path and writes nothing, not even a
-// missing directory; so it works on a read-only disk as well. A state that was never
-// made is empty. It refuses what [Open] refuses.
+// Read runs fn on the content of the state at path and writes nothing, not even a missing
+// directory, so it works on a read-only disk as well. A state that was never made is empty. It
+// refuses the same states as [Open].
 func Read(path string, options Options, fn func(*Tx) error) error {
 	lock, err := readingLock(path+".lock", options.Wait)
 	if err != nil {
@@ -229,10 +228,10 @@ func notLocked(path string, options Options, err error) error {
 
 func lost(path string) error {
 	return fmt.Errorf("open the state %s: %w, though it was there before; put the file back, "+
-		"or, if it is lost for good, remove %s.lock to begin anew with a new identity", path, ErrMissing, path)
+		"or, if it is lost for good, remove %s.lock to start again with a new identity", path, ErrMissing, path)
 }
 
-// check compares what the content says of itself with what is expected.
+// check compares the header of the content with the expected one.
 func (c content) check(options Options) error {
 	if kind := string(c[keyKind]); kind != options.Kind {
 		return fmt.Errorf("%w: it is of %q, not of %q; check the path", ErrKind, kind, options.Kind)
@@ -249,8 +248,8 @@ func (c content) check(options Options) error {
 	return nil
 }
 
-// create makes the file under another name and renames it, so that a kill in the
-// middle does not leave half a state. The lock is held.
+// create makes the file under another name and renames it, so that a kill cannot leave half a
+// state. The lock is held.
 func create(path string, options Options) (err error) {
 	temporary := path + ".new"
 	defer func() {
@@ -285,15 +284,15 @@ func openBolt(path string, openFile func(string, int, os.FileMode) (*os.File, er
 		OpenFile: openFile,
 		PageSize: pageSize,
 		MaxSize:  MaxSize,
-		// Zero would wait for ever. Ours is the lock beside the file; this one
-		// keeps bbolt's own tools away.
+		// Zero would wait for ever. Our lock is the file beside the state; this one keeps bbolt's
+		// own tools away.
 		Timeout:      time.Second,
 		NoStatistics: true,
 	})
 }
 
-// commit writes changes (nil deletes) and the digest of what comes of them, twice.
-// An error means that the first commit failed.
+// commit writes changes (nil deletes) and the digest of the result, twice. An error means that
+// the first commit failed.
 func commit(db *bolt.DB, changes content, digest []byte) error {
 	err := db.Update(func(tx *bolt.Tx) error {
 		bucket, err := tx.CreateBucketIfNotExists(boltBucket)
@@ -315,15 +314,14 @@ func commit(db *bolt.DB, changes content, digest []byte) error {
 	if err != nil {
 		return err
 	}
-	// The content is safe. If this one fails, it has one meta page less to rely on
-	// until the next Update, which is no reason to call the first one failed.
+	// The content is safe. If this commit fails, there is one meta page less to rely on until the
+	// next Update, which is no reason to report that the first one failed.
 	_ = db.Update(func(*bolt.Tx) error { return nil })
 	return nil
 }
 
-// guarded runs what touches bolt's mapping of the file. If somebody truncates the
-// file under our feet, or the disk fails, the kernel's signal becomes a panic, and
-// the panic an error.
+// guarded runs code that touches bolt's mapping of the file. If somebody truncates the file
+// during that, or the disk fails, the kernel's signal becomes a panic, and the panic an error.
 func (db *DB) guarded(run func() error) (err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
@@ -351,7 +349,7 @@ func readContent(file *os.File) (content, error) {
 	digest := c[keyDigest]
 	delete(c, keyDigest)
 	if string(digest) != string(c.digest()) {
-		return nil, fmt.Errorf("%w: its digest is another", ErrDamaged)
+		return nil, fmt.Errorf("%w: its digest does not match", ErrDamaged)
 	}
 	return c, nil
 }
@@ -370,7 +368,7 @@ func (c content) digest() []byte {
 	return h.Sum(nil)
 }
 
-// View runs fn on the present content. What Updates do meanwhile it does not see.
+// View runs fn on the present content. It does not see later Updates.
 func (db *DB) View(fn func(*Tx) error) error {
 	db.mu.RLock()
 	content, err := db.content, db.broken
@@ -383,9 +381,8 @@ func (db *DB) View(fn func(*Tx) error) error {
 	return fn(tx)
 }
 
-// Update runs fn, and stores what it changes if it returns nil. The change is on
-// disk when Update returns nil, and has not happened otherwise. One Update runs at
-// a time; fn must not call Update.
+// Update runs fn, and stores its changes if it returns nil. When Update returns nil, the change
+// is on disk; otherwise it has not happened. One Update runs at a time; fn must not call Update.
 func (db *DB) Update(fn func(*Tx) error) error {
 	db.writing.Lock()
 	defer db.writing.Unlock()
@@ -412,13 +409,13 @@ func (db *DB) Update(fn func(*Tx) error) error {
 		return nil
 	}
 	if failed := db.verify(before); failed != nil {
-		db.broken = fmt.Errorf("an earlier write failed (%w), and what is on disk is not known; start the program again", failed)
+		db.broken = fmt.Errorf("an earlier write failed (%w), so the content on disk is unknown; start the program again", failed)
 	}
 	return fmt.Errorf("change the state %s: %w; is the disk full or failing?", db.path, err)
 }
 
-// verify tells whether the file still holds before, after a commit has failed. A
-// failed sync may leave the new content there as well as the old.
+// verify tells whether the file still has its old content after a commit has failed. A failed
+// sync may leave the new content there as well as the old.
 func (db *DB) verify(before content) error {
 	if db.panicked {
 		return ErrDamaged
@@ -436,7 +433,7 @@ func (db *DB) verify(before content) error {
 // Path returns the path that Open was given.
 func (db *DB) Path() string { return db.path }
 
-// Close ends the use of the state; a running Update is waited for.
+// Close ends the use of the state; it waits for a running Update.
 func (db *DB) Close() error {
 	db.writing.Lock()
 	defer db.writing.Unlock()
@@ -459,7 +456,7 @@ func (db *DB) release() error {
 	case db.bolt != nil && !db.panicked:
 		errs = append(errs, db.guarded(db.bolt.Close))
 	case db.file != nil:
-		// bolt.Open closes the file when it fails, a panic of it does not.
+		// bolt.Open closes the file when it fails, but not when it panics.
 		if err := db.file.Close(); !errors.Is(err, fs.ErrClosed) {
 			errs = append(errs, err)
 		}
@@ -477,11 +474,10 @@ type Tx struct {
 	ended   bool
 }
 
-// end makes later use of the Tx fail rather than be lost.
+// end makes later use of the Tx fail, so that it is not lost silently.
 func (tx *Tx) end() { tx.ended = true }
 
-// Get returns a copy of the value, nil if there is none. It sees what this Tx has
-// put.
+// Get returns a copy of the value, nil if there is none. It sees the changes of this Tx.
 func (tx *Tx) Get(bucket, key string) []byte {
 	value, ok := tx.changes[bucket+"\x00"+key]
 	if !ok {
@@ -490,7 +486,7 @@ func (tx *Tx) Get(bucket, key string) []byte {
 	return slices.Clone(value)
 }
 
-// Put stores a copy of value. An empty value is one, too.
+// Put stores a copy of value. An empty value is also a value.
 func (tx *Tx) Put(bucket, key string, value []byte) error {
 	if len(value) > MaxValueSize {
 		return fmt.Errorf("store %s/%s: %d bytes are more than %d", bucket, key, len(value), MaxValueSize)
@@ -498,7 +494,7 @@ func (tx *Tx) Put(bucket, key string, value []byte) error {
 	return tx.change(bucket, key, append([]byte{}, value...))
 }
 
-// Delete removes a value; one that is not there is no error.
+// Delete removes a value; deleting a missing one is no error.
 func (tx *Tx) Delete(bucket, key string) error {
 	if tx.Get(bucket, key) == nil {
 		return nil
@@ -521,8 +517,8 @@ func (tx *Tx) change(bucket, key string, value []byte) error {
 	return nil
 }
 
-// ForEach calls fn for each key of the bucket, in the order of their bytes, with
-// copies. It ends at fn's first error, and returns it.
+// ForEach calls fn for each key of the bucket, in byte order, with copies. It ends at fn's first
+// error, and returns it.
 func (tx *Tx) ForEach(bucket string, fn func(key string, value []byte) error) error {
 	all := tx.merged()
 	for _, key := range slices.Sorted(maps.Keys(all)) {
@@ -535,7 +531,7 @@ func (tx *Tx) ForEach(bucket string, fn func(key string, value []byte) error) er
 	return nil
 }
 
-// merged is the content with the changes in it.
+// merged is the content with the changes applied.
 func (tx *Tx) merged() content {
 	if len(tx.changes) == 0 {
 		return tx.content

@@ -96,7 +96,7 @@ func TestWhatWasStoredIsThereAfterReopening(t *testing.T) {
 	}
 }
 
-func TestUpdateThatFailsChangesNothing(t *testing.T) {
+func TestAFailedUpdateChangesNothing(t *testing.T) {
 	db := mustOpen(t, filepath.Join(t.TempDir(), "state.db"))
 	mustPut(t, db, "b", "k", "old")
 	failure := errors.New("no")
@@ -119,7 +119,7 @@ func TestUpdateThatFailsChangesNothing(t *testing.T) {
 	mustPut(t, db, "b", "k", "newer")
 }
 
-func TestTransactionRefusesWhatItCannotKeep(t *testing.T) {
+func TestATransactionRefusesInvalidKeysAndValues(t *testing.T) {
 	db := mustOpen(t, filepath.Join(t.TempDir(), "state.db"))
 	var leaked *Tx
 	err := db.Update(func(tx *Tx) error {
@@ -183,7 +183,7 @@ func TestReadersSeeWholeUpdatesOnly(t *testing.T) {
 	readers.Wait()
 }
 
-func TestFilesAreForTheirOwnerAlone(t *testing.T) {
+func TestFilesArePrivateToTheirOwner(t *testing.T) {
 	if runtime.GOOS == "windows" {
 		t.Skip("modes say nothing on Windows")
 	}
@@ -197,7 +197,7 @@ func TestFilesAreForTheirOwnerAlone(t *testing.T) {
 			if err := os.Chmod(name, wrong); err != nil {
 				t.Fatal(err)
 			}
-			// Without root, 0400 fails before its mode is looked at.
+			// Without root, opening 0400 fails before its mode is checked.
 			if _, err := Open(path, standard); !errors.Is(err, ErrMode) && !errors.Is(err, fs.ErrPermission) {
 				t.Errorf("%s with mode %04o: %v", name, wrong, err)
 			}
@@ -226,7 +226,7 @@ func TestFilesAreForTheirOwnerAlone(t *testing.T) {
 	}
 }
 
-func TestMissingStateIsNeverReplacedInSilence(t *testing.T) {
+func TestAMissingStateIsNeverSilentlyReplaced(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "state.db")
 	if _, err := Open(path, Options{Kind: "test", Schema: 1}); !errors.Is(err, ErrMissing) {
 		t.Fatalf("without Create: %v", err)
@@ -255,7 +255,7 @@ func TestMissingStateIsNeverReplacedInSilence(t *testing.T) {
 	if err := errors.Join(os.Remove(path), os.Remove(path+".lock")); err != nil {
 		t.Fatal(err)
 	}
-	mustOpen(t, path) // both removed by hand is a beginning
+	mustOpen(t, path) // if both were removed by hand, it is a new start
 }
 
 func TestStateOfAnotherProgramOrVersionIsRefused(t *testing.T) {
@@ -290,7 +290,7 @@ func TestSecondProgramIsRefusedWhileTheFirstRuns(t *testing.T) {
 	if _, err := Open(path, standard); !errors.Is(err, ErrInUse) {
 		t.Fatalf("a second Open: %v", err)
 	}
-	// One that waits gets in when the first has ended.
+	// A program that waits gets the state when the first has ended.
 	opened := make(chan error)
 	go func() {
 		options := standard
@@ -327,12 +327,12 @@ func fill(t testing.TB, db *DB) {
 	}
 }
 
-// allBits makes TestNoFlippedBitGoesUnseen flip every bit, which takes a minute.
+// allBits makes the test below flip every bit, which takes a minute.
 var allBits = flag.Bool("state.allbits", false, "flip every bit of the file, not one in 23")
 
-// TestNoFlippedBitGoesUnseen flips bits of a file one after another: what comes
-// back is what was stored, or an error.
-func TestNoFlippedBitGoesUnseen(t *testing.T) {
+// The test flips the bits of a file one after another: the result is the stored content, or an
+// error.
+func TestEveryFlippedBitIsDetected(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "state.db")
 	db := mustOpen(t, path)
 	fill(t, db)
@@ -345,8 +345,7 @@ func TestNoFlippedBitGoesUnseen(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	// The parser alone. 23 has no factor in common with 8, so that every position
-	// in a byte has its turn …
+	// The parser alone. 23 has no factor in common with 8, so every position in a byte is tried …
 	same, refused, step := 0, 0, 23
 	if *allBits {
 		step = 1
@@ -376,8 +375,7 @@ func TestNoFlippedBitGoesUnseen(t *testing.T) {
 		t.Fatal("the test does not test anything")
 	}
 
-	// … and Open, with a change made afterwards: bbolt must not be led astray by
-	// what it relies on when it writes.
+	// … and Open, followed by a change: damage must not mislead bbolt when it writes.
 	for bit := 0; bit < len(file)*8; bit += 199 * step {
 		file[bit/8] ^= 1 << (bit % 8)
 		damaged := filepath.Join(t.TempDir(), "state.db")
@@ -407,8 +405,8 @@ func TestNoFlippedBitGoesUnseen(t *testing.T) {
 	}
 }
 
-// TestNewestMetaPageMayBeLost shows why each Update commits twice: with one
-// commit, the same damage brings the content of before back, and nobody notices.
+// The test shows why each Update commits twice: with one commit, the same damage brings the
+// previous content back, and nobody notices.
 func TestNewestMetaPageMayBeLost(t *testing.T) {
 	for _, commits := range []int{1, 2} {
 		path := filepath.Join(t.TempDir(), "state.db")
@@ -449,7 +447,7 @@ func TestNewestMetaPageMayBeLost(t *testing.T) {
 	}
 }
 
-func TestFileThatIsCutOffIsRefused(t *testing.T) {
+func TestATruncatedFileIsRefused(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "state.db")
 	db := mustOpen(t, path)
 	fill(t, db)
@@ -478,8 +476,7 @@ func TestFileThatIsCutOffIsRefused(t *testing.T) {
 	}
 }
 
-// TestFileCutOffWhileOpenIsAnErrorNotACrash: bbolt writes by way of a mapping of
-// the file, and touching what is no more there is a SIGBUS.
+// bbolt writes through a mapping of the file, and touching a truncated part is a SIGBUS.
 func TestFileCutOffWhileOpenIsAnErrorNotACrash(t *testing.T) {
 	if runtime.GOOS == "windows" {
 		t.Skip("Windows does not cut off a file that is mapped")
@@ -508,8 +505,8 @@ func TestFileCutOffWhileOpenIsAnErrorNotACrash(t *testing.T) {
 	}
 }
 
-// TestStoreBehavesLikeAMap drives random changes against a map, and reopens. It
-// also shows that the parser takes whatever bbolt writes.
+// The test makes random changes and compares with a map, and reopens the state. It also shows
+// that the parser accepts everything that bbolt writes.
 func TestStoreBehavesLikeAMap(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		dir, err := os.MkdirTemp("", "state")
@@ -565,10 +562,9 @@ func TestStoreBehavesLikeAMap(t *testing.T) {
 	})
 }
 
-// FuzzParse changes bytes of a genuine file, and makes the checksums of its meta
-// pages right again, so that what lies behind them is reached. The parser must
-// neither crash nor run for ever, and its result must be one that the digest would
-// tell from the genuine one, or the genuine one.
+// The fuzz target changes bytes of a genuine file, and corrects the checksums of its meta pages,
+// so that it reaches the code behind them. The parser must neither crash nor run for ever, and
+// its result must be the genuine one, or one that the digest detects.
 func FuzzParse(f *testing.F) {
 	path := filepath.Join(f.TempDir(), "state.db")
 	db := mustOpen(f, path)

@@ -7,8 +7,8 @@ import "runtime/debug"
 // it links; a plain `go build` leaves "devel".
 var Software = "devel"
 
-// Toolchain returns the Go release that built the program which runs, such as "go1.27.3".
-// What it links of the standard library is of that release.
+// Toolchain returns the Go release that built this program, such as "go1.27.3". The linked parts
+// of the standard library are from that release.
 func Toolchain() string {
 	info, ok := debug.ReadBuildInfo()
 	if !ok {

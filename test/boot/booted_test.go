@@ -455,7 +455,7 @@ func (b *booted) printMemory(t *testing.T) {
 	}
 }
 
-// Who builds an image may ask for SSH from the first boot on, and gets it once.
+// The builder of an image may request SSH from the first boot on, and gets it once.
 func TestSSHFromTheFirstBootOnIsOverAfterTheFirstReboot(t *testing.T) {
 	b, _ := firstBoot(t, time.Hour)
 	b.Start()

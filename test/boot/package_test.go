@@ -191,7 +191,7 @@ func TestThePackageTurnsADebianIntoABaseAndBack(t *testing.T) {
 			_, err := s.Exec("grep", "-q", ":228D ", "/proc/net/tcp")
 			return err
 		})
-		if out, err := s.Exec("bitbox-base", "setup", "--yes"); err == nil || !strings.Contains(out, "something else listens on TCP port 8845") {
+		if out, err := s.Exec("bitbox-base", "setup", "--yes"); err == nil || !strings.Contains(out, "another program listens on TCP port 8845") {
 			t.Errorf("with somebody on the entry's port setup says %v\n%s", err, out)
 		}
 		s.MustExec("systemctl", "stop", "squatter")
@@ -388,7 +388,7 @@ func TestThePackageTurnsADebianIntoABaseAndBack(t *testing.T) {
 	})
 }
 
-// Who sets up over SSH would be cut off, unless a key and a lease are provided: then SSH,
+// A user who sets up over SSH would be cut off, unless a key and a lease are provided: then SSH,
 // now the Base's, is on at the end.
 func TestSetupOverSSHNeedsAKeyAndALease(t *testing.T) {
 	stage.NeedRoot(t, "nmap", "dpkg-deb", "ssh-keygen")

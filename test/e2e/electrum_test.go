@@ -197,7 +197,7 @@ func TestTheOwnersWalletDoesNotShutTheOwnerOut(t *testing.T) {
 		}
 		return nil
 	})
-	// Who does the same and is no owner is banned: fail2ban is awake.
+	// A stranger who does the same is banned: fail2ban is awake.
 	stranger := b.Attacker(3)
 	b.Until("a stranger is banned for it", func() error {
 		for range tries {

@@ -80,7 +80,7 @@ func relay() error {
 	if err != nil {
 		return err
 	}
-	// Who started this process waits for its end.
+	// The parent process waits for the end of this one.
 	ctx, cancel := context.WithTimeout(context.Background(), stage.Patience)
 	defer cancel()
 	for reply, err := range ipc.Dial(generation.SystemSocket).Stream(ctx, uint16(kind), request) {

@@ -139,7 +139,7 @@ func TestAnOwnersAppResetsABootedBase(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), callTime)
 	defer cancel()
 
-	// Who may not, cannot; and it takes the name.
+	// An App without the right cannot; and the name is needed.
 	if err := guest.FactoryReset(ctx, func(name string) (string, error) { return name, nil }); err == nil {
 		t.Fatal("a viewer has reset the Base")
 	}
@@ -375,7 +375,7 @@ func (s *sitter) types(text string) {
 func TestAnOwnerIsPairedAndTheBaseIsResetAtTheConsoleOfABootedBase(t *testing.T) {
 	b := bootAppliance(t)
 	s := b.console80x25()
-	s.sees("BitBox Base", b.V4.String(), "no owner yet", "closed: nothing but the Apps' channel")
+	s.sees("BitBox Base", b.V4.String(), "no owner yet", "closed: only the Apps' channel is open")
 
 	a, err := client.New(client.Options{Dir: t.TempDir(), Name: "phone", NoDiscovery: true})
 	if err != nil {
@@ -416,7 +416,7 @@ func TestAnOwnerIsPairedAndTheBaseIsResetAtTheConsoleOfABootedBase(t *testing.T)
 	s.types("f")
 	s.sees("FACTORY RESET", posture.Factory().NodeName)
 	s.types("another\r")
-	s.sees("not what was asked for")
+	s.sees("not the requested text")
 	s.types(posture.Factory().NodeName + "\r")
 	s.sees("This Base is being wiped")
 	s.end() // systemd stops all processes for a moment, and nsenter(1) would stay stopped

@@ -334,7 +334,7 @@ func (m *machine) readOnly() {
 	if out, code, err := m.ask(asked, "cp /bin/true /dev/shm/attack && /dev/shm/attack; code=$?; rm -f /dev/shm/attack; (exit $code)"); err != nil || code == 0 || !strings.Contains(out, "Permission denied") {
 		m.t.Errorf("root ran a program from /dev/shm: %s (%v)", out, err)
 	}
-	// Who installs updates sees it writable, in a view of its own; others do not.
+	// Only the installer of updates sees it writable, in its own view.
 	out := m.inside("unshare --mount sh -c 'mount -o remount,rw / && touch /may && rm /may && nsenter --mount=/proc/1/ns/mnt touch /attack; mount -o remount,ro /' || true; ls /attack 2>&1 || true")
 	if !strings.Contains(out, "touch: cannot touch '/attack': Read-only file system") || strings.Contains(out, "cannot touch '/may'") {
 		m.t.Errorf("while updates are installed: %s", out)

@@ -76,8 +76,8 @@ func TestTheMiddlewareSeesTheTrueAddressOfAClient(t *testing.T) {
 	a := s.Attacker(1)
 	send(t, a, netip.AddrPortFrom(s.V4, posture.EntryPort), nonsense)
 	heard(t, s, a.V4)
-	// Who pretends to be another with a PROXY header of its own only adds to
-	// what the Middleware refuses.
+	// A client that sends a PROXY header of its own, to appear as another, only adds to what the
+	// Middleware refuses.
 	b := s.Attacker(2)
 	send(t, b, netip.AddrPortFrom(s.V6, posture.EntryPort), "PROXY TCP4 10.88.9.9 10.88.0.2 1 8845\r\n"+nonsense)
 	heardAs(t, s, b.V6, admission.OtherProtocol)

@@ -12,8 +12,8 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/test/stage"
 )
 
-// Who changes the posture again and again, or updates and goes back, has the servers started
-// more often than systemd's own limit allows. None may stay down for that.
+// An owner who changes the posture again and again, or updates and goes back, causes more starts
+// of the servers than systemd's own limit allows. None may stay down because of that.
 func TestServersThatAreStartedAgainAndAgainStayUp(t *testing.T) {
 	t.Parallel()
 	s := stage.Boot(t, stage.Config{})

@@ -32,7 +32,7 @@ func squat(t *testing.T, s *stage.Stage) int {
 	return won
 }
 
-// Whoever logs in takes no port of NGINX's: not while it restarts, not while it is down, and
+// A local user cannot take a port of NGINX: not while it restarts, not while it is down, and
 // not before an owner has opened one.
 func TestNobodyElseTakesAPortOfNginx(t *testing.T) {
 	t.Parallel()
@@ -94,7 +94,7 @@ func TestNobodyElseTakesAPortOfNginx(t *testing.T) {
 			t.Errorf("while what holds the ports restarts %d tries succeeded", won)
 		}
 	}
-	restarts("FileDescriptorStoreMax=0\n") // systemd may have kept some of before
+	restarts("FileDescriptorStoreMax=0\n") // systemd may have kept earlier ones
 	if restarts("FileDescriptorStoreMax=0\n") == 0 {
 		t.Error("without what systemd keeps nobody takes a port during a restart: this test shows nothing")
 	}

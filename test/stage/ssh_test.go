@@ -227,7 +227,7 @@ func TestWrongKeysBanTheirSenderAndNobodyElse(t *testing.T) {
 	to := netip.AddrPortFrom(s.V4, sshaccess.Port)
 
 	// An owner who tries several keys before the right one, several times, and
-	// looks whether the port is there, is none of those.
+	// checks whether the port is there, is none of those.
 	for range 2 * posture.Factory().Bans.MaxTries {
 		wrong, _ := newKey(t)
 		client, err := login(b, to, sshaccess.User, ssh.PublicKeys(wrong, owner))

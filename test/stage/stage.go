@@ -428,8 +428,8 @@ func (s *Stage) Kill() {
 // environment is what commands see: nothing of the host's.
 var environment = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C.UTF-8", "HOME=/root", "TERM=dumb", "TZ=UTC"}
 
-// Command returns a command that will run in the Base, as root. Who starts it gives
-// it a terminal, or whatever it shall have.
+// Command returns a command that will run in the Base, as root. The caller starts it and gives it
+// a terminal, or other input.
 func (s *Stage) Command(ctx context.Context, argv ...string) (*exec.Cmd, error) {
 	if s.leader == 0 {
 		return nil, errors.New("the stage does not run")

@@ -8,19 +8,18 @@ import (
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 )
 
-// The steps of a curve, from the lowest to the highest: in UTF-8, and where only ASCII is
-// shown.
+// The steps of a curve, from the lowest to the highest: in UTF-8, and in ASCII.
 var (
 	blocks = []rune("▁▂▃▄▅▆▇█")
 	plain  = []rune("_.:-=+*#")
 )
 
-// Curves are what was measured, drawn. What was not measured is empty.
+// Curves are drawn measurements. A measurement that is missing gives an empty curve.
 type Curves struct{ Load, Memory, Disk, Temperature string }
 
-// Draw draws samples, the oldest first, in at most so many columns: load from 0 to 1 at
-// least, memory and disk by what is used of all, and the temperature from 20 °C to 80 °C
-// at least.
+// Draw draws samples, the oldest first, in at most this many columns. The scales are at least 0
+// to 1 for load, the used part of all for memory and disk, and at least 20 °C to 80 °C for the
+// temperature.
 func Draw(samples []*basev1.Sample, columns int, utf8 bool) Curves {
 	var load, memory, disk, temperature []float64
 	most, hottest := 1.0, 80.0
@@ -44,8 +43,8 @@ func Draw(samples []*basev1.Sample, columns int, utf8 bool) Curves {
 	}
 }
 
-// line draws values between two bounds. Of more values than columns the highest of
-// several stands for these.
+// line draws values between two bounds. If there are more values than columns, each column shows
+// the highest of its values.
 func line(values []float64, low, high float64, columns int, steps []rune) string {
 	var b strings.Builder
 	columns = min(len(values), columns)

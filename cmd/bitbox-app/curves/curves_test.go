@@ -24,7 +24,7 @@ func TestACurveIsDrawnBetweenItsBounds(t *testing.T) {
 			t.Errorf("%v: %q, not %q", c.values, got, c.want)
 		}
 	}
-	// A peak is not lost when there are more values than columns.
+	// A peak stays visible when there are more values than columns.
 	const columns = 30
 	many := make([]float64, 120)
 	many[77] = 1
@@ -33,7 +33,7 @@ func TestACurveIsDrawnBetweenItsBounds(t *testing.T) {
 	}
 }
 
-func TestWhatWasMeasuredIsDrawnAndGapsAreNone(t *testing.T) {
+func TestMeasurementsAreDrawnAndGapsAreLeftOut(t *testing.T) {
 	samples := []*basev1.Sample{
 		{Load: 0.1, MemoryAvailableBytes: 3, MemoryTotalBytes: 4, DiskAvailableBytes: 0, DiskTotalBytes: 9},
 		{Load: 4, MemoryAvailableBytes: 1, MemoryTotalBytes: 4, TemperatureCelsius: proto.Float64(50)},
@@ -49,8 +49,8 @@ func TestWhatWasMeasuredIsDrawnAndGapsAreNone(t *testing.T) {
 	}
 }
 
-// What a Base sends is any number, and none that a number can be.
-func TestNoNumberOfABaseBreaksACurve(t *testing.T) {
+// A Base can send any number, including NaN and infinity.
+func TestNoNumberFromABaseBreaksACurve(t *testing.T) {
 	for _, load := range []float64{math.NaN(), math.Inf(1), math.Inf(-1), math.MaxFloat64, -math.MaxFloat64} {
 		for _, all := range [][]*basev1.Sample{{{Load: load}}, {{Load: 1}, {Load: load}, {Load: 2}}} {
 			if got := []rune(Draw(all, 30, true).Load); len(got) != len(all) {

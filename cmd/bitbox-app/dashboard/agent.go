@@ -13,54 +13,55 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/client"
 )
 
-// How often a Base is asked. What it tells by itself is asked for at once.
+// How often a Base is asked. After an event it is asked at once.
 const (
 	healthEvery = 5 * time.Second
 	lookEvery   = 30 * time.Second
 	auditEvery  = 15 * time.Minute
-	// lookAgain is the pause between two looks, or audits, however much happens.
+	// lookAgain is the shortest pause between two looks, or audits, however much happens.
 	lookAgain = time.Second
-	// firstPause and longestPause are how long a Base that did not answer is left alone;
-	// each time twice as long.
+	// firstPause and longestPause bound the pause after a Base did not answer; it doubles each
+	// time.
 	firstPause   = 2 * time.Second
 	longestPause = time.Minute
-	// basesEvery is how often it is looked what other processes of the App have paired.
+	// basesEvery is how often to check which Bases other processes of the App have paired.
 	basesEvery = 30 * time.Second
-	// searchTime is that of one round of searching, searchPause what follows if it failed.
+	// searchTime is the length of one search; searchPause follows a search that failed.
 	searchTime  = 15 * time.Second
 	searchPause = 30 * time.Second
-	// auditTime and deedTime bound what may take long: the Base asks all of its servers;
-	// a person reads and decides, the Base applies it, and the App confirms it.
+	// auditTime and deedTime bound what may take long. In an audit the Base asks all of its
+	// servers. In a deed a person reads and decides, the Base applies the change, and the App
+	// confirms it.
 	auditTime = 4 * time.Minute
 	deedTime  = 10 * time.Minute
 )
 
-// orderStart begins what goes on all the time.
+// orderStart begins the work that never ends.
 type orderStart struct{}
 
-// agent carries orders out, and tells the model what came of them. Everything it has
-// begun ends with leave.
+// agent carries out orders, and reports the results to the model. leave ends everything it has
+// begun.
 type agent struct {
 	Options
 	tell    func(any)
 	ctx     context.Context
 	cancel  context.CancelFunc
 	running sync.WaitGroup
-	leaving chan struct{} // closed when somebody has quit
+	leaving chan struct{} // closed when the user has quit
 
 	mu       sync.Mutex // guards what follows
-	left     bool       // nothing begins any more
+	left     bool       // nothing may begin any more
 	answers  map[int]chan bool
 	asked    int
 	followed map[string]*follower
 	under    context.CancelFunc // ends the pairing or the deed that is under way
-	made     *client.Base       // what the last pairing has made; nil: nothing
+	made     *client.Base       // the result of the last pairing; nil: none
 }
 
 // follower is the conversation with one Base.
 type follower struct {
 	cancel context.CancelFunc
-	look   chan struct{} // somebody wants it asked now
+	look   chan struct{} // the user wants it asked now
 	audit  chan struct{}
 }
 
@@ -70,8 +71,8 @@ func newAgent(o Options) *agent {
 	return a
 }
 
-// carry makes commands of orders. Each runs on its own, and may tell many things; a
-// panic in one ends the dashboard with the terminal restored.
+// carry makes commands of orders. Each command runs on its own and may send many messages. A
+// panic in one ends the dashboard, with the terminal restored.
 func (a *agent) carry(orders []any) tea.Cmd {
 	var commands []tea.Cmd
 	begin := func(do func()) {
@@ -112,7 +113,7 @@ func (a *agent) carry(orders []any) tea.Cmd {
 	return tea.Batch(commands...)
 }
 
-// enter counts one more that runs, unless somebody has quit.
+// enter counts one more running command, unless the user has quit.
 func (a *agent) enter() bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -122,8 +123,8 @@ func (a *agent) enter() bool {
 	return !a.left
 }
 
-// leave ends everything, and waits a moment for it. A code that nobody has said yes to
-// is answered with no before.
+// leave ends everything, and waits a moment for it. Before that, a code that waits for an answer
+// is answered with no.
 func (a *agent) leave() {
 	close(a.leaving)
 	a.mu.Lock()
@@ -145,15 +146,14 @@ func (a *agent) leave() {
 	}
 }
 
-// pairingMade is what the last pairing has made, nil if that is nothing.
+// pairingMade is the result of the last pairing, nil if there is none.
 func (a *agent) pairingMade() *client.Base {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.made
 }
 
-// awaitAnswers waits until nobody waits for an answer any more, and for what has got
-// its no to tell the Base.
+// awaitAnswers waits until no question is open, and until refused pairings have told the Base.
 func (a *agent) awaitAnswers(most time.Duration) {
 	until := time.After(most)
 	for {
@@ -199,14 +199,14 @@ func (a *agent) readBases() {
 	}
 }
 
-// heard is a Base that was announced, with the number that stands for it.
+// heard is an announced Base, with the number that stands for it.
 type heard struct {
 	client.Nearby
 	id, round int
 }
 
-// search looks for Bases, round after round, so that those that are gone are seen to
-// be. What is found keeps its number while it is announced.
+// search looks for Bases, round after round, so that Bases that have gone are noticed. A Base
+// keeps its number while it is announced.
 func (a *agent) search() {
 	var known []heard
 	next := 0
@@ -257,7 +257,7 @@ func (a *agent) follow(names []string, begin func(func())) {
 	}
 }
 
-// want has somebody do something soon, however often it is wanted.
+// want asks a follower to do something soon, however often it is called.
 func want(what chan<- struct{}) {
 	select {
 	case what <- struct{}{}:
@@ -276,7 +276,7 @@ func (a *agent) poke(o orderLook) {
 	}
 }
 
-// isFinal tells that asking again is of no use until something is done about it.
+// isFinal tells that asking again is useless until the user does something.
 func isFinal(err error) bool {
 	for _, kind := range []error{client.ErrRevoked, client.ErrPairAgain, client.ErrNoSuchBase, client.ErrSecondBoard} {
 		if errors.Is(err, kind) {
@@ -286,8 +286,8 @@ func isFinal(err error) bool {
 	return false
 }
 
-// converse asks a Base, and listens to it, until ctx ends. When that fails it tries
-// again, after a pause that grows.
+// converse asks a Base, and listens to it, until ctx ends. After a failure it tries again, after
+// a growing pause.
 func (a *agent) converse(ctx context.Context, name string, f *follower) {
 	wait, last := firstPause, uint64(0)
 	for {
@@ -309,7 +309,7 @@ func (a *agent) converse(ctx context.Context, name string, f *follower) {
 		case <-ctx.Done():
 			return
 		case <-again:
-		case <-f.look: // somebody wants it now
+		case <-f.look: // the user wants it now
 		}
 		wait = min(2*wait, longestPause)
 	}
@@ -318,8 +318,7 @@ func (a *agent) converse(ctx context.Context, name string, f *follower) {
 // errOnlyStream: the stream of events was cut, but the Base answers.
 var errOnlyStream = errors.New("the stream of events was cut")
 
-// converseOnce is one conversation, until it fails. last is the event that was heard
-// last.
+// converseOnce is one conversation, until it fails. last is the last event that was heard.
 func (a *agent) converseOnce(ctx context.Context, name string, f *follower, last *uint64) (answered bool, err error) {
 	session, err := a.Source.Open(name)
 	if err != nil {
@@ -346,7 +345,7 @@ func (a *agent) converseOnce(ctx context.Context, name string, f *follower, last
 		case <-ctx.Done():
 			return true, ctx.Err()
 		case <-ended:
-			// The Base says why, if it is asked.
+			// The Base says why when it is asked.
 			a.tell(doubted{name})
 			if err = a.look(ctx, session, name); err == nil {
 				err = errOnlyStream
@@ -388,12 +387,12 @@ func (a *agent) health(ctx context.Context, session Session, name string) error 
 	return err
 }
 
-// listen tells what happens, and has the Base asked for what is different now. What a
-// Base says cuts no pause short: only a person does (follower.look).
+// listen reports events, and has the Base asked for what has changed. Nothing that a Base says
+// shortens a pause; only the user can (follower.look).
 func (a *agent) listen(ctx context.Context, session Session, name string, audit, changed chan<- struct{}, last *uint64) error {
 	return session.Watch(ctx, *last, func(e *basev1.Event) {
 		if s := e.GetSubscribed(); s != nil {
-			*last = min(*last, s.GetLastSequence()) // a Base that was reset counts from 1 again
+			*last = min(*last, s.GetLastSequence()) // after a reset a Base counts from 1 again
 		}
 		*last = max(*last, e.GetSequence())
 		a.tell(happened{name, e})
@@ -405,7 +404,7 @@ func (a *agent) listen(ctx context.Context, session Session, name string, audit,
 			want(audit)
 		}
 	}, func(error) {
-		// The Base says why, if it is asked.
+		// The Base says why when it is asked.
 		a.tell(doubted{name})
 		want(changed)
 	})
@@ -429,7 +428,7 @@ func (a *agent) audits(ctx context.Context, session Session, name string, f *fol
 	}
 }
 
-// begin is the context of a pairing or a deed; one is under way at a time.
+// begin returns the context of a pairing or a deed; only one is under way at a time.
 func (a *agent) begin(most time.Duration) context.Context {
 	ctx, cancel := context.WithTimeout(a.ctx, most)
 	a.mu.Lock()
@@ -458,7 +457,7 @@ func (a *agent) giveUp() {
 	}
 }
 
-// ask waits for the answer to what show shows. Whoever quits has answered no.
+// ask shows a question with show, and waits for the answer. A user who quits has answered no.
 func (a *agent) ask(ctx context.Context, show func(id int)) (bool, error) {
 	a.mu.Lock()
 	a.asked++

@@ -17,7 +17,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/client"
 )
 
-// fakeSource is a house whose Bases do as the test says.
+// fakeSource is a house whose Bases behave as the test says.
 type fakeSource struct {
 	look  func() (Look, error)
 	watch func(ctx context.Context, after uint64, tell func(*basev1.Event)) error
@@ -65,7 +65,7 @@ func (f *fakeSource) Close() {
 	f.opens--
 }
 
-// locked does what a Base's other goroutines must not see half done.
+// locked changes a Base, so that its other goroutines see all of the change or nothing.
 func (f *fakeSource) locked(do func()) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -98,7 +98,7 @@ func (f *fakeSource) Do(ctx context.Context, _ Deed, approve client.Approve, _ f
 	return f.do(ctx, approve)
 }
 
-// desk has an agent work, and remembers what it tells.
+// desk runs an agent, and remembers its messages.
 type desk struct {
 	*agent
 	mu   sync.Mutex
@@ -115,7 +115,7 @@ func newDesk(source *fakeSource) *desk {
 	return d
 }
 
-// orders carries orders out as Bubble Tea would.
+// orders carries out orders as Bubble Tea would.
 func (d *desk) orders(orders ...any) {
 	var run func(command tea.Cmd)
 	run = func(command tea.Cmd) {
@@ -142,7 +142,7 @@ func hears[T any](d *desk) (list []T) {
 	return list
 }
 
-func TestABaseThatDoesNotAnswerIsAskedAgainMoreAndMoreRarely(t *testing.T) {
+func TestASilentBaseIsAskedLessAndLessOften(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		begun := time.Now()
 		var asked []time.Duration
@@ -170,7 +170,7 @@ func TestABaseThatDoesNotAnswerIsAskedAgainMoreAndMoreRarely(t *testing.T) {
 		if lost := hears[lost](d); len(lost) != len(asked) || lost[0].again != 2*time.Second || lost[0].final {
 			t.Errorf("told: %+v", lost)
 		}
-		// Somebody presses r, and it is there again: from then on the pauses are short.
+		// The user presses r, and the Base is back: from then on the pauses are short.
 		source.locked(func() { down = false })
 		d.orders(orderLook{base: "kitchen"})
 		synctest.Wait()
@@ -190,7 +190,7 @@ func TestABaseThatDoesNotAnswerIsAskedAgainMoreAndMoreRarely(t *testing.T) {
 	})
 }
 
-func TestAnAppThatWasRevokedAsksNoMore(t *testing.T) {
+func TestARevokedAppStopsAsking(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		asked := 0
 		d := newDesk(&fakeSource{look: func() (Look, error) {
@@ -223,12 +223,12 @@ func TestALostStreamOfEventsGoesOnWhereItEnded(t *testing.T) {
 		time.Sleep(3*firstPause + 4*lookAgain)
 		synctest.Wait()
 		source.locked(func() {
-			// It goes on where it was, and not at once, however much is said.
+			// It continues where it was, and not at once, however much the Base says.
 			if len(from) < 3 || len(from) > 6 || !slices.Equal(from[:3], []uint64{0, 3, 6}) {
 				t.Errorf("it listened from %v on", from)
 			}
 		})
-		// A Base that was reset counts from 1 again.
+		// After a reset a Base counts from 1 again.
 		reset := func(ctx context.Context, after uint64, tell func(*basev1.Event)) error {
 			source.locked(func() { from = append(from, after) })
 			tell(&basev1.Event{Event: &basev1.Event_Subscribed{Subscribed: &basev1.SubscribedEvent{LastSequence: 1}}})
@@ -272,7 +272,7 @@ func TestAFloodOfEventsAsksTheBaseOnceASecond(t *testing.T) {
 	})
 }
 
-func TestWhoeverQuitsAtACodeHasSaidNo(t *testing.T) {
+func TestQuittingAtACodeAnswersNo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		answered := "nothing"
 		d := newDesk(&fakeSource{pair: func(ctx context.Context, o client.PairOptions) (client.Base, error) {
@@ -293,7 +293,7 @@ func TestWhoeverQuitsAtACodeHasSaidNo(t *testing.T) {
 	})
 }
 
-func TestAnAnswerIsGivenToItsQuestionOnly(t *testing.T) {
+func TestAnAnswerCountsOnlyForItsQuestion(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := newDesk(&fakeSource{do: func(_ context.Context, approve client.Approve) (string, error) {
 			first, _ := approve(nil)
@@ -314,7 +314,7 @@ func TestAnAnswerIsGivenToItsQuestionOnly(t *testing.T) {
 	})
 }
 
-func TestGivingUpEndsWhatIsUnderWay(t *testing.T) {
+func TestEscEndsThePairingOrChangeUnderWay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := newDesk(&fakeSource{do: func(ctx context.Context, _ client.Approve) (string, error) {
 			<-ctx.Done()
@@ -331,7 +331,7 @@ func TestGivingUpEndsWhatIsUnderWay(t *testing.T) {
 	})
 }
 
-func TestLeavingIsQuickWhateverHangs(t *testing.T) {
+func TestQuittingIsQuickWhateverHangs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		release := make(chan struct{})
 		d := newDesk(&fakeSource{look: func() (Look, error) { <-release; return Look{}, nil }})

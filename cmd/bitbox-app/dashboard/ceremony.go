@@ -10,14 +10,14 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/digits"
 )
 
-// allows says what a role may do, as the Base's console has it.
+// allows describes what a role may do, in the words of the Base's console.
 var allows = map[basev1.Role]string{
-	basev1.Role_ROLE_VIEWER:   "sees how the Base does",
+	basev1.Role_ROLE_VIEWER:   "sees how the Base is doing",
 	basev1.Role_ROLE_OPERATOR: "also runs the node",
 	basev1.Role_ROLE_OWNER:    "also decides who is let in, and how open the Base is",
 }
 
-// sheet collects the rows of a page. On a low screen it leaves out the empty ones.
+// sheet collects the rows of a page. On a low screen it leaves out empty rows.
 type sheet struct {
 	m     *model
 	lines []line
@@ -36,7 +36,7 @@ func (s *sheet) say(text string, look style) {
 	s.lines = append(s.lines, indented("  ", wrap(text, s.m.width-4, look))...)
 }
 
-// large draws a number so large that it is read from across the room.
+// large draws a number large enough to be read from across the room.
 func (s *sheet) large(text string) {
 	rows, before := digits.Large(text), "   "
 	if s.m.width < 78 {
@@ -60,7 +60,7 @@ func (m *model) viewPairing() (body, foot []line) {
 		s.say("The Base's address: host, or host:port.", bold)
 		s.gap()
 		s.lines = append(s.lines, line{{"  > ", bold}, {p.typed, 0}, {"_", bold}})
-		keys = m.keyLine("Enter  ask it", "Esc  back", "Ctrl-C  quit")
+		keys = m.keyLine("Enter  pair with it", "Esc  back", "Ctrl-C  quit")
 	case requesting:
 		m.sayRequest(s)
 	case comparing:
@@ -70,7 +70,7 @@ func (m *model) viewPairing() (body, foot []line) {
 		s.say("Ending the pairing ...", bold)
 		keys = m.keyLine("q  quit")
 	case waiting:
-		s.say("You have said yes. Now somebody at the Base has to, if it shows "+p.code.Digits+" as well ...", bold)
+		s.say("You have said yes. Now somebody at the Base has to say yes, if it shows "+p.code.Digits+" as well ...", bold)
 		s.large(p.code.Digits)
 	case finished:
 		look := bold
@@ -82,7 +82,7 @@ func (m *model) viewPairing() (body, foot []line) {
 	}
 	foot = []line{nil, keys}
 	if p.early && p.phase == comparing {
-		foot[0] = styled(" Too early to be an answer. Compare, and press it again.", bold|yellow)
+		foot[0] = styled(" Too early: not an answer. Compare, and press it again.", bold|yellow)
 	}
 	return s.lines, foot
 }
@@ -98,7 +98,7 @@ func (m *model) sayRequest(s *sheet) {
 	s.say(fmt.Sprintf("Asking %s, for %s.", p.with, words.Duration(uint64(max(0, m.now.Sub(p.since)/time.Second)))), 0)
 	s.gap()
 	if p.closed {
-		s.say("It says that pairing is closed: somebody there, or an owner's App (key o), has to open it.", yellow|bold)
+		s.say("Pairing is closed there: somebody at the Base, or an owner's App (key o), has to open it.", yellow|bold)
 		return
 	}
 	s.say("When somebody has accepted it there, both show a code.", 0)
@@ -115,7 +115,7 @@ func (m *model) sayCode(s *sheet) {
 		s.say("Compare all six digits. If they differ, somebody may be in between.", 0)
 		return
 	}
-	// One row each, however long a name is: the digits stay where they are.
+	// These rows have one line each, however long a name is, so the digits never move.
 	s.lines = append(s.lines, plain(fmt.Sprintf("  %s for %s, from %s", words.Role(c.Role), c.AppName, c.BaseName)))
 }
 
@@ -126,7 +126,7 @@ func (m *model) viewChoosing() (body, foot []line) {
 	rows := max(1, m.bodyRows()-len(body))
 	first := min(max(0, at-rows/2), max(0, len(strangers)+1-rows))
 	for n := first; n < min(len(strangers)+1, first+rows); n++ {
-		name, more := "another one, by its address", ""
+		name, more := "another Base, by its address", ""
 		if n < len(strangers) {
 			f := strangers[n]
 			name, more = f.Name, "  "+f.standing()+"  "+bestAddress(f.Addresses)
@@ -137,26 +137,26 @@ func (m *model) viewChoosing() (body, foot []line) {
 		}
 		body = append(body, line{{"    ", 0}, {name, 0}, {more, faint}})
 	}
-	return body, []line{nil, m.keyLine("Enter  ask it", "a  type an address", "Esc  back", "q  quit")}
+	return body, []line{nil, m.keyLine("Enter  pair with it", "a  type an address", "Esc  back", "q  quit")}
 }
 
-// keyTable is what each key does: for the help, and docs/app/dashboard.md has the same.
+// keyTable says what each key does, for the help. docs/app/dashboard.md has the same table.
 var keyTable = []struct{ keys, what string }{
 	{"up down", "choose a Base (also k, j)"},
-	{"left right", "turn to another page (also Tab, 1 to 6)"},
+	{"left right", "go to another page (also Tab, 1 to 6)"},
 	{"PgUp PgDn", "scroll (also Space, Home)"},
-	{"Enter", "pair with the Base that is chosen"},
+	{"Enter", "pair with the chosen Base"},
 	{"p", "pair with a Base: choose it, or type its address"},
-	{"c", "confirm a change that is being tried"},
-	{"L", "lock the Base down: press L once more"},
+	{"c", "confirm a change on trial"},
+	{"L", "lock the Base down: press L again"},
 	{"U", "lift a lockdown"},
 	{"f", "have the Base fix a finding of its audit"},
 	{"b", "let a banned address in again"},
 	{"e", "end SSH or an extra API before its time"},
 	{"o", "open or close the pairing window, for a further App"},
-	{"a", "have the Base look at itself (audit)"},
-	{"r", "ask the Base again, now"},
-	{"Esc", "go back; give up what is under way"},
+	{"a", "run an audit of the Base"},
+	{"r", "ask the Base again now"},
+	{"Esc", "go back; cancel what is under way"},
 	{"?", "this help"},
 	{"q Ctrl-C", "quit, at any moment"},
 }

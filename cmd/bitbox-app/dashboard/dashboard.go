@@ -34,24 +34,24 @@ type Options struct {
 	// In and Out are the terminal, Environment its user's ("NAME=value").
 	In, Out     *os.File
 	Environment []string
-	// CallTime and PairTime bound one conversation with a Base, and how long somebody at
-	// the Base may take to accept a pairing.
+	// CallTime bounds one conversation with a Base. PairTime bounds the wait for a person at the
+	// Base to accept a pairing.
 	CallTime, PairTime time.Duration
-	// EventText says an event in words.
+	// EventText describes an event in words.
 	EventText func(*basev1.Event) string
 }
 
 const (
-	// leaveTime is how long the end waits for what is under way to notice.
+	// leaveTime is how long to wait at the end for running work to stop.
 	leaveTime = 3 * time.Second
-	// framesPerSecond is plenty for digits that count down.
+	// framesPerSecond is enough for a countdown.
 	framesPerSecond = 30
 )
 
-// Run shows the dashboard until somebody quits or ctx ends, and leaves the terminal as
-// it was. It returns the error of ctx, or of the terminal.
+// Run shows the dashboard until the user quits or ctx ends, and leaves the terminal as it was. It
+// returns the error of ctx, or of the terminal.
 func Run(ctx context.Context, o Options) error {
-	// What the standard library logs, a Base may have caused: it must not get on the screen.
+	// The standard library may log text that a Base has chosen: it must not get on the screen.
 	defer log.SetOutput(log.Writer())
 	log.SetOutput(io.Discard)
 
@@ -72,7 +72,7 @@ func Run(ctx context.Context, o Options) error {
 	case ctx.Err() != nil:
 		return ctx.Err()
 	case errors.Is(err, tea.ErrProgramPanic):
-		return errors.New("the dashboard has failed, which is a flaw of it; nothing was changed at a Base")
+		return errors.New("the dashboard failed because of a bug; nothing was changed at any Base")
 	case err != nil:
 		return fmt.Errorf("show the dashboard in this terminal: %w", err)
 	}
@@ -94,8 +94,8 @@ func variable(environment []string, name string) string {
 	return ""
 }
 
-// profile is which colours a terminal shows: its 16, or none if it has none or its user
-// wants none (https://no-color.org). Bubble Tea would find out by running programs.
+// profile is the colours that the terminal shows: its 16, or none if it has none or its user
+// wants none (https://no-color.org). Bubble Tea would run programs to find out.
 func profile(environment []string) colorprofile.Profile {
 	term := variable(environment, "TERM")
 	if variable(environment, "NO_COLOR") != "" || strings.HasPrefix(term, "vt") || strings.HasSuffix(term, "-m") ||
@@ -105,8 +105,8 @@ func profile(environment []string) colorprofile.Profile {
 	return colorprofile.ANSI
 }
 
-// The size of a terminal that does not know its own: 0 by 0 is what a serial line or a
-// plain pseudo-terminal reports.
+// The size of a terminal that does not know its own: a serial line or a plain pseudo-terminal
+// reports 0 by 0.
 const usualWidth, usualHeight = 80, 24
 
 func believable(message tea.Msg) tea.Msg {
@@ -118,7 +118,7 @@ func believable(message tea.Msg) tea.Msg {
 	return message
 }
 
-// screen is the model as Bubble Tea has it.
+// screen is the model in the form that Bubble Tea needs.
 type screen struct {
 	model *model
 	agent *agent

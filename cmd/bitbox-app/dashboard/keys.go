@@ -15,13 +15,13 @@ import (
 type (
 	// size is that of the terminal.
 	size struct{ width, height int }
-	// press is a key: its name ("up", "ctrl+c", "y", "L"), and what it types, if anything.
+	// press is a key: its name ("up", "ctrl+c", "y", "L"), and the text that it types, if any.
 	press struct{ key, text string }
-	// pasted is what was pasted: it is typed, but it answers nothing.
+	// pasted is pasted text: it is typed, but it answers nothing.
 	pasted string
 )
 
-// maxTyped is more than any address takes, in bytes.
+// maxTyped is longer than any address, in bytes.
 const maxTyped = 255
 
 func (m *model) press(k press) []any {
@@ -32,7 +32,7 @@ func (m *model) press(k press) []any {
 		if k.key == "q" {
 			return m.quit()
 		}
-		return nil // nobody sees what it would do
+		return nil // its effect would not be visible
 	case k.key == "q" && (m.pairing == nil || m.pairing.phase != typing):
 		return m.quit()
 	case m.help:
@@ -67,8 +67,8 @@ func (m *model) pressHelp(k press) []any {
 	return nil
 }
 
-// tooEarly tells that a key came before a question was looked at for lookTime, and begins
-// that time anew.
+// tooEarly tells that a key came before a question was on the screen for lookTime, and starts
+// that time again.
 func (m *model) tooEarly(since *time.Time, early *bool) bool {
 	if m.now.Sub(*since) >= m.lookTime {
 		return false
@@ -84,12 +84,12 @@ func (m *model) pressQuestion(k press) []any {
 	}
 	yes := "y"
 	if m.working.deed.Kind == Lockdown {
-		yes = "L" // no yes out of habit locks a Base down
+		yes = "L" // a habitual yes must not lock a Base down
 	}
 	switch k.key {
 	case yes, strings.ToUpper(yes):
 		if !m.questionFits() {
-			return nil // it is not all to be read
+			return nil // not all of it can be read
 		}
 		m.working.question = nil
 		return []any{orderAnswer{q.id, true}}
@@ -178,7 +178,7 @@ func (m *model) turn(to int) {
 	m.page, m.scroll = min(max(to, 0), m.lastPage()), 0
 }
 
-// lastPage is that of the services only where the Base tells them.
+// lastPage is the page of the services, if the Base has one.
 func (m *model) lastPage() int {
 	if b := m.chosenBase(); b != nil && len(b.look.Services) > 0 {
 		return pageServices
@@ -186,7 +186,7 @@ func (m *model) lastPage() int {
 	return pageEvents
 }
 
-// pressDeed takes the keys that change something at the chosen Base.
+// pressDeed handles the keys that change something at the chosen Base.
 func (m *model) pressDeed(key string) []any {
 	b := m.chosenBase()
 	if b == nil || !slices.Contains([]string{"a", "o", "e", "c", "b", "f", "L", "U"}, key) {
@@ -194,10 +194,10 @@ func (m *model) pressDeed(key string) []any {
 	}
 	switch {
 	case b.state != answering:
-		m.say(fmt.Sprintf("%s does not answer now.", b.Name), true)
+		m.say(fmt.Sprintf("%s is not answering now.", b.Name), true)
 		return nil
 	case m.working != nil:
-		m.say("Something is being changed already; Esc gives it up.", true)
+		m.say("Another change is under way; Esc cancels it.", true)
 		return nil
 	case key == "a":
 		return m.pressAudit(b)
@@ -213,18 +213,18 @@ func (m *model) pressDeed(key string) []any {
 		}
 		return m.do(Deed{Kind: kind})
 	case "e":
-		return m.chooseOf("Which one shall end?", "Nothing is open for a time.", b.leases())
+		return m.chooseOf("Which one should end?", "Nothing is open for a limited time.", b.leases())
 	case "b":
 		return m.chooseOf("Which ban do you want to lift?", "No address is banned.", b.bans())
 	case "f":
-		return m.chooseOf("Which finding shall the Base fix?", "There is nothing that the Base can fix by itself.", b.fixes())
+		return m.chooseOf("Which finding should the Base fix?", "No finding can be fixed by the Base itself.", b.fixes())
 	}
 	a := b.look.Access
 	switch {
 	case a == nil && key != "L":
-		m.say("This Base has no such thing.", true)
+		m.say("This Base does not have this function.", true)
 	case key == "c" && !a.Trying:
-		m.say("No change waits for its confirmation.", true)
+		m.say("No change is waiting for confirmation.", true)
 	case key == "c":
 		return m.do(Deed{Kind: ConfirmTry})
 	case key == "U" && !a.Lockdown:
@@ -246,8 +246,7 @@ func (m *model) pressAudit(b *base) []any {
 	return []any{orderLook{b.Name, true}}
 }
 
-// role is what this App may do now; it was told when it was paired, and may have been
-// changed since.
+// role is what this App may do now; it was reported at the pairing, and may have changed since.
 func (b *base) role() basev1.Role {
 	if now := b.look.Info.GetCaller().GetRole(); now != basev1.Role_ROLE_UNSPECIFIED {
 		return now
@@ -255,7 +254,7 @@ func (b *base) role() basev1.Role {
 	return b.Role
 }
 
-// option is a deed with the words by which it is chosen.
+// option is a deed with the words that offer it.
 type option struct {
 	deed Deed
 	name string
@@ -321,8 +320,7 @@ func (m *model) do(deed Deed) []any {
 	return []any{orderDo{b.Name, deed}}
 }
 
-// beginPairing lets one of the Bases nearby be chosen, the one that is chosen already
-// first.
+// beginPairing lets the user choose one of the Bases nearby, starting at the chosen one.
 func (m *model) beginPairing() {
 	m.pairing = &pairing{phase: choosing}
 	if f, ok := m.chosenFound(); ok {
@@ -333,14 +331,14 @@ func (m *model) beginPairing() {
 func (m *model) pairWith(f found) []any {
 	p := m.pairing
 	if f.ProtocolVersion != client.ProtocolVersion {
-		p.phase, p.problem, p.result = finished, true, fmt.Sprintf("%s speaks protocol %d, which this App does not know. Update the older one of the two.", f.Name, f.ProtocolVersion)
+		p.phase, p.problem, p.result = finished, true, fmt.Sprintf("%s speaks protocol %d, which this App does not know. Update the older of the two.", f.Name, f.ProtocolVersion)
 		return nil
 	}
 	p.phase, p.since, p.with, p.closed = requesting, m.now, f.Name+" at "+bestAddress(f.Addresses), !f.PairingOpen
 	return []any{orderPair{f.Addresses}}
 }
 
-// bestAddress is the one that a person can use best. A link-local one has a zone, which
+// bestAddress is the address that is most useful to a person. A link-local one has a zone, which
 // is an interface of this machine.
 func bestAddress(addresses []string) string {
 	for _, address := range addresses {
@@ -377,7 +375,7 @@ func (m *model) pressPairing(k press) []any {
 
 func (m *model) pressChoosing(k press) []any {
 	p, strangers := m.pairing, m.strangers()
-	p.at = min(p.at, len(strangers)) // the last one is an address that is typed
+	p.at = min(p.at, len(strangers)) // the last entry is a typed address
 	switch k.key {
 	case "up", "k":
 		p.at = max(0, p.at-1)
@@ -429,8 +427,8 @@ func (m *model) paste(text string) {
 	}
 }
 
-// pressComparing takes the answer to the code: from a key that was pressed after it had
-// been looked at, and from nothing else.
+// pressComparing takes the answer to the code, only from a key that was pressed after the code
+// had been on the screen long enough.
 func (m *model) pressComparing(k press) []any {
 	p := m.pairing
 	if m.tooEarly(&p.shown, &p.early) {

@@ -15,23 +15,22 @@ import (
 )
 
 const (
-	// lookTime is how long a question stands on the screen before a key answers it, as at
-	// the Base's console: a key that was meant for something else, or is held down, does
-	// not.
+	// lookTime is how long a question must be on the screen before a key answers it, as at the
+	// Base's console: a key that was meant for something else, or is held down, must not answer.
 	lookTime = time.Second
-	// noticeTime is how long what was done is shown.
+	// noticeTime is how long a notice stays on the screen.
 	noticeTime = 15 * time.Second
 	// maxEvents is how many events of each Base are kept.
 	maxEvents = 200
-	// maxFollowed is how many Bases are asked by themselves. Beyond them one is asked
-	// while it is chosen.
+	// maxFollowed is how many Bases are asked all the time. Any further Base is asked while it is
+	// chosen.
 	maxFollowed = 8
-	// roundsKept is for how many rounds of searching a Base that is announced no longer
-	// is still shown.
+	// roundsKept is for how many rounds of searching a Base stays on the screen after its last
+	// announcement.
 	roundsKept = 2
 )
 
-// What Update hears, beside keys and sizes.
+// The messages that Update takes, besides keys and sizes.
 type (
 	// tick: time has passed.
 	tick struct{}
@@ -40,12 +39,12 @@ type (
 		bases []client.Base
 		err   error
 	}
-	// nearby was announced. Two with the same id are about the same Base.
+	// nearby was announced. Two with the same id are the same Base.
 	nearby struct {
 		id    int
 		found client.Nearby
 	}
-	// searched: a round of searching is over.
+	// searched: one round of searching is over.
 	searched struct{ err error }
 	// healthy and looked are answers of a Base.
 	healthy struct {
@@ -66,7 +65,7 @@ type (
 		base  string
 		event *basev1.Event
 	}
-	// doubted: a Base may answer no more, and is being asked.
+	// doubted: a Base may not answer any more, and is being asked.
 	doubted struct{ base string }
 	// lost: a Base does not answer, and is asked again after a while; never, if final.
 	lost struct {
@@ -75,7 +74,7 @@ type (
 		again time.Duration
 		final bool
 	}
-	// requested, compare and paired are what a pairing has come to.
+	// requested, compare and paired are the steps of a pairing.
 	requested struct{ number string }
 	compare   struct {
 		id   int
@@ -85,7 +84,7 @@ type (
 		base client.Base
 		err  error
 	}
-	// asked: a deed may only be done if somebody says yes to its changes.
+	// asked: a deed is done only if the user says yes to its changes.
 	asked struct {
 		id      int
 		changes []client.PostureChange
@@ -97,11 +96,11 @@ type (
 	}
 )
 
-// An order is what Update wants done outside.
+// An order is something that Update wants done outside.
 type (
-	// orderFollow wants these Bases asked and listened to, and no others.
+	// orderFollow: ask and listen to these Bases, and no others.
 	orderFollow struct{ bases []string }
-	// orderLook wants a Base asked now.
+	// orderLook: ask a Base now.
 	orderLook struct {
 		base  string
 		audit bool
@@ -117,12 +116,12 @@ type (
 		id  int
 		yes bool
 	}
-	// orderGiveUp ends the pairing, or the deed, that is under way.
+	// orderGiveUp ends the pairing or the deed that is under way.
 	orderGiveUp struct{}
 	orderQuit   struct{}
 )
 
-// state is how it stands with a Base that is paired.
+// state is the state of a paired Base.
 type state int
 
 const (
@@ -132,13 +131,13 @@ const (
 	ended  // it is not asked again: revoked, or to be paired again
 )
 
-// base is what is known of a Base that is paired.
+// base is what is known about a paired Base.
 type base struct {
 	client.Base
 	state state
 	look  Look
 	at    time.Time // of look.Access, look.Window, look.Bans
-	// problem is one sentence; again is when it is asked again.
+	// problem is one sentence; again is when the Base is asked again.
 	problem string
 	again   time.Time
 
@@ -150,14 +149,14 @@ type base struct {
 	events       []event // the newest last
 }
 
-// event is what happened, as often as it has happened one after the other.
+// event is something that happened, with how many times in a row.
 type event struct {
 	first, at time.Time
 	times     int
 	text      string
 }
 
-// found is a Base that is announced.
+// found is an announced Base.
 type found struct {
 	client.Nearby
 	id, round int
@@ -185,18 +184,18 @@ type working struct {
 	base string
 	deed Deed
 	step string
-	// question stands on the screen; nil: none.
+	// question is on the screen; nil: none.
 	question *question
 }
 
 type question struct {
 	id      int
 	changes []client.PostureChange
-	since   time.Time // it is looked at since then
+	since   time.Time // since when it has been on the screen
 	early   bool      // a key came too early
 }
 
-// choice is one of several things of which one has to be chosen.
+// choice is a list of which one has to be chosen.
 type choice struct {
 	title string
 	deeds []Deed
@@ -204,7 +203,7 @@ type choice struct {
 	at    int
 }
 
-// phase is how far a pairing is.
+// phase is the step of a pairing.
 type phase int
 
 const (
@@ -212,29 +211,29 @@ const (
 	typing
 	requesting
 	comparing
-	refusing // said no, or given up, and its end is awaited
-	waiting  // said yes, and the Base's yes is awaited
+	refusing // the user said no or cancelled; the end is awaited
+	waiting  // the user said yes; the Base's yes is awaited
 	finished
 )
 
 type pairing struct {
 	phase   phase
-	at      int    // which of the nearby is marked
+	at      int    // which nearby Base is marked
 	typed   string // an address
-	with    string // whom it is asked of, for people
-	closed  bool   // that one says that it lets nobody in now
+	with    string // the name of the Base asked, for people
+	closed  bool   // the Base says that it lets no App in now
 	since   time.Time
 	number  string
 	code    client.Code
 	id      int
-	shown   time.Time // the code is looked at since then
+	shown   time.Time // since when the code has been on the screen
 	early   bool
 	result  string
 	problem bool
 }
 
-// model is the whole state of the dashboard. It does no input and no output, and
-// knows no time but what it is told.
+// model is the whole state of the dashboard. It does no input and no output, and knows only the
+// time that it is given.
 type model struct {
 	now           time.Time
 	width, height int
@@ -246,20 +245,20 @@ type model struct {
 	storage  string // why the pairings cannot be read
 	nearby   []found
 	round    int
-	searches string // why nothing is found by itself
+	searches string // why the search fails
 
 	wanted string // the Base to choose first; empty: the first one
-	chosen string // key of what is chosen
+	chosen string // key of the chosen entry
 	page   int
 	scroll int
 	help   bool
-	helped int // scrolled in the help
+	helped int // scroll position of the help
 
 	notice  notice
 	working *working
 	choice  *choice
 	pairing *pairing
-	left    bool // somebody has quit
+	left    bool // the user has quit
 }
 
 func newModel(now time.Time, wanted string, ascii bool, eventText func(*basev1.Event) string) *model {
@@ -275,12 +274,12 @@ func (m *model) update(now time.Time, message any) []any {
 	before := m.front()
 	orders := m.take(message)
 	if m.front() != before {
-		m.seenAgain() // what was not on the screen was not read
+		m.seenAgain() // the user has not read what was not on the screen
 	}
 	return orders
 }
 
-// front is what stands on the screen, as far as keys mean something else there.
+// front is the part of the screen in which keys have another meaning.
 type front struct {
 	tooSmall, help, overview bool
 	pairing                  phase
@@ -304,7 +303,7 @@ func (m *model) front() front {
 	return front{overview: true}
 }
 
-// seenAgain begins the time anew in which no key answers.
+// seenAgain restarts the time in which no key answers.
 func (m *model) seenAgain() {
 	if m.pairing != nil {
 		m.pairing.shown, m.pairing.early = m.now, false
@@ -386,7 +385,7 @@ func (m *model) know(e knows) []any {
 		b := m.base(known.Name)
 		if b == nil || b.AppID != known.AppID {
 			if b != nil {
-				orders = append(orders, orderLook{base: b.Name}) // paired anew
+				orders = append(orders, orderLook{base: b.Name}) // paired again
 			}
 			b = &base{}
 		}
@@ -398,13 +397,13 @@ func (m *model) know(e knows) []any {
 	return append(m.follow(), orders...)
 }
 
-// Keys of what can be chosen.
+// Keys of the entries that can be chosen.
 func keyOf(b *base) string          { return "paired " + b.Name }
 func (f found) key() string         { return fmt.Sprintf("found %d", f.id) }
 func (m *model) chosenAt() int      { return slices.Index(m.keys(), m.chosen) }
 func (m *model) chosenIsNone() bool { return m.chosenAt() < 0 }
 
-// keys lists what can be chosen, in the order of the screen.
+// keys lists the entries, in the order of the screen.
 func (m *model) keys() []string {
 	var keys []string
 	for _, b := range m.bases {
@@ -421,7 +420,7 @@ func (m *model) strangers() []found {
 	return slices.DeleteFunc(slices.Clone(m.nearby), func(f found) bool { return f.Known != "" })
 }
 
-// choose chooses something if nothing is, or if what was is gone.
+// choose chooses an entry if none is chosen, or if the chosen one is gone.
 func (m *model) choose() {
 	keys := m.keys()
 	if b := m.base(m.wanted); b != nil {
@@ -433,7 +432,7 @@ func (m *model) choose() {
 	}
 }
 
-// chosenBase is the paired Base that is chosen, nil if it is another thing.
+// chosenBase is the chosen paired Base, nil if another entry is chosen.
 func (m *model) chosenBase() *base {
 	if at := m.chosenAt(); at >= 0 && at < len(m.bases) {
 		return m.bases[at]
@@ -449,7 +448,7 @@ func (m *model) chosenFound() (found, bool) {
 	return found{}, false
 }
 
-// follow says which Bases are to be asked.
+// follow says which Bases to ask.
 func (m *model) follow() []any {
 	var names []string
 	for _, b := range m.bases {
@@ -485,7 +484,7 @@ func (m *model) look(e looked) {
 	}
 	b.state, b.look, b.at, b.problem = answering, e.look.bounded(), m.now, ""
 	if b.State == client.Pending {
-		b.State = client.Active // the first answer makes it so
+		b.State = client.Active // the first answer makes it active
 	}
 }
 
@@ -505,7 +504,7 @@ const maxListed = 500
 
 func most[T any](list []T) []T { return list[:min(len(list), maxListed)] }
 
-// bounded leaves out what no person would read.
+// bounded drops entries beyond what a person would read.
 func (l Look) bounded() Look {
 	l.Apps, l.Bans, l.Services, l.Samples = most(l.Apps), most(l.Bans), most(l.Services), most(l.Samples)
 	if l.Access != nil {
@@ -528,16 +527,17 @@ func (m *model) happen(e happened) {
 		return
 	}
 	if app := cmp.Or(e.event.GetSessionStarted().GetApp(), e.event.GetSessionEnded().GetApp()); app.GetId() == b.AppID && app != nil {
-		return // that is this dashboard, or the same App's commands
+		return // that is this dashboard, or commands of the same App
 	}
 	b.note(e.event.GetTime().AsTime(), bounded(m.eventText(e.event)))
 }
 
-// sameWithin is how far back an event is looked for that says the same: two Apps that
-// come and go must not push everything else off the page.
+// sameWithin is how far back to look for an event with the same text: two Apps that come and go
+// must not push everything else off the page.
 const sameWithin = 8
 
-// note adds an event. One that was noted shortly before moves to the end, and is counted.
+// note adds an event. If the same one was noted shortly before, that entry moves to the end, and
+// is counted.
 func (b *base) note(at time.Time, text string) {
 	e := event{first: at, at: at, times: 1, text: text}
 	for n := len(b.events) - 1; n >= max(0, len(b.events)-sameWithin); n-- {
@@ -582,7 +582,7 @@ func (m *model) finish(e done) []any {
 
 func (m *model) say(text string, bad bool) { m.notice = notice{text, bad, m.now} }
 
-// sentence writes an error's text as people do.
+// sentence writes an error's text as a sentence.
 func sentence(text string) string {
 	if text == "" {
 		return ""
@@ -608,7 +608,7 @@ func (m *model) pairingWent(message any) []any {
 		case e.err != nil:
 			p.result = sentence(client.Explain(e.err))
 		case e.base.State == client.Pending:
-			p.result = fmt.Sprintf("Paired with %q, but it has not answered a first call yet. This dashboard goes on trying; after three minutes the pairing lapses.", e.base.Name)
+			p.result = fmt.Sprintf("Paired with %q, but it has not answered a first call yet. This dashboard keeps trying; after three minutes the pairing lapses.", e.base.Name)
 		default:
 			p.result = fmt.Sprintf("Paired with %q. This App is %q there, with the role %s.", e.base.Name, e.base.AppName, words.Role(e.base.Role))
 		}
@@ -620,32 +620,32 @@ func (m *model) pairingWent(message any) []any {
 	return nil
 }
 
-// maxSide bounds a screen's side, in cells: what a terminal says of itself is not
-// believed without limit.
+// maxSide bounds the side of a screen, in cells: the size that a terminal reports is not trusted
+// without limit.
 const maxSide = 1000
 
 func (m *model) resize(s size) {
 	m.width, m.height = min(max(s.width, 0), maxSide), min(max(s.height, 0), maxSide)
 }
 
-// farewell says, after somebody has quit, what is left of what was under way. made is
-// what the pairing has made, if it came about in that very moment.
+// farewell says, after the user has quit, what remains of the work under way. made is the result
+// of the pairing, if it succeeded at that very moment.
 func (m *model) farewell(made *client.Base) string {
 	switch p := m.pairing; {
 	case p != nil && p.phase == waiting && made != nil:
-		return fmt.Sprintf("The pairing with %q was made in the moment in which you left.", client.Printable(made.Name))
+		return fmt.Sprintf("The pairing with %q was completed just as you left.", client.Printable(made.Name))
 	case p != nil && p.phase == requesting:
-		return "You left before the Base had answered: nobody was let in, and nothing is stored. The request number is of no use any more."
+		return "You left before the Base had answered: no App was let in, and nothing is stored. The request number is no longer valid."
 	case p != nil && p.phase == comparing:
-		return "You left before you had said yes to the code: the Base was told no, nobody was let in, and nothing is stored."
+		return "You left before you had said yes to the code: the Base was told no, no App was let in, and nothing is stored."
 	case p != nil && p.phase == waiting:
-		return "You had said yes to the code, and left before the Base had: nothing is stored here. If somebody says yes there now, its half lapses within three minutes. To use it, pair again."
+		return "You had said yes to the code, and left before the Base had: nothing is stored here. If somebody still says yes at the Base, its half of the pairing lapses within three minutes. Pair again to use the Base."
 	}
 	switch w := m.working; {
 	case w != nil && w.question != nil:
 		return "You left before you had said yes: nothing was changed."
 	case w != nil:
-		return "You left while the Base was changing something. A change that is tried undoes itself within a minute unless an App confirms it; 'bitbox-app posture show' tells how it went."
+		return "You left while the Base was changing something. A change on trial undoes itself within a minute unless an App confirms it; 'bitbox-app posture show' shows the result."
 	}
 	return ""
 }

@@ -31,9 +31,8 @@ func saidYes(orders []any) bool {
 	return slices.ContainsFunc(said(orders), func(a orderAnswer) bool { return a.yes })
 }
 
-// A key that was meant for something else, or that is held down, confirms no code and
-// no change.
-func TestAKeyThatComesTooEarlyAnswersNothing(t *testing.T) {
+// A key that was meant for something else, or that is held down, confirms no code and no change.
+func TestAnEarlyKeyAnswersNothing(t *testing.T) {
 	attacks := map[string]func(s *stage, key string) bool{
 		"at once":        func(s *stage, key string) bool { return saidYes(s.hears(press{key, key})) },
 		"a moment later": func(s *stage, key string) bool { s.later(lookTime - 1); return saidYes(s.hears(press{key, key})) },
@@ -69,7 +68,7 @@ func TestAKeyThatComesTooEarlyAnswersNothing(t *testing.T) {
 			if s := stage(t); attack(s, key) {
 				t.Errorf("%s: %s answers", question, name)
 			}
-			// Without the time in which nothing answers, each of these would.
+			// Without the time in which nothing answers, each of these keys would.
 			s := stage(t)
 			s.lookTime = 0
 			if !attack(s, key) {
@@ -84,7 +83,7 @@ func TestAKeyThatComesTooEarlyAnswersNothing(t *testing.T) {
 	}
 }
 
-// heldDown is what a terminal makes of a key that somebody leans on.
+// heldDown is what a terminal sends while a key is held down.
 func heldDown(s *stage, key string) bool {
 	yes := false
 	for range 200 {
@@ -94,7 +93,7 @@ func heldDown(s *stage, key string) bool {
 	return yes
 }
 
-func TestNothingButAYesAnswersYes(t *testing.T) {
+func TestOnlyAYesAnswersYes(t *testing.T) {
 	keys := []string{"enter", "space", "tab", "esc", "up", "down", "f1", "ctrl+y", "alt+y", "n", "N", "1", "l", "?", "ä", "yes", "\x1b", "",
 		"p", "q", "ctrl+c"}
 	for question, stage := range map[string]func(*testing.T) *stage{"comparing": comparingStage, "question": screens["question"],
@@ -119,7 +118,7 @@ func TestNothingButAYesAnswersYes(t *testing.T) {
 	}
 }
 
-func TestAChangeThatCannotBeReadInFullIsNotApproved(t *testing.T) {
+func TestAChangeThatDoesNotFitTheScreenCannotBeApproved(t *testing.T) {
 	s := busy(t)
 	s.types("c")
 	var changes []client.PostureChange
@@ -128,7 +127,7 @@ func TestAChangeThatCannotBeReadInFullIsNotApproved(t *testing.T) {
 	}
 	s.hears(asked{1, changes})
 	if saidYes(s.types("y")) {
-		t.Error("somebody has said yes to what he could not see")
+		t.Error("a change was approved that was not fully visible")
 	}
 	s.hears(size{80, 60})
 	if !saidYes(s.types("y")) {
@@ -136,7 +135,7 @@ func TestAChangeThatCannotBeReadInFullIsNotApproved(t *testing.T) {
 	}
 }
 
-func TestQuittingIsPossibleAtAnyMoment(t *testing.T) {
+func TestTheUserCanQuitAtAnyMoment(t *testing.T) {
 	for name, stage := range screens {
 		keys := []string{"q", "ctrl+c"}
 		if name == "typing" {
@@ -154,7 +153,7 @@ func TestQuittingIsPossibleAtAnyMoment(t *testing.T) {
 	}
 }
 
-func TestWhoeverQuitsIsToldWhatIsLeftOfIt(t *testing.T) {
+func TestQuittingReportsWhatRemains(t *testing.T) {
 	for name, want := range map[string]string{
 		"overview": "", "choosing": "", "paired": "",
 		"requesting": "You left before the Base had answered", "comparing": "You left before you had said yes to the code",
@@ -168,15 +167,15 @@ func TestWhoeverQuitsIsToldWhatIsLeftOfIt(t *testing.T) {
 	}
 }
 
-func TestAPairingThatWasMadeWhileSomebodyLeftIsTold(t *testing.T) {
+func TestAPairingCompletedWhileQuittingIsReported(t *testing.T) {
 	s := screens["waiting"](t)
 	s.hears(press{"ctrl+c", ""})
-	if got := s.farewell(&client.Base{Name: "kit\x1bchen"}); got != `The pairing with "kit?chen" was made in the moment in which you left.` {
+	if got := s.farewell(&client.Base{Name: "kit\x1bchen"}); got != `The pairing with "kit?chen" was completed just as you left.` {
 		t.Error(got)
 	}
 }
 
-func TestOnlyAnOwnerIsOfferedWhatOnlyAnOwnerMay(t *testing.T) {
+func TestOnlyAnOwnerIsOfferedAnOwnersActions(t *testing.T) {
 	for _, role := range []basev1.Role{basev1.Role_ROLE_VIEWER, basev1.Role_ROLE_OPERATOR} {
 		s := busy(t)
 		look := s.base("kitchen").look
@@ -193,7 +192,7 @@ func TestOnlyAnOwnerIsOfferedWhatOnlyAnOwnerMay(t *testing.T) {
 	}
 }
 
-func TestKeysOrderWhatTheHelpSays(t *testing.T) {
+func TestKeysDoWhatTheHelpSays(t *testing.T) {
 	for key, want := range map[string]any{
 		"c": orderDo{"kitchen", Deed{Kind: ConfirmTry}},
 		"L": orderDo{"kitchen", Deed{Kind: Lockdown}},
@@ -206,7 +205,7 @@ func TestKeysOrderWhatTheHelpSays(t *testing.T) {
 			t.Errorf("%s orders %v", key, orders)
 		}
 	}
-	// Of several, one is chosen.
+	// If there are several, the user chooses one.
 	if orders := busy(t).types("b", "down", "enter"); !slices.Contains(orders,
 		any(orderDo{"kitchen", Deed{Kind: LiftBan, Subject: "2001:db8::77"}})) {
 		t.Errorf("b orders %v", orders)
@@ -260,7 +259,7 @@ func TestManyBasesAreAskedWithinBounds(t *testing.T) {
 	}
 }
 
-func TestABaseThatIsAnnouncedNoLongerDisappears(t *testing.T) {
+func TestABaseDisappearsWhenItsAnnouncementsEnd(t *testing.T) {
 	s := house(t)
 	for range roundsKept {
 		s.hears(searched{})
@@ -288,7 +287,7 @@ func TestARePairedBaseTakesTheRevokedOnesPlace(t *testing.T) {
 	}
 }
 
-func TestTimesCountDownWhileNothingIsHeard(t *testing.T) {
+func TestTimesCountDownWithoutMessages(t *testing.T) {
 	s := busy(t)
 	before := shown(s.view())
 	s.later(10 * time.Second)
@@ -305,7 +304,7 @@ func TestTimesCountDownWhileNothingIsHeard(t *testing.T) {
 	}
 }
 
-// evil are names that want to be more than text.
+// evil are names that try to be more than text.
 var evil = map[string]string{
 	"escapes":   "\x1b[2J\x1b[1;1H\x1b]0;x\x07\x9b5mphone\r\n\x0e",
 	"bidi":      "\u202eenohp\u2066 \u200f\u061c",
@@ -348,7 +347,7 @@ func unfit(text string, width, height int) string {
 	return ""
 }
 
-// haunted has an evil text wherever one comes from outside.
+// haunted has an evil text in every place that comes from outside.
 func haunted(t *testing.T, text string) map[string]*stage {
 	stages := map[string]*stage{}
 	for name, stage := range screens {
@@ -410,14 +409,14 @@ func TestNamesCannotDrawOnTheScreen(t *testing.T) {
 				}
 			}
 		}
-		// Without harmless it would be seen.
+		// Without harmless it would be visible.
 		if unfit(text+strings.Repeat(" ", max(0, 80-widthOf(text))), 80, 1) == "" && what != "solid" && what != "fake" && what != "emoji" {
 			t.Errorf("%s would have been let through", what)
 		}
 	}
 }
 
-// However the Base calls itself, the code stands where it stands, and so do the keys.
+// Whatever the Base calls itself, the code and the keys stay in place.
 func TestNoNameMovesTheCode(t *testing.T) {
 	for _, sized := range []size{{80, 24}, {60, 15}, {minWidth, minHeight}} {
 		honest := comparingStage(t)
@@ -437,8 +436,8 @@ func TestNoNameMovesTheCode(t *testing.T) {
 	}
 }
 
-// FuzzKeys has anybody type and resize anything: the screen stays whole, and without
-// time to read nothing is answered with yes.
+// FuzzKeys types any keys and resizes to any size: the screen stays intact, and no question is
+// answered with yes before there was time to read it.
 func FuzzKeys(f *testing.F) {
 	f.Add([]byte("\x00p\x00a192.168.1.1\x01y"))
 	f.Add([]byte("\x01LLLLyyyyccccffff\xff\x10\x20"))
@@ -476,7 +475,7 @@ func FuzzKeys(f *testing.F) {
 	})
 }
 
-// At 80 by 24 and at 40 columns each page has its name, and its number.
+// At 80 by 24 and at 40 columns each page shows its name and number.
 func TestEachPageHasItsNameOnSmallScreens(t *testing.T) {
 	for _, sized := range []size{{80, 24}, {72, 24}, {60, 15}, {minWidth, 24}} {
 		s := busy(t)
@@ -525,7 +524,7 @@ func TestATerminalWithoutASizeGetsTheUsualOne(t *testing.T) {
 }
 
 func TestABaseThatCannotBeUsedSaysSo(t *testing.T) {
-	for state, want := range map[client.PairingState]string{client.Revoked: "revoked there", client.Reset: "has wiped the Base"} {
+	for state, want := range map[client.PairingState]string{client.Revoked: "was revoked", client.Reset: "has wiped the Base"} {
 		s := newStage(t)
 		orders := s.hears(knows{bases: []client.Base{{Name: "old", State: state, AppID: "b3"}}})
 		screen := render(s.view(), false)

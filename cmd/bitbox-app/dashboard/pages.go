@@ -12,10 +12,10 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/words"
 )
 
-// labelWidth is that of the names on the left of the overview.
+// labelWidth is the width of the names on the left of the overview.
 const labelWidth = 9
 
-// pageLines are all rows of the page that is turned to.
+// pageLines are all rows of the chosen page.
 func (m *model) pageLines() []line {
 	b := m.chosenBase()
 	if b == nil {
@@ -51,7 +51,7 @@ func (r *rows) put(name string, spans ...span) {
 	r.lines = append(r.lines, append(line{{fmt.Sprintf("%-*s", labelWidth, name), faint}}, spans...))
 }
 
-// overviewPage has first what somebody else could use, then what may fail.
+// overviewPage shows first what somebody else could use, then what may fail.
 func (m *model) overviewPage(b *base) []line {
 	r := &rows{}
 	m.accessRows(r, b)
@@ -87,19 +87,19 @@ func (m *model) healthRows(r *rows, b *base) {
 	}
 }
 
-// beside puts a curve beside what it is of.
+// beside puts a curve beside its value.
 func beside(text, curve string) string { return strings.TrimRight(text+"   "+curve, " ") }
 
-// curveWidth is how many cells a curve takes.
+// curveWidth is the width of a curve in cells.
 const curveWidth = 12
 
-// accessRows are what can be reached: exactly what is open, and for how long.
+// accessRows show exactly what is open, and for how long.
 func (m *model) accessRows(r *rows, b *base) {
 	a := b.look.Access
 	if a == nil {
 		open := "the Apps' channel (a developer's Base)"
 		if b.look.Lie != "" {
-			open = "not known, for what the Base says does not verify"
+			open = "unknown, because the Base's report does not verify"
 		}
 		r.add("Open", open)
 		m.windowRow(r, b)
@@ -182,7 +182,7 @@ func (m *model) auditInShort(r *rows, b *base) {
 	findings := b.findings
 	switch {
 	case b.auditing && len(findings) == 0:
-		r.add("Audit", "the Base is looking at itself ...")
+		r.add("Audit", "the audit is running ...")
 		return
 	case b.auditProblem != "":
 		r.put("Audit", span{"failed: " + b.auditProblem, red})
@@ -239,7 +239,7 @@ func (m *model) servicesInShort(r *rows, b *base) {
 
 var noEvents = styled("No events since this dashboard listens.", faint)
 
-// eventLines are the newest events, a row for each.
+// eventLines are the newest events, one row each.
 func (m *model) eventLines(b *base, most int) []line {
 	var lines []line
 	for n := len(b.events) - 1; n >= 0 && len(lines) < most; n-- {
@@ -252,7 +252,7 @@ func (m *model) eventLines(b *base, most int) []line {
 	return lines
 }
 
-// eventsPage has all events, each in full.
+// eventsPage shows all events, each in full.
 func (m *model) eventsPage(b *base) []line {
 	var lines []line
 	for n := len(b.events) - 1; n >= 0; n-- {
@@ -272,7 +272,7 @@ func (m *model) eventsPage(b *base) []line {
 	return lines
 }
 
-// often is how many times an event has happened, before its text where there is one row.
+// often is how many times an event happened, before its text where there is only one row.
 func (e event) often() string {
 	if e.times < 2 {
 		return ""
@@ -310,7 +310,7 @@ func (m *model) accessPage(b *base) []line {
 	return r.lines
 }
 
-// list puts each text on a row of its own.
+// list puts each text on its own row.
 func (r *rows) list(name string, texts []string) {
 	for n, text := range texts {
 		r.add([]string{name, ""}[min(n, 1)], text)
@@ -318,7 +318,7 @@ func (r *rows) list(name string, texts []string) {
 }
 
 func (m *model) triedLines(a *Access) []line {
-	lines := []line{styled("Is being tried:", bold)}
+	lines := []line{styled("On trial:", bold)}
 	for _, change := range a.Tried {
 		first := "  "
 		if change.Opens {

@@ -11,8 +11,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/words"
 )
 
-// Source is where the dashboard gets what it shows, and how it acts. NewSource makes
-// one of an App.
+// Source is where the dashboard gets its data, and how it acts. NewSource makes one from an App.
 type Source interface {
 	// Bases, Browse and Pair are those of client.App.
 	Bases() ([]client.Base, error)
@@ -24,42 +23,43 @@ type Source interface {
 
 // Session is one conversation with a Base. It may be used by several goroutines.
 type Session interface {
-	// Health asks how the machine does; what it asks little of, it may be asked often.
+	// Health asks for the state of the machine. It costs the Base little, so it may be called
+	// often.
 	Health(ctx context.Context) (*basev1.GetInfoResponse, error)
 	// Look asks for everything but the audit.
 	Look(ctx context.Context) (Look, error)
-	// Audit has the Base look at itself, the worst first. known is false where the Base
-	// has no audit, or this App may not run one.
+	// Audit makes the Base inspect itself, the worst findings first. known is false if the Base
+	// has no audit, or if this App may not run one.
 	Audit(ctx context.Context) (findings []*basev1.Finding, known bool, err error)
-	// Watch tells what happens, from the event after the given sequence on as far as the
-	// Base keeps it, until ctx ends or trying again cannot help. A connection that was lost
-	// is made anew; lost is told before.
+	// Watch reports events, beginning after the given sequence as far as the Base keeps them,
+	// until ctx ends or trying again cannot help. A lost connection is made again; lost is called
+	// before that.
 	Watch(ctx context.Context, after uint64, tell func(*basev1.Event), lost func(error)) error
-	// Do does a deed, once approve was shown in words what it will change and has said
-	// yes. It returns one sentence about what is so now.
+	// Do does a deed, once approve was called with a description of the change and has said yes.
+	// It returns one sentence about the result.
 	Do(ctx context.Context, deed Deed, approve client.Approve, progress func(string)) (string, error)
 	Close()
 }
 
-// Look is what a Base has answered.
+// Look is a Base's answer.
 type Look struct {
 	Info   *basev1.GetInfoResponse
 	Apps   []*basev1.App
 	Window *basev1.Window
-	// Access is nil where the Base has no posture, as a developer's.
+	// Access is nil if the Base has no posture, like a developer's.
 	Access *Access
-	// Lie says why what the Base shows of its posture is not believed; empty if it is.
+	// Lie says why the Base's posture is not believed; empty if it is.
 	Lie string
 	// Bans are known only if HasBans.
 	Bans    []*basev1.Ban
 	HasBans bool
-	// Services and Samples are empty where the Base does not tell them.
+	// Services and Samples are empty if the Base does not report them.
 	Services []*basev1.Service
 	Samples  []*basev1.Sample
 }
 
-// Access is how open the Base is, as its helper has signed it. The times that are left
-// count from when it was asked.
+// Access is how open the Base is, as its helper has signed it. Remaining times count from the
+// moment it was asked.
 type Access struct {
 	Revision      uint64
 	Lockdown      bool
@@ -70,7 +70,7 @@ type Access struct {
 	Keys          []string // those that may log in while SSH is on
 	Bans          string   // when an address is banned, and for how long
 	Internet      []string // the services that may reach the internet
-	// Applying: a change is being put in force. Trying: it waits to be confirmed, and is
+	// Applying: a change is being put in force. Trying: a change waits for confirmation, and is
 	// undone after UndoneIn.
 	Applying, Trying bool
 	UndoneIn         time.Duration
@@ -87,7 +87,7 @@ type Door struct {
 	Left   time.Duration // 0: it has no end
 }
 
-// DeedKind is what can be done to a Base.
+// DeedKind is something that can be done to a Base.
 type DeedKind int
 
 // The deeds.
@@ -95,7 +95,7 @@ const (
 	OpenWindow DeedKind = iota + 1
 	CloseWindow
 	EndLease   // Subject: "ssh" or the kind of an extra API
-	ConfirmTry // of a change that waits for it
+	ConfirmTry // of the change that waits for confirmation
 	LiftBan    // Subject: the address
 	Fix        // Subject: the id of a finding; Text: what the Base will do
 	Lockdown
@@ -108,8 +108,8 @@ type Deed struct {
 	Subject, Text string
 }
 
-// NewSource returns the source that is this App. Where address is not empty, the Base
-// of the name (the only one, if that is empty) is tried there first.
+// NewSource returns the source for this App. If address is not empty, the Base with this name
+// (the only one, if the name is empty) is tried there first.
 func NewSource(app *client.App, base, address string) Source {
 	return &appSource{App: app, base: base, address: address}
 }
@@ -140,14 +140,14 @@ func (s *session) Health(ctx context.Context) (*basev1.GetInfoResponse, error) {
 	return s.Info.GetInfo(ctx, &basev1.GetInfoRequest{})
 }
 
-// absent tells whether a Base has answered that it does not have something, or not for
-// this App.
+// absent tells whether a Base has answered that it does not have something, or does not give it
+// to this App.
 func absent(err error) bool {
 	return errors.Is(err, client.ErrUnknownToBase) || errors.Is(err, client.ErrNotNow) || errors.Is(err, client.ErrDenied)
 }
 
 func (s *session) Look(ctx context.Context) (l Look, err error) {
-	// One after the other: a Base answers few questions of one App at a time.
+	// One after the other, because a Base answers few questions of one App at a time.
 	for _, ask := range []func(context.Context, *Look) error{s.lookInfo, s.lookApps, s.lookWindow, s.lookAccess, s.lookBans, s.lookServices,
 		s.lookSamples} {
 		if err := ask(ctx, &l); err != nil && !absent(err) {
@@ -217,13 +217,13 @@ func accessOf(view *client.PostureView) *Access {
 	}
 	for _, event := range view.History() {
 		if event.Restriction == 0 {
-			a.Tried = event.Changes // the last document's, in the end
+			a.Tried = event.Changes // the last document's, after the loop
 		}
 	}
 	return a
 }
 
-// seconds rounds up, so that what is left is not shown as nothing.
+// seconds rounds up, so that a remaining time is never shown as 0.
 func seconds(d time.Duration) uint64 { return uint64(max(0, d+time.Second-1) / time.Second) }
 
 func (s *session) lookBans(ctx context.Context, l *Look) (err error) {
@@ -270,7 +270,7 @@ func (s *session) Do(ctx context.Context, deed Deed, approve client.Approve, pro
 	switch deed.Kind {
 	case ConfirmTry:
 		_, err := s.ConfirmTry(ctx, approve)
-		return "The change is confirmed, and lasts.", err
+		return "The change is confirmed and stays in force.", err
 	case EndLease:
 		_, err := s.EndLease(ctx, deed.Subject, approve)
 		return "Closed. " + inForce, err
@@ -288,13 +288,13 @@ func (s *session) Do(ctx context.Context, deed Deed, approve client.Approve, pro
 	return s.act(ctx, deed)
 }
 
-// change says what a deed changes, where package client does not.
+// change describes a deed, where package client does not.
 func (d Deed) change() client.PostureChange {
 	switch d.Kind {
 	case OpenWindow:
-		return client.PostureChange{Opens: true, Text: "For three minutes the Base hears requests of further Apps. Nobody is let in before somebody at the Base has compared a code."}
+		return client.PostureChange{Opens: true, Text: "For three minutes the Base listens for requests of other Apps. No App is let in before somebody at the Base has compared a code."}
 	case CloseWindow:
-		return client.PostureChange{Text: "The pairing window will be closed; a pairing that is under way ends."}
+		return client.PostureChange{Text: "The pairing window will be closed, and a pairing under way ends."}
 	case LiftBan:
 		return client.PostureChange{Opens: true, Text: fmt.Sprintf("The ban of %s will be lifted.", d.Subject)}
 	case Lockdown:
@@ -314,7 +314,7 @@ func (s *session) act(ctx context.Context, deed Deed) (string, error) {
 	case LiftBan:
 		lifted, err := s.LiftBan(ctx, deed.Subject)
 		if err == nil && !lifted {
-			return deed.Subject + " was not banned any more.", nil
+			return deed.Subject + " was no longer banned.", nil
 		}
 		return "The ban of " + deed.Subject + " is lifted.", err
 	case Fix:
@@ -322,7 +322,7 @@ func (s *session) act(ctx context.Context, deed Deed) (string, error) {
 		return "Fixed.", err
 	case Lockdown:
 		_, err := s.Lockdown(ctx)
-		return "The Base is locked down, and has signed that. U lifts it.", err
+		return "The Base is locked down and has signed that. Press U to lift it.", err
 	}
 	return "", fmt.Errorf("unknown deed %d", deed.Kind)
 }

@@ -8,8 +8,8 @@ import (
 	"github.com/charmbracelet/x/ansi"
 )
 
-// style is how text looks. Nothing is meant by a style alone: whoever sees none reads
-// the same.
+// style is how text looks. No style carries meaning of its own: the text says the same without
+// it.
 type style uint8
 
 const (
@@ -21,8 +21,8 @@ const (
 	yellow
 )
 
-// sgr are the parameters of ECMA-48's SGR for each style. The colours are those that
-// each terminal's user has chosen.
+// sgr are the parameters of ECMA-48's SGR for each style. The colours are those of the user's
+// terminal.
 var sgr = []struct {
 	style style
 	code  string
@@ -48,17 +48,17 @@ type line []span
 func plain(text string) line           { return line{{text: text}} }
 func styled(text string, s style) line { return line{{text, s}} }
 
-// inASCII says in ASCII what the dashboard itself draws.
+// inASCII replaces the dashboard's own symbols by ASCII.
 var inASCII = map[rune]string{
 	'│': "|", '─': "-", '┼': "+", '┬': "+", '┴': "+", '●': "*", '○': "o", '▲': "!", '…': "~", '°': "",
 	'█': "#", '▁': "_", '▂': ".", '▃': ".", '▄': "-", '▅': "-", '▆': "=", '▇': "#", '·': "-", '×': "x",
 }
 
-// maxText is how much of one text is looked at, in bytes: a Base may send a great
-// deal, and no screen shows more.
+// maxText is how much of one text is used, in bytes: a Base may send much more, and no screen
+// shows it.
 const maxText = 4 << 10
 
-// bounded cuts what is longer than maxText, between characters.
+// bounded cuts text longer than maxText, between characters.
 func bounded(text string) string {
 	if len(text) <= maxText {
 		return text
@@ -66,20 +66,20 @@ func bounded(text string) string {
 	return strings.ToValidUTF8(text[:maxText], "") + " ..."
 }
 
-// maxCombining is how many combining marks stay on one character. Some languages need
-// two.
+// maxCombining is how many combining marks stay on one character. Some languages need two.
 const maxCombining = 2
 
-// harmless makes text fit for the screen, whoever wrote it: what would move the cursor,
-// change the direction of the text, or take no cell or an unknown number of them, is
-// replaced or left out. In ASCII, what is none becomes a question mark.
+// harmless makes text safe for the screen, whoever wrote it: it replaces or drops characters that
+// move the cursor, change the direction of text, or take no cell or an unknown number of cells.
+// In ASCII mode, any other character becomes a question mark.
 func harmless(text string, ascii bool) string {
 	var b strings.Builder
 	marks := maxCombining // none at the beginning
 	for _, r := range bounded(text) {
 		mark := unicode.In(r, unicode.Mn, unicode.Me)
 		switch {
-		case mark && (ascii || marks >= maxCombining || r >= 0xFE00 && r <= 0xFE0F): // selectors make emoji wide here and narrow there
+		// Variation selectors make emoji wide in one terminal and narrow in another.
+		case mark && (ascii || marks >= maxCombining || r >= 0xFE00 && r <= 0xFE0F):
 			continue
 		case mark:
 			marks++
@@ -105,7 +105,7 @@ func harmless(text string, ascii bool) string {
 // widthOf is how many cells harmless text takes.
 func widthOf(text string) int { return ansi.StringWidthWc(text) }
 
-// cut shortens text to a width, and says so at its end.
+// cut shortens text to a width, and marks the cut.
 func cut(text string, width int, ascii bool) string {
 	if widthOf(text) <= width {
 		return text
@@ -123,14 +123,14 @@ func cut(text string, width int, ascii bool) string {
 	return ansi.TruncateWc(text, width, end)
 }
 
-// fit makes a line harmless, and exactly so wide.
+// fit makes a line harmless, and exactly this wide.
 func (l line) fit(width int, ascii bool) line {
 	var fitted line
 	left := width
 	for n, s := range l {
 		text := harmless(s.text, ascii)
 		if n < len(l)-1 && widthOf(text) == left && restIsText(l[n+1:]) {
-			text += "." // so that the end says that something is missing
+			text += "." // so that the end shows that something is missing
 		}
 		shown := cut(text, left, ascii)
 		fitted = append(fitted, span{shown, s.style})
@@ -188,7 +188,7 @@ func wrap(text string, width int, s style) []line {
 	for _, paragraph := range strings.Split(bounded(text), "\n") {
 		row := ""
 		for _, word := range strings.Fields(harmless(paragraph, false)) {
-			for widthOf(word) > width { // no word, but a key or an attack
+			for widthOf(word) > width { // not a word, but a key or an attack
 				head := ansi.TruncateWc(word, width, "")
 				if head == "" {
 					break
@@ -215,8 +215,7 @@ func wrap(text string, width int, s style) []line {
 	return lines
 }
 
-// indented puts something before each line: first before the first, spaces before the
-// others.
+// indented puts text before each line: first before the first, spaces before the others.
 func indented(first string, lines []line) []line {
 	for n := range lines {
 		before := first

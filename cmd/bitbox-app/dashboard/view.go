@@ -10,20 +10,19 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/words"
 )
 
-// What the screen is divided by, in cells.
+// The parts of the screen, in cells.
 const (
-	// minWidth and minHeight are what a code in narrow digits takes.
+	// minWidth and minHeight are the space that a code in narrow digits needs.
 	minWidth, minHeight = 40, 11
-	// listWidth is that of the list of Bases, which a screen narrower than twoPanes
-	// does not have.
+	// listWidth is the width of the list of Bases. A screen narrower than twoPanes has no list.
 	listWidth, twoPanes = 22, 72
-	// headRows and footRows stand above and below everything.
+	// headRows and footRows are always shown, above and below everything.
 	headRows, footRows = 1, 3
 )
 
 func (m *model) tooSmall() bool { return m.width < minWidth || m.height < minHeight }
 
-// view draws the screen: a line for each row, each exactly as wide as the screen.
+// view draws the screen: one line per row, each exactly as wide as the screen.
 func (m *model) view() []line {
 	if m.tooSmall() {
 		return m.viewTooSmall()
@@ -80,7 +79,7 @@ func (m *model) viewHead() line {
 	return styled(left+strings.Repeat(" ", max(1, gap))+right, reverse)
 }
 
-// keyLine lists keys: as many as fit, the first ones first.
+// keyLine lists keys: as many as fit, the most important first.
 func (m *model) keyLine(keys ...string) line {
 	l, left := line{{text: " "}}, m.width-1
 	for _, k := range keys {
@@ -103,7 +102,7 @@ func (m *model) noticeLine() line {
 		if text == "" {
 			text = "asking the Base"
 		}
-		return line{{" ... " + text, bold}, {"   Esc gives it up", 0}}
+		return line{{" ... " + text, bold}, {"   Esc cancels it", 0}}
 	case m.notice.text != "" && m.now.Sub(m.notice.at) < noticeTime:
 		return styled(" "+m.notice.text, bold|colour(m.notice.bad))
 	case m.storage != "":
@@ -202,7 +201,7 @@ func (m *model) viewNothing() []line {
 	return lines
 }
 
-// viewSwitch stands for the list where there is no room for it.
+// viewSwitch replaces the list where there is no room for it.
 func (m *model) viewSwitch() line {
 	keys := m.keys()
 	l := line{{fmt.Sprintf(" %d of %d ", m.chosenAt()+1, len(keys)), faint}}
@@ -255,7 +254,7 @@ func (f found) standing() string {
 	return "pairing closed"
 }
 
-// standing says how a Base is, in a mark and a few words. The worst decides.
+// standing says how a Base is, in a symbol and a few words. The worst problem decides.
 func (m *model) standing(b *base) (mark, text string, s style) {
 	a := b.look.Access
 	switch {
@@ -304,7 +303,7 @@ func counted(n int, one, many string) string {
 	return fmt.Sprintf("%d %s", n, many)
 }
 
-// noneOr is counted, but none are "no keys".
+// noneOr is a count, with "no keys" for 0.
 func noneOr(n int, one, many string) string {
 	if n == 0 {
 		return "no " + many
@@ -312,12 +311,12 @@ func noneOr(n int, one, many string) string {
 	return counted(n, one, many)
 }
 
-// untilIn is what is left of a time that a Base has told.
+// untilIn is the rest of a time that a Base has reported.
 func (m *model) untilIn(b *base, told time.Duration) string {
 	return words.Duration(seconds(told - m.now.Sub(b.at)))
 }
 
-// viewChosen shows what is chosen, in so many cells.
+// viewChosen shows the chosen entry, in this many cells.
 func (m *model) viewChosen(width, height int) []line {
 	b := m.chosenBase()
 	if b == nil {
@@ -358,8 +357,7 @@ func (m *model) pageWidth() int {
 	return m.width - listWidth - 2
 }
 
-// chosenHead is what stands above each page: who it is, what has to be seen now, and
-// the pages.
+// chosenHead is above each page: the Base's name, urgent notices, and the names of the pages.
 func (m *model) chosenHead(b *base, width int) []line {
 	var lines []line
 	if m.width >= twoPanes {
@@ -381,7 +379,7 @@ func (m *model) chosenHead(b *base, width int) []line {
 	return append(lines, m.tabs(width)...)
 }
 
-// software is which version a Base runs, and since when.
+// software is the version that a Base runs, and since when.
 func (b *base) software() string {
 	i := b.look.Info
 	if i == nil {
@@ -392,7 +390,7 @@ func (b *base) software() string {
 
 var pageNames = []string{"Overview", "Access", "Apps", "Security", "Events", "Services"}
 
-// tabs names the pages, in as many rows as their names take.
+// tabs names the pages, in as many rows as the names need.
 func (m *model) tabs(width int) []line {
 	var lines []line
 	row := line{}
@@ -409,21 +407,21 @@ func (m *model) tabs(width int) []line {
 	return append(lines, row)
 }
 
-// alerts are what somebody has to see on each page.
+// alerts are notices that must be visible on each page.
 func (m *model) alerts(b *base, width int) []line {
 	var lines []line
 	say := func(text string, s style) { lines = append(lines, indented("▲ ", wrap(text, width-3, s))...) }
 	if b.State == client.Revoked {
-		say("The Base says that this App was revoked there. An owner can pair it again.", red|bold)
+		say("The Base says that this App was revoked. An owner can pair it again.", red|bold)
 	} else if b.State == client.Reset {
-		say("This App has wiped the Base, which now knows nobody. Pair with it again.", red|bold)
+		say("This App has wiped the Base, which no longer knows any App. Pair with it again.", red|bold)
 	} else if b.problem != "" {
 		var state []string
 		if b.state == silent {
 			state = append(state, "Asked again in "+words.Duration(seconds(b.again.Sub(m.now)))+".")
 		}
 		if b.look.Info != nil {
-			state = append(state, "What follows is of "+words.When(b.at, m.now)+".")
+			state = append(state, "The data below is from "+words.When(b.at, m.now)+".")
 		}
 		if len(state) > 0 {
 			say(strings.Join(state, " "), red|bold)
@@ -436,7 +434,7 @@ func (m *model) alerts(b *base, width int) []line {
 	if a := b.look.Access; a != nil && b.state == answering {
 		switch {
 		case a.Trying:
-			text := "A change is tried, and undone in " + m.untilIn(b, a.UndoneIn) + "."
+			text := "A change is on trial: undone in " + m.untilIn(b, a.UndoneIn) + "."
 			if b.role() == basev1.Role_ROLE_OWNER {
 				text += " c confirms it."
 			}
@@ -445,10 +443,10 @@ func (m *model) alerts(b *base, width int) []line {
 			say("A change is being put in force.", yellow)
 		}
 		if a.Lockdown {
-			say("Locked down: nothing is open but this App's channel. U lifts it.", yellow|bold)
+			say("Locked down: only this App's channel is open. U lifts it.", yellow|bold)
 		}
 		if a.Gap {
-			say("The Base no longer keeps all that was changed since this App looked last.", yellow)
+			say("The Base no longer has all the changes since this App looked last.", yellow)
 		}
 	}
 	return lines
@@ -461,23 +459,23 @@ func (m *model) viewStranger(f found, width int) []line {
 	case f.ProtocolVersion != client.ProtocolVersion:
 		say(fmt.Sprintf("It speaks protocol %d, which this App does not know.", f.ProtocolVersion), red)
 	case f.PairingOpen:
-		say("It listens for requests to pair. Enter asks it.", 0)
+		say("It listens for pairing requests. Press Enter to pair.", 0)
 	default:
-		say("It lets no App in now. An owner's App, or somebody at the Base, can open pairing for three minutes.", 0)
+		say("It is not accepting Apps now. An owner's App, or somebody at the Base, can open pairing for three minutes.", 0)
 	}
 	for _, address := range f.Addresses {
 		lines = append(lines, plain("  "+address))
 	}
 	lines = append(lines, nil)
-	say("Anybody on the network can announce anything: it has proved who it is only once you have compared the code.", faint)
+	say("Anybody on the network can announce anything: only comparing the code proves which Base it is.", faint)
 	return lines
 }
 
-// questionLines say what a deed would change.
+// questionLines describe the changes of a deed.
 func (m *model) questionLines() (body []line) {
 	w := m.working
 	width := m.width - 6
-	title := fmt.Sprintf("At %s this will be different:", w.base)
+	title := fmt.Sprintf("These changes will be made at %s:", w.base)
 	s := bold
 	if w.deed.Kind == Lockdown {
 		title, s = fmt.Sprintf("LOCK DOWN %s?", w.base), bold|reverse
@@ -491,12 +489,12 @@ func (m *model) questionLines() (body []line) {
 		body = append(body, indented(first, wrap(change.Text, width-len(first), 0))...)
 	}
 	if w.deed.Kind == Lockdown {
-		body = append(append(body, nil), indented("    ", wrap("No key is taken away. Press U here afterwards to lift it.", width, 0))...)
+		body = append(append(body, nil), indented("    ", wrap("No key is removed. Press U here afterwards to lift it.", width, 0))...)
 	}
 	return body
 }
 
-// questionFits tells whether all that a deed would change can be read.
+// questionFits tells whether all changes of a deed can be read.
 func (m *model) questionFits() bool {
 	for _, change := range m.working.question.changes {
 		if len(change.Text) > maxText {
@@ -506,7 +504,7 @@ func (m *model) questionFits() bool {
 	return len(m.questionLines()) <= m.bodyRows()
 }
 
-// viewQuestion asks whether a deed shall be done.
+// viewQuestion asks whether to do a deed.
 func (m *model) viewQuestion() (body, foot []line) {
 	w := m.working
 	body = m.questionLines()
@@ -519,7 +517,7 @@ func (m *model) viewQuestion() (body, foot []line) {
 	}
 	if rows := m.bodyRows(); !m.questionFits() {
 		body = append(body[:min(len(body), rows-1):min(len(body), rows-1)],
-			styled("    ... and more, for which this screen is too small: only no is an answer", bold|red))
+			styled("    ... and more. This screen is too small to show it all: you can only answer no", bold|red))
 	}
 	return body, foot
 }
@@ -527,7 +525,7 @@ func (m *model) viewQuestion() (body, foot []line) {
 // bodyRows is how many rows there are between head and foot.
 func (m *model) bodyRows() int { return m.height - headRows - footRows }
 
-var earlyLine = styled(" That key came too early to be an answer. Read, and press it again.", bold|yellow)
+var earlyLine = styled(" Too early: not an answer. Read, and press it again.", bold|yellow)
 
 func (m *model) viewChoice() (body, foot []line) {
 	c := m.choice

@@ -18,7 +18,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/testbed/leaktest"
 )
 
-var update = flag.Bool("update", false, "write the screens in testdata anew")
+var update = flag.Bool("update", false, "rewrite the screens in testdata")
 
 func TestMain(m *testing.M) {
 	time.Local = time.UTC
@@ -27,7 +27,7 @@ func TestMain(m *testing.M) {
 
 var noon = time.Date(2026, 1, 2, 12, 0, 0, 0, time.UTC)
 
-// asText stands for the words of the commands.
+// asText stands for the texts of the commands.
 func asText(e *basev1.Event) string {
 	switch {
 	case e.GetAppPaired() != nil:
@@ -83,7 +83,7 @@ func someFindings() []*basev1.Finding {
 	}
 }
 
-// stage is a model that has heard what happens in a house with some Bases.
+// stage is a model of a house with some Bases.
 type stage struct {
 	*model
 	t *testing.T
@@ -130,7 +130,7 @@ func house(t *testing.T) *stage {
 		nearby{1, client.Nearby{Name: "kitchen", Addresses: []string{"192.168.1.20:8845"}, ProtocolVersion: 1, Known: "kitchen"}},
 		nearby{2, client.Nearby{Name: "neighbour's", Addresses: []string{"192.168.1.77:8845"}, ProtocolVersion: 1}},
 		lost{"garage", &client.Error{Kind: client.ErrUnreachable,
-			Text: `the Base "garage" was not reached (no route to host) at 192.168.1.9:8845 nor found on the local network; check that it is on and on this network`}, 16 * time.Second, false},
+			Text: `the Base "garage" could not be reached (no route to host) at 192.168.1.9:8845, nor found on the local network; check that it is on and on this network`}, 16 * time.Second, false},
 		looked{"kitchen", someLook(basev1.Role_ROLE_OWNER)},
 		audited{"kitchen", nil, true, nil},
 		happened{"kitchen", &basev1.Event{Time: timestamppb.New(noon.Add(-24 * time.Hour)), Past: true, Sequence: 3,
@@ -142,7 +142,7 @@ func house(t *testing.T) *stage {
 	return s
 }
 
-// busy is a house in which much is going on at once.
+// busy is a house in which much happens at once.
 func busy(t *testing.T) *stage {
 	s := house(t)
 	look := someLook(basev1.Role_ROLE_OWNER)
@@ -169,7 +169,7 @@ func busy(t *testing.T) *stage {
 
 var code = client.Code{Digits: "482 913", BaseName: "BitBox Base", AppName: "Laptop", Role: basev1.Role_ROLE_OWNER}
 
-// screens are what somebody may see.
+// screens are what a user may see.
 var screens = map[string]func(*testing.T) *stage{
 	"nothing": func(t *testing.T) *stage {
 		s := newStage(t)
@@ -267,7 +267,7 @@ var screens = map[string]func(*testing.T) *stage{
 		s := comparingStage(t)
 		s.types("n")
 		s.hears(paired{err: &client.Error{Kind: client.ErrInterference,
-			Text: "the code was not confirmed in this App; if the Base showed another one, somebody may have interfered; nothing was stored and this App does not try again by itself; before you do, make sure that you meant this Base"}})
+			Text: "the code was not confirmed in this App; if the Base showed a different one, somebody may have interfered; nothing was stored, and this App does not try again by itself; before you do, make sure that this is your Base"}})
 		return s
 	},
 	"help": func(t *testing.T) *stage { s := house(t); s.types("?"); return s },
@@ -300,7 +300,7 @@ func TestScreens(t *testing.T) {
 	}
 }
 
-// What the terminal gets besides text is shown by its escape sequences.
+// The terminal's other input is shown by its escape sequences.
 func TestScreensWithStyles(t *testing.T) {
 	for _, name := range []string{"overview-busy", "comparing", "lockdown", "silent"} {
 		t.Run(name, func(t *testing.T) {
@@ -340,7 +340,7 @@ func TestAScreenThatIsTooSmallSaysSo(t *testing.T) {
 	}
 }
 
-// shown is a screen without the spaces at its rows' ends.
+// shown is a screen without the spaces at the ends of its rows.
 func shown(lines []line) string {
 	rows := strings.Split(render(lines, false), "\n")
 	for n := range rows {

@@ -1,5 +1,5 @@
 // Package words puts values from a Base into words for people: times, sizes, roles. The App's
-// commands and its dashboard share it, so that both say the same.
+// commands and its dashboard share it, so that both use the same words.
 package words
 
 import (
@@ -58,13 +58,12 @@ func Free(available, total uint64) string {
 	return Size(available) + " of " + Size(total) + " free"
 }
 
-// Severity names how grave a finding of the audit is, such as "critical".
+// Severity names the severity of a finding, such as "critical".
 func Severity(f *basev1.Finding) string {
 	return strings.ToLower(strings.TrimPrefix(f.GetSeverity().String(), "SEVERITY_"))
 }
 
-// IsSerious tells a finding from mere information. A severity that is not known
-// here is serious.
+// IsSerious tells whether a finding is more than information. An unknown severity is serious.
 func IsSerious(f *basev1.Finding) bool { return f.GetSeverity() != basev1.Finding_SEVERITY_INFO }
 
 // WorstFirst sorts findings.

@@ -2,8 +2,8 @@ package terminal
 
 import "golang.org/x/sys/windows"
 
-// understandsEscapes has the console of Windows understand escape sequences; one that
-// is too old for that does not.
+// understandsEscapes makes the Windows console understand escape sequences; a console that is too
+// old for that does not.
 func understandsEscapes(fd int) bool {
 	handle := windows.Handle(fd)
 	var mode uint32

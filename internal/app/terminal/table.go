@@ -8,17 +8,17 @@ import (
 
 const (
 	gap = 3 // spaces between two columns
-	// narrowest is how narrow a column of a table gets at most, in columns of the
-	// terminal: less tells nothing.
+	// narrowest is the least width of a column of a table, in columns of the terminal: less would
+	// say nothing.
 	narrowest = 8
-	// foldable is the least room for text that is folded.
+	// foldable is the least width for folded text.
 	foldable = 20
 )
 
-// Table is text in columns. With a header its cells are shortened until a line fits the
-// terminal; where they would be too short, each row becomes a list of its own. Without a
-// header it is a list of names and values, of which nothing is cut: the last cell of a
-// row goes on in the next line.
+// Table is text in columns. With a header its cells are shortened until a line fits the terminal;
+// where they would be too short, each row becomes a list of its own. Without a header it is a
+// list of names and values, of which nothing is cut: the last cell of a row continues in the next
+// line.
 type Table struct {
 	output *Output
 	header []string
@@ -37,8 +37,8 @@ func (o *Output) Table(header ...string) *Table {
 	return &Table{output: o, header: header, whole: map[int]bool{}, styles: map[int]func(string) Style{}}
 }
 
-// Whole keeps columns, by the words in the header, from being shortened: what somebody
-// types again, such as an id.
+// Whole keeps columns, named by the header, from being shortened: text that a user types again,
+// such as an id.
 func (t *Table) Whole(columns ...string) *Table {
 	for _, name := range columns {
 		t.whole[slices.Index(t.header, name)] = true
@@ -46,7 +46,7 @@ func (t *Table) Whole(columns ...string) *Table {
 	return t
 }
 
-// Styled has a column, by the word in the header, stand out by what its cells say.
+// Styled makes cells of a column, named by the header, stand out, depending on their text.
 func (t *Table) Styled(column string, of func(cell string) Style) *Table {
 	t.styles[slices.Index(t.header, column)] = of
 	return t
@@ -57,8 +57,7 @@ func (t *Table) Row(cells ...string) {
 	t.rows = append(t.rows, row{slices.Clone(cells), len(t.header) == 0})
 }
 
-// Sentence adds a row whose last cell reaches to the end of the line, and goes on in the
-// next.
+// Sentence adds a row whose last cell reaches to the end of the line, and continues in the next.
 func (t *Table) Sentence(cells ...string) {
 	t.rows = append(t.rows, row{slices.Clone(cells), true})
 }
@@ -88,8 +87,8 @@ func (t *Table) style(column int, cell string) Style {
 	return Plain
 }
 
-// printLists writes each row as a list: the words of the header, and beside them what
-// the row says.
+// printLists writes each row as a list: the words of the header, each with the row's text beside
+// it.
 func (t *Table) printLists() error {
 	for n, row := range t.rows {
 		list := t.output.Table()
@@ -110,7 +109,7 @@ func (t *Table) printLists() error {
 	return nil
 }
 
-// widths are those of the columns; fits is false if there is no room for them.
+// widths are the widths of the columns; fits is false if there is no room for them.
 func (t *Table) widths() (widths []int, fits bool) {
 	for _, row := range append([]row{{cells: t.header}}, t.rows...) {
 		cells := row.cells
@@ -132,7 +131,7 @@ func (t *Table) widths() (widths []int, fits bool) {
 	for _, width := range widths {
 		total += width
 	}
-	// The widest gives way first.
+	// The widest column shrinks first.
 	for ; len(t.header) > 0 && total > room; total-- {
 		widest := -1
 		for n, width := range widths {

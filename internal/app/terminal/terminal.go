@@ -13,8 +13,7 @@ import (
 	"golang.org/x/term"
 )
 
-// Style is how text stands out. It is never all that carries a meaning: the words say it
-// as well.
+// Style is how text stands out. No meaning depends on it alone: the words say it as well.
 type Style string
 
 // The styles: parameters of SGR (ECMA-48, 8.3.117). The colours are those of the eight
@@ -35,11 +34,11 @@ const (
 
 // Output is where a program writes. The zero value, with To set, is a pipe.
 type Output struct {
-	// To is written to.
+	// To receives the output.
 	To io.Writer
 	// Color tells whether text may be styled.
 	Color bool
-	// Moves tells whether a line can be erased and written anew.
+	// Moves tells whether a line can be erased and rewritten.
 	Moves bool
 	// columns returns the width of the terminal; nil is a pipe.
 	columns func() int
@@ -48,8 +47,8 @@ type Output struct {
 	waiting *waiting
 }
 
-// UTF8 tells whether a terminal shows UTF-8, by locale(7): of its variables the first that
-// is set counts. Elsewhere than on Unix (by runtime.GOOS), and on macOS, each terminal does.
+// UTF8 tells whether a terminal shows UTF-8, by locale(7): the first of its variables that is set
+// counts. On macOS, and on systems other than Unix (by runtime.GOOS), each terminal does.
 func UTF8(system string, environment func(string) string) bool {
 	if system == "windows" || system == "darwin" {
 		return true
@@ -62,9 +61,9 @@ func UTF8(system string, environment func(string) string) bool {
 	return false
 }
 
-// Open returns the output that a file is. Whoever sets NO_COLOR to anything wants no
-// colours (no-color.org), and TERM=dumb neither colours nor erased lines. Nothing forces
-// colours into a pipe, where what reads them would have to take them out again.
+// Open returns the output for a file. NO_COLOR with any value means no colours (no-color.org),
+// and TERM=dumb neither colours nor erased lines. Nothing forces colours into a pipe, whose
+// reader would have to remove them again.
 func Open(file *os.File, environment func(string) string) *Output {
 	o := &Output{To: file}
 	fd := int(file.Fd())
@@ -83,8 +82,7 @@ func Open(file *os.File, environment func(string) string) *Output {
 	return o
 }
 
-// Width returns how many columns the terminal has now, 0 if that is without bound or
-// not known.
+// Width returns how many columns the terminal has now, 0 if there is no limit or it is not known.
 func (o *Output) Width() int {
 	if o.columns == nil {
 		return 0
@@ -100,7 +98,7 @@ func (o *Output) Paint(style Style, text string) string {
 	return escape + string(style) + "m" + text + reset
 }
 
-// Write writes text, in place of the line that tells what is waited for.
+// Write writes text, and replaces the line that says what the program waits for.
 func (o *Output) Write(text []byte) (int, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -111,11 +109,11 @@ func (o *Output) Write(text []byte) (int, error) {
 const (
 	// waitQuietly is how long nothing is shown: most answers come sooner.
 	waitQuietly = 300 * time.Millisecond
-	// spinEvery is how often somebody who waits sees that the program lives.
+	// spinEvery is how often the line shows a waiting user that the program is running.
 	spinEvery = 120 * time.Millisecond
 )
 
-// waiting is the line that tells what is waited for.
+// waiting is the line that says what the program waits for.
 type waiting struct {
 	stop, done chan struct{}
 
@@ -123,8 +121,8 @@ type waiting struct {
 	text string
 }
 
-// Wait tells whoever sits there what is being waited for, in one line, until something is
-// written or Wait is called again; an empty text erases it. In a pipe it does nothing.
+// Wait tells the user in one line what the program waits for, until something is written or Wait
+// is called again; an empty text erases the line. In a pipe it does nothing.
 func (o *Output) Wait(text string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -149,7 +147,7 @@ func (o *Output) wait(text string) {
 	}
 }
 
-// spin owns the line while it lives.
+// spin updates the line until it is erased.
 func (o *Output) spin(w *waiting) {
 	defer close(w.done)
 	ticks := time.NewTimer(waitQuietly)
@@ -168,7 +166,7 @@ func (o *Output) spin(w *waiting) {
 		line := `|/-\`[n%4:n%4+1] + " " + w.text
 		w.mu.Unlock()
 		if width := o.Width(); width > 0 {
-			line = Cut(line, width-1) // the last column would begin a new line
+			line = Cut(line, width-1) // text in the last column would begin a new line
 		}
 		_, _ = io.WriteString(o.To, eraseAll+line)
 	}

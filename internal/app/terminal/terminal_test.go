@@ -89,7 +89,7 @@ func TestNoLineOfATableIsTooLong(t *testing.T) {
 	})
 }
 
-func TestWhatIsCutFitsAndStaysWhole(t *testing.T) {
+func TestCutTextFitsAndKeepsWholeCharacters(t *testing.T) {
 	for text, want := range map[string]string{
 		"short":               "short",
 		"longer than":         "longe…",
@@ -106,7 +106,7 @@ func TestWhatIsCutFitsAndStaysWhole(t *testing.T) {
 	}
 }
 
-func TestAFileIsNoTerminalWhateverTheEnvironmentSays(t *testing.T) {
+func TestAFileIsNeverATerminal(t *testing.T) {
 	file, err := os.Create(filepath.Join(t.TempDir(), "out"))
 	if err != nil {
 		t.Fatal(err)
@@ -127,7 +127,7 @@ func TestAFileIsNoTerminalWhateverTheEnvironmentSays(t *testing.T) {
 	}
 }
 
-// recorder is a terminal that remembers, and tells when a text has come.
+// recorder is a terminal that remembers its output, and tells when a text has come.
 type recorder struct {
 	mu   sync.Mutex
 	text string
@@ -157,8 +157,8 @@ func (r *recorder) await(text string) string {
 	return r.text
 }
 
-// What is waited for is erased before anything else is written.
-func TestNothingIsLeftOfTheLineThatWaits(t *testing.T) {
+// The waiting line is erased before anything else is written.
+func TestTheWaitingLineIsErased(t *testing.T) {
 	to := newRecorder()
 	o := &Output{To: to, Moves: true}
 	o.Wait("the Base")
@@ -173,7 +173,7 @@ func TestNothingIsLeftOfTheLineThatWaits(t *testing.T) {
 	}
 }
 
-func TestTheLocaleDecidesAboutCharacters(t *testing.T) {
+func TestTheLocaleDecidesAboutUTF8(t *testing.T) {
 	for _, c := range []struct {
 		system, all, ctype, lang string
 		want                     bool

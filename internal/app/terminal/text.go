@@ -6,15 +6,15 @@ import (
 	"github.com/rivo/uniseg"
 )
 
-// ellipsis stands for what was cut off; it is one column wide.
+// ellipsis marks a cut; it is one column wide.
 const ellipsis = "…"
 
-// Width returns how many columns text takes: 2 for most of East Asia's characters and
-// for emoji, 0 for marks that are put on the character before.
+// Width returns how many columns text takes: 2 for most characters of East Asia and for emoji, 0
+// for combining marks.
 func Width(text string) int { return uniseg.StringWidth(text) }
 
-// Cut returns text that takes at most so many columns, with … for what was cut off. What
-// a person sees as one character stays whole.
+// Cut returns text of at most n columns, with … in place of what was cut off. A character that a
+// person sees as one stays whole.
 func Cut(text string, columns int) string {
 	if Width(text) <= columns {
 		return text
@@ -37,13 +37,13 @@ func Cut(text string, columns int) string {
 	return kept.String() + ellipsis
 }
 
-// pad fills text up to so many columns with spaces.
+// pad adds spaces to text, up to this many columns.
 func pad(text string, columns int) string {
 	return text + strings.Repeat(" ", max(0, columns-Width(text)))
 }
 
-// Fold breaks text between words so that it fits the terminal, and begins its second and
-// further lines with an indent. In a pipe it returns the text as it is.
+// Fold breaks text between words so that it fits the terminal, and indents its second and further
+// lines. In a pipe it returns the text unchanged.
 func (o *Output) Fold(indent, text string) string {
 	width := o.Width()
 	if width == 0 {
@@ -52,8 +52,8 @@ func (o *Output) Fold(indent, text string) string {
 	return strings.Join(fold(text, max(width-Width(indent), foldable)), "\n"+indent)
 }
 
-// fold returns text as lines of at most so many columns, broken between words. A word that
-// is longer stays whole: it may be a command or an address to be copied.
+// fold returns text as lines of at most this many columns, broken between words. A longer word
+// stays whole: it may be a command or an address to be copied.
 func fold(text string, columns int) []string {
 	if columns < 1 || Width(text) <= columns {
 		return []string{text}

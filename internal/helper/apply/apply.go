@@ -28,39 +28,39 @@ import (
 
 // Times of the Applier.
 const (
-	// StepTime bounds one step: it ends what hangs, and says what that was. posture.ApplyTime
-	// bounds all of them. It is no measure of a machine: an emulated one took more than
-	// 30 s for the pre-flight of fail2ban, and a change that is only slow must not fail.
+	// StepTime bounds one step: it ends a step that hangs, and names it. posture.ApplyTime bounds
+	// all steps. The limit is generous: an emulated machine took more than 30 s for the
+	// pre-flight of fail2ban, and a change that is only slow must not fail.
 	StepTime = 90 * time.Second
-	// verifyTime is how long the machine may take to be what it was told to be:
-	// servers open and close ports a moment after they were told, and on a slow board
-	// one look takes seconds, for fail2ban answers by a program of its own.
+	// verifyTime is how long the machine may take to reach the wanted state: servers open and
+	// close ports a moment after they were told, and on a slow board one check takes seconds,
+	// because fail2ban answers through a program of its own.
 	verifyTime = 30 * time.Second
 	verifyEach = 50 * time.Millisecond
 )
 
-// Live is the machine: what an Applier does to it and asks it. Units come from
-// the constant list in internal/helper/generation.
+// Live is the machine: what an Applier does to it and asks it. Units come from the constant list
+// in internal/helper/generation.
 type Live interface {
-	// Provide makes the keys and certificates that e needs and that are not there.
+	// Provide makes the missing keys and certificates that e needs.
 	Provide(ctx context.Context, e posture.Effective) error
-	// Examine starts a pre-flight unit, which looks at the candidate.
+	// Examine starts a pre-flight unit, which checks the candidate.
 	Examine(ctx context.Context, unit string) error
-	// Reload has the server of a unit read the generation in force. One that does
-	// not run will read it when it starts.
+	// Reload makes the server of a unit read the generation in force. A server that is not
+	// running will read it when it starts.
 	Reload(ctx context.Context, unit string) error
-	// StartSSH starts sshd unless it runs. If a key that it was started with is not
-	// among keys, it is stopped first: sessions of that key must end, and nobody can
-	// tell whose session is whose.
+	// StartSSH starts sshd unless it runs. If a key that it was started with is not among keys,
+	// it is stopped first: sessions of that key must end, and nobody can tell which session
+	// belongs to which key.
 	StartSSH(ctx context.Context, keys []sshkey.Key) error
 	// StopSSH stops sshd and ends its sessions.
 	StopSSH(ctx context.Context) error
-	// Cut ends the established connections at a local TCP port, and no other.
+	// Cut ends the established connections to a local TCP port, and no others.
 	Cut(ctx context.Context, port uint16) error
-	// Block lets no packet to a local TCP port until the packet filter is
-	// reloaded. It needs no disk.
+	// Block drops all packets to a local TCP port until the packet filter is reloaded. It needs
+	// no disk.
 	Block(ctx context.Context, port uint16) error
-	// Differences compares the machine with what is to be in force.
+	// Differences compares the machine with the wanted state.
 	Differences(ctx context.Context, e posture.Effective, files generation.Files) ([]string, error)
 }
 
@@ -84,7 +84,7 @@ func (p Part) Has(file string) bool {
 	return slices.ContainsFunc(p.Prefixes, func(prefix string) bool { return strings.HasPrefix(file, prefix) })
 }
 
-// changed tells whether a part reads something else in b than in a.
+// changed tells whether a part reads different files in a and in b.
 func (p Part) changed(a, b generation.Files) bool {
 	differs := func(a, b generation.Files) bool {
 		for file, content := range a {
@@ -97,7 +97,7 @@ func (p Part) changed(a, b generation.Files) bool {
 	return differs(a, b) || differs(b, a)
 }
 
-// StepError says in which step applying a posture failed.
+// StepError says which step of applying a posture failed.
 type StepError struct {
 	Step string // as in Progress.step
 	Err  error
@@ -106,20 +106,20 @@ type StepError struct {
 // Error names the step.
 func (e *StepError) Error() string { return fmt.Sprintf("%s: %v", e.Step, e.Err) }
 
-// Unwrap returns what went wrong in it.
+// Unwrap returns the error of the step.
 func (e *StepError) Unwrap() error { return e.Err }
 
-// Applier makes an Effective real, all of it or nothing.
+// Applier puts an Effective in force, all of it or nothing.
 type Applier struct {
 	store *generation.Store
 	live  Live
 
-	// StepTime bounds one step, and VerifyTime the wait until the machine is what it was told
-	// to be; New sets them.
+	// StepTime bounds one step, and VerifyTime the wait until the machine has reached the wanted
+	// state; New sets them.
 	StepTime, VerifyTime time.Duration
 
-	// known is what is in force; nil if that is not sure: at the start, and after
-	// a failure that could not be taken back.
+	// known is what is in force; nil if that is uncertain: at the start, and after a failure that
+	// could not be undone.
 	known *inForce
 }
 
@@ -129,14 +129,14 @@ type inForce struct {
 	files     generation.Files
 }
 
-// New returns an Applier that knows nothing of the machine yet.
+// New returns an Applier that knows nothing about the machine yet.
 func New(store *generation.Store, live Live) *Applier {
 	return &Applier{store: store, live: live, StepTime: StepTime, VerifyTime: verifyTime}
 }
 
-// Apply puts wanted in force. If it fails and revocable is set, what was in force
-// before is again. If it is not set, what is to be closed gets blocked, and
-// Apply is to be called again. It is not safe for concurrent use.
+// Apply puts wanted in force. If it fails and revocable is set, it restores what was in force
+// before. Otherwise it blocks the ports that are to be closed, and Apply must be called again. It
+// is not safe for concurrent use.
 func (a *Applier) Apply(ctx context.Context, wanted posture.Effective, revocable bool, progress func(*systemv1.Progress)) error {
 	ctx, cancel := context.WithTimeout(ctx, posture.ApplyTime)
 	defer cancel()
@@ -145,7 +145,7 @@ func (a *Applier) Apply(ctx context.Context, wanted posture.Effective, revocable
 	if err == nil {
 		return nil
 	}
-	// What follows is done whoever has lost patience.
+	// The rest is done even if the caller has given up.
 	ctx, cancel = context.WithTimeout(context.WithoutCancel(ctx), posture.ApplyTime)
 	defer cancel()
 	switch {
@@ -163,7 +163,7 @@ func (a *Applier) Apply(ctx context.Context, wanted posture.Effective, revocable
 	return errors.Join(err, a.block(ctx, closedPorts(run.before, wanted)))
 }
 
-// Forget has the next Apply take the machine for unknown, and do everything.
+// Forget makes the next Apply assume nothing about the machine, and do everything.
 func (a *Applier) Forget() { a.known = nil }
 
 // application is one run.
@@ -176,7 +176,7 @@ type application struct {
 	progress func(*systemv1.Progress)
 }
 
-// step does one thing, tells of it, and names it if it fails.
+// step does one step, reports it, and names it if it fails.
 func (r *application) step(ctx context.Context, name, detail string, do func(context.Context) error) error {
 	r.progress(&systemv1.Progress{Step: name, Detail: detail})
 	ctx, cancel := context.WithTimeout(ctx, r.StepTime)
@@ -191,7 +191,7 @@ func (r *application) step(ctx context.Context, name, detail string, do func(con
 	return nil
 }
 
-// all does all steps. switched tells whether servers may have seen something of it.
+// all does all steps. switched tells whether servers may have seen any of it.
 func (r *application) all(ctx context.Context, revocable bool) (switched bool, err error) {
 	if err := r.step(ctx, "render", "", func(context.Context) (err error) {
 		r.files, err = generation.RenderFor(r.wanted, generation.ThisMachine())
@@ -225,14 +225,14 @@ func (r *application) all(ctx context.Context, revocable bool) (switched bool, e
 	if r.before != nil {
 		keep = append(keep, r.before.number)
 	}
-	// What is left over does no harm, and is pruned the next time.
+	// A leftover is harmless, and is pruned the next time.
 	_ = r.store.Prune(keep...)
 	return true, nil
 }
 
-// closeAtOnce ends what is over for good before anything else is done: to write,
-// to validate and to reload takes a second or more on a small machine. The reload of
-// the packet filter takes the blocks away again, when its rules say the same.
+// closeAtOnce ends what is over for good before anything else is done: writing, validating and
+// reloading take a second or more on a small machine. The reload of the packet filter removes the
+// blocks, once its rules say the same.
 func (r *application) closeAtOnce(ctx context.Context) error {
 	if r.wanted.SSH == nil && r.before.effective.SSH != nil {
 		if err := r.step(ctx, "stop", generation.SSHUnit, r.live.StopSSH); err != nil {
@@ -258,7 +258,7 @@ func (r *application) write(ctx context.Context) error {
 	return r.store.Write(r.number, r.files)
 }
 
-// validate runs the pre-flight of what has changed, all at once.
+// validate runs the pre-flight of everything that has changed, at the same time.
 func (r *application) validate(ctx context.Context) error {
 	var units []string
 	for _, p := range Parts {
@@ -277,8 +277,8 @@ func (r *application) validate(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// makeLive brings the servers from before (nil: not known) to after, whose
-// generation is the one in force. What closes comes first.
+// makeLive brings the servers from before (nil: not known) to after, whose generation is the one
+// in force. Closing comes first.
 func (r *application) makeLive(ctx context.Context, before *inForce, after posture.Effective, files generation.Files) error {
 	if after.SSH == nil && (before == nil || before.effective.SSH != nil) {
 		if err := r.step(ctx, "stop", generation.SSHUnit, r.live.StopSSH); err != nil {
@@ -293,7 +293,7 @@ func (r *application) makeLive(ctx context.Context, before *inForce, after postu
 			return err
 		}
 		if p.Unit == generation.ProxyUnit {
-			// Nothing comes in at these ports any more; what is in need not wait.
+			// Nothing comes in at these ports any more; existing connections end here.
 			if err := r.cut(ctx, before, after); err != nil {
 				return err
 			}
@@ -309,7 +309,8 @@ func (r *application) makeLive(ctx context.Context, before *inForce, after postu
 	if err := r.step(ctx, "verify", "", func(ctx context.Context) error { return r.verify(ctx, after, files) }); err != nil {
 		return err
 	}
-	// What an old worker of NGINX took in before it had read that it should not.
+	// These are connections that an old NGINX worker accepted before it read the new
+	// configuration.
 	return r.cut(ctx, before, after)
 }
 
@@ -323,7 +324,7 @@ func (r *application) cut(ctx context.Context, before *inForce, after posture.Ef
 	return nil
 }
 
-// verify waits until the machine is what it was told to be.
+// verify waits until the machine has reached the wanted state.
 func (r *application) verify(ctx context.Context, e posture.Effective, files generation.Files) error {
 	deadline := time.Now().Add(r.VerifyTime)
 	for {
@@ -341,7 +342,7 @@ func (r *application) verify(ctx context.Context, e posture.Effective, files gen
 	}
 }
 
-// back puts what was in force before the run in force again.
+// back restores what was in force before the run.
 func (r *application) back(ctx context.Context) error {
 	failed := &inForce{r.number, r.wanted, r.files}
 	err := r.step(ctx, "switch back", "", func(context.Context) error { return r.store.Switch(r.before.number) })
@@ -365,8 +366,8 @@ func (a *Applier) block(ctx context.Context, ports []uint16) error {
 	return errors.Join(errs...)
 }
 
-// ExceptionalPorts are all that can be open beside the entry. An extra API that
-// shares the entry has its connections at the inner port.
+// ExceptionalPorts are all ports that can be open besides the entry. An extra API that shares the
+// entry has its connections at the inner port.
 func ExceptionalPorts() []uint16 {
 	ports := []uint16{sshaccess.Port, proxy.InnerPort}
 	for _, extra := range posture.Extras {

@@ -18,8 +18,8 @@ func manyBans(n int) []bruteforce.Ban {
 	return bans
 }
 
-// The attack: whoever has many IPv6 networks has all of them banned. The helper compares
-// the bans with those of before each half minute, and an owner's lockdown waits meanwhile.
+// The attack: a stranger with many IPv6 networks gets all of them banned. The helper compares the
+// bans with the previous ones every half minute, and an owner's lockdown waits meanwhile.
 func TestThousandsOfBansAreComparedInNoTime(t *testing.T) {
 	compare := func(n int) time.Duration {
 		before := manyBans(n)

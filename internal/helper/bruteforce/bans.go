@@ -9,20 +9,20 @@ import (
 	"time"
 )
 
-// Ban is one address, or one network, that is blocked.
+// Ban is one banned address or network.
 type Ban struct {
 	Jail string
 	// Addr is the address, or the first one of Network.
 	Addr netip.Addr
-	// Network is set if all of it is banned: an IPv6 /64 by the jail of the entry, any
-	// by root.
+	// Network is set if a whole network is banned: an IPv6 /64 by the jail of the entry, any
+	// network by root.
 	Network netip.Prefix
-	// Since and Until are wall-clock times of the Base. Until is zero if the ban does
-	// not end by itself; only root can make such a one.
+	// Since and Until are wall-clock times of the Base. Until is zero if the ban does not end by
+	// itself; only root can make such a ban.
 	Since, Until time.Time
 }
 
-// Subject is who is banned, for people: an address or a network.
+// Subject is what is banned, for people: an address or a network.
 func (b Ban) Subject() string {
 	if b.Network.IsValid() {
 		return b.Network.String()
@@ -30,16 +30,16 @@ func (b Ban) Subject() string {
 	return b.Addr.String()
 }
 
-// Bans are those of all jails.
+// Bans are the bans of all jails.
 type Bans struct {
 	// List has the latest MaxBans of each jail.
 	List []Ban
-	// Current is how many there are, Total how many there were since fail2ban started.
+	// Current is how many bans there are, Total how many there were since fail2ban started.
 	Current, Total int
 }
 
-// MaxBans is how many bans of a jail are listed, the latest. A stranger with many
-// networks can have all of them banned; then the number tells more than the list.
+// MaxBans is how many bans of a jail are listed, the latest. A stranger with many networks can
+// have all of them banned; then the count says more than the list.
 const MaxBans = 1000
 
 // Counts are a jail's figures since fail2ban started.
@@ -56,8 +56,8 @@ func BansArguments(jail string) []string { return []string{"get", jail, "banip",
 // StatusArguments asks for a jail's figures, for ParseCounts.
 func StatusArguments(jail string) []string { return []string{"status", jail} }
 
-// LiftArguments lifts every ban that hits an address, in all jails and for good. The
-// first address of an IPv6 /64 stands for the whole.
+// LiftArguments lifts every ban that covers an address, in all jails and for good. The first
+// address of an IPv6 /64 stands for the whole.
 func LiftArguments(addr netip.Addr) []string {
 	addr = addr.Unmap().WithZone("")
 	arguments := []string{"unban", addr.String()}
@@ -71,13 +71,13 @@ func LiftArguments(addr netip.Addr) []string {
 // unit sets that to UTC.
 const banTime = "2006-01-02 15:04:05"
 
-// ParseBans reads what fail2ban-client prints for BansArguments, one ban a line in the
-// order in which they end, and returns the last MaxBans:
+// ParseBans reads the output of fail2ban-client for BansArguments, one ban per line in the order
+// in which they end, and returns the last MaxBans:
 //
 //	10.0.0.9 	2026-11-22 20:39:34 + 3600 = 2026-11-22 21:39:34
 //
-// What root has banned in a way that is not understood here hides nothing else: such
-// a line is left out. It fails if no line can be read.
+// A ban made by root in an unknown form must not hide the others: such a line is ignored. It
+// fails if no line can be read.
 func ParseBans(jail, output string) ([]Ban, error) {
 	var bans []Ban
 	var failure error
@@ -117,7 +117,7 @@ func parseBan(jail, line string) (Ban, error) {
 	}
 	begin, rest, found := strings.Cut(strings.TrimSpace(rest), " + ")
 	if !found {
-		return Ban{}, errors.New("no time of the ban in it")
+		return Ban{}, errors.New("it contains no time of the ban")
 	}
 	if ban.Since, err = time.Parse(banTime, begin); err != nil {
 		return Ban{}, err
@@ -133,7 +133,7 @@ func parseBan(jail, line string) (Ban, error) {
 	return ban, nil
 }
 
-// ParseCounts reads what fail2ban-client prints for StatusArguments.
+// ParseCounts reads the output of fail2ban-client for StatusArguments.
 func ParseCounts(output string) (Counts, error) {
 	var counts Counts
 	fields := map[string]*int{

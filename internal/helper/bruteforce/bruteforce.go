@@ -29,15 +29,15 @@ const (
 // Jails lists them.
 var Jails = []string{JailSSH, JailHandshake}
 
-// Actions are what a jail does with an address. The entry's also bans whole /64s.
-// sshd logs addresses as they are, so that a neighbour with the first address of
-// the owner's /64 would have the owner banned.
+// Actions are what a jail does with an address. The entry's also bans whole /64s. sshd logs
+// complete addresses, so a neighbour with the first address of the owner's /64 could have the
+// owner banned.
 var Actions = map[string]string{JailSSH: "bitbox-base", JailHandshake: "bitbox-base-entry"}
 
-// Config is what is rendered.
+// Config is the input of Render.
 type Config struct {
-	// Entry are the TCP ports that a ban for refused handshakes closes to an
-	// address: the entry, and extra APIs with a port of their own.
+	// Entry are the TCP ports that a ban for refused handshakes closes to an address: the entry,
+	// and extra APIs with their own port.
 	Entry []uint16
 	// SSH is the port of sshd.
 	SSH uint16
@@ -45,17 +45,17 @@ type Config struct {
 	MaxTries uint32
 	Window   time.Duration // whole seconds
 	BanTime  time.Duration // whole seconds
-	// SSHUnit and MiddlewareUnit are the units whose log is read. The journal
-	// vouches for a line's unit; no other process can write a line for it.
+	// SSHUnit and MiddlewareUnit are the units whose logs are read. The journal vouches for the
+	// unit of a line; no other process can write a line for it.
 	SSHUnit        string
 	MiddlewareUnit string
 }
 
-// maxBan is how long fail2ban remembers bans: above the longest of a posture.
+// maxBan is how long fail2ban remembers bans: longer than the longest ban of a posture.
 const maxBan = 8 * 24 * time.Hour
 
-// Paths of the running fail2ban. They are Debian's, so that `fail2ban-client`
-// works as an administrator expects it to.
+// Paths of the running fail2ban. They are Debian's, so `fail2ban-client` works as an
+// administrator expects.
 const (
 	Socket   = "/run/fail2ban/fail2ban.sock"
 	pidFile  = "/run/fail2ban/fail2ban.pid"
@@ -64,8 +64,8 @@ const (
 
 const rendered = "# Rendered by bitbox-base; changes are found by the audit and undone.\n"
 
-// Render writes the files of fail2ban's configuration directory, by their path
-// in it. It fails if a value in c cannot be.
+// Render writes the files of fail2ban's configuration directory, by their path in it. It fails if
+// a value in c is invalid.
 func Render(c Config) (map[string]string, error) {
 	if err := c.check(); err != nil {
 		return nil, err
@@ -134,8 +134,8 @@ mdre-normal-other = ^<F-MLFFORGET>(?:Connection (?:closed|reset)|Disconnected)</
                     ^<F-NOFAIL><F-MLFFORGET>(?:Connection (?:closed|reset)|Disconnected)</F-MLFFORGET></F-NOFAIL> (?:by|from)(?: invalid user <F-USER>\S+|.*?</F-USER>)? <HOST>(?:%(__suff)s|\s*)$
 `
 
-	// The pattern holds the line's beginning: a line that only contains such a
-	// text, since a stranger wrote it there, does not fit.
+	// The pattern is anchored at the beginning of the line: a line that only contains such a
+	// text, because a stranger put it there, does not match.
 	files["filter.d/"+JailHandshake+".conf"] = rendered + `
 [Definition]
 failregex = ^\S+ bitbox-base\[\d+\]: (?:time=\S+ level=INFO msg="handshake refused"|handshake refused) against=<ADDR> addr=\S+ reason=

@@ -15,7 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-var update = flag.Bool("update", false, "write the golden files anew")
+var update = flag.Bool("update", false, "rewrite the golden files")
 
 func config() bruteforce.Config {
 	return bruteforce.Config{
@@ -96,8 +96,8 @@ func TestBansAreRead(t *testing.T) {
 	if d := cmp.Diff(want, bans, same); d != "" {
 		t.Error(d)
 	}
-	// What root has banned by hand hides nothing else: a network, for ever, by name. And
-	// the first address of a /64 stands for all of it.
+	// Bans that root made by hand hide nothing else: a network, for ever, by name. The first
+	// address of a /64 stands for all of it.
 	output = "10.0.0.0/24 \t2026-11-22 20:39:34 + 3600 = 2026-11-22 21:39:34\nhost.example \t2026-11-22 20:39:34 + 60 = 2026-11-22 20:40:34\n" +
 		"10.0.1.9 \t2026-11-22 20:39:34 + -1 = 9999-12-31 23:59:59\n2001:db8:1:2:: \t2026-11-22 20:39:34 + 60 = 2026-11-22 20:40:34\n"
 	bans, err = bruteforce.ParseBans(bruteforce.JailHandshake, output)
@@ -111,7 +111,8 @@ func TestBansAreRead(t *testing.T) {
 	if d := cmp.Diff([]string{"10.0.0.0/24 ends true", "10.0.1.9 ends false", "2001:db8:1:2::/64 ends true"}, shown); d != "" {
 		t.Error(d)
 	}
-	// A stranger with many networks makes the list no longer than this; the latest are shown.
+	// A stranger with many networks cannot make the list longer than this; the latest bans are
+	// shown.
 	var many strings.Builder
 	for n := range 3 * bruteforce.MaxBans {
 		fmt.Fprintf(&many, "2001:db8:%x:%x:: \t2026-11-22 20:39:34 + 60 = 2026-11-22 20:40:34\n", n>>8, n&0xff)

@@ -108,7 +108,7 @@ type Call struct {
 	Send func(*systemv1.SystemReply) error
 }
 
-// Progress tells what is being done. Whoever does not read it sees the result all the same.
+// Progress tells what is being done. A caller that does not read it still sees the result.
 func (c *Call) Progress(p *systemv1.Progress) {
 	_ = c.Send(&systemv1.SystemReply{Result: &systemv1.SystemReply_Progress{Progress: p}})
 }

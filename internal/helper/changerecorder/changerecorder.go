@@ -1,5 +1,5 @@
 // Package changerecorder writes the log of changes (internal/protocol/changelog) for the helper:
-// each draft, if there is a place for it, and sums of those for which there was none.
+// each draft within its budget, and sums of the others.
 package changerecorder
 
 import (
@@ -23,37 +23,37 @@ type Recorder struct {
 	clock func() time.Duration
 
 	mu      sync.Mutex
-	file    *changelog.File // nil: it cannot be used
-	broken  error           // why
+	file    *changelog.File // nil: the log cannot be used
+	broken  error           // the reason
 	limiter changelog.Limiter
 }
 
-// None is the Recorder of a Base that has no log yet; what it is given goes to the journal.
+// None is the Recorder of a Base without a log; its drafts go to the journal.
 func None(log *slog.Logger, clock func() time.Duration) *Recorder {
 	return &Recorder{log: log, clock: clock, broken: errors.New("this Base has no log of changes yet")}
 }
 
-// Open opens the log in a directory, or begins it; floor is what was kept of it (Floor), nil
-// if nothing was. A log that cannot be used is refused to whoever asks for it (Usable), and
-// keeps the helper from nothing else. clock is one that does not jump.
+// Open opens the log in a directory, or starts it. floor is what was kept of it (Floor), nil if
+// nothing was. A log that cannot be used is refused to callers (Usable), and prevents nothing
+// else in the helper. clock is one that does not jump.
 func Open(directory string, clock func() time.Duration, log *slog.Logger, floor *changelog.Floor) *Recorder {
 	r := &Recorder{log: log, clock: clock}
 	var cut bool
 	r.file, cut, r.broken = changelog.Open(filepath.Join(directory, File), floor)
 	if r.broken != nil {
-		log.Error("the log of changes cannot be used; what is changed stands in this journal alone", "audit", true, "error", r.broken)
+		log.Error("the log of changes cannot be used; changes are recorded only in this journal", "audit", true, "error", r.broken)
 	}
 	if r.file != nil {
 		r.limiter.Recall(r.file.Newest, time.Now().Unix(), r.clock())
 	}
 	if cut {
 		r.Record(changelog.Unlimited, &systemv1.ChangeEntry{Actor: systemv1.ChangeEntry_ACTOR_BASE, What: changelog.CutByPower,
-			Detail: "an entry that was being written when the power went or the program was killed"})
+			Detail: "dropped an incomplete entry, cut off by a power cut or a kill"})
 	}
 	return r
 }
 
-// Record records a draft, if there is a place for it.
+// Record records a draft, if its budget allows.
 func (r *Recorder) Record(kind changelog.Kind, e *systemv1.ChangeEntry) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -74,7 +74,8 @@ func (r *Recorder) appendLocked(e *systemv1.ChangeEntry) {
 	}
 }
 
-// RecordSums records what found no place, as far as there are places now, or all of it.
+// RecordSums records sums of the drafts that were over budget: those that the budget now allows,
+// or all.
 func (r *Recorder) RecordSums(all bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -84,8 +85,8 @@ func (r *Recorder) RecordSums(all bool) {
 	}
 }
 
-// Floor is what is kept beside the log, so that an older copy of its file is found out; nil
-// if there is nothing to keep.
+// Floor is what is kept outside the log to detect an older copy of its file; nil if there is
+// nothing to keep.
 func (r *Recorder) Floor() *changelog.Floor {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -96,14 +97,14 @@ func (r *Recorder) Floor() *changelog.Floor {
 	return &floor
 }
 
-// Usable returns the file, or why there is none.
+// Usable returns the file, or the reason why there is none.
 func (r *Recorder) Usable() (*changelog.File, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.file, r.broken
 }
 
-// Close records what found no place, and closes the file.
+// Close records the remaining sums, and closes the file.
 func (r *Recorder) Close() error {
 	r.RecordSums(true)
 	r.mu.Lock()

@@ -19,13 +19,12 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/atomicfile"
 )
 
-// What an untrusted daemon has left in its folder may be nested a hundred thousand levels
-// deep, or be millions of files. So a folder is renamed aside whole, which costs the same
-// whatever is in it, and taken apart later (Discard), with three descriptors and the memory
-// of one batch of names.
+// A folder of an untrusted daemon may be nested a hundred thousand levels deep, or have millions
+// of files. So a whole folder is renamed aside, which costs the same whatever is in it. Discard
+// takes it apart later, with three descriptors and the memory of one batch of names.
 
-// asidePrefix begins the names of folders that were renamed aside. Each lies beside the
-// folder that it was, in a directory that only root writes to.
+// asidePrefix begins the names of folders that were renamed aside. Each is beside its former
+// place, in a directory that only root can write to.
 const asidePrefix = ".bitbox-base-discarded-"
 
 // maxAside is how many folders may wait to be discarded beside one place.
@@ -34,13 +33,13 @@ const maxAside = 1000
 // batch is how many names are read at once.
 const batch = 256
 
-// roomTime is how long entries of a folder are removed where they are if there is no inode
-// left for an empty folder to put in its place.
+// roomTime is how long to remove entries in place if no inode is left for the empty folder that
+// replaces a folder.
 const roomTime = 5 * time.Second
 
-// renameAside puts an empty folder in the place of one, with the same owner and mode, and the
-// old one aside, in one step. What is no folder is unlinked. A mount point, and a folder of a
-// file system that cannot do that, is emptied where it is. It follows no link.
+// renameAside replaces a folder by an empty one with the same owner and mode, and moves the old
+// one aside, in one step. Anything that is not a folder is unlinked. A mount point, and a folder
+// on a file system that cannot do that, is emptied in place. It follows no link.
 func renameAside(folder string) error {
 	parent, name := filepath.Dir(folder), filepath.Base(folder)
 	directory, err := openDirectory(unix.AT_FDCWD, parent)
@@ -82,8 +81,8 @@ func renameAside(folder string) error {
 	return atomicfile.SyncDir(parent)
 }
 
-// makeLike makes an empty folder with the owner and mode of another, under a name that nothing
-// in the directory has.
+// makeLike makes an empty folder with the owner and mode of another, under a name that is not
+// used in the directory.
 func makeLike(directory int, info unix.Stat_t) (name string, err error) {
 	for n := range maxAside {
 		name = asidePrefix + strconv.Itoa(n)
@@ -92,7 +91,7 @@ func makeLike(directory int, info unix.Stat_t) (name string, err error) {
 		}
 	}
 	if err == nil {
-		// The owner first: a change of it takes set-ID bits away.
+		// The owner comes first: changing it clears set-ID bits.
 		err = unix.Fchownat(directory, name, int(info.Uid), int(info.Gid), unix.AT_SYMLINK_NOFOLLOW)
 	}
 	if err == nil {
@@ -101,7 +100,7 @@ func makeLike(directory int, info unix.Stat_t) (name string, err error) {
 	return name, err
 }
 
-// emptyInPlace takes apart what is in a folder, but for the names in stays.
+// emptyInPlace removes the contents of a folder, except for the names in stays.
 func emptyInPlace(ctx context.Context, folder string, stays ...string) error {
 	directory, err := openDirectory(unix.AT_FDCWD, folder)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -125,8 +124,8 @@ func emptyInPlace(ctx context.Context, folder string, stays ...string) error {
 	return atomicfile.SyncDir(folder)
 }
 
-// Discard removes what resets have renamed aside, until it is done or ctx ends. It can be
-// ended at any moment and goes on the next time. Done tells whether nothing is left.
+// Discard removes what resets have renamed aside, until it is done or ctx ends. It can be ended
+// at any moment and continues the next time. Done tells whether nothing is left.
 func Discard(ctx context.Context, p Plan) (done bool, err error) {
 	var errs []error
 	for _, parent := range p.parents() {
@@ -153,7 +152,7 @@ func Discard(ctx context.Context, p Plan) (done bool, err error) {
 	return true, nil
 }
 
-// Discarding tells whether something waits to be discarded.
+// Discarding tells whether something is waiting to be discarded.
 func Discarding(p Plan) bool {
 	for _, parent := range p.parents() {
 		if found, _ := filepath.Glob(filepath.Join(parent, asidePrefix+"*")); len(found) > 0 {
@@ -163,9 +162,9 @@ func Discarding(p Plan) bool {
 	return false
 }
 
-// takeApart removes the entries of a directory that are wanted. It never descends: a folder
-// in a folder is first renamed up into the directory, so that a tree of any depth becomes a
-// row of flat folders, and no more than two are open at once.
+// takeApart removes the wanted entries of a directory. It never descends: it first moves a folder
+// inside a folder up into the directory. So a tree of any depth becomes a row of flat folders,
+// and no more than two are open at once.
 func takeApart(ctx context.Context, directory int, wanted func(string) bool) error {
 	next := 0
 	for {
@@ -183,7 +182,7 @@ func takeApart(ctx context.Context, directory int, wanted func(string) bool) err
 	}
 }
 
-// removeFlat removes one entry of a directory. The folders in it come to lie in the directory,
+// removeFlat removes one entry of a directory. Folders inside it are moved up into the directory,
 // under new names.
 func removeFlat(ctx context.Context, directory int, name string, next *int) error {
 	err := unix.Unlinkat(directory, name, 0)
@@ -225,7 +224,7 @@ func removeFlat(ctx context.Context, directory int, name string, next *int) erro
 	}
 }
 
-// moveUp renames a folder into a directory, under a name that nothing there has.
+// moveUp renames a folder into a directory, under a name that is not used there.
 func moveUp(from int, name string, directory int, next *int) error {
 	for {
 		*next++
@@ -236,8 +235,8 @@ func moveUp(from int, name string, directory int, next *int) error {
 	}
 }
 
-// eachName calls do with the names in a directory, as far as they are there when they are
-// read: who changes it meanwhile calls eachName again.
+// eachName calls do with the names in a directory, as they are when they are read. A caller who
+// changes the directory meanwhile calls eachName again.
 func eachName(ctx context.Context, directory int, do func(name string) error) error {
 	again, err := openDirectory(directory, ".")
 	if err != nil {

@@ -38,30 +38,30 @@ import (
 
 // Files in the system helper's directory.
 const (
-	// Marker is there from the order of a reset until it is finished. The unit
-	// that calls Finish has it as its condition.
+	// Marker exists from the order of a reset until the reset is finished. The unit that calls
+	// Finish has it as its condition.
 	Marker = "factory-reset"
 	// Unit is that unit.
 	Unit = "bitbox-base-reset.service"
-	// ready is what becomes Marker. It is there from the first boot on: the order needs no
-	// inode and no block that is not there already.
+	// ready becomes Marker. It exists from the first boot on, so that the order needs no new
+	// inode and no new block.
 	ready = "factory-reset.ready"
 	// record is what Marker becomes.
 	record = "factory-reset.done"
 )
 
-// maxRecordSize bounds what is read of either, in bytes.
+// maxRecordSize bounds how much of either is read, in bytes.
 const maxRecordSize = 4096
 
 // Record says that a reset was ordered.
 type Record struct {
 	OrderedAt time.Time `json:"ordered_at"`
-	// By is who: "console", "root" or "an owner's App".
+	// By is the author of the order: "console", "root" or "an owner's App".
 	By string `json:"by"`
 }
 
-// Prepare makes the file that Order renames, unless it is there. It has the size of the
-// largest record, so that writing one needs no room.
+// Prepare makes the file that Order renames, unless it exists. It has the size of the largest
+// record, so that writing one needs no space.
 func Prepare(directory string) error {
 	path := filepath.Join(directory, ready)
 	_, err := os.Lstat(path)
@@ -75,7 +75,7 @@ func Prepare(directory string) error {
 }
 
 // Order puts the marker into the helper's directory, in one rename. When it returns nil, the
-// reset is certain. What the record says is lost if the disk does not take it.
+// reset is certain. The text of the record is lost if the disk does not accept it.
 func Order(directory string, r Record) error {
 	err := order(directory, r)
 	if err != nil {
@@ -92,13 +92,13 @@ func order(directory string, r Record) error {
 	text = append(text, '\n')
 	path := filepath.Join(directory, ready)
 	file, err := os.OpenFile(path, os.O_WRONLY, 0)
-	if errors.Is(err, fs.ErrNotExist) { // a Base that has not started since it can do this
+	if errors.Is(err, fs.ErrNotExist) { // the Base has not been started since it learnt to do this
 		return atomicfile.WriteFileAtomic(filepath.Join(directory, Marker), text, 0o600)
 	}
 	if err != nil {
 		return err
 	}
-	_, _ = file.Write(text) // a record without words is one, too
+	_, _ = file.Write(text) // a record without text is one, too
 	_ = file.Sync()
 	_ = file.Close()
 	if err := os.Rename(path, filepath.Join(directory, Marker)); err != nil {
@@ -107,8 +107,8 @@ func order(directory string, r Record) error {
 	return atomicfile.SyncDir(directory)
 }
 
-// Ordered tells whether a reset was ordered and is not finished. A marker that
-// cannot be read counts: half of what it stands for may be gone.
+// Ordered tells whether a reset was ordered and is not finished. A marker that cannot be read
+// counts: half of the old data may already be gone.
 func Ordered(directory string) (Record, bool) { return read(filepath.Join(directory, Marker)) }
 
 // Last returns the record of the last reset, if there was one.
@@ -123,26 +123,26 @@ func read(path string) (Record, bool) {
 	var r Record
 	text := make([]byte, maxRecordSize)
 	n, _ := file.Read(text)
-	_ = json.Unmarshal(text[:n], &r) // a damaged one is a record without words
+	_ = json.Unmarshal(text[:n], &r) // a damaged record is one without text
 	return r, true
 }
 
-// Plan says what goes. Of each folder only the content does: an empty one with its owner and
-// mode takes its place.
+// Plan says what to remove. Of each folder only the content is removed: an empty one with its
+// owner and mode takes its place.
 type Plan struct {
-	// Directory is the system helper's. All in it goes but the marker.
+	// Directory is the system helper's. Everything in it is removed except the marker.
 	Directory string
-	// Keys are the files that hold keys. They go first of all.
+	// Keys are the files that hold keys. They are removed first of all.
 	Keys []string
 	// Folders are put aside after that, in this order.
 	Folders []string
 	// Homes are, too. On a read-only system they hold nothing of the owner's, and stay.
 	Homes []string
-	// Files go as they are.
+	// Files are removed as they are.
 	Files []string
 }
 
-// parents are the directories in which folders lie aside.
+// parents are the directories in which folders are put aside.
 func (p Plan) parents() []string {
 	var parents []string
 	for _, folder := range slices.Concat(p.Folders, p.Homes) {
@@ -152,21 +152,21 @@ func (p Plan) parents() []string {
 	return slices.Compact(parents)
 }
 
-// discardTime is how long Finish itself removes what lies aside: a disk that is full of it
-// has room for a new Base then.
+// discardTime is how long Finish itself removes what was put aside, so that a full disk has space
+// for a new Base.
 const discardTime = 20 * time.Second
 
-// Finish does what was ordered, if anything was. It may be repeated.
+// Finish carries out the order, if there is one. It may be repeated.
 func Finish(p Plan) error {
 	if _, ordered := Ordered(p.Directory); !ordered {
 		return nil
 	}
 	if err := finish(p); err != nil {
-		return fmt.Errorf("finish the factory reset: %w; nothing of the Base starts before it is done, and each start tries again", err)
+		return fmt.Errorf("finish the factory reset: %w; no part of the Base starts until it is done, and each start tries again", err)
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), discardTime)
 	defer cancel()
-	_, _ = Discard(ctx, p) // what is left is removed later, and failed tries are told of then
+	_, _ = Discard(ctx, p) // the rest is removed later, and failures are reported then
 	return nil
 }
 
@@ -189,15 +189,15 @@ func finish(p Plan) error {
 	if err := emptyInPlace(context.Background(), p.Directory, Marker, record, ready); err != nil {
 		return err
 	}
-	// All of it is on the disk. This is the one step that makes it done.
+	// Everything is on the disk. Only this step makes the reset complete.
 	if err := os.Rename(filepath.Join(p.Directory, Marker), filepath.Join(p.Directory, record)); err != nil {
 		return err
 	}
 	return atomicfile.SyncDir(p.Directory)
 }
 
-// unlink removes a file, and has that on the disk when it returns. A folder in its place is no
-// file of ours: it goes with the one that it lies in.
+// unlink removes a file, and syncs the removal before it returns. A folder in its place is not a
+// file of ours: it is removed with the folder that contains it.
 func unlink(file string) error {
 	err := syscall.Unlink(file)
 	switch {

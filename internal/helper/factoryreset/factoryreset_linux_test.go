@@ -16,7 +16,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/state/killtest"
 )
 
-// The test binary is also what is killed.
+// The test binary is also the process that is killed.
 const (
 	roleVariable = "BITBOX_BASE_RESET_TEST_ROLE"
 	rootVariable = "BITBOX_BASE_RESET_TEST_ROOT"
@@ -65,14 +65,14 @@ func planIn(root string) Plan {
 	}
 }
 
-// old are the files of a Base that was used.
+// old are the files of a used Base.
 var old = []string{
 	"system/system.db", "system/system.db.lock", "system/generations/7/nginx.conf", "system/current", ".keep",
 	"middleware/middleware.db", "middleware/middleware.db.lock", "ssh/host_ed25519", "home/.bash_history", "home/deep/er/file",
 	"log/wtmp", "log/keep",
 }
 
-// keeps are those that are nobody's secret, and not in the plan.
+// keeps are files that are not secret, and not in the plan.
 var keeps = []string{".keep", "log/keep"}
 
 func used(t *testing.T) string {
@@ -87,7 +87,7 @@ func used(t *testing.T) string {
 	return root
 }
 
-// files lists what is there, without the files of this package and what lies aside.
+// files lists the files, without those of this package and what was put aside.
 func files(t *testing.T, root string) []string {
 	t.Helper()
 	var list []string
@@ -123,7 +123,7 @@ func same(a, b []string) bool {
 	return slices.Equal(slices.Sorted(slices.Values(a)), slices.Sorted(slices.Values(b)))
 }
 
-func TestAResetLeavesNothingOfTheOwnersAndTheFoldersThemselves(t *testing.T) {
+func TestAResetRemovesTheOwnersDataAndKeepsTheFolders(t *testing.T) {
 	root := used(t)
 	p := planIn(root)
 	if err := os.Chmod(p.Folders[1], 0o700|fs.ModeSetgid); err != nil {
@@ -160,7 +160,7 @@ func TestAResetLeavesNothingOfTheOwnersAndTheFoldersThemselves(t *testing.T) {
 	}
 }
 
-// A daemon that was taken over owns its folder, and may put links into it.
+// A compromised daemon owns its folder, and may put links into it.
 func TestAResetFollowsNoLinks(t *testing.T) {
 	root := used(t)
 	p := planIn(root)
@@ -189,7 +189,7 @@ func TestADamagedMarkerIsAnOrder(t *testing.T) {
 	}
 }
 
-// role is a process that does its part on a root of its own.
+// role is a process that does its part on its own root.
 func role(role, root string) *exec.Cmd {
 	command := exec.Command(os.Args[0])
 	command.Env = append(os.Environ(), roleVariable+"="+role, rootVariable+"="+root)
@@ -197,7 +197,7 @@ func role(role, root string) *exec.Cmd {
 	return command
 }
 
-func TestAPowerCutWhileItIsOrderedLeavesTheOldBaseOrTheOrder(t *testing.T) {
+func TestAPowerCutDuringTheOrderLeavesTheOldBaseOrTheOrder(t *testing.T) {
 	var root string
 	before, after := 0, 0
 	killtest.AtEachWrite(t, func(int) *exec.Cmd {
@@ -221,8 +221,8 @@ func TestAPowerCutWhileItIsOrderedLeavesTheOldBaseOrTheOrder(t *testing.T) {
 	}
 }
 
-// half tells whether a Base would start from what is there now, and something of
-// before would still be there.
+// half tells whether a Base would start from the present files while something of the old one is
+// still there.
 func half(t *testing.T, root string) bool {
 	t.Helper()
 	_, pending := Ordered(planIn(root).Directory)
@@ -252,9 +252,8 @@ func TestAPowerCutInTheMiddleIsFinishedAtTheNextBoot(t *testing.T) {
 	}
 }
 
-// The attack above can win: a reset that takes its marker away first is seen as
-// half a Base.
-func TestAPowerCutFindsAResetThatForgetsItsMarkerTooEarly(t *testing.T) {
+// The attack above can succeed: it detects a reset that removes its marker first.
+func TestAPowerCutDetectsAResetThatRemovesItsMarkerTooEarly(t *testing.T) {
 	var root string
 	found := 0
 	killtest.AtEachWrite(t, func(int) *exec.Cmd {

@@ -16,11 +16,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// levels is how deep an intruder nests folders. A path to the last one cannot be written: it
-// would be far longer than the kernel takes.
+// levels is how deep an intruder nests folders. A path to the last one would be far longer than
+// the kernel accepts.
 const levels = 100_000
 
-// nest makes folders in each other below a folder.
+// nest makes folders inside each other below a folder.
 func nest(t *testing.T, folder string, levels int) {
 	t.Helper()
 	directory, err := openDirectory(unix.AT_FDCWD, folder)
@@ -53,7 +53,7 @@ func crowd(t *testing.T, folder string, files int) {
 	}
 }
 
-// limited runs a role with few descriptors, and returns how much memory it had at most.
+// limited runs a role with few descriptors, and returns its peak memory.
 func limited(t *testing.T, name, root string) (kibibytes int64, err error) {
 	t.Helper()
 	command := exec.Command("prlimit", "--nofile=32", "--", os.Args[0])
@@ -66,16 +66,16 @@ func limited(t *testing.T, name, root string) (kibibytes int64, err error) {
 	return command.ProcessState.SysUsage().(*syscall.Rusage).Maxrss, nil
 }
 
-// maxMemory is what taking apart may need, whatever it is that is taken apart: most of it is Go's
-// own, for this test binary.
+// maxMemory is what taking apart may need, whatever is taken apart: most of it is Go's own, for
+// this test binary.
 const maxMemory = 48 << 10 // KiB
 
-// Whoever took a daemon over leaves folders nested without end, or files without number. The
-// reset puts them aside without a look at them, and they are taken apart with a few descriptors.
-func TestAResetIsNotHeldUpByWhatAnIntruderLeaves(t *testing.T) {
+// An intruder in a daemon leaves folders nested without end, or files without number. The reset
+// puts them aside without reading them, and takes them apart with a few descriptors.
+func TestFilesOfAnIntruderDoNotDelayAReset(t *testing.T) {
 	for name, leave := range map[string]func(*testing.T, string, int){"nested folders": nest, "many files": crowd} {
 		t.Run(name, func(t *testing.T) {
-			// In memory: what is asked is whether it can be done, not how fast a disk is.
+			// In memory: the question is whether it can be done, not how fast a disk is.
 			t.Setenv("TMPDIR", "/dev/shm")
 			root := used(t)
 			p := planIn(root)
@@ -90,7 +90,7 @@ func TestAResetIsNotHeldUpByWhatAnIntruderLeaves(t *testing.T) {
 			if got := files(t, root); !same(got, keeps) {
 				t.Errorf("it left %v", got)
 			}
-			// It has not gone through them: all is there still.
+			// It has not gone through them: everything is still there.
 			lying := aside(t, root)
 			for _, folder := range lying {
 				if entries, err := os.ReadDir(folder); err != nil || len(entries) == 0 {
@@ -115,21 +115,21 @@ func TestAResetIsNotHeldUpByWhatAnIntruderLeaves(t *testing.T) {
 	}
 }
 
-// The attack works on what holds a descriptor for each level.
-func TestNestedFoldersHoldUpWhatDescendsIntoThem(t *testing.T) {
+// The attack works on code that holds a descriptor for each level.
+func TestNestedFoldersDefeatARecursiveRemoval(t *testing.T) {
 	root := used(t)
 	folder := planIn(root).Folders[0]
 	nest(t, folder, levels/100)
 	if _, err := limited(t, "os.RemoveAll", root); err == nil {
 		t.Error("os.RemoveAll removed them with few descriptors: the attack shows nothing")
 	}
-	if err := emptyInPlace(context.Background(), folder); err != nil { // or the test's own end would fail as well
+	if err := emptyInPlace(context.Background(), folder); err != nil { // or the end of the test would fail as well
 		t.Fatal(err)
 	}
 }
 
-// usedUp is a child in a mount namespace of its own: on a small file system somebody uses up all
-// inodes and all room, and then the reset is ordered and finished.
+// usedUp is a child in its own mount namespace: on a small file system an attacker uses up all
+// inodes and all space, and then the reset is ordered and finished.
 func usedUp(root string, prepared bool) error {
 	if err := unix.Mount("reset-test", root, "tmpfs", 0, "nr_inodes=200,size=1m"); err != nil {
 		return err
@@ -190,7 +190,7 @@ func TestAResetNeedsNoInodeAndNoRoom(t *testing.T) {
 	if out, err := run("used up"); err != nil {
 		t.Errorf("%v: %s", err, out)
 	}
-	// Without the file that is made before, there is no inode for the order.
+	// Without the file that is prepared in advance, there is no inode for the order.
 	if out, err := run("used up, unprepared"); err == nil || !strings.Contains(out, "no space left") {
 		t.Errorf("without its file the order succeeds, so this test shows nothing: %v %s", err, out)
 	}

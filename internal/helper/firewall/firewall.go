@@ -20,16 +20,16 @@ import (
 	"strings"
 )
 
-// Users that have rules of their own.
+// Users that have their own rules.
 const (
 	ProxyUser      = "www-data"    // NGINX
 	MiddlewareUser = "bitbox-base" // has no network at all; see its unit
 	MDNSUser       = "avahi"
 )
 
-// Limits on what one address may ask of a port, before any of our processes
-// is woken. An address is one IPv4 address, or an IPv6 /64: a network gives
-// each of its hosts as many IPv6 addresses as it likes.
+// Limits on what one address may ask of a port, before any of our processes is woken. An address
+// is one IPv4 address, or an IPv6 /64: a network gives each of its hosts as many IPv6 addresses
+// as it likes.
 const (
 	// HeldConnections is how many TCP connections an address may hold to one
 	// port. Apps need one each.
@@ -38,15 +38,15 @@ const (
 	// opens to a port.
 	NewPerSecond = 20
 	NewBurst     = 40
-	// SSHHeldConnections and SSHNewPerMinute are the same for SSH, where
-	// nobody has a reason to come often.
+	// SSHHeldConnections and SSHNewPerMinute are the same for SSH, which nobody needs to open
+	// often.
 	SSHHeldConnections = 4
 	SSHNewPerMinute    = 20
 )
 
-// Limits on other packets, for each sender. A limit for all senders together would let
-// one neighbour use it up and silence the Base for the others. On IPv6 each address of
-// the link counts for itself here: they all are of one /64.
+// Limits on other packets, for each sender. If all senders shared a limit, one neighbour could
+// use it up and silence the Base for the others. On IPv6 each address of the link counts
+// separately here: they are all from one /64.
 const (
 	// MDNSPerSecond and MDNSBurst bound questions to the mDNS group.
 	MDNSPerSecond = 50
@@ -75,36 +75,36 @@ const (
 // iptables-save prints the number.
 const igmp = 2
 
-// Egress lets one user's processes begin to talk to one port of anybody, or to all
+// Egress lets one user's processes start conversations with one port of any host, or with all
 // ports of a part of the world.
 type Egress struct {
-	User     string   // a system user that exists; else the filter does not load, and nothing starts
+	User     string   // an existing system user; otherwise the filter does not load, and nothing starts
 	Protocol Protocol // TCP or UDP
-	// Port is the destination; 0 means all of them (tor and bitcoind), but of the
-	// internet only: a service that speaks to strangers must not scan the owner's home.
+	// Port is the destination. 0 means all ports (tor and bitcoind), but only of the internet: a
+	// service that talks to strangers must not scan the owner's home.
 	Port uint16
-	// Home means the owner's home in place of the internet: private and link-local
-	// addresses. Only with port 0.
+	// Home selects the owner's home instead of the internet: private and link-local addresses.
+	// Only with port 0.
 	Home bool
 }
 
-// Policy is what the packet filter has to allow beside what every Base needs.
+// Policy is what the packet filter allows in addition to what every Base needs.
 type Policy struct {
 	// Entry is the TCP port of the single entry (NGINX). Required.
 	Entry uint16
-	// Extra are TCP ports of extra APIs that have a port of their own.
+	// Extra are the TCP ports of extra APIs that have their own port.
 	Extra []uint16
 	// SSH is the port of sshd while it is leased; 0 means closed.
 	SSH uint16
-	// Upstream are the TCP ports on loopback that NGINX may connect to. It
-	// reaches nothing else, neither on loopback nor outside.
+	// Upstream are the TCP ports on loopback that NGINX may connect to. It can reach nothing
+	// else, neither on loopback nor outside.
 	Upstream []uint16
-	// Egress is what the posture opens outwards beside the Base's own needs.
+	// Egress is what the posture opens outwards in addition to the Base's own needs.
 	Egress []Egress
 }
 
-// ownEgress is what a Debian that keeps itself current and in time needs.
-// NGINX and the Middleware are not in it: they begin no connection.
+// ownEgress is what Debian needs for its updates and its clock. NGINX and the Middleware are not
+// in it: they start no connection.
 var ownEgress = []Egress{
 	{User: "_apt", Protocol: TCP, Port: 53}, {User: "_apt", Protocol: UDP, Port: 53}, // names, where no local resolver answers
 	{User: "_apt", Protocol: TCP, Port: 80}, {User: "_apt", Protocol: TCP, Port: 443}, // Debian's mirrors
@@ -119,8 +119,7 @@ type Rules struct {
 	V6 string // for ip6tables-restore
 }
 
-// Render writes the rules of a policy. It fails if a port or a user in it
-// cannot be.
+// Render writes the rules of a policy. It fails if a port or a user in it is invalid.
 func Render(p Policy) (Rules, error) {
 	if err := p.check(); err != nil {
 		return Rules{}, err
@@ -158,16 +157,16 @@ func (p Policy) check() error {
 		}
 		switch e.User {
 		case ProxyUser, MiddlewareUser:
-			return fmt.Errorf("render the packet filter: %s faces strangers and may begin no connection", e.User)
+			return fmt.Errorf("render the packet filter: %s faces strangers and may not start any connection", e.User)
 		case "root":
-			return errors.New("render the packet filter: root would stand for every service that has no user of its own; give it one")
+			return errors.New("render the packet filter: root would stand for every service without its own user; give the service a user")
 		}
 	}
 	return nil
 }
 
-// checkUser accepts what adduser(8) gives a system user, so that a name can
-// neither end a rule nor be taken for a number.
+// checkUser accepts what adduser(8) gives a system user, so a name can neither end a rule nor be
+// taken for a number.
 func checkUser(name string) error {
 	valid := name != "" && len(name) <= 32
 	for i, r := range name {
@@ -187,7 +186,7 @@ type family struct {
 	refusal string
 	// mask is the part of an address that counts as one peer.
 	mask string
-	// ratePeer is the same for hashlimit; empty is a whole address.
+	// ratePeer is the same for hashlimit; empty means a whole address.
 	ratePeer string
 	// mdns is the multicast group of RFC 6762.
 	mdns string
@@ -195,9 +194,9 @@ type family struct {
 	dhcpServer int
 	// home are the addresses of private networks and of links: RFC 1918, 3927, 4193, 4291.
 	home []string
-	// elsewhere are further ones that are not the internet: what providers share (RFC
-	// 6598), this host, loopback, multicast, reserved ones. Of IPv6 it is all but global
-	// unicast (2000::/3), IPv4 behind a translator (64:ff9b::/96) too, which may lead home.
+	// elsewhere are further addresses that are not the internet: those that providers share (RFC
+	// 6598), this host, loopback, multicast, reserved ones. For IPv6 it is everything but global
+	// unicast (2000::/3), including IPv4 behind a translator (64:ff9b::/96), which may lead home.
 	elsewhere []string
 }
 
@@ -211,7 +210,7 @@ var (
 		elsewhere:  []string{"::/3", "4000::/2", "8000::/1"}}
 )
 
-// Chains of our own, which the rules of an Egress with all ports lead to.
+// Our own chains, which the rules of an Egress with all ports lead to.
 const (
 	chainInternet = "INTERNET"
 	chainHome     = "HOME"
@@ -246,25 +245,25 @@ func render(p Policy, f family) string {
 		for kind := 134; kind <= 136; kind++ {
 			b.line("-A INPUT -p ipv6-icmp -m icmp6 --icmpv6-type %d -m hl --hl-eq 255 -j ACCEPT", kind)
 		}
-		b.comment("Ping, for who looks for a fault in the network.")
+		b.comment("Ping, to find faults in the network.")
 		b.line("-A INPUT -p ipv6-icmp -m icmp6 --icmpv6-type 128 %s -j ACCEPT", eachSender("ping", PingPerSecond, PingBurst))
-		b.comment("What a DHCPv6 server answers to a multicast. It may do so from a global address.")
+		b.comment("A DHCPv6 server's answer to a multicast. It may come from a global address.")
 		b.line("-A INPUT -d fe80::/10 -p udp -m udp --dport 546 %s -j ACCEPT", eachSender("dhcpv6", DHCPv6PerSecond, DHCPv6Burst))
 	} else {
 		b.comment("Switches forward mDNS only to hosts that answer their multicast queries: to all groups, and to this one.")
 		for _, group := range []string{"224.0.0.1/32", f.mdns} {
 			b.line("-A INPUT -d %s -p %d -j ACCEPT", group, igmp)
 		}
-		b.comment("Ping, for who looks for a fault in the network.")
+		b.comment("Ping, to find faults in the network.")
 		b.line("-A INPUT -p icmp -m icmp --icmp-type 8 %s -j ACCEPT", eachSender("ping", PingPerSecond, PingBurst))
-		// No rule for DHCPv4: clients hear the answers to their broadcasts on
-		// packet sockets, before this filter, and those to a renewal are answers.
+		// No rule for DHCPv4: clients hear the answers to their broadcasts on packet sockets,
+		// before this filter, and those to a renewal are answers.
 	}
 
 	b.comment("mDNS, on its multicast group only.")
 	b.line("-A INPUT -d %s -p udp -m udp --dport 5353 %s -j ACCEPT", f.mdns, eachSender("mdns", MDNSPerSecond, MDNSBurst))
 
-	b.comment("The entry, and extra APIs with a port of their own.")
+	b.comment("The entry, and extra APIs with their own port.")
 	for _, port := range append([]uint16{p.Entry}, sorted(p.Extra)...) {
 		b.open(f, port, HeldConnections, strconv.Itoa(NewPerSecond)+"/sec", NewBurst)
 	}
@@ -273,23 +272,23 @@ func render(p Policy, f family) string {
 		b.open(f, p.SSH, SSHHeldConnections, strconv.Itoa(SSHNewPerMinute)+"/min", SSHNewPerMinute)
 	}
 
-	// A chain ends in a rule, whatever its policy is: when the kernel replaces a
-	// table, the new chain has its rules a moment before it has its policy, and
-	// until then what no rule matches is accepted (nft_chain_commit_drop_policy in
-	// Linux's nf_tables_api.c; test/stage shows it).
+	// A chain ends in a rule, whatever its policy is: when the kernel replaces a table, the new
+	// chain has its rules a moment before it has its policy. Until then the kernel accepts
+	// packets that match no rule (nft_chain_commit_drop_policy in Linux's nf_tables_api.c;
+	// test/stage shows it).
 	b.comment("Everything else. The policy alone would let packets through while rules are replaced.")
 	b.line("-A INPUT -j DROP")
 	b.line("-A FORWARD -j DROP")
 
-	b.comment("Proxy and mDNS face strangers: even on loopback they begin only what they are there for.")
+	b.comment("Proxy and mDNS face strangers: even on loopback they may start only what they need.")
 	for _, port := range sorted(p.Upstream) {
 		b.line("-A OUTPUT -o lo -p tcp -m owner --uid-owner %s -m conntrack --ctstate NEW -m tcp --dport %d -j ACCEPT", ProxyUser, port)
 	}
 	for _, user := range []string{ProxyUser, MDNSUser} {
 		b.line("-A OUTPUT -o lo -m owner --uid-owner %s -m conntrack --ctstate NEW -j REJECT --reject-with %s", user, f.refusal)
 	}
-	// A question for a name carries out whatever the name says.
-	b.comment("The resolver on loopback answers those who may go out, and nobody else.")
+	// The name in a question can carry data out.
+	b.comment("The resolver on loopback answers users who may go out, and no others.")
 	for _, user := range p.resolving() {
 		for _, protocol := range []Protocol{TCP, UDP} {
 			b.line("-A OUTPUT -o lo -p %s -m owner --uid-owner %s -m %s --dport 53 -j ACCEPT", protocol, user, protocol)
@@ -345,7 +344,7 @@ func render(p Policy, f family) string {
 		}
 	}
 	if internet {
-		b.comment("The internet: what is neither the owner's home nor anything special.")
+		b.comment("The internet: everything except the owner's home and special ranges.")
 		for _, network := range slices.Concat(f.home, f.elsewhere) {
 			b.line("-A %s -d %s -j REJECT --reject-with %s", chainInternet, network, f.refusal)
 		}
@@ -376,7 +375,7 @@ func eachSender(name string, perSecond, burst int) string {
 		burst, name)
 }
 
-// resolving are the users who may ask for names outside, sorted: they may ask the resolver here.
+// resolving are the users who may resolve names outside, sorted: they may ask the resolver here.
 func (p Policy) resolving() []string {
 	var users []string
 	for _, e := range slices.Concat(ownEgress, p.Egress) {
@@ -393,9 +392,9 @@ type builder struct{ strings.Builder }
 func (b *builder) line(format string, args ...any) { fmt.Fprintf(b, format+"\n", args...) }
 func (b *builder) comment(text string)             { b.line("# %s", text) }
 
-// open accepts new connections to a port, within limits per peer. Only a
-// first SYN is new: the kernel would otherwise take a stray ACK for the middle
-// of a connection it has not seen, and let a scanner have its answer.
+// open accepts new connections to a port, within limits per peer. Only a first SYN is new:
+// otherwise the kernel would take a stray ACK for the middle of a connection that it has not seen,
+// and answer a scanner.
 func (b *builder) open(f family, port uint16, held int, rate string, burst int) {
 	syn := fmt.Sprintf("-A INPUT -p tcp -m tcp --dport %d --tcp-flags FIN,SYN,RST,ACK SYN", port)
 	b.line("%s -m connlimit --connlimit-above %d --connlimit-mask %s --connlimit-saddr -j DROP", syn, held, f.mask)

@@ -16,7 +16,7 @@ import (
 	"pgregory.net/rapid"
 )
 
-var update = flag.Bool("update", false, "write the golden files anew")
+var update = flag.Bool("update", false, "rewrite the golden files")
 
 var policies = map[string]firewall.Policy{
 	"closed": {Entry: 8845},
@@ -53,22 +53,22 @@ func TestRulesAreAsReviewed(t *testing.T) {
 	}
 }
 
-// refuseRest is a rule that decides whatever is left.
+// refuseRest is a rule that decides about everything that is left.
 var refuseRest = regexp.MustCompile(`^-A \S+ -j (DROP|REJECT --reject-with \S+)$`)
 
 // home are the addresses of private networks and of links.
 const home = `(10\.0\.0\.0/8|172\.16\.0\.0/12|192\.168\.0\.0/16|169\.254\.0\.0/16|fc00::/7|fe80::/10)`
 
-// unicastAnswer is the one rule that asks for a source port: Avahi's own, of what leaves.
+// unicastAnswer is the only rule that matches a source port: Avahi's own, of outgoing packets.
 const unicastAnswer = `-d ` + home + ` -p udp -m owner --uid-owner avahi -m udp --sport 5353 -m hashlimit --hashlimit-upto 10/sec --hashlimit-burst 20 --hashlimit-mode dstip --hashlimit-name mdnsanswer`
 
 var isUnicastAnswer = regexp.MustCompile(`^-A OUTPUT ` + unicastAnswer + ` -j ACCEPT$`)
 
-// globalLimit matches a limit that all senders share: one of them can use it up.
+// globalLimit matches a limit that all senders share, so one of them can use it up.
 var globalLimit = regexp.MustCompile(` -m limit `)
 
-// loopholes returns the lines that no policy may ever lead to. It knows
-// nothing of how they are rendered.
+// loopholes returns the lines that no policy may ever produce. It does not know how they are
+// rendered.
 func loopholes(rules string, p firewall.Policy) []string {
 	open := append(slices.Clone(p.Extra), p.Entry)
 	if p.SSH != 0 {
@@ -136,8 +136,8 @@ func loopholes(rules string, p firewall.Policy) []string {
 	return append(found, waysHome(rules)...)
 }
 
-// waysHome returns what the chain for the internet lets through that is not the
-// internet. It asks the rules as the kernel does, packet by packet.
+// waysHome returns which addresses outside the internet the chain for the internet lets through.
+// It evaluates the rules packet by packet, as the kernel does.
 func waysHome(rules string) (found []string) {
 	chain := regexp.MustCompile(`(?m)^-A INTERNET(?: -d (\S+))? -j (\S+)`).FindAllStringSubmatch(rules, -1)
 	if len(chain) == 0 {
@@ -224,9 +224,9 @@ func TestLoopholesAreFound(t *testing.T) {
 		"proxy goes out": strings.Replace(rules.V4, "COMMIT",
 			"-A OUTPUT -p tcp -m owner --uid-owner www-data -j ACCEPT\nCOMMIT", 1),
 		"routed packets": strings.Replace(rules.V4, "COMMIT", "-A FORWARD -j ACCEPT\nCOMMIT", 1),
-		"a private network is the internet": strings.Replace(rules.V4,
+		"a private network counts as internet": strings.Replace(rules.V4,
 			"-A INTERNET -d 172.16.0.0/12 -j REJECT --reject-with icmp-port-unreachable\n", "", 1),
-		"a shared one is": strings.Replace(rules.V4,
+		"a shared range counts as internet": strings.Replace(rules.V4,
 			"-A INTERNET -d 100.64.0.0/10 -j REJECT --reject-with icmp-port-unreachable\n", "", 1),
 		"a service goes everywhere": strings.Replace(rules.V4, "-m owner --uid-owner debian-tor -j INTERNET",
 			"-m owner --uid-owner debian-tor -j ACCEPT", 1),

@@ -10,12 +10,12 @@ import (
 	"strings"
 )
 
-// Difference is a line in which the live filter is not what was rendered.
+// Difference is a line in which the live filter differs from the rendered one.
 type Difference struct {
 	// Line is a rule or a chain's policy, as iptables-save prints it.
 	Line string
-	// Missing tells that the line should be there and is not; else it is
-	// there and should not be.
+	// Missing tells that the line should be there and is not; otherwise it is there and should
+	// not be.
 	Missing bool
 }
 
@@ -31,12 +31,11 @@ var (
 	counters = regexp.MustCompile(`^(:\S+ \S+) \[\d+:\d+\]$`)
 )
 
-// Diff compares a rendered file with the output of iptables-save (or
-// ip6tables-save) and returns where they differ; nil means nowhere. Order
-// counts: a filter with the right rules in another order is another filter,
-// and is reported as such. Tables beside "filter" are differences too.
+// Diff compares a rendered file with the output of iptables-save (or ip6tables-save) and returns
+// the differences; nil means none. Order counts: a filter with the right rules in another order
+// is another filter, and is reported. Tables other than "filter" are differences too.
 //
-// The live filter shows users by number; uid gives the number of a name.
+// The live filter shows users by number; uid returns the number of a name.
 func Diff(rendered, live string, uid func(name string) (int, error)) ([]Difference, error) {
 	var failure error
 	numbered := uidOwner.ReplaceAllStringFunc(rendered, func(match string) string {
@@ -73,10 +72,10 @@ func Diff(rendered, live string, uid func(name string) (int, error)) ([]Differen
 		}
 	}
 	if differences == nil {
-		// The same lines: name the first that is out of place.
+		// The lines are the same: name the first that is out of place.
 		for i := range want {
 			if want[i] != got[i] {
-				return []Difference{{Line: got[i] + "   (out of its place: the order differs)"}}, nil
+				return []Difference{{Line: got[i] + "   (out of place: the order differs)"}}, nil
 			}
 		}
 	}
@@ -96,17 +95,17 @@ func significant(text string) []string {
 	return lines
 }
 
-// Ban tables: what fail2ban's nftables-multiport action makes.
+// Ban tables: those that fail2ban's nftables-multiport action makes.
 const (
 	BanTable  = "f2b-table"
 	banFamily = "inet"
 	banChain  = "f2b-chain"
 )
 
-// ForeignTables reads `nft -j list ruleset` and returns a sentence for each
-// thing in it that is not ours: what could let packets past the filter, or
-// turn them elsewhere, without showing in iptables-save. Ours are the tables
-// behind iptables and ip6tables, and fail2ban's, which may only refuse.
+// ForeignTables reads `nft -j list ruleset` and returns a sentence for each thing that is not
+// ours: anything that could let packets past the filter or redirect them without showing in
+// iptables-save. Ours are the tables behind iptables and ip6tables, and fail2ban's, which may
+// only refuse.
 func ForeignTables(ruleset []byte) ([]string, error) {
 	var document struct {
 		Objects []map[string]json.RawMessage `json:"nftables"`
@@ -132,7 +131,7 @@ func ForeignTables(ruleset []byte) ([]string, error) {
 	return foreign, nil
 }
 
-// nftObject has what the kinds of objects have in common that matters here.
+// nftObject has the common fields of the kinds of objects.
 type nftObject struct {
 	Family string                       `json:"family"`
 	Table  string                       `json:"table"`
@@ -162,7 +161,7 @@ func foreignObject(kind string, raw json.RawMessage) (string, error) {
 	filter := (o.Family == "ip" || o.Family == "ip6") && table == "filter"
 	if !ban && !filter {
 		if kind != "table" {
-			return "", nil // said once, of its table
+			return "", nil // reported once, with its table
 		}
 		return fmt.Sprintf("a foreign table: %s %s", o.Family, table), nil
 	}
@@ -187,7 +186,7 @@ func foreignObject(kind string, raw json.RawMessage) (string, error) {
 		}
 	case kind == "rule" && ban:
 		if !refusesOnly(o.Expr) {
-			return fmt.Sprintf("a rule in %s %s does more than to refuse banned addresses", o.Family, table), nil
+			return fmt.Sprintf("a rule in %s %s does more than refuse banned addresses", o.Family, table), nil
 		}
 	case kind == "set" && ban, kind == "rule" && filter:
 	default:
@@ -196,8 +195,7 @@ func foreignObject(kind string, raw json.RawMessage) (string, error) {
 	return "", nil
 }
 
-// refusesOnly tells whether a rule looks at packets and drops or rejects them,
-// nothing else.
+// refusesOnly tells whether a rule only matches packets and drops or rejects them.
 func refusesOnly(expressions []map[string]json.RawMessage) bool {
 	refuses := false
 	for _, expression := range expressions {
@@ -214,9 +212,9 @@ func refusesOnly(expressions []map[string]json.RawMessage) bool {
 	return refuses
 }
 
-// ForeignLegacy reads the output of iptables-legacy-save or
-// ip6tables-legacy-save and returns the lines that make a difference. The
-// kernel asks that older filter beside the one we use; it must be empty.
+// ForeignLegacy reads the output of iptables-legacy-save or ip6tables-legacy-save and returns the
+// lines that have an effect. The kernel applies that older filter in addition to ours; it must be
+// empty.
 func ForeignLegacy(save string) []string {
 	var foreign []string
 	for _, line := range significant(save) {

@@ -18,8 +18,8 @@ func uid(name string) (int, error) {
 	return 0, fmt.Errorf("no user %s", name)
 }
 
-// live is what iptables-save prints after a load of the rules, for the needs
-// of this test; test/stage compares with the real one.
+// live is the output of iptables-save after a load of the rules, as far as this test needs it;
+// test/stage compares with the real one.
 func live(rules string) string {
 	text := strings.ReplaceAll(rules, "DROP [0:0]", "DROP [17:2940]")
 	for _, name := range []string{"root", "www-data", "avahi", "_apt", "systemd-network", "systemd-resolve", "systemd-timesync"} {
@@ -55,7 +55,7 @@ func TestADriftedFilterIsFound(t *testing.T) {
 		"order":              strings.Join(swapped, "\n"),
 		"a rule twice":       strings.Replace(good, "-A INPUT -i lo -j ACCEPT\n", "-A INPUT -i lo -j ACCEPT\n-A INPUT -i lo -j ACCEPT\n", 1),
 		"another table":      good + "*nat\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING -p tcp -m tcp --dport 8845 -j REDIRECT --to-ports 22\nCOMMIT\n",
-		"a user exchanged":   strings.Replace(good, "--uid-owner 42 ", "--uid-owner 33 ", 1),
+		"another user":       strings.Replace(good, "--uid-owner 42 ", "--uid-owner 33 ", 1),
 		"a limit loosened":   strings.Replace(good, "--connlimit-above 16", "--connlimit-above 1600", 1),
 		"a comment hides it": strings.Replace(good, "COMMIT", `-A INPUT -m comment --comment "# x" -j ACCEPT`+"\nCOMMIT", 1),
 	} {
@@ -96,7 +96,7 @@ func TestRulesThatIptablesDoesNotShowAreFound(t *testing.T) {
 		"notrack in ban chain":   `{"rule": {"family": "inet", "table": "f2b-table", "chain": "f2b-chain", "handle": 9, "expr": [{"notrack": null}]}}`,
 		"accept in ban chain":    `{"rule": {"family": "inet", "table": "f2b-table", "chain": "f2b-chain", "handle": 9, "expr": [{"match": {}}, {"accept": null}]}}`,
 		"flowtable":              `{"flowtable": {"family": "ip", "name": "ft", "table": "filter", "handle": 9, "hook": "ingress", "prio": 0, "dev": "eth0"}}`,
-		"table that is dormant":  `{"table": {"family": "ip", "name": "filter", "handle": 9, "flags": ["dormant"]}}`,
+		"dormant table":          `{"table": {"family": "ip", "name": "filter", "handle": 9, "flags": ["dormant"]}}`,
 		"object of unknown kind": `{"ct helper": {"family": "inet", "name": "x", "table": "f2b-table", "handle": 9, "type": "ftp"}}`,
 	} {
 		ruleset := strings.TrimSuffix(ownTables, "]}") + "," + object + "]}"

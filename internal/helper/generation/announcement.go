@@ -10,8 +10,8 @@ import (
 
 // Announcement is what Avahi tells the local network.
 type Announcement struct {
-	// Name is the Base's, at most 63 bytes (RFC 6763, section 4.1.1). Avahi
-	// changes it itself if another machine has it.
+	// Name is the Base's, at most 63 bytes (RFC 6763, section 4.1.1). Avahi changes it if another
+	// machine has it.
 	Name string
 	Port uint16
 	// TXT are the "key=value" strings of docs/protocol.md.

@@ -34,35 +34,34 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/sshkey"
 )
 
-// Where things stand on the appliance. The units and the static configuration
-// in packaging/ name the same paths; a test compares them.
+// Paths on the appliance. The units and the static configuration in packaging/ use the same
+// paths; a test compares them.
 const (
-	// StateDirectory is the system helper's. Only root writes there; everybody
-	// may enter, for a generation holds no secret and servers that are not root read it.
+	// StateDirectory is the system helper's. Only root can write there; everybody may enter,
+	// because a generation holds no secret and servers that are not root read it.
 	StateDirectory = "/var/lib/bitbox-base/system"
-	// CertificateDirectory keeps the certificates of extra APIs. Root writes,
-	// NGINX's group reads.
+	// CertificateDirectory keeps the certificates of extra APIs. Root writes; NGINX's group
+	// reads.
 	CertificateDirectory = "/var/lib/bitbox-base/certificates"
 	// HostKey is sshd's only host key.
 	HostKey = "/var/lib/bitbox-base/ssh/host_ed25519"
-	// RuntimeDirectory has what does not outlive a reboot.
+	// RuntimeDirectory has files that do not outlive a reboot.
 	RuntimeDirectory = "/run/bitbox-base"
 	// MiddlewareSocket is where NGINX hands connections to the Middleware.
 	MiddlewareSocket = RuntimeDirectory + "/middleware.sock"
 	// SystemSocket is where the system helper takes requests.
 	SystemSocket = RuntimeDirectory + "/system.sock"
-	// SSHLease is the file without which the SSH unit does not start. It is
-	// gone after a reboot, and with it SSH.
+	// SSHLease is the file without which the SSH unit does not start. A reboot removes it, and so
+	// ends SSH.
 	SSHLease = RuntimeDirectory + "/ssh-lease"
-	// AnnouncementFile is what Avahi announces; RenderAnnouncement writes it.
-	// It is no part of a generation: it opens nothing, and changes with each start
-	// and each pairing window.
+	// AnnouncementFile is what Avahi announces; RenderAnnouncement writes it. It is not part of a
+	// generation: it opens nothing, and changes with each start and each pairing window.
 	AnnouncementFile = RuntimeDirectory + "/announcement/bitbox-base.service"
 	// ProxyPIDFile is NGINX's.
 	ProxyPIDFile = "/run/bitbox-base-nginx/nginx.pid"
 )
 
-// The units. The system helper starts no other.
+// The units. The system helper starts no others.
 const (
 	FirewallUnit   = "bitbox-base-firewall.service"
 	MiddlewareUnit = "bitbox-base-middleware.service"
@@ -73,11 +72,11 @@ const (
 	PortsUnit      = "bitbox-base-ports.service"
 )
 
-// ProxyUser is the user as whom NGINX runs, and PortsUnit, which holds its ports.
+// ProxyUser is the user of NGINX and of PortsUnit, which holds NGINX's ports.
 const ProxyUser = firewall.ProxyUser
 
-// HeldPorts are the addresses that NGINX can come to listen on, whatever the posture: the
-// kinds of extra APIs and their ports are constant.
+// HeldPorts are all addresses that NGINX may ever listen on, whatever the posture: the kinds of
+// extra APIs and their ports are constant.
 func HeldPorts() []netip.AddrPort {
 	var own []uint16
 	for _, extra := range posture.Extras {
@@ -86,8 +85,8 @@ func HeldPorts() []netip.AddrPort {
 	return proxy.Held(posture.EntryPort, own)
 }
 
-// PreflightUnits examine the candidate with the programs that would read it,
-// in an empty network of their own. Starting them fails if one finds a fault.
+// PreflightUnits check the candidate with the programs that would read it, in an empty network of
+// their own. Starting them fails if one finds a fault.
 var PreflightUnits = []string{
 	"bitbox-base-preflight-firewall.service",
 	"bitbox-base-preflight-nginx.service",
@@ -105,8 +104,7 @@ const (
 	AuthorizedKeys = "authorized_keys"
 )
 
-// Current returns the path of a file of the generation in force, as the servers
-// name it.
+// Current returns the path of a file of the generation in force, as the servers use it.
 func Current(file string) string { return filepath.Join(StateDirectory, currentLink, file) }
 
 const (
@@ -120,9 +118,9 @@ var upstreams = map[posture.Kind]netip.AddrPort{
 	posture.KindElectrum: netip.MustParseAddrPort("127.0.0.1:50001"),
 }
 
-// serviceEgress names the user of each service that the posture can let out, and
-// where to: it may reach any TCP port there, since peers choose theirs, and ask for
-// names. The user must exist: otherwise the pre-flight finds that the rules do not load.
+// serviceEgress names the user of each service that the posture can let out, and where to: it may
+// reach any TCP port there, because peers choose theirs, and may resolve names. The user must
+// exist: otherwise the pre-flight finds that the rules do not load.
 var serviceEgress = map[posture.Service][]firewall.Egress{
 	posture.ServiceBitcoin:       internet("bitcoin"),
 	posture.ServiceLightning:     internet("lightning"),
@@ -139,26 +137,26 @@ func internet(user string) []firewall.Egress {
 // directory.
 type Files map[string]string
 
-// Machine is what of the machine decides how a posture is rendered.
+// Machine is what the rendering of a posture depends on in the machine.
 type Machine struct {
-	// NoIPv6: the kernel has none.
+	// NoIPv6: the kernel has no IPv6.
 	NoIPv6 bool
 }
 
 // ThisMachine asks the kernel.
 func ThisMachine() Machine {
-	// Both files are there in every network namespace, if the kernel has the family. Where
-	// /proc cannot be seen nothing is known, and IPv6 is not given up.
+	// Both files exist in every network namespace if the kernel has the family. Without access to
+	// /proc nothing is known, and IPv6 is assumed.
 	_, v4 := os.Stat("/proc/net/tcp")
 	_, v6 := os.Stat("/proc/net/tcp6")
 	return Machine{NoIPv6: v4 == nil && errors.Is(v6, fs.ErrNotExist)}
 }
 
-// Render is RenderFor a machine that has everything.
+// Render is RenderFor a machine with everything.
 func Render(e posture.Effective) (Files, error) { return RenderFor(e, Machine{}) }
 
-// RenderFor writes everything that e asks for. It fails if something in e is
-// unknown here or cannot be rendered; no part of it is usable then.
+// RenderFor writes everything that e asks for. It fails if something in e is unknown here or
+// cannot be rendered; then no part of the result is usable.
 func RenderFor(e posture.Effective, m Machine) (Files, error) {
 	web, err := ProxyFor(e)
 	if err != nil {
@@ -206,7 +204,7 @@ func ProxyFor(e posture.Effective) (proxy.Config, error) {
 		}
 		upstream, known := upstreams[endpoint.Kind]
 		if !known {
-			return proxy.Config{}, fmt.Errorf("render the posture: nothing is known behind the extra API %q", endpoint.Kind)
+			return proxy.Config{}, fmt.Errorf("render the posture: no service is known behind the extra API %q", endpoint.Kind)
 		}
 		api := proxy.API{Name: string(endpoint.Kind), Upstream: upstream}
 		if !endpoint.Shared {
@@ -262,8 +260,8 @@ func BansFor(e posture.Effective) bruteforce.Config {
 	return c
 }
 
-// SSHConfigFor returns what sshd has to do. It is the same whether SSH is on or
-// off: a unit, a port and a key file make the difference.
+// SSHConfigFor returns the configuration of sshd. It is the same whether SSH is on or off: a
+// unit, a port and a key file make the difference.
 func SSHConfigFor() sshaccess.Config {
 	return sshaccess.Config{HostKey: HostKey, AuthorizedKeys: Current(AuthorizedKeys)}
 }

@@ -14,7 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-var update = flag.Bool("update", false, "write the golden files anew")
+var update = flag.Bool("update", false, "rewrite the golden files")
 
 const keyLine = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIDvpxXGDAu0w+FUDIb/ygcy6q1chR7o1fzWvDDnfwJSA alice@laptop"
 
@@ -48,8 +48,8 @@ func render(t *testing.T, e posture.Effective) Files {
 	return files
 }
 
-// What SSH, an extra API and a service that may go out change, and nothing else.
-func TestWhatAnOwnerOpensIsAllThatChanges(t *testing.T) {
+// SSH, an extra API and a service that may go out change only what they should.
+func TestOpeningSomethingChangesNothingElse(t *testing.T) {
 	before, after := render(t, closed()), render(t, open(t))
 	b := &strings.Builder{}
 	for _, name := range []string{IPv4Rules, IPv6Rules, ProxyConfig, SSHConfig, AuthorizedKeys, BansDirectory + "/jail.conf"} {
@@ -77,7 +77,7 @@ func TestWhatAnOwnerOpensIsAllThatChanges(t *testing.T) {
 	if d := cmp.Diff(string(want), b.String()); d != "" {
 		t.Errorf("if that is meant, run go test -update and review it:\n%s", d)
 	}
-	// Endpoints come before the rest, and what is left of a lease is not rendered.
+	// Endpoints come before the rest, and the remaining time of a lease is not rendered.
 	later := open(t)
 	later.SSH.Remaining, later.Endpoints[1].Remaining = time.Minute, time.Minute
 	if d := cmp.Diff(after, render(t, later)); d != "" {
@@ -85,10 +85,10 @@ func TestWhatAnOwnerOpensIsAllThatChanges(t *testing.T) {
 	}
 }
 
-func TestEverythingAPostureCanNameIsKnownHere(t *testing.T) {
+func TestEachNameThatAPostureAllowsIsKnownHere(t *testing.T) {
 	for _, extra := range posture.Extras {
 		if _, known := upstreams[extra.Kind]; !known {
-			t.Errorf("nothing is known behind the extra API %q", extra.Kind)
+			t.Errorf("no service is known behind the extra API %q", extra.Kind)
 		}
 	}
 	for _, service := range posture.Services {
@@ -98,7 +98,7 @@ func TestEverythingAPostureCanNameIsKnownHere(t *testing.T) {
 	}
 }
 
-func TestWhatIsUnknownIsRefused(t *testing.T) {
+func TestUnknownNamesAreRefused(t *testing.T) {
 	for name, change := range map[string]func(*posture.Effective){
 		"an extra API": func(e *posture.Effective) {
 			e.Endpoints = append(e.Endpoints, posture.Endpoint{Kind: "web", Port: 443})

@@ -16,26 +16,25 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/atomicfile"
 )
 
-// Modes of what is written. Servers that are not root read it, and it holds no
-// secret; only its owner, root, may write.
+// Modes of the written files. Servers that are not root read them, and they hold no secret; only
+// their owner, root, may write.
 const (
 	directoryMode fs.FileMode = 0o755
 	fileMode      fs.FileMode = 0o644
 )
 
-// maxFileSize bounds what is read back of one file, in bytes.
+// maxFileSize bounds how much of one file is read back, in bytes.
 const maxFileSize = 1 << 20
 
 // ErrNone says that no generation is in force.
 var ErrNone = errors.New("no generation is in force")
 
-// Store keeps generations in a directory. Its methods must not be called at the
-// same time; a crash in the middle of one leaves the generation in force whole,
-// and the next call clears up.
+// Store keeps generations in a directory. Its methods must not be called concurrently. A crash
+// during one of them leaves the generation in force intact, and the next call cleans up.
 type Store struct {
 	directory string
-	// fail, in tests, is called before each step that reaches the disk, with
-	// its name; an error ends the work there as a power cut would.
+	// fail, in tests, is called before each step that writes to the disk, with its name; an error
+	// ends the work there like a power cut.
 	fail func(step string) error
 }
 
@@ -45,9 +44,8 @@ func NewStore(directory string) *Store {
 	return &Store{directory: directory, fail: func(string) error { return nil }}
 }
 
-// Write puts files on disk as the generation number, and makes it the candidate.
-// What is in force does not change. A generation that is in force cannot be
-// written again; any other of that number is replaced.
+// Write stores files on disk as generation number, and makes it the candidate. The generation in
+// force does not change, and cannot be written again; any other of that number is replaced.
 func (s *Store) Write(number uint64, files Files) error {
 	if err := s.write(number, files); err != nil {
 		return fmt.Errorf("write generation %d of the configuration: %w", number, err)
@@ -116,7 +114,7 @@ func (s *Store) makeDirectory(path string) error {
 	if err := os.MkdirAll(path, directoryMode); err != nil {
 		return err
 	}
-	// The process's umask may have taken something away.
+	// The process's umask may have removed permissions.
 	return os.Chmod(path, directoryMode)
 }
 
@@ -132,8 +130,8 @@ func (s *Store) remove(paths ...string) error {
 	return nil
 }
 
-// Switch puts the generation number in force, by one rename. It must have been
-// written. Servers read it at their next start or reload.
+// Switch puts the generation number in force, by one rename. It must have been written before.
+// Servers read it at their next start or reload.
 func (s *Store) Switch(number uint64) error {
 	directory := filepath.Join(s.directory, generationsDir, directoryName(number))
 	if info, err := os.Lstat(directory); err != nil || !info.IsDir() {
@@ -145,7 +143,7 @@ func (s *Store) Switch(number uint64) error {
 	return nil
 }
 
-// link makes the link called name point at a generation, at once and durably.
+// link makes the link called name point at a generation, atomically and durably.
 func (s *Store) link(name string, number uint64) error {
 	path := filepath.Join(s.directory, name)
 	temporary := path + ".new"
@@ -155,7 +153,7 @@ func (s *Store) link(name string, number uint64) error {
 	if err := s.fail("prepare " + name); err != nil {
 		return err
 	}
-	// Relative, so that it holds wherever the directory is mounted.
+	// Relative, so that it works wherever the directory is mounted.
 	if err := os.Symlink(filepath.Join(generationsDir, directoryName(number)), temporary); err != nil {
 		return err
 	}
@@ -184,17 +182,17 @@ func (s *Store) Current() (uint64, error) {
 	}
 	number, err := strconv.ParseUint(strings.TrimPrefix(target, generationsDir+"/"), 10, 64)
 	if err != nil || target != filepath.Join(generationsDir, directoryName(number)) {
-		return 0, fmt.Errorf("find the configuration in force: %s leads to %q, which is no generation", path, target)
+		return 0, fmt.Errorf("find the configuration in force: %s leads to %q, which is not a generation", path, target)
 	}
 	return number, nil
 }
 
-// Prune removes every generation but those in keep and the one in force, and
-// what a crash left behind.
+// Prune removes every generation except those in keep and the one in force, and the leftovers of
+// a crash.
 func (s *Store) Prune(keep ...uint64) error {
 	current, err := s.Current()
 	if err != nil {
-		return err // Without knowing it, nothing may be removed.
+		return err // As long as it is unknown, nothing may be removed.
 	}
 	generations := filepath.Join(s.directory, generationsDir)
 	entries, err := os.ReadDir(generations)
@@ -213,16 +211,16 @@ func (s *Store) Prune(keep ...uint64) error {
 	return nil
 }
 
-// Drift is a file of a generation that is not as it was rendered.
+// Drift is a file of a generation that differs from what was rendered.
 type Drift struct {
 	// File is its path in the generation's directory.
 	File string
-	// What is wrong, for a person to read.
+	// What describes the difference, for a person to read.
 	What string
 }
 
-// Verify compares the generation in force with what it should hold, and returns
-// where they differ. A file too many counts, too: fail2ban would read it.
+// Verify compares the generation in force with its expected content, and returns the differences.
+// An extra file counts, too: fail2ban would read it.
 func (s *Store) Verify(files Files) ([]Drift, error) {
 	number, err := s.Current()
 	if err != nil {
@@ -286,7 +284,7 @@ func holds(path, want string) (bool, error) {
 	return string(content) == want, err
 }
 
-// writable tells who else could change a file; empty if nobody.
+// writable tells who else could change a file; empty if nobody can.
 func writable(info fs.FileInfo) string {
 	if stat, ok := info.Sys().(*syscall.Stat_t); ok && int(stat.Uid) != os.Geteuid() {
 		return fmt.Sprintf("belongs to user %d", stat.Uid)

@@ -39,8 +39,8 @@ func apply(s *Store, number uint64, files Files) error {
 	return s.Switch(number)
 }
 
-// Whatever step is the last one, the old configuration is in force, whole, or
-// the new one is; and the next try succeeds.
+// Whichever step is the last, either the whole old configuration or the whole new one is in
+// force, and the next try succeeds.
 func TestPowerCutAtAnyStepLeavesOneWholeGeneration(t *testing.T) {
 	older, newer := render(t, closed()), render(t, open(t))
 	for n := 1; ; n++ {
@@ -84,8 +84,8 @@ func TestPowerCutAtAnyStepLeavesOneWholeGeneration(t *testing.T) {
 	}
 }
 
-// The test above must be able to fail: a store that replaces files one by one
-// under a link that already points there leaves a mixture.
+// The test above must be able to fail: a store that replaces files one by one under a link that
+// already points there leaves a mixture.
 func TestMixtureIsFound(t *testing.T) {
 	older, newer := render(t, closed()), render(t, open(t))
 	directory := t.TempDir()
@@ -178,7 +178,7 @@ func grow(path string) error {
 	return err
 }
 
-// chownIfRoot gives the file away; who is not root can only make it writable.
+// chownIfRoot gives the file to another user; without root it can only make it writable.
 func chownIfRoot(path string) error {
 	if os.Geteuid() != 0 {
 		return os.Chmod(path, 0o666)
@@ -198,8 +198,8 @@ func TestACurrentLinkToElsewhereIsRefused(t *testing.T) {
 	}
 }
 
-// Servers that are not root read a generation, whatever the umask of who has written
-// the first one: that of our units lets nobody else in.
+// Servers that are not root can read a generation, whatever the umask of the process that wrote
+// the first one: that of our units excludes everybody else.
 func TestServersCanReadAGenerationUnderAnyUmask(t *testing.T) {
 	defer syscall.Umask(syscall.Umask(0o077))
 	directory := t.TempDir()

@@ -12,7 +12,7 @@ import (
 
 // Auditor is the Auditor of a real machine.
 type Auditor struct {
-	// System is asked. It is to be set before the helper runs.
+	// System is the audited system. It must be set before the helper runs.
 	System audit.System
 }
 
@@ -42,5 +42,5 @@ func (a *Auditor) Fix(ctx context.Context, e posture.Effective, id string) error
 	return nil
 }
 
-// Units looks at the units alone.
+// Units checks only the units.
 func (a *Auditor) Units(ctx context.Context) ([]string, error) { return audit.Units(ctx, a.System) }

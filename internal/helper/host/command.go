@@ -13,13 +13,13 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/apply"
 )
 
-// stepTime bounds what a program or systemd may take.
+// stepTime bounds how long a program or systemd may take.
 const stepTime = apply.StepTime
 
-// maxOutput bounds what is read of a program's output, in bytes.
+// maxOutput bounds how much of a program's output is read, in bytes.
 const maxOutput = 1 << 20
 
-// Programs, by absolute path: what stands in PATH decides nothing.
+// Programs, by absolute path: PATH decides nothing.
 const (
 	systemctl     = "/usr/bin/systemctl"
 	journalctl    = "/usr/bin/journalctl"
@@ -31,16 +31,15 @@ const (
 	fail2ban      = "/usr/bin/fail2ban-client"
 )
 
-// Exec runs a program without a shell and returns what it prints to standard output: an empty environment, no input, a deadline, and a
-// bound on
-// the output.
+// Exec runs a program without a shell and returns its standard output: an empty environment, no
+// input, a deadline, and a bound on the output.
 func Exec(ctx context.Context, argv ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, stepTime)
 	defer cancel()
 	command := exec.CommandContext(ctx, argv[0], argv[1:]...)
 	command.Env = []string{}
 	command.Dir = "/"
-	// A grandchild that keeps the pipes open must not keep us.
+	// A grandchild that keeps the pipes open must not block us.
 	command.WaitDelay = time.Second
 	stdout, stderr := &bounded{}, &bounded{}
 	command.Stdout, command.Stderr = stdout, stderr
@@ -54,10 +53,10 @@ func Exec(ctx context.Context, argv ...string) (string, error) {
 	return stdout.String(), nil
 }
 
-// errTooMuch goes with as much of the output as fits.
+// errTooMuch is returned with as much of the output as fits.
 var errTooMuch = fmt.Errorf("it printed more than %d bytes", maxOutput)
 
-// lastWords is the end of what a program complained about.
+// lastWords is the end of a program's error output.
 func lastWords(text string) string {
 	const most = 400
 	text = strings.Join(strings.Fields(strings.ToValidUTF8(text, "?")), " ")
@@ -70,8 +69,8 @@ func lastWords(text string) string {
 	return ": " + text
 }
 
-// bounded keeps the first maxOutput bytes that are written to it. The buffer is not
-// embedded: its ReadFrom would know no bound.
+// bounded keeps the first maxOutput bytes that are written to it. The buffer is not embedded: its
+// ReadFrom would ignore the bound.
 type bounded struct {
 	buffer bytes.Buffer
 	full   bool
@@ -86,12 +85,12 @@ func (b *bounded) Write(p []byte) (int, error) {
 
 func (b *bounded) String() string { return b.buffer.String() }
 
-// maxJournalLine is the longest line of journalctl's that is read, in bytes.
+// maxJournalLine is the longest line of journalctl that is read, in bytes.
 const maxJournalLine = 256 << 10
 
-// lines runs a program without a shell, and gives each line that it prints to receive;
-// nil for one that is longer than maxJournalLine. It has no deadline but ctx; when it
-// returns the program has ended.
+// lines runs a program without a shell, and gives each line of its output to receive; nil for a
+// line longer than maxJournalLine. Its only deadline is ctx; when it returns the program has
+// ended.
 func lines(ctx context.Context, receive func(line []byte, more bool) error, argv ...string) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -110,7 +109,7 @@ func lines(ctx context.Context, receive func(line []byte, more bool) error, argv
 	}
 	refused := eachOutputLine(bufio.NewReaderSize(stdout, 64<<10), receive)
 	if refused != nil {
-		cancel() // it is killed, for nobody wants the rest
+		cancel() // it is killed, because the rest is not wanted
 	}
 	err = command.Wait()
 	switch {
@@ -124,7 +123,7 @@ func lines(ctx context.Context, receive func(line []byte, more bool) error, argv
 	return nil
 }
 
-// eachOutputLine returns nil at the end, also at one that comes too early.
+// eachOutputLine returns nil at the end, even at an early one.
 func eachOutputLine(from *bufio.Reader, receive func(line []byte, more bool) error) error {
 	var line []byte
 	for long := false; ; {

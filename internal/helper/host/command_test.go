@@ -34,11 +34,11 @@ func TestProgramsAreBounded(t *testing.T) {
 	}
 }
 
-// A program is ended, and has ended, when nobody wants to hear it any more.
+// A program is ended, and has ended, when its reader stops.
 func TestAProgramThatIsReadEndsWithItsReader(t *testing.T) {
 	enough := errors.New("enough")
 	pid := filepath.Join(t.TempDir(), "pid")
-	// Not through a shell in the product: a test may.
+	// Product code uses no shell; a test may.
 	program := []string{"/bin/sh", "-c", "echo $$ > " + pid + "; exec yes"}
 	n := 0
 	if err := lines(t.Context(), func(line []byte, _ bool) error {

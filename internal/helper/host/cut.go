@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Of the kernel's interface for sockets (sock_diag(7), linux/inet_diag.h).
+// The kernel's interface for sockets (sock_diag(7), linux/inet_diag.h).
 const (
 	sockDiagByFamily = 20
 	sockDestroy      = 21
@@ -22,14 +22,14 @@ const (
 	diagRequest = 56
 	diagID      = 48
 	// diagMessage is the length of a struct inet_diag_msg: family, state, timer and
-	// retransmissions (1 each), the id, and 20 bytes that nobody reads here.
+	// retransmissions (1 each), the id, and 20 bytes that are not used here.
 	diagMessage = 4 + diagID + 20
 
 	established = 1 << 1 // TCP_ESTABLISHED
-	// connected are all states but closed and listening.
+	// connected are all states except closed and listening.
 	connected = (1<<13 - 1) &^ (1<<7 | 1<<10)
 
-	// netlinkWait is how long the kernel is waited for; it answers at once.
+	// netlinkWait is how long to wait for the kernel; it answers at once.
 	netlinkWait = 5 * time.Second
 )
 
@@ -97,7 +97,7 @@ func diagBody(family uint8, states uint32, id []byte) []byte {
 func (d diag) sockets(family uint8, port uint16, states uint32) (ids [][]byte, err error) {
 	at := binary.BigEndian.AppendUint16(nil, port)
 	err = d.ask(sockDiagByFamily, unix.NLM_F_DUMP, diagBody(family, states, at), func(b []byte) {
-		// Who asks an older kernel gets all ports.
+		// An older kernel ignores the port and returns all sockets.
 		if len(b) >= diagMessage && binary.BigEndian.Uint16(b[4:]) == port {
 			ids = append(ids, append([]byte(nil), b[4:4+diagID]...))
 		}
@@ -105,7 +105,7 @@ func (d diag) sockets(family uint8, port uint16, states uint32) (ids [][]byte, e
 	return ids, err
 }
 
-// cut ends the TCP connections at a local port, once, and tells how many are left.
+// cut ends the TCP connections at a local port, once, and returns how many are left.
 func cut(port uint16) (left int, err error) {
 	d, err := openDiag()
 	if err != nil {

@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// pairAt makes a connection at a port of its own on an address of this machine.
+// pairAt makes a connection to an ephemeral port on an address of this machine.
 func pairAt(t *testing.T, address string) (port uint16, server, client net.Conn) {
 	t.Helper()
 	listener, err := net.Listen("tcp", address)
@@ -64,7 +64,7 @@ func TestConnectionsAtAPortAreCutAndNoOthers(t *testing.T) {
 	}
 }
 
-// What everybody asks for has places of its own.
+// Programs that any caller can start have their own places.
 func TestProgramsOfOthersLeavePlacesForClosing(t *testing.T) {
 	all := New(MaxPrograms)
 	for range MaxPrograms {
@@ -75,10 +75,10 @@ func TestProgramsOfOthersLeavePlacesForClosing(t *testing.T) {
 	if out, err := all.Reserved().run(t.Context(), "/usr/bin/env"); err != nil {
 		t.Errorf("%q, %v", out, err)
 	}
-	// Broken: the same places for all.
+	// Broken variant: the same places for all.
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
 	if _, err := all.run(ctx, "/usr/bin/env"); err == nil {
-		t.Error("one more program runs than may")
+		t.Error("more programs run than allowed")
 	}
 }

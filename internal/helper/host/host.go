@@ -32,31 +32,31 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/sshkey"
 )
 
-// Host is the machine that this process runs on: Live, Banner and Announcer by
+// Host is the machine that this process runs on: it implements Live, Banner and Announcer with
 // Debian's programs. Every unit and path is a constant of internal/helper/generation.
 type Host struct {
-	// places are those for programs that run at the same time.
+	// places limit how many programs run at the same time.
 	places chan struct{}
-	// exec runs a program: Exec.
+	// exec runs a program; it is Exec except in tests.
 	exec func(ctx context.Context, argv ...string) (output string, err error)
 }
 
 const (
-	// MaxPrograms is how many programs run at once for everybody.
+	// MaxPrograms is how many programs run at once for all callers.
 	MaxPrograms = 6
-	// reservedPrograms is how many more run for what makes the posture real, so that
-	// nothing that anybody asks for keeps it from closing.
+	// reservedPrograms is how many more may run to put the posture in force, so that no caller's
+	// requests can keep the Base from closing.
 	reservedPrograms = 2
 )
 
-// New returns the machine, with places for so many programs at once, which all who have
-// this Host share.
+// New returns the machine, with places for this many programs at once, which all users of this
+// Host share.
 func New(programs int) Host { return Host{make(chan struct{}, programs), Exec} }
 
-// Reserved is the same machine, with a few places of its own for programs.
+// Reserved is the same machine, with a few program places of its own.
 func (m Host) Reserved() Host { return Host{make(chan struct{}, reservedPrograms), m.exec} }
 
-// run waits for a place, and runs a program (Exec).
+// run waits for a place, and runs a program.
 func (m Host) run(ctx context.Context, argv ...string) (string, error) {
 	give, err := m.place(ctx, argv[0])
 	if err != nil {
@@ -83,8 +83,8 @@ func (m Host) do(ctx context.Context, argv ...string) error {
 	return err
 }
 
-// Provide makes the certificates of extra APIs that are open, and sshd's host key.
-// What is there stays, for others have it pinned.
+// Provide makes the certificates of open extra APIs, and sshd's host key. Existing ones stay,
+// because clients have pinned them.
 func (m Host) Provide(_ context.Context, e posture.Effective) error {
 	for _, endpoint := range e.Endpoints {
 		if endpoint.Kind == posture.KindEntry {
@@ -97,8 +97,8 @@ func (m Host) Provide(_ context.Context, e posture.Effective) error {
 	return sshaccess.EnsureHostKey(rand.Reader, generation.HostKey)
 }
 
-// Identities returns how a client recognises what is open. What cannot be read is left
-// out: the audit tells what is wrong with it.
+// Identities returns how a client recognises what is open. It leaves out what cannot be read; the
+// audit reports the reason.
 func (m Host) Identities(e posture.Effective) posture.Identities {
 	i := IdentitiesIn(generation.HostKey, generation.CertificateDirectory, e)
 	if running, err := slot.Look("/"); err == nil {
@@ -107,7 +107,7 @@ func (m Host) Identities(e posture.Effective) posture.Identities {
 	return i
 }
 
-// IdentitiesIn reads the host key and the certificates elsewhere.
+// IdentitiesIn reads the host key and the certificates from other places.
 func IdentitiesIn(hostKey, certificates string, e posture.Effective) posture.Identities {
 	i := posture.Identities{Certificates: map[posture.Kind][sha256.Size]byte{}}
 	i.SSHHostKey, _ = sshaccess.PublicHostKey(hostKey)
@@ -128,15 +128,15 @@ func (m Host) Examine(ctx context.Context, unit string) error {
 	if err == nil {
 		return nil
 	}
-	// Its own words are in the journal; a failed unit would show as a fault for ever.
+	// Its messages are in the journal. A failed unit would show as a fault for ever.
 	return errors.Join(err, m.systemd(ctx, "forget the failure of "+unit, func(ctx context.Context, conn *dbus.Conn) error {
 		return conn.ResetFailedUnitContext(ctx, unit)
 	}))
 }
 
-// Reload has a server read its configuration. The packet filter is started if it is not
-// loaded, and with it what requires it: systemd gave that up when the filter failed at
-// boot, and nobody else would start it.
+// Reload makes a server read its configuration. If the packet filter is not loaded, it is started
+// together with the units that require it: systemd gave those up when the filter failed at boot,
+// and nothing else would start them.
 func (m Host) Reload(ctx context.Context, unit string) error {
 	if unit != generation.FirewallUnit {
 		return m.unit(ctx, "try-reload-or-restart", unit)
@@ -180,12 +180,12 @@ func (m Host) StopSSH(ctx context.Context) error {
 	return m.unit(ctx, "stop", generation.SSHUnit)
 }
 
-// cutTries is how often connections are ended until none is left: one may have
-// been on its way.
+// cutTries is how often connections are ended until none is left: a new one may have been on its
+// way.
 const cutTries = 5
 
-// Cut ends connections at a local port. An outgoing connection has another: the
-// kernel gives out no port that somebody listens on.
+// Cut ends the connections at a local port. Outgoing connections use other ports: the kernel
+// never assigns one that a process listens on.
 func (m Host) Cut(ctx context.Context, port uint16) error {
 	for range cutTries {
 		left, err := cut(port)
@@ -196,21 +196,21 @@ func (m Host) Cut(ctx context.Context, port uint16) error {
 	return fmt.Errorf("end the connections at port %d: some are left", port)
 }
 
-// Block puts a rule before all others, for both families.
+// Block inserts a rule before all others, for both families.
 func (m Host) Block(ctx context.Context, port uint16) error {
 	rule := []string{"INPUT", "-p", "tcp", "--dport", strconv.Itoa(int(port)), "-j", "DROP"}
 	var errs []error
 	for _, program := range []string{iptables, ip6tables} {
 		if m.do(ctx, append([]string{program, "-w", "5", "-C"}, rule...)...) == nil {
-			continue // it is there
+			continue // it is already there
 		}
 		errs = append(errs, m.do(ctx, append([]string{program, "-w", "5", "-I"}, rule...)...))
 	}
 	return errors.Join(errs...)
 }
 
-// Differences asks the kernel for the packet filter and for who listens, sshd for
-// its settings, and fail2ban for its limits.
+// Differences asks the kernel for the packet filter and the listeners, sshd for its settings, and
+// fail2ban for its limits.
 func (m Host) Differences(ctx context.Context, e posture.Effective, files generation.Files) ([]string, error) {
 	var all []string
 	for _, ask := range []func(context.Context, posture.Effective, generation.Files) ([]string, error){
@@ -251,9 +251,8 @@ func userNumber(name string) (int, error) {
 	return strconv.Atoi(found.Uid)
 }
 
-// socketDifferences looks at the ports that the posture decides about: that what is open
-// listens, and that nobody else does. NGINX's are its own matter while it does not run:
-// then nothing may listen there.
+// socketDifferences checks the ports that the posture decides about: open ones must have their
+// listener, and no other. While NGINX is not running, nothing may listen on its ports.
 func (m Host) socketDifferences(ctx context.Context, e posture.Effective, _ generation.Files) ([]string, error) {
 	listening, err := listeningPorts()
 	if err != nil {
@@ -264,7 +263,7 @@ func (m Host) socketDifferences(ctx context.Context, e posture.Effective, _ gene
 	if err != nil {
 		return nil, err
 	}
-	// owners are the users who may listen on a port; nobody on one that is closed.
+	// owners are the users who may listen on a port; none on a closed one.
 	owners := map[uint16][]int{posture.EntryPort: nil}
 	for _, port := range append(apply.ExceptionalPorts(), apply.OpenPorts(e)...) {
 		owners[port] = nil
@@ -281,7 +280,7 @@ func (m Host) socketDifferences(ctx context.Context, e posture.Effective, _ gene
 	return append(compareListening(listening, owners), behind...), err
 }
 
-// compareListening compares who listens on ports with who shall.
+// compareListening compares the actual listeners with the allowed ones.
 func compareListening(listening, owners map[uint16][]int) []string {
 	var differences []string
 	for port, users := range owners {
@@ -299,8 +298,8 @@ func compareListening(listening, owners map[uint16][]int) []string {
 	return differences
 }
 
-// upstreamDifferences looks who listens where NGINX finds the service behind an extra API:
-// such a service need not run yet, but nobody else may be in its place.
+// upstreamDifferences checks who listens where NGINX expects the service behind an extra API. The
+// service need not run yet, but no other may be in its place.
 func (m Host) upstreamDifferences(ctx context.Context, e posture.Effective, listening map[uint16][]int) ([]string, error) {
 	web, err := generation.ProxyFor(e)
 	if err != nil {
@@ -327,9 +326,9 @@ func (m Host) upstreamDifferences(ctx context.Context, e posture.Effective, list
 	return differences, nil
 }
 
-// serviceUsers are root, and the users as whom the services of the appliance's builder run.
+// serviceUsers are root, and the users of the services of the appliance's builder.
 func (m Host) serviceUsers(ctx context.Context) ([]int, error) {
-	table, _ := services.Read(services.OwnFile) // a file that cannot be used names no service
+	table, _ := services.Read(services.OwnFile) // an invalid file names no service
 	users := []int{0}
 	own := table[len(services.BuiltIn()):].Units()
 	if len(own) == 0 {
@@ -347,8 +346,7 @@ func (m Host) serviceUsers(ctx context.Context) ([]int, error) {
 	return users, nil
 }
 
-// listeningPorts are those on which somebody listens, whatever the address, with the users
-// who do.
+// listeningPorts are the ports with a listener, whatever the address, with the users who listen.
 func listeningPorts() (map[uint16][]int, error) {
 	ports := map[uint16][]int{}
 	for _, path := range []string{"/proc/net/tcp", "/proc/net/tcp6"} {
@@ -366,8 +364,9 @@ func listeningPorts() (map[uint16][]int, error) {
 	return ports, nil
 }
 
-// parseListening reads /proc/net/tcp (proc(5)): "sl local_address rem_address st tx_queue:rx_queue
-// tr:tm->when retrnsmt uid …", in hexadecimal but for the user; 0A is TCP_LISTEN.
+// parseListening reads /proc/net/tcp (proc(5)): "sl local_address rem_address st
+// tx_queue:rx_queue tr:tm->when retrnsmt uid …", in hexadecimal except for the user; 0A is
+// TCP_LISTEN.
 func parseListening(text string, ports map[uint16][]int) error {
 	for line := range strings.Lines(text) {
 		fields := strings.Fields(line)
@@ -390,7 +389,7 @@ func parseListening(text string, ports map[uint16][]int) error {
 	return nil
 }
 
-// sshDifferences asks sshd what it would do, while it is on.
+// sshDifferences asks sshd for its effective settings, while it is on.
 func (m Host) sshDifferences(ctx context.Context, e posture.Effective, _ generation.Files) ([]string, error) {
 	if e.SSH == nil {
 		return nil, nil
@@ -411,8 +410,8 @@ func (m Host) sshDifferences(ctx context.Context, e posture.Effective, _ generat
 	return differences, nil
 }
 
-// banDifferences asks fail2ban for its limits. Asking takes a process each, so
-// one jail stands for both: they are reloaded together.
+// banDifferences asks fail2ban for its limits. Each question takes a process, so one jail stands
+// for both: they are reloaded together.
 func (m Host) banDifferences(ctx context.Context, e posture.Effective, _ generation.Files) ([]string, error) {
 	if !m.active(ctx, generation.BansUnit) {
 		return nil, nil // it will read them when it starts
@@ -436,8 +435,8 @@ func (m Host) fail2ban(ctx context.Context, arguments ...string) (string, error)
 	return m.run(ctx, append([]string{fail2ban, "-s", bruteforce.Socket}, arguments...)...)
 }
 
-// Bans asks every jail. Of more bans than can be read it lists the latest of what was
-// read, and counts them all.
+// Bans asks every jail. If there are more bans than can be read, it lists the latest of those
+// read, and counts all.
 func (m Host) Bans(ctx context.Context) (bruteforce.Bans, error) {
 	var all bruteforce.Bans
 	for _, jail := range bruteforce.Jails {
@@ -452,7 +451,7 @@ func (m Host) Bans(ctx context.Context) (bruteforce.Bans, error) {
 		if err != nil {
 			return bruteforce.Bans{}, err
 		}
-		// The figures stand before the list that makes this long.
+		// The figures come before the list that makes the output too long.
 		if output, err = m.fail2ban(ctx, bruteforce.StatusArguments(jail)...); err != nil && !errors.Is(err, errTooMuch) {
 			return bruteforce.Bans{}, err
 		}
@@ -467,7 +466,7 @@ func (m Host) Bans(ctx context.Context) (bruteforce.Bans, error) {
 	return all, nil
 }
 
-// Lift asks fail2ban to forget an address; it answers how many bans that were.
+// Lift asks fail2ban to forget an address; it returns how many bans that ended.
 func (m Host) Lift(ctx context.Context, addr netip.Addr) (bool, error) {
 	output, err := m.fail2ban(ctx, bruteforce.LiftArguments(addr)...)
 	if err != nil {
@@ -476,7 +475,7 @@ func (m Host) Lift(ctx context.Context, addr netip.Addr) (bool, error) {
 	return strings.TrimSpace(output) != "0", nil
 }
 
-// Announce writes Avahi's service file, and tells Avahi, which does not notice by
+// Announce writes Avahi's service file, and tells Avahi, which does not notice the change by
 // itself.
 func (m Host) Announce(ctx context.Context, a generation.Announcement) error {
 	text, err := generation.RenderAnnouncement(a)

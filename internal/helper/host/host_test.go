@@ -27,9 +27,10 @@ func TestListeningPortsAreRead(t *testing.T) {
 	}
 }
 
-// The attack: whoever has many networks has all of them banned, until the list of bans is
-// more than the helper reads of any program. It is shown as far as it goes, and counted whole.
-func TestManyBansAreListedAsFarAsTheyGo(t *testing.T) {
+// The attack: a stranger with many networks has all of them banned, until the list of bans is
+// longer than the helper reads of any program. The list is shown as far as possible, and counted
+// completely.
+func TestAnOverlongListOfBansIsShownInPart(t *testing.T) {
 	const many = 30_000
 	var list strings.Builder
 	for n := range many {
@@ -57,7 +58,7 @@ func TestManyBansAreListedAsFarAsTheyGo(t *testing.T) {
 	}
 }
 
-// A port is in force when its own user listens there, and nobody else.
+// A port is in force when its own user listens there, and no other.
 func TestAnotherUsersPortIsNotInForce(t *testing.T) {
 	const proxy, stranger = 33, 1000
 	owners := map[uint16][]int{8845: {proxy}, 50002: {proxy}, 22: nil}
@@ -77,8 +78,8 @@ func TestAnotherUsersPortIsNotInForce(t *testing.T) {
 	}
 }
 
-// Behind an extra API listens root, or a service that the builder has named; whoever else is
-// there gets what is meant for the service.
+// Behind an extra API, only root or a service named by the builder may listen; any other process
+// there would receive the service's traffic.
 func TestAnotherUserBehindAnExtraAPIIsNoticed(t *testing.T) {
 	e := posture.Effective{Endpoints: []posture.Endpoint{
 		{Kind: posture.KindEntry, Port: posture.EntryPort}, {Kind: posture.KindElectrum, Port: posture.Extras[0].Port},

@@ -8,17 +8,17 @@ import (
 	"github.com/coreos/go-systemd/v22/dbus"
 )
 
-// jobs are what systemd is asked to do with a unit, by the names of systemctl(1).
+// jobs are the requests to systemd about a unit, by the names of systemctl(1).
 var jobs = map[string]func(*dbus.Conn, context.Context, string, string, chan<- string) (int, error){
 	"start": (*dbus.Conn).StartUnitContext,
 	"stop":  (*dbus.Conn).StopUnitContext,
-	// A unit that does not run stays as it is.
+	// A unit that is not running stays stopped.
 	"try-reload-or-restart": (*dbus.Conn).ReloadOrTryRestartUnitContext,
 	"reload-or-restart":     (*dbus.Conn).ReloadOrRestartUnitContext,
 }
 
-// systemd asks systemd over its own socket. That takes no process, so it works when no
-// process can be started.
+// systemd talks to systemd over its own socket. That needs no new process, so it works even when
+// none can be started.
 func (m Host) systemd(ctx context.Context, what string, do func(context.Context, *dbus.Conn) error) error {
 	conn, err := dbus.NewSystemdConnectionContext(ctx)
 	if err == nil {
@@ -31,7 +31,7 @@ func (m Host) systemd(ctx context.Context, what string, do func(context.Context,
 	return nil
 }
 
-// unit has systemd do a job with units, one after the other, and waits for each.
+// unit makes systemd do a job for units, one after the other, and waits for each.
 func (m Host) unit(ctx context.Context, job string, units ...string) error {
 	ctx, cancel := context.WithTimeout(ctx, stepTime)
 	defer cancel()
@@ -54,7 +54,7 @@ func (m Host) unit(ctx context.Context, job string, units ...string) error {
 	return nil
 }
 
-// jobResult is nil for those results of a job that systemctl takes for success.
+// jobResult is nil for the results of a job that systemctl counts as success.
 func jobResult(result string) error {
 	if result == "done" || result == "skipped" {
 		return nil
@@ -62,7 +62,7 @@ func jobResult(result string) error {
 	return errors.New("its job ended with '" + result + "'; its journal says more")
 }
 
-// active tells whether a unit runs. What cannot be known does not.
+// active tells whether a unit is running. If that cannot be known, the answer is no.
 func (m Host) active(ctx context.Context, unit string) bool { return m.state(ctx, unit) == "active" }
 
 // state is the ActiveState of a unit (org.freedesktop.systemd1(5)); empty if it is not known.
@@ -94,12 +94,12 @@ func (m Host) Unmet(ctx context.Context, unit string) (unmet []string, err error
 	return unmet, err
 }
 
-// condition is one of the property Conditions (org.freedesktop.systemd1(5)).
+// condition is one entry of the property Conditions (org.freedesktop.systemd1(5)).
 type condition struct {
 	Type             string
 	Trigger, Negated bool
 	Parameter        string
-	// State is above 0 if it was met, below if not, and 0 if it was not looked at.
+	// State is above 0 if the condition was met, below if not, and 0 if it was not checked.
 	State int32
 }
 

@@ -24,38 +24,38 @@ import (
 
 // Bounds of reading logs.
 const (
-	// MaxReaders is how many read logs at once: each is a process, and a connection to
+	// MaxReaders is how many callers read logs at once: each needs a process, and a connection to
 	// the helper.
 	MaxReaders = 12
-	// DefaultLines and MaxLines are how many entries of the past there are.
+	// DefaultLines and MaxLines are how many past entries are returned.
 	DefaultLines = 100
 	MaxLines     = 10_000
-	// MaxBytes bounds their texts together; the oldest beyond it are left out.
+	// MaxBytes bounds the total size of their texts; the oldest entries beyond it are left out.
 	MaxBytes = 4 << 20
-	// MaxContains is the longest text that is looked for, in bytes.
+	// MaxContains is the longest text to search for, in bytes.
 	MaxContains = 200
-	// batchEntries and batchBytes are what one reply has of them.
+	// batchEntries and batchBytes bound what one reply contains.
 	batchEntries = 200
 	batchBytes   = 128 << 10
-	// searchTime is how long the past is searched.
+	// searchTime is how long to search the past.
 	searchTime = 30 * time.Second
 	maxYear    = 9999
 )
 
-// Query is what is looked for, checked (Check).
+// Query is a checked request (Check).
 type Query struct {
 	table    services.Table
 	contains string // in lower case
 	lines    int
 	follow   bool
-	// arguments are those of journalctl for this; since is apart, for it does not go
-	// with a cursor.
+	// arguments are those of journalctl for this query; since is separate, because it cannot be
+	// combined with a cursor.
 	arguments []string
 	since     []string
 }
 
-// Check takes a request apart, or says what is wrong with it. Services become units of the table, times and
-// numbers are written anew; of the request no text reaches journalctl.
+// Check parses a request, or says what is wrong with it. Services become units of the table;
+// times and numbers are formatted again. No text of the request reaches journalctl.
 func Check(table services.Table, request *basev1.ReadLogsRequest) (Query, error) {
 	q := Query{table: table, contains: strings.ToLower(request.GetContains()), lines: int(request.GetLines()), follow: request.GetFollow()}
 	switch {
@@ -68,7 +68,7 @@ func Check(table services.Table, request *basev1.ReadLogsRequest) (Query, error)
 	case request.Priority != nil && request.GetPriority() > 7:
 		return q, helperclient.Errorf(helperclient.CodeInvalid, "a priority is 0 (emerg) to 7 (debug), not %d", request.GetPriority())
 	case q.follow && request.GetUntil() != nil:
-		return q, helperclient.Errorf(helperclient.CodeInvalid, "what follows has no end, so it goes without a time until which")
+		return q, helperclient.Errorf(helperclient.CodeInvalid, "following has no end, so it cannot be combined with an end time")
 	case len(request.GetServices()) > len(table):
 		return q, helperclient.Errorf(helperclient.CodeInvalid, "%d services are named, and there are %d", len(request.GetServices()), len(table))
 	}
@@ -95,7 +95,7 @@ func Check(table services.Table, request *basev1.ReadLogsRequest) (Query, error)
 			continue
 		}
 		if at.CheckValid() != nil || at.GetSeconds() < 0 || at.AsTime().Year() > maxYear {
-			return q, helperclient.Errorf(helperclient.CodeInvalid, "the time of %s cannot be", option[2:])
+			return q, helperclient.Errorf(helperclient.CodeInvalid, "the time of %s is out of range", option[2:])
 		}
 		argument := fmt.Sprintf("%s=@%d.%06d", option, at.GetSeconds(), at.GetNanos()/1000)
 		if option == "--since" {
@@ -107,19 +107,19 @@ func Check(table services.Table, request *basev1.ReadLogsRequest) (Query, error)
 	return q, nil
 }
 
-// format has journalctl print what record reads: without --all, so that it leaves
-// texts out that are longer than some 4 KiB (maxText) instead of taking many times their
-// size in memory, which may be 768 MiB; --merge, for otherwise following means this boot alone, and which that is
-// the helper's sandbox cannot see in a container.
+// format makes journalctl print what record reads. Without --all, it leaves out texts longer than
+// some 4 KiB (maxText); with it, a text of up to 768 MiB would take many times its size in
+// memory. --merge, because otherwise following is limited to this boot, and in a container the
+// helper's sandbox cannot tell which boot that is.
 var format = []string{
 	"--quiet", "--no-pager", "--merge", "--output=json",
 	"--output-fields=MESSAGE,PRIORITY,_SYSTEMD_UNIT,UNIT,OBJECT_SYSTEMD_UNIT,_PID",
 }
 
-// noText stands for a text that was left out.
+// noText replaces a text that was left out.
 const noText = "(an entry that is too long to be shown, or without a text)"
 
-// entry reads a line of journalctl's; nil line: one that was too long.
+// entry reads a line of journalctl; nil line: it was too long.
 func (q Query) entry(line []byte) (*basev1.LogEntry, record, error) {
 	if line == nil {
 		return &basev1.LogEntry{Priority: 6, Text: noText}, record{}, nil
@@ -132,7 +132,7 @@ func (q Query) entry(line []byte) (*basev1.LogEntry, record, error) {
 	if r.Message != nil {
 		e.Text = harmless.Cut(harmless.Line(strings.ToValidUTF8(ownTime.ReplaceAllString(string(*r.Message), ""), "?")), maxText)
 	}
-	// Its own words, systemd's about it, or those of root's programs.
+	// The unit's own messages, systemd's about it, or those of root's programs.
 	for _, unit := range []field{r.Unit, r.Of, r.Object} {
 		if s, known := q.table.OfUnit(string(unit)); known {
 			e.Service = s.Name
@@ -146,15 +146,15 @@ func (q Query) fits(e *basev1.LogEntry) bool {
 	return q.contains == "" || strings.Contains(strings.ToLower(e.GetText()), q.contains)
 }
 
-// Readers counts those who read logs. The zero Readers has none.
+// Readers counts the readers of logs. The zero Readers has none.
 type Readers struct {
 	mu sync.Mutex
-	// all are all of them, and forApps those that the Middleware reads for Apps.
+	// all counts all readers, and forApps those of the Middleware for Apps.
 	all, forApps int
 }
 
-// Take takes a place among them; give must follow. Apps leave some of the places
-// (MaxReaders) to root.
+// Take takes a place for a reader; give must follow. Apps leave some of the places (MaxReaders)
+// to root.
 func (r *Readers) Take(forApp bool) (give func(), err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -163,7 +163,7 @@ func (r *Readers) Take(forApp bool) (give func(), err error) {
 		mine = 1
 	}
 	if r.all >= MaxReaders || r.forApps+mine > helperclient.MaxMiddlewareReaders {
-		return nil, helperclient.Errorf(helperclient.CodeBusy, "too many are reading logs already; end one of them")
+		return nil, helperclient.Errorf(helperclient.CodeBusy, "too many logs are being read; end one of those commands")
 	}
 	r.all++
 	r.forApps += mine
@@ -177,15 +177,14 @@ func (r *Readers) Take(forApp bool) (give func(), err error) {
 
 // Source is the journal.
 type Source interface {
-	// Journal runs journalctl(1), and gives each line that it prints to receive; more
-	// tells that another one is on its way. A line that is too long is given as nil. It
-	// returns when journalctl has ended, which it does at the latest with ctx or with an
-	// error of receive.
+	// Journal runs journalctl(1), and gives each line of its output to receive; more tells that
+	// another line is on its way. A line that is too long is given as nil. Journal returns when
+	// journalctl has ended: at the latest with ctx, or with an error of receive.
 	Journal(ctx context.Context, receive func(line []byte, more bool) error, arguments ...string) error
 }
 
-// Read sends what there is, then, if that is wanted, what follows. It returns when all was
-// sent, and at the latest with ctx or with an error of send.
+// Read sends past entries and then, if requested, new ones. It returns when everything was sent,
+// and at the latest with ctx or with an error of send.
 func (q Query) Read(ctx context.Context, source Source, send func(*systemv1.LogsResult) error) error {
 	out := &sender{send: send}
 	past, after, err := q.past(ctx, source)
@@ -200,7 +199,8 @@ func (q Query) Read(ctx context.Context, source Source, send func(*systemv1.Logs
 	if err := out.live(); err != nil {
 		return err
 	}
-	// From the very entry on that the past ended with, so that nothing is lost between.
+	// It continues from the very entry that the past ended with, so that nothing in between is
+	// lost.
 	arguments := slices.Concat(format, []string{"--follow", "--no-tail"}, q.arguments, after)
 	err = source.Journal(ctx, func(line []byte, more bool) error {
 		e, _, err := q.entry(line)
@@ -213,13 +213,13 @@ func (q Query) Read(ctx context.Context, source Source, send func(*systemv1.Logs
 		return err
 	}, arguments...)
 	if err == nil {
-		err = helperclient.Errorf(helperclient.CodeInternal, "the journal has ended, which it never does")
+		err = helperclient.Errorf(helperclient.CodeInternal, "journalctl ended unexpectedly")
 	}
 	return err
 }
 
-// Follow gives receive the text of each entry of a unit since a time, until ctx ends or
-// receive returns an error. It never returns nil.
+// Follow gives receive the text of each entry of a unit since a time, until ctx ends or receive
+// returns an error. It never returns nil.
 func Follow(ctx context.Context, source Source, unit string, since time.Time, receive func(text string) error) error {
 	arguments := slices.Concat(format, []string{"--follow", "--no-tail", "--unit=" + unit, sinceArgument(since)})
 	err := source.Journal(ctx, func(line []byte, _ bool) error {
@@ -235,9 +235,9 @@ func Follow(ctx context.Context, source Source, unit string, since time.Time, re
 // errEnough ends a search.
 var errEnough = errors.New("enough")
 
-// past returns the last lines that fit, the oldest first, and the argument of
-// journalctl for what comes after the newest entry, whether that fits or not. It reads
-// backwards, so that it reads no more than it has to.
+// past returns the last lines that fit, the oldest first, and the argument of journalctl for the
+// entries after the newest one, whether that fits or not. It reads backwards, so that it reads no
+// more than necessary.
 func (q Query) past(ctx context.Context, source Source) (past []*basev1.LogEntry, after []string, err error) {
 	arguments := slices.Concat(format, []string{"--reverse"}, q.arguments, q.since)
 	if q.contains == "" {
@@ -255,7 +255,7 @@ func (q Query) past(ctx context.Context, source Source) (past []*basev1.LogEntry
 		switch {
 		case first && r.Cursor != "":
 			after = []string{"--after-cursor=" + string(r.Cursor)}
-		case first: // a line that was too long has none: what comes twice is little
+		case first: // a line that was too long has no cursor; repeating a few entries is acceptable
 			after = []string{sinceArgument(began)}
 		}
 		first = false
@@ -315,10 +315,10 @@ func (s *sender) flush() error {
 	return s.send(&systemv1.LogsResult{Entries: batch})
 }
 
-// live tells that what follows happens from now on.
+// live tells that the following entries are new.
 func (s *sender) live() error { return s.send(&systemv1.LogsResult{Live: true}) }
 
-// sinceArgument is a time for journalctl.
+// sinceArgument formats a time for journalctl.
 func sinceArgument(at time.Time) string {
 	return fmt.Sprintf("--since=@%d.%06d", at.Unix(), at.Nanosecond()/1000)
 }

@@ -21,8 +21,8 @@ import (
 )
 
 const (
-	// hugeText is the size of a text that a service has logged in one entry, in bytes. It
-	// costs its writer nothing: the journal compresses it.
+	// hugeText is the size of one log entry of a service, in bytes. It costs the writer nothing:
+	// the journal compresses it.
 	hugeText = 8 << 20
 	runPlace = "/run/log/journal"
 	// patience is far more than anything here takes.
@@ -39,9 +39,9 @@ func TestMain(m *testing.M) {
 	os.Exit(leaktest.Run(m))
 }
 
-// hugeEntry runs a real journald of its own, logs an entry with a huge text of bytes and
-// a small one, as any service may (systemd's native protocol), and reads them with
-// journalctl, as the helper does and with all texts whole. It prints what that takes.
+// hugeEntry runs its own real journald, logs an entry with a huge text and a small one, as any
+// service may (systemd's native protocol), and reads them with journalctl, as the helper does and
+// with complete texts. It prints the memory used.
 func hugeEntry() {
 	used, err := readHugeEntry()
 	if err == nil {
@@ -54,7 +54,7 @@ func hugeEntry() {
 }
 
 type journalUse struct {
-	Helper, Whole int64 // KiB at most in memory
+	Helper, Whole int64 // at most this many KiB of memory
 	Lines         []string
 }
 
@@ -124,7 +124,7 @@ func logNatively(entry []byte) error {
 	return unix.Sendmsg(socket, nil, unix.UnixRights(file), &unix.SockaddrUnix{Name: "/run/systemd/journal/socket"}, 0)
 }
 
-// readJournal returns the lines that journalctl prints, and its memory.
+// readJournal returns the lines of journalctl, and its memory.
 func readJournal(more ...string) (lines []string, memory int64, err error) {
 	command := exec.Command("/usr/bin/journalctl", slices.Concat(format, []string{"--directory=" + runPlace}, more)...)
 	output, err := command.Output()
@@ -137,9 +137,9 @@ func readJournal(more ...string) (lines []string, memory int64, err error) {
 	return lines, command.ProcessState.SysUsage().(*syscall.Rusage).Maxrss, nil
 }
 
-// Any service may log a text of up to 768 MiB. As JSON each of its bytes takes 40 in the
-// memory of journalctl, a child of the helper's: a Middleware that was taken over could
-// log one, ask for its log, and so have the kernel end the helper.
+// Any service may log a text of up to 768 MiB. As JSON each of its bytes takes 40 in the memory
+// of journalctl, a child of the helper: a compromised Middleware could log such a text, ask for
+// its log, and make the kernel kill the helper.
 func TestAHugeTextInTheJournalTakesNoMemory(t *testing.T) {
 	executable, err := os.Executable()
 	if err != nil {

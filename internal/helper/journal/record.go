@@ -10,9 +10,9 @@ import (
 // maxText is the longest text of one entry, in bytes.
 const maxText = 4 << 10
 
-// record is one entry of the journal as journalctl prints it (systemd.journal-fields(7)).
-// Each field may be text, a list of numbers (bytes that are no text), a list of either
-// (the field is there several times, see fields) or null, if it is too long.
+// record is one entry of the journal in journalctl's format (systemd.journal-fields(7)). A field
+// may be text, a list of numbers (bytes that are not text), a list of either (the field occurs
+// several times, see fields) or null, if it is too long.
 type record struct {
 	Message   *fields `json:"MESSAGE"`
 	Priority  field   `json:"PRIORITY"`
@@ -49,8 +49,8 @@ func (t *fields) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
-// ownTime is what our programs write before each line, for people who run them at a
-// terminal. The journal has its own time of each entry.
+// ownTime is the time that our programs write before each line, for people who run them at a
+// terminal. The journal has its own time for each entry.
 var ownTime = regexp.MustCompile(`^time=\d{4}-\d\d-\d\dT[\d:.]+(Z|[+-]\d\d:\d\d) `)
 
 // field is its text, or the first of several.
@@ -78,12 +78,12 @@ func (f *field) UnmarshalJSON(b []byte) error {
 		return nil
 	}
 	if several[0][0] == '[' && json.Unmarshal(several[0], &numbers) != nil {
-		return nil // lists of lists of lists: nobody writes those
+		return nil // deeper lists do not occur
 	}
 	return f.UnmarshalJSON(several[0])
 }
 
-// parseRecord reads one line of journalctl's.
+// parseRecord reads one line of journalctl.
 func parseRecord(line []byte) (record, error) {
 	var r record
 	if err := json.Unmarshal(line, &r); err != nil {
@@ -94,7 +94,7 @@ func parseRecord(line []byte) (record, error) {
 	return r, err
 }
 
-// priority is 6 (info) for an entry that has none, as systemd takes it.
+// priority is 6 (info) for an entry without one, as in systemd.
 func (r record) priority() uint32 {
 	if len(r.Priority) == 1 && r.Priority[0] >= '0' && r.Priority[0] <= '7' {
 		return uint32(r.Priority[0] - '0')

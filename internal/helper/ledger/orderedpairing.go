@@ -59,7 +59,7 @@ func (k *Keeper) orderPairingLocked(m *pairing.Machine, signed []byte) error {
 	case order.Number == nil:
 		err = m.OpenWindowFor(pairing.OwnerKey(owner), order.GetRole())
 	case !k.config.NoDisplay:
-		// Whoever can read the display is at the Base. That is worth more than an App's word.
+		// A person who reads the display is at the Base. That proves more than an App's word.
 		return helperclient.Errorf(helperclient.CodePermission,
 			"this Base has a display: accept the number there; open the window for it with 'bitbox-app pairing open'")
 	default:
@@ -98,8 +98,8 @@ func (k *Keeper) answerPairingLocked(m *pairing.Machine, signed []byte) ([]byte,
 	return k.ledger.PairingReport(answer, matched), nil
 }
 
-// isOwner tells the authority whether a key is an owner's now, by what is in force: who is
-// lowered or cut off lets nobody in any more, also if that is still being applied.
+// isOwner tells the authority whether a key is an owner's now, by what is in force: an owner who
+// was lowered or cut off lets nobody in, even while that change is still being applied.
 func (k *Keeper) isOwner(owner pairing.OwnerKey) bool {
 	for _, app := range k.Effective().Apps {
 		if app.SigningKey == posture.SigningKey(owner) {

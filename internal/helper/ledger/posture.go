@@ -25,7 +25,7 @@ func (k *Keeper) updateLocked(call func() (posture.Output, error)) error {
 
 // updateWithLocked saves the registry as well, asked for after a call that did not
 // fail, if it is not nil, and calls saved when both are on the disk. If saving fails,
-// the ledger is the one of before.
+// the ledger stays as it was.
 func (k *Keeper) updateWithLocked(registry func() []byte, call func() (posture.Output, error), saved func()) error {
 	out, err := call()
 	c := Saved{Ledger: out.Save}

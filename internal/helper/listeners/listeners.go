@@ -14,15 +14,15 @@ import (
 	"strings"
 )
 
-// Command lists what waits in all protocols that have ports, and unix sockets without a
-// file. -O keeps each on one line, -e tells the user; the control group is the only way to
-// the unit that needs no right over other processes.
+// Command lists all waiting sockets of protocols with ports, and unix sockets without a file. -O
+// keeps each on one line, -e adds the user; the control group is the only way to find the unit
+// without rights over other processes.
 var Command = []string{"/usr/bin/ss", "-H", "-n", "-O", "-l", "-t", "-u", "-S", "-d", "-x", "-e", "--cgroup"}
 
-// Socket is one that waits for whoever comes.
+// Socket is one socket that waits for connections or packets.
 type Socket struct {
 	Protocol string // "tcp", "udp", …; "unix" for one without a file
-	// Name is that of a unix socket without a file, with the @ in front.
+	// Name is that of a unix socket without a file, beginning with @.
 	Name string
 	// Addr is invalid for the wildcard of both families, which ss prints as *.
 	Addr netip.Addr
@@ -33,7 +33,7 @@ type Socket struct {
 	Unit string
 }
 
-// Loopback tells whether it can be reached from this machine alone.
+// Loopback tells whether it can be reached only from this machine.
 func (s Socket) Loopback() bool { return s.Addr.IsLoopback() || s.Protocol == "unix" }
 
 func (s Socket) String() string {
@@ -55,7 +55,7 @@ func (s Socket) String() string {
 //	tcp LISTEN 0 511 [::]:8845 [::]:* uid:33 ino:7 sk:1 cgroup:/system.slice/bitbox-base-nginx.service
 //	u_str LISTEN 0 5 @name 1234 * 0 <->
 //
-// Unix sockets that have a file are left out: their modes are another matter.
+// Unix sockets with a file are left out: their modes are checked elsewhere.
 func Parse(output string) ([]Socket, error) {
 	var sockets []Socket
 	for line := range strings.Lines(output) {
@@ -127,7 +127,7 @@ func unitOf(group string) string {
 	return parts[len(parts)-1]
 }
 
-// Owner is who may listen: a unit, and the user that its sockets have.
+// Owner is a unit that may listen, and the user of its sockets.
 type Owner struct {
 	Unit string
 	UID  int
@@ -142,7 +142,7 @@ type Permission struct {
 	Owners   []Owner
 }
 
-// Covers tells whether p permits s. units tells whether the kernel tells units at all.
+// Covers tells whether p permits s. units tells whether the kernel reports units at all.
 func (p Permission) Covers(s Socket, units bool) bool {
 	if p.Protocol != s.Protocol || p.Port != 0 && p.Port != s.Port || p.Loopback && !s.Loopback() {
 		return false
@@ -150,7 +150,7 @@ func (p Permission) Covers(s Socket, units bool) bool {
 	return slices.ContainsFunc(p.Owners, func(o Owner) bool { return o.UID == s.UID && (o.Unit == s.Unit || !units) })
 }
 
-// TellUnits tells whether the kernel told the unit of any of the sockets.
+// TellUnits tells whether the kernel reported the unit of any of the sockets.
 func TellUnits(sockets []Socket) bool {
 	return slices.ContainsFunc(sockets, func(s Socket) bool { return s.Unit != "" })
 }

@@ -1,5 +1,6 @@
-// Package monitor remembers how services, disk and updates were, and makes an event of what
-// is new. [Monitor] is pure: what is and the time are handed in. [Looker] looks.
+// Package monitor remembers the state of services, disk and updates, and turns changes into
+// events. [Monitor] is pure: the caller passes in the present state and the time. [Looker] reads
+// the state.
 package monitor
 
 import (
@@ -10,35 +11,35 @@ import (
 )
 
 const (
-	// A service that systemd has restarted so often within this time fails again and
-	// again.
+	// A service that systemd has restarted this often within this time counts as failing
+	// repeatedly.
 	manyRestarts = 3
 	restartsTime = 10 * time.Minute
-	// The disk is filling up when less than a tenth of it, or of this many bytes, is
-	// free; and not any more above one and a half times that.
+	// The disk is filling up when less than a tenth of it, or less than this many bytes, is free.
+	// It no longer is above one and a half times that.
 	fillingParts = 10
 	fillingBytes = 500 << 20
 )
 
-// Monitor remembers what was told, so that each thing is told once. The zero Monitor has
-// told nothing. Only one goroutine may use it at a time.
+// Monitor remembers what it has reported, so that each thing is reported once. The zero Monitor
+// has reported nothing. Only one goroutine may use it at a time.
 type Monitor struct {
 	services map[string]*watched
 	filling  bool
-	// updates are those that were told of.
+	// updates are those that were reported.
 	updates []string
 }
 
 // watched is one service.
 type watched struct {
-	// restarts is what systemd counted last, and at are the times of the latest ones.
+	// restarts is systemd's last count, and at are the times of the latest restarts.
 	restarts uint32
 	at       []time.Duration
 	seen     bool
-	failed   bool // it was told
+	failed   bool // it was reported
 }
 
-// Services finds those that have failed or recovered since the last look. now is a clock
+// Services finds those that have failed or recovered since the last call. now is from a clock
 // that does not jump.
 func (m *Monitor) Services(list []*basev1.Service, now time.Duration) []*basev1.Event {
 	if m.services == nil {
@@ -65,9 +66,9 @@ func (m *Monitor) Services(list []*basev1.Service, now time.Duration) []*basev1.
 	return events
 }
 
-// failing returns why a service is not well; empty if it is.
+// failing returns why a service is not healthy; empty if it is.
 func (w *watched) failing(s *basev1.Service, now time.Duration) string {
-	// systemd counts from 0 again when somebody starts it.
+	// systemd counts from 0 again when somebody starts the service.
 	if count := s.GetRestarts(); w.seen && count > w.restarts {
 		for range min(count-w.restarts, manyRestarts) {
 			w.at = append(w.at, now)
@@ -91,12 +92,12 @@ func (w *watched) failing(s *basev1.Service, now time.Duration) string {
 	return ""
 }
 
-// settled: it is neither on its way up nor down.
+// settled: it is neither starting nor stopping.
 func settled(s *basev1.Service) bool {
 	return s.GetState() != basev1.Service_STATE_STARTING && s.GetState() != basev1.Service_STATE_STOPPING
 }
 
-// Disk tells once that the disk is filling up. It takes 0 bytes in all for not known.
+// Disk reports once that the disk is filling up. A total of 0 bytes means unknown.
 func (m *Monitor) Disk(total, available uint64) []*basev1.Event {
 	switch {
 	case total == 0:
@@ -113,8 +114,7 @@ func (m *Monitor) Disk(total, available uint64) []*basev1.Event {
 	return nil
 }
 
-// Updates tells of each set of updates once. That some of it were installed is
-// no news.
+// Updates reports each set of updates once. That some of them were installed is not reported.
 func (m *Monitor) Updates(waiting []string) []*basev1.Event {
 	fresh := slices.ContainsFunc(waiting, func(one string) bool { return !slices.Contains(m.updates, one) })
 	m.updates = waiting

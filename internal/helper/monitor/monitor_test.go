@@ -25,7 +25,7 @@ func kinds(events []*basev1.Event) string {
 	return strings.Join(all, "; ")
 }
 
-func TestAServiceThatFailsIsToldOnceUntilItHasRecovered(t *testing.T) {
+func TestAFailingServiceIsReportedOnceUntilItRecovers(t *testing.T) {
 	const running, failed, starting = basev1.Service_STATE_RUNNING, basev1.Service_STATE_FAILED, basev1.Service_STATE_STARTING
 	const often = "failed: it was restarted 3 times within 10 minutes"
 	type look struct {
@@ -58,7 +58,7 @@ func TestAServiceThatFailsIsToldOnceUntilItHasRecovered(t *testing.T) {
 	}
 }
 
-func TestADiskThatFillsIsToldOnceUntilThereIsRoom(t *testing.T) {
+func TestAFullDiskIsReportedOnceUntilThereIsSpace(t *testing.T) {
 	const gib = 1 << 30
 	for name, c := range map[string]struct {
 		total uint64
@@ -80,7 +80,7 @@ func TestADiskThatFillsIsToldOnceUntilThereIsRoom(t *testing.T) {
 	}
 }
 
-func TestEachSetOfUpdatesIsToldOnce(t *testing.T) {
+func TestEachSetOfUpdatesIsReportedOnce(t *testing.T) {
 	var m Monitor
 	for i, l := range []struct {
 		waiting []string

@@ -14,20 +14,20 @@ import (
 	"time"
 )
 
-// A certificate is valid between fixed dates: a Base without a battery does not
-// know the day when it makes one, and one that ran out would break the pins
-// of wallets. UTCTime, which old parsers know, ends with 2049.
+// A certificate is valid between fixed dates: a Base without a battery does not know the date
+// when it makes one, and an expired one would break the pins of wallets. UTCTime, which old
+// parsers know, ends with 2049.
 var (
 	validFrom = time.Date(2020, 1, 1, 0, 0, 0, 0, time.UTC)
 	validTo   = time.Date(2049, 12, 31, 23, 59, 59, 0, time.UTC)
 )
 
-// ErrCertificate says that a certificate is there and cannot be used.
+// ErrCertificate says that a certificate exists and cannot be used.
 var ErrCertificate = errors.New("the certificate of an extra API is damaged")
 
-// GenerateCertificate makes a self-signed certificate and its key, as one PEM
-// file. The key is on P-256, which every wallet's TLS library knows; it may sign
-// for itself only. name stands in it for people to read.
+// GenerateCertificate makes a self-signed certificate and its key, as one PEM file. The key is on
+// P-256, which every wallet's TLS library knows; it may sign only for itself. name appears in the
+// certificate for people to read.
 func GenerateCertificate(random io.Reader, name string) ([]byte, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), random)
 	if err != nil {
@@ -69,8 +69,7 @@ func GenerateCertificate(random io.Reader, name string) ([]byte, error) {
 	), nil
 }
 
-// parseCertificate returns the fingerprint of a certificate whose key is there
-// and fits it.
+// parseCertificate returns the fingerprint of a certificate with a matching key.
 func parseCertificate(path string, content []byte) (fingerprint [sha256.Size]byte, err error) {
 	damaged := func(what string) ([sha256.Size]byte, error) {
 		return fingerprint, fmt.Errorf("%w: %s: %s; restore the file, or delete it and let wallets accept a new one", ErrCertificate, path, what)
@@ -93,7 +92,7 @@ func parseCertificate(path string, content []byte) (fingerprint [sha256.Size]byt
 	}
 	key, ok := parsed.(*ecdsa.PrivateKey)
 	if !ok || !key.PublicKey.Equal(certificate.PublicKey) {
-		return damaged("its key is not the certificate's")
+		return damaged("the key does not match the certificate")
 	}
 	return sha256.Sum256(certificate.Raw), nil
 }

@@ -25,7 +25,7 @@ func TestCertificateServesAndSignsNothingElse(t *testing.T) {
 	}
 	pinned := x509.NewCertPool()
 	pinned.AddCert(leaf)
-	// A Base without a battery wakes up long ago; a wallet keeps its pin for long.
+	// A Base without a battery may start with an old date; a wallet keeps its pin for years.
 	for _, year := range []int{2020, 2049} {
 		now := time.Date(year, 6, 1, 0, 0, 0, 0, time.UTC)
 		if _, err := leaf.Verify(x509.VerifyOptions{Roots: pinned, CurrentTime: now}); err != nil {

@@ -11,15 +11,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Hold binds TCP ports for NGINX and never listens on them, until ctx ends: meanwhile the
-// kernel lets no other user have them, also while NGINX restarts and before an API is
-// opened. It sets SO_REUSEPORT, so that NGINX, which is the same user and sets it too, can
-// bind and listen; and not SO_REUSEADDR, with which anybody could bind what nobody listens on.
+// Hold binds TCP ports for NGINX and never listens on them, until ctx ends. Meanwhile the kernel
+// gives them to no other user, even while NGINX restarts and before an API is opened. It sets
+// SO_REUSEPORT, so that NGINX, which is the same user and sets it too, can bind and listen. It
+// does not set SO_REUSEADDR, which would let anybody bind a port without a listener.
 //
-// An address of a family that this machine does not have is left out.
+// An address whose family this machine does not have is skipped.
 //
-// The sockets are kept by systemd, too (FDSTORE of sd_notify(3)), so that nobody gets a port
-// while an update restarts this program: the kernel would let go of it with the last of them.
+// systemd keeps the sockets as well (FDSTORE of sd_notify(3)), so that no other process gets a
+// port while an update restarts this program: the kernel frees a port with its last socket.
 func Hold(ctx context.Context, addresses []netip.AddrPort) error {
 	before := activation.Files(true)
 	var sockets []int
@@ -27,7 +27,7 @@ func Hold(ctx context.Context, addresses []netip.AddrPort) error {
 		socket, err := hold(address)
 		switch {
 		case err != nil:
-			return fmt.Errorf("hold TCP port %s for NGINX: %w; somebody may have it, `ss -ltnpe` shows who", address, err)
+			return fmt.Errorf("hold TCP port %s for NGINX: %w; another process may have it, `ss -ltnpe` shows which", address, err)
 		case socket >= 0:
 			sockets = append(sockets, socket)
 		}
@@ -36,14 +36,14 @@ func Hold(ctx context.Context, addresses []netip.AddrPort) error {
 		return fmt.Errorf("tell systemd that the ports are held: %w", err)
 	}
 	for _, file := range before {
-		_ = file.Close() // it was kept for this process, which has its own now
+		_ = file.Close() // it was kept for this process, which now has its own
 	}
 	<-ctx.Done()
 	return nil
 }
 
-// tellSystemd gives it these sockets to keep, takes those back that it has kept of the
-// process before, and says that the ports are held. Nobody may want to know.
+// tellSystemd gives systemd these sockets to keep, takes back those of the previous process, and
+// reports that the ports are held. Without systemd it does nothing.
 func tellSystemd(socket string, sockets []int, before []*os.File) error {
 	if socket == "" {
 		return nil
@@ -62,7 +62,8 @@ func tellSystemd(socket string, sockets []int, before []*os.File) error {
 	for n := 2; kept[name]; n++ {
 		name = fmt.Sprintf("held-%d", n)
 	}
-	// FDPOLL=0: systemd would take a socket that does not listen for one whose peer is gone.
+	// FDPOLL=0: otherwise systemd would drop a socket that does not listen, as if its peer had
+	// gone.
 	if err := unix.Sendmsg(conn, []byte("FDSTORE=1\nFDPOLL=0\nFDNAME="+name), unix.UnixRights(sockets...), systemd, 0); err != nil {
 		return err
 	}
@@ -78,8 +79,7 @@ func tellSystemd(socket string, sockets []int, before []*os.File) error {
 	return nil
 }
 
-// hold returns the socket that holds an address, or -1 if this machine does not have its
-// family.
+// hold returns the socket that holds an address, or -1 if this machine does not have its family.
 func hold(address netip.AddrPort) (int, error) {
 	family, port := unix.AF_INET, int(address.Port())
 	var where unix.Sockaddr

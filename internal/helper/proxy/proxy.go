@@ -21,22 +21,22 @@ import (
 	"strings"
 )
 
-// InnerPort is where NGINX, on loopback, ends the TLS of the API that shares
-// the entry. It takes connections from the entry only, with a PROXY header.
+// InnerPort is where NGINX, on loopback, ends the TLS of the API that shares the entry. It
+// accepts connections only from the entry, with a PROXY header.
 const InnerPort = 8846
 
 const (
-	// HeldConnections is how many connections one address may hold; the
-	// packet filter has the same bound (firewall.HeldConnections) and counts an
-	// IPv6 /64 as one address, which NGINX cannot.
+	// HeldConnections is how many connections one address may hold. The packet filter has the
+	// same limit (firewall.HeldConnections) and counts an IPv6 /64 as one address, which NGINX
+	// cannot.
 	HeldConnections = 16
-	// WorkerConnections is per worker, and a client takes two. With NGINX's
-	// 1,024, 200 strangers with eight silent connections each locked an owner out.
+	// WorkerConnections is per worker, and a client takes two. With NGINX's default of 1,024, 200
+	// strangers with eight silent connections each locked an owner out.
 	WorkerConnections = 8192
-	// sessionTimeout is how long a connection may be silent. The Base itself
-	// ends a session after 24 h (docs/protocol.md); this is only above it.
+	// sessionTimeout is how long a connection may be silent. The Base itself ends a session after
+	// 24 h (docs/protocol.md); this is a little more.
 	sessionTimeout = "25h"
-	// shutdownTimeout is how long a process of before a reload is kept for its connections.
+	// shutdownTimeout is how long a process from before a reload is kept for its connections.
 	// The Middleware asks Apps to leave it sooner (docs/protocol.md, section 11.6).
 	shutdownTimeout = "10m"
 	// apiTimeout is the same for an extra API.
@@ -47,26 +47,26 @@ const (
 type API struct {
 	// Name names its certificate: lower case letters, digits and -.
 	Name string
-	// Port is its own TCP port; 0 shares the entry. Only one API can, since
-	// wallets that connect to an address send no name to tell them apart by.
+	// Port is its own TCP port; 0 shares the entry. Only one API can share it: wallets that
+	// connect to an address send no name that could tell APIs apart.
 	Port uint16
 	// Upstream is where the service listens, on loopback, in plain text.
 	Upstream netip.AddrPort
 }
 
-// Config is what is rendered.
+// Config is the input of Render.
 type Config struct {
 	// Entry is the TCP port of the single entry.
 	Entry uint16
 	// Middleware is the path of the unix socket of the Middleware.
 	Middleware string
-	// PIDFile is the path of the file that tells NGINX's process number.
+	// PIDFile is the path of the file with NGINX's process number.
 	PIDFile string
 	// Certificates is the directory of the certificates of extra APIs, one
 	// file for each, see CertificateFile.
 	Certificates string
 	APIs         []API
-	// NoIPv6: the kernel has none. NGINX would not start at all if it was to listen there.
+	// NoIPv6: the kernel has no IPv6. NGINX would not start if it had to listen there.
 	NoIPv6 bool
 }
 
@@ -75,8 +75,8 @@ func CertificateFile(directory, name string) string {
 	return filepath.Join(directory, name+".pem")
 }
 
-// Held returns the addresses that NGINX listens on when the entry and all of these ports
-// are open: whoever else had one would be in its place.
+// Held returns the addresses that NGINX listens on when the entry and all of these ports are
+// open: another process must not take any of them.
 func Held(entry uint16, own []uint16) []netip.AddrPort {
 	addresses := []netip.AddrPort{netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), InnerPort)}
 	for _, port := range append([]uint16{entry}, own...) {
@@ -85,8 +85,8 @@ func Held(entry uint16, own []uint16) []netip.AddrPort {
 	return addresses
 }
 
-// UpstreamPorts returns the TCP ports on loopback that NGINX has to reach, for
-// the packet filter.
+// UpstreamPorts returns the TCP ports on loopback that NGINX must be able to reach, for the
+// packet filter.
 func (c Config) UpstreamPorts() []uint16 {
 	var ports []uint16
 	for _, api := range c.APIs {
@@ -98,7 +98,7 @@ func (c Config) UpstreamPorts() []uint16 {
 	return ports
 }
 
-// Render writes nginx.conf. It fails if a value in c cannot be.
+// Render writes nginx.conf. It fails if a value in c is invalid.
 func Render(c Config) (string, error) {
 	shared, err := c.check()
 	if err != nil {
@@ -194,12 +194,12 @@ stream {
 	return b.String(), nil
 }
 
-// listen writes what every server that the network reaches has. It listens on
-// wildcards: NGINX does not start with an address that is absent, and addresses
-// come and go. The keepalive finds out about peers that vanished.
+// listen writes what every server that the network can reach has. It listens on wildcards: NGINX
+// does not start with an absent address, and addresses come and go. The keepalive detects peers
+// that have vanished.
 func (c Config) listen(b *strings.Builder, port uint16, options string) {
-	// reuseport: the ports are held for NGINX by another process (Hold), and only who says
-	// so may have them as well.
+	// reuseport: another process holds the ports for NGINX (Hold); only a socket with this option
+	// can share them.
 	const keepalive = " reuseport backlog=1024 so_keepalive=60s:10s:3;\n"
 	fmt.Fprintf(b, "        listen 0.0.0.0:%d%s%s", port, options, keepalive)
 	if !c.NoIPv6 {

@@ -12,7 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-var update = flag.Bool("update", false, "write the golden files anew")
+var update = flag.Bool("update", false, "rewrite the golden files")
 
 func config(apis ...proxy.API) proxy.Config {
 	return proxy.Config{
@@ -79,7 +79,7 @@ func TestImpossibleConfigurationsAreRefused(t *testing.T) {
 	}
 }
 
-// HTTP is what a stranger would look for first, and NGINX is made to speak it.
+// HTTP is the first thing that a stranger would try, and NGINX is made to speak it.
 func TestNoConfigurationSpeaksHTTP(t *testing.T) {
 	for _, c := range []proxy.Config{config(), config(proxy.API{Name: "electrum", Upstream: electrum})} {
 		text, err := proxy.Render(c)

@@ -12,19 +12,18 @@ import (
 )
 
 const (
-	// maxCertificateFileSize bounds what is read, in bytes; one takes 800.
+	// maxCertificateFileSize bounds how much is read, in bytes; a file has 800.
 	maxCertificateFileSize = 16 << 10
-	// certificateMode lets NGINX read it by the group of the directory.
+	// certificateMode lets NGINX read it through the group of the directory.
 	certificateMode fs.FileMode = 0o640
 )
 
-// EnsureCertificate makes the certificate of the API called name unless it is
-// there, and returns the SHA-256 fingerprint of what is there. Wallets pin a
-// certificate, so one that is there is never replaced: a damaged one is an error
-// (ErrCertificate), and its owner decides.
+// EnsureCertificate makes the certificate of the API called name if there is none, and returns
+// its SHA-256 fingerprint. Wallets pin a certificate, so an existing one is never replaced: a
+// damaged one is an error (ErrCertificate), and the owner decides.
 //
-// The directory's group becomes the file's if its set-group-ID bit is set; that
-// is how NGINX, which is not root, comes to read it.
+// The file gets the directory's group if the directory's set-group-ID bit is set; this is how
+// NGINX, which is not root, can read it.
 func EnsureCertificate(random io.Reader, directory, name string) (fingerprint [sha256.Size]byte, err error) {
 	path := CertificateFile(directory, name)
 	content, err := readLimited(path, maxCertificateFileSize)
@@ -40,8 +39,8 @@ func EnsureCertificate(random io.Reader, directory, name string) (fingerprint [s
 	return parseCertificate(path, content)
 }
 
-// CertificateDigest returns the SHA-256 fingerprint of the certificate of the API called
-// name, which must be there.
+// CertificateDigest returns the SHA-256 fingerprint of the certificate of the API called name,
+// which must exist.
 func CertificateDigest(directory, name string) (fingerprint [sha256.Size]byte, err error) {
 	path := CertificateFile(directory, name)
 	content, err := readLimited(path, maxCertificateFileSize)

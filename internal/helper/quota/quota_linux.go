@@ -1,10 +1,10 @@
-// Package quota limits what a user may store on a file system: the Middleware, which may have
-// been taken over, and whoever logs in. Without limits one of them fills the disk that the system
-// helper needs to close the Base.
+// Package quota limits how much a user may store on a file system: the Middleware, which an
+// attacker may have taken over, and SSH users. Without limits one of them could fill the disk
+// that the system helper needs to close the Base.
 //
-// The limits are those of users (quotactl(2)), not of projects: nobody can give a file of his to
-// another user, but its owner may change the project of a file. They hold where the file
-// system has quotas, as the image's data partition does; elsewhere Set says so (ErrNone).
+// The limits are per user (quotactl(2)), not per project: a user cannot give a file to another
+// user, but the owner of a file may change its project. They apply where the file system has
+// quotas, like the image's data partition; elsewhere [Set] returns [ErrNone].
 package quota
 
 import (
@@ -15,11 +15,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ErrNone: the file system, or the kernel, has no quotas of users, or a container lets nobody
-// set them.
-var ErrNone = errors.New("the file system has no quotas of users, or a container lets nobody set them")
+// ErrNone: the file system or the kernel has no user quotas, or a container prevents setting
+// them.
+var ErrNone = errors.New("the file system has no user quotas, or a container prevents setting them")
 
-// Limits bound what a user stores.
+// Limits bound how much a user stores.
 type Limits struct {
 	// Bytes are rounded down to a KiB.
 	Bytes uint64
@@ -58,7 +58,7 @@ func Set(path string, uid int, l Limits) error {
 	return nil
 }
 
-// Get returns the limits of a user; none are 0.
+// Get returns the limits of a user; 0 means none.
 func Get(path string, uid int) (Limits, error) {
 	var d dqblk
 	if err := call(path, getQuota, uid, &d); err != nil {

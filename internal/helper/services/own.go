@@ -18,11 +18,11 @@ import (
 )
 
 const (
-	// OwnFile is where the builder of an appliance names services of his own, one a
-	// line: name, unit, description, separated by spaces. Empty lines and those that
-	// begin with # say nothing.
+	// OwnFile is where the builder of an appliance names additional services, one per line: name,
+	// unit, description, separated by spaces. Empty lines and those that begin with # are
+	// ignored.
 	OwnFile = "/etc/bitbox-base/services"
-	// maxOwn is how many those may be.
+	// maxOwn is how many such services there may be.
 	maxOwn = 32
 	// maxOwnSize is far more than the file has, in bytes.
 	maxOwnSize = 16 << 10
@@ -39,8 +39,8 @@ const (
 	maxUnit = 64
 )
 
-// reserved begin the names of units that are not for the builder's file: ours, and
-// what a Debian consists of.
+// reserved are the prefixes of units that the builder's file may not name: ours, and essential
+// parts of Debian.
 var reserved = []string{
 	"bitbox-base", "systemd-", "dbus", "ssh", "nginx", "fail2ban", "avahi", "nftables", "iptables", "ip6tables", "netfilter", "ifup",
 	"networking",
@@ -48,11 +48,11 @@ var reserved = []string{
 	"apt-", "unattended-upgrades", "dpkg-", "initrd-", "kmod", "udev", "plymouth", "polkit", "quotaon", "modprobe", "ldconfig",
 }
 
-// ErrOwn is what every refusal of the builder's file wraps.
+// ErrOwn is wrapped by every refusal of the builder's file.
 var ErrOwn = errors.New("the file with the services of this appliance cannot be used")
 
-// Read returns the built-in table and, after it, what the builder's file names. A
-// file with one fault is refused as a whole: the table is the built-in one then.
+// Read returns the built-in table followed by the services of the builder's file. A file with a
+// single fault is refused as a whole; then the table is the built-in one.
 func Read(file string) (Table, error) {
 	table := BuiltIn()
 	own, err := readOwn(file)
@@ -70,7 +70,7 @@ func readOwn(file string) ([]Service, error) {
 	case err != nil:
 		return nil, err
 	case !info.Mode().IsRegular() || info.Mode().Perm()&0o022 != 0:
-		return nil, fmt.Errorf("it is no regular file, or others than root may write it (mode %04o)", info.Mode().Perm())
+		return nil, fmt.Errorf("it is not a regular file, or users other than root may write to it (mode %04o)", info.Mode().Perm())
 	case info.Size() > maxOwnSize:
 		return nil, fmt.Errorf("it is larger than %d bytes", maxOwnSize)
 	}
@@ -84,10 +84,10 @@ func readOwn(file string) ([]Service, error) {
 	return parseOwn(text)
 }
 
-// Parse reads the text of the builder's file, for who has read it.
+// Parse parses the text of the builder's file, for a caller who has read it.
 func Parse(text []byte) (Table, error) { return parseOwn(text) }
 
-// parseOwn reads the builder's file.
+// parseOwn parses the builder's file.
 func parseOwn(text []byte) ([]Service, error) {
 	if !utf8.Valid(text) {
 		return nil, errors.New("it is not UTF-8")
@@ -117,17 +117,17 @@ func parseOwn(text []byte) ([]Service, error) {
 func parseLine(line string) (Service, error) {
 	fields := strings.Fields(line)
 	if len(fields) < 3 {
-		return Service{}, errors.New("it wants a name, a unit and a description, such as: electrs electrs.service Electrum server")
+		return Service{}, errors.New("a line needs a name, a unit and a description, such as: electrs electrs.service Electrum server")
 	}
 	s := Service{Name: fields[0], Unit: fields[1], Description: strings.Join(fields[2:], " "), Actions: all}
 	switch {
 	case !namePattern.MatchString(s.Name) || len(s.Name) > maxName:
-		return Service{}, fmt.Errorf("%q is no name of a service; use 1 to %d lower case letters, digits and hyphens between them", s.Name,
+		return Service{}, fmt.Errorf("%q is not the name of a service; use 1 to %d lower case letters, digits and hyphens between them", s.Name,
 			maxName)
 	case !unitPattern.MatchString(s.Unit) || len(s.Unit) > maxUnit:
-		return Service{}, fmt.Errorf("%q is no unit that can be managed; use letters, digits, - and _, at most %d with .service at the end, and no template", s.Unit, maxUnit)
+		return Service{}, fmt.Errorf("%q is not a unit that can be managed; use letters, digits, - and _, at most %d with .service at the end, and no template", s.Unit, maxUnit)
 	case slices.ContainsFunc(reserved, func(prefix string) bool { return isReserved(s.Unit, prefix) }):
-		return Service{}, fmt.Errorf("%q is a unit of Debian or of the Base, which is not the appliance's to switch", s.Unit)
+		return Service{}, fmt.Errorf("%q is a unit of Debian or of the Base, which this file may not name", s.Unit)
 	}
 	if err := noiseconn.CheckName(s.Description); err != nil {
 		return Service{}, fmt.Errorf("the description: %w", err)
@@ -135,14 +135,14 @@ func parseLine(line string) (Service, error) {
 	return s, nil
 }
 
-// isReserved tells whether a unit begins with this word or prefix, in whatever case.
+// isReserved tells whether a unit begins with this word or prefix, in upper or lower case.
 func isReserved(unit, prefix string) bool {
 	unit = strings.ToLower(unit)
 	if strings.HasSuffix(prefix, "-") {
 		return strings.HasPrefix(unit, prefix)
 	}
 	rest, begins := strings.CutPrefix(unit, prefix)
-	// "ssh" is also sshd's, "user" is not usermetrics'.
+	// "ssh" also reserves sshd; "user" does not reserve usermetrics.
 	return begins && (rest[0] == '.' || rest[0] == '-' || rest[0] == '_' || rest == "d.service" || prefix == "ssh")
 }
 
@@ -151,27 +151,27 @@ func clash(table Table, s Service) error {
 		return fmt.Errorf("the name %q is taken", s.Name)
 	}
 	if _, taken := table.OfUnit(s.Unit); taken {
-		return fmt.Errorf("the unit %q is named twice, or the Base's own", s.Unit)
+		return fmt.Errorf("the unit %q is named twice, or belongs to the Base", s.Unit)
 	}
 	return nil
 }
 
-// wantedBy is the target that starts what starts with the machine.
+// wantedBy is the target that starts services at boot.
 const wantedBy = "multi-user.target"
 
-// unitDirectories are where systemd finds units that packages and the builder
-// install, in its order (systemd.unit(5)).
+// unitDirectories are where systemd finds units installed by packages and the builder, in its
+// order (systemd.unit(5)).
 var unitDirectories = []string{"/etc/systemd/system", "/usr/local/lib/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system"}
 
-// dropIn is the name of the addition to a unit.
+// dropIn is the file name of the addition to a unit.
 const dropIn = "60-bitbox-base.conf"
 
-// Generate writes what systemd is to know of the builder's services beside their
-// units, as a generator (systemd.generator(7)): each starts with the machine, unless it
-// is switched off. directory is the generator's first argument. root is "" but in tests.
+// Generate tells systemd about the builder's services in addition to their units, as a generator
+// (systemd.generator(7)): each starts at boot, unless it is switched off. directory is the
+// generator's first argument. root is "" except in tests.
 //
-// A unit that is a link is another unit's name, or somebody's file outside of
-// systemd's directories. It gets nothing, and so it is not started.
+// A unit that is a link is another unit's name, or a file outside systemd's directories. It gets
+// no addition, and so is not started.
 func Generate(root, file, directory string) error {
 	own, err := readOwn(filepath.Join(root, file))
 	if err != nil {
@@ -190,7 +190,7 @@ func Generate(root, file, directory string) error {
 	return errors.Join(errs...)
 }
 
-// findUnit returns the path of a unit's file, which is no link.
+// findUnit returns the path of a unit's file, which is not a link.
 func findUnit(root, unit string) (string, error) {
 	for _, directory := range unitDirectories {
 		path := filepath.Join(directory, unit)
@@ -224,9 +224,8 @@ func generate(directory string, s Service, unit string) error {
 	return nil
 }
 
-// Addition is the drop-in of a unit that is not ours, with which its service can be
-// switched off.
+// Addition is the drop-in that makes it possible to switch off a service whose unit is not ours.
 func Addition(s Service) string {
-	return "# The service " + s.Name + " of the Base. It can be switched off by an App: then this file is there.\n" +
+	return "# The service " + s.Name + " of the Base. An App can switch it off: then this file exists.\n" +
 		"[Unit]\nRequiresMountsFor=" + DisabledDirectory + "\n" + s.Condition() + "\n"
 }

@@ -1,16 +1,16 @@
-// Package services is the one table of the services that a Base manages: what each is
-// called in the API, which unit it is, and what an App may do to it.
+// Package services has the one table of the services that a Base manages: the name of each in the
+// API, its unit, and what an App may do to it.
 //
-// No message names a unit. What keeps the Base closed, and what lets its owner reach
-// it, is never stopped or switched off from here. Beside the built-in table the
-// builder of an appliance names services of his own in a file that is root's (Read).
+// No message names a unit. Services that keep the Base closed, or that let its owner reach it,
+// can never be stopped or switched off here. In addition to the built-in table, the builder of an
+// appliance can name further services in a file of root's ([Read]).
 //
-// # Off, also after a reboot
+// # Off, even after a reboot
 //
-// The root of an image is read-only, and nothing writes /etc at run time. So a service
-// that is switched off has a file in DisabledDirectory, and its unit a condition on
-// that file: its own, or in an addition to Debian's (packaging), or, for the builder's
-// services, in one that a systemd generator writes at each boot (Generate).
+// The root of an image is read-only, and nothing writes to /etc at run time. So a service that is
+// switched off has a file in [DisabledDirectory], and its unit has a condition on that file: in
+// the unit itself, in an addition to Debian's unit (packaging), or, for the builder's services,
+// in one that a systemd generator writes at each boot ([Generate]).
 package services
 
 import (
@@ -21,8 +21,8 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
 )
 
-// DisabledDirectory has a file for each service that is switched off, by its name. It
-// is the system helper's.
+// DisabledDirectory has a file for each service that is switched off, by its name. It belongs to
+// the system helper.
 const DisabledDirectory = generation.StateDirectory + "/disabled"
 
 // Units beside those of internal/helper/generation.
@@ -30,13 +30,13 @@ const (
 	SystemUnit  = "bitbox-base-system.service"
 	ConsoleUnit = "bitbox-base-console.service"
 	TimeUnit    = "systemd-timesyncd.service"
-	// DebianUpdatesUnit installs Debian's updates; a timer starts it each night.
+	// DebianUpdatesUnit installs Debian's updates; a timer starts it every night.
 	DebianUpdatesUnit = "apt-daily-upgrade.service"
 )
 
 // Service is one service that the Base manages.
 type Service struct {
-	// Name is what the API calls it: lower case letters, digits and hyphens.
+	// Name is its name in the API: lower case letters, digits and hyphens.
 	Name string
 	// Description is for people.
 	Description string
@@ -44,7 +44,7 @@ type Service struct {
 	Unit string
 	// Actions are what an App may do to it.
 	Actions []basev1.ServiceAction
-	// OnDemand: it does not start with the machine, but when it is needed.
+	// OnDemand: it does not start at boot, but when it is needed.
 	OnDemand bool
 	// CutsCaller: restarting it may end the connection that the request came by.
 	CutsCaller bool
@@ -59,17 +59,16 @@ const (
 )
 
 var (
-	// all is for what nothing else depends on.
+	// all is for services that nothing else depends on.
 	all = []basev1.ServiceAction{start, stop, restart, enable, disable}
-	// again is for what has to run.
+	// again is for services that must run.
 	again = []basev1.ServiceAction{start, restart}
 )
 
-// builtIn is the table. A Middleware that was taken over can do what it says, again and
-// again, so: what filters, bans or is asked for a lease has no action that ends it. The
-// console and the helper have none at all, for there an owner takes such a Base back.
-// Announcing and asking for the time may be switched off: without them the Base speaks
-// to fewer.
+// builtIn is the table. A compromised Middleware can use every action in it, again and again, so
+// the services that filter, ban or lease have no action that ends them. The console and the
+// helper have no actions at all, because an owner takes such a Base back there. The announcement
+// and the time service may be switched off: without them the Base talks to fewer hosts.
 var builtIn = []Service{
 	{Name: "firewall", Description: "Packet filter: accepts only what the posture allows", Unit: generation.FirewallUnit},
 	{Name: "nginx", Description: "NGINX, the Base's single entry", Unit: generation.ProxyUnit, Actions: again, CutsCaller: true},
@@ -79,11 +78,11 @@ var builtIn = []Service{
 	{Name: "ssh", Description: "SSH, while an owner has leased it", Unit: generation.SSHUnit, OnDemand: true},
 	{Name: "console", Description: "Shows codes at the Base, and takes the answers", Unit: ConsoleUnit},
 	{Name: "mdns", Description: "Announces the Base on the local network (Avahi)", Unit: generation.MDNSUnit, Actions: all},
-	{Name: "time-sync", Description: "Sets the clock by the network", Unit: TimeUnit, Actions: all},
-	{Name: "debian-updates", Description: "Installs Debian's security updates, each night", Unit: DebianUpdatesUnit, OnDemand: true},
+	{Name: "time-sync", Description: "Sets the clock from the network", Unit: TimeUnit, Actions: all},
+	{Name: "debian-updates", Description: "Installs Debian's security updates every night", Unit: DebianUpdatesUnit, OnDemand: true},
 }
 
-// Table is what a Base manages.
+// Table is the services that a Base manages.
 type Table []Service
 
 // BuiltIn returns the services that every Base has.
@@ -128,8 +127,8 @@ func (t Table) Units() []string {
 // May tells whether an App may do this to the service.
 func (s Service) May(action basev1.ServiceAction) bool { return slices.Contains(s.Actions, action) }
 
-// Marker is the file that is there while the service is switched off.
+// Marker is the file that exists while the service is switched off.
 func (s Service) Marker() string { return path.Join(DisabledDirectory, s.Name) }
 
-// Condition is what the unit of a service that can be switched off has to say.
+// Condition is the condition that the unit of a service needs to be switched off.
 func (s Service) Condition() string { return "ConditionPathExists=!" + s.Marker() }

@@ -14,7 +14,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
 )
 
-func TestWhatKeepsTheBaseClosedOrReachableCannotBeEnded(t *testing.T) {
+func TestEssentialServicesCannotBeEnded(t *testing.T) {
 	ends := []basev1.ServiceAction{stop, disable}
 	mayEnd := []string{"mdns", "time-sync"}
 	for _, s := range BuiltIn() {
@@ -31,7 +31,7 @@ func TestWhatKeepsTheBaseClosedOrReachableCannotBeEnded(t *testing.T) {
 	}
 }
 
-func TestTheTableIsWithoutDoubles(t *testing.T) {
+func TestNamesAndUnitsAreUnique(t *testing.T) {
 	names, units := map[string]bool{}, map[string]bool{}
 	for _, s := range BuiltIn() {
 		if !namePattern.MatchString(s.Name) || names[s.Name] || units[s.Unit] || s.Description == "" {
@@ -41,7 +41,7 @@ func TestTheTableIsWithoutDoubles(t *testing.T) {
 	}
 }
 
-// A service that can be switched off has a unit that looks whether it was.
+// The unit of a service that can be switched off checks the marker.
 func TestEachServiceThatCanBeSwitchedOffHasItsCondition(t *testing.T) {
 	const packaging = "../../../packaging/root/usr/lib/"
 	for _, s := range BuiltIn() {
@@ -89,7 +89,7 @@ func TestTheBuildersServicesFollowTheBuiltInOnes(t *testing.T) {
 	}
 }
 
-// attacks are lines with which a builder would hand out what is not his.
+// attacks are lines with which a builder would hand out services of the Base or of Debian.
 var attacks = map[string]string{
 	"the Base's own":         "x bitbox-base-firewall.service y",
 	"another of the Base's":  "x bitbox-base-new.service y",
@@ -159,7 +159,7 @@ func TestAFileOfTheBuilderWithOneFaultIsRefusedAsAWhole(t *testing.T) {
 	if _, err := parseOwn([]byte(many(maxOwn))); err != nil {
 		t.Errorf("as many as there may be: %v", err)
 	}
-	// The attack has a target: who looks at the pattern alone takes most of it.
+	// The attack has a target: a check of the pattern alone accepts most of it.
 	taken := 0
 	for _, text := range attacks {
 		if fields := strings.Fields(text); regexp.MustCompile(`\.service$`).MatchString(fields[1]) {
@@ -203,7 +203,7 @@ func TestAFileThatOthersCanWriteIsRefused(t *testing.T) {
 	}
 }
 
-func TestTheGeneratorStartsAServiceWithTheMachineUnlessItIsOff(t *testing.T) {
+func TestTheGeneratorStartsAServiceAtBootUnlessItIsOff(t *testing.T) {
 	root, directory := t.TempDir(), t.TempDir()
 	units := filepath.Join(root, "etc/systemd/system")
 	if err := errors.Join(

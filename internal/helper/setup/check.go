@@ -16,12 +16,11 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
 )
 
-// needSpace is what must be free in /etc and /var: the record, and the first
-// configuration, with room to spare.
+// needSpace is how much must be free in /etc and /var: space for the record and the first
+// configuration, with a margin.
 const needSpace = 16 << 20
 
-// needed are the files of Debian that a Base consists of, by the package that brings
-// each.
+// needed are the files of Debian that a Base needs, with the package of each.
 var needed = []struct{ path, pkg string }{
 	{"/usr/bin/fail2ban-server", "fail2ban"},
 	{"/usr/bin/ss", "iproute2"},
@@ -37,17 +36,17 @@ var needed = []struct{ path, pkg string }{
 	{"/usr/share/zoneinfo/tzdata.zi", "tzdata"},
 }
 
-// ErrNotRoot is what others are told.
+// ErrNotRoot is the error for other users.
 var ErrNotRoot = errors.New("only root can set a machine up; type: sudo bitbox-base setup")
 
-// Check looks whether the system below root can become a Base at all.
+// Check checks whether the system below root can become a Base at all.
 func Check(root string) error {
 	release, err := os.ReadFile(filepath.Join(root, "/etc/os-release"))
 	if errors.Is(err, fs.ErrNotExist) {
 		release, err = os.ReadFile(filepath.Join(root, "/usr/lib/os-release"))
 	}
 	if err != nil {
-		return fmt.Errorf("a Base is made of Debian %s, and nothing in %s tells that this is one: %w", osrelease.Release, root, err)
+		return fmt.Errorf("a Base needs Debian %s, and %s does not say that this is one: %w", osrelease.Release, root, err)
 	}
 	if err := osrelease.Parse(string(release)).Suits(); err != nil {
 		return err
@@ -58,7 +57,7 @@ func Check(root string) error {
 		}
 	}
 	if root == "/" && !Booted() {
-		return errors.New("systemd does not run here, and the Base's services need it; --root DIR sets up an image")
+		return errors.New("systemd is not running here, and the Base's services need it; --root DIR sets up an image")
 	}
 	for _, directory := range []string{"/etc", "/var/lib"} {
 		var s unix.Statfs_t
@@ -66,22 +65,22 @@ func Check(root string) error {
 			return fmt.Errorf("look for free space in %s: %w", directory, err)
 		}
 		if free := s.Bavail * uint64(s.Bsize); free < needSpace {
-			return fmt.Errorf("there are %d MiB free in %s, and setup needs %d; remove something, and type it again", free>>20, directory,
+			return fmt.Errorf("only %d MiB are free in %s, and setup needs %d; make room and try again", free>>20, directory,
 				needSpace>>20)
 		}
 		if s.Flags&unix.ST_RDONLY != 0 {
-			return fmt.Errorf("%s is read-only; set an image up where it is built", directory)
+			return fmt.Errorf("%s is read-only; set up an image where it is built", directory)
 		}
 	}
 	return nil
 }
 
-// CheckEntry looks whether the entry's port is free; it is not on a Base.
+// CheckEntry checks whether the entry's port is free; on a Base it is not.
 func CheckEntry() error {
 	for _, network := range []string{"tcp4", "tcp6"} {
 		listener, err := net.Listen(network, ":"+strconv.Itoa(posture.EntryPort))
 		if errors.Is(err, unix.EADDRINUSE) {
-			return fmt.Errorf("something else listens on TCP port %d, the Base's only one; `ss -ltnp` tells what to stop", posture.EntryPort)
+			return fmt.Errorf("another program listens on TCP port %d, the Base's only one; `ss -ltnp` shows which", posture.EntryPort)
 		}
 		if err == nil { // a machine may have no IPv6
 			_ = listener.Close()
@@ -90,10 +89,10 @@ func CheckEntry() error {
 	return nil
 }
 
-// ErrOverSSH is why somebody who came by SSH may not set up.
-var ErrOverSSH = errors.New("setup would cut you off: you came by SSH, which is off on a Base, and no key with a lease is in place; set it up at its own screen and keyboard")
+// ErrOverSSH is why a user who is logged in by SSH may not set up.
+var ErrOverSSH = errors.New("setup would cut you off: you are logged in by SSH, which is off on a Base, and there is no key with a lease; set it up at the machine's own screen and keyboard")
 
-// OverSSH tells whether whoever runs this program came by SSH: it would be cut off.
+// OverSSH tells whether the user of this program is logged in by SSH, and would be cut off.
 // Neither sudo nor a terminal that outlives its connection hides it.
 func OverSSH(environ []string) bool {
 	for _, variable := range environ {
@@ -111,7 +110,7 @@ func OverSSH(environ []string) bool {
 		}
 		pid = parent
 	}
-	// systemd-logind notes for each session whether it is a remote one.
+	// systemd-logind records for each session whether it is a remote one.
 	group, err := os.ReadFile("/proc/self/cgroup")
 	if err != nil {
 		return false
@@ -133,11 +132,11 @@ func ancestor(pid int) (name string, parent int, err error) {
 	}
 	begin, end := strings.IndexByte(string(text), '('), strings.LastIndexByte(string(text), ')')
 	if begin < 0 || end < begin {
-		return "", 0, fmt.Errorf("read /proc/%d/stat: it is of no known form", pid)
+		return "", 0, fmt.Errorf("read /proc/%d/stat: its format is unknown", pid)
 	}
 	fields := strings.Fields(string(text[end+1:]))
 	if len(fields) < 2 {
-		return "", 0, fmt.Errorf("read /proc/%d/stat: it is of no known form", pid)
+		return "", 0, fmt.Errorf("read /proc/%d/stat: its format is unknown", pid)
 	}
 	parent, err = strconv.Atoi(fields[1])
 	return string(text[begin+1 : end]), parent, err

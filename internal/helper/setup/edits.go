@@ -6,27 +6,26 @@ import (
 	"strings"
 )
 
-// banner is what stands before a login, where there is one. It names no system and
-// no version.
+// banner is shown before a login, where one is possible. It names no system and no version.
 const banner = `This system is private. Access is for its owner alone; all other access
 is forbidden, and may be recorded in its log.
 `
 
-// loginSettings are those of login.defs(5). No user of a Base has a password;
-// should somebody give one a password, these hold for it.
+// loginSettings are settings of login.defs(5). No user of a Base has a password; if somebody sets
+// one, these apply to it.
 var loginSettings = map[string]string{
-	// What a user makes is not for others.
+	// Files of a user are not readable by others.
 	"UMASK": "027",
-	// A password is changed within a year, and not back the same day.
+	// A password must be changed within a year, and not twice on one day.
 	"PASS_MAX_DAYS": "365",
 	"PASS_MIN_DAYS": "1",
-	// Guessing costs time, where hashes are of the older kind.
+	// Guessing is slow where hashes are of the older kind.
 	"SHA_CRYPT_MIN_ROUNDS": "65536",
 	"SHA_CRYPT_MAX_ROUNDS": "131072",
 }
 
-// loginDefs sets them, each in the line where it stands or at the end, and leaves
-// all else as it is.
+// loginDefs changes each of them in its line, or adds it at the end, and leaves everything else
+// unchanged.
 func loginDefs(text string) string {
 	missing := maps.Clone(loginSettings)
 	var b strings.Builder

@@ -22,59 +22,57 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/packaging"
 )
 
-// MachineRecord is what was changed on a running machine beside its files.
+// MachineRecord is what was changed on a running machine besides its files.
 type MachineRecord struct {
-	// Stopped are Debian's units that ran.
+	// Stopped are units of Debian that were running.
 	Stopped []string `json:"stopped,omitempty"`
-	// Filters are the packet filters by the program that loads them, as its -save
-	// printed them.
+	// Filters are the packet filters, by the program that loads them, in the format of its -save.
 	Filters map[string]string `json:"filters,omitempty"`
-	// Kernel has settings, by the names of sysctl(8).
+	// Kernel has settings, by their names in sysctl(8).
 	Kernel map[string]string `json:"kernel,omitempty"`
-	// Locked are users whose password was taken away.
+	// Locked are users whose password was removed.
 	Locked []string `json:"locked,omitempty"`
 }
 
-// Times that bound one program, and the wait for all servers.
+// Limits of one program, and of the wait for all servers.
 const (
 	programTime = 2 * time.Minute
 	verifyTime  = 30 * time.Second
 	lookAgain   = 200 * time.Millisecond
 )
 
-// lockFile keeps two setups from changing the machine at once.
+// lockFile prevents two setups from changing the machine at the same time.
 const lockFile = "/run/bitbox-base-setup.lock"
 
-// filterPrograms load the packet filters; "-save" in place of "-restore" prints them.
+// filterPrograms load the packet filters; with "-save" in place of "-restore" they print them.
 var filterPrograms = []string{"/usr/sbin/iptables-restore", "/usr/sbin/ip6tables-restore"}
 
-// openFilter is the one of a kernel nobody has told anything.
+// openFilter is the filter of a kernel without any rules.
 const openFilter = "*filter\n:INPUT ACCEPT [0:0]\n:FORWARD ACCEPT [0:0]\n:OUTPUT ACCEPT [0:0]\nCOMMIT\n"
 
-// mustRun are the units without which the machine is no Base. The console is not
-// among them: there may be no screen.
+// mustRun are the units that a Base needs. The console is not among them: there may be no screen.
 var mustRun = []string{
 	generation.FirewallUnit, "bitbox-base-system.socket", "bitbox-base-system.service", "bitbox-base-middleware.socket",
 	generation.PortsUnit, generation.ProxyUnit, generation.BansUnit, generation.MDNSUnit,
 }
 
-// programUnits run a program that an upgrade of ours or of Debian's may replace.
-// SSH's is not among them: whoever upgrades by SSH would end with it.
+// programUnits run a program that an upgrade of ours or of Debian's may replace. SSH's is not
+// among them: an upgrade over SSH would end with it.
 var programUnits = []string{
 	"bitbox-base-system.service", generation.MiddlewareUnit, "bitbox-base-console.service", generation.PortsUnit, generation.ProxyUnit,
 	generation.MDNSUnit,
 }
 
-// Machine is the running one.
+// Machine is the running machine.
 type Machine struct {
-	// Out is told what is done.
+	// Out receives the progress.
 	Out io.Writer
-	// KeepSSH says that whoever sets up came by SSH: it counts as failed unless the
+	// KeepSSH says that the user is logged in by SSH: the setup counts as failed unless the
 	// Base's own SSH runs at the end.
 	KeepSSH bool
 }
 
-// run starts a program of the machine and returns what it printed.
+// run runs a program of the machine and returns its output.
 func run(ctx context.Context, input string, argv ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, programTime)
 	defer cancel()
@@ -93,20 +91,19 @@ func run(ctx context.Context, input string, argv ...string) (string, error) {
 
 const systemctl = "/usr/bin/systemctl"
 
-// Lock makes sure that nobody else sets up at the same time; the file is held until
-// the process ends.
+// Lock prevents another setup at the same time; the file is held until the process ends.
 func Lock() (*os.File, error) {
 	file, err := os.OpenFile(lockFile, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("set up: %w", err)
 	}
 	if err := unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		return nil, errors.Join(errors.New("another setup runs on this machine; wait for its end"), file.Close())
+		return nil, errors.Join(errors.New("another setup is running on this machine; wait for it to end"), file.Close())
 	}
 	return file, nil
 }
 
-// Plan is the package's, with what it concerns beside files.
+// Plan is the package's plan, with its effects besides files.
 func (m Machine) Plan(ctx context.Context, o Options) (*Record, error) {
 	record, err := Plan("/", o, nil)
 	if err != nil {
@@ -119,7 +116,7 @@ func (m Machine) Plan(ctx context.Context, o Options) (*Record, error) {
 	for _, program := range filterPrograms {
 		save := strings.Replace(program, "-restore", "-save", 1)
 		if record.Machine.Filters[program], err = run(ctx, "", save, "-t", "filter"); err != nil {
-			return nil, fmt.Errorf("keep the packet filter: %w; the kernel lacks netfilter, or you may not use it", err)
+			return nil, fmt.Errorf("keep the packet filter: %w; the kernel lacks netfilter, or you are not allowed to use it", err)
 		}
 	}
 	if hasPassword("/", "root") {
@@ -129,7 +126,7 @@ func (m Machine) Plan(ctx context.Context, o Options) (*Record, error) {
 	return record, nil
 }
 
-// masked lists the units of Debian's that the plan masks.
+// masked lists the units of Debian that the plan masks.
 func masked(r *Record) []string {
 	var units []string
 	for _, c := range r.Changes {
@@ -151,7 +148,7 @@ func started(r *Record) []string {
 	return units
 }
 
-// running returns those of units that are active.
+// running returns the active ones of units.
 func running(ctx context.Context, units []string) ([]string, error) {
 	var active []string
 	for _, unit := range units {
@@ -166,8 +163,7 @@ func running(ctx context.Context, units []string) ([]string, error) {
 	return active, nil
 }
 
-// hasPassword tells whether a user can log in with a password, or with none
-// (shadow(5)).
+// hasPassword tells whether a user can log in with a password, or without any (shadow(5)).
 func hasPassword(root, user string) bool {
 	text, err := os.ReadFile(filepath.Join(root, "/etc/shadow"))
 	if err != nil {
@@ -182,8 +178,8 @@ func hasPassword(root, user string) bool {
 	return false
 }
 
-// kernelSettings adds to known, which an earlier setup has kept, the present
-// values of settings that the package makes.
+// kernelSettings adds the present values of the settings that the package changes to known, which
+// an earlier setup has kept.
 func kernelSettings(known map[string]string) map[string]string {
 	settings := maps.Clone(known)
 	if settings == nil {
@@ -197,7 +193,7 @@ func kernelSettings(known map[string]string) map[string]string {
 		if _, kept := settings[name]; kept {
 			continue
 		}
-		// A kernel that lacks one has nothing to keep.
+		// A kernel without the setting has nothing to keep.
 		if value, err := os.ReadFile(settingFile(name)); err == nil {
 			settings[name] = strings.TrimSpace(string(value))
 		}
@@ -207,26 +203,26 @@ func kernelSettings(known map[string]string) map[string]string {
 
 func settingFile(name string) string { return "/proc/sys/" + strings.ReplaceAll(name, ".", "/") }
 
-// Describe tells in plain words what a plan does.
+// Describe describes in plain words what a plan does.
 func (m Machine) Describe(r *Record) error {
 	b := &strings.Builder{}
 	line := func(format string, a ...any) { fmt.Fprintf(b, "  * "+format+"\n", a...) }
 	fmt.Fprintln(b, "This machine becomes a Base:")
-	line("the packet filter is replaced: TCP port %d and mDNS come in, little goes out", posture.EntryPort)
+	line("the packet filter is replaced: only TCP port %d and mDNS come in, and little goes out", posture.EntryPort)
 	line("SSH is off until an owner's App switches it on")
 	if len(r.Machine.Stopped) > 0 {
 		line("stopped: %s", strings.Join(r.Machine.Stopped, ", "))
 	}
-	line("masked, since units of the Base replace them: %s", strings.Join(masked(r), ", "))
+	line("masked, because units of the Base replace them: %s", strings.Join(masked(r), ", "))
 	line("the first screen shows the Base, and no login prompt")
 	if len(r.Machine.Locked) > 0 {
 		line("root's password is locked; --undo unlocks it")
 	}
 	if r.Options.NoUSBInput {
-		line("keyboards and mice at USB are switched off")
+		line("USB keyboards and mice are switched off")
 	}
 	if r.Options.NoDisplay {
-		line("no display: an owner's App lets further Apps in")
+		line("no display: an owner's App lets other Apps in")
 	}
 	line("Debian's security updates install themselves, and may restart the machine at night")
 	fmt.Fprintln(b, "Changed, and kept in "+RecordFile+" for `bitbox-base setup --undo`:")
@@ -246,7 +242,7 @@ func (m Machine) Describe(r *Record) error {
 
 func (m Machine) say(format string, a ...any) { fmt.Fprintf(m.Out, format+"\n", a...) }
 
-// SetUp changes the files of an image. If that fails, they are put back.
+// SetUp changes the files of an image. If that fails, it restores them.
 func SetUp(ctx context.Context, root string, r *Record) error {
 	if hasPassword(root, "root") {
 		if _, err := run(ctx, "", "/usr/sbin/usermod", "--root", root, "--lock", "root"); err != nil {
@@ -262,19 +258,19 @@ func SetUp(ctx context.Context, root string, r *Record) error {
 	return errors.Join(err, undo, Forget(root))
 }
 
-// SetUp makes the machine a Base. If that fails, everything is put back.
+// SetUp makes the machine a Base. If that fails, it restores everything.
 func (m Machine) SetUp(ctx context.Context, r *Record) error {
 	err := m.change(ctx, r)
 	if err == nil {
 		return nil
 	}
-	// Whoever has interrupted it wants it undone, too.
+	// A user who interrupted it also wants it undone.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*programTime)
 	defer cancel()
 	if undo := m.Undo(ctx); undo != nil && !errors.Is(undo, ErrNotSetUp) {
-		return fmt.Errorf("%w; and putting everything back failed: %w", err, undo)
+		return fmt.Errorf("%w; and restoring everything failed: %w", err, undo)
 	}
-	return fmt.Errorf("%w; everything was put back", err)
+	return fmt.Errorf("%w; everything was restored", err)
 }
 
 func (m Machine) change(ctx context.Context, r *Record) error {
@@ -301,7 +297,7 @@ func (m Machine) change(ctx context.Context, r *Record) error {
 	return Verify(ctx, must)
 }
 
-// settle does what is to be done beside files, before anything of ours starts.
+// settle does everything besides files, before any of our services starts.
 func (r *Record) settle(ctx context.Context) error {
 	if len(r.Machine.Stopped) > 0 {
 		if _, err := run(ctx, "", append([]string{systemctl, "stop"}, r.Machine.Stopped...)...); err != nil {
@@ -316,9 +312,10 @@ func (r *Record) settle(ctx context.Context) error {
 	return others(ctx, r)
 }
 
-// others makes those read their settings anew whose settings were changed.
+// others makes the affected programs read their settings again.
 func others(ctx context.Context, r *Record) error {
-	// Where the kernel cannot be set, in a container, the unit's condition says so.
+	// Where the kernel's settings cannot be changed, in a container, the unit's condition says
+	// so.
 	if _, err := run(ctx, "", systemctl, "restart", "systemd-sysctl.service"); err != nil {
 		return fmt.Errorf("set the kernel: %w", err)
 	}
@@ -338,8 +335,8 @@ func others(ctx context.Context, r *Record) error {
 	return nil
 }
 
-// Verify waits until the machine is a Base: the units run, both packet filters let
-// nothing in by default, and the entry answers.
+// Verify waits until the machine is a Base: the units are running, both packet filters drop by
+// default, and the entry answers.
 func Verify(ctx context.Context, units []string) error {
 	ctx, cancel := context.WithTimeout(ctx, verifyTime)
 	defer cancel()
@@ -349,12 +346,12 @@ func Verify(ctx context.Context, units []string) error {
 		if found == nil {
 			return nil
 		}
-		if err == nil || ctx.Err() == nil { // what was cut off by the deadline tells nothing
+		if err == nil || ctx.Err() == nil { // the result of a check that the deadline cut off is ignored
 			err = found
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("the Base does not run: %w; `journalctl --boot --unit='bitbox-base-*'` may tell why", err)
+			return fmt.Errorf("the Base is not running: %w; `journalctl --boot --unit='bitbox-base-*'` may show why", err)
 		case <-time.After(lookAgain):
 		}
 	}
@@ -377,12 +374,12 @@ func verifyOnce(ctx context.Context, units []string) error {
 		}
 		for _, chain := range []string{"INPUT", "FORWARD", "OUTPUT"} {
 			if !strings.Contains(rules, "\n:"+chain+" DROP ") {
-				return fmt.Errorf("the packet filter of %s lets pass what no rule forbids (%s)", filepath.Base(program), chain)
+				return fmt.Errorf("the packet filter of %s accepts packets that match no rule (%s)", filepath.Base(program), chain)
 			}
 		}
 	}
-	// A unit is active for a moment even if its program cannot listen; and if
-	// somebody else sits on the port, he would answer.
+	// A unit is active for a moment even if its program cannot listen; and another program on the
+	// port would answer.
 	main, err := run(ctx, "", systemctl, "show", "--property=MainPID", "--value", generation.ProxyUnit)
 	if err != nil {
 		return err
@@ -393,7 +390,7 @@ func verifyOnce(ctx context.Context, units []string) error {
 		return err
 	}
 	if !strings.Contains(sockets, ",pid="+strings.TrimSpace(main)+",") {
-		return fmt.Errorf("NGINX does not listen on port %s; what does: %q", entry, strings.TrimSpace(sockets))
+		return fmt.Errorf("NGINX does not listen on port %s; the listener is %q", entry, strings.TrimSpace(sockets))
 	}
 	dialer := net.Dialer{Timeout: 5 * time.Second}
 	conn, err := dialer.DialContext(ctx, "tcp", net.JoinHostPort("127.0.0.1", entry))
@@ -403,7 +400,7 @@ func verifyOnce(ctx context.Context, units []string) error {
 	return conn.Close()
 }
 
-// Undo makes the machine what it was. It can be repeated.
+// Undo restores the machine as it was. It can be repeated.
 func (m Machine) Undo(ctx context.Context) error {
 	r, err := ReadRecord("/")
 	if err != nil {
@@ -412,7 +409,7 @@ func (m Machine) Undo(ctx context.Context) error {
 	if _, err := run(ctx, "", systemctl, "stop", "bitbox-base-*"); err != nil {
 		return fmt.Errorf("stop the Base: %w", err)
 	}
-	// Failed ones would be listed for as long as the machine runs.
+	// Failed units would be listed for as long as the machine runs.
 	if _, err := run(ctx, "", systemctl, "reset-failed", "bitbox-base-*"); err != nil {
 		m.say("%v", err)
 	}
@@ -421,7 +418,7 @@ func (m Machine) Undo(ctx context.Context) error {
 		return err
 	}
 	for _, path := range left {
-		m.say("left as it is, since somebody has changed it: %s", path)
+		m.say("left unchanged, because somebody has edited it: %s", path)
 	}
 	if _, err := run(ctx, "", systemctl, "daemon-reload"); err != nil {
 		return err
@@ -432,16 +429,16 @@ func (m Machine) Undo(ctx context.Context) error {
 			rules = openFilter // nothing was loaded, or an image was set up
 		}
 		if _, err := run(ctx, rules, program, "-w", "5"); err != nil {
-			return fmt.Errorf("put the packet filter back: %w", err)
+			return fmt.Errorf("restore the packet filter: %w", err)
 		}
 	}
 	for name, value := range r.Machine.Kernel {
-		// Some cannot be lifted before a reboot; the next one does.
+		// Some settings cannot be changed back before a reboot; the next boot does it.
 		_ = os.WriteFile(settingFile(name), []byte(value), 0o644)
 	}
 	for _, user := range r.Machine.Locked {
 		if _, err := run(ctx, "", "/usr/sbin/usermod", "--unlock", user); err != nil {
-			m.say("%s has no password that could be unlocked", user)
+			m.say("%s has no password to unlock", user)
 		}
 	}
 	if err := others(ctx, &Record{}); err != nil {
@@ -449,19 +446,19 @@ func (m Machine) Undo(ctx context.Context) error {
 	}
 	for _, unit := range r.Machine.Stopped {
 		if _, err := run(ctx, "", systemctl, "start", unit); err != nil {
-			m.say("%s ran before and does not start: %v", unit, err)
+			m.say("%s was running before and does not start: %v", unit, err)
 		}
 	}
 	return Forget("/")
 }
 
-// FilesOnly is set in the environment by who installs a release (internal/helper/update), and
-// itself decides what is restarted, when, and whether the Base is well then. At boot
-// systemctl would also wait for units that wait for that installation.
+// FilesOnly is set in the environment by the installer of a release (internal/helper/update),
+// which itself decides what to restart and when, and whether the Base is healthy afterwards. At
+// boot systemctl would also wait for units that wait for that installation.
 const FilesOnly = "BITBOX_BASE_FILES_ONLY"
 
-// Renew brings a Base in line with the package after an upgrade, of ours or of a
-// server's, and restarts what runs a program that is no longer there.
+// Renew brings a Base in line with the package after an upgrade, of ours or of a server, and
+// restarts services whose program was replaced.
 func (m Machine) Renew(ctx context.Context) error {
 	earlier, err := ReadRecord("/")
 	if err != nil {
@@ -493,11 +490,11 @@ func (m Machine) Renew(ctx context.Context) error {
 			return err
 		}
 	}
-	// A setup that was cut in the middle is completed by this.
+	// This completes a setup that was interrupted.
 	if err := record.settle(ctx); err != nil {
 		return err
 	}
-	// The program of fail2ban is Python's; it does not tell that its modules are new.
+	// The program of fail2ban is Python; it does not show that its modules are new.
 	if _, err := run(ctx, "", append([]string{systemctl, "try-restart", generation.BansUnit}, restart...)...); err != nil {
 		return err
 	}
@@ -507,8 +504,8 @@ func (m Machine) Renew(ctx context.Context) error {
 	return Verify(ctx, mustRun)
 }
 
-// changedUnits lists those whose file is another since systemd has read it, or
-// that run a program or a library that was replaced.
+// changedUnits lists the units whose file has changed since systemd read it, or that run a
+// program or a library that was replaced.
 func changedUnits(ctx context.Context) ([]string, error) {
 	var units []string
 	for _, unit := range programUnits {
@@ -525,11 +522,11 @@ func changedUnits(ctx context.Context) ([]string, error) {
 	return units, nil
 }
 
-// isStale tells whether a process runs code from a file that was removed.
+// isStale tells whether a process runs code from a removed file.
 func isStale(pid string) bool {
 	maps, err := os.ReadFile("/proc/" + pid + "/maps")
 	if err != nil {
-		return false // it does not run
+		return false // it is not running
 	}
 	for line := range strings.Lines(string(maps)) {
 		fields := strings.Fields(line)
@@ -540,7 +537,7 @@ func isStale(pid string) bool {
 	return false
 }
 
-// Booted tells whether systemd runs this machine (sd_booted(3)).
+// Booted tells whether this machine was booted with systemd (sd_booted(3)).
 func Booted() bool {
 	_, err := os.Stat("/run/systemd/system")
 	return err == nil

@@ -31,36 +31,35 @@ import (
 )
 
 const (
-	// Tree is what is linked into the machine, laid out as it is below /.
+	// Tree is linked into the machine, laid out as below /.
 	Tree = "/usr/lib/bitbox-base/setup"
 	// NoUSBInputTree is linked as well where nobody may type at the machine.
 	NoUSBInputTree = "/usr/lib/bitbox-base/setup-no-usb-input"
-	// RecordFile says what was changed. It lies beside what it describes: the state
-	// in /var may be on another disk, or be reset.
+	// RecordFile says what was changed. It is beside what it describes: the state in /var may be
+	// on another disk, or be reset.
 	RecordFile = "/etc/bitbox-base/setup.json"
-	// recordVersion changes when the record is written in another way.
+	// recordVersion changes with the format of the record.
 	recordVersion = 1
-	// maxRecord is far more than a record has, with the files in it.
+	// maxRecord is far more than a record with its files needs.
 	maxRecord = 1 << 20
 )
 
-// Options are what somebody may choose.
+// Options are the user's choices.
 type Options struct {
-	// NoUSBInput switches keyboards and mice off, for a machine whose display is
-	// elsewhere.
+	// NoUSBInput switches USB keyboards and mice off, for a machine whose display is elsewhere.
 	NoUSBInput bool `json:"no_usb_input,omitempty"`
-	// NoDisplay says that nobody can stand before the machine and compare a code. In a
-	// Record it is the change of that file: the version before knows no field for it.
+	// NoDisplay says that nobody can compare a code at the machine. In a Record it is the change
+	// of that file: the previous version has no field for it.
 	NoDisplay bool `json:"-"`
 }
 
-// State is what is at a path.
+// State is the state of a path.
 type State struct {
 	// Kind is "" for nothing, "link" or "file".
 	Kind string `json:"kind,omitempty"`
 	// Content is the target of a link, or what the file contains.
 	Content string `json:"content,omitempty"`
-	// Mode is that of a file.
+	// Mode is the mode of a file.
 	Mode fs.FileMode `json:"mode,omitempty"`
 }
 
@@ -71,31 +70,30 @@ type Change struct {
 	After  State  `json:"after"`
 }
 
-// Record is what setup has changed, for Undo. It is written before the first
-// change.
+// Record is what setup has changed, for Undo. It is written before the first change.
 type Record struct {
 	Version int      `json:"version"`
 	Options Options  `json:"options"`
 	Changes []Change `json:"changes"`
-	// Directories are those that were made, the outer ones first.
+	// Directories are those that were created, the outer ones first.
 	Directories []string `json:"directories,omitempty"`
-	// Machine is what was changed beside files.
+	// Machine is what was changed besides files.
 	Machine MachineRecord `json:"machine"`
 
-	// zone is where /etc/localtime led to on a machine that becomes a Base.
+	// zone is the target of /etc/localtime on a machine that becomes a Base.
 	zone string
 }
 
-// ErrNotSetUp is what undoing ends with where nothing was done.
+// ErrNotSetUp is the error of undoing when nothing was done.
 var ErrNotSetUp = errors.New("this machine was not set up as a Base; there is nothing to undo")
 
-// displayFile is what the system helper reads at its start.
+// displayFile is read by the system helper at its start.
 var displayFile = filepath.Join(provision.Directory, provision.DisplayFile)
 
 var noDisplay = State{Kind: kindFile, Content: provision.NoDisplay + "\n", Mode: 0o644}
 
-// edits are the files that have to be changed themselves. An edit that leaves a
-// file as it is changes nothing; text is "" for a file that is not there.
+// edits are the files that setup edits. An edit may leave a file unchanged; text is "" for a
+// missing file.
 var edits = []struct {
 	path string
 	edit func(text string) string
@@ -106,8 +104,7 @@ var edits = []struct {
 	{"/etc/issue.net", func(string) string { return banner }, 0o644},
 }
 
-// modes are files and directories that others have no business in. One that is not
-// there is left out.
+// modes are files and directories that other users need not access. Missing ones are skipped.
 var modes = map[string]fs.FileMode{
 	"/etc/cron.d":          0o700,
 	"/etc/cron.daily":      0o700,
@@ -118,9 +115,9 @@ var modes = map[string]fs.FileMode{
 	"/etc/ssh/sshd_config": 0o600,
 }
 
-// Plan compares what should be below root with what is there, and returns what has
-// to change. Earlier is the record of an earlier setup, or nil: what that has
-// changed goes back to what was there before it, not after.
+// Plan compares the wanted state below root with the present one, and returns the changes.
+// Earlier is the record of an earlier setup, or nil: its changes are undone to the state before
+// it, not after it.
 func Plan(root string, o Options, earlier *Record) (*Record, error) {
 	wanted, err := wantedLinks(root, o)
 	if err != nil {
@@ -195,7 +192,8 @@ func Plan(root string, o Options, earlier *Record) (*Record, error) {
 
 type link struct{ path, target string }
 
-// wantedLinks lists what the trees have: a link as it is, and a link to each file.
+// wantedLinks lists the links for the trees: a link in a tree is copied, and each file becomes a
+// link to it.
 func wantedLinks(root string, o Options) ([]link, error) {
 	trees := []string{Tree}
 	if o.NoUSBInput {
@@ -231,10 +229,10 @@ const (
 	kindMode = "mode"
 )
 
-// maxFile is far more than a file has that setup changes.
+// maxFile is far more than any file that setup changes needs.
 const maxFile = 256 << 10
 
-// look returns what is at a path below root.
+// look returns the state of a path below root.
 func look(root, path string) (State, error) {
 	full := filepath.Join(root, path)
 	info, err := os.Lstat(full)
@@ -252,11 +250,11 @@ func look(root, path string) (State, error) {
 		content, err := os.ReadFile(full)
 		return State{Kind: kindFile, Content: string(content), Mode: info.Mode().Perm()}, err
 	default:
-		return State{}, fmt.Errorf("look at %s: it is no small file and no link; move it away first", path)
+		return State{}, fmt.Errorf("look at %s: it is neither a small file nor a link; move it away first", path)
 	}
 }
 
-// lookLike is look for what a change is about: of some, the mode alone.
+// lookLike is look as far as a change is concerned: for some changes only the mode.
 func lookLike(root string, c Change) (State, error) {
 	if c.After.Kind != kindMode {
 		return look(root, c.Path)
@@ -271,7 +269,7 @@ func lookLike(root string, c Change) (State, error) {
 	return State{Kind: kindMode, Mode: info.Mode().Perm()}, nil
 }
 
-// put makes a path what it should be, in one step.
+// put brings a path into a state, in one step.
 func put(root, path string, s State) error {
 	full := filepath.Join(root, path)
 	switch s.Kind {
@@ -297,12 +295,12 @@ func put(root, path string, s State) error {
 	case kindMode:
 		return os.Chmod(full, s.Mode)
 	default:
-		return fmt.Errorf("%q is no kind of file; the record was changed by somebody", s.Kind)
+		return fmt.Errorf("%q is not a kind of file; somebody has changed the record", s.Kind)
 	}
 }
 
-// Apply writes the record and then makes every change. It can be repeated. If it
-// fails, Undo puts back what was changed.
+// Apply writes the record and then makes every change. It can be repeated. If it fails, Undo
+// restores what was changed.
 func (r *Record) Apply(root string) error {
 	for _, c := range r.Changes {
 		if err := r.noteDirectories(root, filepath.Dir(c.Path)); err != nil {
@@ -330,7 +328,7 @@ func (r *Record) Apply(root string) error {
 	return timezone.At(root).Keep(r.zone)
 }
 
-// noteDirectories adds those that are not there yet.
+// noteDirectories adds those that do not exist yet.
 func (r *Record) noteDirectories(root, directory string) error {
 	if directory == "/" || slices.Contains(r.Directories, directory) {
 		return nil
@@ -381,19 +379,19 @@ func ReadRecord(root string) (*Record, error) {
 	decoder.DisallowUnknownFields()
 	r := &Record{}
 	if err := decoder.Decode(r); err != nil {
-		return nil, fmt.Errorf("read what setup has changed from %s: %w; restore the file from a backup, or put back by hand what it names",
+		return nil, fmt.Errorf("read what setup has changed from %s: %w; restore the file from a backup, or restore by hand what it names",
 			RecordFile, err)
 	}
 	if r.Version != recordVersion {
-		return nil, fmt.Errorf("read what setup has changed from %s: it is of version %d, not %d; install the package that wrote it", RecordFile,
+		return nil, fmt.Errorf("read what setup has changed from %s: it has version %d, not %d; install the package that wrote it", RecordFile,
 			r.Version, recordVersion)
 	}
 	r.Options.NoDisplay = slices.ContainsFunc(r.Changes, func(c Change) bool { return c.Path == displayFile })
 	return r, nil
 }
 
-// Undo puts back below root what was there before, the last change first. What
-// somebody has changed since is left as it is, and returned. It can be repeated.
+// Undo restores the previous state below root, the last change first. What somebody has edited
+// since stays, and is returned. It can be repeated.
 func (r *Record) Undo(root string) (left []string, err error) {
 	for _, c := range slices.Backward(r.Changes) {
 		present, err := lookLike(root, c)
@@ -411,7 +409,7 @@ func (r *Record) Undo(root string) (left []string, err error) {
 		}
 	}
 	for _, directory := range slices.Backward(r.Directories) {
-		// Who has put something in it meanwhile keeps it.
+		// A folder in which somebody has put something stays.
 		_ = os.Remove(filepath.Join(root, directory))
 	}
 	return left, nil
@@ -426,12 +424,12 @@ func Forget(root string) error {
 	directory := filepath.Dir(path)
 	if err := os.Remove(directory); err == nil || errors.Is(err, fs.ErrNotExist) {
 		directory = filepath.Dir(directory)
-	} // else there are files of somebody in it
+	} // otherwise it contains somebody's files
 	return atomicfile.SyncDir(directory)
 }
 
-// Choose adds options to those of an earlier setup; Renew then does what they ask for.
-// Undo alone takes one away.
+// Choose adds options to those of an earlier setup; Renew then applies them. Only Undo removes
+// one.
 func Choose(root string, o Options) error {
 	record, err := ReadRecord(root)
 	if err != nil {
@@ -455,8 +453,8 @@ func Choose(root string, o Options) error {
 	return record.Write(root)
 }
 
-// Renew brings what an earlier setup has changed in line with what the package
-// has now: an upgrade brings links that were not there, and takes others away.
+// Renew brings the changes of an earlier setup in line with the present package: an upgrade adds
+// links and removes others.
 func Renew(root string) (*Record, error) {
 	earlier, err := ReadRecord(root)
 	if err != nil {
@@ -466,7 +464,7 @@ func Renew(root string) (*Record, error) {
 	if err != nil {
 		return nil, err
 	}
-	// A cut in the middle must find in the record what it has to undo: both.
+	// After an interruption the record must contain everything to undo: both.
 	both := *record
 	for _, c := range earlier.Changes {
 		if !slices.ContainsFunc(record.Changes, func(n Change) bool { return n.Path == c.Path }) {

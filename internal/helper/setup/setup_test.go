@@ -15,8 +15,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/timezone"
 )
 
-// debian makes a root with as much of a Debian as setup looks at, and the package's
-// trees in it.
+// debian makes a root with as much of Debian as setup reads, and the package's trees in it.
 func debian(t *testing.T) string {
 	t.Helper()
 	root := t.TempDir()
@@ -34,7 +33,7 @@ func debian(t *testing.T) string {
 			t.Fatal(err)
 		}
 	}
-	// What an alias of Debian's is, setup masks as well.
+	// Setup also masks the aliases of Debian's units.
 	symlink(t, root, "/etc/systemd/system/sshd.service", "/lib/systemd/system/ssh.service")
 	return root
 }
@@ -57,7 +56,7 @@ func symlink(t *testing.T, root, path, target string) {
 	}
 }
 
-// tree tells all of /etc below root.
+// tree lists all of /etc below root.
 func tree(t *testing.T, root string) map[string]State {
 	t.Helper()
 	all := map[string]State{}
@@ -102,7 +101,7 @@ func mustPlan(t *testing.T, root string, o Options) *Record {
 	return plan
 }
 
-func TestSetupLinksThePackagesTreeAndUndoPutsAllBack(t *testing.T) {
+func TestSetupLinksThePackagesTreeAndUndoRestoresEverything(t *testing.T) {
 	root := debian(t)
 	before := tree(t, root)
 	if err := mustPlan(t, root, Options{NoUSBInput: true, NoDisplay: true}).Apply(root); err != nil {
@@ -131,16 +130,15 @@ func TestSetupLinksThePackagesTreeAndUndoPutsAllBack(t *testing.T) {
 		t.Fatal(err)
 	}
 	if differ := equal(before, tree(t, root)); differ != nil {
-		t.Errorf("undo did not put back %q", differ)
+		t.Errorf("undo did not restore %q", differ)
 	}
 	if _, err := ReadRecord(root); !errors.Is(err, ErrNotSetUp) {
 		t.Errorf("after undo the record says %v", err)
 	}
 }
 
-// Whatever step is the last one before the power goes, undo finds in the record what
-// to put back.
-func TestASetupThatIsCutAnywhereIsUndone(t *testing.T) {
+// Whichever step is the last before a power cut, undo finds in the record what to restore.
+func TestAnInterruptedSetupIsUndoneAtAnyStep(t *testing.T) {
 	for n := range mustPlan(t, debian(t), Options{}).Changes {
 		root := debian(t)
 		before := tree(t, root)
@@ -165,12 +163,12 @@ func TestASetupThatIsCutAnywhereIsUndone(t *testing.T) {
 			t.Fatal(err)
 		}
 		if differ := equal(before, tree(t, root)); differ != nil {
-			t.Errorf("cut before %s: undo did not put back %q", plan.Changes[n].Path, differ)
+			t.Errorf("cut before %s: undo did not restore %q", plan.Changes[n].Path, differ)
 		}
 	}
 }
 
-// The time zone stays when a machine becomes a Base, moves with it, and is back after undo.
+// The time zone stays when a machine becomes a Base, moves with it, and returns after undo.
 func TestSetupKeepsTheTimeZone(t *testing.T) {
 	root := debian(t)
 	const zurich = timezone.Database + "/Europe/Zurich"
@@ -184,7 +182,7 @@ func TestSetupKeepsTheTimeZone(t *testing.T) {
 	if s, err := look(root, timezone.Link); err != nil || s.Content != zurich {
 		t.Errorf("the zone is %+v, %v", s, err)
 	}
-	// An upgrade of Debian's tzdata takes the link for one that nobody has made.
+	// An upgrade of Debian's tzdata treats the link as one that nobody has made.
 	if err := put(root, timezone.Localtime, State{Kind: kindLink, Content: timezone.Database + "/Etc/UTC"}); err != nil {
 		t.Fatal(err)
 	}
@@ -209,7 +207,7 @@ func TestSetupKeepsTheTimeZone(t *testing.T) {
 	}
 }
 
-func TestUndoLeavesWhatSomebodyHasChangedSince(t *testing.T) {
+func TestUndoKeepsLaterEdits(t *testing.T) {
 	root := debian(t)
 	if err := mustPlan(t, root, Options{}).Apply(root); err != nil {
 		t.Fatal(err)
@@ -227,9 +225,8 @@ func TestUndoLeavesWhatSomebodyHasChangedSince(t *testing.T) {
 	}
 }
 
-// An upgrade brings links that were not there, takes others away, and keeps what was
-// there before the first setup.
-func TestAnUpgradeBringsAllInLine(t *testing.T) {
+// An upgrade adds links, removes others, and keeps the state before the first setup.
+func TestAnUpgradeUpdatesTheLinks(t *testing.T) {
 	root := debian(t)
 	before := tree(t, root)
 	if err := mustPlan(t, root, Options{}).Apply(root); err != nil {
@@ -271,11 +268,11 @@ func TestAnUpgradeBringsAllInLine(t *testing.T) {
 		t.Fatal(err)
 	}
 	if differ := equal(before, tree(t, root)); differ != nil {
-		t.Errorf("undo after an upgrade did not put back %q", differ)
+		t.Errorf("undo after an upgrade did not restore %q", differ)
 	}
 }
 
-func TestLoginDefsAreSetWhereTheyStand(t *testing.T) {
+func TestLoginDefsAreChangedInPlace(t *testing.T) {
 	text := "# UMASK 022\nUMASK\t\t022\nOTHER 1\nUMASK 077"
 	want := "# UMASK 022\nUMASK\t027\nOTHER 1\nPASS_MAX_DAYS\t365\nPASS_MIN_DAYS\t1\nSHA_CRYPT_MAX_ROUNDS\t131072\nSHA_CRYPT_MIN_ROUNDS\t65536\n"
 	if got := loginDefs(text); got != want {
@@ -286,7 +283,7 @@ func TestLoginDefsAreSetWhereTheyStand(t *testing.T) {
 	}
 }
 
-func TestWhatCannotBecomeABaseIsToldInASentence(t *testing.T) {
+func TestAnUnsuitableMachineIsRefusedWithASentence(t *testing.T) {
 	for name, c := range map[string]struct {
 		spoil func(root string) error
 		says  string
@@ -297,7 +294,7 @@ func TestWhatCannotBecomeABaseIsToldInASentence(t *testing.T) {
 		"no Debian": {func(root string) error {
 			return os.WriteFile(filepath.Join(root, "/etc/os-release"), []byte("ID=fedora\nVERSION_ID=40\n"), 0o644)
 		}, `this is "fedora 40"; install Debian 13`},
-		"nothing known": {func(root string) error { return os.Remove(filepath.Join(root, "/etc/os-release")) }, "nothing in"},
+		"nothing known": {func(root string) error { return os.Remove(filepath.Join(root, "/etc/os-release")) }, "does not say that this is one"},
 		"no NGINX":      {func(root string) error { return os.Remove(filepath.Join(root, "/usr/sbin/nginx")) }, "apt-get install nginx"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -319,14 +316,14 @@ func TestWhatCannotBecomeABaseIsToldInASentence(t *testing.T) {
 	}
 }
 
-func TestAFullOrReadOnlyDiskIsToldBeforeAnythingChanges(t *testing.T) {
+func TestAFullOrReadOnlyDiskIsReportedBeforeAnyChange(t *testing.T) {
 	if os.Geteuid() != 0 {
 		if os.Getenv("CI") == "true" {
 			t.Fatal("this test mounts, and CI must run it as root")
 		}
 		t.Skip("SKIPPED, not passed: this test mounts, which needs root")
 	}
-	for options, says := range map[string]string{"size=1m": "MiB free in /var/lib", "size=64m,ro": "/var/lib is read-only"} {
+	for options, says := range map[string]string{"size=1m": "MiB are free in /var/lib", "size=64m,ro": "/var/lib is read-only"} {
 		root := debian(t)
 		directory := filepath.Join(root, "var/lib")
 		flags := uintptr(0)
@@ -347,7 +344,7 @@ func TestAFullOrReadOnlyDiskIsToldBeforeAnythingChanges(t *testing.T) {
 	}
 }
 
-// A record that somebody has changed is refused, and nothing is done by it.
+// A record that somebody has edited is refused, and changes nothing.
 func TestADamagedRecordIsRefused(t *testing.T) {
 	root := debian(t)
 	for _, text := range []string{"", "{", `{"version":2}`, `{"version":1,"other":true}`, strings.Repeat(" ", maxRecord+1)} {
@@ -358,7 +355,7 @@ func TestADamagedRecordIsRefused(t *testing.T) {
 	}
 }
 
-func TestASessionsVariableTellsOfSSH(t *testing.T) {
+func TestAnSSHSessionIsRecognisedByItsVariable(t *testing.T) {
 	if !OverSSH([]string{"SSH_CONNECTION=a b c d"}) {
 		t.Error("it is overlooked")
 	}

@@ -13,8 +13,8 @@ import (
 	"golang.org/x/crypto/ssh"
 )
 
-// GenerateHostKey makes an Ed25519 host key, in OpenSSH's format as sshd reads
-// it. The file must be readable by root only.
+// GenerateHostKey makes an Ed25519 host key in OpenSSH's format. The file must be readable only
+// by root.
 func GenerateHostKey(random io.Reader) ([]byte, error) {
 	_, private, err := ed25519.GenerateKey(random)
 	if err != nil {
@@ -29,7 +29,7 @@ func GenerateHostKey(random io.Reader) ([]byte, error) {
 	return pem.EncodeToMemory(block), nil
 }
 
-// maxHostKeySize bounds what is read of the host key's file, in bytes; one takes 400.
+// maxHostKeySize bounds how much of the host key's file is read, in bytes; a file has 400.
 const maxHostKeySize = 16 << 10
 
 // PublicHostKey returns the public half of the host key at path, in the wire format of
@@ -52,12 +52,11 @@ func PublicHostKey(path string) ([]byte, error) {
 	return signer.PublicKey().Marshal(), nil
 }
 
-// hostKeyMode is what sshd demands of a private key.
+// hostKeyMode is the mode that sshd requires of a private key.
 const hostKeyMode fs.FileMode = 0o600
 
-// EnsureHostKey makes the host key at path unless it is there. Clients remember
-// it, so one that is there is never replaced; whether it is sound is for `sshd
-// -t` to say, before sshd is started.
+// EnsureHostKey makes the host key at path if there is none. Clients remember it, so an existing
+// one is never replaced; `sshd -t` checks it before sshd is started.
 func EnsureHostKey(random io.Reader, path string) error {
 	if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
 		return err

@@ -14,11 +14,11 @@ import (
 
 // Config is what differs between one sshd_config and another.
 type Config struct {
-	// HostKey is the path of the Base's Ed25519 host key. It is the only one:
-	// a client that knew an RSA key as well could be asked for the weaker.
+	// HostKey is the path of the Base's Ed25519 host key. It is the only one: a client that also
+	// knew an RSA key could be tricked into the weaker one.
 	HostKey string
-	// AuthorizedKeys is the path of the file of RenderAuthorizedKeys. It belongs to
-	// root and stands outside homes, so that who logs in cannot add keys.
+	// AuthorizedKeys is the path of the file of RenderAuthorizedKeys. It belongs to root and is
+	// outside homes, so that SSH users cannot add keys.
 	AuthorizedKeys string
 }
 
@@ -30,8 +30,8 @@ type Setting struct {
 	Why string
 }
 
-// loginAlgorithms are the signatures that the [sshkey.Types] make. The type ssh-rsa
-// signs with SHA-2 only.
+// loginAlgorithms are the signatures of the [sshkey.Types]. The type ssh-rsa signs only with
+// SHA-2.
 var loginAlgorithms = func() []string {
 	algorithms := slices.Clone(sshkey.Types[:len(sshkey.Types)-1])
 	return append(algorithms, ssh.KeyAlgoRSASHA512, ssh.KeyAlgoRSASHA256)
@@ -42,21 +42,21 @@ var keyExchanges = []string{
 	ssh.KeyExchangeMLKEM768X25519, "sntrup761x25519-sha512", "sntrup761x25519-sha512@openssh.com", ssh.KeyExchangeCurve25519,
 }
 
-// penalties are for how many seconds sshd refuses an address after what it did, as `sshd -T`
-// prints them. Only a crash counts, which fail2ban does not see. Whatever an owner's own programs
-// could do (old keys, looking whether the port is there) is left to fail2ban: its bans are seen and
+// penalties are how many seconds sshd refuses an address after an offence, as `sshd -T` prints
+// them. Only a crash counts, which fail2ban does not see. Whatever an owner's own programs
+// could do (old keys, checking whether the port is there) is left to fail2ban: its bans are seen and
 // lifted in the App, and sshd's refusals would keep it from counting.
 const penalties = "crash:600 authfail:0 noauth:0 grace-exceeded:0 refuseconnection:0 max:600 min:15 max-sources4:65536 " +
 	"max-sources6:65536 overflow:permissive overflow6:permissive"
 
-// Settings is the one table of what sshd is told. Each line is rendered, and
-// each is asked for again in `sshd -T`, which prints what is in force.
+// Settings is the one table of sshd's settings. Each line is rendered, and each is compared with
+// `sshd -T`, which prints what is in force.
 func Settings(c Config) []Setting {
 	return []Setting{
 		{"Port", strconv.Itoa(Port), "The packet filter opens it only while SSH is leased."},
 		{"HostKey", c.HostKey, "Ed25519 alone."},
 
-		{"AuthenticationMethods", "publickey", "Keys are the only way in; every other way is off one by one as well."},
+		{"AuthenticationMethods", "publickey", "Keys are the only way in; every other way is also switched off."},
 		{"PubkeyAuthentication", "yes", ""},
 		{"PasswordAuthentication", "no", ""},
 		{"KbdInteractiveAuthentication", "no", ""},
@@ -67,34 +67,34 @@ func Settings(c Config) []Setting {
 		{"UsePAM", "no", "PAM could move a session out of this unit, where the end of the lease would not reach it."},
 		{"PermitRootLogin", "no", "One user, without any privilege."},
 		{"AllowUsers", User, ""},
-		{"AuthorizedKeysFile", c.AuthorizedKeys, "Root's file, outside homes: who is in cannot add a key."},
+		{"AuthorizedKeysFile", c.AuthorizedKeys, "Root's file, outside homes: a user who is logged in cannot add a key."},
 		{"AuthorizedKeysCommand", "none", ""},
 		{"AuthorizedKeysCommandUser", "nobody", ""}, // without one, sshd complains at each login
 		{"AuthorizedPrincipalsFile", "none", ""},
 		{"TrustedUserCAKeys", "none", "No authority may let in keys that are not in the file."},
 		{"StrictModes", "yes", ""},
 		{"RequiredRSASize", strconv.Itoa(sshkey.MinRSABits),
-			"What is accepted as a key stands in internal/protocol/sshkey; sshd checks it again."},
+			"internal/protocol/sshkey decides which keys are accepted; sshd checks them again."},
 		{"PubkeyAcceptedAlgorithms", strings.Join(loginAlgorithms, ","), ""},
 
-		{"LoginGraceTime", "20", "Strangers get little time and few tries; fail2ban ends them."},
+		{"LoginGraceTime", "20", "Strangers get little time and few attempts; fail2ban bans them."},
 		{"MaxAuthTries", "6", "A client offers each of its keys as one try."},
 		{"MaxStartups", "10:30:20", ""},
 		{"PerSourceMaxStartups", "3", ""},
 		{"PerSourceNetBlockSize", "32:64", "A host has a whole /64."},
 		{"PerSourcePenalties", penalties,
-			"Whoever crashes sshd waits ten minutes before the next try. Failures are for fail2ban."},
+			"A client that crashes sshd waits ten minutes before the next try. Failures are for fail2ban."},
 		{"MaxSessions", "4", ""},
-		{"LogLevel", "VERBOSE", "The fingerprint of the key that got in, and failures early enough for fail2ban."},
+		{"LogLevel", "VERBOSE", "Logs the fingerprint of the key that logged in, and failures early enough for fail2ban."},
 
-		{"DisableForwarding", "yes", "A login is a login: no tunnel into the network behind the packet filter."},
+		{"DisableForwarding", "yes", "Only a login: no tunnel into the network behind the packet filter."},
 		{"AllowTcpForwarding", "no", ""},
 		{"AllowStreamLocalForwarding", "no", ""},
 		{"AllowAgentForwarding", "no", ""},
 		{"GatewayPorts", "no", ""},
 		{"X11Forwarding", "no", ""},
 		{"PermitTunnel", "no", ""},
-		{"PermitUserEnvironment", "no", "Nor may a file in a home run something or set a variable."},
+		{"PermitUserEnvironment", "no", "No file in a home may run a program or set a variable."},
 		{"PermitUserRC", "no", ""},
 
 		{"KexAlgorithms", strings.Join(keyExchanges, ","), "Hybrids with ML-KEM or NTRU Prime come first: no quantum computer reads them later."},
@@ -103,9 +103,9 @@ func Settings(c Config) []Setting {
 		{"HostKeyAlgorithms", ssh.KeyAlgoED25519, ""},
 
 		{"UnusedConnectionTimeout", "60", "A connection without a session is of no use."},
-		{"ClientAliveInterval", "60", "A client that vanished is noticed."},
+		{"ClientAliveInterval", "60", "A client that has vanished is noticed."},
 		{"ClientAliveCountMax", "3", ""},
-		{"UseDNS", "no", "The log shows addresses, which is what gets banned."},
+		{"UseDNS", "no", "The log shows addresses, because bans need them."},
 		{"VersionAddendum", "none", ""},
 		{"Compression", "no", ""},
 		{"PrintMotd", "no", ""},
@@ -113,12 +113,12 @@ func Settings(c Config) []Setting {
 	}
 }
 
-// unwelcome are keywords of `sshd -T` that appear only if something set them:
-// a file transfer service, and variables that a client chooses.
+// unwelcome are keywords of `sshd -T` that appear only if something set them: a file transfer
+// service, and variables chosen by a client.
 var unwelcome = []string{"subsystem", "acceptenv", "setenv", "match"}
 
-// RenderConfig writes sshd_config. It is the whole file: it includes no other,
-// so that no other can loosen it.
+// RenderConfig writes sshd_config. It is complete and includes no other file, so no other file
+// can loosen it.
 func RenderConfig(c Config) (string, error) {
 	if err := c.check(); err != nil {
 		return "", err
@@ -131,7 +131,7 @@ func RenderConfig(c Config) (string, error) {
 		}
 		fmt.Fprintf(b, "%s %s\n", s.Keyword, s.Value)
 	}
-	// Debian's own keyword; `sshd -T` does not print it.
+	// This is Debian's own keyword; `sshd -T` does not print it.
 	b.WriteString("DebianBanner no\n")
 	return b.String(), nil
 }
@@ -145,8 +145,8 @@ func (c Config) check() error {
 	return nil
 }
 
-// RenderAuthorizedKeys writes the file of the keys that may log in, in the
-// order given. Without keys nobody may.
+// RenderAuthorizedKeys writes the file of the keys that may log in, in the given order. Without
+// keys nobody can log in.
 func RenderAuthorizedKeys(keys []sshkey.Key) string {
 	b := &strings.Builder{}
 	b.WriteString("# Rendered by bitbox-base; changes are found by the audit and undone.\n")
@@ -191,7 +191,7 @@ func Verify(effective string, c Config) ([]Mismatch, error) {
 	var mismatches []Mismatch
 	for _, s := range Settings(c) {
 		keyword := strings.ToLower(s.Keyword)
-		// A keyword that stands there twice has a second value that counts, too.
+		// If a keyword occurs twice, its second value counts, too.
 		if values := got[keyword]; len(values) != 1 || !strings.EqualFold(values[0], s.Value) {
 			mismatches = append(mismatches, Mismatch{Keyword: keyword, Want: s.Value, Got: strings.Join(values, ", ")})
 		}

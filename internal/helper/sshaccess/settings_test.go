@@ -12,7 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-var update = flag.Bool("update", false, "write the golden files anew")
+var update = flag.Bool("update", false, "rewrite the golden files")
 
 var config = sshaccess.Config{
 	HostKey:        "/var/lib/bitbox-base/ssh/host_ed25519",
@@ -36,7 +36,7 @@ func golden(t *testing.T, name, got string) {
 	}
 }
 
-// ed25519Line is a public key file as ssh-keygen makes it.
+// ed25519Line is a public key file of ssh-keygen.
 const ed25519Line = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIDvpxXGDAu0w+FUDIb/ygcy6q1chR7o1fzWvDDnfwJSA alice@laptop"
 
 func TestConfigurationIsAsReviewed(t *testing.T) {
@@ -60,7 +60,7 @@ func TestPathsCannotCarrySettings(t *testing.T) {
 	}
 }
 
-// asPrinted is what `sshd -T` prints for the table; test/stage asks the real one.
+// asPrinted is the output of `sshd -T` for the table; test/stage asks the real one.
 func asPrinted() string {
 	b := &strings.Builder{}
 	for _, s := range sshaccess.Settings(config) {
@@ -97,6 +97,6 @@ func TestALoosenedSettingIsFound(t *testing.T) {
 		}
 	}
 	if _, err := sshaccess.Verify("", config); err == nil {
-		t.Error("no output at all was taken for good settings")
+		t.Error("no output at all was accepted as good settings")
 	}
 }

@@ -12,6 +12,6 @@ package sshaccess
 // User is the only account that may log in. It has no password.
 const User = "base"
 
-// Port is where sshd listens while SSH is leased: the registered port, for a
-// client needs no configuration then, and hiding it elsewhere protects nothing.
+// Port is where sshd listens during a lease: the registered port, because clients then need no
+// configuration, and another one would protect nothing.
 const Port = 22

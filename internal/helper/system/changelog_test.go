@@ -262,7 +262,7 @@ func TestAMiddlewareThatWasTakenOverDoesNotPushTheLogOut(t *testing.T) {
 	if got := len(b.logged()) - before; got != 2*changelog.Places {
 		t.Errorf("%d requests of two kinds are %d entries", flood, got)
 	}
-	// Who acts with a signature or by hand always finds a place.
+	// A signed act, or one by hand, always finds a place.
 	a.mustSubmit(func(p *posture.Posture, _ uint64) { p.Extras = nil })
 	if err := b.restrict(caller.Console, lockdown()); err != nil {
 		t.Fatal(err)

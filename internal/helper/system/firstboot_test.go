@@ -50,7 +50,7 @@ func TestWithoutBeingAskedForSSHIsOffAtTheFirstBoot(t *testing.T) {
 	}
 }
 
-// Who has reset a Base does not let the builder of its image in again.
+// After a reset the builder of the image does not get in again.
 func TestAResetBaseDoesNotGrantSSHAgain(t *testing.T) {
 	b := imageWithKey(t, 2*time.Hour)
 	if err := factoryreset.Order(b.directory, factoryreset.Record{By: "console"}); err != nil {

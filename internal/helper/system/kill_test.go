@@ -128,7 +128,8 @@ func TestAHelperKilledAtAnyStepLeavesOldOrNewWhole(t *testing.T) {
 				}
 				b.kill(step, try)
 
-				// What the servers have read is of before or of after, never more open.
+				// The servers have read the old configuration or the new one, never a more open
+				// one.
 				after := opened(before)
 				if err := b.world.between(before, after); err != nil {
 					t.Fatalf("right after the kill: %v", err)

@@ -190,7 +190,8 @@ func TestALeaseIsEndedBelowALockdown(t *testing.T) {
 	}
 }
 
-// Whoever brings a release that fails, again and again, does not push the log out.
+// An App that brings a failing release again and again does not push other entries out of the
+// log.
 func TestEndsOfUpdatesShareThePlacesOfWhatIsNotSigned(t *testing.T) {
 	var limiter changelog.Limiter
 	entry := &systemv1.ChangeEntry{Actor: systemv1.ChangeEntry_ACTOR_BASE, What: changelog.UpdateEnded, Time: time.Now().Unix()}

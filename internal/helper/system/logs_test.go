@@ -219,8 +219,8 @@ func TestMuchOfALogIsBounded(t *testing.T) {
 	}
 }
 
-// An entry may have a field 1024 times, so a line can be too long all the same. Who asks
-// for the last line and what follows then gets that, and not the whole journal.
+// An entry may have a field 1024 times, so a line can be too long all the same. A request for the
+// last line and what follows gets that, and not the whole journal.
 func TestALineThatIsTooLongDoesNotBringTheWholeJournalBack(t *testing.T) {
 	b, m := managedBase(t)
 	for n := range 50 {

@@ -8,7 +8,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 )
 
-// Who may ask for what: the table, written down a second time.
+// The table of permissions, written down a second time.
 func TestUpdatesAreBroughtByTheMiddlewareAndJudgedByRoot(t *testing.T) {
 	bring, look, judge := []caller.Who{caller.Middleware, caller.Root},
 		[]caller.Who{caller.Middleware, caller.Console, caller.Root}, []caller.Who{caller.Root}

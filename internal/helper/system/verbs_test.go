@@ -104,7 +104,7 @@ func (s *script) Fix(_ context.Context, _ posture.Effective, id string) error {
 	return nil
 }
 
-// Whoever waits for an audit or for fail2ban, and hangs up, leaves nothing behind that
+// A caller that waits for an audit or for fail2ban, and hangs up, leaves nothing behind that
 // would hold a connection of the helper.
 func TestARequestWhoseSenderHungUpDoesNotWaitForItsTurn(t *testing.T) {
 	b := newBase(t)

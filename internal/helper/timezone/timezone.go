@@ -25,35 +25,34 @@ import (
 const (
 	// Database is Debian's tz database (package tzdata).
 	Database = "/usr/share/zoneinfo"
-	// Localtime is what the C library, and with it everybody, reads (localtime(5)).
+	// Localtime is read by the C library, and so by everybody (localtime(5)).
 	Localtime = "/etc/localtime"
-	// Link is where Localtime leads to.
+	// Link is the target of Localtime.
 	Link = generation.StateDirectory + "/localtime"
-	// UTC is the time zone where there is no Link, as of a new Base.
+	// UTC is the time zone without a Link, as on a new Base.
 	UTC = "Etc/UTC"
 
-	// index lists what the database has: lines "Z NAME …" for zones, "L TARGET NAME"
-	// for other names of theirs (zic(8)).
+	// index lists the content of the database: lines "Z NAME …" for zones, "L TARGET NAME" for
+	// their other names (zic(8)).
 	index = "tzdata.zi"
-	// maxIndex is its largest size in bytes; that of 2026 has 110 KiB and 600 names.
+	// maxIndex is the largest accepted size in bytes; that of 2026 has 110 KiB and 600 names.
 	maxIndex = 1 << 20
 	maxNames = 2000
-	// maxName is how much of a name that is none is repeated, in bytes.
+	// maxName is how much of an unknown name is repeated, in bytes.
 	maxName = 64
 )
 
-// namePattern is what names of the tz database look like (its file theory.html). There
-// is no dot in it.
+// namePattern matches names of the tz database (its file theory.html). They contain no dot.
 var namePattern = regexp.MustCompile(`^[A-Za-z0-9_+-]{1,32}(/[A-Za-z0-9_+-]{1,32}){0,2}$`)
 
 var (
 	// ErrUnknown: the database has no zone of that name.
 	ErrUnknown = errors.New("no such time zone")
-	// ErrNotOurs: somebody else looks after the time zone.
-	ErrNotOurs = errors.New("the time zone is not the Base's to set")
+	// ErrNotOurs: something else manages the time zone.
+	ErrNotOurs = errors.New("the Base does not manage the time zone")
 )
 
-// Place is where the time zone of a machine is set; At is one for real.
+// Place is where the time zone of a machine is set; At makes one for real use.
 type Place struct{ Database, Localtime, Link string }
 
 // At is the place below a root; "" or "/" is this machine's.
@@ -61,7 +60,7 @@ func At(root string) Place {
 	return Place{filepath.Join("/", root, Database), filepath.Join("/", root, Localtime), filepath.Join("/", root, Link)}
 }
 
-// Names returns the names that the database has, in order.
+// Names returns the names in the database, in order.
 func (p Place) Names() ([]string, error) {
 	path := filepath.Join(p.Database, index)
 	info, err := os.Stat(path)
@@ -102,13 +101,13 @@ func parseIndex(text []byte) []string {
 	return slices.Compact(names)
 }
 
-// Current returns the name of the time zone in force; empty if it cannot be told.
+// Current returns the name of the time zone in force; empty if it is not known.
 func (p Place) Current() string {
 	for _, link := range []string{p.Localtime, p.Link} {
 		target, err := os.Readlink(link)
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
-			return UTC // so the C library takes it
+			return UTC // the C library assumes it, too
 		case err != nil:
 			return ""
 		}
@@ -124,7 +123,7 @@ func (p Place) Current() string {
 
 func (p Place) leadsToLink(target string) bool { return target == Link || target == p.Link }
 
-// Set puts a time zone in force, by a name of Names alone, in one rename.
+// Set puts a time zone in force, only by a name of Names, in one rename.
 func (p Place) Set(name string) error {
 	names, err := p.Names()
 	if err != nil {
@@ -135,7 +134,7 @@ func (p Place) Set(name string) error {
 			name[:min(len(name), maxName)], len(names), UTC)
 	}
 	if target, err := os.Readlink(p.Localtime); err != nil || !p.leadsToLink(target) {
-		return fmt.Errorf("%w: %s does not lead to %s, so root has set it by other means; 'bitbox-base setup' on the machine makes that link anew", ErrNotOurs, Localtime, Link)
+		return fmt.Errorf("%w: %s does not lead to %s, so root has set it by other means; 'bitbox-base setup' on the machine restores that link", ErrNotOurs, Localtime, Link)
 	}
 	return p.write(name)
 }
@@ -161,8 +160,8 @@ func (p Place) write(name string) error {
 	return nil
 }
 
-// Keep makes a machine that becomes a Base keep the time zone that it had: was is where
-// Localtime led to before. A zone that a Base has set already stays.
+// Keep makes a machine that becomes a Base keep its time zone: was is the previous target of
+// Localtime. A zone that a Base has already set stays.
 func (p Place) Keep(was string) error {
 	name, zone := strings.CutPrefix(filepath.Join("/etc", was), Database+"/")
 	if strings.HasPrefix(was, "/") {

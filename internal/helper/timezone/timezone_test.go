@@ -65,8 +65,8 @@ func TestATimeZoneIsSetByOneRenameAndOnlyByAKnownName(t *testing.T) {
 	}
 }
 
-// What a cut may leave beside the link does no harm.
-func TestWhatACutLeavesIsReplaced(t *testing.T) {
+// A leftover of an interruption beside the link is harmless.
+func TestALeftoverOfAPowerCutIsReplaced(t *testing.T) {
 	p := machine(t)
 	if err := os.Symlink("nowhere", p.Link+".new"); err != nil {
 		t.Fatal(err)
@@ -79,7 +79,7 @@ func TestWhatACutLeavesIsReplaced(t *testing.T) {
 	}
 }
 
-func TestATimeZoneThatRootHasSetIsShownAndNotReplaced(t *testing.T) {
+func TestATimeZoneSetByRootIsShownAndNotReplaced(t *testing.T) {
 	p := machine(t)
 	if err := errors.Join(os.Remove(p.Localtime), os.Symlink(Database+"/Africa/Abidjan", p.Localtime)); err != nil {
 		t.Fatal(err)

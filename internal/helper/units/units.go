@@ -1,5 +1,5 @@
-// Package units asks systemd for the units of services, and says in the API's words what it
-// answers.
+// Package units asks systemd for the units of services, and translates the answers into the words
+// of the API.
 package units
 
 import (
@@ -18,25 +18,25 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 )
 
-// properties are what systemctl is asked for of each unit (org.freedesktop.systemd1(5)).
+// properties are what systemctl is asked for about each unit (org.freedesktop.systemd1(5)).
 var properties = []string{
 	"Id", "LoadState", "ActiveState", "SubState", "Type", "Result", "ExecMainStatus", "ExecMainExitTimestamp", "NRestarts", "MemoryCurrent",
 	"StateChangeTimestamp", "ConditionResult", "Job",
 }
 
-// State is what systemd says of a unit, by the names of its properties.
+// State has the properties of a unit by name, as systemd reports them.
 type State map[string]string
 
 // Manager is systemd.
 type Manager interface {
-	// Systemctl runs systemctl(1), and returns what it prints.
+	// Systemctl runs systemctl(1), and returns its output.
 	Systemctl(ctx context.Context, arguments ...string) (string, error)
 }
 
-// askTime bounds the question.
+// askTime bounds the request.
 const askTime = 30 * time.Second
 
-// Show asks for all units at once, and returns them in their order.
+// Show asks for all units at once, and returns them in the given order.
 func Show(ctx context.Context, manager Manager, units ...string) ([]State, error) {
 	ctx, cancel := context.WithTimeout(ctx, askTime)
 	defer cancel()
@@ -67,7 +67,7 @@ func parse(output string) []State {
 	return units
 }
 
-// Number is 0 for what is not set.
+// Number is 0 for a property that is not set.
 func (u State) Number(property string) uint64 {
 	n, _ := strconv.ParseUint(u[property], 10, 64)
 	return n
@@ -106,20 +106,20 @@ func (u State) state() basev1.Service_State {
 	return basev1.Service_STATE_UNSPECIFIED
 }
 
-// results are systemd's words for how a service ended (systemd.exec(5), $SERVICE_RESULT).
+// results are sentences for systemd's results of a service (systemd.exec(5), $SERVICE_RESULT).
 var results = map[string]string{
 	"protocol":        "it did not say that it is ready",
 	"timeout":         "it took too long",
 	"signal":          "a signal ended it",
 	"core-dump":       "it crashed",
-	"watchdog":        "it did not answer any more",
+	"watchdog":        "it stopped answering",
 	"start-limit-hit": "it was started too often in a short time",
-	"oom-kill":        "the memory was used up, and it was ended",
-	"resources":       "systemd could not give it what it needs",
+	"oom-kill":        "memory ran out, and it was ended",
+	"resources":       "systemd could not provide a resource that it needs",
 	"exec-condition":  "its own condition was not met",
 }
 
-// Reason says why it failed; empty if it did not.
+// Reason says why the unit failed; empty if it did not.
 func (u State) Reason() string {
 	result := u["Result"]
 	switch {
@@ -137,7 +137,7 @@ func (u State) Reason() string {
 	return harmless.Line(result)
 }
 
-// Describe is what the API says of a service.
+// Describe is the API's description of a service.
 func Describe(s services.Service, u State, disabled bool) *basev1.Service {
 	service := &basev1.Service{
 		Name: s.Name, Description: s.Description, State: u.state(), Since: u.Time("StateChangeTimestamp"),

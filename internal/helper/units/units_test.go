@@ -74,7 +74,7 @@ StateChangeTimestamp=@1795723091
 ConditionResult=yes
 `
 
-func TestWhatSystemctlSaysIsRead(t *testing.T) {
+func TestTheOutputOfSystemctlIsParsed(t *testing.T) {
 	units := parse(shown)
 	if len(units) != 5 {
 		t.Fatalf("%d units", len(units))
@@ -90,7 +90,7 @@ func TestWhatSystemctlSaysIsRead(t *testing.T) {
 		{basev1.Service_STATE_DONE, 1795723082, 0, 0, ""},
 		{basev1.Service_STATE_STOPPED, 0, 0, 0, "its unit is not installed"},
 		{basev1.Service_STATE_STARTING, 1795723091, 0, 5, "it ended with status 3"},
-		{basev1.Service_STATE_FAILED, 1795723091, 0, 5, "the memory was used up, and it was ended"},
+		{basev1.Service_STATE_FAILED, 1795723091, 0, 5, "memory ran out, and it was ended"},
 	} {
 		s := Describe(services.Service{Name: "x"}, units[i], false)
 		if s.GetState() != want.state || s.GetSince().GetSeconds() != want.since || s.GetMemoryBytes() != want.memory ||

@@ -261,7 +261,7 @@ func (i *ImageInstaller) goBack(ctx context.Context, j *Journal, boot string) er
 }
 
 // Settle is called once at each start of the machine. It returns when the Base is well and the
-// running version is kept. Whoever waits for it may then say that the start has succeeded.
+// running version is kept. Its caller may then report that the start has succeeded.
 func (i *ImageInstaller) Settle(ctx context.Context) error {
 	j, err := i.Store.Journal()
 	if err != nil {

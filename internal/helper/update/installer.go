@@ -339,7 +339,7 @@ func (i *Installer) proves(ctx context.Context, j *Journal) error {
 	return watch{i.Host.Look, i.Prove, i.Calm, i.Look}.well(ctx, j.Before)
 }
 
-// watch looks whether a Base is well.
+// watch checks whether a Base is healthy.
 type watch struct {
 	at func(context.Context) (Condition, error)
 	// prove, calm and look are 0 but in tests: proveTime and so on.

@@ -37,27 +37,26 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/noiseconn"
 )
 
-// Registry knows the pairings of a Base. internal/middleware implements it. Its
-// methods return a *Refusal where the peer is to blame; any other error is the
-// Base's own.
+// Registry knows the pairings of a Base. internal/middleware implements it. Its methods return a
+// *Refusal if the peer is to blame; any other error is the Base's own.
 type Registry interface {
 	// Recognise finds the pairing whose key made the mac1 of an R1. It does
 	// nothing more expensive than an HMAC for each pairing.
 	Recognise(r1 []byte) (Recognised, bool)
-	// Arrive takes note of an R1 that peer made, before it is answered, and
-	// returns what to answer. A seq that came before is refused.
+	// Arrive records an R1 from peer before it is answered, and returns what to answer. It
+	// refuses a seq that came before.
 	Arrive(peer noiseconn.PublicKey, seq uint64) (noiseconn.Status, error)
-	// Begin looks the pairing up again, since the App's first record is there,
-	// makes a pending one active, on disk, and begins a session from an address. cut
-	// ends the connection at once; it never blocks.
+	// Begin looks up the pairing again, now that the App's first record has arrived, makes a
+	// pending one active, on disk, and begins a session from an address. cut ends the connection
+	// at once; it never blocks.
 	Begin(ctx context.Context, peer noiseconn.PublicKey, address netip.Addr, cut func()) (Session, error)
-	// MayPair tells before a code is shown whether peer could be stored.
+	// MayPair tells, before a code is shown, whether peer could be stored.
 	MayPair(peer noiseconn.PublicKey) error
-	// Acquainted tells whether an active App has come from this address (IPv6: from
-	// its /64) lately. It is never banned then, whatever else comes from there.
+	// Acquainted tells whether an active App has recently come from this address (IPv6: from its
+	// /64). Then it is never banned, whatever else comes from there.
 	Acquainted(address netip.Addr) bool
-	// Pend stores what both people have confirmed, as pending and on disk, and
-	// returns the keys for the App.
+	// Pend stores a pairing that both people have confirmed, as pending and on disk, and returns
+	// the keys for the App.
 	Pend(p Pairing) (noiseconn.PairKey, noiseconn.DiscoveryKey, error)
 }
 
@@ -65,19 +64,18 @@ type Registry interface {
 type Recognised struct {
 	Peer noiseconn.PublicKey
 	Pair noiseconn.PairKey
-	// Lapsed: it was never completed and has no rights left, but its App may
-	// not know that yet.
+	// Lapsed: it was never completed and no longer has any rights, but its App may not know that
+	// yet.
 	Lapsed bool
 }
 
-// Session is an authenticated App's stay. End is called once, when its
-// connection is gone.
+// Session is an authenticated App's session. End is called once, when its connection has ended.
 type Session interface{ End() }
 
 // Refusal is an error with the Reason for the log.
 type Refusal struct {
 	Reason Reason
-	Err    error // nil: the reason says it all
+	Err    error // nil: the reason is enough
 }
 
 func (r *Refusal) Error() string {
@@ -89,7 +87,7 @@ func (r *Refusal) Error() string {
 
 func (r *Refusal) Unwrap() error { return r.Err }
 
-// Config is what a Listener needs. All fields without a stated default must be set.
+// Config is what a Listener needs. Every field without a stated default must be set.
 type Config struct {
 	Limits    Limits
 	Static    noiseconn.StaticKey
@@ -98,9 +96,8 @@ type Config struct {
 	Logger    *slog.Logger
 	// Random nil means the system's generator.
 	Random io.Reader
-	// Proxied: each connection starts with a PROXY header, from which the
-	// client's address is taken. On a unix socket only, behind NGINX: elsewhere anybody
-	// could name any address.
+	// Proxied: each connection starts with a PROXY header, which has the client's address. It is
+	// allowed only on a unix socket, behind NGINX: elsewhere anybody could claim any address.
 	Proxied bool
 }
 
@@ -115,7 +112,7 @@ type Listener struct {
 	computing chan struct{}
 	hearing   chan struct{}
 	ready     chan *Conn
-	// Seams: the attacks in the tests replace these to show that they can win.
+	// Seams: the tests' attacks replace these to show that they can succeed.
 	firstSeen func(mac1 [16]byte) bool
 	foreign   func(first byte) bool
 	drain     func(v *visitor)
@@ -134,9 +131,9 @@ type visitor struct {
 	deadline time.Time
 	addr     netip.Addr    // invalid until known
 	local    netip.Addr    // the Base's own; invalid until known
-	place    *list.Element // of parking, by its lock; nil: not parked
-	source   *source       // by the lock of sources; nil: not counted by it
-	turn     *list.Element // of source.waiting, by the lock of sources; nil: vouched for
+	place    *list.Element // of parking, guarded by its lock; nil: not parked
+	source   *source       // guarded by the lock of sources; nil: not counted there
+	turn     *list.Element // of source.waiting, guarded by the lock of sources; nil: vouched for
 	gone     chan struct{} // closed when it was displaced
 	displace func()        // ends it to make room; calling it again does nothing
 }
@@ -153,7 +150,7 @@ func newVisitor(conn net.Conn, deadline time.Time) *visitor {
 // Listen admits connections that inner accepts, until Close.
 func Listen(inner net.Listener, config Config) (*Listener, error) {
 	if config.Proxied && inner.Addr().Network() != "unix" {
-		return nil, errors.New("a PROXY header is believed on a unix socket only, and this listener is none")
+		return nil, errors.New("a PROXY header is trusted only on a unix socket, and this listener is not one")
 	}
 	l := &Listener{
 		Config:    config,
@@ -190,8 +187,8 @@ func (l *Listener) Addr() net.Addr { return l.inner.Addr() }
 // Waiting returns how many connections are parked.
 func (l *Listener) Waiting() int { return l.parking.len() }
 
-// Close stops listening and ends every connection that Accept has not returned.
-// It returns when all is over.
+// Close stops listening and ends every connection that Accept has not returned. It returns when
+// all have ended.
 func (l *Listener) Close() error {
 	l.close()
 	err := l.inner.Close()
@@ -221,12 +218,12 @@ func (l *Listener) acceptAll() {
 			return
 		}
 		if errors.Is(err, net.ErrClosed) {
-			l.Logger.Error("the listener was closed from outside; no connection is accepted any more", "error", err)
+			l.Logger.Error("the listener was closed from outside; no more connections are accepted", "error", err)
 			l.close()
 			return
 		}
-		// Most likely out of file descriptors. Who waits longest without
-		// authenticating gives way.
+		// The usual reason is a lack of file descriptors. The connection that has waited longest
+		// without authenticating makes room.
 		l.Logger.Warn("accept a connection", "error", err)
 		if v := l.parking.displaceOldest(); v != nil {
 			v.displace()
@@ -240,8 +237,8 @@ func (l *Listener) acceptAll() {
 	}
 }
 
-// arrive parks a new connection and serves it in a goroutine of its own. One
-// that its address may not have costs no goroutine.
+// arrive parks a new connection and serves it in its own goroutine. A connection above the limits
+// of its address costs no goroutine.
 func (l *Listener) arrive(conn net.Conn) {
 	now := time.Now()
 	v := newVisitor(conn, now.Add(l.Limits.Handshake))
@@ -266,8 +263,7 @@ func (l *Listener) arrive(conn net.Conn) {
 	l.serving.Go(func() { l.serve(v) })
 }
 
-// enter counts v, from addr to an address of the Base, against the limits of
-// its address.
+// enter counts v, from addr to an address of the Base, against the limits of its address.
 func (l *Listener) enter(v *visitor, addr, local netip.Addr) error {
 	v.addr, v.local = addr, local
 	displaced, reason := l.sources.enter(v, time.Now())
@@ -280,7 +276,7 @@ func (l *Listener) enter(v *visitor, addr, local netip.Addr) error {
 	return nil
 }
 
-// serve sees one connection through.
+// serve handles one connection to its end.
 func (l *Listener) serve(v *visitor) {
 	conn, err := l.admit(v)
 	if err != nil {
@@ -289,7 +285,7 @@ func (l *Listener) serve(v *visitor) {
 		_ = v.conn.Close()
 		return
 	}
-	// Not the listener's any more: it authenticated.
+	// the listener no longer owns it: it has authenticated
 	l.forget(v)
 	select {
 	case l.ready <- conn:
@@ -315,8 +311,7 @@ func (v *visitor) displaced() bool {
 	}
 }
 
-// admit makes an authenticated connection of v, or says why not. A nil error
-// comes with a Conn.
+// admit authenticates v and returns its Conn, or says why not.
 func (l *Listener) admit(v *visitor) (*Conn, error) {
 	if err := v.conn.SetDeadline(v.deadline); err != nil {
 		return nil, l.readFailure(v, MalformedFrame, err) // it was closed
@@ -353,12 +348,12 @@ func (l *Listener) admit(v *visitor) (*Conn, error) {
 	}
 }
 
-// otherProtocol tells whether a connection that begins with this byte speaks
-// something else: TLS (22 is its handshake record) or a text, such as HTTP, SSH or
+// otherProtocol tells whether a connection that begins with this byte uses
+// another protocol: TLS (22 is its handshake record) or a text, such as HTTP, SSH or
 // the JSON of an Electrum wallet. A frame begins with 1, 2 or 3.
 func otherProtocol(first byte) bool { return first == 0x16 || first >= ' ' && first <= '~' }
 
-// readFailure says why reading ended: the connection did, or the bytes are wrong.
+// readFailure says why reading ended: the connection ended, or the bytes are wrong.
 func (l *Listener) readFailure(v *visitor, wrong Reason, err error) error {
 	switch {
 	case v.displaced():
@@ -372,7 +367,7 @@ func (l *Listener) readFailure(v *visitor, wrong Reason, err error) error {
 	}
 }
 
-// end logs why v ends, and lets it end as any other.
+// end logs why v ends, and makes its end look like any other.
 func (l *Listener) end(v *visitor, err error) {
 	if !errors.Is(err, errPaired) {
 		reason := l.logRefusal(v, err)
@@ -397,9 +392,9 @@ func (l *Listener) logRefusal(v *visitor, err error) Reason {
 	return refusal.Reason
 }
 
-// counts decides what a refusal counts for: it slows the address down, and it
-// counts against the address that it returns, unless that is invalid. Nowhere
-// else is it decided who may be banned at the entry.
+// counts decides how a refusal counts: it slows the address down, and it counts against the
+// returned address, unless that is invalid. This is the only place that decides who may be banned
+// at the entry.
 func (l *Listener) counts(v *visitor, reason Reason) netip.Addr {
 	if !reason.CountsForBan() || !v.addr.IsValid() {
 		return netip.Addr{}
@@ -411,13 +406,13 @@ func (l *Listener) counts(v *visitor, reason Reason) netip.Addr {
 	return against(v.addr, v.local)
 }
 
-// maxDrain is how many bytes of a refused peer are read and thrown away. More
-// stay in the kernel's buffer: nobody can keep the Base busy with reading.
+// maxDrain is how many bytes of a refused peer are read and discarded. Further bytes stay in the
+// kernel's buffer, so nobody can keep the Base busy with reading.
 const maxDrain = 64 << 10
 
-// drainUntilDeadline throws away what comes until the deadline, an end of file,
-// or displacement. A close with unread bytes would be a reset and a close at once
-// would tell the time a refusal took; both tell a stranger how far he got.
+// drainUntilDeadline discards input until the deadline, an end of file, or displacement. Closing
+// with unread bytes would cause a reset, and closing at once would show how long the refusal
+// took; both tell a stranger how far he got.
 func (l *Listener) drainUntilDeadline(v *visitor) {
 	var waste [512]byte
 	for drained := 0; drained < maxDrain; {

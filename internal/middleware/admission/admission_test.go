@@ -25,10 +25,10 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/pairing"
 )
 
-// testTime bounds what a test waits for. Only one that fails reaches it.
+// testTime bounds every wait of a test. Only a failing test reaches it.
 const testTime = 30 * time.Second
 
-// must returns a value that making cannot fail in a test.
+// must returns a value whose creation cannot fail in a test.
 func must[T any](value T, err error) T {
 	if err != nil {
 		panic(err)
@@ -42,8 +42,8 @@ type fakeRegistry struct {
 	peer      noiseconn.PublicKey
 	pair      noiseconn.PairKey
 	status    noiseconn.Status
-	forgetful bool // takes a seq again
-	// acquainted is the address from which the App has come lately.
+	forgetful bool // accepts a seq twice
+	// acquainted is the address from which the App has recently come.
 	acquainted netip.Addr
 
 	mu       sync.Mutex
@@ -137,8 +137,8 @@ func (p *port) logged(reason Reason) int {
 	return strings.Count(p.log.String(), "reason="+string(reason)+"\n") + strings.Count(p.log.String(), "reason="+string(reason)+" ")
 }
 
-// testLimits are the protocol's, but for a handshake that tests can wait for, and
-// addresses that may do more: all of the tests' share a few.
+// testLimits are the protocol's, except for a shorter handshake and higher limits per address:
+// all tests share a few addresses.
 func testLimits() Limits {
 	limits := DefaultLimits()
 	limits.Handshake = 500 * time.Millisecond
@@ -148,7 +148,7 @@ func testLimits() Limits {
 	return limits
 }
 
-// open starts a Listener; inner may wrap the socket, and change its configuration.
+// open starts a Listener; inner may wrap the socket, and change the configuration.
 func open(t testing.TB, limits Limits, inner func(net.Listener) net.Listener) *port {
 	t.Helper()
 	p := &port{t: t, registry: newFakeRegistry()}
@@ -167,7 +167,7 @@ func open(t testing.TB, limits Limits, inner func(net.Listener) net.Listener) *p
 	return p
 }
 
-// acceptAll answers each session with what it sends, record by record from the first on.
+// acceptAll answers each session with the bytes it receives, record by record.
 func (p *port) acceptAll() {
 	for {
 		conn, err := p.Accept()
@@ -217,7 +217,7 @@ func frame(typ byte, body []byte) []byte {
 	return b.Bytes()
 }
 
-// enter is what a paired App does: connect, and be answered inside the channel.
+// enter does what a paired App does: it connects, and gets an answer inside the channel.
 func (p *port) enter(c net.Conn) error {
 	initiator := p.r1()
 	if _, err := c.Write(frame(noiseconn.TypeConnect, initiator.R1())); err != nil {
@@ -261,7 +261,7 @@ func observe(c net.Conn, limit time.Duration, send []byte) ending {
 }
 
 func observeAfter(c net.Conn, limit time.Duration, send []byte, then func()) ending {
-	// The Base counts from when it has accepted, which is after this.
+	// The Base counts from its accept, which is after this.
 	begun := time.Now()
 	_, _ = c.Write(send)
 	then()
@@ -273,7 +273,7 @@ func observeAfter(c net.Conn, limit time.Duration, send []byte, then func()) end
 	}
 }
 
-// strangersSend is what somebody sends who is not paired.
+// strangersSend is what an unpaired peer sends.
 func strangersSend(p *port) map[string][]byte {
 	stranger := must(noiseconn.GenerateStatic(nil))
 	unknown := must(noiseconn.NewConnectInitiator(nil, stranger, p.base, must(noiseconn.GeneratePairKey(nil)), 1))
@@ -301,13 +301,13 @@ func strangersSend(p *port) map[string][]byte {
 	}
 }
 
-// scan sends all of it at once, each on a connection, and returns what a stranger
-// learns: which of his connections differ from a silent one.
+// scan sends each of these on its own connection, and returns what a stranger learns: which of
+// his connections differ from a silent one.
 func scan(p *port) (learned []string) {
 	return scanAnd(p, func(net.Conn) {}, ending{})
 }
 
-// scanAnd does something after sending; silent is how a silent connection ends then.
+// scanAnd does something after sending; silent is how a silent connection then ends.
 func scanAnd(p *port, then func(net.Conn), silent ending) (learned []string) {
 	var mu sync.Mutex
 	var all sync.WaitGroup
@@ -332,14 +332,14 @@ func TestAStrangerGetsNoByteAndLearnsNothingFromTheEnd(t *testing.T) {
 	if learned := scan(p); len(learned) != 0 {
 		t.Errorf("these are not answered like silence: %q", learned)
 	}
-	// Nor does he from how the Base takes it that he has nothing more to say.
+	// Nor does the stranger learn anything from the Base's reaction to a half close.
 	patient := testLimits()
 	patient.Handshake = testTime
 	halfClose := func(c net.Conn) { _ = c.(*net.TCPConn).CloseWrite() }
 	if learned := scanAnd(open(t, patient, nil), halfClose, ending{early: true}); len(learned) != 0 {
 		t.Errorf("after a half close these are not answered like silence: %q", learned)
 	}
-	// The same eyes see it when a refused connection ends at once.
+	// The same measurement detects a refused connection that ends at once.
 	broken := open(t, testLimits(), nil)
 	broken.drain = func(*visitor) {}
 	if learned := scan(broken); len(learned) < 8 {
@@ -376,8 +376,8 @@ func TestARequestToBePairedIsNotLoggedAsARefusal(t *testing.T) {
 	}
 }
 
-// replay records an App's R1 and its answer, and sends it again. It returns what
-// the replay gets.
+// replay records an App's R1 and its answer, and sends it again. It returns the reaction to the
+// replay.
 func replay(t *testing.T, p *port) ending {
 	t.Helper()
 	recorded := frame(noiseconn.TypeConnect, p.r1().R1())
@@ -391,7 +391,7 @@ func replay(t *testing.T, p *port) ending {
 	return observe(p.dial(), p.Limits.Handshake, recorded)
 }
 
-func TestAReplayedConnectFrameGetsSilence(t *testing.T) {
+func TestAReplayedConnectFrameGetsNoAnswer(t *testing.T) {
 	if got := replay(t, open(t, testLimits(), nil)); got != (ending{}) {
 		t.Errorf("the replay is not answered like silence: %+v", got)
 	}
@@ -413,8 +413,7 @@ func TestAReplayedConnectFrameGetsSilence(t *testing.T) {
 	}
 }
 
-// slidingListener is what the protocol must not have: a deadline that each byte
-// moves.
+// slidingListener is what the protocol must not have: a deadline that each byte moves.
 type slidingListener struct {
 	net.Listener
 	limit time.Duration
@@ -437,8 +436,8 @@ func (c slidingConn) Read(p []byte) (int, error) {
 	return c.Conn.Read(p)
 }
 
-// dripFeed sends a byte of a frame now and then, at most for so long. It tells
-// whether the Base ended that.
+// dripFeed sends a byte of a frame from time to time, for at most this long. It tells whether the
+// Base ended the connection.
 func dripFeed(t *testing.T, p *port, atMost time.Duration) (ended bool) {
 	t.Helper()
 	c := p.dial()
@@ -484,7 +483,7 @@ func hold(t *testing.T, p *port, count int) {
 	}
 }
 
-func TestTwoThousandSilentConnectionsDoNotKeepAnAppOut(t *testing.T) {
+func TestTwoThousandSilentConnectionsDoNotBlockAnApp(t *testing.T) {
 	const silent = 2000
 	limits := DefaultLimits()
 	limits.Handshake = testTime // they must still be there when the App comes
@@ -498,7 +497,7 @@ func TestTwoThousandSilentConnectionsDoNotKeepAnAppOut(t *testing.T) {
 		t.Errorf("%d silent connections were there, not %d: the App did not come in beside them", p.Waiting(), silent)
 	}
 
-	// What a Base would suffer that gave its 50 places to whoever connects.
+	// The broken variant gives its 50 places to every connection.
 	broken := open(t, limits, func(inner net.Listener) net.Listener { return netutil.LimitListener(inner, limits.Computing) })
 	hold(t, broken, limits.Computing)
 	c := broken.dial()
@@ -516,7 +515,7 @@ func TestTheOldestSilentConnectionMakesRoom(t *testing.T) {
 	p := open(t, limits, nil)
 	oldest := p.dial()
 	eventually(t, "the first waits", func() bool { return p.Waiting() == 1 })
-	// An App that has shown its mac1 does not make room.
+	// An App that has shown its mac1 is not displaced.
 	app := p.dial()
 	initiator := p.r1()
 	if _, err := app.Write(frame(noiseconn.TypeConnect, initiator.R1())); err != nil {
@@ -579,9 +578,9 @@ func TestAnAddressThatConnectsTooFastIsRefused(t *testing.T) {
 	}
 }
 
-// besiege is what an old App, or a neighbour behind the same NAT, does with an owner's
-// address: a wrong mac1, again and again. It returns the refusals that count against
-// somebody, and why the owner's App cannot come in meanwhile.
+// besiege does what an old App, or a neighbour behind the same NAT, does from an owner's address:
+// it sends a wrong mac1, again and again. It returns how many refusals count against somebody,
+// and why the owner's App cannot connect meanwhile.
 func besiege(t *testing.T, p *port) (counted int, app error) {
 	t.Helper()
 	const tries = 60
@@ -616,11 +615,11 @@ func TestAnAcquaintedAddressIsSlowedDownAndNeverBanned(t *testing.T) {
 	if waiting := p.Waiting(); waiting > limits.SlowedPlaces {
 		t.Errorf("%d of its connections wait", waiting)
 	}
-	// Where no address is acquainted fail2ban would ban the owner after five of them.
+	// If no address were acquainted, fail2ban would ban the owner after five of them.
 	if counted, _ := besiege(t, open(t, limits, nil)); counted < limits.SlowAfter {
 		t.Errorf("without acquaintance only %d refusals count; this attack proves nothing", counted)
 	}
-	// Where it is not slowed down its 16 places are taken.
+	// If the address were not slowed down, its 16 places would be taken.
 	hasty := limits
 	hasty.SlowAfter = 1e6
 	q := acquainted(open(t, hasty, nil))
@@ -633,7 +632,7 @@ func TestAnAcquaintedAddressIsSlowedDownAndNeverBanned(t *testing.T) {
 	}
 }
 
-// An owner's wallet, browser and router knock at the entry, again and again.
+// An owner's wallet, browser and router connect to the entry, again and again.
 func TestOtherProtocolsCountAgainstNobody(t *testing.T) {
 	foreign := []string{"HTTP", "HTTP/2", "a TLS ClientHello", "an Electrum wallet without TLS", "an SSH banner"}
 	knock := func(p *port) (counted int) {
@@ -655,7 +654,7 @@ func TestOtherProtocolsCountAgainstNobody(t *testing.T) {
 	}
 }
 
-func TestARevokedAppIsToldSoAndNothingElse(t *testing.T) {
+func TestARevokedAppLearnsOnlyThatItWasRevoked(t *testing.T) {
 	p := open(t, testLimits(), nil)
 	p.registry.status = noiseconn.StatusRevoked
 	c := p.dial()
@@ -697,7 +696,7 @@ func TestNoSessionBeginsBeforeTheFirstRecord(t *testing.T) {
 	}
 }
 
-func TestAProxyHeaderIsBelievedOnAUnixSocketOnly(t *testing.T) {
+func TestAProxyHeaderIsTrustedOnlyOnAUnixSocket(t *testing.T) {
 	tcp := must(net.Listen("tcp", "127.0.0.1:0"))
 	defer func() { _ = tcp.Close() }()
 	if _, err := Listen(tcp, Config{Limits: DefaultLimits(), Proxied: true, Logger: slog.Default()}); err == nil {
@@ -725,7 +724,7 @@ func TestAProxyHeaderIsBelievedOnAUnixSocketOnly(t *testing.T) {
 	if err := p.enter(dial("PROXY TCP4 192.0.2.7 198.51.100.1 5 8845\r\n")); err != nil {
 		t.Fatalf("through NGINX: %v", err)
 	}
-	// The client's address is what is limited, and what is logged.
+	// The limits and the log use the client's address.
 	dial("PROXY TCP4 192.0.2.8 198.51.100.1 5 8845\r\n")
 	eventually(t, "one waits", func() bool { return p.Waiting() == 1 })
 	observe(dial("PROXY TCP4 192.0.2.8 198.51.100.1 6 8845\r\n"), 0, nil)
@@ -766,7 +765,8 @@ func TestClosingEndsEveryConnectionAndGoroutine(t *testing.T) {
 	}
 }
 
-// scripted is a connection without a network: what a peer sends, and what it gets.
+// scripted is a connection without a network: the bytes that a peer sends, and those that it
+// gets.
 type scripted struct {
 	net.Conn
 	send     *bytes.Reader

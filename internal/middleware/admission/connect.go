@@ -24,7 +24,7 @@ func (l *Listener) connect(v *visitor, r1 []byte) (*Conn, error) {
 	if known.Lapsed {
 		return nil, &Refusal{Reason: Lapsed}
 	}
-	// Only a key of this Base made this frame: no stranger displaces it.
+	// Only a key of this Base can make this frame: no stranger displaces it.
 	l.parking.unpark(v)
 	l.sources.vouch(v)
 	r2, transport, err := l.computeR2(v, known, r1)
@@ -40,8 +40,8 @@ func (l *Listener) connect(v *visitor, r1 []byte) (*Conn, error) {
 	return l.begin(v, transport)
 }
 
-// computeR2 does what costs: it holds a place while it computes. The transport
-// is nil if the App was revoked.
+// computeR2 does the expensive part: it holds a place while it computes. The transport is nil if
+// the App was revoked.
 func (l *Listener) computeR2(v *visitor, known Recognised, r1 []byte) ([]byte, *noiseconn.Transport, error) {
 	giveBack, err := l.takePlace(v)
 	if err != nil {
@@ -66,8 +66,8 @@ func (l *Listener) computeR2(v *visitor, known Recognised, r1 []byte) ([]byte, *
 	return r2, transport, nil
 }
 
-// begin waits for the App's first record, before which nothing is acted on: R1
-// may be a recording. Then it begins the session.
+// begin waits for the App's first record and then begins the session. Until then it acts on
+// nothing: R1 may be a recording.
 func (l *Listener) begin(v *visitor, transport *noiseconn.Transport) (*Conn, error) {
 	channel := noiseconn.NewConn(v.conn, transport)
 	first, err := channel.ReadRecord()
@@ -88,21 +88,21 @@ func (l *Listener) begin(v *visitor, transport *noiseconn.Transport) (*Conn, err
 	return conn, nil
 }
 
-// Conn is the connection of an authenticated App. It is a net.Conn of what the
-// App sends and gets inside the channel, from its first record on.
+// Conn is the connection of an authenticated App. It is a net.Conn for the bytes inside the
+// channel, from the App's first record on.
 type Conn struct {
 	*noiseconn.Conn
 	// Session is what Registry.Begin returned; Close ends it.
 	Session Session
-	// Address is the client's, from the PROXY header where there is one.
+	// Address is the client's, from the PROXY header if there is one.
 	Address netip.Addr
 
 	reading sync.Mutex
-	first   []byte // what is left of the first record
+	first   []byte // the rest of the first record
 	end     sync.Once
 }
 
-// Read reads what the App sent, its first record included.
+// Read reads the App's bytes, including its first record.
 func (c *Conn) Read(p []byte) (int, error) {
 	c.reading.Lock()
 	if len(c.first) > 0 {
@@ -115,8 +115,8 @@ func (c *Conn) Read(p []byte) (int, error) {
 	return c.Conn.Read(p)
 }
 
-// ReadRecord returns the next record that the App sent, its first one included, or what
-// Read has left of one. The method of the channel below would skip the first.
+// ReadRecord returns the App's next record, including the first one, or what Read has left of
+// one. The channel's own method would skip the first.
 func (c *Conn) ReadRecord() ([]byte, error) {
 	c.reading.Lock()
 	first := c.first

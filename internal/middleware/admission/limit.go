@@ -11,24 +11,24 @@ import (
 
 // Limits are the bounds before authentication (docs/limits.md).
 type Limits struct {
-	// Handshake is the absolute time from a connection's beginning until the
-	// App's first record, or until P3 of a pairing.
+	// Handshake is the absolute time from the start of a connection until the App's first record,
+	// or until P3 of a pairing.
 	Handshake time.Duration
-	// Answers is the time the two people have to answer, from P4 on.
+	// Answers is the time that the two people have to answer, from P4 on.
 	Answers time.Duration
 	// Computing is how many handshakes are computed at once.
 	Computing int
-	// Parked is how many connections may wait without having
-	// authenticated. Above that, the oldest is closed.
+	// Parked is how many connections may wait without having authenticated. Above that, the
+	// oldest is closed.
 	Parked int
 	// ParkedPerAddress is how many of them one address may have.
 	ParkedPerAddress int
 	// PerSecond and Burst bound the new connections of one address.
 	PerSecond float64
 	Burst     int
-	// SlowAfter failures that count within SlowWindow slow an address down: from
-	// then on it has SlowedPlaces places for connections without a right mac1, and the newest
-	// closes the oldest of them.
+	// After SlowAfter failures that count within SlowWindow an address is slowed down: it then
+	// has SlowedPlaces places for connections without a right mac1, and the newest closes the
+	// oldest of them.
 	SlowAfter    int
 	SlowWindow   time.Duration
 	SlowedPlaces int
@@ -50,12 +50,12 @@ func DefaultLimits() Limits {
 	}
 }
 
-// maxSources is how many addresses are remembered. It is above Limits.Parked,
-// so that one without a waiting connection can always be forgotten.
+// maxSources is how many addresses are remembered. It is above Limits.Parked, so an address
+// without a waiting connection can always be forgotten.
 const maxSources = 8192
 
-// sources keeps the limits of each address. An IPv6 host has a whole /64, so
-// that is what counts as its address.
+// sources keeps the limits of each address. An IPv6 host has a whole /64, so that counts as its
+// address.
 type sources struct {
 	limits Limits
 
@@ -69,8 +69,8 @@ type source struct {
 	rate    *rate.Limiter
 	waiting list.List // of *visitor without a right mac1, the oldest first
 	vouched int       // visitors with a right mac1
-	// failures are the times of the last failures that count, at most
-	// Limits.SlowAfter, the oldest first.
+	// failures are the times of the last failures that count, at most Limits.SlowAfter, the
+	// oldest first.
 	failures []time.Time
 }
 
@@ -78,8 +78,8 @@ func newSources(limits Limits) *sources {
 	return &sources{limits: limits, known: map[netip.Prefix]*list.Element{}}
 }
 
-// PrefixOf returns what counts as one address together with addr: an IPv4
-// address alone, or an IPv6 /64.
+// PrefixOf returns the range that counts as one address with addr: an IPv4 address alone, or an
+// IPv6 /64.
 func PrefixOf(addr netip.Addr) netip.Prefix {
 	addr = addr.Unmap().WithZone("")
 	bits := 64
@@ -90,9 +90,8 @@ func PrefixOf(addr netip.Addr) netip.Prefix {
 	return prefix
 }
 
-// enter counts the new connection v of v.addr. It returns why v must not stay,
-// or "", and the connections that v displaces. leave must follow if and only if
-// the reason is "".
+// enter counts the new connection v of v.addr. It returns why v must not stay, or "", and the
+// connections that v displaces. leave must follow if and only if the reason is "".
 func (s *sources) enter(v *visitor, now time.Time) (displaced []*visitor, reason Reason) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -112,8 +111,8 @@ func (s *sources) enter(v *visitor, now time.Time) (displaced []*visitor, reason
 	return displaced, ""
 }
 
-// vouch takes note that v has shown a right mac1: nobody of its address
-// displaces it from here on.
+// vouch records that v has shown a right mac1: from here on, no connection of its address
+// displaces it.
 func (s *sources) vouch(v *visitor) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -125,7 +124,7 @@ func (s *sources) vouch(v *visitor) {
 	v.source.vouched++
 }
 
-// leave takes back a connection that enter let in: it authenticated or ended.
+// leave uncounts a connection that enter admitted: it authenticated or ended.
 func (s *sources) leave(v *visitor) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -171,8 +170,7 @@ func (s *sources) lookupLocked(prefix netip.Prefix) *source {
 	return src
 }
 
-// forgetLocked drops the address that was not seen for longest and has nothing
-// waiting.
+// forgetLocked drops the least recently seen address without a waiting connection.
 func (s *sources) forgetLocked() bool {
 	for element := s.recent.Back(); element != nil; element = element.Prev() {
 		if src := element.Value.(*source); src.waiting.Len()+src.vouched == 0 {
@@ -184,18 +182,18 @@ func (s *sources) forgetLocked() bool {
 	return false
 }
 
-// against returns the address that a failure counts against, and that is banned
-// in the end. source is the client's address, local the Base's own on this
-// connection. It returns an invalid address if nothing can be banned.
+// against returns the address that a failure counts against, and that is banned in the end.
+// source is the client's address, local the Base's own on this connection. It returns an invalid
+// address if nothing can be banned.
 //
 //	IPv4                          the address
 //	IPv6, from beyond the link    the first address of its /64, which stands for all of it
 //	IPv6, from the Base's site    the address alone: its /64 is the owner's home too
 //
-// A packet filter's rule cannot ask which is which, so the destination tells. A
-// host of the Base's link has its prefix in common with it; and who reaches a local
-// address of the Base is at home as well, with whichever address it comes.
-// An address of the site that is the first of its /64 would stand for the whole.
+// The rule of a packet filter cannot distinguish these, so the destination decides. A host on the
+// Base's link shares its prefix; and a host that reaches a local address of the Base is at home
+// as well, whatever its own address is. An address of the site that is the first of its /64 would
+// stand for the whole.
 func against(source, local netip.Addr) netip.Addr {
 	source, local = source.Unmap().WithZone(""), local.Unmap().WithZone("")
 	if !source.Is6() {
@@ -231,7 +229,7 @@ func (p *parking) park(v *visitor) (displaced *visitor) {
 	return p.displaceLocked()
 }
 
-// displaceOldest takes the visitor that waits longest out, or returns nil.
+// displaceOldest removes and returns the visitor that has waited longest, or nil.
 func (p *parking) displaceOldest() *visitor {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -249,8 +247,7 @@ func (p *parking) displaceLocked() *visitor {
 	return v
 }
 
-// unpark takes v out; from then on strangers cannot displace it. Calling it
-// again does nothing.
+// unpark removes v; from then on strangers cannot displace it. Calling it again does nothing.
 func (p *parking) unpark(v *visitor) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -260,7 +257,7 @@ func (p *parking) unpark(v *visitor) {
 	}
 }
 
-// len returns how many wait.
+// len returns how many are waiting.
 func (p *parking) len() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -270,8 +267,8 @@ func (p *parking) len() int {
 // frameMemorySize is how many mac1 are remembered (docs/protocol.md, section 5).
 const frameMemorySize = 1024
 
-// frameMemory remembers the last connect frames with a right mac1. Only keys of
-// this Base make those, so a stranger cannot push one out.
+// frameMemory remembers the last connect frames with a right mac1. Only keys of this Base make
+// those, so a stranger cannot displace one.
 type frameMemory struct {
 	mu   sync.Mutex
 	seen map[[16]byte]struct{}
@@ -279,7 +276,7 @@ type frameMemory struct {
 	next int
 }
 
-// first tells whether mac1 was not remembered, and remembers it.
+// first tells whether mac1 is new, and remembers it.
 func (m *frameMemory) first(mac1 [16]byte) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -37,7 +37,7 @@ func TestAnAddressMayConnectFiveTimesAtOnceAndThenTwentyTimesASecond(t *testing.
 	enter("")
 	enter(TooFast)
 	now = now.Add(time.Second)
-	for range 5 { // not twenty: the burst is the bound
+	for range 5 { // not twenty: the burst is the limit
 		enter("")
 	}
 	enter(TooFast)
@@ -79,7 +79,7 @@ func TestAWholeIPv6NetworkCountsAsOneAddress(t *testing.T) {
 	}
 }
 
-func TestWhatIsRememberedOfAddressesIsBounded(t *testing.T) {
+func TestTheMemoryOfAddressesIsBounded(t *testing.T) {
 	s := newSources(DefaultLimits())
 	now := time.Now()
 	if _, got := s.enter(&visitor{addr: someAddr}, now); got != "" { // stays
@@ -129,7 +129,7 @@ func TestTheLastThousandFramesAreRemembered(t *testing.T) {
 	}
 }
 
-func TestAnAddressWithFiveFailuresHasTwoPlacesAndItsNewestGetsOne(t *testing.T) {
+func TestASlowedAddressHasTwoPlacesForItsNewestConnections(t *testing.T) {
 	limits := DefaultLimits()
 	s := newSources(limits)
 	now := time.Now()
@@ -149,13 +149,13 @@ func TestAnAddressWithFiveFailuresHasTwoPlacesAndItsNewestGetsOne(t *testing.T) 
 	app, a, b, c := enter(), enter(), enter(), enter()
 	s.vouch(app)
 	s.failed(someAddr, now)
-	d := enter(a, b) // the newest has a place, beside one other
+	d := enter(a, b) // the newest has a place, and one other
 	e := enter(c)
 	if _, reason := s.enter(&visitor{addr: otherAddr}, now); reason != "" {
 		t.Errorf("another address: %s", reason)
 	}
 	f := enter(d)
-	// With a right mac1 it is served as ever, up to the bound of all addresses.
+	// With a right mac1 it is served as usual, up to the limit of all addresses.
 	vouched := []*visitor{app, e, f}
 	s.vouch(e)
 	s.vouch(f)
@@ -167,7 +167,7 @@ func TestAnAddressWithFiveFailuresHasTwoPlacesAndItsNewestGetsOne(t *testing.T) 
 	if _, reason := s.enter(&visitor{addr: someAddr}, now); reason != TooMany {
 		t.Errorf("one more: %q", reason)
 	}
-	// Ten minutes after the first of the five the address is like others again.
+	// Ten minutes after the first of the five the address is like any other.
 	now = now.Add(limits.SlowWindow)
 	for _, v := range vouched[:limits.SlowedPlaces+1] {
 		s.leave(v)
@@ -177,7 +177,7 @@ func TestAnAddressWithFiveFailuresHasTwoPlacesAndItsNewestGetsOne(t *testing.T) 
 	}
 }
 
-func TestWhatAFailureCountsAgainst(t *testing.T) {
+func TestAFailureCountsAgainstTheRightAddress(t *testing.T) {
 	for _, c := range []struct{ source, local, want string }{
 		{"192.0.2.1", "192.0.2.9", "192.0.2.1"},
 		{"::ffff:192.0.2.1", "2001:db8::9", "192.0.2.1"},
@@ -190,8 +190,8 @@ func TestWhatAFailureCountsAgainst(t *testing.T) {
 		{"fd00:1:1:1::7", "fd00:1:1:1::9", "fd00:1:1:1::7"},
 		{"fd00:1:1:2::7", "fd00:1:1:1::9", "fd00:1:1:2::7"},
 		{"fd00:1:1:1::7", "2001:db8:2:2::9", "fd00:1:1:1::7"},
-		// The attack: a neighbour takes its global address to a local one of the Base, so
-		// that the two have no prefix in common.
+		// The attack: a neighbour sends from its global address to a local one of the Base, so
+		// that the two share no prefix.
 		{"2001:db8:2:2::7", "fd00:1:1:1::9", "2001:db8:2:2::7"},
 		{"2001:db8:2:2::7", "fe80::9", "2001:db8:2:2::7"},
 		{"2001:db8:2:2::7", "", "2001:db8:2:2::7"},
@@ -212,7 +212,7 @@ func TestWhatAFailureCountsAgainst(t *testing.T) {
 	}
 }
 
-func TestOnlyWhatNoPairedAppDoesCountsForABan(t *testing.T) {
+func TestNothingThatAPairedAppDoesCountsForABan(t *testing.T) {
 	for _, reason := range Reasons() {
 		if want := reason == MalformedFrame || reason == WrongMAC1; reason.CountsForBan() != want {
 			t.Errorf("%s counts: %t", reason, !want)

@@ -14,9 +14,8 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/pairing"
 )
 
-// Authority decides about pairing; pairing.Client is one. What is done here is
-// to relay between it and the App, and nothing that is done here can make up
-// for its no.
+// Authority decides about pairing; pairing.Client is one. This package only relays between it and
+// the App, and nothing here can override its no.
 type Authority interface {
 	Hear(ctx context.Context, p1 []byte, from netip.Addr) (granted bool, id pairing.CeremonyID, commitment [32]byte, err error)
 	Claim(ctx context.Context, mark, p1 []byte) (granted bool, id pairing.CeremonyID, commitment [32]byte, err error)
@@ -26,7 +25,7 @@ type Authority interface {
 	Watch(ctx context.Context, seen uint64) (*systemv1.Snapshot, error)
 }
 
-// Pairing is what two people have confirmed.
+// Pairing is a pairing that two people have confirmed.
 type Pairing struct {
 	Peer       noiseconn.PublicKey
 	SigningKey ed25519.PublicKey
@@ -34,15 +33,15 @@ type Pairing struct {
 	Role       basev1.Role
 }
 
-// maxHearing is how many requests are passed to the authority at once. Each
-// takes it microseconds; a flood of them queues here.
+// maxHearing is how many requests are passed to the authority at once. Each takes it
+// microseconds; a flood of them queues here.
 const maxHearing = 8
 
 // abortTime bounds telling the authority that a ceremony is over.
 const abortTime = 5 * time.Second
 
 // pair passes a P1 on, with the mark of a claim or without, and conducts the ceremony if the authority grants it. It
-// never returns nil: a pairing ends with the connection, and the App connects anew.
+// never returns nil: a pairing ends with the connection, and the App connects again.
 func (l *Listener) pair(v *visitor, mark, p1 []byte) error {
 	granted, id, commitment, err := l.hear(v, mark, p1)
 	if err != nil {
@@ -90,7 +89,7 @@ func (l *Listener) hear(v *visitor, mark, p1 []byte) (granted bool, id pairing.C
 	return granted, id, commitment, err
 }
 
-// ceremony is one accepted request's way to a pending pairing.
+// ceremony is the path of one accepted request to a pending pairing.
 type ceremony struct {
 	*Listener
 	v       *visitor
@@ -98,8 +97,8 @@ type ceremony struct {
 	channel *noiseconn.Conn
 }
 
-// conduct returns nil once the pairing is stored as pending and its keys are on
-// the way to the App. rejectedByApp goes with an error.
+// conduct returns nil once the pairing is stored as pending and its keys are on the way to the
+// App. rejectedByApp comes with an error.
 func (c *ceremony) conduct(p1 []byte, commitment [32]byte) (rejectedByApp bool, err error) {
 	payload, transport, err := c.shakeHands(p1, commitment)
 	if err != nil {
@@ -173,9 +172,9 @@ type answer struct {
 	err    error
 }
 
-// awaitAnswers returns once both people have said yes and the authority has
-// enrolled the App's key. Whatever else happens first ends the ceremony: a no on
-// either side, a lost connection, the time.
+// awaitAnswers returns once both people have said yes and the authority has enrolled the App's
+// key. Anything else that happens first ends the ceremony: a no on either side, a lost
+// connection, the deadline.
 func (c *ceremony) awaitAnswers(ctx context.Context) (basev1.Role, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	answers := make(chan answer)
@@ -184,7 +183,7 @@ func (c *ceremony) awaitAnswers(ctx context.Context) (basev1.Role, error) {
 		defer close(reading)
 		c.readAnswers(ctx, answers)
 	}()
-	// Reading has ended before anybody else reads from the connection.
+	// Reading has ended before another reader uses the connection.
 	defer func() {
 		cancel()
 		_ = c.v.conn.SetReadDeadline(time.Unix(1, 0))
@@ -231,7 +230,7 @@ func (c *ceremony) awaitAnswers(ctx context.Context) (basev1.Role, error) {
 	}
 }
 
-// readAnswers hands on what the App sends, until the connection fails or ctx ends.
+// readAnswers passes on what the App sends, until the connection fails or ctx ends.
 func (c *ceremony) readAnswers(ctx context.Context, answers chan<- answer) {
 	for {
 		record, err := c.channel.ReadRecord()
@@ -246,11 +245,11 @@ func (c *ceremony) readAnswers(ctx context.Context, answers chan<- answer) {
 	}
 }
 
-// watchStep is the least time between two looks at the ceremony: a flood of
-// requests changes what there is to see at each of them.
+// watchStep is the least time between two checks of the ceremony: a flood of requests changes the
+// snapshot each time.
 const watchStep = 100 * time.Millisecond
 
-// watchEnd returns when the authority does not know the ceremony any more.
+// watchEnd returns when the authority no longer knows the ceremony.
 func (c *ceremony) watchEnd(ctx context.Context) error {
 	for seen := uint64(0); ; {
 		snapshot, err := c.Authority.Watch(ctx, seen)
@@ -286,8 +285,8 @@ func (c *ceremony) store(payload []byte, peer noiseconn.PublicKey, role basev1.R
 	}
 	defer clear(confirm)
 	if err := c.channel.WriteRecord(confirm); err != nil {
-		// It may have arrived or not. The App connects within the life of a
-		// pending pairing, or it never had the keys and the pairing dies.
+		// It may have arrived or not. Either the App connects before the pending pairing lapses,
+		// or it never had the keys and the pairing lapses.
 		c.Logger.Warn("send the confirmation of a pairing; its App will connect soon, or must pair again", "error", err)
 	}
 	c.linger()
@@ -302,8 +301,8 @@ func (c *ceremony) reject() {
 	}
 }
 
-// linger says that no more comes, and gives the App the time of a handshake
-// to read it: closing with unread bytes could destroy what was sent.
+// linger ends the sending direction, and gives the App the time of a handshake to read: closing
+// with unread bytes could destroy what was sent.
 func (c *ceremony) linger() {
 	_ = c.channel.End()
 	c.v.deadline = time.Now().Add(c.Limits.Handshake)

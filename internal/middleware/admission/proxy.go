@@ -13,17 +13,17 @@ import (
 // by section 2.1 of HAProxy's proxy-protocol.txt.
 const maxProxyLine = 107
 
-// errProxy is what every refusal of a PROXY header wraps.
+// errProxy is wrapped by every refusal of a PROXY header.
 var errProxy = errors.New("not a PROXY header of version 1")
 
-// readProxy reads the PROXY header that NGINX puts before a connection, and
-// returns the client's address and the one of ours that it connected to. It reads not
-// a byte more than the header, so that the connection can be handed on as it is.
+// readProxy reads the PROXY header that NGINX puts before a connection, and returns the client's
+// address and the Base's address that it connected to. It does not read a byte more than the
+// header, so the connection can be passed on.
 //
 //	PROXY TCP4 192.0.2.1 198.51.100.1 51234 8845\r\n
 //
-// It reads byte by byte. That costs some 50 µs a connection, and no buffer has
-// to follow the connection from here on.
+// It reads byte by byte. That costs some 50 µs per connection, and no buffer has to follow the
+// connection.
 func readProxy(r io.Reader) (source, destination netip.Addr, err error) {
 	line := make([]byte, 0, maxProxyLine)
 	var one [1]byte
@@ -39,11 +39,10 @@ func readProxy(r io.Reader) (source, destination netip.Addr, err error) {
 	return netip.Addr{}, netip.Addr{}, fmt.Errorf("%w: no end of line within %d bytes", errProxy, maxProxyLine)
 }
 
-// parseProxy parses a whole header line, CR LF included. An IPv4 address
-// written as IPv6 (::ffff:192.0.2.1) is returned as IPv4. The family of the
-// destination may differ from the source's: NGINX does that on a socket that
-// serves both. UNKNOWN is refused, since without an address there is no limit
-// and no ban.
+// parseProxy parses a whole header line, including CR LF. An IPv4 address written as IPv6
+// (::ffff:192.0.2.1) is returned as IPv4. The family of the destination may differ from the
+// source's: NGINX does that on a socket that serves both. UNKNOWN is refused, because without an
+// address there is no limit and no ban.
 func parseProxy(line []byte) (source, destination netip.Addr, err error) {
 	fail := func(err error) (netip.Addr, netip.Addr, error) {
 		return netip.Addr{}, netip.Addr{}, fmt.Errorf("%w: %w", errProxy, err)
@@ -76,8 +75,8 @@ func parseProxy(line []byte) (source, destination netip.Addr, err error) {
 	return source, destination, nil
 }
 
-// parseProxyAddress parses one address. A zone is refused: NGINX writes none,
-// and a ban cannot name it.
+// parseProxyAddress parses one address. A zone is refused: NGINX writes none, and a ban cannot
+// name it.
 func parseProxyAddress(text string) (netip.Addr, error) {
 	addr, err := netip.ParseAddr(text)
 	if err != nil {

@@ -28,7 +28,7 @@ func TestAProxyHeaderGivesTheClientsAddress(t *testing.T) {
 	}
 }
 
-func TestWhatIsNoProxyHeaderIsRefused(t *testing.T) {
+func TestAnInvalidProxyHeaderIsRefused(t *testing.T) {
 	for _, line := range []string{
 		"\r\n",
 		"PROXY\r\n",

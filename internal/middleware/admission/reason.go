@@ -12,41 +12,41 @@ import (
 // Reason says in the log why a connection was refused.
 type Reason string
 
-// The reasons. Those that count for a ban are what nobody does who was ever
-// paired: see CountsForBan.
+// The reasons. Those that count for a ban are caused only by peers that were never paired: see
+// CountsForBan.
 const (
-	// MalformedFrame: what came is no handshake frame of a size that opens a
-	// connection. Counts for a ban.
+	// MalformedFrame: the bytes are not a handshake frame that opens a connection. Counts for a
+	// ban.
 	MalformedFrame Reason = "malformed_frame"
 	// WrongMAC1: a connect frame that no key of this Base made. Counts for a ban.
 	WrongMAC1 Reason = "wrong_mac1"
 
-	// OtherProtocol: TLS or a text. A wallet goes on like this for days after its
-	// owner has closed an extra API, and so do browsers and scanners of home routers.
+	// OtherProtocol: TLS or a text. A wallet may send this for days after its owner has closed an
+	// extra API, and so do browsers and scanners of home routers.
 	OtherProtocol Reason = "other_protocol"
 	// Silent: no whole frame within the handshake's time.
 	Silent Reason = "silent"
 	// Closed: the peer went away before it had sent a whole frame.
 	Closed Reason = "closed"
-	// PairingRequest: a request to be paired was heard, or came while nobody listens.
+	// PairingRequest: a pairing request was heard, or came while the Base was not listening.
 	PairingRequest Reason = "pairing_request"
 	// PairingFailed: the connection of an accepted request ended without a pairing.
 	PairingFailed Reason = "pairing_failed"
-	// Lapsed: the pairing was never completed, and its time is over. The App
-	// is told nothing and finds out by itself.
+	// Lapsed: the pairing was never completed, and its time is over. The App gets no answer and
+	// finds out by itself.
 	Lapsed Reason = "lapsed"
 	// Replayed: a connect frame that came before.
 	Replayed Reason = "replayed"
-	// SeqTooHigh: the number in a connect frame is far above what an App's clock and
-	// counter give; taken, it would lock that App out for good.
+	// SeqTooHigh: the number in a connect frame is far above what an App's clock and counter
+	// give; accepting it would lock that App out for good.
 	SeqTooHigh Reason = "seq_too_high"
-	// WrongKey: the mac1 was right, and what it covers is not.
+	// WrongKey: the mac1 was right, but the rest of the frame is not.
 	WrongKey Reason = "wrong_key"
-	// Revoked: an App that was revoked, and was told so.
+	// Revoked: the App was revoked, and was told so.
 	Revoked Reason = "revoked"
 	// NoFirstRecord: the handshake was complete, and nothing came after it.
 	NoFirstRecord Reason = "no_first_record"
-	// Busy: no place to compute the handshake became free in its time.
+	// Busy: no place to compute the handshake became free in time.
 	Busy Reason = "busy"
 	// TooFast: more new connections a second than one address may make.
 	TooFast Reason = "too_fast"
@@ -54,9 +54,9 @@ const (
 	TooMany Reason = "too_many"
 	// Displaced: the oldest waiting connection had to make room.
 	Displaced Reason = "displaced"
-	// NoAddress: no usable PROXY header. NGINX is set up wrongly.
+	// NoAddress: no usable PROXY header. NGINX is misconfigured.
 	NoAddress Reason = "no_address"
-	// Internal: the Base failed; the error stands in the line.
+	// Internal: the Base failed; the error is in the line.
 	Internal Reason = "internal"
 )
 
@@ -69,33 +69,31 @@ func Reasons() []Reason {
 	}
 }
 
-// CountsForBan tells whether refusals for this reason add up to a ban of the
-// address. A ban must never hit an owner: whatever a paired App, a revoked one, one
-// whose pairing broke off, a slow network, a busy Base or another program of the
-// owner can cause does not count.
+// CountsForBan tells whether refusals for this reason add up to a ban of the address. A ban must
+// never hit an owner: nothing counts that can be caused by a paired App, a revoked one, one whose
+// pairing broke off, a slow network, a busy Base or another program of the owner.
 func (r Reason) CountsForBan() bool { return r == MalformedFrame || r == WrongMAC1 }
 
-// refusalMessage and the attribute that follows it are what fail2ban matches
-// (internal/helper/bruteforce). A line without the attribute counts for nothing.
+// fail2ban matches refusalMessage and the attribute that follows it (internal/helper/bruteforce).
+// A line without the attribute does not count.
 const (
 	refusalMessage = "handshake refused"
 	refusalAgainst = "against"
-	// requestMessage is for a request to be paired: that one comes is no refusal.
+	// requestMessage is for a pairing request, which is not a refusal.
 	requestMessage = "pairing request came"
 )
 
-// Lines a second and in a burst that refusals may write, for each of the two
-// kinds of reasons. A flood must not fill the disk, nor hide by harmless
-// refusals the ones that count; hence a budget each. An address alone cannot
-// use up the one of those that count: its connections are limited to fewer a second,
-// and it is banned after a few.
+// How many lines refusals may write per second and in a burst, for each of the two kinds of
+// reasons. A flood must not fill the disk, and harmless refusals must not hide the ones that
+// count; so each kind has its own budget. One address alone cannot use up the budget of those
+// that count: it can make fewer connections per second, and is banned after a few.
 const (
 	refusalLinesPerSecond = 100
 	refusalLinesBurst     = 500
 )
 
-// refusalLog writes one line for each refusal, within the budgets. What did
-// not fit is counted, and the number stands in the next line of its kind.
+// refusalLog writes one line for each refusal, within the budgets. Refusals beyond them are
+// counted, and the number is in the next line of their kind.
 type refusalLog struct {
 	logger *slog.Logger
 
@@ -115,9 +113,8 @@ func newRefusalLog(logger *slog.Logger) *refusalLog {
 	return &refusalLog{logger: logger, counting: budget(), harmless: budget()}
 }
 
-// refused logs that a connection from addr ended without a session. addr may be
-// invalid if it is not known; against is invalid if the refusal counts against
-// nobody. err may be nil.
+// refused logs that a connection from addr ended without a session. addr may be invalid if it is
+// not known; against is invalid if the refusal counts against no address. err may be nil.
 func (l *refusalLog) refused(addr, against netip.Addr, reason Reason, err error) {
 	suppressed, fits := l.take(against.IsValid())
 	if !fits {
@@ -145,8 +142,7 @@ func (l *refusalLog) refused(addr, against netip.Addr, reason Reason, err error)
 	l.logger.Info(message, attributes...)
 }
 
-// take takes a line out of the budget and returns how many were suppressed
-// since the last one.
+// take takes a line from the budget and returns how many were suppressed since the last one.
 func (l *refusalLog) take(counting bool) (suppressed int, fits bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

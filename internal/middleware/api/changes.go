@@ -8,7 +8,7 @@ import (
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 )
 
-// changesService shows who changed what. The helper keeps the log, and signs it.
+// changesService shows the log of changes. The helper keeps the log, and signs it.
 type changesService struct{ *Server }
 
 func (s changesService) ListChanges(ctx context.Context, request *basev1.ListChangesRequest) (*basev1.ListChangesResponse, error) {
@@ -20,12 +20,12 @@ func (s changesService) ListChanges(ctx context.Context, request *basev1.ListCha
 	return &basev1.ListChangesResponse{Entries: reply.GetChanges().GetEntries(), Head: reply.GetChanges().GetHead()}, nil
 }
 
-// recordTime is how long recording may take. Whoever changed something waits for it, so that
-// what was answered is recorded.
+// recordTime is how long recording may take. The caller waits for it, so that every answered
+// change is recorded.
 const recordTime = 5 * time.Second
 
-// recordChange has a change recorded that the Middleware has made by itself, or failed to.
-// It was made all the same if it cannot be recorded.
+// recordChange records a change that the Middleware has made by itself, or failed to. A change
+// that cannot be recorded is made all the same.
 func (s *Server) recordChange(ctx context.Context, what, detail string, failure error) {
 	if s.Helper == nil {
 		return

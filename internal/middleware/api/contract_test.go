@@ -11,7 +11,7 @@ import (
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 )
 
-// docs/protocol.md lists every method with its least role, for whoever writes another client.
+// docs/protocol.md lists every method with its least role, for authors of other clients.
 func TestTheContractListsEveryMethodWithItsRole(t *testing.T) {
 	content, err := os.ReadFile(filepath.Join("..", "..", "..", "docs", "protocol.md"))
 	if err != nil {

@@ -15,14 +15,14 @@ import (
 // authorityTime bounds what an App makes the daemon ask of other processes.
 const authorityTime = 10 * time.Second
 
-// Texts of failures that are the Base's own. Why, its log says.
+// Texts of failures of the Base itself. Its log has the reasons.
 var (
 	errSlow   = errors.New("another part of the Base did not answer in time; try again")
 	errAway   = errors.New("the Base's system helper does not answer; try again in a moment")
 	errFailed = errors.New("the Base could not do that; its log says why")
 )
 
-// apiError gives an error the code that Apps act on. What is not for people is logged.
+// apiError gives an error the code that Apps act on. It logs details that are not for people.
 func (s *Server) apiError(err error) error {
 	var refused *pairing.Error
 	switch {

@@ -31,14 +31,14 @@ func (m machine) Machine(context.Context) (*systemv1.MachineInfo, error) {
 	return &systemv1.MachineInfo{Addresses: []string{"192.0.2.1"}, TemperatureCelsius: proto.Float64(41.5)}, nil
 }
 
-// hall is a Server, and the connections that come to it.
+// hall is a Server with the connections to it.
 type hall struct {
 	*Server
 	house *registrytest.House
 	t     *testing.T
 	conns chan net.Conn
 	done  chan struct{}
-	// noCut breaks it: sessions are not cut.
+	// noCut is the broken variant: sessions are not cut.
 	noCut bool
 }
 

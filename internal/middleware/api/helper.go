@@ -8,15 +8,15 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/rpc"
 )
 
-// Helper is the system helper as the Server reaches it; helperclient.Client is one. The
-// Server decides nothing of what passes here: signed documents go through
-// untouched, and what comes back is signed by the helper.
+// Helper is the system helper as the Server reaches it; helperclient.Client is one. The Server
+// decides nothing about what passes here: signed documents pass unchanged, and the helper signs
+// the answers.
 type Helper interface {
 	Do(ctx context.Context, request *systemv1.SystemRequest, progress func(*systemv1.Progress)) (*systemv1.SystemReply, error)
 	Each(ctx context.Context, request *systemv1.SystemRequest, receive func(*systemv1.SystemReply) error) error
 }
 
-// errNoHelper is what a developer's Base says.
+// errNoHelper is the answer of a developer's Base.
 var errNoHelper = errors.New("this Base runs on a developer's machine, where it configures nothing; posture, SSH, services, audit and updates need the appliance ('make appliance')")
 
 // ask sends one request to the helper.
@@ -32,8 +32,7 @@ func (s *Server) ask(ctx context.Context, request *systemv1.SystemRequest,
 	return reply, nil
 }
 
-// each asks the helper for a stream, and passes its replies on until it ends or the call
-// does.
+// each asks the helper for a stream, and passes its replies on until it ends or the call does.
 func (s *Server) each(ctx context.Context, request *systemv1.SystemRequest, receive func(*systemv1.SystemReply) error) error {
 	if s.Helper == nil {
 		return rpc.NewError(rpc.Precondition, errNoHelper)

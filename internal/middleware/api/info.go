@@ -13,7 +13,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/version"
 )
 
-// infoService tells what the Base is and how it does.
+// infoService reports what the Base is and how it is doing.
 type infoService struct{ *Server }
 
 func (s infoService) GetInfo(ctx context.Context, _ *basev1.GetInfoRequest) (*basev1.GetInfoResponse, error) {
@@ -40,8 +40,8 @@ func (s infoService) GetInfo(ctx context.Context, _ *basev1.GetInfoRequest) (*ba
 	return response, nil
 }
 
-// addMachine adds what others tell; above all the name, which is the posture's. Without
-// them the rest is still worth having.
+// addMachine adds what other processes report; above all the name, which is the posture's.
+// Without them the rest is still useful.
 func (s infoService) addMachine(ctx context.Context, response *basev1.GetInfoResponse) {
 	ctx, cancel := context.WithTimeout(ctx, authorityTime)
 	defer cancel()
@@ -57,13 +57,13 @@ func (s infoService) addMachine(ctx context.Context, response *basev1.GetInfoRes
 	response.Time = timestamppb.Now()
 }
 
-// lastName is the name that the helper has told last.
+// lastName is the name that the helper last reported.
 type lastName struct {
 	mu   sync.Mutex
 	name string
 }
 
-// or remembers told and returns it; if it is empty, what was told before; else other.
+// or stores and returns told; if that is empty, it returns the last one told, or else other.
 func (n *lastName) or(told, other string) string {
 	n.mu.Lock()
 	defer n.mu.Unlock()

@@ -13,13 +13,13 @@ import (
 )
 
 const (
-	// SampleInterval is how often the machine is measured, and MaxSamples how many of
-	// these are kept: one hour.
+	// SampleInterval is how often the machine is measured, and MaxSamples how many samples are
+	// kept: one hour.
 	SampleInterval = 30 * time.Second
 	MaxSamples     = 120
 )
 
-// measurements are what was measured, in memory: they are of no use after a restart.
+// measurements are kept in memory: they are useless after a restart.
 type measurements struct {
 	mu      sync.Mutex
 	samples []*basev1.Sample
@@ -40,7 +40,7 @@ func (m *measurements) all() []*basev1.Sample {
 	return slices.Clone(m.samples)
 }
 
-// KeepMeasuring measures the machine, now and then, until ctx ends.
+// KeepMeasuring measures the machine at each interval, until ctx ends.
 func (s *Server) KeepMeasuring(ctx context.Context) {
 	ticker := time.NewTicker(SampleInterval)
 	defer ticker.Stop()
@@ -54,7 +54,7 @@ func (s *Server) KeepMeasuring(ctx context.Context) {
 	}
 }
 
-// measure leaves a sample out that cannot be taken: a gap is no zero.
+// measure leaves out a sample that cannot be taken: a gap is not a zero.
 func (s *Server) measure(ctx context.Context) {
 	info, err := readSysinfo(s.StateDir)
 	if err != nil {
@@ -74,7 +74,7 @@ func (s *Server) measure(ctx context.Context) {
 	s.measured.add(sample)
 }
 
-// machineService looks after the machine below the Base.
+// machineService manages the machine below the Base.
 type machineService struct{ *Server }
 
 func (s machineService) GetHistory(context.Context, *basev1.GetHistoryRequest) (*basev1.GetHistoryResponse, error) {

@@ -16,43 +16,43 @@ import (
 type method struct {
 	// least is the least role that may call it.
 	least basev1.Role
-	// holds says which places a call takes; none: it is bounded by the session alone.
+	// holds says which places a call takes; none: only the session limits it.
 	holds holds
-	// deadline ends the call; 0: it is a stream, which lasts as long as its App likes.
+	// deadline ends the call; 0: it is a stream, which lasts as long as its App wants.
 	deadline time.Duration
-	// size is the largest message of a request, in bytes; 0: what one frame carries.
+	// size is the largest message of a request, in bytes; 0: the capacity of one frame.
 	size int
-	// goesOn: the call is not given up when its App leaves. What changes something goes
-	// on, so that the log of changes tells how it has really ended.
+	// goesOn: the call continues when its App leaves. Changes continue, so that the log of
+	// changes has their real result.
 	goesOn bool
 }
 
-// holds are places that calls of one App, and of all Apps, have.
+// holds are the kinds of limited places, per App and for all Apps.
 type holds int
 
 const (
-	// asks: the call holds a connection to the system helper for a moment. Without a bound
-	// an App with a lesser role could take all of them, and an owner's lockdown would find
-	// none. What only owners may call has no bound: it must not wait behind anything.
+	// asks: the call holds a connection to the system helper for a moment. Without a limit an App
+	// with a lesser role could take all of them, and an owner's lockdown would find none. Methods
+	// for owners only have no limit: they must not wait behind anything.
 	asks holds = iota + 1
-	// follows: the call holds a connection to the system helper for as long as the App
-	// likes. One more is refused and does not wait, for nobody knows how long.
+	// follows: the call holds a connection to the system helper for as long as the App wants.
+	// Another one is refused instead of waiting, because nobody knows how long that would take.
 	follows
 	// watches: the call waits for events.
 	watches
 )
 
-// Bounds of the places.
+// Limits of the places.
 const (
-	// maxAsking is how many calls that ask one App has; more wait. registry.MaxPairings
-	// times as many are fewer than the connections that the system helper gives the
-	// Middleware (ipc.MaxPerUser): what is left is for owners.
+	// maxAsking is how many calls that ask one App has; further ones wait. registry.MaxPairings
+	// times as many are fewer than the connections that the system helper gives the Middleware
+	// (ipc.MaxPerUser): the rest is for owners.
 	maxAsking = 2
-	// maxFollowing is how many calls that follow one App has. How many all of them have is
+	// maxFollowing is how many calls that follow one App has. The limit for all is
 	// helperclient.MaxMiddlewareReaders.
 	maxFollowing = 2
-	// maxWatching is how many streams of events one App has, and maxWatchingAll how many
-	// all of them have: an event is handed to each.
+	// maxWatching is how many streams of events one App has, and maxWatchingAll how many all of
+	// them have: each event is sent to each stream.
 	maxWatching    = 16
 	maxWatchingAll = 256
 )
@@ -62,21 +62,21 @@ func newClasses() map[holds]*rpc.Class {
 	return map[holds]*rpc.Class{
 		asks: {PerPeer: maxAsking, Wait: true},
 		follows: {PerPeer: maxFollowing, Total: helperclient.MaxMiddlewareReaders,
-			Full: "too many logs or installations are being followed already; end one of them"},
+			Full: "too many logs or installations are already being followed; end one of them"},
 		watches: {PerPeer: maxWatching, Total: maxWatchingAll, Full: "too many streams of events are open; close one"},
 	}
 }
 
 // Deadlines of calls.
 const (
-	// quick is for what is answered at once, or by another process of the Base.
+	// quick is for calls that are answered at once, or by another process of the Base.
 	quick = 30 * time.Second
-	// apply is for what changes how open the Base is: the helper takes up to 90 s for each
-	// of the steps back and forth.
+	// apply is for changes of how open the Base is: the helper takes up to 90 s for each step
+	// forward and back.
 	apply = 5 * time.Minute
-	// look is for an audit, to which the helper gives three minutes.
+	// look is for an audit, for which the helper has three minutes.
 	look = 4 * time.Minute
-	// carry is for bringing a release over a slow network.
+	// carry is for sending a release over a slow network.
 	carry = time.Hour
 )
 
@@ -94,9 +94,9 @@ const (
 	owner    = basev1.Role_ROLE_OWNER
 )
 
-// methods is the one table of the API's methods: who may call each, and what a call may
-// cost. A method without a row, or a row without a method, stops the Middleware at its
-// start, and a test.
+// methods is the one table of the API's methods: who may call each, and what a call may cost. A
+// method without a row, or a row without a method, stops the Middleware at its start, and fails a
+// test.
 var methods = map[string]method{
 	baserpc.InfoServiceGetInfo: {least: viewer, holds: asks, deadline: quick},
 
@@ -147,7 +147,7 @@ var methods = map[string]method{
 	baserpc.ChangesServiceListChanges: {least: viewer, holds: asks, deadline: quick},
 }
 
-// handlers returns what answers each method.
+// handlers returns the handler of each method.
 func (s *Server) handlers() map[string]rpc.Handler {
 	all := map[string]rpc.Handler{}
 	for _, service := range []map[string]rpc.Handler{
@@ -170,7 +170,7 @@ func (s *Server) rows(table map[string]method, classes map[holds]*rpc.Class) ([]
 	for name, m := range table {
 		handler, ok := handlers[name]
 		if !ok {
-			return nil, fmt.Errorf("the table of methods has a row for %s, which nothing answers", name)
+			return nil, fmt.Errorf("the table of methods has a row for %s, which has no handler", name)
 		}
 		delete(handlers, name)
 		rows = append(rows, rpc.Method{

@@ -46,7 +46,7 @@ func (s pairingService) CloseWindow(ctx context.Context, _ *basev1.CloseWindowRe
 	return &basev1.CloseWindowResponse{}, nil
 }
 
-// window changes the window and returns what it is then.
+// window changes the window and returns its new state.
 func (s pairingService) window(ctx context.Context, change func(context.Context) error) (*basev1.Window, error) {
 	ctx, cancel := context.WithTimeout(ctx, authorityTime)
 	defer cancel()
@@ -60,15 +60,15 @@ func (s pairingService) window(ctx context.Context, change func(context.Context)
 	return events.WindowOf(snapshot), nil
 }
 
-// Orders about pairing, which owners have signed. This daemon carries them and what the
-// Base's authority has signed back, and tells what it sees in between. It decides
-// nothing, and an owner's App believes it nothing that matters.
+// Orders about pairing, which owners have signed. This daemon carries them and the signed answers
+// of the Base's authority, and reports what it sees in between. It decides nothing, and an
+// owner's App does not rely on its word.
 
-// followStep is the least time between two looks at a ceremony: a flood of requests
-// changes what there is to see at each of them.
+// followStep is the least time between two checks of a ceremony: a flood of requests changes the
+// snapshot each time.
 const followStep = 100 * time.Millisecond
 
-// order carries an order, and returns what the authority is like then.
+// order carries an order, and returns the authority's state afterwards.
 func (s *Server) order(ctx context.Context, order []byte) (*systemv1.Snapshot, error) {
 	ctx, cancel := context.WithTimeout(ctx, authorityTime)
 	defer cancel()
@@ -77,8 +77,8 @@ func (s *Server) order(ctx context.Context, order []byte) (*systemv1.Snapshot, e
 	return reply.GetAuthority().GetSnapshot(), err
 }
 
-// AcceptPairing carries an owner's order to accept a request, and tells how the
-// ceremony goes on until it has ended.
+// AcceptPairing carries an owner's order to accept a request, and reports the progress of the
+// ceremony until its end.
 func (s pairingService) AcceptPairing(ctx context.Context, request *basev1.AcceptPairingRequest,
 	stream *rpc.Sender[basev1.AcceptPairingResponse]) error {
 	snapshot, err := s.order(ctx, request.GetOrder())
@@ -108,7 +108,7 @@ func (s pairingService) AcceptPairing(ctx context.Context, request *basev1.Accep
 	}
 }
 
-// progressOf is how far the ceremony with this id is.
+// progressOf is the progress of the ceremony with this id.
 func progressOf(s *systemv1.Snapshot, id []byte) *basev1.AcceptPairingResponse {
 	c := s.GetCeremony()
 	if len(id) == 0 || string(c.GetId()) != string(id) {
@@ -128,10 +128,10 @@ func progressOf(s *systemv1.Snapshot, id []byte) *basev1.AcceptPairingResponse {
 	return message
 }
 
-// endOf is how the ceremony with this id has ended.
+// endOf is the end of the ceremony with this id.
 func endOf(last *systemv1.LastCeremony, id []byte) *basev1.AcceptPairingResponse {
 	message := &basev1.AcceptPairingResponse{Phase: basev1.AcceptPairingResponse_PHASE_ENDED, CeremonyId: id,
-		Reason: "it was given up at the Base"}
+		Reason: "it was cancelled at the Base"}
 	if len(id) == 0 || string(last.GetId()) != string(id) {
 		return message
 	}
@@ -147,7 +147,7 @@ func endOf(last *systemv1.LastCeremony, id []byte) *basev1.AcceptPairingResponse
 	case systemv1.LastCeremony_OUTCOME_CONNECTION_LOST:
 		message.Reason = "the connection to the new App was lost"
 	case systemv1.LastCeremony_OUTCOME_REFUSED:
-		message.Reason = "what came does not fit together: somebody may have interfered"
+		message.Reason = "the messages do not fit together: somebody may have interfered"
 	}
 	return message
 }

@@ -31,7 +31,7 @@ func (s postureService) SubmitPosture(ctx context.Context, request *basev1.Submi
 			if p.GetDetail() != "" {
 				text += ": " + p.GetDetail()
 			}
-			// An App that hung up does not stop the change.
+			// The change continues even if the App hangs up.
 			_ = stream.Send(&basev1.SubmitPostureResponse{Step: &basev1.SubmitPostureResponse_Progress{Progress: text}})
 		})
 	if err != nil {
@@ -54,7 +54,7 @@ func (s postureService) ConfirmTry(ctx context.Context, request *basev1.ConfirmT
 	return &basev1.ConfirmTryResponse{Posture: reply.GetPosture()}, nil
 }
 
-// restrict closes something, and returns what is in force then.
+// restrict closes something, and returns the posture in force afterwards.
 func (s *Server) restrict(ctx context.Context, restrict *systemv1.Restrict) (*basev1.SignedPosture, error) {
 	reply, err := s.ask(ctx, &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_Restrict{Restrict: restrict}}, nil)
 	if err != nil {
@@ -63,9 +63,8 @@ func (s *Server) restrict(ctx context.Context, restrict *systemv1.Restrict) (*ba
 	return reply.GetPosture(), nil
 }
 
-// Lockdown ends the other sessions and closes the window even if the helper
-// cannot do its part: each of the three closes something for itself, and waits for none of
-// the others.
+// Lockdown ends the other sessions and closes the window even if the helper cannot do its part:
+// each of the three closes something by itself, and waits for none of the others.
 func (s postureService) Lockdown(ctx context.Context, request *basev1.LockdownRequest) (*basev1.LockdownResponse, error) {
 	caller := sessionOf(ctx)
 	s.audit.Warn("lockdown", "by", caller.ID())
@@ -93,8 +92,8 @@ func (s postureService) EndLease(ctx context.Context, request *basev1.EndLeaseRe
 	return &basev1.EndLeaseResponse{Posture: signed}, nil
 }
 
-// FactoryReset carries the order. The helper restarts the Base, which ends all
-// sessions; this answer comes first, or not at all.
+// FactoryReset carries the order. The helper restarts the Base, which ends all sessions; this
+// answer comes before that, or not at all.
 func (s postureService) FactoryReset(ctx context.Context, request *basev1.FactoryResetRequest) (*basev1.FactoryResetResponse, error) {
 	if _, err := s.ask(ctx, &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_FactoryReset{
 		FactoryReset: &systemv1.FactoryReset{By: &systemv1.FactoryReset_Order{Order: request.GetOrder()}}}}, nil); err != nil {
@@ -126,7 +125,7 @@ func (s bansService) LiftBan(ctx context.Context, request *basev1.LiftBanRequest
 	return &basev1.LiftBanResponse{Lifted: reply.GetLiftBan().GetLifted()}, nil
 }
 
-// auditService has the helper look at the live system.
+// auditService makes the helper audit the live system.
 type auditService struct{ *Server }
 
 func (s auditService) RunAudit(ctx context.Context, _ *basev1.RunAuditRequest) (*basev1.RunAuditResponse, error) {

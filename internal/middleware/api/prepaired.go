@@ -6,7 +6,7 @@ import (
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 )
 
-// prePairedService hands a board's keys to the App that its image was made by.
+// prePairedService gives a board's keys to the App that made its image.
 type prePairedService struct{ *Server }
 
 func (s prePairedService) FetchKeys(ctx context.Context, _ *basev1.FetchKeysRequest) (*basev1.FetchKeysResponse, error) {

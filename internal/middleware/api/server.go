@@ -24,7 +24,7 @@ import (
 // stopTime is how long calls may take to end when the Base stops.
 const stopTime = 2 * time.Second
 
-// Window is what the Server asks of the ceremony authority for an owner's App;
+// Window is the part of the ceremony authority that the Server needs for an owner's App;
 // pairing.Client is one.
 type Window interface {
 	OpenWindow(ctx context.Context) error
@@ -32,7 +32,7 @@ type Window interface {
 	Watch(ctx context.Context, seen uint64) (*systemv1.Snapshot, error)
 }
 
-// Config is what a Server is made of.
+// Config is the configuration of a Server.
 type Config struct {
 	Registry *registry.Registry
 	Events   *events.Hub
@@ -40,7 +40,7 @@ type Config struct {
 	Machine  Machine
 	// Helper is nil in a developer's Base.
 	Helper Helper
-	// StateDir names the file system whose space is reported.
+	// StateDir names the file system whose free space is reported.
 	StateDir string
 	Logger   *slog.Logger
 }
@@ -75,8 +75,8 @@ func newServer(config Config, table map[string]method, classes map[holds]*rpc.Cl
 	return s, err
 }
 
-// Serve serves the connections of l, which must be *admission.Conn, until l is closed. It
-// returns l's error when all sessions have ended.
+// Serve serves the connections of l, which must be *admission.Conn, until l is closed. It returns
+// l's error when all sessions have ended.
 func (s *Server) Serve(l net.Listener) error {
 	defer s.sessions.Wait()
 	for {
@@ -92,14 +92,14 @@ func (s *Server) Serve(l net.Listener) error {
 // serve serves one session until it ends.
 func (s *Server) serve(conn *admission.Conn) {
 	session := conn.Session.(*registry.Session)
-	// For the log of changes: what is asked of the helper for a call is for this App.
+	// For the log of changes: requests to the helper during a call are for this App.
 	ctx := helperclient.ForApp(context.WithValue(context.Background(), sessionKey{}, session), session.ID())
 	err := s.calls.Serve(ctx, conn, session.Calls())
 	s.Logger.Debug("a session has ended", "app", session.ID(), "why", err)
 }
 
-// Stop ends the streams, lets calls end for a moment, and closes what is left. The
-// listener of Serve is to be closed as well.
+// Stop ends the streams, gives calls a moment to end, and closes the rest. The caller must close
+// the listener of Serve as well.
 func (s *Server) Stop() {
 	ctx, cancel := context.WithTimeout(context.Background(), stopTime)
 	defer cancel()

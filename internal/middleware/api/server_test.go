@@ -55,7 +55,7 @@ func call(ctx context.Context, c *caller, name string) error {
 	return err
 }
 
-// whoMay is what the roles table must say, written down a second time.
+// whoMay is the expected content of the roles table, written down a second time.
 var whoMay = map[basev1.Role][]string{
 	viewer: {"GetHistory", "GetInfo", "GetPosture", "GetUpdate", "GetWindow", "ListApps", "ListBans", "ListChanges", "ListServices",
 		"ListTimeZones",
@@ -70,7 +70,7 @@ var whoMay = map[basev1.Role][]string{
 		"RunAudit", "SetTimeZone", "SubmitPosture", "WatchEvents", "WatchUpdate"},
 }
 
-// allowed tries every method as each role, and returns what is not refused.
+// allowed tries every method as each role, and returns those that are not refused.
 func allowed(t *testing.T, l *hall) map[basev1.Role][]string {
 	t.Helper()
 	got := map[basev1.Role][]string{}
@@ -86,14 +86,14 @@ func allowed(t *testing.T, l *hall) map[basev1.Role][]string {
 	return got
 }
 
-func TestEachRoleMayCallWhatTheTableSaysAndNothingElse(t *testing.T) {
+func TestEachRoleMayCallExactlyTheMethodsOfTheTable(t *testing.T) {
 	got := allowed(t, serve(t, registrytest.New(t, nil), nil))
 	for role, want := range whoMay {
 		if !slices.Equal(got[role], want) {
 			t.Errorf("%v may call %q, not %q", role, got[role], want)
 		}
 	}
-	// A Base that lets everybody do what the least may.
+	// The broken variant lets everybody do what the lowest role may.
 	lax := maps.Clone(methods)
 	for name, m := range lax {
 		m.least = viewer
@@ -134,7 +134,7 @@ func TestARequestIsNoLongerThanTheTableSays(t *testing.T) {
 	}
 }
 
-// An App without the role learns nothing of how its request is parsed, and costs nothing.
+// An App without the role learns nothing about the parsing of its request, and causes no cost.
 func TestTheRoleIsCheckedBeforeTheRequestIsParsed(t *testing.T) {
 	h := registrytest.New(t, nil)
 	l := serve(t, h, nil)
@@ -147,7 +147,7 @@ func TestTheRoleIsCheckedBeforeTheRequestIsParsed(t *testing.T) {
 	}
 }
 
-// What was an API of HTTP is none any more, not even inside the channel.
+// The former HTTP API no longer exists, not even inside the channel.
 func TestHTTPGetsNoAnswerEvenInsideTheChannel(t *testing.T) {
 	for name, said := range map[string]string{
 		"HTTP/1": "GET /bitbox.base.v1.InfoService/GetInfo HTTP/1.1\r\nHost: base\r\n\r\n",
@@ -331,8 +331,8 @@ func TestAStreamThatIsReadTooSlowlyEndsAndHasNoGaps(t *testing.T) {
 	}
 }
 
-// revokeInStream has an owner revoke an App in the middle of its stream. It tells
-// whether the stream was cut, and whether an event arrived afterwards.
+// revokeInStream makes an owner revoke an App in the middle of its stream. It tells whether the
+// stream was cut, and whether an event arrived afterwards.
 func revokeInStream(t *testing.T, noCut bool) (cut, heardMore bool) {
 	t.Helper()
 	h := registrytest.New(t, nil)
@@ -418,7 +418,7 @@ func TestStopEndsStreamsWithAWord(t *testing.T) {
 	}
 }
 
-// slowWindow takes longer for an answer than an answer may take to leave.
+// slowWindow takes longer to answer than an answer may take to be sent.
 type slowWindow struct{ *registrytest.Authority }
 
 func (w slowWindow) OpenWindow(ctx context.Context) error {
@@ -437,8 +437,8 @@ func TestWorkThatTakesLongIsAnsweredAllTheSame(t *testing.T) {
 	})
 }
 
-// busyHelper has as many places as the system helper gives the Middleware, and is slow
-// with everything but a lockdown.
+// busyHelper has as many places as the system helper gives the Middleware, and is slow with
+// everything except a lockdown.
 type busyHelper struct {
 	places chan struct{}
 	full   atomic.Bool // somebody found no place
@@ -464,7 +464,7 @@ func (h *busyHelper) Each(ctx context.Context, request *systemv1.SystemRequest, 
 	return err
 }
 
-// An App that is no owner has all the calls under way that it may have.
+// An App that is not an owner has as many calls under way as it may have.
 func TestALesserAppCannotTakeTheHelperFromAnOwner(t *testing.T) {
 	attack := func(t *testing.T, without ...holds) (helper *busyHelper, lockdown error) {
 		h := registrytest.New(t, nil)
@@ -498,7 +498,7 @@ func TestALesserAppCannotTakeTheHelperFromAnOwner(t *testing.T) {
 	if err != nil || helper.full.Load() {
 		t.Errorf("an owner's lockdown: %v; the helper was full: %v", err, helper.full.Load())
 	}
-	// The same attack wins when nobody counts.
+	// Without the limits the same attack succeeds.
 	if _, err = attack(t, asks); err == nil {
 		t.Error("without a bound the operator should have kept the owner out; this attack proves nothing")
 	}
@@ -507,8 +507,8 @@ func TestALesserAppCannotTakeTheHelperFromAnOwner(t *testing.T) {
 	}
 }
 
-// lateWindow closes once the helper has been asked to close, or refuses after a while, as an
-// authority does that is asked for too much.
+// lateWindow closes only once the helper was asked to close, or refuses after a while, like an
+// overloaded authority.
 type lateWindow struct {
 	*registrytest.Authority
 	asked chan struct{}
@@ -532,7 +532,8 @@ func (w lateWindow) Each(context.Context, *systemv1.SystemRequest, func(*systemv
 	return nil
 }
 
-// The attack: the authority is busy with what others ask, and a lockdown closes the window, too.
+// The attack: the authority is busy with requests of others, and a lockdown closes the window,
+// too.
 func TestALockdownWaitsForNoWindow(t *testing.T) {
 	h := registrytest.New(t, nil)
 	late := lateWindow{h.Authority, make(chan struct{})}
@@ -561,8 +562,8 @@ func TestOneAppCannotTakeAllStreamsOfEvents(t *testing.T) {
 	}
 }
 
-// What only owners may call does not wait behind what others call, and no method that
-// asks elsewhere is forgotten.
+// Methods for owners only do not wait behind those of others, and no method that asks another
+// process is forgotten.
 func TestTheBoundOfAskingLeavesRoomForOwners(t *testing.T) {
 	if registry.MaxPairings*maxAsking+helperclient.MaxMiddlewareReaders > ipc.MaxPerUser*3/4 {
 		t.Errorf("%d Apps with %d calls each, and %d streams of all of them, leave owners too few of %d connections",

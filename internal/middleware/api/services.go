@@ -8,8 +8,8 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/rpc"
 )
 
-// servicesService shows and changes the services that run on the Base, and their logs.
-// Which there are, and what may be done to them, the helper decides.
+// servicesService shows and changes the services that run on the Base, and their logs. The helper
+// decides which services there are, and what may be done to them.
 type servicesService struct{ *Server }
 
 func (s servicesService) ListServices(ctx context.Context, _ *basev1.ListServicesRequest) (*basev1.ListServicesResponse, error) {

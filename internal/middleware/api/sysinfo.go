@@ -15,7 +15,7 @@ import (
 
 // Machine tells what the network-facing daemon of the appliance cannot see by itself.
 type Machine interface {
-	// Machine returns what is known; without an error something.
+	// Machine returns what is known; without an error at least something.
 	Machine(ctx context.Context) (*systemv1.MachineInfo, error)
 }
 
@@ -60,8 +60,8 @@ func readSysinfo(path string) (sysinfo, error) {
 	return info, err
 }
 
-// parseMemAvailable finds what could be used without swapping, in bytes. What
-// sysinfo calls free lacks the caches.
+// parseMemAvailable finds how much memory could be used without swapping, in bytes. sysinfo's
+// free memory excludes the caches.
 func parseMemAvailable(meminfo []byte) (uint64, error) {
 	for line := range bytes.Lines(meminfo) {
 		value, found := bytes.CutPrefix(line, []byte("MemAvailable:"))

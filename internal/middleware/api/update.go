@@ -21,7 +21,7 @@ var (
 	errNoPiece  = errors.New("after the header of a release file its pieces follow, and nothing else")
 )
 
-// updateService carries releases to the helper, which decides whether it takes them.
+// updateService carries releases to the helper, which decides whether to accept them.
 type updateService struct{ *Server }
 
 func (s updateService) GetUpdate(ctx context.Context, _ *basev1.GetUpdateRequest) (*basev1.GetUpdateResponse, error) {
@@ -45,7 +45,7 @@ func (s updateService) ConfirmUpdate(ctx context.Context, request *basev1.Confir
 	return &basev1.ConfirmUpdateResponse{}, err
 }
 
-// GoBack has the helper start the version before.
+// GoBack makes the helper start the previous version.
 func (s updateService) GoBack(ctx context.Context, _ *basev1.GoBackRequest) (*basev1.GoBackResponse, error) {
 	reply, err := s.ask(ctx, &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_StartOtherSlot{
 		StartOtherSlot: &systemv1.StartOtherSlot{}}}, nil)
@@ -102,13 +102,13 @@ func (s updateService) carry(ctx context.Context, upload []byte, offset uint64,
 		}
 		offset += uint64(len(piece))
 	}
-	// From here on nobody takes it back: the call goes on when the App hangs up.
+	// From here on it cannot be cancelled: the call continues when the App hangs up.
 	reply, err := s.ask(ctx, &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_FinishUpdate{
 		FinishUpdate: &systemv1.FinishUpdate{Upload: upload}}}, nil)
 	return reply.GetUpdate(), err
 }
 
-// abort has the helper forget an upload, also for an App that has gone.
+// abort makes the helper drop an upload, even if the App has gone.
 func (s updateService) abort(ctx context.Context, upload []byte) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), abortTime)
 	defer cancel()
@@ -118,7 +118,7 @@ func (s updateService) abort(ctx context.Context, upload []byte) {
 	}
 }
 
-// WatchUpdate passes on what the helper says, which ends with the update.
+// WatchUpdate passes on the helper's reports, which end with the update.
 func (s updateService) WatchUpdate(ctx context.Context, _ *basev1.WatchUpdateRequest,
 	stream *rpc.Sender[basev1.WatchUpdateResponse]) error {
 	return s.each(ctx, &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_WatchUpdate{WatchUpdate: &systemv1.WatchUpdate{}}},
@@ -130,8 +130,8 @@ func (s updateService) WatchUpdate(ctx context.Context, _ *basev1.WatchUpdateReq
 		})
 }
 
-// InstallDebianUpdates has the helper install what waits of Debian's updates. It ends
-// with done, or with an error.
+// InstallDebianUpdates makes the helper install Debian's pending updates. It ends with done, or
+// with an error.
 func (s updateService) InstallDebianUpdates(ctx context.Context, _ *basev1.InstallDebianUpdatesRequest,
 	stream *rpc.Sender[basev1.InstallDebianUpdatesResponse]) error {
 	s.audit.Info("Debian's updates are being installed", "by", sessionOf(ctx).ID())

@@ -12,7 +12,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 )
 
-// ApplianceConfig is what the appliance's Middleware is made of.
+// ApplianceConfig is the configuration of the appliance's Middleware.
 type ApplianceConfig struct {
 	// StateDir holds the pairings and the Base's identity, mode 0700.
 	StateDir string
@@ -24,8 +24,8 @@ type ApplianceConfig struct {
 	Logger *slog.Logger
 }
 
-// Run runs the appliance's Middleware until ctx ends, or a part of it fails. What it
-// cannot see or decide, it asks of the system helper.
+// Run runs the appliance's Middleware until ctx ends, or a part of it fails. It asks the system
+// helper for everything that it cannot see or decide itself.
 func Run(ctx context.Context, config ApplianceConfig) error {
 	m, err := Open(Config{StateDir: config.StateDir, Logger: config.Logger})
 	if err != nil {
@@ -52,7 +52,7 @@ func Run(ctx context.Context, config ApplianceConfig) error {
 	return errors.Join(err, m.Stop())
 }
 
-// helperMachine tells what the helper tells.
+// helperMachine reports what the helper reports.
 type helperMachine struct{ helperclient.Client }
 
 func (h helperMachine) Machine(ctx context.Context) (*systemv1.MachineInfo, error) {
@@ -63,27 +63,27 @@ func (h helperMachine) Machine(ctx context.Context) (*systemv1.MachineInfo, erro
 	return reply.GetMachine(), nil
 }
 
-// Bounds of telling the helper what to announce.
+// Limits of telling the helper what to announce.
 const (
 	announceTime  = 10 * time.Second
 	announceAgain = 5 * time.Second
 )
 
-// helperAnnouncer hands the latest record on, again until it was taken.
+// helperAnnouncer passes the latest record on, again until the helper has accepted it.
 type helperAnnouncer struct{ updates chan discovery.TXT }
 
-// Update replaces what is to be announced. It never blocks. It is called by one
-// goroutine at a time.
+// Update replaces the announced record. It never blocks. Only one goroutine may call it at a
+// time.
 func (h *helperAnnouncer) Update(txt discovery.TXT) {
 	select {
-	case <-h.updates: // one that nobody has taken yet
+	case <-h.updates: // a record that was not yet taken
 	default:
 	}
 	h.updates <- txt
 }
 
-// Close does nothing: the helper goes on announcing, for a Middleware that was
-// ended comes back.
+// Close does nothing: the helper continues to announce, because a Middleware that has ended comes
+// back.
 func (h *helperAnnouncer) Close() error { return nil }
 
 func (h *helperAnnouncer) run(ctx context.Context, helper helperclient.Client, logger *slog.Logger) {

@@ -38,9 +38,9 @@ const (
 	historyFile  = "events.db"
 )
 
-// Config says what is stored where, and how long things last.
+// Config says where to store things, and how long they last.
 type Config struct {
-	// StateDir holds everything that is stored. It is made with mode 0700 if it does not
+	// StateDir holds everything that is stored. It is created with mode 0700 if it does not
 	// exist.
 	StateDir string
 	// Name names a Base that has no name yet; empty: "bitbox-base-" and four digits.
@@ -56,9 +56,9 @@ type Config struct {
 	Failpoint func(point string)
 }
 
-// Parts are what the Middleware works with. It does not ask where they come from.
+// Parts are what the Middleware works with, wherever they come from.
 type Parts struct {
-	// Entry is what Apps come in by. It is closed by Stop.
+	// Entry is the listener for Apps. Stop closes it.
 	Entry net.Listener
 	// Proxied: each connection begins with a PROXY line that tells the client's address.
 	Proxied bool
@@ -66,17 +66,17 @@ type Parts struct {
 	Limits admission.Limits
 	// Authority is the ceremony authority.
 	Authority pairing.Client
-	// Machine tells what the Middleware cannot see of the machine.
+	// Machine reports what the Middleware cannot see of the machine.
 	Machine api.Machine
-	// Helper is the system helper; nil: there is none, and what needs it is refused.
+	// Helper is the system helper; nil: there is none, and requests that need it are refused.
 	Helper api.Helper
-	// Announcer begins to tell the local network of the Base; nil: it is not told.
+	// Announcer starts to announce the Base on the local network; nil: it is not announced.
 	Announcer func(discovery.TXT) (Announcer, error)
 }
 
-// Announcer tells the local network of the Base.
+// Announcer announces the Base on the local network.
 type Announcer interface {
-	// Update replaces what is told. It never blocks.
+	// Update replaces the announced record. It never blocks.
 	Update(discovery.TXT)
 	Close() error
 }
@@ -114,7 +114,7 @@ func Open(config Config) (*Middleware, error) {
 	return m, nil
 }
 
-// prepareStateDir makes the directory, or refuses one that is not private.
+// prepareStateDir creates the directory, or refuses one that is not private.
 func prepareStateDir(dir string) error {
 	if dir == "" {
 		return errors.New("no state directory is given")
@@ -124,16 +124,16 @@ func prepareStateDir(dir string) error {
 	}
 	info, err := os.Lstat(dir)
 	if err != nil {
-		return fmt.Errorf("look at the state directory: %w", err)
+		return fmt.Errorf("read the state directory: %w", err)
 	}
 	if !info.IsDir() {
-		return fmt.Errorf("the state directory %s is no directory (or a link to one); name the directory itself", dir)
+		return fmt.Errorf("the state directory %s is not a directory (or a link to one); name the directory itself", dir)
 	}
 	if mode := info.Mode().Perm(); mode&0o077 != 0 {
-		return fmt.Errorf("the state directory %s is open to others (mode %04o); find out who could read it, then: chmod 700 %s", dir, mode, dir)
+		return fmt.Errorf("the state directory %s is open to others (mode %04o); find out which users could read it, then: chmod 700 %s", dir, mode, dir)
 	}
 	if owner, ok := info.Sys().(*syscall.Stat_t); ok && int(owner.Uid) != os.Geteuid() {
-		return fmt.Errorf("the state directory %s belongs to user %d, not to the one who starts this Base (%d)", dir, owner.Uid, os.Geteuid())
+		return fmt.Errorf("the state directory %s belongs to user %d, not to the user who starts this Base (%d)", dir, owner.Uid, os.Geteuid())
 	}
 	return nil
 }
@@ -149,7 +149,7 @@ func (m *Middleware) open() (err error) {
 	}
 	m.history, err = state.Open(filepath.Join(m.config.StateDir, historyFile),
 		state.Options{Kind: events.HistoryKind, Schema: events.HistorySchema, Create: true})
-	if err != nil { // an owner comes in all the same
+	if err != nil { // an owner can connect all the same
 		m.config.Logger.Error("the history of events cannot be used", "audit", true, "error", err)
 	}
 	m.events = events.Open(m.history, m.config.Logger)
@@ -166,7 +166,7 @@ func (m *Middleware) open() (err error) {
 	return err
 }
 
-// Start begins to serve. After an error Stop is still to be called.
+// Start begins to serve. After an error the caller must still call Stop.
 func (m *Middleware) Start(parts Parts) error {
 	if parts.Limits == (admission.Limits{}) {
 		parts.Limits = admission.DefaultLimits()
@@ -183,12 +183,12 @@ func (m *Middleware) Start(parts Parts) error {
 	return nil
 }
 
-// learn compares what is stored with what the authority and the helper say, before
-// anybody is served.
+// learn compares the stored state with the reports of the authority and the helper, before the
+// first session.
 func (m *Middleware) learn() error {
 	bootID, err := boottime.ID()
 	if err != nil {
-		m.config.Logger.Warn("whether the machine was booted is not known", "error", err)
+		m.config.Logger.Warn("cannot tell whether the machine was rebooted", "error", err)
 	}
 	m.events.PublishStart(bootID)
 	if err := m.registry.Connect(m.ctx, m.parts.Authority); err != nil || m.parts.Helper == nil {
@@ -197,7 +197,7 @@ func (m *Middleware) learn() error {
 	return m.registry.LearnRoles(m.ctx, m.parts.Helper)
 }
 
-// listen opens the way for Apps.
+// listen opens the listener for Apps.
 func (m *Middleware) listen() (err error) {
 	m.attempts = m.events.Attempts(m.parts.Authority)
 	m.admission, err = admission.Listen(m.parts.Entry, admission.Config{
@@ -212,7 +212,7 @@ func (m *Middleware) listen() (err error) {
 	return err
 }
 
-// announce tells the network, if that is wanted.
+// announce announces the Base on the network, if that is wanted.
 func (m *Middleware) announce() (err error) {
 	if m.parts.Announcer == nil {
 		return nil
@@ -237,7 +237,7 @@ func (m *Middleware) txt(pairingOpen bool) discovery.TXT {
 	}
 }
 
-// run starts what works until Stop.
+// run starts the goroutines that run until Stop.
 func (m *Middleware) run() (err error) {
 	m.server, err = api.New(api.Config{
 		Registry: m.registry,
@@ -261,8 +261,8 @@ func (m *Middleware) run() (err error) {
 	return nil
 }
 
-// Go runs a further part, until Stop ends its context. One that ends by itself ends the
-// Base (Failed).
+// Go runs another part, until Stop ends its context. A part that ends by itself ends the Base
+// (Failed).
 func (m *Middleware) Go(what string, part func(context.Context) error) {
 	m.running.Go(func() {
 		err := part(m.ctx)
@@ -282,7 +282,7 @@ func (m *Middleware) Context() context.Context { return m.ctx }
 // Failed gives the failure of the first part that ended by itself.
 func (m *Middleware) Failed() <-chan error { return m.failed }
 
-// Addr returns the address that Apps come in by.
+// Addr returns the address for Apps.
 func (m *Middleware) Addr() net.Addr { return m.admission.Addr() }
 
 // Name returns the name of the Base.
@@ -291,8 +291,7 @@ func (m *Middleware) Name() string { return m.registry.Name() }
 // PublicKey returns the Base's public static key.
 func (m *Middleware) PublicKey() noiseconn.PublicKey { return m.registry.PublicKey() }
 
-// Stop ends the Middleware: streams are told, calls get a moment, and what is stored
-// is closed.
+// Stop ends the Middleware: it notifies streams, gives calls a moment, and closes what is stored.
 func (m *Middleware) Stop() error {
 	m.stop.Do(func() { m.stopped = m.end() })
 	return m.stopped

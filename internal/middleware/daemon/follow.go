@@ -8,16 +8,15 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/middleware/events"
 )
 
-// followStep is the least time between two looks at the authority: a flood of
-// requests changes what there is to see at each of them.
+// followStep is the least time between two checks of the authority: a flood of requests changes
+// the snapshot each time.
 const followStep = 100 * time.Millisecond
 
-// followAgain is how long after a failure the authority is looked at again.
+// followAgain is the pause after a failure before the authority is asked again.
 const followAgain = 2 * time.Second
 
-// follow passes on when the Base begins or ends to listen for pairing requests. An
-// authority that does not answer (a helper that restarts) is no reason to end
-// the sessions of Apps.
+// follow reports when the Base starts or stops listening for pairing requests. An authority that
+// does not answer (the helper restarts) is no reason to end the sessions of Apps.
 func (m *Middleware) follow(ctx context.Context) error {
 	for seen := (&systemv1.Snapshot{}); ; {
 		pause := followStep
@@ -26,7 +25,7 @@ func (m *Middleware) follow(ctx context.Context) error {
 			return ctx.Err()
 		}
 		if err != nil {
-			m.config.Logger.Warn("look whether pairing is open; trying again", "error", err)
+			m.config.Logger.Warn("check whether pairing is open; trying again", "error", err)
 			snapshot, pause = &systemv1.Snapshot{}, followAgain // nobody listens
 		}
 		if otherWindow(seen, snapshot) {
@@ -45,8 +44,8 @@ func (m *Middleware) follow(ctx context.Context) error {
 	}
 }
 
-// otherWindow tells whether the window was opened, closed or changed. One that was closed and
-// opened again between two looks, or prolonged, is known by the time that it has left.
+// otherWindow tells whether the window was opened, closed or changed. A window that was closed
+// and opened again between two checks, or prolonged, shows by its remaining time.
 func otherWindow(seen, now *systemv1.Snapshot) bool {
 	return now.GetWindowOpen() != seen.GetWindowOpen() || now.GetWindowRole() != seen.GetWindowRole() ||
 		now.GetWindowRemainingMs() > seen.GetWindowRemainingMs()

@@ -6,7 +6,7 @@ import (
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 )
 
-func TestAWindowThatIsOpenedAnewBetweenTwoLooksIsTold(t *testing.T) {
+func TestAWindowReopenedBetweenTwoChecksIsReported(t *testing.T) {
 	open := func(left uint64) *systemv1.Snapshot {
 		return &systemv1.Snapshot{WindowOpen: true, WindowRemainingMs: left}
 	}

@@ -15,13 +15,13 @@ import (
 const (
 	// attemptInterval is how long one event about requests stands for all that follow.
 	attemptInterval = 10 * time.Minute
-	// maxAttempts is how many requests are told apart in it. More are counted, each time
-	// that they come.
+	// maxAttempts is how many requests are told apart in an interval. Further ones are counted
+	// each time they come.
 	maxAttempts = 4096
 )
 
-// Attempts counts the pairing requests that pass to the authority, and tells whoever
-// watches of them: of the first at once, then every ten minutes of how many there were.
+// Attempts counts the pairing requests that pass to the authority, and reports them to
+// subscribers: the first at once, then their number every ten minutes.
 type Attempts struct {
 	admission.Authority
 	events   *Hub
@@ -30,7 +30,7 @@ type Attempts struct {
 	mu        sync.Mutex
 	listening bool
 	seen      map[[8]byte]bool // in this interval; nil: no interval runs
-	requests  uint32           // that nobody was told of
+	requests  uint32           // not yet reported
 	ignored   bool             // all of those
 }
 
@@ -39,7 +39,7 @@ func (h *Hub) Attempts(authority admission.Authority) *Attempts {
 	return &Attempts{Authority: authority, events: h, interval: attemptInterval, listening: true} // until it is known
 }
 
-// Listening tells whether the Base listens to requests now.
+// Listening tells whether the Base is listening for requests.
 func (a *Attempts) Listening(listening bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -77,7 +77,7 @@ func (a *Attempts) count(p1 []byte) {
 	}
 }
 
-// tellLocked tells of what was counted, and begins an interval.
+// tellLocked reports the count, and begins an interval.
 func (a *Attempts) tellLocked() {
 	a.events.Publish(&basev1.Event{Event: &basev1.Event_PairingAttempt{
 		PairingAttempt: &basev1.PairingAttemptEvent{Requests: a.requests, Ignored: a.ignored}}})

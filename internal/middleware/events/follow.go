@@ -9,26 +9,25 @@ import (
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 )
 
-// followAgain is how long after a broken stream the helper's events are asked for
-// anew.
+// followAgain is the pause after a broken stream before the helper's events are asked for again.
 const followAgain = 2 * time.Second
 
-// Helper is the system helper, as Follow reaches it.
+// Helper is the part of the system helper that Follow needs.
 type Helper interface {
 	Each(ctx context.Context, request *systemv1.SystemRequest, receive func(*systemv1.SystemReply) error) error
 }
 
-// Apps knows who is paired; the registry does.
+// Apps knows the paired Apps; the registry implements it.
 type Apps interface {
-	// SetRoles gives Apps the roles that the helper says they have.
+	// SetRoles gives Apps the roles that the helper has reported.
 	SetRoles([]*systemv1.AppRole)
 	// Known returns the App with an id; nil if there is none.
 	Known(id string) *basev1.App
 }
 
-// Follow passes on what the helper tells, until ctx ends. entryReloaded is told when NGINX was
-// last told to read a new configuration, on the boot-time clock, with each message; it must
-// not block.
+// Follow passes on the helper's events, until ctx ends. With each message it calls entryReloaded
+// with the time, on the boot-time clock, when NGINX was last told to read a new configuration;
+// entryReloaded must not block.
 func (h *Hub) Follow(ctx context.Context, helper Helper, apps Apps, entryReloaded func(time.Duration)) {
 	var following sync.WaitGroup
 	defer following.Wait()
@@ -54,7 +53,7 @@ func (h *Hub) Follow(ctx context.Context, helper Helper, apps Apps, entryReloade
 	}
 }
 
-// name completes the App in an event of the helper's, which knows its id alone.
+// name completes the App in an event of the helper, which knows only its id.
 func name(event *basev1.Event, apps Apps) {
 	if known := apps.Known(event.GetMachineStopping().GetBy().GetId()); known != nil {
 		event.GetMachineStopping().By = known
@@ -64,11 +63,11 @@ func name(event *basev1.Event, apps Apps) {
 	}
 }
 
-// lookForUpdates is how often it is looked whether an update has ended.
+// lookForUpdates is how often to check whether an update has ended.
 const lookForUpdates = 10 * time.Second
 
-// followUpdates tells subscribers how an update has ended, once: it ends this process as
-// well, so that the mark is on the disk.
+// followUpdates reports the end of an update, once. An update also ends this process, so the mark
+// is on disk.
 func (h *Hub) followUpdates(ctx context.Context, helper Helper) {
 	for ctx.Err() == nil {
 		var last *basev1.Update

@@ -37,8 +37,8 @@ func (a oneApp) Known(id string) *basev1.App {
 	return a.App
 }
 
-// What the helper tells goes through as it is. Only the names of Apps, which it does not know,
-// are added.
+// The helper's events pass unchanged. Only the names of Apps, which the helper does not know, are
+// added.
 func TestTheHelpersEventsArePassedOn(t *testing.T) {
 	laptop := &basev1.App{Id: "6b2c", Name: "Laptop"}
 	stopping := func(by *basev1.App) *basev1.Event {

@@ -13,9 +13,9 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/state"
 )
 
-// What the database of the history is opened with. It is not the one of the pairings: each
-// connection writes that, and would have to hash the history as well; and a damaged history
-// does not keep an owner out.
+// The options of the database of the history. It is separate from the one of the pairings: each
+// connection writes to that, and would have to hash the history as well; and a damaged history
+// must not keep an owner out.
 const (
 	HistoryKind   = "bitbox-base events"
 	HistorySchema = 1
@@ -38,25 +38,25 @@ const (
 
 // Bounds of the history.
 const (
-	// keptOfAKind is how many events of each kind are kept, so that a kind which strangers
-	// can cause (bans, pairing attempts) takes no other's place.
+	// keptOfAKind is how many events of each kind are kept, so that a kind that strangers can
+	// cause (bans, pairing attempts) does not displace others.
 	keptOfAKind = 100
-	// maxKept is the size of an event that is kept, in bytes. Longer lists are cut: all of
-	// them is in ListBans and RunAudit.
+	// maxKept is the size of a kept event, in bytes. Longer lists are shortened: ListBans and
+	// RunAudit have all entries.
 	maxKept = 2048
 )
 
 // ErrNoHistory: the history of events cannot be used.
 var ErrNoHistory = errors.New("the history of events cannot be used; what happens from now on is told all the same")
 
-// policies has the kinds of events, by their names in events.proto, that are not simply kept
-// and told at once.
+// policies has the kinds of events, by their names in events.proto, that are not simply kept and
+// reported at once.
 var policies = map[string]policy{
 	"subscribed":      {passing: true},
 	"session_started": {passing: true},
 	"session_ended":   {passing: true},
 
-	// Strangers and faults cause these as often as they like.
+	// Strangers and faults can cause these as often as they like.
 	"bans_changed": {paced: true, merge: func(into, e *basev1.Event) {
 		into.GetBansChanged().Banned = append(into.GetBansChanged().Banned, e.GetBansChanged().GetBanned()...)
 		into.GetBansChanged().Lifted = append(into.GetBansChanged().Lifted, e.GetBansChanged().GetLifted()...)
@@ -75,16 +75,16 @@ var policies = map[string]policy{
 	"update_waiting":    {paced: true},
 }
 
-// policy is what becomes of a kind of events.
+// policy says what happens to events of a kind.
 type policy struct {
 	// passing: it is not in the history, and has the sequence 0.
 	passing bool
-	// paced: what comes quicker than eventPlaces allow waits, and is merged.
+	// paced: an event that comes faster than eventPlaces allows waits, and is merged.
 	paced bool
-	// subject tells two events of a kind apart that must not be merged; nil: there is one.
+	// subject tells apart two events of a kind that must not be merged; nil: there is only one.
 	subject func(*basev1.Event) string
-	// merge adds a later event to one that waits; nil: the later takes its place, and says
-	// how many it stands for (left_out).
+	// merge adds a later event to a waiting one; nil: the later one replaces it, and says how
+	// many it stands for (left_out).
 	merge func(into, e *basev1.Event)
 }
 
@@ -131,8 +131,8 @@ func shrink(e *basev1.Event) {
 	}
 }
 
-// shorter cuts off an eighth of a list of an event, rounded up, and counts it: strangers can
-// make one of bans so long that looking at it once for each that goes would take minutes.
+// shorter cuts an eighth off a list of an event, rounded up, and counts it: strangers can make a
+// list of bans so long that measuring it again after each entry would take minutes.
 func shorter[T any](e *basev1.Event, list []T) []T {
 	off := (len(list) + 7) / 8
 	e.Cut = proto.Uint32(e.GetCut() + uint32(off))
@@ -176,8 +176,8 @@ func openHistory(db *state.DB) (*history, error) {
 
 func key(sequence uint64) string { return string(binary.BigEndian.AppendUint64(nil, sequence)) }
 
-// add gives an event its sequence and keeps it. Also if it cannot be kept it has a sequence
-// that no other event gets; then there is a gap.
+// add gives an event its sequence and keeps it. Even if it cannot be kept, no other event gets
+// its sequence; then there is a gap.
 func (h *history) add(e *basev1.Event) error {
 	e.Sequence = h.last + 1
 	kind, of, oldest := h.kindOf(e), 0, -1
@@ -219,8 +219,8 @@ func (h *history) add(e *basev1.Event) error {
 	return nil
 }
 
-// since are the events that are kept with a sequence above after; gap: others were, too, and
-// are forgotten.
+// since returns the kept events with a sequence above after; gap: there were others that are no
+// longer kept.
 func (h *history) since(after uint64) (events []*basev1.Event, gap bool) {
 	i, _ := slices.BinarySearchFunc(h.events, after+1, func(e *basev1.Event, sequence uint64) int {
 		switch {
@@ -234,7 +234,7 @@ func (h *history) since(after uint64) (events []*basev1.Event, gap bool) {
 	return h.events[i:], h.forgotten > after
 }
 
-// mark keeps a short value, and tells whether it is another than before, and whether there
+// mark keeps a short value, and tells whether it differs from the previous one, and whether there
 // was one.
 func (h *history) mark(name, value string) (other, had bool, err error) {
 	err = h.db.Update(func(tx *state.Tx) error {
@@ -248,19 +248,19 @@ func (h *history) mark(name, value string) (other, had bool, err error) {
 	return other, had, err
 }
 
-// How often paced events of one kind come. What comes quicker is merged and told when there is
-// a place again, so that nobody can wear out the disk, or the patience of a reader.
+// The pace of paced events of one kind. Events that come faster are merged and reported when a
+// place is free again, so nobody can wear out the disk, or the patience of a reader.
 const (
 	// eventPlaces is how many events of a kind come at once.
 	eventPlaces = 20
-	// eventPlaceBack is how soon a place comes back.
+	// eventPlaceBack is how long until a place is free again.
 	eventPlaceBack = 5 * time.Minute
-	// maxWaitingEvents is how many events of a kind wait, each about something else: more
-	// than there are services or Apps at once.
+	// maxWaitingEvents is how many events of a kind wait, each about something else: more than
+	// there are services or Apps.
 	maxWaitingEvents = 64
 )
 
-// pace is how quickly events of one kind come.
+// pace limits how fast events of one kind come.
 type pace struct {
 	taken   int
 	backAt  time.Time
@@ -282,7 +282,7 @@ func (p *pace) take(now time.Time) bool {
 	return true
 }
 
-// wait merges an event with what waits about the same, or has it wait, too.
+// wait merges an event with a waiting one about the same thing, or makes it wait, too.
 func (p *pace) wait(e *basev1.Event, of policy) {
 	for i, waiting := range p.waiting {
 		if of.subjectOf(waiting) != of.subjectOf(e) {

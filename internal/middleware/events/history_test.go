@@ -74,7 +74,7 @@ func TestEachPolicyIsOfAKind(t *testing.T) {
 			t.Errorf("there is no kind %s", name)
 		}
 	}
-	// An empty event must not be the end of the Middleware.
+	// An empty event must not crash the Middleware.
 	for i := range kinds().Len() {
 		field := kinds().Get(i)
 		of := policies[string(field.Name())]
@@ -86,12 +86,12 @@ func TestEachPolicyIsOfAKind(t *testing.T) {
 	}
 }
 
-// A hundred events of each kind in a moment: each is in a stream that is read at once, or a
-// later one says that it was left out, or has it in its lists. The broken variant says
+// A hundred events of each kind come at once. Each one is in a stream that is read at once, or a
+// later event says that it was left out, or includes it in its lists. The broken variant says
 // nothing.
 func TestEachEventArrivesOrTheStreamSaysHowManyAreMissing(t *testing.T) {
 	const events = 100
-	// accounted is for how many events one stands that was told.
+	// accounted is for how many events a reported one stands.
 	accounted := func(e *basev1.Event, silent bool) int {
 		n := 1
 		if !silent {
@@ -155,14 +155,14 @@ func TestEachEventArrivesOrTheStreamSaysHowManyAreMissing(t *testing.T) {
 	}
 }
 
-// Whoever watches gets each event once, and in its order, whenever it begins to watch.
+// A subscriber gets each event once, in order, whenever it begins.
 func TestBetweenPastAndPresentNothingIsLostOrComesTwice(t *testing.T) {
 	h := eventsIn(t)
 	const events, watchers = 150, 8
 	var running sync.WaitGroup
 	running.Go(func() {
 		for n := range events {
-			// Of many kinds, so that none has to wait.
+			// There are many kinds, so none has to wait.
 			kind := []func(string) *basev1.Event{banOf, revokedOf}[n%2]
 			h.mu.Lock()
 			clear(h.paces)
@@ -194,7 +194,7 @@ func TestBetweenPastAndPresentNothingIsLostOrComesTwice(t *testing.T) {
 			for want <= events {
 				e, open := <-s.Events
 				if !open {
-					// It fell behind, and asks for what it has missed.
+					// It fell behind, and asks for what it missed.
 					if s, err = h.Subscribe(true, want-1); err != nil {
 						t.Error(err)
 						return
@@ -211,9 +211,9 @@ func TestBetweenPastAndPresentNothingIsLostOrComesTwice(t *testing.T) {
 	running.Wait()
 }
 
-// The attack: somebody with many addresses has itself banned again and again. The broken
-// variant has one quota for all kinds.
-func TestOneKindOfEventTakesNoOthersPlace(t *testing.T) {
+// The attack: a stranger with many addresses gets banned again and again. The broken variant has
+// one quota for all kinds.
+func TestOneKindOfEventDoesNotDisplaceAnother(t *testing.T) {
 	for name, oneQuota := range map[string]bool{"a quota for each kind": false, "one quota for all": true} {
 		h := eventsIn(t)
 		if oneQuota {
@@ -363,9 +363,8 @@ func (heardAuthority) Hear(context.Context, []byte, netip.Addr) (bool, pairing.C
 	return false, pairing.CeremonyID{}, [32]byte{}, nil
 }
 
-// The attack: a stranger asks to be paired, without end. The broken variant tells of each
-// request.
-func TestHoweverManyAskToBePairedOneEventStandsForTenMinutes(t *testing.T) {
+// The attack: a stranger asks to be paired, without end. The broken variant reports each request.
+func TestOneEventStandsForAllPairingRequestsOfTenMinutes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := eventsIn(t)
 		s, err := h.Subscribe(false, 0)
@@ -440,8 +439,8 @@ func TestWithoutAnIntervalEachRequestWouldBeAnEvent(t *testing.T) {
 	})
 }
 
-// The attack: whoever has many IPv6 networks has all of them banned. When the helper starts
-// again it tells of them in one event, which fits into a message of its.
+// The attack: a stranger with many IPv6 networks has all of them banned. When the helper restarts
+// it reports them in one event, which fits into one of its messages.
 func TestAnEventWithThousandsOfBansIsCutAtOnce(t *testing.T) {
 	many := banOf("192.0.2.1")
 	for n := 0; proto.Size(many) < ipc.MaxMessageSize-100; n += 100 {
@@ -451,7 +450,8 @@ func TestAnEventWithThousandsOfBansIsCutAtOnce(t *testing.T) {
 		}
 	}
 	many.GetBansChanged().Lifted = slices.Clone(many.GetBansChanged().Banned)
-	// One look at it all is the measure; one for each ban would be thousands.
+	// The time of one measurement of the whole list is the reference; one per ban would be
+	// thousands.
 	began := time.Now()
 	for range 10 {
 		if proto.Size(many) < ipc.MaxMessageSize {
@@ -469,8 +469,8 @@ func TestAnEventWithThousandsOfBansIsCutAtOnce(t *testing.T) {
 	}
 }
 
-// Too many to wait: even those that were dropped are counted.
-func TestWhatFindsNoPlaceToWaitIsCounted(t *testing.T) {
+// There are too many to wait: even the dropped ones are counted.
+func TestDroppedEventsAreCounted(t *testing.T) {
 	h := eventsIn(t)
 	const services = 500
 	for n := range services {
@@ -488,7 +488,7 @@ func TestWhatFindsNoPlaceToWaitIsCounted(t *testing.T) {
 	}
 }
 
-// All services that a Base may have fail at once, as when the memory is used up.
+// All services that a Base may have fail at once, as when memory runs out.
 func TestNoEventAboutAServiceIsDroppedHoweverManyFail(t *testing.T) {
 	h := eventsIn(t)
 	const services = 42

@@ -29,8 +29,8 @@ const (
 	subscriberQueue = 64
 )
 
-// Hub hands each event to all subscribers, and keeps those that an owner wants to hear of
-// later, too. It never waits for a subscriber.
+// Hub passes each event to all subscribers, and keeps those that an owner may want to see later.
+// It never waits for a subscriber.
 type Hub struct {
 	log *slog.Logger
 
@@ -48,14 +48,14 @@ type Subscription struct {
 	// Events is closed when the subscriber fell behind.
 	Events chan *basev1.Event
 
-	// What was before, in one moment with the beginning of the queue.
+	// The past, read atomically with the start of the queue.
 	Past []*basev1.Event
 	Last uint64
 	Gap  bool
 }
 
-// Open returns a Hub that keeps the history in db (HistoryKind); nil, or one that cannot
-// be read: nothing is kept.
+// Open returns a Hub that keeps the history in db (HistoryKind). If db is nil or cannot be read,
+// nothing is kept.
 func Open(db *state.DB, log *slog.Logger) *Hub {
 	if db == nil {
 		return newHub(nil, log)
@@ -71,8 +71,8 @@ func newHub(history *history, log *slog.Logger) *Hub {
 	return &Hub{log: log, subscribers: map[*Subscription]struct{}{}, history: history, paces: map[string]*pace{}}
 }
 
-// Subscribe returns a queue in which every later event is; with replay, the events that are kept above a sequence as well. Close must
-// follow.
+// Subscribe returns a queue for every later event; with replay, also for the kept events above a
+// sequence. Close must follow.
 func (h *Hub) Subscribe(replay bool, after uint64) (*Subscription, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -103,8 +103,8 @@ func (s *Subscription) Close() {
 	delete(s.hub.subscribers, s)
 }
 
-// Publish stamps an event, keeps it if it is to be kept, and queues it. What comes too
-// quickly waits.
+// Publish stamps an event, keeps it if its kind is kept, and queues it. Events that come too fast
+// wait.
 func (h *Hub) Publish(event *basev1.Event) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -134,8 +134,8 @@ func (h *Hub) Publish(event *basev1.Event) {
 	h.keepLocked(event)
 }
 
-// keepLocked keeps an event before anybody is told of it: its sequence must not be another
-// event's after a power cut.
+// keepLocked keeps an event before anybody is told of it: after a power cut no other event may
+// have its sequence.
 func (h *Hub) keepLocked(event *basev1.Event) {
 	if err := h.history.add(event); err != nil {
 		h.log.Error("an event is not in the history", "kind", KindOf(event), "error", err)
@@ -143,7 +143,7 @@ func (h *Hub) keepLocked(event *basev1.Event) {
 	h.sendLocked(event)
 }
 
-// awaitLocked has tellWaiting called when a place comes back for something that waits.
+// awaitLocked makes tellWaiting run when a place is free for a waiting event.
 func (h *Hub) awaitLocked(now time.Time) {
 	if h.later != nil || h.closed {
 		return
@@ -178,7 +178,7 @@ func (h *Hub) tellWaiting() {
 	h.awaitLocked(now)
 }
 
-// Close keeps what waits, so that ending in order loses nothing.
+// Close keeps the waiting events, so an orderly stop loses nothing.
 func (h *Hub) Close() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -197,7 +197,7 @@ func (h *Hub) Close() {
 	}
 }
 
-// sendLocked queues an event. A subscriber whose queue is full is ended: a stream has no gaps.
+// sendLocked queues an event. A subscriber with a full queue is ended: a stream has no gaps.
 func (h *Hub) sendLocked(event *basev1.Event) {
 	for s := range h.subscribers {
 		select {
@@ -209,7 +209,7 @@ func (h *Hub) sendLocked(event *basev1.Event) {
 	}
 }
 
-// mark is history.mark, or says that nothing is known.
+// mark is history.mark, or reports that nothing is known.
 func (h *Hub) mark(name, value string) (other, had bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -224,8 +224,8 @@ func (h *Hub) mark(name, value string) (other, had bool) {
 	return other, had
 }
 
-// PublishStart tells that the Middleware was started, in the boot with this id; empty: it
-// is not known.
+// PublishStart reports that the Middleware was started, in the boot with this id; empty: it is
+// not known.
 func (h *Hub) PublishStart(bootID string) {
 	booted := false
 	if bootID != "" {
@@ -242,7 +242,7 @@ func (h *Hub) PublishWindow(window *basev1.Window) {
 		WindowChanged: &basev1.WindowChangedEvent{Window: window}}})
 }
 
-// WindowOf is what the API tells of the window.
+// WindowOf is the API's form of the window.
 func WindowOf(snapshot *systemv1.Snapshot) *basev1.Window {
 	return &basev1.Window{Open: snapshot.GetWindowOpen(), RemainingMs: snapshot.GetWindowRemainingMs(), Role: snapshot.GetWindowRole()}
 }

@@ -11,15 +11,15 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/state"
 )
 
-// An address from which an active App has come is acquainted: what else comes from
-// there may be the App owner's old App, wallet or scanner, or share a NAT with the
-// App. It is slowed down and never banned at the entry (admission).
+// An address from which an active App has come is acquainted: other connections from there may be
+// from the owner's old App, wallet or scanner, or share a NAT with the App. It is slowed down and
+// never banned at the entry (admission).
 const (
 	// AcquaintedTime is how long an address stays acquainted, on the wall clock. A
 	// clock that was set back makes it longer, never shorter.
 	AcquaintedTime = 7 * 24 * time.Hour
-	// MaxAcquainted is how many addresses one App makes acquainted; the one it has
-	// used least recently makes room. At home, on the phone's network, on the way.
+	// MaxAcquainted is how many addresses one App makes acquainted; the least recently used one
+	// makes room: for example home, the phone's network, and elsewhere.
 	MaxAcquainted = 4
 	// acquaintedStep is how far the stored time may lag behind, to spare the disk.
 	acquaintedStep = time.Hour
@@ -42,7 +42,7 @@ func (r *Registry) Acquainted(address netip.Addr) bool {
 	return ok && time.Since(seen) < AcquaintedTime
 }
 
-// acquaintLocked takes note that the App has sent its first record from an address.
+// acquaintLocked records that the App has sent its first record from an address.
 func (r *Registry) acquaintLocked(p *record, address netip.Addr, now time.Time) {
 	if !address.IsValid() {
 		return
@@ -56,8 +56,7 @@ func (r *Registry) acquaintLocked(p *record, address netip.Addr, now time.Time) 
 	r.indexAcquaintedLocked()
 }
 
-// acquaint returns the list with prefix as its newest, and whether that is worth
-// storing.
+// acquaint returns the list with prefix as its newest, and whether that is worth storing.
 func acquaint(list []acquaintance, prefix netip.Prefix, now time.Time) ([]acquaintance, bool) {
 	at := slices.IndexFunc(list, func(a acquaintance) bool { return a.Prefix == prefix })
 	if at >= 0 {
@@ -73,8 +72,7 @@ func acquaint(list []acquaintance, prefix netip.Prefix, now time.Time) ([]acquai
 	return list[max(0, len(list)-MaxAcquainted):], true
 }
 
-// indexAcquaintedLocked makes what Acquainted searches anew. Only Apps with
-// rights count.
+// indexAcquaintedLocked rebuilds the index that Acquainted searches. Only Apps with rights count.
 func (r *Registry) indexAcquaintedLocked() {
 	known := map[netip.Prefix]time.Time{}
 	for _, p := range r.pairings {
@@ -110,7 +108,7 @@ func parseAcquaintances(value []byte) ([]acquaintance, error) {
 	return list, nil
 }
 
-// saveAcquaintancesLocked stores the addresses that make an App's owner known.
+// saveAcquaintancesLocked stores the acquainted addresses of an App.
 func (r *Registry) saveAcquaintancesLocked(p *record) error {
 	value, err := json.Marshal(p.acquaintances)
 	if err != nil {

@@ -9,7 +9,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/state"
 )
 
-// What the tests see of the inside.
+// Internals that the tests use.
 const (
 	KeyStatic       = keyStatic
 	KeyDiscovery    = keyDiscovery
@@ -53,7 +53,7 @@ func (r *Registry) Delete(peer noiseconn.PublicKey) error {
 	return r.deleteLocked(r.pairings[peer])
 }
 
-// Age has the App come from its addresses that much earlier than it has.
+// Age makes the App's addresses that much older.
 func (r *Registry) Age(peer noiseconn.PublicKey, by time.Duration) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -63,7 +63,7 @@ func (r *Registry) Age(peer noiseconn.PublicKey, by time.Duration) {
 	r.indexAcquaintedLocked()
 }
 
-// Kill ends the saving as a kill does: what was not saved is forgotten.
+// Kill ends the saving as a kill does: unsaved changes are lost.
 func (r *Registry) Kill() {
 	r.mu.Lock()
 	clear(r.saver.dirty)

@@ -28,7 +28,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/state"
 )
 
-// Bounds of the protocol (docs/protocol.md, sections 4.4 and 5).
+// Limits of the protocol (docs/protocol.md, sections 4.4 and 5).
 const (
 	// MaxPairings is how many pairings there are at most, pending ones included.
 	MaxPairings = 32
@@ -40,16 +40,16 @@ const (
 	SessionTime = 24 * time.Hour
 )
 
-// Bounds of this implementation.
+// Limits of this implementation.
 const (
-	// MaxSessions is how many sessions one App has; the oldest makes room. An App
-	// that lost its network leaves some behind until they are found dead.
+	// MaxSessions is how many sessions one App has; the oldest makes room. An App that lost its
+	// network leaves some behind until they are found dead.
 	MaxSessions = 8
 	// maxLapsed is how many pairings that were never completed are remembered.
 	maxLapsed = 16
 )
 
-// Why something is refused.
+// Reasons for refusals.
 var (
 	ErrUnknownApp = errors.New("no App with this id is paired")
 	ErrLastOwner  = errors.New("the last owner cannot be revoked: nobody could manage the Base afterwards; pair another owner first")
@@ -65,7 +65,7 @@ type Authority interface {
 	Reconcile(ctx context.Context, active []ed25519.PublicKey) (unknown, orphaned []ed25519.PublicKey, err error)
 }
 
-// Config is what a Registry is made of. Zero durations mean the protocol's.
+// Config is the configuration of a Registry. Zero durations mean the protocol's.
 type Config struct {
 	DB *state.DB
 	// Events is told of what changes; nil: nobody is.
@@ -78,8 +78,8 @@ type Config struct {
 	Name        string
 	PendingTime time.Duration
 	SessionTime time.Duration
-	// Failpoint, if set, is called before and after each commit to disk. The
-	// tests kill the process there.
+	// Failpoint, if set, is called before and after each commit to disk. The tests kill the
+	// process there.
 	Failpoint func(point string)
 }
 
@@ -93,10 +93,10 @@ type Registry struct {
 	// authority is set by Connect, before anything else is called.
 	authority Authority
 
-	// recognition is read without the lock, so that strangers' frames do not hold up anything.
+	// recognition is read without the lock, so strangers' frames do not block anything.
 	recognition atomic.Pointer[recognition]
-	// acquainted are the addresses that Apps with rights have come from, and when;
-	// read without the lock as well.
+	// acquainted are the addresses from which Apps with rights have come, and when; also read
+	// without the lock.
 	acquainted atomic.Pointer[map[netip.Prefix]time.Time]
 
 	saver *saver
@@ -106,7 +106,7 @@ type Registry struct {
 	lapsed   []*record                       // the oldest first
 }
 
-// standing is where a pairing is in its life.
+// standing is the state of a pairing.
 type standing string
 
 const (
@@ -115,10 +115,10 @@ const (
 	standingRevoked   standing = "revoked"    // a tombstone
 	standingLapsed    standing = "lapsed"     // was pending, and its time is over; in memory only
 	standingPrePaired standing = "pre-paired" // an image's keys: they may fetch the keys of this board, and nothing else
-	standingUsedUp    standing = "used-up"    // an image's keys after the App has fetched the board's: of no use to anybody
+	standingUsedUp    standing = "used-up"    // an image's keys after the App has fetched the board's: they are useless
 )
 
-// record is a pairing. All that can change is guarded by Registry.mu.
+// record is a pairing. Registry.mu guards everything that can change.
 type record struct {
 	peer       noiseconn.PublicKey
 	signingKey ed25519.PublicKey
@@ -134,7 +134,7 @@ type record struct {
 	lastAddress   netip.Addr     // of the last session; invalid: never, or not known
 	acquaintances []acquaintance // the least recently used first, at most MaxAcquainted
 	sequence      sequence
-	// acknowledged: the authority also holds the signing key active.
+	// acknowledged: the authority also has the signing key as active.
 	acknowledged bool
 	sessions     []*Session  // the oldest first
 	calls        rpc.Peer    // what its sessions share
@@ -147,9 +147,8 @@ type recognition struct {
 	found []admission.Recognised
 }
 
-// Open reads the Base's identity and pairings from the state. In a state
-// that was made just now it makes an identity, and says so in the log. What was
-// pending has lapsed.
+// Open reads the Base's identity and pairings from the state. In a new state it makes an
+// identity, and logs that. Pending pairings have lapsed.
 func Open(config Config) (*Registry, error) {
 	if config.PendingTime == 0 {
 		config.PendingTime = PendingTime
@@ -192,9 +191,9 @@ func (r *Registry) DiscoveryKey() noiseconn.DiscoveryKey { return r.identity.dis
 // Name returns the name of the Base.
 func (r *Registry) Name() string { return r.identity.name }
 
-// Connect gives the Registry the authority, before it is used, and compares the
-// active pairings with the authority's keys. What only one side holds has no
-// rights: a pairing whose key the authority does not know is dropped.
+// Connect gives the Registry the authority, before it is used, and compares the active pairings
+// with the authority's keys. A pairing or key that only one side has gives no rights: a pairing
+// whose key the authority does not know is dropped.
 func (r *Registry) Connect(ctx context.Context, authority Authority) error {
 	r.authority = authority
 	r.mu.Lock()
@@ -211,7 +210,7 @@ func (r *Registry) Connect(ctx context.Context, authority Authority) error {
 	}
 	for _, key := range orphaned {
 		if r.revoked(key) {
-			continue // its owner's key stays until the console takes it away
+			continue // its owner's key stays until the console removes it
 		}
 		r.logger.Warn("the authority holds a signing key that no App is paired with; retire it at the console if you do not know it",
 			"signing_key", hex.EncodeToString(key))
@@ -254,8 +253,8 @@ func (r *Registry) Recognise(r1 []byte) (admission.Recognised, bool) {
 	return index.found[i], true
 }
 
-// indexLocked makes what Recognise searches anew. It follows each change of who
-// is known.
+// indexLocked rebuilds the index that Recognise searches. It must follow each change of the known
+// pairings.
 func (r *Registry) indexLocked() {
 	index := &recognition{}
 	add := func(p *record) {
@@ -277,8 +276,8 @@ func (r *Registry) indexLocked() {
 	r.indexAcquaintedLocked()
 }
 
-// Arrive implements admission.Registry. The number is remembered before the R1 is
-// answered, and on disk within a second.
+// Arrive implements admission.Registry. The number is stored in memory before the R1 is answered,
+// and on disk within a second.
 func (r *Registry) Arrive(peer noiseconn.PublicKey, seq uint64) (noiseconn.Status, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -312,7 +311,7 @@ func (r *Registry) mayPairLocked(peer noiseconn.PublicKey) error {
 		return errors.New("this static key is paired or revoked already; an App makes a fresh one for each pairing")
 	}
 	if known == nil && r.countLocked(standingActive)+r.countLocked(standingPending) >= MaxPairings {
-		return fmt.Errorf("%d Apps are paired, more than that the Base does not take; revoke one first", MaxPairings)
+		return fmt.Errorf("%d Apps are paired, and the Base does not accept more; revoke one first", MaxPairings)
 	}
 	return nil
 }
@@ -381,14 +380,13 @@ func (r *Registry) lapse(p *record) {
 		return
 	}
 	if err := r.dropLocked(p, "dropped a pairing whose App did not connect in time; it must pair again"); err != nil {
-		// It has no rights as it is, and a restart drops it.
+		// it has no rights already, and a restart drops it
 		r.config.Logger.Error("drop a pairing whose App did not connect in time", "app", p.id(), "error", err)
 	}
 }
 
-// dropLocked forgets a pairing that gave no rights, or must not. Its mac1 stays
-// known in memory: its App keeps trying for a while, and must not be
-// taken for a stranger and banned.
+// dropLocked forgets a pairing without rights. Its mac1 stays known in memory: its App keeps
+// trying for a while, and must not be mistaken for a stranger and banned.
 func (r *Registry) dropLocked(p *record, why string) error {
 	if err := r.deleteLocked(p); err != nil {
 		return err
@@ -408,7 +406,7 @@ func (r *Registry) rememberLapsedLocked(p *record) {
 	}
 }
 
-// Rename gives an App another name, for an owner's App by.
+// Rename gives an App another name, which owners' Apps show.
 func (r *Registry) Rename(id, name string, by *Session) (*basev1.App, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -428,11 +426,11 @@ func (r *Registry) Rename(id, name string, by *Session) (*basev1.App, error) {
 	return r.describeForLocked(p, by), nil
 }
 
-// ownGrace is how long the session lasts in which an App has revoked itself, so
-// that it gets its answer. Nothing else is answered in it.
+// ownGrace is how long the session of an App that has revoked itself continues, so that it gets
+// its answer. No other call is answered in that time.
 const ownGrace = 500 * time.Millisecond
 
-// Revoke takes an App's rights for good, and cuts its sessions.
+// Revoke removes an App's rights for good, and cuts its sessions.
 func (r *Registry) Revoke(ctx context.Context, id string, by *Session) error {
 	r.mu.Lock()
 	p := r.findLocked(id)
@@ -443,8 +441,8 @@ func (r *Registry) Revoke(ctx context.Context, id string, by *Session) error {
 	retire := p.role != basev1.Role_ROLE_OWNER
 	r.mu.Unlock()
 	if !retire {
-		// An owner's signing key is not the Middleware's to take away. But what this owner
-		// may have opened without a signature must not outlast it.
+		// The Middleware cannot remove an owner's signing key. But windows that this owner may
+		// have opened without a signature must not outlast it.
 		if err := r.authority.CloseUnsignedWindow(ctx); err != nil {
 			r.config.Logger.Warn("close the pairing window that a revoked owner may have opened", "app", p.id(), "error", err)
 		}
@@ -573,7 +571,7 @@ func (r *Registry) NameOf(id string) string {
 	return ""
 }
 
-// id is what the API calls the pairing.
+// id is the API's id of the pairing.
 func (p *record) id() string { return p.peer.AppID() }
 
 func (r *Registry) describeLocked(p *record) *basev1.App {
@@ -599,12 +597,12 @@ func (r *Registry) describeForLocked(p *record, to *Session) *basev1.App {
 	return app
 }
 
-// audit writes the line about a change that concerns an App.
+// audit writes the line about a change of an App.
 func (r *Registry) audit(what string, p *record, attributes ...any) {
 	r.logger.Info(what, append([]any{"app", p.id(), "name", p.name, "role", p.role.String()}, attributes...)...)
 }
 
-// Close saves what connections have changed, and stops what would still write: pending
+// Close saves the changes of connections, and stops everything that would still write: pending
 // pairings lapse with the process. The listener must be closed before.
 func (r *Registry) Close() {
 	r.saver.once.Do(func() { close(r.saver.stop) })

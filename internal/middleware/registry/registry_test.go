@@ -155,7 +155,7 @@ func TestAConnectFrameOfBeforeTheRestartIsNotTakenAgain(t *testing.T) {
 	if _, err := h.Arrive(a.Peer, recorded+1); err != nil {
 		t.Errorf("the next one: %v", err)
 	}
-	// What a Base would do that keeps it in memory only.
+	// The broken variant keeps the number in memory only.
 	h.Restart()
 	if err := h.DB.Update(func(tx *state.Tx) error { return tx.Delete(registry.BucketProgress, string(a.Peer[:])) }); err != nil {
 		t.Fatal(err)
@@ -166,8 +166,8 @@ func TestAConnectFrameOfBeforeTheRestartIsNotTakenAgain(t *testing.T) {
 	}
 }
 
-// A kill or a power cut forgets what was not saved yet, a second at most: such an R1 is
-// answered once more. An orderly stop forgets nothing (the test above).
+// A kill or a power cut loses the unsaved changes, of at most a second: such an R1 is answered
+// once more. An orderly stop loses nothing (the test above).
 func TestAKillForgetsWhatWasNotSavedYetAndNothingElse(t *testing.T) {
 	h := registrytest.New(t, nil)
 	a := h.Active("phone", owner)
@@ -192,8 +192,8 @@ func TestAKillForgetsWhatWasNotSavedYetAndNothingElse(t *testing.T) {
 	}
 }
 
-// No connection waits for the disk, and none holds the lock that every call takes while
-// it is written.
+// No connection waits for the disk, and none holds the lock that every call takes while the disk
+// is written.
 func TestAConnectionHoldsNobodyUpForADisk(t *testing.T) {
 	writing, written := make(chan struct{}), make(chan struct{})
 	var armed atomic.Bool
@@ -228,7 +228,7 @@ func TestAConnectionHoldsNobodyUpForADisk(t *testing.T) {
 	<-done
 }
 
-// Saving never lowers what is stored, whatever comes late.
+// Saving never lowers a stored number, whatever comes late.
 func TestSavingNeverLowersANumber(t *testing.T) {
 	h := registrytest.New(t, nil)
 	a := h.Active("phone", owner)
@@ -362,7 +362,7 @@ func TestPairingsAndTombstonesAreBounded(t *testing.T) {
 	}
 }
 
-func TestWhatAuthorityAndMiddlewareDisagreeAboutHasNoRights(t *testing.T) {
+func TestAPairingThatOnlyOneSideKnowsHasNoRights(t *testing.T) {
 	h := registrytest.New(t, nil)
 	kept, lost := h.Active("kept", owner), h.Active("lost", owner)
 	delete(h.Authority.Active, string(lost.Signing))
@@ -382,7 +382,7 @@ func TestWhatAuthorityAndMiddlewareDisagreeAboutHasNoRights(t *testing.T) {
 		t.Errorf("%d pairings are stored", h.Stored())
 	}
 
-	// The same in the moment of the first connection.
+	// The same at the moment of the first connection.
 	unknown := h.Confirm("unknown", viewer)
 	clear(h.Authority.Pending)
 	if _, err := h.Begin(t.Context(), unknown.Peer, registrytest.From, func() {}); registrytest.ReasonOf(err) != admission.Lapsed {

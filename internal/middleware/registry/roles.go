@@ -11,8 +11,8 @@ import (
 
 var errLearned = errors.New("the roles are known")
 
-// LearnRoles asks the helper once what each App may do, before anybody is served: what
-// was changed while this daemon was not there, or was killed in the middle of, holds.
+// LearnRoles asks the helper once for the role of each App, before the first session: changes
+// made while this daemon was not running, or was being killed, count.
 func (r *Registry) LearnRoles(ctx context.Context, helper events.Helper) error {
 	err := helper.Each(ctx, &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_WatchSystem{WatchSystem: &systemv1.WatchSystem{}}},
 		func(reply *systemv1.SystemReply) error {
@@ -25,10 +25,10 @@ func (r *Registry) LearnRoles(ctx context.Context, helper events.Helper) error {
 	return err
 }
 
-// SetRoles gives Apps the roles that the helper has said. The helper decides, by what
-// owners have signed; this daemon only follows, so that it serves to each App what its
-// role allows. An App that is not named keeps its role. Sessions of an App that is lowered
-// are cut: its calls under way were begun with another role.
+// SetRoles gives Apps the roles that the helper has reported. The helper decides, by documents
+// that owners have signed; this daemon only follows, so that it serves each App what its role
+// allows. An App that is not named keeps its role. Sessions of a lowered App are cut: its calls
+// under way began with another role.
 func (r *Registry) SetRoles(roles []*systemv1.AppRole) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -46,7 +46,7 @@ func (r *Registry) setRoleLocked(p *record, role basev1.Role) {
 	before := p.role
 	p.role = role
 	if err := r.saveLocked(p); err != nil {
-		// It holds all the same, and is learned anew at the next start.
+		// it holds all the same, and is learnt again at the next start
 		r.config.Logger.Error("store the role of an App", "app", p.id(), "error", err)
 	}
 	if role < before {
@@ -59,8 +59,8 @@ func (r *Registry) setRoleLocked(p *record, role basev1.Role) {
 		AppRoleChanged: &basev1.AppRoleChangedEvent{App: r.describeLocked(p), Before: before}}})
 }
 
-// MayCall tells whether an App with this role may call a method that asks for
-// least. Each role may do all that the one before it may.
+// MayCall tells whether an App with this role may call a method that requires least. Each role
+// includes the rights of the one before it.
 func MayCall(role, least basev1.Role) bool {
 	return least > basev1.Role_ROLE_UNSPECIFIED && role >= least && role <= basev1.Role_ROLE_OWNER
 }

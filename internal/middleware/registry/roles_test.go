@@ -9,7 +9,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/middleware/registry/registrytest"
 )
 
-// The helper's word is on disk, and what was missed is learned before anybody is served.
+// The helper's report is stored on disk, and missed changes are learnt before the first session.
 func TestRolesAreStoredAndLearnedAtTheStart(t *testing.T) {
 	h := registrytest.New(t, nil)
 	a, b := h.Active("a", owner), h.Active("b", viewer)
@@ -22,14 +22,14 @@ func TestRolesAreStoredAndLearnedAtTheStart(t *testing.T) {
 	if err := h.LearnRoles(t.Context(), helper); err != nil || h.RoleOf(a.Peer) != viewer || h.RoleOf(b.Peer) != operator {
 		t.Errorf("learned %v and %v: %v", h.RoleOf(a.Peer), h.RoleOf(b.Peer), err)
 	}
-	// What is no role, or nobody's, changes nothing.
+	// An invalid role, or a role of an unknown App, changes nothing.
 	h.SetRoles([]*systemv1.AppRole{{SigningKey: a.Signing, Role: 0}, {SigningKey: a.Signing, Role: 4}, {Role: owner}})
 	if got := h.RoleOf(a.Peer); got != viewer {
 		t.Errorf("it is %v", got)
 	}
 }
 
-// On a full disk a role that was taken is gone all the same.
+// On a full disk a lowered role counts all the same.
 func TestALoweredRoleHoldsThoughItCannotBeStored(t *testing.T) {
 	h := registrytest.New(t, nil)
 	a := h.Active("a", owner)

@@ -13,18 +13,18 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/state"
 )
 
-// What a connection changes (the highest seq, when and from where its App came) is in
-// memory at once, and on disk within a second. So a connection waits for no disk, and
-// holds no lock that others wait for while the disk is written. What a kill or a power cut
-// forgets is at most that second: each R1 that came in it is answered once more, which
-// gives a recorder nothing (docs/protocol.md, section 5). An orderly stop forgets nothing.
+// The changes of a connection (the highest seq, the App's last time and address) are in memory at
+// once, and on disk within a second. So a connection never waits for the disk, and holds no lock
+// that others need while the disk is written. A kill or a power cut loses at most that second:
+// each R1 in it is answered once more, which gives a recorder nothing (docs/protocol.md, section
+// 5). An orderly stop loses nothing.
 //
-// Whatever gives or takes rights is not saved here, but before it is answered.
+// Changes that give or take rights are not saved here, but before they are answered.
 const (
-	// saveDelay is how long a change waits for others that are saved along with it. With the
-	// time of a write it stays below the second that is promised.
+	// saveDelay is how long a change waits for others to be saved with it. Including the time of
+	// a write it stays below the promised second.
 	saveDelay = 500 * time.Millisecond
-	// saveAgain is when a save that failed, on a full disk for instance, is tried again.
+	// saveAgain is the pause after a save that failed, on a full disk for instance.
 	saveAgain = 10 * time.Second
 )
 
@@ -41,7 +41,7 @@ func newSaver() *saver {
 	return &saver{dirty: map[noiseconn.PublicKey]struct{}{}, wake: make(chan struct{}, 1), stop: make(chan struct{})}
 }
 
-// saveSoonLocked has what a connection has changed saved within a second.
+// saveSoonLocked has the changes of a connection saved within a second.
 func (r *Registry) saveSoonLocked(p *record) {
 	r.saver.dirty[p.peer] = struct{}{}
 	select {
@@ -50,7 +50,7 @@ func (r *Registry) saveSoonLocked(p *record) {
 	}
 }
 
-// keepSaving runs until stop, and then saves what is left.
+// keepSaving runs until stop, and then saves the rest.
 func (r *Registry) keepSaving() {
 	for {
 		select {
@@ -107,8 +107,8 @@ func (r *Registry) saveDirty() error {
 	if err == nil {
 		return nil
 	}
-	// Apps are let in all the same: an owner may be the person who can make room on a full disk.
-	r.config.Logger.Error("store the numbers of connections; after a restart, connect frames of now may be answered once more", "error", err)
+	// Apps may connect all the same: an owner may be the person who can make room on a full disk.
+	r.config.Logger.Error("store the numbers of connections; after a restart, present connect frames may be answered once more", "error", err)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, p := range list {
@@ -117,8 +117,8 @@ func (r *Registry) saveDirty() error {
 	return err
 }
 
-// save writes what is newer than what is stored. A pairing that was deleted meanwhile
-// stays deleted, and one that was revoked has no acquaintances.
+// save writes what is newer than the stored state. A pairing that was deleted meanwhile stays
+// deleted, and a revoked one has no acquaintances.
 func (p *progress) save(tx *state.Tx) error {
 	key := string(p.peer[:])
 	stored, err := storedStanding(tx, key)

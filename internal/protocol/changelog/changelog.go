@@ -152,7 +152,7 @@ func (l *Log) Newest(look func(*systemv1.ChangeEntry) bool) {
 	}
 }
 
-// Head says what the Log is. Who signs it fills in the rest.
+// Head says what the Log is. The signer fills in the rest.
 func (l *Log) Head() *systemv1.ChangesHead {
 	last, hash := l.Last()
 	head := &systemv1.ChangesHead{LastNumber: last, LastHash: hash[:], AnchorHash: slices.Clone(l.anchor[:])}
@@ -225,8 +225,8 @@ func isWord(word string) bool {
 	return word != "" && len(word) <= maxWord && strings.Trim(word, "abcdefghijklmnopqrstuvwxyz-") == ""
 }
 
-// Line makes a text one line of at most so many bytes that shows nothing but itself: no
-// control characters, nothing that turns the direction of writing.
+// Line makes a text one line of limited length, in bytes, that shows nothing but itself: no
+// control characters, nothing that changes the direction of text.
 func Line(text string, most int) string {
 	text = strings.Map(func(r rune) rune {
 		if shows(r) {

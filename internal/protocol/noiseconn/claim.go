@@ -55,8 +55,8 @@ var errNoClaim = errors.New("the secret of the claim is empty")
 //	mac        HMAC-SHA256(HKDF(secret, "", label), SHA256(P1))[:16]
 //	signature  by K_sign over label | SHA256(P1)
 //
-// Whoever has a copy of the provisioning file can make the mac, and the App alone the
-// signature. The mac spares the Base the signatures of strangers.
+// Anybody with a copy of the provisioning file can make the mac, and only the App the signature.
+// The mac spares the Base the verification of strangers' signatures.
 func ClaimMark(s ClaimSecret, signing ed25519.PrivateKey, p1 []byte) ([]byte, error) {
 	mac, err := claimMAC(s, p1)
 	if err != nil {

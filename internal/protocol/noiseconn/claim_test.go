@@ -40,7 +40,8 @@ func TestAMarkIsGoodForOneP1OfOneApp(t *testing.T) {
 	}
 }
 
-// Whoever lacks the secret, or stands in the middle and so has another handshake, has another proof.
+// A peer without the secret, or a man in the middle, whose handshake is another one, has another
+// proof.
 func TestTheProofOfAClaimCoversSecretAndCeremony(t *testing.T) {
 	s := must(GenerateClaimSecret(nil))
 	seen := map[string]int{}

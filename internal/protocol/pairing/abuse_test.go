@@ -42,7 +42,8 @@ func everyVerb() map[string]*systemv1.AuthorityRequest {
 // TestEachVerbIsForItsCallersOnly has a row for each verb of the .proto file.
 func TestEachVerbIsForItsCallersOnly(t *testing.T) {
 	want := map[string][]Caller{
-		"hear": {CallerMiddleware}, "claim": {CallerMiddleware}, "reveal": {CallerMiddleware}, "enrol": {CallerMiddleware}, "abort": {CallerMiddleware},
+		"hear": {CallerMiddleware}, "claim": {CallerMiddleware}, "reveal": {CallerMiddleware},
+		"enrol": {CallerMiddleware}, "abort": {CallerMiddleware},
 		"activate": {CallerMiddleware}, "reconcile": {CallerMiddleware},
 		"accept": {CallerConsole}, "answer": {CallerConsole},
 		"open_window": {CallerMiddleware, CallerConsole}, "close_window": {CallerMiddleware, CallerConsole},

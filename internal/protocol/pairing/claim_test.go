@@ -163,7 +163,7 @@ func TestNobodyButItsAppUsesAClaim(t *testing.T) {
 	}
 }
 
-// The attack: whoever has the file, the App's claims of before and the App's keys comes once the
+// The attack: a thief with the file, the App's earlier claims and the App's keys comes once the
 // claim is over. The broken variant of each way forgets that it is.
 func TestAClaimIsOverOnceItWasUsedOrAnOwnerWasPairedOrItsTimeHasCome(t *testing.T) {
 	pairAtDisplay := func(w *world, _ *testApp) { w.pair(newApp(w.t, "person"), noRole) }

@@ -649,8 +649,8 @@ func (m *Machine) SetRoles(roles map[[ed25519.PublicKeySize]byte]basev1.Role) (s
 	return after.marshal(), func() { m.registry = before }
 }
 
-// reconcile is the word of a Middleware that has just started: connections of
-// before are gone, and with them the ceremony and pending keys. An act that
+// reconcile is the report of a Middleware that has just started: its earlier connections are
+// gone, and with them the ceremony and pending keys. An act that
 // waits for its P1 needs no connection yet. Active keys stay whatever it says.
 func (m *Machine) reconcile(request *systemv1.Reconcile) (*systemv1.ReconcileResult, error) {
 	held := request.GetActiveSigningKeys()

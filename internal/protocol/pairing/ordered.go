@@ -16,8 +16,8 @@ type OwnerKey [ed25519.PublicKeySize]byte
 // (Service.With). All bounds are those of the console: three acts in 180 s, one reveal
 // for each, and the deadlines.
 
-// OpenWindowFor opens the window for one App with a role, by an owner's order. Who
-// stands at the Base accepts and confirms it, with this role or a lower one.
+// OpenWindowFor opens the window for one App with a role, by an owner's order. A person at the
+// Base accepts and confirms it, with this role or a lower one.
 func (m *Machine) OpenWindowFor(owner OwnerKey, role basev1.Role) error {
 	if !roleExists(role) {
 		return ErrRoleInvalid.because("there is no role %d", role)

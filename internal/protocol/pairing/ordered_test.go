@@ -176,7 +176,7 @@ func TestAnOrderedWindowOutlivesNeitherItsTimeNorItsOwner(t *testing.T) {
 }
 
 // The attack: an owner's App opens a window without a signature, and its owner is revoked.
-// The window must not let an accomplice in, also if the act was already given. The broken
+// The window must not let an accomplice in, even if the act was already given. The broken
 // variant is one that takes the window for the console's.
 func TestAnUnsignedWindowEndsWithTheOwnerWhoMayHaveOpenedIt(t *testing.T) {
 	losses := map[string]func(w *world, first *testApp) error{
@@ -468,7 +468,7 @@ func TestAWindowForARole(t *testing.T) {
 	if got := w.see(w.console).GetCeremony().GetRole(); got != operator {
 		t.Errorf("the role is %v", got)
 	}
-	// Who stands there may give less, and answers as ever.
+	// A person there may give a lower role, and answers as usual.
 	w.accept(a, viewer)
 	w.hear(a)
 	w.reveal(a)

@@ -58,7 +58,7 @@ func (r registry) hasOwner(activeOnly bool) bool {
 	})
 }
 
-// dropPending forgets what a ceremony of before has left of a key.
+// dropPending forgets a key that an earlier ceremony has left.
 func (r *registry) dropPending(signingKey []byte) {
 	*r = slices.DeleteFunc(*r, func(e entry) bool { return !e.active && string(e.signingKey[:]) == string(signingKey) })
 }

@@ -283,8 +283,8 @@ func (c *chain) refuseLifts(d *candidate) error {
 
 // refuseApps: Apps are added by the ceremony alone, whose document refuseCeremony
 // looks at, and come back when the document that took them away is undone. An owner
-// may change what an App that is there may do. Who raises a role has read the name of
-// that App, so the document must not give it another one in the same breath.
+// may change what an App that is there may do. The owner who raises a role has read the name of
+// that App, so the same document must not rename it.
 func (c *chain) refuseApps(d *candidate) error {
 	switch d.origin() {
 	case systemv1.PostureDocument_ORIGIN_CEREMONY, systemv1.PostureDocument_ORIGIN_UNDO:

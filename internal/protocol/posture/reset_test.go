@@ -84,7 +84,7 @@ func TestForgedOrdersToWipeTheBaseAreRefused(t *testing.T) {
 	}
 }
 
-// Who means another Base has typed its name.
+// An owner who means another Base has typed that name.
 func TestOrderToWipeNamesTheBase(t *testing.T) {
 	for _, name := range []string{"", "another Base", "BitBox Base ", "bitbox-base\x00"} {
 		a := newAttacked(t)

@@ -142,7 +142,7 @@ func (a *attacked) restoreOldDisk() {
 }
 
 // newLooked is an attacked Base where SSH was opened, looked at, and withdrawn;
-// old is the answer of before.
+// old is the earlier answer.
 func newLooked(t tester) (a *attacked, honest, old answer) {
 	a = newAttacked(t)
 	a.change(a.owner, a.openSSH(time.Hour))

@@ -76,7 +76,7 @@ func TestAFeedThatWasChangedOrIsOldIsRefused(t *testing.T) {
 	if taken := attack(func(b []byte) error { _, err := VerifyFeed(b, key, now); return err }); taken != 0 {
 		t.Errorf("%d changed feeds are taken", taken)
 	}
-	// Whoever only reads the JSON takes many.
+	// A reader of the JSON alone accepts many.
 	if taken := attack(func(b []byte) error {
 		i := max(bytes.IndexByte(b, '{'), 0)
 		return json.Unmarshal(b[i:], &Feed{})

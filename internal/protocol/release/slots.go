@@ -95,8 +95,8 @@ func (i *Image) Chunk(offset uint64) (number int, size uint64, ok bool) {
 	return 0, 0, false
 }
 
-// Begun is where the chunk begins of which the byte at an offset is part: up to there whole chunks
-// have arrived of a part with so many bytes.
+// Begun is where the chunk that contains an offset begins: of a part of this length, whole chunks
+// have arrived up to there.
 func (i *Image) Begun(offset uint64) uint64 {
 	before := uint64(0)
 	for _, part := range []uint64{i.RootSize, i.VeritySize, i.UKISize} {

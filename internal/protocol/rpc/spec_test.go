@@ -250,7 +250,7 @@ func readVectors() (file vectorFile, err error) {
 	return file, err
 }
 
-// split cuts the bytes of a fuzzer into records: a length (1), and so many bytes.
+// split cuts the bytes of a fuzzer into records: a length (1), and that many bytes.
 func split(input []byte) (records [][]byte) {
 	for len(input) > 1 && len(records) < 200 {
 		n := min(int(input[0])+1, len(input)-1)

@@ -18,17 +18,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// maxRuns ends a test whose program never gets through.
+// maxRuns ends a test whose program never finishes.
 const maxRuns = 5000
 
-// AtEachWrite starts the program again and again. The n-th time (n counts from 1)
-// it is killed just before its n-th system call that changes a file or a
-// directory, or syncs one. After each run check is called. It ends with the run
-// in which the program got through by itself, and fails the test if that run
-// fails. It returns the number of kills.
+// AtEachWrite starts the program again and again. The n-th time (n counts from 1) it is killed
+// just before its n-th system call that changes a file or a directory, or syncs one. After each
+// run check is called. It ends with the run in which the program finishes by itself, and fails
+// the test if that run fails. It returns the number of kills.
 //
-// command must make a fresh exec.Cmd for each run. Its output must go to files:
-// a pipe that the Cmd copies itself would need its Wait.
+// command must make a fresh exec.Cmd for each run. Its output must go to files: a pipe that the
+// Cmd copies itself would need its Wait.
 func AtEachWrite(t *testing.T, command func(n int) *exec.Cmd, check func(n int)) int {
 	t.Helper()
 	for n := 1; n <= maxRuns; n++ {
@@ -55,8 +54,8 @@ func run(command *exec.Cmd, n int) (status syscall.WaitStatus, err error) {
 	// All of ptrace is bound to the thread that started the program.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	// A process group of its own, so that waiting for its threads does not take
-	// other children of this process.
+	// It has its own process group, so that waiting for its threads does not affect other
+	// children of this process.
 	command.SysProcAttr = &syscall.SysProcAttr{Ptrace: true, Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	if err := command.Start(); err != nil {
 		return 0, err
@@ -109,7 +108,7 @@ func run(command *exec.Cmd, n int) (status syscall.WaitStatus, err error) {
 	}
 }
 
-// syscallInfo is struct ptrace_syscall_info of ptrace(2), as far as it is needed.
+// syscallInfo is the needed part of struct ptrace_syscall_info of ptrace(2).
 type syscallInfo struct {
 	op                 uint8
 	_                  [3]uint8

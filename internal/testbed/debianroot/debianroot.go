@@ -14,20 +14,20 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/osrelease"
 )
 
-// Suite is the Debian that a Base is made of.
+// Suite is the Debian release of a Base.
 const Suite = osrelease.Suite
 
 // Config says which root to make.
 type Config struct {
-	// Directory is where it comes to lie. It must not be there yet.
+	// Directory is where the root is created. It must not exist yet.
 	Directory string
-	// Suite is another Debian than [Suite]; "" is that.
+	// Suite is the Debian release of the root; "" means [Suite].
 	Suite string
-	// Packages are those beside what Debian always has.
+	// Packages are added to those that Debian always has.
 	Packages []string
-	// Architecture is another one than this machine's; "" is this machine's.
+	// Architecture is the root's; "" means this machine's.
 	Architecture string
-	// Arguments are more of mmdebstrap's.
+	// Arguments are passed to mmdebstrap in addition.
 	Arguments []string
 }
 

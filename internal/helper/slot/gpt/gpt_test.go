@@ -149,7 +149,7 @@ func TestAPowerCutLeavesATableInFrontThatIsWhole(t *testing.T) {
 	if broken := cut((*Table).Write); broken != 0 {
 		t.Errorf("%d times the table in front is broken", broken)
 	}
-	// Who writes the list where it stands breaks it for as long as the header is missing.
+	// Writing the list in place breaks it for as long as the header is missing.
 	if broken := cut(func(table *Table, d Device) error {
 		if _, err := d.WriteAt(table.list, 2*sector); err != nil {
 			return err

@@ -28,10 +28,10 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/state"
 )
 
-// TestTime bounds what a test waits for. Only one that fails reaches it.
+// TestTime bounds every wait of a test. Only a failing test reaches it.
 const TestTime = 30 * time.Second
 
-// Must is for what cannot fail in a test.
+// Must is for calls that cannot fail in a test.
 func Must[T any](value T, err error) T {
 	if err != nil {
 		panic(err)
@@ -49,7 +49,7 @@ func Eventually(t *testing.T, what string, condition func() bool) {
 	}
 }
 
-// Authority knows the keys it is told of, and can fail.
+// Authority knows the keys that it is told, and can be made to fail.
 type Authority struct {
 	Mu      sync.Mutex // guards what follows
 	Pending map[string]bool
@@ -119,7 +119,7 @@ func (a *Authority) Watch(context.Context, uint64) (*systemv1.Snapshot, error) {
 	return &systemv1.Snapshot{WindowOpen: a.window.WindowOpen, WindowRemainingMs: a.window.WindowRemainingMs}, a.Broken
 }
 
-// House is a Registry on a state in a temporary directory, and what belongs to it.
+// House is a Registry on a state in a temporary directory, with everything around it.
 type House struct {
 	*registry.Registry
 	Events    *events.Hub
@@ -184,7 +184,7 @@ func (h *House) open() {
 	}
 }
 
-// Restart closes the state and opens it anew.
+// Restart closes the state and opens it again.
 func (h *House) Restart() {
 	h.t.Helper()
 	h.Close()
@@ -271,7 +271,7 @@ func (a *App) Handshake() (noiseconn.Status, *noiseconn.Transport, *noiseconn.Tr
 	return status, atBase, atApp, err
 }
 
-// ReasonOf is why admission refuses.
+// ReasonOf is the reason of admission's refusal.
 func ReasonOf(err error) admission.Reason {
 	if refusal := new(admission.Refusal); errors.As(err, &refusal) {
 		return refusal.Reason
@@ -279,7 +279,7 @@ func ReasonOf(err error) admission.Reason {
 	return ""
 }
 
-// ResetLog forgets what was logged.
+// ResetLog clears the log.
 func (h *House) ResetLog() {
 	h.logMu.Lock()
 	defer h.logMu.Unlock()

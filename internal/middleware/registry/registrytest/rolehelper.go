@@ -8,7 +8,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/middleware/events"
 )
 
-// RoleHelper is a system helper whose events tell roles.
+// RoleHelper is a system helper whose events report roles.
 type RoleHelper struct {
 	events.Helper
 	// First is what each new stream begins with.
@@ -36,7 +36,7 @@ func (h *RoleHelper) Each(ctx context.Context, request *systemv1.SystemRequest, 
 	}
 }
 
-// Told is an event in which Apps have roles.
+// Told is an event with the roles of Apps.
 func Told(roles map[*App]basev1.Role) *systemv1.SystemEvent {
 	event := &systemv1.SystemEvent{}
 	for a, role := range roles {
