@@ -33,7 +33,7 @@ build: ## build both binaries for this machine, their man pages and completions,
 	./scripts/manual $(BUILD) '$(VERSION)'
 
 .PHONY: run
-run: build ## start a whole Base in this terminal; it configures nothing
+run: build ## start a whole Base in this terminal; it changes nothing on this machine
 	@echo
 	@echo "A Base starts below. In a second terminal, type:"
 	@echo
@@ -44,7 +44,7 @@ run: build ## start a whole Base in this terminal; it configures nothing
 	@./$(BUILD)/bitbox-base dev --state $(DEV_STATE)
 
 .PHONY: demo
-demo: build ## the whole story without a hand: discover, pair, use, revoke
+demo: build ## play the whole story by itself: discover, pair, use, revoke
 	$(GO) run ./demo
 
 .PHONY: appliance
@@ -52,26 +52,26 @@ appliance: as-user build ## boot the whole appliance in a container (Debian 13; 
 	./scripts/appliance
 
 .PHONY: appliance-demo
-appliance-demo: as-user build ## the appliance's story without a hand: pair, open, close, lock down, reboot
+appliance-demo: as-user build ## play the appliance's story by itself: pair, open, close, lock down, reboot
 	./scripts/appliance demo
 
 .PHONY: as-user
-as-user: # sudo hides the Go of whoever calls it, and would leave files of root here
+as-user: # sudo hides the caller's Go, and would leave root's files here
 	@[ -z "$$SUDO_USER" ] || { echo "Type it without sudo; it asks for root for the steps that need it." >&2; exit 1; }
 
 .PHONY: check
-check: ## what is quick, for everyday work: vet, and the tests that need neither root nor minutes
+check: ## quick checks for everyday work: vet, and the tests that need neither root nor minutes
 	$(GO) vet ./...
 	./scripts/test check
 
 .PHONY: test
-test: ## every test; as root also those against the real servers
+test: ## run every test; as root also those against the real servers
 	./scripts/setup-tests
 	$(GO) build ./...
 	./scripts/test
 
 .PHONY: bench
-bench: ## our figures beside a rival's from the same run; writes docs/performance.md
+bench: ## measure, beside a rival in the same run; writes docs/performance.md
 	./scripts/setup-tests
 	$(GO) run ./bench -docs
 
@@ -80,16 +80,16 @@ fuzz: ## run each fuzz target for FUZZTIME (1m)
 	./scripts/fuzz $(FUZZTIME)
 
 .PHONY: lint
-lint: ## format, vet, staticcheck, known vulnerabilities, shell scripts, modules, generated code
+lint: ## check format, vet, staticcheck, known vulnerabilities, shell scripts, modules, generated code
 	./scripts/lint $(STATICCHECK) $(GOVULNCHECK)
 
 .PHONY: sandbox
-sandbox: ## print how much each unit of the appliance may do, and fail above its limit (root)
+sandbox: ## print how exposed each unit of the appliance is, and fail above its limit (root)
 	./scripts/setup-tests
 	$(GO) test -v -count=1 -run TestEachServiceIsSandboxed ./test/stage
 
 .PHONY: cross
-cross: ## build for every platform that is supported
+cross: ## build for every supported platform
 	./scripts/cross $(BUILD)
 
 .PHONY: package
@@ -98,11 +98,11 @@ package: ## make the Debian packages (amd64, arm64) in build/, the same bytes ea
 	./scripts/package $(VERSION) arm64 $(BUILD)
 
 .PHONY: release-key
-release-key: ## make the key that signs releases (once; it is kept in RELEASE_KEY_FILE)
+release-key: ## make the key that signs releases (once; it is stored in RELEASE_KEY_FILE)
 	$(GO) run ./packaging/release key '$(RELEASE_KEY_FILE)'
 
 .PHONY: release
-release: package ## make the packages, and the signed files in which an App brings them
+release: package ## make the packages, and the signed release files that an App sends
 	for architecture in amd64 arm64; do \
 		name=$(BUILD)/bitbox-base_$(VERSION)_$$architecture && \
 		$(GO) run ./packaging/release sign '$(RELEASE_KEY_FILE)' $$name.deb $$name.release || exit 1; \
@@ -132,11 +132,11 @@ test-image: ## boot the image in QEMU, attack it from outside, look at it from i
 		$(GO) test -count=1 -v -timeout 120m -tags image ./test/image
 
 .PHONY: generate
-generate: ## make the protobuf code anew (needs protoc: apt-get install protobuf-compiler libprotobuf-dev)
+generate: ## regenerate the protobuf code (needs protoc: apt-get install protobuf-compiler libprotobuf-dev)
 	./scripts/generate api
 
 .PHONY: dependencies
-dependencies: ## write the list of what each binary links anew
+dependencies: ## rewrite the list of packages that each binary links
 	$(GO) test ./test/repository -run TestEachBinaryLinksTheListedPackagesOnly -update
 
 .PHONY: clean

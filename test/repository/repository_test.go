@@ -202,18 +202,62 @@ func TestEverythingIsBuiltWithTheSameGo(t *testing.T) {
 	}
 }
 
-// Links between documents, and from documents to files, must lead somewhere.
+var (
+	link = regexp.MustCompile(`\]\(([^)#:\s]*)(?:#([^)\s]*))?\)`)
+	// heading is one of a document, and mark what a forge leaves out of its anchor.
+	heading = regexp.MustCompile(`(?m)^#{1,6} +(.+?) *$`)
+	mark    = regexp.MustCompile(`[^\p{L}\p{N} _-]`)
+	fence   = regexp.MustCompile("(?ms)^```.*?^```$")
+)
+
+// anchors returns the anchors that a forge gives the headings of a document.
+func anchors(document []byte) map[string]bool {
+	found := map[string]bool{}
+	for _, match := range heading.FindAllSubmatch(fence.ReplaceAll(document, nil), -1) {
+		text := link.ReplaceAllString(string(match[1]), "")
+		anchor := strings.ReplaceAll(mark.ReplaceAllString(strings.ToLower(text), ""), " ", "-")
+		unique := anchor
+		for n := 1; found[unique]; n++ {
+			unique = fmt.Sprintf("%s-%d", anchor, n)
+		}
+		found[unique] = true
+	}
+	return found
+}
+
+// deadLinks returns the links of a document that lead nowhere: to no file, or to no heading of a
+// document.
+func deadLinks(path string, content []byte) (dead []string) {
+	for _, match := range link.FindAllSubmatch(fence.ReplaceAll(content, nil), -1) {
+		target, anchor, document := path, string(match[2]), content
+		if len(match[1]) > 0 {
+			target = filepath.Join(filepath.Dir(path), string(match[1]))
+			if _, err := os.Stat(target); err != nil {
+				dead = append(dead, string(match[0]))
+				continue
+			}
+			document, _ = os.ReadFile(target) // a folder has no headings
+		}
+		if anchor != "" && filepath.Ext(target) == ".md" && !anchors(document)[anchor] {
+			dead = append(dead, string(match[0]))
+		}
+	}
+	return dead
+}
+
+// Links between documents, and from documents to files and headings, must lead somewhere.
 func TestDocumentsLinkToWhatExists(t *testing.T) {
-	link := regexp.MustCompile(`\]\(([^)#:]+)(#[^)]*)?\)`)
+	const bad = "# A title, `code` and more\n[a](#a-title-code-and-more) [b](#a-title) [c](gone.md) [d](../../README.md#try-it) " +
+		"[e](../../README.md#gone)"
+	if dead := deadLinks("x.md", []byte(bad)); len(dead) != 3 {
+		t.Fatalf("of three dead links %q are found", dead)
+	}
 	walk(t, func(path string, content []byte) {
 		if filepath.Ext(path) != ".md" {
 			return
 		}
-		for _, match := range link.FindAllSubmatch(content, -1) {
-			target := filepath.Join(filepath.Dir(path), string(match[1]))
-			if _, err := os.Stat(target); err != nil {
-				t.Errorf("%s links to %s: %v", path, match[1], err)
-			}
+		for _, dead := range deadLinks(path, content) {
+			t.Errorf("%s: %s leads nowhere", path, dead)
 		}
 	})
 }
