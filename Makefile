@@ -102,11 +102,19 @@ release-key: ## make the key that signs releases (once; it is stored in RELEASE_
 	$(GO) run ./packaging/release key '$(RELEASE_KEY_FILE)'
 
 .PHONY: release
+release: package ## make the packages, and the signed files in which an App brings them and the images in build/
 release: package ## make the packages, and the signed release files that an App sends
 	for architecture in amd64 arm64; do \
 		name=$(BUILD)/bitbox-base_$(VERSION)_$$architecture && \
 		$(GO) run ./packaging/release sign '$(RELEASE_KEY_FILE)' $$name.deb $$name.release || exit 1; \
+		[ ! -e $(BUILD)/image-$$architecture/image.json ] || \
+		$(GO) run ./packaging/release sign-image '$(RELEASE_KEY_FILE)' $(BUILD)/image-$$architecture $$name.image.release || exit 1; \
 	done
+
+# NOTES has a line for each version: what it changes (packaging/release).
+.PHONY: feed
+feed: ## make the signed list of the releases in build/ (NOTES=FILE)
+	$(GO) run ./packaging/release feed '$(RELEASE_KEY_FILE)' '$(NOTES)' $(BUILD)/feed $(BUILD)/*.release
 
 # Parameters: SSH_KEY=FILE.pub, HOSTNAME=name, PAIR=1, DISPLAY=none, SSH_LEASE_FROM_FIRST_BOOT=1h
 # (docs/image.md). HOSTNAME and DISPLAY of the environment are the building machine's own.

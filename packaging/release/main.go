@@ -3,16 +3,19 @@
 //
 //	go run ./packaging/release key FILE
 //	go run ./packaging/release sign KEY PACKAGE.deb FILE
+//	go run ./packaging/release sign-image KEY DIRECTORY FILE
+//	go run ./packaging/release feed KEY NOTES FILE RELEASE...
 //	go run ./packaging/release show FILE
 //
 // key makes a new signing key: keep FILE secret, and a copy of it in another place. It prints the
 // public half and writes it into FILE.pub; the public half is built into the Base. sign writes
-// the release file of a package. show prints the contents of a release file; if the variable
+// the release file of a package, and sign-image that of an image in the directory where it was built.
+// feed writes the signed list of releases: NOTES says in a line for each version what it changes
+// (VERSION TEXT, or VERSION ! TEXT if it closes a hole). show prints the contents of a release file; if the variable
 // RELEASE_KEY is set to the public half, it also verifies the signature.
 package main
 
 import (
-	"bytes"
 	"crypto/ed25519"
 	"crypto/sha256"
 	"encoding/hex"
@@ -23,12 +26,13 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/BitBoxSwiss/bitbox-base/internal/atomicfile"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/release"
 )
 
-const usage = "usage: release key FILE | sign KEY PACKAGE.deb FILE | show FILE"
+const usage = "usage: release key FILE | sign KEY PACKAGE.deb FILE | sign-image KEY DIRECTORY FILE | feed KEY NOTES FILE RELEASE... | show FILE"
 
 // keyVariable holds the public half, as for the build.
 const keyVariable = "RELEASE_KEY"
@@ -46,6 +50,10 @@ func run(args []string) error {
 		return makeKey(args[1])
 	case len(args) == 4 && args[0] == "sign":
 		return sign(args[1], args[2], args[3])
+	case len(args) == 4 && args[0] == "sign-image":
+		return signImage(args[1], args[2], args[3])
+	case len(args) >= 5 && args[0] == "feed":
+		return signFeed(args[1], args[2], args[3], args[4:], time.Now())
 	case len(args) == 2 && args[0] == "show":
 		return show(args[1])
 	}
@@ -126,12 +134,7 @@ func sign(keyFile, packageFile, to string) error {
 }
 
 func show(path string) error {
-	b, err := os.ReadFile(path)
-	if err != nil {
-		return fmt.Errorf("read the release: %w", err)
-	}
-	header := b[:min(len(b), release.HeaderSize)]
-	h, err := release.Parse(header)
+	h, preamble, err := whole(path)
 	if err != nil {
 		return err
 	}
@@ -141,15 +144,32 @@ func show(path string) error {
 		if err != nil {
 			return err
 		}
-		if _, err := release.Verify(header, key); err != nil {
+		if _, err := release.Verify(preamble, key); err != nil {
 			return err
 		}
 		verdict = "good"
 	}
-	if hash := sha256.Sum256(b[release.HeaderSize:]); uint64(len(b)-release.HeaderSize) != h.Size || !bytes.Equal(hash[:], h.Hash[:]) {
-		return release.ErrDamaged
+	content := fmt.Sprintf("package       %d bytes, SHA-256 %x", h.Size, h.Hash)
+	if h.Image != nil {
+		content = fmt.Sprintf("root hash     %x\nroot          %d bytes\nhashes        %d bytes\nUKI           %d bytes", h.Image.RootHash,
+			h.Image.RootSize, h.Image.VeritySize, h.Image.UKISize)
 	}
-	fmt.Printf("version       %s\narchitecture  %s\npackage       %d bytes, SHA-256 %x\nsignature     %s\n", h.Version, h.Architecture, h.Size,
-		h.Hash, verdict)
+	fmt.Printf("version       %s\narchitecture  %s\n%s\nsignature     %s\n", h.Version, h.Architecture, content, verdict)
 	return nil
+}
+
+// whole reads a release file and compares what follows its preamble with it.
+func whole(path string) (h release.Header, preamble []byte, err error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return h, nil, fmt.Errorf("read the release: %w", err)
+	}
+	defer func() { _ = file.Close() }()
+	if preamble, err = release.ReadPreamble(file); err != nil {
+		return h, nil, fmt.Errorf("read the release: %w", err)
+	}
+	if h, err = release.Parse(preamble); err != nil {
+		return h, nil, err
+	}
+	return h, preamble, h.Whole(file)
 }

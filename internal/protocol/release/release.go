@@ -15,6 +15,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"regexp"
 
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/publickey"
@@ -130,6 +131,24 @@ func Sign(h Header, seed SigningSeed) ([]byte, error) {
 	b := h.marshal()
 	private := ed25519.NewKeyFromSeed(seed.Expose())
 	return append(b, ed25519.Sign(private, transcript(b))...), nil
+}
+
+// Whole reads what follows the preamble, to its end. It returns ErrDamaged if that is not what was
+// signed.
+func (h Header) Whole(r io.Reader) error {
+	if h.Image != nil {
+		_, err := h.Image.Whole(r)
+		return err
+	}
+	hash := sha256.New()
+	size, err := io.Copy(hash, io.LimitReader(r, int64(h.Size)+1))
+	if err != nil {
+		return err
+	}
+	if uint64(size) != h.Size || [sha256.Size]byte(hash.Sum(nil)) != h.Hash {
+		return ErrDamaged
+	}
+	return nil
 }
 
 func (h Header) marshal() []byte {
