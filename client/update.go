@@ -3,6 +3,7 @@ package client
 import (
 	"bytes"
 	"context"
+	"crypto/ed25519"
 	"crypto/sha256"
 	"errors"
 	"io"
@@ -20,6 +21,8 @@ var (
 	ErrRelease = errors.New("release refused")
 	// ErrUpdateUndone: the Base was not healthy with the new version, and runs the previous one.
 	ErrUpdateUndone = errors.New("update undone")
+	// ErrOtherSoftware: the Base runs something else than it was sent.
+	ErrOtherSoftware = errors.New("the Base runs something else")
 	// ErrUpdateUnknown: the Base has begun, and the result is not known here.
 	ErrUpdateUnknown = errors.New("update not known to have ended")
 )
@@ -34,6 +37,9 @@ const (
 	// beganTime bounds finding out whether an update has begun: a Base that begins one restarts
 	// itself soon after.
 	beganTime = time.Minute
+	// resumeTime bounds going on with an image whose connection was lost, from the last byte that
+	// has arrived. The Base notices a silent connection after 30 s.
+	resumeTime = 2 * time.Minute
 )
 
 // Release is a release file. Its contents are not verified here: the Base has the key.
@@ -41,9 +47,13 @@ type Release struct {
 	Version, Architecture string
 	// Size is the length of the file in bytes.
 	Size uint64
+	// Image: it is a whole image; else a Debian package. RootHash is that of an image.
+	Image    bool
+	RootHash [sha256.Size]byte
 
-	header []byte
-	file   *os.File
+	preamble []byte
+	header   release.Header
+	file     *os.File
 }
 
 // OpenRelease checks that a file is a whole release. Close must follow.
@@ -57,24 +67,41 @@ func OpenRelease(path string) (_ *Release, err error) {
 			_ = file.Close()
 		}
 	}()
-	header := make([]byte, release.HeaderSize)
-	n, err := io.ReadFull(file, header)
-	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
+	preamble, err := release.ReadPreamble(file)
+	if err != nil {
 		return nil, fail(ErrInvalid, err, "the release file %q cannot be read (%v)", Printable(path), reason(err))
 	}
-	h, err := release.Parse(header[:n])
+	h, err := release.Parse(preamble)
 	if err != nil {
 		return nil, fail(ErrRelease, err, "%q: %v", Printable(path), err)
 	}
-	hash := sha256.New()
-	size, err := io.Copy(hash, file)
-	if err != nil {
+	switch err := h.Whole(file); {
+	case errors.Is(err, release.ErrDamaged):
+		return nil, fail(ErrRelease, err, "%q: %v", Printable(path), err)
+	case err != nil:
 		return nil, fail(ErrInvalid, err, "the release file %q cannot be read (%v)", Printable(path), reason(err))
 	}
-	if uint64(size) != h.Size || !bytes.Equal(hash.Sum(nil), h.Hash[:]) {
-		return nil, fail(ErrRelease, release.ErrDamaged, "%q: %v", Printable(path), release.ErrDamaged)
+	r := &Release{Version: h.Version, Architecture: h.Architecture, Size: uint64(len(preamble)) + h.Size, preamble: preamble, header: h, file: file}
+	if h.Image != nil {
+		r.Image, r.RootHash = true, h.Image.RootHash
 	}
-	return &Release{h.Version, h.Architecture, release.HeaderSize + h.Size, header, file}, nil
+	return r, nil
+}
+
+// Verify tells whether the release is signed by the key.
+func (r *Release) Verify(key ed25519.PublicKey) error {
+	if _, err := release.Verify(r.preamble, key); err != nil {
+		return fail(ErrRelease, err, "%v", err)
+	}
+	return nil
+}
+
+// arrived is how much of the parts of an image the Base has already.
+func (r *Release) arrived(status *basev1.GetUpdateResponse) uint64 {
+	if digest := sha256.Sum256(r.preamble); r.Image && bytes.Equal(status.GetPartialDigest(), digest[:]) {
+		return min(status.GetPartialSize(), r.header.Size)
+	}
+	return 0
 }
 
 // Close closes the file.
@@ -92,7 +119,8 @@ type UpdateProgress struct {
 
 // Install sends a release to the Base, which verifies and installs it, and waits for the end.
 // From the moment when Progress has an Update, the Base continues by itself, even without this
-// App. Install returns nil when the new version runs and is healthy. progress may be nil.
+// App. But it keeps a new version of the image only after an App has confirmed it, which Install
+// does. Install returns nil when the new version runs and is healthy. progress may be nil.
 func (s *Session) Install(ctx context.Context, r *Release, progress func(UpdateProgress)) error {
 	if progress == nil {
 		progress = func(UpdateProgress) {}
@@ -101,7 +129,10 @@ func (s *Session) Install(ctx context.Context, r *Release, progress func(UpdateP
 	if err != nil {
 		return err
 	}
-	update, sent, err := s.bring(ctx, r, progress)
+	update, sent, err := s.bring(ctx, r, r.arrived(status), progress)
+	if r.Image && err != nil && !sent && lost(err) && ctx.Err() == nil {
+		update, sent, err = s.resume(ctx, r, err, progress)
+	}
 	if err != nil && sent && lost(err) && ctx.Err() == nil {
 		update, err = s.began(ctx, r.Version, status.GetUpdate().GetId(), err, progress)
 	}
@@ -109,10 +140,78 @@ func (s *Session) Install(ctx context.Context, r *Release, progress func(UpdateP
 		return err
 	}
 	progress(UpdateProgress{Sent: r.Size, Update: update})
-	if update, err = s.follow(ctx, update, progress); err != nil {
+	return s.finish(ctx, update, r, progress)
+}
+
+// GoBack has a Base with two slots start the version before, and waits for the end. progress may be
+// nil.
+func (s *Session) GoBack(ctx context.Context, progress func(UpdateProgress)) error {
+	if progress == nil {
+		progress = func(UpdateProgress) {}
+	}
+	answer, err := s.update.GoBack(ctx, &basev1.GoBackRequest{})
+	if err != nil {
+		return asRelease(err)
+	}
+	progress(UpdateProgress{Update: answer.GetUpdate()})
+	return s.finish(ctx, answer.GetUpdate(), nil, progress)
+}
+
+// finish waits for the end of an update. r is what was brought; nil: nothing.
+func (s *Session) finish(ctx context.Context, update *basev1.Update, r *Release, progress func(UpdateProgress)) error {
+	update, err := s.follow(ctx, update, r, progress)
+	if err != nil {
 		return err
 	}
 	return resultOf(update)
+}
+
+// resume goes on with an image that did not arrive whole, once the Base can be reached and has ended
+// the connection that was lost.
+func (s *Session) resume(ctx context.Context, r *Release, cause error, progress func(UpdateProgress)) (*basev1.Update, bool, error) {
+	deadline := time.Now().Add(resumeTime)
+	for before := uint64(0); time.Now().Before(deadline); {
+		progress(UpdateProgress{Away: true})
+		select {
+		case <-ctx.Done():
+			return nil, false, ctx.Err()
+		case <-time.After(watchAgain):
+		}
+		s.transport.reconnect()
+		status, err := s.UpdateStatus(ctx)
+		if err != nil || r.arrived(status) == 0 {
+			continue
+		}
+		from := r.arrived(status)
+		if from > before {
+			before, deadline = from, time.Now().Add(resumeTime)
+		}
+		update, sent, err := s.bring(ctx, r, from, progress)
+		if err == nil || sent || !lost(err) {
+			return update, sent, err
+		}
+		cause = err
+	}
+	return nil, false, fail(ErrLost, cause,
+		"the connection was lost while the file was being sent; the same command goes on where it stopped (the Base keeps the part for a day)")
+}
+
+// accept confirms a version that is on trial, if the Base's signed report says that it is the one
+// that was brought.
+func (s *Session) accept(ctx context.Context, update *basev1.Update, r *Release) error {
+	view, err := s.Posture(ctx)
+	if err != nil {
+		return err
+	}
+	running := view.Identities().Image
+	if running == nil || running.Version != update.GetToVersion() || r != nil && running.RootHash != r.RootHash {
+		return fail(ErrOtherSoftware, nil, "the Base does not run the version %s that it was sent, so this App does not confirm it",
+			Printable(update.GetToVersion()))
+	}
+	if _, err = s.update.ConfirmUpdate(ctx, &basev1.ConfirmUpdateRequest{Id: update.GetId()}); err != nil && lost(err) {
+		return err
+	}
+	return nil // if the Base refused it, the trial is over, and the Base says how it ended
 }
 
 // resultOf is nil for an update that succeeded.
@@ -151,10 +250,11 @@ func (s *Session) began(ctx context.Context, version, before string, cause error
 	}
 }
 
-// bring sends the file. sentAll tells that all of it was sent.
-func (s *Session) bring(caller context.Context, r *Release,
+// bring sends the file from an offset behind the preamble on. sentAll tells that all of it was sent.
+func (s *Session) bring(caller context.Context, r *Release, from uint64,
 	progress func(UpdateProgress)) (update *basev1.Update, sentAll bool, err error) {
-	if _, err := r.file.Seek(release.HeaderSize, io.SeekStart); err != nil {
+	sent := uint64(len(r.preamble)) + from
+	if _, err := r.file.Seek(int64(sent), io.SeekStart); err != nil {
 		return nil, false, fail(ErrInvalid, err, "the release file cannot be read (%v)", reason(err))
 	}
 	// An upload that is not completed is cut off, whatever the reason.
@@ -165,11 +265,13 @@ func (s *Session) bring(caller context.Context, r *Release,
 		return nil, false, err
 	}
 	defer stream.Close()
-	sent := uint64(release.HeaderSize)
-	err = stream.Send(&basev1.BringUpdateRequest{Part: &basev1.BringUpdateRequest_Header{Header: r.header}})
-	for piece := make([]byte, pieceSize); err == nil && sent < r.Size; {
+	err = stream.Send(&basev1.BringUpdateRequest{Part: &basev1.BringUpdateRequest_Header{Header: r.preamble}, Offset: from})
+	for piece := make([]byte, release.ChunkSize); err == nil && sent < r.Size; {
 		progress(UpdateProgress{Sent: sent})
-		n := min(uint64(len(piece)), r.Size-sent)
+		n := min(pieceSize, r.Size-sent)
+		if r.Image { // one chunk at a time, so that each is verified before it is stored
+			_, n, _ = r.header.Image.Chunk(sent - uint64(len(r.preamble)))
+		}
 		if _, err := io.ReadFull(r.file, piece[:n]); err != nil {
 			return nil, false, fail(ErrRelease, err, "the release file changed while it was being read; try again")
 		}
@@ -202,9 +304,9 @@ func asRelease(err error) error {
 
 // follow asks for the progress of the update until it has ended, over as many connections as
 // needed.
-func (s *Session) follow(ctx context.Context, update *basev1.Update, progress func(UpdateProgress)) (*basev1.Update, error) {
+func (s *Session) follow(ctx context.Context, update *basev1.Update, r *Release, progress func(UpdateProgress)) (*basev1.Update, error) {
 	for !ended(update) {
-		latest, err := s.watchUpdate(ctx, update, progress)
+		latest, err := s.watchUpdate(ctx, update, r, progress)
 		switch {
 		case ctx.Err() != nil:
 			return nil, fail(ErrUpdateUnknown, ctx.Err(), "the Base is installing version %s, but this App did not wait for the result; check the update later",
@@ -230,7 +332,8 @@ func (s *Session) follow(ctx context.Context, update *basev1.Update, progress fu
 func ended(u *basev1.Update) bool { return u.GetEndedAt() != nil }
 
 // watchUpdate follows one stream and returns the last report.
-func (s *Session) watchUpdate(ctx context.Context, update *basev1.Update, progress func(UpdateProgress)) (*basev1.Update, error) {
+func (s *Session) watchUpdate(ctx context.Context, update *basev1.Update, r *Release,
+	progress func(UpdateProgress)) (*basev1.Update, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	// A restarting Base may keep a connection waiting before its first report.
@@ -249,6 +352,11 @@ func (s *Session) watchUpdate(ctx context.Context, update *basev1.Update, progre
 		last = message.GetUpdate()
 		if last.GetId() == update.GetId() {
 			progress(UpdateProgress{Update: last})
+			if last.GetAwaitsApp() {
+				if err := s.accept(ctx, last, r); err != nil {
+					return nil, err
+				}
+			}
 		}
 	}
 	if !ended(last) && last.GetId() == update.GetId() {

@@ -14,6 +14,7 @@ import (
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/caller"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/release"
 	"github.com/BitBoxSwiss/bitbox-base/internal/testbed/appliancetest"
 )
 
@@ -204,4 +205,131 @@ func TestACompromisedMiddlewareInstallsOnlySignedNewerReleases(t *testing.T) {
 	if err := bring(release("1.1", false)); err != nil {
 		t.Errorf("a genuine one: %v", err)
 	}
+}
+
+// anImageRelease opens the release file of an image.
+func anImageRelease(t *testing.T, version string) *Release {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "release")
+	if err := os.WriteFile(path, appliancetest.ImageRelease(version), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r, err := OpenRelease(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = r.Close() })
+	return r
+}
+
+// runs fails unless the Base's signed report says that it runs a version.
+func runs(t *testing.T, s *Session, version string) {
+	t.Helper()
+	view, err := s.Posture(t.Context())
+	if err != nil {
+		t.Fatal(Explain(err))
+	}
+	if image := view.Identities().Image; image == nil || image.Version != version {
+		t.Errorf("it runs %+v, not version %s", image, version)
+	}
+}
+
+func TestAnImageIsKeptOnceTheAppHasComeBackAndIsGoneBackFromByOrder(t *testing.T) {
+	h := newHouse(t)
+	must(0, h.Software.BecomeImage())
+	if err := h.session.Install(t.Context(), aRelease(t, "1.1"), nil); !errors.Is(err, ErrRelease) {
+		t.Errorf("a package for an image: %v", err)
+	}
+	if err := h.session.GoBack(t.Context(), nil); !errors.Is(err, ErrRelease) {
+		t.Errorf("back to nothing: %v", err)
+	}
+	if err := h.session.Install(t.Context(), anImageRelease(t, "1.1"), nil); err != nil {
+		t.Fatal(Explain(err))
+	}
+	runs(t, h.session, "1.1")
+	status := must(h.session.UpdateStatus(t.Context()))
+	if !status.GetImage() || status.GetOtherVersion() != appliancetest.FirstVersion {
+		t.Errorf("the status is %v", status)
+	}
+	if err := h.session.GoBack(t.Context(), nil); err != nil {
+		t.Fatal(Explain(err))
+	}
+	runs(t, h.session, appliancetest.FirstVersion)
+	h.Software.Sicken("1.2")
+	if err := h.session.Install(t.Context(), anImageRelease(t, "1.2"), nil); !errors.Is(err, ErrUpdateUndone) {
+		t.Errorf("a version with which the Base is not well: %v", err)
+	}
+	runs(t, h.session, appliancetest.FirstVersion)
+}
+
+// A Base that says that it runs other bytes than it was sent is not confirmed.
+func TestAnAppConfirmsOnlyWhatItHasBrought(t *testing.T) {
+	h := newHouse(t)
+	must(0, h.Software.BecomeImage())
+	h.Software.Forge("1.1")
+	if err := h.session.Install(t.Context(), anImageRelease(t, "1.1"), nil); !errors.Is(err, ErrOtherSoftware) {
+		t.Errorf("%v", err)
+	}
+	if status := must(h.session.UpdateStatus(t.Context())); !status.GetUpdate().GetAwaitsApp() {
+		t.Errorf("the update is %v", status.GetUpdate())
+	}
+	// Whoever ends the test does not wait for the trial's end.
+	must(h.session.update.ConfirmUpdate(t.Context(), &basev1.ConfirmUpdateRequest{Id: must(h.session.UpdateStatus(t.Context())).GetUpdate().GetId()}))
+}
+
+// partOf is how much of an image there is.
+func partOf(uploads []string) (size int64) {
+	for _, path := range uploads {
+		if info, err := os.Stat(path); err == nil && filepath.Ext(path) == ".image" {
+			size = info.Size()
+		}
+	}
+	return size
+}
+
+func TestAnUploadOfAnImageGoesOnWhereItStopped(t *testing.T) {
+	h := newHouse(t)
+	must(0, h.Software.BecomeImage())
+	// Ctrl-C; then the same command again.
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	r := anImageRelease(t, "1.1")
+	err := h.session.Install(ctx, r, func(p UpdateProgress) {
+		if p.Sent < uint64(len(r.preamble))+release.ChunkSize {
+			return
+		}
+		// Not before the Base has the first chunk.
+		for deadline := time.Now().Add(patience); partOf(h.Software.Uploads()) < release.ChunkSize && time.Now().Before(deadline); {
+			time.Sleep(time.Millisecond)
+		}
+		stop()
+	})
+	if err == nil {
+		t.Fatal("the upload was not interrupted")
+	}
+	for deadline := time.Now().Add(patience); r.arrived(must(h.session.UpdateStatus(t.Context()))) == 0; time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("nothing is kept")
+		}
+	}
+	var first uint64
+	cut := false
+	err = h.session.Install(t.Context(), r, func(p UpdateProgress) {
+		if first == 0 {
+			first = p.Sent
+		}
+		// And the connection breaks, which nobody has to notice.
+		if p.Update == nil && !p.Away && !cut && p.Sent > first {
+			cut = true
+			h.Shut()
+			h.Open()
+		}
+	})
+	if err != nil {
+		t.Fatal(Explain(err))
+	}
+	if first <= uint64(len(r.preamble)) || !cut {
+		t.Errorf("it began at byte %d; cut %v", first, cut)
+	}
+	runs(t, h.session, "1.1")
 }

@@ -63,6 +63,8 @@ var groups = []group{
 	// The owner's computer.
 	{folder: "client", may: []string{"api", "internal/discovery", "internal/protocol", "internal/secret", "internal/state"}},
 	{folder: "internal/app"},
+	// Only the App fetches releases; the Base calls nobody.
+	{folder: "internal/app/releases", may: []string{"internal/atomicfile", "internal/protocol"}, risky: []string{"net/http"}},
 	{folder: "cmd/bitbox-app", may: []string{"api", "client", "internal/app", "internal/commandline", "internal/digits", "internal/protocol",
 		"internal/version"}},
 	// The Base's program, which plays each part of the Base.

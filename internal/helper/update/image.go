@@ -55,7 +55,7 @@ func (s Store) confirmed(id string) bool {
 }
 
 // AwaitsApp tells whether a version is on trial that an owner's App has to confirm.
-func (j Journal) AwaitsApp() bool { return j.Phase == Checking && j.Boot != "" }
+func (j Journal) AwaitsApp() bool { return j.Phase == Checking && j.OnTrial }
 
 // ImageHost is what an ImageInstaller does to the machine.
 type ImageHost interface {
@@ -308,9 +308,7 @@ func (i *ImageInstaller) well(ctx context.Context, before []string) error {
 
 // trial lets the running version prove itself.
 func (i *ImageInstaller) trial(ctx context.Context, j *Journal, boot string) error {
-	if j.Boot == "" {
-		j.Boot = "unknown" // the power was cut before it was written down
-	}
+	j.OnTrial = true
 	if err := i.step(j, Checking, "look whether the Base is well"); err != nil {
 		return err
 	}

@@ -351,11 +351,18 @@ func TestOnlyTheUpdateOnTrialCanBeConfirmed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// Before the new version runs, nobody can have seen it.
+	// Before the new version runs, nobody can have seen it: neither before it is written, nor
+	// before the machine restarts.
 	if err := b.receiver().Confirm(j.ID); !errors.Is(err, ErrNotOnTrial) {
 		t.Errorf("too early: %v", err)
 	}
-	if err := b.store.write(Journal{ID: "1", Phase: Checking, Boot: "x"}); err != nil {
+	if err := b.installer().Run(t.Context()); !errors.Is(err, ErrRestarting) {
+		t.Fatal(err)
+	}
+	if err := b.receiver().Confirm(j.ID); !errors.Is(err, ErrNotOnTrial) {
+		t.Errorf("before the restart: %v", err)
+	}
+	if err := b.store.write(Journal{ID: "1", Phase: Checking, OnTrial: true}); err != nil {
 		t.Fatal(err)
 	}
 	if err := b.receiver().Confirm(j.ID); !errors.Is(err, ErrNotOnTrial) {

@@ -93,9 +93,11 @@ type Journal struct {
 	// Back: an owner's App has ordered to go back to the version in the other slot.
 	Back bool `json:"back,omitempty"`
 	// Boot is the id of the boot during which the machine was told to start To.
-	Boot  string    `json:"boot,omitempty"`
-	Began time.Time `json:"began"`
-	Ended time.Time `json:"ended,omitzero"`
+	Boot string `json:"boot,omitempty"`
+	// OnTrial: To runs, and waits for an owner's App once it is well.
+	OnTrial bool      `json:"onTrial,omitempty"`
+	Began   time.Time `json:"began"`
+	Ended   time.Time `json:"ended,omitzero"`
 }
 
 // Names in the directory.

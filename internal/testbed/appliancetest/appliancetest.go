@@ -86,7 +86,7 @@ func startHelper(directory string, noDisplay bool) (h *Helper, err error) {
 	h.Helper, err = system.Open(system.Config{
 		Config: ledger.Config{
 			Directory: directory, Live: h.Machine, NoDisplay: noDisplay, Factory: posture.Factory(), BootID: "the only boot",
-			Identities: func(e posture.Effective) posture.Identities { return identities(directory, e) },
+			Identities: func(e posture.Effective) posture.Identities { return software.identities(directory, e) },
 			Clock:      func() time.Duration { return boottime.Clock() + time.Duration(h.ahead.Load()) },
 		},
 		Banner: h.Machine, Network: h.Machine, Auditor: h.Machine, Updates: receiver,
@@ -162,7 +162,7 @@ func Let(ctx context.Context, console pairing.Client, number string, role basev1
 func (h *Helper) Stop() error {
 	h.cancel()
 	<-h.done
-	h.Software.running.Wait()
+	h.Software.working.Wait()
 	return errors.Join(h.Close(), os.RemoveAll(h.directory))
 }
 

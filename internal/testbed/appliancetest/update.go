@@ -29,11 +29,14 @@ const (
 type Software struct {
 	store    update.Store
 	restarts func()
-	running  sync.WaitGroup
+	working  sync.WaitGroup
 
 	mu      sync.Mutex
 	version string
 	unwell  string
+	forged  string
+	// board is nil until BecomeImage.
+	board *board
 }
 
 // signingSeed signs releases for the appliances of tests, and makes nobody's real ones.
@@ -90,11 +93,22 @@ func (s *Software) Architecture(context.Context) (string, error) { return Archit
 func (s *Software) Installed(context.Context) (string, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.version, nil
+	return s.runsLocked(), nil
 }
 
-// IsImage is false.
-func (s *Software) IsImage() bool { return false }
+func (s *Software) runsLocked() string {
+	if s.board != nil {
+		return s.board.slots.Running
+	}
+	return s.version
+}
+
+// IsImage is false until BecomeImage.
+func (s *Software) IsImage() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.board != nil
+}
 
 // Describe reads the text.
 func (s *Software) Describe(_ context.Context, path string) (update.Package, error) {
@@ -108,11 +122,15 @@ func (s *Software) Describe(_ context.Context, path string) (update.Package, err
 
 // Start runs the installer.
 func (s *Software) Start(context.Context) error {
+	if s.IsImage() {
+		s.working.Go(func() { s.live(context.Background()) })
+		return nil
+	}
 	installer := &update.Installer{
 		Store: s.store, Host: s, Key: release.PublicKey(signingSeed(1)),
 		Prove: time.Second, Calm: 20 * time.Millisecond, Look: 5 * time.Millisecond,
 	}
-	s.running.Go(func() { _ = installer.Run(context.Background()) }) // its journal says how it went
+	s.working.Go(func() { _ = installer.Run(context.Background()) }) // its journal says how it went
 	return nil
 }
 
@@ -157,8 +175,8 @@ func (s *Software) Reread(context.Context) error { return nil }
 func (s *Software) Look(context.Context) (update.Condition, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	c := update.Condition{Processes: s.version}
-	if s.version == s.unwell {
+	c := update.Condition{Processes: s.runsLocked()}
+	if s.runsLocked() == s.unwell {
 		c.Down = append(c.Down, "the Middleware is failed")
 	}
 	return c, nil
