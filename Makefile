@@ -20,7 +20,8 @@ export CGO_ENABLED ?= 0
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.9.0
 FUZZTIME    ?= 1m
-# The state of `make run`.
+# The state of `make run`, and its node: btcd on regtest, or none.
+NODE        ?= btcd
 DEV_STATE   ?= .dev/base
 
 .PHONY: help
@@ -28,12 +29,16 @@ help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 .PHONY: build
-build: ## build both binaries for this machine, their man pages and completions, into build/
+build: ## build the programs for this machine, their man pages and completions, into build/
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BUILD)/ ./cmd/...
 	./scripts/manual $(BUILD) '$(VERSION)'
 
+.PHONY: btcd
+btcd: ## build btcd, the node of `make run` and of the tests, from its module
+	$(GO) build -C node/btcd -trimpath -ldflags '-s -w' -o $(abspath $(BUILD))/btcd github.com/btcsuite/btcd
+
 .PHONY: run
-run: build ## start a whole Base in this terminal; it changes nothing on this machine
+run: build $(if $(filter none,$(NODE)),,btcd) ## start a whole Base in this terminal, with a node (NODE=none: without)
 	@echo
 	@echo "A Base starts below. In a second terminal, type:"
 	@echo
@@ -41,7 +46,7 @@ run: build ## start a whole Base in this terminal; it changes nothing on this ma
 	@echo
 	@echo "then accept the number and compare the code here. Ctrl-C ends the Base; its state stays in $(DEV_STATE)."
 	@echo
-	@./$(BUILD)/bitbox-base dev --state $(DEV_STATE)
+	@NODE=$(NODE) ./scripts/run ./$(BUILD) $(DEV_STATE)
 
 .PHONY: demo
 demo: build ## play the whole story by itself: discover, pair, use, revoke

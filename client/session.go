@@ -34,6 +34,8 @@ type Session struct {
 	// ErrUnknownToBase or ErrNotNow).
 	Machine  baserpc.MachineServiceClient
 	Services baserpc.ServicesServiceClient
+	// Node tells about the Bitcoin node; a Base without one says so.
+	Node baserpc.NodeServiceClient
 
 	// Signed or verified requests are methods of Session (posture.go).
 	posture baserpc.PostureServiceClient
@@ -84,6 +86,7 @@ func (a *App) session(id string) *Session {
 		Audit:    baserpc.NewAuditServiceClient(t),
 		Machine:  baserpc.NewMachineServiceClient(t),
 		Services: baserpc.NewServicesServiceClient(t),
+		Node:     baserpc.NewNodeServiceClient(t),
 		posture:  baserpc.NewPostureServiceClient(t),
 		bans:     baserpc.NewBansServiceClient(t),
 		update:   baserpc.NewUpdateServiceClient(t),

@@ -18,8 +18,11 @@ import (
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	"github.com/BitBoxSwiss/bitbox-base/client"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/bruteforce"
+	"github.com/BitBoxSwiss/bitbox-base/internal/node"
+	"github.com/BitBoxSwiss/bitbox-base/internal/nodeclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/testbed/appliancetest"
 	"github.com/BitBoxSwiss/bitbox-base/internal/testbed/netnstest"
+	"github.com/BitBoxSwiss/bitbox-base/internal/testbed/nodetest"
 )
 
 // A page of docs/app shows commands in blocks of "console", each after "$ ", with their output.
@@ -41,6 +44,9 @@ func TestPagesShowWhatCommandsPrint(t *testing.T) {
 		t.Run(filepath.Base(page), func(t *testing.T) {
 			t.Parallel()
 			r := newReader(t)
+			if filepath.Base(page) == "node.md" {
+				r.startNode()
+			}
 			now := consoleBlock.ReplaceAllStringFunc(string(text), r.run)
 			if *updateDocuments {
 				if err := os.WriteFile(page, []byte(now), 0o644); err != nil {
@@ -99,6 +105,20 @@ func newReader(t *testing.T) *reader {
 		}
 	}
 	return r
+}
+
+// startNode gives Home a node with some blocks and a peer.
+func (r *reader) startNode() {
+	own, peer := nodetest.StartBtcd(r.t, "regtest"), nodetest.StartBtcd(r.t, "regtest")
+	peer.Generate(12)
+	own.Connect(peer)
+	nodetest.Serve(r.t, r.appliances["Home"].NodeSocket(), node.Config{Node: own.Node(), Interval: nodetest.Quick})
+	nodetest.Eventually(r.t, "Home's node has the blocks of its peer", func() bool { return own.Height() == 12 })
+	client := nodeclient.Dial(r.appliances["Home"].NodeSocket())
+	nodetest.Eventually(r.t, "Home has seen them", func() bool {
+		n, err := client.Node(r.t.Context())
+		return err == nil && n.GetState() == basev1.Node_STATE_CURRENT && n.GetHeight() == 12
+	})
 }
 
 func pairNamed(a *appliancetest.Appliance, dir, as string) error {

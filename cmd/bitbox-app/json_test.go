@@ -27,7 +27,9 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/client"
 	"github.com/BitBoxSwiss/bitbox-base/internal/app/terminal"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/bruteforce"
+	"github.com/BitBoxSwiss/bitbox-base/internal/node"
 	"github.com/BitBoxSwiss/bitbox-base/internal/testbed/appliancetest"
+	"github.com/BitBoxSwiss/bitbox-base/internal/testbed/nodetest"
 )
 
 var updateDocuments = flag.Bool("update", false, "rewrite the generated parts of docs/app")
@@ -77,6 +79,10 @@ var shapes = map[string]any{
 		changed
 		Name string `json:"name,omitempty"`
 	}{},
+	"bitbox-app node blocks":     &basev1.Block{},
+	"bitbox-app node fees":       &basev1.GetFeesResponse{},
+	"bitbox-app node peers":      &basev1.ListPeersResponse{},
+	"bitbox-app node show":       &basev1.GetNodeResponse{},
 	"bitbox-app pair":            pairEvent{},
 	"bitbox-app pairing accept":  acceptEvent{},
 	"bitbox-app pairing close":   &basev1.Window{},
@@ -330,6 +336,12 @@ func TestJSONIsAsDocumented(t *testing.T) {
 	if err := os.WriteFile(file, release, 0o600); err != nil {
 		t.Fatal(err)
 	}
+	b := nodetest.StartBtcd(t, "regtest")
+	b.Generate(2)
+	nodetest.Serve(t, a.NodeSocket(), node.Config{Node: b.Node(), Interval: nodetest.Quick})
+	nodetest.Eventually(t, "the node's blocks are seen", func() bool {
+		return bytes.Contains(runJSON(t, dir, "node", "show"), []byte(`"height":"2"`))
+	})
 	const key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ8Yq0u3MG3Bz7Nv0YQmYzBLLp6Uj3EIPKGLgZ1nQk9L anna"
 	ran := map[string]bool{"bitbox-app pair": true, "bitbox-app pairing accept": true} // by TestCommandLine/help and people
 	for _, run := range []struct {
@@ -341,6 +353,7 @@ func TestJSONIsAsDocumented(t *testing.T) {
 		{"services list", nil}, {"services stop", []string{"mdns", "--yes"}}, {"services start", []string{"mdns"}},
 		{"services restart", []string{"mdns"}},
 		{"services disable", []string{"mdns", "--yes"}}, {"services enable", []string{"mdns"}}, {"logs", nil}, {"update --debian", nil},
+		{"node show", nil}, {"node peers", nil}, {"node blocks", nil}, {"node fees", nil},
 		{"name", nil}, {"name", []string{"Attic", "--yes"}}, {"apps list", nil},
 		{"pairing open", nil}, {"pairing status", nil}, {"pairing close", nil},
 		{"watch", []string{"--kept", "--past"}},

@@ -49,7 +49,7 @@ With --history it prints the measurements.`,
 			ask:  askStatus,
 			json: func(a statusAnswer) any { return a.info },
 			show: func(a statusAnswer) error {
-				return p.printInfo(a.info, curves.Draw(a.history.GetSamples(), curveWidth, terminal.UTF8(runtime.GOOS, os.Getenv)))
+				return p.printInfo(a, curves.Draw(a.history.GetSamples(), curveWidth, terminal.UTF8(runtime.GOOS, os.Getenv)))
 			},
 			columns: []string{"VERSION", "UP", "LOAD", "MEMORY", "DISK", "ROLE"},
 			rows:    func(a statusAnswer) [][]string { return infoRow(a.info) },
@@ -59,10 +59,12 @@ With --history it prints the measurements.`,
 	return command
 }
 
-// statusAnswer is a Base's answer about itself. history is empty if the Base keeps none.
+// statusAnswer is a Base's answer about itself. history and node are empty if the Base does not
+// tell them.
 type statusAnswer struct {
 	info    *basev1.GetInfoResponse
 	history *basev1.GetHistoryResponse
+	node    *basev1.GetNodeResponse
 }
 
 func askStatus(ctx context.Context, session *client.Session) (a statusAnswer, err error) {
@@ -71,6 +73,9 @@ func askStatus(ctx context.Context, session *client.Session) (a statusAnswer, er
 	}
 	// Older Bases have none; the rest is still worth showing.
 	if a.history, err = session.Machine.GetHistory(ctx, &basev1.GetHistoryRequest{}); err != nil && ctx.Err() != nil {
+		return a, err
+	}
+	if a.node, err = session.Node.GetNode(ctx, &basev1.GetNodeRequest{}); err != nil && ctx.Err() != nil {
 		return a, err
 	}
 	return a, nil
@@ -110,8 +115,8 @@ func freePart(available, total uint64) string {
 // curveWidth is how many columns a curve takes at most.
 const curveWidth = 30
 
-func (p *program) printInfo(info *basev1.GetInfoResponse, drawn curves.Curves) error {
-	table := p.table()
+func (p *program) printInfo(a statusAnswer, drawn curves.Curves) error {
+	info, table := a.info, p.table()
 	row := func(name, format string, args ...any) { table.row(name, fmt.Sprintf(format, args...)) }
 	row("Name", "%s", info.GetName())
 	row("This App", "%s (%s)", info.GetCaller().GetName(), roleName(info.GetCaller().GetRole()))
@@ -122,6 +127,9 @@ func (p *program) printInfo(info *basev1.GetInfoResponse, drawn curves.Curves) e
 		// Like every time that the App shows, in this computer's time zone.
 		row("Time", "%s", when(info.GetTime().AsTime(), time.Now()))
 		row("Time zone", "%s", info.GetTimeZone())
+	}
+	if a.node.GetNode() != nil {
+		row("Node", "%s", words.Node(a.node.GetNode()))
 	}
 	if len(info.GetAddresses()) > 0 {
 		row("Addresses", "%s", strings.Join(client.Reachable(info.GetAddresses()), ", "))

@@ -11,6 +11,7 @@ import (
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	"github.com/BitBoxSwiss/bitbox-base/client"
+	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/words"
 	"github.com/BitBoxSwiss/bitbox-base/internal/commandline"
 )
 
@@ -280,6 +281,28 @@ func eventWords(event *basev1.Event) string {
 		return startText(e.BaseStarted)
 	case *basev1.Event_MachineStopping:
 		return stopText(e.MachineStopping)
+	}
+	return nodeWords(event)
+}
+
+// nodeWords are those of the events about the node.
+func nodeWords(event *basev1.Event) string {
+	switch e := event.GetEvent().(type) {
+	case *basev1.Event_NodeStopped:
+		return because("The node does not answer", e.NodeStopped.GetReason())
+	case *basev1.Event_NodeBehind:
+		return behindText(e.NodeBehind)
+	case *basev1.Event_NodeCaughtUp:
+		return fmt.Sprintf("The node is up to date: %s, block %d.", words.Network(e.NodeCaughtUp.GetNetwork()), e.NodeCaughtUp.GetHeight())
+	case *basev1.Event_NodeLonely:
+		return fmt.Sprintf("The node has had no peer for %d minutes.", e.NodeLonely.GetMinutes())
+	case *basev1.Event_ChainReorganised:
+		return reorganisedText(e.ChainReorganised)
+	case *basev1.Event_NodeDiskFilling:
+		return fmt.Sprintf("The node's disk is full in about %s: %s are free.", duration(e.NodeDiskFilling.GetFullSeconds()),
+			size(e.NodeDiskFilling.GetAvailableBytes()))
+	case *basev1.Event_NodeUnmaintained:
+		return fmt.Sprintf("%s %s gets no fixes any more; update it.", e.NodeUnmaintained.GetSoftware(), e.NodeUnmaintained.GetVersion())
 	}
 	return "This App does not know this kind of event; its software may be too old."
 }

@@ -60,6 +60,7 @@ and the same --state.`,
 	flags := command.Flags()
 	flags.StringVar(&config.Listen, "listen", devbase.DefaultListen, "TCP address to listen on; port 0 chooses a free one")
 	flags.StringVar(&config.Name, "name", "", "name of a new Base (default \"bitbox-base-\" and four digits)")
+	flags.StringVar(&config.Node, "node", "", "socket of a running 'bitbox-node dev'; without it this Base has no node")
 	flags.BoolVar(&noMDNS, "no-mdns", false, "do not announce the Base on the local network")
 	flags.StringSliceVar(&interfaces, "interface", nil, "announce on this network interface only; may be repeated")
 	flags.BoolVar(&noTerminal, "no-terminal", false, "show pairings in the log even if there is a terminal")

@@ -13,6 +13,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/middleware/daemon"
+	"github.com/BitBoxSwiss/bitbox-base/internal/nodeclient"
 )
 
 // middlewareState is where systemd keeps the Middleware's state (StateDirectory= of its unit).
@@ -39,6 +40,7 @@ hands it its socket.`,
 				StateDir: middlewareState,
 				Entry:    passed[0],
 				Helper:   helperclient.Client{Port: helperclient.Dial(generation.SystemSocket)},
+				Node:     nodeclient.Dial(nodeclient.DefaultSocket),
 				Logger:   slog.New(slog.NewTextHandler(os.Stderr, nil)),
 			})
 		},

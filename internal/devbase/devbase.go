@@ -24,6 +24,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/ipc"
 	"github.com/BitBoxSwiss/bitbox-base/internal/middleware/admission"
 	"github.com/BitBoxSwiss/bitbox-base/internal/middleware/daemon"
+	"github.com/BitBoxSwiss/bitbox-base/internal/nodeclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/pairing"
 )
 
@@ -50,6 +51,8 @@ type Config struct {
 	// means everywhere.
 	Announce   bool
 	Interfaces func(net.Interface) bool
+	// Node is the path of bitbox-node's socket; empty: this Base has no node.
+	Node string
 	// In and Out are the terminal that is the Base's display. Without both, the log is the
 	// display and the control socket takes the answers.
 	In  io.Reader
@@ -136,6 +139,9 @@ func (b *Base) start() (err error) {
 		Entry: b.config.Entry, Proxied: b.config.Entry != nil, Limits: b.config.Limits,
 		Authority: pairing.Client{Port: b.authority.Port(pairing.CallerMiddleware)},
 		Machine:   localMachine{},
+	}
+	if b.config.Node != "" {
+		parts.Node = nodeclient.Dial(b.config.Node)
 	}
 	if parts.Entry == nil {
 		if parts.Entry, err = listen(b.config.Listen); err != nil {

@@ -49,14 +49,20 @@ var groups = []group{
 	{folder: "internal/helper/quota", risky: []string{"unsafe"}},
 	// The one way to the helper.
 	{folder: "internal/helperclient", may: []string{"api", "internal/ipc", "internal/protocol"}},
+	// The Bitcoin node, a guest. It speaks HTTP to a program that strangers speak to.
+	{folder: "internal/node", may: []string{"api", "internal/harmless", "internal/ipc"}, risky: []string{"net/http", "crypto/tls"}},
+	{folder: "internal/nodeclient", may: []string{"api", "internal/harmless", "internal/ipc"}},
+	{folder: "cmd/bitbox-node", may: []string{"api", "internal/commandline", "internal/harmless", "internal/ipc", "internal/node",
+		"internal/nodeclient", "internal/version"}, risky: []string{"os/exec"}},
 	// Faces the network, without privilege.
 	{folder: "internal/middleware", may: []string{
-		"api", "internal/boottime", "internal/discovery", "internal/helperclient", "internal/protocol", "internal/state", "internal/version",
+		"api", "internal/boottime", "internal/discovery", "internal/helperclient", "internal/nodeclient", "internal/protocol", "internal/state",
+		"internal/version",
 	}},
 	// A whole Base in one process, for a developer.
 	{folder: "internal/devbase", may: []string{
-		"api", "internal/console", "internal/discovery", "internal/helper/timezone", "internal/ipc", "internal/middleware", "internal/protocol",
-		"internal/secret", "internal/state",
+		"api", "internal/console", "internal/discovery", "internal/helper/timezone", "internal/ipc", "internal/middleware",
+		"internal/nodeclient", "internal/protocol", "internal/secret", "internal/state",
 	}},
 	// The Base's screen.
 	{folder: "internal/console", may: []string{"api", "internal/digits", "internal/protocol"}, risky: []string{"unsafe"}}, // buttons
@@ -70,7 +76,7 @@ var groups = []group{
 	// The Base's program, which plays each part of the Base.
 	{folder: "cmd/bitbox-base", may: []string{
 		"api", "internal/boottime", "internal/commandline", "internal/console", "internal/devbase", "internal/helper", "internal/helperclient",
-		"internal/ipc", "internal/middleware", "internal/protocol", "internal/state", "internal/version",
+		"internal/ipc", "internal/middleware", "internal/nodeclient", "internal/protocol", "internal/state", "internal/version",
 	}},
 	// What makes packages and images.
 	{folder: "packaging"},
@@ -203,6 +209,9 @@ func TestTheTableOfImportsRefusesWhatCrossesTheBoundary(t *testing.T) {
 		{"internal/middleware/daemon", "internal/helper/system", true},
 		{"internal/middleware/daemon", "internal/testbed/netnstest", true},
 		{"internal/helper/apply", "net/http", false},
+		{"internal/nodeclient", "net/http", false},
+		{"internal/middleware/api", "internal/node/core", true},
+		{"internal/node/core", "os/exec", false},
 		{"internal/helper/apply", "golang.org/x/net/dns/dnsmessage", false},
 		{"internal/helper/apply", "internal/middleware/admission", true},
 		{"internal/protocol/noiseconn", "internal/helper/host", true},

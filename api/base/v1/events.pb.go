@@ -124,6 +124,13 @@ type Event struct {
 	//	*Event_AppRoleChanged
 	//	*Event_BaseStarted
 	//	*Event_MachineStopping
+	//	*Event_NodeStopped
+	//	*Event_NodeBehind
+	//	*Event_NodeCaughtUp
+	//	*Event_NodeLonely
+	//	*Event_ChainReorganised
+	//	*Event_NodeDiskFilling
+	//	*Event_NodeUnmaintained
 	Event isEvent_Event `protobuf_oneof:"event"`
 	// How many events of this kind were left out since the one before it, because too many
 	// came in a short time; absent: none.
@@ -372,6 +379,69 @@ func (x *Event) GetMachineStopping() *MachineStoppingEvent {
 	return nil
 }
 
+func (x *Event) GetNodeStopped() *NodeStoppedEvent {
+	if x != nil {
+		if x, ok := x.Event.(*Event_NodeStopped); ok {
+			return x.NodeStopped
+		}
+	}
+	return nil
+}
+
+func (x *Event) GetNodeBehind() *NodeBehindEvent {
+	if x != nil {
+		if x, ok := x.Event.(*Event_NodeBehind); ok {
+			return x.NodeBehind
+		}
+	}
+	return nil
+}
+
+func (x *Event) GetNodeCaughtUp() *NodeCaughtUpEvent {
+	if x != nil {
+		if x, ok := x.Event.(*Event_NodeCaughtUp); ok {
+			return x.NodeCaughtUp
+		}
+	}
+	return nil
+}
+
+func (x *Event) GetNodeLonely() *NodeLonelyEvent {
+	if x != nil {
+		if x, ok := x.Event.(*Event_NodeLonely); ok {
+			return x.NodeLonely
+		}
+	}
+	return nil
+}
+
+func (x *Event) GetChainReorganised() *ChainReorganisedEvent {
+	if x != nil {
+		if x, ok := x.Event.(*Event_ChainReorganised); ok {
+			return x.ChainReorganised
+		}
+	}
+	return nil
+}
+
+func (x *Event) GetNodeDiskFilling() *NodeDiskFillingEvent {
+	if x != nil {
+		if x, ok := x.Event.(*Event_NodeDiskFilling); ok {
+			return x.NodeDiskFilling
+		}
+	}
+	return nil
+}
+
+func (x *Event) GetNodeUnmaintained() *NodeUnmaintainedEvent {
+	if x != nil {
+		if x, ok := x.Event.(*Event_NodeUnmaintained); ok {
+			return x.NodeUnmaintained
+		}
+	}
+	return nil
+}
+
 func (x *Event) GetLeftOut() uint32 {
 	if x != nil && x.LeftOut != nil {
 		return *x.LeftOut
@@ -471,6 +541,34 @@ type Event_MachineStopping struct {
 	MachineStopping *MachineStoppingEvent `protobuf:"bytes,23,opt,name=machine_stopping,json=machineStopping,proto3,oneof"`
 }
 
+type Event_NodeStopped struct {
+	NodeStopped *NodeStoppedEvent `protobuf:"bytes,40,opt,name=node_stopped,json=nodeStopped,proto3,oneof"`
+}
+
+type Event_NodeBehind struct {
+	NodeBehind *NodeBehindEvent `protobuf:"bytes,41,opt,name=node_behind,json=nodeBehind,proto3,oneof"`
+}
+
+type Event_NodeCaughtUp struct {
+	NodeCaughtUp *NodeCaughtUpEvent `protobuf:"bytes,42,opt,name=node_caught_up,json=nodeCaughtUp,proto3,oneof"`
+}
+
+type Event_NodeLonely struct {
+	NodeLonely *NodeLonelyEvent `protobuf:"bytes,43,opt,name=node_lonely,json=nodeLonely,proto3,oneof"`
+}
+
+type Event_ChainReorganised struct {
+	ChainReorganised *ChainReorganisedEvent `protobuf:"bytes,44,opt,name=chain_reorganised,json=chainReorganised,proto3,oneof"`
+}
+
+type Event_NodeDiskFilling struct {
+	NodeDiskFilling *NodeDiskFillingEvent `protobuf:"bytes,45,opt,name=node_disk_filling,json=nodeDiskFilling,proto3,oneof"`
+}
+
+type Event_NodeUnmaintained struct {
+	NodeUnmaintained *NodeUnmaintainedEvent `protobuf:"bytes,46,opt,name=node_unmaintained,json=nodeUnmaintained,proto3,oneof"`
+}
+
 func (*Event_Subscribed) isEvent_Event() {}
 
 func (*Event_AppPaired) isEvent_Event() {}
@@ -510,6 +608,20 @@ func (*Event_AppRoleChanged) isEvent_Event() {}
 func (*Event_BaseStarted) isEvent_Event() {}
 
 func (*Event_MachineStopping) isEvent_Event() {}
+
+func (*Event_NodeStopped) isEvent_Event() {}
+
+func (*Event_NodeBehind) isEvent_Event() {}
+
+func (*Event_NodeCaughtUp) isEvent_Event() {}
+
+func (*Event_NodeLonely) isEvent_Event() {}
+
+func (*Event_ChainReorganised) isEvent_Event() {}
+
+func (*Event_NodeDiskFilling) isEvent_Event() {}
+
+func (*Event_NodeUnmaintained) isEvent_Event() {}
 
 // The first message that is not of the past.
 type SubscribedEvent struct {
@@ -1527,15 +1639,398 @@ func (x *ApplyFailedEvent) GetReason() string {
 	return ""
 }
 
+// The node does not answer.
+type NodeStoppedEvent struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// For people.
+	Reason        string `protobuf:"bytes,1,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NodeStoppedEvent) Reset() {
+	*x = NodeStoppedEvent{}
+	mi := &file_base_v1_events_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NodeStoppedEvent) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NodeStoppedEvent) ProtoMessage() {}
+
+func (x *NodeStoppedEvent) ProtoReflect() protoreflect.Message {
+	mi := &file_base_v1_events_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NodeStoppedEvent.ProtoReflect.Descriptor instead.
+func (*NodeStoppedEvent) Descriptor() ([]byte, []int) {
+	return file_base_v1_events_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *NodeStoppedEvent) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+// The node had all blocks, and lacks some now.
+type NodeBehindEvent struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Height uint64                 `protobuf:"varint,1,opt,name=height,proto3" json:"height,omitempty"`
+	Target uint64                 `protobuf:"varint,2,opt,name=target,proto3" json:"target,omitempty"`
+	// How many blocks that it had before are gone; absent: none.
+	LostBlocks    *uint64 `protobuf:"varint,3,opt,name=lost_blocks,json=lostBlocks,proto3,oneof" json:"lost_blocks,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NodeBehindEvent) Reset() {
+	*x = NodeBehindEvent{}
+	mi := &file_base_v1_events_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NodeBehindEvent) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NodeBehindEvent) ProtoMessage() {}
+
+func (x *NodeBehindEvent) ProtoReflect() protoreflect.Message {
+	mi := &file_base_v1_events_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NodeBehindEvent.ProtoReflect.Descriptor instead.
+func (*NodeBehindEvent) Descriptor() ([]byte, []int) {
+	return file_base_v1_events_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *NodeBehindEvent) GetHeight() uint64 {
+	if x != nil {
+		return x.Height
+	}
+	return 0
+}
+
+func (x *NodeBehindEvent) GetTarget() uint64 {
+	if x != nil {
+		return x.Target
+	}
+	return 0
+}
+
+func (x *NodeBehindEvent) GetLostBlocks() uint64 {
+	if x != nil && x.LostBlocks != nil {
+		return *x.LostBlocks
+	}
+	return 0
+}
+
+// The node has all blocks that it knows of, after it was behind or did not answer.
+type NodeCaughtUpEvent struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Network       Network                `protobuf:"varint,1,opt,name=network,proto3,enum=bitbox.base.v1.Network" json:"network,omitempty"`
+	Height        uint64                 `protobuf:"varint,2,opt,name=height,proto3" json:"height,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NodeCaughtUpEvent) Reset() {
+	*x = NodeCaughtUpEvent{}
+	mi := &file_base_v1_events_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NodeCaughtUpEvent) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NodeCaughtUpEvent) ProtoMessage() {}
+
+func (x *NodeCaughtUpEvent) ProtoReflect() protoreflect.Message {
+	mi := &file_base_v1_events_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NodeCaughtUpEvent.ProtoReflect.Descriptor instead.
+func (*NodeCaughtUpEvent) Descriptor() ([]byte, []int) {
+	return file_base_v1_events_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *NodeCaughtUpEvent) GetNetwork() Network {
+	if x != nil {
+		return x.Network
+	}
+	return Network_NETWORK_UNSPECIFIED
+}
+
+func (x *NodeCaughtUpEvent) GetHeight() uint64 {
+	if x != nil {
+		return x.Height
+	}
+	return 0
+}
+
+// The node has had no peer for a while.
+type NodeLonelyEvent struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Minutes       uint64                 `protobuf:"varint,1,opt,name=minutes,proto3" json:"minutes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NodeLonelyEvent) Reset() {
+	*x = NodeLonelyEvent{}
+	mi := &file_base_v1_events_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NodeLonelyEvent) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NodeLonelyEvent) ProtoMessage() {}
+
+func (x *NodeLonelyEvent) ProtoReflect() protoreflect.Message {
+	mi := &file_base_v1_events_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NodeLonelyEvent.ProtoReflect.Descriptor instead.
+func (*NodeLonelyEvent) Descriptor() ([]byte, []int) {
+	return file_base_v1_events_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *NodeLonelyEvent) GetMinutes() uint64 {
+	if x != nil {
+		return x.Minutes
+	}
+	return 0
+}
+
+// More than two blocks of the best chain were replaced by others.
+type ChainReorganisedEvent struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How many were replaced, at least.
+	Depth  uint64 `protobuf:"varint,1,opt,name=depth,proto3" json:"depth,omitempty"`
+	Height uint64 `protobuf:"varint,2,opt,name=height,proto3" json:"height,omitempty"`
+	// The best block before, and now.
+	Before        string `protobuf:"bytes,3,opt,name=before,proto3" json:"before,omitempty"`
+	Now           string `protobuf:"bytes,4,opt,name=now,proto3" json:"now,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ChainReorganisedEvent) Reset() {
+	*x = ChainReorganisedEvent{}
+	mi := &file_base_v1_events_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ChainReorganisedEvent) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ChainReorganisedEvent) ProtoMessage() {}
+
+func (x *ChainReorganisedEvent) ProtoReflect() protoreflect.Message {
+	mi := &file_base_v1_events_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ChainReorganisedEvent.ProtoReflect.Descriptor instead.
+func (*ChainReorganisedEvent) Descriptor() ([]byte, []int) {
+	return file_base_v1_events_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *ChainReorganisedEvent) GetDepth() uint64 {
+	if x != nil {
+		return x.Depth
+	}
+	return 0
+}
+
+func (x *ChainReorganisedEvent) GetHeight() uint64 {
+	if x != nil {
+		return x.Height
+	}
+	return 0
+}
+
+func (x *ChainReorganisedEvent) GetBefore() string {
+	if x != nil {
+		return x.Before
+	}
+	return ""
+}
+
+func (x *ChainReorganisedEvent) GetNow() string {
+	if x != nil {
+		return x.Now
+	}
+	return ""
+}
+
+// At the rate of late the disk of the node's data is full within a week.
+type NodeDiskFillingEvent struct {
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	AvailableBytes uint64                 `protobuf:"varint,1,opt,name=available_bytes,json=availableBytes,proto3" json:"available_bytes,omitempty"`
+	FullSeconds    uint64                 `protobuf:"varint,2,opt,name=full_seconds,json=fullSeconds,proto3" json:"full_seconds,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *NodeDiskFillingEvent) Reset() {
+	*x = NodeDiskFillingEvent{}
+	mi := &file_base_v1_events_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NodeDiskFillingEvent) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NodeDiskFillingEvent) ProtoMessage() {}
+
+func (x *NodeDiskFillingEvent) ProtoReflect() protoreflect.Message {
+	mi := &file_base_v1_events_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NodeDiskFillingEvent.ProtoReflect.Descriptor instead.
+func (*NodeDiskFillingEvent) Descriptor() ([]byte, []int) {
+	return file_base_v1_events_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *NodeDiskFillingEvent) GetAvailableBytes() uint64 {
+	if x != nil {
+		return x.AvailableBytes
+	}
+	return 0
+}
+
+func (x *NodeDiskFillingEvent) GetFullSeconds() uint64 {
+	if x != nil {
+		return x.FullSeconds
+	}
+	return 0
+}
+
+// No fixes are published for the version of the node any more.
+type NodeUnmaintainedEvent struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Software      string                 `protobuf:"bytes,1,opt,name=software,proto3" json:"software,omitempty"`
+	Version       string                 `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NodeUnmaintainedEvent) Reset() {
+	*x = NodeUnmaintainedEvent{}
+	mi := &file_base_v1_events_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NodeUnmaintainedEvent) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NodeUnmaintainedEvent) ProtoMessage() {}
+
+func (x *NodeUnmaintainedEvent) ProtoReflect() protoreflect.Message {
+	mi := &file_base_v1_events_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NodeUnmaintainedEvent.ProtoReflect.Descriptor instead.
+func (*NodeUnmaintainedEvent) Descriptor() ([]byte, []int) {
+	return file_base_v1_events_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *NodeUnmaintainedEvent) GetSoftware() string {
+	if x != nil {
+		return x.Software
+	}
+	return ""
+}
+
+func (x *NodeUnmaintainedEvent) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
 var File_base_v1_events_proto protoreflect.FileDescriptor
 
 const file_base_v1_events_proto_rawDesc = "" +
 	"\n" +
-	"\x14base/v1/events.proto\x12\x0ebitbox.base.v1\x1a\x12base/v1/base.proto\x1a\x16base/v1/security.proto\x1a\x16base/v1/services.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"_\n" +
+	"\x14base/v1/events.proto\x12\x0ebitbox.base.v1\x1a\x12base/v1/base.proto\x1a\x12base/v1/node.proto\x1a\x16base/v1/security.proto\x1a\x16base/v1/services.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"_\n" +
 	"\x12WatchEventsRequest\x12\x16\n" +
 	"\x06replay\x18\x01 \x01(\bR\x06replay\x12\x14\n" +
 	"\x05after\x18\x02 \x01(\x04R\x05after\x12\x1b\n" +
-	"\tpast_only\x18\x03 \x01(\bR\bpastOnly\"\x8a\r\n" +
+	"\tpast_only\x18\x03 \x01(\bR\bpastOnly\"\xa4\x11\n" +
 	"\x05Event\x12.\n" +
 	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x1a\n" +
 	"\bsequence\x18\x14 \x01(\x04R\bsequence\x12\x12\n" +
@@ -1566,7 +2061,16 @@ const file_base_v1_events_proto_rawDesc = "" +
 	"\x0fpairing_attempt\x18\x12 \x01(\v2#.bitbox.base.v1.PairingAttemptEventH\x00R\x0epairingAttempt\x12O\n" +
 	"\x10app_role_changed\x18\x13 \x01(\v2#.bitbox.base.v1.AppRoleChangedEventH\x00R\x0eappRoleChanged\x12E\n" +
 	"\fbase_started\x18\x16 \x01(\v2 .bitbox.base.v1.BaseStartedEventH\x00R\vbaseStarted\x12Q\n" +
-	"\x10machine_stopping\x18\x17 \x01(\v2$.bitbox.base.v1.MachineStoppingEventH\x00R\x0fmachineStopping\x12\x1e\n" +
+	"\x10machine_stopping\x18\x17 \x01(\v2$.bitbox.base.v1.MachineStoppingEventH\x00R\x0fmachineStopping\x12E\n" +
+	"\fnode_stopped\x18( \x01(\v2 .bitbox.base.v1.NodeStoppedEventH\x00R\vnodeStopped\x12B\n" +
+	"\vnode_behind\x18) \x01(\v2\x1f.bitbox.base.v1.NodeBehindEventH\x00R\n" +
+	"nodeBehind\x12I\n" +
+	"\x0enode_caught_up\x18* \x01(\v2!.bitbox.base.v1.NodeCaughtUpEventH\x00R\fnodeCaughtUp\x12B\n" +
+	"\vnode_lonely\x18+ \x01(\v2\x1f.bitbox.base.v1.NodeLonelyEventH\x00R\n" +
+	"nodeLonely\x12T\n" +
+	"\x11chain_reorganised\x18, \x01(\v2%.bitbox.base.v1.ChainReorganisedEventH\x00R\x10chainReorganised\x12R\n" +
+	"\x11node_disk_filling\x18- \x01(\v2$.bitbox.base.v1.NodeDiskFillingEventH\x00R\x0fnodeDiskFilling\x12T\n" +
+	"\x11node_unmaintained\x18. \x01(\v2%.bitbox.base.v1.NodeUnmaintainedEventH\x00R\x10nodeUnmaintained\x12\x1e\n" +
 	"\bleft_out\x18\x18 \x01(\rH\x01R\aleftOut\x88\x01\x01\x12\x15\n" +
 	"\x03cut\x18\x19 \x01(\rH\x02R\x03cut\x88\x01\x01B\a\n" +
 	"\x05eventB\v\n" +
@@ -1627,7 +2131,31 @@ const file_base_v1_events_proto_rawDesc = "" +
 	"\x06banned\x18\x01 \x03(\v2\x13.bitbox.base.v1.BanR\x06banned\x12+\n" +
 	"\x06lifted\x18\x02 \x03(\v2\x13.bitbox.base.v1.BanR\x06lifted\"*\n" +
 	"\x10ApplyFailedEvent\x12\x16\n" +
-	"\x06reason\x18\x01 \x01(\tR\x06reason2[\n" +
+	"\x06reason\x18\x01 \x01(\tR\x06reason\"*\n" +
+	"\x10NodeStoppedEvent\x12\x16\n" +
+	"\x06reason\x18\x01 \x01(\tR\x06reason\"w\n" +
+	"\x0fNodeBehindEvent\x12\x16\n" +
+	"\x06height\x18\x01 \x01(\x04R\x06height\x12\x16\n" +
+	"\x06target\x18\x02 \x01(\x04R\x06target\x12$\n" +
+	"\vlost_blocks\x18\x03 \x01(\x04H\x00R\n" +
+	"lostBlocks\x88\x01\x01B\x0e\n" +
+	"\f_lost_blocks\"^\n" +
+	"\x11NodeCaughtUpEvent\x121\n" +
+	"\anetwork\x18\x01 \x01(\x0e2\x17.bitbox.base.v1.NetworkR\anetwork\x12\x16\n" +
+	"\x06height\x18\x02 \x01(\x04R\x06height\"+\n" +
+	"\x0fNodeLonelyEvent\x12\x18\n" +
+	"\aminutes\x18\x01 \x01(\x04R\aminutes\"o\n" +
+	"\x15ChainReorganisedEvent\x12\x14\n" +
+	"\x05depth\x18\x01 \x01(\x04R\x05depth\x12\x16\n" +
+	"\x06height\x18\x02 \x01(\x04R\x06height\x12\x16\n" +
+	"\x06before\x18\x03 \x01(\tR\x06before\x12\x10\n" +
+	"\x03now\x18\x04 \x01(\tR\x03now\"b\n" +
+	"\x14NodeDiskFillingEvent\x12'\n" +
+	"\x0favailable_bytes\x18\x01 \x01(\x04R\x0eavailableBytes\x12!\n" +
+	"\ffull_seconds\x18\x02 \x01(\x04R\vfullSeconds\"M\n" +
+	"\x15NodeUnmaintainedEvent\x12\x1a\n" +
+	"\bsoftware\x18\x01 \x01(\tR\bsoftware\x12\x18\n" +
+	"\aversion\x18\x02 \x01(\tR\aversion2[\n" +
 	"\rEventsService\x12J\n" +
 	"\vWatchEvents\x12\".bitbox.base.v1.WatchEventsRequest\x1a\x15.bitbox.base.v1.Event0\x01B7Z5github.com/BitBoxSwiss/bitbox-base/api/base/v1;basev1b\x06proto3"
 
@@ -1643,7 +2171,7 @@ func file_base_v1_events_proto_rawDescGZIP() []byte {
 	return file_base_v1_events_proto_rawDescData
 }
 
-var file_base_v1_events_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
+var file_base_v1_events_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
 var file_base_v1_events_proto_goTypes = []any{
 	(*WatchEventsRequest)(nil),    // 0: bitbox.base.v1.WatchEventsRequest
 	(*Event)(nil),                 // 1: bitbox.base.v1.Event
@@ -1667,16 +2195,24 @@ var file_base_v1_events_proto_goTypes = []any{
 	(*DriftFoundEvent)(nil),       // 19: bitbox.base.v1.DriftFoundEvent
 	(*BansChangedEvent)(nil),      // 20: bitbox.base.v1.BansChangedEvent
 	(*ApplyFailedEvent)(nil),      // 21: bitbox.base.v1.ApplyFailedEvent
-	(*timestamppb.Timestamp)(nil), // 22: google.protobuf.Timestamp
-	(*Service)(nil),               // 23: bitbox.base.v1.Service
-	(*App)(nil),                   // 24: bitbox.base.v1.App
-	(Role)(0),                     // 25: bitbox.base.v1.Role
-	(*Window)(nil),                // 26: bitbox.base.v1.Window
-	(*Finding)(nil),               // 27: bitbox.base.v1.Finding
-	(*Ban)(nil),                   // 28: bitbox.base.v1.Ban
+	(*NodeStoppedEvent)(nil),      // 22: bitbox.base.v1.NodeStoppedEvent
+	(*NodeBehindEvent)(nil),       // 23: bitbox.base.v1.NodeBehindEvent
+	(*NodeCaughtUpEvent)(nil),     // 24: bitbox.base.v1.NodeCaughtUpEvent
+	(*NodeLonelyEvent)(nil),       // 25: bitbox.base.v1.NodeLonelyEvent
+	(*ChainReorganisedEvent)(nil), // 26: bitbox.base.v1.ChainReorganisedEvent
+	(*NodeDiskFillingEvent)(nil),  // 27: bitbox.base.v1.NodeDiskFillingEvent
+	(*NodeUnmaintainedEvent)(nil), // 28: bitbox.base.v1.NodeUnmaintainedEvent
+	(*timestamppb.Timestamp)(nil), // 29: google.protobuf.Timestamp
+	(*Service)(nil),               // 30: bitbox.base.v1.Service
+	(*App)(nil),                   // 31: bitbox.base.v1.App
+	(Role)(0),                     // 32: bitbox.base.v1.Role
+	(*Window)(nil),                // 33: bitbox.base.v1.Window
+	(*Finding)(nil),               // 34: bitbox.base.v1.Finding
+	(*Ban)(nil),                   // 35: bitbox.base.v1.Ban
+	(Network)(0),                  // 36: bitbox.base.v1.Network
 }
 var file_base_v1_events_proto_depIdxs = []int32{
-	22, // 0: bitbox.base.v1.Event.time:type_name -> google.protobuf.Timestamp
+	29, // 0: bitbox.base.v1.Event.time:type_name -> google.protobuf.Timestamp
 	2,  // 1: bitbox.base.v1.Event.subscribed:type_name -> bitbox.base.v1.SubscribedEvent
 	12, // 2: bitbox.base.v1.Event.app_paired:type_name -> bitbox.base.v1.AppPairedEvent
 	13, // 3: bitbox.base.v1.Event.app_renamed:type_name -> bitbox.base.v1.AppRenamedEvent
@@ -1697,28 +2233,36 @@ var file_base_v1_events_proto_depIdxs = []int32{
 	9,  // 18: bitbox.base.v1.Event.app_role_changed:type_name -> bitbox.base.v1.AppRoleChangedEvent
 	10, // 19: bitbox.base.v1.Event.base_started:type_name -> bitbox.base.v1.BaseStartedEvent
 	11, // 20: bitbox.base.v1.Event.machine_stopping:type_name -> bitbox.base.v1.MachineStoppingEvent
-	23, // 21: bitbox.base.v1.ServiceFailedEvent.service:type_name -> bitbox.base.v1.Service
-	23, // 22: bitbox.base.v1.ServiceRecoveredEvent.service:type_name -> bitbox.base.v1.Service
-	24, // 23: bitbox.base.v1.AppRoleChangedEvent.app:type_name -> bitbox.base.v1.App
-	25, // 24: bitbox.base.v1.AppRoleChangedEvent.before:type_name -> bitbox.base.v1.Role
-	24, // 25: bitbox.base.v1.MachineStoppingEvent.by:type_name -> bitbox.base.v1.App
-	24, // 26: bitbox.base.v1.AppPairedEvent.app:type_name -> bitbox.base.v1.App
-	24, // 27: bitbox.base.v1.AppRenamedEvent.app:type_name -> bitbox.base.v1.App
-	24, // 28: bitbox.base.v1.AppRevokedEvent.app:type_name -> bitbox.base.v1.App
-	24, // 29: bitbox.base.v1.SessionStartedEvent.app:type_name -> bitbox.base.v1.App
-	24, // 30: bitbox.base.v1.SessionEndedEvent.app:type_name -> bitbox.base.v1.App
-	26, // 31: bitbox.base.v1.WindowChangedEvent.window:type_name -> bitbox.base.v1.Window
-	24, // 32: bitbox.base.v1.PostureChangedEvent.app:type_name -> bitbox.base.v1.App
-	27, // 33: bitbox.base.v1.DriftFoundEvent.findings:type_name -> bitbox.base.v1.Finding
-	28, // 34: bitbox.base.v1.BansChangedEvent.banned:type_name -> bitbox.base.v1.Ban
-	28, // 35: bitbox.base.v1.BansChangedEvent.lifted:type_name -> bitbox.base.v1.Ban
-	0,  // 36: bitbox.base.v1.EventsService.WatchEvents:input_type -> bitbox.base.v1.WatchEventsRequest
-	1,  // 37: bitbox.base.v1.EventsService.WatchEvents:output_type -> bitbox.base.v1.Event
-	37, // [37:38] is the sub-list for method output_type
-	36, // [36:37] is the sub-list for method input_type
-	36, // [36:36] is the sub-list for extension type_name
-	36, // [36:36] is the sub-list for extension extendee
-	0,  // [0:36] is the sub-list for field type_name
+	22, // 21: bitbox.base.v1.Event.node_stopped:type_name -> bitbox.base.v1.NodeStoppedEvent
+	23, // 22: bitbox.base.v1.Event.node_behind:type_name -> bitbox.base.v1.NodeBehindEvent
+	24, // 23: bitbox.base.v1.Event.node_caught_up:type_name -> bitbox.base.v1.NodeCaughtUpEvent
+	25, // 24: bitbox.base.v1.Event.node_lonely:type_name -> bitbox.base.v1.NodeLonelyEvent
+	26, // 25: bitbox.base.v1.Event.chain_reorganised:type_name -> bitbox.base.v1.ChainReorganisedEvent
+	27, // 26: bitbox.base.v1.Event.node_disk_filling:type_name -> bitbox.base.v1.NodeDiskFillingEvent
+	28, // 27: bitbox.base.v1.Event.node_unmaintained:type_name -> bitbox.base.v1.NodeUnmaintainedEvent
+	30, // 28: bitbox.base.v1.ServiceFailedEvent.service:type_name -> bitbox.base.v1.Service
+	30, // 29: bitbox.base.v1.ServiceRecoveredEvent.service:type_name -> bitbox.base.v1.Service
+	31, // 30: bitbox.base.v1.AppRoleChangedEvent.app:type_name -> bitbox.base.v1.App
+	32, // 31: bitbox.base.v1.AppRoleChangedEvent.before:type_name -> bitbox.base.v1.Role
+	31, // 32: bitbox.base.v1.MachineStoppingEvent.by:type_name -> bitbox.base.v1.App
+	31, // 33: bitbox.base.v1.AppPairedEvent.app:type_name -> bitbox.base.v1.App
+	31, // 34: bitbox.base.v1.AppRenamedEvent.app:type_name -> bitbox.base.v1.App
+	31, // 35: bitbox.base.v1.AppRevokedEvent.app:type_name -> bitbox.base.v1.App
+	31, // 36: bitbox.base.v1.SessionStartedEvent.app:type_name -> bitbox.base.v1.App
+	31, // 37: bitbox.base.v1.SessionEndedEvent.app:type_name -> bitbox.base.v1.App
+	33, // 38: bitbox.base.v1.WindowChangedEvent.window:type_name -> bitbox.base.v1.Window
+	31, // 39: bitbox.base.v1.PostureChangedEvent.app:type_name -> bitbox.base.v1.App
+	34, // 40: bitbox.base.v1.DriftFoundEvent.findings:type_name -> bitbox.base.v1.Finding
+	35, // 41: bitbox.base.v1.BansChangedEvent.banned:type_name -> bitbox.base.v1.Ban
+	35, // 42: bitbox.base.v1.BansChangedEvent.lifted:type_name -> bitbox.base.v1.Ban
+	36, // 43: bitbox.base.v1.NodeCaughtUpEvent.network:type_name -> bitbox.base.v1.Network
+	0,  // 44: bitbox.base.v1.EventsService.WatchEvents:input_type -> bitbox.base.v1.WatchEventsRequest
+	1,  // 45: bitbox.base.v1.EventsService.WatchEvents:output_type -> bitbox.base.v1.Event
+	45, // [45:46] is the sub-list for method output_type
+	44, // [44:45] is the sub-list for method input_type
+	44, // [44:44] is the sub-list for extension type_name
+	44, // [44:44] is the sub-list for extension extendee
+	0,  // [0:44] is the sub-list for field type_name
 }
 
 func init() { file_base_v1_events_proto_init() }
@@ -1727,6 +2271,7 @@ func file_base_v1_events_proto_init() {
 		return
 	}
 	file_base_v1_base_proto_init()
+	file_base_v1_node_proto_init()
 	file_base_v1_security_proto_init()
 	file_base_v1_services_proto_init()
 	file_base_v1_events_proto_msgTypes[1].OneofWrappers = []any{
@@ -1750,14 +2295,22 @@ func file_base_v1_events_proto_init() {
 		(*Event_AppRoleChanged)(nil),
 		(*Event_BaseStarted)(nil),
 		(*Event_MachineStopping)(nil),
+		(*Event_NodeStopped)(nil),
+		(*Event_NodeBehind)(nil),
+		(*Event_NodeCaughtUp)(nil),
+		(*Event_NodeLonely)(nil),
+		(*Event_ChainReorganised)(nil),
+		(*Event_NodeDiskFilling)(nil),
+		(*Event_NodeUnmaintained)(nil),
 	}
+	file_base_v1_events_proto_msgTypes[23].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_base_v1_events_proto_rawDesc), len(file_base_v1_events_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   22,
+			NumMessages:   29,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -143,7 +143,7 @@ func (m *model) viewChoosing() (body, foot []line) {
 // keyTable says what each key does, for the help. docs/app/dashboard.md has the same table.
 var keyTable = []struct{ keys, what string }{
 	{"up down", "choose a Base (also k, j)"},
-	{"left right", "go to another page (also Tab, 1 to 6)"},
+	{"left right", "go to another page (also Tab, 1 to 7)"},
 	{"PgUp PgDn", "scroll (also Space, Home)"},
 	{"Enter", "pair with the chosen Base"},
 	{"p", "pair with a Base: choose it, or type its address"},

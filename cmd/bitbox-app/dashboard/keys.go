@@ -133,10 +133,10 @@ func (m *model) pressOverview(k press) []any {
 	case "home":
 		m.scroll = 0
 	case "left":
-		m.turn(m.page - 1)
+		m.turn(m.turned() - 1)
 	case "right", "tab":
-		m.turn(m.page + 1)
-	case "1", "2", "3", "4", "5", "6":
+		m.turn(m.turned() + 1)
+	case "1", "2", "3", "4", "5", "6", "7":
 		m.turn(int(k.key[0] - '1'))
 	case "p":
 		m.beginPairing()
@@ -174,16 +174,26 @@ func (m *model) scrollBy(rows int) {
 	m.scroll = min(max(m.scroll+rows, 0), max(0, len(m.pageLines())-m.pageHeight()))
 }
 
+// turn turns to a page by its place among those that there are.
 func (m *model) turn(to int) {
-	m.page, m.scroll = min(max(to, 0), m.lastPage()), 0
+	pages := m.pages()
+	m.page, m.scroll = pages[min(max(to, 0), len(pages)-1)], 0
 }
 
-// lastPage is the page of the services, if the Base has one.
-func (m *model) lastPage() int {
-	if b := m.chosenBase(); b != nil && len(b.look.Services) > 0 {
-		return pageServices
+// turned is the place of the present page; if the Base does not have it, that of the first.
+func (m *model) turned() int { return max(0, slices.Index(m.pages(), m.page)) }
+
+// pages are those about the chosen Base: the node and the services only where it tells them.
+func (m *model) pages() []int {
+	pages := []int{pageOverview, pageAccess, pageApps, pageSecurity, pageEvents}
+	b := m.chosenBase()
+	if b != nil && b.look.Node != nil {
+		pages = append(pages, pageNode)
 	}
-	return pageEvents
+	if b != nil && len(b.look.Services) > 0 {
+		pages = append(pages, pageServices)
+	}
+	return pages
 }
 
 // pressDeed handles the keys that change something at the chosen Base.

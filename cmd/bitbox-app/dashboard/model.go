@@ -169,6 +169,7 @@ const (
 	pageApps
 	pageSecurity
 	pageEvents
+	pageNode
 	pageServices
 )
 
@@ -249,7 +250,7 @@ type model struct {
 
 	wanted string // the Base to choose first; empty: the first one
 	chosen string // key of the chosen entry
-	page   int
+	page   int    // one of pages
 	scroll int
 	help   bool
 	helped int // scroll position of the help

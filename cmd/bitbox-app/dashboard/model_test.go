@@ -479,6 +479,7 @@ func FuzzKeys(f *testing.F) {
 func TestEachPageHasItsNameOnSmallScreens(t *testing.T) {
 	for _, sized := range []size{{80, 24}, {72, 24}, {60, 15}, {minWidth, 24}} {
 		s := busy(t)
+		s.chosenBase().look.Node = someNode()
 		s.hears(sized)
 		screen := render(s.view(), false)
 		for n, name := range pageNames {

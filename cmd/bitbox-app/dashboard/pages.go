@@ -27,7 +27,7 @@ func (m *model) pageLines() []line {
 		}
 		return nil
 	}
-	switch m.page {
+	switch m.pages()[m.turned()] {
 	case pageAccess:
 		return m.accessPage(b)
 	case pageApps:
@@ -36,6 +36,8 @@ func (m *model) pageLines() []line {
 		return m.securityPage(b)
 	case pageEvents:
 		return m.eventsPage(b)
+	case pageNode:
+		return m.nodePage(b)
 	case pageServices:
 		return m.servicesPage(b)
 	}
@@ -61,6 +63,9 @@ func (m *model) overviewPage(b *base) []line {
 	}
 	r.add("Apps", m.appsInShort(b))
 	m.servicesInShort(r, b)
+	if n := b.look.Node; words.HasNode(n) {
+		r.put("Node", span{words.Node(n), nodeStyle(n)})
+	}
 	r.lines = append(r.lines, nil)
 	m.healthRows(r, b)
 	r.lines = append(r.lines, nil)
@@ -429,4 +434,32 @@ func (m *model) servicesPage(b *base) []line {
 		}
 	}
 	return lines
+}
+
+// nodeStyle has a node that does not answer stand out.
+func nodeStyle(n *basev1.Node) style {
+	if n.GetState() == basev1.Node_STATE_STOPPED {
+		return red | bold
+	}
+	return 0
+}
+
+func (m *model) nodePage(b *base) []line {
+	r := &rows{}
+	for n, row := range words.NodeRows(b.look.Node, m.now) {
+		look := style(0)
+		switch {
+		case n == 0:
+			look = nodeStyle(b.look.Node)
+		case row[0] == "Warning":
+			look = yellow
+		}
+		for i, l := range wrap(row[1], m.pageWidth()-labelWidth-1, look) {
+			if i > 0 {
+				row[0] = ""
+			}
+			r.put(row[0], l...)
+		}
+	}
+	return r.lines
 }

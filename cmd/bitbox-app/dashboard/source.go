@@ -56,6 +56,8 @@ type Look struct {
 	// Services and Samples are empty if the Base does not report them.
 	Services []*basev1.Service
 	Samples  []*basev1.Sample
+	// Node is nil where the Base does not tell of it.
+	Node *basev1.Node
 }
 
 // Access is how open the Base is, as its helper has signed it. Remaining times count from the
@@ -149,7 +151,7 @@ func absent(err error) bool {
 func (s *session) Look(ctx context.Context) (l Look, err error) {
 	// One after the other, because a Base answers few questions of one App at a time.
 	for _, ask := range []func(context.Context, *Look) error{s.lookInfo, s.lookApps, s.lookWindow, s.lookAccess, s.lookBans, s.lookServices,
-		s.lookSamples} {
+		s.lookSamples, s.lookNode} {
 		if err := ask(ctx, &l); err != nil && !absent(err) {
 			return Look{}, err
 		}
@@ -242,6 +244,12 @@ func (s *session) lookServices(ctx context.Context, l *Look) error {
 func (s *session) lookSamples(ctx context.Context, l *Look) error {
 	answer, err := s.Machine.GetHistory(ctx, &basev1.GetHistoryRequest{})
 	l.Samples = answer.GetSamples()
+	return err
+}
+
+func (s *session) lookNode(ctx context.Context, l *Look) error {
+	answer, err := s.Node.GetNode(ctx, &basev1.GetNodeRequest{})
+	l.Node = answer.GetNode()
 	return err
 }
 

@@ -283,6 +283,9 @@ func (m *model) standing(b *base) (mark, text string, s style) {
 			return "▲", "a service failed", red
 		}
 	}
+	if b.look.Node.GetState() == basev1.Node_STATE_STOPPED {
+		return "▲", "the node stopped", red
+	}
 	return "●", "well", green
 }
 
@@ -388,15 +391,16 @@ func (b *base) software() string {
 	return fmt.Sprintf("   %s, up %s", i.GetSoftwareVersion(), words.Duration(i.GetMachineUptimeSeconds()))
 }
 
-var pageNames = []string{"Overview", "Access", "Apps", "Security", "Events", "Services"}
+var pageNames = []string{"Overview", "Access", "Apps", "Security", "Events", "Node", "Services"}
 
 // tabs names the pages, in as many rows as the names need.
 func (m *model) tabs(width int) []line {
 	var lines []line
 	row := line{}
-	for n, name := range pageNames[:m.lastPage()+1] {
+	for n, page := range m.pages() {
+		name := pageNames[page]
 		tab := span{fmt.Sprintf(" %d %s ", n+1, name), 0}
-		if n == m.page {
+		if n == m.turned() {
 			tab = span{fmt.Sprintf("[%d %s]", n+1, name), bold | reverse}
 		}
 		if len(row) > 0 && widthOf(row.text())+widthOf(tab.text) > width {

@@ -68,6 +68,38 @@ func someLook(role basev1.Role) Look {
 	}
 }
 
+// someNode catches up, and does not tell everything.
+func someNode() *basev1.Node {
+	in, out := uint32(3), uint32(10)
+	size, total, available := uint64(310<<30), uint64(2000<<30), uint64(1500<<30)
+	headers, left, transactions, bytes := uint64(974_512), uint64(26*3600), uint64(0), uint64(0)
+	return &basev1.Node{
+		State: basev1.Node_STATE_BEHIND, Software: "Bitcoin Core", Version: "28.1.0", Unmaintained: true,
+		Network: basev1.Network_NETWORK_MAINNET, Height: 512_004, Target: headers, Headers: &headers, Progress: 0.3871, LeftSeconds: &left,
+		BestBlockTime: timestamppb.New(noon.Add(-8 * 365 * 24 * time.Hour)), AskedAt: timestamppb.New(noon), PeersIn: &in, PeersOut: &out,
+		MempoolTransactions: &transactions, MempoolBytes: &bytes, SizeBytes: &size, DiskTotalBytes: &total, DiskAvailableBytes: &available,
+		Warnings: []string{"This node warns of something that it takes more words for than fit into one row of this screen."},
+	}
+}
+
+func stoppedNode() *basev1.Node {
+	n := someNode()
+	n.State, n.Reason, n.LeftSeconds = basev1.Node_STATE_STOPPED, "Bitcoin Core does not run", nil
+	return n
+}
+
+func noNode() *basev1.Node {
+	return &basev1.Node{State: basev1.Node_STATE_NOT_INSTALLED, Reason: "this Base has no mainnet node: Bitcoin Core is not installed"}
+}
+
+func withNode(t *testing.T, n *basev1.Node) *stage {
+	s := house(t)
+	look := someLook(basev1.Role_ROLE_OWNER)
+	look.Node = n
+	s.hears(looked{"kitchen", look})
+	return s
+}
+
 func someFindings() []*basev1.Finding {
 	return []*basev1.Finding{
 		{
@@ -184,6 +216,9 @@ var screens = map[string]func(*testing.T) *stage{
 	"security-down": func(t *testing.T) *stage { s := busy(t); s.types("4", "pgdown", "pgdown", "pgdown"); return s },
 	"events":        func(t *testing.T) *stage { s := busy(t); s.types("5"); return s },
 	"services":      func(t *testing.T) *stage { s := busy(t); s.types("6"); return s },
+	"node":          func(t *testing.T) *stage { s := withNode(t, someNode()); s.types("6"); return s },
+	"node-stopped":  func(t *testing.T) *stage { return withNode(t, stoppedNode()) },
+	"node-none":     func(t *testing.T) *stage { s := withNode(t, noNode()); s.types("6"); return s },
 	"silent":        func(t *testing.T) *stage { s := house(t); s.types("up"); return s },
 	"revoked":       func(t *testing.T) *stage { s := house(t); s.types("down"); return s },
 	"stranger":      func(t *testing.T) *stage { s := house(t); s.types("down", "down"); return s },

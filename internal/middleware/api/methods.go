@@ -40,6 +40,9 @@ const (
 	follows
 	// watches: the call waits for events.
 	watches
+	// asksNode and followsNode are asks and follows of a connection to bitbox-node.
+	asksNode
+	followsNode
 )
 
 // Limits of the places.
@@ -55,6 +58,10 @@ const (
 	// them have: each event is sent to each stream.
 	maxWatching    = 16
 	maxWatchingAll = 256
+	// maxNodeReaders is how many calls of all Apps follow the node. With those that ask, and the
+	// Middleware itself, they are fewer than the connections that bitbox-node gives the
+	// Middleware (ipc.MaxPerUser).
+	maxNodeReaders = 8
 )
 
 // newClasses makes the places.
@@ -63,6 +70,9 @@ func newClasses() map[holds]*rpc.Class {
 		asks: {PerPeer: maxAsking, Wait: true},
 		follows: {PerPeer: maxFollowing, Total: helperclient.MaxMiddlewareReaders,
 			Full: "too many logs or installations are already being followed; end one of them"},
+		asksNode: {PerPeer: maxAsking, Wait: true},
+		followsNode: {PerPeer: maxFollowing, Total: maxNodeReaders,
+			Full: "too many follow the node already; end one of them"},
 		watches: {PerPeer: maxWatching, Total: maxWatchingAll, Full: "too many streams of events are open; close one"},
 	}
 }
@@ -145,6 +155,12 @@ var methods = map[string]method{
 	baserpc.ServicesServiceReadLogs:      {least: operator, holds: follows},
 
 	baserpc.ChangesServiceListChanges: {least: viewer, holds: asks, deadline: quick},
+
+	baserpc.NodeServiceGetNode:     {least: viewer, holds: asksNode, deadline: quick},
+	baserpc.NodeServiceListPeers:   {least: viewer, holds: asksNode, deadline: quick},
+	baserpc.NodeServiceListBlocks:  {least: viewer, holds: asksNode, deadline: quick},
+	baserpc.NodeServiceGetFees:     {least: viewer, holds: asksNode, deadline: quick},
+	baserpc.NodeServiceWatchBlocks: {least: viewer, holds: followsNode},
 }
 
 // handlers returns the handler of each method.
@@ -157,6 +173,7 @@ func (s *Server) handlers() map[string]rpc.Handler {
 		baserpc.BansServiceHandlers(bansService{s}), baserpc.AuditServiceHandlers(auditService{s}),
 		baserpc.UpdateServiceHandlers(updateService{s}), baserpc.MachineServiceHandlers(machineService{s}),
 		baserpc.ServicesServiceHandlers(servicesService{s}), baserpc.ChangesServiceHandlers(changesService{s}),
+		baserpc.NodeServiceHandlers(nodeService{s}),
 	} {
 		maps.Copy(all, service)
 	}

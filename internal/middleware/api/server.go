@@ -18,6 +18,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/middleware/admission"
 	"github.com/BitBoxSwiss/bitbox-base/internal/middleware/events"
 	"github.com/BitBoxSwiss/bitbox-base/internal/middleware/registry"
+	"github.com/BitBoxSwiss/bitbox-base/internal/nodeclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/rpc"
 )
 
@@ -40,6 +41,8 @@ type Config struct {
 	Machine  Machine
 	// Helper is nil in a developer's Base.
 	Helper Helper
+	// Node is asked about the Bitcoin node; nil: there is none.
+	Node Node
 	// StateDir names the file system whose free space is reported.
 	StateDir string
 	Logger   *slog.Logger
@@ -66,6 +69,9 @@ func newServer(config Config, table map[string]method, classes map[holds]*rpc.Cl
 		audit:   config.Logger.With(slog.Bool("audit", true)),
 		started: time.Now(),
 		redials: newRedials(),
+	}
+	if s.Node == nil {
+		s.Node = (*nodeclient.Client)(nil)
 	}
 	rows, err := s.rows(table, classes)
 	if err != nil {

@@ -57,17 +57,16 @@ func call(ctx context.Context, c *caller, name string) error {
 
 // whoMay is the expected content of the roles table, written down a second time.
 var whoMay = map[basev1.Role][]string{
-	viewer: {"GetHistory", "GetInfo", "GetPosture", "GetUpdate", "GetWindow", "ListApps", "ListBans", "ListChanges", "ListServices",
-		"ListTimeZones",
-		"WatchEvents"},
-	operator: {"ChangeService", "GetHistory", "GetInfo", "GetPosture", "GetUpdate", "GetWindow", "InstallDebianUpdates", "ListApps",
-		"ListBans",
-		"ListChanges", "ListServices", "ListTimeZones", "ReadLogs", "Reboot", "RunAudit", "SetTimeZone", "WatchEvents"},
-	owner: {"AcceptPairing", "AnswerPairing", "BringUpdate", "ChangeService", "CloseWindow", "ConfirmTry", "ConfirmUpdate", "EndLease",
-		"FactoryReset", "FixFinding",
-		"GetHistory", "GetInfo", "GetPosture", "GetUpdate", "GetWindow", "GoBack", "InstallDebianUpdates", "LiftBan", "ListApps", "ListBans",
-		"ListChanges", "ListServices", "ListTimeZones", "Lockdown", "OpenWindow", "PowerOff", "ReadLogs", "Reboot", "RenameApp", "RevokeApp",
-		"RunAudit", "SetTimeZone", "SubmitPosture", "WatchEvents", "WatchUpdate"},
+	viewer: {"GetFees", "GetHistory", "GetInfo", "GetNode", "GetPosture", "GetUpdate", "GetWindow", "ListApps", "ListBans",
+		"ListBlocks", "ListChanges", "ListPeers", "ListServices", "ListTimeZones", "WatchBlocks", "WatchEvents"},
+	operator: {"ChangeService", "GetFees", "GetHistory", "GetInfo", "GetNode", "GetPosture", "GetUpdate", "GetWindow",
+		"InstallDebianUpdates", "ListApps", "ListBans", "ListBlocks", "ListChanges", "ListPeers", "ListServices", "ListTimeZones",
+		"ReadLogs", "Reboot", "RunAudit", "SetTimeZone", "WatchBlocks", "WatchEvents"},
+	owner: {"AcceptPairing", "AnswerPairing", "BringUpdate", "ChangeService", "CloseWindow", "ConfirmTry", "ConfirmUpdate",
+		"EndLease", "FactoryReset", "FixFinding", "GetFees", "GetHistory", "GetInfo", "GetNode", "GetPosture", "GetUpdate",
+		"GetWindow", "GoBack", "InstallDebianUpdates", "LiftBan", "ListApps", "ListBans", "ListBlocks", "ListChanges",
+		"ListPeers", "ListServices", "ListTimeZones", "Lockdown", "OpenWindow", "PowerOff", "ReadLogs", "Reboot", "RenameApp",
+		"RevokeApp", "RunAudit", "SetTimeZone", "SubmitPosture", "WatchBlocks", "WatchEvents", "WatchUpdate"},
 }
 
 // allowed tries every method as each role, and returns those that are not refused.
@@ -569,9 +568,14 @@ func TestTheBoundOfAskingLeavesRoomForOwners(t *testing.T) {
 		t.Errorf("%d Apps with %d calls each, and %d streams of all of them, leave owners too few of %d connections",
 			registry.MaxPairings, maxAsking, helperclient.MaxMiddlewareReaders, ipc.MaxPerUser)
 	}
+	if registry.MaxPairings*maxAsking+maxNodeReaders > ipc.MaxPerUser*3/4 {
+		t.Errorf("%d Apps with %d calls each, and %d streams of all of them, leave too few of the %d connections to bitbox-node",
+			registry.MaxPairings, maxAsking, maxNodeReaders, ipc.MaxPerUser)
+	}
 	without := []string{baserpc.AppsServiceListApps, baserpc.EventsServiceWatchEvents, baserpc.MachineServiceGetHistory}
 	for name, m := range methods {
-		if want := m.least < owner && !slices.Contains(without, name); (m.holds == asks || m.holds == follows) != want {
+		bounded := slices.Contains([]holds{asks, follows, asksNode, followsNode}, m.holds)
+		if want := m.least < owner && !slices.Contains(without, name); bounded != want {
 			t.Errorf("%s: bounded %v, want %v", name, !want, want)
 		}
 	}

@@ -10,6 +10,7 @@ import (
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/discovery"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
+	"github.com/BitBoxSwiss/bitbox-base/internal/nodeclient"
 )
 
 // ApplianceConfig is the configuration of the appliance's Middleware.
@@ -21,6 +22,8 @@ type ApplianceConfig struct {
 	Entry net.Listener
 	// Helper reaches the system helper.
 	Helper helperclient.Client
+	// Node reaches bitbox-node, which may not be there.
+	Node   *nodeclient.Client
 	Logger *slog.Logger
 }
 
@@ -36,6 +39,7 @@ func Run(ctx context.Context, config ApplianceConfig) error {
 		Authority: config.Helper.Authority(),
 		Machine:   helperMachine{config.Helper},
 		Helper:    config.Helper,
+		Node:      config.Node,
 		Announcer: func(txt discovery.TXT) (Announcer, error) {
 			told := &helperAnnouncer{updates: make(chan discovery.TXT, 1)}
 			told.Update(txt)

@@ -27,6 +27,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/middleware/api"
 	"github.com/BitBoxSwiss/bitbox-base/internal/middleware/events"
 	"github.com/BitBoxSwiss/bitbox-base/internal/middleware/registry"
+	"github.com/BitBoxSwiss/bitbox-base/internal/nodeclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/noiseconn"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/pairing"
 	"github.com/BitBoxSwiss/bitbox-base/internal/state"
@@ -70,6 +71,8 @@ type Parts struct {
 	Machine api.Machine
 	// Helper is the system helper; nil: there is none, and requests that need it are refused.
 	Helper api.Helper
+	// Node reaches bitbox-node; nil: there is none.
+	Node *nodeclient.Client
 	// Announcer starts to announce the Base on the local network; nil: it is not announced.
 	Announcer func(discovery.TXT) (Announcer, error)
 }
@@ -245,6 +248,7 @@ func (m *Middleware) run() (err error) {
 		Window:   m.parts.Authority,
 		Machine:  m.parts.Machine,
 		Helper:   m.parts.Helper,
+		Node:     m.parts.Node,
 		StateDir: m.config.StateDir,
 		Logger:   m.config.Logger,
 	})
@@ -257,6 +261,9 @@ func (m *Middleware) run() (err error) {
 	if m.parts.Helper != nil {
 		m.running.Go(func() { m.events.Follow(m.ctx, m.parts.Helper, m.registry, m.server.EntryReloaded) })
 		m.running.Go(func() { m.server.KeepRedialling(m.ctx) })
+	}
+	if m.parts.Node != nil {
+		m.running.Go(func() { m.events.FollowNode(m.ctx, m.parts.Node) })
 	}
 	return nil
 }

@@ -53,6 +53,27 @@ func (h *Hub) Follow(ctx context.Context, helper Helper, apps Apps, entryReloade
 	}
 }
 
+// Node is bitbox-node, as FollowNode reaches it.
+type Node interface {
+	WatchEvents(ctx context.Context, receive func(*basev1.Event)) error
+}
+
+// nodeAgain is how long after a broken stream the node's events are asked for anew. A Base may
+// have no node at all.
+const nodeAgain = 10 * time.Second
+
+// FollowNode passes on what bitbox-node tells, until ctx ends.
+func (h *Hub) FollowNode(ctx context.Context, node Node) {
+	for ctx.Err() == nil {
+		// The log of bitbox-node says why it has ended, and the App shows that it does not answer.
+		_ = node.WatchEvents(ctx, h.Publish)
+		select {
+		case <-ctx.Done():
+		case <-time.After(nodeAgain):
+		}
+	}
+}
+
 // name completes the App in an event of the helper, which knows only its id.
 func name(event *basev1.Event, apps Apps) {
 	if known := apps.Known(event.GetMachineStopping().GetBy().GetId()); known != nil {

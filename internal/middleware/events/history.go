@@ -73,6 +73,15 @@ var policies = map[string]policy{
 	"service_recovered": {paced: true, subject: func(e *basev1.Event) string { return e.GetServiceRecovered().GetService().GetName() }},
 	"disk_filling":      {paced: true},
 	"update_waiting":    {paced: true},
+
+	// A node, or whoever has taken it over, causes these as often as it likes.
+	"node_stopped":      {paced: true},
+	"node_behind":       {paced: true},
+	"node_caught_up":    {paced: true},
+	"node_lonely":       {paced: true},
+	"chain_reorganised": {paced: true},
+	"node_disk_filling": {paced: true},
+	"node_unmaintained": {paced: true},
 }
 
 // policy says what happens to events of a kind.

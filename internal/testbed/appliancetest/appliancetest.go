@@ -32,6 +32,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/system"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/middleware/daemon"
+	"github.com/BitBoxSwiss/bitbox-base/internal/nodeclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/pairing"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
 )
@@ -296,7 +297,7 @@ func (a *Appliance) startMiddleware() error {
 	go func() {
 		a.done <- daemon.Run(ctx, daemon.ApplianceConfig{
 			StateDir: filepath.Join(a.stateDir, "state"), Entry: entry,
-			Helper: helperclient.Client{Port: a.port}, Logger: slog.New(slog.DiscardHandler),
+			Helper: helperclient.Client{Port: a.port}, Node: nodeclient.Dial(a.NodeSocket()), Logger: slog.New(slog.DiscardHandler),
 		})
 	}()
 	return nil
@@ -320,6 +321,9 @@ func (a *Appliance) restartMiddleware() {
 	}
 	a.Open()
 }
+
+// NodeSocket is where its Middleware looks for bitbox-node. Nothing answers there by itself.
+func (a *Appliance) NodeSocket() string { return filepath.Join(a.stateDir, "node") }
 
 func (a *Appliance) socket() string { return filepath.Join(a.stateDir, "entry") }
 

@@ -1,0 +1,81 @@
+// Command bitbox-node watches the Bitcoin node of a Base, and tells the Middleware of it over a
+// unix socket. It runs as a user of its own, for it speaks HTTP to a program that strangers
+// speak to, and has nothing that a Base must keep secret.
+//
+// Exit codes: 0 success, 1 failure, 2 wrong usage; the message on standard error says why.
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/BitBoxSwiss/bitbox-base/internal/commandline"
+	"github.com/BitBoxSwiss/bitbox-base/internal/version"
+)
+
+// The exit codes, as in the comment above.
+const (
+	exitFailed = 1
+	exitUsage  = 2
+)
+
+func main() { os.Exit(run(os.Args[1:])) }
+
+func run(args []string) int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	p := &program{}
+	root := p.rootCommand()
+	root.SetArgs(args)
+	err := root.ExecuteContext(ctx)
+	switch {
+	case err == nil:
+		return 0
+	case !p.running:
+		fmt.Fprintf(os.Stderr, "bitbox-node: %v; see --help\n", err)
+		return exitUsage
+	}
+	fmt.Fprintln(os.Stderr, "bitbox-node:", err)
+	return exitFailed
+}
+
+// program is one run of the command.
+type program struct {
+	running bool // the command line was understood
+}
+
+func (p *program) rootCommand() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "bitbox-node",
+		Short: "Watch the Bitcoin node of a Base",
+		Long: `bitbox-node asks the Bitcoin node of a Base every few seconds, and answers the Middleware
+from what it has learned. An owner sees it with 'bitbox-app node'.`,
+		Example: `  bitbox-node dev
+  bitbox-node watch --program core --network mainnet`,
+		Args:              commandline.Args(0, 0),
+		SilenceErrors:     true,
+		SilenceUsage:      true,
+		DisableAutoGenTag: true,
+		PersistentPreRun:  func(*cobra.Command, []string) { p.running = true },
+		RunE:              func(c *cobra.Command, _ []string) error { return c.Help() },
+	}
+	root.AddCommand(watchCommand(), devCommand(), &cobra.Command{
+		Use:     "version",
+		Short:   "Show the version of this program",
+		Example: "  bitbox-node version",
+		Args:    commandline.Args(0, 0),
+		RunE: func(*cobra.Command, []string) error {
+			_, err := fmt.Println("bitbox-node", version.Software)
+			return err
+		},
+	})
+	return root
+}
+
+func newLogger() *slog.Logger { return slog.New(slog.NewTextHandler(os.Stderr, nil)) }

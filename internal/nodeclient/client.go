@@ -1,0 +1,261 @@
+// Package nodeclient asks bitbox-node, the process that watches the Bitcoin node, over its unix
+// socket (api/node/v1).
+//
+// bitbox-node is not part of the trusted base: it may have been taken over. So each answer is
+// bounded and made printable here, and of its events only those about the node are passed on.
+package nodeclient
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math"
+	"os"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
+	nodev1 "github.com/BitBoxSwiss/bitbox-base/api/node/v1"
+	"github.com/BitBoxSwiss/bitbox-base/internal/harmless"
+	"github.com/BitBoxSwiss/bitbox-base/internal/ipc"
+)
+
+// DefaultSocket is where bitbox-node listens on the appliance.
+const DefaultSocket = "/run/bitbox-node/node.sock"
+
+// Bounds of what is taken from bitbox-node: more is cut off. They are those of
+// api/base/v1/node.proto.
+const (
+	maxText   = 256 // bytes
+	maxPeers  = 256
+	maxBlocks = 100
+	maxFees   = 16
+	maxList   = 8 // any other list
+	// maxReply is the longest reply in bytes, for parsing one can take 60 times its length. 256
+	// peers with the longest texts take 130 KiB.
+	maxReply = 160 << 10
+)
+
+// Client asks the bitbox-node at a path. It holds no connection between requests, and is safe
+// for concurrent use. The nil Client is a Base without a node.
+type Client struct {
+	path   string
+	client *ipc.Client
+}
+
+// Dial returns a client for the socket at path. It does not connect yet.
+func Dial(path string) *Client { return &Client{path, ipc.Dial(path)} }
+
+// ErrNone is returned where there is no node to ask about.
+var ErrNone = errors.New("this Base has no node")
+
+// ErrAway is returned when bitbox-node should answer and does not.
+var ErrAway = errors.New("the Base's node process does not answer")
+
+// Node returns how the node is. A Base without a node says so; that is no error.
+func (c *Client) Node(ctx context.Context) (*basev1.Node, error) {
+	reply, err := c.call(ctx, nodev1.Verb_VERB_GET_NODE)
+	switch {
+	case errors.Is(err, ErrNone):
+		return &basev1.Node{State: basev1.Node_STATE_NONE, Reason: ErrNone.Error()}, nil
+	case errors.Is(err, ErrAway):
+		return &basev1.Node{State: basev1.Node_STATE_STOPPED, Reason: ErrAway.Error()}, nil
+	case err != nil:
+		return nil, err
+	}
+	n := reply.GetNode()
+	if n == nil || n.GetState() < basev1.Node_STATE_NONE || n.GetState() > basev1.Node_STATE_CURRENT {
+		return nil, errOther
+	}
+	n.Progress = min(1, max(0, n.GetProgress()))
+	return n, nil
+}
+
+// Peers returns the node's peers.
+func (c *Client) Peers(ctx context.Context) (*basev1.ListPeersResponse, error) {
+	reply, err := c.call(ctx, nodev1.Verb_VERB_LIST_PEERS)
+	if err != nil {
+		return nil, err
+	}
+	return reply.GetPeers(), nil
+}
+
+// Blocks returns the newest blocks, at most so many; 0: all that bitbox-node remembers.
+func (c *Client) Blocks(ctx context.Context, most uint32) (*basev1.ListBlocksResponse, error) {
+	reply, err := c.call(ctx, nodev1.Verb_VERB_LIST_BLOCKS)
+	if err != nil {
+		return nil, err
+	}
+	return &basev1.ListBlocksResponse{Blocks: newest(reply.GetBlocks().GetBlocks(), most)}, nil
+}
+
+func newest(blocks []*basev1.Block, most uint32) []*basev1.Block {
+	if most > 0 && len(blocks) > int(min(most, maxBlocks)) {
+		return blocks[len(blocks)-int(min(most, maxBlocks)):]
+	}
+	return blocks
+}
+
+// Fees returns what the node estimates.
+func (c *Client) Fees(ctx context.Context) (*basev1.GetFeesResponse, error) {
+	reply, err := c.call(ctx, nodev1.Verb_VERB_GET_FEES)
+	if err != nil {
+		return nil, err
+	}
+	return reply.GetFees(), nil
+}
+
+// WatchBlocks hands the newest blocks to receive, at most so many (0: all), then each new block,
+// until ctx ends or receive returns an error, which is returned.
+func (c *Client) WatchBlocks(ctx context.Context, most uint32, receive func(*basev1.Block) error) error {
+	return c.stream(ctx, nodev1.Verb_VERB_WATCH_BLOCKS, func(reply *nodev1.NodeReply) error {
+		blocks := newest(reply.GetBlocks().GetBlocks(), most)
+		if b := reply.GetBlock(); b != nil {
+			blocks = append(blocks, b)
+		}
+		for _, b := range blocks {
+			if err := receive(b); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// WatchEvents hands each event about the node to receive, until ctx ends. Other kinds of events
+// are not bitbox-node's to make, and are left out.
+func (c *Client) WatchEvents(ctx context.Context, receive func(*basev1.Event)) error {
+	return c.stream(ctx, nodev1.Verb_VERB_WATCH_EVENTS, func(reply *nodev1.NodeReply) error {
+		if event := reply.GetEvent(); isOurs(event) {
+			receive(&basev1.Event{Event: event.GetEvent()})
+		}
+		return nil
+	})
+}
+
+// isOurs tells whether an event is one that bitbox-node may make.
+func isOurs(event *basev1.Event) bool {
+	switch event.GetEvent().(type) {
+	case *basev1.Event_NodeStopped, *basev1.Event_NodeBehind, *basev1.Event_NodeCaughtUp, *basev1.Event_NodeLonely,
+		*basev1.Event_ChainReorganised, *basev1.Event_NodeDiskFilling, *basev1.Event_NodeUnmaintained:
+		return true
+	}
+	return false
+}
+
+var errOther = errors.New("the answer of the Base's node process is another one than was asked for")
+
+// call asks for one reply.
+func (c *Client) call(ctx context.Context, verb nodev1.Verb) (*nodev1.NodeReply, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var reply *nodev1.NodeReply
+	err := c.stream(ctx, verb, func(r *nodev1.NodeReply) error {
+		reply = r
+		return errEnough
+	})
+	switch {
+	case errors.Is(err, errEnough):
+		return reply, nil
+	case err == nil:
+		err = errOther
+	}
+	return nil, err
+}
+
+// errEnough ends a stream.
+var errEnough = errors.New("that was the last reply that is needed")
+
+// stream hands each reply, bounded, to receive.
+func (c *Client) stream(ctx context.Context, verb nodev1.Verb, receive func(*nodev1.NodeReply) error) error {
+	if c == nil {
+		return ErrNone
+	}
+	for b, err := range c.client.Stream(ctx, uint16(verb), nil) {
+		switch {
+		case errors.Is(err, ipc.ErrNotRunning) && c.missing():
+			return ErrNone
+		case errors.Is(err, ipc.ErrNotRunning):
+			return ErrAway
+		case err != nil:
+			return fmt.Errorf("ask the Base's node process: %w", err)
+		}
+		reply, err := Parse(b)
+		if err != nil {
+			return err
+		}
+		if err := receive(reply); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Parse reads a reply, and bounds it.
+func Parse(b []byte) (*nodev1.NodeReply, error) {
+	reply := &nodev1.NodeReply{}
+	if len(b) > maxReply || proto.Unmarshal(b, reply) != nil {
+		return nil, errOther
+	}
+	bound(reply.ProtoReflect())
+	return reply, nil
+}
+
+// missing tells that there is no socket, and so no bitbox-node on this Base.
+func (c *Client) missing() bool {
+	_, err := os.Lstat(c.path)
+	return errors.Is(err, fs.ErrNotExist)
+}
+
+// bound makes every text in a message short and printable, cuts its lists, and takes away numbers
+// and times that are none, and what this version does not know.
+func bound(m protoreflect.Message) {
+	m.SetUnknown(nil)
+	m.Range(func(field protoreflect.FieldDescriptor, value protoreflect.Value) bool {
+		switch {
+		case field.IsList():
+			list := value.List()
+			list.Truncate(min(list.Len(), longest(field)))
+			for i := range list.Len() {
+				switch field.Kind() {
+				case protoreflect.MessageKind:
+					bound(list.Get(i).Message())
+				case protoreflect.StringKind:
+					list.Set(i, protoreflect.ValueOfString(text(list.Get(i).String())))
+				}
+			}
+		case field.Kind() == protoreflect.MessageKind:
+			if at, ok := value.Message().Interface().(*timestamppb.Timestamp); ok && !at.IsValid() {
+				m.Clear(field)
+				return true
+			}
+			bound(value.Message())
+		case field.Kind() == protoreflect.DoubleKind && (math.IsNaN(value.Float()) || math.IsInf(value.Float(), 0)):
+			m.Clear(field)
+		case field.Kind() == protoreflect.StringKind:
+			m.Set(field, protoreflect.ValueOfString(text(value.String())))
+		}
+		return true
+	})
+}
+
+func text(s string) string { return harmless.Cut(harmless.Line(s), maxText) }
+
+// longest is how many entries of a list are taken.
+func longest(field protoreflect.FieldDescriptor) int {
+	if field.Kind() != protoreflect.MessageKind {
+		return maxList
+	}
+	switch field.Message().Name() {
+	case "Peer":
+		return maxPeers
+	case "Block":
+		return maxBlocks
+	case "Fee":
+		return maxFees
+	}
+	return maxList
+}

@@ -1,0 +1,254 @@
+// Package nodetest runs real Bitcoin nodes for tests, on 127.0.0.1: btcd, which is built from
+// its module (node/btcd), and Bitcoin Knots of Debian, which has Bitcoin Core's interface
+// (knots.go).
+package nodetest
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
+	"github.com/BitBoxSwiss/bitbox-base/internal/ipc"
+	"github.com/BitBoxSwiss/bitbox-base/internal/node"
+	"github.com/BitBoxSwiss/bitbox-base/internal/node/btcd"
+	"github.com/BitBoxSwiss/bitbox-base/internal/node/jsonrpc"
+)
+
+// Patience is how long a test waits for what a node does; only one that fails reaches it.
+const Patience = 60 * time.Second
+
+// Quick is how often tests have a node asked.
+const Quick = 20 * time.Millisecond
+
+// Discard is a log that nobody reads.
+var Discard = slog.New(slog.DiscardHandler)
+
+// repository is the top of the source tree, from the place of this file.
+var repository = func() string {
+	_, file, _, _ := runtime.Caller(0)
+	return filepath.Join(filepath.Dir(file), "..", "..", "..")
+}()
+
+// Program returns the path of btcd. Go builds it once, and keeps it in its cache.
+var Program = sync.OnceValues(func() (string, error) {
+	command := exec.Command("go", "-C", filepath.Join(repository, "node", "btcd"), "tool", "-n", "btcd")
+	command.Env = append(os.Environ(), "CGO_ENABLED=0")
+	var problem strings.Builder
+	command.Stderr = &problem
+	out, err := command.Output()
+	if err != nil {
+		return "", fmt.Errorf("build btcd: %w: %s", err, problem.String())
+	}
+	return strings.TrimSpace(string(out)), nil
+})
+
+// FreeAddress returns an address of 127.0.0.1 with a port that is free at this moment.
+func FreeAddress(t testing.TB) string {
+	t.Helper()
+	listener, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = listener.Close() }()
+	return listener.Addr().String()
+}
+
+// Btcd is a btcd that runs until the test ends.
+type Btcd struct {
+	t       testing.TB
+	Network basev1.Network
+	// Directory has its data; RPC and P2P are its addresses.
+	Directory, RPC, P2P string
+	// Credentials and Certificate are files.
+	Credentials, Certificate string
+	command                  *exec.Cmd
+}
+
+// StartBtcd starts a btcd on a network with a name as btcd's flags have it: regtest or simnet.
+func StartBtcd(t testing.TB, network string) *Btcd {
+	t.Helper()
+	directory := t.TempDir()
+	parsed, err := node.ParseNetwork(network)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := &Btcd{t: t, Network: parsed, Directory: directory, RPC: FreeAddress(t), P2P: FreeAddress(t),
+		Credentials: filepath.Join(directory, "credentials"), Certificate: filepath.Join(directory, "rpc.cert")}
+	b.SetPassword("a password of this test")
+	reward := map[string]string{
+		"regtest": "bcrt1qw508d6qejxtdg4y5r3zarvary0c5xw7kygt080", "simnet": "sb1qw508d6qejxtdg4y5r3zarvary0c5xw7krxe8se",
+	}[network]
+	configuration := fmt.Sprintf("[Application Options]\n%s=1\nlisten=%s\nnodnsseed=1\nnobanning=1\ndatadir=%s\nlogdir=%s\nrpccert=%s\n"+
+		"rpckey=%s\nrpclisten=%s\nrpcuser=test\nrpcpass=a password of this test\nminingaddr=%s\n", network, b.P2P, filepath.Join(directory, "data"),
+		filepath.Join(directory, "log"), b.Certificate, filepath.Join(directory, "rpc.key"), b.RPC, reward)
+	if err := os.WriteFile(filepath.Join(directory, "btcd.conf"), []byte(configuration), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(b.Kill)
+	b.Start()
+	return b
+}
+
+// SetPassword writes the file of the credentials. btcd's own password stays what it is.
+func (b *Btcd) SetPassword(password string) {
+	b.t.Helper()
+	if err := os.WriteFile(b.Credentials, []byte("test:"+password+"\n"), 0o600); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+// Start starts it and waits until it answers.
+func (b *Btcd) Start() {
+	b.t.Helper()
+	program, err := Program()
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	b.command = exec.Command(program, "--configfile="+filepath.Join(b.Directory, "btcd.conf"))
+	if err := b.command.Start(); err != nil {
+		b.t.Fatal(err)
+	}
+	Eventually(b.t, "btcd answers", func() bool {
+		_, err := b.Node().Look(b.t.Context())
+		return err == nil
+	})
+}
+
+// Node returns it as a node.
+func (b *Btcd) Node() *btcd.Btcd {
+	b.t.Helper()
+	n, err := btcd.New(btcd.Config{Address: b.RPC, Credentials: b.Credentials, Certificate: b.Certificate, Network: b.Network})
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return n
+}
+
+// Generate makes blocks.
+func (b *Btcd) Generate(blocks uint32) {
+	b.t.Helper()
+	if err := b.Node().Generate(b.t.Context(), blocks); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+// Call asks it something that package btcd does not ask.
+func (b *Btcd) Call(into any, method string, params ...any) {
+	b.t.Helper()
+	raw := json.RawMessage{}
+	call := &jsonrpc.Call{Method: method, Params: params, Into: &raw}
+	if err := b.Node().Batch(b.t.Context(), call); err != nil {
+		b.t.Fatal(err)
+	}
+	if into == nil { // btcd answers null to what only does something
+		return
+	}
+	if call.Err != nil {
+		b.t.Fatalf("%s: %v", method, call.Err)
+	}
+	if err := json.Unmarshal(raw, into); err != nil {
+		b.t.Fatalf("%s: %v: %s", method, err, raw)
+	}
+}
+
+// Height is how many blocks it has.
+func (b *Btcd) Height() uint64 {
+	b.t.Helper()
+	look, err := b.Node().Look(b.t.Context())
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return look.Node.GetHeight()
+}
+
+// Connect makes it a peer of another one.
+func (b *Btcd) Connect(other *Btcd) { b.Call(nil, "addnode", other.P2P, "add") }
+
+// Disconnect ends that.
+func (b *Btcd) Disconnect(other *Btcd) {
+	b.Call(nil, "addnode", other.P2P, "remove")
+	Eventually(b.t, "the peer is gone", func() bool {
+		look, err := b.Node().Look(b.t.Context())
+		return err == nil && len(look.Peers) == 0
+	})
+}
+
+// Signal sends it a signal, such as SIGSTOP.
+func (b *Btcd) Signal(signal syscall.Signal) {
+	b.t.Helper()
+	if err := b.command.Process.Signal(signal); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+// Stop ends it in order.
+func (b *Btcd) Stop() {
+	b.t.Helper()
+	b.Signal(syscall.SIGTERM)
+	_ = b.command.Wait()
+	b.command = nil
+}
+
+// Kill ends it as a power cut does.
+func (b *Btcd) Kill() {
+	if b.command != nil {
+		_ = b.command.Process.Kill()
+		_ = b.command.Wait()
+		b.command = nil
+	}
+}
+
+// Eventually waits until something is so.
+func Eventually(t testing.TB, what string, so func() bool) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), Patience)
+	defer cancel()
+	for !so() {
+		select {
+		case <-ctx.Done():
+			t.Fatalf("it never came that %s", what)
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+// Serve runs what bitbox-node runs, at the path of a socket, until the test ends or stop is
+// called.
+func Serve(t testing.TB, socket string, config node.Config) (stop func()) {
+	t.Helper()
+	listener, err := ipc.Listen(socket, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if config.Logger == nil {
+		config.Logger = Discard
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	watcher := node.NewWatcher(config)
+	running.Go(func() { watcher.Run(ctx) })
+	server := node.Server{Watcher: watcher, Users: []uint32{uint32(os.Geteuid())}, Logger: config.Logger}
+	running.Go(func() {
+		if err := server.Serve(ctx, listener); err != nil {
+			t.Error(err)
+		}
+	})
+	stop = sync.OnceFunc(func() {
+		cancel()
+		running.Wait()
+	})
+	t.Cleanup(stop)
+	return stop
+}
