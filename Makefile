@@ -121,7 +121,7 @@ release: package ## make the packages, and the signed release files that an App 
 feed: ## make the signed list of the releases in build/ (NOTES=FILE)
 	$(GO) run ./packaging/release feed '$(RELEASE_KEY_FILE)' '$(NOTES)' $(BUILD)/feed $(BUILD)/*.release
 
-# Parameters: SSH_KEY=FILE.pub, HOSTNAME=name, PAIR=1, DISPLAY=none, SSH_LEASE_FROM_FIRST_BOOT=1h
+# Parameters: PROVISION=FILE, or SSH_KEY=FILE.pub, HOSTNAME=name, PAIR=1, DISPLAY=none, SSH_LEASE_FROM_FIRST_BOOT=1h
 # (docs/image.md). HOSTNAME and DISPLAY of the environment are the building machine's own.
 ARCH ?= amd64
 image: export IMAGE_HOSTNAME := $(if $(filter command,$(firstword $(origin HOSTNAME))),$(HOSTNAME))

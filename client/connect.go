@@ -108,12 +108,19 @@ func (a *App) dial(ctx context.Context, id string, given []string) (*noiseconn.C
 	if !p.State.Usable() {
 		return nil, failUnusable(p)
 	}
-	if p.State == PrePaired {
-		if p, err = a.fetchKeys(ctx, p, given); err != nil {
+	if p.State == Unclaimed {
+		if p, err = a.claim(ctx, p, given); err != nil {
 			return nil, err
 		}
 	}
 	conn, address, err := a.reach(ctx, p, given)
+	if errors.Is(err, ErrSilent) && p.State == Pending && p.claim != nil {
+		// Its part was lost on the way. The claim is good until the Base has answered.
+		if again, failed := a.claim(ctx, p, given); failed == nil {
+			p = again
+			conn, address, err = a.reach(ctx, p, given)
+		}
+	}
 	if err == nil {
 		a.connected(p, address, conn.seq)
 		return conn.Conn, nil
@@ -155,7 +162,7 @@ func (a *App) unreached(p *pairing, known []string, searched bool, err error) er
 		return err
 	case errors.Is(err, ErrSilent), errors.Is(err, ErrNotABase):
 		// The wall clock is used, because the App may have been ended in between.
-		if p.State == Pending && a.now().Sub(p.PairedAt) >= a.timing.pendingLife {
+		if p.State == Pending && p.claim == nil && a.now().Sub(p.PairedAt) >= a.timing.pendingLife {
 			if stored := a.store.remove(p.AppID); stored != nil {
 				return stored
 			}
@@ -234,7 +241,7 @@ func (a *App) dialOnce(ctx context.Context, p *pairing, address string) (proved,
 	if err == nil {
 		return proved{conn, seq}, nil
 	}
-	if errors.Is(err, ErrSilent) && p.prePaired != nil && p.State == Active && a.isSecondBoard(ctx, p, address) {
+	if errors.Is(err, ErrSilent) && p.claim != nil && p.State == Active && a.isSecondBoard(ctx, p, address) {
 		return proved{}, failSecondBoard(p, address)
 	}
 	return proved{}, err

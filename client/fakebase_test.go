@@ -164,6 +164,11 @@ func (b *fakeBase) serve(conn net.Conn) {
 			conn.Close()
 			return
 		}
+	case typ == noiseconn.TypeClaim:
+		if b.pair(conn, body[noiseconn.ClaimMarkSize:]) {
+			conn.Close()
+			return
+		}
 	case typ == noiseconn.TypeConnect && len(body) == noiseconn.R1Size:
 		if b.connect(conn, body) {
 			return

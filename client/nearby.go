@@ -102,11 +102,18 @@ func (n Nearby) SameAs(other Nearby) bool { return n.key == other.key }
 func recognise(pairings []*pairing, txt discovery.TXT) *pairing {
 	var found *pairing
 	for _, p := range pairings {
-		if noiseconn.DiscoveryID(p.discovery, txt.Nonce[:]) == txt.ID && (found == nil || p.State == Active) {
+		if p.announced(txt) && (found == nil || p.State == Active) {
 			found = p
 		}
 	}
 	return found
+}
+
+// announced tells whether a TXT record is that of the pairing's Base. It also knows a board that
+// still waits for a claim which this App has used: that is another board.
+func (p *pairing) announced(txt discovery.TXT) bool {
+	return noiseconn.DiscoveryID(p.discovery, txt.Nonce[:]) == txt.ID ||
+		p.claim != nil && noiseconn.DiscoveryID(p.claim.discovery, txt.Nonce[:]) == txt.ID
 }
 
 // Discover searches the local network for Bases. It returns those that answered when the context
@@ -143,8 +150,7 @@ func (a *App) Discover(ctx context.Context) ([]Nearby, error) {
 // MaxOwn answers came.
 func (a *App) browseFor(ctx context.Context, p *pairing) <-chan string {
 	addresses := make(chan string)
-	own := func(txt discovery.TXT) bool { return noiseconn.DiscoveryID(p.discovery, txt.Nonce[:]) == txt.ID }
-	found, err := discovery.Browse(ctx, discovery.BrowseOptions{Own: own})
+	found, err := discovery.Browse(ctx, discovery.BrowseOptions{Own: p.announced})
 	go func() {
 		defer close(addresses)
 		if err != nil {
@@ -152,7 +158,7 @@ func (a *App) browseFor(ctx context.Context, p *pairing) <-chan string {
 		}
 		seen := map[string]bool{}
 		for f := range found {
-			if !own(f.TXT) {
+			if !p.announced(f.TXT) {
 				continue
 			}
 			for _, address := range interleave(f.Addrs) {

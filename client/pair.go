@@ -30,6 +30,8 @@ type PairOptions struct {
 	// ends when the answer is no longer needed. The pairing continues only if Confirm returns
 	// true and no error.
 	Confirm func(ctx context.Context, code Code) (bool, error)
+
+	claim *claim // in the place of the two people who compare a code
 }
 
 // Code is what two people compare.
@@ -255,6 +257,7 @@ func (a *App) ceremony(ctx context.Context, conn net.Conn, p2 []byte, handshake 
 
 var (
 	errSaidNo     = errors.New("this App's user answered no")
+	errNoProof    = errors.New("it does not have the secret of the claim")
 	errCommitment = errors.New("the other side's half does not match its commitment")
 )
 
@@ -273,6 +276,10 @@ func (a *App) afterReveal(ctx context.Context, conn net.Conn, p3 []byte, transpo
 	if err != nil {
 		return nil, fmt.Errorf("read P4: %w", err)
 	}
+	var proof []byte
+	if o.claim != nil && len(plain) == noiseconn.P4Size+noiseconn.ClaimProofSize {
+		plain, proof = plain[:noiseconn.P4Size], plain[noiseconn.P4Size:]
+	}
 	p4, err := noiseconn.ParseP4(plain)
 	if err != nil {
 		return nil, err
@@ -285,7 +292,17 @@ func (a *App) afterReveal(ctx context.Context, conn net.Conn, p3 []byte, transpo
 		return nil, err
 	}
 	code := Code{BaseName: p4.Name, AppName: a.name, Role: role}
-	if o.Words {
+	switch {
+	case o.claim != nil:
+		want, err := noiseconn.ClaimProof(o.claim.secret, reveal.RA, p4.RB, h, reveal.SigningKey, p4.StateKey, p4.Role)
+		if err != nil {
+			return nil, err
+		}
+		if role != basev1.Role_ROLE_OWNER || !a.proves(proof, want) {
+			return nil, errNoProof
+		}
+		o.Confirm = func(context.Context, Code) (bool, error) { return true, nil }
+	case o.Words:
 		// The digits are not shown too: they would be worthless if compared through the Base's
 		// Middleware.
 		words, err := noiseconn.ComputeWords(reveal.RA, p4.RB, h, reveal.SigningKey, p4.StateKey, p4.Role)
@@ -293,7 +310,7 @@ func (a *App) afterReveal(ctx context.Context, conn net.Conn, p3 []byte, transpo
 			return nil, err
 		}
 		code.Words = words.String()
-	} else {
+	default:
 		number, err := noiseconn.CodeDigits(reveal.RA, p4.RB, h, reveal.SigningKey, p4.StateKey, p4.Role, a.codeModulus)
 		if err != nil {
 			return nil, err
@@ -430,12 +447,16 @@ func newSigningKey(random io.Reader) (ed25519.PrivateKey, error) {
 }
 
 // exchange sends a handshake message and reads the answer, which must have exactly this size.
+// A claim is answered as a request is.
 func exchange(conn net.Conn, typ byte, message []byte, size int, wait time.Duration) ([]byte, error) {
 	if err := conn.SetDeadline(time.Now().Add(wait)); err != nil {
 		return nil, err
 	}
 	if err := noiseconn.WriteFrame(conn, typ, message); err != nil {
 		return nil, fail(ErrSilent, nil, "%s does not accept a message: %v", conn.RemoteAddr(), reason(err))
+	}
+	if typ == noiseconn.TypeClaim {
+		typ = noiseconn.TypePair
 	}
 	got, body, err := noiseconn.ReadFrame(conn)
 	switch {

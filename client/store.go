@@ -67,9 +67,9 @@ type stored struct {
 	Pair      []byte `json:"pair"`
 	Discovery []byte `json:"discovery"`
 
-	// PrePaired is set if the pairing was built into an image. Pair and StateKey stay empty until
-	// the App has met a board.
-	PrePaired *storedPrePaired `json:"prePaired,omitempty"`
+	// Claim is set if a provisioning file has promised the pairing. The keys of the Base stay empty
+	// until the App has met it.
+	Claim *storedClaim `json:"claim,omitempty"`
 }
 
 // pairing is a stored pairing with its keys parsed.
@@ -78,8 +78,8 @@ type pairing struct {
 	static    noiseconn.StaticKey
 	pair      noiseconn.PairKey
 	discovery noiseconn.DiscoveryKey
-	prePaired *prePaired // nil unless it was built into an image
-	ceiling   uint64     // see counter.go; 0: no connection yet
+	claim     *claim // nil unless a provisioning file has promised it
+	ceiling   uint64 // see counter.go; 0: no connection yet
 }
 
 func (s *stored) parse() (*pairing, error) {
@@ -94,28 +94,28 @@ func (s *stored) parse() (*pairing, error) {
 	if err != nil {
 		return nil, err
 	}
-	base, err := noiseconn.ParsePublicKey(s.BaseKey)
+	claim, err := s.Claim.parse()
 	if err != nil {
 		return nil, err
 	}
-	var image *prePaired
-	if s.PrePaired != nil {
-		if image, err = s.PrePaired.parse(); err != nil {
-			return nil, err
-		}
-	}
-	prePaired := s.State == PrePaired && image != nil
+	var base noiseconn.PublicKey
 	var pair noiseconn.PairKey
-	if !prePaired {
-		if pair, err = noiseconn.ParsePairKey(s.Pair); err != nil {
+	var discovery noiseconn.DiscoveryKey
+	if s.State == Unclaimed && claim != nil {
+		discovery = claim.discovery
+	} else {
+		var errs [3]error
+		base, errs[0] = noiseconn.ParsePublicKey(s.BaseKey)
+		pair, errs[1] = noiseconn.ParsePairKey(s.Pair)
+		discovery, errs[2] = noiseconn.ParseDiscoveryKey(s.Discovery)
+		if len(s.StateKey) != ed25519.PublicKeySize {
+			errs[0] = errors.New("a signing key has a wrong length")
+		}
+		if err := errors.Join(errs[:]...); err != nil {
 			return nil, err
 		}
 	}
-	discovery, err := noiseconn.ParseDiscoveryKey(s.Discovery)
-	if err != nil {
-		return nil, err
-	}
-	if !prePaired && len(s.StateKey) != ed25519.PublicKeySize || len(s.Signing) != ed25519.SeedSize {
+	if len(s.Signing) != ed25519.SeedSize {
 		return nil, errors.New("a signing key has a wrong length")
 	}
 	return &pairing{
@@ -130,7 +130,7 @@ func (s *stored) parse() (*pairing, error) {
 			PairedAt:  s.PairedAt,
 			Addresses: slices.Clone(s.Addresses),
 		},
-		static: static, pair: pair, discovery: discovery, prePaired: image,
+		static: static, pair: pair, discovery: discovery, claim: claim,
 		ceiling: s.Ceiling,
 	}, nil
 }
@@ -223,11 +223,18 @@ func all(tx *state.Tx) (map[string]*stored, error) {
 		if err := json.Unmarshal(raw, s); err != nil {
 			return fmt.Errorf("read the pairing %s: %w", id, err)
 		}
+		if s.State == unmetImage {
+			return nil
+		}
 		found[id] = s
 		return nil
 	})
 	return found, err
 }
+
+// unmetImage is the state that versions before claims gave to an image whose board was never
+// met. No Base of today answers to such an image.
+const unmetImage PairingState = "pre-paired"
 
 // contents are what the database held when it was read. They are never changed.
 type contents struct {
@@ -262,7 +269,7 @@ func (s *store) read() (*contents, error) {
 				return fmt.Errorf("read the pairing %s: %w", id, err)
 			}
 			// The keys are in the pairing, in types that cannot be printed.
-			record.Static, record.Signing, record.Pair, record.Discovery, record.PrePaired = nil, nil, nil, nil, nil
+			record.Static, record.Signing, record.Pair, record.Discovery, record.Claim = nil, nil, nil, nil, nil
 		}
 		return nil
 	}); err != nil {
@@ -478,6 +485,22 @@ func (s *store) remember(id string, seen posture.Memory, role basev1.Role, at ti
 		}
 		r.Seen = seen
 	})
+}
+
+// claimKey returns K_sign of a pairing that a claim promises.
+func (s *store) claimKey(id string) (key ed25519.PrivateKey, err error) {
+	err = s.view("read the key of a claim", func(tx *state.Tx) error {
+		record, err := get(tx, id)
+		if err != nil {
+			return err
+		}
+		if len(record.Signing) != ed25519.SeedSize {
+			return errors.New("a signing key has a wrong length")
+		}
+		key = ed25519.NewKeyFromSeed(record.Signing)
+		return nil
+	})
+	return key, err
 }
 
 // changesSeen returns what the log of changes is verified against.

@@ -91,7 +91,7 @@ func TestWhatStartsIsFixedBySetup(t *testing.T) {
 	for _, file := range unitFiles(t) {
 		name := filepath.Base(file)
 		template := strings.Contains(name, "@.") // somebody has to say of what
-		onDemand := template || name == generation.SSHUnit || name == "bitbox-base-reset.service" || name == "bitbox-base-prepaired.service" ||
+		onDemand := template || name == generation.SSHUnit || name == "bitbox-base-reset.service" || name == "bitbox-base-provision.service" ||
 			name == update.SlotsUnit || slices.Contains(generation.PreflightUnits, name)
 		if slices.Contains(started, name) == onDemand {
 			t.Errorf("%s: started at boot is %v", name, !onDemand)
@@ -108,7 +108,7 @@ func TestNoServiceIsGivenUpForItsManyStarts(t *testing.T) {
 	for _, file := range unitFiles(t) {
 		name := filepath.Base(file)
 		switch name {
-		case "bitbox-base-prepaired.service", "bitbox-base-prepare.service", "bitbox-base-reset.service", "bitbox-base-upgrade-boot.service",
+		case "bitbox-base-provision.service", "bitbox-base-prepare.service", "bitbox-base-reset.service", "bitbox-base-upgrade-boot.service",
 			"bitbox-base-limits.service":
 			continue // once a boot
 		case update.Unit, update.SlotsUnit, "bitbox-base-healthy.service":

@@ -30,7 +30,7 @@ var exits = []struct {
 	{19, "the Base does not accept the release file: damaged, not signed, not newer, or for another machine", isAny(client.ErrRelease)},
 	{20, "the update failed; the Base went back to the previous version", isAny(client.ErrUpdateUndone)},
 	{21, "the Base is installing the update; the command did not wait for the result", isAny(client.ErrUpdateUnknown)},
-	{22, "a second board with the same image answered; it is not used", isAny(client.ErrSecondBoard)},
+	{22, "a second board answers to the same provisioning file; it is not used", isAny(client.ErrSecondBoard)},
 	{24, "the change was sent; the command did not wait for the result", isAny(client.ErrUnsettled)},
 	{2, "the command line is wrong", func(err error) bool {
 		return errors.As(err, new(usageError)) || errors.Is(err, client.ErrInvalid) && !client.Refused(err)

@@ -54,7 +54,6 @@ var shapes = map[string]any{
 	"bitbox-app bans list":     &basev1.ListBansResponse{},
 	"bitbox-app bases":         []basis{},
 	"bitbox-app bases --check": []checkedBasis{},
-	"bitbox-app prepair":       basis{},
 	"bitbox-app dashboard":     nil,
 	"bitbox-app discover":      []nearby{},
 	"bitbox-app exit-codes":    nil,
@@ -65,8 +64,9 @@ var shapes = map[string]any{
 	"bitbox-app forget": struct {
 		Forgotten string `json:"forgotten"`
 	}{},
-	"bitbox-app lockdown": changed{},
-	"bitbox-app log":      loggedJSON{},
+	"bitbox-app lockdown":  changed{},
+	"bitbox-app provision": provisionedJSON{},
+	"bitbox-app log":       loggedJSON{},
 	"bitbox-app log verify": struct {
 		Verified  bool   `json:"verified"`
 		Entries   int    `json:"entries"`
@@ -370,7 +370,7 @@ func TestJSONIsAsDocumented(t *testing.T) {
 		{"apps role", []string{"Phone", "viewer", "--yes"}}, {"apps rename", []string{"Phone", "Tablet"}},
 		{"apps rename", []string{"Tablet", "Phone"}}, {"apps revoke", []string{"Phone", "--yes"}}, {"reboot", []string{"--yes"}},
 		{"factory-reset", []string{"--confirm", nameOf(t, dir)}},
-		{"prepair", []string{filepath.Join(dir, "b.keys"), "--name", "Cellar"}}, {"forget", []string{"Cellar", "--yes"}},
+		{"provision", []string{"--to", t.TempDir(), "--name", "Cellar", "--pair"}}, {"forget", []string{"Cellar", "--yes"}},
 	} {
 		shape := "bitbox-app " + run.shape
 		out := runJSON(t, dir, append(strings.Fields(run.shape), run.args...)...)

@@ -120,7 +120,7 @@ your configuration directory.`,
 	_ = root.RegisterFlagCompletionFunc("address", cobra.NoFileCompletions)
 	_ = root.RegisterFlagCompletionFunc("timeout", cobra.NoFileCompletions)
 	root.AddCommand(
-		p.dashboardCommand(), p.discoverCommand(), p.pairCommand(), p.prePairCommand(), p.basesCommand(), p.forgetCommand(),
+		p.dashboardCommand(), p.discoverCommand(), p.pairCommand(), p.provisionCommand(), p.basesCommand(), p.forgetCommand(),
 		p.statusCommand(), p.nodeCommand(), p.appsCommand(), p.pairingCommand(), p.watchCommand(),
 		p.postureCommand(), p.exposeCommand(), p.unexposeCommand(), p.sshCommand(), p.bansCommand(), p.auditCommand(), p.logCommand(),
 		p.lockdownCommand(), p.updateCommand(), p.factoryResetCommand(),

@@ -31,7 +31,6 @@ var resetPlan = factoryreset.Plan{
 		proxy.CertificateFile(generation.CertificateDirectory, string(posture.KindElectrum)),
 	},
 	Folders: []string{
-		"/var/lib/bitbox-base/prepaired", // the keys of a pre-paired image, if they are still there
 		middlewareState,                  // identity and pairings
 		filepath.Dir(generation.HostKey), // SSH's host key
 		generation.CertificateDirectory,  // keys of extra APIs

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/BitBoxSwiss/bitbox-base/internal/commandline"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/provision"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/setup"
 )
@@ -123,7 +124,7 @@ func runSetup(c *cobra.Command, f setupFlags) error {
 // sshProvided tells whether SSH is to be on from the first start. At its end, setup checks
 // whether it is.
 func sshProvided() bool {
-	p, err := provision.Read(provision.Directory)
+	p, err := provision.Read(generation.StateDirectory, provision.Directory)
 	return err == nil && len(p.SSHKeys) > 0 && p.SSHLease > 0
 }
 

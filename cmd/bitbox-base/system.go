@@ -23,7 +23,6 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/host"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/ledger"
-	"github.com/BitBoxSwiss/bitbox-base/internal/helper/prepaired"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/provision"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/services"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/system"
@@ -75,21 +74,17 @@ What was tried and not confirmed when the power went is undone on disk by then.`
 			return nil
 		},
 	}, &cobra.Command{
-		Use:   "prepaired",
-		Short: "Set up a pre-paired Base at its first boot",
-		Long: `prepaired runs at boot before all that keeps a state, if the image was made to be paired with
-an App: it makes the Base's keys and pairing from the image's provisioning file, and
-erases that. A Base that has an identity already is left as it is.`,
-		Example: `  bitbox-base system prepaired`,
+		Use:   "provision",
+		Short: "Take the provisioning file at the first boot of the image",
+		Long: `provision runs at boot before all that keeps a state. At the first boot it takes the
+provisioning file that lies on the EFI partition, if one does, and removes it from there. A
+file that comes later changes nothing.`,
+		Example: `  bitbox-base system provision`,
 		Args:    commandline.Args(0, 0),
 		RunE: func(*cobra.Command, []string) error {
-			config, err := systemConfig()
-			if err != nil {
-				return err
-			}
-			return prepaired.Install(prepaired.Config{
-				Root: provision.StateRoot, Factory: config.Factory, FirstLease: config.FirstLease, Clock: config.Clock, BootID: config.BootID,
-				Logger: config.Logger,
+			return provision.Install(provision.Config{
+				ESP: provision.BootESP{}, State: generation.StateDirectory,
+				Logger: slog.New(slog.NewTextHandler(os.Stderr, nil)),
 			})
 		},
 	})
@@ -103,18 +98,20 @@ func systemConfig() (system.Config, error) {
 	if err != nil {
 		return system.Config{}, err
 	}
-	given, err := provision.Read(provision.Directory)
+	given, err := provision.Read(generation.StateDirectory, provision.Directory)
 	if err != nil {
 		return system.Config{}, err
 	}
 	return system.Config{Config: ledger.Config{
-		Directory:  generation.StateDirectory,
-		Factory:    given.Factory(),
-		FirstLease: given.SSHLease,
-		NoDisplay:  given.NoDisplay,
-		Clock:      boottime.Clock,
-		BootID:     bootID,
-		Logger:     slog.New(slog.NewTextHandler(os.Stderr, nil)),
+		Directory:   generation.StateDirectory,
+		Factory:     given.Factory(),
+		FirstLease:  given.SSHLease,
+		NoDisplay:   given.NoDisplay,
+		Claim:       given.Claim,
+		ForgetClaim: func() error { return provision.ForgetClaim(generation.StateDirectory) },
+		Clock:       boottime.Clock,
+		BootID:      bootID,
+		Logger:      slog.New(slog.NewTextHandler(os.Stderr, nil)),
 	}}, nil
 }
 

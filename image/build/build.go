@@ -120,7 +120,7 @@ func (o Options) writeAtomically(write func(path string) error) (err error) {
 	if err := write(file.Name()); err != nil {
 		return err
 	}
-	if o.Provision.PrePaired == "" {
+	if o.Provision == "" {
 		if err := file.Chmod(0o644); err != nil {
 			return err
 		}

@@ -2,8 +2,6 @@ package build
 
 import (
 	"bytes"
-	"crypto/ed25519"
-	"encoding/pem"
 	"errors"
 	"io/fs"
 	"os"
@@ -11,11 +9,6 @@ import (
 	"regexp"
 	"strings"
 	"testing"
-	"time"
-
-	"golang.org/x/crypto/ssh"
-
-	"github.com/BitBoxSwiss/bitbox-base/internal/helper/provision"
 )
 
 func write(t *testing.T, name string, content []byte) string {
@@ -25,24 +18,6 @@ func write(t *testing.T, name string, content []byte) string {
 		t.Fatal(err)
 	}
 	return path
-}
-
-// keys returns the files of a public and of a private SSH key.
-func keys(t *testing.T) (public, private string) {
-	t.Helper()
-	key, secret, err := ed25519.GenerateKey(nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ours, err := ssh.NewPublicKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	block, err := ssh.MarshalPrivateKey(secret, "")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return write(t, "id.pub", ssh.MarshalAuthorizedKey(ours)), write(t, "id", pem.EncodeToMemory(block))
 }
 
 // sentence fails the test unless err is one sentence with all of the words in it.
@@ -62,10 +37,8 @@ func sentence(t *testing.T, err error, words ...string) {
 }
 
 func TestWhatCannotBeBuiltIsRefusedInOneSentence(t *testing.T) {
-	public, private := keys(t)
 	deb := write(t, "bitbox-base.deb", nil)
-	good := Options{Architecture: "amd64", Package: deb,
-		Provision: provision.Request{Hostname: "cellar", SSHKey: public, SSHFromFirstBoot: time.Hour}}
+	good := Options{Architecture: "amd64", Package: deb, Provision: deb}
 	if err := good.Check(); err != nil {
 		t.Fatalf("what can be built: %v", err)
 	}
@@ -73,15 +46,9 @@ func TestWhatCannotBeBuiltIsRefusedInOneSentence(t *testing.T) {
 		spoil func(o *Options)
 		words []string
 	}{
-		"a private key":         {func(o *Options) { o.Provision.SSHKey = private }, []string{"PRIVATE key", private}},
-		"no key":                {func(o *Options) { o.Provision.SSHKey = deb }, []string{"public key", deb}},
-		"a key that is missing": {func(o *Options) { o.Provision.SSHKey = deb + "x" }, []string{"public key", "no such file"}},
-		"a lease without a key": {func(o *Options) { o.Provision.SSHKey = "" }, []string{"public key"}},
-		"a lease for years":     {func(o *Options) { o.Provision.SSHFromFirstBoot = 10000 * time.Hour }, []string{"168h"}},
-		"a name that is a path": {func(o *Options) { o.Provision.Hostname = "../cellar" }, []string{"host name"}},
-		"a strange machine":     {func(o *Options) { o.Architecture = "m68k" }, []string{"m68k", "arm64"}},
-		"no package":            {func(o *Options) { o.Package = deb + "x" }, []string{"make package"}},
-		"keys of nobody":        {func(o *Options) { o.Provision.PrePaired = deb }, []string{deb}},
+		"no provisioning file": {func(o *Options) { o.Provision = deb + "x" }, []string{"bitbox-app provision", deb}},
+		"a strange machine":    {func(o *Options) { o.Architecture = "m68k" }, []string{"m68k", "arm64"}},
+		"no package":           {func(o *Options) { o.Package = deb + "x" }, []string{"make package"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			o := good
@@ -122,10 +89,10 @@ func TestAnImageIsThereWholeOrNotAtAll(t *testing.T) {
 	for name, c := range map[string]struct {
 		keys string
 		mode fs.FileMode
-	}{"without secrets": {"", 0o644}, "with private keys": {"keys", 0o600}} {
+	}{"for everybody": {"", 0o644}, "with a provisioning file": {"file", 0o600}} {
 		t.Run(name, func(t *testing.T) {
 			directory := t.TempDir()
-			o := Options{Out: filepath.Join(directory, "image"), Provision: provision.Request{PrePaired: c.keys}}
+			o := Options{Out: filepath.Join(directory, "image"), Provision: c.keys}
 			cut := errors.New("power cut")
 			err := o.writeAtomically(func(path string) error {
 				if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {

@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 
-	"github.com/BitBoxSwiss/bitbox-base/internal/helper/provision"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/setup"
 )
 
@@ -37,10 +36,7 @@ func Configure(ctx context.Context, root string, o Options) error {
 	if err := copyOverlay(root); err != nil {
 		return err
 	}
-	name := o.Provision.Hostname
-	if name == "" {
-		name = DefaultHostname
-	}
+	const name = DefaultHostname
 	list, err := os.ReadFile(filepath.Join(root, archiveList))
 	if err != nil {
 		return fmt.Errorf("find Debian's archives: %w", err)
@@ -78,11 +74,14 @@ func Configure(ctx context.Context, root string, o Options) error {
 			}
 		}
 	}
-	notes, err := provision.Place(root, o.Provision)
-	for _, note := range notes {
-		o.progress("%s", note)
+	if o.Provision == "" {
+		return nil
 	}
-	return err
+	content, err := os.ReadFile(o.Provision)
+	if err != nil {
+		return fmt.Errorf("read the provisioning file: %w", err)
+	}
+	return put(root, "var/lib/bitbox-base/system/provision", content, 0o600)
 }
 
 // links are what an image has beside the package's.

@@ -5,8 +5,6 @@ package build
 import (
 	"fmt"
 	"os"
-
-	"github.com/BitBoxSwiss/bitbox-base/internal/helper/provision"
 )
 
 // Options are what whoever builds an image may choose.
@@ -19,9 +17,8 @@ type Options struct {
 	Out string
 	// Cache is the directory of Debian's part, which is the same for many images.
 	Cache string
-	// Provision is what makes this image differ from another. With the keys of a
-	// pre-paired Base in it, the image is its owner's alone to read.
-	Provision provision.Request
+	// Provision is a provisioning file that the first boot takes; "" is none.
+	Provision string
 	// Progress is told what begins; it may be nil.
 	Progress func(what string)
 }
@@ -34,14 +31,10 @@ func (o Options) Check() error {
 	if o.Architecture != "amd64" && o.Architecture != "arm64" {
 		return fmt.Errorf("there is no image for %q; amd64 and arm64 can be had", o.Architecture)
 	}
-	// Its checks are all done before it writes anything.
-	scratch, err := os.MkdirTemp("", "bitbox-base-image-")
-	if err != nil {
-		return fmt.Errorf("check what the image is given along: %w", err)
-	}
-	defer os.RemoveAll(scratch)
-	if _, err := provision.Place(scratch, o.Provision); err != nil {
-		return err
+	if o.Provision != "" {
+		if info, err := os.Stat(o.Provision); err != nil || !info.Mode().IsRegular() {
+			return fmt.Errorf("the provisioning file %s is not there; `bitbox-app provision --to DIR` makes one", o.Provision)
+		}
 	}
 	info, err := os.Stat(o.Package)
 	if err != nil || !info.Mode().IsRegular() {

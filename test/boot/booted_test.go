@@ -36,14 +36,14 @@ import (
 type booted struct {
 	*stage.Stage
 	t     *testing.T
-	owner *client.App // it was pre-paired with
+	owner *client.App // the App of its claim
 	way   string      // the entry's address for Apps of this process
 	login ssh.Signer  // the key that is built in
 	app   string      // the App's program
 }
 
 // firstBoot makes and boots one. It has not been asked anything.
-func firstBoot(t *testing.T, lease time.Duration) (b *booted, file string) {
+func firstBoot(t *testing.T, lease time.Duration) (b *booted, content []byte) {
 	t.Helper()
 	stage.NeedRoot(t, "dpkg-deb", "nmap")
 	b = &booted{t: t}
@@ -61,16 +61,19 @@ func firstBoot(t *testing.T, lease time.Duration) (b *booted, file string) {
 	if b.owner, err = client.New(client.Options{Dir: t.TempDir(), Name: "builder", NoDiscovery: true}); err != nil {
 		t.Fatal(err)
 	}
-	file = filepath.Join(t.TempDir(), "cellar.keys")
-	if _, err := b.owner.PrePair(file, "cellar"); err != nil {
+	made, err := b.owner.Provision(t.TempDir(),
+		client.ProvisionOptions{Name: "cellar", SSHKey: key, SSHLease: lease, NoDisplay: true, Pair: true})
+	if err != nil {
 		t.Fatal(client.Explain(err))
 	}
+	if content, err = os.ReadFile(made.File); err != nil {
+		t.Fatal(err)
+	}
 	b.Stage = stage.Install(t, stage.Config{Package: deb(t, oldVersion), Build: func(root string) error {
-		_, err := provision.Place(root, provision.Request{Hostname: "cellar", SSHKey: key, SSHFromFirstBoot: lease, PrePaired: file})
-		return err
+		return stage.Provision(root, content)
 	}})
 	b.way = b.Attacker(1).Way(t, entry(b.Stage)).Address
-	return b, file
+	return b, content
 }
 
 // ask calls the Base once, over a new connection.
@@ -228,12 +231,16 @@ func (b *booted) logIn() error {
 
 // The root that is made of the packages alone, on its first boot and after.
 func TestTheRootMadeOfPackagesBootsAsTheBaseThatItsBuilderMade(t *testing.T) {
-	b, file := firstBoot(t, 0)
+	b, content := firstBoot(t, 0)
 	b.bootedIn("first boot")
 	b.healthy("after the first boot")
-	t.Run("nothing of the image's keys is left", func(t *testing.T) {
-		if _, err := os.Lstat(b.Path(provision.StateRoot + "/prepaired")); !errors.Is(err, os.ErrNotExist) {
-			t.Errorf("they are there: %v", err)
+	t.Run("nothing of the claim is left", func(t *testing.T) {
+		if _, err := os.Lstat(b.Path(stage.ProvisionFile())); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("the provisioning file is there: %v", err)
+		}
+		kept := b.MustExec("cat", generation.StateDirectory+"/provision")
+		if !strings.Contains(kept, "\nname cellar\n") || strings.Contains(kept, "claim") {
+			t.Errorf("the Base has kept %q", kept)
 		}
 		if owner := strings.TrimSpace(b.MustExec("stat", "--format=%U %a", provision.StateRoot+"/middleware")); owner != "bitbox-base 700" {
 			t.Errorf("the Middleware's state belongs to %q", owner)
@@ -272,7 +279,7 @@ func TestTheRootMadeOfPackagesBootsAsTheBaseThatItsBuilderMade(t *testing.T) {
 		}
 	})
 	t.Run("memory at rest", func(t *testing.T) { b.printMemory(t) })
-	t.Run("a second board of the same image is refused", func(t *testing.T) { b.secondBoard(t, file) })
+	t.Run("a second board with the same file is refused", func(t *testing.T) { b.secondBoard(t, content) })
 }
 
 // cutAt cuts the power when the Base says that it does something. The App waits for that,
@@ -395,12 +402,11 @@ func (b *booted) actAtBase(ctx context.Context, number string, keyboard io.Write
 	}
 }
 
-// secondBoard boots a second board of the same image, and shows it to the App.
-func (b *booted) secondBoard(t *testing.T, file string) {
+// secondBoard boots a second board with the same file, and shows it to the App.
+func (b *booted) secondBoard(t *testing.T, content []byte) {
 	b.Stop()
 	second := stage.Install(t, stage.Config{Package: deb(t, oldVersion), Build: func(root string) error {
-		_, err := provision.Place(root, provision.Request{PrePaired: file})
-		return err
+		return stage.Provision(root, content)
 	}})
 	second.Start()
 	there := second.Attacker(1).Way(t, entry(second)).Address

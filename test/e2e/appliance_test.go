@@ -17,10 +17,10 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/client"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/firewall"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
-	"github.com/BitBoxSwiss/bitbox-base/internal/helper/provision"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/sshaccess"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/provisioning"
 	"github.com/BitBoxSwiss/bitbox-base/test/stage"
 )
 
@@ -31,13 +31,16 @@ func (b *base) electrumPort() netip.AddrPort {
 	return netip.AddrPortFrom(b.V4, posture.Extras[0].Port)
 }
 
-// bootAppliance boots a Base of which nothing is replaced. given is what its image was
-// given along.
-func bootAppliance(t *testing.T, given ...provision.Request) *base {
+// bootAppliance boots a Base of which nothing is replaced. given is its provisioning file.
+func bootAppliance(t *testing.T, given ...provisioning.File) *base {
 	t.Helper()
 	s := stage.Boot(t, stage.Config{Real: true, Prepare: func(t *testing.T, root string) {
-		for _, request := range given {
-			if _, err := provision.Place(root, request); err != nil {
+		for _, file := range given {
+			content, err := file.Marshal()
+			if err == nil {
+				err = stage.Provision(root, content)
+			}
+			if err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -12,7 +12,7 @@ import (
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	"github.com/BitBoxSwiss/bitbox-base/client"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
-	"github.com/BitBoxSwiss/bitbox-base/internal/helper/provision"
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/provisioning"
 	"github.com/BitBoxSwiss/bitbox-base/test/stage"
 )
 
@@ -136,7 +136,7 @@ func (b *base) letIn(owner *app, from *stage.Attacker, name string, role basev1.
 }
 
 func TestPeopleOfABootedBaseWithoutADisplay(t *testing.T) {
-	b := bootAppliance(t, provision.Request{NoDisplay: true})
+	b := bootAppliance(t, provisioning.File{NoDisplay: true})
 	owner := b.app(b.Attacker(2), "phone", "owner")
 	guest := b.app(b.Attacker(3), "tablet", "viewer")
 

@@ -41,8 +41,7 @@ const trace = "the-owner-was-here"
 func (b *base) leaveTraces() {
 	b.t.Helper()
 	for _, folder := range []string{middlewareState, filepath.Dir(generation.HostKey), generation.CertificateDirectory, loginHome,
-		generation.StateDirectory,
-		"/var/lib/bitbox-base/prepaired", "/var/lib/fail2ban"} {
+		generation.StateDirectory, "/var/lib/fail2ban"} {
 		b.MustExec("mkdir", "-p", folder+"/"+trace)
 		b.MustExec("touch", folder+"/"+trace+"/"+trace)
 	}

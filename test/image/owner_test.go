@@ -20,7 +20,6 @@ import (
 
 	"github.com/BitBoxSwiss/bitbox-base/client"
 	"github.com/BitBoxSwiss/bitbox-base/image/build"
-	"github.com/BitBoxSwiss/bitbox-base/internal/helper/provision"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/sshaccess"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/release"
@@ -40,14 +39,15 @@ func TestTheImageOfAnOwner(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	keys := filepath.Join(t.TempDir(), "cellar.keys")
-	if _, err := app.PrePair(keys, "cellar"); err != nil {
+	login, key := newKey(t)
+	given, err := app.Provision(t.TempDir(),
+		client.ProvisionOptions{Name: "cellar", SSHKey: key, SSHLease: 2 * time.Hour, NoDisplay: true, Pair: true})
+	if err != nil {
 		t.Fatal(client.Explain(err))
 	}
-	login, key := newKey(t)
 	m := newMachine(t, made(t, build.Options{
 		Package:   packaged(t, seed, "1.0.0"),
-		Provision: provision.Request{Hostname: "cellar", SSHKey: key, SSHFromFirstBoot: 2 * time.Hour, PrePaired: keys},
+		Provision: given.File,
 	}))
 	a := m.Attacker(1)
 	way := a.Way(t, netip.AddrPortFrom(m.V4, posture.EntryPort)).Address

@@ -67,7 +67,8 @@ var groups = []group{
 	// The Base's screen.
 	{folder: "internal/console", may: []string{"api", "internal/digits", "internal/protocol"}, risky: []string{"unsafe"}}, // buttons
 	// The owner's computer.
-	{folder: "client", may: []string{"api", "internal/discovery", "internal/protocol", "internal/secret", "internal/state"}},
+	{folder: "client", may: []string{"api", "internal/atomicfile", "internal/bootdisk", "internal/discovery", "internal/protocol",
+		"internal/secret", "internal/state"}},
 	{folder: "internal/app"},
 	// Only the App fetches releases; the Base calls nobody.
 	{folder: "internal/app/releases", may: []string{"internal/atomicfile", "internal/protocol"}, risky: []string{"net/http"}},
@@ -82,7 +83,7 @@ var groups = []group{
 	{folder: "packaging"},
 	{folder: "packaging/manual", may: []string{"internal/version"}},
 	{folder: "packaging/release", may: []string{"internal/atomicfile", "internal/helper/slot/verity", "internal/protocol"}, risky: []string{"os/exec"}},
-	{folder: "image", may: []string{"internal/atomicfile", "internal/commandline", "internal/helper", "internal/testbed/debianroot"},
+	{folder: "image", may: []string{"internal/atomicfile", "internal/bootdisk", "internal/helper", "internal/testbed/debianroot"},
 		risky: []string{"os/exec"}},
 	// Tests, and programs that show or measure a Base. They may import anything.
 	{folder: "internal/testbed", may: []string{""}, risky: risky, forTests: true},
@@ -101,8 +102,7 @@ var risky = []string{"os/exec", "net/http", "net/rpc", "net/smtp", "net/textprot
 
 // exceptions are imports that the table forbids and that are there, each with the reason.
 var exceptions = map[string]string{
-	"internal/helper/prepaired internal/middleware/registry": "a pre-paired image is written with the registry's own code",
-	"internal/helper/announce internal/discovery":            "the helper checks the name that the Base announces",
+	"internal/helper/announce internal/discovery": "the helper checks the name that the Base announces",
 }
 
 // within tells whether a package is in a folder.

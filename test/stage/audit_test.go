@@ -249,6 +249,12 @@ var sabotages = []sabotage{
 		finds: []string{"nginx-privileged", "unit-changed"}, fixes: []string{"nginx-privileged"},
 	},
 	{
+		what:     "a provisioning file left for the next factory reset",
+		commands: [][]string{sh("touch " + generation.StateDirectory + "/provision.late")}, // what the boot unit does then
+		finds:    []string{"provisioning-late"},
+		undo:     [][]string{sh("rm " + generation.StateDirectory + "/provision.late")},
+	},
+	{
 		what:     "a unit masked",
 		commands: [][]string{sh("systemctl mask --quiet --runtime --now " + generation.BansUnit)},
 		finds:    []string{"fail2ban-silent", "unit-changed", "unit-stopped"}, fixes: []string{"unit-changed", "unit-stopped"},

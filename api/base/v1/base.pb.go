@@ -1249,105 +1249,6 @@ func (x *AnswerPairingResponse) GetReport() []byte {
 	return nil
 }
 
-type FetchKeysRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *FetchKeysRequest) Reset() {
-	*x = FetchKeysRequest{}
-	mi := &file_base_v1_base_proto_msgTypes[20]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *FetchKeysRequest) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*FetchKeysRequest) ProtoMessage() {}
-
-func (x *FetchKeysRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_base_proto_msgTypes[20]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use FetchKeysRequest.ProtoReflect.Descriptor instead.
-func (*FetchKeysRequest) Descriptor() ([]byte, []int) {
-	return file_base_v1_base_proto_rawDescGZIP(), []int{20}
-}
-
-type FetchKeysResponse struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// K_pair of this board, 32 bytes.
-	PairKey []byte `protobuf:"bytes,1,opt,name=pair_key,json=pairKey,proto3" json:"pair_key,omitempty"`
-	// K_state of this board, 32 bytes.
-	StateKey []byte `protobuf:"bytes,2,opt,name=state_key,json=stateKey,proto3" json:"state_key,omitempty"`
-	// The signature of the image's certifying key over K_state and both public keys.
-	Signature     []byte `protobuf:"bytes,3,opt,name=signature,proto3" json:"signature,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *FetchKeysResponse) Reset() {
-	*x = FetchKeysResponse{}
-	mi := &file_base_v1_base_proto_msgTypes[21]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *FetchKeysResponse) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*FetchKeysResponse) ProtoMessage() {}
-
-func (x *FetchKeysResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_base_proto_msgTypes[21]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use FetchKeysResponse.ProtoReflect.Descriptor instead.
-func (*FetchKeysResponse) Descriptor() ([]byte, []int) {
-	return file_base_v1_base_proto_rawDescGZIP(), []int{21}
-}
-
-func (x *FetchKeysResponse) GetPairKey() []byte {
-	if x != nil {
-		return x.PairKey
-	}
-	return nil
-}
-
-func (x *FetchKeysResponse) GetStateKey() []byte {
-	if x != nil {
-		return x.StateKey
-	}
-	return nil
-}
-
-func (x *FetchKeysResponse) GetSignature() []byte {
-	if x != nil {
-		return x.Signature
-	}
-	return nil
-}
-
 var File_base_v1_base_proto protoreflect.FileDescriptor
 
 const file_base_v1_base_proto_rawDesc = "" +
@@ -1429,12 +1330,7 @@ const file_base_v1_base_proto_rawDesc = "" +
 	"\x14AnswerPairingRequest\x12\x16\n" +
 	"\x06answer\x18\x01 \x01(\fR\x06answer\"/\n" +
 	"\x15AnswerPairingResponse\x12\x16\n" +
-	"\x06report\x18\x01 \x01(\fR\x06report\"\x12\n" +
-	"\x10FetchKeysRequest\"i\n" +
-	"\x11FetchKeysResponse\x12\x19\n" +
-	"\bpair_key\x18\x01 \x01(\fR\apairKey\x12\x1b\n" +
-	"\tstate_key\x18\x02 \x01(\fR\bstateKey\x12\x1c\n" +
-	"\tsignature\x18\x03 \x01(\fR\tsignature*P\n" +
+	"\x06report\x18\x01 \x01(\fR\x06report*P\n" +
 	"\x04Role\x12\x14\n" +
 	"\x10ROLE_UNSPECIFIED\x10\x00\x12\x0f\n" +
 	"\vROLE_VIEWER\x10\x01\x12\x11\n" +
@@ -1453,9 +1349,7 @@ const file_base_v1_base_proto_rawDesc = "" +
 	"OpenWindow\x12!.bitbox.base.v1.OpenWindowRequest\x1a\".bitbox.base.v1.OpenWindowResponse\x12V\n" +
 	"\vCloseWindow\x12\".bitbox.base.v1.CloseWindowRequest\x1a#.bitbox.base.v1.CloseWindowResponse\x12^\n" +
 	"\rAcceptPairing\x12$.bitbox.base.v1.AcceptPairingRequest\x1a%.bitbox.base.v1.AcceptPairingResponse0\x01\x12\\\n" +
-	"\rAnswerPairing\x12$.bitbox.base.v1.AnswerPairingRequest\x1a%.bitbox.base.v1.AnswerPairingResponse2d\n" +
-	"\x10PrePairedService\x12P\n" +
-	"\tFetchKeys\x12 .bitbox.base.v1.FetchKeysRequest\x1a!.bitbox.base.v1.FetchKeysResponseB7Z5github.com/BitBoxSwiss/bitbox-base/api/base/v1;basev1b\x06proto3"
+	"\rAnswerPairing\x12$.bitbox.base.v1.AnswerPairingRequest\x1a%.bitbox.base.v1.AnswerPairingResponseB7Z5github.com/BitBoxSwiss/bitbox-base/api/base/v1;basev1b\x06proto3"
 
 var (
 	file_base_v1_base_proto_rawDescOnce sync.Once
@@ -1470,7 +1364,7 @@ func file_base_v1_base_proto_rawDescGZIP() []byte {
 }
 
 var file_base_v1_base_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_base_v1_base_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
+var file_base_v1_base_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
 var file_base_v1_base_proto_goTypes = []any{
 	(Role)(0),                        // 0: bitbox.base.v1.Role
 	(AcceptPairingResponse_Phase)(0), // 1: bitbox.base.v1.AcceptPairingResponse.Phase
@@ -1494,16 +1388,14 @@ var file_base_v1_base_proto_goTypes = []any{
 	(*AcceptPairingResponse)(nil),    // 19: bitbox.base.v1.AcceptPairingResponse
 	(*AnswerPairingRequest)(nil),     // 20: bitbox.base.v1.AnswerPairingRequest
 	(*AnswerPairingResponse)(nil),    // 21: bitbox.base.v1.AnswerPairingResponse
-	(*FetchKeysRequest)(nil),         // 22: bitbox.base.v1.FetchKeysRequest
-	(*FetchKeysResponse)(nil),        // 23: bitbox.base.v1.FetchKeysResponse
-	(*timestamppb.Timestamp)(nil),    // 24: google.protobuf.Timestamp
+	(*timestamppb.Timestamp)(nil),    // 22: google.protobuf.Timestamp
 }
 var file_base_v1_base_proto_depIdxs = []int32{
 	4,  // 0: bitbox.base.v1.GetInfoResponse.caller:type_name -> bitbox.base.v1.App
-	24, // 1: bitbox.base.v1.GetInfoResponse.time:type_name -> google.protobuf.Timestamp
+	22, // 1: bitbox.base.v1.GetInfoResponse.time:type_name -> google.protobuf.Timestamp
 	0,  // 2: bitbox.base.v1.App.role:type_name -> bitbox.base.v1.Role
-	24, // 3: bitbox.base.v1.App.paired_at:type_name -> google.protobuf.Timestamp
-	24, // 4: bitbox.base.v1.App.last_seen_at:type_name -> google.protobuf.Timestamp
+	22, // 3: bitbox.base.v1.App.paired_at:type_name -> google.protobuf.Timestamp
+	22, // 4: bitbox.base.v1.App.last_seen_at:type_name -> google.protobuf.Timestamp
 	4,  // 5: bitbox.base.v1.ListAppsResponse.apps:type_name -> bitbox.base.v1.App
 	4,  // 6: bitbox.base.v1.RenameAppResponse.app:type_name -> bitbox.base.v1.App
 	0,  // 7: bitbox.base.v1.Window.role:type_name -> bitbox.base.v1.Role
@@ -1519,19 +1411,17 @@ var file_base_v1_base_proto_depIdxs = []int32{
 	16, // 17: bitbox.base.v1.PairingService.CloseWindow:input_type -> bitbox.base.v1.CloseWindowRequest
 	18, // 18: bitbox.base.v1.PairingService.AcceptPairing:input_type -> bitbox.base.v1.AcceptPairingRequest
 	20, // 19: bitbox.base.v1.PairingService.AnswerPairing:input_type -> bitbox.base.v1.AnswerPairingRequest
-	22, // 20: bitbox.base.v1.PrePairedService.FetchKeys:input_type -> bitbox.base.v1.FetchKeysRequest
-	3,  // 21: bitbox.base.v1.InfoService.GetInfo:output_type -> bitbox.base.v1.GetInfoResponse
-	6,  // 22: bitbox.base.v1.AppsService.ListApps:output_type -> bitbox.base.v1.ListAppsResponse
-	8,  // 23: bitbox.base.v1.AppsService.RenameApp:output_type -> bitbox.base.v1.RenameAppResponse
-	10, // 24: bitbox.base.v1.AppsService.RevokeApp:output_type -> bitbox.base.v1.RevokeAppResponse
-	13, // 25: bitbox.base.v1.PairingService.GetWindow:output_type -> bitbox.base.v1.GetWindowResponse
-	15, // 26: bitbox.base.v1.PairingService.OpenWindow:output_type -> bitbox.base.v1.OpenWindowResponse
-	17, // 27: bitbox.base.v1.PairingService.CloseWindow:output_type -> bitbox.base.v1.CloseWindowResponse
-	19, // 28: bitbox.base.v1.PairingService.AcceptPairing:output_type -> bitbox.base.v1.AcceptPairingResponse
-	21, // 29: bitbox.base.v1.PairingService.AnswerPairing:output_type -> bitbox.base.v1.AnswerPairingResponse
-	23, // 30: bitbox.base.v1.PrePairedService.FetchKeys:output_type -> bitbox.base.v1.FetchKeysResponse
-	21, // [21:31] is the sub-list for method output_type
-	11, // [11:21] is the sub-list for method input_type
+	3,  // 20: bitbox.base.v1.InfoService.GetInfo:output_type -> bitbox.base.v1.GetInfoResponse
+	6,  // 21: bitbox.base.v1.AppsService.ListApps:output_type -> bitbox.base.v1.ListAppsResponse
+	8,  // 22: bitbox.base.v1.AppsService.RenameApp:output_type -> bitbox.base.v1.RenameAppResponse
+	10, // 23: bitbox.base.v1.AppsService.RevokeApp:output_type -> bitbox.base.v1.RevokeAppResponse
+	13, // 24: bitbox.base.v1.PairingService.GetWindow:output_type -> bitbox.base.v1.GetWindowResponse
+	15, // 25: bitbox.base.v1.PairingService.OpenWindow:output_type -> bitbox.base.v1.OpenWindowResponse
+	17, // 26: bitbox.base.v1.PairingService.CloseWindow:output_type -> bitbox.base.v1.CloseWindowResponse
+	19, // 27: bitbox.base.v1.PairingService.AcceptPairing:output_type -> bitbox.base.v1.AcceptPairingResponse
+	21, // 28: bitbox.base.v1.PairingService.AnswerPairing:output_type -> bitbox.base.v1.AnswerPairingResponse
+	20, // [20:29] is the sub-list for method output_type
+	11, // [11:20] is the sub-list for method input_type
 	11, // [11:11] is the sub-list for extension type_name
 	11, // [11:11] is the sub-list for extension extendee
 	0,  // [0:11] is the sub-list for field type_name
@@ -1549,9 +1439,9 @@ func file_base_v1_base_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_base_v1_base_proto_rawDesc), len(file_base_v1_base_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   22,
+			NumMessages:   20,
 			NumExtensions: 0,
-			NumServices:   4,
+			NumServices:   3,
 		},
 		GoTypes:           file_base_v1_base_proto_goTypes,
 		DependencyIndexes: file_base_v1_base_proto_depIdxs,

@@ -30,7 +30,8 @@ const announceAgain = 10 * time.Second
 type Announcer struct {
 	network Network
 	name    func() string // of the Base, as it is to be in force
-	changed turns.Signal  // the name or the record may be another
+	claim   ClaimID
+	changed turns.Signal // the name, the claim or the record may be another
 	log     *slog.Logger
 
 	mu sync.Mutex
@@ -38,9 +39,13 @@ type Announcer struct {
 	record *discovery.TXT
 }
 
+// ClaimID returns the id by which the App of an open claim recognises a record with this nonce; ok
+// is false if no claim is open.
+type ClaimID func(nonce []byte) (id [8]byte, ok bool)
+
 // New returns an Announcer, which looks again when changed is woken.
-func New(network Network, name func() string, changed turns.Signal, log *slog.Logger) *Announcer {
-	return &Announcer{network: network, name: name, changed: changed, log: log}
+func New(network Network, name func() string, claim ClaimID, changed turns.Signal, log *slog.Logger) *Announcer {
+	return &Announcer{network: network, name: name, claim: claim, changed: changed, log: log}
 }
 
 // Announce takes from the Middleware what only it knows. The name and the port are
@@ -69,7 +74,12 @@ func (a *Announcer) Run(ctx context.Context) {
 		a.mu.Lock()
 		known := a.record != nil
 		if known {
-			wanted.TXT = a.record.Strings()
+			txt := *a.record
+			// Before there is an owner no App knows the Base but that of the claim.
+			if id, open := a.claim(txt.Nonce[:]); open {
+				txt.ID = id
+			}
+			wanted.TXT = txt.Strings()
 		}
 		a.mu.Unlock()
 		var again <-chan time.Time

@@ -126,6 +126,7 @@ var checks = []check{
 	{"users", 10 * time.Second, checkUsers},
 	{"updates", 60 * time.Second, checkUpdates},
 	{"debian", 10 * time.Second, checkDebian},
+	{"provisioning", 10 * time.Second, checkProvisioning},
 	{"kernel", 10 * time.Second, checkKernel},
 }
 

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/BitBoxSwiss/bitbox-base/internal/bootdisk"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
 )
 
@@ -39,6 +40,7 @@ const (
 	idUpdates          = "updates"
 	idUpdatesUnknown   = "updates-unknown"
 	idDebianSupport    = "debian-support"
+	idProvisioning     = "provisioning-late"
 	idKernel           = "kernel-settings"
 	idKernelHost       = "kernel-settings-host"
 	idLeftOut          = "files-left-out"
@@ -287,6 +289,13 @@ var kinds = []kind{
 		expected: "the Debian that a Base is made of, with at least 90 days of support by Debian's security team left",
 		why:      "New flaws of the system are not fixed any more, or soon will not be.",
 		fix:      "Install a newer release of the Base. On a Debian with the package, upgrade Debian as that release says.",
+	},
+	{
+		id: idProvisioning, check: "provisioning", severity: Warning,
+		title:    "A provisioning file lies on the EFI partition",
+		expected: "none: the Base has had its first boot",
+		why:      "The Base ignores it. But the first boot after a factory reset would read it, and whoever wrote it would decide who owns the Base.",
+		fix:      "Open the disk in another computer and remove " + bootdisk.ProvisionFile + ", then restart the Base.",
 	},
 	{
 		id: idKernel, check: "kernel", severity: Warning,

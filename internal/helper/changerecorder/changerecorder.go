@@ -3,7 +3,6 @@
 package changerecorder
 
 import (
-	"errors"
 	"log/slog"
 	"path/filepath"
 	"sync"
@@ -26,11 +25,6 @@ type Recorder struct {
 	file    *changelog.File // nil: the log cannot be used
 	broken  error           // the reason
 	limiter changelog.Limiter
-}
-
-// None is the Recorder of a Base without a log; its drafts go to the journal.
-func None(log *slog.Logger, clock func() time.Duration) *Recorder {
-	return &Recorder{log: log, clock: clock, broken: errors.New("this Base has no log of changes yet")}
 }
 
 // Open opens the log in a directory, or starts it. floor is what was kept of it (Floor), nil if

@@ -39,8 +39,10 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/turns"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/changelog"
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/noiseconn"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/pairing"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/provisioning"
 )
 
 // Config is what a Keeper is made of.
@@ -60,6 +62,10 @@ type Config struct {
 	// NoDisplay: nobody can stand before a display of this Base and compare a code, by
 	// how it was installed. Then an owner's App may accept and answer in its place.
 	NoDisplay bool
+	// Claim names the App that the Base was provisioned for; nil: there is none. ForgetClaim
+	// removes it from the disk once it is over; nil: nobody does.
+	Claim       *provisioning.Claim
+	ForgetClaim func() error
 	// Clock is the boot-time clock, BootID the id of this boot.
 	Clock  func() time.Duration
 	BootID string
@@ -93,6 +99,8 @@ type Keeper struct {
 	ledger   *posture.Ledger
 	enrolled map[posture.SigningKey]pairing.Enrolled // active keys of the authority
 	waiters  map[uint64]*waiter                      // by the revision that is being applied
+	// claimKey is what the App of the claim recognises the Base by; empty: no claim is open.
+	claimKey noiseconn.DiscoveryKey
 	// unsaved is what was in force for a moment and could not be saved; nil if all
 	// was.
 	unsaved *posture.Effective
@@ -112,10 +120,7 @@ type Keeper struct {
 // Open reads the state, or makes it if there never was one. What was not settled before is
 // undone, and what has ended by a reboot has ended. Nothing of the machine is touched yet: Run
 // does that.
-func Open(config Config) (*Keeper, error) { return open(config, true) }
-
-// open begins a log of changes only if recorded is set.
-func open(config Config, recorded bool) (*Keeper, error) {
+func Open(config Config) (*Keeper, error) {
 	if config.Logger == nil {
 		config.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -130,18 +135,14 @@ func open(config Config, recorded bool) (*Keeper, error) {
 	if k.store, err = OpenStore(config.Directory, config.Random); err != nil {
 		return nil, err
 	}
-	if err := k.open(recorded); err != nil {
+	if err := k.open(); err != nil {
 		return nil, errors.Join(err, k.Changes.Close(), k.store.Close())
 	}
 	return k, nil
 }
 
-func (k *Keeper) open(recorded bool) error {
-	if recorded {
-		k.Changes = changerecorder.Open(k.config.Directory, k.config.Clock, k.log, k.store.floor)
-	} else {
-		k.Changes = changerecorder.None(k.log, k.config.Clock)
-	}
+func (k *Keeper) open() error {
+	k.Changes = changerecorder.Open(k.config.Directory, k.config.Clock, k.log, k.store.floor)
 	k.store.present = k.Changes.Floor
 	if err := k.loadLedger(); err != nil {
 		return err
@@ -153,21 +154,32 @@ func (k *Keeper) open(recorded bool) error {
 	if err != nil {
 		return err
 	}
+	if k.enrolled, err = byKey(k.store.Registry); err != nil {
+		return err
+	}
+	if err := k.openClaim(); err != nil {
+		return err
+	}
 	machine, err := pairing.NewMachine(pairing.Config{
-		Random:   k.config.Random,
-		BaseName: k.BaseName,
-		IsOwner:  k.isOwner,
-		StateKey: key,
-		Registry: k.store.Registry,
+		Random:    k.config.Random,
+		BaseName:  k.BaseName,
+		IsOwner:   k.isOwner,
+		StateKey:  key,
+		Registry:  k.store.Registry,
+		Claim:     (*pairing.Claim)(k.config.Claim),
+		WallClock: time.Now,
 	})
 	if err != nil {
 		return err
 	}
-	if k.enrolled, err = byKey(k.store.Registry); err != nil {
-		return err
-	}
 	k.authority = pairing.NewService(pairing.ServiceConfig{Machine: machine,
-		Save: func(registry []byte) error { return k.saveRegistry(registry, machine.OrderedBy) }, Now: k.config.Clock})
+		Save: func(registry []byte) error {
+			if err := k.saveRegistry(registry, machine.OrderedBy); err != nil {
+				return err
+			}
+			k.endClaim()
+			return nil
+		}, Now: k.config.Clock})
 	return k.reconcile()
 }
 

@@ -254,7 +254,7 @@ func TestAnUpgradeUpdatesTheLinks(t *testing.T) {
 	if after["/etc/udev/rules.d/60-bitbox-base-no-usb-input.rules"].Kind != kindLink {
 		t.Error("what was chosen later was not done")
 	}
-	if p, err := provision.Read(filepath.Join(root, provision.Directory)); err != nil || !p.NoDisplay {
+	if p, err := provision.Read(t.TempDir(), filepath.Join(root, provision.Directory)); err != nil || !p.NoDisplay {
 		t.Errorf("that there is no display is not said: %+v, %v", p, err)
 	}
 	record, err := ReadRecord(root)

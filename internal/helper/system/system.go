@@ -122,7 +122,7 @@ func Open(config Config) (*Helper, error) {
 	h.bans = bans.New(config.Banner, keeper, hub, log)
 	h.drift = drift.New(config.Auditor, keeper, keeper.Changes.Usable, hub, clock, log)
 	name := func() string { return keeper.Effective().NodeName }
-	h.announcer = announce.New(config.Network, name, keeper.Changed, log)
+	h.announcer = announce.New(config.Network, name, keeper.ClaimID, keeper.Changed, log)
 	h.machine = machine.New(machine.Config{
 		Systemd: config.Systemd, Zone: config.TimeZone, Reading: busy, Name: name, Later: h.later, Events: hub, Clock: clock, Log: log,
 	})

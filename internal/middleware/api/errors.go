@@ -28,7 +28,7 @@ func (s *Server) apiError(err error) error {
 	switch {
 	case errors.Is(err, registry.ErrNoRights):
 		return rpc.NewError(rpc.Unauthenticated, err)
-	case errors.Is(err, registry.ErrRole), errors.Is(err, registry.ErrPrePaired):
+	case errors.Is(err, registry.ErrRole):
 		return rpc.NewError(rpc.Denied, err)
 	case errors.Is(err, registry.ErrUnknownApp):
 		return rpc.NewError(rpc.NotFound, err)

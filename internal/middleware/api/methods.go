@@ -120,8 +120,6 @@ var methods = map[string]method{
 	baserpc.PairingServiceAcceptPairing: {least: owner},
 	baserpc.PairingServiceAnswerPairing: {least: owner, deadline: quick, goesOn: true},
 
-	baserpc.PrePairedServiceFetchKeys: {least: owner, deadline: quick},
-
 	baserpc.EventsServiceWatchEvents: {least: viewer, holds: watches},
 
 	baserpc.PostureServiceGetPosture:    {least: viewer, holds: asks, deadline: quick},
@@ -168,8 +166,8 @@ func (s *Server) handlers() map[string]rpc.Handler {
 	all := map[string]rpc.Handler{}
 	for _, service := range []map[string]rpc.Handler{
 		baserpc.InfoServiceHandlers(infoService{s}), baserpc.AppsServiceHandlers(appsService{s}),
-		baserpc.PairingServiceHandlers(pairingService{s}), baserpc.PrePairedServiceHandlers(prePairedService{s}),
-		baserpc.EventsServiceHandlers(eventsService{s}), baserpc.PostureServiceHandlers(postureService{s}),
+		baserpc.PairingServiceHandlers(pairingService{s}), baserpc.EventsServiceHandlers(eventsService{s}),
+		baserpc.PostureServiceHandlers(postureService{s}),
 		baserpc.BansServiceHandlers(bansService{s}), baserpc.AuditServiceHandlers(auditService{s}),
 		baserpc.UpdateServiceHandlers(updateService{s}), baserpc.MachineServiceHandlers(machineService{s}),
 		baserpc.ServicesServiceHandlers(servicesService{s}), baserpc.ChangesServiceHandlers(changesService{s}),
@@ -193,7 +191,7 @@ func (s *Server) rows(table map[string]method, classes map[holds]*rpc.Class) ([]
 		rows = append(rows, rpc.Method{
 			Name: name, MaxRequest: m.size, Deadline: m.deadline, GoesOn: m.goesOn, Class: classes[m.holds], Handler: handler,
 			Allow: func(ctx context.Context) error {
-				if err := s.Registry.Authorise(sessionOf(ctx), m.least, name == baserpc.PrePairedServiceFetchKeys); err != nil {
+				if err := s.Registry.Authorise(sessionOf(ctx), m.least); err != nil {
 					return s.apiError(err)
 				}
 				return nil

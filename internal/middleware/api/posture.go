@@ -13,7 +13,7 @@ type postureService struct{ *Server }
 
 func (s postureService) GetPosture(ctx context.Context, request *basev1.GetPostureRequest) (*basev1.GetPostureResponse, error) {
 	// There are few challenges: one for an App that may sign nothing would take another's place.
-	challenge := request.GetChallenge() && s.Registry.Authorise(sessionOf(ctx), basev1.Role_ROLE_OWNER, false) == nil
+	challenge := request.GetChallenge() && s.Registry.Authorise(sessionOf(ctx), basev1.Role_ROLE_OWNER) == nil
 	reply, err := s.ask(ctx, &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_GetPosture{
 		GetPosture: &systemv1.GetPosture{Nonce: request.GetNonce(), Challenge: challenge}}}, nil)
 	if err != nil {

@@ -110,12 +110,10 @@ type Registry struct {
 type standing string
 
 const (
-	standingPending   standing = "pending"    // both people said yes; the App has not connected yet
-	standingActive    standing = "active"     // the only one with rights
-	standingRevoked   standing = "revoked"    // a tombstone
-	standingLapsed    standing = "lapsed"     // was pending, and its time is over; in memory only
-	standingPrePaired standing = "pre-paired" // an image's keys: they may fetch the keys of this board, and nothing else
-	standingUsedUp    standing = "used-up"    // an image's keys after the App has fetched the board's: they are useless
+	standingPending standing = "pending" // both people said yes; the App has not connected yet
+	standingActive  standing = "active"  // the only one with rights
+	standingRevoked standing = "revoked" // a tombstone
+	standingLapsed  standing = "lapsed"  // was pending, and its time is over; in memory only
 )
 
 // record is a pairing. Registry.mu guards everything that can change.
@@ -259,10 +257,9 @@ func (r *Registry) indexLocked() {
 	index := &recognition{}
 	add := func(p *record) {
 		index.keys = append(index.keys, p.mac1)
-		index.found = append(index.found, admission.Recognised{Peer: p.peer, Pair: p.pair, Lapsed: p.standing == standingLapsed ||
-			p.standing == standingUsedUp})
+		index.found = append(index.found, admission.Recognised{Peer: p.peer, Pair: p.pair, Lapsed: p.standing == standingLapsed})
 	}
-	for _, wanted := range []standing{standingActive, standingPending, standingPrePaired, standingRevoked, standingUsedUp} {
+	for _, wanted := range []standing{standingActive, standingPending, standingRevoked} {
 		for _, p := range r.pairings {
 			if p.standing == wanted {
 				add(p)

@@ -42,13 +42,7 @@ func (r *Registry) Begin(ctx context.Context, peer noiseconn.PublicKey, address 
 	if err != nil {
 		return nil, err
 	}
-	if s := r.beginPrePaired(p, cut); s != nil {
-		return s, nil
-	}
 	if err := r.acknowledge(ctx, p); err != nil {
-		return nil, err
-	}
-	if err := r.usedUp(p); err != nil {
 		return nil, err
 	}
 	r.mu.Lock()
@@ -102,7 +96,7 @@ func (r *Registry) activate(peer noiseconn.PublicKey) (*record, error) {
 // rights returns why the pairing gives none, or nil.
 func (p *record) rights() error {
 	switch p.standing {
-	case standingActive, standingPrePaired:
+	case standingActive:
 		return nil
 	case standingRevoked:
 		return &admission.Refusal{Reason: admission.Revoked}
@@ -143,9 +137,6 @@ func (s *Session) End() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	s.app.sessions = slices.DeleteFunc(s.app.sessions, func(other *Session) bool { return other == s })
-	if s.app.standing == standingPrePaired || s.app.standing == standingUsedUp {
-		return // nobody was told that it began
-	}
 	r.events.Publish(&basev1.Event{Event: &basev1.Event_SessionEnded{SessionEnded: &basev1.SessionEndedEvent{App: r.describeLocked(s.app)}}})
 }
 
@@ -163,16 +154,12 @@ func (r *Registry) EndOtherSessions(keep *Session) {
 }
 
 // Authorise tells whether the App of a session may call a method that asks for
-// least, now. With an image's keys an App may fetch the board's (fetchesKeys), and
-// nothing else.
-func (r *Registry) Authorise(s *Session, least basev1.Role, fetchesKeys bool) error {
+// least, now.
+func (r *Registry) Authorise(s *Session, least basev1.Role) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if s.app.rights() != nil {
 		return ErrNoRights
-	}
-	if (s.app.standing == standingPrePaired) != fetchesKeys {
-		return ErrPrePaired
 	}
 	if !MayCall(s.app.role, least) {
 		return ErrRole

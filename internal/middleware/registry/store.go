@@ -32,10 +32,6 @@ const (
 //	progress  public static key of the App (32) -> highest seq (8) | last seen, ms since 1970 (8)
 //	addresses public static key of the App (32) -> where its last session came from, as text
 //	acquainted public static key of the App (32) -> []acquaintance, JSON (acquainted.go)
-//	prepaired of a pre-paired Base (prepaired.go):
-//	          app          public static key of the App (32)
-//	          image        public static key of its first connection (32)
-//	          certificate  K_state (32) | signature (64)
 const (
 	bucketIdentity   = "identity"
 	bucketPairings   = "pairings"
@@ -213,7 +209,7 @@ func parsePairing(key, value, progress []byte) (*record, error) {
 		return nil, err
 	}
 	role := basev1.Role(stored.Role)
-	known := slices.Contains([]standing{standingPending, standingActive, standingRevoked, standingPrePaired, standingUsedUp}, stored.Standing)
+	known := slices.Contains([]standing{standingPending, standingActive, standingRevoked}, stored.Standing)
 	if len(stored.SigningKey) != ed25519.PublicKeySize || !MayCall(role, basev1.Role_ROLE_VIEWER) || !known {
 		return nil, errors.New("a pairing: the signing key, the role or the standing is not valid")
 	}

@@ -224,6 +224,9 @@ func privateFormat(text string) string {
 	return ""
 }
 
+// HoldsPrivate tells whether a private key stands anywhere in a text.
+func HoldsPrivate(text string) bool { return privateFormat(text) != "" }
+
 // otherFormat says what a text is that holds no key as it is read here; "" if that is
 // not known.
 func otherFormat(text string) string {

@@ -26,7 +26,6 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/caller"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/host"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/ledger"
-	"github.com/BitBoxSwiss/bitbox-base/internal/helper/prepaired"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/proxy"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/sshaccess"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/system"
@@ -35,6 +34,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/nodeclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/pairing"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/provisioning"
 )
 
 // acceptEvery is how often a request that has not arrived yet is looked for.
@@ -67,10 +67,10 @@ func StartHelper(from *Helper) (*Helper, error) {
 			return nil, errors.Join(err, os.RemoveAll(directory))
 		}
 	}
-	return startHelper(directory, false)
+	return startHelper(directory, provisioning.File{})
 }
 
-func startHelper(directory string, noDisplay bool) (h *Helper, err error) {
+func startHelper(directory string, given provisioning.File) (h *Helper, err error) {
 	h = &Helper{Machine: &Machine{}, directory: directory, done: make(chan struct{})}
 	software, receiver, err := newSoftware(directory)
 	if err != nil {
@@ -86,7 +86,8 @@ func startHelper(directory string, noDisplay bool) (h *Helper, err error) {
 	manager.stamp = filepath.Join(directory, "upgrade-stamp")
 	h.Helper, err = system.Open(system.Config{
 		Config: ledger.Config{
-			Directory: directory, Live: h.Machine, NoDisplay: noDisplay, Factory: posture.Factory(), BootID: "the only boot",
+			Directory: directory, Live: h.Machine, NoDisplay: given.NoDisplay, Claim: given.Claim, Factory: given.Factory(),
+			BootID:     "the only boot",
 			Identities: func(e posture.Effective) posture.Identities { return software.identities(directory, e) },
 			Clock:      func() time.Duration { return boottime.Clock() + time.Duration(h.ahead.Load()) },
 		},
@@ -192,74 +193,39 @@ func Start(through func(helperclient.Port) helperclient.Port) (*Appliance, error
 	if err != nil {
 		return nil, err
 	}
-	return start(helper, "", through)
+	return start(helper, through)
 }
 
 // StartWithoutDisplay is Start, for a Base that nobody can stand before.
 func StartWithoutDisplay(through func(helperclient.Port) helperclient.Port) (*Appliance, error) {
+	return StartProvisioned(provisioning.File{NoDisplay: true}, through)
+}
+
+// StartProvisioned is Start, for a new Base with a provisioning file.
+func StartProvisioned(given provisioning.File, through func(helperclient.Port) helperclient.Port) (*Appliance, error) {
 	directory, err := os.MkdirTemp("", "helper")
 	if err != nil {
 		return nil, err
 	}
-	helper, err := startHelper(directory, true)
+	helper, err := startHelper(directory, given)
 	if err != nil {
 		return nil, err
 	}
-	return start(helper, "", through)
+	return start(helper, through)
 }
 
-func start(helper *Helper, middlewareState string, through func(helperclient.Port) helperclient.Port) (*Appliance, error) {
+func start(helper *Helper, through func(helperclient.Port) helperclient.Port) (*Appliance, error) {
 	a := &Appliance{Helper: helper, done: make(chan error, 1), conns: map[net.Conn]struct{}{}, cancel: func() {}}
-	if err := a.start(middlewareState, through); err != nil {
+	if err := a.start(through); err != nil {
 		a.done <- nil
 		return nil, errors.Join(err, a.Stop())
 	}
 	return a, nil
 }
 
-// StartPrePaired runs an appliance on a board at its first boot, with an image that has
-// this file (package prepaired) in it. through is as for Start.
-func StartPrePaired(file []byte, through func(helperclient.Port) helperclient.Port) (*Appliance, error) {
-	root, err := os.MkdirTemp("", "prepaired")
-	if err != nil {
-		return nil, err
-	}
-	defer os.RemoveAll(root)
-	err = errors.Join(
-		os.Mkdir(filepath.Join(root, prepaired.Directory), 0o700),
-		os.WriteFile(filepath.Join(root, prepaired.Directory, prepaired.File), file, 0o600),
-	)
-	if err == nil {
-		err = prepaired.Install(prepaired.Config{
-			Root: root, Factory: posture.Factory(), Clock: boottime.Clock, BootID: "the only boot", Logger: slog.New(slog.DiscardHandler),
-		})
-	}
-	if err != nil {
-		return nil, err
-	}
-	directory, err := os.MkdirTemp("", "helper")
-	if err != nil {
-		return nil, err
-	}
-	if err := copyFiles(directory, filepath.Join(root, "system")); err != nil {
-		return nil, errors.Join(err, os.RemoveAll(directory))
-	}
-	helper, err := startHelper(directory, false)
-	if err != nil {
-		return nil, err
-	}
-	return start(helper, filepath.Join(root, "middleware"), through)
-}
-
-func (a *Appliance) start(middlewareState string, through func(helperclient.Port) helperclient.Port) (err error) {
+func (a *Appliance) start(through func(helperclient.Port) helperclient.Port) (err error) {
 	if a.stateDir, err = os.MkdirTemp("", "middleware"); err != nil { // short, for the socket's path
 		return err
-	}
-	if middlewareState != "" {
-		state := filepath.Join(a.stateDir, "state")
-		if err := errors.Join(os.Mkdir(state, 0o700), copyFiles(state, middlewareState)); err != nil {
-			return err
-		}
 	}
 	if a.tcp, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
 		return err

@@ -142,35 +142,3 @@ func PairingServiceHandlers(s PairingServiceServer) map[string]rpc.Handler {
 		PairingServiceAnswerPairing: rpc.Unary(s.AnswerPairing),
 	}
 }
-
-// The methods of bitbox.base.v1.PrePairedService.
-const (
-	PrePairedServiceFetchKeys = "bitbox.base.v1.PrePairedService.FetchKeys"
-)
-
-// PrePairedService is for the App that made the keys of the Base's image
-// (docs/pre-paired.md).
-type PrePairedServiceClient struct{ caller Caller }
-
-// NewPrePairedServiceClient returns a client that makes its calls by caller.
-func NewPrePairedServiceClient(caller Caller) PrePairedServiceClient {
-	return PrePairedServiceClient{caller}
-}
-
-// FetchKeys gives the App the keys that this board has drawn itself. Only a
-// connection made with the image's keys may call it, and it may call nothing else.
-func (c PrePairedServiceClient) FetchKeys(ctx context.Context, request *v1.FetchKeysRequest) (*v1.FetchKeysResponse, error) {
-	return call[v1.FetchKeysResponse](ctx, c.caller, PrePairedServiceFetchKeys, request)
-}
-
-// PrePairedServiceServer answers the calls of bitbox.base.v1.PrePairedService.
-type PrePairedServiceServer interface {
-	FetchKeys(context.Context, *v1.FetchKeysRequest) (*v1.FetchKeysResponse, error)
-}
-
-// PrePairedServiceHandlers returns the handlers of bitbox.base.v1.PrePairedService by the names of its methods.
-func PrePairedServiceHandlers(s PrePairedServiceServer) map[string]rpc.Handler {
-	return map[string]rpc.Handler{
-		PrePairedServiceFetchKeys: rpc.Unary(s.FetchKeys),
-	}
-}
