@@ -18,6 +18,9 @@ type Bounds struct {
 	// Calls and Work are how many calls, and how many programs for them, begin in a
 	// second; a burst of BurstTime is let through.
 	Calls, Work float64
+	// OwnersWork is Work for what only owners may ask for (Verb.Owners): no lesser App uses that
+	// up. 0: Work is for all.
+	OwnersWork float64
 	// Kept is how much of Holds what changes nothing leaves free. Every App asks, and only
 	// owners change how open the Base is: they do not wait for those who ask.
 	Kept int
@@ -37,7 +40,7 @@ const (
 // CallerBounds is the table of the budgets. MemoryMax of the unit is above twice the sum of
 // Holds: who uses up a budget waits, and ends nothing.
 var CallerBounds = map[caller.Who]Bounds{
-	caller.Middleware: {Holds: 96 << 20, Calls: 1000, Work: 5, Kept: 24 << 20},
+	caller.Middleware: {Holds: 96 << 20, Calls: 1000, Work: 5, OwnersWork: 3, Kept: 24 << 20},
 	caller.Console:    {Holds: 16 << 20, Calls: 200, Work: 20},
 	caller.Root:       {Holds: 32 << 20, Calls: 200, Work: 40},
 }
@@ -69,7 +72,7 @@ func (b Budgets) Enter(ctx context.Context, v Verb) (leave func(), err error) {
 
 // Budget is what is left of Bounds.
 type Budget struct {
-	calls, work *rate.Limiter
+	calls, work, ownersWork *rate.Limiter
 
 	mu    sync.Mutex
 	left  int           // of Bounds.Holds
@@ -82,7 +85,11 @@ func NewBudget(b Bounds) *Budget {
 	limiter := func(perSecond float64) *rate.Limiter {
 		return rate.NewLimiter(rate.Limit(perSecond), int(perSecond*BurstTime.Seconds()))
 	}
-	return &Budget{calls: limiter(b.Calls), work: limiter(b.Work), left: b.Holds, kept: b.Kept, freed: make(chan struct{})}
+	of := &Budget{calls: limiter(b.Calls), work: limiter(b.Work), left: b.Holds, kept: b.Kept, freed: make(chan struct{})}
+	if of.ownersWork = of.work; b.OwnersWork > 0 {
+		of.ownersWork = limiter(b.OwnersWork)
+	}
+	return of
 }
 
 // Enter takes what a verb needs, and waits for it if it must. leave gives its memory back.
@@ -119,7 +126,11 @@ func (b *Budget) Enter(ctx context.Context, v Verb) (leave func(), err error) {
 // who are refused leave no debt behind. What starts no program waits for none.
 func (b *Budget) takeTurn(ctx context.Context, v Verb) error {
 	if v.Work > 0 {
-		if err := b.work.WaitN(ctx, v.Work); err != nil {
+		work := b.work
+		if v.Owners {
+			work = b.ownersWork
+		}
+		if err := work.WaitN(ctx, v.Work); err != nil {
 			return err
 		}
 	}

@@ -26,6 +26,8 @@ type Verb struct {
 	// Closes: it makes the Base more closed, so it takes nothing from the budgets that a
 	// flood of anything else uses up.
 	Closes bool
+	// Owners: the Middleware asks for it for owners only (its table of methods says so).
+	Owners bool
 	// Follows: it only follows what systemd does, and ends when its caller leaves; all
 	// else that is recorded goes on to its end.
 	Follows bool
@@ -85,6 +87,12 @@ func (v Verb) Closing() Verb {
 	return v
 }
 
+// ForOwners marks a verb that only owners may ask for.
+func (v Verb) ForOwners() Verb {
+	v.Owners = true
+	return v
+}
+
 // Following marks a verb that follows what systemd does.
 func (v Verb) Following() Verb {
 	v.Follows = true
@@ -98,7 +106,7 @@ func (v Verb) Recorded(r *changerecorder.Verb) Verb {
 }
 
 // asks tells whether a verb changes nothing, or only follows.
-func (v Verb) asks() bool { return v.Follows || v.Record == nil && !v.Closes }
+func (v Verb) asks() bool { return v.Follows || v.Record == nil && !v.Closes && !v.Owners }
 
 // Table has the verbs by the kind of the frame.
 type Table map[uint16]Verb

@@ -42,17 +42,17 @@ func (h *Helper) verbs() server.Table {
 
 		// Bans and audit.
 		server.Row(server.ByAll, list, 0, h.bans.List),
-		server.Row(server.ByMiddleware|server.ByRoot, document, 1, h.bans.Lift).Recorded(recordLiftBan),
+		server.Row(server.ByMiddleware|server.ByRoot, document, 1, h.bans.Lift).ForOwners().Recorded(recordLiftBan),
 		server.Row(server.ByAll, list, 4, h.drift.RunAudit),
-		server.Row(server.ByMiddleware|server.ByRoot, list, 8, h.drift.FixFinding).Recorded(recordFixFinding),
+		server.Row(server.ByMiddleware|server.ByRoot, list, 8, h.drift.FixFinding).ForOwners().Recorded(recordFixFinding),
 
 		// Updates. What is installed has to be signed, whoever brings it.
-		server.Row(server.ByMiddleware|server.ByRoot, preamble, 1, h.updates.Begin),
-		server.Row(server.ByMiddleware|server.ByRoot, piece, 0, h.updates.Piece),
-		server.Row(server.ByMiddleware|server.ByRoot, short, 2, h.updates.Finish).Recorded(recordUpdate),
-		server.Row(server.ByMiddleware|server.ByRoot, short, 0, h.updates.Abort),
-		server.Row(server.ByMiddleware|server.ByRoot, short, 1, h.updates.Confirm),
-		server.Row(server.ByMiddleware|server.ByRoot, short, 2, h.updates.StartOther).Recorded(recordUpdate),
+		server.Row(server.ByMiddleware|server.ByRoot, preamble, 1, h.updates.Begin).ForOwners(),
+		server.Row(server.ByMiddleware|server.ByRoot, piece, 0, h.updates.Piece).ForOwners(),
+		server.Row(server.ByMiddleware|server.ByRoot, short, 2, h.updates.Finish).ForOwners().Recorded(recordUpdate),
+		server.Row(server.ByMiddleware|server.ByRoot, short, 0, h.updates.Abort).ForOwners(),
+		server.Row(server.ByMiddleware|server.ByRoot, short, 1, h.updates.Confirm).ForOwners(),
+		server.Row(server.ByMiddleware|server.ByRoot, short, 2, h.updates.StartOther).ForOwners().Recorded(recordUpdate),
 		server.Row(server.ByAll, short, 1, h.updates.Get),
 		server.Row(server.ByMiddleware|server.ByRoot, short, 0, h.updates.Watch),
 		server.Row(server.ByRoot, short, 2, h.getHealth),
@@ -65,7 +65,8 @@ func (h *Helper) verbs() server.Table {
 		server.Row(server.ByMiddleware|server.ByRoot, list, 0, h.machine.ListTimeZones),
 		server.Row(server.ByMiddleware|server.ByRoot, short, 1, h.machine.SetTimeZone).Recorded(recordTimeZone),
 		server.Row(server.ByMiddleware|server.ByRoot, short, 2, h.machine.Reboot).Recorded(&changerecorder.Verb{Word: changelog.Reboot}),
-		server.Row(server.ByMiddleware|server.ByRoot, short, 2, h.machine.PowerOff).Recorded(&changerecorder.Verb{Word: changelog.PowerOff}),
+		server.Row(server.ByMiddleware|server.ByRoot, short, 2, h.machine.PowerOff).ForOwners().
+			Recorded(&changerecorder.Verb{Word: changelog.PowerOff}),
 		server.Row(server.ByMiddleware|server.ByRoot, logs, 4, h.debian.Install).Following().
 			Recorded(&changerecorder.Verb{Word: changelog.DebianUpdates}),
 

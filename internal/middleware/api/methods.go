@@ -54,10 +54,15 @@ const (
 	// maxFollowing is how many calls that follow one App has. The limit for all is
 	// helperclient.MaxMiddlewareReaders.
 	maxFollowing = 2
+	// keptFollowing are those of all places that only owners get: four operators could hold
+	// the others.
+	keptFollowing = maxFollowing
 	// maxWatching is how many streams of events one App has, and maxWatchingAll how many all of
 	// them have: each event is sent to each stream.
 	maxWatching    = 16
 	maxWatchingAll = 256
+	// keptWatching are those of maxWatchingAll that only owners get.
+	keptWatching = 2 * maxWatching
 	// maxNodeReaders is how many calls of all Apps follow the node. With those that ask, and the
 	// Middleware itself, they are fewer than the connections that bitbox-node gives the
 	// Middleware (ipc.MaxPerUser).
@@ -66,14 +71,16 @@ const (
 
 // newClasses makes the places.
 func newClasses() map[holds]*rpc.Class {
+	owners := func(ctx context.Context) bool { return sessionOf(ctx).IsOwner() }
 	return map[holds]*rpc.Class{
 		asks: {PerPeer: maxAsking, Wait: true},
-		follows: {PerPeer: maxFollowing, Total: helperclient.MaxMiddlewareReaders,
+		follows: {PerPeer: maxFollowing, Total: helperclient.MaxMiddlewareReaders, Kept: keptFollowing, First: owners,
 			Full: "too many logs or installations are already being followed; end one of them"},
 		asksNode: {PerPeer: maxAsking, Wait: true},
-		followsNode: {PerPeer: maxFollowing, Total: maxNodeReaders,
+		followsNode: {PerPeer: maxFollowing, Total: maxNodeReaders, Kept: keptFollowing, First: owners,
 			Full: "too many follow the node already; end one of them"},
-		watches: {PerPeer: maxWatching, Total: maxWatchingAll, Full: "too many streams of events are open; close one"},
+		watches: {PerPeer: maxWatching, Total: maxWatchingAll, Kept: keptWatching, First: owners,
+			Full: "too many streams of events are open; close one"},
 	}
 }
 

@@ -465,7 +465,7 @@ func (h *busyHelper) Each(ctx context.Context, request *systemv1.SystemRequest, 
 
 // An App that is not an owner has as many calls under way as it may have.
 func TestALesserAppCannotTakeTheHelperFromAnOwner(t *testing.T) {
-	attack := func(t *testing.T, without ...holds) (helper *busyHelper, lockdown error) {
+	attack := func(t *testing.T, without ...holds) (helper *busyHelper, closing error) {
 		h := registrytest.New(t, nil)
 		master, lesser := h.Active("owner", owner), h.Active("operator", operator)
 		helper = &busyHelper{places: make(chan struct{}, ipc.MaxPerUser)}
@@ -491,11 +491,12 @@ func TestALesserAppCannotTakeTheHelperFromAnOwner(t *testing.T) {
 		registrytest.Eventually(t, "the operator has all that it can get", func() bool {
 			return helper.full.Load() || len(without) == 0 && len(helper.places) == maxAsking+maxFollowing
 		})
-		return helper, call(t.Context(), l.client(master), baserpc.PostureServiceLockdown)
+		// A lockdown ends the operator's sessions first, and may so find a place all the same.
+		return helper, call(t.Context(), l.client(master), baserpc.PostureServiceEndLease)
 	}
 	helper, err := attack(t)
 	if err != nil || helper.full.Load() {
-		t.Errorf("an owner's lockdown: %v; the helper was full: %v", err, helper.full.Load())
+		t.Errorf("an owner closes something: %v; the helper was full: %v", err, helper.full.Load())
 	}
 	// Without the limits the same attack succeeds.
 	if _, err = attack(t, asks); err == nil {
@@ -558,6 +559,57 @@ func TestOneAppCannotTakeAllStreamsOfEvents(t *testing.T) {
 	}
 	if greedy, _ := attack(t, nil); greedy != nil {
 		t.Errorf("without a bound it should have one more (%v); this attack proves nothing", greedy)
+	}
+}
+
+// The attack: operators together hold all the streams of events, and all the logs, that they
+// can get. An owner still gets what is kept for owners.
+func TestLesserAppsTogetherLeaveStreamsForAnOwner(t *testing.T) {
+	for name, held := range map[string]holds{baserpc.EventsServiceWatchEvents: watches, baserpc.ServicesServiceReadLogs: follows} {
+		attack := func(t *testing.T, keep bool) error {
+			h := registrytest.New(t, nil)
+			classes := newClasses()
+			class := classes[held]
+			class.Total = class.Kept + 2*class.PerPeer // fewer, so that two operators are enough
+			if !keep {
+				class.Total, class.Kept = class.Total-class.Kept, 0
+			}
+			helper := &busyHelper{places: make(chan struct{}, ipc.MaxPerUser)}
+			l := serveTable(t, h, methods, classes, func(c *Config) { c.Helper = helper })
+			ctx, cancel := context.WithCancel(t.Context())
+			var calls sync.WaitGroup
+			defer calls.Wait()
+			defer cancel()
+			hold := func(c *caller) {
+				if held == watches {
+					watch(ctx, t, c)
+				} else {
+					calls.Go(func() { _ = call(ctx, c, name) })
+				}
+			}
+			for _, greedy := range []string{"one", "two"} {
+				c := l.client(h.Active(greedy, operator))
+				for range class.PerPeer {
+					hold(c)
+				}
+			}
+			if held == follows {
+				registrytest.Eventually(t, "they have all", func() bool { return len(helper.places) == 2*class.PerPeer })
+			}
+			if err := call(ctx, l.client(h.Active("three", operator)), name); rpc.CodeOf(err) != rpc.Exhausted {
+				t.Errorf("%s: a third operator: %v", name, err)
+			}
+			// Nothing ends the owner's stream but its context.
+			short, end := context.WithTimeout(ctx, time.Second)
+			defer end()
+			return call(short, l.client(h.Active("owner", owner)), name)
+		}
+		if err := attack(t, true); rpc.CodeOf(err) == rpc.Exhausted {
+			t.Errorf("%s: an owner: %v", name, err)
+		}
+		if err := attack(t, false); rpc.CodeOf(err) != rpc.Exhausted {
+			t.Errorf("%s: if nothing is kept the owner should get nothing (%v); this attack proves nothing", name, err)
+		}
 	}
 }
 

@@ -31,6 +31,11 @@ func (s *Session) ID() string { return s.app.id() }
 // Calls is what all sessions of the App share of the bounds of calls.
 func (s *Session) Calls() *rpc.Peer { return &s.app.calls }
 
+// IsOwner tells whether the App is an owner's, now.
+func (s *Session) IsOwner() bool {
+	return s.registry.Authorise(s, basev1.Role_ROLE_OWNER, false) == nil
+}
+
 // BeganAt is when the session began, on the boot-time clock.
 func (s *Session) BeganAt() time.Duration { return s.beganAt }
 

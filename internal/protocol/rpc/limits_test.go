@@ -489,6 +489,10 @@ func TestATableOfMethodsThatIsWrongIsRefused(t *testing.T) {
 		"negative requests":         func(m *Method) { m.MaxRequest = -1 },
 		"going on without an end":   func(m *Method) { m.GoesOn = true },
 		"a class without any place": func(m *Method) { m.Class = &Class{} },
+		"a class that keeps all its places": func(m *Method) {
+			m.Class = &Class{PerPeer: 1, Total: 2, Kept: 2, First: func(context.Context) bool { return true }}
+		},
+		"a class that keeps places for nobody": func(m *Method) { m.Class = &Class{PerPeer: 1, Total: 2, Kept: 1} },
 	} {
 		wrong := right
 		change(&wrong)

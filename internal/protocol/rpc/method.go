@@ -43,6 +43,10 @@ type Class struct {
 	PerPeer int
 	// Total is how many calls of all Peers; 0: any number.
 	Total int
+	// Kept is how many places of Total only those get of whom First says so; First is asked
+	// with the context of the call, for each.
+	Kept  int
+	First func(ctx context.Context) bool
 	// Wait: a call above PerPeer waits for its turn. Otherwise, and above Total, it is
 	// refused with the code Exhausted and the text Full.
 	Wait bool

@@ -66,8 +66,10 @@ func NewServer(config Config) (*Server, error) {
 			wrong = fmt.Sprintf("requests of %d bytes", m.MaxRequest)
 		case m.GoesOn && m.Deadline <= 0:
 			wrong = "it goes on without a deadline"
-		case m.Class != nil && m.Class.PerPeer < 1:
+		case m.Class != nil && (m.Class.PerPeer < 1 || m.Class.Kept < 0 || m.Class.Kept > 0 && m.Class.Kept >= m.Class.Total):
 			wrong = "a class without places"
+		case m.Class != nil && m.Class.Kept > 0 && m.Class.First == nil:
+			wrong = "places for nobody"
 		default:
 			s.methods[m.Name] = &m
 			continue
@@ -428,7 +430,11 @@ func (c *serverCall) takePlace(class *Class) (giveBack func(), err error) {
 			return nil, err
 		}
 	}
-	if n := class.total.Add(1); class.Total > 0 && n > int64(class.Total) {
+	total := class.Total
+	if class.Kept > 0 && !class.First(c.ctx) {
+		total -= class.Kept
+	}
+	if n := class.total.Add(1); class.Total > 0 && n > int64(total) {
 		class.total.Add(-1)
 		<-places
 		return nil, full
