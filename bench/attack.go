@@ -36,12 +36,15 @@ const (
 	bareStream = "bench.Bare.Stream"
 )
 
+// bareStreams is how many streams one App has, as at a Base (events).
+const bareStreams = 16
+
 func newBareBase(keys *ours) (*bareBase, error) {
 	allow := func(context.Context) error { return nil }
 	server, err := rpc.NewServer(rpc.Config{Logger: slog.New(slog.DiscardHandler), Methods: []rpc.Method{
 		{Name: bareEcho, Allow: allow, MaxRequest: rpc.MaxRequest, Deadline: time.Minute,
 			Handler: rpc.Unary(func(_ context.Context, m *wrapperspb.BytesValue) (*wrapperspb.BytesValue, error) { return m, nil })},
-		{Name: bareStream, Allow: allow,
+		{Name: bareStream, Allow: allow, Class: &rpc.Class{PerPeer: bareStreams, Full: "too many streams are open"},
 			Handler: rpc.ServerStream(func(ctx context.Context, _ *emptypb.Empty, s *rpc.Sender[wrapperspb.BytesValue]) error {
 				for ctx.Err() == nil {
 					if err := s.Send(&wrapperspb.BytesValue{Value: make([]byte, answerSize)}); err != nil {

@@ -283,12 +283,12 @@ func (s *Session) sendOpen(ctx context.Context, c *clientCall, method string, re
 // writeOpen writes an open. Its number is given with the token of writing: numbers go
 // out in their order.
 func (s *Session) writeOpen(ctx context.Context, c *clientCall, f frame, request proto.Message) error {
-	buffer := records.Get().(*[MaxRecord]byte)
-	defer records.Put(buffer)
 	if err := s.lockWriting(ctx); err != nil {
 		return err
 	}
 	defer s.unlockWriting()
+	buffer := records.Get().(*[MaxRecord]byte)
+	defer records.Put(buffer)
 	s.mu.Lock()
 	if s.last == math.MaxUint32 {
 		s.mu.Unlock()

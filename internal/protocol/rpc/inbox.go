@@ -67,8 +67,8 @@ func (in *inbox) add(s state, piece []byte, size int, b *budget) error {
 	return nil
 }
 
-// open takes the piece of an open. A whole message is not charged: there are MaxCalls of
-// them at most, so that a call of one frame finds its place however much others hold.
+// open takes the piece of an open. A whole message is not charged, so that a call of one
+// frame finds its place however much others hold: MaxAppCalls bounds them.
 func (in *inbox) open(s state, piece []byte, b *budget) *Error {
 	switch {
 	case s == stateNone:

@@ -212,7 +212,7 @@ func TestCallsThatGoOnAreCounted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBase(t)
 		refused := 0
-		for range 2*maxRunning/MaxCalls + 2 {
+		for range 2*MaxAppCalls/MaxCalls + 2 {
 			p := b.rawApp(t, &b.peer)
 			for call := range uint32(MaxCalls) {
 				p.open(call+1, "GoesOn", &empty{})
@@ -225,7 +225,7 @@ func TestCallsThatGoOnAreCounted(t *testing.T) {
 				}
 			}
 		}
-		if running := b.peer.running.Load(); running > maxRunning || refused == 0 {
+		if running := b.peer.running.Load(); running > MaxAppCalls || refused == 0 {
 			t.Errorf("%d run, %d were refused", running, refused)
 		}
 		time.Sleep(time.Minute)

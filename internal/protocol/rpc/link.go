@@ -37,6 +37,7 @@ const (
 // an attack gains without.
 type limits struct {
 	calls                 int
+	appCalls              int64         // of all sessions of an App
 	frameStep             time.Duration // 0: any rate
 	buffer, peerBuffer    int64
 	pingAfter, peerTime   time.Duration
@@ -45,7 +46,7 @@ type limits struct {
 
 var (
 	baseLimits = limits{
-		calls: MaxCalls, frameStep: time.Second / FrameRate, buffer: SessionBuffer, peerBuffer: PeerBuffer,
+		calls: MaxCalls, appCalls: MaxAppCalls, frameStep: time.Second / FrameRate, buffer: SessionBuffer, peerBuffer: PeerBuffer,
 		pingAfter: PingAfter, peerTime: PeerTime, sendTime: SendTime, receiveTime: ReceiveTime,
 	}
 	appLimits = limits{calls: MaxCalls, buffer: appBuffer, pingAfter: appPingAfter, peerTime: PeerTime, sendTime: SendTime}
@@ -188,6 +189,11 @@ func (l *link) write(f frame, m proto.Message) error { return l.writeAfter(nil, 
 // writeAfter calls before, unless that is nil, when it is this frame's turn: as long as
 // others wait for a slow peer their calls keep their places.
 func (l *link) writeAfter(before func(), f frame, m proto.Message) error {
+	if err := l.lockWriting(context.Background()); err != nil {
+		return err
+	}
+	defer l.unlockWriting()
+	// Not before: what waits for its turn holds no record.
 	buffer := records.Get().(*[MaxRecord]byte)
 	defer records.Put(buffer)
 	record := f.append(buffer[:0])
@@ -200,10 +206,6 @@ func (l *link) writeAfter(before func(), f frame, m proto.Message) error {
 			return Errorf(Internal, "a message has changed while it was sent")
 		}
 	}
-	if err := l.lockWriting(context.Background()); err != nil {
-		return err
-	}
-	defer l.unlockWriting()
 	if before != nil {
 		before()
 	}

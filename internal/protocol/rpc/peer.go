@@ -11,9 +11,10 @@ const (
 	// FrameBurst how many at once. What comes faster waits in its sockets.
 	FrameRate  = 500
 	FrameBurst = 64
-	// maxRunning is how many calls of one App run: those of its sessions, and those that
-	// go on after them.
-	maxRunning = 16 * MaxCalls
+	// MaxAppCalls is how many calls of one App are under way: those of its sessions, and those
+	// that go on after them. Each may hold a request or an answer of one frame, which no
+	// other budget counts.
+	MaxAppCalls = 4 * MaxCalls
 )
 
 // Peer is what the sessions of one App share: the rate of frames, and its places

@@ -292,11 +292,12 @@ func (s *serverSession) newCall(f frame, method *Method) *serverCall {
 		c.failed = errWrongKind
 		return c
 	}
-	c.in.limit = method.MaxRequest
-	if c.failed = c.in.open(f.state, f.piece, &s.budget); c.failed != nil {
+	if c.failed = s.count(); c.failed != nil {
 		return c
 	}
-	if c.failed = s.count(); c.failed != nil {
+	c.in.limit = method.MaxRequest
+	if c.failed = c.in.open(f.state, f.piece, &s.budget); c.failed != nil {
+		s.uncount()
 		return c
 	}
 	c.counted = true
@@ -321,7 +322,7 @@ func (s *serverSession) count() *Error {
 	switch {
 	case s.server.stopping:
 		return errStopping
-	case s.peer.running.Load() >= maxRunning:
+	case s.peer.running.Load() >= s.limits.appCalls:
 		return errTooManyCalls
 	}
 	s.peer.running.Add(1)
@@ -329,10 +330,10 @@ func (s *serverSession) count() *Error {
 	return nil
 }
 
-// uncount takes a call off the counts, once.
-func (c *serverCall) uncount() {
-	c.session.peer.running.Add(-1)
-	c.session.server.running.Done()
+// uncount takes a call off the counts.
+func (s *serverSession) uncount() {
+	s.peer.running.Add(-1)
+	s.server.running.Done()
 }
 
 // stopStreams ends the streams for a stop of the server.
@@ -377,7 +378,7 @@ func (c *serverCall) run() {
 		c.forget()
 		return
 	}
-	defer c.uncount()
+	defer c.session.uncount()
 	defer c.cancel()
 	defer c.forget() // also when the session is over
 	answer, err := c.answer()

@@ -210,8 +210,8 @@ func TestTheSpecificationOfTheRPCIsTheCodes(t *testing.T) {
 		"frame": MaxRecord, "calls under way in a session": MaxCalls, "window of a call, each direction": Window,
 		"message of a request": MaxRequest, "message of an answer": MaxAnswer,
 		"messages under way in the Base's memory, of a session": SessionBuffer, "… of an App": PeerBuffer,
-		"… of all Apps (a request within one frame is not counted)": TotalBuffer, "messages under way in the App's memory": appBuffer,
-		"calls of an App that run, those without their caller included":  maxRunning,
+		"… of all Apps (a request or answer within one frame is not counted)": TotalBuffer, "messages under way in the App's memory": appBuffer,
+		"calls of an App under way, those without their caller included": MaxAppCalls,
 		"frames of all sessions of an App":                               FrameRate,
 		"next message of a request, and a message that waits for credit": int(SendTime.Seconds()),
 	} {
