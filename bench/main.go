@@ -36,6 +36,7 @@ var measurements = []measurement{
 	{"stranger", measureStranger},
 	{"attacks", measureAttacks},
 	{"sessions", measureSessions},
+	{"closing", measureClosing},
 }
 
 // measurement makes figures, and perhaps a plot of them.

@@ -42,7 +42,7 @@ func (f figure) cells() []string {
 		cells[3], cells[4], cells[5] = f.rival, number(f.their), fmt.Sprintf("%.2f", f.ratio())
 	}
 	if f.least != 0 {
-		cells[6] = fmt.Sprintf("%g", f.least)
+		cells[6] = fmt.Sprintf("%.3g", f.least)
 		if f.ratio() < f.least {
 			cells[6] += ", missed"
 		}

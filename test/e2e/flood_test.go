@@ -271,6 +271,7 @@ func TestClosingDoesNotDependOnLoad(t *testing.T) {
 		t.Fatal(err)
 	}
 	quiet = closing{max(quiet.lease, again.lease), max(quiet.cut, again.cut), max(quiet.lockdown, again.lockdown)}
+	// The bench reads these two lines (bench/closing.go).
 	t.Logf("quiet: lease %v, cut %v, lockdown %v", quiet.lease, quiet.cut, quiet.lockdown)
 	t.Logf("under the flood: lease %v, cut %v, lockdown %v", loaded.lease, loaded.cut, loaded.lockdown)
 	if late := loaded.beyond(quiet); len(late) > 0 {
