@@ -33,7 +33,7 @@ func (s *Session) Calls() *rpc.Peer { return &s.app.calls }
 
 // IsOwner tells whether the App is an owner's, now.
 func (s *Session) IsOwner() bool {
-	return s.registry.Authorise(s, basev1.Role_ROLE_OWNER, false) == nil
+	return s.registry.Authorise(s, basev1.Role_ROLE_OWNER) == nil
 }
 
 // BeganAt is when the session began, on the boot-time clock.
