@@ -197,7 +197,7 @@ func (k *Keeper) loadLedger() error {
 		ledger, out, err = posture.New(config, k.config.Factory, k.config.Clock())
 		if err == nil && k.config.FirstLease != 0 && !reset {
 			out, err = ledger.Grant(k.config.FirstLease, "the builder of the image asked for it", k.config.Clock())
-			k.log.Warn("SSH is on from the first boot, as the builder of the image has asked", "audit", true, "for", k.config.FirstLease, "error",
+			k.log.Warn("SSH is on from the first boot, as requested by the builder of the image", "audit", true, "for", k.config.FirstLease, "error",
 				err)
 		}
 	} else {

@@ -36,7 +36,7 @@ func (k *Keeper) updateWithLocked(registry func() []byte, call func() (posture.O
 	if failed := k.store.Save(c); failed != nil {
 		k.log.Error("the posture could not be saved", "audit", true, "error", failed)
 		if reloaded := k.loadLedger(); reloaded != nil {
-			k.log.Error("the posture of before could not be saved either", "error", reloaded)
+			k.log.Error("the former posture could not be saved either", "error", reloaded)
 		}
 		k.unsaved = &wanted
 		k.changedLocked()
@@ -315,7 +315,7 @@ func closingOf(request *systemv1.Restrict) (posture.Closing, error) {
 		}
 		return posture.Closing{Type: posture.ClosingApp, App: posture.SigningKey(key)}, nil
 	default:
-		return posture.Closing{}, helperclient.Errorf(helperclient.CodeMalformed, "the restriction closes nothing that is known here")
+		return posture.Closing{}, helperclient.Errorf(helperclient.CodeMalformed, "the restriction closes nothing known here")
 	}
 }
 
@@ -349,7 +349,7 @@ func (k *Keeper) LocalChange(ctx context.Context, c *caller.Call, request *syste
 				return posture.Output{}, err
 			}
 		default:
-			return posture.Output{}, helperclient.Errorf(helperclient.CodeMalformed, "the change is none that is known here")
+			return posture.Output{}, helperclient.Errorf(helperclient.CodeMalformed, "the change is unknown here")
 		}
 		return k.ledger.Local(p, lifts, request.GetNote(), now)
 	})

@@ -160,7 +160,7 @@ func (k *Keeper) tellWaitersLocked() {
 			err = helperclient.Errorf(helperclient.CodeNotApplied, "revision %d could not be put in force, and was undone: %w", revision, w.failure)
 		default:
 			err = helperclient.Errorf(helperclient.CodeNotApplied,
-				"revision %d was undone before it was in force: something else at the Base came between", revision)
+				"revision %d was undone before it was in force: another act at the Base came first", revision)
 		}
 		delete(k.waiters, revision)
 		w.done <- err

@@ -111,7 +111,7 @@ func (l *Log) Add(b []byte) error {
 	}
 	number, hash := l.Last()
 	if e.GetNumber() != number+1 || string(e.GetPreviousHash()) != string(hash[:]) {
-		return fmt.Errorf("entry %d does not follow on entry %d: %w", e.GetNumber(), number, ErrDamaged)
+		return fmt.Errorf("entry %d does not follow entry %d: %w", e.GetNumber(), number, ErrDamaged)
 	}
 	l.entries = append(l.entries, Stored{slices.Clone(b), posture.HashOf(labelEntry, b)})
 	return nil

@@ -76,14 +76,14 @@ func Open(path string, floor *Floor) (f *File, cut bool, err error) {
 		}
 		b = header(0, Hash{})
 	case errors.Is(err, fs.ErrNotExist):
-		return nil, false, fmt.Errorf("read the log of changes %s: %w: the file is gone, though it had %d entries; put it back", path, ErrDamaged,
+		return nil, false, fmt.Errorf("read the log of changes %s: %w: the file is missing, though it had %d entries; restore it", path, ErrDamaged,
 			floor.Number)
 	case err != nil:
 		return nil, false, fmt.Errorf("read the log of changes: %w", err)
 	}
 	log, size, err := parseFile(b)
 	if err != nil {
-		return nil, false, fmt.Errorf("read the log of changes %s: %w; put a copy of it back, or keep it to find out what has happened", path,
+		return nil, false, fmt.Errorf("read the log of changes %s: %w; restore a copy, or keep it to find out what has happened", path,
 			err)
 	}
 	if floor != nil {

@@ -15,15 +15,15 @@ import (
 // or has rewritten something.
 var (
 	// ErrHead: what the helper has signed is not about these entries or this question.
-	ErrHead = errors.New("what the Base has signed does not fit the log of changes that it shows, or the question; do not rely on what it says, and look at its console")
+	ErrHead = errors.New("what the Base has signed does not fit the log of changes that it shows, or the question; do not rely on it, and check the Base's console")
 	// ErrShorter: entries that this App has seen are not there any more.
-	ErrShorter = errors.New("the log of changes lacks what this App has seen in it before; somebody has taken something out")
+	ErrShorter = errors.New("the log of changes lacks entries that this App has seen before; somebody has removed them")
 	// ErrRewritten: an entry that this App has seen is another one now.
 	ErrRewritten = errors.New("the log of changes is not the one that this App has seen before; somebody has rewritten it")
 	// ErrForgotten: the oldest entries are gone, though the log is not full.
-	ErrForgotten = errors.New("the beginning of the log of changes is gone, though it is not full; somebody has taken something out")
+	ErrForgotten = errors.New("the beginning of the log of changes is missing, though the log is not full; somebody has removed it")
 	// ErrNewEpoch: the Base was reset and has begun anew.
-	ErrNewEpoch = errors.New("the Base has begun a new log of changes, as after a factory reset; if nobody has reset it, do not rely on what it says")
+	ErrNewEpoch = errors.New("the Base has begun a new log of changes, as after a factory reset; if nobody has reset it, do not rely on the Base")
 )
 
 // Memory is what an App keeps between two looks. The zero Memory knows nothing yet.

@@ -49,7 +49,7 @@ func Commit(rb [32]byte, state ed25519.PublicKey, role byte) [32]byte {
 }
 
 // errNoCode has a probability of 2^-97.
-var errNoCode = errors.New("no code comes out of these keys; start the pairing again")
+var errNoCode = errors.New("these keys give no code; start the pairing again")
 
 // Code returns the number, below 10^6, that both people compare. h is the final
 // handshake hash. It fails for keys of a wrong length, and with a probability of

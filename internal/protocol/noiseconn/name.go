@@ -59,7 +59,7 @@ func CheckName(name string) error {
 		visible = visible || afterVisible
 	}
 	if !visible {
-		return errors.New("the name has nothing to see; use letters or numbers")
+		return errors.New("the name has no visible character; use letters or numbers")
 	}
 	return nil
 }

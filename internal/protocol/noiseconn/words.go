@@ -63,7 +63,7 @@ func (w Words) String() string {
 }
 
 // ErrWords: a text is not six words.
-var ErrWords = errors.New("the words are six, each of five letters, such as lusab-babad-gutih-tugad-gutuk-bisog")
+var ErrWords = errors.New("there must be six words of five letters each, such as lusab-babad-gutih-tugad-gutuk-bisog")
 
 // ParseWords reads what String writes. Capitals, and spaces or hyphens anywhere, do not
 // matter; everything else does.

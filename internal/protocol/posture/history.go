@@ -97,7 +97,7 @@ func documentEvent(before, e *entry) Event {
 	case systemv1.PostureDocument_ORIGIN_LOCAL:
 		event.By = "the Base's console"
 	case systemv1.PostureDocument_ORIGIN_UNDO:
-		event.By = "the Base, which undid the revision before"
+		event.By = "the Base, which undid the previous revision"
 	case systemv1.PostureDocument_ORIGIN_OWNER:
 		event.By = "an owner's App"
 		if app, found := findApp(before.posture.Apps, SigningKey(e.signed.GetSigner())); found {

@@ -33,15 +33,15 @@ const maxChallenges = 16
 
 // Errors of the Ledger.
 var (
-	ErrChallenge      = errors.New("its challenge is not one that the Base gave out in the last two minutes, or was used; fetch a new one and sign anew")
-	ErrBusy           = errors.New("another change is being applied or tried; wait until it is confirmed or undone, at most a minute or two")
-	ErrNoTry          = errors.New("no change is being tried; it was undone, or confirmed already")
-	ErrWrongTry       = errors.New("it confirms another change than the one being tried, or was signed by another App")
-	ErrNoOwnerAnyMore = errors.New("whoever signed the change is no owner any more by that very change, which cannot be tried; sign it to hold at once")
-	ErrOldConnection  = errors.New("it came over a connection that was there before the change; connect anew and confirm again")
+	ErrChallenge      = errors.New("its challenge is not one that the Base gave out in the last two minutes, or was used; fetch a new one and sign again")
+	ErrBusy           = errors.New("another change is being applied or on trial; wait until it is confirmed or undone, at most a minute or two")
+	ErrNoTry          = errors.New("no change is on trial; it was undone, or already confirmed")
+	ErrWrongTry       = errors.New("it confirms another change than the one on trial, or was signed by another App")
+	ErrNoOwnerAnyMore = errors.New("the change would take away its signer's role of owner, so it cannot be tried; sign it to hold at once")
+	ErrOldConnection  = errors.New("it came over a connection from before the change; connect again and confirm again")
 	ErrState          = errors.New("the saved posture cannot be used; the Base keeps to what is closed: restore the file, or reset the Base at its console")
-	ErrKnownApp       = errors.New("this App is known already; a pairing has a fresh key")
-	ErrCutOff         = errors.New("it raises an App that was cut off for good; pair it anew")
+	ErrKnownApp       = errors.New("this App is already known; a pairing needs a fresh key")
+	ErrCutOff         = errors.New("it raises an App that was cut off for good; pair it again")
 )
 
 // Config is what a Ledger needs.

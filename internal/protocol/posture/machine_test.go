@@ -286,7 +286,7 @@ func TestHistoryTellsWhoDidWhatAndUntilWhen(t *testing.T) {
 		"2/2 an App\n  The Base is now locked down: SSH off, extra APIs closed, no pairing from the network." +
 			"\n  Pairing from the network is now closed; the console can still open a window.",
 		"3/0 the App 'Laptop'",
-		"4/0 the Base, which undid the revision before (not confirmed in time)",
+		"4/0 the Base, which undid the previous revision (not confirmed in time)",
 		"5/0 the App 'Laptop'\n  Pairing is now possible again when an owner opens a window.\n  The lockdown is now lifted.",
 	}
 	if !slices.Equal(got, want) {

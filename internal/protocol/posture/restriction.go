@@ -20,7 +20,7 @@ var ErrNothingToClose = errors.New("there is nothing left to close")
 
 // ErrOwnerCutOff: an owner's App cannot be cut off without a signature, or a
 // taken-over daemon could lock every owner out.
-var ErrOwnerCutOff = errors.New("an owner's App is taken away by a document that an owner has signed, or at the console")
+var ErrOwnerCutOff = errors.New("an owner's App can be removed only by a document that an owner has signed, or at the console")
 
 // ClosingType says what a Closing closes.
 type ClosingType int

@@ -84,7 +84,7 @@ func (v *View) ResetOrder(name string, challenge []byte) *systemv1.ResetOrder {
 }
 
 // ErrOtherName: an owner has typed the name of another Base.
-var ErrOtherName = errors.New("the name that was typed is not that of this Base")
+var ErrOtherName = errors.New("the typed name is not that of this Base")
 
 // Reset takes the order of an owner's App to wipe the Base. Its challenge is used
 // up. What is wiped is the caller's matter.

@@ -15,8 +15,8 @@ const nonceSize = 32
 // Errors of an App that looks at a Base's posture. Each means that somebody
 // between the App and the Base's helper may be lying.
 var (
-	ErrOlder  = errors.New("the Base shows an older posture than this App has seen; do not rely on what it says, and look at its console")
-	ErrReport = errors.New("the Base's report does not fit its history or the question; do not rely on what it says, and look at its console")
+	ErrOlder  = errors.New("the Base shows an older posture than this App has seen; do not rely on it, and check the Base's console")
+	ErrReport = errors.New("the Base's report does not fit its history or the question; do not rely on it, and check the Base's console")
 )
 
 // Memory is what an App keeps of a Base between two looks: the highest it has

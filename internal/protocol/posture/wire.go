@@ -28,7 +28,7 @@ var (
 	// ErrMalformed: these bytes are not the message they should be.
 	ErrMalformed = errors.New("malformed")
 	// ErrUnknownField: the message has a field that this version does not know.
-	ErrUnknownField = errors.New("the message has a field that is unknown here; update the Base or the App, whichever is older")
+	ErrUnknownField = errors.New("the message has an unknown field; update the Base or the App, whichever is older")
 )
 
 // read decodes b into m. Unknown fields are looked for by refuseUnknown.

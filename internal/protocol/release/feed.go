@@ -44,7 +44,7 @@ const (
 // Why a feed is refused.
 var (
 	// ErrNotAFeed: these bytes are something else.
-	ErrNotAFeed = errors.New("this is no list of releases that can be read here")
+	ErrNotAFeed = errors.New("this is not a list of releases that this program can read")
 	// ErrFeedSignature: the signature is of somebody else.
 	ErrFeedSignature = errors.New("the list of releases is not signed by the key that this App knows")
 	// ErrFeedExpired: it is genuine, and too old.
@@ -91,7 +91,7 @@ func (r FeedRelease) check() error {
 	case r.Size == 0 || r.Size > MaxPreambleSize+MaxRootSize+MaxVeritySize+MaxUKISize:
 		return fmt.Errorf("a release of %d bytes is too long or empty", r.Size)
 	case len(r.Changes) > maxChanges || strings.ContainsFunc(r.Changes, func(c rune) bool { return !unicode.IsPrint(c) }):
-		return errors.New("what has changed is said in one line of plain text")
+		return errors.New("the description of changes must be one line of plain text")
 	}
 	return nil
 }
@@ -102,7 +102,7 @@ const fileCharacters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123
 func (f Feed) check() error {
 	switch age := f.Expires.Sub(f.Issued); {
 	case age <= 0 || age > MaxFeedAge:
-		return fmt.Errorf("a list of releases counts for up to %d days", MaxFeedAge/(24*time.Hour))
+		return fmt.Errorf("a list of releases is valid for at most %d days", MaxFeedAge/(24*time.Hour))
 	case len(f.Releases) > maxFeedReleases:
 		return fmt.Errorf("a list has at most %d releases", maxFeedReleases)
 	}

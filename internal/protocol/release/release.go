@@ -50,7 +50,7 @@ var (
 	// ErrNotARelease: these bytes are something else.
 	ErrNotARelease = errors.New("this is no release file")
 	// ErrFormat: the file is of a format that is not known here.
-	ErrFormat = errors.New("this release file has another format; an older release has to be installed first, or a newer one")
+	ErrFormat = errors.New("this release file has another format; install an intermediate release first")
 	// ErrSignature: who has signed it is not who makes the releases.
 	ErrSignature = errors.New("the release is not signed by the key that this Base knows")
 	// ErrDamaged: it is not what was signed.
@@ -112,9 +112,9 @@ func isArchitecture(text string) bool {
 func (h Header) check() error {
 	switch {
 	case !IsVersion(h.Version):
-		return fmt.Errorf("%q is no version of a Debian package of at most %d characters", h.Version, versionSize)
+		return fmt.Errorf("%q is not a version of a Debian package of at most %d characters", h.Version, versionSize)
 	case !isArchitecture(h.Architecture):
-		return fmt.Errorf("%q is no architecture of Debian's", h.Architecture)
+		return fmt.Errorf("%q is not an architecture of Debian", h.Architecture)
 	case h.Image != nil:
 		return h.Image.check()
 	case h.Size == 0 || h.Size > MaxPackageSize:

@@ -374,7 +374,7 @@ func (s *Session) admit(f frame) error {
 		return nil
 	}
 	if s.idle.take(time.Now(), idleStep, idleBurst) > 0 {
-		return violation("too many frames that bring nothing")
+		return violation("too many empty frames")
 	}
 	return nil
 }
@@ -436,7 +436,7 @@ func (s *Session) gotEnd(c *clientCall, f frame) error {
 	case c.single && len(c.in.queue) == 0:
 		c.in.queue = []parcel{{data: f.piece}}
 	case len(f.piece) > 0:
-		err = violation("an end with an answer too many")
+		err = violation("an end with an extra answer")
 	}
 	s.mu.Unlock()
 	c.signal()

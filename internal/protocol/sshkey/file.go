@@ -67,7 +67,7 @@ func Read(content []byte, name string) ([]Key, error) {
 			ErrPrivate)
 	}
 	if len(content) > maxFileSize {
-		return nil, refuse("it is larger than %d bytes, which no file of public keys is", maxFileSize)
+		return nil, refuse("it is larger than %d bytes, too large for a file of public keys", maxFileSize)
 	}
 	if what := otherFormat(text); what != "" {
 		return nil, refuse("%s", what)
