@@ -88,7 +88,7 @@ func (k *Keeper) answerPairingLocked(m *pairing.Machine, signed []byte) ([]byte,
 	case err != nil:
 		return nil, err
 	case len(answer.GetWords()) > 0 && k.inForceLocked().PairingClosed:
-		return nil, helperclient.Errorf(helperclient.CodePermission, "the posture has closed pairing from the network meanwhile; no App is let in")
+		return nil, helperclient.Errorf(helperclient.CodePermission, "the posture has closed pairing meanwhile; no App is let in")
 	}
 	matched, err := m.AnswerFor(pairing.OwnerKey(owner), answer)
 	if err != nil {
