@@ -107,8 +107,7 @@ release-key: ## make the key that signs releases (once; it is stored in RELEASE_
 	$(GO) run ./packaging/release key '$(RELEASE_KEY_FILE)'
 
 .PHONY: release
-release: package ## make the packages, and the signed files in which an App brings them and the images in build/
-release: package ## make the packages, and the signed release files that an App sends
+release: package ## make the packages, and the signed release files of them and of the images in build/, which an App sends
 	for architecture in amd64 arm64; do \
 		name=$(BUILD)/bitbox-base_$(VERSION)_$$architecture && \
 		$(GO) run ./packaging/release sign '$(RELEASE_KEY_FILE)' $$name.deb $$name.release || exit 1; \

@@ -7,6 +7,7 @@ import (
 
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/noiseconn"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/release"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/sshkey"
 )
 
@@ -45,6 +46,20 @@ func Expose(kind string, ownPort bool, length time.Duration) Edit {
 		p.Extras = append(p.Extras, posture.ExtraEndpoint{
 			Kind: posture.Kind(kind), OwnPort: ownPort, Lease: posture.Lease{Length: length, GrantedIn: next}})
 		return notLocked(view)
+	}
+}
+
+// SetOldestVersion allows no version of the software older than one; empty allows any.
+func SetOldestVersion(version string) Edit {
+	return func(p *Posture, view *PostureView, _ uint64) error {
+		if version != "" && !release.IsVersion(version) {
+			return fail(ErrInvalid, nil, "%q is not a version, such as 1.3.0", Printable(version))
+		}
+		if image := view.Identities().Image; image != nil && release.Below(image.Version, version) {
+			return fail(ErrInvalid, nil, "the Base runs version %s, so version %s cannot be the oldest; update the Base first", image.Version, version)
+		}
+		p.OldestVersion = version
+		return nil
 	}
 }
 

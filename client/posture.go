@@ -20,6 +20,8 @@ import (
 type (
 	// Posture is how open a Base should be: the document that an owner signs.
 	Posture = posture.Posture
+	// RunningImage is what a Base with the image runs, as its helper has signed it.
+	RunningImage = posture.RunningImage
 	// PostureView is a Base's posture and its history, verified.
 	PostureView = posture.View
 	// PostureChange is one difference, in words.

@@ -121,6 +121,10 @@ func applianceCommand(ts *testscript.TestScript, neg bool, args []string) {
 		a.Advance(time.Minute) // the helper reports for a while what it has just found
 	case "break":
 		a.Machine.Break(errors.New("the rules do not parse"))
+	case "image":
+		ts.Check(a.Software.BecomeImage())
+	case "forge":
+		a.Software.Forge(args[1])
 	case "sicken":
 		a.Software.Sicken(args[1])
 	case "log":
@@ -312,7 +316,7 @@ func TestEventsAreToldInSentences(t *testing.T) {
 //	release FILE VERSION [forged|damaged|cut|other]
 func releaseCommand(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 2 {
-		ts.Fatalf("usage: release FILE VERSION [forged|damaged|cut|other]")
+		ts.Fatalf("usage: release FILE VERSION [forged|damaged|cut|other|image]")
 	}
 	how, architecture := strings.Join(args[2:], ""), appliancetest.Architecture
 	if how == "other" {
@@ -321,6 +325,8 @@ func releaseCommand(ts *testscript.TestScript, neg bool, args []string) {
 	file, err := appliancetest.Release(args[1], architecture, 1<<20, how == "forged")
 	ts.Check(err)
 	switch how {
+	case "image":
+		file = appliancetest.ImageRelease(args[1])
 	case "damaged":
 		file[len(file)/2] ^= 1
 	case "cut":

@@ -52,7 +52,7 @@ func (p *program) dashboard(ctx context.Context) error {
 	}
 	base := strings.Join(chosen, "") // there is one at most
 	return dashboard.Run(ctx, dashboard.Options{
-		Source: dashboard.NewSource(app, base, p.address), Base: base,
+		Source: dashboard.NewSource(app, base, p.address, p.softwareLine), Base: base,
 		In: os.Stdin, Out: os.Stdout, Environment: os.Environ(),
 		CallTime: cmp.Or(p.timeout, callTime), PairTime: cmp.Or(p.timeout, pairTime), EventText: eventText,
 	})

@@ -127,6 +127,7 @@ var shapes = map[string]any{
 		Step   string `json:"step,omitempty"`
 		Reason string `json:"reason,omitempty"`
 	}{},
+	"bitbox-app update --check":  checked{},
 	"bitbox-app update --debian": &basev1.InstallDebianUpdatesResponse{},
 	"bitbox-app update --status": &basev1.GetUpdateResponse{},
 	"bitbox-app version": struct {
@@ -343,7 +344,7 @@ func TestJSONIsAsDocumented(t *testing.T) {
 		return bytes.Contains(runJSON(t, dir, "node", "show"), []byte(`"height":"2"`))
 	})
 	const key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ8Yq0u3MG3Bz7Nv0YQmYzBLLp6Uj3EIPKGLgZ1nQk9L anna"
-	ran := map[string]bool{"bitbox-app pair": true, "bitbox-app pairing accept": true} // by TestCommandLine/help and people
+	ran := map[string]bool{"bitbox-app pair": true, "bitbox-app pairing accept": true, "bitbox-app update --check": true} // by TestCommandLine
 	for _, run := range []struct {
 		shape string
 		args  []string

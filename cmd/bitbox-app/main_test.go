@@ -3,11 +3,14 @@
 package main
 
 import (
+	"crypto/ed25519"
 	"os"
 	"strings"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/BitBoxSwiss/bitbox-base/internal/testbed/appliancetest"
 
 	"github.com/BitBoxSwiss/bitbox-base/internal/testbed/leaktest"
 	"github.com/BitBoxSwiss/bitbox-base/internal/testbed/netnstest"
@@ -20,7 +23,10 @@ type inNamespace struct{ m *testing.M }
 func (i inNamespace) Run() int { return netnstest.Run(leaktest.Checked(i.m)) }
 
 func TestMain(m *testing.M) {
-	testscript.Main(inNamespace{m}, map[string]func(){"bitbox-app": main})
+	testscript.Main(inNamespace{m}, map[string]func(){"bitbox-app": func() {
+		releaseKey = func() (ed25519.PublicKey, error) { return appliancetest.ReleaseKey(), nil }
+		main()
+	}})
 }
 
 // isRoot tells whether this process is root of the machine, not only of the namespace that its
@@ -59,6 +65,7 @@ func TestCommandLine(t *testing.T) {
 			"appliance": applianceCommand,
 			"letin":     letInCommand,
 			"release":   releaseCommand,
+			"feed":      feedCommand,
 		},
 	})
 }

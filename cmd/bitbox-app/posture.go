@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"strconv"
@@ -279,8 +280,20 @@ type shown struct {
 	BanTime       int             `json:"banSeconds"`
 	Egress        []string        `json:"egress"`
 	Apps          []shownApp      `json:"apps"`
+	// OldestVersion is the oldest version of the software that may run; empty: any.
+	OldestVersion string `json:"oldestVersion"`
+	// Image is what the Base runs; absent if it is no image.
+	Image *shownImage `json:"image,omitempty"`
 	// Gap: the Base no longer keeps all that happened since this App looked last.
 	Gap bool `json:"historyHasGap"`
+}
+
+type shownImage struct {
+	Version      string `json:"version"`
+	Architecture string `json:"architecture"`
+	Slot         string `json:"slot"`
+	RootHash     string `json:"rootHash"`
+	SecureBoot   string `json:"secureBoot"`
 }
 
 type shownEndpoint struct {
@@ -313,6 +326,10 @@ func shownOf(view *client.PostureView) shown {
 		PairingClosed: e.PairingClosed, Endpoints: []shownEndpoint{}, SSH: e.SSH != nil, SSHKeys: shownKeys(view),
 		MaxTries: e.Bans.MaxTries, BanWindow: seconds(e.Bans.Window), BanTime: seconds(e.Bans.BanTime),
 		Egress: []string{}, Apps: []shownApp{}, Gap: view.Gap,
+	}
+	s.OldestVersion = e.OldestVersion
+	if i := view.Identities().Image; i != nil {
+		s.Image = &shownImage{i.Version, i.Architecture, i.Slot, hex.EncodeToString(i.RootHash[:]), i.SecureBoot}
 	}
 	for _, end := range e.Endpoints {
 		s.Endpoints = append(s.Endpoints, shownEndpoint{string(end.Kind), end.Port, end.Shared, seconds(end.Remaining)})
@@ -365,6 +382,9 @@ func (p *program) printPosture(view *client.PostureView) error {
 		row("Pairing", "only from the Base's console")
 	} else {
 		row("Pairing", "when an owner opens a window")
+	}
+	if s.OldestVersion != "" {
+		row("Software", "no version older than %s", s.OldestVersion)
 	}
 	row("Bans", "after %d failures within %s, for %s", s.MaxTries, left(s.BanWindow), left(s.BanTime))
 	if len(s.Egress) > 0 {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"runtime"
@@ -46,7 +47,7 @@ With --history it prints the measurements.`,
 			return ask(p, c, callTime, measuredQuery(p))
 		}
 		return ask(p, c, callTime, query[statusAnswer]{
-			ask:  askStatus,
+			ask:  p.askStatus,
 			json: func(a statusAnswer) any { return a.info },
 			show: func(a statusAnswer) error {
 				return p.printInfo(a, curves.Draw(a.history.GetSamples(), curveWidth, terminal.UTF8(runtime.GOOS, os.Getenv)))
@@ -65,13 +66,22 @@ type statusAnswer struct {
 	info    *basev1.GetInfoResponse
 	history *basev1.GetHistoryResponse
 	node    *basev1.GetNodeResponse
+	// software is what the Base runs, as its helper has signed it; empty if it is no image.
+	software [][2]string
 }
 
-func askStatus(ctx context.Context, session *client.Session) (a statusAnswer, err error) {
+func (p *program) askStatus(ctx context.Context, session *client.Session) (a statusAnswer, err error) {
 	if a.info, err = session.Info.GetInfo(ctx, &basev1.GetInfoRequest{}); err != nil {
 		return a, err
 	}
 	// Older Bases have none; the rest is still worth showing.
+	if view, err := session.Posture(ctx); err == nil {
+		if a.software, err = p.softwareRows(view.Identities().Image); err != nil {
+			return a, err
+		}
+	} else if errors.Is(err, client.ErrLyingBase) {
+		return a, err
+	}
 	if a.history, err = session.Machine.GetHistory(ctx, &basev1.GetHistoryRequest{}); err != nil && ctx.Err() != nil {
 		return a, err
 	}
@@ -122,6 +132,9 @@ func (p *program) printInfo(a statusAnswer, drawn curves.Curves) error {
 	row("This App", "%s (%s)", info.GetCaller().GetName(), roleName(info.GetCaller().GetRole()))
 	row("Public key", "%s", info.GetPublicKey())
 	row("Software", "%s, protocol %d", info.GetSoftwareVersion(), info.GetProtocolVersion())
+	for _, one := range a.software {
+		row(one[0], "%s", one[1])
+	}
 	row("Up", "%s (software: %s)", duration(info.GetMachineUptimeSeconds()), duration(info.GetDaemonUptimeSeconds()))
 	if info.GetTimeZone() != "" {
 		// Like every time that the App shows, in this computer's time zone.

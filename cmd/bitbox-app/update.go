@@ -20,9 +20,10 @@ import (
 const updateTime = time.Hour
 
 func (p *program) updateCommand() *cobra.Command {
-	var status, debian bool
+	var status, debian, check, back bool
+	var oldest string
 	command := &cobra.Command{
-		Use:   "update [FILE]",
+		Use:   "update [FILE | URL]",
 		Short: "Install a new version of the Base's software",
 		Long: `update sends a release file to the Base. The Base accepts it if it is signed with the release
 key, newer than the installed version, and made for this kind of machine. It installs the
@@ -30,8 +31,20 @@ release, checks its own health, and goes back to the previous version by itself 
 something is wrong. Connections break for some seconds; this command waits and reports the
 result.
 
+A Base that runs the image restarts with the new version. It keeps that version once it is
+healthy and this App has confirmed it. An upload that broke off goes on where it stopped, in
+the same command or the next one.
+
 Ctrl-C while the file is being sent changes nothing. After that, the Base goes on without
-this App.
+this App; but a new version of the image waits 15 minutes for an App, then goes back.
+
+With --check it fetches the signed list of releases from the URL, or from the last one, and
+says what is new for the Base. Then it offers to download and install it. The Base itself
+fetches nothing.
+
+With --back a Base that runs the image starts its previous version again. With --oldest no
+version older than the one given runs any more, neither by --back nor by itself; "none"
+allows any.
 
 With --debian it installs the pending Debian updates now, as the Base does each night, and
 shows the progress.
@@ -39,6 +52,9 @@ shows the progress.
 With --status it shows the versions, the result of the last update, and the pending Debian
 security updates. With --json it prints one object per line.`,
 		Example: `  bitbox-app update bitbox-base_1.3.0_amd64.release
+  bitbox-app update --check https://example.org/releases/feed
+  bitbox-app update --back
+  bitbox-app update --oldest 1.3.0
   bitbox-app update --debian
   bitbox-app update --status
   bitbox-app update --status --all`,
@@ -47,9 +63,26 @@ security updates. With --json it prints one object per line.`,
 	command.Annotations = onSeveral // with --status
 	command.Flags().BoolVar(&status, "status", false, "show the versions and the result of the last update")
 	command.Flags().BoolVar(&debian, "debian", false, "install the pending Debian updates")
+	command.Flags().BoolVar(&check, "check", false, "see whether the signed list of releases at the URL has a newer version")
+	command.Flags().BoolVar(&back, "back", false, "start the previous version of the image again")
+	command.Flags().StringVar(&oldest, "oldest", "", "allow no `VERSION` older than this one; \"none\" allows any")
+	command.MarkFlagsMutuallyExclusive("status", "debian", "check", "back", "oldest")
 	asking := p.consent(command)
 	command.RunE = func(c *cobra.Command, args []string) error {
+		if check || back || oldest != "" {
+			if several, err := p.severalBases(); err != nil || several != nil {
+				return cmp.Or(err, error(usageError{errors.New("this works on one Base at a time; name it with --base")}))
+			}
+		}
 		switch {
+		case check:
+			return p.checkUpdates(c, strings.Join(args, ""), asking)
+		case back && len(args) == 0:
+			return p.call(c.Context(), updateTime, func(ctx context.Context, session *client.Session) error {
+				return p.goBack(ctx, session, asking)
+			})
+		case oldest != "" && len(args) == 0:
+			return p.setOldest(c, oldest, asking)
 		case debian && !status && len(args) == 0:
 			return p.call(c.Context(), updateTime, p.debianUpdates)
 		case status && !debian && len(args) == 0:
@@ -63,8 +96,8 @@ security updates. With --json it prints one object per line.`,
 					return [][]string{{status.GetInstalledVersion(), debianText(status), lastUpdate(status.GetUpdate())}}
 				},
 			})
-		case status || debian || len(args) == 0:
-			return usageError{errors.New("give one of these: a release file, --debian or --status")}
+		case status || debian || back || oldest != "" || len(args) == 0:
+			return usageError{errors.New("give one of these: a release file, --check, --back, --oldest, --debian or --status")}
 		}
 		if several, err := p.severalBases(); err != nil || several != nil {
 			return cmp.Or(err, error(usageError{errors.New("a release is installed on one Base at a time; name it with --base")}))
@@ -86,13 +119,21 @@ func (p *program) update(ctx context.Context, session *client.Session, release *
 	if err != nil {
 		return err
 	}
-	change := client.PostureChange{Field: "software", Before: now.GetInstalledVersion(), After: release.Version,
-		Text: fmt.Sprintf("Version %s will replace version %s. Apps are disconnected for some seconds.", release.Version,
-			now.GetInstalledVersion())}
-	if err := asking.must(ctx, change); err != nil {
+	if err := asking.must(ctx, softwareChange(now.GetInstalledVersion(), release.Version, release.Image)); err != nil {
+		return err
+	}
+	return p.install(ctx, session, release)
+}
+
+// install brings a release, and tells how it goes.
+func (p *program) install(ctx context.Context, session *client.Session, release *client.Release) error {
+	if err := p.learn(release); err != nil {
 		return err
 	}
 	p.left = "nothing was installed; the Base deletes the partial file"
+	if release.Image {
+		p.left = "nothing was installed; the same command goes on where it stopped"
+	}
 	teller := &updateTeller{program: p, size: release.Size}
 	if err := session.Install(ctx, release, teller.tell); err != nil {
 		return errors.Join(err, teller.err)
@@ -118,6 +159,9 @@ func (t *updateTeller) tell(progress client.UpdateProgress) {
 	var line string
 	event := map[string]any{}
 	switch u := progress.Update; {
+	case u == nil && progress.Away:
+		line = "The connection was lost. Waiting for the Base, to go on."
+		event["away"] = true
 	case u == nil:
 		parts := uint64(sentParts)
 		if t.out.Moves {
@@ -156,6 +200,14 @@ func updatePhase(u *basev1.Update) string {
 func (p *program) printUpdate(status *basev1.GetUpdateResponse) error {
 	table := p.table()
 	table.row("Installed", status.GetInstalledVersion())
+	if status.GetOtherVersion() != "" {
+		table.row("Other slot", status.GetOtherVersion())
+	}
+	if book, err := p.book(); err == nil {
+		if news := newsOf(book, status.GetInstalledVersion(), status.GetArchitecture(), status.GetImage()); news != "" {
+			table.row("New", news)
+		}
+	}
 	table.row("Last update", lastUpdate(status.GetUpdate()))
 	if reason := status.GetUpdate().GetReason(); reason != "" {
 		table.row("", reason)
@@ -175,6 +227,8 @@ func (p *program) printUpdate(status *basev1.GetUpdateResponse) error {
 // debianText is about Debian's own updates.
 func debianText(status *basev1.GetUpdateResponse) string {
 	switch waiting := len(status.GetDebianWaiting()); {
+	case status.GetImage():
+		return "comes with each release"
 	case status.GetDebianUnknown() != "":
 		return "unknown: " + status.GetDebianUnknown()
 	case waiting > 0:

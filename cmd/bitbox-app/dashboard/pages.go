@@ -62,6 +62,9 @@ func (m *model) overviewPage(b *base) []line {
 		m.bansInShort(r, b)
 	}
 	r.add("Apps", m.appsInShort(b))
+	if b.look.Access != nil && b.look.Access.Software != "" {
+		r.add("Software", b.look.Access.Software)
+	}
 	m.servicesInShort(r, b)
 	if n := b.look.Node; words.HasNode(n) {
 		r.put("Node", span{words.Node(n), nodeStyle(n)})

@@ -77,6 +77,8 @@ type Access struct {
 	Applying, Trying bool
 	UndoneIn         time.Duration
 	Tried            []client.PostureChange
+	// Software says what runs, and whether there is something newer; empty if it is no image.
+	Software string
 	// Gap: the Base no longer keeps all that happened since this App looked last.
 	Gap bool
 }
@@ -112,13 +114,14 @@ type Deed struct {
 
 // NewSource returns the source for this App. If address is not empty, the Base with this name
 // (the only one, if the name is empty) is tried there first.
-func NewSource(app *client.App, base, address string) Source {
-	return &appSource{App: app, base: base, address: address}
+func NewSource(app *client.App, base, address string, software func(*client.RunningImage) string) Source {
+	return &appSource{App: app, base: base, address: address, software: software}
 }
 
 type appSource struct {
 	*client.App
 	base, address string
+	software      func(*client.RunningImage) string
 }
 
 func (a *appSource) Open(name string) (Session, error) {
@@ -133,10 +136,13 @@ func (a *appSource) Open(name string) (Session, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &session{opened}, nil
+	return &session{opened, a.software}, nil
 }
 
-type session struct{ *client.Session }
+type session struct {
+	*client.Session
+	software func(*client.RunningImage) string
+}
 
 func (s *session) Health(ctx context.Context) (*basev1.GetInfoResponse, error) {
 	return s.Info.GetInfo(ctx, &basev1.GetInfoRequest{})
@@ -186,6 +192,7 @@ func (s *session) lookAccess(ctx context.Context, l *Look) error {
 		return err
 	}
 	l.Access = accessOf(view)
+	l.Access.Software = s.software(view.Identities().Image)
 	return nil
 }
 

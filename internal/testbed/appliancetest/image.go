@@ -2,6 +2,8 @@ package appliancetest
 
 import (
 	"context"
+	"crypto/ed25519"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"slices"
@@ -25,6 +27,18 @@ type board struct {
 func ImageRelease(version string) []byte {
 	r := slottest.NewRelease(version, Architecture, signingSeed(1))
 	return slices.Concat(r.Preamble, r.Parts)
+}
+
+// ReleaseKey verifies the releases of tests.
+func ReleaseKey() ed25519.PublicKey { return release.PublicKey(signingSeed(1)) }
+
+// Feed returns a signed list with one release of an image. Its file is named image.release.
+func Feed(version string, issued time.Time) ([]byte, error) {
+	hash := ImageRootHash(version)
+	return release.SignFeed(release.Feed{Issued: issued, Expires: issued.Add(24 * time.Hour), Releases: []release.FeedRelease{{
+		Version: version, Architecture: Architecture, RootHash: hex.EncodeToString(hash[:]), File: "image.release",
+		Size: uint64(len(ImageRelease(version))), Changes: "Closes a hole.", ClosesHole: true,
+	}}}, signingSeed(1))
 }
 
 // ImageRootHash is the root hash of such a release.
