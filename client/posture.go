@@ -262,7 +262,8 @@ func (s *Session) send(ctx context.Context, request *basev1.SubmitPostureRequest
 // lost tells whether a call failed because of its connection, so that another connection may
 // succeed. Any answer of the Base means that it was not lost.
 func lost(err error) bool {
-	for _, final := range []error{ErrLyingBase, ErrOtherSoftware, ErrUndone, ErrNoChange, ErrRevoked, ErrStorage, ErrNoSuchBase, ErrPairAgain} {
+	for _, final := range []error{ErrLyingBase, ErrOtherSoftware, ErrUndone, ErrNoChange, ErrRevoked, ErrStorage, ErrNoSuchBase,
+		ErrPairAgain} {
 		if errors.Is(err, final) {
 			return false
 		}

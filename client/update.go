@@ -81,7 +81,8 @@ func OpenRelease(path string) (_ *Release, err error) {
 	case err != nil:
 		return nil, fail(ErrInvalid, err, "the release file %q cannot be read (%v)", Printable(path), reason(err))
 	}
-	r := &Release{Version: h.Version, Architecture: h.Architecture, Size: uint64(len(preamble)) + h.Size, preamble: preamble, header: h, file: file}
+	r := &Release{Version: h.Version, Architecture: h.Architecture, Size: uint64(len(preamble)) + h.Size,
+		preamble: preamble, header: h, file: file}
 	if h.Image != nil {
 		r.Image, r.RootHash = true, h.Image.RootHash
 	}

@@ -270,11 +270,12 @@ func TestAnAppConfirmsOnlyWhatItHasBrought(t *testing.T) {
 	if err := h.session.Install(t.Context(), anImageRelease(t, "1.1"), nil); !errors.Is(err, ErrOtherSoftware) {
 		t.Errorf("%v", err)
 	}
-	if status := must(h.session.UpdateStatus(t.Context())); !status.GetUpdate().GetAwaitsApp() {
-		t.Errorf("the update is %v", status.GetUpdate())
+	update := must(h.session.UpdateStatus(t.Context())).GetUpdate()
+	if !update.GetAwaitsApp() {
+		t.Errorf("the update is %v", update)
 	}
-	// Whoever ends the test does not wait for the trial's end.
-	must(h.session.update.ConfirmUpdate(t.Context(), &basev1.ConfirmUpdateRequest{Id: must(h.session.UpdateStatus(t.Context())).GetUpdate().GetId()}))
+	// So that the test need not wait for the end of the trial.
+	must(h.session.update.ConfirmUpdate(t.Context(), &basev1.ConfirmUpdateRequest{Id: update.GetId()}))
 }
 
 // partOf is how much of an image there is.

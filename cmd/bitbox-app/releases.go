@@ -66,8 +66,9 @@ func (p *program) softwareRows(image *client.RunningImage) ([][2]string, error) 
 	if err != nil {
 		return nil, err
 	}
+	verdict := verdicts[book.Judge(image.Version, image.Architecture, image.RootHash)]
 	rows := [][2]string{
-		{"Image", fmt.Sprintf("%s, slot %s, %s", image.Version, image.Slot, verdicts[book.Judge(image.Version, image.Architecture, image.RootHash)])},
+		{"Image", fmt.Sprintf("%s, slot %s, %s", image.Version, image.Slot, verdict)},
 		{"Root hash", hex.EncodeToString(image.RootHash[:])},
 		{"Secure Boot", secureBootWords[image.SecureBoot]},
 	}
@@ -176,7 +177,8 @@ func (p *program) fetchAndUpdate(ctx context.Context, session *client.Session, b
 	if err := opened.Verify(key); err != nil {
 		return err
 	}
-	if opened.Version != r.Version || opened.Architecture != r.Architecture || r.IsImage() && hex.EncodeToString(opened.RootHash[:]) != r.RootHash {
+	if opened.Version != r.Version || opened.Architecture != r.Architecture ||
+		r.IsImage() && hex.EncodeToString(opened.RootHash[:]) != r.RootHash {
 		return &client.Error{Kind: client.ErrRelease, Text: "the file that was downloaded is another release than the list says"}
 	}
 	return p.install(ctx, session, opened)

@@ -26,7 +26,7 @@ const (
 	ukiFile    = "bitbox-base.efi"
 )
 
-// feedTime is how long a feed counts. Whoever makes releases signs a new one before.
+// feedTime is how long a feed counts. The maker of releases signs a new one before.
 const feedTime = 60 * 24 * time.Hour
 
 // signImage takes version, architecture and root hash from image.json, and verifies that the parts
@@ -137,8 +137,8 @@ func signFeed(keyFile, notesFile, to string, files []string, now time.Time) erro
 		if !found {
 			return fmt.Errorf("%s says nothing about version %s", notesFile, h.Version)
 		}
-		r := release.FeedRelease{Version: h.Version, Architecture: h.Architecture, File: filepath.Base(path), Size: uint64(len(preamble)) + h.Size,
-			Changes: note.text, ClosesHole: note.hole}
+		r := release.FeedRelease{Version: h.Version, Architecture: h.Architecture, File: filepath.Base(path),
+			Size: uint64(len(preamble)) + h.Size, Changes: note.text, ClosesHole: note.hole}
 		if h.Image != nil {
 			r.RootHash = hex.EncodeToString(h.Image.RootHash[:])
 		}

@@ -82,7 +82,8 @@ var groups = []group{
 	// What makes packages and images.
 	{folder: "packaging"},
 	{folder: "packaging/manual", may: []string{"internal/version"}},
-	{folder: "packaging/release", may: []string{"internal/atomicfile", "internal/helper/slot/verity", "internal/protocol"}, risky: []string{"os/exec"}},
+	{folder: "packaging/release", may: []string{"internal/atomicfile", "internal/helper/slot/verity", "internal/protocol"},
+		risky: []string{"os/exec"}},
 	{folder: "image", may: []string{"internal/atomicfile", "internal/bootdisk", "internal/helper", "internal/testbed/debianroot"},
 		risky: []string{"os/exec"}},
 	// Tests, and programs that show or measure a Base. They may import anything.

@@ -241,7 +241,8 @@ func (c *counter) Write(b []byte) (int, error) {
 // get asks a server for a file. No text of the server's gets into an error.
 func get(ctx context.Context, address string) (io.ReadCloser, error) {
 	parsed, err := url.Parse(address)
-	if err != nil || len(address) > maxAddress || parsed.Host == "" || parsed.User != nil || parsed.Scheme != "https" && parsed.Scheme != "http" {
+	if err != nil || len(address) > maxAddress || parsed.Host == "" ||
+		parsed.User != nil || parsed.Scheme != "https" && parsed.Scheme != "http" {
 		return nil, ErrAddress
 	}
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, parsed.String(), nil)

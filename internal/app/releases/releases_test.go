@@ -32,8 +32,8 @@ var key = release.PublicKey(seedOf(1))
 func feed(t *testing.T, age time.Duration, seed release.SigningSeed) []byte {
 	t.Helper()
 	b, err := release.SignFeed(release.Feed{Issued: now.Add(-age), Expires: now.Add(30*24*time.Hour - age), Releases: []release.FeedRelease{
-		{Version: "1.2", Architecture: "amd64", RootHash: strings.Repeat("ab", 32), File: "base_1.2.image.release", Size: 9, Changes: "Closes a hole.",
-			ClosesHole: true},
+		{Version: "1.2", Architecture: "amd64", RootHash: strings.Repeat("ab", 32), File: "base_1.2.image.release", Size: 9,
+			Changes: "Closes a hole.", ClosesHole: true},
 	}}, seed)
 	if err != nil {
 		t.Fatal(err)
@@ -128,7 +128,8 @@ func TestAListThatIsOldForgedOrMissingTeachesNothing(t *testing.T) {
 		"older": {address + "/older", ErrOlder}, "forged": {address + "/forged", release.ErrFeedSignature},
 		"expired": {address + "/expired", release.ErrFeedExpired}, "a page": {address + "/page", release.ErrNotAFeed},
 		"too long": {address + "/long", release.ErrNotAFeed}, "missing": {address + "/none", ErrFetch}, "a loop": {address + "/loop", ErrFetch},
-		"a file": {"file:///etc/passwd", ErrAddress}, "no scheme": {"example.org/feed", ErrAddress}, "a name": {"http://a:b@127.0.0.1/", ErrAddress},
+		"a file": {"file:///etc/passwd", ErrAddress}, "no scheme": {"example.org/feed", ErrAddress},
+		"a name":         {"http://a:b@127.0.0.1/", ErrAddress},
 		"nobody listens": {"http://127.0.0.1:1/feed", ErrFetch},
 	} {
 		err := open(t, folder).Check(t.Context(), c.address, key, now)
