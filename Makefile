@@ -123,13 +123,19 @@ feed: ## make the signed list of the releases in build/ (NOTES=FILE)
 # Parameters: PROVISION=FILE, or SSH_KEY=FILE.pub, HOSTNAME=name, PAIR=1, DISPLAY=none, SSH_LEASE_FROM_FIRST_BOOT=1h
 # (docs/image.md). HOSTNAME and DISPLAY of the environment are the building machine's own.
 ARCH ?= amd64
+# The builder's Secure Boot keys. MICROSOFT=1 has machines accept what Microsoft has signed as well.
+SECURE_BOOT_KEYS ?= $(HOME)/.config/bitbox-base/secure-boot
 image: export IMAGE_HOSTNAME := $(if $(filter command,$(firstword $(origin HOSTNAME))),$(HOSTNAME))
 image: export IMAGE_DISPLAY := $(if $(filter command,$(firstword $(origin DISPLAY))),$(DISPLAY))
 .PHONY: image
-image: build ## make a bootable image in build/ (root on Debian; ARCH=arm64: a root file system)
+image: build ## make a bootable image in build/image-ARCH (root on Debian; ARCH=arm64 for another machine)
 	./scripts/setup-image $(ARCH)
-	package=$$(./scripts/package $(VERSION) $(ARCH) $(BUILD)) && $(GO) run ./image --arch $(ARCH) --package "$$package" \
-		--app ./$(BUILD)/bitbox-app --out $(BUILD)/bitbox-base-$(ARCH).$(if $(filter amd64,$(ARCH)),img,tar)
+	package=$$(./scripts/package $(VERSION) $(ARCH) $(BUILD)) && $(GO) run ./image build --arch $(ARCH) --package "$$package" \
+		--app ./$(BUILD)/bitbox-app --keys '$(SECURE_BOOT_KEYS)' --out $(BUILD)/image-$(ARCH)
+
+.PHONY: secure-boot-keys
+secure-boot-keys: ## make the keys with which your machines decide what they start (once; kept in SECURE_BOOT_KEYS)
+	$(GO) run ./image keys '$(SECURE_BOOT_KEYS)'
 
 .PHONY: test-update
 test-update: ## update a Base in every way that can fail (root; some minutes)

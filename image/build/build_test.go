@@ -5,8 +5,10 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -49,6 +51,7 @@ func TestWhatCannotBeBuiltIsRefusedInOneSentence(t *testing.T) {
 		"no provisioning file": {func(o *Options) { o.Provision = deb + "x" }, []string{"bitbox-app provision", deb}},
 		"a strange machine":    {func(o *Options) { o.Architecture = "m68k" }, []string{"m68k", "arm64"}},
 		"no package":           {func(o *Options) { o.Package = deb + "x" }, []string{"make package"}},
+		"Microsoft alone":      {func(o *Options) { o.Microsoft = true }, []string{"make secure-boot-keys"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			o := good
@@ -71,7 +74,7 @@ func TestAMachineThatCannotBuildSaysWhatIsMissing(t *testing.T) {
 	}
 	sentence(t, checkForeign(other, binfmt), "qemu-user-static", other)
 	for content, can := range map[string]bool{"enabled\ninterpreter /usr/libexec/qemu\n": true, "disabled\n": false} {
-		if err := os.WriteFile(filepath.Join(binfmt, "qemu-"+machine[other]), []byte(content), 0o600); err != nil {
+		if err := os.WriteFile(filepath.Join(binfmt, "qemu-"+architectures[other].machine), []byte(content), 0o600); err != nil {
 			t.Fatal(err)
 		}
 		if err := checkForeign(other, binfmt); (err == nil) != can {
@@ -81,104 +84,134 @@ func TestAMachineThatCannotBuildSaysWhatIsMissing(t *testing.T) {
 	if os.Geteuid() == 0 {
 		t.Setenv("PATH", t.TempDir())
 		o := Options{Architecture: "amd64", Out: filepath.Join(t.TempDir(), "out"), Cache: t.TempDir()}
-		sentence(t, o.CheckMachine(), tools[0].name, "setup-image")
+		sentence(t, o.CheckMachine(), programs[0].name, "setup-image")
 	}
 }
 
-func TestAnImageIsThereWholeOrNotAtAll(t *testing.T) {
-	for name, c := range map[string]struct {
-		keys string
-		mode fs.FileMode
-	}{"for everybody": {"", 0o644}, "with a provisioning file": {"file", 0o600}} {
-		t.Run(name, func(t *testing.T) {
-			directory := t.TempDir()
-			o := Options{Out: filepath.Join(directory, "image"), Provision: c.keys}
-			cut := errors.New("power cut")
-			err := o.writeAtomically(func(path string) error {
-				if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
-					t.Errorf("while it is written: %v, %v", info.Mode(), err)
-				}
-				return errors.Join(os.WriteFile(path, []byte("half"), 0o600), cut)
-			})
-			if entries, _ := os.ReadDir(directory); !errors.Is(err, cut) || len(entries) != 0 {
-				t.Errorf("a cut left %v, %v", entries, err)
+func TestAnImageIsReplacedWholeOrNotAtAll(t *testing.T) {
+	directory := t.TempDir()
+	o := Options{Out: filepath.Join(directory, "image-amd64")}
+	for _, content := range []string{"first", "second"} {
+		made := t.TempDir()
+		if err := os.WriteFile(filepath.Join(made, DiskFile), []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := o.replace(t.Context(), made); err != nil {
+			t.Fatal(err)
+		}
+		got, err := os.ReadFile(filepath.Join(o.Out, DiskFile))
+		if err != nil || string(got) != content {
+			t.Errorf("it holds %q: %v", got, err)
+		}
+	}
+	if err := o.replace(t.Context(), filepath.Join(directory, "missing")); err == nil {
+		t.Error("what is not there was put in its place")
+	}
+	if got, err := os.ReadFile(filepath.Join(o.Out, DiskFile)); err != nil || string(got) != "second" {
+		t.Errorf("after a failure it holds %q: %v", got, err)
+	}
+	if entries, err := os.ReadDir(directory); err != nil || len(entries) != 1 {
+		t.Errorf("there is left %v: %v", entries, err)
+	}
+}
+
+func TestTheCommandLineLeavesNothingOpen(t *testing.T) {
+	fields := strings.Fields(kernelArguments)
+	for _, argument := range []string{"ro", "lockdown=integrity", "systemd.import_credentials=no", "systemd.getty_auto=no",
+		"systemd.gpt_auto=no", "gpt", "panic=10"} {
+		if !slices.Contains(fields, argument) {
+			t.Errorf("%s is missing", argument)
+		}
+	}
+}
+
+func TestTheArchiveIsWhatTheKernelReads(t *testing.T) {
+	tree := t.TempDir()
+	if err := os.MkdirAll(filepath.Join(tree, "modules"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for name, content := range map[string]string{"init": "program", "modules/modules.dep": "odd", "cmdline": ""} {
+		if err := os.WriteFile(filepath.Join(tree, name), []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var one, two bytes.Buffer
+	if err := errors.Join(writeArchive(&one, tree), writeArchive(&two, tree)); err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(one.Bytes(), two.Bytes()) || one.Len()%4 != 0 {
+		t.Error("the archive differs from time to time, or is not filled up")
+	}
+	if _, err := exec.LookPath("cpio"); err != nil {
+		t.Skip("cpio is not here")
+	}
+	list := exec.Command("cpio", "--list", "--verbose", "--numeric-uid-gid")
+	list.Stdin = &one
+	out, err := list.CombinedOutput()
+	for _, line := range []string{`-rwxr-xr-x +1 0 +0 +7 .* init\n`, `-rw-r--r-- +1 0 +0 +3 .* modules/modules.dep\n`, `crw------- .* 5, +1 .* dev/console\n`,
+		`lrwxrwxrwx .* sbin/modprobe -> /init\n`} {
+		if !regexp.MustCompile(line).Match(out) {
+			t.Errorf("%s is not in it: %v\n%s", line, err, out)
+		}
+	}
+}
+
+func TestModulesComeWithWhatTheyNeed(t *testing.T) {
+	from, to := t.TempDir(), filepath.Join(t.TempDir(), "modules")
+	for name, content := range map[string]string{
+		"kernel/fs/erofs/erofs.ko.xz": "e", "kernel/lib/lz4/lz4.ko.xz": "l", "kernel/drivers/net/network.ko.xz": "n",
+		"kernel/drivers/scsi/sd_mod.ko.xz":    "s",
+		"kernel/drivers/scsi/sd_modern.ko.xz": "o",
+		"modules.dep": "kernel/fs/erofs/erofs.ko.xz: kernel/lib/lz4/lz4.ko.xz\nkernel/lib/lz4/lz4.ko.xz:\n" +
+			"kernel/drivers/net/network.ko.xz:\nkernel/drivers/scsi/sd_mod.ko.xz:\nkernel/drivers/scsi/sd_modern.ko.xz:\n",
+		"modules.alias": "# odd\nalias fs-erofs erofs\nalias pci:v1* network\n",
+	} {
+		if err := put(from, name, []byte(content), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := chooseModules(from, to); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]string{
+		"modules.dep": "sd_mod.ko:\nerofs.ko: lz4.ko\nlz4.ko:\n", "modules.alias": "alias fs-erofs erofs\n", "erofs.ko.xz": "e", "lz4.ko.xz": "l",
+		"network.ko.xz": "", "sd_modern.ko.xz": "",
+	} {
+		if got, _ := os.ReadFile(filepath.Join(to, name)); string(got) != want {
+			t.Errorf("%s holds %q", name, got)
+		}
+	}
+}
+
+func TestTheFoldersOfVarStayAndItsFilesGo(t *testing.T) {
+	root := t.TempDir()
+	for _, name := range []string{"var/lib/dpkg/status", "var/lib/nginx/body/rest", "var/log/apt/history.log"} {
+		if err := put(root, name, []byte("x"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Symlink("/run", filepath.Join(root, "var/run")); err != nil {
+		t.Fatal(err)
+	}
+	if err := splitVar(root); err != nil {
+		t.Fatal(err)
+	}
+	var left []string
+	for _, folder := range []string{"var", factory} {
+		err := filepath.WalkDir(filepath.Join(root, folder), func(path string, entry fs.DirEntry, err error) error {
+			if !entry.IsDir() || folder == "var" {
+				left = append(left, strings.TrimPrefix(path, root+"/"))
 			}
-			if err := o.writeAtomically(func(path string) error { return os.WriteFile(path, []byte("whole"), 0o600) }); err != nil {
-				t.Fatal(err)
-			}
-			content, err := os.ReadFile(o.Out)
-			info, statErr := os.Stat(o.Out)
-			if errors.Join(err, statErr) != nil || string(content) != "whole" || info.Mode().Perm() != c.mode {
-				t.Errorf("it holds %q with mode %v: %v, %v", content, info.Mode(), err, statErr)
-			}
+			return err
 		})
-	}
-}
-
-func TestEachImageHasNamesOfItsOwn(t *testing.T) {
-	one, err := newDisk(nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	two, err := newDisk(nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	uuid := regexp.MustCompile(`^[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$`)
-	seen := map[string]bool{}
-	for _, d := range []disk{one, two} {
-		for _, id := range []string{d.id, d.efi.id, d.root.id, d.data.id, d.rootSystem, d.dataSystem} {
-			if seen[id] || !uuid.MatchString(id) {
-				t.Errorf("the name %s is no UUID, or twice there", id)
-			}
-			seen[id] = true
+		if err != nil {
+			t.Fatal(err)
 		}
 	}
-	if _, err := newDisk(bytes.NewReader(make([]byte, 20))); err == nil {
-		t.Error("names were made of randomness that ended")
+	if want := []string{"var", factory + "/lib/dpkg", factory + "/run"}; !slices.Equal(left, want) {
+		t.Errorf("there is left %q, not %q", left, want)
 	}
-}
-
-func TestTheRootIsReadOnlyAndTheLoaderAsksNobody(t *testing.T) {
-	d, err := newDisk(nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for line := range strings.Lines(d.fstab()) {
-		if fields := strings.Fields(line); fields[1] == "/" && (fields[3] != "ro,noatime" || fields[0] != "PARTUUID="+d.root.id) {
-			t.Errorf("the root: %s", line)
-		}
-	}
-	grub := d.grub()
-	if strings.Count(grub, " ro ") != 2 || strings.Count(grub, "root=PARTUUID="+d.root.id) != 2 || !strings.Contains(grub, d.rootSystem) {
-		t.Errorf("the loader does not start the root read-only:\n%s", grub)
-	}
-	if strings.Contains(grub, "menuentry") || !strings.Contains(grub, "superusers=") {
-		t.Errorf("the loader lets somebody choose:\n%s", grub)
-	}
-	if end := d.data.start + d.data.size; d.root.start != d.efi.start+d.efi.size || d.data.start != d.root.start+d.root.size ||
-		d.size() <= end {
-		t.Errorf("partitions overlap: %+v", d)
-	}
-}
-
-func TestAnImageGetsItsUpdatesFromDebianAlone(t *testing.T) {
-	got, err := sources(`# a comment
-deb http://debian.example/debian trixie main contrib
-deb http://debian.example/debian-security trixie-security main non-free
-
-#deb-src http://debian.example/debian trixie main
-deb-src http://debian.example/debian trixie main
-`)
-	const want = `deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://debian.example/debian trixie main
-deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://debian.example/debian-security trixie-security main
-`
-	if err != nil || got != want {
-		t.Errorf("the image asks, %v:\n%s", err, got)
-	}
-	for _, list := range []string{"", "deb http://debian.example/debian trixie main\n"} {
-		if _, err := sources(list); err == nil {
-			t.Errorf("%q was taken, without security updates", list)
-		}
+	if content, err := os.ReadFile(filepath.Join(root, packageDatabase, "status")); err != nil || string(content) != "x" {
+		t.Errorf("dpkg's database holds %q: %v", content, err)
 	}
 }

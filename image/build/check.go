@@ -11,18 +11,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// tools are the programs that building calls, each with Debian's package of it.
-var tools = []struct{ name, debian string }{
+// programs are those of the building machine that building calls, each with Debian's package of it.
+var programs = []struct{ name, debian string }{
 	{"apt-config", "apt"},
 	{"cp", "coreutils"},
 	{"dpkg-deb", "dpkg"},
-	{"mcopy", "mtools"},
-	{"mformat", "mtools"},
-	{"mke2fs", "e2fsprogs"},
-	{"mmd", "mtools"},
 	{"mmdebstrap", "mmdebstrap"},
-	{"sfdisk", "fdisk"},
-	{"tar", "tar"},
+	{"systemd-nspawn", "systemd-container"},
 	{"unshare", "util-linux"},
 }
 
@@ -45,7 +40,7 @@ func (o Options) CheckMachine() error {
 	if err := checkRoot(os.Geteuid()); err != nil {
 		return err
 	}
-	for _, tool := range tools {
+	for _, tool := range programs {
 		if _, err := exec.LookPath(tool.name); err != nil {
 			return fmt.Errorf("the program %s is missing; ./scripts/setup-image installs it (Debian's package %s)", tool.name, tool.debian)
 		}
@@ -66,22 +61,19 @@ func checkRoot(user int) error {
 	return nil
 }
 
-// machine is what the kernel calls the architectures.
-var machine = map[string]string{"amd64": "x86_64", "arm64": "aarch64"}
-
 // checkForeign says what is missing to run programs of an architecture here.
 func checkForeign(architecture, binfmt string) error {
 	var name unix.Utsname
 	if err := unix.Uname(&name); err != nil {
 		return err
 	}
-	if unix.ByteSliceToString(name.Machine[:]) == machine[architecture] {
+	if unix.ByteSliceToString(name.Machine[:]) == architectures[architecture].machine {
 		return nil
 	}
-	state, err := os.ReadFile(filepath.Join(binfmt, "qemu-"+machine[architecture]))
+	state, err := os.ReadFile(filepath.Join(binfmt, "qemu-"+architectures[architecture].machine))
 	if err != nil || !strings.HasPrefix(string(state), "enabled") {
 		return fmt.Errorf("this machine cannot run programs of %s: install qemu-user-static and let systemd-binfmt.service register it (%s has no qemu-%s)",
-			architecture, binfmt, machine[architecture])
+			architecture, binfmt, architectures[architecture].machine)
 	}
 	return nil
 }

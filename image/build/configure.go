@@ -36,22 +36,13 @@ func Configure(ctx context.Context, root string, o Options) error {
 	if err := copyOverlay(root); err != nil {
 		return err
 	}
-	const name = DefaultHostname
-	list, err := os.ReadFile(filepath.Join(root, archiveList))
-	if err != nil {
-		return fmt.Errorf("find Debian's archives: %w", err)
-	}
-	archives, err := sources(string(list))
-	if err != nil {
-		return err
-	}
 	for path, content := range map[string]string{
-		"etc/hostname": name + "\n",
-		"etc/hosts":    hosts(name),
-		// Not a file of sources.list.d: unattended-upgrades makes this one where it is not,
-		// which it cannot on a read-only root. It would install nothing, ever.
-		"etc/apt/sources.list": archives,
-		// A board's own is mounted over it, see the overlay's initramfs script.
+		"etc/hostname": DefaultHostname + "\n",
+		"etc/hosts":    hosts(DefaultHostname),
+		"etc/fstab":    fstab,
+		// Updates come as whole versions (docs/updates.md); nothing asks Debian's archives.
+		"etc/apt/sources.list": "",
+		// A board's own is mounted over it, see image/initrd.
 		"etc/machine-id": "",
 	} {
 		if err := put(root, path, []byte(content), 0o644); err != nil {
@@ -74,15 +65,11 @@ func Configure(ctx context.Context, root string, o Options) error {
 			}
 		}
 	}
-	if o.Provision == "" {
-		return nil
-	}
-	content, err := os.ReadFile(o.Provision)
-	if err != nil {
-		return fmt.Errorf("read the provisioning file: %w", err)
-	}
-	return put(root, "var/lib/bitbox-base/system/provision", content, 0o600)
+	return nil
 }
+
+// DefaultHostname is the name of a machine that was given none.
+const DefaultHostname = "bitbox-base"
 
 // links are what an image has beside the package's.
 var links = map[string]string{
@@ -95,6 +82,14 @@ var links = map[string]string{
 	"etc/systemd/system/systemd-firstboot.service": "/dev/null",
 	"etc/systemd/system/e2scrub_reap.service":      "/dev/null",
 	"etc/systemd/system/e2scrub_all.timer":         "/dev/null",
+	// Updates come as whole versions (docs/updates.md), and the initrd has made the partitions.
+	"etc/systemd/system/apt-daily.timer":             "/dev/null",
+	"etc/systemd/system/apt-daily-upgrade.timer":     "/dev/null",
+	"etc/systemd/system/dpkg-db-backup.timer":        "/dev/null",
+	"etc/systemd/system/systemd-repart.service":      "/dev/null",
+	"etc/systemd/system/unattended-upgrades.service": "/dev/null",
+	// It offers SSH to the host of a virtual machine, and fails where there is none.
+	"etc/systemd/system-generators/systemd-ssh-generator": "/dev/null",
 }
 
 // leftovers are what the making leaves: settings and caches of the building machine,

@@ -2,117 +2,217 @@ package build
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
+
+	"github.com/BitBoxSwiss/bitbox-base/image/secureboot"
+	"github.com/BitBoxSwiss/bitbox-base/internal/bootdisk"
 )
 
-// loaderFiles are the boot loader's on the EFI partition, and where Debian's packages
-// have them. The first is what a machine starts that knows nothing of this disk.
-var loaderFiles = map[string]string{
-	"EFI/BOOT/BOOTX64.EFI": "usr/lib/shim/shimx64.efi.signed",
-	"EFI/BOOT/grubx64.efi": "usr/lib/grub/x86_64-efi-signed/grubx64.efi.signed",
-}
+const (
+	mebibyte   = 1 << 20
+	sectorSize = 512
 
-// loaderConfig is where the signed GRUB looks for its configuration.
-const loaderConfig = "EFI/debian/grub.cfg"
+	espStart    = mebibyte
+	rootStart   = espStart + bootdisk.ESPSize
+	verityStart = rootStart + bootdisk.RootSize
+	// diskSize leaves room for the second copy of the partition table.
+	diskSize = verityStart + bootdisk.VeritySize + mebibyte
+)
 
-// write makes a disk of a root. Everything is written into a plain file: no loop
-// device is needed, and nothing is mounted.
-func (d disk) write(ctx context.Context, root, path string) error {
-	efi, err := d.takeLoader(ctx, root)
+// loaderConfig is the boot loader's. It starts the newest version that is well; somebody who holds a key down may choose
+// another one, but cannot change a command line. Where the firmware has no keys, it gets ours.
+const loaderConfig = `timeout 0
+editor no
+auto-entries no
+auto-firmware no
+secure-boot-enroll force
+`
+
+// enrolDirectory is where the boot loader finds keys for a firmware without any.
+const enrolDirectory = "loader/keys/auto"
+
+// microsoftCertificates are those of the CAs for programs of others than Microsoft: the firmware of cards, and boot loaders.
+// python3-virt-firmware has them.
+var microsoftCertificates = []string{"MicrosoftCorporationUEFICA2011.pem", "MicrosoftUEFICA2023.pem", "MicrosoftOptionROMUEFICA2023.pem"}
+
+const (
+	microsoftDirectory = "/usr/lib/python3/dist-packages/virt/firmware/certs/"
+	microsoftOwner     = "77fa9abd-0359-4d32-bd60-28f4e78f784b"
+	microsoftInfix     = "-microsoft"
+)
+
+// writeDisk writes the disk: EFI partition, root and hash tree of slot A. The first boot makes the other partitions. The
+// file is sparse, no loop device is needed, and nothing is mounted.
+func (b *builder) writeDisk(ctx context.Context) error {
+	root, verity, err := bootdisk.PartUUIDs(b.info.RootHash)
 	if err != nil {
 		return err
 	}
-	// What is below /var goes onto the data partition.
-	data := root + "-data"
-	if err := os.Rename(filepath.Join(root, "var"), data); err != nil {
+	path := filepath.Join(b.out, DiskFile)
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
 		return err
 	}
-	if err := os.Mkdir(filepath.Join(root, "var"), 0o755); err != nil {
+	if err := os.Truncate(path, diskSize); err != nil {
+		return fmt.Errorf("make a file of %d MiB: %w", diskSize>>20, err)
+	}
+	id := sha256.Sum256([]byte("bitbox-base disk\n" + b.info.RootHash))
+	table := fmt.Sprintf("label: gpt\nlabel-id: %s\nunit: sectors\n", uuid(id[:16]))
+	for _, p := range []struct {
+		start, size      int64
+		kind, uuid, name string
+	}{
+		{espStart, bootdisk.ESPSize, bootdisk.ESPType, uuid(id[16:]), bootdisk.ESPName},
+		{rootStart, bootdisk.RootSize, bootdisk.RootTypes[b.Architecture], root, bootdisk.RootName},
+		{verityStart, bootdisk.VeritySize, bootdisk.VerityTypes[b.Architecture], verity, bootdisk.VerityName},
+	} {
+		table += fmt.Sprintf("start=%d, size=%d, type=%s, uuid=%s, name=%q\n", p.start/sectorSize, p.size/sectorSize, p.kind, p.uuid, p.name)
+	}
+	if _, err := b.toolInput(ctx, strings.NewReader(table), "sfdisk", "--quiet", "--no-tell-kernel", "--no-reread",
+		b.inTools(path)); err != nil {
 		return err
 	}
-	if err := os.Truncate(path, d.size()); err != nil {
-		return fmt.Errorf("make a file of %d MiB: %w", d.size()>>20, err)
-	}
-	if err := runInput(ctx, strings.NewReader(d.table()), "sfdisk", "--quiet", "--no-tell-kernel", "--no-reread", path); err != nil {
-		return err
-	}
-	if err := writeEFI(ctx, efi, path, d.efi); err != nil {
-		return err
-	}
-	if err := writeExt4(ctx, root, path, d.root, d.rootSystem, "bitbox-root", false); err != nil {
-		return err
-	}
-	return writeExt4(ctx, data, path, d.data, d.dataSystem, "bitbox-data", true)
-}
-
-// takeLoader takes the boot loader out of a root, and returns the directory that is to
-// become the EFI partition.
-func (d disk) takeLoader(ctx context.Context, root string) (string, error) {
-	efi, unpacked, packages := root+"-efi", root+"-loader", filepath.Join(root, loaderDirectory)
-	debs, err := filepath.Glob(filepath.Join(packages, "*.deb"))
-	if err != nil {
-		return "", err
-	}
-	for _, deb := range debs {
-		if err := run(ctx, "dpkg-deb", "--extract", deb, unpacked); err != nil {
-			return "", err
+	for _, part := range []struct {
+		file  string
+		start int64
+	}{{RootFile, rootStart}, {VerityFile, verityStart}} {
+		if err := run(ctx, "dd", "if="+filepath.Join(b.out, part.file), "of="+path, "bs=1M", "seek="+strconv.FormatInt(part.start/mebibyte, 10),
+			"conv=notrunc,sparse", "status=none"); err != nil {
+			return err
 		}
 	}
-	for to, from := range loaderFiles {
-		content, err := os.ReadFile(filepath.Join(unpacked, from))
+	if err := b.writeESP(ctx, path, id[:4]); err != nil {
+		return err
+	}
+	if b.Provision != "" {
+		return nil // it may hold a secret
+	}
+	return os.Chmod(path, 0o644)
+}
+
+// writeESP fills the EFI partition.
+func (b *builder) writeESP(ctx context.Context, disk string, id []byte) error {
+	a, tree := architectures[b.Architecture], filepath.Join(b.work, "esp")
+	loader := filepath.Join(b.downloads, "usr/lib/systemd/boot/efi/systemd-boot"+a.efi+".efi")
+	name, err := bootdisk.EntryName(b.info.Version, 0)
+	if err != nil {
+		return err
+	}
+	for _, folder := range []string{"EFI/BOOT", bootdisk.EntryDirectory, "loader"} {
+		if err := os.MkdirAll(filepath.Join(tree, folder), 0o755); err != nil {
+			return err
+		}
+	}
+	if err := b.sign(ctx, loader, filepath.Join(tree, "EFI/BOOT", a.fallback)); err != nil {
+		return err
+	}
+	if err := copyFile(filepath.Join(b.out, EntryFile), filepath.Join(tree, bootdisk.EntryDirectory, name)); err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(tree, "loader/loader.conf"), []byte(loaderConfig), 0o644); err != nil {
+		return err
+	}
+	if b.Keys != "" {
+		if err := b.enrol(ctx, filepath.Join(tree, enrolDirectory)); err != nil {
+			return fmt.Errorf("have machines take the builder's Secure Boot keys: %w", err)
+		}
+	}
+	if b.Provision != "" {
+		if err := copyFile(b.Provision, filepath.Join(tree, bootdisk.ProvisionFile)); err != nil {
+			return err
+		}
+	}
+	// Whenever it is built, it has the time of the archive.
+	if err := run(ctx, "find", tree, "-exec", "touch", "--no-dereference", "--date=@"+b.seconds(), "{}", "+"); err != nil {
+		return err
+	}
+	at := b.inTools(disk) + "@@" + strconv.Itoa(espStart)
+	if _, err := b.tool(ctx, "mformat", "-i", at, "-F", "-c", "8", "-h", "255", "-s", "63", "-T", strconv.Itoa(bootdisk.ESPSize/sectorSize),
+		"-N", fmt.Sprintf("%x", id), "-v", "BITBOX-EFI", "::"); err != nil {
+		return err
+	}
+	entries, err := os.ReadDir(tree)
+	if err != nil {
+		return err
+	}
+	argv := []string{"mcopy", "-i", at, "-s", "-m", "-Q"}
+	for _, entry := range entries {
+		argv = append(argv, b.inTools(filepath.Join(tree, entry.Name())))
+	}
+	_, err = b.tool(ctx, append(argv, "::/")...)
+	return err
+}
+
+// enrol writes the signed lists with the builder's keys. They are kept beside the keys: the private halves of PK and KEK
+// are needed once only.
+func (b *builder) enrol(ctx context.Context, to string) error {
+	keys := filepath.Join(b.work, "keys")
+	defer os.RemoveAll(keys)
+	if err := run(ctx, "cp", "--archive", b.Keys, keys); err != nil {
+		return err
+	}
+	owner, err := os.ReadFile(filepath.Join(keys, secureboot.OwnerFile))
+	if err != nil {
+		return err
+	}
+	signer := secureboot.PK
+	for _, name := range secureboot.Names {
+		list := name
+		if b.Microsoft && name == secureboot.DB {
+			list += microsoftInfix
+		}
+		file := list + secureboot.EnrolSuffix
+		if _, err := os.Stat(filepath.Join(b.Keys, file)); errors.Is(err, os.ErrNotExist) {
+			if err := b.makeList(ctx, strings.TrimSpace(string(owner)), name, signer, list); err != nil {
+				return err
+			}
+			if err := copyFile(filepath.Join(keys, file), filepath.Join(b.Keys, file)); err != nil {
+				return err
+			}
+		}
+		if err := copyFile(filepath.Join(keys, file), filepath.Join(to, name+secureboot.EnrolSuffix)); err != nil {
+			return err
+		}
+		signer = name
+	}
+	return nil
+}
+
+// makeList makes the signed list of a variable.
+func (b *builder) makeList(ctx context.Context, owner, name, signer, list string) error {
+	if _, err := b.tool(ctx, "cert-to-efi-sig-list", "-g", owner, "/mnt/keys/"+name+secureboot.CertificateSuffix,
+		"/mnt/keys/"+list+".esl"); err != nil {
+		return err
+	}
+	if list != name {
+		all, err := os.ReadFile(filepath.Join(b.work, "keys", list+".esl"))
 		if err != nil {
-			return "", fmt.Errorf("take the boot loader from Debian's packages: %w", err)
+			return err
 		}
-		if err := put(efi, to, content, 0o644); err != nil {
-			return "", err
+		for _, certificate := range microsoftCertificates {
+			if _, err := b.tool(ctx, "cert-to-efi-sig-list", "-g", microsoftOwner, microsoftDirectory+certificate,
+				"/mnt/keys/more.esl"); err != nil {
+				return err
+			}
+			more, err := os.ReadFile(filepath.Join(b.work, "keys/more.esl"))
+			if err != nil {
+				return err
+			}
+			all = append(all, more...)
+		}
+		if err := os.WriteFile(filepath.Join(b.work, "keys", list+".esl"), all, 0o600); err != nil {
+			return err
 		}
 	}
-	if err := put(efi, loaderConfig, []byte(d.grub()), 0o644); err != nil {
-		return "", err
+	if _, err := b.tool(ctx, "sign-efi-sig-list", "-g", owner, "-t", b.time.Format("2006-01-02 15:04:05"), "-k",
+		"/mnt/keys/"+signer+secureboot.KeySuffix, "-c", "/mnt/keys/"+signer+secureboot.CertificateSuffix, name, "/mnt/keys/"+list+".esl",
+		"/mnt/keys/"+list+secureboot.EnrolSuffix); err != nil {
+		return fmt.Errorf("sign the list %s (the first image needs the private keys of PK and KEK as well): %w", name, err)
 	}
-	return efi, errors.Join(os.RemoveAll(packages), os.RemoveAll(unpacked))
-}
-
-// writeEFI makes the EFI partition.
-func writeEFI(ctx context.Context, directory, path string, p partition) error {
-	at := path + "@@" + strconv.FormatInt(p.start, 10)
-	if err := run(ctx, "mformat", "-i", at, "-F", "-c", "1", "-h", "255", "-s", "63", "-T", strconv.FormatInt(p.size/sectorSize, 10), "-v",
-		"BITBOX-EFI", "::"); err != nil {
-		return err
-	}
-	return run(ctx, "mcopy", "-i", at, "-s", "-Q", filepath.Join(directory, "EFI"), "::/")
-}
-
-// writeExt4 makes a partition with the files of a directory. One with quotas counts what each
-// user stores; the limits are set at boot (bitbox-base-limits.service).
-func writeExt4(ctx context.Context, directory, path string, p partition, id, label string, quotas bool) error {
-	// What GRUB cannot read is left out.
-	features, options := "^metadata_csum_seed,^orphan_file", ""
-	if quotas {
-		features, options = features+",quota", "quotatype=usrquota,"
-	}
-	return run(ctx, "mke2fs", "-q", "-F", "-t", "ext4", "-O", features, "-m", "1",
-		"-U", id, "-L", label, "-d", directory,
-		"-E", options+"nodiscard,lazy_itable_init=0,root_owner=0:0,offset="+strconv.FormatInt(p.start, 10),
-		path, strconv.FormatInt(p.size/1024, 10)+"k")
-}
-
-func copyFile(from, to string) (err error) {
-	source, err := os.Open(from)
-	if err != nil {
-		return err
-	}
-	defer source.Close()
-	target, err := os.Create(to)
-	if err != nil {
-		return err
-	}
-	_, err = io.Copy(target, source)
-	return errors.Join(err, target.Close())
+	return nil
 }

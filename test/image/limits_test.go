@@ -5,16 +5,13 @@ package image_test
 import (
 	"strings"
 	"testing"
-
-	"github.com/BitBoxSwiss/bitbox-base/image/build"
 )
 
 // A Middleware that was taken over, and whoever logs in, fill the disk up to a limit and no
 // further, in bytes and in files; root goes on writing.
 func TestNobodyFillsTheDiskOfTheImage(t *testing.T) {
-	m := newMachine(t, made(t, build.Options{}))
+	m := probed(t)
 	a := m.Attacker(1)
-	m.addProbe("")
 	m.switchOn()
 	m.answers(a)
 	m.reach()

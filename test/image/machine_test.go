@@ -9,18 +9,20 @@ package image_test
 import (
 	"bufio"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/BitBoxSwiss/bitbox-base/internal/bootdisk"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/slot/gpt"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
 	"github.com/BitBoxSwiss/bitbox-base/test/stage"
 )
@@ -29,6 +31,8 @@ const (
 	// patience is how long a machine in software may take to boot, on a host that
 	// has much else to do.
 	patience = 15 * time.Minute
+	// diskSize is that of the disk, in bytes: both slots, and a little data.
+	diskSize = 8 << 30
 	// asked is how long it may take to answer a question.
 	asked = 10 * time.Minute
 	// memory is that of a small board, in MiB.
@@ -48,22 +52,16 @@ type machine struct {
 	reader    *bufio.Reader
 }
 
-// newMachine puts a copy of an image into a machine, with a disk larger than the image.
-func newMachine(t *testing.T, image string) *machine {
+// newMachine puts a copy of a disk into a machine whose firmware knows the builder's keys.
+func newMachine(t *testing.T, image, firmware string) *machine {
 	t.Helper()
-	m := &machine{Stage: stage.Network(t, "qemu-system-x86_64", "debugfs"), t: t, directory: t.TempDir()}
+	m := &machine{Stage: stage.Network(t, "qemu-system-x86_64", "mcopy", "mke2fs"), t: t, directory: t.TempDir()}
 	m.disk = filepath.Join(m.directory, "disk")
 	m.host("cp", "--sparse=always", image, m.disk)
-	if err := os.Truncate(m.disk, 6<<30); err != nil {
+	if err := os.Truncate(m.disk, diskSize); err != nil {
 		t.Fatal(err)
 	}
-	firmware, err := os.ReadFile("/usr/share/OVMF/OVMF_VARS_4M.fd")
-	if err == nil {
-		err = os.WriteFile(filepath.Join(m.directory, "firmware"), firmware, 0o600)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	m.host("cp", firmware, filepath.Join(m.directory, "firmware"))
 	t.Cleanup(m.cutPower)
 	return m
 }
@@ -82,7 +80,7 @@ func (m *machine) host(argv ...string) string {
 func (m *machine) switchOn() {
 	m.t.Helper()
 	m.command = exec.Command("qemu-system-x86_64", append(append([]string{
-		"-accel", "tcg,thread=multi", "-cpu", "qemu64", "-M", "q35", "-smp", "2", "-m", memory,
+		"-accel", "tcg,thread=multi", "-cpu", "Nehalem", "-M", "q35", "-smp", "2", "-m", memory,
 		// When the machine wants to begin anew this process ends, see reboots.
 		"-nodefaults", "-display", "none", "-vga", "std", "-no-reboot",
 		"-drive", "if=pflash,format=raw,readonly=on,file=/usr/share/OVMF/OVMF_CODE_4M.fd",
@@ -90,6 +88,9 @@ func (m *machine) switchOn() {
 		// What the machine has flushed is in the file; more is not promised by a disk.
 		"-drive", "file=" + m.disk + ",format=raw,if=virtio,cache=writeback",
 		"-qmp", "unix:" + filepath.Join(m.directory, "qmp") + ",server=on,wait=off",
+		"-serial", "file:" + m.serial(),
+		"-device", "virtio-serial", "-chardev", "socket,id=probe,server=on,wait=off,path=" + filepath.Join(m.directory, "probe"),
+		"-device", "virtserialport,chardev=probe,name=probe",
 	}, m.Device()...), m.extra...)...)
 	m.command.Stderr = os.Stderr
 	ended, err := m.RunBeside(m.command)
@@ -97,6 +98,79 @@ func (m *machine) switchOn() {
 		m.t.Fatalf("start QEMU: %v", err)
 	}
 	m.ended = ended
+}
+
+// serial is the file of the serial line, where the firmware, the boot loader and the initrd say what goes wrong.
+func (m *machine) serial() string { return filepath.Join(m.directory, "serial") }
+
+// says waits until one of some words stands on the serial line, and returns all that stands there.
+func (m *machine) says(words ...string) (text string) {
+	m.t.Helper()
+	m.until(fmt.Sprintf("the serial line says one of %q", words), func() error {
+		content, err := os.ReadFile(m.serial())
+		if err != nil {
+			return err
+		}
+		text = string(content)
+		for _, word := range words {
+			if strings.Contains(text, word) {
+				return nil
+			}
+		}
+		return fmt.Errorf("it says %q", text[max(0, len(text)-500):])
+	})
+	return text
+}
+
+// ends waits until the machine shuts down, or wants to begin anew.
+func (m *machine) ends(why string) {
+	m.t.Helper()
+	select {
+	case <-m.ended:
+		m.cutPower()
+	case <-time.After(patience):
+		m.t.Fatalf("the machine has not ended in %v: %s", patience, why)
+	}
+}
+
+// partitions reads the partition table of the disk.
+func (m *machine) partitions() map[int]gpt.Partition {
+	m.t.Helper()
+	f, err := os.Open(m.disk)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	table, err := gpt.Read(f, uint64(info.Size()))
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	partitions := map[int]gpt.Partition{}
+	for _, p := range table.Partitions() {
+		partitions[p.Number] = p
+	}
+	return partitions
+}
+
+// esp is how mtools call the EFI partition.
+func (m *machine) esp() string {
+	return fmt.Sprintf("%s@@%d", m.disk, m.partitions()[bootdisk.ESP].First)
+}
+
+// entry is the file of the version on the EFI partition.
+func (m *machine) entry() string {
+	m.t.Helper()
+	for line := range strings.Lines(m.host("mdir", "-b", "-i", m.esp(), "::"+bootdisk.EntryDirectory)) {
+		if name := strings.TrimSpace(line); strings.HasSuffix(name, ".efi") {
+			return name
+		}
+	}
+	m.t.Fatal("no version is on the EFI partition")
+	return ""
 }
 
 // cutPower ends the machine at once.
@@ -162,40 +236,16 @@ Restart=always
 RestartSec=1
 `
 
-// addProbe puts a shell into the copy of the image, and a second disk with tools
-// beside it.
-func (m *machine) addProbe(tools string) {
-	m.t.Helper()
-	unit, commands := filepath.Join(m.directory, "probe.service"), filepath.Join(m.directory, "commands")
-	for path, text := range map[string]string{
-		unit: probeUnit,
-		commands: "cd /etc/systemd/system\nwrite " + unit + " probe.service\n" +
-			"cd multi-user.target.wants\nsymlink probe.service /etc/systemd/system/probe.service\n",
-	} {
-		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
-			m.t.Fatal(err)
-		}
-	}
-	// The root is the second partition.
-	start := regexp.MustCompile(`(?m)^\S+2 : start= *(\d+)`).FindStringSubmatch(m.host("sfdisk", "--dump", m.disk))
-	if start == nil {
-		m.t.Fatal("the image has no second partition")
-	}
-	sectors, err := strconv.ParseInt(start[1], 10, 64)
-	if err != nil {
-		m.t.Fatal(err)
-	}
-	if out := m.host("debugfs", "-w", "-f", commands, fmt.Sprintf("%s?offset=%d", m.disk, sectors*512)); strings.Contains(out, "not found") {
-		m.t.Fatal(out)
-	}
-	m.extra = append(m.extra, "-device", "virtio-serial", "-chardev",
-		"socket,id=probe,server=on,wait=off,path="+filepath.Join(m.directory, "probe"),
-		"-device", "virtserialport,chardev=probe,name=probe")
-	if tools != "" {
-		disk := filepath.Join(m.directory, "tools")
-		m.host("mke2fs", "-q", "-F", "-t", "ext4", "-d", tools, disk, "32M")
-		m.extra = append(m.extra, "-drive", "file="+disk+",format=raw,if=virtio,readonly=on")
-	}
+// probe puts the shell into the root of an image.
+func probe(root string) error {
+	units := filepath.Join(root, "etc/systemd/system")
+	return errors.Join(os.WriteFile(filepath.Join(units, "probe.service"), []byte(probeUnit), 0o644),
+		os.Symlink("/etc/systemd/system/probe.service", filepath.Join(units, "multi-user.target.wants/probe.service")))
+}
+
+// addDisk gives the machine a second disk, which it can only read.
+func (m *machine) addDisk(path string) {
+	m.extra = append(m.extra, "-drive", "file="+path+",format=raw,if=virtio,readonly=on")
 }
 
 // reach connects to the shell in the machine.

@@ -86,6 +86,8 @@ var groups = []group{
 		risky: []string{"os/exec"}},
 	{folder: "image", may: []string{"internal/atomicfile", "internal/bootdisk", "internal/helper", "internal/testbed/debianroot"},
 		risky: []string{"os/exec"}},
+	{folder: "image/initrd", may: []string{"internal/atomicfile", "internal/bootdisk", "internal/helper/slot/gpt"},
+		risky: []string{"os/exec", "unsafe"}}, // dm-verity
 	// Tests, and programs that show or measure a Base. They may import anything.
 	{folder: "internal/testbed", may: []string{""}, risky: risky, forTests: true},
 	{folder: "internal/middleware/registry/registrytest", may: []string{""}, forTests: true},

@@ -29,6 +29,8 @@ type Config struct {
 	Architecture string
 	// Arguments are passed to mmdebstrap in addition.
 	Arguments []string
+	// Environment is added to that of this process.
+	Environment []string
 }
 
 // Make makes a root. It takes a minute or two, on a busy machine ten, and needs
@@ -59,6 +61,7 @@ func Make(ctx context.Context, c Config) error {
 	}
 	command := exec.CommandContext(ctx, "mmdebstrap", argv...)
 	command.Stdin = strings.NewReader(sources)
+	command.Env = append(os.Environ(), c.Environment...)
 	// Asked to end it unmounts what it has mounted; killed it would not.
 	command.Cancel = func() error { return command.Process.Signal(os.Interrupt) }
 	command.WaitDelay = time.Minute

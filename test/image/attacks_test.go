@@ -1,0 +1,220 @@
+//go:build linux && image
+
+package image_test
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/BitBoxSwiss/bitbox-base/image/build"
+	"github.com/BitBoxSwiss/bitbox-base/internal/bootdisk"
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
+	"github.com/BitBoxSwiss/bitbox-base/test/stage"
+)
+
+// closed fails the test if the entry takes connections: the machine must not have started.
+func (m *machine) closed(a *stage.Attacker) {
+	m.t.Helper()
+	if conn, err := a.Dial("tcp", netip.AddrPortFrom(m.V4, posture.EntryPort)); err == nil {
+		m.t.Errorf("the Base has started: %v", conn.Close())
+	}
+}
+
+// change changes bytes of the disk.
+func (m *machine) change(from, to int64, change func(b []byte) []byte) {
+	m.t.Helper()
+	f, err := os.OpenFile(m.disk, os.O_RDWR, 0)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	b := make([]byte, to-from)
+	if _, err = f.ReadAt(b, from); err == nil {
+		_, err = f.WriteAt(change(b), from)
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		m.t.Fatal(err)
+	}
+}
+
+// changeEntry changes the version on the EFI partition.
+func (m *machine) changeEntry(change func(b []byte) []byte) {
+	m.t.Helper()
+	path, name := filepath.Join(m.directory, "entry"), "::"+bootdisk.EntryDirectory+"/"+filepath.Base(m.entry())
+	m.host("mcopy", "-n", "-i", m.esp(), name, path)
+	content, err := os.ReadFile(path)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	changed := change(content)
+	if bytes.Equal(changed, content) {
+		m.t.Fatal("nothing was changed, so this attack shows nothing")
+	}
+	if err := os.WriteFile(path, changed, 0o600); err != nil {
+		m.t.Fatal(err)
+	}
+	m.host("mcopy", "-o", "-i", m.esp(), path, name)
+}
+
+// A version that was changed, or that somebody else has signed, is not started where the firmware knows the builder's keys.
+func TestTheFirmwareStartsOnlyWhatItsBuilderHasSigned(t *testing.T) {
+	for name, change := range map[string]func(b []byte) []byte{
+		"another command line": func(b []byte) []byte {
+			return bytes.Replace(b, []byte("lockdown=integrity"), []byte("lockdown=none     "), 1)
+		},
+		"no signature": func([]byte) []byte {
+			content, err := os.ReadFile(filepath.Join(made(t, "shipped", build.Options{}), build.UnsignedFile))
+			if err != nil {
+				t.Fatal(err)
+			}
+			return content
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := shipped(t)
+			m.changeEntry(change)
+			m.switchOn()
+			text := m.says("Access denied", "Security Violation", "Access Denied")
+			t.Logf("the firmware says %q", text[max(0, len(text)-200):])
+			m.closed(m.Attacker(1))
+		})
+	}
+}
+
+// A root with one other bit is not started; nor does the machine go on with half of its files.
+func TestARootWithAFlippedBitDoesNotStart(t *testing.T) {
+	m := shipped(t)
+	root := m.partitions()[bootdisk.RootA]
+	// The file system's own description, which is read first.
+	m.change(int64(root.First)+1024, int64(root.First)+1024+128, func(b []byte) []byte {
+		b[64] ^= 1
+		return b
+	})
+	m.switchOn()
+	m.ends("the kernel finds the bit, and starts anew")
+	m.closed(m.Attacker(1))
+}
+
+// What an attacker with the EFI partition, with the firmware's tables or with a second disk adds is not taken.
+func TestNothingThatIsAddedToTheSignedVersionIsTaken(t *testing.T) {
+	m := probed(t)
+	m.addAddon()
+	second := filepath.Join(m.directory, "second")
+	m.host("truncate", "--size=64M", second)
+	table := "label: gpt\\n6 : size=65536, type=" + bootdisk.DataType + ", name=\"" + bootdisk.DataName + "\"\\n"
+	m.host("sh", "-c", "printf '"+table+"' | sfdisk --quiet "+second)
+	m.addDisk(second)
+	m.extra = append(m.extra, "-smbios", "type=11,value=io.systemd.credential:tmpfiles.extra=f /run/evil 0644 root root - evil",
+		"-smbios", "type=11,value=io.systemd.stub.kernel-cmdline-extra=systemd.debug_shell=1")
+	m.switchOn()
+	a := m.Attacker(1)
+	m.answers(a)
+	m.reach()
+	if out := m.inside("cat /proc/cmdline"); strings.Contains(out, "debug_shell") {
+		t.Errorf("the command line is %s", out)
+	}
+	if out := m.inside("findmnt -no SOURCE /var; ls /dev/vdb6"); out != "/dev/vda6\n/dev/vdb6" {
+		t.Errorf("the data are on %s", out)
+	}
+	if out := m.inside("ls /run/evil /run/credentials/@system 2>&1 || true"); strings.Contains(out, "evil\n") {
+		t.Errorf("a credential was taken: %s", out)
+	}
+}
+
+// The power goes while the first boot makes the data partition, before and after the partition table names it. The next boot
+// makes it anew, or uses it. Later the data are damaged: the machine stops, and neither makes new ones nor starts without.
+func TestAPowerCutInTheFirstBootAndDamagedData(t *testing.T) {
+	m := shipped(t)
+	a := m.Attacker(1)
+	image := m.partitions()
+	behind := int64(image[bootdisk.VerityA].First + image[bootdisk.VerityA].Size)
+	m.switchOn()
+	m.until("the file system of the data is being made", func() error {
+		f, err := os.Open(m.disk)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		// Slot B stays empty. The image ends with the second copy of its partition table.
+		_, err = f.Seek(behind+bootdisk.RootSize+bootdisk.VeritySize, unix.SEEK_DATA)
+		return err
+	})
+	m.cutPower()
+	t.Logf("the power was cut with %d partitions", len(m.partitions()))
+	m.switchOn()
+	m.until("the table has all partitions", func() error {
+		if got := len(m.partitions()); got != bootdisk.Data {
+			return fmt.Errorf("it has %d", got)
+		}
+		return nil
+	})
+	m.cutPower()
+	m.switchOn()
+	m.answers(a)
+	m.cutPower()
+
+	data := int64(m.partitions()[bootdisk.Data].First)
+	m.change(data, data+4096, func([]byte) []byte { return make([]byte, 4096) })
+	m.switchOn()
+	m.says("The Base cannot use its data: check the file system")
+	m.closed(a)
+	if got := len(m.partitions()); got != bootdisk.Data {
+		t.Errorf("the disk has %d partitions", got)
+	}
+}
+
+// Where there is too little room, one sentence says so, and the disk stays as it is.
+func TestADiskThatIsTooSmallIsRefused(t *testing.T) {
+	m := shipped(t)
+	if err := os.Truncate(m.disk, 5<<30); err != nil {
+		t.Fatal(err)
+	}
+	m.switchOn()
+	m.says("The Base cannot use its data: make the data partition")
+	m.closed(m.Attacker(1))
+	if got := len(m.partitions()); got != bootdisk.VerityA {
+		t.Errorf("the disk has %d partitions", got)
+	}
+}
+
+// With two disks of one image nobody can say which of them holds the data.
+func TestACopyOfTheBootDiskStopsTheMachine(t *testing.T) {
+	m := shipped(t)
+	m.addDisk(filepath.Join(made(t, "shipped", build.Options{}), build.DiskFile))
+	m.switchOn()
+	m.says("have the same image")
+	m.closed(m.Attacker(1))
+}
+
+// Where the firmware has no keys and the image brings none, it starts as well. There an addon would be taken: the initrd refuses
+// the command line that comes of it.
+func TestWithoutSecureBootItStartsAndRefusesAnAddon(t *testing.T) {
+	m := newMachine(t, filepath.Join(made(t, "shipped", build.Options{}), build.DiskFile), blankFirmware)
+	m.host("mdeltree", "-i", m.esp(), "::loader/keys")
+	m.switchOn()
+	m.answers(m.Attacker(1))
+	m.cutPower()
+	m.addAddon()
+	m.switchOn()
+	m.says("command line is not the one that the image was made with")
+	m.closed(m.Attacker(1))
+}
+
+// addAddon puts an addon without a signature beside the version on the EFI partition.
+func (m *machine) addAddon() {
+	m.t.Helper()
+	if out, err := build.RunTool(m.t.Context(), build.Options{Cache: cache(m.t)}, m.directory, "ukify", "build", "--efi-arch=x64",
+		"--stub=/usr/lib/systemd/boot/efi/addonx64.efi.stub", "--cmdline=systemd.debug_shell=1", "--output=/mnt/evil.addon.efi"); err != nil {
+		m.t.Fatalf("make the addon: %v: %s", err, out)
+	}
+	folder := "::" + bootdisk.EntryDirectory + "/" + filepath.Base(m.entry()) + ".extra.d"
+	m.host("mmd", "-i", m.esp(), folder)
+	m.host("mcopy", "-i", m.esp(), filepath.Join(m.directory, "evil.addon.efi"), folder+"/evil.addon.efi")
+}
