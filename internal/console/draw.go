@@ -256,6 +256,9 @@ func (d *desk) drawOverview(s *sheet, now time.Time) (foot string) {
 		foot = "C  close pairing      0-9  type your App's number      F  factory reset"
 	case d.snapshot.GetListening():
 		row("Pairing", "no owner yet. Start it in the App: bitbox-app pair")
+		if d.snapshot.GetClaimOpen() {
+			row("", "The App that wrote the provisioning file can connect as it is.")
+		}
 		foot = "0-9  type your App's number      F  factory reset"
 	default:
 		row("Pairing", "%s; closed", counted(int(v.GetApps()), "App is paired", "Apps are paired")+", "+counted(int(v.GetOwners()), "owner",

@@ -66,6 +66,7 @@ func screens() map[string]*desk {
 	d := map[string]*desk{
 		"waiting":     {},
 		"new":         {summary: newBase(), snapshot: listening()},
+		"claim":       {summary: newBase(), snapshot: &systemv1.Snapshot{Listening: true, ClaimOpen: true}},
 		"paired":      {summary: openBase(), snapshot: paired},
 		"locked down": {summary: locked, snapshot: paired, notice: "Pairing is closed."},
 		"not known":   {snapshot: paired},
