@@ -66,7 +66,7 @@ func newReceiver() (*update.Receiver, error) {
 		return nil, err
 	}
 	var machine update.Machine = debian.Machine{}
-	if _, err := slot.Look("/"); !errors.Is(err, slot.ErrNoImage) {
+	if _, err := slot.Look(); !errors.Is(err, slot.ErrNoImage) {
 		machine = image.Machine{}
 	}
 	return update.NewReceiver(update.NewStore(update.Directory), machine, key)

@@ -128,6 +128,7 @@ var checks = []check{
 	{"debian", 10 * time.Second, checkDebian},
 	{"provisioning", 10 * time.Second, checkProvisioning},
 	{"kernel", 10 * time.Second, checkKernel},
+	{"image", 10 * time.Second, checkImage},
 }
 
 // Run does every check and returns the differences, the most severe first. An empty result means

@@ -43,6 +43,7 @@ const (
 	idProvisioning     = "provisioning-late"
 	idKernel           = "kernel-settings"
 	idKernelHost       = "kernel-settings-host"
+	idSecureBoot       = "secure-boot"
 	idLeftOut          = "files-left-out"
 	// unchecked, followed by the name of a check, says that the check could not be done.
 	unchecked = "unchecked-"
@@ -311,6 +312,13 @@ var kinds = []kind{
 		expected: "the settings of " + sysctlFile,
 		why:      "A Base on its own machine sets them. A container cannot, because its kernel is the host's.",
 		fix:      "Nothing can be done inside the container. The Base is just as closed, but a kernel flaw is easier to exploit.",
+	},
+	{
+		id: idSecureBoot, check: "image", severity: Info,
+		title:    "Secure Boot is not on",
+		expected: "on: the firmware starts only what the builder of the image has signed",
+		why:      "Somebody who has the machine in their hands can start something else on it, which then looks like the Base.",
+		fix:      "Switch Secure Boot on in the firmware's setup, if it has one. The image brings the keys.",
 	},
 }
 

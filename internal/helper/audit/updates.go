@@ -35,6 +35,10 @@ func checkUpdates(ctx context.Context, system System, _ Expectation) ([]differen
 	unknown := func(reason string) ([]difference, error) {
 		return []difference{{id: idUpdatesUnknown, found: []string{reason}}}, nil
 	}
+	// Fixes of Debian come to an image by releases only.
+	if running, err := runningImage(system); err != nil || running != nil {
+		return nil, err
+	}
 	names, err := system.ReadDir(aptLists)
 	if err != nil {
 		return nil, err

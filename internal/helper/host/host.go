@@ -101,7 +101,7 @@ func (m Host) Provide(_ context.Context, e posture.Effective) error {
 // audit reports the reason.
 func (m Host) Identities(e posture.Effective) posture.Identities {
 	i := IdentitiesIn(generation.HostKey, generation.CertificateDirectory, e)
-	if running, err := slot.Look("/"); err == nil {
+	if running, err := slot.Look(); err == nil {
 		i.Image = &running
 	}
 	return i

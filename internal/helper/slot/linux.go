@@ -26,7 +26,7 @@ const (
 // Open returns the slots of this machine. mountPoint is an empty folder, where the EFI partition is
 // mounted until close is called: the caller has a mount namespace of its own.
 func Open(mountPoint string) (s *Slots, done func() error, err error) {
-	running, err := Look("/")
+	running, err := Look()
 	if err != nil {
 		return nil, nil, err
 	}

@@ -1,7 +1,6 @@
 package slot
 
 import (
-	"bytes"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -21,11 +20,11 @@ import (
 var ErrNoImage = errors.New("this machine does not run the image")
 
 const (
-	osRelease   = "usr/lib/os-release"
-	commandLine = "proc/cmdline"
+	osRelease   = "/usr/lib/os-release"
+	commandLine = "/proc/cmdline"
 	// variables is where the kernel shows those of UEFI, and globalVariable ends the names of the
 	// specification's own (section 3.3).
-	variables      = "sys/firmware/efi/efivars"
+	variables      = "/sys/firmware/efi/efivars"
 	globalVariable = "-8be4df61-93ca-11d2-aa0d-00e098032b8c"
 	// attributesSize is what stands before a variable's value in its file, in bytes.
 	attributesSize = 4
@@ -34,25 +33,28 @@ const (
 	maxText = 64 << 10
 )
 
-// Look tells what the machine runs. ErrNoImage: no image. root is "/", but in tests.
-func Look(root string) (posture.RunningImage, error) {
+// Look tells what this machine runs. ErrNoImage: no image.
+func Look() (posture.RunningImage, error) { return LookWith(ReadText) }
+
+// LookWith is Look with another way to read files.
+func LookWith(read func(path string) ([]byte, error)) (posture.RunningImage, error) {
 	var r posture.RunningImage
-	letter, err := readText(root, filepath.Join(bootdisk.Directory, bootdisk.SlotFile))
+	letter, err := read(filepath.Join(bootdisk.Directory, bootdisk.SlotFile))
 	if errors.Is(err, fs.ErrNotExist) {
 		return r, ErrNoImage
 	}
 	if err != nil {
 		return r, fmt.Errorf("ask which slot runs: %w", err)
 	}
-	r.Slot = strings.TrimSuffix(letter, "\n")
+	r.Slot = strings.TrimSuffix(string(letter), "\n")
 	if Opposite(r.Slot) == "" {
 		return r, fmt.Errorf("ask which slot runs: there is no slot %q", r.Slot)
 	}
-	line, err := readText(root, commandLine)
+	line, err := read(commandLine)
 	if err != nil {
 		return r, fmt.Errorf("ask which root file system runs: %w", err)
 	}
-	text, err := bootdisk.RootHash(line)
+	text, err := bootdisk.RootHash(string(line))
 	if err != nil {
 		return r, err
 	}
@@ -61,24 +63,25 @@ func Look(root string) (posture.RunningImage, error) {
 		return r, err
 	}
 	r.RootHash = [32]byte(hash)
-	system, err := readText(root, osRelease)
+	system, err := read(osRelease)
 	if err != nil {
 		return r, fmt.Errorf("ask which version runs: %w", err)
 	}
-	if r.Version = field(system, "IMAGE_VERSION"); !release.IsVersion(r.Version) {
+	if r.Version = field(string(system), "IMAGE_VERSION"); !release.IsVersion(r.Version) {
 		return r, fmt.Errorf("ask which version runs: %q is none", r.Version)
 	}
-	r.Architecture, r.SecureBoot = runtime.GOARCH, secureBoot(root)
+	r.Architecture, r.SecureBoot = runtime.GOARCH, secureBoot(read)
 	return r, nil
 }
 
 // secureBoot reads the two variables that say it. What cannot be read is not on.
-func secureBoot(root string) string {
-	if _, err := os.Stat(filepath.Join(root, variables)); err != nil {
-		return "none"
-	}
+func secureBoot(read func(string) ([]byte, error)) string {
+	missing := 0
 	variable := func(name string) string {
-		b, err := readText(root, filepath.Join(variables, name+globalVariable))
+		b, err := read(filepath.Join(variables, name+globalVariable))
+		if errors.Is(err, fs.ErrNotExist) {
+			missing++
+		}
 		if err != nil || len(b) != attributesSize+1 {
 			return ""
 		}
@@ -86,6 +89,8 @@ func secureBoot(root string) string {
 	}
 	setup, on := variable("SetupMode"), variable("SecureBoot")
 	switch {
+	case missing == 2:
+		return "none"
 	case setup == "yes":
 		return "setup"
 	case setup == "no" && on == "yes":
@@ -106,13 +111,12 @@ func field(text, name string) string {
 	return ""
 }
 
-func readText(root, name string) (string, error) {
-	file, err := os.Open(filepath.Join(root, name))
+// ReadText reads the beginning of a file.
+func ReadText(path string) ([]byte, error) {
+	file, err := os.Open(path)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	defer func() { _ = file.Close() }()
-	var b bytes.Buffer
-	_, err = io.Copy(&b, io.LimitReader(file, maxText))
-	return b.String(), err
+	return io.ReadAll(io.LimitReader(file, maxText))
 }

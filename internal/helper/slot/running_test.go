@@ -2,8 +2,7 @@ package slot
 
 import (
 	"errors"
-	"os"
-	"path/filepath"
+	"io/fs"
 	"runtime"
 	"strings"
 	"testing"
@@ -11,17 +10,15 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/bootdisk"
 )
 
-// aRoot writes files into a folder that stands for /.
-func aRoot(t *testing.T, files map[string]string) string {
-	t.Helper()
-	root := t.TempDir()
-	for name, content := range files {
-		path := filepath.Join(root, name)
-		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(content), 0o644)); err != nil {
-			t.Fatal(err)
+// reader reads from a table.
+func reader(files map[string]string) func(string) ([]byte, error) {
+	return func(path string) ([]byte, error) {
+		content, found := files[path]
+		if !found {
+			return nil, fs.ErrNotExist
 		}
+		return []byte(content), nil
 	}
-	return root
 }
 
 func theFiles() map[string]string {
@@ -35,12 +32,12 @@ func theFiles() map[string]string {
 }
 
 func TestAnImageSaysWhatItRuns(t *testing.T) {
-	r, err := Look(aRoot(t, theFiles()))
+	r, err := LookWith(reader(theFiles()))
 	if err != nil || r.Slot != "b" || r.Version != "1.2+3.gabc" || r.RootHash[31] != 0xab ||
 		r.SecureBoot != "on" || r.Architecture != runtime.GOARCH {
 		t.Errorf("it is %+v, %v", r, err)
 	}
-	if _, err := Look(t.TempDir()); !errors.Is(err, ErrNoImage) {
+	if _, err := LookWith(reader(nil)); !errors.Is(err, ErrNoImage) {
 		t.Errorf("a Debian: %v", err)
 	}
 	for name, change := range map[string][2]string{
@@ -52,7 +49,7 @@ func TestAnImageSaysWhatItRuns(t *testing.T) {
 	} {
 		files := theFiles()
 		files[change[0]] = change[1]
-		if r, err := Look(aRoot(t, files)); err == nil || errors.Is(err, ErrNoImage) {
+		if r, err := LookWith(reader(files)); err == nil || errors.Is(err, ErrNoImage) {
 			t.Errorf("%s: %+v, %v", name, r, err)
 		}
 	}
@@ -69,14 +66,14 @@ func TestSecureBootIsOnlyOnIfTheFirmwareSaysSo(t *testing.T) {
 	} {
 		files := theFiles()
 		files[variables+"/SecureBoot"+globalVariable], files[variables+"/SetupMode"+globalVariable] = c.secure, c.setup
-		if r, err := Look(aRoot(t, files)); err != nil || r.SecureBoot != c.want {
+		if r, err := LookWith(reader(files)); err != nil || r.SecureBoot != c.want {
 			t.Errorf("%s: %q, %v", name, r.SecureBoot, err)
 		}
 	}
 	files := theFiles()
 	delete(files, variables+"/SecureBoot"+globalVariable)
 	delete(files, variables+"/SetupMode"+globalVariable)
-	if r, err := Look(aRoot(t, files)); err != nil || r.SecureBoot != "none" {
+	if r, err := LookWith(reader(files)); err != nil || r.SecureBoot != "none" {
 		t.Errorf("without UEFI: %q, %v", r.SecureBoot, err)
 	}
 }

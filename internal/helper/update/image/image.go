@@ -30,7 +30,7 @@ func (m Machine) Architecture(context.Context) (string, error) { return runtime.
 
 // Installed is the version that runs.
 func (m Machine) Installed(context.Context) (string, error) {
-	running, err := slot.Look("/")
+	running, err := slot.Look()
 	return running.Version, err
 }
 
