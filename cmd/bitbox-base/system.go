@@ -23,6 +23,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/host"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/ledger"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/programs"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/provision"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/services"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/system"
@@ -119,6 +120,10 @@ func runSystem(ctx context.Context) error {
 	config, err := systemConfig()
 	if err != nil {
 		return err
+	}
+	if err := programs.Separate(); err != nil {
+		// They run beside the helper, within the bounds of its unit.
+		config.Logger.Warn("programs have no cgroup of their own", "error", err)
 	}
 	machine := host.New(host.MaxPrograms)
 	auditor := &host.Auditor{}

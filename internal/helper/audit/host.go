@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/programs"
 )
 
 // Bounds of what is read.
@@ -41,9 +42,8 @@ func (Host) Run(ctx context.Context, input string, argv ...string) (Output, erro
 		return failed(errors.New("its path is not absolute"))
 	}
 	var stdout, stderr limitedBuffer
-	command := exec.CommandContext(ctx, argv[0], argv[1:]...)
+	command := programs.Command(ctx, argv...)
 	command.Env = []string{"LC_ALL=C.UTF-8", "TZ=UTC", "PATH=/usr/sbin:/usr/bin"}
-	command.Dir = "/"
 	command.Stdin = strings.NewReader(input)
 	command.Stdout, command.Stderr = &stdout, &stderr
 	command.WaitDelay = time.Second // for a child of it that holds the output open

@@ -6,11 +6,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os/exec"
 	"strings"
 	"time"
 
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/apply"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/programs"
 )
 
 // stepTime bounds how long a program or systemd may take.
@@ -36,9 +36,7 @@ const (
 func Exec(ctx context.Context, argv ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, stepTime)
 	defer cancel()
-	command := exec.CommandContext(ctx, argv[0], argv[1:]...)
-	command.Env = []string{}
-	command.Dir = "/"
+	command := programs.Command(ctx, argv...)
 	// A grandchild that keeps the pipes open must not block us.
 	command.WaitDelay = time.Second
 	stdout, stderr := &bounded{}, &bounded{}
@@ -94,9 +92,8 @@ const maxJournalLine = 256 << 10
 func lines(ctx context.Context, receive func(line []byte, more bool) error, argv ...string) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	command := exec.CommandContext(ctx, argv[0], argv[1:]...)
+	command := programs.Command(ctx, argv...)
 	command.Env = []string{"TZ=UTC", "LC_ALL=C.UTF-8"}
-	command.Dir = "/"
 	command.WaitDelay = time.Second
 	stderr := &bounded{}
 	command.Stderr = stderr

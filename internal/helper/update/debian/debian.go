@@ -17,7 +17,6 @@ import (
 	"io/fs"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -27,6 +26,7 @@ import (
 
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/programs"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/setup"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/update"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
@@ -99,9 +99,8 @@ func (m Machine) systemd(ctx context.Context, argv ...string) (string, error) {
 }
 
 func execute(ctx context.Context, environment []string, argv ...string) (string, error) {
-	command := exec.CommandContext(ctx, argv[0], argv[1:]...)
+	command := programs.Command(ctx, argv...)
 	command.Env = environment
-	command.Dir = "/"
 	command.WaitDelay = time.Second // for a grandchild that keeps the pipes open
 	stdout, stderr := &bounded{}, &bounded{}
 	command.Stdout, command.Stderr = stdout, stderr
