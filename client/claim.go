@@ -17,6 +17,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/atomicfile"
 	"github.com/BitBoxSwiss/bitbox-base/internal/bootdisk"
 	"github.com/BitBoxSwiss/bitbox-base/internal/discovery"
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/announcement"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/noiseconn"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/provisioning"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/sshkey"
@@ -201,13 +202,13 @@ func (a *App) claimable(ctx context.Context, p *pairing, given []string) ([]stri
 	}
 	ctx, cancel := context.WithTimeout(ctx, a.timing.discover)
 	defer cancel()
-	own := func(txt discovery.TXT) bool { return noiseconn.DiscoveryID(p.claim.discovery, txt.Nonce[:]) == txt.ID }
+	own := func(txt announcement.TXT) bool { return noiseconn.DiscoveryID(p.claim.discovery, txt.Nonce[:]) == txt.ID }
 	found, err := discovery.Browse(ctx, discovery.BrowseOptions{Own: own})
 	if err != nil {
 		return nil, fail(ErrUnreachable, err, "the App cannot search the local network for the Base %q (%v); give its address", p.Name, err)
 	}
 	var addresses []string
-	boards := map[[discovery.NonceSize]byte]string{}
+	boards := map[[announcement.NonceSize]byte]string{}
 	for f := range found {
 		if !own(f.TXT) {
 			continue

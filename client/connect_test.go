@@ -19,6 +19,7 @@ import (
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	"github.com/BitBoxSwiss/bitbox-base/api/base/v1/baserpc"
 	"github.com/BitBoxSwiss/bitbox-base/internal/discovery"
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/announcement"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/noiseconn"
 	"github.com/BitBoxSwiss/bitbox-base/internal/testbed/netnstest"
 )
@@ -199,7 +200,7 @@ func TestSessionSurvivesARestartOfTheBase(t *testing.T) {
 // announceFor announces a Base as its own daemon would.
 func announceFor(t *testing.T, name string, key noiseconn.DiscoveryKey, port uint16) {
 	t.Helper()
-	txt := discovery.TXT{Version: 1, Nonce: [16]byte{1, 2, 3}}
+	txt := announcement.TXT{Version: 1, Nonce: [16]byte{1, 2, 3}}
 	txt.ID = noiseconn.DiscoveryID(key, txt.Nonce[:])
 	handle, err := discovery.Announce(t.Context(), discovery.Announcement{Instance: name, Port: port, TXT: txt})
 	if err != nil {
@@ -520,7 +521,7 @@ func TestThousandsOfStrangersAreNeverRecognised(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var txt discovery.TXT
+	var txt announcement.TXT
 	for range 5000 {
 		rand.Read(txt.Nonce[:])
 		rand.Read(txt.ID[:])

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/BitBoxSwiss/bitbox-base/internal/discovery"
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/announcement"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/noiseconn"
 )
 
@@ -43,7 +44,7 @@ func (a *App) Browse(ctx context.Context) (<-chan Nearby, error) {
 		return nil, err
 	}
 	found, err := discovery.Browse(ctx, discovery.BrowseOptions{
-		Own: func(txt discovery.TXT) bool { return recognise(pairings, txt) != nil },
+		Own: func(txt announcement.TXT) bool { return recognise(pairings, txt) != nil },
 	})
 	if err != nil {
 		return nil, fail(ErrUnreachable, err, "the App cannot search the local network for Bases (%v); give the address instead", err)
@@ -99,7 +100,7 @@ func (n Nearby) SameAs(other Nearby) bool { return n.key == other.key }
 
 // recognise returns the pairing whose Base has made this TXT record (somebody may have repeated
 // it), nil if there is none.
-func recognise(pairings []*pairing, txt discovery.TXT) *pairing {
+func recognise(pairings []*pairing, txt announcement.TXT) *pairing {
 	var found *pairing
 	for _, p := range pairings {
 		if p.announced(txt) && (found == nil || p.State == Active) {
@@ -111,7 +112,7 @@ func recognise(pairings []*pairing, txt discovery.TXT) *pairing {
 
 // announced tells whether a TXT record is that of the pairing's Base. It also knows a board that
 // still waits for a claim which this App has used: that is another board.
-func (p *pairing) announced(txt discovery.TXT) bool {
+func (p *pairing) announced(txt announcement.TXT) bool {
 	return noiseconn.DiscoveryID(p.discovery, txt.Nonce[:]) == txt.ID ||
 		p.claim != nil && noiseconn.DiscoveryID(p.claim.discovery, txt.Nonce[:]) == txt.ID
 }

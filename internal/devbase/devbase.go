@@ -25,6 +25,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/middleware/admission"
 	"github.com/BitBoxSwiss/bitbox-base/internal/middleware/daemon"
 	"github.com/BitBoxSwiss/bitbox-base/internal/nodeclient"
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/announcement"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/pairing"
 )
 
@@ -149,7 +150,7 @@ func (b *Base) start() (err error) {
 		}
 	}
 	if b.config.Announce {
-		parts.Announcer = func(txt discovery.TXT) (daemon.Announcer, error) {
+		parts.Announcer = func(txt announcement.TXT) (daemon.Announcer, error) {
 			return discovery.Announce(b.Context(), discovery.Announcement{
 				Instance: b.Name(), Port: uint16(parts.Entry.Addr().(*net.TCPAddr).Port), TXT: txt, Interfaces: b.config.Interfaces})
 		}

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"golang.org/x/time/rate"
+
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/announcement"
 )
 
 const (
@@ -79,7 +81,7 @@ func Announce(ctx context.Context, announcement Announcement) (*Announcer, error
 }
 
 // Update announces another TXT record from now on, for example when pairing opens.
-func (a *Announcer) Update(txt TXT) {
+func (a *Announcer) Update(txt announcement.TXT) {
 	a.mu.Lock()
 	a.service.txt = txt
 	a.mu.Unlock()

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/announcement"
 )
 
 // BrowseOptions are the choices of Browse.
@@ -16,7 +18,7 @@ type BrowseOptions struct {
 	Interfaces func(net.Interface) bool
 	// Own tells whether an answer is from a Base that the caller knows. Own answers have their
 	// own room (MaxOwn), which others cannot fill.
-	Own func(TXT) bool
+	Own func(announcement.TXT) bool
 }
 
 // MaxOwn is how many different answers that pass BrowseOptions.Own one Browse returns. It is more
@@ -117,8 +119,8 @@ type Key struct {
 	Instance, Host string
 	Port           uint16
 	Version        uint8
-	Nonce          [NonceSize]byte
-	ID             [IDSize]byte
+	Nonce          [announcement.NonceSize]byte
+	ID             [announcement.IDSize]byte
 }
 
 // Key returns what tells this Base apart from others, and from itself before a
@@ -133,15 +135,15 @@ func (f Found) Key() Key {
 
 // table is what was found so far, within bounds.
 type table struct {
-	own     func(TXT) bool
+	own     func(announcement.TXT) bool
 	entries map[Key]Found
 	ownLeft int
 	left    int
 }
 
-func newTable(own func(TXT) bool) *table {
+func newTable(own func(announcement.TXT) bool) *table {
 	if own == nil {
-		own = func(TXT) bool { return false }
+		own = func(announcement.TXT) bool { return false }
 	}
 	return &table{own: own, entries: map[Key]Found{}, ownLeft: MaxOwn, left: MaxFound}
 }

@@ -33,6 +33,8 @@ import (
 	"net"
 	"net/netip"
 	"time"
+
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/announcement"
 )
 
 // ServiceType is the DNS-SD service type of a Base.
@@ -45,7 +47,7 @@ type Announcement struct {
 	Instance string
 	// Port is the TCP port the Base listens on.
 	Port uint16
-	TXT  TXT
+	TXT  announcement.TXT
 	// Interfaces chooses where to announce; nil means on every interface that is
 	// up and carries multicast, or on the loopback interface if there is none.
 	Interfaces func(net.Interface) bool
@@ -61,7 +63,7 @@ type Found struct {
 	// Addrs are the addresses announced so far, at least one and at most MaxAddresses, some of
 	// each kind, in the order of arrival. Link-local IPv6 addresses carry the zone.
 	Addrs []netip.AddrPort
-	TXT
+	announcement.TXT
 }
 
 // The bounds of Browse. An attacker on the network can reach them, but cannot make an App use

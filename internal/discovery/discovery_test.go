@@ -18,6 +18,7 @@ import (
 	"golang.org/x/net/ipv6"
 	"pgregory.net/rapid"
 
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/announcement"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/noiseconn"
 	"github.com/BitBoxSwiss/bitbox-base/internal/testbed/leaktest"
 	"github.com/BitBoxSwiss/bitbox-base/internal/testbed/netnstest"
@@ -25,11 +26,11 @@ import (
 
 func TestMain(m *testing.M) { netnstest.Main(leaktest.Checked(m)) }
 
-func exampleTXT(seed byte) TXT {
-	return TXT{
+func exampleTXT(seed byte) announcement.TXT {
+	return announcement.TXT{
 		Version: 1,
-		Nonce:   [NonceSize]byte(bytes.Repeat([]byte{seed}, NonceSize)),
-		ID:      [IDSize]byte(bytes.Repeat([]byte{^seed}, IDSize)),
+		Nonce:   [announcement.NonceSize]byte(bytes.Repeat([]byte{seed}, announcement.NonceSize)),
+		ID:      [announcement.IDSize]byte(bytes.Repeat([]byte{^seed}, announcement.IDSize)),
 	}
 }
 
@@ -277,7 +278,7 @@ func TestQuestionForOneHostIsNotAnswered(t *testing.T) {
 }
 
 // fake is one complete message of an attacker, with a Base of his own.
-func fake(t *testing.T, instance string, txt TXT, port uint16, addresses ...netip.Addr) []byte {
+func fake(t *testing.T, instance string, txt announcement.TXT, port uint16, addresses ...netip.Addr) []byte {
 	t.Helper()
 	s, err := newService(Announcement{Instance: instance, Port: port, TXT: txt})
 	if err != nil {
@@ -299,7 +300,7 @@ func flood(t *testing.T, yield func(message []byte) bool) {
 
 func TestThousandsOfFakeBasesAreBoundedAndHideNoOwnBase(t *testing.T) {
 	own := exampleTXT(1)
-	attack := func(recognise func(TXT) bool) (entries int, ownFound bool) {
+	attack := func(recognise func(announcement.TXT) bool) (entries int, ownFound bool) {
 		table := newTable(recognise)
 		offer := func(message []byte) {
 			for _, f := range parseResponse(message, "", false) {
@@ -311,7 +312,7 @@ func TestThousandsOfFakeBasesAreBoundedAndHideNoOwnBase(t *testing.T) {
 		offer(fake(t, "My Base", own, 8845, netip.MustParseAddr("10.77.0.1")))
 		return len(table.entries), ownFound
 	}
-	entries, ownFound := attack(func(txt TXT) bool { return txt == own })
+	entries, ownFound := attack(func(txt announcement.TXT) bool { return txt == own })
 	if entries > MaxFound+MaxOwn || !ownFound {
 		t.Errorf("%d entries kept, own Base found: %v", entries, ownFound)
 	}
@@ -339,7 +340,7 @@ func TestBrowseEndsAndFindsTheOwnBaseUnderAFlood(t *testing.T) {
 	defer func() { stop(); <-done }()
 
 	announce(t, Announcement{Instance: "My Base", Port: 8845, TXT: own})
-	found := browse(t, BrowseOptions{Own: func(txt TXT) bool { return txt == own }})
+	found := browse(t, BrowseOptions{Own: func(txt announcement.TXT) bool { return txt == own }})
 	until(t, found, "the own Base", func(f Found) bool { return f.TXT == own })
 }
 
@@ -572,44 +573,6 @@ func TestTheAppAsksForNoUnicastAnswer(t *testing.T) {
 	}
 }
 
-func TestTXTRoundTrip(t *testing.T) {
-	for _, open := range []bool{true, false} {
-		want := exampleTXT(9)
-		want.PairingOpen = open
-		got, err := ParseTXT(append(want.Strings(), "future=1", "flag"))
-		if err != nil || got != want {
-			t.Errorf("%+v became %+v: %v", want, got, err)
-		}
-	}
-}
-
-func TestTXTIsReadStrictly(t *testing.T) {
-	good := exampleTXT(0xab).Strings()
-	replace := func(n int, s string) []string { c := slices.Clone(good); c[n] = s; return c }
-	for what, record := range map[string][]string{
-		"empty":            {},
-		"a key twice":      append(slices.Clone(good), "v=1"),
-		"an unknown twice": append(slices.Clone(good), "x=1", "x=2"),
-		"too many":         append(slices.Clone(good), make([]string, maxTXTStrings)...),
-		"too long":         append(slices.Clone(good), "x="+strings.Repeat("y", maxTXTBytes)),
-		"no version":       good[1:],
-		"version 0":        replace(0, "v=0"),
-		"version 01":       replace(0, "v=01"),
-		"version 256":      replace(0, "v=256"),
-		"version +1":       replace(0, "v=+1"),
-		"short nonce":      replace(1, good[1][:len(good[1])-2]),
-		"long nonce":       replace(1, good[1]+"00"),
-		"upper case":       replace(1, "n="+strings.ToUpper(good[1][2:])),
-		"no hexadecimal":   replace(2, "id="+strings.Repeat("g", 16)),
-		"pairing maybe":    replace(3, "pairing=maybe"),
-		"pairing nothing":  replace(3, "pairing"),
-	} {
-		if txt, err := ParseTXT(record); err == nil {
-			t.Errorf("%s: read as %+v", what, txt)
-		}
-	}
-}
-
 func TestBadNameIsNotAnnounced(t *testing.T) {
 	for _, name := range []string{"", "a\nb", "\u202e", strings.Repeat("x", 64)} {
 		if _, err := newService(Announcement{Instance: name, Port: 1, TXT: exampleTXT(1)}); err == nil {
@@ -658,7 +621,7 @@ func TestAnotherImplementationFindsOurAnnouncement(t *testing.T) {
 		for _, entry := range e.Instance.Text {
 			record = append(record, entry.Key+"="+string(entry.Value))
 		}
-		if got, err := ParseTXT(record); err != nil || got != txt {
+		if got, err := announcement.Parse(record); err != nil || got != txt {
 			t.Errorf("TXT %v: %+v, %v", record, got, err)
 		}
 		if e.Instance.Instance != "My Base" || e.Instance.Port != 8845 {
@@ -682,22 +645,6 @@ func TestAnnouncementOfAnotherImplementationIsFound(t *testing.T) {
 	}))
 	until(t, browse(t, BrowseOptions{}), "the other's Base", func(f Found) bool {
 		return f.Instance == "Other" && f.TXT == txt && slices.Contains(f.Addrs, netip.AddrPortFrom(netnstest.IPv4.Addr(), 8845))
-	})
-}
-
-func FuzzParseTXT(f *testing.F) {
-	f.Add(strings.Join(exampleTXT(1).Strings(), "\x00"))
-	f.Add("v=1\x00n=\x00id=\x00pairing=open")
-	f.Add("")
-	f.Fuzz(func(t *testing.T, joined string) {
-		txt, err := ParseTXT(strings.Split(joined, "\x00"))
-		if err != nil {
-			return
-		}
-		again, err := ParseTXT(txt.Strings())
-		if err != nil || again != txt {
-			t.Errorf("%+v does not come back: %+v, %v", txt, again, err)
-		}
 	})
 }
 

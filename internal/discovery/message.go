@@ -7,6 +7,7 @@ import (
 	"strings"
 	"unicode/utf8"
 
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/announcement"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/noiseconn"
 )
 
@@ -67,7 +68,7 @@ type service struct {
 	instance name // "BitBox Base._bitboxbase._tcp.local"
 	host     name // "base-1f2e3d4c.local"
 	port     uint16
-	txt      TXT
+	txt      announcement.TXT
 }
 
 func newService(a Announcement) (service, error) {
@@ -182,7 +183,7 @@ func parseResponse(message []byte, zone string, local bool) []Found {
 			return nil
 		}
 	}
-	r := records{message: message, srv: map[string]srvRecord{}, txt: map[string]TXT{}, addresses: map[string][]netip.Addr{}}
+	r := records{message: message, srv: map[string]srvRecord{}, txt: map[string]announcement.TXT{}, addresses: map[string][]netip.Addr{}}
 	for n := range min(h.answers+h.authorities+h.additional, maxRecords) {
 		record, err := in.resource()
 		if err != nil {
@@ -226,7 +227,7 @@ type records struct {
 	message   []byte
 	order     []string // instances in the order of their SRV records
 	srv       map[string]srvRecord
-	txt       map[string]TXT
+	txt       map[string]announcement.TXT
 	addresses map[string][]netip.Addr
 }
 
@@ -253,7 +254,7 @@ func (r *records) take(x resource) {
 		}
 	case typeTXT:
 		if list, err := x.txt(); err == nil {
-			if txt, err := ParseTXT(list); err == nil {
+			if txt, err := announcement.Parse(list); err == nil {
 				r.txt[key] = txt
 			}
 		}

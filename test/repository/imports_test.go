@@ -56,8 +56,7 @@ var groups = []group{
 		"internal/nodeclient", "internal/version"}, risky: []string{"os/exec"}},
 	// Faces the network, without privilege.
 	{folder: "internal/middleware", may: []string{
-		"api", "internal/boottime", "internal/discovery", "internal/helperclient", "internal/nodeclient", "internal/protocol", "internal/state",
-		"internal/version",
+		"api", "internal/boottime", "internal/helperclient", "internal/nodeclient", "internal/protocol", "internal/state", "internal/version",
 	}},
 	// A whole Base in one process, for a developer.
 	{folder: "internal/devbase", may: []string{
@@ -104,9 +103,7 @@ var risky = []string{"os/exec", "net/http", "net/rpc", "net/smtp", "net/textprot
 	"unsafe", "golang.org/x/net"}
 
 // exceptions are imports that the table forbids and that are there, each with the reason.
-var exceptions = map[string]string{
-	"internal/helper/announce internal/discovery": "the helper checks the name that the Base announces",
-}
+var exceptions = map[string]string{}
 
 // within tells whether a package is in a folder.
 func within(pkg, folder string) bool {

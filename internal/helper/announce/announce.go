@@ -10,11 +10,11 @@ import (
 	"time"
 
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
-	"github.com/BitBoxSwiss/bitbox-base/internal/discovery"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/caller"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/turns"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/announcement"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
 )
 
@@ -36,7 +36,7 @@ type Announcer struct {
 
 	mu sync.Mutex
 	// record is what the Middleware wants told, nil until it says so.
-	record *discovery.TXT
+	record *announcement.TXT
 }
 
 // ClaimID returns the id by which the App of an open claim recognises a record with this nonce; ok
@@ -51,7 +51,7 @@ func New(network Network, name func() string, claim ClaimID, changed turns.Signa
 // Announce takes from the Middleware what only it knows. The name and the port are
 // not its to say, so that it can announce nothing but this Base.
 func (a *Announcer) Announce(_ context.Context, _ *caller.Call, request *systemv1.Announce) (*systemv1.SystemReply, error) {
-	txt := discovery.TXT{Version: uint8(request.GetVersion()), PairingOpen: request.GetPairingOpen()}
+	txt := announcement.TXT{Version: uint8(request.GetVersion()), PairingOpen: request.GetPairingOpen()}
 	if request.GetVersion() == 0 || request.GetVersion() > 255 ||
 		copy(txt.Nonce[:], request.GetNonce()) != len(request.GetNonce()) || len(request.GetNonce()) != len(txt.Nonce) ||
 		copy(txt.ID[:], request.GetId()) != len(request.GetId()) || len(request.GetId()) != len(txt.ID) {

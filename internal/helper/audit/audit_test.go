@@ -18,6 +18,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/listeners"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/sshaccess"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/units"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/sshkey"
 	"github.com/BitBoxSwiss/bitbox-base/packaging"
@@ -30,7 +31,7 @@ type fake struct {
 	input   map[string]string // what was given to read
 	files   map[string]string
 	stat    map[string]File
-	units   map[string]unit
+	units   map[string]units.State
 	number  uint64
 	drift   []generation.Drift
 	now     time.Time
@@ -71,7 +72,7 @@ func (f *fake) show(names []string) string {
 	for _, name := range names {
 		u, known := f.units[name]
 		if !known {
-			u = unit{"LoadState": "not-found", "ActiveState": "inactive"}
+			u = units.State{"LoadState": "not-found", "ActiveState": "inactive"}
 		}
 		block := ""
 		for _, key := range slices.Sorted(maps.Keys(u)) {
@@ -169,7 +170,7 @@ func base(t *testing.T) *fake {
 	t.Helper()
 	f := &fake{
 		now: time.Date(2026, 11, 22, 20, 0, 0, 0, time.UTC), number: 7,
-		output: map[string]Output{}, files: map[string]string{}, stat: map[string]File{}, units: map[string]unit{},
+		output: map[string]Output{}, files: map[string]string{}, stat: map[string]File{}, units: map[string]units.State{},
 	}
 	f.files["/etc/passwd"], f.files["/etc/shadow"], f.files["/etc/group"] = recorded(t, "passwd"), recorded(t, "shadow"), recorded(t, "group")
 	accounts, err := readAccounts(f)
@@ -208,9 +209,9 @@ func base(t *testing.T) *fake {
 		pid++
 	}
 	for _, name := range slices.Concat(debianSSH, debianServices) {
-		f.units[name] = unit{"LoadState": "masked", "ActiveState": "inactive"}
+		f.units[name] = units.State{"LoadState": "masked", "ActiveState": "inactive"}
 	}
-	master := f.units[generation.ProxyUnit].mainPID()
+	master := f.units[generation.ProxyUnit].Number("MainPID")
 	f.files[fmt.Sprintf("/proc/%d/cmdline", master)] = "nginx: master process /usr/sbin/nginx -e stderr -c " +
 		generation.Current(generation.ProxyConfig) + "\x00"
 	f.files[fmt.Sprintf("/proc/%[1]d/task/%[1]d/children", master)] = "901 902 "
@@ -271,8 +272,8 @@ func (f *fake) replace(t *testing.T, old, new string, argv ...string) {
 }
 
 // liveUnit is what systemd says of a unit with this text.
-func (f *fake) liveUnit(name, text string, active bool, pid int, a accounts) unit {
-	u := unit{"LoadState": "loaded", "ActiveState": "inactive", "FragmentPath": "/lib/systemd/system/" + name, "DropInPaths": "",
+func (f *fake) liveUnit(name, text string, active bool, pid int, a accounts) units.State {
+	u := units.State{"LoadState": "loaded", "ActiveState": "inactive", "FragmentPath": "/lib/systemd/system/" + name, "DropInPaths": "",
 		"NeedDaemonReload": "no", "MainPID": "0"}
 	d := parseDefinition(text)
 	for _, property := range plainProperties {

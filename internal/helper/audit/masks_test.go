@@ -5,6 +5,8 @@ import (
 	"path/filepath"
 	"slices"
 	"testing"
+
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/units"
 )
 
 func TestDebiansUnitsThatCouldStartAreFound(t *testing.T) {
@@ -13,7 +15,7 @@ func TestDebiansUnitsThatCouldStartAreFound(t *testing.T) {
 		"running":   {func(_ *testing.T, f *fake) { f.units["ssh.service"]["ActiveState"] = "active" }, []string{idDebianSSH}},
 		"NGINX":     {func(_ *testing.T, f *fake) { f.units["nginx.service"]["LoadState"] = "loaded" }, []string{idDebianServices}},
 		"not there": {func(_ *testing.T, f *fake) { delete(f.units, "nginx.service") }, []string{}},
-		"no answer": {func(_ *testing.T, f *fake) { f.units["nginx.service"] = unit{} }, []string{"unchecked-masks"}},
+		"no answer": {func(_ *testing.T, f *fake) { f.units["nginx.service"] = units.State{} }, []string{"unchecked-masks"}},
 	})
 }
 

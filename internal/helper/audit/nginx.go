@@ -23,7 +23,7 @@ func checkNGINX(ctx context.Context, system System, _ Expectation) ([]difference
 	if err != nil {
 		return nil, err
 	}
-	master := units[0].mainPID()
+	master := units[0].Number("MainPID")
 	if master == 0 {
 		return nil, nil // checkUnits reports it when NGINX is not running
 	}
@@ -40,7 +40,7 @@ func checkNGINX(ctx context.Context, system System, _ Expectation) ([]difference
 		return nil, err
 	}
 	var privileged []string
-	for _, pid := range append([]string{strconv.Itoa(master)}, strings.Fields(string(workers))...) {
+	for _, pid := range append([]string{strconv.FormatUint(master, 10)}, strings.Fields(string(workers))...) {
 		status, err := system.ReadFile("/proc/" + pid + "/status")
 		if errors.Is(err, fs.ErrNotExist) {
 			continue // a worker from before a reload has just ended

@@ -27,10 +27,11 @@ func TestAPrivilegedNGINXIsFound(t *testing.T) {
 		"no new privs":  {worker("NoNewPrivs:\t1", "NoNewPrivs:\t0"), []string{idNGINXPrivileged}},
 		"no filter":     {worker("Seccomp:\t2", "Seccomp:\t0"), []string{idNGINXPrivileged}},
 		"another configuration": {func(_ *testing.T, f *fake) {
-			f.files[fmt.Sprintf("/proc/%d/cmdline", f.units[generation.ProxyUnit].mainPID())] = "/usr/sbin/nginx\x00-c\x00/tmp/nginx.conf\x00"
+			master := f.units[generation.ProxyUnit].Number("MainPID")
+			f.files[fmt.Sprintf("/proc/%d/cmdline", master)] = "/usr/sbin/nginx\x00-c\x00/tmp/nginx.conf\x00"
 		}, []string{idNGINXConfig}},
 		"Debian's configuration": {func(_ *testing.T, f *fake) {
-			f.files[fmt.Sprintf("/proc/%d/cmdline", f.units[generation.ProxyUnit].mainPID())] = "nginx: master process /usr/sbin/nginx"
+			f.files[fmt.Sprintf("/proc/%d/cmdline", f.units[generation.ProxyUnit].Number("MainPID"))] = "nginx: master process /usr/sbin/nginx"
 		}, []string{idNGINXConfig}},
 	})
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/proxy"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/services"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/sshaccess"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/units"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
 )
 
@@ -111,7 +112,7 @@ func ownServices(ctx context.Context, system System) ([]listeners.Permission, er
 		return nil, err
 	}
 	var owners []listeners.Owner
-	for i, u := range parseUnits(output) {
+	for i, u := range units.Parse(output) {
 		if i >= len(own) {
 			break
 		}

@@ -7,7 +7,7 @@ import (
 
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/listeners"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/services"
-
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/units"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
 )
 
@@ -96,7 +96,7 @@ func TestAServiceOfTheBuilderMayListenOnLoopback(t *testing.T) {
 	electrs := func(line string) func(*testing.T, *fake) {
 		return func(t *testing.T, f *fake) {
 			f.files[services.OwnFile] = "electrs electrs.service Electrum server\n"
-			f.units["electrs.service"] = unit{"LoadState": "loaded", "UID": "64"}
+			f.units["electrs.service"] = units.State{"LoadState": "loaded", "UID": "64"}
 			addSocket(line)(t, f)
 		}
 	}

@@ -14,6 +14,7 @@ import (
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/services"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/units"
 	"github.com/BitBoxSwiss/bitbox-base/packaging"
 )
 
@@ -35,21 +36,12 @@ var alwaysActive = []string{
 	generation.MDNSUnit,
 }
 
-// unit has the properties of a unit by name, as systemd reports them.
-type unit map[string]string
-
 // value is what a property of a unit's file is set to.
-func (u unit) value(property string) string {
+func value(u units.State, property string) string {
 	if name, is := extended[property]; is {
 		return u[name]
 	}
 	return u[property]
-}
-
-// mainPID is 0 if it has no process.
-func (u unit) mainPID() int {
-	pid, _ := strconv.Atoi(u["MainPID"])
-	return pid
 }
 
 // Properties that are compared with a unit's file. In each, the file has the same text as systemd
@@ -77,37 +69,23 @@ var (
 )
 
 // showUnits asks systemd for units, and returns them in the given order.
-func showUnits(ctx context.Context, system System, names ...string) ([]unit, error) {
+func showUnits(ctx context.Context, system System, names ...string) ([]units.State, error) {
 	properties := strings.Join(slices.Concat(stateProperties, plainProperties, slices.Collect(maps.Values(extended)), setProperties,
 		mountProperties), ",")
 	output, err := ask(ctx, system, append([]string{systemctl, "show", "--no-pager", "-p", properties}, names...)...)
 	if err != nil {
 		return nil, err
 	}
-	units := parseUnits(output)
-	if len(units) != len(names) {
-		return nil, fmt.Errorf("read the output of systemctl show: %d units instead of %d", len(units), len(names))
+	states := units.Parse(output)
+	if len(states) != len(names) {
+		return nil, fmt.Errorf("read the output of systemctl show: %d units instead of %d", len(states), len(names))
 	}
-	for i, u := range units {
+	for i, u := range states {
 		if u["LoadState"] == "" {
 			return nil, fmt.Errorf("read the output of systemctl show: it says nothing about %s", names[i])
 		}
 	}
-	return units, nil
-}
-
-// parseUnits reads Property=value lines; an empty line separates units.
-func parseUnits(output string) []unit {
-	var units []unit
-	for block := range strings.SplitSeq(strings.TrimSpace(output), "\n\n") {
-		u := unit{}
-		for line := range strings.Lines(block) {
-			key, value, _ := strings.Cut(strings.TrimSpace(line), "=")
-			u[key] = value
-		}
-		units = append(units, u)
-	}
-	return units
+	return states, nil
 }
 
 // definition is a unit's file: the values of its [Service] section, in order.
@@ -136,17 +114,17 @@ func parseDefinition(text string) definition {
 }
 
 // compare returns where the live unit differs from its definition.
-func (d definition) compare(live unit) []string {
+func (d definition) compare(live units.State) []string {
 	var found []string
 	differs := func(property, want string) {
-		found = append(found, fmt.Sprintf("%s is %q, not %q", property, live.value(property), want))
+		found = append(found, fmt.Sprintf("%s is %q, not %q", property, value(live, property), want))
 	}
 	for _, property := range plainProperties {
 		values, set := d[property]
 		if !set || len(values) == 0 {
 			continue
 		}
-		if want := values[len(values)-1]; yes(live.value(property)) != yes(want) {
+		if want := values[len(values)-1]; yes(value(live, property)) != yes(want) {
 			differs(property, want)
 		}
 	}
@@ -315,17 +293,17 @@ func changedUnits(ctx context.Context, system System) (map[string][]string, erro
 			names = append(names, name)
 		}
 	}
-	units, err := showUnits(ctx, system, names...)
+	states, err := showUnits(ctx, system, names...)
 	if err != nil {
 		return nil, err
 	}
 	for i, name := range names {
-		live, d := units[i], parseDefinition(files[name])
+		live, d := states[i], parseDefinition(files[name])
 		changed[name] = append(changed[name], compareOrigin(live, name)...)
 		if strings.HasSuffix(name, ".service") {
 			changed[name] = append(changed[name], d.compare(live)...)
 		}
-		if pid := live.mainPID(); pid != 0 {
+		if pid := live.Number("MainPID"); pid != 0 {
 			text, err := system.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 			if errors.Is(err, fs.ErrNotExist) {
 				continue // it has just ended
@@ -341,7 +319,7 @@ func changedUnits(ctx context.Context, system System) (map[string][]string, erro
 }
 
 // compareOrigin tells whether systemd reads the unit from its file alone.
-func compareOrigin(live unit, name string) []string {
+func compareOrigin(live units.State, name string) []string {
 	var found []string
 	if fragment := live["FragmentPath"]; fragment != unitDirectory+name && fragment != strings.TrimPrefix(unitDirectory, "/usr")+name {
 		found = append(found, fmt.Sprintf("it is %s and comes from %q", live["LoadState"], fragment))
@@ -356,7 +334,7 @@ func compareOrigin(live unit, name string) []string {
 }
 
 func stoppedUnits(ctx context.Context, system System) ([]string, error) {
-	units, err := showUnits(ctx, system, alwaysActive...)
+	states, err := showUnits(ctx, system, alwaysActive...)
 	if err != nil {
 		return nil, err
 	}
@@ -366,7 +344,7 @@ func stoppedUnits(ctx context.Context, system System) ([]string, error) {
 		if err != nil {
 			return nil, err
 		}
-		if state := units[i]["ActiveState"]; !off && state != "active" && state != "reloading" {
+		if state := states[i]["ActiveState"]; !off && state != "active" && state != "reloading" {
 			stopped = append(stopped, name+" is "+printable(state))
 		}
 	}
@@ -422,12 +400,12 @@ func restoreUnits(names ...string) func(context.Context, System, Expectation) er
 
 // startUnits starts the units that should run and do not.
 func startUnits(ctx context.Context, system System, want Expectation) error {
-	units, err := showUnits(ctx, system, alwaysActive...)
+	states, err := showUnits(ctx, system, alwaysActive...)
 	if err != nil {
 		return err
 	}
 	for i, name := range alwaysActive {
-		if units[i]["ActiveState"] == "active" {
+		if states[i]["ActiveState"] == "active" {
 			continue
 		}
 		if err := restart(name)(ctx, system, want); err != nil {

@@ -24,7 +24,7 @@ func TestAUnitThatWasChangedIsFound(t *testing.T) {
 	}
 	process := func(old, new string) func(*testing.T, *fake) {
 		return func(t *testing.T, f *fake) {
-			path := fmt.Sprintf("/proc/%d/status", f.units[avahi].mainPID())
+			path := fmt.Sprintf("/proc/%d/status", f.units[avahi].Number("MainPID"))
 			changed := strings.Replace(f.files[path], old, new, 1)
 			if changed == f.files[path] {
 				t.Fatalf("%q is not in the status", old)

@@ -9,8 +9,8 @@ import (
 	"time"
 
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
-	"github.com/BitBoxSwiss/bitbox-base/internal/discovery"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/caller"
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/announcement"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/noiseconn"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/provisioning"
 )
@@ -30,7 +30,7 @@ func TestTheClaimIsAnnouncedUntilThereIsAnOwnerAndForgottenThen(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	own := discovery.TXT{Version: 1, ID: [8]byte{1, 2, 3}, Nonce: [16]byte{4, 5, 6}}
+	own := announcement.TXT{Version: 1, ID: [8]byte{1, 2, 3}, Nonce: [16]byte{4, 5, 6}}
 	claimed := own
 	claimed.ID = noiseconn.DiscoveryID(key, own.Nonce[:])
 
@@ -38,7 +38,7 @@ func TestTheClaimIsAnnouncedUntilThereIsAnOwnerAndForgottenThen(t *testing.T) {
 	var forgotten atomic.Int32
 	b.config.Claim = &provisioning.Claim{SigningKey: [32]byte(public), Secret: secret, Until: time.Now().Add(time.Hour)}
 	b.config.ForgetClaim = func() error { forgotten.Add(1); return errors.New("the power went") }
-	tells := func(what string, want discovery.TXT) {
+	tells := func(what string, want announcement.TXT) {
 		t.Helper()
 		if _, err := b.as(caller.Middleware).Do(t.Context(), &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_Announce{
 			Announce: &systemv1.Announce{Version: 1, Nonce: own.Nonce[:], Id: own.ID[:]}}}, nil); err != nil {

@@ -45,7 +45,7 @@ func Show(ctx context.Context, manager Manager, units ...string) ([]State, error
 	if err != nil {
 		return nil, helperclient.Errorf(helperclient.CodeInternal, "ask systemd for the services: %w", err)
 	}
-	states := parse(output)
+	states := Parse(output)
 	if len(states) != len(units) {
 		return nil, helperclient.Errorf(helperclient.CodeInternal, "ask systemd for the services: it told of %d units, not %d", len(states),
 			len(units))
@@ -53,8 +53,8 @@ func Show(ctx context.Context, manager Manager, units ...string) ([]State, error
 	return states, nil
 }
 
-// parse reads lines "Property=value"; an empty line separates units.
-func parse(output string) []State {
+// Parse reads the output of "systemctl show": lines "Property=value"; an empty line separates units.
+func Parse(output string) []State {
 	var units []State
 	for block := range strings.SplitSeq(strings.TrimSpace(output), "\n\n") {
 		u := State{}

@@ -75,7 +75,7 @@ ConditionResult=yes
 `
 
 func TestTheOutputOfSystemctlIsParsed(t *testing.T) {
-	units := parse(shown)
+	units := Parse(shown)
 	if len(units) != 5 {
 		t.Fatalf("%d units", len(units))
 	}
@@ -104,7 +104,7 @@ func TestTheOutputOfSystemctlIsParsed(t *testing.T) {
 func FuzzWhatSystemctlSays(f *testing.F) {
 	f.Add(shown)
 	f.Fuzz(func(t *testing.T, text string) {
-		for _, u := range parse(text) {
+		for _, u := range Parse(text) {
 			Describe(services.Service{}, u, false)
 		}
 	})

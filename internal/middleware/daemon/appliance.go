@@ -8,9 +8,9 @@ import (
 	"time"
 
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
-	"github.com/BitBoxSwiss/bitbox-base/internal/discovery"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/nodeclient"
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/announcement"
 )
 
 // ApplianceConfig is the configuration of the appliance's Middleware.
@@ -40,8 +40,8 @@ func Run(ctx context.Context, config ApplianceConfig) error {
 		Machine:   helperMachine{config.Helper},
 		Helper:    config.Helper,
 		Node:      config.Node,
-		Announcer: func(txt discovery.TXT) (Announcer, error) {
-			told := &helperAnnouncer{updates: make(chan discovery.TXT, 1)}
+		Announcer: func(txt announcement.TXT) (Announcer, error) {
+			told := &helperAnnouncer{updates: make(chan announcement.TXT, 1)}
 			told.Update(txt)
 			m.running.Go(func() { told.run(m.ctx, config.Helper, config.Logger) })
 			return told, nil
@@ -74,11 +74,11 @@ const (
 )
 
 // helperAnnouncer passes the latest record on, again until the helper has accepted it.
-type helperAnnouncer struct{ updates chan discovery.TXT }
+type helperAnnouncer struct{ updates chan announcement.TXT }
 
 // Update replaces the announced record. It never blocks. Only one goroutine may call it at a
 // time.
-func (h *helperAnnouncer) Update(txt discovery.TXT) {
+func (h *helperAnnouncer) Update(txt announcement.TXT) {
 	select {
 	case <-h.updates: // a record that was not yet taken
 	default:
@@ -91,7 +91,7 @@ func (h *helperAnnouncer) Update(txt discovery.TXT) {
 func (h *helperAnnouncer) Close() error { return nil }
 
 func (h *helperAnnouncer) run(ctx context.Context, helper helperclient.Client, logger *slog.Logger) {
-	var current discovery.TXT
+	var current announcement.TXT
 	var again <-chan time.Time
 	for {
 		select {
@@ -108,7 +108,7 @@ func (h *helperAnnouncer) run(ctx context.Context, helper helperclient.Client, l
 	}
 }
 
-func announce(ctx context.Context, helper helperclient.Client, txt discovery.TXT) error {
+func announce(ctx context.Context, helper helperclient.Client, txt announcement.TXT) error {
 	ctx, cancel := context.WithTimeout(ctx, announceTime)
 	defer cancel()
 	_, err := helper.Do(ctx, &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_Announce{Announce: &systemv1.Announce{

@@ -22,12 +22,12 @@ import (
 	"time"
 
 	"github.com/BitBoxSwiss/bitbox-base/internal/boottime"
-	"github.com/BitBoxSwiss/bitbox-base/internal/discovery"
 	"github.com/BitBoxSwiss/bitbox-base/internal/middleware/admission"
 	"github.com/BitBoxSwiss/bitbox-base/internal/middleware/api"
 	"github.com/BitBoxSwiss/bitbox-base/internal/middleware/events"
 	"github.com/BitBoxSwiss/bitbox-base/internal/middleware/registry"
 	"github.com/BitBoxSwiss/bitbox-base/internal/nodeclient"
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/announcement"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/noiseconn"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/pairing"
 	"github.com/BitBoxSwiss/bitbox-base/internal/state"
@@ -74,13 +74,13 @@ type Parts struct {
 	// Node reaches bitbox-node; nil: there is none.
 	Node *nodeclient.Client
 	// Announcer starts to announce the Base on the local network; nil: it is not announced.
-	Announcer func(discovery.TXT) (Announcer, error)
+	Announcer func(announcement.TXT) (Announcer, error)
 }
 
 // Announcer announces the Base on the local network.
 type Announcer interface {
 	// Update replaces the announced record. It never blocks.
-	Update(discovery.TXT)
+	Update(announcement.TXT)
 	Close() error
 }
 
@@ -96,7 +96,7 @@ type Middleware struct {
 	admission *admission.Listener
 	server    *api.Server
 	announcer Announcer // nil: not announced
-	nonce     [discovery.NonceSize]byte
+	nonce     [announcement.NonceSize]byte
 
 	ctx     context.Context
 	cancel  context.CancelFunc
@@ -231,8 +231,8 @@ func (m *Middleware) announce() (err error) {
 	return err
 }
 
-func (m *Middleware) txt(pairingOpen bool) discovery.TXT {
-	return discovery.TXT{
+func (m *Middleware) txt(pairingOpen bool) announcement.TXT {
+	return announcement.TXT{
 		Version:     noiseconn.ProtocolVersion,
 		Nonce:       m.nonce,
 		ID:          noiseconn.DiscoveryID(m.registry.DiscoveryKey(), m.nonce[:]),

@@ -1,4 +1,6 @@
-package discovery
+// Package announcement is what a Base tells of itself on the local network: the content of its TXT
+// record (docs/protocol.md).
+package announcement
 
 import (
 	"encoding/hex"
@@ -47,9 +49,9 @@ func (t TXT) Strings() []string {
 	}
 }
 
-// ParseTXT is the inverse of TXT.Strings. Each of the four keys must occur once, in exactly the
+// Parse is the inverse of TXT.Strings. Each of the four keys must occur once, in exactly the
 // form that Strings writes; other keys are ignored.
-func ParseTXT(record []string) (TXT, error) {
+func Parse(record []string) (TXT, error) {
 	if len(record) > maxTXTStrings {
 		return TXT{}, fmt.Errorf("a TXT record has %d strings; at most %d are read", len(record), maxTXTStrings)
 	}
