@@ -20,6 +20,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/programs/become"
 )
@@ -35,6 +36,9 @@ const (
 	// MaxOwnMemory is what is left to the helper itself, in bytes: twice the budgets of its callers.
 	MaxOwnMemory = 448 << 20
 )
+
+// proofTime bounds the first program, which shows that programs can be started like that.
+const proofTime = 10 * time.Second
 
 // The names of the two cgroups below the unit's.
 const (
@@ -57,7 +61,17 @@ func Separate() error {
 	if err := divide(unit); err != nil {
 		return fmt.Errorf("give the programs of the helper a cgroup of their own: %w", err)
 	}
-	return placeIn(filepath.Join(unit, programsCgroup))
+	if err := placeIn(filepath.Join(unit, programsCgroup)); err != nil {
+		return err
+	}
+	// A helper that can start no program cannot close anything either.
+	ctx, cancel := context.WithTimeout(context.Background(), proofTime)
+	defer cancel()
+	if err := Command(ctx, "/bin/true").Run(); err != nil {
+		places = nil
+		return fmt.Errorf("start a program in a cgroup of its own: %w", err)
+	}
+	return nil
 }
 
 // unitCgroup is the cgroup of this process, as a directory (cgroups(7), version 2).
