@@ -25,7 +25,7 @@ import (
 const roleVariable = "BITBOX_BASE_PROGRAM_TEST_ROLE"
 
 func TestMain(m *testing.M) {
-	roles := map[string]func() error{"helper": helper, "forks": forks, "eats": eats, "holds": holds}
+	roles := map[string]func() error{"helper": helper, "forks": forks, "eats": eats, "holds": holds, "divides": divides}
 	if role, ok := roles[os.Getenv(roleVariable)]; ok {
 		if err := role(); err != nil {
 			fmt.Println(err)
@@ -190,6 +190,56 @@ func holds() error {
 	fmt.Println("holds", len(held))
 	stay()
 	return errors.New(string(held[:1])) // it is in use until here
+}
+
+// divides is a helper that has its programs born apart, and says where it and they are.
+func divides() error {
+	if err := Separate(); err != nil {
+		return err
+	}
+	own, err := os.ReadFile("/proc/self/cgroup")
+	if err != nil {
+		return err
+	}
+	command := Command(context.Background(), "/bin/cat", "/proc/self/cgroup", "/proc/self/oom_score_adj")
+	theirs, err := command.CombinedOutput()
+	fmt.Printf("%s%s", own, theirs)
+	return err
+}
+
+// What systemd leaves to the helper, it divides.
+func TestTheHelperAndItsProgramsHaveACgroupEach(t *testing.T) {
+	roots, v2 := hierarchies()
+	if os.Getuid() != 0 || !v2 {
+		t.Skip("this needs root, and cgroups of version 2")
+	}
+	unit := newCgroup(t, roots, fmt.Sprintf("bitbox-base-program-test-%d", os.Getpid()), unitMemory, attacks["eats"])
+	for _, name := range []string{ownCgroup, programsCgroup} {
+		t.Cleanup(func() { remove(t, filepath.Join(unit[0], name)) })
+	}
+	if err := placeIn(unit...); err != nil {
+		t.Fatal(err)
+	}
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	command := Command(t.Context(), self)
+	defer places[0].Close()
+	places = nil
+	command.Env = []string{roleVariable + "=divides"}
+	output, err := command.CombinedOutput()
+	want := fmt.Sprintf("0::/%[1]s/helper\n0::/%[1]s/programs\n0\n", filepath.Base(unit[0]))
+	if err != nil || string(output) != want {
+		t.Errorf("it printed %q, %v; want %q", output, err, want)
+	}
+	for file, bound := range map[string]int{
+		"helper/memory.max": MaxOwnMemory, "programs/memory.max": MaxMemory, "programs/pids.max": MaxTasks,
+	} {
+		if got, err := os.ReadFile(filepath.Join(unit[0], file)); err != nil || strings.TrimSpace(string(got)) != strconv.Itoa(bound) {
+			t.Errorf("%s is %q, %v", file, got, err)
+		}
+	}
 }
 
 // attacked runs a helper whose program attacks it; apart: as the product does.
