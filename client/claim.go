@@ -202,7 +202,9 @@ func (a *App) claimable(ctx context.Context, p *pairing, given []string) ([]stri
 	}
 	ctx, cancel := context.WithTimeout(ctx, a.timing.discover)
 	defer cancel()
-	own := func(txt announcement.TXT) bool { return noiseconn.DiscoveryID(p.claim.discovery, txt.Nonce[:]) == txt.ID }
+	own := func(txt announcement.TXT) bool {
+		return noiseconn.DiscoveryID(p.claim.discovery, txt.Nonce[:]) == txt.ID
+	}
 	found, err := discovery.Browse(ctx, discovery.BrowseOptions{Own: own})
 	if err != nil {
 		return nil, fail(ErrUnreachable, err, "the App cannot search the local network for the Base %q (%v); give its address", p.Name, err)
