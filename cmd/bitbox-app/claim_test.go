@@ -13,6 +13,7 @@ import (
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	"github.com/BitBoxSwiss/bitbox-base/client"
 	"github.com/BitBoxSwiss/bitbox-base/internal/discovery"
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/announcement"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/noiseconn"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/provisioning"
 	"github.com/BitBoxSwiss/bitbox-base/internal/testbed/appliancetest"
@@ -60,7 +61,7 @@ func announcedBoard(t *testing.T, name string, f provisioning.File) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	txt := discovery.TXT{Version: noiseconn.ProtocolVersion, PairingOpen: true}
+	txt := announcement.TXT{Version: noiseconn.ProtocolVersion, PairingOpen: true}
 	_, _ = rand.Read(txt.Nonce[:])
 	txt.ID = noiseconn.DiscoveryID(key, txt.Nonce[:])
 	announcer, err := discovery.Announce(t.Context(), discovery.Announcement{
