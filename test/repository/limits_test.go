@@ -17,6 +17,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/sshaccess"
 	"github.com/BitBoxSwiss/bitbox-base/internal/middleware/admission"
 	"github.com/BitBoxSwiss/bitbox-base/internal/middleware/registry"
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/pairing"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
 )
 
@@ -55,6 +56,7 @@ func limits(t *testing.T) []string {
 		{"admission", "handshakes computed at once", number(a.Computing)},
 		{"admission", fmt.Sprintf("addresses that one App makes acquainted, for %d days", registry.AcquaintedTime/(24*time.Hour)),
 			number(registry.MaxAcquainted)},
+		{"authority", "P1 that one claim answers, each once, until a restart", number(pairing.MaxClaims)},
 		{"fail2ban", fmt.Sprintf("failures that count within %s (the owner can change both)", minutes(bans.Window)), number(int(bans.MaxTries))},
 		{"fail2ban", "bans of one jail that are listed", number(bruteforce.MaxBans)},
 		{"sshd", "connections of one address that have not logged in", starts},

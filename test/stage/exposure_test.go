@@ -32,7 +32,7 @@ var limits = map[string]float64{
 	"bitbox-base-ports.service":              0.9,
 	"bitbox-base-limits.service":             1.1,
 	"bitbox-base-discard.service":            1.1,
-	"bitbox-base-provision.service":          2.2,
+	"bitbox-base-provision.service":          1.4,
 	"bitbox-base-legacy-rules@.service":      1.7,
 	"bitbox-base-repair@.service":            2.8,
 	"bitbox-base-ssh.service":                3.3,

@@ -22,9 +22,9 @@ type Claim struct {
 	Until time.Time
 }
 
-// maxClaims is how many P1 a claim answers: more than an App sends in a life, and few enough
+// MaxClaims is how many P1 a claim answers: more than an App sends in a life, and few enough
 // to remember. After that the Base is silent until it restarts.
-const maxClaims = 1024
+const MaxClaims = 1024
 
 // claim is a Claim that is open.
 type claim struct {
@@ -61,7 +61,7 @@ var claimChecks = []claimCheck{
 		return !noiseconn.CheckClaimMark(m.claim.Secret, m.claim.SigningKey[:], mark, p1)
 	}},
 	{name: "answered once", mark: func(m *Machine, _, _ []byte, digest p1Digest) bool {
-		return m.claim.answered[digest] || len(m.claim.answered) >= maxClaims
+		return m.claim.answered[digest] || len(m.claim.answered) >= MaxClaims
 	}},
 	{name: "signing key", reveal: func(m *Machine, c *ceremony) bool {
 		return string(c.revealed.SigningKey) != string(m.claim.SigningKey[:])
