@@ -1,4 +1,4 @@
-package core
+package core_test
 
 import (
 	"context"
@@ -9,6 +9,7 @@ import (
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/node"
+	"github.com/BitBoxSwiss/bitbox-base/internal/node/core"
 	"github.com/BitBoxSwiss/bitbox-base/internal/testbed/leaktest"
 	"github.com/BitBoxSwiss/bitbox-base/internal/testbed/nodetest"
 )
@@ -16,13 +17,13 @@ import (
 func TestMain(m *testing.M) { os.Exit(leaktest.Run(m)) }
 
 // answering is a Core on mainnet that gives these answers.
-func answering(t testing.TB, answers string) *Core {
+func answering(t testing.TB, answers string) *core.Core {
 	t.Helper()
 	cookie := filepath.Join(t.TempDir(), ".cookie")
 	if err := os.WriteFile(cookie, []byte("__cookie__:0123"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	c, err := New(Config{Address: "127.0.0.1:8332", Cookie: cookie, Network: basev1.Network_NETWORK_MAINNET,
+	c, err := core.New(core.Config{Address: "127.0.0.1:8332", Cookie: cookie, Network: basev1.Network_NETWORK_MAINNET,
 		Transport: nodetest.Answers(answers)})
 	if err != nil {
 		t.Fatal(err)
@@ -55,7 +56,7 @@ func TestCore30And31AreUnderstood(t *testing.T) {
 			t.Fatalf("%s: %v", version, err)
 		}
 		n := look.Node
-		if n.GetSoftware() != Program || n.GetVersion() != version+".0.0" || n.GetHeight() != 930_000 || n.GetHeaders() != 930_001 ||
+		if n.GetSoftware() != core.Program || n.GetVersion() != version+".0.0" || n.GetHeight() != 930_000 || n.GetHeaders() != 930_001 ||
 			n.GetPruned() || n.GetSizeBytes() != 840_000_000_000 || len(n.GetWarnings()) != 0 || n.GetPeersOut() != 1 || n.GetPeersIn() != 1 ||
 			n.GetMempoolTransactions() != 4 || look.Peers[0].GetHeight() != 930_001 || look.Peers[1].Height != nil || len(look.Fees.GetFees()) != 4 {
 			t.Errorf("%s: %v\n%v\n%v", version, n, look.Peers, look.Fees)
@@ -75,21 +76,6 @@ func TestAnotherNetworkIsRefused(t *testing.T) {
 	}
 }
 
-func TestAgentsAreSplit(t *testing.T) {
-	for text, want := range map[string][2]string{
-		"/Satoshi:29.4.3/Knots:20260508/": {"Bitcoin Core (Knots:20260508)", "29.4.3"},
-		"/Satoshi:31.0.0/":                {"Bitcoin Core", "31.0.0"},
-		"/Satoshi:31.0.0(mine)/":          {"Bitcoin Core", "31.0.0(mine)"},
-		"/other:1/":                       {"a program like Bitcoin Core", "other:1"},
-		"":                                {"a program like Bitcoin Core", ""},
-		"/Satoshi:\x1b[2J/":               {"Bitcoin Core", "?[2J"},
-	} {
-		if software, version := agent(text); software != want[0] || version != want[1] {
-			t.Errorf("%q: %q, %q", text, software, version)
-		}
-	}
-}
-
 // FuzzLook: whatever a node answers, what is taken of it is bounded and printable.
 func FuzzLook(f *testing.F) {
 	f.Add(fixture(f, "core-30.txt"))
@@ -101,7 +87,7 @@ func FuzzLook(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Fuzz(func(t *testing.T, answers string) {
-		c, err := New(Config{Address: "127.0.0.1:8332", Cookie: cookie, Network: basev1.Network_NETWORK_MAINNET,
+		c, err := core.New(core.Config{Address: "127.0.0.1:8332", Cookie: cookie, Network: basev1.Network_NETWORK_MAINNET,
 			Transport: nodetest.Answers(answers)})
 		if err != nil {
 			t.Fatal(err)

@@ -17,6 +17,9 @@ import (
 // Suite is the Debian release of a Base.
 const Suite = osrelease.Suite
 
+// Unstable is the suite without releases. It has no updates and no security updates.
+const Unstable = "sid"
+
 // Config says which root to make.
 type Config struct {
 	// Directory is where the root is created. It must not exist yet.
@@ -87,6 +90,9 @@ func ReadPackages(list string) []string {
 // of the host's. It is empty if the host has no such list; then mmdebstrap knows where
 // Debian is.
 func hostSources(suite string) (string, error) {
+	if suite == Unstable {
+		return "", nil // the host's list would name suites that do not exist
+	}
 	release, err := os.ReadFile("/etc/os-release")
 	if err != nil {
 		return "", fmt.Errorf("ask which Debian this host is: %w", err)

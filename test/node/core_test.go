@@ -1,0 +1,207 @@
+// Package node_test runs a node with Bitcoin Core's interface, and asks it as a Base does.
+package node_test
+
+import (
+	"context"
+	"errors"
+	"os"
+	"os/exec"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
+	"github.com/BitBoxSwiss/bitbox-base/internal/node"
+	"github.com/BitBoxSwiss/bitbox-base/internal/node/core"
+	"github.com/BitBoxSwiss/bitbox-base/internal/node/jsonrpc"
+	"github.com/BitBoxSwiss/bitbox-base/internal/nodeclient"
+	"github.com/BitBoxSwiss/bitbox-base/internal/testbed/leaktest"
+	"github.com/BitBoxSwiss/bitbox-base/internal/testbed/nodetest"
+)
+
+func TestMain(m *testing.M) { os.Exit(leaktest.Run(m)) }
+
+// needsKnots skips a test where Debian's bitcoin-knots cannot be fetched, as the tests against
+// Debian's servers are.
+func needsKnots(t *testing.T) {
+	t.Helper()
+	_, err := exec.LookPath("mmdebstrap")
+	if os.Geteuid() == 0 && err == nil && runtime.GOARCH == "amd64" {
+		return
+	}
+	const needs = "this test needs root, mmdebstrap, and an amd64 machine: the program is pinned"
+	if os.Getenv("CI") == "true" {
+		t.Fatal(needs)
+	}
+	t.Skip(needs)
+}
+
+func TestANodeWithCoresInterfaceIsUnderstood(t *testing.T) {
+	needsKnots(t)
+	k, peer := nodetest.StartKnots(t), nodetest.StartKnots(t)
+	hashes := k.Generate(101)
+	k.Connect(peer)
+	nodetest.Eventually(t, "the peer has all blocks", func() bool { return peer.Height() == 101 })
+	// What a peer has is known once it has told of a block.
+	hashes = append(hashes, peer.Generate(1)...)
+	nodetest.Eventually(t, "the peer's block has come", func() bool { return k.Height() == 102 })
+	k.Pay(hashes[0])
+	var look *node.Look
+	nodetest.Eventually(t, "the transaction is seen, and what the peer has", func() bool {
+		var err error
+		look, err = k.Node().Look(t.Context())
+		return err == nil && look.Node.GetMempoolTransactions() == 1 && len(look.Peers) == 1 && look.Peers[0].GetHeight() == 102
+	})
+	n := look.Node
+	if n.GetNetwork() != basev1.Network_NETWORK_REGTEST || n.GetHeight() != 102 || n.GetHeaders() != 102 || n.GetBestBlock() != hashes[101] ||
+		n.GetSizeBytes() == 0 || n.Pruned == nil || n.GetPruned() || n.GetPeersOut() != 1 || n.GetPeersIn() != 0 ||
+		!strings.HasPrefix(n.GetSoftware(), "Bitcoin Core (Knots:") || !strings.HasPrefix(n.GetVersion(), "29.4.") || !look.Fees.GetOffered() {
+		t.Errorf("%v\n%v\n%v", n, look.Peers, look.Fees)
+	}
+	nodetest.CheckLook(t, look)
+	mined := k.Generate(1)
+	blocks, err := k.Node().Blocks(t.Context(), mined)
+	if err != nil || blocks[0].GetTransactions() != 2 || blocks[0].GetPrevious() != hashes[101] || blocks[0].GetHeight() != 103 {
+		t.Errorf("%v, %v", blocks, err)
+	}
+	if _, err := k.Node().Hashes(t.Context(), []uint64{104}); err == nil ||
+		err.Error() != "the chain of Bitcoin Core has changed while it was asked" {
+		t.Errorf("a height that is not there: %v", err)
+	}
+	if _, err := k.NodeOn(basev1.Network_NETWORK_SIGNET).Look(t.Context()); err == nil ||
+		err.Error() != "Bitcoin Core is on regtest, and the Base is set to signet" {
+		t.Errorf("another network: %v", err)
+	}
+}
+
+func TestANodeThatPrunesSaysSo(t *testing.T) {
+	needsKnots(t)
+	look, err := nodetest.StartKnots(t, "-prune=550").Node().Look(t.Context())
+	if err != nil || !look.Node.GetPruned() {
+		t.Errorf("%v, %v", look, err)
+	}
+}
+
+// asked asks all that a Base asks, and returns the first refusal.
+func asked(t *testing.T, c *core.Core) error {
+	t.Helper()
+	look, err := c.Look(t.Context())
+	if err != nil {
+		return err
+	}
+	hashes, err := c.Hashes(t.Context(), []uint64{look.Node.GetHeight()})
+	if err != nil {
+		return err
+	}
+	_, err = c.Blocks(t.Context(), hashes)
+	return err
+}
+
+// The attack: a bitbox-node that was taken over uses the cookie for something else.
+func TestTheCookieIsGoodForWhatTheBaseAsksAndNothingElse(t *testing.T) {
+	needsKnots(t)
+	k := nodetest.StartKnots(t)
+	if err := asked(t, k.Node()); err != nil {
+		t.Error(err)
+	}
+	for _, method := range []string{"stop", "invalidateblock", "addnode", "getblocktemplate", "generatetoaddress", "dumptxoutset", "help"} {
+		call := &jsonrpc.Call{Method: method, Into: new(any)}
+		if err := k.Node().Batch(t.Context(), call); !errors.Is(err, jsonrpc.ErrForbidden) && call.Err == nil {
+			t.Errorf("%s was answered", method)
+		}
+	}
+	if err := asked(t, k.Node()); err != nil {
+		t.Errorf("afterwards: %v", err)
+	}
+	// Without the whitelist one of them works: the attack proves something.
+	open := nodetest.StartKnots(t, "-rpcwhitelist=nobody:stop")
+	call := &jsonrpc.Call{Method: "help", Into: new(any)}
+	if err := open.Node().Batch(t.Context(), call); err != nil || call.Err != nil {
+		t.Errorf("without a whitelist: %v, %v", err, call.Err)
+	}
+	// And each method of the list is needed.
+	for _, method := range core.Methods {
+		rest := slices.DeleteFunc(slices.Clone(core.Methods), func(m string) bool { return m == method })
+		without := nodetest.StartKnots(t, "-rpcwhitelist=__cookie__:"+strings.Join(rest, ","))
+		err := asked(t, without.Node())
+		if look, failed := without.Node().Look(t.Context()); method == "estimatesmartfee" && failed == nil && len(look.Fees.GetFees()) == 0 {
+			err = errors.New("no fees")
+		}
+		if err == nil {
+			t.Errorf("without %s everything is answered", method)
+		}
+		without.Kill()
+	}
+}
+
+// Two chains meet, the node is killed, its cookie is another one, its cookie is wrong: the Base
+// goes on by itself, and tells it.
+func TestABaseFollowsANodeWithCoresInterfaceThroughItsFaults(t *testing.T) {
+	needsKnots(t)
+	k, other := nodetest.StartKnots(t), nodetest.StartKnots(t)
+	// Short, for the socket's path.
+	dir, err := os.MkdirTemp("", "node")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	nodetest.Serve(t, dir+"/socket", node.Config{Node: k.Node(), Interval: nodetest.Quick})
+	client := nodeclient.Dial(dir + "/socket")
+	until := func(state basev1.Node_State, height uint64) (n *basev1.Node) {
+		t.Helper()
+		nodetest.Eventually(t, state.String(), func() bool {
+			n, err = client.Node(t.Context())
+			return err == nil && n.GetState() == state && n.GetHeight() == height
+		})
+		return n
+	}
+	events := make(chan *basev1.Event, 64)
+	watching := make(chan struct{})
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() {
+		defer close(watching)
+		_ = client.WatchEvents(ctx, func(e *basev1.Event) { events <- e })
+	}()
+	defer func() {
+		cancel()
+		<-watching
+	}()
+
+	k.Generate(10)
+	before := until(basev1.Node_STATE_CURRENT, 10).GetBestBlock()
+	// To an address of its own: the same blocks in the same second would be no other chain.
+	other.Call(new([]string), "generatetoaddress", 20, "bcrt1qw508d6qejxtdg4y5r3zarvary0c5xw7kygt080")
+	k.Connect(other)
+	until(basev1.Node_STATE_CURRENT, 20)
+	select {
+	case e := <-events:
+		if r := e.GetChainReorganised(); r.GetDepth() != 10 || r.GetBefore() != before {
+			t.Errorf("%v", e)
+		}
+	case <-time.After(nodetest.Patience):
+		t.Error("no reorganisation was told")
+	}
+	k.Kill()
+	if n := until(basev1.Node_STATE_STOPPED, 20); n.GetReason() != "Bitcoin Core does not run" {
+		t.Errorf("killed: %v", n)
+	}
+	k.Start()        // with another cookie
+	k.Connect(other) // it may have lost what it had not written
+	until(basev1.Node_STATE_CURRENT, 20)
+	cookie, err := os.ReadFile(k.Cookie)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(k.Cookie, []byte("__cookie__:0000"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if n := until(basev1.Node_STATE_STOPPED, 20); !strings.Contains(n.GetReason(), "credentials") {
+		t.Errorf("another cookie: %v", n)
+	}
+	if err := os.WriteFile(k.Cookie, cookie, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	until(basev1.Node_STATE_CURRENT, 20)
+}
