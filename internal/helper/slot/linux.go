@@ -19,8 +19,8 @@ import (
 const (
 	// maxNames is far above what is on the EFI partition.
 	maxNames = 64
-	// mountOptions: nobody but root reads the EFI partition, and a damaged one is not written.
-	mountOptions = "umask=0077,errors=remount-ro"
+	// MountOptions: nobody but root reads the EFI partition, and a damaged one is not written.
+	MountOptions = "umask=0077,errors=remount-ro"
 )
 
 // Open returns the slots of this machine. mountPoint is an empty folder, where the EFI partition is
@@ -35,7 +35,7 @@ func Open(mountPoint string) (s *Slots, done func() error, err error) {
 		return nil, nil, err
 	}
 	esp := filepath.Join(bootdisk.Directory, bootdisk.ESPLink)
-	if err := unix.Mount(esp, mountPoint, "vfat", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, mountOptions); err != nil {
+	if err := unix.Mount(esp, mountPoint, "vfat", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, MountOptions); err != nil {
 		return nil, nil, errors.Join(fmt.Errorf("mount the EFI partition: %w", err), disk.file.Close())
 	}
 	done = func() error { return errors.Join(unix.Unmount(mountPoint, 0), disk.file.Close()) }
@@ -45,7 +45,7 @@ func Open(mountPoint string) (s *Slots, done func() error, err error) {
 
 // openDisk opens the disk that a partition is on: the one that the machine has started from, however
 // other disks are labelled.
-func openDisk(partition string) (*blockDisk, error) {
+func openDisk(partition string) (*BlockDisk, error) {
 	device, err := filepath.EvalSymlinks(partition)
 	if err != nil {
 		return nil, fmt.Errorf("find the disk: %w", err)
@@ -58,16 +58,17 @@ func openDisk(partition string) (*blockDisk, error) {
 	if _, err := os.Stat(filepath.Join(place, "partition")); err != nil {
 		return nil, fmt.Errorf("find the disk: %s is no partition: %w", device, err)
 	}
-	return openBlock(filepath.Join("/dev", strings.ReplaceAll(filepath.Base(filepath.Dir(place)), "!", "/")))
+	return OpenDisk(filepath.Join("/dev", strings.ReplaceAll(filepath.Base(filepath.Dir(place)), "!", "/")))
 }
 
-// blockDisk is a disk, or a file that holds one. It implements Disk.
-type blockDisk struct {
+// BlockDisk is a disk, or a file that holds one. It implements Disk.
+type BlockDisk struct {
 	file *os.File
 	size uint64
 }
 
-func openBlock(path string) (*blockDisk, error) {
+// OpenDisk opens it for reading and writing.
+func OpenDisk(path string) (*BlockDisk, error) {
 	file, err := os.OpenFile(path, os.O_RDWR, 0)
 	if err != nil {
 		return nil, fmt.Errorf("open the disk: %w", err)
@@ -76,16 +77,23 @@ func openBlock(path string) (*blockDisk, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("ask for the size of the disk: %w", err), file.Close())
 	}
-	return &blockDisk{file, uint64(size)}, nil
+	return &BlockDisk{file, uint64(size)}, nil
 }
 
-func (d *blockDisk) ReadAt(b []byte, at int64) (int, error)  { return d.file.ReadAt(b, at) }
-func (d *blockDisk) WriteAt(b []byte, at int64) (int, error) { return d.file.WriteAt(b, at) }
-func (d *blockDisk) Sync() error                             { return d.file.Sync() }
-func (d *blockDisk) Size() uint64                            { return d.size }
+// ReadAt implements Disk, as do all that follow.
+func (d *BlockDisk) ReadAt(b []byte, at int64) (int, error) { return d.file.ReadAt(b, at) }
+
+// WriteAt writes.
+func (d *BlockDisk) WriteAt(b []byte, at int64) (int, error) { return d.file.WriteAt(b, at) }
+
+// Sync waits for the disk.
+func (d *BlockDisk) Sync() error { return d.file.Sync() }
+
+// Size is in bytes.
+func (d *BlockDisk) Size() uint64 { return d.size }
 
 // Forget drops what the kernel keeps of the disk in memory; what is not on disk yet stays.
-func (d *blockDisk) Forget() error {
+func (d *BlockDisk) Forget() error {
 	return unix.Fadvise(int(d.file.Fd()), 0, 0, unix.FADV_DONTNEED)
 }
 
