@@ -6,11 +6,12 @@ import (
 	"path/filepath"
 
 	"github.com/BitBoxSwiss/bitbox-base/internal/bootdisk"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
 )
 
-// espDirectory stands for the EFI partition, which a container has not: a directory that is there
-// under the partition's link, and that the unit may write to as it may to what it mounts.
-const espDirectory = "/efi-partition"
+// espDirectory stands for the EFI partition, which a container has not: a directory under the
+// partition's link. It lies where the unit may write, so that its sandbox stays as it is.
+const espDirectory = generation.StateDirectory + "/efi-partition"
 
 // Provision puts a provisioning file where a Base in this root finds it at its first boot.
 func Provision(root string, content []byte) error {
@@ -22,7 +23,6 @@ func Provision(root string, content []byte) error {
 	put(filepath.Join(espDirectory, bootdisk.ProvisionFile), string(content))
 	put("etc/tmpfiles.d/efi-partition.conf",
 		"d "+bootdisk.Directory+" 0755\nL "+filepath.Join(bootdisk.Directory, bootdisk.ESPLink)+" - - - - "+espDirectory+"\n")
-	put("etc/systemd/system/bitbox-base-provision.service.d/efi-partition.conf", "[Service]\nReadWritePaths="+espDirectory+"\n")
 	return errors.Join(errs...)
 }
 
