@@ -13,6 +13,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/BitBoxSwiss/bitbox-base/internal/bootdisk"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
 	"github.com/BitBoxSwiss/bitbox-base/test/stage"
 	"github.com/google/go-cmp/cmp"
@@ -116,6 +117,8 @@ func bootToReach(t *testing.T) *stage.Stage {
 	for _, unit := range append([]string{generation.MiddlewareUnit, "systemd-resolved.service", "dbus.service"}, listening...) {
 		s.WaitActive(unit)
 	}
+	// An image has it from its initrd.
+	s.MustExec("mkdir", bootdisk.Directory)
 	return s
 }
 

@@ -3,6 +3,7 @@
 package update_test
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -103,8 +104,15 @@ func wrapped(lines string) change {
 // updatesReadOnly makes the root read-only, as it is in the image.
 func (b *base) updatesReadOnly() {
 	b.t.Helper()
-	// An overlay takes this by the older system call alone.
-	b.MustExec("env", "LIBMOUNT_FORCE_MOUNT2=always", "mount", "-o", "remount,ro", "/")
+	// An overlay takes this by the older system call alone; not while something runs from a file
+	// that was replaced.
+	b.Until("the root is read-only", func() error {
+		out, err := b.Exec("env", "LIBMOUNT_FORCE_MOUNT2=always", "mount", "-o", "remount,ro", "/")
+		if err != nil {
+			return fmt.Errorf("%w: %s", err, out)
+		}
+		return nil
+	})
 	written := false
 	write := func(client.UpdateProgress) {
 		if _, err := b.Exec("touch", "/usr/written"); err == nil {
