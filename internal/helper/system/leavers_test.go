@@ -54,7 +54,8 @@ var acts = map[string]func(b *base, a *app) *systemv1.SystemRequest{
 	"answer_pairing": func(_ *base, a *app) *systemv1.SystemRequest { return answerRequest(a.letIn(123456, operator)) },
 	"lift_ban": func(_ *base, a *app) *systemv1.SystemRequest {
 		order := posture.SignLiftBan(a.look().LiftBanOrder(netip.MustParseAddr("192.0.2.7"), a.challenge()), a.seed)
-		return &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_LiftBan{LiftBan: &systemv1.LiftBan{By: &systemv1.LiftBan_Order{Order: order}}}}
+		lift := &systemv1.LiftBan{By: &systemv1.LiftBan_Order{Order: order}}
+		return &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_LiftBan{LiftBan: lift}}
 	},
 	"fix_finding": func(*base, *app) *systemv1.SystemRequest {
 		return &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_FixFinding{FixFinding: &systemv1.FixFinding{Id: "open-port"}}}
@@ -80,7 +81,8 @@ var acts = map[string]func(b *base, a *app) *systemv1.SystemRequest{
 func outcome(t *testing.T, name string, leaves, broken bool) string {
 	t.Helper()
 	b, _ := managedBase(t)
-	b.world.bans = []bruteforce.Ban{{Jail: "sshd", Addr: netip.MustParseAddr("192.0.2.7"), Since: time.Now(), Until: time.Now().Add(time.Hour)}}
+	b.world.bans = []bruteforce.Ban{
+		{Jail: "sshd", Addr: netip.MustParseAddr("192.0.2.7"), Since: time.Now(), Until: time.Now().Add(time.Hour)}}
 	b.config.Auditor = quiet{}
 	b.start()
 	defer b.stop()
