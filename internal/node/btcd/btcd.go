@@ -13,7 +13,6 @@ import (
 	"encoding/pem"
 	"fmt"
 	"io"
-	"net/http"
 	"os"
 	"syscall"
 
@@ -35,8 +34,8 @@ type Config struct {
 	Certificate string
 	// Network is the one that it must be on.
 	Network basev1.Network
-	// Transport is replaced in tests.
-	Transport http.RoundTripper
+	// Post is jsonrpc.Config's.
+	Post func(body []byte) ([]byte, error)
 }
 
 // Btcd is a node. It is safe for concurrent use.
@@ -47,7 +46,7 @@ type Btcd struct {
 
 // New returns the node at an address. It does not connect yet.
 func New(config Config) (*Btcd, error) {
-	rpc, err := jsonrpc.New(jsonrpc.Config{Address: config.Address, Credentials: config.Credentials, Transport: config.Transport,
+	rpc, err := jsonrpc.New(jsonrpc.Config{Address: config.Address, Credentials: config.Credentials, Post: config.Post,
 		TLS: pinned(config.Certificate)})
 	if err != nil {
 		return nil, err

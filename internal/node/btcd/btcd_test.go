@@ -150,7 +150,7 @@ func FuzzLook(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, answers string) {
 		b, err := btcd.New(btcd.Config{Address: "127.0.0.1:1", Credentials: credentials, Network: basev1.Network_NETWORK_REGTEST,
-			Transport: nodetest.Answers(answers)})
+			Post: nodetest.Answers(answers).Post})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -6,7 +6,6 @@ package core
 
 import (
 	"context"
-	"net/http"
 	"strings"
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
@@ -29,8 +28,8 @@ type Config struct {
 	Cookie string
 	// Network is the one that it must be on.
 	Network basev1.Network
-	// Transport is replaced in tests.
-	Transport http.RoundTripper
+	// Post is jsonrpc.Config's.
+	Post func(body []byte) ([]byte, error)
 }
 
 // Core is a node. It is safe for concurrent use.
@@ -41,7 +40,7 @@ type Core struct {
 
 // New returns the node at an address. It does not connect yet.
 func New(config Config) (*Core, error) {
-	rpc, err := jsonrpc.New(jsonrpc.Config{Address: config.Address, Credentials: config.Cookie, Transport: config.Transport})
+	rpc, err := jsonrpc.New(jsonrpc.Config{Address: config.Address, Credentials: config.Cookie, Post: config.Post})
 	if err != nil {
 		return nil, err
 	}

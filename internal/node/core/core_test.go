@@ -24,7 +24,7 @@ func answering(t testing.TB, answers string) *core.Core {
 		t.Fatal(err)
 	}
 	c, err := core.New(core.Config{Address: "127.0.0.1:8332", Cookie: cookie, Network: basev1.Network_NETWORK_MAINNET,
-		Transport: nodetest.Answers(answers)})
+		Post: nodetest.Answers(answers).Post})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -88,7 +88,7 @@ func FuzzLook(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, answers string) {
 		c, err := core.New(core.Config{Address: "127.0.0.1:8332", Cookie: cookie, Network: basev1.Network_NETWORK_MAINNET,
-			Transport: nodetest.Answers(answers)})
+			Post: nodetest.Answers(answers).Post})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -1,11 +1,8 @@
 package nodetest
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
-	"io"
-	"net/http"
 	"strings"
 	"testing"
 	"time"
@@ -19,16 +16,16 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/node"
 )
 
-// Answers is a transport that answers each question of a batch by the next line of a text, again
+// Answers answers each question of a batch by the next line of a text, again
 // from the beginning when it is used up. A line is a result; one that begins with ! is an error.
 type Answers string
 
-// RoundTrip implements http.RoundTripper.
-func (a Answers) RoundTrip(request *http.Request) (*http.Response, error) {
+// Post is one for jsonrpc.Config.
+func (a Answers) Post(body []byte) ([]byte, error) {
 	var questions []struct {
 		ID int `json:"id"`
 	}
-	if err := json.NewDecoder(request.Body).Decode(&questions); err != nil {
+	if err := json.Unmarshal(body, &questions); err != nil {
 		return nil, err
 	}
 	lines := strings.Split(string(a), "\n")
@@ -40,9 +37,7 @@ func (a Answers) RoundTrip(request *http.Request) (*http.Response, error) {
 		}
 		replies = append(replies, fmt.Sprintf(`{"id":%d,%q:%s}`, q.ID, kind, line))
 	}
-	body := "[" + strings.Join(replies, ",") + "]"
-	return &http.Response{StatusCode: http.StatusOK, Header: http.Header{}, Body: io.NopCloser(bytes.NewReader([]byte(body))),
-		Request: request}, nil
+	return []byte("[" + strings.Join(replies, ",") + "]"), nil
 }
 
 // CheckLook fails a test if what was taken from a node is not bounded and printable.
