@@ -109,7 +109,7 @@ func run(limit time.Duration, argv ...string) (code int, out string, err error) 
 	command := exec.CommandContext(ctx, argv[0], argv[1:]...)
 	command.Env = []string{"PATH=/usr/sbin:/usr/bin", "LC_ALL=C.UTF-8", "TMPDIR=/run",
 		// Quotas count what each user stores (bitbox-base-limits.service).
-		"SYSTEMD_REPART_MKFS_OPTIONS_EXT4=-O quota -E quotatype=usrquota,lazy_itable_init=0 -m 1"}
+		"SYSTEMD_REPART_MKFS_OPTIONS_EXT4=-O quota -E quotatype=usrquota -m 1"}
 	text, err := command.CombinedOutput()
 	var exit *exec.ExitError
 	if errors.As(err, &exit) && exit.Exited() {
