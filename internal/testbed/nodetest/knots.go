@@ -82,7 +82,7 @@ func checkKnots(root string) error {
 		return err
 	}
 	if got := hex.EncodeToString(hash.Sum(nil)); got != knotsSHA256 {
-		return fmt.Errorf("Debian's bitcoind has the hash %s, and not the one that is pinned in nodetest; look at what is new, and pin it", got)
+		return fmt.Errorf("the bitcoind of Debian has the hash %s, not the pinned one; look at what is new, and pin it in nodetest", got)
 	}
 	return nil
 }
