@@ -215,7 +215,7 @@ func TestThePackageTurnsADebianIntoABaseAndBack(t *testing.T) {
 				return nil
 			})
 			stage.Until(t, "setup has put everything back", func() error {
-				if out := s.MustExec("cat", "/run/setup"); !strings.Contains(out, "put back") && !strings.Contains(out, "everything back") {
+				if out := s.MustExec("cat", "/run/setup"); !strings.Contains(out, "restored") {
 					return errors.New(out)
 				}
 				return nil
