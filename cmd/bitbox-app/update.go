@@ -66,9 +66,17 @@ security updates. With --json it prints one object per line.`,
 	command.Flags().BoolVar(&check, "check", false, "see whether the signed list of releases at the URL has a newer version")
 	command.Flags().BoolVar(&back, "back", false, "start the previous version of the image again")
 	command.Flags().StringVar(&oldest, "oldest", "", "allow no `VERSION` older than this one; \"none\" allows any")
-	command.MarkFlagsMutuallyExclusive("status", "debian", "check", "back", "oldest")
 	asking := p.consent(command)
 	command.RunE = func(c *cobra.Command, args []string) error {
+		chosen := 0
+		for _, flag := range []string{"check", "back", "oldest", "debian", "status"} {
+			if c.Flags().Changed(flag) {
+				chosen++
+			}
+		}
+		if chosen > 1 {
+			return usageError{errors.New("--check, --back, --oldest, --debian and --status cannot be combined")}
+		}
 		if check || back || oldest != "" {
 			if several, err := p.severalBases(); err != nil || several != nil {
 				return cmp.Or(err, error(usageError{errors.New("this works on one Base at a time; name it with --base")}))
@@ -83,9 +91,9 @@ security updates. With --json it prints one object per line.`,
 			})
 		case oldest != "" && len(args) == 0:
 			return p.setOldest(c, oldest, asking)
-		case debian && !status && len(args) == 0:
+		case debian && len(args) == 0:
 			return p.call(c.Context(), updateTime, p.debianUpdates)
-		case status && !debian && len(args) == 0:
+		case status && len(args) == 0:
 			return ask(p, c, callTime, query[*basev1.GetUpdateResponse]{
 				ask: func(ctx context.Context, session *client.Session) (*basev1.GetUpdateResponse, error) {
 					return session.UpdateStatus(ctx)
