@@ -35,8 +35,9 @@ const (
 type Systemd interface {
 	units.Manager
 	journal.Source
-	// Unmet returns the conditions of a unit that kept it from starting last, as they stand
-	// in the unit, such as "ConditionACPower=true".
+	// Unmet returns the conditions and assertions of a unit that kept it from starting last, as
+	// they stand in the unit, such as "ConditionACPower=true". It returns none if systemd does
+	// not know them any more, as after it has read its units anew.
 	Unmet(ctx context.Context, unit string) ([]string, error)
 }
 
@@ -98,9 +99,13 @@ func (d *Debian) install(ctx context.Context, c *caller.Call) error {
 	if err != nil {
 		return err
 	}
-	if state[0]["LoadState"] != "loaded" {
+	switch state[0]["LoadState"] {
+	case "loaded":
+	case "not-found":
 		return helperclient.Errorf(helperclient.CodeRefused,
 			"this machine has nothing that installs Debian's updates; install the package unattended-upgrades")
+	default:
+		return helperclient.Errorf(helperclient.CodeRefused, "Debian's updates were not installed: %s", state[0].Reason())
 	}
 	if d.stopping() {
 		return helperclient.Errorf(helperclient.CodeBusy, "the machine is stopping")
@@ -120,13 +125,14 @@ func (d *Debian) install(ctx context.Context, c *caller.Call) error {
 	tell := func(text string) error {
 		return c.Send(&systemv1.SystemReply{Result: &systemv1.SystemReply_Progress{Progress: &systemv1.Progress{Step: text}}})
 	}
-	first := "started"
-	if joined {
-		first = "it is running already"
-	} else if err := d.refusedByCondition(ctx); err != nil {
-		return err
+	first := "it is running already"
+	if !joined {
+		first = "started"
+		err = d.awaitStart(ctx)
 	}
-	err = tell(first)
+	if err == nil {
+		err = tell(first)
+	}
 	if err == nil {
 		err = d.followInstallation(ctx, since, tell)
 	}
@@ -196,8 +202,7 @@ func (d *Debian) followInstallation(ctx context.Context, since time.Time, tell f
 			if err != nil {
 				return err
 			}
-			// It may have to wait for its turn first, as a job.
-			if !state[0].Busy() && state[0].Number("Job") == 0 {
+			if !state[0].Busy() {
 				ended, last = state[0], time.After(lastWordsTime)
 			}
 		case err := <-read:
@@ -207,20 +212,41 @@ func (d *Debian) followInstallation(ctx context.Context, since time.Time, tell f
 			switch {
 			case ended["ActiveState"] == "failed":
 				return helperclient.Errorf(helperclient.CodeInternal, "Debian's updates could not be installed: %s", ended.Reason())
-			case ended["ConditionResult"] == "no":
-				return d.refusedByCondition(ctx)
+			case ended.Refused(): // by an ExecCondition=, which runs after the start
+				return d.refused(ctx)
 			}
 			return nil
 		}
 	}
 }
 
-// refusedByCondition says why systemd does not start the installation; nil: it does.
-func (d *Debian) refusedByCondition(ctx context.Context) error {
-	state, err := units.Show(ctx, d.systemd, services.DebianUpdatesUnit)
-	if err != nil || state[0].Busy() || state[0].Number("Job") != 0 || state[0]["ConditionResult"] != "no" {
-		return err
+// awaitStart returns when systemd has started the installation, which may have to wait for its turn.
+// The error says why systemd does not start it.
+func (d *Debian) awaitStart(ctx context.Context) error {
+	look := time.NewTicker(lookEvery)
+	defer look.Stop()
+	for {
+		state, err := units.Show(ctx, d.systemd, services.DebianUpdatesUnit)
+		switch {
+		case err != nil:
+			return err
+		case state[0].Busy():
+			return nil
+		case !state[0].Queued() && state[0].Refused():
+			return d.refused(ctx)
+		case !state[0].Queued():
+			return nil // it has ended already
+		}
+		select {
+		case <-look.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	}
+}
+
+// refused is the error that says why systemd refused to start the installation.
+func (d *Debian) refused(ctx context.Context) error {
 	unmet, err := d.systemd.Unmet(ctx, services.DebianUpdatesUnit)
 	if err != nil {
 		return helperclient.Errorf(helperclient.CodeInternal, "ask systemd why Debian's updates are not installed: %w", err)
@@ -230,7 +256,7 @@ func (d *Debian) refusedByCondition(ctx context.Context) error {
 		reasons = append(reasons, conditionWords(condition))
 	}
 	if len(reasons) == 0 {
-		reasons = []string{"a condition of its unit was not met, and is now; try again"}
+		reasons = []string{"a condition of its unit was not met; its log (debian-updates) says which"}
 	}
 	return helperclient.Errorf(helperclient.CodeRefused, "Debian's updates were not installed: %s", strings.Join(reasons, "; "))
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/coreos/go-systemd/v22/dbus"
 )
@@ -77,24 +78,26 @@ func (m Host) state(ctx context.Context, unit string) (state string) {
 	return state
 }
 
-// Unmet implements Manager.
+// Unmet implements debianupdates.Systemd.
 func (m Host) Unmet(ctx context.Context, unit string) (unmet []string, err error) {
 	err = m.systemd(ctx, "tell the conditions of "+unit, func(ctx context.Context, conn *dbus.Conn) error {
-		property, err := conn.GetUnitPropertyContext(ctx, unit, "Conditions")
-		if err != nil {
-			return err
+		for _, name := range []string{"Conditions", "Asserts"} {
+			property, err := conn.GetUnitPropertyContext(ctx, unit, name)
+			if err != nil {
+				return err
+			}
+			var conditions []condition
+			if err := property.Value.Store(&conditions); err != nil {
+				return err
+			}
+			unmet = append(unmet, unmetOf(conditions)...)
 		}
-		var conditions []condition
-		if err := property.Value.Store(&conditions); err != nil {
-			return err
-		}
-		unmet = unmetOf(conditions)
 		return nil
 	})
 	return unmet, err
 }
 
-// condition is one entry of the property Conditions (org.freedesktop.systemd1(5)).
+// condition is one entry of the properties Conditions and Asserts (org.freedesktop.systemd1(5)).
 type condition struct {
 	Type             string
 	Trigger, Negated bool
@@ -103,19 +106,25 @@ type condition struct {
 	State int32
 }
 
-func unmetOf(conditions []condition) (unmet []string) {
+// unmetOf returns the conditions that kept a unit from starting. One of those that are no triggers is
+// enough for that. Of the triggers none must be met.
+func unmetOf(conditions []condition) []string {
+	var unmet, triggers []string
 	for _, c := range conditions {
-		if c.State >= 0 {
-			continue
-		}
-		text := c.Type + "="
-		if c.Trigger {
-			text += "|"
-		}
+		text := c.Parameter
 		if c.Negated {
-			text += "!"
+			text = "!" + text
 		}
-		unmet = append(unmet, text+c.Parameter)
+		switch {
+		case c.State >= 0:
+		case c.Trigger:
+			triggers = append(triggers, c.Type+"=|"+text)
+		default:
+			unmet = append(unmet, c.Type+"="+text)
+		}
+	}
+	if len(unmet) == 0 && !slices.ContainsFunc(conditions, func(c condition) bool { return c.Trigger && c.State > 0 }) {
+		return triggers
 	}
 	return unmet
 }

@@ -240,6 +240,10 @@ func (c *Control) change(ctx context.Context, who caller.Who, name string, actio
 	if cuts {
 		now.State = basev1.Service_STATE_STARTING // in a moment
 	}
+	if now.GetState() == basev1.Service_STATE_STOPPED && verb.systemctl != "stop" && state[0].Refused() {
+		return nil, helperclient.Errorf(helperclient.CodeRefused, "%s did not start: a condition of its unit was not met; its log says which",
+			s.Name)
+	}
 	if now.GetState() == basev1.Service_STATE_FAILED && verb.systemctl != "stop" {
 		return nil, helperclient.Errorf(helperclient.CodeInternal, "%s did not start: %s; its log says more", s.Name, now.GetReason())
 	}

@@ -138,17 +138,37 @@ func TestAnUpdateThatAConditionForbidsSaysWhich(t *testing.T) {
 		"ConditionPathExists=/etc": "ConditionPathExists=/etc",
 	} {
 		b, m := managedBase(t)
-		m.unmet = []string{condition}
-		m.started = func(unit string) {
-			m.set(unit, "inactive")
-			m.change(unit, "ConditionResult", "no")
-		}
+		m.unmet[services.DebianUpdatesUnit] = []string{condition}
 		b.start()
 		progress, err := b.install(t.Context())
 		if err == nil || !strings.Contains(err.Error(), want) || len(progress) > 0 {
 			t.Errorf("%s: %q, %v", condition, progress, err)
 		}
 		b.stop()
+	}
+}
+
+// systemd has forgotten the unit when the installation is over. That it then says "no" for the
+// conditions is not taken for a refusal.
+func TestAnUpdateThatSystemdForgotIsNotTakenForARefusedOne(t *testing.T) {
+	b, m := managedBase(t)
+	m.started = func(unit string) {
+		m.forget(unit)
+		b.touchStamp()
+	}
+	b.start()
+	if progress, err := b.install(t.Context()); err != nil || !slices.Equal(progress, []string{"started"}) {
+		t.Errorf("%q, %v", progress, err)
+	}
+}
+
+// An administrator who masked the unit is not told to install a package.
+func TestMaskedUpdatesOfDebianAreCalledMasked(t *testing.T) {
+	b, m := managedBase(t)
+	m.change(services.DebianUpdatesUnit, "LoadState", "masked")
+	b.start()
+	if _, err := b.install(t.Context()); err == nil || !strings.Contains(err.Error(), "(masked)") || strings.Contains(err.Error(), "unattended") {
+		t.Error(err)
 	}
 }
 

@@ -37,12 +37,12 @@ type manager struct {
 	logged    chan struct{}        // closed, and made anew, when something is logged
 	started   func(unit string)    // told of each start, without the lock
 	asking    func(query []string) // told of each question to the journal
-	unmet     []string             // conditions
+	unmet     map[string][]string  // conditions that are not met, by unit
 	reloading func()               // called while systemd reads its units anew
 }
 
 func newManager() *manager {
-	m := &manager{units: map[string]map[string]string{}, fail: map[string]error{}, breaks: map[string]bool{}, logged: make(chan struct{})}
+	m := &manager{units: map[string]map[string]string{}, unmet: map[string][]string{}, fail: map[string]error{}, breaks: map[string]bool{}, logged: make(chan struct{})}
 	for _, s := range services.BuiltIn() {
 		m.set(s.Unit, "active")
 	}
@@ -60,7 +60,9 @@ func (m *manager) setLocked(unit, state string) {
 	u := m.units[unit]
 	if u == nil {
 		u = map[string]string{"Id": unit, "LoadState": "loaded", "Type": "exec", "Result": "success", "NRestarts": "0",
-			"MemoryCurrent": "1048576", "Job": "", "ConditionResult": "yes"}
+			"MemoryCurrent": "1048576", "Job": "",
+			// Nothing was checked yet.
+			"ConditionResult": "no", "ConditionTimestamp": "", "AssertResult": "no", "AssertTimestamp": ""}
 		m.units[unit] = u
 	}
 	u["ActiveState"], u["StateChangeTimestamp"] = state, "@1795723082"
@@ -119,10 +121,13 @@ func (m *manager) Systemctl(ctx context.Context, arguments ...string) (string, e
 			m.units[unit]["Result"], m.units[unit]["ExecMainStatus"] = "exit-code", "7"
 			err = errors.New("job failed")
 		default:
-			m.setLocked(unit, "active")
+			m.checkLocked(unit)
 		}
 	}
 	started, reloading := m.started, m.reloading
+	if len(units) > 0 && len(m.unmet[units[0]]) > 0 {
+		started = nil
+	}
 	m.mu.Unlock()
 	if verb == "daemon-reload" && reloading != nil {
 		reloading()
@@ -133,16 +138,39 @@ func (m *manager) Systemctl(ctx context.Context, arguments ...string) (string, e
 	return "", err
 }
 
+// checkLocked starts a unit if its conditions are met. That one refused it is no error.
+func (m *manager) checkLocked(unit string) {
+	result, state := "yes", "active"
+	if len(m.unmet[unit]) > 0 {
+		result, state = "no", "inactive"
+	}
+	m.setLocked(unit, state)
+	maps.Copy(m.units[unit], map[string]string{"ConditionResult": result, "ConditionTimestamp": "@1795723082"})
+}
+
+// forget has systemd load a unit anew, as it does with one that nothing refers to.
+func (m *manager) forget(unit string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.units, unit)
+	m.setLocked(unit, "inactive")
+	m.units[unit]["StateChangeTimestamp"] = ""
+}
+
+// Unmet knows what the last start of a unit checked, as long as systemd has the unit.
+func (m *manager) Unmet(_ context.Context, unit string) ([]string, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.units[unit]["ConditionTimestamp"] == "" {
+		return nil, nil
+	}
+	return m.unmet[unit], nil
+}
+
 // tooLong marks an entry whose line is too long to be given.
 const tooLong = "too long"
 
 // log writes an entry.
-func (m *manager) Unmet(context.Context, string) ([]string, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.unmet, nil
-}
-
 func (m *manager) log(unit string, fields map[string]any) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -127,6 +127,12 @@ func TestAServiceIsStoppedAndStarted(t *testing.T) {
 	if s, err := b.change("electrs", actStart); err != nil || s.GetState() != basev1.Service_STATE_RUNNING {
 		t.Errorf("started: %v, %v", s, err)
 	}
+	m.unmet["electrs.service"] = []string{"ConditionPathExists=/etc/electrs.toml"}
+	if _, err := b.change("electrs", actRestart); err == nil ||
+		!strings.Contains(err.Error(), "electrs did not start: a condition of its unit was not met") {
+		t.Errorf("one that a condition forbids: %v", err)
+	}
+	delete(m.unmet, "electrs.service")
 	m.breaks["electrs.service"] = true
 	if _, err := b.change("electrs", actRestart); err == nil ||
 		!strings.Contains(err.Error(), "electrs did not start: it ended with status 7") {

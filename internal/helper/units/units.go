@@ -21,7 +21,7 @@ import (
 // properties are what systemctl is asked for about each unit (org.freedesktop.systemd1(5)).
 var properties = []string{
 	"Id", "LoadState", "ActiveState", "SubState", "Type", "Result", "ExecMainStatus", "ExecMainExitTimestamp", "NRestarts", "MemoryCurrent",
-	"StateChangeTimestamp", "ConditionResult", "Job",
+	"StateChangeTimestamp", "ConditionResult", "ConditionTimestamp", "AssertResult", "AssertTimestamp", "Job",
 }
 
 // State has the properties of a unit by name, as systemd reports them.
@@ -116,7 +116,6 @@ var results = map[string]string{
 	"start-limit-hit": "it was started too often in a short time",
 	"oom-kill":        "memory ran out, and it was ended",
 	"resources":       "systemd could not provide a resource that it needs",
-	"exec-condition":  "its own condition was not met",
 }
 
 // Reason says why the unit failed; empty if it did not.
@@ -149,6 +148,17 @@ func Describe(s services.Service, u State, disabled bool) *basev1.Service {
 	}
 	return service
 }
+
+// Refused tells whether a condition or an assertion kept the unit from starting when that was last
+// tried. systemd forgets a stopped unit that no other one refers to. When it is asked again, it
+// says "no" for what it has not checked: only a check has a time.
+func (u State) Refused() bool {
+	return u["ConditionResult"] == "no" && u.Time("ConditionTimestamp") != nil ||
+		u["AssertResult"] == "no" && u.Time("AssertTimestamp") != nil
+}
+
+// Queued tells whether systemd has still to do something with the unit, such as starting it.
+func (u State) Queued() bool { return u.Number("Job") != 0 }
 
 // Busy tells whether the unit is running, starting or stopping.
 func (u State) Busy() bool {

@@ -109,3 +109,17 @@ func FuzzWhatSystemctlSays(f *testing.F) {
 		}
 	})
 }
+
+// A unit that was loaded a moment ago says "no" as well.
+func TestOnlyWhatWasCheckedIsARefusal(t *testing.T) {
+	for text, refused := range map[string]bool{
+		"ConditionResult=no\nConditionTimestamp=\nAssertResult=no\nAssertTimestamp=":            false,
+		"ConditionResult=yes\nConditionTimestamp=@5\nAssertResult=yes\nAssertTimestamp=@5":      false,
+		"ConditionResult=no\nConditionTimestamp=@1795723082\nAssertResult=no\nAssertTimestamp=": true,
+		"ConditionResult=yes\nConditionTimestamp=@5\nAssertResult=no\nAssertTimestamp=@5":       true,
+	} {
+		if got := Parse(text)[0].Refused(); got != refused {
+			t.Errorf("%q: refused %v", text, got)
+		}
+	}
+}
