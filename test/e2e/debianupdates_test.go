@@ -1,0 +1,60 @@
+//go:build linux
+
+package e2e_test
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/services"
+	"github.com/BitBoxSwiss/bitbox-base/test/stage"
+)
+
+// The real systemd refuses to start Debian's updates because of one condition. The helper names this
+// one, and says no word of another or of a start. An installation that ends at once is no refusal,
+// although systemd may have forgotten it by then.
+func TestTheConditionThatSystemdRefusedIsTold(t *testing.T) {
+	b := boot(t)
+	directory := b.Path(filepath.Join("etc/systemd/system", services.DebianUpdatesUnit+".d"))
+	change := func(dropIn string) {
+		if err := errors.Join(os.MkdirAll(directory, 0o755),
+			os.WriteFile(filepath.Join(directory, "test.conf"), []byte(dropIn), 0o644)); err != nil {
+			t.Fatal(err)
+		}
+		b.MustExec("systemctl", "daemon-reload")
+	}
+	const condition, assertion = "ConditionPathExists=/no/such/file", "AssertPathExists=/no/such/directory"
+	for _, c := range []struct{ dropIn, told string }{
+		{"[Unit]\n" + condition + "\n", condition},
+		{"[Unit]\n" + assertion + "\n", assertion},
+		{"[Service]\nExecCondition=/bin/false\n", "its log (debian-updates) says which"},
+		{"[Service]\nExecStartPre=\nExecStart=\nExecStart=/bin/touch /var/lib/apt/periodic/upgrade-stamp\n", ""},
+	} {
+		change(c.dropIn)
+		var progress []string
+		_, err := b.root.Do(t.Context(), &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_InstallDebianUpdates{
+			InstallDebianUpdates: &systemv1.InstallDebianUpdates{}}}, func(p *systemv1.Progress) { progress = append(progress, p.GetStep()) })
+		told := ""
+		if err != nil {
+			told = err.Error()
+		}
+		t.Logf("%q, %s", progress, told)
+		refused := strings.Contains(told, "Debian's updates were not installed: ")
+		switch {
+		case strings.Contains(told, "mains power"), refused != (c.told != ""), !strings.Contains(told, c.told):
+			t.Errorf("%s: it says %q, %s", c.dropIn, progress, told)
+		case strings.HasPrefix(c.dropIn, "[Unit]") && len(progress) != 0, !refused && (len(progress) == 0 || progress[0] != "started"):
+			t.Errorf("%s: progress %q", c.dropIn, progress)
+		}
+	}
+	// The helper's unit refers to Debian's. An update of our package restarts the helper from within
+	// Debian's unit, and neither waits for the other.
+	change("[Service]\nExecStartPre=\nExecStart=\nExecStart=systemctl restart " + helperUnit + "\n")
+	b.MustExec("timeout", fmt.Sprint(stage.Patience.Seconds()/2), "systemctl", "start", services.DebianUpdatesUnit)
+	b.WaitActive(helperUnit)
+}
