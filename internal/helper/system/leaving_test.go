@@ -167,7 +167,8 @@ func TestMaskedUpdatesOfDebianAreCalledMasked(t *testing.T) {
 	b, m := managedBase(t)
 	m.change(services.DebianUpdatesUnit, "LoadState", "masked")
 	b.start()
-	if _, err := b.install(t.Context()); err == nil || !strings.Contains(err.Error(), "(masked)") || strings.Contains(err.Error(), "unattended") {
+	_, err := b.install(t.Context())
+	if err == nil || !strings.Contains(err.Error(), "(masked)") || strings.Contains(err.Error(), "unattended") {
 		t.Error(err)
 	}
 }

@@ -42,7 +42,10 @@ type manager struct {
 }
 
 func newManager() *manager {
-	m := &manager{units: map[string]map[string]string{}, unmet: map[string][]string{}, fail: map[string]error{}, breaks: map[string]bool{}, logged: make(chan struct{})}
+	m := &manager{
+		units: map[string]map[string]string{}, unmet: map[string][]string{}, fail: map[string]error{}, breaks: map[string]bool{},
+		logged: make(chan struct{}),
+	}
 	for _, s := range services.BuiltIn() {
 		m.set(s.Unit, "active")
 	}
