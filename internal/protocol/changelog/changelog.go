@@ -38,7 +38,7 @@ const (
 	// MaxEntries is how many entries are kept at most.
 	MaxEntries = 10_000
 	// Kept is how many are left when the oldest are forgotten, so that the file is
-	// written anew once in 500 entries and not with each.
+	// rewritten once in 500 entries and not with each.
 	Kept = 9_500
 	// MaxName, MaxDetail and MaxFailure are the lengths of an entry's texts, in bytes.
 	MaxName    = 63
@@ -102,8 +102,8 @@ func (l *Log) Next(draft *systemv1.ChangeEntry) (Stored, error) {
 	return Stored{b, posture.HashOf(labelEntry, b)}, nil
 }
 
-// Add appends bytes that Next has made, now or long ago. What does not follow on the last
-// entry is refused.
+// Add appends bytes that Next has made, now or long ago. It refuses an entry that does
+// not follow the last one.
 func (l *Log) Add(b []byte) error {
 	e, err := Parse(b)
 	if err != nil {

@@ -79,7 +79,7 @@ func TestRewrittenForgottenAndForkedHistoryIsNoticed(t *testing.T) {
 			head.Nonce = slices.Repeat([]byte{6}, nonceSize)
 			return head, entries
 		}},
-		"the Base has begun anew": {"known epoch", ErrNewEpoch, func() (*systemv1.ChangesHead, [][]byte) {
+		"the Base was reset": {"known epoch", ErrNewEpoch, func() (*systemv1.ChangesHead, [][]byte) {
 			head, entries := shown(l)
 			head.Epoch = make([]byte, len(posture.Epoch{}))
 			return head, entries

@@ -47,7 +47,7 @@ type File struct {
 	// missed is how many entries could not be recorded since the last that was, and why.
 	missed int
 	why    string
-	// broken: it is not known any more which file is the log.
+	// broken: it is unknown which file is the log.
 	broken error
 
 	// fail, in tests, is called before each step.
@@ -65,8 +65,8 @@ type Floor struct {
 // damaged, and so is a file that is gone; a nil floor is a log that was never begun, which
 // Open does. Whatever is wrong, nothing is replaced.
 //
-// What a power cut has left of an entry that was never answered is cut off; cut tells so,
-// and the caller records it.
+// A power cut may have left a piece of an entry that was never answered. Open cuts it off
+// and says so by cut, and the caller records it.
 func Open(path string, floor *Floor) (f *File, cut bool, err error) {
 	b, err := read(path)
 	switch {
@@ -202,8 +202,8 @@ func (f *File) mend() error {
 	return nil
 }
 
-// Append records a draft; it is on the disk when Append returns nil. What could not be
-// recorded is counted, and said by the next entry that can be.
+// Append records a draft; it is on the disk when Append returns nil. Entries that cannot be
+// recorded are counted, and the next entry that can be recorded gives their number.
 func (f *File) Append(draft *systemv1.ChangeEntry) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -268,7 +268,7 @@ func (f *File) append(draft *systemv1.ChangeEntry) error {
 	return nil
 }
 
-// forget writes the file anew without the oldest entries.
+// forget rewrites the file without the oldest entries.
 func (f *File) forget() error {
 	next := &Log{anchor: f.log.anchor, before: f.log.before, entries: f.log.entries}
 	next.Forget()

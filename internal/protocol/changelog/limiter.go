@@ -9,9 +9,9 @@ import (
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 )
 
-// What can be caused without a signature could push everything else out of the log: by a
-// Middleware that was taken over, or by an App with a lesser role. So each kind of it has
-// places, which come back slowly, and what finds none is counted and listed in sum.
+// Entries that need no signature could push all others out of the log: a Middleware that
+// was taken over can cause them, and so can an App with a lesser role. So each kind of them has
+// places, which come back slowly. Entries without a place are counted and listed in sum.
 const (
 	// Places is how many entries of one kind come at once.
 	Places = 50
@@ -49,7 +49,7 @@ type Limiter struct {
 type places struct {
 	taken  int
 	backAt time.Duration // when the next one comes back; meaningless while none is taken
-	// What found no place, by what it was, and how many of it.
+	// The entries that found no place, counted by their text.
 	sums  []sum
 	since int64
 }
@@ -85,7 +85,7 @@ func kindsOf(e *systemv1.ChangeEntry) []Kind {
 
 // Recall has a zero Limiter know of the places that the newest entries of a log have taken
 // (Log.Newest), by the time of day, now and in them: otherwise all would be free after each
-// restart, and an App may restart the machine. What lies in the future is taken for new.
+// restart, and an App may restart the machine. An entry from the future counts as new.
 func (l *Limiter) Recall(newest func(look func(*systemv1.ChangeEntry) bool), wall int64, now time.Duration) {
 	const remembered = Places * PlaceBack
 	var ages [kinds][]time.Duration // the newest first
@@ -164,7 +164,7 @@ func (p *places) count(e *systemv1.ChangeEntry) {
 }
 
 // Sums returns an entry for each kind of which something was counted and a place has come
-// back; all: whether or not one has. What it returns is counted no more.
+// back; all: whether or not one has. It forgets the counts that it returns.
 func (l *Limiter) Sums(now time.Duration, all bool) []*systemv1.ChangeEntry {
 	var entries []*systemv1.ChangeEntry
 	for kind := range l.kinds {

@@ -14,15 +14,15 @@ import (
 // Errors of an App that looks at the log. Each but ErrNewEpoch means that somebody has lied
 // or has rewritten something.
 var (
-	// ErrHead: what the helper has signed is not about these entries or this question.
+	// ErrHead: the helper's signature is not for these entries or this question.
 	ErrHead = errors.New("what the Base has signed does not fit the log of changes that it shows, or the question; do not rely on it, and check the Base's console")
-	// ErrShorter: entries that this App has seen are not there any more.
+	// ErrShorter: entries that this App has seen are missing.
 	ErrShorter = errors.New("the log of changes lacks entries that this App has seen before; somebody has removed them")
 	// ErrRewritten: an entry that this App has seen is another one now.
 	ErrRewritten = errors.New("the log of changes is not the one that this App has seen before; somebody has rewritten it")
 	// ErrForgotten: the oldest entries are gone, though the log is not full.
 	ErrForgotten = errors.New("the beginning of the log of changes is missing, though the log is not full; somebody has removed it")
-	// ErrNewEpoch: the Base was reset and has begun anew.
+	// ErrNewEpoch: the Base was reset and has begun a new log.
 	ErrNewEpoch = errors.New("the Base has begun a new log of changes, as after a factory reset; if nobody has reset it, do not rely on the Base")
 )
 
@@ -107,7 +107,7 @@ func unless(holds bool, err error) error {
 	return err
 }
 
-// hashOf is the hash of an entry, false if it is not known (any more).
+// hashOf is the hash of an entry, false if it is unknown or forgotten.
 func (l *Log) hashOf(number uint64) (Hash, bool) {
 	switch {
 	case number == l.before:
@@ -147,7 +147,7 @@ func Before(head *systemv1.ChangesHead) uint64 {
 
 // Verify is the App's side. first is the head that came with the first stretch, which says
 // where the kept entries begin; last the one that came with the last; entries are all
-// between, whoever has carried them. The same head will do if there was one stretch.
+// between, from an untrusted carrier. The same head will do if there was one stretch.
 func Verify(expect Expectation, first, last *systemv1.ChangesHead, entries [][]byte) (*View, error) {
 	return verifyWith(checks, expect, first, last, entries)
 }

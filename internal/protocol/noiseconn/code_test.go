@@ -70,7 +70,7 @@ func TestTheCodeCoversEverything(t *testing.T) {
 	}
 }
 
-// What the Base puts into the code must be committed to before the App reveals.
+// The Base must commit to its part of the code before the App reveals.
 func TestTheCommitmentCoversWhatTheBasePutsIntoTheCode(t *testing.T) {
 	original := Commit([32]byte{}, make([]byte, 32), 0)
 	for bit := range 2*256 + 8 {

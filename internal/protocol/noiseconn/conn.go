@@ -13,7 +13,7 @@ import (
 	"golang.org/x/crypto/chacha20poly1305"
 )
 
-// What follows a handshake is records, numbered from 0 in each direction:
+// Records follow a handshake, numbered from 0 in each direction:
 //
 //	offset  size
 //	0       2     length of the ciphertext, big endian: 16 to 16,400

@@ -257,7 +257,7 @@ func TestBytesAfterTheCloseRecordAreAnError(t *testing.T) {
 			t.Errorf("%s, and read again: %v", name, err)
 		}
 	}
-	// What comes later by itself is not read any more.
+	// Bytes that arrive later are not read.
 	conn, _ := receive(nil)
 	conn.in().raw = &streamConn{Reader: iotest.OneByteReader(bytes.NewReader(append(closed, "garbage"...)))}
 	for range 2 {
@@ -689,9 +689,9 @@ func TestACloseRecordEndsTheSession(t *testing.T) {
 	if err := <-sent; err != nil {
 		t.Error(err)
 	}
-	for who, c := range map[string]*Conn{"whoever has ended the session": app, "whoever has read that": base} {
+	for who, c := range map[string]*Conn{"the side that ended the session": app, "the side that read that": base} {
 		if _, err := c.Write([]byte("more")); !errors.Is(err, ErrWriteClosed) || !errors.Is(err, net.ErrClosed) {
-			t.Errorf("a write of %s: %v", who, err)
+			t.Errorf("a write by %s: %v", who, err)
 		}
 		if err := c.Close(); err != nil {
 			t.Errorf("Close after the end: %v", err)

@@ -94,7 +94,7 @@ func TestTheSearchForFlippedBitsFindsAGap(t *testing.T) {
 	s := fixedSecrets("connecting")
 	c := referenceConnect(s, 1, 0, rightPSK)
 
-	// A Base that leaves mac1 to whoever picked the key: Noise does not cover it.
+	// A Base that does not check mac1 under its own key: Noise does not cover mac1.
 	unchecked := flipsAccepted(c.r1[:mac1Size], func(mac []byte) bool {
 		_, err := readR1(nil, s.base(), s.pairKey(), slices.Concat(mac, c.r1[mac1Size:])[mac1Size:])
 		return err == nil

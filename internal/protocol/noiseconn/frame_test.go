@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// tripwire notices whoever reads on after its bytes.
+// tripwire notices a reader that goes on after its bytes.
 type tripwire struct {
 	left    []byte
 	touched bool

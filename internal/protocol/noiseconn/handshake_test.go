@@ -524,7 +524,7 @@ func TestAnR1ForAnotherBaseIsRefused(t *testing.T) {
 	}
 }
 
-// What a handshake leaves must not keep the ephemeral key alive: forward secrecy
+// Nothing may keep the ephemeral key alive after a handshake: forward secrecy
 // begins when it is gone.
 func TestTheEphemeralKeyIsForgottenWhenTheHandshakeEnds(t *testing.T) {
 	key := mustStatic(t)

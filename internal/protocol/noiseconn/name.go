@@ -34,7 +34,7 @@ const (
 // CheckName tells whether a name of a Base or an App may be taken, shown and
 // logged: 1 to 63 bytes of valid UTF-8 without control, format, invisible or
 // private characters, without space at either end, and with something to see.
-// What comes from the network must pass it; it stays untrusted text all the same.
+// A name from the network must pass it, and stays untrusted text all the same.
 func CheckName(name string) error {
 	switch {
 	case name == "":

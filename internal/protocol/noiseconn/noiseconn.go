@@ -99,9 +99,9 @@ func ParseDiscoveryKey(b []byte) (DiscoveryKey, error) { return secret.New[disco
 type staticKind struct{}
 
 // StaticKey is an X25519 private key, the identity of a Base or of one pairing
-// of an App. It is a secret.Key that also keeps what is costly to compute from
-// it. Keep a StaticKey, then, rather than parse it anew for each handshake. Copies
-// share what they keep; several goroutines may use them. Wipe empties the
+// of an App. It is a secret.Key that also keeps values that are costly to compute from
+// it. So keep a StaticKey rather than parse it for each handshake. Copies share these
+// values; several goroutines may use them. Wipe empties the
 // secret.Key only. The zero StaticKey is empty.
 type StaticKey struct {
 	secret.Key[staticKind]

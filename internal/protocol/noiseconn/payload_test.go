@@ -110,7 +110,7 @@ func TestWhatCannotBeReadIsNotWritten(t *testing.T) {
 	}
 }
 
-// What was parsed must not change when the buffer it came from does.
+// A parsed payload must not change with the buffer it came from.
 func TestParsedPayloadsAreCopies(t *testing.T) {
 	b := must(testPayload().Marshal())
 	p3 := must(ParseP3Payload(b))

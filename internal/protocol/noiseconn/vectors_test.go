@@ -15,9 +15,9 @@ import (
 	"testing"
 )
 
-var update = flag.Bool("update", false, "write docs/protocol.vectors.json anew")
+var update = flag.Bool("update", false, "rewrite docs/protocol.vectors.json")
 
-// vectorsFile is what somebody needs who writes a client from docs/protocol.md.
+// vectorsFile holds the test vectors for authors of a client, who start from docs/protocol.md.
 var vectorsFile = filepath.Join("..", "..", "..", "docs", "protocol.vectors.json")
 
 // hexBytes is hexadecimal in the file.

@@ -156,7 +156,7 @@ func TestMistypedActIsReplaced(t *testing.T) {
 // of the owner's.
 func TestFloodOfRequestsKeepsNobodyOut(t *testing.T) {
 	w, a := newWorld(t, 0), newApp(t, "phone")
-	// What the flood must not have by accident.
+	// The flood must not have these by accident.
 	flood := func() {
 		for range 1000 {
 			stranger := newRequest(t)
@@ -218,8 +218,8 @@ func twins(t testing.TB) (honest, thief *testApp) {
 	return honest, thief
 }
 
-// The attack: whoever sees the owner's P1 on the network has strangers push it out of the
-// Base's memory, and then takes the act with garbage of the same number. The broken
+// The attack: somebody who sees the owner's P1 on the network has strangers push it out of
+// the Base's memory, and then takes the act with garbage of the same number. The broken
 // variant is the memory that the Base had before: eight requests, the most silent goes.
 func TestAnActIsForTheRequestWhoseNumberWasSeen(t *testing.T) {
 	attack := func(evicts bool) (stolen bool) {

@@ -68,8 +68,8 @@ func (c Client) Enrol(ctx context.Context, id CeremonyID, signature []byte) (rol
 		if !errors.Is(err, ErrAwaitingAnswer) {
 			return reply.GetEnrol().GetRole(), reply.GetEnrol().GetAppName(), err
 		}
-		// The first Watch answers at once. What happened between Enrol and it
-		// is seen by the second Enrol.
+		// The first Watch answers at once. The second Enrol sees
+		// anything that happened between the first one and this Watch.
 		snapshot, err := c.Watch(ctx, seen)
 		if err != nil {
 			return 0, "", err

@@ -64,7 +64,7 @@ func (e *Error) Is(target error) bool {
 	return ok && other.Code == e.Code
 }
 
-// What errors.Is can be asked for.
+// The errors to compare with errors.Is.
 var (
 	ErrMalformed      = &Error{CodeMalformed, "the request is malformed"}
 	ErrPermission     = &Error{CodePermission, "this caller may not ask for this"}

@@ -22,8 +22,8 @@ type request struct {
 
 // heard are the requests of the last while, by digest, and the few whose numbers are
 // shown. The two are apart because they answer different questions. The digests bind an
-// act to the request that came first with its number: whoever has seen the owner's P1 on
-// the network can make another one with the same number in a million tries, but only
+// act to the request that came first with its number: an attacker who has seen the owner's P1
+// on the network can make another one with the same number in a million tries, but only
 // afterwards. So nothing pushes a digest out; a new one is refused when there is no room.
 // The numbers shown are for a person's comfort: one that is typed works as well.
 type heard struct {

@@ -573,8 +573,8 @@ func (m *Machine) enrol(request *systemv1.Enrol) (*systemv1.EnrolResult, error) 
 	return &systemv1.EnrolResult{Role: c.role, AppName: c.revealed.Name}, nil
 }
 
-// abort ends a ceremony, or takes its pending key back. What has ended needs no
-// end: the connection may be lost at any time.
+// abort ends a ceremony, or takes its pending key back. It accepts a
+// ceremony that has ended, since the connection may be lost at any time.
 func (m *Machine) abort(request *systemv1.Abort) {
 	id := string(request.GetCeremonyId())
 	switch {

@@ -11,7 +11,7 @@ import (
 // OwnerKey is K_sign of an owner's App.
 type OwnerKey [ed25519.PublicKeySize]byte
 
-// What an owner's App orders. No Caller can ask for it: the holder of the Service
+// The orders of an owner's App. No Caller can ask for it: the holder of the Service
 // verifies signature, role and challenge of the order, and then calls these methods
 // (Service.With). All bounds are those of the console: three acts in 180 s, one reveal
 // for each, and the deadlines.
@@ -112,8 +112,8 @@ func (m *Machine) activeOwner(owner OwnerKey) bool {
 }
 
 // endOrders ends what a former owner has begun: the window that it has ordered, and the
-// ceremony in it. If an owner was lost just now, it also ends what began in an unsigned
-// window. What began at the console goes on.
+// ceremony in it. If an owner was lost just now, it also ends ceremonies from an
+// unsigned window. A ceremony that began at the console goes on.
 func (m *Machine) endOrders(ownerLost bool) {
 	if m.orderedRole() != 0 && !m.activeOwner(m.window.owner) {
 		m.windowEnds, m.window = 0, ordered{}

@@ -116,8 +116,8 @@ func TestAYesOfWhoIsNoOwnerAnyMoreIsWorthNothing(t *testing.T) {
 	}
 }
 
-// What an owner has ordered ends with its time, whatever the Middleware opens, and with
-// its owner's role: the display says that an owner has ordered it.
+// An owner's order ends with its time, whatever the Middleware opens, and with its
+// owner's role: the display says that an owner has ordered it.
 func TestAnOrderedWindowOutlivesNeitherItsTimeNorItsOwner(t *testing.T) {
 	w, first := settled(t)
 	if err := w.machine.OpenWindowFor(first.owner(), owner); err != nil {
@@ -415,7 +415,7 @@ func TestCommitmentKeepsAManInTheMiddleFromGrindingTheWords(t *testing.T) {
 	}
 }
 
-// What the owner reads at the new App are the words of the leg that the new App is on.
+// The owner reads at the new App the words of the leg that the new App is on.
 // If somebody is in between, the Base is on another one.
 func TestAManInTheMiddleIsSeenInTheWords(t *testing.T) {
 	attack := func(without string) (matched bool) {

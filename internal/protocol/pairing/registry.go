@@ -46,7 +46,7 @@ func (r registry) hasAppKey(key noiseconn.PublicKey) bool {
 	return slices.ContainsFunc(r, func(e entry) bool { return e.appKey == key })
 }
 
-// What hasOwner counts.
+// The pairings that hasOwner counts.
 const (
 	activeOnly = true
 	pendingToo = false

@@ -34,7 +34,7 @@ type Service struct {
 	mu      sync.Mutex
 	machine *Machine
 	timer   *time.Timer   // runs the Machine's next deadline
-	changed chan struct{} // closed, and made anew, when the version changes
+	changed chan struct{} // closed and replaced when the version changes
 	version uint64        // the version that changed was last made for
 	closed  bool
 }

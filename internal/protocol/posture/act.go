@@ -5,7 +5,7 @@ import "slices"
 // ActKind is what the Base did by itself.
 type ActKind int
 
-// What a Base does to its posture by itself.
+// The changes that a Base makes to its posture by itself.
 const (
 	// ActLeaseEnded: the time of a lease was over, or the machine was booted.
 	ActLeaseEnded ActKind = iota + 1

@@ -12,8 +12,8 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/noiseconn"
 )
 
-// What the Base keeps of its history: beyond either limit the older half is
-// given up, and an anchor signed by the helper stands in its place.
+// The limits of the history that a Base keeps: beyond either one the older half is
+// dropped, and an anchor signed by the helper stands in its place.
 const (
 	keptRevisions = 128
 	keptBytes     = MaxChainSize / 2
@@ -39,7 +39,7 @@ var (
 )
 
 // chain is the documents and the restrictions, verified. The helper appends to
-// one, an App builds one anew from the bytes that it was given; both go through
+// one, an App builds one from the bytes that it was given; both go through
 // the same two tables of checks.
 type chain struct {
 	base   SigningKey // K_state
@@ -139,9 +139,9 @@ func (c *chain) next(p Posture) *systemv1.PostureDocument {
 }
 
 // back returns the content for a new revision that goes back to an earlier one:
-// its settings, with the Apps of today, for who was taken away stays away. A
-// lease that still is today's goes on; any other is granted anew for its whole
-// length, and whoever signs that sees it in the difference.
+// its settings, with the Apps of today: an App that was removed stays removed. A
+// lease that still runs goes on. Any other lease is granted again for its whole
+// length, and the owner sees that in the difference before signing.
 func (c *chain) back(revision uint64) (Posture, error) {
 	first := c.entries[0].doc.GetRevision()
 	if revision < first || revision >= c.revision() {
@@ -372,8 +372,8 @@ func (c *chain) append(d *candidate) {
 }
 
 // activeAfter returns the restrictions in force once d is appended: an undone
-// document has lifted nothing; any other lifts what it names. What closed
-// something that is not there any more is left out, so that the list stays short.
+// document has lifted nothing; any other lifts what it names. A
+// restriction of something that no longer exists is left out, so that the list stays short.
 func (c *chain) activeAfter(d *candidate) []Restriction {
 	active := c.active()
 	if d.origin() == systemv1.PostureDocument_ORIGIN_UNDO {
@@ -433,8 +433,8 @@ func (c *chain) proto() *systemv1.PostureChain {
 }
 
 // verifyChain builds a chain from its bytes, with every check. base is K_state;
-// whoever it belongs to is trusted for the anchor and for documents whose origin
-// is the Base itself.
+// its holder is trusted for the anchor and for documents whose origin is the Base
+// itself.
 func verifyChain(base SigningKey, m *systemv1.PostureChain) (*chain, error) {
 	c := &chain{base: base, documentChecks: documentChecks, restrictionChecks: restrictionChecks}
 	if err := refuseUnknown(m.ProtoReflect()); err != nil {

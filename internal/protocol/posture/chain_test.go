@@ -371,8 +371,8 @@ func TestLabelsCannotBeTakenForEachOther(t *testing.T) {
 	}
 }
 
-// The kept history is cut from time to time. What is left must verify by itself,
-// continue what Apps remember, and hold what is still restricted.
+// The kept history is cut from time to time. The rest must verify by itself,
+// continue what Apps remember, and hold the restrictions in force.
 func TestHistoryIsBoundedAndStaysVerifiable(t *testing.T) {
 	d := newDevice(t)
 	owner := d.owner("owner")
@@ -393,7 +393,7 @@ func TestHistoryIsBoundedAndStaysVerifiable(t *testing.T) {
 		t.Errorf("%d revisions were kept, more than %d", most, keptRevisions)
 	}
 	if e := d.ledger.Effective(); !e.Lockdown || len(e.Apps) != 1 {
-		t.Errorf("what was restricted before the cut is not any more: %+v", e)
+		t.Errorf("a restriction from before the cut is no longer in force: %+v", e)
 	}
 	d.look()
 	d.memory, d.blind = early, false
@@ -407,7 +407,7 @@ func TestHistoryIsBoundedAndStaysVerifiable(t *testing.T) {
 	}
 }
 
-// What closed something that is long gone is no longer carried along.
+// A restriction of something that is long gone is dropped.
 func TestRestrictionsInForceDoNotPileUp(t *testing.T) {
 	d := newDevice(t)
 	owner := d.owner("owner")

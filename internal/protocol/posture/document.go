@@ -45,8 +45,8 @@ type Hash [sha256.Size]byte
 // String returns the hash in hexadecimal.
 func (h Hash) String() string { return hex.EncodeToString(h[:]) }
 
-// Epoch is drawn anew when a Base is reset or restored. What was signed in
-// another epoch is void.
+// Epoch is random. A reset or a restored backup gives a Base a new one. Documents
+// and orders that were signed in another epoch are void.
 type Epoch [16]byte
 
 // String returns the epoch in hexadecimal.

@@ -190,7 +190,7 @@ func (d *device) keep(n int) {
 	}
 }
 
-// reboot loads what was saved, in another boot whose clock begins anew.
+// reboot loads what was saved, in another boot, whose clock starts at zero.
 func (d *device) reboot() {
 	d.t.Helper()
 	d.config.BootID += "+"

@@ -114,7 +114,7 @@ func FuzzRestriction(f *testing.F) {
 	})
 }
 
-// What is accepted as content is the same after it was written and read again, and
+// Accepted content is the same after it was written and read again, and
 // a factory posture's worth of leases opens nothing.
 func FuzzPosture(f *testing.F) {
 	f.Add(encode(fullPosture().Proto()))

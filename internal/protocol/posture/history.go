@@ -9,7 +9,7 @@ import (
 
 // Event is one line of the history: a document, or a restriction.
 type Event struct {
-	// At is by the clock of whoever signed or recorded it. A clock can be wrong;
+	// At is by the clock of the computer that signed or recorded it. A clock can be wrong;
 	// the order of events cannot.
 	At time.Time `json:"at"`
 	// Revision is that of the document, or during which the restriction was
@@ -135,8 +135,8 @@ type News struct {
 var ended = map[Actor]string{ActorClock: "its time is over", ActorReboot: "the machine was restarted"}
 
 // News is what happened after a revision and a restriction, each once: of a change that
-// was undone, only that is told. What pairing has changed is not in it, for that is
-// told by who was paired and revoked.
+// was undone, it tells only the undoing. It leaves out the changes of a pairing, which
+// have events of their own.
 func (l *Ledger) News(revision, restriction uint64) []News {
 	var news []News
 	var last Event // the last document

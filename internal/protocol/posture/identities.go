@@ -54,7 +54,7 @@ func (i *RunningImage) proto() *systemv1.RunningImage {
 	return m
 }
 
-// imageOf reads what a report says. What no Base writes is as good as nothing.
+// imageOf reads the image that a report names, or nil if no Base would write it.
 func imageOf(m *systemv1.RunningImage) *RunningImage {
 	if m == nil || len(m.GetRootHash()) != sha256.Size || !release.IsVersion(m.GetVersion()) {
 		return nil

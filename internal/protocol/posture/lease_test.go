@@ -33,7 +33,7 @@ func TestLeaseEndsByItselfAndForGood(t *testing.T) {
 	}
 	d.change(owner, d.openSSH(MinLease))
 	if d.ledger.Effective().SSH == nil {
-		t.Error("it cannot be granted anew")
+		t.Error("it cannot be granted again")
 	}
 }
 

@@ -511,8 +511,8 @@ func (l *Ledger) appendOwn(origin systemv1.PostureDocument_Origin, p Posture, li
 }
 
 // Enrol adds an App that was paired at the Base. It is settled at once, since no
-// server is configured by it. What is being tried is undone first. note says who has
-// ordered the pairing; empty: who stood at the Base.
+// server is configured by it. A document on trial is undone first. note names the owner
+// who ordered the pairing; it is empty for a pairing at the console.
 func (l *Ledger) Enrol(app App, note string, now time.Duration) (Output, error) {
 	out := l.Tick(now)
 	if _, known := findApp(l.chain.tip().posture.Apps, app.SigningKey); known {
@@ -581,8 +581,8 @@ func (l *Ledger) Limit(key SigningKey, role basev1.Role, note string, now time.D
 }
 
 // Local takes a posture from root at the console, who may do all that an owner
-// may, and lift restrictions; the history records it as local. What is being
-// tried is undone first. After it, apply as after Submit.
+// may, and lift restrictions; the history records it as local. A document
+// on trial is undone first. After it, apply as after Submit.
 func (l *Ledger) Local(p Posture, lifts []uint64, note string, now time.Duration) (Output, error) {
 	l.Tick(now)
 	l.undoPending()
@@ -595,8 +595,8 @@ func (l *Ledger) Local(p Posture, lifts []uint64, note string, now time.Duration
 	return l.output(now, true), err
 }
 
-// Restrict closes something at once, whoever asks. A ClosingLease without
-// GrantedIn closes whatever lease of its kind there is. ErrNothingToClose means
+// Restrict closes something at once, for any caller. A ClosingLease without
+// GrantedIn closes any lease of its kind. ErrNothingToClose means
 // that it is closed already.
 func (l *Ledger) Restrict(closing Closing, actor Actor, now time.Duration) (Output, error) {
 	changed := l.Tick(now).Changed

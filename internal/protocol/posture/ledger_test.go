@@ -446,8 +446,8 @@ func TestLockdownClosesAndOnlyWhatIsNamedIsLifted(t *testing.T) {
 	}
 }
 
-// What is recorded between the signing and the arrival of a document stays in
-// force over it, and does not make it stale.
+// A restriction that is recorded between the signing and the arrival of a document
+// stays in force over it, and does not make it stale.
 func TestRestrictionsThatADocumentHasNotSeenStayInForce(t *testing.T) {
 	d := newDevice(t)
 	owner := d.owner("owner")
@@ -588,7 +588,7 @@ func TestOwnersKeysAreTakenAwayByAnOwnerOrAtTheConsoleOnly(t *testing.T) {
 	if len(d.ledger.Effective().Apps) != 0 {
 		t.Error("the console cannot take the last owner away")
 	}
-	carol := d.owner("carol") // who lost every App pairs anew at the console
+	carol := d.owner("carol") // an owner who lost every App pairs again at the console
 	d.change(carol, d.openSSH(time.Hour))
 }
 
@@ -605,8 +605,8 @@ func TestOwnerLoweredByATryIsNotCutOff(t *testing.T) {
 	d.change(bob, func(p *Posture) { p.NodeName = "bob's" })
 }
 
-// What is closed during a try stays closed when it is undone, even if the tried
-// document itself did not have it.
+// A restriction that is recorded during a try outlives the try, even if the tried
+// document itself did not open what it closes.
 func TestClosedDuringATryStaysClosedAfterIt(t *testing.T) {
 	d := newDevice(t)
 	owner := d.owner("owner")

@@ -90,7 +90,7 @@ func TestForgedOrdersToLiftABanAreRefused(t *testing.T) {
 	}
 }
 
-// What is given to the packet filter is an address and nothing else.
+// The packet filter gets an address and nothing else.
 func TestOrderToLiftABanNamesAnAddress(t *testing.T) {
 	for _, text := range []string{"", "all", "192.0.2.7; rm -rf /", "192.0.2.0/24", "-x"} {
 		a := newAttacked(t)

@@ -33,8 +33,8 @@ func NoMoreOpen(a, b Effective) bool {
 func EquallyOpen(a, b Effective) bool { return NoMoreOpen(a, b) && NoMoreOpen(b, a) }
 
 // Meet returns the most open Effective that is no more open than a nor than b:
-// what to fall back to when neither of two can be made whole. What opens
-// nothing, the names, is a's.
+// the posture to fall back to when neither of two can be applied as a whole. Names open
+// nothing; it has those of a.
 func Meet(a, b Effective) Effective {
 	meet := a
 	meet.Endpoints = nil

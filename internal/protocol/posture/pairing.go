@@ -47,8 +47,8 @@ func (v *View) PairingAnswer(ceremony, words []byte, role basev1.Role, key []byt
 }
 
 // PairingOrder takes an order about a pairing that an owner's App has signed, and
-// returns it with its signer. Its challenge is used up. What is done is the caller's
-// matter.
+// returns it with its signer. Its challenge is used up. The caller carries the order
+// out.
 func (l *Ledger) PairingOrder(signed []byte, now time.Duration) (owner SigningKey, order *systemv1.PairingOrder, out Output, err error) {
 	return l.pairingOrderWith(orderChecks, signed, now)
 }
@@ -111,8 +111,8 @@ var pairingReportChecks = []pairingReportCheck{
 	}},
 }
 
-// PairingMatched tells what the Base's authority made of an answer, whoever carried its
-// report. An error means that somebody in between lies.
+// PairingMatched tells how the Base's authority judged an answer. It verifies the report,
+// so an error means that somebody in between lies.
 func (v *View) PairingMatched(answer *systemv1.PairingAnswer, report []byte) (bool, error) {
 	return v.pairingMatchedWith(pairingReportChecks, answer, report)
 }

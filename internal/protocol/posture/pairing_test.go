@@ -227,7 +227,7 @@ func TestForgedReportsOfAMatchAreNotBelieved(t *testing.T) {
 			t.Errorf("no attack shows what the check %q is for", check.name)
 		}
 	}
-	// What is no report at all, and a report about the posture, are not believed either.
+	// Bytes that are no report, and a report about the posture, are refused as well.
 	a := newAttacked(t)
 	view := a.look()
 	report, out, err := a.ledger.Report(make([]byte, 32), a.now)

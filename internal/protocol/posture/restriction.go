@@ -48,7 +48,7 @@ type Closing struct {
 }
 
 // liftable tells whether a document can lift it. The others need no lifting: a
-// new lease is granted anew, an App is paired anew.
+// lease is granted again, an App is paired again.
 func (c Closing) liftable() bool { return c.Type == ClosingLockdown || c.Type == ClosingPairing }
 
 // Actor says who asked for a restriction.

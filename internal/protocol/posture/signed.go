@@ -87,7 +87,7 @@ func (v *View) ResetOrder(name string, challenge []byte) *systemv1.ResetOrder {
 var ErrOtherName = errors.New("the typed name is not that of this Base")
 
 // Reset takes the order of an owner's App to wipe the Base. Its challenge is used
-// up. What is wiped is the caller's matter.
+// up. The caller wipes.
 func (l *Ledger) Reset(signed []byte, now time.Duration) (Output, error) {
 	return l.resetWith(orderChecks, signed, now)
 }

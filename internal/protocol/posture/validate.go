@@ -14,7 +14,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/sshkey"
 )
 
-// What a Posture may contain.
+// The limits of a Posture.
 const (
 	// MaxApps is the number of pairings a Base holds (docs/protocol.md).
 	MaxApps = 32
@@ -22,7 +22,7 @@ const (
 	// document small.
 	MaxSSHKeys = 16
 	// MinLease and MaxLease bound an exception: shorter is of no use, longer is
-	// no exception any more.
+	// no longer an exception.
 	MinLease = 5 * time.Minute
 	MaxLease = 7 * 24 * time.Hour
 	// MinTries leaves room for a typing error and an agent that offers a wrong

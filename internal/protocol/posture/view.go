@@ -104,8 +104,8 @@ var reportChecks = []reportCheck{
 }
 
 // VerifyChain is the App's side: it verifies the Base's history (Ledger.Chain) and
-// its report (Ledger.Report), whoever has carried them, and refuses what is older
-// than, or forked from, what the App has seen before.
+// its report (Ledger.Report), and trusts nobody who carried them. It refuses a history
+// that is older than the one that the App has seen before, or forked from it.
 func VerifyChain(expect Expectation, history, report []byte) (*View, error) {
 	return verifyWith(reportChecks, expect, history, report)
 }
@@ -181,7 +181,7 @@ func (v *View) Liftable() []Restriction {
 
 // Back returns the content for a new revision that goes back to an earlier one:
 // its settings, with the Apps of today. A lease that still runs goes on; any
-// other is granted anew.
+// other starts again.
 func (v *View) Back(revision uint64) (Posture, error) { return v.chain.back(revision) }
 
 // Draft returns the next document, for SignDocument. Leases that begin with it

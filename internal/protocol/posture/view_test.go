@@ -30,7 +30,7 @@ func (d *device) answer(memory Memory) answer {
 	return answer{Expectation{Base: PublicKey(d.config.StateSeed), Memory: memory, Nonce: nonce}, d.ledger.Chain(), report}
 }
 
-// rewrite changes a report and signs it anew.
+// rewrite changes a report and signs it again.
 func rewrite[Kind any](report []byte, label string, seed secret.Key[Kind], change func(*systemv1.PostureReport)) []byte {
 	var signed systemv1.Signed
 	var m systemv1.PostureReport
@@ -294,7 +294,7 @@ func TestAppSeesWhatIsInForceAndHowLongATryLasts(t *testing.T) {
 	}
 }
 
-// What an App shows before signing is what then comes true.
+// The changes that an App shows before it signs are the changes that the Base makes.
 func TestChangesShownAreTheChangesMade(t *testing.T) {
 	a := newAttacked(t)
 	view := a.look()

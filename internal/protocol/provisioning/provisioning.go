@@ -173,7 +173,7 @@ func Parse(content []byte) (File, error) {
 func parse(content []byte) (f File, err error) {
 	switch text := string(content[:min(len(content), MaxSize)]); {
 	case sshkey.HoldsPrivate(text):
-		return f, errors.New("a PRIVATE SSH key is in it, which must not leave your computer; make it anew, with the public key")
+		return f, errors.New("a PRIVATE SSH key is in it, which must not leave your computer; make a new one, with the public key")
 	case len(content) > MaxSize:
 		return f, fmt.Errorf("it is larger than %d bytes", MaxSize)
 	case strings.HasPrefix(text, magic) && !strings.HasPrefix(text, version):
@@ -184,7 +184,7 @@ func parse(content []byte) (f File, err error) {
 	body, end, _ := bytes.Cut(content, []byte("\n"+keyEnd+" "))
 	body = append(bytes.Clone(body), '\n')
 	if digest := sha256.Sum256(body); string(end) != hex.EncodeToString(digest[:])+"\n" {
-		return f, errors.New("it is damaged or was changed; make it anew")
+		return f, errors.New("it is damaged or was changed; make a new one")
 	}
 	var claim Claim
 	for line := range strings.Lines(string(body[len(version+comment):])) {
@@ -193,13 +193,13 @@ func parse(content []byte) (f File, err error) {
 			return f, err
 		}
 	}
-	// What is written in another order, twice or in other words is no file of this version.
+	// A line in another order, a second time or in other words makes it no file of this version.
 	again, err := f.Marshal()
 	if err != nil {
 		return f, err
 	}
 	if !bytes.Equal(again, content) {
-		return f, errors.New("its lines do not stand as this version writes them; make it anew")
+		return f, errors.New("its lines are not as this version writes them; make a new one")
 	}
 	return f, nil
 }

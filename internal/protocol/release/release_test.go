@@ -36,7 +36,7 @@ func signed(t testing.TB) []byte {
 	return b
 }
 
-var update = flag.Bool("update", false, "write the test vector anew")
+var update = flag.Bool("update", false, "rewrite the test vector")
 
 // vectorFile is also quoted in docs/updates.md.
 const vectorFile = "testdata/vector.hex"

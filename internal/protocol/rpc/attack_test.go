@@ -92,9 +92,9 @@ func memoryNow() int64 {
 	return int64(samples[0].Value.Uint64() + samples[1].Value.Uint64())
 }
 
-// One hostile App costs no more than its share, whatever it does. What it gains without the
-// limits is printed beside; that it gains at all, each limit's own test shows, on a clock
-// that no slow machine holds up. How long another App's calls take is printed as well; how
+// One hostile App costs no more than its share, whatever it does. The test also
+// prints its gain without the limits. Each limit has a test of its own that proves the gain,
+// on a clock that no slow machine holds up. How long another App's calls take is printed as well; how
 // long they may is the bench's.
 func TestAttacksOfAPairedAppCostNoMoreThanItsShare(t *testing.T) {
 	t.Logf("%-40s %10s %10s %12s %10s", "", "p50", "p99", "served", "memory")

@@ -38,9 +38,9 @@ type clientCall struct {
 	call
 	single bool // one answer, not a stream
 
-	// Guarded by link.mu. What the end said:
+	// The result that the end carried, guarded by link.mu.
 	err  *Error
-	left bool // nobody waits any more; the end is still to come
+	left bool // nobody waits for the end, which is still to come
 }
 
 // NewSession starts a session on a connection that nothing was written to, and

@@ -18,7 +18,7 @@ const (
 	OK Code = iota
 	// Invalid: the request makes no sense.
 	Invalid
-	// Unauthenticated: this App has no rights any more.
+	// Unauthenticated: this App no longer has rights.
 	Unauthenticated
 	// Denied: the App's role does not suffice.
 	Denied
@@ -58,7 +58,7 @@ func (c Code) String() string {
 // Error is why a call failed.
 type Error struct {
 	Code Code
-	// Text is for people. What came from the other side is cut to MaxText bytes
+	// Text is for people. A text of the other side is cut to MaxText bytes
 	// and has printable characters only.
 	Text string
 	// Remote: the other side sent it. Otherwise this side found it, such as a lost

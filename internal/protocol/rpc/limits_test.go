@@ -337,7 +337,7 @@ func TestAStopEndsStreamsAndWaitsForCalls(t *testing.T) {
 	})
 }
 
-// What a Base must not do to its App. Each ends the session, or the call.
+// A Base may do none of these to its App. Each ends the session, or the call.
 func TestAHostileBaseIsEnded(t *testing.T) {
 	end := func(call uint32, piece ...byte) frame { return frame{kind: kindEnd, call: call, piece: piece} }
 	more := frame{kind: kindData, call: 1, state: stateMore, piece: []byte{0}}

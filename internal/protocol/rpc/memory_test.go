@@ -51,8 +51,8 @@ func held(t *testing.T, apps int, method string, size int, change func(*base)) i
 }
 
 // The attack: Apps open all the calls that they can, each with a request that fills a frame,
-// and read no answer. What waits for its turn, and what waits to leave, is held by no more
-// calls than an App may have under way. The broken Base counts the calls of each session only.
+// and read no answer. Requests that wait for their turn, and answers that wait to
+// leave, belong to no more calls than an App may have under way. The broken Base counts the calls of each session only.
 func TestMessagesOfOneFrameHoldNoMoreThanTheCallsOfAnApp(t *testing.T) {
 	const apps = 4
 	// A call that is refused, and a session, take something as well.

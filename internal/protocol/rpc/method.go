@@ -146,7 +146,7 @@ func (c *serverCall) receive(m proto.Message) error {
 	if err != nil {
 		return err
 	}
-	// It may have waited, for its turn or its end: whoever may do nothing any more does nothing.
+	// It may have waited for its turn or its end, and the App may have lost its rights meanwhile.
 	if err := c.method.Allow(c.ctx); err != nil {
 		return err
 	}
@@ -156,7 +156,7 @@ func (c *serverCall) receive(m proto.Message) error {
 	return nil
 }
 
-// unmarshal parses a message of a peer. What this side does not know costs no memory.
+// unmarshal parses a message of a peer. Unknown fields cost no memory.
 func unmarshal(data []byte, m proto.Message) error {
 	return proto.UnmarshalOptions{DiscardUnknown: true, RecursionLimit: 100}.Unmarshal(data, m)
 }

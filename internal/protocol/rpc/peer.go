@@ -8,7 +8,7 @@ import (
 
 const (
 	// FrameRate is how many frames a second the sessions of one App may send, and
-	// FrameBurst how many at once. What comes faster waits in its sockets.
+	// FrameBurst how many at once. Faster frames wait in the sockets.
 	FrameRate  = 500
 	FrameBurst = 64
 	// MaxAppCalls is how many calls of one App are under way: those of its sessions, and those

@@ -269,7 +269,7 @@ func TestAMessageOfACallThatIsGivenUpIsNotTaken(t *testing.T) {
 				}
 				giveUp(s, c)
 				if _, err := s.takeMessage(&c.call); err == nil {
-					t.Error("a message was taken that is not there any more")
+					t.Error("a message was taken that is gone")
 				}
 				s.leave(c)
 			})
@@ -306,7 +306,7 @@ func TestWhoLosesItsRightsWhileACallWaitsIsRefused(t *testing.T) {
 				p := b.rawApp(t, &b.peer)
 				last := begin(b, p)
 				synctest.Wait()
-				b.may = Errorf(Denied, "not any more")
+				b.may = Errorf(Denied, "no longer")
 				last()
 				synctest.Wait()
 				denied := false

@@ -348,7 +348,7 @@ func (s *serverSession) stopStreams() {
 	}
 }
 
-// leave is told that nobody waits for the call any more.
+// leave is told that nobody waits for the call.
 func (c *serverCall) leave() {
 	c.session.mu.Lock()
 	if c.failed == nil {

@@ -15,7 +15,7 @@ import (
 	"testing/synctest"
 )
 
-var update = flag.Bool("update", false, "write docs/rpc.vectors.json anew")
+var update = flag.Bool("update", false, "rewrite docs/rpc.vectors.json")
 
 var docs = filepath.Join("..", "..", "..", "docs")
 
@@ -59,7 +59,7 @@ type vectorFile struct {
 	Rejected []vector     `json:"rejected"`
 }
 
-// vectors makes the file anew. The sessions are what the two ends really send.
+// vectors makes the file again. The sessions are what the two ends really send.
 func vectors(t *testing.T) vectorFile {
 	piece, method := []byte{0x0a, 0x01, 0x78}, []byte("bitbox.base.v1.InfoService.GetInfo")
 	file := vectorFile{
@@ -183,7 +183,7 @@ func TestVectorsOfTheRPCHold(t *testing.T) {
 		}
 	}
 	if got := must(os.ReadFile(path)); !bytes.Equal(got, want.Bytes()) {
-		t.Error("docs/rpc.vectors.json is not what the two ends send; go test ./internal/protocol/rpc -run Vectors -update writes it anew")
+		t.Error("docs/rpc.vectors.json is not what the two ends send; go test ./internal/protocol/rpc -run Vectors -update rewrites it")
 	}
 }
 

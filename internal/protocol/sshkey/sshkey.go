@@ -56,7 +56,7 @@ type Key struct {
 	// no control and no invisible characters, so it is safe to show.
 	Comment string
 	// Line is the key as it is written to authorized_keys: type, base64 and
-	// comment, without a line break. It is made anew from the parsed key.
+	// comment, without a line break. It is written from the parsed key.
 	Line string
 }
 

@@ -128,8 +128,8 @@ func TestAnythingButAPlainKeyIsRefused(t *testing.T) {
 	}
 }
 
-// What is accepted is one line that ssh's own parser reads as the same key
-// without options, whatever was given.
+// Each accepted key is one line, which ssh's own parser reads as the same key
+// without options.
 func FuzzParseKey(f *testing.F) {
 	f.Add(ed25519Line)
 	f.Add("command=\"x\" " + ed25519Line)
