@@ -293,7 +293,7 @@ func (r *application) makeLive(ctx context.Context, before *inForce, after postu
 			return err
 		}
 		if p.Unit == generation.ProxyUnit {
-			// Nothing comes in at these ports any more; existing connections end here.
+			// Nothing new comes in at these ports; existing connections end here.
 			if err := r.cut(ctx, before, after); err != nil {
 				return err
 			}

@@ -132,7 +132,7 @@ func checkLegacyRules(ctx context.Context, system System, _ Expectation) ([]diff
 var nftFamilies = []string{"ip", "ip6", "inet", "arp", "bridge", "netdev"}
 
 // removeForeign removes foreign tables, foreign chains with a hook from our own tables, and the
-// table of bans if it was changed; fail2ban makes that one anew from its database. Everything is
+// table of bans if it was changed; fail2ban makes that one again from its database. Everything is
 // named by the kernel's number, so no name becomes an argument. Our own filter is never removed.
 func removeForeign(ctx context.Context, system System, _ Expectation) error {
 	ruleset, err := ask(ctx, system, listRuleset...)
@@ -148,7 +148,7 @@ func removeForeign(ctx context.Context, system System, _ Expectation) error {
 			return err
 		}
 	}
-	// What remains foreign now is in the table of bans.
+	// Anything that is still foreign is in the table of bans.
 	rest, err := checkForeignTables(ctx, system, Expectation{})
 	if err != nil || rest == nil {
 		return err

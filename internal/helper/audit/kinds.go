@@ -288,14 +288,14 @@ var kinds = []kind{
 		id: idDebianSupport, check: "debian", severity: Warning,
 		title:    "Debian's support of this system ends or has ended",
 		expected: "the Debian that a Base is made of, with at least 90 days of support by Debian's security team left",
-		why:      "New flaws of the system are not fixed any more, or soon will not be.",
+		why:      "New flaws of the system are no longer fixed, or soon will not be.",
 		fix:      "Install a newer release of the Base. On a Debian with the package, upgrade Debian as that release says.",
 	},
 	{
 		id: idProvisioning, check: "provisioning", severity: Warning,
 		title:    "A provisioning file lies on the EFI partition",
 		expected: "none: the Base has had its first boot",
-		why:      "The Base ignores it. But the first boot after a factory reset would read it, and whoever wrote it would decide who owns the Base.",
+		why:      "The Base ignores it. But the first boot after a factory reset would read it, and its author would decide who owns the Base.",
 		fix:      "Open the disk in another computer and remove " + bootdisk.ProvisionFile + ", then restart the Base.",
 	},
 	{

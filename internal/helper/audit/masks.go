@@ -8,7 +8,7 @@ import (
 // Debian's units that packaging/ masks, because ours replace them or nothing needs them.
 var (
 	// systemd-ssh-generator(8) has sshd answer on a socket below /run, and to the host of a
-	// virtual machine: whoever is there needs no lease.
+	// virtual machine. Neither way needs a lease.
 	debianSSH = []string{"ssh.service", "ssh.socket", "sshd.service", "sshd-unix-local.socket", "sshd-vsock.socket"}
 	// The last three let every local user speak to a program that runs as root, and nothing on
 	// a Base does.

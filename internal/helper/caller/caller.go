@@ -21,7 +21,7 @@ type Who int
 const (
 	// Middleware faces the network, and may have been taken over.
 	Middleware Who = iota + 1
-	// Console stands at the Base: whoever types there is there.
+	// Console is the console, so its user is present at the Base.
 	Console
 	// Root is root.
 	Root

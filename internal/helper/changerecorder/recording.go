@@ -76,7 +76,7 @@ func (l *Log) apps() (apps []posture.App) {
 	return apps
 }
 
-// End records how it ended, before whoever asked is told.
+// End records how it ended, before the caller is told.
 func (r *Recording) End(reply *systemv1.SystemReply, err error) {
 	if r == nil {
 		return
@@ -124,7 +124,7 @@ func (r *Recording) End(reply *systemv1.SystemReply, err error) {
 	}
 	switch {
 	case notAwaited:
-		e.Detail = "whoever asked for it did not wait for its end"
+		e.Detail = "the caller did not wait for its end"
 	case err != nil:
 		e.Failure = refusal.Of(err).Message
 	}
@@ -139,7 +139,7 @@ func (r *Recording) changed(err error) string {
 	case submit != nil && OpenSigned(submit.GetDocument(), document):
 		revision = document.GetRevision()
 	case err != nil:
-		return "" // a local one has no number yet when it is asked for, and is not the last any more
+		return "" // a local one has no number yet when it is requested, and is no longer the last
 	}
 	var texts []string
 	r.log.ledger.Look(func(ledger *posture.Ledger) {

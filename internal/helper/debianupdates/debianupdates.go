@@ -60,7 +60,7 @@ type Config struct {
 	Stamp string
 	// Stopping tells whether the machine is being stopped.
 	Stopping func() bool
-	// Renew looks anew what still waits; nil: nobody can.
+	// Renew looks again which updates wait; nil: there is no way to look.
 	Renew func(ctx context.Context) error
 	Log   *slog.Logger
 }
@@ -147,7 +147,7 @@ func (d *Debian) install(ctx context.Context, c *caller.Call) error {
 		return helperclient.Errorf(helperclient.CodeInternal,
 			"Debian's updates were not installed, or not all: what installs them did not end well; its log (debian-updates) says why")
 	}
-	// What waits now is not what waited before.
+	// Other updates wait now than before.
 	if d.renew == nil {
 		return nil
 	}

@@ -146,7 +146,7 @@ func (d *Drift) damagedChanges() []*basev1.Finding {
 		Id: "changes-damaged", Severity: basev1.Finding_SEVERITY_CRITICAL, Title: "The log of changes cannot be used",
 		Expected: "the log of changes as it was written", Found: err.Error(),
 		Why: "It says who has changed what. Either the disk is failing, or somebody wants something not to be seen.",
-		Fix: "Nothing is recorded there meanwhile, only in the journal. Put a copy of the file back, or begin anew by a factory reset.",
+		Fix: "Nothing is recorded there meanwhile, only in the journal. Put a copy of the file back, or start over with a factory reset.",
 	}}
 }
 

@@ -108,5 +108,5 @@ func (h *Hub) Watch(ctx context.Context, c *caller.Call, _ *systemv1.WatchSystem
 			return nil, ctx.Err()
 		}
 	}
-	return nil, errors.New("whoever watches reads too slowly")
+	return nil, errors.New("the watcher reads too slowly")
 }

@@ -15,7 +15,7 @@
 // Some of the folders belong to daemons that may have been taken over, or to a person. So the
 // order needs no space on the disk, and the reset takes the same effort whatever they contain.
 //
-// What is removed is a table of the program, in cmd/bitbox-base/reset.go.
+// The program has a table of the things to remove, in cmd/bitbox-base/reset.go.
 //
 // Files are unlinked, not overwritten: on flash memory overwriting would guarantee nothing.
 package factoryreset

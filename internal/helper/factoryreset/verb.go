@@ -17,7 +17,7 @@ import (
 
 const (
 	// resetGrace is how long after a reset was ordered the Base restarts, so that
-	// whoever ordered it gets the answer.
+	// the caller gets the answer.
 	resetGrace = 500 * time.Millisecond
 	// resetAgain is how soon the restart is asked for again if it was refused.
 	resetAgain = 5 * time.Second

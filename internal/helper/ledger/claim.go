@@ -41,7 +41,7 @@ func (k *Keeper) endClaim() {
 		return
 	}
 	if err := k.config.ForgetClaim(); err != nil {
-		// It is of no use any more, and the next start tries again.
+		// It is useless now, and the next start tries to remove it again.
 		k.log.Error("the claim of this Base stays on its disk", "audit", true, "error", err)
 	}
 }

@@ -117,8 +117,8 @@ type Keeper struct {
 	askedBy    string // the App for which something is being closed, by the Middleware's word
 }
 
-// Open reads the state, or makes it if there never was one. What was not settled before is
-// undone, and what has ended by a reboot has ended. Nothing of the machine is touched yet: Run
+// Open reads the state, or makes it if there never was one. An unsettled document is
+// undone, and leases that a reboot ends have ended. It touches nothing of the machine: Run
 // does that.
 func Open(config Config) (*Keeper, error) {
 	if config.Logger == nil {
@@ -301,7 +301,7 @@ func (k *Keeper) Applying() bool {
 	return k.ledger.Phase() == systemv1.PostureReport_PHASE_APPLYING
 }
 
-// Summary is what whoever stands at the Base is shown of what is in force.
+// Summary sums up the posture in force for the person who stands at the Base.
 func (k *Keeper) Summary() *systemv1.Summary {
 	k.mu.Lock()
 	defer k.mu.Unlock()

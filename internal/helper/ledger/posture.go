@@ -165,7 +165,8 @@ func (k *Keeper) tick() (time.Duration, bool) {
 	return k.ledger.Deadline()
 }
 
-// signed is the posture for whoever has changed it; nothing for who has no question.
+// signed is the signed posture for the caller who changed it, or nothing if the caller sent no
+// nonce.
 func (k *Keeper) signed(nonce []byte, challenge bool) (*systemv1.SystemReply, error) {
 	if len(nonce) == 0 {
 		return &systemv1.SystemReply{}, nil
@@ -222,7 +223,7 @@ func (k *Keeper) change(ctx context.Context, progress func(*systemv1.Progress),
 		k.mu.Unlock()
 		return err
 	}
-	k.unsaved = nil // who decides anew was told
+	k.unsaved = nil // a caller who decides again was told
 	k.noteLocked()
 	w := &waiter{progress: make(chan *systemv1.Progress, 16), done: make(chan error, 1)}
 	revision := k.ledger.Effective().Revision

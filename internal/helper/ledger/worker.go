@@ -35,7 +35,7 @@ type waiter struct {
 type convergence struct {
 	version uint64        // the last that was tried
 	failure error         // nil: it is in force
-	changed chan struct{} // closed, and made anew, when version or failure change
+	changed chan struct{} // closed and replaced when version or failure change
 }
 
 // Run makes the machine what it is to be, again and again, until ctx ends.

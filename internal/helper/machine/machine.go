@@ -37,7 +37,7 @@ type Systemd interface {
 type Machine struct {
 	systemd Systemd // nil: nobody looks after the machine
 	zone    timezone.Place
-	// reading is held while systemd reads its units anew: it does nothing else meanwhile.
+	// reading is held while systemd reloads its units: it does nothing else meanwhile.
 	reading turns.Turn
 	name    func() string // of the Base
 	later   turns.Later

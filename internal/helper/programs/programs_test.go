@@ -43,7 +43,7 @@ const (
 	unitMemory = 192 * mebibyte
 	// Of that the programs have so much, if they have a cgroup of their own.
 	programsMemory = 64 * mebibyte
-	// What the helper holds, and each of the programs that eat: it is the largest.
+	// The memory that the helper holds, and each of the programs that eat: it is the largest.
 	helperMemory, eaterMemory = 64 * mebibyte, 16 * mebibyte
 )
 
@@ -142,7 +142,7 @@ func helper() error {
 	line, _ := bufio.NewReader(output).ReadString('\n')
 	fmt.Print("the attacker: ", line, "\n")
 	if err := exec.CommandContext(ctx, "/bin/true").Run(); err != nil {
-		return fmt.Errorf("the helper can start nothing any more: %w", err)
+		return fmt.Errorf("the helper can no longer start anything: %w", err)
 	}
 	fmt.Printf("the helper lives and holds %d bytes\n", len(held))
 	return nil
@@ -211,7 +211,7 @@ func divides() error {
 	return err
 }
 
-// What systemd leaves to the helper, it divides.
+// The helper divides the cgroup that systemd gives it.
 func TestTheHelperAndItsProgramsHaveACgroupEach(t *testing.T) {
 	roots, v2 := hierarchies()
 	if os.Getuid() != 0 || !v2 {
@@ -376,7 +376,7 @@ func TestAProgramIsWhatItWouldBeWithoutTheStepBetween(t *testing.T) {
 	}
 }
 
-// What the step between costs, beside a program that is started without it.
+// The cost of the step between, beside a program that is started without it.
 func BenchmarkStart(b *testing.B) {
 	scratch := filepath.Join(b.TempDir(), "cgroup.procs")
 	if err := os.WriteFile(scratch, nil, 0o600); err != nil {

@@ -198,8 +198,8 @@ func (c Config) lookForLate() error {
 		return err
 	})
 	if err != nil {
-		// What the Base is does not hang on it.
-		c.Logger.Error("whether a provisioning file lies on the EFI partition is not known", "error", err)
+		// The Base works without knowing it.
+		c.Logger.Error("cannot tell whether a provisioning file lies on the EFI partition", "error", err)
 		return nil
 	}
 	if !late {

@@ -47,8 +47,8 @@ const (
 // ErrFile is what every refusal of Read wraps.
 var ErrFile = errors.New("it cannot be used")
 
-// Read returns what a Base was given: what Install has taken into the helper's directory state,
-// else what stands in directory. What is not there was not given.
+// Read returns the provisioning file of a Base: the one that Install has taken into the helper's
+// directory state, else the one in directory. Without either it is empty.
 func Read(state, directory string) (provisioning.File, error) {
 	content, err := os.ReadFile(filepath.Join(state, givenFile))
 	if errors.Is(err, fs.ErrNotExist) {

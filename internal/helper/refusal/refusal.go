@@ -1,5 +1,5 @@
-// Package refusal gives each error of the helper the code and the sentence that whoever asked
-// is told, and names the ends of a verb that are neither success nor failure.
+// Package refusal gives each error of the helper the code and the sentence that its caller
+// gets, and names the ends of a verb that are neither success nor failure.
 package refusal
 
 import (
@@ -55,10 +55,10 @@ func Of(err error) *helperclient.Error {
 // its end. If it is undone at the next start, the Base records that by itself.
 var ErrUnderWay = errors.New("it was accepted, and the Base stopped before it was in force")
 
-// ErrNotAwaited says that what was asked for goes on, and that whoever asked has left.
-var ErrNotAwaited = errors.New("it goes on, and whoever asked has left")
+// ErrNotAwaited says that a request goes on although its caller has left.
+var ErrNotAwaited = errors.New("it goes on, although its caller has left")
 
-// Accepted tells whether what was asked for was begun, however it ended.
+// Accepted tells whether a request was begun, however it ended.
 func Accepted(err error) bool {
 	return err == nil || errors.Is(err, &helperclient.Error{Code: helperclient.CodeNotApplied}) || errors.Is(err, ErrUnderWay)
 }

@@ -77,7 +77,7 @@ type Budget struct {
 	mu    sync.Mutex
 	left  int           // of Bounds.Holds
 	kept  int           // Bounds.Kept
-	freed chan struct{} // closed, and made anew, when a call gives memory back
+	freed chan struct{} // closed and replaced when a call gives memory back
 }
 
 // NewBudget returns a Budget of which nothing is used.
@@ -122,8 +122,8 @@ func (b *Budget) Enter(ctx context.Context, v Verb) (leave func(), err error) {
 	}
 }
 
-// takeTurn waits for the rates. What would wait longer than ctx lives takes nothing: many
-// who are refused leave no debt behind. What starts no program waits for none.
+// takeTurn waits for the rates. A call that would wait longer than ctx lives takes nothing, so
+// refused calls leave no debt behind. A verb that starts no program does not wait for that rate.
 func (b *Budget) takeTurn(ctx context.Context, v Verb) error {
 	if v.Work > 0 {
 		work := b.work

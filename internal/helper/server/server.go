@@ -84,8 +84,8 @@ func (s *Server) Serve(ctx context.Context, users caller.Users, listeners ...*ne
 	return errors.Join(errs...)
 }
 
-// Parse reads a request of a kind. What it does not know might be what matters, so
-// it refuses unknown fields; but for what is signed, which the ledger looks at.
+// Parse reads a request of a kind. It refuses unknown fields, since an unknown field may be
+// the one that matters. It does not look into signed parts; the ledger does that.
 func Parse(kind uint16, b []byte) (*systemv1.SystemRequest, error) {
 	if !announces(kind, b) {
 		return nil, helperclient.Errorf(helperclient.CodeMalformed, "the request of %d bytes is another one than it was announced as", len(b))
@@ -152,7 +152,7 @@ type Incoming struct {
 func (s *Server) Handle(ctx context.Context, who caller.Who, in Incoming, send func(*systemv1.SystemReply) error) error {
 	reply, err := s.answer(ctx, who, in, send)
 	if ctx.Err() != nil {
-		return ctx.Err() // whoever asked has gone
+		return ctx.Err() // the caller has gone
 	}
 	if err != nil {
 		refused := refusal.Of(err)
@@ -188,7 +188,7 @@ func (s *Server) answer(ctx context.Context, who caller.Who, in Incoming,
 	}
 	recording := s.changes.Begin(v.Record, who, request)
 	if recording != nil && !v.Follows {
-		// What changes something goes on when its caller leaves: the log says how it ended.
+		// A change goes on when its caller leaves: the log says how it ended.
 		ctx = in.Life
 	}
 	var reply *systemv1.SystemReply

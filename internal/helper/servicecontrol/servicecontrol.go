@@ -101,7 +101,7 @@ func (c *Control) marker(s services.Service) string {
 	return filepath.Join(c.directory, filepath.Base(services.DisabledDirectory), filepath.Base(s.Marker()))
 }
 
-// disabled tells whether a service is switched off. What cannot be known is not off.
+// disabled tells whether a service is switched off. It is false if that is unknown.
 func (c *Control) disabled(s services.Service) bool {
 	if !s.May(basev1.ServiceAction_SERVICE_ACTION_DISABLE) {
 		return false

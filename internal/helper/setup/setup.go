@@ -390,7 +390,7 @@ func ReadRecord(root string) (*Record, error) {
 	return r, nil
 }
 
-// Undo restores the previous state below root, the last change first. What somebody has edited
+// Undo restores the previous state below root, the last change first. A file that somebody has edited
 // since stays, and is returned. It can be repeated.
 func (r *Record) Undo(root string) (left []string, err error) {
 	for _, c := range slices.Backward(r.Changes) {

@@ -74,7 +74,8 @@ func LookWith(read func(path string) ([]byte, error)) (posture.RunningImage, err
 	return r, nil
 }
 
-// secureBoot reads the two variables that say it. What cannot be read is not on.
+// secureBoot reads the two variables that say whether Secure Boot is on. If they cannot be
+// read, it is not on.
 func secureBoot(read func(string) ([]byte, error)) string {
 	missing := 0
 	variable := func(name string) string {

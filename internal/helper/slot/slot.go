@@ -1,7 +1,7 @@
 // Package slot keeps the two versions of the image that a disk holds.
 //
-// A slot is a root partition and the partition with its dm-verity hashes. What makes a slot start
-// is a UKI on the EFI partition: a signed kernel whose command line names the slot's root hash. The
+// A slot is a root partition and the partition with its dm-verity hashes. A UKI on the EFI
+// partition starts a slot: a signed kernel whose command line names the slot's root hash. The
 // ids of the two partitions are the halves of that hash, so a UKI finds its slot and no other.
 //
 // # Old or new, at any moment
@@ -14,9 +14,9 @@
 //
 // # Attempts
 //
-// systemd-boot starts a new version three times at most, and counts in the name of the UKI. Who has
-// seen it healthy takes the counter away (Bless). Without that the machine starts the other version
-// again.
+// systemd-boot starts a new version three times at most, and counts in the name of the UKI. After the
+// version has proved healthy, Bless takes the counter away. Without that the machine starts the
+// other version again.
 package slot
 
 import (

@@ -118,7 +118,7 @@ func TestAFailureAtAnyStepLeavesTheOldPostureWhole(t *testing.T) {
 			a.mustSubmit(open)
 			b.settled()
 			if b.helper.Effective().SSH == nil {
-				t.Error("the posture cannot be changed any more")
+				t.Error("the posture can no longer be changed")
 			}
 		})
 	}
@@ -207,8 +207,8 @@ func TestAMachineThatStaysHalfOpenIsNoticed(t *testing.T) {
 	}
 }
 
-// What closes is closed whatever fails: its ports are blocked at once, and it is
-// tried again.
+// A server that cannot be stopped is closed all the same: its ports are blocked at once, and
+// stopping it is tried again.
 func TestLockdownHoldsThoughServersFail(t *testing.T) {
 	for _, action := range []string{
 		"examine bitbox-base-preflight-nginx.service", "reload " + generation.FirewallUnit,
@@ -276,11 +276,11 @@ func TestLockdownHoldsThoughTheDiskIsFull(t *testing.T) {
 	if e := b.helper.Effective(); !e.Lockdown || e.SSH != nil || len(e.Endpoints) != 1 {
 		t.Errorf("once there is room again, in force is %+v", e)
 	}
-	// The owner decides anew.
+	// The owner decides again.
 	a.mustSubmit(open)
 	b.settled()
 	if b.helper.Effective().SSH == nil {
-		t.Error("the owner cannot open any more")
+		t.Error("the owner can no longer open it")
 	}
 }
 
@@ -381,7 +381,7 @@ func TestATryStaysOnlyWithASignedConfirmationOverANewConnection(t *testing.T) {
 			t.Fatalf("%s: confirmed", name)
 		}
 		if _, trying, _ := a.look().Pending(); !trying {
-			t.Fatalf("%s: it is not being tried any more", name)
+			t.Fatalf("%s: it is no longer on trial", name)
 		}
 	}
 	if err := confirm(posture.SignConfirmation(view.Confirmation(a.challenge()), a.seed), now()); err != nil {

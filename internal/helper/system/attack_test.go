@@ -340,7 +340,7 @@ func TestKeysThatDisagreeAreReconciledTowardsClosed(t *testing.T) {
 	}
 }
 
-// What an owner's document takes away, the authority forgets; but not while the
+// The authority forgets an App that an owner's document removes, but not while the
 // document may still be undone.
 func TestATriedRemovalOfAnAppIsUndoneWhole(t *testing.T) {
 	b := newBase(t)

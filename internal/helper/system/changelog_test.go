@@ -304,7 +304,7 @@ func TestARestartGivesAFloodNoPlacesAnew(t *testing.T) {
 			}
 		}
 	}
-	// What is listed in sum when the helper ends is one entry of each kind.
+	// When the helper ends, the entries listed in sum are one of each kind.
 	if got, most := len(b.logged())-before, 2*changelog.Places+2*(boots-1); got > most {
 		t.Errorf("a flood over %d boots has %d entries; at most %d are for it", boots, got, most)
 	}

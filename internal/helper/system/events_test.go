@@ -66,7 +66,7 @@ func TestOneChangeIsOneEventThatSaysWhatChanged(t *testing.T) {
 		" was added; a key lets somebody in only while SSH is on. | the App 'Laptop' | ")
 	expect("switched on", want...)
 
-	// What an App closes without a signature, and what ends by itself.
+	// An App closes something without a signature, and a lease ends by itself.
 	if err := b.from("0123456789abcdef", restrictRequest(&systemv1.Restrict{What: &systemv1.Restrict_EndLease{EndLease: &systemv1.LeaseEnded{
 		Kind: "ssh"}}})); err != nil {
 		t.Fatal(err)

@@ -50,8 +50,8 @@ func (b *base) ended(what string) string {
 	return line
 }
 
-// What was done is logged as done, whoever has left meanwhile, and an entry has no text of
-// the standard library.
+// A change is logged as done even if its caller has left meanwhile, and an entry has no text
+// of the standard library.
 func TestTheLogIsRightWhenACallerLeaves(t *testing.T) {
 	b, m := managedBase(t)
 	b.start()

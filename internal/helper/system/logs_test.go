@@ -158,7 +158,7 @@ func TestWhatFollowsComesWithoutAGap(t *testing.T) {
 
 func (b *base) readersLeave() {
 	b.t.Helper()
-	until(b.t, "nobody reads logs any more", func() error {
+	until(b.t, "all readers of logs have left", func() error {
 		for n := range journal.MaxReaders {
 			give, err := b.helper.journal.Readers.Take(n < helperclient.MaxMiddlewareReaders)
 			if err != nil {

@@ -34,11 +34,11 @@ type manager struct {
 	did       []string             // verb and unit, in order
 	journal   []map[string]any     // the oldest first
 	asked     [][]string           // arguments of journalctl
-	logged    chan struct{}        // closed, and made anew, when something is logged
+	logged    chan struct{}        // closed and replaced when something is logged
 	started   func(unit string)    // told of each start, without the lock
 	asking    func(query []string) // told of each question to the journal
 	unmet     map[string][]string  // conditions that are not met, by unit
-	reloading func()               // called while systemd reads its units anew
+	reloading func()               // called while systemd reloads its units
 }
 
 func newManager() *manager {

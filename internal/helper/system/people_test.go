@@ -95,8 +95,8 @@ func TestTheAuthorityFollowsTheRolesThatOwnersSign(t *testing.T) {
 	b.wantRole(tablet, operator, "after a restart")
 }
 
-// What watches is told at the start and with each change; a role that is only tried counts
-// when it is lower.
+// A watcher is told the roles at the start and with each change. A role on trial counts only
+// if it is lower.
 func TestWatchersAreToldWhatEachAppMayDo(t *testing.T) {
 	b := newBase(t)
 	b.start()
@@ -458,8 +458,8 @@ func TestALockdownLetsNobodyInWhoHasNotConnectedYet(t *testing.T) {
 	}
 }
 
-// An owner has said yes to an App that answers nothing yet, and is lowered meanwhile: what
-// he has signed before lets nobody in any more.
+// An owner has said yes to an App that answers nothing yet, and is lowered meanwhile: the
+// orders that this owner signed before no longer let anybody in.
 func TestWhoIsNoOwnerAnyMoreLetsNobodyIn(t *testing.T) {
 	stages := map[string]func(n *newcomer, lower func()) error{
 		"lowered before the new App confirms": func(n *newcomer, lower func()) error {
@@ -511,7 +511,7 @@ func TestWhoIsNoOwnerAnyMoreLetsNobodyIn(t *testing.T) {
 				err = attack(n, func() { phone.mustSubmit(change(evil)) })
 				ledger, authority, _ := b.roles(n.app)
 				if late := name != "lowered afterwards"; late && (err == nil || ledger != 0 || authority != 0) {
-					t.Errorf("who is no owner any more has let in an App as %v: %v", ledger, err)
+					t.Errorf("a former owner has let in an App as %v: %v", ledger, err)
 				} else if !late && (err != nil || ledger != owner) {
 					t.Errorf("an owner lets nobody in: %v; this attack proves nothing", err)
 				}

@@ -127,10 +127,10 @@ func TestAFactoryResetMakesTheBaseAsNew(t *testing.T) {
 			if err := b.world.is(e); err != nil {
 				t.Errorf("the machine: %v", err)
 			}
-			// What was signed before is worth nothing now.
+			// A document that was signed before the reset is void.
 			a.via = b.as(caller.Middleware)
 			if err := a.submitSigned(late); err == nil {
-				t.Error("a document of before the reset is taken")
+				t.Error("a document from before the reset is accepted")
 			}
 			if _, err := a.lookAt(t.Context(), key); err == nil {
 				t.Error("the old App takes the new Base for its own")

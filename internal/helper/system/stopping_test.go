@@ -187,7 +187,7 @@ func TestTheTimeZoneIsSetAndTimersFollow(t *testing.T) {
 			t.Errorf("%q: %v", name, err)
 		}
 	}
-	// What is refused is repeated in the journal, which a stolen phone could fill with it.
+	// The journal repeats a refused request, so a stolen phone could fill it.
 	if err := set(strings.Repeat("\x01", 8000)); !errors.Is(err, &helperclient.Error{Code: helperclient.CodeInvalid}) ||
 		len(err.Error()) > 600 {
 		t.Errorf("a long name: %.600v", err)

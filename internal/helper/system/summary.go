@@ -26,7 +26,7 @@ func (h *Helper) getHealth(ctx context.Context, _ *caller.Call, _ *systemv1.GetH
 	return &systemv1.SystemReply{Result: &systemv1.SystemReply_Health{Health: health}}, err
 }
 
-// getSummary is what whoever stands at the Base is shown.
+// getSummary answers with the summary for the person who stands at the Base.
 func (h *Helper) getSummary(context.Context, *caller.Call, *systemv1.GetSummary) (*systemv1.SystemReply, error) {
 	s := h.keeper.Summary()
 	s.Addresses, s.SoftwareVersion = machine.Addresses(), version.Software

@@ -115,8 +115,8 @@ func Open(config Config) (*Helper, error) {
 	if config.Updates != nil {
 		lastUpdate = config.Updates
 	}
-	// systemd does nothing else while it reads its units anew, so that and changing a service
-	// wait for each other.
+	// systemd does nothing else while it reloads its units, so a reload and a change of a
+	// service wait for each other.
 	busy := turns.New()
 	h.changes = changerecorder.NewLog(keeper.Changes, keeper, lastUpdate, keeper.SignHead)
 	h.bans = bans.New(config.Banner, keeper, hub, log)

@@ -183,7 +183,7 @@ func TestWhatWasAnnouncedAsAnotherVerbIsNotParsed(t *testing.T) {
 	}
 }
 
-// What a row says that a call holds is what its worst request takes.
+// The memory in a row is the memory that its worst request takes.
 func TestTheWorstRequestHoldsNoMoreThanItsRowSays(t *testing.T) {
 	v := verbs[kindOf("local_change")]
 	b := manyApps(v.Limit)
@@ -240,8 +240,8 @@ func TestABudgetBindsItsCallerAndNotWhatCloses(t *testing.T) {
 }
 
 // The attack: Apps ask for audits and updates at once, again and again, so that the programs
-// of the Middleware are used up. What starts none, such as an owner's posture, goes on; and
-// once they have stopped, what starts one goes on soon.
+// of the Middleware are used up. A verb that starts no program, such as an owner's
+// posture, goes on. Once the Apps have stopped, verbs that start one go on soon.
 func TestAFloodForProgramsHoldsUpNothingElse(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		budget := server.NewBudget(server.CallerBounds[caller.Middleware])
@@ -280,8 +280,8 @@ func TestAFloodForProgramsHoldsUpNothingElse(t *testing.T) {
 	})
 }
 
-// The attack: some operators' Apps follow logs and have audits run, all the time. What they
-// hold and what they start leaves room for what an owner orders, which waits for none of them.
+// The attack: some operators' Apps follow logs and have audits run, all the time. They
+// leave room for the orders of an owner, which wait for none of them.
 func TestWhoAsksLeavesRoomForWhatOwnersChange(t *testing.T) {
 	attack := func(t *testing.T, bounds server.Bounds) (refused []string) {
 		synctest.Test(t, func(t *testing.T) {

@@ -62,7 +62,7 @@ func reached(t *testing.T, change func(*base)) []string {
 	return m.done()
 }
 
-// What a unit must never be told, from an App.
+// forbidden finds the actions that an App must never cause.
 func forbidden(done []string) (found []string) {
 	harmless := []string{"start", "restart"}
 	mayEnd := []string{generation.MDNSUnit, services.TimeUnit, "electrs.service", "bitcoind.service"}
@@ -150,7 +150,7 @@ func TestWhatIsSwitchedOffStaysOff(t *testing.T) {
 	if s, err := b.change("electrs", actDisable); err != nil || s.GetEnabled() || s.GetState() != basev1.Service_STATE_STOPPED {
 		t.Fatalf("%v, %v", s, err)
 	}
-	// What the condition of its unit looks at.
+	// The condition of its unit looks for this file.
 	if _, err := os.Lstat(filepath.Join(b.directory, "disabled", "electrs")); err != nil {
 		t.Error(err)
 	}
@@ -268,7 +268,7 @@ func TestWhatMustNotBeStoppedIsNotRestartedAgainAndAgain(t *testing.T) {
 	if n := restarts(); n != 1 {
 		t.Errorf("it was restarted %d times", n)
 	}
-	// What may be stopped, and what root asks for.
+	// A service that may be stopped, and an action that root asks for.
 	for range 3 {
 		if _, err := b.change("electrs", actRestart); err != nil {
 			t.Error(err)
@@ -292,8 +292,8 @@ func TestWhatMustNotBeStoppedIsNotRestartedAgainAndAgain(t *testing.T) {
 	}
 }
 
-// Each setting of the time zone has systemd read all its units anew, for which everything
-// else waits, an owner's lockdown, too.
+// Each change of the time zone makes systemd reload all its units. Everything else waits for
+// that, even an owner's lockdown.
 func TestTimeZonesAreSetOneAfterTheOther(t *testing.T) {
 	b, m := managedBase(t)
 	var inside, most atomic.Int32

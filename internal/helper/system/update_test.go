@@ -46,7 +46,7 @@ func TestAHelperThatTakesNoUpdatesSaysSo(t *testing.T) {
 	}
 }
 
-// What judges a new version must not be told that all is well while nobody serves Apps.
+// A new version must not be judged healthy while its Middleware does not serve Apps.
 func TestHealthTellsWhetherTheMiddlewareIsThere(t *testing.T) {
 	b := newBase(t)
 	b.start()

@@ -46,7 +46,7 @@ func (h *Helper) verbs() server.Table {
 		server.Row(server.ByAll, list, 4, h.drift.RunAudit),
 		server.Row(server.ByMiddleware|server.ByRoot, list, 8, h.drift.FixFinding).ForOwners().Recorded(recordFixFinding),
 
-		// Updates. What is installed has to be signed, whoever brings it.
+		// Updates. A release has to be signed, and any App may bring it.
 		server.Row(server.ByMiddleware|server.ByRoot, preamble, 1, h.updates.Begin).ForOwners(),
 		server.Row(server.ByMiddleware|server.ByRoot, piece, 0, h.updates.Piece).ForOwners(),
 		server.Row(server.ByMiddleware|server.ByRoot, short, 2, h.updates.Finish).ForOwners().Recorded(recordUpdate),

@@ -30,7 +30,7 @@ type world struct {
 	fail   map[string]error // by the action, such as "reload UNIT"
 	late   bool             // a reload that fails has done its work nevertheless
 	lie    bool             // a reload says that it has worked and does nothing
-	hangs  string           // an action that ends when nobody waits for it any more
+	hangs  string           // an action that ends when its last waiter has left
 	cut    []uint16
 	lifted []netip.Addr
 	bans   []bruteforce.Ban

@@ -30,8 +30,8 @@ func seedOf(b byte) release.SigningSeed {
 var theSeed = seedOf(1)
 
 // In these tests a package is a text: its name, version and architecture, then whatever
-// makes it long. What is installed stands in a file, so that it outlives a process
-// that is killed, as dpkg's work does.
+// makes it long. The installed version stands in a file, so that it outlives a
+// process that is killed, as dpkg's work does.
 func packageOf(version, architecture string, size int) []byte {
 	text := PackageName + " " + version + " " + architecture + " "
 	return append([]byte(text), bytes.Repeat([]byte{'.'}, max(0, size-len(text)))...)

@@ -101,7 +101,7 @@ func (b *board) bring(r *Receiver, image slottest.Release, from uint64) (Journal
 	return r.Finish(b.t.Context(), id)
 }
 
-// live does what systemd does, from one start to the next, until nothing restarts any more.
+// live does what systemd does, from one start to the next, until nothing restarts.
 func (b *board) live() {
 	b.t.Helper()
 	for range 12 {
@@ -217,7 +217,7 @@ func TestABaseGoesBackByOrderButNeverBelowTheOldestVersionAllowed(t *testing.T) 
 		}
 		b.live()
 	}
-	// The one before is not well any more: the Base stays where it was.
+	// The previous version is no longer healthy: the Base stays where it was.
 	b.sick = []string{"1"}
 	back()
 	b.ended(Undone, "2")

@@ -44,9 +44,9 @@ type Host interface {
 	Pack(ctx context.Context, path string) error
 	// Install installs a package, with whatever version.
 	Install(ctx context.Context, path string) error
-	// Restart has systemd read its units anew, and restarts the Base's.
+	// Restart makes systemd reload its units, and restarts the Base's.
 	Restart(ctx context.Context) error
-	// Reread has systemd read its units anew.
+	// Reread makes systemd reload its units.
 	Reread(ctx context.Context) error
 	// Look tells how the Base is.
 	Look(ctx context.Context) (Condition, error)
@@ -56,9 +56,9 @@ type Host interface {
 type Condition struct {
 	// Down is what does not run that has to.
 	Down []string
-	// Odd is what is not as it should be. What was so before an update is tolerated.
+	// Odd lists faults of the Base. A fault from before the update is tolerated.
 	Odd []string
-	// Processes changes when a service was started anew.
+	// Processes changes when a service restarts.
 	Processes string
 	// Hopeless: a service has failed so often that waiting any longer is of no use.
 	Hopeless bool
@@ -149,8 +149,8 @@ func (i *Installer) locked(do func() error) error {
 	return do()
 }
 
-// lockRoot makes the root file system read-only again if it was so before. That takes
-// until nothing runs any more whose file was replaced, so it comes after the restart.
+// lockRoot makes the root file system read-only again if it was so before. That is
+// impossible while a process runs whose file was replaced, so it comes after the restart.
 func (i *Installer) lockRoot(ctx context.Context, j *Journal) {
 	if !j.Writable {
 		return
@@ -196,7 +196,7 @@ func (i *Installer) end(j *Journal, phase Phase, reason string) error {
 	return i.Store.write(*j)
 }
 
-// tidy removes what no update needs any more. previous.deb stays, for people.
+// tidy removes the files that no update needs. previous.deb stays, for people.
 func (i *Installer) tidy() error {
 	j, err := i.Store.Journal()
 	if err != nil || !j.Phase.Ended() {
@@ -300,7 +300,7 @@ func (i *Installer) change(ctx context.Context, j *Journal, do func(context.Cont
 		return err
 	}
 	if readOnly {
-		// Written down first: whoever goes on after a kill has to know.
+		// Written down first: the process that goes on after a kill has to know.
 		j.Writable = true
 		if err := i.Store.write(*j); err != nil {
 			return err
@@ -403,7 +403,7 @@ func orDefault(value, usual time.Duration) time.Duration {
 // restarted.
 func (i *Installer) back(ctx context.Context, j *Journal, reason string, running bool) error {
 	j.Reason = reason
-	// Nobody needs it any more, and the disk may be full.
+	// The package is useless now, and the disk may be full.
 	_ = i.Store.remove(packageFile)
 	if err := i.step(j, Undoing, "go back to the version before"); err != nil {
 		return err
@@ -416,7 +416,7 @@ func (i *Installer) back(ctx context.Context, j *Journal, reason string, running
 	}
 	if !running {
 		if err := i.Host.Reread(ctx); err != nil && i.Logger != nil {
-			i.Logger.Error("systemd did not read its units anew", "error", err)
+			i.Logger.Error("systemd did not reload its units", "error", err)
 		}
 		return i.end(j, Undone, reason)
 	}

@@ -32,9 +32,9 @@ func TestAStagedReleaseIsInstalled(t *testing.T) {
 	}
 	f.run()
 	f.is("3")
-	// What was genuine once is not taken again.
+	// A release that was genuine once is not installed again.
 	if err := bring(f.receiver, goodRelease(), 700); !errors.Is(err, ErrNotForThis) {
-		t.Errorf("the release of before, replayed: %v", err)
+		t.Errorf("the previous release, replayed: %v", err)
 	}
 }
 
@@ -47,7 +47,7 @@ func TestAVersionThatIsNotWellGoesBackByItself(t *testing.T) {
 	if j := f.journal(); j.Phase != Undone || !strings.Contains(j.Reason, "the Middleware is failed") {
 		t.Errorf("%v", j)
 	}
-	// What was odd before does not count; what is new does.
+	// A fault from before the update does not count; a new one does.
 	f = newFixture(t)
 	f.stage()
 	i := f.installer()
@@ -130,8 +130,8 @@ func (l lost) Install(ctx context.Context, path string) error {
 	return l.machine.Install(ctx, path)
 }
 
-// What was verified is verified again: whoever writes into the directory in between is
-// root, but a disk may be bad.
+// A verified package is verified again: only root can write into the directory in between,
+// but a disk may be bad.
 func TestWhatChangedAfterItWasStagedIsNotInstalled(t *testing.T) {
 	for name, change := range map[string]func(f *fixture){
 		"the package": func(f *fixture) { f.write(packageFile, packageOf("2", "amd64", 1999)) },

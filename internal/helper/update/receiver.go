@@ -29,7 +29,7 @@ var (
 	// ErrBusy: another update is under way.
 	ErrBusy = errors.New("another update is under way; wait until it has ended")
 	// ErrNoUpload: there is no such upload, or no more.
-	ErrNoUpload = errors.New("there is no such upload (any more); begin again")
+	ErrNoUpload = errors.New("there is no such upload, or no longer; begin again")
 	// ErrNotOnTrial: no version waits for an App.
 	ErrNotOnTrial = errors.New("no such update waits to be confirmed")
 	// ErrOutOfOrder: a piece does not continue the one before.
@@ -74,8 +74,8 @@ type Package struct{ Name, Version, Architecture string }
 // PackageName is the only package that is ever installed.
 const PackageName = "bitbox-base"
 
-// Receiver takes releases. One upload at a time. What is not completed of a package is removed; what
-// has arrived of an image is kept for a day, so that its App can go on with it.
+// Receiver takes releases, one upload at a time. It removes an incomplete package. It keeps an
+// incomplete image for a day, so that its App can go on with it.
 type Receiver struct {
 	store   Store
 	machine Machine
@@ -346,8 +346,8 @@ func (r *Receiver) theLocked(id []byte) (*upload, error) {
 	return r.upload, nil
 }
 
-// Abort ends an upload. What has arrived of a package is removed. Of another upload, and of one
-// that has ended, it takes no notice.
+// Abort ends an upload, and removes the part of a package that has arrived. It ignores another
+// upload, and one that has ended.
 func (r *Receiver) Abort(id []byte) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

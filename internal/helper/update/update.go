@@ -61,7 +61,7 @@ const (
 	Failed Phase = "failed"
 )
 
-// Ended tells whether nothing is going to happen any more.
+// Ended tells whether the update has come to its end.
 func (p Phase) Ended() bool { return p == Done || p == Undone || p == Failed }
 
 func (p Phase) known() bool {
@@ -115,7 +115,7 @@ const (
 	imageFile          = "next.image"
 	confirmedFile      = "confirmed"
 	slotsFile          = "slots.json"
-	lockFile           = "lock" // held by whoever installs
+	lockFile           = "lock" // held by the process that installs
 )
 
 // maxJournalSize is far above what a journal has, in bytes.
@@ -165,7 +165,7 @@ func (s Store) write(j Journal) error {
 	return nil
 }
 
-// header returns that of what was staged; it is verified by whoever uses it.
+// header returns the header of the staged release; its callers verify it.
 func (s Store) header() ([]byte, error) {
 	return readAtMost(s.path(headerFile), release.MaxPreambleSize)
 }

@@ -16,11 +16,11 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/release"
 )
 
-// watchEvery is how often the journal of an update is looked at for whoever
-// watches: another process writes it.
+// watchEvery is how often a watcher's call reads the journal of an update, which another
+// process writes.
 const watchEvery = 250 * time.Millisecond
 
-// codes says which code the errors of an update have. What is not here is internal.
+// codes says which code the errors of an update have. All others are internal.
 var codes = []struct {
 	err  error
 	code helperclient.Code

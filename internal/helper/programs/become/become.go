@@ -9,7 +9,7 @@ import "syscall"
 
 // Name is argv[0] of a process that is to become a program. The next argument is a digit, the
 // number of cgroups: from descriptor 3 on it has a file cgroup.procs of each, open for writing.
-// What follows are the arguments of the program, the first of which is its absolute path.
+// The arguments of the program follow, the first of which is its absolute path.
 const Name = "bitbox-base: start a program"
 
 // NotStarted is the exit status of a process that could not become a program, as env(1) has it.

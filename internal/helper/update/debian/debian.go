@@ -39,7 +39,7 @@ const (
 	dpkgDeb   = "/usr/bin/dpkg-deb"
 	systemctl = "/usr/bin/systemctl"
 
-	// frontendLock is held by whoever installs several packages: apt, and we.
+	// frontendLock is held while several packages are installed, by apt or by us.
 	frontendLock = "/var/lib/dpkg/lock-frontend"
 
 	// askTime bounds a question, workTime what writes much on a slow card, and
@@ -68,7 +68,7 @@ var environment = []string{
 	"DEBIAN_FRONTEND=noninteractive",
 	// The lock is ours already (Occupy).
 	"DPKG_FRONTEND_LOCKED=true",
-	// What is restarted when is decided here, not by the package's scripts. At boot their
+	// We decide which units restart and when; the package's scripts do not. At boot their
 	// systemctl would wait for units that wait for this one.
 	"SYSTEMD_OFFLINE=1", setup.FilesOnly + "=1",
 }
@@ -300,7 +300,7 @@ func (m Machine) Pack(ctx context.Context, path string) (err error) {
 		return err
 	}
 	for name := range strings.Lines(list) {
-		// What is not a path is a remark of dpkg's about diversions.
+		// A line that is no path is a remark of dpkg's about diversions.
 		if name = strings.TrimRight(name, "\n"); !filepath.IsAbs(name) || name == "/." {
 			continue
 		}
@@ -417,14 +417,14 @@ const (
 	consoleUnit      = "bitbox-base-console.service"
 )
 
-// Reread has systemd read its units anew.
+// Reread makes systemd reload its units.
 func (m Machine) Reread(ctx context.Context) error {
 	_, err := m.systemd(ctx, systemctl, "daemon-reload")
 	return err
 }
 
-// Restart restarts what the package brings and what its units describe. The packet filter is
-// loaded anew, in one step, and never passes through open or closed.
+// Restart restarts the services that the package brings and those that its units describe. It
+// loads the packet filter again in one step, which is never open or closed in between.
 func (m Machine) Restart(ctx context.Context) error {
 	if err := m.Reread(ctx); err != nil {
 		return err
