@@ -93,7 +93,7 @@ func refusedPerSecond(strangers int, knock func(net.Conn), refuse func(net.Conn)
 			knock(client)
 			client.Close()
 		}()
-		// What the stranger sends first is here when the time begins: waiting costs neither.
+		// The stranger's first bytes have arrived when the time begins, so neither side pays for waiting.
 		if err := readable(server); err != nil {
 			return 0, err
 		}

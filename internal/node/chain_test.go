@@ -73,7 +73,7 @@ func TestTheChainTellsNewReplacedAndLostBlocksApart(t *testing.T) {
 		{"a shorter chain with more work", base[:20].grow("e", 31), "e-46 e-47 e-48 e-49 e-50", 7, 0},
 		{"a great many", base[:20].grow("e", 500), "e-516 e-517 e-518 e-519", 0, 0},
 		{"behind all that was remembered but one", base[:20].grow("e", 29), "", 0, 471},
-		{"a network that was begun anew", history{}.grow("f", 1), "f-0", 0, 48},
+		{"a network that was started over", history{}.grow("f", 1), "f-0", 0, 48},
 	} {
 		got := c.followHistory(t, step.chain)
 		if names(got.added) != step.added || got.replaced != step.replaced || got.lost != step.lost {

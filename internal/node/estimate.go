@@ -36,7 +36,7 @@ func (t *trend) add(now time.Duration, value float64) {
 	t.samples = slices.DeleteFunc(t.samples, func(s sample) bool { return now-s.at > t.window })
 }
 
-// forget begins anew: what was before says nothing about what comes.
+// forget starts over: the old samples say nothing about the next ones.
 func (t *trend) forget() { t.samples = nil }
 
 // until estimates how long it takes from the last sample until the value is reached. ok is false

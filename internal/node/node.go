@@ -9,8 +9,8 @@
 //     changed ([chain]), and which events that makes ([monitor]).
 //   - [Server] answers the Middleware (api/node/v1).
 //
-// A node is a guest. What it and its peers say is bounded and made printable before anything
-// else sees it, and decides about nothing but what is shown.
+// A node is a guest. Its answers, and those of its peers, are bounded and made printable before
+// anything else sees them. They decide about nothing but the display.
 package node
 
 import (
@@ -24,8 +24,8 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/harmless"
 )
 
-// Node is a Bitcoin node. Its methods return a *Trouble if the node cannot be asked, or if what
-// it answers cannot be. What a node does not offer is left out of its answer, and is no error.
+// Node is a Bitcoin node. Its methods return a *Trouble if the node cannot be asked, or if its
+// answer is impossible. A figure that a node does not offer is left out, and is no error.
 type Node interface {
 	// Look asks how the node is.
 	Look(ctx context.Context) (*Look, error)
@@ -148,7 +148,7 @@ var networks = map[string]basev1.Network{
 	"regtest": basev1.Network_NETWORK_REGTEST, "simnet": basev1.Network_NETWORK_SIMNET,
 }
 
-// made tells whether the blocks of a network are made by whoever runs it, so that neither their
+// made tells whether the people who run a network make its blocks at will, so that neither their
 // age nor a lack of peers says anything.
 func made(network basev1.Network) bool {
 	return network == basev1.Network_NETWORK_REGTEST || network == basev1.Network_NETWORK_SIMNET

@@ -16,8 +16,8 @@ var oldest = map[string][2]int{
 
 var numbers = regexp.MustCompile(`^(\d{1,4})\.(\d{1,4})`)
 
-// unmaintained tells whether a version gets no fixes any more. A program or a version that is
-// not known is taken for maintained: this is a hint, not a defence.
+// unmaintained tells whether a version no longer gets fixes. An unknown program or version
+// counts as maintained: this is a hint, not a defence.
 func unmaintained(software, version string) bool {
 	for name, least := range oldest {
 		match := numbers.FindStringSubmatch(version)

@@ -173,7 +173,7 @@ func (w *Watcher) follow(ctx context.Context, n *basev1.Node) (change, error) {
 	return w.chain.follow(tip, hashes, blocks)
 }
 
-// fail keeps what was known, and says that it is not known any more.
+// fail keeps the last known values, and marks them as unknown.
 func (w *Watcher) fail(now time.Duration, err error) {
 	if errors.Is(err, errMoved) {
 		return // the next look sees the chain at rest

@@ -194,8 +194,8 @@ func (c *Client) post(ctx context.Context, body []byte) ([]byte, error) {
 	return answer, nil
 }
 
-// failure says which of the kinds a failure is. What the library says of it may hold what the
-// node has said, so it is one short printable line.
+// failure says of which kind a failure is. The library's text may repeat the node's, so it is
+// cut to one short printable line.
 func failure(err error) error {
 	var timeout interface{ Timeout() bool }
 	switch {
