@@ -119,7 +119,7 @@ type buttons struct {
 	down  map[uint16]bool
 	since map[uint16]time.Duration // the last change that counted, by code
 	edge  map[uint16]time.Duration // the last change at all
-	// spent: both were down at once; neither answers any more until both are up.
+	// spent: both were down at once; neither answers until both are up.
 	spent bool
 	held  bool // that was reported
 }

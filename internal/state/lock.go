@@ -15,7 +15,7 @@ import (
 // lockText records that the state was once made.
 const lockText = `This file belongs to the state file beside it. It is locked while a program runs
 on that state, and says that the state was made: if the state file is missing,
-the program says so, and does not begin anew with another identity.
+the program says so, and does not start over with another identity.
 `
 
 // lockPoll is how often to try a lock that another program holds.

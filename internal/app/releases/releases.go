@@ -31,7 +31,7 @@ const (
 	maxKnown = 200
 
 	// fetchTime bounds fetching a feed. A release has no time of its own: a slow line may take an
-	// hour, and whoever waits can end it.
+	// hour, and the waiting user can end it.
 	fetchTime = 30 * time.Second
 	// maxRedirects is how often an address may lead elsewhere.
 	maxRedirects = 5

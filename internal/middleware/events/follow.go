@@ -58,7 +58,7 @@ type Node interface {
 	WatchEvents(ctx context.Context, receive func(*basev1.Event)) error
 }
 
-// nodeAgain is how long after a broken stream the node's events are asked for anew. A Base may
+// nodeAgain is how long after a broken stream the node's events are requested again. A Base may
 // have no node at all.
 const nodeAgain = 10 * time.Second
 

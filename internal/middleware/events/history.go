@@ -74,7 +74,7 @@ var policies = map[string]policy{
 	"disk_filling":      {paced: true},
 	"update_waiting":    {paced: true},
 
-	// A node, or whoever has taken it over, causes these as often as it likes.
+	// A node, or an attacker who has taken it over, causes these at will.
 	"node_stopped":      {paced: true},
 	"node_behind":       {paced: true},
 	"node_caught_up":    {paced: true},

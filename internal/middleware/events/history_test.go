@@ -234,7 +234,7 @@ func TestOneKindOfEventDoesNotDisplaceAnother(t *testing.T) {
 		}
 		last := h.history.last
 		if _, gap := h.history.since(last - keptOfAKind); gap {
-			t.Errorf("%s: there is a gap for whoever has seen all that was forgotten", name)
+			t.Errorf("%s: there is a gap for an App that has seen all forgotten events", name)
 		}
 	}
 }

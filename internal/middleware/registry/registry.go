@@ -355,7 +355,7 @@ func (r *Registry) Pend(confirmed admission.Pairing) (noiseconn.PairKey, noiseco
 	if before := r.pairings[p.peer]; before != nil {
 		// An App that claims the Base again, since it has lost what came of the last time.
 		before.lapse.Stop()
-		if err := r.dropLocked(before, "dropped a pairing whose App has begun anew"); err != nil {
+		if err := r.dropLocked(before, "dropped a pairing whose App has begun a new one"); err != nil {
 			return fail(err)
 		}
 	}

@@ -121,8 +121,8 @@ func copyFiles(to, from string) error {
 	return err
 }
 
-// Advance puts the clock of the helper ahead. What has ended by then has ended with
-// the next question.
+// Advance puts the clock of the helper ahead. The next question finds every lease and try ended
+// whose time is over by then.
 func (h *Helper) Advance(d time.Duration) { h.ahead.Add(int64(d)) }
 
 // Let lets an App in, see the function Let.

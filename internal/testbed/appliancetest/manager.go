@@ -23,7 +23,7 @@ type Services struct {
 	mu      sync.Mutex
 	units   map[string]*unit
 	entries []map[string]string
-	logged  chan struct{} // closed, and made anew, when something is logged
+	logged  chan struct{} // closed and replaced when something is logged
 	// stamp is touched when Debian's updates are installed.
 	stamp string
 	// stops is called with reboot.target or poweroff.target.

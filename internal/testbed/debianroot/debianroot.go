@@ -109,8 +109,8 @@ func hostSources(suite string) (string, error) {
 	return "", nil
 }
 
-// sourcesOfSuite writes a list of sources (sources.list(5), of either format) for a suite
-// anew: with its updates and security updates where the list has those of the host. It
+// sourcesOfSuite rewrites a list of sources (sources.list(5), of either format) for a suite,
+// with its updates and security updates where the list has those of the host. It
 // returns "" if the list does not name the host's suite.
 func sourcesOfSuite(suite, list, osRelease string) string {
 	host := osrelease.Value(osRelease, "VERSION_CODENAME")

@@ -47,8 +47,8 @@ type checked struct{ tests Tests }
 // Run implements Tests.
 func (c checked) Run() int { return Run(c.tests) }
 
-// left waits until nothing is there that was not there before, and returns whether that
-// came. What is still there in the end is printed.
+// left waits until everything is gone that was not there before, and returns whether that
+// happened. It prints the rest.
 func left(out io.Writer, goroutines map[string]string, descriptors map[string]string, within time.Duration) (clean bool) {
 	for deadline := time.Now().Add(within); ; time.Sleep(10 * time.Millisecond) {
 		stacks, files := news(goroutines, running()), news(descriptors, open())

@@ -28,7 +28,7 @@ func TestWhatIsLeftIsFound(t *testing.T) {
 			t.Errorf("it does not name %s: %s", want, &said)
 		}
 	}
-	// What is about to end is waited for.
+	// left waits for a goroutine that is about to end.
 	time.AfterFunc(50*time.Millisecond, func() { close(end); _ = file.Close() })
 	if !left(&said, goroutines, descriptors, time.Minute) {
 		t.Errorf("something is left: %s", &said)

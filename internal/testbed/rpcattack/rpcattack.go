@@ -50,8 +50,8 @@ var Attacks = []Attack{
 	{"8 sessions of 32 polite calls", 8, politeCalls},
 }
 
-// again is the pause before a session that was ended is made anew: 8 sessions then connect
-// 20 times a second, which is what the Base's entry allows to an address.
+// again is the pause before an ended session is opened again: 8 sessions then connect 20 times
+// a second, the rate that the Base's entry allows to an address.
 const again = 400 * time.Millisecond
 
 // Run attacks until ctx ends, and returns when all sessions of the attack have ended.
