@@ -243,7 +243,7 @@ func TestEachUnitSaysWhy(t *testing.T) {
 	}
 }
 
-// What the package installs is readable, and nothing is executable by accident.
+// The files of the package are readable, and none is executable by accident.
 func TestInstalledFilesAreOrdinary(t *testing.T) {
 	err := filepath.WalkDir("root", func(path string, entry fs.DirEntry, err error) error {
 		if err != nil || entry.IsDir() || entry.Type()&fs.ModeSymlink != 0 {

@@ -63,7 +63,7 @@ func TestThePagesHaveNoWarning(t *testing.T) {
 	}
 }
 
-// What a page says is text, whatever it looks like.
+// A page shows text as it is, even if it looks like a command of troff.
 func TestNoTextIsARequest(t *testing.T) {
 	root := &cobra.Command{Use: "x", Short: `a\fBb`, Long: ".so /etc/passwd\n'de x\n\n  .literal \\n", Run: func(*cobra.Command, []string) {}}
 	root.Flags().String("f", "", ".so file")

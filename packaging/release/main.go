@@ -60,7 +60,7 @@ func run(args []string) error {
 	return errors.New(usage)
 }
 
-// makeKey never replaces a key: whoever lost theirs can update no Base any more.
+// makeKey never replaces a key: without the old one, no Base could be updated again.
 func makeKey(path string) error {
 	seed, err := readKey(path)
 	switch {
