@@ -23,7 +23,7 @@ var programs = []struct{ name, debian string }{
 
 // Room that building needs, with some to spare.
 const (
-	cacheRoom = 3 << 30 // Debian's part, while it is made anew, and a copy
+	cacheRoom = 3 << 30 // Debian's part, while it is made again, and a copy
 	imageRoom = 2 << 30 // the image is sparse
 )
 

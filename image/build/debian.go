@@ -66,7 +66,7 @@ func tools(ctx context.Context, o Options) (debianPart, error) {
 	return cached(ctx, o, debianroot.Config{Packages: toolPackages, Architecture: runtime.GOARCH})
 }
 
-// cached returns a root of Debian, made anew if the one in the cache is old.
+// cached returns a root of Debian, and makes a new one if the one in the cache is old.
 func cached(ctx context.Context, o Options, c debianroot.Config) (debianPart, error) {
 	key := sha256.Sum256([]byte(strings.Join(slices.Concat([]string{debianroot.Suite, epoch}, c.Packages, c.Arguments), "\n")))
 	path := filepath.Join(o.Cache, c.Architecture+"-"+hex.EncodeToString(key[:8]))
@@ -78,7 +78,7 @@ func cached(ctx context.Context, o Options, c debianroot.Config) (debianPart, er
 	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX); err != nil {
 		return debianPart{}, errors.Join(fmt.Errorf("lock %s: %w", path, err), lock.Close())
 	}
-	// What killed runs have left goes first.
+	// First it removes the leftovers of killed runs.
 	abandoned, _ := filepath.Glob(filepath.Join(o.Cache, "work-*")) // its only error is a bad pattern
 	for _, directory := range abandoned {
 		if info, err := os.Stat(directory); err == nil && time.Since(info.ModTime()) > freshness {
@@ -126,7 +126,7 @@ func packagesOf(ctx context.Context, o Options) ([]string, error) {
 func packageFields(ctx context.Context, o Options) (map[string]string, error) {
 	out, err := exec.CommandContext(ctx, "dpkg-deb", "--field", o.Package, "Package", "Version", "Architecture", "Depends").Output()
 	if err != nil {
-		return nil, fmt.Errorf("read the package %s: %w; `make package` makes it anew", o.Package, err)
+		return nil, fmt.Errorf("read the package %s: %w; `make package` makes it again", o.Package, err)
 	}
 	fields := map[string]string{}
 	for line := range strings.Lines(string(out)) {

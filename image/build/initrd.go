@@ -13,8 +13,8 @@ import (
 	"strings"
 )
 
-// initrdModules are the modules of the kernel that the initrd has: what reads the root, and whatever a machine's disk may
-// hang on. A folder stands for all in it. What they need comes with them.
+// initrdModules are the modules of the kernel in the initrd: those that read the root, and the drivers of every bus that
+// a machine's disk may be on. A folder stands for all modules in it. Their dependencies come with them.
 var initrdModules = []string{
 	"kernel/arch/x86/crypto/crc32c-intel",
 	"kernel/crypto/crc32c_generic",

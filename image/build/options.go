@@ -7,7 +7,7 @@ import (
 	"os"
 )
 
-// Options are what whoever builds an image may choose.
+// Options are the choices of a person who builds an image.
 type Options struct {
 	// Architecture is amd64 or arm64.
 	Architecture string

@@ -33,7 +33,7 @@ func (b *builder) seal(ctx context.Context) error {
 	if err := b.nameVersion(); err != nil {
 		return err
 	}
-	// What comes of the version and the day of the archive only.
+	// These depend on the version and the day of the archive only.
 	id := sha256.Sum256([]byte("bitbox-base root\n" + b.info.Architecture + "\n" + b.info.Version + "\n" + b.info.Archive))
 	file, tree := filepath.Join(b.out, RootFile), filepath.Join(b.out, VerityFile)
 	if _, err := b.tool(ctx, "mkfs.erofs", "--quiet", "-zlz4hc,9", "-C65536", "-T"+b.seconds(),

@@ -29,7 +29,7 @@ import (
 const (
 	// diskPatience is how long the disk may take to appear: a USB disk takes a few seconds.
 	diskPatience = 90 * time.Second
-	// reading is how long somebody has to read why the machine starts anew.
+	// reading is how long somebody has to read why the machine restarts.
 	reading = 10 * time.Second
 )
 
@@ -54,13 +54,13 @@ func main() {
 
 // stop is what happens when the machine cannot be started.
 //
-// A root that fails may be a bad update: the machine starts anew, which uses up one of the update's tries, until the boot
+// A root that fails may be a bad update: the machine restarts, which uses up one of the update's tries, until the boot
 // loader takes the version before. Data that fails is no fault of the version, and is there after a new start as well:
 // the machine stays as it is, with nothing running, until somebody has read why.
 func stop(err error) {
 	var data dataError
 	if !errors.As(err, &data) {
-		say("The Base cannot start: %v. It starts anew in %v.", err, reading)
+		say("The Base cannot start: %v. It restarts in %v.", err, reading)
 		time.Sleep(reading)
 		_ = unix.Reboot(unix.LINUX_REBOOT_CMD_RESTART)
 	}

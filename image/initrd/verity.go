@@ -46,7 +46,7 @@ func parseVerity(b []byte) (verity, error) {
 
 // table is the parameters of the kernel's target (Documentation/admin-guide/device-mapper/verity.rst). A read of
 // a block that does not agree with the root hash ends the machine: with an error instead, programs would go on with half of
-// their files. The screen shows the kernel's reason until the machine starts anew.
+// their files. The screen shows the kernel's reason until the machine restarts.
 func (v verity) table(root, tree uint64, hash string) string {
 	salt := "-"
 	if len(v.salt) > 0 {

@@ -45,8 +45,8 @@ const (
 	validity = 50 * 365 * 24 * time.Hour
 )
 
-// Make makes the keys in a directory, which must not have any: whoever loses theirs can sign nothing any more that the
-// machines start which know them. random nil means the system's generator.
+// Make makes the keys in a directory, which must not have any: without the old ones, nothing could be signed for the
+// machines that know them. random nil means the system's generator.
 func Make(directory string, now time.Time, random io.Reader) error {
 	if random == nil {
 		random = rand.Reader

@@ -98,11 +98,11 @@ func TestARootWithAFlippedBitDoesNotStart(t *testing.T) {
 		return b
 	})
 	m.switchOn()
-	m.ends("the kernel finds the bit, and starts anew")
+	m.ends("the kernel finds the bit, and restarts the machine")
 	m.closed(m.Attacker(1))
 }
 
-// What an attacker with the EFI partition, with the firmware's tables or with a second disk adds is not taken.
+// An attacker adds files to the EFI partition, tables to the firmware, or a second disk. The machine uses none of them.
 func TestNothingThatIsAddedToTheSignedVersionIsTaken(t *testing.T) {
 	m := probed(t)
 	m.addAddon()
@@ -129,7 +129,7 @@ func TestNothingThatIsAddedToTheSignedVersionIsTaken(t *testing.T) {
 }
 
 // The power goes while the first boot makes the data partition, before and after the partition table names it. The next boot
-// makes it anew, or uses it. Later the data are damaged: the machine stops, and neither makes new ones nor starts without.
+// makes it again, or uses it. Later the data are damaged: the machine stops, and neither makes new ones nor starts without.
 func TestAPowerCutInTheFirstBootAndDamagedData(t *testing.T) {
 	m := shipped(t)
 	a := m.Attacker(1)

@@ -128,7 +128,7 @@ func firmware(t *testing.T) string {
 	}
 	m := newMachine(t, image, blankFirmware)
 	m.switchOn()
-	m.ends("the boot loader enrols the keys, and starts anew")
+	m.ends("the boot loader enrols the keys, and restarts the machine")
 	if text := m.says("Enrolling"); !strings.Contains(text, "successfully enrolled") {
 		t.Fatalf("the boot loader has not enrolled the keys: %s", text)
 	}
@@ -392,7 +392,7 @@ func (m *machine) wholeInside() {
 	if out := m.inside("getent shadow root base | cut -d: -f1,2"); !regexp.MustCompile(`^root:[!*][^\n]*\nbase:\*$`).MatchString(out) {
 		m.t.Errorf("root or base has a password: %s", out)
 	}
-	// What the audit cannot see, since the kernel hides it from a helper without privileges.
+	// The audit cannot see this, since the kernel hides it from a helper without privileges.
 	if out := m.inside("cat /proc/sys/net/core/bpf_jit_harden"); out != "2" {
 		m.t.Errorf("net.core.bpf_jit_harden is %s", out)
 	}
@@ -401,7 +401,7 @@ func (m *machine) wholeInside() {
 		m.t.Errorf("the data partition has %d bytes: %v", size, err)
 	}
 	if out := m.inside("ls /etc/ssh/ssh_host_* /etc/apt/apt.conf.d/99mmdebstrap 2>/dev/null || true"); out != "" {
-		m.t.Errorf("the image holds what belongs to whoever built it: %s", out)
+		m.t.Errorf("the image holds files of the machine that built it: %s", out)
 	}
 }
 

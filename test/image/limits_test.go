@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// A Middleware that was taken over, and whoever logs in, fill the disk up to a limit and no
+// A Middleware that was taken over, and a user who logs in, fill the disk up to a limit and no
 // further, in bytes and in files; root goes on writing.
 func TestNobodyFillsTheDiskOfTheImage(t *testing.T) {
 	m := probed(t)

@@ -81,11 +81,11 @@ func (m *machine) switchOn() {
 	m.t.Helper()
 	m.command = exec.Command("qemu-system-x86_64", append(append([]string{
 		"-accel", "tcg,thread=multi", "-cpu", "Nehalem", "-M", "q35", "-smp", "2", "-m", memory,
-		// When the machine wants to begin anew this process ends, see reboots.
+		// This process ends when the machine restarts, see reboots.
 		"-nodefaults", "-display", "none", "-vga", "std", "-no-reboot",
 		"-drive", "if=pflash,format=raw,readonly=on,file=/usr/share/OVMF/OVMF_CODE_4M.fd",
 		"-drive", "if=pflash,format=raw,file=" + filepath.Join(m.directory, "firmware"),
-		// What the machine has flushed is in the file; more is not promised by a disk.
+		// The file has everything that the machine has flushed; a disk promises no more.
 		"-drive", "file=" + m.disk + ",format=raw,if=virtio,cache=writeback",
 		"-qmp", "unix:" + filepath.Join(m.directory, "qmp") + ",server=on,wait=off",
 		"-serial", "file:" + m.serial(),
@@ -122,7 +122,7 @@ func (m *machine) says(words ...string) (text string) {
 	return text
 }
 
-// ends waits until the machine shuts down, or wants to begin anew.
+// ends waits until the machine shuts down or restarts.
 func (m *machine) ends(why string) {
 	m.t.Helper()
 	select {
@@ -187,15 +187,15 @@ func (m *machine) cutPower() {
 	m.ended = nil
 }
 
-// reboots waits until the machine has shut down to begin anew, and starts it. In one
-// and the same process QEMU's translations of the system before would be in the way of
-// the next, which became hundreds of times slower: its boot loader took a quarter of an hour.
+// reboots waits until the machine has shut down to restart, and starts it in a new process.
+// In the same process, QEMU's translations of the previous system made the next one hundreds
+// of times slower: its boot loader took a quarter of an hour.
 func (m *machine) reboots() {
 	m.t.Helper()
 	select {
 	case <-m.ended:
 	case <-time.After(patience):
-		m.t.Fatalf("the machine has not shut down to begin anew in %v", patience)
+		m.t.Fatalf("the machine has not shut down to restart in %v", patience)
 	}
 	m.cutPower()
 	m.switchOn()
@@ -225,8 +225,8 @@ func (m *machine) answers(from *stage.Attacker) {
 	})
 }
 
-// The way into a copy of the image that no image has: a shell for whoever holds the
-// other end of a device of the virtual machine.
+// The way into a copy of the image that no image has: a shell at the other end of a
+// device of the virtual machine.
 const probeUnit = `[Unit]
 Description=Shell of the test
 StartLimitIntervalSec=0
