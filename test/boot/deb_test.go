@@ -154,8 +154,8 @@ func host(t *testing.T, argv ...string) string {
 	return string(out)
 }
 
-// debian boots a Debian without our package. What files has, the booted system
-// has in /var/packages, and the test binary as /usr/bin/attacker.
+// debian boots a Debian without our package. The booted system has files in
+// /var/packages, and the test binary as /usr/bin/attacker.
 func debian(t *testing.T, prepare func(root string), files ...string) *stage.Stage {
 	t.Helper()
 	s := stage.Install(t, stage.Config{Bare: true, Prepare: func(t *testing.T, root string) {
@@ -173,7 +173,7 @@ func debian(t *testing.T, prepare func(root string), files ...string) *stage.Sta
 	return s
 }
 
-// random are the ports that Debian's Avahi chooses anew each time.
+// random are the ports that Debian's Avahi chooses at each start.
 var random = regexp.MustCompile(`:(3[3-9]|[45]\d|6[0-5])\d{3}$`)
 
 // longTime is the patience with dpkg and apt, which wait for the disk at each step.

@@ -180,7 +180,7 @@ func TestAnOwnerLooksAfterTheMachineAndItsServices(t *testing.T) {
 		}
 	})
 	run("a service that is restarted again and again raises an event", func(t *testing.T) {
-		// It has done so since the boot; whoever comes later sees the next one.
+		// It has done so since the boot; a later reader sees the next one.
 		m.mustChange("broken", toStop)
 		m.restartsNGINX()
 		waitEvent(m, func() { _, _ = m.change("broken", toStart) }, func(event *basev1.Event) bool {

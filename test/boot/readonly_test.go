@@ -74,7 +74,7 @@ func TestTheImageWorksFromARootThatNobodyCanWriteTo(t *testing.T) {
 	s.Start()
 	whole("after a power cut")
 	answers(t, s, app, "after a power cut")
-	// What systemd mounts over it is another at each boot of a container.
+	// systemd mounts another file over it at each boot of a container.
 	if changed := changes(before, etc(s), "/etc/machine-id"); len(changed) != 0 {
 		t.Errorf("something has changed /etc: %q", changed)
 	}

@@ -116,7 +116,7 @@ func (b *base) works(session *client.Session, when string) {
 	}
 }
 
-// waits is works for a Base whose Middleware is being started anew: on a busy machine
+// waits is works for a Base whose Middleware restarts: on a busy machine
 // that may outlast the limit of one handshake, and then the App asks once more.
 func (b *base) waits(session *client.Session, when string) {
 	b.t.Helper()
@@ -226,8 +226,8 @@ func (b *base) effective(a *app) posture.Effective {
 	return view.Effective()
 }
 
-// What the audit finds on a stage, whose kernel is the host's and whose root has no
-// lists of packages.
+// stageFindings are the findings of an audit on a stage, whose kernel is the host's and whose
+// root has no lists of packages.
 var stageFindings = []string{"kernel-settings-host", "updates-unknown"}
 
 func (b *base) auditIsClean(a *app, when string) {
@@ -239,7 +239,7 @@ func (b *base) auditIsClean(a *app, when string) {
 		b.t.Fatal(client.Explain(err))
 	}
 	for _, f := range audit.GetFindings() {
-		// What stands in for electrs is a process of the test, in no unit of the Base.
+		// The stand-in for electrs is a process of the test, in no unit of the Base.
 		standIn := f.GetId() == "listener-unexpected" && f.GetFound() == "tcp 127.0.0.1:50001, user 0"
 		if !standIn && !slices.Contains(stageFindings, f.GetId()) {
 			b.t.Errorf("%s the audit finds %s: expected %q, found %q", when, f.GetId(), f.GetExpected(), f.GetFound())

@@ -333,9 +333,8 @@ func ends(conn net.Conn) chan struct{} {
 	return ended
 }
 
-// cut closes something, and fails the test unless the connection ends in time. What it
-// takes to bring a request to the helper, which is a process each here, does not
-// count.
+// cut closes something, and fails the test unless the connection ends in time. The time
+// to bring a request to the helper, which takes a process each here, does not count.
 func (b *base) cut(what string, ended chan struct{}, closing func()) {
 	b.t.Helper()
 	begun := time.Now()

@@ -29,7 +29,7 @@ import (
 const genesis = "0100000000000000000000000000000000000000000000000000000000000000000000003ba3edfd7a7b12b27ac72c3e67768f617fc81bc3888a51323a9fb8aa4b1e5e4adae5494dffff7f2002000000"
 
 // electrumServer is where electrs would be: the Electrum protocol with a chain of one
-// block. What a wallet asks beyond that is answered with an error.
+// block. It answers all other requests with an error.
 func (b *base) electrumServer() {
 	b.t.Helper()
 	answers := map[string]any{

@@ -182,7 +182,7 @@ func TestWhoWasAwayLearnsWhatHappenedAtALiveBaseAndWhoDidIt(t *testing.T) {
 			by[e.GetWhat()] = true
 		}
 	}
-	// What finds no place is counted in sum (internal/protocol/changelog).
+	// Entries without a place are counted in sum (internal/protocol/changelog).
 	if renamed < min(answered, 40) || !by["posture"] || !by["posture-confirm"] {
 		t.Errorf("of %d answered changes %d are in the log; signed ones: %v", answered, renamed, by)
 	}

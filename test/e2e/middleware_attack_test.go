@@ -260,7 +260,7 @@ func (b *base) tryUntilPowerCut(ctx context.Context, owner *app) (tried chan err
 		return reaches(b.Attacker(1), b.electrumPort())
 	})
 	b.Kill()
-	b.Until("nothing listens any more", func() error {
+	b.Until("nothing listens", func() error {
 		for _, to := range []netip.AddrPort{b.entry(), b.electrumPort()} {
 			if reaches(b.Attacker(1), to) == nil {
 				return fmt.Errorf("%s can be reached", to)

@@ -44,8 +44,8 @@ func (b *base) leaves(n int) {
 }
 
 // Each reload of NGINX leaves its old workers to the connections that they have. The Middleware
-// asks Apps to move, and their events go on. What does not follow, like a stream that a
-// program reads by itself, holds its worker.
+// asks Apps to move, and their events go on. A connection that does not move, like a
+// stream that a program reads by itself, holds its worker.
 func TestAppsLeaveTheOldWorkersOfNGINX(t *testing.T) {
 	b := bootAppliance(t)
 	b.electrum()
@@ -111,7 +111,7 @@ func TestAppsLeaveTheOldWorkersOfNGINX(t *testing.T) {
 	if len(sequences) == 0 {
 		t.Error("the guest heard of nothing")
 	}
-	// What holds the last one is the stream that did not move.
+	// The stream that did not move holds the last one.
 	stubborn.Close()
 	b.leaves(0)
 	if failed := b.Journal("bitbox-base-nginx.service"); strings.Contains(failed, "[alert]") {

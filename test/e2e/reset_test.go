@@ -72,7 +72,7 @@ func (b *base) isNew(old map[string]string) {
 func (b *base) asNew(old map[string]string) {
 	b.t.Helper()
 	b.ready()
-	// What was put aside goes while the Base runs.
+	// The Base removes the folders that the reset put aside while it runs.
 	b.Until("nothing lies aside", func() error {
 		if aside := b.MustExec("find", "/var", "/home", "-maxdepth", "3", "-name", ".bitbox-base-discarded-*"); aside != "" {
 			return errors.New(aside)
@@ -184,7 +184,7 @@ func TestAnOwnersAppResetsABootedBase(t *testing.T) {
 			t.Errorf("%s App says: %s", name, client.Explain(err))
 		}
 	}
-	// And the Base can be used by whoever stands there.
+	// And the next person at the Base can use it.
 	fresh := b.app(b.Attacker(4), "new phone", "owner")
 	if e := b.effective(fresh); len(e.Apps) != 1 || len(e.KnownSSHKeys) != 0 || e.SSH != nil || len(e.Endpoints) != 1 {
 		t.Errorf("in force is %+v", e)

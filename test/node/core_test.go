@@ -44,7 +44,7 @@ func TestANodeWithCoresInterfaceIsUnderstood(t *testing.T) {
 	hashes := k.Generate(101)
 	k.Connect(peer)
 	nodetest.Eventually(t, "the peer has all blocks", func() bool { return peer.Height() == 101 })
-	// What a peer has is known once it has told of a block.
+	// The node knows a peer's height once the peer has announced a block.
 	hashes = append(hashes, peer.Generate(1)...)
 	nodetest.Eventually(t, "the peer's block has come", func() bool { return k.Height() == 102 })
 	k.Pay(hashes[0])

@@ -197,7 +197,7 @@ func (r *report) endTest(id test, e event) {
 }
 
 func (r *report) endPackage(e event) {
-	// What never ended: its package crashed, or ran into its time limit.
+	// The tests that never ended: their package crashed, or ran into its time limit.
 	for _, id := range r.running(e.Package) {
 		r.say("FAIL %s %s has not ended\n%s", short(id.pkg), id.name, inShort(r.output[id]))
 		delete(r.output, id)

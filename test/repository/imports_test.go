@@ -36,7 +36,7 @@ var groups = []group{
 	{folder: "internal/version"},
 	{folder: "internal/ipc"},
 	{folder: "internal/state", may: []string{"internal/atomicfile"}},
-	// What App and Base agree on.
+	// The rules that App and Base share.
 	{folder: "internal/protocol", may: []string{"api", "internal/atomicfile", "internal/secret"}},
 	// Names and addresses on the local network.
 	{folder: "internal/discovery", may: []string{"internal/protocol"}, risky: []string{"golang.org/x/net"}},
@@ -78,7 +78,7 @@ var groups = []group{
 		"api", "internal/boottime", "internal/commandline", "internal/console", "internal/devbase", "internal/helper", "internal/helperclient",
 		"internal/ipc", "internal/middleware", "internal/nodeclient", "internal/protocol", "internal/state", "internal/version",
 	}},
-	// What makes packages and images.
+	// The builders of packages and images.
 	{folder: "packaging"},
 	{folder: "packaging/manual", may: []string{"internal/version"}},
 	{folder: "packaging/release", may: []string{"internal/atomicfile", "internal/helper/slot/verity", "internal/protocol"},
@@ -181,9 +181,9 @@ func TestEachPackageImportsOnlyWhatItsPrivilegeAllows(t *testing.T) {
 			}
 		}
 	}
-	// What the table allows and nobody needs would let the next one in unseen.
+	// A permission that nobody needs would let the next import in unseen.
 	for exception := range unneeded {
-		t.Errorf("the exception %q is not needed any more", exception)
+		t.Errorf("the exception %q is no longer needed", exception)
 	}
 	for _, g := range groups {
 		if !used[g.folder] {

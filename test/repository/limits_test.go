@@ -84,7 +84,7 @@ func TestTheTableOfLimitsIsTheCodes(t *testing.T) {
 	if d := cmp.Diff(limits(t), told); d != "" {
 		t.Errorf("docs/limits.md (+) is not what the code does (-):\n%s", d)
 	}
-	// What is slowed down is slowed down when it is banned by default, and not later.
+	// By default an address is slowed down by the failure that bans it, and not later.
 	if a, bans := admission.DefaultLimits(), posture.Factory().Bans; a.SlowAfter != int(bans.MaxTries) || a.SlowWindow != bans.Window {
 		t.Errorf("an address is slowed down after %d failures in %v, and banned after %d in %v", a.SlowAfter, a.SlowWindow, bans.MaxTries,
 			bans.Window)

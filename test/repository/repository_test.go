@@ -28,7 +28,7 @@ const (
 	module = "github.com/BitBoxSwiss/bitbox-base"
 )
 
-var update = flag.Bool("update", false, "write the lists of dependencies anew")
+var update = flag.Bool("update", false, "rewrite the lists of dependencies")
 
 // listed is what `go list -json` says of a package.
 type listed struct {
@@ -106,8 +106,8 @@ func linked(t *testing.T, binary, goos, goarch string) (packages string, modules
 	return strings.Join(lines, "\n") + "\n", slices.Compact(modules)
 }
 
-// What a binary links is its attack surface: a new package must show up in the
-// diff of a checked-in list.
+// The packages that a binary links are its attack surface: a new one must show up in
+// the diff of a checked-in list.
 func TestEachBinaryLinksTheListedPackagesOnly(t *testing.T) {
 	for _, binary := range []string{"bitbox-base", "bitbox-node", "bitbox-app"} {
 		got, modules := linked(t, binary, "linux", "amd64")

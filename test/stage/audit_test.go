@@ -344,7 +344,7 @@ func TestAuditFindsEachSabotageAndItsFixRepairsIt(t *testing.T) {
 	}
 	t.Logf("an audit takes %v", time.Since(begun).Round(10*time.Millisecond))
 	for _, c := range sabotages {
-		// What one leaves behind would be found by all that follow.
+		// The leftovers of one would be found by all that follow.
 		if !t.Run(c.what, func(t *testing.T) {
 			// The fix before may have started it again; it answers a moment later.
 			stage.Until(t, "fail2ban answers", func() error { _, err := s.Exec("fail2ban-client", "ping"); return err })

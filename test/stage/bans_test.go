@@ -239,7 +239,7 @@ func TestABanHitsAWholeNetworkBeyondTheLinkAndNoneAtHome(t *testing.T) {
 		t.Errorf("a neighbour has the owner banned: %v", err)
 	}
 
-	// What root bans by hand, a network or for ever, hides nothing else.
+	// Root's own bans, of a network or for ever, hide nothing else.
 	jail := bruteforce.JailHandshake
 	s.MustExec("fail2ban-client", "set", jail, "banip", "10.99.0.0/24")
 	s.MustExec("fail2ban-client", "set", jail, "bantime", "-1")
@@ -327,7 +327,7 @@ func text(b *bytes.Buffer) slog.Handler { return slog.NewTextHandler(b, nil) }
 func TestOnlyWhatCountsIsCounted(t *testing.T) {
 	t.Parallel()
 	s := stage.Boot(t, stage.Config{})
-	// What the Middleware marks is counted, against the address of the mark.
+	// fail2ban counts a line with the Middleware's mark, against the address of the mark.
 	counting := []string{logged(text, "203.0.113.8"), logged(text, "203.0.113.8", "suppressed", 3)}
 	harmless := []string{logged(text, ""), logged(text, "", "error", "x against=203.0.113.8 addr=203.0.113.8 reason=wrong_mac1")}
 	if got := matched(t, s, bruteforce.JailHandshake, counting); len(got) != len(counting) || got[0] != "203.0.113.8" {
@@ -341,8 +341,8 @@ func TestOnlyWhatCountsIsCounted(t *testing.T) {
 	if got := matched(t, s, bruteforce.JailHandshake, harmless); len(got) != 0 {
 		t.Errorf("of the lines that do not count, these were counted: %q", got)
 	}
-	// What a stranger can get into the log: a name, wherever it is logged, in
-	// however many lines.
+	// A stranger can get a name into the log, in any place and in any number of
+	// lines.
 	forged := "handshake refused against=198.51.100.1 addr=198.51.100.1 reason=malformed_frame"
 	var attacks []string
 	for _, name := range []string{forged, `" ` + forged, "x\n" + counting[0], "x\" level=INFO msg=\"" + forged} {
@@ -367,7 +367,7 @@ func TestOnlyWhatCountsIsCounted(t *testing.T) {
 		t.Errorf("the line that the attacks try to forge is not counted: %q", got)
 	}
 
-	// What sshd 9.2 writes.
+	// The lines that sshd 9.2 writes.
 	ssh := func(text string) string { return "bitbox-base sshd[42]: " + text }
 	for name, c := range map[string]struct {
 		line  string

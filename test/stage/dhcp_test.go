@@ -25,7 +25,7 @@ const (
 	dhcpOptions = 240 // where options begin, after the magic cookie
 )
 
-// dhcpServer gives one address, for a few seconds, to whoever asks.
+// dhcpServer gives one address to every client, for a few seconds.
 type dhcpServer struct {
 	address netip.Addr
 	seconds uint32
@@ -125,7 +125,7 @@ func TestABaseGetsAndKeepsAnAddressByDHCP(t *testing.T) {
 	// The server that granted it is gone; another answers the broadcast.
 	server.deaf.Store(true)
 	granted := server.grants.Load()
-	s.Until("the lease was granted anew to a broadcast", func() error {
+	s.Until("the lease was granted again to a broadcast", func() error {
 		if server.grants.Load() < granted+2 {
 			return fmt.Errorf("%d times", server.grants.Load()-granted)
 		}

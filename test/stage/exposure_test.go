@@ -14,7 +14,7 @@ import (
 )
 
 // limits are the highest exposure that Debian's systemd-analyze may see; 10 is no sandbox at
-// all. sshd has to become whoever logs in: there is no low figure for it.
+// all. sshd has to become the user who logs in: there is no low figure for it.
 var limits = map[string]float64{
 	"bitbox-base-middleware.service":         0.2,
 	"bitbox-base-nginx.service":              1.1,

@@ -136,8 +136,8 @@ func counted(save string) string {
 	return b.String()
 }
 
-// What is put in force next is first examined by the programs that will read it,
-// without effect on those that run.
+// The programs that will read the next generation examine it first, without effect on
+// those that run.
 func TestAFaultyCandidateIsFoundBeforeItIsInForce(t *testing.T) {
 	t.Parallel()
 	s := stage.Boot(t, stage.Config{})

@@ -19,7 +19,7 @@ type Guest struct {
 }
 
 // Guest returns a Debian with packages, and what they depend on, on the attacker's
-// machine. What is written there is gone with the stage.
+// machine. Its files are gone with the stage.
 func (s *Stage) Guest(a *Attacker, packages ...string) *Guest {
 	s.t.Helper()
 	debian, err := cachedRoot(packages, `--aptopt=APT::Install-Recommends "false"`)

@@ -24,7 +24,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/test/stage"
 )
 
-// What the network around a Base needs of it, and what a neighbour may not spoil.
+// The answers that the network around a Base needs, and that a neighbour must not spoil.
 
 // without reloads the packet filter of the Base without the rules that contain a text,
 // or with another text in its place.

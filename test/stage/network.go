@@ -36,8 +36,8 @@ const (
 )
 
 // dialTimeout is how long an attacker waits for a connection that a packet
-// filter may swallow. It has time for a second try. What answers a connection is
-// the kernel, however busy the servers are.
+// filter may swallow. It has time for a second try. The kernel answers a
+// connection, however busy the servers are.
 const dialTimeout = 1500 * time.Millisecond
 
 func namespacePath(name string) string { return filepath.Join("/run/netns", name) }
@@ -63,7 +63,7 @@ func (r *run) buildNetwork() error {
 }
 
 // setNetwork does in the Base's namespace what systemd-sysctl does on a machine of its own:
-// /proc/sys is read-only in a container. What is no setting of the network is the host's.
+// /proc/sys is read-only in a container. All other settings are the host's.
 func (r *run) setNetwork() (err error) {
 	entered := inNamespace(r.base(), func() {
 		for line := range strings.Lines(packaging.Sysctl) {

@@ -19,7 +19,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-var updateReach = flag.Bool("update", false, "write what each unit reaches anew")
+var updateReach = flag.Bool("update", false, "rewrite what each unit reaches")
 
 //go:embed testdata/reach.py
 var reachProgram string

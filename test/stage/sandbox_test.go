@@ -13,8 +13,8 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/test/stage"
 )
 
-// What somebody would try who has taken a service over, as lines for bash. Each
-// line must fail, whichever service it is.
+// escapes are the attempts of an intruder who has taken a service over, as lines for
+// bash. Each line must fail in every service.
 var escapes = map[string]string{
 	"become root by systemd":            "systemd-run --wait --quiet touch /run/escaped",
 	"ask systemd by its private socket": connects("/run/systemd/private"),
@@ -40,9 +40,9 @@ func connects(socket string) string {
 }
 
 // takenOver starts the unit's sandbox with bash inside, as if an intruder had
-// made its program execute it, and lets the intruder try. What the sandbox does
-// not let execute is executed for the intruder by lifting only that: NoExecPaths
-// has a test of its own.
+// made its program execute it, and lets the intruder try. The sandbox would
+// not execute bash, so the test lifts only that restriction: NoExecPaths has a test of
+// its own.
 //
 // loosened are directives that it gets beside.
 func takenOver(t *testing.T, unit string, script string, loosened ...string) string {
@@ -149,7 +149,7 @@ func TestTheAttacksOnSandboxesWork(t *testing.T) {
 	}
 }
 
-// What a service executes is itself: a program that an intruder brings along,
+// A service executes nothing but itself: a program that an intruder brings along,
 // or finds, does not start.
 func TestAServiceExecutesNothingElse(t *testing.T) {
 	t.Parallel()

@@ -265,7 +265,7 @@ func TestWrongKeysBanTheirSenderAndNobodyElse(t *testing.T) {
 }
 
 // Some flaws of a server are used by trying until it crashes in the right way. sshd refuses
-// whoever has crashed it, and nobody else.
+// an address that has crashed it, and no other.
 func TestWhoCrashesSSHDCannotTryAgain(t *testing.T) {
 	t.Parallel()
 	s := stage.Boot(t, stage.Config{})

@@ -258,8 +258,7 @@ func (s *Stage) StartAndCut(cut func() bool) {
 	s.Kill()
 }
 
-// rebootCode is how systemd-nspawn(1) asks whoever has started it, with --keep-unit, to
-// start it again. Switched off, it ends with 0.
+// rebootCode is how systemd-nspawn(1) with --keep-unit asks its caller to start it again. Switched off, it ends with 0.
 const rebootCode = 133
 
 // Stopped tells, within a time, whether the Base's machine has stopped by itself, and if
@@ -310,8 +309,8 @@ func (s *Stage) booted() {
 
 func (s *Stage) start() error {
 	s.console = &bytes.Buffer{}
-	// What systemd-nspawn starts does not end with it by itself, but it does with the
-	// first process of its process namespace, which is systemd-nspawn here.
+	// The processes of systemd-nspawn do not end with it by themselves. They end with the
+	// first process of their process namespace, which is systemd-nspawn here.
 	argv := []string{"--fork", "--pid", "--mount-proc", "--kill-child=SIGKILL", "--",
 		"systemd-nspawn", "--quiet", "--boot",
 		"--directory=" + s.run.root(), "--machine=" + s.run.name,

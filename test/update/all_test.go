@@ -13,7 +13,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/update"
 )
 
-// What else is done to a version.
+// More changes that a test makes to a version.
 var (
 	// failing: it does not install.
 	failing = scripted("postinst", "[ \"$1\" != configure ] || exit 1")

@@ -15,7 +15,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/test/stage"
 )
 
-// What is done to a version.
+// The changes that a test makes to a version.
 var (
 	// slow: installing it lasts until somebody ends it.
 	slow = scripted("postinst", "[ \"$1\" != configure ] || sleep 3600")
