@@ -734,7 +734,7 @@ type Window struct {
 	Open  bool                   `protobuf:"varint,1,opt,name=open,proto3" json:"open,omitempty"`
 	// Milliseconds until it closes by itself; 0 when closed.
 	RemainingMs uint64 `protobuf:"varint,2,opt,name=remaining_ms,json=remainingMs,proto3" json:"remaining_ms,omitempty"`
-	// The role that an owner has signed for whoever is let in through this window;
+	// The role that an owner has signed for an App that pairs through this window;
 	// unspecified: who stands at the Base chooses it.
 	Role          Role `protobuf:"varint,3,opt,name=role,proto3,enum=bitbox.base.v1.Role" json:"role,omitempty"`
 	unknownFields protoimpl.UnknownFields

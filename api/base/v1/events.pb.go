@@ -1969,7 +1969,7 @@ func (x *NodeDiskFillingEvent) GetFullSeconds() uint64 {
 	return 0
 }
 
-// No fixes are published for the version of the node any more.
+// The version of the node no longer gets fixes.
 type NodeUnmaintainedEvent struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Software      string                 `protobuf:"bytes,1,opt,name=software,proto3" json:"software,omitempty"`

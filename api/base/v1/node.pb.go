@@ -547,7 +547,7 @@ type Node struct {
 	// The program: "Bitcoin Core", "btcd". Its version as the program says it.
 	Software string `protobuf:"bytes,3,opt,name=software,proto3" json:"software,omitempty"`
 	Version  string `protobuf:"bytes,4,opt,name=version,proto3" json:"version,omitempty"`
-	// Its maintainers publish no fixes for this version any more.
+	// Its maintainers no longer publish fixes for this version.
 	Unmaintained bool    `protobuf:"varint,5,opt,name=unmaintained,proto3" json:"unmaintained,omitempty"`
 	Network      Network `protobuf:"varint,6,opt,name=network,proto3,enum=bitbox.base.v1.Network" json:"network,omitempty"`
 	// The best block.

@@ -960,7 +960,7 @@ func (x *LiftBanRequest) GetOrder() []byte {
 
 type LiftBanResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// False: it was not banned any more.
+	// False: it was no longer banned.
 	Lifted        bool `protobuf:"varint,1,opt,name=lifted,proto3" json:"lifted,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

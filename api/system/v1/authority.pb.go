@@ -1803,7 +1803,7 @@ type PairingOrder struct {
 	Epoch  []byte `protobuf:"bytes,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
 	// From GetPosture.
 	Challenge []byte `protobuf:"bytes,3,opt,name=challenge,proto3" json:"challenge,omitempty"`
-	// What whoever is let in may do.
+	// The role of the App that pairs.
 	Role v1.Role `protobuf:"varint,4,opt,name=role,proto3,enum=bitbox.base.v1.Role" json:"role,omitempty"`
 	// Absent: opens a window with this role, and who stands at the Base accepts and
 	// confirms. Else it is the act itself: the request with this number, 0 to 999999, is

@@ -215,7 +215,7 @@ const (
 	// The firmware starts only what was signed.
 	RunningImage_SECURE_BOOT_ON  RunningImage_SecureBoot = 1
 	RunningImage_SECURE_BOOT_OFF RunningImage_SecureBoot = 2
-	// Off, and whoever starts something next may enrol keys.
+	// Off, and the next system that the machine starts may enrol keys.
 	RunningImage_SECURE_BOOT_SETUP RunningImage_SecureBoot = 3
 	// The machine has no UEFI variables.
 	RunningImage_SECURE_BOOT_NONE RunningImage_SecureBoot = 4
@@ -1226,7 +1226,7 @@ func (x *LeaseEnded) GetGrantedIn() uint64 {
 	return 0
 }
 
-// An App has no session any more. Never an owner's: that takes a signature.
+// An App loses its session. Never an owner's: that takes a signature.
 type AppCutOff struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	SigningKey    []byte                 `protobuf:"bytes,1,opt,name=signing_key,json=signingKey,proto3" json:"signing_key,omitempty"`

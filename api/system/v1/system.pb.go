@@ -1662,7 +1662,7 @@ func (x *LiftBanOrder) GetAddress() string {
 
 type LiftBanResult struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// False: it was not banned (any more).
+	// False: it was not banned, or no longer.
 	Lifted        bool `protobuf:"varint,1,opt,name=lifted,proto3" json:"lifted,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2455,7 +2455,7 @@ func (*GetSummary) Descriptor() ([]byte, []int) {
 	return file_system_v1_system_proto_rawDescGZIP(), []int{24}
 }
 
-// Summary is how open the Base is, for whoever stands at it.
+// Summary says how open the Base is, for the person who stands at it.
 type Summary struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
 	NodeName string                 `protobuf:"bytes,1,opt,name=node_name,json=nodeName,proto3" json:"node_name,omitempty"`
