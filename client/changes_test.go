@@ -209,7 +209,7 @@ func TestAMiddlewareThatLiesAboutTheLogIsNoticed(t *testing.T) {
 			defer func() { h.session.verifyChanges = changelog.Verify }()
 			_, err = h.session.Changes(t.Context())
 			if (err != nil) != lie.chained {
-				t.Errorf("a client that trusts whoever has signed: %v", err)
+				t.Errorf("a client that trusts any signer: %v", err)
 			}
 			// It has stored the lie, too.
 			if err := h.owner.store.change(h.session.transport.id, "mend the test", func(r *stored) { r.Changes = seen }); err != nil {
@@ -238,7 +238,7 @@ func TestAResetBaseIsReportedAsReset(t *testing.T) {
 	if _, err := h.session.Changes(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if err := h.owner.store.change(h.session.transport.id, "be an App of before the reset",
+	if err := h.owner.store.change(h.session.transport.id, "be an App from before the reset",
 		func(r *stored) { r.Changes.Epoch[0] ^= 1 }); err != nil {
 		t.Fatal(err)
 	}

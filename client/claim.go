@@ -307,6 +307,6 @@ func (a *App) isSecondBoard(ctx context.Context, p *pairing, address string) boo
 
 func failSecondBoard(p *pairing, address string) error {
 	return fail(ErrSecondBoard, nil, "at %s a second board answers to the claim of the Base %q; if you gave two boards the same provisioning file, write one for each, "+
-		"and if not, somebody has a copy of the file and one of the two is theirs: order a factory reset at your board, and provision it anew",
+		"and if not, somebody has a copy of the file and one of the two is theirs: order a factory reset at your board, and provision it again",
 		address, p.Name)
 }

@@ -99,7 +99,7 @@ func untilRetired(ctx context.Context, cancel context.CancelCauseFunc, retired <
 }
 
 // errNewHistory: the Base has no events up to the requested sequence.
-var errNewHistory = errors.New("the history of events has begun anew")
+var errNewHistory = errors.New("the history of events was started over")
 
 // once reads one stream to its end. nil: everything wanted has come.
 func (w *watching) once(ctx context.Context) error {

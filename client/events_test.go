@@ -203,7 +203,7 @@ func TestShownEventsAreRememberedAndANewHistoryIsNoticed(t *testing.T) {
 	lost := errors.New("not told")
 	events, err := collected(t.Context(), h.session, Watch{Replay: true, After: 99, PastOnly: true, Lost: func(err error) { lost = err }},
 		func(*basev1.Event) bool { return false })
-	if err != nil || len(events) < 2 || events[0].GetSequence() != 1 || !strings.Contains(lost.Error(), "begun anew") {
+	if err != nil || len(events) < 2 || events[0].GetSequence() != 1 || !strings.Contains(lost.Error(), "started over") {
 		t.Errorf("%v, %v, %v", events, err, lost)
 	}
 }

@@ -268,7 +268,7 @@ func TestCommitmentKeepsAManInTheMiddleFromGrindingTheCode(t *testing.T) {
 // whose code differs. He hopes for an App that retries.
 func TestManInTheMiddleWhoHoldsACodeOfTheBaseGetsThreeGuesses(t *testing.T) {
 	const modulus, held = 4, "000 001"
-	// The user has one App at a time; each is started anew, with the directory that next gives.
+	// The user has one App at a time; each starts with an empty memory, in the directory that next gives.
 	attack := func(tries int, next func() string) (guesses int, won bool, last error) {
 		b := newFakeBase(t)
 		b.modulus = modulus

@@ -343,7 +343,7 @@ func TestLyingMiddlewareIsNoticed(t *testing.T) {
 		})
 	}
 	if !exposed(h.look()) {
-		t.Error("the truth is not believed any more")
+		t.Error("the truth is no longer believed")
 	}
 }
 

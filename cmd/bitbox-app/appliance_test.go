@@ -201,7 +201,7 @@ func TestOnlyAYesAfterTheQuestionApproves(t *testing.T) {
 		"something else":   {"", "sure\n", false},
 		"typed too early":  {"y\n", "n\n", false},
 		"and then a yes":   {"n\n", "y\n", true},
-		"nobody any more":  {"", "", false},
+		"nobody answers":   {"", "", false},
 		"early and nobody": {"y\n", "", false},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -88,7 +88,7 @@ func newReader(t *testing.T) *reader {
 			a.Machine.Ban(bruteforce.Ban{Jail: "sshd", Addr: netip.MustParseAddr("192.168.1.66"), Since: time.Now(), Until: time.Now().Add(time.Hour)})
 			a.Machine.Drift(&basev1.Finding{
 				Id: "ssh-settings", Severity: basev1.Finding_SEVERITY_WARNING, Title: "A setting of SSH differs",
-				Expected: "PasswordAuthentication no", Found: "PasswordAuthentication yes", Why: "Whoever guesses a password gets in.",
+				Expected: "PasswordAuthentication no", Found: "PasswordAuthentication yes", Why: "Anybody who guesses a password gets in.",
 				Fix: "The Base writes its own settings of SSH again.", Fixable: true,
 			})
 		}

@@ -34,7 +34,7 @@ later changes nothing.
 
 With --pair this App becomes the owner: the Base draws its own keys and waits for this App,
 which claims it with its next command. Nobody has to compare a code. The file holds no private
-key. Until the App has claimed the Base, whoever has a copy of the file can pose as the Base
+key. Until the App has claimed the Base, anybody with a copy of the file can pose as the Base
 to this App, so do not send the file around; afterwards a copy is worth nothing. A file with
 --pair is for one Base, and can be used for 90 days.
 

@@ -92,7 +92,7 @@ func sit(t *testing.T, dir string, columns uint16, environment []string, args ..
 			n, err := master.Read(buffer)
 			s.mu.Lock()
 			s.screen.Write(buffer[:n])
-			s.ended = err != nil // EIO: no process has the terminal open any more
+			s.ended = err != nil // EIO: no process has the terminal open
 			s.come.Broadcast()
 			s.mu.Unlock()
 			if err != nil {

@@ -42,8 +42,8 @@ With --check it fetches the signed list of releases from the URL, or from the la
 says what is new for the Base. Then it offers to download and install it. The Base itself
 fetches nothing.
 
-With --back a Base that runs the image starts its previous version again. With --oldest no
-version older than the one given runs any more, neither by --back nor by itself; "none"
+With --back a Base that runs the image starts its previous version again. With --oldest
+the Base runs no version older than the one given, neither by --back nor by itself; "none"
 allows any.
 
 With --debian it installs the pending Debian updates now, as the Base does each night, and

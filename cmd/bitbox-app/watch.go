@@ -184,8 +184,8 @@ func (w *watcher) showMissed(now *basev1.SubscribedEvent) error {
 }
 
 // keep remembers that an event was shown.
-func (w *watcher) keep(sequence uint64, anew bool) error {
-	if sequence <= w.seen && !anew {
+func (w *watcher) keep(sequence uint64, again bool) error {
+	if sequence <= w.seen && !again {
 		return nil
 	}
 	w.seen = sequence
@@ -302,7 +302,7 @@ func nodeWords(event *basev1.Event) string {
 		return fmt.Sprintf("The node's disk is full in about %s: %s are free.", duration(e.NodeDiskFilling.GetFullSeconds()),
 			size(e.NodeDiskFilling.GetAvailableBytes()))
 	case *basev1.Event_NodeUnmaintained:
-		return fmt.Sprintf("%s %s gets no fixes any more; update it.", e.NodeUnmaintained.GetSoftware(), e.NodeUnmaintained.GetVersion())
+		return fmt.Sprintf("%s %s no longer gets fixes; update it.", e.NodeUnmaintained.GetSoftware(), e.NodeUnmaintained.GetVersion())
 	}
 	return "This App does not know this kind of event; its software may be too old."
 }

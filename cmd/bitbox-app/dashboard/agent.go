@@ -50,7 +50,7 @@ type agent struct {
 	leaving chan struct{} // closed when the user has quit
 
 	mu       sync.Mutex // guards what follows
-	left     bool       // nothing may begin any more
+	left     bool       // nothing may begin
 	answers  map[int]chan bool
 	asked    int
 	followed map[string]*follower

@@ -65,7 +65,7 @@ type (
 		base  string
 		event *basev1.Event
 	}
-	// doubted: a Base may not answer any more, and is being asked.
+	// doubted: a Base may have stopped answering, and is being asked.
 	doubted struct{ base string }
 	// lost: a Base does not answer, and is asked again after a while; never, if final.
 	lost struct {

@@ -69,7 +69,7 @@ func bounded(text string) string {
 // maxCombining is how many combining marks stay on one character. Some languages need two.
 const maxCombining = 2
 
-// harmless makes text safe for the screen, whoever wrote it: it replaces or drops characters that
+// harmless makes text of any author safe for the screen: it replaces or drops characters that
 // move the cursor, change the direction of text, or take no cell or an unknown number of cells.
 // In ASCII mode, any other character becomes a question mark.
 func harmless(text string, ascii bool) string {

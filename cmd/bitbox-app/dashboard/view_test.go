@@ -105,7 +105,7 @@ func someFindings() []*basev1.Finding {
 		{
 			Id: "port-9999", Severity: basev1.Finding_SEVERITY_CRITICAL, Title: "Something listens on TCP port 9999",
 			Expected: "nothing listens there",
-			Found:    "nc (pid 4711)\nsince 11:40", Why: "Whoever reaches it reaches what the posture does not know.", Fix: "Kill it.",
+			Found:    "nc (pid 4711)\nsince 11:40", Why: "It answers strangers, and the posture does not know it.", Fix: "Kill it.",
 			Fixable: true,
 		},
 		{Id: "clock", Severity: basev1.Finding_SEVERITY_WARNING, Title: "The clock is not synchronised", Expected: "synchronised", Found: "not",
@@ -397,7 +397,7 @@ func compareScreens(t *testing.T, name, got string) {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff(string(want), got); diff != "" {
-		t.Errorf("%s is not as in testdata (go test -update writes it anew):\n%s", name, diff)
+		t.Errorf("%s is not as in testdata (go test -update rewrites it):\n%s", name, diff)
 	}
 }
 

@@ -83,7 +83,7 @@ func NodeRows(n *basev1.Node, now time.Time) (rows [][2]string) {
 	add("Network", Network(n.GetNetwork()))
 	software := n.GetSoftware() + " " + n.GetVersion()
 	if n.GetUnmaintained() {
-		software += " (gets no fixes any more; update it)"
+		software += " (no longer gets fixes; update it)"
 	}
 	add("Software", software)
 	height := fmt.Sprint(n.GetHeight())
