@@ -49,7 +49,7 @@ func unitFiles(t *testing.T) []string {
 }
 
 // A server that could run without the packet filter would be an open one.
-func TestWhatListensRequiresThePacketFilter(t *testing.T) {
+func TestServersThatListenRequireThePacketFilter(t *testing.T) {
 	for _, unit := range []string{generation.ProxyUnit, generation.BansUnit, generation.MDNSUnit, generation.SSHUnit} {
 		text := read(t, filepath.Join(units, unit))
 		for _, line := range []string{"Requires=" + generation.FirewallUnit, "After=" + generation.FirewallUnit} {
@@ -73,7 +73,7 @@ func TestDebiansOwnUnitsAreMasked(t *testing.T) {
 
 // Nothing may be switched on or off at run time: what starts is what setup links,
 // and SSH is not among it.
-func TestWhatStartsIsFixedBySetup(t *testing.T) {
+func TestOnlySetupDecidesWhichUnitsStart(t *testing.T) {
 	var started []string
 	for _, target := range []string{"multi-user.target.wants", "sockets.target.wants", "sysinit.target.wants"} {
 		entries, err := os.ReadDir(filepath.Join(activationUnits, target))

@@ -25,7 +25,7 @@ func TestEachCommandAndFlagIsExplained(t *testing.T) {
 	}
 }
 
-func TestWhatIsTypedWronglyIsToldInASentence(t *testing.T) {
+func TestWrongArgumentsAreExplainedInASentence(t *testing.T) {
 	for typed, want := range map[string]string{
 		"":                                       "",
 		"wathc":                                  `has no command "wathc"; did you mean watch?`,

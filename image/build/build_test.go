@@ -38,7 +38,7 @@ func sentence(t *testing.T, err error, words ...string) {
 	}
 }
 
-func TestWhatCannotBeBuiltIsRefusedInOneSentence(t *testing.T) {
+func TestImpossibleOptionsAreRefusedInOneSentence(t *testing.T) {
 	deb := write(t, "bitbox-base.deb", nil)
 	good := Options{Architecture: "amd64", Package: deb, Provision: deb}
 	if err := good.Check(); err != nil {

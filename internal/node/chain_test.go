@@ -106,7 +106,7 @@ func TestAChainThatMovesWhileItIsAskedChangesNothing(t *testing.T) {
 
 // Over random chains what is remembered is always part of the best chain, in its order, and
 // bounded; and so is what is asked for.
-func TestWhatIsRememberedIsTheBestChain(t *testing.T) {
+func TestTheRememberedBlocksAreTheBestChain(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		var c chain
 		h := history{}.grow("begin", 1)

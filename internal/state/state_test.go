@@ -61,7 +61,7 @@ func all(t testing.TB, db *DB) map[string]string {
 	return found
 }
 
-func TestWhatWasStoredIsThereAfterReopening(t *testing.T) {
+func TestStoredStateSurvivesReopening(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "state.db")
 	db := mustOpen(t, path)
 	mustPut(t, db, "a", "1", "one")

@@ -88,7 +88,7 @@ func TestNoTextIsARequest(t *testing.T) {
 	}
 }
 
-func TestWhatIsNotSaidIsNoticed(t *testing.T) {
+func TestMissingDescriptionsAreFound(t *testing.T) {
 	root := &cobra.Command{Use: "x", Short: "X", Long: "X.", Run: func(*cobra.Command, []string) {}}
 	sub := &cobra.Command{Use: "y", Example: "  x z", Run: func(*cobra.Command, []string) {}}
 	sub.Flags().Bool("f", false, "")

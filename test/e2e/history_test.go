@@ -57,7 +57,7 @@ func loosened(e *basev1.Event) bool {
 		func(f *basev1.Finding) bool { return strings.Contains(f.GetId(), "firewall") })
 }
 
-func TestWhoWasAwayLearnsWhatHappenedAtALiveBaseAndWhoDidIt(t *testing.T) {
+func TestAnAppThatWasAwayLearnsWhatHappenedAtALiveBaseAndWhoDidIt(t *testing.T) {
 	b := bootAppliance(t)
 	owner := b.app(b.Attacker(2), "phone", "owner")
 	operator := b.app(b.Attacker(3), "tablet", "operator")

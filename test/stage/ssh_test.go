@@ -266,7 +266,7 @@ func TestWrongKeysBanTheirSenderAndNobodyElse(t *testing.T) {
 
 // Some flaws of a server are used by trying until it crashes in the right way. sshd refuses
 // an address that has crashed it, and no other.
-func TestWhoCrashesSSHDCannotTryAgain(t *testing.T) {
+func TestAnAddressThatCrashesSSHDCannotTryAgain(t *testing.T) {
 	t.Parallel()
 	s := stage.Boot(t, stage.Config{})
 	owner, key := newKey(t)
@@ -332,7 +332,7 @@ func TestWhoCrashesSSHDCannotTryAgain(t *testing.T) {
 }
 
 // The Base's key file belongs to root and cannot be extended by who is in.
-func TestWhoIsInCannotLetOthersIn(t *testing.T) {
+func TestAUserOfSSHCannotLetOthersIn(t *testing.T) {
 	t.Parallel()
 	s := stage.Boot(t, stage.Config{})
 	owner, key := newKey(t)

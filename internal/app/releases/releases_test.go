@@ -151,7 +151,7 @@ func TestAListThatIsOldForgedOrMissingTeachesNothing(t *testing.T) {
 	}
 }
 
-func TestWhatABaseRunsIsComparedWithWhatWasSigned(t *testing.T) {
+func TestTheImageThatABaseRunsIsComparedWithTheSignedOne(t *testing.T) {
 	folder := t.TempDir()
 	hash := [32]byte{1}
 	if err := open(t, folder).Remember(Image{"1", "amd64", "01" + strings.Repeat("00", 31)}); err != nil {

@@ -13,7 +13,7 @@ import (
 
 const keyLine = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIDvpxXGDAu0w+FUDIb/ygcy6q1chR7o1fzWvDDnfwJSA alice@laptop"
 
-func TestWhatADebianWasGivenIsReadStrictly(t *testing.T) {
+func TestFilesOfADebianAreReadStrictly(t *testing.T) {
 	for what, files := range map[string]map[string]string{
 		"two names":           {NameFile: "a\nb\n"},
 		"a line of Windows":   {NameFile: "a\r\n"},

@@ -284,7 +284,7 @@ func TestAMiddlewareThatWasTakenOverDoesNotPushTheLogOut(t *testing.T) {
 }
 
 // A Middleware that was taken over may restart the machine, and with it the helper.
-func TestARestartGivesAFloodNoPlacesAnew(t *testing.T) {
+func TestARestartGivesAFloodNoMorePlaces(t *testing.T) {
 	b := newBase(t)
 	b.start()
 	before := len(b.logged())

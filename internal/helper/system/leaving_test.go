@@ -122,7 +122,7 @@ func TestTheLogIsRightWhenACallerLeaves(t *testing.T) {
 	}
 }
 
-func TestWhatTheLibrarySaysIsSaidInWords(t *testing.T) {
+func TestErrorsOfTheLibraryAreSaidInWords(t *testing.T) {
 	err := helperclient.Errorf(helperclient.CodeInternal, "ask fail2ban for its bans: %w", fmt.Errorf("run it: %w", context.DeadlineExceeded))
 	if want := "ask fail2ban for its bans: run it: it took too long"; err.Error() != want {
 		t.Errorf("%q", err)

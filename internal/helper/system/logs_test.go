@@ -121,7 +121,7 @@ func TestABadQuestionForLogsIsRefused(t *testing.T) {
 	}
 }
 
-func TestWhatFollowsComesWithoutAGap(t *testing.T) {
+func TestFollowedLogsHaveNoGap(t *testing.T) {
 	b, m := managedBase(t)
 	m.say("electrs.service", "old")
 	// Between the past and what follows, something is logged.

@@ -460,7 +460,7 @@ func TestALockdownLetsNobodyInWhoHasNotConnectedYet(t *testing.T) {
 
 // An owner has said yes to an App that answers nothing yet, and is lowered meanwhile: the
 // orders that this owner signed before no longer let anybody in.
-func TestWhoIsNoOwnerAnyMoreLetsNobodyIn(t *testing.T) {
+func TestAFormerOwnerLetsNobodyIn(t *testing.T) {
 	stages := map[string]func(n *newcomer, lower func()) error{
 		"lowered before the new App confirms": func(n *newcomer, lower func()) error {
 			lower()

@@ -74,7 +74,7 @@ func TestTheMachineStopsAfterTheAnswer(t *testing.T) {
 
 // A Middleware that was taken over stops the machine at each boot, as soon as it can: who
 // stands at the console has some minutes all the same.
-func TestWhoStandsAtTheBaseHasTimeBeforeAnAppCanStopItAgain(t *testing.T) {
+func TestAPersonAtTheBaseHasTimeBeforeAnAppCanStopItAgain(t *testing.T) {
 	b, m := managedBase(t)
 	now := atomic.Int64{}
 	b.config.Clock = func() time.Duration { return time.Duration(now.Load()) }

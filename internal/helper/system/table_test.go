@@ -109,7 +109,7 @@ func allocated(do func()) uint64 {
 
 // The attack: the Middleware sends a change that only root may make, with half a million
 // empty Apps, which take 60 times their size once they are parsed.
-func TestWhoMayNotAskIsRefusedBeforeAnythingIsParsed(t *testing.T) {
+func TestACallerWithoutTheRightIsRefusedBeforeAnythingIsParsed(t *testing.T) {
 	b := newBase(t)
 	b.start()
 	flood := manyApps(ipc.MaxMessageSize)
@@ -154,7 +154,7 @@ func TestWhoMayNotAskIsRefusedBeforeAnythingIsParsed(t *testing.T) {
 
 // The attack: the same flood, announced as a piece of an update, which may be that long,
 // is allowed, and is charged for bytes that nobody parses.
-func TestWhatWasAnnouncedAsAnotherVerbIsNotParsed(t *testing.T) {
+func TestARequestAnnouncedAsAnotherVerbIsNotParsed(t *testing.T) {
 	piece := verbs[kindOf("update_piece")]
 	flood := manyApps(piece.Limit)
 	// Broken: the verb is compared once it is parsed.
@@ -282,7 +282,7 @@ func TestAFloodForProgramsHoldsUpNothingElse(t *testing.T) {
 
 // The attack: some operators' Apps follow logs and have audits run, all the time. They
 // leave room for the orders of an owner, which wait for none of them.
-func TestWhoAsksLeavesRoomForWhatOwnersChange(t *testing.T) {
+func TestReadersLeaveRoomForChangesOfOwners(t *testing.T) {
 	attack := func(t *testing.T, bounds server.Bounds) (refused []string) {
 		synctest.Test(t, func(t *testing.T) {
 			budget := server.NewBudget(bounds)

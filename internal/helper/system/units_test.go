@@ -144,7 +144,7 @@ func TestAServiceIsStoppedAndStarted(t *testing.T) {
 	}
 }
 
-func TestWhatIsSwitchedOffStaysOff(t *testing.T) {
+func TestADisabledServiceStaysOff(t *testing.T) {
 	b, m := managedBase(t)
 	b.start()
 	if s, err := b.change("electrs", actDisable); err != nil || s.GetEnabled() || s.GetState() != basev1.Service_STATE_STOPPED {
@@ -216,7 +216,7 @@ func TestAnotherNameOfAUnitIsNotFollowed(t *testing.T) {
 	}
 }
 
-func TestWhoeverRestartsWhatCarriesTheAnswerGetsTheAnswerFirst(t *testing.T) {
+func TestTheAnswerIsSentBeforeItsCarrierRestarts(t *testing.T) {
 	b, m := managedBase(t)
 	answered := make(chan struct{})
 	m.started = func(unit string) {
@@ -245,7 +245,7 @@ func TestWhoeverRestartsWhatCarriesTheAnswerGetsTheAnswerFirst(t *testing.T) {
 // A Middleware that was taken over, or a stolen phone of an operator's, restarts again and
 // again what must not be stopped: fail2ban would ban nobody, and the entry would let no
 // owner in who wants to lock the Base down.
-func TestWhatMustNotBeStoppedIsNotRestartedAgainAndAgain(t *testing.T) {
+func TestAServiceThatMustNotStopIsNotRestartedAgainAndAgain(t *testing.T) {
 	b, m := managedBase(t)
 	b.start()
 	restarts := func() (n int) {

@@ -101,7 +101,7 @@ func TestTheOutputOfSystemctlIsParsed(t *testing.T) {
 	}
 }
 
-func FuzzWhatSystemctlSays(f *testing.F) {
+func FuzzAnswersOfSystemctl(f *testing.F) {
 	f.Add(shown)
 	f.Fuzz(func(t *testing.T, text string) {
 		for _, u := range Parse(text) {

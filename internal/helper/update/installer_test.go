@@ -132,7 +132,7 @@ func (l lost) Install(ctx context.Context, path string) error {
 
 // A verified package is verified again: only root can write into the directory in between,
 // but a disk may be bad.
-func TestWhatChangedAfterItWasStagedIsNotInstalled(t *testing.T) {
+func TestAPackageThatChangedAfterStagingIsNotInstalled(t *testing.T) {
 	for name, change := range map[string]func(f *fixture){
 		"the package": func(f *fixture) { f.write(packageFile, packageOf("2", "amd64", 1999)) },
 		"a bit of it": func(f *fixture) { f.write(packageFile, append(packageOf("2", "amd64", 1999), '!')) },
@@ -185,7 +185,7 @@ func TestTwoInstallersDoNotMeet(t *testing.T) {
 	f.is("2")
 }
 
-func TestWhoIsAskedToStopLeavesSomethingToGoOnWith(t *testing.T) {
+func TestAnInstallationThatIsStoppedCanGoOn(t *testing.T) {
 	f := newFixture(t)
 	f.stage()
 	ctx, stop := context.WithCancel(t.Context())

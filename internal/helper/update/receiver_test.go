@@ -74,7 +74,7 @@ func badReleases() map[string]struct {
 	}
 }
 
-func TestWhatIsNotASignedNewerReleaseForThisMachineIsRefused(t *testing.T) {
+func TestOnlyASignedNewerReleaseForThisMachineIsAccepted(t *testing.T) {
 	f := newFixture(t)
 	for name, bad := range badReleases() {
 		if err := bring(f.receiver, bad.file, 700); !errors.Is(err, bad.want) {

@@ -130,7 +130,7 @@ func TestAStreamThatNobodyReadsTakesNoPlaceAfterItsEnd(t *testing.T) {
 		func() bool { return call(t.Context(), one, baserpc.ServicesServiceReadLogs) == nil })
 }
 
-func TestWhatTheHelperSaysOfServicesIsPassedOn(t *testing.T) {
+func TestTheHelpersAnswersAboutServicesArePassedOn(t *testing.T) {
 	h := registrytest.New(t, nil)
 	l := serve(t, h, nil)
 	var asked *systemv1.SystemRequest

@@ -8,7 +8,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/state"
 )
 
-func TestWhereAnAppCameFromIsToldAndKept(t *testing.T) {
+func TestTheAddressOfAnAppIsShownAndKept(t *testing.T) {
 	h := registrytest.New(t, nil)
 	a := h.Active("a", viewer)
 	h.Restart()

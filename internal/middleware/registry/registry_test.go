@@ -141,7 +141,7 @@ func TestAPendingAppLapsesWithTimeAndWithARestart(t *testing.T) {
 	}
 }
 
-func TestAConnectFrameOfBeforeTheRestartIsNotTakenAgain(t *testing.T) {
+func TestAConnectFrameFromBeforeTheRestartIsNotAcceptedAgain(t *testing.T) {
 	h := registrytest.New(t, nil)
 	a := h.Active("phone", owner)
 	recorded := a.Seq.Load() + 1

@@ -131,7 +131,7 @@ func endless(w http.ResponseWriter, pause time.Duration) {
 	}
 }
 
-func TestWhatTheNodeSaysOfARefusalIsOneShortPrintableLine(t *testing.T) {
+func TestTheNodesTextOfARefusalIsOneShortPrintableLine(t *testing.T) {
 	_, err := ask(t, text(`[{"id":0,"error":{"code":-1,"message":"\u001b[2Ja\nb`+strings.Repeat("x", 9999)+`"}}]`))
 	var refused *Error
 	if !errors.As(err, &refused) || len(refused.Message) > maxMessage || strings.ContainsAny(refused.Message, "\x1b\n") {

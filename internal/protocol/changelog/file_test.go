@@ -47,7 +47,7 @@ func details(t testing.TB, f *File) []string {
 	return all
 }
 
-func TestWhatWasRecordedIsThereAfterARestart(t *testing.T) {
+func TestRecordedEntriesSurviveARestart(t *testing.T) {
 	path, f := fileOf(t, "one", "two")
 	if err := f.Close(); err != nil {
 		t.Fatal(err)
@@ -67,7 +67,7 @@ func TestWhatWasRecordedIsThereAfterARestart(t *testing.T) {
 }
 
 // Of an entry that was being written, a power cut leaves the beginning, or as many zeros.
-func TestWhatAPowerCutLeavesOfAnEntryIsCutOffAndSaid(t *testing.T) {
+func TestAnEntryTornByAPowerCutIsCutOffAndReported(t *testing.T) {
 	path, f := fileOf(t, "one")
 	whole := f.size
 	if err := f.Append(draft(Service, "two")); err != nil {
@@ -173,7 +173,7 @@ func TestAnOlderCopyOfTheFileIsRefused(t *testing.T) {
 	openFile(t, path) // the broken variant takes it
 }
 
-func TestWhatCouldNotBeRecordedIsCountedAndSaid(t *testing.T) {
+func TestUnrecordedEntriesAreCountedAndReported(t *testing.T) {
 	path, f := fileOf(t, "one")
 	full := errors.New("no room")
 	f.fail = func(string) error { return full }

@@ -68,7 +68,7 @@ func TestAFloodOfRefusedRequestsDoesNotPushTheLogOut(t *testing.T) {
 	}
 }
 
-func TestWhatFindsNoPlaceIsCountedAndListedInSum(t *testing.T) {
+func TestEntriesWithoutAPlaceAreCountedAndListedInSum(t *testing.T) {
 	var limiter Limiter
 	e := draft(TimeZone, "Europe/Zurich")
 	for range Places {

@@ -89,7 +89,7 @@ func TestHostilePayloadsAreRefused(t *testing.T) {
 	}
 }
 
-func TestWhatCannotBeReadIsNotWritten(t *testing.T) {
+func TestUnreadablePayloadsAreNotWritten(t *testing.T) {
 	for _, key := range []ed25519.PublicKey{nil, make([]byte, 31), make([]byte, 33)} {
 		p3, p4 := testPayload(), testP4()
 		p3.SigningKey, p4.StateKey = key, key

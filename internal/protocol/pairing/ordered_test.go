@@ -84,7 +84,7 @@ func TestAnOwnersAppAcceptsAndAnswersByWords(t *testing.T) {
 }
 
 // An owner says yes, and is one no more before the new App has confirmed or connected.
-func TestAYesOfWhoIsNoOwnerAnyMoreIsWorthNothing(t *testing.T) {
+func TestTheYesOfAFormerOwnerIsWorthNothing(t *testing.T) {
 	for _, pending := range []bool{false, true} {
 		for _, asks := range []bool{true, false} {
 			w, first := settled(t)

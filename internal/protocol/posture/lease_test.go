@@ -192,7 +192,7 @@ func TestSavedLeaseCannotBeLongerThanItWasGranted(t *testing.T) {
 	}
 }
 
-func TestWithdrawnLeaseIsNotCountedAnyMore(t *testing.T) {
+func TestWithdrawnLeaseNoLongerCounts(t *testing.T) {
 	d := newDevice(t)
 	owner := d.owner("owner")
 	d.change(owner, d.openElectrum(time.Hour))

@@ -219,7 +219,7 @@ func (w *world) check(t *rapid.T, name string, mayOpen bool) {
 	w.last = e
 }
 
-func TestWhateverHappensOnlyOwnersAndActsAtTheBaseOpenIt(t *testing.T) {
+func TestOnlyOwnersAndActsAtTheBaseEverOpenIt(t *testing.T) {
 	names := make([]string, 0, len(steps))
 	for name := range steps {
 		names = append(names, name)

@@ -229,7 +229,7 @@ func TestAnchorOfAnotherKeyIsRefused(t *testing.T) {
 }
 
 // Not even the helper's own key makes an anchor of what is none.
-func TestAnchorThatIsNoneIsRefusedWhoeverSignsIt(t *testing.T) {
+func TestFalseAnchorIsRefusedEvenWithTheHelpersSignature(t *testing.T) {
 	a, honest, _ := newLooked(t)
 	var history systemv1.PostureChain
 	var anchor systemv1.ChainAnchor

@@ -69,7 +69,7 @@ func TestTheVectorOfTheDocumentHolds(t *testing.T) {
 	}
 }
 
-func TestWhatWasSignedIsRead(t *testing.T) {
+func TestASignedReleaseIsRead(t *testing.T) {
 	h, err := Verify(signed(t), PublicKey(seedOf(t, 1)))
 	if err != nil || h != example() {
 		t.Errorf("read %+v, %v", h, err)

@@ -548,7 +548,7 @@ func TestNoSessionHasMoreCallsThanItsPlaces(t *testing.T) {
 	})
 }
 
-func TestWhoReadsNothingIsEndedAlsoWhileItSends(t *testing.T) {
+func TestAPeerThatReadsNothingIsEndedEvenWhileItSends(t *testing.T) {
 	patient := func(b *base) { b.limits.peerTime = time.Hour }
 	attacked(t, patient, func(t *testing.T, b *base) error {
 		app := b.serve(t.Context(), &b.peer)

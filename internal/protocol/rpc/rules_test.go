@@ -279,7 +279,7 @@ func TestAMessageOfACallThatIsGivenUpIsNotTaken(t *testing.T) {
 
 // The attack: an App that is to lose its rights has calls ready, which wait for a place, for
 // the rest of their request, or for its next message.
-func TestWhoLosesItsRightsWhileACallWaitsIsRefused(t *testing.T) {
+func TestAnAppThatLosesItsRightsWhileACallWaitsIsRefused(t *testing.T) {
 	for name, begin := range map[string]func(b *base, p *rawPeer) (last func()){
 		"for a place": func(b *base, p *rawPeer) func() {
 			p.open(1, "Turns", &empty{})
@@ -374,7 +374,7 @@ func TestAPlaceIsFreeWhenTheEndIsThere(t *testing.T) {
 	})
 }
 
-func TestWhoVanishesIsEndedIn75Seconds(t *testing.T) {
+func TestAPeerThatVanishesIsEndedIn75Seconds(t *testing.T) {
 	for name, conn := range map[string]func(net.Conn) net.Conn{
 		"never reads":           func(c net.Conn) net.Conn { return c },
 		"reads a byte a second": func(c net.Conn) net.Conn { go drip(c); return c },
@@ -417,7 +417,7 @@ func drip(c net.Conn) {
 	}
 }
 
-func TestWhoAnswersPingsStays(t *testing.T) {
+func TestAPeerThatAnswersPingsStays(t *testing.T) {
 	bubble(t, func(t *testing.T, b *base) {
 		s := b.connect()
 		time.Sleep(time.Hour)

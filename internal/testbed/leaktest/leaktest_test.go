@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-func TestWhatIsLeftIsFound(t *testing.T) {
+func TestLeaksAreFound(t *testing.T) {
 	goroutines, descriptors := running(), open()
 	if len(descriptors) == 0 {
 		t.Skip("there is no /proc here")
@@ -23,7 +23,7 @@ func TestWhatIsLeftIsFound(t *testing.T) {
 	if left(&said, goroutines, descriptors, 0) {
 		t.Error("it finds nothing")
 	}
-	for _, want := range []string{"TestWhatIsLeftIsFound.func", os.DevNull} {
+	for _, want := range []string{"TestLeaksAreFound.func", os.DevNull} {
 		if !strings.Contains(said.String(), want) {
 			t.Errorf("it does not name %s: %s", want, &said)
 		}

@@ -177,7 +177,7 @@ func TestADamagedTableIsReadFromTheCopyAndMendedByTheNextWrite(t *testing.T) {
 	}
 }
 
-func TestWhatIsNoTableIsRefused(t *testing.T) {
+func TestADiskWithoutATableIsRefused(t *testing.T) {
 	for name, b := range map[string][]byte{
 		"nothing": nil, "zeros": make([]byte, testSize), "a short disk": aDisk(t)[:1<<20],
 	} {
