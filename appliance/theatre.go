@@ -30,7 +30,7 @@ func onStage(play func(*theatre) error) (err error) {
 		if over, fell := recover().(curtain); fell {
 			err = over.error
 		}
-		// What the Base had to say is shown when a step went wrong.
+		// The Base's output is shown when a step went wrong.
 		t.failed = t.failed || err != nil && !errors.Is(err, context.Canceled)
 		for _, clear := range slices.Backward(t.cleanups) {
 			clear()

@@ -278,7 +278,7 @@ func TestAnotherBoardsReportIsNotBelieved(t *testing.T) {
 	}
 }
 
-// What the Base has stored as pending, or even as active, did not reach the App's disk.
+// The Base has stored a pairing as pending, or even as active, that did not reach the App's disk.
 func TestAnAppThatWasEndedWhileItClaimedGoesOn(t *testing.T) {
 	a, content := claimer(t)
 	b := board(t, content)
@@ -290,7 +290,7 @@ func TestAnAppThatWasEndedWhileItClaimedGoesOn(t *testing.T) {
 	if got := record(t, a); got.State != Pending {
 		t.Fatalf("it is %v", got.State)
 	}
-	// What it had stored is lost.
+	// The App's stored pairing is lost.
 	if err := a.store.change(p.AppID, "forget", func(r *stored) { *r = before }); err != nil {
 		t.Fatal(err)
 	}
@@ -391,7 +391,7 @@ func TestAProvisioningFileIsWrittenWholeOrNotAtAll(t *testing.T) {
 	}
 }
 
-// What an earlier version has left of an image that was never met is of no use.
+// The leftovers of an image of an earlier version that was never met are of no use.
 func TestAnImageOfAnEarlierVersionThatWasNeverMetIsLeftOut(t *testing.T) {
 	a, _ := claimer(t)
 	p := record(t, a)

@@ -17,7 +17,7 @@ const maxLogLines = 10_000
 
 // ReadLogs yields what services have logged, and with Follow what they log from then on, until
 // ctx ends. When the Base asks for a new connection it goes on there after the last entry.
-// What ends it before is yielded as an error.
+// If something ends it before, it yields that as an error.
 func (s *Session) ReadLogs(ctx context.Context, request *basev1.ReadLogsRequest) iter.Seq2[*basev1.LogEntry, error] {
 	return func(yield func(*basev1.LogEntry, error) bool) {
 		r := &readingLogs{session: s, request: request, yield: yield}

@@ -138,7 +138,7 @@ func TestAnAppMovesAfterAReloadOfTheEntryAndMissesNothing(t *testing.T) {
 	}
 }
 
-// What cannot be resumed ends where it is.
+// A call that cannot be resumed ends on its old connection.
 func TestACallUnderWayIsNotCutByARedial(t *testing.T) {
 	a, b := testApp(t), newFakeBase(t)
 	mustPair(t, a, b)

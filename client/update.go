@@ -144,7 +144,7 @@ func (s *Session) Install(ctx context.Context, r *Release, progress func(UpdateP
 	return s.finish(ctx, update, r, progress)
 }
 
-// GoBack has a Base with two slots start the version before, and waits for the end. progress may be
+// GoBack has a Base with two slots start the previous version, and waits for the end. progress may be
 // nil.
 func (s *Session) GoBack(ctx context.Context, progress func(UpdateProgress)) error {
 	if progress == nil {

@@ -59,7 +59,7 @@ func (p *process) await(ctx context.Context, pattern string) ([]string, error) {
 	for {
 		select {
 		case <-p.ended:
-			// What it printed last may still match.
+			// Its last output may still match.
 			if groups := p.output.match(compiled); groups != nil {
 				return groups, nil
 			}

@@ -30,7 +30,7 @@ type consent struct {
 	connect *connection
 }
 
-// What an interruption leaves behind.
+// The states that an interruption leaves behind.
 const (
 	nothingChanged = "nothing was changed"
 	perhapsDone    = "the Base may have done it already; check before you try again"

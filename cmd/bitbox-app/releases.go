@@ -194,7 +194,7 @@ func softwareChange(before, after string, image bool) client.PostureChange {
 	return c
 }
 
-// goBack has a Base start the version before.
+// goBack has a Base start the previous version.
 func (p *program) goBack(ctx context.Context, session *client.Session, asking *consent) error {
 	status, err := session.UpdateStatus(ctx)
 	if err != nil {

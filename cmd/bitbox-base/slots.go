@@ -40,7 +40,7 @@ machine. What a power cut has interrupted, it begins again.`,
 		Short: "Wait until the Base is healthy, and keep the version that runs",
 		Long: `healthy is what the unit bitbox-base-healthy.service runs at each start of the image. A new version
 is kept once the Base is healthy and an owner's App has confirmed it. Otherwise the machine
-restarts with the version before.`,
+restarts with the previous version.`,
 		Example: `  systemctl start bitbox-base-healthy    # runs: bitbox-base slots healthy`,
 		Args:    commandline.Args(0, 0),
 		RunE: func(c *cobra.Command, _ []string) error {

@@ -120,7 +120,7 @@ func run(limit time.Duration, argv ...string) (code int, out string, err error) 
 }
 
 // fill makes what is missing of a tree of folders and links. A version that is started for the first time may need more
-// than the version before.
+// than the previous version.
 func fill(from, to string) error {
 	return filepath.WalkDir(from, func(path string, entry fs.DirEntry, err error) error {
 		if err != nil {

@@ -55,7 +55,7 @@ func main() {
 // stop is what happens when the machine cannot be started.
 //
 // A root that fails may be a bad update: the machine restarts, which uses up one of the update's tries, until the boot
-// loader takes the version before. Data that fails is no fault of the version, and is there after a new start as well:
+// loader takes the previous version. Data that fails is no fault of the version, and is there after a new start as well:
 // the machine stays as it is, with nothing running, until somebody has read why.
 func stop(err error) {
 	var data dataError

@@ -97,7 +97,7 @@ func TestARealNodeIsSeenThroughTheSocket(t *testing.T) {
 	if peers, err := client.Peers(t.Context()); err != nil || len(peers.GetPeers()) != 0 {
 		t.Errorf("%v, %v", peers, err)
 	}
-	// What is known comes first, then what is new.
+	// The known blocks come first, then the new ones.
 	ctx, cancel := context.WithTimeout(t.Context(), nodetest.Patience)
 	defer cancel()
 	enough := errors.New("enough")
@@ -120,7 +120,7 @@ func TestARealNodeIsSeenThroughTheSocket(t *testing.T) {
 	}
 }
 
-// What a bitbox-node says that was taken over is bounded, printable, and about the node alone.
+// The messages of a taken-over bitbox-node are bounded, printable, and about the node alone.
 func TestATakenOverNodeProcessSaysNothingButWhatANodeSays(t *testing.T) {
 	evil := "\x1b[2J\u202e" + strings.Repeat("x", 60<<10)
 	var peers []*basev1.Peer

@@ -75,7 +75,7 @@ func runProbe(t *testing.T, s *stage.Stage, name, unit string) []string {
 		t.Errorf("%s: %v %s\n%s", name, err, out, s.Journal(name))
 		return nil
 	}
-	// What it printed may still be on its way into the journal.
+	// Its output may still be on its way into the journal.
 	s.MustExec("journalctl", "--sync")
 	var lines []string
 	complete := false

@@ -879,7 +879,7 @@ type UpdateEndedEvent struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
 	FromVersion string                 `protobuf:"bytes,1,opt,name=from_version,json=fromVersion,proto3" json:"from_version,omitempty"`
 	ToVersion   string                 `protobuf:"bytes,2,opt,name=to_version,json=toVersion,proto3" json:"to_version,omitempty"`
-	// False: the version before is installed.
+	// False: the previous version is installed.
 	Installed     bool   `protobuf:"varint,3,opt,name=installed,proto3" json:"installed,omitempty"`
 	Reason        string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields

@@ -33,7 +33,7 @@ const (
 	Update_PHASE_INSTALLING Update_Phase = 2
 	// Installed; the Base looks whether it is well.
 	Update_PHASE_CHECKING Update_Phase = 3
-	// It was not, and the version before is being installed again.
+	// It was not, and the previous version is being installed again.
 	Update_PHASE_UNDOING Update_Phase = 4
 	Update_PHASE_DONE    Update_Phase = 5
 	// The version before is installed.

@@ -126,7 +126,7 @@ action = bitbox-base-entry[name=%%(__name__)s, port="%%(port)s"]
 before = /etc/fail2ban/filter.d/sshd.conf
 
 [Definition]
-# What an owner may do counts for nothing: looking whether the port is open,
+# An owner's usual actions count for nothing: checking whether the port is open,
 # or giving up at the question for the host key. Trying keys and failing counts,
 # once for each connection however many keys a client offers.
 mode = normal

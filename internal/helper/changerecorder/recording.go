@@ -18,7 +18,7 @@ import (
 
 // Verb is how the log of changes has a verb of the helper.
 type Verb struct {
-	// Word is its word there. What is set in its place if that depends on the request;
+	// Word is its word there. If that depends on the request, [Verb.What] is set in its place;
 	// an empty word: this request is not recorded.
 	Word string
 	What func(*systemv1.SystemRequest) string

@@ -108,7 +108,7 @@ func (l *Log) recordUpdateEnd() {
 	e := &systemv1.ChangeEntry{Actor: systemv1.ChangeEntry_ACTOR_BASE, What: changelog.UpdateEnded,
 		Detail: fmt.Sprintf("%s to %s, %s", j.From, j.To, named)}
 	if j.Phase != update.Done {
-		e.Failure = "the version before is installed: " + j.Reason
+		e.Failure = "the previous version is installed: " + j.Reason
 		if j.Phase == update.Failed {
 			e.Failure = "somebody has to look at the Base: " + j.Reason
 		}

@@ -326,7 +326,7 @@ func render(p Policy, f family) string {
 		b.egress(e)
 	}
 	if len(p.Egress) > 0 {
-		b.comment("What the posture opens.")
+		b.comment("The posture opens these.")
 		egress := slices.Clone(p.Egress)
 		slices.SortFunc(egress, func(a, b Egress) int {
 			return strings.Compare(order(a), order(b))

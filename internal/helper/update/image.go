@@ -73,9 +73,9 @@ type ImageHost interface {
 // ImageInstaller looks after the slots of an image. Whatever ends it, the next one goes on.
 //
 // An update passes through the phases like that of a package. Staged and Installing are those of
-// the version before, which writes the other slot and restarts the machine. Checking is that of the
+// the previous version, which writes the other slot and restarts the machine. Checking is that of the
 // new version. It is over when the Base was well and an App has confirmed it; else the machine is
-// restarted with the version before, which then ends the update.
+// restarted with the previous version, which then ends the update.
 type ImageInstaller struct {
 	Store  Store
 	Host   ImageHost
@@ -347,7 +347,7 @@ func (i *ImageInstaller) confirmed(ctx context.Context, id string) error {
 	return nil
 }
 
-// giveUp restarts the machine with the version before.
+// giveUp restarts the machine with the previous version.
 func (i *ImageInstaller) giveUp(ctx context.Context, j *Journal, boot, reason string) error {
 	j.Reason, j.Boot = reason, boot
 	if err := i.step(j, Undoing, "restart the machine with version "+j.From); err != nil {

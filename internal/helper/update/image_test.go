@@ -370,8 +370,8 @@ func TestOnlyTheUpdateOnTrialCanBeConfirmed(t *testing.T) {
 	}
 }
 
-// The whole way of an update, with the power cut at each operation on the disk, in the version
-// before and in the new one.
+// The whole way of an update, with the power cut at each operation on the disk, in the old
+// version and in the new one.
 func TestAPowerCutAnywhereInAnUpdateEndsInTheOldVersionOrTheNewOne(t *testing.T) {
 	begin := func(seed uint64) *board {
 		b := newBoard(t, "1")

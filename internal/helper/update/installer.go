@@ -216,7 +216,7 @@ func (i *Installer) install(ctx context.Context, j *Journal) error {
 		return i.end(j, Undone, "nothing was changed: "+sentence(err))
 	}
 	err = i.change(ctx, j, func(ctx context.Context) error {
-		if err := i.step(j, Staged, "keep the version before"); err != nil {
+		if err := i.step(j, Staged, "keep the previous version"); err != nil {
 			return err
 		}
 		if err := i.Host.Pack(ctx, i.Store.path(previousFile)); err != nil {
@@ -399,17 +399,17 @@ func orDefault(value, usual time.Duration) time.Duration {
 	return value
 }
 
-// back installs the version before. running tells whether the Base runs, and is to be
+// back installs the previous version. running tells whether the Base runs, and is to be
 // restarted.
 func (i *Installer) back(ctx context.Context, j *Journal, reason string, running bool) error {
 	j.Reason = reason
 	// The package is useless now, and the disk may be full.
 	_ = i.Store.remove(packageFile)
-	if err := i.step(j, Undoing, "go back to the version before"); err != nil {
+	if err := i.step(j, Undoing, "go back to the previous version"); err != nil {
 		return err
 	}
 	if err := i.change(ctx, j, func(ctx context.Context) error { return i.Host.Install(ctx, i.Store.path(previousFile)) }); err != nil {
-		return i.end(j, Failed, reason+"; and the version before could not be installed: "+sentence(err))
+		return i.end(j, Failed, reason+"; and the previous version could not be installed: "+sentence(err))
 	}
 	if err := i.fail("gone back"); err != nil {
 		return err
@@ -425,7 +425,7 @@ func (i *Installer) back(ctx context.Context, j *Journal, reason string, running
 	case ctx.Err() != nil:
 		return ctx.Err()
 	case problem != nil:
-		reason += "; with the version before the Base is not well either: " + sentence(problem)
+		reason += "; with the previous version the Base is not well either: " + sentence(problem)
 	}
 	return i.end(j, Undone, reason)
 }

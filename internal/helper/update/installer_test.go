@@ -116,7 +116,7 @@ func TestIfNothingCanBeInstalledThatIsSaid(t *testing.T) {
 	if err := i.Run(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if j := f.journal(); j.Phase != Failed || !strings.Contains(j.Reason, "the version before could not be installed") {
+	if j := f.journal(); j.Phase != Failed || !strings.Contains(j.Reason, "the previous version could not be installed") {
 		t.Errorf("%v", j)
 	}
 }

@@ -44,7 +44,7 @@ const (
 	// uploadIdle is how long the next piece is waited for.
 	uploadIdle = 30 * time.Second
 	// roomFactor is how much room has to be free, in sizes of the package: for itself,
-	// what it unpacks to, the version before and what dpkg keeps meanwhile.
+	// what it unpacks to, the previous version and what dpkg keeps meanwhile.
 	roomFactor = 6
 	// imageRoom is how much room is left beside an image, in bytes: it is stored once.
 	imageRoom = 64 << 20
@@ -405,7 +405,7 @@ func (r *Receiver) Back(ctx context.Context, oldest string) (Journal, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if !r.machine.IsImage() {
-		return Journal{}, fmt.Errorf("%w: only the image keeps the version before", ErrNotForThis)
+		return Journal{}, fmt.Errorf("%w: only the image keeps the previous version", ErrNotForThis)
 	}
 	if r.upload != nil {
 		return Journal{}, ErrBusy

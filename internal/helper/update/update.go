@@ -51,13 +51,13 @@ const (
 	Installing Phase = "installing"
 	// Checking: the new version is installed, and has to prove itself.
 	Checking Phase = "checking"
-	// Undoing: the version before is being installed again.
+	// Undoing: the previous version is being installed again.
 	Undoing Phase = "undoing"
 	// Done: the new version is installed and well.
 	Done Phase = "done"
-	// Undone: the version before is installed again, or nothing was changed.
+	// Undone: the previous version is installed again, or nothing was changed.
 	Undone Phase = "undone"
-	// Failed: not even the version before could be installed. A person has to look.
+	// Failed: not even the previous version could be installed. A person has to look.
 	Failed Phase = "failed"
 )
 

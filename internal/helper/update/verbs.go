@@ -124,7 +124,7 @@ func (v *Verbs) StartOther(ctx context.Context, _ *caller.Call, _ *systemv1.Star
 	if err != nil {
 		return nil, refusal(err)
 	}
-	v.log.Warn("the Base goes back to the version before", "audit", true, "id", j.ID, "from", j.From, "to", j.To)
+	v.log.Warn("the Base goes back to the previous version", "audit", true, "id", j.ID, "from", j.From, "to", j.To)
 	return &systemv1.SystemReply{Result: &systemv1.SystemReply_Update{Update: message(j)}}, nil
 }
 

@@ -37,7 +37,7 @@ type brokenNode struct {
 
 func (b brokenNode) Fees(context.Context) (*basev1.GetFeesResponse, error) { return nil, b.err }
 
-// What a node process says of its failures is logged, and not told: it may have been taken over.
+// The failures of a node process are logged, and not told: it may have been taken over.
 func TestFailuresOfTheNodeProcessAreTheBasesOwnWords(t *testing.T) {
 	for cause, want := range map[error]rpc.Code{
 		nodeclient.ErrNone: rpc.Precondition, nodeclient.ErrAway: rpc.Unavailable, ipc.ErrRefused: rpc.Unavailable,

@@ -85,7 +85,7 @@ func TestARecorderGainsOneAnswerPerLossAndNothingElse(t *testing.T) {
 	})
 }
 
-// What was accepted longest ago makes room, and must not come back by that. The broken
+// The number that was accepted longest ago makes room, and must not be accepted again. The broken
 // variant forgets it.
 func TestANumberThatLeavesTheWindowStaysRefused(t *testing.T) {
 	attack := func(forgets bool) (again int) {

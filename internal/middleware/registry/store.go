@@ -15,7 +15,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/state"
 )
 
-// What the state database is opened with.
+// The names with which the state database is opened.
 const (
 	// StateKind marks the database as the Middleware's.
 	StateKind = "bitbox-base middleware"
@@ -36,7 +36,7 @@ const (
 	bucketIdentity   = "identity"
 	bucketPairings   = "pairings"
 	bucketProgress   = "progress"
-	bucketAddresses  = "addresses" // apart from progress, whose size the version before checks
+	bucketAddresses  = "addresses" // apart from progress, whose size the previous version checks
 	bucketAcquainted = "acquainted"
 )
 
@@ -155,7 +155,7 @@ func (r *Registry) storeIdentity(static noiseconn.StaticKey, discovery noiseconn
 	})
 }
 
-// loadPairings reads all pairings. What was pending has lapsed.
+// loadPairings reads all pairings. Pending pairings have lapsed.
 func (r *Registry) loadPairings() error {
 	var pending []*record
 	err := r.config.DB.View(func(tx *state.Tx) error {

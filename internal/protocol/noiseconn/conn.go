@@ -127,9 +127,9 @@ func (c *Conn) SetReadDeadline(t time.Time) error { return c.raw.SetReadDeadline
 func (c *Conn) SetWriteDeadline(t time.Time) error { return c.raw.SetWriteDeadline(t) }
 
 // Read returns io.EOF after the other side's close record, and
-// io.ErrUnexpectedEOF when the stream ends without one: somebody cut it. What
-// comes after a close record is not read; what came along with it is
-// ErrAfterClose.
+// io.ErrUnexpectedEOF when the stream ends without one: somebody cut it. It
+// does not read bytes that come later than a close record; bytes that came along
+// with it are ErrAfterClose.
 func (c *Conn) Read(p []byte) (int, error) {
 	n, err := c.in().read(p)
 	c.endedBy(err)

@@ -44,12 +44,12 @@ func (c UpdateServiceClient) WatchUpdate(ctx context.Context, request *v1.WatchU
 }
 
 // ConfirmUpdate says that the App has come back to the version that is on trial
-// (Update.awaits_app). Without it the Base goes back to the version before.
+// (Update.awaits_app). Without it the Base goes back to the previous version.
 func (c UpdateServiceClient) ConfirmUpdate(ctx context.Context, request *v1.ConfirmUpdateRequest) (*v1.ConfirmUpdateResponse, error) {
 	return call[v1.ConfirmUpdateResponse](ctx, c.caller, UpdateServiceConfirmUpdate, request)
 }
 
-// GoBack has a Base with two slots start the version before, which goes through a trial
+// GoBack has a Base with two slots start the previous version, which goes through a trial
 // as a new one does.
 func (c UpdateServiceClient) GoBack(ctx context.Context, request *v1.GoBackRequest) (*v1.GoBackResponse, error) {
 	return call[v1.GoBackResponse](ctx, c.caller, UpdateServiceGoBack, request)

@@ -293,7 +293,7 @@ func (m Machine) Pack(ctx context.Context, path string) (err error) {
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(work)) }()
 	if err := m.control(ctx, filepath.Join(work, "DEBIAN")); err != nil {
-		return fmt.Errorf("pack the version before: %w", err)
+		return fmt.Errorf("pack the previous version: %w", err)
 	}
 	list, err := m.run(ctx, askTime, dpkgQuery, "--listfiles", update.PackageName)
 	if err != nil {
@@ -305,7 +305,7 @@ func (m Machine) Pack(ctx context.Context, path string) (err error) {
 			continue
 		}
 		if err := copyFile(filepath.Join(work, name), name); err != nil {
-			return fmt.Errorf("pack the version before: %w", err)
+			return fmt.Errorf("pack the previous version: %w", err)
 		}
 	}
 	// Packed quickly rather than well; the name becomes valid when it is whole and on disk.
