@@ -32,6 +32,15 @@ var wordings = []struct {
 	{regexp.MustCompile(`\bdid not do well\b`), "failed", "Three Bases did not do well."},
 	{regexp.MustCompile(`\bis let in, (?:also|too)\b`), "is accepted even", "The App is let in, also without a window."},
 	{regexp.MustCompile(`\bmust not be there yet\b`), "must not exist yet", "It must not be there yet."},
+	{regexp.MustCompile(`\b[Ww]hoever\b`), "a subject: an attacker who, an App that, no matter who", "It is refused, whoever brings it."},
+	{regexp.MustCompile(`\banew\b`), "again, a new one", "The machine starts anew."},
+	{regexp.MustCompile(`\bany more\b`), "no longer", "It is not an owner any more."},
+	{regexp.MustCompile(`\b(?:one|version|document) of before\b|\bthe version before\b`), "the previous version",
+		"The Base starts the version before."},
+	// A comment of a field called What begins with its name, and a question ends with its mark.
+	{regexp.MustCompile(`(?:^|[.:;] )What (?:an? |the |its? |is |was |were |are |has |had |comes |follows |makes |remains |runs |stays |cannot |may |must |[A-Z])[^.?]*[.,:;]`),
+		"a subject: the bytes that, a file that",
+		"What is left is removed."},
 }
 
 // prose returns the comments of a Go file, or the paragraphs of a document without its code, each
