@@ -39,7 +39,7 @@ func TestThePagesHaveNoWarning(t *testing.T) {
 	if len(out) > 0 || err != nil {
 		t.Errorf("%v\n%s", err, out)
 	}
-	// The home of who builds is not in it.
+	// The builder's home is not in it.
 	text, err := os.ReadFile(filepath.Join(folder, "man", "bitbox-base.1"))
 	if err != nil || !bytes.Contains(text, []byte(`by default \(ti/.local/state/bitbox\-base)`)) {
 		t.Errorf("%v\n%s", err, text)

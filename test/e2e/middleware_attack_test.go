@@ -136,7 +136,7 @@ func (b *base) takenOver(owner *app) {
 			t.Fatal(err)
 		}
 	}
-	// Perfect, but for who has signed it.
+	// Perfect, except for its signer.
 	view, err := owner.Posture(ctx)
 	if err != nil {
 		t.Fatal(client.Explain(err))

@@ -21,7 +21,7 @@ const (
 	operator = basev1.Role_ROLE_OPERATOR
 )
 
-// role returns what an App may do, by the Base's signature and by who serves it.
+// role returns what an App may do, by the Base's signature and by the Middleware that serves it.
 func (b *base) role(owner *app, id string) (signed, served basev1.Role, err error) {
 	ctx, cancel := context.WithTimeout(b.t.Context(), callTime)
 	defer cancel()
@@ -49,7 +49,7 @@ func (b *base) role(owner *app, id string) (signed, served basev1.Role, err erro
 // oneRole waits until both agree, and returns it.
 func (b *base) oneRole(owner *app, id string) (role basev1.Role) {
 	b.t.Helper()
-	b.Until("the Base and who serves it agree about a role", func() error {
+	b.Until("helper and Middleware agree about a role", func() error {
 		signed, served, err := b.role(owner, id)
 		if err == nil && (signed != served || signed == 0) {
 			err = fmt.Errorf("signed is %v, served %v", signed, served)

@@ -33,6 +33,7 @@ var wordings = []struct {
 	{regexp.MustCompile(`\bis let in, (?:also|too)\b`), "is accepted even", "The App is let in, also without a window."},
 	{regexp.MustCompile(`\bmust not be there yet\b`), "must not exist yet", "It must not be there yet."},
 	{regexp.MustCompile(`\b[Ww]hoever\b`), "a subject: an attacker who, an App that, no matter who", "It is refused, whoever brings it."},
+	{regexp.MustCompile(`\b(?:for|by|against) who (?:[a-z]*s|has|had|was|is|may|can) `), "for a caller who, by an App that", "It is kept for who asks for it."},
 	{regexp.MustCompile(`\banew\b`), "again, a new one", "The machine starts anew."},
 	{regexp.MustCompile(`\bany more\b`), "no longer", "It is not an owner any more."},
 	{regexp.MustCompile(`\b(?:one|version|document) of before\b|\bthe version before\b`), "the previous version",

@@ -298,7 +298,7 @@ func TestNginxCanBeginNoConnectionOfItsOwn(t *testing.T) {
 			t.Errorf("NGINX's user reaches %s", where)
 		}
 	}
-	// Each of them is there, for who may.
+	// Each of them answers the users who may reach it.
 	if err := connect("daemon", "/dev/tcp/127.0.0.1/8332"); err != nil {
 		t.Errorf("nobody can reach the service on loopback: %v", err)
 	}

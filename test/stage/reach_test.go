@@ -142,7 +142,7 @@ func TestEachUnitReachesWhatTheListSaysAndNothingElse(t *testing.T) {
 			fmt.Fprintf(b, "    %s\n", line)
 		}
 	}
-	// Beside them, who has no sandbox: a user who logs in, and one who may go out.
+	// Beside them, users without a sandbox: one who logs in, and one who may go out.
 	for _, user := range []string{"base", "_apt"} {
 		fmt.Fprintf(b, "\nuser %s\n", user)
 		for _, line := range runProbe(t, s, "probe-user-"+user+".service", "[Service]\nUser="+user+"\n"+probe("", unchanged)) {

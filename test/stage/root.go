@@ -100,7 +100,7 @@ func packages() ([]string, error) {
 }
 
 // Debian returns the directory of a root with Debian's packages in it, and nothing of
-// ours, for who needs one of its programs. It is not to be written to.
+// ours, for tests that need one of its programs. It is not to be written to.
 func Debian() (string, error) { return debianRoot() }
 
 // debianRoot returns the directory of the Debian that a Base is made of.

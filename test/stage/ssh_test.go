@@ -331,7 +331,7 @@ func TestAnAddressThatCrashesSSHDCannotTryAgain(t *testing.T) {
 	}
 }
 
-// The Base's key file belongs to root and cannot be extended by who is in.
+// The Base's key file belongs to root, and a user of SSH cannot extend it.
 func TestAUserOfSSHCannotLetOthersIn(t *testing.T) {
 	t.Parallel()
 	s := stage.Boot(t, stage.Config{})

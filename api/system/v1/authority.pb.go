@@ -1805,7 +1805,7 @@ type PairingOrder struct {
 	Challenge []byte `protobuf:"bytes,3,opt,name=challenge,proto3" json:"challenge,omitempty"`
 	// The role of the App that pairs.
 	Role v1.Role `protobuf:"varint,4,opt,name=role,proto3,enum=bitbox.base.v1.Role" json:"role,omitempty"`
-	// Absent: opens a window with this role, and who stands at the Base accepts and
+	// Absent: opens a window with this role, and the person at the Base accepts and
 	// confirms. Else it is the act itself: the request with this number, 0 to 999999, is
 	// accepted, and the owner who signed this answers. Only at a Base without a display.
 	Number        *uint32 `protobuf:"varint,5,opt,name=number,proto3,oneof" json:"number,omitempty"`
@@ -1985,7 +1985,7 @@ func (x *PairingAnswer) GetAppName() string {
 }
 
 // PairingReport is what the authority made of a PairingAnswer. K_state signs it, so
-// that who carries it cannot say that words matched which did not.
+// that its carrier cannot claim a match of words that did not match.
 type PairingReport struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The answer as it came, with the challenge that makes it one of its kind.

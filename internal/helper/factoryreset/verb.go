@@ -57,7 +57,7 @@ func NewOrders(directory string, ledger Ledger, restart func(context.Context) er
 	return &Orders{directory: directory, ledger: ledger, restart: restart, log: log, resetting: make(chan struct{})}
 }
 
-// Take takes an owner's signed order, or the word of who stands at the Base. From then on the
+// Take takes an owner's signed order, or the word of the person at the Base. From then on the
 // reset is certain and this helper does nothing more but restart the Base.
 func (o *Orders) Take(_ context.Context, c *caller.Call, request *systemv1.FactoryReset) (*systemv1.SystemReply, error) {
 	if local := request.GetLocal() != nil; c.Who != caller.Root && local != (c.Who == caller.Console) {

@@ -59,9 +59,9 @@ func byKey(registry []byte) (map[posture.SigningKey]pairing.Enrolled, error) {
 }
 
 // saveRegistry is told by the authority which keys are active, and brings the
-// ledger in line in the same transaction: who was enrolled becomes one of the
-// posture's Apps, and who was taken away is one no more. orderedBy tells which owner has
-// ordered the pairing of a key. The authority's lock is held.
+// ledger in line in the same transaction: an enrolled App becomes one
+// of the posture's Apps, and an App that was removed is no longer one. orderedBy tells which
+// owner has ordered the pairing of a key. The authority's lock is held.
 func (k *Keeper) saveRegistry(registry []byte, orderedBy func(key [32]byte) pairing.OwnerKey) error {
 	keys, err := byKey(registry)
 	if err != nil {

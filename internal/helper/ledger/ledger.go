@@ -56,7 +56,7 @@ type Config struct {
 	// Factory is the posture of a new Base.
 	Factory posture.Posture
 	// FirstLease is how long SSH is on from the first boot of a new Base on, because
-	// the builder of its image has asked for it; 0: it is off. A Base that was reset
+	// its provisioning asks for it; 0: it is off. A Base that was reset
 	// is not new.
 	FirstLease time.Duration
 	// NoDisplay: nobody can stand before a display of this Base and compare a code, by

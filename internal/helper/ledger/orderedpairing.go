@@ -109,8 +109,8 @@ func (k *Keeper) isOwner(owner pairing.OwnerKey) bool {
 	return false
 }
 
-// orderedByLocked is the note of the history about who has ordered a pairing; empty:
-// nobody has, but who stood at the Base.
+// orderedByLocked names the owner who has ordered a pairing, for the history. It is empty
+// if the person at the Base made the pairing.
 func (k *Keeper) orderedByLocked(owner pairing.OwnerKey) string {
 	p, _ := k.ledger.Posture()
 	for _, app := range p.Apps {

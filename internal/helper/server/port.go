@@ -10,7 +10,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 )
 
-// Port returns the way to the Server within its own process, for who. Messages are not
+// Port returns the way to the Server within its own process, for the caller who. Messages are not
 // marshalled; all else is as it is over the socket.
 func (s *Server) Port(who caller.Who) helperclient.Port { return local{s, who} }
 

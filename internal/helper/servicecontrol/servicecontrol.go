@@ -29,7 +29,7 @@ import (
 const changeTime = 20 * time.Second
 
 // RestartRest is how long after a restart of what must not be stopped an App cannot restart
-// it again. Otherwise who does so again and again has as good as stopped it: bans do not
+// it again. Otherwise an App that does so again and again would in effect stop it: bans do not
 // stand while fail2ban starts, and no owner gets in to lock the Base down while the entry does.
 const RestartRest = 2 * time.Minute
 

@@ -77,7 +77,7 @@ func TestTheAuthorityFollowsTheRolesThatOwnersSign(t *testing.T) {
 	phone, tablet := b.pair(m, "phone", owner), b.pair(m, "tablet", viewer)
 	phone.mustSubmit(setRole(tablet, owner))
 	b.wantRole(tablet, owner, "raised")
-	// A Middleware cannot take the key of who is an owner now.
+	// A Middleware cannot remove the key of a present owner.
 	retire := &systemv1.AuthorityRequest{Verb: &systemv1.AuthorityRequest_Retire{Retire: &systemv1.Retire{SigningKey: tablet.key[:]}}}
 	reply, err := m.Do(t.Context(), &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_Authority{Authority: retire}}, nil)
 	if err != nil || reply.GetAuthority().GetErrorCode() != string(pairing.CodePermission) {

@@ -152,7 +152,7 @@ func TestTheMachineIsNotStoppedInTheMiddleOfSomething(t *testing.T) {
 	}
 }
 
-// Reboot, power off, services and logs are nothing for who is neither the Middleware nor root.
+// Reboot, power off, services and logs are for the Middleware and root, and for no other caller.
 func TestTheMachineIsRunByTheMiddlewareAndRoot(t *testing.T) {
 	for _, request := range []*systemv1.SystemRequest{
 		listRequest(), changeRequest("mdns", 1), logsRequest(nil), rebootRequest(), powerOffRequest(),
@@ -252,7 +252,7 @@ func TestDebiansUpdatesAreInstalledOnceAndFollowed(t *testing.T) {
 	if want := []string{"started", "Unpacking libssl3", "All upgrades installed"}; err != nil || !slices.Equal(progress, want) {
 		t.Errorf("%q, %v", progress, err)
 	}
-	// It runs already: who asks follows that.
+	// It runs already, and the caller follows that.
 	m.set(services.DebianUpdatesUnit, "activating")
 	m.change(services.DebianUpdatesUnit, "StateChangeTimestamp", fmt.Sprintf("@%d", time.Now().Unix()))
 	if progress, err = b.installThen(t.Context(), ends("it is running already")); err != nil || progress[0] != "it is running already" {

@@ -35,7 +35,7 @@ type world struct {
 	lifted []netip.Addr
 	bans   []bruteforce.Ban
 	told   []generation.Announcement
-	held   hold // of who asks for bans
+	held   hold // of callers that ask for bans
 	// examined is called once, when something is examined.
 	examined func()
 }

@@ -6,15 +6,15 @@ import (
 	"time"
 )
 
-// AskTime bounds what somebody waits for who only asks.
+// AskTime bounds the wait of a caller that only asks.
 const AskTime = 30 * time.Second
 
 // SharePause is how long after the beginning of one question the next one begins.
 const SharePause = 200 * time.Millisecond
 
-// Shared asks a question that takes programs for all who want to know at the same time.
-// Each answer is to a question that began after it was wanted, so none is old; however
-// many ask however often, five questions a second are asked.
+// Shared runs a question that takes programs once for all callers that ask it at the same time.
+// Each answer is to a question that began after its caller asked, so none is old. However many
+// callers ask, and however often, five questions a second are run.
 type Shared[T any] struct {
 	ask func(ctx context.Context) (T, error)
 

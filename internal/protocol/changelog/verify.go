@@ -39,7 +39,7 @@ type Expectation struct {
 	Base posture.SigningKey
 	// Memory is that of the last look.
 	Memory Memory
-	// Nonce are the 32 random bytes that the App has asked with last.
+	// Nonce are the 32 random bytes of the App's last question.
 	Nonce []byte
 }
 

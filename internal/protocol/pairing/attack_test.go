@@ -19,7 +19,7 @@ import (
 const (
 	luckModulus = 16
 	luckTries   = 600
-	// victoryTries are enough for who always wins.
+	// victoryTries are enough for an attacker who always wins.
 	victoryTries = 20
 )
 

@@ -20,7 +20,7 @@ type request struct {
 	last   time.Duration
 }
 
-// heard are the requests of the last while, by digest, and the few whose numbers are
+// heard are the recent requests, by digest, and the few whose numbers are
 // shown. The two are apart because they answer different questions. The digests bind an
 // act to the request that came first with its number: an attacker who has seen the owner's P1
 // on the network can make another one with the same number in a million tries, but only

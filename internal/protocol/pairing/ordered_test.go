@@ -519,7 +519,7 @@ func TestRolesFollowWhatOwnersHaveSignedAndNoCaller(t *testing.T) {
 	if list, err := ParseRegistry(save); err != nil || len(list) != 2 || list[1].Role != owner {
 		t.Fatalf("%+v, %v", list, err)
 	}
-	// A Middleware cannot take the key of who is an owner now.
+	// A Middleware cannot remove the key of a present owner.
 	wantError(t, w.middleware.Retire(t.Context(), second.public()), ErrPermission)
 	undo()
 	if save, _ := w.machine.SetRoles(map[[32]byte]basev1.Role{key: viewer}); save != nil {

@@ -15,7 +15,7 @@ const (
 	ActEnrolled
 	// ActRetired: an App was taken out.
 	ActRetired
-	// ActGranted: SSH is leased because the builder of the image has asked for it.
+	// ActGranted: SSH is leased because the provisioning file asks for it.
 	ActGranted
 )
 

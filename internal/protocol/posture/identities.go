@@ -21,8 +21,8 @@ type Identities struct {
 	Image *RunningImage
 }
 
-// RunningImage is what a Base with the image runs, by its own word: it cannot be lied about by who
-// stands between the App and the system helper, but by who has the machine.
+// RunningImage is what a Base with the image runs, by its own word: an attacker between the App
+// and the system helper cannot forge it, but somebody who controls the machine can.
 type RunningImage struct {
 	Version, Architecture string
 	// Slot is "a" or "b".

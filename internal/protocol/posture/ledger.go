@@ -318,7 +318,7 @@ var submitChecks = []submitCheck{
 	// A restriction is no part of the documents, so what follows cannot be checks of
 	// the chain: a Middleware may cut an App off, and give an owner's document to the
 	// helper only then.
-	{"signed by who was not cut off", func(l *Ledger, d *candidate, _ time.Duration) error {
+	{"signed by an owner who was not cut off", func(l *Ledger, d *candidate, _ time.Duration) error {
 		return unless(!l.isCutOff(SigningKey(d.signed.GetSigner())), ErrNotOwner)
 	}},
 	{"raises nobody who was cut off", func(l *Ledger, d *candidate, _ time.Duration) error {
@@ -531,7 +531,7 @@ func (l *Ledger) Enrol(app App, note string, now time.Duration) (Output, error) 
 	return l.output(now, true), err
 }
 
-// Grant leases SSH, for an image whose builder has asked for it from the first boot
+// Grant leases SSH, for a Base whose provisioning file asks for it from the first boot
 // on. It is settled at once and stands in the history as local. Without a key it is refused.
 func (l *Ledger) Grant(length time.Duration, note string, now time.Duration) (Output, error) {
 	out := l.Tick(now)

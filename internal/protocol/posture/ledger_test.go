@@ -109,7 +109,7 @@ var submitAttacks = []struct {
 		a.must(a.ledger.Restrict(Closing{Type: ClosingApp, App: bob}, ActorMiddleware, a.now))
 		return signed
 	}},
-	{"by an owner who was cut off", "signed by who was not cut off", ErrNotOwner, func(a *attacked) []byte {
+	{"by an owner who was cut off", "signed by an owner who was not cut off", ErrNotOwner, func(a *attacked) []byte {
 		bob := a.cutOffOwner("bob")
 		return SignDocument(a.draft(func(p *Posture) { p.NodeName = "bob's" }), bob)
 	}},

@@ -36,7 +36,7 @@ type Expectation struct {
 	Base SigningKey
 	// Memory is that of the last look.
 	Memory Memory
-	// Nonce are the 32 random bytes that the App has asked with.
+	// Nonce are the 32 random bytes of the App's question.
 	Nonce []byte
 }
 

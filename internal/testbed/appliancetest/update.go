@@ -48,7 +48,7 @@ func signingSeed(b byte) release.SigningSeed {
 	return seed
 }
 
-// Release returns a release file, signed by who makes them or, if forged, by somebody
+// Release returns a release file, signed by the maker of releases or, if forged, by somebody
 // else. It has the given length at least.
 func Release(version, architecture string, length int, forged bool) ([]byte, error) {
 	deb := fmt.Appendf(nil, "%s %s %s ", update.PackageName, version, architecture)

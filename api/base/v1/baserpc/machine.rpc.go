@@ -24,7 +24,7 @@ type MachineServiceClient struct{ caller Caller }
 // NewMachineServiceClient returns a client that makes its calls by caller.
 func NewMachineServiceClient(caller Caller) MachineServiceClient { return MachineServiceClient{caller} }
 
-// GetHistory returns what was measured in the last while, the oldest first.
+// GetHistory returns the measurements of the last hour, the oldest first.
 func (c MachineServiceClient) GetHistory(ctx context.Context, request *v1.GetHistoryRequest) (*v1.GetHistoryResponse, error) {
 	return call[v1.GetHistoryResponse](ctx, c.caller, MachineServiceGetHistory, request)
 }
