@@ -139,7 +139,7 @@ func attend(ctx context.Context, s *stage.Stage, argv ...string) error {
 	}
 }
 
-// runs tells whether the Base goes on. One that stops says so, or answers no more.
+// runs tells whether the Base goes on. One that stops says so, or stops answering.
 func runs(s *stage.Stage) bool {
 	ctx, cancel := context.WithTimeout(context.Background(), answerTime)
 	defer cancel()

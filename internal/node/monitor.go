@@ -18,7 +18,7 @@ const (
 	fullSoon = 7 * 24 * time.Hour
 )
 
-// monitor remembers how a node was, and makes an event of what is new. It is pure. The zero
+// monitor remembers the state of a node, and makes an event of each change. It is pure. The zero
 // monitor has told nothing.
 type monitor struct {
 	silentSince, lonelySince *time.Duration

@@ -86,7 +86,7 @@ func rebuilt(t *testing.T, path string, edit func(root string)) string {
 	return changed
 }
 
-// repacked makes a package again from what is installed of it in a root.
+// repacked makes a package again from its files that are installed in a root.
 func repacked(t *testing.T, root, name, directory string) string {
 	t.Helper()
 	top := filepath.Join(t.TempDir(), name)

@@ -28,7 +28,7 @@ func TestMain(m *testing.M) { netnstest.Main(m) }
 // testTime bounds what a test waits for. Only one that fails reaches it.
 const testTime = time.Minute
 
-// house is a Base, and the human who stands at it.
+// house is a Base and the person at it.
 type house struct {
 	*devbase.Base
 	t      *testing.T

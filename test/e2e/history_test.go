@@ -19,7 +19,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
 )
 
-// past is what the Base keeps of what has happened after a sequence.
+// past returns the events that the Base keeps after a sequence.
 func (b *base) past(session *client.Session, after uint64) (events []*basev1.Event, last uint64, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), callTime)
 	defer cancel()

@@ -425,6 +425,6 @@ func TestAnOwnerIsPairedAndTheBaseIsResetAtTheConsoleOfABootedBase(t *testing.T)
 	s.sees("no owner yet", "ordered by console")
 }
 
-// resetHere orders a reset as who stands at the Base.
+// resetHere orders a reset as the person at the Base.
 var resetHere = &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_FactoryReset{
 	FactoryReset: &systemv1.FactoryReset{By: &systemv1.FactoryReset_Local{Local: &systemv1.LocalReset{}}}}}

@@ -32,7 +32,7 @@ func expose(ownPort bool) func(*posture.Posture, uint64) {
 	}
 }
 
-// steady is a client of the entry who is to notice nothing.
+// steady is a client of the entry that must notice nothing.
 func (b *base) steady() net.Conn {
 	b.t.Helper()
 	conn, err := b.Attacker(1).Dial("tcp", netip.AddrPortFrom(b.V4, posture.EntryPort))

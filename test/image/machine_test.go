@@ -289,7 +289,7 @@ func (m *machine) ask(limit time.Duration, script string) (out string, code int,
 	}
 }
 
-// inside is ask for what has to succeed.
+// inside is ask for a command that has to succeed.
 func (m *machine) inside(script string) string {
 	m.t.Helper()
 	out, code, err := m.ask(asked, script)

@@ -202,7 +202,7 @@ func installProduct(debian string) (string, error) {
 	if err := sshaccess.EnsureHostKey(rand.Reader, filepath.Join(r.root(), generation.HostKey)); err != nil {
 		return "", err
 	}
-	// The mount is needed no more, its layer is.
+	// The mount is no longer needed; its layer is.
 	if err := unmountBelow(r.root()); err != nil {
 		return "", err
 	}

@@ -735,7 +735,7 @@ type Window struct {
 	// Milliseconds until it closes by itself; 0 when closed.
 	RemainingMs uint64 `protobuf:"varint,2,opt,name=remaining_ms,json=remainingMs,proto3" json:"remaining_ms,omitempty"`
 	// The role that an owner has signed for an App that pairs through this window;
-	// unspecified: who stands at the Base chooses it.
+	// unspecified: the person at the Base chooses it.
 	Role          Role `protobuf:"varint,3,opt,name=role,proto3,enum=bitbox.base.v1.Role" json:"role,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

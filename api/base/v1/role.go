@@ -3,7 +3,7 @@ package basev1
 // roleNames are what roles are called, the least first. No other place names them.
 var roleNames = [...]string{Role_ROLE_VIEWER: "viewer", Role_ROLE_OPERATOR: "operator", Role_ROLE_OWNER: "owner"}
 
-// Name returns "viewer", "operator" or "owner"; "unspecified" for what is no role.
+// Name returns "viewer", "operator" or "owner"; "unspecified" for any other value.
 func (r Role) Name() string {
 	if r <= Role_ROLE_UNSPECIFIED || int(r) >= len(roleNames) {
 		return "unspecified"

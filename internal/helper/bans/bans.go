@@ -24,7 +24,7 @@ const interval = 30 * time.Second
 
 // Banner is fail2ban, as far as it can be asked.
 type Banner interface {
-	// Bans lists and counts who is banned.
+	// Bans lists and counts the banned addresses.
 	Bans(ctx context.Context) (bruteforce.Bans, error)
 	// Lift lets an address in again, in all jails. False: it was not banned.
 	Lift(ctx context.Context, addr netip.Addr) (bool, error)
@@ -79,7 +79,7 @@ func (b *Bans) ask(ctx context.Context) (bruteforce.Bans, error) {
 	}
 	banned, lifted := without(bans.List, b.known), without(b.known, bans.List)
 	if len(bans.List) < bans.Current {
-		lifted = nil // who is not listed may be banned all the same
+		lifted = nil // an address that is not listed may still be banned
 	}
 	b.known = bans.List
 	b.events.Note(func(is *systemv1.SystemEvent) { is.Bans = uint32(len(bans.List)) })

@@ -156,7 +156,7 @@ func (r *Recording) changed(err error) string {
 	return ": " + strings.Join(texts, " ")
 }
 
-// signer is whose signature was accepted. That of what was refused proves nothing: it may
+// signer is the owner whose signature was accepted. A refused signature proves nothing: it may
 // have been refused for it.
 func (r *Recording) signer(err error) (posture.SigningKey, bool) {
 	if r.verb.Signed == nil || !refusal.Accepted(err) {

@@ -76,7 +76,7 @@ func (k *Keeper) orderPairingLocked(m *pairing.Machine, signed []byte) error {
 	return nil
 }
 
-// answerPairingLocked returns the signed report of what was made of an owner's answer.
+// answerPairingLocked returns the signed report that judges an owner's answer.
 func (k *Keeper) answerPairingLocked(m *pairing.Machine, signed []byte) ([]byte, error) {
 	var owner posture.SigningKey
 	var answer *systemv1.PairingAnswer

@@ -85,7 +85,7 @@ func (k *Keeper) converge(ctx context.Context) (again bool, err error) {
 		}
 		select {
 		case w.progress <- p:
-		default: // who does not read misses something
+		default: // a waiter that does not read misses something
 		}
 	}
 	err = k.Apply.Apply(ctx, wanted, applying, progress)
@@ -147,7 +147,7 @@ func noteOf(failure error) string {
 	return "it could not be applied"
 }
 
-// tellWaitersLocked answers those whose revision is being applied no more.
+// tellWaitersLocked answers those whose revision is no longer being applied.
 func (k *Keeper) tellWaitersLocked() {
 	tip, phase := k.ledger.Effective().Revision, k.ledger.Phase()
 	for revision, w := range k.waiters {

@@ -157,7 +157,7 @@ func hold(size int) []byte {
 	return held
 }
 
-// forks starts processes until the kernel lets it start no more.
+// forks starts processes until the kernel refuses another.
 func forks() error {
 	for {
 		if err := exec.Command("/bin/sleep", "60").Start(); err != nil {

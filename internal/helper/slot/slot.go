@@ -9,7 +9,7 @@
 // A new version is written into the slot from which the machine does not run, in this order: the
 // other slot's UKI is removed and the slot is named empty, then root and hashes are written and
 // verified, then the partition table names them (gpt), then the UKI is written under another name, verified, and renamed. Before
-// the last step nothing refers to what is new. After it the new version starts. Each step can be
+// the last step nothing refers to the new files. After it the new version starts. Each step can be
 // done again from its beginning, so whatever was cut is begun again.
 //
 // # Attempts

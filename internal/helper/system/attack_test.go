@@ -261,7 +261,7 @@ func TestStrangersAndTheConsoleMayDoOnlyWhatIsTheirs(t *testing.T) {
 		case "accept", "answer", "activate", "enrol", "reveal":
 			continue // the authority's own table
 		case "reset at once":
-			continue // who stands there may
+			continue // a person at the console may
 		}
 		if _, err := console.Do(t.Context(), request, nil); !errors.Is(err, &helperclient.Error{Code: helperclient.CodePermission}) {
 			t.Errorf("the console sent %s: %v", name, err)

@@ -173,7 +173,7 @@ func TestMaskedUpdatesOfDebianAreCalledMasked(t *testing.T) {
 	}
 }
 
-// Unlocked is closed, unless somebody asks for what was open.
+// After an unlock the Base is closed, unless somebody asks to open it again.
 func TestUnlockingOpensNothingByItself(t *testing.T) {
 	for _, reopen := range []bool{false, true} {
 		b := newBase(t)

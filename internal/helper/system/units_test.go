@@ -242,9 +242,9 @@ func TestTheAnswerIsSentBeforeItsCarrierRestarts(t *testing.T) {
 	})
 }
 
-// A Middleware that was taken over, or a stolen phone of an operator's, restarts again and
-// again what must not be stopped: fail2ban would ban nobody, and the entry would let no
-// owner in who wants to lock the Base down.
+// A Middleware that was taken over, or a stolen phone of an operator's, restarts
+// services again and again that must not be stopped: without fail2ban nobody is banned, and
+// without the entry no owner gets in to lock the Base down.
 func TestAServiceThatMustNotStopIsNotRestartedAgainAndAgain(t *testing.T) {
 	b, m := managedBase(t)
 	b.start()

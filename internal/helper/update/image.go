@@ -156,7 +156,7 @@ func (i *ImageInstaller) note() error {
 	return nil
 }
 
-// keepOldest removes the other version if the posture allows it no more: then neither an order nor
+// keepOldest removes the other version if the posture no longer allows it: then neither an order nor
 // a failure goes back to it.
 func (i *ImageInstaller) keepOldest(ctx context.Context) error {
 	oldest, err := i.Host.Oldest(ctx)

@@ -229,7 +229,7 @@ func TestABaseGoesBackByOrderButNeverBelowTheOldestVersionAllowed(t *testing.T) 
 	}
 	b.updateTo("2")
 	b.ended(Done, "2")
-	// Once the posture allows it no more, nothing starts it, not even a failure.
+	// Once the posture no longer allows it, nothing starts it, not even a failure.
 	b.oldest = "2"
 	b.live()
 	if slots, err := b.store.Slots(); err != nil || slots != (Slots{Running: "2"}) {

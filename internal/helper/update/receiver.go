@@ -28,7 +28,7 @@ var (
 	ErrNotForThis = errors.New("the release is not for this Base")
 	// ErrBusy: another update is under way.
 	ErrBusy = errors.New("another update is under way; wait until it has ended")
-	// ErrNoUpload: there is no such upload, or no more.
+	// ErrNoUpload: there is no such upload, or no longer.
 	ErrNoUpload = errors.New("there is no such upload, or no longer; begin again")
 	// ErrNotOnTrial: no version waits for an App.
 	ErrNotOnTrial = errors.New("no such update waits to be confirmed")

@@ -33,7 +33,7 @@ func TestAReleaseIsTakenAndItsInstallationBegins(t *testing.T) {
 	}
 }
 
-// badReleases are what somebody might bring who has no release that is newer: a
+// badReleases are the files that an attacker without a newer release might bring: a
 // Middleware that was taken over, for one.
 func badReleases() map[string]struct {
 	file []byte

@@ -10,7 +10,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/rpc"
 )
 
-// appsService lists and changes who is paired.
+// appsService lists and changes the paired Apps.
 type appsService struct{ *Server }
 
 func (s appsService) ListApps(ctx context.Context, _ *basev1.ListAppsRequest) (*basev1.ListAppsResponse, error) {

@@ -472,7 +472,7 @@ func (r *Registry) revokeLocked(p *record, by *Session) error {
 	}
 	p.acquaintances = nil
 	if err := r.saveAcquaintancesLocked(p); err != nil {
-		r.config.Logger.Error("forget the addresses of a revoked App", "app", p.id(), "error", err) // they count no more
+		r.config.Logger.Error("forget the addresses of a revoked App", "app", p.id(), "error", err) // they no longer count
 	}
 	r.forgetTombstonesLocked()
 	r.indexLocked()

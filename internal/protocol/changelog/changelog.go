@@ -71,7 +71,7 @@ type Log struct {
 	entries []Stored
 }
 
-// Restore begins a Log after an entry that is kept no more; zeros: at the beginning.
+// Restore begins a Log after an entry that is no longer kept; zeros: at the beginning.
 func Restore(before uint64, anchor Hash) *Log { return &Log{anchor: anchor, before: before} }
 
 // Last is the number of the last entry, 0 if there never was one, and its hash.

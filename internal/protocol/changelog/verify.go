@@ -52,7 +52,7 @@ type View struct {
 	// Last is the number of the last entry, 0 if there is none, and its hash.
 	Last     uint64
 	LastHash Hash
-	// Forgotten is how many entries were made that are kept no more.
+	// Forgotten is the number of entries that are no longer kept.
 	Forgotten uint64
 	// Missed: the App has not seen some of those.
 	Missed bool

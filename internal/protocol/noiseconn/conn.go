@@ -144,7 +144,7 @@ func (c *Conn) ReadRecord() ([]byte, error) {
 	return record, err
 }
 
-// endedBy has nothing more sent once the other side has ended the session: it reads no more.
+// endedBy has nothing more sent once the other side has ended the session: it has stopped reading.
 func (c *Conn) endedBy(err error) {
 	if err == io.EOF {
 		c.out().over()

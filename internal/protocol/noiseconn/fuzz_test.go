@@ -106,7 +106,7 @@ func FuzzR1(f *testing.F) {
 		if _, err := s.connectResponder(r1); (err == nil) != bytes.Equal(r1, right) {
 			t.Errorf("%x: %v", r1, err)
 		}
-		// Past mac1, where somebody gets who has stolen K_pair.
+		// Past mac1, as far as a thief of K_pair gets.
 		if len(r1) < mac1Size {
 			return
 		}

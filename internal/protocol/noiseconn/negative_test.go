@@ -202,7 +202,7 @@ func computeNegativeVectors(t *testing.T) negativeVectors {
 }
 
 // TestNegativeVectorsHold also runs each vector through the code: a file that says
-// "refused" of what is taken would mislead everybody else.
+// "refused" for an accepted input would mislead everybody else.
 func TestNegativeVectorsHold(t *testing.T) {
 	v := computeNegativeVectors(t)
 	want, err := json.MarshalIndent(v, "", "  ")

@@ -83,7 +83,7 @@ func TestAnOwnersAppAcceptsAndAnswersByWords(t *testing.T) {
 	}
 }
 
-// An owner says yes, and is one no more before the new App has confirmed or connected.
+// An owner says yes, and loses that role before the new App has confirmed or connected.
 func TestTheYesOfAFormerOwnerIsWorthNothing(t *testing.T) {
 	for _, pending := range []bool{false, true} {
 		for _, asks := range []bool{true, false} {

@@ -535,7 +535,7 @@ func newAnchor(base SigningKey, e entry, seed StateSeed) *systemv1.Signed {
 	return seal(labelAnchor, encode(anchor), seed)
 }
 
-// compact gives up the older half of what is kept, as often as needed to be
+// compact drops the older half of the history, as often as needed to be
 // within the limits.
 func (c *chain) compact(seed StateSeed, most int) {
 	for len(c.entries) > 1 && (len(c.entries) > most || proto.Size(c.proto()) > keptBytes) {

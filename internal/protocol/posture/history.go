@@ -26,7 +26,7 @@ type Event struct {
 	Changes []Change `json:"changes"`
 }
 
-// recorded is an Event and who is behind it.
+// recorded is an Event and its author.
 type recorded struct {
 	Event
 	origin systemv1.PostureDocument_Origin // unspecified for a restriction

@@ -393,7 +393,7 @@ func (l *Ledger) Applied(revision uint64, now time.Duration) (Output, error) {
 
 // Undo takes the last document back because it could not be applied, and the
 // reason is kept in the history. Revision is the one that was being applied or
-// tried; if it is so no more, nothing is done and ErrNoTry is returned.
+// tried; if it no longer is, nothing is done and ErrNoTry is returned.
 func (l *Ledger) Undo(revision uint64, reason string, now time.Duration) (Output, error) {
 	out := l.Tick(now)
 	if l.phase == phaseSettled || l.chain.revision() != revision {

@@ -464,7 +464,7 @@ func TestRestrictionsThatADocumentHasNotSeenStayInForce(t *testing.T) {
 	}
 }
 
-// closingAttacks ask for what is not to be recorded.
+// closingAttacks ask for restrictions that must not be recorded.
 var closingAttacks = []struct {
 	name, stoppedBy string
 	want            error

@@ -228,7 +228,7 @@ func TestAnchorOfAnotherKeyIsRefused(t *testing.T) {
 	}
 }
 
-// Not even the helper's own key makes an anchor of what is none.
+// Not even a signature by the helper's own key makes a false anchor valid.
 func TestFalseAnchorIsRefusedEvenWithTheHelpersSignature(t *testing.T) {
 	a, honest, _ := newLooked(t)
 	var history systemv1.PostureChain

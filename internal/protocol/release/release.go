@@ -51,7 +51,7 @@ var (
 	ErrNotARelease = errors.New("this is no release file")
 	// ErrFormat: the file is of a format that is not known here.
 	ErrFormat = errors.New("this release file has another format; install an intermediate release first")
-	// ErrSignature: who has signed it is not who makes the releases.
+	// ErrSignature: the maker of releases has not signed it.
 	ErrSignature = errors.New("the release is not signed by the key that this Base knows")
 	// ErrDamaged: it is not what was signed.
 	ErrDamaged = errors.New("the release file is damaged or incomplete; fetch it again")

@@ -43,7 +43,7 @@ const (
 	AppsServiceRevokeApp = "bitbox.base.v1.AppsService.RevokeApp"
 )
 
-// AppsService lists and changes who is paired.
+// AppsService lists and changes the paired Apps.
 type AppsServiceClient struct{ caller Caller }
 
 // NewAppsServiceClient returns a client that makes its calls by caller.
