@@ -36,8 +36,8 @@ type Systemd interface {
 	units.Manager
 	journal.Source
 	// Unmet returns the conditions and assertions of a unit that kept it from starting last, as
-	// they stand in the unit, such as "ConditionACPower=true". It returns none if systemd does
-	// not know them any more, as after it has read its units anew.
+	// they stand in the unit, such as "ConditionACPower=true". It returns none if systemd no
+	// longer knows them, as after a reload of its units.
 	Unmet(ctx context.Context, unit string) ([]string, error)
 }
 
@@ -147,7 +147,7 @@ func (d *Debian) install(ctx context.Context, c *caller.Call) error {
 		return helperclient.Errorf(helperclient.CodeInternal,
 			"Debian's updates were not installed, or not all: what installs them did not end well; its log (debian-updates) says why")
 	}
-	// Other updates wait now than before.
+	// The list of the updates that wait has changed.
 	if d.renew == nil {
 		return nil
 	}

@@ -151,7 +151,7 @@ func (m *manager) checkLocked(unit string) {
 	maps.Copy(m.units[unit], map[string]string{"ConditionResult": result, "ConditionTimestamp": "@1795723082"})
 }
 
-// forget has systemd load a unit anew, as it does with one that nothing refers to.
+// forget makes systemd load a unit again, as it does with one that nothing refers to.
 func (m *manager) forget(unit string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
