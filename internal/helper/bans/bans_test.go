@@ -21,24 +21,26 @@ func manyBans(n int) []bruteforce.Ban {
 // The attack: a stranger with many IPv6 networks gets all of them banned. The helper compares the
 // bans with the previous ones every half minute, and an owner's lockdown waits meanwhile.
 func TestThousandsOfBansAreComparedInNoTime(t *testing.T) {
-	compare := func(n int) time.Duration {
+	// fastest is the shortest time of each number: others take the processor on a busy machine.
+	fastest := map[int]time.Duration{500: time.Hour, 15_000: time.Hour}
+	compare := func(n int) {
 		before := manyBans(n)
 		now := slices.Clone(before)
 		slices.Reverse(now)
-		fastest := time.Hour
-		for range 5 {
-			began := time.Now()
-			if fresh := without(now, before); len(fresh) != 0 {
-				t.Fatalf("%d are new", len(fresh))
-			}
-			fastest = min(fastest, time.Since(began))
+		began := time.Now()
+		if fresh := without(now, before); len(fresh) != 0 {
+			t.Fatalf("%d are new", len(fresh))
 		}
-		return fastest
+		fastest[n] = min(fastest[n], time.Since(began))
 	}
 	// Thirty times as many take thirty times as long, and not a thousand times.
-	few, many := compare(500), compare(15_000)
-	if many > 200*few {
-		t.Errorf("500 take %v, and 15000 %v", few, many)
+	tooSlow := func() bool { return fastest[15_000] > 200*fastest[500] }
+	for tries := 0; tries < 5 || tries < 100 && tooSlow(); tries++ {
+		compare(500)
+		compare(15_000)
+	}
+	if tooSlow() {
+		t.Errorf("500 take %v, and 15000 %v", fastest[500], fastest[15_000])
 	}
 	a := manyBans(3)
 	a[1].Jail = bruteforce.JailSSH
