@@ -11,10 +11,12 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/BitBoxSwiss/bitbox-base/image/build"
+	"github.com/BitBoxSwiss/bitbox-base/image/secureboot"
 	"github.com/BitBoxSwiss/bitbox-base/internal/bootdisk"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
 	"github.com/BitBoxSwiss/bitbox-base/test/stage"
@@ -76,6 +78,9 @@ func TestTheFirmwareStartsOnlyWhatItsBuilderHasSigned(t *testing.T) {
 			}
 			return content
 		},
+		"another signature": func([]byte) []byte {
+			return signedByAnother(t, filepath.Join(made(t, "shipped", build.Options{}), build.UnsignedFile))
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := shipped(t)
@@ -86,6 +91,30 @@ func TestTheFirmwareStartsOnlyWhatItsBuilderHasSigned(t *testing.T) {
 			m.closed(m.Attacker(1))
 		})
 	}
+}
+
+// signedByAnother signs a file with keys of the same kind that the firmware does not know.
+func signedByAnother(t *testing.T, file string) []byte {
+	t.Helper()
+	directory := t.TempDir()
+	if err := secureboot.Make(filepath.Join(directory, "keys"), time.Now(), nil); err != nil {
+		t.Fatal(err)
+	}
+	content, err := os.ReadFile(file)
+	if err == nil {
+		err = os.WriteFile(filepath.Join(directory, "unsigned"), content, 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if out, err := build.RunTool(t.Context(), build.Options{Cache: cache(t)}, directory, "sbsign", "--key=/mnt/keys/db.key",
+		"--cert=/mnt/keys/db.crt", "--output=/mnt/signed", "/mnt/unsigned"); err != nil {
+		t.Fatalf("sign with other keys: %v: %s", err, out)
+	}
+	if content, err = os.ReadFile(filepath.Join(directory, "signed")); err != nil {
+		t.Fatal(err)
+	}
+	return content
 }
 
 // A root with one other bit is not started; nor does the machine go on with half of its files.
@@ -111,12 +140,14 @@ func TestNothingThatIsAddedToTheSignedVersionIsTaken(t *testing.T) {
 	table := "label: gpt\\n6 : size=65536, type=" + bootdisk.DataType + ", name=\"" + bootdisk.DataName + "\"\\n"
 	m.host("sh", "-c", "printf '"+table+"' | sfdisk --quiet "+second)
 	m.addDisk(second)
-	m.extra = append(m.extra, "-smbios", "type=11,value=io.systemd.credential:tmpfiles.extra=f /run/evil 0644 root root - evil",
-		"-smbios", "type=11,value=io.systemd.stub.kernel-cmdline-extra=systemd.debug_shell=1")
+	m.extra = append(m.extra, "-smbios", "type=11,value=io.systemd.credential:tmpfiles.extra=f /run/evil 0644 root root - evil")
 	m.switchOn()
 	a := m.Attacker(1)
 	m.answers(a)
 	m.reach()
+	if text := m.says("evil.addon.efi"); !strings.Contains(text, "Access denied") {
+		t.Errorf("of the addon the machine says %s", text)
+	}
 	if out := m.inside("cat /proc/cmdline"); strings.Contains(out, "debug_shell") {
 		t.Errorf("the command line is %s", out)
 	}
@@ -126,6 +157,16 @@ func TestNothingThatIsAddedToTheSignedVersionIsTaken(t *testing.T) {
 	if out := m.inside("ls /run/evil /run/credentials/@system 2>&1 || true"); strings.Contains(out, "evil\n") {
 		t.Errorf("a credential was taken: %s", out)
 	}
+}
+
+// systemd's stub adds to the command line what a virtual machine's tables say, and no signature covers that: with it nothing
+// starts.
+func TestACommandLineFromTheTablesOfAVirtualMachineIsRefused(t *testing.T) {
+	m := shipped(t)
+	m.extra = append(m.extra, "-smbios", "type=11,value=io.systemd.stub.kernel-cmdline-extra=systemd.debug_shell=1")
+	m.switchOn()
+	m.says("command line is not the one that the image was made with")
+	m.closed(m.Attacker(1))
 }
 
 // The power goes while the first boot makes the data partition, before and after the partition table names it. The next boot

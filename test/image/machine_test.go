@@ -201,13 +201,19 @@ func (m *machine) reboots() {
 	m.switchOn()
 }
 
-// until waits for a slow machine.
+// until waits for a slow machine, as long as it runs.
 func (m *machine) until(what string, condition func() error) {
 	m.t.Helper()
 	var err error
 	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(500 * time.Millisecond) {
 		if err = condition(); err == nil {
 			return
+		}
+		select {
+		case <-m.ended:
+			said, _ := os.ReadFile(m.serial()) // the failure is told in any case
+			m.t.Fatalf("the machine has ended before %s: %v\non its serial line: %s", what, err, said[max(0, len(said)-1000):])
+		default:
 		}
 	}
 	m.t.Fatalf("waited %v until %s: %v", patience, what, err)

@@ -3,7 +3,9 @@
 package image_test
 
 import (
+	"bytes"
 	"crypto/ed25519"
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -62,6 +64,70 @@ func TestTheImageTakesWhatItsOwnerHasPutOnTheDisk(t *testing.T) {
 		}
 		return fmt.Errorf("it answers: %w", conn.Close())
 	})
+}
+
+// A file that was damaged on its way, then a good one, then one that comes too late, on the EFI partition of a machine.
+func TestTheImageStaysClosedWithABadFileTakesAGoodOneAndIgnoresALateOne(t *testing.T) {
+	write := func(name string) (*client.App, []byte) {
+		t.Helper()
+		app, err := client.New(client.Options{Dir: t.TempDir(), Name: "builder", NoDiscovery: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		given, err := app.Provision(t.TempDir(), client.ProvisionOptions{Name: name, NoDisplay: true, Pair: true})
+		if err != nil {
+			t.Fatal(client.Explain(err))
+		}
+		content, err := os.ReadFile(given.File)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return app, content
+	}
+	owner, good := write("cellar")
+	thief, late := write("mallory")
+	m := probed(t)
+	a := m.Attacker(1)
+	way := a.Way(t, netip.AddrPortFrom(m.V4, posture.EntryPort)).Address
+	// start puts a file on the EFI partition, as any computer can, and starts the machine.
+	start := func(content []byte) {
+		t.Helper()
+		m.cutPower()
+		file := filepath.Join(m.directory, "file")
+		if err := os.WriteFile(file, content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		m.host("mcopy", "-o", "-i", m.esp(), file, "::/"+bootdisk.ProvisionFile)
+		m.switchOn()
+	}
+	journal := "journalctl --boot --no-pager --output=cat --unit=bitbox-base-provision.service"
+
+	start(bytes.Replace(good, []byte("name cellar"), []byte("name mellar"), 1))
+	m.reach()
+	m.until("the file is refused", func() error {
+		out, _, err := m.ask(asked, journal)
+		if err == nil && !(strings.Contains(out, "damaged") && strings.Contains(out, "stays closed")) {
+			err = fmt.Errorf("the log says %q", out)
+		}
+		return err
+	})
+	m.closed(a)
+	if out := m.inside("ls /var/lib/bitbox-base/system"); strings.Contains(out, "system.db") {
+		t.Errorf("with a bad file the Base has %s", out)
+	}
+
+	start(good)
+	m.worksAt(owner, way, "that has claimed it with a good file in its place")
+
+	start(late)
+	m.worksAt(owner, way, "after a file that came too late")
+	m.reach()
+	if out := m.inside(journal); !strings.Contains(out, "too late") {
+		t.Errorf("of the late file the log says %q", out)
+	}
+	if _, err := thief.Open("", way); !errors.Is(err, client.ErrSilent) {
+		t.Errorf("the App of the late file is told %v", err)
+	}
 }
 
 // newKey returns an SSH key, and the file of its public half.
