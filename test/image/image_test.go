@@ -263,17 +263,20 @@ func (m *machine) worksAt(a *client.App, way, when string) {
 	if way != "" {
 		ways = append(ways, way)
 	}
-	m.until("the App has an answer "+when, func() error {
-		session, err := a.Open("", ways...)
-		if err != nil {
-			return err
-		}
-		defer session.Close()
-		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
-		defer cancel()
-		_, err = session.Info.GetInfo(ctx, &basev1.GetInfoRequest{})
+	m.until("the App has an answer "+when, func() error { return call(a, ways...) })
+}
+
+// call has a call of an App answered.
+func call(a *client.App, ways ...string) error {
+	session, err := a.Open("", ways...)
+	if err != nil {
 		return err
-	})
+	}
+	defer session.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	defer cancel()
+	_, err = session.Info.GetInfo(ctx, &basev1.GetInfoRequest{})
+	return err
 }
 
 // The image as it is shipped, to the last byte.

@@ -125,7 +125,7 @@ func TestTheImageStaysClosedWithABadFileTakesAGoodOneAndIgnoresALateOne(t *testi
 	if out := m.inside(journal); !strings.Contains(out, "too late") {
 		t.Errorf("of the late file the log says %q", out)
 	}
-	if _, err := thief.Open("", way); !errors.Is(err, client.ErrSilent) {
+	if err := call(thief, way); !errors.Is(err, client.ErrSilent) {
 		t.Errorf("the App of the late file is told %v", err)
 	}
 }
