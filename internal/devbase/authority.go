@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/BitBoxSwiss/bitbox-base/internal/failpoint"
 	"github.com/BitBoxSwiss/bitbox-base/internal/ipc"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/pairing"
 	"github.com/BitBoxSwiss/bitbox-base/internal/secret"
@@ -42,7 +43,6 @@ type authorityConfig struct {
 	random      io.Reader            // nil: the system's
 	codeModulus uint32               // 0: the protocol's
 	now         func() time.Duration // nil: the process's monotonic clock
-	failpoint   func(point string)
 	logger      *slog.Logger
 }
 
@@ -68,11 +68,7 @@ func openAuthority(config authorityConfig) (*authority, error) {
 		Machine: machine,
 		Now:     config.now,
 		Save: func(registry []byte) error {
-			if config.failpoint != nil {
-				config.failpoint("before: store the authority's registry")
-				defer config.failpoint("after: store the authority's registry")
-			}
-			return db.Update(func(tx *state.Tx) error { return tx.Put(bucketAuthority, keyRegistry, registry) })
+			return store(db, "store the authority's registry", keyRegistry, registry)
 		},
 	})
 	return a, nil
@@ -117,12 +113,7 @@ func stateKey(db *state.DB, seed, registry []byte, config authorityConfig) (pair
 	if err != nil {
 		return key, err
 	}
-	if config.failpoint != nil {
-		config.failpoint("before: store the authority's key")
-		defer config.failpoint("after: store the authority's key")
-	}
-	err = db.Update(func(tx *state.Tx) error { return tx.Put(bucketAuthority, keySeed, key.Expose()) })
-	if err != nil {
+	if err := store(db, "store the authority's key", keySeed, key.Expose()); err != nil {
 		return pairing.StateKey{}, err
 	}
 	public := ed25519.NewKeyFromSeed(key.Expose()).Public().(ed25519.PublicKey)
@@ -150,4 +141,11 @@ func (a *authority) console() ipc.Handler {
 		}
 		return send(answer)
 	}
+}
+
+// store is the only way to write.
+func store(db *state.DB, what, key string, value []byte) error {
+	return failpoint.Around(what, func() error {
+		return db.Update(func(tx *state.Tx) error { return tx.Put(bucketAuthority, key, value) })
+	})
 }

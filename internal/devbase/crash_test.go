@@ -19,6 +19,7 @@ import (
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/devbase"
+	"github.com/BitBoxSwiss/bitbox-base/internal/failpoint"
 	"github.com/BitBoxSwiss/bitbox-base/internal/ipc"
 	"github.com/BitBoxSwiss/bitbox-base/internal/middleware/admission"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/pairing"
@@ -39,6 +40,14 @@ func crashingBase() int {
 		return 1
 	}
 	var passed atomic.Int64
+	failpoint.Set(func(point string) error {
+		if passed.Add(1) == at {
+			fmt.Fprintf(os.Stderr, "killed %s\n", point)
+			_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
+			select {}
+		}
+		return nil
+	})
 	limits := admission.DefaultLimits()
 	limits.Handshake = 1500 * time.Millisecond // an App that is not known waits for so long
 	b, err := devbase.Start(devbase.Config{
@@ -46,13 +55,6 @@ func crashingBase() int {
 		Listen:   "127.0.0.1:0",
 		Limits:   limits,
 		Logger:   slog.New(slog.NewTextHandler(os.Stderr, nil)),
-		Failpoint: func(point string) {
-			if passed.Add(1) == at {
-				fmt.Fprintf(os.Stderr, "killed %s\n", point)
-				_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
-				select {}
-			}
-		},
 	})
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)

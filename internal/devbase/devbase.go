@@ -75,8 +75,6 @@ type Config struct {
 	Random      io.Reader
 	// Now is the ceremony authority's clock, which never goes back.
 	Now func() time.Duration
-	// Failpoint is called before and after each write to disk.
-	Failpoint func(point string)
 }
 
 // Base is a running Base. Stop ends it.
@@ -111,7 +109,7 @@ func RunDev(ctx context.Context, config Config) error {
 func Start(config Config) (*Base, error) {
 	middleware, err := daemon.Open(daemon.Config{
 		StateDir: config.StateDir, Name: config.Name, Logger: config.Logger, Random: config.Random,
-		PendingTime: config.PendingTime, SessionTime: config.SessionTime, Failpoint: config.Failpoint,
+		PendingTime: config.PendingTime, SessionTime: config.SessionTime,
 	})
 	if err != nil {
 		return nil, err
@@ -130,7 +128,6 @@ func (b *Base) start() (err error) {
 		random:      b.config.Random,
 		codeModulus: b.config.CodeModulus,
 		now:         b.config.Now,
-		failpoint:   b.config.Failpoint,
 		logger:      b.config.Logger,
 	})
 	if err != nil {

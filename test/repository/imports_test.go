@@ -31,6 +31,7 @@ var groups = []group{
 	{folder: "internal/boottime"},
 	{folder: "internal/commandline"},
 	{folder: "internal/digits"},
+	{folder: "internal/failpoint"},
 	{folder: "internal/harmless"},
 	{folder: "internal/secret"},
 	{folder: "internal/version"},
@@ -42,8 +43,8 @@ var groups = []group{
 	{folder: "internal/discovery", may: []string{"internal/protocol"}, risky: []string{"golang.org/x/net"}},
 	// Root. No package here opens a port or parses what a stranger sends.
 	{folder: "internal/helper", may: []string{
-		"api", "internal/atomicfile", "internal/bootdisk", "internal/harmless", "internal/helperclient", "internal/ipc", "internal/protocol",
-		"internal/secret", "internal/state", "internal/version", "packaging",
+		"api", "internal/atomicfile", "internal/bootdisk", "internal/failpoint", "internal/harmless", "internal/helperclient", "internal/ipc",
+		"internal/protocol", "internal/secret", "internal/state", "internal/version", "packaging",
 	}, risky: []string{"os/exec"}},
 	// Quotas of projects, which only ioctl and quotactl set.
 	{folder: "internal/helper/quota", risky: []string{"unsafe"}},
@@ -56,11 +57,12 @@ var groups = []group{
 		"internal/nodeclient", "internal/version"}, risky: []string{"os/exec"}},
 	// Faces the network, without privilege.
 	{folder: "internal/middleware", may: []string{
-		"api", "internal/boottime", "internal/helperclient", "internal/nodeclient", "internal/protocol", "internal/state", "internal/version",
+		"api", "internal/boottime", "internal/failpoint", "internal/helperclient", "internal/nodeclient", "internal/protocol",
+		"internal/state", "internal/version",
 	}},
 	// A whole Base in one process, for a developer.
 	{folder: "internal/devbase", may: []string{
-		"api", "internal/console", "internal/discovery", "internal/helper/timezone", "internal/ipc", "internal/middleware",
+		"api", "internal/console", "internal/discovery", "internal/failpoint", "internal/helper/timezone", "internal/ipc", "internal/middleware",
 		"internal/nodeclient", "internal/protocol", "internal/secret", "internal/state",
 	}},
 	// The Base's screen.

@@ -13,6 +13,7 @@ import (
 
 	"github.com/BitBoxSwiss/bitbox-base/internal/atomicfile"
 	"github.com/BitBoxSwiss/bitbox-base/internal/bootdisk"
+	"github.com/BitBoxSwiss/bitbox-base/internal/failpoint"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/provisioning"
 )
 
@@ -45,10 +46,6 @@ type Config struct {
 	// State is the helper's directory. It is made if it is not there.
 	State  string
 	Logger *slog.Logger
-
-	// Failpoint, in tests, is called before each step that reaches a disk. An error fails
-	// the step, as a power cut there does.
-	Failpoint func(step string) error
 }
 
 // ErrRefused is what every refusal of the file wraps. The Base then stays closed, and nothing
@@ -67,9 +64,6 @@ var ErrRefused = errors.New("the provisioning file on the EFI partition is refus
 //
 // After a power cut the next boot goes on. A file that comes after the marker changes nothing.
 func Install(c Config) error {
-	if c.Failpoint == nil {
-		c.Failpoint = func(string) error { return nil }
-	}
 	switch done, err := c.exists(doneFile); {
 	case err != nil:
 		return err
@@ -149,7 +143,7 @@ func readFile(path string) ([]byte, error) {
 
 // write writes a file into the helper's directory, atomically and synced.
 func (c Config) write(name string, content []byte) error {
-	if err := c.Failpoint("write " + name); err != nil {
+	if err := failpoint.Reach("write " + name); err != nil {
 		return err
 	}
 	err := os.MkdirAll(c.State, 0o755)
@@ -159,7 +153,7 @@ func (c Config) write(name string, content []byte) error {
 	if err != nil {
 		return fmt.Errorf("store what this Base was given: %w", err)
 	}
-	return c.Failpoint("written " + name)
+	return failpoint.Reach("written " + name)
 }
 
 // erase overwrites the file, which helps on a disk that writes in place and hardly on flash
@@ -171,19 +165,19 @@ func (c Config) erase(directory string) error {
 		return nil
 	}
 	if err == nil {
-		err = c.Failpoint("overwrite")
+		err = failpoint.Reach("overwrite")
 	}
 	if err != nil {
 		return err
 	}
 	_, err = io.Copy(file, bytes.NewReader(make([]byte, provisioning.MaxSize)))
-	if err = errors.Join(err, file.Sync(), file.Close(), c.Failpoint("remove")); err != nil {
+	if err = errors.Join(err, file.Sync(), file.Close(), failpoint.Reach("remove")); err != nil {
 		return err
 	}
 	if err := os.Remove(path); err != nil {
 		return err
 	}
-	return errors.Join(atomicfile.SyncDir(directory), c.Failpoint("removed"))
+	return errors.Join(atomicfile.SyncDir(directory), failpoint.Reach("removed"))
 }
 
 // lookForLate notes a file that came too late, for the audit.

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/BitBoxSwiss/bitbox-base/internal/bootdisk"
+	"github.com/BitBoxSwiss/bitbox-base/internal/failpoint"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/sshaccess"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/noiseconn"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/provisioning"
@@ -73,9 +74,12 @@ func (b *board) put(content []byte) {
 	}
 }
 
-// boot runs Install; failpoint may be nil.
-func (b *board) boot(failpoint func(string) error) error {
-	return Install(Config{ESP: b, State: b.state, Logger: slog.New(slog.NewTextHandler(&b.log, nil)), Failpoint: failpoint})
+// boot runs Install; reached is called at each step, and may be nil.
+func (b *board) boot(reached func(step string) error) error {
+	if reached != nil {
+		defer failpoint.Set(reached)()
+	}
+	return Install(Config{ESP: b, State: b.state, Logger: slog.New(slog.NewTextHandler(&b.log, nil))})
 }
 
 func (b *board) mustBoot() {

@@ -75,9 +75,6 @@ type Slots struct {
 	// "b".
 	Running string
 	Letter  string
-
-	// Failpoint, in tests, is called before each step. An error fails the step.
-	Failpoint func(step string) error
 }
 
 // pair is a slot.
@@ -113,13 +110,6 @@ func isOneOf(kind string, types map[string]string) bool {
 
 // Opposite is the letter of the other slot; empty if there is no such slot.
 func Opposite(letter string) string { return map[string]string{"a": "b", "b": "a"}[letter] }
-
-func (s *Slots) fail(step string) error {
-	if s.Failpoint == nil {
-		return nil
-	}
-	return s.Failpoint(step)
-}
 
 // Entries are the UKIs, in the order in which they are started.
 func (s *Slots) Entries() ([]Entry, error) {
@@ -199,9 +189,6 @@ func (s *Slots) Write(h release.Header, parts io.Reader) error {
 			return s.ESP.Rename(Entry{Version: h.Version}.Name()+unfinished, Entry{Version: h.Version, Counted: true, Left: bootdisk.Tries}.Name())
 		}},
 	} {
-		if err := s.fail(step.name); err != nil {
-			return fmt.Errorf("%s: %w", step.name, err)
-		}
 		if err := step.do(); err != nil {
 			return fmt.Errorf("%s: %w", step.name, err)
 		}
@@ -318,9 +305,6 @@ func (s *Slots) set(version string, want Entry) error {
 	entries = slices.DeleteFunc(entries, func(e Entry) bool { return e.Version != version })
 	if len(entries) == 0 {
 		return fmt.Errorf("version %s is not on the EFI partition", version)
-	}
-	if err := s.fail("rename " + entries[0].Name()); err != nil {
-		return err
 	}
 	if !slices.Contains(entries, want) {
 		if err := s.ESP.Rename(entries[0].Name(), want.Name()); err != nil {

@@ -14,6 +14,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/BitBoxSwiss/bitbox-base/internal/failpoint"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/release"
 )
 
@@ -72,9 +73,6 @@ type Installer struct {
 	Key    ed25519.PublicKey
 	Logger *slog.Logger
 
-	// Failpoint, in tests, is called before each step that reaches the disk or the
-	// machine. An error fails the step; the test may also kill the process.
-	Failpoint func(step string) error
 	// Prove, Calm and Look are replaced in tests; 0: proveTime and so on.
 	Prove, Calm, Look time.Duration
 }
@@ -172,14 +170,7 @@ func (i *Installer) step(j *Journal, phase Phase, step string) error {
 	if err := i.Store.write(*j); err != nil {
 		return err
 	}
-	return i.fail(step)
-}
-
-func (i *Installer) fail(step string) error {
-	if i.Failpoint == nil {
-		return nil
-	}
-	return i.Failpoint(step)
+	return failpoint.Reach(step)
 }
 
 func (i *Installer) log(message string, j Journal) {
@@ -411,7 +402,7 @@ func (i *Installer) back(ctx context.Context, j *Journal, reason string, running
 	if err := i.change(ctx, j, func(ctx context.Context) error { return i.Host.Install(ctx, i.Store.path(previousFile)) }); err != nil {
 		return i.end(j, Failed, reason+"; and the previous version could not be installed: "+sentence(err))
 	}
-	if err := i.fail("gone back"); err != nil {
+	if err := failpoint.Reach("gone back"); err != nil {
 		return err
 	}
 	if !running {

@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/BitBoxSwiss/bitbox-base/internal/failpoint"
 	"github.com/BitBoxSwiss/bitbox-base/internal/testbed/leaktest"
 )
 
@@ -172,16 +173,13 @@ func (f *fixture) write(name string, b []byte) {
 func TestTwoInstallersDoNotMeet(t *testing.T) {
 	f := newFixture(t)
 	f.stage()
-	i := f.installer()
-	i.Failpoint = func(string) error {
+	t.Cleanup(failpoint.Set(func(string) error {
 		if err := f.installer().Run(t.Context()); !errors.Is(err, ErrRunning) {
 			t.Errorf("a second one: %v", err)
 		}
 		return nil
-	}
-	if err := i.Run(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	}))
+	f.run()
 	f.is("2")
 }
 
@@ -189,14 +187,13 @@ func TestAnInstallationThatIsStoppedCanGoOn(t *testing.T) {
 	f := newFixture(t)
 	f.stage()
 	ctx, stop := context.WithCancel(t.Context())
-	i := f.installer()
-	i.Failpoint = func(step string) error {
+	t.Cleanup(failpoint.Set(func(step string) error {
 		if step == "install" {
 			stop() // the machine is shut down: dpkg ends its work first
 		}
 		return nil
-	}
-	if err := i.Run(ctx); !errors.Is(err, context.Canceled) {
+	}))
+	if err := f.installer().Run(ctx); !errors.Is(err, context.Canceled) {
 		t.Errorf("run: %v", err)
 	}
 	if j := f.journal(); j.Phase != Checking || f.machine.get("files") != "2" {
@@ -220,15 +217,15 @@ func TestAVersionThatRestartsTheMachineAgainAndAgainGoesBack(t *testing.T) {
 	for _, phase := range []Phase{Checking, Staged} {
 		f := newFixture(t)
 		f.stage()
-		i := f.installer()
 		ctx, stop := context.WithCancel(t.Context())
-		i.Failpoint = func(step string) error {
+		clear := failpoint.Set(func(step string) error {
 			if phase == Staged && step == "verify" || phase == Checking && step == "look whether the Base is well" {
 				stop()
 			}
 			return ctx.Err()
-		}
-		_ = i.Run(ctx)
+		})
+		_ = f.installer().Run(ctx)
+		clear()
 		if j := f.journal(); j.Phase != phase {
 			t.Fatalf("%v", j)
 		}
@@ -264,13 +261,13 @@ func TestMain(m *testing.M) {
 		machine: &machine{directory: os.Getenv(machineVariable), broken: os.Getenv(brokenVariable)}}
 	i := f.installer()
 	seen, target := 0, os.Getenv(killVariable)
-	i.Failpoint = func(step string) error {
+	failpoint.Set(func(step string) error {
 		fmt.Println(step)
 		if seen++; target == fmt.Sprint(seen) {
 			kill()
 		}
 		return nil
-	}
+	})
 	do := i.Run
 	if os.Getenv(bootVariable) != "" {
 		do = i.Boot

@@ -53,8 +53,6 @@ type Config struct {
 	// PendingTime and SessionTime are the protocol's if they are zero.
 	PendingTime time.Duration
 	SessionTime time.Duration
-	// Failpoint, if set, is called before and after each write to disk, in tests.
-	Failpoint func(point string)
 }
 
 // Parts are what the Middleware works with, wherever they come from.
@@ -164,7 +162,6 @@ func (m *Middleware) open() (err error) {
 		Name:        m.config.Name,
 		PendingTime: m.config.PendingTime,
 		SessionTime: m.config.SessionTime,
-		Failpoint:   m.config.Failpoint,
 	})
 	return err
 }

@@ -78,9 +78,6 @@ type Config struct {
 	Name        string
 	PendingTime time.Duration
 	SessionTime time.Duration
-	// Failpoint, if set, is called before and after each commit to disk. The tests kill the
-	// process there.
-	Failpoint func(point string)
 }
 
 // Registry knows the Base's identity, its pairings and its live sessions. It

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
+	"github.com/BitBoxSwiss/bitbox-base/internal/failpoint"
 	"github.com/BitBoxSwiss/bitbox-base/internal/middleware/admission"
 	"github.com/BitBoxSwiss/bitbox-base/internal/middleware/registry"
 	"github.com/BitBoxSwiss/bitbox-base/internal/middleware/registry/registrytest"
@@ -197,14 +198,14 @@ func TestAKillForgetsWhatWasNotSavedYetAndNothingElse(t *testing.T) {
 func TestAConnectionHoldsNobodyUpForADisk(t *testing.T) {
 	writing, written := make(chan struct{}), make(chan struct{})
 	var armed atomic.Bool
-	h := registrytest.New(t, func(c *registry.Config) {
-		c.Failpoint = func(point string) {
-			if point == "before: store the progress of pairings" && armed.CompareAndSwap(true, false) {
-				close(writing)
-				<-written
-			}
+	t.Cleanup(failpoint.Set(func(point string) error {
+		if point == "before: store the progress of pairings" && armed.CompareAndSwap(true, false) {
+			close(writing)
+			<-written
 		}
-	})
+		return nil
+	}))
+	h := registrytest.New(t, nil)
 	a := h.Active("phone", owner)
 	armed.Store(true)
 	if _, _, _, err := a.Handshake(); err != nil {

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
+	"github.com/BitBoxSwiss/bitbox-base/internal/failpoint"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/noiseconn"
 	"github.com/BitBoxSwiss/bitbox-base/internal/state"
 )
@@ -65,13 +66,9 @@ type storedPairing struct {
 	RevokedAt  time.Time `json:"revoked_at,omitzero"`
 }
 
-// update is the only way to write. The tests stop the process around it.
+// update is the only way to write.
 func (r *Registry) update(what string, change func(*state.Tx) error) error {
-	if fail := r.config.Failpoint; fail != nil {
-		fail("before: " + what)
-		defer fail("after: " + what)
-	}
-	if err := r.config.DB.Update(change); err != nil {
+	if err := failpoint.Around(what, func() error { return r.config.DB.Update(change) }); err != nil {
 		return fmt.Errorf("%s: %w", what, err)
 	}
 	return nil

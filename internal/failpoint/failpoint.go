@@ -14,6 +14,17 @@ func Reach(step string) error {
 	return nil
 }
 
+// Around has both moments of a write reached: before it, and after it.
+func Around(what string, write func() error) error {
+	if err := Reach("before: " + what); err != nil {
+		return err
+	}
+	if err := write(); err != nil {
+		return err
+	}
+	return Reach("after: " + what)
+}
+
 // Set has each step of this process call reached, until clear is called. Only tests do.
 func Set(reached func(step string) error) (clear func()) {
 	hook.Store(&reached)
