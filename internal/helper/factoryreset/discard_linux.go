@@ -152,16 +152,6 @@ func Discard(ctx context.Context, p Plan) (done bool, err error) {
 	return true, nil
 }
 
-// Discarding tells whether something is waiting to be discarded.
-func Discarding(p Plan) bool {
-	for _, parent := range p.parents() {
-		if found, _ := filepath.Glob(filepath.Join(parent, asidePrefix+"*")); len(found) > 0 {
-			return true
-		}
-	}
-	return false
-}
-
 // takeApart removes the wanted entries of a directory. It never descends: it first moves a folder
 // inside a folder up into the directory. So a tree of any depth becomes a row of flat folders,
 // and no more than two are open at once.

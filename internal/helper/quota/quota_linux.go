@@ -42,7 +42,6 @@ type dqblk struct {
 const (
 	userQuota   = 0
 	setQuota    = 0x800008
-	getQuota    = 0x800007
 	validLimits = 1 | 4 // QIF_BLIMITS | QIF_ILIMITS
 	kibibyte    = 1024
 )
@@ -56,15 +55,6 @@ func Set(path string, uid int, l Limits) error {
 		return fmt.Errorf("limit what user %d stores below %s: %w", uid, path, err)
 	}
 	return nil
-}
-
-// Get returns the limits of a user; 0 means none.
-func Get(path string, uid int) (Limits, error) {
-	var d dqblk
-	if err := call(path, getQuota, uid, &d); err != nil {
-		return Limits{}, fmt.Errorf("ask what user %d may store below %s: %w", uid, path, err)
-	}
-	return Limits{Bytes: d.blockHard * kibibyte, Inodes: d.inodeHard}, nil
 }
 
 func call(path string, command, uid int, d *dqblk) error {

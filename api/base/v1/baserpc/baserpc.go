@@ -26,14 +26,6 @@ type Caller interface {
 	Outcome(err error) error
 }
 
-// On makes all calls on one session, and returns their errors as they are.
-func On(session *rpc.Session) Caller { return onOne{session} }
-
-type onOne struct{ session *rpc.Session }
-
-func (o onOne) Session(context.Context) (*rpc.Session, error) { return o.session, nil }
-func (o onOne) Outcome(err error) error                       { return err }
-
 // message is a pointer to a generated message type.
 type message[M any] interface {
 	*M
