@@ -15,7 +15,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/caller"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/release"
-	"github.com/BitBoxSwiss/bitbox-base/internal/testbed/appliancetest"
+	"github.com/BitBoxSwiss/bitbox-base/internal/testbed/machinetest"
 )
 
 // patience is far more than anything here takes; the Base itself gives up an upload after 30 s.
@@ -25,7 +25,7 @@ const patience = 60 * time.Second
 func aRelease(t *testing.T, version string) *Release {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "release")
-	if err := os.WriteFile(path, must(appliancetest.Release(version, appliancetest.Architecture, 8*pieceSize, false)), 0o600); err != nil {
+	if err := os.WriteFile(path, must(machinetest.Release(version, machinetest.Architecture, 8*pieceSize, false)), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	r, err := OpenRelease(path)
@@ -110,7 +110,7 @@ func TestAnInterruptedUploadLeavesNothingBehind(t *testing.T) {
 			}
 		}
 		status, err := session.UpdateStatus(t.Context())
-		if err != nil || status.GetUpdate() != nil || status.GetInstalledVersion() != appliancetest.FirstVersion {
+		if err != nil || status.GetUpdate() != nil || status.GetInstalledVersion() != machinetest.FirstVersion {
 			t.Errorf("%s: then %v, %v", name, status, err)
 		}
 	}
@@ -175,13 +175,13 @@ func TestACompromisedMiddlewareInstallsOnlySignedNewerReleases(t *testing.T) {
 		return err
 	}
 	release := func(version string, forged bool) []byte {
-		return must(appliancetest.Release(version, appliancetest.Architecture, 1000, forged))
+		return must(machinetest.Release(version, machinetest.Architecture, 1000, forged))
 	}
 	swapped := release("1.1", false)
 	copy(swapped[194:], release("1.1", true)[194:])
 	swapped[len(swapped)-1] = 'X'
 	for name, file := range map[string][]byte{
-		"forged": release("9.9", true), "old": release("0.1", false), "the same": release(appliancetest.FirstVersion, false),
+		"forged": release("9.9", true), "old": release("0.1", false), "the same": release(machinetest.FirstVersion, false),
 		"signed, with another package": swapped, "nothing": nil, "cut": release("1.1", false)[:900],
 	} {
 		if err := bring(file); err == nil {
@@ -198,7 +198,7 @@ func TestACompromisedMiddlewareInstallsOnlySignedNewerReleases(t *testing.T) {
 			t.Errorf("%s: the helper did it", name)
 		}
 	}
-	if version, _ := h.Software.Installed(t.Context()); version != appliancetest.FirstVersion {
+	if version, _ := h.Software.Installed(t.Context()); version != machinetest.FirstVersion {
 		t.Errorf("version %s is installed", version)
 	}
 	// It may bring a signed and newer release: none of the above was refused for its form.
@@ -211,7 +211,7 @@ func TestACompromisedMiddlewareInstallsOnlySignedNewerReleases(t *testing.T) {
 func anImageRelease(t *testing.T, version string) *Release {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "release")
-	if err := os.WriteFile(path, appliancetest.ImageRelease(version), 0o600); err != nil {
+	if err := os.WriteFile(path, machinetest.ImageRelease(version), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	r, err := OpenRelease(path)
@@ -248,18 +248,18 @@ func TestAnImageIsKeptOnceTheAppHasComeBackAndIsGoneBackFromByOrder(t *testing.T
 	}
 	runs(t, h.session, "1.1")
 	status := must(h.session.UpdateStatus(t.Context()))
-	if !status.GetImage() || status.GetOtherVersion() != appliancetest.FirstVersion {
+	if !status.GetImage() || status.GetOtherVersion() != machinetest.FirstVersion {
 		t.Errorf("the status is %v", status)
 	}
 	if err := h.session.GoBack(t.Context(), nil); err != nil {
 		t.Fatal(Explain(err))
 	}
-	runs(t, h.session, appliancetest.FirstVersion)
+	runs(t, h.session, machinetest.FirstVersion)
 	h.Software.Sicken("1.2")
 	if err := h.session.Install(t.Context(), anImageRelease(t, "1.2"), nil); !errors.Is(err, ErrUpdateUndone) {
 		t.Errorf("a version with which the Base is not well: %v", err)
 	}
-	runs(t, h.session, appliancetest.FirstVersion)
+	runs(t, h.session, machinetest.FirstVersion)
 }
 
 // A Base that says that it runs other bytes than it was sent is not confirmed.

@@ -25,6 +25,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/caller"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/testbed/appliancetest"
+	"github.com/BitBoxSwiss/bitbox-base/internal/testbed/machinetest"
 )
 
 // appliances are those of the running scripts, by working directory.
@@ -318,15 +319,15 @@ func releaseCommand(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 2 {
 		ts.Fatalf("usage: release FILE VERSION [forged|damaged|cut|other|image]")
 	}
-	how, architecture := strings.Join(args[2:], ""), appliancetest.Architecture
+	how, architecture := strings.Join(args[2:], ""), machinetest.Architecture
 	if how == "other" {
 		architecture = "arm64"
 	}
-	file, err := appliancetest.Release(args[1], architecture, 1<<20, how == "forged")
+	file, err := machinetest.Release(args[1], architecture, 1<<20, how == "forged")
 	ts.Check(err)
 	switch how {
 	case "image":
-		file = appliancetest.ImageRelease(args[1])
+		file = machinetest.ImageRelease(args[1])
 	case "damaged":
 		file[len(file)/2] ^= 1
 	case "cut":

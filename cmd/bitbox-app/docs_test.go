@@ -21,6 +21,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/node"
 	"github.com/BitBoxSwiss/bitbox-base/internal/nodeclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/testbed/appliancetest"
+	"github.com/BitBoxSwiss/bitbox-base/internal/testbed/machinetest"
 	"github.com/BitBoxSwiss/bitbox-base/internal/testbed/netnstest"
 	"github.com/BitBoxSwiss/bitbox-base/internal/testbed/nodetest"
 )
@@ -93,7 +94,7 @@ func newReader(t *testing.T) *reader {
 			})
 		}
 	}
-	release, err := appliancetest.Release("1.1", appliancetest.Architecture, 1<<20, false)
+	release, err := machinetest.Release("1.1", machinetest.Architecture, 1<<20, false)
 	if err != nil {
 		t.Fatal(err)
 	}

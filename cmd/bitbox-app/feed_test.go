@@ -11,7 +11,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
-	"github.com/BitBoxSwiss/bitbox-base/internal/testbed/appliancetest"
+	"github.com/BitBoxSwiss/bitbox-base/internal/testbed/machinetest"
 )
 
 // feedCommand serves a list of releases with one of an image, and the image:
@@ -28,10 +28,10 @@ func feedCommand(ts *testscript.TestScript, _ bool, args []string) {
 	}
 	folder := filepath.Join(ts.Getenv("WORK"), "served")
 	ts.Check(os.MkdirAll(folder, 0o700))
-	feed, err := appliancetest.Feed(args[0], time.Now().Add(-age))
+	feed, err := machinetest.Feed(args[0], time.Now().Add(-age))
 	ts.Check(err)
 	ts.Check(os.WriteFile(filepath.Join(folder, "feed"), feed, 0o600))
-	ts.Check(os.WriteFile(filepath.Join(folder, "image.release"), appliancetest.ImageRelease(args[0]), 0o600))
+	ts.Check(os.WriteFile(filepath.Join(folder, "image.release"), machinetest.ImageRelease(args[0]), 0o600))
 	if ts.Getenv("FEED") == "" {
 		server := httptest.NewServer(http.FileServer(http.Dir(folder)))
 		ts.Defer(server.Close)

@@ -28,7 +28,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/app/terminal"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/bruteforce"
 	"github.com/BitBoxSwiss/bitbox-base/internal/node"
-	"github.com/BitBoxSwiss/bitbox-base/internal/testbed/appliancetest"
+	"github.com/BitBoxSwiss/bitbox-base/internal/testbed/machinetest"
 	"github.com/BitBoxSwiss/bitbox-base/internal/testbed/nodetest"
 )
 
@@ -329,7 +329,7 @@ func TestJSONIsAsDocumented(t *testing.T) {
 	a.Machine.Ban(bruteforce.Ban{Jail: "sshd", Addr: netip.MustParseAddr("192.0.2.7"), Since: time.Now(), Until: time.Now().Add(time.Hour)})
 	a.Machine.Drift(&basev1.Finding{Id: "ssh-settings", Severity: basev1.Finding_SEVERITY_WARNING, Title: "Something is open",
 		Expected: "closed", Found: "open", Why: "Because.", Fix: "Close it.", Fixable: true})
-	release, err := appliancetest.Release("1.1", appliancetest.Architecture, 1<<20, false)
+	release, err := machinetest.Release("1.1", machinetest.Architecture, 1<<20, false)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -10,7 +10,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
-	"github.com/BitBoxSwiss/bitbox-base/internal/testbed/appliancetest"
+	"github.com/BitBoxSwiss/bitbox-base/internal/testbed/machinetest"
 
 	"github.com/BitBoxSwiss/bitbox-base/internal/testbed/leaktest"
 	"github.com/BitBoxSwiss/bitbox-base/internal/testbed/netnstest"
@@ -24,7 +24,7 @@ func (i inNamespace) Run() int { return netnstest.Run(leaktest.Checked(i.m)) }
 
 func TestMain(m *testing.M) {
 	testscript.Main(inNamespace{m}, map[string]func(){"bitbox-app": func() {
-		releaseKey = func() (ed25519.PublicKey, error) { return appliancetest.ReleaseKey(), nil }
+		releaseKey = func() (ed25519.PublicKey, error) { return machinetest.ReleaseKey(), nil }
 		main()
 	}})
 }

@@ -25,6 +25,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/client"
 	"github.com/BitBoxSwiss/bitbox-base/internal/app/terminal"
 	"github.com/BitBoxSwiss/bitbox-base/internal/testbed/appliancetest"
+	"github.com/BitBoxSwiss/bitbox-base/internal/testbed/machinetest"
 	"github.com/BitBoxSwiss/bitbox-base/internal/testbed/netnstest"
 	"github.com/BitBoxSwiss/bitbox-base/packaging/manual"
 )
@@ -306,7 +307,7 @@ func TestCtrlCDuringATryLeavesTheChangeToBeUndone(t *testing.T) {
 
 func TestCtrlCWhileAFileIsSentInstallsNothing(t *testing.T) {
 	a, dir := paired(t)
-	file, err := appliancetest.Release("1.1", appliancetest.Architecture, 16<<20, false)
+	file, err := machinetest.Release("1.1", machinetest.Architecture, 16<<20, false)
 	if err != nil {
 		t.Fatal(err)
 	}

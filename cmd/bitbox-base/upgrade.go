@@ -61,13 +61,11 @@ func newInstaller() (*update.Installer, error) {
 
 // newReceiver is the system helper's side.
 func newReceiver() (*update.Receiver, error) {
-	key, err := release.BuiltInKey()
-	if err != nil {
-		return nil, err
-	}
+	key, keyErr := release.BuiltInKey()
 	var machine update.Machine = debian.Machine{}
 	if _, err := slot.Look(); !errors.Is(err, slot.ErrNoImage) {
 		machine = image.Machine{}
 	}
-	return update.NewReceiver(update.NewStore(update.Directory), machine, key)
+	receiver, err := update.NewReceiver(update.NewStore(update.Directory), machine, key)
+	return receiver, errors.Join(keyErr, err)
 }

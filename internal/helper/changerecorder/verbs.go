@@ -71,7 +71,7 @@ type Updates interface {
 	Journal() (update.Journal, error)
 }
 
-// NewLog returns the Log that a Recorder writes. updates may be nil.
+// NewLog returns the Log that a Recorder writes.
 func NewLog(r *Recorder, ledger Ledger, updates Updates, sign func(*systemv1.ChangesHead) ([]byte, error)) *Log {
 	return &Log{Recorder: r, ledger: ledger, updates: updates, sign: sign}
 }
@@ -88,9 +88,6 @@ func (l *Log) Run(ctx context.Context) {
 // recordUpdateEnd records how the last update ended, once: the log itself says whether it is
 // there. Another process installs updates, and this one may have been ended by it.
 func (l *Log) recordUpdateEnd() {
-	if l.updates == nil {
-		return
-	}
 	j, err := l.updates.Journal()
 	file, broken := l.Usable()
 	if err != nil || broken != nil || j.Phase == "" || !j.Phase.Ended() {

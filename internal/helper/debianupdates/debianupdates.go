@@ -43,12 +43,7 @@ type Systemd interface {
 
 // Debian installs Debian's updates.
 type Debian struct {
-	systemd  Systemd
-	readers  *journal.Readers
-	stamp    string
-	stopping func() bool
-	renew    func(ctx context.Context) error
-	log      *slog.Logger
+	config Config
 }
 
 // Config is what a Debian is made of.
@@ -60,22 +55,21 @@ type Config struct {
 	Stamp string
 	// Stopping tells whether the machine is being stopped.
 	Stopping func() bool
-	// Renew looks again which updates wait; nil: there is no way to look.
+	// Renew looks again which updates wait.
 	Renew func(ctx context.Context) error
 	Log   *slog.Logger
 }
 
 // New returns a Debian.
 func New(c Config) *Debian {
-	return &Debian{
-		systemd: c.Systemd, readers: c.Readers, stamp: cmp.Or(c.Stamp, updateStamp), stopping: c.Stopping, renew: c.Renew, log: c.Log,
-	}
+	c.Stamp = cmp.Or(c.Stamp, updateStamp)
+	return &Debian{c}
 }
 
 // RefuseWhileInstalling refuses to stop the machine in the middle of an installation: it may not
 // come back.
 func (d *Debian) RefuseWhileInstalling(ctx context.Context) error {
-	state, err := units.Show(ctx, d.systemd, services.DebianUpdatesUnit)
+	state, err := units.Show(ctx, d.config.Systemd, services.DebianUpdatesUnit)
 	if err == nil && state[0].Busy() {
 		err = helperclient.Errorf(helperclient.CodeBusy, "Debian's updates are being installed; wait until that has ended")
 	}
@@ -90,12 +84,12 @@ func (d *Debian) Install(ctx context.Context, c *caller.Call, _ *systemv1.Instal
 }
 
 func (d *Debian) install(ctx context.Context, c *caller.Call) error {
-	give, err := d.readers.Take(c.Who == caller.Middleware)
+	give, err := d.config.Readers.Take(c.Who == caller.Middleware)
 	if err != nil {
 		return err
 	}
 	defer give()
-	state, err := units.Show(ctx, d.systemd, services.DebianUpdatesUnit)
+	state, err := units.Show(ctx, d.config.Systemd, services.DebianUpdatesUnit)
 	if err != nil {
 		return err
 	}
@@ -107,7 +101,7 @@ func (d *Debian) install(ctx context.Context, c *caller.Call) error {
 	default:
 		return helperclient.Errorf(helperclient.CodeRefused, "Debian's updates were not installed: %s", state[0].Reason())
 	}
-	if d.stopping() {
+	if d.config.Stopping() {
 		return helperclient.Errorf(helperclient.CodeBusy, "the machine is stopping")
 	}
 	since := time.Now()
@@ -117,8 +111,8 @@ func (d *Debian) install(ctx context.Context, c *caller.Call) error {
 			since = at.AsTime()
 		}
 	} else {
-		d.log.Info("Debian's updates are being installed", "audit", true)
-		if _, err := d.systemd.Systemctl(ctx, "--no-block", "start", services.DebianUpdatesUnit); err != nil {
+		d.config.Log.Info("Debian's updates are being installed", "audit", true)
+		if _, err := d.config.Systemd.Systemctl(ctx, "--no-block", "start", services.DebianUpdatesUnit); err != nil {
 			return helperclient.Errorf(helperclient.CodeInternal, "start the installation of Debian's updates: %w", err)
 		}
 	}
@@ -142,17 +136,14 @@ func (d *Debian) install(ctx context.Context, c *caller.Call) error {
 	if err != nil {
 		return err
 	}
-	stamp, err := os.Stat(d.stamp)
+	stamp, err := os.Stat(d.config.Stamp)
 	if err != nil || stamp.ModTime().Before(since.Truncate(time.Second)) {
 		return helperclient.Errorf(helperclient.CodeInternal,
 			"Debian's updates were not installed, or not all: what installs them did not end well; its log (debian-updates) says why")
 	}
 	// The list of the updates that wait has changed.
-	if d.renew == nil {
-		return nil
-	}
 	_ = tell("looking what still waits")
-	if err := d.renew(ctx); err != nil && ctx.Err() == nil {
+	if err := d.config.Renew(ctx); err != nil && ctx.Err() == nil {
 		return err
 	}
 	return nil
@@ -166,7 +157,7 @@ func (d *Debian) followInstallation(ctx context.Context, since time.Time, tell f
 	lines := make(chan string)
 	read := make(chan error, 1)
 	go func() {
-		read <- journal.Follow(reading, d.systemd, services.DebianUpdatesUnit, since, func(text string) error {
+		read <- journal.Follow(reading, d.config.Systemd, services.DebianUpdatesUnit, since, func(text string) error {
 			select {
 			case lines <- text:
 				return nil
@@ -198,7 +189,7 @@ func (d *Debian) followInstallation(ctx context.Context, since time.Time, tell f
 			if ended != nil {
 				continue
 			}
-			state, err := units.Show(ctx, d.systemd, services.DebianUpdatesUnit)
+			state, err := units.Show(ctx, d.config.Systemd, services.DebianUpdatesUnit)
 			if err != nil {
 				return err
 			}
@@ -226,7 +217,7 @@ func (d *Debian) awaitStart(ctx context.Context) error {
 	look := time.NewTicker(lookEvery)
 	defer look.Stop()
 	for {
-		state, err := units.Show(ctx, d.systemd, services.DebianUpdatesUnit)
+		state, err := units.Show(ctx, d.config.Systemd, services.DebianUpdatesUnit)
 		switch {
 		case err != nil:
 			return err
@@ -247,7 +238,7 @@ func (d *Debian) awaitStart(ctx context.Context) error {
 
 // refused is the error that says why systemd refused to start the installation.
 func (d *Debian) refused(ctx context.Context) error {
-	unmet, err := d.systemd.Unmet(ctx, services.DebianUpdatesUnit)
+	unmet, err := d.config.Systemd.Unmet(ctx, services.DebianUpdatesUnit)
 	if err != nil {
 		return helperclient.Errorf(helperclient.CodeInternal, "ask systemd why Debian's updates are not installed: %w", err)
 	}

@@ -49,7 +49,7 @@ type Posture interface {
 
 // Drift audits.
 type Drift struct {
-	auditor Auditor // nil: nobody audits
+	auditor Auditor
 	posture Posture
 	// usable returns why the log of changes cannot be used, if it cannot.
 	usable func() (*changelog.File, error)
@@ -65,7 +65,7 @@ type Drift struct {
 	auditedVersion uint64
 }
 
-// New returns a Drift. auditor may be nil; usable is that of the log of changes.
+// New returns a Drift. usable is that of the log of changes.
 func New(auditor Auditor, posture Posture, usable func() (*changelog.File, error), hub *events.Hub, clock func() time.Duration,
 	log *slog.Logger) *Drift {
 	return &Drift{auditor: auditor, posture: posture, usable: usable, events: hub, clock: clock, log: log, turn: turns.New()}
@@ -77,9 +77,6 @@ func (d *Drift) RunAudit(ctx context.Context, _ *caller.Call, _ *systemv1.RunAud
 }
 
 func (d *Drift) reply(ctx context.Context) (*systemv1.SystemReply, error) {
-	if d.auditor == nil {
-		return nil, helperclient.Errorf(helperclient.CodeInternal, "this Base has no audit")
-	}
 	findings, err := d.audit(ctx)
 	if err != nil {
 		return nil, err
@@ -152,9 +149,6 @@ func (d *Drift) damagedChanges() []*basev1.Finding {
 
 // FixFinding repairs what an audit has found, and answers with a new audit.
 func (d *Drift) FixFinding(ctx context.Context, _ *caller.Call, request *systemv1.FixFinding) (*systemv1.SystemReply, error) {
-	if d.auditor == nil {
-		return nil, helperclient.Errorf(helperclient.CodeInternal, "this Base has no audit")
-	}
 	if err := d.turn.Take(ctx); err != nil {
 		return nil, err
 	}
@@ -187,7 +181,7 @@ func (d *Drift) Renew(ctx context.Context) error {
 
 // Run audits at intervals until ctx ends.
 func (d *Drift) Run(ctx context.Context, interval time.Duration) {
-	if d.auditor == nil || interval == 0 {
+	if interval == 0 {
 		return
 	}
 	turns.Every(ctx, interval, func() {
@@ -199,9 +193,6 @@ func (d *Drift) Run(ctx context.Context, interval time.Duration) {
 
 // Units tells what is wrong with the units, one thing to a line.
 func (d *Drift) Units(ctx context.Context) ([]string, error) {
-	if d.auditor == nil {
-		return nil, nil
-	}
 	list, err := d.auditor.Units(ctx)
 	if err != nil {
 		return nil, helperclient.Errorf(helperclient.CodeInternal, "%w", err)

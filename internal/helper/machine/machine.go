@@ -35,15 +35,7 @@ type Systemd interface {
 
 // Machine is the machine.
 type Machine struct {
-	systemd Systemd // nil: nobody looks after the machine
-	zone    timezone.Place
-	// reading is held while systemd reloads its units: it does nothing else meanwhile.
-	reading turns.Turn
-	name    func() string // of the Base
-	later   turns.Later
-	events  *events.Hub
-	clock   func() time.Duration
-	log     *slog.Logger
+	config Config
 	// Refuse says why the machine may not be stopped now; each is asked in turn.
 	Refuse []func(ctx context.Context) error
 
@@ -55,8 +47,9 @@ type Machine struct {
 type Config struct {
 	Systemd Systemd
 	Zone    timezone.Place
+	// Reading is held while systemd reloads its units: it does nothing else meanwhile.
 	Reading turns.Turn
-	Name    func() string
+	Name    func() string // of the Base
 	Later   turns.Later
 	Events  *events.Hub
 	Clock   func() time.Duration // the boot-time clock
@@ -64,19 +57,13 @@ type Config struct {
 }
 
 // New returns a Machine.
-func New(c Config) *Machine {
-	return &Machine{systemd: c.Systemd, zone: c.Zone, reading: c.Reading, name: c.Name, later: c.Later, events: c.Events, clock: c.Clock,
-		log: c.Log}
-}
+func New(c Config) *Machine { return &Machine{config: c} }
 
 // Get answers what the Middleware cannot see by itself.
 func (m *Machine) Get(context.Context, *caller.Call, *systemv1.GetMachine) (*systemv1.SystemReply, error) {
-	info := &systemv1.MachineInfo{Addresses: Addresses(), NodeName: m.name()}
+	info := &systemv1.MachineInfo{Addresses: Addresses(), NodeName: m.config.Name(), TimeZone: m.config.Zone.Current()}
 	if celsius, ok := temperature(); ok {
 		info.TemperatureCelsius = &celsius
-	}
-	if m.systemd != nil {
-		info.TimeZone = m.zone.Current()
 	}
 	return &systemv1.SystemReply{Result: &systemv1.SystemReply_Machine{Machine: info}}, nil
 }

@@ -36,7 +36,7 @@ func (m *Machine) Stopping() bool {
 // stop stops the machine. That opens nothing: what comes back is what the ledger says, less
 // SSH's lease.
 func (m *Machine) stop(ctx context.Context, c *caller.Call, powerOff bool) error {
-	if left := StopRest - m.clock(); c.Who == caller.Middleware && left > 0 {
+	if left := StopRest - m.config.Clock(); c.Who == caller.Middleware && left > 0 {
 		return helperclient.Errorf(helperclient.CodeBusy, "the machine was started a moment ago, and an App can stop it again in %v",
 			left.Round(time.Second))
 	}
@@ -54,12 +54,12 @@ func (m *Machine) stop(ctx context.Context, c *caller.Call, powerOff bool) error
 	if powerOff {
 		target = "poweroff.target"
 	}
-	if err := m.later.Do(func(ctx context.Context) {
-		_, err := m.systemd.Systemctl(ctx, "--no-block", "--job-mode=replace-irreversibly", "start", target)
+	if err := m.config.Later.Do(func(ctx context.Context) {
+		_, err := m.config.Systemd.Systemctl(ctx, "--no-block", "--job-mode=replace-irreversibly", "start", target)
 		if err == nil || ctx.Err() != nil {
 			return
 		}
-		m.log.Error("the machine could not be stopped", "audit", true, "target", target, "error", err)
+		m.config.Log.Error("the machine could not be stopped", "audit", true, "target", target, "error", err)
 		m.mu.Lock()
 		m.stopping = false
 		m.mu.Unlock()
@@ -67,11 +67,12 @@ func (m *Machine) stop(ctx context.Context, c *caller.Call, powerOff bool) error
 		return err
 	}
 	m.stopping = true
-	m.log.Warn("the machine is being stopped", "audit", true, "by", c.Who, "app", harmless.Line(harmless.Word(c.App)), "power_off", powerOff)
+	m.config.Log.Warn("the machine is being stopped", "audit", true, "by", c.Who, "app", harmless.Line(harmless.Word(c.App)),
+		"power_off", powerOff)
 	event := &basev1.MachineStoppingEvent{PowerOff: powerOff}
 	if c.App != "" {
 		event.By = &basev1.App{Id: c.App} // the Middleware knows its name
 	}
-	m.events.Publish(&basev1.Event{Event: &basev1.Event_MachineStopping{MachineStopping: event}})
+	m.config.Events.Publish(&basev1.Event{Event: &basev1.Event_MachineStopping{MachineStopping: event}})
 	return nil
 }

@@ -35,14 +35,7 @@ const RestartRest = 2 * time.Minute
 
 // Control has systemd do something with services.
 type Control struct {
-	systemd   units.Manager
-	table     services.Table
-	directory string // the helper's
-	applying  func() bool
-	turn      turns.Turn // held while a service is changed; guards restarted
-	later     turns.Later
-	clock     func() time.Duration
-	log       *slog.Logger
+	config Config
 
 	now *turns.Shared[[]*basev1.Service] // asked for all who want to know at the same time
 	// restarted is when an App has restarted a service, by its name, on the boot-time clock.
@@ -53,10 +46,10 @@ type Control struct {
 type Config struct {
 	Systemd   units.Manager
 	Table     services.Table
-	Directory string
+	Directory string // the helper's
 	// Applying tells whether a posture is being applied, which starts and stops the same units.
 	Applying func() bool
-	// Turn is held while a service is changed.
+	// Turn is held while a service is changed; it guards Control.restarted.
 	Turn  turns.Turn
 	Later turns.Later
 	Clock func() time.Duration // the boot-time clock
@@ -65,8 +58,7 @@ type Config struct {
 
 // New returns a Control.
 func New(c Config) *Control {
-	control := &Control{systemd: c.Systemd, table: c.Table, directory: c.Directory, applying: c.Applying, turn: c.Turn, later: c.Later,
-		clock: c.Clock, log: c.Log, restarted: map[string]time.Duration{}}
+	control := &Control{config: c, restarted: map[string]time.Duration{}}
 	control.now = turns.NewShared(control.Services)
 	return control
 }
@@ -85,12 +77,12 @@ func reply(list []*basev1.Service, err error) (*systemv1.SystemReply, error) {
 
 // Services asks systemd for all services.
 func (c *Control) Services(ctx context.Context) ([]*basev1.Service, error) {
-	states, err := units.Show(ctx, c.systemd, c.table.Units()...)
+	states, err := units.Show(ctx, c.config.Systemd, c.config.Table.Units()...)
 	if err != nil {
 		return nil, err
 	}
 	var list []*basev1.Service
-	for i, s := range c.table {
+	for i, s := range c.config.Table {
 		list = append(list, units.Describe(s, states[i], c.disabled(s)))
 	}
 	return list, nil
@@ -98,7 +90,7 @@ func (c *Control) Services(ctx context.Context) ([]*basev1.Service, error) {
 
 // marker is the file that says that a service is switched off.
 func (c *Control) marker(s services.Service) string {
-	return filepath.Join(c.directory, filepath.Base(services.DisabledDirectory), filepath.Base(s.Marker()))
+	return filepath.Join(c.config.Directory, filepath.Base(services.DisabledDirectory), filepath.Base(s.Marker()))
 }
 
 // disabled tells whether a service is switched off. It is false if that is unknown.
@@ -152,10 +144,10 @@ var actionVerbs = map[basev1.ServiceAction]struct{ systemctl, word string }{
 
 // allowedService finds a service and an action in the table, or says what there is.
 func (c *Control) allowedService(name string, action basev1.ServiceAction) (services.Service, error) {
-	s, found := c.table.Find(name)
+	s, found := c.config.Table.Find(name)
 	if !found {
 		return s, helperclient.Errorf(helperclient.CodeInvalid, "there is no service %q here; it is one of %s", harmless.Word(name),
-			strings.Join(c.table.Names(), ", "))
+			strings.Join(c.config.Table.Names(), ", "))
 	}
 	if s.May(action) {
 		return s, nil
@@ -181,11 +173,11 @@ func (c *Control) change(ctx context.Context, who caller.Who, name string, actio
 	if err != nil {
 		return nil, err
 	}
-	if err := c.turn.Take(ctx); err != nil {
+	if err := c.config.Turn.Take(ctx); err != nil {
 		return nil, err
 	}
-	defer c.turn.End()
-	state, err := units.Show(ctx, c.systemd, s.Unit)
+	defer c.config.Turn.End()
+	state, err := units.Show(ctx, c.config.Systemd, s.Unit)
 	if err != nil {
 		return nil, err
 	}
@@ -197,16 +189,16 @@ func (c *Control) change(ctx context.Context, who caller.Who, name string, actio
 	case u["LoadState"] == "not-found":
 		return nil, helperclient.Errorf(helperclient.CodeRefused, "%s is not installed on this machine", s.Name)
 	}
-	if c.applying() {
+	if c.config.Applying() {
 		return nil, helperclient.Errorf(helperclient.CodeBusy, "a change of the posture is being applied; try again in a moment")
 	}
 	if who == caller.Middleware && action == basev1.ServiceAction_SERVICE_ACTION_RESTART && !s.May(basev1.ServiceAction_SERVICE_ACTION_STOP) {
 		at, before := c.restarted[s.Name]
-		if left := at + RestartRest - c.clock(); before && left > 0 {
+		if left := at + RestartRest - c.config.Clock(); before && left > 0 {
 			return nil, helperclient.Errorf(helperclient.CodeBusy, "%s was restarted a moment ago, and an App can restart it again in %v", s.Name,
 				left.Round(time.Second))
 		}
-		c.restarted[s.Name] = c.clock()
+		c.restarted[s.Name] = c.config.Clock()
 	}
 	verb := actionVerbs[action]
 	switch action {
@@ -219,12 +211,12 @@ func (c *Control) change(ctx context.Context, who caller.Who, name string, actio
 			return nil, helperclient.Errorf(helperclient.CodeRefused, "%s is switched off; enable it, which starts it too", s.Name)
 		}
 	}
-	c.log.Info("a service is being changed", "audit", true, "service", s.Name, "action", verb.word)
+	c.config.Log.Info("a service is being changed", "audit", true, "service", s.Name, "action", verb.word)
 	cuts := s.CutsCaller && action == basev1.ServiceAction_SERVICE_ACTION_RESTART
 	if cuts {
-		err = c.later.Do(func(ctx context.Context) {
-			if _, err := c.systemd.Systemctl(ctx, "--no-block", verb.systemctl, s.Unit); err != nil {
-				c.log.Error("a service could not be restarted", "service", s.Name, "error", err)
+		err = c.config.Later.Do(func(ctx context.Context) {
+			if _, err := c.config.Systemd.Systemctl(ctx, "--no-block", verb.systemctl, s.Unit); err != nil {
+				c.config.Log.Error("a service could not be restarted", "service", s.Name, "error", err)
 			}
 		})
 	} else {
@@ -233,7 +225,7 @@ func (c *Control) change(ctx context.Context, who caller.Who, name string, actio
 	if err != nil {
 		return nil, err
 	}
-	if state, err = units.Show(ctx, c.systemd, s.Unit); err != nil {
+	if state, err = units.Show(ctx, c.config.Systemd, s.Unit); err != nil {
 		return nil, err
 	}
 	now := units.Describe(s, state[0], c.disabled(s))
@@ -255,14 +247,14 @@ func (c *Control) change(ctx context.Context, who caller.Who, name string, actio
 func (c *Control) waitForService(ctx context.Context, s services.Service, verb string) error {
 	waiting, cancel := context.WithTimeout(ctx, changeTime)
 	defer cancel()
-	_, err := c.systemd.Systemctl(waiting, verb, s.Unit)
+	_, err := c.config.Systemd.Systemctl(waiting, verb, s.Unit)
 	switch {
 	case ctx.Err() != nil:
 		return ctx.Err()
 	case err == nil || waiting.Err() != nil:
 		return nil
 	}
-	state, showErr := units.Show(ctx, c.systemd, s.Unit)
+	state, showErr := units.Show(ctx, c.config.Systemd, s.Unit)
 	if showErr == nil && state[0]["ActiveState"] == "failed" {
 		return nil // its own reason is the better sentence
 	}

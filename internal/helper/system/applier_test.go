@@ -137,8 +137,8 @@ func TestServersThatFailLeaveTheOldPostureWhole(t *testing.T) {
 				a := b.pair(b.as(caller.Middleware), "phone", owner)
 				b.settled()
 				before := b.helper.Effective()
-				b.world.late = late
-				b.world.set(action, errPlayed)
+				b.world.Late = late
+				b.world.Fail(action, errPlayed)
 				if err := a.submit(open); !errors.Is(err, &helperclient.Error{Code: helperclient.CodeNotApplied}) {
 					t.Fatalf("submit = %v", err)
 				}
@@ -146,7 +146,7 @@ func TestServersThatFailLeaveTheOldPostureWhole(t *testing.T) {
 				if after := b.helper.Effective(); !posture.EquallyOpen(before, after) {
 					t.Errorf("in force is %+v, was %+v", after, before)
 				}
-				b.world.set(action, nil)
+				b.world.Fail(action, nil)
 				if err := b.helper.Reapply(t.Context()); err != nil {
 					t.Fatal(err)
 				}
@@ -167,9 +167,7 @@ func TestAStepThatHangsEndsAndIsNamed(t *testing.T) {
 			b.settled()
 			before := b.helper.Effective()
 			b.helper.keeper.Apply.StepTime = 50 * time.Millisecond
-			b.world.mu.Lock()
-			b.world.hangs = action
-			b.world.mu.Unlock()
+			b.world.Hang(action)
 			_, unit, _ := strings.Cut(action, " ")
 			if err := a.submit(open); !errors.Is(err, &helperclient.Error{Code: helperclient.CodeNotApplied}) ||
 				!strings.Contains(err.Error(), unit) {
@@ -178,9 +176,7 @@ func TestAStepThatHangsEndsAndIsNamed(t *testing.T) {
 			if after := b.helper.Effective(); !posture.EquallyOpen(before, after) {
 				t.Errorf("in force is %+v, was %+v", after, before)
 			}
-			b.world.mu.Lock()
-			b.world.hangs = ""
-			b.world.mu.Unlock()
+			b.world.Hang("")
 			b.settled()
 			a.mustSubmit(open)
 		})
@@ -197,10 +193,10 @@ func TestAMachineThatStaysHalfOpenIsNoticed(t *testing.T) {
 	before := b.helper.Effective()
 	a.mustSubmit(open)
 	b.settled()
-	if b.world.is(before) == nil {
+	if b.world.Is(before) == nil {
 		t.Fatal("an open machine passes for a closed one")
 	}
-	b.world.lie = true
+	b.world.Lie = true
 	if err := a.submit(func(p *posture.Posture, _ uint64) { p.Extras = nil }); !errors.Is(err,
 		&helperclient.Error{Code: helperclient.CodeNotApplied}) {
 		t.Fatalf("submit = %v; the servers have not followed", err)
@@ -220,21 +216,21 @@ func TestLockdownHoldsThoughServersFail(t *testing.T) {
 			a := b.pair(b.as(caller.Middleware), "phone", owner)
 			a.mustSubmit(open)
 			b.settled()
-			b.world.set(action, errPlayed)
+			b.world.Fail(action, errPlayed)
 			if err := b.restrict(caller.Middleware, lockdown()); !errors.Is(err, &helperclient.Error{Code: helperclient.CodeNotYet}) {
 				t.Fatalf("restrict = %v", err)
 			}
 			for _, port := range []uint16{50002, 22} {
-				if !b.world.isBlocked(port) {
+				if !b.world.IsBlocked(port) {
 					t.Errorf("port %d is not blocked", port)
 				}
 			}
-			b.world.set(action, nil)
+			b.world.Fail(action, nil)
 			b.settled()
 			if e := b.helper.Effective(); !e.Lockdown || e.SSH != nil || len(e.Endpoints) != 1 {
 				t.Errorf("in force is %+v", e)
 			}
-			if b.world.isBlocked(50002) {
+			if b.world.IsBlocked(50002) {
 				t.Error("the block has outlived its use: the entry's rules say the same")
 			}
 		})
@@ -264,7 +260,7 @@ func TestLockdownHoldsThoughTheDiskIsFull(t *testing.T) {
 		t.Fatalf("restrict = %v", err)
 	}
 	until(t, "the ports are blocked", func() error {
-		if !b.world.isBlocked(50002) || !b.world.isBlocked(22) || !b.world.wasCut(50002) {
+		if !b.world.IsBlocked(50002) || !b.world.IsBlocked(22) || !slices.Contains(b.world.Cuts(), 50002) {
 			return errors.New("they are not")
 		}
 		return nil
@@ -290,12 +286,10 @@ func TestOnlyWhatIsClosedIsCut(t *testing.T) {
 	a := b.pair(b.as(caller.Middleware), "phone", owner)
 	a.mustSubmit(open)
 	b.settled()
-	b.world.mu.Lock()
-	b.world.cut = nil
-	b.world.mu.Unlock()
+	_ = b.world.Cuts()
 	a.mustSubmit(func(p *posture.Posture, _ uint64) { p.Extras = nil })
 	b.settled()
-	if got := slices.Compact(b.world.cut); !slices.Equal(got, []uint16{50002}) {
+	if got := slices.Compact(b.world.Cuts()); !slices.Equal(got, []uint16{50002}) {
 		t.Errorf("connections were ended at the ports %d", got)
 	}
 	if slices.Contains(apply.ExceptionalPorts(), posture.EntryPort) {
@@ -314,7 +308,7 @@ func TestLeasesEndByThemselves(t *testing.T) {
 		if b.helper.Effective().SSH != nil {
 			return errors.New("it is on")
 		}
-		return b.world.is(b.helper.Effective())
+		return b.world.Is(b.helper.Effective())
 	})
 	if e := b.helper.Effective(); e.SSH != nil || len(e.Endpoints) != 2 {
 		t.Errorf("after an hour in force is %+v", e)
@@ -324,7 +318,7 @@ func TestLeasesEndByThemselves(t *testing.T) {
 		if len(b.helper.Effective().Endpoints) != 1 {
 			return errors.New("it is open")
 		}
-		return b.world.is(b.helper.Effective())
+		return b.world.Is(b.helper.Effective())
 	})
 }
 
@@ -341,7 +335,7 @@ func TestATryIsUndoneAfterAMinute(t *testing.T) {
 		t.Fatalf("trying %v, undone in %v", trying, undoneIn)
 	}
 	b.advance(posture.TryTime)
-	until(t, "the try is undone", func() error { return b.world.is(before) })
+	until(t, "the try is undone", func() error { return b.world.Is(before) })
 	if !posture.EquallyOpen(before, b.helper.Effective()) {
 		t.Error("the ledger has it still open")
 	}

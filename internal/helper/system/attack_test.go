@@ -142,7 +142,7 @@ func handedIn(b []byte, connected uint64) map[string]*systemv1.SystemRequest {
 
 func TestACompromisedMiddlewareOpensNothing(t *testing.T) {
 	x := newAttack(t)
-	x.world.bans = []bruteforce.Ban{{Jail: bruteforce.JailSSH, Addr: netip.MustParseAddr("192.0.2.1")}}
+	x.world.Ban(bruteforce.Ban{Jail: bruteforce.JailSSH, Addr: netip.MustParseAddr("192.0.2.1")})
 	for name, document := range x.seen {
 		for verb, request := range handedIn(document, uint64(x.config.Clock().Milliseconds())) {
 			reply, err := x.attacker.Do(t.Context(), request, nil)
@@ -154,10 +154,10 @@ func TestACompromisedMiddlewareOpensNothing(t *testing.T) {
 			t.Fatalf("a document %s has opened the Base: %+v", name, after)
 		}
 	}
-	if err := x.world.is(x.before); err != nil {
+	if err := x.world.Is(x.before); err != nil {
 		t.Errorf("the machine has changed: %v", err)
 	}
-	if len(x.world.lifted) > 0 {
+	if len(x.world.Lifted()) > 0 {
 		t.Error("a ban was lifted without an owner")
 	}
 	// The test can fail: the same bytes, fresh and from the owner, do open it.
@@ -181,7 +181,7 @@ func TestACompromisedMiddlewareConfirmsNoTry(t *testing.T) {
 		}
 	}
 	x.advance(posture.TryTime)
-	until(t, "the try is undone", func() error { return x.world.is(x.before) })
+	until(t, "the try is undone", func() error { return x.world.Is(x.before) })
 }
 
 func values[K comparable, V any](m map[K]V) func(func(V) bool) {
@@ -279,7 +279,7 @@ func TestStrangersAndTheConsoleMayDoOnlyWhatIsTheirs(t *testing.T) {
 func TestAnOwnersOrderLiftsABanOnce(t *testing.T) {
 	x := newAttack(t)
 	addr := netip.MustParseAddr("192.0.2.1")
-	x.world.bans = []bruteforce.Ban{{Jail: bruteforce.JailSSH, Addr: addr, Since: time.Unix(1, 0), Until: time.Unix(2, 0)}}
+	x.world.Ban(bruteforce.Ban{Jail: bruteforce.JailSSH, Addr: addr, Since: time.Unix(1, 0), Until: time.Unix(2, 0)})
 	lift := func(signed []byte) (*systemv1.SystemReply, error) {
 		return x.attacker.Do(t.Context(), handedIn(signed, 0)["lift ban"], nil)
 	}
@@ -295,7 +295,7 @@ func TestAnOwnersOrderLiftsABanOnce(t *testing.T) {
 	}
 	order := posture.SignLiftBan(view.LiftBanOrder(addr, x.phone.challenge()), x.phone.seed)
 	reply, err := lift(order)
-	if err != nil || !reply.GetLiftBan().GetLifted() || len(x.world.bans) != 0 {
+	if err != nil || !reply.GetLiftBan().GetLifted() || !slices.Equal(x.world.Lifted(), []netip.Addr{addr}) {
 		t.Fatalf("the owner's order: %v, %v", reply, err)
 	}
 	if _, err := lift(order); !errors.Is(err, &helperclient.Error{Code: helperclient.CodeStale}) {

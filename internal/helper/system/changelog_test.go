@@ -18,14 +18,13 @@ import (
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
-	"github.com/BitBoxSwiss/bitbox-base/internal/boottime"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/caller"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/changerecorder"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
-	"github.com/BitBoxSwiss/bitbox-base/internal/helper/ledger"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/changelog"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
+	"github.com/BitBoxSwiss/bitbox-base/internal/testbed/machinetest"
 )
 
 // logged is the log as an App gets it, verified.
@@ -165,11 +164,11 @@ func TestTheLogSaysWhoDidWhatAndHowItEnded(t *testing.T) {
 		return nil
 	})
 	b.settled()
-	b.world.set("reload "+generation.ProxyUnit, errors.New("it does not work"))
+	b.world.Fail("reload "+generation.ProxyUnit, errors.New("it does not work"))
 	if err := a.submit(exposeOwnPort); err == nil {
 		t.Fatal("it was applied")
 	}
-	b.world.set("reload "+generation.ProxyUnit, nil)
+	b.world.Fail("reload "+generation.ProxyUnit, nil)
 	if err := b.restrict(caller.Console, lockdown()); err != nil {
 		t.Fatal(err)
 	}
@@ -368,7 +367,6 @@ func TestADamagedLogIsRefusedLoudlyAndTheBaseClosesAllTheSame(t *testing.T) {
 			damaged, _ := os.ReadFile(path)
 			journal.Reset()
 			b.config.Logger = slog.New(slog.NewTextHandler(&journal, nil))
-			b.config.Auditor = quiet{}
 			b.start()
 			_, err := b.as(caller.Middleware).Do(t.Context(), &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_ListChanges{
 				ListChanges: &systemv1.ListChanges{Nonce: make([]byte, 32)}}}, nil)
@@ -384,7 +382,6 @@ func TestADamagedLogIsRefusedLoudlyAndTheBaseClosesAllTheSame(t *testing.T) {
 				t.Errorf("the audit has found %v, %v", reply, err)
 			}
 			b.stop()
-			b.config.Auditor = nil
 			if !strings.Contains(journal.String(), "the log of changes cannot be used") ||
 				!strings.Contains(journal.String(), "a change is not in the log of changes") {
 				t.Errorf("the journal says\n%s", journal.String())
@@ -397,22 +394,9 @@ func TestADamagedLogIsRefusedLoudlyAndTheBaseClosesAllTheSame(t *testing.T) {
 	}
 }
 
-// quiet is an audit that finds nothing.
-type quiet struct{}
-
-func (quiet) Audit(context.Context, posture.Effective) []*basev1.Finding { return nil }
-func (quiet) Fix(context.Context, posture.Effective, string) error       { return nil }
-func (quiet) Units(context.Context) ([]string, error)                    { return nil, nil }
-
 // records records changes until it is killed, and says so after each answer.
 func records() {
-	w := newWorld(os.Getenv(directoryVariable))
-	h, err := Open(Config{
-		Config: ledger.Config{
-			Directory: os.Getenv(directoryVariable), Live: w, Factory: posture.Factory(), BootID: "boot 1", Clock: boottime.Clock,
-		},
-		Banner: w, Network: w,
-	})
+	h, err := Open(goldenConfig(machinetest.New(os.Getenv(directoryVariable)), os.Getenv(directoryVariable)))
 	for n := 1; err == nil; n++ {
 		request := recordRequest(changelog.RenameApp, fmt.Sprint(n))
 		if _, err = (helperclient.Client{Port: h.Port(caller.Middleware)}).Do(context.Background(), request, nil); err == nil {

@@ -45,10 +45,8 @@ func TestTheClaimIsAnnouncedUntilThereIsAnOwnerAndForgottenThen(t *testing.T) {
 			t.Fatal(err)
 		}
 		until(t, what, func() error {
-			b.world.mu.Lock()
-			defer b.world.mu.Unlock()
-			if n := len(b.world.told); n == 0 || fmt.Sprint(b.world.told[n-1].TXT) != fmt.Sprint(want.Strings()) {
-				return fmt.Errorf("told %+v", b.world.told)
+			if n := len(b.world.Told()); n == 0 || fmt.Sprint(b.world.Told()[n-1].TXT) != fmt.Sprint(want.Strings()) {
+				return fmt.Errorf("told %+v", b.world.Told())
 			}
 			return nil
 		})

@@ -9,6 +9,7 @@ import (
 	"io"
 	"log/slog"
 	"net/netip"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -22,12 +23,15 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/failpoint"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/caller"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/ledger"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/services"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/noiseconn"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/pairing"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/sshkey"
 	"github.com/BitBoxSwiss/bitbox-base/internal/secret"
+	"github.com/BitBoxSwiss/bitbox-base/internal/testbed/machinetest"
+	"github.com/BitBoxSwiss/bitbox-base/internal/testbed/systemdtest"
 )
 
 // patience is far more than anything here takes.
@@ -49,7 +53,8 @@ func until(t *testing.T, what string, condition func() error) {
 type base struct {
 	t         *testing.T
 	directory string
-	world     *world
+	world     *machinetest.Machine
+	systemd   *systemdtest.Systemd
 	fail      func(step string) error // of each step that reaches the disk or the machine; nil: none fails
 	ahead     atomic.Int64            // how far the clock was put ahead
 	config    Config
@@ -61,16 +66,32 @@ type base struct {
 func newBase(t *testing.T) *base {
 	t.Helper()
 	b := &base{t: t, directory: t.TempDir()}
-	b.world = newWorld(b.directory)
-	b.config = Config{
+	b.world = machinetest.New(b.directory)
+	b.config = goldenConfig(b.world, b.directory)
+	b.config.Clock = func() time.Duration { return boottime.Clock() + time.Duration(b.ahead.Load()) }
+	b.systemd = b.config.Systemd.(*systemdtest.Systemd)
+	return b
+}
+
+// goldenConfig is a helper's with a directory of its own, and a machine of tests.
+func goldenConfig(machine *machinetest.Machine, directory string) Config {
+	_, updates, err := machinetest.NewSoftware(directory)
+	if err != nil {
+		panic(err)
+	}
+	zone, err := systemdtest.Zones(directory)
+	if err != nil {
+		panic(err)
+	}
+	table := append(services.BuiltIn(), systemdtest.Own("electrs", "Electrum server"), systemdtest.Own("bitcoind", "Bitcoin Core"))
+	return Config{
 		Config: ledger.Config{
-			Directory: b.directory, Live: b.world, Factory: posture.Factory(), BootID: "boot 1",
-			Clock:  func() time.Duration { return boottime.Clock() + time.Duration(b.ahead.Load()) },
+			Directory: directory, Live: machine, Factory: posture.Factory(), BootID: "boot 1", Clock: boottime.Clock,
 			Logger: slog.New(slog.DiscardHandler),
 		},
-		Banner: b.world, Network: b.world,
+		Banner: machine, Network: machine, Auditor: machine, Updates: updates,
+		Systemd: systemdtest.New(table), Services: table, TimeZone: zone, UpdateStamp: filepath.Join(directory, "upgrade-stamp"),
 	}
-	return b
 }
 
 // start runs the helper, and waits until the machine is as it says.
@@ -112,7 +133,7 @@ func (b *base) settled() {
 		if _, applying, failure := b.helper.keeper.InForce(); applying || failure != nil {
 			return errors.Join(errors.New("the worker is not done"), failure)
 		}
-		return b.world.is(b.helper.Effective())
+		return b.world.Is(b.helper.Effective())
 	})
 }
 

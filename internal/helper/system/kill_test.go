@@ -13,13 +13,13 @@ import (
 	"time"
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
-	"github.com/BitBoxSwiss/bitbox-base/internal/boottime"
 	"github.com/BitBoxSwiss/bitbox-base/internal/failpoint"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/caller"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/ledger"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
+	"github.com/BitBoxSwiss/bitbox-base/internal/testbed/machinetest"
 )
 
 const (
@@ -35,7 +35,6 @@ const (
 // while it applies a document. "save 2" is the second save.
 func victim() {
 	directory := os.Getenv(directoryVariable)
-	w := newWorld(directory)
 	armed, seen := false, map[string]int{}
 	var mu sync.Mutex
 	failpoint.Set(func(step string) error {
@@ -50,10 +49,7 @@ func victim() {
 		}
 		return nil
 	})
-	h, err := Open(Config{
-		Config: ledger.Config{Directory: directory, Live: w, Factory: posture.Factory(), BootID: "boot 1", Clock: boottime.Clock},
-		Banner: w, Network: w,
-	})
+	h, err := Open(goldenConfig(machinetest.New(directory), directory))
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
@@ -131,7 +127,7 @@ func TestAHelperKilledAtAnyStepLeavesOldOrNewWhole(t *testing.T) {
 				// The servers have read the old configuration or the new one, never a more open
 				// one.
 				after := opened(before)
-				if err := b.world.between(before, after); err != nil {
+				if err := b.world.Between(before, after); err != nil {
 					t.Fatalf("right after the kill: %v", err)
 				}
 				// At boot nothing that was not settled is read by anybody.

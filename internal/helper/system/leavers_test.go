@@ -81,9 +81,7 @@ var acts = map[string]func(b *base, a *app) *systemv1.SystemRequest{
 func outcome(t *testing.T, name string, leaves, broken bool) string {
 	t.Helper()
 	b, _ := managedBase(t)
-	b.world.bans = []bruteforce.Ban{
-		{Jail: "sshd", Addr: netip.MustParseAddr("192.0.2.7"), Since: time.Now(), Until: time.Now().Add(time.Hour)}}
-	b.config.Auditor = quiet{}
+	b.world.Ban(bruteforce.Ban{Jail: "sshd", Addr: netip.MustParseAddr("192.0.2.7"), Since: time.Now(), Until: time.Now().Add(time.Hour)})
 	b.start()
 	defer b.stop()
 	a := b.pair(b.as(caller.Middleware), "Laptop", owner)

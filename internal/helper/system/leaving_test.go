@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -61,10 +62,10 @@ func TestTheLogIsRightWhenACallerLeaves(t *testing.T) {
 	// held has the next applying wait.
 	held := func() (begun <-chan struct{}, goOn func()) {
 		examined, going := make(chan struct{}), make(chan struct{})
-		b.world.onExamine(func() {
+		b.world.WhenExamined(sync.OnceFunc(func() {
 			close(examined)
 			<-going
-		})
+		}))
 		return examined, func() { close(going) }
 	}
 
@@ -101,14 +102,12 @@ func TestTheLogIsRightWhenACallerLeaves(t *testing.T) {
 
 	// Debian's updates, which go on.
 	starting := make(chan struct{})
-	m.mu.Lock()
-	m.started = func(unit string) {
+	m.OnStart(func(unit string) {
 		if unit == services.DebianUpdatesUnit {
-			m.set(unit, "activating")
+			m.Set(unit, "activating")
 		}
 		close(starting)
-	}
-	m.mu.Unlock()
+	})
 	b.leaves(installRequest(), starting, func() {})
 	if line := b.ended(changelog.DebianUpdates); strings.Contains(line, "FAILED") || !strings.Contains(line, "did not wait") {
 		t.Errorf("the log has %q", line)
@@ -138,7 +137,7 @@ func TestAnUpdateThatAConditionForbidsSaysWhich(t *testing.T) {
 		"ConditionPathExists=/etc": "ConditionPathExists=/etc",
 	} {
 		b, m := managedBase(t)
-		m.unmet[services.DebianUpdatesUnit] = []string{condition}
+		m.Refuse(services.DebianUpdatesUnit, condition)
 		b.start()
 		progress, err := b.install(t.Context())
 		if err == nil || !strings.Contains(err.Error(), want) || len(progress) > 0 {
@@ -152,12 +151,12 @@ func TestAnUpdateThatAConditionForbidsSaysWhich(t *testing.T) {
 // conditions is not taken for a refusal.
 func TestAnUpdateThatSystemdForgotIsNotTakenForARefusedOne(t *testing.T) {
 	b, m := managedBase(t)
-	m.started = func(unit string) {
-		m.forget(unit)
+	m.OnStart(func(unit string) {
+		m.Forget(unit)
 		b.touchStamp()
-	}
+	})
 	b.start()
-	if progress, err := b.install(t.Context()); err != nil || !slices.Equal(progress, []string{"started"}) {
+	if progress, err := b.install(t.Context()); err != nil || !slices.Equal(progress, []string{"started", "looking what still waits"}) {
 		t.Errorf("%q, %v", progress, err)
 	}
 }
@@ -165,7 +164,7 @@ func TestAnUpdateThatSystemdForgotIsNotTakenForARefusedOne(t *testing.T) {
 // An administrator who masked the unit is not told to install a package.
 func TestMaskedUpdatesOfDebianAreCalledMasked(t *testing.T) {
 	b, m := managedBase(t)
-	m.change(services.DebianUpdatesUnit, "LoadState", "masked")
+	m.Change(services.DebianUpdatesUnit, "LoadState", "masked")
 	b.start()
 	_, err := b.install(t.Context())
 	if err == nil || !strings.Contains(err.Error(), "(masked)") || strings.Contains(err.Error(), "unattended") {

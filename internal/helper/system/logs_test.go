@@ -20,16 +20,17 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/journal"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/ipc"
+	"github.com/BitBoxSwiss/bitbox-base/internal/testbed/systemdtest"
 )
 
 func TestTheLastLinesThatFitAreReadInOrder(t *testing.T) {
 	b, m := managedBase(t)
 	for i := range 1000 {
-		m.say("electrs.service", fmt.Sprintf("Block %d", i))
-		m.say("bitcoind.service", fmt.Sprintf("peer %d", i))
-		m.say("other.service", "not ours")
+		m.Say("electrs.service", fmt.Sprintf("Block %d", i))
+		m.Say("bitcoind.service", fmt.Sprintf("peer %d", i))
+		m.Say("other.service", "not ours")
 	}
-	m.log("electrs.service", map[string]any{"MESSAGE": "it burns", "PRIORITY": "2"})
+	m.Write("electrs.service", map[string]any{"MESSAGE": "it burns", "PRIORITY": "2"})
 	b.start()
 	for name, c := range map[string]struct {
 		request *basev1.ReadLogsRequest
@@ -42,8 +43,8 @@ func TestTheLastLinesThatFitAreReadInOrder(t *testing.T) {
 		"filtered":      {&basev1.ReadLogsRequest{Contains: "BLOCK 99", Lines: 5}, 5, "Block 999"},
 		"a pattern":     {&basev1.ReadLogsRequest{Contains: "Block .*"}, 0, ""},
 		"grave":         {&basev1.ReadLogsRequest{Priority: proto.Uint32(3)}, 1, "it burns"},
-		"since":         {&basev1.ReadLogsRequest{Since: seconds(1795723082 + 2997)}, 3, "it burns"},
-		"until":         {&basev1.ReadLogsRequest{Until: seconds(1795723082 + 1), Lines: 9}, 2, "peer 0"},
+		"since":         {&basev1.ReadLogsRequest{Since: seconds(began + 2997)}, 3, "it burns"},
+		"until":         {&basev1.ReadLogsRequest{Until: seconds(began + 1), Lines: 9}, 2, "peer 0"},
 		"of everything": {&basev1.ReadLogsRequest{Lines: journal.MaxLines}, 2001, "it burns"},
 	} {
 		entries, err := b.logs(c.request)
@@ -77,9 +78,8 @@ func TestNoTextOfARequestReachesJournalctl(t *testing.T) {
 	fixed := []string{"--quiet", "--no-pager", "--merge", "--output=json",
 		"--output-fields=MESSAGE,PRIORITY,_SYSTEMD_UNIT,UNIT,OBJECT_SYSTEMD_UNIT,_PID", "--reverse", "--follow", "--no-tail"}
 	table := b.config.Services
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	for _, arguments := range m.asked {
+	asked := m.Asked()
+	for _, arguments := range asked {
 		for _, a := range arguments {
 			key, value, _ := strings.Cut(a, "=")
 			_, known := table.OfUnit(value)
@@ -93,8 +93,8 @@ func TestNoTextOfARequestReachesJournalctl(t *testing.T) {
 			}
 		}
 	}
-	if len(m.asked) < 4 {
-		t.Errorf("only %d questions were let through; this proves nothing", len(m.asked))
+	if len(asked) < 4 {
+		t.Errorf("only %d questions were let through; this proves nothing", len(asked))
 	}
 }
 
@@ -123,16 +123,14 @@ func TestABadQuestionForLogsIsRefused(t *testing.T) {
 
 func TestFollowedLogsHaveNoGap(t *testing.T) {
 	b, m := managedBase(t)
-	m.say("electrs.service", "old")
+	m.Say("electrs.service", "old")
 	// Between the past and what follows, something is logged.
-	m.asking = func(query []string) {
+	m.OnQuestion(func(query []string) {
 		if slices.Contains(query, "--follow") {
-			m.mu.Lock()
-			m.asking = nil
-			m.mu.Unlock()
-			m.say("electrs.service", "in between")
+			m.OnQuestion(nil)
+			m.Say("electrs.service", "in between")
 		}
-	}
+	})
 	b.start()
 	ctx, hangUp := context.WithCancel(t.Context())
 	var got []string
@@ -144,7 +142,7 @@ func TestFollowedLogsHaveNoGap(t *testing.T) {
 			got = append(got, texts(reply.GetLogs().GetEntries())...)
 			switch got[len(got)-1] {
 			case "in between":
-				m.say("electrs.service", "new")
+				m.Say("electrs.service", "new")
 			case "new":
 				hangUp()
 			}
@@ -206,7 +204,7 @@ func TestFollowersAreFewAndLeaveRoomForRoot(t *testing.T) {
 func TestMuchOfALogIsBounded(t *testing.T) {
 	b, m := managedBase(t)
 	for range 3000 {
-		m.say("electrs.service", strings.Repeat("x", 8000))
+		m.Say("electrs.service", strings.Repeat("x", 8000))
 	}
 	b.start()
 	entries, err := b.logs(&basev1.ReadLogsRequest{Lines: journal.MaxLines})
@@ -224,18 +222,17 @@ func TestMuchOfALogIsBounded(t *testing.T) {
 func TestALineThatIsTooLongDoesNotBringTheWholeJournalBack(t *testing.T) {
 	b, m := managedBase(t)
 	for n := range 50 {
-		m.say("electrs.service", fmt.Sprint("old ", n))
+		m.Say("electrs.service", fmt.Sprint("old ", n))
 	}
-	m.log("electrs.service", map[string]any{"MESSAGE": "x", tooLong: true, "__REALTIME_TIMESTAMP": fmt.Sprint(time.Now().UnixMicro())})
+	m.Write("electrs.service", map[string]any{"MESSAGE": "x", systemdtest.TooLong: true,
+		"__REALTIME_TIMESTAMP": fmt.Sprint(time.Now().UnixMicro())})
 	b.start()
-	m.asking = func(query []string) {
+	m.OnQuestion(func(query []string) {
 		if slices.Contains(query, "--follow") {
-			m.mu.Lock()
-			m.asking = nil
-			m.mu.Unlock()
-			m.log("electrs.service", map[string]any{"MESSAGE": "new", "__REALTIME_TIMESTAMP": fmt.Sprint(time.Now().UnixMicro())})
+			m.OnQuestion(nil)
+			m.Write("electrs.service", map[string]any{"MESSAGE": "new", "__REALTIME_TIMESTAMP": fmt.Sprint(time.Now().UnixMicro())})
 		}
-	}
+	})
 	done := errors.New("done")
 	var got []string
 	err := b.as(caller.Middleware).Each(t.Context(), logsRequest(

@@ -27,11 +27,11 @@ func TestTheHelperTellsWhatFails(t *testing.T) {
 	b, m := managedBase(t)
 	b.config.MonitorInterval = time.Millisecond
 	b.config.Disk = func() (uint64, uint64, error) { return 100 << 30, 1 << 30, nil }
-	m.set("electrs.service", "failed")
-	m.change("electrs.service", "Result", "oom-kill")
+	m.Set("electrs.service", "failed")
+	m.Change("electrs.service", "Result", "oom-kill")
 	b.start()
 	events := b.watchEvents()
-	m.set("bitcoind.service", "failed")
+	m.Set("bitcoind.service", "failed")
 	wait := func(want string) {
 		t.Helper()
 		until(t, want, func() error {
@@ -42,7 +42,7 @@ func TestTheHelperTellsWhatFails(t *testing.T) {
 		})
 	}
 	wait("failed: it has failed: ")
-	m.set("bitcoind.service", "active")
+	m.Set("bitcoind.service", "active")
 	wait("recovered")
 	var log []string
 	for _, event := range events() {

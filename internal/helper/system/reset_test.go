@@ -19,6 +19,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/sshkey"
+	"github.com/BitBoxSwiss/bitbox-base/internal/testbed/machinetest"
 )
 
 func resetByOrder(order []byte) *systemv1.SystemRequest {
@@ -51,7 +52,7 @@ func (b *base) nextBoot() {
 	if err := ledger.Prepare(b.config.Config); err != nil {
 		b.t.Fatal(err)
 	}
-	b.world = newWorld(b.directory)
+	b.world = machinetest.New(b.directory)
 	b.config.Live, b.config.Banner, b.config.Network = b.world, b.world, b.world
 	b.start()
 	b.settled()
@@ -124,7 +125,7 @@ func TestAFactoryResetMakesTheBaseAsNew(t *testing.T) {
 			if b.helper.StateKey().Equal(key) {
 				t.Error("the Base has kept its key")
 			}
-			if err := b.world.is(e); err != nil {
+			if err := b.world.Is(e); err != nil {
 				t.Errorf("the machine: %v", err)
 			}
 			// A document that was signed before the reset is void.
@@ -174,7 +175,7 @@ func TestACompromisedMiddlewareCannotResetTheBase(t *testing.T) {
 			t.Fatalf("%s: the Base will be wiped", what)
 		}
 	}
-	if err := x.world.is(x.before); err != nil {
+	if err := x.world.Is(x.before); err != nil {
 		t.Errorf("the machine has changed: %v", err)
 	}
 	// The attack can win: the owner's own order, fresh, does it.

@@ -7,6 +7,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -32,20 +33,20 @@ func TestTheMachineStopsAfterTheAnswer(t *testing.T) {
 	for target, request := range map[string]*systemv1.SystemRequest{"reboot.target": rebootRequest(), "poweroff.target": powerOffRequest()} {
 		b, m := managedBase(t)
 		answered := make(chan struct{})
-		m.started = func(string) {
+		m.OnStart(func(string) {
 			select {
 			case <-answered:
 			default:
 				t.Error("it stops before the answer")
 			}
-		}
+		})
 		b.ahead.Store(int64(machine.StopRest))
 		b.start()
 		events := b.watchEvents()
 		if _, err := b.as(caller.Middleware).Do(t.Context(), request, nil); err != nil {
 			t.Fatal(err)
 		}
-		if done := m.done(); len(done) != 0 {
+		if done := m.Done(); len(done) != 0 {
 			t.Errorf("done before the answer: %q", done)
 		}
 		close(answered)
@@ -55,7 +56,7 @@ func TestTheMachineStopsAfterTheAnswer(t *testing.T) {
 			}
 		}
 		until(t, "it stops", func() error {
-			if done := m.done(); !slices.Equal(done, []string{"start " + target}) {
+			if done := m.Done(); !slices.Equal(done, []string{"start " + target}) {
 				return fmt.Errorf("done: %q", done)
 			}
 			return nil
@@ -88,7 +89,7 @@ func TestAPersonAtTheBaseHasTimeBeforeAnAppCanStopItAgain(t *testing.T) {
 			}
 		}
 	}
-	if done := m.done(); len(done) != 0 {
+	if done := m.Done(); len(done) != 0 {
 		t.Errorf("done: %q", done)
 	}
 	if _, err := b.as(caller.Root).Do(t.Context(), rebootRequest(), nil); err != nil {
@@ -98,7 +99,7 @@ func TestAPersonAtTheBaseHasTimeBeforeAnAppCanStopItAgain(t *testing.T) {
 
 func TestAMachineThatDoesNotStopCanBeAskedAgain(t *testing.T) {
 	b, m := managedBase(t)
-	m.fail["start reboot.target"] = errors.New("refused")
+	m.Fail("start reboot.target", errors.New("refused"))
 	b.ahead.Store(int64(machine.StopRest))
 	b.start()
 	if _, err := b.as(caller.Middleware).Do(t.Context(), rebootRequest(), nil); err != nil {
@@ -114,20 +115,20 @@ func TestTheMachineIsNotStoppedInTheMiddleOfSomething(t *testing.T) {
 	b, m := managedBase(t)
 	b.ahead.Store(int64(machine.StopRest))
 	b.start()
-	m.set(services.DebianUpdatesUnit, "activating")
+	m.Set(services.DebianUpdatesUnit, "activating")
 	if _, err := b.as(caller.Middleware).Do(t.Context(), rebootRequest(), nil); !errors.Is(err,
 		&helperclient.Error{Code: helperclient.CodeBusy}) || !strings.Contains(err.Error(), "Debian") {
 		t.Errorf("while Debian's updates are installed: %v", err)
 	}
-	m.set(services.DebianUpdatesUnit, "inactive")
+	m.Set(services.DebianUpdatesUnit, "inactive")
 	phone := b.pair(b.as(caller.Middleware), "phone", owner)
 	b.settled()
 	// A change that is being applied, for as long as the machine takes.
 	applying, goOn := make(chan struct{}), make(chan struct{})
-	b.world.onExamine(func() {
+	b.world.WhenExamined(sync.OnceFunc(func() {
 		close(applying)
 		<-goOn
-	})
+	}))
 	ended := make(chan error, 1)
 	go func() {
 		ended <- phone.submit(exposeOwnPort)
@@ -178,7 +179,7 @@ func TestTheTimeZoneIsSetAndTimersFollow(t *testing.T) {
 	if err := set("Europe/Zurich"); err != nil {
 		t.Fatal(err)
 	}
-	if done := m.done(); !slices.Equal(done, []string{"daemon-reload"}) {
+	if done := m.Done(); !slices.Equal(done, []string{"daemon-reload"}) {
 		t.Errorf("done: %q", done)
 	}
 	for _, name := range []string{"Europe/Zurich\n", "../../etc/shadow", "Mars", ""} {
@@ -194,7 +195,7 @@ func TestTheTimeZoneIsSetAndTimersFollow(t *testing.T) {
 	}
 	reply, err := b.as(caller.Middleware).Do(t.Context(),
 		&systemv1.SystemRequest{Verb: &systemv1.SystemRequest_ListTimeZones{ListTimeZones: &systemv1.ListTimeZones{}}}, nil)
-	if err != nil || reply.GetTimeZones().GetCurrent() != "Europe/Zurich" || len(reply.GetTimeZones().GetNames()) != 2 {
+	if err != nil || reply.GetTimeZones().GetCurrent() != "Europe/Zurich" || len(reply.GetTimeZones().GetNames()) != 3 {
 		t.Errorf("%v, %v", reply, err)
 	}
 	machine, err := b.as(caller.Middleware).Do(t.Context(),
@@ -229,36 +230,37 @@ func (b *base) installThen(ctx context.Context, then func(step string)) (progres
 
 func TestDebiansUpdatesAreInstalledOnceAndFollowed(t *testing.T) {
 	b, m := managedBase(t)
-	m.log(services.DebianUpdatesUnit, map[string]any{"MESSAGE": "from last night", "__REALTIME_TIMESTAMP": "1000000"})
+	m.Write(services.DebianUpdatesUnit, map[string]any{"MESSAGE": "from last night", "__REALTIME_TIMESTAMP": "1000000"})
 	say := func(text string) {
-		m.log(services.DebianUpdatesUnit, map[string]any{"MESSAGE": text, "__REALTIME_TIMESTAMP": fmt.Sprint(time.Now().UnixMicro())})
+		m.Write(services.DebianUpdatesUnit, map[string]any{"MESSAGE": text, "__REALTIME_TIMESTAMP": fmt.Sprint(time.Now().UnixMicro())})
 	}
-	m.started = func(unit string) {
-		m.set(unit, "activating")
-		m.change(unit, "StateChangeTimestamp", fmt.Sprintf("@%d", time.Now().Unix()))
+	m.OnStart(func(unit string) {
+		m.Set(unit, "activating")
+		m.Change(unit, "StateChangeTimestamp", fmt.Sprintf("@%d", time.Now().Unix()))
 		say("Unpacking libssl3")
-	}
+	})
 	b.start()
 	ends := func(at string) func(string) {
 		return func(step string) {
 			if step == at {
 				say("All upgrades installed")
 				b.touchStamp()
-				m.set(services.DebianUpdatesUnit, "inactive")
+				m.Set(services.DebianUpdatesUnit, "inactive")
 			}
 		}
 	}
 	progress, err := b.installThen(t.Context(), ends("Unpacking libssl3"))
-	if want := []string{"started", "Unpacking libssl3", "All upgrades installed"}; err != nil || !slices.Equal(progress, want) {
+	if want := []string{"started", "Unpacking libssl3", "All upgrades installed", "looking what still waits"}; err != nil ||
+		!slices.Equal(progress, want) {
 		t.Errorf("%q, %v", progress, err)
 	}
 	// It runs already, and the caller follows that.
-	m.set(services.DebianUpdatesUnit, "activating")
-	m.change(services.DebianUpdatesUnit, "StateChangeTimestamp", fmt.Sprintf("@%d", time.Now().Unix()))
+	m.Set(services.DebianUpdatesUnit, "activating")
+	m.Change(services.DebianUpdatesUnit, "StateChangeTimestamp", fmt.Sprintf("@%d", time.Now().Unix()))
 	if progress, err = b.installThen(t.Context(), ends("it is running already")); err != nil || progress[0] != "it is running already" {
 		t.Errorf("%q, %v", progress, err)
 	}
-	if done := m.done(); !slices.Equal(done, []string{"start " + services.DebianUpdatesUnit}) {
+	if done := m.Done(); !slices.Equal(done, []string{"start " + services.DebianUpdatesUnit}) {
 		t.Errorf("done: %q", done)
 	}
 	b.readersLeave()
@@ -277,7 +279,7 @@ func TestAnInstallerThatCrashesIsNotTakenForOneThatIsDone(t *testing.T) {
 	if err := os.Chtimes(b.config.UpdateStamp, time.Time{}, time.Now().Add(-24*time.Hour)); err != nil {
 		t.Fatal(err)
 	}
-	m.started = func(unit string) { m.set(unit, "inactive") }
+	m.OnStart(func(unit string) { m.Set(unit, "inactive") })
 	b.start()
 	if _, err := b.install(t.Context()); err == nil || !strings.Contains(err.Error(), "did not end well") {
 		t.Errorf("it is done: %v", err)
@@ -286,25 +288,23 @@ func TestAnInstallerThatCrashesIsNotTakenForOneThatIsDone(t *testing.T) {
 
 func TestAnInstallationThatFailsSaysSoAndOneWithoutListenersGoesOn(t *testing.T) {
 	b, m := managedBase(t)
-	m.started = func(unit string) {
-		m.set(unit, "failed")
-		m.change(unit, "Result", "exit-code")
-		m.change(unit, "ExecMainStatus", "100")
-	}
+	m.OnStart(func(unit string) {
+		m.Set(unit, "failed")
+		m.Change(unit, "Result", "exit-code")
+		m.Change(unit, "ExecMainStatus", "100")
+	})
 	b.start()
 	if _, err := b.install(t.Context()); err == nil || !strings.Contains(err.Error(), "it ended with status 100") {
 		t.Errorf("one that failed: %v", err)
 	}
-	m.mu.Lock()
-	m.started = func(unit string) { m.set(unit, "activating") }
-	m.mu.Unlock()
+	m.OnStart(func(unit string) { m.Set(unit, "activating") })
 	ctx, hangUp := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer hangUp()
 	if _, err := b.install(ctx); err == nil {
 		t.Error("it has ended")
 	}
 	b.readersLeave()
-	if done := m.done(); slices.ContainsFunc(done, func(one string) bool { return strings.HasPrefix(one, "stop") }) {
+	if done := m.Done(); slices.ContainsFunc(done, func(one string) bool { return strings.HasPrefix(one, "stop") }) {
 		t.Errorf("done: %q", done)
 	}
 }

@@ -51,9 +51,9 @@ type Config struct {
 	// Banner is fail2ban, Network is Avahi.
 	Banner  bans.Banner
 	Network announce.Network
-	// Updates takes releases; nil: nobody does.
+	// Updates takes releases.
 	Updates *update.Receiver
-	// Auditor looks for drift; nil: nobody does.
+	// Auditor looks for drift.
 	Auditor drift.Auditor
 	// AuditInterval is how often it looks by itself; 0: never.
 	AuditInterval time.Duration
@@ -62,7 +62,7 @@ type Config struct {
 	// Restart restarts the machine, once a factory reset was ordered; nil: nobody does.
 	Restart func(ctx context.Context) error
 	// Systemd is systemd and its journal, which are given no word that came from a request, but
-	// for numbers; nil: nobody looks after the machine. Services are those that there are.
+	// for numbers. Services are those that there are.
 	Systemd  debianupdates.Systemd
 	Services services.Table
 	// TimeZone is where the machine's is set.
@@ -111,14 +111,10 @@ func Open(config Config) (*Helper, error) {
 	}
 	h := &Helper{config: config, keeper: keeper, later: turns.NewLater()}
 	log, clock, hub := config.Logger, config.Clock, keeper.Events
-	var lastUpdate changerecorder.Updates
-	if config.Updates != nil {
-		lastUpdate = config.Updates
-	}
 	// systemd does nothing else while it reloads its units, so a reload and a change of a
 	// service wait for each other.
 	busy := turns.New()
-	h.changes = changerecorder.NewLog(keeper.Changes, keeper, lastUpdate, keeper.SignHead)
+	h.changes = changerecorder.NewLog(keeper.Changes, keeper, config.Updates, keeper.SignHead)
 	h.bans = bans.New(config.Banner, keeper, hub, log)
 	h.drift = drift.New(config.Auditor, keeper, keeper.Changes.Usable, hub, clock, log)
 	name := func() string { return keeper.Effective().NodeName }
@@ -131,12 +127,9 @@ func Open(config Config) (*Helper, error) {
 		Clock: clock, Log: log,
 	})
 	h.journal = &journal.Logs{Table: config.Services, Source: config.Systemd, Readers: &journal.Readers{}}
-	var renew func(context.Context) error
-	if config.Auditor != nil {
-		renew = h.drift.Renew
-	}
 	h.debian = debianupdates.New(debianupdates.Config{
-		Systemd: config.Systemd, Readers: h.journal.Readers, Stamp: config.UpdateStamp, Stopping: h.machine.Stopping, Renew: renew, Log: log,
+		Systemd: config.Systemd, Readers: h.journal.Readers, Stamp: config.UpdateStamp, Stopping: h.machine.Stopping,
+		Renew: h.drift.Renew, Log: log,
 	})
 	h.updates = update.NewVerbs(config.Updates, h.drift.DebianUpdates, func() string { return keeper.Effective().OldestVersion }, log)
 	h.resets = factoryreset.NewOrders(config.Directory, keeper, config.Restart, log)
@@ -166,7 +159,7 @@ func (h *Helper) Run(ctx context.Context) {
 	} {
 		running.Go(func() { run(ctx) })
 	}
-	if h.config.Systemd != nil && h.config.MonitorInterval > 0 {
+	if h.config.MonitorInterval > 0 {
 		running.Go(func() { h.monitor.Run(ctx, h.config.MonitorInterval) })
 	}
 }

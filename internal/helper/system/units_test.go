@@ -18,6 +18,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/services"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
+	"github.com/BitBoxSwiss/bitbox-base/internal/testbed/systemdtest"
 )
 
 // hostile are names with which somebody would reach another unit.
@@ -51,7 +52,7 @@ func reached(t *testing.T, change func(*base)) []string {
 		}
 	}
 	until(t, "what waits for the answer to leave is done", func() error {
-		done := m.done()
+		done := m.Done()
 		for _, want := range []string{"restart " + generation.ProxyUnit, "restart " + generation.MiddlewareUnit} {
 			if !slices.Contains(done, want) {
 				return errors.New(want)
@@ -59,14 +60,14 @@ func reached(t *testing.T, change func(*base)) []string {
 		}
 		return nil
 	})
-	return m.done()
+	return m.Done()
 }
 
 // forbidden finds the actions that an App must never cause.
 func forbidden(done []string) (found []string) {
 	harmless := []string{"start", "restart"}
 	mayEnd := []string{generation.MDNSUnit, services.TimeUnit, "electrs.service", "bitcoind.service"}
-	table := append(services.BuiltIn(), ownService("electrs"), ownService("bitcoind"))
+	table := append(services.BuiltIn(), systemdtest.Own("electrs", ""), systemdtest.Own("bitcoind", ""))
 	for _, one := range done {
 		verb, unit, _ := strings.Cut(one, " ")
 		s, known := table.OfUnit(unit)
@@ -88,7 +89,7 @@ func TestACompromisedMiddlewareReachesNoUnitBeyondTheTable(t *testing.T) {
 	loose := reached(t, func(b *base) {
 		for i, s := range b.config.Services {
 			if s.Name == "ssh" || s.Name == "firewall" {
-				b.config.Services[i].Actions = ownService("x").Actions
+				b.config.Services[i].Actions = systemdtest.Own("x", "").Actions
 			}
 		}
 	})
@@ -127,18 +128,18 @@ func TestAServiceIsStoppedAndStarted(t *testing.T) {
 	if s, err := b.change("electrs", actStart); err != nil || s.GetState() != basev1.Service_STATE_RUNNING {
 		t.Errorf("started: %v, %v", s, err)
 	}
-	m.unmet["electrs.service"] = []string{"ConditionPathExists=/etc/electrs.toml"}
+	m.Refuse("electrs.service", "ConditionPathExists=/etc/electrs.toml")
 	if _, err := b.change("electrs", actRestart); err == nil ||
 		!strings.Contains(err.Error(), "electrs did not start: a condition of its unit was not met") {
 		t.Errorf("one that a condition forbids: %v", err)
 	}
-	delete(m.unmet, "electrs.service")
-	m.breaks["electrs.service"] = true
+	m.Refuse("electrs.service")
+	m.Break("electrs.service")
 	if _, err := b.change("electrs", actRestart); err == nil ||
 		!strings.Contains(err.Error(), "electrs did not start: it ended with status 7") {
 		t.Errorf("one that breaks: %v", err)
 	}
-	m.fail["stop bitcoind.service"] = errors.New("no")
+	m.Fail("stop bitcoind.service", errors.New("no"))
 	if _, err := b.change("bitcoind", actStop); err == nil {
 		t.Error("a stop that did not work has worked")
 	}
@@ -177,7 +178,7 @@ func TestADisabledServiceStaysOff(t *testing.T) {
 			t.Errorf("%v: %v", action, err)
 		}
 	}
-	if last := m.done()[len(m.done())-1]; last != "start electrs.service" {
+	if last := m.Done()[len(m.Done())-1]; last != "start electrs.service" {
 		t.Errorf("done last: %s", last)
 	}
 }
@@ -192,9 +193,9 @@ func TestAServiceThatCannotBeMarkedIsNotStopped(t *testing.T) {
 	}
 	b.start()
 	_, err := b.change("electrs", actDisable)
-	if !errors.Is(err, &helperclient.Error{Code: helperclient.CodeStorage}) || slices.Contains(m.done(), "stop electrs.service") ||
+	if !errors.Is(err, &helperclient.Error{Code: helperclient.CodeStorage}) || slices.Contains(m.Done(), "stop electrs.service") ||
 		!b.listed("electrs").GetEnabled() {
-		t.Errorf("%v; done: %q", err, m.done())
+		t.Errorf("%v; done: %q", err, m.Done())
 	}
 }
 
@@ -202,13 +203,13 @@ func TestAServiceThatCannotBeMarkedIsNotStopped(t *testing.T) {
 func TestAnotherNameOfAUnitIsNotFollowed(t *testing.T) {
 	b, m := managedBase(t)
 	b.start()
-	m.change("electrs.service", "Id", generation.SSHUnit)
+	m.Change("electrs.service", "Id", generation.SSHUnit)
 	for _, action := range []basev1.ServiceAction{actStart, actStop, actRestart, actEnable, actDisable} {
 		if _, err := b.change("electrs", action); !errors.Is(err, &helperclient.Error{Code: helperclient.CodeRefused}) {
 			t.Errorf("%v: %v", action, err)
 		}
 	}
-	if done := m.done(); len(done) != 0 {
+	if done := m.Done(); len(done) != 0 {
 		t.Errorf("done: %q", done)
 	}
 	if entries, _ := os.ReadDir(filepath.Join(b.directory, "disabled")); len(entries) != 0 {
@@ -219,7 +220,7 @@ func TestAnotherNameOfAUnitIsNotFollowed(t *testing.T) {
 func TestTheAnswerIsSentBeforeItsCarrierRestarts(t *testing.T) {
 	b, m := managedBase(t)
 	answered := make(chan struct{})
-	m.started = func(unit string) {
+	m.OnStart(func(unit string) {
 		if unit != generation.ProxyUnit {
 			return
 		}
@@ -228,14 +229,14 @@ func TestTheAnswerIsSentBeforeItsCarrierRestarts(t *testing.T) {
 		default:
 			t.Error("NGINX was restarted before the answer")
 		}
-	}
+	})
 	b.start()
 	if s, err := b.change("nginx", actRestart); err != nil || s.GetState() != basev1.Service_STATE_STARTING {
 		t.Fatalf("%v, %v", s, err)
 	}
 	close(answered)
 	until(t, "it is restarted", func() error {
-		if !slices.Contains(m.done(), "restart "+generation.ProxyUnit) {
+		if !slices.Contains(m.Done(), "restart "+generation.ProxyUnit) {
 			return errors.New("not yet")
 		}
 		return nil
@@ -249,7 +250,7 @@ func TestAServiceThatMustNotStopIsNotRestartedAgainAndAgain(t *testing.T) {
 	b, m := managedBase(t)
 	b.start()
 	restarts := func() (n int) {
-		for _, done := range m.done() {
+		for _, done := range m.Done() {
 			if strings.HasPrefix(done, "restart ") {
 				n++
 			}
@@ -297,11 +298,11 @@ func TestAServiceThatMustNotStopIsNotRestartedAgainAndAgain(t *testing.T) {
 func TestTimeZonesAreSetOneAfterTheOther(t *testing.T) {
 	b, m := managedBase(t)
 	var inside, most atomic.Int32
-	m.reloading = func() {
+	m.OnReload(func() {
 		most.Store(max(most.Load(), inside.Add(1)))
 		time.Sleep(5 * time.Millisecond)
 		inside.Add(-1)
-	}
+	})
 	b.start()
 	set := func(name string) error {
 		_, err := b.as(caller.Middleware).Do(t.Context(),

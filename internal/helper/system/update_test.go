@@ -36,16 +36,6 @@ func TestUpdatesAreBroughtByTheMiddlewareAndJudgedByRoot(t *testing.T) {
 	}
 }
 
-func TestAHelperThatTakesNoUpdatesSaysSo(t *testing.T) {
-	b := newBase(t)
-	b.start()
-	_, err := b.as(caller.Middleware).Do(t.Context(),
-		&systemv1.SystemRequest{Verb: &systemv1.SystemRequest_GetUpdate{GetUpdate: &systemv1.GetUpdate{}}}, nil)
-	if err == nil {
-		t.Error("no error")
-	}
-}
-
 // A new version must not be judged healthy while its Middleware does not serve Apps.
 func TestHealthTellsWhetherTheMiddlewareIsThere(t *testing.T) {
 	b := newBase(t)

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"slices"
 	"testing"
 	"time"
 
@@ -17,6 +16,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
+	"github.com/BitBoxSwiss/bitbox-base/internal/testbed/machinetest"
 )
 
 // watcher collects the events of a watch.
@@ -75,51 +75,27 @@ func TestWatchersHearOfEachChange(t *testing.T) {
 	next(t, events, func(e *systemv1.SystemEvent) bool {
 		return e.GetEvent().GetPostureChanged() != nil && e.GetRestrictionNumber() == 1
 	})
-	b.world.set("verify", errPlayed)
+	b.world.Fail("verify", errPlayed)
 	go func() { _ = b.helper.Reapply(t.Context()) }()
 	next(t, events, func(e *systemv1.SystemEvent) bool { return e.GetEvent().GetApplyFailed() != nil })
-	b.world.set("verify", nil)
+	b.world.Fail("verify", nil)
 	b.settled()
-}
-
-// script is an Auditor that finds what it is told.
-type script struct {
-	findings []*basev1.Finding
-	held     hold
-}
-
-func (s *script) Audit(context.Context, posture.Effective) []*basev1.Finding {
-	s.held.pass()
-	return s.findings
-}
-
-func (s *script) Units(context.Context) ([]string, error) { return nil, nil }
-
-func (s *script) Fix(_ context.Context, _ posture.Effective, id string) error {
-	before := len(s.findings)
-	s.findings = slices.DeleteFunc(slices.Clone(s.findings), func(f *basev1.Finding) bool { return f.GetId() == id })
-	if len(s.findings) == before {
-		return errors.New("no such finding")
-	}
-	return nil
 }
 
 // A caller that waits for an audit or for fail2ban, and hangs up, leaves nothing behind that
 // would hold a connection of the helper.
 func TestARequestWhoseSenderHungUpDoesNotWaitForItsTurn(t *testing.T) {
 	b := newBase(t)
-	auditor := &script{}
-	b.config.Auditor = auditor
 	b.start()
 	b.settled()
 	for name, c := range map[string]struct {
-		held    *hold
+		held    *machinetest.Hold
 		request *systemv1.SystemRequest
 	}{
-		"audit": {&auditor.held, &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_RunAudit{RunAudit: &systemv1.RunAudit{}}}},
-		"bans":  {&b.world.held, &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_ListBans{ListBans: &systemv1.ListBans{}}}},
+		"audit": {&b.world.HeldAudit, &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_RunAudit{RunAudit: &systemv1.RunAudit{}}}},
+		"bans":  {&b.world.HeldBans, &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_ListBans{ListBans: &systemv1.ListBans{}}}},
 	} {
-		entered, release := c.held.hold()
+		entered, release := c.held.Hold()
 		ask := func(ctx context.Context, who caller.Who) <-chan error {
 			ended := make(chan error, 1)
 			go func() {
@@ -152,8 +128,6 @@ func TestARequestWhoseSenderHungUpDoesNotWaitForItsTurn(t *testing.T) {
 
 func TestDriftRaisesAnEventOnceAndCanBeFixed(t *testing.T) {
 	b := newBase(t)
-	auditor := &script{}
-	b.config.Auditor = auditor
 	b.start()
 	b.settled()
 	events := b.watcher()
@@ -170,7 +144,7 @@ func TestDriftRaisesAnEventOnceAndCanBeFixed(t *testing.T) {
 	if look() != 0 {
 		t.Fatal("something was found")
 	}
-	auditor.findings = []*basev1.Finding{{Id: "port", Severity: basev1.Finding_SEVERITY_CRITICAL, Found: "tcp 4444"}}
+	b.world.Drift(&basev1.Finding{Id: "port", Severity: basev1.Finding_SEVERITY_CRITICAL, Found: "tcp 4444"})
 	for range 2 {
 		if look() != 1 {
 			t.Fatal("the finding is missing")
@@ -200,8 +174,8 @@ func TestBansAreListedAndTold(t *testing.T) {
 	b.start()
 	b.settled()
 	events := b.watcher()
-	b.world.bans = []bruteforce.Ban{{Jail: bruteforce.JailHandshake, Addr: netip.MustParseAddr("2001:db8::1"), Since: time.Unix(10, 0),
-		Until: time.Unix(20, 0)}}
+	b.world.Ban(bruteforce.Ban{Jail: bruteforce.JailHandshake, Addr: netip.MustParseAddr("2001:db8::1"), Since: time.Unix(10, 0),
+		Until: time.Unix(20, 0)})
 	reply, err := b.as(caller.Middleware).Do(t.Context(),
 		&systemv1.SystemRequest{Verb: &systemv1.SystemRequest_ListBans{ListBans: &systemv1.ListBans{}}}, nil)
 	if err != nil || len(reply.GetBans().GetBans()) != 1 || reply.GetBans().GetBans()[0].GetUntil().GetSeconds() != 20 {
@@ -236,18 +210,14 @@ func TestAnAnnouncementIsOfThisBaseOnly(t *testing.T) {
 		t.Fatal(err)
 	}
 	until(t, "the first name is told", func() error {
-		b.world.mu.Lock()
-		defer b.world.mu.Unlock()
-		if len(b.world.told) != 1 {
-			return fmt.Errorf("told %+v", b.world.told)
+		if len(b.world.Told()) != 1 {
+			return fmt.Errorf("told %+v", b.world.Told())
 		}
 		return nil
 	})
 	a.mustSubmit(func(p *posture.Posture, _ uint64) { p.NodeName = "Cellar" })
 	until(t, "the new name is told", func() error {
-		b.world.mu.Lock()
-		defer b.world.mu.Unlock()
-		if told := b.world.told; len(told) != 2 || told[0].Name != posture.Factory().NodeName || told[1].Name != "Cellar" ||
+		if told := b.world.Told(); len(told) != 2 || told[0].Name != posture.Factory().NodeName || told[1].Name != "Cellar" ||
 			told[1].Port != posture.EntryPort {
 			return fmt.Errorf("told %+v", told)
 		}

@@ -2,6 +2,7 @@ package update
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/ed25519"
 	"crypto/rand"
@@ -80,6 +81,7 @@ type Receiver struct {
 	store   Store
 	machine Machine
 	key     ed25519.PublicKey
+	broken  error // why it refuses everything, although there is a key
 	// program is copied: what will install.
 	program string
 	// idle, free and write are replaced in tests.
@@ -103,17 +105,19 @@ type upload struct {
 }
 
 // NewReceiver returns a Receiver, and removes what one before it has left unfinished.
-// Without a key it refuses everything.
+// Without a key it refuses everything. So does the one that is returned with an error.
 func NewReceiver(store Store, machine Machine, key ed25519.PublicKey) (*Receiver, error) {
 	r := &Receiver{
 		store: store, machine: machine, key: key, program: "/proc/self/exe",
 		idle: uploadIdle, free: freeSpace, write: (*os.File).Write,
 	}
-	if err := store.remove(incomingFile); err != nil {
-		return nil, fmt.Errorf("remove an unfinished upload: %w", err)
+	err := store.remove(incomingFile)
+	if err == nil {
+		err = r.forgetOldPart()
 	}
-	if err := r.forgetOldPart(); err != nil {
-		return nil, fmt.Errorf("remove an unfinished upload: %w", err)
+	if err != nil {
+		r.key, r.broken = nil, fmt.Errorf("remove an unfinished upload: %w", err)
+		return r, r.broken
 	}
 	return r, nil
 }
@@ -149,7 +153,7 @@ func (r *Receiver) IsImage() bool { return r.machine.IsImage() }
 // upload that broke off (Partial); 0: it begins.
 func (r *Receiver) Begin(ctx context.Context, preamble []byte, offset uint64) (id []byte, err error) {
 	if len(r.key) == 0 {
-		return nil, ErrNoKey
+		return nil, cmp.Or(r.broken, ErrNoKey)
 	}
 	h, err := release.Verify(preamble, r.key)
 	if err != nil {

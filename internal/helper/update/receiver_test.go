@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"syscall"
@@ -154,6 +155,24 @@ func TestABaseWithoutAReleaseKeyTakesNothing(t *testing.T) {
 	// A key of nobody's: what an empty one must not be taken for.
 	if _, err := release.Verify(goodRelease()[:release.HeaderSize], make([]byte, 32)); !errors.Is(err, release.ErrSignature) {
 		t.Errorf("a key of zeros: %v", err)
+	}
+}
+
+// Debris that cannot be removed costs the Base its updates, and not the answer why.
+func TestAReceiverThatCannotCleanUpSaysSoToWhoeverUploads(t *testing.T) {
+	f := newFixture(t)
+	if err := os.MkdirAll(filepath.Join(f.store.path(incomingFile), "debris"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	r, err := NewReceiver(f.store, f.machine, release.PublicKey(theSeed))
+	if err == nil || r == nil {
+		t.Fatalf("the receiver: %v, %v", r, err)
+	}
+	if got := bring(r, goodRelease(), 700); !errors.Is(got, err) || r.TakesUpdates() {
+		t.Errorf("%v; it says that it takes updates: %v", got, r.TakesUpdates())
+	}
+	if _, err := r.Journal(); err != nil {
+		t.Errorf("the journal: %v", err)
 	}
 }
 

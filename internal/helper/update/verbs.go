@@ -45,11 +45,9 @@ func refusal(err error) error {
 	return helperclient.Errorf(helperclient.CodeInternal, "%w", err)
 }
 
-var errNoUpdates = helperclient.Errorf(helperclient.CodeRefused, "this Base takes no updates")
-
 // Verbs answers what the helper is asked about updates.
 type Verbs struct {
-	receiver *Receiver // nil: nobody takes releases
+	receiver *Receiver
 	// debian are Debian's updates that wait.
 	debian func() (waiting []string, unknown string)
 	// oldest is the oldest version that may be gone back to.
@@ -57,7 +55,7 @@ type Verbs struct {
 	log    *slog.Logger
 }
 
-// NewVerbs returns the Verbs of a Receiver, which may be nil. debian are Debian's updates that
+// NewVerbs returns the Verbs of a Receiver. debian are Debian's updates that
 // wait; unknown says why they are not known. oldest is the oldest version that may be gone back to.
 func NewVerbs(receiver *Receiver, debian func() (waiting []string, unknown string), oldest func() string, log *slog.Logger) *Verbs {
 	return &Verbs{receiver: receiver, debian: debian, oldest: oldest, log: log}
@@ -65,9 +63,6 @@ func NewVerbs(receiver *Receiver, debian func() (waiting []string, unknown strin
 
 // Begin begins an upload.
 func (v *Verbs) Begin(ctx context.Context, _ *caller.Call, request *systemv1.BeginUpdate) (*systemv1.SystemReply, error) {
-	if v.receiver == nil {
-		return nil, errNoUpdates
-	}
 	id, err := v.receiver.Begin(ctx, request.GetHeader(), request.GetOffset())
 	if err != nil {
 		return nil, refusal(err)
@@ -78,26 +73,17 @@ func (v *Verbs) Begin(ctx context.Context, _ *caller.Call, request *systemv1.Beg
 
 // Piece takes a piece of an upload.
 func (v *Verbs) Piece(_ context.Context, _ *caller.Call, request *systemv1.UpdatePiece) (*systemv1.SystemReply, error) {
-	if v.receiver == nil {
-		return nil, errNoUpdates
-	}
 	return &systemv1.SystemReply{}, refusal(v.receiver.Piece(request.GetUpload(), request.GetOffset(), request.GetData()))
 }
 
 // Abort gives an upload up.
 func (v *Verbs) Abort(_ context.Context, _ *caller.Call, request *systemv1.AbortUpdate) (*systemv1.SystemReply, error) {
-	if v.receiver == nil {
-		return nil, errNoUpdates
-	}
 	v.receiver.Abort(request.GetUpload())
 	return &systemv1.SystemReply{}, nil
 }
 
 // Finish has an upload that is complete installed.
 func (v *Verbs) Finish(ctx context.Context, _ *caller.Call, request *systemv1.FinishUpdate) (*systemv1.SystemReply, error) {
-	if v.receiver == nil {
-		return nil, errNoUpdates
-	}
 	j, err := v.receiver.Finish(ctx, request.GetUpload())
 	if err != nil {
 		return nil, refusal(err)
@@ -109,17 +95,11 @@ func (v *Verbs) Finish(ctx context.Context, _ *caller.Call, request *systemv1.Fi
 // Confirm takes the Middleware's word: what it can bring about by a lie is that a genuine, newer
 // version stays that is well.
 func (v *Verbs) Confirm(_ context.Context, _ *caller.Call, request *systemv1.ConfirmUpdate) (*systemv1.SystemReply, error) {
-	if v.receiver == nil {
-		return nil, errNoUpdates
-	}
 	return &systemv1.SystemReply{}, refusal(v.receiver.Confirm(request.GetId()))
 }
 
 // StartOther goes back to the version in the other slot.
 func (v *Verbs) StartOther(ctx context.Context, _ *caller.Call, _ *systemv1.StartOtherSlot) (*systemv1.SystemReply, error) {
-	if v.receiver == nil {
-		return nil, errNoUpdates
-	}
 	j, err := v.receiver.Back(ctx, v.oldest())
 	if err != nil {
 		return nil, refusal(err)
@@ -130,9 +110,6 @@ func (v *Verbs) StartOther(ctx context.Context, _ *caller.Call, _ *systemv1.Star
 
 // Get answers what is known of updates.
 func (v *Verbs) Get(ctx context.Context, _ *caller.Call, _ *systemv1.GetUpdate) (*systemv1.SystemReply, error) {
-	if v.receiver == nil {
-		return nil, errNoUpdates
-	}
 	status, err := v.status(ctx)
 	if err != nil {
 		return nil, refusal(err)
@@ -143,9 +120,6 @@ func (v *Verbs) Get(ctx context.Context, _ *caller.Call, _ *systemv1.GetUpdate) 
 // RefuseWhileInstalling refuses to stop the machine in the middle of an installation: it may not
 // come back.
 func (v *Verbs) RefuseWhileInstalling(context.Context) error {
-	if v.receiver == nil {
-		return nil
-	}
 	j, err := v.receiver.Journal()
 	if err != nil {
 		return refusal(err)
@@ -205,9 +179,6 @@ func (v *Verbs) status(ctx context.Context) (*systemv1.UpdateStatus, error) {
 
 // Watch sends the journal whenever it has changed, until the update has ended.
 func (v *Verbs) Watch(ctx context.Context, c *caller.Call, _ *systemv1.WatchUpdate) (*systemv1.SystemReply, error) {
-	if v.receiver == nil {
-		return nil, errNoUpdates
-	}
 	var last *basev1.Update
 	for {
 		j, err := v.receiver.Journal()

@@ -1,12 +1,11 @@
 // Package appliancetest runs an appliance in the process of a test: the real system helper, the
 // real Middleware, and a real channel between it and an App. A simple forwarder replaces NGINX,
-// and [Machine] replaces the machine: it accepts every order and only remembers it. So nothing
-// outside of temporary directories is touched, and no root is needed.
+// and the packages machinetest and systemdtest replace the machine. So nothing outside of temporary
+// directories is touched, and no root is needed.
 package appliancetest
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -24,10 +23,8 @@ import (
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/boottime"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/caller"
-	"github.com/BitBoxSwiss/bitbox-base/internal/helper/host"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/ledger"
-	"github.com/BitBoxSwiss/bitbox-base/internal/helper/proxy"
-	"github.com/BitBoxSwiss/bitbox-base/internal/helper/sshaccess"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/services"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/system"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/middleware/daemon"
@@ -35,6 +32,8 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/pairing"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/provisioning"
+	"github.com/BitBoxSwiss/bitbox-base/internal/testbed/machinetest"
+	"github.com/BitBoxSwiss/bitbox-base/internal/testbed/systemdtest"
 )
 
 // acceptEvery is how often a request that has not arrived yet is looked for.
@@ -43,16 +42,19 @@ const acceptEvery = 20 * time.Millisecond
 // Helper is a system helper with its machine.
 type Helper struct {
 	*system.Helper
-	Machine *Machine
+	Machine *machinetest.Machine
 	// Software is what updates change.
-	Software *Software
+	Software *machinetest.Software
 	// Services are what runs on the machine.
-	Services *Services
+	Services *systemdtest.Systemd
 
 	directory string
 	ahead     atomic.Int64 // how far its clock was put ahead
 	cancel    context.CancelFunc
 	done      chan struct{}
+
+	mu    sync.Mutex
+	stops func(target string) // is called with reboot.target or poweroff.target
 }
 
 // StartHelper runs a helper. Its state is new, unless it is a copy of another one's
@@ -71,28 +73,29 @@ func StartHelper(from *Helper) (*Helper, error) {
 }
 
 func startHelper(directory string, given provisioning.File) (h *Helper, err error) {
-	h = &Helper{Machine: &Machine{}, directory: directory, done: make(chan struct{})}
-	software, receiver, err := newSoftware(directory)
+	h = &Helper{Machine: machinetest.New(directory), directory: directory, done: make(chan struct{})}
+	software, receiver, err := machinetest.NewSoftware(directory)
 	if err != nil {
 		return nil, errors.Join(err, os.RemoveAll(directory))
 	}
 	h.Software = software
-	zone, err := newTimeZone(directory)
+	zone, err := systemdtest.Zones(directory)
 	if err != nil {
 		return nil, errors.Join(err, os.RemoveAll(directory))
 	}
-	manager, table := newServices()
-	h.Services = manager
-	manager.stamp = filepath.Join(directory, "upgrade-stamp")
+	table := append(services.BuiltIn(), systemdtest.Own("electrs", "Electrum server"))
+	h.Services = systemdtest.New(table)
+	h.stops = func(string) {}
+	h.Services.OnStart(h.started)
 	h.Helper, err = system.Open(system.Config{
 		Config: ledger.Config{
 			Directory: directory, Live: h.Machine, NoDisplay: given.NoDisplay, Claim: given.Claim, Factory: given.Factory(),
 			BootID:     "the only boot",
-			Identities: func(e posture.Effective) posture.Identities { return software.identities(directory, e) },
+			Identities: func(e posture.Effective) posture.Identities { return software.Identities(directory, e) },
 			Clock:      func() time.Duration { return boottime.Clock() + time.Duration(h.ahead.Load()) },
 		},
 		Banner: h.Machine, Network: h.Machine, Auditor: h.Machine, Updates: receiver,
-		Systemd: manager, Services: table, TimeZone: zone, UpdateStamp: manager.stamp,
+		Systemd: h.Services, Services: table, TimeZone: zone, UpdateStamp: h.stamp(),
 	})
 	if err != nil {
 		return nil, errors.Join(err, os.RemoveAll(directory))
@@ -104,6 +107,22 @@ func startHelper(directory string, given provisioning.File) (h *Helper, err erro
 		h.Run(ctx)
 	}()
 	return h, nil
+}
+
+func (h *Helper) stamp() string { return filepath.Join(h.directory, "upgrade-stamp") }
+
+// started does what some units do.
+func (h *Helper) started(unit string) {
+	switch {
+	case strings.HasSuffix(unit, ".target"):
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		go h.stops(unit)
+	case unit == services.DebianUpdatesUnit:
+		h.Services.Say(unit, "Unpacking libssl3 (3.0.17-1~deb12u3)")
+		h.Services.Set(unit, "inactive")
+		_ = os.WriteFile(h.stamp(), nil, 0o644) // without it the update has failed
+	}
 }
 
 // copyFiles copies what stands in a directory, not what stands below.
@@ -164,7 +183,7 @@ func Let(ctx context.Context, console pairing.Client, number string, role basev1
 func (h *Helper) Stop() error {
 	h.cancel()
 	<-h.done
-	h.Software.working.Wait()
+	h.Software.Wait()
 	return errors.Join(h.Close(), os.RemoveAll(h.directory))
 }
 
@@ -237,13 +256,13 @@ func (a *Appliance) start(through func(helperclient.Port) helperclient.Port) (er
 	if err := a.startMiddleware(); err != nil {
 		return err
 	}
-	a.Software.restarts = func() {
+	a.Software.OnRestart(func() {
 		a.Shut()
 		a.Open()
-	}
-	a.Services.mu.Lock()
-	defer a.Services.mu.Unlock()
-	a.Services.stops = func(target string) {
+	})
+	a.Helper.mu.Lock()
+	defer a.Helper.mu.Unlock()
+	a.stops = func(target string) {
 		a.Shut()
 		if target == "reboot.target" {
 			a.restartMiddleware()
@@ -372,16 +391,4 @@ func (a *Appliance) pass(conn net.Conn) {
 		_ = inner.(*net.UnixConn).CloseWrite()
 	}()
 	_, _ = io.Copy(conn, inner)
-}
-
-// identities makes a host key and certificates, and reads them as the helper does.
-func identities(directory string, e posture.Effective) posture.Identities {
-	hostKey := filepath.Join(directory, "host_ed25519")
-	_ = sshaccess.EnsureHostKey(rand.Reader, hostKey)
-	for _, endpoint := range e.Endpoints {
-		if endpoint.Kind != posture.KindEntry {
-			_, _ = proxy.EnsureCertificate(rand.Reader, directory, string(endpoint.Kind))
-		}
-	}
-	return host.IdentitiesIn(hostKey, directory, e)
 }

@@ -1,4 +1,4 @@
-package appliancetest
+package machinetest
 
 import (
 	"bytes"
@@ -27,14 +27,15 @@ const (
 // update.Host; a package is a text that says its name, version and architecture. The
 // real update.Receiver and update.Installer work with it.
 type Software struct {
-	store    update.Store
-	restarts func()
-	working  sync.WaitGroup
+	store   update.Store
+	working sync.WaitGroup
 
-	mu      sync.Mutex
-	version string
-	unwell  string
-	forged  string
+	mu sync.Mutex
+	// restarts ends all connections.
+	restarts func()
+	version  string
+	unwell   string
+	forged   string
 	// board is nil until BecomeImage.
 	board *board
 }
@@ -62,16 +63,33 @@ func Release(version, architecture string, length int, forged bool) ([]byte, err
 	return append(header, deb...), err
 }
 
-// newSoftware returns it with what takes releases for it.
-func newSoftware(directory string) (*Software, *update.Receiver, error) {
+// NewSoftware returns the software of the helper with a directory, and what takes releases for it.
+func NewSoftware(directory string) (*Software, *update.Receiver, error) {
 	directory = filepath.Join(directory, "updates")
-	if err := os.Mkdir(directory, 0o700); err != nil {
+	if err := os.MkdirAll(directory, 0o700); err != nil {
 		return nil, nil, err
 	}
 	s := &Software{store: update.NewStore(directory), version: FirstVersion, restarts: func() {}}
 	receiver, err := update.NewReceiver(s.store, s, release.PublicKey(signingSeed(1)))
 	return s, receiver, err
 }
+
+// OnRestart has something done when the Base is restarted by an update.
+func (s *Software) OnRestart(do func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.restarts = do
+}
+
+func (s *Software) restart() {
+	s.mu.Lock()
+	restarts := s.restarts
+	s.mu.Unlock()
+	restarts()
+}
+
+// Wait waits for an update that is under way.
+func (s *Software) Wait() { s.working.Wait() }
 
 // Sicken makes a version one with which the Base is not well.
 func (s *Software) Sicken(version string) {
@@ -164,7 +182,7 @@ func (s *Software) Install(ctx context.Context, path string) error {
 
 // Restart ends all connections.
 func (s *Software) Restart(context.Context) error {
-	s.restarts()
+	s.restart()
 	return nil
 }
 

@@ -1,15 +1,20 @@
-package appliancetest
+package machinetest
 
 import (
 	"context"
 	"crypto/ed25519"
+	"crypto/rand"
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"slices"
 	"time"
 
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/host"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/proxy"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/slot"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/sshaccess"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/update"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/release"
@@ -82,7 +87,7 @@ func (s *Software) live(ctx context.Context) {
 		if err != nil {
 			return
 		}
-		s.restarts()
+		s.restart()
 		err = s.imageInstaller().Settle(ctx)
 	}
 }
@@ -102,9 +107,17 @@ func (s *Software) running() *posture.RunningImage {
 	return &posture.RunningImage{Version: version, Architecture: Architecture, Slot: s.board.slots.Letter, RootHash: hash, SecureBoot: "on"}
 }
 
-// identities are those of the appliance, with what it runs.
-func (s *Software) identities(directory string, e posture.Effective) posture.Identities {
-	i := identities(directory, e)
+// Identities makes a host key and certificates below a directory, and reads them as the helper does,
+// with what the machine runs.
+func (s *Software) Identities(directory string, e posture.Effective) posture.Identities {
+	hostKey := filepath.Join(directory, "host_ed25519")
+	_ = sshaccess.EnsureHostKey(rand.Reader, hostKey)
+	for _, endpoint := range e.Endpoints {
+		if endpoint.Kind != posture.KindEntry {
+			_, _ = proxy.EnsureCertificate(rand.Reader, directory, string(endpoint.Kind))
+		}
+	}
+	i := host.IdentitiesIn(hostKey, directory, e)
 	i.Image = s.running()
 	return i
 }
