@@ -96,6 +96,26 @@ func claimed(t *testing.T, directory string) (*machine, *client.App, string) {
 	return m, app, way
 }
 
+// askAgain is the pause after which a Base is asked again that has just started: no App restarts it for some minutes.
+const askAgain = 5 * time.Second
+
+// patiently does something as soon as the Base lets an App restart it.
+func patiently(do func(context.Context, *client.Session) error) func(context.Context, *client.Session) error {
+	return func(ctx context.Context, session *client.Session) error {
+		for {
+			err := do(ctx, session)
+			if !errors.Is(err, client.ErrConflict) || !strings.Contains(err.Error(), "started a moment ago") {
+				return err
+			}
+			select {
+			case <-ctx.Done():
+				return err
+			case <-time.After(askAgain):
+			}
+		}
+	}
+}
+
 // through does something with the Base, and starts the machine again each time it ends.
 func (m *machine) through(app *client.App, way string, do func(context.Context, *client.Session) error) error {
 	m.t.Helper()
@@ -107,7 +127,7 @@ func (m *machine) through(app *client.App, way string, do func(context.Context, 
 	ctx, cancel := context.WithTimeout(m.t.Context(), updateTime)
 	defer cancel()
 	done := make(chan error, 1)
-	go func() { done <- do(ctx, session) }()
+	go func() { done <- patiently(do)(ctx, session) }()
 	for {
 		select {
 		case err := <-done:

@@ -33,10 +33,10 @@ func (m *Machine) Stopping() bool {
 	return m.stopping
 }
 
-// stop stops the machine. That opens nothing: what comes back is what the ledger says, less
-// SSH's lease.
-func (m *Machine) stop(ctx context.Context, c *caller.Call, powerOff bool) error {
-	if left := StopRest - m.config.Clock(); c.Who == caller.Middleware && left > 0 {
+// MayStop refuses what stops or restarts the machine, if a caller may not have that now. Whatever
+// restarts the machine on request asks it first.
+func (m *Machine) MayStop(ctx context.Context, who caller.Who) error {
+	if left := StopRest - m.config.Clock(); who == caller.Middleware && left > 0 {
 		return helperclient.Errorf(helperclient.CodeBusy, "the machine was started a moment ago, and an App can stop it again in %v",
 			left.Round(time.Second))
 	}
@@ -44,6 +44,15 @@ func (m *Machine) stop(ctx context.Context, c *caller.Call, powerOff bool) error
 		if err := refuse(ctx); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// stop stops the machine. That opens nothing: what comes back is what the ledger says, less
+// SSH's lease.
+func (m *Machine) stop(ctx context.Context, c *caller.Call, powerOff bool) error {
+	if err := m.MayStop(ctx, c.Who); err != nil {
+		return err
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -17,8 +18,11 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/caller"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/machine"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/services"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/update"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/release"
+	"github.com/BitBoxSwiss/bitbox-base/internal/testbed/slottest"
 )
 
 func rebootRequest() *systemv1.SystemRequest {
@@ -94,6 +98,102 @@ func TestAPersonAtTheBaseHasTimeBeforeAnAppCanStopItAgain(t *testing.T) {
 	}
 	if _, err := b.as(caller.Root).Do(t.Context(), rebootRequest(), nil); err != nil {
 		t.Errorf("root: %v", err)
+	}
+}
+
+// slottedMachine runs an image, with the version before in its other slot.
+type slottedMachine struct{ started atomic.Int64 }
+
+func (m *slottedMachine) Architecture(context.Context) (string, error) { return "amd64", nil }
+func (m *slottedMachine) Installed(context.Context) (string, error)    { return "2", nil }
+func (m *slottedMachine) IsImage() bool                                { return true }
+func (m *slottedMachine) Start(context.Context) error                  { m.started.Add(1); return nil }
+func (m *slottedMachine) Describe(context.Context, string) (update.Package, error) {
+	return update.Package{}, errors.New("an image takes no package")
+}
+
+// slotted gives a base the slots of a machine.
+func slotted(t *testing.T, b *base) (m *slottedMachine) {
+	t.Helper()
+	m = &slottedMachine{}
+	directory := t.TempDir()
+	if err := os.WriteFile(filepath.Join(directory, "slots.json"), []byte(`{"running":"2","other":"1"}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var err error
+	if b.config.Updates, err = update.NewReceiver(update.NewStore(directory), m, release.PublicKey(slottest.Seed(1))); err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+func startOtherRequest() *systemv1.SystemRequest {
+	return &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_StartOtherSlot{StartOtherSlot: &systemv1.StartOtherSlot{}}}
+}
+
+// uploadOf brings an image to the helper, up to its last byte, and returns the request that has it installed.
+func uploadOf(t *testing.T, b *base, image slottest.Release) *systemv1.SystemRequest {
+	t.Helper()
+	port := b.as(caller.Middleware)
+	began, err := port.Do(t.Context(), &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_BeginUpdate{
+		BeginUpdate: &systemv1.BeginUpdate{Header: image.Preamble}}}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := began.GetUpdateBegan().GetUpload()
+	for offset := uint64(0); offset < image.Header.Size; {
+		_, size, _ := image.Header.Image.Chunk(offset)
+		if _, err := port.Do(t.Context(), &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_UpdatePiece{UpdatePiece: &systemv1.UpdatePiece{
+			Upload: id, Offset: offset, Data: image.Parts[offset : offset+size]}}}, nil); err != nil {
+			t.Fatal(err)
+		}
+		offset += size
+	}
+	return &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_FinishUpdate{FinishUpdate: &systemv1.FinishUpdate{Upload: id}}}
+}
+
+// An update of the image, and going back, restart the machine too: a Middleware that was taken over
+// would do that at each boot, in the place of asking for a restart.
+func TestAnUpdateOfTheImageDoesNotTakeTheTimeAtTheBaseAway(t *testing.T) {
+	for name, request := range map[string]func(*base) *systemv1.SystemRequest{
+		"back": func(*base) *systemv1.SystemRequest { return startOtherRequest() },
+		"forward": func(b *base) *systemv1.SystemRequest {
+			return uploadOf(t, b, slottest.NewRelease("3", "amd64", slottest.Seed(1)))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b, _ := managedBase(t)
+			m := slotted(t, b)
+			now := atomic.Int64{}
+			b.config.Clock = func() time.Duration { return time.Duration(now.Load()) }
+			b.start()
+			restarting := request(b)
+			for _, at := range []time.Duration{time.Second, machine.StopRest - 1} {
+				now.Store(int64(at))
+				if _, err := b.as(caller.Middleware).Do(t.Context(), restarting, nil); !errors.Is(err,
+					&helperclient.Error{Code: helperclient.CodeBusy}) || !strings.Contains(err.Error(), "started a moment ago") {
+					t.Errorf("after %v: %v", at, err)
+				}
+			}
+			if n := m.started.Load(); n != 0 {
+				t.Fatalf("%d were started", n)
+			}
+			now.Store(int64(machine.StopRest))
+			if _, err := b.as(caller.Middleware).Do(t.Context(), restarting, nil); err != nil || m.started.Load() != 1 {
+				t.Errorf("later: %v, %d were started", err, m.started.Load())
+			}
+		})
+	}
+}
+
+// Root has the machine go back whenever it wants.
+func TestRootAtTheBaseGoesBackAtOnce(t *testing.T) {
+	b, _ := managedBase(t)
+	m := slotted(t, b)
+	b.config.Clock = func() time.Duration { return time.Second }
+	b.start()
+	if _, err := b.as(caller.Root).Do(t.Context(), startOtherRequest(), nil); err != nil || m.started.Load() != 1 {
+		t.Errorf("%v, %d were started", err, m.started.Load())
 	}
 }
 

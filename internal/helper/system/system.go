@@ -131,7 +131,8 @@ func Open(config Config) (*Helper, error) {
 		Systemd: config.Systemd, Readers: h.journal.Readers, Stamp: config.UpdateStamp, Stopping: h.machine.Stopping,
 		Renew: h.drift.Renew, Log: log,
 	})
-	h.updates = update.NewVerbs(config.Updates, h.drift.DebianUpdates, func() string { return keeper.Effective().OldestVersion }, log)
+	h.updates = update.NewVerbs(config.Updates, h.drift.DebianUpdates, func() string { return keeper.Effective().OldestVersion },
+		h.machine.MayStop, log)
 	h.resets = factoryreset.NewOrders(config.Directory, keeper, config.Restart, log)
 	h.monitor = &monitor.Looker{
 		Services: h.services.Services, Disk: config.Disk, Updates: h.drift.DebianUpdates, Events: hub, Clock: clock, Log: log,

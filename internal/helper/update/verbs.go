@@ -52,13 +52,17 @@ type Verbs struct {
 	debian func() (waiting []string, unknown string)
 	// oldest is the oldest version that may be gone back to.
 	oldest func() string
-	log    *slog.Logger
+	// mayRestart refuses to restart the machine for a caller.
+	mayRestart func(context.Context, caller.Who) error
+	log        *slog.Logger
 }
 
 // NewVerbs returns the Verbs of a Receiver. debian are Debian's updates that
 // wait; unknown says why they are not known. oldest is the oldest version that may be gone back to.
-func NewVerbs(receiver *Receiver, debian func() (waiting []string, unknown string), oldest func() string, log *slog.Logger) *Verbs {
-	return &Verbs{receiver: receiver, debian: debian, oldest: oldest, log: log}
+// mayRestart refuses to restart the machine for a caller: an update of the image does that.
+func NewVerbs(receiver *Receiver, debian func() (waiting []string, unknown string), oldest func() string,
+	mayRestart func(context.Context, caller.Who) error, log *slog.Logger) *Verbs {
+	return &Verbs{receiver: receiver, debian: debian, oldest: oldest, mayRestart: mayRestart, log: log}
 }
 
 // Begin begins an upload.
@@ -83,7 +87,12 @@ func (v *Verbs) Abort(_ context.Context, _ *caller.Call, request *systemv1.Abort
 }
 
 // Finish has an upload that is complete installed.
-func (v *Verbs) Finish(ctx context.Context, _ *caller.Call, request *systemv1.FinishUpdate) (*systemv1.SystemReply, error) {
+func (v *Verbs) Finish(ctx context.Context, c *caller.Call, request *systemv1.FinishUpdate) (*systemv1.SystemReply, error) {
+	if v.receiver.IsImage() {
+		if err := v.mayRestart(ctx, c.Who); err != nil {
+			return nil, err // what was brought stays: the App goes on with it
+		}
+	}
 	j, err := v.receiver.Finish(ctx, request.GetUpload())
 	if err != nil {
 		return nil, refusal(err)
@@ -99,7 +108,10 @@ func (v *Verbs) Confirm(_ context.Context, _ *caller.Call, request *systemv1.Con
 }
 
 // StartOther goes back to the version in the other slot.
-func (v *Verbs) StartOther(ctx context.Context, _ *caller.Call, _ *systemv1.StartOtherSlot) (*systemv1.SystemReply, error) {
+func (v *Verbs) StartOther(ctx context.Context, c *caller.Call, _ *systemv1.StartOtherSlot) (*systemv1.SystemReply, error) {
+	if err := v.mayRestart(ctx, c.Who); err != nil {
+		return nil, err
+	}
 	j, err := v.receiver.Back(ctx, v.oldest())
 	if err != nil {
 		return nil, refusal(err)
