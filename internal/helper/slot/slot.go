@@ -130,12 +130,15 @@ func (s *Slots) Entries() ([]Entry, error) {
 // Other is the version in the other slot; ErrNoOther if there is none.
 func (s *Slots) Other() (Entry, error) {
 	entries, err := s.Entries()
+	if err != nil {
+		return Entry{}, err
+	}
 	for _, e := range entries {
 		if e.Version != s.Running {
 			return e, nil
 		}
 	}
-	return Entry{}, errors.Join(err, ErrNoOther)
+	return Entry{}, ErrNoOther
 }
 
 // RemoveOther removes every UKI but that of the running version, and what a write has left
@@ -154,6 +157,31 @@ func (s *Slots) RemoveOther() error {
 		}
 	}
 	return nil
+}
+
+// Clear leaves no version beside the running one, for good. UKIs are public, so somebody who writes
+// to the EFI partition can put one back that was removed: it no longer finds its slot.
+func (s *Slots) Clear() error {
+	table, to, err := s.other()
+	if err != nil {
+		return err
+	}
+	if to.root.Name != bootdisk.EmptyName || to.verity.Name != bootdisk.EmptyName {
+		if err := s.empty(table, to); err != nil {
+			return err
+		}
+	}
+	return s.RemoveOther()
+}
+
+// empty has the partition table name no version in a slot. No root hash has the ids that it gives.
+func (s *Slots) empty(table *gpt.Table, to pair) error {
+	return s.name(table, to, otherID(to.root.ID), otherID(to.verity.ID), bootdisk.EmptyName, bootdisk.EmptyName)
+}
+
+func otherID(id gpt.ID) gpt.ID {
+	hash := sha256.Sum256(id[:])
+	return gpt.ID(hash[:len(id)])
 }
 
 // Write writes a release into the other slot. parts are root, hashes and UKI, as they stand in the
@@ -175,9 +203,7 @@ func (s *Slots) Write(h release.Header, parts io.Reader) error {
 		do   func() error
 	}{
 		{"remove the other version", s.RemoveOther},
-		{"empty the slot", func() error {
-			return s.name(table, to, to.root.ID, to.verity.ID, bootdisk.EmptyName, bootdisk.EmptyName)
-		}},
+		{"empty the slot", func() error { return s.empty(table, to) }},
 		{"write the slot", func() error { return s.fill(h.Image, to, parts) }},
 		{"verify the slot", func() error { return s.verify(h.Image, to) }},
 		{"name the slot", func() error {

@@ -73,6 +73,33 @@ func TestAVersionThatNobodyBlessesIsGivenUpAfterThreeAttempts(t *testing.T) {
 	}
 }
 
+// A UKI is public. Somebody who writes to the EFI partition puts one back that was removed, and
+// takes the running version's away.
+func TestAVersionThatWasRemovedDoesNotStartIfItsUKIIsPutBack(t *testing.T) {
+	one, two := slottest.NewRelease("1", "amd64", seed), slottest.NewRelease("2", "amd64", seed)
+	m := slottest.NewMachine(one)
+	if err := start(t, m).Write(two.Header, bytes.NewReader(two.Parts)); err != nil {
+		t.Fatal(err)
+	}
+	m.Restart()
+	s := start(t, m)
+	if err := errors.Join(s.Bless(), s.Clear()); err != nil {
+		t.Fatal(err)
+	}
+	m.Restart()
+	if s := start(t, m); s.Running != "2" {
+		t.Fatalf("version %s runs", s.Running)
+	}
+	i := one.Header.Image
+	if err := errors.Join(m.ESP().Remove(slot.Entry{Version: "2"}.Name()),
+		m.ESP().Write(slot.Entry{Version: "1"}.Name(), bytes.NewReader(one.Parts[i.RootSize+i.VeritySize:]))); err != nil {
+		t.Fatal(err)
+	}
+	if s, err := m.Start(); err == nil {
+		t.Errorf("version %s starts", s.Running)
+	}
+}
+
 func TestTheMachineGoesBackByOrderAndForwardAgain(t *testing.T) {
 	m := slottest.NewMachine(slottest.NewRelease("1", "amd64", seed))
 	r := slottest.NewRelease("2", "amd64", seed)

@@ -156,17 +156,19 @@ func (i *ImageInstaller) note() error {
 	return nil
 }
 
-// keepOldest removes the other version if the posture no longer allows it: then neither an order nor
-// a failure goes back to it.
+// keepOldest removes the other version if it is no longer allowed: then neither an order nor a failure
+// goes back to it. It also clears a slot whose UKI is missing.
 func (i *ImageInstaller) keepOldest(ctx context.Context) error {
 	oldest, err := i.Host.Oldest(ctx)
 	if err != nil {
 		return err
 	}
-	if other, err := i.Slots.Other(); err == nil && release.Below(other.Version, oldest) {
-		if err := i.Slots.RemoveOther(); err != nil {
-			return err
-		}
+	other, err := i.Slots.Other()
+	if errors.Is(err, slot.ErrNoOther) || err == nil && release.Below(other.Version, oldest) {
+		err = i.Slots.Clear()
+	}
+	if err != nil {
+		return err
 	}
 	return i.note()
 }

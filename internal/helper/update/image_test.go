@@ -237,6 +237,34 @@ func TestABaseGoesBackByOrderButNeverBelowTheOldestVersionAllowed(t *testing.T) 
 	}
 }
 
+// UKIs are public. Somebody who can write to the EFI partition has the version before start by its
+// UKI, before or after the posture forbids it.
+func TestAVersionBelowTheOldestDoesNotStartFromAUKIThatIsPutBack(t *testing.T) {
+	for _, early := range []bool{false, true} {
+		t.Run(fmt.Sprintf("taken away before: %v", early), func(t *testing.T) {
+			b := newBoard(t, "1")
+			b.updateTo("2")
+			one, esp := anImage("1"), b.disk.ESP()
+			if early {
+				if err := esp.Remove(slot.Entry{Version: "1"}.Name()); err != nil {
+					t.Fatal(err)
+				}
+			}
+			b.oldest = "2"
+			b.boot()
+			b.live()
+			i := one.Header.Image
+			if err := errors.Join(esp.Remove(slot.Entry{Version: "2"}.Name()),
+				esp.Write(slot.Entry{Version: "1"}.Name(), bytes.NewReader(one.Parts[i.RootSize+i.VeritySize:]))); err != nil {
+				t.Fatal(err)
+			}
+			if s, err := b.disk.Start(); err == nil {
+				t.Errorf("version %s starts", s.Running)
+			}
+		})
+	}
+}
+
 func TestAnUploadThatBrokeOffGoesOn(t *testing.T) {
 	b, image := newBoard(t, "1"), anImage("2")
 	r := b.receiver()
