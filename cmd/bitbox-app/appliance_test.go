@@ -11,6 +11,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -42,6 +43,7 @@ type standing struct {
 type exchange struct {
 	mu sync.Mutex
 	helperclient.Port
+	lie atomic.Pointer[string] // the version that the Middleware reports; nil: the true one
 }
 
 func (e *exchange) set(port helperclient.Port) {
@@ -62,7 +64,12 @@ func (e *exchange) now() helperclient.Port {
 }
 
 func (e *exchange) Stream(ctx context.Context, request *systemv1.SystemRequest, receive func(*systemv1.SystemReply) error) error {
-	return e.now().Stream(ctx, request, receive)
+	return e.now().Stream(ctx, request, func(reply *systemv1.SystemReply) error {
+		if lie := e.lie.Load(); lie != nil && reply.GetUpdateStatus() != nil {
+			reply.GetUpdateStatus().Installed, reply.GetUpdateStatus().Image = *lie, false
+		}
+		return receive(reply)
+	})
 }
 
 // applianceCommand runs one appliance, and plays what happens to it:
@@ -77,6 +84,7 @@ func (e *exchange) Stream(ctx context.Context, request *systemv1.SystemRequest, 
 //	appliance copy|putback         its helper's disk is copied; the copy takes its place
 //	appliance sicken VERSION       it is not well with that version of its software
 //	appliance log SERVICE TEXT PRIORITY
+//	appliance lies                 its Middleware says that a version is installed which no release follows
 //	appliance rest                 some time goes by
 //	appliance breaks UNIT          a service that fails whenever it is started
 func applianceCommand(ts *testscript.TestScript, neg bool, args []string) {
@@ -126,6 +134,9 @@ func applianceCommand(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Check(a.Software.BecomeImage())
 	case "forge":
 		a.Software.Forge(args[1])
+	case "lies":
+		lie := "9.9\x1b[2J"
+		a.of.lie.Store(&lie)
 	case "sicken":
 		a.Software.Sicken(args[1])
 	case "log":

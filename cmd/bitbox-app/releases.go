@@ -131,12 +131,21 @@ func (p *program) checkUpdates(c *cobra.Command, address string, asking *consent
 		if err != nil {
 			return err
 		}
+		view, err := session.Posture(ctx)
+		if err != nil {
+			return err
+		}
+		// A Middleware that was taken over would hide the release that closes its hole. Of an image
+		// it cannot: the system helper signs what runs.
+		if image := view.Identities().Image; image != nil {
+			status.InstalledVersion, status.Architecture, status.Image = image.Version, image.Architecture, true
+		}
 		newest, closesHole, found := book.Newest(status.GetInstalledVersion(), status.GetArchitecture(), status.GetImage(), time.Now())
 		if p.json && !asking.yes {
 			return p.printJSON(checked{status.GetInstalledVersion(), newest.Version, newest.Changes, closesHole})
 		}
 		if !found {
-			return p.printf("Version %s is the newest one.\n", status.GetInstalledVersion())
+			return p.printf("Version %s is the newest one.\n", client.Printable(status.GetInstalledVersion()))
 		}
 		if err := p.say("New: %s\n", newsOf(book, status.GetInstalledVersion(), status.GetArchitecture(), status.GetImage())); err != nil {
 			return err

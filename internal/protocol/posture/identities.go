@@ -59,6 +59,9 @@ func imageOf(m *systemv1.RunningImage) *RunningImage {
 	if m == nil || len(m.GetRootHash()) != sha256.Size || !release.IsVersion(m.GetVersion()) {
 		return nil
 	}
+	if slot := m.GetSlot(); slot != "a" && slot != "b" {
+		return nil
+	}
 	word, known := secureBoots[m.GetSecureBoot()]
 	if !known {
 		word = "unknown"
