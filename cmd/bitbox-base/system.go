@@ -32,6 +32,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/ipc"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/pairing"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
+	"github.com/BitBoxSwiss/bitbox-base/internal/version"
 )
 
 const (
@@ -103,7 +104,7 @@ func systemConfig() (system.Config, error) {
 	if err != nil {
 		return system.Config{}, err
 	}
-	return system.Config{Config: ledger.Config{
+	return system.Config{OldestSafe: version.OldestSafe, Config: ledger.Config{
 		Directory:   generation.StateDirectory,
 		Factory:     given.Factory(),
 		FirstLease:  given.SSHLease,

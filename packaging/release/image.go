@@ -16,6 +16,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/atomicfile"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/slot/verity"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/release"
+	"github.com/BitBoxSwiss/bitbox-base/internal/version"
 )
 
 // Files in the directory where an image was built (image/build).
@@ -25,6 +26,9 @@ const (
 	verityFile = "root.verity"
 	ukiFile    = "bitbox-base.efi"
 )
+
+// oldestSafe is replaced in tests.
+var oldestSafe = version.OldestSafe
 
 // feedTime is how long a feed counts. The maker of releases signs a new one before.
 const feedTime = 60 * 24 * time.Hour
@@ -136,6 +140,10 @@ func signFeed(keyFile, notesFile, to string, files []string, now time.Time) erro
 		note, found := notes[h.Version]
 		if !found {
 			return fmt.Errorf("%s says nothing about version %s", notesFile, h.Version)
+		}
+		if note.hole && release.Compare(h.Version, oldestSafe) > 0 {
+			return fmt.Errorf("%s says that version %s closes a hole; set OldestSafe in internal/version to it, so that no Base goes back further",
+				notesFile, h.Version)
 		}
 		r := release.FeedRelease{Version: h.Version, Architecture: h.Architecture, File: filepath.Base(path),
 			Size: uint64(len(preamble)) + h.Size, Changes: note.text, ClosesHole: note.hole}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/slot/verity"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/release"
+	"github.com/BitBoxSwiss/bitbox-base/internal/version"
 )
 
 // aPackage makes a small one.
@@ -136,8 +137,15 @@ func TestAReleaseIsMadeOfAnImageAndListedInAFeed(t *testing.T) {
 	key, out, feed, notes := filepath.Join(work, "key"), filepath.Join(work, "base_1.2_amd64.image.release"), filepath.Join(work, "feed"),
 		filepath.Join(work, "notes")
 	if err := errors.Join(run([]string{"key", key}), run([]string{"sign-image", key, anImage(t, "1.2"), out}), run([]string{"show", out}),
-		os.WriteFile(notes, []byte("1.1 Nicer.\n\n1.2 ! Closes a hole in the parser.\n"), 0o644),
-		run([]string{"feed", key, notes, feed, out})); err != nil {
+		os.WriteFile(notes, []byte("1.1 Nicer.\n\n1.2 ! Closes a hole in the parser.\n"), 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	if err := run([]string{"feed", key, notes, feed, out}); err == nil {
+		t.Error("a hole is closed, and Bases go back to it")
+	}
+	oldestSafe = "1.2"
+	defer func() { oldestSafe = version.OldestSafe }()
+	if err := run([]string{"feed", key, notes, feed, out}); err != nil {
 		t.Fatal(err)
 	}
 	seed, err := readKey(key)

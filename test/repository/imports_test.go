@@ -83,7 +83,7 @@ var groups = []group{
 	// The builders of packages and images.
 	{folder: "packaging"},
 	{folder: "packaging/manual", may: []string{"internal/version"}},
-	{folder: "packaging/release", may: []string{"internal/atomicfile", "internal/helper/slot/verity", "internal/protocol"},
+	{folder: "packaging/release", may: []string{"internal/atomicfile", "internal/helper/slot/verity", "internal/protocol", "internal/version"},
 		risky: []string{"os/exec"}},
 	{folder: "image", may: []string{"internal/atomicfile", "internal/bootdisk", "internal/helper", "internal/testbed/debianroot"},
 		risky: []string{"os/exec"}},

@@ -101,7 +101,7 @@ func TestAPersonAtTheBaseHasTimeBeforeAnAppCanStopItAgain(t *testing.T) {
 	}
 }
 
-// slottedMachine runs an image, with the version before in its other slot.
+// slottedMachine runs an image, with the previous version in its other slot.
 type slottedMachine struct{ started atomic.Int64 }
 
 func (m *slottedMachine) Architecture(context.Context) (string, error) { return "amd64", nil }
@@ -183,6 +183,27 @@ func TestAnUpdateOfTheImageDoesNotTakeTheTimeAtTheBaseAway(t *testing.T) {
 				t.Errorf("later: %v, %d were started", err, m.started.Load())
 			}
 		})
+	}
+}
+
+// A Middleware that was taken over, by a hole that the previous version has, has
+// that version started again. The running version knows of the hole, and the posture says nothing.
+func TestNobodyGoesBackToAVersionWithAKnownHole(t *testing.T) {
+	for oldestSafe, want := range map[string]bool{"": true, "1": true, "1.1": false, "2": false} {
+		b, _ := managedBase(t)
+		m := slotted(t, b)
+		b.config.OldestSafe = oldestSafe
+		b.ahead.Store(int64(machine.StopRest))
+		b.start()
+		health, err := b.as(caller.Root).Do(t.Context(),
+			&systemv1.SystemRequest{Verb: &systemv1.SystemRequest_GetHealth{GetHealth: &systemv1.GetHealth{}}}, nil)
+		if err != nil || health.GetHealth().GetOldestVersion() != oldestSafe {
+			t.Errorf("what judges versions is told %v, %v", health.GetHealth(), err)
+		}
+		_, err = b.as(caller.Middleware).Do(t.Context(), startOtherRequest(), nil)
+		if (err == nil) != want || m.started.Load() == 1 != want {
+			t.Errorf("with %q as the oldest: %v, %d were started", oldestSafe, err, m.started.Load())
+		}
 	}
 }
 

@@ -15,7 +15,7 @@ import (
 func (h *Helper) getHealth(ctx context.Context, _ *caller.Call, _ *systemv1.GetHealth) (*systemv1.SystemReply, error) {
 	ctx, cancel := context.WithTimeout(ctx, turns.AskTime)
 	defer cancel()
-	health := &systemv1.Health{OldestVersion: h.keeper.Effective().OldestVersion}
+	health := &systemv1.Health{OldestVersion: h.oldest()}
 	var failure error
 	if _, health.Applying, failure = h.keeper.InForce(); failure != nil {
 		health.NotApplied = failure.Error()

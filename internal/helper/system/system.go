@@ -42,6 +42,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/update"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/release"
 )
 
 // Config is what a Helper is made of.
@@ -53,6 +54,9 @@ type Config struct {
 	Network announce.Network
 	// Updates takes releases.
 	Updates *update.Receiver
+	// OldestSafe is the oldest version that may be gone back to, whatever the posture allows;
+	// empty: any.
+	OldestSafe string
 	// Auditor looks for drift.
 	Auditor drift.Auditor
 	// AuditInterval is how often it looks by itself; 0: never.
@@ -131,8 +135,7 @@ func Open(config Config) (*Helper, error) {
 		Systemd: config.Systemd, Readers: h.journal.Readers, Stamp: config.UpdateStamp, Stopping: h.machine.Stopping,
 		Renew: h.drift.Renew, Log: log,
 	})
-	h.updates = update.NewVerbs(config.Updates, h.drift.DebianUpdates, func() string { return keeper.Effective().OldestVersion },
-		h.machine.MayStop, log)
+	h.updates = update.NewVerbs(config.Updates, h.drift.DebianUpdates, h.oldest, h.machine.MayStop, log)
 	h.resets = factoryreset.NewOrders(config.Directory, keeper, config.Restart, log)
 	h.monitor = &monitor.Looker{
 		Services: h.services.Services, Disk: config.Disk, Updates: h.drift.DebianUpdates, Events: hub, Clock: clock, Log: log,
@@ -140,6 +143,16 @@ func Open(config Config) (*Helper, error) {
 	h.machine.Refuse = []func(context.Context) error{h.updates.RefuseWhileInstalling, h.debian.RefuseWhileInstalling, h.refuseWhileApplying}
 	h.server = server.New(h.verbs(), config.Bounds, h.changes, h.resets.Refuse, log)
 	return h, nil
+}
+
+// oldest is the oldest version that may be gone back to. An owner can raise it, and not lower it
+// below what the running version knows.
+func (h *Helper) oldest() string {
+	allowed := h.keeper.Effective().OldestVersion
+	if release.Below(allowed, h.config.OldestSafe) {
+		return h.config.OldestSafe
+	}
+	return allowed
 }
 
 // refuseWhileApplying refuses to stop the machine in the middle of a change.

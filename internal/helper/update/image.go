@@ -64,7 +64,7 @@ type ImageHost interface {
 	Look(ctx context.Context) (Condition, error)
 	// BootID names this start of the machine.
 	BootID() (string, error)
-	// Oldest is the oldest version that the posture in force allows; empty: any.
+	// Oldest is the oldest version that is allowed; empty: any.
 	Oldest(ctx context.Context) (string, error)
 	// Reboot restarts the machine, and does not wait.
 	Reboot(ctx context.Context) error
@@ -257,7 +257,7 @@ func (i *ImageInstaller) goBack(ctx context.Context, j *Journal, boot string) er
 	case err != nil:
 		return i.end(j, Undone, "nothing was changed: "+sentence(err))
 	case other.Version != j.To || release.Below(other.Version, oldest):
-		return i.end(j, Undone, "nothing was changed: version "+other.Version+" in the other slot is another one, or too old for the posture")
+		return i.end(j, Undone, "nothing was changed: version "+other.Version+" in the other slot is another one, or too old")
 	}
 	return i.leave(ctx, j, boot, func() error { return i.Slots.Try(j.To) })
 }

@@ -404,7 +404,7 @@ func (r *Receiver) begin(ctx context.Context, j Journal) (Journal, error) {
 }
 
 // Back has the machine go back to the version in the other slot. oldest is the oldest version that
-// the posture allows; empty: any.
+// is allowed; empty: any.
 func (r *Receiver) Back(ctx context.Context, oldest string) (Journal, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -429,7 +429,7 @@ func (r *Receiver) Back(ctx context.Context, oldest string) (Journal, error) {
 	case slots.Other == "" || slots.Running != from || release.Compare(slots.Other, from) >= 0:
 		return Journal{}, fmt.Errorf("%w: there is no older version in the other slot", ErrNotForThis)
 	case release.Below(slots.Other, oldest):
-		return Journal{}, fmt.Errorf("%w: the other slot holds version %s, and the posture allows none older than %s", ErrNotForThis,
+		return Journal{}, fmt.Errorf("%w: the other slot holds version %s, and none older than %s is allowed", ErrNotForThis,
 			slots.Other, oldest)
 	}
 	id := make([]byte, uploadIDSize)

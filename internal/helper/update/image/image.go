@@ -52,7 +52,7 @@ func (m Machine) Look(ctx context.Context) (update.Condition, error) { return m.
 func (m Machine) Oldest(ctx context.Context) (string, error) {
 	health, err := m.Debian.Health(ctx)
 	if err != nil {
-		return "", fmt.Errorf("ask which version is the oldest that the posture allows: %w", err)
+		return "", fmt.Errorf("ask which version is the oldest that is allowed: %w", err)
 	}
 	return health.GetOldestVersion(), nil
 }
