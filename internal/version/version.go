@@ -9,7 +9,7 @@ var Software = "devel"
 
 // OldestSafe is the oldest version without a hole that is known; empty: none is known. The commit
 // that closes a hole sets it to the version that it goes into. A Base that runs the image goes back
-// to no older version, whoever asks for it.
+// to no older version, no matter who asks for it.
 const OldestSafe = ""
 
 // Toolchain returns the Go release that built this program, such as "go1.27.3". The linked parts

@@ -237,7 +237,7 @@ func TestABaseGoesBackByOrderButNeverBelowTheOldestVersionAllowed(t *testing.T) 
 	}
 }
 
-// UKIs are public. Somebody who can write to the EFI partition has the version before start by its
+// UKIs are public. Somebody who can write to the EFI partition has the previous version start by its
 // UKI, before or after the posture forbids it.
 func TestAVersionBelowTheOldestDoesNotStartFromAUKIThatIsPutBack(t *testing.T) {
 	for _, early := range []bool{false, true} {
