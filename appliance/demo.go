@@ -65,6 +65,7 @@ func demo(ctx context.Context, s *stage.Stage) (err error) {
 		{"From the network only the entry answers.", d.closed},
 		{"An App is paired: the number is accepted at the Base, the code compared on both sides.", d.pair},
 		{"A new process of the App asks how the Base does, and how open it is.", d.status},
+		{"The Base has a Bitcoin node of its own, on a network that is this machine alone.", d.node},
 		{"The Electrum API is opened for an hour, on a port of its own, and closed again.", d.expose},
 		{"SSH is switched on for an hour, with a key. Somebody logs in.", d.ssh},
 		{"Lockdown: all is closed but the App's channel.", d.lockdown},
@@ -245,6 +246,21 @@ func (d *story) status() error {
 		return err
 	}
 	return d.onApp(`.`, "posture", "show")
+}
+
+// node waits for the first block, which the node makes when it has started.
+func (d *story) node() error {
+	d.Until("the node has a block", func() error {
+		out, err := d.appCommand("node", "blocks").CombinedOutput()
+		if err == nil && !strings.Contains(string(out), "block 1 ") {
+			err = fmt.Errorf("it says %s", out)
+		}
+		return err
+	})
+	if err := d.onApp(`^Network +regtest$`, "node"); err != nil {
+		return err
+	}
+	return d.onApp(`block 1 `, "node", "blocks", "--lines", "3")
 }
 
 func (d *story) expose() error {

@@ -26,6 +26,7 @@ import (
 
 	"golang.org/x/term"
 
+	"github.com/BitBoxSwiss/bitbox-base/internal/node/settings"
 	"github.com/BitBoxSwiss/bitbox-base/test/stage"
 )
 
@@ -36,6 +37,8 @@ const (
 	stopTime = 30 * time.Second
 	// answerTime is how long the Base may take to say whether it runs.
 	answerTime = 5 * time.Second
+	// nodeSettings is a node on a network that is the container alone.
+	nodeSettings = "program btcd\nnetwork regtest\nblock-every 20s\n"
 	// asItWas shows the cursor again, wraps lines and clears what a console has drawn
 	// (ECMA-48; DECAWM and DECTCEM of the VT220).
 	asItWas = "\x1b[0m\x1b[?7h\x1b[?25h\x1b[2J\x1b[H"
@@ -74,7 +77,9 @@ func run(args []string) error {
 func boot(ctx context.Context, t *theatre, deb string) (*stage.Stage, error) {
 	stage.NeedRoot(t)
 	fmt.Println("Making a Debian with it (the first time this takes a minute or two) ...")
-	s := stage.Install(t, stage.Config{Package: deb})
+	s := stage.Install(t, stage.Config{Package: deb, Build: func(root string) error {
+		return os.WriteFile(filepath.Join(root, settings.File), []byte(nodeSettings), 0o644)
+	}})
 	if err := s.JoinHost(cable); err != nil {
 		return nil, err
 	}
@@ -93,6 +98,7 @@ The appliance runs. In a second terminal, type:
     %[1]s pair %[2]s
     %[1]s                  # a full screen
     %[1]s services
+    %[1]s node blocks --follow
     %[1]s expose electrum --for 1h
     %[1]s log
     %[1]s lockdown

@@ -2,8 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -22,6 +20,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/commandline"
 	"github.com/BitBoxSwiss/bitbox-base/internal/node"
 	"github.com/BitBoxSwiss/bitbox-base/internal/node/btcd"
+	"github.com/BitBoxSwiss/bitbox-base/internal/node/settings"
 )
 
 const (
@@ -29,9 +28,6 @@ const (
 	devInterval = time.Second
 	// stopTime is how long btcd may take to stop.
 	stopTime = 20 * time.Second
-	// rewardAddress gets the rewards of the blocks that are made: the example of BIP 173. Nobody
-	// wants to spend them.
-	rewardAddress = "bcrt1qw508d6qejxtdg4y5r3zarvary0c5xw7kygt080"
 	// socketName is where dev answers, below its state.
 	socketName = "node.sock"
 )
@@ -109,27 +105,24 @@ func (d *development) run(ctx context.Context) error {
 			d.logger.Error("btcd has ended by itself; its log is in "+d.path("log"), "error", err)
 		}
 	})
-	running.Go(func() { d.mine(ctx, own) })
+	running.Go(func() { mine(ctx, own, d.every) })
 	return serve(ctx, node.Config{Node: own, Interval: devInterval, Logger: d.logger,
 		Disk: func() (total, available uint64, err error) { return disk(d.state) }}, d.path(socketName), nil)
 }
 
 func (d *development) path(name string) string { return filepath.Join(d.state, name) }
 
-// configure writes btcd's configuration, with a password that is new each time. It is in a file,
-// since everybody can read the arguments of a program.
+// configure writes btcd's configuration, with a password that is new each time.
 func (d *development) configure(address string) error {
-	const bytes = 32
-	random := make([]byte, bytes)
-	if _, err := rand.Read(random); err != nil {
-		return fmt.Errorf("make a password for btcd: %w", err)
+	password, err := newPassword()
+	if err != nil {
+		return err
 	}
-	password := hex.EncodeToString(random)
 	for name, text := range map[string]string{
 		"credentials": "bitbox:" + password,
 		"btcd.conf": fmt.Sprintf("[Application Options]\nregtest=1\nnolisten=1\nnodnsseed=1\ndatadir=%s\nlogdir=%s\nrpccert=%s\nrpckey=%s\n"+
 			"rpclisten=%s\nrpcuser=bitbox\nrpcpass=%s\nminingaddr=%s\n",
-			d.path("data"), d.path("log"), d.path("rpc.cert"), d.path("rpc.key"), address, password, rewardAddress),
+			d.path("data"), d.path("log"), d.path("rpc.cert"), d.path("rpc.key"), address, password, settings.RewardAddress),
 	} {
 		if err := os.WriteFile(d.path(name), []byte(text), 0o600); err != nil {
 			return fmt.Errorf("write the configuration of btcd: %w", err)
@@ -171,10 +164,10 @@ func (d *development) start(ctx context.Context) (ended <-chan error, err error)
 
 // mine makes a block, now and again and again. A block that could not be made is no reason to
 // end: btcd may be starting, and what watches it says how it is.
-func (d *development) mine(ctx context.Context, own *btcd.Btcd) {
+func mine(ctx context.Context, own *btcd.Btcd, every time.Duration) {
 	const again = time.Second
 	for {
-		wait := d.every
+		wait := every
 		if err := own.Generate(ctx, 1); err != nil {
 			wait = again
 		}

@@ -2,11 +2,13 @@
 // unix socket. It runs as a user of its own, for it speaks HTTP to a program that strangers
 // speak to, and has nothing that a Base must keep secret.
 //
-// Exit codes: 0 success, 1 failure, 2 wrong usage; the message on standard error says why.
+// Exit codes: 0 success, 1 failure, 2 wrong usage, 78 a node that the settings do not let start;
+// the message on standard error says why.
 package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -21,8 +23,9 @@ import (
 
 // The exit codes, as in the comment above.
 const (
-	exitFailed = 1
-	exitUsage  = 2
+	exitFailed   = 1
+	exitUsage    = 2
+	exitSettings = 78
 )
 
 func main() { os.Exit(run(os.Args[1:])) }
@@ -42,6 +45,9 @@ func run(args []string) int {
 		return exitUsage
 	}
 	fmt.Fprintln(os.Stderr, "bitbox-node:", err)
+	if errors.Is(err, errSettings) {
+		return exitSettings
+	}
 	return exitFailed
 }
 
@@ -65,7 +71,7 @@ from what it has learned. An owner sees it with 'bitbox-app node'.`,
 		PersistentPreRun:  func(*cobra.Command, []string) { p.running = true },
 		RunE:              func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
-	root.AddCommand(watchCommand(), devCommand(), &cobra.Command{
+	root.AddCommand(watchCommand(), startCommand(), devCommand(), &cobra.Command{
 		Use:     "version",
 		Short:   "Show the version of this program",
 		Example: "  bitbox-node version",

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -20,6 +21,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/node"
 	"github.com/BitBoxSwiss/bitbox-base/internal/node/btcd"
 	"github.com/BitBoxSwiss/bitbox-base/internal/node/core"
+	"github.com/BitBoxSwiss/bitbox-base/internal/node/settings"
 	"github.com/BitBoxSwiss/bitbox-base/internal/nodeclient"
 )
 
@@ -29,6 +31,8 @@ type watching struct {
 	rpc, credentials, certificate, file string
 	data, socket                        string
 	users                               []string
+	own                                 bool          // the Base's own node, as its settings say
+	every                               time.Duration // it makes blocks by itself; 0: it does not
 }
 
 func watchCommand() *cobra.Command {
@@ -43,6 +47,7 @@ The node is Bitcoin Core 29 to 31, or a program with its interface, for every ne
 knows; or btcd 0.26 or newer for regtest, simnet, signet and testnet4. Nothing of the node is
 changed: its configuration decides which questions are answered.`,
 		Example: `  bitbox-node watch --credentials /var/lib/bitcoind/.cookie --data /var/lib/bitcoind --user bitbox-base
+  bitbox-node watch --own --user bitbox-base
   bitbox-node watch --program btcd --network signet --rpc 127.0.0.1:38332 --credentials FILE --certificate FILE`,
 		Args: commandline.Args(0, 0),
 		RunE: func(c *cobra.Command, _ []string) error { return w.run(c.Context()) },
@@ -56,6 +61,7 @@ changed: its configuration decides which questions are answered.`,
 	flags.StringVar(&w.file, "installed", "", "file of the node's program; while it is missing there is no node")
 	flags.StringVar(&w.data, "data", "", "directory of the node's data, to tell when its disk is full")
 	flags.StringVar(&w.socket, "socket", nodeclient.DefaultSocket, "where to answer")
+	flags.BoolVar(&w.own, "own", false, "watch the Base's own node, as "+settings.File+" says; flags about the node do not count")
 	flags.StringSliceVar(&w.users, "user", nil, "users that may ask, beside this one and root")
 	for flag, values := range map[string][]string{
 		"program": {"core", "btcd"}, "network": {"mainnet", "testnet4", "signet", "regtest", "simnet"},
@@ -65,8 +71,12 @@ changed: its configuration decides which questions are answered.`,
 	return command
 }
 
-// errMainnet is why btcd does not serve mainnet (docs/decisions/0013-node.md).
-var errMainnet = errors.New("btcd is another implementation of Bitcoin, which has disagreed with the network before; this Base does not use it for mainnet, take Bitcoin Core")
+// take takes the settings of the Base's own node in the place of flags.
+func (w *watching) take(s settings.Settings) {
+	w.program, w.network, w.every = string(s.Program), node.NetworkName(s.Network), s.BlockEvery
+	w.rpc, w.credentials, w.certificate = settings.Address, s.Credentials(), s.Certificate()
+	w.file, w.data = s.Path(), settings.Data
+}
 
 // node makes the node that the flags mean; nil, with how that is shown, if it is not installed.
 func (w *watching) node() (node.Node, *basev1.Node, error) {
@@ -74,20 +84,22 @@ func (w *watching) node() (node.Node, *basev1.Node, error) {
 	if err != nil {
 		return nil, nil, err
 	}
+	program, err := settings.ParseProgram(w.program)
+	if err != nil {
+		return nil, nil, err
+	}
 	var made node.Node
 	var name string
-	switch w.program {
-	case "core":
+	switch program {
+	case settings.Core:
 		name = core.Program
 		made, err = core.New(core.Config{Address: w.rpc, Cookie: w.credentials, Network: network})
-	case "btcd":
+	case settings.Btcd:
 		if network == basev1.Network_NETWORK_MAINNET {
-			return nil, nil, errMainnet
+			return nil, nil, settings.ErrMainnet
 		}
 		name = btcd.Program
 		made, err = btcd.New(btcd.Config{Address: w.rpc, Credentials: w.credentials, Certificate: w.certificate, Network: network})
-	default:
-		return nil, nil, fmt.Errorf("there is no program %q here; it is core or btcd", harmless.Word(w.program))
 	}
 	if err != nil {
 		return nil, nil, err
@@ -102,7 +114,7 @@ func (w *watching) node() (node.Node, *basev1.Node, error) {
 }
 
 func (w *watching) run(ctx context.Context) error {
-	made, without, err := w.node()
+	made, without, err := w.find()
 	if err != nil {
 		return err
 	}
@@ -114,7 +126,29 @@ func (w *watching) run(ctx context.Context) error {
 	if w.data != "" {
 		config.Disk = func() (total, available uint64, err error) { return disk(w.data) }
 	}
+	ctx, cancel := context.WithCancel(ctx)
+	var running sync.WaitGroup
+	defer running.Wait()
+	defer cancel()
+	if own, is := made.(*btcd.Btcd); is && w.every > 0 {
+		running.Go(func() { mine(ctx, own, w.every) })
+	}
 	return serve(ctx, config, w.socket, users)
+}
+
+// find is node for the flags or for the settings. Settings that cannot be used are told to the
+// owner: nobody reads why a unit failed.
+func (w *watching) find() (node.Node, *basev1.Node, error) {
+	if !w.own {
+		return w.node()
+	}
+	s, err := settings.Read()
+	if err != nil {
+		newLogger().Error("the Base's own node cannot be watched", "error", err)
+		return nil, &basev1.Node{State: basev1.Node_STATE_STOPPED, Reason: node.Text(err.Error())}, nil
+	}
+	w.take(s)
+	return w.node()
 }
 
 // serve watches and answers until ctx ends. The mode of the socket lets everybody connect: its

@@ -33,6 +33,7 @@ var groups = []group{
 	{folder: "internal/digits"},
 	{folder: "internal/failpoint"},
 	{folder: "internal/harmless"},
+	{folder: "internal/rootfile"},
 	{folder: "internal/secret"},
 	{folder: "internal/version"},
 	{folder: "internal/ipc"},
@@ -44,14 +45,15 @@ var groups = []group{
 	// Root. No package here opens a port or parses what a stranger sends.
 	{folder: "internal/helper", may: []string{
 		"api", "internal/atomicfile", "internal/bootdisk", "internal/failpoint", "internal/harmless", "internal/helperclient", "internal/ipc",
-		"internal/protocol", "internal/secret", "internal/state", "internal/version", "packaging",
+		"internal/protocol", "internal/rootfile", "internal/secret", "internal/state", "internal/version", "packaging",
 	}, risky: []string{"os/exec"}},
 	// Quotas of projects, which only ioctl and quotactl set.
 	{folder: "internal/helper/quota", risky: []string{"unsafe"}},
 	// The one way to the helper.
 	{folder: "internal/helperclient", may: []string{"api", "internal/ipc", "internal/protocol"}},
 	// The Bitcoin node, a guest. It speaks HTTP to a program that strangers speak to.
-	{folder: "internal/node", may: []string{"api", "internal/harmless", "internal/ipc"}, risky: []string{"net/http", "crypto/tls"}},
+	{folder: "internal/node", may: []string{"api", "internal/harmless", "internal/ipc", "internal/rootfile"},
+		risky: []string{"net/http", "crypto/tls"}},
 	{folder: "internal/nodeclient", may: []string{"api", "internal/harmless", "internal/ipc"}},
 	{folder: "cmd/bitbox-node", may: []string{"api", "internal/commandline", "internal/harmless", "internal/ipc", "internal/node",
 		"internal/nodeclient", "internal/version"}, risky: []string{"os/exec"}},

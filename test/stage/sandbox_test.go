@@ -50,9 +50,11 @@ func takenOver(t *testing.T, unit string, script string, loosened ...string) str
 	s := stage.Boot(t, stage.Config{Prepare: func(t *testing.T, root string) {
 		for path, content := range map[string]string{
 			filepath.Join("etc/systemd/system", unit+".d",
-				"taken-over.conf"): "[Service]\nType=oneshot\nRestart=no\nExecStart=\nExecStart=/bin/bash /usr/lib/attack.sh\n" +
+				"taken-over.conf"): "[Unit]\nConditionPathExists=\n[Service]\nType=oneshot\nRestart=no\nExecStart=\nExecStart=/bin/bash /usr/lib/attack.sh\n" +
 				"ExecPaths=/\nNoExecPaths=\nStandardOutput=journal\nStandardInput=null\n" + strings.Join(loosened, "\n") + "\n",
 			"usr/lib/attack.sh": script,
+			// The units of the node name it, and the stage has no node.
+			"usr/bin/bitbox-node": "",
 		} {
 			path = filepath.Join(root, path)
 			if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
@@ -114,7 +116,8 @@ func TestFail2banCannotEndWhatIsNotItsOwn(t *testing.T) {
 
 func TestATakenOverServiceCanDoNothing(t *testing.T) {
 	t.Parallel()
-	for _, unit := range []string{generation.MiddlewareUnit, generation.ProxyUnit, generation.MDNSUnit} {
+	for _, unit := range []string{generation.MiddlewareUnit, generation.ProxyUnit, generation.MDNSUnit, generation.ChainUnit,
+		generation.WatcherUnit} {
 		t.Run(unit, func(t *testing.T) {
 			t.Parallel()
 			journal := takenOver(t, unit, attackScript())

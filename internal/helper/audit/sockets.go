@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/firewall"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/listeners"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/proxy"
@@ -46,6 +47,7 @@ var alwaysPermitted = []permission{
 	{"udp", 546, false, networkOwners},
 	{"udp", 0, false, append([]owner{{services.TimeUnit, "systemd-timesync"}}, resolverOwner...)},
 	{"tcp", 53, true, resolverOwner},
+	{"tcp", firewall.NodePort, true, []owner{{generation.ChainUnit, firewall.ChainUser}}},
 }
 
 // servers are the sockets that the posture in force requires.

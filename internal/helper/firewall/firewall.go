@@ -25,7 +25,12 @@ const (
 	ProxyUser      = "www-data"    // NGINX
 	MiddlewareUser = "bitbox-base" // has no network at all; see its unit
 	MDNSUser       = "avahi"
+	ChainUser      = "bitcoin"     // the Bitcoin node, which speaks to strangers
+	WatcherUser    = "bitbox-node" // what asks it; it reaches NodePort and nothing else
 )
+
+// NodePort is where the Bitcoin node answers bitbox-node, on 127.0.0.1.
+const NodePort = 8332
 
 // Limits on what one address may ask of a port, before any of our processes is woken. An address
 // is one IPv4 address, or an IPv6 /64: a network gives each of its hosts as many IPv6 addresses
@@ -156,8 +161,8 @@ func (p Policy) check() error {
 			return err
 		}
 		switch e.User {
-		case ProxyUser, MiddlewareUser:
-			return fmt.Errorf("render the packet filter: %s faces strangers and may not start any connection", e.User)
+		case ProxyUser, MiddlewareUser, WatcherUser:
+			return fmt.Errorf("render the packet filter: %s faces strangers and may not start any connection outwards", e.User)
 		case "root":
 			return errors.New("render the packet filter: root would stand for every service without its own user; give the service a user")
 		}
@@ -296,6 +301,14 @@ func render(p Policy, f family) string {
 	}
 	for _, protocol := range []Protocol{TCP, UDP} {
 		b.line("-A OUTPUT -o lo -p %s -m conntrack --ctstate NEW -m %s --dport 53 -j REJECT --reject-with %s", protocol, protocol, f.refusal)
+	}
+	b.comment("The Bitcoin node is a guest: it may ask nothing here, and its watcher the node alone.")
+	if !f.six {
+		b.line("-A OUTPUT -d 127.0.0.1/32 -o lo -p tcp -m owner --uid-owner %s -m conntrack --ctstate NEW -m tcp --dport %d -j ACCEPT", WatcherUser,
+			NodePort)
+	}
+	for _, user := range []string{ChainUser, WatcherUser} {
+		b.line("-A OUTPUT -o lo -m owner --uid-owner %s -m conntrack --ctstate NEW -j REJECT --reject-with %s", user, f.refusal)
 	}
 	b.line("-A OUTPUT -o lo -j ACCEPT")
 	b.line("-A OUTPUT -m conntrack --ctstate INVALID -j DROP")

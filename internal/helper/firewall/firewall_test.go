@@ -64,6 +64,11 @@ const unicastAnswer = `-d ` + home + ` -p udp -m owner --uid-owner avahi -m udp 
 
 var isUnicastAnswer = regexp.MustCompile(`^-A OUTPUT ` + unicastAnswer + ` -j ACCEPT$`)
 
+// watchersQuestion is all that the node's watcher may send.
+const watchersQuestion = `-d 127\.0\.0\.1/32 -o lo -p tcp -m owner --uid-owner bitbox-node -m conntrack --ctstate NEW -m tcp --dport 8332`
+
+var isWatchersQuestion = regexp.MustCompile(`^-A OUTPUT ` + watchersQuestion + ` -j ACCEPT$`)
+
 // globalLimit matches a limit that all senders share, so one of them can use it up.
 var globalLimit = regexp.MustCompile(` -m limit `)
 
@@ -95,13 +100,14 @@ func loopholes(rules string, p firewall.Policy) []string {
 		`(-d \S+ )?-p (tcp|udp) -m owner --uid-owner [a-z_][a-z0-9_-]* -m (tcp|udp) --dport \d+`,
 		`-o lo -p (tcp|udp) -m owner --uid-owner [a-z_][a-z0-9_-]* -m (tcp|udp) --dport 53`,
 		unicastAnswer,
+		watchersQuestion,
 	}
 	accepted := regexp.MustCompile(`^-A INPUT (` + strings.Join(inbound, "|") + `) -j ACCEPT$|^-A OUTPUT (` + strings.Join(outbound, "|") +
 		`) -j ACCEPT$|` +
 		`^-A OUTPUT -p (tcp|udp) -m owner --uid-owner [a-z_][a-z0-9_-]* -j (INTERNET|HOME)$|^-A HOME -d ` + home +
 		` -j ACCEPT$|^-A INTERNET -j ACCEPT$`)
 	harmless := regexp.MustCompile(`^(#.*|\*filter|COMMIT|:(INPUT|FORWARD|OUTPUT) DROP \[0:0\]|:(HOME|INTERNET) - \[0:0\]|-A FORWARD -j DROP|-A (INPUT|OUTPUT|INTERNET) .*-j (DROP|REJECT --reject-with \S+))$`)
-	strangersFriend := regexp.MustCompile(`--uid-owner (www-data|bitbox-base)\b.* -j (ACCEPT|INTERNET|HOME)$`)
+	strangersFriend := regexp.MustCompile(`--uid-owner (www-data|bitbox-base|bitbox-node) .* -j (ACCEPT|INTERNET|HOME)$`)
 
 	var found []string
 	for line := range strings.Lines(rules) {
@@ -111,7 +117,8 @@ func loopholes(rules string, p firewall.Policy) []string {
 			found = append(found, line)
 		case globalLimit.MatchString(line):
 			found = append(found, line)
-		case strangersFriend.MatchString(line) && !strings.HasPrefix(line, "-A OUTPUT -o lo -p tcp"):
+		case strangersFriend.MatchString(line) && !strings.HasPrefix(line, "-A OUTPUT -o lo -p tcp -m owner --uid-owner www-data ") &&
+			!isWatchersQuestion.MatchString(line):
 			found = append(found, line)
 		case !accepted.MatchString(line) && !harmless.MatchString(line):
 			found = append(found, line)
@@ -122,6 +129,11 @@ func loopholes(rules string, p firewall.Policy) []string {
 		if !strings.Contains(beforeLoopback, fmt.Sprintf("\n-A OUTPUT -o lo -p %s -m conntrack --ctstate NEW -m %[1]s --dport 53 -j REJECT",
 			protocol)) {
 			found = append(found, "everybody may ask the resolver, by "+protocol)
+		}
+	}
+	for _, user := range []string{"bitcoin", "bitbox-node"} {
+		if !strings.Contains(beforeLoopback, "\n-A OUTPUT -o lo -m owner --uid-owner "+user+" -m conntrack --ctstate NEW -j REJECT") {
+			found = append(found, user+" reaches all of loopback")
 		}
 	}
 	for _, chain := range []string{"INPUT", "FORWARD", "OUTPUT"} {
@@ -223,7 +235,12 @@ func TestLoopholesAreFound(t *testing.T) {
 		"stray packets":  strings.Replace(rules.V4, "--tcp-flags FIN,SYN,RST,ACK SYN -m conntrack", "-m conntrack", 1),
 		"proxy goes out": strings.Replace(rules.V4, "COMMIT",
 			"-A OUTPUT -p tcp -m owner --uid-owner www-data -j ACCEPT\nCOMMIT", 1),
-		"routed packets": strings.Replace(rules.V4, "COMMIT", "-A FORWARD -j ACCEPT\nCOMMIT", 1),
+		"the watcher goes out": strings.Replace(rules.V4, "COMMIT",
+			"-A OUTPUT -p tcp -m owner --uid-owner bitbox-node -m tcp --dport 443 -j ACCEPT\nCOMMIT", 1),
+		"the watcher asks anybody here": strings.Replace(rules.V4, "-d 127.0.0.1/32 -o lo -p tcp -m owner --uid-owner bitbox-node",
+			"-o lo -p tcp -m owner --uid-owner bitbox-node", 1),
+		"the node asks anybody here": regexp.MustCompile(`(?m)^-A OUTPUT -o lo -m owner --uid-owner bitcoin .*\n`).ReplaceAllString(rules.V4, ""),
+		"routed packets":             strings.Replace(rules.V4, "COMMIT", "-A FORWARD -j ACCEPT\nCOMMIT", 1),
 		"a private network counts as internet": strings.Replace(rules.V4,
 			"-A INTERNET -d 172.16.0.0/12 -j REJECT --reject-with icmp-port-unreachable\n", "", 1),
 		"a shared range counts as internet": strings.Replace(rules.V4,
@@ -258,6 +275,7 @@ func TestImpossiblePoliciesAreRefused(t *testing.T) {
 		"upstream 0":         {Entry: 8845, Upstream: []uint16{0}},
 		"proxy goes out":     {Entry: 8845, Egress: []firewall.Egress{{User: "www-data", Protocol: firewall.TCP, Port: 443}}},
 		"Middleware too":     {Entry: 8845, Egress: []firewall.Egress{{User: "bitbox-base", Protocol: firewall.TCP, Port: 443}}},
+		"the watcher too":    {Entry: 8845, Egress: []firewall.Egress{{User: "bitbox-node", Protocol: firewall.TCP, Port: 443}}},
 		"root":               {Entry: 8845, Egress: []firewall.Egress{{User: "root", Protocol: firewall.TCP, Port: 443}}},
 		"no user":            {Entry: 8845, Egress: []firewall.Egress{{Protocol: firewall.TCP, Port: 443}}},
 		"a rule as user":     {Entry: 8845, Egress: []firewall.Egress{{User: "root -j ACCEPT\n-A INPUT", Protocol: firewall.TCP, Port: 443}}},

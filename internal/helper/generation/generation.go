@@ -70,6 +70,8 @@ const (
 	SSHUnit        = "bitbox-base-ssh.service"
 	MDNSUnit       = "bitbox-base-avahi.service"
 	PortsUnit      = "bitbox-base-ports.service"
+	ChainUnit      = "bitbox-base-bitcoin.service"
+	WatcherUnit    = "bitbox-base-node.service"
 )
 
 // ProxyUser is the user of NGINX and of PortsUnit, which holds NGINX's ports.
@@ -122,10 +124,10 @@ var upstreams = map[posture.Kind]netip.AddrPort{
 // reach any TCP port there, because peers choose theirs, and may resolve names. The user must
 // exist: otherwise the pre-flight finds that the rules do not load.
 var serviceEgress = map[posture.Service][]firewall.Egress{
-	posture.ServiceBitcoin:       internet("bitcoin"),
+	posture.ServiceBitcoin:       internet(firewall.ChainUser),
 	posture.ServiceLightning:     internet("lightning"),
 	posture.ServiceTor:           internet("debian-tor"),
-	posture.ServiceBitcoinHome:   {{User: "bitcoin", Protocol: firewall.TCP, Home: true}},
+	posture.ServiceBitcoinHome:   {{User: firewall.ChainUser, Protocol: firewall.TCP, Home: true}},
 	posture.ServiceLightningHome: {{User: "lightning", Protocol: firewall.TCP, Home: true}},
 }
 

@@ -11,10 +11,10 @@ import (
 	"regexp"
 	"slices"
 	"strings"
-	"syscall"
 	"unicode/utf8"
 
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/noiseconn"
+	"github.com/BitBoxSwiss/bitbox-base/internal/rootfile"
 )
 
 const (
@@ -63,21 +63,10 @@ func Read(file string) (Table, error) {
 }
 
 func readOwn(file string) ([]Service, error) {
-	info, err := os.Lstat(file)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
+	text, err := rootfile.Read(file, maxOwnSize)
+	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
-	case err != nil:
-		return nil, err
-	case !info.Mode().IsRegular() || info.Mode().Perm()&0o022 != 0:
-		return nil, fmt.Errorf("it is not a regular file, or users other than root may write to it (mode %04o)", info.Mode().Perm())
-	case info.Size() > maxOwnSize:
-		return nil, fmt.Errorf("it is larger than %d bytes", maxOwnSize)
 	}
-	if owner, ok := info.Sys().(*syscall.Stat_t); ok && owner.Uid != 0 && int(owner.Uid) != os.Geteuid() {
-		return nil, fmt.Errorf("it belongs to user %d, not to root", owner.Uid)
-	}
-	text, err := os.ReadFile(file)
 	if err != nil {
 		return nil, err
 	}

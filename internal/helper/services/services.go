@@ -78,6 +78,8 @@ var builtIn = []Service{
 	{Name: "ssh", Description: "SSH, while an owner has leased it", Unit: generation.SSHUnit, OnDemand: true},
 	{Name: "console", Description: "Shows codes at the Base, and takes the answers", Unit: ConsoleUnit},
 	{Name: "mdns", Description: "Announces the Base on the local network (Avahi)", Unit: generation.MDNSUnit, Actions: all},
+	{Name: "bitcoin", Description: "Bitcoin node, if the Base has one", Unit: generation.ChainUnit, Actions: all},
+	{Name: "bitbox-node", Description: "Watches the Bitcoin node", Unit: generation.WatcherUnit, Actions: again},
 	{Name: "time-sync", Description: "Sets the clock from the network", Unit: TimeUnit, Actions: all},
 	{Name: "debian-updates", Description: "Installs Debian's security updates every night", Unit: DebianUpdatesUnit, OnDemand: true},
 }

@@ -16,7 +16,7 @@ import (
 
 func TestEssentialServicesCannotBeEnded(t *testing.T) {
 	ends := []basev1.ServiceAction{stop, disable}
-	mayEnd := []string{"mdns", "time-sync"}
+	mayEnd := []string{"mdns", "time-sync", "bitcoin"}
 	for _, s := range BuiltIn() {
 		for _, action := range ends {
 			if s.May(action) != slices.Contains(mayEnd, s.Name) {

@@ -60,7 +60,7 @@ var mustRun = []string{
 // among them: an upgrade over SSH would end with it.
 var programUnits = []string{
 	"bitbox-base-system.service", generation.MiddlewareUnit, "bitbox-base-console.service", generation.PortsUnit, generation.ProxyUnit,
-	generation.MDNSUnit,
+	generation.MDNSUnit, generation.WatcherUnit,
 }
 
 // Machine is the running machine.

@@ -1,0 +1,105 @@
+package main
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/BitBoxSwiss/bitbox-base/internal/commandline"
+	"github.com/BitBoxSwiss/bitbox-base/internal/node/settings"
+)
+
+// errSettings is wrapped by the errors that another start would meet as well: systemd does not
+// start the unit again then (RestartPreventExitStatus).
+var errSettings = errors.New("the node is not started")
+
+func startCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "start",
+		Short: "Start the node that the settings of this Base name",
+		Long: `start reads ` + settings.File + `, writes the configuration of the program that it names,
+with a password that is new each time, and becomes that program. systemd starts it on the
+appliance, as the user of the node.
+
+The settings are lines of a name and a value: program (core or btcd), network (mainnet, testnet4,
+signet, regtest, simnet), cache (in MiB), and block-every for btcd on regtest. Lines for the
+configuration of the program itself are in ` + settings.OwnFile + `.`,
+		Example: `  bitbox-node start`,
+		Args:    commandline.Args(0, 0),
+		RunE: func(*cobra.Command, []string) error {
+			s, err := settings.Read()
+			if err != nil {
+				return fmt.Errorf("%w: %w", errSettings, err)
+			}
+			own, err := settings.ReadOwn()
+			if err != nil {
+				return fmt.Errorf("%w: %w", errSettings, err)
+			}
+			if _, err := os.Stat(s.Path()); errors.Is(err, fs.ErrNotExist) {
+				return fmt.Errorf("%w: %s is missing", errSettings, s.Path())
+			}
+			if err := prepare(s, own); err != nil {
+				return err
+			}
+			// btcd makes a folder of its own in the home, whatever its configuration says.
+			err = syscall.Exec(s.Path(), s.Arguments(), []string{"HOME=" + settings.Data, "PATH=/usr/bin"})
+			return fmt.Errorf("start %s: %w", s.Path(), err)
+		},
+	}
+}
+
+// prepare writes what the program reads. The unit's UMask lets the group read the credentials.
+func prepare(s settings.Settings, own string) error {
+	password, err := newPassword()
+	if err != nil {
+		return err
+	}
+	for _, folder := range s.Folders() {
+		if err := os.MkdirAll(folder, 0o700); err != nil {
+			return fmt.Errorf("make the folder of the node: %w", err)
+		}
+	}
+	if login := s.LoginText(password); login != "" {
+		if err := replace(s.Credentials(), login, 0o640); err != nil {
+			return err
+		}
+	}
+	return replace(s.Config(), s.Render(password, own), 0o600)
+}
+
+// replace writes a file anew: what stood there keeps neither mode nor readers.
+func replace(path, text string, mode fs.FileMode) error {
+	fresh := path + ".new"
+	err := errors.Join(removeIfThere(fresh), os.WriteFile(fresh, []byte(text), mode))
+	if err == nil {
+		err = os.Rename(fresh, path)
+	}
+	if err != nil {
+		return fmt.Errorf("write what the node reads: %w", err)
+	}
+	return nil
+}
+
+func removeIfThere(path string) error {
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// newPassword makes a password for the node's RPC. It is in a file, since everybody can read the
+// arguments of a program.
+func newPassword() (string, error) {
+	const size = 32
+	random := make([]byte, size)
+	if _, err := rand.Read(random); err != nil {
+		return "", fmt.Errorf("make a password for the node: %w", err)
+	}
+	return hex.EncodeToString(random), nil
+}

@@ -1,0 +1,134 @@
+package settings
+
+import (
+	"fmt"
+	"path/filepath"
+	"strings"
+
+	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
+	"github.com/BitBoxSwiss/bitbox-base/internal/node"
+	"github.com/BitBoxSwiss/bitbox-base/internal/node/core"
+)
+
+// Places of the node on the appliance.
+const (
+	// Data has the chain. It is the node's own, and bitbox-node cannot read it.
+	Data = "/var/lib/bitbox-bitcoin"
+	// Runtime has configuration and credentials, for as long as the machine runs.
+	Runtime = "/run/bitbox-bitcoin"
+	// Programs has btcd, which the package brings, and bitcoind, which a builder or an owner
+	// brings.
+	Programs = "/usr/lib/bitbox-base"
+)
+
+// RewardAddress gets the rewards of the blocks that are made on regtest: the example of BIP 173.
+// Nobody wants to spend them.
+const RewardAddress = "bcrt1qw508d6qejxtdg4y5r3zarvary0c5xw7kygt080"
+
+// user is btcd's user of its RPC.
+const user = "bitbox"
+
+// Path is the file of the program.
+func (s Settings) Path() string {
+	if s.Program == Btcd {
+		return filepath.Join(Programs, "btcd")
+	}
+	return filepath.Join(Programs, "bitcoind")
+}
+
+// Config is the path of the program's configuration.
+func (s Settings) Config() string { return filepath.Join(Runtime, string(s.Program)+".conf") }
+
+// Credentials is the path of the file with "user:password", which the group may read.
+func (s Settings) Credentials() string {
+	return filepath.Join(Runtime, string(s.Program)+".credentials")
+}
+
+// Certificate is the path of btcd's certificate, which the group may read.
+func (s Settings) Certificate() string { return filepath.Join(Runtime, "rpc.cert") }
+
+// data is the folder of the program: Core must not find btcd's.
+func (s Settings) data() string { return filepath.Join(Data, string(s.Program)) }
+
+// Arguments are those of the program. Everybody can read them, so that nothing secret is in them.
+func (s Settings) Arguments() []string {
+	if s.Program == Btcd {
+		return []string{s.Path(), "--configfile=" + s.Config()}
+	}
+	return []string{s.Path(), "-conf=" + s.Config(), "-datadir=" + s.data()}
+}
+
+// Folders are those that the program needs.
+func (s Settings) Folders() []string { return []string{s.data()} }
+
+// LoginText is what the file of the credentials has; empty: the program writes it by itself.
+func (s Settings) LoginText(password string) string {
+	if s.Program == Core {
+		return ""
+	}
+	return user + ":" + password
+}
+
+// Render writes the configuration of the program. Nothing listens but its RPC, on 127.0.0.1. own
+// are additional lines in the program's language.
+func (s Settings) Render(password, own string) string {
+	b := &strings.Builder{}
+	line := func(format string, args ...any) { fmt.Fprintf(b, format+"\n", args...) }
+	line("# Rendered at each start from %s and %s; changes here are lost.", File, OwnFile)
+	if s.Program == Btcd {
+		s.btcd(line, password)
+	} else {
+		s.core(line)
+	}
+	if own != "" {
+		line("# From %s:", OwnFile)
+		line("%s", strings.TrimSuffix(own, "\n"))
+	}
+	return b.String()
+}
+
+func (s Settings) core(line func(string, ...any)) {
+	chain := node.NetworkName(s.Network)
+	if s.Network == basev1.Network_NETWORK_MAINNET {
+		chain = "main"
+	}
+	line("chain=%s", chain)
+	line("server=1")
+	line("listen=0")
+	line("listenonion=0")
+	line("natpmp=0")
+	line("disablewallet=1")
+	line("dbcache=%d", s.Cache)
+	line("# The journal has its log.")
+	line("printtoconsole=1")
+	line("debuglogfile=0")
+	line("rpccookiefile=%s", s.Credentials())
+	line("rpccookieperms=group")
+	line("rpcallowip=127.0.0.1")
+	line("rpcwhitelist=__cookie__:%s", strings.Join(core.Methods, ","))
+	line("# Core takes these from the section of a network alone.")
+	line("[%s]", chain)
+	line("rpcbind=127.0.0.1")
+	line("rpcport=%d", Port)
+}
+
+func (s Settings) btcd(line func(string, ...any), password string) {
+	line("[Application Options]")
+	line("%s=1", node.NetworkName(s.Network))
+	line("datadir=%s", filepath.Join(s.data(), "data"))
+	line("logdir=%s", filepath.Join(s.data(), "log"))
+	line("nolisten=1")
+	line("utxocachemaxsize=%d", s.Cache)
+	line("rpclisten=%s", Address)
+	line("rpccert=%s", s.Certificate())
+	line("rpckey=%s", filepath.Join(Runtime, "rpc.key"))
+	line("rpcuser=%s", user)
+	line("rpcpass=%s", password)
+	switch s.Network {
+	case basev1.Network_NETWORK_REGTEST:
+		line("nodnsseed=1")
+		line("miningaddr=%s", RewardAddress)
+	case basev1.Network_NETWORK_SIMNET:
+		line("nodnsseed=1")
+	}
+}

@@ -1,0 +1,136 @@
+//go:build linux
+
+package boot_test
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
+	"github.com/BitBoxSwiss/bitbox-base/client"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
+	"github.com/BitBoxSwiss/bitbox-base/internal/node/settings"
+	"github.com/BitBoxSwiss/bitbox-base/test/stage"
+)
+
+// The package as it is shipped, and a file of root's that names a node.
+func TestAPackagedBaseHasTheNodeOfItsSettings(t *testing.T) {
+	t.Parallel()
+	stage.NeedRoot(t)
+	s := stage.Boot(t, stage.Config{Package: deb(t, newVersion)})
+	m := &manager{Stage: s, t: t, app: pair(t, s, s.Attacker(1))}
+	var err error
+	if m.session, err = m.app.Open(""); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(m.session.Close)
+	node := func() (n *basev1.Node) {
+		t.Helper()
+		if err := m.call(func(ctx context.Context, s *client.Session) error {
+			answer, err := s.Node.GetNode(ctx, &basev1.GetNodeRequest{})
+			n = answer.GetNode()
+			return err
+		}); err != nil {
+			t.Fatal(client.Explain(err))
+		}
+		return n
+	}
+	until := func(what string, good func(*basev1.Node) bool) {
+		t.Helper()
+		s.Until(what, func() error {
+			if n := node(); !good(n) {
+				return fmt.Errorf("it is %v", n)
+			}
+			return nil
+		})
+	}
+	configure := func(text string) {
+		t.Helper()
+		if err := os.WriteFile(filepath.Join(s.Path("/"), settings.File), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		s.MustExec("systemctl", "restart", generation.ChainUnit, generation.WatcherUnit)
+	}
+	current := func(n *basev1.Node) bool {
+		return n.GetState() == basev1.Node_STATE_CURRENT && n.GetHeight() >= 2 && n.GetNetwork() == basev1.Network_NETWORK_REGTEST
+	}
+
+	if n := node(); n.GetState() != basev1.Node_STATE_NONE {
+		t.Errorf("without settings: %v", n)
+	}
+	for _, unit := range []string{generation.ChainUnit, generation.WatcherUnit} {
+		if state := s.State(unit); state != "inactive" {
+			t.Errorf("without settings %s is %s", unit, state)
+		}
+	}
+
+	configure("program core\nnetwork mainnet\n")
+	until("the Base says that Bitcoin Core is missing", func(n *basev1.Node) bool {
+		return n.GetState() == basev1.Node_STATE_NOT_INSTALLED && strings.Contains(n.GetReason(), "no mainnet node")
+	})
+	configure("program btcd\nnetwork mainnet\n")
+	until("the Base says what is wrong with its settings", func(n *basev1.Node) bool {
+		return n.GetState() == basev1.Node_STATE_STOPPED && strings.Contains(n.GetReason(), settings.File)
+	})
+
+	configure("program btcd\nnetwork regtest\nblock-every 1s\n")
+	until("two blocks come", current)
+	if n := node(); n.GetDiskTotalBytes() == 0 {
+		t.Errorf("its disk is unknown: %v", n)
+	}
+	// The audit knows its files, processes and sockets.
+	if err := m.call(func(ctx context.Context, s *client.Session) error {
+		found, err := s.Audit.RunAudit(ctx, &basev1.RunAuditRequest{})
+		for _, f := range found.GetFindings() {
+			for _, word := range []string{"bitcoin", "node", "8332"} {
+				if strings.Contains(strings.ToLower(f.String()), word) {
+					t.Errorf("the audit finds %v", f)
+				}
+			}
+		}
+		return err
+	}); err != nil {
+		t.Error(client.Explain(err))
+	}
+	// Its password is in files of its own, and nowhere else.
+	login := strings.TrimSpace(s.MustExec("cat", settings.Runtime+"/btcd.credentials"))
+	_, password, found := strings.Cut(login, ":")
+	if !found || len(password) != 64 {
+		t.Fatalf("the credentials have %d bytes", len(login))
+	}
+	if strings.Contains(s.Journal(), password) || strings.Contains(s.MustExec("ps", "-e", "-ww", "-o", "args="), password) {
+		t.Error("the node's password is in the log, or among the arguments of a program")
+	}
+	for user, may := range map[string]bool{"bitbox-base": false, "www-data": false, "base": false, "bitbox-node": false, "bitcoin": true} {
+		for _, path := range []string{settings.Runtime + "/btcd.conf", settings.Data + "/btcd"} {
+			if _, err := s.Exec("setpriv", "--reuid="+user, "--regid="+user, "--init-groups", "ls", "-d", path+"/."); err == nil && !may {
+				t.Errorf("%s reads %s", user, path)
+			}
+			if _, err := s.Exec("setpriv", "--reuid="+user, "--regid="+user, "--init-groups", "test", "-r", path); (err == nil) != may {
+				t.Errorf("%s reads %s: %v", user, path, err)
+			}
+		}
+	}
+
+	waitEvent(m, func() { s.MustExec("systemctl", "kill", "--signal=KILL", generation.ChainUnit) }, func(event *basev1.Event) bool {
+		return event.GetNodeStopped() != nil
+	})
+	until("the node is back after a kill", current)
+	if now := strings.TrimSpace(s.MustExec("cat", settings.Runtime+"/btcd.credentials")); now == login {
+		t.Error("the password stayed the same")
+	}
+	if service := m.mustChange("bitcoin", toRestart); service.GetName() != "bitcoin" {
+		t.Errorf("restarted: %v", service)
+	}
+	until("the node is back after an App's restart", current)
+	if lines, err := m.logs(&basev1.ReadLogsRequest{Services: []string{"bitcoin"}, Lines: 5}, nil); err != nil || len(lines) == 0 {
+		t.Errorf("its log: %v, %v", lines, err)
+	}
+	m.mustChange("bitcoin", toDisable)
+	until("a node that is switched off stays away", func(n *basev1.Node) bool { return n.GetState() == basev1.Node_STATE_STOPPED })
+	m.mustChange("bitcoin", toEnable)
+}
