@@ -38,7 +38,7 @@ const (
 	// answerTime is how long the Base may take to say whether it runs.
 	answerTime = 5 * time.Second
 	// nodeSettings is a node on a network that is the container alone.
-	nodeSettings = "program btcd\nnetwork regtest\nblock-every 20s\n"
+	nodeSettings = "program btcd\nnetwork regtest\ncache 16\nblock-every 20s\n"
 	// asItWas shows the cursor again, wraps lines and clears what a console has drawn
 	// (ECMA-48; DECAWM and DECTCEM of the VT220).
 	asItWas = "\x1b[0m\x1b[?7h\x1b[?25h\x1b[2J\x1b[H"

@@ -3,6 +3,7 @@ package packaging_test
 
 import (
 	"io/fs"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -16,10 +17,13 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/apply"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/bruteforce"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/factoryreset"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/firewall"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/setup"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/timezone"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/update"
+	"github.com/BitBoxSwiss/bitbox-base/internal/node/settings"
+	"github.com/BitBoxSwiss/bitbox-base/internal/nodeclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
 )
 
@@ -50,7 +54,8 @@ func unitFiles(t *testing.T) []string {
 
 // A server that could run without the packet filter would be an open one.
 func TestServersThatListenRequireThePacketFilter(t *testing.T) {
-	for _, unit := range []string{generation.ProxyUnit, generation.BansUnit, generation.MDNSUnit, generation.SSHUnit} {
+	for _, unit := range []string{generation.ProxyUnit, generation.BansUnit, generation.MDNSUnit, generation.SSHUnit,
+		generation.ChainUnit, generation.WatcherUnit} {
 		text := read(t, filepath.Join(units, unit))
 		for _, line := range []string{"Requires=" + generation.FirewallUnit, "After=" + generation.FirewallUnit} {
 			if !strings.Contains(text, "\n"+line) {
@@ -147,6 +152,12 @@ func TestPathsAreThoseOfTheCode(t *testing.T) {
 		generation.BansUnit:     {generation.Current(generation.BansDirectory)},
 		generation.SSHUnit: {generation.Current(generation.SSHConfig), generation.Current(generation.AuthorizedKeys),
 			"ConditionPathExists=" + generation.SSHLease + "\n"},
+		generation.ChainUnit: {"ConditionPathExists=" + settings.File + "\n", "StateDirectory=" + filepath.Base(settings.Data) + "\n",
+			"BindPaths=" + settings.Runtime + "\n", "/usr/bin/bitbox-node " + settings.Programs + " ", "User=" + firewall.ChainUser + "\n"},
+		generation.WatcherUnit: {"ConditionPathExists=" + settings.File + "\n", "BindReadOnlyPaths=" + settings.Runtime + "\n",
+			"BindPaths=" + filepath.Dir(nodeclient.DefaultSocket) + "\n", "User=" + firewall.WatcherUser + "\n",
+			"SupplementaryGroups=" + firewall.ChainUser + "\n", "\nIPAddressDeny=any\nIPAddressAllow=127.0.0.1\n"},
+		generation.MiddlewareUnit:          {filepath.Dir(nodeclient.DefaultSocket) + "\n"},
 		generation.MDNSUnit:                {"/usr/lib/bitbox-base/avahi-daemon.conf"},
 		"bitbox-base-middleware.socket":    {"ListenStream=" + generation.MiddlewareSocket + "\n"},
 		"bitbox-base-system.socket":        {"ListenStream=" + generation.SystemSocket + "\n"},
@@ -163,6 +174,9 @@ func TestPathsAreThoseOfTheCode(t *testing.T) {
 				t.Errorf("%s does not mention %q", unit, path)
 			}
 		}
+	}
+	if settings.Port != firewall.NodePort || settings.Address != netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), settings.Port).String() {
+		t.Errorf("the node answers at %s, port %d, and the packet filter knows %d", settings.Address, settings.Port, firewall.NodePort)
 	}
 	if target, err := os.Readlink(activation + "/etc/avahi/services/bitbox-base.service"); err != nil ||
 		target != generation.AnnouncementFile {

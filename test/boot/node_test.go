@@ -77,7 +77,7 @@ func TestAPackagedBaseHasTheNodeOfItsSettings(t *testing.T) {
 		return n.GetState() == basev1.Node_STATE_STOPPED && strings.Contains(n.GetReason(), settings.File)
 	})
 
-	configure("program btcd\nnetwork regtest\nblock-every 1s\n")
+	configure("program btcd\nnetwork regtest\ncache 16\nblock-every 1s\n")
 	until("two blocks come", current)
 	if n := node(); n.GetDiskTotalBytes() == 0 {
 		t.Errorf("its disk is unknown: %v", n)
