@@ -151,7 +151,7 @@ func (s Settings) check() error {
 	case s.Program == Btcd && s.Network == basev1.Network_NETWORK_MAINNET:
 		return ErrMainnet
 	case s.Program == Core && s.Network == basev1.Network_NETWORK_SIMNET:
-		return errors.New("Bitcoin Core does not know simnet; take regtest")
+		return errors.New("simnet is unknown to Bitcoin Core; take regtest")
 	case s.BlockEvery != 0 && (s.Program != Btcd || s.Network != basev1.Network_NETWORK_REGTEST):
 		return errors.New("a Base makes blocks by itself only with btcd on regtest; remove block-every")
 	}

@@ -28,7 +28,7 @@ func TestTheSettingsOfANodeAreReadStrictly(t *testing.T) {
 		"program btcd":                   "must name a program and a network",
 		"network regtest":                "must name a program and a network",
 		"program btcd\nnetwork mainnet":  "btcd is another implementation of Bitcoin",
-		"program core\nnetwork simnet":   "does not know simnet",
+		"program core\nnetwork simnet":   "simnet is unknown to Bitcoin Core",
 		"program bcoin\nnetwork regtest": `line 1: there is no program "bcoin"`,
 		"program btcd\nnetwork moon":     `line 2: there is no network "moon"`,
 		"program btcd\nprogram core":     `line 2: "program" is set twice`,
