@@ -34,6 +34,7 @@ func TestWrongArgumentsAreExplainedInASentence(t *testing.T) {
 		"watch --program bcoin":                  `there is no program "bcoin" here; it is core or btcd`,
 		"watch --rpc 192.168.1.20:8332":          "the address of a node is 127.0.0.1 and a port",
 		"watch --user nobody-has-this-name":      "who may ask about the node: there is none",
+		"start":                                  "the node is not started: this Base has no node",
 		"dev --block-every 0s":                   "a block takes at least a second",
 		"dev --block-every soon":                 `"soon" is not a length of time`,
 		"dev --btcd /nowhere/btcd --state " + t.TempDir(): "'make btcd' builds it",

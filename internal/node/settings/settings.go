@@ -65,13 +65,16 @@ const (
 // ErrMainnet is why btcd does not serve mainnet (docs/decisions/0013-node.md).
 var ErrMainnet = errors.New("btcd is another implementation of Bitcoin, which has disagreed with the network before; this Base does not use it for mainnet, take Bitcoin Core")
 
+// ErrNone is returned where there is no File.
+var ErrNone = errors.New("this Base has no node")
+
 // Read reads File. A file with a single fault is refused as a whole.
 func Read() (Settings, error) { return readFrom(File) }
 
 func readFrom(path string) (Settings, error) {
 	text, err := rootfile.Read(path, maxSize)
 	if errors.Is(err, fs.ErrNotExist) {
-		return Settings{}, err
+		return Settings{}, fmt.Errorf("%w: %s is missing", ErrNone, path)
 	}
 	var s Settings
 	if err == nil {

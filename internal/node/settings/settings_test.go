@@ -3,7 +3,6 @@ package settings
 import (
 	"errors"
 	"flag"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -51,7 +50,7 @@ func TestTheSettingsOfANodeAreReadStrictly(t *testing.T) {
 
 func TestABaseWithoutTheFileHasNoSettings(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "node.conf")
-	if _, err := readFrom(path); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := readFrom(path); !errors.Is(err, ErrNone) {
 		t.Errorf("%v", err)
 	}
 	if err := os.WriteFile(path, []byte("program btcd\nnetwork regtest\n"), 0o600); err != nil {
