@@ -175,7 +175,8 @@ func TestPathsAreThoseOfTheCode(t *testing.T) {
 			}
 		}
 	}
-	if settings.Port != firewall.NodePort || settings.Address != netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), settings.Port).String() {
+	if settings.Port != firewall.NodePort ||
+		settings.Address != netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), settings.Port).String() {
 		t.Errorf("the node answers at %s, port %d, and the packet filter knows %d", settings.Address, settings.Port, firewall.NodePort)
 	}
 	if target, err := os.Readlink(activation + "/etc/avahi/services/bitbox-base.service"); err != nil ||
