@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"os/signal"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -32,7 +33,12 @@ signet, regtest, simnet), cache (in MiB), and block-every for btcd on regtest. L
 configuration of the program itself are in ` + settings.OwnFile + `.`,
 		Example: `  bitbox-node start`,
 		Args:    commandline.Args(0, 0),
-		RunE: func(*cobra.Command, []string) error {
+		RunE: func(c *cobra.Command, _ []string) error {
+			// A signal ends this process from here on: one that it took would be lost with it.
+			signal.Reset(os.Interrupt, syscall.SIGTERM)
+			if err := c.Context().Err(); err != nil {
+				return fmt.Errorf("start the node: %w", err)
+			}
 			s, err := settings.Read()
 			if err != nil {
 				return fmt.Errorf("%w: %w", errSettings, err)
