@@ -79,7 +79,7 @@ func prepare(s settings.Settings, own string) error {
 	return replace(s.Config(), s.Render(password, own), 0o600)
 }
 
-// replace writes a file anew: what stood there keeps neither mode nor readers.
+// replace puts a new file in the place of an old one, whose mode and readers it does not keep.
 func replace(path, text string, mode fs.FileMode) error {
 	fresh := path + ".new"
 	err := errors.Join(removeIfThere(fresh), os.WriteFile(fresh, []byte(text), mode))
