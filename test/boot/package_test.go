@@ -503,7 +503,7 @@ func TestThePackageIsReproducible(t *testing.T) {
 	if err := os.Mkdir(here, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"api", "client", "cmd", "internal", "packaging", "scripts", "go.mod", "go.sum"} {
+	for _, name := range []string{"api", "client", "cmd", "internal", "node", "packaging", "scripts", "go.mod", "go.sum"} {
 		host(t, "cp", "-RP", filepath.Join("../..", name), here)
 	}
 	one := makePackage(t, here, oldVersion, t.TempDir(), sourceDate)

@@ -346,8 +346,8 @@ func TestAuditFindsEachSabotageAndItsFixRepairsIt(t *testing.T) {
 	for _, c := range sabotages {
 		// The leftovers of one would be found by all that follow.
 		if !t.Run(c.what, func(t *testing.T) {
-			// The fix before may have started it again; it answers a moment later.
-			stage.Until(t, "fail2ban answers", func() error { _, err := s.Exec("fail2ban-client", "ping"); return err })
+			// The fix before may have started it again; it answers a moment later, and has its jails one more later.
+			stage.Until(t, "fail2ban has its jails", func() error { _, err := s.Exec("fail2ban-client", "status", "sshd"); return err })
 			for _, command := range c.commands {
 				if out, err := s.ExecInput(evilDropIn, command...); err != nil {
 					t.Fatalf("%v: %s", err, out)
