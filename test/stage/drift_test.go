@@ -3,6 +3,7 @@
 package stage_test
 
 import (
+	"context"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -31,13 +32,30 @@ func filterDrift(t *testing.T, s *stage.Stage, e posture.Effective) []firewall.D
 	}
 	var drift []firewall.Difference
 	for file, command := range map[string]string{generation.IPv4Rules: "iptables-save", generation.IPv6Rules: "ip6tables-save"} {
-		d, err := firewall.Diff(files[file], s.MustExec(command), uid)
+		d, err := firewall.Diff(files[file], printed(t, s, command), uid)
 		if err != nil {
 			t.Fatal(err)
 		}
 		drift = append(drift, d...)
 	}
 	return drift
+}
+
+// printed is what a program prints, without its warnings: iptables-save has one once the older
+// iptables was used, which may come in the middle of a line.
+func printed(t *testing.T, s *stage.Stage, argv ...string) string {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), stage.Patience)
+	defer cancel()
+	command, err := s.Command(ctx, argv...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := command.Output()
+	if err != nil {
+		t.Fatalf("%q: %v", argv, err)
+	}
+	return string(out)
 }
 
 // everything is as open as a posture can be.
@@ -78,8 +96,8 @@ func TestDriftOfThePacketFilterIsFound(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		foreign = append(foreign, firewall.ForeignLegacy(s.MustExec("iptables-legacy-save"))...)
-		return append(foreign, firewall.ForeignLegacy(s.MustExec("ip6tables-legacy-save"))...)
+		foreign = append(foreign, firewall.ForeignLegacy(printed(t, s, "iptables-legacy-save"))...)
+		return append(foreign, firewall.ForeignLegacy(printed(t, s, "ip6tables-legacy-save"))...)
 	}
 	if drift, foreign := filterDrift(t, s, stage.Factory()), rulesets(t); drift != nil || foreign != nil {
 		t.Fatalf("before anything drifted: %v, %q", drift, foreign)
