@@ -54,6 +54,8 @@ var groups = []group{
 	// The Bitcoin node, a guest. It speaks HTTP to a program that strangers speak to.
 	{folder: "internal/node", may: []string{"api", "internal/harmless", "internal/ipc", "internal/rootfile"},
 		risky: []string{"net/http", "crypto/tls"}},
+	// Answers wallets, who are strangers, from what the node says.
+	{folder: "internal/electrum", may: []string{"api", "internal/failpoint", "internal/node"}, risky: []string{"net/http"}},
 	{folder: "internal/nodeclient", may: []string{"api", "internal/harmless", "internal/ipc"}},
 	{folder: "cmd/bitbox-node", may: []string{"api", "internal/commandline", "internal/harmless", "internal/ipc", "internal/node",
 		"internal/nodeclient", "internal/version"}, risky: []string{"os/exec"}},

@@ -1,0 +1,168 @@
+// Package history reads what has happened to a script, and to its coins. The index says where
+// to look (package index); what counts is what the transactions say that are read there.
+package history
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/BitBoxSwiss/bitbox-base/internal/electrum/chain"
+	"github.com/BitBoxSwiss/bitbox-base/internal/electrum/index"
+	"github.com/BitBoxSwiss/bitbox-base/internal/electrum/source"
+)
+
+// Blocks is where transactions are read.
+type Blocks interface {
+	Block(ctx context.Context, hash chain.Hash) ([]byte, error)
+	// Part returns source.ErrNotOffered if only whole blocks can be had.
+	Part(ctx context.Context, hash chain.Hash, offset, size uint32) ([]byte, error)
+}
+
+// Entry is a transaction of a history.
+type Entry struct {
+	ID       chain.Hash
+	Height   uint32
+	position int // in the block
+}
+
+// Coin is an output that pays the script.
+type Coin struct {
+	Outpoint chain.Outpoint
+	Value    uint64 // satoshis
+	Height   uint32
+	Spent    bool
+}
+
+// History is what has happened to a script in the chain.
+type History struct {
+	Entries []Entry // in the order of the chain
+	Coins   []Coin
+}
+
+// ErrTooLarge: the script has more transactions than are read.
+var ErrTooLarge = errors.New("history too large")
+
+// Read reads a history of at most most transactions.
+func Read(ctx context.Context, blocks Blocks, view *index.View, script chain.Hash, most int) (*History, error) {
+	places, more, err := view.Pays(script, most)
+	if err != nil {
+		return nil, err
+	}
+	if more {
+		return nil, ErrTooLarge
+	}
+	h := &History{}
+	err = Transactions(ctx, blocks, places, func(at index.Place, tx chain.Tx) error {
+		pays := false
+		for i, o := range tx.Outputs {
+			if o.ScriptHash() == script {
+				pays = true
+				h.Coins = append(h.Coins, Coin{Outpoint: chain.Outpoint{ID: tx.ID, Index: uint32(i)}, Value: o.Value, Height: at.Height})
+			}
+		}
+		if pays {
+			h.Entries = append(h.Entries, Entry{tx.ID, at.Height, at.Position})
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	if len(h.Coins) > most {
+		return nil, ErrTooLarge
+	}
+	return h, h.readSpenders(ctx, blocks, view, most)
+}
+
+// readSpenders finds what has spent the coins.
+func (h *History) readSpenders(ctx context.Context, blocks Blocks, view *index.View, most int) error {
+	coins := map[chain.Outpoint]*Coin{}
+	var places []index.Place
+	for i := range h.Coins {
+		coins[h.Coins[i].Outpoint] = &h.Coins[i]
+		found, err := view.Spends(h.Coins[i].Outpoint)
+		if err != nil {
+			return err
+		}
+		places = append(places, found...)
+	}
+	slices.SortFunc(places, func(a, b index.Place) int { return inChain(a.Height, b.Height, a.Position, b.Position) })
+	places = slices.Compact(places)
+	if len(places)+len(h.Entries) > most {
+		return ErrTooLarge
+	}
+	err := Transactions(ctx, blocks, places, func(at index.Place, tx chain.Tx) error {
+		spends := false
+		for _, o := range tx.Spends {
+			if coin := coins[o]; coin != nil {
+				coin.Spent, spends = true, true
+			}
+		}
+		if spends {
+			h.Entries = append(h.Entries, Entry{tx.ID, at.Height, at.Position})
+		}
+		return nil
+	})
+	slices.SortFunc(h.Entries, func(a, b Entry) int { return inChain(a.Height, b.Height, a.position, b.position) })
+	h.Entries = slices.Compact(h.Entries)
+	return err
+}
+
+func inChain(heightA, heightB uint32, positionA, positionB int) int {
+	if heightA != heightB {
+		return int(int64(heightA) - int64(heightB))
+	}
+	return positionA - positionB
+}
+
+// Transactions reads the transactions at these places, which are in the order of the chain.
+func Transactions(ctx context.Context, blocks Blocks, places []index.Place, each func(index.Place, chain.Tx) error) error {
+	var whole []byte // the block that was read last
+	var of chain.Hash
+	parts := true
+	for _, place := range places {
+		var raw []byte
+		err := source.ErrNotOffered
+		if parts {
+			raw, err = blocks.Part(ctx, place.Block, place.Offset, place.Size)
+		}
+		if errors.Is(err, source.ErrNotOffered) {
+			parts, err = false, nil
+			if of != place.Block || whole == nil {
+				whole, err = blocks.Block(ctx, place.Block)
+				of = place.Block
+			}
+			if end := uint64(place.Offset) + uint64(place.Size); err == nil && end <= uint64(len(whole)) {
+				raw = whole[place.Offset:end]
+			}
+		}
+		if err != nil {
+			return err
+		}
+		tx, err := chain.ParseTx(raw)
+		if err != nil {
+			return fmt.Errorf("the block of the node has no transaction where it should be: %w", err)
+		}
+		if err := each(place, tx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Find finds the transaction with an ID; false: the chain has none.
+func Find(ctx context.Context, blocks Blocks, view *index.View, id chain.Hash) (tx chain.Tx, place index.Place, ok bool, err error) {
+	places, err := view.Find(id)
+	if err != nil {
+		return tx, place, false, err
+	}
+	err = Transactions(ctx, blocks, places, func(at index.Place, t chain.Tx) error {
+		if t.ID == id {
+			tx, place, ok = t, at, true
+		}
+		return nil
+	})
+	return tx, place, ok, err
+}

@@ -1,0 +1,503 @@
+// Package index finds the transactions that pay a script or spend an output, by numbers that
+// lead into the node's blocks. It keeps no transaction.
+//
+// # Rows
+//
+// Each transaction gets the next number when its block is added. A row has a kind and:
+//
+//	B  number of the first transaction of a block       → header (80 bytes), height (4)
+//	O  the same number                                  → where the first transaction begins, and the size of each (varints)
+//	F  8 bytes of a script's hash, number of a payer    → nothing
+//	S  8 bytes of an output, number of the spender      → nothing
+//	X  8 bytes of a transaction's ID, its number        → nothing
+//	V                                                   → the format, and the hash of the network's first block
+//
+// Numbers are big-endian. The 8 bytes of an output are those of its transaction's ID, to which
+// its index is added.
+//
+// F, S and X are hints: other scripts begin with the same bytes, and the block may have left the
+// chain. A reader compares what it finds with the block. So a reorganisation deletes nothing:
+// a number counts if its block is in the chain that is asked ([View]).
+//
+// # What a power cut leaves
+//
+// All rows of a block are one batch, and batches reach the disk in order. Nothing is synced: a
+// power cut loses the last blocks, whole, and they are added again.
+package index
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"math"
+	"os"
+	"slices"
+	"sort"
+	"sync"
+	"sync/atomic"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/BitBoxSwiss/bitbox-base/internal/electrum/chain"
+	"github.com/BitBoxSwiss/bitbox-base/internal/failpoint"
+)
+
+// Kinds of rows.
+const (
+	blockRow  = 'B'
+	sizesRow  = 'O'
+	paysRow   = 'F'
+	spendsRow = 'S'
+	idRow     = 'X'
+	formatRow = 'V'
+)
+
+// format is the number of this layout. An index with another one is built again.
+const format = 1
+
+// Bounds of the memory that the store takes, in bytes, and of its files.
+const (
+	cacheSize    = 32 << 20
+	memTableSize = 16 << 20
+	maxFiles     = 512
+)
+
+// ErrDamaged is wrapped by what is returned when the index cannot be believed: it must be
+// removed and built again.
+var ErrDamaged = errors.New("the index of the wallet server is damaged")
+
+// prefix are the 8 bytes of a row.
+type prefix [8]byte
+
+func of(h chain.Hash) prefix { return prefix(h[:8]) }
+
+func ofOutput(o chain.Outpoint) (p prefix) {
+	binary.LittleEndian.PutUint64(p[:], binary.LittleEndian.Uint64(o.ID[:8])+uint64(o.Index))
+	return p
+}
+
+// block is what is in memory of each block that was added, also of those that have left the
+// chain.
+type block struct {
+	hash   chain.Hash
+	first  uint32 // number of its first transaction
+	height uint32
+	parent uint32 // index in Index.blocks; its own for the first block
+}
+
+// Index is the store. One goroutine adds; any number read.
+type Index struct {
+	db     *pebble.DB
+	blocks []block  // in the order in which they were added
+	head   []uint32 // the chain that is being built: an index in blocks for each height
+	next   uint32   // number of the next transaction
+	view   atomic.Pointer[View]
+
+	damageOnce sync.Once
+	damaged    chan struct{}
+}
+
+// Config says where the index is.
+type Config struct {
+	// Directory belongs to the index alone.
+	Directory string
+	// First is the hash of the network's first block.
+	First  chain.Hash
+	Logger *slog.Logger
+	// FS takes the place of the disk, in tests.
+	FS vfs.FS
+}
+
+// Open opens the index, or makes an empty one.
+func Open(config Config) (*Index, error) {
+	i := &Index{damaged: make(chan struct{})}
+	cache := pebble.NewCache(cacheSize)
+	defer cache.Unref()
+	options := &pebble.Options{
+		FS: config.FS, Cache: cache, MemTableSize: memTableSize, MaxOpenFiles: maxFiles,
+		FormatMajorVersion: pebble.FormatNewest,
+		Logger:             storeLog{i, config.Logger},
+		EventListener: &pebble.EventListener{
+			DataCorruption:  func(pebble.DataCorruptionInfo) { i.markDamaged() },
+			BackgroundError: func(err error) { _ = i.judge(err) },
+		},
+	}
+	var err error
+	if i.db, err = pebble.Open(config.Directory, options); err != nil {
+		return nil, opening(err)
+	}
+	if err := i.load(config.First); err != nil {
+		return nil, errors.Join(err, i.db.Close())
+	}
+	return i, nil
+}
+
+// opening says why the store does not open: damage, unless another attempt may help.
+func opening(err error) error {
+	if errors.Is(err, fs.ErrPermission) {
+		return fmt.Errorf("open the index of the wallet server: it belongs to another user: %w", err)
+	}
+	var disk *os.SyscallError
+	if errors.As(err, &disk) {
+		return fmt.Errorf("open the index of the wallet server: %w", err)
+	}
+	return fmt.Errorf("%w: %w", ErrDamaged, err)
+}
+
+// storeLog takes what the store says. The store calls Fatalf where it cannot go on.
+type storeLog struct {
+	index *Index
+	log   *slog.Logger
+}
+
+func (l storeLog) Infof(string, ...any) {}
+
+func (l storeLog) Errorf(form string, args ...any) {
+	l.log.Warn("the index of the wallet server", "says", fmt.Sprintf(form, args...))
+}
+
+func (l storeLog) Fatalf(form string, args ...any) {
+	l.index.markDamaged()
+	panic(fmt.Errorf("%w: %s", ErrDamaged, fmt.Sprintf(form, args...)))
+}
+
+func (i *Index) markDamaged() { i.damageOnce.Do(func() { close(i.damaged) }) }
+
+// Damaged is closed once damage was found.
+func (i *Index) Damaged() <-chan struct{} { return i.damaged }
+
+// judge tells damage from other errors of the store.
+func (i *Index) judge(err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case pebble.IsCorruptionError(err), errors.Is(err, ErrDamaged), errors.Is(err, fs.ErrNotExist):
+		i.markDamaged()
+		return fmt.Errorf("%w: %w", ErrDamaged, err)
+	}
+	return fmt.Errorf("use the index of the wallet server: %w", err)
+}
+
+// Close closes it.
+func (i *Index) Close() error { return i.db.Close() }
+
+// load reads the blocks. The chain goes from the one that was added last to the first.
+func (i *Index) load(first chain.Hash) error {
+	want := append([]byte{format}, first[:]...)
+	got, closer, err := i.db.Get([]byte{formatRow})
+	switch {
+	case errors.Is(err, pebble.ErrNotFound):
+		if err := i.db.Set([]byte{formatRow}, want, pebble.Sync); err != nil {
+			return i.judge(err)
+		}
+	case err != nil:
+		return i.judge(err)
+	default:
+		same := bytes.Equal(got, want)
+		if err := closer.Close(); err != nil {
+			return i.judge(err)
+		}
+		if !same {
+			return fmt.Errorf("%w: it is of another format or another network", ErrDamaged)
+		}
+	}
+	if err := i.each([]byte{blockRow}, i.loadBlock); err != nil {
+		return err
+	}
+	if n := len(i.blocks); n > 0 {
+		last := i.blocks[n-1]
+		sizes, _, err := i.sizes(last.first)
+		if err != nil {
+			return err
+		}
+		i.next = last.first + uint32(len(sizes))
+		i.head = make([]uint32, last.height+1)
+		for at := uint32(n - 1); ; at = i.blocks[at].parent {
+			i.head[i.blocks[at].height] = at
+			if i.blocks[at].height == 0 {
+				break
+			}
+		}
+		if i.blocks[i.head[0]].hash != first {
+			return fmt.Errorf("%w: it begins with another block", ErrDamaged)
+		}
+	}
+	i.Publish()
+	return nil
+}
+
+func (i *Index) loadBlock(key, value []byte) error {
+	const size = chain.HeaderSize + 4
+	if len(key) != 5 || len(value) != size {
+		return fmt.Errorf("%w: a row has another length", ErrDamaged)
+	}
+	header := chain.Header(value[:chain.HeaderSize])
+	b := block{hash: header.Hash(), first: binary.BigEndian.Uint32(key[1:]), height: binary.BigEndian.Uint32(value[chain.HeaderSize:])}
+	n := uint32(len(i.blocks))
+	b.parent = n
+	if b.height > 0 {
+		parent := int(n) - 1
+		for ; parent >= 0 && i.blocks[parent].hash != header.Previous(); parent-- {
+		}
+		if parent < 0 || i.blocks[parent].height+1 != b.height {
+			return fmt.Errorf("%w: the block before one is missing", ErrDamaged)
+		}
+		b.parent = uint32(parent)
+	}
+	i.blocks = append(i.blocks, b)
+	return nil
+}
+
+// each calls do with each row that begins so.
+func (i *Index) each(begin []byte, do func(key, value []byte) error) error {
+	end := slices.Clone(begin)
+	for at := len(end) - 1; at >= 0; at-- {
+		if end[at]++; end[at] != 0 {
+			break
+		}
+	}
+	iterator, err := i.db.NewIter(&pebble.IterOptions{LowerBound: begin, UpperBound: end})
+	if err != nil {
+		return i.judge(err)
+	}
+	for iterator.First(); iterator.Valid() && err == nil; iterator.Next() {
+		err = do(iterator.Key(), iterator.Value())
+	}
+	if errors.Is(err, errEnough) {
+		err = nil
+	}
+	return i.judge(errors.Join(err, iterator.Error(), iterator.Close()))
+}
+
+var errEnough = errors.New("enough")
+
+// Tip is the height and the hash of the last block that was added; false: there is none.
+func (i *Index) Tip() (height uint32, hash chain.Hash, ok bool) {
+	if len(i.head) == 0 {
+		return 0, hash, false
+	}
+	return uint32(len(i.head) - 1), i.blocks[i.head[len(i.head)-1]].hash, true
+}
+
+// Has tells whether the chain that is being built has this block at this height.
+func (i *Index) Has(height uint32, hash chain.Hash) bool {
+	return int64(height) < int64(len(i.head)) && i.blocks[i.head[height]].hash == hash
+}
+
+// Rewind has the next block follow the one at this height. The store keeps the blocks above it.
+func (i *Index) Rewind(height uint32) {
+	// A copy: views share the array, and the next block would overwrite theirs.
+	i.head = slices.Clone(i.head[:height+1])
+}
+
+// Add adds the block that follows. It becomes visible by Publish.
+func (i *Index) Add(b *chain.Block) error {
+	_, tip, some := i.Tip()
+	if some && b.Header.Previous() != tip {
+		return errors.New("add a block to the index: it does not follow the last one")
+	}
+	if uint64(i.next)+uint64(len(b.Txs)) > math.MaxUint32 {
+		return errors.New("add a block to the index: its numbers are used up")
+	}
+	height := uint32(len(i.head))
+	if err := i.write(height, b); err != nil {
+		return i.judge(err)
+	}
+	n := uint32(len(i.blocks))
+	parent := n
+	if some {
+		parent = i.head[height-1]
+	}
+	i.blocks = append(i.blocks, block{b.Header.Hash(), i.next, height, parent})
+	i.head = append(i.head, n)
+	i.next += uint32(len(b.Txs))
+	return nil
+}
+
+func (i *Index) write(height uint32, b *chain.Block) error {
+	batch := i.db.NewBatch()
+	set := func(key, value []byte) error { return batch.Set(key, value, nil) }
+	first := binary.BigEndian.AppendUint32(nil, i.next)
+	errs := []error{set(append([]byte{blockRow}, first...), binary.BigEndian.AppendUint32(slices.Clone(b.Header[:]), height))}
+	sizes := binary.AppendUvarint(nil, uint64(b.First))
+	hint := func(kind byte, p prefix, number uint32) {
+		var key [13]byte
+		key[0] = kind
+		copy(key[1:], p[:])
+		binary.BigEndian.PutUint32(key[9:], number)
+		errs = append(errs, set(key[:], nil))
+	}
+	for at := range b.Txs {
+		tx, number := &b.Txs[at], i.next+uint32(at)
+		sizes = binary.AppendUvarint(sizes, uint64(len(tx.Raw)))
+		hint(idRow, of(tx.ID), number)
+		for _, o := range tx.Spends {
+			hint(spendsRow, ofOutput(o), number)
+		}
+		// Nobody can spend what the first block of a network pays.
+		for _, o := range tx.Outputs {
+			if height > 0 && !o.Unspendable() {
+				hint(paysRow, of(o.ScriptHash()), number)
+			}
+		}
+	}
+	errs = append(errs, set(append([]byte{sizesRow}, first...), sizes))
+	if err := errors.Join(errs...); err != nil {
+		return errors.Join(err, batch.Close())
+	}
+	return failpoint.Around("index: a block", func() error { return batch.Commit(pebble.NoSync) })
+}
+
+// sizes returns the sizes of a block's transactions, and where the first begins.
+func (i *Index) sizes(first uint32) (sizes []uint32, begin uint32, err error) {
+	value, closer, err := i.db.Get(binary.BigEndian.AppendUint32([]byte{sizesRow}, first))
+	if errors.Is(err, pebble.ErrNotFound) {
+		err = fmt.Errorf("%w: the sizes of a block are missing", ErrDamaged)
+	}
+	if err != nil {
+		return nil, 0, i.judge(err)
+	}
+	defer func() { err = errors.Join(err, closer.Close()) }()
+	for rest, started := value, false; len(rest) > 0; started = true {
+		n, length := binary.Uvarint(rest)
+		if length <= 0 || n > chain.MaxBlock {
+			return nil, 0, i.judge(fmt.Errorf("%w: the sizes of a block are no numbers", ErrDamaged))
+		}
+		if rest = rest[length:]; started {
+			sizes = append(sizes, uint32(n))
+		} else {
+			begin = uint32(n)
+		}
+	}
+	return sizes, begin, nil
+}
+
+// Publish shows the chain that was built to readers.
+func (i *Index) Publish() { i.view.Store(&View{i, i.blocks, i.head}) }
+
+// View is the chain that was published last.
+func (i *Index) View() *View { return i.view.Load() }
+
+// View is one chain. It never changes.
+type View struct {
+	index  *Index
+	blocks []block
+	chain  []uint32
+}
+
+// Len is how many blocks it has.
+func (v *View) Len() uint32 { return uint32(len(v.chain)) }
+
+// Hash is that of the block at a height below Len.
+func (v *View) Hash(height uint32) chain.Hash { return v.blocks[v.chain[height]].hash }
+
+// Header is the header of the block at a height below Len.
+func (v *View) Header(height uint32) (header chain.Header, err error) {
+	value, closer, err := v.index.db.Get(binary.BigEndian.AppendUint32([]byte{blockRow}, v.blocks[v.chain[height]].first))
+	if err != nil {
+		return header, v.index.judge(err)
+	}
+	copy(header[:], value)
+	if err := closer.Close(); err != nil {
+		return header, v.index.judge(err)
+	}
+	if header.Hash() != v.Hash(height) {
+		return header, v.index.judge(fmt.Errorf("%w: a header is another one", ErrDamaged))
+	}
+	return header, nil
+}
+
+// Place is where a transaction is.
+type Place struct {
+	Height   uint32
+	Block    chain.Hash
+	Position int // in the block
+	Offset   uint32
+	Size     uint32 // bytes
+}
+
+// place finds the transaction with a number; false: it is not in this chain.
+func (v *View) place(number uint32) (p Place, ok bool, err error) {
+	after := sort.Search(len(v.chain), func(height int) bool { return v.blocks[v.chain[height]].first > number })
+	if after == 0 {
+		return p, false, nil
+	}
+	b := v.blocks[v.chain[after-1]]
+	// In the order of adding, the next block begins where this one ends.
+	if next := v.chain[after-1] + 1; int64(next) < int64(len(v.blocks)) && number >= v.blocks[next].first {
+		return p, false, nil
+	}
+	sizes, offset, err := v.index.sizes(b.first)
+	if err != nil {
+		return p, false, err
+	}
+	at := int(number - b.first)
+	if at >= len(sizes) {
+		return p, false, nil
+	}
+	for _, size := range sizes[:at] {
+		offset += size
+	}
+	return Place{b.height, b.hash, at, offset, sizes[at]}, true, nil
+}
+
+// places finds the transactions of hints, in the order of the chain. most bounds how many hints
+// are looked at.
+func (v *View) places(kind byte, p prefix, most int) (found []Place, more bool, err error) {
+	var numbers []uint32
+	err = v.index.each(append([]byte{kind}, p[:]...), func(key, _ []byte) error {
+		if len(key) != 13 {
+			return fmt.Errorf("%w: a row has another length", ErrDamaged)
+		}
+		if len(numbers) == most {
+			more = true
+			return errEnough
+		}
+		numbers = append(numbers, binary.BigEndian.Uint32(key[9:]))
+		return nil
+	})
+	if err != nil || more {
+		return nil, more, err
+	}
+	for _, number := range numbers {
+		place, ok, err := v.place(number)
+		if err != nil {
+			return nil, false, err
+		}
+		if ok {
+			found = append(found, place)
+		}
+	}
+	return found, false, nil
+}
+
+// Pays finds transactions that may pay a script; more: there are more hints than most.
+func (v *View) Pays(script chain.Hash, most int) (found []Place, more bool, err error) {
+	return v.places(paysRow, of(script), most)
+}
+
+// maxSame is how many hints of one output, or of one ID, are looked at: others with the same 8
+// bytes are not made by chance.
+const maxSame = 64
+
+// Spends finds transactions that may spend an output.
+func (v *View) Spends(o chain.Outpoint) (found []Place, err error) {
+	found, _, err = v.places(spendsRow, ofOutput(o), maxSame)
+	return found, err
+}
+
+// Find finds transactions that may have an ID.
+func (v *View) Find(id chain.Hash) (found []Place, err error) {
+	found, _, err = v.places(idRow, of(id), maxSame)
+	return found, err
+}
+
+// Size is how many bytes the index has on the disk.
+func (i *Index) Size() uint64 { return i.db.Metrics().DiskSpaceUsage() }
+
+// Flush writes what is in memory, and compacts nothing.
+func (i *Index) Flush() error { return i.judge(i.db.Flush()) }
