@@ -126,39 +126,49 @@ func (p *program) checkUpdates(c *cobra.Command, address string, asking *consent
 	if err := book.Check(c.Context(), address, key, time.Now()); err != nil {
 		return asInvalid(err)
 	}
-	return p.call(c.Context(), updateTime, func(ctx context.Context, session *client.Session) error {
-		status, err := session.UpdateStatus(ctx)
-		if err != nil {
-			return err
-		}
-		view, err := session.Posture(ctx)
-		if err != nil {
-			return err
-		}
-		// A Middleware that was taken over would hide the release that closes its hole. Of an image
-		// it cannot: the system helper signs what runs.
-		if image := view.Identities().Image; image != nil {
-			status.InstalledVersion, status.Architecture, status.Image = image.Version, image.Architecture, true
-		}
-		newest, closesHole, found := book.Newest(status.GetInstalledVersion(), status.GetArchitecture(), status.GetImage(), time.Now())
-		if p.json && !asking.yes {
-			return p.printJSON(checked{status.GetInstalledVersion(), newest.Version, newest.Changes, closesHole})
-		}
-		if !found {
-			return p.printf("Version %s is the newest one.\n", client.Printable(status.GetInstalledVersion()))
-		}
-		if err := p.say("New: %s\n", newsOf(book, status.GetInstalledVersion(), status.GetArchitecture(), status.GetImage())); err != nil {
-			return err
-		}
-		if !asking.yes && !asking.mayAsk() {
-			return nil
-		}
-		return p.fetchAndUpdate(ctx, session, book, newest, status, asking)
-	})
+	var status *basev1.GetUpdateResponse
+	if err := p.call(c.Context(), callTime, func(ctx context.Context, session *client.Session) (err error) {
+		status, err = updateStatus(ctx, session)
+		return err
+	}); err != nil {
+		return err
+	}
+	newest, closesHole, found := book.Newest(status.GetInstalledVersion(), status.GetArchitecture(), status.GetImage(), time.Now())
+	if p.json && !asking.yes {
+		return p.printJSON(checked{status.GetInstalledVersion(), newest.Version, newest.Changes, closesHole})
+	}
+	if !found {
+		return p.printf("Version %s is the newest one.\n", client.Printable(status.GetInstalledVersion()))
+	}
+	if err := p.say("New: %s\n", newsOf(book, status.GetInstalledVersion(), status.GetArchitecture(), status.GetImage())); err != nil {
+		return err
+	}
+	if !asking.yes && !asking.mayAsk() {
+		return nil
+	}
+	return p.fetchAndUpdate(c.Context(), book, newest, status, asking)
 }
 
-// fetchAndUpdate downloads a release, verifies it and brings it.
-func (p *program) fetchAndUpdate(ctx context.Context, session *client.Session, book *releases.Book, r release.FeedRelease,
+// updateStatus is what a Base says of updates. A Middleware that was taken over would hide the
+// release that closes its hole. Of an image it cannot: the system helper signs what runs.
+func updateStatus(ctx context.Context, session *client.Session) (*basev1.GetUpdateResponse, error) {
+	status, err := session.UpdateStatus(ctx)
+	if err != nil {
+		return nil, err
+	}
+	view, err := session.Posture(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if image := view.Identities().Image; image != nil {
+		status.InstalledVersion, status.Architecture, status.Image = image.Version, image.Architecture, true
+	}
+	return status, nil
+}
+
+// fetchAndUpdate downloads a release, verifies it and brings it. No connection is open during the
+// download, which has a deadline of its own.
+func (p *program) fetchAndUpdate(ctx context.Context, book *releases.Book, r release.FeedRelease,
 	status *basev1.GetUpdateResponse, asking *consent) (err error) {
 	if err := asking.must(ctx, softwareChange(status.GetInstalledVersion(), r.Version, status.GetImage())); err != nil {
 		return err
@@ -190,7 +200,9 @@ func (p *program) fetchAndUpdate(ctx context.Context, session *client.Session, b
 		r.IsImage() && hex.EncodeToString(opened.RootHash[:]) != r.RootHash {
 		return &client.Error{Kind: client.ErrRelease, Text: "the file that was downloaded is another release than the list says"}
 	}
-	return p.install(ctx, session, opened)
+	return p.call(ctx, updateTime, func(ctx context.Context, session *client.Session) error {
+		return p.install(ctx, session, opened)
+	})
 }
 
 // softwareChange says what an update does.
@@ -205,7 +217,7 @@ func softwareChange(before, after string, image bool) client.PostureChange {
 
 // goBack has a Base start the previous version.
 func (p *program) goBack(ctx context.Context, session *client.Session, asking *consent) error {
-	status, err := session.UpdateStatus(ctx)
+	status, err := updateStatus(ctx, session)
 	if err != nil {
 		return err
 	}

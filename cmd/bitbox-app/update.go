@@ -96,7 +96,7 @@ security updates. With --json it prints one object per line.`,
 		case status && len(args) == 0:
 			return ask(p, c, callTime, query[*basev1.GetUpdateResponse]{
 				ask: func(ctx context.Context, session *client.Session) (*basev1.GetUpdateResponse, error) {
-					return session.UpdateStatus(ctx)
+					return updateStatus(ctx, session)
 				},
 				show:    p.printUpdate,
 				columns: []string{"INSTALLED", "DEBIAN", "LAST UPDATE"},
@@ -123,7 +123,7 @@ security updates. With --json it prints one object per line.`,
 }
 
 func (p *program) update(ctx context.Context, session *client.Session, release *client.Release, asking *consent) error {
-	now, err := session.UpdateStatus(ctx)
+	now, err := updateStatus(ctx, session)
 	if err != nil {
 		return err
 	}

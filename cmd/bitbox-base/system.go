@@ -32,6 +32,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/ipc"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/pairing"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/release"
 	"github.com/BitBoxSwiss/bitbox-base/internal/version"
 )
 
@@ -110,11 +111,20 @@ func systemConfig() (system.Config, error) {
 		FirstLease:  given.SSHLease,
 		NoDisplay:   given.NoDisplay,
 		Claim:       given.Claim,
+		Running:     runningVersion(),
 		ForgetClaim: func() error { return provision.ForgetClaim(generation.StateDirectory) },
 		Clock:       boottime.Clock,
 		BootID:      bootID,
 		Logger:      slog.New(slog.NewTextHandler(os.Stderr, nil)),
 	}}, nil
+}
+
+// runningVersion is empty for a build that is no release.
+func runningVersion() string {
+	if !release.IsVersion(version.Software) {
+		return ""
+	}
+	return version.Software
 }
 
 func runSystem(ctx context.Context) error {

@@ -81,8 +81,9 @@ func (m *machine) switchOn() {
 	m.t.Helper()
 	m.command = exec.Command("qemu-system-x86_64", append(append([]string{
 		"-accel", "tcg,thread=multi", "-cpu", "Nehalem", "-M", "q35", "-smp", "2", "-m", memory,
-		// This process ends when the machine restarts, see reboots.
-		"-nodefaults", "-display", "none", "-vga", "std", "-no-reboot",
+		// This process ends when the machine restarts, see reboots; before that lastWords keeps its screen.
+		"-nodefaults", "-display", "none", "-vga", "std", "-action", "reboot=shutdown,shutdown=pause",
+		"-qmp", "unix:" + filepath.Join(m.directory, "events") + ",server=on,wait=off",
 		"-drive", "if=pflash,format=raw,readonly=on,file=/usr/share/OVMF/OVMF_CODE_4M.fd",
 		"-drive", "if=pflash,format=raw,file=" + filepath.Join(m.directory, "firmware"),
 		// The file has everything that the machine has flushed; a disk promises no more.
@@ -98,6 +99,50 @@ func (m *machine) switchOn() {
 		m.t.Fatalf("start QEMU: %v", err)
 	}
 	m.ended = ended
+	go m.lastWords()
+}
+
+// lastWords keeps a picture of the screen when the machine shuts down or restarts, and ends QEMU. A kernel that
+// panics says why nowhere else.
+func (m *machine) lastWords() {
+	conn, err := net.Dial("unix", filepath.Join(m.directory, "events"))
+	if err != nil {
+		return // it has ended already
+	}
+	defer conn.Close()
+	decoder := json.NewDecoder(conn)
+	say := func(command string) bool {
+		_, err := conn.Write([]byte(command))
+		return err == nil
+	}
+	if !say(`{"execute":"qmp_capabilities"}`) {
+		return
+	}
+	for {
+		var message struct{ Event string }
+		if err := decoder.Decode(&message); err != nil {
+			return // QEMU was killed
+		}
+		if message.Event == "SHUTDOWN" {
+			say(fmt.Sprintf(`{"execute":"screendump","arguments":{"filename":%q,"format":"png"}}{"execute":"quit"}`, m.picture()))
+		}
+	}
+}
+
+// picture is the file of the screen that lastWords keeps.
+func (m *machine) picture() string { return filepath.Join(m.directory, "screen.png") }
+
+// keepPicture copies the last screen to where it outlives the test, and returns its place.
+func (m *machine) keepPicture() string {
+	content, err := os.ReadFile(m.picture())
+	to := filepath.Join(os.TempDir(), strings.ReplaceAll(m.t.Name(), "/", "-")+".png")
+	if err == nil {
+		err = os.WriteFile(to, content, 0o600)
+	}
+	if err != nil {
+		return fmt.Sprintf("(no picture of its screen: %v)", err)
+	}
+	return to
 }
 
 // serial is the file of the serial line, where the firmware, the boot loader and the initrd say what goes wrong.
@@ -212,7 +257,8 @@ func (m *machine) until(what string, condition func() error) {
 		select {
 		case <-m.ended:
 			said, _ := os.ReadFile(m.serial()) // the failure is told in any case
-			m.t.Fatalf("the machine has ended before %s: %v\non its serial line: %s", what, err, said[max(0, len(said)-1000):])
+			m.t.Fatalf("the machine has ended before %s: %v\non its serial line: %s\nits last screen: %s", what, err,
+				said[max(0, len(said)-1000):], m.keepPicture())
 		default:
 		}
 	}

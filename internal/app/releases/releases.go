@@ -30,9 +30,11 @@ const (
 	maxFile  = 256 << 10
 	maxKnown = 200
 
-	// fetchTime bounds fetching a feed. A release has no time of its own: a slow line may take an
-	// hour, and the waiting user can end it.
+	// fetchTime bounds fetching a feed.
 	fetchTime = 30 * time.Second
+	// slowestLine is how many bytes of a release a second brings at least: 0.4 Mbit/s. It bounds
+	// fetching one, 231 MiB to 80 minutes.
+	slowestLine = 50_000
 	// maxRedirects is how often an address may lead elsewhere.
 	maxRedirects = 5
 	// maxAddress bounds an address, in bytes.
@@ -199,12 +201,19 @@ func (b *Book) Check(ctx context.Context, address string, key ed25519.PublicKey,
 	return b.save()
 }
 
+// FetchTime bounds fetching a release.
+func FetchTime(r release.FeedRelease) time.Duration {
+	return fetchTime + time.Duration(r.Size/slowestLine)*time.Second
+}
+
 // Fetch downloads a release file from beside the feed, into a file. progress may be nil.
 func (b *Book) Fetch(ctx context.Context, r release.FeedRelease, to string, progress func(done uint64)) (err error) {
 	base, err := url.Parse(b.Address)
 	if err != nil {
 		return ErrAddress
 	}
+	ctx, cancel := context.WithTimeout(ctx, FetchTime(r))
+	defer cancel()
 	body, err := get(ctx, base.ResolveReference(&url.URL{Path: r.File}).String())
 	if err != nil {
 		return err
@@ -216,7 +225,11 @@ func (b *Book) Fetch(ctx context.Context, r release.FeedRelease, to string, prog
 	}
 	defer func() { err = errors.Join(err, file.Close()) }()
 	counted := &counter{to: file, progress: progress}
-	if n, err := io.Copy(counted, io.LimitReader(body, int64(r.Size)+1)); err != nil || uint64(n) != r.Size {
+	n, err := io.Copy(counted, io.LimitReader(body, int64(r.Size)+1))
+	switch {
+	case ctx.Err() != nil:
+		return fmt.Errorf("%w in time: %w", ErrFetch, ctx.Err())
+	case err != nil || uint64(n) != r.Size:
 		return fmt.Errorf("%w: it is not as long as the list says, or the connection broke", ErrFetch)
 	}
 	return nil

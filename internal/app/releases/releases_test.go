@@ -105,6 +105,34 @@ func TestAFeedIsFetchedOnceAndRemembered(t *testing.T) {
 	}
 }
 
+// A server that never ends costs no more than the time that the slowest line takes.
+func TestADownloadHasADeadlineOfItsOwn(t *testing.T) {
+	for size, want := range map[uint64]time.Duration{0: 30 * time.Second, 50_000: 31 * time.Second, 242_000_000: 4870 * time.Second} {
+		if got := FetchTime(release.FeedRelease{Size: size}); got != want {
+			t.Errorf("%d bytes may take %v, not %v", size, got, want)
+		}
+	}
+	asked := make(chan struct{})
+	silent := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.WriteHeader(http.StatusOK)
+		_ = http.NewResponseController(w).Flush() // the client may be gone
+		close(asked)
+		<-r.Context().Done()
+	}))
+	defer silent.Close()
+	b := open(t, t.TempDir())
+	b.Address = silent.URL + "/feed"
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() {
+		<-asked
+		cancel()
+	}()
+	err := b.Fetch(ctx, release.FeedRelease{File: "x", Size: 9}, filepath.Join(t.TempDir(), "file"), nil)
+	if !errors.Is(err, context.Canceled) || !errors.Is(err, ErrFetch) {
+		t.Errorf("a download that is ended says %v", err)
+	}
+}
+
 func TestAListThatIsOldForgedOrMissingTeachesNothing(t *testing.T) {
 	folder := t.TempDir()
 	address := server(t, map[string][]byte{

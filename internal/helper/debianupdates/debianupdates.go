@@ -53,6 +53,8 @@ type Config struct {
 	// Stamp is the file that Debian touches when its updates were installed well; empty:
 	// Debian's own.
 	Stamp string
+	// IsImage tells whether the machine runs the image, whose root file system nothing writes.
+	IsImage func() bool
 	// Stopping tells whether the machine is being stopped.
 	Stopping func() bool
 	// Renew looks again which updates wait.
@@ -84,6 +86,10 @@ func (d *Debian) Install(ctx context.Context, c *caller.Call, _ *systemv1.Instal
 }
 
 func (d *Debian) install(ctx context.Context, c *caller.Call) error {
+	if d.config.IsImage() {
+		return helperclient.Errorf(helperclient.CodeRefused,
+			"this Base runs the image, so Debian's fixes come with its releases: look for one with bitbox-app update --check")
+	}
 	give, err := d.config.Readers.Take(c.Who == caller.Middleware)
 	if err != nil {
 		return err

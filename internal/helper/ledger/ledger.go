@@ -66,6 +66,8 @@ type Config struct {
 	// removes it from the disk once it is over; nil: nobody does.
 	Claim       *provisioning.Claim
 	ForgetClaim func() error
+	// Running is the version of the software that runs; empty: it is not known.
+	Running string
 	// Clock is the boot-time clock, BootID the id of this boot.
 	Clock  func() time.Duration
 	BootID string
@@ -185,7 +187,8 @@ func (k *Keeper) open() error {
 
 // loadLedger reads the ledger, or begins the first epoch.
 func (k *Keeper) loadLedger() error {
-	config := posture.Config{StateSeed: k.store.seed, Random: k.config.Random, BootID: k.config.BootID, Identities: k.config.Identities}
+	config := posture.Config{StateSeed: k.store.seed, Random: k.config.Random, BootID: k.config.BootID, Identities: k.config.Identities,
+		Running: k.config.Running}
 	var ledger *posture.Ledger
 	var out posture.Output
 	var err error

@@ -365,6 +365,16 @@ func TestAProgramIsWhatItWouldBeWithoutTheStepBetween(t *testing.T) {
 		!strings.Contains(output, "/usr/bin/there-is-no-such-program") {
 		t.Errorf("what is not there is %v: %s", err, output)
 	}
+	// Arguments come whole, or the program is not started: cut, a list of names would close less.
+	long := strings.Repeat("x", 100_000)
+	fits := strings.Repeat("y", become.MaxArguments-200_000-100)
+	if output, err := run("/bin/echo", long, long, fits); err != nil || output != long+" "+long+" "+fits+"\n" {
+		t.Errorf("arguments of %d bytes came as %d: %v", 200_000+len(fits), len(output), err)
+	}
+	if output, err := run("/bin/echo", long, long, long); !errors.As(err, &exit) || exit.ExitCode() != become.NotStarted ||
+		!strings.Contains(output, "longer than 256 KiB") {
+		t.Errorf("longer arguments: %v, %d bytes of output", err, len(output))
+	}
 	ctx, cancel := context.WithCancel(t.Context())
 	command := Command(ctx, "/bin/sleep", "60")
 	if err := command.Start(); err != nil {

@@ -1,7 +1,6 @@
 package provision
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -28,6 +27,10 @@ const (
 	doneFile = "provision.done"
 
 	givenMode = fs.FileMode(0o600)
+
+	// maxErase is how many bytes of the file are overwritten at most. A file that is taken has
+	// provisioning.MaxSize; somebody may have put a longer one in its place meanwhile.
+	maxErase = 1 << 20
 )
 
 // LateFile is in the helper's directory while a provisioning file lies on the EFI partition that
@@ -170,7 +173,10 @@ func (c Config) erase(directory string) error {
 	if err != nil {
 		return err
 	}
-	_, err = io.Copy(file, bytes.NewReader(make([]byte, provisioning.MaxSize)))
+	info, err := file.Stat()
+	if err == nil {
+		_, err = file.Write(make([]byte, min(info.Size(), maxErase)))
+	}
 	if err = errors.Join(err, file.Sync(), file.Close(), failpoint.Reach("remove")); err != nil {
 		return err
 	}

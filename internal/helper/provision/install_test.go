@@ -5,6 +5,7 @@ import (
 	"crypto/ed25519"
 	"crypto/rand"
 	"errors"
+	"io"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -228,6 +229,27 @@ func TestAPowerCutLeavesTheBaseProvisionedAsWrittenOrNotYet(t *testing.T) {
 				t.Errorf("only the steps %q can be cut", steps)
 			}
 		})
+	}
+}
+
+// The whole file is overwritten, up to a bound.
+func TestTheFileIsOverwrittenInItsWholeLength(t *testing.T) {
+	for _, c := range []struct{ length, left int }{{1, 0}, {3 * provisioning.MaxSize, 0}, {maxErase + 5, 5}} {
+		b := newBoard(t, bytes.Repeat([]byte("x"), c.length))
+		held, err := os.Open(b.file())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer held.Close()
+		config := Config{ESP: b, State: b.state, Logger: slog.New(slog.DiscardHandler)}
+		if err := config.erase(b.esp); err != nil {
+			t.Fatal(err)
+		}
+		// An open file keeps its content after it was removed.
+		content, err := io.ReadAll(held)
+		if left := bytes.Count(content, []byte("x")); err != nil || len(content) != c.length || left != c.left {
+			t.Errorf("of %d bytes %d are left in %d: %v", c.length, left, len(content), err)
+		}
 	}
 }
 

@@ -334,6 +334,21 @@ func installRequest() *systemv1.SystemRequest {
 	return &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_InstallDebianUpdates{InstallDebianUpdates: &systemv1.InstallDebianUpdates{}}}
 }
 
+// The image's root file system is not written: apt's unit would end well, and change nothing.
+func TestAnImageDoesNotStartDebiansUpdates(t *testing.T) {
+	b, m := managedBase(t)
+	slotted(t, b)
+	b.start()
+	_, err := b.install(t.Context())
+	if !errors.Is(err, &helperclient.Error{Code: helperclient.CodeRefused}) ||
+		!strings.Contains(err.Error(), "Debian's fixes come with its releases") {
+		t.Errorf("asked to install Debian's updates the Base says %v", err)
+	}
+	if done := m.Done(); len(done) != 0 {
+		t.Errorf("systemd was asked to %q", done)
+	}
+}
+
 func (b *base) install(ctx context.Context) (progress []string, err error) {
 	return b.installThen(ctx, nil)
 }

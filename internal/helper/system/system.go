@@ -133,7 +133,7 @@ func Open(config Config) (*Helper, error) {
 	h.journal = &journal.Logs{Table: config.Services, Source: config.Systemd, Readers: &journal.Readers{}}
 	h.debian = debianupdates.New(debianupdates.Config{
 		Systemd: config.Systemd, Readers: h.journal.Readers, Stamp: config.UpdateStamp, Stopping: h.machine.Stopping,
-		Renew: h.drift.Renew, Log: log,
+		IsImage: config.Updates.IsImage, Renew: h.drift.Renew, Log: log,
 	})
 	h.updates = update.NewVerbs(config.Updates, h.drift.DebianUpdates, h.oldest, h.machine.MayStop, log)
 	h.resets = factoryreset.NewOrders(config.Directory, keeper, config.Restart, log)

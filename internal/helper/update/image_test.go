@@ -5,7 +5,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
+	"syscall"
 	"testing"
 	"time"
 
@@ -447,4 +449,79 @@ func TestAPowerCutAnywhereInAnUpdateEndsInTheOldVersionOrTheNewOne(t *testing.T)
 	if count["2"] == 0 {
 		t.Error("no cut was survived by the update")
 	}
+}
+
+// To verify a part takes a slow disk a minute. Nobody waits for it but its own App, and it ends with
+// that App.
+func TestNobodyWaitsWhileAPartIsVerified(t *testing.T) {
+	b, image := newBoard(t, "1"), anImage("2")
+	r := b.receiver()
+	id, err := r.Begin(t.Context(), image.Preamble, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Abort(id)
+	// A part that takes as long to read as this test likes.
+	slow := b.store.path(incomingImageFile)
+	if err := errors.Join(os.Remove(slow), syscall.Mkfifo(slow, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	feed, err := os.OpenFile(slow, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer feed.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	ended := make(chan error, 1)
+	go func() {
+		_, err := r.Begin(ctx, image.Preamble, release.ChunkSize)
+		ended <- err
+	}()
+	// As long as it has the lock, everybody waits.
+	isReading := func() bool {
+		if !r.mu.TryLock() {
+			return false
+		}
+		defer r.mu.Unlock()
+		return r.beginning
+	}
+	for deadline := time.Now().Add(patience); !isReading(); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("it verifies the part with the lock held, or not at all")
+		}
+	}
+	asked := make(chan error, 1)
+	go func() {
+		_, err := r.Begin(t.Context(), anImage("3").Preamble, 0)
+		r.Abort(id)
+		if _, _, ok := r.Partial(); ok {
+			err = errors.New("the part is offered to another App meanwhile")
+		}
+		asked <- err
+	}()
+	select {
+	case err := <-asked:
+		if !errors.Is(err, ErrBusy) {
+			t.Errorf("another App is told %v", err)
+		}
+	case <-time.After(patience):
+		t.Error("another App waits")
+	}
+	cancel()
+	if _, err := feed.Write([]byte("x")); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case err := <-ended:
+		if !errors.Is(err, context.Canceled) {
+			t.Errorf("the App that has gone is told %v", err)
+		}
+	case <-time.After(patience):
+		t.Fatal("it reads on for nobody")
+	}
+	if id, err = r.Begin(t.Context(), anImage("3").Preamble, 0); err != nil {
+		t.Errorf("afterwards: %v", err)
+	}
+	r.Abort(id)
 }

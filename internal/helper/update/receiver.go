@@ -91,6 +91,8 @@ type Receiver struct {
 
 	mu     sync.Mutex
 	upload *upload // nil: none
+	// beginning: a call of Begin verifies a part, without mu.
+	beginning bool
 }
 
 type upload struct {
@@ -159,14 +161,39 @@ func (r *Receiver) Begin(ctx context.Context, preamble []byte, offset uint64) (i
 	if err != nil {
 		return nil, err
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.upload != nil {
-		return nil, ErrBusy
-	}
-	if err := r.idleLocked(); err != nil {
+	if err := r.reserve(); err != nil {
 		return nil, err
 	}
+	u, err := r.prepare(ctx, h, preamble, offset)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.beginning = false
+	if err != nil {
+		return nil, err
+	}
+	u.expires = time.AfterFunc(r.idle, func() { r.Abort(u.id[:]) })
+	r.upload = u
+	return u.id[:], nil
+}
+
+// reserve takes the one place of an upload. To verify a part takes a while, in which all others are
+// told that an upload is under way.
+func (r *Receiver) reserve() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.takenLocked() {
+		return ErrBusy
+	}
+	if err := r.idleLocked(); err != nil {
+		return err
+	}
+	r.beginning = true
+	return nil
+}
+
+func (r *Receiver) takenLocked() bool { return r.upload != nil || r.beginning }
+
+func (r *Receiver) prepare(ctx context.Context, h release.Header, preamble []byte, offset uint64) (*upload, error) {
 	from, err := isForThis(ctx, r.machine, h)
 	if err != nil {
 		return nil, err
@@ -176,16 +203,9 @@ func (r *Receiver) Begin(ctx context.Context, preamble []byte, offset uint64) (i
 		return nil, fmt.Errorf("read %d random bytes: %w", len(u.id), err)
 	}
 	if offset > 0 {
-		err = r.goOn(u, offset)
-	} else {
-		err = r.open(u)
+		return u, r.goOn(ctx, u, offset)
 	}
-	if err != nil {
-		return nil, err
-	}
-	u.expires = time.AfterFunc(r.idle, func() { r.Abort(u.id[:]) })
-	r.upload = u
-	return u.id[:], nil
+	return u, r.open(u)
 }
 
 // open makes the file of an upload that begins. A part of another one is removed.
@@ -217,8 +237,8 @@ func (r *Receiver) open(u *upload) error {
 }
 
 // goOn opens the part that is there, and verifies it: a power cut may have torn it. A part that is
-// damaged is removed.
-func (r *Receiver) goOn(u *upload, offset uint64) error {
+// damaged is removed. It ends early with ctx: reading a part of 2 GiB takes a slow disk a minute.
+func (r *Receiver) goOn(ctx context.Context, u *upload, offset uint64) error {
 	header, err := readAtMost(r.store.path(incomingHeaderFile), release.MaxPreambleSize)
 	if err != nil || !bytes.Equal(header, u.signed) || u.header.Image == nil {
 		return ErrNoUpload
@@ -227,7 +247,10 @@ func (r *Receiver) goOn(u *upload, offset uint64) error {
 	if err != nil {
 		return ErrNoUpload
 	}
-	good, err := u.header.Image.Whole(io.LimitReader(file, int64(min(offset, u.header.Size))))
+	good, err := u.header.Image.Whole(io.LimitReader(whileWanted{ctx, file}, int64(min(offset, u.header.Size))))
+	if ctx.Err() != nil {
+		return errors.Join(ctx.Err(), file.Close())
+	}
 	if good == offset {
 		err = file.Truncate(int64(offset))
 	}
@@ -241,13 +264,26 @@ func (r *Receiver) goOn(u *upload, offset uint64) error {
 	return nil
 }
 
+// whileWanted reads as long as somebody waits for it.
+type whileWanted struct {
+	ctx  context.Context
+	from io.Reader
+}
+
+func (w whileWanted) Read(b []byte) (int, error) {
+	if err := w.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return w.from.Read(b)
+}
+
 // Partial tells which image has arrived in part: the SHA-256 of its preamble, and how many bytes of
 // it are here. ok is false if there is none.
 func (r *Receiver) Partial() (preamble [sha256.Size]byte, size uint64, ok bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	header, err := readAtMost(r.store.path(incomingHeaderFile), release.MaxPreambleSize)
-	if err != nil || r.upload != nil {
+	if err != nil || r.takenLocked() {
 		return preamble, 0, false
 	}
 	h, err := release.Verify(header, r.key)
@@ -265,6 +301,15 @@ func (r *Receiver) forgetOldPart() error {
 		return nil
 	}
 	return r.store.remove(incomingImageFile, incomingHeaderFile)
+}
+
+// forgetUnused is forgetOldPart, unless an App is going on with the part.
+func (r *Receiver) forgetUnused() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.takenLocked() {
+		_ = r.forgetOldPart() // else the next start does it
+	}
 }
 
 // idleLocked refuses to begin while something is being installed.
@@ -366,7 +411,7 @@ func (r *Receiver) dropLocked() {
 	if r.upload.header.Image == nil {
 		_ = r.store.remove(incomingFile) // else the next start does it
 	} else {
-		time.AfterFunc(partialAge, func() { _ = r.forgetOldPart() }) // else the next start does it
+		time.AfterFunc(partialAge, r.forgetUnused)
 	}
 	r.upload = nil
 }
@@ -411,7 +456,7 @@ func (r *Receiver) Back(ctx context.Context, oldest string) (Journal, error) {
 	if !r.machine.IsImage() {
 		return Journal{}, fmt.Errorf("%w: only the image keeps the previous version", ErrNotForThis)
 	}
-	if r.upload != nil {
+	if r.takenLocked() {
 		return Journal{}, ErrBusy
 	}
 	if err := r.idleLocked(); err != nil {

@@ -14,6 +14,7 @@ import (
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/noiseconn"
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/release"
 )
 
 // Times of the Ledger.
@@ -41,6 +42,7 @@ var (
 	ErrOldConnection  = errors.New("it came over a connection from before the change; connect again and confirm again")
 	ErrState          = errors.New("the saved posture cannot be used; the Base keeps to what is closed: restore the file, or reset the Base at its console")
 	ErrKnownApp       = errors.New("this App is already known; a pairing needs a fresh key")
+	ErrTooNew         = errors.New("it forbids the version that runs; install the newer one first, then forbid what is older")
 	ErrCutOff         = errors.New("it raises an App that was cut off for good; pair it again")
 )
 
@@ -59,6 +61,8 @@ type Config struct {
 	// Identities returns how a client recognises what is open, for reports; nil: it is not
 	// known.
 	Identities func(Effective) Identities
+	// Running is the version of the software that runs; empty: it is not known.
+	Running string
 }
 
 // Ledger keeps the posture of a Base. It is a machine without I/O: not safe for
@@ -332,9 +336,20 @@ var submitChecks = []submitCheck{
 			return a.Role == roleOwner && !l.isCutOff(a.SigningKey)
 		}), ErrLastOwner)
 	}},
+	{"allows the version that runs", func(l *Ledger, d *candidate, _ time.Duration) error {
+		return l.checkOldest(d.posture)
+	}},
 	{"challenge", func(l *Ledger, d *candidate, now time.Duration) error {
 		return l.checkChallenge(d.doc.GetChallenge(), now)
 	}},
+}
+
+// checkOldest refuses to raise the oldest version above the one that runs: the Base would run what
+// nobody may run, and remove the version that it could go back to. Where the value is not changed,
+// nothing is refused: a Base that has gone back must still be able to close things.
+func (l *Ledger) checkOldest(p Posture) error {
+	raised := p.OldestVersion != l.chain.tip().posture.OldestVersion
+	return unless(!raised || l.config.Running == "" || !release.Below(l.config.Running, p.OldestVersion), ErrTooNew)
 }
 
 // isCutOff tells whether a restriction has cut an App off.
@@ -584,7 +599,10 @@ func (l *Ledger) Limit(key SigningKey, role basev1.Role, note string, now time.D
 // may, and lift restrictions; the history records it as local. A document
 // on trial is undone first. After it, apply as after Submit.
 func (l *Ledger) Local(p Posture, lifts []uint64, note string, now time.Duration) (Output, error) {
-	l.Tick(now)
+	out := l.Tick(now)
+	if err := l.checkOldest(p); err != nil {
+		return out, fmt.Errorf("take a posture from the console: %w", err)
+	}
 	l.undoPending()
 	err := l.appendOwn(systemv1.PostureDocument_ORIGIN_LOCAL, p, lifts, note)
 	if err == nil {

@@ -113,6 +113,10 @@ var submitAttacks = []struct {
 		bob := a.cutOffOwner("bob")
 		return SignDocument(a.draft(func(p *Posture) { p.NodeName = "bob's" }), bob)
 	}},
+	{"forbids the version that runs", "allows the version that runs", ErrTooNew, func(a *attacked) []byte {
+		a.ledger.config.Running = "1.2.0"
+		return SignDocument(a.draft(func(p *Posture) { p.OldestVersion = "1.2.1" }), a.owner)
+	}},
 	{"leaves an owner who was cut off alone", "an owner with rights is left", ErrLastOwner, func(a *attacked) []byte {
 		a.cutOffOwner("bob")
 		return SignDocument(a.draft(func(p *Posture) {

@@ -15,36 +15,45 @@ const Name = "bitbox-base: start a program"
 // NotStarted is the exit status of a process that could not become a program, as env(1) has it.
 const NotStarted = 127
 
+// MaxArguments is how many bytes the arguments have together, with a zero byte after each. More is
+// refused: a program that is started with half of its arguments does something else.
+const MaxArguments = 256 << 10
+
 func init() {
-	argv := arguments()
-	if len(argv) < 3 || argv[0] != Name {
+	argv, whole := arguments()
+	if len(argv) == 0 {
 		return
+	}
+	if len(argv) < 3 || !whole {
+		_, _ = syscall.Write(2, []byte("start a program: its arguments are missing, or longer than 256 KiB\n"))
+		syscall.Exit(NotStarted)
 	}
 	step, err := become(int(argv[1][0]-'0'), argv[2:])
 	_, _ = syscall.Write(2, []byte("start "+argv[2]+": "+step+": "+err.Error()+"\n"))
 	syscall.Exit(NotStarted)
 }
 
-// arguments are those of this process; os.Args is not set yet.
-func arguments() (argv []string) {
-	const path, most = "/proc/self/cmdline", 256 << 10
+// arguments are those of this process; os.Args is not set yet. There are none if it has another
+// name. whole: there are no more than MaxArguments bytes of them.
+func arguments() (argv []string, whole bool) {
+	const path = "/proc/self/cmdline"
 	fd, err := syscall.Open(path, syscall.O_RDONLY|syscall.O_CLOEXEC, 0)
 	if err != nil {
-		return nil
+		return nil, false
 	}
 	defer syscall.Close(fd)
 	// Only the name is read of a process that has another one.
 	buffer := make([]byte, len(Name)+1)
 	n, err := syscall.Read(fd, buffer)
 	if err != nil || string(buffer[:n]) != Name+"\x00" {
-		return nil
+		return nil, false
 	}
 	argv = append(argv, Name)
 	argument := []byte{}
 	buffer = make([]byte, 4096)
-	for read := 0; read < most; read += n {
+	for read := 0; read <= MaxArguments; read += n {
 		if n, err = syscall.Read(fd, buffer); err != nil || n == 0 {
-			break
+			return argv, err == nil && len(argument) == 0
 		}
 		for _, b := range buffer[:n] {
 			if b != 0 {
@@ -54,7 +63,7 @@ func arguments() (argv []string) {
 			argv, argument = append(argv, string(argument)), nil
 		}
 	}
-	return argv
+	return argv, false
 }
 
 // become returns only if it fails, with the step that did.
