@@ -63,6 +63,39 @@ func SetOldestVersion(version string) Edit {
 	}
 }
 
+// Names of the Bitcoin node for LetOut, KeepIn and LetsOut: on the internet, and in the owner's home,
+// which the first does not include.
+const (
+	NodeInternet = string(posture.ServiceBitcoin)
+	NodeHome     = string(posture.ServiceBitcoinHome)
+)
+
+// LetOut lets a service of the Base open connections to the internet, or to the home.
+func LetOut(service string) Edit {
+	return func(p *Posture, _ *PostureView, _ uint64) error {
+		if !slices.Contains(posture.Services, posture.Service(service)) {
+			return fail(ErrInvalid, nil, "%q is not a service that an owner can let out", Printable(service))
+		}
+		if !slices.Contains(p.Egress, posture.Service(service)) {
+			p.Egress = append(slices.Clone(p.Egress), posture.Service(service))
+		}
+		return nil
+	}
+}
+
+// KeepIn takes away what LetOut has allowed.
+func KeepIn(services ...string) Edit {
+	return func(p *Posture, _ *PostureView, _ uint64) error {
+		p.Egress = slices.DeleteFunc(slices.Clone(p.Egress), func(s posture.Service) bool { return slices.Contains(services, string(s)) })
+		return nil
+	}
+}
+
+// LetsOut tells whether a posture lets a service out.
+func LetsOut(view *PostureView, service string) bool {
+	return slices.Contains(view.Effective().Egress, posture.Service(service))
+}
+
 // EnableSSH switches SSH on for a time. It needs a key.
 func EnableSSH(length time.Duration) Edit {
 	return func(p *Posture, view *PostureView, next uint64) error {

@@ -11,6 +11,7 @@ import (
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	"github.com/BitBoxSwiss/bitbox-base/client"
+	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/words"
 	"github.com/BitBoxSwiss/bitbox-base/internal/app/terminal"
 	"github.com/BitBoxSwiss/bitbox-base/internal/commandline"
 )
@@ -40,23 +41,27 @@ more than information, the exit code says so.`,
 		Annotations: onSeveral,
 		RunE: func(c *cobra.Command, _ []string) error {
 			p.left = "the audit changes nothing"
-			return ask(p, c, auditTime, query[*basev1.RunAuditResponse]{
+			return ask(p, c, auditTime, query[auditAnswer]{
 				doing: "The Base is inspecting itself, which may take a minute",
-				ask: func(ctx context.Context, session *client.Session) (*basev1.RunAuditResponse, error) {
-					found, err := session.Audit.RunAudit(ctx, &basev1.RunAuditRequest{})
-					worstFirst(found.GetFindings())
-					return found, err
-				},
-				show: func(found *basev1.RunAuditResponse) error {
-					if err := p.printFindings(found.GetFindings()); err != nil || found.GetBuiltWith() == "" {
+				ask:   askAudit,
+				json:  func(a auditAnswer) any { return a.RunAuditResponse },
+				show: func(a auditAnswer) error {
+					if err := p.printFindings(a.GetFindings()); err != nil {
 						return err
 					}
-					return p.printf("\nThe Base's programs were built with %s.\n", client.Printable(found.GetBuiltWith()))
+					text := ""
+					if a.reach != "" {
+						text += "\nInternet: " + a.reach + ".\n"
+					}
+					if a.GetBuiltWith() != "" {
+						text += "\nThe Base's programs were built with " + client.Printable(a.GetBuiltWith()) + ".\n"
+					}
+					return p.printf("%s", text)
 				},
 				columns: []string{"SEVERITY", "ID", "WHAT", "FIX"},
-				rows: func(found *basev1.RunAuditResponse) [][]string {
+				rows: func(a auditAnswer) [][]string {
 					var rows [][]string
-					for _, f := range found.GetFindings() {
+					for _, f := range a.GetFindings() {
 						rows = append(rows, findingCells(f))
 					}
 					return rows
@@ -71,8 +76,30 @@ more than information, the exit code says so.`,
 	return command
 }
 
+// auditAnswer is what an audit found, and where the signed posture lets the node go; empty if
+// there is no node.
+type auditAnswer struct {
+	*basev1.RunAuditResponse
+	reach string
+}
+
+func askAudit(ctx context.Context, session *client.Session) (a auditAnswer, err error) {
+	if a.RunAuditResponse, err = session.Audit.RunAudit(ctx, &basev1.RunAuditRequest{}); err != nil {
+		return a, err
+	}
+	worstFirst(a.GetFindings())
+	node, err := askNode(ctx, session)
+	if node.posture != nil {
+		a.reach = words.NodeReach(node.posture)
+	}
+	if errors.Is(err, client.ErrLyingBase) || ctx.Err() != nil {
+		return a, err
+	}
+	return a, nil // the findings count, whether or not the node can be asked
+}
+
 // verdict is nil if all findings are mere information.
-func verdict(found *basev1.RunAuditResponse) error {
+func verdict(found auditAnswer) error {
 	serious := 0
 	for _, f := range found.GetFindings() {
 		if isSerious(f) {

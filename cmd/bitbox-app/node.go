@@ -24,8 +24,10 @@ func (p *program) nodeCommand() *cobra.Command {
 		Short: "Show the Bitcoin node of the Base",
 		Long: `node shows which network the Bitcoin node is on, how many blocks it has, and how it is doing.
 While it catches up, it shows an estimate of the time left. Some programs do not tell
-everything; then it says "not offered by this node".`,
+everything; then it says "not offered by this node". The row "Internet" comes from what an
+owner has signed.`,
 		Example: `  bitbox-app node
+  bitbox-app node online
   bitbox-app node blocks --follow`,
 		Args:        commandline.Args(0, 0),
 		Annotations: onSeveral,
@@ -38,25 +40,39 @@ everything; then it says "not offered by this node".`,
 		Args:        commandline.Args(0, 0),
 		Annotations: onSeveral,
 		RunE:        show,
-	}, p.nodePeersCommand(), p.nodeBlocksCommand(), p.nodeFeesCommand())
+	}, p.nodePeersCommand(), p.nodeBlocksCommand(), p.nodeFeesCommand(), p.nodeOnlineCommand(), p.nodeOfflineCommand())
 	return command
 }
 
-func nodeQuery(p *program) query[*basev1.GetNodeResponse] {
-	return query[*basev1.GetNodeResponse]{
-		ask: func(ctx context.Context, session *client.Session) (*basev1.GetNodeResponse, error) {
-			return session.Node.GetNode(ctx, &basev1.GetNodeRequest{})
-		},
-		show: func(answer *basev1.GetNodeResponse) error {
+// nodeAnswer is what a Base tells about its node, and where its posture lets the node go; nil if
+// the Base shows none.
+type nodeAnswer struct {
+	*basev1.GetNodeResponse
+	posture *client.PostureView
+}
+
+func askNode(ctx context.Context, session *client.Session) (a nodeAnswer, err error) {
+	if a.GetNodeResponse, err = session.Node.GetNode(ctx, &basev1.GetNodeRequest{}); err != nil || !words.HasNode(a.GetNode()) {
+		return a, err
+	}
+	a.posture, err = session.Posture(ctx)
+	return a, err
+}
+
+func nodeQuery(p *program) query[nodeAnswer] {
+	return query[nodeAnswer]{
+		ask:  askNode,
+		json: func(a nodeAnswer) any { return a.GetNodeResponse },
+		show: func(a nodeAnswer) error {
 			table := p.table()
-			for _, row := range words.NodeRows(answer.GetNode(), time.Now()) {
+			for _, row := range words.NodeRows(a.GetNode(), words.NodeReach(a.posture), time.Now()) {
 				table.row(row[0], row[1])
 			}
 			return table.print()
 		},
 		columns: []string{"STATE", "NETWORK", "HEIGHT", "PROGRESS", "PEERS", "SOFTWARE"},
-		rows: func(answer *basev1.GetNodeResponse) [][]string {
-			n := answer.GetNode()
+		rows: func(a nodeAnswer) [][]string {
+			n := a.GetNode()
 			if !words.HasNode(n) || n.GetAskedAt() == nil {
 				return [][]string{{words.NodeState(n), "", "", "", "", ""}}
 			}

@@ -68,6 +68,8 @@ type statusAnswer struct {
 	node    *basev1.GetNodeResponse
 	// software is what the Base runs, as its helper has signed it; empty if it is no image.
 	software [][2]string
+	// reach says where the posture lets the node go.
+	reach string
 }
 
 func (p *program) askStatus(ctx context.Context, session *client.Session) (a statusAnswer, err error) {
@@ -79,6 +81,7 @@ func (p *program) askStatus(ctx context.Context, session *client.Session) (a sta
 		if a.software, err = p.softwareRows(view.Identities().Image); err != nil {
 			return a, err
 		}
+		a.reach = words.NodeReach(view)
 	} else if errors.Is(err, client.ErrLyingBase) {
 		return a, err
 	}
@@ -143,6 +146,9 @@ func (p *program) printInfo(a statusAnswer, drawn curves.Curves) error {
 	}
 	if a.node.GetNode() != nil {
 		row("Node", "%s", words.Node(a.node.GetNode()))
+		if words.HasNode(a.node.GetNode()) && a.reach != "" {
+			row("Internet", "%s", a.reach)
+		}
 	}
 	if len(info.GetAddresses()) > 0 {
 		row("Addresses", "%s", strings.Join(client.Reachable(info.GetAddresses()), ", "))

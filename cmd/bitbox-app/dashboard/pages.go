@@ -447,9 +447,17 @@ func nodeStyle(n *basev1.Node) style {
 	return 0
 }
 
+// reachOf says where the posture lets the node go.
+func reachOf(b *base) string {
+	if b.look.Access == nil {
+		return ""
+	}
+	return b.look.Access.NodeReach
+}
+
 func (m *model) nodePage(b *base) []line {
 	r := &rows{}
-	for n, row := range words.NodeRows(b.look.Node, m.now) {
+	for n, row := range words.NodeRows(b.look.Node, reachOf(b), m.now) {
 		look := style(0)
 		switch {
 		case n == 0:

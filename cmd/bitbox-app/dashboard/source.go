@@ -72,6 +72,7 @@ type Access struct {
 	Keys          []string // those that may log in while SSH is on
 	Bans          string   // when an address is banned, and for how long
 	Internet      []string // the services that may reach the internet
+	NodeReach     string   // where the node may go, in words
 	// Applying: a change is being put in force. Trying: a change waits for confirmation, and is
 	// undone after UndoneIn.
 	Applying, Trying bool
@@ -219,6 +220,7 @@ func accessOf(view *client.PostureView) *Access {
 	for _, service := range e.Egress {
 		a.Internet = append(a.Internet, string(service))
 	}
+	a.NodeReach = words.NodeReach(view)
 	pending, trying, left := view.Pending()
 	a.Applying, a.Trying, a.UndoneIn = pending && !trying, trying, left
 	if !trying {

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
+	"github.com/BitBoxSwiss/bitbox-base/client"
 )
 
 // NotOffered stands for what a node does not tell.
@@ -66,14 +67,37 @@ func Progress(n *basev1.Node) string {
 	return text
 }
 
-// NodeRows are the rows of a table about a node: a name, and what it is.
-func NodeRows(n *basev1.Node, now time.Time) (rows [][2]string) {
+// NodeReach says where the signed posture of a Base lets its node go; empty without a posture.
+func NodeReach(view *client.PostureView) string {
+	if view == nil {
+		return ""
+	}
+	return nodeReach(client.LetsOut(view, client.NodeInternet), client.LetsOut(view, client.NodeHome))
+}
+
+func nodeReach(internet, home bool) string {
+	switch {
+	case internet && home:
+		return "the node may reach it, and your home"
+	case internet:
+		return "the node may reach it, but not your home"
+	case home:
+		return "the node may reach your home only"
+	}
+	return "the node may not reach it ('bitbox-app node online' lets it)"
+}
+
+// NodeRows are the rows of a table about a node: a name, and what it is. reach is of NodeReach.
+func NodeRows(n *basev1.Node, reach string, now time.Time) (rows [][2]string) {
 	add := func(name, text string) { rows = append(rows, [2]string{name, text}) }
 	state := NodeState(n)
 	if n.GetReason() != "" {
 		state += ": " + n.GetReason()
 	}
 	add("State", state)
+	if HasNode(n) && reach != "" {
+		add("Internet", reach)
+	}
 	if !HasNode(n) || n.GetAskedAt() == nil {
 		return rows
 	}

@@ -29,6 +29,9 @@ const (
 	WatcherUser    = "bitbox-node" // what asks it; it reaches NodePort and nothing else
 )
 
+// Stub is where the resolver of this machine answers (systemd-resolved(8)).
+const Stub = "127.0.0.53"
+
 // NodePort is where the Bitcoin node answers bitbox-node, on 127.0.0.1.
 const NodePort = 8332
 
@@ -86,7 +89,8 @@ type Egress struct {
 	User     string   // an existing system user; otherwise the filter does not load, and nothing starts
 	Protocol Protocol // TCP or UDP
 	// Port is the destination. 0 means all ports (tor and bitcoind), but only of the internet: a
-	// service that talks to strangers must not scan the owner's home.
+	// service that talks to strangers must not scan the owner's home. It gets names from Stub, for
+	// the resolvers that Stub asks are at home.
 	Port uint16
 	// Home selects the owner's home instead of the internet: private and link-local addresses.
 	// Only with port 0.
@@ -294,9 +298,16 @@ func render(p Policy, f family) string {
 	}
 	// The name in a question can carry data out.
 	b.comment("The resolver on loopback answers users who may go out, and no others.")
-	for _, user := range p.resolving() {
+	for _, user := range resolving(slices.Concat(ownEgress, p.Egress), func(e Egress) bool { return e.Port == 53 }) {
 		for _, protocol := range []Protocol{TCP, UDP} {
 			b.line("-A OUTPUT -o lo -p %s -m owner --uid-owner %s -m %s --dport 53 -j ACCEPT", protocol, user, protocol)
+		}
+	}
+	if !f.six {
+		for _, user := range resolving(p.Egress, func(e Egress) bool { return e.Port == 0 && !e.Home }) {
+			for _, protocol := range []Protocol{TCP, UDP} {
+				b.line("-A OUTPUT -d %s/32 -o lo -p %s -m owner --uid-owner %s -m %s --dport 53 -j ACCEPT", Stub, protocol, user, protocol)
+			}
 		}
 	}
 	for _, protocol := range []Protocol{TCP, UDP} {
@@ -312,6 +323,17 @@ func render(p Policy, f family) string {
 	}
 	b.line("-A OUTPUT -o lo -j ACCEPT")
 	b.line("-A OUTPUT -m conntrack --ctstate INVALID -j DROP")
+	b.comment("The Bitcoin node goes where the posture lets it, also over connections that it has from before.")
+	egress := slices.Clone(p.Egress)
+	slices.SortFunc(egress, func(a, b Egress) int { return strings.Compare(order(a), order(b)) })
+	egress = slices.Compact(egress)
+	for _, e := range egress {
+		if e.User == ChainUser {
+			b.egress(e)
+		}
+	}
+	b.line("-A OUTPUT -p tcp -m owner --uid-owner %s -j REJECT --reject-with tcp-reset", ChainUser)
+	b.line("-A OUTPUT -m owner --uid-owner %s -j REJECT --reject-with %s", ChainUser, f.refusal)
 	b.line("-A OUTPUT -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT")
 
 	if f.six {
@@ -338,13 +360,9 @@ func render(p Policy, f family) string {
 	for _, e := range ownEgress {
 		b.egress(e)
 	}
-	if len(p.Egress) > 0 {
+	if egress = slices.DeleteFunc(egress, func(e Egress) bool { return e.User == ChainUser }); len(egress) > 0 {
 		b.comment("The posture opens these.")
-		egress := slices.Clone(p.Egress)
-		slices.SortFunc(egress, func(a, b Egress) int {
-			return strings.Compare(order(a), order(b))
-		})
-		for _, e := range slices.Compact(egress) {
+		for _, e := range egress {
 			b.egress(e)
 		}
 	}
@@ -388,11 +406,11 @@ func eachSender(name string, perSecond, burst int) string {
 		burst, name)
 }
 
-// resolving are the users who may resolve names outside, sorted: they may ask the resolver here.
-func (p Policy) resolving() []string {
+// resolving are the users of some of list, sorted: they may ask the resolver here.
+func resolving(list []Egress, some func(Egress) bool) []string {
 	var users []string
-	for _, e := range slices.Concat(ownEgress, p.Egress) {
-		if e.Port == 53 {
+	for _, e := range list {
+		if some(e) {
 			users = append(users, e.User)
 		}
 	}

@@ -98,7 +98,7 @@ func loopholes(rules string, p firewall.Policy) []string {
 		`-p ipv6-icmp .*`,
 		`-d 224\.0\.0\.0/24 -p 2`,
 		`(-d \S+ )?-p (tcp|udp) -m owner --uid-owner [a-z_][a-z0-9_-]* -m (tcp|udp) --dport \d+`,
-		`-o lo -p (tcp|udp) -m owner --uid-owner [a-z_][a-z0-9_-]* -m (tcp|udp) --dport 53`,
+		`(-d 127\.0\.0\.53/32 )?-o lo -p (tcp|udp) -m owner --uid-owner [a-z_][a-z0-9_-]* -m (tcp|udp) --dport 53`,
 		unicastAnswer,
 		watchersQuestion,
 	}
@@ -135,6 +135,10 @@ func loopholes(rules string, p firewall.Policy) []string {
 		if !strings.Contains(beforeLoopback, "\n-A OUTPUT -o lo -m owner --uid-owner "+user+" -m conntrack --ctstate NEW -j REJECT") {
 			found = append(found, user+" reaches all of loopback")
 		}
+	}
+	before, _, _ := strings.Cut(rules, "\n-A OUTPUT -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT\n")
+	if !strings.Contains(before, "\n-A OUTPUT -p tcp -m owner --uid-owner bitcoin -j REJECT ") {
+		found = append(found, "the node keeps connections that it may no longer have")
 	}
 	for _, chain := range []string{"INPUT", "FORWARD", "OUTPUT"} {
 		if !strings.Contains(rules, "\n:"+chain+" DROP ") {
@@ -240,7 +244,9 @@ func TestLoopholesAreFound(t *testing.T) {
 		"the watcher asks anybody here": strings.Replace(rules.V4, "-d 127.0.0.1/32 -o lo -p tcp -m owner --uid-owner bitbox-node",
 			"-o lo -p tcp -m owner --uid-owner bitbox-node", 1),
 		"the node asks anybody here": regexp.MustCompile(`(?m)^-A OUTPUT -o lo -m owner --uid-owner bitcoin .*\n`).ReplaceAllString(rules.V4, ""),
-		"routed packets":             strings.Replace(rules.V4, "COMMIT", "-A FORWARD -j ACCEPT\nCOMMIT", 1),
+		"the node keeps its connections": regexp.MustCompile(`(?m)^-A OUTPUT -p tcp -m owner --uid-owner bitcoin -j REJECT .*\n`).ReplaceAllString(
+			rules.V4, ""),
+		"routed packets": strings.Replace(rules.V4, "COMMIT", "-A FORWARD -j ACCEPT\nCOMMIT", 1),
 		"a private network counts as internet": strings.Replace(rules.V4,
 			"-A INTERNET -d 172.16.0.0/12 -j REJECT --reject-with icmp-port-unreachable\n", "", 1),
 		"a shared range counts as internet": strings.Replace(rules.V4,

@@ -121,18 +121,14 @@ var upstreams = map[posture.Kind]netip.AddrPort{
 }
 
 // serviceEgress names the user of each service that the posture can let out, and where to: it may
-// reach any TCP port there, because peers choose theirs, and may resolve names. The user must
+// reach any TCP port there, because peers choose theirs. The user must
 // exist: otherwise the pre-flight finds that the rules do not load.
 var serviceEgress = map[posture.Service][]firewall.Egress{
-	posture.ServiceBitcoin:       internet(firewall.ChainUser),
-	posture.ServiceLightning:     internet("lightning"),
-	posture.ServiceTor:           internet("debian-tor"),
+	posture.ServiceBitcoin:       {{User: firewall.ChainUser, Protocol: firewall.TCP}},
+	posture.ServiceLightning:     {{User: "lightning", Protocol: firewall.TCP}},
+	posture.ServiceTor:           {{User: "debian-tor", Protocol: firewall.TCP}},
 	posture.ServiceBitcoinHome:   {{User: firewall.ChainUser, Protocol: firewall.TCP, Home: true}},
 	posture.ServiceLightningHome: {{User: "lightning", Protocol: firewall.TCP, Home: true}},
-}
-
-func internet(user string) []firewall.Egress {
-	return []firewall.Egress{{User: user, Protocol: firewall.TCP}, {User: user, Protocol: firewall.UDP, Port: 53}}
 }
 
 // Files are the content of a generation, by the path of each file in its

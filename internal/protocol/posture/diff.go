@@ -224,15 +224,24 @@ func (d *difference) egress() {
 	for _, service := range d.after.Egress {
 		if !slices.Contains(d.before.Egress, service) {
 			d.add(Change{Field: "egress", Subject: string(service), After: "allowed", Opens: true},
-				"The service %s {be} allowed to reach the internet", service)
+				"The %s {be} allowed to reach %s", leaving[service][0], leaving[service][1])
 		}
 	}
 	for _, service := range d.before.Egress {
 		if !slices.Contains(d.after.Egress, service) {
 			d.add(Change{Field: "egress", Subject: string(service), Before: "allowed"},
-				"The service %s {be} kept from the internet", service)
+				"The %s {be} kept from %s", leaving[service][0], leaving[service][1])
 		}
 	}
+}
+
+// leaving says who goes where, for each of Services.
+var leaving = map[Service][2]string{
+	ServiceBitcoin:       {"Bitcoin node", "the internet"},
+	ServiceLightning:     {"Lightning node", "the internet"},
+	ServiceTor:           {"service Tor", "the internet"},
+	ServiceBitcoinHome:   {"Bitcoin node", "your home: private and link-local addresses"},
+	ServiceLightningHome: {"Lightning node", "your home: private and link-local addresses"},
 }
 
 func (d *difference) bans() {

@@ -70,7 +70,11 @@ func TestChangesAreSaidInPlainWords(t *testing.T) {
 			"  A ban will be 2 hours long instead of 1 hour.",
 		}},
 		{"egress", base, func(e *Effective) { e.Egress = []Service{ServiceTor} }, []string{
-			"! The service tor will be allowed to reach the internet.",
+			"! The service Tor will be allowed to reach the internet.",
+		}},
+		{"egress of the node", base, func(e *Effective) { e.Egress = []Service{ServiceBitcoin, ServiceBitcoinHome} }, []string{
+			"! The Bitcoin node will be allowed to reach the internet.",
+			"! The Bitcoin node will be allowed to reach your home: private and link-local addresses.",
 		}},
 		{"Apps", base, func(e *Effective) {
 			e.Apps = []App{
