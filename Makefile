@@ -12,6 +12,11 @@ VERSION  ?= $(shell ./scripts/version)
 RELEASE_KEY_FILE ?= $(HOME)/.config/bitbox-base/release.key
 RELEASE_KEY      ?= $(shell cat '$(RELEASE_KEY_FILE).pub' 2>/dev/null)
 export RELEASE_KEY
+# What a package or an image brings of Bitcoin Core (docs/node.md): archives of one release, with
+# SHA256SUMS and SHA256SUMS.asc beside them; and whose signatures count.
+BITCOIN_CORE         ?=
+BITCOIN_CORE_SIGNERS ?= packaging/bitcoin-core
+export BITCOIN_CORE BITCOIN_CORE_SIGNERS
 LDFLAGS  := -s -w -X github.com/BitBoxSwiss/bitbox-base/internal/version.Software=$(VERSION) \
 	$(if $(RELEASE_KEY),-X github.com/BitBoxSwiss/bitbox-base/internal/protocol/release.builtIn=$(RELEASE_KEY))
 # No cgo anywhere: the binaries depend on nothing but the kernel.
@@ -120,7 +125,7 @@ release: package ## make the packages, and the signed release files of them and 
 feed: ## make the signed list of the releases in build/ (NOTES=FILE)
 	$(GO) run ./packaging/release feed '$(RELEASE_KEY_FILE)' '$(NOTES)' $(BUILD)/feed $(BUILD)/*.release
 
-# Parameters: PROVISION=FILE, or SSH_KEY=FILE.pub, HOSTNAME=name, PAIR=1, DISPLAY=none, SSH_LEASE_FROM_FIRST_BOOT=1h
+# Parameters: BITCOIN_CORE=bitcoin-….tar.gz (docs/node.md). PROVISION=FILE, or SSH_KEY=FILE.pub, HOSTNAME=name, PAIR=1, DISPLAY=none, SSH_LEASE_FROM_FIRST_BOOT=1h
 # (docs/image.md). HOSTNAME and DISPLAY of the environment are the building machine's own.
 ARCH ?= amd64
 # The builder's Secure Boot keys. MICROSOFT=1 has machines accept what Microsoft has signed as well.

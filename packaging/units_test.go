@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/BitBoxSwiss/bitbox-base/internal/bitcoincore"
 	"github.com/BitBoxSwiss/bitbox-base/internal/bootdisk"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/apply"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/bruteforce"
@@ -153,7 +154,8 @@ func TestPathsAreThoseOfTheCode(t *testing.T) {
 		generation.SSHUnit: {generation.Current(generation.SSHConfig), generation.Current(generation.AuthorizedKeys),
 			"ConditionPathExists=" + generation.SSHLease + "\n"},
 		generation.ChainUnit: {"ConditionPathExists=" + settings.File + "\n", "StateDirectory=" + filepath.Base(settings.Data) + "\n",
-			"BindPaths=" + settings.Runtime + "\n", "/usr/bin/bitbox-node " + settings.Programs + " ", "User=" + firewall.ChainUser + "\n"},
+			"BindPaths=" + settings.Runtime + "\n", "User=" + firewall.ChainUser + "\n",
+			"/usr/bin/bitbox-node /usr/lib/bitbox-base -" + bitcoincore.Owned + " "},
 		generation.WatcherUnit: {"ConditionPathExists=" + settings.File + "\n", "BindReadOnlyPaths=" + settings.Runtime + "\n",
 			"BindPaths=" + filepath.Dir(nodeclient.DefaultSocket) + "\n", "User=" + firewall.WatcherUser + "\n",
 			"SupplementaryGroups=" + firewall.ChainUser + "\n", "\nIPAddressDeny=any\nIPAddressAllow=127.0.0.1\n"},

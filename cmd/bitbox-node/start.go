@@ -47,15 +47,16 @@ configuration of the program itself are in ` + settings.OwnFile + `.`,
 			if err != nil {
 				return fmt.Errorf("%w: %w", errSettings, err)
 			}
-			if _, err := os.Stat(s.Path()); errors.Is(err, fs.ErrNotExist) {
-				return fmt.Errorf("%w: %s is missing", errSettings, s.Path())
+			file, err := s.Find()
+			if err != nil {
+				return fmt.Errorf("%w: %w", errSettings, err)
 			}
 			if err := prepare(s, own); err != nil {
 				return err
 			}
 			// btcd makes a folder of its own in the home, whatever its configuration says.
-			err = syscall.Exec(s.Path(), s.Arguments(), []string{"HOME=" + settings.Data, "PATH=/usr/bin"})
-			return fmt.Errorf("start %s: %w", s.Path(), err)
+			err = syscall.Exec(file, s.Arguments(file), []string{"HOME=" + settings.Data, "PATH=/usr/bin"})
+			return fmt.Errorf("start %s: %w", file, err)
 		},
 	}
 }

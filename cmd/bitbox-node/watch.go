@@ -32,6 +32,7 @@ type watching struct {
 	data, socket                        string
 	users                               []string
 	own                                 bool          // the Base's own node, as its settings say
+	absent                              error         // why the Base's own node has no program
 	every                               time.Duration // it makes blocks by itself; 0: it does not
 }
 
@@ -75,7 +76,8 @@ changed: its configuration decides which questions are answered.`,
 func (w *watching) take(s settings.Settings) {
 	w.program, w.network, w.every = string(s.Program), node.NetworkName(s.Network), s.BlockEvery
 	w.rpc, w.credentials, w.certificate = settings.Address, s.Credentials(), s.Certificate()
-	w.file, w.data = s.Path(), settings.Data
+	w.data = settings.Data
+	_, w.absent = s.Find()
 }
 
 // node makes the node that the flags mean; nil, with how that is shown, if it is not installed.
@@ -104,11 +106,14 @@ func (w *watching) node() (node.Node, *basev1.Node, error) {
 	if err != nil {
 		return nil, nil, err
 	}
+	missing := w.absent != nil
 	if w.file != "" {
-		if _, err := os.Stat(w.file); errors.Is(err, fs.ErrNotExist) {
-			return nil, &basev1.Node{State: basev1.Node_STATE_NOT_INSTALLED, Network: network,
-				Reason: fmt.Sprintf("this Base has no %s node: %s is not installed", w.network, name)}, nil
-		}
+		_, err := os.Stat(w.file)
+		missing = errors.Is(err, fs.ErrNotExist)
+	}
+	if missing {
+		return nil, &basev1.Node{State: basev1.Node_STATE_NOT_INSTALLED, Network: network,
+			Reason: fmt.Sprintf("this Base has no %s node: %s is not installed", w.network, name)}, nil
 	}
 	return made, nil, nil
 }

@@ -59,6 +59,6 @@ func judge(l *Look, now time.Time) *basev1.Node {
 	case n.GetTarget() > 0:
 		n.Progress = float64(n.GetHeight()) / float64(n.GetTarget())
 	}
-	n.Unmaintained = unmaintained(n.GetSoftware(), n.GetVersion())
+	n.Unmaintained = unmaintained(n.GetSoftware(), n.GetVersion(), now)
 	return n
 }

@@ -82,7 +82,7 @@ func TestVersionsThatGetNoFixesAreTold(t *testing.T) {
 		{"btcd", "0.25.0"}: true, {"btcd", "0.26.2"}: false, {"btcd", "1.0.0"}: false,
 		{"Bitcoin Core", ""}: false, {"Bitcoin Core", "99999999999999999999.1"}: false, {"something", "0.1"}: false,
 	} {
-		if got := unmaintained(version[0], version[1]); got != want {
+		if got := unmaintained(version[0], version[1], time.Date(2026, 11, 28, 0, 0, 0, 0, time.UTC)); got != want {
 			t.Errorf("%s: %v", version, got)
 		}
 	}

@@ -4,29 +4,31 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"time"
+
+	"github.com/BitBoxSwiss/bitbox-base/internal/bitcoincore"
 )
 
-// oldest is the oldest version of each program that still gets fixes, as major and minor number.
-// Bitcoin Core maintains its last three major versions (https://bitcoincore.org/en/lifecycle):
-// 29, 30 and 31. btcd maintains its latest.
-var oldest = map[string][2]int{
-	"Bitcoin Core": {29, 0},
-	"btcd":         {0, 26},
+// programs tells for each program whether a major and minor version no longer gets fixes.
+// Bitcoin Core has a table of its own. btcd maintains its latest version.
+var programs = map[string]func(major, minor int, now time.Time) bool{
+	"Bitcoin Core": func(major, _ int, now time.Time) bool { return bitcoincore.Unmaintained(major, now) },
+	"btcd":         func(major, minor int, _ time.Time) bool { return major == 0 && minor < 26 },
 }
 
 var numbers = regexp.MustCompile(`^(\d{1,4})\.(\d{1,4})`)
 
 // unmaintained tells whether a version no longer gets fixes. An unknown program or version
 // counts as maintained: this is a hint, not a defence.
-func unmaintained(software, version string) bool {
-	for name, least := range oldest {
+func unmaintained(software, version string, now time.Time) bool {
+	for name, ended := range programs {
 		match := numbers.FindStringSubmatch(version)
 		if !strings.HasPrefix(software, name) || match == nil {
 			continue
 		}
 		major, _ := strconv.Atoi(match[1]) // at most 4 digits
 		minor, _ := strconv.Atoi(match[2])
-		return major < least[0] || major == least[0] && minor < least[1]
+		return ended(major, minor, now)
 	}
 	return false
 }

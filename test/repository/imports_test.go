@@ -37,6 +37,11 @@ var groups = []group{
 	{folder: "internal/secret"},
 	{folder: "internal/version"},
 	{folder: "internal/ipc"},
+	// Releases of Bitcoin Core. gpgv reads their signatures.
+	{folder: "internal/bitcoincore", may: []string{"internal/rootfile"}},
+	{folder: "internal/bitcoincore/verify", may: []string{
+		"internal/atomicfile", "internal/bitcoincore", "internal/failpoint", "internal/rootfile",
+	}, risky: []string{"os/exec"}},
 	{folder: "internal/state", may: []string{"internal/atomicfile"}},
 	// The rules that App and Base share.
 	{folder: "internal/protocol", may: []string{"api", "internal/atomicfile", "internal/secret"}},
@@ -52,7 +57,7 @@ var groups = []group{
 	// The one way to the helper.
 	{folder: "internal/helperclient", may: []string{"api", "internal/ipc", "internal/protocol"}},
 	// The Bitcoin node, a guest. It speaks HTTP to a program that strangers speak to.
-	{folder: "internal/node", may: []string{"api", "internal/harmless", "internal/ipc", "internal/rootfile"},
+	{folder: "internal/node", may: []string{"api", "internal/bitcoincore", "internal/harmless", "internal/ipc", "internal/rootfile"},
 		risky: []string{"net/http", "crypto/tls"}},
 	// Answers wallets, who are strangers, from what the node says.
 	{folder: "internal/electrum", may: []string{"api", "internal/failpoint", "internal/node"}, risky: []string{"net/http"}},
@@ -86,6 +91,7 @@ var groups = []group{
 	}},
 	// The builders of packages and images.
 	{folder: "packaging"},
+	{folder: "packaging/bitcoincore", may: []string{"internal/bitcoincore"}},
 	{folder: "packaging/manual", may: []string{"internal/version"}},
 	{folder: "packaging/release", may: []string{"internal/atomicfile", "internal/helper/slot/verity", "internal/protocol", "internal/version"},
 		risky: []string{"os/exec"}},

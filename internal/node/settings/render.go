@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
+	"github.com/BitBoxSwiss/bitbox-base/internal/bitcoincore"
 	"github.com/BitBoxSwiss/bitbox-base/internal/node"
 	"github.com/BitBoxSwiss/bitbox-base/internal/node/core"
 )
@@ -16,9 +17,8 @@ const (
 	Data = "/var/lib/bitbox-bitcoin"
 	// Runtime has configuration and credentials, for as long as the machine runs.
 	Runtime = "/run/bitbox-bitcoin"
-	// Programs has btcd, which the package brings, and bitcoind, which a builder or an owner
-	// brings.
-	Programs = "/usr/lib/bitbox-base"
+	// btcdFile is btcd, which the package brings.
+	btcdFile = "/usr/lib/bitbox-base/btcd"
 )
 
 // RewardAddress gets the rewards of the blocks that are made on regtest: the example of BIP 173.
@@ -28,12 +28,14 @@ const RewardAddress = "bcrt1qw508d6qejxtdg4y5r3zarvary0c5xw7kygt080"
 // user is btcd's user of its RPC.
 const user = "bitbox"
 
-// Path is the file of the program.
-func (s Settings) Path() string {
-	if s.Program == Btcd {
-		return filepath.Join(Programs, "btcd")
+// Find returns the file of the program. Bitcoin Core is the newest that the builder or an owner has
+// brought. A file that is not root's alone is refused.
+func (s Settings) Find() (string, error) {
+	if s.Program == Core {
+		path, _, err := bitcoincore.Find(bitcoincore.Owned, bitcoincore.Built)
+		return path, err
 	}
-	return filepath.Join(Programs, "bitcoind")
+	return btcdFile, bitcoincore.Executable(btcdFile)
 }
 
 // Config is the path of the program's configuration.
@@ -50,12 +52,13 @@ func (s Settings) Certificate() string { return filepath.Join(Runtime, "rpc.cert
 // data is the folder of the program: Core must not find btcd's.
 func (s Settings) data() string { return filepath.Join(Data, string(s.Program)) }
 
-// Arguments are those of the program. Everybody can read them, so that nothing secret is in them.
-func (s Settings) Arguments() []string {
+// Arguments are those of the program in a file. Everybody can read them, so that nothing secret is
+// in them.
+func (s Settings) Arguments(file string) []string {
 	if s.Program == Btcd {
-		return []string{s.Path(), "--configfile=" + s.Config()}
+		return []string{file, "--configfile=" + s.Config()}
 	}
-	return []string{s.Path(), "-conf=" + s.Config(), "-datadir=" + s.data()}
+	return []string{file, "-conf=" + s.Config(), "-datadir=" + s.data()}
 }
 
 // Folders are those that the program needs.

@@ -98,7 +98,7 @@ func TestTheConfigurationIsRenderedFromTheSettings(t *testing.T) {
 		if !strings.HasSuffix(got, own) {
 			t.Errorf("%s: the owner's lines are not at its end", name)
 		}
-		if strings.Contains(strings.Join(s.Arguments(), " "), "PASSWORD") {
+		if strings.Contains(strings.Join(s.Arguments("/program"), " "), "PASSWORD") {
 			t.Errorf("%s: everybody can read the password", name)
 		}
 	}
