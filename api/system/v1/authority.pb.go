@@ -1483,7 +1483,10 @@ type Snapshot struct {
 	// The role that an owner has signed for this window; unspecified: none.
 	WindowRole v1.Role `protobuf:"varint,11,opt,name=window_role,json=windowRole,proto3,enum=bitbox.base.v1.Role" json:"window_role,omitempty"`
 	// The Base waits for the App that its provisioning file names.
-	ClaimOpen     bool `protobuf:"varint,12,opt,name=claim_open,json=claimOpen,proto3" json:"claim_open,omitempty"`
+	ClaimOpen bool `protobuf:"varint,12,opt,name=claim_open,json=claimOpen,proto3" json:"claim_open,omitempty"`
+	// How often the window was opened or prolonged, since the helper began: one that was closed and
+	// opened again between two looks is another window.
+	WindowNumber  uint64 `protobuf:"varint,13,opt,name=window_number,json=windowNumber,proto3" json:"window_number,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1600,6 +1603,13 @@ func (x *Snapshot) GetClaimOpen() bool {
 		return x.ClaimOpen
 	}
 	return false
+}
+
+func (x *Snapshot) GetWindowNumber() uint64 {
+	if x != nil {
+		return x.WindowNumber
+	}
+	return 0
 }
 
 type Ceremony struct {
@@ -2265,7 +2275,7 @@ const file_system_v1_authority_proto_rawDesc = "" +
 	"\fseen_version\x18\x01 \x01(\x04R\vseenVersion\")\n" +
 	"\x06Retire\x12\x1f\n" +
 	"\vsigning_key\x18\x01 \x01(\fR\n" +
-	"signingKey\"\xc6\x03\n" +
+	"signingKey\"\xeb\x03\n" +
 	"\bSnapshot\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\x04R\aversion\x12\x16\n" +
 	"\x06paired\x18\x02 \x01(\bR\x06paired\x12\x1f\n" +
@@ -2282,7 +2292,8 @@ const file_system_v1_authority_proto_rawDesc = "" +
 	"\vwindow_role\x18\v \x01(\x0e2\x14.bitbox.base.v1.RoleR\n" +
 	"windowRole\x12\x1d\n" +
 	"\n" +
-	"claim_open\x18\f \x01(\bR\tclaimOpen\"\xa5\x03\n" +
+	"claim_open\x18\f \x01(\bR\tclaimOpen\x12#\n" +
+	"\rwindow_number\x18\r \x01(\x04R\fwindowNumber\"\xa5\x03\n" +
 	"\bCeremony\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\fR\x02id\x126\n" +
 	"\x05phase\x18\x02 \x01(\x0e2 .bitbox.system.v1.Ceremony.PhaseR\x05phase\x12\x16\n" +

@@ -44,9 +44,7 @@ func (m *Middleware) follow(ctx context.Context) error {
 	}
 }
 
-// otherWindow tells whether the window was opened, closed or changed. A window that was closed
-// and opened again between two checks, or prolonged, shows by its remaining time.
+// otherWindow tells whether the window was opened, prolonged or closed.
 func otherWindow(seen, now *systemv1.Snapshot) bool {
-	return now.GetWindowOpen() != seen.GetWindowOpen() || now.GetWindowRole() != seen.GetWindowRole() ||
-		now.GetWindowRemainingMs() > seen.GetWindowRemainingMs()
+	return now.GetWindowOpen() != seen.GetWindowOpen() || now.GetWindowOpen() && now.GetWindowNumber() != seen.GetWindowNumber()
 }

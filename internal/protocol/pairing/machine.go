@@ -65,6 +65,7 @@ type Machine struct {
 
 	now        time.Duration
 	windowEnds time.Duration   // the window is open before it
+	windows    uint64          // how often it was opened or prolonged
 	window     ordered         // the opener of the window, and its role
 	acts       []time.Duration // of the last ActsTime, oldest first
 	heard      heard
@@ -327,7 +328,13 @@ func (m *Machine) openWindow(caller Caller) {
 	if caller != CallerConsole && m.orderedRole() != 0 {
 		return
 	}
-	m.window, m.windowEnds = ordered{unsigned: caller != CallerConsole}, m.now+WindowTime
+	m.beginWindow(ordered{unsigned: caller != CallerConsole})
+}
+
+// beginWindow opens or prolongs the window.
+func (m *Machine) beginWindow(by ordered) {
+	m.window, m.windowEnds = by, m.now+WindowTime
+	m.windows++
 }
 
 // windowOpen tells whether a window was opened and has not run out.
@@ -738,6 +745,8 @@ func (m *Machine) view() *systemv1.Snapshot {
 		Last:       m.last,
 		WindowRole: m.orderedRole(),
 		ClaimOpen:  m.claim != nil,
+
+		WindowNumber: m.windows,
 	}
 	if c := m.ceremony; c != nil {
 		view.Ceremony = &systemv1.Ceremony{

@@ -22,7 +22,7 @@ func (m *Machine) OpenWindowFor(owner OwnerKey, role basev1.Role) error {
 	if !roleExists(role) {
 		return ErrRoleInvalid.because("there is no role %d", role)
 	}
-	m.windowEnds, m.window = m.now+WindowTime, ordered{owner: owner, role: role}
+	m.beginWindow(ordered{owner: owner, role: role})
 	return nil
 }
 

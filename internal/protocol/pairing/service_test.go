@@ -57,6 +57,31 @@ func TestWatchAnswersWhenSomethingChanges(t *testing.T) {
 	})
 }
 
+// Whoever watches hears that the window was prolonged, though it is as open as before.
+func TestAWatchSeesThatTheWindowWasProlonged(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, _ := newService(t, nil)
+		if err := w.console.OpenWindow(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		first, err := w.middleware.Watch(t.Context(), 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		go func() {
+			time.Sleep(time.Second)
+			if err := w.console.OpenWindow(t.Context()); err != nil {
+				t.Error(err)
+			}
+		}()
+		start := time.Now()
+		second, err := w.middleware.Watch(t.Context(), first.GetVersion())
+		if err != nil || second.GetWindowNumber() != first.GetWindowNumber()+1 || time.Since(start) != time.Second {
+			t.Fatalf("%v, %v after %v, before it was %v", second, err, time.Since(start), first)
+		}
+	})
+}
+
 // TestCodeIsWipedThoughNobodyAsks: the timer does it.
 func TestCodeIsWipedThoughNobodyAsks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
