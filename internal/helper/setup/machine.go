@@ -312,6 +312,18 @@ func (r *Record) settle(ctx context.Context) error {
 	return others(ctx, r)
 }
 
+// resolver is the unit of Debian's resolver.
+const resolver = "systemd-resolved.service"
+
+// forgetStarts makes systemd forget how often these units were started. systemd refuses the sixth
+// start within ten seconds (systemd.unit(5), StartLimitBurst=), and a setup that is undone and
+// repeated gets there: the units would stay stopped.
+func forgetStarts(ctx context.Context, units ...string) {
+	for _, unit := range units {
+		_, _ = run(ctx, "", systemctl, "reset-failed", unit) // it fails for a unit that is not there
+	}
+}
+
 // others makes the affected programs read their settings again.
 func others(ctx context.Context, r *Record) error {
 	// Where the kernel's settings cannot be changed, in a container, the unit's condition says
@@ -319,7 +331,8 @@ func others(ctx context.Context, r *Record) error {
 	if _, err := run(ctx, "", systemctl, "restart", "systemd-sysctl.service"); err != nil {
 		return fmt.Errorf("set the kernel: %w", err)
 	}
-	if _, err := run(ctx, "", systemctl, "try-restart", "systemd-resolved.service"); err != nil {
+	forgetStarts(ctx, resolver)
+	if _, err := run(ctx, "", systemctl, "try-restart", resolver); err != nil {
 		return err
 	}
 	const udevadm = "/usr/bin/udevadm"
@@ -406,8 +419,12 @@ func (m Machine) Undo(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if _, err := run(ctx, "", systemctl, "stop", "bitbox-base-*"); err != nil {
-		return fmt.Errorf("stop the Base: %w", err)
+	// The helper first: while it applies a posture it has systemd reload units, and each such job
+	// would cancel the one that stops the same unit.
+	for _, units := range [][]string{{"bitbox-base-system.socket", "bitbox-base-system.service"}, {"bitbox-base-*"}} {
+		if _, err := run(ctx, "", append([]string{systemctl, "stop"}, units...)...); err != nil {
+			return fmt.Errorf("stop the Base: %w", err)
+		}
 	}
 	// Failed units would be listed for as long as the machine runs.
 	if _, err := run(ctx, "", systemctl, "reset-failed", "bitbox-base-*"); err != nil {
@@ -444,6 +461,7 @@ func (m Machine) Undo(ctx context.Context) error {
 	if err := others(ctx, &Record{}); err != nil {
 		m.say("%v", err)
 	}
+	forgetStarts(ctx, r.Machine.Stopped...)
 	for _, unit := range r.Machine.Stopped {
 		if _, err := run(ctx, "", systemctl, "start", unit); err != nil {
 			m.say("%s was running before and does not start: %v", unit, err)
