@@ -169,7 +169,10 @@ func TestABaseFollowsANodeWithCoresInterfaceThroughItsFaults(t *testing.T) {
 		<-watching
 	}()
 
-	k.Generate(10)
+	// From its first look on the Base remembers each block; of those before it only the last four.
+	k.Generate(1)
+	until(basev1.Node_STATE_CURRENT, 1)
+	k.Generate(9)
 	before := until(basev1.Node_STATE_CURRENT, 10).GetBestBlock()
 	// To an address of its own: the same blocks in the same second would be no other chain.
 	other.Call(new([]string), "generatetoaddress", 20, "bcrt1qw508d6qejxtdg4y5r3zarvary0c5xw7kygt080")
