@@ -281,7 +281,7 @@ func (a *Appliance) startMiddleware() error {
 	a.cancel = cancel
 	go func() {
 		a.done <- daemon.Run(ctx, daemon.ApplianceConfig{
-			StateDir: filepath.Join(a.stateDir, "state"), Entry: entry,
+			StateDir: a.middlewareState(), Entry: entry,
 			Helper: helperclient.Client{Port: a.port}, Node: nodeclient.Dial(a.NodeSocket()), Logger: slog.New(slog.DiscardHandler),
 		})
 	}()
@@ -309,6 +309,13 @@ func (a *Appliance) restartMiddleware() {
 
 // NodeSocket is where its Middleware looks for bitbox-node. Nothing answers there by itself.
 func (a *Appliance) NodeSocket() string { return filepath.Join(a.stateDir, "node") }
+
+// Directories are where the helper and the Middleware keep what they store.
+func (a *Appliance) Directories() (helper, middleware string) {
+	return a.directory, a.middlewareState()
+}
+
+func (a *Appliance) middlewareState() string { return filepath.Join(a.stateDir, "state") }
 
 func (a *Appliance) socket() string { return filepath.Join(a.stateDir, "entry") }
 
