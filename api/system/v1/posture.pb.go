@@ -360,8 +360,12 @@ type PostureDocument struct {
 	// Seconds since 1970 by the signer's clock, for the history. It decides nothing.
 	SignedAt int64 `protobuf:"varint,11,opt,name=signed_at,json=signedAt,proto3" json:"signed_at,omitempty"`
 	// Why, for people: empty, or text as short and plain as a name.
-	Note          string   `protobuf:"bytes,12,opt,name=note,proto3" json:"note,omitempty"`
-	Posture       *Posture `protobuf:"bytes,13,opt,name=posture,proto3" json:"posture,omitempty"`
+	Note    string   `protobuf:"bytes,12,opt,name=note,proto3" json:"note,omitempty"`
+	Posture *Posture `protobuf:"bytes,13,opt,name=posture,proto3" json:"posture,omitempty"`
+	// The version of this layout, 2. Version 1 knew neither ExtraEndpoint.from nor
+	// PostureLease.until_closed, and had no number. Only version 2 is accepted: a signer who does not
+	// know a limit would leave it out, and so open the Base further.
+	Version       uint32 `protobuf:"varint,14,opt,name=version,proto3" json:"version,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -485,6 +489,13 @@ func (x *PostureDocument) GetPosture() *Posture {
 		return x.Posture
 	}
 	return nil
+}
+
+func (x *PostureDocument) GetVersion() uint32 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
 }
 
 // Posture is how open the Base shall be. What is allowed in each field stands
@@ -735,11 +746,13 @@ func (x *BanPolicy) GetBanSeconds() uint32 {
 
 type PostureLease struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// 300 to 604800, counted on the boot-time clock.
+	// 300 to 604800, counted on the boot-time clock; 0 if until_closed.
 	Seconds uint32 `protobuf:"varint,1,opt,name=seconds,proto3" json:"seconds,omitempty"`
 	// The revision that granted it: this document's own, then it begins; or that
 	// of the lease in the document before, then it goes on.
-	GrantedIn     uint64 `protobuf:"varint,2,opt,name=granted_in,json=grantedIn,proto3" json:"granted_in,omitempty"`
+	GrantedIn uint64 `protobuf:"varint,2,opt,name=granted_in,json=grantedIn,proto3" json:"granted_in,omitempty"`
+	// It has no end, and lasts until somebody closes it. Never SSH's.
+	UntilClosed   bool `protobuf:"varint,3,opt,name=until_closed,json=untilClosed,proto3" json:"until_closed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -788,13 +801,24 @@ func (x *PostureLease) GetGrantedIn() uint64 {
 	return 0
 }
 
+func (x *PostureLease) GetUntilClosed() bool {
+	if x != nil {
+		return x.UntilClosed
+	}
+	return false
+}
+
 type ExtraEndpoint struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// A kind from the constant list, for example "electrum".
 	Kind string `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`
 	// On the port of its own that belongs to the kind; else beside the entry.
-	OwnPort       bool          `protobuf:"varint,2,opt,name=own_port,json=ownPort,proto3" json:"own_port,omitempty"`
-	Lease         *PostureLease `protobuf:"bytes,3,opt,name=lease,proto3" json:"lease,omitempty"`
+	OwnPort bool          `protobuf:"varint,2,opt,name=own_port,json=ownPort,proto3" json:"own_port,omitempty"`
+	Lease   *PostureLease `protobuf:"bytes,3,opt,name=lease,proto3" json:"lease,omitempty"`
+	// The networks that reach it, at most 8, such as "192.168.1.0/24" or "fd00::/64", without host
+	// bits, sorted (IPv4 first), none within another, no two that one larger network equals; empty:
+	// every network.
+	From          []string `protobuf:"bytes,4,rep,name=from,proto3" json:"from,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -846,6 +870,13 @@ func (x *ExtraEndpoint) GetOwnPort() bool {
 func (x *ExtraEndpoint) GetLease() *PostureLease {
 	if x != nil {
 		return x.Lease
+	}
+	return nil
+}
+
+func (x *ExtraEndpoint) GetFrom() []string {
+	if x != nil {
+		return x.From
 	}
 	return nil
 }
@@ -1858,7 +1889,7 @@ const file_system_v1_posture_proto_rawDesc = "" +
 	"\x06Signed\x12\x18\n" +
 	"\amessage\x18\x01 \x01(\fR\amessage\x12\x1c\n" +
 	"\tsignature\x18\x02 \x01(\fR\tsignature\x12\x16\n" +
-	"\x06signer\x18\x03 \x01(\fR\x06signer\"\xce\x04\n" +
+	"\x06signer\x18\x03 \x01(\fR\x06signer\"\xe8\x04\n" +
 	"\x0fPostureDocument\x12\x17\n" +
 	"\abase_id\x18\x01 \x01(\fR\x06baseId\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\fR\x05epoch\x12\x1a\n" +
@@ -1873,7 +1904,8 @@ const file_system_v1_posture_proto_rawDesc = "" +
 	" \x01(\x0e2(.bitbox.system.v1.PostureDocument.OriginR\x06origin\x12\x1b\n" +
 	"\tsigned_at\x18\v \x01(\x03R\bsignedAt\x12\x12\n" +
 	"\x04note\x18\f \x01(\tR\x04note\x123\n" +
-	"\aposture\x18\r \x01(\v2\x19.bitbox.system.v1.PostureR\aposture\"~\n" +
+	"\aposture\x18\r \x01(\v2\x19.bitbox.system.v1.PostureR\aposture\x12\x18\n" +
+	"\aversion\x18\x0e \x01(\rR\aversion\"~\n" +
 	"\x06Origin\x12\x16\n" +
 	"\x12ORIGIN_UNSPECIFIED\x10\x00\x12\x10\n" +
 	"\fORIGIN_OWNER\x10\x01\x12\x12\n" +
@@ -1901,15 +1933,17 @@ const file_system_v1_posture_proto_rawDesc = "" +
 	"\tmax_tries\x18\x01 \x01(\rR\bmaxTries\x12%\n" +
 	"\x0ewindow_seconds\x18\x02 \x01(\rR\rwindowSeconds\x12\x1f\n" +
 	"\vban_seconds\x18\x03 \x01(\rR\n" +
-	"banSeconds\"G\n" +
+	"banSeconds\"j\n" +
 	"\fPostureLease\x12\x18\n" +
 	"\aseconds\x18\x01 \x01(\rR\aseconds\x12\x1d\n" +
 	"\n" +
-	"granted_in\x18\x02 \x01(\x04R\tgrantedIn\"t\n" +
+	"granted_in\x18\x02 \x01(\x04R\tgrantedIn\x12!\n" +
+	"\funtil_closed\x18\x03 \x01(\bR\vuntilClosed\"\x88\x01\n" +
 	"\rExtraEndpoint\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x19\n" +
 	"\bown_port\x18\x02 \x01(\bR\aownPort\x124\n" +
-	"\x05lease\x18\x03 \x01(\v2\x1e.bitbox.system.v1.PostureLeaseR\x05lease\"\x9f\x01\n" +
+	"\x05lease\x18\x03 \x01(\v2\x1e.bitbox.system.v1.PostureLeaseR\x05lease\x12\x12\n" +
+	"\x04from\x18\x04 \x03(\tR\x04from\"\x9f\x01\n" +
 	"\x0fTryConfirmation\x12\x17\n" +
 	"\abase_id\x18\x01 \x01(\fR\x06baseId\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\fR\x05epoch\x12\x1a\n" +

@@ -2690,10 +2690,14 @@ func (x *OpenSSH) GetRemainingMs() uint64 {
 }
 
 type OpenAPI struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Kind          string                 `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`
-	Port          uint32                 `protobuf:"varint,2,opt,name=port,proto3" json:"port,omitempty"`
-	RemainingMs   uint64                 `protobuf:"varint,3,opt,name=remaining_ms,json=remainingMs,proto3" json:"remaining_ms,omitempty"`
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	Kind        string                 `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`
+	Port        uint32                 `protobuf:"varint,2,opt,name=port,proto3" json:"port,omitempty"`
+	RemainingMs uint64                 `protobuf:"varint,3,opt,name=remaining_ms,json=remainingMs,proto3" json:"remaining_ms,omitempty"`
+	// It has no end.
+	UntilClosed bool `protobuf:"varint,4,opt,name=until_closed,json=untilClosed,proto3" json:"until_closed,omitempty"`
+	// The networks that reach it; empty: every network.
+	From          []string `protobuf:"bytes,5,rep,name=from,proto3" json:"from,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2747,6 +2751,20 @@ func (x *OpenAPI) GetRemainingMs() uint64 {
 		return x.RemainingMs
 	}
 	return 0
+}
+
+func (x *OpenAPI) GetUntilClosed() bool {
+	if x != nil {
+		return x.UntilClosed
+	}
+	return false
+}
+
+func (x *OpenAPI) GetFrom() []string {
+	if x != nil {
+		return x.From
+	}
+	return nil
 }
 
 type ResetRecord struct {
@@ -3184,11 +3202,13 @@ const file_system_v1_system_proto_rawDesc = "" +
 	"last_reset\x18\x11 \x01(\v2\x1d.bitbox.system.v1.ResetRecordR\tlastReset\"@\n" +
 	"\aOpenSSH\x12\x12\n" +
 	"\x04keys\x18\x01 \x01(\rR\x04keys\x12!\n" +
-	"\fremaining_ms\x18\x02 \x01(\x04R\vremainingMs\"T\n" +
+	"\fremaining_ms\x18\x02 \x01(\x04R\vremainingMs\"\x8b\x01\n" +
 	"\aOpenAPI\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x12\n" +
 	"\x04port\x18\x02 \x01(\rR\x04port\x12!\n" +
-	"\fremaining_ms\x18\x03 \x01(\x04R\vremainingMs\"<\n" +
+	"\fremaining_ms\x18\x03 \x01(\x04R\vremainingMs\x12!\n" +
+	"\funtil_closed\x18\x04 \x01(\bR\vuntilClosed\x12\x12\n" +
+	"\x04from\x18\x05 \x03(\tR\x04from\"<\n" +
 	"\vResetRecord\x12\x1d\n" +
 	"\n" +
 	"ordered_at\x18\x01 \x01(\x03R\torderedAt\x12\x0e\n" +

@@ -22,6 +22,7 @@ const (
 // Errors of the chain. Each is one reason why a document or a restriction is not
 // the next one.
 var (
+	ErrVersion       = errors.New("it was made by another version of the software; update the App or the Base, whichever is older")
 	ErrWrongBase     = errors.New("it was made for another Base")
 	ErrWrongEpoch    = errors.New("it was made before the Base was reset or restored (or after); fetch the posture again, and sign again")
 	ErrNotOwner      = errors.New("its signer is not an owner's App in the previous revision; an owner has to sign")
@@ -134,7 +135,7 @@ func (c *chain) next(p Posture) *systemv1.PostureDocument {
 	number, hash := c.lastRestriction()
 	return &systemv1.PostureDocument{
 		BaseId: c.base[:], Epoch: c.epoch[:], Revision: c.revision() + 1, PreviousHash: c.tip().hash[:],
-		RestrictionSeen: number, RestrictionSeenHash: hash[:], Posture: p.Proto(),
+		RestrictionSeen: number, RestrictionSeenHash: hash[:], Posture: p.Proto(), Version: documentVersion,
 	}
 }
 
@@ -202,6 +203,7 @@ var documentChecks = []documentCheck{
 	{"no unknown field", func(_ *chain, d *candidate) error {
 		return errors.Join(refuseUnknown(d.signed.ProtoReflect()), refuseUnknown(d.doc.ProtoReflect()))
 	}},
+	{"this version", func(_ *chain, d *candidate) error { return d.refuseVersion() }},
 	{"this Base", func(c *chain, d *candidate) error {
 		return unless(bytes.Equal(d.doc.GetBaseId(), c.base[:]), ErrWrongBase)
 	}},
@@ -230,6 +232,11 @@ var documentChecks = []documentCheck{
 	{"leases", (*chain).refuseLeases},
 	{"ceremony", (*chain).refuseCeremony},
 	{"undo", (*chain).refuseUndo},
+}
+
+// refuseVersion: an older App does not know each limit, so its document would leave it out.
+func (d *candidate) refuseVersion() error {
+	return unless(d.doc.GetVersion() == documentVersion, ErrVersion)
 }
 
 func unless(ok bool, err error) error {
@@ -496,6 +503,7 @@ func (c *chain) begin(signed *systemv1.Signed) error {
 	}
 	if err := errors.Join(
 		refuseUnknown(d.doc.ProtoReflect()),
+		d.refuseVersion(),
 		verify(labelDocument, d.signed),
 		unless(bytes.Equal(anchor.GetBaseId(), c.base[:]) && bytes.Equal(d.doc.GetBaseId(), c.base[:]), ErrWrongBase),
 		unless(bytes.Equal(anchor.GetEpoch(), d.doc.GetEpoch()) && len(anchor.GetEpoch()) == len(Epoch{}), ErrWrongEpoch),

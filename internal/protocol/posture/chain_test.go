@@ -194,6 +194,28 @@ var documentAttacks = []struct {
 	{"the last owner lowered", "an owner is left", ErrLastOwner, func(a *attacked) *systemv1.Signed {
 		return forge(a, a.owner, func(doc *systemv1.PostureDocument) { doc.Posture.Apps[0].Role = basev1.Role_ROLE_VIEWER })
 	}},
+	{"a document of an older version, whose signer knows no networks", "this version", ErrVersion, func(a *attacked) *systemv1.Signed {
+		return forge(a, a.owner, func(doc *systemv1.PostureDocument) { doc.Version = 0 })
+	}},
+	{"a document of a newer version", "this version", ErrVersion, func(a *attacked) *systemv1.Signed {
+		return forge(a, a.owner, func(doc *systemv1.PostureDocument) { doc.Version++ })
+	}},
+	{"SSH without an end", "content", nil, func(a *attacked) *systemv1.Signed {
+		return forge(a, a.owner, func(doc *systemv1.PostureDocument) {
+			doc.Posture.SshKeys = []string{keyOne.Line}
+			doc.Posture.Ssh = &systemv1.PostureLease{UntilClosed: true, GrantedIn: doc.Revision}
+		})
+	}},
+	{"a network that is written so that programs could differ about it", "content", nil, func(a *attacked) *systemv1.Signed {
+		return forge(a, a.owner, func(doc *systemv1.PostureDocument) {
+			doc.Posture.ExtraEndpoints[0].From = []string{"::ffff:10.0.0.0/104"}
+		})
+	}},
+	{"a lease that loses its end without being granted again", "leases", ErrLeaseGrant, func(a *attacked) *systemv1.Signed {
+		return forge(a, a.owner, func(doc *systemv1.PostureDocument) {
+			doc.Posture.ExtraEndpoints[0].Lease.Seconds, doc.Posture.ExtraEndpoints[0].Lease.UntilClosed = 0, true
+		})
+	}},
 	{"a lease that nobody granted", "leases", ErrLeaseGrant, func(a *attacked) *systemv1.Signed {
 		return forge(a, a.owner, func(doc *systemv1.PostureDocument) {
 			doc.Posture.SshKeys = []string{keyOne.Line}

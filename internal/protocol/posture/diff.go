@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/sshkey"
 )
@@ -12,7 +11,7 @@ import (
 // Change is one difference between two Effectives.
 type Change struct {
 	// Field names what changes, for programs: "ssh", "ssh.keys",
-	// "ssh.lease", "endpoint", "endpoint.lease", "bans.max_tries", "bans.window",
+	// "ssh.lease", "endpoint", "endpoint.lease", "endpoint.from", "bans.max_tries", "bans.window",
 	// "bans.ban_time", "pairing", "egress", "app", "app.role", "app.name",
 	// "node_name", "known_ssh_key", "lockdown", "oldest_version".
 	Field string `json:"field"`
@@ -105,9 +104,22 @@ func (d *difference) endpoints() {
 		switch {
 		case !found:
 			c.Opens = true
-			d.add(c, "The %s {is} reachable for %s on %s", title(e.Kind), durationWords(e.Remaining), where(e))
-		case was.Remaining != e.Remaining:
-			d.lease(c, title(e.Kind)+" on "+where(e), was.Remaining, e.Remaining)
+			alone := ""
+			if len(e.From) > 0 {
+				alone = ", from " + e.From.words() + " alone"
+			}
+			howLong := durationWords(e.Remaining)
+			if e.UntilClosed {
+				howLong = ForGood + ","
+			}
+			d.add(c, "The %s {is} reachable for %s on %s%s", title(e.Kind), howLong, where(e), alone)
+			continue
+		case !was.noLonger(e) || !e.noLonger(was):
+			d.lease(c, title(e.Kind)+" on "+where(e), was.span(), e.span(), !e.noLonger(was))
+		}
+		if !slices.Equal(was.From, e.From) {
+			c.Field, c.Before, c.After, c.Opens = "endpoint.from", was.From.words(), e.From.words(), !e.From.within(was.From)
+			d.add(c, "The %s on %s {is} reachable from %s instead of %s", title(e.Kind), where(e), c.After, c.Before)
 		}
 	}
 	for _, e := range d.before.Endpoints {
@@ -118,10 +130,21 @@ func (d *difference) endpoints() {
 	}
 }
 
+// span is "2 hours".
+func (e Endpoint) span() string {
+	if e.UntilClosed {
+		return "without an end"
+	}
+	return durationWords(e.Remaining)
+}
+
+// ForGood is for how long something is open that has no end of its own, after "for".
+const ForGood = "good, until somebody closes it"
+
 // lease tells that one is longer or shorter.
-func (d *difference) lease(c Change, what string, before, after time.Duration) {
+func (d *difference) lease(c Change, what, before, after string, longer bool) {
 	c.Field += ".lease"
-	c.Before, c.After, c.Opens = durationWords(before), durationWords(after), after > before
+	c.Before, c.After, c.Opens = before, after, longer
 	length := "shorter"
 	if c.Opens {
 		length = "longer"
@@ -141,7 +164,8 @@ func (d *difference) ssh() {
 		d.add(c, "SSH {be} switched off, and its sessions ended")
 	default:
 		if before.Remaining != after.Remaining {
-			d.lease(Change{Field: "ssh"}, "SSH access", before.Remaining, after.Remaining)
+			d.lease(Change{Field: "ssh"}, "SSH access", durationWords(before.Remaining), durationWords(after.Remaining),
+				after.Remaining > before.Remaining)
 		}
 		for _, key := range after.Keys {
 			if !hasKey(before.Keys, key) {

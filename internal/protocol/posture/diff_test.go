@@ -55,6 +55,22 @@ func TestChangesAreSaidInPlainWords(t *testing.T) {
 			[]string{
 				"  The time of the Electrum API on port 50002 will be shorter: 5 minutes instead of 1 day 2 hours.",
 			}},
+		{"an extra API for good", base, func(e *Effective) { e.Endpoints = []Endpoint{entryOnly[0], forGood()} }, []string{
+			"! The Electrum API will be reachable for good, until somebody closes it, on port 50002.",
+		}},
+		{"an extra API for good and for a home", base, func(e *Effective) {
+			e.Endpoints = []Endpoint{entryOnly[0], forGood("192.168.1.0/24", "fd00::/64")}
+		}, []string{
+			"! The Electrum API will be reachable for good, until somebody closes it, on port 50002, from 192.168.1.0/24 and fd00::/64 alone.",
+		}},
+		{"an extra API with no end any more", open, func(e *Effective) { e.Endpoints = []Endpoint{entryOnly[0], forGood()} }, []string{
+			"! The time of the Electrum API on port 50002 will be longer: without an end instead of 1 day 2 hours.",
+		}},
+		{"an extra API limited", open, func(e *Effective) {
+			e.Endpoints = []Endpoint{entryOnly[0], limited(electrum(false, 26*time.Hour), "10.0.0.0/8")}
+		}, []string{
+			"  The Electrum API on port 50002 will be reachable from 10.0.0.0/8 instead of every network.",
+		}},
 		{"a lockdown", open, func(e *Effective) {
 			*e = effective(1, Factory(), []Restriction{{Closing: Closing{Type: ClosingLockdown}}}, nil)
 			e.Apps, e.KnownSSHKeys = base.Apps, open.KnownSSHKeys

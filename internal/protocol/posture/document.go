@@ -26,6 +26,9 @@ const (
 	labelRestriction   = "bitbox-base restriction v1" // hashed only
 )
 
+// documentVersion is PostureDocument.version.
+const documentVersion = 2
+
 type (
 	appSeedKind   struct{}
 	stateSeedKind struct{}

@@ -27,21 +27,23 @@ func effective(revision uint64, p Posture, active []Restriction, running []Runni
 	}
 	slices.SortFunc(e.KnownSSHKeys, func(a, b sshkey.Key) int { return cmp.Compare(a.Line, b.Line) })
 
-	// left is what remains of a lease: 0 is closed.
-	left := func(kind Kind, lease Lease) time.Duration {
+	// left is what remains of a lease, and whether it is still open. Without an end nothing remains.
+	left := func(kind Kind, lease Lease) (time.Duration, bool) {
 		closed := Closing{Type: ClosingLease, Kind: kind, GrantedIn: lease.GrantedIn}.isActive(active)
 		if lockdown || closed {
-			return 0
+			return 0, false
 		}
-		return min(remaining(running, kind, lease.GrantedIn), lease.Length)
+		rest := min(remaining(running, kind, lease.GrantedIn), lease.Length)
+		return rest, rest > 0 || lease.UntilClosed
 	}
 	for _, extra := range Extras {
 		i := slices.IndexFunc(p.Extras, func(x ExtraEndpoint) bool { return x.Kind == extra.Kind })
 		if i < 0 {
 			continue
 		}
-		if rest := left(extra.Kind, p.Extras[i].Lease); rest > 0 {
-			endpoint := Endpoint{Kind: extra.Kind, Port: EntryPort, Shared: true, Remaining: rest}
+		if rest, open := left(extra.Kind, p.Extras[i].Lease); open {
+			endpoint := Endpoint{Kind: extra.Kind, Port: EntryPort, Shared: true, Remaining: rest,
+				UntilClosed: p.Extras[i].Lease.UntilClosed, From: p.Extras[i].From}
 			if p.Extras[i].OwnPort {
 				endpoint.Port, endpoint.Shared = extra.Port, false
 			}
@@ -49,7 +51,7 @@ func effective(revision uint64, p Posture, active []Restriction, running []Runni
 		}
 	}
 	if p.SSH != nil && len(p.SSHKeys) > 0 {
-		if rest := left(KindSSH, *p.SSH); rest > 0 {
+		if rest, open := left(KindSSH, *p.SSH); open {
 			e.SSH = &SSH{Keys: slices.Clone(e.KnownSSHKeys), Remaining: rest}
 		}
 	}

@@ -81,7 +81,7 @@ func asGranted(e *entry, active []Restriction) Effective {
 
 func fullLength(p Posture) []RunningLease {
 	var running []RunningLease
-	for _, g := range p.grants() {
+	for _, g := range p.grants() { // one without an end needs none
 		running = append(running, RunningLease{g.Kind, g.GrantedIn, g.Length})
 	}
 	return running

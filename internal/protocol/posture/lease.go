@@ -66,6 +66,9 @@ func begin(running []RunningLease, revision uint64, p Posture, keep ...Posture) 
 	}
 	var next []RunningLease
 	for _, g := range named {
+		if g.UntilClosed {
+			continue // nothing of it passes
+		}
 		left := remaining(running, g.Kind, g.GrantedIn)
 		if g.GrantedIn == revision {
 			left = g.Length

@@ -1,6 +1,7 @@
 package posture
 
 import (
+	"errors"
 	"fmt"
 	"testing"
 	"time"
@@ -34,6 +35,61 @@ func TestLeaseEndsByItselfAndForGood(t *testing.T) {
 	d.change(owner, d.openSSH(MinLease))
 	if d.ledger.Effective().SSH == nil {
 		t.Error("it cannot be granted again")
+	}
+}
+
+func (d *device) openForGood(from ...string) func(*Posture) {
+	revision := d.next()
+	return func(p *Posture) {
+		p.Extras = []ExtraEndpoint{{Kind: KindElectrum, OwnPort: true, Lease: Lease{UntilClosed: true, GrantedIn: revision},
+			From: networks(from...)}}
+	}
+}
+
+func TestWhatIsOpenForGoodStaysOpenUntilItIsClosed(t *testing.T) {
+	open := func(d *device) bool {
+		e := d.ledger.Effective()
+		return len(e.Endpoints) == 2 && e.Endpoints[1].UntilClosed && e.Endpoints[1].Remaining == 0
+	}
+	for name, end := range map[string]func(*device, AppSeed){
+		"a document of an owner": func(d *device, owner AppSeed) { d.change(owner, func(p *Posture) { p.Extras = nil }) },
+		"the end of its lease, by any App": func(d *device, _ AppSeed) {
+			d.must(d.ledger.Restrict(Closing{Type: ClosingLease, Kind: KindElectrum}, ActorMiddleware, d.now))
+		},
+		"a lockdown": func(d *device, _ AppSeed) {
+			d.must(d.ledger.Restrict(Closing{Type: ClosingLockdown}, ActorMiddleware, d.now))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := newDevice(t)
+			owner := d.owner("owner")
+			d.change(owner, d.openForGood("192.168.1.0/24"))
+			d.pass(2 * MaxLease)
+			d.change(owner, func(p *Posture) { p.NodeName = "keeps it" })
+			d.reboot()
+			if !open(d) {
+				t.Fatalf("after two weeks and a reboot: %+v", d.ledger.Effective().Endpoints)
+			}
+			end(d, owner)
+			if e := d.ledger.Effective(); len(e.Endpoints) != 1 {
+				t.Fatalf("it is still open: %+v", e.Endpoints)
+			}
+			d.reboot()
+			if e := d.ledger.Effective(); len(e.Endpoints) != 1 {
+				t.Errorf("a reboot opens it again: %+v", e.Endpoints)
+			}
+		})
+	}
+	d := newDevice(t)
+	owner := d.owner("owner")
+	d.change(owner, d.openForGood())
+	d.must(d.ledger.Restrict(Closing{Type: ClosingLease, Kind: KindElectrum}, ActorMiddleware, d.now))
+	if _, err := d.ledger.Restrict(Closing{Type: ClosingLease, Kind: KindElectrum}, ActorMiddleware, d.now); !errors.Is(err, ErrNothingToClose) {
+		t.Errorf("closed twice: %v", err)
+	}
+	d.change(owner, func(p *Posture) { p.NodeName = "names the same lease" })
+	if open(d) {
+		t.Error("a document that names the ended lease brought it back")
 	}
 }
 

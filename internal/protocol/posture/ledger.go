@@ -167,6 +167,7 @@ func New(config Config, factory Posture, now time.Duration) (*Ledger, Output, er
 		BaseId: base[:], Epoch: epoch[:], PreviousHash: make([]byte, len(Hash{})),
 		RestrictionSeenHash: make([]byte, len(Hash{})),
 		Origin:              systemv1.PostureDocument_ORIGIN_FACTORY,
+		Version:             documentVersion,
 		SignedAt:            l.config.Wall().Unix(),
 		Posture:             factory.Proto(),
 	}
@@ -642,6 +643,11 @@ func (l *Ledger) named(closing Closing) []Closing {
 	for _, lease := range l.running {
 		if lease.Kind == closing.Kind {
 			list = append(list, Closing{Type: ClosingLease, Kind: lease.Kind, GrantedIn: lease.GrantedIn})
+		}
+	}
+	for _, p := range l.chain.lastPostures() { // a lease without an end is not among the running ones
+		if lease, granted := p.lease(closing.Kind); granted && lease.UntilClosed {
+			list = append(list, Closing{Type: ClosingLease, Kind: closing.Kind, GrantedIn: lease.GrantedIn})
 		}
 	}
 	return list

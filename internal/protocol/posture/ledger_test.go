@@ -2,6 +2,7 @@ package posture
 
 import (
 	"errors"
+	"reflect"
 	"slices"
 	"testing"
 	"time"
@@ -14,7 +15,7 @@ import (
 
 func TestFactoryPostureIsTheEntryAlone(t *testing.T) {
 	e := newDevice(t).ledger.Effective()
-	if len(e.Endpoints) != 1 || e.Endpoints[0] != (Endpoint{Kind: KindEntry, Port: EntryPort}) {
+	if len(e.Endpoints) != 1 || !reflect.DeepEqual(e.Endpoints[0], Endpoint{Kind: KindEntry, Port: EntryPort}) {
 		t.Errorf("endpoints: %+v", e.Endpoints)
 	}
 	if e.SSH != nil || len(e.KnownSSHKeys) > 0 || len(e.Apps) > 0 || len(e.Egress) > 0 || e.PairingClosed {

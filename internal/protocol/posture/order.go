@@ -13,7 +13,7 @@ import (
 // then neither is no more open than the other. Names open nothing and do not
 // count.
 //
-//	endpoints    the same kind on the same port, for no longer
+//	endpoints    the same kind on the same port, for no longer, from no further network
 //	SSH          off, or with no further key, for no longer
 //	bans         no more tries, counted over no less time, for no less time
 //	pairing      closed where b's is
@@ -40,8 +40,9 @@ func Meet(a, b Effective) Effective {
 	meet.Endpoints = nil
 	for _, endpoint := range a.Endpoints {
 		if other, found := findEndpoint(b.Endpoints, endpoint); found {
-			endpoint.Remaining = min(endpoint.Remaining, other.Remaining)
-			meet.Endpoints = append(meet.Endpoints, endpoint)
+			if endpoint, open := endpoint.meet(other); open {
+				meet.Endpoints = append(meet.Endpoints, endpoint)
+			}
 		}
 	}
 	meet.SSH = nil
@@ -75,11 +76,26 @@ func Meet(a, b Effective) Effective {
 func noMoreEndpoints(a, b []Endpoint) bool {
 	for _, endpoint := range a {
 		other, found := findEndpoint(b, endpoint)
-		if !found || endpoint.Remaining > other.Remaining {
+		if !found || !endpoint.noLonger(other) || !endpoint.From.within(other.From) {
 			return false
 		}
 	}
 	return true
+}
+
+// noLonger tells whether e ends no later than other.
+func (e Endpoint) noLonger(other Endpoint) bool {
+	return other.UntilClosed || !e.UntilClosed && e.Remaining <= other.Remaining
+}
+
+// meet returns what is open of the same endpoint in both; false if no network reaches both.
+func (e Endpoint) meet(other Endpoint) (Endpoint, bool) {
+	if !e.noLonger(other) {
+		e.Remaining, e.UntilClosed = other.Remaining, other.UntilClosed
+	}
+	var open bool
+	e.From, open = e.From.meet(other.From)
+	return e, open
 }
 
 // findEndpoint finds the endpoint that opens the same service on the same port.

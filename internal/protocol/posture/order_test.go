@@ -1,8 +1,10 @@
 package posture
 
 import (
+	"net/netip"
 	"reflect"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -26,13 +28,32 @@ func electrum(shared bool, remaining time.Duration) Endpoint {
 	return Endpoint{Kind: KindElectrum, Port: 50002, Remaining: remaining}
 }
 
+// forGood is the Electrum API on its own port without an end.
+func forGood(from ...string) Endpoint {
+	return Endpoint{Kind: KindElectrum, Port: 50002, UntilClosed: true, From: networks(from...)}
+}
+
+func networks(texts ...string) Networks {
+	var list Networks
+	for _, text := range texts {
+		list = append(list, netip.MustParsePrefix(text))
+	}
+	return list
+}
+
+func limited(e Endpoint, from ...string) Endpoint {
+	e.From = networks(from...)
+	return e
+}
+
 // smallDomain lists every combination of few values for each thing that can be
 // more or less open.
 func smallDomain() []Effective {
 	endpoints := [][]Endpoint{
 		entryOnly,
 		{entryOnly[0], electrum(true, 1)}, {entryOnly[0], electrum(true, 2)},
-		{entryOnly[0], electrum(false, 1)},
+		{entryOnly[0], electrum(false, 1)}, {entryOnly[0], forGood()},
+		{entryOnly[0], limited(electrum(false, 1), "10.0.0.0/25")}, {entryOnly[0], forGood("10.0.0.0/24", "fd00::/64")},
 	}
 	ssh := []*SSH{
 		nil,
@@ -117,9 +138,10 @@ func TestOrderIsAPartialOrderExhaustively(t *testing.T) {
 			}
 		}
 	}
-	// Counted by hand, factor by factor: endpoints 4 reflexive + 3 above none + 1
-	// (shared, longer) = 8; SSH 4+3+2 = 9; egress 9; Apps 6; each flag 3.
-	if want := 8 * 9 * 9 * 6 * 81; pairs != want {
+	// Counted by hand, factor by factor: endpoints 7 reflexive + 6 above none + 1 (shared, longer) +
+	// 1 (of its own, without an end) + 3 above the one with a time and a network + 1 above the one
+	// without an end and with networks = 19; SSH 4+3+2 = 9; egress 9; Apps 6; each flag 3.
+	if want := 19 * 9 * 9 * 6 * 81; pairs != want {
 		t.Errorf("%d pairs are ordered, not the %d that are", pairs, want)
 	}
 }
@@ -130,6 +152,16 @@ func TestOrderExhaustiveTestCanFail(t *testing.T) {
 		"reflexive": func(a, b Effective) bool { return NoMoreOpen(a, b) && a.Bans != b.Bans },
 		// Bans forgotten.
 		"antisymmetric": func(a, b Effective) bool { a.Bans = b.Bans; return NoMoreOpen(a, b) },
+		// "from" forgotten: a posture that opens further by leaving the networks out.
+		"antisymmetric ": func(a, b Effective) bool {
+			a.Endpoints, b.Endpoints = slices.Clone(a.Endpoints), slices.Clone(b.Endpoints)
+			for _, list := range [][]Endpoint{a.Endpoints, b.Endpoints} {
+				for i := range list {
+					list[i].From = nil
+				}
+			}
+			return NoMoreOpen(a, b)
+		},
 		// One key more is taken for none.
 		"transitive": func(a, b Effective) bool {
 			if a.SSH != nil && b.SSH != nil && len(a.SSH.Keys) == len(b.SSH.Keys)+1 && a.SSH.Remaining == b.SSH.Remaining &&
@@ -139,7 +171,7 @@ func TestOrderExhaustiveTestCanFail(t *testing.T) {
 			return NoMoreOpen(a, b)
 		},
 	} {
-		if got := lawBroken(broken, domain); got != law {
+		if got := lawBroken(broken, domain); got != strings.TrimSpace(law) {
 			t.Errorf("an order that is not %s: found %q", law, got)
 		}
 	}
@@ -168,6 +200,40 @@ var openings = []opening{
 		}
 		e.Endpoints = slices.Clone(e.Endpoints)
 		e.Endpoints[1].Remaining++
+		return !e.Endpoints[1].UntilClosed
+	}},
+	{"an endpoint without an end", func(e *Effective) bool {
+		if len(e.Endpoints) < 2 || e.Endpoints[1].UntilClosed {
+			return false
+		}
+		e.Endpoints = slices.Clone(e.Endpoints)
+		e.Endpoints[1].Remaining, e.Endpoints[1].UntilClosed = 0, true
+		return true
+	}},
+	{"an endpoint for every network", func(e *Effective) bool {
+		if len(e.Endpoints) < 2 || len(e.Endpoints[1].From) == 0 {
+			return false
+		}
+		e.Endpoints = slices.Clone(e.Endpoints)
+		e.Endpoints[1].From = nil
+		return true
+	}},
+	{"an endpoint for a further network", func(e *Effective) bool {
+		if len(e.Endpoints) < 2 || len(e.Endpoints[1].From) == 0 {
+			return false
+		}
+		e.Endpoints = slices.Clone(e.Endpoints)
+		e.Endpoints[1].From = Minimal(append(slices.Clone(e.Endpoints[1].From), netip.MustParsePrefix("198.51.100.0/24")))
+		return !slices.Equal(e.Endpoints[1].From, forGood("198.51.100.0/24").From)
+	}},
+	{"an endpoint for a larger network", func(e *Effective) bool {
+		if len(e.Endpoints) < 2 || len(e.Endpoints[1].From) == 0 {
+			return false
+		}
+		e.Endpoints = slices.Clone(e.Endpoints)
+		first := e.Endpoints[1].From[0]
+		larger := netip.PrefixFrom(first.Addr(), first.Bits()-1).Masked()
+		e.Endpoints[1].From = Minimal(append(slices.Clone(e.Endpoints[1].From), larger))
 		return true
 	}},
 	{"an endpoint on another port", func(e *Effective) bool {
@@ -261,6 +327,13 @@ func anyEffective() *rapid.Generator[Effective] {
 		case 2:
 			e.Endpoints = append(e.Endpoints, electrum(false, span.Draw(t, "lease")))
 		}
+		if len(e.Endpoints) > 1 {
+			end := &e.Endpoints[1]
+			if rapid.Bool().Draw(t, "for good") {
+				end.Remaining, end.UntilClosed = 0, true
+			}
+			end.From = Minimal(rapid.SliceOfN(rapid.SampledFrom(someNetworks), 0, MaxNetworks).Draw(t, "from"))
+		}
 		keys := rapid.SliceOfNDistinct(rapid.SampledFrom(somekeys), 0, len(somekeys), func(k sshkey.Key) string { return k.Line }).Draw(t, "keys")
 		e.KnownSSHKeys = keys
 		if len(keys) > 0 && rapid.Bool().Draw(t, "ssh") {
@@ -280,6 +353,9 @@ func anyEffective() *rapid.Generator[Effective] {
 		return e
 	})
 }
+
+var someNetworks = networks("10.0.0.0/8", "10.0.0.0/24", "10.0.1.0/24", "10.0.0.7/32", "192.168.1.0/24", "203.0.113.0/24", "fd00::/64",
+	"fd00:0:0:1::/64", "2001:db8::/32")
 
 var somekeys = []sshkey.Key{keyOne, keyTwo, testKey("four"), testKey("five")}
 

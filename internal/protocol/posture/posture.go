@@ -4,7 +4,7 @@
 // # The state in force
 //
 // An owner signs a [Posture]. Its exceptions (SSH, an extra API) are leases, which end by
-// themselves. Restrictions close something at once and need no signature. The signed Posture,
+// themselves, except for an extra API that an owner has opened until somebody closes it. Restrictions close something at once and need no signature. The signed Posture,
 // limited by all restrictions and by the leases that still run, is an [Effective]. Only an
 // Effective is rendered into the configuration of the servers and the packet filter.
 //
@@ -137,11 +137,13 @@ type BanPolicy struct {
 	BanTime time.Duration
 }
 
-// Lease is an exception that ends by itself.
+// Lease is how long something is open: for a time, or until somebody closes it.
 type Lease struct {
 	// Length is 5 minutes to 7 days, in whole seconds, counted on the boot-time
-	// clock from the moment the revision GrantedIn was accepted.
+	// clock from the moment the revision GrantedIn was accepted; 0 if UntilClosed.
 	Length time.Duration
+	// UntilClosed: it has no end of its own, and outlives a reboot. SSH never has it.
+	UntilClosed bool
 	// GrantedIn is the revision that granted it: the document's own, then the
 	// lease begins; or an earlier one, then it goes on with what is left of it.
 	GrantedIn uint64
@@ -154,6 +156,8 @@ type ExtraEndpoint struct {
 	// shares EntryPort.
 	OwnPort bool
 	Lease   Lease
+	// From are the networks that reach it; empty: every network.
+	From Networks
 }
 
 // Factory returns revision 0, the posture of the package: the entry alone, SSH
@@ -203,8 +207,12 @@ type Endpoint struct {
 	// Shared: an extra API on EntryPort, told from the channel by its TLS.
 	Shared bool
 	// Remaining is what is left of its lease at the time the Effective was
-	// made; 0 for the entry, which has none. Nothing is rendered from it.
+	// made; 0 for the entry and if UntilClosed. Nothing is rendered from it.
 	Remaining time.Duration
+	// UntilClosed: it has no end, and lasts until somebody closes it.
+	UntilClosed bool
+	// From are the networks that reach it; empty: every network.
+	From Networks
 }
 
 // SSH is sshd while it is on.

@@ -68,6 +68,9 @@ func (p Posture) Validate() error {
 	v.sshKeys(p.SSHKeys)
 	if p.SSH != nil {
 		v.lease("ssh", *p.SSH)
+		if p.SSH.UntilClosed {
+			v.add("ssh.until_closed", "is set, but SSH always ends by itself", "a time of at most 7 days")
+		}
 		if len(p.SSHKeys) == 0 {
 			v.add("ssh", "is on, but there is no key that could log in", "add a key to ssh_keys first")
 		}
@@ -136,7 +139,12 @@ func (v *validation) seconds(field string, d, least, most time.Duration) {
 }
 
 func (v *validation) lease(field string, l Lease) {
-	v.seconds(field+".seconds", l.Length, MinLease, MaxLease)
+	switch {
+	case !l.UntilClosed:
+		v.seconds(field+".seconds", l.Length, MinLease, MaxLease)
+	case l.Length != 0:
+		v.add(field+".seconds", "is set beside until_closed", "one of the two")
+	}
 	if l.GrantedIn == 0 {
 		v.add(field+".granted_in", "is 0, but the factory posture grants no lease", "the number of a revision")
 	}
@@ -176,6 +184,9 @@ func (v *validation) extras(extras []ExtraEndpoint) {
 			shared++
 		}
 		v.lease(field+".lease", extra.Lease)
+		if err := extra.From.check(); err != nil {
+			v.add(field+".from", err.Error(), "")
+		}
 	}
 	if shared > 1 {
 		v.add("extra_endpoints", fmt.Sprintf("has %d that share port %d", shared, EntryPort), "one; others take a port of their own")

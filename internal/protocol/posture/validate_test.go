@@ -23,10 +23,16 @@ func fullPosture() Posture {
 		Bans:          Factory().Bans,
 		SSHKeys:       []sshkey.Key{keyOne, keyTwo},
 		SSH:           &Lease{Length: time.Hour, GrantedIn: 3},
-		Extras:        []ExtraEndpoint{{Kind: KindElectrum, OwnPort: true, Lease: Lease{Length: MaxLease, GrantedIn: 2}}},
+		Extras: []ExtraEndpoint{{Kind: KindElectrum, OwnPort: true, Lease: Lease{Length: MaxLease, GrantedIn: 2},
+			From: networks("192.168.1.0/24", "fd00::/64")}},
 		Egress:        []Service{ServiceBitcoin, ServiceTor},
 		OldestVersion: "1.2",
 	}
+}
+
+// from limits the extra API to networks.
+func from(texts ...string) func(*systemv1.Posture) {
+	return func(p *systemv1.Posture) { p.ExtraEndpoints[0].From = texts }
 }
 
 func TestWrongFieldsAreNamedWithWhatIsAllowed(t *testing.T) {
@@ -64,6 +70,32 @@ func TestWrongFieldsAreNamedWithWhatIsAllowed(t *testing.T) {
 		{func(p *systemv1.Posture) { p.ExtraEndpoints[0].Lease.Seconds = 604801 },
 			"posture field extra_endpoints[0].lease.seconds is 604801; allowed: 300 to 604800"},
 		{func(p *systemv1.Posture) { p.ExtraEndpoints[0].Lease = nil }, "posture field extra_endpoints[0].lease.seconds is 0; allowed"},
+		{func(p *systemv1.Posture) { p.ExtraEndpoints[0].Lease.UntilClosed = true },
+			"posture field extra_endpoints[0].lease.seconds is set beside until_closed; allowed: one of the two"},
+		{func(p *systemv1.Posture) { p.Ssh.Seconds, p.Ssh.UntilClosed = 0, true },
+			"posture field ssh.until_closed is set, but SSH always ends by itself; allowed: a time of at most 7 days"},
+		{from("192.168.1.5/24"), "posture field extra_endpoints[0].from 192.168.1.5/24 is an address within a network; write 192.168.1.0/24 for the network, or 192.168.1.5/32"},
+		{from("fd00::1/64"), "from fd00::1/64 is an address within a network; write fd00::/64"},
+		{from("::ffff:192.168.1.0/120"), "from ::ffff:192.168.1.0/120 is IPv4 in the form of IPv6"},
+		{from("::/96"), "from ::/96 has no computers that could connect"},
+		{from("0.0.0.0/0"), "from 0.0.0.0/0 is everybody"},
+		{from("::/0"), "from ::/0 is everybody"},
+		{from("127.0.0.0/8"), "from 127.0.0.0/8 has no computers that could connect"},
+		{from("224.0.0.0/4"), "from 224.0.0.0/4 has no computers that could connect"},
+		{from("192.0.0.0/2"), "from 192.0.0.0/2 has no computers that could connect"},
+		{from("::1/128"), "from ::1/128 has no computers that could connect"},
+		{from("ff02::/16"), "from ff02::/16 has no computers that could connect"},
+		{from("10.0.0.0"), "posture field extra_endpoints[0].from[0] is not a network"},
+		{from("010.0.0.0/8"), "posture field extra_endpoints[0].from[0] is not a network"},
+		{from("FD00::/64"), "posture field extra_endpoints[0].from[0] is not written in the one way that is accepted; allowed: fd00::/64"},
+		{from("fe80::%eth0/64"), "posture field extra_endpoints[0].from[0] is not a network"},
+		{from("10.0.0.0/8; allow all"), "posture field extra_endpoints[0].from[0] is not a network"},
+		{from("10.0.0.0/8", "10.0.0.0/8"), "from is not written in the one way that is accepted: 10.0.0.0/8"},
+		{from("10.0.0.0/8", "10.1.0.0/16"), "from is not written in the one way that is accepted: 10.0.0.0/8"},
+		{from("10.0.0.0/9", "10.128.0.0/9"), "from is not written in the one way that is accepted: 10.0.0.0/8"},
+		{from("fd00::/64", "10.0.0.0/8"), "from is not written in the one way that is accepted: 10.0.0.0/8 and fd00::/64"},
+		{from("10.0.0.0/24", "10.0.2.0/24", "10.0.4.0/24", "10.0.6.0/24", "10.0.8.0/24", "10.0.10.0/24", "10.0.12.0/24", "10.0.14.0/24",
+			"10.0.16.0/24"), "posture field extra_endpoints[0].from has 9 entries; allowed: at most 8"},
 		{func(p *systemv1.Posture) { p.ExtraEndpoints = append(p.ExtraEndpoints, p.ExtraEndpoints[0]) },
 			`posture field extra_endpoints[1].kind is "electrum" a second time`},
 		{func(p *systemv1.Posture) {

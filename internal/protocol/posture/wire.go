@@ -131,9 +131,10 @@ func decodePosture(m *systemv1.Posture) (Posture, error) {
 		lease := decodeLease(m.GetSsh())
 		p.SSH = &lease
 	}
-	for _, extra := range m.GetExtraEndpoints() {
+	for i, extra := range m.GetExtraEndpoints() {
 		p.Extras = append(p.Extras, ExtraEndpoint{
 			Kind: Kind(extra.GetKind()), OwnPort: extra.GetOwnPort(), Lease: decodeLease(extra.GetLease()),
+			From: v.networks(fmt.Sprintf("extra_endpoints[%d].from", i), extra.GetFrom()),
 		})
 	}
 	for _, service := range m.GetEgress() {
@@ -143,7 +144,7 @@ func decodePosture(m *systemv1.Posture) (Posture, error) {
 }
 
 func decodeLease(m *systemv1.PostureLease) Lease {
-	return Lease{Length: seconds(m.GetSeconds()), GrantedIn: m.GetGrantedIn()}
+	return Lease{Length: seconds(m.GetSeconds()), GrantedIn: m.GetGrantedIn(), UntilClosed: m.GetUntilClosed()}
 }
 
 // Proto writes p as the content of a document.
@@ -169,7 +170,7 @@ func (p Posture) Proto() *systemv1.Posture {
 	}
 	for _, extra := range p.Extras {
 		m.ExtraEndpoints = append(m.ExtraEndpoints, &systemv1.ExtraEndpoint{
-			Kind: string(extra.Kind), OwnPort: extra.OwnPort, Lease: extra.Lease.proto(),
+			Kind: string(extra.Kind), OwnPort: extra.OwnPort, Lease: extra.Lease.proto(), From: extra.From.Strings(),
 		})
 	}
 	for _, service := range p.Egress {
@@ -179,7 +180,7 @@ func (p Posture) Proto() *systemv1.Posture {
 }
 
 func (l Lease) proto() *systemv1.PostureLease {
-	return &systemv1.PostureLease{Seconds: wholeSeconds(l.Length), GrantedIn: l.GrantedIn}
+	return &systemv1.PostureLease{Seconds: wholeSeconds(l.Length), GrantedIn: l.GrantedIn, UntilClosed: l.UntilClosed}
 }
 
 func seconds(n uint32) time.Duration { return time.Duration(n) * time.Second }
