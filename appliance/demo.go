@@ -265,7 +265,7 @@ func (d *story) node() error {
 
 func (d *story) expose() error {
 	port := posture.Extras[0].Port
-	if err := d.onApp(`\[opens\]`, "expose", "electrum", "--for", "1h", "--own-port", "--yes"); err != nil {
+	if err := d.onApp(`\[opens\]`, "expose", "electrum", "--for", "1h", "--yes"); err != nil {
 		return err
 	}
 	if err := d.ports(posture.EntryPort, port); err != nil {

@@ -116,7 +116,7 @@ func TestTheAppOfAClaimIsAnOwnerFromItsFirstCallOn(t *testing.T) {
 	if e := view.Effective(); len(e.Apps) != 1 || e.NodeName != "Cellar" || e.SSH != nil {
 		t.Errorf("in force is %+v", e)
 	}
-	if _, err := session.Apply(t.Context(), Change{Edit: Expose("electrum", true, time.Hour), Approve: approve}); err != nil {
+	if _, err := session.Apply(t.Context(), Change{Edit: Expose("electrum", Opening{For: time.Hour}), Approve: approve}); err != nil {
 		t.Errorf("the owner cannot change the posture: %s", Explain(err))
 	}
 	if now := record(t, a); !bytes.Equal(now.StateKey, b.StateKey()) || base.PublicKey == [32]byte{} {

@@ -2,6 +2,7 @@ package client
 
 import (
 	"errors"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -21,6 +22,9 @@ const (
 	MaxLease = posture.MaxLease
 )
 
+// MaxNetworks is how many networks can limit an extra API.
+const MaxNetworks = posture.MaxNetworks
+
 // Extras are the kinds of extra APIs that can be exposed.
 func Extras() []string {
 	var kinds []string
@@ -38,13 +42,35 @@ func notLocked(view *PostureView) error {
 	return nil
 }
 
-// Expose opens an extra API for a time, on the port of the encrypted channel or on its own port.
-// If it is already open, its lease starts again.
-func Expose(kind string, ownPort bool, length time.Duration) Edit {
+// Opening is how an extra API is opened: for a time, or until somebody closes it.
+type Opening struct {
+	// For is MinLease to MaxLease, in whole seconds; 0 if UntilClosed.
+	For         time.Duration
+	UntilClosed bool
+	// ShareEntry puts it on the port of the encrypted channel, instead of a port of its own.
+	ShareEntry bool
+	// From are the networks that reach it, as ParseNetwork returns them; empty: every network. Not
+	// with ShareEntry.
+	From []netip.Prefix
+}
+
+// ParseNetwork reads a network such as "192.168.1.0/24" or "fd00::/64", or one address. The error
+// is a sentence that says what to write instead.
+func ParseNetwork(text string) (netip.Prefix, error) { return posture.ParseNetwork(text) }
+
+// PublicNetworks returns the networks that have addresses of strangers, because they are not within
+// a private one.
+func PublicNetworks(networks []netip.Prefix) []netip.Prefix {
+	return posture.Networks(networks).Public()
+}
+
+// Expose opens an extra API. If it is already open, its lease starts again.
+func Expose(kind string, how Opening) Edit {
 	return func(p *Posture, view *PostureView, next uint64) error {
 		p.Extras = slices.DeleteFunc(slices.Clone(p.Extras), func(e posture.ExtraEndpoint) bool { return e.Kind == posture.Kind(kind) })
 		p.Extras = append(p.Extras, posture.ExtraEndpoint{
-			Kind: posture.Kind(kind), OwnPort: ownPort, Lease: posture.Lease{Length: length, GrantedIn: next}})
+			Kind: posture.Kind(kind), OwnPort: !how.ShareEntry, From: posture.Minimal(how.From),
+			Lease: posture.Lease{Length: how.For, UntilClosed: how.UntilClosed, GrantedIn: next}})
 		return notLocked(view)
 	}
 }

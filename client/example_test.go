@@ -247,7 +247,7 @@ func ExampleSession_Apply() {
 	defer session.Close()
 
 	view, err := session.Apply(ctx, client.Change{
-		Edit: client.Expose("electrum", false, 24*time.Hour),
+		Edit: client.Expose("electrum", client.Opening{For: 24 * time.Hour, ShareEntry: true}),
 		Approve: func(changes []client.PostureChange) (bool, error) {
 			for _, change := range changes {
 				fmt.Println(change.Text)

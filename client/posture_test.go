@@ -150,7 +150,7 @@ func (h *house) look() *PostureView {
 	return view
 }
 
-var expose = Change{Edit: Expose("electrum", true, 24*time.Hour), Approve: approve}
+var expose = Change{Edit: Expose("electrum", Opening{For: 24 * time.Hour}), Approve: approve}
 
 func TestOwnerSeesApprovesAndConfirmsOverANewConnection(t *testing.T) {
 	h := newHouse(t)
@@ -186,7 +186,7 @@ func TestOwnerSeesApprovesAndConfirmsOverANewConnection(t *testing.T) {
 	}
 
 	// A client that stays on its old connection proves nothing, and is refused.
-	signed, seen, err := h.session.submit(t.Context(), Change{Edit: Expose("electrum", false, time.Hour), Approve: approve})
+	signed, seen, err := h.session.submit(t.Context(), Change{Edit: Expose("electrum", Opening{For: time.Hour, ShareEntry: true}), Approve: approve})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -700,7 +700,7 @@ func TestAChangeBeingAppliedIsReportedAsSuch(t *testing.T) {
 	left := make(chan struct{})
 	go func() {
 		defer close(left)
-		_, _, _ = h.session.submit(ctx, Change{Edit: Expose("electrum", true, time.Hour), Approve: approve})
+		_, _, _ = h.session.submit(ctx, Change{Edit: Expose("electrum", Opening{For: time.Hour}), Approve: approve})
 	}()
 	<-begun
 	if pending, trying, _ := must(other.Posture(t.Context())).Pending(); !pending || trying {

@@ -506,7 +506,7 @@ func TestAnOwnerRunsAnApplianceFromTheDashboard(t *testing.T) {
 	ctx, giveUp := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() {
-		_, err := session.Apply(ctx, client.Change{Edit: client.Expose("electrum", true, 24*time.Hour), Approve: yes})
+		_, err := session.Apply(ctx, client.Change{Edit: client.Expose("electrum", client.Opening{For: 24 * time.Hour}), Approve: yes})
 		ended <- err
 	}()
 

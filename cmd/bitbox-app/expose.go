@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -43,28 +42,104 @@ func isExtra(kind string) error {
 	return nil
 }
 
+// openingFlags are how an extra API is to be opened, as typed.
+type openingFlags struct {
+	length      *time.Duration
+	untilClosed bool
+	shareEntry  bool
+	from        []string
+	// public: the user wants public networks, and is not asked about them once more.
+	public bool
+}
+
+func newOpeningFlags(command *cobra.Command) *openingFlags {
+	o := &openingFlags{length: forFlag(command)}
+	flags := command.Flags()
+	flags.BoolVar(&o.untilClosed, "until-closed", false, "for good: until somebody closes it")
+	flags.StringSliceVar(&o.from, "from", nil, "only from these networks, such as 192.168.1.0/24")
+	flags.BoolVar(&o.shareEntry, "share-entry", false, "share the port of the encrypted channel instead of a port of its own")
+	flags.BoolVar(&o.public, "public", false, "allow --from a public network without being asked once more")
+	_ = command.RegisterFlagCompletionFunc("from", cobra.NoFileCompletions)
+	return o
+}
+
+// opening returns what was typed, or a usage error.
+func (o *openingFlags) opening() (client.Opening, error) {
+	how := client.Opening{For: *o.length, UntilClosed: o.untilClosed, ShareEntry: o.shareEntry}
+	switch {
+	case o.untilClosed && how.For != 0:
+		return how, usageError{errors.New("--for and --until-closed cannot be combined; give one of them")}
+	case !o.untilClosed && how.For == 0:
+		return how, usageError{errors.New("give a time, such as --for 1d (5m to 7d are allowed), or --until-closed")}
+	case o.shareEntry && len(o.from) > 0:
+		return how, usageError{errors.New("--from and --share-entry cannot be combined: every network reaches the shared port")}
+	case !o.untilClosed:
+		if err := chosen(how.For); err != nil {
+			return how, err
+		}
+	}
+	for _, text := range o.from {
+		network, err := client.ParseNetwork(text)
+		if err != nil {
+			return how, usageError{fmt.Errorf("--from %s is not possible: %w", client.Printable(text), err)}
+		}
+		how.From = append(how.From, network)
+	}
+	if len(how.From) > client.MaxNetworks {
+		return how, usageError{fmt.Errorf("--from can name at most %d networks", client.MaxNetworks)}
+	}
+	return how, nil
+}
+
+// publicQuestion is what a user is asked once more; empty if there is nothing to ask.
+func (o *openingFlags) publicQuestion(how client.Opening, asking *consent) (string, error) {
+	var names []string
+	for _, network := range client.PublicNetworks(how.From) {
+		names = append(names, network.String())
+	}
+	switch {
+	case len(names) == 0 || o.public:
+		return "", nil
+	case !asking.mayAsk():
+		return "", usageError{fmt.Errorf("--from %s is a public network, with computers of strangers; to open the API to them, add --public",
+			strings.Join(names, ","))}
+	}
+	return fmt.Sprintf("Computers of strangers will reach it: %s is public.\n", strings.Join(names, ", ")), nil
+}
+
 func (p *program) exposeCommand() *cobra.Command {
 	command := &cobra.Command{
-		Use:   "expose KIND --for TIME",
-		Short: "Open an extra API for a limited time",
-		Long: `expose makes an extra API reachable from the network, over TLS, for 5 minutes to 7 days.
-It shares the port of the encrypted channel, or gets a port of its own. Then expose shows
-how to connect, and the fingerprint of the certificate. The only kind is electrum, for
-Electrum wallets.`,
-		Example: `  bitbox-app expose electrum --for 1d
-  bitbox-app expose electrum --for 7d --own-port --yes`,
+		Use:   "expose KIND --for TIME | --until-closed",
+		Short: "Open an extra API, for a time or until it is closed",
+		Long: `expose makes an extra API reachable from the network, over TLS, for 5 minutes to 7 days, or
+with --until-closed for good: it stays open over reboots until 'unexpose' or 'lockdown'. It
+gets a port of its own (50002 for electrum), or shares the port of the encrypted channel.
+
+--from limits it to networks, such as 192.168.1.0/24; packet filter and server refuse all
+others. A public network is asked about once more.
+
+Then expose shows how to connect, and the fingerprint of the certificate. The only kind is
+electrum, for Electrum wallets.`,
+		Example: `  bitbox-app expose electrum --until-closed --from 192.168.1.0/24
+  bitbox-app expose electrum --for 1d
+  bitbox-app expose electrum --for 7d --share-entry --yes`,
 		Args:              commandline.Args(1, 1),
 		ValidArgsFunction: cobra.FixedCompletions(client.Extras(), cobra.ShellCompDirectiveNoFileComp),
 	}
-	length := forFlag(command)
-	var ownPort bool
-	command.Flags().BoolVar(&ownPort, "own-port", false, "give it a port of its own instead of sharing the entry port")
+	flags := newOpeningFlags(command)
 	asking := p.consent(command)
 	command.RunE = func(c *cobra.Command, args []string) error {
-		if err := cmp.Or(isExtra(args[0]), chosen(*length)); err != nil {
+		if err := isExtra(args[0]); err != nil {
 			return err
 		}
-		return p.applyAndSay(c, asking, client.Change{Edit: client.Expose(args[0], ownPort, *length)},
+		how, err := flags.opening()
+		if err != nil {
+			return err
+		}
+		if asking.again, err = flags.publicQuestion(how, asking); err != nil {
+			return err
+		}
+		return p.applyAndSay(c, asking, client.Change{Edit: client.Expose(args[0], how)},
 			func(host string, view *client.PostureView) *connection {
 				return exposedAt(host, args[0], view)
 			})
@@ -75,7 +150,7 @@ Electrum wallets.`,
 func (p *program) unexposeCommand() *cobra.Command {
 	command := &cobra.Command{
 		Use:               "unexpose KIND",
-		Short:             "Close an extra API before its lease ends, and end its connections",
+		Short:             "Close an extra API, and end its connections",
 		Example:           `  bitbox-app unexpose electrum`,
 		Args:              commandline.Args(1, 1),
 		ValidArgsFunction: cobra.FixedCompletions(client.Extras(), cobra.ShellCompDirectiveNoFileComp),

@@ -27,6 +27,7 @@ type consent struct {
 	lines   <-chan line
 	sent    string // what an interruption after the yes leaves behind
 	shown   []client.PostureChange
+	again   string // what is asked about once more, after a first yes; empty: nothing
 	connect *connection
 }
 
@@ -51,6 +52,9 @@ func (c *consent) approve(ctx context.Context) client.Approve {
 		text := "Changes at the Base:\n"
 		for _, change := range changes {
 			text += "  " + c.program.out.Fold("  ", changeText(change)) + "\n"
+		}
+		if c.again != "" {
+			return c.ask(ctx, text, c.again)
 		}
 		return c.ask(ctx, text)
 	}
@@ -93,27 +97,29 @@ func changeText(change client.PostureChange) string {
 	return client.Printable(change.Text)
 }
 
-// ask shows a text, and asks for a yes.
-func (c *consent) ask(ctx context.Context, text string) (bool, error) {
+// ask shows each text, and asks for a yes to it.
+func (c *consent) ask(ctx context.Context, texts ...string) (bool, error) {
 	p := c.program
 	switch {
 	case c.yes:
 		p.left = c.sent
-		return true, p.say("%s", text)
+		return true, p.say("%s", strings.Join(texts, ""))
 	case !c.mayAsk():
 		return false, usageError{errors.New("there is no terminal to approve this change at; to make it without being asked, add --yes")}
 	}
-	if err := p.printf("%sGo on? [y/N] ", text); err != nil {
-		return false, err
-	}
-	// Input typed before the text was shown is not an answer.
-	typed, err := nextLine(ctx, c.lines, time.Now())
-	if !strings.EqualFold(typed, "y") && !strings.EqualFold(typed, "yes") {
-		return false, err
+	for _, text := range texts {
+		if err := p.printf("%sGo on? [y/N] ", text); err != nil {
+			return false, err
+		}
+		// Input typed before the text was shown is not an answer.
+		typed, err := nextLine(ctx, c.lines, time.Now())
+		if err != nil || !strings.EqualFold(typed, "y") && !strings.EqualFold(typed, "yes") {
+			return false, err
+		}
 	}
 	p.left = c.sent
 	p.waiting("Waiting for the Base")
-	return true, err
+	return true, nil
 }
 
 // changed is the JSON output of a change.
@@ -250,7 +256,10 @@ func postureRow(view *client.PostureView) [][]string {
 	}
 	var extra []string
 	for _, end := range s.Endpoints {
-		if end.Remaining > 0 {
+		switch {
+		case end.UntilClosed:
+			extra = append(extra, end.Kind+", for good")
+		case end.Remaining > 0:
 			extra = append(extra, fmt.Sprintf("%s, %s", end.Kind, duration(uint64(end.Remaining))))
 		}
 	}
@@ -301,6 +310,10 @@ type shownEndpoint struct {
 	Port      uint16 `json:"port"`
 	Shared    bool   `json:"shared"`
 	Remaining int    `json:"remainingSeconds"`
+	// UntilClosed: it has no end, and remainingSeconds is 0.
+	UntilClosed bool `json:"untilClosed"`
+	// From are the networks that reach it; empty: every network.
+	From []string `json:"from"`
 }
 
 type shownKey struct {
@@ -332,7 +345,8 @@ func shownOf(view *client.PostureView) shown {
 		s.Image = &shownImage{i.Version, i.Architecture, i.Slot, hex.EncodeToString(i.RootHash[:]), i.SecureBoot}
 	}
 	for _, end := range e.Endpoints {
-		s.Endpoints = append(s.Endpoints, shownEndpoint{string(end.Kind), end.Port, end.Shared, seconds(end.Remaining)})
+		s.Endpoints = append(s.Endpoints, shownEndpoint{string(end.Kind), end.Port, end.Shared, seconds(end.Remaining), end.UntilClosed,
+			append([]string{}, end.From.Strings()...)})
 	}
 	if e.SSH != nil {
 		s.SSHRemaining = seconds(e.SSH.Remaining)
@@ -364,14 +378,20 @@ func (p *program) printPosture(view *client.PostureView) error {
 	}
 	for _, end := range s.Endpoints {
 		kind := strings.ToUpper(end.Kind[:1]) + end.Kind[1:] // of a posture that was verified, so one that is known
-		switch {
-		case end.Remaining == 0:
-			row(kind, "port %d", end.Port)
-		case end.Shared:
-			row(kind, "port %d, beside the encrypted channel, for another %s", end.Port, left(end.Remaining))
-		default:
-			row(kind, "port %d, for another %s", end.Port, left(end.Remaining))
+		text := fmt.Sprintf("port %d", end.Port)
+		if end.Shared {
+			text += ", beside the encrypted channel"
 		}
+		switch {
+		case end.UntilClosed:
+			text += ", open for good: until somebody closes it"
+		case end.Remaining > 0:
+			text += ", for another " + left(end.Remaining)
+		}
+		if len(end.From) > 0 {
+			text += ", from " + strings.Join(end.From, ", ") + " alone"
+		}
+		row(kind, "%s", text)
 	}
 	if s.SSH {
 		row("SSH", "on for another %s, keys: %d", left(s.SSHRemaining), len(s.SSHKeys))

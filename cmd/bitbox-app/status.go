@@ -70,6 +70,8 @@ type statusAnswer struct {
 	software [][2]string
 	// reach says where the posture lets the node go.
 	reach string
+	// open is what stays open for good, in words.
+	open []string
 }
 
 func (p *program) askStatus(ctx context.Context, session *client.Session) (a statusAnswer, err error) {
@@ -82,6 +84,11 @@ func (p *program) askStatus(ctx context.Context, session *client.Session) (a sta
 			return a, err
 		}
 		a.reach = words.NodeReach(view)
+		for _, end := range view.Effective().Endpoints {
+			if end.UntilClosed {
+				a.open = append(a.open, words.OpenForGood(end))
+			}
+		}
 	} else if errors.Is(err, client.ErrLyingBase) {
 		return a, err
 	}
@@ -149,6 +156,9 @@ func (p *program) printInfo(a statusAnswer, drawn curves.Curves) error {
 		if words.HasNode(a.node.GetNode()) && a.reach != "" {
 			row("Internet", "%s", a.reach)
 		}
+	}
+	for _, text := range a.open {
+		row("Open", "%s", text)
 	}
 	if len(info.GetAddresses()) > 0 {
 		row("Addresses", "%s", strings.Join(client.Reachable(info.GetAddresses()), ", "))

@@ -333,7 +333,14 @@ func (d *desk) drawSecurity(row func(string, string, ...any), v *systemv1.Summar
 		row("SSH", "off")
 	}
 	for _, api := range v.GetApis() {
-		row("Extra API", "%s on port %d for another %s", plain(api.GetKind(), 20), api.GetPort(), remaining(api.GetRemainingMs()))
+		until, from := "for another "+remaining(api.GetRemainingMs()), ""
+		if api.GetUntilClosed() {
+			until = "open for good"
+		}
+		if len(api.GetFrom()) > 0 {
+			from = ", from " + plain(strings.Join(api.GetFrom(), ", "), 60)
+		}
+		row("Extra API", "%s on port %d %s%s", plain(api.GetKind(), 20), api.GetPort(), until, from)
 	}
 	row("Bans", "%s", noneOr(int(v.GetBans()), "address", "addresses"))
 	switch {

@@ -255,7 +255,7 @@ func TestThePackageTurnsADebianIntoABaseAndBack(t *testing.T) {
 	phone := pair(t, s, s.Attacker(2))
 	err := call(t, phone, func(ctx context.Context, session *client.Session) error {
 		_, err := session.Apply(ctx, client.Change{
-			Edit: client.Expose(string(posture.KindElectrum), true, time.Hour), Unlock: true,
+			Edit: client.Expose(string(posture.KindElectrum), client.Opening{For: time.Hour}), Unlock: true,
 			Approve: func([]client.PostureChange) (bool, error) { return true, nil },
 		})
 		return err

@@ -262,7 +262,7 @@ func TestAnOwnersAppRunsAWholeAppliance(t *testing.T) {
 	t.Run("an extra API on a port of its own", func(t *testing.T) {
 		b.t = t
 		b.closed(b.electrumPort())
-		b.apply(owner, "expose it", client.Expose(string(posture.KindElectrum), true, time.Hour))
+		b.apply(owner, "expose it", client.Expose(string(posture.KindElectrum), client.Opening{For: time.Hour}))
 		wallet := ends(b.mustWallet(b.electrumPort()))
 		b.auditIsClean(owner, "with an extra API")
 		b.cutOff(cutTime, map[string]chan struct{}{"the wallet's connection": wallet}, func() { b.endLease(owner, posture.KindElectrum) })
@@ -270,7 +270,7 @@ func TestAnOwnersAppRunsAWholeAppliance(t *testing.T) {
 	})
 	t.Run("an extra API beside the entry", func(t *testing.T) {
 		b.t = t
-		b.apply(owner, "expose it", client.Expose(string(posture.KindElectrum), false, time.Hour))
+		b.apply(owner, "expose it", client.Expose(string(posture.KindElectrum), client.Opening{For: time.Hour, ShareEntry: true}))
 		wallet := ends(b.mustWallet(b.entry()))
 		b.works(b.open(owner.app), "beside an extra API")
 		b.cutOff(cutTime, map[string]chan struct{}{"the wallet's connection": wallet}, func() { b.endLease(owner, posture.KindElectrum) })
@@ -298,7 +298,7 @@ func TestAnOwnersAppRunsAWholeAppliance(t *testing.T) {
 	t.Run("lockdown", func(t *testing.T) {
 		b.t = t
 		b.apply(owner, "enable SSH", client.EnableSSH(time.Hour))
-		b.apply(owner, "expose an API", client.Expose(string(posture.KindElectrum), true, time.Hour))
+		b.apply(owner, "expose an API", client.Expose(string(posture.KindElectrum), client.Opening{For: time.Hour}))
 		login, wallet, others := b.login(identity), ends(b.mustWallet(b.electrumPort())), b.watch(guest)
 		own := b.watch(owner)
 		var view *client.PostureView

@@ -150,7 +150,7 @@ func TestBruteForceBansTheAttackerAndDisturbsNobodyElse(t *testing.T) {
 	check("after a reload of the packet filter")
 	b.MustExec("systemctl", "restart", generation.BansUnit)
 	check("after a restart of fail2ban")
-	b.apply(owner, "expose an API", client.Expose(string(posture.KindElectrum), true, time.Hour))
+	b.apply(owner, "expose an API", client.Expose(string(posture.KindElectrum), client.Opening{For: time.Hour}))
 	check("after a change")
 
 	lift := b.Attacker(11)

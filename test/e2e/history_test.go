@@ -61,7 +61,7 @@ func TestAnAppThatWasAwayLearnsWhatHappenedAtALiveBaseAndWhoDidIt(t *testing.T) 
 	b := bootAppliance(t)
 	owner := b.app(b.Attacker(2), "phone", "owner")
 	operator := b.app(b.Attacker(3), "tablet", "operator")
-	b.apply(owner, "expose an API", client.Expose(string(posture.KindElectrum), true, time.Hour))
+	b.apply(owner, "expose an API", client.Expose(string(posture.KindElectrum), client.Opening{For: time.Hour}))
 	b.endLease(owner, posture.KindElectrum)
 	_, seen, err := b.past(owner.Session, 0)
 	if err != nil {

@@ -36,7 +36,7 @@ func TestNoProcessOfTheApplianceOpensItByFailing(t *testing.T) {
 	_, key := newKey(t)
 	b.apply(owner, "add a key", client.AddSSHKeys(key.Line, "laptop"))
 	b.apply(owner, "open everything", func(p *client.Posture, view *client.PostureView, next uint64) error {
-		return errors.Join(client.Expose(string(posture.KindElectrum), true, time.Hour)(p, view, next),
+		return errors.Join(client.Expose(string(posture.KindElectrum), client.Opening{For: time.Hour})(p, view, next),
 			client.EnableSSH(time.Hour)(p, view, next))
 	})
 	// By a document, so that the open one is history.
@@ -54,7 +54,7 @@ func TestNoProcessOfTheApplianceOpensItByFailing(t *testing.T) {
 		}
 		// The owner undoes what it has closed; and the scan can find something.
 		b.apply(owner, "unlock", client.Keep)
-		b.apply(owner, "open it again", client.Expose(string(posture.KindElectrum), true, time.Hour))
+		b.apply(owner, "open it again", client.Expose(string(posture.KindElectrum), client.Opening{For: time.Hour}))
 		if found := b.scan(); len(found) != 2 {
 			t.Errorf("with an extra API these ports answer: %q", found)
 		}
@@ -142,7 +142,7 @@ func (b *base) takenOver(owner *app) {
 		t.Fatal(client.Explain(err))
 	}
 	p, revision := view.Posture()
-	if err := client.Expose(string(posture.KindElectrum), true, time.Hour)(&p, view, revision+1); err != nil {
+	if err := client.Expose(string(posture.KindElectrum), client.Opening{For: time.Hour})(&p, view, revision+1); err != nil {
 		t.Fatal(err)
 	}
 	draft, err := view.Draft(p, nil, b.challenge(), false, time.Now())
@@ -248,7 +248,7 @@ func (b *base) tryUntilPowerCut(ctx context.Context, owner *app) (tried chan err
 	owner.way.Shut.Store(true) // the change locks the App out, as far as that can tell
 	tried = make(chan error, 1)
 	go func() {
-		_, err := owner.Apply(ctx, client.Change{Edit: client.Expose(string(posture.KindElectrum), true, time.Hour), Approve: yes})
+		_, err := owner.Apply(ctx, client.Change{Edit: client.Expose(string(posture.KindElectrum), client.Opening{For: time.Hour}), Approve: yes})
 		tried <- err
 	}()
 	b.Until("the try is in force", func() error {

@@ -81,7 +81,7 @@ func TestAppsLeaveTheOldWorkersOfNGINX(t *testing.T) {
 		t.Fatalf("before any reload: %q", workers)
 	}
 	for range 2 {
-		b.apply(owner, "expose it", client.Expose(string(posture.KindElectrum), true, time.Hour))
+		b.apply(owner, "expose it", client.Expose(string(posture.KindElectrum), client.Opening{For: time.Hour}))
 		b.endLease(owner, posture.KindElectrum)
 	}
 	if len(b.oldWorkers()) == 0 {

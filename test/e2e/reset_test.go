@@ -131,7 +131,7 @@ func TestAnOwnersAppResetsABootedBase(t *testing.T) {
 	key, line := newKey(t)
 	b.apply(owner, "add a key", client.AddSSHKeys(line.Line, "laptop"))
 	b.apply(owner, "enable SSH", client.EnableSSH(time.Hour))
-	b.apply(owner, "expose an API", client.Expose(string(posture.KindElectrum), true, time.Hour))
+	b.apply(owner, "expose an API", client.Expose(string(posture.KindElectrum), client.Opening{For: time.Hour}))
 	login := b.login(key)
 	b.leaveTraces()
 	old := b.remembered()

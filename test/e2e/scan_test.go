@@ -35,7 +35,7 @@ func TestOnePortAnswersAStrangerAndAPairedAppAlike(t *testing.T) {
 	b.works(owner.Session, "after the scans")
 
 	// The scan can find something: what the owner opens, for everybody and over both.
-	b.apply(owner, "expose an API", client.Expose(string(posture.KindElectrum), true, time.Hour))
+	b.apply(owner, "expose an API", client.Expose(string(posture.KindElectrum), client.Opening{For: time.Hour}))
 	found := func(want ...string) {
 		t.Helper()
 		for _, from := range []*stage.Attacker{b.Attacker(1), machine} {

@@ -817,7 +817,7 @@ type ExtraEndpoint struct {
 	Lease   *PostureLease `protobuf:"bytes,3,opt,name=lease,proto3" json:"lease,omitempty"`
 	// The networks that reach it, at most 8, such as "192.168.1.0/24" or "fd00::/64", without host
 	// bits, sorted (IPv4 first), none within another, no two that one larger network equals; empty:
-	// every network.
+	// every network. Only with own_port: the packet filter cannot tell what shares a port.
 	From          []string `protobuf:"bytes,4,rep,name=from,proto3" json:"from,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -294,7 +294,7 @@ func (b *base) leases() (list []option) {
 		list = append(list, option{Deed{Kind: EndLease, Subject: "ssh"}, "SSH"})
 	}
 	for _, d := range a.Doors {
-		if d.Left > 0 {
+		if d.Left > 0 || d.ForGood {
 			list = append(list, option{Deed{Kind: EndLease, Subject: d.Kind}, d.Kind})
 		}
 	}

@@ -131,14 +131,22 @@ func (m *model) accessRows(r *rows, b *base) {
 func (m *model) door(b *base, d Door) span {
 	text := fmt.Sprintf("port %d  ", d.Port)
 	switch {
-	case d.Left == 0:
+	case d.Left == 0 && !d.ForGood:
 		return span{text: text + "the Apps' channel"}
 	case d.Shared:
 		text += d.Kind + ", shared"
 	default:
 		text += d.Kind
 	}
-	return span{text + ", " + m.untilIn(b, d.Left) + " left", yellow | bold}
+	if d.ForGood {
+		text += ", open for good"
+	} else {
+		text += ", " + m.untilIn(b, d.Left) + " left"
+	}
+	if len(d.From) > 0 {
+		text += ", from " + strings.Join(d.From, ", ")
+	}
+	return span{text, yellow | bold}
 }
 
 func (m *model) windowRow(r *rows, b *base) {

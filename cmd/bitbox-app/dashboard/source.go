@@ -89,7 +89,10 @@ type Door struct {
 	Kind   string
 	Port   uint16
 	Shared bool          // on the port of the channel
-	Left   time.Duration // 0: it has no end
+	Left   time.Duration // 0 for the channel, and if ForGood
+	// ForGood: it stays open until somebody closes it.
+	ForGood bool
+	From    []string // the networks that reach it; empty: every network
 }
 
 // DeedKind is something that can be done to a Base.
@@ -205,7 +208,8 @@ func accessOf(view *client.PostureView) *Access {
 			words.Duration(seconds(e.Bans.BanTime))),
 	}
 	for _, end := range e.Endpoints {
-		a.Doors = append(a.Doors, Door{Kind: string(end.Kind), Port: end.Port, Shared: end.Shared, Left: end.Remaining})
+		a.Doors = append(a.Doors, Door{Kind: string(end.Kind), Port: end.Port, Shared: end.Shared, Left: end.Remaining, ForGood: end.UntilClosed,
+			From: end.From.Strings()})
 	}
 	for _, key := range e.KnownSSHKeys {
 		name := key.Comment

@@ -179,6 +179,7 @@ func busy(t *testing.T) *stage {
 	s := house(t)
 	look := someLook(basev1.Role_ROLE_OWNER)
 	look.Access.Doors = append(look.Access.Doors, Door{Kind: "electrum", Port: 8845, Shared: true, Left: 23*time.Hour + 50*time.Minute})
+	look.Access.Doors = append(look.Access.Doors, Door{Kind: "electrum", Port: 50002, ForGood: true, From: []string{"192.168.1.0/24"}})
 	look.Access.SSH, look.Access.SSHLeft = true, 118*time.Minute
 	look.Access.Trying, look.Access.UndoneIn = true, 42*time.Second
 	look.Access.Tried = []client.PostureChange{{Opens: true, Done: "SSH was switched on for 2 h 0 min, for the keys anna@laptop."}}

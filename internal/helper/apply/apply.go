@@ -55,8 +55,9 @@ type Live interface {
 	StartSSH(ctx context.Context, keys []sshkey.Key) error
 	// StopSSH stops sshd and ends its sessions.
 	StopSSH(ctx context.Context) error
-	// Cut ends the established connections to a local TCP port, and no others.
-	Cut(ctx context.Context, port uint16) error
+	// Cut ends the established connections to a local TCP port, and no others, except for those from
+	// some networks.
+	Cut(ctx context.Context, port uint16, except posture.Networks) error
 	// Block drops all packets to a local TCP port until the packet filter is reloaded. It needs
 	// no disk.
 	Block(ctx context.Context, port uint16) error
@@ -160,7 +161,7 @@ func (a *Applier) Apply(ctx context.Context, wanted posture.Effective, revocable
 		err = errors.Join(err, back)
 	}
 	a.known = nil
-	return errors.Join(err, a.block(ctx, closedPorts(run.before, wanted)))
+	return errors.Join(err, a.block(ctx, closingsOf(run.before, wanted)))
 }
 
 // Forget makes the next Apply assume nothing about the machine, and do everything.
@@ -239,11 +240,11 @@ func (r *application) closeAtOnce(ctx context.Context) error {
 			return err
 		}
 	}
-	ports := closedPorts(r.before, r.wanted)
-	if len(ports) == 0 {
+	closings := closingsOf(r.before, r.wanted)
+	if len(closings) == 0 {
 		return nil
 	}
-	return r.step(ctx, "cut", "at once", func(ctx context.Context) error { return r.block(ctx, ports) })
+	return r.step(ctx, "cut", "at once", func(ctx context.Context) error { return r.block(ctx, closings) })
 }
 
 func (r *application) write(ctx context.Context) error {
@@ -314,10 +315,13 @@ func (r *application) makeLive(ctx context.Context, before *inForce, after postu
 	return r.cut(ctx, before, after)
 }
 
-// cut ends the connections at the ports that are open in before and not in after.
+// cut ends the connections at the ports that are open in before and not in after, or not any more
+// from where they come.
 func (r *application) cut(ctx context.Context, before *inForce, after posture.Effective) error {
-	for _, port := range closedPorts(before, after) {
-		if err := r.step(ctx, "cut", fmt.Sprintf("port %d", port), func(ctx context.Context) error { return r.live.Cut(ctx, port) }); err != nil {
+	for _, c := range closingsOf(before, after) {
+		if err := r.step(ctx, "cut", fmt.Sprintf("port %d", c.port), func(ctx context.Context) error {
+			return r.live.Cut(ctx, c.port, c.except)
+		}); err != nil {
 			return err
 		}
 	}
@@ -356,11 +360,11 @@ func (r *application) back(ctx context.Context) error {
 }
 
 // block closes ports without the disk.
-func (a *Applier) block(ctx context.Context, ports []uint16) error {
+func (a *Applier) block(ctx context.Context, closings []closing) error {
 	var errs []error
-	for _, port := range ports {
-		if err := errors.Join(a.live.Block(ctx, port), a.live.Cut(ctx, port)); err != nil {
-			errs = append(errs, fmt.Errorf("block port %d: %w", port, err))
+	for _, c := range closings {
+		if err := errors.Join(a.live.Block(ctx, c.port), a.live.Cut(ctx, c.port, nil)); err != nil {
+			errs = append(errs, fmt.Errorf("block port %d: %w", c.port, err))
 		}
 	}
 	return errors.Join(errs...)
@@ -394,12 +398,38 @@ func OpenPorts(e posture.Effective) []uint16 {
 	return ports
 }
 
-// closedPorts are open in before, which may be unknown, and closed in after.
-func closedPorts(before *inForce, after posture.Effective) []uint16 {
+// closing is a port that is closed, or closed to all but some networks.
+type closing struct {
+	port   uint16
+	except posture.Networks // empty: nobody reaches it any more
+}
+
+// closingsOf compares before, which may be unknown, with after.
+func closingsOf(before *inForce, after posture.Effective) []closing {
 	ports := ExceptionalPorts()
 	if before != nil {
 		ports = OpenPorts(before.effective)
 	}
 	open := OpenPorts(after)
-	return slices.DeleteFunc(ports, func(port uint16) bool { return slices.Contains(open, port) })
+	var closings []closing
+	for _, port := range ports {
+		now := networksOf(after, port)
+		switch {
+		case !slices.Contains(open, port):
+			closings = append(closings, closing{port: port})
+		case len(now) > 0 && (before == nil || !networksOf(before.effective, port).Within(now)):
+			closings = append(closings, closing{port, now})
+		}
+	}
+	return closings
+}
+
+// networksOf returns the networks that reach an open port; empty: every network.
+func networksOf(e posture.Effective, port uint16) posture.Networks {
+	for _, endpoint := range e.Endpoints {
+		if endpoint.Port == port && !endpoint.Shared {
+			return endpoint.From
+		}
+	}
+	return nil
 }

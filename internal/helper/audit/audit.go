@@ -129,6 +129,7 @@ var checks = []check{
 	{"provisioning", 10 * time.Second, checkProvisioning},
 	{"kernel", 10 * time.Second, checkKernel},
 	{"image", 10 * time.Second, checkImage},
+	{"endpoints", time.Second, checkEndpoints},
 }
 
 // Run does every check and returns the differences, the most severe first. An empty result means

@@ -368,7 +368,9 @@ func TestEachCheckWithoutAnAnswerIsAFinding(t *testing.T) {
 	f.fails = errors.New("nobody answers")
 	var want []string
 	for _, c := range checks {
-		want = append(want, unchecked+c.name)
+		if c.name != "endpoints" { // it asks nobody
+			want = append(want, unchecked+c.name)
+		}
 	}
 	slices.Sort(want)
 	if got := ids(f, factory()); !slices.Equal(got, want) {

@@ -45,6 +45,7 @@ const (
 	idKernelHost       = "kernel-settings-host"
 	idSecureBoot       = "secure-boot"
 	idLeftOut          = "files-left-out"
+	idOpenForGood      = "open-for-good"
 	// unchecked, followed by the name of a check, says that the check could not be done.
 	unchecked = "unchecked-"
 )
@@ -319,6 +320,13 @@ var kinds = []kind{
 		expected: "on: the firmware starts only what the builder of the image has signed",
 		why:      "Somebody who has the machine in their hands can start something else on it, which then looks like the Base.",
 		fix:      "Switch Secure Boot on in the firmware's setup, if it has one. The image brings the keys.",
+	},
+	{
+		id: idOpenForGood, check: "endpoints", severity: Info,
+		title:    "An extra API is open for good",
+		expected: "as an owner has signed it: it stays open until somebody closes it",
+		why:      "What nobody needs any more should not be open. A wallet that is in use needs it.",
+		fix:      "If no wallet uses it, close it: bitbox-app unexpose. 'bitbox-app wallet' shows which ones do.",
 	},
 }
 

@@ -15,6 +15,7 @@ package firewall
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -97,12 +98,20 @@ type Egress struct {
 	Home bool
 }
 
+// Extra is the TCP port of an extra API, and who reaches it.
+type Extra struct {
+	Port uint16
+	// From are the networks that reach it, without host bits; empty: every network. Those of one
+	// family close the port to the other.
+	From []netip.Prefix
+}
+
 // Policy is what the packet filter allows in addition to what every Base needs.
 type Policy struct {
 	// Entry is the TCP port of the single entry (NGINX). Required.
 	Entry uint16
-	// Extra are the TCP ports of extra APIs that have their own port.
-	Extra []uint16
+	// Extra are the extra APIs that have their own port.
+	Extra []Extra
 	// SSH is the port of sshd while it is leased; 0 means closed.
 	SSH uint16
 	// Upstream are the TCP ports on loopback that NGINX may connect to. It can reach nothing
@@ -140,14 +149,22 @@ func (p Policy) check() error {
 	if p.Entry == 0 {
 		return errors.New("render the packet filter: the port of the entry is 0; it must be 1 to 65535")
 	}
-	open := append([]uint16{p.Entry}, p.Extra...)
+	open := []uint16{p.Entry}
+	for _, extra := range p.Extra {
+		open = append(open, extra.Port)
+		for _, network := range extra.From {
+			if !network.IsValid() || network.Masked() != network || network.Addr().Is4In6() {
+				return fmt.Errorf("render the packet filter: %s, which reaches port %d, is not a network of IPv4 or IPv6", network, extra.Port)
+			}
+		}
+	}
 	if p.SSH != 0 {
 		open = append(open, p.SSH)
 	}
 	seen := map[uint16]bool{}
 	for _, port := range open {
 		if port == 0 || seen[port] {
-			return fmt.Errorf("render the packet filter: port %d is 0 or opened twice (entry %d, extra %d, SSH %d)", port, p.Entry, p.Extra, p.SSH)
+			return fmt.Errorf("render the packet filter: port %d is 0 or opened twice (entry %d, SSH %d)", port, p.Entry, p.SSH)
 		}
 		seen[port] = true
 	}
@@ -273,12 +290,15 @@ func render(p Policy, f family) string {
 	b.line("-A INPUT -d %s -p udp -m udp --dport 5353 %s -j ACCEPT", f.mdns, eachSender("mdns", MDNSPerSecond, MDNSBurst))
 
 	b.comment("The entry, and extra APIs with their own port.")
-	for _, port := range append([]uint16{p.Entry}, sorted(p.Extra)...) {
-		b.open(f, port, HeldConnections, strconv.Itoa(NewPerSecond)+"/sec", NewBurst)
+	extras := slices.SortedFunc(slices.Values(p.Extra), func(a, b Extra) int { return int(a.Port) - int(b.Port) })
+	for _, extra := range append([]Extra{{Port: p.Entry}}, extras...) {
+		for _, source := range f.sources(extra.From) {
+			b.open(f, source, extra.Port, HeldConnections, strconv.Itoa(NewPerSecond)+"/sec", NewBurst)
+		}
 	}
 	if p.SSH != 0 {
 		b.comment("SSH, while it is leased.")
-		b.open(f, p.SSH, SSHHeldConnections, strconv.Itoa(SSHNewPerMinute)+"/min", SSHNewPerMinute)
+		b.open(f, "", p.SSH, SSHHeldConnections, strconv.Itoa(SSHNewPerMinute)+"/min", SSHNewPerMinute)
 	}
 
 	// A chain ends in a rule, whatever its policy is: when the kernel replaces a table, the new
@@ -423,11 +443,26 @@ type builder struct{ strings.Builder }
 func (b *builder) line(format string, args ...any) { fmt.Fprintf(b, format+"\n", args...) }
 func (b *builder) comment(text string)             { b.line("# %s", text) }
 
-// open accepts new connections to a port, within limits per peer. Only a first SYN is new:
+// sources are what the rules for a port match, by the networks that reach it: each network of the
+// family, or everybody.
+func (f family) sources(from []netip.Prefix) []string {
+	if len(from) == 0 {
+		return []string{""}
+	}
+	var sources []string
+	for _, network := range from {
+		if network.Addr().Is6() == f.six {
+			sources = append(sources, fmt.Sprintf(" -s %s", network))
+		}
+	}
+	return sources
+}
+
+// open accepts new connections to a port from a source, within limits per peer. Only a first SYN is new:
 // otherwise the kernel would take a stray ACK for the middle of a connection that it has not seen,
 // and answer a scanner.
-func (b *builder) open(f family, port uint16, held int, rate string, burst int) {
-	syn := fmt.Sprintf("-A INPUT -p tcp -m tcp --dport %d --tcp-flags FIN,SYN,RST,ACK SYN", port)
+func (b *builder) open(f family, source string, port uint16, held int, rate string, burst int) {
+	syn := fmt.Sprintf("-A INPUT%s -p tcp -m tcp --dport %d --tcp-flags FIN,SYN,RST,ACK SYN", source, port)
 	b.line("%s -m connlimit --connlimit-above %d --connlimit-mask %s --connlimit-saddr -j DROP", syn, held, f.mask)
 	b.line("%s -m conntrack --ctstate NEW -m hashlimit --hashlimit-upto %s --hashlimit-burst %d --hashlimit-mode srcip --hashlimit-name tcp%d%s -j ACCEPT", syn, rate, burst, port, f.ratePeer)
 }

@@ -21,12 +21,16 @@ var update = flag.Bool("update", false, "rewrite the golden files")
 var policies = map[string]firewall.Policy{
 	"closed": {Entry: 8845},
 	"open": {
-		Entry: 8845, Extra: []uint16{50002}, SSH: 22, Upstream: []uint16{8846, 50001},
+		Entry: 8845, Extra: []firewall.Extra{{Port: 50002}}, SSH: 22, Upstream: []uint16{8846, 50001},
 		Egress: []firewall.Egress{
 			{User: "debian-tor", Protocol: firewall.TCP}, {User: "bitcoin", Protocol: firewall.TCP, Port: 8333},
 			{User: "lightning", Protocol: firewall.TCP}, {User: "lightning", Protocol: firewall.TCP, Home: true},
 		},
 	},
+	"limited": {Entry: 8845, Extra: []firewall.Extra{
+		{Port: 50002, From: []netip.Prefix{netip.MustParsePrefix("192.168.1.0/24"), netip.MustParsePrefix("fd00::/64")}},
+		{Port: 50004, From: []netip.Prefix{netip.MustParsePrefix("192.168.1.7/32")}},
+	}},
 }
 
 func TestRulesAreAsReviewed(t *testing.T) {
@@ -75,13 +79,18 @@ var globalLimit = regexp.MustCompile(` -m limit `)
 // loopholes returns the lines that no policy may ever produce. It does not know how they are
 // rendered.
 func loopholes(rules string, p firewall.Policy) []string {
-	open := append(slices.Clone(p.Extra), p.Entry)
+	open := append(slices.Clone(p.Extra), firewall.Extra{Port: p.Entry})
 	if p.SSH != 0 {
-		open = append(open, p.SSH)
+		open = append(open, firewall.Extra{Port: p.SSH})
 	}
 	var inbound []string
-	for _, port := range open {
-		inbound = append(inbound, fmt.Sprintf(`-p tcp -m tcp --dport %d --tcp-flags FIN,SYN,RST,ACK SYN -m conntrack --ctstate NEW -m hashlimit .*`, port))
+	for _, extra := range open {
+		sources := []string{""}
+		for i, network := range extra.From {
+			sources = append(sources[:i], fmt.Sprintf("-s %s ", regexp.QuoteMeta(network.String())))
+		}
+		inbound = append(inbound, fmt.Sprintf(`(%s)-p tcp -m tcp --dport %d --tcp-flags FIN,SYN,RST,ACK SYN -m conntrack --ctstate NEW -m hashlimit .*`,
+			strings.Join(sources, "|"), extra.Port))
 	}
 	inbound = append(inbound,
 		`-i lo`,
@@ -191,7 +200,7 @@ func TestNoPolicyOpensMoreThanItNames(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		open := rapid.SliceOfNDistinct(port, 1, 6, rapid.ID[uint16]).Draw(t, "open")
 		policy := firewall.Policy{
-			Entry: open[0], Extra: open[1:],
+			Entry:    open[0],
 			Upstream: rapid.SliceOfN(port, 0, 4).Draw(t, "upstream"),
 			Egress: rapid.SliceOfN(rapid.Custom(func(t *rapid.T) firewall.Egress {
 				e := firewall.Egress{
@@ -203,8 +212,13 @@ func TestNoPolicyOpensMoreThanItNames(t *testing.T) {
 				return e
 			}), 0, 4).Draw(t, "egress"),
 		}
-		if len(open) > 1 && rapid.Bool().Draw(t, "ssh") {
-			policy.Extra, policy.SSH = open[2:], open[1]
+		open = open[1:]
+		if len(open) > 0 && rapid.Bool().Draw(t, "ssh") {
+			policy.SSH, open = open[0], open[1:]
+		}
+		for _, port := range open {
+			from := rapid.SliceOfN(rapid.SampledFrom(policies["limited"].Extra[0].From), 0, 2).Draw(t, "from")
+			policy.Extra = append(policy.Extra, firewall.Extra{Port: port, From: from})
 		}
 		rules, err := firewall.Render(policy)
 		if err != nil {
@@ -227,6 +241,25 @@ func TestLoopholesAreFound(t *testing.T) {
 	}
 	if found := append(loopholes(rules.V4, policy), loopholes(rules.V6, policy)...); found != nil {
 		t.Fatalf("found in good rules: %q", found)
+	}
+	home := policies["limited"]
+	limited, err := firewall.Render(home)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, broken := range map[string]string{
+		"every network":          strings.ReplaceAll(limited.V4, "-s 192.168.1.0/24 ", ""),
+		"another network":        strings.ReplaceAll(limited.V4, "-s 192.168.1.0/24 ", "-s 192.168.0.0/16 "),
+		"every network, by IPv6": strings.ReplaceAll(limited.V6, "-s fd00::/64 ", ""),
+		"a port that no network of IPv6 reaches": strings.Replace(limited.V6, "COMMIT",
+			strings.ReplaceAll(regexp.MustCompile(`(?m)^-A INPUT .*tcp50002.*\n`).FindString(limited.V6), "50002", "50004")+"COMMIT", 1),
+	} {
+		if broken == limited.V4 || broken == limited.V6 {
+			t.Fatalf("%s: the rules were not broken", name)
+		}
+		if loopholes(broken, home) == nil {
+			t.Errorf("%s: not found", name)
+		}
 	}
 	for name, broken := range map[string]string{
 		"source port":    strings.Replace(rules.V4, "COMMIT", "-A INPUT -p tcp -m tcp --sport 9001 -j ACCEPT\nCOMMIT", 1),
@@ -275,9 +308,12 @@ func TestLoopholesAreFound(t *testing.T) {
 func TestImpossiblePoliciesAreRefused(t *testing.T) {
 	for name, policy := range map[string]firewall.Policy{
 		"no entry":           {},
-		"entry twice":        {Entry: 8845, Extra: []uint16{8845}},
+		"entry twice":        {Entry: 8845, Extra: []firewall.Extra{{Port: 8845}}},
 		"SSH on the entry":   {Entry: 22, SSH: 22},
-		"port 0":             {Entry: 8845, Extra: []uint16{0}},
+		"port 0":             {Entry: 8845, Extra: []firewall.Extra{{Port: 0}}},
+		"host bits":          {Entry: 8845, Extra: []firewall.Extra{{Port: 50002, From: []netip.Prefix{netip.MustParsePrefix("10.0.0.1/8")}}}},
+		"no network":         {Entry: 8845, Extra: []firewall.Extra{{Port: 50002, From: []netip.Prefix{{}}}}},
+		"IPv4 as IPv6":       {Entry: 8845, Extra: []firewall.Extra{{Port: 50002, From: []netip.Prefix{netip.MustParsePrefix("::ffff:10.0.0.0/104")}}}},
 		"upstream 0":         {Entry: 8845, Upstream: []uint16{0}},
 		"proxy goes out":     {Entry: 8845, Egress: []firewall.Egress{{User: "www-data", Protocol: firewall.TCP, Port: 443}}},
 		"Middleware too":     {Entry: 8845, Egress: []firewall.Egress{{User: "bitbox-base", Protocol: firewall.TCP, Port: 443}}},

@@ -204,7 +204,7 @@ func ProxyFor(e posture.Effective) (proxy.Config, error) {
 		if !known {
 			return proxy.Config{}, fmt.Errorf("render the posture: no service is known behind the extra API %q", endpoint.Kind)
 		}
-		api := proxy.API{Name: string(endpoint.Kind), Upstream: upstream}
+		api := proxy.API{Name: string(endpoint.Kind), Upstream: upstream, From: endpoint.From}
 		if !endpoint.Shared {
 			api.Port = endpoint.Port
 		}
@@ -219,7 +219,7 @@ func FirewallFor(e posture.Effective) (firewall.Policy, error) {
 	if err != nil {
 		return firewall.Policy{}, err
 	}
-	p := firewall.Policy{Entry: web.Entry, Extra: extraPorts(web), Upstream: web.UpstreamPorts()}
+	p := firewall.Policy{Entry: web.Entry, Extra: extras(web), Upstream: web.UpstreamPorts()}
 	if e.SSH != nil {
 		p.SSH = sshaccess.Port
 	}
@@ -233,14 +233,14 @@ func FirewallFor(e posture.Effective) (firewall.Policy, error) {
 	return p, nil
 }
 
-func extraPorts(web proxy.Config) []uint16 {
-	var ports []uint16
+func extras(web proxy.Config) []firewall.Extra {
+	var list []firewall.Extra
 	for _, api := range web.APIs {
 		if api.Port != 0 {
-			ports = append(ports, api.Port)
+			list = append(list, firewall.Extra{Port: api.Port, From: api.From})
 		}
 	}
-	return ports
+	return list
 }
 
 // BansFor returns what fail2ban has to do for e.

@@ -4,10 +4,14 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"net/netip"
+	"slices"
 	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
 )
 
 // The kernel's interface for sockets (sock_diag(7), linux/inet_diag.h).
@@ -105,8 +109,21 @@ func (d diag) sockets(family uint8, port uint16, states uint32) (ids [][]byte, e
 	return ids, err
 }
 
-// cut ends the TCP connections at a local port, once, and returns how many are left.
-func cut(port uint16) (left int, err error) {
+// peer is the remote address in the id of a socket, which the kernel gives as: local port (2), remote
+// port (2), local address (16), remote address (16), and 12 bytes that are not used here. An IPv4
+// address takes the first 4 bytes.
+func peer(family uint8, id []byte) netip.AddrPort {
+	remote := id[20:36]
+	if family == unix.AF_INET {
+		remote = remote[:4]
+	}
+	address, _ := netip.AddrFromSlice(remote)
+	return netip.AddrPortFrom(address.Unmap(), binary.BigEndian.Uint16(id[2:]))
+}
+
+// cut ends the TCP connections at a local port, once, except for those from some networks, and
+// returns how many are left.
+func cut(port uint16, except posture.Networks) (left int, err error) {
 	d, err := openDiag()
 	if err != nil {
 		return 0, fmt.Errorf("ask the kernel for its connections: %w", err)
@@ -117,7 +134,8 @@ func cut(port uint16) (left int, err error) {
 		if err != nil {
 			return 0, fmt.Errorf("ask the kernel for the connections at port %d: %w", port, err)
 		}
-		for _, id := range ids {
+		stays := func(id []byte) bool { return len(except) > 0 && except.Contains(peer(family, id).Addr()) }
+		for _, id := range slices.DeleteFunc(ids, stays) {
 			err := d.ask(sockDestroy, unix.NLM_F_ACK, diagBody(family, 0, id), func([]byte) {})
 			if err != nil && !errors.Is(err, syscall.ENOENT) { // it has ended by itself
 				return 0, fmt.Errorf("have the kernel end a connection at port %d: %w", port, err)
@@ -126,7 +144,7 @@ func cut(port uint16) (left int, err error) {
 		if ids, err = d.sockets(family, port, established); err != nil {
 			return 0, fmt.Errorf("ask the kernel for the connections at port %d: %w", port, err)
 		}
-		left += len(ids)
+		left += len(slices.DeleteFunc(ids, stays))
 	}
 	return left, nil
 }

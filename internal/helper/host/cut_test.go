@@ -5,10 +5,13 @@ import (
 	"errors"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
 )
 
 // pairAt makes a connection to an ephemeral port on an address of this machine.
@@ -39,7 +42,7 @@ func TestConnectionsAtAPortAreCutAndNoOthers(t *testing.T) {
 	for _, address := range []string{"127.0.0.1:0", "[::1]:0"} {
 		port, server, client := pairAt(t, address)
 		_, other, far := pairAt(t, address)
-		if left, err := cut(port); err != nil || left != 0 {
+		if left, err := cut(port, nil); err != nil || left != 0 {
 			t.Fatalf("%d are left, %v", left, err)
 		}
 		for _, conn := range []net.Conn{server, client} {
@@ -60,6 +63,29 @@ func TestConnectionsAtAPortAreCutAndNoOthers(t *testing.T) {
 		}
 		if n, err := far.Read(make([]byte, 1)); n != 1 || err != nil {
 			t.Errorf("%s: another connection was ended: %v", address, err)
+		}
+	}
+}
+
+// What an owner limits to some networks ends for all others, and for nobody else.
+func TestAConnectionFromANetworkThatMayStayIsNotCut(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("this test needs root, to end connections")
+	}
+	alive := func(conn net.Conn) bool {
+		_ = conn.SetReadDeadline(time.Now().Add(50 * time.Millisecond))
+		_, err := conn.Read(make([]byte, 1))
+		return errors.Is(err, os.ErrDeadlineExceeded)
+	}
+	for address, home := range map[string][]string{ // the first network is another one
+		"127.0.0.1:0": {"10.0.0.0/8", "127.0.0.0/8"}, "[::1]:0": {"fd00::/64", "::1/128"}, "[::ffff:127.0.0.1]:0": {"::/8", "127.0.0.1/32"},
+	} {
+		port, server, _ := pairAt(t, address)
+		if _, err := cut(port, posture.Networks{netip.MustParsePrefix(home[1])}); err != nil || !alive(server) {
+			t.Errorf("%s: a connection from %s was ended, %v", address, home[1], err)
+		}
+		if left, err := cut(port, posture.Networks{netip.MustParsePrefix(home[0])}); err != nil || left != 0 || alive(server) {
+			t.Errorf("%s: a connection from elsewhere than %s lives on, %d, %v", address, home[0], left, err)
 		}
 	}
 }

@@ -186,9 +186,9 @@ const cutTries = 5
 
 // Cut ends the connections at a local port. Outgoing connections use other ports: the kernel
 // never assigns one that a process listens on.
-func (m Host) Cut(ctx context.Context, port uint16) error {
+func (m Host) Cut(ctx context.Context, port uint16, except posture.Networks) error {
 	for range cutTries {
-		left, err := cut(port)
+		left, err := cut(port, except)
 		if err != nil || left == 0 || ctx.Err() != nil {
 			return errors.Join(err, ctx.Err())
 		}

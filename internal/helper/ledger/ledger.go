@@ -326,7 +326,8 @@ func (k *Keeper) Summary() *systemv1.Summary {
 	for _, endpoint := range e.Endpoints {
 		if endpoint.Kind != posture.KindEntry {
 			s.Apis = append(s.Apis, &systemv1.OpenAPI{
-				Kind: string(endpoint.Kind), Port: uint32(endpoint.Port), RemainingMs: uint64(endpoint.Remaining.Milliseconds())})
+				Kind: string(endpoint.Kind), Port: uint32(endpoint.Port), RemainingMs: uint64(endpoint.Remaining.Milliseconds()),
+				UntilClosed: endpoint.UntilClosed, From: endpoint.From.Strings()})
 		}
 	}
 	return s

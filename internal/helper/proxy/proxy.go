@@ -52,6 +52,9 @@ type API struct {
 	Port uint16
 	// Upstream is where the service listens, on loopback, in plain text.
 	Upstream netip.AddrPort
+	// From are the networks that reach it, without host bits; empty: every network. Only with a port
+	// of its own.
+	From []netip.Prefix
 }
 
 // Config is the input of Render.
@@ -179,6 +182,12 @@ stream {
 		} else {
 			c.listen(b, api.Port, " ssl")
 		}
+		for _, network := range api.From {
+			fmt.Fprintf(b, "        allow %s;\n", network)
+		}
+		if len(api.From) > 0 {
+			b.WriteString("        deny all; # the packet filter refuses them first\n")
+		}
 		fmt.Fprintf(b, `        ssl_certificate %[1]s;
         ssl_certificate_key %[1]s;
         ssl_protocols TLSv1.2 TLSv1.3;
@@ -229,6 +238,12 @@ func (c Config) check() (shared *API, err error) {
 		names[api.Name] = true
 		if !api.Upstream.Addr().IsLoopback() || api.Upstream.Port() == 0 {
 			return nil, fmt.Errorf("render nginx.conf: the service behind %s is at %s; it must be a port on loopback", api.Name, api.Upstream)
+		}
+		for _, network := range api.From {
+			if !network.IsValid() || network.Masked() != network || network.Addr().Is4In6() || api.Port == 0 {
+				return nil, fmt.Errorf("render nginx.conf: %s, which reaches %s, is not a network of IPv4 or IPv6, or %[2]s has no port of its own",
+					network, api.Name)
+			}
 		}
 		if api.Port == 0 {
 			if shared != nil {

@@ -28,6 +28,8 @@ func TestConfigurationIsAsReviewed(t *testing.T) {
 		"closed":  config(),
 		"shared":  config(proxy.API{Name: "electrum", Upstream: electrum}),
 		"ownport": config(proxy.API{Name: "electrum", Port: 50002, Upstream: electrum}),
+		"limited": config(proxy.API{Name: "electrum", Port: 50002, Upstream: electrum,
+			From: []netip.Prefix{netip.MustParsePrefix("192.168.1.0/24"), netip.MustParsePrefix("fd00::/64")}}),
 		"noipv6": {Entry: 8845, Middleware: "/run/bitbox-base/middleware.sock", PIDFile: "/run/bitbox-base-nginx/nginx.pid",
 			Certificates: "/var/lib/bitbox-base/certificates", NoIPv6: true},
 	} {
@@ -60,18 +62,21 @@ func TestImpossibleConfigurationsAreRefused(t *testing.T) {
 	noEntry := config()
 	noEntry.Entry = 0
 	for name, c := range map[string]proxy.Config{
-		"no entry":              noEntry,
-		"a directive in a path": socket,
-		"a relative path":       relative,
-		"an upstream elsewhere": config(proxy.API{Name: "electrum", Upstream: lan}),
-		"no upstream":           config(proxy.API{Name: "electrum"}),
-		"two share the entry":   config(proxy.API{Name: "a", Upstream: electrum}, proxy.API{Name: "b", Upstream: electrum}),
-		"the entry's port":      config(proxy.API{Name: "electrum", Port: 8845, Upstream: electrum}),
-		"the inner port":        config(proxy.API{Name: "electrum", Port: proxy.InnerPort, Upstream: electrum}),
-		"SSH's port":            config(proxy.API{Name: "electrum", Port: 22, Upstream: electrum}),
-		"a reserved name":       config(proxy.API{Name: "middleware", Upstream: electrum}),
-		"a directive as name":   config(proxy.API{Name: "x{}", Upstream: electrum}),
-		"a path as name":        config(proxy.API{Name: "../x", Upstream: electrum}),
+		"no entry":                     noEntry,
+		"a directive in a path":        socket,
+		"a relative path":              relative,
+		"an upstream elsewhere":        config(proxy.API{Name: "electrum", Upstream: lan}),
+		"no upstream":                  config(proxy.API{Name: "electrum"}),
+		"two share the entry":          config(proxy.API{Name: "a", Upstream: electrum}, proxy.API{Name: "b", Upstream: electrum}),
+		"the entry's port":             config(proxy.API{Name: "electrum", Port: 8845, Upstream: electrum}),
+		"the inner port":               config(proxy.API{Name: "electrum", Port: proxy.InnerPort, Upstream: electrum}),
+		"SSH's port":                   config(proxy.API{Name: "electrum", Port: 22, Upstream: electrum}),
+		"host bits":                    config(proxy.API{Name: "electrum", Port: 50002, Upstream: electrum, From: []netip.Prefix{netip.MustParsePrefix("10.0.0.1/8")}}),
+		"no network":                   config(proxy.API{Name: "electrum", Port: 50002, Upstream: electrum, From: []netip.Prefix{{}}}),
+		"a network of the shared port": config(proxy.API{Name: "electrum", Upstream: electrum, From: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}}),
+		"a reserved name":              config(proxy.API{Name: "middleware", Upstream: electrum}),
+		"a directive as name":          config(proxy.API{Name: "x{}", Upstream: electrum}),
+		"a path as name":               config(proxy.API{Name: "../x", Upstream: electrum}),
 	} {
 		if text, err := proxy.Render(c); err == nil {
 			t.Errorf("%s: rendered\n%s", name, text)

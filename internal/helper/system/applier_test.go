@@ -3,6 +3,7 @@ package system
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -294,6 +295,45 @@ func TestOnlyWhatIsClosedIsCut(t *testing.T) {
 	}
 	if slices.Contains(apply.ExceptionalPorts(), posture.EntryPort) {
 		t.Error("the Apps' own port is among those that get cut")
+	}
+}
+
+// Who reaches an API any more is told by the networks; the others are cut, also after a failure.
+func TestWhatIsLimitedToNetworksIsCutForAllOthers(t *testing.T) {
+	b := newBase(t)
+	b.start()
+	a := b.pair(b.as(caller.Middleware), "phone", owner)
+	limit := func(texts ...string) func(*posture.Posture, uint64) {
+		return func(p *posture.Posture, next uint64) {
+			exposeOwnPort(p, next)
+			p.Extras[0].From = nil
+			for _, text := range texts {
+				p.Extras[0].From = append(p.Extras[0].From, netip.MustParsePrefix(text))
+			}
+		}
+	}
+	a.mustSubmit(limit()) // open to everybody
+	b.settled()
+	for _, step := range []struct {
+		name string
+		from []string
+		cut  string // the networks whose connections stay; "": nobody is cut
+	}{
+		{"limited", []string{"192.168.1.0/24", "fd00::/64"}, "192.168.1.0/24 fd00::/64"},
+		{"limited further", []string{"192.168.1.0/25"}, "192.168.1.0/25"},
+		{"widened", []string{"192.168.0.0/16"}, ""},
+		{"another network", []string{"10.0.0.0/8"}, "10.0.0.0/8"},
+	} {
+		_, _ = b.world.Cuts(), b.world.Kept()
+		a.mustSubmit(limit(step.from...))
+		b.settled()
+		var kept string
+		for _, except := range b.world.Kept() {
+			kept = strings.Join(except.Strings(), " ")
+		}
+		if cuts := b.world.Cuts(); len(cuts) > 0 != (step.cut != "") || kept != step.cut {
+			t.Errorf("%s: cut at %d except from %q, want %q", step.name, cuts, kept, step.cut)
+		}
 	}
 }
 

@@ -118,7 +118,7 @@ func (d *difference) endpoints() {
 			d.lease(c, title(e.Kind)+" on "+where(e), was.span(), e.span(), !e.noLonger(was))
 		}
 		if !slices.Equal(was.From, e.From) {
-			c.Field, c.Before, c.After, c.Opens = "endpoint.from", was.From.words(), e.From.words(), !e.From.within(was.From)
+			c.Field, c.Before, c.After, c.Opens = "endpoint.from", was.From.words(), e.From.words(), !e.From.Within(was.From)
 			d.add(c, "The %s on %s {is} reachable from %s instead of %s", title(e.Kind), where(e), c.After, c.Before)
 		}
 	}

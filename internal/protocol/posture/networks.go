@@ -55,7 +55,7 @@ func checkNetwork(network netip.Prefix) error {
 			network.Masked(), netip.PrefixFrom(addr, addr.BitLen()))
 	case network.Bits() == 0:
 		return fmt.Errorf("%s is everybody; give no network instead", network)
-	case addr.IsLoopback() || !(Networks{network}).within(senders):
+	case addr.IsLoopback() || !(Networks{network}).Within(senders):
 		return fmt.Errorf("%s has no computers that could connect", network)
 	}
 	return nil
@@ -116,7 +116,7 @@ func (n Networks) check() error {
 // Public returns the networks that have addresses of strangers: not within a private network or a
 // link. Empty means every network, so there is nothing to name.
 func (n Networks) Public() Networks {
-	return slices.DeleteFunc(slices.Clone(n), func(network netip.Prefix) bool { return Networks{network}.within(homes) })
+	return slices.DeleteFunc(slices.Clone(n), func(network netip.Prefix) bool { return Networks{network}.Within(homes) })
 }
 
 // Contains tells whether an address reaches it.
@@ -125,9 +125,9 @@ func (n Networks) Contains(address netip.Addr) bool {
 	return len(n) == 0 || slices.ContainsFunc(n, func(network netip.Prefix) bool { return network.Contains(address) })
 }
 
-// within tells whether every address of n is one of other. In the minimal form no network is
+// Within tells whether every address of n is one of other. In the minimal form no network is
 // made of several others.
-func (n Networks) within(other Networks) bool {
+func (n Networks) Within(other Networks) bool {
 	if len(other) == 0 {
 		return true
 	}

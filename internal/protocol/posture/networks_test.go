@@ -49,7 +49,7 @@ func disagree(r relations) (string, bool) {
 }
 
 func TestNetworksAreComparedAsSetsOfAddressesExhaustively(t *testing.T) {
-	if pair, differ := disagree(relations{Networks.within, Networks.meet}); differ {
+	if pair, differ := disagree(relations{Networks.Within, Networks.meet}); differ {
 		t.Error(pair)
 	}
 	for set, n := range everySet() {
@@ -60,9 +60,9 @@ func TestNetworksAreComparedAsSetsOfAddressesExhaustively(t *testing.T) {
 	for name, broken := range map[string]relations{
 		"compares texts": {slices.Equal[Networks], Networks.meet},
 		"takes a part for the whole": {func(a, b Networks) bool {
-			return slices.ContainsFunc(a, func(n netip.Prefix) bool { return Networks{n}.within(b) })
+			return slices.ContainsFunc(a, func(n netip.Prefix) bool { return Networks{n}.Within(b) })
 		}, Networks.meet},
-		"falls back to one of the two": {Networks.within, func(a, b Networks) (Networks, bool) { return a, true }},
+		"falls back to one of the two": {Networks.Within, func(a, b Networks) (Networks, bool) { return a, true }},
 	} {
 		if _, differ := disagree(broken); !differ {
 			t.Errorf("an order that %s is not found out", name)
@@ -73,7 +73,7 @@ func TestNetworksAreComparedAsSetsOfAddressesExhaustively(t *testing.T) {
 // Empty means every network, so nothing may become empty that was not.
 func TestNoNetworksMeansEveryNetwork(t *testing.T) {
 	home := networks("10.0.0.0/8")
-	if !home.within(nil) || Networks(nil).within(home) || !Networks(nil).within(nil) {
+	if !home.Within(nil) || Networks(nil).Within(home) || !Networks(nil).Within(nil) {
 		t.Error("every network is no more than some")
 	}
 	if both, open := home.meet(nil); !open || !slices.Equal(both, home) {

@@ -76,7 +76,7 @@ func Meet(a, b Effective) Effective {
 func noMoreEndpoints(a, b []Endpoint) bool {
 	for _, endpoint := range a {
 		other, found := findEndpoint(b, endpoint)
-		if !found || !endpoint.noLonger(other) || !endpoint.From.within(other.From) {
+		if !found || !endpoint.noLonger(other) || !endpoint.From.Within(other.From) {
 			return false
 		}
 	}

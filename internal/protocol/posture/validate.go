@@ -187,6 +187,9 @@ func (v *validation) extras(extras []ExtraEndpoint) {
 		if err := extra.From.check(); err != nil {
 			v.add(field+".from", err.Error(), "")
 		}
+		if len(extra.From) > 0 && !extra.OwnPort {
+			v.add(field+".from", fmt.Sprintf("limits an API that shares port %d, which is open to every network", EntryPort), "a port of its own")
+		}
 	}
 	if shared > 1 {
 		v.add("extra_endpoints", fmt.Sprintf("has %d that share port %d", shared, EntryPort), "one; others take a port of their own")

@@ -90,6 +90,8 @@ func TestWrongFieldsAreNamedWithWhatIsAllowed(t *testing.T) {
 		{from("FD00::/64"), "posture field extra_endpoints[0].from[0] is not written in the one way that is accepted; allowed: fd00::/64"},
 		{from("fe80::%eth0/64"), "posture field extra_endpoints[0].from[0] is not a network"},
 		{from("10.0.0.0/8; allow all"), "posture field extra_endpoints[0].from[0] is not a network"},
+		{func(p *systemv1.Posture) { p.ExtraEndpoints[0].OwnPort = false },
+			"posture field extra_endpoints[0].from limits an API that shares port 8845, which is open to every network; allowed: a port of its own"},
 		{from("10.0.0.0/8", "10.0.0.0/8"), "from is not written in the one way that is accepted: 10.0.0.0/8"},
 		{from("10.0.0.0/8", "10.1.0.0/16"), "from is not written in the one way that is accepted: 10.0.0.0/8"},
 		{from("10.0.0.0/9", "10.128.0.0/9"), "from is not written in the one way that is accepted: 10.0.0.0/8"},

@@ -41,6 +41,7 @@ type Machine struct {
 	fail     map[string]error // by the action, such as "reload UNIT"
 	hangs    string           // an action that returns only when its time is up
 	cut      []uint16
+	kept     []posture.Networks
 	lifted   []netip.Addr
 	bans     []bruteforce.Ban
 	findings []*basev1.Finding
@@ -183,14 +184,22 @@ func (m *Machine) StopSSH(context.Context) error {
 }
 
 // Cut implements apply.Live.
-func (m *Machine) Cut(_ context.Context, port uint16) error {
+func (m *Machine) Cut(_ context.Context, port uint16, except posture.Networks) error {
 	if err := m.failure("cut"); err != nil {
 		return err
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.cut = append(m.cut, port)
+	m.cut, m.kept = append(m.cut, port), append(m.kept, except)
 	return nil
+}
+
+// Kept lists the networks whose connections were not ended, by cut, and forgets them.
+func (m *Machine) Kept() []posture.Networks {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	defer func() { m.kept = nil }()
+	return m.kept
 }
 
 // Cuts lists the ports at which connections were ended, and forgets them.
