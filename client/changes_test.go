@@ -48,7 +48,8 @@ func TestTheLogNamesTheOwnerAndTheResultOfEachChange(t *testing.T) {
 		t.Fatal(err)
 	}
 	h.Machine.Break(errors.New("it does not work"))
-	if _, err := h.session.Apply(t.Context(), Change{Edit: Expose("electrum", Opening{For: time.Hour, ShareEntry: true}), Approve: approve}); err == nil {
+	shared := Expose("electrum", Opening{For: time.Hour, ShareEntry: true})
+	if _, err := h.session.Apply(t.Context(), Change{Edit: shared, Approve: approve}); err == nil {
 		t.Fatal("it was applied")
 	}
 	h.Machine.Break(nil)

@@ -186,7 +186,8 @@ func TestOwnerSeesApprovesAndConfirmsOverANewConnection(t *testing.T) {
 	}
 
 	// A client that stays on its old connection proves nothing, and is refused.
-	signed, seen, err := h.session.submit(t.Context(), Change{Edit: Expose("electrum", Opening{For: time.Hour, ShareEntry: true}), Approve: approve})
+	shared := Expose("electrum", Opening{For: time.Hour, ShareEntry: true})
+	signed, seen, err := h.session.submit(t.Context(), Change{Edit: shared, Approve: approve})
 	if err != nil {
 		t.Fatal(err)
 	}

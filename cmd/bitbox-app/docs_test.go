@@ -164,7 +164,13 @@ func (r *reader) types(typed string) string {
 		r.t.Fatalf("%s: %v", typed, err)
 	}
 	// Both names are equally wide, because they appear in tables.
-	return strings.ReplaceAll(localAddress.ReplaceAllString(string(out), "10.0.0.120:8845"), "127.0.0.1", "10.0.0.120")
+	named := localAddress.ReplaceAllStringFunc(string(out), func(address string) string {
+		if strings.HasSuffix(address, ":50002") {
+			return address
+		}
+		return "10.0.0.120:8845"
+	})
+	return strings.ReplaceAll(named, "127.0.0.1", "10.0.0.120")
 }
 
 var localAddress = regexp.MustCompile(`127\.0\.0\.1:\d{5}`)

@@ -292,7 +292,8 @@ func (b *booted) cutAt(step string) {
 	defer giveUp()
 	go func() {
 		defer close(ended)
-		_, _ = b.apply(applying, "open an API", client.Change{Edit: client.Expose("electrum", client.Opening{For: time.Hour}), Progress: func(is string) {
+		expose := client.Expose("electrum", client.Opening{For: time.Hour})
+		_, _ = b.apply(applying, "open an API", client.Change{Edit: expose, Progress: func(is string) {
 			if strings.HasPrefix(is, step) {
 				once.Do(func() { close(reached) })
 				<-cut

@@ -163,7 +163,8 @@ func TestTheOwnersWalletDoesNotShutTheOwnerOut(t *testing.T) {
 		port   netip.AddrPort
 		shared bool
 	}{{"its own port", own, false}, {"the shared port", b.entry(), true}} {
-		b.apply(owner, "expose Electrum on "+way.name, client.Expose(string(posture.KindElectrum), client.Opening{For: time.Hour, ShareEntry: way.shared}))
+		b.apply(owner, "expose Electrum on "+way.name,
+			client.Expose(string(posture.KindElectrum), client.Opening{For: time.Hour, ShareEntry: way.shared}))
 		wallet.start(t, way.port)
 		b.Until("the wallet is connected by "+way.name, wallet.connected)
 		b.endLease(owner, posture.KindElectrum)

@@ -315,8 +315,8 @@ func (r *application) makeLive(ctx context.Context, before *inForce, after postu
 	return r.cut(ctx, before, after)
 }
 
-// cut ends the connections at the ports that are open in before and not in after, or not any more
-// from where they come.
+// cut ends the connections at the ports that are open in before and closed in after, to all or to
+// where they come from.
 func (r *application) cut(ctx context.Context, before *inForce, after posture.Effective) error {
 	for _, c := range closingsOf(before, after) {
 		if err := r.step(ctx, "cut", fmt.Sprintf("port %d", c.port), func(ctx context.Context) error {
@@ -401,7 +401,7 @@ func OpenPorts(e posture.Effective) []uint16 {
 // closing is a port that is closed, or closed to all but some networks.
 type closing struct {
 	port   uint16
-	except posture.Networks // empty: nobody reaches it any more
+	except posture.Networks // empty: it is closed to all
 }
 
 // closingsOf compares before, which may be unknown, with after.

@@ -67,7 +67,7 @@ func TestConnectionsAtAPortAreCutAndNoOthers(t *testing.T) {
 	}
 }
 
-// What an owner limits to some networks ends for all others, and for nobody else.
+// A port that is limited to some networks ends the connections from all others, and from nobody else.
 func TestAConnectionFromANetworkThatMayStayIsNotCut(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("this test needs root, to end connections")

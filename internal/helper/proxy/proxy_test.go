@@ -21,6 +21,15 @@ func config(apis ...proxy.API) proxy.Config {
 	}
 }
 
+// limited has an API that some networks reach.
+func limited(port uint16, networks ...string) proxy.Config {
+	api := proxy.API{Name: "electrum", Port: port, Upstream: electrum}
+	for _, network := range networks {
+		api.From = append(api.From, netip.MustParsePrefix(network))
+	}
+	return config(api)
+}
+
 var electrum = netip.MustParseAddrPort("127.0.0.1:50001")
 
 func TestConfigurationIsAsReviewed(t *testing.T) {
@@ -28,8 +37,7 @@ func TestConfigurationIsAsReviewed(t *testing.T) {
 		"closed":  config(),
 		"shared":  config(proxy.API{Name: "electrum", Upstream: electrum}),
 		"ownport": config(proxy.API{Name: "electrum", Port: 50002, Upstream: electrum}),
-		"limited": config(proxy.API{Name: "electrum", Port: 50002, Upstream: electrum,
-			From: []netip.Prefix{netip.MustParsePrefix("192.168.1.0/24"), netip.MustParsePrefix("fd00::/64")}}),
+		"limited": limited(50002, "192.168.1.0/24", "fd00::/64"),
 		"noipv6": {Entry: 8845, Middleware: "/run/bitbox-base/middleware.sock", PIDFile: "/run/bitbox-base-nginx/nginx.pid",
 			Certificates: "/var/lib/bitbox-base/certificates", NoIPv6: true},
 	} {
@@ -71,9 +79,9 @@ func TestImpossibleConfigurationsAreRefused(t *testing.T) {
 		"the entry's port":             config(proxy.API{Name: "electrum", Port: 8845, Upstream: electrum}),
 		"the inner port":               config(proxy.API{Name: "electrum", Port: proxy.InnerPort, Upstream: electrum}),
 		"SSH's port":                   config(proxy.API{Name: "electrum", Port: 22, Upstream: electrum}),
-		"host bits":                    config(proxy.API{Name: "electrum", Port: 50002, Upstream: electrum, From: []netip.Prefix{netip.MustParsePrefix("10.0.0.1/8")}}),
+		"host bits":                    limited(50002, "10.0.0.1/8"),
 		"no network":                   config(proxy.API{Name: "electrum", Port: 50002, Upstream: electrum, From: []netip.Prefix{{}}}),
-		"a network of the shared port": config(proxy.API{Name: "electrum", Upstream: electrum, From: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}}),
+		"a network of the shared port": limited(0, "10.0.0.0/8"),
 		"a reserved name":              config(proxy.API{Name: "middleware", Upstream: electrum}),
 		"a directive as name":          config(proxy.API{Name: "x{}", Upstream: electrum}),
 		"a path as name":               config(proxy.API{Name: "../x", Upstream: electrum}),

@@ -298,7 +298,7 @@ func TestOnlyWhatIsClosedIsCut(t *testing.T) {
 	}
 }
 
-// Who reaches an API any more is told by the networks; the others are cut, also after a failure.
+// A port that is limited to networks loses the connections from elsewhere.
 func TestWhatIsLimitedToNetworksIsCutForAllOthers(t *testing.T) {
 	b := newBase(t)
 	b.start()

@@ -133,7 +133,7 @@ func (d *difference) endpoints() {
 // span is "2 hours".
 func (e Endpoint) span() string {
 	if e.UntilClosed {
-		return "without an end"
+		return "for good"
 	}
 	return durationWords(e.Remaining)
 }

@@ -64,7 +64,7 @@ func TestChangesAreSaidInPlainWords(t *testing.T) {
 			"! The Electrum API will be reachable for good, until somebody closes it, on port 50002, from 192.168.1.0/24 and fd00::/64 alone.",
 		}},
 		{"an extra API with no end any more", open, func(e *Effective) { e.Endpoints = []Endpoint{entryOnly[0], forGood()} }, []string{
-			"! The time of the Electrum API on port 50002 will be longer: without an end instead of 1 day 2 hours.",
+			"! The time of the Electrum API on port 50002 will be longer: for good instead of 1 day 2 hours.",
 		}},
 		{"an extra API limited", open, func(e *Effective) {
 			e.Endpoints = []Endpoint{entryOnly[0], limited(electrum(false, 26*time.Hour), "10.0.0.0/8")}

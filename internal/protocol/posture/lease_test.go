@@ -83,8 +83,9 @@ func TestWhatIsOpenForGoodStaysOpenUntilItIsClosed(t *testing.T) {
 	d := newDevice(t)
 	owner := d.owner("owner")
 	d.change(owner, d.openForGood())
-	d.must(d.ledger.Restrict(Closing{Type: ClosingLease, Kind: KindElectrum}, ActorMiddleware, d.now))
-	if _, err := d.ledger.Restrict(Closing{Type: ClosingLease, Kind: KindElectrum}, ActorMiddleware, d.now); !errors.Is(err, ErrNothingToClose) {
+	closing := Closing{Type: ClosingLease, Kind: KindElectrum}
+	d.must(d.ledger.Restrict(closing, ActorMiddleware, d.now))
+	if _, err := d.ledger.Restrict(closing, ActorMiddleware, d.now); !errors.Is(err, ErrNothingToClose) {
 		t.Errorf("closed twice: %v", err)
 	}
 	d.change(owner, func(p *Posture) { p.NodeName = "names the same lease" })

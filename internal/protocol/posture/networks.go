@@ -9,8 +9,8 @@ import (
 	"strings"
 )
 
-// Networks are those that reach something; empty: every network. What has passed check is in the
-// one form that a set of addresses has, so sets are compared network by network.
+// Networks are those that reach something; empty: every network. check accepts only the one form
+// that a set of addresses has (Minimal), so sets are compared network by network.
 type Networks []netip.Prefix
 
 // MaxNetworks is plenty for a home, and keeps a document and the packet filter small.

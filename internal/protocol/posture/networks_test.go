@@ -112,7 +112,8 @@ func TestANetworkIsReadAndASentenceSaysWhatIsWrong(t *testing.T) {
 }
 
 func TestPublicNetworksAreThoseWithStrangers(t *testing.T) {
-	all := networks("10.0.0.0/8", "100.64.0.0/10", "172.16.0.0/11", "192.168.0.0/16", "203.0.113.0/24", "2001:db8::/64", "fc00::/7", "fe80::/64")
+	all := networks("10.0.0.0/8", "100.64.0.0/10", "172.16.0.0/11", "192.168.0.0/16", "203.0.113.0/24",
+		"2001:db8::/64", "fc00::/7", "fe80::/64")
 	if got, want := all.Public(), networks("100.64.0.0/10", "172.16.0.0/11", "203.0.113.0/24", "2001:db8::/64"); !slices.Equal(got, want) {
 		t.Errorf("%v, not %v", got, want)
 	}

@@ -4,9 +4,10 @@
 // # The state in force
 //
 // An owner signs a [Posture]. Its exceptions (SSH, an extra API) are leases, which end by
-// themselves, except for an extra API that an owner has opened until somebody closes it. Restrictions close something at once and need no signature. The signed Posture,
-// limited by all restrictions and by the leases that still run, is an [Effective]. Only an
-// Effective is rendered into the configuration of the servers and the packet filter.
+// themselves, except for an extra API that an owner has opened until somebody closes it.
+// Restrictions close something at once and need no signature. The signed Posture, limited by all
+// restrictions and by the leases that still run, is an [Effective]. Only an Effective is rendered
+// into the configuration of the servers and the packet filter.
 //
 // # Who may change it
 //
