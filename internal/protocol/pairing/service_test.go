@@ -57,7 +57,7 @@ func TestWatchAnswersWhenSomethingChanges(t *testing.T) {
 	})
 }
 
-// Whoever watches hears that the window was prolonged, though it is as open as before.
+// A watch ends when the window is prolonged, though it is as open as before.
 func TestAWatchSeesThatTheWindowWasProlonged(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w, _ := newService(t, nil)
