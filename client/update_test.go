@@ -19,7 +19,7 @@ import (
 )
 
 // patience is far more than anything here takes; the Base itself gives up an upload after 30 s.
-const patience = 60 * time.Second
+const patience = 3 * time.Minute
 
 // aRelease opens a release file with several pieces.
 func aRelease(t *testing.T, version string) *Release {

@@ -28,7 +28,7 @@ import (
 )
 
 // scriptTime bounds each wait of a script. Only a failing script reaches it.
-const scriptTime = 60 * time.Second
+const scriptTime = 3 * time.Minute
 
 type stageKey struct{}
 

@@ -20,7 +20,7 @@ import (
 )
 
 // patience is how long a test waits for something that is immediate on an idle machine.
-const patience = 20 * time.Second
+const patience = 3 * time.Minute
 
 // serve runs a server until the test ends, and returns the path of its socket.
 func serve(t *testing.T, server *Server) (path string, stop func()) {

@@ -46,7 +46,7 @@ import (
 
 // Patience is how long the stage waits for what should take a second or so. It
 // is far more, for machines that have much else to do.
-const Patience = 60 * time.Second
+const Patience = 3 * time.Minute
 
 // T is what a stage needs of a test, *testing.T. `make appliance` is another one.
 type T interface {

@@ -26,7 +26,7 @@ const (
 	hugeText = 8 << 20
 	runPlace = "/run/log/journal"
 	// patience is far more than anything here takes.
-	patience = 30 * time.Second
+	patience = 3 * time.Minute
 	// roleVariable is set in the process that runs a journald.
 	roleVariable = "BITBOX_BASE_JOURNAL_TEST_ROLE"
 )

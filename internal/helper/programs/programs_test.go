@@ -37,7 +37,7 @@ func TestMain(m *testing.M) {
 }
 
 const (
-	patience = 60 * time.Second
+	patience = 3 * time.Minute
 	mebibyte = 1 << 20
 	// The helper's cgroup and that of the programs share this.
 	unitMemory = 192 * mebibyte

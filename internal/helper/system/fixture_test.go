@@ -35,7 +35,7 @@ import (
 )
 
 // patience is far more than anything here takes.
-const patience = 30 * time.Second
+const patience = 3 * time.Minute
 
 // until waits until condition returns nil.
 func until(t *testing.T, what string, condition func() error) {

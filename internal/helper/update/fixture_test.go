@@ -17,7 +17,7 @@ import (
 )
 
 // patience is far more than anything here takes.
-const patience = 60 * time.Second
+const patience = 3 * time.Minute
 
 func seedOf(b byte) release.SigningSeed {
 	seed, err := release.ParseSigningSeed(bytes.Repeat([]byte{b}, ed25519.SeedSize))

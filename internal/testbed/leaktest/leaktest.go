@@ -20,7 +20,7 @@ import (
 )
 
 // patience is how long what ends by itself may take to end after the last test.
-const patience = 10 * time.Second
+const patience = time.Minute
 
 // Tests is a package's tests: a *testing.M, or what wraps one.
 type Tests interface{ Run() int }

@@ -27,7 +27,7 @@ import (
 )
 
 // Patience is how long a test waits for what a node does; only one that fails reaches it.
-const Patience = 60 * time.Second
+const Patience = 3 * time.Minute
 
 // Quick is how often tests have a node asked.
 const Quick = 20 * time.Millisecond
