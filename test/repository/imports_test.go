@@ -60,7 +60,8 @@ var groups = []group{
 	{folder: "internal/node", may: []string{"api", "internal/bitcoincore", "internal/harmless", "internal/ipc", "internal/rootfile"},
 		risky: []string{"net/http", "crypto/tls"}},
 	// Answers wallets, who are strangers, from what the node says.
-	{folder: "internal/electrum", may: []string{"api", "internal/failpoint", "internal/node"}, risky: []string{"net/http"}},
+	{folder: "internal/electrum", may: []string{"api", "internal/failpoint", "internal/node", "internal/version"},
+		risky: []string{"net/http"}},
 	{folder: "internal/nodeclient", may: []string{"api", "internal/harmless", "internal/ipc"}},
 	{folder: "cmd/bitbox-node", may: []string{"api", "internal/commandline", "internal/harmless", "internal/ipc", "internal/node",
 		"internal/nodeclient", "internal/version"}, risky: []string{"os/exec"}},

@@ -60,6 +60,9 @@ func (h *Header) Previous() Hash { return Hash(h[4:36]) }
 // Root is the merkle root of the transactions.
 func (h *Header) Root() Hash { return Hash(h[36:68]) }
 
+// Time is when the block says it was made, in seconds since 1970.
+func (h *Header) Time() uint32 { return binary.LittleEndian.Uint32(h[68:72]) }
+
 // Outpoint is an output of a transaction.
 type Outpoint struct {
 	ID    Hash

@@ -32,13 +32,106 @@ type Coin struct {
 	Outpoint chain.Outpoint
 	Value    uint64 // satoshis
 	Height   uint32
-	Spent    bool
+	// SpentAt is the height of the block that spends it; 0: none.
+	SpentAt uint32
 }
 
 // History is what has happened to a script in the chain.
 type History struct {
 	Entries []Entry // in the order of the chain
 	Coins   []Coin
+}
+
+// Digest is a block, prepared for many scripts.
+type Digest struct {
+	block  *chain.Block
+	height uint32
+	pays   map[chain.Hash][]int   // by script, positions
+	spends map[chain.Outpoint]int // position
+}
+
+// Prepare prepares the block of a height.
+func Prepare(height uint32, b *chain.Block) *Digest {
+	d := &Digest{b, height, map[chain.Hash][]int{}, map[chain.Outpoint]int{}}
+	for at := range b.Txs {
+		for _, o := range b.Txs[at].Spends {
+			d.spends[o] = at
+		}
+		for _, o := range b.Txs[at].Outputs {
+			script := o.ScriptHash()
+			d.pays[script] = append(d.pays[script], at)
+		}
+	}
+	return d
+}
+
+// IDs are those of the block's transactions.
+func (d *Digest) IDs() []chain.Hash { return d.block.IDs() }
+
+// Touches tells whether the block pays a script, or spends a coin of its history.
+func (d *Digest) Touches(script chain.Hash, h *History) bool {
+	return len(d.pays[script]) > 0 || slices.ContainsFunc(h.Coins, func(c Coin) bool {
+		_, spent := d.spends[c.Outpoint]
+		return spent
+	})
+}
+
+// Extend adds what the next block does to the script.
+func (h *History) Extend(script chain.Hash, d *Digest) {
+	positions := slices.Clone(d.pays[script])
+	spent := func(o chain.Outpoint) {
+		if at, is := d.spends[o]; is {
+			positions = append(positions, at)
+		}
+	}
+	for _, c := range h.Coins {
+		if c.SpentAt == 0 {
+			spent(c.Outpoint)
+		}
+	}
+	for _, at := range d.pays[script] {
+		for i := range d.block.Txs[at].Outputs {
+			spent(chain.Outpoint{ID: d.block.Txs[at].ID, Index: uint32(i)})
+		}
+	}
+	slices.Sort(positions)
+	for _, at := range slices.Compact(positions) {
+		h.extend(script, Entry{d.block.Txs[at].ID, d.height, at}, &d.block.Txs[at])
+	}
+}
+
+func (h *History) extend(script chain.Hash, entry Entry, tx *chain.Tx) {
+	touches := false
+	for _, o := range tx.Spends {
+		if at := slices.IndexFunc(h.Coins, func(c Coin) bool { return c.Outpoint == o }); at >= 0 {
+			h.Coins[at].SpentAt, touches = entry.Height, true
+		}
+	}
+	for i, o := range tx.Outputs {
+		if o.ScriptHash() == script {
+			h.Coins = append(h.Coins, Coin{Outpoint: chain.Outpoint{ID: tx.ID, Index: uint32(i)}, Value: o.Value, Height: entry.Height})
+			touches = true
+		}
+	}
+	if touches {
+		h.Entries = append(h.Entries, entry)
+	}
+}
+
+// Cut takes away what blocks above a height have done.
+func (h *History) Cut(height uint32) {
+	h.Entries = slices.DeleteFunc(h.Entries, func(e Entry) bool { return e.Height > height })
+	h.Coins = slices.DeleteFunc(h.Coins, func(c Coin) bool { return c.Height > height })
+	for i := range h.Coins {
+		if h.Coins[i].SpentAt > height {
+			h.Coins[i].SpentAt = 0
+		}
+	}
+}
+
+// Clone copies it.
+func (h *History) Clone() *History {
+	return &History{slices.Clone(h.Entries), slices.Clone(h.Coins)}
 }
 
 // ErrTooLarge: the script has more transactions than are read.
@@ -97,7 +190,7 @@ func (h *History) readSpenders(ctx context.Context, blocks Blocks, view *index.V
 		spends := false
 		for _, o := range tx.Spends {
 			if coin := coins[o]; coin != nil {
-				coin.Spent, spends = true, true
+				coin.SpentAt, spends = at.Height, true
 			}
 		}
 		if spends {

@@ -30,7 +30,7 @@ func walk(c *chaintest.Chain, script chain.Hash) (ids []string, coins []history.
 			touches := false
 			for _, o := range tx.Spends {
 				if at, is := own[o]; is {
-					coins[at].Spent, touches = true, true
+					coins[at].SpentAt, touches = uint32(height), true
 				}
 			}
 			for i, o := range tx.Outputs {
@@ -136,6 +136,36 @@ func TestTheIndexSaysWhatAWalkThroughAllBlocksSays(t *testing.T) {
 			}
 			follow(t, i, c)
 			compare(t, i, c)
+		}
+	})
+}
+
+// A wallet server keeps the histories that wallets follow in memory, and brings them from block to
+// block: they stay what the index would say.
+func TestAHistoryThatIsFollowedStaysTheOneThatIsRead(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		c := chaintest.New(rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 0)), 3)
+		hash := chain.Output{Script: c.Scripts[0]}.ScriptHash()
+		h := &history.History{}
+		check := func() {
+			ids, coins := walk(c, hash)
+			var got []string
+			for _, e := range h.Entries {
+				got = append(got, fmt.Sprint(e.ID, e.Height))
+			}
+			if !slices.Equal(got, ids) || !slices.Equal(h.Coins, coins) {
+				t.Fatalf("%v\n%v\nand should be\n%v\n%v", got, h.Coins, ids, coins)
+			}
+		}
+		for range rapid.IntRange(1, 12).Draw(t, "steps") {
+			if cut := rapid.IntRange(0, len(c.Blocks)-1).Draw(t, "cut"); rapid.Bool().Draw(t, "reorganise") {
+				c.Cut(cut)
+				h.Cut(uint32(len(c.Blocks) - 1))
+				check()
+			}
+			height := uint32(len(c.Blocks))
+			h.Extend(hash, history.Prepare(height, c.Grow(rapid.IntRange(0, 4).Draw(t, "transactions"))))
+			check()
 		}
 	})
 }

@@ -99,6 +99,7 @@ type Index struct {
 
 	damageOnce sync.Once
 	damaged    chan struct{}
+	onDamage   func()
 }
 
 // Config says where the index is.
@@ -108,13 +109,18 @@ type Config struct {
 	// First is the hash of the network's first block.
 	First  chain.Hash
 	Logger *slog.Logger
+	// Damaged is called when damage is found, before the store may end the process; it may be nil.
+	Damaged func()
 	// FS takes the place of the disk, in tests.
 	FS vfs.FS
 }
 
 // Open opens the index, or makes an empty one.
 func Open(config Config) (*Index, error) {
-	i := &Index{damaged: make(chan struct{})}
+	i := &Index{damaged: make(chan struct{}), onDamage: config.Damaged}
+	if config.FS == nil {
+		config.FS = vfs.Default
+	}
 	cache := pebble.NewCache(cacheSize)
 	defer cache.Unref()
 	options := &pebble.Options{
@@ -165,7 +171,14 @@ func (l storeLog) Fatalf(form string, args ...any) {
 	panic(fmt.Errorf("%w: %s", ErrDamaged, fmt.Sprintf(form, args...)))
 }
 
-func (i *Index) markDamaged() { i.damageOnce.Do(func() { close(i.damaged) }) }
+func (i *Index) markDamaged() {
+	i.damageOnce.Do(func() {
+		close(i.damaged)
+		if i.onDamage != nil {
+			i.onDamage()
+		}
+	})
+}
 
 // Damaged is closed once damage was found.
 func (i *Index) Damaged() <-chan struct{} { return i.damaged }

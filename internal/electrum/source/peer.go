@@ -21,6 +21,8 @@ const (
 	peerTime = 20 * time.Second
 	// maxMessages is how many other messages are read before the block comes.
 	maxMessages = 10_000
+	// peerIdle is how long a connection stays that nobody uses: the node lists it among its peers.
+	peerIdle = time.Second
 )
 
 // Of the Bitcoin protocol: our version is the first with witnesses (BIP 144); a request for a
@@ -38,6 +40,7 @@ type peer struct {
 	mu   sync.Mutex
 	conn net.Conn // nil: not connected
 	read *bufio.Reader
+	idle *time.Timer // nil before the first use
 }
 
 func (p *peer) close() {
@@ -47,6 +50,9 @@ func (p *peer) close() {
 }
 
 func (p *peer) hangUp() {
+	if p.idle != nil {
+		p.idle.Stop()
+	}
 	if p.conn != nil {
 		_ = p.conn.Close()
 		p.conn = nil
@@ -65,6 +71,10 @@ func (p *peer) block(ctx context.Context, hash chain.Hash) ([]byte, error) {
 	}
 	if err != nil {
 		p.hangUp()
+	} else if p.idle == nil {
+		p.idle = time.AfterFunc(peerIdle, p.close)
+	} else {
+		p.idle.Reset(peerIdle)
 	}
 	return b, err
 }

@@ -1,0 +1,267 @@
+package electrum
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/BitBoxSwiss/bitbox-base/internal/electrum/chain"
+	"github.com/BitBoxSwiss/bitbox-base/internal/electrum/history"
+	"github.com/BitBoxSwiss/bitbox-base/internal/electrum/index"
+	"github.com/BitBoxSwiss/bitbox-base/internal/electrum/mempool"
+	"github.com/BitBoxSwiss/bitbox-base/internal/electrum/session"
+)
+
+// Bounds of what wallets follow.
+const (
+	// MaxScripts is how many scripts one session may follow.
+	MaxScripts = 10_000
+	// MaxHistory is how many transactions, and how many coins, a history may have.
+	MaxHistory = 10_000
+	// maxWeight is how much all sessions may follow together: a script counts one, and so does
+	// each transaction and coin of its history. One takes about 100 bytes.
+	maxWeight = 1_000_000
+	// readTime is how long a history may take to read.
+	readTime = 20 * time.Second
+)
+
+// script is one that wallets follow.
+type script struct {
+	hash      chain.Hash
+	confirmed *history.History
+	waiting   []mempool.Entry
+	status    string // empty: nothing has happened
+	followers map[*session.Session]bool
+	weight    int
+	stale     bool // the status must be computed again
+}
+
+// wallet is what a session has in Session.State.
+type wallet struct {
+	version string // of the protocol
+	scripts map[chain.Hash]bool
+	told    chain.Hash // the last block that it was told of
+}
+
+// publish shows the chain of the index to wallets, and what the block at its end does to the
+// scripts that they follow.
+func (s *Server) publish(d *history.Digest) {
+	s.index.Publish()
+	view := s.index.View()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	fork := view.Len()
+	if d != nil {
+		fork--
+	}
+	for _, f := range s.scripts {
+		entries := f.confirmed.Entries
+		if n := len(entries); n > 0 && entries[n-1].Height >= fork {
+			f.confirmed.Cut(fork - 1)
+			f.stale = true
+		}
+		if d != nil && d.Touches(f.hash, f.confirmed) {
+			f.confirmed.Extend(f.hash, d)
+			f.stale = true
+		}
+	}
+	if d != nil {
+		s.mempool.Update(d.IDs(), nil)
+	}
+	s.view = view
+	s.changed++
+}
+
+// read reads the history of a script that nobody follows.
+func (s *Server) read(ctx context.Context, c *session.Session, view *index.View, hash chain.Hash) (*history.History, error) {
+	ctx, done, err := s.reading(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	h, err := history.Read(ctx, s.config.Node, view, hash, MaxHistory)
+	switch {
+	case errors.Is(err, history.ErrTooLarge), errors.Is(err, context.DeadlineExceeded):
+		return nil, session.Refused("history too large")
+	case err != nil:
+		return nil, err
+	}
+	return h, c.Charge(ctx, len(h.Entries))
+}
+
+// reading waits until the node may be read.
+func (s *Server) reading(ctx context.Context) (within context.Context, done func(), err error) {
+	within, cancel := context.WithTimeout(ctx, readTime)
+	select {
+	case s.reads <- struct{}{}:
+		return within, func() {
+			cancel()
+			<-s.reads
+		}, nil
+	case <-within.Done():
+		cancel()
+		return nil, nil, session.Refused("the server is busy; try again")
+	}
+}
+
+// now returns what has happened to a script in the chain and what waits, both of one moment.
+func (s *Server) now(ctx context.Context, c *session.Session, hash chain.Hash) (*history.History, []mempool.Entry, error) {
+	s.mu.RLock()
+	if f := s.scripts[hash]; f != nil {
+		defer s.mu.RUnlock()
+		return f.confirmed.Clone(), s.mempool.Of(hash, f.confirmed), nil
+	}
+	view := s.view
+	s.mu.RUnlock()
+	h, err := s.read(ctx, c, view, hash)
+	if err != nil {
+		return nil, nil, err
+	}
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return h, s.mempool.Of(hash, h), nil
+}
+
+// follow has a session follow a script, and returns its status.
+func (s *Server) subscribe(ctx context.Context, c *session.Session, hash chain.Hash) (any, error) {
+	w := c.State.(*wallet)
+	if len(w.scripts) >= MaxScripts && !w.scripts[hash] {
+		return nil, session.Refused("a session follows at most %d scripts", MaxScripts)
+	}
+	const tries = 5 // a block may come while a history is read
+	for range tries {
+		s.mu.RLock()
+		view, known := s.view, s.scripts[hash] != nil
+		s.mu.RUnlock()
+		h := &history.History{}
+		if !known {
+			var err error
+			if h, err = s.read(ctx, c, view, hash); err != nil {
+				return nil, err
+			}
+		}
+		status, ok, err := s.enter(c, w, view, hash, h)
+		if err != nil || ok {
+			return status, err
+		}
+	}
+	return nil, session.Refused("the chain changes too fast; try again")
+}
+
+// enter notes that a session follows a script; false: the chain has changed since view.
+func (s *Server) enter(c *session.Session, w *wallet, view *index.View, hash chain.Hash, h *history.History) (any, bool, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	f := s.scripts[hash]
+	if f == nil {
+		if s.view != view {
+			return nil, false, nil
+		}
+		f = &script{hash: hash, confirmed: h, followers: map[*session.Session]bool{}, weight: 1 + len(h.Entries) + len(h.Coins)}
+		if s.weight+f.weight > maxWeight {
+			return nil, false, session.Refused("the wallets of this server follow too much; close some of them")
+		}
+		s.weight += f.weight
+		s.scripts[hash] = f
+		s.refresh(f)
+	}
+	f.followers[c], w.scripts[hash] = true, true
+	return f.text(), true, nil
+}
+
+// text is the status as a wallet gets it.
+func (f *script) text() any {
+	if f.status == "" {
+		return nil
+	}
+	return f.status
+}
+
+// unsubscribe ends that.
+func (s *Server) unsubscribe(c *session.Session, hash chain.Hash) bool {
+	w := c.State.(*wallet)
+	if !w.scripts[hash] {
+		return false
+	}
+	delete(w.scripts, hash)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	f := s.scripts[hash]
+	if delete(f.followers, c); len(f.followers) == 0 {
+		delete(s.scripts, hash)
+		s.weight -= f.weight
+	}
+	return true
+}
+
+// Closed implements session.Handler.
+func (s *Server) Closed(c *session.Session) {
+	s.mu.Lock()
+	delete(s.watchers, c)
+	s.mu.Unlock()
+	if w, is := c.State.(*wallet); is {
+		for hash := range w.scripts {
+			s.unsubscribe(c, hash)
+		}
+	}
+}
+
+// refresh computes a status, and tells whether it has changed.
+func (s *Server) refresh(f *script) bool {
+	waiting := s.mempool.Of(f.hash, f.confirmed)
+	if !f.stale && f.status != "" && slices.Equal(waiting, f.waiting) {
+		return false
+	}
+	f.waiting, f.stale = waiting, false
+	before := f.status
+	f.status = status(f.confirmed, waiting)
+	return f.status != before
+}
+
+// status is the protocol's: a hash over all transactions with their heights; empty without any.
+func status(h *history.History, waiting []mempool.Entry) string {
+	if len(h.Entries)+len(waiting) == 0 {
+		return ""
+	}
+	sum := sha256.New()
+	for _, e := range h.Entries {
+		_, _ = fmt.Fprintf(sum, "%v:%d:", e.ID, e.Height)
+	}
+	for _, e := range waiting {
+		_, _ = fmt.Fprintf(sum, "%v:%d:", e.ID, e.Height)
+	}
+	return hex.EncodeToString(sum.Sum(nil))
+}
+
+// notify tells the wallets what has changed since it was called last.
+func (s *Server) notify() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.changed == 0 {
+		return
+	}
+	s.changed = 0
+	s.fees.forget()
+	for _, f := range s.scripts {
+		if s.refresh(f) {
+			for c := range f.followers {
+				c.Notify("blockchain.scripthash.subscribe", f.hash.String(), f.text())
+			}
+		}
+	}
+	header, err := s.tip(s.view)
+	if err != nil {
+		s.config.Logger.Warn("the newest block cannot be told", "error", err)
+		return
+	}
+	for c := range s.watchers {
+		if w := c.State.(*wallet); w.told != s.view.Hash(s.view.Len()-1) {
+			w.told = s.view.Hash(s.view.Len() - 1)
+			c.Notify("blockchain.headers.subscribe", header)
+		}
+	}
+}

@@ -1,0 +1,233 @@
+package session_test
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/BitBoxSwiss/bitbox-base/internal/electrum/session"
+	"github.com/BitBoxSwiss/bitbox-base/internal/testbed/leaktest"
+)
+
+func TestMain(m *testing.M) { os.Exit(leaktest.Run(m)) }
+
+// echo answers with what it got. The method "big" answers with n bytes, "dear" charges n.
+type echo struct {
+	mu       sync.Mutex
+	sessions map[*session.Session]bool
+}
+
+func (e *echo) Call(ctx context.Context, s *session.Session, method string, params []json.RawMessage) (any, error) {
+	e.mu.Lock()
+	e.sessions[s] = true
+	e.mu.Unlock()
+	n := 0
+	if len(params) > 0 {
+		_ = json.Unmarshal(params[0], &n)
+	}
+	switch method {
+	case "big":
+		return strings.Repeat("x", n), nil
+	case "dear":
+		return s.From, s.Charge(ctx, n)
+	case "broken":
+		return nil, io.ErrUnexpectedEOF
+	}
+	if method != "echo" {
+		return nil, session.ErrUnknown
+	}
+	return params, nil
+}
+
+func (e *echo) Closed(s *session.Session) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	delete(e.sessions, s)
+}
+
+func (e *echo) all() (all []*session.Session) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for s := range e.sessions {
+		all = append(all, s)
+	}
+	return all
+}
+
+// serve returns how to connect, and the handler.
+func serve(t *testing.T, proxy bool) (dial func(first string) (net.Conn, *bufio.Reader), handler *echo) {
+	t.Helper()
+	listener, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	handler = &echo{sessions: map[*session.Session]bool{}}
+	server := &session.Server{Handler: handler, Proxy: proxy, Log: func(string, ...any) {}}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- server.Serve(ctx, listener) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+	return func(first string) (net.Conn, *bufio.Reader) {
+		t.Helper()
+		conn, err := net.Dial("tcp4", listener.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = conn.Close() })
+		if _, err := io.WriteString(conn, first); err != nil {
+			t.Fatal(err)
+		}
+		_ = conn.SetReadDeadline(time.Now().Add(time.Minute))
+		return conn, bufio.NewReaderSize(conn, 64<<10)
+	}, handler
+}
+
+func TestRequestsAndBatchesAreAnswered(t *testing.T) {
+	dial, _ := serve(t, false)
+	const two = `[{"jsonrpc":"2.0","id":1,"result":[1]},{"jsonrpc":"2.0","id":2,"error":{"code":-32601,"message":"unknown method"}}]`
+	for request, want := range map[string]string{
+		`{"id":1,"method":"echo","params":["a",2]}`:                     `{"jsonrpc":"2.0","id":1,"result":["a",2]}`,
+		`{"jsonrpc":"2.0","id":"x","method":"echo","params":[]}`:        `{"jsonrpc":"2.0","id":"x","result":[]}`,
+		`[{"id":1,"method":"echo","params":[1]},{"id":2,"method":"?"}]`: two,
+		`[{"method":"echo"},{"id":7,"method":"echo","params":[7]}]`:     `[{"jsonrpc":"2.0","id":7,"result":[7]}]`,
+		`{"id":1,"method":"broken"}`:                                    `{"jsonrpc":"2.0","id":1,"error":{"code":-32603,"message":"the server could not do that now; try again"}}`,
+		`{"id":1}`:                                                      `"code":-32600`,
+		`[]`:                                                            `"code":-32600`,
+		`{"id":{},"method":"echo"}`:                                     `"code":-32600`,
+		`{"id":1,"method":"echo","params":{"by":"name"}}`:               `"code":-32600`,
+		`{`: `"code":-32700`,
+		`[` + strings.Repeat(`{"id":1,"method":"echo"},`, session.MaxBatch) + `{"id":1,"method":"echo"}]`: `"code":-32600`,
+	} {
+		_, read := dial(request + "\n")
+		if got, err := read.ReadString('\n'); err != nil || !strings.Contains(got, want) {
+			t.Errorf("%.100s: %.200s, %v", request, got, err)
+		}
+	}
+}
+
+func TestTheAddressOfAWalletComesFromTheProxyLine(t *testing.T) {
+	dial, _ := serve(t, true)
+	for line, want := range map[string]string{
+		"PROXY TCP4 192.0.2.7 192.0.2.1 999 50002\r\n": `"192.0.2.7"`, "PROXY TCP6 2001:db8::7 2001:db8::1 999 50002\r\n": `"2001:db8::7"`,
+		"PROXY TCP6 ::ffff:192.0.2.7 ::1 999 50002\r\n": `"192.0.2.7"`,
+		"PROXY UNKNOWN\r\n":                             "", "PROXY TCP4 nobody 192.0.2.1 999 50002\r\n": "", "PROXY TCP4 192.0.2.7 192.0.2.1 999 50002\n": "",
+		strings.Repeat("x", 200): "",
+	} {
+		_, read := dial(line + `{"id":1,"method":"dear","params":[0]}` + "\n")
+		if got, err := read.ReadString('\n'); (err == nil) != (want != "") || !strings.Contains(got, want) {
+			t.Errorf("%q: %q, %v", line, got, err)
+		}
+	}
+}
+
+// The attack: a line without an end.
+func TestALineThatIsTooLongEndsTheSession(t *testing.T) {
+	dial, _ := serve(t, false)
+	conn, read := dial("")
+	go func() { _, _ = io.WriteString(conn, strings.Repeat("x", session.MaxReceive+8192)) }()
+	if _, err := read.ReadString('\n'); err == nil {
+		t.Error("it was answered")
+	}
+	// A line that fits is answered.
+	conn, read = dial("")
+	fits := fmt.Sprintf(`{"id":1,"method":"echo","params":["%s"]}`, strings.Repeat("x", session.MaxReceive-100))
+	go func() { _, _ = io.WriteString(conn, fits+"\n") }()
+	if _, err := read.ReadString('\n'); err != nil {
+		t.Error(err)
+	}
+}
+
+// The attack: a batch whose answer would fill the memory.
+func TestTheAnswerOfABatchIsBounded(t *testing.T) {
+	dial, _ := serve(t, false)
+	one := fmt.Sprintf(`{"id":1,"method":"big","params":[%d]}`, session.MaxSend/4)
+	_, read := dial("[" + strings.Repeat(one+",", 99) + one + "]\n")
+	got, err := read.ReadString('\n')
+	if err != nil || len(got) > session.MaxSend+100*200 || strings.Count(got, "too large") != 97 {
+		t.Errorf("%d bytes, %d refused, %v", len(got), strings.Count(got, "too large"), err)
+	}
+}
+
+// The attack: wallets that ask for much and read nothing. Each holds a bounded amount, and others
+// are answered meanwhile.
+func TestSlowReadersKeepNobodyWaiting(t *testing.T) {
+	dial, handler := serve(t, false)
+	for range 20 {
+		conn, _ := dial("")
+		go func() {
+			for {
+				if _, err := fmt.Fprintf(conn, `{"id":1,"method":"big","params":[%d]}`+"\n", 500_000); err != nil {
+					return
+				}
+			}
+		}()
+	}
+	_, read := dial(`{"id":1,"method":"echo"}` + "\n")
+	if got, err := read.ReadString('\n'); err != nil {
+		t.Errorf("%q, %v", got, err)
+	}
+	// A wallet that does not read its notifications is let go, and only that.
+	_, read = dial(`{"id":1,"method":"echo"}` + "\n")
+	if _, err := read.ReadString('\n'); err != nil {
+		t.Fatal(err)
+	}
+	for range 40 {
+		for _, s := range handler.all() {
+			s.Notify("news", strings.Repeat("x", 300_000))
+		}
+	}
+	_, read = dial(`{"id":1,"method":"echo"}` + "\n")
+	if got, err := read.ReadString('\n'); err != nil {
+		t.Errorf("%q, %v", got, err)
+	}
+}
+
+// The attack: one address asks for dear things, over several connections. It is refused, and
+// another address is not.
+func TestAnAddressThatSpendsTooMuchIsRefused(t *testing.T) {
+	dial, _ := serve(t, true)
+	const dear = `{"id":1,"method":"dear","params":[20000]}` + "\n"
+	from := func(a string) string { return "PROXY TCP4 " + a + " 192.0.2.1 999 50002\r\n" }
+	_, read := dial(from("192.0.2.66") + dear + dear)
+	got, err := read.ReadString('\n')
+	if err != nil || strings.Contains(got, "error") {
+		t.Fatalf("%q, %v", got, err)
+	}
+	if got, err = read.ReadString('\n'); err != nil || !strings.Contains(got, `"code":-101`) {
+		t.Errorf("%q, %v", got, err)
+	}
+	_, read = dial(from("192.0.2.66") + dear)
+	if got, err = read.ReadString('\n'); err != nil || !strings.Contains(got, `"code":-101`) {
+		t.Errorf("by another connection: %q, %v", got, err)
+	}
+	if _, err := netip.ParseAddr("192.0.2.7"); err != nil {
+		t.Fatal(err)
+	}
+	_, read = dial(from("192.0.2.7") + dear)
+	if got, err = read.ReadString('\n'); err != nil || strings.Contains(got, "error") {
+		t.Errorf("another address: %q, %v", got, err)
+	}
+}
+
+func FuzzProxyLine(f *testing.F) {
+	f.Add("PROXY TCP4 192.0.2.7 192.0.2.1 999 50002\r\n")
+	f.Fuzz(func(t *testing.T, line string) {
+		if a, err := session.ParseProxy(line); err == nil && (!a.IsValid() || a.Zone() != "") {
+			t.Errorf("%q is %v", line, a)
+		}
+	})
+}
