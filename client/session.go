@@ -42,6 +42,7 @@ type Session struct {
 	bans    baserpc.BansServiceClient
 	update  baserpc.UpdateServiceClient
 	changes baserpc.ChangesServiceClient
+	disks   baserpc.DiskServiceClient
 	verify  func(expect posture.Expectation, history, report []byte) (*PostureView, error) // replaced in tests
 	// replaced in tests
 	verifyChanges func(expect changelog.Expectation, first, last *systemv1.ChangesHead, entries [][]byte) (*ChangeLog, error)
@@ -91,6 +92,7 @@ func (a *App) session(id string) *Session {
 		bans:     baserpc.NewBansServiceClient(t),
 		update:   baserpc.NewUpdateServiceClient(t),
 		changes:  baserpc.NewChangesServiceClient(t),
+		disks:    baserpc.NewDiskServiceClient(t),
 		verify:   posture.VerifyChain,
 
 		matched:       matched,

@@ -17,6 +17,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/bootdisk"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/apply"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/bruteforce"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/chaindisk"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/factoryreset"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/firewall"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
@@ -68,7 +69,8 @@ func TestServersThatListenRequireThePacketFilter(t *testing.T) {
 
 func TestDebiansOwnUnitsAreMasked(t *testing.T) {
 	for _, unit := range []string{"nginx.service", "ssh.service", "ssh.socket", "sshd.service", "sshd-unix-local.socket", "sshd-vsock.socket",
-		"fail2ban.service", "avahi-daemon.service", "avahi-daemon.socket", "nftables.service", "getty@tty1.service", "systemd-creds.socket",
+		"fail2ban.service", "avahi-daemon.service", "avahi-daemon.socket", "nftables.service", "getty@tty1.service", "smartd.service",
+		"smartmontools.service", "systemd-creds.socket",
 		"systemd-hostnamed.socket", "systemd-sysext.socket"} {
 		link := filepath.Join(activationUnits, unit)
 		if target, err := os.Readlink(link); err != nil || target != "/dev/null" {
@@ -98,7 +100,7 @@ func TestOnlySetupDecidesWhichUnitsStart(t *testing.T) {
 		name := filepath.Base(file)
 		template := strings.Contains(name, "@.") // somebody has to say of what
 		onDemand := template || name == generation.SSHUnit || name == "bitbox-base-reset.service" || name == "bitbox-base-provision.service" ||
-			name == update.SlotsUnit || slices.Contains(generation.PreflightUnits, name)
+			name == update.SlotsUnit || name == chaindisk.LookUnit || name == chaindisk.ReadyUnit || slices.Contains(generation.PreflightUnits, name)
 		if slices.Contains(started, name) == onDemand {
 			t.Errorf("%s: started at boot is %v", name, !onDemand)
 		}

@@ -51,7 +51,11 @@ var shapes = map[string]any{
 	"bitbox-app bans lift": struct {
 		Lifted string `json:"lifted"`
 	}{},
-	"bitbox-app bans list":     &basev1.ListBansResponse{},
+	"bitbox-app bans list": &basev1.ListBansResponse{},
+	"bitbox-app disk list": &basev1.ListDisksResponse{},
+	"bitbox-app disk use": struct {
+		Disk string `json:"disk"`
+	}{},
 	"bitbox-app bases":         []basis{},
 	"bitbox-app bases --check": []checkedBasis{},
 	"bitbox-app dashboard":     nil,
@@ -345,6 +349,9 @@ func TestJSONIsAsDocumented(t *testing.T) {
 	nodetest.Eventually(t, "the node's blocks are seen", func() bool {
 		return bytes.Contains(runJSON(t, dir, "node", "show"), []byte(`"height":"2"`))
 	})
+	a.Machine.SetDisks(&basev1.Disk{Name: "sda", Id: strings.Repeat("a1", 16), Model: "CT2000MX500SSD1", SerialEnd: "A1B2",
+		SizeBytes: 2_000_398_934_016, Bus: "sata", Health: &basev1.DiskHealth{Verdict: basev1.DiskHealth_VERDICT_GOOD}})
+	nodetest.Eventually(t, "the disk is seen", func() bool { return bytes.Contains(runJSON(t, dir, "disk", "list"), []byte("A1B2")) })
 	const key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ8Yq0u3MG3Bz7Nv0YQmYzBLLp6Uj3EIPKGLgZ1nQk9L anna"
 	ran := map[string]bool{"bitbox-app pair": true, "bitbox-app pairing accept": true, "bitbox-app update --check": true} // by TestCommandLine
 	for _, run := range []struct {
@@ -358,6 +365,7 @@ func TestJSONIsAsDocumented(t *testing.T) {
 		{"services disable", []string{"mdns", "--yes"}}, {"services enable", []string{"mdns"}}, {"logs", nil}, {"update --debian", nil},
 		{"node show", nil}, {"node peers", nil}, {"node blocks", nil}, {"node fees", nil},
 		{"node online", []string{"--yes"}}, {"node offline", []string{"--yes"}},
+		{"disk list", nil}, {"disk use", []string{"sda", "--confirm", "use sda"}},
 		{"name", nil}, {"name", []string{"Attic", "--yes"}}, {"apps list", nil},
 		{"pairing open", nil}, {"pairing status", nil}, {"pairing close", nil},
 		{"watch", []string{"--kept", "--past"}},

@@ -160,6 +160,9 @@ func (p *program) printInfo(a statusAnswer, drawn curves.Curves) error {
 	for _, text := range a.open {
 		row("Open", "%s", text)
 	}
+	for _, trouble := range info.GetDiskTroubles() {
+		row("Disk", "%s", trouble)
+	}
 	if len(info.GetAddresses()) > 0 {
 		row("Addresses", "%s", strings.Join(client.Reachable(info.GetAddresses()), ", "))
 	}

@@ -301,6 +301,8 @@ func nodeWords(event *basev1.Event) string {
 	case *basev1.Event_NodeDiskFilling:
 		return fmt.Sprintf("The node's disk is full in about %s: %s are free.", duration(e.NodeDiskFilling.GetFullSeconds()),
 			size(e.NodeDiskFilling.GetAvailableBytes()))
+	case *basev1.Event_DiskTrouble:
+		return fmt.Sprintf("A disk is in trouble: %s.", client.Printable(e.DiskTrouble.GetTrouble()))
 	case *basev1.Event_NodeUnmaintained:
 		return fmt.Sprintf("%s %s no longer gets fixes; update it.", e.NodeUnmaintained.GetSoftware(), e.NodeUnmaintained.GetVersion())
 	}

@@ -121,7 +121,7 @@ Exit codes: 0 done, 1 failed, 2 wrong command line, 3 no Base runs on this state
 	_ = root.MarkPersistentFlagDirname("state")
 	root.AddCommand(p.devCommand(), p.pairingCommand(), p.versionCommand())
 	root.AddCommand(p.middlewareCommand(), p.systemCommand(), p.consoleCommand(), p.localCommand(), p.auditCommand(), p.upgradeCommand(),
-		p.slotsCommand(),
+		p.slotsCommand(), disksCommand(),
 		p.setupCommand(), portsCommand())
 	return root
 }

@@ -19,6 +19,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/commandline"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/audit"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/caller"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/chaindisk"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/factoryreset"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/host"
@@ -142,6 +143,7 @@ func runSystem(ctx context.Context) error {
 	config.Identities = machine.Identities
 	config.AuditInterval = auditInterval
 	config.Restart = machine.Restart
+	config.Disks, config.DiskStore = machine, chaindisk.TheStore
 	config.Systemd, config.MonitorInterval, config.TimeZone = machine, monitorInterval, timezone.At("/")
 	if config.Services, err = services.Read(services.OwnFile); err != nil {
 		// The Base's own services are managed all the same.

@@ -33,6 +33,8 @@ var limits = map[string]float64{
 	"bitbox-base-reset.service":              1.4,
 	"bitbox-base-ports.service":              0.9,
 	"bitbox-base-limits.service":             1.1,
+	"bitbox-base-disks.service":              1.6,
+	"bitbox-base-chain-disk.service":         1.6,
 	"bitbox-base-discard.service":            1.1,
 	"bitbox-base-provision.service":          1.4,
 	"bitbox-base-legacy-rules@.service":      1.7,

@@ -218,7 +218,9 @@ type GetInfoResponse struct {
 	// where nothing manages it.
 	TimeZone string `protobuf:"bytes,15,opt,name=time_zone,json=timeZone,proto3" json:"time_zone,omitempty"`
 	// The Base's clock.
-	Time          *timestamppb.Timestamp `protobuf:"bytes,16,opt,name=time,proto3" json:"time,omitempty"`
+	Time *timestamppb.Timestamp `protobuf:"bytes,16,opt,name=time,proto3" json:"time,omitempty"`
+	// What is wrong with disks, for people; at most 8.
+	DiskTroubles  []string `protobuf:"bytes,17,rep,name=disk_troubles,json=diskTroubles,proto3" json:"disk_troubles,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -361,6 +363,13 @@ func (x *GetInfoResponse) GetTimeZone() string {
 func (x *GetInfoResponse) GetTime() *timestamppb.Timestamp {
 	if x != nil {
 		return x.Time
+	}
+	return nil
+}
+
+func (x *GetInfoResponse) GetDiskTroubles() []string {
+	if x != nil {
+		return x.DiskTroubles
 	}
 	return nil
 }
@@ -1254,7 +1263,7 @@ var File_base_v1_base_proto protoreflect.FileDescriptor
 const file_base_v1_base_proto_rawDesc = "" +
 	"\n" +
 	"\x12base/v1/base.proto\x12\x0ebitbox.base.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x10\n" +
-	"\x0eGetInfoRequest\"\xcd\x05\n" +
+	"\x0eGetInfoRequest\"\xf2\x05\n" +
 	"\x0fGetInfoResponse\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1d\n" +
 	"\n" +
@@ -1273,7 +1282,8 @@ const file_base_v1_base_proto_rawDesc = "" +
 	"\x13temperature_celsius\x18\r \x01(\x01H\x00R\x12temperatureCelsius\x88\x01\x01\x12+\n" +
 	"\x06caller\x18\x0e \x01(\v2\x13.bitbox.base.v1.AppR\x06caller\x12\x1b\n" +
 	"\ttime_zone\x18\x0f \x01(\tR\btimeZone\x12.\n" +
-	"\x04time\x18\x10 \x01(\v2\x1a.google.protobuf.TimestampR\x04timeB\x16\n" +
+	"\x04time\x18\x10 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12#\n" +
+	"\rdisk_troubles\x18\x11 \x03(\tR\fdiskTroublesB\x16\n" +
 	"\x14_temperature_celsius\"\xa6\x02\n" +
 	"\x03App\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +

@@ -131,6 +131,7 @@ type Event struct {
 	//	*Event_ChainReorganised
 	//	*Event_NodeDiskFilling
 	//	*Event_NodeUnmaintained
+	//	*Event_DiskTrouble
 	Event isEvent_Event `protobuf_oneof:"event"`
 	// How many events of this kind were left out since the one before it, because too many
 	// came in a short time; absent: none.
@@ -442,6 +443,15 @@ func (x *Event) GetNodeUnmaintained() *NodeUnmaintainedEvent {
 	return nil
 }
 
+func (x *Event) GetDiskTrouble() *DiskTroubleEvent {
+	if x != nil {
+		if x, ok := x.Event.(*Event_DiskTrouble); ok {
+			return x.DiskTrouble
+		}
+	}
+	return nil
+}
+
 func (x *Event) GetLeftOut() uint32 {
 	if x != nil && x.LeftOut != nil {
 		return *x.LeftOut
@@ -569,6 +579,10 @@ type Event_NodeUnmaintained struct {
 	NodeUnmaintained *NodeUnmaintainedEvent `protobuf:"bytes,46,opt,name=node_unmaintained,json=nodeUnmaintained,proto3,oneof"`
 }
 
+type Event_DiskTrouble struct {
+	DiskTrouble *DiskTroubleEvent `protobuf:"bytes,60,opt,name=disk_trouble,json=diskTrouble,proto3,oneof"`
+}
+
 func (*Event_Subscribed) isEvent_Event() {}
 
 func (*Event_AppPaired) isEvent_Event() {}
@@ -622,6 +636,8 @@ func (*Event_ChainReorganised) isEvent_Event() {}
 func (*Event_NodeDiskFilling) isEvent_Event() {}
 
 func (*Event_NodeUnmaintained) isEvent_Event() {}
+
+func (*Event_DiskTrouble) isEvent_Event() {}
 
 // The first message that is not of the past.
 type SubscribedEvent struct {
@@ -830,6 +846,52 @@ func (x *DiskFillingEvent) GetAvailableBytes() uint64 {
 	return 0
 }
 
+// A disk says that it is failing, or that of the chain keeps the node from running.
+type DiskTroubleEvent struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// For people: which disk, and what is wrong with it.
+	Trouble       string `protobuf:"bytes,1,opt,name=trouble,proto3" json:"trouble,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DiskTroubleEvent) Reset() {
+	*x = DiskTroubleEvent{}
+	mi := &file_base_v1_events_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DiskTroubleEvent) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DiskTroubleEvent) ProtoMessage() {}
+
+func (x *DiskTroubleEvent) ProtoReflect() protoreflect.Message {
+	mi := &file_base_v1_events_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DiskTroubleEvent.ProtoReflect.Descriptor instead.
+func (*DiskTroubleEvent) Descriptor() ([]byte, []int) {
+	return file_base_v1_events_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *DiskTroubleEvent) GetTrouble() string {
+	if x != nil {
+		return x.Trouble
+	}
+	return ""
+}
+
 type UpdateWaitingEvent struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Debian's packages for which a security update waits.
@@ -840,7 +902,7 @@ type UpdateWaitingEvent struct {
 
 func (x *UpdateWaitingEvent) Reset() {
 	*x = UpdateWaitingEvent{}
-	mi := &file_base_v1_events_proto_msgTypes[6]
+	mi := &file_base_v1_events_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -852,7 +914,7 @@ func (x *UpdateWaitingEvent) String() string {
 func (*UpdateWaitingEvent) ProtoMessage() {}
 
 func (x *UpdateWaitingEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_events_proto_msgTypes[6]
+	mi := &file_base_v1_events_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -865,7 +927,7 @@ func (x *UpdateWaitingEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateWaitingEvent.ProtoReflect.Descriptor instead.
 func (*UpdateWaitingEvent) Descriptor() ([]byte, []int) {
-	return file_base_v1_events_proto_rawDescGZIP(), []int{6}
+	return file_base_v1_events_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *UpdateWaitingEvent) GetPackages() []string {
@@ -888,7 +950,7 @@ type UpdateEndedEvent struct {
 
 func (x *UpdateEndedEvent) Reset() {
 	*x = UpdateEndedEvent{}
-	mi := &file_base_v1_events_proto_msgTypes[7]
+	mi := &file_base_v1_events_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -900,7 +962,7 @@ func (x *UpdateEndedEvent) String() string {
 func (*UpdateEndedEvent) ProtoMessage() {}
 
 func (x *UpdateEndedEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_events_proto_msgTypes[7]
+	mi := &file_base_v1_events_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -913,7 +975,7 @@ func (x *UpdateEndedEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateEndedEvent.ProtoReflect.Descriptor instead.
 func (*UpdateEndedEvent) Descriptor() ([]byte, []int) {
-	return file_base_v1_events_proto_rawDescGZIP(), []int{7}
+	return file_base_v1_events_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *UpdateEndedEvent) GetFromVersion() string {
@@ -957,7 +1019,7 @@ type PairingAttemptEvent struct {
 
 func (x *PairingAttemptEvent) Reset() {
 	*x = PairingAttemptEvent{}
-	mi := &file_base_v1_events_proto_msgTypes[8]
+	mi := &file_base_v1_events_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -969,7 +1031,7 @@ func (x *PairingAttemptEvent) String() string {
 func (*PairingAttemptEvent) ProtoMessage() {}
 
 func (x *PairingAttemptEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_events_proto_msgTypes[8]
+	mi := &file_base_v1_events_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -982,7 +1044,7 @@ func (x *PairingAttemptEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PairingAttemptEvent.ProtoReflect.Descriptor instead.
 func (*PairingAttemptEvent) Descriptor() ([]byte, []int) {
-	return file_base_v1_events_proto_rawDescGZIP(), []int{8}
+	return file_base_v1_events_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *PairingAttemptEvent) GetRequests() uint32 {
@@ -1009,7 +1071,7 @@ type AppRoleChangedEvent struct {
 
 func (x *AppRoleChangedEvent) Reset() {
 	*x = AppRoleChangedEvent{}
-	mi := &file_base_v1_events_proto_msgTypes[9]
+	mi := &file_base_v1_events_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1021,7 +1083,7 @@ func (x *AppRoleChangedEvent) String() string {
 func (*AppRoleChangedEvent) ProtoMessage() {}
 
 func (x *AppRoleChangedEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_events_proto_msgTypes[9]
+	mi := &file_base_v1_events_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1034,7 +1096,7 @@ func (x *AppRoleChangedEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppRoleChangedEvent.ProtoReflect.Descriptor instead.
 func (*AppRoleChangedEvent) Descriptor() ([]byte, []int) {
-	return file_base_v1_events_proto_rawDescGZIP(), []int{9}
+	return file_base_v1_events_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *AppRoleChangedEvent) GetApp() *App {
@@ -1063,7 +1125,7 @@ type BaseStartedEvent struct {
 
 func (x *BaseStartedEvent) Reset() {
 	*x = BaseStartedEvent{}
-	mi := &file_base_v1_events_proto_msgTypes[10]
+	mi := &file_base_v1_events_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1075,7 +1137,7 @@ func (x *BaseStartedEvent) String() string {
 func (*BaseStartedEvent) ProtoMessage() {}
 
 func (x *BaseStartedEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_events_proto_msgTypes[10]
+	mi := &file_base_v1_events_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1088,7 +1150,7 @@ func (x *BaseStartedEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BaseStartedEvent.ProtoReflect.Descriptor instead.
 func (*BaseStartedEvent) Descriptor() ([]byte, []int) {
-	return file_base_v1_events_proto_rawDescGZIP(), []int{10}
+	return file_base_v1_events_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *BaseStartedEvent) GetSoftwareVersion() string {
@@ -1117,7 +1179,7 @@ type MachineStoppingEvent struct {
 
 func (x *MachineStoppingEvent) Reset() {
 	*x = MachineStoppingEvent{}
-	mi := &file_base_v1_events_proto_msgTypes[11]
+	mi := &file_base_v1_events_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1129,7 +1191,7 @@ func (x *MachineStoppingEvent) String() string {
 func (*MachineStoppingEvent) ProtoMessage() {}
 
 func (x *MachineStoppingEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_events_proto_msgTypes[11]
+	mi := &file_base_v1_events_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1142,7 +1204,7 @@ func (x *MachineStoppingEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MachineStoppingEvent.ProtoReflect.Descriptor instead.
 func (*MachineStoppingEvent) Descriptor() ([]byte, []int) {
-	return file_base_v1_events_proto_rawDescGZIP(), []int{11}
+	return file_base_v1_events_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *MachineStoppingEvent) GetPowerOff() bool {
@@ -1168,7 +1230,7 @@ type AppPairedEvent struct {
 
 func (x *AppPairedEvent) Reset() {
 	*x = AppPairedEvent{}
-	mi := &file_base_v1_events_proto_msgTypes[12]
+	mi := &file_base_v1_events_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1180,7 +1242,7 @@ func (x *AppPairedEvent) String() string {
 func (*AppPairedEvent) ProtoMessage() {}
 
 func (x *AppPairedEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_events_proto_msgTypes[12]
+	mi := &file_base_v1_events_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1193,7 +1255,7 @@ func (x *AppPairedEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppPairedEvent.ProtoReflect.Descriptor instead.
 func (*AppPairedEvent) Descriptor() ([]byte, []int) {
-	return file_base_v1_events_proto_rawDescGZIP(), []int{12}
+	return file_base_v1_events_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *AppPairedEvent) GetApp() *App {
@@ -1212,7 +1274,7 @@ type AppRenamedEvent struct {
 
 func (x *AppRenamedEvent) Reset() {
 	*x = AppRenamedEvent{}
-	mi := &file_base_v1_events_proto_msgTypes[13]
+	mi := &file_base_v1_events_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1224,7 +1286,7 @@ func (x *AppRenamedEvent) String() string {
 func (*AppRenamedEvent) ProtoMessage() {}
 
 func (x *AppRenamedEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_events_proto_msgTypes[13]
+	mi := &file_base_v1_events_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1237,7 +1299,7 @@ func (x *AppRenamedEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppRenamedEvent.ProtoReflect.Descriptor instead.
 func (*AppRenamedEvent) Descriptor() ([]byte, []int) {
-	return file_base_v1_events_proto_rawDescGZIP(), []int{13}
+	return file_base_v1_events_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *AppRenamedEvent) GetApp() *App {
@@ -1256,7 +1318,7 @@ type AppRevokedEvent struct {
 
 func (x *AppRevokedEvent) Reset() {
 	*x = AppRevokedEvent{}
-	mi := &file_base_v1_events_proto_msgTypes[14]
+	mi := &file_base_v1_events_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1268,7 +1330,7 @@ func (x *AppRevokedEvent) String() string {
 func (*AppRevokedEvent) ProtoMessage() {}
 
 func (x *AppRevokedEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_events_proto_msgTypes[14]
+	mi := &file_base_v1_events_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1281,7 +1343,7 @@ func (x *AppRevokedEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppRevokedEvent.ProtoReflect.Descriptor instead.
 func (*AppRevokedEvent) Descriptor() ([]byte, []int) {
-	return file_base_v1_events_proto_rawDescGZIP(), []int{14}
+	return file_base_v1_events_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *AppRevokedEvent) GetApp() *App {
@@ -1300,7 +1362,7 @@ type SessionStartedEvent struct {
 
 func (x *SessionStartedEvent) Reset() {
 	*x = SessionStartedEvent{}
-	mi := &file_base_v1_events_proto_msgTypes[15]
+	mi := &file_base_v1_events_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1312,7 +1374,7 @@ func (x *SessionStartedEvent) String() string {
 func (*SessionStartedEvent) ProtoMessage() {}
 
 func (x *SessionStartedEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_events_proto_msgTypes[15]
+	mi := &file_base_v1_events_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1325,7 +1387,7 @@ func (x *SessionStartedEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionStartedEvent.ProtoReflect.Descriptor instead.
 func (*SessionStartedEvent) Descriptor() ([]byte, []int) {
-	return file_base_v1_events_proto_rawDescGZIP(), []int{15}
+	return file_base_v1_events_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *SessionStartedEvent) GetApp() *App {
@@ -1344,7 +1406,7 @@ type SessionEndedEvent struct {
 
 func (x *SessionEndedEvent) Reset() {
 	*x = SessionEndedEvent{}
-	mi := &file_base_v1_events_proto_msgTypes[16]
+	mi := &file_base_v1_events_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1356,7 +1418,7 @@ func (x *SessionEndedEvent) String() string {
 func (*SessionEndedEvent) ProtoMessage() {}
 
 func (x *SessionEndedEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_events_proto_msgTypes[16]
+	mi := &file_base_v1_events_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1369,7 +1431,7 @@ func (x *SessionEndedEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionEndedEvent.ProtoReflect.Descriptor instead.
 func (*SessionEndedEvent) Descriptor() ([]byte, []int) {
-	return file_base_v1_events_proto_rawDescGZIP(), []int{16}
+	return file_base_v1_events_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *SessionEndedEvent) GetApp() *App {
@@ -1388,7 +1450,7 @@ type WindowChangedEvent struct {
 
 func (x *WindowChangedEvent) Reset() {
 	*x = WindowChangedEvent{}
-	mi := &file_base_v1_events_proto_msgTypes[17]
+	mi := &file_base_v1_events_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1400,7 +1462,7 @@ func (x *WindowChangedEvent) String() string {
 func (*WindowChangedEvent) ProtoMessage() {}
 
 func (x *WindowChangedEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_events_proto_msgTypes[17]
+	mi := &file_base_v1_events_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1413,7 +1475,7 @@ func (x *WindowChangedEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WindowChangedEvent.ProtoReflect.Descriptor instead.
 func (*WindowChangedEvent) Descriptor() ([]byte, []int) {
-	return file_base_v1_events_proto_rawDescGZIP(), []int{17}
+	return file_base_v1_events_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *WindowChangedEvent) GetWindow() *Window {
@@ -1441,7 +1503,7 @@ type PostureChangedEvent struct {
 
 func (x *PostureChangedEvent) Reset() {
 	*x = PostureChangedEvent{}
-	mi := &file_base_v1_events_proto_msgTypes[18]
+	mi := &file_base_v1_events_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1453,7 +1515,7 @@ func (x *PostureChangedEvent) String() string {
 func (*PostureChangedEvent) ProtoMessage() {}
 
 func (x *PostureChangedEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_events_proto_msgTypes[18]
+	mi := &file_base_v1_events_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1466,7 +1528,7 @@ func (x *PostureChangedEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PostureChangedEvent.ProtoReflect.Descriptor instead.
 func (*PostureChangedEvent) Descriptor() ([]byte, []int) {
-	return file_base_v1_events_proto_rawDescGZIP(), []int{18}
+	return file_base_v1_events_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *PostureChangedEvent) GetChanges() []string {
@@ -1507,7 +1569,7 @@ type DriftFoundEvent struct {
 
 func (x *DriftFoundEvent) Reset() {
 	*x = DriftFoundEvent{}
-	mi := &file_base_v1_events_proto_msgTypes[19]
+	mi := &file_base_v1_events_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1519,7 +1581,7 @@ func (x *DriftFoundEvent) String() string {
 func (*DriftFoundEvent) ProtoMessage() {}
 
 func (x *DriftFoundEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_events_proto_msgTypes[19]
+	mi := &file_base_v1_events_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1532,7 +1594,7 @@ func (x *DriftFoundEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DriftFoundEvent.ProtoReflect.Descriptor instead.
 func (*DriftFoundEvent) Descriptor() ([]byte, []int) {
-	return file_base_v1_events_proto_rawDescGZIP(), []int{19}
+	return file_base_v1_events_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *DriftFoundEvent) GetFindings() []*Finding {
@@ -1552,7 +1614,7 @@ type BansChangedEvent struct {
 
 func (x *BansChangedEvent) Reset() {
 	*x = BansChangedEvent{}
-	mi := &file_base_v1_events_proto_msgTypes[20]
+	mi := &file_base_v1_events_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1564,7 +1626,7 @@ func (x *BansChangedEvent) String() string {
 func (*BansChangedEvent) ProtoMessage() {}
 
 func (x *BansChangedEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_events_proto_msgTypes[20]
+	mi := &file_base_v1_events_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1577,7 +1639,7 @@ func (x *BansChangedEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BansChangedEvent.ProtoReflect.Descriptor instead.
 func (*BansChangedEvent) Descriptor() ([]byte, []int) {
-	return file_base_v1_events_proto_rawDescGZIP(), []int{20}
+	return file_base_v1_events_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *BansChangedEvent) GetBanned() []*Ban {
@@ -1604,7 +1666,7 @@ type ApplyFailedEvent struct {
 
 func (x *ApplyFailedEvent) Reset() {
 	*x = ApplyFailedEvent{}
-	mi := &file_base_v1_events_proto_msgTypes[21]
+	mi := &file_base_v1_events_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1616,7 +1678,7 @@ func (x *ApplyFailedEvent) String() string {
 func (*ApplyFailedEvent) ProtoMessage() {}
 
 func (x *ApplyFailedEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_events_proto_msgTypes[21]
+	mi := &file_base_v1_events_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1629,7 +1691,7 @@ func (x *ApplyFailedEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyFailedEvent.ProtoReflect.Descriptor instead.
 func (*ApplyFailedEvent) Descriptor() ([]byte, []int) {
-	return file_base_v1_events_proto_rawDescGZIP(), []int{21}
+	return file_base_v1_events_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ApplyFailedEvent) GetReason() string {
@@ -1650,7 +1712,7 @@ type NodeStoppedEvent struct {
 
 func (x *NodeStoppedEvent) Reset() {
 	*x = NodeStoppedEvent{}
-	mi := &file_base_v1_events_proto_msgTypes[22]
+	mi := &file_base_v1_events_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1662,7 +1724,7 @@ func (x *NodeStoppedEvent) String() string {
 func (*NodeStoppedEvent) ProtoMessage() {}
 
 func (x *NodeStoppedEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_events_proto_msgTypes[22]
+	mi := &file_base_v1_events_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1675,7 +1737,7 @@ func (x *NodeStoppedEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeStoppedEvent.ProtoReflect.Descriptor instead.
 func (*NodeStoppedEvent) Descriptor() ([]byte, []int) {
-	return file_base_v1_events_proto_rawDescGZIP(), []int{22}
+	return file_base_v1_events_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *NodeStoppedEvent) GetReason() string {
@@ -1698,7 +1760,7 @@ type NodeBehindEvent struct {
 
 func (x *NodeBehindEvent) Reset() {
 	*x = NodeBehindEvent{}
-	mi := &file_base_v1_events_proto_msgTypes[23]
+	mi := &file_base_v1_events_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1710,7 +1772,7 @@ func (x *NodeBehindEvent) String() string {
 func (*NodeBehindEvent) ProtoMessage() {}
 
 func (x *NodeBehindEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_events_proto_msgTypes[23]
+	mi := &file_base_v1_events_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1723,7 +1785,7 @@ func (x *NodeBehindEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeBehindEvent.ProtoReflect.Descriptor instead.
 func (*NodeBehindEvent) Descriptor() ([]byte, []int) {
-	return file_base_v1_events_proto_rawDescGZIP(), []int{23}
+	return file_base_v1_events_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *NodeBehindEvent) GetHeight() uint64 {
@@ -1758,7 +1820,7 @@ type NodeCaughtUpEvent struct {
 
 func (x *NodeCaughtUpEvent) Reset() {
 	*x = NodeCaughtUpEvent{}
-	mi := &file_base_v1_events_proto_msgTypes[24]
+	mi := &file_base_v1_events_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1770,7 +1832,7 @@ func (x *NodeCaughtUpEvent) String() string {
 func (*NodeCaughtUpEvent) ProtoMessage() {}
 
 func (x *NodeCaughtUpEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_events_proto_msgTypes[24]
+	mi := &file_base_v1_events_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1783,7 +1845,7 @@ func (x *NodeCaughtUpEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeCaughtUpEvent.ProtoReflect.Descriptor instead.
 func (*NodeCaughtUpEvent) Descriptor() ([]byte, []int) {
-	return file_base_v1_events_proto_rawDescGZIP(), []int{24}
+	return file_base_v1_events_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *NodeCaughtUpEvent) GetNetwork() Network {
@@ -1810,7 +1872,7 @@ type NodeLonelyEvent struct {
 
 func (x *NodeLonelyEvent) Reset() {
 	*x = NodeLonelyEvent{}
-	mi := &file_base_v1_events_proto_msgTypes[25]
+	mi := &file_base_v1_events_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1822,7 +1884,7 @@ func (x *NodeLonelyEvent) String() string {
 func (*NodeLonelyEvent) ProtoMessage() {}
 
 func (x *NodeLonelyEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_events_proto_msgTypes[25]
+	mi := &file_base_v1_events_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1835,7 +1897,7 @@ func (x *NodeLonelyEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeLonelyEvent.ProtoReflect.Descriptor instead.
 func (*NodeLonelyEvent) Descriptor() ([]byte, []int) {
-	return file_base_v1_events_proto_rawDescGZIP(), []int{25}
+	return file_base_v1_events_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *NodeLonelyEvent) GetMinutes() uint64 {
@@ -1860,7 +1922,7 @@ type ChainReorganisedEvent struct {
 
 func (x *ChainReorganisedEvent) Reset() {
 	*x = ChainReorganisedEvent{}
-	mi := &file_base_v1_events_proto_msgTypes[26]
+	mi := &file_base_v1_events_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1872,7 +1934,7 @@ func (x *ChainReorganisedEvent) String() string {
 func (*ChainReorganisedEvent) ProtoMessage() {}
 
 func (x *ChainReorganisedEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_events_proto_msgTypes[26]
+	mi := &file_base_v1_events_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1885,7 +1947,7 @@ func (x *ChainReorganisedEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChainReorganisedEvent.ProtoReflect.Descriptor instead.
 func (*ChainReorganisedEvent) Descriptor() ([]byte, []int) {
-	return file_base_v1_events_proto_rawDescGZIP(), []int{26}
+	return file_base_v1_events_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ChainReorganisedEvent) GetDepth() uint64 {
@@ -1927,7 +1989,7 @@ type NodeDiskFillingEvent struct {
 
 func (x *NodeDiskFillingEvent) Reset() {
 	*x = NodeDiskFillingEvent{}
-	mi := &file_base_v1_events_proto_msgTypes[27]
+	mi := &file_base_v1_events_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1939,7 +2001,7 @@ func (x *NodeDiskFillingEvent) String() string {
 func (*NodeDiskFillingEvent) ProtoMessage() {}
 
 func (x *NodeDiskFillingEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_events_proto_msgTypes[27]
+	mi := &file_base_v1_events_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1952,7 +2014,7 @@ func (x *NodeDiskFillingEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeDiskFillingEvent.ProtoReflect.Descriptor instead.
 func (*NodeDiskFillingEvent) Descriptor() ([]byte, []int) {
-	return file_base_v1_events_proto_rawDescGZIP(), []int{27}
+	return file_base_v1_events_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *NodeDiskFillingEvent) GetAvailableBytes() uint64 {
@@ -1980,7 +2042,7 @@ type NodeUnmaintainedEvent struct {
 
 func (x *NodeUnmaintainedEvent) Reset() {
 	*x = NodeUnmaintainedEvent{}
-	mi := &file_base_v1_events_proto_msgTypes[28]
+	mi := &file_base_v1_events_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1992,7 +2054,7 @@ func (x *NodeUnmaintainedEvent) String() string {
 func (*NodeUnmaintainedEvent) ProtoMessage() {}
 
 func (x *NodeUnmaintainedEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_events_proto_msgTypes[28]
+	mi := &file_base_v1_events_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2005,7 +2067,7 @@ func (x *NodeUnmaintainedEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeUnmaintainedEvent.ProtoReflect.Descriptor instead.
 func (*NodeUnmaintainedEvent) Descriptor() ([]byte, []int) {
-	return file_base_v1_events_proto_rawDescGZIP(), []int{28}
+	return file_base_v1_events_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *NodeUnmaintainedEvent) GetSoftware() string {
@@ -2030,7 +2092,7 @@ const file_base_v1_events_proto_rawDesc = "" +
 	"\x12WatchEventsRequest\x12\x16\n" +
 	"\x06replay\x18\x01 \x01(\bR\x06replay\x12\x14\n" +
 	"\x05after\x18\x02 \x01(\x04R\x05after\x12\x1b\n" +
-	"\tpast_only\x18\x03 \x01(\bR\bpastOnly\"\xa4\x11\n" +
+	"\tpast_only\x18\x03 \x01(\bR\bpastOnly\"\xeb\x11\n" +
 	"\x05Event\x12.\n" +
 	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x1a\n" +
 	"\bsequence\x18\x14 \x01(\x04R\bsequence\x12\x12\n" +
@@ -2070,7 +2132,8 @@ const file_base_v1_events_proto_rawDesc = "" +
 	"nodeLonely\x12T\n" +
 	"\x11chain_reorganised\x18, \x01(\v2%.bitbox.base.v1.ChainReorganisedEventH\x00R\x10chainReorganised\x12R\n" +
 	"\x11node_disk_filling\x18- \x01(\v2$.bitbox.base.v1.NodeDiskFillingEventH\x00R\x0fnodeDiskFilling\x12T\n" +
-	"\x11node_unmaintained\x18. \x01(\v2%.bitbox.base.v1.NodeUnmaintainedEventH\x00R\x10nodeUnmaintained\x12\x1e\n" +
+	"\x11node_unmaintained\x18. \x01(\v2%.bitbox.base.v1.NodeUnmaintainedEventH\x00R\x10nodeUnmaintained\x12E\n" +
+	"\fdisk_trouble\x18< \x01(\v2 .bitbox.base.v1.DiskTroubleEventH\x00R\vdiskTrouble\x12\x1e\n" +
 	"\bleft_out\x18\x18 \x01(\rH\x01R\aleftOut\x88\x01\x01\x12\x15\n" +
 	"\x03cut\x18\x19 \x01(\rH\x02R\x03cut\x88\x01\x01B\a\n" +
 	"\x05eventB\v\n" +
@@ -2087,7 +2150,9 @@ const file_base_v1_events_proto_rawDesc = "" +
 	"\x10DiskFillingEvent\x12\x1f\n" +
 	"\vtotal_bytes\x18\x01 \x01(\x04R\n" +
 	"totalBytes\x12'\n" +
-	"\x0favailable_bytes\x18\x02 \x01(\x04R\x0eavailableBytes\"0\n" +
+	"\x0favailable_bytes\x18\x02 \x01(\x04R\x0eavailableBytes\",\n" +
+	"\x10DiskTroubleEvent\x12\x18\n" +
+	"\atrouble\x18\x01 \x01(\tR\atrouble\"0\n" +
 	"\x12UpdateWaitingEvent\x12\x1a\n" +
 	"\bpackages\x18\x01 \x03(\tR\bpackages\"\x8a\x01\n" +
 	"\x10UpdateEndedEvent\x12!\n" +
@@ -2171,7 +2236,7 @@ func file_base_v1_events_proto_rawDescGZIP() []byte {
 	return file_base_v1_events_proto_rawDescData
 }
 
-var file_base_v1_events_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
+var file_base_v1_events_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
 var file_base_v1_events_proto_goTypes = []any{
 	(*WatchEventsRequest)(nil),    // 0: bitbox.base.v1.WatchEventsRequest
 	(*Event)(nil),                 // 1: bitbox.base.v1.Event
@@ -2179,90 +2244,92 @@ var file_base_v1_events_proto_goTypes = []any{
 	(*ServiceFailedEvent)(nil),    // 3: bitbox.base.v1.ServiceFailedEvent
 	(*ServiceRecoveredEvent)(nil), // 4: bitbox.base.v1.ServiceRecoveredEvent
 	(*DiskFillingEvent)(nil),      // 5: bitbox.base.v1.DiskFillingEvent
-	(*UpdateWaitingEvent)(nil),    // 6: bitbox.base.v1.UpdateWaitingEvent
-	(*UpdateEndedEvent)(nil),      // 7: bitbox.base.v1.UpdateEndedEvent
-	(*PairingAttemptEvent)(nil),   // 8: bitbox.base.v1.PairingAttemptEvent
-	(*AppRoleChangedEvent)(nil),   // 9: bitbox.base.v1.AppRoleChangedEvent
-	(*BaseStartedEvent)(nil),      // 10: bitbox.base.v1.BaseStartedEvent
-	(*MachineStoppingEvent)(nil),  // 11: bitbox.base.v1.MachineStoppingEvent
-	(*AppPairedEvent)(nil),        // 12: bitbox.base.v1.AppPairedEvent
-	(*AppRenamedEvent)(nil),       // 13: bitbox.base.v1.AppRenamedEvent
-	(*AppRevokedEvent)(nil),       // 14: bitbox.base.v1.AppRevokedEvent
-	(*SessionStartedEvent)(nil),   // 15: bitbox.base.v1.SessionStartedEvent
-	(*SessionEndedEvent)(nil),     // 16: bitbox.base.v1.SessionEndedEvent
-	(*WindowChangedEvent)(nil),    // 17: bitbox.base.v1.WindowChangedEvent
-	(*PostureChangedEvent)(nil),   // 18: bitbox.base.v1.PostureChangedEvent
-	(*DriftFoundEvent)(nil),       // 19: bitbox.base.v1.DriftFoundEvent
-	(*BansChangedEvent)(nil),      // 20: bitbox.base.v1.BansChangedEvent
-	(*ApplyFailedEvent)(nil),      // 21: bitbox.base.v1.ApplyFailedEvent
-	(*NodeStoppedEvent)(nil),      // 22: bitbox.base.v1.NodeStoppedEvent
-	(*NodeBehindEvent)(nil),       // 23: bitbox.base.v1.NodeBehindEvent
-	(*NodeCaughtUpEvent)(nil),     // 24: bitbox.base.v1.NodeCaughtUpEvent
-	(*NodeLonelyEvent)(nil),       // 25: bitbox.base.v1.NodeLonelyEvent
-	(*ChainReorganisedEvent)(nil), // 26: bitbox.base.v1.ChainReorganisedEvent
-	(*NodeDiskFillingEvent)(nil),  // 27: bitbox.base.v1.NodeDiskFillingEvent
-	(*NodeUnmaintainedEvent)(nil), // 28: bitbox.base.v1.NodeUnmaintainedEvent
-	(*timestamppb.Timestamp)(nil), // 29: google.protobuf.Timestamp
-	(*Service)(nil),               // 30: bitbox.base.v1.Service
-	(*App)(nil),                   // 31: bitbox.base.v1.App
-	(Role)(0),                     // 32: bitbox.base.v1.Role
-	(*Window)(nil),                // 33: bitbox.base.v1.Window
-	(*Finding)(nil),               // 34: bitbox.base.v1.Finding
-	(*Ban)(nil),                   // 35: bitbox.base.v1.Ban
-	(Network)(0),                  // 36: bitbox.base.v1.Network
+	(*DiskTroubleEvent)(nil),      // 6: bitbox.base.v1.DiskTroubleEvent
+	(*UpdateWaitingEvent)(nil),    // 7: bitbox.base.v1.UpdateWaitingEvent
+	(*UpdateEndedEvent)(nil),      // 8: bitbox.base.v1.UpdateEndedEvent
+	(*PairingAttemptEvent)(nil),   // 9: bitbox.base.v1.PairingAttemptEvent
+	(*AppRoleChangedEvent)(nil),   // 10: bitbox.base.v1.AppRoleChangedEvent
+	(*BaseStartedEvent)(nil),      // 11: bitbox.base.v1.BaseStartedEvent
+	(*MachineStoppingEvent)(nil),  // 12: bitbox.base.v1.MachineStoppingEvent
+	(*AppPairedEvent)(nil),        // 13: bitbox.base.v1.AppPairedEvent
+	(*AppRenamedEvent)(nil),       // 14: bitbox.base.v1.AppRenamedEvent
+	(*AppRevokedEvent)(nil),       // 15: bitbox.base.v1.AppRevokedEvent
+	(*SessionStartedEvent)(nil),   // 16: bitbox.base.v1.SessionStartedEvent
+	(*SessionEndedEvent)(nil),     // 17: bitbox.base.v1.SessionEndedEvent
+	(*WindowChangedEvent)(nil),    // 18: bitbox.base.v1.WindowChangedEvent
+	(*PostureChangedEvent)(nil),   // 19: bitbox.base.v1.PostureChangedEvent
+	(*DriftFoundEvent)(nil),       // 20: bitbox.base.v1.DriftFoundEvent
+	(*BansChangedEvent)(nil),      // 21: bitbox.base.v1.BansChangedEvent
+	(*ApplyFailedEvent)(nil),      // 22: bitbox.base.v1.ApplyFailedEvent
+	(*NodeStoppedEvent)(nil),      // 23: bitbox.base.v1.NodeStoppedEvent
+	(*NodeBehindEvent)(nil),       // 24: bitbox.base.v1.NodeBehindEvent
+	(*NodeCaughtUpEvent)(nil),     // 25: bitbox.base.v1.NodeCaughtUpEvent
+	(*NodeLonelyEvent)(nil),       // 26: bitbox.base.v1.NodeLonelyEvent
+	(*ChainReorganisedEvent)(nil), // 27: bitbox.base.v1.ChainReorganisedEvent
+	(*NodeDiskFillingEvent)(nil),  // 28: bitbox.base.v1.NodeDiskFillingEvent
+	(*NodeUnmaintainedEvent)(nil), // 29: bitbox.base.v1.NodeUnmaintainedEvent
+	(*timestamppb.Timestamp)(nil), // 30: google.protobuf.Timestamp
+	(*Service)(nil),               // 31: bitbox.base.v1.Service
+	(*App)(nil),                   // 32: bitbox.base.v1.App
+	(Role)(0),                     // 33: bitbox.base.v1.Role
+	(*Window)(nil),                // 34: bitbox.base.v1.Window
+	(*Finding)(nil),               // 35: bitbox.base.v1.Finding
+	(*Ban)(nil),                   // 36: bitbox.base.v1.Ban
+	(Network)(0),                  // 37: bitbox.base.v1.Network
 }
 var file_base_v1_events_proto_depIdxs = []int32{
-	29, // 0: bitbox.base.v1.Event.time:type_name -> google.protobuf.Timestamp
+	30, // 0: bitbox.base.v1.Event.time:type_name -> google.protobuf.Timestamp
 	2,  // 1: bitbox.base.v1.Event.subscribed:type_name -> bitbox.base.v1.SubscribedEvent
-	12, // 2: bitbox.base.v1.Event.app_paired:type_name -> bitbox.base.v1.AppPairedEvent
-	13, // 3: bitbox.base.v1.Event.app_renamed:type_name -> bitbox.base.v1.AppRenamedEvent
-	14, // 4: bitbox.base.v1.Event.app_revoked:type_name -> bitbox.base.v1.AppRevokedEvent
-	15, // 5: bitbox.base.v1.Event.session_started:type_name -> bitbox.base.v1.SessionStartedEvent
-	16, // 6: bitbox.base.v1.Event.session_ended:type_name -> bitbox.base.v1.SessionEndedEvent
-	17, // 7: bitbox.base.v1.Event.window_changed:type_name -> bitbox.base.v1.WindowChangedEvent
-	18, // 8: bitbox.base.v1.Event.posture_changed:type_name -> bitbox.base.v1.PostureChangedEvent
-	19, // 9: bitbox.base.v1.Event.drift_found:type_name -> bitbox.base.v1.DriftFoundEvent
-	20, // 10: bitbox.base.v1.Event.bans_changed:type_name -> bitbox.base.v1.BansChangedEvent
-	21, // 11: bitbox.base.v1.Event.apply_failed:type_name -> bitbox.base.v1.ApplyFailedEvent
+	13, // 2: bitbox.base.v1.Event.app_paired:type_name -> bitbox.base.v1.AppPairedEvent
+	14, // 3: bitbox.base.v1.Event.app_renamed:type_name -> bitbox.base.v1.AppRenamedEvent
+	15, // 4: bitbox.base.v1.Event.app_revoked:type_name -> bitbox.base.v1.AppRevokedEvent
+	16, // 5: bitbox.base.v1.Event.session_started:type_name -> bitbox.base.v1.SessionStartedEvent
+	17, // 6: bitbox.base.v1.Event.session_ended:type_name -> bitbox.base.v1.SessionEndedEvent
+	18, // 7: bitbox.base.v1.Event.window_changed:type_name -> bitbox.base.v1.WindowChangedEvent
+	19, // 8: bitbox.base.v1.Event.posture_changed:type_name -> bitbox.base.v1.PostureChangedEvent
+	20, // 9: bitbox.base.v1.Event.drift_found:type_name -> bitbox.base.v1.DriftFoundEvent
+	21, // 10: bitbox.base.v1.Event.bans_changed:type_name -> bitbox.base.v1.BansChangedEvent
+	22, // 11: bitbox.base.v1.Event.apply_failed:type_name -> bitbox.base.v1.ApplyFailedEvent
 	3,  // 12: bitbox.base.v1.Event.service_failed:type_name -> bitbox.base.v1.ServiceFailedEvent
 	4,  // 13: bitbox.base.v1.Event.service_recovered:type_name -> bitbox.base.v1.ServiceRecoveredEvent
 	5,  // 14: bitbox.base.v1.Event.disk_filling:type_name -> bitbox.base.v1.DiskFillingEvent
-	6,  // 15: bitbox.base.v1.Event.update_waiting:type_name -> bitbox.base.v1.UpdateWaitingEvent
-	7,  // 16: bitbox.base.v1.Event.update_ended:type_name -> bitbox.base.v1.UpdateEndedEvent
-	8,  // 17: bitbox.base.v1.Event.pairing_attempt:type_name -> bitbox.base.v1.PairingAttemptEvent
-	9,  // 18: bitbox.base.v1.Event.app_role_changed:type_name -> bitbox.base.v1.AppRoleChangedEvent
-	10, // 19: bitbox.base.v1.Event.base_started:type_name -> bitbox.base.v1.BaseStartedEvent
-	11, // 20: bitbox.base.v1.Event.machine_stopping:type_name -> bitbox.base.v1.MachineStoppingEvent
-	22, // 21: bitbox.base.v1.Event.node_stopped:type_name -> bitbox.base.v1.NodeStoppedEvent
-	23, // 22: bitbox.base.v1.Event.node_behind:type_name -> bitbox.base.v1.NodeBehindEvent
-	24, // 23: bitbox.base.v1.Event.node_caught_up:type_name -> bitbox.base.v1.NodeCaughtUpEvent
-	25, // 24: bitbox.base.v1.Event.node_lonely:type_name -> bitbox.base.v1.NodeLonelyEvent
-	26, // 25: bitbox.base.v1.Event.chain_reorganised:type_name -> bitbox.base.v1.ChainReorganisedEvent
-	27, // 26: bitbox.base.v1.Event.node_disk_filling:type_name -> bitbox.base.v1.NodeDiskFillingEvent
-	28, // 27: bitbox.base.v1.Event.node_unmaintained:type_name -> bitbox.base.v1.NodeUnmaintainedEvent
-	30, // 28: bitbox.base.v1.ServiceFailedEvent.service:type_name -> bitbox.base.v1.Service
-	30, // 29: bitbox.base.v1.ServiceRecoveredEvent.service:type_name -> bitbox.base.v1.Service
-	31, // 30: bitbox.base.v1.AppRoleChangedEvent.app:type_name -> bitbox.base.v1.App
-	32, // 31: bitbox.base.v1.AppRoleChangedEvent.before:type_name -> bitbox.base.v1.Role
-	31, // 32: bitbox.base.v1.MachineStoppingEvent.by:type_name -> bitbox.base.v1.App
-	31, // 33: bitbox.base.v1.AppPairedEvent.app:type_name -> bitbox.base.v1.App
-	31, // 34: bitbox.base.v1.AppRenamedEvent.app:type_name -> bitbox.base.v1.App
-	31, // 35: bitbox.base.v1.AppRevokedEvent.app:type_name -> bitbox.base.v1.App
-	31, // 36: bitbox.base.v1.SessionStartedEvent.app:type_name -> bitbox.base.v1.App
-	31, // 37: bitbox.base.v1.SessionEndedEvent.app:type_name -> bitbox.base.v1.App
-	33, // 38: bitbox.base.v1.WindowChangedEvent.window:type_name -> bitbox.base.v1.Window
-	31, // 39: bitbox.base.v1.PostureChangedEvent.app:type_name -> bitbox.base.v1.App
-	34, // 40: bitbox.base.v1.DriftFoundEvent.findings:type_name -> bitbox.base.v1.Finding
-	35, // 41: bitbox.base.v1.BansChangedEvent.banned:type_name -> bitbox.base.v1.Ban
-	35, // 42: bitbox.base.v1.BansChangedEvent.lifted:type_name -> bitbox.base.v1.Ban
-	36, // 43: bitbox.base.v1.NodeCaughtUpEvent.network:type_name -> bitbox.base.v1.Network
-	0,  // 44: bitbox.base.v1.EventsService.WatchEvents:input_type -> bitbox.base.v1.WatchEventsRequest
-	1,  // 45: bitbox.base.v1.EventsService.WatchEvents:output_type -> bitbox.base.v1.Event
-	45, // [45:46] is the sub-list for method output_type
-	44, // [44:45] is the sub-list for method input_type
-	44, // [44:44] is the sub-list for extension type_name
-	44, // [44:44] is the sub-list for extension extendee
-	0,  // [0:44] is the sub-list for field type_name
+	7,  // 15: bitbox.base.v1.Event.update_waiting:type_name -> bitbox.base.v1.UpdateWaitingEvent
+	8,  // 16: bitbox.base.v1.Event.update_ended:type_name -> bitbox.base.v1.UpdateEndedEvent
+	9,  // 17: bitbox.base.v1.Event.pairing_attempt:type_name -> bitbox.base.v1.PairingAttemptEvent
+	10, // 18: bitbox.base.v1.Event.app_role_changed:type_name -> bitbox.base.v1.AppRoleChangedEvent
+	11, // 19: bitbox.base.v1.Event.base_started:type_name -> bitbox.base.v1.BaseStartedEvent
+	12, // 20: bitbox.base.v1.Event.machine_stopping:type_name -> bitbox.base.v1.MachineStoppingEvent
+	23, // 21: bitbox.base.v1.Event.node_stopped:type_name -> bitbox.base.v1.NodeStoppedEvent
+	24, // 22: bitbox.base.v1.Event.node_behind:type_name -> bitbox.base.v1.NodeBehindEvent
+	25, // 23: bitbox.base.v1.Event.node_caught_up:type_name -> bitbox.base.v1.NodeCaughtUpEvent
+	26, // 24: bitbox.base.v1.Event.node_lonely:type_name -> bitbox.base.v1.NodeLonelyEvent
+	27, // 25: bitbox.base.v1.Event.chain_reorganised:type_name -> bitbox.base.v1.ChainReorganisedEvent
+	28, // 26: bitbox.base.v1.Event.node_disk_filling:type_name -> bitbox.base.v1.NodeDiskFillingEvent
+	29, // 27: bitbox.base.v1.Event.node_unmaintained:type_name -> bitbox.base.v1.NodeUnmaintainedEvent
+	6,  // 28: bitbox.base.v1.Event.disk_trouble:type_name -> bitbox.base.v1.DiskTroubleEvent
+	31, // 29: bitbox.base.v1.ServiceFailedEvent.service:type_name -> bitbox.base.v1.Service
+	31, // 30: bitbox.base.v1.ServiceRecoveredEvent.service:type_name -> bitbox.base.v1.Service
+	32, // 31: bitbox.base.v1.AppRoleChangedEvent.app:type_name -> bitbox.base.v1.App
+	33, // 32: bitbox.base.v1.AppRoleChangedEvent.before:type_name -> bitbox.base.v1.Role
+	32, // 33: bitbox.base.v1.MachineStoppingEvent.by:type_name -> bitbox.base.v1.App
+	32, // 34: bitbox.base.v1.AppPairedEvent.app:type_name -> bitbox.base.v1.App
+	32, // 35: bitbox.base.v1.AppRenamedEvent.app:type_name -> bitbox.base.v1.App
+	32, // 36: bitbox.base.v1.AppRevokedEvent.app:type_name -> bitbox.base.v1.App
+	32, // 37: bitbox.base.v1.SessionStartedEvent.app:type_name -> bitbox.base.v1.App
+	32, // 38: bitbox.base.v1.SessionEndedEvent.app:type_name -> bitbox.base.v1.App
+	34, // 39: bitbox.base.v1.WindowChangedEvent.window:type_name -> bitbox.base.v1.Window
+	32, // 40: bitbox.base.v1.PostureChangedEvent.app:type_name -> bitbox.base.v1.App
+	35, // 41: bitbox.base.v1.DriftFoundEvent.findings:type_name -> bitbox.base.v1.Finding
+	36, // 42: bitbox.base.v1.BansChangedEvent.banned:type_name -> bitbox.base.v1.Ban
+	36, // 43: bitbox.base.v1.BansChangedEvent.lifted:type_name -> bitbox.base.v1.Ban
+	37, // 44: bitbox.base.v1.NodeCaughtUpEvent.network:type_name -> bitbox.base.v1.Network
+	0,  // 45: bitbox.base.v1.EventsService.WatchEvents:input_type -> bitbox.base.v1.WatchEventsRequest
+	1,  // 46: bitbox.base.v1.EventsService.WatchEvents:output_type -> bitbox.base.v1.Event
+	46, // [46:47] is the sub-list for method output_type
+	45, // [45:46] is the sub-list for method input_type
+	45, // [45:45] is the sub-list for extension type_name
+	45, // [45:45] is the sub-list for extension extendee
+	0,  // [0:45] is the sub-list for field type_name
 }
 
 func init() { file_base_v1_events_proto_init() }
@@ -2302,15 +2369,16 @@ func file_base_v1_events_proto_init() {
 		(*Event_ChainReorganised)(nil),
 		(*Event_NodeDiskFilling)(nil),
 		(*Event_NodeUnmaintained)(nil),
+		(*Event_DiskTrouble)(nil),
 	}
-	file_base_v1_events_proto_msgTypes[23].OneofWrappers = []any{}
+	file_base_v1_events_proto_msgTypes[24].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_base_v1_events_proto_rawDesc), len(file_base_v1_events_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   29,
+			NumMessages:   30,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -72,6 +72,8 @@ type SystemRequest struct {
 	//	*SystemRequest_RecordChange
 	//	*SystemRequest_OrderPairing
 	//	*SystemRequest_AnswerPairing
+	//	*SystemRequest_ListDisks
+	//	*SystemRequest_UseDisk
 	Verb isSystemRequest_Verb `protobuf_oneof:"verb"`
 	// middleware: the id of the App for which it asks, 16 hexadecimal digits, for the log
 	// of changes. It is the Middleware's word, and decides nothing.
@@ -441,6 +443,24 @@ func (x *SystemRequest) GetAnswerPairing() *AnswerPairing {
 	return nil
 }
 
+func (x *SystemRequest) GetListDisks() *ListDisks {
+	if x != nil {
+		if x, ok := x.Verb.(*SystemRequest_ListDisks); ok {
+			return x.ListDisks
+		}
+	}
+	return nil
+}
+
+func (x *SystemRequest) GetUseDisk() *UseDisk {
+	if x != nil {
+		if x, ok := x.Verb.(*SystemRequest_UseDisk); ok {
+			return x.UseDisk
+		}
+	}
+	return nil
+}
+
 func (x *SystemRequest) GetAppId() string {
 	if x != nil {
 		return x.AppId
@@ -619,6 +639,16 @@ type SystemRequest_AnswerPairing struct {
 	AnswerPairing *AnswerPairing `protobuf:"bytes,71,opt,name=answer_pairing,json=answerPairing,proto3,oneof"`
 }
 
+type SystemRequest_ListDisks struct {
+	// The disks: disk.proto. Numbers 90 to 94 are theirs.
+	ListDisks *ListDisks `protobuf:"bytes,90,opt,name=list_disks,json=listDisks,proto3,oneof"`
+}
+
+type SystemRequest_UseDisk struct {
+	// middleware
+	UseDisk *UseDisk `protobuf:"bytes,91,opt,name=use_disk,json=useDisk,proto3,oneof"`
+}
+
 func (*SystemRequest_Authority) isSystemRequest_Verb() {}
 
 func (*SystemRequest_GetPosture) isSystemRequest_Verb() {}
@@ -691,6 +721,10 @@ func (*SystemRequest_OrderPairing) isSystemRequest_Verb() {}
 
 func (*SystemRequest_AnswerPairing) isSystemRequest_Verb() {}
 
+func (*SystemRequest_ListDisks) isSystemRequest_Verb() {}
+
+func (*SystemRequest_UseDisk) isSystemRequest_Verb() {}
+
 type SystemReply struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Set when the request was refused or failed: a code from the list in
@@ -717,6 +751,7 @@ type SystemReply struct {
 	//	*SystemReply_TimeZones
 	//	*SystemReply_Changes
 	//	*SystemReply_PairingAnswered
+	//	*SystemReply_Disks
 	Result        isSystemReply_Result `protobuf_oneof:"result"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -935,6 +970,15 @@ func (x *SystemReply) GetPairingAnswered() *PairingAnswered {
 	return nil
 }
 
+func (x *SystemReply) GetDisks() *DisksResult {
+	if x != nil {
+		if x, ok := x.Result.(*SystemReply_Disks); ok {
+			return x.Disks
+		}
+	}
+	return nil
+}
+
 type isSystemReply_Result interface {
 	isSystemReply_Result()
 }
@@ -1011,6 +1055,10 @@ type SystemReply_PairingAnswered struct {
 	PairingAnswered *PairingAnswered `protobuf:"bytes,70,opt,name=pairing_answered,json=pairingAnswered,proto3,oneof"`
 }
 
+type SystemReply_Disks struct {
+	Disks *DisksResult `protobuf:"bytes,90,opt,name=disks,proto3,oneof"`
+}
+
 func (*SystemReply_Authority) isSystemReply_Result() {}
 
 func (*SystemReply_Posture) isSystemReply_Result() {}
@@ -1046,6 +1094,8 @@ func (*SystemReply_TimeZones) isSystemReply_Result() {}
 func (*SystemReply_Changes) isSystemReply_Result() {}
 
 func (*SystemReply_PairingAnswered) isSystemReply_Result() {}
+
+func (*SystemReply_Disks) isSystemReply_Result() {}
 
 // GetPosture is answered with a SignedPosture.
 type GetPosture struct {
@@ -1883,8 +1933,11 @@ type MachineInfo struct {
 	// Degrees Celsius; absent where no sensor is.
 	TemperatureCelsius *float64 `protobuf:"fixed64,2,opt,name=temperature_celsius,json=temperatureCelsius,proto3,oneof" json:"temperature_celsius,omitempty"`
 	// The Base's name by the posture in force, and the machine's time zone.
-	NodeName      string `protobuf:"bytes,3,opt,name=node_name,json=nodeName,proto3" json:"node_name,omitempty"`
-	TimeZone      string `protobuf:"bytes,4,opt,name=time_zone,json=timeZone,proto3" json:"time_zone,omitempty"`
+	NodeName string `protobuf:"bytes,3,opt,name=node_name,json=nodeName,proto3" json:"node_name,omitempty"`
+	TimeZone string `protobuf:"bytes,4,opt,name=time_zone,json=timeZone,proto3" json:"time_zone,omitempty"`
+	// What is wrong with disks, for people; at most 8. What was known an hour ago.
+	DiskTroubles  []string      `protobuf:"bytes,5,rep,name=disk_troubles,json=diskTroubles,proto3" json:"disk_troubles,omitempty"`
+	ChainDisk     *v1.ChainDisk `protobuf:"bytes,6,opt,name=chain_disk,json=chainDisk,proto3" json:"chain_disk,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1945,6 +1998,20 @@ func (x *MachineInfo) GetTimeZone() string {
 		return x.TimeZone
 	}
 	return ""
+}
+
+func (x *MachineInfo) GetDiskTroubles() []string {
+	if x != nil {
+		return x.DiskTroubles
+	}
+	return nil
+}
+
+func (x *MachineInfo) GetChainDisk() *v1.ChainDisk {
+	if x != nil {
+		return x.ChainDisk
+	}
+	return nil
 }
 
 type WatchSystem struct {
@@ -3017,7 +3084,7 @@ var File_system_v1_system_proto protoreflect.FileDescriptor
 
 const file_system_v1_system_proto_rawDesc = "" +
 	"\n" +
-	"\x16system/v1/system.proto\x12\x10bitbox.system.v1\x1a\x12base/v1/base.proto\x1a\x14base/v1/events.proto\x1a\x16base/v1/security.proto\x1a\x14base/v1/update.proto\x1a\x19system/v1/authority.proto\x1a\x17system/v1/changes.proto\x1a\x17system/v1/machine.proto\x1a\x17system/v1/posture.proto\x1a\x16system/v1/update.proto\"\x8e\x13\n" +
+	"\x16system/v1/system.proto\x12\x10bitbox.system.v1\x1a\x12base/v1/base.proto\x1a\x12base/v1/disk.proto\x1a\x14base/v1/events.proto\x1a\x16base/v1/security.proto\x1a\x14base/v1/update.proto\x1a\x19system/v1/authority.proto\x1a\x17system/v1/changes.proto\x1a\x14system/v1/disk.proto\x1a\x17system/v1/machine.proto\x1a\x17system/v1/posture.proto\x1a\x16system/v1/update.proto\"\x84\x14\n" +
 	"\rSystemRequest\x12B\n" +
 	"\tauthority\x18\x01 \x01(\v2\".bitbox.system.v1.AuthorityRequestH\x00R\tauthority\x12?\n" +
 	"\vget_posture\x18\x02 \x01(\v2\x1c.bitbox.system.v1.GetPostureH\x00R\n" +
@@ -3062,9 +3129,12 @@ const file_system_v1_system_proto_rawDesc = "" +
 	"\flist_changes\x18< \x01(\v2\x1d.bitbox.system.v1.ListChangesH\x00R\vlistChanges\x12E\n" +
 	"\rrecord_change\x18= \x01(\v2\x1e.bitbox.system.v1.RecordChangeH\x00R\frecordChange\x12E\n" +
 	"\rorder_pairing\x18F \x01(\v2\x1e.bitbox.system.v1.OrderPairingH\x00R\forderPairing\x12H\n" +
-	"\x0eanswer_pairing\x18G \x01(\v2\x1f.bitbox.system.v1.AnswerPairingH\x00R\ranswerPairing\x12\x15\n" +
+	"\x0eanswer_pairing\x18G \x01(\v2\x1f.bitbox.system.v1.AnswerPairingH\x00R\ranswerPairing\x12<\n" +
+	"\n" +
+	"list_disks\x18Z \x01(\v2\x1b.bitbox.system.v1.ListDisksH\x00R\tlistDisks\x126\n" +
+	"\buse_disk\x18[ \x01(\v2\x19.bitbox.system.v1.UseDiskH\x00R\auseDisk\x12\x15\n" +
 	"\x06app_id\x18d \x01(\tR\x05appIdB\x06\n" +
-	"\x04verb\"\x9a\t\n" +
+	"\x04verb\"\xd1\t\n" +
 	"\vSystemReply\x12\x1d\n" +
 	"\n" +
 	"error_code\x18\x01 \x01(\tR\terrorCode\x12#\n" +
@@ -3088,7 +3158,8 @@ const file_system_v1_system_proto_rawDesc = "" +
 	"\n" +
 	"time_zones\x18* \x01(\v2!.bitbox.system.v1.TimeZonesResultH\x00R\ttimeZones\x12;\n" +
 	"\achanges\x18< \x01(\v2\x1f.bitbox.system.v1.ChangesResultH\x00R\achanges\x12N\n" +
-	"\x10pairing_answered\x18F \x01(\v2!.bitbox.system.v1.PairingAnsweredH\x00R\x0fpairingAnsweredB\b\n" +
+	"\x10pairing_answered\x18F \x01(\v2!.bitbox.system.v1.PairingAnsweredH\x00R\x0fpairingAnswered\x125\n" +
+	"\x05disks\x18Z \x01(\v2\x1d.bitbox.system.v1.DisksResultH\x00R\x05disksB\b\n" +
 	"\x06result\"@\n" +
 	"\n" +
 	"GetPosture\x12\x14\n" +
@@ -3140,12 +3211,15 @@ const file_system_v1_system_proto_rawDesc = "" +
 	"FixFinding\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"\f\n" +
 	"\n" +
-	"GetMachine\"\xb3\x01\n" +
+	"GetMachine\"\x92\x02\n" +
 	"\vMachineInfo\x12\x1c\n" +
 	"\taddresses\x18\x01 \x03(\tR\taddresses\x124\n" +
 	"\x13temperature_celsius\x18\x02 \x01(\x01H\x00R\x12temperatureCelsius\x88\x01\x01\x12\x1b\n" +
 	"\tnode_name\x18\x03 \x01(\tR\bnodeName\x12\x1b\n" +
-	"\ttime_zone\x18\x04 \x01(\tR\btimeZoneB\x16\n" +
+	"\ttime_zone\x18\x04 \x01(\tR\btimeZone\x12#\n" +
+	"\rdisk_troubles\x18\x05 \x03(\tR\fdiskTroubles\x128\n" +
+	"\n" +
+	"chain_disk\x18\x06 \x01(\v2\x19.bitbox.base.v1.ChainDiskR\tchainDiskB\x16\n" +
 	"\x14_temperature_celsius\"\r\n" +
 	"\vWatchSystem\"\xd6\x02\n" +
 	"\vSystemEvent\x12\x1a\n" +
@@ -3294,27 +3368,31 @@ var file_system_v1_system_proto_goTypes = []any{
 	(*RecordChange)(nil),         // 51: bitbox.system.v1.RecordChange
 	(*OrderPairing)(nil),         // 52: bitbox.system.v1.OrderPairing
 	(*AnswerPairing)(nil),        // 53: bitbox.system.v1.AnswerPairing
-	(*AuthorityReply)(nil),       // 54: bitbox.system.v1.AuthorityReply
-	(*v1.SignedPosture)(nil),     // 55: bitbox.base.v1.SignedPosture
-	(*UpdateBegan)(nil),          // 56: bitbox.system.v1.UpdateBegan
-	(*v1.Update)(nil),            // 57: bitbox.base.v1.Update
-	(*UpdateStatus)(nil),         // 58: bitbox.system.v1.UpdateStatus
-	(*Health)(nil),               // 59: bitbox.system.v1.Health
-	(*ServicesResult)(nil),       // 60: bitbox.system.v1.ServicesResult
-	(*LogsResult)(nil),           // 61: bitbox.system.v1.LogsResult
-	(*TimeZonesResult)(nil),      // 62: bitbox.system.v1.TimeZonesResult
-	(*ChangesResult)(nil),        // 63: bitbox.system.v1.ChangesResult
-	(*PairingAnswered)(nil),      // 64: bitbox.system.v1.PairingAnswered
-	(*Lockdown)(nil),             // 65: bitbox.system.v1.Lockdown
-	(*PairingShut)(nil),          // 66: bitbox.system.v1.PairingShut
-	(*LeaseEnded)(nil),           // 67: bitbox.system.v1.LeaseEnded
-	(*AppCutOff)(nil),            // 68: bitbox.system.v1.AppCutOff
-	(*v1.Ban)(nil),               // 69: bitbox.base.v1.Ban
-	(*v1.Finding)(nil),           // 70: bitbox.base.v1.Finding
-	(PostureReport_Phase)(0),     // 71: bitbox.system.v1.PostureReport.Phase
-	(*v1.Event)(nil),             // 72: bitbox.base.v1.Event
-	(v1.Role)(0),                 // 73: bitbox.base.v1.Role
-	(*Posture)(nil),              // 74: bitbox.system.v1.Posture
+	(*ListDisks)(nil),            // 54: bitbox.system.v1.ListDisks
+	(*UseDisk)(nil),              // 55: bitbox.system.v1.UseDisk
+	(*AuthorityReply)(nil),       // 56: bitbox.system.v1.AuthorityReply
+	(*v1.SignedPosture)(nil),     // 57: bitbox.base.v1.SignedPosture
+	(*UpdateBegan)(nil),          // 58: bitbox.system.v1.UpdateBegan
+	(*v1.Update)(nil),            // 59: bitbox.base.v1.Update
+	(*UpdateStatus)(nil),         // 60: bitbox.system.v1.UpdateStatus
+	(*Health)(nil),               // 61: bitbox.system.v1.Health
+	(*ServicesResult)(nil),       // 62: bitbox.system.v1.ServicesResult
+	(*LogsResult)(nil),           // 63: bitbox.system.v1.LogsResult
+	(*TimeZonesResult)(nil),      // 64: bitbox.system.v1.TimeZonesResult
+	(*ChangesResult)(nil),        // 65: bitbox.system.v1.ChangesResult
+	(*PairingAnswered)(nil),      // 66: bitbox.system.v1.PairingAnswered
+	(*DisksResult)(nil),          // 67: bitbox.system.v1.DisksResult
+	(*Lockdown)(nil),             // 68: bitbox.system.v1.Lockdown
+	(*PairingShut)(nil),          // 69: bitbox.system.v1.PairingShut
+	(*LeaseEnded)(nil),           // 70: bitbox.system.v1.LeaseEnded
+	(*AppCutOff)(nil),            // 71: bitbox.system.v1.AppCutOff
+	(*v1.Ban)(nil),               // 72: bitbox.base.v1.Ban
+	(*v1.Finding)(nil),           // 73: bitbox.base.v1.Finding
+	(*v1.ChainDisk)(nil),         // 74: bitbox.base.v1.ChainDisk
+	(PostureReport_Phase)(0),     // 75: bitbox.system.v1.PostureReport.Phase
+	(*v1.Event)(nil),             // 76: bitbox.base.v1.Event
+	(v1.Role)(0),                 // 77: bitbox.base.v1.Role
+	(*Posture)(nil),              // 78: bitbox.system.v1.Posture
 }
 var file_system_v1_system_proto_depIdxs = []int32{
 	32, // 0: bitbox.system.v1.SystemRequest.authority:type_name -> bitbox.system.v1.AuthorityRequest
@@ -3353,48 +3431,52 @@ var file_system_v1_system_proto_depIdxs = []int32{
 	51, // 33: bitbox.system.v1.SystemRequest.record_change:type_name -> bitbox.system.v1.RecordChange
 	52, // 34: bitbox.system.v1.SystemRequest.order_pairing:type_name -> bitbox.system.v1.OrderPairing
 	53, // 35: bitbox.system.v1.SystemRequest.answer_pairing:type_name -> bitbox.system.v1.AnswerPairing
-	54, // 36: bitbox.system.v1.SystemReply.authority:type_name -> bitbox.system.v1.AuthorityReply
-	55, // 37: bitbox.system.v1.SystemReply.posture:type_name -> bitbox.base.v1.SignedPosture
-	4,  // 38: bitbox.system.v1.SystemReply.progress:type_name -> bitbox.system.v1.Progress
-	8,  // 39: bitbox.system.v1.SystemReply.bans:type_name -> bitbox.system.v1.BansResult
-	11, // 40: bitbox.system.v1.SystemReply.lift_ban:type_name -> bitbox.system.v1.LiftBanResult
-	13, // 41: bitbox.system.v1.SystemReply.audit:type_name -> bitbox.system.v1.AuditResult
-	16, // 42: bitbox.system.v1.SystemReply.machine:type_name -> bitbox.system.v1.MachineInfo
-	18, // 43: bitbox.system.v1.SystemReply.event:type_name -> bitbox.system.v1.SystemEvent
-	25, // 44: bitbox.system.v1.SystemReply.summary:type_name -> bitbox.system.v1.Summary
-	56, // 45: bitbox.system.v1.SystemReply.update_began:type_name -> bitbox.system.v1.UpdateBegan
-	57, // 46: bitbox.system.v1.SystemReply.update:type_name -> bitbox.base.v1.Update
-	58, // 47: bitbox.system.v1.SystemReply.update_status:type_name -> bitbox.system.v1.UpdateStatus
-	59, // 48: bitbox.system.v1.SystemReply.health:type_name -> bitbox.system.v1.Health
-	60, // 49: bitbox.system.v1.SystemReply.services:type_name -> bitbox.system.v1.ServicesResult
-	61, // 50: bitbox.system.v1.SystemReply.logs:type_name -> bitbox.system.v1.LogsResult
-	62, // 51: bitbox.system.v1.SystemReply.time_zones:type_name -> bitbox.system.v1.TimeZonesResult
-	63, // 52: bitbox.system.v1.SystemReply.changes:type_name -> bitbox.system.v1.ChangesResult
-	64, // 53: bitbox.system.v1.SystemReply.pairing_answered:type_name -> bitbox.system.v1.PairingAnswered
-	65, // 54: bitbox.system.v1.Restrict.lockdown:type_name -> bitbox.system.v1.Lockdown
-	66, // 55: bitbox.system.v1.Restrict.pairing_shut:type_name -> bitbox.system.v1.PairingShut
-	67, // 56: bitbox.system.v1.Restrict.end_lease:type_name -> bitbox.system.v1.LeaseEnded
-	68, // 57: bitbox.system.v1.Restrict.app_cut_off:type_name -> bitbox.system.v1.AppCutOff
-	69, // 58: bitbox.system.v1.BansResult.bans:type_name -> bitbox.base.v1.Ban
-	10, // 59: bitbox.system.v1.LiftBan.plain:type_name -> bitbox.system.v1.LiftBanOrder
-	70, // 60: bitbox.system.v1.AuditResult.findings:type_name -> bitbox.base.v1.Finding
-	71, // 61: bitbox.system.v1.SystemEvent.phase:type_name -> bitbox.system.v1.PostureReport.Phase
-	72, // 62: bitbox.system.v1.SystemEvent.event:type_name -> bitbox.base.v1.Event
-	19, // 63: bitbox.system.v1.SystemEvent.app_roles:type_name -> bitbox.system.v1.AppRole
-	73, // 64: bitbox.system.v1.AppRole.role:type_name -> bitbox.base.v1.Role
-	74, // 65: bitbox.system.v1.LocalChange.posture:type_name -> bitbox.system.v1.Posture
-	21, // 66: bitbox.system.v1.LocalChange.lift_restrictions:type_name -> bitbox.system.v1.LiftRestrictions
-	22, // 67: bitbox.system.v1.LocalChange.go_back:type_name -> bitbox.system.v1.GoBack
-	71, // 68: bitbox.system.v1.Summary.phase:type_name -> bitbox.system.v1.PostureReport.Phase
-	26, // 69: bitbox.system.v1.Summary.ssh:type_name -> bitbox.system.v1.OpenSSH
-	27, // 70: bitbox.system.v1.Summary.apis:type_name -> bitbox.system.v1.OpenAPI
-	28, // 71: bitbox.system.v1.Summary.last_reset:type_name -> bitbox.system.v1.ResetRecord
-	30, // 72: bitbox.system.v1.FactoryReset.local:type_name -> bitbox.system.v1.LocalReset
-	73, // [73:73] is the sub-list for method output_type
-	73, // [73:73] is the sub-list for method input_type
-	73, // [73:73] is the sub-list for extension type_name
-	73, // [73:73] is the sub-list for extension extendee
-	0,  // [0:73] is the sub-list for field type_name
+	54, // 36: bitbox.system.v1.SystemRequest.list_disks:type_name -> bitbox.system.v1.ListDisks
+	55, // 37: bitbox.system.v1.SystemRequest.use_disk:type_name -> bitbox.system.v1.UseDisk
+	56, // 38: bitbox.system.v1.SystemReply.authority:type_name -> bitbox.system.v1.AuthorityReply
+	57, // 39: bitbox.system.v1.SystemReply.posture:type_name -> bitbox.base.v1.SignedPosture
+	4,  // 40: bitbox.system.v1.SystemReply.progress:type_name -> bitbox.system.v1.Progress
+	8,  // 41: bitbox.system.v1.SystemReply.bans:type_name -> bitbox.system.v1.BansResult
+	11, // 42: bitbox.system.v1.SystemReply.lift_ban:type_name -> bitbox.system.v1.LiftBanResult
+	13, // 43: bitbox.system.v1.SystemReply.audit:type_name -> bitbox.system.v1.AuditResult
+	16, // 44: bitbox.system.v1.SystemReply.machine:type_name -> bitbox.system.v1.MachineInfo
+	18, // 45: bitbox.system.v1.SystemReply.event:type_name -> bitbox.system.v1.SystemEvent
+	25, // 46: bitbox.system.v1.SystemReply.summary:type_name -> bitbox.system.v1.Summary
+	58, // 47: bitbox.system.v1.SystemReply.update_began:type_name -> bitbox.system.v1.UpdateBegan
+	59, // 48: bitbox.system.v1.SystemReply.update:type_name -> bitbox.base.v1.Update
+	60, // 49: bitbox.system.v1.SystemReply.update_status:type_name -> bitbox.system.v1.UpdateStatus
+	61, // 50: bitbox.system.v1.SystemReply.health:type_name -> bitbox.system.v1.Health
+	62, // 51: bitbox.system.v1.SystemReply.services:type_name -> bitbox.system.v1.ServicesResult
+	63, // 52: bitbox.system.v1.SystemReply.logs:type_name -> bitbox.system.v1.LogsResult
+	64, // 53: bitbox.system.v1.SystemReply.time_zones:type_name -> bitbox.system.v1.TimeZonesResult
+	65, // 54: bitbox.system.v1.SystemReply.changes:type_name -> bitbox.system.v1.ChangesResult
+	66, // 55: bitbox.system.v1.SystemReply.pairing_answered:type_name -> bitbox.system.v1.PairingAnswered
+	67, // 56: bitbox.system.v1.SystemReply.disks:type_name -> bitbox.system.v1.DisksResult
+	68, // 57: bitbox.system.v1.Restrict.lockdown:type_name -> bitbox.system.v1.Lockdown
+	69, // 58: bitbox.system.v1.Restrict.pairing_shut:type_name -> bitbox.system.v1.PairingShut
+	70, // 59: bitbox.system.v1.Restrict.end_lease:type_name -> bitbox.system.v1.LeaseEnded
+	71, // 60: bitbox.system.v1.Restrict.app_cut_off:type_name -> bitbox.system.v1.AppCutOff
+	72, // 61: bitbox.system.v1.BansResult.bans:type_name -> bitbox.base.v1.Ban
+	10, // 62: bitbox.system.v1.LiftBan.plain:type_name -> bitbox.system.v1.LiftBanOrder
+	73, // 63: bitbox.system.v1.AuditResult.findings:type_name -> bitbox.base.v1.Finding
+	74, // 64: bitbox.system.v1.MachineInfo.chain_disk:type_name -> bitbox.base.v1.ChainDisk
+	75, // 65: bitbox.system.v1.SystemEvent.phase:type_name -> bitbox.system.v1.PostureReport.Phase
+	76, // 66: bitbox.system.v1.SystemEvent.event:type_name -> bitbox.base.v1.Event
+	19, // 67: bitbox.system.v1.SystemEvent.app_roles:type_name -> bitbox.system.v1.AppRole
+	77, // 68: bitbox.system.v1.AppRole.role:type_name -> bitbox.base.v1.Role
+	78, // 69: bitbox.system.v1.LocalChange.posture:type_name -> bitbox.system.v1.Posture
+	21, // 70: bitbox.system.v1.LocalChange.lift_restrictions:type_name -> bitbox.system.v1.LiftRestrictions
+	22, // 71: bitbox.system.v1.LocalChange.go_back:type_name -> bitbox.system.v1.GoBack
+	75, // 72: bitbox.system.v1.Summary.phase:type_name -> bitbox.system.v1.PostureReport.Phase
+	26, // 73: bitbox.system.v1.Summary.ssh:type_name -> bitbox.system.v1.OpenSSH
+	27, // 74: bitbox.system.v1.Summary.apis:type_name -> bitbox.system.v1.OpenAPI
+	28, // 75: bitbox.system.v1.Summary.last_reset:type_name -> bitbox.system.v1.ResetRecord
+	30, // 76: bitbox.system.v1.FactoryReset.local:type_name -> bitbox.system.v1.LocalReset
+	77, // [77:77] is the sub-list for method output_type
+	77, // [77:77] is the sub-list for method input_type
+	77, // [77:77] is the sub-list for extension type_name
+	77, // [77:77] is the sub-list for extension extendee
+	0,  // [0:77] is the sub-list for field type_name
 }
 
 func init() { file_system_v1_system_proto_init() }
@@ -3404,6 +3486,7 @@ func file_system_v1_system_proto_init() {
 	}
 	file_system_v1_authority_proto_init()
 	file_system_v1_changes_proto_init()
+	file_system_v1_disk_proto_init()
 	file_system_v1_machine_proto_init()
 	file_system_v1_posture_proto_init()
 	file_system_v1_update_proto_init()
@@ -3444,6 +3527,8 @@ func file_system_v1_system_proto_init() {
 		(*SystemRequest_RecordChange)(nil),
 		(*SystemRequest_OrderPairing)(nil),
 		(*SystemRequest_AnswerPairing)(nil),
+		(*SystemRequest_ListDisks)(nil),
+		(*SystemRequest_UseDisk)(nil),
 	}
 	file_system_v1_system_proto_msgTypes[1].OneofWrappers = []any{
 		(*SystemReply_Authority)(nil),
@@ -3464,6 +3549,7 @@ func file_system_v1_system_proto_init() {
 		(*SystemReply_TimeZones)(nil),
 		(*SystemReply_Changes)(nil),
 		(*SystemReply_PairingAnswered)(nil),
+		(*SystemReply_Disks)(nil),
 	}
 	file_system_v1_system_proto_msgTypes[6].OneofWrappers = []any{
 		(*Restrict_Lockdown)(nil),

@@ -10,10 +10,10 @@ var (
 	// systemd-ssh-generator(8) has sshd answer on a socket below /run, and to the host of a
 	// virtual machine. Neither way needs a lease.
 	debianSSH = []string{"ssh.service", "ssh.socket", "sshd.service", "sshd-unix-local.socket", "sshd-vsock.socket"}
-	// The last three let every local user speak to a program that runs as root, and nothing on
-	// a Base does.
+	// The helper has disks asked for their health itself. The last three let every local user
+	// speak to a program that runs as root, and nothing on a Base does.
 	debianServices = []string{"avahi-daemon.service", "avahi-daemon.socket", "fail2ban.service", "nftables.service", "nginx.service",
-		"systemd-creds.socket", "systemd-hostnamed.socket", "systemd-sysext.socket"}
+		"smartd.service", "smartmontools.service", "systemd-creds.socket", "systemd-hostnamed.socket", "systemd-sysext.socket"}
 )
 
 // checkMasks finds units of Debian that could start a server beside ours.

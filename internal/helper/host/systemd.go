@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/coreos/go-systemd/v22/dbus"
 )
@@ -34,7 +35,12 @@ func (m Host) systemd(ctx context.Context, what string, do func(context.Context,
 
 // unit makes systemd do a job for units, one after the other, and waits for each.
 func (m Host) unit(ctx context.Context, job string, units ...string) error {
-	ctx, cancel := context.WithTimeout(ctx, stepTime)
+	return m.unitWithin(ctx, stepTime, job, units...)
+}
+
+// unitWithin is unit for jobs that take their time.
+func (m Host) unitWithin(ctx context.Context, limit time.Duration, job string, units ...string) error {
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	for _, unit := range units {
 		if err := m.systemd(ctx, job+" "+unit, func(ctx context.Context, conn *dbus.Conn) error {

@@ -17,6 +17,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/caller"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/events"
@@ -50,10 +51,12 @@ type Config struct {
 	// Reading is held while systemd reloads its units: it does nothing else meanwhile.
 	Reading turns.Turn
 	Name    func() string // of the Base
-	Later   turns.Later
-	Events  *events.Hub
-	Clock   func() time.Duration // the boot-time clock
-	Log     *slog.Logger
+	// Disks tells what is wrong with disks, and how that of the chain is.
+	Disks  func() (troubles []string, chain *basev1.ChainDisk)
+	Later  turns.Later
+	Events *events.Hub
+	Clock  func() time.Duration // the boot-time clock
+	Log    *slog.Logger
 }
 
 // New returns a Machine.
@@ -62,6 +65,7 @@ func New(c Config) *Machine { return &Machine{config: c} }
 // Get answers what the Middleware cannot see by itself.
 func (m *Machine) Get(context.Context, *caller.Call, *systemv1.GetMachine) (*systemv1.SystemReply, error) {
 	info := &systemv1.MachineInfo{Addresses: Addresses(), NodeName: m.config.Name(), TimeZone: m.config.Zone.Current()}
+	info.DiskTroubles, info.ChainDisk = m.config.Disks()
 	if celsius, ok := temperature(); ok {
 		info.TemperatureCelsius = &celsius
 	}

@@ -144,6 +144,20 @@ var recordAuthority = &changerecorder.Verb{
 var recordReset = &changerecorder.Verb{Word: changelog.FactoryReset,
 	Signed: func(r *systemv1.SystemRequest) []byte { return r.GetFactoryReset().GetOrder() }}
 
+var recordDisk = &changerecorder.Verb{Word: changelog.UseDisk,
+	Signed: func(r *systemv1.SystemRequest) []byte { return r.GetUseDisk().GetOrder() },
+	Detail: func(r *systemv1.SystemRequest, _ *systemv1.SystemReply) string {
+		order := &systemv1.DiskOrder{}
+		if !changerecorder.OpenSigned(r.GetUseDisk().GetOrder(), order) {
+			return ""
+		}
+		detail := order.GetModel() + " …" + order.GetSerialEnd()
+		if order.GetErase() {
+			detail += ", erased"
+		}
+		return detail
+	}}
+
 var recordFixFinding = &changerecorder.Verb{Word: changelog.FixFinding,
 	Detail: func(r *systemv1.SystemRequest, _ *systemv1.SystemReply) string { return r.GetFixFinding().GetId() }}
 

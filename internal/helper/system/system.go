@@ -26,6 +26,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/announce"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/bans"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/caller"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/chaindisk"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/changerecorder"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/debianupdates"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/drift"
@@ -76,6 +77,9 @@ type Config struct {
 	// UpdateStamp is the file that Debian touches when its updates were installed well;
 	// empty: Debian's.
 	UpdateStamp string
+	// Disks has the disks looked at and prepared; nil: nobody does. DiskStore is where that is kept.
+	Disks     chaindisk.Machine
+	DiskStore chaindisk.Store
 	// Disk returns how much there is, and is free, on the disk with the state, in
 	// bytes; nil: it is asked for.
 	Disk func() (total, available uint64, err error)
@@ -95,6 +99,7 @@ type Helper struct {
 	debian    *debianupdates.Debian
 	updates   *update.Verbs
 	resets    *factoryreset.Orders
+	disks     *chaindisk.Verbs
 	monitor   *monitor.Looker
 	later     turns.Later
 	server    *server.Server
@@ -123,8 +128,12 @@ func Open(config Config) (*Helper, error) {
 	h.drift = drift.New(config.Auditor, keeper, keeper.Changes.Usable, hub, clock, log)
 	name := func() string { return keeper.Effective().NodeName }
 	h.announcer = announce.New(config.Network, name, keeper.ClaimID, keeper.Changed, log)
+	h.disks = chaindisk.NewVerbs(chaindisk.Config{
+		Machine: config.Disks, Store: config.DiskStore, Ledger: keeper, Events: hub, Clock: clock, Log: log,
+	})
 	h.machine = machine.New(machine.Config{
-		Systemd: config.Systemd, Zone: config.TimeZone, Reading: busy, Name: name, Later: h.later, Events: hub, Clock: clock, Log: log,
+		Disks: h.disks.Known, Systemd: config.Systemd, Zone: config.TimeZone, Reading: busy, Name: name, Later: h.later, Events: hub,
+		Clock: clock, Log: log,
 	})
 	h.services = servicecontrol.New(servicecontrol.Config{
 		Systemd: config.Systemd, Table: config.Services, Directory: config.Directory, Applying: keeper.Applying, Turn: busy, Later: h.later,
@@ -168,7 +177,7 @@ func (h *Helper) Run(ctx context.Context) {
 	var running sync.WaitGroup
 	defer running.Wait()
 	for _, run := range []func(context.Context){
-		h.keeper.Run, h.announcer.Run, h.bans.Run, h.changes.Run, h.resets.Run, h.later.Run,
+		h.keeper.Run, h.announcer.Run, h.bans.Run, h.changes.Run, h.resets.Run, h.later.Run, h.disks.Run,
 		func(ctx context.Context) { h.drift.Run(ctx, h.config.AuditInterval) },
 	} {
 		running.Go(func() { run(ctx) })

@@ -70,6 +70,10 @@ func (h *Helper) verbs() server.Table {
 		server.Row(server.ByMiddleware|server.ByRoot, logs, 4, h.debian.Install).Following().
 			Recorded(&changerecorder.Verb{Word: changelog.DebianUpdates}),
 
+		// The disks.
+		server.Row(server.ByMiddleware|server.ByRoot, list, 4, h.disks.List),
+		server.Row(server.ByMiddleware, document, 4, h.disks.Use).ForOwners().Recorded(recordDisk),
+
 		// The log of changes.
 		server.Row(server.ByMiddleware|server.ByRoot, list, 0, h.changes.ListChanges),
 		server.Row(server.ByMiddleware, short, 0, h.changes.RecordChange),

@@ -53,6 +53,7 @@ func (s infoService) addMachine(ctx context.Context, response *basev1.GetInfoRes
 	response.Addresses, response.TimeZone = machine.GetAddresses(), machine.GetTimeZone()
 	if machine != nil {
 		response.TemperatureCelsius = machine.TemperatureCelsius
+		response.DiskTroubles = machine.GetDiskTroubles()
 	}
 	response.Time = timestamppb.Now()
 }

@@ -166,6 +166,9 @@ var methods = map[string]method{
 	baserpc.NodeServiceListBlocks:  {least: viewer, holds: asksNode, deadline: quick},
 	baserpc.NodeServiceGetFees:     {least: viewer, holds: asksNode, deadline: quick},
 	baserpc.NodeServiceWatchBlocks: {least: viewer, holds: followsNode},
+
+	baserpc.DiskServiceListDisks: {least: viewer, holds: asks, deadline: quick},
+	baserpc.DiskServiceUseDisk:   {least: owner, deadline: apply, goesOn: true},
 }
 
 // handlers returns the handler of each method.
@@ -178,7 +181,7 @@ func (s *Server) handlers() map[string]rpc.Handler {
 		baserpc.BansServiceHandlers(bansService{s}), baserpc.AuditServiceHandlers(auditService{s}),
 		baserpc.UpdateServiceHandlers(updateService{s}), baserpc.MachineServiceHandlers(machineService{s}),
 		baserpc.ServicesServiceHandlers(servicesService{s}), baserpc.ChangesServiceHandlers(changesService{s}),
-		baserpc.NodeServiceHandlers(nodeService{s}),
+		baserpc.NodeServiceHandlers(nodeService{s}), baserpc.DiskServiceHandlers(diskService{s}),
 	} {
 		maps.Copy(all, service)
 	}

@@ -58,15 +58,15 @@ func call(ctx context.Context, c *caller, name string) error {
 // whoMay is the expected content of the roles table, written down a second time.
 var whoMay = map[basev1.Role][]string{
 	viewer: {"GetFees", "GetHistory", "GetInfo", "GetNode", "GetPosture", "GetUpdate", "GetWindow", "ListApps", "ListBans",
-		"ListBlocks", "ListChanges", "ListPeers", "ListServices", "ListTimeZones", "WatchBlocks", "WatchEvents"},
+		"ListBlocks", "ListChanges", "ListDisks", "ListPeers", "ListServices", "ListTimeZones", "WatchBlocks", "WatchEvents"},
 	operator: {"ChangeService", "GetFees", "GetHistory", "GetInfo", "GetNode", "GetPosture", "GetUpdate", "GetWindow",
-		"InstallDebianUpdates", "ListApps", "ListBans", "ListBlocks", "ListChanges", "ListPeers", "ListServices", "ListTimeZones",
+		"InstallDebianUpdates", "ListApps", "ListBans", "ListBlocks", "ListChanges", "ListDisks", "ListPeers", "ListServices", "ListTimeZones",
 		"ReadLogs", "Reboot", "RunAudit", "SetTimeZone", "WatchBlocks", "WatchEvents"},
 	owner: {"AcceptPairing", "AnswerPairing", "BringUpdate", "ChangeService", "CloseWindow", "ConfirmTry", "ConfirmUpdate",
 		"EndLease", "FactoryReset", "FixFinding", "GetFees", "GetHistory", "GetInfo", "GetNode", "GetPosture", "GetUpdate",
 		"GetWindow", "GoBack", "InstallDebianUpdates", "LiftBan", "ListApps", "ListBans", "ListBlocks", "ListChanges",
-		"ListPeers", "ListServices", "ListTimeZones", "Lockdown", "OpenWindow", "PowerOff", "ReadLogs", "Reboot", "RenameApp",
-		"RevokeApp", "RunAudit", "SetTimeZone", "SubmitPosture", "WatchBlocks", "WatchEvents", "WatchUpdate"},
+		"ListDisks", "ListPeers", "ListServices", "ListTimeZones", "Lockdown", "OpenWindow", "PowerOff", "ReadLogs", "Reboot", "RenameApp",
+		"RevokeApp", "RunAudit", "SetTimeZone", "SubmitPosture", "UseDisk", "WatchBlocks", "WatchEvents", "WatchUpdate"},
 }
 
 // allowed tries every method as each role, and returns those that are not refused.

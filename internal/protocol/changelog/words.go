@@ -20,6 +20,7 @@ const (
 	PowerOff       = "power-off"
 	OrderPairing   = "order-pairing"
 	AnswerPairing  = "answer-pairing"
+	UseDisk        = "use-disk"
 	OpenWindow     = "open-window"
 	CloseWindow    = "close-window"
 	AcceptPairing  = "accept-pairing"
@@ -50,7 +51,7 @@ var Words = map[string]struct {
 }{
 	Posture: {}, PostureConfirm: {}, Lockdown: {}, ClosePairing: {}, EndLease: {}, CutOff: {}, LiftBan: {}, FixFinding: {},
 	FactoryReset: {}, Update: {}, DebianUpdates: {}, Service: {}, TimeZone: {}, Reboot: {}, PowerOff: {}, OrderPairing: {},
-	AnswerPairing: {}, OpenWindow: {}, CloseWindow: {}, AcceptPairing: {}, RetireKey: {},
+	AnswerPairing: {}, UseDisk: {}, OpenWindow: {}, CloseWindow: {}, AcceptPairing: {}, RetireKey: {},
 	RenameApp: {Middleware: true}, RevokeApp: {Middleware: true},
 	Begun: {}, PostureUndone: {}, LeaseEnded: {}, AppEnrolled: {}, AppRetired: {}, UpdateEnded: {},
 	NotListed: {}, NotRecorded: {}, CutByPower: {},

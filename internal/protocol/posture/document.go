@@ -20,6 +20,7 @@ const (
 	labelAnchor        = "bitbox-base anchor v1"
 	labelLiftBan       = "bitbox-base lift ban v1"
 	labelReset         = "bitbox-base factory reset v1"
+	labelDisk          = "bitbox-base use disk v1"
 	labelPairingOrder  = "bitbox-base pairing order v1"
 	labelPairingAnswer = "bitbox-base pairing answer v1"
 	labelPairingReport = "bitbox-base pairing report v1"

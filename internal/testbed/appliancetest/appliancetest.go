@@ -95,6 +95,7 @@ func startHelper(directory string, given provisioning.File) (h *Helper, err erro
 			Clock:      func() time.Duration { return boottime.Clock() + time.Duration(h.ahead.Load()) },
 		},
 		Banner: h.Machine, Network: h.Machine, Auditor: h.Machine, Updates: receiver,
+		Disks: h.Machine, DiskStore: h.Machine.DiskStore(),
 		Systemd: h.Services, Services: table, TimeZone: zone, UpdateStamp: h.stamp(),
 	})
 	if err != nil {

@@ -46,6 +46,7 @@ type Machine struct {
 	bans     []bruteforce.Ban
 	findings []*basev1.Finding
 	told     []generation.Announcement
+	disks    []*basev1.Disk
 	broken   error
 	examined func()
 	// examining lets one part call examined at a time.

@@ -1,0 +1,276 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
+	"github.com/BitBoxSwiss/bitbox-base/client"
+	"github.com/BitBoxSwiss/bitbox-base/internal/app/terminal"
+	"github.com/BitBoxSwiss/bitbox-base/internal/commandline"
+)
+
+func (p *program) diskCommand() *cobra.Command {
+	list := func(c *cobra.Command, _ []string) error { return ask(p, c, callTime, diskQuery(p)) }
+	command := &cobra.Command{
+		Use:   "disk",
+		Short: "List the disks of the Base, and choose one for the chain",
+		Long: `disk lists the disks of the Base: what each is, what is on it, what it says of its health, and
+whether it can hold the chain of the Bitcoin node. The whole chain of mainnet needs a disk of 2 TB.`,
+		Example: `  bitbox-app disk
+  bitbox-app disk use sda`,
+		Args:        commandline.Args(0, 0),
+		Annotations: onSeveral,
+		RunE:        list,
+	}
+	command.AddCommand(&cobra.Command{
+		Use:         "list",
+		Short:       "List the disks of the Base",
+		Example:     `  bitbox-app disk list --json`,
+		Args:        commandline.Args(0, 0),
+		Annotations: onSeveral,
+		RunE:        list,
+	}, p.diskUseCommand())
+	return command
+}
+
+func diskQuery(p *program) query[*basev1.ListDisksResponse] {
+	q := tableOf(p, query[*basev1.ListDisksResponse]{
+		ask: func(ctx context.Context, session *client.Session) (*basev1.ListDisksResponse, error) {
+			return session.Disks(ctx)
+		},
+		columns: []string{"NAME", "DISK", "SIZE", "BUS", "CONTENT", "HEALTH", "FOR THE CHAIN"},
+		rows: func(answer *basev1.ListDisksResponse) (rows [][]string) {
+			for _, d := range answer.GetDisks() {
+				rows = append(rows, []string{d.GetName(), diskName(d), decimal(d.GetSizeBytes()), d.GetBus(), diskContent(d), health(d.GetHealth()),
+					usable(d)})
+			}
+			return rows
+		},
+		empty: "no disks",
+		table: func(t *table) { t.styled("HEALTH", healthStyle) },
+	})
+	alone := q.show
+	q.show = func(answer *basev1.ListDisksResponse) error {
+		if err := alone(answer); err != nil {
+			return err
+		}
+		return p.printf("%s\n", p.out.Fold("", client.Printable(chainDisk(answer.GetChain()))))
+	}
+	return q
+}
+
+// diskName is how people recognise a disk: by its label.
+func diskName(d *basev1.Disk) string {
+	name := d.GetModel()
+	if d.GetSerialEnd() != "" {
+		name += " …" + d.GetSerialEnd()
+	}
+	return strings.TrimSpace(name)
+}
+
+func diskContent(d *basev1.Disk) string {
+	switch {
+	case d.GetChosen():
+		return "the chain"
+	case d.GetContent() == "":
+		return "nothing"
+	}
+	return d.GetContent()
+}
+
+func usable(d *basev1.Disk) string {
+	switch {
+	case d.GetChosen():
+		return "chosen"
+	case d.GetRefused() != "":
+		return "no: " + d.GetRefused()
+	case d.GetSmall():
+		return "pruned only: too small for the whole chain"
+	}
+	return "yes"
+}
+
+func health(h *basev1.DiskHealth) string {
+	text := "not told"
+	switch h.GetVerdict() {
+	case basev1.DiskHealth_VERDICT_GOOD:
+		text = "good"
+	case basev1.DiskHealth_VERDICT_FAILING:
+		text = failingWord + ": " + h.GetReason()
+	}
+	if h.UsedPercent != nil {
+		text += fmt.Sprintf(", %d %% used up", h.GetUsedPercent())
+	}
+	return text
+}
+
+const failingWord = "failing"
+
+func healthStyle(cell string) terminal.Style {
+	if strings.HasPrefix(cell, failingWord) {
+		return terminal.Red
+	}
+	return terminal.Plain
+}
+
+// chainDisk says in a sentence how the disk of the chain is.
+func chainDisk(c *basev1.ChainDisk) string {
+	switch c.GetState() {
+	case basev1.ChainDisk_STATE_NONE:
+		return "No disk is chosen: the chain is on the disk of the system."
+	case basev1.ChainDisk_STATE_PREPARING:
+		return "The chosen disk is being prepared; the node starts when that is done."
+	case basev1.ChainDisk_STATE_READY:
+		return "The disk of the chain is ready."
+	case basev1.ChainDisk_STATE_TROUBLE:
+		return "The node does not run: " + c.GetTrouble() + "."
+	}
+	return "How the disk of the chain is, is not known."
+}
+
+// decimal shows the size of a disk as it is sold, in powers of ten.
+func decimal(bytes uint64) string {
+	for _, unit := range []struct {
+		size uint64
+		name string
+	}{{1e12, "TB"}, {1e9, "GB"}} {
+		if bytes >= unit.size {
+			return fmt.Sprintf("%.3g %s", float64(bytes)/float64(unit.size), unit.name)
+		}
+	}
+	return fmt.Sprintf("%d MB", bytes/1e6)
+}
+
+func (p *program) diskUseCommand() *cobra.Command {
+	var confirm string
+	var pruned, erase bool
+	command := &cobra.Command{
+		Use:   "use NAME",
+		Short: "Use a disk for the chain",
+		Long: `use prepares a disk for the chain of the Bitcoin node. NAME is one of 'bitbox-app disk'.
+
+The node stops, and starts again with the new disk. A chain that is on the disk of the system
+stays there, unused: the node loads its chain anew. A disk with data on it is erased only after
+you have typed that this is what you want. A disk that has a chain already is used as it is; with
+--erase it is erased, too.
+
+A disk below 1 TB is too small for the whole chain of mainnet. With --pruned it is used all the
+same: for a node that keeps the newest blocks only, which cannot serve a wallet server such as
+Electrum's, or for a small network of tests.`,
+		Example: `  bitbox-app disk use sda
+  bitbox-app disk use nvme1n1 --confirm 'use nvme1n1'`,
+		Args: commandline.Args(1, 1),
+		ValidArgsFunction: func(c *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+			if len(args) > 0 {
+				return nil, cobra.ShellCompDirectiveNoFileComp
+			}
+			var names []string
+			err := p.call(c.Context(), completeTime, func(ctx context.Context, session *client.Session) error {
+				list, err := session.Disks(ctx)
+				for _, d := range list.GetDisks() {
+					if d.GetRefused() == "" {
+						names = append(names, cobra.CompletionWithDesc(client.Printable(d.GetName()), client.Printable(diskName(d))))
+					}
+				}
+				return err
+			})
+			if err != nil {
+				return nil, cobra.ShellCompDirectiveError
+			}
+			return names, cobra.ShellCompDirectiveNoFileComp
+		},
+	}
+	command.Flags().StringVar(&confirm, "confirm", "", "the sentence that would be typed, to confirm without being asked (for scripts)")
+	command.Flags().BoolVar(&pruned, "pruned", false, "use a disk that is too small for the whole chain of mainnet")
+	command.Flags().BoolVar(&erase, "erase", false, "erase a disk even if it has a chain")
+	command.RunE = func(c *cobra.Command, args []string) error {
+		p.left = nothingChanged
+		return p.call(c.Context(), changeTime, func(ctx context.Context, session *client.Session) error {
+			list, err := session.Disks(ctx)
+			if err != nil {
+				return err
+			}
+			i := slices.IndexFunc(list.GetDisks(), func(d *basev1.Disk) bool { return d.GetName() == args[0] })
+			if i < 0 {
+				return usageError{fmt.Errorf("this Base has no disk %q; see 'bitbox-app disk'", client.Printable(args[0]))}
+			}
+			disk := list.GetDisks()[i]
+			erase := erase && disk.GetContent() != "" || disk.GetContent() != "" && disk.GetChainUuid() == ""
+			if err := mayUse(disk, pruned); err != nil {
+				return err
+			}
+			typed := confirm
+			if !c.Flags().Changed("confirm") {
+				if typed, err = p.typeDisk(ctx, disk, erase); err != nil {
+					return err
+				}
+			}
+			if typed != diskSentence(disk, erase) {
+				return &client.Error{Kind: client.ErrNotApproved, Text: fmt.Sprintf("that is not %q, so nothing was done", diskSentence(disk, erase))}
+			}
+			p.left = perhapsDone
+			if err := session.UseDisk(ctx, disk, erase, pruned); err != nil {
+				return err
+			}
+			if p.json {
+				return p.printJSON(map[string]string{"disk": disk.GetId()})
+			}
+			return p.printf("%s is being prepared; the node starts again with it. See: bitbox-app disk\n", client.Printable(diskName(disk)))
+		})
+	}
+	return command
+}
+
+// mayUse tells beforehand what the Base would refuse.
+func mayUse(d *basev1.Disk, pruned bool) error {
+	switch {
+	case d.GetRefused() != "":
+		return &client.Error{Kind: client.ErrNotNow, Text: fmt.Sprintf("%s cannot be used for the chain: %s", client.Printable(d.GetName()),
+			client.Printable(d.GetRefused()))}
+	case d.GetSmall() && !pruned:
+		return &client.Error{Kind: client.ErrNotNow, Text: fmt.Sprintf("%s has %s, and the whole chain of mainnet needs 1 TB today and 100 GB more each year. "+
+			"A pruned node keeps the newest blocks only, and cannot serve a wallet server; to use the disk for one, add --pruned",
+			client.Printable(d.GetName()), decimal(d.GetSizeBytes()))}
+	}
+	return nil
+}
+
+// diskSentence is what an owner types. Where data is lost, it says so.
+func diskSentence(d *basev1.Disk, erase bool) string {
+	if erase {
+		return "erase everything on " + client.Printable(d.GetName())
+	}
+	return "use " + client.Printable(d.GetName())
+}
+
+// typeDisk says what happens, and asks for the sentence.
+func (p *program) typeDisk(ctx context.Context, d *basev1.Disk, erase bool) (string, error) {
+	if !p.terminal || p.json {
+		return "", usageError{fmt.Errorf("there is no terminal to type at; to use the disk without being asked, add --confirm %q", diskSentence(d, erase))}
+	}
+	lines := readLines(p.in) // start now, to recognise input that was typed too early
+	what := "It is empty."
+	switch {
+	case erase:
+		what = "Everything on it will be lost: " + d.GetContent() + "."
+	case d.GetChainUuid() != "":
+		what = "It has a chain, which is used as it is."
+	}
+	err := p.printf("The disk %s (%s, %s) will hold the chain. %s\nThe node stops, and starts again with it.\nTo confirm, type: %s\n> ",
+		client.Printable(d.GetName()), client.Printable(diskName(d)), decimal(d.GetSizeBytes()), client.Printable(what), diskSentence(d, erase))
+	if err != nil {
+		return "", err
+	}
+	typed, err := nextLine(ctx, lines, time.Now())
+	if err != nil {
+		return "", errors.Join(errors.New("nobody has confirmed"), err)
+	}
+	return strings.TrimSpace(typed), nil
+}

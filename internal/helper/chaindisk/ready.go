@@ -1,0 +1,227 @@
+package chaindisk
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/BitBoxSwiss/bitbox-base/internal/failpoint"
+)
+
+const (
+	// Patience is how long a disk may take to appear: one on USB starts late.
+	Patience  = 30 * time.Second
+	lookAgain = time.Second
+	// makeTime is how long making a file system may take, and checkTime a check of one that was
+	// not closed: on a slow disk with much on it that takes minutes.
+	makeTime  = 10 * time.Minute
+	checkTime = 30 * time.Minute
+)
+
+// Keeper makes the disk of the chain ready for the node.
+type Keeper struct {
+	Store Store
+	Run   Run
+	// Mount has a device with the file system of this UUID mounted at MountPoint.
+	Mount func(ctx context.Context, device, uuid string) error
+	// MountPoint is where that is seen.
+	MountPoint string
+	// UID and GID own the file system.
+	UID, GID int
+	// Patience is how long a disk is waited for; 0: not at all.
+	Patience time.Duration
+}
+
+// Ready follows the order that waits, if one does, and makes sure that the chosen disk is mounted,
+// can be written to, and has room. Without a chosen disk there is nothing to do. It may be cut at
+// each step, and begins again where it was. An error is a sentence for an owner; the node must not
+// start then.
+func (k *Keeper) Ready(ctx context.Context) error {
+	err := k.ready(ctx)
+	return errors.Join(err, k.Store.WriteTrouble(err))
+}
+
+func (k *Keeper) ready(ctx context.Context) error {
+	order, err := k.Store.Order()
+	if err != nil {
+		return err
+	}
+	if order != nil {
+		if err := k.prepare(ctx, order); err != nil {
+			return err
+		}
+	}
+	chosen, err := k.Store.Chosen()
+	if err != nil || chosen == nil {
+		return err
+	}
+	disk, err := k.find(ctx, func(s *seen) bool { return s.uuid == chosen.UUID })
+	if err != nil {
+		return err
+	}
+	if !disk.mounted {
+		if disk.inUse != "" {
+			return fmt.Errorf("the disk of the chain is in use: %s", disk.inUse)
+		}
+		if err := k.mount(ctx, disk); err != nil {
+			return err
+		}
+	}
+	return k.check()
+}
+
+// errMissing is what an owner hears of a disk that was pulled out.
+var errMissing = errors.New("the disk of the chain is not there; connect it, then: bitbox-app services restart bitcoin")
+
+// find waits for the disk.
+func (k *Keeper) find(ctx context.Context, is func(*seen) bool) (*seen, error) {
+	deadline := time.Now().Add(k.Patience)
+	for {
+		list, err := look(ctx, k.Run)
+		if err != nil {
+			return nil, err
+		}
+		var found *seen
+		for _, s := range list {
+			if !is(s) {
+				continue
+			}
+			if found != nil {
+				return nil, fmt.Errorf("%s and %s both say that they are the disk of the chain; remove one of them", found.GetName(), s.GetName())
+			}
+			found = s
+		}
+		if found != nil {
+			return found, nil
+		}
+		if time.Now().After(deadline) {
+			return nil, errMissing
+		}
+		select {
+		case <-time.After(lookAgain):
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+// prepare follows an order: from then on its disk is the chosen one. It does no step twice: a disk
+// that has its UUID has its file system.
+func (k *Keeper) prepare(ctx context.Context, o *Order) error {
+	disk, err := k.find(ctx, func(s *seen) bool { return s.GetId() == o.ID })
+	if err != nil {
+		return err
+	}
+	if !disk.mounted || disk.uuid != o.UUID {
+		if disk.mounted {
+			disk.inUse = disk.GetName() + " holds a chain that is in use"
+		}
+		for _, r := range rules {
+			if reason := r.refuse(disk); r.always && reason != "" {
+				return fmt.Errorf("%w: %s", ErrRefused, reason)
+			}
+		}
+		if err := alone(disk.path); err != nil {
+			return err
+		}
+	}
+	if o.Erase && disk.uuid != o.UUID {
+		if err := k.format(ctx, disk.path, o.UUID); err != nil {
+			return err
+		}
+	}
+	if !o.Erase && disk.uuid != o.UUID {
+		return fmt.Errorf("%w: it no longer has the chain that it had when it was ordered", ErrRefused)
+	}
+	if err := failpoint.Around("record the disk", func() error { return k.Store.WriteChosen(Chosen{UUID: o.UUID}) }); err != nil {
+		return fmt.Errorf("record the disk of the chain: %w", err)
+	}
+	if err := failpoint.Around("forget the order", k.Store.ForgetOrder); err != nil {
+		return fmt.Errorf("record the disk of the chain: %w", err)
+	}
+	return nil
+}
+
+// alone asks the kernel whether nobody uses a disk or a part of it: a mount, swap, a volume. Its
+// word counts, whatever mounts this process sees.
+func alone(path string) error {
+	file, err := os.OpenFile(path, os.O_RDWR|unix.O_EXCL, 0)
+	if errors.Is(err, unix.EBUSY) {
+		return fmt.Errorf("%w: it is in use", ErrRefused)
+	}
+	if err != nil {
+		return fmt.Errorf("open the disk: %w", err)
+	}
+	return file.Close()
+}
+
+// format erases a disk and makes the file system. UUID is written last of all that is looked at:
+// mke2fs writes the superblock at its end.
+func (k *Keeper) format(ctx context.Context, path, uuid string) error {
+	steps := []struct {
+		name string
+		argv []string
+	}{
+		{"erase the disk", []string{wipefs, "--all", "--quiet", path}},
+		// Few and large files, all of one user. Blocks are not discarded: on some disks that takes hours.
+		{"make the file system", []string{mkfs, "-q", "-L", Label, "-U", uuid, "-m", "0", "-T", "largefile", "-E",
+			fmt.Sprintf("nodiscard,lazy_itable_init=1,lazy_journal_init=1,root_owner=%d:%d", k.UID, k.GID), path}},
+	}
+	for _, step := range steps {
+		err := failpoint.Around(step.name, func() error {
+			_, code, err := k.Run(ctx, makeTime, step.argv...)
+			if err == nil && code != 0 {
+				err = fmt.Errorf("%s ended with %d", step.argv[0], code)
+			}
+			return err
+		})
+		if err != nil {
+			return fmt.Errorf("%s: %w; it is tried again when the node starts", step.name, err)
+		}
+	}
+	return nil
+}
+
+// mount checks the file system, and mounts it.
+func (k *Keeper) mount(ctx context.Context, disk *seen) error {
+	// 1: it has repaired what is safe to repair (e2fsck(8)).
+	_, code, err := k.Run(ctx, checkTime, e2fsck, "-p", disk.path)
+	if err == nil && code > 1 {
+		err = fmt.Errorf("e2fsck ended with %d", code)
+	}
+	if err != nil {
+		return fmt.Errorf("the disk of the chain is damaged, and the damage is not repaired by itself (%w); choose another disk", err)
+	}
+	if err := k.Mount(ctx, disk.path, disk.uuid); err != nil {
+		return fmt.Errorf("the disk of the chain could not be mounted: %w", err)
+	}
+	list, err := look(ctx, k.Run)
+	if err != nil {
+		return err
+	}
+	for _, s := range list {
+		if s.mounted && s.uuid == disk.uuid {
+			return nil
+		}
+	}
+	return errors.New("the disk of the chain is not mounted, though that was asked for")
+}
+
+// check looks at the mounted disk.
+func (k *Keeper) check() error {
+	var s unix.Statfs_t
+	if err := unix.Statfs(k.MountPoint, &s); err != nil {
+		return fmt.Errorf("the disk of the chain does not answer: %w", err)
+	}
+	switch free := s.Bavail * uint64(s.Bsize); {
+	case s.Flags&unix.ST_RDONLY != 0:
+		return errors.New("the disk of the chain had an error, and nothing more is written to it; restart the Base, and have another disk ready")
+	case free < leastFree:
+		return errors.New("the disk of the chain is full; a larger one is needed, or a pruned node")
+	}
+	return nil
+}

@@ -1,0 +1,382 @@
+//go:build linux
+
+package chaindisk
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/BitBoxSwiss/bitbox-base/internal/failpoint"
+)
+
+const uuid = "6f1d2c3b-1111-4222-8333-444455556666"
+
+// bench is a machine with disks that are loop devices: Debian's programs and the kernel do to them
+// what they do to disks. Only lsblk's answer is changed: a loop device says that it is one, has no
+// serial number, and lies on this machine's disk.
+type bench struct {
+	*Keeper
+	t      *testing.T
+	serial map[string]string // by the name of the loop device
+	ran    []string          // programs that changed something
+}
+
+const diskSize = 40_000_000_000 // nearly all of it is a hole
+
+func newBench(t *testing.T) *bench {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("SKIPPED, not passed: this test needs root")
+	}
+	for _, program := range []string{lsblk, blkid, wipefs, mkfs, e2fsck, "/usr/sbin/losetup"} {
+		if _, err := os.Stat(program); err != nil {
+			if os.Getenv("CI") == "true" {
+				t.Fatal(err)
+			}
+			t.Skipf("SKIPPED, not passed: this test needs %s", program)
+		}
+	}
+	b := &bench{t: t, serial: map[string]string{}}
+	b.Keeper = &Keeper{Store: Store{Directory: t.TempDir(), Run: t.TempDir()}, MountPoint: t.TempDir(), UID: 4711, GID: 4711}
+	b.Keeper.Run, b.Keeper.Mount = b.run, b.mount
+	t.Cleanup(func() { _ = unix.Unmount(b.MountPoint, unix.MNT_DETACH) })
+	return b
+}
+
+func (b *bench) tool(argv ...string) string {
+	b.t.Helper()
+	out, err := exec.Command(argv[0], argv[1:]...).CombinedOutput()
+	if err != nil {
+		b.t.Fatalf("%q: %v: %s", argv, err, out)
+	}
+	return strings.TrimSpace(string(out))
+}
+
+// disk makes a disk, and returns its device and the file behind it.
+func (b *bench) disk(serial string) (device, file string) {
+	b.t.Helper()
+	file = filepath.Join(b.t.TempDir(), "disk")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		b.t.Fatal(err)
+	}
+	if err := os.Truncate(file, diskSize); err != nil {
+		b.t.Fatal(err)
+	}
+	device = b.tool("losetup", "--find", "--show", "--partscan", file)
+	b.t.Cleanup(func() {
+		_ = unix.Unmount(b.MountPoint, unix.MNT_DETACH)
+		b.tool("losetup", "--detach", device)
+	})
+	b.serial[filepath.Base(device)] = serial
+	return device, file
+}
+
+// run is Exec, with lsblk's answer as it would be for disks.
+func (b *bench) run(ctx context.Context, limit time.Duration, argv ...string) ([]byte, int, error) {
+	text, code, err := Exec(ctx, limit, argv...)
+	if argv[0] == wipefs || argv[0] == mkfs {
+		b.ran = append(b.ran, filepath.Base(argv[0]))
+	}
+	if argv[0] != lsblk || err != nil {
+		return text, code, err
+	}
+	var tree struct {
+		Devices []*node `json:"blockdevices"`
+	}
+	if err := json.Unmarshal(text, &tree); err != nil {
+		return nil, 0, err
+	}
+	tree.Devices = slices.DeleteFunc(tree.Devices, func(n *node) bool { return b.serial[n.Name] == "" })
+	for _, n := range tree.Devices {
+		n.Type, n.Rota, n.Tran, n.Serial = "disk", false, "sata", b.serial[n.Name]
+		for i, point := range n.Mountpoints {
+			if point != nil && *point == b.MountPoint {
+				place := MountPoint
+				n.Mountpoints[i] = &place
+			}
+		}
+	}
+	text, err = json.Marshal(tree)
+	return text, code, err
+}
+
+func (b *bench) mount(_ context.Context, device, _ string) error {
+	return unix.Mount(device, b.MountPoint, "ext4", unix.MS_NOEXEC|unix.MS_NOSUID|unix.MS_NODEV, "errors=remount-ro")
+}
+
+func (b *bench) look() map[string]*seen {
+	b.t.Helper()
+	list, err := look(b.t.Context(), b.Run)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	disks := map[string]*seen{}
+	for _, s := range list {
+		disks[s.path] = s
+	}
+	return disks
+}
+
+// order has an order for a disk wait.
+func (b *bench) order(device string, erase bool) {
+	b.t.Helper()
+	if err := b.Store.WriteOrder(Order{ID: b.look()[device].GetId(), UUID: uuid, Erase: erase}); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+func (b *bench) ready() error { return b.Ready(b.t.Context()) }
+
+func TestADiskIsPreparedAndMounted(t *testing.T) {
+	b := newBench(t)
+	if err := b.ready(); err != nil {
+		t.Fatalf("without a chosen disk: %v", err)
+	}
+	device, _ := b.disk("SERIAL1")
+	b.tool("mkfs.ext4", "-q", "-L", "Photos", device)
+	if s := b.look()[device]; s.GetContent() != `ext4 "Photos"` || s.GetRefused() != "" {
+		t.Fatalf("the disk is %v", &s.Disk)
+	}
+	b.order(device, true)
+	if err := b.ready(); err != nil {
+		t.Fatal(err)
+	}
+	s := b.look()[device]
+	if !s.mounted || s.uuid != uuid || s.GetChainUuid() != uuid || s.GetRefused() != "" {
+		t.Errorf("the disk is %v, mounted %v, %s", &s.Disk, s.mounted, s.uuid)
+	}
+	var stat unix.Stat_t
+	if err := unix.Stat(b.MountPoint, &stat); err != nil || stat.Uid != 4711 || stat.Gid != 4711 {
+		t.Errorf("the file system belongs to %d:%d, %v", stat.Uid, stat.Gid, err)
+	}
+	if err := os.WriteFile(filepath.Join(b.MountPoint, "block"), []byte("of the chain"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	// The node starts again; then the Base does.
+	b.ran = nil
+	for range 2 {
+		if err := b.ready(); err != nil {
+			t.Fatal(err)
+		}
+		if text, err := os.ReadFile(filepath.Join(b.MountPoint, "block")); err != nil || string(text) != "of the chain" {
+			t.Errorf("the chain is %q, %v", text, err)
+		}
+		if err := unix.Unmount(b.MountPoint, 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// Another Base adopts the disk as it is.
+	if err := os.Remove(filepath.Join(b.Store.Directory, chosenFile)); err != nil {
+		t.Fatal(err)
+	}
+	b.order(device, false)
+	if err := b.ready(); err != nil {
+		t.Fatal(err)
+	}
+	if text, err := os.ReadFile(filepath.Join(b.MountPoint, "block")); err != nil || string(text) != "of the chain" {
+		t.Errorf("the chain is %q, %v", text, err)
+	}
+	if b.ran != nil {
+		t.Errorf("these were run: %v", b.ran)
+	}
+}
+
+// A power cut at each step: the next start goes on, and what comes of it is the same.
+func TestAPowerCutWhileADiskIsPrepared(t *testing.T) {
+	errCut := errors.New("the power was cut")
+	for _, step := range []string{"before: erase the disk", "after: erase the disk", "before: make the file system",
+		"after: make the file system", "before: record the disk", "after: record the disk", "before: forget the order",
+		"after: forget the order"} {
+		t.Run(step, func(t *testing.T) {
+			b := newBench(t)
+			device, _ := b.disk("SERIAL1")
+			b.tool("mkfs.ext4", "-q", "-L", "Photos", device)
+			b.order(device, true)
+			clear := failpoint.Set(func(reached string) error {
+				if reached == step {
+					return errCut
+				}
+				return nil
+			})
+			err := b.ready()
+			clear()
+			if !errors.Is(err, errCut) {
+				t.Fatalf("the cut: %v", err)
+			}
+			if s := b.look()[device]; s.mounted {
+				t.Error("the disk is in use before it is recorded")
+			}
+			if err := b.ready(); err != nil {
+				t.Fatal(err)
+			}
+			if order, err := b.Store.Order(); err != nil || order != nil {
+				t.Errorf("an order waits: %v, %v", order, err)
+			}
+			if s := b.look()[device]; !s.mounted || s.uuid != uuid {
+				t.Errorf("the disk is %v, mounted %v", &s.Disk, s.mounted)
+			}
+			made := 0
+			for _, program := range b.ran {
+				if program == filepath.Base(mkfs) {
+					made++
+				}
+			}
+			if made > 1 {
+				t.Errorf("the file system was made %d times", made)
+			}
+		})
+	}
+}
+
+// The order was given for a disk that nobody used. When it is followed, somebody does.
+func TestADiskInUseIsNotErased(t *testing.T) {
+	b := newBench(t)
+	device, _ := b.disk("SERIAL1")
+	b.tool("mkfs.ext4", "-q", "-L", "Photos", device)
+	b.order(device, true)
+	elsewhere := t.TempDir()
+	if err := unix.Mount(device, elsewhere, "ext4", 0, ""); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = unix.Unmount(elsewhere, unix.MNT_DETACH) })
+	if err := b.ready(); !errors.Is(err, ErrRefused) || !strings.Contains(err.Error(), "in use") {
+		t.Errorf("a mounted disk: %v", err)
+	}
+	if !strings.Contains(b.Store.Trouble(), "in use") {
+		t.Errorf("an owner reads %q", b.Store.Trouble())
+	}
+	// The broken variant sees no mount: the kernel does.
+	kept := rules
+	rules = nil
+	t.Cleanup(func() { rules = kept })
+	if err := b.ready(); !errors.Is(err, ErrRefused) {
+		t.Errorf("a mounted disk, without the rules: %v", err)
+	}
+	if b.ran != nil {
+		t.Errorf("these were run: %v", b.ran)
+	}
+	if err := unix.Unmount(elsewhere, 0); err != nil {
+		t.Fatal(err)
+	}
+	// Without the kernel's word, too, it would be erased.
+	if err := b.ready(); err != nil || !slices.Contains(b.ran, filepath.Base(mkfs)) {
+		t.Errorf("a free disk: %v, %v", err, b.ran)
+	}
+}
+
+// Names change from one start to the next; what a disk says of itself does not.
+func TestADiskIsKnownByWhatItIs(t *testing.T) {
+	b := newBench(t)
+	one, _ := b.disk("SERIAL1")
+	two, _ := b.disk("SERIAL2")
+	b.order(two, true)
+	b.serial[filepath.Base(one)], b.serial[filepath.Base(two)] = "SERIAL2", "SERIAL1"
+	if err := b.ready(); err != nil {
+		t.Fatal(err)
+	}
+	disks := b.look()
+	if disks[one].uuid != uuid || disks[two].uuid != "" {
+		t.Errorf("%s has %q, %s has %q", one, disks[one].uuid, two, disks[two].uuid)
+	}
+	// A copy of the disk makes it ambiguous.
+	if err := unix.Unmount(b.MountPoint, 0); err != nil {
+		t.Fatal(err)
+	}
+	b.tool("mkfs.ext4", "-q", "-T", "largefile4", "-U", uuid, "-L", Label, two)
+	if err := b.ready(); err == nil || !strings.Contains(err.Error(), "remove one of them") {
+		t.Errorf("two disks with the same file system: %v", err)
+	}
+}
+
+// Each of these keeps the node from starting, with a reason that an owner reads.
+func TestADiskThatIsNotWellKeepsTheNodeFromStarting(t *testing.T) {
+	prepared := func(t *testing.T) (b *bench, device, file string) {
+		b = newBench(t)
+		device, file = b.disk("SERIAL1")
+		b.order(device, true)
+		if err := b.ready(); err != nil {
+			t.Fatal(err)
+		}
+		return b, device, file
+	}
+	refuses := func(t *testing.T, b *bench, reason string) {
+		t.Helper()
+		if err := b.ready(); err == nil || !strings.Contains(err.Error(), reason) {
+			t.Errorf("got %v; want %q", err, reason)
+		}
+		if !strings.Contains(b.Store.Trouble(), reason) {
+			t.Errorf("an owner reads %q", b.Store.Trouble())
+		}
+	}
+	t.Run("pulled out", func(t *testing.T) {
+		b, device, _ := prepared(t)
+		if err := unix.Unmount(b.MountPoint, 0); err != nil {
+			t.Fatal(err)
+		}
+		b.serial[filepath.Base(device)] = ""
+		refuses(t, b, "is not there")
+		b.serial[filepath.Base(device)] = "SERIAL1"
+		if err := b.ready(); err != nil || b.Store.Trouble() != "" {
+			t.Errorf("once it is back: %v, %q", err, b.Store.Trouble())
+		}
+	})
+	t.Run("damaged", func(t *testing.T) {
+		b, device, _ := prepared(t)
+		if err := unix.Unmount(b.MountPoint, 0); err != nil {
+			t.Fatal(err)
+		}
+		// The kernel has noticed an error, and the root folder is gone.
+		b.tool("debugfs", "-w", "-R", "set_super_value state 2", device)
+		b.tool("debugfs", "-w", "-R", "clri <2>", device)
+		refuses(t, b, "damaged")
+	})
+	t.Run("with an error", func(t *testing.T) {
+		b, _, _ := prepared(t)
+		// What errors=remount-ro does.
+		if err := unix.Mount("", b.MountPoint, "", unix.MS_REMOUNT|unix.MS_RDONLY, ""); err != nil {
+			t.Fatal(err)
+		}
+		refuses(t, b, "had an error")
+	})
+	t.Run("full", func(t *testing.T) {
+		b, _, _ := prepared(t)
+		var s unix.Statfs_t
+		if err := unix.Statfs(b.MountPoint, &s); err != nil {
+			t.Fatal(err)
+		}
+		// Files are allocated without being written.
+		left := int64(s.Bavail)*s.Bsize - leastFree/2
+		for i := 0; left > 0; i++ {
+			f, err := os.Create(filepath.Join(b.MountPoint, fmt.Sprint("blk", i)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			size := min(left, 512<<30)
+			if err := errors.Join(unix.Fallocate(int(f.Fd()), 0, 0, size), f.Close()); err != nil {
+				t.Fatal(err)
+			}
+			left -= size
+		}
+		refuses(t, b, "is full")
+	})
+	t.Run("records damaged", func(t *testing.T) {
+		b, _, _ := prepared(t)
+		for _, text := range []string{"", "{}", `{"uuid":"../../x"}`, `{"uuid":"-F"}`, strings.Repeat(" ", maxRecord+1)} {
+			if err := os.WriteFile(filepath.Join(b.Store.Directory, chosenFile), []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			refuses(t, b, "damaged")
+		}
+	})
+}

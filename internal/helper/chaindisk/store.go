@@ -1,0 +1,158 @@
+package chaindisk
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+
+	"google.golang.org/protobuf/encoding/protojson"
+
+	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
+	"github.com/BitBoxSwiss/bitbox-base/internal/atomicfile"
+	"github.com/BitBoxSwiss/bitbox-base/internal/harmless"
+	"github.com/BitBoxSwiss/bitbox-base/internal/rootfile"
+)
+
+// Files. The first two are in Directory, the others in RunDirectory.
+const (
+	orderFile   = "order.json"
+	chosenFile  = "chosen.json"
+	listFile    = "list.json"
+	troubleFile = "trouble"
+
+	maxRecord = 4096 // bytes of any of them but the list
+)
+
+var (
+	ids   = regexp.MustCompile(`^[0-9a-f]{32}$`)
+	uuids = regexp.MustCompile(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
+)
+
+// errDamaged: nothing is guessed. A node that started on the disk of the system would fill it.
+var errDamaged = errors.New("what is on record about the disk of the chain is damaged")
+
+// Store keeps what was ordered and chosen, and what was seen. The helper and the unit that
+// prepares a disk have it in common; each file has one writer at a time.
+type Store struct {
+	// Directory and Run are Directory and RunDirectory but for tests.
+	Directory, Run string
+}
+
+// TheStore is that of a Base.
+var TheStore = Store{Directory: Directory, Run: RunDirectory}
+
+// read reads a record; false: there is none.
+func (s Store) read(name string, record any) (bool, error) {
+	text, err := rootfile.Read(filepath.Join(s.Directory, name), maxRecord)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err == nil {
+		err = json.Unmarshal(text, record)
+	}
+	if err != nil {
+		return false, fmt.Errorf("%w: %s: %w", errDamaged, name, err)
+	}
+	return true, nil
+}
+
+func (s Store) write(name string, record any) error {
+	text, err := json.Marshal(record)
+	if err != nil {
+		return err
+	}
+	return atomicfile.WriteFileAtomic(filepath.Join(s.Directory, name), append(text, '\n'), 0o600)
+}
+
+// Order returns the order that waits; nil: none does.
+func (s Store) Order() (*Order, error) {
+	o := &Order{}
+	if found, err := s.read(orderFile, o); err != nil || !found {
+		return nil, err
+	}
+	// They become arguments of programs.
+	if !ids.MatchString(o.ID) || !uuids.MatchString(o.UUID) {
+		return nil, fmt.Errorf("%w: %s", errDamaged, orderFile)
+	}
+	return o, nil
+}
+
+// WriteOrder has an order wait.
+func (s Store) WriteOrder(o Order) error { return s.write(orderFile, o) }
+
+// ForgetOrder removes it.
+func (s Store) ForgetOrder() error {
+	if err := os.Remove(filepath.Join(s.Directory, orderFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return atomicfile.SyncDir(s.Directory)
+}
+
+// Chosen returns the disk of the chain; nil: none was chosen.
+func (s Store) Chosen() (*Chosen, error) {
+	c := &Chosen{}
+	if found, err := s.read(chosenFile, c); err != nil || !found {
+		return nil, err
+	}
+	if !uuids.MatchString(c.UUID) {
+		return nil, fmt.Errorf("%w: %s", errDamaged, chosenFile)
+	}
+	return c, nil
+}
+
+// WriteChosen records it.
+func (s Store) WriteChosen(c Chosen) error { return s.write(chosenFile, c) }
+
+// maxList is far more than MaxDisks take, in bytes.
+const maxList = 128 << 10
+
+// WriteList keeps what Look has returned.
+func (s Store) WriteList(disks []*Disk) error {
+	text, err := protojson.Marshal(&basev1.DiskList{Disks: disks})
+	if err != nil {
+		return err
+	}
+	return atomicfile.WriteFileAtomic(filepath.Join(s.Run, listFile), text, 0o600)
+}
+
+// List returns what was kept last in this boot. Nobody has looked yet: an error that wraps
+// fs.ErrNotExist.
+func (s Store) List() ([]*Disk, error) {
+	text, err := rootfile.Read(filepath.Join(s.Run, listFile), maxList)
+	list := &basev1.DiskList{}
+	if err == nil {
+		err = protojson.Unmarshal(text, list)
+	}
+	if err == nil && len(list.GetDisks()) > MaxDisks {
+		err = fmt.Errorf("it has more than %d disks", MaxDisks)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read the list of the disks: %w", err)
+	}
+	return list.GetDisks(), nil
+}
+
+// WriteTrouble keeps why the disk of the chain is not ready; nil: it is.
+func (s Store) WriteTrouble(trouble error) error {
+	path := filepath.Join(s.Run, troubleFile)
+	if trouble != nil {
+		return atomicfile.WriteFileAtomic(path, []byte(harmless.Cut(harmless.Line(trouble.Error()), maxLine)), 0o600)
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// Trouble is why the disk of the chain was not ready when the node was to start; empty: it was.
+func (s Store) Trouble() string {
+	text, err := rootfile.Read(filepath.Join(s.Run, troubleFile), maxRecord)
+	if err != nil {
+		return ""
+	}
+	return harmless.Cut(harmless.Line(string(text)), maxLine)
+}
