@@ -22,6 +22,7 @@ const (
 	dmTarget     = 40
 	dmMagic      = 0xfd
 	dmCreate     = 3
+	dmRemove     = 4
 	dmSuspend    = 6 // without the flag: resume
 	dmLoad       = 9
 	dmReadOnly   = 1 << 0
@@ -30,14 +31,25 @@ const (
 
 // mapDevice makes a read-only device of one target, and returns its path. Without udev nobody else makes one.
 func mapDevice(name string, sectors uint64, kind, parameters string) (string, error) {
+	device, err := mapping(name, sectors, kind, parameters, dmCreate, dmLoad, dmSuspend)
+	return fmt.Sprintf("/dev/dm-%d", unix.Minor(device)), err
+}
+
+// unmapDevice removes a device that nobody uses.
+func unmapDevice(name string) error {
+	_, err := mapping(name, 0, "", "", dmRemove)
+	return err
+}
+
+// mapping has the device mapper do something with a device, step by step, and returns the device's number.
+func mapping(name string, sectors uint64, kind, parameters string, commands ...uintptr) (device uint64, err error) {
 	// The kernel makes this device from the misc driver's number as soon as the module is there.
 	control, err := os.OpenFile("/dev/mapper/control", os.O_RDWR, 0)
 	if err != nil {
-		return "", err
+		return 0, err
 	}
 	defer control.Close()
-	var device uint64
-	for _, command := range []uintptr{dmCreate, dmLoad, dmSuspend} {
+	for _, command := range commands {
 		b := make([]byte, dmMaxRequest)
 		le := binary.LittleEndian
 		le.PutUint32(b[0:], 4) // version 4.0.0
@@ -46,7 +58,7 @@ func mapDevice(name string, sectors uint64, kind, parameters string) (string, er
 		copy(b[48:48+127], name)
 		if command == dmLoad {
 			if dmHeader+dmTarget+len(parameters) >= len(b) || len(kind) > 15 {
-				return "", fmt.Errorf("map a device: its parameters are too long")
+				return 0, fmt.Errorf("map a device: its parameters are too long")
 			}
 			le.PutUint32(b[20:], 1)
 			le.PutUint32(b[28:], dmReadOnly)
@@ -57,9 +69,9 @@ func mapDevice(name string, sectors uint64, kind, parameters string) (string, er
 		// _IOWR(0xfd, command, struct dm_ioctl)
 		request := uintptr(3)<<30 | dmHeader<<16 | dmMagic<<8 | command
 		if _, _, errno := unix.Syscall(unix.SYS_IOCTL, control.Fd(), request, uintptr(unsafe.Pointer(&b[0]))); errno != 0 {
-			return "", fmt.Errorf("map a device for %s, step %d: %w", kind, command, errno)
+			return 0, fmt.Errorf("map the device %s, step %d: %w", name, command, errno)
 		}
 		device = le.Uint64(b[40:])
 	}
-	return fmt.Sprintf("/dev/dm-%d", unix.Minor(device)), nil
+	return device, nil
 }

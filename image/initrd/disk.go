@@ -4,38 +4,27 @@ package main
 
 import (
 	"bytes"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
-	"unicode/utf16"
 
 	"github.com/BitBoxSwiss/bitbox-base/internal/bootdisk"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/slot/gpt"
 )
 
-// startedFromVariable is set by systemd's boot loader: the PARTUUID of the ESP that it was started from
-// (https://systemd.io/BOOT_LOADER_INTERFACE).
-const startedFromVariable = "LoaderDevicePartUUID-4a67b082-0a4c-41cf-b6c7-440b29bb8c4f"
+// startedFromVariable is set by systemd's boot loader: the PARTUUID of the ESP that it was started from.
+const startedFromVariable = "LoaderDevicePartUUID-" + loaderVendor
 
 // startedFrom returns the PARTUUID of the ESP that the firmware has started from, in lower case.
-func startedFrom(variables string) (string, error) {
-	content, err := os.ReadFile(filepath.Join(variables, startedFromVariable))
-	if err != nil {
-		return "", fmt.Errorf("ask the firmware which disk it has started from: %w", err)
+func startedFrom(v firmware) (string, error) {
+	text := v.loaderText(startedFromVariable)
+	if len(text) != 1 {
+		return "", errors.New("ask the firmware which disk it has started from: it does not say")
 	}
-	// Four bytes of attributes, then UTF-16 with a zero at its end.
-	if len(content) < 4 || len(content)%2 != 0 {
-		return "", errors.New("ask the firmware which disk it has started from: its answer is damaged")
-	}
-	var text []uint16
-	for at := 4; at < len(content); at += 2 {
-		text = append(text, binary.LittleEndian.Uint16(content[at:]))
-	}
-	return strings.ToLower(strings.TrimRight(string(utf16.Decode(text)), "\x00")), nil
+	return strings.ToLower(text[0]), nil
 }
 
 // disk is a disk with its partitions.

@@ -57,15 +57,15 @@ func TestTheFirmwareSaysWhichDiskItHasStartedFrom(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if _, err := startedFrom(directory); err == nil {
+	if _, err := startedFrom(firmware(directory)); err == nil {
 		t.Error("a firmware that says nothing was understood")
 	}
 	set("00112233-4455-4677-8899-AABBCCDDEEFF\x00", 0)
-	if got, err := startedFrom(directory); err != nil || got != "00112233-4455-4677-8899-aabbccddeeff" {
+	if got, err := startedFrom(firmware(directory)); err != nil || got != "00112233-4455-4677-8899-aabbccddeeff" {
 		t.Errorf("it is %q: %v", got, err)
 	}
 	set("00112233\x00", 1)
-	if got, err := startedFrom(directory); err == nil {
+	if got, err := startedFrom(firmware(directory)); err == nil {
 		t.Errorf("an answer that was cut is %q", got)
 	}
 }
@@ -91,7 +91,7 @@ func TestTheHashTreeIsOpenedWithTheRootHashOfTheCommandLine(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	const want = "1 254:2 254:3 4096 4096 3 1 sha256 " + hash + " abcd 1 panic_on_corruption"
+	const want = "1 254:2 254:3 4096 4096 3 1 sha256 " + hash + " abcd"
 	if got := v.table(unix.Mkdev(254, 2), unix.Mkdev(254, 3), hash); got != want {
 		t.Errorf("the kernel is told %q", got)
 	}

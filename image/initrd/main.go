@@ -55,25 +55,36 @@ func main() {
 // stop is what happens when the machine cannot be started.
 //
 // A root that fails may be a bad update: the machine restarts, which uses up one of the update's tries, until the boot
-// loader takes the previous version. Data that fails is no fault of the version, and is there after a new start as well:
+// loader takes the previous version. A version that was kept has as many tries (giveWay). Where no version is left the machine
+// stops. Data that fails is no fault of the version, and is there after a new start as well:
 // the machine stays as it is, with nothing running, until somebody has read why.
 func stop(err error) {
 	var data dataError
+	if errors.Is(err, errStop) {
+		say("The Base cannot start: %v. Nothing runs. Switch it off and on to try again, or write the image again.", err)
+		wait()
+	}
 	if !errors.As(err, &data) {
 		say("The Base cannot start: %v. It restarts in %v.", err, reading)
 		time.Sleep(reading)
 		_ = unix.Reboot(unix.LINUX_REBOOT_CMD_RESTART)
 	}
 	say("The Base cannot use its data: %v. Nothing runs, and nothing was changed. See docs/image.md.", err)
+	wait()
+}
+
+// wait leaves the machine as it is.
+func wait() {
 	for {
 		time.Sleep(time.Hour)
 	}
 }
 
-// say writes to the screen, and to a serial line for boards without one.
+// say writes to the screen, to a serial line for boards without one, and to the kernel's log.
 func say(format string, arguments ...any) {
 	text := fmt.Sprintf("\n"+format+"\n", arguments...)
-	for _, name := range []string{"console", "ttyS0", "ttyAMA0"} {
+	// The last one is for the journal, if it comes so far.
+	for _, name := range []string{"console", "ttyS0", "ttyAMA0", "kmsg"} {
 		if tty, err := os.OpenFile("/dev/"+name, os.O_WRONLY|syscall.O_NOCTTY|syscall.O_NONBLOCK, 0); err == nil {
 			_, _ = tty.WriteString(text) // there is nobody else to tell
 			_ = tty.Close()
@@ -121,7 +132,7 @@ func start() error {
 	if err := mountVariables(); err != nil {
 		return err
 	}
-	esp, err := startedFrom(variables)
+	esp, err := startedFrom(firmware(variables))
 	if err != nil {
 		return err
 	}
@@ -131,8 +142,9 @@ func start() error {
 	}
 	slot, err := openRoot(d, hash)
 	if err != nil {
-		return err
+		return firmware(variables).giveWay(err)
 	}
+	firmware(variables).forgive()
 	if err := enterRoot(); err != nil {
 		return err
 	}

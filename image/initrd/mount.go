@@ -40,9 +40,9 @@ func mountKernel() error {
 	return nil
 }
 
-// mountVariables mounts the firmware's variables, read-only: nothing here changes one.
+// mountVariables mounts the firmware's variables.
 func mountVariables() error {
-	if err := unix.Mount("efivarfs", variables, "efivarfs", unix.MS_RDONLY|unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, ""); err != nil {
+	if err := unix.Mount("efivarfs", variables, "efivarfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, ""); err != nil {
 		return fmt.Errorf("mount the firmware's variables (the image starts by UEFI only): %w", err)
 	}
 	return nil

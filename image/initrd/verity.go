@@ -44,16 +44,18 @@ func parseVerity(b []byte) (verity, error) {
 	return verity{blocks, b[88:][:salt]}, nil
 }
 
-// table is the parameters of the kernel's target (Documentation/admin-guide/device-mapper/verity.rst). A read of
-// a block that does not agree with the root hash ends the machine: with an error instead, programs would go on with half of
-// their files. The screen shows the kernel's reason until the machine restarts.
+// panics has a read of a block that does not agree with the root hash end the machine: with an error instead, programs would
+// go on with half of their files. The screen shows the kernel's reason until the machine restarts.
+const panics = " 1 panic_on_corruption"
+
+// table is the parameters of the kernel's target (Documentation/admin-guide/device-mapper/verity.rst).
 func (v verity) table(root, tree uint64, hash string) string {
 	salt := "-"
 	if len(v.salt) > 0 {
 		salt = hex.EncodeToString(v.salt)
 	}
 	device := func(d uint64) string { return fmt.Sprintf("%d:%d", unix.Major(d), unix.Minor(d)) }
-	return fmt.Sprintf("1 %s %s %d %d %d 1 sha256 %s %s 1 panic_on_corruption", device(root), device(tree), bootdisk.BlockSize,
+	return fmt.Sprintf("1 %s %s %d %d %d 1 sha256 %s %s", device(root), device(tree), bootdisk.BlockSize,
 		bootdisk.BlockSize, v.blocks, hash, salt)
 }
 
@@ -104,7 +106,11 @@ func (d disk) mountRoot(root, tree int, hash string) error {
 	if err != nil {
 		return fmt.Errorf("open the root: %s: %w", paths[tree], err)
 	}
-	device, err := mapDevice("root", v.blocks*bootdisk.BlockSize/512, "verity", v.table(devices[root], devices[tree], hash))
+	sectors, table := v.blocks*bootdisk.BlockSize/512, v.table(devices[root], devices[tree], hash)
+	if err := readWhole(sectors, table); err != nil {
+		return fmt.Errorf("open the root: %s is damaged: %w", paths[root], err)
+	}
+	device, err := mapDevice("root", sectors, "verity", table+panics)
 	if err != nil {
 		return fmt.Errorf("open the root: %w", err)
 	}
@@ -115,4 +121,31 @@ func (d disk) mountRoot(root, tree int, hash string) error {
 		return fmt.Errorf("mount the root: %w", err)
 	}
 	return nil
+}
+
+// readWhole reads a root once, through a device that answers damage with an error. So damage that lasts is known for what it
+// is: a panic would look like a power cut, and nobody could count it. It takes some seconds.
+func readWhole(sectors uint64, table string) (err error) {
+	const name = "check"
+	device, err := mapDevice(name, sectors, "verity", table)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, unmapDevice(name)) }()
+	f, err := os.Open(device)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	buffer := make([]byte, 1<<20)
+	for read := int64(0); ; {
+		n, err := f.Read(buffer)
+		read += int64(n)
+		if errors.Is(err, io.EOF) && read == int64(sectors)*512 {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("after %d MiB: %w", read>>20, err)
+		}
+	}
 }

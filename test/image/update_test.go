@@ -198,6 +198,54 @@ func TestAPowerCutInTheMiddleOfAnUpdateOfTheImage(t *testing.T) {
 	m.runs(app, way, "1.0.0")
 }
 
+// comesBack starts the machine again each time it ends, until an App has an answer. It returns how often it was started.
+func (m *machine) comesBack(app *client.App, way string) (starts int) {
+	m.t.Helper()
+	var err error
+	for deadline := time.Now().Add(updateTime); time.Now().Before(deadline); {
+		if err = call(app, way); err == nil {
+			return starts
+		}
+		select {
+		case <-m.ended:
+			m.cutPower()
+			m.switchOn()
+			starts++
+		case <-time.After(time.Second):
+		}
+	}
+	m.t.Fatalf("the App has no answer after %d starts: %v", starts, err)
+	return 0
+}
+
+// A version that was kept is damaged later. The machine starts the version in the other slot, and the next update writes the
+// damaged slot again.
+func TestADamagedSlotGivesWayToTheOtherOneUntilAnUpdateRepairsIt(t *testing.T) {
+	m, app, way := claimed(t, version(t, "1.0.0", nil))
+	second := released(t, version(t, "2.0.0", nil))
+	install := func() {
+		t.Helper()
+		begun := time.Now()
+		if err := m.through(app, way, func(ctx context.Context, s *client.Session) error { return s.Install(ctx, second, nil) }); err != nil {
+			t.Fatal(client.Explain(err))
+		}
+		t.Logf("FIGURE an update of the image, in software: %.0f s", time.Since(begun).Seconds())
+		m.runs(app, way, "2.0.0")
+	}
+	install()
+	m.cutPower()
+	m.flipBit(bootdisk.RootB)
+	begun := time.Now()
+	m.switchOn()
+	starts := m.comesBack(app, way)
+	t.Logf("FIGURE from a damaged slot to the other one, in software: %.0f s and %d starts", time.Since(begun).Seconds(), starts+1)
+	if starts != bootdisk.Tries {
+		t.Errorf("the damaged version was given up after %d starts", starts)
+	}
+	m.runs(app, way, "1.0.0")
+	install()
+}
+
 func TestAnImageTakesNoReleaseThatIsNotForIt(t *testing.T) {
 	directory := version(t, "1.0.0", nil)
 	m, app, way := claimed(t, directory)
