@@ -148,7 +148,7 @@ test-update: ## update a Base in every way that can fail (root; some minutes)
 	$(GO) test -count=1 -v -timeout 30m -tags updates ./test/update
 
 .PHONY: test-image
-test-image: ## boot the image in QEMU, attack it from outside, look at it from inside (root; a quarter of an hour)
+test-image: ## boot the image in QEMU, attack it from outside, look at it from inside (root; an hour and more)
 	./scripts/setup-image
 	./scripts/setup-image test
 	package=$$(./scripts/package $(VERSION) amd64 $(BUILD)) && BITBOX_BASE_PACKAGE=$$(realpath "$$package") \

@@ -250,7 +250,7 @@ func TestACopyOfTheBootDiskStopsTheMachine(t *testing.T) {
 // Where the firmware has no keys and the image brings none, it starts as well. There an addon would be taken: the initrd refuses
 // the command line that comes of it.
 func TestWithoutSecureBootItStartsAndRefusesAnAddon(t *testing.T) {
-	m := newMachine(t, filepath.Join(made(t, "shipped", build.Options{}), build.DiskFile), blankFirmware)
+	m := newMachine(t, filepath.Join(made(t, "shipped", build.Options{}), build.DiskFile), amd64.variables)
 	m.host("mdeltree", "-i", m.esp(), "::loader/keys")
 	m.switchOn()
 	m.answers(m.Attacker(1))

@@ -126,7 +126,7 @@ func firmware(t *testing.T) string {
 	if images.firmware != "" {
 		return images.firmware
 	}
-	m := newMachine(t, image, blankFirmware)
+	m := newMachine(t, image, amd64.variables)
 	m.switchOn()
 	m.ends("the boot loader enrols the keys, and restarts the machine")
 	if text := m.says("Enrolling"); !strings.Contains(text, "successfully enrolled") {
@@ -136,9 +136,6 @@ func firmware(t *testing.T) string {
 	m.host("cp", filepath.Join(m.directory, "firmware"), images.firmware)
 	return images.firmware
 }
-
-// blankFirmware has no keys.
-const blankFirmware = "/usr/share/OVMF/OVMF_VARS_4M.fd"
 
 // found is a Base that the App sees.
 type found struct {

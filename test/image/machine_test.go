@@ -16,6 +16,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -39,9 +40,25 @@ const (
 	memory = "1024"
 )
 
+// hardware is a kind of machine.
+type hardware struct {
+	program   string
+	arguments []string
+	// code is its firmware, and variables are those of a firmware without keys.
+	code, variables string
+}
+
+var (
+	amd64 = hardware{"qemu-system-x86_64", []string{"-cpu", "Nehalem", "-M", "q35", "-vga", "std"},
+		"/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_VARS_4M.fd"}
+	arm64 = hardware{"qemu-system-aarch64", []string{"-cpu", "cortex-a72", "-M", "virt", "-device", "virtio-gpu-pci"},
+		"/usr/share/AAVMF/AAVMF_CODE.fd", "/usr/share/AAVMF/AAVMF_VARS.fd"}
+)
+
 // machine is the image in QEMU.
 type machine struct {
 	*stage.Stage
+	hardware
 	t         *testing.T
 	directory string
 	disk      string
@@ -52,10 +69,15 @@ type machine struct {
 	reader    *bufio.Reader
 }
 
-// newMachine puts a copy of a disk into a machine whose firmware knows the builder's keys.
+// newMachine puts a copy of a disk into a machine with the variables of a firmware.
 func newMachine(t *testing.T, image, firmware string) *machine {
 	t.Helper()
-	m := &machine{Stage: stage.Network(t, "qemu-system-x86_64", "mcopy", "mke2fs"), t: t, directory: t.TempDir()}
+	return newMachineOf(t, amd64, image, firmware)
+}
+
+func newMachineOf(t *testing.T, kind hardware, image, firmware string) *machine {
+	t.Helper()
+	m := &machine{Stage: stage.Network(t, kind.program, "mcopy", "mke2fs"), hardware: kind, t: t, directory: t.TempDir()}
 	m.disk = filepath.Join(m.directory, "disk")
 	m.host("cp", "--sparse=always", image, m.disk)
 	if err := os.Truncate(m.disk, diskSize); err != nil {
@@ -79,12 +101,12 @@ func (m *machine) host(argv ...string) string {
 // switchOn starts the machine.
 func (m *machine) switchOn() {
 	m.t.Helper()
-	m.command = exec.Command("qemu-system-x86_64", append(append([]string{
-		"-accel", "tcg,thread=multi", "-cpu", "Nehalem", "-M", "q35", "-smp", "2", "-m", memory,
+	m.command = exec.Command(m.program, slices.Concat(m.arguments, []string{
+		"-accel", "tcg,thread=multi", "-smp", "2", "-m", memory,
 		// This process ends when the machine restarts, see reboots; before that lastWords keeps its screen.
-		"-nodefaults", "-display", "none", "-vga", "std", "-action", "reboot=shutdown,shutdown=pause",
+		"-nodefaults", "-display", "none", "-action", "reboot=shutdown,shutdown=pause",
 		"-qmp", "unix:" + filepath.Join(m.directory, "events") + ",server=on,wait=off",
-		"-drive", "if=pflash,format=raw,readonly=on,file=/usr/share/OVMF/OVMF_CODE_4M.fd",
+		"-drive", "if=pflash,format=raw,readonly=on,file=" + m.code,
 		"-drive", "if=pflash,format=raw,file=" + filepath.Join(m.directory, "firmware"),
 		// The file has everything that the machine has flushed; a disk promises no more.
 		"-drive", "file=" + m.disk + ",format=raw,if=virtio,cache=writeback",
@@ -92,7 +114,7 @@ func (m *machine) switchOn() {
 		"-serial", "file:" + m.serial(),
 		"-device", "virtio-serial", "-chardev", "socket,id=probe,server=on,wait=off,path=" + filepath.Join(m.directory, "probe"),
 		"-device", "virtserialport,chardev=probe,name=probe",
-	}, m.Device()...), m.extra...)...)
+	}, m.Device(), m.extra)...)
 	m.command.Stderr = os.Stderr
 	ended, err := m.RunBeside(m.command)
 	if err != nil {

@@ -80,20 +80,26 @@ func released(t *testing.T, directory string) *client.Release {
 // claimed starts the image of a directory on a machine, which an App claims. It returns the App's way to it.
 func claimed(t *testing.T, directory string) (*machine, *client.App, string) {
 	t.Helper()
-	app, err := client.New(client.Options{Dir: t.TempDir(), Name: "owner", NoDiscovery: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	given, err := app.Provision(t.TempDir(), client.ProvisionOptions{Name: "cellar", NoDisplay: true, Pair: true})
-	if err != nil {
-		t.Fatal(client.Explain(err))
-	}
 	m := newMachine(t, filepath.Join(directory, build.DiskFile), firmware(t))
-	m.host("mcopy", "-i", m.esp(), given.File, "::/"+bootdisk.ProvisionFile)
-	way := m.Attacker(1).Way(t, netip.AddrPortFrom(m.V4, posture.EntryPort)).Address
+	app, way := m.claimFor()
 	m.switchOn()
 	m.worksAt(app, way, "that has claimed it")
 	return m, app, way
+}
+
+// claimFor puts a provisioning file on the disk, and returns the App that the Base will belong to, and its way to it.
+func (m *machine) claimFor() (*client.App, string) {
+	m.t.Helper()
+	app, err := client.New(client.Options{Dir: m.t.TempDir(), Name: "owner", NoDiscovery: true})
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	given, err := app.Provision(m.t.TempDir(), client.ProvisionOptions{Name: "cellar", NoDisplay: true, Pair: true})
+	if err != nil {
+		m.t.Fatal(client.Explain(err))
+	}
+	m.host("mcopy", "-i", m.esp(), given.File, "::/"+bootdisk.ProvisionFile)
+	return app, m.Attacker(1).Way(m.t, netip.AddrPortFrom(m.V4, posture.EntryPort)).Address
 }
 
 // askAgain is the pause after which a Base is asked again that has just started: no App restarts it for some minutes.
