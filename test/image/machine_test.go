@@ -62,6 +62,7 @@ type machine struct {
 	t         *testing.T
 	directory string
 	disk      string
+	slow      int      // how many bytes a second the disk takes at most; 0: as many as it can
 	extra     []string // more of QEMU's arguments
 	command   *exec.Cmd
 	ended     <-chan struct{}
@@ -109,7 +110,7 @@ func (m *machine) switchOn() {
 		"-drive", "if=pflash,format=raw,readonly=on,file=" + m.code,
 		"-drive", "if=pflash,format=raw,file=" + filepath.Join(m.directory, "firmware"),
 		// The file has everything that the machine has flushed; a disk promises no more.
-		"-drive", "file=" + m.disk + ",format=raw,if=virtio,cache=writeback",
+		"-drive", "file=" + m.disk + ",format=raw,if=virtio,cache=writeback,throttling.bps-write=" + strconv.Itoa(m.slow),
 		"-qmp", "unix:" + filepath.Join(m.directory, "qmp") + ",server=on,wait=off",
 		"-serial", "file:" + m.serial(),
 		"-device", "virtio-serial", "-chardev", "socket,id=probe,server=on,wait=off,path=" + filepath.Join(m.directory, "probe"),
