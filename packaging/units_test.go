@@ -21,9 +21,11 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/factoryreset"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/firewall"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/nodeorders"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/setup"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/timezone"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/update"
+	"github.com/BitBoxSwiss/bitbox-base/internal/node/rebuild"
 	"github.com/BitBoxSwiss/bitbox-base/internal/node/settings"
 	"github.com/BitBoxSwiss/bitbox-base/internal/nodeclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
@@ -100,7 +102,8 @@ func TestOnlySetupDecidesWhichUnitsStart(t *testing.T) {
 		name := filepath.Base(file)
 		template := strings.Contains(name, "@.") // somebody has to say of what
 		onDemand := template || name == generation.SSHUnit || name == "bitbox-base-reset.service" || name == "bitbox-base-provision.service" ||
-			name == update.SlotsUnit || name == chaindisk.LookUnit || name == chaindisk.ReadyUnit || slices.Contains(generation.PreflightUnits, name)
+			name == update.SlotsUnit || name == chaindisk.LookUnit || name == chaindisk.ReadyUnit || name == nodeorders.Unit ||
+			slices.Contains(generation.PreflightUnits, name)
 		if slices.Contains(started, name) == onDemand {
 			t.Errorf("%s: started at boot is %v", name, !onDemand)
 		}
@@ -156,7 +159,7 @@ func TestPathsAreThoseOfTheCode(t *testing.T) {
 		generation.SSHUnit: {generation.Current(generation.SSHConfig), generation.Current(generation.AuthorizedKeys),
 			"ConditionPathExists=" + generation.SSHLease + "\n"},
 		generation.ChainUnit: {"ConditionPathExists=" + settings.File + "\n", "StateDirectory=" + filepath.Base(settings.Data) + "\n",
-			"BindPaths=" + settings.Runtime + "\n", "User=" + firewall.ChainUser + "\n",
+			"BindPaths=" + settings.Runtime + "\n", "User=" + firewall.ChainUser + "\n", " " + nodeorders.Runtime + "\n",
 			"/usr/bin/bitbox-node /usr/lib/bitbox-base -" + bitcoincore.Owned + " "},
 		generation.WatcherUnit: {"ConditionPathExists=" + settings.File + "\n", "BindReadOnlyPaths=" + settings.Runtime + "\n",
 			"BindPaths=" + filepath.Dir(nodeclient.DefaultSocket) + "\n", "User=" + firewall.WatcherUser + "\n",
@@ -167,10 +170,12 @@ func TestPathsAreThoseOfTheCode(t *testing.T) {
 		"bitbox-base-system.socket":        {"ListenStream=" + generation.SystemSocket + "\n"},
 		update.Unit:                        {"ConditionPathExists=" + upgrader + "\n", "ExecStart=" + upgrader + " upgrade\n"},
 		"bitbox-base-upgrade-boot.service": {"ConditionPathExists=" + upgrader + "\n", "ExecStart=" + upgrader + " upgrade boot\n"},
-		update.SlotsUnit:                   {"ConditionPathExists=" + bootdisk.Directory + "/" + bootdisk.SlotFile + "\n"},
-		"bitbox-base-healthy.service":      {"ConditionPathExists=" + bootdisk.Directory + "/" + bootdisk.SlotFile + "\n"},
+		nodeorders.Unit: {"\nReadWritePaths=" + filepath.Dir(bitcoincore.Owned) + "\n", "/usr/bin/bitbox-base system install-bitcoin-core\n",
+			"RequiresMountsFor=" + filepath.Dir(nodeorders.Incoming) + "\n"},
+		update.SlotsUnit:              {"ConditionPathExists=" + bootdisk.Directory + "/" + bootdisk.SlotFile + "\n"},
+		"bitbox-base-healthy.service": {"ConditionPathExists=" + bootdisk.Directory + "/" + bootdisk.SlotFile + "\n"},
 		"bitbox-base-system.service": {update.Directory, bootdisk.Directory, generation.StateDirectory, generation.CertificateDirectory,
-			filepath.Dir(generation.HostKey), generation.RuntimeDirectory},
+			filepath.Dir(generation.HostKey), generation.RuntimeDirectory, nodeorders.Incoming + " " + nodeorders.Runtime + "\n"},
 	} {
 		text := read(t, filepath.Join(units, unit))
 		for _, path := range paths {
@@ -182,6 +187,9 @@ func TestPathsAreThoseOfTheCode(t *testing.T) {
 	if settings.Port != firewall.NodePort ||
 		settings.Address != netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), settings.Port).String() {
 		t.Errorf("the node answers at %s, port %d, and the packet filter knows %d", settings.Address, settings.Port, firewall.NodePort)
+	}
+	if rebuild.Order != filepath.Join(nodeorders.Runtime, nodeorders.RebuildFile) {
+		t.Errorf("the node looks for orders in %s, and the helper writes them into %s", rebuild.Order, nodeorders.Runtime)
 	}
 	if target, err := os.Readlink(activation + "/etc/avahi/services/bitbox-base.service"); err != nil ||
 		target != generation.AnnouncementFile {

@@ -28,6 +28,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/app/terminal"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/bruteforce"
 	"github.com/BitBoxSwiss/bitbox-base/internal/node"
+	"github.com/BitBoxSwiss/bitbox-base/internal/testbed/coretest"
 	"github.com/BitBoxSwiss/bitbox-base/internal/testbed/machinetest"
 	"github.com/BitBoxSwiss/bitbox-base/internal/testbed/nodetest"
 )
@@ -85,9 +86,13 @@ var shapes = map[string]any{
 	}{},
 	"bitbox-app node blocks":     &basev1.Block{},
 	"bitbox-app node fees":       &basev1.GetFeesResponse{},
+	"bitbox-app node install":    nodeChanged{},
 	"bitbox-app node offline":    changed{},
 	"bitbox-app node online":     changed{},
 	"bitbox-app node peers":      &basev1.ListPeersResponse{},
+	"bitbox-app node reindex":    nodeChanged{},
+	"bitbox-app node restart":    &basev1.ChangeServiceResponse{},
+	"bitbox-app node resync":     nodeChanged{},
 	"bitbox-app node show":       &basev1.GetNodeResponse{},
 	"bitbox-app pair":            pairEvent{},
 	"bitbox-app pairing accept":  acceptEvent{},
@@ -343,6 +348,8 @@ func TestJSONIsAsDocumented(t *testing.T) {
 	if err := os.WriteFile(file, release, 0o600); err != nil {
 		t.Fatal(err)
 	}
+	signed := coretest.New(t)
+	a.Signers = signed.List(coretest.Builders...)
 	b := nodetest.StartBtcd(t, "regtest")
 	b.Generate(2)
 	nodetest.Serve(t, a.NodeSocket(), node.Config{Node: b.Node(), Interval: nodetest.Quick})
@@ -366,6 +373,8 @@ func TestJSONIsAsDocumented(t *testing.T) {
 		{"node show", nil}, {"node peers", nil}, {"node blocks", nil}, {"node fees", nil},
 		{"node online", []string{"--yes"}}, {"node offline", []string{"--yes"}},
 		{"disk list", nil}, {"disk use", []string{"sda", "--confirm", "use sda"}},
+		{"node install", []string{signed.Write("31.0", "ann", "bob", "cyd"), "--yes"}}, {"node restart", nil},
+		{"node resync", []string{"--confirm", nameOf(t, dir)}},
 		{"name", nil}, {"name", []string{"Attic", "--yes"}}, {"apps list", nil},
 		{"pairing open", nil}, {"pairing status", nil}, {"pairing close", nil},
 		{"watch", []string{"--kept", "--past"}},
@@ -411,8 +420,9 @@ func TestJSONIsAsDocumented(t *testing.T) {
 		}
 	}
 	for name, shape := range shapes {
-		// they are like posture back and reboot
-		if shape != nil && !ran[name] && name != "bitbox-app posture confirm" && name != "bitbox-app shutdown" {
+		// they are like posture back, reboot and node resync
+		if shape != nil && !ran[name] && name != "bitbox-app posture confirm" && name != "bitbox-app shutdown" &&
+			name != "bitbox-app node reindex" {
 			t.Errorf("%s is not run here", name)
 		}
 	}

@@ -32,7 +32,7 @@ Base. To confirm, type the name of the Base.`,
 			err := session.FactoryReset(ctx, func(base string) (typed string, err error) {
 				wiped, typed = base, name
 				if !c.Flags().Changed("confirm") {
-					typed, err = p.typeName(ctx, base)
+					typed, err = p.typeBase(ctx, base, wipes)
 				}
 				if err == nil && typed == base {
 					p.left = "the Base may already be wiping itself; check it, and if it is not, run the command again"
@@ -52,14 +52,17 @@ Base. To confirm, type the name of the Base.`,
 	return command
 }
 
-// typeName says what will be lost, and asks for the Base's name.
-func (p *program) typeName(ctx context.Context, base string) (string, error) {
+// wipes says what a factory reset costs.
+const wipes = "This wipes the Base: its identity, all pairings and keys, and its posture.\n" +
+	"Every App, this one included, must be paired again by somebody at the Base."
+
+// typeBase says what something costs, and asks for the Base's name.
+func (p *program) typeBase(ctx context.Context, base, cost string) (string, error) {
 	if !p.terminal || p.json {
-		return "", usageError{errors.New("there is no terminal to type the name of the Base at; to wipe it without being asked, add --confirm NAME")}
+		return "", usageError{errors.New("there is no terminal to type the name of the Base at; to do it without being asked, add --confirm NAME")}
 	}
 	lines := readLines(p.in) // start now, to recognise input that was typed too early
-	err := p.printf("This wipes the Base: its identity, all pairings and keys, and its posture.\nEvery App, this one included, must be paired again by somebody at the Base.\n"+
-		"To confirm, type the name of the Base, %s: ", client.Printable(base))
+	err := p.printf("%s\nTo confirm, type the name of the Base, %s: ", cost, client.Printable(base))
 	if err != nil {
 		return "", err
 	}

@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"time"
 
@@ -15,6 +16,8 @@ import (
 	"github.com/spf13/cobra"
 
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
+	"github.com/BitBoxSwiss/bitbox-base/internal/bitcoincore"
+	"github.com/BitBoxSwiss/bitbox-base/internal/bitcoincore/verify"
 	"github.com/BitBoxSwiss/bitbox-base/internal/boottime"
 	"github.com/BitBoxSwiss/bitbox-base/internal/commandline"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/audit"
@@ -24,6 +27,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/host"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/ledger"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/nodeorders"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/programs"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/provision"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/services"
@@ -92,7 +96,18 @@ file that comes later changes nothing.`,
 			})
 		},
 	})
-	command.AddCommand(finishResetCommand(), discardCommand(), limitsCommand())
+	command.AddCommand(finishResetCommand(), discardCommand(), limitsCommand(), &cobra.Command{
+		Use:   "install-bitcoin-core",
+		Short: "Verify and install the release of Bitcoin Core that an owner has brought",
+		Long: `install-bitcoin-core is what the unit ` + nodeorders.Unit + ` runs: it verifies
+the release that an owner's App has brought, and unpacks it. It leaves the result for the
+system helper.`,
+		Example: `  systemctl start ` + nodeorders.Unit,
+		Args:    commandline.Args(0, 0),
+		RunE: func(c *cobra.Command, _ []string) error {
+			return nodeorders.Install(c.Context(), nodeorders.Incoming, verify.Folder, runtime.GOARCH, bitcoincore.Owned)
+		},
+	})
 	return command
 }
 
@@ -106,7 +121,7 @@ func systemConfig() (system.Config, error) {
 	if err != nil {
 		return system.Config{}, err
 	}
-	return system.Config{OldestSafe: version.OldestSafe, Config: ledger.Config{
+	return system.Config{OldestSafe: version.OldestSafe, Architecture: runtime.GOARCH, Config: ledger.Config{
 		Directory:   generation.StateDirectory,
 		Factory:     given.Factory(),
 		FirstLease:  given.SSHLease,

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/BitBoxSwiss/bitbox-base/internal/commandline"
+	"github.com/BitBoxSwiss/bitbox-base/internal/node/rebuild"
 	"github.com/BitBoxSwiss/bitbox-base/internal/node/settings"
 )
 
@@ -54,8 +55,12 @@ configuration of the program itself are in ` + settings.OwnFile + `.`,
 			if err := prepare(s, own); err != nil {
 				return err
 			}
+			once, err := rebuild.Take(s)
+			if err != nil {
+				return err
+			}
 			// btcd makes a folder of its own in the home, whatever its configuration says.
-			err = syscall.Exec(file, s.Arguments(file), []string{"HOME=" + settings.Data, "PATH=/usr/bin"})
+			err = syscall.Exec(file, append(s.Arguments(file), once...), []string{"HOME=" + settings.Data, "PATH=/usr/bin"})
 			return fmt.Errorf("start %s: %w", file, err)
 		},
 	}

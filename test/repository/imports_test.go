@@ -49,7 +49,8 @@ var groups = []group{
 	{folder: "internal/discovery", may: []string{"internal/protocol"}, risky: []string{"golang.org/x/net"}},
 	// Root. No package here opens a port or parses what a stranger sends.
 	{folder: "internal/helper", may: []string{
-		"api", "internal/atomicfile", "internal/bootdisk", "internal/failpoint", "internal/harmless", "internal/helperclient", "internal/ipc",
+		"api", "internal/atomicfile", "internal/bitcoincore", "internal/bootdisk", "internal/failpoint", "internal/harmless",
+		"internal/helperclient", "internal/ipc",
 		"internal/protocol", "internal/rootfile", "internal/secret", "internal/state", "internal/version", "packaging",
 	}, risky: []string{"os/exec"}},
 	// Quotas of projects, which only ioctl and quotactl set.
@@ -78,8 +79,8 @@ var groups = []group{
 	// The Base's screen.
 	{folder: "internal/console", may: []string{"api", "internal/digits", "internal/protocol"}, risky: []string{"unsafe"}}, // buttons
 	// The owner's computer.
-	{folder: "client", may: []string{"api", "internal/atomicfile", "internal/bootdisk", "internal/discovery", "internal/protocol",
-		"internal/secret", "internal/state"}},
+	{folder: "client", may: []string{"api", "internal/atomicfile", "internal/bitcoincore", "internal/bootdisk", "internal/discovery",
+		"internal/protocol", "internal/secret", "internal/state"}},
 	{folder: "internal/app"},
 	// Only the App fetches releases; the Base calls nobody.
 	{folder: "internal/app/releases", may: []string{"internal/atomicfile", "internal/protocol"}, risky: []string{"net/http"}},
@@ -87,8 +88,9 @@ var groups = []group{
 		"internal/version"}},
 	// The Base's program, which plays each part of the Base.
 	{folder: "cmd/bitbox-base", may: []string{
-		"api", "internal/boottime", "internal/commandline", "internal/console", "internal/devbase", "internal/helper", "internal/helperclient",
-		"internal/ipc", "internal/middleware", "internal/nodeclient", "internal/protocol", "internal/state", "internal/version",
+		"api", "internal/bitcoincore", "internal/boottime", "internal/commandline", "internal/console", "internal/devbase", "internal/helper",
+		"internal/helperclient", "internal/ipc", "internal/middleware", "internal/nodeclient", "internal/protocol", "internal/state",
+		"internal/version",
 	}},
 	// The builders of packages and images.
 	{folder: "packaging"},

@@ -151,7 +151,7 @@ func (x Node_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Node_State.Descriptor instead.
 func (Node_State) EnumDescriptor() ([]byte, []int) {
-	return file_base_v1_node_proto_rawDescGZIP(), []int{9, 0}
+	return file_base_v1_node_proto_rawDescGZIP(), []int{14, 0}
 }
 
 type GetNodeRequest struct {
@@ -538,6 +538,295 @@ func (x *GetFeesResponse) GetOffered() bool {
 	return false
 }
 
+type BringBitcoinCoreRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to Part:
+	//
+	//	*BringBitcoinCoreRequest_Release
+	//	*BringBitcoinCoreRequest_Piece
+	Part          isBringBitcoinCoreRequest_Part `protobuf_oneof:"part"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BringBitcoinCoreRequest) Reset() {
+	*x = BringBitcoinCoreRequest{}
+	mi := &file_base_v1_node_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BringBitcoinCoreRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BringBitcoinCoreRequest) ProtoMessage() {}
+
+func (x *BringBitcoinCoreRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_base_v1_node_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BringBitcoinCoreRequest.ProtoReflect.Descriptor instead.
+func (*BringBitcoinCoreRequest) Descriptor() ([]byte, []int) {
+	return file_base_v1_node_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *BringBitcoinCoreRequest) GetPart() isBringBitcoinCoreRequest_Part {
+	if x != nil {
+		return x.Part
+	}
+	return nil
+}
+
+func (x *BringBitcoinCoreRequest) GetRelease() *BitcoinCoreRelease {
+	if x != nil {
+		if x, ok := x.Part.(*BringBitcoinCoreRequest_Release); ok {
+			return x.Release
+		}
+	}
+	return nil
+}
+
+func (x *BringBitcoinCoreRequest) GetPiece() []byte {
+	if x != nil {
+		if x, ok := x.Part.(*BringBitcoinCoreRequest_Piece); ok {
+			return x.Piece
+		}
+	}
+	return nil
+}
+
+type isBringBitcoinCoreRequest_Part interface {
+	isBringBitcoinCoreRequest_Part()
+}
+
+type BringBitcoinCoreRequest_Release struct {
+	// The first message.
+	Release *BitcoinCoreRelease `protobuf:"bytes,1,opt,name=release,proto3,oneof"`
+}
+
+type BringBitcoinCoreRequest_Piece struct {
+	// Each of at most 512 KiB.
+	Piece []byte `protobuf:"bytes,2,opt,name=piece,proto3,oneof"`
+}
+
+func (*BringBitcoinCoreRequest_Release) isBringBitcoinCoreRequest_Part() {}
+
+func (*BringBitcoinCoreRequest_Piece) isBringBitcoinCoreRequest_Part() {}
+
+type BitcoinCoreRelease struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What an owner has signed (posture.SignNodeOrder): name and hash of the archive.
+	Order []byte `protobuf:"bytes,1,opt,name=order,proto3" json:"order,omitempty"`
+	// The files SHA256SUMS and SHA256SUMS.asc, as the project publishes them.
+	Sums       []byte `protobuf:"bytes,2,opt,name=sums,proto3" json:"sums,omitempty"`
+	Signatures []byte `protobuf:"bytes,3,opt,name=signatures,proto3" json:"signatures,omitempty"`
+	// Of the archive, in bytes.
+	Size          uint64 `protobuf:"varint,4,opt,name=size,proto3" json:"size,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BitcoinCoreRelease) Reset() {
+	*x = BitcoinCoreRelease{}
+	mi := &file_base_v1_node_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BitcoinCoreRelease) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BitcoinCoreRelease) ProtoMessage() {}
+
+func (x *BitcoinCoreRelease) ProtoReflect() protoreflect.Message {
+	mi := &file_base_v1_node_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BitcoinCoreRelease.ProtoReflect.Descriptor instead.
+func (*BitcoinCoreRelease) Descriptor() ([]byte, []int) {
+	return file_base_v1_node_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *BitcoinCoreRelease) GetOrder() []byte {
+	if x != nil {
+		return x.Order
+	}
+	return nil
+}
+
+func (x *BitcoinCoreRelease) GetSums() []byte {
+	if x != nil {
+		return x.Sums
+	}
+	return nil
+}
+
+func (x *BitcoinCoreRelease) GetSignatures() []byte {
+	if x != nil {
+		return x.Signatures
+	}
+	return nil
+}
+
+func (x *BitcoinCoreRelease) GetSize() uint64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+type BringBitcoinCoreResponse struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Version string                 `protobuf:"bytes,1,opt,name=version,proto3" json:"version,omitempty"`
+	// The names of the people whose signatures were counted.
+	Signers       []string `protobuf:"bytes,2,rep,name=signers,proto3" json:"signers,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BringBitcoinCoreResponse) Reset() {
+	*x = BringBitcoinCoreResponse{}
+	mi := &file_base_v1_node_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BringBitcoinCoreResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BringBitcoinCoreResponse) ProtoMessage() {}
+
+func (x *BringBitcoinCoreResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_base_v1_node_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BringBitcoinCoreResponse.ProtoReflect.Descriptor instead.
+func (*BringBitcoinCoreResponse) Descriptor() ([]byte, []int) {
+	return file_base_v1_node_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *BringBitcoinCoreResponse) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *BringBitcoinCoreResponse) GetSigners() []string {
+	if x != nil {
+		return x.Signers
+	}
+	return nil
+}
+
+type RebuildChainRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What an owner has signed (posture.SignNodeOrder).
+	Order         []byte `protobuf:"bytes,1,opt,name=order,proto3" json:"order,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RebuildChainRequest) Reset() {
+	*x = RebuildChainRequest{}
+	mi := &file_base_v1_node_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RebuildChainRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RebuildChainRequest) ProtoMessage() {}
+
+func (x *RebuildChainRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_base_v1_node_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RebuildChainRequest.ProtoReflect.Descriptor instead.
+func (*RebuildChainRequest) Descriptor() ([]byte, []int) {
+	return file_base_v1_node_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *RebuildChainRequest) GetOrder() []byte {
+	if x != nil {
+		return x.Order
+	}
+	return nil
+}
+
+type RebuildChainResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RebuildChainResponse) Reset() {
+	*x = RebuildChainResponse{}
+	mi := &file_base_v1_node_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RebuildChainResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RebuildChainResponse) ProtoMessage() {}
+
+func (x *RebuildChainResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_base_v1_node_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RebuildChainResponse.ProtoReflect.Descriptor instead.
+func (*RebuildChainResponse) Descriptor() ([]byte, []int) {
+	return file_base_v1_node_proto_rawDescGZIP(), []int{13}
+}
+
 // Node is the node, and how far it is.
 type Node struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -585,7 +874,7 @@ type Node struct {
 
 func (x *Node) Reset() {
 	*x = Node{}
-	mi := &file_base_v1_node_proto_msgTypes[9]
+	mi := &file_base_v1_node_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -597,7 +886,7 @@ func (x *Node) String() string {
 func (*Node) ProtoMessage() {}
 
 func (x *Node) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_node_proto_msgTypes[9]
+	mi := &file_base_v1_node_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -610,7 +899,7 @@ func (x *Node) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Node.ProtoReflect.Descriptor instead.
 func (*Node) Descriptor() ([]byte, []int) {
-	return file_base_v1_node_proto_rawDescGZIP(), []int{9}
+	return file_base_v1_node_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Node) GetState() Node_State {
@@ -802,7 +1091,7 @@ type Peer struct {
 
 func (x *Peer) Reset() {
 	*x = Peer{}
-	mi := &file_base_v1_node_proto_msgTypes[10]
+	mi := &file_base_v1_node_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -814,7 +1103,7 @@ func (x *Peer) String() string {
 func (*Peer) ProtoMessage() {}
 
 func (x *Peer) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_node_proto_msgTypes[10]
+	mi := &file_base_v1_node_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -827,7 +1116,7 @@ func (x *Peer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Peer.ProtoReflect.Descriptor instead.
 func (*Peer) Descriptor() ([]byte, []int) {
-	return file_base_v1_node_proto_rawDescGZIP(), []int{10}
+	return file_base_v1_node_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Peer) GetAddress() string {
@@ -901,7 +1190,7 @@ type Block struct {
 
 func (x *Block) Reset() {
 	*x = Block{}
-	mi := &file_base_v1_node_proto_msgTypes[11]
+	mi := &file_base_v1_node_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -913,7 +1202,7 @@ func (x *Block) String() string {
 func (*Block) ProtoMessage() {}
 
 func (x *Block) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_node_proto_msgTypes[11]
+	mi := &file_base_v1_node_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -926,7 +1215,7 @@ func (x *Block) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Block.ProtoReflect.Descriptor instead.
 func (*Block) Descriptor() ([]byte, []int) {
-	return file_base_v1_node_proto_rawDescGZIP(), []int{11}
+	return file_base_v1_node_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Block) GetHeight() uint64 {
@@ -983,7 +1272,7 @@ type Fee struct {
 
 func (x *Fee) Reset() {
 	*x = Fee{}
-	mi := &file_base_v1_node_proto_msgTypes[12]
+	mi := &file_base_v1_node_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -995,7 +1284,7 @@ func (x *Fee) String() string {
 func (*Fee) ProtoMessage() {}
 
 func (x *Fee) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_node_proto_msgTypes[12]
+	mi := &file_base_v1_node_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1008,7 +1297,7 @@ func (x *Fee) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Fee.ProtoReflect.Descriptor instead.
 func (*Fee) Descriptor() ([]byte, []int) {
-	return file_base_v1_node_proto_rawDescGZIP(), []int{12}
+	return file_base_v1_node_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Fee) GetBlocks() uint32 {
@@ -1045,7 +1334,24 @@ const file_base_v1_node_proto_rawDesc = "" +
 	"\x0eGetFeesRequest\"T\n" +
 	"\x0fGetFeesResponse\x12'\n" +
 	"\x04fees\x18\x01 \x03(\v2\x13.bitbox.base.v1.FeeR\x04fees\x12\x18\n" +
-	"\aoffered\x18\x02 \x01(\bR\aoffered\"\xf9\t\n" +
+	"\aoffered\x18\x02 \x01(\bR\aoffered\"y\n" +
+	"\x17BringBitcoinCoreRequest\x12>\n" +
+	"\arelease\x18\x01 \x01(\v2\".bitbox.base.v1.BitcoinCoreReleaseH\x00R\arelease\x12\x16\n" +
+	"\x05piece\x18\x02 \x01(\fH\x00R\x05pieceB\x06\n" +
+	"\x04part\"r\n" +
+	"\x12BitcoinCoreRelease\x12\x14\n" +
+	"\x05order\x18\x01 \x01(\fR\x05order\x12\x12\n" +
+	"\x04sums\x18\x02 \x01(\fR\x04sums\x12\x1e\n" +
+	"\n" +
+	"signatures\x18\x03 \x01(\fR\n" +
+	"signatures\x12\x12\n" +
+	"\x04size\x18\x04 \x01(\x04R\x04size\"N\n" +
+	"\x18BringBitcoinCoreResponse\x12\x18\n" +
+	"\aversion\x18\x01 \x01(\tR\aversion\x12\x18\n" +
+	"\asigners\x18\x02 \x03(\tR\asigners\"+\n" +
+	"\x13RebuildChainRequest\x12\x14\n" +
+	"\x05order\x18\x01 \x01(\fR\x05order\"\x16\n" +
+	"\x14RebuildChainResponse\"\xf9\t\n" +
 	"\x04Node\x120\n" +
 	"\x05state\x18\x01 \x01(\x0e2\x1a.bitbox.base.v1.Node.StateR\x05state\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x1a\n" +
@@ -1127,14 +1433,16 @@ const file_base_v1_node_proto_rawDesc = "" +
 	"\x10NETWORK_TESTNET4\x10\x02\x12\x12\n" +
 	"\x0eNETWORK_SIGNET\x10\x03\x12\x13\n" +
 	"\x0fNETWORK_REGTEST\x10\x04\x12\x12\n" +
-	"\x0eNETWORK_SIMNET\x10\x052\x98\x03\n" +
+	"\x0eNETWORK_SIMNET\x10\x052\xdc\x04\n" +
 	"\vNodeService\x12J\n" +
 	"\aGetNode\x12\x1e.bitbox.base.v1.GetNodeRequest\x1a\x1f.bitbox.base.v1.GetNodeResponse\x12P\n" +
 	"\tListPeers\x12 .bitbox.base.v1.ListPeersRequest\x1a!.bitbox.base.v1.ListPeersResponse\x12S\n" +
 	"\n" +
 	"ListBlocks\x12!.bitbox.base.v1.ListBlocksRequest\x1a\".bitbox.base.v1.ListBlocksResponse\x12J\n" +
 	"\vWatchBlocks\x12\".bitbox.base.v1.WatchBlocksRequest\x1a\x15.bitbox.base.v1.Block0\x01\x12J\n" +
-	"\aGetFees\x12\x1e.bitbox.base.v1.GetFeesRequest\x1a\x1f.bitbox.base.v1.GetFeesResponseB7Z5github.com/BitBoxSwiss/bitbox-base/api/base/v1;basev1b\x06proto3"
+	"\aGetFees\x12\x1e.bitbox.base.v1.GetFeesRequest\x1a\x1f.bitbox.base.v1.GetFeesResponse\x12g\n" +
+	"\x10BringBitcoinCore\x12'.bitbox.base.v1.BringBitcoinCoreRequest\x1a(.bitbox.base.v1.BringBitcoinCoreResponse(\x01\x12Y\n" +
+	"\fRebuildChain\x12#.bitbox.base.v1.RebuildChainRequest\x1a$.bitbox.base.v1.RebuildChainResponseB7Z5github.com/BitBoxSwiss/bitbox-base/api/base/v1;basev1b\x06proto3"
 
 var (
 	file_base_v1_node_proto_rawDescOnce sync.Once
@@ -1149,51 +1457,61 @@ func file_base_v1_node_proto_rawDescGZIP() []byte {
 }
 
 var file_base_v1_node_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_base_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
+var file_base_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_base_v1_node_proto_goTypes = []any{
-	(Network)(0),                  // 0: bitbox.base.v1.Network
-	(Node_State)(0),               // 1: bitbox.base.v1.Node.State
-	(*GetNodeRequest)(nil),        // 2: bitbox.base.v1.GetNodeRequest
-	(*GetNodeResponse)(nil),       // 3: bitbox.base.v1.GetNodeResponse
-	(*ListPeersRequest)(nil),      // 4: bitbox.base.v1.ListPeersRequest
-	(*ListPeersResponse)(nil),     // 5: bitbox.base.v1.ListPeersResponse
-	(*ListBlocksRequest)(nil),     // 6: bitbox.base.v1.ListBlocksRequest
-	(*ListBlocksResponse)(nil),    // 7: bitbox.base.v1.ListBlocksResponse
-	(*WatchBlocksRequest)(nil),    // 8: bitbox.base.v1.WatchBlocksRequest
-	(*GetFeesRequest)(nil),        // 9: bitbox.base.v1.GetFeesRequest
-	(*GetFeesResponse)(nil),       // 10: bitbox.base.v1.GetFeesResponse
-	(*Node)(nil),                  // 11: bitbox.base.v1.Node
-	(*Peer)(nil),                  // 12: bitbox.base.v1.Peer
-	(*Block)(nil),                 // 13: bitbox.base.v1.Block
-	(*Fee)(nil),                   // 14: bitbox.base.v1.Fee
-	(*timestamppb.Timestamp)(nil), // 15: google.protobuf.Timestamp
+	(Network)(0),                     // 0: bitbox.base.v1.Network
+	(Node_State)(0),                  // 1: bitbox.base.v1.Node.State
+	(*GetNodeRequest)(nil),           // 2: bitbox.base.v1.GetNodeRequest
+	(*GetNodeResponse)(nil),          // 3: bitbox.base.v1.GetNodeResponse
+	(*ListPeersRequest)(nil),         // 4: bitbox.base.v1.ListPeersRequest
+	(*ListPeersResponse)(nil),        // 5: bitbox.base.v1.ListPeersResponse
+	(*ListBlocksRequest)(nil),        // 6: bitbox.base.v1.ListBlocksRequest
+	(*ListBlocksResponse)(nil),       // 7: bitbox.base.v1.ListBlocksResponse
+	(*WatchBlocksRequest)(nil),       // 8: bitbox.base.v1.WatchBlocksRequest
+	(*GetFeesRequest)(nil),           // 9: bitbox.base.v1.GetFeesRequest
+	(*GetFeesResponse)(nil),          // 10: bitbox.base.v1.GetFeesResponse
+	(*BringBitcoinCoreRequest)(nil),  // 11: bitbox.base.v1.BringBitcoinCoreRequest
+	(*BitcoinCoreRelease)(nil),       // 12: bitbox.base.v1.BitcoinCoreRelease
+	(*BringBitcoinCoreResponse)(nil), // 13: bitbox.base.v1.BringBitcoinCoreResponse
+	(*RebuildChainRequest)(nil),      // 14: bitbox.base.v1.RebuildChainRequest
+	(*RebuildChainResponse)(nil),     // 15: bitbox.base.v1.RebuildChainResponse
+	(*Node)(nil),                     // 16: bitbox.base.v1.Node
+	(*Peer)(nil),                     // 17: bitbox.base.v1.Peer
+	(*Block)(nil),                    // 18: bitbox.base.v1.Block
+	(*Fee)(nil),                      // 19: bitbox.base.v1.Fee
+	(*timestamppb.Timestamp)(nil),    // 20: google.protobuf.Timestamp
 }
 var file_base_v1_node_proto_depIdxs = []int32{
-	11, // 0: bitbox.base.v1.GetNodeResponse.node:type_name -> bitbox.base.v1.Node
-	12, // 1: bitbox.base.v1.ListPeersResponse.peers:type_name -> bitbox.base.v1.Peer
-	13, // 2: bitbox.base.v1.ListBlocksResponse.blocks:type_name -> bitbox.base.v1.Block
-	14, // 3: bitbox.base.v1.GetFeesResponse.fees:type_name -> bitbox.base.v1.Fee
-	1,  // 4: bitbox.base.v1.Node.state:type_name -> bitbox.base.v1.Node.State
-	0,  // 5: bitbox.base.v1.Node.network:type_name -> bitbox.base.v1.Network
-	15, // 6: bitbox.base.v1.Node.best_block_time:type_name -> google.protobuf.Timestamp
-	15, // 7: bitbox.base.v1.Node.asked_at:type_name -> google.protobuf.Timestamp
-	15, // 8: bitbox.base.v1.Peer.connected_at:type_name -> google.protobuf.Timestamp
-	15, // 9: bitbox.base.v1.Block.time:type_name -> google.protobuf.Timestamp
-	2,  // 10: bitbox.base.v1.NodeService.GetNode:input_type -> bitbox.base.v1.GetNodeRequest
-	4,  // 11: bitbox.base.v1.NodeService.ListPeers:input_type -> bitbox.base.v1.ListPeersRequest
-	6,  // 12: bitbox.base.v1.NodeService.ListBlocks:input_type -> bitbox.base.v1.ListBlocksRequest
-	8,  // 13: bitbox.base.v1.NodeService.WatchBlocks:input_type -> bitbox.base.v1.WatchBlocksRequest
-	9,  // 14: bitbox.base.v1.NodeService.GetFees:input_type -> bitbox.base.v1.GetFeesRequest
-	3,  // 15: bitbox.base.v1.NodeService.GetNode:output_type -> bitbox.base.v1.GetNodeResponse
-	5,  // 16: bitbox.base.v1.NodeService.ListPeers:output_type -> bitbox.base.v1.ListPeersResponse
-	7,  // 17: bitbox.base.v1.NodeService.ListBlocks:output_type -> bitbox.base.v1.ListBlocksResponse
-	13, // 18: bitbox.base.v1.NodeService.WatchBlocks:output_type -> bitbox.base.v1.Block
-	10, // 19: bitbox.base.v1.NodeService.GetFees:output_type -> bitbox.base.v1.GetFeesResponse
-	15, // [15:20] is the sub-list for method output_type
-	10, // [10:15] is the sub-list for method input_type
-	10, // [10:10] is the sub-list for extension type_name
-	10, // [10:10] is the sub-list for extension extendee
-	0,  // [0:10] is the sub-list for field type_name
+	16, // 0: bitbox.base.v1.GetNodeResponse.node:type_name -> bitbox.base.v1.Node
+	17, // 1: bitbox.base.v1.ListPeersResponse.peers:type_name -> bitbox.base.v1.Peer
+	18, // 2: bitbox.base.v1.ListBlocksResponse.blocks:type_name -> bitbox.base.v1.Block
+	19, // 3: bitbox.base.v1.GetFeesResponse.fees:type_name -> bitbox.base.v1.Fee
+	12, // 4: bitbox.base.v1.BringBitcoinCoreRequest.release:type_name -> bitbox.base.v1.BitcoinCoreRelease
+	1,  // 5: bitbox.base.v1.Node.state:type_name -> bitbox.base.v1.Node.State
+	0,  // 6: bitbox.base.v1.Node.network:type_name -> bitbox.base.v1.Network
+	20, // 7: bitbox.base.v1.Node.best_block_time:type_name -> google.protobuf.Timestamp
+	20, // 8: bitbox.base.v1.Node.asked_at:type_name -> google.protobuf.Timestamp
+	20, // 9: bitbox.base.v1.Peer.connected_at:type_name -> google.protobuf.Timestamp
+	20, // 10: bitbox.base.v1.Block.time:type_name -> google.protobuf.Timestamp
+	2,  // 11: bitbox.base.v1.NodeService.GetNode:input_type -> bitbox.base.v1.GetNodeRequest
+	4,  // 12: bitbox.base.v1.NodeService.ListPeers:input_type -> bitbox.base.v1.ListPeersRequest
+	6,  // 13: bitbox.base.v1.NodeService.ListBlocks:input_type -> bitbox.base.v1.ListBlocksRequest
+	8,  // 14: bitbox.base.v1.NodeService.WatchBlocks:input_type -> bitbox.base.v1.WatchBlocksRequest
+	9,  // 15: bitbox.base.v1.NodeService.GetFees:input_type -> bitbox.base.v1.GetFeesRequest
+	11, // 16: bitbox.base.v1.NodeService.BringBitcoinCore:input_type -> bitbox.base.v1.BringBitcoinCoreRequest
+	14, // 17: bitbox.base.v1.NodeService.RebuildChain:input_type -> bitbox.base.v1.RebuildChainRequest
+	3,  // 18: bitbox.base.v1.NodeService.GetNode:output_type -> bitbox.base.v1.GetNodeResponse
+	5,  // 19: bitbox.base.v1.NodeService.ListPeers:output_type -> bitbox.base.v1.ListPeersResponse
+	7,  // 20: bitbox.base.v1.NodeService.ListBlocks:output_type -> bitbox.base.v1.ListBlocksResponse
+	18, // 21: bitbox.base.v1.NodeService.WatchBlocks:output_type -> bitbox.base.v1.Block
+	10, // 22: bitbox.base.v1.NodeService.GetFees:output_type -> bitbox.base.v1.GetFeesResponse
+	13, // 23: bitbox.base.v1.NodeService.BringBitcoinCore:output_type -> bitbox.base.v1.BringBitcoinCoreResponse
+	15, // 24: bitbox.base.v1.NodeService.RebuildChain:output_type -> bitbox.base.v1.RebuildChainResponse
+	18, // [18:25] is the sub-list for method output_type
+	11, // [11:18] is the sub-list for method input_type
+	11, // [11:11] is the sub-list for extension type_name
+	11, // [11:11] is the sub-list for extension extendee
+	0,  // [0:11] is the sub-list for field type_name
 }
 
 func init() { file_base_v1_node_proto_init() }
@@ -1201,15 +1519,19 @@ func file_base_v1_node_proto_init() {
 	if File_base_v1_node_proto != nil {
 		return
 	}
-	file_base_v1_node_proto_msgTypes[9].OneofWrappers = []any{}
-	file_base_v1_node_proto_msgTypes[10].OneofWrappers = []any{}
+	file_base_v1_node_proto_msgTypes[9].OneofWrappers = []any{
+		(*BringBitcoinCoreRequest_Release)(nil),
+		(*BringBitcoinCoreRequest_Piece)(nil),
+	}
+	file_base_v1_node_proto_msgTypes[14].OneofWrappers = []any{}
+	file_base_v1_node_proto_msgTypes[15].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_base_v1_node_proto_rawDesc), len(file_base_v1_node_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   13,
+			NumMessages:   18,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

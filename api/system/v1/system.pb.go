@@ -74,6 +74,11 @@ type SystemRequest struct {
 	//	*SystemRequest_AnswerPairing
 	//	*SystemRequest_ListDisks
 	//	*SystemRequest_UseDisk
+	//	*SystemRequest_BeginBitcoinCore
+	//	*SystemRequest_BitcoinCorePiece
+	//	*SystemRequest_FinishBitcoinCore
+	//	*SystemRequest_AbortBitcoinCore
+	//	*SystemRequest_OrderRebuild
 	Verb isSystemRequest_Verb `protobuf_oneof:"verb"`
 	// middleware: the id of the App for which it asks, 16 hexadecimal digits, for the log
 	// of changes. It is the Middleware's word, and decides nothing.
@@ -461,6 +466,51 @@ func (x *SystemRequest) GetUseDisk() *UseDisk {
 	return nil
 }
 
+func (x *SystemRequest) GetBeginBitcoinCore() *BeginBitcoinCore {
+	if x != nil {
+		if x, ok := x.Verb.(*SystemRequest_BeginBitcoinCore); ok {
+			return x.BeginBitcoinCore
+		}
+	}
+	return nil
+}
+
+func (x *SystemRequest) GetBitcoinCorePiece() *BitcoinCorePiece {
+	if x != nil {
+		if x, ok := x.Verb.(*SystemRequest_BitcoinCorePiece); ok {
+			return x.BitcoinCorePiece
+		}
+	}
+	return nil
+}
+
+func (x *SystemRequest) GetFinishBitcoinCore() *FinishBitcoinCore {
+	if x != nil {
+		if x, ok := x.Verb.(*SystemRequest_FinishBitcoinCore); ok {
+			return x.FinishBitcoinCore
+		}
+	}
+	return nil
+}
+
+func (x *SystemRequest) GetAbortBitcoinCore() *AbortBitcoinCore {
+	if x != nil {
+		if x, ok := x.Verb.(*SystemRequest_AbortBitcoinCore); ok {
+			return x.AbortBitcoinCore
+		}
+	}
+	return nil
+}
+
+func (x *SystemRequest) GetOrderRebuild() *OrderRebuild {
+	if x != nil {
+		if x, ok := x.Verb.(*SystemRequest_OrderRebuild); ok {
+			return x.OrderRebuild
+		}
+	}
+	return nil
+}
+
 func (x *SystemRequest) GetAppId() string {
 	if x != nil {
 		return x.AppId
@@ -649,6 +699,27 @@ type SystemRequest_UseDisk struct {
 	UseDisk *UseDisk `protobuf:"bytes,91,opt,name=use_disk,json=useDisk,proto3,oneof"`
 }
 
+type SystemRequest_BeginBitcoinCore struct {
+	// The Bitcoin node: node.proto. Numbers 80 to 89 are its.
+	BeginBitcoinCore *BeginBitcoinCore `protobuf:"bytes,80,opt,name=begin_bitcoin_core,json=beginBitcoinCore,proto3,oneof"`
+}
+
+type SystemRequest_BitcoinCorePiece struct {
+	BitcoinCorePiece *BitcoinCorePiece `protobuf:"bytes,81,opt,name=bitcoin_core_piece,json=bitcoinCorePiece,proto3,oneof"`
+}
+
+type SystemRequest_FinishBitcoinCore struct {
+	FinishBitcoinCore *FinishBitcoinCore `protobuf:"bytes,82,opt,name=finish_bitcoin_core,json=finishBitcoinCore,proto3,oneof"`
+}
+
+type SystemRequest_AbortBitcoinCore struct {
+	AbortBitcoinCore *AbortBitcoinCore `protobuf:"bytes,83,opt,name=abort_bitcoin_core,json=abortBitcoinCore,proto3,oneof"`
+}
+
+type SystemRequest_OrderRebuild struct {
+	OrderRebuild *OrderRebuild `protobuf:"bytes,84,opt,name=order_rebuild,json=orderRebuild,proto3,oneof"`
+}
+
 func (*SystemRequest_Authority) isSystemRequest_Verb() {}
 
 func (*SystemRequest_GetPosture) isSystemRequest_Verb() {}
@@ -725,6 +796,16 @@ func (*SystemRequest_ListDisks) isSystemRequest_Verb() {}
 
 func (*SystemRequest_UseDisk) isSystemRequest_Verb() {}
 
+func (*SystemRequest_BeginBitcoinCore) isSystemRequest_Verb() {}
+
+func (*SystemRequest_BitcoinCorePiece) isSystemRequest_Verb() {}
+
+func (*SystemRequest_FinishBitcoinCore) isSystemRequest_Verb() {}
+
+func (*SystemRequest_AbortBitcoinCore) isSystemRequest_Verb() {}
+
+func (*SystemRequest_OrderRebuild) isSystemRequest_Verb() {}
+
 type SystemReply struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Set when the request was refused or failed: a code from the list in
@@ -752,6 +833,7 @@ type SystemReply struct {
 	//	*SystemReply_Changes
 	//	*SystemReply_PairingAnswered
 	//	*SystemReply_Disks
+	//	*SystemReply_BitcoinCoreInstalled
 	Result        isSystemReply_Result `protobuf_oneof:"result"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -979,6 +1061,15 @@ func (x *SystemReply) GetDisks() *DisksResult {
 	return nil
 }
 
+func (x *SystemReply) GetBitcoinCoreInstalled() *BitcoinCoreInstalled {
+	if x != nil {
+		if x, ok := x.Result.(*SystemReply_BitcoinCoreInstalled); ok {
+			return x.BitcoinCoreInstalled
+		}
+	}
+	return nil
+}
+
 type isSystemReply_Result interface {
 	isSystemReply_Result()
 }
@@ -1059,6 +1150,10 @@ type SystemReply_Disks struct {
 	Disks *DisksResult `protobuf:"bytes,90,opt,name=disks,proto3,oneof"`
 }
 
+type SystemReply_BitcoinCoreInstalled struct {
+	BitcoinCoreInstalled *BitcoinCoreInstalled `protobuf:"bytes,80,opt,name=bitcoin_core_installed,json=bitcoinCoreInstalled,proto3,oneof"`
+}
+
 func (*SystemReply_Authority) isSystemReply_Result() {}
 
 func (*SystemReply_Posture) isSystemReply_Result() {}
@@ -1096,6 +1191,8 @@ func (*SystemReply_Changes) isSystemReply_Result() {}
 func (*SystemReply_PairingAnswered) isSystemReply_Result() {}
 
 func (*SystemReply_Disks) isSystemReply_Result() {}
+
+func (*SystemReply_BitcoinCoreInstalled) isSystemReply_Result() {}
 
 // GetPosture is answered with a SignedPosture.
 type GetPosture struct {
@@ -3084,7 +3181,7 @@ var File_system_v1_system_proto protoreflect.FileDescriptor
 
 const file_system_v1_system_proto_rawDesc = "" +
 	"\n" +
-	"\x16system/v1/system.proto\x12\x10bitbox.system.v1\x1a\x12base/v1/base.proto\x1a\x12base/v1/disk.proto\x1a\x14base/v1/events.proto\x1a\x16base/v1/security.proto\x1a\x14base/v1/update.proto\x1a\x19system/v1/authority.proto\x1a\x17system/v1/changes.proto\x1a\x14system/v1/disk.proto\x1a\x17system/v1/machine.proto\x1a\x17system/v1/posture.proto\x1a\x16system/v1/update.proto\"\x84\x14\n" +
+	"\x16system/v1/system.proto\x12\x10bitbox.system.v1\x1a\x12base/v1/base.proto\x1a\x12base/v1/disk.proto\x1a\x14base/v1/events.proto\x1a\x16base/v1/security.proto\x1a\x14base/v1/update.proto\x1a\x19system/v1/authority.proto\x1a\x17system/v1/changes.proto\x1a\x14system/v1/disk.proto\x1a\x17system/v1/machine.proto\x1a\x14system/v1/node.proto\x1a\x17system/v1/posture.proto\x1a\x16system/v1/update.proto\"\x9e\x17\n" +
 	"\rSystemRequest\x12B\n" +
 	"\tauthority\x18\x01 \x01(\v2\".bitbox.system.v1.AuthorityRequestH\x00R\tauthority\x12?\n" +
 	"\vget_posture\x18\x02 \x01(\v2\x1c.bitbox.system.v1.GetPostureH\x00R\n" +
@@ -3132,9 +3229,15 @@ const file_system_v1_system_proto_rawDesc = "" +
 	"\x0eanswer_pairing\x18G \x01(\v2\x1f.bitbox.system.v1.AnswerPairingH\x00R\ranswerPairing\x12<\n" +
 	"\n" +
 	"list_disks\x18Z \x01(\v2\x1b.bitbox.system.v1.ListDisksH\x00R\tlistDisks\x126\n" +
-	"\buse_disk\x18[ \x01(\v2\x19.bitbox.system.v1.UseDiskH\x00R\auseDisk\x12\x15\n" +
+	"\buse_disk\x18[ \x01(\v2\x19.bitbox.system.v1.UseDiskH\x00R\auseDisk\x12R\n" +
+	"\x12begin_bitcoin_core\x18P \x01(\v2\".bitbox.system.v1.BeginBitcoinCoreH\x00R\x10beginBitcoinCore\x12R\n" +
+	"\x12bitcoin_core_piece\x18Q \x01(\v2\".bitbox.system.v1.BitcoinCorePieceH\x00R\x10bitcoinCorePiece\x12U\n" +
+	"\x13finish_bitcoin_core\x18R \x01(\v2#.bitbox.system.v1.FinishBitcoinCoreH\x00R\x11finishBitcoinCore\x12R\n" +
+	"\x12abort_bitcoin_core\x18S \x01(\v2\".bitbox.system.v1.AbortBitcoinCoreH\x00R\x10abortBitcoinCore\x12E\n" +
+	"\rorder_rebuild\x18T \x01(\v2\x1e.bitbox.system.v1.OrderRebuildH\x00R\forderRebuild\x12\x15\n" +
 	"\x06app_id\x18d \x01(\tR\x05appIdB\x06\n" +
-	"\x04verb\"\xd1\t\n" +
+	"\x04verb\"\xb1\n" +
+	"\n" +
 	"\vSystemReply\x12\x1d\n" +
 	"\n" +
 	"error_code\x18\x01 \x01(\tR\terrorCode\x12#\n" +
@@ -3159,7 +3262,8 @@ const file_system_v1_system_proto_rawDesc = "" +
 	"time_zones\x18* \x01(\v2!.bitbox.system.v1.TimeZonesResultH\x00R\ttimeZones\x12;\n" +
 	"\achanges\x18< \x01(\v2\x1f.bitbox.system.v1.ChangesResultH\x00R\achanges\x12N\n" +
 	"\x10pairing_answered\x18F \x01(\v2!.bitbox.system.v1.PairingAnsweredH\x00R\x0fpairingAnswered\x125\n" +
-	"\x05disks\x18Z \x01(\v2\x1d.bitbox.system.v1.DisksResultH\x00R\x05disksB\b\n" +
+	"\x05disks\x18Z \x01(\v2\x1d.bitbox.system.v1.DisksResultH\x00R\x05disks\x12^\n" +
+	"\x16bitcoin_core_installed\x18P \x01(\v2&.bitbox.system.v1.BitcoinCoreInstalledH\x00R\x14bitcoinCoreInstalledB\b\n" +
 	"\x06result\"@\n" +
 	"\n" +
 	"GetPosture\x12\x14\n" +
@@ -3370,29 +3474,35 @@ var file_system_v1_system_proto_goTypes = []any{
 	(*AnswerPairing)(nil),        // 53: bitbox.system.v1.AnswerPairing
 	(*ListDisks)(nil),            // 54: bitbox.system.v1.ListDisks
 	(*UseDisk)(nil),              // 55: bitbox.system.v1.UseDisk
-	(*AuthorityReply)(nil),       // 56: bitbox.system.v1.AuthorityReply
-	(*v1.SignedPosture)(nil),     // 57: bitbox.base.v1.SignedPosture
-	(*UpdateBegan)(nil),          // 58: bitbox.system.v1.UpdateBegan
-	(*v1.Update)(nil),            // 59: bitbox.base.v1.Update
-	(*UpdateStatus)(nil),         // 60: bitbox.system.v1.UpdateStatus
-	(*Health)(nil),               // 61: bitbox.system.v1.Health
-	(*ServicesResult)(nil),       // 62: bitbox.system.v1.ServicesResult
-	(*LogsResult)(nil),           // 63: bitbox.system.v1.LogsResult
-	(*TimeZonesResult)(nil),      // 64: bitbox.system.v1.TimeZonesResult
-	(*ChangesResult)(nil),        // 65: bitbox.system.v1.ChangesResult
-	(*PairingAnswered)(nil),      // 66: bitbox.system.v1.PairingAnswered
-	(*DisksResult)(nil),          // 67: bitbox.system.v1.DisksResult
-	(*Lockdown)(nil),             // 68: bitbox.system.v1.Lockdown
-	(*PairingShut)(nil),          // 69: bitbox.system.v1.PairingShut
-	(*LeaseEnded)(nil),           // 70: bitbox.system.v1.LeaseEnded
-	(*AppCutOff)(nil),            // 71: bitbox.system.v1.AppCutOff
-	(*v1.Ban)(nil),               // 72: bitbox.base.v1.Ban
-	(*v1.Finding)(nil),           // 73: bitbox.base.v1.Finding
-	(*v1.ChainDisk)(nil),         // 74: bitbox.base.v1.ChainDisk
-	(PostureReport_Phase)(0),     // 75: bitbox.system.v1.PostureReport.Phase
-	(*v1.Event)(nil),             // 76: bitbox.base.v1.Event
-	(v1.Role)(0),                 // 77: bitbox.base.v1.Role
-	(*Posture)(nil),              // 78: bitbox.system.v1.Posture
+	(*BeginBitcoinCore)(nil),     // 56: bitbox.system.v1.BeginBitcoinCore
+	(*BitcoinCorePiece)(nil),     // 57: bitbox.system.v1.BitcoinCorePiece
+	(*FinishBitcoinCore)(nil),    // 58: bitbox.system.v1.FinishBitcoinCore
+	(*AbortBitcoinCore)(nil),     // 59: bitbox.system.v1.AbortBitcoinCore
+	(*OrderRebuild)(nil),         // 60: bitbox.system.v1.OrderRebuild
+	(*AuthorityReply)(nil),       // 61: bitbox.system.v1.AuthorityReply
+	(*v1.SignedPosture)(nil),     // 62: bitbox.base.v1.SignedPosture
+	(*UpdateBegan)(nil),          // 63: bitbox.system.v1.UpdateBegan
+	(*v1.Update)(nil),            // 64: bitbox.base.v1.Update
+	(*UpdateStatus)(nil),         // 65: bitbox.system.v1.UpdateStatus
+	(*Health)(nil),               // 66: bitbox.system.v1.Health
+	(*ServicesResult)(nil),       // 67: bitbox.system.v1.ServicesResult
+	(*LogsResult)(nil),           // 68: bitbox.system.v1.LogsResult
+	(*TimeZonesResult)(nil),      // 69: bitbox.system.v1.TimeZonesResult
+	(*ChangesResult)(nil),        // 70: bitbox.system.v1.ChangesResult
+	(*PairingAnswered)(nil),      // 71: bitbox.system.v1.PairingAnswered
+	(*DisksResult)(nil),          // 72: bitbox.system.v1.DisksResult
+	(*BitcoinCoreInstalled)(nil), // 73: bitbox.system.v1.BitcoinCoreInstalled
+	(*Lockdown)(nil),             // 74: bitbox.system.v1.Lockdown
+	(*PairingShut)(nil),          // 75: bitbox.system.v1.PairingShut
+	(*LeaseEnded)(nil),           // 76: bitbox.system.v1.LeaseEnded
+	(*AppCutOff)(nil),            // 77: bitbox.system.v1.AppCutOff
+	(*v1.Ban)(nil),               // 78: bitbox.base.v1.Ban
+	(*v1.Finding)(nil),           // 79: bitbox.base.v1.Finding
+	(*v1.ChainDisk)(nil),         // 80: bitbox.base.v1.ChainDisk
+	(PostureReport_Phase)(0),     // 81: bitbox.system.v1.PostureReport.Phase
+	(*v1.Event)(nil),             // 82: bitbox.base.v1.Event
+	(v1.Role)(0),                 // 83: bitbox.base.v1.Role
+	(*Posture)(nil),              // 84: bitbox.system.v1.Posture
 }
 var file_system_v1_system_proto_depIdxs = []int32{
 	32, // 0: bitbox.system.v1.SystemRequest.authority:type_name -> bitbox.system.v1.AuthorityRequest
@@ -3433,50 +3543,56 @@ var file_system_v1_system_proto_depIdxs = []int32{
 	53, // 35: bitbox.system.v1.SystemRequest.answer_pairing:type_name -> bitbox.system.v1.AnswerPairing
 	54, // 36: bitbox.system.v1.SystemRequest.list_disks:type_name -> bitbox.system.v1.ListDisks
 	55, // 37: bitbox.system.v1.SystemRequest.use_disk:type_name -> bitbox.system.v1.UseDisk
-	56, // 38: bitbox.system.v1.SystemReply.authority:type_name -> bitbox.system.v1.AuthorityReply
-	57, // 39: bitbox.system.v1.SystemReply.posture:type_name -> bitbox.base.v1.SignedPosture
-	4,  // 40: bitbox.system.v1.SystemReply.progress:type_name -> bitbox.system.v1.Progress
-	8,  // 41: bitbox.system.v1.SystemReply.bans:type_name -> bitbox.system.v1.BansResult
-	11, // 42: bitbox.system.v1.SystemReply.lift_ban:type_name -> bitbox.system.v1.LiftBanResult
-	13, // 43: bitbox.system.v1.SystemReply.audit:type_name -> bitbox.system.v1.AuditResult
-	16, // 44: bitbox.system.v1.SystemReply.machine:type_name -> bitbox.system.v1.MachineInfo
-	18, // 45: bitbox.system.v1.SystemReply.event:type_name -> bitbox.system.v1.SystemEvent
-	25, // 46: bitbox.system.v1.SystemReply.summary:type_name -> bitbox.system.v1.Summary
-	58, // 47: bitbox.system.v1.SystemReply.update_began:type_name -> bitbox.system.v1.UpdateBegan
-	59, // 48: bitbox.system.v1.SystemReply.update:type_name -> bitbox.base.v1.Update
-	60, // 49: bitbox.system.v1.SystemReply.update_status:type_name -> bitbox.system.v1.UpdateStatus
-	61, // 50: bitbox.system.v1.SystemReply.health:type_name -> bitbox.system.v1.Health
-	62, // 51: bitbox.system.v1.SystemReply.services:type_name -> bitbox.system.v1.ServicesResult
-	63, // 52: bitbox.system.v1.SystemReply.logs:type_name -> bitbox.system.v1.LogsResult
-	64, // 53: bitbox.system.v1.SystemReply.time_zones:type_name -> bitbox.system.v1.TimeZonesResult
-	65, // 54: bitbox.system.v1.SystemReply.changes:type_name -> bitbox.system.v1.ChangesResult
-	66, // 55: bitbox.system.v1.SystemReply.pairing_answered:type_name -> bitbox.system.v1.PairingAnswered
-	67, // 56: bitbox.system.v1.SystemReply.disks:type_name -> bitbox.system.v1.DisksResult
-	68, // 57: bitbox.system.v1.Restrict.lockdown:type_name -> bitbox.system.v1.Lockdown
-	69, // 58: bitbox.system.v1.Restrict.pairing_shut:type_name -> bitbox.system.v1.PairingShut
-	70, // 59: bitbox.system.v1.Restrict.end_lease:type_name -> bitbox.system.v1.LeaseEnded
-	71, // 60: bitbox.system.v1.Restrict.app_cut_off:type_name -> bitbox.system.v1.AppCutOff
-	72, // 61: bitbox.system.v1.BansResult.bans:type_name -> bitbox.base.v1.Ban
-	10, // 62: bitbox.system.v1.LiftBan.plain:type_name -> bitbox.system.v1.LiftBanOrder
-	73, // 63: bitbox.system.v1.AuditResult.findings:type_name -> bitbox.base.v1.Finding
-	74, // 64: bitbox.system.v1.MachineInfo.chain_disk:type_name -> bitbox.base.v1.ChainDisk
-	75, // 65: bitbox.system.v1.SystemEvent.phase:type_name -> bitbox.system.v1.PostureReport.Phase
-	76, // 66: bitbox.system.v1.SystemEvent.event:type_name -> bitbox.base.v1.Event
-	19, // 67: bitbox.system.v1.SystemEvent.app_roles:type_name -> bitbox.system.v1.AppRole
-	77, // 68: bitbox.system.v1.AppRole.role:type_name -> bitbox.base.v1.Role
-	78, // 69: bitbox.system.v1.LocalChange.posture:type_name -> bitbox.system.v1.Posture
-	21, // 70: bitbox.system.v1.LocalChange.lift_restrictions:type_name -> bitbox.system.v1.LiftRestrictions
-	22, // 71: bitbox.system.v1.LocalChange.go_back:type_name -> bitbox.system.v1.GoBack
-	75, // 72: bitbox.system.v1.Summary.phase:type_name -> bitbox.system.v1.PostureReport.Phase
-	26, // 73: bitbox.system.v1.Summary.ssh:type_name -> bitbox.system.v1.OpenSSH
-	27, // 74: bitbox.system.v1.Summary.apis:type_name -> bitbox.system.v1.OpenAPI
-	28, // 75: bitbox.system.v1.Summary.last_reset:type_name -> bitbox.system.v1.ResetRecord
-	30, // 76: bitbox.system.v1.FactoryReset.local:type_name -> bitbox.system.v1.LocalReset
-	77, // [77:77] is the sub-list for method output_type
-	77, // [77:77] is the sub-list for method input_type
-	77, // [77:77] is the sub-list for extension type_name
-	77, // [77:77] is the sub-list for extension extendee
-	0,  // [0:77] is the sub-list for field type_name
+	56, // 38: bitbox.system.v1.SystemRequest.begin_bitcoin_core:type_name -> bitbox.system.v1.BeginBitcoinCore
+	57, // 39: bitbox.system.v1.SystemRequest.bitcoin_core_piece:type_name -> bitbox.system.v1.BitcoinCorePiece
+	58, // 40: bitbox.system.v1.SystemRequest.finish_bitcoin_core:type_name -> bitbox.system.v1.FinishBitcoinCore
+	59, // 41: bitbox.system.v1.SystemRequest.abort_bitcoin_core:type_name -> bitbox.system.v1.AbortBitcoinCore
+	60, // 42: bitbox.system.v1.SystemRequest.order_rebuild:type_name -> bitbox.system.v1.OrderRebuild
+	61, // 43: bitbox.system.v1.SystemReply.authority:type_name -> bitbox.system.v1.AuthorityReply
+	62, // 44: bitbox.system.v1.SystemReply.posture:type_name -> bitbox.base.v1.SignedPosture
+	4,  // 45: bitbox.system.v1.SystemReply.progress:type_name -> bitbox.system.v1.Progress
+	8,  // 46: bitbox.system.v1.SystemReply.bans:type_name -> bitbox.system.v1.BansResult
+	11, // 47: bitbox.system.v1.SystemReply.lift_ban:type_name -> bitbox.system.v1.LiftBanResult
+	13, // 48: bitbox.system.v1.SystemReply.audit:type_name -> bitbox.system.v1.AuditResult
+	16, // 49: bitbox.system.v1.SystemReply.machine:type_name -> bitbox.system.v1.MachineInfo
+	18, // 50: bitbox.system.v1.SystemReply.event:type_name -> bitbox.system.v1.SystemEvent
+	25, // 51: bitbox.system.v1.SystemReply.summary:type_name -> bitbox.system.v1.Summary
+	63, // 52: bitbox.system.v1.SystemReply.update_began:type_name -> bitbox.system.v1.UpdateBegan
+	64, // 53: bitbox.system.v1.SystemReply.update:type_name -> bitbox.base.v1.Update
+	65, // 54: bitbox.system.v1.SystemReply.update_status:type_name -> bitbox.system.v1.UpdateStatus
+	66, // 55: bitbox.system.v1.SystemReply.health:type_name -> bitbox.system.v1.Health
+	67, // 56: bitbox.system.v1.SystemReply.services:type_name -> bitbox.system.v1.ServicesResult
+	68, // 57: bitbox.system.v1.SystemReply.logs:type_name -> bitbox.system.v1.LogsResult
+	69, // 58: bitbox.system.v1.SystemReply.time_zones:type_name -> bitbox.system.v1.TimeZonesResult
+	70, // 59: bitbox.system.v1.SystemReply.changes:type_name -> bitbox.system.v1.ChangesResult
+	71, // 60: bitbox.system.v1.SystemReply.pairing_answered:type_name -> bitbox.system.v1.PairingAnswered
+	72, // 61: bitbox.system.v1.SystemReply.disks:type_name -> bitbox.system.v1.DisksResult
+	73, // 62: bitbox.system.v1.SystemReply.bitcoin_core_installed:type_name -> bitbox.system.v1.BitcoinCoreInstalled
+	74, // 63: bitbox.system.v1.Restrict.lockdown:type_name -> bitbox.system.v1.Lockdown
+	75, // 64: bitbox.system.v1.Restrict.pairing_shut:type_name -> bitbox.system.v1.PairingShut
+	76, // 65: bitbox.system.v1.Restrict.end_lease:type_name -> bitbox.system.v1.LeaseEnded
+	77, // 66: bitbox.system.v1.Restrict.app_cut_off:type_name -> bitbox.system.v1.AppCutOff
+	78, // 67: bitbox.system.v1.BansResult.bans:type_name -> bitbox.base.v1.Ban
+	10, // 68: bitbox.system.v1.LiftBan.plain:type_name -> bitbox.system.v1.LiftBanOrder
+	79, // 69: bitbox.system.v1.AuditResult.findings:type_name -> bitbox.base.v1.Finding
+	80, // 70: bitbox.system.v1.MachineInfo.chain_disk:type_name -> bitbox.base.v1.ChainDisk
+	81, // 71: bitbox.system.v1.SystemEvent.phase:type_name -> bitbox.system.v1.PostureReport.Phase
+	82, // 72: bitbox.system.v1.SystemEvent.event:type_name -> bitbox.base.v1.Event
+	19, // 73: bitbox.system.v1.SystemEvent.app_roles:type_name -> bitbox.system.v1.AppRole
+	83, // 74: bitbox.system.v1.AppRole.role:type_name -> bitbox.base.v1.Role
+	84, // 75: bitbox.system.v1.LocalChange.posture:type_name -> bitbox.system.v1.Posture
+	21, // 76: bitbox.system.v1.LocalChange.lift_restrictions:type_name -> bitbox.system.v1.LiftRestrictions
+	22, // 77: bitbox.system.v1.LocalChange.go_back:type_name -> bitbox.system.v1.GoBack
+	81, // 78: bitbox.system.v1.Summary.phase:type_name -> bitbox.system.v1.PostureReport.Phase
+	26, // 79: bitbox.system.v1.Summary.ssh:type_name -> bitbox.system.v1.OpenSSH
+	27, // 80: bitbox.system.v1.Summary.apis:type_name -> bitbox.system.v1.OpenAPI
+	28, // 81: bitbox.system.v1.Summary.last_reset:type_name -> bitbox.system.v1.ResetRecord
+	30, // 82: bitbox.system.v1.FactoryReset.local:type_name -> bitbox.system.v1.LocalReset
+	83, // [83:83] is the sub-list for method output_type
+	83, // [83:83] is the sub-list for method input_type
+	83, // [83:83] is the sub-list for extension type_name
+	83, // [83:83] is the sub-list for extension extendee
+	0,  // [0:83] is the sub-list for field type_name
 }
 
 func init() { file_system_v1_system_proto_init() }
@@ -3488,6 +3604,7 @@ func file_system_v1_system_proto_init() {
 	file_system_v1_changes_proto_init()
 	file_system_v1_disk_proto_init()
 	file_system_v1_machine_proto_init()
+	file_system_v1_node_proto_init()
 	file_system_v1_posture_proto_init()
 	file_system_v1_update_proto_init()
 	file_system_v1_system_proto_msgTypes[0].OneofWrappers = []any{
@@ -3529,6 +3646,11 @@ func file_system_v1_system_proto_init() {
 		(*SystemRequest_AnswerPairing)(nil),
 		(*SystemRequest_ListDisks)(nil),
 		(*SystemRequest_UseDisk)(nil),
+		(*SystemRequest_BeginBitcoinCore)(nil),
+		(*SystemRequest_BitcoinCorePiece)(nil),
+		(*SystemRequest_FinishBitcoinCore)(nil),
+		(*SystemRequest_AbortBitcoinCore)(nil),
+		(*SystemRequest_OrderRebuild)(nil),
 	}
 	file_system_v1_system_proto_msgTypes[1].OneofWrappers = []any{
 		(*SystemReply_Authority)(nil),
@@ -3550,6 +3672,7 @@ func file_system_v1_system_proto_init() {
 		(*SystemReply_Changes)(nil),
 		(*SystemReply_PairingAnswered)(nil),
 		(*SystemReply_Disks)(nil),
+		(*SystemReply_BitcoinCoreInstalled)(nil),
 	}
 	file_system_v1_system_proto_msgTypes[6].OneofWrappers = []any{
 		(*Restrict_Lockdown)(nil),

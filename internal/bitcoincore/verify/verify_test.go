@@ -4,9 +4,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"compress/gzip"
-	"crypto/sha256"
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -18,69 +16,42 @@ import (
 
 	"github.com/BitBoxSwiss/bitbox-base/internal/bitcoincore"
 	"github.com/BitBoxSwiss/bitbox-base/internal/failpoint"
+	"github.com/BitBoxSwiss/bitbox-base/internal/testbed/coretest"
 )
 
 const archive31 = "bitcoin-31.0-x86_64-linux-gnu.tar.gz"
 
-// entry is one of an archive.
-type entry struct {
-	name, content string
-	kind          byte
-	size          int64 // a header that lies; 0: the length of content
-}
+type (
+	keys  struct{ *coretest.Keys }
+	entry = coretest.Entry
+)
 
-func regular(name, content string) entry {
-	return entry{name: name, content: content, kind: tar.TypeReg}
-}
+var (
+	programs  = coretest.Programs
+	archiveOf = coretest.Archive
+)
 
-// programs are what a release has, and what else is in one.
-func programs(version string) []entry {
-	top := "bitcoin-" + version + "/"
-	return []entry{
-		{name: top, kind: tar.TypeDir}, regular(top+"README.md", "read me"), {name: top + "bin/", kind: tar.TypeDir},
-		regular(top+"bin/bitcoin-cli", "cli "+version), regular(top+"bin/bitcoin-qt", "window"), regular(top+"bin/bitcoind", "node "+version),
-	}
-}
-
-func archiveOf(t *testing.T, entries ...entry) []byte {
+// builders makes keys, and the list of a builder who trusts all but the stranger.
+func builders(t *testing.T) (keys, Signers) {
 	t.Helper()
-	out := &bytes.Buffer{}
-	zipped := gzip.NewWriter(out)
-	archive := tar.NewWriter(zipped)
-	for _, e := range entries {
-		header := &tar.Header{Name: e.name, Typeflag: e.kind, Mode: 0o4777, Uid: 1000, Format: tar.FormatPAX}
-		if e.kind == tar.TypeSymlink || e.kind == tar.TypeLink {
-			header.Linkname = e.content
-			e.content = ""
-		}
-		header.Size = max(e.size, int64(len(e.content)))
-		if err := archive.WriteHeader(header); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := archive.Write([]byte(e.content)); err != nil {
-			t.Fatal(err)
-		}
-		for left := header.Size - int64(len(e.content)); left > 0; left -= 1 << 20 {
-			if _, err := archive.Write(make([]byte, min(left, 1<<20))); err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
-	if err := errors.Join(archive.Close(), zipped.Close()); err != nil {
+	k := keys{coretest.New(t)}
+	return k, k.trusting(t, coretest.Builders...)
+}
+
+func (k keys) trusting(t *testing.T, names ...string) Signers {
+	t.Helper()
+	s, err := ReadSigners(k.List(names...))
+	if err != nil {
 		t.Fatal(err)
 	}
-	return out.Bytes()
-}
-
-func sumsOf(name string, archive []byte) []byte {
-	return fmt.Appendf(nil, "%s  bitcoin-31.0.tar.gz\n%x  %s\n", strings.Repeat("ab", 32), sha256.Sum256(archive), name)
+	return s
 }
 
 // release makes one that these have signed.
 func (k keys) release(t *testing.T, name string, archive []byte, signers ...string) Release {
 	t.Helper()
-	sums := sumsOf(name, archive)
-	return Release{name, bytes.NewReader(archive), sums, k.signed(t, sums, signers...)}
+	sums := coretest.Sums(name, archive)
+	return Release{name, bytes.NewReader(archive), sums, k.Sign(sums, signers...)}
 }
 
 // older is a genuine release of 30.2.
@@ -242,24 +213,22 @@ var refusals = map[string]refusal{
 		"it does not hold [bitcoind bitcoin-cli] in the folder bitcoin-31.0/bin/"},
 	"no bitcoind":        {holding(programs("31.0")[:5]...), "it does not hold [bitcoind bitcoin-cli]"},
 	"bitcoind twice":     {holding(append(programs("31.0"), programs("31.0")[5])...), "is no single file"},
-	"a way out":          {holding(append(programs("31.0"), regular("bitcoin-31.0/../../x", "evil"))...), "leads elsewhere"},
-	"an absolute path":   {holding(append(programs("31.0"), regular("/etc/passwd", "evil"))...), "leads elsewhere"},
+	"a way out":          {holding(append(programs("31.0"), coretest.Regular("bitcoin-31.0/../../x", "evil"))...), "leads elsewhere"},
+	"an absolute path":   {holding(append(programs("31.0"), coretest.Regular("/etc/passwd", "evil"))...), "leads elsewhere"},
 	"a link to a file":   {holding(link(tar.TypeSymlink)...), "bitcoind in it is no single file"},
 	"a hard link":        {holding(link(tar.TypeLink)...), "bitcoind in it is no single file"},
 	"a device":           {holding(link(tar.TypeChar)...), "bitcoind in it is no single file"},
-	"a huge program":     {holding(append(programs("31.0")[:5], zeros("bitcoin-31.0/bin/bitcoind", maxProgram+1))...), "128 MiB"},
-	"a bomb":             {holding(append(programs("31.0"), zeros("bitcoin-31.0/bomb", maxUnpacked))...), "more than a release does"},
+	"a huge program":     {holding(append(programs("31.0")[:5], coretest.Zeros("bitcoin-31.0/bin/bitcoind", maxProgram+1))...), "128 MiB"},
+	"a bomb":             {holding(append(programs("31.0"), coretest.Zeros("bitcoin-31.0/bomb", maxUnpacked))...), "more than a release does"},
 	"no archive at all":  {not31([]byte("an archive")), "it is no gzip file"},
 	"an archive cut off": {not31(cutOff()), "it is damaged"},
 }
 
-func zeros(name string, size int64) entry { return entry{name: name, kind: tar.TypeReg, size: size} }
-
 func link(kind byte) []entry {
 	entries := programs("31.0")
-	entries[5] = entry{name: "bitcoin-31.0/bin/bitcoind", content: "/bin/sh", kind: kind}
+	entries[5] = entry{Name: "bitcoin-31.0/bin/bitcoind", Content: "/bin/sh", Kind: kind}
 	if kind == tar.TypeChar {
-		entries[5].content = ""
+		entries[5].Content = ""
 	}
 	return entries
 }
@@ -278,22 +247,11 @@ func cutOff() []byte {
 }
 
 func threeSubkeys(t *testing.T, k keys) Release {
-	archive := archiveOf(t, programs("31.0")...)
-	sums := sumsOf(archive31, archive)
-	out, err := k.gpg(nil, "--with-colons", "--list-keys", "subkeys")
-	if err != nil {
-		t.Fatal(err)
+	r := plain()(t, k)
+	for _, subkey := range k.Subkeys("subkeys") {
+		r.Signatures = append(r.Signatures, k.Sign(r.Sums, subkey+"!")...)
 	}
-	var all []string
-	for _, line := range strings.Split(out, "\n") {
-		if f, is := strings.CutPrefix(line, "fpr:"); is {
-			all = append(all, strings.Trim(f, ":")+"!")
-		}
-	}
-	if len(all) != 4 {
-		t.Fatalf("%d keys: %s", len(all), out)
-	}
-	return Release{archive31, bytes.NewReader(archive), sums, k.signed(t, sums, all[1:]...)}
+	return r
 }
 
 // messages are signed messages in the place of signatures: each has a text of its own, which is what
@@ -301,10 +259,7 @@ func threeSubkeys(t *testing.T, k keys) Release {
 func messages(t *testing.T, k keys) Release {
 	r := plain()(t, k)
 	for _, name := range []string{"ann", "bob", "cyd"} {
-		out, err := k.gpg([]byte("I have built what is good."), "--local-user", name, "--armor", "--sign")
-		if err != nil {
-			t.Fatal(err)
-		}
+		out := k.GPG([]byte("I have built what is good."), "--local-user", name, "--armor", "--sign")
 		r.Signatures = append(r.Signatures, strings.ReplaceAll(out, "PGP MESSAGE", "PGP SIGNATURE")...)
 	}
 	return r
@@ -317,10 +272,8 @@ func TestWhatIsNotGenuineIsRefusedByOneSentenceAndChangesNothing(t *testing.T) {
 	for name, attack := range refusals {
 		before[name] = attack.release(t, k)
 	}
-	if err := k.revoke("revoked"); err != nil {
-		t.Fatal(err)
-	}
-	_, s := builders(t)
+	k.Revoke("revoked")
+	s := k.trusting(t, coretest.Builders...)
 	for name, attack := range refusals {
 		t.Run(name, func(t *testing.T) {
 			place := t.TempDir()
@@ -429,24 +382,24 @@ func TestAPowerCutLeavesTheOldReleaseOrTheNewOne(t *testing.T) {
 
 func TestTheListOfABuilderIsReadStrictly(t *testing.T) {
 	k, _ := builders(t)
-	good := k.fingerprints["ann"] + " ann\n"
+	good := k.Fingerprints["ann"] + " ann\n"
 	for text, want := range map[string]string{
 		strings.ToLower(good):                       "line 1: it needs the 40 capital digits",
 		"AB ann":                                    "line 1: it needs",
-		k.fingerprints["ann"]:                       "line 1: it needs",
-		k.fingerprints["ann"] + " ../ann":           "line 1: it needs",
+		k.Fingerprints["ann"]:                       "line 1: it needs",
+		k.Fingerprints["ann"] + " ../ann":           "line 1: it needs",
 		good + "\n" + good:                          "line 3: this fingerprint or name is listed twice",
-		good + k.fingerprints["bob"] + " bob":       "line 2: the file bob.asc with the key is missing",
+		good + k.Fingerprints["bob"] + " bob":       "line 2: the file bob.asc with the key is missing",
 		strings.Replace(good, " ann", " broken", 1): "broken.asc: it is not one public key",
 	} {
 		folder := t.TempDir()
-		armor, err := k.gpg(nil, "--armor", "--export", "ann")
-		if err != nil {
-			t.Fatal(err)
+		for name, content := range map[string]string{
+			"ann.asc": k.GPG(nil, "--armor", "--export", "ann"), "broken.asc": "no key", listFile: text,
+		} {
+			if err := os.WriteFile(filepath.Join(folder, name), []byte(content), 0o644); err != nil {
+				t.Fatal(err)
+			}
 		}
-		put(t, filepath.Join(folder, "ann.asc"), []byte(armor))
-		put(t, filepath.Join(folder, "broken.asc"), []byte("no key"))
-		put(t, filepath.Join(folder, listFile), []byte(text))
 		if _, err := ReadSigners(folder); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: %v", text, err)
 		}

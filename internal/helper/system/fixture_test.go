@@ -9,6 +9,7 @@ import (
 	"io"
 	"log/slog"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
@@ -73,6 +74,15 @@ func newBase(t *testing.T) *base {
 	return b
 }
 
+// nodePlace makes a folder of the node's, below that of a helper.
+func nodePlace(directory, name string) string {
+	place := filepath.Join(directory, "node", name)
+	if err := os.MkdirAll(place, 0o755); err != nil {
+		panic(err)
+	}
+	return place
+}
+
 // goldenConfig is a helper's with a directory of its own, and a machine of tests.
 func goldenConfig(machine *machinetest.Machine, directory string) Config {
 	_, updates, err := machinetest.NewSoftware(directory)
@@ -91,6 +101,7 @@ func goldenConfig(machine *machinetest.Machine, directory string) Config {
 		},
 		Banner: machine, Network: machine, Auditor: machine, Updates: updates,
 		Systemd: systemdtest.New(table), Services: table, TimeZone: zone, UpdateStamp: filepath.Join(directory, "upgrade-stamp"),
+		NodeIncoming: nodePlace(directory, "incoming"), NodeRuntime: nodePlace(directory, "runtime"), Architecture: "amd64",
 	}
 }
 

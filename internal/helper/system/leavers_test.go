@@ -66,6 +66,13 @@ var acts = map[string]func(b *base, a *app) *systemv1.SystemRequest{
 	"start_other_slot": func(*base, *app) *systemv1.SystemRequest {
 		return &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_StartOtherSlot{StartOtherSlot: &systemv1.StartOtherSlot{}}}
 	},
+	"finish_bitcoin_core": func(*base, *app) *systemv1.SystemRequest {
+		return &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_FinishBitcoinCore{FinishBitcoinCore: &systemv1.FinishBitcoinCore{}}}
+	},
+	"order_rebuild": func(_ *base, a *app) *systemv1.SystemRequest {
+		order := a.look().RebuildOrder(systemv1.RebuildChain_WAY_RESYNC, a.challenge())
+		return rebuildRequest(posture.SignNodeOrder(order, a.seed))
+	},
 	"change_service": func(*base, *app) *systemv1.SystemRequest {
 		return changeRequest("electrs", basev1.ServiceAction_SERVICE_ACTION_RESTART)
 	},

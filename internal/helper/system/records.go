@@ -169,6 +169,29 @@ var recordUpdate = &changerecorder.Verb{Word: changelog.Update,
 		return reply.GetUpdate().GetFromVersion() + " to " + reply.GetUpdate().GetToVersion()
 	}}
 
+var recordBitcoinCore = &changerecorder.Verb{Word: changelog.BitcoinCore,
+	Signed: func(r *systemv1.SystemRequest) []byte { return r.GetFinishBitcoinCore().GetOrder() },
+	Detail: func(r *systemv1.SystemRequest, _ *systemv1.SystemReply) string {
+		order := &systemv1.NodeOrder{}
+		if !changerecorder.OpenSigned(r.GetFinishBitcoinCore().GetOrder(), order) {
+			return ""
+		}
+		return order.GetInstall().GetArchive()
+	}}
+
+var recordRebuild = &changerecorder.Verb{Word: changelog.RebuildChain,
+	Signed: func(r *systemv1.SystemRequest) []byte { return r.GetOrderRebuild().GetOrder() },
+	Detail: func(r *systemv1.SystemRequest, _ *systemv1.SystemReply) string {
+		order := &systemv1.NodeOrder{}
+		if !changerecorder.OpenSigned(r.GetOrderRebuild().GetOrder(), order) {
+			return ""
+		}
+		if order.GetRebuild().GetWay() == systemv1.RebuildChain_WAY_RESYNC {
+			return "from the network"
+		}
+		return "from the disk"
+	}}
+
 var recordService = &changerecorder.Verb{Word: changelog.Service,
 	Detail: func(r *systemv1.SystemRequest, _ *systemv1.SystemReply) string {
 		action := strings.ToLower(strings.TrimPrefix(r.GetChangeService().GetAction().String(), "SERVICE_ACTION_"))

@@ -35,6 +35,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/ledger"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/machine"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/monitor"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/nodeorders"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/server"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/servicecontrol"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/services"
@@ -80,6 +81,9 @@ type Config struct {
 	// Disks has the disks looked at and prepared; nil: nobody does. DiskStore is where that is kept.
 	Disks     chaindisk.Machine
 	DiskStore chaindisk.Store
+	// NodeIncoming and NodeRuntime are places of the Bitcoin node (internal/helper/nodeorders); empty:
+	// those of the appliance. Architecture is Debian's name for the machine's.
+	NodeIncoming, NodeRuntime, Architecture string
 	// Disk returns how much there is, and is free, on the disk with the state, in
 	// bytes; nil: it is asked for.
 	Disk func() (total, available uint64, err error)
@@ -100,6 +104,7 @@ type Helper struct {
 	updates   *update.Verbs
 	resets    *factoryreset.Orders
 	disks     *chaindisk.Verbs
+	node      *nodeorders.Orders
 	monitor   *monitor.Looker
 	later     turns.Later
 	server    *server.Server
@@ -145,6 +150,10 @@ func Open(config Config) (*Helper, error) {
 		IsImage: config.Updates.IsImage, Renew: h.drift.Renew, Log: log,
 	})
 	h.updates = update.NewVerbs(config.Updates, h.drift.DebianUpdates, h.oldest, h.machine.MayStop, log)
+	h.node = nodeorders.New(nodeorders.Config{
+		Incoming: config.NodeIncoming, Runtime: config.NodeRuntime, Architecture: config.Architecture, Ledger: keeper, Systemd: config.Systemd,
+		Later: h.later, Log: log,
+	})
 	h.resets = factoryreset.NewOrders(config.Directory, keeper, config.Restart, log)
 	h.monitor = &monitor.Looker{
 		Services: h.services.Services, Disk: config.Disk, Updates: h.drift.DebianUpdates, Events: hub, Clock: clock, Log: log,

@@ -1,6 +1,7 @@
 package system
 
 import (
+	"github.com/BitBoxSwiss/bitbox-base/internal/bitcoincore"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/changerecorder"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/server"
 	"github.com/BitBoxSwiss/bitbox-base/internal/ipc"
@@ -17,7 +18,9 @@ var (
 	logs     = server.Size{Limit: 8 << 10, Holds: 8 << 20}   // journal.MaxBytes, and what journalctl prints
 	document = server.Size{Limit: posture.MaxDocumentSize + 1<<10, Holds: 8 << 20}
 	preamble = server.Size{Limit: release.MaxPreambleSize + 1<<10, Holds: 8 << 20} // of a release: parsed once it is verified
-	piece    = server.Size{Limit: ipc.MaxMessageSize, Holds: 4 << 20}              // of an update: bytes, not parsed
+	// of Bitcoin Core: SHA256SUMS with its signatures, which are passed on as they are
+	signatures = server.Size{Limit: bitcoincore.MaxSums + bitcoincore.MaxSignatures + posture.MaxDocumentSize, Holds: 8 << 20}
+	piece      = server.Size{Limit: ipc.MaxMessageSize, Holds: 4 << 20} // of an update: bytes, not parsed
 )
 
 // verbs is the one table of what can be asked of the helper.
@@ -73,6 +76,12 @@ func (h *Helper) verbs() server.Table {
 		// The disks.
 		server.Row(server.ByMiddleware|server.ByRoot, list, 4, h.disks.List),
 		server.Row(server.ByMiddleware, document, 4, h.disks.Use).ForOwners().Recorded(recordDisk),
+		// The Bitcoin node.
+		server.Row(server.ByMiddleware|server.ByRoot, signatures, 0, h.node.Begin).ForOwners(),
+		server.Row(server.ByMiddleware|server.ByRoot, piece, 0, h.node.Piece).ForOwners(),
+		server.Row(server.ByMiddleware|server.ByRoot, document, 3, h.node.Finish).ForOwners().Recorded(recordBitcoinCore),
+		server.Row(server.ByMiddleware|server.ByRoot, short, 0, h.node.Abort).ForOwners(),
+		server.Row(server.ByMiddleware|server.ByRoot, document, 1, h.node.Rebuild).ForOwners().Recorded(recordRebuild),
 
 		// The log of changes.
 		server.Row(server.ByMiddleware|server.ByRoot, list, 0, h.changes.ListChanges),

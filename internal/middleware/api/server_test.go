@@ -62,11 +62,12 @@ var whoMay = map[basev1.Role][]string{
 	operator: {"ChangeService", "GetFees", "GetHistory", "GetInfo", "GetNode", "GetPosture", "GetUpdate", "GetWindow",
 		"InstallDebianUpdates", "ListApps", "ListBans", "ListBlocks", "ListChanges", "ListDisks", "ListPeers", "ListServices", "ListTimeZones",
 		"ReadLogs", "Reboot", "RunAudit", "SetTimeZone", "WatchBlocks", "WatchEvents"},
-	owner: {"AcceptPairing", "AnswerPairing", "BringUpdate", "ChangeService", "CloseWindow", "ConfirmTry", "ConfirmUpdate",
+	owner: {"AcceptPairing", "AnswerPairing", "BringBitcoinCore", "BringUpdate", "ChangeService", "CloseWindow", "ConfirmTry", "ConfirmUpdate",
 		"EndLease", "FactoryReset", "FixFinding", "GetFees", "GetHistory", "GetInfo", "GetNode", "GetPosture", "GetUpdate",
 		"GetWindow", "GoBack", "InstallDebianUpdates", "LiftBan", "ListApps", "ListBans", "ListBlocks", "ListChanges",
-		"ListDisks", "ListPeers", "ListServices", "ListTimeZones", "Lockdown", "OpenWindow", "PowerOff", "ReadLogs", "Reboot", "RenameApp",
-		"RevokeApp", "RunAudit", "SetTimeZone", "SubmitPosture", "UseDisk", "WatchBlocks", "WatchEvents", "WatchUpdate"},
+		"ListDisks", "ListPeers", "ListServices", "ListTimeZones", "Lockdown", "OpenWindow", "PowerOff", "ReadLogs", "Reboot",
+		"RebuildChain", "RenameApp", "RevokeApp", "RunAudit", "SetTimeZone", "SubmitPosture", "UseDisk", "WatchBlocks", "WatchEvents",
+		"WatchUpdate"},
 }
 
 // allowed tries every method as each role, and returns those that are not refused.

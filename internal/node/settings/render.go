@@ -61,6 +61,34 @@ func (s Settings) Arguments(file string) []string {
 	return []string{file, "-conf=" + s.Config(), "-datadir=" + s.data()}
 }
 
+// Reindex are the arguments with which the program reads its blocks once more; none: it cannot.
+func (s Settings) Reindex() []string {
+	if s.Program == Btcd {
+		return nil
+	}
+	return []string{"-reindex"}
+}
+
+// Chain are the folders with what the program has of the chain: what it has made of the blocks
+// first, the blocks last. Its knowledge of peers and fees is elsewhere.
+func (s Settings) Chain() []string {
+	var folder string
+	names := []string{"indexes", "chainstate", "blocks"}
+	switch {
+	case s.Program == Btcd:
+		folder, names = filepath.Join(s.data(), "data", node.NetworkName(s.Network)), []string{"blocks_ffldb"}
+	case s.Network == basev1.Network_NETWORK_MAINNET:
+		folder = s.data()
+	default:
+		folder = filepath.Join(s.data(), node.NetworkName(s.Network))
+	}
+	var paths []string
+	for _, name := range names {
+		paths = append(paths, filepath.Join(folder, name))
+	}
+	return paths
+}
+
 // Folders are those that the program needs.
 func (s Settings) Folders() []string { return []string{s.data()} }
 

@@ -18,6 +18,8 @@ const (
 	TimeZone       = "time-zone"
 	Reboot         = "reboot"
 	PowerOff       = "power-off"
+	BitcoinCore    = "bitcoin-core"
+	RebuildChain   = "rebuild-chain"
 	OrderPairing   = "order-pairing"
 	AnswerPairing  = "answer-pairing"
 	UseDisk        = "use-disk"
@@ -50,8 +52,8 @@ var Words = map[string]struct {
 	Middleware bool
 }{
 	Posture: {}, PostureConfirm: {}, Lockdown: {}, ClosePairing: {}, EndLease: {}, CutOff: {}, LiftBan: {}, FixFinding: {},
-	FactoryReset: {}, Update: {}, DebianUpdates: {}, Service: {}, TimeZone: {}, Reboot: {}, PowerOff: {}, OrderPairing: {},
-	AnswerPairing: {}, UseDisk: {}, OpenWindow: {}, CloseWindow: {}, AcceptPairing: {}, RetireKey: {},
+	FactoryReset: {}, Update: {}, DebianUpdates: {}, Service: {}, TimeZone: {}, Reboot: {}, PowerOff: {}, BitcoinCore: {}, RebuildChain: {},
+	OrderPairing: {}, AnswerPairing: {}, UseDisk: {}, OpenWindow: {}, CloseWindow: {}, AcceptPairing: {}, RetireKey: {},
 	RenameApp: {Middleware: true}, RevokeApp: {Middleware: true},
 	Begun: {}, PostureUndone: {}, LeaseEnded: {}, AppEnrolled: {}, AppRetired: {}, UpdateEnded: {},
 	NotListed: {}, NotRecorded: {}, CutByPower: {},

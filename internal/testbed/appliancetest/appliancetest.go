@@ -24,6 +24,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/boottime"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/caller"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/ledger"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/nodeorders"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/services"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/system"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
@@ -47,6 +48,9 @@ type Helper struct {
 	Software *machinetest.Software
 	// Services are what runs on the machine.
 	Services *systemdtest.Systemd
+
+	// Signers is the folder with the builder's list of signers of Bitcoin Core; empty: there is none.
+	Signers string
 
 	directory string
 	ahead     atomic.Int64 // how far its clock was put ahead
@@ -84,6 +88,9 @@ func startHelper(directory string, given provisioning.File) (h *Helper, err erro
 		return nil, errors.Join(err, os.RemoveAll(directory))
 	}
 	table := append(services.BuiltIn(), systemdtest.Own("electrs", "Electrum server"))
+	if err := h.makeNodePlaces(); err != nil {
+		return nil, errors.Join(err, os.RemoveAll(directory))
+	}
 	h.Services = systemdtest.New(table)
 	h.stops = func(string) {}
 	h.Services.OnStart(h.started)
@@ -97,6 +104,7 @@ func startHelper(directory string, given provisioning.File) (h *Helper, err erro
 		Banner: h.Machine, Network: h.Machine, Auditor: h.Machine, Updates: receiver,
 		Disks: h.Machine, DiskStore: h.Machine.DiskStore(),
 		Systemd: h.Services, Services: table, TimeZone: zone, UpdateStamp: h.stamp(),
+		NodeIncoming: h.nodePlace("incoming"), NodeRuntime: h.nodePlace("runtime"), Architecture: "amd64",
 	})
 	if err != nil {
 		return nil, errors.Join(err, os.RemoveAll(directory))
@@ -110,6 +118,25 @@ func startHelper(directory string, given provisioning.File) (h *Helper, err erro
 	return h, nil
 }
 
+// nodePlace is a folder of the node, instead of one of the appliance.
+func (h *Helper) nodePlace(name string) string { return filepath.Join(h.directory, "node", name) }
+
+// BitcoinCore is the place of the release that an owner has brought.
+func (h *Helper) BitcoinCore() string { return h.nodePlace("bitcoin-core") }
+
+// Rebuild is the order to make the chain again.
+func (h *Helper) Rebuild() string {
+	return filepath.Join(h.nodePlace("runtime"), nodeorders.RebuildFile)
+}
+
+func (h *Helper) makeNodePlaces() error {
+	var errs []error
+	for _, place := range []string{h.nodePlace("incoming"), h.nodePlace("runtime"), h.BitcoinCore()} {
+		errs = append(errs, os.MkdirAll(place, 0o755))
+	}
+	return errors.Join(errs...)
+}
+
 func (h *Helper) stamp() string { return filepath.Join(h.directory, "upgrade-stamp") }
 
 // started does what some units do.
@@ -119,6 +146,9 @@ func (h *Helper) started(unit string) {
 		h.mu.Lock()
 		defer h.mu.Unlock()
 		go h.stops(unit)
+	case unit == nodeorders.Unit:
+		_ = nodeorders.Install(context.Background(), h.nodePlace("incoming"), h.Signers, "amd64", h.BitcoinCore())
+		h.Services.Set(unit, "inactive")
 	case unit == services.DebianUpdatesUnit:
 		h.Services.Say(unit, "Unpacking libssl3 (3.0.17-1~deb12u3)")
 		h.Services.Set(unit, "inactive")

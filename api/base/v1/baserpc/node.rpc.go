@@ -10,11 +10,13 @@ import (
 
 // The methods of bitbox.base.v1.NodeService.
 const (
-	NodeServiceGetNode     = "bitbox.base.v1.NodeService.GetNode"
-	NodeServiceListPeers   = "bitbox.base.v1.NodeService.ListPeers"
-	NodeServiceListBlocks  = "bitbox.base.v1.NodeService.ListBlocks"
-	NodeServiceWatchBlocks = "bitbox.base.v1.NodeService.WatchBlocks"
-	NodeServiceGetFees     = "bitbox.base.v1.NodeService.GetFees"
+	NodeServiceGetNode          = "bitbox.base.v1.NodeService.GetNode"
+	NodeServiceListPeers        = "bitbox.base.v1.NodeService.ListPeers"
+	NodeServiceListBlocks       = "bitbox.base.v1.NodeService.ListBlocks"
+	NodeServiceWatchBlocks      = "bitbox.base.v1.NodeService.WatchBlocks"
+	NodeServiceGetFees          = "bitbox.base.v1.NodeService.GetFees"
+	NodeServiceBringBitcoinCore = "bitbox.base.v1.NodeService.BringBitcoinCore"
+	NodeServiceRebuildChain     = "bitbox.base.v1.NodeService.RebuildChain"
 )
 
 // NodeService tells about the node. bitbox-node asks the node every few seconds; calls are
@@ -50,6 +52,18 @@ func (c NodeServiceClient) GetFees(ctx context.Context, request *v1.GetFeesReque
 	return call[v1.GetFeesResponse](ctx, c.caller, NodeServiceGetFees, request)
 }
 
+// BringBitcoinCore takes a release of Bitcoin Core: what identifies it first, then the archive in
+// pieces. It answers when the release is verified and installed; the node then restarts by itself,
+// which can take 10 minutes. The first message is answered by an error at once if it is refused.
+func (c NodeServiceClient) BringBitcoinCore(ctx context.Context) (*Sending[v1.BringBitcoinCoreRequest, v1.BringBitcoinCoreResponse], error) {
+	return upload[v1.BringBitcoinCoreRequest, v1.BringBitcoinCoreResponse](ctx, c.caller, NodeServiceBringBitcoinCore)
+}
+
+// RebuildChain has the node make what it has of the chain again, once.
+func (c NodeServiceClient) RebuildChain(ctx context.Context, request *v1.RebuildChainRequest) (*v1.RebuildChainResponse, error) {
+	return call[v1.RebuildChainResponse](ctx, c.caller, NodeServiceRebuildChain, request)
+}
+
 // NodeServiceServer answers the calls of bitbox.base.v1.NodeService.
 type NodeServiceServer interface {
 	GetNode(context.Context, *v1.GetNodeRequest) (*v1.GetNodeResponse, error)
@@ -57,15 +71,19 @@ type NodeServiceServer interface {
 	ListBlocks(context.Context, *v1.ListBlocksRequest) (*v1.ListBlocksResponse, error)
 	WatchBlocks(context.Context, *v1.WatchBlocksRequest, *rpc.Sender[v1.Block]) error
 	GetFees(context.Context, *v1.GetFeesRequest) (*v1.GetFeesResponse, error)
+	BringBitcoinCore(context.Context, *rpc.Receiver[v1.BringBitcoinCoreRequest]) (*v1.BringBitcoinCoreResponse, error)
+	RebuildChain(context.Context, *v1.RebuildChainRequest) (*v1.RebuildChainResponse, error)
 }
 
 // NodeServiceHandlers returns the handlers of bitbox.base.v1.NodeService by the names of its methods.
 func NodeServiceHandlers(s NodeServiceServer) map[string]rpc.Handler {
 	return map[string]rpc.Handler{
-		NodeServiceGetNode:     rpc.Unary(s.GetNode),
-		NodeServiceListPeers:   rpc.Unary(s.ListPeers),
-		NodeServiceListBlocks:  rpc.Unary(s.ListBlocks),
-		NodeServiceWatchBlocks: rpc.ServerStream(s.WatchBlocks),
-		NodeServiceGetFees:     rpc.Unary(s.GetFees),
+		NodeServiceGetNode:          rpc.Unary(s.GetNode),
+		NodeServiceListPeers:        rpc.Unary(s.ListPeers),
+		NodeServiceListBlocks:       rpc.Unary(s.ListBlocks),
+		NodeServiceWatchBlocks:      rpc.ServerStream(s.WatchBlocks),
+		NodeServiceGetFees:          rpc.Unary(s.GetFees),
+		NodeServiceBringBitcoinCore: rpc.ClientStream(s.BringBitcoinCore),
+		NodeServiceRebuildChain:     rpc.Unary(s.RebuildChain),
 	}
 }
