@@ -13,19 +13,21 @@ import (
 
 func TestMain(m *testing.M) { os.Exit(leaktest.Run(m)) }
 
+func put(folder, name, text string) error {
+	return os.WriteFile(filepath.Join(folder, name), []byte(text), 0o600)
+}
+
 func TestTheUnitSaysHowAnInstallationWent(t *testing.T) {
 	k := coretest.New(t)
 	for name, c := range map[string]struct {
 		spoil   func(incoming string) error
 		refused string
 	}{
-		"good":                {spoil: func(string) error { return nil }},
+		"good":                {func(string) error { return nil }, ""},
 		"without the archive": {func(in string) error { return os.Remove(filepath.Join(in, archiveFile)) }, "no such file"},
-		"a job of something":  {func(in string) error { return os.WriteFile(filepath.Join(in, jobFile), []byte("x"), 0o600) }, "what was uploaded"},
-		"without signatures":  {func(in string) error { return os.WriteFile(filepath.Join(in, "SHA256SUMS.asc"), nil, 0o600) }, "0 of the builder's"},
-		"a result from another": {spoil: func(in string) error {
-			return os.WriteFile(filepath.Join(in, resultFile), []byte(`{"refused":"old"}`), 0o600)
-		}},
+		"a job of something":  {func(in string) error { return put(in, jobFile, "x") }, "what was uploaded"},
+		"without signatures":  {func(in string) error { return put(in, "SHA256SUMS.asc", "") }, "0 of the builder's"},
+		"an old result":       {func(in string) error { return put(in, resultFile, `{"refused":"old"}`) }, ""},
 	} {
 		incoming, place := t.TempDir(), t.TempDir()
 		path := k.Write("31.0", "ann", "bob", "cyd")
@@ -37,7 +39,7 @@ func TestTheUnitSaysHowAnInstallationWent(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if err := os.WriteFile(filepath.Join(incoming, jobFile), []byte(`{"name":"`+filepath.Base(path)+`"}`), 0o600); err != nil {
+		if err := put(incoming, jobFile, `{"name":"`+filepath.Base(path)+`"}`); err != nil {
 			t.Fatal(err)
 		}
 		if err := c.spoil(incoming); err != nil {
