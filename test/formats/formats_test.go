@@ -132,7 +132,8 @@ func everything(t *testing.T) client.Edit {
 	}
 	edits := []client.Edit{
 		client.Rename("cellar"), client.AddSSHKeys(string(ssh.MarshalAuthorizedKey(key)), "desk"), client.EnableSSH(time.Hour),
-		client.Expose("electrum", client.Opening{UntilClosed: true, From: []netip.Prefix{netip.MustParsePrefix("192.168.0.0/16")}}), client.SetOldestVersion("0.1"),
+		client.Expose("electrum", client.Opening{UntilClosed: true, From: []netip.Prefix{netip.MustParsePrefix("192.168.0.0/16")}}),
+		client.SetOldestVersion("0.1"),
 		func(p *client.Posture, _ *client.PostureView, _ uint64) error {
 			p.Bans = posture.BanPolicy{MaxTries: 7, Window: 20 * time.Minute, BanTime: 2 * time.Hour}
 			p.Egress = posture.Services[:2]
