@@ -69,16 +69,20 @@ func TestAMachineThatCannotBuildSaysWhatIsMissing(t *testing.T) {
 	}
 	binfmt := t.TempDir()
 	other := "arm64"
-	if checkForeign("arm64", binfmt) == nil {
+	installed := func(program string) (string, error) { return program, nil }
+	if checkForeign("arm64", binfmt, installed) == nil {
 		other = "amd64"
 	}
-	sentence(t, checkForeign(other, binfmt), "qemu-user-static", other)
+	sentence(t, checkForeign(other, binfmt, installed), "qemu-user-static", other)
 	for content, can := range map[string]bool{"enabled\ninterpreter /usr/libexec/qemu\n": true, "disabled\n": false} {
 		if err := os.WriteFile(filepath.Join(binfmt, "qemu-"+architectures[other].machine), []byte(content), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if err := checkForeign(other, binfmt); (err == nil) != can {
+		if err := checkForeign(other, binfmt, installed); (err == nil) != can {
 			t.Errorf("with an interpreter that is %q: %v", content, err)
+		}
+		if can {
+			sentence(t, checkForeign(other, binfmt, func(string) (string, error) { return "", os.ErrNotExist }), "arch-test")
 		}
 	}
 	if os.Geteuid() == 0 {

@@ -45,7 +45,7 @@ func (o Options) CheckMachine() error {
 			return fmt.Errorf("the program %s is missing; ./scripts/setup-image installs it (Debian's package %s)", tool.name, tool.debian)
 		}
 	}
-	if err := checkForeign(o.Architecture, "/proc/sys/fs/binfmt_misc"); err != nil {
+	if err := checkForeign(o.Architecture, "/proc/sys/fs/binfmt_misc", exec.LookPath); err != nil {
 		return err
 	}
 	if err := checkRoom(o.Cache, cacheRoom); err != nil {
@@ -62,7 +62,7 @@ func checkRoot(user int) error {
 }
 
 // checkForeign says what is missing to run programs of an architecture here.
-func checkForeign(architecture, binfmt string) error {
+func checkForeign(architecture, binfmt string, find func(program string) (string, error)) error {
 	var name unix.Utsname
 	if err := unix.Uname(&name); err != nil {
 		return err
@@ -74,6 +74,10 @@ func checkForeign(architecture, binfmt string) error {
 	if err != nil || !strings.HasPrefix(string(state), "enabled") {
 		return fmt.Errorf("this machine cannot run programs of %s: install qemu-user-static and let systemd-binfmt.service register it (%s has no qemu-%s)",
 			architecture, binfmt, architectures[architecture].machine)
+	}
+	// mmdebstrap asks it whether that works.
+	if _, err := find("arch-test"); err != nil {
+		return errors.New("the program arch-test is missing; ./scripts/setup-image arm64 installs it")
 	}
 	return nil
 }
