@@ -175,17 +175,19 @@ func (m *machine) discover(a *stage.Attacker) found {
 func (m *machine) outside(a *stage.Attacker) {
 	m.t.Helper()
 	entry := []string{fmt.Sprintf("tcp %d open", posture.EntryPort)}
-	for _, target := range []netip.Addr{m.V4, m.V6} {
-		// A machine as slow as this one loses answers: a scan may miss the entry, but never finds more than is there.
-		var found []string
-		for tries := 0; found == nil && tries < 3; tries++ {
-			found = a.Scan(m.t, target, "-sS", "-p-", "--min-rate", "1500")
+	// A machine as slow as this one loses answers: a scan may miss the entry, but never finds more than is there.
+	scan := func(target netip.Addr, arguments ...string) (found []string) {
+		for tries := 0; found == nil && tries < 5; tries++ {
+			found = a.Scan(m.t, target, arguments...)
 		}
-		if !slices.Equal(found, entry) {
+		return found
+	}
+	for _, target := range []netip.Addr{m.V4, m.V6} {
+		if found := scan(target, "-sS", "-p-", "--min-rate", "1500"); !slices.Equal(found, entry) {
 			m.t.Errorf("of all TCP ports of %v these answer: %q", target, found)
 		}
 		for _, source := range []string{"53", "67", "123", "443", "9001"} {
-			if found := a.Scan(m.t, target, "-sS", "-g", source, "-p", "1-1024,5353,8840-8850,9001,50001,50002", "--min-rate",
+			if found := scan(target, "-sS", "-g", source, "-p", "1-1024,5353,8840-8850,9001,50001,50002", "--min-rate",
 				"1000"); !slices.Equal(found, entry) {
 				m.t.Errorf("from source port %s these TCP ports of %v answer: %q", source, target, found)
 			}
