@@ -34,6 +34,8 @@ type Session struct {
 	// ErrUnknownToBase or ErrNotNow).
 	Machine  baserpc.MachineServiceClient
 	Services baserpc.ServicesServiceClient
+	// Wallet tells who uses an extra API.
+	Wallet baserpc.WalletServiceClient
 	// Node tells about the Bitcoin node; a Base without one says so.
 	Node baserpc.NodeServiceClient
 
@@ -88,6 +90,7 @@ func (a *App) session(id string) *Session {
 		Machine:  baserpc.NewMachineServiceClient(t),
 		Services: baserpc.NewServicesServiceClient(t),
 		Node:     baserpc.NewNodeServiceClient(t),
+		Wallet:   baserpc.NewWalletServiceClient(t),
 		posture:  baserpc.NewPostureServiceClient(t),
 		bans:     baserpc.NewBansServiceClient(t),
 		update:   baserpc.NewUpdateServiceClient(t),

@@ -155,6 +155,7 @@ func runSystem(ctx context.Context) error {
 	machine := host.New(host.MaxPrograms)
 	auditor := &host.Auditor{}
 	config.Live, config.Banner, config.Network, config.Auditor = machine.Reserved(), machine, machine, auditor
+	config.Sockets = machine
 	config.Identities = machine.Identities
 	config.AuditInterval = auditInterval
 	config.Restart = machine.Restart

@@ -68,6 +68,7 @@ type SystemRequest struct {
 	//	*SystemRequest_Reboot
 	//	*SystemRequest_PowerOff
 	//	*SystemRequest_InstallDebianUpdates
+	//	*SystemRequest_GetWallets
 	//	*SystemRequest_ListChanges
 	//	*SystemRequest_RecordChange
 	//	*SystemRequest_OrderPairing
@@ -412,6 +413,15 @@ func (x *SystemRequest) GetInstallDebianUpdates() *InstallDebianUpdates {
 	return nil
 }
 
+func (x *SystemRequest) GetGetWallets() *GetWallets {
+	if x != nil {
+		if x, ok := x.Verb.(*SystemRequest_GetWallets); ok {
+			return x.GetWallets
+		}
+	}
+	return nil
+}
+
 func (x *SystemRequest) GetListChanges() *ListChanges {
 	if x != nil {
 		if x, ok := x.Verb.(*SystemRequest_ListChanges); ok {
@@ -668,6 +678,11 @@ type SystemRequest_InstallDebianUpdates struct {
 	InstallDebianUpdates *InstallDebianUpdates `protobuf:"bytes,47,opt,name=install_debian_updates,json=installDebianUpdates,proto3,oneof"`
 }
 
+type SystemRequest_GetWallets struct {
+	// Answered with a GetWalletsResponse.
+	GetWallets *GetWallets `protobuf:"bytes,48,opt,name=get_wallets,json=getWallets,proto3,oneof"`
+}
+
 type SystemRequest_ListChanges struct {
 	// The log of changes: changes.proto. Numbers 60 to 69 are its.
 	ListChanges *ListChanges `protobuf:"bytes,60,opt,name=list_changes,json=listChanges,proto3,oneof"`
@@ -784,6 +799,8 @@ func (*SystemRequest_PowerOff) isSystemRequest_Verb() {}
 
 func (*SystemRequest_InstallDebianUpdates) isSystemRequest_Verb() {}
 
+func (*SystemRequest_GetWallets) isSystemRequest_Verb() {}
+
 func (*SystemRequest_ListChanges) isSystemRequest_Verb() {}
 
 func (*SystemRequest_RecordChange) isSystemRequest_Verb() {}
@@ -830,6 +847,7 @@ type SystemReply struct {
 	//	*SystemReply_Services
 	//	*SystemReply_Logs
 	//	*SystemReply_TimeZones
+	//	*SystemReply_Wallets
 	//	*SystemReply_Changes
 	//	*SystemReply_PairingAnswered
 	//	*SystemReply_Disks
@@ -1034,6 +1052,15 @@ func (x *SystemReply) GetTimeZones() *TimeZonesResult {
 	return nil
 }
 
+func (x *SystemReply) GetWallets() *v1.GetWalletsResponse {
+	if x != nil {
+		if x, ok := x.Result.(*SystemReply_Wallets); ok {
+			return x.Wallets
+		}
+	}
+	return nil
+}
+
 func (x *SystemReply) GetChanges() *ChangesResult {
 	if x != nil {
 		if x, ok := x.Result.(*SystemReply_Changes); ok {
@@ -1138,6 +1165,10 @@ type SystemReply_TimeZones struct {
 	TimeZones *TimeZonesResult `protobuf:"bytes,42,opt,name=time_zones,json=timeZones,proto3,oneof"`
 }
 
+type SystemReply_Wallets struct {
+	Wallets *v1.GetWalletsResponse `protobuf:"bytes,43,opt,name=wallets,proto3,oneof"`
+}
+
 type SystemReply_Changes struct {
 	Changes *ChangesResult `protobuf:"bytes,60,opt,name=changes,proto3,oneof"`
 }
@@ -1185,6 +1216,8 @@ func (*SystemReply_Services) isSystemReply_Result() {}
 func (*SystemReply_Logs) isSystemReply_Result() {}
 
 func (*SystemReply_TimeZones) isSystemReply_Result() {}
+
+func (*SystemReply_Wallets) isSystemReply_Result() {}
 
 func (*SystemReply_Changes) isSystemReply_Result() {}
 
@@ -1587,6 +1620,51 @@ func (*ListBans) Descriptor() ([]byte, []int) {
 	return file_system_v1_system_proto_rawDescGZIP(), []int{7}
 }
 
+type GetWallets struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The kind of an extra API.
+	Kind          string `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetWallets) Reset() {
+	*x = GetWallets{}
+	mi := &file_system_v1_system_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetWallets) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetWallets) ProtoMessage() {}
+
+func (x *GetWallets) ProtoReflect() protoreflect.Message {
+	mi := &file_system_v1_system_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetWallets.ProtoReflect.Descriptor instead.
+func (*GetWallets) Descriptor() ([]byte, []int) {
+	return file_system_v1_system_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *GetWallets) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
 type BansResult struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The latest 1,000 of each jail.
@@ -1601,7 +1679,7 @@ type BansResult struct {
 
 func (x *BansResult) Reset() {
 	*x = BansResult{}
-	mi := &file_system_v1_system_proto_msgTypes[8]
+	mi := &file_system_v1_system_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1613,7 +1691,7 @@ func (x *BansResult) String() string {
 func (*BansResult) ProtoMessage() {}
 
 func (x *BansResult) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_system_proto_msgTypes[8]
+	mi := &file_system_v1_system_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1626,7 +1704,7 @@ func (x *BansResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BansResult.ProtoReflect.Descriptor instead.
 func (*BansResult) Descriptor() ([]byte, []int) {
-	return file_system_v1_system_proto_rawDescGZIP(), []int{8}
+	return file_system_v1_system_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *BansResult) GetBans() []*v1.Ban {
@@ -1666,7 +1744,7 @@ type LiftBan struct {
 
 func (x *LiftBan) Reset() {
 	*x = LiftBan{}
-	mi := &file_system_v1_system_proto_msgTypes[9]
+	mi := &file_system_v1_system_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1678,7 +1756,7 @@ func (x *LiftBan) String() string {
 func (*LiftBan) ProtoMessage() {}
 
 func (x *LiftBan) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_system_proto_msgTypes[9]
+	mi := &file_system_v1_system_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1691,7 +1769,7 @@ func (x *LiftBan) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LiftBan.ProtoReflect.Descriptor instead.
 func (*LiftBan) Descriptor() ([]byte, []int) {
-	return file_system_v1_system_proto_rawDescGZIP(), []int{9}
+	return file_system_v1_system_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *LiftBan) GetBy() isLiftBan_By {
@@ -1751,7 +1829,7 @@ type LiftBanOrder struct {
 
 func (x *LiftBanOrder) Reset() {
 	*x = LiftBanOrder{}
-	mi := &file_system_v1_system_proto_msgTypes[10]
+	mi := &file_system_v1_system_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1763,7 +1841,7 @@ func (x *LiftBanOrder) String() string {
 func (*LiftBanOrder) ProtoMessage() {}
 
 func (x *LiftBanOrder) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_system_proto_msgTypes[10]
+	mi := &file_system_v1_system_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1776,7 +1854,7 @@ func (x *LiftBanOrder) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LiftBanOrder.ProtoReflect.Descriptor instead.
 func (*LiftBanOrder) Descriptor() ([]byte, []int) {
-	return file_system_v1_system_proto_rawDescGZIP(), []int{10}
+	return file_system_v1_system_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *LiftBanOrder) GetBaseId() []byte {
@@ -1817,7 +1895,7 @@ type LiftBanResult struct {
 
 func (x *LiftBanResult) Reset() {
 	*x = LiftBanResult{}
-	mi := &file_system_v1_system_proto_msgTypes[11]
+	mi := &file_system_v1_system_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1829,7 +1907,7 @@ func (x *LiftBanResult) String() string {
 func (*LiftBanResult) ProtoMessage() {}
 
 func (x *LiftBanResult) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_system_proto_msgTypes[11]
+	mi := &file_system_v1_system_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1842,7 +1920,7 @@ func (x *LiftBanResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LiftBanResult.ProtoReflect.Descriptor instead.
 func (*LiftBanResult) Descriptor() ([]byte, []int) {
-	return file_system_v1_system_proto_rawDescGZIP(), []int{11}
+	return file_system_v1_system_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *LiftBanResult) GetLifted() bool {
@@ -1860,7 +1938,7 @@ type RunAudit struct {
 
 func (x *RunAudit) Reset() {
 	*x = RunAudit{}
-	mi := &file_system_v1_system_proto_msgTypes[12]
+	mi := &file_system_v1_system_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1872,7 +1950,7 @@ func (x *RunAudit) String() string {
 func (*RunAudit) ProtoMessage() {}
 
 func (x *RunAudit) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_system_proto_msgTypes[12]
+	mi := &file_system_v1_system_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1885,7 +1963,7 @@ func (x *RunAudit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunAudit.ProtoReflect.Descriptor instead.
 func (*RunAudit) Descriptor() ([]byte, []int) {
-	return file_system_v1_system_proto_rawDescGZIP(), []int{12}
+	return file_system_v1_system_proto_rawDescGZIP(), []int{13}
 }
 
 type AuditResult struct {
@@ -1900,7 +1978,7 @@ type AuditResult struct {
 
 func (x *AuditResult) Reset() {
 	*x = AuditResult{}
-	mi := &file_system_v1_system_proto_msgTypes[13]
+	mi := &file_system_v1_system_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1912,7 +1990,7 @@ func (x *AuditResult) String() string {
 func (*AuditResult) ProtoMessage() {}
 
 func (x *AuditResult) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_system_proto_msgTypes[13]
+	mi := &file_system_v1_system_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1925,7 +2003,7 @@ func (x *AuditResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuditResult.ProtoReflect.Descriptor instead.
 func (*AuditResult) Descriptor() ([]byte, []int) {
-	return file_system_v1_system_proto_rawDescGZIP(), []int{13}
+	return file_system_v1_system_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *AuditResult) GetFindings() []*v1.Finding {
@@ -1952,7 +2030,7 @@ type FixFinding struct {
 
 func (x *FixFinding) Reset() {
 	*x = FixFinding{}
-	mi := &file_system_v1_system_proto_msgTypes[14]
+	mi := &file_system_v1_system_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1964,7 +2042,7 @@ func (x *FixFinding) String() string {
 func (*FixFinding) ProtoMessage() {}
 
 func (x *FixFinding) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_system_proto_msgTypes[14]
+	mi := &file_system_v1_system_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1977,7 +2055,7 @@ func (x *FixFinding) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FixFinding.ProtoReflect.Descriptor instead.
 func (*FixFinding) Descriptor() ([]byte, []int) {
-	return file_system_v1_system_proto_rawDescGZIP(), []int{14}
+	return file_system_v1_system_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *FixFinding) GetId() string {
@@ -1995,7 +2073,7 @@ type GetMachine struct {
 
 func (x *GetMachine) Reset() {
 	*x = GetMachine{}
-	mi := &file_system_v1_system_proto_msgTypes[15]
+	mi := &file_system_v1_system_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2007,7 +2085,7 @@ func (x *GetMachine) String() string {
 func (*GetMachine) ProtoMessage() {}
 
 func (x *GetMachine) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_system_proto_msgTypes[15]
+	mi := &file_system_v1_system_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2020,7 +2098,7 @@ func (x *GetMachine) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetMachine.ProtoReflect.Descriptor instead.
 func (*GetMachine) Descriptor() ([]byte, []int) {
-	return file_system_v1_system_proto_rawDescGZIP(), []int{15}
+	return file_system_v1_system_proto_rawDescGZIP(), []int{16}
 }
 
 type MachineInfo struct {
@@ -2041,7 +2119,7 @@ type MachineInfo struct {
 
 func (x *MachineInfo) Reset() {
 	*x = MachineInfo{}
-	mi := &file_system_v1_system_proto_msgTypes[16]
+	mi := &file_system_v1_system_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2053,7 +2131,7 @@ func (x *MachineInfo) String() string {
 func (*MachineInfo) ProtoMessage() {}
 
 func (x *MachineInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_system_proto_msgTypes[16]
+	mi := &file_system_v1_system_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2066,7 +2144,7 @@ func (x *MachineInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MachineInfo.ProtoReflect.Descriptor instead.
 func (*MachineInfo) Descriptor() ([]byte, []int) {
-	return file_system_v1_system_proto_rawDescGZIP(), []int{16}
+	return file_system_v1_system_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *MachineInfo) GetAddresses() []string {
@@ -2119,7 +2197,7 @@ type WatchSystem struct {
 
 func (x *WatchSystem) Reset() {
 	*x = WatchSystem{}
-	mi := &file_system_v1_system_proto_msgTypes[17]
+	mi := &file_system_v1_system_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2131,7 +2209,7 @@ func (x *WatchSystem) String() string {
 func (*WatchSystem) ProtoMessage() {}
 
 func (x *WatchSystem) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_system_proto_msgTypes[17]
+	mi := &file_system_v1_system_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2144,7 +2222,7 @@ func (x *WatchSystem) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchSystem.ProtoReflect.Descriptor instead.
 func (*WatchSystem) Descriptor() ([]byte, []int) {
-	return file_system_v1_system_proto_rawDescGZIP(), []int{17}
+	return file_system_v1_system_proto_rawDescGZIP(), []int{18}
 }
 
 // SystemEvent says what is, as far as numbers can say it, and what has happened.
@@ -2171,7 +2249,7 @@ type SystemEvent struct {
 
 func (x *SystemEvent) Reset() {
 	*x = SystemEvent{}
-	mi := &file_system_v1_system_proto_msgTypes[18]
+	mi := &file_system_v1_system_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2183,7 +2261,7 @@ func (x *SystemEvent) String() string {
 func (*SystemEvent) ProtoMessage() {}
 
 func (x *SystemEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_system_proto_msgTypes[18]
+	mi := &file_system_v1_system_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2196,7 +2274,7 @@ func (x *SystemEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SystemEvent.ProtoReflect.Descriptor instead.
 func (*SystemEvent) Descriptor() ([]byte, []int) {
-	return file_system_v1_system_proto_rawDescGZIP(), []int{18}
+	return file_system_v1_system_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *SystemEvent) GetRevision() uint64 {
@@ -2268,7 +2346,7 @@ type AppRole struct {
 
 func (x *AppRole) Reset() {
 	*x = AppRole{}
-	mi := &file_system_v1_system_proto_msgTypes[19]
+	mi := &file_system_v1_system_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2280,7 +2358,7 @@ func (x *AppRole) String() string {
 func (*AppRole) ProtoMessage() {}
 
 func (x *AppRole) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_system_proto_msgTypes[19]
+	mi := &file_system_v1_system_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2293,7 +2371,7 @@ func (x *AppRole) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppRole.ProtoReflect.Descriptor instead.
 func (*AppRole) Descriptor() ([]byte, []int) {
-	return file_system_v1_system_proto_rawDescGZIP(), []int{19}
+	return file_system_v1_system_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *AppRole) GetSigningKey() []byte {
@@ -2328,7 +2406,7 @@ type LocalChange struct {
 
 func (x *LocalChange) Reset() {
 	*x = LocalChange{}
-	mi := &file_system_v1_system_proto_msgTypes[20]
+	mi := &file_system_v1_system_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2340,7 +2418,7 @@ func (x *LocalChange) String() string {
 func (*LocalChange) ProtoMessage() {}
 
 func (x *LocalChange) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_system_proto_msgTypes[20]
+	mi := &file_system_v1_system_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2353,7 +2431,7 @@ func (x *LocalChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LocalChange.ProtoReflect.Descriptor instead.
 func (*LocalChange) Descriptor() ([]byte, []int) {
-	return file_system_v1_system_proto_rawDescGZIP(), []int{20}
+	return file_system_v1_system_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *LocalChange) GetChange() isLocalChange_Change {
@@ -2433,7 +2511,7 @@ type LiftRestrictions struct {
 
 func (x *LiftRestrictions) Reset() {
 	*x = LiftRestrictions{}
-	mi := &file_system_v1_system_proto_msgTypes[21]
+	mi := &file_system_v1_system_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2445,7 +2523,7 @@ func (x *LiftRestrictions) String() string {
 func (*LiftRestrictions) ProtoMessage() {}
 
 func (x *LiftRestrictions) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_system_proto_msgTypes[21]
+	mi := &file_system_v1_system_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2458,7 +2536,7 @@ func (x *LiftRestrictions) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LiftRestrictions.ProtoReflect.Descriptor instead.
 func (*LiftRestrictions) Descriptor() ([]byte, []int) {
-	return file_system_v1_system_proto_rawDescGZIP(), []int{21}
+	return file_system_v1_system_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *LiftRestrictions) GetReopen() bool {
@@ -2477,7 +2555,7 @@ type GoBack struct {
 
 func (x *GoBack) Reset() {
 	*x = GoBack{}
-	mi := &file_system_v1_system_proto_msgTypes[22]
+	mi := &file_system_v1_system_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2489,7 +2567,7 @@ func (x *GoBack) String() string {
 func (*GoBack) ProtoMessage() {}
 
 func (x *GoBack) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_system_proto_msgTypes[22]
+	mi := &file_system_v1_system_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2502,7 +2580,7 @@ func (x *GoBack) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GoBack.ProtoReflect.Descriptor instead.
 func (*GoBack) Descriptor() ([]byte, []int) {
-	return file_system_v1_system_proto_rawDescGZIP(), []int{22}
+	return file_system_v1_system_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *GoBack) GetRevision() uint64 {
@@ -2527,7 +2605,7 @@ type Announce struct {
 
 func (x *Announce) Reset() {
 	*x = Announce{}
-	mi := &file_system_v1_system_proto_msgTypes[23]
+	mi := &file_system_v1_system_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2539,7 +2617,7 @@ func (x *Announce) String() string {
 func (*Announce) ProtoMessage() {}
 
 func (x *Announce) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_system_proto_msgTypes[23]
+	mi := &file_system_v1_system_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2552,7 +2630,7 @@ func (x *Announce) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Announce.ProtoReflect.Descriptor instead.
 func (*Announce) Descriptor() ([]byte, []int) {
-	return file_system_v1_system_proto_rawDescGZIP(), []int{23}
+	return file_system_v1_system_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Announce) GetVersion() uint32 {
@@ -2591,7 +2669,7 @@ type GetSummary struct {
 
 func (x *GetSummary) Reset() {
 	*x = GetSummary{}
-	mi := &file_system_v1_system_proto_msgTypes[24]
+	mi := &file_system_v1_system_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2603,7 +2681,7 @@ func (x *GetSummary) String() string {
 func (*GetSummary) ProtoMessage() {}
 
 func (x *GetSummary) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_system_proto_msgTypes[24]
+	mi := &file_system_v1_system_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2616,7 +2694,7 @@ func (x *GetSummary) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSummary.ProtoReflect.Descriptor instead.
 func (*GetSummary) Descriptor() ([]byte, []int) {
-	return file_system_v1_system_proto_rawDescGZIP(), []int{24}
+	return file_system_v1_system_proto_rawDescGZIP(), []int{25}
 }
 
 // Summary says how open the Base is, for the person who stands at it.
@@ -2654,7 +2732,7 @@ type Summary struct {
 
 func (x *Summary) Reset() {
 	*x = Summary{}
-	mi := &file_system_v1_system_proto_msgTypes[25]
+	mi := &file_system_v1_system_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2666,7 +2744,7 @@ func (x *Summary) String() string {
 func (*Summary) ProtoMessage() {}
 
 func (x *Summary) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_system_proto_msgTypes[25]
+	mi := &file_system_v1_system_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2679,7 +2757,7 @@ func (x *Summary) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Summary.ProtoReflect.Descriptor instead.
 func (*Summary) Descriptor() ([]byte, []int) {
-	return file_system_v1_system_proto_rawDescGZIP(), []int{25}
+	return file_system_v1_system_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Summary) GetNodeName() string {
@@ -2811,7 +2889,7 @@ type OpenSSH struct {
 
 func (x *OpenSSH) Reset() {
 	*x = OpenSSH{}
-	mi := &file_system_v1_system_proto_msgTypes[26]
+	mi := &file_system_v1_system_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2823,7 +2901,7 @@ func (x *OpenSSH) String() string {
 func (*OpenSSH) ProtoMessage() {}
 
 func (x *OpenSSH) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_system_proto_msgTypes[26]
+	mi := &file_system_v1_system_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2836,7 +2914,7 @@ func (x *OpenSSH) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenSSH.ProtoReflect.Descriptor instead.
 func (*OpenSSH) Descriptor() ([]byte, []int) {
-	return file_system_v1_system_proto_rawDescGZIP(), []int{26}
+	return file_system_v1_system_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *OpenSSH) GetKeys() uint32 {
@@ -2868,7 +2946,7 @@ type OpenAPI struct {
 
 func (x *OpenAPI) Reset() {
 	*x = OpenAPI{}
-	mi := &file_system_v1_system_proto_msgTypes[27]
+	mi := &file_system_v1_system_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2880,7 +2958,7 @@ func (x *OpenAPI) String() string {
 func (*OpenAPI) ProtoMessage() {}
 
 func (x *OpenAPI) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_system_proto_msgTypes[27]
+	mi := &file_system_v1_system_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2893,7 +2971,7 @@ func (x *OpenAPI) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenAPI.ProtoReflect.Descriptor instead.
 func (*OpenAPI) Descriptor() ([]byte, []int) {
-	return file_system_v1_system_proto_rawDescGZIP(), []int{27}
+	return file_system_v1_system_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *OpenAPI) GetKind() string {
@@ -2943,7 +3021,7 @@ type ResetRecord struct {
 
 func (x *ResetRecord) Reset() {
 	*x = ResetRecord{}
-	mi := &file_system_v1_system_proto_msgTypes[28]
+	mi := &file_system_v1_system_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2955,7 +3033,7 @@ func (x *ResetRecord) String() string {
 func (*ResetRecord) ProtoMessage() {}
 
 func (x *ResetRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_system_proto_msgTypes[28]
+	mi := &file_system_v1_system_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2968,7 +3046,7 @@ func (x *ResetRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResetRecord.ProtoReflect.Descriptor instead.
 func (*ResetRecord) Descriptor() ([]byte, []int) {
-	return file_system_v1_system_proto_rawDescGZIP(), []int{28}
+	return file_system_v1_system_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ResetRecord) GetOrderedAt() int64 {
@@ -2998,7 +3076,7 @@ type FactoryReset struct {
 
 func (x *FactoryReset) Reset() {
 	*x = FactoryReset{}
-	mi := &file_system_v1_system_proto_msgTypes[29]
+	mi := &file_system_v1_system_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3010,7 +3088,7 @@ func (x *FactoryReset) String() string {
 func (*FactoryReset) ProtoMessage() {}
 
 func (x *FactoryReset) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_system_proto_msgTypes[29]
+	mi := &file_system_v1_system_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3023,7 +3101,7 @@ func (x *FactoryReset) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FactoryReset.ProtoReflect.Descriptor instead.
 func (*FactoryReset) Descriptor() ([]byte, []int) {
-	return file_system_v1_system_proto_rawDescGZIP(), []int{29}
+	return file_system_v1_system_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *FactoryReset) GetBy() isFactoryReset_By {
@@ -3077,7 +3155,7 @@ type LocalReset struct {
 
 func (x *LocalReset) Reset() {
 	*x = LocalReset{}
-	mi := &file_system_v1_system_proto_msgTypes[30]
+	mi := &file_system_v1_system_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3089,7 +3167,7 @@ func (x *LocalReset) String() string {
 func (*LocalReset) ProtoMessage() {}
 
 func (x *LocalReset) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_system_proto_msgTypes[30]
+	mi := &file_system_v1_system_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3102,7 +3180,7 @@ func (x *LocalReset) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LocalReset.ProtoReflect.Descriptor instead.
 func (*LocalReset) Descriptor() ([]byte, []int) {
-	return file_system_v1_system_proto_rawDescGZIP(), []int{30}
+	return file_system_v1_system_proto_rawDescGZIP(), []int{31}
 }
 
 // ResetOrder wipes the Base. An owner signs it.
@@ -3121,7 +3199,7 @@ type ResetOrder struct {
 
 func (x *ResetOrder) Reset() {
 	*x = ResetOrder{}
-	mi := &file_system_v1_system_proto_msgTypes[31]
+	mi := &file_system_v1_system_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3133,7 +3211,7 @@ func (x *ResetOrder) String() string {
 func (*ResetOrder) ProtoMessage() {}
 
 func (x *ResetOrder) ProtoReflect() protoreflect.Message {
-	mi := &file_system_v1_system_proto_msgTypes[31]
+	mi := &file_system_v1_system_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3146,7 +3224,7 @@ func (x *ResetOrder) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResetOrder.ProtoReflect.Descriptor instead.
 func (*ResetOrder) Descriptor() ([]byte, []int) {
-	return file_system_v1_system_proto_rawDescGZIP(), []int{31}
+	return file_system_v1_system_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ResetOrder) GetBaseId() []byte {
@@ -3181,7 +3259,7 @@ var File_system_v1_system_proto protoreflect.FileDescriptor
 
 const file_system_v1_system_proto_rawDesc = "" +
 	"\n" +
-	"\x16system/v1/system.proto\x12\x10bitbox.system.v1\x1a\x12base/v1/base.proto\x1a\x12base/v1/disk.proto\x1a\x14base/v1/events.proto\x1a\x16base/v1/security.proto\x1a\x14base/v1/update.proto\x1a\x19system/v1/authority.proto\x1a\x17system/v1/changes.proto\x1a\x14system/v1/disk.proto\x1a\x17system/v1/machine.proto\x1a\x14system/v1/node.proto\x1a\x17system/v1/posture.proto\x1a\x16system/v1/update.proto\"\x9e\x17\n" +
+	"\x16system/v1/system.proto\x12\x10bitbox.system.v1\x1a\x12base/v1/base.proto\x1a\x12base/v1/disk.proto\x1a\x14base/v1/events.proto\x1a\x16base/v1/security.proto\x1a\x14base/v1/update.proto\x1a\x14base/v1/wallet.proto\x1a\x19system/v1/authority.proto\x1a\x17system/v1/changes.proto\x1a\x14system/v1/disk.proto\x1a\x17system/v1/machine.proto\x1a\x14system/v1/node.proto\x1a\x17system/v1/posture.proto\x1a\x16system/v1/update.proto\"\xdf\x17\n" +
 	"\rSystemRequest\x12B\n" +
 	"\tauthority\x18\x01 \x01(\v2\".bitbox.system.v1.AuthorityRequestH\x00R\tauthority\x12?\n" +
 	"\vget_posture\x18\x02 \x01(\v2\x1c.bitbox.system.v1.GetPostureH\x00R\n" +
@@ -3222,7 +3300,9 @@ const file_system_v1_system_proto_rawDesc = "" +
 	"\rset_time_zone\x18, \x01(\v2\x1d.bitbox.system.v1.SetTimeZoneH\x00R\vsetTimeZone\x122\n" +
 	"\x06reboot\x18- \x01(\v2\x18.bitbox.system.v1.RebootH\x00R\x06reboot\x129\n" +
 	"\tpower_off\x18. \x01(\v2\x1a.bitbox.system.v1.PowerOffH\x00R\bpowerOff\x12^\n" +
-	"\x16install_debian_updates\x18/ \x01(\v2&.bitbox.system.v1.InstallDebianUpdatesH\x00R\x14installDebianUpdates\x12B\n" +
+	"\x16install_debian_updates\x18/ \x01(\v2&.bitbox.system.v1.InstallDebianUpdatesH\x00R\x14installDebianUpdates\x12?\n" +
+	"\vget_wallets\x180 \x01(\v2\x1c.bitbox.system.v1.GetWalletsH\x00R\n" +
+	"getWallets\x12B\n" +
 	"\flist_changes\x18< \x01(\v2\x1d.bitbox.system.v1.ListChangesH\x00R\vlistChanges\x12E\n" +
 	"\rrecord_change\x18= \x01(\v2\x1e.bitbox.system.v1.RecordChangeH\x00R\frecordChange\x12E\n" +
 	"\rorder_pairing\x18F \x01(\v2\x1e.bitbox.system.v1.OrderPairingH\x00R\forderPairing\x12H\n" +
@@ -3236,7 +3316,7 @@ const file_system_v1_system_proto_rawDesc = "" +
 	"\x12abort_bitcoin_core\x18S \x01(\v2\".bitbox.system.v1.AbortBitcoinCoreH\x00R\x10abortBitcoinCore\x12E\n" +
 	"\rorder_rebuild\x18T \x01(\v2\x1e.bitbox.system.v1.OrderRebuildH\x00R\forderRebuild\x12\x15\n" +
 	"\x06app_id\x18d \x01(\tR\x05appIdB\x06\n" +
-	"\x04verb\"\xb1\n" +
+	"\x04verb\"\xf1\n" +
 	"\n" +
 	"\vSystemReply\x12\x1d\n" +
 	"\n" +
@@ -3259,7 +3339,8 @@ const file_system_v1_system_proto_rawDesc = "" +
 	"\bservices\x18( \x01(\v2 .bitbox.system.v1.ServicesResultH\x00R\bservices\x122\n" +
 	"\x04logs\x18) \x01(\v2\x1c.bitbox.system.v1.LogsResultH\x00R\x04logs\x12B\n" +
 	"\n" +
-	"time_zones\x18* \x01(\v2!.bitbox.system.v1.TimeZonesResultH\x00R\ttimeZones\x12;\n" +
+	"time_zones\x18* \x01(\v2!.bitbox.system.v1.TimeZonesResultH\x00R\ttimeZones\x12>\n" +
+	"\awallets\x18+ \x01(\v2\".bitbox.base.v1.GetWalletsResponseH\x00R\awallets\x12;\n" +
 	"\achanges\x18< \x01(\v2\x1f.bitbox.system.v1.ChangesResultH\x00R\achanges\x12N\n" +
 	"\x10pairing_answered\x18F \x01(\v2!.bitbox.system.v1.PairingAnsweredH\x00R\x0fpairingAnswered\x125\n" +
 	"\x05disks\x18Z \x01(\v2\x1d.bitbox.system.v1.DisksResultH\x00R\x05disks\x12^\n" +
@@ -3288,7 +3369,10 @@ const file_system_v1_system_proto_rawDesc = "" +
 	"\x05nonce\x18\x05 \x01(\fR\x05nonceB\x06\n" +
 	"\x04what\"\n" +
 	"\n" +
-	"\bListBans\"e\n" +
+	"\bListBans\" \n" +
+	"\n" +
+	"GetWallets\x12\x12\n" +
+	"\x04kind\x18\x01 \x01(\tR\x04kind\"e\n" +
 	"\n" +
 	"BansResult\x12'\n" +
 	"\x04bans\x18\x01 \x03(\v2\x13.bitbox.base.v1.BanR\x04bans\x12\x14\n" +
@@ -3416,183 +3500,187 @@ func file_system_v1_system_proto_rawDescGZIP() []byte {
 	return file_system_v1_system_proto_rawDescData
 }
 
-var file_system_v1_system_proto_msgTypes = make([]protoimpl.MessageInfo, 32)
+var file_system_v1_system_proto_msgTypes = make([]protoimpl.MessageInfo, 33)
 var file_system_v1_system_proto_goTypes = []any{
-	(*SystemRequest)(nil),        // 0: bitbox.system.v1.SystemRequest
-	(*SystemReply)(nil),          // 1: bitbox.system.v1.SystemReply
-	(*GetPosture)(nil),           // 2: bitbox.system.v1.GetPosture
-	(*Submit)(nil),               // 3: bitbox.system.v1.Submit
-	(*Progress)(nil),             // 4: bitbox.system.v1.Progress
-	(*ConfirmTry)(nil),           // 5: bitbox.system.v1.ConfirmTry
-	(*Restrict)(nil),             // 6: bitbox.system.v1.Restrict
-	(*ListBans)(nil),             // 7: bitbox.system.v1.ListBans
-	(*BansResult)(nil),           // 8: bitbox.system.v1.BansResult
-	(*LiftBan)(nil),              // 9: bitbox.system.v1.LiftBan
-	(*LiftBanOrder)(nil),         // 10: bitbox.system.v1.LiftBanOrder
-	(*LiftBanResult)(nil),        // 11: bitbox.system.v1.LiftBanResult
-	(*RunAudit)(nil),             // 12: bitbox.system.v1.RunAudit
-	(*AuditResult)(nil),          // 13: bitbox.system.v1.AuditResult
-	(*FixFinding)(nil),           // 14: bitbox.system.v1.FixFinding
-	(*GetMachine)(nil),           // 15: bitbox.system.v1.GetMachine
-	(*MachineInfo)(nil),          // 16: bitbox.system.v1.MachineInfo
-	(*WatchSystem)(nil),          // 17: bitbox.system.v1.WatchSystem
-	(*SystemEvent)(nil),          // 18: bitbox.system.v1.SystemEvent
-	(*AppRole)(nil),              // 19: bitbox.system.v1.AppRole
-	(*LocalChange)(nil),          // 20: bitbox.system.v1.LocalChange
-	(*LiftRestrictions)(nil),     // 21: bitbox.system.v1.LiftRestrictions
-	(*GoBack)(nil),               // 22: bitbox.system.v1.GoBack
-	(*Announce)(nil),             // 23: bitbox.system.v1.Announce
-	(*GetSummary)(nil),           // 24: bitbox.system.v1.GetSummary
-	(*Summary)(nil),              // 25: bitbox.system.v1.Summary
-	(*OpenSSH)(nil),              // 26: bitbox.system.v1.OpenSSH
-	(*OpenAPI)(nil),              // 27: bitbox.system.v1.OpenAPI
-	(*ResetRecord)(nil),          // 28: bitbox.system.v1.ResetRecord
-	(*FactoryReset)(nil),         // 29: bitbox.system.v1.FactoryReset
-	(*LocalReset)(nil),           // 30: bitbox.system.v1.LocalReset
-	(*ResetOrder)(nil),           // 31: bitbox.system.v1.ResetOrder
-	(*AuthorityRequest)(nil),     // 32: bitbox.system.v1.AuthorityRequest
-	(*BeginUpdate)(nil),          // 33: bitbox.system.v1.BeginUpdate
-	(*UpdatePiece)(nil),          // 34: bitbox.system.v1.UpdatePiece
-	(*FinishUpdate)(nil),         // 35: bitbox.system.v1.FinishUpdate
-	(*AbortUpdate)(nil),          // 36: bitbox.system.v1.AbortUpdate
-	(*GetUpdate)(nil),            // 37: bitbox.system.v1.GetUpdate
-	(*WatchUpdate)(nil),          // 38: bitbox.system.v1.WatchUpdate
-	(*GetHealth)(nil),            // 39: bitbox.system.v1.GetHealth
-	(*ConfirmUpdate)(nil),        // 40: bitbox.system.v1.ConfirmUpdate
-	(*StartOtherSlot)(nil),       // 41: bitbox.system.v1.StartOtherSlot
-	(*ListServices)(nil),         // 42: bitbox.system.v1.ListServices
-	(*ChangeService)(nil),        // 43: bitbox.system.v1.ChangeService
-	(*ReadLogs)(nil),             // 44: bitbox.system.v1.ReadLogs
-	(*ListTimeZones)(nil),        // 45: bitbox.system.v1.ListTimeZones
-	(*SetTimeZone)(nil),          // 46: bitbox.system.v1.SetTimeZone
-	(*Reboot)(nil),               // 47: bitbox.system.v1.Reboot
-	(*PowerOff)(nil),             // 48: bitbox.system.v1.PowerOff
-	(*InstallDebianUpdates)(nil), // 49: bitbox.system.v1.InstallDebianUpdates
-	(*ListChanges)(nil),          // 50: bitbox.system.v1.ListChanges
-	(*RecordChange)(nil),         // 51: bitbox.system.v1.RecordChange
-	(*OrderPairing)(nil),         // 52: bitbox.system.v1.OrderPairing
-	(*AnswerPairing)(nil),        // 53: bitbox.system.v1.AnswerPairing
-	(*ListDisks)(nil),            // 54: bitbox.system.v1.ListDisks
-	(*UseDisk)(nil),              // 55: bitbox.system.v1.UseDisk
-	(*BeginBitcoinCore)(nil),     // 56: bitbox.system.v1.BeginBitcoinCore
-	(*BitcoinCorePiece)(nil),     // 57: bitbox.system.v1.BitcoinCorePiece
-	(*FinishBitcoinCore)(nil),    // 58: bitbox.system.v1.FinishBitcoinCore
-	(*AbortBitcoinCore)(nil),     // 59: bitbox.system.v1.AbortBitcoinCore
-	(*OrderRebuild)(nil),         // 60: bitbox.system.v1.OrderRebuild
-	(*AuthorityReply)(nil),       // 61: bitbox.system.v1.AuthorityReply
-	(*v1.SignedPosture)(nil),     // 62: bitbox.base.v1.SignedPosture
-	(*UpdateBegan)(nil),          // 63: bitbox.system.v1.UpdateBegan
-	(*v1.Update)(nil),            // 64: bitbox.base.v1.Update
-	(*UpdateStatus)(nil),         // 65: bitbox.system.v1.UpdateStatus
-	(*Health)(nil),               // 66: bitbox.system.v1.Health
-	(*ServicesResult)(nil),       // 67: bitbox.system.v1.ServicesResult
-	(*LogsResult)(nil),           // 68: bitbox.system.v1.LogsResult
-	(*TimeZonesResult)(nil),      // 69: bitbox.system.v1.TimeZonesResult
-	(*ChangesResult)(nil),        // 70: bitbox.system.v1.ChangesResult
-	(*PairingAnswered)(nil),      // 71: bitbox.system.v1.PairingAnswered
-	(*DisksResult)(nil),          // 72: bitbox.system.v1.DisksResult
-	(*BitcoinCoreInstalled)(nil), // 73: bitbox.system.v1.BitcoinCoreInstalled
-	(*Lockdown)(nil),             // 74: bitbox.system.v1.Lockdown
-	(*PairingShut)(nil),          // 75: bitbox.system.v1.PairingShut
-	(*LeaseEnded)(nil),           // 76: bitbox.system.v1.LeaseEnded
-	(*AppCutOff)(nil),            // 77: bitbox.system.v1.AppCutOff
-	(*v1.Ban)(nil),               // 78: bitbox.base.v1.Ban
-	(*v1.Finding)(nil),           // 79: bitbox.base.v1.Finding
-	(*v1.ChainDisk)(nil),         // 80: bitbox.base.v1.ChainDisk
-	(PostureReport_Phase)(0),     // 81: bitbox.system.v1.PostureReport.Phase
-	(*v1.Event)(nil),             // 82: bitbox.base.v1.Event
-	(v1.Role)(0),                 // 83: bitbox.base.v1.Role
-	(*Posture)(nil),              // 84: bitbox.system.v1.Posture
+	(*SystemRequest)(nil),         // 0: bitbox.system.v1.SystemRequest
+	(*SystemReply)(nil),           // 1: bitbox.system.v1.SystemReply
+	(*GetPosture)(nil),            // 2: bitbox.system.v1.GetPosture
+	(*Submit)(nil),                // 3: bitbox.system.v1.Submit
+	(*Progress)(nil),              // 4: bitbox.system.v1.Progress
+	(*ConfirmTry)(nil),            // 5: bitbox.system.v1.ConfirmTry
+	(*Restrict)(nil),              // 6: bitbox.system.v1.Restrict
+	(*ListBans)(nil),              // 7: bitbox.system.v1.ListBans
+	(*GetWallets)(nil),            // 8: bitbox.system.v1.GetWallets
+	(*BansResult)(nil),            // 9: bitbox.system.v1.BansResult
+	(*LiftBan)(nil),               // 10: bitbox.system.v1.LiftBan
+	(*LiftBanOrder)(nil),          // 11: bitbox.system.v1.LiftBanOrder
+	(*LiftBanResult)(nil),         // 12: bitbox.system.v1.LiftBanResult
+	(*RunAudit)(nil),              // 13: bitbox.system.v1.RunAudit
+	(*AuditResult)(nil),           // 14: bitbox.system.v1.AuditResult
+	(*FixFinding)(nil),            // 15: bitbox.system.v1.FixFinding
+	(*GetMachine)(nil),            // 16: bitbox.system.v1.GetMachine
+	(*MachineInfo)(nil),           // 17: bitbox.system.v1.MachineInfo
+	(*WatchSystem)(nil),           // 18: bitbox.system.v1.WatchSystem
+	(*SystemEvent)(nil),           // 19: bitbox.system.v1.SystemEvent
+	(*AppRole)(nil),               // 20: bitbox.system.v1.AppRole
+	(*LocalChange)(nil),           // 21: bitbox.system.v1.LocalChange
+	(*LiftRestrictions)(nil),      // 22: bitbox.system.v1.LiftRestrictions
+	(*GoBack)(nil),                // 23: bitbox.system.v1.GoBack
+	(*Announce)(nil),              // 24: bitbox.system.v1.Announce
+	(*GetSummary)(nil),            // 25: bitbox.system.v1.GetSummary
+	(*Summary)(nil),               // 26: bitbox.system.v1.Summary
+	(*OpenSSH)(nil),               // 27: bitbox.system.v1.OpenSSH
+	(*OpenAPI)(nil),               // 28: bitbox.system.v1.OpenAPI
+	(*ResetRecord)(nil),           // 29: bitbox.system.v1.ResetRecord
+	(*FactoryReset)(nil),          // 30: bitbox.system.v1.FactoryReset
+	(*LocalReset)(nil),            // 31: bitbox.system.v1.LocalReset
+	(*ResetOrder)(nil),            // 32: bitbox.system.v1.ResetOrder
+	(*AuthorityRequest)(nil),      // 33: bitbox.system.v1.AuthorityRequest
+	(*BeginUpdate)(nil),           // 34: bitbox.system.v1.BeginUpdate
+	(*UpdatePiece)(nil),           // 35: bitbox.system.v1.UpdatePiece
+	(*FinishUpdate)(nil),          // 36: bitbox.system.v1.FinishUpdate
+	(*AbortUpdate)(nil),           // 37: bitbox.system.v1.AbortUpdate
+	(*GetUpdate)(nil),             // 38: bitbox.system.v1.GetUpdate
+	(*WatchUpdate)(nil),           // 39: bitbox.system.v1.WatchUpdate
+	(*GetHealth)(nil),             // 40: bitbox.system.v1.GetHealth
+	(*ConfirmUpdate)(nil),         // 41: bitbox.system.v1.ConfirmUpdate
+	(*StartOtherSlot)(nil),        // 42: bitbox.system.v1.StartOtherSlot
+	(*ListServices)(nil),          // 43: bitbox.system.v1.ListServices
+	(*ChangeService)(nil),         // 44: bitbox.system.v1.ChangeService
+	(*ReadLogs)(nil),              // 45: bitbox.system.v1.ReadLogs
+	(*ListTimeZones)(nil),         // 46: bitbox.system.v1.ListTimeZones
+	(*SetTimeZone)(nil),           // 47: bitbox.system.v1.SetTimeZone
+	(*Reboot)(nil),                // 48: bitbox.system.v1.Reboot
+	(*PowerOff)(nil),              // 49: bitbox.system.v1.PowerOff
+	(*InstallDebianUpdates)(nil),  // 50: bitbox.system.v1.InstallDebianUpdates
+	(*ListChanges)(nil),           // 51: bitbox.system.v1.ListChanges
+	(*RecordChange)(nil),          // 52: bitbox.system.v1.RecordChange
+	(*OrderPairing)(nil),          // 53: bitbox.system.v1.OrderPairing
+	(*AnswerPairing)(nil),         // 54: bitbox.system.v1.AnswerPairing
+	(*ListDisks)(nil),             // 55: bitbox.system.v1.ListDisks
+	(*UseDisk)(nil),               // 56: bitbox.system.v1.UseDisk
+	(*BeginBitcoinCore)(nil),      // 57: bitbox.system.v1.BeginBitcoinCore
+	(*BitcoinCorePiece)(nil),      // 58: bitbox.system.v1.BitcoinCorePiece
+	(*FinishBitcoinCore)(nil),     // 59: bitbox.system.v1.FinishBitcoinCore
+	(*AbortBitcoinCore)(nil),      // 60: bitbox.system.v1.AbortBitcoinCore
+	(*OrderRebuild)(nil),          // 61: bitbox.system.v1.OrderRebuild
+	(*AuthorityReply)(nil),        // 62: bitbox.system.v1.AuthorityReply
+	(*v1.SignedPosture)(nil),      // 63: bitbox.base.v1.SignedPosture
+	(*UpdateBegan)(nil),           // 64: bitbox.system.v1.UpdateBegan
+	(*v1.Update)(nil),             // 65: bitbox.base.v1.Update
+	(*UpdateStatus)(nil),          // 66: bitbox.system.v1.UpdateStatus
+	(*Health)(nil),                // 67: bitbox.system.v1.Health
+	(*ServicesResult)(nil),        // 68: bitbox.system.v1.ServicesResult
+	(*LogsResult)(nil),            // 69: bitbox.system.v1.LogsResult
+	(*TimeZonesResult)(nil),       // 70: bitbox.system.v1.TimeZonesResult
+	(*v1.GetWalletsResponse)(nil), // 71: bitbox.base.v1.GetWalletsResponse
+	(*ChangesResult)(nil),         // 72: bitbox.system.v1.ChangesResult
+	(*PairingAnswered)(nil),       // 73: bitbox.system.v1.PairingAnswered
+	(*DisksResult)(nil),           // 74: bitbox.system.v1.DisksResult
+	(*BitcoinCoreInstalled)(nil),  // 75: bitbox.system.v1.BitcoinCoreInstalled
+	(*Lockdown)(nil),              // 76: bitbox.system.v1.Lockdown
+	(*PairingShut)(nil),           // 77: bitbox.system.v1.PairingShut
+	(*LeaseEnded)(nil),            // 78: bitbox.system.v1.LeaseEnded
+	(*AppCutOff)(nil),             // 79: bitbox.system.v1.AppCutOff
+	(*v1.Ban)(nil),                // 80: bitbox.base.v1.Ban
+	(*v1.Finding)(nil),            // 81: bitbox.base.v1.Finding
+	(*v1.ChainDisk)(nil),          // 82: bitbox.base.v1.ChainDisk
+	(PostureReport_Phase)(0),      // 83: bitbox.system.v1.PostureReport.Phase
+	(*v1.Event)(nil),              // 84: bitbox.base.v1.Event
+	(v1.Role)(0),                  // 85: bitbox.base.v1.Role
+	(*Posture)(nil),               // 86: bitbox.system.v1.Posture
 }
 var file_system_v1_system_proto_depIdxs = []int32{
-	32, // 0: bitbox.system.v1.SystemRequest.authority:type_name -> bitbox.system.v1.AuthorityRequest
+	33, // 0: bitbox.system.v1.SystemRequest.authority:type_name -> bitbox.system.v1.AuthorityRequest
 	2,  // 1: bitbox.system.v1.SystemRequest.get_posture:type_name -> bitbox.system.v1.GetPosture
 	3,  // 2: bitbox.system.v1.SystemRequest.submit:type_name -> bitbox.system.v1.Submit
 	5,  // 3: bitbox.system.v1.SystemRequest.confirm_try:type_name -> bitbox.system.v1.ConfirmTry
 	6,  // 4: bitbox.system.v1.SystemRequest.restrict:type_name -> bitbox.system.v1.Restrict
 	7,  // 5: bitbox.system.v1.SystemRequest.list_bans:type_name -> bitbox.system.v1.ListBans
-	9,  // 6: bitbox.system.v1.SystemRequest.lift_ban:type_name -> bitbox.system.v1.LiftBan
-	12, // 7: bitbox.system.v1.SystemRequest.run_audit:type_name -> bitbox.system.v1.RunAudit
-	14, // 8: bitbox.system.v1.SystemRequest.fix_finding:type_name -> bitbox.system.v1.FixFinding
-	15, // 9: bitbox.system.v1.SystemRequest.get_machine:type_name -> bitbox.system.v1.GetMachine
-	17, // 10: bitbox.system.v1.SystemRequest.watch_system:type_name -> bitbox.system.v1.WatchSystem
-	20, // 11: bitbox.system.v1.SystemRequest.local_change:type_name -> bitbox.system.v1.LocalChange
-	23, // 12: bitbox.system.v1.SystemRequest.announce:type_name -> bitbox.system.v1.Announce
-	24, // 13: bitbox.system.v1.SystemRequest.get_summary:type_name -> bitbox.system.v1.GetSummary
-	29, // 14: bitbox.system.v1.SystemRequest.factory_reset:type_name -> bitbox.system.v1.FactoryReset
-	33, // 15: bitbox.system.v1.SystemRequest.begin_update:type_name -> bitbox.system.v1.BeginUpdate
-	34, // 16: bitbox.system.v1.SystemRequest.update_piece:type_name -> bitbox.system.v1.UpdatePiece
-	35, // 17: bitbox.system.v1.SystemRequest.finish_update:type_name -> bitbox.system.v1.FinishUpdate
-	36, // 18: bitbox.system.v1.SystemRequest.abort_update:type_name -> bitbox.system.v1.AbortUpdate
-	37, // 19: bitbox.system.v1.SystemRequest.get_update:type_name -> bitbox.system.v1.GetUpdate
-	38, // 20: bitbox.system.v1.SystemRequest.watch_update:type_name -> bitbox.system.v1.WatchUpdate
-	39, // 21: bitbox.system.v1.SystemRequest.get_health:type_name -> bitbox.system.v1.GetHealth
-	40, // 22: bitbox.system.v1.SystemRequest.confirm_update:type_name -> bitbox.system.v1.ConfirmUpdate
-	41, // 23: bitbox.system.v1.SystemRequest.start_other_slot:type_name -> bitbox.system.v1.StartOtherSlot
-	42, // 24: bitbox.system.v1.SystemRequest.list_services:type_name -> bitbox.system.v1.ListServices
-	43, // 25: bitbox.system.v1.SystemRequest.change_service:type_name -> bitbox.system.v1.ChangeService
-	44, // 26: bitbox.system.v1.SystemRequest.read_logs:type_name -> bitbox.system.v1.ReadLogs
-	45, // 27: bitbox.system.v1.SystemRequest.list_time_zones:type_name -> bitbox.system.v1.ListTimeZones
-	46, // 28: bitbox.system.v1.SystemRequest.set_time_zone:type_name -> bitbox.system.v1.SetTimeZone
-	47, // 29: bitbox.system.v1.SystemRequest.reboot:type_name -> bitbox.system.v1.Reboot
-	48, // 30: bitbox.system.v1.SystemRequest.power_off:type_name -> bitbox.system.v1.PowerOff
-	49, // 31: bitbox.system.v1.SystemRequest.install_debian_updates:type_name -> bitbox.system.v1.InstallDebianUpdates
-	50, // 32: bitbox.system.v1.SystemRequest.list_changes:type_name -> bitbox.system.v1.ListChanges
-	51, // 33: bitbox.system.v1.SystemRequest.record_change:type_name -> bitbox.system.v1.RecordChange
-	52, // 34: bitbox.system.v1.SystemRequest.order_pairing:type_name -> bitbox.system.v1.OrderPairing
-	53, // 35: bitbox.system.v1.SystemRequest.answer_pairing:type_name -> bitbox.system.v1.AnswerPairing
-	54, // 36: bitbox.system.v1.SystemRequest.list_disks:type_name -> bitbox.system.v1.ListDisks
-	55, // 37: bitbox.system.v1.SystemRequest.use_disk:type_name -> bitbox.system.v1.UseDisk
-	56, // 38: bitbox.system.v1.SystemRequest.begin_bitcoin_core:type_name -> bitbox.system.v1.BeginBitcoinCore
-	57, // 39: bitbox.system.v1.SystemRequest.bitcoin_core_piece:type_name -> bitbox.system.v1.BitcoinCorePiece
-	58, // 40: bitbox.system.v1.SystemRequest.finish_bitcoin_core:type_name -> bitbox.system.v1.FinishBitcoinCore
-	59, // 41: bitbox.system.v1.SystemRequest.abort_bitcoin_core:type_name -> bitbox.system.v1.AbortBitcoinCore
-	60, // 42: bitbox.system.v1.SystemRequest.order_rebuild:type_name -> bitbox.system.v1.OrderRebuild
-	61, // 43: bitbox.system.v1.SystemReply.authority:type_name -> bitbox.system.v1.AuthorityReply
-	62, // 44: bitbox.system.v1.SystemReply.posture:type_name -> bitbox.base.v1.SignedPosture
-	4,  // 45: bitbox.system.v1.SystemReply.progress:type_name -> bitbox.system.v1.Progress
-	8,  // 46: bitbox.system.v1.SystemReply.bans:type_name -> bitbox.system.v1.BansResult
-	11, // 47: bitbox.system.v1.SystemReply.lift_ban:type_name -> bitbox.system.v1.LiftBanResult
-	13, // 48: bitbox.system.v1.SystemReply.audit:type_name -> bitbox.system.v1.AuditResult
-	16, // 49: bitbox.system.v1.SystemReply.machine:type_name -> bitbox.system.v1.MachineInfo
-	18, // 50: bitbox.system.v1.SystemReply.event:type_name -> bitbox.system.v1.SystemEvent
-	25, // 51: bitbox.system.v1.SystemReply.summary:type_name -> bitbox.system.v1.Summary
-	63, // 52: bitbox.system.v1.SystemReply.update_began:type_name -> bitbox.system.v1.UpdateBegan
-	64, // 53: bitbox.system.v1.SystemReply.update:type_name -> bitbox.base.v1.Update
-	65, // 54: bitbox.system.v1.SystemReply.update_status:type_name -> bitbox.system.v1.UpdateStatus
-	66, // 55: bitbox.system.v1.SystemReply.health:type_name -> bitbox.system.v1.Health
-	67, // 56: bitbox.system.v1.SystemReply.services:type_name -> bitbox.system.v1.ServicesResult
-	68, // 57: bitbox.system.v1.SystemReply.logs:type_name -> bitbox.system.v1.LogsResult
-	69, // 58: bitbox.system.v1.SystemReply.time_zones:type_name -> bitbox.system.v1.TimeZonesResult
-	70, // 59: bitbox.system.v1.SystemReply.changes:type_name -> bitbox.system.v1.ChangesResult
-	71, // 60: bitbox.system.v1.SystemReply.pairing_answered:type_name -> bitbox.system.v1.PairingAnswered
-	72, // 61: bitbox.system.v1.SystemReply.disks:type_name -> bitbox.system.v1.DisksResult
-	73, // 62: bitbox.system.v1.SystemReply.bitcoin_core_installed:type_name -> bitbox.system.v1.BitcoinCoreInstalled
-	74, // 63: bitbox.system.v1.Restrict.lockdown:type_name -> bitbox.system.v1.Lockdown
-	75, // 64: bitbox.system.v1.Restrict.pairing_shut:type_name -> bitbox.system.v1.PairingShut
-	76, // 65: bitbox.system.v1.Restrict.end_lease:type_name -> bitbox.system.v1.LeaseEnded
-	77, // 66: bitbox.system.v1.Restrict.app_cut_off:type_name -> bitbox.system.v1.AppCutOff
-	78, // 67: bitbox.system.v1.BansResult.bans:type_name -> bitbox.base.v1.Ban
-	10, // 68: bitbox.system.v1.LiftBan.plain:type_name -> bitbox.system.v1.LiftBanOrder
-	79, // 69: bitbox.system.v1.AuditResult.findings:type_name -> bitbox.base.v1.Finding
-	80, // 70: bitbox.system.v1.MachineInfo.chain_disk:type_name -> bitbox.base.v1.ChainDisk
-	81, // 71: bitbox.system.v1.SystemEvent.phase:type_name -> bitbox.system.v1.PostureReport.Phase
-	82, // 72: bitbox.system.v1.SystemEvent.event:type_name -> bitbox.base.v1.Event
-	19, // 73: bitbox.system.v1.SystemEvent.app_roles:type_name -> bitbox.system.v1.AppRole
-	83, // 74: bitbox.system.v1.AppRole.role:type_name -> bitbox.base.v1.Role
-	84, // 75: bitbox.system.v1.LocalChange.posture:type_name -> bitbox.system.v1.Posture
-	21, // 76: bitbox.system.v1.LocalChange.lift_restrictions:type_name -> bitbox.system.v1.LiftRestrictions
-	22, // 77: bitbox.system.v1.LocalChange.go_back:type_name -> bitbox.system.v1.GoBack
-	81, // 78: bitbox.system.v1.Summary.phase:type_name -> bitbox.system.v1.PostureReport.Phase
-	26, // 79: bitbox.system.v1.Summary.ssh:type_name -> bitbox.system.v1.OpenSSH
-	27, // 80: bitbox.system.v1.Summary.apis:type_name -> bitbox.system.v1.OpenAPI
-	28, // 81: bitbox.system.v1.Summary.last_reset:type_name -> bitbox.system.v1.ResetRecord
-	30, // 82: bitbox.system.v1.FactoryReset.local:type_name -> bitbox.system.v1.LocalReset
-	83, // [83:83] is the sub-list for method output_type
-	83, // [83:83] is the sub-list for method input_type
-	83, // [83:83] is the sub-list for extension type_name
-	83, // [83:83] is the sub-list for extension extendee
-	0,  // [0:83] is the sub-list for field type_name
+	10, // 6: bitbox.system.v1.SystemRequest.lift_ban:type_name -> bitbox.system.v1.LiftBan
+	13, // 7: bitbox.system.v1.SystemRequest.run_audit:type_name -> bitbox.system.v1.RunAudit
+	15, // 8: bitbox.system.v1.SystemRequest.fix_finding:type_name -> bitbox.system.v1.FixFinding
+	16, // 9: bitbox.system.v1.SystemRequest.get_machine:type_name -> bitbox.system.v1.GetMachine
+	18, // 10: bitbox.system.v1.SystemRequest.watch_system:type_name -> bitbox.system.v1.WatchSystem
+	21, // 11: bitbox.system.v1.SystemRequest.local_change:type_name -> bitbox.system.v1.LocalChange
+	24, // 12: bitbox.system.v1.SystemRequest.announce:type_name -> bitbox.system.v1.Announce
+	25, // 13: bitbox.system.v1.SystemRequest.get_summary:type_name -> bitbox.system.v1.GetSummary
+	30, // 14: bitbox.system.v1.SystemRequest.factory_reset:type_name -> bitbox.system.v1.FactoryReset
+	34, // 15: bitbox.system.v1.SystemRequest.begin_update:type_name -> bitbox.system.v1.BeginUpdate
+	35, // 16: bitbox.system.v1.SystemRequest.update_piece:type_name -> bitbox.system.v1.UpdatePiece
+	36, // 17: bitbox.system.v1.SystemRequest.finish_update:type_name -> bitbox.system.v1.FinishUpdate
+	37, // 18: bitbox.system.v1.SystemRequest.abort_update:type_name -> bitbox.system.v1.AbortUpdate
+	38, // 19: bitbox.system.v1.SystemRequest.get_update:type_name -> bitbox.system.v1.GetUpdate
+	39, // 20: bitbox.system.v1.SystemRequest.watch_update:type_name -> bitbox.system.v1.WatchUpdate
+	40, // 21: bitbox.system.v1.SystemRequest.get_health:type_name -> bitbox.system.v1.GetHealth
+	41, // 22: bitbox.system.v1.SystemRequest.confirm_update:type_name -> bitbox.system.v1.ConfirmUpdate
+	42, // 23: bitbox.system.v1.SystemRequest.start_other_slot:type_name -> bitbox.system.v1.StartOtherSlot
+	43, // 24: bitbox.system.v1.SystemRequest.list_services:type_name -> bitbox.system.v1.ListServices
+	44, // 25: bitbox.system.v1.SystemRequest.change_service:type_name -> bitbox.system.v1.ChangeService
+	45, // 26: bitbox.system.v1.SystemRequest.read_logs:type_name -> bitbox.system.v1.ReadLogs
+	46, // 27: bitbox.system.v1.SystemRequest.list_time_zones:type_name -> bitbox.system.v1.ListTimeZones
+	47, // 28: bitbox.system.v1.SystemRequest.set_time_zone:type_name -> bitbox.system.v1.SetTimeZone
+	48, // 29: bitbox.system.v1.SystemRequest.reboot:type_name -> bitbox.system.v1.Reboot
+	49, // 30: bitbox.system.v1.SystemRequest.power_off:type_name -> bitbox.system.v1.PowerOff
+	50, // 31: bitbox.system.v1.SystemRequest.install_debian_updates:type_name -> bitbox.system.v1.InstallDebianUpdates
+	8,  // 32: bitbox.system.v1.SystemRequest.get_wallets:type_name -> bitbox.system.v1.GetWallets
+	51, // 33: bitbox.system.v1.SystemRequest.list_changes:type_name -> bitbox.system.v1.ListChanges
+	52, // 34: bitbox.system.v1.SystemRequest.record_change:type_name -> bitbox.system.v1.RecordChange
+	53, // 35: bitbox.system.v1.SystemRequest.order_pairing:type_name -> bitbox.system.v1.OrderPairing
+	54, // 36: bitbox.system.v1.SystemRequest.answer_pairing:type_name -> bitbox.system.v1.AnswerPairing
+	55, // 37: bitbox.system.v1.SystemRequest.list_disks:type_name -> bitbox.system.v1.ListDisks
+	56, // 38: bitbox.system.v1.SystemRequest.use_disk:type_name -> bitbox.system.v1.UseDisk
+	57, // 39: bitbox.system.v1.SystemRequest.begin_bitcoin_core:type_name -> bitbox.system.v1.BeginBitcoinCore
+	58, // 40: bitbox.system.v1.SystemRequest.bitcoin_core_piece:type_name -> bitbox.system.v1.BitcoinCorePiece
+	59, // 41: bitbox.system.v1.SystemRequest.finish_bitcoin_core:type_name -> bitbox.system.v1.FinishBitcoinCore
+	60, // 42: bitbox.system.v1.SystemRequest.abort_bitcoin_core:type_name -> bitbox.system.v1.AbortBitcoinCore
+	61, // 43: bitbox.system.v1.SystemRequest.order_rebuild:type_name -> bitbox.system.v1.OrderRebuild
+	62, // 44: bitbox.system.v1.SystemReply.authority:type_name -> bitbox.system.v1.AuthorityReply
+	63, // 45: bitbox.system.v1.SystemReply.posture:type_name -> bitbox.base.v1.SignedPosture
+	4,  // 46: bitbox.system.v1.SystemReply.progress:type_name -> bitbox.system.v1.Progress
+	9,  // 47: bitbox.system.v1.SystemReply.bans:type_name -> bitbox.system.v1.BansResult
+	12, // 48: bitbox.system.v1.SystemReply.lift_ban:type_name -> bitbox.system.v1.LiftBanResult
+	14, // 49: bitbox.system.v1.SystemReply.audit:type_name -> bitbox.system.v1.AuditResult
+	17, // 50: bitbox.system.v1.SystemReply.machine:type_name -> bitbox.system.v1.MachineInfo
+	19, // 51: bitbox.system.v1.SystemReply.event:type_name -> bitbox.system.v1.SystemEvent
+	26, // 52: bitbox.system.v1.SystemReply.summary:type_name -> bitbox.system.v1.Summary
+	64, // 53: bitbox.system.v1.SystemReply.update_began:type_name -> bitbox.system.v1.UpdateBegan
+	65, // 54: bitbox.system.v1.SystemReply.update:type_name -> bitbox.base.v1.Update
+	66, // 55: bitbox.system.v1.SystemReply.update_status:type_name -> bitbox.system.v1.UpdateStatus
+	67, // 56: bitbox.system.v1.SystemReply.health:type_name -> bitbox.system.v1.Health
+	68, // 57: bitbox.system.v1.SystemReply.services:type_name -> bitbox.system.v1.ServicesResult
+	69, // 58: bitbox.system.v1.SystemReply.logs:type_name -> bitbox.system.v1.LogsResult
+	70, // 59: bitbox.system.v1.SystemReply.time_zones:type_name -> bitbox.system.v1.TimeZonesResult
+	71, // 60: bitbox.system.v1.SystemReply.wallets:type_name -> bitbox.base.v1.GetWalletsResponse
+	72, // 61: bitbox.system.v1.SystemReply.changes:type_name -> bitbox.system.v1.ChangesResult
+	73, // 62: bitbox.system.v1.SystemReply.pairing_answered:type_name -> bitbox.system.v1.PairingAnswered
+	74, // 63: bitbox.system.v1.SystemReply.disks:type_name -> bitbox.system.v1.DisksResult
+	75, // 64: bitbox.system.v1.SystemReply.bitcoin_core_installed:type_name -> bitbox.system.v1.BitcoinCoreInstalled
+	76, // 65: bitbox.system.v1.Restrict.lockdown:type_name -> bitbox.system.v1.Lockdown
+	77, // 66: bitbox.system.v1.Restrict.pairing_shut:type_name -> bitbox.system.v1.PairingShut
+	78, // 67: bitbox.system.v1.Restrict.end_lease:type_name -> bitbox.system.v1.LeaseEnded
+	79, // 68: bitbox.system.v1.Restrict.app_cut_off:type_name -> bitbox.system.v1.AppCutOff
+	80, // 69: bitbox.system.v1.BansResult.bans:type_name -> bitbox.base.v1.Ban
+	11, // 70: bitbox.system.v1.LiftBan.plain:type_name -> bitbox.system.v1.LiftBanOrder
+	81, // 71: bitbox.system.v1.AuditResult.findings:type_name -> bitbox.base.v1.Finding
+	82, // 72: bitbox.system.v1.MachineInfo.chain_disk:type_name -> bitbox.base.v1.ChainDisk
+	83, // 73: bitbox.system.v1.SystemEvent.phase:type_name -> bitbox.system.v1.PostureReport.Phase
+	84, // 74: bitbox.system.v1.SystemEvent.event:type_name -> bitbox.base.v1.Event
+	20, // 75: bitbox.system.v1.SystemEvent.app_roles:type_name -> bitbox.system.v1.AppRole
+	85, // 76: bitbox.system.v1.AppRole.role:type_name -> bitbox.base.v1.Role
+	86, // 77: bitbox.system.v1.LocalChange.posture:type_name -> bitbox.system.v1.Posture
+	22, // 78: bitbox.system.v1.LocalChange.lift_restrictions:type_name -> bitbox.system.v1.LiftRestrictions
+	23, // 79: bitbox.system.v1.LocalChange.go_back:type_name -> bitbox.system.v1.GoBack
+	83, // 80: bitbox.system.v1.Summary.phase:type_name -> bitbox.system.v1.PostureReport.Phase
+	27, // 81: bitbox.system.v1.Summary.ssh:type_name -> bitbox.system.v1.OpenSSH
+	28, // 82: bitbox.system.v1.Summary.apis:type_name -> bitbox.system.v1.OpenAPI
+	29, // 83: bitbox.system.v1.Summary.last_reset:type_name -> bitbox.system.v1.ResetRecord
+	31, // 84: bitbox.system.v1.FactoryReset.local:type_name -> bitbox.system.v1.LocalReset
+	85, // [85:85] is the sub-list for method output_type
+	85, // [85:85] is the sub-list for method input_type
+	85, // [85:85] is the sub-list for extension type_name
+	85, // [85:85] is the sub-list for extension extendee
+	0,  // [0:85] is the sub-list for field type_name
 }
 
 func init() { file_system_v1_system_proto_init() }
@@ -3640,6 +3728,7 @@ func file_system_v1_system_proto_init() {
 		(*SystemRequest_Reboot)(nil),
 		(*SystemRequest_PowerOff)(nil),
 		(*SystemRequest_InstallDebianUpdates)(nil),
+		(*SystemRequest_GetWallets)(nil),
 		(*SystemRequest_ListChanges)(nil),
 		(*SystemRequest_RecordChange)(nil),
 		(*SystemRequest_OrderPairing)(nil),
@@ -3669,6 +3758,7 @@ func file_system_v1_system_proto_init() {
 		(*SystemReply_Services)(nil),
 		(*SystemReply_Logs)(nil),
 		(*SystemReply_TimeZones)(nil),
+		(*SystemReply_Wallets)(nil),
 		(*SystemReply_Changes)(nil),
 		(*SystemReply_PairingAnswered)(nil),
 		(*SystemReply_Disks)(nil),
@@ -3680,17 +3770,17 @@ func file_system_v1_system_proto_init() {
 		(*Restrict_EndLease)(nil),
 		(*Restrict_AppCutOff)(nil),
 	}
-	file_system_v1_system_proto_msgTypes[9].OneofWrappers = []any{
+	file_system_v1_system_proto_msgTypes[10].OneofWrappers = []any{
 		(*LiftBan_Order)(nil),
 		(*LiftBan_Plain)(nil),
 	}
-	file_system_v1_system_proto_msgTypes[16].OneofWrappers = []any{}
-	file_system_v1_system_proto_msgTypes[20].OneofWrappers = []any{
+	file_system_v1_system_proto_msgTypes[17].OneofWrappers = []any{}
+	file_system_v1_system_proto_msgTypes[21].OneofWrappers = []any{
 		(*LocalChange_Posture)(nil),
 		(*LocalChange_LiftRestrictions)(nil),
 		(*LocalChange_GoBack)(nil),
 	}
-	file_system_v1_system_proto_msgTypes[29].OneofWrappers = []any{
+	file_system_v1_system_proto_msgTypes[30].OneofWrappers = []any{
 		(*FactoryReset_Order)(nil),
 		(*FactoryReset_Local)(nil),
 	}
@@ -3700,7 +3790,7 @@ func file_system_v1_system_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_system_v1_system_proto_rawDesc), len(file_system_v1_system_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   32,
+			NumMessages:   33,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

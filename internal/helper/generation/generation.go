@@ -120,6 +120,12 @@ var upstreams = map[posture.Kind]netip.AddrPort{
 	posture.KindElectrum: netip.MustParseAddrPort("127.0.0.1:50001"),
 }
 
+// Upstream returns where the service behind an extra API listens; false if there is none of this kind.
+func Upstream(kind posture.Kind) (netip.AddrPort, bool) {
+	address, known := upstreams[kind]
+	return address, known
+}
+
 // serviceEgress names the user of each service that the posture can let out, and where to: it may
 // reach any TCP port there, because peers choose theirs. The user must
 // exist: otherwise the pre-flight finds that the rules do not load.

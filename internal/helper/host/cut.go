@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/wallets"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
 )
 
@@ -29,7 +30,8 @@ const (
 	// retransmissions (1 each), the id, and 20 bytes that are not used here.
 	diagMessage = 4 + diagID + 20
 
-	established = 1 << 1 // TCP_ESTABLISHED
+	established = 1 << 1  // TCP_ESTABLISHED
+	listening   = 1 << 10 // TCP_LISTEN
 	// connected are all states except closed and listening.
 	connected = (1<<13 - 1) &^ (1<<7 | 1<<10)
 
@@ -110,8 +112,8 @@ func (d diag) sockets(family uint8, port uint16, states uint32) (ids [][]byte, e
 }
 
 // peer is the remote address in the id of a socket, which the kernel gives as: local port (2), remote
-// port (2), local address (16), remote address (16), and 12 bytes that are not used here. An IPv4
-// address takes the first 4 bytes.
+// port (2), local address (16), remote address (16), interface (4), and cookie (8). An IPv4 address
+// takes the first 4 bytes.
 func peer(family uint8, id []byte) netip.AddrPort {
 	remote := id[20:36]
 	if family == unix.AF_INET {
@@ -119,6 +121,54 @@ func peer(family uint8, id []byte) netip.AddrPort {
 	}
 	address, _ := netip.AddrFromSlice(remote)
 	return netip.AddrPortFrom(address.Unmap(), binary.BigEndian.Uint16(id[2:]))
+}
+
+// local is the local address in the id of a socket.
+func local(family uint8, id []byte) netip.Addr {
+	own := id[4:20]
+	if family == unix.AF_INET {
+		own = own[:4]
+	}
+	address, _ := netip.AddrFromSlice(own)
+	return address.Unmap()
+}
+
+// each calls do with each TCP socket at a local port that is in one of the states.
+func each(port uint16, states uint32, do func(family uint8, id []byte)) error {
+	d, err := openDiag()
+	if err != nil {
+		return err
+	}
+	defer d.close()
+	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
+		ids, err := d.sockets(family, port, states)
+		if err != nil {
+			return err
+		}
+		for _, id := range ids {
+			do(family, id)
+		}
+	}
+	return nil
+}
+
+// Connections implements wallets.Sockets.
+func (Host) Connections(port uint16) ([]wallets.Connection, error) {
+	var list []wallets.Connection
+	err := each(port, established, func(family uint8, id []byte) {
+		list = append(list, wallets.Connection{Cookie: binary.NativeEndian.Uint64(id[40:]), Peer: peer(family, id)})
+	})
+	return list, err
+}
+
+// Listens implements wallets.Sockets.
+func (Host) Listens(address netip.AddrPort) (bool, error) {
+	found := false
+	err := each(address.Port(), listening, func(family uint8, id []byte) {
+		own := local(family, id)
+		found = found || own == address.Addr() || own.IsUnspecified()
+	})
+	return found, err
 }
 
 // cut ends the TCP connections at a local port, once, except for those from some networks, and

@@ -90,6 +90,31 @@ func TestAConnectionFromANetworkThatMayStayIsNotCut(t *testing.T) {
 	}
 }
 
+func TestTheKernelTellsWhoIsConnectedAndWhoListens(t *testing.T) {
+	for _, address := range []string{"127.0.0.1:0", "[::1]:0", "[::ffff:127.0.0.1]:0"} {
+		port, _, client := pairAt(t, address)
+		all, err := Host{}.Connections(port)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := client.LocalAddr().(*net.TCPAddr).AddrPort()
+		want = netip.AddrPortFrom(want.Addr().Unmap(), want.Port())
+		if len(all) != 1 || all[0].Peer != want || all[0].Cookie == 0 {
+			t.Errorf("%s: %+v, not %s", address, all, want)
+		}
+		at := netip.AddrPortFrom(client.RemoteAddr().(*net.TCPAddr).AddrPort().Addr().Unmap(), port)
+		if listens, err := (Host{}).Listens(at); err != nil || !listens {
+			t.Errorf("%s: nobody listens, %v", at, err)
+		}
+		if listens, err := (Host{}).Listens(want); err != nil || listens {
+			t.Errorf("%s: a client listens, %v", want, err)
+		}
+		if listens, err := (Host{}).Listens(netip.AddrPortFrom(netip.MustParseAddr("127.9.9.9"), port)); err != nil || listens {
+			t.Errorf("%s: somebody listens at another address, %v", address, err)
+		}
+	}
+}
+
 // Programs that any caller can start have their own places.
 func TestProgramsOfOthersLeavePlacesForClosing(t *testing.T) {
 	all := New(MaxPrograms)

@@ -99,7 +99,7 @@ func goldenConfig(machine *machinetest.Machine, directory string) Config {
 			Directory: directory, Live: machine, Factory: posture.Factory(), BootID: "boot 1", Clock: boottime.Clock,
 			Logger: slog.New(slog.DiscardHandler),
 		},
-		Banner: machine, Network: machine, Auditor: machine, Updates: updates,
+		Banner: machine, Network: machine, Sockets: machine, Auditor: machine, Updates: updates,
 		Systemd: systemdtest.New(table), Services: table, TimeZone: zone, UpdateStamp: filepath.Join(directory, "upgrade-stamp"),
 		NodeIncoming: nodePlace(directory, "incoming"), NodeRuntime: nodePlace(directory, "runtime"), Architecture: "amd64",
 	}

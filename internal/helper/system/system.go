@@ -42,6 +42,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/timezone"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/turns"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/update"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/wallets"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/release"
@@ -84,6 +85,8 @@ type Config struct {
 	// NodeIncoming and NodeRuntime are places of the Bitcoin node (internal/helper/nodeorders); empty:
 	// those of the appliance. Architecture is Debian's name for the machine's.
 	NodeIncoming, NodeRuntime, Architecture string
+	// Sockets is what the kernel knows of connections.
+	Sockets wallets.Sockets
 	// Disk returns how much there is, and is free, on the disk with the state, in
 	// bytes; nil: it is asked for.
 	Disk func() (total, available uint64, err error)
@@ -106,6 +109,7 @@ type Helper struct {
 	disks     *chaindisk.Verbs
 	node      *nodeorders.Orders
 	monitor   *monitor.Looker
+	wallets   *wallets.Wallets
 	later     turns.Later
 	server    *server.Server
 }
@@ -158,6 +162,7 @@ func Open(config Config) (*Helper, error) {
 	h.monitor = &monitor.Looker{
 		Services: h.services.Services, Disk: config.Disk, Updates: h.drift.DebianUpdates, Events: hub, Clock: clock, Log: log,
 	}
+	h.wallets = wallets.New(config.Sockets, keeper.Effective, time.Now, log)
 	h.machine.Refuse = []func(context.Context) error{h.updates.RefuseWhileInstalling, h.debian.RefuseWhileInstalling, h.refuseWhileApplying}
 	h.server = server.New(h.verbs(), config.Bounds, h.changes, h.resets.Refuse, log)
 	return h, nil
@@ -186,7 +191,7 @@ func (h *Helper) Run(ctx context.Context) {
 	var running sync.WaitGroup
 	defer running.Wait()
 	for _, run := range []func(context.Context){
-		h.keeper.Run, h.announcer.Run, h.bans.Run, h.changes.Run, h.resets.Run, h.later.Run, h.disks.Run,
+		h.keeper.Run, h.announcer.Run, h.bans.Run, h.changes.Run, h.resets.Run, h.later.Run, h.disks.Run, h.wallets.Run,
 		func(ctx context.Context) { h.drift.Run(ctx, h.config.AuditInterval) },
 	} {
 		running.Go(func() { run(ctx) })

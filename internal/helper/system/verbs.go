@@ -62,6 +62,7 @@ func (h *Helper) verbs() server.Table {
 
 		// The machine and its services.
 		server.Row(server.ByAll, short, 0, h.machine.Get),
+		server.Row(server.ByMiddleware|server.ByRoot, short, 0, h.wallets.Get),
 		server.Row(server.ByMiddleware|server.ByRoot, short, 0, h.services.List),
 		server.Row(server.ByMiddleware|server.ByRoot, short, 4, h.services.Change).Recorded(recordService),
 		server.Row(server.ByMiddleware|server.ByRoot, logs, 2, h.journal.ReadLogs),

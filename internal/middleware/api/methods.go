@@ -159,6 +159,8 @@ var methods = map[string]method{
 	baserpc.ServicesServiceChangeService: {least: operator, holds: asks, deadline: quick, goesOn: true},
 	baserpc.ServicesServiceReadLogs:      {least: operator, holds: follows},
 
+	baserpc.WalletServiceGetWallets: {least: viewer, holds: asks, deadline: quick},
+
 	baserpc.ChangesServiceListChanges: {least: viewer, holds: asks, deadline: quick},
 
 	baserpc.DiskServiceListDisks: {least: viewer, holds: asks, deadline: quick},
@@ -184,6 +186,7 @@ func (s *Server) handlers() map[string]rpc.Handler {
 		baserpc.UpdateServiceHandlers(updateService{s}), baserpc.MachineServiceHandlers(machineService{s}),
 		baserpc.ServicesServiceHandlers(servicesService{s}), baserpc.ChangesServiceHandlers(changesService{s}),
 		baserpc.NodeServiceHandlers(nodeService{s}), baserpc.DiskServiceHandlers(diskService{s}),
+		baserpc.WalletServiceHandlers(walletService{s}),
 	} {
 		maps.Copy(all, service)
 	}

@@ -101,7 +101,7 @@ func startHelper(directory string, given provisioning.File) (h *Helper, err erro
 			Identities: func(e posture.Effective) posture.Identities { return software.Identities(directory, e) },
 			Clock:      func() time.Duration { return boottime.Clock() + time.Duration(h.ahead.Load()) },
 		},
-		Banner: h.Machine, Network: h.Machine, Auditor: h.Machine, Updates: receiver,
+		Banner: h.Machine, Network: h.Machine, Sockets: h.Machine, Auditor: h.Machine, Updates: receiver,
 		Disks: h.Machine, DiskStore: h.Machine.DiskStore(),
 		Systemd: h.Services, Services: table, TimeZone: zone, UpdateStamp: h.stamp(),
 		NodeIncoming: h.nodePlace("incoming"), NodeRuntime: h.nodePlace("runtime"), Architecture: "amd64",

@@ -21,13 +21,14 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/bruteforce"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/sshaccess"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/wallets"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/sshkey"
 )
 
 // Machine is a machine whose servers keep what they have read in files, so that it outlives a
 // helper that is killed, as real servers do. It implements what a helper needs of one:
-// apply.Live, bans.Banner, announce.Network and drift.Auditor.
+// apply.Live, bans.Banner, announce.Network, wallets.Sockets and drift.Auditor.
 type Machine struct {
 	// Late: a reload that fails has done its work nevertheless. Lie: a reload says that it has
 	// worked, and does nothing. Neither changes while something is applied.
@@ -37,18 +38,20 @@ type Machine struct {
 
 	directory string // the helper's; the servers' is below it
 
-	mu       sync.Mutex
-	fail     map[string]error // by the action, such as "reload UNIT"
-	hangs    string           // an action that returns only when its time is up
-	cut      []uint16
-	kept     []posture.Networks
-	lifted   []netip.Addr
-	bans     []bruteforce.Ban
-	findings []*basev1.Finding
-	told     []generation.Announcement
-	disks    []*basev1.Disk
-	broken   error
-	examined func()
+	mu        sync.Mutex
+	fail      map[string]error // by the action, such as "reload UNIT"
+	hangs     string           // an action that returns only when its time is up
+	cut       []uint16
+	kept      []posture.Networks
+	listening []netip.AddrPort
+	connected []wallets.Connection
+	lifted    []netip.Addr
+	bans      []bruteforce.Ban
+	findings  []*basev1.Finding
+	told      []generation.Announcement
+	disks     []*basev1.Disk
+	broken    error
+	examined  func()
 	// examining lets one part call examined at a time.
 	examining sync.Mutex
 }
@@ -209,6 +212,34 @@ func (m *Machine) Cuts() []uint16 {
 	defer m.mu.Unlock()
 	defer func() { m.cut = nil }()
 	return m.cut
+}
+
+// Listening has a program listen at an address of the machine.
+func (m *Machine) Listening(address netip.AddrPort) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.listening = append(m.listening, address)
+}
+
+// Connected has wallets connected.
+func (m *Machine) Connected(all ...wallets.Connection) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.connected = all
+}
+
+// Listens implements wallets.Sockets.
+func (m *Machine) Listens(address netip.AddrPort) (bool, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.Contains(m.listening, address), nil
+}
+
+// Connections implements wallets.Sockets.
+func (m *Machine) Connections(uint16) ([]wallets.Connection, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.connected, nil
 }
 
 // Block implements apply.Live.
