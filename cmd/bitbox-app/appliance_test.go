@@ -86,6 +86,7 @@ func (e *exchange) Stream(ctx context.Context, request *systemv1.SystemRequest, 
 //	appliance log SERVICE TEXT PRIORITY
 //	appliance lies                 its Middleware says that a version is installed which no release follows
 //	appliance rest                 some time goes by
+//	appliance wallet ADDRESS       a server listens for wallets, and a wallet is connected
 //	appliance breaks UNIT          a service that fails whenever it is started
 func applianceCommand(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) == 0 {
@@ -147,6 +148,8 @@ func applianceCommand(ts *testscript.TestScript, neg bool, args []string) {
 		a.Advance(time.Hour)
 	case "breaks":
 		a.Services.Break(args[1])
+	case "wallet":
+		listenForWallets(a.Machine, netip.MustParseAddrPort(args[1]))
 	case "mend":
 		a.Machine.Break(nil)
 	case "shut":

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
 	"net"
@@ -26,11 +27,16 @@ const (
 type connection struct {
 	// Address is host:port, as this App reaches the Base.
 	Address string `json:"address"`
+	// Line is what a wallet takes: host:port:s, where s stands for TLS.
+	Line string `json:"line,omitempty"`
 	// CertificateSHA256 is the certificate's fingerprint in hexadecimal, of an extra API.
 	CertificateSHA256 string `json:"certificateSha256,omitempty"`
 	// HostKey is a line such as "ssh-ed25519 AAAA...", of SSH.
 	HostKey            string `json:"hostKey,omitempty"`
 	HostKeyFingerprint string `json:"hostKeyFingerprint,omitempty"`
+
+	// digest is CertificateSHA256; nil if it is not known.
+	digest *[sha256.Size]byte
 }
 
 // hostOf is where this App has last reached the Base; empty if it never has.
@@ -53,9 +59,10 @@ func exposedAt(host, kind string, view *client.PostureView) *connection {
 		if string(end.Kind) != kind {
 			continue
 		}
-		c := &connection{Address: net.JoinHostPort(host, strconv.Itoa(int(end.Port)))}
+		address := net.JoinHostPort(host, strconv.Itoa(int(end.Port)))
+		c := &connection{Address: address, Line: address + ":s"}
 		if digest, known := view.Identities().Certificates[end.Kind]; known {
-			c.CertificateSHA256 = hex.EncodeToString(digest[:])
+			c.CertificateSHA256, c.digest = hex.EncodeToString(digest[:]), &digest
 		}
 		return c
 	}
@@ -80,8 +87,8 @@ func colons(digits string) string {
 	return strings.Join(parts, ":")
 }
 
-// say prints what to do next, and how to check it.
-func (c *connection) say(p *program) error {
+// say prints what to do next, how to check it, and further rows.
+func (c *connection) say(p *program, more ...[2]string) error {
 	table := p.table()
 	switch {
 	case c.HostKey != "":
@@ -90,14 +97,20 @@ func (c *connection) say(p *program) error {
 		table.row("Host key", c.HostKeyFingerprint+" (ED25519), signed by the Base; ssh must show the same")
 		table.row("Store it", "bitbox-app ssh keys known-hosts >> ~/.ssh/known_hosts")
 	default:
-		table.row("Server", c.Address+", with TLS")
-		table.row("In Electrum", "electrum --oneserver --server "+c.Address+":s")
+		table.row("Server", c.Line+" (s: with TLS)")
+		table.row("In Electrum", "electrum --oneserver --server "+c.Line)
 		if c.CertificateSHA256 != "" {
 			table.row("Certificate", "SHA-256 "+colons(c.CertificateSHA256)+", signed by the Base")
 			table.row("Check it", "openssl s_client -connect "+c.Address+" </dev/null | openssl x509 -noout -sha256 -fingerprint")
 		}
 	}
-	return table.print()
+	for _, row := range more {
+		table.sentence(row[0], row[1])
+	}
+	if err := table.print(); err != nil || c.Line == "" || !p.out.Moves {
+		return err
+	}
+	return p.printCode(c.Line)
 }
 
 func (p *program) knownHostsCommand() *cobra.Command {

@@ -86,6 +86,7 @@ func newReader(t *testing.T) *reader {
 			t.Fatal(err)
 		}
 		if name == "Home" {
+			listenForWallets(a.Machine, netip.MustParseAddrPort("192.168.1.20:41234"))
 			a.Machine.Ban(bruteforce.Ban{Jail: "sshd", Addr: netip.MustParseAddr("192.168.1.66"), Since: time.Now(), Until: time.Now().Add(time.Hour)})
 			a.Machine.Drift(&basev1.Finding{
 				Id: "ssh-settings", Severity: basev1.Finding_SEVERITY_WARNING, Title: "A setting of SSH differs",

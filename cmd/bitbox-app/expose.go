@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	"github.com/BitBoxSwiss/bitbox-base/client"
 	"github.com/BitBoxSwiss/bitbox-base/internal/commandline"
 )
@@ -140,8 +141,15 @@ electrum, for Electrum wallets.`,
 			return err
 		}
 		return p.applyAndSay(c, asking, client.Change{Edit: client.Expose(args[0], how)},
-			func(host string, view *client.PostureView) *connection {
-				return exposedAt(host, args[0], view)
+			opened{
+				before: func(ctx context.Context, session *client.Session) string {
+					used, err := session.Wallet.GetWallets(ctx, &basev1.GetWalletsRequest{Kind: args[0]})
+					if err != nil || used.GetAnswers() { // an older Base does not tell
+						return ""
+					}
+					return "  " + p.out.Fold("  ", "Note: "+nothingAnswers+".") + "\n"
+				},
+				at: func(host string, view *client.PostureView) *connection { return exposedAt(host, args[0], view) },
 			})
 	}
 	return command

@@ -121,7 +121,7 @@ your configuration directory.`,
 	_ = root.RegisterFlagCompletionFunc("timeout", cobra.NoFileCompletions)
 	root.AddCommand(
 		p.dashboardCommand(), p.discoverCommand(), p.pairCommand(), p.provisionCommand(), p.basesCommand(), p.forgetCommand(),
-		p.statusCommand(), p.nodeCommand(), p.diskCommand(), p.appsCommand(), p.pairingCommand(), p.watchCommand(),
+		p.statusCommand(), p.nodeCommand(), p.diskCommand(), p.walletCommand(), p.appsCommand(), p.pairingCommand(), p.watchCommand(),
 		p.postureCommand(), p.exposeCommand(), p.unexposeCommand(), p.sshCommand(), p.bansCommand(), p.auditCommand(), p.logCommand(),
 		p.lockdownCommand(), p.updateCommand(), p.factoryResetCommand(),
 		p.servicesCommand(), p.logsCommand(), p.nameCommand(), p.timezoneCommand(), p.rebootCommand(), p.shutdownCommand(),

@@ -27,6 +27,7 @@ type consent struct {
 	lines   <-chan line
 	sent    string // what an interruption after the yes leaves behind
 	shown   []client.PostureChange
+	remark  string // what stands before the question, if anything
 	again   string // what is asked about once more, after a first yes; empty: nothing
 	connect *connection
 }
@@ -53,6 +54,7 @@ func (c *consent) approve(ctx context.Context) client.Approve {
 		for _, change := range changes {
 			text += "  " + c.program.out.Fold("  ", changeText(change)) + "\n"
 		}
+		text += c.remark
 		if c.again != "" {
 			return c.ask(ctx, text, c.again)
 		}
@@ -151,21 +153,30 @@ func (c *consent) done(view *client.PostureView, err error) error {
 
 // apply makes a change.
 func (p *program) apply(c *cobra.Command, asking *consent, change client.Change) error {
-	return p.applyAndSay(c, asking, change, nil)
+	return p.applyAndSay(c, asking, change, opened{})
 }
 
-// applyAndSay makes a change, and says how to use what it has opened: at is called with the
-// address of the Base.
-func (p *program) applyAndSay(c *cobra.Command, asking *consent, change client.Change,
-	at func(host string, view *client.PostureView) *connection) error {
+// opened is what a change opens; each may be nil.
+type opened struct {
+	// before returns what the user should know before the question; empty: nothing.
+	before func(context.Context, *client.Session) string
+	// at returns how to use it, by the address of the Base.
+	at func(host string, view *client.PostureView) *connection
+}
+
+// applyAndSay makes a change, and says how to use what it has opened.
+func (p *program) applyAndSay(c *cobra.Command, asking *consent, change client.Change, what opened) error {
 	return p.call(c.Context(), changeTime, func(ctx context.Context, session *client.Session) error {
+		if what.before != nil {
+			asking.remark = what.before(ctx, session)
+		}
 		asking.sent = nothingChanged // if there are more, the error lists them
 		change.Approve = asking.approve(ctx)
 		change.Progress = func(step string) { _ = p.step("  ... ", step) }
 		view, err := session.Apply(ctx, change)
-		if err == nil && at != nil {
+		if err == nil && what.at != nil {
 			if host, _ := p.hostOf(session); host != "" {
-				asking.connect = at(host, view)
+				asking.connect = what.at(host, view)
 			}
 		}
 		return asking.done(view, err)

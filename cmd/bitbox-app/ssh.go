@@ -41,7 +41,7 @@ func (p *program) sshEnableCommand() *cobra.Command {
 		if err := chosen(*length); err != nil {
 			return err
 		}
-		return p.applyAndSay(c, asking, client.Change{Edit: client.EnableSSH(*length)}, sshAt)
+		return p.applyAndSay(c, asking, client.Change{Edit: client.EnableSSH(*length)}, opened{at: sshAt})
 	}
 	return command
 }

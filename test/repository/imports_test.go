@@ -84,6 +84,8 @@ var groups = []group{
 	{folder: "internal/app"},
 	// Only the App fetches releases; the Base calls nobody.
 	{folder: "internal/app/releases", may: []string{"internal/atomicfile", "internal/protocol"}, risky: []string{"net/http"}},
+	// It begins TLS, as a wallet does.
+	{folder: "internal/app/walletcheck", may: []string{"api"}, risky: []string{"crypto/tls"}},
 	{folder: "cmd/bitbox-app", may: []string{"api", "client", "internal/app", "internal/commandline", "internal/digits", "internal/protocol",
 		"internal/version"}},
 	// The Base's program, which plays each part of the Base.

@@ -147,7 +147,7 @@ func (x *GetWalletsResponse) GetMore() uint32 {
 type Wallet struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Address string                 `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
-	// When the helper has first seen it. It looks every 10 seconds, and begins anew when it starts.
+	// When the helper has first seen it. It looks every 10 seconds, and forgets the times when it ends.
 	Since         *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=since,proto3" json:"since,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -101,6 +101,21 @@ var documentAttacks = []struct {
 		signed.Signature = honest.Signature
 		return signed
 	}},
+	{"the networks taken out of what an owner has signed", "signature", ErrSignature, func(a *attacked) *systemv1.Signed {
+		limit := func(doc *systemv1.PostureDocument) { doc.Posture.ExtraEndpoints[0].From = []string{"192.168.1.0/24"} }
+		honest := forge(a, a.owner, limit)
+		signed := forge(a, a.owner, func(*systemv1.PostureDocument) {})
+		signed.Signature = honest.Signature
+		return signed
+	}},
+	{"a time that an owner has signed, without its end", "signature", ErrSignature, func(a *attacked) *systemv1.Signed {
+		honest := forge(a, a.owner, func(*systemv1.PostureDocument) {})
+		signed := forge(a, a.owner, func(doc *systemv1.PostureDocument) {
+			doc.Posture.ExtraEndpoints[0].Lease = &systemv1.PostureLease{UntilClosed: true, GrantedIn: doc.Revision}
+		})
+		signed.Signature = honest.Signature
+		return signed
+	}},
 	{"an owner's signature over the same bytes as something else", "signature", ErrSignature, func(a *attacked) *systemv1.Signed {
 		doc := a.draft(func(*Posture) {})
 		return seal(labelConfirmation, encode(doc), a.owner)

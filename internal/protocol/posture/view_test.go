@@ -69,6 +69,12 @@ var lies = []struct {
 		honest.report = rewrite(honest.report, labelAnchor, a.config.StateSeed, func(r *systemv1.PostureReport) { r.Leases = nil })
 		return honest
 	}},
+	{"a report with the Middleware's certificate for wallets", "signature", ErrSignature, func(a *attacked, honest, _ answer) answer {
+		honest.report = rewrite(honest.report, labelAnchor, a.config.StateSeed, func(r *systemv1.PostureReport) {
+			r.Certificates = []*systemv1.CertificateDigest{{Kind: string(KindElectrum), Sha256: make([]byte, 32)}}
+		})
+		return honest
+	}},
 	{"a report with a field from the future", "no unknown field", ErrUnknownField, func(a *attacked, honest, _ answer) answer {
 		honest.report = rewrite(honest.report, labelReport, a.config.StateSeed,
 			func(r *systemv1.PostureReport) { r.ProtoReflect().SetUnknown(unknownField) })
