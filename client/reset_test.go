@@ -13,15 +13,19 @@ func TestAFactoryResetTakesTheNameOfTheBase(t *testing.T) {
 	h := newHouse(t)
 	name := h.look().Effective().NodeName
 	for _, typed := range []string{"", "another", name + " "} {
-		err := h.session.FactoryReset(t.Context(), func(string) (string, error) { return typed, nil })
+		err := h.session.FactoryReset(t.Context(), func(string) (ResetAnswer, error) { return ResetAnswer{Typed: typed}, nil })
 		wantKind(t, err, ErrNotApproved)
 	}
 	away := errors.New("no answer")
-	if err := h.session.FactoryReset(t.Context(), func(string) (string, error) { return "", away }); !errors.Is(err, away) {
+	if err := h.session.FactoryReset(t.Context(), func(string) (ResetAnswer, error) {
+		return ResetAnswer{Typed: ""}, away
+	}); !errors.Is(err, away) {
 		t.Errorf("nobody typed anything: %v", err)
 	}
 	h.look() // nothing has happened
-	if err := h.session.FactoryReset(t.Context(), func(asked string) (string, error) { return asked, nil }); err != nil {
+	if err := h.session.FactoryReset(t.Context(), func(asked string) (ResetAnswer, error) {
+		return ResetAnswer{Typed: asked}, nil
+	}); err != nil {
 		t.Fatal(Explain(err))
 	}
 	if _, err := h.session.Posture(t.Context()); err == nil {

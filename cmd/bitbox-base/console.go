@@ -76,7 +76,7 @@ func (h consoleHelper) Summary(ctx context.Context) (*systemv1.Summary, error) {
 }
 
 func (h consoleHelper) Reset(ctx context.Context) error {
-	_, err := h.ask(ctx, resetHere)
+	_, err := h.ask(ctx, resetHere(false))
 	return err
 }
 

@@ -4,12 +4,15 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
 	"os/user"
 	"strconv"
 
 	"github.com/spf13/cobra"
 
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/chaindisk"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/machine"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/quota"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/sshaccess"
 )
@@ -22,19 +25,39 @@ var storage = map[string]quota.Limits{
 	sshaccess.User: {Bytes: 256 << 20, Inodes: 10_000},
 }
 
+// The node may fill the file system but for a part that the Base needs. A chain on a disk of its
+// own is not on this file system, and does not count.
+const (
+	leastKept  = 4 << 30 // bytes
+	keptPart   = 10      // or a tenth, whichever is more
+	nodeInodes = 1 << 20
+)
+
+// nodeLimits are those of the node, on a file system of this size in bytes.
+func nodeLimits(total uint64) quota.Limits {
+	return quota.Limits{Bytes: total - min(max(total/keptPart, leastKept), total/2), Inodes: nodeInodes}
+}
+
 func limitsCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "limits",
-		Short: "Limit at boot how much the Middleware and SSH users may store",
-		Long: `limits runs at boot. It limits how much the Middleware's user, and the one who logs in by
-SSH, may store on the file system of /var/lib, in bytes and in files. A file system without
+		Short: "Limit at boot how much the Middleware, the node and SSH users may store",
+		Long: `limits runs at boot. It limits how much the users of the Middleware and of the Bitcoin node,
+and the one who logs in by SSH, may store on the file system of /var/lib, in bytes and in files.
+The node may fill nine tenths of it, unless that leaves less than 4 GiB. A file system without
 quotas of users has no such limits; the image's has them.`,
 		Example: `  bitbox-base system limits`,
 		Args:    cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
 			log := slog.New(slog.NewTextHandler(os.Stderr, nil))
 			var errs []error
-			for name, limits := range storage {
+			all := maps.Clone(storage)
+			if total, _, err := machine.DiskSpace("/var/lib"); err != nil {
+				errs = append(errs, err)
+			} else {
+				all[chaindisk.Owner] = nodeLimits(total)
+			}
+			for name, limits := range all {
 				found, err := user.Lookup(name)
 				if err != nil {
 					errs = append(errs, fmt.Errorf("limit what %s stores: %w", name, err))

@@ -12,6 +12,7 @@ import (
 
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/commandline"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/chaindisk"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/factoryreset"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/proxy"
@@ -38,6 +39,8 @@ var resetPlan = factoryreset.Plan{
 		"/var/log/journal",               // visitors and their addresses
 	},
 	Homes: []string{"/home/base"},
+	// Nobody's secret, and weeks of work: it stays unless the order says otherwise.
+	Chain: chaindisk.MountPoint, EraseChainDisk: chaindisk.TheStore.OrderErasing,
 	Files: []string{"/var/log/wtmp", "/var/log/btmp", "/var/log/lastlog"}, // SSH logins
 }
 
@@ -86,12 +89,14 @@ It runs beside the Base, and goes on after a restart until nothing is left.`,
 }
 
 func localResetCommand() *cobra.Command {
-	return &cobra.Command{
+	var eraseChain bool
+	command := &cobra.Command{
 		Use:   "factory-reset NAME",
 		Short: "Wipe the Base (identity, pairings, posture and keys) and restart it as new",
 		Long: `factory-reset wipes this Base and restarts it, as new: nobody is paired, nothing is open
 but the entry, and all Apps have to be paired again. NAME is the name of this Base,
-as 'bitbox-app status' and its screen show it, so that it is meant.`,
+as 'bitbox-app status' and its screen show it, so that it is meant. The chain of the
+Bitcoin node stays, unless --erase-chain is given.`,
 		Example: `  bitbox-base local factory-reset kitchen`,
 		Args:    commandline.Args(1, 1),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -105,15 +110,19 @@ as 'bitbox-app status' and its screen show it, so that it is meant.`,
 			if args[0] != reply.GetSummary().GetNodeName() {
 				return usageError{fmt.Errorf("%q: %w", args[0], errOtherBase)}
 			}
-			_, err = client.Do(ctx, resetHere, nil)
+			_, err = client.Do(ctx, resetHere(eraseChain), nil)
 			if err == nil {
 				fmt.Fprintln(c.OutOrStdout(), "This Base is being wiped, and restarts as new.")
 			}
 			return err
 		},
 	}
+	command.Flags().BoolVar(&eraseChain, "erase-chain", false, "erase the chain of the Bitcoin node, too")
+	return command
 }
 
 // resetHere orders the reset on behalf of the person at the Base.
-var resetHere = &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_FactoryReset{
-	FactoryReset: &systemv1.FactoryReset{By: &systemv1.FactoryReset_Local{Local: &systemv1.LocalReset{}}}}}
+func resetHere(eraseChain bool) *systemv1.SystemRequest {
+	return &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_FactoryReset{FactoryReset: &systemv1.FactoryReset{
+		By: &systemv1.FactoryReset_Local{Local: &systemv1.LocalReset{EraseChain: eraseChain}}}}}
+}

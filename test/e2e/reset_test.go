@@ -139,10 +139,14 @@ func TestAnOwnersAppResetsABootedBase(t *testing.T) {
 	defer cancel()
 
 	// An App without the right cannot; and the name is needed.
-	if err := guest.FactoryReset(ctx, func(name string) (string, error) { return name, nil }); err == nil {
+	if err := guest.FactoryReset(ctx, func(name string) (client.ResetAnswer, error) {
+		return client.ResetAnswer{Typed: name}, nil
+	}); err == nil {
 		t.Fatal("a viewer has reset the Base")
 	}
-	if err := owner.FactoryReset(ctx, func(string) (string, error) { return "another", nil }); !errors.Is(err, client.ErrNotApproved) {
+	if err := owner.FactoryReset(ctx, func(string) (client.ResetAnswer, error) {
+		return client.ResetAnswer{Typed: "another"}, nil
+	}); !errors.Is(err, client.ErrNotApproved) {
 		t.Fatalf("with another name: %v", err)
 	}
 	for _, who := range []helperclient.Client{b.middleware} {
@@ -153,7 +157,9 @@ func TestAnOwnersAppResetsABootedBase(t *testing.T) {
 	b.works(owner.Session, "after all that")
 
 	begun := time.Now()
-	if err := owner.FactoryReset(ctx, func(name string) (string, error) { return name, nil }); err != nil {
+	if err := owner.FactoryReset(ctx, func(name string) (client.ResetAnswer, error) {
+		return client.ResetAnswer{Typed: name}, nil
+	}); err != nil {
 		t.Fatal(client.Explain(err))
 	}
 	b.AwaitReboot()

@@ -151,6 +151,12 @@ var sabotages = []sabotage{
 		finds:    []string{"firewall-foreign", "firewall-ipv6"}, fixes: []string{"firewall-ipv6"},
 	},
 	{
+		what: "a disk that fails", // as bitbox-base-disks.service leaves it
+		commands: [][]string{sh("mkdir -p /run/bitbox-base/disks"), sh(`echo '{"disks":[{"name":"sda","model":"SSD",` +
+			`"health":{"verdict":"VERDICT_FAILING","reason":"it says so"}}]}' > /run/bitbox-base/disks/list.json`)},
+		finds: []string{"disk-failing"}, undo: [][]string{sh("rm /run/bitbox-base/disks/list.json")},
+	},
+	{
 		what: "a redirect in a table of nftables",
 		commands: [][]string{
 			sh("nft add table ip evil"), sh("nft add chain ip evil p { type nat hook prerouting priority -100 ; }"),

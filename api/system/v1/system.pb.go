@@ -3148,7 +3148,9 @@ func (*FactoryReset_Order) isFactoryReset_By() {}
 func (*FactoryReset_Local) isFactoryReset_By() {}
 
 type LocalReset struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As in ResetOrder.
+	EraseChain    bool `protobuf:"varint,1,opt,name=erase_chain,json=eraseChain,proto3" json:"erase_chain,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3183,6 +3185,13 @@ func (*LocalReset) Descriptor() ([]byte, []int) {
 	return file_system_v1_system_proto_rawDescGZIP(), []int{31}
 }
 
+func (x *LocalReset) GetEraseChain() bool {
+	if x != nil {
+		return x.EraseChain
+	}
+	return false
+}
+
 // ResetOrder wipes the Base. An owner signs it.
 type ResetOrder struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -3192,7 +3201,9 @@ type ResetOrder struct {
 	// From GetPosture.
 	Challenge []byte `protobuf:"bytes,3,opt,name=challenge,proto3" json:"challenge,omitempty"`
 	// The Base's name in force, as the owner typed it.
-	Name          string `protobuf:"bytes,4,opt,name=name,proto3" json:"name,omitempty"`
+	Name string `protobuf:"bytes,4,opt,name=name,proto3" json:"name,omitempty"`
+	// The chain of the node goes, too; otherwise it stays.
+	EraseChain    bool `protobuf:"varint,5,opt,name=erase_chain,json=eraseChain,proto3" json:"erase_chain,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3253,6 +3264,13 @@ func (x *ResetOrder) GetName() string {
 		return x.Name
 	}
 	return ""
+}
+
+func (x *ResetOrder) GetEraseChain() bool {
+	if x != nil {
+		return x.EraseChain
+	}
+	return false
 }
 
 var File_system_v1_system_proto protoreflect.FileDescriptor
@@ -3478,15 +3496,19 @@ const file_system_v1_system_proto_rawDesc = "" +
 	"\fFactoryReset\x12\x16\n" +
 	"\x05order\x18\x01 \x01(\fH\x00R\x05order\x124\n" +
 	"\x05local\x18\x02 \x01(\v2\x1c.bitbox.system.v1.LocalResetH\x00R\x05localB\x04\n" +
-	"\x02by\"\f\n" +
+	"\x02by\"-\n" +
 	"\n" +
-	"LocalReset\"m\n" +
+	"LocalReset\x12\x1f\n" +
+	"\verase_chain\x18\x01 \x01(\bR\n" +
+	"eraseChain\"\x8e\x01\n" +
 	"\n" +
 	"ResetOrder\x12\x17\n" +
 	"\abase_id\x18\x01 \x01(\fR\x06baseId\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\fR\x05epoch\x12\x1c\n" +
 	"\tchallenge\x18\x03 \x01(\fR\tchallenge\x12\x12\n" +
-	"\x04name\x18\x04 \x01(\tR\x04nameB;Z9github.com/BitBoxSwiss/bitbox-base/api/system/v1;systemv1b\x06proto3"
+	"\x04name\x18\x04 \x01(\tR\x04name\x12\x1f\n" +
+	"\verase_chain\x18\x05 \x01(\bR\n" +
+	"eraseChainB;Z9github.com/BitBoxSwiss/bitbox-base/api/system/v1;systemv1b\x06proto3"
 
 var (
 	file_system_v1_system_proto_rawDescOnce sync.Once

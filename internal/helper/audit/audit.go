@@ -127,6 +127,7 @@ var checks = []check{
 	{"updates", 60 * time.Second, checkUpdates},
 	{"debian", 10 * time.Second, checkDebian},
 	{"provisioning", 10 * time.Second, checkProvisioning},
+	{"disks", 10 * time.Second, checkDisks},
 	{"kernel", 10 * time.Second, checkKernel},
 	{"image", 10 * time.Second, checkImage},
 	{"endpoints", time.Second, checkEndpoints},

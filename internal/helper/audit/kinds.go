@@ -41,6 +41,7 @@ const (
 	idUpdatesUnknown   = "updates-unknown"
 	idDebianSupport    = "debian-support"
 	idProvisioning     = "provisioning-late"
+	idDisk             = "disk-failing"
 	idKernel           = "kernel-settings"
 	idKernelHost       = "kernel-settings-host"
 	idSecureBoot       = "secure-boot"
@@ -298,6 +299,13 @@ var kinds = []kind{
 		expected: "none: the Base has had its first boot",
 		why:      "The Base ignores it. But the first boot after a factory reset would read it, and its author would decide who owns the Base.",
 		fix:      "Open the disk in another computer and remove " + bootdisk.ProvisionFile + ", then restart the Base.",
+	},
+	{
+		id: idDisk, check: "disks", severity: Warning,
+		title:    "A disk says that it is failing",
+		expected: "disks that are well",
+		why:      "Sooner or later it loses what is on it.",
+		fix:      "Replace it. A chain is loaded anew onto another disk; on the disk of the system are also the pairings.",
 	},
 	{
 		id: idKernel, check: "kernel", severity: Warning,

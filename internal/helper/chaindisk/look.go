@@ -9,8 +9,6 @@ import (
 	"os"
 	"os/exec"
 	"time"
-
-	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 )
 
 // Programs, by absolute path: PATH decides nothing.
@@ -165,9 +163,4 @@ func Look(ctx context.Context, run Run) ([]*Disk, error) {
 		disks = append(disks, &s.Disk)
 	}
 	return disks, nil
-}
-
-// failing tells whether a disk says that it is.
-func failing(d *Disk) bool {
-	return d.GetHealth().GetVerdict() == basev1.DiskHealth_VERDICT_FAILING
 }

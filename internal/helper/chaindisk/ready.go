@@ -50,6 +50,9 @@ func (k *Keeper) ready(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := k.erase(ctx, order); err != nil {
+		return err
+	}
 	if order != nil {
 		if err := k.prepare(ctx, order); err != nil {
 			return err
@@ -72,6 +75,39 @@ func (k *Keeper) ready(ctx context.Context) error {
 		}
 	}
 	return k.check()
+}
+
+// erase erases the disk that a factory reset has ordered to erase. If it is not there, nothing waits
+// for it: it is erased when it comes back, unless its new owner has chosen it as it is.
+func (k *Keeper) erase(ctx context.Context, order *Order) error {
+	erasing, err := k.Store.Erasing()
+	switch {
+	case err != nil || erasing == nil:
+		return err
+	case order != nil && order.UUID == erasing.UUID:
+		return k.Store.ForgetErasing()
+	}
+	list, err := look(ctx, k.Run)
+	if err != nil {
+		return err
+	}
+	found := false
+	for _, s := range list {
+		if s.uuid != erasing.UUID || s.GetChainUuid() != erasing.UUID {
+			continue
+		}
+		found = true
+		if err := alone(s.path); err != nil {
+			return err
+		}
+		if err := k.step(ctx, "erase the disk", wipefs, "--all", "--quiet", s.path); err != nil {
+			return err
+		}
+	}
+	if !found {
+		return nil
+	}
+	return k.Store.ForgetErasing()
 }
 
 // errMissing is what an owner hears of a disk that was pulled out.
@@ -162,26 +198,25 @@ func alone(path string) error {
 // format erases a disk and makes the file system. UUID is written last of all that is looked at:
 // mke2fs writes the superblock at its end.
 func (k *Keeper) format(ctx context.Context, path, uuid string) error {
-	steps := []struct {
-		name string
-		argv []string
-	}{
-		{"erase the disk", []string{wipefs, "--all", "--quiet", path}},
-		// Few and large files, all of one user. Blocks are not discarded: on some disks that takes hours.
-		{"make the file system", []string{mkfs, "-q", "-L", Label, "-U", uuid, "-m", "0", "-T", "largefile", "-E",
-			fmt.Sprintf("nodiscard,lazy_itable_init=1,lazy_journal_init=1,root_owner=%d:%d", k.UID, k.GID), path}},
+	if err := k.step(ctx, "erase the disk", wipefs, "--all", "--quiet", path); err != nil {
+		return err
 	}
-	for _, step := range steps {
-		err := failpoint.Around(step.name, func() error {
-			_, code, err := k.Run(ctx, makeTime, step.argv...)
-			if err == nil && code != 0 {
-				err = fmt.Errorf("%s ended with %d", step.argv[0], code)
-			}
-			return err
-		})
-		if err != nil {
-			return fmt.Errorf("%s: %w; it is tried again when the node starts", step.name, err)
+	// Few and large files, all of one user. Blocks are not discarded: on some disks that takes hours.
+	return k.step(ctx, "make the file system", mkfs, "-q", "-L", Label, "-U", uuid, "-m", "0", "-T", "largefile", "-E",
+		fmt.Sprintf("nodiscard,lazy_itable_init=1,lazy_journal_init=1,root_owner=%d:%d", k.UID, k.GID), path)
+}
+
+// step runs a program that changes a disk.
+func (k *Keeper) step(ctx context.Context, name string, argv ...string) error {
+	err := failpoint.Around(name, func() error {
+		_, code, err := k.Run(ctx, makeTime, argv...)
+		if err == nil && code != 0 {
+			err = fmt.Errorf("%s ended with %d", argv[0], code)
 		}
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("%s: %w; it is tried again when the node starts", name, err)
 	}
 	return nil
 }

@@ -239,6 +239,45 @@ func TestAPowerCutWhileADiskIsPrepared(t *testing.T) {
 	}
 }
 
+// A factory reset that was to take the chain, too.
+func TestAResetErasesTheDiskOfTheChainIfItIsAskedTo(t *testing.T) {
+	b := newBench(t)
+	device, _ := b.disk("SERIAL1")
+	b.order(device, true)
+	if err := b.ready(); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // a power cut
+		if err := b.Store.OrderErasing(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := b.ready(); !errors.Is(err, ErrRefused) {
+		t.Errorf("while the node uses it: %v", err)
+	}
+	if err := unix.Unmount(b.MountPoint, 0); err != nil {
+		t.Fatal(err)
+	}
+	// It is away, and another disk is not it.
+	b.serial[filepath.Base(device)] = ""
+	if err := b.ready(); err != nil {
+		t.Errorf("while it is away: %v", err)
+	}
+	b.serial[filepath.Base(device)] = "SERIAL1"
+	if s := b.look()[device]; s.GetChainUuid() != uuid {
+		t.Fatalf("the disk is %v", &s.Disk)
+	}
+	if err := b.ready(); err != nil {
+		t.Fatal(err)
+	}
+	if s := b.look()[device]; s.GetChainUuid() != "" || s.mounted {
+		t.Errorf("the disk is %v", &s.Disk)
+	}
+	if erasing, err := b.Store.Erasing(); err != nil || erasing != nil {
+		t.Errorf("still to be erased: %v, %v", erasing, err)
+	}
+}
+
 // The order was given for a disk that nobody used. When it is followed, somebody does.
 func TestADiskInUseIsNotErased(t *testing.T) {
 	b := newBench(t)

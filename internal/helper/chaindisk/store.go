@@ -17,11 +17,14 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/rootfile"
 )
 
-// Files. The first two are in Directory, the others in RunDirectory.
+// ListFile, in RunDirectory, has the disks as they were seen last in this boot.
+const ListFile = "list.json"
+
+// Files. The first three are in Directory, the others in RunDirectory.
 const (
 	orderFile   = "order.json"
 	chosenFile  = "chosen.json"
-	listFile    = "list.json"
+	eraseFile   = "erase.json"
 	troubleFile = "trouble"
 
 	maxRecord = 4096 // bytes of any of them but the list
@@ -85,27 +88,50 @@ func (s Store) Order() (*Order, error) {
 func (s Store) WriteOrder(o Order) error { return s.write(orderFile, o) }
 
 // ForgetOrder removes it.
-func (s Store) ForgetOrder() error {
-	if err := os.Remove(filepath.Join(s.Directory, orderFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+func (s Store) ForgetOrder() error { return s.remove(orderFile) }
+
+func (s Store) remove(name string) error {
+	if err := os.Remove(filepath.Join(s.Directory, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	return atomicfile.SyncDir(s.Directory)
 }
 
 // Chosen returns the disk of the chain; nil: none was chosen.
-func (s Store) Chosen() (*Chosen, error) {
+func (s Store) Chosen() (*Chosen, error) { return s.disk(chosenFile) }
+
+func (s Store) disk(name string) (*Chosen, error) {
 	c := &Chosen{}
-	if found, err := s.read(chosenFile, c); err != nil || !found {
+	if found, err := s.read(name, c); err != nil || !found {
 		return nil, err
 	}
 	if !uuids.MatchString(c.UUID) {
-		return nil, fmt.Errorf("%w: %s", errDamaged, chosenFile)
+		return nil, fmt.Errorf("%w: %s", errDamaged, name)
 	}
 	return c, nil
 }
 
 // WriteChosen records it.
 func (s Store) WriteChosen(c Chosen) error { return s.write(chosenFile, c) }
+
+// OrderErasing has the disk of the chain erased, and forgotten. It needs no room on the disk, and
+// may be repeated. The disk is erased when [Keeper.Ready] finds it.
+func (s Store) OrderErasing() error {
+	if err := s.ForgetOrder(); err != nil {
+		return err
+	}
+	err := os.Rename(filepath.Join(s.Directory, chosenFile), filepath.Join(s.Directory, eraseFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return errors.Join(err, atomicfile.SyncDir(s.Directory))
+}
+
+// Erasing returns the disk that is to be erased; nil: none is.
+func (s Store) Erasing() (*Chosen, error) { return s.disk(eraseFile) }
+
+// ForgetErasing says that it was.
+func (s Store) ForgetErasing() error { return s.remove(eraseFile) }
 
 // maxList is far more than MaxDisks take, in bytes.
 const maxList = 128 << 10
@@ -116,17 +142,23 @@ func (s Store) WriteList(disks []*Disk) error {
 	if err != nil {
 		return err
 	}
-	return atomicfile.WriteFileAtomic(filepath.Join(s.Run, listFile), text, 0o600)
+	return atomicfile.WriteFileAtomic(filepath.Join(s.Run, ListFile), text, 0o600)
 }
 
 // List returns what was kept last in this boot. Nobody has looked yet: an error that wraps
 // fs.ErrNotExist.
 func (s Store) List() ([]*Disk, error) {
-	text, err := rootfile.Read(filepath.Join(s.Run, listFile), maxList)
-	list := &basev1.DiskList{}
-	if err == nil {
-		err = protojson.Unmarshal(text, list)
+	text, err := rootfile.Read(filepath.Join(s.Run, ListFile), maxList)
+	if err != nil {
+		return nil, fmt.Errorf("read the list of the disks: %w", err)
 	}
+	return ParseList(text)
+}
+
+// ParseList reads the text of ListFile.
+func ParseList(text []byte) ([]*Disk, error) {
+	list := &basev1.DiskList{}
+	err := protojson.Unmarshal(text, list)
 	if err == nil && len(list.GetDisks()) > MaxDisks {
 		err = fmt.Errorf("it has more than %d disks", MaxDisks)
 	}

@@ -226,8 +226,10 @@ func (v *Verbs) Run(ctx context.Context) {
 	if v.config.Machine == nil {
 		return
 	}
-	if order, err := v.config.Store.Order(); err == nil && order != nil {
-		v.ordered.Wake() // the helper was ended while it followed one
+	order, _ := v.config.Store.Order()
+	erasing, _ := v.config.Store.Erasing()
+	if order != nil || erasing != nil {
+		v.ordered.Wake() // the helper was ended while it followed an order, or the Base was reset
 	}
 	ticker := time.NewTicker(Interval)
 	defer ticker.Stop()
@@ -261,8 +263,14 @@ func troubles(list []*Disk, chain *basev1.ChainDisk) (all []string) {
 	if chain.GetState() == basev1.ChainDisk_STATE_TROUBLE {
 		all = append(all, chain.GetTrouble())
 	}
+	all = append(all, Failing(list)...)
+	return all[:min(len(all), maxTroubles)]
+}
+
+// Failing names the disks that say that they are failing, for people.
+func Failing(list []*Disk) (all []string) {
 	for _, d := range list {
-		if failing(d) && len(all) < maxTroubles {
+		if d.GetHealth().GetVerdict() == basev1.DiskHealth_VERDICT_FAILING {
 			all = append(all, fmt.Sprintf("the disk %s (%s) is failing: %s", nameOf(d), d.GetName(), d.GetHealth().GetReason()))
 		}
 	}

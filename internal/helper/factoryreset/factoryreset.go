@@ -58,6 +58,8 @@ type Record struct {
 	OrderedAt time.Time `json:"ordered_at"`
 	// By is the author of the order: "console", "root" or "an owner's App".
 	By string `json:"by"`
+	// EraseChain: the chain of the node goes, too.
+	EraseChain bool `json:"erase_chain,omitempty"`
 }
 
 // Prepare makes the file that Order renames, unless it exists. It has the size of the largest
@@ -140,16 +142,28 @@ type Plan struct {
 	Homes []string
 	// Files are removed as they are.
 	Files []string
+	// Chain is the folder of the node's chain. It is one of Folders if the order says so; then
+	// EraseChainDisk has the disk of the chain erased later. Otherwise both stay.
+	Chain          string
+	EraseChainDisk func() error
 }
 
 // parents are the directories in which folders are put aside.
 func (p Plan) parents() []string {
 	var parents []string
-	for _, folder := range slices.Concat(p.Folders, p.Homes) {
+	for _, folder := range slices.Concat(p.Folders, p.Homes, p.chain()) {
 		parents = append(parents, filepath.Dir(folder))
 	}
 	slices.Sort(parents)
 	return slices.Compact(parents)
+}
+
+// chain is the folder of the chain, if the plan names it.
+func (p Plan) chain() []string {
+	if p.Chain == "" {
+		return nil
+	}
+	return []string{p.Chain}
 }
 
 // discardTime is how long Finish itself removes what was put aside, so that a full disk has space
@@ -158,8 +172,14 @@ const discardTime = 20 * time.Second
 
 // Finish carries out the order, if there is one. It may be repeated.
 func Finish(p Plan) error {
-	if _, ordered := Ordered(p.Directory); !ordered {
+	r, ordered := Ordered(p.Directory)
+	if !ordered {
 		return nil
+	}
+	if r.EraseChain {
+		p.Folders = append(slices.Clone(p.Folders), p.chain()...)
+	} else {
+		p.EraseChainDisk = nil
 	}
 	if err := finish(p); err != nil {
 		return fmt.Errorf("finish the factory reset: %w; no part of the Base starts until it is done, and each start tries again", err)
@@ -183,6 +203,11 @@ func finish(p Plan) error {
 	}
 	for _, home := range p.Homes {
 		if err := renameAside(home); err != nil && !errors.Is(err, syscall.EROFS) {
+			return err
+		}
+	}
+	if p.EraseChainDisk != nil {
+		if err := p.EraseChainDisk(); err != nil {
 			return err
 		}
 	}

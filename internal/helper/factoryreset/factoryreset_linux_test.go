@@ -271,3 +271,34 @@ func TestAPowerCutDetectsAResetThatRemovesItsMarkerTooEarly(t *testing.T) {
 		t.Error("the broken reset was not found out")
 	}
 }
+
+// The chain is weeks of work, and nobody's secret: it goes only if the order says so.
+func TestAResetKeepsTheChainUnlessItIsOrderedToGo(t *testing.T) {
+	for _, erase := range []bool{false, true} {
+		root := used(t)
+		p := planIn(root)
+		p.Chain = filepath.Join(root, "chain")
+		block := filepath.Join(p.Chain, "blk00000.dat")
+		if err := errors.Join(os.Mkdir(p.Chain, 0o700), os.WriteFile(block, []byte("block"), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+		erased := 0
+		p.EraseChainDisk = func() error {
+			erased++
+			return nil
+		}
+		if err := errors.Join(Prepare(p.Directory), Order(p.Directory, Record{By: "console", EraseChain: erase}), Finish(p)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := os.Stat(block); errors.Is(err, fs.ErrNotExist) != erase {
+			t.Errorf("ordered %v: the block: %v", erase, err)
+		}
+		if (erased > 0) != erase {
+			t.Errorf("ordered %v: the disk is erased %d times", erase, erased)
+		}
+		rest := slices.DeleteFunc(files(t, root), func(name string) bool { return strings.HasPrefix(name, "chain/") })
+		if !same(rest, keeps) {
+			t.Errorf("it left %v", rest)
+		}
+	}
+}

@@ -65,9 +65,11 @@ func (o *Orders) Take(_ context.Context, c *caller.Call, request *systemv1.Facto
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	eraseChain := request.GetLocal().GetEraseChain()
 	if request.GetLocal() == nil {
-		err := o.ledger.Update(func(l *posture.Ledger, now time.Duration) (posture.Output, error) {
-			return l.Reset(request.GetOrder(), now)
+		err := o.ledger.Update(func(l *posture.Ledger, now time.Duration) (out posture.Output, err error) {
+			eraseChain, out, err = l.Reset(request.GetOrder(), now)
+			return out, err
 		})
 		if err != nil {
 			return nil, err
@@ -75,7 +77,8 @@ func (o *Orders) Take(_ context.Context, c *caller.Call, request *systemv1.Facto
 	}
 	err := failpoint.Reach("reset")
 	if err == nil {
-		err = Order(o.directory, Record{OrderedAt: time.Now().UTC().Truncate(time.Second), By: orderedBy(c.Who)})
+		err = Order(o.directory, Record{OrderedAt: time.Now().UTC().Truncate(time.Second), By: orderedBy(c.Who),
+			EraseChain: eraseChain})
 	}
 	if err == nil {
 		err = failpoint.Reach("reset ordered")

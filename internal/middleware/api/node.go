@@ -25,6 +25,12 @@ type nodeService struct{ *Server }
 
 func (s nodeService) GetNode(ctx context.Context, _ *basev1.GetNodeRequest) (*basev1.GetNodeResponse, error) {
 	n, err := s.Node.Node(ctx)
+	if n.GetState() == basev1.Node_STATE_STOPPED {
+		// bitbox-node sees that it is silent. The helper may know why.
+		if machine, err := s.Machine.Machine(ctx); err == nil && machine.GetChainDisk().GetTrouble() != "" {
+			n.Reason = machine.GetChainDisk().GetTrouble()
+		}
+	}
 	return &basev1.GetNodeResponse{Node: n}, s.nodeError(err)
 }
 

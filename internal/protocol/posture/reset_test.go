@@ -55,7 +55,7 @@ var resetAttacks = []struct {
 	}},
 	{"a second time", "challenge", ErrChallenge, func(a *attacked) *systemv1.Signed {
 		signed := resetOrder(a, a.owner, asItIs)
-		out, err := a.ledger.Reset(encode(signed), a.now)
+		_, out, err := a.ledger.Reset(encode(signed), a.now)
 		a.must(out, err)
 		return signed
 	}},
@@ -67,11 +67,11 @@ func TestForgedOrdersToWipeTheBaseAreRefused(t *testing.T) {
 		t.Run(attack.name, func(t *testing.T) {
 			a := newAttacked(t)
 			signed := encode(attack.forge(a))
-			if _, err := a.ledger.Reset(signed, a.now); !errors.Is(err, attack.want) {
+			if _, _, err := a.ledger.Reset(signed, a.now); !errors.Is(err, attack.want) {
 				t.Errorf("got %v instead of %q", err, attack.want)
 			}
 			checks := without(t, orderChecks, func(c orderCheck) bool { return c.name == attack.stoppedBy })
-			if _, err := a.ledger.resetWith(checks, signed, a.now); err != nil {
+			if _, _, err := a.ledger.resetWith(checks, signed, a.now); err != nil {
 				t.Errorf("without the check %q something else stops it: %v", attack.stoppedBy, err)
 			}
 		})
@@ -89,8 +89,19 @@ func TestOrderToWipeNamesTheBase(t *testing.T) {
 	for _, name := range []string{"", "another Base", "BitBox Base ", "bitbox-base\x00"} {
 		a := newAttacked(t)
 		signed := resetOrder(a, a.owner, func(m *systemv1.ResetOrder) { m.Name = name })
-		if _, err := a.ledger.Reset(encode(signed), a.now); !errors.Is(err, ErrOtherName) {
+		if _, _, err := a.ledger.Reset(encode(signed), a.now); !errors.Is(err, ErrOtherName) {
 			t.Errorf("%q: %v", name, err)
+		}
+	}
+}
+
+// The chain goes only if the owner has signed that.
+func TestAResetKeepsTheChainUnlessTheOwnerHasSaidSo(t *testing.T) {
+	for _, erase := range []bool{false, true} {
+		a := newAttacked(t)
+		signed := resetOrder(a, a.owner, func(m *systemv1.ResetOrder) { m.EraseChain = erase })
+		if got, _, err := a.ledger.Reset(encode(signed), a.now); err != nil || got != erase {
+			t.Errorf("signed %v, taken as %v, %v", erase, got, err)
 		}
 	}
 }

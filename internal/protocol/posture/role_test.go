@@ -58,7 +58,7 @@ func TestARaisedRoleHoldsOnceItIsConfirmedAndALoweredOneAtOnce(t *testing.T) {
 	// Neither orders anything: one is not raised yet, the other is lowered already.
 	for name, seed := range map[string]AppSeed{"bob": bob, "carol": carol} {
 		order := d.look().ResetOrder(d.ledger.Effective().NodeName, d.challenge())
-		if _, err := d.ledger.Reset(SignReset(order, seed), d.now); !errors.Is(err, ErrNotOwner) {
+		if _, _, err := d.ledger.Reset(SignReset(order, seed), d.now); !errors.Is(err, ErrNotOwner) {
 			t.Errorf("%s wipes the Base while the change is tried: %v", name, err)
 		}
 	}

@@ -78,7 +78,8 @@ func SignReset(order *systemv1.ResetOrder, seed AppSeed) []byte {
 }
 
 // ResetOrder returns the order to wipe the Base, for SignReset. The name is what
-// the owner has typed, the challenge a fresh one of the Base.
+// the owner has typed, the challenge a fresh one of the Base. The chain stays; the
+// caller may change that.
 func (v *View) ResetOrder(name string, challenge []byte) *systemv1.ResetOrder {
 	return &systemv1.ResetOrder{BaseId: v.chain.base[:], Epoch: v.chain.epoch[:], Challenge: challenge, Name: name}
 }
@@ -86,20 +87,20 @@ func (v *View) ResetOrder(name string, challenge []byte) *systemv1.ResetOrder {
 // ErrOtherName: an owner has typed the name of another Base.
 var ErrOtherName = errors.New("the typed name is not that of this Base")
 
-// Reset takes the order of an owner's App to wipe the Base. Its challenge is used
-// up. The caller wipes.
-func (l *Ledger) Reset(signed []byte, now time.Duration) (Output, error) {
+// Reset takes the order of an owner's App to wipe the Base, and tells whether the chain
+// of the node goes as well. The challenge is used up. The caller wipes.
+func (l *Ledger) Reset(signed []byte, now time.Duration) (eraseChain bool, out Output, err error) {
 	return l.resetWith(orderChecks, signed, now)
 }
 
-func (l *Ledger) resetWith(checks []orderCheck, signed []byte, now time.Duration) (Output, error) {
+func (l *Ledger) resetWith(checks []orderCheck, signed []byte, now time.Duration) (eraseChain bool, _ Output, err error) {
 	out := l.Tick(now)
 	m := &systemv1.ResetOrder{}
 	if _, err := l.takeOrder(checks, labelReset, signed, m, now); err != nil {
-		return out, fmt.Errorf("reset the Base: %w", err)
+		return false, out, fmt.Errorf("reset the Base: %w", err)
 	}
 	if m.GetName() != l.Effective().NodeName {
-		return out, fmt.Errorf("reset the Base: %w", ErrOtherName)
+		return false, out, fmt.Errorf("reset the Base: %w", ErrOtherName)
 	}
-	return out, nil
+	return m.GetEraseChain(), out, nil
 }
