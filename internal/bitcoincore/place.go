@@ -72,7 +72,7 @@ func ReadRecord(place string) (Record, error) {
 }
 
 // ErrNone: neither the builder nor an owner has brought Bitcoin Core.
-var ErrNone = errors.New("Bitcoin Core is not installed")
+var ErrNone = errors.New("no release of Bitcoin Core is installed")
 
 // Find returns the path of the newest bitcoind of some places; of two that are equal, that of the
 // first. A place whose record or program cannot be used counts as empty, unless all are: then the

@@ -137,7 +137,7 @@ func (b *bounded) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// One signature in the status output: the keyword that judges it, and what VALIDSIG says.
+// signature is one in the status output: the keywords that judge it, and what VALIDSIG says.
 type signature struct {
 	verdicts []string
 	primary  string
