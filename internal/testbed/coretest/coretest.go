@@ -131,15 +131,21 @@ func (k *Keys) Sign(sums []byte, names ...string) (all []byte) {
 // Name is that of the archive of a version for amd64.
 func Name(version string) string { return "bitcoin-" + version + "-x86_64-linux-gnu.tar.gz" }
 
-// Write writes a release as the project publishes it, and returns the path of the archive.
+// Write writes a release of a version as the project publishes it, and returns the path of the
+// archive.
 func (k *Keys) Write(version string, signers ...string) string {
 	k.t.Helper()
+	return k.WriteArchive(Name(version), Archive(k.t, Programs(version)...), signers...)
+}
+
+// WriteArchive writes a release with an archive.
+func (k *Keys) WriteArchive(name string, archive []byte, signers ...string) string {
+	k.t.Helper()
 	folder := k.t.TempDir()
-	archive := Archive(k.t, Programs(version)...)
-	sums := Sums(Name(version), archive)
+	sums := Sums(name, archive)
 	k.put(filepath.Join(folder, "SHA256SUMS"), sums)
 	k.put(filepath.Join(folder, "SHA256SUMS.asc"), k.Sign(sums, signers...))
-	path := filepath.Join(folder, Name(version))
+	path := filepath.Join(folder, name)
 	k.put(path, archive)
 	return path
 }
