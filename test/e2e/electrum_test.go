@@ -158,6 +158,7 @@ func TestTheOwnersWalletDoesNotShutTheOwnerOut(t *testing.T) {
 	wallet := &electrumWallet{guest: b.Guest(desk, "electrum")}
 
 	own := b.electrumPort()
+	tries := int(posture.Factory().Bans.MaxTries) + 1
 	for _, way := range []struct {
 		name   string
 		port   netip.AddrPort
@@ -175,11 +176,20 @@ func TestTheOwnersWalletDoesNotShutTheOwnerOut(t *testing.T) {
 			return nil
 		})
 		if !way.shared {
+			// The wallet tries at its closed port too, as often as it would take for a ban.
+			for range tries {
+				if err := reaches(desk, own); err == nil {
+					t.Error("the closed port of the API answers")
+				}
+			}
+			if all, err := b.banned(owner); err != nil || len(all) > 0 {
+				t.Errorf("after tries at the closed port banned are %q, %v", all, err)
+			}
+			b.works(b.open(owner.app), "a new connection after tries at the closed port")
 			wallet.stop()
 		}
 	}
 	// The wallet tries at the entry, more often than it would take for a ban.
-	tries := int(posture.Factory().Bans.MaxTries) + 1
 	for try := 1; try <= tries; try++ { // one every ten seconds
 		b.Until(fmt.Sprintf("the wallet has tried %d times", try), func() error {
 			if n := b.refusals(desk.V4, admission.OtherProtocol); n < try {
