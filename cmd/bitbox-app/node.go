@@ -27,6 +27,7 @@ While it catches up, it shows an estimate of the time left. Some programs do not
 everything; then it says "not offered by this node". The row "Internet" comes from what an
 owner has signed.`,
 		Example: `  bitbox-app node
+  bitbox-app node settings --program btcd --network signet
   bitbox-app node online
   bitbox-app node blocks --follow`,
 		Args:        commandline.Args(0, 0),
@@ -41,7 +42,7 @@ owner has signed.`,
 		Annotations: onSeveral,
 		RunE:        show,
 	}, p.nodePeersCommand(), p.nodeBlocksCommand(), p.nodeFeesCommand(), p.nodeOnlineCommand(), p.nodeOfflineCommand(),
-		p.nodeInstallCommand(), p.nodeRestartCommand())
+		p.nodeInstallCommand(), p.nodeRestartCommand(), p.nodeSettingsCommand())
 	command.AddCommand(p.nodeRebuildCommands()...)
 	return command
 }

@@ -35,6 +35,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/timezone"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/ipc"
+	"github.com/BitBoxSwiss/bitbox-base/internal/node/settings"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/pairing"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/release"
@@ -161,6 +162,7 @@ func runSystem(ctx context.Context) error {
 	config.Restart = machine.Restart
 	config.Disks, config.DiskStore = machine, chaindisk.TheStore
 	config.Systemd, config.MonitorInterval, config.TimeZone = machine, monitorInterval, timezone.At("/")
+	config.Node = settings.At("/")
 	if config.Services, err = services.Read(services.OwnFile); err != nil {
 		// The Base's own services are managed all the same.
 		config.Logger.Error("the services of this appliance are not managed", "audit", true, "error", err)

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/BitBoxSwiss/bitbox-base/internal/commandline"
+	"github.com/BitBoxSwiss/bitbox-base/internal/node/core"
 	"github.com/BitBoxSwiss/bitbox-base/internal/node/rebuild"
 	"github.com/BitBoxSwiss/bitbox-base/internal/node/settings"
 )
@@ -25,12 +26,13 @@ func startCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "start",
 		Short: "Start the node that the settings of this Base name",
-		Long: `start reads ` + settings.File + `, writes the configuration of the program that it names,
+		Long: `start reads ` + settings.SignedFile + `, which an owner has signed, or else
+` + settings.File + `. It writes the configuration of the program that this names,
 with a password that is new each time, and becomes that program. systemd starts it on the
 appliance, as the user of the node.
 
 The settings are lines of a name and a value: program (core or btcd), network (mainnet, testnet4,
-signet, regtest, simnet), cache (in MiB), and block-every for btcd on regtest. Lines for the
+signet, regtest, simnet), prune (in GB), cache (in MiB), and block-every for btcd on regtest. Lines for the
 configuration of the program itself are in ` + settings.OwnFile + `.`,
 		Example: `  bitbox-node start`,
 		Args:    commandline.Args(0, 0),
@@ -44,8 +46,11 @@ configuration of the program itself are in ` + settings.OwnFile + `.`,
 			if err != nil {
 				return fmt.Errorf("%w: %w", errSettings, err)
 			}
-			own, err := settings.ReadOwn()
+			own, err := settings.At("/").ReadOwn()
 			if err != nil {
+				return fmt.Errorf("%w: %w", errSettings, err)
+			}
+			if err := s.CheckData(settings.Data); err != nil {
 				return fmt.Errorf("%w: %w", errSettings, err)
 			}
 			file, err := s.Find()
@@ -82,7 +87,7 @@ func prepare(s settings.Settings, own string) error {
 			return err
 		}
 	}
-	return replace(s.Config(), s.Render(password, own), 0o600)
+	return replace(s.Config(), s.Render(password, core.Methods, own), 0o600)
 }
 
 // replace puts a new file in the place of an old one, whose mode and readers it does not keep.

@@ -33,6 +33,7 @@ type watching struct {
 	users                               []string
 	own                                 bool          // the Base's own node, as its settings say
 	absent                              error         // why the Base's own node has no program
+	acceptsBtcd                         bool          // on mainnet, too
 	every                               time.Duration // it makes blocks by itself; 0: it does not
 }
 
@@ -62,7 +63,7 @@ changed: its configuration decides which questions are answered.`,
 	flags.StringVar(&w.file, "installed", "", "file of the node's program; while it is missing there is no node")
 	flags.StringVar(&w.data, "data", "", "directory of the node's data, to tell when its disk is full")
 	flags.StringVar(&w.socket, "socket", nodeclient.DefaultSocket, "where to answer")
-	flags.BoolVar(&w.own, "own", false, "watch the Base's own node, as "+settings.File+" says; flags about the node do not count")
+	flags.BoolVar(&w.own, "own", false, "watch the Base's own node, as its settings say; flags about the node do not count")
 	flags.StringSliceVar(&w.users, "user", nil, "users that may ask, beside this one and root")
 	for flag, values := range map[string][]string{
 		"program": {"core", "btcd"}, "network": {"mainnet", "testnet4", "signet", "regtest", "simnet"},
@@ -76,7 +77,7 @@ changed: its configuration decides which questions are answered.`,
 func (w *watching) take(s settings.Settings) {
 	w.program, w.network, w.every = string(s.Program), node.NetworkName(s.Network), s.BlockEvery
 	w.rpc, w.credentials, w.certificate = settings.Address, s.Credentials(), s.Certificate()
-	w.data = settings.Data
+	w.data, w.acceptsBtcd = settings.Data, s.AcceptsBtcd
 	_, w.absent = s.Find()
 }
 
@@ -97,7 +98,7 @@ func (w *watching) node() (node.Node, *basev1.Node, error) {
 		name = core.Program
 		made, err = core.New(core.Config{Address: w.rpc, Cookie: w.credentials, Network: network})
 	case settings.Btcd:
-		if network == basev1.Network_NETWORK_MAINNET {
+		if network == basev1.Network_NETWORK_MAINNET && !w.acceptsBtcd {
 			return nil, nil, settings.ErrMainnet
 		}
 		name = btcd.Program

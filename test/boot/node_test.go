@@ -12,6 +12,7 @@ import (
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	"github.com/BitBoxSwiss/bitbox-base/client"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/firewall"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
 	"github.com/BitBoxSwiss/bitbox-base/internal/node/settings"
 	"github.com/BitBoxSwiss/bitbox-base/test/stage"
@@ -113,6 +114,85 @@ func TestAPackagedBaseHasTheNodeOfItsSettings(t *testing.T) {
 			if _, err := s.Exec("setpriv", "--reuid="+user, "--regid="+user, "--init-groups", "test", "-r", path); (err == nil) != may {
 				t.Errorf("%s reads %s: %v", user, path, err)
 			}
+		}
+	}
+
+	// An owner's App changes the settings; root's lines stay. Orders that do not fit change nothing.
+	settingsAre := func() string { return s.MustExec("cat", settings.SignedFile) }
+	change := func(wanted *basev1.NodeSettings) error {
+		return m.call(func(ctx context.Context, s *client.Session) error { return s.ChangeNodeSettings(ctx, wanted) })
+	}
+	const own = "[Application Options]\nmaxpeers=17\n"
+	s.MustExec("install", "-D", "-m", "0644", "/dev/null", settings.OwnFile)
+	if _, err := s.ExecInput(own, "tee", settings.OwnFile); err != nil {
+		t.Fatal(err)
+	}
+	simnet := &basev1.NodeSettings{Program: basev1.NodeSettings_PROGRAM_BTCD, Network: basev1.Network_NETWORK_SIMNET, CacheMib: 16}
+	if err := change(simnet); err != nil {
+		t.Fatal(client.Explain(err))
+	}
+	until("the node is on the network that an owner has signed", func(n *basev1.Node) bool {
+		return n.GetNetwork() == basev1.Network_NETWORK_SIMNET && n.GetState() == basev1.Node_STATE_CURRENT
+	})
+	if text := s.MustExec("cat", settings.Runtime+"/btcd.conf"); !strings.Contains(text, "simnet=1\n") || !strings.HasSuffix(text, own) {
+		t.Errorf("the configuration is %q", text)
+	}
+	stored := settingsAre()
+	signet := &basev1.NodeSettings{Program: basev1.NodeSettings_PROGRAM_BTCD, Network: basev1.Network_NETWORK_SIGNET, CacheMib: 16}
+	for want, c := range map[string]struct {
+		mark   string // a folder that is there meanwhile
+		wanted *basev1.NodeSettings
+	}{
+		"this Base has no mainnet node": {"", &basev1.NodeSettings{Program: basev1.NodeSettings_PROGRAM_CORE,
+			Network: basev1.Network_NETWORK_MAINNET, CacheMib: 16}},
+		"btcd is another implementation": {"", &basev1.NodeSettings{Program: signet.Program, Network: basev1.Network_NETWORK_MAINNET,
+			CacheMib: 16}},
+		"has the data of Bitcoin Core":      {"/btcd/chainstate", signet},
+		"are of an unknown network, not of": {"/btcd/data/signet/blocks_ffldb", signet},
+	} {
+		if c.mark != "" {
+			s.MustExec("mkdir", "-p", settings.Data+c.mark)
+			if _, err := s.ExecInput("something else", "tee", settings.Data+c.mark+"/000000000.fdb"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := change(c.wanted); err == nil || !strings.Contains(client.Explain(err), want) {
+			t.Errorf("%q: %v", want, err)
+		}
+		if c.mark != "" {
+			s.MustExec("rm", "-r", settings.Data+c.mark)
+		}
+		if now := settingsAre(); now != stored {
+			t.Errorf("%q: the settings are %q", want, now)
+		}
+	}
+	if n := node(); n.GetNetwork() != basev1.Network_NETWORK_SIMNET {
+		t.Errorf("after orders that were refused: %v", n)
+	}
+	regtest := &basev1.NodeSettings{Program: signet.Program, Network: basev1.Network_NETWORK_REGTEST, CacheMib: 16, BlockEverySeconds: 1}
+	if err := change(regtest); err != nil {
+		t.Fatal(client.Explain(err))
+	}
+	until("the node is back on regtest", current)
+
+	// The signature that lets it out is loaded as it is rendered, and is taken back.
+	uid := strings.TrimSpace(s.MustExec("id", "-u", firewall.ChainUser))
+	goesOut := func() bool { return strings.Contains(s.MustExec("iptables-save"), "--uid-owner "+uid+" -j INTERNET") }
+	for _, c := range []struct {
+		edit client.Edit
+		want bool
+	}{{client.LetOut(client.NodeInternet), true}, {client.KeepIn(client.NodeInternet, client.NodeHome), false}} {
+		if err := m.call(func(ctx context.Context, s *client.Session) error {
+			view, err := s.Apply(ctx, client.Change{Edit: c.edit, Approve: func([]client.PostureChange) (bool, error) { return true, nil }})
+			if err == nil && client.LetsOut(view, client.NodeInternet) != c.want {
+				t.Errorf("the Base has signed that the node goes out: %t", !c.want)
+			}
+			return err
+		}); err != nil {
+			t.Fatal(client.Explain(err))
+		}
+		if goesOut() != c.want {
+			t.Errorf("the packet filter lets the node out: %t", !c.want)
 		}
 	}
 

@@ -51,6 +51,7 @@ var groups = []group{
 	{folder: "internal/helper", may: []string{
 		"api", "internal/atomicfile", "internal/bitcoincore", "internal/bootdisk", "internal/failpoint", "internal/harmless",
 		"internal/helperclient", "internal/ipc",
+		"internal/node/settings", // which node the Base runs: a table, and files of root's
 		"internal/protocol", "internal/rootfile", "internal/secret", "internal/state", "internal/version", "packaging",
 	}, risky: []string{"os/exec"}},
 	// Quotas of projects, which only ioctl and quotactl set.
@@ -91,7 +92,8 @@ var groups = []group{
 	// The Base's program, which plays each part of the Base.
 	{folder: "cmd/bitbox-base", may: []string{
 		"api", "internal/bitcoincore", "internal/boottime", "internal/commandline", "internal/console", "internal/devbase", "internal/helper",
-		"internal/helperclient", "internal/ipc", "internal/middleware", "internal/nodeclient", "internal/protocol", "internal/state",
+		"internal/helperclient", "internal/ipc", "internal/middleware", "internal/node/settings", "internal/nodeclient",
+		"internal/protocol", "internal/state",
 		"internal/version",
 	}},
 	// The builders of packages and images.

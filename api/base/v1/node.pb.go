@@ -87,6 +87,55 @@ func (Network) EnumDescriptor() ([]byte, []int) {
 	return file_base_v1_node_proto_rawDescGZIP(), []int{0}
 }
 
+type NodeSettings_Program int32
+
+const (
+	NodeSettings_PROGRAM_UNSPECIFIED NodeSettings_Program = 0
+	NodeSettings_PROGRAM_CORE        NodeSettings_Program = 1
+	NodeSettings_PROGRAM_BTCD        NodeSettings_Program = 2
+)
+
+// Enum value maps for NodeSettings_Program.
+var (
+	NodeSettings_Program_name = map[int32]string{
+		0: "PROGRAM_UNSPECIFIED",
+		1: "PROGRAM_CORE",
+		2: "PROGRAM_BTCD",
+	}
+	NodeSettings_Program_value = map[string]int32{
+		"PROGRAM_UNSPECIFIED": 0,
+		"PROGRAM_CORE":        1,
+		"PROGRAM_BTCD":        2,
+	}
+)
+
+func (x NodeSettings_Program) Enum() *NodeSettings_Program {
+	p := new(NodeSettings_Program)
+	*p = x
+	return p
+}
+
+func (x NodeSettings_Program) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (NodeSettings_Program) Descriptor() protoreflect.EnumDescriptor {
+	return file_base_v1_node_proto_enumTypes[1].Descriptor()
+}
+
+func (NodeSettings_Program) Type() protoreflect.EnumType {
+	return &file_base_v1_node_proto_enumTypes[1]
+}
+
+func (x NodeSettings_Program) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use NodeSettings_Program.Descriptor instead.
+func (NodeSettings_Program) EnumDescriptor() ([]byte, []int) {
+	return file_base_v1_node_proto_rawDescGZIP(), []int{18, 0}
+}
+
 type Node_State int32
 
 const (
@@ -138,11 +187,11 @@ func (x Node_State) String() string {
 }
 
 func (Node_State) Descriptor() protoreflect.EnumDescriptor {
-	return file_base_v1_node_proto_enumTypes[1].Descriptor()
+	return file_base_v1_node_proto_enumTypes[2].Descriptor()
 }
 
 func (Node_State) Type() protoreflect.EnumType {
-	return &file_base_v1_node_proto_enumTypes[1]
+	return &file_base_v1_node_proto_enumTypes[2]
 }
 
 func (x Node_State) Number() protoreflect.EnumNumber {
@@ -151,7 +200,7 @@ func (x Node_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Node_State.Descriptor instead.
 func (Node_State) EnumDescriptor() ([]byte, []int) {
-	return file_base_v1_node_proto_rawDescGZIP(), []int{14, 0}
+	return file_base_v1_node_proto_rawDescGZIP(), []int{19, 0}
 }
 
 type GetNodeRequest struct {
@@ -827,6 +876,275 @@ func (*RebuildChainResponse) Descriptor() ([]byte, []int) {
 	return file_base_v1_node_proto_rawDescGZIP(), []int{13}
 }
 
+type GetNodeSettingsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetNodeSettingsRequest) Reset() {
+	*x = GetNodeSettingsRequest{}
+	mi := &file_base_v1_node_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetNodeSettingsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetNodeSettingsRequest) ProtoMessage() {}
+
+func (x *GetNodeSettingsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_base_v1_node_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetNodeSettingsRequest.ProtoReflect.Descriptor instead.
+func (*GetNodeSettingsRequest) Descriptor() ([]byte, []int) {
+	return file_base_v1_node_proto_rawDescGZIP(), []int{14}
+}
+
+type GetNodeSettingsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Absent: the Base has no node.
+	Settings *NodeSettings `protobuf:"bytes,1,opt,name=settings,proto3" json:"settings,omitempty"`
+	// An owner has signed them; otherwise they are the builder's.
+	Signed bool `protobuf:"varint,2,opt,name=signed,proto3" json:"signed,omitempty"`
+	// There are lines of root's in the language of the program, which count as well.
+	HasOwnLines   bool `protobuf:"varint,3,opt,name=has_own_lines,json=hasOwnLines,proto3" json:"has_own_lines,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetNodeSettingsResponse) Reset() {
+	*x = GetNodeSettingsResponse{}
+	mi := &file_base_v1_node_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetNodeSettingsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetNodeSettingsResponse) ProtoMessage() {}
+
+func (x *GetNodeSettingsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_base_v1_node_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetNodeSettingsResponse.ProtoReflect.Descriptor instead.
+func (*GetNodeSettingsResponse) Descriptor() ([]byte, []int) {
+	return file_base_v1_node_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *GetNodeSettingsResponse) GetSettings() *NodeSettings {
+	if x != nil {
+		return x.Settings
+	}
+	return nil
+}
+
+func (x *GetNodeSettingsResponse) GetSigned() bool {
+	if x != nil {
+		return x.Signed
+	}
+	return false
+}
+
+func (x *GetNodeSettingsResponse) GetHasOwnLines() bool {
+	if x != nil {
+		return x.HasOwnLines
+	}
+	return false
+}
+
+type ChangeNodeSettingsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// A marshalled Signed with a NodeSettingsOrder (posture.SignNodeSettings).
+	Order         []byte `protobuf:"bytes,1,opt,name=order,proto3" json:"order,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ChangeNodeSettingsRequest) Reset() {
+	*x = ChangeNodeSettingsRequest{}
+	mi := &file_base_v1_node_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ChangeNodeSettingsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ChangeNodeSettingsRequest) ProtoMessage() {}
+
+func (x *ChangeNodeSettingsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_base_v1_node_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ChangeNodeSettingsRequest.ProtoReflect.Descriptor instead.
+func (*ChangeNodeSettingsRequest) Descriptor() ([]byte, []int) {
+	return file_base_v1_node_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *ChangeNodeSettingsRequest) GetOrder() []byte {
+	if x != nil {
+		return x.Order
+	}
+	return nil
+}
+
+type ChangeNodeSettingsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ChangeNodeSettingsResponse) Reset() {
+	*x = ChangeNodeSettingsResponse{}
+	mi := &file_base_v1_node_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ChangeNodeSettingsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ChangeNodeSettingsResponse) ProtoMessage() {}
+
+func (x *ChangeNodeSettingsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_base_v1_node_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ChangeNodeSettingsResponse.ProtoReflect.Descriptor instead.
+func (*ChangeNodeSettingsResponse) Descriptor() ([]byte, []int) {
+	return file_base_v1_node_proto_rawDescGZIP(), []int{17}
+}
+
+// NodeSettings say which node a Base runs.
+type NodeSettings struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Program NodeSettings_Program   `protobuf:"varint,1,opt,name=program,proto3,enum=bitbox.base.v1.NodeSettings_Program" json:"program,omitempty"`
+	Network Network                `protobuf:"varint,2,opt,name=network,proto3,enum=bitbox.base.v1.Network" json:"network,omitempty"`
+	// How many GB of blocks are kept, at most; 0: all blocks.
+	PruneGb uint32 `protobuf:"varint,3,opt,name=prune_gb,json=pruneGb,proto3" json:"prune_gb,omitempty"`
+	// How much of the chain's state is held in memory, in MiB.
+	CacheMib uint32 `protobuf:"varint,4,opt,name=cache_mib,json=cacheMib,proto3" json:"cache_mib,omitempty"`
+	// The Base makes a block this often; 0: it does not. With btcd on regtest.
+	BlockEverySeconds uint32 `protobuf:"varint,5,opt,name=block_every_seconds,json=blockEverySeconds,proto3" json:"block_every_seconds,omitempty"`
+	// Somebody knows that btcd is another implementation of Bitcoin, and wants it on mainnet.
+	AcceptsBtcdOnMainnet bool `protobuf:"varint,6,opt,name=accepts_btcd_on_mainnet,json=acceptsBtcdOnMainnet,proto3" json:"accepts_btcd_on_mainnet,omitempty"`
+	unknownFields        protoimpl.UnknownFields
+	sizeCache            protoimpl.SizeCache
+}
+
+func (x *NodeSettings) Reset() {
+	*x = NodeSettings{}
+	mi := &file_base_v1_node_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NodeSettings) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NodeSettings) ProtoMessage() {}
+
+func (x *NodeSettings) ProtoReflect() protoreflect.Message {
+	mi := &file_base_v1_node_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NodeSettings.ProtoReflect.Descriptor instead.
+func (*NodeSettings) Descriptor() ([]byte, []int) {
+	return file_base_v1_node_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *NodeSettings) GetProgram() NodeSettings_Program {
+	if x != nil {
+		return x.Program
+	}
+	return NodeSettings_PROGRAM_UNSPECIFIED
+}
+
+func (x *NodeSettings) GetNetwork() Network {
+	if x != nil {
+		return x.Network
+	}
+	return Network_NETWORK_UNSPECIFIED
+}
+
+func (x *NodeSettings) GetPruneGb() uint32 {
+	if x != nil {
+		return x.PruneGb
+	}
+	return 0
+}
+
+func (x *NodeSettings) GetCacheMib() uint32 {
+	if x != nil {
+		return x.CacheMib
+	}
+	return 0
+}
+
+func (x *NodeSettings) GetBlockEverySeconds() uint32 {
+	if x != nil {
+		return x.BlockEverySeconds
+	}
+	return 0
+}
+
+func (x *NodeSettings) GetAcceptsBtcdOnMainnet() bool {
+	if x != nil {
+		return x.AcceptsBtcdOnMainnet
+	}
+	return false
+}
+
 // Node is the node, and how far it is.
 type Node struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -874,7 +1192,7 @@ type Node struct {
 
 func (x *Node) Reset() {
 	*x = Node{}
-	mi := &file_base_v1_node_proto_msgTypes[14]
+	mi := &file_base_v1_node_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -886,7 +1204,7 @@ func (x *Node) String() string {
 func (*Node) ProtoMessage() {}
 
 func (x *Node) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_node_proto_msgTypes[14]
+	mi := &file_base_v1_node_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -899,7 +1217,7 @@ func (x *Node) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Node.ProtoReflect.Descriptor instead.
 func (*Node) Descriptor() ([]byte, []int) {
-	return file_base_v1_node_proto_rawDescGZIP(), []int{14}
+	return file_base_v1_node_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Node) GetState() Node_State {
@@ -1091,7 +1409,7 @@ type Peer struct {
 
 func (x *Peer) Reset() {
 	*x = Peer{}
-	mi := &file_base_v1_node_proto_msgTypes[15]
+	mi := &file_base_v1_node_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1103,7 +1421,7 @@ func (x *Peer) String() string {
 func (*Peer) ProtoMessage() {}
 
 func (x *Peer) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_node_proto_msgTypes[15]
+	mi := &file_base_v1_node_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1116,7 +1434,7 @@ func (x *Peer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Peer.ProtoReflect.Descriptor instead.
 func (*Peer) Descriptor() ([]byte, []int) {
-	return file_base_v1_node_proto_rawDescGZIP(), []int{15}
+	return file_base_v1_node_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Peer) GetAddress() string {
@@ -1190,7 +1508,7 @@ type Block struct {
 
 func (x *Block) Reset() {
 	*x = Block{}
-	mi := &file_base_v1_node_proto_msgTypes[16]
+	mi := &file_base_v1_node_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1202,7 +1520,7 @@ func (x *Block) String() string {
 func (*Block) ProtoMessage() {}
 
 func (x *Block) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_node_proto_msgTypes[16]
+	mi := &file_base_v1_node_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1215,7 +1533,7 @@ func (x *Block) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Block.ProtoReflect.Descriptor instead.
 func (*Block) Descriptor() ([]byte, []int) {
-	return file_base_v1_node_proto_rawDescGZIP(), []int{16}
+	return file_base_v1_node_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Block) GetHeight() uint64 {
@@ -1272,7 +1590,7 @@ type Fee struct {
 
 func (x *Fee) Reset() {
 	*x = Fee{}
-	mi := &file_base_v1_node_proto_msgTypes[17]
+	mi := &file_base_v1_node_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1284,7 +1602,7 @@ func (x *Fee) String() string {
 func (*Fee) ProtoMessage() {}
 
 func (x *Fee) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_node_proto_msgTypes[17]
+	mi := &file_base_v1_node_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1297,7 +1615,7 @@ func (x *Fee) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Fee.ProtoReflect.Descriptor instead.
 func (*Fee) Descriptor() ([]byte, []int) {
-	return file_base_v1_node_proto_rawDescGZIP(), []int{17}
+	return file_base_v1_node_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Fee) GetBlocks() uint32 {
@@ -1351,7 +1669,26 @@ const file_base_v1_node_proto_rawDesc = "" +
 	"\asigners\x18\x02 \x03(\tR\asigners\"+\n" +
 	"\x13RebuildChainRequest\x12\x14\n" +
 	"\x05order\x18\x01 \x01(\fR\x05order\"\x16\n" +
-	"\x14RebuildChainResponse\"\xf9\t\n" +
+	"\x14RebuildChainResponse\"\x18\n" +
+	"\x16GetNodeSettingsRequest\"\x8f\x01\n" +
+	"\x17GetNodeSettingsResponse\x128\n" +
+	"\bsettings\x18\x01 \x01(\v2\x1c.bitbox.base.v1.NodeSettingsR\bsettings\x12\x16\n" +
+	"\x06signed\x18\x02 \x01(\bR\x06signed\x12\"\n" +
+	"\rhas_own_lines\x18\x03 \x01(\bR\vhasOwnLines\"1\n" +
+	"\x19ChangeNodeSettingsRequest\x12\x14\n" +
+	"\x05order\x18\x01 \x01(\fR\x05order\"\x1c\n" +
+	"\x1aChangeNodeSettingsResponse\"\xe8\x02\n" +
+	"\fNodeSettings\x12>\n" +
+	"\aprogram\x18\x01 \x01(\x0e2$.bitbox.base.v1.NodeSettings.ProgramR\aprogram\x121\n" +
+	"\anetwork\x18\x02 \x01(\x0e2\x17.bitbox.base.v1.NetworkR\anetwork\x12\x19\n" +
+	"\bprune_gb\x18\x03 \x01(\rR\apruneGb\x12\x1b\n" +
+	"\tcache_mib\x18\x04 \x01(\rR\bcacheMib\x12.\n" +
+	"\x13block_every_seconds\x18\x05 \x01(\rR\x11blockEverySeconds\x125\n" +
+	"\x17accepts_btcd_on_mainnet\x18\x06 \x01(\bR\x14acceptsBtcdOnMainnet\"F\n" +
+	"\aProgram\x12\x17\n" +
+	"\x13PROGRAM_UNSPECIFIED\x10\x00\x12\x10\n" +
+	"\fPROGRAM_CORE\x10\x01\x12\x10\n" +
+	"\fPROGRAM_BTCD\x10\x02\"\xf9\t\n" +
 	"\x04Node\x120\n" +
 	"\x05state\x18\x01 \x01(\x0e2\x1a.bitbox.base.v1.Node.StateR\x05state\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x1a\n" +
@@ -1433,7 +1770,7 @@ const file_base_v1_node_proto_rawDesc = "" +
 	"\x10NETWORK_TESTNET4\x10\x02\x12\x12\n" +
 	"\x0eNETWORK_SIGNET\x10\x03\x12\x13\n" +
 	"\x0fNETWORK_REGTEST\x10\x04\x12\x12\n" +
-	"\x0eNETWORK_SIMNET\x10\x052\xdc\x04\n" +
+	"\x0eNETWORK_SIMNET\x10\x052\xad\x06\n" +
 	"\vNodeService\x12J\n" +
 	"\aGetNode\x12\x1e.bitbox.base.v1.GetNodeRequest\x1a\x1f.bitbox.base.v1.GetNodeResponse\x12P\n" +
 	"\tListPeers\x12 .bitbox.base.v1.ListPeersRequest\x1a!.bitbox.base.v1.ListPeersResponse\x12S\n" +
@@ -1442,7 +1779,9 @@ const file_base_v1_node_proto_rawDesc = "" +
 	"\vWatchBlocks\x12\".bitbox.base.v1.WatchBlocksRequest\x1a\x15.bitbox.base.v1.Block0\x01\x12J\n" +
 	"\aGetFees\x12\x1e.bitbox.base.v1.GetFeesRequest\x1a\x1f.bitbox.base.v1.GetFeesResponse\x12g\n" +
 	"\x10BringBitcoinCore\x12'.bitbox.base.v1.BringBitcoinCoreRequest\x1a(.bitbox.base.v1.BringBitcoinCoreResponse(\x01\x12Y\n" +
-	"\fRebuildChain\x12#.bitbox.base.v1.RebuildChainRequest\x1a$.bitbox.base.v1.RebuildChainResponseB7Z5github.com/BitBoxSwiss/bitbox-base/api/base/v1;basev1b\x06proto3"
+	"\fRebuildChain\x12#.bitbox.base.v1.RebuildChainRequest\x1a$.bitbox.base.v1.RebuildChainResponse\x12b\n" +
+	"\x0fGetNodeSettings\x12&.bitbox.base.v1.GetNodeSettingsRequest\x1a'.bitbox.base.v1.GetNodeSettingsResponse\x12k\n" +
+	"\x12ChangeNodeSettings\x12).bitbox.base.v1.ChangeNodeSettingsRequest\x1a*.bitbox.base.v1.ChangeNodeSettingsResponseB7Z5github.com/BitBoxSwiss/bitbox-base/api/base/v1;basev1b\x06proto3"
 
 var (
 	file_base_v1_node_proto_rawDescOnce sync.Once
@@ -1456,62 +1795,75 @@ func file_base_v1_node_proto_rawDescGZIP() []byte {
 	return file_base_v1_node_proto_rawDescData
 }
 
-var file_base_v1_node_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_base_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
+var file_base_v1_node_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
+var file_base_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
 var file_base_v1_node_proto_goTypes = []any{
-	(Network)(0),                     // 0: bitbox.base.v1.Network
-	(Node_State)(0),                  // 1: bitbox.base.v1.Node.State
-	(*GetNodeRequest)(nil),           // 2: bitbox.base.v1.GetNodeRequest
-	(*GetNodeResponse)(nil),          // 3: bitbox.base.v1.GetNodeResponse
-	(*ListPeersRequest)(nil),         // 4: bitbox.base.v1.ListPeersRequest
-	(*ListPeersResponse)(nil),        // 5: bitbox.base.v1.ListPeersResponse
-	(*ListBlocksRequest)(nil),        // 6: bitbox.base.v1.ListBlocksRequest
-	(*ListBlocksResponse)(nil),       // 7: bitbox.base.v1.ListBlocksResponse
-	(*WatchBlocksRequest)(nil),       // 8: bitbox.base.v1.WatchBlocksRequest
-	(*GetFeesRequest)(nil),           // 9: bitbox.base.v1.GetFeesRequest
-	(*GetFeesResponse)(nil),          // 10: bitbox.base.v1.GetFeesResponse
-	(*BringBitcoinCoreRequest)(nil),  // 11: bitbox.base.v1.BringBitcoinCoreRequest
-	(*BitcoinCoreRelease)(nil),       // 12: bitbox.base.v1.BitcoinCoreRelease
-	(*BringBitcoinCoreResponse)(nil), // 13: bitbox.base.v1.BringBitcoinCoreResponse
-	(*RebuildChainRequest)(nil),      // 14: bitbox.base.v1.RebuildChainRequest
-	(*RebuildChainResponse)(nil),     // 15: bitbox.base.v1.RebuildChainResponse
-	(*Node)(nil),                     // 16: bitbox.base.v1.Node
-	(*Peer)(nil),                     // 17: bitbox.base.v1.Peer
-	(*Block)(nil),                    // 18: bitbox.base.v1.Block
-	(*Fee)(nil),                      // 19: bitbox.base.v1.Fee
-	(*timestamppb.Timestamp)(nil),    // 20: google.protobuf.Timestamp
+	(Network)(0),                       // 0: bitbox.base.v1.Network
+	(NodeSettings_Program)(0),          // 1: bitbox.base.v1.NodeSettings.Program
+	(Node_State)(0),                    // 2: bitbox.base.v1.Node.State
+	(*GetNodeRequest)(nil),             // 3: bitbox.base.v1.GetNodeRequest
+	(*GetNodeResponse)(nil),            // 4: bitbox.base.v1.GetNodeResponse
+	(*ListPeersRequest)(nil),           // 5: bitbox.base.v1.ListPeersRequest
+	(*ListPeersResponse)(nil),          // 6: bitbox.base.v1.ListPeersResponse
+	(*ListBlocksRequest)(nil),          // 7: bitbox.base.v1.ListBlocksRequest
+	(*ListBlocksResponse)(nil),         // 8: bitbox.base.v1.ListBlocksResponse
+	(*WatchBlocksRequest)(nil),         // 9: bitbox.base.v1.WatchBlocksRequest
+	(*GetFeesRequest)(nil),             // 10: bitbox.base.v1.GetFeesRequest
+	(*GetFeesResponse)(nil),            // 11: bitbox.base.v1.GetFeesResponse
+	(*BringBitcoinCoreRequest)(nil),    // 12: bitbox.base.v1.BringBitcoinCoreRequest
+	(*BitcoinCoreRelease)(nil),         // 13: bitbox.base.v1.BitcoinCoreRelease
+	(*BringBitcoinCoreResponse)(nil),   // 14: bitbox.base.v1.BringBitcoinCoreResponse
+	(*RebuildChainRequest)(nil),        // 15: bitbox.base.v1.RebuildChainRequest
+	(*RebuildChainResponse)(nil),       // 16: bitbox.base.v1.RebuildChainResponse
+	(*GetNodeSettingsRequest)(nil),     // 17: bitbox.base.v1.GetNodeSettingsRequest
+	(*GetNodeSettingsResponse)(nil),    // 18: bitbox.base.v1.GetNodeSettingsResponse
+	(*ChangeNodeSettingsRequest)(nil),  // 19: bitbox.base.v1.ChangeNodeSettingsRequest
+	(*ChangeNodeSettingsResponse)(nil), // 20: bitbox.base.v1.ChangeNodeSettingsResponse
+	(*NodeSettings)(nil),               // 21: bitbox.base.v1.NodeSettings
+	(*Node)(nil),                       // 22: bitbox.base.v1.Node
+	(*Peer)(nil),                       // 23: bitbox.base.v1.Peer
+	(*Block)(nil),                      // 24: bitbox.base.v1.Block
+	(*Fee)(nil),                        // 25: bitbox.base.v1.Fee
+	(*timestamppb.Timestamp)(nil),      // 26: google.protobuf.Timestamp
 }
 var file_base_v1_node_proto_depIdxs = []int32{
-	16, // 0: bitbox.base.v1.GetNodeResponse.node:type_name -> bitbox.base.v1.Node
-	17, // 1: bitbox.base.v1.ListPeersResponse.peers:type_name -> bitbox.base.v1.Peer
-	18, // 2: bitbox.base.v1.ListBlocksResponse.blocks:type_name -> bitbox.base.v1.Block
-	19, // 3: bitbox.base.v1.GetFeesResponse.fees:type_name -> bitbox.base.v1.Fee
-	12, // 4: bitbox.base.v1.BringBitcoinCoreRequest.release:type_name -> bitbox.base.v1.BitcoinCoreRelease
-	1,  // 5: bitbox.base.v1.Node.state:type_name -> bitbox.base.v1.Node.State
-	0,  // 6: bitbox.base.v1.Node.network:type_name -> bitbox.base.v1.Network
-	20, // 7: bitbox.base.v1.Node.best_block_time:type_name -> google.protobuf.Timestamp
-	20, // 8: bitbox.base.v1.Node.asked_at:type_name -> google.protobuf.Timestamp
-	20, // 9: bitbox.base.v1.Peer.connected_at:type_name -> google.protobuf.Timestamp
-	20, // 10: bitbox.base.v1.Block.time:type_name -> google.protobuf.Timestamp
-	2,  // 11: bitbox.base.v1.NodeService.GetNode:input_type -> bitbox.base.v1.GetNodeRequest
-	4,  // 12: bitbox.base.v1.NodeService.ListPeers:input_type -> bitbox.base.v1.ListPeersRequest
-	6,  // 13: bitbox.base.v1.NodeService.ListBlocks:input_type -> bitbox.base.v1.ListBlocksRequest
-	8,  // 14: bitbox.base.v1.NodeService.WatchBlocks:input_type -> bitbox.base.v1.WatchBlocksRequest
-	9,  // 15: bitbox.base.v1.NodeService.GetFees:input_type -> bitbox.base.v1.GetFeesRequest
-	11, // 16: bitbox.base.v1.NodeService.BringBitcoinCore:input_type -> bitbox.base.v1.BringBitcoinCoreRequest
-	14, // 17: bitbox.base.v1.NodeService.RebuildChain:input_type -> bitbox.base.v1.RebuildChainRequest
-	3,  // 18: bitbox.base.v1.NodeService.GetNode:output_type -> bitbox.base.v1.GetNodeResponse
-	5,  // 19: bitbox.base.v1.NodeService.ListPeers:output_type -> bitbox.base.v1.ListPeersResponse
-	7,  // 20: bitbox.base.v1.NodeService.ListBlocks:output_type -> bitbox.base.v1.ListBlocksResponse
-	18, // 21: bitbox.base.v1.NodeService.WatchBlocks:output_type -> bitbox.base.v1.Block
-	10, // 22: bitbox.base.v1.NodeService.GetFees:output_type -> bitbox.base.v1.GetFeesResponse
-	13, // 23: bitbox.base.v1.NodeService.BringBitcoinCore:output_type -> bitbox.base.v1.BringBitcoinCoreResponse
-	15, // 24: bitbox.base.v1.NodeService.RebuildChain:output_type -> bitbox.base.v1.RebuildChainResponse
-	18, // [18:25] is the sub-list for method output_type
-	11, // [11:18] is the sub-list for method input_type
-	11, // [11:11] is the sub-list for extension type_name
-	11, // [11:11] is the sub-list for extension extendee
-	0,  // [0:11] is the sub-list for field type_name
+	22, // 0: bitbox.base.v1.GetNodeResponse.node:type_name -> bitbox.base.v1.Node
+	23, // 1: bitbox.base.v1.ListPeersResponse.peers:type_name -> bitbox.base.v1.Peer
+	24, // 2: bitbox.base.v1.ListBlocksResponse.blocks:type_name -> bitbox.base.v1.Block
+	25, // 3: bitbox.base.v1.GetFeesResponse.fees:type_name -> bitbox.base.v1.Fee
+	13, // 4: bitbox.base.v1.BringBitcoinCoreRequest.release:type_name -> bitbox.base.v1.BitcoinCoreRelease
+	21, // 5: bitbox.base.v1.GetNodeSettingsResponse.settings:type_name -> bitbox.base.v1.NodeSettings
+	1,  // 6: bitbox.base.v1.NodeSettings.program:type_name -> bitbox.base.v1.NodeSettings.Program
+	0,  // 7: bitbox.base.v1.NodeSettings.network:type_name -> bitbox.base.v1.Network
+	2,  // 8: bitbox.base.v1.Node.state:type_name -> bitbox.base.v1.Node.State
+	0,  // 9: bitbox.base.v1.Node.network:type_name -> bitbox.base.v1.Network
+	26, // 10: bitbox.base.v1.Node.best_block_time:type_name -> google.protobuf.Timestamp
+	26, // 11: bitbox.base.v1.Node.asked_at:type_name -> google.protobuf.Timestamp
+	26, // 12: bitbox.base.v1.Peer.connected_at:type_name -> google.protobuf.Timestamp
+	26, // 13: bitbox.base.v1.Block.time:type_name -> google.protobuf.Timestamp
+	3,  // 14: bitbox.base.v1.NodeService.GetNode:input_type -> bitbox.base.v1.GetNodeRequest
+	5,  // 15: bitbox.base.v1.NodeService.ListPeers:input_type -> bitbox.base.v1.ListPeersRequest
+	7,  // 16: bitbox.base.v1.NodeService.ListBlocks:input_type -> bitbox.base.v1.ListBlocksRequest
+	9,  // 17: bitbox.base.v1.NodeService.WatchBlocks:input_type -> bitbox.base.v1.WatchBlocksRequest
+	10, // 18: bitbox.base.v1.NodeService.GetFees:input_type -> bitbox.base.v1.GetFeesRequest
+	12, // 19: bitbox.base.v1.NodeService.BringBitcoinCore:input_type -> bitbox.base.v1.BringBitcoinCoreRequest
+	15, // 20: bitbox.base.v1.NodeService.RebuildChain:input_type -> bitbox.base.v1.RebuildChainRequest
+	17, // 21: bitbox.base.v1.NodeService.GetNodeSettings:input_type -> bitbox.base.v1.GetNodeSettingsRequest
+	19, // 22: bitbox.base.v1.NodeService.ChangeNodeSettings:input_type -> bitbox.base.v1.ChangeNodeSettingsRequest
+	4,  // 23: bitbox.base.v1.NodeService.GetNode:output_type -> bitbox.base.v1.GetNodeResponse
+	6,  // 24: bitbox.base.v1.NodeService.ListPeers:output_type -> bitbox.base.v1.ListPeersResponse
+	8,  // 25: bitbox.base.v1.NodeService.ListBlocks:output_type -> bitbox.base.v1.ListBlocksResponse
+	24, // 26: bitbox.base.v1.NodeService.WatchBlocks:output_type -> bitbox.base.v1.Block
+	11, // 27: bitbox.base.v1.NodeService.GetFees:output_type -> bitbox.base.v1.GetFeesResponse
+	14, // 28: bitbox.base.v1.NodeService.BringBitcoinCore:output_type -> bitbox.base.v1.BringBitcoinCoreResponse
+	16, // 29: bitbox.base.v1.NodeService.RebuildChain:output_type -> bitbox.base.v1.RebuildChainResponse
+	18, // 30: bitbox.base.v1.NodeService.GetNodeSettings:output_type -> bitbox.base.v1.GetNodeSettingsResponse
+	20, // 31: bitbox.base.v1.NodeService.ChangeNodeSettings:output_type -> bitbox.base.v1.ChangeNodeSettingsResponse
+	23, // [23:32] is the sub-list for method output_type
+	14, // [14:23] is the sub-list for method input_type
+	14, // [14:14] is the sub-list for extension type_name
+	14, // [14:14] is the sub-list for extension extendee
+	0,  // [0:14] is the sub-list for field type_name
 }
 
 func init() { file_base_v1_node_proto_init() }
@@ -1523,15 +1875,15 @@ func file_base_v1_node_proto_init() {
 		(*BringBitcoinCoreRequest_Release)(nil),
 		(*BringBitcoinCoreRequest_Piece)(nil),
 	}
-	file_base_v1_node_proto_msgTypes[14].OneofWrappers = []any{}
-	file_base_v1_node_proto_msgTypes[15].OneofWrappers = []any{}
+	file_base_v1_node_proto_msgTypes[19].OneofWrappers = []any{}
+	file_base_v1_node_proto_msgTypes[20].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_base_v1_node_proto_rawDesc), len(file_base_v1_node_proto_rawDesc)),
-			NumEnums:      2,
-			NumMessages:   18,
+			NumEnums:      3,
+			NumMessages:   23,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

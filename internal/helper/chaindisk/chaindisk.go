@@ -23,6 +23,7 @@ import (
 	"fmt"
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
+	"github.com/BitBoxSwiss/bitbox-base/internal/node/settings"
 )
 
 // Disk is a disk, as it is listed.
@@ -51,9 +52,8 @@ const (
 
 // Sizes, in bytes. Disks are sold in powers of ten.
 const (
-	// WholeChain is the least size for the whole chain of mainnet: 840 GB in November 2026, and
-	// 100 GB more each year.
-	WholeChain = 1_000_000_000_000
+	// WholeChain is the least size for the whole chain of mainnet.
+	WholeChain = settings.WholeChain
 	// Least is the least size for a node that keeps the newest blocks only: the state of the chain
 	// takes 12 GB and grows.
 	Least = 32_000_000_000

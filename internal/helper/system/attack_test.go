@@ -120,6 +120,7 @@ func handedIn(b []byte, connected uint64) map[string]*systemv1.SystemRequest {
 			Order: b}}}},
 		"reset at once": {Verb: &systemv1.SystemRequest_FactoryReset{FactoryReset: &systemv1.FactoryReset{By: &systemv1.FactoryReset_Local{
 			Local: &systemv1.LocalReset{}}}}},
+		"node settings":  nodeRequest(b),
 		"order pairing":  orderRequest(b),
 		"answer pairing": answerRequest(b),
 		"reset by none":  {Verb: &systemv1.SystemRequest_FactoryReset{FactoryReset: &systemv1.FactoryReset{}}},

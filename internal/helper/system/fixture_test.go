@@ -89,6 +89,10 @@ func goldenConfig(machine *machinetest.Machine, directory string) Config {
 	if err != nil {
 		panic(err)
 	}
+	place, err := machinetest.NodePlace(directory)
+	if err != nil {
+		panic(err)
+	}
 	zone, err := systemdtest.Zones(directory)
 	if err != nil {
 		panic(err)
@@ -100,7 +104,8 @@ func goldenConfig(machine *machinetest.Machine, directory string) Config {
 			Logger: slog.New(slog.DiscardHandler),
 		},
 		Banner: machine, Network: machine, Sockets: machine, Auditor: machine, Updates: updates,
-		Systemd: systemdtest.New(table), Services: table, TimeZone: zone, UpdateStamp: filepath.Join(directory, "upgrade-stamp"),
+		Systemd: systemdtest.New(table), Services: table, TimeZone: zone, Node: place, Installed: machinetest.OnlyBtcd,
+		UpdateStamp:  filepath.Join(directory, "upgrade-stamp"),
 		NodeIncoming: nodePlace(directory, "incoming"), NodeRuntime: nodePlace(directory, "runtime"), Architecture: "amd64",
 	}
 }

@@ -57,6 +57,7 @@ var acts = map[string]func(b *base, a *app) *systemv1.SystemRequest{
 		lift := &systemv1.LiftBan{By: &systemv1.LiftBan_Order{Order: order}}
 		return &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_LiftBan{LiftBan: lift}}
 	},
+	"change_node_settings": func(_ *base, a *app) *systemv1.SystemRequest { return nodeRequest(a.nodeOrder(signet)) },
 	"fix_finding": func(*base, *app) *systemv1.SystemRequest {
 		return &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_FixFinding{FixFinding: &systemv1.FixFinding{Id: "open-port"}}}
 	},

@@ -6,6 +6,7 @@ import (
 
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/changerecorder"
+	"github.com/BitBoxSwiss/bitbox-base/internal/node/settings"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/changelog"
 )
 
@@ -196,6 +197,20 @@ var recordService = &changerecorder.Verb{Word: changelog.Service,
 	Detail: func(r *systemv1.SystemRequest, _ *systemv1.SystemReply) string {
 		action := strings.ToLower(strings.TrimPrefix(r.GetChangeService().GetAction().String(), "SERVICE_ACTION_"))
 		return action + " " + r.GetChangeService().GetName()
+	}}
+
+var recordNodeSettings = &changerecorder.Verb{Word: changelog.NodeSettings,
+	Signed: func(r *systemv1.SystemRequest) []byte { return r.GetChangeNodeSettings().GetOrder() },
+	Detail: func(r *systemv1.SystemRequest, _ *systemv1.SystemReply) string {
+		order := &systemv1.NodeSettingsOrder{}
+		if !changerecorder.OpenSigned(r.GetChangeNodeSettings().GetOrder(), order) {
+			return ""
+		}
+		s, err := settings.FromMessage(order.GetSettings())
+		if err != nil {
+			return ""
+		}
+		return strings.Join(strings.Fields(s.Text()), " ")
 	}}
 
 var recordTimeZone = &changerecorder.Verb{Word: changelog.TimeZone,

@@ -36,6 +36,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/machine"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/monitor"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/nodeorders"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/nodesettings"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/server"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/servicecontrol"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/services"
@@ -44,6 +45,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/update"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/wallets"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
+	"github.com/BitBoxSwiss/bitbox-base/internal/node/settings"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/release"
 )
@@ -74,6 +76,10 @@ type Config struct {
 	Services services.Table
 	// TimeZone is where the machine's is set.
 	TimeZone timezone.Place
+	// Node is where the settings of the Bitcoin node are. Installed tells whether the program of
+	// some settings is there; nil: it is looked for.
+	Node      settings.Place
+	Installed func(settings.Settings) error
 	// MonitorInterval is how often services and disk are looked at; 0: never.
 	MonitorInterval time.Duration
 	// UpdateStamp is the file that Debian touches when its updates were installed well;
@@ -108,6 +114,7 @@ type Helper struct {
 	resets    *factoryreset.Orders
 	disks     *chaindisk.Verbs
 	node      *nodeorders.Orders
+	settings  *nodesettings.Settings
 	monitor   *monitor.Looker
 	wallets   *wallets.Wallets
 	later     turns.Later
@@ -147,6 +154,9 @@ func Open(config Config) (*Helper, error) {
 	h.services = servicecontrol.New(servicecontrol.Config{
 		Systemd: config.Systemd, Table: config.Services, Directory: config.Directory, Applying: keeper.Applying, Turn: busy, Later: h.later,
 		Clock: clock, Log: log,
+	})
+	h.settings = nodesettings.New(nodesettings.Config{
+		Place: config.Node, Ledger: keeper, Systemd: config.Systemd, Installed: config.Installed, Turn: busy, Log: log,
 	})
 	h.journal = &journal.Logs{Table: config.Services, Source: config.Systemd, Readers: &journal.Readers{}}
 	h.debian = debianupdates.New(debianupdates.Config{

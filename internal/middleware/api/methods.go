@@ -166,13 +166,15 @@ var methods = map[string]method{
 	baserpc.DiskServiceListDisks: {least: viewer, holds: asks, deadline: quick},
 	baserpc.DiskServiceUseDisk:   {least: owner, deadline: apply, goesOn: true},
 
-	baserpc.NodeServiceGetNode:          {least: viewer, holds: asksNode, deadline: quick},
-	baserpc.NodeServiceListPeers:        {least: viewer, holds: asksNode, deadline: quick},
-	baserpc.NodeServiceListBlocks:       {least: viewer, holds: asksNode, deadline: quick},
-	baserpc.NodeServiceGetFees:          {least: viewer, holds: asksNode, deadline: quick},
-	baserpc.NodeServiceWatchBlocks:      {least: viewer, holds: followsNode},
-	baserpc.NodeServiceBringBitcoinCore: {least: owner, deadline: carry, size: pieceSize, goesOn: true},
-	baserpc.NodeServiceRebuildChain:     {least: owner, deadline: quick, goesOn: true},
+	baserpc.NodeServiceGetNode:            {least: viewer, holds: asksNode, deadline: quick},
+	baserpc.NodeServiceListPeers:          {least: viewer, holds: asksNode, deadline: quick},
+	baserpc.NodeServiceListBlocks:         {least: viewer, holds: asksNode, deadline: quick},
+	baserpc.NodeServiceGetFees:            {least: viewer, holds: asksNode, deadline: quick},
+	baserpc.NodeServiceWatchBlocks:        {least: viewer, holds: followsNode},
+	baserpc.NodeServiceGetNodeSettings:    {least: viewer, holds: asks, deadline: quick},
+	baserpc.NodeServiceChangeNodeSettings: {least: owner, deadline: quick, goesOn: true},
+	baserpc.NodeServiceBringBitcoinCore:   {least: owner, deadline: carry, size: pieceSize, goesOn: true},
+	baserpc.NodeServiceRebuildChain:       {least: owner, deadline: quick, goesOn: true},
 }
 
 // handlers returns the handler of each method.

@@ -5,6 +5,7 @@ import (
 	"errors"
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
+	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/nodeclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/rpc"
 )
@@ -55,6 +56,25 @@ func (s nodeService) WatchBlocks(ctx context.Context, request *basev1.WatchBlock
 		return ctx.Err()
 	}
 	return s.nodeError(err)
+}
+
+func (s nodeService) GetNodeSettings(ctx context.Context, _ *basev1.GetNodeSettingsRequest) (*basev1.GetNodeSettingsResponse, error) {
+	reply, err := s.ask(ctx, &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_GetNodeSettings{
+		GetNodeSettings: &systemv1.GetNodeSettings{}}}, nil)
+	if err != nil {
+		return nil, err
+	}
+	return reply.GetNodeSettings(), nil
+}
+
+func (s nodeService) ChangeNodeSettings(ctx context.Context, request *basev1.ChangeNodeSettingsRequest) (*basev1.ChangeNodeSettingsResponse,
+	error) {
+	if _, err := s.ask(ctx, &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_ChangeNodeSettings{
+		ChangeNodeSettings: &systemv1.ChangeNodeSettings{Order: request.GetOrder()}}}, nil); err != nil {
+		return nil, err
+	}
+	s.audit.Info("the settings of the node were changed", "by", sessionOf(ctx).ID())
+	return &basev1.ChangeNodeSettingsResponse{}, nil
 }
 
 // errNodeAway is what an App hears when bitbox-node gives no usable answer. Why, the log says.

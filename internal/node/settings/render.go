@@ -8,7 +8,6 @@ import (
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/bitcoincore"
 	"github.com/BitBoxSwiss/bitbox-base/internal/node"
-	"github.com/BitBoxSwiss/bitbox-base/internal/node/core"
 )
 
 // Places of the node on the appliance.
@@ -100,16 +99,16 @@ func (s Settings) LoginText(password string) string {
 	return user + ":" + password
 }
 
-// Render writes the configuration of the program. Nothing listens but its RPC, on 127.0.0.1. own
-// are additional lines in the program's language.
-func (s Settings) Render(password, own string) string {
+// Render writes the configuration of the program. Nothing listens but its RPC, on 127.0.0.1. asked
+// are the methods that Bitcoin Core answers, own are additional lines in the program's language.
+func (s Settings) Render(password string, asked []string, own string) string {
 	b := &strings.Builder{}
 	line := func(format string, args ...any) { fmt.Fprintf(b, format+"\n", args...) }
-	line("# Rendered at each start from %s and %s; changes here are lost.", File, OwnFile)
+	line("# Rendered at each start from the settings and %s; changes here are lost.", OwnFile)
 	if s.Program == Btcd {
 		s.btcd(line, password)
 	} else {
-		s.core(line)
+		s.core(line, asked)
 	}
 	if own != "" {
 		line("# From %s:", OwnFile)
@@ -118,7 +117,7 @@ func (s Settings) Render(password, own string) string {
 	return b.String()
 }
 
-func (s Settings) core(line func(string, ...any)) {
+func (s Settings) core(line func(string, ...any), asked []string) {
 	chain := node.NetworkName(s.Network)
 	if s.Network == basev1.Network_NETWORK_MAINNET {
 		chain = "main"
@@ -130,13 +129,14 @@ func (s Settings) core(line func(string, ...any)) {
 	line("natpmp=0")
 	line("disablewallet=1")
 	line("dbcache=%d", s.Cache)
+	s.prune(line)
 	line("# The journal has its log.")
 	line("printtoconsole=1")
 	line("debuglogfile=0")
 	line("rpccookiefile=%s", s.Credentials())
 	line("rpccookieperms=group")
 	line("rpcallowip=127.0.0.1")
-	line("rpcwhitelist=__cookie__:%s", strings.Join(core.Methods, ","))
+	line("rpcwhitelist=__cookie__:%s", strings.Join(asked, ","))
 	line("# Blocks for the wallet index, without a password: they are public, and the packet filter")
 	line("# lets no other user reach the port.")
 	line("rest=1")
@@ -146,13 +146,23 @@ func (s Settings) core(line func(string, ...any)) {
 	line("rpcport=%d", Port)
 }
 
+// prune is the same in both programs: how many MiB of blocks are kept.
+func (s Settings) prune(line func(string, ...any)) {
+	if s.Prune > 0 {
+		line("prune=%d", (s.Prune*gigabyte+mebibyte-1)/mebibyte)
+	}
+}
+
 func (s Settings) btcd(line func(string, ...any), password string) {
 	line("[Application Options]")
-	line("%s=1", node.NetworkName(s.Network))
+	if s.Network != basev1.Network_NETWORK_MAINNET { // which has no name there
+		line("%s=1", node.NetworkName(s.Network))
+	}
 	line("datadir=%s", filepath.Join(s.data(), "data"))
 	line("logdir=%s", filepath.Join(s.data(), "log"))
 	line("nolisten=1")
 	line("utxocachemaxsize=%d", s.Cache)
+	s.prune(line)
 	line("rpclisten=%s", Address)
 	line("rpccert=%s", s.Certificate())
 	line("rpckey=%s", filepath.Join(Runtime, "rpc.key"))

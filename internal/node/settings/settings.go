@@ -1,11 +1,12 @@
-// Package settings has the settings of a Base's own Bitcoin node: a file of root's names program
-// and network, and the configuration of that program is rendered from it.
+// Package settings has the settings of a Base's own Bitcoin node: an owner's order or a file of
+// root's names program and network, and the configuration of that program is rendered from it.
 package settings
 
 import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -18,8 +19,11 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/rootfile"
 )
 
-// Files of root's. Without the first a Base has no node.
+// Files of root's. Without the first two a Base has no node.
 const (
+	// SignedFile is what an owner has signed; the system helper writes it. It comes before File.
+	SignedFile = "/var/lib/bitbox-base/system/node.conf"
+	// File is what the builder, or root, has chosen.
 	File = "/etc/bitbox-base/node.conf"
 	// OwnFile has lines for the configuration of the program itself, in its language. They
 	// stand at its end.
@@ -47,29 +51,67 @@ const (
 type Settings struct {
 	Program Program
 	Network basev1.Network
+	// Prune is how many GB of blocks the node keeps; 0: all.
+	Prune int
 	// Cache is how much of the chain's state the program holds in memory, in MiB.
 	Cache int
 	// BlockEvery has the Base make blocks by itself; 0: it does not. Only with btcd on regtest.
 	BlockEvery time.Duration
+	// AcceptsBtcd is set by somebody who knows what btcd on mainnet is.
+	AcceptsBtcd bool
 }
 
 // Bounds of the settings.
 const (
-	defaultCache = 450 // that of Bitcoin Core
+	DefaultCache = 450 // that of Bitcoin Core
 	minCache     = 4
 	maxCache     = 16384
 	minBlock     = time.Second
 	maxBlock     = 24 * time.Hour
+	// minPrune is above what btcd keeps at least, 1536 MiB, and Bitcoin Core, 550 MiB.
+	minPrune = 2
+	maxPrune = 10_000
+
+	gigabyte = 1_000_000_000
+	mebibyte = 1 << 20
 )
 
-// ErrMainnet is why btcd does not serve mainnet (docs/decisions/0013-node.md).
-var ErrMainnet = errors.New("btcd is another implementation of Bitcoin, which has disagreed with the network before; this Base does not use it for mainnet, take Bitcoin Core")
+// ErrMainnet is why btcd does not serve mainnet unless it is accepted
+// (docs/decisions/0013-node.md).
+var ErrMainnet = errors.New("btcd is another implementation of Bitcoin, which has disagreed with the network before, and its mempool differs; for mainnet take Bitcoin Core, or accept that (accept btcd-on-mainnet)")
 
 // ErrNone is returned where there is no File.
 var ErrNone = errors.New("this Base has no node")
 
-// Read reads File. A file with a single fault is refused as a whole.
-func Read() (Settings, error) { return readFrom(File) }
+// Place is where the files of a machine are; At makes one for real use.
+type Place struct {
+	Signed, File, Own string
+	// Data has the chain.
+	Data string
+}
+
+// At is the place below a root; "" or "/" is this machine's.
+func At(root string) Place {
+	below := func(path string) string { return filepath.Join("/", root, path) }
+	return Place{below(SignedFile), below(File), below(OwnFile), below(Data)}
+}
+
+// Read reads the settings of this machine, see Place.Read.
+func Read() (Settings, error) {
+	s, _, err := At("/").Read()
+	return s, err
+}
+
+// Read reads the settings, and tells whether an owner has signed them. A file with a single fault
+// is refused as a whole.
+func (p Place) Read() (s Settings, signed bool, err error) {
+	s, err = readFrom(p.Signed)
+	if !errors.Is(err, ErrNone) {
+		return s, true, err
+	}
+	s, err = readFrom(p.File)
+	return s, false, err
+}
 
 func readFrom(path string) (Settings, error) {
 	text, err := rootfile.Read(path, maxSize)
@@ -87,13 +129,13 @@ func readFrom(path string) (Settings, error) {
 }
 
 // ReadOwn reads OwnFile; it is empty where there is none.
-func ReadOwn() (string, error) {
-	text, err := rootfile.Read(OwnFile, maxSize)
+func (p Place) ReadOwn() (string, error) {
+	text, err := rootfile.Read(p.Own, maxSize)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return "", nil
 	case err != nil:
-		return "", fmt.Errorf("the additional settings of the node in %s cannot be used: %w", OwnFile, err)
+		return "", fmt.Errorf("the additional settings of the node in %s cannot be used: %w", p.Own, err)
 	}
 	return string(text), nil
 }
@@ -104,7 +146,7 @@ func Parse(text string) (Settings, error) {
 	if !utf8.ValidString(text) {
 		return Settings{}, errors.New("it is not UTF-8")
 	}
-	s := Settings{Cache: defaultCache}
+	s := Settings{Cache: DefaultCache}
 	var seen []string
 	number := 0
 	for line := range strings.Lines(text) {
@@ -133,25 +175,40 @@ func (s *Settings) set(fields, seen []string) (err error) {
 		s.Program, err = ParseProgram(value)
 	case "network":
 		s.Network, err = node.ParseNetwork(value)
+	case "prune":
+		if s.Prune, err = strconv.Atoi(value); err != nil || s.Prune < minPrune || s.Prune > maxPrune {
+			return errPrune
+		}
+	case "accept":
+		if s.AcceptsBtcd = value == "btcd-on-mainnet"; !s.AcceptsBtcd {
+			return errors.New("btcd-on-mainnet alone can be accepted")
+		}
 	case "cache":
 		if s.Cache, err = strconv.Atoi(value); err != nil || s.Cache < minCache || s.Cache > maxCache {
-			return fmt.Errorf("the cache is a number of MiB from %d to %d", minCache, maxCache)
+			return errCache
 		}
 	case "block-every":
 		if s.BlockEvery, err = time.ParseDuration(value); err != nil || s.BlockEvery < minBlock || s.BlockEvery > maxBlock {
-			return fmt.Errorf("a block takes %v to %v, such as 20s", minBlock, maxBlock)
+			return errBlock
 		}
 	default:
-		return fmt.Errorf("there is no setting %q; there are program, network, cache and block-every", harmless.Word(fields[0]))
+		return fmt.Errorf("there is no setting %q; there are program, network, prune, cache, block-every and accept", harmless.Word(fields[0]))
 	}
 	return err
 }
+
+// Reasons to refuse a number.
+var (
+	errPrune = fmt.Errorf("a node keeps %d to %d GB of blocks, or all of them", minPrune, maxPrune)
+	errCache = fmt.Errorf("the cache is a number of MiB from %d to %d", minCache, maxCache)
+	errBlock = fmt.Errorf("a block takes %v to %v, such as 20s", minBlock, maxBlock)
+)
 
 func (s Settings) check() error {
 	switch {
 	case s.Program == "" || s.Network == 0:
 		return errors.New("it must name a program and a network")
-	case s.Program == Btcd && s.Network == basev1.Network_NETWORK_MAINNET:
+	case s.Program == Btcd && s.Network == basev1.Network_NETWORK_MAINNET && !s.AcceptsBtcd:
 		return ErrMainnet
 	case s.Program == Core && s.Network == basev1.Network_NETWORK_SIMNET:
 		return errors.New("simnet is unknown to Bitcoin Core; take regtest")
@@ -159,6 +216,59 @@ func (s Settings) check() error {
 		return errors.New("a Base makes blocks by itself only with btcd on regtest; remove block-every")
 	}
 	return nil
+}
+
+// Text writes the settings as a file, which Parse reads.
+func (s Settings) Text() string {
+	text := fmt.Sprintf("program %s\nnetwork %s\ncache %d\n", s.Program, node.NetworkName(s.Network), s.Cache)
+	if s.Prune > 0 {
+		text += fmt.Sprintf("prune %d\n", s.Prune)
+	}
+	if s.BlockEvery > 0 {
+		text += fmt.Sprintf("block-every %v\n", s.BlockEvery)
+	}
+	if s.AcceptsBtcd {
+		text += "accept btcd-on-mainnet\n"
+	}
+	return text
+}
+
+var programs = map[basev1.NodeSettings_Program]Program{
+	basev1.NodeSettings_PROGRAM_CORE: Core, basev1.NodeSettings_PROGRAM_BTCD: Btcd,
+}
+
+// FromMessage reads the settings of a message. A value that is in no list, or beyond
+// a bound, is refused.
+func FromMessage(m *basev1.NodeSettings) (Settings, error) {
+	s := Settings{
+		Program: programs[m.GetProgram()], Network: m.GetNetwork(), Prune: int(m.GetPruneGb()), Cache: int(m.GetCacheMib()),
+		BlockEvery: time.Duration(m.GetBlockEverySeconds()) * time.Second, AcceptsBtcd: m.GetAcceptsBtcdOnMainnet(),
+	}
+	switch _, err := node.ParseNetwork(node.NetworkName(s.Network)); {
+	case err != nil:
+		return Settings{}, err
+	case s.Prune != 0 && (s.Prune < minPrune || s.Prune > maxPrune):
+		return Settings{}, errPrune
+	case s.Cache < minCache || s.Cache > maxCache:
+		return Settings{}, errCache
+	case s.BlockEvery > maxBlock:
+		return Settings{}, errBlock
+	}
+	return s, s.check()
+}
+
+// Message is the opposite of FromMessage.
+func (s Settings) Message() *basev1.NodeSettings {
+	m := &basev1.NodeSettings{
+		Network: s.Network, PruneGb: uint32(s.Prune), CacheMib: uint32(s.Cache), BlockEverySeconds: uint32(s.BlockEvery / time.Second),
+		AcceptsBtcdOnMainnet: s.AcceptsBtcd,
+	}
+	for number, program := range programs {
+		if program == s.Program {
+			m.Program = number
+		}
+	}
+	return m
 }
 
 // ParseProgram finds a program by its name.

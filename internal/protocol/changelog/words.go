@@ -27,6 +27,7 @@ const (
 	CloseWindow    = "close-window"
 	AcceptPairing  = "accept-pairing"
 	RetireKey      = "retire-key"
+	NodeSettings   = "node-settings"
 
 	// Of the Middleware's own changes.
 	RenameApp = "rename-app"
@@ -53,7 +54,7 @@ var Words = map[string]struct {
 }{
 	Posture: {}, PostureConfirm: {}, Lockdown: {}, ClosePairing: {}, EndLease: {}, CutOff: {}, LiftBan: {}, FixFinding: {},
 	FactoryReset: {}, Update: {}, DebianUpdates: {}, Service: {}, TimeZone: {}, Reboot: {}, PowerOff: {}, BitcoinCore: {}, RebuildChain: {},
-	OrderPairing: {}, AnswerPairing: {}, UseDisk: {}, OpenWindow: {}, CloseWindow: {}, AcceptPairing: {}, RetireKey: {},
+	OrderPairing: {}, AnswerPairing: {}, UseDisk: {}, OpenWindow: {}, CloseWindow: {}, AcceptPairing: {}, RetireKey: {}, NodeSettings: {},
 	RenameApp: {Middleware: true}, RevokeApp: {Middleware: true},
 	Begun: {}, PostureUndone: {}, LeaseEnded: {}, AppEnrolled: {}, AppRetired: {}, UpdateEnded: {},
 	NotListed: {}, NotRecorded: {}, CutByPower: {},

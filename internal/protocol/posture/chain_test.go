@@ -398,7 +398,8 @@ func TestEachFlippedBitAndEachTruncationOfADocumentIsRefused(t *testing.T) {
 }
 
 func TestLabelsCannotBeTakenForEachOther(t *testing.T) {
-	labels := []string{labelDocument, labelConfirmation, labelReport, labelAnchor, labelLiftBan, labelReset, labelRestriction}
+	labels := []string{labelDocument, labelConfirmation, labelReport, labelAnchor, labelLiftBan, labelReset, labelRestriction,
+		labelNodeSettings}
 	for i, a := range labels {
 		for j, b := range labels {
 			if i != j && len(a) <= len(b) && a == b[:len(a)] {

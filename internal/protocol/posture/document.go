@@ -22,6 +22,7 @@ const (
 	labelReset         = "bitbox-base factory reset v1"
 	labelDisk          = "bitbox-base use disk v1"
 	labelNodeOrder     = "bitbox-base node order v1"
+	labelNodeSettings  = "bitbox-base node settings v1"
 	labelPairingOrder  = "bitbox-base pairing order v1"
 	labelPairingAnswer = "bitbox-base pairing answer v1"
 	labelPairingReport = "bitbox-base pairing report v1"

@@ -83,6 +83,10 @@ func startHelper(directory string, given provisioning.File) (h *Helper, err erro
 		return nil, errors.Join(err, os.RemoveAll(directory))
 	}
 	h.Software = software
+	place, err := machinetest.NodePlace(directory)
+	if err != nil {
+		return nil, err
+	}
 	zone, err := systemdtest.Zones(directory)
 	if err != nil {
 		return nil, errors.Join(err, os.RemoveAll(directory))
@@ -103,7 +107,7 @@ func startHelper(directory string, given provisioning.File) (h *Helper, err erro
 		},
 		Banner: h.Machine, Network: h.Machine, Sockets: h.Machine, Auditor: h.Machine, Updates: receiver,
 		Disks: h.Machine, DiskStore: h.Machine.DiskStore(),
-		Systemd: h.Services, Services: table, TimeZone: zone, UpdateStamp: h.stamp(),
+		Systemd: h.Services, Services: table, TimeZone: zone, Node: place, Installed: machinetest.OnlyBtcd, UpdateStamp: h.stamp(),
 		NodeIncoming: h.nodePlace("incoming"), NodeRuntime: h.nodePlace("runtime"), Architecture: "amd64",
 	})
 	if err != nil {

@@ -10,13 +10,15 @@ import (
 
 // The methods of bitbox.base.v1.NodeService.
 const (
-	NodeServiceGetNode          = "bitbox.base.v1.NodeService.GetNode"
-	NodeServiceListPeers        = "bitbox.base.v1.NodeService.ListPeers"
-	NodeServiceListBlocks       = "bitbox.base.v1.NodeService.ListBlocks"
-	NodeServiceWatchBlocks      = "bitbox.base.v1.NodeService.WatchBlocks"
-	NodeServiceGetFees          = "bitbox.base.v1.NodeService.GetFees"
-	NodeServiceBringBitcoinCore = "bitbox.base.v1.NodeService.BringBitcoinCore"
-	NodeServiceRebuildChain     = "bitbox.base.v1.NodeService.RebuildChain"
+	NodeServiceGetNode            = "bitbox.base.v1.NodeService.GetNode"
+	NodeServiceListPeers          = "bitbox.base.v1.NodeService.ListPeers"
+	NodeServiceListBlocks         = "bitbox.base.v1.NodeService.ListBlocks"
+	NodeServiceWatchBlocks        = "bitbox.base.v1.NodeService.WatchBlocks"
+	NodeServiceGetFees            = "bitbox.base.v1.NodeService.GetFees"
+	NodeServiceBringBitcoinCore   = "bitbox.base.v1.NodeService.BringBitcoinCore"
+	NodeServiceRebuildChain       = "bitbox.base.v1.NodeService.RebuildChain"
+	NodeServiceGetNodeSettings    = "bitbox.base.v1.NodeService.GetNodeSettings"
+	NodeServiceChangeNodeSettings = "bitbox.base.v1.NodeService.ChangeNodeSettings"
 )
 
 // NodeService tells about the node. bitbox-node asks the node every few seconds; calls are
@@ -64,6 +66,17 @@ func (c NodeServiceClient) RebuildChain(ctx context.Context, request *v1.Rebuild
 	return call[v1.RebuildChainResponse](ctx, c.caller, NodeServiceRebuildChain, request)
 }
 
+// GetNodeSettings returns which node the Base runs.
+func (c NodeServiceClient) GetNodeSettings(ctx context.Context, request *v1.GetNodeSettingsRequest) (*v1.GetNodeSettingsResponse, error) {
+	return call[v1.GetNodeSettingsResponse](ctx, c.caller, NodeServiceGetNodeSettings, request)
+}
+
+// ChangeNodeSettings has the Base run another node, or the same with other settings, by an
+// owner's signed order. It is answered when the settings are stored; the node restarts then.
+func (c NodeServiceClient) ChangeNodeSettings(ctx context.Context, request *v1.ChangeNodeSettingsRequest) (*v1.ChangeNodeSettingsResponse, error) {
+	return call[v1.ChangeNodeSettingsResponse](ctx, c.caller, NodeServiceChangeNodeSettings, request)
+}
+
 // NodeServiceServer answers the calls of bitbox.base.v1.NodeService.
 type NodeServiceServer interface {
 	GetNode(context.Context, *v1.GetNodeRequest) (*v1.GetNodeResponse, error)
@@ -73,17 +86,21 @@ type NodeServiceServer interface {
 	GetFees(context.Context, *v1.GetFeesRequest) (*v1.GetFeesResponse, error)
 	BringBitcoinCore(context.Context, *rpc.Receiver[v1.BringBitcoinCoreRequest]) (*v1.BringBitcoinCoreResponse, error)
 	RebuildChain(context.Context, *v1.RebuildChainRequest) (*v1.RebuildChainResponse, error)
+	GetNodeSettings(context.Context, *v1.GetNodeSettingsRequest) (*v1.GetNodeSettingsResponse, error)
+	ChangeNodeSettings(context.Context, *v1.ChangeNodeSettingsRequest) (*v1.ChangeNodeSettingsResponse, error)
 }
 
 // NodeServiceHandlers returns the handlers of bitbox.base.v1.NodeService by the names of its methods.
 func NodeServiceHandlers(s NodeServiceServer) map[string]rpc.Handler {
 	return map[string]rpc.Handler{
-		NodeServiceGetNode:          rpc.Unary(s.GetNode),
-		NodeServiceListPeers:        rpc.Unary(s.ListPeers),
-		NodeServiceListBlocks:       rpc.Unary(s.ListBlocks),
-		NodeServiceWatchBlocks:      rpc.ServerStream(s.WatchBlocks),
-		NodeServiceGetFees:          rpc.Unary(s.GetFees),
-		NodeServiceBringBitcoinCore: rpc.ClientStream(s.BringBitcoinCore),
-		NodeServiceRebuildChain:     rpc.Unary(s.RebuildChain),
+		NodeServiceGetNode:            rpc.Unary(s.GetNode),
+		NodeServiceListPeers:          rpc.Unary(s.ListPeers),
+		NodeServiceListBlocks:         rpc.Unary(s.ListBlocks),
+		NodeServiceWatchBlocks:        rpc.ServerStream(s.WatchBlocks),
+		NodeServiceGetFees:            rpc.Unary(s.GetFees),
+		NodeServiceBringBitcoinCore:   rpc.ClientStream(s.BringBitcoinCore),
+		NodeServiceRebuildChain:       rpc.Unary(s.RebuildChain),
+		NodeServiceGetNodeSettings:    rpc.Unary(s.GetNodeSettings),
+		NodeServiceChangeNodeSettings: rpc.Unary(s.ChangeNodeSettings),
 	}
 }

@@ -1,0 +1,165 @@
+// Package nodesettings tells which Bitcoin node the Base runs, and has it run another one by an
+// owner's order.
+//
+// An owner signs values, not lines. They are checked against their table, and written as one file
+// (internal/node/settings). The units of the node read it when they start.
+package nodesettings
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"syscall"
+	"time"
+
+	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
+	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
+	"github.com/BitBoxSwiss/bitbox-base/internal/atomicfile"
+	"github.com/BitBoxSwiss/bitbox-base/internal/failpoint"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/caller"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/turns"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/units"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
+	"github.com/BitBoxSwiss/bitbox-base/internal/node/settings"
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
+)
+
+// restartTime is how long systemd may take to note that the node is to restart. The restart itself
+// may take longer, and nobody waits for it.
+const restartTime = 30 * time.Second
+
+// Ledger takes what owners have signed.
+type Ledger interface {
+	Update(call func(l *posture.Ledger, now time.Duration) (posture.Output, error)) error
+}
+
+// Config is what a Settings is made of.
+type Config struct {
+	Place   settings.Place
+	Ledger  Ledger
+	Systemd units.Manager
+	// Installed finds the program of some settings; nil: on this machine.
+	Installed func(settings.Settings) error
+	// Space is how large the disk of the chain is, in bytes; nil: the disk of Place.
+	Space func() (uint64, error)
+	// Turn is held while a service is changed.
+	Turn turns.Turn
+	Log  *slog.Logger
+}
+
+// Settings are those of the node of this Base.
+type Settings struct{ config Config }
+
+// New returns the Settings.
+func New(c Config) *Settings {
+	if c.Installed == nil {
+		c.Installed = func(s settings.Settings) error {
+			_, err := s.Find()
+			return err
+		}
+	}
+	if c.Space == nil {
+		c.Space = func() (uint64, error) { return space(c.Place.Data) }
+	}
+	return &Settings{c}
+}
+
+func space(directory string) (uint64, error) {
+	var s syscall.Statfs_t
+	if err := syscall.Statfs(directory, &s); err != nil {
+		return 0, fmt.Errorf("ask how large the disk of %s is: %w", directory, err)
+	}
+	return s.Blocks * uint64(s.Bsize), nil
+}
+
+// Get answers with the settings.
+func (s *Settings) Get(context.Context, *caller.Call, *systemv1.GetNodeSettings) (*systemv1.SystemReply, error) {
+	answer := &basev1.GetNodeSettingsResponse{}
+	now, signed, err := s.config.Place.Read()
+	switch {
+	case err == nil:
+		answer.Settings, answer.Signed = now.Message(), signed
+	case !errors.Is(err, settings.ErrNone):
+		return nil, helperclient.Errorf(helperclient.CodeRefused, "%w", err)
+	}
+	own, err := s.config.Place.ReadOwn()
+	if err != nil {
+		return nil, helperclient.Errorf(helperclient.CodeRefused, "%w", err)
+	}
+	answer.HasOwnLines = strings.TrimSpace(own) != ""
+	return &systemv1.SystemReply{Result: &systemv1.SystemReply_NodeSettings{NodeSettings: answer}}, nil
+}
+
+// Change takes an owner's signed order. Either all of it is good, and is on the disk when it
+// answers, or nothing has changed.
+func (s *Settings) Change(ctx context.Context, _ *caller.Call, request *systemv1.ChangeNodeSettings) (*systemv1.SystemReply, error) {
+	if err := s.config.Turn.Take(ctx); err != nil {
+		return nil, err
+	}
+	defer s.config.Turn.End()
+	var message *basev1.NodeSettings
+	err := s.config.Ledger.Update(func(l *posture.Ledger, now time.Duration) (out posture.Output, err error) {
+		message, out, err = l.ChangeNode(request.GetOrder(), now)
+		return out, err
+	})
+	if err != nil {
+		return nil, err
+	}
+	wanted, err := settings.FromMessage(message)
+	if err == nil {
+		err = s.check(wanted)
+	}
+	if err != nil {
+		return nil, helperclient.Errorf(helperclient.CodeRefused, "%w; nothing was changed", err)
+	}
+	if err := failpoint.Reach("store the settings of the node"); err != nil {
+		return nil, err
+	}
+	const mode = 0o644 // the node's user reads it
+	if err := atomicfile.WriteFileAtomic(s.config.Place.Signed, []byte(wanted.Text()), mode); err != nil {
+		return nil, helperclient.Errorf(helperclient.CodeStorage, "store the settings of the node: %w; nothing was changed", err)
+	}
+	s.config.Log.Info("the settings of the node were changed", "audit", true, "settings", strings.Join(strings.Fields(wanted.Text()), " "))
+	if err := failpoint.Reach("restart the node"); err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), restartTime)
+	defer cancel()
+	// The watcher must not compare the old node with the new settings.
+	if _, err := s.config.Systemd.Systemctl(ctx, "--no-block", "restart", generation.ChainUnit, generation.WatcherUnit); err != nil {
+		return nil, helperclient.Errorf(helperclient.CodeInternal,
+			"the settings are stored, but systemd does not restart the node: %w; restart the Base", err)
+	}
+	return &systemv1.SystemReply{}, nil
+}
+
+// check compares settings with the machine.
+func (s *Settings) check(wanted settings.Settings) error {
+	if err := s.config.Installed(wanted); err != nil {
+		if wanted.Program == settings.Core && wanted.Network == basev1.Network_NETWORK_MAINNET {
+			return fmt.Errorf("this Base has no mainnet node: %w", err)
+		}
+		return err
+	}
+	if err := wanted.CheckData(s.config.Place.Data); err != nil {
+		return err
+	}
+	own, err := s.config.Place.ReadOwn()
+	if err != nil {
+		return err
+	}
+	if !strings.Contains(own, "prune=") { // root decides about pruning there
+		if err := wanted.CheckPruned(s.config.Place.Data); err != nil {
+			return err
+		}
+		total, err := s.config.Space()
+		if err != nil {
+			return err
+		}
+		return wanted.CheckSpace(total)
+	}
+	return nil
+}
