@@ -36,7 +36,7 @@ const (
 	maxHeader  = 16 << 10
 	maxCookie  = 512
 	dialTime   = 5 * time.Second
-	maxMessage = 200
+	maxMessage = 120
 )
 
 // Config says where a node listens, and how it knows us.
