@@ -37,6 +37,7 @@ var measurements = []measurement{
 	{"attacks", measureAttacks},
 	{"sessions", measureSessions},
 	{"closing", measureClosing},
+	{"wallet", measureWallet},
 }
 
 // measurement makes figures, and perhaps a plot of them.

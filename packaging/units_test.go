@@ -59,7 +59,7 @@ func unitFiles(t *testing.T) []string {
 // A server that could run without the packet filter would be an open one.
 func TestServersThatListenRequireThePacketFilter(t *testing.T) {
 	for _, unit := range []string{generation.ProxyUnit, generation.BansUnit, generation.MDNSUnit, generation.SSHUnit,
-		generation.ChainUnit, generation.WatcherUnit} {
+		generation.ChainUnit, generation.WatcherUnit, generation.WalletUnit} {
 		text := read(t, filepath.Join(units, unit))
 		for _, line := range []string{"Requires=" + generation.FirewallUnit, "After=" + generation.FirewallUnit} {
 			if !strings.Contains(text, "\n"+line) {
@@ -163,8 +163,13 @@ func TestPathsAreThoseOfTheCode(t *testing.T) {
 			"BindPaths=" + settings.Runtime + "\n", "User=" + firewall.ChainUser + "\n", " " + nodeorders.Runtime + "\n",
 			"/usr/bin/bitbox-node /usr/lib/bitbox-base -" + bitcoincore.Owned + " "},
 		generation.WatcherUnit: {"ConditionPathExists=|" + settings.SignedFile + "\n", "ConditionPathExists=|" + settings.File + "\n",
-			"BindReadOnlyPaths=-" + settings.SignedFile + "\n", "BindReadOnlyPaths=" + settings.Runtime + "\n",
+			"BindReadOnlyPaths=-" + settings.SignedFile + "\n", "BindReadOnlyPaths=" + settings.Runtime + " ",
 			"BindPaths=" + filepath.Dir(nodeclient.DefaultSocket) + "\n", "User=" + firewall.WatcherUser + "\n",
+			"SupplementaryGroups=" + firewall.ChainUser + "\n", "\nIPAddressDeny=any\nIPAddressAllow=127.0.0.1\n"},
+		generation.WalletUnit: {"ConditionPathExists=|" + settings.SignedFile + "\n", "ConditionPathExists=|" + settings.File + "\n",
+			"BindReadOnlyPaths=-" + settings.SignedFile + "\n", "ConditionPathExists=!" + generation.ElectrumFile + "\n",
+			"BindReadOnlyPaths=" + settings.Runtime + "\n", "BindPaths=" + filepath.Dir(generation.WalletSocket) + "\n",
+			"--socket " + generation.WalletSocket + "\n", "User=" + firewall.WalletUser + "\n",
 			"SupplementaryGroups=" + firewall.ChainUser + "\n", "\nIPAddressDeny=any\nIPAddressAllow=127.0.0.1\n"},
 		generation.MiddlewareUnit:          {filepath.Dir(nodeclient.DefaultSocket) + "\n"},
 		generation.MDNSUnit:                {"/usr/lib/bitbox-base/avahi-daemon.conf"},
@@ -192,6 +197,9 @@ func TestPathsAreThoseOfTheCode(t *testing.T) {
 	}
 	if rebuild.Order != filepath.Join(nodeorders.Runtime, nodeorders.RebuildFile) {
 		t.Errorf("the node looks for orders in %s, and the helper writes them into %s", rebuild.Order, nodeorders.Runtime)
+	}
+	if settings.PeerAddress != netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), firewall.PeerPort).String() {
+		t.Errorf("btcd listens at %s, and the packet filter knows port %d", settings.PeerAddress, firewall.PeerPort)
 	}
 	if target, err := os.Readlink(activation + "/etc/avahi/services/bitbox-base.service"); err != nil ||
 		target != generation.AnnouncementFile {

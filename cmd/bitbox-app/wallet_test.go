@@ -19,7 +19,7 @@ import (
 
 // listenForWallets has a server listen behind the API for wallets, with some wallets connected.
 func listenForWallets(m *machinetest.Machine, peers ...netip.AddrPort) {
-	upstream, _ := generation.Upstream(posture.KindElectrum)
+	upstream, _ := generation.UpstreamOf(posture.KindElectrum, generation.ThisMachine())
 	m.Listening(upstream)
 	var all []wallets.Connection
 	for n, peer := range peers {

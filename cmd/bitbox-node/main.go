@@ -71,7 +71,7 @@ from what it has learned. An owner sees it with 'bitbox-app node'.`,
 		PersistentPreRun:  func(*cobra.Command, []string) { p.running = true },
 		RunE:              func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
-	root.AddCommand(watchCommand(), startCommand(), devCommand(), &cobra.Command{
+	root.AddCommand(watchCommand(), startCommand(), devCommand(), electrumCommand(), &cobra.Command{
 		Use:     "version",
 		Short:   "Show the version of this program",
 		Example: "  bitbox-node version",

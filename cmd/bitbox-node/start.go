@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"os/signal"
+	"slices"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -87,7 +88,7 @@ func prepare(s settings.Settings, own string) error {
 			return err
 		}
 	}
-	return replace(s.Config(), s.Render(password, core.Methods, own), 0o600)
+	return replace(s.Config(), s.Render(password, slices.Concat(core.Methods, core.WalletMethods), own), 0o600)
 }
 
 // replace puts a new file in the place of an old one, whose mode and readers it does not keep.

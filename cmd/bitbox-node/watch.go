@@ -55,22 +55,28 @@ changed: its configuration decides which questions are answered.`,
 		RunE: func(c *cobra.Command, _ []string) error { return w.run(c.Context()) },
 	}
 	flags := command.Flags()
+	w.nodeFlags(command)
+	flags.StringVar(&w.file, "installed", "", "file of the node's program; while it is missing there is no node")
+	flags.StringVar(&w.data, "data", "", "directory of the node's data, to tell when its disk is full")
+	flags.StringVar(&w.socket, "socket", nodeclient.DefaultSocket, "where to answer")
+	flags.StringSliceVar(&w.users, "user", nil, "users that may ask, beside this one and root")
+	return command
+}
+
+// nodeFlags adds the flags that say where the node is.
+func (w *watching) nodeFlags(command *cobra.Command) {
+	flags := command.Flags()
 	flags.StringVar(&w.program, "program", "core", "the program of the node: core or btcd")
 	flags.StringVar(&w.network, "network", "mainnet", "the network that the node must be on")
 	flags.StringVar(&w.rpc, "rpc", "127.0.0.1:8332", "where its JSON-RPC listens: 127.0.0.1 and a port")
 	flags.StringVar(&w.credentials, "credentials", "", "file with user:password; Bitcoin Core's cookie is one")
 	flags.StringVar(&w.certificate, "certificate", "", "btcd's certificate")
-	flags.StringVar(&w.file, "installed", "", "file of the node's program; while it is missing there is no node")
-	flags.StringVar(&w.data, "data", "", "directory of the node's data, to tell when its disk is full")
-	flags.StringVar(&w.socket, "socket", nodeclient.DefaultSocket, "where to answer")
 	flags.BoolVar(&w.own, "own", false, "watch the Base's own node, as its settings say; flags about the node do not count")
-	flags.StringSliceVar(&w.users, "user", nil, "users that may ask, beside this one and root")
 	for flag, values := range map[string][]string{
 		"program": {"core", "btcd"}, "network": {"mainnet", "testnet4", "signet", "regtest", "simnet"},
 	} {
 		_ = command.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp))
 	}
-	return command
 }
 
 // take takes the settings of the Base's own node in the place of flags.

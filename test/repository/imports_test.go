@@ -65,7 +65,7 @@ var groups = []group{
 	{folder: "internal/electrum", may: []string{"api", "internal/failpoint", "internal/node", "internal/version"},
 		risky: []string{"net/http"}},
 	{folder: "internal/nodeclient", may: []string{"api", "internal/harmless", "internal/ipc"}},
-	{folder: "cmd/bitbox-node", may: []string{"api", "internal/commandline", "internal/harmless", "internal/ipc", "internal/node",
+	{folder: "cmd/bitbox-node", may: []string{"api", "internal/commandline", "internal/electrum", "internal/harmless", "internal/ipc", "internal/node",
 		"internal/nodeclient", "internal/version"}, risky: []string{"os/exec"}},
 	// Faces the network, without privilege.
 	{folder: "internal/middleware", may: []string{

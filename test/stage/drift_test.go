@@ -19,7 +19,7 @@ import (
 // filterDrift compares both live packet filters with what e leads to.
 func filterDrift(t *testing.T, s *stage.Stage, e posture.Effective) []firewall.Difference {
 	t.Helper()
-	files, err := generation.Render(e)
+	files, err := generation.RenderFor(e, generation.Machine{Electrum: stage.Electrum})
 	if err != nil {
 		t.Fatal(err)
 	}

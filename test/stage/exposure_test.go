@@ -21,6 +21,7 @@ var limits = map[string]float64{
 	"bitbox-base-node.service":               1.1,
 	"bitbox-base-bitcoin.service":            1.1,
 	"bitbox-base-bitcoin-core.service":       1.1,
+	"bitbox-base-electrum.service":           1.1,
 	"bitbox-base-system.service":             1.8,
 	"bitbox-base-fail2ban.service":           1.4,
 	"bitbox-base-avahi.service":              1.1,

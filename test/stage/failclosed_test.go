@@ -145,7 +145,7 @@ func TestAFaultyCandidateIsFoundBeforeItIsInForce(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	withoutCertificate, err := generation.Render(withElectrum(stage.Factory(), true))
+	withoutCertificate, err := generation.RenderFor(withElectrum(stage.Factory(), true), generation.Machine{Electrum: stage.Electrum})
 	if err != nil {
 		t.Fatal(err)
 	}

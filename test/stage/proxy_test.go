@@ -251,7 +251,7 @@ func TestNginxStartsOnAKernelWithoutIPv6(t *testing.T) {
 	})
 	refused(t, s.Attacker(1), netip.AddrPortFrom(s.V4, posture.EntryPort))
 
-	files, err := generation.RenderFor(stage.Factory(), generation.Machine{NoIPv6: true})
+	files, err := generation.RenderFor(stage.Factory(), generation.Machine{NoIPv6: true, Electrum: stage.Electrum})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -117,7 +117,7 @@ func TestFail2banCannotEndWhatIsNotItsOwn(t *testing.T) {
 func TestATakenOverServiceCanDoNothing(t *testing.T) {
 	t.Parallel()
 	for _, unit := range []string{generation.MiddlewareUnit, generation.ProxyUnit, generation.MDNSUnit, generation.ChainUnit,
-		generation.WatcherUnit} {
+		generation.WatcherUnit, generation.WalletUnit} {
 		t.Run(unit, func(t *testing.T) {
 			t.Parallel()
 			journal := takenOver(t, unit, attackScript())

@@ -69,6 +69,9 @@ type Config struct {
 	// Real installs the Base's own binary. Otherwise a stand-in takes its place
 	// (test/stage/standin), so that a test can put in force what no owner signed.
 	Real bool
+	// OwnElectrum leaves the Base's own Electrum server behind the extra API. Otherwise it is one at
+	// Electrum, as a builder names it, which the test provides.
+	OwnElectrum bool
 	// Bare is a Debian that has what our package depends on, without the package:
 	// Debian's servers start as they come.
 	Bare bool
@@ -84,6 +87,9 @@ type Config struct {
 	// Build, if not nil, does that where there is no test.
 	Build func(root string) error
 }
+
+// Electrum is where the Electrum server of a test listens.
+var Electrum = netip.MustParseAddrPort("127.0.0.1:50001")
 
 // Stage is a booted Base.
 type Stage struct {
@@ -184,6 +190,11 @@ func Install(t T, config Config) *Stage {
 			t.Fatalf("install the package: %v", err)
 		}
 	case !config.Bare:
+		if !config.OwnElectrum {
+			if err := nameElectrum(r.root()); err != nil {
+				t.Fatalf("name the Electrum server of a test: %v", err)
+			}
+		}
 		if err := s.Apply(1, *e); err != nil {
 			t.Fatal(err)
 		}
@@ -204,6 +215,15 @@ func Install(t T, config Config) *Stage {
 	return s
 }
 
+// nameElectrum does what a builder does.
+func nameElectrum(root string) error {
+	path := filepath.Join(root, generation.ElectrumFile)
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
+	}
+	return os.WriteFile(path, []byte(Electrum.String()+"\n"), 0o644)
+}
+
 // Factory is what is in force on a Base as it comes: the entry, and nothing else.
 func Factory() posture.Effective {
 	factory := posture.Factory()
@@ -217,7 +237,7 @@ func Factory() posture.Effective {
 // Apply renders e, writes it as a generation and puts it in force on disk. The
 // servers read it when they are told to.
 func (s *Stage) Apply(number uint64, e posture.Effective) error {
-	files, err := generation.Render(e)
+	files, err := generation.RenderFor(e, generation.Machine{Electrum: Electrum})
 	if err != nil {
 		return err
 	}

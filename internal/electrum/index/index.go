@@ -21,8 +21,8 @@
 //
 // # What a power cut leaves
 //
-// All rows of a block are one batch, and batches reach the disk in order. Nothing is synced: a
-// power cut loses the last blocks, whole, and they are added again.
+// All rows of a block are one batch, and batches reach the disk in order, many at a time. There is
+// no log of writes: a power cut loses the blocks since then, whole, and they are added again.
 package index
 
 import (
@@ -61,8 +61,9 @@ const format = 1
 
 // Bounds of the memory that the store takes, in bytes, and of its files.
 const (
-	cacheSize    = 32 << 20
-	memTableSize = 16 << 20
+	cacheSize    = 16 << 20
+	memTableSize = 32 << 20
+	maxTables    = 3
 	maxFiles     = 512
 )
 
@@ -125,6 +126,7 @@ func Open(config Config) (*Index, error) {
 	defer cache.Unref()
 	options := &pebble.Options{
 		FS: config.FS, Cache: cache, MemTableSize: memTableSize, MaxOpenFiles: maxFiles,
+		DisableWAL: true, MemTableStopWritesThreshold: maxTables, L0StopWritesThreshold: 64,
 		FormatMajorVersion: pebble.FormatNewest,
 		Logger:             storeLog{i, config.Logger},
 		EventListener: &pebble.EventListener{
@@ -195,8 +197,8 @@ func (i *Index) judge(err error) error {
 	return fmt.Errorf("use the index of the wallet server: %w", err)
 }
 
-// Close closes it.
-func (i *Index) Close() error { return i.db.Close() }
+// Close writes what is in memory, and closes the index.
+func (i *Index) Close() error { return errors.Join(i.Flush(), i.db.Close()) }
 
 // load reads the blocks. The chain goes from the one that was added last to the first.
 func (i *Index) load(first chain.Hash) error {
@@ -204,7 +206,7 @@ func (i *Index) load(first chain.Hash) error {
 	got, closer, err := i.db.Get([]byte{formatRow})
 	switch {
 	case errors.Is(err, pebble.ErrNotFound):
-		if err := i.db.Set([]byte{formatRow}, want, pebble.Sync); err != nil {
+		if err := i.db.Set([]byte{formatRow}, want, pebble.NoSync); err != nil {
 			return i.judge(err)
 		}
 	case err != nil:
@@ -512,5 +514,5 @@ func (v *View) Find(id chain.Hash) (found []Place, err error) {
 // Size is how many bytes the index has on the disk.
 func (i *Index) Size() uint64 { return i.db.Metrics().DiskSpaceUsage() }
 
-// Flush writes what is in memory, and compacts nothing.
+// Flush writes what is in memory.
 func (i *Index) Flush() error { return i.judge(i.db.Flush()) }

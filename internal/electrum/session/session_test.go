@@ -124,8 +124,9 @@ func TestTheAddressOfAWalletComesFromTheProxyLine(t *testing.T) {
 	for line, want := range map[string]string{
 		"PROXY TCP4 192.0.2.7 192.0.2.1 999 50002\r\n": `"192.0.2.7"`, "PROXY TCP6 2001:db8::7 2001:db8::1 999 50002\r\n": `"2001:db8::7"`,
 		"PROXY TCP6 ::ffff:192.0.2.7 ::1 999 50002\r\n": `"192.0.2.7"`,
-		"PROXY UNKNOWN\r\n":                             "", "PROXY TCP4 nobody 192.0.2.1 999 50002\r\n": "", "PROXY TCP4 192.0.2.7 192.0.2.1 999 50002\n": "",
-		strings.Repeat("x", 200): "",
+		"PROXY UNKNOWN\r\n":                             "", "PROXY TCP4 nobody 192.0.2.1 999 50002\r\n": "",
+		"PROXY TCP4 192.0.2.7 192.0.2.1 999 50002\n": "",
+		strings.Repeat("x", 200):                     "",
 	} {
 		_, read := dial(line + `{"id":1,"method":"dear","params":[0]}` + "\n")
 		if got, err := read.ReadString('\n'); (err == nil) != (want != "") || !strings.Contains(got, want) {

@@ -364,6 +364,3 @@ func (n *Node) Decode(ctx context.Context, raw []byte) (fields map[string]any, e
 	err = n.ask(ctx, &fields, "decoderawtransaction", hex.EncodeToString(raw))
 	return fields, err
 }
-
-// Methods are those that are asked beside those of package core, for Core's rpcwhitelist.
-var Methods = []string{"decoderawtransaction", "getmempoolentry", "getrawtransaction", "sendrawtransaction", "submitpackage"}

@@ -179,7 +179,7 @@ func base(t *testing.T) *fake {
 	}
 	f.print(recorded(t, "ss"), listeners.Command...)
 
-	policy, err := generation.FirewallFor(factory().Posture)
+	policy, err := generation.FirewallFor(factory().Posture, generation.Machine{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -16,7 +16,7 @@ import (
 // checkFirewall compares both live packet filters with the rendered rules, rule by rule. It reads
 // only the filter tables; checkForeignTables finds any other.
 func checkFirewall(ctx context.Context, system System, want Expectation) ([]difference, error) {
-	policy, err := generation.FirewallFor(want.Posture)
+	policy, err := generation.FirewallFor(want.Posture, generation.ThisMachine())
 	if err != nil {
 		return nil, err
 	}

@@ -48,6 +48,7 @@ var alwaysPermitted = []permission{
 	{"udp", 0, false, append([]owner{{services.TimeUnit, "systemd-timesync"}}, resolverOwner...)},
 	{"tcp", 53, true, resolverOwner},
 	{"tcp", firewall.NodePort, true, []owner{{generation.ChainUnit, firewall.ChainUser}}},
+	{"tcp", firewall.PeerPort, true, []owner{{generation.ChainUnit, firewall.ChainUser}}},
 }
 
 // servers are the sockets that the posture in force requires.

@@ -28,6 +28,8 @@ const (
 	MDNSUser       = "avahi"
 	ChainUser      = "bitcoin"     // the Bitcoin node, which speaks to strangers
 	WatcherUser    = "bitbox-node" // what asks it; it reaches NodePort and nothing else
+	// WalletUser serves wallets: it asks the node, and nothing else.
+	WalletUser = "bitbox-electrum"
 )
 
 // Stub is where the resolver of this machine answers (systemd-resolved(8)).
@@ -35,6 +37,15 @@ const Stub = "127.0.0.53"
 
 // NodePort is where the Bitcoin node answers bitbox-node, on 127.0.0.1.
 const NodePort = 8332
+
+// PeerPort is where btcd hands its blocks to WalletUser, on 127.0.0.1.
+const PeerPort = 8333
+
+// nodePorts has the ports of 127.0.0.1 that each user reaches who asks the node.
+var nodePorts = []struct {
+	user string
+	port uint16
+}{{WatcherUser, NodePort}, {WalletUser, NodePort}, {WalletUser, PeerPort}}
 
 // Limits on what one address may ask of a port, before any of our processes is woken. An address
 // is one IPv4 address, or an IPv6 /64: a network gives each of its hosts as many IPv6 addresses
@@ -182,7 +193,7 @@ func (p Policy) check() error {
 			return err
 		}
 		switch e.User {
-		case ProxyUser, MiddlewareUser, WatcherUser:
+		case ProxyUser, MiddlewareUser, WatcherUser, WalletUser:
 			return fmt.Errorf("render the packet filter: %s faces strangers and may not start any connection outwards", e.User)
 		case "root":
 			return errors.New("render the packet filter: root would stand for every service without its own user; give the service a user")
@@ -333,12 +344,14 @@ func render(p Policy, f family) string {
 	for _, protocol := range []Protocol{TCP, UDP} {
 		b.line("-A OUTPUT -o lo -p %s -m conntrack --ctstate NEW -m %s --dport 53 -j REJECT --reject-with %s", protocol, protocol, f.refusal)
 	}
-	b.comment("The Bitcoin node is a guest: it may ask nothing here, and its watcher the node alone.")
+	b.comment("The Bitcoin node is a guest: it may ask nothing here, and those that ask it nothing else.")
 	if !f.six {
-		b.line("-A OUTPUT -d 127.0.0.1/32 -o lo -p tcp -m owner --uid-owner %s -m conntrack --ctstate NEW -m tcp --dport %d -j ACCEPT", WatcherUser,
-			NodePort)
+		for _, n := range nodePorts {
+			b.line("-A OUTPUT -d 127.0.0.1/32 -o lo -p tcp -m owner --uid-owner %s -m conntrack --ctstate NEW -m tcp --dport %d -j ACCEPT", n.user,
+				n.port)
+		}
 	}
-	for _, user := range []string{ChainUser, WatcherUser} {
+	for _, user := range []string{ChainUser, WatcherUser, WalletUser} {
 		b.line("-A OUTPUT -o lo -m owner --uid-owner %s -m conntrack --ctstate NEW -j REJECT --reject-with %s", user, f.refusal)
 	}
 	b.line("-A OUTPUT -o lo -j ACCEPT")

@@ -68,8 +68,9 @@ const unicastAnswer = `-d ` + home + ` -p udp -m owner --uid-owner avahi -m udp 
 
 var isUnicastAnswer = regexp.MustCompile(`^-A OUTPUT ` + unicastAnswer + ` -j ACCEPT$`)
 
-// watchersQuestion is all that the node's watcher may send.
-const watchersQuestion = `-d 127\.0\.0\.1/32 -o lo -p tcp -m owner --uid-owner bitbox-node -m conntrack --ctstate NEW -m tcp --dport 8332`
+// watchersQuestion is all that the node's watcher, and the server for wallets, may send.
+const watchersQuestion = `-d 127\.0\.0\.1/32 -o lo -p tcp -m owner --uid-owner (bitbox-node|bitbox-electrum) -m conntrack --ctstate NEW ` +
+	`-m tcp --dport (8332|8333)`
 
 var isWatchersQuestion = regexp.MustCompile(`^-A OUTPUT ` + watchersQuestion + ` -j ACCEPT$`)
 
@@ -116,7 +117,7 @@ func loopholes(rules string, p firewall.Policy) []string {
 		`^-A OUTPUT -p (tcp|udp) -m owner --uid-owner [a-z_][a-z0-9_-]* -j (INTERNET|HOME)$|^-A HOME -d ` + home +
 		` -j ACCEPT$|^-A INTERNET -j ACCEPT$`)
 	harmless := regexp.MustCompile(`^(#.*|\*filter|COMMIT|:(INPUT|FORWARD|OUTPUT) DROP \[0:0\]|:(HOME|INTERNET) - \[0:0\]|-A FORWARD -j DROP|-A (INPUT|OUTPUT|INTERNET) .*-j (DROP|REJECT --reject-with \S+))$`)
-	strangersFriend := regexp.MustCompile(`--uid-owner (www-data|bitbox-base|bitbox-node) .* -j (ACCEPT|INTERNET|HOME)$`)
+	strangersFriend := regexp.MustCompile(`--uid-owner (www-data|bitbox-base|bitbox-node|bitbox-electrum) .* -j (ACCEPT|INTERNET|HOME)$`)
 
 	var found []string
 	for line := range strings.Lines(rules) {
@@ -140,7 +141,7 @@ func loopholes(rules string, p firewall.Policy) []string {
 			found = append(found, "everybody may ask the resolver, by "+protocol)
 		}
 	}
-	for _, user := range []string{"bitcoin", "bitbox-node"} {
+	for _, user := range []string{"bitcoin", "bitbox-node", "bitbox-electrum"} {
 		if !strings.Contains(beforeLoopback, "\n-A OUTPUT -o lo -m owner --uid-owner "+user+" -m conntrack --ctstate NEW -j REJECT") {
 			found = append(found, user+" reaches all of loopback")
 		}

@@ -11,7 +11,7 @@ import (
 // Numbers of users as on the live system.
 func uid(name string) (int, error) {
 	numbers := map[string]int{"root": 0, "www-data": 33, "avahi": 101, "_apt": 42, "systemd-network": 998, "systemd-resolve": 996,
-		"systemd-timesync": 997, "bitcoin": 994, "bitbox-node": 993}
+		"systemd-timesync": 997, "bitcoin": 994, "bitbox-node": 993, "bitbox-electrum": 992}
 	if n, ok := numbers[name]; ok {
 		return n, nil
 	}
@@ -23,7 +23,7 @@ func uid(name string) (int, error) {
 func live(rules string) string {
 	text := strings.ReplaceAll(rules, "DROP [0:0]", "DROP [17:2940]")
 	for _, name := range []string{"root", "www-data", "avahi", "_apt", "systemd-network", "systemd-resolve", "systemd-timesync",
-		"bitcoin", "bitbox-node"} {
+		"bitcoin", "bitbox-node", "bitbox-electrum"} {
 		n, _ := uid(name)
 		text = strings.ReplaceAll(text, "--uid-owner "+name+" ", fmt.Sprintf("--uid-owner %d ", n))
 	}

@@ -25,6 +25,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/bruteforce"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/firewall"
@@ -32,6 +33,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/sshaccess"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/sshkey"
+	"github.com/BitBoxSwiss/bitbox-base/internal/rootfile"
 )
 
 // Paths on the appliance. The units and the static configuration in packaging/ use the same
@@ -72,6 +74,7 @@ const (
 	PortsUnit      = "bitbox-base-ports.service"
 	ChainUnit      = "bitbox-base-bitcoin.service"
 	WatcherUnit    = "bitbox-base-node.service"
+	WalletUnit     = "bitbox-base-electrum.service"
 )
 
 // ProxyUser is the user of NGINX and of PortsUnit, which holds NGINX's ports.
@@ -115,15 +118,28 @@ const (
 	generationsDir = "generations"
 )
 
-// upstreams says where the service behind each extra API listens, on loopback.
-var upstreams = map[posture.Kind]netip.AddrPort{
-	posture.KindElectrum: netip.MustParseAddrPort("127.0.0.1:50001"),
+// sockets says where the Base's own service behind each extra API listens.
+var sockets = map[posture.Kind]string{
+	posture.KindElectrum: WalletSocket,
 }
 
-// Upstream returns where the service behind an extra API listens; false if there is none of this kind.
-func Upstream(kind posture.Kind) (netip.AddrPort, bool) {
-	address, known := upstreams[kind]
-	return address, known
+// WalletSocket is where the Base's own Electrum server listens, for NGINX's group.
+const WalletSocket = "/run/bitbox-electrum/wallets.sock"
+
+// Upstream is where the service behind an extra API listens: at a unix socket of the Base's own, or
+// at an address on loopback that the builder has named.
+type Upstream struct {
+	Socket  string // empty: Address
+	Address netip.AddrPort
+}
+
+// UpstreamOf returns where the service behind an extra API listens; false if there is none of this kind.
+func UpstreamOf(kind posture.Kind, m Machine) (Upstream, bool) {
+	if kind == posture.KindElectrum && m.Electrum.IsValid() {
+		return Upstream{Address: m.Electrum}, true
+	}
+	socket, known := sockets[kind]
+	return Upstream{Socket: socket}, known
 }
 
 // serviceEgress names the user of each service that the posture can let out, and where to: it may
@@ -145,15 +161,37 @@ type Files map[string]string
 type Machine struct {
 	// NoIPv6: the kernel has no IPv6.
 	NoIPv6 bool
+	// Electrum is where the builder's own Electrum server listens, on loopback; the zero AddrPort:
+	// there is none, and the Base's own is used.
+	Electrum netip.AddrPort
 }
 
-// ThisMachine asks the kernel.
+// ElectrumFile is where a builder names an Electrum server of their own: one line with a loopback
+// address and a port, such as 127.0.0.1:50001. It is root's.
+const ElectrumFile = "/etc/bitbox-base/electrum-server"
+
+// readElectrum reads it. A file that cannot be used counts as none, so that a change of the posture
+// never fails for it.
+func readElectrum(path string) netip.AddrPort {
+	const longest = 64 // bytes
+	text, err := rootfile.Read(path, longest)
+	if err != nil {
+		return netip.AddrPort{}
+	}
+	at, err := netip.ParseAddrPort(strings.TrimSpace(string(text)))
+	if err != nil || !at.Addr().IsLoopback() || at.Port() < 1024 {
+		return netip.AddrPort{}
+	}
+	return at
+}
+
+// ThisMachine asks the kernel, and reads what its builder has named.
 func ThisMachine() Machine {
 	// Both files exist in every network namespace if the kernel has the family. Without access to
 	// /proc nothing is known, and IPv6 is assumed.
 	_, v4 := os.Stat("/proc/net/tcp")
 	_, v6 := os.Stat("/proc/net/tcp6")
-	return Machine{NoIPv6: v4 == nil && errors.Is(v6, fs.ErrNotExist)}
+	return Machine{NoIPv6: v4 == nil && errors.Is(v6, fs.ErrNotExist), Electrum: readElectrum(ElectrumFile)}
 }
 
 // Render is RenderFor a machine with everything.
@@ -162,12 +200,11 @@ func Render(e posture.Effective) (Files, error) { return RenderFor(e, Machine{})
 // RenderFor writes everything that e asks for. It fails if something in e is unknown here or
 // cannot be rendered; then no part of the result is usable.
 func RenderFor(e posture.Effective, m Machine) (Files, error) {
-	web, err := ProxyFor(e)
+	web, err := ProxyFor(e, m)
 	if err != nil {
 		return nil, err
 	}
-	web.NoIPv6 = m.NoIPv6
-	filter, err := FirewallFor(e)
+	filter, err := FirewallFor(e, m)
 	if err != nil {
 		return nil, err
 	}
@@ -199,18 +236,18 @@ func RenderFor(e posture.Effective, m Machine) (Files, error) {
 }
 
 // ProxyFor returns what NGINX has to do for e.
-func ProxyFor(e posture.Effective) (proxy.Config, error) {
-	c := proxy.Config{Middleware: MiddlewareSocket, PIDFile: ProxyPIDFile, Certificates: CertificateDirectory}
+func ProxyFor(e posture.Effective, m Machine) (proxy.Config, error) {
+	c := proxy.Config{Middleware: MiddlewareSocket, PIDFile: ProxyPIDFile, Certificates: CertificateDirectory, NoIPv6: m.NoIPv6}
 	for _, endpoint := range e.Endpoints {
 		if endpoint.Kind == posture.KindEntry {
 			c.Entry = endpoint.Port
 			continue
 		}
-		upstream, known := upstreams[endpoint.Kind]
+		upstream, known := UpstreamOf(endpoint.Kind, m)
 		if !known {
 			return proxy.Config{}, fmt.Errorf("render the posture: no service is known behind the extra API %q", endpoint.Kind)
 		}
-		api := proxy.API{Name: string(endpoint.Kind), Upstream: upstream, From: endpoint.From}
+		api := proxy.API{Name: string(endpoint.Kind), Socket: upstream.Socket, Upstream: upstream.Address, From: endpoint.From}
 		if !endpoint.Shared {
 			api.Port = endpoint.Port
 		}
@@ -220,8 +257,8 @@ func ProxyFor(e posture.Effective) (proxy.Config, error) {
 }
 
 // FirewallFor returns what the packet filter has to allow for e.
-func FirewallFor(e posture.Effective) (firewall.Policy, error) {
-	web, err := ProxyFor(e)
+func FirewallFor(e posture.Effective, m Machine) (firewall.Policy, error) {
+	web, err := ProxyFor(e, m)
 	if err != nil {
 		return firewall.Policy{}, err
 	}

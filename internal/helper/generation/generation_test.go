@@ -87,7 +87,7 @@ func TestOpeningSomethingChangesNothingElse(t *testing.T) {
 
 func TestEachNameThatAPostureAllowsIsKnownHere(t *testing.T) {
 	for _, extra := range posture.Extras {
-		if _, known := upstreams[extra.Kind]; !known {
+		if _, known := sockets[extra.Kind]; !known {
 			t.Errorf("no service is known behind the extra API %q", extra.Kind)
 		}
 	}

@@ -5,12 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
 	"slices"
+	"strings"
 	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/wallets"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
 )
@@ -162,13 +165,29 @@ func (Host) Connections(port uint16) ([]wallets.Connection, error) {
 }
 
 // Listens implements wallets.Sockets.
-func (Host) Listens(address netip.AddrPort) (bool, error) {
+func (Host) Listens(upstream generation.Upstream) (bool, error) {
+	if upstream.Socket != "" {
+		text, err := os.ReadFile("/proc/net/unix")
+		return listensAt(string(text), upstream.Socket), err
+	}
 	found := false
-	err := each(address.Port(), listening, func(family uint8, id []byte) {
+	err := each(upstream.Address.Port(), listening, func(family uint8, id []byte) {
 		own := local(family, id)
-		found = found || own == address.Addr() || own.IsUnspecified()
+		found = found || own == upstream.Address.Addr() || own.IsUnspecified()
 	})
 	return found, err
+}
+
+// listensAt looks for a unix socket that takes connections in the kernel's list: each line has seven
+// columns, of which the fourth is the flags, and the path.
+func listensAt(list, path string) bool {
+	const accepts = "00010000" // __SO_ACCEPTCON
+	for line := range strings.Lines(list) {
+		if fields := strings.Fields(line); len(fields) == 8 && fields[3] == accepts && fields[7] == path {
+			return true
+		}
+	}
+	return false
 }
 
 // cut ends the TCP connections at a local port, once, except for those from some networks, and

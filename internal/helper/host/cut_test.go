@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
 )
 
@@ -103,14 +104,27 @@ func TestTheKernelTellsWhoIsConnectedAndWhoListens(t *testing.T) {
 			t.Errorf("%s: %+v, not %s", address, all, want)
 		}
 		at := netip.AddrPortFrom(client.RemoteAddr().(*net.TCPAddr).AddrPort().Addr().Unmap(), port)
-		if listens, err := (Host{}).Listens(at); err != nil || !listens {
+		if listens, err := (Host{}).Listens(generation.Upstream{Address: at}); err != nil || !listens {
 			t.Errorf("%s: nobody listens, %v", at, err)
 		}
-		if listens, err := (Host{}).Listens(want); err != nil || listens {
+		if listens, err := (Host{}).Listens(generation.Upstream{Address: want}); err != nil || listens {
 			t.Errorf("%s: a client listens, %v", want, err)
 		}
-		if listens, err := (Host{}).Listens(netip.AddrPortFrom(netip.MustParseAddr("127.9.9.9"), port)); err != nil || listens {
+		elsewhere := netip.AddrPortFrom(netip.MustParseAddr("127.9.9.9"), port)
+		if listens, err := (Host{}).Listens(generation.Upstream{Address: elsewhere}); err != nil || listens {
 			t.Errorf("%s: somebody listens at another address, %v", address, err)
+		}
+	}
+}
+
+func TestASocketThatTakesConnectionsIsFoundInTheKernelsList(t *testing.T) {
+	const list = "Num       RefCount Protocol Flags    Type St Inode Path\n" +
+		"0000000000000000: 00000002 00000000 00010000 0001 01 100 /run/there\n" +
+		"0000000000000000: 00000003 00000000 00000000 0001 03 101 /run/connected\n" +
+		"0000000000000000: 00000003 00000000 00000000 0001 03 102\n"
+	for path, want := range map[string]bool{"/run/there": true, "/run/connected": false, "/run": false, "": false} {
+		if got := listensAt(list, path); got != want {
+			t.Errorf("%q: %v", path, got)
 		}
 	}
 }

@@ -276,7 +276,7 @@ func (m Host) socketDifferences(ctx context.Context, e posture.Effective, _ gene
 	if e.SSH != nil {
 		owners[sshaccess.Port] = []int{0}
 	}
-	behind, err := m.upstreamDifferences(ctx, e, listening)
+	behind, err := m.upstreamDifferences(ctx, e, generation.ThisMachine(), listening)
 	return append(compareListening(listening, owners), behind...), err
 }
 
@@ -300,14 +300,18 @@ func compareListening(listening, owners map[uint16][]int) []string {
 
 // upstreamDifferences checks who listens where NGINX expects the service behind an extra API. The
 // service need not run yet, but no other may be in its place.
-func (m Host) upstreamDifferences(ctx context.Context, e posture.Effective, listening map[uint16][]int) ([]string, error) {
-	web, err := generation.ProxyFor(e)
+func (m Host) upstreamDifferences(ctx context.Context, e posture.Effective, machine generation.Machine,
+	listening map[uint16][]int) ([]string, error) {
+	web, err := generation.ProxyFor(e, machine)
 	if err != nil {
 		return nil, err
 	}
 	var known []int // asked for when it is needed
 	var differences []string
 	for _, api := range web.APIs {
+		if api.Socket != "" {
+			continue // in a folder that belongs to the service
+		}
 		port := api.Upstream.Port()
 		if len(listening[port]) == 0 {
 			continue

@@ -3,11 +3,13 @@ package host
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/bruteforce"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
 )
 
@@ -84,6 +86,7 @@ func TestAnotherUserBehindAnExtraAPIIsNoticed(t *testing.T) {
 	e := posture.Effective{Endpoints: []posture.Endpoint{
 		{Kind: posture.KindEntry, Port: posture.EntryPort}, {Kind: posture.KindElectrum, Port: posture.Extras[0].Port},
 	}}
+	machine := generation.Machine{Electrum: netip.MustParseAddrPort("127.0.0.1:50001")}
 	for name, c := range map[string]struct {
 		listening map[uint16][]int
 		want      int
@@ -94,7 +97,7 @@ func TestAnotherUserBehindAnExtraAPIIsNoticed(t *testing.T) {
 		"both":       {map[uint16][]int{50001: {0, 1000}}, 1},
 		"elsewhere":  {map[uint16][]int{50003: {1000}}, 0},
 	} {
-		got, err := Host{}.upstreamDifferences(t.Context(), e, c.listening)
+		got, err := Host{}.upstreamDifferences(t.Context(), e, machine, c.listening)
 		if err != nil || len(got) != c.want {
 			t.Errorf("%s: %q, %v", name, got, err)
 		}

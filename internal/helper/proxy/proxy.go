@@ -50,8 +50,10 @@ type API struct {
 	// Port is its own TCP port; 0 shares the entry. Only one API can share it: wallets that
 	// connect to an address send no name that could tell APIs apart.
 	Port uint16
-	// Upstream is where the service listens, on loopback, in plain text.
+	// Upstream is where the service listens, on loopback, in plain text; the zero AddrPort: at Socket.
 	Upstream netip.AddrPort
+	// Socket is the path of the service's unix socket. It gets the client's address in a PROXY header.
+	Socket string
 	// From are the networks that reach it, without host bits; empty: every network. Only with a port
 	// of its own.
 	From []netip.Prefix
@@ -93,7 +95,9 @@ func Held(entry uint16, own []uint16) []netip.AddrPort {
 func (c Config) UpstreamPorts() []uint16 {
 	var ports []uint16
 	for _, api := range c.APIs {
-		ports = append(ports, api.Upstream.Port())
+		if api.Socket == "" {
+			ports = append(ports, api.Upstream.Port())
+		}
 		if api.Port == 0 {
 			ports = append(ports, InnerPort)
 		}
@@ -141,11 +145,15 @@ stream {
 `, c.PIDFile, WorkerConnections, c.Middleware, shutdownTimeout)
 
 	for _, api := range c.APIs {
+		at := "unix:" + api.Socket
+		if api.Socket == "" {
+			at = api.Upstream.String()
+		}
 		fmt.Fprintf(b, `
     upstream %s {
         server %s;
     }
-`, api.Name, api.Upstream)
+`, api.Name, at)
 	}
 
 	target := "middleware"
@@ -188,16 +196,20 @@ stream {
 		if len(api.From) > 0 {
 			b.WriteString("        deny all; # the packet filter refuses them first\n")
 		}
+		header := ""
+		if api.Socket != "" {
+			header = "        # The wallet's true address.\n        proxy_protocol on;\n"
+		}
 		fmt.Fprintf(b, `        ssl_certificate %[1]s;
         ssl_certificate_key %[1]s;
         ssl_protocols TLSv1.2 TLSv1.3;
         ssl_ciphers ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-ECDSA-AES128-GCM-SHA256;
         ssl_session_tickets off; # their key would weaken forward secrecy
         ssl_handshake_timeout 5s;
-        proxy_timeout %[2]s;
+%[4]s        proxy_timeout %[2]s;
         proxy_pass %[3]s;
     }
-`, CertificateFile(c.Certificates, api.Name), apiTimeout, api.Name)
+`, CertificateFile(c.Certificates, api.Name), apiTimeout, api.Name, header)
 	}
 	b.WriteString("}\n")
 	return b.String(), nil
@@ -220,8 +232,8 @@ func (c Config) listen(b *strings.Builder, port uint16, options string) {
 // check returns the API that shares the entry, if any.
 func (c Config) check() (shared *API, err error) {
 	for name, path := range map[string]string{"Middleware": c.Middleware, "PIDFile": c.PIDFile, "Certificates": c.Certificates} {
-		if !filepath.IsAbs(path) || strings.ContainsAny(path, " \t\r\n;{}\"'$#\\") {
-			return nil, fmt.Errorf("render nginx.conf: %s is %q; it must be an absolute path without blanks and special characters", name, path)
+		if err := checkPath(name, path); err != nil {
+			return nil, err
 		}
 	}
 	if c.Entry == 0 {
@@ -236,7 +248,11 @@ func (c Config) check() (shared *API, err error) {
 				api.Name)
 		}
 		names[api.Name] = true
-		if !api.Upstream.Addr().IsLoopback() || api.Upstream.Port() == 0 {
+		if api.Socket != "" {
+			if err := checkPath("the socket of "+api.Name, api.Socket); err != nil {
+				return nil, err
+			}
+		} else if !api.Upstream.Addr().IsLoopback() || api.Upstream.Port() == 0 {
 			return nil, fmt.Errorf("render nginx.conf: the service behind %s is at %s; it must be a port on loopback", api.Name, api.Upstream)
 		}
 		for _, network := range api.From {
@@ -259,6 +275,13 @@ func (c Config) check() (shared *API, err error) {
 		ports[api.Port] = true
 	}
 	return shared, nil
+}
+
+func checkPath(name, path string) error {
+	if !filepath.IsAbs(path) || strings.ContainsAny(path, " \t\r\n;{}\"'$#\\") {
+		return fmt.Errorf("render nginx.conf: %s is %q; it must be an absolute path without blanks and special characters", name, path)
+	}
+	return nil
 }
 
 func validName(name string) bool {

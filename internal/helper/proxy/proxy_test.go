@@ -36,6 +36,7 @@ func TestConfigurationIsAsReviewed(t *testing.T) {
 	for name, c := range map[string]proxy.Config{
 		"closed":  config(),
 		"shared":  config(proxy.API{Name: "electrum", Upstream: electrum}),
+		"own":     config(proxy.API{Name: "electrum", Port: 50002, Socket: "/run/bitbox-electrum/wallets.sock"}),
 		"ownport": config(proxy.API{Name: "electrum", Port: 50002, Upstream: electrum}),
 		"limited": limited(50002, "192.168.1.0/24", "fd00::/64"),
 		"noipv6": {Entry: 8845, Middleware: "/run/bitbox-base/middleware.sock", PIDFile: "/run/bitbox-base-nginx/nginx.pid",
@@ -74,6 +75,7 @@ func TestImpossibleConfigurationsAreRefused(t *testing.T) {
 		"a directive in a path":        socket,
 		"a relative path":              relative,
 		"an upstream elsewhere":        config(proxy.API{Name: "electrum", Upstream: lan}),
+		"a directive as socket":        config(proxy.API{Name: "electrum", Socket: "/run/x;"}),
 		"no upstream":                  config(proxy.API{Name: "electrum"}),
 		"two share the entry":          config(proxy.API{Name: "a", Upstream: electrum}, proxy.API{Name: "b", Upstream: electrum}),
 		"the entry's port":             config(proxy.API{Name: "electrum", Port: 8845, Upstream: electrum}),

@@ -80,6 +80,7 @@ var builtIn = []Service{
 	{Name: "mdns", Description: "Announces the Base on the local network (Avahi)", Unit: generation.MDNSUnit, Actions: all},
 	{Name: "bitcoin", Description: "Bitcoin node, if the Base has one", Unit: generation.ChainUnit, Actions: all},
 	{Name: "bitbox-node", Description: "Watches the Bitcoin node", Unit: generation.WatcherUnit, Actions: again},
+	{Name: "wallet-server", Description: "Serves wallets from the node (Electrum)", Unit: generation.WalletUnit, Actions: all},
 	{Name: "time-sync", Description: "Sets the clock from the network", Unit: TimeUnit, Actions: all},
 	{Name: "debian-updates", Description: "Installs Debian's security updates every night", Unit: DebianUpdatesUnit, OnDemand: true},
 }

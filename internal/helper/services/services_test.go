@@ -16,7 +16,7 @@ import (
 
 func TestEssentialServicesCannotBeEnded(t *testing.T) {
 	ends := []basev1.ServiceAction{stop, disable}
-	mayEnd := []string{"mdns", "time-sync", "bitcoin"}
+	mayEnd := []string{"mdns", "time-sync", "bitcoin", "wallet-server"}
 	for _, s := range BuiltIn() {
 		for _, action := range ends {
 			if s.May(action) != slices.Contains(mayEnd, s.Name) {

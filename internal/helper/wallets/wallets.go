@@ -41,8 +41,8 @@ type Connection struct {
 type Sockets interface {
 	// Connections returns the established connections to a TCP port.
 	Connections(port uint16) ([]Connection, error)
-	// Listens tells whether a process listens at a TCP address.
-	Listens(address netip.AddrPort) (bool, error)
+	// Listens tells whether a process listens there.
+	Listens(upstream generation.Upstream) (bool, error)
 }
 
 // Wallets remembers since when each connection is there.
@@ -81,14 +81,14 @@ func (w *Wallets) Run(ctx context.Context) {
 // Get answers the verb.
 func (w *Wallets) Get(_ context.Context, _ *caller.Call, request *systemv1.GetWallets) (*systemv1.SystemReply, error) {
 	kind := posture.Kind(request.GetKind())
-	upstream, known := generation.Upstream(kind)
+	upstream, known := generation.UpstreamOf(kind, generation.ThisMachine())
 	if !known {
 		return nil, helperclient.Errorf(helperclient.CodeInvalid, "there is no extra API of this kind")
 	}
 	answer := &basev1.GetWalletsResponse{}
 	var err error
 	if answer.Answers, err = w.sockets.Listens(upstream); err != nil {
-		return nil, fmt.Errorf("ask the kernel who listens at %s: %w", upstream, err)
+		return nil, fmt.Errorf("ask the kernel who listens behind %s: %w", kind, err)
 	}
 	if answer.Wallets, answer.Told, err = w.look(kind); err != nil {
 		return nil, err

@@ -16,12 +16,12 @@ import (
 // kernel is what a kernel says.
 type kernel struct {
 	connections []Connection
-	listens     []netip.AddrPort
+	listens     []generation.Upstream
 }
 
 func (k *kernel) Connections(uint16) ([]Connection, error) { return k.connections, nil }
-func (k *kernel) Listens(address netip.AddrPort) (bool, error) {
-	return slices.Contains(k.listens, address), nil
+func (k *kernel) Listens(upstream generation.Upstream) (bool, error) {
+	return slices.Contains(k.listens, upstream), nil
 }
 
 func connection(cookie uint64, peer string) Connection {
@@ -51,8 +51,8 @@ func TestWalletsAreShownByAddressAndSinceWhen(t *testing.T) {
 		}
 	}
 	shows("answers false, told true")
-	upstream, _ := generation.Upstream(posture.KindElectrum)
-	k.listens = []netip.AddrPort{upstream}
+	upstream, _ := generation.UpstreamOf(posture.KindElectrum, generation.ThisMachine())
+	k.listens = []generation.Upstream{upstream}
 	k.connections = []Connection{connection(7, "192.168.1.20:40000"), connection(3, "192.168.1.9:40000")}
 	shows("answers true, told true", "192.168.1.20 12:00:00", "192.168.1.9 12:00:00")
 	now = noon.Add(time.Minute)

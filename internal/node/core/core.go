@@ -20,6 +20,9 @@ const Program = "Bitcoin Core"
 var Methods = []string{"estimatesmartfee", "getblock", "getblockchaininfo", "getblockhash", "getmempoolinfo", "getnetworkinfo",
 	"getpeerinfo"}
 
+// WalletMethods are those that the server for wallets asks besides (internal/electrum).
+var WalletMethods = []string{"decoderawtransaction", "getmempoolentry", "getrawtransaction", "sendrawtransaction", "submitpackage"}
+
 // Config says where Core is.
 type Config struct {
 	// Address is that of its RPC: 127.0.0.1 and a port.

@@ -160,7 +160,8 @@ func (s Settings) btcd(line func(string, ...any), password string) {
 	}
 	line("datadir=%s", filepath.Join(s.data(), "data"))
 	line("logdir=%s", filepath.Join(s.data(), "log"))
-	line("nolisten=1")
+	line("# Blocks for the server for wallets.")
+	line("listen=%s", PeerAddress)
 	line("utxocachemaxsize=%d", s.Cache)
 	s.prune(line)
 	line("rpclisten=%s", Address)

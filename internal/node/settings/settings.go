@@ -38,6 +38,10 @@ const Port = 8332
 // Address is that with the host.
 const Address = "127.0.0.1:8332"
 
+// PeerAddress is where btcd listens for peers: for those of this machine alone. The packet filter
+// has the same port.
+const PeerAddress = "127.0.0.1:8333"
+
 // Program is a program that can be the node.
 type Program string
 

@@ -43,7 +43,7 @@ type Machine struct {
 	hangs     string           // an action that returns only when its time is up
 	cut       []uint16
 	kept      []posture.Networks
-	listening []netip.AddrPort
+	listening []generation.Upstream
 	connected []wallets.Connection
 	lifted    []netip.Addr
 	bans      []bruteforce.Ban
@@ -214,11 +214,11 @@ func (m *Machine) Cuts() []uint16 {
 	return m.cut
 }
 
-// Listening has a program listen at an address of the machine.
-func (m *Machine) Listening(address netip.AddrPort) {
+// Listening has a program listen there.
+func (m *Machine) Listening(upstream generation.Upstream) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.listening = append(m.listening, address)
+	m.listening = append(m.listening, upstream)
 }
 
 // Connected has wallets connected.
@@ -229,10 +229,10 @@ func (m *Machine) Connected(all ...wallets.Connection) {
 }
 
 // Listens implements wallets.Sockets.
-func (m *Machine) Listens(address netip.AddrPort) (bool, error) {
+func (m *Machine) Listens(upstream generation.Upstream) (bool, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return slices.Contains(m.listening, address), nil
+	return slices.Contains(m.listening, upstream), nil
 }
 
 // Connections implements wallets.Sockets.

@@ -69,7 +69,7 @@ func run(arguments []string) error {
 
 // reapply does in short what the helper does.
 func reapply(ctx context.Context, e posture.Effective) error {
-	files, err := generation.Render(e)
+	files, err := generation.RenderFor(e, generation.ThisMachine())
 	if err != nil {
 		return err
 	}
