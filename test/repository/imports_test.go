@@ -65,8 +65,10 @@ var groups = []group{
 	{folder: "internal/electrum", may: []string{"api", "internal/failpoint", "internal/node", "internal/version"},
 		risky: []string{"net/http"}},
 	{folder: "internal/nodeclient", may: []string{"api", "internal/harmless", "internal/ipc"}},
-	{folder: "cmd/bitbox-node", may: []string{"api", "internal/commandline", "internal/electrum", "internal/harmless", "internal/ipc", "internal/node",
-		"internal/nodeclient", "internal/version"}, risky: []string{"os/exec"}},
+	{folder: "cmd/bitbox-node", may: []string{
+		"api", "internal/commandline", "internal/electrum", "internal/harmless", "internal/ipc", "internal/node",
+		"internal/nodeclient", "internal/version",
+	}, risky: []string{"os/exec"}},
 	// Faces the network, without privilege.
 	{folder: "internal/middleware", may: []string{
 		"api", "internal/boottime", "internal/failpoint", "internal/helperclient", "internal/nodeclient", "internal/protocol",
