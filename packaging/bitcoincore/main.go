@@ -31,7 +31,7 @@ func main() {
 
 func run(args []string) error {
 	if len(args) < 4 {
-		return errors.New("usage: bitcoincore SIGNERS ARCHITECTURE PLACE ARCHIVE...")
+		return errors.New("usage: bitcoincore SIGNERS ARCHITECTURE PLACE ARCHIVE [ARCHIVE]")
 	}
 	architecture, place := args[1], args[2]
 	path, err := choose(architecture, args[3:])

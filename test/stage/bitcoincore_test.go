@@ -99,7 +99,8 @@ func TestBitcoinCoreIsInstalledAndStartedInItsSandboxes(t *testing.T) {
 	started("the node runs what was installed")
 	// Its user may change nothing of that, and sees no upload.
 	as := []string{"setpriv", "--reuid=bitcoin", "--regid=bitcoin", "--init-groups"}
-	for _, path := range []string{bitcoincore.Owned, bitcoincore.RecordFile(bitcoincore.Owned), filepath.Dir(nodeorders.Incoming), nodeorders.Runtime} {
+	for _, path := range []string{bitcoincore.Owned, bitcoincore.RecordFile(bitcoincore.Owned), filepath.Dir(nodeorders.Incoming),
+		nodeorders.Runtime} {
 		if _, err := s.Exec(slices.Concat(as, []string{"test", "-w", path})...); err == nil {
 			t.Errorf("the node's user may write to %s", path)
 		}
