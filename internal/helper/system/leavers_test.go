@@ -74,6 +74,10 @@ var acts = map[string]func(b *base, a *app) *systemv1.SystemRequest{
 		order := a.look().RebuildOrder(systemv1.RebuildChain_WAY_RESYNC, a.challenge())
 		return rebuildRequest(posture.SignNodeOrder(order, a.seed))
 	},
+	"use_disk": func(_ *base, a *app) *systemv1.SystemRequest {
+		order := a.look().DiskOrder(&basev1.Disk{Id: strings.Repeat("a1", 16)}, false, false, a.challenge())
+		return &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_UseDisk{UseDisk: &systemv1.UseDisk{Order: posture.SignDiskOrder(order, a.seed)}}}
+	},
 	"change_service": func(*base, *app) *systemv1.SystemRequest {
 		return changeRequest("electrs", basev1.ServiceAction_SERVICE_ACTION_RESTART)
 	},
