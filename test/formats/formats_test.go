@@ -61,9 +61,12 @@ func previousTree(t *testing.T) string {
 		t.Fatal(err)
 	}
 	tree, commit := t.TempDir(), strings.TrimSpace(string(text))
+	if _, err := run(t, "../..", "git", "cat-file", "-e", commit); err != nil {
+		t.Skipf("SKIPPED, not passed: this needs git and a clone with commit %s", commit)
+	}
 	archive := filepath.Join(t.TempDir(), "tree.tar")
 	if out, err := run(t, "../..", "git", "archive", "--output="+archive, commit); err != nil {
-		t.Fatalf("take the source of commit %s; the clone needs its whole history: %v\n%s", commit, err, out)
+		t.Fatalf("take the source of commit %s: %v\n%s", commit, err, out)
 	}
 	if out, err := run(t, tree, "tar", "--extract", "--file="+archive); err != nil {
 		t.Fatalf("%v\n%s", err, out)
