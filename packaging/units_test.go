@@ -25,6 +25,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/setup"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/timezone"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/update"
+	"github.com/BitBoxSwiss/bitbox-base/internal/node/clock"
 	"github.com/BitBoxSwiss/bitbox-base/internal/node/rebuild"
 	"github.com/BitBoxSwiss/bitbox-base/internal/node/settings"
 	"github.com/BitBoxSwiss/bitbox-base/internal/nodeclient"
@@ -160,7 +161,7 @@ func TestPathsAreThoseOfTheCode(t *testing.T) {
 			"ConditionPathExists=" + generation.SSHLease + "\n"},
 		generation.ChainUnit: {"ConditionPathExists=|" + settings.SignedFile + "\n", "ConditionPathExists=|" + settings.File + "\n",
 			"BindReadOnlyPaths=-" + settings.SignedFile + "\n", "StateDirectory=" + filepath.Base(settings.Data) + "\n",
-			"BindPaths=" + settings.Runtime + "\n", "User=" + firewall.ChainUser + "\n", " " + nodeorders.Runtime + "\n",
+			"BindPaths=" + settings.Runtime + "\n", "User=" + firewall.ChainUser + "\n", " " + nodeorders.Runtime + " -" + clock.Folder + "\n",
 			"/usr/bin/bitbox-node /usr/lib/bitbox-base -" + bitcoincore.Owned + " "},
 		generation.WatcherUnit: {"ConditionPathExists=|" + settings.SignedFile + "\n", "ConditionPathExists=|" + settings.File + "\n",
 			"BindReadOnlyPaths=-" + settings.SignedFile + "\n", "BindReadOnlyPaths=" + settings.Runtime + " ",

@@ -10,10 +10,12 @@ import (
 	"os/signal"
 	"slices"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/BitBoxSwiss/bitbox-base/internal/commandline"
+	"github.com/BitBoxSwiss/bitbox-base/internal/node/clock"
 	"github.com/BitBoxSwiss/bitbox-base/internal/node/core"
 	"github.com/BitBoxSwiss/bitbox-base/internal/node/rebuild"
 	"github.com/BitBoxSwiss/bitbox-base/internal/node/settings"
@@ -30,7 +32,8 @@ func startCommand() *cobra.Command {
 		Long: `start reads ` + settings.SignedFile + `, which an owner has signed, or else
 ` + settings.File + `. It writes the configuration of the program that this names,
 with a password that is new each time, and becomes that program. systemd starts it on the
-appliance, as the user of the node.
+appliance, as the user of the node. On a public network it waits first until systemd-timesyncd
+has set the clock, for two minutes at most.
 
 The settings are lines of a name and a value: program (core or btcd), network (mainnet, testnet4,
 signet, regtest, simnet), prune (in GB), cache (in MiB), and block-every for btcd on regtest. Lines for the
@@ -58,6 +61,9 @@ configuration of the program itself are in ` + settings.OwnFile + `.`,
 			if err != nil {
 				return fmt.Errorf("%w: %w", errSettings, err)
 			}
+			if err := awaitClock(s); err != nil {
+				return err
+			}
 			if err := prepare(s, own); err != nil {
 				return err
 			}
@@ -70,6 +76,16 @@ configuration of the program itself are in ` + settings.OwnFile + `.`,
 			return fmt.Errorf("start %s: %w", file, err)
 		},
 	}
+}
+
+// awaitClock waits for the time of the network, within a bound.
+func awaitClock(s settings.Settings) error {
+	gate := clock.Gate{Folder: clock.Folder, Synchronised: clock.Synchronised, Lock: settings.ClockLock, After: time.After}
+	result, err := gate.Wait(s.Network)
+	if result == clock.Late {
+		newLogger().Warn("the clock was not set by the network; the node starts with the time of this machine", "waited", clock.Most)
+	}
+	return err
 }
 
 // prepare writes what the program reads. The unit's UMask lets the group read the credentials.

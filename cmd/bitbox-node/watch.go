@@ -20,6 +20,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/ipc"
 	"github.com/BitBoxSwiss/bitbox-base/internal/node"
 	"github.com/BitBoxSwiss/bitbox-base/internal/node/btcd"
+	"github.com/BitBoxSwiss/bitbox-base/internal/node/clock"
 	"github.com/BitBoxSwiss/bitbox-base/internal/node/core"
 	"github.com/BitBoxSwiss/bitbox-base/internal/node/settings"
 	"github.com/BitBoxSwiss/bitbox-base/internal/nodeclient"
@@ -138,6 +139,9 @@ func (w *watching) run(ctx context.Context) error {
 	if w.data != "" {
 		config.Disk = func() (total, available uint64, err error) { return disk(w.data) }
 	}
+	if w.own {
+		config.Waits = waitsForClock
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	var running sync.WaitGroup
 	defer running.Wait()
@@ -146,6 +150,14 @@ func (w *watching) run(ctx context.Context) error {
 		running.Go(func() { mine(ctx, own, w.every) })
 	}
 	return serve(ctx, config, w.socket, users)
+}
+
+// waitsForClock is for node.Config.Waits.
+func waitsForClock() string {
+	if clock.Waits(settings.ClockLock) {
+		return clock.Reason
+	}
+	return ""
 }
 
 // find is node for the flags or for the settings. Settings that cannot be used are told to the

@@ -46,9 +46,9 @@ func judge(l *Look, now time.Time) *basev1.Node {
 	n := proto.CloneOf(l.Node)
 	n.Target = target(l)
 	n.State = basev1.Node_STATE_CURRENT
-	old := !made(n.GetNetwork()) && now.Sub(n.GetBestBlockTime().AsTime()) > oldBlock
+	old := !MadeAtWill(n.GetNetwork()) && now.Sub(n.GetBestBlockTime().AsTime()) > oldBlock
 	// A network that is made says of itself that it syncs until its first new block.
-	if n.GetTarget() > n.GetHeight()+blocksBehind || old || l.Syncing && !made(n.GetNetwork()) {
+	if n.GetTarget() > n.GetHeight()+blocksBehind || old || l.Syncing && !MadeAtWill(n.GetNetwork()) {
 		n.State = basev1.Node_STATE_BEHIND
 	}
 	switch {

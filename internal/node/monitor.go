@@ -57,7 +57,7 @@ func (m *monitor) look(now time.Duration, n *basev1.Node, changed change) (event
 			Depth: changed.replaced, Height: n.GetHeight(), Before: changed.before.GetHash(), Now: n.GetBestBlock()}}})
 	}
 	events = append(events, m.progress(n, changed)...)
-	alone := n.PeersIn != nil && n.PeersOut != nil && n.GetPeersIn()+n.GetPeersOut() == 0 && !made(n.GetNetwork())
+	alone := n.PeersIn != nil && n.PeersOut != nil && n.GetPeersIn()+n.GetPeersOut() == 0 && !MadeAtWill(n.GetNetwork())
 	lasts := since(&m.lonelySince, alone, now)
 	if lasts >= lonelyAfter && !m.lonely {
 		events = append(events, &basev1.Event{Event: &basev1.Event_NodeLonely{NodeLonely: &basev1.NodeLonelyEvent{

@@ -148,8 +148,8 @@ var networks = map[string]basev1.Network{
 	"regtest": basev1.Network_NETWORK_REGTEST, "simnet": basev1.Network_NETWORK_SIMNET,
 }
 
-// made tells whether the people who run a network make its blocks at will, so that neither their
+// MadeAtWill tells whether the people who run a network make its blocks at will, so that neither their
 // age nor a lack of peers says anything.
-func made(network basev1.Network) bool {
+func MadeAtWill(network basev1.Network) bool {
 	return network == basev1.Network_NETWORK_REGTEST || network == basev1.Network_NETWORK_SIMNET
 }

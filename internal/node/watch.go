@@ -37,7 +37,9 @@ type Config struct {
 	Interval time.Duration
 	// Disk tells how large the file system of the node's data is, and how much of it is
 	// available, in bytes; nil: it is not known.
-	Disk   func() (total, available uint64, err error)
+	Disk func() (total, available uint64, err error)
+	// Waits tells why a node that does not answer has not begun yet; nil or "": for no known reason.
+	Waits  func() string
 	Logger *slog.Logger
 	// Now and Since are the clocks: the one of the wall, and one that does not jump; nil: the
 	// system's.
@@ -184,6 +186,11 @@ func (w *Watcher) fail(now time.Duration, err error) {
 		reason = trouble.Text
 		if trouble.Starting {
 			state = basev1.Node_STATE_STARTING
+		}
+	}
+	if w.config.Waits != nil {
+		if why := w.config.Waits(); why != "" {
+			state, reason = basev1.Node_STATE_STARTING, why
 		}
 	}
 	if w.logged == 0 || now-w.logged >= logAgain {

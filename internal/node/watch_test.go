@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -11,6 +12,9 @@ import (
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/node"
+	"github.com/BitBoxSwiss/bitbox-base/internal/node/btcd"
+	"github.com/BitBoxSwiss/bitbox-base/internal/node/clock"
+	"github.com/BitBoxSwiss/bitbox-base/internal/nodeclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/testbed/nodetest"
 )
 
@@ -283,4 +287,43 @@ func TestFollowersAreFew(t *testing.T) {
 	} else {
 		f.Close()
 	}
+}
+
+// The reason is there for as long as the start waits, and no longer.
+func TestANodeThatWaitsForTheClockIsStarting(t *testing.T) {
+	folder := t.TempDir()
+	n, err := btcd.New(btcd.Config{Address: nodetest.FreeAddress(t), Credentials: folder + "/none", Certificate: folder + "/none",
+		Network: basev1.Network_NETWORK_SIGNET})
+	if err != nil {
+		t.Fatal(err)
+	}
+	gate := clock.Gate{Folder: folder, Synchronised: folder + "/synchronized", Lock: folder + "/lock"}
+	nodetest.Serve(t, folder+"/socket", node.Config{Node: n, Interval: nodetest.Quick, Waits: func() string {
+		if clock.Waits(gate.Lock) {
+			return clock.Reason
+		}
+		return ""
+	}})
+	client := nodeclient.Dial(folder + "/socket")
+	until := func(state basev1.Node_State, reason string) {
+		t.Helper()
+		nodetest.Eventually(t, reason, func() bool {
+			n, err := client.Node(t.Context())
+			return err == nil && n.GetState() == state && n.GetReason() == reason
+		})
+	}
+	until(basev1.Node_STATE_STOPPED, "btcd does not run")
+	gate.After = func(time.Duration) <-chan time.Time {
+		until(basev1.Node_STATE_STARTING, clock.Reason)
+		if err := os.WriteFile(gate.Synchronised, nil, 0o600); err != nil {
+			t.Error(err)
+		}
+		passed := make(chan time.Time)
+		close(passed)
+		return passed
+	}
+	if result, err := gate.Wait(basev1.Network_NETWORK_SIGNET); err != nil || result != clock.Set {
+		t.Errorf("%v, %v", result, err)
+	}
+	until(basev1.Node_STATE_STOPPED, "btcd does not run")
 }

@@ -16,6 +16,8 @@ const (
 	Data = "/var/lib/bitbox-bitcoin"
 	// Runtime has configuration and credentials, for as long as the machine runs.
 	Runtime = "/run/bitbox-bitcoin"
+	// ClockLock is locked while a start waits for the clock (package clock).
+	ClockLock = Runtime + "/clock"
 	// btcdFile is btcd, which the package brings.
 	btcdFile = "/usr/lib/bitbox-base/btcd"
 )
