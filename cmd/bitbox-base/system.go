@@ -103,7 +103,7 @@ file that comes later changes nothing.`,
 		Long: `install-bitcoin-core is what the unit ` + nodeorders.Unit + ` runs: it verifies
 the release that an owner's App has brought, and unpacks it. It leaves the result for the
 system helper.`,
-		Example: `  systemctl start ` + nodeorders.Unit,
+		Example: `  bitbox-base system install-bitcoin-core`,
 		Args:    commandline.Args(0, 0),
 		RunE: func(c *cobra.Command, _ []string) error {
 			return nodeorders.Install(c.Context(), nodeorders.Incoming, verify.Folder, runtime.GOARCH, bitcoincore.Owned)
