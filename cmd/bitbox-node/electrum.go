@@ -2,10 +2,8 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
@@ -19,9 +17,6 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/node"
 	"github.com/BitBoxSwiss/bitbox-base/internal/node/settings"
 )
-
-// progressName is the file beside the socket that tells how far the server is.
-const progressName = "progress.json"
 
 // walletInterval is how often the node is asked for new blocks and transactions.
 const walletInterval = time.Second
@@ -88,11 +83,17 @@ func (s *serving) run(ctx context.Context) error {
 	if s.socket != "" {
 		config.Proxy = true
 		config.Listen = func() (net.Listener, error) { return listenForProxy(s.socket) }
-		config.Tell = func(p electrum.Progress) { tell(filepath.Join(filepath.Dir(s.socket), progressName), p, config.Logger) }
-		// Until it is ready there is no socket; one may be left from before.
-		if err := removeIfThere(s.socket); err != nil {
+		progress := filepath.Join(filepath.Dir(s.socket), progressName)
+		config.Tell = func(p electrum.Progress) { tellProgress(progress, p, config.Logger) }
+		// Until it is ready there is no socket, and nothing to tell; both may be left from before.
+		if err := errors.Join(removeIfThere(s.socket), removeIfThere(progress)); err != nil {
 			return fmt.Errorf("remove the old socket for wallets: %w", err)
 		}
+		err := serveWallets(ctx, config)
+		if err == nil { // it was stopped in order, and is not ready any more
+			err = removeIfThere(progress)
+		}
+		return err
 	}
 	return serveWallets(ctx, config)
 }
@@ -127,15 +128,4 @@ func listenForProxy(path string) (net.Listener, error) {
 		return nil, errors.Join(fmt.Errorf("let NGINX reach the socket for wallets: %w", err), listener.Close())
 	}
 	return listener, nil
-}
-
-// tell writes the progress into a file that everybody may read.
-func tell(path string, p electrum.Progress, logger *slog.Logger) {
-	text, err := json.Marshal(p)
-	if err == nil {
-		err = replace(path, string(text), 0o644)
-	}
-	if err != nil {
-		logger.Warn("the progress of the server for wallets cannot be told", "error", err)
-	}
 }

@@ -31,6 +31,7 @@ type watching struct {
 	program, network                    string
 	rpc, credentials, certificate, file string
 	data, socket                        string
+	wallets                             string // how far the server for wallets is
 	users                               []string
 	own                                 bool          // the Base's own node, as its settings say
 	absent                              error         // why the Base's own node has no program
@@ -50,7 +51,7 @@ The node is Bitcoin Core 29 to 31, or a program with its interface, for every ne
 knows; or btcd 0.26 or newer for regtest, simnet, signet and testnet4. Nothing of the node is
 changed: its configuration decides which questions are answered.`,
 		Example: `  bitbox-node watch --credentials /var/lib/bitcoind/.cookie --data /var/lib/bitcoind --user bitbox-base
-  bitbox-node watch --own --user bitbox-base
+  bitbox-node watch --own --user bitbox-base --wallets /run/bitbox-electrum/progress.json
   bitbox-node watch --program btcd --network signet --rpc 127.0.0.1:38332 --credentials FILE --certificate FILE`,
 		Args: commandline.Args(0, 0),
 		RunE: func(c *cobra.Command, _ []string) error { return w.run(c.Context()) },
@@ -59,6 +60,7 @@ changed: its configuration decides which questions are answered.`,
 	w.nodeFlags(command)
 	flags.StringVar(&w.file, "installed", "", "file of the node's program; while it is missing there is no node")
 	flags.StringVar(&w.data, "data", "", "directory of the node's data, to tell when its disk is full")
+	flags.StringVar(&w.wallets, "wallets", "", "file in which bitbox-node electrum tells how far it is")
 	flags.StringVar(&w.socket, "socket", nodeclient.DefaultSocket, "where to answer")
 	flags.StringSliceVar(&w.users, "user", nil, "users that may ask, beside this one and root")
 	return command
@@ -141,6 +143,9 @@ func (w *watching) run(ctx context.Context) error {
 	}
 	if w.own {
 		config.Waits = waitsForClock
+	}
+	if w.wallets != "" {
+		config.Wallets = func() *basev1.WalletServer { return readProgress(w.wallets) }
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	var running sync.WaitGroup

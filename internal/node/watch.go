@@ -39,8 +39,11 @@ type Config struct {
 	// available, in bytes; nil: it is not known.
 	Disk func() (total, available uint64, err error)
 	// Waits tells why a node that does not answer has not begun yet; nil or "": for no known reason.
-	Waits  func() string
-	Logger *slog.Logger
+	Waits func() string
+	// Wallets tells how far the server for wallets is, nil if that is not known. Wallets itself
+	// may be nil.
+	Wallets func() *basev1.WalletServer
+	Logger  *slog.Logger
 	// Now and Since are the clocks: the one of the wall, and one that does not jump; nil: the
 	// system's.
 	Now   func() time.Time
@@ -137,6 +140,9 @@ func (w *Watcher) look(ctx context.Context) {
 	w.logged = 0
 	judged := judge(look, w.config.Now())
 	judged.AskedAt = timestamppb.New(w.config.Now())
+	if w.config.Wallets != nil {
+		judged.WalletServer = w.config.Wallets()
+	}
 	w.estimate(now, judged, changed)
 	events := w.monitor.look(now, judged, changed)
 	w.mu.Lock()

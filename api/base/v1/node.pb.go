@@ -1185,7 +1185,9 @@ type Node struct {
 	// What the node warns of; at most 8.
 	Warnings []string `protobuf:"bytes,23,rep,name=warnings,proto3" json:"warnings,omitempty"`
 	// When the node was asked last and has answered; absent: never.
-	AskedAt       *timestamppb.Timestamp `protobuf:"bytes,24,opt,name=asked_at,json=askedAt,proto3" json:"asked_at,omitempty"`
+	AskedAt *timestamppb.Timestamp `protobuf:"bytes,24,opt,name=asked_at,json=askedAt,proto3" json:"asked_at,omitempty"`
+	// The Base's own server for wallets; absent: there is none, or it has not told anything.
+	WalletServer  *WalletServer `protobuf:"bytes,25,opt,name=wallet_server,json=walletServer,proto3" json:"wallet_server,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1388,6 +1390,94 @@ func (x *Node) GetAskedAt() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *Node) GetWalletServer() *WalletServer {
+	if x != nil {
+		return x.WalletServer
+	}
+	return nil
+}
+
+// WalletServer is how far the server for wallets is. It tells so itself.
+type WalletServer struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Wallets are served.
+	Ready bool `protobuf:"varint,1,opt,name=ready,proto3" json:"ready,omitempty"`
+	// How many blocks are in its index, and how many there should be.
+	Height uint32 `protobuf:"varint,2,opt,name=height,proto3" json:"height,omitempty"`
+	Target uint32 `protobuf:"varint,3,opt,name=target,proto3" json:"target,omitempty"`
+	// The index was damaged, and is made again.
+	Rebuilt bool `protobuf:"varint,4,opt,name=rebuilt,proto3" json:"rebuilt,omitempty"`
+	// Why it is not ready, for people: one sentence without a full stop; it may be empty.
+	Reason        string `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WalletServer) Reset() {
+	*x = WalletServer{}
+	mi := &file_base_v1_node_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WalletServer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WalletServer) ProtoMessage() {}
+
+func (x *WalletServer) ProtoReflect() protoreflect.Message {
+	mi := &file_base_v1_node_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WalletServer.ProtoReflect.Descriptor instead.
+func (*WalletServer) Descriptor() ([]byte, []int) {
+	return file_base_v1_node_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *WalletServer) GetReady() bool {
+	if x != nil {
+		return x.Ready
+	}
+	return false
+}
+
+func (x *WalletServer) GetHeight() uint32 {
+	if x != nil {
+		return x.Height
+	}
+	return 0
+}
+
+func (x *WalletServer) GetTarget() uint32 {
+	if x != nil {
+		return x.Target
+	}
+	return 0
+}
+
+func (x *WalletServer) GetRebuilt() bool {
+	if x != nil {
+		return x.Rebuilt
+	}
+	return false
+}
+
+func (x *WalletServer) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
 type Peer struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Address and port, or an onion address.
@@ -1409,7 +1499,7 @@ type Peer struct {
 
 func (x *Peer) Reset() {
 	*x = Peer{}
-	mi := &file_base_v1_node_proto_msgTypes[20]
+	mi := &file_base_v1_node_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1421,7 +1511,7 @@ func (x *Peer) String() string {
 func (*Peer) ProtoMessage() {}
 
 func (x *Peer) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_node_proto_msgTypes[20]
+	mi := &file_base_v1_node_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1434,7 +1524,7 @@ func (x *Peer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Peer.ProtoReflect.Descriptor instead.
 func (*Peer) Descriptor() ([]byte, []int) {
-	return file_base_v1_node_proto_rawDescGZIP(), []int{20}
+	return file_base_v1_node_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Peer) GetAddress() string {
@@ -1508,7 +1598,7 @@ type Block struct {
 
 func (x *Block) Reset() {
 	*x = Block{}
-	mi := &file_base_v1_node_proto_msgTypes[21]
+	mi := &file_base_v1_node_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1520,7 +1610,7 @@ func (x *Block) String() string {
 func (*Block) ProtoMessage() {}
 
 func (x *Block) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_node_proto_msgTypes[21]
+	mi := &file_base_v1_node_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1533,7 +1623,7 @@ func (x *Block) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Block.ProtoReflect.Descriptor instead.
 func (*Block) Descriptor() ([]byte, []int) {
-	return file_base_v1_node_proto_rawDescGZIP(), []int{21}
+	return file_base_v1_node_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Block) GetHeight() uint64 {
@@ -1590,7 +1680,7 @@ type Fee struct {
 
 func (x *Fee) Reset() {
 	*x = Fee{}
-	mi := &file_base_v1_node_proto_msgTypes[22]
+	mi := &file_base_v1_node_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1602,7 +1692,7 @@ func (x *Fee) String() string {
 func (*Fee) ProtoMessage() {}
 
 func (x *Fee) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_node_proto_msgTypes[22]
+	mi := &file_base_v1_node_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1615,7 +1705,7 @@ func (x *Fee) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Fee.ProtoReflect.Descriptor instead.
 func (*Fee) Descriptor() ([]byte, []int) {
-	return file_base_v1_node_proto_rawDescGZIP(), []int{22}
+	return file_base_v1_node_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Fee) GetBlocks() uint32 {
@@ -1688,7 +1778,8 @@ const file_base_v1_node_proto_rawDesc = "" +
 	"\aProgram\x12\x17\n" +
 	"\x13PROGRAM_UNSPECIFIED\x10\x00\x12\x10\n" +
 	"\fPROGRAM_CORE\x10\x01\x12\x10\n" +
-	"\fPROGRAM_BTCD\x10\x02\"\xf9\t\n" +
+	"\fPROGRAM_BTCD\x10\x02\"\xbc\n" +
+	"\n" +
 	"\x04Node\x120\n" +
 	"\x05state\x18\x01 \x01(\x0e2\x1a.bitbox.base.v1.Node.StateR\x05state\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x1a\n" +
@@ -1717,7 +1808,8 @@ const file_base_v1_node_proto_rawDesc = "" +
 	"\x06pruned\x18\x16 \x01(\bH\n" +
 	"R\x06pruned\x88\x01\x01\x12\x1a\n" +
 	"\bwarnings\x18\x17 \x03(\tR\bwarnings\x125\n" +
-	"\basked_at\x18\x18 \x01(\v2\x1a.google.protobuf.TimestampR\aaskedAt\"\x93\x01\n" +
+	"\basked_at\x18\x18 \x01(\v2\x1a.google.protobuf.TimestampR\aaskedAt\x12A\n" +
+	"\rwallet_server\x18\x19 \x01(\v2\x1c.bitbox.base.v1.WalletServerR\fwalletServer\"\x93\x01\n" +
 	"\x05State\x12\x15\n" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\x0e\n" +
 	"\n" +
@@ -1739,7 +1831,13 @@ const file_base_v1_node_proto_rawDesc = "" +
 	"\x11_disk_total_bytesB\x17\n" +
 	"\x15_disk_available_bytesB\x14\n" +
 	"\x12_disk_full_secondsB\t\n" +
-	"\a_pruned\"\xad\x02\n" +
+	"\a_pruned\"\x86\x01\n" +
+	"\fWalletServer\x12\x14\n" +
+	"\x05ready\x18\x01 \x01(\bR\x05ready\x12\x16\n" +
+	"\x06height\x18\x02 \x01(\rR\x06height\x12\x16\n" +
+	"\x06target\x18\x03 \x01(\rR\x06target\x12\x18\n" +
+	"\arebuilt\x18\x04 \x01(\bR\arebuilt\x12\x16\n" +
+	"\x06reason\x18\x05 \x01(\tR\x06reason\"\xad\x02\n" +
 	"\x04Peer\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x18\n" +
 	"\ainbound\x18\x02 \x01(\bR\ainbound\x12\x1a\n" +
@@ -1796,7 +1894,7 @@ func file_base_v1_node_proto_rawDescGZIP() []byte {
 }
 
 var file_base_v1_node_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_base_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
+var file_base_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
 var file_base_v1_node_proto_goTypes = []any{
 	(Network)(0),                       // 0: bitbox.base.v1.Network
 	(NodeSettings_Program)(0),          // 1: bitbox.base.v1.NodeSettings.Program
@@ -1821,49 +1919,51 @@ var file_base_v1_node_proto_goTypes = []any{
 	(*ChangeNodeSettingsResponse)(nil), // 20: bitbox.base.v1.ChangeNodeSettingsResponse
 	(*NodeSettings)(nil),               // 21: bitbox.base.v1.NodeSettings
 	(*Node)(nil),                       // 22: bitbox.base.v1.Node
-	(*Peer)(nil),                       // 23: bitbox.base.v1.Peer
-	(*Block)(nil),                      // 24: bitbox.base.v1.Block
-	(*Fee)(nil),                        // 25: bitbox.base.v1.Fee
-	(*timestamppb.Timestamp)(nil),      // 26: google.protobuf.Timestamp
+	(*WalletServer)(nil),               // 23: bitbox.base.v1.WalletServer
+	(*Peer)(nil),                       // 24: bitbox.base.v1.Peer
+	(*Block)(nil),                      // 25: bitbox.base.v1.Block
+	(*Fee)(nil),                        // 26: bitbox.base.v1.Fee
+	(*timestamppb.Timestamp)(nil),      // 27: google.protobuf.Timestamp
 }
 var file_base_v1_node_proto_depIdxs = []int32{
 	22, // 0: bitbox.base.v1.GetNodeResponse.node:type_name -> bitbox.base.v1.Node
-	23, // 1: bitbox.base.v1.ListPeersResponse.peers:type_name -> bitbox.base.v1.Peer
-	24, // 2: bitbox.base.v1.ListBlocksResponse.blocks:type_name -> bitbox.base.v1.Block
-	25, // 3: bitbox.base.v1.GetFeesResponse.fees:type_name -> bitbox.base.v1.Fee
+	24, // 1: bitbox.base.v1.ListPeersResponse.peers:type_name -> bitbox.base.v1.Peer
+	25, // 2: bitbox.base.v1.ListBlocksResponse.blocks:type_name -> bitbox.base.v1.Block
+	26, // 3: bitbox.base.v1.GetFeesResponse.fees:type_name -> bitbox.base.v1.Fee
 	13, // 4: bitbox.base.v1.BringBitcoinCoreRequest.release:type_name -> bitbox.base.v1.BitcoinCoreRelease
 	21, // 5: bitbox.base.v1.GetNodeSettingsResponse.settings:type_name -> bitbox.base.v1.NodeSettings
 	1,  // 6: bitbox.base.v1.NodeSettings.program:type_name -> bitbox.base.v1.NodeSettings.Program
 	0,  // 7: bitbox.base.v1.NodeSettings.network:type_name -> bitbox.base.v1.Network
 	2,  // 8: bitbox.base.v1.Node.state:type_name -> bitbox.base.v1.Node.State
 	0,  // 9: bitbox.base.v1.Node.network:type_name -> bitbox.base.v1.Network
-	26, // 10: bitbox.base.v1.Node.best_block_time:type_name -> google.protobuf.Timestamp
-	26, // 11: bitbox.base.v1.Node.asked_at:type_name -> google.protobuf.Timestamp
-	26, // 12: bitbox.base.v1.Peer.connected_at:type_name -> google.protobuf.Timestamp
-	26, // 13: bitbox.base.v1.Block.time:type_name -> google.protobuf.Timestamp
-	3,  // 14: bitbox.base.v1.NodeService.GetNode:input_type -> bitbox.base.v1.GetNodeRequest
-	5,  // 15: bitbox.base.v1.NodeService.ListPeers:input_type -> bitbox.base.v1.ListPeersRequest
-	7,  // 16: bitbox.base.v1.NodeService.ListBlocks:input_type -> bitbox.base.v1.ListBlocksRequest
-	9,  // 17: bitbox.base.v1.NodeService.WatchBlocks:input_type -> bitbox.base.v1.WatchBlocksRequest
-	10, // 18: bitbox.base.v1.NodeService.GetFees:input_type -> bitbox.base.v1.GetFeesRequest
-	12, // 19: bitbox.base.v1.NodeService.BringBitcoinCore:input_type -> bitbox.base.v1.BringBitcoinCoreRequest
-	15, // 20: bitbox.base.v1.NodeService.RebuildChain:input_type -> bitbox.base.v1.RebuildChainRequest
-	17, // 21: bitbox.base.v1.NodeService.GetNodeSettings:input_type -> bitbox.base.v1.GetNodeSettingsRequest
-	19, // 22: bitbox.base.v1.NodeService.ChangeNodeSettings:input_type -> bitbox.base.v1.ChangeNodeSettingsRequest
-	4,  // 23: bitbox.base.v1.NodeService.GetNode:output_type -> bitbox.base.v1.GetNodeResponse
-	6,  // 24: bitbox.base.v1.NodeService.ListPeers:output_type -> bitbox.base.v1.ListPeersResponse
-	8,  // 25: bitbox.base.v1.NodeService.ListBlocks:output_type -> bitbox.base.v1.ListBlocksResponse
-	24, // 26: bitbox.base.v1.NodeService.WatchBlocks:output_type -> bitbox.base.v1.Block
-	11, // 27: bitbox.base.v1.NodeService.GetFees:output_type -> bitbox.base.v1.GetFeesResponse
-	14, // 28: bitbox.base.v1.NodeService.BringBitcoinCore:output_type -> bitbox.base.v1.BringBitcoinCoreResponse
-	16, // 29: bitbox.base.v1.NodeService.RebuildChain:output_type -> bitbox.base.v1.RebuildChainResponse
-	18, // 30: bitbox.base.v1.NodeService.GetNodeSettings:output_type -> bitbox.base.v1.GetNodeSettingsResponse
-	20, // 31: bitbox.base.v1.NodeService.ChangeNodeSettings:output_type -> bitbox.base.v1.ChangeNodeSettingsResponse
-	23, // [23:32] is the sub-list for method output_type
-	14, // [14:23] is the sub-list for method input_type
-	14, // [14:14] is the sub-list for extension type_name
-	14, // [14:14] is the sub-list for extension extendee
-	0,  // [0:14] is the sub-list for field type_name
+	27, // 10: bitbox.base.v1.Node.best_block_time:type_name -> google.protobuf.Timestamp
+	27, // 11: bitbox.base.v1.Node.asked_at:type_name -> google.protobuf.Timestamp
+	23, // 12: bitbox.base.v1.Node.wallet_server:type_name -> bitbox.base.v1.WalletServer
+	27, // 13: bitbox.base.v1.Peer.connected_at:type_name -> google.protobuf.Timestamp
+	27, // 14: bitbox.base.v1.Block.time:type_name -> google.protobuf.Timestamp
+	3,  // 15: bitbox.base.v1.NodeService.GetNode:input_type -> bitbox.base.v1.GetNodeRequest
+	5,  // 16: bitbox.base.v1.NodeService.ListPeers:input_type -> bitbox.base.v1.ListPeersRequest
+	7,  // 17: bitbox.base.v1.NodeService.ListBlocks:input_type -> bitbox.base.v1.ListBlocksRequest
+	9,  // 18: bitbox.base.v1.NodeService.WatchBlocks:input_type -> bitbox.base.v1.WatchBlocksRequest
+	10, // 19: bitbox.base.v1.NodeService.GetFees:input_type -> bitbox.base.v1.GetFeesRequest
+	12, // 20: bitbox.base.v1.NodeService.BringBitcoinCore:input_type -> bitbox.base.v1.BringBitcoinCoreRequest
+	15, // 21: bitbox.base.v1.NodeService.RebuildChain:input_type -> bitbox.base.v1.RebuildChainRequest
+	17, // 22: bitbox.base.v1.NodeService.GetNodeSettings:input_type -> bitbox.base.v1.GetNodeSettingsRequest
+	19, // 23: bitbox.base.v1.NodeService.ChangeNodeSettings:input_type -> bitbox.base.v1.ChangeNodeSettingsRequest
+	4,  // 24: bitbox.base.v1.NodeService.GetNode:output_type -> bitbox.base.v1.GetNodeResponse
+	6,  // 25: bitbox.base.v1.NodeService.ListPeers:output_type -> bitbox.base.v1.ListPeersResponse
+	8,  // 26: bitbox.base.v1.NodeService.ListBlocks:output_type -> bitbox.base.v1.ListBlocksResponse
+	25, // 27: bitbox.base.v1.NodeService.WatchBlocks:output_type -> bitbox.base.v1.Block
+	11, // 28: bitbox.base.v1.NodeService.GetFees:output_type -> bitbox.base.v1.GetFeesResponse
+	14, // 29: bitbox.base.v1.NodeService.BringBitcoinCore:output_type -> bitbox.base.v1.BringBitcoinCoreResponse
+	16, // 30: bitbox.base.v1.NodeService.RebuildChain:output_type -> bitbox.base.v1.RebuildChainResponse
+	18, // 31: bitbox.base.v1.NodeService.GetNodeSettings:output_type -> bitbox.base.v1.GetNodeSettingsResponse
+	20, // 32: bitbox.base.v1.NodeService.ChangeNodeSettings:output_type -> bitbox.base.v1.ChangeNodeSettingsResponse
+	24, // [24:33] is the sub-list for method output_type
+	15, // [15:24] is the sub-list for method input_type
+	15, // [15:15] is the sub-list for extension type_name
+	15, // [15:15] is the sub-list for extension extendee
+	0,  // [0:15] is the sub-list for field type_name
 }
 
 func init() { file_base_v1_node_proto_init() }
@@ -1876,14 +1976,14 @@ func file_base_v1_node_proto_init() {
 		(*BringBitcoinCoreRequest_Piece)(nil),
 	}
 	file_base_v1_node_proto_msgTypes[19].OneofWrappers = []any{}
-	file_base_v1_node_proto_msgTypes[20].OneofWrappers = []any{}
+	file_base_v1_node_proto_msgTypes[21].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_base_v1_node_proto_rawDesc), len(file_base_v1_node_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   23,
+			NumMessages:   24,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

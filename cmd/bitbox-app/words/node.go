@@ -133,10 +133,31 @@ func NodeRows(n *basev1.Node, reach string, now time.Time) (rows [][2]string) {
 		pruned = "yes, old blocks are deleted"
 	}
 	add("Pruned", offered(n.Pruned != nil, pruned))
+	if n.WalletServer != nil {
+		add("Wallets", WalletServer(n.GetWalletServer()))
+	}
 	for _, warning := range n.GetWarnings() {
 		add("Warning", warning)
 	}
 	return rows
+}
+
+// WalletServer says how far the server for wallets is.
+func WalletServer(s *basev1.WalletServer) string {
+	if s.GetReady() {
+		return "ready"
+	}
+	text := "not ready"
+	if s.GetTarget() > 0 {
+		text += fmt.Sprintf(", block %d of %d is in its index", s.GetHeight(), s.GetTarget())
+	}
+	if s.GetRebuilt() {
+		text += ", which was damaged and is made again"
+	}
+	if s.GetReason() != "" {
+		text += ": " + s.GetReason()
+	}
+	return text
 }
 
 func offered(is bool, text string) string {
