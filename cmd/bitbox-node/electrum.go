@@ -90,7 +90,7 @@ func (s *serving) run(ctx context.Context) error {
 			return fmt.Errorf("remove the old socket for wallets: %w", err)
 		}
 		err := serveWallets(ctx, config)
-		if err == nil { // it was stopped in order, and is not ready any more
+		if err == nil { // it was stopped in order, and is no longer ready
 			err = removeIfThere(progress)
 		}
 		return err

@@ -3,6 +3,7 @@
 package e2e_test
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -14,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	"github.com/BitBoxSwiss/bitbox-base/client"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/firewall"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
@@ -81,6 +83,17 @@ func TestAWalletUsesTheBasesOwnNode(t *testing.T) {
 	owner := b.app(desk, "laptop", "owner")
 	s.WaitActive(generation.WalletUnit)
 	b.apply(owner, "expose Electrum on its own port", client.Expose(string(posture.KindElectrum), client.Opening{For: time.Hour}))
+	// The server itself tells that it is ready; another user reads that, and the owner's App shows it.
+	session := b.open(owner.app)
+	b.Until("the owner sees that the server is ready", func() error {
+		ctx, cancel := context.WithTimeout(context.Background(), callTime)
+		defer cancel()
+		told, err := session.Node.GetNode(ctx, &basev1.GetNodeRequest{})
+		if err == nil && !told.GetNode().GetWalletServer().GetReady() {
+			err = fmt.Errorf("it says %v", told.GetNode())
+		}
+		return err
+	})
 	w := &electrumWallet{guest: b.Guest(desk, "electrum")}
 	if out, err := w.run("--offline", "restore", rewardKey); err != nil {
 		t.Fatalf("%v: %s", err, out)

@@ -78,7 +78,8 @@ func someNode() *basev1.Node {
 		Network: basev1.Network_NETWORK_MAINNET, Height: 512_004, Target: headers, Headers: &headers, Progress: 0.3871, LeftSeconds: &left,
 		BestBlockTime: timestamppb.New(noon.Add(-8 * 365 * 24 * time.Hour)), AskedAt: timestamppb.New(noon), PeersIn: &in, PeersOut: &out,
 		MempoolTransactions: &transactions, MempoolBytes: &bytes, SizeBytes: &size, DiskTotalBytes: &total, DiskAvailableBytes: &available,
-		Warnings: []string{"This node warns of something that it takes more words for than fit into one row of this screen."},
+		WalletServer: &basev1.WalletServer{Height: 500_000, Target: uint32(headers), Rebuilt: true, Reason: "the node is still catching up"},
+		Warnings:     []string{"This node warns of something that it takes more words for than fit into one row of this screen."},
 	}
 }
 
