@@ -29,7 +29,7 @@ func TestMain(m *testing.M) { os.Exit(leaktest.Run(m)) }
 // rewards is the script that gets the rewards of the nodes in tests: that of the example of BIP 173.
 const rewards = "0014751e76e8199196d454941c45d1b3a323f1433bd6"
 
-func scriptHash(t *testing.T, script string) string {
+func scriptHash(t testing.TB, script string) string {
 	t.Helper()
 	b, err := hex.DecodeString(script)
 	if err != nil {
@@ -40,21 +40,29 @@ func scriptHash(t *testing.T, script string) string {
 
 // server runs in the test's process.
 type server struct {
-	t         *testing.T
+	t         testing.TB
 	node      source.Config
 	directory string
 	address   string
 	mu        sync.Mutex
 	progress  electrum.Progress
+	proxy     bool
 	stop      func()
 	ended     chan error
 }
 
 func newServer(t *testing.T, b *nodetest.Btcd) *server {
 	t.Helper()
+	s := makeServer(t, b)
+	s.start()
+	return s
+}
+
+// makeServer makes one that is not started yet.
+func makeServer(t testing.TB, b *nodetest.Btcd) *server {
+	t.Helper()
 	s := &server{t: t, directory: t.TempDir(), address: nodetest.FreeAddress(t), node: source.Config{Program: settings.Btcd,
 		Network: b.Network, RPC: b.RPC, Peer: b.P2P, Credentials: b.Credentials, Certificate: b.Certificate}}
-	s.start()
 	t.Cleanup(func() { s.stop() })
 	return s
 }
@@ -71,7 +79,7 @@ func (s *server) start() {
 	go func() {
 		defer n.Close()
 		s.ended <- electrum.Run(ctx, electrum.Config{Node: n, Directory: s.directory, Interval: nodetest.Quick, Logger: nodetest.Discard,
-			Listen: func() (net.Listener, error) { return net.Listen("tcp4", s.address) }, Tell: func(p electrum.Progress) {
+			Proxy: s.proxy, Listen: func() (net.Listener, error) { return net.Listen("tcp4", s.address) }, Tell: func(p electrum.Progress) {
 				s.mu.Lock()
 				defer s.mu.Unlock()
 				s.progress = p
@@ -98,7 +106,7 @@ func (s *server) until(what string, so func(electrum.Progress) bool) {
 
 // wallet is a connection that keeps the notifications that arrive before an answer.
 type wallet struct {
-	t    *testing.T
+	t    testing.TB
 	conn net.Conn
 	read *bufio.Reader
 	news []string

@@ -401,6 +401,9 @@ func (s *Server) transaction(ctx context.Context, c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	if fields == nil {
+		return nil, errors.New("the node says nothing about a transaction")
+	}
 	fields["hex"] = raw
 	if place != nil {
 		header, err := view.Header(place.Height)

@@ -32,9 +32,6 @@ const (
 	// MaxSessions is how many sessions there may be.
 	MaxSessions = 2000
 
-	// maxQueue is how many bytes may wait to be read by one wallet, and maxQueues by all.
-	maxQueue  = MaxSend + MaxReceive
-	maxQueues = 64 << 20
 	// enough is how many bytes may wait before the next request is read.
 	enough    = 1 << 20
 	writeTime = 30 * time.Second
@@ -46,6 +43,11 @@ const (
 	burst     = 20_000
 	maxWait   = 20 * time.Second
 )
+
+// bounds are how many bytes one answer has, and how many wait to be read by one wallet and by all.
+type bounds struct{ send, queue, queues int }
+
+var standard = bounds{send: MaxSend, queue: MaxSend + MaxReceive, queues: 64 << 20}
 
 // Codes of errors: those of JSON-RPC 2.0, and those of ElectrumX.
 const (
@@ -101,6 +103,7 @@ type Server struct {
 	// Log is called for what a handler could not answer.
 	Log func(message string, args ...any)
 
+	bounds   bounds // the zero value: standard
 	mu       sync.Mutex
 	sessions int
 	budgets  map[netip.Prefix]*budget
@@ -116,6 +119,9 @@ type budget struct {
 
 // Serve serves connections until the listener is closed, and ends the sessions when ctx ends.
 func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
+	if s.bounds == (bounds{}) {
+		s.bounds = standard
+	}
 	stop := context.AfterFunc(ctx, func() { _ = listener.Close() })
 	defer s.running.Wait()
 	defer stop()
@@ -339,7 +345,7 @@ func (s *Session) answer(ctx context.Context, line []byte) bool {
 			continue
 		}
 		text := encode(answer)
-		if size+len(text) > MaxSend {
+		if size+len(text) > s.server.bounds.send {
 			text = encode(reply{"2.0", r.ID, nil, &Error{badRequest, "response too large"}})
 		}
 		size += len(text)
@@ -467,7 +473,7 @@ func (s *Session) push(text []byte) bool {
 	if s.closed {
 		return false
 	}
-	if s.queued+len(text) > maxQueue || s.server.queued.Load()+int64(len(text)) > maxQueues {
+	if s.queued+len(text) > s.server.bounds.queue || s.server.queued.Load()+int64(len(text)) > int64(s.server.bounds.queues) {
 		s.cancel()
 		return false
 	}

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -66,12 +67,18 @@ func (e *echo) all() (all []*session.Session) {
 // serve returns how to connect, and the handler.
 func serve(t *testing.T, proxy bool) (dial func(first string) (net.Conn, *bufio.Reader), handler *echo) {
 	t.Helper()
+	return start(t, &session.Server{Proxy: proxy})
+}
+
+// start is serve for a server that a test has made.
+func start(t *testing.T, server *session.Server) (dial func(first string) (net.Conn, *bufio.Reader), handler *echo) {
+	t.Helper()
 	listener, err := net.Listen("tcp4", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	handler = &echo{sessions: map[*session.Session]bool{}}
-	server := &session.Server{Handler: handler, Proxy: proxy, Log: func(string, ...any) {}}
+	server.Handler, server.Log = handler, func(string, ...any) {}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- server.Serve(ctx, listener) }()
@@ -152,48 +159,94 @@ func TestALineThatIsTooLongEndsTheSession(t *testing.T) {
 	}
 }
 
+// boundless is the broken variant.
+func boundless() *session.Server {
+	s := &session.Server{}
+	s.Boundless()
+	return s
+}
+
 // The attack: a batch whose answer would fill the memory.
 func TestTheAnswerOfABatchIsBounded(t *testing.T) {
-	dial, _ := serve(t, false)
 	one := fmt.Sprintf(`{"id":1,"method":"big","params":[%d]}`, session.MaxSend/4)
-	_, read := dial("[" + strings.Repeat(one+",", 99) + one + "]\n")
-	got, err := read.ReadString('\n')
-	if err != nil || len(got) > session.MaxSend+100*200 || strings.Count(got, "too large") != 97 {
-		t.Errorf("%d bytes, %d refused, %v", len(got), strings.Count(got, "too large"), err)
+	attack := func(server *session.Server, times int) (size, refused int) {
+		dial, _ := start(t, server)
+		_, read := dial("[" + strings.Repeat(one+",", times-1) + one + "]\n")
+		got, err := read.ReadString('\n')
+		if err != nil {
+			t.Error(err)
+		}
+		return len(got), strings.Count(got, "too large")
+	}
+	if size, refused := attack(&session.Server{}, 100); size > session.MaxSend+100*200 || refused != 97 {
+		t.Errorf("%d bytes, %d refused", size, refused)
+	}
+	if size, refused := attack(boundless(), 8); size < 2*session.MaxSend || refused != 0 {
+		t.Errorf("the broken variant withstands the attack, so this test shows nothing: %d bytes, %d refused", size, refused)
 	}
 }
 
 // The attack: wallets that ask for much and read nothing. Each holds a bounded amount, and others
 // are answered meanwhile.
 func TestSlowReadersKeepNobodyWaiting(t *testing.T) {
-	dial, handler := serve(t, false)
-	for range 20 {
+	server := &session.Server{}
+	dial, _ := start(t, server)
+	const slow, each = 20, 500_000
+	for range slow {
 		conn, _ := dial("")
 		go func() {
 			for {
-				if _, err := fmt.Fprintf(conn, `{"id":1,"method":"big","params":[%d]}`+"\n", 500_000); err != nil {
+				if _, err := fmt.Fprintf(conn, `{"id":1,"method":"big","params":[%d]}`+"\n", each); err != nil {
 					return
 				}
 			}
 		}()
 	}
-	_, read := dial(`{"id":1,"method":"echo"}` + "\n")
-	if got, err := read.ReadString('\n'); err != nil {
-		t.Errorf("%q, %v", got, err)
-	}
-	// A wallet that does not read its notifications is let go, and only that.
-	_, read = dial(`{"id":1,"method":"echo"}` + "\n")
-	if _, err := read.ReadString('\n'); err != nil {
-		t.Fatal(err)
-	}
-	for range 40 {
-		for _, s := range handler.all() {
-			s.Notify("news", strings.Repeat("x", 300_000))
+	for range 10 {
+		_, read := dial(`{"id":1,"method":"echo"}` + "\n")
+		if got, err := read.ReadString('\n'); err != nil {
+			t.Errorf("%q, %v", got, err)
+		}
+		// No further request is read while a megabyte waits.
+		if waits := server.Queued(); waits > slow*(1<<20+each+1000) {
+			t.Errorf("%d bytes wait", waits)
 		}
 	}
-	_, read = dial(`{"id":1,"method":"echo"}` + "\n")
-	if got, err := read.ReadString('\n'); err != nil {
-		t.Errorf("%q, %v", got, err)
+}
+
+// The attack: a wallet does not read its notifications. It is let go, and only that.
+func TestAWalletThatDoesNotReadIsLetGo(t *testing.T) {
+	const news, most = 300_000, 3 * 30 // three times what may wait; a kernel holds some megabytes besides
+	attack := func(server *session.Server) (letGo bool, waits int64) {
+		dial, handler := start(t, server)
+		slow, read := dial(`{"id":1,"method":"echo"}` + "\n")
+		if _, err := read.ReadString('\n'); err != nil {
+			t.Fatal(err)
+		}
+		its := handler.all()[0]
+		for range most {
+			its.Notify("news", strings.Repeat("x", news))
+			waits = max(waits, server.Queued())
+		}
+		// Others are served, and what the wallet has not read by now tells whether it was let go:
+		// the rest either comes to an end or is all there.
+		_, other := dial(`{"id":1,"method":"echo"}` + "\n")
+		if got, err := other.ReadString('\n'); err != nil {
+			t.Errorf("%q, %v", got, err)
+		}
+		for range most {
+			if _, err := read.ReadString('\n'); err != nil {
+				return !errors.Is(err, os.ErrDeadlineExceeded), waits
+			}
+		}
+		_ = slow.Close()
+		return false, waits
+	}
+	if letGo, waits := attack(&session.Server{}); !letGo || waits > int64(session.MaxQueue) {
+		t.Errorf("let go: %v; %d bytes waited", letGo, waits)
+	}
+	if letGo, waits := attack(boundless()); letGo || waits <= int64(session.MaxQueue) {
+		t.Errorf("the broken variant withstands the attack, so this test shows nothing: let go: %v; %d bytes waited", letGo, waits)
 	}
 }
 
