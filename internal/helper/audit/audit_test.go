@@ -301,6 +301,9 @@ func (f *fake) liveUnit(name, text string, active bool, pid int, a accounts) uni
 	for _, property := range setProperties {
 		u[property] = strings.ToLower(strings.Join(d[property], " "))
 	}
+	if u["RestrictAddressFamilies"] == "none" {
+		u["RestrictAddressFamilies"] = ""
+	}
 	if len(d["SystemCallFilter"]) > 0 {
 		u["SystemCallFilter"] = "read write"
 	}

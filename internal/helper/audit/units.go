@@ -134,7 +134,11 @@ func (d definition) compare(live units.State) []string {
 			continue
 		}
 		want := strings.Join(values, " ")
-		if !slices.Equal(members(live[property]), members(want)) {
+		allowed := want
+		if property == "RestrictAddressFamilies" && want == "none" {
+			allowed = "" // as systemd prints it; "~" is what it prints when all are allowed
+		}
+		if !slices.Equal(members(live[property]), members(allowed)) {
 			differs(property, want)
 		}
 	}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/services"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/units"
 )
 
 const avahi = generation.MDNSUnit
@@ -60,6 +61,16 @@ func TestAUnitThatWasChangedIsFound(t *testing.T) {
 		"stopped":             {live("ActiveState", "inactive"), []string{idUnitStopped}},
 		"failed":              {live("ActiveState", "failed"), []string{idUnitStopped}},
 	})
+}
+
+// systemd prints nothing where a unit may have no sockets, and "~" where it may have all.
+func TestAUnitWithoutSocketsIsCompared(t *testing.T) {
+	d := parseDefinition("[Service]\nRestrictAddressFamilies=none\n")
+	for printed, same := range map[string]bool{"": true, "~": false, "AF_UNIX": false} {
+		if found := d.compare(units.State{"RestrictAddressFamilies": printed}); (len(found) == 0) != same {
+			t.Errorf("systemd prints %q: %q", printed, found)
+		}
+	}
 }
 
 // All units that have the Base's sandboxes are compared.
