@@ -26,6 +26,8 @@ const (
 	followerQueue = 2 * mostNew
 	// logAgain is how often the log says that a node still does not answer.
 	logAgain = 10 * time.Minute
+	// noRoom is when a disk counts as full, in bytes: Bitcoin Core stops below that.
+	noRoom = 50 << 20
 )
 
 // Config is what a Watcher is made of.
@@ -206,6 +208,9 @@ func (w *Watcher) fail(now time.Duration, err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	n := proto.CloneOf(w.node)
+	if available, ok := w.room(n); ok && available < noRoom {
+		reason += "; its disk is full, so make room on it or give it a larger one"
+	}
 	n.State, n.Reason, n.LeftSeconds = state, Text(reason), nil
 	w.node = n
 	w.tellLocked(nil, w.monitor.look(now, n, change{}))
@@ -222,14 +227,10 @@ func (w *Watcher) estimate(now time.Duration, n *basev1.Node, changed change) {
 			n.LeftSeconds = proto.Uint64(uint64(left / time.Second))
 		}
 	}
-	if w.config.Disk == nil {
-		return
-	}
-	total, available, err := w.config.Disk()
-	if err != nil {
+	available, ok := w.room(n)
+	if !ok {
 		return // it is not known, and the node says itself when it cannot write
 	}
-	n.DiskTotalBytes, n.DiskAvailableBytes = &total, &available
 	w.disk.add(now, float64(available))
 	if left, ok := w.disk.until(0); ok {
 		n.DiskFullSeconds = proto.Uint64(uint64(left / time.Second))
@@ -312,4 +313,17 @@ func (f *Follower) Close() {
 	f.watcher.mu.Lock()
 	defer f.watcher.mu.Unlock()
 	f.watcher.endLocked(f)
+}
+
+// room adds how large the disk is, and how much of it is available.
+func (w *Watcher) room(n *basev1.Node) (available uint64, known bool) {
+	if w.config.Disk == nil {
+		return 0, false
+	}
+	total, available, err := w.config.Disk()
+	if err != nil {
+		return 0, false
+	}
+	n.DiskTotalBytes, n.DiskAvailableBytes = &total, &available
+	return available, true
 }

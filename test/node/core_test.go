@@ -4,11 +4,14 @@ package node_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -136,27 +139,40 @@ func TestTheCookieIsGoodForWhatTheBaseAsksAndNothingElse(t *testing.T) {
 	}
 }
 
-// Two chains meet, the node is killed, its cookie is another one, its cookie is wrong: the Base
-// goes on by itself, and tells it.
-func TestABaseFollowsANodeWithCoresInterfaceThroughItsFaults(t *testing.T) {
-	needsKnots(t)
-	k, other := nodetest.StartKnots(t), nodetest.StartKnots(t)
+const notRunning = "Bitcoin Core does not run"
+
+// follow has a Base watch a node.
+func follow(t *testing.T, k *nodetest.Knots) (*nodeclient.Client, func(basev1.Node_State, uint64) *basev1.Node) {
+	t.Helper()
 	// Short, for the socket's path.
 	dir, err := os.MkdirTemp("", "node")
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	nodetest.Serve(t, dir+"/socket", node.Config{Node: k.Node(), Interval: nodetest.Quick})
+	nodetest.Serve(t, dir+"/socket", node.Config{Node: k.Node(), Interval: nodetest.Quick, Disk: func() (total, available uint64, err error) {
+		var s syscall.Statfs_t
+		err = syscall.Statfs(k.Directory, &s)
+		return s.Blocks * uint64(s.Bsize), s.Bavail * uint64(s.Bsize), err
+	}})
 	client := nodeclient.Dial(dir + "/socket")
-	until := func(state basev1.Node_State, height uint64) (n *basev1.Node) {
+	return client, func(state basev1.Node_State, height uint64) (n *basev1.Node) {
 		t.Helper()
-		nodetest.Eventually(t, state.String(), func() bool {
+		nodetest.Eventually(t, fmt.Sprintf("the node is %v at %d", state, height), func() bool {
+			var err error
 			n, err = client.Node(t.Context())
 			return err == nil && n.GetState() == state && n.GetHeight() == height
 		})
 		return n
 	}
+}
+
+// Two chains meet, the node is killed, its cookie is another one, its cookie is wrong: the Base
+// goes on by itself, and tells it.
+func TestABaseFollowsANodeWithCoresInterfaceThroughItsFaults(t *testing.T) {
+	needsKnots(t)
+	k, other := nodetest.StartKnots(t), nodetest.StartKnots(t)
+	client, until := follow(t, k)
 	events := make(chan *basev1.Event, 64)
 	watching := make(chan struct{})
 	ctx, cancel := context.WithCancel(t.Context())
@@ -187,7 +203,7 @@ func TestABaseFollowsANodeWithCoresInterfaceThroughItsFaults(t *testing.T) {
 		t.Error("no reorganisation was told")
 	}
 	k.Kill()
-	if n := until(basev1.Node_STATE_STOPPED, 20); n.GetReason() != "Bitcoin Core does not run" {
+	if n := until(basev1.Node_STATE_STOPPED, 20); n.GetReason() != notRunning {
 		t.Errorf("killed: %v", n)
 	}
 	k.Start()        // with another cookie
@@ -207,4 +223,112 @@ func TestABaseFollowsANodeWithCoresInterfaceThroughItsFaults(t *testing.T) {
 		t.Fatal(err)
 	}
 	until(basev1.Node_STATE_CURRENT, 20)
+}
+
+// The disk is full while the node runs: it ends, the Base says why, and both go on once there is room.
+func TestANodeWhoseDiskIsFullSaysSoAndGoesOnOnceThereIsRoom(t *testing.T) {
+	needsKnots(t)
+	disk := t.TempDir()
+	if err := syscall.Mount("tmpfs", disk, "tmpfs", syscall.MS_NOEXEC|syscall.MS_NOSUID|syscall.MS_NODEV, "size=160m"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := syscall.Unmount(disk, 0); err != nil {
+			t.Error(err)
+		}
+	})
+	k, other := nodetest.StartKnotsIn(t, disk), nodetest.StartKnots(t)
+	client, until := follow(t, k)
+	k.Connect(other)
+	k.Generate(3)
+	nodetest.Eventually(t, "the peer has all blocks", func() bool { return other.Height() == 3 })
+	until(basev1.Node_STATE_CURRENT, 3)
+	ballast := filepath.Join(disk, "ballast")
+	fill(t, ballast)
+	k.Flush()
+	k.Ended()
+	nodetest.Eventually(t, "the Base says why", func() bool {
+		n, err := client.Node(t.Context())
+		return err == nil && n.GetState() == basev1.Node_STATE_STOPPED && n.GetDiskAvailableBytes() < 1<<20 &&
+			n.GetReason() == notRunning+"; its disk is full, so make room on it or give it a larger one"
+	})
+	if err := os.Remove(ballast); err != nil {
+		t.Fatal(err)
+	}
+	k.Start()
+	k.Connect(other) // it may have lost what it could not write
+	nodetest.Eventually(t, "it has the blocks of its peer", func() bool { return k.Height() >= other.Height() })
+	if n := until(basev1.Node_STATE_CURRENT, k.Height()); n.GetReason() != "" {
+		t.Errorf("with room again: %v", n)
+	}
+	k.Generate(1)
+	until(basev1.Node_STATE_CURRENT, k.Height())
+}
+
+// fill writes a file until its disk is full.
+func fill(t *testing.T, path string) {
+	t.Helper()
+	file, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = file.Close() }()
+	for block := make([]byte, 1<<20); len(block) > 0; {
+		switch _, err := file.Write(block); {
+		case errors.Is(err, syscall.ENOSPC):
+			block = block[:len(block)/2]
+		case err != nil:
+			t.Fatal(err)
+		}
+	}
+}
+
+// The stop is cut, as by a power cut after the ten minutes of the unit: the node starts again.
+func TestANodeWhoseStopWasCutStartsAgain(t *testing.T) {
+	needsKnots(t)
+	k, other := nodetest.StartKnots(t), nodetest.StartKnots(t)
+	_, until := follow(t, k)
+	k.Connect(other)
+	k.Generate(50)
+	nodetest.Eventually(t, "the peer has all blocks", func() bool { return other.Height() == 50 })
+	until(basev1.Node_STATE_CURRENT, 50)
+	nodetest.Eventually(t, "a stop is cut before it has ended", func() bool {
+		cut := k.CutStop()
+		if n := until(basev1.Node_STATE_STOPPED, 50); !strings.HasPrefix(n.GetReason(), notRunning) {
+			t.Logf("meanwhile: %v", n)
+		}
+		k.Start()
+		k.Connect(other) // it may have lost what it had not written
+		until(basev1.Node_STATE_CURRENT, 50)
+		return cut
+	})
+	k.Generate(1)
+	until(basev1.Node_STATE_CURRENT, 51)
+}
+
+// Another network answers at the node's address, with credentials that are good.
+func TestANodeOnAnotherNetworkIsNotTheNode(t *testing.T) {
+	needsKnots(t)
+	k := nodetest.StartKnots(t, "-connect=0")
+	_, until := follow(t, k)
+	k.Generate(5)
+	before := until(basev1.Node_STATE_CURRENT, 5).GetBestBlock()
+	k.Kill()
+	k.Chain = "signet"
+	k.Start()
+	const want = "Bitcoin Core is on signet, and the Base is set to regtest"
+	nodetest.Eventually(t, want, func() bool {
+		n := until(basev1.Node_STATE_STOPPED, 5)
+		return n.GetReason() == want && n.GetBestBlock() == before && n.GetNetwork() == basev1.Network_NETWORK_REGTEST
+	})
+	k.Kill()
+	k.Chain = "regtest"
+	k.Start()
+	nodetest.Eventually(t, "the node is back", func() bool {
+		look, err := k.Node().Look(t.Context())
+		return err == nil && look.Node.GetNetwork() == basev1.Network_NETWORK_REGTEST
+	})
+	k.Generate(1)
+	nodetest.Eventually(t, "it goes on", func() bool { return k.Height() >= 1 })
+	until(basev1.Node_STATE_CURRENT, k.Height())
 }

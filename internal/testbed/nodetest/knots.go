@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -93,7 +94,9 @@ type Knots struct {
 	// Directory has its data; RPC and P2P are its addresses.
 	Directory, RPC, P2P string
 	// Cookie is the path of its cookie.
-	Cookie  string
+	Cookie string
+	// Chain is its network; a change counts from the next Start.
+	Chain   string
 	options []string
 	command *exec.Cmd
 	operate *jsonrpc.Client // may call everything
@@ -104,8 +107,14 @@ const operatorPassword = "a password for the test alone"
 // StartKnots starts one with the configuration of docs/node.md, and more options.
 func StartKnots(t testing.TB, options ...string) *Knots {
 	t.Helper()
-	k := &Knots{t: t, Directory: t.TempDir(), RPC: FreeAddress(t), P2P: FreeAddress(t), options: options}
-	k.Cookie = filepath.Join(k.Directory, "regtest", ".cookie")
+	return StartKnotsIn(t, t.TempDir(), options...)
+}
+
+// StartKnotsIn is StartKnots with its data in a directory.
+func StartKnotsIn(t testing.TB, directory string, options ...string) *Knots {
+	t.Helper()
+	k := &Knots{t: t, Directory: directory, RPC: FreeAddress(t), P2P: FreeAddress(t), Chain: "regtest", options: options}
+	k.Cookie = filepath.Join(k.Directory, "cookie")
 	operator := filepath.Join(k.Directory, "operator")
 	if err := os.WriteFile(operator, []byte("operator:"+operatorPassword), 0o600); err != nil {
 		t.Fatal(err)
@@ -135,7 +144,8 @@ func (k *Knots) Start() {
 	mac.Write([]byte(operatorPassword))
 	port := func(address string) string { _, port, _ := net.SplitHostPort(address); return port }
 	arguments := append([]string{"--library-path", filepath.Dir(loaders[0]), filepath.Join(root, "usr/bin/bitcoind"),
-		"-regtest", "-datadir=" + k.Directory, "-server=1", "-rpcbind=127.0.0.1", "-rpcallowip=127.0.0.1", "-rpcport=" + port(k.RPC),
+		"-chain=" + k.Chain, "-datadir=" + k.Directory, "-rpccookiefile=" + k.Cookie,
+		"-server=1", "-rpcbind=127.0.0.1", "-rpcallowip=127.0.0.1", "-rpcport=" + port(k.RPC),
 		"-bind=" + k.P2P, "-port=" + port(k.P2P), "-dnsseed=0", "-fixedseeds=0", "-acceptnonstdtxn=1", "-corepolicy=1",
 		"-rpccookieperms=group", "-disablewallet=1", "-natpmp=0", "-dbcache=64", "-printtoconsole=0",
 		"-rpcwhitelistdefault=0", "-rpcauth=operator:" + salt + "$" + hex.EncodeToString(mac.Sum(nil))}, k.options...)
@@ -184,6 +194,11 @@ func (k *Knots) Call(into any, method string, params ...any) {
 	}
 }
 
+// Flush has it write what it has in memory, as it does by itself each hour. It may fail at that.
+func (k *Knots) Flush() {
+	_ = k.operate.Batch(k.t.Context(), &jsonrpc.Call{Method: "gettxoutsetinfo", Params: []any{"none"}, Into: new(any)})
+}
+
 // Generate makes blocks whose rewards anybody may spend, and returns their hashes.
 func (k *Knots) Generate(blocks int) (hashes []string) {
 	k.t.Helper()
@@ -224,4 +239,43 @@ func (k *Knots) Kill() {
 		_ = k.command.Wait()
 		k.command = nil
 	}
+}
+
+// Ended waits until it has ended by itself.
+func (k *Knots) Ended() {
+	k.t.Helper()
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		_ = k.command.Wait()
+	}()
+	select {
+	case <-ended:
+		k.command = nil
+	case <-time.After(Patience):
+		k.Kill()
+		k.t.Fatal("bitcoind does not end")
+	}
+}
+
+// CutStop has it stop, and kills it in the middle of that. It tells whether that came in time.
+func (k *Knots) CutStop() bool {
+	k.t.Helper()
+	path := filepath.Join(k.Directory, k.Chain, "debug.log")
+	before, err := os.ReadFile(path)
+	if err != nil {
+		k.t.Fatal(err)
+	}
+	if err := k.command.Process.Signal(syscall.SIGTERM); err != nil {
+		k.t.Fatal(err)
+	}
+	Eventually(k.t, "bitcoind begins to stop", func() bool {
+		now, err := os.ReadFile(path)
+		return err == nil && strings.Contains(string(now[len(before):]), "Shutdown: In progress")
+	})
+	_ = k.command.Process.Kill()
+	_ = k.command.Wait()
+	status, is := k.command.ProcessState.Sys().(syscall.WaitStatus)
+	k.command = nil
+	return is && status.Signaled()
 }
