@@ -76,7 +76,8 @@ var acts = map[string]func(b *base, a *app) *systemv1.SystemRequest{
 	},
 	"use_disk": func(_ *base, a *app) *systemv1.SystemRequest {
 		order := a.look().DiskOrder(&basev1.Disk{Id: strings.Repeat("a1", 16)}, false, false, a.challenge())
-		return &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_UseDisk{UseDisk: &systemv1.UseDisk{Order: posture.SignDiskOrder(order, a.seed)}}}
+		use := &systemv1.UseDisk{Order: posture.SignDiskOrder(order, a.seed)}
+		return &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_UseDisk{UseDisk: use}}
 	},
 	"change_service": func(*base, *app) *systemv1.SystemRequest {
 		return changeRequest("electrs", basev1.ServiceAction_SERVICE_ACTION_RESTART)

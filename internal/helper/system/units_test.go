@@ -66,7 +66,8 @@ func reached(t *testing.T, change func(*base)) []string {
 // forbidden finds the actions that an App must never cause.
 func forbidden(done []string) (found []string) {
 	harmless := []string{"start", "restart"}
-	mayEnd := []string{generation.MDNSUnit, services.TimeUnit, generation.ChainUnit, generation.WalletUnit, "electrs.service", "bitcoind.service"}
+	mayEnd := []string{generation.MDNSUnit, services.TimeUnit, generation.ChainUnit, generation.WalletUnit,
+		"electrs.service", "bitcoind.service"}
 	table := append(services.BuiltIn(), systemdtest.Own("electrs", ""), systemdtest.Own("bitcoind", ""))
 	for _, one := range done {
 		verb, unit, _ := strings.Cut(one, " ")
