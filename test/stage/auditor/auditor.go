@@ -29,8 +29,8 @@ func main() {
 	if filepath.Base(os.Args[0]) != "bitbox-base" {
 		return // systemd's generator, for which it waits: here are no services of a builder
 	}
-	if len(os.Args) == 3 && os.Args[1] == "system" {
-		return // what is done once at boot; the stage has written the first configuration
+	if len(os.Args) == 3 && (os.Args[1] == "system" || os.Args[1] == "disks") {
+		return // what is done once at boot; the stage has written the first configuration, and there is no node
 	}
 	if slices.Equal(os.Args[1:], []string{"ports"}) {
 		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
