@@ -5,6 +5,7 @@ package session
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -27,6 +28,9 @@ const (
 	MaxSend = 8_000_000
 	// MaxBatch is how many requests one line may have.
 	MaxBatch = 1000
+	// MaxParams is how many parameters a request may have. Each takes 24 bytes, and its text: a line
+	// that were decoded without a limit would take twenty times its length.
+	MaxParams = 32
 	// IdleTime is how long a session may be silent (SESSION_TIMEOUT).
 	IdleTime = 600 * time.Second
 	// MaxSessions is how many sessions there may be.
@@ -37,17 +41,20 @@ const (
 	writeTime = 30 * time.Second
 	greetTime = 5 * time.Second
 
-	// A request costs 1, and what its handler charges. One address may spend burst at once, and
-	// perSecond from then on. A wallet that wants more waits, at most for maxWait at a time.
+	// A request costs 1, and what its handler charges; a line costs 1 more for each perUnit bytes.
+	// One address may spend burst at once, and perSecond from then on. A wallet that wants more
+	// waits, at most for maxWait at a time.
+	perUnit   = 1000
 	perSecond = 500
 	burst     = 20_000
 	maxWait   = 20 * time.Second
 )
 
-// bounds are how many bytes one answer has, and how many wait to be read by one wallet and by all.
-type bounds struct{ send, queue, queues int }
+// bounds are how many bytes one answer has, how many wait to be read by one wallet and by all, how
+// many bytes of a line cost 1, and how many parameters a request has.
+type bounds struct{ send, queue, queues, perUnit, params int }
 
-var standard = bounds{send: MaxSend, queue: MaxSend + MaxReceive, queues: 64 << 20}
+var standard = bounds{send: MaxSend, queue: MaxSend + MaxReceive, queues: 64 << 20, perUnit: perUnit, params: MaxParams}
 
 // Codes of errors: those of JSON-RPC 2.0, and those of ElectrumX.
 const (
@@ -313,9 +320,10 @@ func (s *Session) line() ([]byte, error) {
 
 // request is a request or, without an ID, a notification.
 type request struct {
-	ID     json.RawMessage   `json:"id"`
-	Method string            `json:"method"`
-	Params []json.RawMessage `json:"params"`
+	ID     json.RawMessage `json:"id"`
+	Method string          `json:"method"`
+	Params json.RawMessage `json:"params"`
+	params []json.RawMessage
 }
 
 // reply is an answer. One of Result and Error is there.
@@ -328,11 +336,18 @@ type reply struct {
 
 var null = json.RawMessage("null")
 
-// answer answers a line; false: the session ends.
+// answer answers a line; false: the session ends. The line is paid before it is parsed: one that
+// waits in memory has been paid for, and an address that cannot pay sends in vain.
 func (s *Session) answer(ctx context.Context, line []byte) bool {
-	requests, batch, err := parse(line)
+	if s.Charge(ctx, 1+len(line)/s.server.bounds.perUnit) != nil {
+		return false
+	}
+	requests, batch, err := parse(line, s.server.bounds.params)
 	if err != nil {
-		return s.Charge(ctx, 1) == nil && s.push(append(encode(reply{"2.0", null, nil, err}), '\n'))
+		return s.push(append(encode(reply{"2.0", null, nil, err}), '\n'))
+	}
+	if s.Charge(ctx, len(requests)-1) != nil {
+		return false
 	}
 	size := 0
 	var replies [][]byte
@@ -364,31 +379,60 @@ func (s *Session) answer(ctx context.Context, line []byte) bool {
 	return s.push(append(text, ']', '\n'))
 }
 
-// parse reads a request, or a batch of them.
-func parse(line []byte) (requests []request, batch bool, problem *Error) {
-	trimmed := strings.TrimSpace(string(line))
-	batch = strings.HasPrefix(trimmed, "[")
-	if !batch {
-		trimmed = "[" + trimmed + "]"
-	}
-	var raw []json.RawMessage
-	if err := json.Unmarshal([]byte(trimmed), &raw); err != nil {
+// parse reads a request, or a batch of them. Each request has at most so many parameters.
+func parse(line []byte, params int) (requests []request, batch bool, problem *Error) {
+	line = bytes.TrimSpace(line)
+	if !json.Valid(line) {
 		return nil, false, &Error{parseError, "this is no JSON"}
 	}
-	switch {
-	case len(raw) == 0 || (!batch && len(raw) > 1):
-		return nil, false, &Error{invalidRequest, "this is no request"}
-	case len(raw) > MaxBatch:
-		return nil, false, &Error{invalidRequest, fmt.Sprintf("a batch has at most %d requests", MaxBatch)}
-	}
-	for _, text := range raw {
-		var r request
-		if err := json.Unmarshal(text, &r); err != nil || r.Method == "" || !plainID(r.ID) {
-			return nil, false, &Error{invalidRequest, "a request needs a method, a list of params and an id"}
+	all := []json.RawMessage{line}
+	if batch = line[0] == '['; batch {
+		var err error
+		if all, err = list(line, MaxBatch); err != nil {
+			return nil, false, &Error{invalidRequest, fmt.Sprintf("a batch has at most %d requests", MaxBatch)}
 		}
+	}
+	if len(all) == 0 {
+		return nil, false, &Error{invalidRequest, "this is no request"}
+	}
+	for _, text := range all {
+		var r request
+		err := json.Unmarshal(text, &r)
+		if err == nil && len(r.Params) > 0 {
+			r.params, err = list(r.Params, params)
+		}
+		if err != nil || r.Method == "" || !plainID(r.ID) {
+			return nil, false, &Error{invalidRequest,
+				fmt.Sprintf("a request needs a method, a list of at most %d params and an id", MaxParams)}
+		}
+		r.Params = nil
 		requests = append(requests, r)
 	}
 	return requests, batch, nil
+}
+
+// list reads a list, and no further than it may be long. JSON's null is an empty one.
+func list(text []byte, most int) (items []json.RawMessage, err error) {
+	d := json.NewDecoder(bytes.NewReader(text))
+	switch first, err := d.Token(); {
+	case err != nil:
+		return nil, err
+	case first == nil:
+		return nil, nil
+	case first != json.Delim('['):
+		return nil, errors.New("this is no list")
+	}
+	for items = []json.RawMessage{}; d.More(); {
+		if len(items) == most {
+			return nil, errors.New("the list is too long")
+		}
+		var item json.RawMessage
+		if err := d.Decode(&item); err != nil {
+			return nil, err
+		}
+		items = append(items, item)
+	}
+	return items, nil
 }
 
 // plainID tells whether an ID is a number or a text that is not long.
@@ -411,11 +455,7 @@ func encode(r reply) []byte {
 // call has the handler answer.
 func (s *Session) call(ctx context.Context, r request) reply {
 	answer := reply{Version: "2.0", ID: r.ID}
-	err := s.Charge(ctx, 1)
-	var result any
-	if err == nil {
-		result, err = s.server.Handler.Call(ctx, s, r.Method, r.Params)
-	}
+	result, err := s.server.Handler.Call(ctx, s, r.Method, r.params)
 	if err == nil {
 		answer.Result, err = json.Marshal(result)
 	}
@@ -433,6 +473,9 @@ func (s *Session) call(ctx context.Context, r request) reply {
 
 // Charge takes from what the wallet's address may spend, and waits while that is used up.
 func (s *Session) Charge(ctx context.Context, cost int) error {
+	if cost <= 0 {
+		return nil
+	}
 	reserved := s.budget.ReserveN(time.Now(), min(cost, burst))
 	wait := reserved.Delay()
 	if wait > maxWait {

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -116,7 +117,8 @@ func TestRequestsAndBatchesAreAnswered(t *testing.T) {
 		`[]`:                                                            `"code":-32600`,
 		`{"id":{},"method":"echo"}`:                                     `"code":-32600`,
 		`{"id":1,"method":"echo","params":{"by":"name"}}`:               `"code":-32600`,
-		`{`: `"code":-32700`,
+		`{"id":1,"method":"echo","params":null}`:                        `"result":null`,
+		`{`:                                                             `"code":-32700`,
 		`[` + strings.Repeat(`{"id":1,"method":"echo"},`, session.MaxBatch) + `{"id":1,"method":"echo"}]`: `"code":-32600`,
 	} {
 		_, read := dial(request + "\n")
@@ -275,6 +277,73 @@ func TestAnAddressThatSpendsTooMuchIsRefused(t *testing.T) {
 	if got, err = read.ReadString('\n'); err != nil || strings.Contains(got, "error") {
 		t.Errorf("another address: %q, %v", got, err)
 	}
+}
+
+// The attack: a line with half a million parameters. It is refused before they are decoded.
+func TestALineWithManyParamsTakesNoMemory(t *testing.T) {
+	line := []byte(`{"id":1,"method":"echo","params":[0` + strings.Repeat(",0", session.MaxReceive/2-100) + `]}`)
+	taken := func(line []byte, params int) (bytes uint64, answered bool) {
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		answered = session.Parse(line, params)
+		runtime.ReadMemStats(&after)
+		return after.TotalAlloc - before.TotalAlloc, answered
+	}
+	list := []byte(`[0` + strings.Repeat(",0", session.MaxReceive/2-100) + `]`)
+	for _, attack := range [][]byte{line, list} {
+		if bytes, answered := taken(attack, session.MaxParams); answered || bytes > 4*session.MaxReceive {
+			t.Errorf("%.40s: answered: %v; it took %d bytes", attack, answered, bytes)
+		}
+	}
+	if bytes, answered := taken(line, session.MaxReceive); !answered || bytes < 12*session.MaxReceive {
+		t.Errorf("the broken variant withstands the attack, so this test shows nothing: %v, %d bytes", answered, bytes)
+	}
+	most := `{"id":1,"method":"echo","params":[0` + strings.Repeat(",0", session.MaxParams-1)
+	if !session.Parse([]byte(most+"]}"), session.MaxParams) || session.Parse([]byte(most+",0]}"), session.MaxParams) {
+		t.Errorf("the limit is not %d", session.MaxParams)
+	}
+}
+
+// The attack: one address sends long lines over several connections when it has spent all. Few of
+// them wait, and the sessions of the others end. Another address is answered.
+func TestLongLinesArePaidBeforeTheyAreParsed(t *testing.T) {
+	const sessions = 64
+	long := fmt.Sprintf(`{"id":1,"method":"dear","params":[0,"%s"]}`, strings.Repeat("x", session.MaxReceive-100)) + "\n"
+	from := func(a string) string { return "PROXY TCP4 " + a + " 192.0.2.1 999 50002\r\n" }
+	attack := func(server *session.Server, wanted bool) {
+		server.Proxy = true
+		dial, _ := start(t, server)
+		_, read := dial(from("192.0.2.66") + `{"id":1,"method":"dear","params":[20000]}` + "\n")
+		if _, err := read.ReadString('\n'); err != nil {
+			t.Fatal(err)
+		}
+		ends := make(chan bool, sessions)
+		for range sessions {
+			conn, read := dial(from("192.0.2.66"))
+			go func() { _, _ = io.WriteString(conn, long) }()
+			go func() {
+				_, err := read.ReadString('\n')
+				ends <- err != nil
+			}()
+		}
+		// The first to end is refused; in the broken variant all are answered.
+		for at := range sessions {
+			if <-ends {
+				if !wanted {
+					t.Error("the broken variant withstands the attack, so this test shows nothing")
+				}
+				break
+			} else if wanted && at == sessions-1 {
+				t.Error("all lines were answered")
+			}
+		}
+		_, read = dial(from("192.0.2.7") + `{"id":1,"method":"echo"}` + "\n")
+		if got, err := read.ReadString('\n'); err != nil {
+			t.Errorf("another address: %q, %v", got, err)
+		}
+	}
+	attack(&session.Server{}, true)
+	attack(boundless(), false)
 }
 
 func FuzzProxyLine(f *testing.F) {
