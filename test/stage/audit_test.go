@@ -152,8 +152,8 @@ var sabotages = []sabotage{
 	},
 	{
 		what: "a disk that fails", // as bitbox-base-disks.service leaves it
-		commands: [][]string{sh("mkdir -p /run/bitbox-base/disks"), sh(`echo '{"disks":[{"name":"sda","model":"SSD",` +
-			`"health":{"verdict":"VERDICT_FAILING","reason":"it says so"}}]}' > /run/bitbox-base/disks/list.json`)},
+		commands: [][]string{{"sh", "-c", `mkdir -p /run/bitbox-base/disks && echo '{"disks":[{"name":"sda","model":"SSD",` +
+			`"health":{"verdict":"VERDICT_FAILING","reason":"it says so"}}]}' >/run/bitbox-base/disks/list.json`}},
 		finds: []string{"disk-failing"}, undo: [][]string{sh("rm /run/bitbox-base/disks/list.json")},
 	},
 	{
