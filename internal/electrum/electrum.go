@@ -61,7 +61,7 @@ type Progress struct {
 type Server struct {
 	config Config
 	index  *index.Index
-	reads  chan struct{} // holds one token for each read of the node that may run
+	reads  *turns
 
 	mu       sync.RWMutex
 	view     *index.View
@@ -75,15 +75,16 @@ type Server struct {
 	fees feeCache
 }
 
-// maxReads is how many wallets may have the node read blocks at once.
-const maxReads = 4
+// maxReads is how many wallets may have the node read blocks at once, maxReadsEach how many of one
+// address.
+const maxReads, maxReadsEach = 4, 2
 
 // Run serves until ctx ends. It fails if it can never serve, as with a pruned node. An index that
 // is damaged is built again.
 func Run(ctx context.Context, config Config) error {
 	rebuilt := false
 	for {
-		s := &Server{config: config, reads: make(chan struct{}, maxReads), mempool: mempool.New(), scripts: map[chain.Hash]*script{},
+		s := &Server{config: config, reads: newTurns(maxReads, maxReadsEach), mempool: mempool.New(), scripts: map[chain.Hash]*script{},
 			watchers: map[*session.Session]bool{}, progress: Progress{Rebuilt: rebuilt}}
 		err := s.run(ctx)
 		if !errors.Is(err, index.ErrDamaged) {

@@ -363,25 +363,26 @@ func (s *Server) unspent(ctx context.Context, c *session.Session, hash chain.Has
 }
 
 // find finds a transaction in the mempool or in the chain; place is nil in the mempool.
-func (s *Server) find(ctx context.Context, id chain.Hash) (tx chain.Tx, place *index.Place, view *index.View, err error) {
-	ctx, done, err := s.reading(ctx)
-	if err != nil {
-		return tx, nil, nil, err
-	}
-	defer done()
-	s.mu.RLock()
-	view, waits := s.view, s.mempool.Has(id)
-	s.mu.RUnlock()
-	if waits {
-		if entries, err := s.config.Node.Entries(ctx, []chain.Hash{id}); err == nil && len(entries) == 1 {
-			return entries[0].Tx, nil, view, nil
+func (s *Server) find(ctx context.Context, c *call, id chain.Hash) (tx chain.Tx, place *index.Place, view *index.View, err error) {
+	err = s.reading(ctx, c.Session, func(ctx context.Context) error {
+		s.mu.RLock()
+		waits := s.mempool.Has(id)
+		view = s.view
+		s.mu.RUnlock()
+		if waits {
+			if entries, err := s.config.Node.Entries(ctx, []chain.Hash{id}); err == nil && len(entries) == 1 {
+				tx = entries[0].Tx
+				return nil
+			}
 		}
-	}
-	tx, at, ok, err := history.Find(ctx, s.config.Node, view, id)
-	if err == nil && !ok {
-		err = session.NodeRefused("No such mempool or blockchain transaction")
-	}
-	return tx, &at, view, err
+		found, at, ok, err := history.Find(ctx, s.config.Node, view, id)
+		if err == nil && !ok {
+			return session.NodeRefused("No such mempool or blockchain transaction")
+		}
+		tx, place = found, &at
+		return err
+	})
+	return tx, place, view, err
 }
 
 func (s *Server) transaction(ctx context.Context, c *call) (any, error) {
@@ -389,7 +390,7 @@ func (s *Server) transaction(ctx context.Context, c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	tx, place, view, err := s.find(ctx, id)
+	tx, place, view, err := s.find(ctx, c, id)
 	if err != nil {
 		return nil, err
 	}
@@ -422,24 +423,23 @@ func (s *Server) ids(ctx context.Context, c *call, height uint32) ([]chain.Hash,
 	if height >= view.Len() {
 		return nil, session.Refused("there is no block %d yet", height)
 	}
-	ctx, done, err := s.reading(ctx)
-	if err != nil {
-		return nil, err
-	}
-	defer done()
 	const cost = 10 // a whole block is read
 	if err := c.Charge(ctx, cost); err != nil {
 		return nil, err
 	}
-	raw, err := s.config.Node.Block(ctx, view.Hash(height))
-	if err != nil {
-		return nil, err
-	}
-	b, err := chain.ParseBlock(raw)
-	if err != nil {
-		return nil, err
-	}
-	return b.IDs(), nil
+	var ids []chain.Hash
+	err := s.reading(ctx, c.Session, func(ctx context.Context) error {
+		raw, err := s.config.Node.Block(ctx, view.Hash(height))
+		if err != nil {
+			return err
+		}
+		b, err := chain.ParseBlock(raw)
+		if err == nil {
+			ids = b.IDs()
+		}
+		return err
+	})
+	return ids, err
 }
 
 func texts(hashes []chain.Hash) []string {

@@ -77,35 +77,39 @@ func (s *Server) publish(d *history.Digest) {
 }
 
 // read reads the history of a script that nobody follows.
-func (s *Server) read(ctx context.Context, c *session.Session, view *index.View, hash chain.Hash) (*history.History, error) {
-	ctx, done, err := s.reading(ctx)
-	if err != nil {
-		return nil, err
-	}
-	defer done()
-	h, err := history.Read(ctx, s.config.Node, view, hash, MaxHistory)
-	switch {
-	case errors.Is(err, history.ErrTooLarge), errors.Is(err, context.DeadlineExceeded):
-		return nil, session.Refused("history too large")
-	case err != nil:
+func (s *Server) read(ctx context.Context, c *session.Session, view *index.View, hash chain.Hash) (h *history.History, err error) {
+	if err := s.reading(ctx, c, func(ctx context.Context) error {
+		h, err = history.Read(ctx, s.config.Node, view, hash, MaxHistory)
+		return err
+	}); err != nil {
 		return nil, err
 	}
 	return h, c.Charge(ctx, len(h.Entries))
 }
 
-// reading waits until the node may be read.
-func (s *Server) reading(ctx context.Context) (within context.Context, done func(), err error) {
-	within, cancel := context.WithTimeout(ctx, readTime)
-	select {
-	case s.reads <- struct{}{}:
-		return within, func() {
-			cancel()
-			<-s.reads
-		}, nil
-	case <-within.Done():
-		cancel()
-		return nil, nil, session.Refused("the server is busy; try again")
+// reading has do read from the node when it is the turn of the session's address. Nobody waits for
+// a budget during a turn: that would keep others waiting. A read that is too large or takes too
+// long costs as much as the largest that does not.
+func (s *Server) reading(ctx context.Context, c *session.Session, do func(context.Context) error) error {
+	err := s.inTurn(ctx, c, do)
+	if !errors.Is(err, history.ErrTooLarge) && !errors.Is(err, context.DeadlineExceeded) {
+		return err
 	}
+	if err := c.Charge(ctx, MaxHistory); err != nil {
+		return err
+	}
+	return session.Refused("history too large")
+}
+
+func (s *Server) inTurn(ctx context.Context, c *session.Session, do func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, readTime)
+	defer cancel()
+	done, ok := s.reads.take(ctx, c.Subscriber())
+	if !ok {
+		return session.Refused("the server is busy; try again")
+	}
+	defer done()
+	return do(ctx)
 }
 
 // now returns what has happened to a script in the chain and what waits, both of one moment.

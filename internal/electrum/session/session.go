@@ -245,6 +245,9 @@ type Session struct {
 	room   chan struct{} // something was written
 }
 
+// Subscriber is whose connection it is: the address that shares a budget with its other sessions.
+func (s *Session) Subscriber() netip.Prefix { return subscriber(s.From) }
+
 // greet reads the PROXY line: PROXY TCP4 source destination port port.
 func (s *Session) greet() error {
 	if !s.server.Proxy {
