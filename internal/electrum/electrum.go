@@ -4,7 +4,8 @@
 //   - chain/ parses blocks and transactions, index/ finds them again, history/ says what has
 //     happened to a script, mempool/ what waits for a block; source/ asks the node.
 //   - sync.go follows the node: blocks into the index, then the mempool.
-//   - scripts.go has the scripts that wallets follow, and tells them of changes.
+//   - scripts.go has the scripts that wallets follow, and tells them of changes; turns.go has the
+//     wallets read from the node in turn.
 //   - session/ carries the protocol, methods.go has its methods.
 //
 // Wallets are strangers, and the node is a guest. The server knows no secret.
@@ -16,6 +17,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"sync"
@@ -69,6 +71,8 @@ type Server struct {
 	scripts  map[chain.Hash]*script
 	watchers map[*session.Session]bool // of new blocks
 	weight   int                       // of scripts
+	shares   map[netip.Prefix]int      // what the sessions of each address follow, as a weight
+	share    int                       // maxShare
 	progress Progress
 	changed  int // counts changes of view and mempool
 
@@ -84,8 +88,8 @@ const maxReads, maxReadsEach = 4, 2
 func Run(ctx context.Context, config Config) error {
 	rebuilt := false
 	for {
-		s := &Server{config: config, reads: newTurns(maxReads, maxReadsEach), mempool: mempool.New(), scripts: map[chain.Hash]*script{},
-			watchers: map[*session.Session]bool{}, progress: Progress{Rebuilt: rebuilt}}
+		s := newServer(config)
+		s.progress.Rebuilt = rebuilt
 		err := s.run(ctx)
 		if !errors.Is(err, index.ErrDamaged) {
 			return err
@@ -96,6 +100,11 @@ func Run(ctx context.Context, config Config) error {
 		}
 		rebuilt = true
 	}
+}
+
+func newServer(config Config) *Server {
+	return &Server{config: config, reads: newTurns(maxReads, maxReadsEach), mempool: mempool.New(), scripts: map[chain.Hash]*script{},
+		watchers: map[*session.Session]bool{}, shares: map[netip.Prefix]int{}, share: maxShare}
 }
 
 // marker is a file that is there while the index is damaged: the store may end the process.

@@ -25,6 +25,9 @@ const (
 	// maxWeight is how much all sessions may follow together: a script counts one, and so does
 	// each transaction and coin of its history. One takes about 100 bytes.
 	maxWeight = 1_000_000
+	// maxShare is how much the sessions of one address may follow of it. What two of them follow
+	// counts twice.
+	maxShare = maxWeight / 4
 	// readTime is how long a history may take to read.
 	readTime = 20 * time.Second
 )
@@ -161,18 +164,29 @@ func (s *Server) enter(c *session.Session, w *wallet, view *index.View, hash cha
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	f := s.scripts[hash]
-	if f == nil {
+	if w.scripts[hash] {
+		return f.text(), true, nil
+	}
+	known := f != nil
+	if !known {
 		if s.view != view {
 			return nil, false, nil
 		}
 		f = &script{hash: hash, confirmed: h, followers: map[*session.Session]bool{}, weight: 1 + len(h.Entries) + len(h.Coins)}
-		if s.weight+f.weight > maxWeight {
-			return nil, false, session.Refused("the wallets of this server follow too much; close some of them")
-		}
+	}
+	from := c.Subscriber()
+	switch {
+	case s.shares[from]+f.weight > s.share:
+		return nil, false, session.Refused("the wallets at this address follow too much; close some of them")
+	case !known && s.weight+f.weight > maxWeight:
+		return nil, false, session.Refused("the wallets of this server follow too much; close some of them")
+	}
+	if !known {
 		s.weight += f.weight
 		s.scripts[hash] = f
 		s.refresh(f)
 	}
+	s.shares[from] += f.weight
 	f.followers[c], w.scripts[hash] = true, true
 	return f.text(), true, nil
 }
@@ -195,6 +209,10 @@ func (s *Server) unsubscribe(c *session.Session, hash chain.Hash) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	f := s.scripts[hash]
+	from := c.Subscriber()
+	if s.shares[from] -= f.weight; s.shares[from] == 0 {
+		delete(s.shares, from)
+	}
 	if delete(f.followers, c); len(f.followers) == 0 {
 		delete(s.scripts, hash)
 		s.weight -= f.weight
