@@ -87,7 +87,7 @@ func (s *Server) read(ctx context.Context, c *session.Session, view *index.View,
 	}); err != nil {
 		return nil, err
 	}
-	return h, c.Charge(ctx, len(h.Entries))
+	return h, c.Spend(ctx, len(h.Entries))
 }
 
 // reading has do read from the node when it is the turn of the session's address. Nobody waits for
@@ -98,7 +98,7 @@ func (s *Server) reading(ctx context.Context, c *session.Session, do func(contex
 	if !errors.Is(err, history.ErrTooLarge) && !errors.Is(err, context.DeadlineExceeded) {
 		return err
 	}
-	if err := c.Charge(ctx, MaxHistory); err != nil {
+	if err := c.Spend(ctx, MaxHistory); err != nil {
 		return err
 	}
 	return session.Refused("history too large")

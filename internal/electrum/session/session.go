@@ -485,6 +485,15 @@ func (s *Session) Charge(ctx context.Context, cost int) error {
 		reserved.Cancel()
 		return &Error{tooMuch, "excessive resource usage"}
 	}
+	return pause(ctx, wait)
+}
+
+// Spend is Charge for what is done already: it is paid in any case, and later requests wait.
+func (s *Session) Spend(ctx context.Context, cost int) error {
+	return pause(ctx, min(s.budget.ReserveN(time.Now(), min(cost, burst)).Delay(), maxWait))
+}
+
+func pause(ctx context.Context, wait time.Duration) error {
 	if wait == 0 {
 		return nil
 	}

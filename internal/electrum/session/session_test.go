@@ -22,7 +22,7 @@ import (
 
 func TestMain(m *testing.M) { os.Exit(leaktest.Run(m)) }
 
-// echo answers with what it got. The method "big" answers with n bytes, "dear" charges n.
+// echo answers with what it got. The method "big" answers with n bytes, "dear" charges n, "done" spends n.
 type echo struct {
 	mu       sync.Mutex
 	sessions map[*session.Session]bool
@@ -41,6 +41,8 @@ func (e *echo) Call(ctx context.Context, s *session.Session, method string, para
 		return strings.Repeat("x", n), nil
 	case "dear":
 		return s.From, s.Charge(ctx, n)
+	case "done":
+		return nil, s.Spend(ctx, n)
 	case "broken":
 		return nil, io.ErrUnexpectedEOF
 	}
@@ -344,6 +346,41 @@ func TestLongLinesArePaidBeforeTheyAreParsed(t *testing.T) {
 	}
 	attack(&session.Server{}, true)
 	attack(boundless(), false)
+}
+
+// The attack: an address that has spent all has dear things done. They are paid although they are
+// more than it may spend.
+func TestWhatIsDoneIsPaid(t *testing.T) {
+	attack := func(method string) (paid bool) {
+		dial, _ := serve(t, false)
+		_, read := dial(`{"id":1,"method":"dear","params":[20000]}` + "\n")
+		if _, err := read.ReadString('\n'); err != nil {
+			t.Fatal(err)
+		}
+		_, read = dial(fmt.Sprintf(`{"id":1,"method":%q,"params":[20000]}`, method) + "\n")
+		answered := make(chan struct{})
+		go func() {
+			defer close(answered)
+			_, _ = read.ReadString('\n')
+		}()
+		for {
+			_, read := dial(`{"id":1,"method":"echo"}` + "\n")
+			if _, err := read.ReadString('\n'); err != nil {
+				return true
+			}
+			select {
+			case <-answered:
+				return false
+			default:
+			}
+		}
+	}
+	if !attack("done") {
+		t.Error("it was not paid")
+	}
+	if attack("dear") {
+		t.Error("the broken variant withstands the attack, so this test shows nothing")
+	}
 }
 
 func FuzzProxyLine(f *testing.F) {
