@@ -49,6 +49,7 @@ fails, the node does not start.`,
 				return err
 			}
 			keeper := chaindisk.Keeper{Store: chaindisk.TheStore, Run: chaindisk.Exec, Mount: chaindisk.MountBySystemd,
+				Unmount:    chaindisk.UnmountBySystemd,
 				MountPoint: chaindisk.MountPoint, UID: uid, GID: gid, Patience: chaindisk.Patience}
 			return keeper.Ready(c.Context())
 		},

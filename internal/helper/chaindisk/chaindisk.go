@@ -117,6 +117,9 @@ func when(holds bool, reason string) string {
 
 // refusal returns why a disk cannot be used; empty: it can.
 func refusal(rules []rule, s *seen) string {
+	if s.broken != "" {
+		return s.broken
+	}
 	for _, r := range rules {
 		if reason := r.refuse(s); reason != "" {
 			return reason

@@ -1,6 +1,7 @@
 package chaindisk
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -42,6 +43,8 @@ type node struct {
 	WWN         string    `json:"wwn"`
 	Mountpoints []*string `json:"mountpoints"`
 	Children    []*node   `json:"children"`
+
+	bad error // why it must not be looked at; nil: it may
 }
 
 // path is its device. A name from the kernel has no slash but for the few that lsblk prints with
@@ -72,17 +75,25 @@ func parseTree(text []byte) ([]*node, error) {
 		if n == nil || n.Type != "disk" || n.Size == 0 {
 			continue
 		}
-		if err := n.check(0, new(int)); err != nil {
-			return nil, fmt.Errorf("read what lsblk has printed: %w", err)
-		}
 		if virtual(n) {
 			continue
 		}
-		if disks = append(disks, n); len(disks) > MaxDisks {
-			return nil, fmt.Errorf("read what lsblk has printed: it lists more than %d disks", MaxDisks)
-		}
+		n.bad = n.check(0, new(int))
+		disks = append(disks, n)
 	}
-	return disks, nil
+	// A reader on USB may say that it is many disks: it must not hide the others.
+	slices.SortStableFunc(disks, func(a, b *node) int {
+		return cmp.Compare(last(a), last(b))
+	})
+	return disks[:min(len(disks), MaxDisks)], nil
+}
+
+// last sorts disks on USB behind the others.
+func last(n *node) int {
+	if bus(n) == "usb" {
+		return 1
+	}
+	return 0
 }
 
 // virtual tells whether a disk is memory: lsblk calls that one, too.
@@ -146,6 +157,10 @@ type seen struct {
 	Disk
 	path string // of the device
 	uuid string // of the file system on the whole disk
+	// parts are the UUIDs of the file systems on its partitions.
+	parts []string
+	// broken: why nobody knows what is on it; empty: it was read.
+	broken string
 	// mounted: that is mounted at MountPoint.
 	mounted  bool
 	inUse    string // why others must leave it alone; empty: nobody uses it
@@ -154,16 +169,20 @@ type seen struct {
 }
 
 // see makes of what lsblk and blkid have told a disk for people.
-func see(n *node, look probe) (*seen, error) {
+func see(n *node, look probe) *seen {
 	s := &seen{path: n.path(), readOnly: n.RO}
 	s.Name, s.Model, s.SizeBytes, s.Removable = n.Name, short(n.Model), n.Size, n.RM
 	s.Bus = bus(n)
 	// A virtual disk does not know what it lies on.
 	s.Spinning = n.Rota && s.GetBus() != "virtio"
 	s.name(n.Serial, n.WWN)
+	s.Small = n.Size < WholeChain
+	if n.bad != nil {
+		return s.unread(n.bad)
+	}
 	found, err := look(n)
 	if err != nil {
-		return nil, err
+		return s.unread(err)
 	}
 	s.take(found)
 	s.uuid = found.uuid
@@ -180,15 +199,24 @@ func see(n *node, look probe) (*seen, error) {
 		}
 		found, err := look(part)
 		if err != nil {
-			return nil, err
+			return s.unread(err)
 		}
 		s.take(found)
+		s.parts = append(s.parts, found.uuid)
 		contents = append(contents, describe(n, part, found))
 	}
 	s.Content = harmless.Cut(strings.Join(contents, ", "), maxLine)
 	s.inUse = harmless.Cut(strings.Join(s.uses(n, n), ", "), maxLine)
-	s.Small = n.Size < WholeChain
-	return s, nil
+	return s
+}
+
+// unread is a disk of which nobody knows what is on it: it is shown, and refused. The other disks of
+// the machine are as good as before.
+func (s *seen) unread(err error) *seen {
+	s.Name = short(s.GetName())
+	s.broken = harmless.Cut("it cannot be read: "+harmless.Line(err.Error()), maxLine)
+	s.Content, s.ChainUuid, s.uuid = unknown, "", ""
+	return s
 }
 
 // name makes the id of what the disk tells of itself. smartctl may know a serial number that lsblk

@@ -45,15 +45,15 @@ func recorded(t *testing.T, rules []rule) map[string]*seen {
 	}
 	disks := map[string]*seen{}
 	for _, n := range nodes {
-		s, err := see(n, func(n *node) (signature, error) {
+		s := see(n, func(n *node) (signature, error) {
 			found, known := signatures[n.Name]
 			if !known {
 				return signature{}, fmt.Errorf("%s is looked at", n.Name)
 			}
 			return found, nil
 		})
-		if err != nil {
-			t.Fatal(err)
+		if s.broken != "" {
+			t.Fatal(s.broken)
 		}
 		s.Refused = refusal(rules, s)
 		disks[s.GetName()] = s
@@ -183,6 +183,15 @@ func TestAnOrderIsForWhatTheOwnerHasSeen(t *testing.T) {
 	}
 }
 
+// A reader of cards on USB says that it is many disks: it does not hide the others.
+func TestManyDisksOnUSBHideNoOther(t *testing.T) {
+	stick := `{"name":"sda","type":"disk","size":1,"tran":"usb"},`
+	disks, err := parseTree([]byte(`{"blockdevices":[` + strings.Repeat(stick, MaxDisks+1) + `{"name":"sdz","type":"disk","size":1,"tran":"sata"}]}`))
+	if err != nil || len(disks) != MaxDisks || disks[0].Name != "sdz" {
+		t.Errorf("%d disks, %v", len(disks), err)
+	}
+}
+
 // The names and texts of a hostile disk reach no path and no terminal.
 func TestAHostileTreeIsBounded(t *testing.T) {
 	disk := func(name, more string) string {
@@ -199,19 +208,27 @@ func TestAHostileTreeIsBounded(t *testing.T) {
 		"no JSON":         "nothing",
 		"a negative size": strings.Replace(disk("sda", ""), "2000", "-2000", 1),
 	} {
-		if disks, err := parseTree([]byte(text)); err == nil {
-			t.Errorf("%s: it is %v", name, disks)
+		disks, err := parseTree([]byte(text))
+		if err != nil {
+			continue
+		}
+		s := see(disks[0], func(*node) (signature, error) {
+			t.Errorf("%s: it is looked at", name)
+			return signature{}, nil
+		})
+		if refusal(nil, s) == "" {
+			t.Errorf("%s: it is %v", name, &s.Disk)
 		}
 	}
 	nodes, err := parseTree([]byte(disk("sda", `,"serial":"\u001b[31mred","model":"\u202eevil\u0007`+strings.Repeat("x", 500)+`"`)))
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := see(nodes[0], func(*node) (signature, error) {
+	s := see(nodes[0], func(*node) (signature, error) {
 		return parseSignature([]byte("TYPE=ext4\nLABEL=\x1b[2J" + strings.Repeat("y", 500) + "\n")), nil
 	})
-	if err != nil {
-		t.Fatal(err)
+	if s.broken != "" {
+		t.Fatal(s.broken)
 	}
 	for _, text := range []string{s.GetModel(), s.GetSerialEnd(), s.GetContent()} {
 		if strings.ContainsAny(text, "\x1b\x07\u202e\n") || len(text) > maxLine {

@@ -84,9 +84,9 @@ func look(ctx context.Context, run Run) ([]*seen, error) {
 	}
 	var list []*seen
 	for _, n := range nodes {
-		s, err := see(n, func(part *node) (signature, error) { return content(ctx, run, part) })
-		if err != nil {
-			return nil, fmt.Errorf("look at the disk %s: %w", n.Name, err)
+		s := see(n, func(part *node) (signature, error) { return content(ctx, run, part) })
+		if ctx.Err() != nil {
+			return nil, fmt.Errorf("look at the disks: %w", ctx.Err())
 		}
 		s.Refused = refusal(rules, s)
 		list = append(list, s)
@@ -148,6 +148,10 @@ func Look(ctx context.Context, run Run) ([]*Disk, error) {
 	}
 	var disks []*Disk
 	for _, s := range list {
+		if s.broken != "" {
+			disks = append(disks, &s.Disk)
+			continue
+		}
 		// Bits of the exit status tell of old errors, too; the answer says what they mean.
 		text, _, err := run(ctx, lookTime, smartctl, "--json=c", "--info", "--health", "--attributes", s.path)
 		if err != nil {

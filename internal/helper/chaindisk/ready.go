@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -26,8 +27,9 @@ const (
 type Keeper struct {
 	Store Store
 	Run   Run
-	// Mount has a device with the file system of this UUID mounted at MountPoint.
-	Mount func(ctx context.Context, device, uuid string) error
+	// Mount has a device mounted at MountPoint, and Unmount ends that.
+	Mount   func(ctx context.Context, device string) error
+	Unmount func(ctx context.Context) error
 	// MountPoint is where that is seen.
 	MountPoint string
 	// UID and GID own the file system.
@@ -132,7 +134,7 @@ func (k *Keeper) find(ctx context.Context, is func(*seen) bool) (*seen, error) {
 			found = s
 		}
 		if found != nil {
-			return found, nil
+			return found, found.only(list)
 		}
 		if time.Now().After(deadline) {
 			return nil, errMissing
@@ -143,6 +145,19 @@ func (k *Keeper) find(ctx context.Context, is func(*seen) bool) (*seen, error) {
 			return nil, ctx.Err()
 		}
 	}
+}
+
+// only refuses a disk that cannot be read, and one whose UUID is on a part of any disk, too.
+func (s *seen) only(list []*seen) error {
+	if s.broken != "" {
+		return fmt.Errorf("%w: %s", ErrRefused, s.broken)
+	}
+	for _, other := range list {
+		if s.uuid != "" && (slices.Contains(other.parts, s.uuid) || other != s && other.uuid == s.uuid) {
+			return fmt.Errorf("%s and a part of %s both say that they are the disk of the chain; remove one of them", s.GetName(), other.GetName())
+		}
+	}
+	return nil
 }
 
 // prepare follows an order: from then on its disk is the chosen one. It does no step twice: a disk
@@ -231,19 +246,18 @@ func (k *Keeper) mount(ctx context.Context, disk *seen) error {
 	if err != nil {
 		return fmt.Errorf("the disk of the chain is damaged, and the damage is not repaired by itself (%w); choose another disk", err)
 	}
-	if err := k.Mount(ctx, disk.path, disk.uuid); err != nil {
+	if err := k.Mount(ctx, disk.path); err != nil {
 		return fmt.Errorf("the disk of the chain could not be mounted: %w", err)
 	}
 	list, err := look(ctx, k.Run)
-	if err != nil {
-		return err
-	}
 	for _, s := range list {
-		if s.mounted && s.uuid == disk.uuid {
+		// lsblk compares the numbers of devices.
+		if s.mounted && s.path == disk.path && s.uuid == disk.uuid {
 			return nil
 		}
 	}
-	return errors.New("the disk of the chain is not mounted, though that was asked for")
+	// Another disk may have got its name in the meantime.
+	return errors.Join(errors.New("another disk was mounted than the disk of the chain, or none; nothing of it is used"), err, k.Unmount(ctx))
 }
 
 // check looks at the mounted disk.

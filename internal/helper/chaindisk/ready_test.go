@@ -50,6 +50,7 @@ func newBench(t *testing.T) *bench {
 	b := &bench{t: t, serial: map[string]string{}}
 	b.Keeper = &Keeper{Store: Store{Directory: t.TempDir(), Run: t.TempDir()}, MountPoint: t.TempDir(), UID: 4711, GID: 4711}
 	b.Keeper.Run, b.Keeper.Mount = b.run, b.mount
+	b.Keeper.Unmount = func(context.Context) error { return unix.Unmount(b.MountPoint, 0) }
 	t.Cleanup(func() { _ = unix.Unmount(b.MountPoint, unix.MNT_DETACH) })
 	return b
 }
@@ -111,7 +112,7 @@ func (b *bench) run(ctx context.Context, limit time.Duration, argv ...string) ([
 	return text, code, err
 }
 
-func (b *bench) mount(_ context.Context, device, _ string) error {
+func (b *bench) mount(_ context.Context, device string) error {
 	return unix.Mount(device, b.MountPoint, "ext4", unix.MS_NOEXEC|unix.MS_NOSUID|unix.MS_NODEV, "errors=remount-ro")
 }
 
@@ -335,6 +336,59 @@ func TestADiskIsKnownByWhatItIs(t *testing.T) {
 	b.tool("mkfs.ext4", "-q", "-T", "largefile4", "-U", uuid, "-L", Label, two)
 	if err := b.ready(); err == nil || !strings.Contains(err.Error(), "remove one of them") {
 		t.Errorf("two disks with the same file system: %v", err)
+	}
+}
+
+// A stick has a partition with the UUID of the disk of the chain, and then another disk gets the name
+// of the checked one: nothing but the checked disk stays mounted.
+func TestWhatIsMountedIsWhatWasChecked(t *testing.T) {
+	b := newBench(t)
+	chain, _ := b.disk("SERIAL1")
+	other, _ := b.disk("SERIAL2")
+	b.order(chain, true)
+	if err := b.ready(); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Unmount(b.MountPoint, 0); err != nil {
+		t.Fatal(err)
+	}
+	disk := &seen{uuid: uuid}
+	if err := disk.only([]*seen{disk, {parts: []string{uuid}}}); err == nil || !strings.Contains(err.Error(), "remove one of them") {
+		t.Errorf("a partition with the same UUID: %v", err)
+	}
+	b.tool("mkfs.ext4", "-q", "-T", "largefile4", other)
+	b.Keeper.Mount = func(ctx context.Context, _ string) error { return b.mount(ctx, other) }
+	if err := b.ready(); err == nil || !strings.Contains(err.Error(), "another disk was mounted") {
+		t.Errorf("another disk was mounted: %v", err)
+	}
+	if s := b.look()[other]; s.mounted {
+		t.Error("the other disk stays mounted")
+	}
+}
+
+// A disk that cannot be read is refused. The disk of the chain is ready all the same.
+func TestABadDiskHarmsNoOther(t *testing.T) {
+	b := newBench(t)
+	chain, _ := b.disk("SERIAL1")
+	bad, _ := b.disk("SERIAL2")
+	b.order(chain, true)
+	b.Keeper.Run = func(ctx context.Context, limit time.Duration, argv ...string) ([]byte, int, error) {
+		if argv[0] == blkid && slices.Contains(argv, bad) {
+			return nil, 0, context.DeadlineExceeded
+		}
+		return b.run(ctx, limit, argv...)
+	}
+	if err := b.ready(); err != nil {
+		t.Errorf("beside a bad disk: %v", err)
+	}
+	list, err := look(t.Context(), b.Run)
+	if err != nil || len(list) != 2 {
+		t.Fatalf("%d disks, %v", len(list), err)
+	}
+	for _, s := range list {
+		if refused := s.GetRefused() != ""; refused != (s.path == bad) {
+			t.Errorf("%s is refused: %q", s.path, s.GetRefused())
+		}
 	}
 }
 

@@ -33,12 +33,9 @@ TimeoutSec=%d
 `, device, MountPoint, MountOptions, mountTime)
 }
 
-// MountBySystemd implements Keeper.Mount.
-func MountBySystemd(ctx context.Context, device, uuid string) error {
-	// The name by UUID is there if udev runs.
-	if byUUID := filepath.Join("/dev/disk/by-uuid", uuid); exists(byUUID) {
-		device = byUUID
-	}
+// MountBySystemd implements Keeper.Mount. It mounts the device that was checked: the name by UUID may
+// be that of a stick which says that it has the same UUID.
+func MountBySystemd(ctx context.Context, device string) error {
 	conn, err := dbus.NewSystemdConnectionContext(ctx)
 	if err != nil {
 		return err
@@ -57,8 +54,23 @@ func MountBySystemd(ctx context.Context, device, uuid string) error {
 			return err
 		}
 	}
+	return job(ctx, conn.StartUnitContext)
+}
+
+// UnmountBySystemd implements Keeper.Unmount.
+func UnmountBySystemd(ctx context.Context) error {
+	conn, err := dbus.NewSystemdConnectionContext(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	return job(ctx, conn.StopUnitContext)
+}
+
+// job has systemd start or stop MountUnit, and waits for the end.
+func job(ctx context.Context, begin func(ctx context.Context, name, mode string, ended chan<- string) (int, error)) error {
 	ended := make(chan string, 1)
-	if _, err := conn.StartUnitContext(ctx, MountUnit, "replace", ended); err != nil {
+	if _, err := begin(ctx, MountUnit, "replace", ended); err != nil {
 		return err
 	}
 	select {
@@ -70,9 +82,4 @@ func MountBySystemd(ctx context.Context, device, uuid string) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-}
-
-func exists(path string) bool {
-	_, err := os.Stat(path)
-	return err == nil
 }
