@@ -137,6 +137,10 @@ type Order struct {
 	// Erase: what is on it goes. Otherwise it has a chain already, and UUID is that of its file
 	// system.
 	Erase bool `json:"erase"`
+	// Content is what was on it, as the owner has seen it.
+	Content string `json:"content"`
+	// Begun: erasing it has begun, so Content no longer holds.
+	Begun bool `json:"begun,omitempty"`
 }
 
 // Chosen is the disk of the chain.

@@ -181,6 +181,14 @@ func (k *Keeper) prepare(ctx context.Context, o *Order) error {
 		}
 	}
 	if o.Erase && disk.uuid != o.UUID {
+		// It may have been pulled out, and used elsewhere.
+		if !o.Begun && disk.GetContent() != o.Content {
+			return fmt.Errorf("%w: something else is on it than when it was ordered; order it again", ErrRefused)
+		}
+		o.Begun = true
+		if err := failpoint.Around("begin", func() error { return k.Store.WriteOrder(*o) }); err != nil {
+			return fmt.Errorf("record that the disk is erased: %w", err)
+		}
 		if err := k.format(ctx, disk.path, o.UUID); err != nil {
 			return err
 		}

@@ -132,7 +132,8 @@ func (b *bench) look() map[string]*seen {
 // order has an order for a disk wait.
 func (b *bench) order(device string, erase bool) {
 	b.t.Helper()
-	if err := b.Store.WriteOrder(Order{ID: b.look()[device].GetId(), UUID: uuid, Erase: erase}); err != nil {
+	s := b.look()[device]
+	if err := b.Store.WriteOrder(Order{ID: s.GetId(), UUID: uuid, Erase: erase, Content: s.GetContent()}); err != nil {
 		b.t.Fatal(err)
 	}
 }
@@ -196,7 +197,7 @@ func TestADiskIsPreparedAndMounted(t *testing.T) {
 // A power cut at each step: the next start goes on, and what comes of it is the same.
 func TestAPowerCutWhileADiskIsPrepared(t *testing.T) {
 	errCut := errors.New("the power was cut")
-	for _, step := range []string{"before: erase the disk", "after: erase the disk", "before: make the file system",
+	for _, step := range []string{"before: begin", "after: begin", "before: erase the disk", "after: erase the disk", "before: make the file system",
 		"after: make the file system", "before: record the disk", "after: record the disk", "before: forget the order",
 		"after: forget the order"} {
 		t.Run(step, func(t *testing.T) {
@@ -363,6 +364,26 @@ func TestWhatIsMountedIsWhatWasChecked(t *testing.T) {
 	}
 	if s := b.look()[other]; s.mounted {
 		t.Error("the other disk stays mounted")
+	}
+}
+
+// A disk is pulled out before its order is followed, used elsewhere, and plugged in again.
+func TestAnOldOrderErasesNothingNew(t *testing.T) {
+	b := newBench(t)
+	device, _ := b.disk("SERIAL1")
+	b.order(device, true)
+	b.tool("mkfs.ext4", "-q", "-T", "largefile4", "-L", "Photos", device)
+	if err := b.ready(); !errors.Is(err, ErrRefused) || b.ran != nil {
+		t.Errorf("an old order: %v, %v", err, b.ran)
+	}
+	// The broken variant does not compare: it erases the photos.
+	order, err := b.Store.Order()
+	if err != nil {
+		t.Fatal(err)
+	}
+	order.Begun = true
+	if err := errors.Join(b.Store.WriteOrder(*order), b.ready()); err != nil || b.ran == nil {
+		t.Errorf("without the comparison: %v, %v", err, b.ran)
 	}
 }
 

@@ -179,7 +179,8 @@ func (v *Verbs) Use(ctx context.Context, _ *caller.Call, request *systemv1.UseDi
 	if err == nil && waits != nil && v.config.Store.Trouble() == "" {
 		return nil, helperclient.Errorf(helperclient.CodeBusy, "another disk is being prepared; see 'bitbox-app disk'")
 	}
-	wanted := Order{ID: disk.GetId(), UUID: disk.GetChainUuid(), Erase: order.GetErase() || disk.GetChainUuid() == ""}
+	wanted := Order{ID: disk.GetId(), UUID: disk.GetChainUuid(), Erase: order.GetErase() || disk.GetChainUuid() == "",
+		Content: disk.GetContent()}
 	if chosen, _ := v.config.Store.Chosen(); !wanted.Erase && chosen != nil && chosen.UUID == wanted.UUID {
 		return nil, helperclient.Errorf(helperclient.CodeNothing, "it is the disk of the chain already")
 	}
