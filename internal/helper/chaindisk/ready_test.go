@@ -197,7 +197,8 @@ func TestADiskIsPreparedAndMounted(t *testing.T) {
 // A power cut at each step: the next start goes on, and what comes of it is the same.
 func TestAPowerCutWhileADiskIsPrepared(t *testing.T) {
 	errCut := errors.New("the power was cut")
-	for _, step := range []string{"before: begin", "after: begin", "before: erase the disk", "after: erase the disk", "before: make the file system",
+	for _, step := range []string{"before: begin", "after: begin", "before: erase the disk", "after: erase the disk",
+		"before: make the file system",
 		"after: make the file system", "before: record the disk", "after: record the disk", "before: forget the order",
 		"after: forget the order"} {
 		t.Run(step, func(t *testing.T) {
