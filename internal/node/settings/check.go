@@ -118,7 +118,7 @@ func (s Settings) CheckPruned(data string) error {
 // the oldest first; not if the program has none yet.
 func (s Settings) look(data string, check func(folder string, root *os.Root, blocks string, names []string) error) error {
 	folder := filepath.Join(data, string(s.Program))
-	root, err := os.OpenRoot(folder)
+	root, err := openFolder(folder)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -128,6 +128,17 @@ func (s Settings) look(data string, check func(folder string, root *os.Root, blo
 	defer func() { _ = root.Close() }()
 	blocks, suffix := s.blocks()
 	return check(folder, root, blocks, files(root, blocks, suffix))
+}
+
+// openFolder opens a folder that the node may have replaced: a link or a pipe in its place is an
+// error. OpenRoot alone follows the link, and waits for a writer of the pipe.
+func openFolder(path string) (*os.Root, error) {
+	fd, err := syscall.Open(path, syscall.O_RDONLY|syscall.O_DIRECTORY|syscall.O_NOFOLLOW|syscall.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = syscall.Close(fd) }()
+	return os.OpenRoot(fmt.Sprintf("/proc/self/fd/%d", fd)) // the folder that is open, whatever has its name now
 }
 
 // blocks is where the program has the blocks of the network, and how the names of their files end.
@@ -144,7 +155,7 @@ func (s Settings) blocks() (folder, suffix string) {
 
 // files returns the names of the files of blocks, sorted; the oldest is the first.
 func files(root *os.Root, folder, suffix string) (names []string) {
-	directory, err := root.Open(folder)
+	directory, err := root.OpenFile(folder, os.O_RDONLY|syscall.O_DIRECTORY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return nil
 	}

@@ -107,6 +107,38 @@ func TestALookAtTheNodesDataLeadsNowhereElse(t *testing.T) {
 	}
 }
 
+// A pipe in the place of a folder has nobody wait: the test would not end.
+func TestAPipeInThePlaceOfAFolderHasNobodyWait(t *testing.T) {
+	main := Settings{Program: Core, Network: basev1.Network_NETWORK_MAINNET, Cache: DefaultCache}
+	signet := Settings{Program: Core, Network: basev1.Network_NETWORK_SIGNET, Cache: DefaultCache}
+	btcd := Settings{Program: Btcd, Network: basev1.Network_NETWORK_SIGNET, Cache: DefaultCache}
+	for path, s := range map[string]Settings{
+		"core": main, "core/blocks": main, "core/signet": signet, "core/signet/blocks": signet,
+		"btcd": btcd, "btcd/data/signet/blocks_ffldb": btcd,
+	} {
+		data := t.TempDir()
+		put(t, data, map[string]string{filepath.Dir(path) + "/": ""})
+		if err := syscall.Mkfifo(filepath.Join(data, path), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		err := s.CheckData(data)
+		if wrong := path == string(s.Program); wrong != (err != nil) {
+			t.Errorf("a pipe as %s: %v", path, err)
+		}
+	}
+}
+
+func TestALinkInThePlaceOfTheFolderIsNotFollowed(t *testing.T) {
+	s := Settings{Program: Core, Network: basev1.Network_NETWORK_MAINNET, Cache: DefaultCache}
+	data := t.TempDir()
+	if err := os.Symlink(t.TempDir(), filepath.Join(data, "core")); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.CheckData(data); err == nil {
+		t.Error("a link in the place of the folder was followed")
+	}
+}
+
 func TestBlocksThatWereDeletedAreMissed(t *testing.T) {
 	s := Settings{Program: Core, Network: basev1.Network_NETWORK_MAINNET, Cache: DefaultCache}
 	data := t.TempDir()
