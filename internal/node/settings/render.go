@@ -59,7 +59,9 @@ func (s Settings) Arguments(file string) []string {
 	if s.Program == Btcd {
 		return []string{file, "--configfile=" + s.Config()}
 	}
-	return []string{file, "-conf=" + s.Config(), "-datadir=" + s.data()}
+	// settings.json in its own folder would count more than the configuration, and a Core that was
+	// taken over could leave one to the next.
+	return []string{file, "-conf=" + s.Config(), "-datadir=" + s.data(), "-nosettings"}
 }
 
 // Reindex are the arguments with which the program reads its blocks once more; none: it cannot.

@@ -5,6 +5,7 @@ import (
 	"flag"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -168,5 +169,13 @@ func TestSignedSettingsComeFirst(t *testing.T) {
 	}
 	if s, signed, err := p.Read(); err != nil || signed || s.Network != basev1.Network_NETWORK_REGTEST {
 		t.Errorf("%+v, %t, %v", s, signed, err)
+	}
+}
+
+// A Core that was taken over leaves no settings to the next one.
+func TestCoreReadsNoSettingsFromItsOwnFolder(t *testing.T) {
+	s := Settings{Program: Core, Network: basev1.Network_NETWORK_MAINNET}
+	if arguments := s.Arguments("/program"); !slices.Contains(arguments, "-nosettings") {
+		t.Errorf("it reads settings.json: %q", arguments)
 	}
 }
