@@ -20,6 +20,9 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
 )
 
+// walletIndex is the folder of the server for wallets, which builds its index again.
+const walletIndex = "/var/lib/bitbox-electrum"
+
 // resetPlan is what a factory reset of the appliance removes. Releases that the Base was updated
 // to stay (/var/lib/bitbox-base/updates): the Base must not fall back to an older one, and they
 // tell nothing about its owner.
@@ -36,6 +39,7 @@ var resetPlan = factoryreset.Plan{
 		filepath.Dir(generation.HostKey), // SSH's host key
 		generation.CertificateDirectory,  // keys of extra APIs
 		"/var/lib/fail2ban",              // the list of bans
+		walletIndex,                      // a server that was taken over may have noted addresses
 		"/var/log/journal",               // visitors and their addresses
 	},
 	Homes: []string{"/home/base"},
