@@ -131,11 +131,12 @@ func (s *Session) Install(ctx context.Context, r *Release, progress func(UpdateP
 		return err
 	}
 	update, sent, err := s.bring(ctx, r, r.arrived(status), progress)
-	if r.Image && err != nil && !sent && lost(err) && ctx.Err() == nil {
-		update, sent, err = s.resume(ctx, r, err, progress)
-	}
+	before := status.GetUpdate().GetId()
 	if err != nil && sent && lost(err) && ctx.Err() == nil {
-		update, err = s.began(ctx, r.Version, status.GetUpdate().GetId(), err, progress)
+		update, err = s.began(ctx, r.Version, before, err, progress)
+	}
+	if r.Image && err != nil && lost(err) && ctx.Err() == nil {
+		update, err = s.resume(ctx, r, before, err, progress)
 	}
 	if err != nil {
 		return err
@@ -168,14 +169,14 @@ func (s *Session) finish(ctx context.Context, update *basev1.Update, r *Release,
 }
 
 // resume goes on with an image that did not arrive whole, once the Base can be reached and has ended
-// the connection that was lost.
-func (s *Session) resume(ctx context.Context, r *Release, cause error, progress func(UpdateProgress)) (*basev1.Update, bool, error) {
+// the connection that was lost. earlier is the id of the previous update.
+func (s *Session) resume(ctx context.Context, r *Release, earlier string, cause error, progress func(UpdateProgress)) (*basev1.Update, error) {
 	deadline := time.Now().Add(resumeTime)
 	for before := uint64(0); time.Now().Before(deadline); {
 		progress(UpdateProgress{Away: true})
 		select {
 		case <-ctx.Done():
-			return nil, false, ctx.Err()
+			return nil, ctx.Err()
 		case <-time.After(watchAgain):
 		}
 		s.transport.reconnect()
@@ -188,12 +189,15 @@ func (s *Session) resume(ctx context.Context, r *Release, cause error, progress 
 			before, deadline = from, time.Now().Add(resumeTime)
 		}
 		update, sent, err := s.bring(ctx, r, from, progress)
-		if err == nil || sent || !lost(err) {
-			return update, sent, err
+		if sent && err != nil && lost(err) && ctx.Err() == nil {
+			update, err = s.began(ctx, r.Version, earlier, err, progress)
+		}
+		if err == nil || !lost(err) {
+			return update, err
 		}
 		cause = err
 	}
-	return nil, false, fail(ErrLost, cause,
+	return nil, fail(ErrLost, cause,
 		"the connection was lost while the file was being sent; the same command goes on where it stopped (the Base keeps the part for a day)")
 }
 

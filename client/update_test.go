@@ -334,3 +334,22 @@ func TestAnUploadOfAnImageGoesOnWhereItStopped(t *testing.T) {
 	}
 	runs(t, h.session, "1.1")
 }
+
+// The last piece counts as sent when the App has handed it over, though the Base may never have it.
+func TestAnUploadOfAnImageThatBreaksInItsLastPieceGoesOn(t *testing.T) {
+	h := newHouse(t)
+	must(0, h.Software.BecomeImage())
+	r := anImageRelease(t, "1.1")
+	cut := false
+	err := h.session.Install(t.Context(), r, func(p UpdateProgress) {
+		if p.Update == nil && !p.Away && !cut && p.Sent+release.ChunkSize >= r.Size {
+			cut = true
+			h.Shut()
+			h.Open()
+		}
+	})
+	if err != nil || !cut {
+		t.Fatal(Explain(err), cut)
+	}
+	runs(t, h.session, "1.1")
+}
