@@ -170,7 +170,8 @@ func (s *Session) finish(ctx context.Context, update *basev1.Update, r *Release,
 
 // resume goes on with an image that did not arrive whole, once the Base can be reached and has ended
 // the connection that was lost. earlier is the id of the previous update.
-func (s *Session) resume(ctx context.Context, r *Release, earlier string, cause error, progress func(UpdateProgress)) (*basev1.Update, error) {
+func (s *Session) resume(ctx context.Context, r *Release, earlier string, cause error,
+	progress func(UpdateProgress)) (*basev1.Update, error) {
 	deadline := time.Now().Add(resumeTime)
 	for before := uint64(0); time.Now().Before(deadline); {
 		progress(UpdateProgress{Away: true})
