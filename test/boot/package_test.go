@@ -104,8 +104,12 @@ func TestThePackageTurnsADebianIntoABaseAndBack(t *testing.T) {
 
 	// As it was.
 	stage.Until(t, "Debian's servers listen", func() error {
-		if l := strings.Join(listens(s), ", "); !strings.Contains(l, ":80") || !strings.Contains(l, ":22") {
-			return fmt.Errorf("there are %s", l)
+		// The resolver and Avahi are later than NGINX and sshd, and the order changes.
+		l := strings.Join(listens(s), ", ")
+		for _, port := range []string{"tcp [::]:80", "tcp [::]:22", "tcp [::]:5355", "udp [::]:5355", "udp [::]:5353", "udp [::]:(random)"} {
+			if !strings.Contains(l, port) {
+				return fmt.Errorf("there are %s", l)
+			}
 		}
 		return nil
 	})
