@@ -130,11 +130,8 @@ func (s *Session) Install(ctx context.Context, r *Release, progress func(UpdateP
 	if err != nil {
 		return err
 	}
-	update, sent, err := s.bring(ctx, r, r.arrived(status), progress)
 	before := status.GetUpdate().GetId()
-	if err != nil && sent && lost(err) && ctx.Err() == nil {
-		update, err = s.began(ctx, r.Version, before, err, progress)
-	}
+	update, err := s.deliver(ctx, r, r.arrived(status), before, progress)
 	if r.Image && err != nil && lost(err) && ctx.Err() == nil {
 		update, err = s.resume(ctx, r, before, err, progress)
 	}
@@ -168,6 +165,17 @@ func (s *Session) finish(ctx context.Context, update *basev1.Update, r *Release,
 	return resultOf(update)
 }
 
+// deliver brings a release, and finds the update that has begun if the answer was lost. earlier is the
+// id of the previous update.
+func (s *Session) deliver(ctx context.Context, r *Release, from uint64, earlier string,
+	progress func(UpdateProgress)) (*basev1.Update, error) {
+	update, sent, err := s.bring(ctx, r, from, progress)
+	if err != nil && sent && lost(err) && ctx.Err() == nil {
+		return s.began(ctx, r.Version, earlier, err, progress)
+	}
+	return update, err
+}
+
 // resume goes on with an image that did not arrive whole, once the Base can be reached and has ended
 // the connection that was lost. earlier is the id of the previous update.
 func (s *Session) resume(ctx context.Context, r *Release, earlier string, cause error,
@@ -189,10 +197,7 @@ func (s *Session) resume(ctx context.Context, r *Release, earlier string, cause 
 		if from > before {
 			before, deadline = from, time.Now().Add(resumeTime)
 		}
-		update, sent, err := s.bring(ctx, r, from, progress)
-		if sent && err != nil && lost(err) && ctx.Err() == nil {
-			update, err = s.began(ctx, r.Version, earlier, err, progress)
-		}
+		update, err := s.deliver(ctx, r, from, earlier, progress)
 		if err == nil || !lost(err) {
 			return update, err
 		}

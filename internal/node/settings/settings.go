@@ -61,7 +61,7 @@ type Settings struct {
 	Cache int
 	// BlockEvery has the Base make blocks by itself; 0: it does not. Only with btcd on regtest.
 	BlockEvery time.Duration
-	// AcceptsBtcd is set by somebody who knows what btcd on mainnet is.
+	// AcceptsBtcd: the owner has typed that btcd may run on mainnet.
 	AcceptsBtcd bool
 }
 
