@@ -45,23 +45,13 @@ func (s nodeService) BringBitcoinCore(ctx context.Context,
 
 func (s nodeService) carry(ctx context.Context, upload, order []byte,
 	stream *rpc.Receiver[basev1.BringBitcoinCoreRequest]) (*systemv1.BitcoinCoreInstalled, error) {
-	for offset := uint64(0); ; {
-		message, err := stream.Receive()
-		if errors.Is(err, io.EOF) {
-			break
-		}
-		if err != nil {
-			return nil, err
-		}
-		piece := message.GetPiece()
-		if len(piece) == 0 {
-			return nil, rpc.NewError(rpc.Invalid, errNoArchive)
-		}
-		if _, err := s.ask(ctx, &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_BitcoinCorePiece{
-			BitcoinCorePiece: &systemv1.BitcoinCorePiece{Upload: upload, Offset: offset, Data: piece}}}, nil); err != nil {
-			return nil, err
-		}
-		offset += uint64(len(piece))
+	err := pieces(stream.Receive, 0, errNoArchive, func(offset uint64, piece []byte) error {
+		_, err := s.ask(ctx, &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_BitcoinCorePiece{
+			BitcoinCorePiece: &systemv1.BitcoinCorePiece{Upload: upload, Offset: offset, Data: piece}}}, nil)
+		return err
+	})
+	if err != nil {
+		return nil, err
 	}
 	// From here on it cannot be cancelled: the call continues when the App hangs up.
 	reply, err := s.ask(ctx, &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_FinishBitcoinCore{

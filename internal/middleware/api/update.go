@@ -84,28 +84,41 @@ func (s updateService) BringUpdate(ctx context.Context,
 
 func (s updateService) carry(ctx context.Context, upload []byte, offset uint64,
 	stream *rpc.Receiver[basev1.BringUpdateRequest]) (*basev1.Update, error) {
-	for {
-		message, err := stream.Receive()
-		if errors.Is(err, io.EOF) {
-			break
-		}
-		if err != nil {
-			return nil, err
-		}
-		piece := message.GetPiece()
-		if len(piece) == 0 {
-			return nil, rpc.NewError(rpc.Invalid, errNoPiece)
-		}
-		if _, err := s.ask(ctx, &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_UpdatePiece{
-			UpdatePiece: &systemv1.UpdatePiece{Upload: upload, Offset: offset, Data: piece}}}, nil); err != nil {
-			return nil, err
-		}
-		offset += uint64(len(piece))
+	err := pieces(stream.Receive, offset, errNoPiece, func(offset uint64, piece []byte) error {
+		_, err := s.ask(ctx, &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_UpdatePiece{
+			UpdatePiece: &systemv1.UpdatePiece{Upload: upload, Offset: offset, Data: piece}}}, nil)
+		return err
+	})
+	if err != nil {
+		return nil, err
 	}
 	// From here on it cannot be cancelled: the call continues when the App hangs up.
 	reply, err := s.ask(ctx, &systemv1.SystemRequest{Verb: &systemv1.SystemRequest_FinishUpdate{
 		FinishUpdate: &systemv1.FinishUpdate{Upload: upload}}}, nil)
 	return reply.GetUpdate(), err
+}
+
+// pieces hands on what an App sends in pieces, each with its offset, until the App has sent all. missing
+// refuses a message without a piece.
+func pieces[M interface{ GetPiece() []byte }](receive func() (M, error), offset uint64, missing error,
+	pass func(offset uint64, piece []byte) error) error {
+	for {
+		message, err := receive()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		piece := message.GetPiece()
+		if len(piece) == 0 {
+			return rpc.NewError(rpc.Invalid, missing)
+		}
+		if err := pass(offset, piece); err != nil {
+			return err
+		}
+		offset += uint64(len(piece))
+	}
 }
 
 // abort makes the helper drop an upload, even if the App has gone.
