@@ -474,7 +474,7 @@ func (m *machine) measure() {
 }
 
 // lynis returns a directory with Lynis as Debian packages it, for a disk beside the
-// image's.
+// image's. Its profile leaves out what cannot apply to the image.
 func lynis(t *testing.T) string {
 	t.Helper()
 	directory := t.TempDir()
@@ -491,6 +491,13 @@ func lynis(t *testing.T) string {
 	if out, err := exec.Command("dpkg-deb", "--extract", debs[0], root).CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
+	profile, err := os.ReadFile("lynis.prf")
+	if err == nil {
+		err = os.WriteFile(filepath.Join(root, "etc", "lynis", "custom.prf"), profile, 0o644)
+	}
+	if err != nil {
+		t.Fatalf("give Lynis the profile of the image: %v", err)
+	}
 	return root
 }
 
@@ -499,7 +506,7 @@ func (m *machine) lynis() {
 	m.t.Helper()
 	// It looks for its parts beside itself.
 	out, _, err := m.ask(30*time.Minute, "mkdir -p /run/tools && mount -o ro /dev/vdb /run/tools && mkdir -p /tmp/lynis && cp -r /run/tools/usr/share/lynis/* /tmp/lynis/ && "+
-		"cp /run/tools/usr/sbin/lynis /tmp/lynis/ && cp -r /run/tools/etc/lynis/default.prf /run/tools/etc/lynis/plugins /tmp/lynis/ && chown -R root:root /tmp/lynis && cd /tmp/lynis && umount /run/tools && "+
+		"cp /run/tools/usr/sbin/lynis /tmp/lynis/ && cp -r /run/tools/etc/lynis/*.prf /run/tools/etc/lynis/plugins /tmp/lynis/ && chown -R root:root /tmp/lynis && cd /tmp/lynis && umount /run/tools && "+
 		"sh ./lynis audit system --no-colors --quick --logfile /tmp/lynis.log --report-file /tmp/lynis.dat >/tmp/lynis.out 2>&1; "+
 		"grep -E '^(hardening_index|warning\\[\\]|suggestion\\[\\])=?' /tmp/lynis.dat || tail -n 30 /tmp/lynis.out")
 	if err != nil {
