@@ -91,6 +91,8 @@ var groups = []group{
 	{folder: "internal/app/walletcheck", may: []string{"api"}, risky: []string{"crypto/tls"}},
 	{folder: "cmd/bitbox-app", may: []string{"api", "client", "internal/app", "internal/commandline", "internal/digits", "internal/protocol",
 		"internal/version"}},
+	// Pictures are made of values alone.
+	{folder: "cmd/bitbox-app/window/picture", may: []string{"internal/app/qrcode"}, risky: []string{"html"}},
 	// The Base's program, which plays each part of the Base.
 	{folder: "cmd/bitbox-base", may: []string{
 		"api", "internal/bitcoincore", "internal/boottime", "internal/commandline", "internal/console", "internal/devbase", "internal/helper",

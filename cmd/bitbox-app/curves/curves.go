@@ -1,5 +1,5 @@
-// Package curves draws the measurements of a Base in one line of text. The App's commands and
-// its dashboard share it, so that both use the same scales.
+// Package curves has the measurements of a Base with their scales, and draws them in one line of
+// text. The App's commands, its dashboard and its window share it, so that all use the same scales.
 package curves
 
 import (
@@ -17,30 +17,45 @@ var (
 // Curves are drawn measurements. A measurement that is missing gives an empty curve.
 type Curves struct{ Load, Memory, Disk, Temperature string }
 
-// Draw draws samples, the oldest first, in at most this many columns. The scales are at least 0
-// to 1 for load, the used part of all for memory and disk, and at least 20 °C to 80 °C for the
-// temperature.
-func Draw(samples []*basev1.Sample, columns int, utf8 bool) Curves {
-	var load, memory, disk, temperature []float64
-	most, hottest := 1.0, 80.0
+// Series are the values of one measurement, the oldest first, and the scale to draw them on.
+type Series struct {
+	Values    []float64
+	Low, High float64
+}
+
+// Measured are the series of a Base. A measurement that is missing gives an empty series.
+type Measured struct{ Load, Memory, Disk, Temperature Series }
+
+// Measure sorts samples, the oldest first. The scales are at least 0 to 1 for load, the used part of
+// all for memory and disk, and at least 20 °C to 80 °C for the temperature.
+func Measure(samples []*basev1.Sample) Measured {
+	m := Measured{Load: Series{High: 1}, Memory: Series{High: 1}, Disk: Series{High: 1}, Temperature: Series{Low: 20, High: 80}}
 	for _, s := range samples {
-		load = append(load, s.GetLoad())
-		most = max(most, s.GetLoad())
-		memory = append(memory, used(s.GetMemoryAvailableBytes(), s.GetMemoryTotalBytes()))
-		disk = append(disk, used(s.GetDiskAvailableBytes(), s.GetDiskTotalBytes()))
+		m.Load.add(s.GetLoad())
+		m.Memory.Values = append(m.Memory.Values, used(s.GetMemoryAvailableBytes(), s.GetMemoryTotalBytes()))
+		m.Disk.Values = append(m.Disk.Values, used(s.GetDiskAvailableBytes(), s.GetDiskTotalBytes()))
 		if s.TemperatureCelsius != nil {
-			temperature = append(temperature, s.GetTemperatureCelsius())
-			hottest = max(hottest, s.GetTemperatureCelsius())
+			m.Temperature.add(s.GetTemperatureCelsius())
 		}
 	}
+	return m
+}
+
+// add adds a value, and makes the scale high enough for it.
+func (s *Series) add(v float64) {
+	s.Values = append(s.Values, v)
+	s.High = max(s.High, v)
+}
+
+// Draw draws samples, the oldest first, in at most this many columns.
+func Draw(samples []*basev1.Sample, columns int, utf8 bool) Curves {
 	steps := plain
 	if utf8 {
 		steps = blocks
 	}
-	return Curves{
-		Load: line(load, 0, most, columns, steps), Memory: line(memory, 0, 1, columns, steps),
-		Disk: line(disk, 0, 1, columns, steps), Temperature: line(temperature, 20, hottest, columns, steps),
-	}
+	m := Measure(samples)
+	draw := func(s Series) string { return line(s.Values, s.Low, s.High, columns, steps) }
+	return Curves{Load: draw(m.Load), Memory: draw(m.Memory), Disk: draw(m.Disk), Temperature: draw(m.Temperature)}
 }
 
 // line draws values between two bounds. If there are more values than columns, each column shows

@@ -1,4 +1,4 @@
-// Package qrcode draws a QR code in a terminal, for the camera of a phone.
+// Package qrcode makes QR codes for the camera of a phone, and draws them in a terminal.
 package qrcode
 
 import (
@@ -8,8 +8,28 @@ import (
 	"rsc.io/qr"
 )
 
-// quiet is the light frame that a reader needs around a code, in modules (ISO/IEC 18004, 6.3.8).
-const quiet = 4
+// Quiet is the light frame that a reader needs around a code, in modules (ISO/IEC 18004, 6.3.8).
+const Quiet = 4
+
+// Code is a QR code without its light frame.
+type Code struct {
+	// Size is how many modules a side has.
+	Size    int
+	modules *qr.Code
+}
+
+// Make makes the code of a text. The error is for a text that is too long, which takes more than
+// 2,000 bytes.
+func Make(text string) (*Code, error) {
+	code, err := qr.Encode(text, qr.L)
+	if err != nil {
+		return nil, fmt.Errorf("draw a QR code of %d bytes: %w", len(text), err)
+	}
+	return &Code{code.Size, code}, nil
+}
+
+// Dark tells whether the module in column x and row y is dark. Outside of the code all are light.
+func (c *Code) Dark(x, y int) bool { return c.modules.Black(x, y) }
 
 // glyphs are how a terminal shows two modules, one above the other: light ones are drawn, since most
 // terminals are dark.
@@ -21,23 +41,22 @@ var (
 	whole = glyphs{dark: "  ", light: "##"}
 )
 
-// Draw returns the rows of the code of a text. The error is for a text that is too long, which takes
-// more than 2,000 bytes.
+// Draw returns the rows of the code of a text, for a terminal. The error is that of Make.
 func Draw(text string, utf8 bool) ([]string, error) {
-	code, err := qr.Encode(text, qr.L)
+	code, err := Make(text)
 	if err != nil {
-		return nil, fmt.Errorf("draw a QR code of %d bytes: %w", len(text), err)
+		return nil, err
 	}
 	g, step := whole, 1
 	if utf8 {
 		g, step = halves, 2
 	}
 	var rows []string
-	for y := -quiet; y < code.Size+quiet; y += step {
+	for y := -Quiet; y < code.Size+Quiet; y += step {
 		var row strings.Builder
-		for x := -quiet; x < code.Size+quiet; x++ {
-			upper := !code.Black(x, y) // outside of the code it is light
-			lower := step == 1 && upper || step == 2 && !code.Black(x, y+1)
+		for x := -Quiet; x < code.Size+Quiet; x++ {
+			upper := !code.Dark(x, y)
+			lower := step == 1 && upper || step == 2 && !code.Dark(x, y+1)
 			switch {
 			case upper && lower:
 				row.WriteString(g.light)

@@ -39,16 +39,16 @@ func TestTheDrawingHasEachModuleAndALightFrame(t *testing.T) {
 			t.Fatal(err)
 		}
 		all := modules(rows, utf8)
-		if want := code.Size + 2*quiet; len(all) < want || len(all) > want+1 || len(all[0]) != want {
+		if want := code.Size + 2*Quiet; len(all) < want || len(all) > want+1 || len(all[0]) != want {
 			t.Fatalf("utf8 %v: %d by %d modules, not %d", utf8, len(all[0]), len(all), want)
 		}
 		dark := 0
 		for y := range all {
 			for x := range all[y] {
-				inside := x >= quiet && y >= quiet && x < code.Size+quiet && y < code.Size+quiet
-				black := inside && code.Black(x-quiet, y-quiet)
+				inside := x >= Quiet && y >= Quiet && x < code.Size+Quiet && y < code.Size+Quiet
+				black := inside && code.Black(x-Quiet, y-Quiet)
 				if all[y][x] == black {
-					t.Fatalf("utf8 %v: the module at %d, %d is wrong", utf8, x-quiet, y-quiet)
+					t.Fatalf("utf8 %v: the module at %d, %d is wrong", utf8, x-Quiet, y-Quiet)
 				}
 				if black {
 					dark++
