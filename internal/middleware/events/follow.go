@@ -113,10 +113,11 @@ func (h *Hub) publishUpdate(u *basev1.Update) {
 	if u.GetEndedAt() == nil {
 		return
 	}
-	if other, _ := h.mark(markUpdate, u.GetId()); !other {
+	m, _ := h.remember(markUpdate, u.GetId())
+	if m == nil {
 		return
 	}
-	h.Publish(&basev1.Event{Event: &basev1.Event_UpdateEnded{UpdateEnded: &basev1.UpdateEndedEvent{
+	h.publish(&basev1.Event{Event: &basev1.Event_UpdateEnded{UpdateEnded: &basev1.UpdateEndedEvent{
 		FromVersion: u.GetFromVersion(), ToVersion: u.GetToVersion(), Installed: u.GetPhase() == basev1.Update_PHASE_DONE,
-		Reason: u.GetReason()}}})
+		Reason: u.GetReason()}}}, m)
 }

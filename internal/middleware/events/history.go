@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
+	"github.com/BitBoxSwiss/bitbox-base/internal/failpoint"
 	"github.com/BitBoxSwiss/bitbox-base/internal/state"
 )
 
@@ -148,19 +149,29 @@ func shorter[T any](e *basev1.Event, list []T) []T {
 	return list[:len(list)-off]
 }
 
-// history is the events that are kept. It is guarded by the hub.
+// history is the events that are kept. The hub guards what is in memory; one goroutine at a time
+// writes.
 type history struct {
 	db        *state.DB
 	events    []*basev1.Event // by their sequence
 	last      uint64
 	forgotten uint64
+	marks     map[string]string          // those of names that have words as values
 	kindOf    func(*basev1.Event) string // replaced in tests
 }
 
+// mark is a short value that is kept with an event, so that the event is told once.
+type mark struct{ name, value string }
+
 // openHistory reads what is kept.
 func openHistory(db *state.DB) (*history, error) {
-	h := &history{db: db, kindOf: KindOf}
+	h := &history{db: db, marks: map[string]string{}, kindOf: KindOf}
 	err := db.View(func(tx *state.Tx) error {
+		for _, name := range []string{markBoot, markUpdate} {
+			if value := tx.Get(bucketMarks, name); value != nil {
+				h.marks[name] = string(value)
+			}
+		}
 		if mark := tx.Get(bucketMarks, markForgotten); len(mark) == 8 {
 			h.forgotten = binary.BigEndian.Uint64(mark)
 		}
@@ -185,9 +196,21 @@ func openHistory(db *state.DB) (*history, error) {
 
 func key(sequence uint64) string { return string(binary.BigEndian.AppendUint64(nil, sequence)) }
 
-// add gives an event its sequence and keeps it. Even if it cannot be kept, no other event gets
-// its sequence; then there is a gap.
-func (h *history) add(e *basev1.Event) error {
+// stepKeep is where the disk is reached, for tests.
+const stepKeep = "keep an event"
+
+// added is what the history remembers of a write.
+type added struct {
+	event     *basev1.Event // nil: it could not be kept
+	sequence  uint64
+	forgotten uint64
+	oldest    int // the index of the event that had to go; -1: none
+}
+
+// write gives an event its sequence and keeps it on the disk, with a mark unless that is nil. Even
+// if it cannot be kept, no other event gets its sequence; then there is a gap. It changes nothing in
+// memory: take does. Nobody else may write meanwhile.
+func (h *history) write(e *basev1.Event, m *mark) (added, error) {
 	e.Sequence = h.last + 1
 	kind, of, oldest := h.kindOf(e), 0, -1
 	for i, kept := range h.events {
@@ -211,21 +234,37 @@ func (h *history) add(e *basev1.Event) error {
 					return err
 				}
 			}
-			return errors.Join(tx.Put(bucketEvents, key(e.GetSequence()), value),
+			if m != nil {
+				if err := tx.Put(bucketMarks, m.name, []byte(m.value)); err != nil {
+					return err
+				}
+			}
+			return errors.Join(failpoint.Reach(stepKeep), tx.Put(bucketEvents, key(e.GetSequence()), value),
 				tx.Put(bucketMarks, markForgotten, binary.BigEndian.AppendUint64(nil, forgotten)))
 		})
 	}
-	h.last = e.GetSequence()
 	if err != nil {
-		h.forgotten = h.last
-		return fmt.Errorf("keep an event: %w", err)
+		return added{sequence: e.GetSequence(), forgotten: e.GetSequence()}, fmt.Errorf("keep an event: %w", err)
 	}
-	h.forgotten = forgotten
-	if oldest >= 0 {
-		h.events = slices.Delete(slices.Clone(h.events), oldest, oldest+1)
+	return added{event: e, sequence: e.GetSequence(), forgotten: forgotten, oldest: oldest}, nil
+}
+
+// take remembers what was written.
+func (h *history) take(a added) {
+	h.last, h.forgotten = a.sequence, a.forgotten
+	if a.event == nil {
+		return
 	}
-	h.events = append(slices.Clip(h.events), e)
-	return nil
+	if a.oldest >= 0 {
+		h.events = slices.Delete(slices.Clone(h.events), a.oldest, a.oldest+1)
+	}
+	h.events = append(slices.Clip(h.events), a.event)
+}
+
+// skip makes a gap of one sequence. The disk has it from the next event on.
+func (h *history) skip() {
+	h.last++
+	h.forgotten = h.last
 }
 
 // since returns the kept events with a sequence above after; gap: there were others that are no
@@ -241,20 +280,6 @@ func (h *history) since(after uint64) (events []*basev1.Event, gap bool) {
 		return 0
 	})
 	return h.events[i:], h.forgotten > after
-}
-
-// mark keeps a short value, and tells whether it differs from the previous one, and whether there
-// was one.
-func (h *history) mark(name, value string) (other, had bool, err error) {
-	err = h.db.Update(func(tx *state.Tx) error {
-		before := tx.Get(bucketMarks, name)
-		other, had = string(before) != value, before != nil
-		if !other {
-			return nil
-		}
-		return tx.Put(bucketMarks, name, []byte(value))
-	})
-	return other, had, err
 }
 
 // The pace of paced events of one kind. Events that come faster are merged and reported when a

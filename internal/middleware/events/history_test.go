@@ -47,6 +47,13 @@ func eventsIn(t *testing.T) *Hub {
 	return h
 }
 
+// add keeps an event.
+func add(h *Hub, e *basev1.Event) error {
+	added, err := h.history.write(e, nil)
+	h.history.take(added)
+	return err
+}
+
 func banOf(address string) *basev1.Event {
 	return &basev1.Event{Event: &basev1.Event_BansChanged{
 		BansChanged: &basev1.BansChangedEvent{Banned: []*basev1.Ban{{Jail: "sshd", Address: address}}}}}
@@ -219,11 +226,11 @@ func TestOneKindOfEventDoesNotDisplaceAnother(t *testing.T) {
 		if oneQuota {
 			h.history.kindOf = func(*basev1.Event) string { return "" }
 		}
-		if err := h.history.add(revokedOf("Laptop")); err != nil {
+		if err := add(h, revokedOf("Laptop")); err != nil {
 			t.Fatal(err)
 		}
 		for n := range 2 * keptOfAKind {
-			if err := h.history.add(banOf(fmt.Sprintf("2001:db8::%x", n))); err != nil {
+			if err := add(h, banOf(fmt.Sprintf("2001:db8::%x", n))); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -27,19 +27,34 @@ import (
 const (
 	// subscriberQueue is how many events a subscriber may be behind.
 	subscriberQueue = 64
+	// maxUnwritten is how many events wait for the disk. Each has at most maxKept bytes.
+	maxUnwritten = 1024
+	// settleTime is how long a subscriber who asks for the past waits for events that are being
+	// written.
+	settleTime = 2 * time.Second
 )
 
 // Hub passes each event to all subscribers, and keeps those that an owner may want to see later.
-// It never waits for a subscriber.
+// It never waits for a subscriber, and no caller of Publish waits for the disk.
 type Hub struct {
-	log *slog.Logger
+	log     *slog.Logger
+	history *history // nil: nothing is kept; the writer alone changes it, with mu held
 
 	mu          sync.Mutex
 	subscribers map[*Subscription]struct{}
-	history     *history // nil: nothing is kept
 	paces       map[string]*pace
 	later       *time.Timer // tells what waits; nil: nothing does
 	closed      bool
+	unwritten   []queued      // in the order of their sequences
+	writer      chan struct{} // closed when the writer ends; nil: none runs
+	overflowed  bool          // events were left out, because too many waited for the disk
+}
+
+// queued is an event on its way to subscribers.
+type queued struct {
+	event *basev1.Event
+	kept  bool
+	mark  *mark // kept with the event; nil: none is
 }
 
 // Subscription is one subscriber's queue.
@@ -74,6 +89,9 @@ func newHub(history *history, log *slog.Logger) *Hub {
 // Subscribe returns a queue for every later event; with replay, also for the kept events above a
 // sequence. Close must follow.
 func (h *Hub) Subscribe(replay bool, after uint64) (*Subscription, error) {
+	if replay {
+		h.settle()
+	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	s := &Subscription{hub: h, Events: make(chan *basev1.Event, subscriberQueue)}
@@ -103,22 +121,25 @@ func (s *Subscription) Close() {
 	delete(s.hub.subscribers, s)
 }
 
-// Publish stamps an event, keeps it if its kind is kept, and queues it. Events that come too fast
+// Publish stamps an event, and has it kept, if its kind is kept, and sent. Events that come too fast
 // wait.
-func (h *Hub) Publish(event *basev1.Event) {
+func (h *Hub) Publish(event *basev1.Event) { h.publish(event, nil) }
+
+// publish keeps a mark with the event; nil: none.
+func (h *Hub) publish(event *basev1.Event, m *mark) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	now := time.Now()
 	event.Time = timestamppb.New(now)
 	of := policies[KindOf(event)]
 	if of.passing || h.history == nil {
-		h.sendLocked(event)
+		h.queueLocked(queued{event: event})
 		return
 	}
 	event = proto.CloneOf(event)
 	shrink(event)
 	if !of.paced {
-		h.keepLocked(event)
+		h.queueLocked(queued{event: event, kept: true, mark: m})
 		return
 	}
 	p := h.paces[KindOf(event)]
@@ -131,16 +152,74 @@ func (h *Hub) Publish(event *basev1.Event) {
 		h.awaitLocked(now)
 		return
 	}
-	h.keepLocked(event)
+	h.queueLocked(queued{event: event, kept: true})
 }
 
-// keepLocked keeps an event before anybody is told of it: after a power cut no other event may
-// have its sequence.
-func (h *Hub) keepLocked(event *basev1.Event) {
-	if err := h.history.add(event); err != nil {
-		h.log.Error("an event is not in the history", "kind", KindOf(event), "error", err)
+// queueLocked has an event sent behind those before it. It is kept before anybody is told of it:
+// after a power cut no other event may have its sequence.
+func (h *Hub) queueLocked(q queued) {
+	switch {
+	case h.writer == nil && !q.kept:
+		h.sendLocked(q.event)
+		return
+	case len(h.unwritten) >= maxUnwritten:
+		if !h.overflowed {
+			h.log.Error("events are left out of the history: the disk is too slow")
+		}
+		h.overflowed = true
+		return
 	}
-	h.sendLocked(event)
+	h.unwritten = append(h.unwritten, q)
+	if h.writer == nil {
+		h.writer = make(chan struct{})
+		go h.write(h.writer)
+	}
+}
+
+// write keeps and sends what is queued, until nothing is.
+func (h *Hub) write(ended chan struct{}) {
+	defer close(ended)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for len(h.unwritten) > 0 {
+		q := h.unwritten[0]
+		h.unwritten = h.unwritten[1:]
+		if q.kept {
+			h.mu.Unlock()
+			added, err := h.history.write(q.event, q.mark)
+			h.mu.Lock()
+			h.history.take(added)
+			if err != nil {
+				h.log.Error("an event is not in the history", "kind", KindOf(q.event), "error", err)
+			}
+		}
+		h.sendLocked(q.event)
+	}
+	if h.overflowed {
+		// What was left out takes one sequence, so that everybody who asks learns of the gap.
+		h.overflowed = false
+		h.history.skip()
+		for s := range h.subscribers {
+			h.endLocked(s)
+		}
+	}
+	h.unwritten, h.writer = nil, nil
+}
+
+// settle waits, within a bound, until what is queued is written.
+func (h *Hub) settle() {
+	h.mu.Lock()
+	writer := h.writer
+	h.mu.Unlock()
+	if writer == nil {
+		return
+	}
+	bound := time.NewTimer(settleTime)
+	defer bound.Stop()
+	select {
+	case <-writer:
+	case <-bound.C:
+	}
 }
 
 // awaitLocked makes tellWaiting run when a place is free for a waiting event.
@@ -172,18 +251,26 @@ func (h *Hub) tellWaiting() {
 		for len(p.waiting) > 0 && p.take(now) {
 			event := p.waiting[0]
 			p.waiting = p.waiting[1:]
-			h.keepLocked(event)
+			h.queueLocked(queued{event: event, kept: true})
 		}
 	}
 	h.awaitLocked(now)
 }
 
-// Close keeps the waiting events, so an orderly stop loses nothing.
+// Close keeps the waiting events, so an orderly stop loses nothing. It returns when they are on
+// the disk.
 func (h *Hub) Close() {
+	if writer := h.close(); writer != nil {
+		<-writer
+	}
+}
+
+// close returns the writer that is to be waited for; nil: none is.
+func (h *Hub) close() (writer chan struct{}) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.closed {
-		return
+		return h.writer
 	}
 	h.closed = true
 	if h.later != nil {
@@ -191,10 +278,11 @@ func (h *Hub) Close() {
 	}
 	for _, p := range h.paces {
 		for _, event := range p.waiting {
-			h.keepLocked(event)
+			h.queueLocked(queued{event: event, kept: true})
 		}
 		p.waiting = nil
 	}
+	return h.writer
 }
 
 // sendLocked queues an event. A subscriber with a full queue is ended: a stream has no gaps.
@@ -203,37 +291,38 @@ func (h *Hub) sendLocked(event *basev1.Event) {
 		select {
 		case s.Events <- event:
 		default:
-			delete(h.subscribers, s)
-			close(s.Events)
+			h.endLocked(s)
 		}
 	}
 }
 
-// mark is history.mark, or reports that nothing is known.
-func (h *Hub) mark(name, value string) (other, had bool) {
+func (h *Hub) endLocked(s *Subscription) {
+	delete(h.subscribers, s)
+	close(s.Events)
+}
+
+// remember returns the mark that is to be kept with an event; nil: it has this value already, or
+// nothing is kept. had: there was one.
+func (h *Hub) remember(name, value string) (m *mark, had bool) {
+	if h.history == nil || value == "" {
+		return nil, false
+	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.history == nil {
-		return false, false
+	before, had := h.history.marks[name]
+	if had && before == value {
+		return nil, true
 	}
-	other, had, err := h.history.mark(name, value)
-	if err != nil {
-		h.log.Error("keep what was told", "mark", name, "error", err)
-		return false, had
-	}
-	return other, had
+	h.history.marks[name] = value
+	return &mark{name: name, value: value}, had
 }
 
 // PublishStart reports that the Middleware was started, in the boot with this id; empty: it is
 // not known.
 func (h *Hub) PublishStart(bootID string) {
-	booted := false
-	if bootID != "" {
-		other, had := h.mark(markBoot, bootID)
-		booted = other && had
-	}
-	h.Publish(&basev1.Event{Event: &basev1.Event_BaseStarted{
-		BaseStarted: &basev1.BaseStartedEvent{SoftwareVersion: version.Software, Booted: booted}}})
+	m, had := h.remember(markBoot, bootID)
+	h.publish(&basev1.Event{Event: &basev1.Event_BaseStarted{
+		BaseStarted: &basev1.BaseStartedEvent{SoftwareVersion: version.Software, Booted: m != nil && had}}}, m)
 }
 
 // PublishWindow tells subscribers that the pairing window was opened or closed.
