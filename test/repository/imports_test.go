@@ -29,6 +29,7 @@ var groups = []group{
 	{folder: "internal/atomicfile"},
 	{folder: "internal/bootdisk"},
 	{folder: "internal/boottime"},
+	{folder: "internal/bounded"},
 	{folder: "internal/commandline"},
 	{folder: "internal/digits"},
 	{folder: "internal/failpoint"},
@@ -40,7 +41,7 @@ var groups = []group{
 	// Releases of Bitcoin Core. gpgv reads their signatures.
 	{folder: "internal/bitcoincore", may: []string{"internal/rootfile"}},
 	{folder: "internal/bitcoincore/verify", may: []string{
-		"internal/atomicfile", "internal/bitcoincore", "internal/failpoint", "internal/rootfile",
+		"internal/atomicfile", "internal/bitcoincore", "internal/bounded", "internal/failpoint", "internal/rootfile",
 	}, risky: []string{"os/exec"}},
 	{folder: "internal/state", may: []string{"internal/atomicfile"}},
 	// The rules that App and Base share.
@@ -49,7 +50,7 @@ var groups = []group{
 	{folder: "internal/discovery", may: []string{"internal/protocol"}, risky: []string{"golang.org/x/net"}},
 	// Root. No package here opens a port or parses what a stranger sends.
 	{folder: "internal/helper", may: []string{
-		"api", "internal/atomicfile", "internal/bitcoincore", "internal/bootdisk", "internal/failpoint", "internal/harmless",
+		"api", "internal/atomicfile", "internal/bitcoincore", "internal/bootdisk", "internal/bounded", "internal/failpoint", "internal/harmless",
 		"internal/helperclient", "internal/ipc",
 		"internal/node/settings", // which node the Base runs: a table, and files of root's
 		"internal/protocol", "internal/rootfile", "internal/secret", "internal/state", "internal/version", "packaging",

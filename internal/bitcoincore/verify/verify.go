@@ -26,6 +26,7 @@ import (
 	"time"
 
 	"github.com/BitBoxSwiss/bitbox-base/internal/bitcoincore"
+	"github.com/BitBoxSwiss/bitbox-base/internal/bounded"
 )
 
 // Least is how many distinct signers a release needs.
@@ -98,7 +99,7 @@ func (s Signers) check(ctx context.Context, sums, signatures []byte) (status []b
 		in("signatures"), in("sums"))
 	command.Env, command.Dir = []string{"LC_ALL=C", "TZ=UTC"}, "/"
 	command.WaitDelay = time.Second
-	out := &bounded{}
+	out := &bounded.Buffer{Most: maxStatus}
 	command.Stdout = out
 	err = command.Run()
 	var ended *exec.ExitError
@@ -109,23 +110,10 @@ func (s Signers) check(ctx context.Context, sums, signatures []byte) (status []b
 	case err != nil:
 		return nil, fmt.Errorf("check the signatures with Debian's gpgv: %w", err)
 	}
-	if out.full {
+	if out.Full() {
 		return nil, fmt.Errorf("%w: SHA256SUMS.asc has more signatures than any release", ErrSignatures)
 	}
-	return out.buffer.Bytes(), nil
-}
-
-// bounded keeps the first maxStatus bytes that are written to it.
-type bounded struct {
-	buffer bytes.Buffer
-	full   bool
-}
-
-func (b *bounded) Write(p []byte) (int, error) {
-	room := maxStatus - b.buffer.Len()
-	b.full = b.full || len(p) > room
-	b.buffer.Write(p[:min(room, len(p))])
-	return len(p), nil
+	return out.Bytes(), nil
 }
 
 // signature is one in the status output: the keywords that judge it, and what VALIDSIG says.

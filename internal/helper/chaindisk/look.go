@@ -9,6 +9,8 @@ import (
 	"os"
 	"os/exec"
 	"time"
+
+	"github.com/BitBoxSwiss/bitbox-base/internal/bounded"
 )
 
 // Programs, by absolute path: PATH decides nothing.
@@ -40,7 +42,7 @@ func Exec(ctx context.Context, limit time.Duration, argv ...string) ([]byte, int
 	command := exec.CommandContext(ctx, argv[0], argv[1:]...)
 	command.Env, command.Dir = []string{"LC_ALL=C.UTF-8"}, "/"
 	command.WaitDelay = time.Second
-	output := &bounded{}
+	output := &bounded.Buffer{Most: maxOutput}
 	command.Stdout = output
 	err := command.Run()
 	var exit *exec.ExitError
@@ -50,23 +52,10 @@ func Exec(ctx context.Context, limit time.Duration, argv ...string) ([]byte, int
 	if err != nil {
 		return nil, 0, fmt.Errorf("run %s: %w", argv[0], errors.Join(err, ctx.Err()))
 	}
-	if output.full {
+	if output.Full() {
 		return nil, 0, fmt.Errorf("run %s: it printed more than %d bytes", argv[0], maxOutput)
 	}
-	return output.buffer.Bytes(), command.ProcessState.ExitCode(), nil
-}
-
-// bounded keeps the first maxOutput bytes that are written to it.
-type bounded struct {
-	buffer bytes.Buffer
-	full   bool
-}
-
-func (b *bounded) Write(p []byte) (int, error) {
-	room := maxOutput - b.buffer.Len()
-	b.full = b.full || len(p) > room
-	b.buffer.Write(p[:min(room, len(p))])
-	return len(p), nil
+	return output.Bytes(), command.ProcessState.ExitCode(), nil
 }
 
 // look looks at all disks, without their health.

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/BitBoxSwiss/bitbox-base/internal/bounded"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/apply"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/programs"
 )
@@ -39,14 +40,14 @@ func Exec(ctx context.Context, argv ...string) (string, error) {
 	command := programs.Command(ctx, argv...)
 	// A grandchild that keeps the pipes open must not block us.
 	command.WaitDelay = time.Second
-	stdout, stderr := &bounded{}, &bounded{}
+	stdout, stderr := &bounded.Buffer{Most: maxOutput}, &bounded.Buffer{Most: maxOutput}
 	command.Stdout, command.Stderr = stdout, stderr
 	err := command.Run()
-	if err == nil && stdout.full {
+	if err == nil && stdout.Full() {
 		err = errTooMuch
 	}
 	if err != nil {
-		return stdout.String(), fmt.Errorf("run %s: %w%s", strings.Join(argv, " "), errors.Join(err, ctx.Err()), lastWords(stderr.String()))
+		return stdout.String(), fmt.Errorf("run %s: %w%s", strings.Join(argv, " "), errors.Join(err, ctx.Err()), lastWords(stderr))
 	}
 	return stdout.String(), nil
 }
@@ -55,33 +56,12 @@ func Exec(ctx context.Context, argv ...string) (string, error) {
 var errTooMuch = fmt.Errorf("it printed more than %d bytes", maxOutput)
 
 // lastWords is the end of a program's error output.
-func lastWords(text string) string {
-	const most = 400
-	text = strings.Join(strings.Fields(strings.ToValidUTF8(text, "?")), " ")
-	if len(text) > most {
-		text = "… " + strings.ToValidUTF8(text[len(text)-most:], "")
+func lastWords(stderr *bounded.Buffer) string {
+	if text := stderr.LastWords(); text != "" {
+		return ": " + text
 	}
-	if text == "" {
-		return ""
-	}
-	return ": " + text
+	return ""
 }
-
-// bounded keeps the first maxOutput bytes that are written to it. The buffer is not embedded: its
-// ReadFrom would ignore the bound.
-type bounded struct {
-	buffer bytes.Buffer
-	full   bool
-}
-
-func (b *bounded) Write(p []byte) (int, error) {
-	room := maxOutput - b.buffer.Len()
-	b.full = b.full || len(p) > room
-	b.buffer.Write(p[:min(room, len(p))])
-	return len(p), nil
-}
-
-func (b *bounded) String() string { return b.buffer.String() }
 
 // maxJournalLine is the longest line of journalctl that is read, in bytes.
 const maxJournalLine = 256 << 10
@@ -95,7 +75,7 @@ func lines(ctx context.Context, receive func(line []byte, more bool) error, argv
 	command := programs.Command(ctx, argv...)
 	command.Env = []string{"TZ=UTC", "LC_ALL=C.UTF-8"}
 	command.WaitDelay = time.Second
-	stderr := &bounded{}
+	stderr := &bounded.Buffer{Most: maxOutput}
 	command.Stderr = stderr
 	stdout, err := command.StdoutPipe()
 	if err == nil {
@@ -115,7 +95,7 @@ func lines(ctx context.Context, receive func(line []byte, more bool) error, argv
 	case ctx.Err() != nil:
 		return ctx.Err()
 	case err != nil:
-		return fmt.Errorf("run %s: %w%s", argv[0], err, lastWords(stderr.String()))
+		return fmt.Errorf("run %s: %w%s", argv[0], err, lastWords(stderr))
 	}
 	return nil
 }

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/BitBoxSwiss/bitbox-base/internal/bounded"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/bruteforce"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
@@ -45,8 +46,8 @@ func TestAnOverlongListOfBansIsShownInPart(t *testing.T) {
 		if slices.Contains(argv, "banip") {
 			text = list.String()
 		}
-		out := &bounded{}
-		if _, err := out.Write([]byte(text)); err != nil || !out.full {
+		out := &bounded.Buffer{Most: maxOutput}
+		if _, err := out.Write([]byte(text)); err != nil || !out.Full() {
 			t.Fatalf("%q prints only %d bytes; this attack proves nothing (%v)", argv, len(text), err)
 		}
 		return out.String(), fmt.Errorf("run it: %w", errTooMuch)

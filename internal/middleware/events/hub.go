@@ -196,7 +196,7 @@ func (h *Hub) write(ended chan struct{}) {
 		h.sendLocked(q.event)
 	}
 	if h.overflowed {
-		// What was left out takes one sequence, so that everybody who asks learns of the gap.
+		// The lost events take one sequence together, so that each subscriber learns of the gap.
 		h.overflowed = false
 		h.history.skip()
 		for s := range h.subscribers {

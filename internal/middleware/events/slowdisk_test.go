@@ -27,7 +27,7 @@ func sessionOf(name string) *basev1.Event {
 	return &basev1.Event{Event: &basev1.Event_SessionStarted{SessionStarted: &basev1.SessionStartedEvent{App: &basev1.App{Id: name}}}}
 }
 
-// The disk does not end its sync. Whoever publishes goes on all the same, and nobody hears of an
+// The disk does not end its sync. A caller that publishes goes on all the same, and nobody hears of an
 // event that may be lost. A hub that holds its lock over the sync deadlocks in this test.
 func TestADiskThatHangsDelaysNoCaller(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

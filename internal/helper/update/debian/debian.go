@@ -9,7 +9,6 @@ package debian
 
 import (
 	"archive/tar"
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -25,6 +24,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
+	"github.com/BitBoxSwiss/bitbox-base/internal/bounded"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/programs"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/setup"
@@ -102,30 +102,12 @@ func execute(ctx context.Context, environment []string, argv ...string) (string,
 	command := programs.Command(ctx, argv...)
 	command.Env = environment
 	command.WaitDelay = time.Second // for a grandchild that keeps the pipes open
-	stdout, stderr := &bounded{}, &bounded{}
+	stdout, stderr := &bounded.Buffer{Most: maxOutput}, &bounded.Buffer{Most: maxOutput}
 	command.Stdout, command.Stderr = stdout, stderr
 	if err := command.Run(); err != nil {
-		return "", fmt.Errorf("run %s: %w: %s", strings.Join(argv, " "), errors.Join(err, ctx.Err()), lastWords(stderr.buffer.String()))
+		return "", fmt.Errorf("run %s: %w: %s", strings.Join(argv, " "), errors.Join(err, ctx.Err()), stderr.LastWords())
 	}
-	return stdout.buffer.String(), nil
-}
-
-// lastWords is the end of what a program complained about.
-func lastWords(text string) string {
-	const most = 400
-	text = strings.Join(strings.Fields(strings.ToValidUTF8(text, "?")), " ")
-	if len(text) > most {
-		text = "… " + strings.ToValidUTF8(text[len(text)-most:], "")
-	}
-	return text
-}
-
-// bounded keeps the first maxOutput bytes.
-type bounded struct{ buffer bytes.Buffer }
-
-func (b *bounded) Write(p []byte) (int, error) {
-	b.buffer.Write(p[:min(len(p), maxOutput-b.buffer.Len())])
-	return len(p), nil
+	return stdout.String(), nil
 }
 
 // Architecture implements update.Machine, as do the next four.
