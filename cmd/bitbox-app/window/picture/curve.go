@@ -9,6 +9,7 @@ import (
 const (
 	curveWidth, curveHeight = 240, 48
 	curveColumns            = curveWidth / 2
+	curveEdge               = 3 // between the curve and the frame
 )
 
 // Curve draws values, the oldest first, between two bounds. It draws one value as a dot, and none
@@ -21,16 +22,16 @@ func Curve(w Words, values []float64, low, high float64) template.HTML {
 	}
 	step := float64(curveWidth)
 	if len(points) > 1 {
-		step = float64(curveWidth-4) / float64(len(points)-1)
+		step = float64(curveWidth-2*curveEdge) / float64(len(points)-1)
 	}
 	line, last := "", 0.0
 	for n, v := range points {
 		last = level(v, low, high)
-		line += number(2+float64(n)*step) + "," + number(last) + " "
+		line += number(curveEdge+float64(n)*step) + "," + number(last) + " "
 	}
-	end := 2 + float64(len(points)-1)*step
+	end := curveEdge + float64(len(points)-1)*step
 	if len(points) > 1 {
-		d.add(`<polygon class="picture-area" points="2,%d %s%s,%d"/>`, curveHeight, line, number(end), curveHeight)
+		d.add(`<polygon class="picture-area" points="%d,%d %s%s,%d"/>`, curveEdge, curveHeight, line, number(end), curveHeight)
 		d.add(`<polyline class="picture-line" points="%s"/>`, line)
 	}
 	d.add(`<circle class="picture-dot" cx="%s" cy="%s" r="2.5"/>`, number(end), number(last))
@@ -46,7 +47,7 @@ func level(v, low, high float64) float64 {
 	if math.IsNaN(part) {
 		part = 0
 	}
-	return 3 + (1-min(max(part, 0), 1))*(curveHeight-6)
+	return curveEdge + (1-min(max(part, 0), 1))*(curveHeight-2*curveEdge)
 }
 
 // columns takes the highest of each group of values if there are more than fit.

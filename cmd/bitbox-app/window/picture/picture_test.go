@@ -95,7 +95,7 @@ func TestEachPictureIsWellFormedAndHasATitleAndNoMarkupOfOthers(t *testing.T) {
 func TestACurveGoesFromItsOldestValueToItsNewest(t *testing.T) {
 	points := regexp.MustCompile(`<polyline class="picture-line" points="([^"]*)"`)
 	got := points.FindStringSubmatch(string(Curve(Words{}, []float64{0, 1, 0.5}, 0, 1)))
-	if want := "2,45 120,3 238,24 "; got == nil || got[1] != want {
+	if want := "3,45 120,3 237,24 "; got == nil || got[1] != want {
 		t.Errorf("%q, not %q", got, want)
 	}
 	// A peak stays visible when there are more values than columns.
