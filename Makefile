@@ -24,6 +24,7 @@ export CGO_ENABLED ?= 0
 
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.9.0
+GOVERSIONINFO := github.com/josephspurrier/goversioninfo/cmd/goversioninfo@v1.7.0
 FUZZTIME    ?= 1m
 # The state of `make run`, and its node: btcd on regtest, or none.
 NODE        ?= btcd
@@ -100,12 +101,14 @@ sandbox: ## print how exposed each unit of the appliance is, and fail above its 
 
 .PHONY: cross
 cross: ## build for every supported platform
-	./scripts/cross $(BUILD)
+	./scripts/cross $(BUILD) '$(VERSION)' '$(LDFLAGS)' $(GOVERSIONINFO)
 
 .PHONY: package
-package: ## make the Debian packages (amd64, arm64) in build/, the same bytes each time
+package: ## make the Debian packages of Base and App (amd64, arm64) in build/, the same bytes each time
 	./scripts/package $(VERSION) amd64 $(BUILD)
 	./scripts/package $(VERSION) arm64 $(BUILD)
+	./scripts/package $(VERSION) amd64 $(BUILD) bitbox-app
+	./scripts/package $(VERSION) arm64 $(BUILD) bitbox-app
 
 .PHONY: release-key
 release-key: ## make the key that signs releases (once; it is stored in RELEASE_KEY_FILE)

@@ -49,19 +49,19 @@ func deb(t *testing.T, version string) string {
 		}
 		packages.directory, packages.made = directory, map[string]string{}
 	}
-	path := makePackage(t, "../..", version, packages.directory, sourceDate)
+	path := makePackage(t, "bitbox-base", "../..", version, packages.directory, sourceDate)
 	packages.made[version] = path
 	return path
 }
 
-// makePackage runs scripts/package of a source tree.
-func makePackage(t *testing.T, source, version, directory string, environment ...string) string {
+// makePackage runs scripts/package of a source tree, for the package of that name.
+func makePackage(t *testing.T, name, source, version, directory string, environment ...string) string {
 	t.Helper()
 	script, err := filepath.Abs(filepath.Join(source, "scripts", "package"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	command := exec.Command(script, version, runtime.GOARCH, directory)
+	command := exec.Command(script, version, runtime.GOARCH, directory, name)
 	command.Env = append(os.Environ(), environment...)
 	out, err := command.Output()
 	var failed *exec.ExitError

@@ -510,28 +510,29 @@ func TestThePackageIsReproducible(t *testing.T) {
 	for _, name := range []string{"api", "client", "cmd", "internal", "node", "packaging", "scripts", "go.mod", "go.sum"} {
 		host(t, "cp", "-RP", filepath.Join("../..", name), here)
 	}
-	one := makePackage(t, here, oldVersion, t.TempDir(), sourceDate)
 	// Other modes, times and settings.
 	host(t, "cp", "-RP", here, elsewhere)
 	host(t, "chmod", "-R", "go-rwx", filepath.Join(elsewhere, "packaging"))
 	host(t, "find", elsewhere, "-exec", "touch", "-h", "-d", "@1234567890", "{}", "+")
-	two := makePackage(t, elsewhere, oldVersion, t.TempDir(), sourceDate, "TZ=Asia/Tokyo", "LC_ALL=C.UTF-8", "GOFLAGS=-mod=mod")
-	first, err1 := os.ReadFile(one)
-	again, err2 := os.ReadFile(two)
-	if err := errors.Join(err1, err2); err != nil {
-		t.Fatal(err)
-	}
-	if string(first) != string(again) {
-		t.Errorf("%s and its like from elsewhere differ", filepath.Base(one))
-	}
-	contents, err := exec.Command("dpkg-deb", "--contents", one).Output()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, path := range []string{"./usr/share/man/man1/bitbox-base.1.gz\n", "./usr/share/man/man1/bitbox-base-setup.1.gz\n",
-		"./usr/share/bash-completion/completions/bitbox-base\n"} {
-		if !strings.Contains(string(contents), path) {
-			t.Errorf("the package lacks %s", path)
+	for _, name := range []string{"bitbox-base", "bitbox-app"} {
+		one := makePackage(t, name, here, oldVersion, t.TempDir(), sourceDate)
+		two := makePackage(t, name, elsewhere, oldVersion, t.TempDir(), sourceDate, "TZ=Asia/Tokyo", "LC_ALL=C.UTF-8", "GOFLAGS=-mod=mod")
+		first, err1 := os.ReadFile(one)
+		again, err2 := os.ReadFile(two)
+		if err := errors.Join(err1, err2); err != nil {
+			t.Fatal(err)
+		}
+		if string(first) != string(again) {
+			t.Errorf("%s and its like from elsewhere differ", filepath.Base(one))
+		}
+		contents, err := exec.Command("dpkg-deb", "--contents", one).Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, path := range []string{"man/man1/" + name + ".1.gz", "bash-completion/completions/" + name, "doc/" + name + "/copyright"} {
+			if !strings.Contains(string(contents), "./usr/share/"+path+"\n") {
+				t.Errorf("%s lacks %s", filepath.Base(one), path)
+			}
 		}
 	}
 }
