@@ -65,12 +65,13 @@ type reader struct {
 	t          *testing.T
 	dir        string
 	appliances map[string]*appliancetest.Appliance
+	txid       string // a transaction of Home's chain
 }
 
 func newReader(t *testing.T) *reader {
 	t.Helper()
 	netnstest.Require(t)
-	r := &reader{t, t.TempDir(), map[string]*appliancetest.Appliance{}}
+	r := &reader{t: t, dir: t.TempDir(), appliances: map[string]*appliancetest.Appliance{}}
 	for _, name := range []string{"Home", "Cellar"} {
 		a, err := appliancetest.Start(nil)
 		if err != nil {
@@ -114,13 +115,20 @@ func (r *reader) startNode() {
 	own, peer := nodetest.StartBtcd(r.t, "regtest"), nodetest.StartBtcd(r.t, "regtest")
 	peer.Generate(12)
 	own.Connect(peer)
-	nodetest.Serve(r.t, r.appliances["Home"].NodeSocket(), node.Config{Node: own.Node(), Interval: nodetest.Quick})
+	_, finder := own.ServeWallets()
+	nodetest.ServeFinder(r.t, r.appliances["Home"].NodeSocket(), node.Config{Node: own.Node(), Interval: nodetest.Quick}, finder)
 	nodetest.Eventually(r.t, "Home's node has the blocks of its peer", func() bool { return own.Height() == 12 })
+	nodetest.Eventually(r.t, "their index is read", func() bool {
+		answer, err := finder.Headers(r.t.Context(), &basev1.ListHeadersRequest{First: 12, Count: 1})
+		return err == nil && len(answer.GetHeaders()) > 0
+	})
 	client := nodeclient.Dial(r.appliances["Home"].NodeSocket())
 	nodetest.Eventually(r.t, "Home has seen them", func() bool {
 		n, err := client.Node(r.t.Context())
-		return err == nil && n.GetState() == basev1.Node_STATE_CURRENT && n.GetHeight() == 12
+		return err == nil && n.GetState() == basev1.Node_STATE_CURRENT && n.GetHeight() == 12 &&
+			n.GetPeersIn() == 0 // the server for wallets, while it has fetched blocks
 	})
+	r.txid = firstReward(r.t, finder)
 }
 
 func pairNamed(a *appliancetest.Appliance, dir, as string) error {
@@ -159,7 +167,7 @@ func (r *reader) run(block string) string {
 func (r *reader) types(typed string) string {
 	command := exec.Command("/bin/sh", "-c", typed)
 	command.Dir = r.dir
-	command.Env = []string{"HOME=" + r.dir, dirVariable + "=" + r.dir, "PATH=" + os.Getenv("PATH"), "TZ=UTC"}
+	command.Env = []string{"HOME=" + r.dir, dirVariable + "=" + r.dir, "PATH=" + os.Getenv("PATH"), "TZ=UTC", "TXID=" + r.txid}
 	out, err := command.CombinedOutput()
 	if failed := new(exec.ExitError); err != nil && !errors.As(err, &failed) {
 		r.t.Fatalf("%s: %v", typed, err)

@@ -36,8 +36,8 @@ var exits = []struct {
 	{2, "the command line is wrong", func(err error) bool {
 		return errors.As(err, new(usageError)) || errors.Is(err, client.ErrInvalid) && !client.Refused(err)
 	}},
-	{3, "no such Base, App, key or finding, or several match",
-		isAny(client.ErrNoSuchBase, client.ErrSeveralBases, client.ErrNoSuchApp, client.ErrNoSuchKey, errNoFinding)},
+	{3, "no such Base, App, key, finding or transaction, or several match",
+		isAny(client.ErrNoSuchBase, client.ErrSeveralBases, client.ErrNoSuchApp, client.ErrNoSuchKey, errNoFinding, errNoTx)},
 	{6, "this App was revoked on the Base", isAny(client.ErrRevoked)},
 	{7, "the pairing can no longer be used; pair again", isAny(client.ErrPairAgain)},
 	{8, "nobody accepted the pairing, or somebody rejected it", isAny(client.ErrNotAccepted, client.ErrRejected)},

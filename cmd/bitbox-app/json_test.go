@@ -25,6 +25,7 @@ import (
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	"github.com/BitBoxSwiss/bitbox-base/client"
+	"github.com/BitBoxSwiss/bitbox-base/internal/app/proof"
 	"github.com/BitBoxSwiss/bitbox-base/internal/app/terminal"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/bruteforce"
 	"github.com/BitBoxSwiss/bitbox-base/internal/node"
@@ -95,6 +96,7 @@ var shapes = map[string]any{
 	"bitbox-app node resync":             nodeChanged{},
 	"bitbox-app node settings":           &basev1.GetNodeSettingsResponse{},
 	"bitbox-app node settings --program": nodeSettingsChanged{},
+	"bitbox-app node tx":                 foundTx{},
 	"bitbox-app wallet":                  shownWallet{},
 	"bitbox-app wallet check":            checkedWallet{},
 	"bitbox-app node show":               &basev1.GetNodeResponse{},
@@ -357,7 +359,8 @@ func TestJSONIsAsDocumented(t *testing.T) {
 	a.Signers = signed.List(coretest.Builders...)
 	b := nodetest.StartBtcd(t, "regtest")
 	b.Generate(2)
-	nodetest.Serve(t, a.NodeSocket(), node.Config{Node: b.Node(), Interval: nodetest.Quick})
+	_, finder := b.ServeWallets()
+	nodetest.ServeFinder(t, a.NodeSocket(), node.Config{Node: b.Node(), Interval: nodetest.Quick}, finder)
 	nodetest.Eventually(t, "the node's blocks are seen", func() bool {
 		return bytes.Contains(runJSON(t, dir, "node", "show"), []byte(`"height":"2"`))
 	})
@@ -376,6 +379,7 @@ func TestJSONIsAsDocumented(t *testing.T) {
 		{"services restart", []string{"mdns"}},
 		{"services disable", []string{"mdns", "--yes"}}, {"services enable", []string{"mdns"}}, {"logs", nil}, {"update --debian", nil},
 		{"node show", nil}, {"node peers", nil}, {"node blocks", nil}, {"node fees", nil},
+		{"node tx", []string{firstReward(t, finder)}},
 		{"node settings", nil}, {"node settings --program", []string{"btcd", "--cache", "500", "--yes"}},
 		{"node online", []string{"--yes"}}, {"node offline", []string{"--yes"}},
 		{"disk list", nil}, {"disk use", []string{"sda", "--confirm", "use sda"}},
@@ -426,13 +430,25 @@ func TestJSONIsAsDocumented(t *testing.T) {
 		}
 	}
 	for name, shape := range shapes {
-		// They are like posture back, reboot and node resync, and wallet check needs NGINX (test/e2e).
+		// They are like posture back, reboot and node resync, and wallet check needs NGINX
+		// (TestAWalletUsesTheBasesOwnNode in test/e2e).
 		elsewhere := []string{"bitbox-app posture confirm", "bitbox-app shutdown", "bitbox-app node reindex",
 			"bitbox-app wallet check"}
 		if shape != nil && !ran[name] && !slices.Contains(elsewhere, name) {
 			t.Errorf("%s is not run here", name)
 		}
 	}
+}
+
+// firstReward is the ID of the transaction of block 1.
+func firstReward(t *testing.T, finder node.Finder) string {
+	t.Helper()
+	answer, err := finder.Headers(t.Context(), &basev1.ListHeadersRequest{First: 1, Count: 1})
+	if err != nil || len(answer.GetHeaders()) != proof.HeaderSize {
+		t.Fatalf("%v, %v", answer, err)
+	}
+	header := proof.Header(answer.GetHeaders())
+	return header.Root().String() // of one transaction
 }
 
 func nameOf(t *testing.T, dir string) string { return postureIn(t, dir).Effective().NodeName }

@@ -41,7 +41,7 @@ owner has signed.`,
 		Args:        commandline.Args(0, 0),
 		Annotations: onSeveral,
 		RunE:        show,
-	}, p.nodePeersCommand(), p.nodeBlocksCommand(), p.nodeFeesCommand(), p.nodeOnlineCommand(), p.nodeOfflineCommand(),
+	}, p.nodePeersCommand(), p.nodeBlocksCommand(), p.nodeTxCommand(), p.nodeFeesCommand(), p.nodeOnlineCommand(), p.nodeOfflineCommand(),
 		p.nodeInstallCommand(), p.nodeRestartCommand(), p.nodeSettingsCommand())
 	command.AddCommand(p.nodeRebuildCommands()...)
 	return command

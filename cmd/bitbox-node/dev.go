@@ -18,6 +18,8 @@ import (
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/commandline"
+	"github.com/BitBoxSwiss/bitbox-base/internal/electrum"
+	"github.com/BitBoxSwiss/bitbox-base/internal/electrum/source"
 	"github.com/BitBoxSwiss/bitbox-base/internal/node"
 	"github.com/BitBoxSwiss/bitbox-base/internal/node/btcd"
 	"github.com/BitBoxSwiss/bitbox-base/internal/node/settings"
@@ -35,6 +37,7 @@ const (
 // development is a node on a developer's machine: btcd on regtest, which makes blocks by itself.
 type development struct {
 	state, program string
+	wallets        string // where wallets are served
 	every          time.Duration
 	logger         *slog.Logger
 }
@@ -47,6 +50,7 @@ func devCommand() *cobra.Command {
 		Short: "Run a node of your own on this machine, which makes blocks by itself",
 		Long: `dev starts btcd on regtest, a network that is this machine alone, has it make a block every
 20 seconds, and watches it. 'bitbox-base dev --node' shows it to Apps; 'make run' starts both.
+It also serves wallets on this machine, without TLS.
 
 btcd deletes the blocks of regtest at each start.`,
 		Example: `  bitbox-node dev --state /tmp/node --btcd build/btcd --block-every 5s`,
@@ -66,6 +70,7 @@ btcd deletes the blocks of regtest at each start.`,
 	flags := command.Flags()
 	flags.StringVar(&d.state, "state", ".dev/node", "directory of the node's data, of its log, and of the socket node.sock")
 	flags.StringVar(&d.program, "btcd", "btcd", "the program btcd")
+	flags.StringVar(&d.wallets, "wallets", "127.0.0.1:50001", "where wallets are served: 127.0.0.1 and a port; none: they are not")
 	flags.StringVar(&every, "block-every", "20s", "how often a block is made")
 	_ = command.MarkFlagDirname("state")
 	return command
@@ -84,7 +89,11 @@ func (d *development) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := d.configure(address); err != nil {
+	peer, err := freeAddress()
+	if err != nil {
+		return err
+	}
+	if err := d.configure(address, peer); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithCancel(ctx)
@@ -106,23 +115,54 @@ func (d *development) run(ctx context.Context) error {
 		}
 	})
 	running.Go(func() { mine(ctx, own, d.every) })
-	return serve(ctx, node.Config{Node: own, Interval: devInterval, Logger: d.logger,
-		Disk: func() (total, available uint64, err error) { return disk(d.state) }}, d.path(socketName), nil)
+	config := node.Config{Node: own, Interval: devInterval, Logger: d.logger,
+		Disk: func() (total, available uint64, err error) { return disk(d.state) }}
+	var finder node.Finder
+	if d.wallets != "" && d.wallets != "none" {
+		config.Wallets = func() *basev1.WalletServer { return readProgress(d.path(progressName)) }
+		server := electrum.NewFinder()
+		running.Go(func() { d.serveWallets(ctx, address, peer, server) })
+		finder = server
+	}
+	return serve(ctx, config, finder, d.path(socketName), nil)
+}
+
+// serveWallets serves wallets until ctx ends. Without them the Base goes on.
+func (d *development) serveWallets(ctx context.Context, rpc, peer string, finder *electrum.Finder) {
+	err := func() error {
+		// btcd deletes its blocks at each start, so what is known of them is worth nothing.
+		index := d.path("electrum")
+		if err := errors.Join(os.RemoveAll(index), removeIfThere(d.path(progressName))); err != nil {
+			return fmt.Errorf("remove the old index: %w", err)
+		}
+		from, err := source.New(source.Config{Program: settings.Btcd, Network: basev1.Network_NETWORK_REGTEST, RPC: rpc, Peer: peer,
+			Credentials: d.path("credentials"), Certificate: d.path("rpc.cert")})
+		if err != nil {
+			return err
+		}
+		defer from.Close()
+		return serveWallets(ctx, electrum.Config{Node: from, Directory: index, Interval: devInterval, Logger: d.logger, Finder: finder,
+			Listen: func() (net.Listener, error) { return net.Listen("tcp4", d.wallets) },
+			Tell:   func(p electrum.Progress) { tellProgress(d.path(progressName), p, d.logger) }})
+	}()
+	if err != nil && ctx.Err() == nil {
+		d.logger.Error("wallets are not served", "error", err)
+	}
 }
 
 func (d *development) path(name string) string { return filepath.Join(d.state, name) }
 
 // configure writes btcd's configuration, with a password that is new each time.
-func (d *development) configure(address string) error {
+func (d *development) configure(address, peer string) error {
 	password, err := newPassword()
 	if err != nil {
 		return err
 	}
 	for name, text := range map[string]string{
 		"credentials": "bitbox:" + password,
-		"btcd.conf": fmt.Sprintf("[Application Options]\nregtest=1\nnolisten=1\nnodnsseed=1\ndatadir=%s\nlogdir=%s\nrpccert=%s\nrpckey=%s\n"+
+		"btcd.conf": fmt.Sprintf("[Application Options]\nregtest=1\nlisten=%s\nnodnsseed=1\ndatadir=%s\nlogdir=%s\nrpccert=%s\nrpckey=%s\n"+
 			"rpclisten=%s\nrpcuser=bitbox\nrpcpass=%s\nminingaddr=%s\n",
-			d.path("data"), d.path("log"), d.path("rpc.cert"), d.path("rpc.key"), address, password, settings.RewardAddress),
+			peer, d.path("data"), d.path("log"), d.path("rpc.cert"), d.path("rpc.key"), address, password, settings.RewardAddress),
 	} {
 		if err := os.WriteFile(d.path(name), []byte(text), 0o600); err != nil {
 			return fmt.Errorf("write the configuration of btcd: %w", err)

@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -14,6 +15,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/commandline"
 	"github.com/BitBoxSwiss/bitbox-base/internal/electrum"
 	"github.com/BitBoxSwiss/bitbox-base/internal/electrum/source"
+	"github.com/BitBoxSwiss/bitbox-base/internal/ipc"
 	"github.com/BitBoxSwiss/bitbox-base/internal/node"
 	"github.com/BitBoxSwiss/bitbox-base/internal/node/settings"
 )
@@ -24,7 +26,7 @@ const walletInterval = time.Second
 // serving are the flags of electrum.
 type serving struct {
 	watching
-	peer, listen string
+	peer, listen, finder string
 }
 
 func electrumCommand() *cobra.Command {
@@ -37,7 +39,8 @@ the node once and keeps an index of them; no wallet can connect before that is c
 starts it on the appliance.
 
 Without TLS and without a password it listens for NGINX, on a unix socket, or on 127.0.0.1.`,
-		Example: `  bitbox-node electrum --own --data /var/lib/bitbox-electrum --socket /run/bitbox-electrum/wallets.sock
+		Example: `  bitbox-node electrum --own --data /var/lib/bitbox-electrum --socket /run/bitbox-electrum/wallets.sock \
+    --finder /run/bitbox-electrum/finder.sock --user bitbox-node
   bitbox-node electrum --network regtest --rpc 127.0.0.1:18443 --credentials FILE --data DIR --listen 127.0.0.1:50001`,
 		Args: commandline.Args(0, 0),
 		RunE: func(c *cobra.Command, _ []string) error { return s.run(c.Context()) },
@@ -47,6 +50,8 @@ Without TLS and without a password it listens for NGINX, on a unix socket, or on
 	flags.StringVar(&s.peer, "peer", settings.PeerAddress, "where btcd listens for peers: 127.0.0.1 and a port")
 	flags.StringVar(&s.data, "data", "", "directory of the index")
 	flags.StringVar(&s.socket, "socket", "", "where to listen for NGINX, which sends PROXY lines")
+	flags.StringVar(&s.finder, "finder", "", "where to answer 'bitbox-node watch' about transactions")
+	flags.StringSliceVar(&s.users, "user", nil, "users that may ask there, beside this one and root")
 	flags.StringVar(&s.listen, "listen", "", "where to listen in the place of --socket, without PROXY lines: 127.0.0.1 and a port")
 	return command
 }
@@ -80,6 +85,13 @@ func (s *serving) run(ctx context.Context) error {
 	defer from.Close()
 	config := electrum.Config{Node: from, Directory: filepath.Join(s.data, s.network), Interval: walletInterval, Logger: newLogger(),
 		Listen: func() (net.Listener, error) { return net.Listen("tcp4", s.listen) }}
+	if s.finder != "" {
+		stop, err := s.answer(ctx, &config)
+		if err != nil {
+			return err
+		}
+		defer stop()
+	}
 	if s.socket != "" {
 		config.Proxy = true
 		config.Listen = func() (net.Listener, error) { return listenForProxy(s.socket) }
@@ -96,6 +108,32 @@ func (s *serving) run(ctx context.Context) error {
 		return err
 	}
 	return serveWallets(ctx, config)
+}
+
+// answer answers about transactions, from before the index is ready until stop is called.
+func (s *serving) answer(ctx context.Context, config *electrum.Config) (stop func(), err error) {
+	users, err := numbers(s.users)
+	if err != nil {
+		return nil, err
+	}
+	const mode = 0o666 // the server asks who it is
+	listener, err := ipc.Listen(s.finder, mode)
+	if err != nil {
+		return nil, err
+	}
+	config.Finder = electrum.NewFinder()
+	server := node.Server{Finder: config.Finder, Users: append(users, 0, uint32(os.Geteuid())), Logger: config.Logger}
+	ctx, cancel := context.WithCancel(ctx)
+	var running sync.WaitGroup
+	running.Go(func() {
+		if err := server.Serve(ctx, listener); err != nil && ctx.Err() == nil {
+			config.Logger.Error("nobody answers about transactions any more", "error", err)
+		}
+	})
+	return func() {
+		cancel()
+		running.Wait()
+	}, nil
 }
 
 // serveWallets runs the server. A node that it can never serve from stays as it is: systemd does

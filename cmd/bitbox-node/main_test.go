@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
+	"github.com/BitBoxSwiss/bitbox-base/internal/electrum/chain"
 	"github.com/BitBoxSwiss/bitbox-base/internal/nodeclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/testbed/leaktest"
 	"github.com/BitBoxSwiss/bitbox-base/internal/testbed/nodetest"
@@ -77,7 +79,7 @@ func TestADevelopersNodeMakesBlocksAndEndsWithIt(t *testing.T) {
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(state) })
 	ctx, cancel := context.WithCancel(t.Context())
-	d := development{state: state, program: btcd, every: time.Second, logger: nodetest.Discard}
+	d := development{state: state, program: btcd, wallets: nodetest.FreeAddress(t), every: time.Second, logger: nodetest.Discard}
 	ended := make(chan error, 1)
 	go func() { ended <- d.run(ctx) }()
 	client := nodeclient.Dial(filepath.Join(state, socketName))
@@ -88,6 +90,27 @@ func TestADevelopersNodeMakesBlocksAndEndsWithIt(t *testing.T) {
 	})
 	if n.GetNetwork() != basev1.Network_NETWORK_REGTEST || n.GetDiskTotalBytes() == 0 {
 		t.Errorf("%v", n)
+	}
+	// The server for wallets is ready, a wallet connects, and it finds the first transaction.
+	nodetest.Eventually(t, "wallets are served", func() bool {
+		n, err = client.Node(ctx)
+		return err == nil && n.GetWalletServer().GetReady()
+	})
+	if conn, err := net.Dial("tcp4", d.wallets); err != nil {
+		t.Error(err)
+	} else {
+		_ = conn.Close()
+	}
+	blocks, err := client.Headers(ctx, &basev1.ListHeadersRequest{First: 1, Count: 1})
+	if err != nil || len(blocks.GetHeaders()) != chain.HeaderSize {
+		t.Fatalf("%v, %v", blocks, err)
+	}
+	header := chain.Header(blocks.GetHeaders())
+	root := header.Root() // of a block with one transaction: its ID
+	found, err := client.Transaction(ctx, &basev1.GetTransactionRequest{Id: root[:]})
+	if err != nil || found.GetState() != basev1.GetTransactionResponse_STATE_CONFIRMED || found.GetPlace().GetHeight() != 1 ||
+		len(found.GetPlace().GetBranch()) != 0 || chain.Double(found.GetTransaction()) != root || found.GetTip() < 2 {
+		t.Errorf("%v, %v", found, err)
 	}
 	for _, name := range []string{"credentials", "btcd.conf"} {
 		if info, err := os.Stat(filepath.Join(state, name)); err != nil || info.Mode().Perm() != 0o600 {

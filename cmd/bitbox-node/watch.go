@@ -32,6 +32,7 @@ type watching struct {
 	rpc, credentials, certificate, file string
 	data, socket                        string
 	wallets                             string // how far the server for wallets is
+	findAt                              string // where that answers about transactions
 	users                               []string
 	own                                 bool          // the Base's own node, as its settings say
 	absent                              error         // why the Base's own node has no program
@@ -51,7 +52,8 @@ The node is Bitcoin Core 29 to 31, or a program with its interface, for every ne
 knows; or btcd 0.26 or newer for regtest, simnet, signet and testnet4. Nothing of the node is
 changed: its configuration decides which questions are answered.`,
 		Example: `  bitbox-node watch --credentials /var/lib/bitcoind/.cookie --data /var/lib/bitcoind --user bitbox-base
-  bitbox-node watch --own --user bitbox-base --wallets /run/bitbox-electrum/progress.json
+  bitbox-node watch --own --user bitbox-base --wallets /run/bitbox-electrum/progress.json \
+    --finder /run/bitbox-electrum/finder.sock
   bitbox-node watch --program btcd --network signet --rpc 127.0.0.1:38332 --credentials FILE --certificate FILE`,
 		Args: commandline.Args(0, 0),
 		RunE: func(c *cobra.Command, _ []string) error { return w.run(c.Context()) },
@@ -61,6 +63,7 @@ changed: its configuration decides which questions are answered.`,
 	flags.StringVar(&w.file, "installed", "", "file of the node's program; while it is missing there is no node")
 	flags.StringVar(&w.data, "data", "", "directory of the node's data, to tell when its disk is full")
 	flags.StringVar(&w.wallets, "wallets", "", "file in which bitbox-node electrum tells how far it is")
+	flags.StringVar(&w.findAt, "finder", "", "where bitbox-node electrum answers about transactions")
 	flags.StringVar(&w.socket, "socket", nodeclient.DefaultSocket, "where to answer")
 	flags.StringSliceVar(&w.users, "user", nil, "users that may ask, beside this one and root")
 	return command
@@ -154,7 +157,11 @@ func (w *watching) run(ctx context.Context) error {
 	if own, is := made.(*btcd.Btcd); is && w.every > 0 {
 		running.Go(func() { mine(ctx, own, w.every) })
 	}
-	return serve(ctx, config, w.socket, users)
+	var finder node.Finder
+	if w.findAt != "" {
+		finder = nodeclient.Dial(w.findAt)
+	}
+	return serve(ctx, config, finder, w.socket, users)
 }
 
 // waitsForClock is for node.Config.Waits.
@@ -182,7 +189,7 @@ func (w *watching) find() (node.Node, *basev1.Node, error) {
 
 // serve watches and answers until ctx ends. The mode of the socket lets everybody connect: its
 // folder and the server decide who may ask.
-func serve(ctx context.Context, config node.Config, socket string, users []uint32) error {
+func serve(ctx context.Context, config node.Config, finder node.Finder, socket string, users []uint32) error {
 	const mode = 0o666
 	listener, err := ipc.Listen(socket, mode)
 	if err != nil {
@@ -194,7 +201,7 @@ func serve(ctx context.Context, config node.Config, socket string, users []uint3
 	defer cancel()
 	watcher := node.NewWatcher(config)
 	running.Go(func() { watcher.Run(ctx) })
-	server := node.Server{Watcher: watcher, Users: append(users, 0, uint32(os.Geteuid())), Logger: config.Logger}
+	server := node.Server{Watcher: watcher, Finder: finder, Users: append(users, 0, uint32(os.Geteuid())), Logger: config.Logger}
 	return server.Serve(ctx, listener)
 }
 

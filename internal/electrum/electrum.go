@@ -39,6 +39,8 @@ type Config struct {
 	Listen func() (net.Listener, error)
 	// Proxy: each connection begins with a PROXY line.
 	Proxy bool
+	// Finder answers from the index; it may be nil.
+	Finder *Finder
 	// Tell is called with each change of the progress; it must not wait for anything.
 	Tell func(Progress)
 	// Interval is how often the node is asked for news.
@@ -131,9 +133,11 @@ func (s *Server) run(ctx context.Context) (err error) {
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	var running sync.WaitGroup
+	unused := s.config.Finder.use(ctx, s)
 	defer func() {
 		cancel()
 		running.Wait()
+		unused()
 		err = errors.Join(err, s.index.Close())
 	}()
 	served := make(chan error, 1)

@@ -8,6 +8,7 @@ import (
 	"net"
 	"slices"
 	"sync"
+	"time"
 
 	"golang.org/x/time/rate"
 	"google.golang.org/protobuf/proto"
@@ -25,16 +26,35 @@ const (
 	burst     = 400
 )
 
-// Server answers requests of api/node/v1 with what a Watcher knows.
+// Costs of requests for which the node reads a block, or the index 2000 headers. Others cost 1: they
+// are answered from memory.
+const (
+	findCost    = 20
+	headersCost = 4
+	// maxContent is the longest content of a request in bytes: a hash, or two numbers.
+	maxContent = 64
+)
+
+// Finder finds transactions, and lists headers. A nodeclient.Client is one, and so is the server
+// for wallets.
+type Finder interface {
+	Transaction(ctx context.Context, request *basev1.GetTransactionRequest) (*basev1.GetTransactionResponse, error)
+	Headers(ctx context.Context, request *basev1.ListHeadersRequest) (*basev1.ListHeadersResponse, error)
+}
+
+// Server answers requests of api/node/v1 with what a Watcher knows, and a Finder.
 type Server struct {
+	// Watcher is nil in the server for wallets: then only the Finder is asked.
 	Watcher *Watcher
+	// Finder is nil if this Base has no server for wallets.
+	Finder Finder
 	// Users are the numbers of those that may ask.
 	Users  []uint32
 	Logger *slog.Logger
 }
 
 // Serve answers until ctx ends. It looks at the user, the verb and the user's budget, in this
-// order. A request has no content, so nothing of it is parsed.
+// order, before it parses anything.
 func (s *Server) Serve(ctx context.Context, listener *net.UnixListener) error {
 	budgets := newBudgets()
 	server := ipc.Server{
@@ -45,25 +65,34 @@ func (s *Server) Serve(ctx context.Context, listener *net.UnixListener) error {
 			return nil
 		},
 		Handler: func(ctx context.Context, peer ipc.Peer, request *ipc.Request, send func([]byte) error) error {
-			answer, known := verbs[nodev1.Verb(request.Kind)]
+			v, known := verbs[nodev1.Verb(request.Kind)]
 			switch {
-			case !known:
+			case !known || (v.find == nil && s.Watcher == nil):
 				return fmt.Errorf("there is no verb %d", request.Kind)
-			case request.Size > 0:
-				return fmt.Errorf("a request has no content, and this one has %d bytes", request.Size)
-			case !budgets.of(peer.UID).Allow():
+			case request.Size > v.size:
+				return fmt.Errorf("a request of this verb has at most %d bytes, and this one %d", v.size, request.Size)
+			case !budgets.of(peer.UID).AllowN(time.Now(), max(1, v.cost)):
 				return errors.New("it asks too often")
 			}
-			if _, err := request.Read(); err != nil {
+			content, err := request.Read()
+			if err != nil {
 				return err
 			}
-			return answer(ctx, s.Watcher, func(reply *nodev1.NodeReply) error {
+			reply := func(reply *nodev1.NodeReply) error {
 				b, err := proto.Marshal(reply)
 				if err != nil {
 					return err
 				}
 				return send(b)
-			})
+			}
+			if v.find != nil {
+				found, err := v.find(ctx, s.Finder, content)
+				if err != nil {
+					return err
+				}
+				return reply(found)
+			}
+			return v.answer(ctx, s.Watcher, reply)
 		},
 		Refused: func(peer ipc.Peer, err error) {
 			if !errors.Is(err, context.Canceled) {
@@ -94,39 +123,81 @@ func (b *budgets) of(uid uint32) *rate.Limiter {
 	return limiter
 }
 
-// answer answers a request by one reply or several.
-type answer func(ctx context.Context, w *Watcher, send func(*nodev1.NodeReply) error) error
+// verb is what can be asked.
+type verb struct {
+	// answer answers from what the Watcher knows, by one reply or several.
+	answer func(ctx context.Context, w *Watcher, send func(*nodev1.NodeReply) error) error
+	// find asks the Finder in its place; the content of the request has at most size bytes.
+	find func(ctx context.Context, f Finder, content []byte) (*nodev1.NodeReply, error)
+	size int
+	cost int // 0: 1
+}
 
-// verbs is the one table of what can be asked.
-var verbs = map[nodev1.Verb]answer{
-	nodev1.Verb_VERB_GET_NODE: func(_ context.Context, w *Watcher, send func(*nodev1.NodeReply) error) error {
+// verbs is the one table of them.
+var verbs = map[nodev1.Verb]verb{
+	nodev1.Verb_VERB_GET_NODE: {answer: func(_ context.Context, w *Watcher, send func(*nodev1.NodeReply) error) error {
 		return send(&nodev1.NodeReply{Result: &nodev1.NodeReply_Node{Node: w.Node()}})
-	},
-	nodev1.Verb_VERB_LIST_PEERS: func(_ context.Context, w *Watcher, send func(*nodev1.NodeReply) error) error {
+	}},
+	nodev1.Verb_VERB_LIST_PEERS: {answer: func(_ context.Context, w *Watcher, send func(*nodev1.NodeReply) error) error {
 		return send(&nodev1.NodeReply{Result: &nodev1.NodeReply_Peers{Peers: &basev1.ListPeersResponse{Peers: w.Peers()}}})
-	},
-	nodev1.Verb_VERB_LIST_BLOCKS: func(_ context.Context, w *Watcher, send func(*nodev1.NodeReply) error) error {
+	}},
+	nodev1.Verb_VERB_LIST_BLOCKS: {answer: func(_ context.Context, w *Watcher, send func(*nodev1.NodeReply) error) error {
 		return send(blocksReply(w.Blocks()))
-	},
-	nodev1.Verb_VERB_GET_FEES: func(_ context.Context, w *Watcher, send func(*nodev1.NodeReply) error) error {
+	}},
+	nodev1.Verb_VERB_GET_FEES: {answer: func(_ context.Context, w *Watcher, send func(*nodev1.NodeReply) error) error {
 		return send(&nodev1.NodeReply{Result: &nodev1.NodeReply_Fees{Fees: w.Fees()}})
-	},
-	nodev1.Verb_VERB_WATCH_BLOCKS: func(ctx context.Context, w *Watcher, send func(*nodev1.NodeReply) error) error {
+	}},
+	nodev1.Verb_VERB_WATCH_BLOCKS: {answer: func(ctx context.Context, w *Watcher, send func(*nodev1.NodeReply) error) error {
 		return follow(ctx, w, func(known []*basev1.Block) error { return send(blocksReply(known)) }, func(n News) error {
 			if n.Block == nil {
 				return nil
 			}
 			return send(&nodev1.NodeReply{Result: &nodev1.NodeReply_Block{Block: n.Block}})
 		})
-	},
-	nodev1.Verb_VERB_WATCH_EVENTS: func(ctx context.Context, w *Watcher, send func(*nodev1.NodeReply) error) error {
+	}},
+	nodev1.Verb_VERB_WATCH_EVENTS: {answer: func(ctx context.Context, w *Watcher, send func(*nodev1.NodeReply) error) error {
 		return follow(ctx, w, func([]*basev1.Block) error { return nil }, func(n News) error {
 			if n.Event == nil {
 				return nil
 			}
 			return send(&nodev1.NodeReply{Result: &nodev1.NodeReply_Event{Event: n.Event}})
 		})
-	},
+	}},
+	nodev1.Verb_VERB_GET_TRANSACTION: {size: maxContent, cost: findCost, find: findTransaction},
+	nodev1.Verb_VERB_LIST_HEADERS:    {size: maxContent, cost: headersCost, find: listHeaders},
+}
+
+// noFinder is why a transaction cannot be told.
+const noFinder = "this Base has no server for wallets of its own, and only that finds transactions"
+
+func findTransaction(ctx context.Context, f Finder, content []byte) (*nodev1.NodeReply, error) {
+	request := &basev1.GetTransactionRequest{}
+	if err := proto.Unmarshal(content, request); err != nil {
+		return nil, err
+	}
+	answer := &basev1.GetTransactionResponse{State: basev1.GetTransactionResponse_STATE_NOT_OFFERED, Reason: noFinder}
+	if f != nil {
+		var err error
+		if answer, err = f.Transaction(ctx, request); err != nil {
+			return nil, err
+		}
+	}
+	return &nodev1.NodeReply{Result: &nodev1.NodeReply_Transaction{Transaction: answer}}, nil
+}
+
+func listHeaders(ctx context.Context, f Finder, content []byte) (*nodev1.NodeReply, error) {
+	request := &basev1.ListHeadersRequest{}
+	if err := proto.Unmarshal(content, request); err != nil {
+		return nil, err
+	}
+	answer := &basev1.ListHeadersResponse{}
+	if f != nil {
+		var err error
+		if answer, err = f.Headers(ctx, request); err != nil {
+			return nil, err
+		}
+	}
+	return &nodev1.NodeReply{Result: &nodev1.NodeReply_Headers{Headers: answer}}, nil
 }
 
 func blocksReply(blocks []*basev1.Block) *nodev1.NodeReply {

@@ -33,6 +33,7 @@ const (
 	maxPeers  = 256
 	maxBlocks = 100
 	maxFees   = 16
+	maxBranch = 17
 	maxList   = 8 // any other list
 	// maxReply is the longest reply in bytes, for parsing one can take 60 times its length. 256
 	// peers with the longest texts take 130 KiB.
@@ -108,10 +109,43 @@ func (c *Client) Fees(ctx context.Context) (*basev1.GetFeesResponse, error) {
 	return reply.GetFees(), nil
 }
 
+// Transaction asks for a transaction. A Base without a server for wallets says so; that is no error.
+func (c *Client) Transaction(ctx context.Context, request *basev1.GetTransactionRequest) (*basev1.GetTransactionResponse, error) {
+	reply, err := c.ask(ctx, nodev1.Verb_VERB_GET_TRANSACTION, request)
+	if errors.Is(err, ErrNone) || errors.Is(err, ErrAway) {
+		return &basev1.GetTransactionResponse{State: basev1.GetTransactionResponse_STATE_NOT_OFFERED, Reason: noWallets}, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	t := reply.GetTransaction()
+	confirmed := t.GetState() == basev1.GetTransactionResponse_STATE_CONFIRMED
+	known := t.GetState() >= basev1.GetTransactionResponse_STATE_CONFIRMED && t.GetState() <= basev1.GetTransactionResponse_STATE_NOT_OFFERED
+	if t == nil || !known || confirmed != (t.Place != nil) {
+		return nil, errOther
+	}
+	return t, nil
+}
+
+// noWallets is why a transaction cannot be told if nobody answers.
+const noWallets = "the Base has no server for wallets of its own that runs, and only that finds transactions"
+
+// Headers asks for headers.
+func (c *Client) Headers(ctx context.Context, request *basev1.ListHeadersRequest) (*basev1.ListHeadersResponse, error) {
+	reply, err := c.ask(ctx, nodev1.Verb_VERB_LIST_HEADERS, request)
+	if err != nil {
+		return nil, err
+	}
+	if reply.GetHeaders() == nil {
+		return nil, errOther
+	}
+	return reply.GetHeaders(), nil
+}
+
 // WatchBlocks hands the newest blocks to receive, at most so many (0: all), then each new block,
 // until ctx ends or receive returns an error, which is returned.
 func (c *Client) WatchBlocks(ctx context.Context, most uint32, receive func(*basev1.Block) error) error {
-	return c.stream(ctx, nodev1.Verb_VERB_WATCH_BLOCKS, func(reply *nodev1.NodeReply) error {
+	return c.stream(ctx, nodev1.Verb_VERB_WATCH_BLOCKS, nil, func(reply *nodev1.NodeReply) error {
 		blocks := newest(reply.GetBlocks().GetBlocks(), most)
 		if b := reply.GetBlock(); b != nil {
 			blocks = append(blocks, b)
@@ -128,7 +162,7 @@ func (c *Client) WatchBlocks(ctx context.Context, most uint32, receive func(*bas
 // WatchEvents hands each event about the node to receive, until ctx ends. Other kinds of events
 // are not bitbox-node's to make, and are left out.
 func (c *Client) WatchEvents(ctx context.Context, receive func(*basev1.Event)) error {
-	return c.stream(ctx, nodev1.Verb_VERB_WATCH_EVENTS, func(reply *nodev1.NodeReply) error {
+	return c.stream(ctx, nodev1.Verb_VERB_WATCH_EVENTS, nil, func(reply *nodev1.NodeReply) error {
 		if event := reply.GetEvent(); isOurs(event) {
 			receive(&basev1.Event{Event: event.GetEvent()})
 		}
@@ -148,12 +182,21 @@ func isOurs(event *basev1.Event) bool {
 
 var errOther = errors.New("the answer of the Base's node process is another one than was asked for")
 
-// call asks for one reply.
+// call asks for one reply, without a content.
 func (c *Client) call(ctx context.Context, verb nodev1.Verb) (*nodev1.NodeReply, error) {
+	return c.ask(ctx, verb, nil)
+}
+
+// ask asks for one reply.
+func (c *Client) ask(ctx context.Context, verb nodev1.Verb, request proto.Message) (*nodev1.NodeReply, error) {
+	content, err := proto.Marshal(request)
+	if err != nil {
+		return nil, err
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var reply *nodev1.NodeReply
-	err := c.stream(ctx, verb, func(r *nodev1.NodeReply) error {
+	err = c.stream(ctx, verb, content, func(r *nodev1.NodeReply) error {
 		reply = r
 		return errEnough
 	})
@@ -170,11 +213,11 @@ func (c *Client) call(ctx context.Context, verb nodev1.Verb) (*nodev1.NodeReply,
 var errEnough = errors.New("that was the last reply that is needed")
 
 // stream hands each reply, bounded, to receive.
-func (c *Client) stream(ctx context.Context, verb nodev1.Verb, receive func(*nodev1.NodeReply) error) error {
+func (c *Client) stream(ctx context.Context, verb nodev1.Verb, content []byte, receive func(*nodev1.NodeReply) error) error {
 	if c == nil {
 		return ErrNone
 	}
-	for b, err := range c.client.Stream(ctx, uint16(verb), nil) {
+	for b, err := range c.client.Stream(ctx, uint16(verb), content) {
 		switch {
 		case errors.Is(err, ipc.ErrNotRunning) && c.missing():
 			return ErrNone
@@ -246,7 +289,11 @@ func text(s string) string { return harmless.Cut(harmless.Line(s), maxText) }
 
 // longest is how many entries of a list are taken.
 func longest(field protoreflect.FieldDescriptor) int {
-	if field.Kind() != protoreflect.MessageKind {
+	switch field.Kind() {
+	case protoreflect.MessageKind:
+	case protoreflect.BytesKind:
+		return maxBranch
+	default:
 		return maxList
 	}
 	switch field.Message().Name() {

@@ -15,6 +15,7 @@ import (
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	nodev1 "github.com/BitBoxSwiss/bitbox-base/api/node/v1"
+	"github.com/BitBoxSwiss/bitbox-base/internal/electrum"
 	"github.com/BitBoxSwiss/bitbox-base/internal/ipc"
 	"github.com/BitBoxSwiss/bitbox-base/internal/node"
 	"github.com/BitBoxSwiss/bitbox-base/internal/nodeclient"
@@ -239,4 +240,79 @@ func FuzzReply(f *testing.F) {
 			nodetest.CheckMessage(t, reply)
 		}
 	})
+}
+
+// A transaction is found, waits, is not known, or cannot be looked for.
+func TestATransactionIsFoundThroughTheSocket(t *testing.T) {
+	b := nodetest.StartBtcd(t, "regtest")
+	b.Generate(3)
+	path := socket(t)
+	client := nodeclient.Dial(path)
+	id := make([]byte, 32)
+	ask := func(state basev1.GetTransactionResponse_State) *basev1.GetTransactionResponse {
+		t.Helper()
+		found, err := client.Transaction(t.Context(), &basev1.GetTransactionRequest{Id: id})
+		if err != nil || found.GetState() != state {
+			t.Fatalf("%v, %v; want %v", found, err, state)
+		}
+		return found
+	}
+	if found := ask(basev1.GetTransactionResponse_STATE_NOT_OFFERED); !strings.Contains(found.GetReason(), "no server for wallets") {
+		t.Errorf("no process: %v", found)
+	}
+	stop := nodetest.Serve(t, path, node.Config{Node: b.Node(), Interval: nodetest.Quick})
+	if found := ask(basev1.GetTransactionResponse_STATE_NOT_OFFERED); !strings.Contains(found.GetReason(), "no server for wallets") {
+		t.Errorf("no server for wallets: %v", found)
+	}
+	stop()
+	unread := electrum.NewFinder()
+	stop = nodetest.ServeFinder(t, path, node.Config{Node: b.Node(), Interval: nodetest.Quick}, unread)
+	if found := ask(basev1.GetTransactionResponse_STATE_NOT_OFFERED); !strings.Contains(found.GetReason(), "not read all blocks") {
+		t.Errorf("no index: %v", found)
+	}
+	if headers, err := client.Headers(t.Context(), &basev1.ListHeadersRequest{Count: 9}); err != nil || len(headers.GetHeaders()) != 0 {
+		t.Errorf("no index: %v, %v", headers, err)
+	}
+	stop()
+	_, finder := b.ServeWallets()
+	nodetest.ServeFinder(t, path, node.Config{Node: b.Node(), Interval: nodetest.Quick}, finder)
+	ask(basev1.GetTransactionResponse_STATE_UNKNOWN)
+	headers, err := client.Headers(t.Context(), &basev1.ListHeadersRequest{First: 2, Count: 2000})
+	if err != nil || len(headers.GetHeaders()) != 2*80 {
+		t.Fatalf("%d bytes, %v", len(headers.GetHeaders()), err)
+	}
+	id = headers.GetHeaders()[36:68] // the merkle root of one transaction is its ID
+	if found := ask(basev1.GetTransactionResponse_STATE_CONFIRMED); found.GetPlace().GetHeight() != 2 || found.GetTip() != 3 ||
+		len(found.GetTransaction()) == 0 {
+		t.Errorf("%v", found)
+	}
+	if _, err := client.Transaction(t.Context(), &basev1.GetTransactionRequest{Id: []byte("short")}); err == nil {
+		t.Error("an ID that is none was answered")
+	}
+	if _, err := client.Transaction(t.Context(), &basev1.GetTransactionRequest{Id: make([]byte, 1<<10)}); err == nil {
+		t.Error("a long request was answered")
+	}
+}
+
+// The attack: a bitbox-node that was taken over has a transaction that is nowhere, or too much.
+func TestAnAnswerAboutATransactionIsWholeOrNone(t *testing.T) {
+	for name, answer := range map[string]*basev1.GetTransactionResponse{
+		"nothing":          {},
+		"in no place":      {State: basev1.GetTransactionResponse_STATE_CONFIRMED},
+		"waits in a block": {State: basev1.GetTransactionResponse_STATE_WAITING, Place: &basev1.TransactionPlace{}},
+		"a new state":      {State: 99},
+		"too large":        {State: basev1.GetTransactionResponse_STATE_WAITING, Transaction: make([]byte, 200<<10)},
+	} {
+		client := takenOver(t, marshal(t, &nodev1.NodeReply{Result: &nodev1.NodeReply_Transaction{Transaction: answer}}))
+		if got, err := client.Transaction(t.Context(), &basev1.GetTransactionRequest{Id: make([]byte, 32)}); err == nil {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+	long := &basev1.TransactionPlace{Branch: make([][]byte, 1000)}
+	client := takenOver(t, marshal(t, &nodev1.NodeReply{Result: &nodev1.NodeReply_Transaction{Transaction: &basev1.GetTransactionResponse{
+		State: basev1.GetTransactionResponse_STATE_CONFIRMED, Place: long}}}))
+	got, err := client.Transaction(t.Context(), &basev1.GetTransactionRequest{Id: make([]byte, 32)})
+	if err != nil || len(got.GetPlace().GetBranch()) > 17 {
+		t.Errorf("%d hashes, %v", len(got.GetPlace().GetBranch()), err)
+	}
 }

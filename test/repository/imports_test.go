@@ -86,6 +86,8 @@ var groups = []group{
 	{folder: "client", may: []string{"api", "internal/atomicfile", "internal/bitcoincore", "internal/bootdisk", "internal/discovery",
 		"internal/protocol", "internal/secret", "internal/state"}},
 	{folder: "internal/app"},
+	// It checks headers and transactions by the same rules as the server for wallets reads them.
+	{folder: "internal/app/proof", may: []string{"internal/electrum/chain"}},
 	// Only the App fetches releases; the Base calls nobody.
 	{folder: "internal/app/releases", may: []string{"internal/atomicfile", "internal/protocol"}, risky: []string{"net/http"}},
 	// It begins TLS, as a wallet does.

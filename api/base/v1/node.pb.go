@@ -87,6 +87,65 @@ func (Network) EnumDescriptor() ([]byte, []int) {
 	return file_base_v1_node_proto_rawDescGZIP(), []int{0}
 }
 
+type GetTransactionResponse_State int32
+
+const (
+	GetTransactionResponse_STATE_UNSPECIFIED GetTransactionResponse_State = 0
+	// It is in a block: place says where.
+	GetTransactionResponse_STATE_CONFIRMED GetTransactionResponse_State = 1
+	// It waits for a block.
+	GetTransactionResponse_STATE_WAITING GetTransactionResponse_State = 2
+	// Neither the chain nor the mempool has it.
+	GetTransactionResponse_STATE_UNKNOWN GetTransactionResponse_State = 3
+	// This Base cannot tell: reason says why.
+	GetTransactionResponse_STATE_NOT_OFFERED GetTransactionResponse_State = 4
+)
+
+// Enum value maps for GetTransactionResponse_State.
+var (
+	GetTransactionResponse_State_name = map[int32]string{
+		0: "STATE_UNSPECIFIED",
+		1: "STATE_CONFIRMED",
+		2: "STATE_WAITING",
+		3: "STATE_UNKNOWN",
+		4: "STATE_NOT_OFFERED",
+	}
+	GetTransactionResponse_State_value = map[string]int32{
+		"STATE_UNSPECIFIED": 0,
+		"STATE_CONFIRMED":   1,
+		"STATE_WAITING":     2,
+		"STATE_UNKNOWN":     3,
+		"STATE_NOT_OFFERED": 4,
+	}
+)
+
+func (x GetTransactionResponse_State) Enum() *GetTransactionResponse_State {
+	p := new(GetTransactionResponse_State)
+	*p = x
+	return p
+}
+
+func (x GetTransactionResponse_State) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (GetTransactionResponse_State) Descriptor() protoreflect.EnumDescriptor {
+	return file_base_v1_node_proto_enumTypes[1].Descriptor()
+}
+
+func (GetTransactionResponse_State) Type() protoreflect.EnumType {
+	return &file_base_v1_node_proto_enumTypes[1]
+}
+
+func (x GetTransactionResponse_State) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use GetTransactionResponse_State.Descriptor instead.
+func (GetTransactionResponse_State) EnumDescriptor() ([]byte, []int) {
+	return file_base_v1_node_proto_rawDescGZIP(), []int{10, 0}
+}
+
 type NodeSettings_Program int32
 
 const (
@@ -120,11 +179,11 @@ func (x NodeSettings_Program) String() string {
 }
 
 func (NodeSettings_Program) Descriptor() protoreflect.EnumDescriptor {
-	return file_base_v1_node_proto_enumTypes[1].Descriptor()
+	return file_base_v1_node_proto_enumTypes[2].Descriptor()
 }
 
 func (NodeSettings_Program) Type() protoreflect.EnumType {
-	return &file_base_v1_node_proto_enumTypes[1]
+	return &file_base_v1_node_proto_enumTypes[2]
 }
 
 func (x NodeSettings_Program) Number() protoreflect.EnumNumber {
@@ -133,7 +192,7 @@ func (x NodeSettings_Program) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use NodeSettings_Program.Descriptor instead.
 func (NodeSettings_Program) EnumDescriptor() ([]byte, []int) {
-	return file_base_v1_node_proto_rawDescGZIP(), []int{18, 0}
+	return file_base_v1_node_proto_rawDescGZIP(), []int{23, 0}
 }
 
 type Node_State int32
@@ -187,11 +246,11 @@ func (x Node_State) String() string {
 }
 
 func (Node_State) Descriptor() protoreflect.EnumDescriptor {
-	return file_base_v1_node_proto_enumTypes[2].Descriptor()
+	return file_base_v1_node_proto_enumTypes[3].Descriptor()
 }
 
 func (Node_State) Type() protoreflect.EnumType {
-	return &file_base_v1_node_proto_enumTypes[2]
+	return &file_base_v1_node_proto_enumTypes[3]
 }
 
 func (x Node_State) Number() protoreflect.EnumNumber {
@@ -200,7 +259,7 @@ func (x Node_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Node_State.Descriptor instead.
 func (Node_State) EnumDescriptor() ([]byte, []int) {
-	return file_base_v1_node_proto_rawDescGZIP(), []int{19, 0}
+	return file_base_v1_node_proto_rawDescGZIP(), []int{24, 0}
 }
 
 type GetNodeRequest struct {
@@ -587,6 +646,294 @@ func (x *GetFeesResponse) GetOffered() bool {
 	return false
 }
 
+type GetTransactionRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// 32 bytes, in the order of the wire: people write them backwards.
+	Id            []byte `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetTransactionRequest) Reset() {
+	*x = GetTransactionRequest{}
+	mi := &file_base_v1_node_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetTransactionRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetTransactionRequest) ProtoMessage() {}
+
+func (x *GetTransactionRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_base_v1_node_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetTransactionRequest.ProtoReflect.Descriptor instead.
+func (*GetTransactionRequest) Descriptor() ([]byte, []int) {
+	return file_base_v1_node_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *GetTransactionRequest) GetId() []byte {
+	if x != nil {
+		return x.Id
+	}
+	return nil
+}
+
+type GetTransactionResponse struct {
+	state protoimpl.MessageState       `protogen:"open.v1"`
+	State GetTransactionResponse_State `protobuf:"varint,1,opt,name=state,proto3,enum=bitbox.base.v1.GetTransactionResponse_State" json:"state,omitempty"`
+	// Why it is not offered, for people: one sentence without a full stop.
+	Reason string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	// The transaction without its witnesses, as its ID is made from it: at most 100,000 bytes. Empty:
+	// it has more.
+	Transaction []byte            `protobuf:"bytes,3,opt,name=transaction,proto3" json:"transaction,omitempty"`
+	Place       *TransactionPlace `protobuf:"bytes,4,opt,name=place,proto3" json:"place,omitempty"`
+	// The height of the newest block.
+	Tip           uint32 `protobuf:"varint,5,opt,name=tip,proto3" json:"tip,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetTransactionResponse) Reset() {
+	*x = GetTransactionResponse{}
+	mi := &file_base_v1_node_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetTransactionResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetTransactionResponse) ProtoMessage() {}
+
+func (x *GetTransactionResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_base_v1_node_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetTransactionResponse.ProtoReflect.Descriptor instead.
+func (*GetTransactionResponse) Descriptor() ([]byte, []int) {
+	return file_base_v1_node_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *GetTransactionResponse) GetState() GetTransactionResponse_State {
+	if x != nil {
+		return x.State
+	}
+	return GetTransactionResponse_STATE_UNSPECIFIED
+}
+
+func (x *GetTransactionResponse) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *GetTransactionResponse) GetTransaction() []byte {
+	if x != nil {
+		return x.Transaction
+	}
+	return nil
+}
+
+func (x *GetTransactionResponse) GetPlace() *TransactionPlace {
+	if x != nil {
+		return x.Place
+	}
+	return nil
+}
+
+func (x *GetTransactionResponse) GetTip() uint32 {
+	if x != nil {
+		return x.Tip
+	}
+	return 0
+}
+
+// TransactionPlace is where a transaction is in the chain.
+type TransactionPlace struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Height uint32                 `protobuf:"varint,1,opt,name=height,proto3" json:"height,omitempty"`
+	// In its block, from 0.
+	Position uint32 `protobuf:"varint,2,opt,name=position,proto3" json:"position,omitempty"`
+	// The hashes of 32 bytes that lead from the ID to the merkle root in the block's header, the
+	// deepest first; at most 20.
+	Branch        [][]byte `protobuf:"bytes,3,rep,name=branch,proto3" json:"branch,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TransactionPlace) Reset() {
+	*x = TransactionPlace{}
+	mi := &file_base_v1_node_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TransactionPlace) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TransactionPlace) ProtoMessage() {}
+
+func (x *TransactionPlace) ProtoReflect() protoreflect.Message {
+	mi := &file_base_v1_node_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TransactionPlace.ProtoReflect.Descriptor instead.
+func (*TransactionPlace) Descriptor() ([]byte, []int) {
+	return file_base_v1_node_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *TransactionPlace) GetHeight() uint32 {
+	if x != nil {
+		return x.Height
+	}
+	return 0
+}
+
+func (x *TransactionPlace) GetPosition() uint32 {
+	if x != nil {
+		return x.Position
+	}
+	return 0
+}
+
+func (x *TransactionPlace) GetBranch() [][]byte {
+	if x != nil {
+		return x.Branch
+	}
+	return nil
+}
+
+type ListHeadersRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The height of the first one.
+	First uint32 `protobuf:"varint,1,opt,name=first,proto3" json:"first,omitempty"`
+	// How many, at most 2000.
+	Count         uint32 `protobuf:"varint,2,opt,name=count,proto3" json:"count,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListHeadersRequest) Reset() {
+	*x = ListHeadersRequest{}
+	mi := &file_base_v1_node_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListHeadersRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListHeadersRequest) ProtoMessage() {}
+
+func (x *ListHeadersRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_base_v1_node_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListHeadersRequest.ProtoReflect.Descriptor instead.
+func (*ListHeadersRequest) Descriptor() ([]byte, []int) {
+	return file_base_v1_node_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *ListHeadersRequest) GetFirst() uint32 {
+	if x != nil {
+		return x.First
+	}
+	return 0
+}
+
+func (x *ListHeadersRequest) GetCount() uint32 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+type ListHeadersResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Of 80 bytes each, one after the other. There are fewer if the chain is shorter.
+	Headers       []byte `protobuf:"bytes,1,opt,name=headers,proto3" json:"headers,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListHeadersResponse) Reset() {
+	*x = ListHeadersResponse{}
+	mi := &file_base_v1_node_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListHeadersResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListHeadersResponse) ProtoMessage() {}
+
+func (x *ListHeadersResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_base_v1_node_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListHeadersResponse.ProtoReflect.Descriptor instead.
+func (*ListHeadersResponse) Descriptor() ([]byte, []int) {
+	return file_base_v1_node_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *ListHeadersResponse) GetHeaders() []byte {
+	if x != nil {
+		return x.Headers
+	}
+	return nil
+}
+
 type BringBitcoinCoreRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Types that are valid to be assigned to Part:
@@ -600,7 +947,7 @@ type BringBitcoinCoreRequest struct {
 
 func (x *BringBitcoinCoreRequest) Reset() {
 	*x = BringBitcoinCoreRequest{}
-	mi := &file_base_v1_node_proto_msgTypes[9]
+	mi := &file_base_v1_node_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -612,7 +959,7 @@ func (x *BringBitcoinCoreRequest) String() string {
 func (*BringBitcoinCoreRequest) ProtoMessage() {}
 
 func (x *BringBitcoinCoreRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_node_proto_msgTypes[9]
+	mi := &file_base_v1_node_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -625,7 +972,7 @@ func (x *BringBitcoinCoreRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BringBitcoinCoreRequest.ProtoReflect.Descriptor instead.
 func (*BringBitcoinCoreRequest) Descriptor() ([]byte, []int) {
-	return file_base_v1_node_proto_rawDescGZIP(), []int{9}
+	return file_base_v1_node_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *BringBitcoinCoreRequest) GetPart() isBringBitcoinCoreRequest_Part {
@@ -686,7 +1033,7 @@ type BitcoinCoreRelease struct {
 
 func (x *BitcoinCoreRelease) Reset() {
 	*x = BitcoinCoreRelease{}
-	mi := &file_base_v1_node_proto_msgTypes[10]
+	mi := &file_base_v1_node_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -698,7 +1045,7 @@ func (x *BitcoinCoreRelease) String() string {
 func (*BitcoinCoreRelease) ProtoMessage() {}
 
 func (x *BitcoinCoreRelease) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_node_proto_msgTypes[10]
+	mi := &file_base_v1_node_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -711,7 +1058,7 @@ func (x *BitcoinCoreRelease) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BitcoinCoreRelease.ProtoReflect.Descriptor instead.
 func (*BitcoinCoreRelease) Descriptor() ([]byte, []int) {
-	return file_base_v1_node_proto_rawDescGZIP(), []int{10}
+	return file_base_v1_node_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *BitcoinCoreRelease) GetOrder() []byte {
@@ -753,7 +1100,7 @@ type BringBitcoinCoreResponse struct {
 
 func (x *BringBitcoinCoreResponse) Reset() {
 	*x = BringBitcoinCoreResponse{}
-	mi := &file_base_v1_node_proto_msgTypes[11]
+	mi := &file_base_v1_node_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -765,7 +1112,7 @@ func (x *BringBitcoinCoreResponse) String() string {
 func (*BringBitcoinCoreResponse) ProtoMessage() {}
 
 func (x *BringBitcoinCoreResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_node_proto_msgTypes[11]
+	mi := &file_base_v1_node_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -778,7 +1125,7 @@ func (x *BringBitcoinCoreResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BringBitcoinCoreResponse.ProtoReflect.Descriptor instead.
 func (*BringBitcoinCoreResponse) Descriptor() ([]byte, []int) {
-	return file_base_v1_node_proto_rawDescGZIP(), []int{11}
+	return file_base_v1_node_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *BringBitcoinCoreResponse) GetVersion() string {
@@ -805,7 +1152,7 @@ type RebuildChainRequest struct {
 
 func (x *RebuildChainRequest) Reset() {
 	*x = RebuildChainRequest{}
-	mi := &file_base_v1_node_proto_msgTypes[12]
+	mi := &file_base_v1_node_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -817,7 +1164,7 @@ func (x *RebuildChainRequest) String() string {
 func (*RebuildChainRequest) ProtoMessage() {}
 
 func (x *RebuildChainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_node_proto_msgTypes[12]
+	mi := &file_base_v1_node_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -830,7 +1177,7 @@ func (x *RebuildChainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RebuildChainRequest.ProtoReflect.Descriptor instead.
 func (*RebuildChainRequest) Descriptor() ([]byte, []int) {
-	return file_base_v1_node_proto_rawDescGZIP(), []int{12}
+	return file_base_v1_node_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *RebuildChainRequest) GetOrder() []byte {
@@ -848,7 +1195,7 @@ type RebuildChainResponse struct {
 
 func (x *RebuildChainResponse) Reset() {
 	*x = RebuildChainResponse{}
-	mi := &file_base_v1_node_proto_msgTypes[13]
+	mi := &file_base_v1_node_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -860,7 +1207,7 @@ func (x *RebuildChainResponse) String() string {
 func (*RebuildChainResponse) ProtoMessage() {}
 
 func (x *RebuildChainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_node_proto_msgTypes[13]
+	mi := &file_base_v1_node_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -873,7 +1220,7 @@ func (x *RebuildChainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RebuildChainResponse.ProtoReflect.Descriptor instead.
 func (*RebuildChainResponse) Descriptor() ([]byte, []int) {
-	return file_base_v1_node_proto_rawDescGZIP(), []int{13}
+	return file_base_v1_node_proto_rawDescGZIP(), []int{18}
 }
 
 type GetNodeSettingsRequest struct {
@@ -884,7 +1231,7 @@ type GetNodeSettingsRequest struct {
 
 func (x *GetNodeSettingsRequest) Reset() {
 	*x = GetNodeSettingsRequest{}
-	mi := &file_base_v1_node_proto_msgTypes[14]
+	mi := &file_base_v1_node_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -896,7 +1243,7 @@ func (x *GetNodeSettingsRequest) String() string {
 func (*GetNodeSettingsRequest) ProtoMessage() {}
 
 func (x *GetNodeSettingsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_node_proto_msgTypes[14]
+	mi := &file_base_v1_node_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -909,7 +1256,7 @@ func (x *GetNodeSettingsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetNodeSettingsRequest.ProtoReflect.Descriptor instead.
 func (*GetNodeSettingsRequest) Descriptor() ([]byte, []int) {
-	return file_base_v1_node_proto_rawDescGZIP(), []int{14}
+	return file_base_v1_node_proto_rawDescGZIP(), []int{19}
 }
 
 type GetNodeSettingsResponse struct {
@@ -926,7 +1273,7 @@ type GetNodeSettingsResponse struct {
 
 func (x *GetNodeSettingsResponse) Reset() {
 	*x = GetNodeSettingsResponse{}
-	mi := &file_base_v1_node_proto_msgTypes[15]
+	mi := &file_base_v1_node_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -938,7 +1285,7 @@ func (x *GetNodeSettingsResponse) String() string {
 func (*GetNodeSettingsResponse) ProtoMessage() {}
 
 func (x *GetNodeSettingsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_node_proto_msgTypes[15]
+	mi := &file_base_v1_node_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -951,7 +1298,7 @@ func (x *GetNodeSettingsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetNodeSettingsResponse.ProtoReflect.Descriptor instead.
 func (*GetNodeSettingsResponse) Descriptor() ([]byte, []int) {
-	return file_base_v1_node_proto_rawDescGZIP(), []int{15}
+	return file_base_v1_node_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *GetNodeSettingsResponse) GetSettings() *NodeSettings {
@@ -985,7 +1332,7 @@ type ChangeNodeSettingsRequest struct {
 
 func (x *ChangeNodeSettingsRequest) Reset() {
 	*x = ChangeNodeSettingsRequest{}
-	mi := &file_base_v1_node_proto_msgTypes[16]
+	mi := &file_base_v1_node_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -997,7 +1344,7 @@ func (x *ChangeNodeSettingsRequest) String() string {
 func (*ChangeNodeSettingsRequest) ProtoMessage() {}
 
 func (x *ChangeNodeSettingsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_node_proto_msgTypes[16]
+	mi := &file_base_v1_node_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1010,7 +1357,7 @@ func (x *ChangeNodeSettingsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangeNodeSettingsRequest.ProtoReflect.Descriptor instead.
 func (*ChangeNodeSettingsRequest) Descriptor() ([]byte, []int) {
-	return file_base_v1_node_proto_rawDescGZIP(), []int{16}
+	return file_base_v1_node_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ChangeNodeSettingsRequest) GetOrder() []byte {
@@ -1028,7 +1375,7 @@ type ChangeNodeSettingsResponse struct {
 
 func (x *ChangeNodeSettingsResponse) Reset() {
 	*x = ChangeNodeSettingsResponse{}
-	mi := &file_base_v1_node_proto_msgTypes[17]
+	mi := &file_base_v1_node_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1040,7 +1387,7 @@ func (x *ChangeNodeSettingsResponse) String() string {
 func (*ChangeNodeSettingsResponse) ProtoMessage() {}
 
 func (x *ChangeNodeSettingsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_node_proto_msgTypes[17]
+	mi := &file_base_v1_node_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1053,7 +1400,7 @@ func (x *ChangeNodeSettingsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangeNodeSettingsResponse.ProtoReflect.Descriptor instead.
 func (*ChangeNodeSettingsResponse) Descriptor() ([]byte, []int) {
-	return file_base_v1_node_proto_rawDescGZIP(), []int{17}
+	return file_base_v1_node_proto_rawDescGZIP(), []int{22}
 }
 
 // NodeSettings say which node a Base runs.
@@ -1075,7 +1422,7 @@ type NodeSettings struct {
 
 func (x *NodeSettings) Reset() {
 	*x = NodeSettings{}
-	mi := &file_base_v1_node_proto_msgTypes[18]
+	mi := &file_base_v1_node_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1087,7 +1434,7 @@ func (x *NodeSettings) String() string {
 func (*NodeSettings) ProtoMessage() {}
 
 func (x *NodeSettings) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_node_proto_msgTypes[18]
+	mi := &file_base_v1_node_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1100,7 +1447,7 @@ func (x *NodeSettings) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeSettings.ProtoReflect.Descriptor instead.
 func (*NodeSettings) Descriptor() ([]byte, []int) {
-	return file_base_v1_node_proto_rawDescGZIP(), []int{18}
+	return file_base_v1_node_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *NodeSettings) GetProgram() NodeSettings_Program {
@@ -1194,7 +1541,7 @@ type Node struct {
 
 func (x *Node) Reset() {
 	*x = Node{}
-	mi := &file_base_v1_node_proto_msgTypes[19]
+	mi := &file_base_v1_node_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1206,7 +1553,7 @@ func (x *Node) String() string {
 func (*Node) ProtoMessage() {}
 
 func (x *Node) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_node_proto_msgTypes[19]
+	mi := &file_base_v1_node_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1219,7 +1566,7 @@ func (x *Node) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Node.ProtoReflect.Descriptor instead.
 func (*Node) Descriptor() ([]byte, []int) {
-	return file_base_v1_node_proto_rawDescGZIP(), []int{19}
+	return file_base_v1_node_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Node) GetState() Node_State {
@@ -1415,7 +1762,7 @@ type WalletServer struct {
 
 func (x *WalletServer) Reset() {
 	*x = WalletServer{}
-	mi := &file_base_v1_node_proto_msgTypes[20]
+	mi := &file_base_v1_node_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1427,7 +1774,7 @@ func (x *WalletServer) String() string {
 func (*WalletServer) ProtoMessage() {}
 
 func (x *WalletServer) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_node_proto_msgTypes[20]
+	mi := &file_base_v1_node_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1440,7 +1787,7 @@ func (x *WalletServer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WalletServer.ProtoReflect.Descriptor instead.
 func (*WalletServer) Descriptor() ([]byte, []int) {
-	return file_base_v1_node_proto_rawDescGZIP(), []int{20}
+	return file_base_v1_node_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *WalletServer) GetReady() bool {
@@ -1499,7 +1846,7 @@ type Peer struct {
 
 func (x *Peer) Reset() {
 	*x = Peer{}
-	mi := &file_base_v1_node_proto_msgTypes[21]
+	mi := &file_base_v1_node_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1511,7 +1858,7 @@ func (x *Peer) String() string {
 func (*Peer) ProtoMessage() {}
 
 func (x *Peer) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_node_proto_msgTypes[21]
+	mi := &file_base_v1_node_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1524,7 +1871,7 @@ func (x *Peer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Peer.ProtoReflect.Descriptor instead.
 func (*Peer) Descriptor() ([]byte, []int) {
-	return file_base_v1_node_proto_rawDescGZIP(), []int{21}
+	return file_base_v1_node_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Peer) GetAddress() string {
@@ -1598,7 +1945,7 @@ type Block struct {
 
 func (x *Block) Reset() {
 	*x = Block{}
-	mi := &file_base_v1_node_proto_msgTypes[22]
+	mi := &file_base_v1_node_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1610,7 +1957,7 @@ func (x *Block) String() string {
 func (*Block) ProtoMessage() {}
 
 func (x *Block) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_node_proto_msgTypes[22]
+	mi := &file_base_v1_node_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1623,7 +1970,7 @@ func (x *Block) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Block.ProtoReflect.Descriptor instead.
 func (*Block) Descriptor() ([]byte, []int) {
-	return file_base_v1_node_proto_rawDescGZIP(), []int{22}
+	return file_base_v1_node_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Block) GetHeight() uint64 {
@@ -1680,7 +2027,7 @@ type Fee struct {
 
 func (x *Fee) Reset() {
 	*x = Fee{}
-	mi := &file_base_v1_node_proto_msgTypes[23]
+	mi := &file_base_v1_node_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1692,7 +2039,7 @@ func (x *Fee) String() string {
 func (*Fee) ProtoMessage() {}
 
 func (x *Fee) ProtoReflect() protoreflect.Message {
-	mi := &file_base_v1_node_proto_msgTypes[23]
+	mi := &file_base_v1_node_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1705,7 +2052,7 @@ func (x *Fee) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Fee.ProtoReflect.Descriptor instead.
 func (*Fee) Descriptor() ([]byte, []int) {
-	return file_base_v1_node_proto_rawDescGZIP(), []int{23}
+	return file_base_v1_node_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Fee) GetBlocks() uint32 {
@@ -1742,7 +2089,30 @@ const file_base_v1_node_proto_rawDesc = "" +
 	"\x0eGetFeesRequest\"T\n" +
 	"\x0fGetFeesResponse\x12'\n" +
 	"\x04fees\x18\x01 \x03(\v2\x13.bitbox.base.v1.FeeR\x04fees\x12\x18\n" +
-	"\aoffered\x18\x02 \x01(\bR\aoffered\"y\n" +
+	"\aoffered\x18\x02 \x01(\bR\aoffered\"'\n" +
+	"\x15GetTransactionRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\fR\x02id\"\xd2\x02\n" +
+	"\x16GetTransactionResponse\x12B\n" +
+	"\x05state\x18\x01 \x01(\x0e2,.bitbox.base.v1.GetTransactionResponse.StateR\x05state\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\x12 \n" +
+	"\vtransaction\x18\x03 \x01(\fR\vtransaction\x126\n" +
+	"\x05place\x18\x04 \x01(\v2 .bitbox.base.v1.TransactionPlaceR\x05place\x12\x10\n" +
+	"\x03tip\x18\x05 \x01(\rR\x03tip\"p\n" +
+	"\x05State\x12\x15\n" +
+	"\x11STATE_UNSPECIFIED\x10\x00\x12\x13\n" +
+	"\x0fSTATE_CONFIRMED\x10\x01\x12\x11\n" +
+	"\rSTATE_WAITING\x10\x02\x12\x11\n" +
+	"\rSTATE_UNKNOWN\x10\x03\x12\x15\n" +
+	"\x11STATE_NOT_OFFERED\x10\x04\"^\n" +
+	"\x10TransactionPlace\x12\x16\n" +
+	"\x06height\x18\x01 \x01(\rR\x06height\x12\x1a\n" +
+	"\bposition\x18\x02 \x01(\rR\bposition\x12\x16\n" +
+	"\x06branch\x18\x03 \x03(\fR\x06branch\"@\n" +
+	"\x12ListHeadersRequest\x12\x14\n" +
+	"\x05first\x18\x01 \x01(\rR\x05first\x12\x14\n" +
+	"\x05count\x18\x02 \x01(\rR\x05count\"/\n" +
+	"\x13ListHeadersResponse\x12\x18\n" +
+	"\aheaders\x18\x01 \x01(\fR\aheaders\"y\n" +
 	"\x17BringBitcoinCoreRequest\x12>\n" +
 	"\arelease\x18\x01 \x01(\v2\".bitbox.base.v1.BitcoinCoreReleaseH\x00R\arelease\x12\x16\n" +
 	"\x05piece\x18\x02 \x01(\fH\x00R\x05pieceB\x06\n" +
@@ -1868,14 +2238,16 @@ const file_base_v1_node_proto_rawDesc = "" +
 	"\x10NETWORK_TESTNET4\x10\x02\x12\x12\n" +
 	"\x0eNETWORK_SIGNET\x10\x03\x12\x13\n" +
 	"\x0fNETWORK_REGTEST\x10\x04\x12\x12\n" +
-	"\x0eNETWORK_SIMNET\x10\x052\xad\x06\n" +
+	"\x0eNETWORK_SIMNET\x10\x052\xe6\a\n" +
 	"\vNodeService\x12J\n" +
 	"\aGetNode\x12\x1e.bitbox.base.v1.GetNodeRequest\x1a\x1f.bitbox.base.v1.GetNodeResponse\x12P\n" +
 	"\tListPeers\x12 .bitbox.base.v1.ListPeersRequest\x1a!.bitbox.base.v1.ListPeersResponse\x12S\n" +
 	"\n" +
 	"ListBlocks\x12!.bitbox.base.v1.ListBlocksRequest\x1a\".bitbox.base.v1.ListBlocksResponse\x12J\n" +
 	"\vWatchBlocks\x12\".bitbox.base.v1.WatchBlocksRequest\x1a\x15.bitbox.base.v1.Block0\x01\x12J\n" +
-	"\aGetFees\x12\x1e.bitbox.base.v1.GetFeesRequest\x1a\x1f.bitbox.base.v1.GetFeesResponse\x12g\n" +
+	"\aGetFees\x12\x1e.bitbox.base.v1.GetFeesRequest\x1a\x1f.bitbox.base.v1.GetFeesResponse\x12_\n" +
+	"\x0eGetTransaction\x12%.bitbox.base.v1.GetTransactionRequest\x1a&.bitbox.base.v1.GetTransactionResponse\x12V\n" +
+	"\vListHeaders\x12\".bitbox.base.v1.ListHeadersRequest\x1a#.bitbox.base.v1.ListHeadersResponse\x12g\n" +
 	"\x10BringBitcoinCore\x12'.bitbox.base.v1.BringBitcoinCoreRequest\x1a(.bitbox.base.v1.BringBitcoinCoreResponse(\x01\x12Y\n" +
 	"\fRebuildChain\x12#.bitbox.base.v1.RebuildChainRequest\x1a$.bitbox.base.v1.RebuildChainResponse\x12b\n" +
 	"\x0fGetNodeSettings\x12&.bitbox.base.v1.GetNodeSettingsRequest\x1a'.bitbox.base.v1.GetNodeSettingsResponse\x12k\n" +
@@ -1893,77 +2265,89 @@ func file_base_v1_node_proto_rawDescGZIP() []byte {
 	return file_base_v1_node_proto_rawDescData
 }
 
-var file_base_v1_node_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_base_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
+var file_base_v1_node_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
+var file_base_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
 var file_base_v1_node_proto_goTypes = []any{
 	(Network)(0),                       // 0: bitbox.base.v1.Network
-	(NodeSettings_Program)(0),          // 1: bitbox.base.v1.NodeSettings.Program
-	(Node_State)(0),                    // 2: bitbox.base.v1.Node.State
-	(*GetNodeRequest)(nil),             // 3: bitbox.base.v1.GetNodeRequest
-	(*GetNodeResponse)(nil),            // 4: bitbox.base.v1.GetNodeResponse
-	(*ListPeersRequest)(nil),           // 5: bitbox.base.v1.ListPeersRequest
-	(*ListPeersResponse)(nil),          // 6: bitbox.base.v1.ListPeersResponse
-	(*ListBlocksRequest)(nil),          // 7: bitbox.base.v1.ListBlocksRequest
-	(*ListBlocksResponse)(nil),         // 8: bitbox.base.v1.ListBlocksResponse
-	(*WatchBlocksRequest)(nil),         // 9: bitbox.base.v1.WatchBlocksRequest
-	(*GetFeesRequest)(nil),             // 10: bitbox.base.v1.GetFeesRequest
-	(*GetFeesResponse)(nil),            // 11: bitbox.base.v1.GetFeesResponse
-	(*BringBitcoinCoreRequest)(nil),    // 12: bitbox.base.v1.BringBitcoinCoreRequest
-	(*BitcoinCoreRelease)(nil),         // 13: bitbox.base.v1.BitcoinCoreRelease
-	(*BringBitcoinCoreResponse)(nil),   // 14: bitbox.base.v1.BringBitcoinCoreResponse
-	(*RebuildChainRequest)(nil),        // 15: bitbox.base.v1.RebuildChainRequest
-	(*RebuildChainResponse)(nil),       // 16: bitbox.base.v1.RebuildChainResponse
-	(*GetNodeSettingsRequest)(nil),     // 17: bitbox.base.v1.GetNodeSettingsRequest
-	(*GetNodeSettingsResponse)(nil),    // 18: bitbox.base.v1.GetNodeSettingsResponse
-	(*ChangeNodeSettingsRequest)(nil),  // 19: bitbox.base.v1.ChangeNodeSettingsRequest
-	(*ChangeNodeSettingsResponse)(nil), // 20: bitbox.base.v1.ChangeNodeSettingsResponse
-	(*NodeSettings)(nil),               // 21: bitbox.base.v1.NodeSettings
-	(*Node)(nil),                       // 22: bitbox.base.v1.Node
-	(*WalletServer)(nil),               // 23: bitbox.base.v1.WalletServer
-	(*Peer)(nil),                       // 24: bitbox.base.v1.Peer
-	(*Block)(nil),                      // 25: bitbox.base.v1.Block
-	(*Fee)(nil),                        // 26: bitbox.base.v1.Fee
-	(*timestamppb.Timestamp)(nil),      // 27: google.protobuf.Timestamp
+	(GetTransactionResponse_State)(0),  // 1: bitbox.base.v1.GetTransactionResponse.State
+	(NodeSettings_Program)(0),          // 2: bitbox.base.v1.NodeSettings.Program
+	(Node_State)(0),                    // 3: bitbox.base.v1.Node.State
+	(*GetNodeRequest)(nil),             // 4: bitbox.base.v1.GetNodeRequest
+	(*GetNodeResponse)(nil),            // 5: bitbox.base.v1.GetNodeResponse
+	(*ListPeersRequest)(nil),           // 6: bitbox.base.v1.ListPeersRequest
+	(*ListPeersResponse)(nil),          // 7: bitbox.base.v1.ListPeersResponse
+	(*ListBlocksRequest)(nil),          // 8: bitbox.base.v1.ListBlocksRequest
+	(*ListBlocksResponse)(nil),         // 9: bitbox.base.v1.ListBlocksResponse
+	(*WatchBlocksRequest)(nil),         // 10: bitbox.base.v1.WatchBlocksRequest
+	(*GetFeesRequest)(nil),             // 11: bitbox.base.v1.GetFeesRequest
+	(*GetFeesResponse)(nil),            // 12: bitbox.base.v1.GetFeesResponse
+	(*GetTransactionRequest)(nil),      // 13: bitbox.base.v1.GetTransactionRequest
+	(*GetTransactionResponse)(nil),     // 14: bitbox.base.v1.GetTransactionResponse
+	(*TransactionPlace)(nil),           // 15: bitbox.base.v1.TransactionPlace
+	(*ListHeadersRequest)(nil),         // 16: bitbox.base.v1.ListHeadersRequest
+	(*ListHeadersResponse)(nil),        // 17: bitbox.base.v1.ListHeadersResponse
+	(*BringBitcoinCoreRequest)(nil),    // 18: bitbox.base.v1.BringBitcoinCoreRequest
+	(*BitcoinCoreRelease)(nil),         // 19: bitbox.base.v1.BitcoinCoreRelease
+	(*BringBitcoinCoreResponse)(nil),   // 20: bitbox.base.v1.BringBitcoinCoreResponse
+	(*RebuildChainRequest)(nil),        // 21: bitbox.base.v1.RebuildChainRequest
+	(*RebuildChainResponse)(nil),       // 22: bitbox.base.v1.RebuildChainResponse
+	(*GetNodeSettingsRequest)(nil),     // 23: bitbox.base.v1.GetNodeSettingsRequest
+	(*GetNodeSettingsResponse)(nil),    // 24: bitbox.base.v1.GetNodeSettingsResponse
+	(*ChangeNodeSettingsRequest)(nil),  // 25: bitbox.base.v1.ChangeNodeSettingsRequest
+	(*ChangeNodeSettingsResponse)(nil), // 26: bitbox.base.v1.ChangeNodeSettingsResponse
+	(*NodeSettings)(nil),               // 27: bitbox.base.v1.NodeSettings
+	(*Node)(nil),                       // 28: bitbox.base.v1.Node
+	(*WalletServer)(nil),               // 29: bitbox.base.v1.WalletServer
+	(*Peer)(nil),                       // 30: bitbox.base.v1.Peer
+	(*Block)(nil),                      // 31: bitbox.base.v1.Block
+	(*Fee)(nil),                        // 32: bitbox.base.v1.Fee
+	(*timestamppb.Timestamp)(nil),      // 33: google.protobuf.Timestamp
 }
 var file_base_v1_node_proto_depIdxs = []int32{
-	22, // 0: bitbox.base.v1.GetNodeResponse.node:type_name -> bitbox.base.v1.Node
-	24, // 1: bitbox.base.v1.ListPeersResponse.peers:type_name -> bitbox.base.v1.Peer
-	25, // 2: bitbox.base.v1.ListBlocksResponse.blocks:type_name -> bitbox.base.v1.Block
-	26, // 3: bitbox.base.v1.GetFeesResponse.fees:type_name -> bitbox.base.v1.Fee
-	13, // 4: bitbox.base.v1.BringBitcoinCoreRequest.release:type_name -> bitbox.base.v1.BitcoinCoreRelease
-	21, // 5: bitbox.base.v1.GetNodeSettingsResponse.settings:type_name -> bitbox.base.v1.NodeSettings
-	1,  // 6: bitbox.base.v1.NodeSettings.program:type_name -> bitbox.base.v1.NodeSettings.Program
-	0,  // 7: bitbox.base.v1.NodeSettings.network:type_name -> bitbox.base.v1.Network
-	2,  // 8: bitbox.base.v1.Node.state:type_name -> bitbox.base.v1.Node.State
-	0,  // 9: bitbox.base.v1.Node.network:type_name -> bitbox.base.v1.Network
-	27, // 10: bitbox.base.v1.Node.best_block_time:type_name -> google.protobuf.Timestamp
-	27, // 11: bitbox.base.v1.Node.asked_at:type_name -> google.protobuf.Timestamp
-	23, // 12: bitbox.base.v1.Node.wallet_server:type_name -> bitbox.base.v1.WalletServer
-	27, // 13: bitbox.base.v1.Peer.connected_at:type_name -> google.protobuf.Timestamp
-	27, // 14: bitbox.base.v1.Block.time:type_name -> google.protobuf.Timestamp
-	3,  // 15: bitbox.base.v1.NodeService.GetNode:input_type -> bitbox.base.v1.GetNodeRequest
-	5,  // 16: bitbox.base.v1.NodeService.ListPeers:input_type -> bitbox.base.v1.ListPeersRequest
-	7,  // 17: bitbox.base.v1.NodeService.ListBlocks:input_type -> bitbox.base.v1.ListBlocksRequest
-	9,  // 18: bitbox.base.v1.NodeService.WatchBlocks:input_type -> bitbox.base.v1.WatchBlocksRequest
-	10, // 19: bitbox.base.v1.NodeService.GetFees:input_type -> bitbox.base.v1.GetFeesRequest
-	12, // 20: bitbox.base.v1.NodeService.BringBitcoinCore:input_type -> bitbox.base.v1.BringBitcoinCoreRequest
-	15, // 21: bitbox.base.v1.NodeService.RebuildChain:input_type -> bitbox.base.v1.RebuildChainRequest
-	17, // 22: bitbox.base.v1.NodeService.GetNodeSettings:input_type -> bitbox.base.v1.GetNodeSettingsRequest
-	19, // 23: bitbox.base.v1.NodeService.ChangeNodeSettings:input_type -> bitbox.base.v1.ChangeNodeSettingsRequest
-	4,  // 24: bitbox.base.v1.NodeService.GetNode:output_type -> bitbox.base.v1.GetNodeResponse
-	6,  // 25: bitbox.base.v1.NodeService.ListPeers:output_type -> bitbox.base.v1.ListPeersResponse
-	8,  // 26: bitbox.base.v1.NodeService.ListBlocks:output_type -> bitbox.base.v1.ListBlocksResponse
-	25, // 27: bitbox.base.v1.NodeService.WatchBlocks:output_type -> bitbox.base.v1.Block
-	11, // 28: bitbox.base.v1.NodeService.GetFees:output_type -> bitbox.base.v1.GetFeesResponse
-	14, // 29: bitbox.base.v1.NodeService.BringBitcoinCore:output_type -> bitbox.base.v1.BringBitcoinCoreResponse
-	16, // 30: bitbox.base.v1.NodeService.RebuildChain:output_type -> bitbox.base.v1.RebuildChainResponse
-	18, // 31: bitbox.base.v1.NodeService.GetNodeSettings:output_type -> bitbox.base.v1.GetNodeSettingsResponse
-	20, // 32: bitbox.base.v1.NodeService.ChangeNodeSettings:output_type -> bitbox.base.v1.ChangeNodeSettingsResponse
-	24, // [24:33] is the sub-list for method output_type
-	15, // [15:24] is the sub-list for method input_type
-	15, // [15:15] is the sub-list for extension type_name
-	15, // [15:15] is the sub-list for extension extendee
-	0,  // [0:15] is the sub-list for field type_name
+	28, // 0: bitbox.base.v1.GetNodeResponse.node:type_name -> bitbox.base.v1.Node
+	30, // 1: bitbox.base.v1.ListPeersResponse.peers:type_name -> bitbox.base.v1.Peer
+	31, // 2: bitbox.base.v1.ListBlocksResponse.blocks:type_name -> bitbox.base.v1.Block
+	32, // 3: bitbox.base.v1.GetFeesResponse.fees:type_name -> bitbox.base.v1.Fee
+	1,  // 4: bitbox.base.v1.GetTransactionResponse.state:type_name -> bitbox.base.v1.GetTransactionResponse.State
+	15, // 5: bitbox.base.v1.GetTransactionResponse.place:type_name -> bitbox.base.v1.TransactionPlace
+	19, // 6: bitbox.base.v1.BringBitcoinCoreRequest.release:type_name -> bitbox.base.v1.BitcoinCoreRelease
+	27, // 7: bitbox.base.v1.GetNodeSettingsResponse.settings:type_name -> bitbox.base.v1.NodeSettings
+	2,  // 8: bitbox.base.v1.NodeSettings.program:type_name -> bitbox.base.v1.NodeSettings.Program
+	0,  // 9: bitbox.base.v1.NodeSettings.network:type_name -> bitbox.base.v1.Network
+	3,  // 10: bitbox.base.v1.Node.state:type_name -> bitbox.base.v1.Node.State
+	0,  // 11: bitbox.base.v1.Node.network:type_name -> bitbox.base.v1.Network
+	33, // 12: bitbox.base.v1.Node.best_block_time:type_name -> google.protobuf.Timestamp
+	33, // 13: bitbox.base.v1.Node.asked_at:type_name -> google.protobuf.Timestamp
+	29, // 14: bitbox.base.v1.Node.wallet_server:type_name -> bitbox.base.v1.WalletServer
+	33, // 15: bitbox.base.v1.Peer.connected_at:type_name -> google.protobuf.Timestamp
+	33, // 16: bitbox.base.v1.Block.time:type_name -> google.protobuf.Timestamp
+	4,  // 17: bitbox.base.v1.NodeService.GetNode:input_type -> bitbox.base.v1.GetNodeRequest
+	6,  // 18: bitbox.base.v1.NodeService.ListPeers:input_type -> bitbox.base.v1.ListPeersRequest
+	8,  // 19: bitbox.base.v1.NodeService.ListBlocks:input_type -> bitbox.base.v1.ListBlocksRequest
+	10, // 20: bitbox.base.v1.NodeService.WatchBlocks:input_type -> bitbox.base.v1.WatchBlocksRequest
+	11, // 21: bitbox.base.v1.NodeService.GetFees:input_type -> bitbox.base.v1.GetFeesRequest
+	13, // 22: bitbox.base.v1.NodeService.GetTransaction:input_type -> bitbox.base.v1.GetTransactionRequest
+	16, // 23: bitbox.base.v1.NodeService.ListHeaders:input_type -> bitbox.base.v1.ListHeadersRequest
+	18, // 24: bitbox.base.v1.NodeService.BringBitcoinCore:input_type -> bitbox.base.v1.BringBitcoinCoreRequest
+	21, // 25: bitbox.base.v1.NodeService.RebuildChain:input_type -> bitbox.base.v1.RebuildChainRequest
+	23, // 26: bitbox.base.v1.NodeService.GetNodeSettings:input_type -> bitbox.base.v1.GetNodeSettingsRequest
+	25, // 27: bitbox.base.v1.NodeService.ChangeNodeSettings:input_type -> bitbox.base.v1.ChangeNodeSettingsRequest
+	5,  // 28: bitbox.base.v1.NodeService.GetNode:output_type -> bitbox.base.v1.GetNodeResponse
+	7,  // 29: bitbox.base.v1.NodeService.ListPeers:output_type -> bitbox.base.v1.ListPeersResponse
+	9,  // 30: bitbox.base.v1.NodeService.ListBlocks:output_type -> bitbox.base.v1.ListBlocksResponse
+	31, // 31: bitbox.base.v1.NodeService.WatchBlocks:output_type -> bitbox.base.v1.Block
+	12, // 32: bitbox.base.v1.NodeService.GetFees:output_type -> bitbox.base.v1.GetFeesResponse
+	14, // 33: bitbox.base.v1.NodeService.GetTransaction:output_type -> bitbox.base.v1.GetTransactionResponse
+	17, // 34: bitbox.base.v1.NodeService.ListHeaders:output_type -> bitbox.base.v1.ListHeadersResponse
+	20, // 35: bitbox.base.v1.NodeService.BringBitcoinCore:output_type -> bitbox.base.v1.BringBitcoinCoreResponse
+	22, // 36: bitbox.base.v1.NodeService.RebuildChain:output_type -> bitbox.base.v1.RebuildChainResponse
+	24, // 37: bitbox.base.v1.NodeService.GetNodeSettings:output_type -> bitbox.base.v1.GetNodeSettingsResponse
+	26, // 38: bitbox.base.v1.NodeService.ChangeNodeSettings:output_type -> bitbox.base.v1.ChangeNodeSettingsResponse
+	28, // [28:39] is the sub-list for method output_type
+	17, // [17:28] is the sub-list for method input_type
+	17, // [17:17] is the sub-list for extension type_name
+	17, // [17:17] is the sub-list for extension extendee
+	0,  // [0:17] is the sub-list for field type_name
 }
 
 func init() { file_base_v1_node_proto_init() }
@@ -1971,19 +2355,19 @@ func file_base_v1_node_proto_init() {
 	if File_base_v1_node_proto != nil {
 		return
 	}
-	file_base_v1_node_proto_msgTypes[9].OneofWrappers = []any{
+	file_base_v1_node_proto_msgTypes[14].OneofWrappers = []any{
 		(*BringBitcoinCoreRequest_Release)(nil),
 		(*BringBitcoinCoreRequest_Piece)(nil),
 	}
-	file_base_v1_node_proto_msgTypes[19].OneofWrappers = []any{}
-	file_base_v1_node_proto_msgTypes[21].OneofWrappers = []any{}
+	file_base_v1_node_proto_msgTypes[24].OneofWrappers = []any{}
+	file_base_v1_node_proto_msgTypes[26].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_base_v1_node_proto_rawDesc), len(file_base_v1_node_proto_rawDesc)),
-			NumEnums:      3,
-			NumMessages:   24,
+			NumEnums:      4,
+			NumMessages:   29,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

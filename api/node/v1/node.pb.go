@@ -28,7 +28,7 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// Verb is what is asked, and the kind of the frame. A request has no content.
+// Verb is what is asked, and the kind of the frame. A request has no content unless it says so.
 type Verb int32
 
 const (
@@ -41,6 +41,10 @@ const (
 	Verb_VERB_WATCH_BLOCKS Verb = 5
 	// Answered by events as they happen.
 	Verb_VERB_WATCH_EVENTS Verb = 6
+	// The content is a GetTransactionRequest.
+	Verb_VERB_GET_TRANSACTION Verb = 7
+	// The content is a ListHeadersRequest.
+	Verb_VERB_LIST_HEADERS Verb = 8
 )
 
 // Enum value maps for Verb.
@@ -53,15 +57,19 @@ var (
 		4: "VERB_GET_FEES",
 		5: "VERB_WATCH_BLOCKS",
 		6: "VERB_WATCH_EVENTS",
+		7: "VERB_GET_TRANSACTION",
+		8: "VERB_LIST_HEADERS",
 	}
 	Verb_value = map[string]int32{
-		"VERB_UNSPECIFIED":  0,
-		"VERB_GET_NODE":     1,
-		"VERB_LIST_PEERS":   2,
-		"VERB_LIST_BLOCKS":  3,
-		"VERB_GET_FEES":     4,
-		"VERB_WATCH_BLOCKS": 5,
-		"VERB_WATCH_EVENTS": 6,
+		"VERB_UNSPECIFIED":     0,
+		"VERB_GET_NODE":        1,
+		"VERB_LIST_PEERS":      2,
+		"VERB_LIST_BLOCKS":     3,
+		"VERB_GET_FEES":        4,
+		"VERB_WATCH_BLOCKS":    5,
+		"VERB_WATCH_EVENTS":    6,
+		"VERB_GET_TRANSACTION": 7,
+		"VERB_LIST_HEADERS":    8,
 	}
 )
 
@@ -102,6 +110,8 @@ type NodeReply struct {
 	//	*NodeReply_Fees
 	//	*NodeReply_Block
 	//	*NodeReply_Event
+	//	*NodeReply_Transaction
+	//	*NodeReply_Headers
 	Result        isNodeReply_Result `protobuf_oneof:"result"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -198,6 +208,24 @@ func (x *NodeReply) GetEvent() *v1.Event {
 	return nil
 }
 
+func (x *NodeReply) GetTransaction() *v1.GetTransactionResponse {
+	if x != nil {
+		if x, ok := x.Result.(*NodeReply_Transaction); ok {
+			return x.Transaction
+		}
+	}
+	return nil
+}
+
+func (x *NodeReply) GetHeaders() *v1.ListHeadersResponse {
+	if x != nil {
+		if x, ok := x.Result.(*NodeReply_Headers); ok {
+			return x.Headers
+		}
+	}
+	return nil
+}
+
 type isNodeReply_Result interface {
 	isNodeReply_Result()
 }
@@ -227,6 +255,14 @@ type NodeReply_Event struct {
 	Event *v1.Event `protobuf:"bytes,6,opt,name=event,proto3,oneof"`
 }
 
+type NodeReply_Transaction struct {
+	Transaction *v1.GetTransactionResponse `protobuf:"bytes,7,opt,name=transaction,proto3,oneof"`
+}
+
+type NodeReply_Headers struct {
+	Headers *v1.ListHeadersResponse `protobuf:"bytes,8,opt,name=headers,proto3,oneof"`
+}
+
 func (*NodeReply_Node) isNodeReply_Result() {}
 
 func (*NodeReply_Peers) isNodeReply_Result() {}
@@ -239,19 +275,25 @@ func (*NodeReply_Block) isNodeReply_Result() {}
 
 func (*NodeReply_Event) isNodeReply_Result() {}
 
+func (*NodeReply_Transaction) isNodeReply_Result() {}
+
+func (*NodeReply_Headers) isNodeReply_Result() {}
+
 var File_node_v1_node_proto protoreflect.FileDescriptor
 
 const file_node_v1_node_proto_rawDesc = "" +
 	"\n" +
-	"\x12node/v1/node.proto\x12\x0ebitbox.node.v1\x1a\x14base/v1/events.proto\x1a\x12base/v1/node.proto\"\xcf\x02\n" +
+	"\x12node/v1/node.proto\x12\x0ebitbox.node.v1\x1a\x14base/v1/events.proto\x1a\x12base/v1/node.proto\"\xdc\x03\n" +
 	"\tNodeReply\x12*\n" +
 	"\x04node\x18\x01 \x01(\v2\x14.bitbox.base.v1.NodeH\x00R\x04node\x129\n" +
 	"\x05peers\x18\x02 \x01(\v2!.bitbox.base.v1.ListPeersResponseH\x00R\x05peers\x12<\n" +
 	"\x06blocks\x18\x03 \x01(\v2\".bitbox.base.v1.ListBlocksResponseH\x00R\x06blocks\x125\n" +
 	"\x04fees\x18\x04 \x01(\v2\x1f.bitbox.base.v1.GetFeesResponseH\x00R\x04fees\x12-\n" +
 	"\x05block\x18\x05 \x01(\v2\x15.bitbox.base.v1.BlockH\x00R\x05block\x12-\n" +
-	"\x05event\x18\x06 \x01(\v2\x15.bitbox.base.v1.EventH\x00R\x05eventB\b\n" +
-	"\x06result*\x9b\x01\n" +
+	"\x05event\x18\x06 \x01(\v2\x15.bitbox.base.v1.EventH\x00R\x05event\x12J\n" +
+	"\vtransaction\x18\a \x01(\v2&.bitbox.base.v1.GetTransactionResponseH\x00R\vtransaction\x12?\n" +
+	"\aheaders\x18\b \x01(\v2#.bitbox.base.v1.ListHeadersResponseH\x00R\aheadersB\b\n" +
+	"\x06result*\xcc\x01\n" +
 	"\x04Verb\x12\x14\n" +
 	"\x10VERB_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rVERB_GET_NODE\x10\x01\x12\x13\n" +
@@ -259,7 +301,9 @@ const file_node_v1_node_proto_rawDesc = "" +
 	"\x10VERB_LIST_BLOCKS\x10\x03\x12\x11\n" +
 	"\rVERB_GET_FEES\x10\x04\x12\x15\n" +
 	"\x11VERB_WATCH_BLOCKS\x10\x05\x12\x15\n" +
-	"\x11VERB_WATCH_EVENTS\x10\x06B7Z5github.com/BitBoxSwiss/bitbox-base/api/node/v1;nodev1b\x06proto3"
+	"\x11VERB_WATCH_EVENTS\x10\x06\x12\x18\n" +
+	"\x14VERB_GET_TRANSACTION\x10\a\x12\x15\n" +
+	"\x11VERB_LIST_HEADERS\x10\bB7Z5github.com/BitBoxSwiss/bitbox-base/api/node/v1;nodev1b\x06proto3"
 
 var (
 	file_node_v1_node_proto_rawDescOnce sync.Once
@@ -276,14 +320,16 @@ func file_node_v1_node_proto_rawDescGZIP() []byte {
 var file_node_v1_node_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
 var file_node_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 1)
 var file_node_v1_node_proto_goTypes = []any{
-	(Verb)(0),                     // 0: bitbox.node.v1.Verb
-	(*NodeReply)(nil),             // 1: bitbox.node.v1.NodeReply
-	(*v1.Node)(nil),               // 2: bitbox.base.v1.Node
-	(*v1.ListPeersResponse)(nil),  // 3: bitbox.base.v1.ListPeersResponse
-	(*v1.ListBlocksResponse)(nil), // 4: bitbox.base.v1.ListBlocksResponse
-	(*v1.GetFeesResponse)(nil),    // 5: bitbox.base.v1.GetFeesResponse
-	(*v1.Block)(nil),              // 6: bitbox.base.v1.Block
-	(*v1.Event)(nil),              // 7: bitbox.base.v1.Event
+	(Verb)(0),                         // 0: bitbox.node.v1.Verb
+	(*NodeReply)(nil),                 // 1: bitbox.node.v1.NodeReply
+	(*v1.Node)(nil),                   // 2: bitbox.base.v1.Node
+	(*v1.ListPeersResponse)(nil),      // 3: bitbox.base.v1.ListPeersResponse
+	(*v1.ListBlocksResponse)(nil),     // 4: bitbox.base.v1.ListBlocksResponse
+	(*v1.GetFeesResponse)(nil),        // 5: bitbox.base.v1.GetFeesResponse
+	(*v1.Block)(nil),                  // 6: bitbox.base.v1.Block
+	(*v1.Event)(nil),                  // 7: bitbox.base.v1.Event
+	(*v1.GetTransactionResponse)(nil), // 8: bitbox.base.v1.GetTransactionResponse
+	(*v1.ListHeadersResponse)(nil),    // 9: bitbox.base.v1.ListHeadersResponse
 }
 var file_node_v1_node_proto_depIdxs = []int32{
 	2, // 0: bitbox.node.v1.NodeReply.node:type_name -> bitbox.base.v1.Node
@@ -292,11 +338,13 @@ var file_node_v1_node_proto_depIdxs = []int32{
 	5, // 3: bitbox.node.v1.NodeReply.fees:type_name -> bitbox.base.v1.GetFeesResponse
 	6, // 4: bitbox.node.v1.NodeReply.block:type_name -> bitbox.base.v1.Block
 	7, // 5: bitbox.node.v1.NodeReply.event:type_name -> bitbox.base.v1.Event
-	6, // [6:6] is the sub-list for method output_type
-	6, // [6:6] is the sub-list for method input_type
-	6, // [6:6] is the sub-list for extension type_name
-	6, // [6:6] is the sub-list for extension extendee
-	0, // [0:6] is the sub-list for field type_name
+	8, // 6: bitbox.node.v1.NodeReply.transaction:type_name -> bitbox.base.v1.GetTransactionResponse
+	9, // 7: bitbox.node.v1.NodeReply.headers:type_name -> bitbox.base.v1.ListHeadersResponse
+	8, // [8:8] is the sub-list for method output_type
+	8, // [8:8] is the sub-list for method input_type
+	8, // [8:8] is the sub-list for extension type_name
+	8, // [8:8] is the sub-list for extension extendee
+	0, // [0:8] is the sub-list for field type_name
 }
 
 func init() { file_node_v1_node_proto_init() }
@@ -311,6 +359,8 @@ func file_node_v1_node_proto_init() {
 		(*NodeReply_Fees)(nil),
 		(*NodeReply_Block)(nil),
 		(*NodeReply_Event)(nil),
+		(*NodeReply_Transaction)(nil),
+		(*NodeReply_Headers)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{

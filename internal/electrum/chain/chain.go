@@ -14,6 +14,10 @@ import (
 	"slices"
 )
 
+// MaxBranch is the longest way from a transaction to the merkle root: a block has fewer than 2^17
+// transactions, of 60 bytes at least.
+const MaxBranch = 17
+
 // HeaderSize is the length of a block's header in bytes.
 const HeaderSize = 80
 
@@ -60,6 +64,9 @@ func (h *Header) Previous() Hash { return Hash(h[4:36]) }
 // Root is the merkle root of the transactions.
 func (h *Header) Root() Hash { return Hash(h[36:68]) }
 
+// Bits is the target that its hash must not exceed, as a number with an exponent.
+func (h *Header) Bits() uint32 { return binary.LittleEndian.Uint32(h[72:76]) }
+
 // Time is when the block says it was made, in seconds since 1970.
 func (h *Header) Time() uint32 { return binary.LittleEndian.Uint32(h[68:72]) }
 
@@ -91,6 +98,16 @@ type Tx struct {
 	Raw     []byte // a part of the input
 	Spends  []Outpoint
 	Outputs []Output
+}
+
+// Stripped is the transaction without its witnesses: its ID is the hash of that.
+func (t *Tx) Stripped() []byte {
+	if t.Raw[4] != 0 { // no marker follows the version
+		return t.Raw
+	}
+	r := reader{rest: t.Raw[6:]}
+	r.body()
+	return slices.Concat(t.Raw[:4], t.Raw[6:len(t.Raw)-len(r.rest)], t.Raw[len(t.Raw)-4:])
 }
 
 // Coinbase tells whether it is the first of its block, which spends nothing.
@@ -193,10 +210,6 @@ func (r *reader) count(size int) int {
 // tx reads a transaction (BIP 144): version, inputs, outputs, lock time; between them the marker
 // 0 and the flag 1, and at the end the witnesses, which do not belong to the ID.
 func (r *reader) tx() Tx {
-	const (
-		smallestInput  = 41 // bytes
-		smallestOutput = 9
-	)
 	begin := r.rest
 	version := r.take(4)
 	witness := len(r.rest) > 1 && r.rest[0] == 0 && r.rest[1] == 1
@@ -204,25 +217,7 @@ func (r *reader) tx() Tx {
 		r.take(2)
 	}
 	body := r.rest
-	t := Tx{}
-	inputs := r.count(smallestInput)
-	if inputs == 0 {
-		r.failed = true
-	}
-	for range inputs {
-		o := Outpoint{Hash(r.take(32)), binary.LittleEndian.Uint32(r.take(4))}
-		r.take(r.count(1))
-		r.take(4) // sequence
-		if o != none {
-			t.Spends = append(t.Spends, o)
-		}
-	}
-	outputs := r.count(smallestOutput)
-	t.Outputs = make([]Output, 0, outputs)
-	for range outputs {
-		value := binary.LittleEndian.Uint64(r.take(8))
-		t.Outputs = append(t.Outputs, Output{value, r.take(r.count(1))})
-	}
+	t, inputs := r.body()
 	body = body[:len(body)-len(r.rest)]
 	if witness {
 		for range inputs {
@@ -244,10 +239,50 @@ func (r *reader) tx() Tx {
 	return t
 }
 
+// body reads inputs and outputs, and says how many inputs there are.
+func (r *reader) body() (t Tx, inputs int) {
+	const (
+		smallestInput  = 41 // bytes
+		smallestOutput = 9
+	)
+	inputs = r.count(smallestInput)
+	if inputs == 0 {
+		r.failed = true
+	}
+	for range inputs {
+		o := Outpoint{Hash(r.take(32)), binary.LittleEndian.Uint32(r.take(4))}
+		r.take(r.count(1))
+		r.take(4) // sequence
+		if o != none {
+			t.Spends = append(t.Spends, o)
+		}
+	}
+	outputs := r.count(smallestOutput)
+	t.Outputs = make([]Output, 0, outputs)
+	for range outputs {
+		value := binary.LittleEndian.Uint64(r.take(8))
+		t.Outputs = append(t.Outputs, Output{value, r.take(r.count(1))})
+	}
+	return t, inputs
+}
+
 // Root is the merkle root of these leaves.
 func Root(leaves []Hash) Hash {
 	root, _ := Branch(leaves, 0)
 	return root
+}
+
+// Follow is the merkle root to which a branch leads from the leaf at a position.
+func Follow(leaf Hash, position uint32, branch []Hash) Hash {
+	for _, other := range branch {
+		if position&1 == 0 {
+			leaf = Double(slices.Concat(leaf[:], other[:]))
+		} else {
+			leaf = Double(slices.Concat(other[:], leaf[:]))
+		}
+		position >>= 1
+	}
+	return leaf
 }
 
 // Branch is the merkle root of these leaves, and the hashes that lead there from one of them,

@@ -170,6 +170,8 @@ var methods = map[string]method{
 	baserpc.NodeServiceListPeers:          {least: viewer, holds: asksNode, deadline: quick},
 	baserpc.NodeServiceListBlocks:         {least: viewer, holds: asksNode, deadline: quick},
 	baserpc.NodeServiceGetFees:            {least: viewer, holds: asksNode, deadline: quick},
+	baserpc.NodeServiceGetTransaction:     {least: viewer, holds: asksNode, deadline: quick},
+	baserpc.NodeServiceListHeaders:        {least: viewer, holds: asksNode, deadline: quick},
 	baserpc.NodeServiceWatchBlocks:        {least: viewer, holds: followsNode},
 	baserpc.NodeServiceGetNodeSettings:    {least: viewer, holds: asks, deadline: quick},
 	baserpc.NodeServiceChangeNodeSettings: {least: owner, deadline: quick, goesOn: true},

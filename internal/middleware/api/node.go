@@ -17,6 +17,8 @@ type Node interface {
 	Peers(ctx context.Context) (*basev1.ListPeersResponse, error)
 	Blocks(ctx context.Context, most uint32) (*basev1.ListBlocksResponse, error)
 	Fees(ctx context.Context) (*basev1.GetFeesResponse, error)
+	Transaction(ctx context.Context, request *basev1.GetTransactionRequest) (*basev1.GetTransactionResponse, error)
+	Headers(ctx context.Context, request *basev1.ListHeadersRequest) (*basev1.ListHeadersResponse, error)
 	WatchBlocks(ctx context.Context, most uint32, receive func(*basev1.Block) error) error
 }
 
@@ -48,6 +50,16 @@ func (s nodeService) ListBlocks(ctx context.Context, request *basev1.ListBlocksR
 func (s nodeService) GetFees(ctx context.Context, _ *basev1.GetFeesRequest) (*basev1.GetFeesResponse, error) {
 	fees, err := s.Node.Fees(ctx)
 	return fees, s.nodeError(err)
+}
+
+func (s nodeService) GetTransaction(ctx context.Context, request *basev1.GetTransactionRequest) (*basev1.GetTransactionResponse, error) {
+	answer, err := s.Node.Transaction(ctx, request)
+	return answer, s.nodeError(err)
+}
+
+func (s nodeService) ListHeaders(ctx context.Context, request *basev1.ListHeadersRequest) (*basev1.ListHeadersResponse, error) {
+	answer, err := s.Node.Headers(ctx, request)
+	return answer, s.nodeError(err)
 }
 
 func (s nodeService) WatchBlocks(ctx context.Context, request *basev1.WatchBlocksRequest, stream *rpc.Sender[basev1.Block]) error {

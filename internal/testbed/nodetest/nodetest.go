@@ -228,6 +228,12 @@ func Eventually(t testing.TB, what string, so func() bool) {
 // called.
 func Serve(t testing.TB, socket string, config node.Config) (stop func()) {
 	t.Helper()
+	return ServeFinder(t, socket, config, nil)
+}
+
+// ServeFinder is Serve with what finds transactions.
+func ServeFinder(t testing.TB, socket string, config node.Config, finder node.Finder) (stop func()) {
+	t.Helper()
 	listener, err := ipc.Listen(socket, 0o600)
 	if err != nil {
 		t.Fatal(err)
@@ -239,7 +245,7 @@ func Serve(t testing.TB, socket string, config node.Config) (stop func()) {
 	var running sync.WaitGroup
 	watcher := node.NewWatcher(config)
 	running.Go(func() { watcher.Run(ctx) })
-	server := node.Server{Watcher: watcher, Users: []uint32{uint32(os.Geteuid())}, Logger: config.Logger}
+	server := node.Server{Watcher: watcher, Finder: finder, Users: []uint32{uint32(os.Geteuid())}, Logger: config.Logger}
 	running.Go(func() {
 		if err := server.Serve(ctx, listener); err != nil {
 			t.Error(err)

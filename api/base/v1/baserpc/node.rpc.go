@@ -15,6 +15,8 @@ const (
 	NodeServiceListBlocks         = "bitbox.base.v1.NodeService.ListBlocks"
 	NodeServiceWatchBlocks        = "bitbox.base.v1.NodeService.WatchBlocks"
 	NodeServiceGetFees            = "bitbox.base.v1.NodeService.GetFees"
+	NodeServiceGetTransaction     = "bitbox.base.v1.NodeService.GetTransaction"
+	NodeServiceListHeaders        = "bitbox.base.v1.NodeService.ListHeaders"
 	NodeServiceBringBitcoinCore   = "bitbox.base.v1.NodeService.BringBitcoinCore"
 	NodeServiceRebuildChain       = "bitbox.base.v1.NodeService.RebuildChain"
 	NodeServiceGetNodeSettings    = "bitbox.base.v1.NodeService.GetNodeSettings"
@@ -54,6 +56,17 @@ func (c NodeServiceClient) GetFees(ctx context.Context, request *v1.GetFeesReque
 	return call[v1.GetFeesResponse](ctx, c.caller, NodeServiceGetFees, request)
 }
 
+// GetTransaction returns a transaction of the chain or of the mempool, with what an App needs to
+// see by itself that a block has it. The Base's own server for wallets answers.
+func (c NodeServiceClient) GetTransaction(ctx context.Context, request *v1.GetTransactionRequest) (*v1.GetTransactionResponse, error) {
+	return call[v1.GetTransactionResponse](ctx, c.caller, NodeServiceGetTransaction, request)
+}
+
+// ListHeaders returns headers of the best chain.
+func (c NodeServiceClient) ListHeaders(ctx context.Context, request *v1.ListHeadersRequest) (*v1.ListHeadersResponse, error) {
+	return call[v1.ListHeadersResponse](ctx, c.caller, NodeServiceListHeaders, request)
+}
+
 // BringBitcoinCore takes a release of Bitcoin Core: what identifies it first, then the archive in
 // pieces. It answers when the release is verified and installed; the node then restarts by itself,
 // which can take 10 minutes. The first message is answered by an error at once if it is refused.
@@ -84,6 +97,8 @@ type NodeServiceServer interface {
 	ListBlocks(context.Context, *v1.ListBlocksRequest) (*v1.ListBlocksResponse, error)
 	WatchBlocks(context.Context, *v1.WatchBlocksRequest, *rpc.Sender[v1.Block]) error
 	GetFees(context.Context, *v1.GetFeesRequest) (*v1.GetFeesResponse, error)
+	GetTransaction(context.Context, *v1.GetTransactionRequest) (*v1.GetTransactionResponse, error)
+	ListHeaders(context.Context, *v1.ListHeadersRequest) (*v1.ListHeadersResponse, error)
 	BringBitcoinCore(context.Context, *rpc.Receiver[v1.BringBitcoinCoreRequest]) (*v1.BringBitcoinCoreResponse, error)
 	RebuildChain(context.Context, *v1.RebuildChainRequest) (*v1.RebuildChainResponse, error)
 	GetNodeSettings(context.Context, *v1.GetNodeSettingsRequest) (*v1.GetNodeSettingsResponse, error)
@@ -98,6 +113,8 @@ func NodeServiceHandlers(s NodeServiceServer) map[string]rpc.Handler {
 		NodeServiceListBlocks:         rpc.Unary(s.ListBlocks),
 		NodeServiceWatchBlocks:        rpc.ServerStream(s.WatchBlocks),
 		NodeServiceGetFees:            rpc.Unary(s.GetFees),
+		NodeServiceGetTransaction:     rpc.Unary(s.GetTransaction),
+		NodeServiceListHeaders:        rpc.Unary(s.ListHeaders),
 		NodeServiceBringBitcoinCore:   rpc.ClientStream(s.BringBitcoinCore),
 		NodeServiceRebuildChain:       rpc.Unary(s.RebuildChain),
 		NodeServiceGetNodeSettings:    rpc.Unary(s.GetNodeSettings),
