@@ -49,7 +49,7 @@ fails, the node does not start.`,
 				return err
 			}
 			keeper := chaindisk.Keeper{Store: chaindisk.TheStore, Run: chaindisk.Exec, Mount: chaindisk.MountBySystemd,
-				Unmount:    chaindisk.UnmountBySystemd,
+				Unmount: chaindisk.UnmountBySystemd, Look: chaindisk.LookBySystemd,
 				MountPoint: chaindisk.MountPoint, UID: uid, GID: gid, Patience: chaindisk.Patience}
 			return keeper.Ready(c.Context())
 		},

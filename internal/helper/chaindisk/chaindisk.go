@@ -7,7 +7,8 @@
 //     list ([Look]).
 //   - bitbox-base-chain-disk.service runs before each start of the node. It prepares the disk that
 //     an owner has ordered, checks it, and has systemd mount it ([Keeper.Ready]). If that fails,
-//     the node does not start.
+//     the node does not start. It may write to each disk, so of all but the chosen one it reads a
+//     hundred bytes at most.
 //   - the system helper takes owners' orders, and answers what is known ([Verbs]).
 //
 // A disk and its content come from strangers: it is bought used, or plugged in by somebody. So

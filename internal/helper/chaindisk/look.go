@@ -18,7 +18,6 @@ const (
 	lsblk    = "/usr/bin/lsblk"
 	blkid    = "/usr/sbin/blkid"
 	smartctl = "/usr/sbin/smartctl"
-	wipefs   = "/usr/sbin/wipefs"
 	mkfs     = "/usr/sbin/mkfs.ext4"
 	e2fsck   = "/usr/sbin/e2fsck"
 )
@@ -58,8 +57,8 @@ func Exec(ctx context.Context, limit time.Duration, argv ...string) ([]byte, int
 	return output.Bytes(), command.ProcessState.ExitCode(), nil
 }
 
-// look looks at all disks, without their health.
-func look(ctx context.Context, run Run) ([]*seen, error) {
+// look looks at all disks, without their health; probe looks at what is on them.
+func look(ctx context.Context, run Run, probe probe) ([]*seen, error) {
 	text, code, err := run(ctx, lookTime, lsblk, "--json", "--bytes", "--tree", "--output", columns)
 	if err == nil && code != 0 {
 		err = fmt.Errorf("lsblk ended with %d", code)
@@ -73,7 +72,7 @@ func look(ctx context.Context, run Run) ([]*seen, error) {
 	}
 	var list []*seen
 	for _, n := range nodes {
-		s := see(n, func(part *node) (signature, error) { return content(ctx, run, part) })
+		s := see(n, probe)
 		if ctx.Err() != nil {
 			return nil, fmt.Errorf("look at the disks: %w", ctx.Err())
 		}
@@ -131,7 +130,7 @@ func zero(path string, size uint64) (bool, error) {
 
 // Look lists the disks with their health.
 func Look(ctx context.Context, run Run) ([]*Disk, error) {
-	list, err := look(ctx, run)
+	list, err := look(ctx, run, func(n *node) (signature, error) { return content(ctx, run, n) })
 	if err != nil {
 		return nil, err
 	}

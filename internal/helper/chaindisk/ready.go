@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -27,6 +28,8 @@ const (
 type Keeper struct {
 	Store Store
 	Run   Run
+	// Look has LookUnit look at what is on the disks; the Store has its list then.
+	Look func(ctx context.Context) error
 	// Mount has a device mounted at MountPoint, and Unmount ends that.
 	Mount   func(ctx context.Context, device string) error
 	Unmount func(ctx context.Context) error
@@ -89,7 +92,7 @@ func (k *Keeper) erase(ctx context.Context, order *Order) error {
 	case order != nil && order.UUID == erasing.UUID:
 		return k.Store.ForgetErasing()
 	}
-	list, err := look(ctx, k.Run)
+	list, err := k.look(ctx)
 	if err != nil {
 		return err
 	}
@@ -102,7 +105,7 @@ func (k *Keeper) erase(ctx context.Context, order *Order) error {
 		if err := alone(s.path); err != nil {
 			return err
 		}
-		if err := k.step(ctx, "erase the disk", wipefs, "--all", "--quiet", s.path); err != nil {
+		if err := k.clear(s.path); err != nil {
 			return err
 		}
 	}
@@ -115,11 +118,14 @@ func (k *Keeper) erase(ctx context.Context, order *Order) error {
 // errMissing is what an owner hears of a disk that was pulled out.
 var errMissing = errors.New("the disk of the chain is not there; connect it, then: bitbox-app services restart bitcoin")
 
+// look looks at the disks with as little as will do: this process may write to each of them.
+func (k *Keeper) look(ctx context.Context) ([]*seen, error) { return look(ctx, k.Run, superblock) }
+
 // find waits for the disk.
 func (k *Keeper) find(ctx context.Context, is func(*seen) bool) (*seen, error) {
 	deadline := time.Now().Add(k.Patience)
 	for {
-		list, err := look(ctx, k.Run)
+		list, err := k.look(ctx)
 		if err != nil {
 			return nil, err
 		}
@@ -181,9 +187,8 @@ func (k *Keeper) prepare(ctx context.Context, o *Order) error {
 		}
 	}
 	if o.Erase && disk.uuid != o.UUID {
-		// It may have been pulled out, and used elsewhere.
-		if !o.Begun && disk.GetContent() != o.Content {
-			return fmt.Errorf("%w: something else is on it than when it was ordered; order it again", ErrRefused)
+		if err := k.asOrdered(ctx, o); err != nil {
+			return err
 		}
 		o.Begun = true
 		if err := failpoint.Around("begin", func() error { return k.Store.WriteOrder(*o) }); err != nil {
@@ -205,6 +210,33 @@ func (k *Keeper) prepare(ctx context.Context, o *Order) error {
 	return nil
 }
 
+// asOrdered compares what is on a disk with what its owner has agreed to lose: it may have been pulled
+// out, and used elsewhere. LookUnit tells what that is. A unit that was taken over can have the owner's
+// disk erased with another content than the order has, and no other disk.
+func (k *Keeper) asOrdered(ctx context.Context, o *Order) error {
+	if err := k.Look(ctx); err != nil {
+		return fmt.Errorf("look at what is on the disk: %w", err)
+	}
+	list, err := k.Store.List()
+	if err != nil {
+		return err
+	}
+	i := slices.IndexFunc(list, func(d *Disk) bool { return d.GetId() == o.ID })
+	if i < 0 {
+		return errMissing
+	}
+	content := list[i].GetContent()
+	if !o.Begun && content != o.Content {
+		return fmt.Errorf("%w: something else is on it than when it was ordered; order it again", ErrRefused)
+	}
+	for _, kind := range members {
+		if strings.Contains(content, kind) {
+			return fmt.Errorf("%w: it is a part of a larger volume (%s); take it out of that first", ErrRefused, kind)
+		}
+	}
+	return nil
+}
+
 // alone asks the kernel whether nobody uses a disk or a part of it: a mount, swap, a volume. Its
 // word counts, whatever mounts this process sees.
 func alone(path string) error {
@@ -221,24 +253,28 @@ func alone(path string) error {
 // format erases a disk and makes the file system. UUID is written last of all that is looked at:
 // mke2fs writes the superblock at its end.
 func (k *Keeper) format(ctx context.Context, path, uuid string) error {
-	if err := k.step(ctx, "erase the disk", wipefs, "--all", "--quiet", path); err != nil {
+	if err := k.clear(path); err != nil {
 		return err
 	}
 	// Few and large files, all of one user. Blocks are not discarded: on some disks that takes hours.
-	return k.step(ctx, "make the file system", mkfs, "-q", "-L", Label, "-U", uuid, "-m", "0", "-T", "largefile", "-E",
-		fmt.Sprintf("nodiscard,lazy_itable_init=1,lazy_journal_init=1,root_owner=%d:%d", k.UID, k.GID), path)
-}
-
-// step runs a program that changes a disk.
-func (k *Keeper) step(ctx context.Context, name string, argv ...string) error {
-	err := failpoint.Around(name, func() error {
-		_, code, err := k.Run(ctx, makeTime, argv...)
+	return step("make the file system", func() error {
+		_, code, err := k.Run(ctx, makeTime, mkfs, "-q", "-L", Label, "-U", uuid, "-m", "0", "-T", "largefile", "-E",
+			fmt.Sprintf("nodiscard,lazy_itable_init=1,lazy_journal_init=1,root_owner=%d:%d", k.UID, k.GID), path)
 		if err == nil && code != 0 {
-			err = fmt.Errorf("%s ended with %d", argv[0], code)
+			err = fmt.Errorf("%s ended with %d", mkfs, code)
 		}
 		return err
 	})
-	if err != nil {
+}
+
+// clear erases a disk.
+func (k *Keeper) clear(path string) error {
+	return step("erase the disk", func() error { return clearEnds(path) })
+}
+
+// step changes a disk.
+func step(name string, change func() error) error {
+	if err := failpoint.Around(name, change); err != nil {
 		return fmt.Errorf("%s: %w; it is tried again when the node starts", name, err)
 	}
 	return nil
@@ -257,7 +293,7 @@ func (k *Keeper) mount(ctx context.Context, disk *seen) error {
 	if err := k.Mount(ctx, disk.path); err != nil {
 		return fmt.Errorf("the disk of the chain could not be mounted: %w", err)
 	}
-	list, err := look(ctx, k.Run)
+	list, err := k.look(ctx)
 	for _, s := range list {
 		// lsblk compares the numbers of devices.
 		if s.mounted && s.path == disk.path && s.uuid == disk.uuid {

@@ -3,6 +3,7 @@
 package chaindisk
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -39,7 +40,7 @@ func newBench(t *testing.T) *bench {
 	if os.Geteuid() != 0 {
 		t.Skip("SKIPPED, not passed: this test needs root")
 	}
-	for _, program := range []string{lsblk, blkid, wipefs, mkfs, e2fsck, "/usr/sbin/losetup"} {
+	for _, program := range []string{lsblk, blkid, mkfs, e2fsck, "/usr/sbin/losetup"} {
 		if _, err := os.Stat(program); err != nil {
 			if os.Getenv("CI") == "true" {
 				t.Fatal(err)
@@ -50,6 +51,7 @@ func newBench(t *testing.T) *bench {
 	b := &bench{t: t, serial: map[string]string{}}
 	b.Keeper = &Keeper{Store: Store{Directory: t.TempDir(), Run: t.TempDir()}, MountPoint: t.TempDir(), UID: 4711, GID: 4711}
 	b.Keeper.Run, b.Keeper.Mount = b.run, b.mount
+	b.Keeper.Look = b.lookAtAll
 	b.Keeper.Unmount = func(context.Context) error { return unix.Unmount(b.MountPoint, 0) }
 	t.Cleanup(func() { _ = unix.Unmount(b.MountPoint, unix.MNT_DETACH) })
 	return b
@@ -86,7 +88,7 @@ func (b *bench) disk(serial string) (device, file string) {
 // run is Exec, with lsblk's answer as it would be for disks.
 func (b *bench) run(ctx context.Context, limit time.Duration, argv ...string) ([]byte, int, error) {
 	text, code, err := Exec(ctx, limit, argv...)
-	if argv[0] == wipefs || argv[0] == mkfs {
+	if argv[0] == mkfs {
 		b.ran = append(b.ran, filepath.Base(argv[0]))
 	}
 	if argv[0] != lsblk || err != nil {
@@ -116,9 +118,19 @@ func (b *bench) mount(_ context.Context, device string) error {
 	return unix.Mount(device, b.MountPoint, "ext4", unix.MS_NOEXEC|unix.MS_NOSUID|unix.MS_NODEV, "errors=remount-ro")
 }
 
+// lookAtAll does what LookUnit does.
+func (b *bench) lookAtAll(ctx context.Context) error {
+	list, err := Look(ctx, b.run)
+	if err == nil {
+		err = b.Store.WriteList(list)
+	}
+	return err
+}
+
+// look sees the disks as LookUnit does.
 func (b *bench) look() map[string]*seen {
 	b.t.Helper()
-	list, err := look(b.t.Context(), b.Run)
+	list, err := look(b.t.Context(), b.Run, func(n *node) (signature, error) { return content(b.t.Context(), b.Run, n) })
 	if err != nil {
 		b.t.Fatal(err)
 	}
@@ -394,23 +406,136 @@ func TestABadDiskHarmsNoOther(t *testing.T) {
 	chain, _ := b.disk("SERIAL1")
 	bad, _ := b.disk("SERIAL2")
 	b.order(chain, true)
+	// Its device cannot be opened.
+	const gone = "gone1"
 	b.Keeper.Run = func(ctx context.Context, limit time.Duration, argv ...string) ([]byte, int, error) {
-		if argv[0] == blkid && slices.Contains(argv, bad) {
-			return nil, 0, context.DeadlineExceeded
-		}
-		return b.run(ctx, limit, argv...)
+		text, code, err := b.run(ctx, limit, argv...)
+		return bytes.ReplaceAll(text, []byte(`"`+filepath.Base(bad)+`"`), []byte(`"`+gone+`"`)), code, err
+	}
+	b.Keeper.Look = func(ctx context.Context) error {
+		list, err := Look(ctx, b.Keeper.Run)
+		return errors.Join(err, b.Store.WriteList(list))
 	}
 	if err := b.ready(); err != nil {
 		t.Errorf("beside a bad disk: %v", err)
 	}
-	list, err := look(t.Context(), b.Run)
+	list, err := b.Keeper.look(t.Context())
 	if err != nil || len(list) != 2 {
 		t.Fatalf("%d disks, %v", len(list), err)
 	}
 	for _, s := range list {
-		if refused := s.GetRefused() != ""; refused != (s.path == bad) {
+		if refused := s.GetRefused() != ""; refused != (s.GetName() == gone) {
 			t.Errorf("%s is refused: %q", s.path, s.GetRefused())
 		}
+	}
+}
+
+// The attack: somebody plugs in a disk that takes over the programs which know its format. The unit
+// that may write to each disk runs none of them on it; LookUnit does, and only if an order waits.
+func TestAsRootNoProgramReadsADiskThatNobodyHasChosen(t *testing.T) {
+	b := newBench(t)
+	chain, _ := b.disk("SERIAL1")
+	hostile, _ := b.disk("SERIAL2")
+	b.tool("mkfs.ext4", "-q", "-T", "largefile4", "-L", "Hostile", hostile)
+	b.order(chain, true)
+	var ran []string // as root
+	looks := 0
+	b.Keeper.Run = func(ctx context.Context, limit time.Duration, argv ...string) ([]byte, int, error) {
+		if ran = append(ran, argv[0]); slices.Contains(argv, hostile) || argv[0] == blkid {
+			t.Errorf("this was run: %q", argv)
+		}
+		return b.run(ctx, limit, argv...)
+	}
+	b.Keeper.Look = func(ctx context.Context) error {
+		looks++
+		return b.lookAtAll(ctx)
+	}
+	for range 2 {
+		if err := b.ready(); err != nil {
+			t.Fatal(err)
+		}
+		if looks != 1 {
+			t.Errorf("LookUnit was started %d times", looks)
+		}
+		if err := unix.Unmount(b.MountPoint, 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	slices.Sort(ran)
+	if ran = slices.Compact(ran); !slices.Equal(ran, []string{lsblk, e2fsck, mkfs}) {
+		t.Errorf("these were run: %q", ran)
+	}
+}
+
+// LookUnit was taken over: it may call any disk the chosen one, and say that it is empty.
+func TestALyingListHasNoOtherDiskErased(t *testing.T) {
+	b := newBench(t)
+	chain, _ := b.disk("SERIAL1")
+	photos, _ := b.disk("SERIAL2")
+	b.tool("mkfs.ext4", "-q", "-T", "largefile4", "-L", "Photos", photos)
+	b.order(chain, true)
+	b.Keeper.Look = func(ctx context.Context) error {
+		list, err := Look(ctx, b.run)
+		if err != nil {
+			return err
+		}
+		for _, d := range list {
+			d.Name, d.Content = filepath.Base(photos), ""
+			if d.GetSerialEnd() == "IAL2" {
+				d.Id = strings.Repeat("0", 32)
+			}
+		}
+		return b.Store.WriteList(list)
+	}
+	if err := b.ready(); err != nil {
+		t.Fatal(err)
+	}
+	disks := b.look()
+	if disks[photos].GetContent() != `ext4 "Photos"` || disks[chain].uuid != uuid {
+		t.Errorf("the disks are %v and %v", &disks[photos].Disk, &disks[chain].Disk)
+	}
+}
+
+func TestADiskIsErasedAtBothEnds(t *testing.T) {
+	b := newBench(t)
+	device, path := b.disk("SERIAL1")
+	b.tool("mkfs.ext4", "-q", "-T", "largefile4", device)
+	file, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = file.Close() }()
+	mark := []byte("of the old content")
+	places := map[int64]bool{0: true, cleared - 100: true, cleared: false, diskSize / 2: false, diskSize - cleared - 100: false,
+		diskSize - cleared: true, diskSize - 100: true}
+	for at := range places {
+		if _, err := file.WriteAt(mark, at); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b.tool("blockdev", "--flushbufs", device)
+	if err := clearEnds(device); err != nil {
+		t.Fatal(err)
+	}
+	for at, erased := range places {
+		got := make([]byte, len(mark))
+		if _, err := file.ReadAt(got, at); err != nil || bytes.Equal(got, mark) == erased {
+			t.Errorf("at %d there is %q, %v", at, got, err)
+		}
+	}
+	if _, code, err := Exec(t.Context(), lookTime, blkid, "--probe", device); err != nil || code != 2 {
+		t.Errorf("blkid ends with %d, %v", code, err)
+	}
+	// One that is in use is not.
+	if err := unix.Mount(device, b.MountPoint, "ext4", 0, ""); err == nil {
+		t.Error("an erased disk was mounted")
+	}
+	b.tool("mkfs.ext4", "-q", "-T", "largefile4", device)
+	if err := b.mount(t.Context(), device); err != nil {
+		t.Fatal(err)
+	}
+	if err := clearEnds(device); !errors.Is(err, unix.EBUSY) {
+		t.Errorf("a mounted disk: %v", err)
 	}
 }
 

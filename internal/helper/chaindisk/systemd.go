@@ -54,7 +54,17 @@ func MountBySystemd(ctx context.Context, device string) error {
 			return err
 		}
 	}
-	return job(ctx, conn.StartUnitContext)
+	return job(ctx, MountUnit, conn.StartUnitContext)
+}
+
+// LookBySystemd implements Keeper.Look.
+func LookBySystemd(ctx context.Context) error {
+	conn, err := dbus.NewSystemdConnectionContext(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	return job(ctx, LookUnit, conn.StartUnitContext)
 }
 
 // UnmountBySystemd implements Keeper.Unmount.
@@ -64,13 +74,13 @@ func UnmountBySystemd(ctx context.Context) error {
 		return err
 	}
 	defer conn.Close()
-	return job(ctx, conn.StopUnitContext)
+	return job(ctx, MountUnit, conn.StopUnitContext)
 }
 
-// job has systemd start or stop MountUnit, and waits for the end.
-func job(ctx context.Context, begin func(ctx context.Context, name, mode string, ended chan<- string) (int, error)) error {
+// job has systemd start or stop a unit, and waits for the end.
+func job(ctx context.Context, unit string, begin func(ctx context.Context, name, mode string, ended chan<- string) (int, error)) error {
 	ended := make(chan string, 1)
-	if _, err := begin(ctx, MountUnit, "replace", ended); err != nil {
+	if _, err := begin(ctx, unit, "replace", ended); err != nil {
 		return err
 	}
 	select {

@@ -9,7 +9,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"time"
@@ -67,9 +69,15 @@ func New(c Config) *Settings {
 	return &Settings{c}
 }
 
+// space is how large the disk of a directory is. systemd makes that of the node when the node starts
+// for the first time: until then it is the disk that it will be on.
 func space(directory string) (uint64, error) {
 	var s syscall.Statfs_t
-	if err := syscall.Statfs(directory, &s); err != nil {
+	err := syscall.Statfs(directory, &s)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = syscall.Statfs(filepath.Dir(directory), &s)
+	}
+	if err != nil {
 		return 0, fmt.Errorf("ask how large the disk of %s is: %w", directory, err)
 	}
 	return s.Blocks * uint64(s.Bsize), nil
