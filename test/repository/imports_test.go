@@ -99,6 +99,8 @@ var groups = []group{
 	// The page for the owner, on the owner's computer.
 	{folder: "cmd/bitbox-app/window", may: []string{"cmd/bitbox-app/window/peer"}, risky: []string{"net/http"}},
 	{folder: "cmd/bitbox-app/window/peer", risky: []string{"unsafe"}}, // the table of connections of Windows
+	// The pages are made of values alone.
+	{folder: "cmd/bitbox-app/window/pages", risky: []string{"html"}},
 	// The Base's program, which plays each part of the Base.
 	{folder: "cmd/bitbox-base", may: []string{
 		"api", "internal/bitcoincore", "internal/boottime", "internal/commandline", "internal/console", "internal/devbase", "internal/helper",

@@ -1,0 +1,148 @@
+// Package pages makes the pages of the window: a function from what is known of the Bases to HTML.
+// It asks nobody and keeps nothing.
+//
+// Each screen is a file and a template of the same name: security.go has a struct with what the
+// screen shows and a function that fills it, security.html writes it. frame.go has what all screens
+// share, and screens.go the one table of them.
+//
+// # Parts
+//
+// A page is a list of parts. The server makes a page again whenever something has changed, compares
+// each live part with the one that it has sent last, and sends the changed ones. The script
+// (../static/app.js) morphs them, so a part must come out the same as long as nothing has changed:
+// it has no time that goes by, but the moment at which something ends, and the script counts down.
+// A form in which a person types is a part of its own, which is sent with the document alone.
+//
+// # What a template tells the script
+//
+//	data-key="…"     on each row of a list: rows are told apart by it. A row with a button must have
+//	                 one, or the focus would go on to another row's button
+//	data-until="…"   on <time>: the moment (Unix, milliseconds) to count down to; data-spoken names
+//	                 what ends, if 30, 10 and 0 seconds are said aloud
+//	data-say="…"     a name for a sentence that is said aloud when its text changes; data-spoken
+//	                 is said in the place of the text
+//	data-dead="…"    on the button of a yes: the id of its question. It answers after a second
+//	data-tail        a text that is followed to its end, as long as its end is seen
+//	data-copy="id"   on a button: copies the text of that element. Give it class="scripted"
+//	data-drop        around a file field: a file may be dropped there
+//	data-into="id"   on a file field: the file's text goes into that text area
+package pages
+
+import (
+	"embed"
+	"fmt"
+	"html/template"
+	"io"
+	"strings"
+)
+
+// Part is a piece of a page.
+type Part struct {
+	// ID is the id of the element whose content the part is.
+	ID string
+	// Class says how the style sheet places it, such as "wide".
+	Class string
+	HTML  template.HTML
+	// Form: it is sent with the document alone, because a person types in it. A page that would
+	// have other forms must be loaded again.
+	Form bool
+}
+
+// Page is one page.
+type Page struct {
+	// Title is that of the document, and Status that of the answer (HTTP).
+	Title  string
+	Status int
+	// Top and Side are the header and the links to the pages of a Base. They are live.
+	Top, Side template.HTML
+	// Parts are the page's own, in their order.
+	Parts []Part
+	// Class says how the style sheet lays out the parts; Bare: the page has no links beside it.
+	Class string
+	Bare  bool
+}
+
+// The ids of the parts that each page has.
+const (
+	topID  = "top"
+	sideID = "side"
+)
+
+// Live lists the parts that the server compares and sends, the header first.
+func (p Page) Live() []Part {
+	live := []Part{{ID: topID, HTML: p.Top}, {ID: sideID, HTML: p.Side}}
+	for _, part := range p.Parts {
+		if !part.Form {
+			live = append(live, part)
+		}
+	}
+	return live
+}
+
+// Shape tells apart pages that have not the same parts in the same places. A document cannot become
+// one of another shape: it must be loaded again.
+func (p Page) Shape() string {
+	var shape strings.Builder
+	for _, part := range p.Parts {
+		fmt.Fprintf(&shape, "%s %s %t\n", part.ID, part.Class, part.Form)
+	}
+	return shape.String()
+}
+
+// Frame is what the server adds to a document.
+type Frame struct {
+	// Path of the page, with its query. The script asks for the stream of this page.
+	Path string
+	// Proof is the key with which the server proves itself to the script, 64 hex digits. A page
+	// without a session has none, and opens no stream.
+	Proof string
+	// Style, Script and Icon are the paths of the static files.
+	Style, Script, Icon string
+}
+
+// Language writes sentences.
+type Language interface {
+	// Tag names the language, such as "de" (BCP 47).
+	Tag() string
+	// Say writes the sentence of a key.
+	Say(key string, arguments ...any) string
+}
+
+// Renderer makes pages in one language.
+type Renderer struct {
+	language  Language
+	templates *template.Template
+}
+
+//go:embed *.html
+var files embed.FS
+
+// New returns a renderer.
+func New(l Language) *Renderer {
+	functions := template.FuncMap{
+		"say":  l.Say,
+		"lang": l.Tag,
+	}
+	return &Renderer{language: l, templates: template.Must(template.New("").Funcs(functions).ParseFS(files, "*.html"))}
+}
+
+// Document writes the whole document of a page.
+func (r *Renderer) Document(w io.Writer, p Page, f Frame) error {
+	if err := r.templates.ExecuteTemplate(w, "document", struct {
+		Page  Page
+		Frame Frame
+	}{p, f}); err != nil {
+		return fmt.Errorf("write the page %s: %w", f.Path, err)
+	}
+	return nil
+}
+
+// render executes a template. It fails only if a template does not fit its struct, which the tests
+// of each screen show.
+func (r *Renderer) render(name string, data any) template.HTML {
+	var b strings.Builder
+	if err := r.templates.ExecuteTemplate(&b, name, data); err != nil {
+		panic(fmt.Sprintf("the template %s: %v", name, err))
+	}
+	return template.HTML(b.String())
+}
