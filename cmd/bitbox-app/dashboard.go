@@ -12,6 +12,7 @@ import (
 
 	"github.com/BitBoxSwiss/bitbox-base/client"
 	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/dashboard"
+	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/owner"
 	"github.com/BitBoxSwiss/bitbox-base/internal/commandline"
 )
 
@@ -52,7 +53,7 @@ func (p *program) dashboard(ctx context.Context) error {
 	}
 	base := strings.Join(chosen, "") // there is one at most
 	return dashboard.Run(ctx, dashboard.Options{
-		Source: dashboard.NewSource(app, base, p.address, p.softwareLine), Base: base,
+		Source: owner.NewSource(app, base, p.address, p.softwareLine), Base: base,
 		In: os.Stdin, Out: os.Stdout, Environment: os.Environ(),
 		CallTime: cmp.Or(p.timeout, callTime), PairTime: cmp.Or(p.timeout, pairTime), EventText: eventText,
 	})

@@ -11,6 +11,7 @@ import (
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	"github.com/BitBoxSwiss/bitbox-base/client"
+	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/owner"
 	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/words"
 )
 
@@ -483,7 +484,7 @@ func (m *model) look(e looked) {
 	if b == nil {
 		return
 	}
-	b.state, b.look, b.at, b.problem = answering, e.look.bounded(), m.now, ""
+	b.state, b.look, b.at, b.problem = answering, e.look.Bounded(), m.now, ""
 	if b.State == client.Pending {
 		b.State = client.Active // the first answer makes it active
 	}
@@ -496,24 +497,8 @@ func (m *model) audit(e audited) {
 	}
 	b.auditing, b.auditProblem = false, client.Explain(e.err)
 	if e.err == nil {
-		b.findings, b.hasAudit, b.auditedAt = most(e.findings), e.known, m.now
+		b.findings, b.hasAudit, b.auditedAt = owner.Most(e.findings), e.known, m.now
 	}
-}
-
-// maxListed is how many of each kind are shown. The worst findings come first.
-const maxListed = 500
-
-func most[T any](list []T) []T { return list[:min(len(list), maxListed)] }
-
-// bounded drops entries beyond what a person would read.
-func (l Look) bounded() Look {
-	l.Apps, l.Bans, l.Services, l.Samples = most(l.Apps), most(l.Bans), most(l.Services), most(l.Samples)
-	if l.Access != nil {
-		a := *l.Access
-		a.Doors, a.Keys, a.Internet, a.Tried = most(a.Doors), most(a.Keys), most(a.Internet), most(a.Tried)
-		l.Access = &a
-	}
-	return l
 }
 
 func (m *model) happen(e happened) {

@@ -9,6 +9,7 @@ import (
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/curves"
+	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/owner"
 	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/words"
 )
 
@@ -188,7 +189,7 @@ func until(t *timestamppb.Timestamp, now time.Time) string {
 	if t == nil {
 		return ""
 	}
-	return ", " + words.Duration(seconds(t.AsTime().Sub(now))) + " left"
+	return ", " + words.Duration(owner.Seconds(t.AsTime().Sub(now))) + " left"
 }
 
 // shownFindings is how many findings the overview names.

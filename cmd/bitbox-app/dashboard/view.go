@@ -7,6 +7,7 @@ import (
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	"github.com/BitBoxSwiss/bitbox-base/client"
+	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/owner"
 	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/words"
 )
 
@@ -316,7 +317,7 @@ func noneOr(n int, one, many string) string {
 
 // untilIn is the rest of a time that a Base has reported.
 func (m *model) untilIn(b *base, told time.Duration) string {
-	return words.Duration(seconds(told - m.now.Sub(b.at)))
+	return words.Duration(owner.Seconds(told - m.now.Sub(b.at)))
 }
 
 // viewChosen shows the chosen entry, in this many cells.
@@ -422,7 +423,7 @@ func (m *model) alerts(b *base, width int) []line {
 	} else if b.problem != "" {
 		var state []string
 		if b.state == silent {
-			state = append(state, "Asked again in "+words.Duration(seconds(b.again.Sub(m.now)))+".")
+			state = append(state, "Asked again in "+words.Duration(owner.Seconds(b.again.Sub(m.now)))+".")
 		}
 		if b.look.Info != nil {
 			state = append(state, "The data below is from "+words.When(b.at, m.now)+".")

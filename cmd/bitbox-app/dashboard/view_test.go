@@ -256,13 +256,13 @@ var screens = map[string]func(*testing.T) *stage{
 	"question-early": func(t *testing.T) *stage {
 		s := busy(t)
 		s.types("o")
-		s.hears(asked{1, []client.PostureChange{(Deed{Kind: CloseWindow}).change()}}, press{"y", "y"})
+		s.hears(asked{1, []client.PostureChange{(Deed{Kind: CloseWindow}).Change()}}, press{"y", "y"})
 		return s
 	},
 	"lockdown": func(t *testing.T) *stage {
 		s := busy(t)
 		s.types("L")
-		s.hears(asked{1, []client.PostureChange{(Deed{Kind: Lockdown}).change()}})
+		s.hears(asked{1, []client.PostureChange{(Deed{Kind: Lockdown}).Change()}})
 		return s
 	},
 	"working": func(t *testing.T) *stage {

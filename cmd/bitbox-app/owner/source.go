@@ -1,4 +1,4 @@
-package dashboard
+package owner
 
 import (
 	"context"
@@ -11,7 +11,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/words"
 )
 
-// Source is where the dashboard gets its data, and how it acts. NewSource makes one from an App.
+// Source is where the data come from, and how an owner acts. NewSource makes one from an App.
 type Source interface {
 	// Bases, Browse and Pair are those of client.App.
 	Bases() ([]client.Base, error)
@@ -204,8 +204,8 @@ func accessOf(view *client.PostureView) *Access {
 	e := view.Effective()
 	a := &Access{
 		Revision: e.Revision, Lockdown: e.Lockdown, PairingClosed: e.PairingClosed, Gap: view.Gap,
-		Bans: fmt.Sprintf("after %d failures within %s, for %s", e.Bans.MaxTries, words.Duration(seconds(e.Bans.Window)),
-			words.Duration(seconds(e.Bans.BanTime))),
+		Bans: fmt.Sprintf("after %d failures within %s, for %s", e.Bans.MaxTries, words.Duration(Seconds(e.Bans.Window)),
+			words.Duration(Seconds(e.Bans.BanTime))),
 	}
 	for _, end := range e.Endpoints {
 		a.Doors = append(a.Doors, Door{Kind: string(end.Kind), Port: end.Port, Shared: end.Shared, Left: end.Remaining, ForGood: end.UntilClosed,
@@ -238,8 +238,8 @@ func accessOf(view *client.PostureView) *Access {
 	return a
 }
 
-// seconds rounds up, so that a remaining time is never shown as 0.
-func seconds(d time.Duration) uint64 { return uint64(max(0, d+time.Second-1) / time.Second) }
+// Seconds rounds up, so that a remaining time is never shown as 0.
+func Seconds(d time.Duration) uint64 { return uint64(max(0, d+time.Second-1) / time.Second) }
 
 func (s *session) lookBans(ctx context.Context, l *Look) (err error) {
 	bans, err := s.Bans(ctx)
@@ -299,7 +299,7 @@ func (s *session) Do(ctx context.Context, deed Deed, approve client.Approve, pro
 		_, err := s.Apply(ctx, client.Change{Edit: client.KeepClosed, Unlock: true, Approve: approve, Progress: progress})
 		return "The lockdown is lifted. " + inForce, err
 	}
-	yes, err := approve([]client.PostureChange{deed.change()})
+	yes, err := approve([]client.PostureChange{deed.Change()})
 	if err == nil && !yes {
 		err = &client.Error{Kind: client.ErrNotApproved, Text: "nothing was changed"}
 	}
@@ -309,8 +309,8 @@ func (s *session) Do(ctx context.Context, deed Deed, approve client.Approve, pro
 	return s.act(ctx, deed)
 }
 
-// change describes a deed, where package client does not.
-func (d Deed) change() client.PostureChange {
+// Change describes a deed, where package client does not.
+func (d Deed) Change() client.PostureChange {
 	switch d.Kind {
 	case OpenWindow:
 		return client.PostureChange{Opens: true, Text: "For three minutes the Base listens for requests of other Apps. No App is let in before somebody at the Base has compared a code."}
@@ -346,4 +346,21 @@ func (s *session) act(ctx context.Context, deed Deed) (string, error) {
 		return "The Base is locked down and has signed that. Press U to lift it.", err
 	}
 	return "", fmt.Errorf("unknown deed %d", deed.Kind)
+}
+
+// maxListed is how many of each kind are kept. The worst findings come first.
+const maxListed = 500
+
+// Most returns the first entries of a list, at most 500.
+func Most[T any](list []T) []T { return list[:min(len(list), maxListed)] }
+
+// Bounded drops entries beyond what a person would read.
+func (l Look) Bounded() Look {
+	l.Apps, l.Bans, l.Services, l.Samples = Most(l.Apps), Most(l.Bans), Most(l.Services), Most(l.Samples)
+	if l.Access != nil {
+		a := *l.Access
+		a.Doors, a.Keys, a.Internet, a.Tried = Most(a.Doors), Most(a.Keys), Most(a.Internet), Most(a.Tried)
+		l.Access = &a
+	}
+	return l
 }
