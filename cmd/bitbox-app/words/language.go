@@ -1,0 +1,61 @@
+package words
+
+import (
+	"fmt"
+	"strings"
+)
+
+// Language is one of the languages that the window speaks. Commands and the full screen speak
+// English.
+type Language struct {
+	// Tag is its name in HTML's lang attribute, of BCP 47: "en" or "de".
+	Tag string
+	// Name is what its speakers call it.
+	Name string
+
+	sentences map[string]string
+}
+
+// The languages. Each has its sentences in a file of its own.
+var (
+	English = Language{Tag: "en", Name: "English", sentences: english}
+	German  = Language{Tag: "de", Name: "Deutsch", sentences: german}
+)
+
+// Languages are all of them; the first is for everybody whose language is not among them.
+func Languages() []Language { return []Language{English, German} }
+
+// In returns the language with this tag, of BCP 47 or as the environment has it: "de", "de-CH" and
+// "de_AT.UTF-8" are German. An unknown one is English.
+func In(tag string) Language {
+	tag, _, _ = strings.Cut(strings.ToLower(strings.ReplaceAll(tag, "_", "-")), ".")
+	for _, l := range Languages() {
+		if tag == l.Tag || strings.HasPrefix(tag, l.Tag+"-") {
+			return l
+		}
+	}
+	return English
+}
+
+// Say returns the sentence with this key, with the arguments in its places. A key that the
+// language does not have is a fault of the program, which a test finds; it is shown as it is.
+func (l Language) Say(key string, args ...any) string {
+	sentence, known := l.sentences[key]
+	switch {
+	case !known:
+		return key
+	case len(args) == 0:
+		return sentence
+	}
+	return fmt.Sprintf(sentence, args...)
+}
+
+// Count returns the sentence key+".one" for 1, and key+".many" for every other number, which is
+// the first argument.
+func (l Language) Count(key string, n int, args ...any) string {
+	form := ".many"
+	if n == 1 {
+		form = ".one"
+	}
+	return l.Say(key+form, append([]any{n}, args...)...)
+}
