@@ -8,7 +8,6 @@ import (
 
 // facts are what the door knows of a request before anything of it is parsed.
 type facts struct {
-	peer   peer.Whose
 	method string
 	host   string // the header Host, whole
 	// site, mode and dest are the headers Sec-Fetch-Site, Sec-Fetch-Mode and Sec-Fetch-Dest, which
@@ -55,8 +54,6 @@ type rule struct {
 // rules are asked in this order; the first that refuses decides. A request that none refuses
 // comes in.
 var rules = []rule{
-	// Another user of this computer can read the address in the command line of the browser.
-	{"peer", func(_ door, f facts, _ asks) bool { return f.peer == peer.Other }, verdict{http.StatusForbidden, "door.other"}},
 	// A name that an attacker points to 127.0.0.1 is not this host (DNS rebinding).
 	{"host", func(d door, f facts, _ asks) bool { return f.host != d.host }, verdict{http.StatusMisdirectedRequest, "door.host"}},
 	// Cookies do not tell the ports of 127.0.0.1 apart, and for SameSite all of them are one site. A page
@@ -80,9 +77,15 @@ func (f facts) navigates() bool {
 
 // door decides which requests come in.
 type door struct {
-	host  string // the only Host that is ours: 127.0.0.1 and the port
-	rules []rule
+	// admits decides about connections, before anything is read.
+	admits func(peer.Whose) bool
+	host   string // the only Host that is ours: 127.0.0.1 and the port
+	rules  []rule
 }
+
+// admits: another user of this computer can read the address in the command line of the browser, and
+// connect.
+func admits(whose peer.Whose) bool { return whose != peer.Other }
 
 // decide is the first refusal of the rules, or lets the request in.
 func (d door) decide(f facts, need asks) verdict {

@@ -1,0 +1,61 @@
+package window
+
+import (
+	"net/http"
+	"strconv"
+)
+
+const (
+	longestForm = 64 << 10
+)
+
+// route is one thing that can be asked.
+type route struct {
+	needs asks
+	limit int64 // of the request's body, in bytes
+	acts  bool  // only a person causes it
+	serve func(*server, http.ResponseWriter, *http.Request, visitor)
+}
+
+// routes is the table of all that can be asked, by method and path.
+var routes = map[string]route{
+	"GET /enter":            {needs: toEnter, serve: (*server).showEnter},
+	"POST /enter":           {needs: toEnter, limit: longestForm, serve: (*server).enter},
+	"GET /static/{name}":    {needs: toEnter, serve: (*server).showStatic},
+	"POST /tab":             {needs: toEnter, limit: longestForm, serve: (*server).tab},
+	"GET /{$}":              {needs: toSee, serve: (*server).start},
+	"GET /stream":           {needs: toSee, serve: (*server).stream},
+	"GET /bases":            {needs: toSee, serve: (*server).show},
+	"GET /pair":             {needs: toSee, serve: (*server).show},
+	"GET /base/{id}":        {needs: toSee, serve: (*server).show},
+	"GET /base/{id}/{page}": {needs: toSee, serve: (*server).show},
+	"GET /deed/{deed}":      {needs: toSee, serve: (*server).show},
+}
+
+// show shows a page.
+func (s *server) show(w http.ResponseWriter, r *http.Request, _ visitor) {
+	s.life.stay(s.now(), scriptless)
+	s.document(w, s.Pages.Page(r.URL.RequestURI()), r.URL.RequestURI())
+}
+
+// start is where a browser comes in.
+func (s *server) start(w http.ResponseWriter, r *http.Request, _ visitor) {
+	http.Redirect(w, r, "/bases", http.StatusSeeOther)
+}
+
+// nowhere answers a path that is not there.
+func (s *server) nowhere(w http.ResponseWriter, r *http.Request, _ visitor) {
+	s.refuse(w, r, verdict{http.StatusNotFound, "door.nowhere"})
+}
+
+// showStatic sends the script, the style or the icon.
+func (s *server) showStatic(w http.ResponseWriter, r *http.Request, v visitor) {
+	file, ok := s.static[r.URL.Path]
+	if !ok {
+		s.nowhere(w, r, v)
+		return
+	}
+	w.Header().Set("Content-Type", file.kind)
+	w.Header().Set("Content-Length", strconv.Itoa(len(file.content)))
+	_, _ = w.Write(file.content)
+}

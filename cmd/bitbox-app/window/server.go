@@ -1,0 +1,238 @@
+package window
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log"
+	"net"
+	"net/http"
+	"path"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/window/peer"
+)
+
+const (
+	// headerTime, requestTime and answerTime bound a request. A stream and an upload have limits of
+	// their own.
+	headerTime  = 5 * time.Second
+	requestTime = 15 * time.Second
+	answerTime  = 15 * time.Second
+	keepTime    = time.Minute
+	// longestHeader bounds the header of a request, in bytes.
+	longestHeader = 16 << 10
+	// leaveTime is how long the end of the process waits for requests.
+	leaveTime = 2 * time.Second
+)
+
+// policy is what a page may do. It has no inline script and no inline style, talks to this server
+// alone, and turns text into HTML by one function of the script.
+const policy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self'; " +
+	"base-uri 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types window"
+
+// headers are those of each answer.
+var headers = map[string]string{
+	"Content-Security-Policy":      policy,
+	"Cache-Control":                "no-store",
+	"Referrer-Policy":              "no-referrer",
+	"X-Content-Type-Options":       "nosniff",
+	"X-Frame-Options":              "DENY",
+	"Cross-Origin-Opener-Policy":   "same-origin",
+	"Cross-Origin-Resource-Policy": "same-origin",
+	"Permissions-Policy":           "camera=(), microphone=(), geolocation=(), usb=(), serial=(), hid=(), payment=()",
+}
+
+// server is the window while it is open.
+type server struct {
+	Options
+	address string // http://127.0.0.1:PORT
+	cookie  string // its name. Cookies are shared by all ports of 127.0.0.1
+	proof   [32]byte
+	door    door
+	desk    *desk
+	life    *life
+	static  map[string]asset
+	frame   Frame
+	streams chan struct{}   // a place for each one that is open
+	gone    context.Context // ends when the window does
+	timing  timing
+	routes  map[string]route
+	mux     *http.ServeMux
+}
+
+// asset is a static file.
+type asset struct {
+	kind    string
+	content []byte
+}
+
+// assets reads the static files. The name of each has a hash of its content, and a page names that
+// hash once more: what a browser has kept of another program that once had this port does not count.
+func assets(files fs.FS) (byPath map[string]asset, byName map[string]Static, err error) {
+	byPath, byName = map[string]asset{}, map[string]Static{}
+	kinds := map[string]string{".js": "text/javascript; charset=utf-8", ".css": "text/css; charset=utf-8", ".svg": "image/svg+xml"}
+	entries, err := fs.ReadDir(files, ".")
+	if err != nil {
+		return nil, nil, fmt.Errorf("read the window's static files: %w", err)
+	}
+	for _, entry := range entries {
+		kind, ok := kinds[path.Ext(entry.Name())]
+		if !ok {
+			continue
+		}
+		content, err := fs.ReadFile(files, entry.Name())
+		if err != nil {
+			return nil, nil, fmt.Errorf("read the window's static files: %w", err)
+		}
+		hash := sha256.Sum256(content)
+		base, extension := strings.TrimSuffix(entry.Name(), path.Ext(entry.Name())), path.Ext(entry.Name())
+		at := "/static/" + base + "." + hex.EncodeToString(hash[:8]) + extension
+		byPath[at] = asset{kind, content}
+		byName[entry.Name()] = Static{Path: at, Integrity: "sha256-" + base64.StdEncoding.EncodeToString(hash[:])}
+	}
+	return byPath, byName, nil
+}
+
+// visitor is what is known of a request's sender.
+type visitor struct {
+	peer    peer.Whose
+	session digest
+	state   sessionState
+	why     string // the key of the sentence why the session is not open
+}
+
+// ServeHTTP implements http.Handler: the door first, then the route.
+func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	for name, value := range headers {
+		w.Header().Set(name, value)
+	}
+	v := s.visitor(r)
+	_, pattern := s.mux.Handler(r)
+	to, ok := s.routes[pattern]
+	if !ok {
+		to = route{needs: toSee, serve: (*server).nowhere}
+	}
+	f := facts{
+		method: r.Method, host: r.Host, site: single(r, "Sec-Fetch-Site"), mode: single(r, "Sec-Fetch-Mode"), dest: single(r, "Sec-Fetch-Dest"),
+		session: v.state,
+	}
+	if refused := s.door.decide(f, to.needs); !refused.comesIn() {
+		if refused.status == http.StatusUnauthorized {
+			refused.why = v.why
+		}
+		s.refuse(w, r, refused)
+		return
+	}
+	if v.state == open && (r.Header.Get("Sec-Fetch-User") == "?1" || to.acts) {
+		s.desk.active(v.session, s.now())
+	}
+	r.Body = http.MaxBytesReader(w, r.Body, to.limit)
+	if !ok {
+		to.serve(s, w, r, v)
+		return
+	}
+	s.mux.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), visitorKey{}, v)))
+}
+
+// visitorKey is the key of the visitor in the context of a request.
+type visitorKey struct{}
+
+// single is a header that must be there once; "" if it is not.
+func single(r *http.Request, name string) string {
+	if values := r.Header.Values(name); len(values) == 1 {
+		return values[0]
+	}
+	return ""
+}
+
+// visitor finds the session of a request. A server on another port can set a cookie of this name as
+// well, so there may be several.
+func (s *server) visitor(r *http.Request) visitor {
+	whose, _ := r.Context().Value(whoseKey{}).(peer.Whose)
+	v := visitor{peer: whose, why: "door.stranger"}
+	for _, cookie := range r.CookiesNamed(s.cookie) {
+		session := sessionOf(cookie.Value)
+		if state, why := s.desk.state(session); state > v.state {
+			v.session, v.state, v.why = session, state, why
+		}
+	}
+	return v
+}
+
+// refuse answers a request that does not come in: a page for a person, a sentence for the script.
+func (s *server) refuse(w http.ResponseWriter, r *http.Request, v verdict) {
+	sentence := s.Language.Say(v.why)
+	switch {
+	case v.status == http.StatusMisdirectedRequest || single(r, "Sec-Fetch-Site") == "":
+		// Another site, or a browser that does not say where a request comes from.
+		http.Error(w, sentence, v.status)
+	case single(r, "Sec-Fetch-Mode") == "navigate":
+		s.document(w, s.Pages.Notice(v.status, sentence), "")
+	default:
+		key := "refused"
+		if v.status == http.StatusUnauthorized {
+			key = "locked"
+		}
+		answerJSON(w, v.status, map[string]any{key: sentence})
+	}
+}
+
+func answerJSON(w http.ResponseWriter, status int, answer map[string]any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(answer) // a browser that has left needs none
+}
+
+// document sends a whole page. A page of a session that is open has a path, from which its stream goes
+// on, and the key of the proof.
+func (s *server) document(w http.ResponseWriter, p Page, path string) {
+	frame := s.frame
+	if path != "" {
+		frame.Path, frame.Proof = path, hex.EncodeToString(s.proof[:])
+	}
+	var text bytes.Buffer
+	if err := s.Pages.Document(&text, p, frame); err != nil {
+		s.Say(fmt.Sprintf("A page could not be shown: %v.", err))
+		http.Error(w, s.Language.Say("door.failed"), http.StatusInternalServerError)
+		return
+	}
+	w.Header().Set("Content-Type", "text/html; charset=utf-8")
+	w.Header().Set("Content-Length", strconv.Itoa(text.Len()))
+	w.WriteHeader(max(p.Status, http.StatusOK))
+	_, _ = w.Write(text.Bytes())
+}
+
+// serve serves the window on a listener until ctx ends.
+func (s *server) serve(ctx context.Context, listener net.Listener) error {
+	web := &http.Server{
+		Handler: s, ConnContext: withWhose, ReadHeaderTimeout: headerTime, ReadTimeout: requestTime, WriteTimeout: answerTime,
+		IdleTimeout: keepTime, MaxHeaderBytes: longestHeader, ErrorLog: log.New(io.Discard, "", 0),
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- web.Serve(listener) }()
+	select {
+	case err := <-ended:
+		return fmt.Errorf("serve the window: %w", err)
+	case <-ctx.Done():
+	}
+	leaving, cancel := context.WithTimeout(context.WithoutCancel(ctx), leaveTime)
+	defer cancel()
+	err := web.Shutdown(leaving)
+	if err != nil {
+		err = web.Close()
+	}
+	if ended := <-ended; !errors.Is(ended, http.ErrServerClosed) {
+		return errors.Join(err, ended)
+	}
+	return err
+}
