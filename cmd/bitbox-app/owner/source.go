@@ -2,6 +2,7 @@ package owner
 
 import (
 	"context"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"time"
@@ -71,7 +72,7 @@ type Access struct {
 	SSHLeft       time.Duration
 	Keys          []string // those that may log in while SSH is on
 	Bans          string   // when an address is banned, and for how long
-	Internet      []string // the services that may reach the internet
+	Internet      []string // the services that may go out, such as client.NodeInternet
 	NodeReach     string   // where the node may go, in words
 	// Applying: a change is being put in force. Trying: a change waits for confirmation, and is
 	// undone after UndoneIn.
@@ -93,6 +94,9 @@ type Door struct {
 	// ForGood: it stays open until somebody closes it.
 	ForGood bool
 	From    []string // the networks that reach it; empty: every network
+	// Certificate is the fingerprint (SHA-256, hexadecimal) of an extra API's certificate, as the
+	// helper has signed it; empty if there is none yet.
+	Certificate string
 }
 
 // DeedKind is something that can be done to a Base.
@@ -208,8 +212,12 @@ func accessOf(view *client.PostureView) *Access {
 			words.Duration(Seconds(e.Bans.BanTime))),
 	}
 	for _, end := range e.Endpoints {
-		a.Doors = append(a.Doors, Door{Kind: string(end.Kind), Port: end.Port, Shared: end.Shared, Left: end.Remaining, ForGood: end.UntilClosed,
-			From: end.From.Strings()})
+		door := Door{Kind: string(end.Kind), Port: end.Port, Shared: end.Shared, Left: end.Remaining, ForGood: end.UntilClosed,
+			From: end.From.Strings()}
+		if digest, known := view.Identities().Certificates[end.Kind]; known {
+			door.Certificate = hex.EncodeToString(digest[:])
+		}
+		a.Doors = append(a.Doors, door)
 	}
 	for _, key := range e.KnownSSHKeys {
 		name := key.Comment

@@ -115,21 +115,39 @@ const (
 	Changes
 	// Wallets are those that are connected now; Answered.Wallets.
 	Wallets
-	// Disks are the disks of the machine; Answered.Disks.
+	// Disks are the disks of the machine, and how the one of the chain is; Answered.Disks.
 	Disks
-	// Software is what runs and what could be installed; Answered.Software.
+	// Software is what runs and what could be installed; Answered.Update and Answered.Newer.
 	Software
+	// Peers are those of the node; Answered.Peers.
+	Peers
+	// NodeSettings are which node the Base runs; Answered.NodeSettings.
+	NodeSettings
+	// TimeZones are those that the machine knows; Answered.TimeZones.
+	TimeZones
 )
 
 // Answered is the answer to a Want. It is zero while the Base is being asked.
 type Answered struct {
-	At       time.Time
-	Problem  string // one sentence; the last answer stays beside it
-	Lines    []*basev1.LogEntry
-	Changes  *client.ChangeLog
-	Wallets  *basev1.GetWalletsResponse
-	Disks    []*basev1.Disk
-	Software string
+	At      time.Time
+	Problem string // one sentence; the last answer stays beside it
+	Lines   []*basev1.LogEntry
+	Changes *client.ChangeLog
+	Wallets *basev1.GetWalletsResponse
+	Disks   *basev1.ListDisksResponse
+	// Update is what the Base says of its software, with what its helper has signed in place of
+	// the Middleware's word. Newer is the release that this App knows of; nil: none.
+	Update       *basev1.GetUpdateResponse
+	Newer        *Newer
+	Peers        *basev1.ListPeersResponse
+	NodeSettings *basev1.GetNodeSettingsResponse
+	TimeZones    *basev1.ListTimeZonesResponse
+}
+
+// Newer is a release that is newer than what a Base runs, by the last list that this App fetched.
+type Newer struct {
+	Version, Changes string
+	ClosesHole       bool
 }
 
 // DeedState is a deed, and how far it is.
