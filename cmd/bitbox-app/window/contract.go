@@ -1,43 +1,37 @@
 package window
 
 import (
-	"html/template"
+	"context"
 	"io"
+	"time"
+
+	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/owner"
+	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/window/pages"
 )
 
-// Part is a part of a page.
-type Part struct {
-	ID   string
-	HTML template.HTML
-}
-
-// Page is a page.
-type Page struct {
-	Title  string
-	Parts  []Part
-	Forms  []Part
-	Status int
-}
-
-// Static is a static file, as a document names it.
-type Static struct{ Path, Integrity string }
-
-// Frame is what a document has beside its page.
-type Frame struct {
-	Proof, Path string
-	Static      map[string]Static
-}
-
-// Renderer makes pages.
-type Renderer interface {
-	Page(path string) Page
-	Enter() Page
-	Notice(status int, sentence string) Page
-	Document(w io.Writer, p Page, f Frame) error
-}
-
-// Owner follows Bases.
+// Owner follows the Bases and carries out deeds. It is *owner.Owner.
 type Owner interface {
-	Subscribe() (<-chan struct{}, func())
-	UnderWay() bool
+	// Run works until ctx ends.
+	Run(ctx context.Context)
+	State() owner.State
+	Subscribe() (wake <-chan struct{}, unsubscribe func())
+	Do(base string, d owner.Deed) (deed uint64, err error)
+	Answer(deed, question uint64, a owner.Answer) error
+	Stop(deed uint64)
+}
+
+// Renderer makes the pages. It is *pages.Renderer.
+type Renderer interface {
+	// Page is the page at a path, with its query. The one at /enter is shown to a browser without a
+	// session; it gets an empty state.
+	Page(path string, s owner.State, now time.Time) pages.Page
+	// Notice is a page that says one sentence: why a request was refused, or why a form could not be
+	// used. It has a link to /bases.
+	Notice(status int, sentence string) pages.Page
+	Document(w io.Writer, p pages.Page, f pages.Frame) error
+}
+
+// Language says the door's own sentences.
+type Language interface {
+	Say(key string, arguments ...any) string
 }

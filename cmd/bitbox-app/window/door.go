@@ -64,8 +64,6 @@ var rules = []rule{
 	// A page in a frame could be covered by another one.
 	{"frame", func(_ door, f facts, _ asks) bool { return f.mode == "navigate" && f.dest != "document" },
 		verdict{http.StatusForbidden, "door.site"}},
-	{"locked", func(_ door, f facts, need asks) bool { return need == toSee && f.session == locked },
-		verdict{http.StatusUnauthorized, "door.locked"}},
 	{"session", func(_ door, f facts, need asks) bool { return need == toSee && f.session != open },
 		verdict{http.StatusUnauthorized, "door.stranger"}},
 }

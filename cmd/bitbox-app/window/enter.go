@@ -4,12 +4,13 @@ import (
 	"fmt"
 	"net/http"
 
+	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/owner"
 	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/window/peer"
 )
 
 // showEnter shows the page at which a browser comes in. It has no state of any Base.
-func (s *server) showEnter(w http.ResponseWriter, _ *http.Request, _ visitor) {
-	s.document(w, s.Pages.Enter(), "")
+func (s *server) showEnter(w http.ResponseWriter, r *http.Request, _ visitor) {
+	s.document(w, s.Pages.Page(r.URL.Path, owner.State{}, s.now()), r.URL.Path, false)
 }
 
 // enter takes a ticket or a code for a session.

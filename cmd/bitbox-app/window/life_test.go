@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/window/static"
 )
 
 // goesOn fails if the window has ended.
@@ -248,11 +250,11 @@ func TestTheCookieIsForThisServerAlone(t *testing.T) {
 
 func TestAStaticFileIsNamedByItsHash(t *testing.T) {
 	s := openSite(t, nil)
-	file := s.frame.Static["app.js"]
+	file := static.Script
 	got := s.browser().do("GET", file.Path, with(scripted, "Sec-Fetch-Mode", "no-cors"), nil)
 	hash := sha256.Sum256([]byte(got.body))
 	if got.status != http.StatusOK || file.Integrity != "sha256-"+base64.StdEncoding.EncodeToString(hash[:]) {
-		t.Errorf("%+v: %d %q", file, got.status, got.body)
+		t.Errorf("%s %s: %d", file.Path, file.Integrity, got.status)
 	}
 	if got := s.browser().do("GET", "/static/other.js", scripted, nil); got.status != http.StatusNotFound {
 		t.Errorf("another name gets %d", got.status)

@@ -3,6 +3,8 @@ package window
 import (
 	"net/http"
 	"strconv"
+
+	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/window/static"
 )
 
 const (
@@ -35,7 +37,8 @@ var routes = map[string]route{
 // show shows a page.
 func (s *server) show(w http.ResponseWriter, r *http.Request, _ visitor) {
 	s.life.stay(s.now(), scriptless)
-	s.document(w, s.Pages.Page(r.URL.RequestURI()), r.URL.RequestURI())
+	path := r.URL.RequestURI()
+	s.document(w, s.Pages.Page(path, s.Owner.State(), s.now()), path, true)
 }
 
 // start is where a browser comes in.
@@ -50,12 +53,13 @@ func (s *server) nowhere(w http.ResponseWriter, r *http.Request, _ visitor) {
 
 // showStatic sends the script, the style or the icon.
 func (s *server) showStatic(w http.ResponseWriter, r *http.Request, v visitor) {
-	file, ok := s.static[r.URL.Path]
-	if !ok {
-		s.nowhere(w, r, v)
-		return
+	for _, file := range static.All {
+		if file.Path == r.URL.Path {
+			w.Header().Set("Content-Type", file.Type)
+			w.Header().Set("Content-Length", strconv.Itoa(len(file.Content)))
+			_, _ = w.Write(file.Content)
+			return
+		}
 	}
-	w.Header().Set("Content-Type", file.kind)
-	w.Header().Set("Content-Length", strconv.Itoa(len(file.content)))
-	_, _ = w.Write(file.content)
+	s.nowhere(w, r, v)
 }

@@ -5,14 +5,15 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
+	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/owner"
 	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/window/browser"
 )
 
@@ -27,13 +28,10 @@ const (
 type Options struct {
 	// Owner follows the Bases and carries out deeds. Run starts and ends it.
 	Owner Owner
-	// Pages makes the pages, and Static has the files that these need.
-	Pages  Renderer
-	Static fs.FS
+	// Pages makes the pages.
+	Pages Renderer
 	// Language has the door's own sentences.
-	Language interface {
-		Say(key string, args ...any) string
-	}
+	Language Language
 	// Dir is the App's folder. A second start with the same folder finds the window that is open.
 	Dir string
 	// Idle is how long a page stays open without key or pointer.
@@ -99,10 +97,6 @@ func newServer(o Options, at net.Addr) (*server, error) {
 	if _, err := rand.Read(s.proof[:]); err != nil {
 		return nil, fmt.Errorf("make the key of the window: %w", err)
 	}
-	var err error
-	if s.static, s.frame.Static, err = assets(o.Static); err != nil {
-		return nil, err
-	}
 	for pattern, to := range s.routes {
 		s.mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
 			v, _ := r.Context().Value(visitorKey{}).(visitor)
@@ -124,6 +118,7 @@ func (s *server) run(ctx context.Context, listener *net.TCPListener, starts *net
 	s.gone = ctx
 	var running sync.WaitGroup
 	defer running.Wait()
+	running.Go(func() { s.Owner.Run(ctx) })
 	running.Go(func() { serveStarts(starts, s.invite) })
 	running.Go(func() { s.watch(ctx, end) })
 	defer func() { _ = starts.Close() }()
@@ -153,7 +148,7 @@ func (s *server) watch(ctx context.Context, end func()) {
 			return
 		case <-tick.C:
 		}
-		now, underWay := s.now(), s.Owner.UnderWay()
+		now, underWay := s.now(), slices.ContainsFunc(s.Owner.State().Deeds, func(d owner.DeedState) bool { return d.Ended.IsZero() })
 		s.desk.idle(now, s.Idle, underWay)
 		if s.life.over(now, underWay) {
 			end()

@@ -3,23 +3,20 @@ package window
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
-	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"log"
 	"net"
 	"net/http"
-	"path"
 	"strconv"
-	"strings"
 	"time"
 
+	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/window/pages"
 	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/window/peer"
+	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/window/static"
 )
 
 const (
@@ -61,46 +58,11 @@ type server struct {
 	door    door
 	desk    *desk
 	life    *life
-	static  map[string]asset
-	frame   Frame
 	streams chan struct{}   // a place for each one that is open
 	gone    context.Context // ends when the window does
 	timing  timing
 	routes  map[string]route
 	mux     *http.ServeMux
-}
-
-// asset is a static file.
-type asset struct {
-	kind    string
-	content []byte
-}
-
-// assets reads the static files. The name of each has a hash of its content, and a page names that
-// hash once more: what a browser has kept of another program that once had this port does not count.
-func assets(files fs.FS) (byPath map[string]asset, byName map[string]Static, err error) {
-	byPath, byName = map[string]asset{}, map[string]Static{}
-	kinds := map[string]string{".js": "text/javascript; charset=utf-8", ".css": "text/css; charset=utf-8", ".svg": "image/svg+xml"}
-	entries, err := fs.ReadDir(files, ".")
-	if err != nil {
-		return nil, nil, fmt.Errorf("read the window's static files: %w", err)
-	}
-	for _, entry := range entries {
-		kind, ok := kinds[path.Ext(entry.Name())]
-		if !ok {
-			continue
-		}
-		content, err := fs.ReadFile(files, entry.Name())
-		if err != nil {
-			return nil, nil, fmt.Errorf("read the window's static files: %w", err)
-		}
-		hash := sha256.Sum256(content)
-		base, extension := strings.TrimSuffix(entry.Name(), path.Ext(entry.Name())), path.Ext(entry.Name())
-		at := "/static/" + base + "." + hex.EncodeToString(hash[:8]) + extension
-		byPath[at] = asset{kind, content}
-		byName[entry.Name()] = Static{Path: at, Integrity: "sha256-" + base64.StdEncoding.EncodeToString(hash[:])}
-	}
-	return byPath, byName, nil
 }
 
 // visitor is what is known of a request's sender.
@@ -177,7 +139,7 @@ func (s *server) refuse(w http.ResponseWriter, r *http.Request, v verdict) {
 		// Another site, or a browser that does not say where a request comes from.
 		http.Error(w, sentence, v.status)
 	case single(r, "Sec-Fetch-Mode") == "navigate":
-		s.document(w, s.Pages.Notice(v.status, sentence), "")
+		s.document(w, s.Pages.Notice(v.status, sentence), "", false)
 	default:
 		key := "refused"
 		if v.status == http.StatusUnauthorized {
@@ -193,12 +155,12 @@ func answerJSON(w http.ResponseWriter, status int, answer map[string]any) {
 	_ = json.NewEncoder(w).Encode(answer) // a browser that has left needs none
 }
 
-// document sends a whole page. A page of a session that is open has a path, from which its stream goes
-// on, and the key of the proof.
-func (s *server) document(w http.ResponseWriter, p Page, path string) {
-	frame := s.frame
-	if path != "" {
-		frame.Path, frame.Proof = path, hex.EncodeToString(s.proof[:])
+// document sends a whole page. Only one of a session that is open has the key of the proof.
+func (s *server) document(w http.ResponseWriter, p pages.Page, path string, proven bool) {
+	frame := pages.Frame{Path: path, Style: static.Style.Path, Script: static.Script.Path, Icon: static.Icon.Path,
+		StyleIntegrity: static.Style.Integrity, ScriptIntegrity: static.Script.Integrity}
+	if proven {
+		frame.Proof = hex.EncodeToString(s.proof[:])
 	}
 	var text bytes.Buffer
 	if err := s.Pages.Document(&text, p, frame); err != nil {

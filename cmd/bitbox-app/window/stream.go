@@ -9,9 +9,10 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"slices"
 	"strings"
 	"time"
+
+	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/window/pages"
 )
 
 const (
@@ -89,29 +90,25 @@ func isID(text string) bool {
 type shown struct {
 	title string
 	parts map[string]string
-	ids   string // of the parts and forms that the page began with
+	shape string // of the page that it began with
 	begun bool
 }
 
 // changed is the event that brings a tab up to date; ok is false if nothing has changed.
-func (s *shown) changed(p Page) (e event, ok bool) {
-	var ids strings.Builder
-	for _, each := range slices.Concat(p.Parts, p.Forms) {
-		ids.WriteString(each.ID + " ")
-	}
-	if s.begun && ids.String() != s.ids {
+func (s *shown) changed(p pages.Page) (e event, ok bool) {
+	if s.begun && p.Shape() != s.shape {
 		return event{Reload: true}, true
 	}
 	if p.Title != s.title {
 		e.Title, s.title = p.Title, p.Title
 	}
-	for _, each := range p.Parts {
+	for _, each := range p.Live() {
 		if html := string(each.HTML); !s.begun || s.parts[each.ID] != html {
 			e.Parts = append(e.Parts, part{each.ID, html})
 			s.parts[each.ID] = html
 		}
 	}
-	s.ids, s.begun = ids.String(), true
+	s.shape, s.begun = p.Shape(), true
 	return e, e.Title != "" || len(e.Parts) > 0
 }
 
@@ -164,7 +161,7 @@ func (s *server) follow(ctx context.Context, v visitor, at string, send func(eve
 	defer watch.Stop()
 	sent, warned := shown{parts: map[string]string{}}, false
 	look := func() bool {
-		e, ok := sent.changed(s.Pages.Page(at))
+		e, ok := sent.changed(s.Pages.Page(at, s.Owner.State(), s.now()))
 		return !ok || send(e) && !e.Reload
 	}
 	for going := look(); going; {

@@ -16,9 +16,10 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"testing/fstest"
 	"time"
 
+	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/owner"
+	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/window/pages"
 	"github.com/BitBoxSwiss/bitbox-base/internal/testbed/leaktest"
 )
 
@@ -50,7 +51,7 @@ type keys struct{}
 
 func (keys) Say(key string, _ ...any) string { return key }
 
-// site is a window under test, with a page whose parts the test sets.
+// site is a window under test, with a page whose parts the test sets. It notes what its owner is asked.
 type site struct {
 	*server
 	t     *testing.T
@@ -63,6 +64,7 @@ type site struct {
 	parts    map[string]string
 	wakes    map[chan struct{}]bool
 	underWay bool
+	done     []any
 }
 
 func (s *site) Subscribe() (<-chan struct{}, func()) {
@@ -77,11 +79,49 @@ func (s *site) Subscribe() (<-chan struct{}, func()) {
 	}
 }
 
-func (s *site) UnderWay() bool {
+func (s *site) State() owner.State {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.underWay
+	state := owner.State{Deeds: []owner.DeedState{{Number: 1, Ended: s.clock.read()}}}
+	if s.underWay {
+		state.Deeds = append(state.Deeds, owner.DeedState{Number: 2})
+	}
+	return state
 }
+
+func (s *site) Run(ctx context.Context) { <-ctx.Done() }
+
+func (s *site) Do(base string, d owner.Deed) (uint64, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.done = append(s.done, doing{base, d})
+	return uint64(len(s.done)), nil
+}
+
+func (s *site) Answer(deed, question uint64, a owner.Answer) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.done = append(s.done, answering{deed, question, a})
+	return nil
+}
+
+func (s *site) Stop(deed uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.done = append(s.done, deed)
+}
+
+// doing and answering are what the owner was asked.
+type (
+	doing struct {
+		base string
+		deed owner.Deed
+	}
+	answering struct {
+		deed, question uint64
+		answer         owner.Answer
+	}
+)
 
 func (s *site) setUnderWay(is bool) {
 	s.mu.Lock()
@@ -102,23 +142,24 @@ func (s *site) set(id, html string) {
 	}
 }
 
-func (s *site) Page(path string) Page {
+func (s *site) Page(path string, _ owner.State, _ time.Time) pages.Page {
+	p := pages.Page{Title: path, Status: http.StatusOK}
+	if path == "/enter" {
+		return p
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	p := Page{Title: path}
 	for _, id := range slices.Sorted(maps.Keys(s.parts)) {
-		p.Parts = append(p.Parts, Part{id, template.HTML(s.parts[id])})
+		p.Parts = append(p.Parts, pages.Part{ID: id, HTML: template.HTML(s.parts[id])})
 	}
 	return p
 }
 
-func (s *site) Enter() Page { return Page{Title: "enter"} }
-
-func (s *site) Notice(status int, sentence string) Page {
-	return Page{Title: sentence, Status: status}
+func (s *site) Notice(status int, sentence string) pages.Page {
+	return pages.Page{Title: sentence, Status: status}
 }
 
-func (s *site) Document(w io.Writer, p Page, f Frame) error {
+func (s *site) Document(w io.Writer, p pages.Page, f pages.Frame) error {
 	_, err := fmt.Fprintf(w, "<title>%s</title><meta name=proof content=%q>%v", p.Title, f.Proof, p.Parts)
 	return err
 }
@@ -138,7 +179,7 @@ func openSite(t *testing.T, change func(*server)) *site {
 		t.Fatal(err)
 	}
 	s.server, err = newServer(Options{
-		Owner: s, Pages: s, Static: fstest.MapFS{"app.js": {Data: []byte("'use strict'")}}, Language: keys{}, Dir: dir, Idle: UsualIdle,
+		Owner: s, Pages: s, Language: keys{}, Dir: dir, Idle: UsualIdle,
 		NoBrowser: true, Say: func(sentence string) { s.said <- sentence }, now: s.clock.read,
 	}, listener.Addr())
 	if err != nil {

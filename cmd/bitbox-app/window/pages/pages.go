@@ -96,8 +96,9 @@ type Frame struct {
 	// Proof is the key with which the server proves itself to the script, 64 hex digits. A page
 	// without a session has none, and opens no stream.
 	Proof string
-	// Style, Script and Icon are the paths of the static files.
-	Style, Script, Icon string
+	// Style, Script and Icon are the paths of the static files, and the hashes of two of them.
+	Style, Script, Icon             string
+	StyleIntegrity, ScriptIntegrity string
 }
 
 // Language writes sentences.

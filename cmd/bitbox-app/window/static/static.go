@@ -5,6 +5,7 @@ package static
 import (
 	"crypto/sha256"
 	_ "embed" // the files are embedded
+	"encoding/base64"
 	"encoding/hex"
 	"path"
 	"strings"
@@ -12,9 +13,11 @@ import (
 
 // File is a static file.
 type File struct {
-	// Path names the content, such as "/static/app.0123456789abcdef.js", so that a browser may keep
-	// the file and still gets a new one.
+	// Path names the content, such as "/static/app.0123456789abcdef.js".
 	Path string
+	// Integrity is its hash for the document that names it: a browser may have kept another file of
+	// that path, from a program that had this port before.
+	Integrity string
 	// Type is the Content-Type.
 	Type    string
 	Content []byte
@@ -43,7 +46,7 @@ func file(name, kind string, content []byte) File {
 	hash, extension := sha256.Sum256(content), path.Ext(name)
 	const letters = 16 // 64 bits tell versions of our own files apart
 	return File{
-		Path: "/static/" + strings.TrimSuffix(name, extension) + "." + hex.EncodeToString(hash[:])[:letters] + extension,
-		Type: kind, Content: content,
+		Path:      "/static/" + strings.TrimSuffix(name, extension) + "." + hex.EncodeToString(hash[:])[:letters] + extension,
+		Integrity: "sha256-" + base64.StdEncoding.EncodeToString(hash[:]), Type: kind, Content: content,
 	}
 }
