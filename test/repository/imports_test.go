@@ -102,7 +102,10 @@ var groups = []group{
 	{folder: "cmd/bitbox-app/window/browser", risky: []string{"os/exec"}},
 	{folder: "cmd/bitbox-app/window/peer", risky: []string{"unsafe"}}, // the table of connections of Windows
 	// The pages are made of values alone.
-	{folder: "cmd/bitbox-app/window/pages", risky: []string{"html"}},
+	{folder: "cmd/bitbox-app/window/pages", may: []string{
+		"api", "cmd/bitbox-app/curves", "cmd/bitbox-app/owner", "cmd/bitbox-app/window/picture", "cmd/bitbox-app/window/static",
+		"cmd/bitbox-app/words",
+	}, risky: []string{"html"}},
 	// The Base's program, which plays each part of the Base.
 	{folder: "cmd/bitbox-base", may: []string{
 		"api", "internal/bitcoincore", "internal/boottime", "internal/commandline", "internal/console", "internal/devbase", "internal/helper",

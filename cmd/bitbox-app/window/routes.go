@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"strconv"
 
+	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/window/pages"
 	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/window/static"
 )
 
@@ -43,7 +44,7 @@ func (s *server) show(w http.ResponseWriter, r *http.Request, _ visitor) {
 
 // start is where a browser comes in.
 func (s *server) start(w http.ResponseWriter, r *http.Request, _ visitor) {
-	http.Redirect(w, r, "/bases", http.StatusSeeOther)
+	http.Redirect(w, r, pages.Start(s.Owner.State()), http.StatusSeeOther)
 }
 
 // nowhere answers a path that is not there.

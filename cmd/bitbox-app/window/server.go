@@ -16,7 +16,6 @@ import (
 
 	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/window/pages"
 	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/window/peer"
-	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/window/static"
 )
 
 const (
@@ -157,8 +156,7 @@ func answerJSON(w http.ResponseWriter, status int, answer map[string]any) {
 
 // document sends a whole page. Only one of a session that is open has the key of the proof.
 func (s *server) document(w http.ResponseWriter, p pages.Page, path string, proven bool) {
-	frame := pages.Frame{Path: path, Style: static.Style.Path, Script: static.Script.Path, Icon: static.Icon.Path,
-		StyleIntegrity: static.Style.Integrity, ScriptIntegrity: static.Script.Integrity}
+	frame := pages.Frame{Path: path}
 	if proven {
 		frame.Proof = hex.EncodeToString(s.proof[:])
 	}

@@ -34,6 +34,10 @@ import (
 	"html/template"
 	"io"
 	"strings"
+
+	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
+	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/window/static"
+	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/words"
 )
 
 // Part is a piece of a page.
@@ -61,6 +65,13 @@ type Page struct {
 	Class string
 	Bare  bool
 }
+
+// The status of a page (RFC 9110, section 15).
+const (
+	statusOK      = 200
+	statusLocked  = 401
+	statusNowhere = 404
+)
 
 // The ids of the parts that each page has.
 const (
@@ -96,43 +107,32 @@ type Frame struct {
 	// Proof is the key with which the server proves itself to the script, 64 hex digits. A page
 	// without a session has none, and opens no stream.
 	Proof string
-	// Style, Script and Icon are the paths of the static files, and the hashes of two of them.
-	Style, Script, Icon             string
-	StyleIntegrity, ScriptIntegrity string
-}
-
-// Language writes sentences.
-type Language interface {
-	// Tag names the language, such as "de" (BCP 47).
-	Tag() string
-	// Say writes the sentence of a key.
-	Say(key string, arguments ...any) string
 }
 
 // Renderer makes pages in one language.
 type Renderer struct {
-	language  Language
+	language  words.Language
+	event     func(*basev1.Event) string
 	templates *template.Template
 }
 
 //go:embed *.html
 var files embed.FS
 
-// New returns a renderer.
-func New(l Language) *Renderer {
-	functions := template.FuncMap{
-		"say":  l.Say,
-		"lang": l.Tag,
-	}
-	return &Renderer{language: l, templates: template.Must(template.New("").Funcs(functions).ParseFS(files, "*.html"))}
+// New returns a renderer. event puts an event of a Base into a sentence.
+func New(l words.Language, event func(*basev1.Event) string) *Renderer {
+	r := &Renderer{language: l, event: event}
+	r.templates = template.Must(template.New("").Funcs(r.functions()).ParseFS(files, "*.html"))
+	return r
 }
 
 // Document writes the whole document of a page.
 func (r *Renderer) Document(w io.Writer, p Page, f Frame) error {
 	if err := r.templates.ExecuteTemplate(w, "document", struct {
-		Page  Page
-		Frame Frame
-	}{p, f}); err != nil {
+		Page                Page
+		Frame               Frame
+		Style, Script, Icon static.File
+	}{p, f, static.Style, static.Script, static.Icon}); err != nil {
 		return fmt.Errorf("write the page %s: %w", f.Path, err)
 	}
 	return nil

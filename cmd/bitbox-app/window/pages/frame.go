@@ -1,0 +1,150 @@
+package pages
+
+import (
+	"fmt"
+	"html/template"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/owner"
+	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/words"
+)
+
+// view is what a page is made from.
+type view struct {
+	*Renderer
+	state owner.State
+	now   time.Time
+	query url.Values
+	// base is the Base that the page is about, and page its name; empty if it is about none.
+	base owner.Base
+	page string
+}
+
+// say writes a sentence in the language of the page.
+func (r *Renderer) say(key string, arguments ...any) string { return r.language.Say(key, arguments...) }
+
+// part makes a live part of a template; its id is the template's name with "-" for ".".
+func (v *view) part(name, class string, data any) Part {
+	return Part{ID: strings.ReplaceAll(name, ".", "-"), Class: class, HTML: v.render(name, data)}
+}
+
+// form makes a part that is sent with the document alone, because a person types in it.
+func (v *view) form(name, class string, data any) Part {
+	p := v.part(name, class, data)
+	p.Form = true
+	return p
+}
+
+// do is the address to which a form is sent that starts a deed.
+func (v *view) do(kind string) string { return "/base/" + v.base.ID() + "/deed/" + kind }
+
+// Deadline is a moment that a page counts down to.
+type deadline struct {
+	At   time.Time
+	What string // ends, as it is said aloud; empty: it is not
+}
+
+// functions are those that templates may call beside the methods of their data.
+func (r *Renderer) functions() template.FuncMap {
+	return template.FuncMap{
+		"say":  r.language.Say,
+		"lang": func() string { return r.language.Tag },
+		// clock writes a time of day, and the date if it is another day than now.
+		"clock": words.When,
+		"size":  words.Size,
+		"ms":    func(t time.Time) int64 { return t.UnixMilli() },
+		"iso":   func(t time.Time) string { return t.UTC().Format(time.RFC3339) },
+		"spell": spell,
+	}
+}
+
+// spell writes digits so that a voice says them one by one.
+func spell(digits string) string {
+	return strings.Join(strings.Split(strings.ReplaceAll(digits, " ", ""), ""), ", ")
+}
+
+// link is a link to a page.
+type link struct {
+	Address, Name, State string
+	Current              bool
+	// Badge is a number that wants attention; 0: none.
+	Badge int
+}
+
+// framed puts parts into the frame that all pages share.
+func (v *view) framed(title, class string, parts ...Part) Page {
+	p := Page{Title: title, Status: statusOK, Class: class, Parts: parts}
+	top := struct {
+		Bases          []link
+		Chosen         *link
+		Lock, Unlocked string
+		Current        string
+	}{}
+	for _, b := range v.state.Bases {
+		l := link{Address: addressOf(b, first), Name: b.Name, State: v.judge(b).Class, Current: v.page != "" && b.ID() == v.base.ID()}
+		top.Bases = append(top.Bases, l)
+		if l.Current {
+			top.Chosen = &l
+		}
+	}
+	if v.page == "" && v.base.Name == "" {
+		p.Bare = true
+	} else {
+		p.Title = title + " · " + v.base.Name
+		if access := v.base.Look.Access; access == nil || !access.Lockdown {
+			top.Lock = "/base/" + v.base.ID() + "/lockdown"
+		} else {
+			top.Unlocked = addressOf(v.base, "security")
+		}
+		p.Side = v.render("frame.side", v.links())
+	}
+	p.Top = v.render("frame.top", top)
+	return p
+}
+
+// links are those to the pages of the Base.
+func (v *view) links() []link {
+	var links []link
+	for _, s := range screens {
+		l := link{Address: addressOf(v.base, s.name), Name: v.say(s.name + ".nav"), Current: s.name == v.page}
+		if s.name == "security" {
+			l.Badge = len(serious(v.base.Findings))
+		}
+		links = append(links, l)
+	}
+	return links
+}
+
+// heading is the beginning of a page: its title, and a sentence about it.
+type heading struct{ Title, Text string }
+
+func (v *view) heading(title, text string) Part {
+	return v.part("frame.heading", "wide", heading{title, text})
+}
+
+// enter is the page at which a browser comes in.
+func (v *view) enter() Page {
+	return v.bare(statusOK, v.say("errors.enter.title"), v.form("errors.enter", "", nil))
+}
+
+// Notice is a page that says one sentence.
+func (r *Renderer) Notice(status int, sentence string) Page {
+	v := &view{Renderer: r}
+	title := "errors.notice.title"
+	if status == statusLocked {
+		title = "errors.locked.title"
+	}
+	return v.bare(status, r.say(title), v.part("errors.notice", "", struct {
+		Title, Sentence string
+		Locked          bool
+	}{r.say(title), sentence, status == statusLocked}))
+}
+
+// bare is a page without a session: it shows nothing of any Base.
+func (v *view) bare(status int, title string, parts ...Part) Page {
+	return Page{Title: title, Status: status, Bare: true, Top: v.render("frame.top", map[string]any{}), Parts: parts}
+}
+
+func percent(part float64) string { return fmt.Sprintf("%.0f %%", 100*part) }

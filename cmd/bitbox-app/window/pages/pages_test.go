@@ -1,0 +1,329 @@
+package pages
+
+import (
+	"bytes"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/net/html"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
+	"github.com/BitBoxSwiss/bitbox-base/client"
+	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/owner"
+	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/window/static"
+	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/words"
+)
+
+// preview is a folder into which the tests write each page that they make, to be looked at.
+var preview = flag.String("preview", "", "write each page of the tests into this folder")
+
+// now is the time in all tests.
+var now = time.Date(2026, 11, 28, 12, 0, 0, 0, time.UTC)
+
+// hostile is a name with markup, as a Base or an App may call itself.
+const hostile = `<img src=x onerror="alert(1)">'"&{{.}}`
+
+func pointer[T any](v T) *T { return &v }
+
+// wellBase is a Base with which all is well.
+func wellBase() owner.Base {
+	b := owner.Base{
+		Base: client.Base{
+			Name: "Attic", State: client.Active, PublicKey: [32]byte{1}, AppID: "a1", AppName: "laptop", Role: basev1.Role_ROLE_OWNER,
+		},
+		Look: owner.Look{
+			Info: &basev1.GetInfoResponse{
+				Name: "Attic", LoadAverage: []float64{0.42, 0.4, 0.38}, MemoryTotalBytes: 8 << 30, MemoryAvailableBytes: 5 << 30,
+				DiskTotalBytes: 1 << 40, DiskAvailableBytes: 300 << 30, TemperatureCelsius: pointer(47.0), Addresses: []string{"192.168.1.20"},
+				Caller: &basev1.App{Id: "a1", Name: "laptop", Role: basev1.Role_ROLE_OWNER},
+			},
+			Access:  &owner.Access{Revision: 7, Doors: []owner.Door{{Kind: "channel", Port: 8845}}, Bans: "after 5 failures within 10 min 0 s"},
+			Window:  &basev1.Window{},
+			HasBans: true,
+			Node: &basev1.Node{State: basev1.Node_STATE_CURRENT, Software: "Bitcoin Core", Version: "30.0", Height: 924315, Target: 924315,
+				Progress: 1, PeersIn: pointer(uint32(0)), PeersOut: pointer(uint32(10))},
+			Services: []*basev1.Service{{Name: "bitbox-base-middleware", State: basev1.Service_STATE_RUNNING}},
+		},
+		Connection: owner.Connected, At: now.Add(-5 * time.Second), HasAudit: true, AuditedAt: now.Add(-4 * time.Minute),
+	}
+	for n := range 60 {
+		b.Look.Samples = append(b.Look.Samples, &basev1.Sample{
+			Time: timestamppb.New(now.Add(time.Duration(n-60) * 20 * time.Minute)), Load: 0.3 + float64(n*n%17)/20,
+			MemoryTotalBytes: 8 << 30, MemoryAvailableBytes: uint64(5<<30) - uint64(n%13)<<26, DiskTotalBytes: 1 << 40,
+			DiskAvailableBytes: 320<<30 - uint64(n)<<28, TemperatureCelsius: pointer(42 + float64(n*n%11)),
+		})
+	}
+	connected := basev1.Event_SessionStarted{SessionStarted: &basev1.SessionStartedEvent{App: &basev1.App{Id: "b2", Name: "phone"}}}
+	b.Events = []owner.Event{
+		{First: now.Add(-26 * time.Hour), At: now.Add(-26 * time.Hour), Times: 1, Event: &basev1.Event{Sequence: 3}},
+		{First: now.Add(-50 * time.Minute), At: now.Add(-3 * time.Minute), Times: 4,
+			Event: &basev1.Event{Sequence: 9, Event: &connected}},
+	}
+	return b
+}
+
+// openBase is a Base with much that is open, and findings.
+func openBase() owner.Base {
+	b := wellBase()
+	b.Name, b.PublicKey = "Cellar", [32]byte{2}
+	a := b.Look.Access
+	a.Doors = append(a.Doors, owner.Door{Kind: "electrum", Port: 50002, Left: 47 * time.Minute, From: []string{"192.168.1.0/24"}})
+	a.SSH, a.SSHLeft = true, 9*time.Minute+12*time.Second
+	a.Keys = []string{"satoshi@laptop", "SHA256:0f3kq2n0pJ8yqXv"}
+	b.Look.Window = &basev1.Window{Open: true, RemainingMs: 154000}
+	b.Look.Bans = []*basev1.Ban{
+		{Address: "192.168.1.77", Jail: "bitbox-base-handshake", Until: timestamppb.New(now.Add(50 * time.Minute))},
+	}
+	b.Findings = []*basev1.Finding{
+		{Id: "f1", Severity: basev1.Finding_SEVERITY_CRITICAL, Title: "A port is open that nobody has opened",
+			Expected: "no listener on port 4444", Found: "tcp 0.0.0.0:4444, process nc",
+			Why: "An attacker can speak to a program that the Base does not know.", Fix: "Stop the program that listens there."},
+		{Id: "f2", Severity: basev1.Finding_SEVERITY_WARNING, Title: "The packet filter differs from the posture",
+			Found: "-A INPUT -p tcp --dport 4444 -j ACCEPT", Fix: "Load the rendered rules again.", Fixable: true},
+		{Id: "f3", Severity: basev1.Finding_SEVERITY_INFO, Title: "Debian has 3 updates", Fix: "Install them."},
+	}
+	return b
+}
+
+// triedBase is a Base on which another App tries a change.
+func triedBase() owner.Base {
+	b := wellBase()
+	b.Look.Access.Trying, b.Look.Access.UndoneIn = true, 41*time.Second
+	b.Look.Access.Tried = []client.PostureChange{{Opens: true, Done: "Electrum is open to every network on port 50002, until it is closed."}}
+	return b
+}
+
+// lostBase does not answer, and has never answered.
+func lostBase() owner.Base {
+	return owner.Base{Base: client.Base{Name: "Garage", State: client.Active, PublicKey: [32]byte{3}}, Connection: owner.Lost,
+		Problem: "no address of the Base answers", Again: now.Add(32 * time.Second)}
+}
+
+// hostileBase has markup in each text that it sends.
+func hostileBase() owner.Base {
+	b := openBase()
+	b.Name, b.PublicKey, b.Look.Info.Name = hostile, [32]byte{4}, hostile
+	b.Look.Access.Keys, b.Look.Access.Doors[1].Kind = []string{hostile}, hostile
+	b.Look.Bans[0].Address, b.Findings[1].Title, b.Findings[1].Found, b.Findings[1].Id = hostile, hostile, hostile, hostile
+	b.Look.Services[0].Name, b.Look.Services[0].State = hostile, basev1.Service_STATE_FAILED
+	return b
+}
+
+func renderer(l words.Language) *Renderer {
+	return New(l, func(e *basev1.Event) string {
+		if started := e.GetSessionStarted(); started != nil {
+			return fmt.Sprintf("The App %q has connected.", started.GetApp().GetName())
+		}
+		return "The Base has started."
+	})
+}
+
+// document makes the page of an address, writes it for a preview, and reads it as a browser does.
+func document(t *testing.T, name string, p Page) *html.Node {
+	t.Helper()
+	var text bytes.Buffer
+	r := renderer(words.English)
+	if strings.HasSuffix(name, ".de") {
+		r = renderer(words.German)
+	}
+	if err := r.Document(&text, p, Frame{Path: "/page", Proof: strings.Repeat("0", 64)}); err != nil {
+		t.Fatal(err)
+	}
+	if *preview != "" {
+		write(t, filepath.Join(*preview, name+".html"), text.Bytes())
+		for _, file := range static.All {
+			write(t, filepath.Join(*preview, file.Path), file.Content)
+		}
+	}
+	tree, err := html.Parse(&text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tree
+}
+
+func write(t *testing.T, path string, content []byte) {
+	t.Helper()
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, content, 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func attribute(n *html.Node, name string) string {
+	for _, a := range n.Attr {
+		if a.Key == name {
+			return a.Val
+		}
+	}
+	return ""
+}
+
+func has(n *html.Node, name string) bool {
+	return slices.ContainsFunc(n.Attr, func(a html.Attribute) bool { return a.Key == name })
+}
+
+func elements(n *html.Node) []*html.Node {
+	var list []*html.Node
+	for each := range n.Descendants() {
+		if each.Type == html.ElementNode {
+			list = append(list, each)
+		}
+	}
+	return list
+}
+
+func textOf(n *html.Node) string {
+	var b strings.Builder
+	for each := range n.Descendants() {
+		if each.Type == html.TextNode {
+			b.WriteString(each.Data + " ")
+		}
+	}
+	return strings.Join(strings.Fields(b.String()), " ")
+}
+
+// check has what each page of the window promises.
+func check(t *testing.T, tree *html.Node) {
+	t.Helper()
+	var firsts, level int
+	ids, labelled := map[string]bool{}, map[string]bool{}
+	all := elements(tree)
+	for _, n := range all {
+		labelled[attribute(n, "for")] = true
+	}
+	for _, n := range all {
+		for _, a := range n.Attr {
+			if strings.HasPrefix(a.Key, "on") || a.Key == "style" || strings.HasPrefix(strings.ToLower(a.Val), "javascript:") {
+				t.Errorf("<%s> has %s=%q", n.Data, a.Key, a.Val)
+			}
+		}
+		if id := attribute(n, "id"); id != "" {
+			if ids[id] {
+				t.Errorf("two elements have the id %q", id)
+			}
+			ids[id] = true
+		}
+		switch n.Data {
+		case "style", "iframe", "object", "embed", "base":
+			t.Errorf("there is a <%s>", n.Data)
+		case "script":
+			if n.FirstChild != nil || attribute(n, "src") != static.Script.Path {
+				t.Error("there is another script than the one of the window")
+			}
+		case "img":
+			t.Error("there is an <img>; pictures are inline SVG")
+		case "svg":
+			if attribute(n, "aria-hidden") != "true" && attribute(n, "role") != "img" {
+				t.Error("a picture has no role, and is not hidden from screen readers")
+			}
+		case "h1", "h2", "h3", "h4":
+			now := int(n.Data[1] - '0')
+			if now > level+1 {
+				t.Errorf("heading %d %q follows one of level %d", now, textOf(n), level)
+			}
+			level = now
+			if now == 1 {
+				firsts++
+			}
+			if textOf(n) == "" {
+				t.Errorf("an empty <%s>", n.Data)
+			}
+		case "input", "select", "textarea":
+			named := labelled[attribute(n, "id")] || attribute(n, "aria-label") != "" || n.Parent.Data == "label"
+			if attribute(n, "type") != "hidden" && !named {
+				t.Errorf("<%s name=%q> has no label", n.Data, attribute(n, "name"))
+			}
+		case "button", "a":
+			if textOf(n) == "" && attribute(n, "aria-label") == "" {
+				t.Errorf("a <%s> without a name", n.Data)
+			}
+		case "form":
+			if attribute(n, "method") != "post" || !strings.HasPrefix(attribute(n, "action"), "/") {
+				t.Errorf("a form goes by %s to %q", attribute(n, "method"), attribute(n, "action"))
+			}
+			if row := enclosing(n, "li", "tr"); row != nil && !has(row, "data-key") {
+				t.Errorf("the form %s is in a row without data-key: its focus would go on to another row", attribute(n, "action"))
+			}
+		}
+	}
+	if firsts != 1 {
+		t.Errorf("the page has %d headings of the first level", firsts)
+	}
+}
+
+func enclosing(n *html.Node, names ...string) *html.Node {
+	for n = n.Parent; n != nil; n = n.Parent {
+		if slices.Contains(names, n.Data) {
+			return n
+		}
+	}
+	return nil
+}
+
+// keys finds sentences that a language lacks: they are shown as their key.
+var keys = regexp.MustCompile(`\b(frame|pair|overview|deed|security|errors)\.[a-z]+(\.[a-z]+)*\b`)
+
+// states are those in which the tests see each page.
+var states = map[string]owner.State{
+	"well":    {Bases: []owner.Base{wellBase()}},
+	"open":    {Bases: []owner.Base{openBase()}},
+	"tried":   {Bases: []owner.Base{triedBase()}},
+	"lost":    {Bases: []owner.Base{lostBase()}},
+	"hostile": {Bases: []owner.Base{hostileBase()}},
+	"several": {Bases: []owner.Base{wellBase(), openBase(), lostBase()}},
+	"empty":   {},
+}
+
+// Each page in each state and language has one heading of the first level, names for all that can be
+// pressed, no script or style of its own, and no text of a Base that has become markup.
+func TestEachPageIsSoundInEachState(t *testing.T) {
+	for name, s := range states {
+		addresses := []string{"/bases", "/pair", "/deed/1", "/base/none/overview"}
+		for _, b := range s.Bases {
+			for _, each := range screens {
+				addresses = append(addresses, addressOf(b, each.name))
+			}
+		}
+		for _, address := range addresses {
+			for _, l := range words.Languages() {
+				file := name + strings.ReplaceAll(address, "/", "-") + "." + l.Tag
+				t.Run(file, func(t *testing.T) {
+					p := renderer(l).Page(address, s, now)
+					tree := document(t, file, p)
+					check(t, tree)
+					if missing := keys.FindString(textOf(tree)); missing != "" && p.Status == 200 {
+						t.Errorf("no sentence for %s", missing)
+					}
+					again := renderer(l).Page(address, s, now.Add(time.Second))
+					for n, part := range again.Live() {
+						if part.HTML != p.Live()[n].HTML {
+							t.Errorf("the part %s changes with time alone", part.ID)
+						}
+					}
+				})
+			}
+		}
+	}
+}
+
+func TestPagesWithoutASessionAreSound(t *testing.T) {
+	for _, l := range words.Languages() {
+		for name, p := range map[string]Page{
+			"enter": renderer(l).Page("/enter", owner.State{}, now), "locked": renderer(l).Notice(401, "Nobody was at this page for 15 minutes."),
+			"refused": renderer(l).Notice(403, hostile),
+		} {
+			t.Run(name+"."+l.Tag, func(t *testing.T) { check(t, document(t, name+"."+l.Tag, p)) })
+		}
+	}
+}
