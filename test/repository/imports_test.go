@@ -98,7 +98,7 @@ var groups = []group{
 	{folder: "cmd/bitbox-app/window/picture", may: []string{"internal/app/qrcode"}, risky: []string{"html"}},
 	// The page for the owner, on the owner's computer.
 	{folder: "cmd/bitbox-app/window", may: []string{"cmd/bitbox-app/owner", "cmd/bitbox-app/window/browser", "cmd/bitbox-app/window/pages",
-		"cmd/bitbox-app/window/peer", "internal/state"}, risky: []string{"net/http"}},
+		"cmd/bitbox-app/window/peer", "cmd/bitbox-app/words", "internal/atomicfile", "internal/state"}, risky: []string{"net/http"}},
 	{folder: "cmd/bitbox-app/window/browser", risky: []string{"os/exec"}},
 	{folder: "cmd/bitbox-app/window/peer", risky: []string{"unsafe"}}, // the table of connections of Windows
 	// The pages are made of values alone.

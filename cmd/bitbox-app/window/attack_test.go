@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/window/peer"
+	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/words"
 )
 
 // attack is one request to a window that has a session open. It must be refused, and it must come in
@@ -110,7 +111,7 @@ func TestATicketThatComesTwiceLocksEverything(t *testing.T) {
 		if broken {
 			continue
 		}
-		if e := await(t, events, func(e event) bool { return e.Locked != "" }); e.Locked != "door.used" {
+		if e := await(t, events, func(e event) bool { return e.Locked != "" }); e.Locked != words.English.Say("door.used") {
 			t.Errorf("the page is told %q", e.Locked)
 		}
 		awaitClosed(t, events)
@@ -132,7 +133,7 @@ func TestALateTicketIsRefused(t *testing.T) {
 			s.clock.advance(ticketLife + time.Second)
 		}
 		got := b.do("POST", "/enter", scripted, url.Values{"ticket": {ticket}})
-		if (got.status == http.StatusForbidden) != late || late && !strings.Contains(got.body, "door.late") {
+		if (got.status == http.StatusForbidden) != late || late && !strings.Contains(got.body, words.English.Say("door.late")) {
 			t.Errorf("late: %t; it gets %d %q", late, got.status, got.body)
 		}
 	}
@@ -334,7 +335,7 @@ func TestGoingBackAfterLockingShowsNothing(t *testing.T) {
 		t.Errorf("the page is kept: %v", got.header)
 	}
 	s.life.stay(s.now(), time.Hour)
-	s.clock.advance(UsualIdle)
+	s.clock.advance(usualIdle)
 	until(t, "the page locks", func() bool { return b.do("GET", "/bases", linked, nil).status == http.StatusUnauthorized })
 	for _, path := range []string{"/bases", "/base/0011/overview", "/deed/1", "/stream?page=/bases"} {
 		if got := b.do("GET", path, linked, nil); got.status != http.StatusUnauthorized || strings.Contains(got.body, "well") ||

@@ -10,7 +10,8 @@ import (
 
 // showEnter shows the page at which a browser comes in. It has no state of any Base.
 func (s *server) showEnter(w http.ResponseWriter, r *http.Request, _ visitor) {
-	s.document(w, s.Pages.Page(r.URL.Path, owner.State{}, s.now()), r.URL.Path, false)
+	_, pages, _ := s.settings.read()
+	s.document(w, pages, pages.Page(r.URL.Path, owner.State{}, s.now()), r.URL.Path, false)
 }
 
 // enter takes a ticket or a code for a session.
@@ -31,7 +32,7 @@ func (s *server) enter(w http.ResponseWriter, r *http.Request, v visitor) {
 	default:
 		// Another user may have read the ticket in the browser's command line. The code of the terminal
 		// is for its reader alone.
-		answerJSON(w, http.StatusUnauthorized, map[string]any{"code": true, "refused": s.Language.Say("door.code")})
+		answerJSON(w, http.StatusUnauthorized, map[string]any{"code": true, "refused": s.settings.say("door.code")})
 		return
 	}
 	if err != nil {
@@ -69,7 +70,7 @@ func (s *server) tab(w http.ResponseWriter, r *http.Request, v visitor) {
 		s.life.sign(name, now)
 	}
 	if v.state != open {
-		answerJSON(w, http.StatusUnauthorized, map[string]any{"locked": s.Language.Say(v.why)})
+		answerJSON(w, http.StatusUnauthorized, map[string]any{"locked": s.settings.say(v.why)})
 		return
 	}
 	if r.PostForm.Get("active") == "1" {

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/window/static"
+	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/words"
 )
 
 // goesOn fails if the window has ended.
@@ -91,7 +92,7 @@ func TestAnOpenPageIsToldThatTheWindowEnds(t *testing.T) {
 	events, _ := b.events(someTab)
 	await(t, events, func(e event) bool { return len(e.Parts) > 0 })
 	s.end()
-	await(t, events, func(e event) bool { return e.Gone == "door.gone" })
+	await(t, events, func(e event) bool { return e.Gone == words.English.Say("door.gone") })
 	awaitClosed(t, events)
 	s.awaitEnd("when it is ended")
 }
@@ -105,7 +106,7 @@ func TestAnIdlePageIsWarnedAndLocksAndComesBack(t *testing.T) {
 	}
 	events, _ := b.events(someTab)
 	await(t, events, func(e event) bool { return len(e.Parts) > 0 })
-	s.clock.advance(UsualIdle - 30*time.Second)
+	s.clock.advance(usualIdle - 30*time.Second)
 	if e := await(t, events, func(e event) bool { return e.Idle != nil }); *e.Idle != 30 {
 		t.Errorf("it is warned %d s before", *e.Idle)
 	}
@@ -114,12 +115,12 @@ func TestAnIdlePageIsWarnedAndLocksAndComesBack(t *testing.T) {
 		t.Errorf("after a key it is still warned: %d", *e.Idle)
 	}
 	// Neither the stream nor signs of life keep a page open.
-	s.clock.advance(UsualIdle - time.Second)
+	s.clock.advance(usualIdle - time.Second)
 	s.set("health", "better")
 	b.do("POST", "/tab", scripted, url.Values{"tab": {someTab}, "state": {"shown"}, "active": {"0"}})
 	b.do("GET", "/bases", linked, nil)
 	s.clock.advance(time.Second)
-	await(t, events, func(e event) bool { return e.Locked == "door.idle" })
+	await(t, events, func(e event) bool { return e.Locked == words.English.Say("door.idle") })
 	awaitClosed(t, events)
 	if got := active(); got != http.StatusUnauthorized {
 		t.Errorf("a key opens it again: %d", got)
@@ -143,7 +144,7 @@ func TestNoPageLocksDuringADeed(t *testing.T) {
 	s.setUnderWay(true)
 	time.Sleep(5 * s.timing.watch)
 	for range 3 {
-		s.clock.advance(UsualIdle / 2)
+		s.clock.advance(usualIdle / 2)
 		s.goesOn("during a deed")
 	}
 	if got := b.do("GET", "/bases", linked, nil); got.status != http.StatusOK {
@@ -151,7 +152,7 @@ func TestNoPageLocksDuringADeed(t *testing.T) {
 	}
 	s.life.stay(s.now(), time.Hour)
 	s.setUnderWay(false)
-	s.clock.advance(UsualIdle)
+	s.clock.advance(usualIdle)
 	until(t, "it locks after the deed", func() bool { return b.do("GET", "/bases", linked, nil).status == http.StatusUnauthorized })
 }
 

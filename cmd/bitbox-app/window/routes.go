@@ -26,6 +26,7 @@ var routes = map[string]route{
 	"POST /enter":           {needs: toEnter, limit: longestForm, serve: (*server).enter},
 	"GET /static/{name}":    {needs: toEnter, serve: (*server).showStatic},
 	"POST /tab":             {needs: toEnter, limit: longestForm, serve: (*server).tab},
+	"POST /settings":        {needs: toSee, limit: longestForm, acts: true, serve: (*server).changeSettings},
 	"GET /{$}":              {needs: toSee, serve: (*server).start},
 	"GET /stream":           {needs: toSee, serve: (*server).stream},
 	"GET /bases":            {needs: toSee, serve: (*server).show},
@@ -39,7 +40,19 @@ var routes = map[string]route{
 func (s *server) show(w http.ResponseWriter, r *http.Request, _ visitor) {
 	s.life.stay(s.now(), scriptless)
 	path := r.URL.RequestURI()
-	s.document(w, s.Pages.Page(path, s.Owner.State(), s.now()), path, true)
+	by, page := s.page(path)
+	s.document(w, by, page, path, true)
+}
+
+// page makes a page as it is now, and has asked for what it shows.
+func (s *server) page(path string) (Renderer, pages.Page) {
+	_, by, _ := s.settings.read()
+	state := s.Owner.State()
+	base, wants := by.Wants(path, state)
+	for _, want := range wants {
+		s.Owner.Want(base, want)
+	}
+	return by, by.Page(path, state, s.now())
 }
 
 // start is where a browser comes in.

@@ -15,26 +15,22 @@ import (
 
 	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/owner"
 	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/window/browser"
-)
-
-// The bounds of Options.Idle.
-const (
-	UsualIdle    = 15 * time.Minute
-	ShortestIdle = time.Minute
-	LongestIdle  = 24 * time.Hour
+	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/words"
 )
 
 // Options are the choices of Run.
 type Options struct {
 	// Owner follows the Bases and carries out deeds. Run starts and ends it.
 	Owner Owner
-	// Pages makes the pages.
-	Pages Renderer
-	// Language has the door's own sentences.
-	Language Language
+	// Pages makes the pages in a language.
+	Pages func(words.Language) Renderer
+	// Language is the tag of the window's language; "": the one that a person has chosen in the
+	// window, or else SystemLanguage, which may be any that a system has.
+	Language, SystemLanguage string
 	// Dir is the App's folder. A second start with the same folder finds the window that is open.
 	Dir string
-	// Idle is how long a page stays open without key or pointer.
+	// Idle is how long a page stays open without key or pointer (CheckIdle); 0: what a person has
+	// chosen in the window, or else 15 minutes.
 	Idle time.Duration
 	// NoBrowser: no browser is started, and a person types the address.
 	NoBrowser bool
@@ -93,6 +89,7 @@ func newServer(o Options, at net.Addr) (*server, error) {
 		Options: o, address: "http://" + at.String(), cookie: "window-" + fmt.Sprint(addrPort(at).Port()),
 		door: door{host: at.String(), rules: rules, admits: admits},
 		desk: newDesk(rand.Reader), streams: make(chan struct{}, mostStreams), routes: routes, mux: http.NewServeMux(), timing: usualTiming,
+		settings: newSettings(o),
 	}
 	if _, err := rand.Read(s.proof[:]); err != nil {
 		return nil, fmt.Errorf("make the key of the window: %w", err)
@@ -149,7 +146,8 @@ func (s *server) watch(ctx context.Context, end func()) {
 		case <-tick.C:
 		}
 		now, underWay := s.now(), slices.ContainsFunc(s.Owner.State().Deeds, func(d owner.DeedState) bool { return d.Ended.IsZero() })
-		s.desk.idle(now, s.Idle, underWay)
+		_, _, idle := s.settings.read()
+		s.desk.idle(now, idle, underWay)
 		if s.life.over(now, underWay) {
 			end()
 		}

@@ -51,17 +51,18 @@ var headers = map[string]string{
 // server is the window while it is open.
 type server struct {
 	Options
-	address string // http://127.0.0.1:PORT
-	cookie  string // its name. Cookies are shared by all ports of 127.0.0.1
-	proof   [32]byte
-	door    door
-	desk    *desk
-	life    *life
-	streams chan struct{}   // a place for each one that is open
-	gone    context.Context // ends when the window does
-	timing  timing
-	routes  map[string]route
-	mux     *http.ServeMux
+	address  string // http://127.0.0.1:PORT
+	cookie   string // its name. Cookies are shared by all ports of 127.0.0.1
+	proof    [32]byte
+	door     door
+	desk     *desk
+	life     *life
+	streams  chan struct{}   // a place for each one that is open
+	gone     context.Context // ends when the window does
+	timing   timing
+	settings *settings
+	routes   map[string]route
+	mux      *http.ServeMux
 }
 
 // visitor is what is known of a request's sender.
@@ -132,13 +133,14 @@ func (s *server) visitor(r *http.Request) visitor {
 
 // refuse answers a request that does not come in: a page for a person, a sentence for the script.
 func (s *server) refuse(w http.ResponseWriter, r *http.Request, v verdict) {
-	sentence := s.Language.Say(v.why)
+	sentence := s.settings.say(v.why)
 	switch {
 	case v.status == http.StatusMisdirectedRequest || single(r, "Sec-Fetch-Site") == "":
 		// Another site, or a browser that does not say where a request comes from.
 		http.Error(w, sentence, v.status)
 	case single(r, "Sec-Fetch-Mode") == "navigate":
-		s.document(w, s.Pages.Notice(v.status, sentence), "", false)
+		_, pages, _ := s.settings.read()
+		s.document(w, pages, pages.Notice(v.status, sentence), "", false)
 	default:
 		key := "refused"
 		if v.status == http.StatusUnauthorized {
@@ -155,15 +157,15 @@ func answerJSON(w http.ResponseWriter, status int, answer map[string]any) {
 }
 
 // document sends a whole page. Only one of a session that is open has the key of the proof.
-func (s *server) document(w http.ResponseWriter, p pages.Page, path string, proven bool) {
+func (s *server) document(w http.ResponseWriter, by Renderer, p pages.Page, path string, proven bool) {
 	frame := pages.Frame{Path: path}
 	if proven {
 		frame.Proof = hex.EncodeToString(s.proof[:])
 	}
 	var text bytes.Buffer
-	if err := s.Pages.Document(&text, p, frame); err != nil {
+	if err := by.Document(&text, p, frame); err != nil {
 		s.Say(fmt.Sprintf("A page could not be shown: %v.", err))
-		http.Error(w, s.Language.Say("door.failed"), http.StatusInternalServerError)
+		http.Error(w, s.settings.say("door.failed"), http.StatusInternalServerError)
 		return
 	}
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")

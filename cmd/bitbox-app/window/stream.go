@@ -161,7 +161,8 @@ func (s *server) follow(ctx context.Context, v visitor, at string, send func(eve
 	defer watch.Stop()
 	sent, warned := shown{parts: map[string]string{}}, false
 	look := func() bool {
-		e, ok := sent.changed(s.Pages.Page(at, s.Owner.State(), s.now()))
+		_, page := s.page(at)
+		e, ok := sent.changed(page)
 		return !ok || send(e) && !e.Reload
 	}
 	for going := look(); going; {
@@ -169,7 +170,7 @@ func (s *server) follow(ctx context.Context, v visitor, at string, send func(eve
 		case <-ctx.Done():
 			return
 		case <-s.gone.Done():
-			send(event{Gone: s.Language.Say("door.gone")})
+			send(event{Gone: s.settings.say("door.gone")})
 			return
 		case <-wake:
 			going = look() && pause(ctx, s.timing.gather)
@@ -177,10 +178,11 @@ func (s *server) follow(ctx context.Context, v visitor, at string, send func(eve
 			going = look() && send(event{Alive: true}) // times on the page move on
 		case <-watch.C:
 			if state, why := s.desk.state(v.session); state != open {
-				send(event{Locked: s.Language.Say(why)})
+				send(event{Locked: s.settings.say(why)})
 				return
 			}
-			if left := s.desk.left(v.session, s.now(), s.Idle); (left <= s.warning()) != warned {
+			_, _, idle := s.settings.read()
+			if left := s.desk.left(v.session, s.now(), idle); (left <= warning(idle)) != warned {
 				warned = !warned
 				seconds := 0
 				if warned {
@@ -193,7 +195,7 @@ func (s *server) follow(ctx context.Context, v visitor, at string, send func(eve
 }
 
 // warning is how long before it locks a page says so.
-func (s *server) warning() time.Duration { return min(time.Minute, s.Idle/2) }
+func warning(idle time.Duration) time.Duration { return min(time.Minute, idle/2) }
 
 // pause returns false if ctx ends first.
 func pause(ctx context.Context, d time.Duration) bool {

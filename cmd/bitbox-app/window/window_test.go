@@ -20,6 +20,7 @@ import (
 
 	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/owner"
 	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/window/pages"
+	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/words"
 	"github.com/BitBoxSwiss/bitbox-base/internal/testbed/leaktest"
 )
 
@@ -45,11 +46,6 @@ func (c *clock) advance(d time.Duration) {
 	defer c.mu.Unlock()
 	c.now = c.now.Add(d)
 }
-
-// keys are sentences that are their own keys.
-type keys struct{}
-
-func (keys) Say(key string, _ ...any) string { return key }
 
 // site is a window under test, with a page whose parts the test sets. It notes what its owner is asked.
 type site struct {
@@ -155,6 +151,10 @@ func (s *site) Page(path string, _ owner.State, _ time.Time) pages.Page {
 	return p
 }
 
+func (s *site) Wants(string, owner.State) (string, []owner.Want) { return "", nil }
+
+func (s *site) Want(string, owner.Want) {}
+
 func (s *site) Notice(status int, sentence string) pages.Page {
 	return pages.Page{Title: sentence, Status: status}
 }
@@ -179,7 +179,7 @@ func openSite(t *testing.T, change func(*server)) *site {
 		t.Fatal(err)
 	}
 	s.server, err = newServer(Options{
-		Owner: s, Pages: s, Language: keys{}, Dir: dir, Idle: UsualIdle,
+		Owner: s, Pages: func(words.Language) Renderer { return s }, Dir: dir,
 		NoBrowser: true, Say: func(sentence string) { s.said <- sentence }, now: s.clock.read,
 	}, listener.Addr())
 	if err != nil {
