@@ -104,7 +104,7 @@ var groups = []group{
 	// The pages are made of values alone.
 	{folder: "cmd/bitbox-app/window/pages", may: []string{
 		"api", "cmd/bitbox-app/curves", "cmd/bitbox-app/owner", "cmd/bitbox-app/window/picture", "cmd/bitbox-app/window/static",
-		"cmd/bitbox-app/words",
+		"cmd/bitbox-app/words", "client", "internal/protocol",
 	}, risky: []string{"html"}},
 	// The Base's program, which plays each part of the Base.
 	{folder: "cmd/bitbox-base", may: []string{

@@ -25,6 +25,13 @@ type screen struct {
 var screens = []screen{
 	{name: "overview", make: (*view).overview},
 	{name: "security", make: (*view).security},
+	{name: "node", make: (*view).nodePage, wants: nodeWants},
+	{name: "services", make: (*view).servicesPage, wants: servicesWants},
+	{name: "people", make: (*view).peoplePage},
+	{name: "updates", make: (*view).updatesPage, wants: updatesWants},
+	{name: "log", make: (*view).logPage, wants: logWants},
+	{name: "machine", make: (*view).machinePage, wants: machineWants},
+	{name: "settings", make: (*view).settingsPage},
 }
 
 // first is the page that a Base's address leads to.

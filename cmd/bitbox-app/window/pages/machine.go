@@ -1,0 +1,234 @@
+package pages
+
+import (
+	"fmt"
+	"html/template"
+	"slices"
+	"strings"
+
+	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
+	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/curves"
+	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/owner"
+	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/window/picture"
+	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/words"
+)
+
+// machinePage is the machine below the Base.
+func (v *view) machinePage() []Part {
+	parts := []Part{v.heading(v.say("machine.title"), v.say("machine.lead"))}
+	if v.base.Look.Info == nil {
+		return parts
+	}
+	parts = append(parts, v.part("machine.health", "wide", struct {
+		Troubles []string
+		Measured []measured
+	}{v.base.Look.Info.GetDiskTroubles(), v.measurements()}),
+		v.part("machine.facts", "", v.machineFacts()), v.part("machine.power", "", v.power()))
+	if v.owns() && v.base.Look.Access != nil {
+		parts = append(parts, v.form("machine.name", "", nameForm{v.do("rename"), v.base.Look.Info.GetName()}))
+	}
+	if zones := v.answered(owner.TimeZones, "").TimeZones; v.operates() && len(zones.GetNames()) > 0 {
+		parts = append(parts, v.form("machine.zone", "", zoneForm{v.do("time-zone"), zones.GetCurrent(), zones.GetNames()}))
+	}
+	parts = append(parts, v.part("machine.disks", "wide", v.disks()))
+	if use := v.use(); v.owns() && len(use.Usable) > 0 {
+		parts = append(parts, v.form("machine.use", "wide", use))
+	}
+	return parts
+}
+
+func machineWants(*view) []owner.Want {
+	return []owner.Want{{Part: owner.Disks}, {Part: owner.TimeZones}}
+}
+
+// nameForm and zoneForm are the forms for the name of the Base and for its time zone.
+type nameForm struct{ Action, Name string }
+
+type zoneForm struct {
+	Action, Zone string
+	Names        []string
+}
+
+// measured is a measurement of the machine with its course over the last hour.
+type measured struct {
+	Name, Now string
+	Curve     template.HTML // empty: the Base keeps none
+}
+
+// measurements are how the machine does, now and over the last hour.
+func (v *view) measurements() (all []measured) {
+	info, m := v.base.Look.Info, curves.Measure(v.base.Look.Samples)
+	add := func(key, now string, s curves.Series, say func(float64) string) {
+		one := measured{Name: v.say(key), Now: now}
+		if len(s.Values) > 1 {
+			spoken := picture.Words{Title: v.say("machine.curve.title", one.Name), Description: v.say("machine.curve", say(slices.Min(s.Values)),
+				say(slices.Max(s.Values)), say(s.Values[len(s.Values)-1]))}
+			one.Curve = picture.Curve(spoken, s.Values, s.Low, s.High)
+		}
+		all = append(all, one)
+	}
+	if load := info.GetLoadAverage(); len(load) > 0 {
+		add("machine.load", fmt.Sprintf("%.2f", load[0]), m.Load, func(v float64) string { return fmt.Sprintf("%.2f", v) })
+	}
+	percent := func(v float64) string { return fmt.Sprintf("%.0f %%", 100*v) }
+	add("machine.memory", words.Free(info.GetMemoryAvailableBytes(), info.GetMemoryTotalBytes()), m.Memory, percent)
+	add("machine.disk", words.Free(info.GetDiskAvailableBytes(), info.GetDiskTotalBytes()), m.Disk, percent)
+	if info.TemperatureCelsius != nil {
+		degrees := func(c float64) string { return fmt.Sprintf("%.0f °C", c) }
+		add("machine.temperature", degrees(info.GetTemperatureCelsius()), m.Temperature, degrees)
+	}
+	return all
+}
+
+// disksTable lists the disks of a Base.
+func (v *view) disksTable(disks []*basev1.Disk) table {
+	t := table{Caption: v.say("machine.disks"), Head: v.says(
+		"machine.disk.name", "machine.disk.model", "machine.disk.size", "machine.disk.bus",
+		"machine.disk.content", "machine.disk.health", "machine.disk.chain")}
+	for _, d := range disks {
+		t.Rows = append(t.Rows, []string{d.GetName(), diskName(d), decimal(d.GetSizeBytes()), d.GetBus(), v.diskContent(d),
+			v.diskHealth(d.GetHealth()), v.diskUsable(d)})
+	}
+	return t
+}
+
+// diskName is how people recognise a disk: by its label.
+func diskName(d *basev1.Disk) string {
+	name := d.GetModel()
+	if d.GetSerialEnd() != "" {
+		name += " …" + d.GetSerialEnd()
+	}
+	return strings.TrimSpace(name)
+}
+
+func (v *view) diskContent(d *basev1.Disk) string {
+	switch {
+	case d.GetChosen():
+		return v.say("machine.disk.content.chain")
+	case d.GetContent() == "":
+		return v.say("machine.disk.content.none")
+	}
+	return d.GetContent()
+}
+
+func (v *view) diskHealth(h *basev1.DiskHealth) string {
+	text := v.say("machine.disk.nottold")
+	switch h.GetVerdict() {
+	case basev1.DiskHealth_VERDICT_GOOD:
+		text = v.say("machine.disk.good")
+	case basev1.DiskHealth_VERDICT_FAILING:
+		text = v.say("machine.disk.failing", h.GetReason())
+	}
+	if h.GetUsedPercent() > 0 {
+		text = v.say("machine.disk.used", text, fmt.Sprintf("%d %%", h.GetUsedPercent()))
+	}
+	return text
+}
+
+func (v *view) diskUsable(d *basev1.Disk) string {
+	switch {
+	case d.GetChosen():
+		return v.say("machine.disk.chosen")
+	case d.GetRefused() != "":
+		return v.say("machine.disk.no", d.GetRefused())
+	case d.GetSmall():
+		return v.say("machine.disk.small")
+	}
+	return v.say("machine.disk.yes")
+}
+
+// disksView are the disks and the chain's.
+type disksView struct {
+	Chain, Problem, Empty string
+	Disks                 table
+}
+
+func (v *view) disks() disksView {
+	answer := v.answered(owner.Disks, "")
+	shown := disksView{Problem: answer.Problem, Empty: v.say("machine.disks.wait")}
+	if answer.Disks != nil {
+		shown.Chain, shown.Empty = v.chainDisk(answer.Disks.GetChain()), v.say("machine.disks.none")
+		shown.Disks = v.disksTable(answer.Disks.GetDisks())
+	}
+	return shown
+}
+
+// useView is the form with which an owner chooses a disk for the chain.
+type useView struct {
+	Action string
+	Usable []choice
+}
+
+// useOf offers the disks that the Base would take.
+func (v *view) use() useView {
+	disks := v.answered(owner.Disks, "").Disks.GetDisks()
+	shown := useView{Action: v.do("use-disk")}
+	for _, d := range disks {
+		if d.GetRefused() == "" && !d.GetChosen() {
+			text := fmt.Sprintf("%s: %s, %s", d.GetName(), diskName(d), decimal(d.GetSizeBytes()))
+			shown.Usable = append(shown.Usable, choice{Value: d.GetName(), Text: text})
+		}
+	}
+	return shown
+}
+
+// powerView is a button with what it does.
+type powerView struct {
+	button
+	About string
+}
+
+// powerOf are the buttons that restart the machine and switch it off, as far as the role lets.
+func (v *view) power() (all []powerView) {
+	if v.operates() {
+		all = append(all, powerView{button{Action: v.do("reboot"), Text: v.say("machine.reboot")}, v.say("machine.reboot.note")})
+	}
+	if v.owns() {
+		all = append(all, powerView{button{Action: v.do("shutdown"), Text: v.say("machine.off"), Class: "danger"}, v.say("machine.off.note")})
+	}
+	return all
+}
+
+// machineFacts are what the Base tells of its machine.
+func (v *view) machineFacts() (facts []fact) {
+	info := v.base.Look.Info
+	add := func(key, text string) {
+		if text != "" {
+			facts = append(facts, fact{v.say(key), text})
+		}
+	}
+	add("machine.name", info.GetName())
+	add("machine.software", info.GetSoftwareVersion())
+	add("machine.addresses", strings.Join(info.GetAddresses(), ", "))
+	add("machine.zone", info.GetTimeZone())
+	add("machine.key", info.GetPublicKey())
+	return facts
+}
+
+// chainDisk says how the disk of the chain is.
+func (v *view) chainDisk(c *basev1.ChainDisk) string {
+	switch c.GetState() {
+	case basev1.ChainDisk_STATE_NONE:
+		return v.say("machine.chain.none")
+	case basev1.ChainDisk_STATE_PREPARING:
+		return v.say("machine.chain.preparing")
+	case basev1.ChainDisk_STATE_READY:
+		return v.say("machine.chain.ready")
+	case basev1.ChainDisk_STATE_TROUBLE:
+		return v.say("machine.chain.trouble", c.GetTrouble())
+	}
+	return v.say("machine.chain.unknown")
+}
+
+// decimal shows the size of a disk as it is sold, in powers of ten.
+func decimal(bytes uint64) string {
+	for _, unit := range []struct {
+		size uint64
+		name string
+	}{{1e12, "TB"}, {1e9, "GB"}} {
+		if bytes >= unit.size {
+			return fmt.Sprintf("%.3g %s", float64(bytes)/float64(unit.size), unit.name)
+		}
+	}
+	return fmt.Sprintf("%d MB", bytes/1e6)
+}

@@ -1,0 +1,242 @@
+package pages
+
+import (
+	"fmt"
+	"html/template"
+	"slices"
+	"strconv"
+
+	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
+	"github.com/BitBoxSwiss/bitbox-base/client"
+	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/owner"
+	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/window/picture"
+	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/words"
+)
+
+// nodeService is the name of the node among the services.
+const nodeService = "bitcoin"
+
+// maxPeers is how many peers a page lists.
+const maxPeers = 64
+
+// nodeView is the Bitcoin node.
+type nodeView struct {
+	// Has: there is a node that can tell something; otherwise None says why not.
+	Has                  bool
+	None                 string
+	State, Class, Reason string
+	Ring                 template.HTML
+	Warnings             []string
+	Facts                []fact
+	// Reach says where the signed posture lets the node go.
+	Reach                 []string
+	ReachButtons, Restart []button
+	Peers                 table
+	NoPeers               string
+}
+
+// nodeClasses are the colours of the states.
+var nodeClasses = map[basev1.Node_State]string{
+	basev1.Node_STATE_CURRENT: "good", basev1.Node_STATE_BEHIND: "warn", basev1.Node_STATE_STARTING: "warn", basev1.Node_STATE_STOPPED: "bad",
+}
+
+// nodePage is the Bitcoin node, and how a wallet connects to it.
+func (v *view) nodePage() []Part {
+	shown := v.bitcoin()
+	parts := []Part{v.heading(v.say("node.title"), v.say("node.lead")), v.part("node.now", "wide", shown), v.part("node.facts", "", shown),
+		v.part("node.reach", "", shown), v.part("node.wallet", "wide", v.wallet())}
+	if v.owns() && v.base.Look.Access != nil {
+		parts = append(parts, v.form("node.open", "wide", v.walletForm()))
+	}
+	parts = append(parts, v.part("node.peers", "wide", shown))
+	if settings := v.answered(owner.NodeSettings, "").NodeSettings; settings != nil {
+		parts = append(parts, v.form("node.settings", "wide", v.nodeSettings(settings)))
+	}
+	return parts
+}
+
+func nodeWants(*view) []owner.Want {
+	return []owner.Want{{Part: owner.Peers}, {Part: owner.Wallets}, {Part: owner.NodeSettings}}
+}
+
+// bitcoin is the node as it is now.
+func (v *view) bitcoin() nodeView {
+	n := v.base.Look.Node
+	if !words.HasNode(n) {
+		none := "node.none"
+		if n == nil {
+			none = "node.unknown"
+		}
+		return nodeView{None: v.say(none)}
+	}
+	shown := nodeView{Has: true, State: words.NodeState(n), Class: nodeClasses[n.GetState()], Reason: n.GetReason(), Warnings: n.GetWarnings()}
+	if n.GetAskedAt() != nil {
+		percent := fmt.Sprintf("%.0f %%", 100*min(max(n.GetProgress(), 0), 1))
+		shown.Ring = picture.Ring(picture.Words{Title: v.say("node.picture", percent)}, n.GetProgress(), percent)
+		shown.Facts = v.nodeFacts(n)
+	}
+	if access := v.base.Look.Access; access != nil {
+		shown.reach(v, access.Internet)
+	}
+	for _, s := range v.base.Look.Services {
+		if s.GetName() == nodeService && v.operates() && slices.Contains(s.GetActions(), basev1.ServiceAction_SERVICE_ACTION_RESTART) {
+			shown.Restart = []button{{Action: v.do("restart-service"), Fields: []fact{{"service", nodeService}}, Text: v.say("node.restart")}}
+		}
+	}
+	peers := v.answered(owner.Peers, "")
+	shown.Peers, shown.NoPeers = v.peersTable(peers.Peers.GetPeers()), v.say("node.peers.none")
+	if peers.At.IsZero() {
+		shown.NoPeers = v.say("node.peers.wait")
+	}
+	return shown
+}
+
+// nodeFacts are what the node tells of itself, and what it does not offer.
+func (v *view) nodeFacts(n *basev1.Node) (facts []fact) {
+	add := func(key string, offered bool, text string) {
+		if !offered {
+			text = v.say("node.notOffered")
+		}
+		facts = append(facts, fact{v.say(key), text})
+	}
+	if n.GetState() == basev1.Node_STATE_STOPPED || n.GetState() == basev1.Node_STATE_STARTING {
+		add("node.asof", true, words.When(n.GetAskedAt().AsTime(), v.now))
+	}
+	add("node.network", true, words.Network(n.GetNetwork()))
+	software := n.GetSoftware() + " " + n.GetVersion()
+	if n.GetUnmaintained() {
+		software += ". " + v.say("node.unmaintained")
+	}
+	add("node.software", true, software)
+	height := strconv.FormatUint(n.GetHeight(), 10)
+	if at := n.GetBestBlockTime(); at != nil {
+		height = v.say("node.height.at", n.GetHeight(), words.When(at.AsTime(), v.now))
+	}
+	add("node.height", true, height)
+	add("node.headers", n.Headers != nil, strconv.FormatUint(n.GetHeaders(), 10))
+	add("node.progress", true, words.Progress(n))
+	add("node.peers", n.PeersIn != nil && n.PeersOut != nil, v.say("node.peers.count", n.GetPeersIn(), n.GetPeersOut()))
+	add("node.mempool", n.MempoolTransactions != nil && n.MempoolBytes != nil,
+		v.say("node.mempool.count", n.GetMempoolTransactions(), words.Size(n.GetMempoolBytes())))
+	add("node.size", n.SizeBytes != nil, words.Size(n.GetSizeBytes()))
+	if n.DiskTotalBytes != nil && n.DiskAvailableBytes != nil {
+		disk := words.Free(n.GetDiskAvailableBytes(), n.GetDiskTotalBytes())
+		if n.DiskFullSeconds != nil {
+			disk = v.say("node.disk.full", disk, words.Duration(n.GetDiskFullSeconds()))
+		}
+		add("node.disk", true, disk)
+	}
+	pruned := "node.pruned.no"
+	if n.GetPruned() {
+		pruned = "node.pruned.yes"
+	}
+	add("node.pruned", n.Pruned != nil, v.say(pruned))
+	if n.WalletServer != nil {
+		add("node.wallets", true, words.WalletServer(n.GetWalletServer()))
+	}
+	return facts
+}
+
+// reach says where the node may go, and offers an owner to change that.
+func (shown *nodeView) reach(v *view, egress []string) {
+	internet, home := slices.Contains(egress, client.NodeInternet), slices.Contains(egress, client.NodeHome)
+	for _, to := range []struct {
+		is        bool
+		on, off   string
+		let, keep string
+		service   string
+	}{
+		{internet, "node.internet.on", "node.internet.off", "node.online", "node.offline", client.NodeInternet},
+		{home, "node.home.on", "node.home.off", "node.home.let", "node.home.keep", client.NodeHome},
+	} {
+		state, change, deed := to.off, to.let, "let-out"
+		if to.is {
+			state, change, deed = to.on, to.keep, "keep-in"
+		}
+		shown.Reach = append(shown.Reach, v.say(state))
+		if v.owns() {
+			shown.ReachButtons = append(shown.ReachButtons, button{Action: v.do(deed), Fields: []fact{{"service", to.service}}, Text: v.say(change)})
+		}
+	}
+}
+
+// peersTable lists peers.
+func (v *view) peersTable(peers []*basev1.Peer) table {
+	t := table{Caption: v.say("node.peers.caption"), Head: v.says(
+		"node.peer.address", "node.peer.direction", "node.peer.height", "node.peer.since",
+		"node.peer.received", "node.peer.sent", "node.peer.ping", "node.peer.software")}
+	for _, p := range peers[:min(len(peers), maxPeers)] {
+		direction, height, since, ping := "node.peer.out", "", "", ""
+		if p.GetInbound() {
+			direction = "node.peer.in"
+		}
+		if p.Height != nil {
+			height = strconv.FormatUint(p.GetHeight(), 10)
+		}
+		if p.GetConnectedAt() != nil {
+			since = words.When(p.GetConnectedAt().AsTime(), v.now)
+		}
+		if p.PingMs != nil {
+			ping = fmt.Sprintf("%.0f ms", p.GetPingMs())
+		}
+		t.Rows = append(t.Rows, []string{p.GetAddress(), v.say(direction), height, since, words.Size(p.GetReceivedBytes()),
+			words.Size(p.GetSentBytes()), ping, p.GetSoftware()})
+	}
+	if more := len(peers) - maxPeers; more > 0 {
+		t.More = v.say("node.peers.more", more)
+	}
+	return t
+}
+
+// nodeSettingsView is which node the Base runs, as a form for an owner.
+type nodeSettingsView struct {
+	Notes              []string
+	MayChange          bool
+	Action             string
+	Programs, Networks []choice
+	Prune, Cache       string
+	Facts              []fact
+}
+
+// nodePrograms are the programs, as commands name them.
+var nodePrograms = []struct {
+	program    basev1.NodeSettings_Program
+	word, name string
+}{{basev1.NodeSettings_PROGRAM_CORE, "core", "Bitcoin Core"}, {basev1.NodeSettings_PROGRAM_BTCD, "btcd", "btcd"}}
+
+func (v *view) nodeSettings(answer *basev1.GetNodeSettingsResponse) nodeSettingsView {
+	s := answer.GetSettings()
+	shown := nodeSettingsView{MayChange: v.owns(), Action: v.do("node-settings")}
+	from := "node.settings.builder"
+	if answer.GetSigned() {
+		from = "node.settings.signed"
+	}
+	if s == nil {
+		from = "node.none"
+	}
+	shown.Notes = v.says(from)
+	if answer.GetHasOwnLines() {
+		shown.Notes = append(shown.Notes, v.say("node.settings.own"))
+	}
+	program := ""
+	for _, p := range nodePrograms {
+		shown.Programs = append(shown.Programs, choice{p.word, p.name, p.program == s.GetProgram()})
+		if p.program == s.GetProgram() {
+			program = p.name
+		}
+	}
+	for n := basev1.Network_NETWORK_MAINNET; n <= basev1.Network_NETWORK_SIMNET; n++ {
+		name := words.Network(n)
+		shown.Networks = append(shown.Networks, choice{name, name, n == s.GetNetwork()})
+	}
+	if s.GetPruneGb() > 0 {
+		shown.Prune = strconv.FormatUint(uint64(s.GetPruneGb()), 10)
+	}
+	if s.GetCacheMib() > 0 {
+		shown.Cache = strconv.FormatUint(uint64(s.GetCacheMib()), 10)
+	}
+	if s != nil {
+		shown.Facts = []fact{{v.say("node.program"), program}, {v.say("node.network"), words.Network(s.GetNetwork())}}
+	}
+	return shown
+}

@@ -1,0 +1,50 @@
+package pages
+
+import (
+	"strconv"
+
+	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/words"
+)
+
+// windowSettings are those of this window.
+type windowSettings struct {
+	Action          string
+	Languages, Idle []choice
+}
+
+// usualIdle is the usual time without key or pointer after which a page locks, in minutes.
+const usualIdle = 15
+
+// idles are the minutes that a person may choose.
+var idles = []int{5, 15, 30, 60}
+
+// settingsPage are the settings of this window and of this App.
+func (v *view) settingsPage() []Part {
+	return []Part{v.heading(v.say("settings.title"), ""), v.form("settings.window", "", v.windowSettings()),
+		v.form("settings.app", "", v.appSettings()), v.form("settings.forget", "", v.do("forget"))}
+}
+
+func (v *view) windowSettings() windowSettings {
+	shown := windowSettings{Action: "/settings"}
+	for _, l := range words.Languages() {
+		shown.Languages = append(shown.Languages, choice{l.Tag, l.Name, l.Tag == v.language.Tag})
+	}
+	for _, n := range idles {
+		shown.Idle = append(shown.Idle, choice{strconv.Itoa(n), v.say("settings.minutes", n), n == usualIdle})
+	}
+	return shown
+}
+
+// appSettings are those of this App at a Base.
+type appSettings struct {
+	Facts                   []fact
+	Owns                    bool
+	Rename, ID, Label, Name string
+}
+
+func (v *view) appSettings() appSettings {
+	b := v.base
+	return appSettings{Owns: v.owns(), Rename: v.do("rename-app"), ID: b.AppID, Name: b.AppName,
+		Label: v.say("settings.app.name", b.Name),
+		Facts: []fact{{v.say("settings.app.role"), words.Role(v.role())}, {v.say("settings.app.id"), b.AppID}}}
+}

@@ -1,0 +1,126 @@
+package pages
+
+import (
+	"html/template"
+	"net"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/BitBoxSwiss/bitbox-base/client"
+	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/owner"
+	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/window/picture"
+	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/words"
+)
+
+// walletKind is the extra API that wallets use.
+const walletKind = "electrum"
+
+// walletView is how a wallet connects.
+type walletView struct {
+	// Known: the Base manages what is open.
+	Known, Open bool
+	// Silent: no program answers behind the API.
+	Silent bool
+	// Until is when it closes; nil: when somebody closes it.
+	Until             *deadline
+	From              string
+	Line, Fingerprint string
+	Code              template.HTML
+	Buttons           []button
+	Connected         table
+	None              string
+}
+
+// wallet is the API for wallets as it is now.
+func (v *view) wallet() walletView {
+	answer := v.answered(owner.Wallets, "")
+	used := answer.Wallets
+	shown := walletView{Known: v.base.Look.Access != nil, Silent: used != nil && !used.GetAnswers()}
+	if !shown.Known {
+		return shown
+	}
+	at := slices.IndexFunc(v.base.Look.Access.Doors, func(d owner.Door) bool { return d.Kind == walletKind })
+	if at < 0 {
+		return shown
+	}
+	door := v.base.Look.Access.Doors[at]
+	shown.Open, shown.Line, shown.Fingerprint = true, walletLine(v.base.Base, door.Port), colons(door.Certificate)
+	shown.From = v.say("wallet.everybody")
+	if len(door.From) > 0 {
+		shown.From = v.say("wallet.networks", strings.Join(door.From, ", "))
+	}
+	if !door.ForGood {
+		shown.Until = &deadline{v.base.At.Add(door.Left), v.say("wallet.api")}
+	}
+	about := picture.Words{Title: v.say("wallet.code"), Description: v.say("wallet.code.about", shown.Line)}
+	if code, err := picture.Code(about, shown.Line); err == nil && shown.Line != "" {
+		shown.Code = code
+	}
+	shown.Buttons = append(shown.Buttons, button{Action: v.do("check-wallet"), Text: v.say("wallet.check")})
+	if v.owns() {
+		shown.Buttons = append(shown.Buttons, button{
+			Action: v.do("end-lease"), Fields: []fact{{"kind", walletKind}}, Text: v.say("wallet.close"), Class: "danger"})
+	}
+	shown.Connected = table{Caption: v.say("wallet.connected"), Head: v.says("wallet.address", "wallet.since")}
+	for _, one := range used.GetWallets() {
+		shown.Connected.Rows = append(shown.Connected.Rows, []string{one.GetAddress(), words.When(one.GetSince().AsTime(), v.now)})
+	}
+	if used.GetMore() > 0 {
+		shown.Connected.More = v.say("wallet.more", used.GetMore())
+	}
+	switch {
+	case answer.At.IsZero() && answer.Problem == "":
+		shown.None = v.say("wallet.wait")
+	case used == nil:
+		shown.None = answer.Problem
+	case !used.GetTold():
+		shown.None = v.say("wallet.nottold")
+	default:
+		shown.None = v.say("wallet.none")
+	}
+	return shown
+}
+
+// lengths are the leases that a page offers, as commands take them.
+var lengths = []struct {
+	typed  string
+	length time.Duration
+}{{"1h", time.Hour}, {"1d", 24 * time.Hour}, {"7d", client.MaxLease}}
+
+// walletFormView is the form that opens the API for wallets.
+type walletFormView struct {
+	Action  string
+	Lengths []choice
+}
+
+func (v *view) walletForm() walletFormView {
+	f := walletFormView{Action: v.do("expose"), Lengths: []choice{{"until-closed", v.say("wallet.for.until"), true}}}
+	for _, l := range lengths {
+		f.Lengths = append(f.Lengths, choice{Value: l.typed, Text: words.Duration(owner.Seconds(l.length))})
+	}
+	return f
+}
+
+// walletLine is what a wallet takes: host:port:s, where s stands for TLS. It is empty if this App
+// has never reached the Base.
+func walletLine(b client.Base, port uint16) string {
+	if len(b.Addresses) == 0 {
+		return ""
+	}
+	host, _, err := net.SplitHostPort(b.Addresses[0])
+	if err != nil {
+		return ""
+	}
+	return net.JoinHostPort(host, strconv.Itoa(int(port))) + ":s"
+}
+
+// colons writes a hexadecimal fingerprint as openssl and wallets do.
+func colons(digits string) string {
+	var parts []string
+	for n := 0; n+1 < len(digits); n += 2 {
+		parts = append(parts, strings.ToUpper(digits[n:n+2]))
+	}
+	return strings.Join(parts, ":")
+}
