@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/chromedp/cdproto/emulation"
+	"github.com/chromedp/cdproto/input"
 	"github.com/chromedp/cdproto/log"
 	"github.com/chromedp/cdproto/network"
 	"github.com/chromedp/cdproto/page"
@@ -51,14 +52,25 @@ type Request struct {
 	Bytes int
 }
 
-// Tab opens a tab with nothing in it, which is closed with the test.
+// Tab opens a tab with nothing in it, in a window of its own. It is closed with the test.
 func (b *Browser) Tab() *Tab {
+	b.t.Helper()
+	return b.open()
+}
+
+// TabBeside opens a tab in the one window that the browser began with. It hides the other tabs there.
+func (b *Browser) TabBeside() *Tab {
+	b.t.Helper()
+	return b.open(chromedp.WithNewWindow(false))
+}
+
+func (b *Browser) open(options ...chromedp.ContextOption) *Tab {
 	b.t.Helper()
 	b.mu.Lock()
 	b.tabs++
 	tab := &Tab{t: b.t, number: b.tabs, folder: b.folder, pending: map[network.RequestID]int{}}
 	b.mu.Unlock()
-	tab.ctx, tab.close = chromedp.NewContext(b.ctx)
+	tab.ctx, tab.close = chromedp.NewContext(b.ctx, options...)
 	b.t.Cleanup(tab.end)
 	tab.must("open a tab", func(ctx context.Context) error {
 		if err := chromedp.Listen(tab.ctx, tab.hear); err != nil {
@@ -339,15 +351,25 @@ func (tab *Tab) Click(selector string) {
 
 func (tab *Tab) press(what, element string) {
 	tab.t.Helper()
+	at := tab.place(what, element)
+	tab.do("press", chromedp.MouseClickXY(at.X, at.Y))
+}
+
+// point is a place on a page, in CSS pixels.
+type point struct{ X, Y float64 }
+
+// place waits until an element can be pressed, and returns its middle.
+func (tab *Tab) place(what, element string) *point {
+	tab.t.Helper()
 	expression := place + "(" + element + ")"
-	var at *struct{ X, Y float64 }
+	var at *point
 	for end := time.Now().Add(Patience); at == nil; time.Sleep(lookEvery) {
 		if time.Now().After(end) {
 			tab.t.Fatalf("tab %d: %s; the page is:\n%s", tab.number, what, tab.text())
 		}
-		at, _ = try[*struct{ X, Y float64 }](tab, expression) // an error: between two pages
+		at, _ = try[*point](tab, expression) // an error: between two pages
 	}
-	tab.do("press", chromedp.MouseClickXY(at.X, at.Y))
+	return at
 }
 
 // Type types into the field with that label, or that a CSS selector finds, in place of its text.
@@ -367,6 +389,31 @@ func (tab *Tab) Type(field, text string) {
 func (tab *Tab) Keys(keys string, options ...chromedp.KeyOption) {
 	tab.t.Helper()
 	tab.do("press keys", chromedp.KeyEvent(keys, options...))
+}
+
+// Before has a script run in each page that is opened from now on, before the page's own.
+func (tab *Tab) Before(script string) {
+	tab.t.Helper()
+	tab.must("add a script", func(ctx context.Context) error {
+		_, err := chromedp.Call(ctx, page.AddScriptToEvaluateOnNewDocument, page.AddScriptToEvaluateOnNewDocumentParams{Source: script})
+		return err
+	})
+}
+
+// Drop drops a file onto the middle of the first element that a CSS selector finds.
+func (tab *Tab) Drop(selector, file string) {
+	tab.t.Helper()
+	at := tab.place("nothing is there to drop on: "+selector, "document.querySelector("+quote(selector)+")")
+	tab.must("drop a file", func(ctx context.Context) error {
+		for _, kind := range []input.DispatchDragEventType{
+			input.DispatchDragEventTypeDragEnter, input.DispatchDragEventTypeDragOver, input.DispatchDragEventTypeDrop} {
+			if _, err := chromedp.Call(ctx, input.DispatchDragEvent, input.DispatchDragEventParams{Type: kind, X: at.X, Y: at.Y,
+				Data: &input.DragData{Items: []*input.DragDataItem{}, Files: []string{file}, DragOperationsMask: 1}}); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 }
 
 // Attach puts files into the first field that a CSS selector finds.
@@ -412,4 +459,14 @@ func (tab *Tab) keep() {
 		err = errors.Join(err, os.WriteFile(name+".png", picture, 0o644))
 	}
 	tab.t.Logf("the page of the failed test is in %s.png and .txt (%v)", name, err)
+}
+
+// Until waits for a condition, and tells whether it came true.
+func Until(condition func() bool) bool {
+	for end := time.Now().Add(Patience); time.Now().Before(end); time.Sleep(lookEvery) {
+		if condition() {
+			return true
+		}
+	}
+	return condition()
 }

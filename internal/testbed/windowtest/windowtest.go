@@ -223,7 +223,7 @@ func (a *App) Entry() string {
 	for end := time.Now().Add(chromiumtest.Patience); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
 		text, err := os.ReadFile(path)
 		if err != nil {
-			if !a.Running() && !errors.Is(err, os.ErrNotExist) {
+			if !a.Running() {
 				break
 			}
 			continue

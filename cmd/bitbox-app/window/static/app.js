@@ -43,7 +43,7 @@ const send = (path, fields) =>
 
 // --- The stream ----------------------------------------------------------------------------------
 
-let source, nonce, proven, heard // the open stream, and when the server spoke last
+let source, nonce, proven, heard, stale // the open stream, when the server spoke last, and whether that is long ago
 let over = !key // nothing comes any more
 let locked = false
 let again, pause = 1000 // the timer that opens the stream again, and its milliseconds
@@ -77,7 +77,7 @@ async function proves(proof) {
 async function receive(event) {
   if (event.proof) proven = await proves(event.proof)
   if (!proven) return end(words.foreign)
-  if (event.proof) tell('')
+  if (event.proof || stale) tell('')
   heard = Date.now()
   pause = 1000
   if (event.title) document.title = event.title
@@ -242,8 +242,8 @@ function tick() {
     voice.textContent = queue.shift()
   }
   for (const [id, html] of late) apply({ id, html })
-  const silent = !over && !locked && !document.hidden && heard && now - heard > 35000
-  if (silent) tell(fill(words.stale, { time: new Date(heard).toLocaleTimeString(document.documentElement.lang) }))
+  stale = !over && !locked && !document.hidden && heard && now - heard > 35000
+  if (stale) tell(fill(words.stale, { time: new Date(heard).toLocaleTimeString(document.documentElement.lang) }))
   if (key && !over && (document.hidden || locked) && now - reported > 50000) locked ? ask() : report()
 }
 
@@ -277,7 +277,7 @@ listenTo('dragover drop', event => {
   if (!event.dataTransfer.types.includes('Files')) return
   event.preventDefault()
   const field = event.target.closest?.('[data-drop]')?.querySelector('input[type=file]')
-  event.dataTransfer.dropEffect = field ? 'copy' : 'none'
+  event.dataTransfer.dropEffect = 'copy' // after 'none' there would be no drop to speak of
   if (event.type === 'dragover') return
   if (!field) return speak(words.beside)
   field.files = event.dataTransfer.files

@@ -1,0 +1,371 @@
+//go:build linux
+
+package window_test
+
+import (
+	"bytes"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"html"
+	"html/template"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/window/pages"
+	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/window/static"
+	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/words"
+	"github.com/BitBoxSwiss/bitbox-base/internal/testbed/chromiumtest"
+)
+
+// desk is in the place of the window's server: it sends what a test wants.
+type desk struct {
+	t      *testing.T
+	origin string
+	// script replaces the window's, if it is not empty.
+	script []byte
+	proof  [32]byte
+
+	mu      sync.Mutex
+	page    pages.Page
+	streams map[chan string]bool // that are open
+	opened  int
+	tab     int      // the status of POST /tab; 0: it is not answered
+	posts   []string // the paths of forms that were sent
+}
+
+// policy is that of the window (TestTheServersPolicyIsTheOneOfTheTests).
+const policy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self'; " +
+	"base-uri 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types window"
+
+// newDesk serves a page with one live part.
+func newDesk(t *testing.T, html string) *desk {
+	t.Helper()
+	d := &desk{t: t, proof: [32]byte{1}, streams: map[chan string]bool{}, tab: http.StatusNoContent, script: static.Script.Content,
+		page: pages.Page{Title: "A page", Parts: []pages.Part{{ID: "live", HTML: template.HTML(html)}}}}
+	d.origin = serve(t, "127.0.0.1:0", d.handle)
+	return d
+}
+
+func (d *desk) handle(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Content-Security-Policy", policy)
+	switch r.URL.Path {
+	case "/stream":
+		d.stream(w, r)
+	case "/tab":
+		d.mu.Lock()
+		status := d.tab
+		d.mu.Unlock()
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(status)
+		if status == http.StatusUnauthorized {
+			fmt.Fprint(w, `{"locked":"It is locked."}`)
+		}
+	case static.Script.Path:
+		w.Header().Set("Content-Type", static.Script.Type)
+		_, _ = w.Write(d.script)
+	case static.Style.Path, static.Icon.Path:
+		for _, file := range static.All {
+			if file.Path == r.URL.Path {
+				w.Header().Set("Content-Type", file.Type)
+				_, _ = w.Write(file.Content)
+			}
+		}
+	default:
+		d.mu.Lock()
+		page := d.page
+		if r.Method == http.MethodPost {
+			d.posts = append(d.posts, r.URL.Path)
+		}
+		d.mu.Unlock()
+		var document bytes.Buffer
+		err := pages.New(words.English, nil).Document(&document, page, pages.Frame{Path: r.URL.Path, Proof: hex.EncodeToString(d.proof[:])})
+		if err != nil {
+			d.t.Error(err)
+		}
+		w.Header().Set("Content-Type", "text/html; charset=utf-8")
+		text := document.String()
+		if !bytes.Equal(d.script, static.Script.Content) { // the document names the hash of the true script
+			text = strings.Replace(text, `integrity="`+html.EscapeString(static.Script.Integrity)+`"`, "", 1)
+		}
+		_, _ = w.Write([]byte(text))
+	}
+}
+
+func (d *desk) stream(w http.ResponseWriter, r *http.Request) {
+	events := make(chan string, 16)
+	nonce, _ := hex.DecodeString(r.URL.Query().Get("nonce"))
+	mac := hmac.New(sha256.New, d.proof[:])
+	mac.Write(nonce)
+	w.Header().Set("Content-Type", "text/event-stream")
+	events <- fmt.Sprintf(`{"proof":"%x"}`, mac.Sum(nil))
+	d.mu.Lock()
+	d.streams[events] = true
+	d.opened++
+	d.mu.Unlock()
+	defer func() {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		delete(d.streams, events)
+	}()
+	for {
+		select {
+		case <-r.Context().Done():
+			return
+		case event, ok := <-events:
+			if !ok {
+				return
+			}
+			fmt.Fprintf(w, "data: %s\n\n", event)
+			_ = http.NewResponseController(w).Flush()
+		}
+	}
+}
+
+// send sends an event to each page whose stream is open.
+func (d *desk) send(event map[string]any) {
+	d.t.Helper()
+	text, err := json.Marshal(event)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if len(d.streams) == 0 {
+		d.t.Fatal("no stream is open")
+	}
+	for events := range d.streams {
+		events <- string(text)
+	}
+}
+
+// change sends the part once more.
+func (d *desk) change(html string) {
+	d.t.Helper()
+	d.send(map[string]any{"parts": []map[string]any{{"id": "live", "html": html}}})
+}
+
+// listening waits until this number of streams is open.
+func (d *desk) listening(number int) {
+	d.t.Helper()
+	until(d.t, fmt.Sprintf("%d streams are open", number), func() bool {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		return len(d.streams) == number
+	})
+}
+
+// open opens the page in a browser, and waits for its stream.
+func (d *desk) open(tab *chromiumtest.Tab) {
+	d.t.Helper()
+	// The time of the page can be put ahead.
+	tab.Before("{ const passes = Date.now; window.ahead = 0; Date.now = () => passes() + window.ahead }")
+	tab.Open(d.origin + "/")
+	d.listening(1)
+}
+
+// otherwise returns the script with one piece changed.
+func (d *desk) otherwise(old, replacement string) []byte {
+	d.t.Helper()
+	if bytes.Count(static.Script.Content, []byte(old)) != 1 {
+		d.t.Fatalf("the script has %q not once: the broken variant no longer breaks what it should", old)
+	}
+	return bytes.Replace(static.Script.Content, []byte(old), []byte(replacement), 1)
+}
+
+// The server's own policy is in its package, where no test reaches it.
+func TestTheServersPolicyIsTheOneOfTheTests(t *testing.T) {
+	source, err := os.ReadFile("../../cmd/bitbox-app/window/server.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	pieces := strings.SplitAfter(policy, "form-action 'self'; ")
+	for _, piece := range pieces {
+		if !bytes.Contains(source, []byte(piece)) {
+			t.Errorf("the server's policy has not %q", piece)
+		}
+	}
+}
+
+func TestAChangeOfThePageKeepsWhatAPersonDoes(t *testing.T) {
+	const before = `<p id="told">Height 100</p><p data-key="x">Some words to select</p><ul><li data-key="a">first</li></ul>
+		<label for="name">Name</label> <input id="name"> <button>Press</button>`
+	const after = `<p id="told">Height 101</p><ul><li data-key="new">new</li><li data-key="a">first</li></ul><p data-key="y">A new line</p>
+		<p data-key="x">Some words to select</p><label for="name">Name</label> <input id="name"> <button>Press</button>`
+	lost := func(t *testing.T, broken bool) (lost []string) {
+		d := newDesk(t, before)
+		if broken {
+			d.script = d.otherwise("  children(old, fresh.content)\n", "  old.replaceChildren(fresh.content)\n")
+		}
+		tab := chromiumtest.Start(t, chromiumtest.Options{}).Tab()
+		d.open(tab)
+		check := func(what, expression string) {
+			if !chromiumtest.Eval[bool](tab, expression) {
+				lost = append(lost, what)
+			}
+		}
+		tab.Type("Name", "Ada")
+		chromiumtest.Eval[bool](tab, "document.activeElement.setSelectionRange(1, 1), true")
+		d.change(after)
+		tab.AwaitText("Height 101")
+		tab.AwaitText("new")
+		check("the typed text", "document.getElementById('name').value === 'Ada'")
+		check("the focus", "document.activeElement.id === 'name'")
+		check("the caret", "document.activeElement.selectionStart === 1")
+
+		chromiumtest.Eval[bool](tab, "document.activeElement.blur(), getSelection().selectAllChildren(document.querySelector('[data-key=x]')), true")
+		d.change(before)
+		tab.AwaitText("Height 100")
+		check("the selection", "getSelection().toString() === 'Some words to select'")
+		return lost
+	}
+	if got := lost(t, false); len(got) > 0 {
+		t.Errorf("a change takes %q away", got)
+	}
+	if got := lost(t, true); len(got) != 4 {
+		t.Errorf("a script that replaces everything takes only %q away; this test proves nothing", got)
+	}
+}
+
+func TestAYesIsDeadForItsFirstSecond(t *testing.T) {
+	const form = `<form method="post" action="/yes"><button data-dead="7">Yes, change it</button></form>`
+	d := newDesk(t, form)
+	tab := chromiumtest.Start(t, chromiumtest.Options{}).Tab()
+	d.open(tab)
+	sent := func() int {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		return len(d.posts)
+	}
+	// As if the question came up only now, under a finger that was about to press something else.
+	d.change(strings.Replace(form, `"7"`, `"8"`, 1))
+	tab.Await("the next question is there", "document.querySelector('[data-dead=\"8\"]')")
+	begun := chromiumtest.Eval[float64](tab, "performance.now()")
+	tab.Press("Yes")
+	if early := chromiumtest.Eval[float64](tab, "performance.now()") - begun; early < 900 { // or the machine was slow
+		if sent() > 0 {
+			t.Errorf("it answers after %.0f ms", early)
+		}
+		tab.Await("it says that this was early", "document.getElementById('voice').textContent === "+quote(words.English.Say("frame.early")))
+	}
+	for sent() == 0 { // Press fails the test when its patience is over
+		tab.Press("Yes")
+	}
+	// And a form without that mark answers at once.
+	d = newDesk(t, strings.Replace(form, ` data-dead="7"`, "", 1))
+	d.open(tab)
+	tab.Press("Yes")
+	until(t, "it is sent", func() bool { return sent() == 1 })
+}
+
+func TestAFileBesideTheZoneDoesNotReplaceThePage(t *testing.T) {
+	file := filepath.Join(chromiumtest.Home(t, chromiumtest.UserID), "key.pub")
+	if err := os.WriteFile(file, []byte(key+"\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	d := newDesk(t, `<p id="beside">Beside</p><div data-drop><input type="file" data-into="keys"><textarea id="keys"></textarea></div>`)
+	tab := chromiumtest.Start(t, chromiumtest.Options{}).Tab()
+	d.open(tab)
+	tab.Drop("#beside", file)
+	tab.Await("it says so", "document.getElementById('voice').textContent === "+quote(words.English.Say("frame.beside")))
+	if tab.Path() != "/" {
+		t.Errorf("the file has replaced the page: %s", tab.Path())
+	}
+	tab.Drop("[data-drop]", file)
+	tab.Await("the file is read", "document.getElementById('keys').value.trim() === "+quote(key))
+}
+
+// Somebody who listens hears what matters, and is not talked to without a pause.
+func TestTheVoiceSpeaksOfThingsThatEndAndAtMostEachThreeSeconds(t *testing.T) {
+	d := newDesk(t, "")
+	tab := chromiumtest.Start(t, chromiumtest.Options{}).Tab()
+	d.open(tab)
+	chromiumtest.Eval[bool](tab, `window.heard = [], new MutationObserver(() => {
+		const said = document.getElementById("voice").textContent
+		if (said) heard.push({said, at: Date.now()})
+	}).observe(document.getElementById("voice"), {childList: true, characterData: true, subtree: true}), true`)
+	ends := chromiumtest.Eval[int64](tab, "Date.now() + 45000")
+	d.change(fmt.Sprintf(`<p data-say="one">One thing</p><p data-say="two">Another thing</p>
+		<time data-until="%d" data-spoken="SSH">0:45</time>`, ends))
+	for n, said := range []string{"One thing", "Another thing"} {
+		tab.Await(said, fmt.Sprintf("heard.length > %d && heard[%d].said === %s", n, n, quote(said)))
+	}
+	for n, seconds := range []int{30, 10, 0} {
+		chromiumtest.Eval[bool](tab, fmt.Sprintf("ahead += %d - %d * 1000 - Date.now(), true", ends, seconds))
+		tab.Await(fmt.Sprint(seconds, " seconds are said"), fmt.Sprintf("heard.length > %d", n+2))
+	}
+	all := chromiumtest.Eval[[]struct {
+		Said string `json:"said"`
+		At   int64  `json:"at"`
+	}](tab, "heard")
+	for n, want := range []string{"One thing", "Another thing", words.English.Say("frame.left", "SSH", "30"),
+		words.English.Say("frame.left", "SSH", "10"), words.English.Say("frame.ended", "SSH")} {
+		if all[n].Said != want {
+			t.Errorf("it says %q, want %q", all[n].Said, want)
+		}
+		if n > 0 && all[n].At-all[n-1].At < 3000 {
+			t.Errorf("%q comes %d ms after %q", all[n].Said, all[n].At-all[n-1].At, all[n-1].Said)
+		}
+	}
+}
+
+func TestAPageWithoutNewsSaysSinceWhenAndNoLonger(t *testing.T) {
+	d := newDesk(t, "<p>Height 100</p>")
+	tab := chromiumtest.Start(t, chromiumtest.Options{}).Tab()
+	d.open(tab)
+	chromiumtest.Eval[bool](tab, "ahead += 34000, true")
+	stale, _, _ := strings.Cut(words.English.Say("frame.stale", "{time}"), "{time}")
+	note := "(document.getElementById('note').hidden ? '' : document.getElementById('note').textContent)"
+	if said := chromiumtest.Eval[string](tab, note); strings.Contains(said, stale) {
+		t.Errorf("it is too early for %q", said)
+	}
+	chromiumtest.Eval[bool](tab, "ahead += 2000, true")
+	tab.Await("it says that it is out of date", note+".includes("+quote(stale)+")")
+	d.send(map[string]any{"alive": true})
+	tab.Await("it no longer says so", note+" === ''")
+}
+
+// Six open streams would block every further request of the browser.
+func TestAPageThatNobodySeesHasNoStream(t *testing.T) {
+	d := newDesk(t, "<p>Height 100</p>")
+	browser := chromiumtest.Start(t, chromiumtest.Options{})
+	tab := browser.TabBeside()
+	d.open(tab)
+	other := browser.TabBeside()
+	other.Front()
+	d.listening(0)
+	tab.Front()
+	d.listening(1)
+	d.change("<p>Height 101</p>")
+	tab.AwaitText("Height 101")
+}
+
+func TestAPageTellsALockedWindowFromOneThatIsGone(t *testing.T) {
+	d := newDesk(t, "<p>Height 100</p>")
+	browser := chromiumtest.Start(t, chromiumtest.Options{})
+	tab := browser.Tab()
+	d.open(tab)
+	tab.AwaitText("Height 100")
+	d.mu.Lock()
+	d.tab = http.StatusUnauthorized
+	d.mu.Unlock()
+	d.send(map[string]any{"locked": "It is locked."})
+	tab.AwaitText("It is locked.")
+	tab.AwaitNoText("Height 100")
+	// Another tab has come in.
+	d.mu.Lock()
+	d.tab = http.StatusNoContent
+	d.mu.Unlock()
+	chromiumtest.Eval[bool](tab, "ahead += 60000, true")
+	tab.AwaitText("Height 100")
+	d.listening(1)
+	d.send(map[string]any{"gone": "The App has ended."})
+	tab.AwaitText("The App has ended.")
+	d.listening(0)
+}
