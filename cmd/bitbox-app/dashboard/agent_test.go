@@ -17,6 +17,13 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/client"
 )
 
+// The times of package owner.
+const (
+	healthEvery = 5 * time.Second
+	firstPause  = 2 * time.Second
+	lookAgain   = time.Second
+)
+
 // fakeSource is a house whose Bases behave as the test says.
 type fakeSource struct {
 	look  func() (Look, error)
@@ -167,7 +174,7 @@ func TestASilentBaseIsAskedLessAndLessOften(t *testing.T) {
 				t.Fatalf("it was asked after %v", asked)
 			}
 		}
-		if lost := hears[lost](d); len(lost) != len(asked) || lost[0].again != 2*time.Second || lost[0].final {
+		if lost := hears[lost](d); len(lost) != len(asked) || lost[0].Again != 2*time.Second || lost[0].Final {
 			t.Errorf("told: %+v", lost)
 		}
 		// The user presses r, and the Base is back: from then on the pauses are short.
@@ -180,8 +187,8 @@ func TestASilentBaseIsAskedLessAndLessOften(t *testing.T) {
 		source.locked(func() { down = true })
 		time.Sleep(healthEvery)
 		synctest.Wait()
-		if all := hears[lost](d); all[len(all)-1].again != firstPause {
-			t.Errorf("after an answer the pause is %v", all[len(all)-1].again)
+		if all := hears[lost](d); all[len(all)-1].Again != firstPause {
+			t.Errorf("after an answer the pause is %v", all[len(all)-1].Again)
 		}
 		d.leave()
 		if source.opens != 0 {
@@ -200,7 +207,7 @@ func TestARevokedAppStopsAsking(t *testing.T) {
 		d.orders(orderFollow{[]string{"kitchen"}})
 		time.Sleep(time.Hour)
 		synctest.Wait()
-		if lost := hears[lost](d); asked != 1 || len(lost) != 1 || !lost[0].final {
+		if lost := hears[lost](d); asked != 1 || len(lost) != 1 || !lost[0].Final {
 			t.Errorf("it asked %d times: %+v", asked, lost)
 		}
 		d.leave()
@@ -257,7 +264,10 @@ func TestAFloodOfEventsAsksTheBaseOnceASecond(t *testing.T) {
 		source.watch = func(ctx context.Context, _ uint64, tell func(*basev1.Event)) error {
 			for ctx.Err() == nil {
 				tell(&basev1.Event{Event: &basev1.Event_BansChanged{}})
-				pause(ctx, 10*time.Millisecond)
+				select {
+				case <-ctx.Done():
+				case <-time.After(10 * time.Millisecond):
+				}
 			}
 			return ctx.Err()
 		}

@@ -26,55 +26,22 @@ const (
 	// maxFollowed is how many Bases are asked all the time. Any further Base is asked while it is
 	// chosen.
 	maxFollowed = 8
-	// roundsKept is for how many rounds of searching a Base stays on the screen after its last
-	// announcement.
-	roundsKept = 2
 )
 
 // The messages that Update takes, besides keys and sizes.
 type (
 	// tick: time has passed.
 	tick struct{}
-	// knows are the pairings of this App.
-	knows struct {
-		bases []client.Base
-		err   error
-	}
-	// nearby was announced. Two with the same id are the same Base.
-	nearby struct {
-		id    int
-		found client.Nearby
-	}
-	// searched: one round of searching is over.
-	searched struct{ err error }
-	// healthy and looked are answers of a Base.
-	healthy struct {
-		base string
-		info *basev1.GetInfoResponse
-	}
-	looked struct {
-		base string
-		look Look
-	}
-	audited struct {
-		base     string
-		findings []*basev1.Finding
-		known    bool
-		err      error
-	}
-	happened struct {
-		base  string
-		event *basev1.Event
-	}
-	// doubted: a Base may have stopped answering, and is being asked.
-	doubted struct{ base string }
-	// lost: a Base does not answer, and is asked again after a while; never, if final.
-	lost struct {
-		base  string
-		err   error
-		again time.Duration
-		final bool
-	}
+	// The news of the Bases.
+	knows    = owner.Knows
+	nearby   = owner.Heard
+	searched = owner.Searched
+	healthy  = owner.Healthy
+	looked   = owner.Looked
+	audited  = owner.Audited
+	happened = owner.Happened
+	doubted  = owner.Doubt
+	lost     = owner.Silence
 	// requested, compare and paired are the steps of a pairing.
 	requested struct{ number string }
 	compare   struct {
@@ -330,8 +297,8 @@ func (m *model) take(message any) []any {
 	case searched:
 		m.endRound(e)
 	case healthy:
-		if b := m.base(e.base); b != nil && b.look.Info != nil {
-			b.look.Info = e.info
+		if b := m.base(e.Base); b != nil && b.look.Info != nil {
+			b.look.Info = e.Info
 		}
 	case looked:
 		m.look(e)
@@ -340,7 +307,7 @@ func (m *model) take(message any) []any {
 	case happened:
 		m.happen(e)
 	case doubted:
-		if b := m.base(e.base); b != nil {
+		if b := m.base(e.Base); b != nil {
 			b.state = connecting
 		}
 	case lost:
@@ -371,13 +338,13 @@ func (m *model) base(name string) *base {
 
 // know takes the list of pairings.
 func (m *model) know(e knows) []any {
-	m.storage = client.Explain(e.err)
-	if e.err != nil {
+	m.storage = client.Explain(e.Err)
+	if e.Err != nil {
 		return nil
 	}
 	var list []*base
 	var orders []any
-	for _, known := range e.bases {
+	for _, known := range e.Bases {
 		if at := slices.IndexFunc(list, func(b *base) bool { return b.Name == known.Name }); at >= 0 {
 			if known.State.Usable() { // a revoked one may have the name of the one that replaces it
 				list[at].Base = known
@@ -462,8 +429,8 @@ func (m *model) follow() []any {
 }
 
 func (m *model) hear(e nearby) {
-	f := found{Nearby: e.found, id: e.id, round: m.round}
-	if at := slices.IndexFunc(m.nearby, func(o found) bool { return o.id == e.id }); at >= 0 {
+	f := found{Nearby: e.Found, id: e.ID, round: m.round}
+	if at := slices.IndexFunc(m.nearby, func(o found) bool { return o.id == e.ID }); at >= 0 {
 		m.nearby[at] = f
 	} else if len(m.nearby) < client.MaxNearby {
 		m.nearby = append(m.nearby, f)
@@ -473,49 +440,49 @@ func (m *model) hear(e nearby) {
 }
 
 func (m *model) endRound(e searched) {
-	m.searches = client.Explain(e.err)
+	m.searches = client.Explain(e.Err)
 	m.round++
-	m.nearby = slices.DeleteFunc(m.nearby, func(f found) bool { return f.round < m.round-roundsKept })
+	m.nearby = slices.DeleteFunc(m.nearby, func(f found) bool { return f.round < m.round-owner.RoundsKept })
 	m.choose()
 }
 
 func (m *model) look(e looked) {
-	b := m.base(e.base)
+	b := m.base(e.Base)
 	if b == nil {
 		return
 	}
-	b.state, b.look, b.at, b.problem = answering, e.look.Bounded(), m.now, ""
+	b.state, b.look, b.at, b.problem = answering, e.Look.Bounded(), m.now, ""
 	if b.State == client.Pending {
 		b.State = client.Active // the first answer makes it active
 	}
 }
 
 func (m *model) audit(e audited) {
-	b := m.base(e.base)
+	b := m.base(e.Base)
 	if b == nil {
 		return
 	}
-	b.auditing, b.auditProblem = false, client.Explain(e.err)
-	if e.err == nil {
-		b.findings, b.hasAudit, b.auditedAt = owner.Most(e.findings), e.known, m.now
+	b.auditing, b.auditProblem = false, client.Explain(e.Err)
+	if e.Err == nil {
+		b.findings, b.hasAudit, b.auditedAt = owner.Most(e.Findings), e.Known, m.now
 	}
 }
 
 func (m *model) happen(e happened) {
-	b := m.base(e.base)
+	b := m.base(e.Base)
 	if b == nil {
 		return
 	}
-	if s := e.event.GetSubscribed(); s != nil {
+	if s := e.Event.GetSubscribed(); s != nil {
 		if s.GetGap() {
 			b.note(m.now, "The Base no longer keeps all earlier events.")
 		}
 		return
 	}
-	if app := cmp.Or(e.event.GetSessionStarted().GetApp(), e.event.GetSessionEnded().GetApp()); app.GetId() == b.AppID && app != nil {
+	if app := cmp.Or(e.Event.GetSessionStarted().GetApp(), e.Event.GetSessionEnded().GetApp()); app.GetId() == b.AppID && app != nil {
 		return // that is this dashboard, or commands of the same App
 	}
-	b.note(e.event.GetTime().AsTime(), bounded(m.eventText(e.event)))
+	b.note(e.Event.GetTime().AsTime(), bounded(m.eventText(e.Event)))
 }
 
 // sameWithin is how far back to look for an event with the same text: two Apps that come and go
@@ -540,12 +507,12 @@ func (b *base) note(at time.Time, text string) {
 }
 
 func (m *model) lose(e lost) []any {
-	b := m.base(e.base)
+	b := m.base(e.Base)
 	if b == nil {
 		return nil
 	}
-	b.state, b.problem, b.again, b.auditing = silent, client.Explain(e.err), m.now.Add(e.again), false
-	if e.final {
+	b.state, b.problem, b.again, b.auditing = silent, client.Explain(e.Err), m.now.Add(e.Again), false
+	if e.Final {
 		b.state = ended
 		m.say(sentence(b.problem), true)
 		return []any{orderBases{}} // it may be revoked, or deleted

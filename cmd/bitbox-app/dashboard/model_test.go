@@ -15,6 +15,7 @@ import (
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	"github.com/BitBoxSwiss/bitbox-base/client"
+	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/owner"
 )
 
 // said returns the answers among orders.
@@ -180,7 +181,7 @@ func TestOnlyAnOwnerIsOfferedAnOwnersActions(t *testing.T) {
 		s := busy(t)
 		look := s.base("kitchen").look
 		look.Info = someInfo(role)
-		s.hears(looked{"kitchen", look})
+		s.hears(looked{Base: "kitchen", Look: look})
 		for _, key := range []string{"o", "e", "c", "b", "f", "L", "U"} {
 			if orders := s.types(key); len(orders) > 0 || !strings.Contains(s.notice.text, "Only an owner") {
 				t.Errorf("%v: %s orders %v and says %q", role, key, orders, s.notice.text)
@@ -237,7 +238,7 @@ func TestManyBasesAreAskedWithinBounds(t *testing.T) {
 	for n := range 30 {
 		bases = append(bases, client.Base{Name: fmt.Sprintf("%02d", n), AppID: fmt.Sprint(n), State: client.Active})
 	}
-	orders := s.hears(knows{bases: bases})
+	orders := s.hears(knows{Bases: bases})
 	if follow := orders[0].(orderFollow); len(follow.bases) != maxFollowed {
 		t.Errorf("%d are asked", len(follow.bases))
 	}
@@ -248,8 +249,8 @@ func TestManyBasesAreAskedWithinBounds(t *testing.T) {
 		t.Errorf("%v are asked", follow.bases)
 	}
 	for n := range 10_000 {
-		s.hears(nearby{n, client.Nearby{Name: fmt.Sprint(n), ProtocolVersion: 1}},
-			happened{"00", &basev1.Event{Time: timestamppb.New(noon), Event: &basev1.Event_AppRenamed{}}})
+		s.hears(nearby{ID: n, Found: client.Nearby{Name: fmt.Sprint(n), ProtocolVersion: 1}},
+			happened{Base: "00", Event: &basev1.Event{Time: timestamppb.New(noon), Event: &basev1.Event_AppRenamed{}}})
 	}
 	if len(s.nearby) > client.MaxNearby || len(s.base("00").events) > maxEvents {
 		t.Errorf("%d are nearby, %d events are kept", len(s.nearby), len(s.base("00").events))
@@ -261,13 +262,13 @@ func TestManyBasesAreAskedWithinBounds(t *testing.T) {
 
 func TestABaseDisappearsWhenItsAnnouncementsEnd(t *testing.T) {
 	s := house(t)
-	for range roundsKept {
+	for range owner.RoundsKept {
 		s.hears(searched{})
 	}
 	if len(s.strangers()) != 2 {
 		t.Errorf("they are gone too early: %v", s.strangers())
 	}
-	s.hears(nearby{0, client.Nearby{Name: "BitBox Base", ProtocolVersion: 1}}, searched{})
+	s.hears(nearby{ID: 0, Found: client.Nearby{Name: "BitBox Base", ProtocolVersion: 1}}, searched{})
 	if got := s.strangers(); len(got) != 1 || got[0].Name != "BitBox Base" {
 		t.Errorf("%v are left", got)
 	}
@@ -275,7 +276,7 @@ func TestABaseDisappearsWhenItsAnnouncementsEnd(t *testing.T) {
 
 func TestARePairedBaseTakesTheRevokedOnesPlace(t *testing.T) {
 	s := house(t)
-	orders := s.hears(knows{bases: []client.Base{
+	orders := s.hears(knows{Bases: []client.Base{
 		{Name: "kitchen", State: client.Revoked, AppID: "5f2c9a7e01d4b863"},
 		{Name: "kitchen", State: client.Active, AppID: "new"},
 	}})
@@ -527,7 +528,7 @@ func TestATerminalWithoutASizeGetsTheUsualOne(t *testing.T) {
 func TestABaseThatCannotBeUsedSaysSo(t *testing.T) {
 	for state, want := range map[client.PairingState]string{client.Revoked: "was revoked", client.Reset: "has wiped the Base"} {
 		s := newStage(t)
-		orders := s.hears(knows{bases: []client.Base{{Name: "old", State: state, AppID: "b3"}}})
+		orders := s.hears(knows{Bases: []client.Base{{Name: "old", State: state, AppID: "b3"}}})
 		screen := render(s.view(), false)
 		if !strings.Contains(screen, want) || strings.Contains(screen, "onnecting") {
 			t.Errorf("%s:\n%s", state, screen)

@@ -97,7 +97,7 @@ func withNode(t *testing.T, n *basev1.Node) *stage {
 	s := house(t)
 	look := someLook(basev1.Role_ROLE_OWNER)
 	look.Node = n
-	s.hears(looked{"kitchen", look})
+	s.hears(looked{Base: "kitchen", Look: look})
 	return s
 }
 
@@ -153,22 +153,22 @@ func (s *stage) types(keys ...string) []any {
 
 func house(t *testing.T) *stage {
 	s := newStage(t)
-	s.hears(knows{bases: []client.Base{
+	s.hears(knows{Bases: []client.Base{
 		{Name: "garage", State: client.Active, AppID: "b2", Role: basev1.Role_ROLE_OWNER},
 		{Name: "kitchen", State: client.Active, AppID: "5f2c9a7e01d4b863", Role: basev1.Role_ROLE_OWNER},
 		{Name: "old one", State: client.Revoked, AppID: "b3"},
 	}},
-		nearby{0, client.Nearby{Name: "BitBox Base", Addresses: []string{"[fe80::1%eth0]:8845", "192.168.1.31:8845"}, ProtocolVersion: 1,
+		nearby{ID: 0, Found: client.Nearby{Name: "BitBox Base", Addresses: []string{"[fe80::1%eth0]:8845", "192.168.1.31:8845"}, ProtocolVersion: 1,
 			PairingOpen: true}},
-		nearby{1, client.Nearby{Name: "kitchen", Addresses: []string{"192.168.1.20:8845"}, ProtocolVersion: 1, Known: "kitchen"}},
-		nearby{2, client.Nearby{Name: "neighbour's", Addresses: []string{"192.168.1.77:8845"}, ProtocolVersion: 1}},
-		lost{"garage", &client.Error{Kind: client.ErrUnreachable,
-			Text: `the Base "garage" could not be reached (no route to host) at 192.168.1.9:8845, nor found on the local network; check that it is on and on this network`}, 16 * time.Second, false},
-		looked{"kitchen", someLook(basev1.Role_ROLE_OWNER)},
-		audited{"kitchen", nil, true, nil},
-		happened{"kitchen", &basev1.Event{Time: timestamppb.New(noon.Add(-24 * time.Hour)), Past: true, Sequence: 3,
+		nearby{ID: 1, Found: client.Nearby{Name: "kitchen", Addresses: []string{"192.168.1.20:8845"}, ProtocolVersion: 1, Known: "kitchen"}},
+		nearby{ID: 2, Found: client.Nearby{Name: "neighbour's", Addresses: []string{"192.168.1.77:8845"}, ProtocolVersion: 1}},
+		lost{Base: "garage", Err: &client.Error{Kind: client.ErrUnreachable,
+			Text: `the Base "garage" could not be reached (no route to host) at 192.168.1.9:8845, nor found on the local network; check that it is on and on this network`}, Again: 16 * time.Second},
+		looked{Base: "kitchen", Look: someLook(basev1.Role_ROLE_OWNER)},
+		audited{Base: "kitchen", Findings: nil, Known: true},
+		happened{Base: "kitchen", Event: &basev1.Event{Time: timestamppb.New(noon.Add(-24 * time.Hour)), Past: true, Sequence: 3,
 			Event: &basev1.Event_AppPaired{AppPaired: &basev1.AppPairedEvent{App: &basev1.App{Name: "Wall display"}}}}},
-		happened{"kitchen", &basev1.Event{Time: timestamppb.New(noon),
+		happened{Base: "kitchen", Event: &basev1.Event{Time: timestamppb.New(noon),
 			Event: &basev1.Event_SessionStarted{SessionStarted: &basev1.SessionStartedEvent{App: &basev1.App{Name: "Anna's phone"}}}}},
 	)
 	s.types("down")
@@ -197,7 +197,7 @@ func busy(t *testing.T) *stage {
 	for n := range 30 {
 		look.Samples = append(look.Samples, &basev1.Sample{Load: float64(n % 9), MemoryTotalBytes: 100, MemoryAvailableBytes: uint64(90 - n)})
 	}
-	s.hears(looked{"kitchen", look}, audited{"kitchen", someFindings(), true, nil})
+	s.hears(looked{Base: "kitchen", Look: look}, audited{Base: "kitchen", Findings: someFindings(), Known: true})
 	return s
 }
 
@@ -228,19 +228,19 @@ var screens = map[string]func(*testing.T) *stage{
 		s := house(t)
 		look := someLook(basev1.Role_ROLE_OWNER)
 		look.Access, look.Lie = nil, "the report is older than what this App has seen before"
-		s.hears(looked{"kitchen", look})
+		s.hears(looked{Base: "kitchen", Look: look})
 		return s
 	},
 	"locked-down": func(t *testing.T) *stage {
 		s := house(t)
 		look := someLook(basev1.Role_ROLE_OWNER)
 		look.Access.Lockdown, look.Access.PairingClosed = true, true
-		s.hears(looked{"kitchen", look})
+		s.hears(looked{Base: "kitchen", Look: look})
 		return s
 	},
 	"viewer": func(t *testing.T) *stage {
 		s := house(t)
-		s.hears(looked{"kitchen", someLook(basev1.Role_ROLE_VIEWER)}, audited{"kitchen", nil, false, nil})
+		s.hears(looked{Base: "kitchen", Look: someLook(basev1.Role_ROLE_VIEWER)}, audited{Base: "kitchen", Findings: nil, Known: false})
 		s.types("L")
 		return s
 	},
