@@ -244,10 +244,11 @@ func (a *agent) do(ctx context.Context, o orderDo) {
 		return
 	}
 	defer session.Close()
-	text, err := session.Do(ctx, o.deed,
-		func(changes []client.PostureChange) (bool, error) {
+	text, err := session.Do(ctx, o.deed, owner.Hand{
+		Approve: func(changes []client.PostureChange) (bool, error) {
 			return a.ask(ctx, func(id int) { a.tell(asked{id, changes}) })
 		},
-		func(step string) { a.tell(progressed{step}) })
+		Progress: func(step string) { a.tell(progressed{step}) },
+	})
 	a.tell(done{text, err})
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -15,13 +14,7 @@ import (
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	"github.com/BitBoxSwiss/bitbox-base/client"
-)
-
-// The times of package owner.
-const (
-	healthEvery = 5 * time.Second
-	firstPause  = 2 * time.Second
-	lookAgain   = time.Second
+	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/owner"
 )
 
 // fakeSource is a house whose Bases behave as the test says.
@@ -101,8 +94,12 @@ func (f *fakeSource) Watch(ctx context.Context, after uint64, tell func(*basev1.
 	return watch(ctx, after, tell)
 }
 
-func (f *fakeSource) Do(ctx context.Context, _ Deed, approve client.Approve, _ func(string)) (string, error) {
-	return f.do(ctx, approve)
+func (f *fakeSource) Do(ctx context.Context, _ Deed, hand owner.Hand) (string, error) {
+	return f.do(ctx, hand.Approve)
+}
+
+func (f *fakeSource) Ask(context.Context, owner.Want) (owner.Answered, error) {
+	return owner.Answered{}, nil
 }
 
 // desk runs an agent, and remembers its messages.
@@ -147,139 +144,6 @@ func hears[T any](d *desk) (list []T) {
 		}
 	}
 	return list
-}
-
-func TestASilentBaseIsAskedLessAndLessOften(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		begun := time.Now()
-		var asked []time.Duration
-		down := true
-		source := &fakeSource{}
-		source.look = func() (Look, error) {
-			source.mu.Lock()
-			defer source.mu.Unlock()
-			asked = append(asked, time.Since(begun))
-			if down {
-				return Look{}, &client.Error{Kind: client.ErrUnreachable, Text: "it is off"}
-			}
-			return Look{Info: someInfo(basev1.Role_ROLE_OWNER)}, nil
-		}
-		d := newDesk(source)
-		d.orders(orderFollow{[]string{"kitchen"}})
-		time.Sleep(5 * time.Minute)
-		synctest.Wait()
-		seconds := []time.Duration{0, 2, 6, 14, 30, 62, 122, 182, 242}
-		for n, want := range seconds {
-			if n >= len(asked) || asked[n] != want*time.Second {
-				t.Fatalf("it was asked after %v", asked)
-			}
-		}
-		if lost := hears[lost](d); len(lost) != len(asked) || lost[0].Again != 2*time.Second || lost[0].Final {
-			t.Errorf("told: %+v", lost)
-		}
-		// The user presses r, and the Base is back: from then on the pauses are short.
-		source.locked(func() { down = false })
-		d.orders(orderLook{base: "kitchen"})
-		synctest.Wait()
-		if len(hears[looked](d)) != 1 {
-			t.Error("it was not asked at once")
-		}
-		source.locked(func() { down = true })
-		time.Sleep(healthEvery)
-		synctest.Wait()
-		if all := hears[lost](d); all[len(all)-1].Again != firstPause {
-			t.Errorf("after an answer the pause is %v", all[len(all)-1].Again)
-		}
-		d.leave()
-		if source.opens != 0 {
-			t.Errorf("%d sessions are left open", source.opens)
-		}
-	})
-}
-
-func TestARevokedAppStopsAsking(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		asked := 0
-		d := newDesk(&fakeSource{look: func() (Look, error) {
-			asked++
-			return Look{}, &client.Error{Kind: client.ErrRevoked, Text: "revoked"}
-		}})
-		d.orders(orderFollow{[]string{"kitchen"}})
-		time.Sleep(time.Hour)
-		synctest.Wait()
-		if lost := hears[lost](d); asked != 1 || len(lost) != 1 || !lost[0].Final {
-			t.Errorf("it asked %d times: %+v", asked, lost)
-		}
-		d.leave()
-	})
-}
-
-func TestALostStreamOfEventsGoesOnWhereItEnded(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		var from []uint64
-		source := &fakeSource{look: func() (Look, error) { return Look{Info: someInfo(basev1.Role_ROLE_OWNER)}, nil }}
-		source.watch = func(_ context.Context, after uint64, tell func(*basev1.Event)) error {
-			source.locked(func() { from = append(from, after) })
-			for n := range uint64(3) {
-				tell(&basev1.Event{Sequence: after + n + 1, Past: n == 0})
-			}
-			return errors.New("the connection was ended")
-		}
-		d := newDesk(source)
-		d.orders(orderFollow{[]string{"kitchen"}})
-		time.Sleep(3*firstPause + 4*lookAgain)
-		synctest.Wait()
-		source.locked(func() {
-			// It continues where it was, and not at once, however much the Base says.
-			if len(from) < 3 || len(from) > 6 || !slices.Equal(from[:3], []uint64{0, 3, 6}) {
-				t.Errorf("it listened from %v on", from)
-			}
-		})
-		// After a reset a Base counts from 1 again.
-		reset := func(ctx context.Context, after uint64, tell func(*basev1.Event)) error {
-			source.locked(func() { from = append(from, after) })
-			tell(&basev1.Event{Event: &basev1.Event_Subscribed{Subscribed: &basev1.SubscribedEvent{LastSequence: 1}}})
-			if after > 1 {
-				return errors.New("the connection was ended")
-			}
-			<-ctx.Done()
-			return ctx.Err()
-		}
-		source.locked(func() { source.watch = reset })
-		time.Sleep(3*firstPause + 4*lookAgain)
-		synctest.Wait()
-		source.locked(func() {
-			if last := from[len(from)-1]; last != 1 {
-				t.Errorf("after a reset it listens from %d on", last)
-			}
-		})
-		d.leave()
-	})
-}
-
-func TestAFloodOfEventsAsksTheBaseOnceASecond(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		looks := 0
-		source := &fakeSource{look: func() (Look, error) { looks++; return Look{Info: someInfo(basev1.Role_ROLE_OWNER)}, nil }}
-		source.watch = func(ctx context.Context, _ uint64, tell func(*basev1.Event)) error {
-			for ctx.Err() == nil {
-				tell(&basev1.Event{Event: &basev1.Event_BansChanged{}})
-				select {
-				case <-ctx.Done():
-				case <-time.After(10 * time.Millisecond):
-				}
-			}
-			return ctx.Err()
-		}
-		d := newDesk(source)
-		d.orders(orderFollow{[]string{"kitchen"}})
-		time.Sleep(time.Minute)
-		synctest.Wait()
-		if looks < 30 || looks > 90 {
-			t.Errorf("%d questions in a minute", looks)
-		}
-		d.leave()
-	})
 }
 
 func TestQuittingAtACodeAnswersNo(t *testing.T) {

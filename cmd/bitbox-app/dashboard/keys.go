@@ -3,6 +3,7 @@ package dashboard
 import (
 	"fmt"
 	"net/netip"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -304,7 +305,7 @@ func (b *base) leases() (list []option) {
 func (b *base) bans() (list []option) {
 	for _, ban := range b.look.Bans {
 		o := option{Deed{Kind: LiftBan, Subject: ban.GetAddress()}, ban.GetAddress() + " (" + ban.GetJail() + ")"}
-		if !slices.ContainsFunc(list, func(other option) bool { return other.deed == o.deed }) {
+		if !slices.ContainsFunc(list, func(other option) bool { return reflect.DeepEqual(other.deed, o.deed) }) {
 			list = append(list, o)
 		}
 	}

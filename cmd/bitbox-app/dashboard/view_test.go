@@ -158,7 +158,8 @@ func house(t *testing.T) *stage {
 		{Name: "kitchen", State: client.Active, AppID: "5f2c9a7e01d4b863", Role: basev1.Role_ROLE_OWNER},
 		{Name: "old one", State: client.Revoked, AppID: "b3"},
 	}},
-		nearby{ID: 0, Found: client.Nearby{Name: "BitBox Base", Addresses: []string{"[fe80::1%eth0]:8845", "192.168.1.31:8845"}, ProtocolVersion: 1,
+		nearby{ID: 0, Found: client.Nearby{
+			Name: "BitBox Base", Addresses: []string{"[fe80::1%eth0]:8845", "192.168.1.31:8845"}, ProtocolVersion: 1,
 			PairingOpen: true}},
 		nearby{ID: 1, Found: client.Nearby{Name: "kitchen", Addresses: []string{"192.168.1.20:8845"}, ProtocolVersion: 1, Known: "kitchen"}},
 		nearby{ID: 2, Found: client.Nearby{Name: "neighbour's", Addresses: []string{"192.168.1.77:8845"}, ProtocolVersion: 1}},

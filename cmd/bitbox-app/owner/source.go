@@ -36,9 +36,11 @@ type Session interface {
 	// until ctx ends or trying again cannot help. A lost connection is made again; lost is called
 	// before that.
 	Watch(ctx context.Context, after uint64, tell func(*basev1.Event), lost func(error)) error
-	// Do does a deed, once approve was called with a description of the change and has said yes.
-	// It returns one sentence about the result.
-	Do(ctx context.Context, deed Deed, approve client.Approve, progress func(string)) (string, error)
+	// Do does a deed, once hand has approved a description of the change. It returns one sentence
+	// about the result.
+	Do(ctx context.Context, deed Deed, hand Hand) (string, error)
+	// Ask asks for a part.
+	Ask(ctx context.Context, want Want) (Answered, error)
 	Close()
 }
 
@@ -97,27 +99,6 @@ type Door struct {
 	// Certificate is the fingerprint (SHA-256, hexadecimal) of an extra API's certificate, as the
 	// helper has signed it; empty if there is none yet.
 	Certificate string
-}
-
-// DeedKind is something that can be done to a Base.
-type DeedKind int
-
-// The deeds.
-const (
-	OpenWindow DeedKind = iota + 1
-	CloseWindow
-	EndLease   // Subject: "ssh" or the kind of an extra API
-	ConfirmTry // of the change that waits for confirmation
-	LiftBan    // Subject: the address
-	Fix        // Subject: the id of a finding; Text: what the Base will do
-	Lockdown
-	Unlock
-)
-
-// Deed is one thing to do to a Base.
-type Deed struct {
-	Kind          DeedKind
-	Subject, Text string
 }
 
 // NewSource returns the source for this App. If address is not empty, the Base with this name
@@ -292,68 +273,6 @@ func (s *session) Watch(ctx context.Context, after uint64, tell func(*basev1.Eve
 		tell(event)
 	}
 	return ctx.Err()
-}
-
-func (s *session) Do(ctx context.Context, deed Deed, approve client.Approve, progress func(string)) (string, error) {
-	const inForce = "The Base has signed that this is in force."
-	switch deed.Kind {
-	case ConfirmTry:
-		_, err := s.ConfirmTry(ctx, approve)
-		return "The change is confirmed and stays in force.", err
-	case EndLease:
-		_, err := s.EndLease(ctx, deed.Subject, approve)
-		return "Closed. " + inForce, err
-	case Unlock:
-		_, err := s.Apply(ctx, client.Change{Edit: client.KeepClosed, Unlock: true, Approve: approve, Progress: progress})
-		return "The lockdown is lifted. " + inForce, err
-	}
-	yes, err := approve([]client.PostureChange{deed.Change()})
-	if err == nil && !yes {
-		err = &client.Error{Kind: client.ErrNotApproved, Text: "nothing was changed"}
-	}
-	if err != nil {
-		return "", err
-	}
-	return s.act(ctx, deed)
-}
-
-// Change describes a deed, where package client does not.
-func (d Deed) Change() client.PostureChange {
-	switch d.Kind {
-	case OpenWindow:
-		return client.PostureChange{Opens: true, Text: "For three minutes the Base listens for requests of other Apps. No App is let in before somebody at the Base has compared a code."}
-	case CloseWindow:
-		return client.PostureChange{Text: "The pairing window will be closed, and a pairing under way ends."}
-	case LiftBan:
-		return client.PostureChange{Opens: true, Text: fmt.Sprintf("The ban of %s will be lifted.", d.Subject)}
-	case Lockdown:
-		return client.PostureChange{Text: "The Base will be locked down: SSH off, extra APIs closed, no pairing from the network, all other sessions ended."}
-	}
-	return client.PostureChange{Text: d.Text}
-}
-
-func (s *session) act(ctx context.Context, deed Deed) (string, error) {
-	switch deed.Kind {
-	case OpenWindow:
-		_, err := s.Pairing.OpenWindow(ctx, &basev1.OpenWindowRequest{})
-		return "The pairing window is open.", err
-	case CloseWindow:
-		_, err := s.Pairing.CloseWindow(ctx, &basev1.CloseWindowRequest{})
-		return "The pairing window is closed.", err
-	case LiftBan:
-		lifted, err := s.LiftBan(ctx, deed.Subject)
-		if err == nil && !lifted {
-			return deed.Subject + " was no longer banned.", nil
-		}
-		return "The ban of " + deed.Subject + " is lifted.", err
-	case Fix:
-		_, err := s.Session.Audit.FixFinding(ctx, &basev1.FixFindingRequest{Id: deed.Subject})
-		return "Fixed.", err
-	case Lockdown:
-		_, err := s.Lockdown(ctx)
-		return "The Base is locked down and has signed that. Press U to lift it.", err
-	}
-	return "", fmt.Errorf("unknown deed %d", deed.Kind)
 }
 
 // maxListed is how many of each kind are kept. The worst findings come first.

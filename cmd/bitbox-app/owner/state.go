@@ -19,6 +19,8 @@ type State struct {
 	Nearby []client.Nearby
 	// SearchProblem says why the search for Bases fails; empty if it does not.
 	SearchProblem string
+	// StorageProblem says why the pairings of this App cannot be read.
+	StorageProblem string
 	// Deeds are those under way, then the newest that have ended; at most [MaxDeeds].
 	Deeds []DeedState
 }
@@ -83,6 +85,8 @@ type Base struct {
 	AuditProblem string
 	// Events are the newest last, at most [MaxEvents].
 	Events []Event
+	// Gap: the Base no longer keeps all earlier events.
+	Gap bool
 	// Parts are what pages have asked for, by Want.
 	Parts map[Want]Answered
 }
@@ -169,6 +173,8 @@ type DeedState struct {
 	// Result is one sentence about what was done; Problem is one about what was not, and Leaves
 	// about the state in which that leaves the Base.
 	Result, Problem, Leaves string
+	// Err is the error behind Problem.
+	Err error
 	// Made is the pairing that was made.
 	Made *client.Base
 }

@@ -1,0 +1,229 @@
+package owner
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
+	"github.com/BitBoxSwiss/bitbox-base/client"
+)
+
+// maxFollowed is how many Bases are asked all the time.
+const maxFollowed = 8
+
+// book is what is known, and what it takes in. It does no I/O.
+type book struct {
+	state State
+	found []found
+	round int
+}
+
+// found is an announced Base.
+type found struct {
+	client.Nearby
+	id, round int
+}
+
+// given returns the state, for somebody who keeps it.
+func (b *book) given() State {
+	s := b.state
+	s.Bases = slices.Clone(s.Bases)
+	for i := range s.Bases {
+		s.Bases[i].Events = slices.Clone(s.Bases[i].Events)
+		s.Bases[i].Parts = maps.Clone(s.Bases[i].Parts)
+	}
+	s.Nearby, s.Deeds = slices.Clone(s.Nearby), slices.Clone(s.Deeds)
+	for i := range s.Deeds {
+		s.Deeds[i].Steps = slices.Clone(s.Deeds[i].Steps)
+	}
+	return s
+}
+
+// base returns the Base that the App calls so; nil: none.
+func (b *book) base(name string) *Base {
+	for i := range b.state.Bases {
+		if b.state.Bases[i].Name == name {
+			return &b.state.Bases[i]
+		}
+	}
+	return nil
+}
+
+// take takes in the news of a Follower.
+func (b *book) take(news any, now time.Time) {
+	switch n := news.(type) {
+	case Knows:
+		b.know(n)
+	case Heard:
+		b.hear(n)
+	case Searched:
+		b.state.SearchProblem = client.Explain(n.Err)
+		b.round++
+		b.found = slices.DeleteFunc(b.found, func(f found) bool { return f.round < b.round-RoundsKept })
+		b.list()
+	case Healthy:
+		if base := b.base(n.Base); base != nil && base.Look.Info != nil {
+			base.Look.Info = n.Info
+		}
+	case Looked:
+		b.look(n, now)
+	case Audited:
+		if base := b.base(n.Base); base != nil {
+			base.Auditing, base.AuditProblem = false, client.Explain(n.Err)
+			if n.Err == nil {
+				base.Findings, base.HasAudit, base.AuditedAt = Most(n.Findings), n.Known, now
+			}
+		}
+	case Happened:
+		b.happen(n)
+	case Doubt:
+		if base := b.base(n.Base); base != nil {
+			base.Connection = Doubted
+		}
+	case Silence:
+		if base := b.base(n.Base); base != nil {
+			base.Connection, base.Problem, base.Again, base.Auditing = Lost, client.Explain(n.Err), now.Add(n.Again), false
+			if n.Final {
+				base.Connection = Ended
+			}
+		}
+	}
+}
+
+func (b *book) look(n Looked, now time.Time) {
+	base := b.base(n.Base)
+	if base == nil {
+		return
+	}
+	base.Connection, base.Look, base.At, base.Problem = Connected, n.Look.Bounded(), now, ""
+	if base.State == client.Pending {
+		base.State = client.Active // the first answer makes it active
+	}
+}
+
+// know takes the list of pairings.
+func (b *book) know(n Knows) {
+	b.state.StorageProblem = client.Explain(n.Err)
+	if n.Err != nil {
+		return
+	}
+	var list []Base
+	for _, known := range n.Bases {
+		if at := slices.IndexFunc(list, func(o Base) bool { return o.Name == known.Name }); at >= 0 {
+			if known.State.Usable() { // a revoked one may have the name of the one that replaces it
+				list[at].Base = known
+			}
+			continue
+		}
+		one := Base{}
+		if old := b.base(known.Name); old != nil && old.AppID == known.AppID {
+			one = *old
+		}
+		one.Base = known
+		list = append(list, one)
+	}
+	b.state.Bases = list
+}
+
+// follow names the Bases to ask.
+func (b *book) follow() (names []string) {
+	for _, base := range b.state.Bases {
+		if base.State.Usable() && len(names) < maxFollowed {
+			names = append(names, base.Name)
+		}
+	}
+	return names
+}
+
+func (b *book) hear(n Heard) {
+	f := found{Nearby: n.Found, id: n.ID, round: b.round}
+	if at := slices.IndexFunc(b.found, func(o found) bool { return o.id == n.ID }); at >= 0 {
+		b.found[at] = f
+	} else if len(b.found) < client.MaxNearby {
+		b.found = append(b.found, f)
+		slices.SortStableFunc(b.found, func(a, b found) int { return strings.Compare(a.Name, b.Name) })
+	}
+	b.list()
+}
+
+func (b *book) list() {
+	b.state.Nearby = nil
+	for _, f := range b.found {
+		b.state.Nearby = append(b.state.Nearby, f.Nearby)
+	}
+}
+
+// sameWithin is among how many of the newest events the same one is looked for.
+const sameWithin = 8
+
+func (b *book) happen(n Happened) {
+	base := b.base(n.Base)
+	if base == nil {
+		return
+	}
+	if s := n.Event.GetSubscribed(); s != nil {
+		base.Gap = base.Gap || s.GetGap()
+		return
+	}
+	if app := cmp.Or(n.Event.GetSessionStarted().GetApp(), n.Event.GetSessionEnded().GetApp()); app.GetId() == base.AppID && app != nil {
+		return // that is this process, or commands of the same App
+	}
+	at := n.Event.GetTime().AsTime()
+	e := Event{First: at, At: at, Times: 1, Event: n.Event}
+	for i := len(base.Events) - 1; i >= max(0, len(base.Events)-sameWithin); i-- {
+		if old := base.Events[i]; same(old.Event, n.Event) {
+			e.First, e.Times = old.First, old.Times+1
+			base.Events = slices.Delete(slices.Clone(base.Events), i, i+1)
+			break
+		}
+	}
+	base.Events = append(base.Events, e)
+	if more := len(base.Events) - MaxEvents; more > 0 {
+		base.Events = slices.Clone(base.Events[more:])
+	}
+}
+
+// same tells whether two events differ in their times and numbers only.
+func same(a, b *basev1.Event) bool {
+	plain := func(e *basev1.Event) *basev1.Event {
+		e = proto.CloneOf(e)
+		e.Time, e.Sequence, e.Past = nil, 0, false
+		return e
+	}
+	return proto.Equal(plain(a), plain(b))
+}
+
+// deed returns the deed with this number; nil: none.
+func (b *book) deed(number uint64) *DeedState {
+	for i := range b.state.Deeds {
+		if b.state.Deeds[i].Number == number {
+			return &b.state.Deeds[i]
+		}
+	}
+	return nil
+}
+
+// begin adds a deed, before all others, and forgets the oldest that have ended.
+func (b *book) begin(d DeedState) {
+	b.state.Deeds = append([]DeedState{d}, b.state.Deeds...)
+	for i := len(b.state.Deeds) - 1; i >= 0 && len(b.state.Deeds) > MaxDeeds; i-- {
+		if !b.state.Deeds[i].Ended.IsZero() {
+			b.state.Deeds = slices.Delete(b.state.Deeds, i, i+1)
+		}
+	}
+}
+
+// underWay counts the deeds that have not ended; of one Base, if base is not empty.
+func (b *book) underWay(base string) (n int) {
+	for _, d := range b.state.Deeds {
+		if d.Ended.IsZero() && (base == "" || d.Base == base) {
+			n++
+		}
+	}
+	return n
+}

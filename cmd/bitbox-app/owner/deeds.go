@@ -1,0 +1,387 @@
+package owner
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
+	"github.com/BitBoxSwiss/bitbox-base/client"
+)
+
+// DeedKind is something that can be done to a Base.
+type DeedKind int
+
+// The deeds, and which fields of Deed each one uses.
+const (
+	OpenWindow      DeedKind = iota + 1
+	CloseWindow              // ends a pairing under way
+	EndLease                 // Subject: "ssh" or the kind of an extra API
+	ConfirmTry               // of the change that waits for confirmation
+	LiftBan                  // Subject: the address
+	Fix                      // Subject: the id of a finding; Text: what the Base will do
+	Lockdown                 //
+	Unlock                   //
+	Pair                     // Addresses, Text: the App's name for the Base, Words
+	Expose                   // Subject: the kind; Opening
+	EnableSSH                // For
+	AddSSHKeys               // Text: lines of public keys
+	RemoveSSHKey             // Subject: the fingerprint
+	SetRole                  // Subject: the App's id; Text: its name; Role
+	Revoke                   // Subject: the App's id; Text: its name
+	RenameApp                // Subject: the App's id; Text: its new name
+	AcceptApp                // Text: the request number; Role
+	StartService             // Subject: the service
+	StopService              // Subject
+	RestartService           // Subject
+	EnableService            // Subject
+	DisableService           // Subject
+	Install                  // Text: the path of a release on this computer
+	PreviousVersion          //
+	Rename                   // Text: the Base's new name
+	SetTimeZone              // Text: its name
+	Reboot                   //
+	PowerOff                 //
+	NodeOnline               // Subject: client.NodeInternet or client.NodeHome
+	NodeOffline              //
+)
+
+// Deed is one thing to do to a Base.
+type Deed struct {
+	Kind          DeedKind
+	Subject, Text string
+	Opening       client.Opening
+	For           time.Duration
+	Role          basev1.Role
+	Addresses     []string
+	Words         bool
+}
+
+// Hand is how a deed asks the owner, and tells how far it is.
+type Hand struct {
+	Approve  client.Approve
+	Progress func(step string)
+	// Sent tells how many bytes of a file the Base has.
+	Sent func(sent, total uint64)
+	// Ask puts a question other than consent, and waits for the answer.
+	Ask func(ctx context.Context, q Question) (Answer, error)
+}
+
+const inForce = "The Base has signed that this is in force."
+
+// deeds is the one table of what can be done. Names stand in addresses of pages.
+var deeds = map[DeedKind]struct {
+	name string
+	// says describes the change; nil where package client does, because it signs a posture.
+	says func(Deed) client.PostureChange
+	do   func(context.Context, *session, Deed, Hand) (string, error)
+}{
+	OpenWindow: {"open-window", func(Deed) client.PostureChange {
+		return client.PostureChange{Field: "window", Before: "closed", After: "open", Opens: true,
+			Text: "For three minutes the Base listens for requests of other Apps. No App is let in before somebody at the Base has compared a code."}
+	}, func(ctx context.Context, s *session, _ Deed, _ Hand) (string, error) {
+		_, err := s.Pairing.OpenWindow(ctx, &basev1.OpenWindowRequest{})
+		return "The pairing window is open.", err
+	}},
+	CloseWindow: {"close-window", func(Deed) client.PostureChange {
+		return client.PostureChange{Field: "window", Before: "open", After: "closed",
+			Text: "The pairing window will be closed, and a pairing under way ends."}
+	}, func(ctx context.Context, s *session, _ Deed, _ Hand) (string, error) {
+		_, err := s.Pairing.CloseWindow(ctx, &basev1.CloseWindowRequest{})
+		return "The pairing window is closed.", err
+	}},
+	EndLease: {"end-lease", nil, func(ctx context.Context, s *session, d Deed, h Hand) (string, error) {
+		_, err := s.EndLease(ctx, d.Subject, h.Approve)
+		return "Closed. " + inForce, err
+	}},
+	ConfirmTry: {"confirm-try", nil, func(ctx context.Context, s *session, _ Deed, h Hand) (string, error) {
+		_, err := s.ConfirmTry(ctx, h.Approve)
+		return "The change is confirmed and stays in force.", err
+	}},
+	LiftBan: {"lift-ban", func(d Deed) client.PostureChange {
+		return client.PostureChange{Field: "ban", Subject: d.Subject, Before: "banned", After: "none", Opens: true,
+			Text: fmt.Sprintf("The ban of %s will be lifted.", d.Subject)}
+	}, func(ctx context.Context, s *session, d Deed, _ Hand) (string, error) {
+		lifted, err := s.LiftBan(ctx, d.Subject)
+		if err == nil && !lifted {
+			return d.Subject + " was no longer banned.", nil
+		}
+		return "The ban of " + d.Subject + " is lifted.", err
+	}},
+	Fix: {"fix", func(d Deed) client.PostureChange {
+		return client.PostureChange{Field: "finding", Subject: d.Subject, Text: d.Text}
+	},
+		func(ctx context.Context, s *session, d Deed, _ Hand) (string, error) {
+			_, err := s.Session.Audit.FixFinding(ctx, &basev1.FixFindingRequest{Id: d.Subject})
+			return "Fixed.", err
+		}},
+	Lockdown: {"lockdown", func(Deed) client.PostureChange {
+		return client.PostureChange{Field: "lockdown", Before: "off", After: "on",
+			Text: "The Base will be locked down: SSH off, extra APIs closed, no pairing from the network, all other sessions ended."}
+	}, func(ctx context.Context, s *session, _ Deed, _ Hand) (string, error) {
+		_, err := s.Lockdown(ctx)
+		return "The Base is locked down and has signed that.", err
+	}},
+	Unlock: {"unlock", nil, func(ctx context.Context, s *session, _ Deed, h Hand) (string, error) {
+		_, err := s.Apply(ctx, client.Change{Edit: client.KeepClosed, Unlock: true, Approve: h.Approve, Progress: h.Progress})
+		return "The lockdown is lifted. " + inForce, err
+	}},
+	Expose: {"expose", nil, func(ctx context.Context, s *session, d Deed, h Hand) (string, error) {
+		return s.apply(ctx, client.Expose(d.Subject, d.Opening), h)
+	}},
+	EnableSSH: {"enable-ssh", nil, func(ctx context.Context, s *session, d Deed, h Hand) (string, error) {
+		return s.apply(ctx, client.EnableSSH(d.For), h)
+	}},
+	AddSSHKeys: {"add-ssh-keys", nil, func(ctx context.Context, s *session, d Deed, h Hand) (string, error) {
+		return s.apply(ctx, client.AddSSHKeys(d.Text, ""), h)
+	}},
+	RemoveSSHKey: {"remove-ssh-key", nil, func(ctx context.Context, s *session, d Deed, h Hand) (string, error) {
+		return s.apply(ctx, client.RemoveSSHKey(d.Subject), h)
+	}},
+	SetRole: {"set-role", nil, func(ctx context.Context, s *session, d Deed, h Hand) (string, error) {
+		if err := s.meant(ctx, d); err != nil {
+			return "", err
+		}
+		_, err := s.SetRole(ctx, d.Subject, d.Role, h.Approve, h.Progress)
+		return "The role is changed. " + inForce, err
+	}},
+	Revoke: {"revoke", nil, func(ctx context.Context, s *session, d Deed, h Hand) (string, error) {
+		if err := s.meant(ctx, d); err != nil {
+			return "", err
+		}
+		_, err := s.RevokeApp(ctx, d.Subject, h.Approve)
+		return "The App is cut off for good.", err
+	}},
+	RenameApp: {"rename-app", func(d Deed) client.PostureChange {
+		return client.PostureChange{Field: "app name", Subject: d.Subject, After: d.Text,
+			Text: fmt.Sprintf("The App will be called '%s'.", d.Text)}
+	}, func(ctx context.Context, s *session, d Deed, _ Hand) (string, error) {
+		_, err := s.Apps.RenameApp(ctx, &basev1.RenameAppRequest{Id: d.Subject, Name: d.Text})
+		return "The App has its new name.", err
+	}},
+	AcceptApp:    {"accept-app", nil, acceptApp},
+	StartService: {"start-service", service("will be started"), act(basev1.ServiceAction_SERVICE_ACTION_START)},
+	StopService: {"stop-service", service("will be stopped until the next boot, or until it is started"),
+		act(basev1.ServiceAction_SERVICE_ACTION_STOP)},
+	RestartService: {"restart-service", service("will be stopped and started again"), act(basev1.ServiceAction_SERVICE_ACTION_RESTART)},
+	EnableService:  {"enable-service", service("will be started, now and at each boot"), act(basev1.ServiceAction_SERVICE_ACTION_ENABLE)},
+	DisableService: {"disable-service", service("will be stopped, and not started at boot"), act(basev1.ServiceAction_SERVICE_ACTION_DISABLE)},
+	Install:        {"install", nil, install},
+	PreviousVersion: {"previous-version", func(Deed) client.PostureChange {
+		return client.PostureChange{Field: "software", Text: "The Base will restart with its previous version. Apps are disconnected until it is back."}
+	}, func(ctx context.Context, s *session, _ Deed, h Hand) (string, error) {
+		err := s.GoBack(ctx, func(client.UpdateProgress) {})
+		return "The Base runs its previous version and is healthy.", err
+	}},
+	Rename: {"rename", nil, func(ctx context.Context, s *session, d Deed, h Hand) (string, error) {
+		return s.apply(ctx, client.Rename(d.Text), h)
+	}},
+	SetTimeZone: {"set-time-zone", func(d Deed) client.PostureChange {
+		return client.PostureChange{Field: "time zone", After: d.Text, Text: fmt.Sprintf("The Base's time zone will be %s.", d.Text)}
+	}, func(ctx context.Context, s *session, d Deed, _ Hand) (string, error) {
+		_, err := s.Machine.SetTimeZone(ctx, &basev1.SetTimeZoneRequest{Name: d.Text})
+		return "The Base has its new time zone.", err
+	}},
+	Reboot: {"reboot", func(Deed) client.PostureChange {
+		return client.PostureChange{Field: "machine", Before: "runs", After: "restarts",
+			Text: "The Base's machine will restart. Apps are disconnected until it is back, and SSH will be off."}
+	}, func(ctx context.Context, s *session, _ Deed, h Hand) (string, error) {
+		if _, err := s.Machine.Reboot(ctx, &basev1.RebootRequest{}); err != nil {
+			return "", err
+		}
+		h.Progress("The Base is restarting.")
+		_, err := s.AwaitReboot(ctx, time.Now())
+		return "The Base answers again.", err
+	}},
+	PowerOff: {"power-off", func(Deed) client.PostureChange {
+		return client.PostureChange{Field: "machine", Before: "runs", After: "off",
+			Text: "The Base's machine will be switched off. Only somebody at the Base can switch it on again."}
+	}, func(ctx context.Context, s *session, _ Deed, _ Hand) (string, error) {
+		_, err := s.Machine.PowerOff(ctx, &basev1.PowerOffRequest{})
+		return "The Base is switching itself off.", err
+	}},
+	NodeOnline: {"node-online", nil, func(ctx context.Context, s *session, d Deed, h Hand) (string, error) {
+		if d.Subject != client.NodeHome && d.Subject != client.NodeInternet {
+			return "", &client.Error{Kind: client.ErrInvalid, Text: "the node can be let out to the internet or to your home"}
+		}
+		return s.apply(ctx, client.LetOut(d.Subject), h)
+	}},
+	NodeOffline: {"node-offline", nil, func(ctx context.Context, s *session, _ Deed, h Hand) (string, error) {
+		return s.apply(ctx, client.KeepIn(client.NodeInternet, client.NodeHome), h)
+	}},
+}
+
+// pairName stands for Pair in addresses of pages. Pair has no row above, because no Base that this
+// App is paired with does it.
+const pairName = "pair"
+
+// String is the deed's name in addresses of pages.
+func (k DeedKind) String() string {
+	if k == Pair {
+		return pairName
+	}
+	return deeds[k].name
+}
+
+// ParseDeed returns the deed with this name.
+func ParseDeed(name string) (DeedKind, bool) {
+	if name == pairName {
+		return Pair, true
+	}
+	for kind, d := range deeds {
+		if d.name == name {
+			return kind, true
+		}
+	}
+	return 0, false
+}
+
+// Change describes a deed in words; empty where package client does it when the deed begins.
+func (d Deed) Change() client.PostureChange {
+	if says := deeds[d.Kind].says; says != nil {
+		return says(d)
+	}
+	return client.PostureChange{}
+}
+
+func (s *session) Do(ctx context.Context, d Deed, h Hand) (string, error) {
+	row, known := deeds[d.Kind]
+	if !known {
+		return "", fmt.Errorf("unknown deed %d", d.Kind)
+	}
+	if row.says != nil {
+		yes, err := h.Approve([]client.PostureChange{row.says(d)})
+		if err == nil && !yes {
+			err = &client.Error{Kind: client.ErrNotApproved, Text: "nothing was changed"}
+		}
+		if err != nil {
+			return "", err
+		}
+	}
+	result, err := row.do(ctx, s, d, h)
+	if err != nil {
+		return "", err
+	}
+	return result, nil
+}
+
+func (s *session) apply(ctx context.Context, edit client.Edit, h Hand) (string, error) {
+	_, err := s.Apply(ctx, client.Change{Edit: edit, Approve: h.Approve, Progress: h.Progress})
+	return "Done. " + inForce, err
+}
+
+// meant refuses an App that was not paired under the name that the owner has read: the Middleware
+// may have given another App that name.
+func (s *session) meant(ctx context.Context, d Deed) error {
+	pairedAs, err := s.CheckName(ctx, d.Subject, d.Text)
+	if err != nil && pairedAs != "" {
+		return &client.Error{Kind: client.ErrNoSuchApp, Cause: err,
+			Text: fmt.Sprintf("the App %q was paired as %q; so it is not certain which App is meant, and nothing was done", d.Text, pairedAs)}
+	}
+	return err
+}
+
+func service(what string) func(Deed) client.PostureChange {
+	return func(d Deed) client.PostureChange {
+		return client.PostureChange{Field: "service", Subject: d.Subject, Text: fmt.Sprintf("The service %s %s.", d.Subject, what)}
+	}
+}
+
+func act(action basev1.ServiceAction) func(context.Context, *session, Deed, Hand) (string, error) {
+	return func(ctx context.Context, s *session, d Deed, _ Hand) (string, error) {
+		_, err := s.Services.ChangeService(ctx, &basev1.ChangeServiceRequest{Name: d.Subject, Action: action})
+		return "Done.", err
+	}
+}
+
+func acceptApp(ctx context.Context, s *session, d Deed, h Hand) (string, error) {
+	listed, err := s.AcceptPairing(ctx, client.Acceptance{
+		Number: d.Text, Role: d.Role,
+		Accepted: func() { h.Progress("Accepted. Waiting for the new App.") },
+		Words: func(ctx context.Context, app client.NewApp) (string, error) {
+			answer, err := h.Ask(ctx, Question{Kind: TypeWords, App: app})
+			if !answer.Yes {
+				return "", err
+			}
+			return answer.Text, err
+		},
+		Matched: func() { h.Progress("The words match; the Base has signed that. Now confirm in the new App.") },
+	})
+	if err == nil && !listed {
+		return "The new App will be let in once it connects.", nil
+	}
+	return "The new App is let in. The Base has signed that.", err
+}
+
+func install(ctx context.Context, s *session, d Deed, h Hand) (_ string, err error) {
+	release, err := client.OpenRelease(d.Text)
+	if err != nil {
+		return "", err
+	}
+	defer func() { err = errors.Join(err, release.Close()) }()
+	now, err := s.installed(ctx)
+	if err != nil {
+		return "", err
+	}
+	yes, err := h.Approve([]client.PostureChange{{Field: "software", Before: now.GetInstalledVersion(), After: release.Version,
+		Text: fmt.Sprintf("Version %s will replace version %s. Apps are disconnected for a while.", release.Version, now.GetInstalledVersion())}})
+	if err == nil && !yes {
+		err = &client.Error{Kind: client.ErrNotApproved, Text: "nothing was changed"}
+	}
+	if err != nil {
+		return "", err
+	}
+	err = s.Install(ctx, release, func(p client.UpdateProgress) { h.Sent(p.Sent, release.Size) })
+	return fmt.Sprintf("The Base now runs version %s and is healthy.", release.Version), err
+}
+
+// Ask asks the Base for a part.
+func (s *session) Ask(ctx context.Context, want Want) (a Answered, err error) {
+	switch want.Part {
+	case Logs:
+		for entry, err := range s.ReadLogs(ctx, &basev1.ReadLogsRequest{Services: []string{want.Subject}, Lines: logLines}) {
+			if err != nil {
+				return a, err
+			}
+			a.Lines = append(a.Lines, entry)
+		}
+	case Changes:
+		a.Changes, err = s.Changes(ctx)
+	case Wallets:
+		a.Wallets, err = s.Wallet.GetWallets(ctx, &basev1.GetWalletsRequest{Kind: want.Subject})
+	case Disks:
+		a.Disks, err = s.Disks(ctx)
+	case Software:
+		a.Update, err = s.installed(ctx)
+	case Peers:
+		a.Peers, err = s.Node.ListPeers(ctx, &basev1.ListPeersRequest{})
+	case NodeSettings:
+		a.NodeSettings, err = s.Node.GetNodeSettings(ctx, &basev1.GetNodeSettingsRequest{})
+	case TimeZones:
+		a.TimeZones, err = s.Machine.ListTimeZones(ctx, &basev1.ListTimeZonesRequest{})
+	default:
+		err = fmt.Errorf("unknown part %d", want.Part)
+	}
+	return a, err
+}
+
+// installed is what a Base says of updates. A Middleware that was taken over would hide the release
+// that closes its hole. Of an image it cannot: the helper signs what runs.
+func (s *session) installed(ctx context.Context) (*basev1.GetUpdateResponse, error) {
+	status, err := s.UpdateStatus(ctx)
+	if err != nil {
+		return nil, err
+	}
+	view, err := s.Posture(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if image := view.Identities().Image; image != nil {
+		status.InstalledVersion, status.Architecture, status.Image = image.Version, image.Architecture, true
+	}
+	return status, nil
+}
+
+// logLines is how many lines of a service are shown.
+const logLines = 200

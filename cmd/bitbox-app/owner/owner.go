@@ -1,0 +1,480 @@
+package owner
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/BitBoxSwiss/bitbox-base/client"
+)
+
+const (
+	// deedTime bounds a deed: a person reads and decides, the Base applies the change, and the App
+	// confirms it. updateTime bounds one that brings a file.
+	deedTime   = 10 * time.Minute
+	updateTime = 2 * time.Hour
+	// maxUnderWay is how many deeds may be under way at a time.
+	maxUnderWay = 8
+	// readTime is how long a question is shown before a yes counts: a yes that comes sooner was
+	// meant for something else. The Base's console has the same rule.
+	readTime = time.Second
+	// leaveTime is how long Run waits at its end for what is under way.
+	leaveTime = 3 * time.Second
+	// maxSteps is how many steps of a deed are kept.
+	maxSteps = 50
+	// wantTime is how long a part is asked for after it was wanted last; maxWants is how many are.
+	wantTime = time.Minute
+	maxWants = 16
+	// partEvery is how often a part is asked for.
+	partEvery = 5 * time.Second
+)
+
+// Options are what New needs.
+type Options struct {
+	Source Source
+	// CallTime bounds one conversation with a Base, PairTime the wait for a person at the Base.
+	CallTime, PairTime time.Duration
+}
+
+// Owner follows the Bases of an App and carries out deeds. Its methods may be called by several
+// goroutines.
+type Owner struct {
+	Options
+	follower *Follower
+	ctx      context.Context
+	cancel   context.CancelFunc
+	running  sync.WaitGroup
+	leaving  chan struct{} // closed when Run ends: open questions are answered with no
+
+	mu        sync.Mutex // guards what follows
+	left      bool       // nothing may begin
+	book      book
+	wakes     map[chan struct{}]struct{}
+	deeds     map[uint64]*underWay
+	wanted    map[wantedPart]time.Time // until when
+	lastDeed  uint64
+	lastAsked uint64
+}
+
+// underWay is what answers and ends a deed.
+type underWay struct {
+	cancel  context.CancelFunc
+	stopped bool
+	agreed  bool // the owner has said yes to the changes
+	answer  chan Answer
+}
+
+type wantedPart struct {
+	base string
+	Want
+}
+
+// New returns an Owner. It does nothing before Run.
+func New(o Options) *Owner {
+	w := &Owner{Options: o, leaving: make(chan struct{}), wakes: map[chan struct{}]struct{}{}, deeds: map[uint64]*underWay{},
+		wanted: map[wantedPart]time.Time{}}
+	w.ctx, w.cancel = context.WithCancel(context.Background())
+	w.follower = NewFollower(o.Source, o.CallTime, w.tell)
+	return w
+}
+
+// Run follows the Bases until ctx ends. Then it answers open questions with no, ends all deeds, and
+// waits a moment for them. It may be called once.
+func (o *Owner) Run(ctx context.Context) {
+	o.begin(func() { o.follower.Search(o.ctx) })
+	o.begin(func() { o.follower.KeepReading(o.ctx) })
+	o.begin(o.follower.ReadBases)
+	<-ctx.Done()
+	close(o.leaving)
+	o.mu.Lock()
+	o.left = true
+	open := slices.ContainsFunc(o.book.state.Deeds, func(d DeedState) bool { return d.Question != nil })
+	o.mu.Unlock()
+	ended := make(chan struct{})
+	go func() {
+		o.running.Wait()
+		close(ended)
+	}()
+	if open {
+		o.awaitDeeds(leaveTime / 2)
+	}
+	o.cancel()
+	select {
+	case <-ended:
+	case <-time.After(leaveTime):
+	}
+}
+
+// awaitDeeds waits until refused pairings have told the Base.
+func (o *Owner) awaitDeeds(most time.Duration) {
+	wake, done := o.Subscribe()
+	defer done()
+	until := time.After(most)
+	for {
+		o.mu.Lock()
+		n := o.book.underWay("")
+		o.mu.Unlock()
+		if n == 0 {
+			return
+		}
+		select {
+		case <-until:
+			return
+		case <-wake:
+		}
+	}
+}
+
+// begin runs something at the side, unless Run has ended.
+func (o *Owner) begin(do func()) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.beginLocked(do)
+}
+
+func (o *Owner) beginLocked(do func()) bool {
+	if o.left {
+		return false
+	}
+	o.running.Go(do)
+	return true
+}
+
+// State returns what is known now.
+func (o *Owner) State() State {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.book.given()
+}
+
+// Subscribe returns a channel that gets a value after the state has changed, one for many changes,
+// and a function that ends that.
+func (o *Owner) Subscribe() (<-chan struct{}, func()) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	wake := make(chan struct{}, 1)
+	o.wakes[wake] = struct{}{}
+	return wake, func() {
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		delete(o.wakes, wake)
+	}
+}
+
+// change changes the book, and wakes all who follow it.
+func (o *Owner) change(do func(b *book)) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	do(&o.book)
+	for wake := range o.wakes {
+		want(wake)
+	}
+}
+
+// tell takes the news of the follower.
+func (o *Owner) tell(news any) {
+	o.change(func(b *book) { b.take(news, time.Now()) })
+	_, pairings := news.(Knows)
+	silence, lost := news.(Silence)
+	if pairings {
+		o.mu.Lock()
+		names := o.book.follow()
+		o.mu.Unlock()
+		o.follower.Follow(o.ctx, names, func(do func()) { o.begin(do) })
+	}
+	if lost && silence.Final {
+		o.begin(o.follower.ReadBases) // it may be revoked, or deleted
+	}
+}
+
+// Refresh has a Base asked now, and inspect itself if audit.
+func (o *Owner) Refresh(base string, audit bool) {
+	o.mu.Lock()
+	known, is := o.book.state.Base(base)
+	o.mu.Unlock()
+	if !is {
+		return
+	}
+	if audit {
+		o.change(func(b *book) {
+			if one := b.base(known.Name); one != nil {
+				one.Auditing = true
+			}
+		})
+	}
+	o.follower.Ask(known.Name, audit)
+}
+
+// Do begins a deed, and returns its number. base is the id of a Base; it is empty for Pair. One
+// deed of a Base can be under way at a time, but a lockdown waits for nothing.
+func (o *Owner) Do(base string, d Deed) (uint64, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	known, is := o.book.state.Base(base)
+	switch {
+	case d.Kind != Pair && !is:
+		return 0, &client.Error{Kind: client.ErrNoSuchBase, Text: "this App is no longer paired with that Base"}
+	case d.Kind == Pair && base != "", d.Kind != Pair && deeds[d.Kind].do == nil:
+		return 0, &client.Error{Kind: client.ErrInvalid, Text: "that cannot be done to a Base"}
+	case d.Kind != Lockdown && o.book.underWay("") >= maxUnderWay:
+		return 0, &client.Error{Kind: client.ErrNotNow, Text: "too much is under way; wait for it, or stop something"}
+	case d.Kind == Pair && slices.ContainsFunc(o.book.state.Deeds, func(s DeedState) bool { return s.Deed.Kind == Pair && s.Ended.IsZero() }):
+		return 0, &client.Error{Kind: client.ErrNotNow, Text: "another pairing is under way; finish it, or stop it"}
+	case d.Kind != Lockdown && is && o.book.underWay(base) > 0:
+		return 0, &client.Error{Kind: client.ErrNotNow, Text: "another change of this Base is under way; finish it, or stop it"}
+	case o.left:
+		return 0, &client.Error{Kind: client.ErrNotNow, Text: "the App is ending"}
+	}
+	most := deedTime
+	switch d.Kind {
+	case Pair:
+		most = o.PairTime
+	case Install:
+		most = updateTime
+	}
+	ctx, cancel := context.WithTimeout(o.ctx, most)
+	o.lastDeed++
+	number, w := o.lastDeed, &underWay{cancel: cancel}
+	o.deeds[number] = w
+	o.book.begin(DeedState{Number: number, Base: base, Deed: d, Began: time.Now()})
+	o.beginLocked(func() {
+		defer cancel()
+		o.carryOut(ctx, number, w, known.Name, d)
+	})
+	for wake := range o.wakes {
+		want(wake)
+	}
+	return number, nil
+}
+
+func (o *Owner) carryOut(ctx context.Context, number uint64, w *underWay, name string, d Deed) {
+	var result string
+	var made *client.Base
+	var err error
+	if d.Kind == Pair {
+		var paired client.Base
+		if paired, err = o.pair(ctx, number, w, d); err == nil {
+			made, result = &paired, "Paired."
+		}
+	} else {
+		result, err = o.act(ctx, number, w, name, d)
+	}
+	o.change(func(b *book) {
+		delete(o.deeds, number)
+		s := b.deed(number)
+		if s == nil {
+			return
+		}
+		s.Ended, s.Question, s.Made = time.Now(), nil, made
+		if err == nil {
+			s.Result = result
+			return
+		}
+		s.Err, s.Problem, s.Leaves = err, client.Explain(err), leaves(d, w, err)
+	})
+	if made != nil {
+		o.follower.ReadBases()
+	} else if name != "" {
+		o.follower.Ask(name, d.Kind == Fix)
+	}
+}
+
+// leaves says in which state a deed that did not succeed leaves the Base; empty where its error
+// says so.
+func leaves(d Deed, w *underWay, err error) string {
+	cut := errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
+	switch {
+	case !cut || errors.Is(err, client.ErrNotApproved):
+		return ""
+	case d.Kind == Pair:
+		return "Nothing is stored, and the Base forgets the request."
+	case d.Kind == Install:
+		return "The Base deletes a partial file. What it has whole, it installs without this App."
+	case !w.agreed:
+		return "Nothing was changed."
+	}
+	return "The Base may have begun. It undoes within a minute what no App has confirmed."
+}
+
+func (o *Owner) act(ctx context.Context, number uint64, w *underWay, name string, d Deed) (string, error) {
+	session, err := o.Source.Open(name)
+	if err != nil {
+		return "", err
+	}
+	defer session.Close()
+	return session.Do(ctx, d, Hand{
+		Approve: func(changes []client.PostureChange) (bool, error) {
+			answer, err := o.ask(ctx, number, w, Question{Kind: Consent, Changes: changes})
+			if answer.Yes {
+				o.change(func(*book) { w.agreed = true })
+			}
+			return answer.Yes, err
+		},
+		Progress: func(step string) {
+			o.change(func(b *book) {
+				if s := b.deed(number); s != nil && len(s.Steps) < maxSteps {
+					s.Steps = append(s.Steps, step)
+				}
+			})
+		},
+		Sent: func(sent, total uint64) {
+			o.change(func(b *book) {
+				if s := b.deed(number); s != nil {
+					s.Sent, s.Total = sent, total
+				}
+			})
+		},
+		Ask: func(ctx context.Context, q Question) (Answer, error) { return o.ask(ctx, number, w, q) },
+	})
+}
+
+func (o *Owner) pair(ctx context.Context, number uint64, w *underWay, d Deed) (client.Base, error) {
+	kind := Compare
+	if d.Words {
+		kind = TellWords
+	}
+	return o.Source.Pair(ctx, d.Addresses, client.PairOptions{
+		Name: d.Text, Words: d.Words,
+		Requested: func(request string) {
+			o.change(func(b *book) {
+				if s := b.deed(number); s != nil {
+					s.RequestNumber = request
+				}
+			})
+		},
+		Confirm: func(ctx context.Context, code client.Code) (bool, error) {
+			answer, err := o.ask(ctx, number, w, Question{Kind: kind, Code: code})
+			return answer.Yes, err
+		},
+	})
+}
+
+// ask shows a question, and waits for its answer. When Run ends, it is no.
+func (o *Owner) ask(ctx context.Context, number uint64, w *underWay, q Question) (Answer, error) {
+	answers := make(chan Answer, 1)
+	o.change(func(b *book) {
+		o.lastAsked++
+		q.ID, q.Since = o.lastAsked, time.Now()
+		q.Ready = q.Since.Add(readTime)
+		w.answer = answers
+		if s := b.deed(number); s != nil {
+			s.Question = &q
+		}
+	})
+	defer o.change(func(b *book) {
+		if s := b.deed(number); s != nil && s.Question != nil && s.Question.ID == q.ID {
+			s.Question = nil
+		}
+	})
+	select {
+	case answer := <-answers:
+		return answer, nil
+	case <-o.leaving:
+		return Answer{}, nil
+	case <-ctx.Done():
+		return Answer{}, ctx.Err()
+	}
+}
+
+// The reasons why an answer does not count.
+var (
+	ErrVoid  = errors.New("the question is no longer the one that was shown")
+	ErrEarly = errors.New("a yes within the first second does not count: read the question, and answer again")
+)
+
+// Answer answers a question of a deed. It is void, with ErrVoid, if the deed asks something else by
+// now; a yes that comes too soon is ErrEarly, and the question stays.
+func (o *Owner) Answer(deed, question uint64, a Answer) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	s, w := o.book.deed(deed), o.deeds[deed]
+	switch {
+	case s == nil || w == nil || s.Question == nil || s.Question.ID != question:
+		return ErrVoid
+	case a.Yes && time.Now().Before(s.Question.Ready):
+		return ErrEarly
+	}
+	s.Question = nil
+	w.answer <- a // it has room: the question is gone with its first answer
+	for wake := range o.wakes {
+		want(wake)
+	}
+	return nil
+}
+
+// Stop ends a deed. Its state says what that leaves.
+func (o *Owner) Stop(deed uint64) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if w := o.deeds[deed]; w != nil {
+		w.stopped = true
+		w.cancel()
+	}
+}
+
+// Want has a part of a Base asked for, again and again for a minute. Its answer stands in the
+// Base's Parts.
+func (o *Owner) Want(base string, what Want) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	known, is := o.book.state.Base(base)
+	part := wantedPart{base, what}
+	_, asked := o.wanted[part]
+	if !is || !asked && len(o.wanted) >= maxWants {
+		return
+	}
+	o.wanted[part] = time.Now().Add(wantTime)
+	if !asked && !o.beginLocked(func() { o.askFor(part, known.Name) }) {
+		delete(o.wanted, part)
+	}
+}
+
+func (o *Owner) askFor(part wantedPart, name string) {
+	for o.isWanted(part) {
+		answered, err := o.askOnce(name, part.Want)
+		if o.ctx.Err() != nil {
+			return
+		}
+		o.change(func(b *book) {
+			base := b.base(name)
+			if base == nil {
+				return
+			}
+			if err != nil {
+				answered = base.Parts[part.Want]
+				answered.Problem = client.Explain(err)
+			} else {
+				answered.At = time.Now()
+			}
+			if base.Parts == nil {
+				base.Parts = map[Want]Answered{}
+			}
+			base.Parts[part.Want] = answered
+		})
+		pause(o.ctx, partEvery)
+	}
+}
+
+// isWanted tells whether a part is still wanted, and forgets it if not.
+func (o *Owner) isWanted(part wantedPart) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	wanted := o.ctx.Err() == nil && time.Now().Before(o.wanted[part])
+	if !wanted {
+		delete(o.wanted, part)
+	}
+	return wanted
+}
+
+func (o *Owner) askOnce(name string, what Want) (Answered, error) {
+	ctx, cancel := context.WithTimeout(o.ctx, o.CallTime)
+	defer cancel()
+	session, err := o.Source.Open(name)
+	if err != nil {
+		return Answered{}, err
+	}
+	defer session.Close()
+	return session.Ask(ctx, what)
+}

@@ -1,0 +1,275 @@
+package owner
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
+	"github.com/BitBoxSwiss/bitbox-base/client"
+)
+
+func answering() (Look, error) { return Look{Info: &basev1.GetInfoResponse{}}, nil }
+
+// house runs an Owner for a test. The id of its Base is of a key of zeros.
+func house(t *testing.T, source *fakeSource) (o *Owner, base string) {
+	t.Helper()
+	if source.look == nil {
+		source.look = answering
+	}
+	o = New(Options{Source: source, CallTime: 20 * time.Second, PairTime: 3 * time.Minute})
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		o.Run(ctx)
+	}()
+	t.Cleanup(func() {
+		cancel()
+		<-ended
+	})
+	synctest.Wait()
+	return o, o.State().Bases[0].ID()
+}
+
+func only(t *testing.T, o *Owner, number uint64) DeedState {
+	t.Helper()
+	synctest.Wait()
+	d, known := o.State().Deed(number)
+	if !known {
+		t.Fatalf("deed %d is unknown", number)
+	}
+	return d
+}
+
+// must fails a test for an error.
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+var opens = []client.PostureChange{{Field: "extra", Text: "The port will be opened.", Opens: true}}
+
+func TestADeedAsksAndTellsHowFarItIs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o, base := house(t, &fakeSource{do: func(_ context.Context, d Deed, h Hand) (string, error) {
+			yes, err := h.Approve(opens)
+			if !yes || err != nil {
+				return "", &client.Error{Kind: client.ErrNotApproved, Text: "nothing was changed"}
+			}
+			h.Progress("signed")
+			h.Sent(1, 2)
+			return "Done with " + d.Subject, nil
+		}})
+		number, err := o.Do(base, Deed{Kind: Expose, Subject: "electrum"})
+		must(t, err)
+		q := only(t, o, number).Question
+		if q == nil || q.Kind != Consent || q.Changes[0].Text != opens[0].Text {
+			t.Fatalf("it asks %+v", q)
+		}
+		if _, err := o.Do(base, Deed{Kind: Rename, Text: "x"}); !errors.Is(err, client.ErrNotNow) {
+			t.Errorf("a second deed of the same Base: %v", err)
+		}
+		// A click that was meant for something else.
+		if err := o.Answer(number, q.ID, Answer{Yes: true}); !errors.Is(err, ErrEarly) {
+			t.Errorf("a yes at once: %v", err)
+		}
+		time.Sleep(readTime)
+		if err := o.Answer(number, q.ID+1, Answer{Yes: true}); !errors.Is(err, ErrVoid) {
+			t.Errorf("a yes to another question: %v", err)
+		}
+		must(t, o.Answer(number, q.ID, Answer{Yes: true}))
+		d := only(t, o, number)
+		if d.Ended.IsZero() || d.Result != "Done with electrum" || !slices.Equal(d.Steps, []string{"signed"}) || d.Sent != 1 || d.Total != 2 {
+			t.Errorf("it is %+v", d)
+		}
+		if err := o.Answer(number, q.ID, Answer{Yes: true}); !errors.Is(err, ErrVoid) {
+			t.Errorf("a second yes: %v", err)
+		}
+	})
+}
+
+// An attacker at the Base's side changes the change while its owner reads: the yes to the first
+// words is void for the second ones.
+func TestAYesIsVoidForOtherWords(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		said := make(chan bool, 2)
+		o, base := house(t, &fakeSource{do: func(ctx context.Context, _ Deed, h Hand) (string, error) {
+			for _, text := range []string{"A key will be added.", "All ports will be opened."} {
+				yes, err := h.Approve([]client.PostureChange{{Text: text}})
+				said <- yes
+				if err != nil || !yes {
+					return "", &client.Error{Kind: client.ErrNotApproved, Text: "nothing was changed"}
+				}
+			}
+			return "", nil
+		}})
+		number, err := o.Do(base, Deed{Kind: Unlock})
+		must(t, err)
+		first := only(t, o, number).Question.ID
+		time.Sleep(readTime)
+		must(t, o.Answer(number, first, Answer{Yes: true}))
+		second := only(t, o, number).Question
+		time.Sleep(readTime)
+		if err := o.Answer(number, first, Answer{Yes: true}); !errors.Is(err, ErrVoid) || second.ID == first {
+			t.Errorf("the old yes answers the new question: %v", err)
+		}
+		must(t, o.Answer(number, second.ID, Answer{})) // a no counts at once
+		if d := only(t, o, number); !<-said || <-said || d.Problem != "nothing was changed" {
+			t.Errorf("it ended as %+v", d)
+		}
+	})
+}
+
+func TestALockdownWaitsForNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o, base := house(t, &fakeSource{do: func(ctx context.Context, d Deed, _ Hand) (string, error) {
+			if d.Kind == Lockdown {
+				return "locked", nil
+			}
+			<-ctx.Done()
+			return "", ctx.Err()
+		}})
+		hangs, err := o.Do(base, Deed{Kind: Reboot})
+		must(t, err)
+		lockdown, err := o.Do(base, Deed{Kind: Lockdown})
+		must(t, err)
+		if d := only(t, o, lockdown); d.Result != "locked" {
+			t.Errorf("%+v", d)
+		}
+		o.Stop(hangs)
+		if d := only(t, o, hangs); d.Ended.IsZero() || !errors.Is(d.Err, context.Canceled) || d.Leaves != "Nothing was changed." {
+			t.Errorf("a deed that was stopped: %+v", d)
+		}
+	})
+}
+
+func TestStoppingAfterAYesSaysThatTheBaseMayHaveBegun(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o, base := house(t, &fakeSource{do: func(ctx context.Context, _ Deed, h Hand) (string, error) {
+			_, _ = h.Approve(opens)
+			<-ctx.Done()
+			return "", ctx.Err()
+		}})
+		number, err := o.Do(base, Deed{Kind: Expose})
+		must(t, err)
+		q := only(t, o, number).Question
+		time.Sleep(readTime)
+		must(t, o.Answer(number, q.ID, Answer{Yes: true}))
+		synctest.Wait()
+		o.Stop(number)
+		if d := only(t, o, number); !strings.Contains(d.Leaves, "may have begun") {
+			t.Errorf("it leaves %q", d.Leaves)
+		}
+	})
+}
+
+func TestAPairingIsADeedAndAnEndingAppSaysNo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		answered := make(chan bool, 1)
+		source := &fakeSource{look: answering, pair: func(ctx context.Context, p client.PairOptions) (client.Base, error) {
+			p.Requested("123 456")
+			yes, err := p.Confirm(ctx, client.Code{Digits: "111 222"})
+			answered <- yes && err == nil
+			return client.Base{}, errors.New("ended")
+		}}
+		o := New(Options{Source: source, CallTime: time.Second, PairTime: time.Minute})
+		ctx, cancel := context.WithCancel(context.Background())
+		ended := make(chan struct{})
+		go func() {
+			defer close(ended)
+			o.Run(ctx)
+		}()
+		synctest.Wait()
+		number, err := o.Do("", Deed{Kind: Pair, Addresses: []string{"192.0.2.1:8845"}})
+		must(t, err)
+		d := only(t, o, number)
+		if d.RequestNumber != "123 456" || d.Question == nil || d.Question.Kind != Compare || d.Question.Code.Digits != "111 222" {
+			t.Fatalf("it is %+v", d)
+		}
+		if _, err := o.Do("", Deed{Kind: Pair}); !errors.Is(err, client.ErrNotNow) {
+			t.Errorf("a second pairing: %v", err)
+		}
+		cancel()
+		<-ended
+		if <-answered {
+			t.Error("an App that ends has said yes")
+		}
+	})
+}
+
+// A part is asked for only while somebody looks at it.
+func TestAPartIsAskedForWhileItIsWanted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		source := &fakeSource{}
+		o, base := house(t, source)
+		logs := Want{Part: Logs, Subject: "nginx"}
+		o.Want(base, logs)
+		synctest.Wait()
+		known, _ := o.State().Base(base)
+		if len(known.Parts[logs].Lines) != 1 || known.Parts[logs].At.IsZero() {
+			t.Fatalf("the answer is %+v", known.Parts)
+		}
+		time.Sleep(2 * wantTime)
+		source.locked(func() {
+			if source.asks < 5 || source.asks > 20 {
+				t.Errorf("it was asked %d times", source.asks)
+			}
+			source.asks = 0
+		})
+		time.Sleep(time.Hour)
+		source.locked(func() {
+			if source.asks != 0 {
+				t.Errorf("after nobody wants it, it is asked %d times", source.asks)
+			}
+		})
+		for n := range 2 * maxWants {
+			o.Want(base, Want{Part: Logs, Subject: strings.Repeat("x", n+1)})
+		}
+		if len(o.wanted) > maxWants {
+			t.Errorf("%d parts are asked for", len(o.wanted))
+		}
+	})
+}
+
+// A state that was given out stays as it is.
+func TestAStateIsACopy(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o, base := house(t, &fakeSource{})
+		bans := func(n uint64) Happened {
+			return Happened{Base: "kitchen", Event: &basev1.Event{Sequence: n, Event: &basev1.Event_BansChanged{}}}
+		}
+		o.tell(bans(1))
+		before := o.State()
+		for n := range uint64(3 * MaxEvents) {
+			o.tell(bans(n + 2))
+			o.tell(Happened{Base: "kitchen", Event: &basev1.Event{Sequence: n + 2,
+				Event: &basev1.Event_AppRenamed{AppRenamed: &basev1.AppRenamedEvent{App: &basev1.App{Id: strings.Repeat("x", int(n))}}}}})
+		}
+		old, _ := before.Base(base)
+		now, _ := o.State().Base(base)
+		if len(old.Events) != 1 || old.Events[0].Times != 1 {
+			t.Errorf("the old state has %d events", len(old.Events))
+		}
+		if len(now.Events) != MaxEvents {
+			t.Errorf("%d events are kept", len(now.Events))
+		}
+	})
+}
+
+func TestEachDeedHasAName(t *testing.T) {
+	for kind := OpenWindow; kind <= NodeOffline; kind++ {
+		if again, known := ParseDeed(kind.String()); !known || again != kind {
+			t.Errorf("deed %d is called %q", kind, kind)
+		}
+	}
+	if _, known := ParseDeed(""); known {
+		t.Error("no name is a deed")
+	}
+}
