@@ -37,9 +37,9 @@ func (v *view) overview() []Part {
 			Known bool
 		}{v.open(), v.base.Look.Access != nil}),
 		v.part("overview.findings", "", v.audited()),
+		v.part("overview.health", "wide", v.health()),
 		v.part("overview.node", "", v.node()),
-		v.part("overview.health", "", v.health()),
-		v.part("overview.now", "wide", v.happened()))
+		v.part("overview.now", "", v.happened()))
 }
 
 // again is when a Base that does not answer is asked the next time.

@@ -286,6 +286,16 @@ func enclosing(n *html.Node, names ...string) *html.Node {
 // keys finds sentences that a language lacks: they are shown as their key.
 var keys = regexp.MustCompile(`\b(frame|pair|overview|deed|security|node|wallet|services|people|updates|log|machine|settings|errors)\.[a-z]+(\.[a-z]+)*\b`)
 
+// doing is a state with one deed.
+func doing(d owner.DeedState) owner.State {
+	d.Number = 1
+	bases := []owner.Base{triedBase()}
+	if d.Base == "" {
+		bases = nil
+	}
+	return owner.State{Bases: bases, Deeds: []owner.DeedState{d}}
+}
+
 // states are those in which the tests see each page.
 var states = map[string]owner.State{
 	"well":    {Bases: []owner.Base{wellBase()}},
@@ -295,6 +305,28 @@ var states = map[string]owner.State{
 	"hostile": {Bases: []owner.Base{hostileBase()}},
 	"several": {Bases: []owner.Base{wellBase(), openBase(), lostBase()}},
 	"empty":   {},
+	"nearby": {Nearby: []client.Nearby{
+		{Name: "BitBox Base", Addresses: []string{"192.168.1.20:8845"}, ProtocolVersion: 1, PairingOpen: true},
+		{Name: hostile, Addresses: []string{"192.168.1.21:8845"}, ProtocolVersion: 1},
+	}},
+	"asking":     doing(owner.DeedState{Began: now}),
+	"requesting": doing(owner.DeedState{Began: now, RequestNumber: "731 204"}),
+	"comparing": doing(owner.DeedState{Began: now, RequestNumber: "731 204", Question: &owner.Question{ID: 5, Kind: owner.Compare,
+		Code: client.Code{Digits: "482 913", BaseName: hostile, AppName: "laptop", Role: basev1.Role_ROLE_OWNER}}}),
+	"telling": doing(owner.DeedState{Began: now, RequestNumber: "731 204", Question: &owner.Question{ID: 5, Kind: owner.TellWords,
+		Code: client.Code{Words: "lusab-babad-gutih-tugad-gutuk-bisog", BaseName: "Attic", AppName: "laptop", Role: basev1.Role_ROLE_VIEWER}}}),
+	"paired": doing(owner.DeedState{Began: now, Ended: now, Made: &client.Base{Name: "Attic", PublicKey: [32]byte{1}}}),
+	"consenting": doing(owner.DeedState{Base: wellBase().ID(), Began: now, Deed: owner.Deed{Kind: owner.EndLease, Subject: "electrum"},
+		Question: &owner.Question{ID: 6, Kind: owner.Consent, Changes: []client.PostureChange{
+			{Opens: true, Text: "Electrum will be open to 192.168.1.0/24 on port 50002, for 1 hour."}, {Text: "The Base keeps its name."}}}}),
+	"locking": doing(owner.DeedState{Base: wellBase().ID(), Began: now, Deed: owner.Deed{Kind: owner.Lockdown},
+		Question: &owner.Question{ID: 7, Kind: owner.Consent, Changes: []client.PostureChange{{Text: hostile}}}}),
+	"sending": doing(owner.DeedState{Base: triedBase().ID(), Began: now, Deed: owner.Deed{Kind: owner.EndLease, Subject: "ssh"},
+		Steps: []string{"The change is signed.", "The Base has taken it."}, Sent: 9 << 20, Total: 33 << 20}),
+	"stopped": doing(owner.DeedState{Base: wellBase().ID(), Began: now, Ended: now, Deed: owner.Deed{Kind: owner.LiftBan, Subject: hostile},
+		Steps: []string{"The change is signed."}, Problem: "the Base does not answer", Leaves: "The Base may have begun."}),
+	"finished": doing(owner.DeedState{Base: wellBase().ID(), Began: now, Ended: now, Deed: owner.Deed{Kind: owner.EndLease, Subject: "ssh"},
+		Steps: []string{"The change is signed."}, Result: "Closed. The Base has signed that this is in force."}),
 }
 
 // Each page in each state and language has one heading of the first level, names for all that can be

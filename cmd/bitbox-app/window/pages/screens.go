@@ -24,7 +24,7 @@ type screen struct {
 // screens are the pages about a Base, in the order of their links.
 var screens = []screen{
 	{name: "overview", make: (*view).overview},
-	{name: "security", make: (*view).security},
+	{name: "security", make: (*view).security, wants: logWants},
 	{name: "node", make: (*view).nodePage, wants: nodeWants},
 	{name: "services", make: (*view).servicesPage, wants: servicesWants},
 	{name: "people", make: (*view).peoplePage},

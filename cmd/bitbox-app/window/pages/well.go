@@ -34,9 +34,9 @@ const nearlyFull = 0.05
 
 // judgements are in the order of how much they matter. The first that holds is said.
 var judgements = []judgement{
-	{"ended", "bad", func(b owner.Base) ([]any, bool) { return []any{b.Problem}, b.Connection == owner.Ended }},
+	{"ended", "bad", func(b owner.Base) ([]any, bool) { return nil, b.Connection == owner.Ended }},
 	{"lie", "bad", holdsIf(func(b owner.Base) bool { return b.Look.Lie != "" })},
-	{"lost", "bad", func(b owner.Base) ([]any, bool) { return []any{b.Problem}, b.Connection == owner.Lost }},
+	{"lost", "bad", func(b owner.Base) ([]any, bool) { return nil, b.Connection == owner.Lost }},
 	{"connecting", "", holdsIf(func(b owner.Base) bool { return b.Look.Info == nil })},
 	{"lockdown", "warn", holdsIf(func(b owner.Base) bool { return b.Look.Access != nil && b.Look.Access.Lockdown })},
 	{"critical", "bad", func(b owner.Base) ([]any, bool) {

@@ -1,0 +1,228 @@
+package pages
+
+import (
+	"fmt"
+	"html/template"
+	"slices"
+	"strconv"
+
+	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
+	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/owner"
+	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/window/picture"
+	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/words"
+)
+
+// deedPage is the page of a deed by its number, as the address has it.
+func (v *view) deedPage(number string) func(*view) Page {
+	n, err := strconv.ParseUint(number, 10, 64)
+	d, known := v.state.Deed(n)
+	if err != nil || !known {
+		return (*view).nowhere
+	}
+	if base, known := v.state.Base(d.Base); known {
+		v.base = base
+	}
+	return func(v *view) Page { return v.deed(d) }
+}
+
+// question is what has to be answered.
+type question struct {
+	ID      uint64
+	To      string // where the answer goes
+	Kind    string // a name for owner.QuestionKind: its sentences and its block of the template
+	Changes []change
+	Danger  bool
+	Code    code
+	App     string
+	Problem string
+	Text    string // what has to be typed
+	Screen  template.HTML
+}
+
+// questionKinds names the kinds of questions.
+var questionKinds = map[owner.QuestionKind]string{
+	owner.Consent: "consent", owner.Compare: "compare", owner.TellWords: "tellwords", owner.TypeWords: "typewords",
+	owner.TypeSentence: "typesentence",
+}
+
+// step is one step of a deed. Class is "done", "now", "failed", or "" for what comes.
+type step struct {
+	Key, Class, Text, More string
+	Until                  *deadline
+}
+
+func (v *view) deed(d owner.DeedState) Page {
+	title := v.deedTitle(d)
+	return v.framed(title, "narrow",
+		v.part("deed.head", "wide", struct{ Title, Base, Address string }{title, v.base.Name, v.back(d)}),
+		v.part("deed.question", "wide", v.asks(d)),
+		v.part("deed.steps", "wide", struct {
+			Steps       []step
+			Sent, Total uint64
+			Percent     string
+		}{v.steps(d), d.Sent, d.Total, percent(float64(d.Sent) / float64(max(d.Total, 1)))}),
+		v.part("deed.end", "wide", v.ending(d)))
+}
+
+// isPairing tells whether a deed is a pairing, which belongs to no Base that this App knows.
+func isPairing(d owner.DeedState) bool { return d.Base == "" }
+
+func (v *view) deedTitle(d owner.DeedState) string {
+	if isPairing(d) {
+		return v.say("pair.title")
+	}
+	name := kindNames[d.Deed.Kind]
+	if slices.Contains(titledBySubject, name) {
+		return v.say("deed.title."+name, d.Deed.Subject)
+	}
+	return v.say("deed.title." + name)
+}
+
+// kindNames are the names of deeds in addresses.
+var kindNames = map[owner.DeedKind]string{
+	owner.OpenWindow: "open-window", owner.CloseWindow: "close-window", owner.EndLease: "end-lease", owner.ConfirmTry: "confirm-try",
+	owner.LiftBan: "lift-ban", owner.Fix: "fix", owner.Lockdown: "lockdown", owner.Unlock: "unlock",
+}
+
+// titledBySubject are the deeds whose title names what they are done to.
+var titledBySubject = []string{
+	"end-lease", "lift-ban", "expose", "start-service", "stop-service", "restart-service", "enable-service", "disable-service",
+}
+
+// back is the page from which the deed was probably begun.
+func (v *view) back(d owner.DeedState) string {
+	if v.base.Name == "" {
+		return ""
+	}
+	return addressOf(v.base, first)
+}
+
+// request is a pairing that waits for an act at the Base.
+type request struct {
+	Number string
+	Screen template.HTML
+}
+
+// asks is what the page wants from the person now; nil: nothing.
+func (v *view) asks(d owner.DeedState) any {
+	type asked struct {
+		Request  *request
+		Question *question
+	}
+	q := d.Question
+	if q == nil {
+		if !isPairing(d) || !d.Ended.IsZero() {
+			return asked{}
+		}
+		screen := picture.Screen(picture.Words{Title: v.say("pair.screen.title"), Description: v.say("pair.request.screen")},
+			v.say("pair.screen.request"), v.say("pair.screen.answers"))
+		return asked{Request: &request{d.RequestNumber, screen}}
+	}
+	shown := &question{ID: q.ID, Kind: questionKinds[q.Kind], To: fmt.Sprintf("/deed/%d/answer", d.Number), App: q.App.Name,
+		Problem: q.App.Problem, Text: q.Sentence, Danger: d.Deed.Kind == owner.Lockdown}
+	for _, c := range q.Changes {
+		shown.Changes = append(shown.Changes, change{c.Text, c.Opens})
+	}
+	if q.Kind == owner.Compare || q.Kind == owner.TellWords {
+		shown.Code = code{q.Code, v.say("pair.role." + words.Role(q.Code.Role)), v.say("pair.allows." + words.Role(q.Code.Role))}
+		if q.Code.Role == basev1.Role_ROLE_UNSPECIFIED {
+			shown.Code.Role, shown.Code.Allows = "?", ""
+		}
+		shown.Screen = picture.Screen(picture.Words{Title: v.say("pair.screen.title"), Description: v.say("pair.compare.screen")},
+			v.say("pair.screen.compare"), v.say("pair.screen.answers"))
+	}
+	return asked{Question: shown}
+}
+
+// steps are what was done and what comes. A change that opens something is tried first: it is
+// undone unless this App confirms it, which it does by itself.
+func (v *view) steps(d owner.DeedState) []step {
+	if isPairing(d) {
+		return v.pairingSteps(d)
+	}
+	over, asked := !d.Ended.IsZero(), d.Question != nil
+	steps := []step{{Key: "yes", Text: v.say("deed.step.yes"), Class: "done"}}
+	switch {
+	case asked:
+		steps[0].Class = "now"
+	case over && d.Problem != "" && len(d.Steps) == 0:
+		steps[0].Class = ""
+	}
+	for n, text := range d.Steps {
+		s := step{Key: fmt.Sprint(n), Text: text, Class: "done"}
+		if !over && !asked && n == len(d.Steps)-1 {
+			s.Class = "now"
+		}
+		steps = append(steps, s)
+	}
+	access := v.base.Look.Access
+	if trying := !over && access != nil && access.Trying; trying {
+		steps = append(steps, step{Key: "try", Class: "now", Text: v.say("deed.step.try"), More: v.say("deed.step.try.more"),
+			Until: &deadline{v.base.At.Add(access.UndoneIn), v.say("overview.try.ends")}})
+	}
+	last := step{Key: "end", Text: v.say("deed.step.end")}
+	switch {
+	case over && d.Problem != "":
+		last.Class, last.Text = "failed", v.say("deed.step.failed")
+	case over:
+		last.Class, last.Text = "done", v.say("deed.step.done")
+	case !asked && len(d.Steps) == 0:
+		last.Class = "now"
+	}
+	return append(steps, last)
+}
+
+func (v *view) pairingSteps(d owner.DeedState) []step {
+	const asking, accepting, comparing, letting, all = 0, 1, 2, 3, 4
+	at := asking
+	switch {
+	case d.Made != nil:
+		at = all
+	case d.Question != nil:
+		at = comparing
+	case d.RequestNumber != "":
+		at = accepting
+	}
+	var steps []step
+	for n, key := range []string{"ask", "accept", "compare", "letin"} {
+		s := step{Key: key, Text: v.say("pair.step." + key)}
+		switch {
+		case n < at:
+			s.Class = "done"
+		case n == at && d.Problem != "":
+			s.Class = "failed"
+		case n == at:
+			s.Class = "now"
+		}
+		steps = append(steps, s)
+	}
+	_ = letting
+	return steps
+}
+
+// ending is how a deed ended, or how to stop it.
+type ending struct {
+	Stop, StopText          string
+	Result, Problem, Leaves string
+	Next, NextText          string
+	Paired                  bool
+}
+
+func (v *view) ending(d owner.DeedState) ending {
+	e := ending{Result: d.Result, Problem: d.Problem, Leaves: d.Leaves}
+	switch {
+	case d.Ended.IsZero():
+		e.Stop, e.StopText = fmt.Sprintf("/deed/%d/stop", d.Number), v.say("deed.stop.text")
+		if isPairing(d) {
+			e.StopText = v.say("pair.stop.text")
+		}
+	case d.Made != nil:
+		e.Paired = true
+		e.Next, e.NextText = addressOf(owner.Base{Base: *d.Made}, first), v.say("pair.done.next", d.Made.Name)
+	case isPairing(d):
+		e.Next, e.NextText = "/pair", v.say("pair.again")
+	default:
+		e.Next, e.NextText = v.back(d), v.say("deed.next", v.base.Name)
+	}
+	return e
+}

@@ -1,0 +1,181 @@
+package pages
+
+import (
+	"fmt"
+	"html/template"
+	"slices"
+	"strings"
+	"time"
+
+	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
+	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/owner"
+	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/window/picture"
+)
+
+// security shows how closed the Base is, and changes it. The forms of an owner are there as long as
+// the Base has a posture.
+func (v *view) security() []Part {
+	access := v.base.Look.Access
+	parts := []Part{v.heading(v.say("security.title"), v.say("security.text")), v.part("security.lock", "wide", v.lock())}
+	if access == nil {
+		return append(parts, v.part("security.none", "wide", v.base.Look.Lie))
+	}
+	owns := v.base.Look.Info.GetCaller().GetRole() == basev1.Role_ROLE_OWNER
+	add := func(name, class string, data any) { parts = append(parts, v.part(name, class, data)) }
+	form := func(name, class string, data any) {
+		if owns {
+			parts = append(parts, v.form(name, class, data))
+		}
+	}
+	add("security.seen", "wide", v.seen())
+	add("security.open", "", struct {
+		Rows []opened
+		Owns bool
+	}{v.open(), owns})
+	form("security.expose", "", struct{ Do string }{v.do("expose")})
+	add("security.ssh", "", v.ssh())
+	form("security.sshon", "", struct{ Do string }{v.do("enable-ssh")})
+	form("security.keys", "wide", struct{ Do string }{v.do("add-ssh-keys")})
+	add("security.audit", "wide", v.audited())
+	add("security.bans", "", v.bans())
+	add("security.history", "", v.history())
+	return parts
+}
+
+// lock is the lockdown, if there is one.
+type lock struct{ Unlock string }
+
+func (v *view) lock() *lock {
+	if a := v.base.Look.Access; a == nil || !a.Lockdown {
+		return nil
+	}
+	return &lock{v.do("unlock")}
+}
+
+// seen is what a stranger on the network sees: a picture, and the same as text.
+type seen struct {
+	Picture template.HTML
+	Lines   []seenLine
+}
+
+type seenLine struct{ Name, Text string }
+
+func (v *view) seen() seen {
+	a := v.base.Look.Access
+	var s seen
+	var doors []picture.Door
+	add := func(d picture.Door, text string) {
+		doors = append(doors, d)
+		s.Lines = append(s.Lines, seenLine{d.Name, text})
+	}
+	for _, d := range a.Doors {
+		if d.Left == 0 && !d.ForGood {
+			add(picture.Door{Name: v.say("security.seen.channel"), Port: d.Port, Open: true, Locked: true},
+				v.say("security.seen.channel.text", int(d.Port)))
+			continue
+		}
+		add(picture.Door{Name: doorName(d.Kind), Port: d.Port, Open: true, Note: v.until(d.Left)},
+			v.doorDetail(d)+" "+v.say("security.seen.door.text"))
+	}
+	if a.SSH {
+		add(picture.Door{Name: "SSH", Port: 22, Open: true, Locked: true, Note: v.until(a.SSHLeft)}, v.say("security.seen.ssh.on"))
+	} else {
+		add(picture.Door{Name: "SSH", Port: 22}, v.say("security.seen.ssh.off"))
+	}
+	add(picture.Door{Name: v.say("security.seen.rest")}, v.say("security.seen.rest.text"))
+	s.Picture = picture.Wall(picture.Words{Title: v.say("security.seen.title"), Description: v.say("security.seen.picture")}, doors)
+	return s
+}
+
+// until says when something ends, in the time of day.
+func (v *view) until(left time.Duration) string {
+	if left == 0 {
+		return ""
+	}
+	return v.say("frame.until", v.base.At.Add(left).Local().Format("15:04"))
+}
+
+// ssh is how SSH is.
+type ssh struct {
+	On    *deadline
+	Close string
+	Keys  []string
+}
+
+func (v *view) ssh() ssh {
+	a := v.base.Look.Access
+	s := ssh{Keys: a.Keys, Close: v.do("end-lease")}
+	if a.SSH {
+		s.On = &deadline{v.base.At.Add(a.SSHLeft), "SSH"}
+	}
+	return s
+}
+
+// banned is an address that is shut out.
+type banned struct {
+	Address, Jail string
+	Until         *deadline
+}
+
+// bans are the banned addresses, and when an address is banned.
+type bans struct {
+	Known bool
+	Rule  string
+	Rows  []banned
+	Lift  string
+}
+
+func (v *view) bans() bans {
+	b := bans{Known: v.base.Look.HasBans, Rule: v.base.Look.Access.Bans, Lift: v.do("lift-ban")}
+	for _, ban := range v.base.Look.Bans {
+		row := banned{Address: ban.GetAddress(), Jail: v.say("security.bans.other", ban.GetJail())}
+		switch {
+		case ban.GetJail() == "sshd":
+			row.Jail = v.say("security.bans.ssh")
+		case strings.HasSuffix(ban.GetJail(), "handshake"):
+			row.Jail = v.say("security.bans.channel")
+		}
+		if ban.GetUntil() != nil {
+			row.Until = &deadline{At: ban.GetUntil().AsTime()}
+		}
+		b.Rows = append(b.Rows, row)
+	}
+	return b
+}
+
+// shownHistory is how many of the newest entries the page has; the log of changes has all.
+const shownHistory = 6
+
+// past is an entry of the log of changes.
+type past struct {
+	Key       string
+	At, Now   time.Time
+	Who, What string
+}
+
+// history is who changed what, the newest first.
+type history struct {
+	Known   bool
+	Problem string
+	Rows    []past
+	Log     string
+}
+
+func (v *view) history() history {
+	answered := v.answered(owner.Changes, "")
+	h := history{Known: answered.Changes != nil, Problem: answered.Problem, Log: addressOf(v.base, "log")}
+	if !h.Known {
+		return h
+	}
+	for _, e := range slices.Backward(answered.Changes.Entries) {
+		if len(h.Rows) == shownHistory {
+			break
+		}
+		what := v.changeWord(e.GetWhat())
+		if e.GetFailure() != "" {
+			what += " (" + v.say("log.notdone") + ")"
+		}
+		h.Rows = append(h.Rows, past{fmt.Sprint(e.GetNumber()), time.Unix(e.GetTime(), 0), v.now, v.changedBy(e), what})
+	}
+	return h
+}
