@@ -109,7 +109,9 @@ func (b *base) updatesReadOnly() {
 	b.Until("the root is read-only", func() error {
 		out, err := b.Exec("env", "LIBMOUNT_FORCE_MOUNT2=always", "mount", "-o", "remount,ro", "/")
 		if err != nil {
-			return fmt.Errorf("%w: %s", err, out)
+			// What keeps it busy: programs and open files that were replaced.
+			busy, _ := b.Exec("sh", "-c", "ls -l /proc/[0-9]*/exe /proc/[0-9]*/fd/* 2>/dev/null | grep -F '(deleted)'; ps -eo pid,args")
+			return fmt.Errorf("%w: %s\n%s", err, out, busy)
 		}
 		return nil
 	})
