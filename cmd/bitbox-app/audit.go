@@ -90,7 +90,7 @@ func askAudit(ctx context.Context, session *client.Session) (a auditAnswer, err 
 	worstFirst(a.GetFindings())
 	node, err := askNode(ctx, session)
 	if node.posture != nil {
-		a.reach = words.NodeReach(node.posture)
+		a.reach = words.English.NodeReach(node.posture)
 	}
 	if errors.Is(err, client.ErrLyingBase) || ctx.Err() != nil {
 		return a, err

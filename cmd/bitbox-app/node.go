@@ -68,7 +68,7 @@ func nodeQuery(p *program) query[nodeAnswer] {
 		json: func(a nodeAnswer) any { return a.GetNodeResponse },
 		show: func(a nodeAnswer) error {
 			table := p.table()
-			for _, row := range words.NodeRows(a.GetNode(), words.NodeReach(a.posture), time.Now()) {
+			for _, row := range words.English.NodeRows(a.GetNode(), words.English.NodeReach(a.posture), time.Now()) {
 				table.row(row[0], row[1])
 			}
 			return table.print()
@@ -77,13 +77,13 @@ func nodeQuery(p *program) query[nodeAnswer] {
 		rows: func(a nodeAnswer) [][]string {
 			n := a.GetNode()
 			if !words.HasNode(n) || n.GetAskedAt() == nil {
-				return [][]string{{words.NodeState(n), "", "", "", "", ""}}
+				return [][]string{{words.English.NodeState(n), "", "", "", "", ""}}
 			}
-			peers := words.NotOffered
+			peers := words.English.Say("values.notoffered")
 			if n.PeersIn != nil && n.PeersOut != nil {
 				peers = fmt.Sprint(n.GetPeersIn() + n.GetPeersOut())
 			}
-			return [][]string{{words.NodeState(n), words.Network(n.GetNetwork()), fmt.Sprint(n.GetHeight()), words.Progress(n), peers,
+			return [][]string{{words.English.NodeState(n), words.English.Network(n.GetNetwork()), fmt.Sprint(n.GetHeight()), words.English.Progress(n), peers,
 				n.GetSoftware() + " " + n.GetVersion()}}
 		},
 		table: func(t *table) { t.styled("STATE", nodeStyle) },
@@ -92,7 +92,7 @@ func nodeQuery(p *program) query[nodeAnswer] {
 
 // nodeStyle has a node that does not answer stand out.
 func nodeStyle(state string) terminal.Style {
-	if state == words.NodeState(&basev1.Node{State: basev1.Node_STATE_STOPPED}) {
+	if state == words.English.NodeState(&basev1.Node{State: basev1.Node_STATE_STOPPED}) {
 		return terminal.Red
 	}
 	return terminal.Plain
@@ -243,7 +243,7 @@ transaction to be confirmed within them.`,
 			q.show = func(answer *basev1.GetFeesResponse) error {
 				switch {
 				case !answer.GetOffered():
-					return p.printf("Fees: %s.\n", words.NotOffered)
+					return p.printf("Fees: %s.\n", words.English.Say("values.notoffered"))
 				case len(answer.GetFees()) == 0:
 					return p.printf("The node has no estimate yet; it has to see transactions for a while.\n")
 				}

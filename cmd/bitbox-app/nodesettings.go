@@ -125,12 +125,12 @@ func nodeValues(s *basev1.NodeSettings) []nodeValue {
 		blocks = fmt.Sprintf("the newest %d GB are kept", s.GetPruneGb())
 	}
 	if s.GetBlockEverySeconds() > 0 {
-		every = "one is made every " + words.Duration(uint64(s.GetBlockEverySeconds()))
+		every = "one is made every " + words.English.Duration(uint64(s.GetBlockEverySeconds()))
 	}
 	program := map[basev1.NodeSettings_Program]string{
 		basev1.NodeSettings_PROGRAM_CORE: "Bitcoin Core", basev1.NodeSettings_PROGRAM_BTCD: "btcd"}[s.GetProgram()]
 	values := []nodeValue{
-		{"node.program", "Program", cmp.Or(program, "none")}, {"node.network", "Network", words.Network(s.GetNetwork())},
+		{"node.program", "Program", cmp.Or(program, "none")}, {"node.network", "Network", words.English.Network(s.GetNetwork())},
 		{"node.prune", "Blocks", blocks}, {"node.cache", "Cache", fmt.Sprintf("%d MiB", s.GetCacheMib())},
 	}
 	if s.GetBlockEverySeconds() > 0 || s.GetNetwork() == basev1.Network_NETWORK_REGTEST {
@@ -284,7 +284,7 @@ func nodeFlags(s *basev1.NodeSettings) string {
 	}
 	program := strings.ToLower(strings.TrimPrefix(s.GetProgram().String(), "PROGRAM_"))
 	flags := fmt.Sprintf("--program %s --network %s --prune %s --cache %d", program,
-		words.Network(s.GetNetwork()), off(s.GetPruneGb(), ""), s.GetCacheMib())
+		words.English.Network(s.GetNetwork()), off(s.GetPruneGb(), ""), s.GetCacheMib())
 	if s.GetBlockEverySeconds() > 0 {
 		flags += " --block-every " + off(s.GetBlockEverySeconds(), "s")
 	}
@@ -357,7 +357,7 @@ func (p *program) nodeComesUp(ctx context.Context, session *client.Session, was 
 		case n.GetNetwork() == network && (n.GetState() == basev1.Node_STATE_CURRENT || n.GetState() == basev1.Node_STATE_BEHIND):
 			return "", nil
 		default:
-			reason = cmp.Or(n.GetReason(), "it is "+words.NodeState(n))
+			reason = cmp.Or(n.GetReason(), "it is "+words.English.NodeState(n))
 		}
 		select {
 		case <-ctx.Done():

@@ -112,7 +112,7 @@ func findTx(ctx context.Context, session *client.Session, id proof.Hash) (foundT
 	if err != nil {
 		return foundTx{}, err
 	}
-	found := foundTx{ID: id.String(), Network: words.Network(network), Outputs: []shownOutput{}}
+	found := foundTx{ID: id.String(), Network: words.English.Network(network), Outputs: []shownOutput{}}
 	switch answer.GetState() {
 	case basev1.GetTransactionResponse_STATE_CONFIRMED:
 		found.Confirmed, found.Height = true, answer.GetPlace().GetHeight()

@@ -83,10 +83,10 @@ func (p *program) askStatus(ctx context.Context, session *client.Session) (a sta
 		if a.software, err = p.softwareRows(view.Identities().Image); err != nil {
 			return a, err
 		}
-		a.reach = words.NodeReach(view)
+		a.reach = words.English.NodeReach(view)
 		for _, end := range view.Effective().Endpoints {
 			if end.UntilClosed {
-				a.open = append(a.open, words.OpenForGood(end))
+				a.open = append(a.open, words.English.OpenForGood(end))
 			}
 		}
 	} else if errors.Is(err, client.ErrLyingBase) {
@@ -152,7 +152,7 @@ func (p *program) printInfo(a statusAnswer, drawn curves.Curves) error {
 		row("Time zone", "%s", info.GetTimeZone())
 	}
 	if a.node.GetNode() != nil {
-		row("Node", "%s", words.Node(a.node.GetNode()))
+		row("Node", "%s", words.English.Node(a.node.GetNode()))
 		if words.HasNode(a.node.GetNode()) && a.reach != "" {
 			row("Internet", "%s", a.reach)
 		}
@@ -176,8 +176,8 @@ func (p *program) printInfo(a statusAnswer, drawn curves.Curves) error {
 		load = append(load, fmt.Sprintf("%.2f", l))
 	}
 	table.row("Load      ", strings.Join(load, " "), drawn.Load)
-	table.row("Memory", words.Free(info.GetMemoryAvailableBytes(), info.GetMemoryTotalBytes()), drawn.Memory)
-	table.row("Disk", words.Free(info.GetDiskAvailableBytes(), info.GetDiskTotalBytes()), drawn.Disk)
+	table.row("Memory", words.English.Free(info.GetMemoryAvailableBytes(), info.GetMemoryTotalBytes()), drawn.Memory)
+	table.row("Disk", words.English.Free(info.GetDiskAvailableBytes(), info.GetDiskTotalBytes()), drawn.Disk)
 	if info.TemperatureCelsius != nil {
 		table.row("Temperature", fmt.Sprintf("%.0f °C", info.GetTemperatureCelsius()), drawn.Temperature)
 	}

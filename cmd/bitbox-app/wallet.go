@@ -238,10 +238,10 @@ func (w walletView) check(ctx context.Context) (checkedWallet, error) {
 	case err != nil:
 		return checkedWallet{}, err
 	}
-	network := words.Network(server.Network())
+	network := words.English.Network(server.Network())
 	if words.HasNode(w.node) && w.node.GetNetwork() != server.Network() {
 		return checkedWallet{}, fmt.Errorf("%w: the server serves %s, and the node %s; a wallet would show other coins", errWallet, network,
-			words.Network(w.node.GetNetwork()))
+			words.English.Network(w.node.GetNetwork()))
 	}
 	return checkedWallet{w.Address, w.CertificateSHA256, client.Printable(server.Software), client.Printable(server.Protocol), network}, nil
 }

@@ -95,7 +95,7 @@ func (m *model) sayRequest(s *sheet) {
 	}
 	s.say("Accept this number at the Base:  "+p.number, bold)
 	s.large(p.number)
-	s.say(fmt.Sprintf("Asking %s, for %s.", p.with, words.Duration(uint64(max(0, m.now.Sub(p.since)/time.Second)))), 0)
+	s.say(fmt.Sprintf("Asking %s, for %s.", p.with, words.English.Duration(uint64(max(0, m.now.Sub(p.since)/time.Second)))), 0)
 	s.gap()
 	if p.closed {
 		s.say("Pairing is closed there: somebody at the Base, or an owner's App (key o), has to open it.", yellow|bold)
@@ -110,13 +110,13 @@ func (m *model) sayCode(s *sheet) {
 	s.large(c.Digits)
 	if !s.tight {
 		s.say(fmt.Sprintf("It calls itself %q, and gives this App, %q,", c.BaseName, c.AppName), 0)
-		s.say(fmt.Sprintf("the role %s: it %s.", words.Role(c.Role), allows[c.Role]), 0)
+		s.say(fmt.Sprintf("the role %s: it %s.", words.English.Role(c.Role), allows[c.Role]), 0)
 		s.gap()
 		s.say("Compare all six digits. If they differ, somebody may be in between.", 0)
 		return
 	}
 	// These rows have one line each, however long a name is, so the digits never move.
-	s.lines = append(s.lines, plain(fmt.Sprintf("  %s for %s, from %s", words.Role(c.Role), c.AppName, c.BaseName)))
+	s.lines = append(s.lines, plain(fmt.Sprintf("  %s for %s, from %s", words.English.Role(c.Role), c.AppName, c.BaseName)))
 }
 
 func (m *model) viewChoosing() (body, foot []line) {

@@ -68,7 +68,7 @@ func (m *model) overviewPage(b *base) []line {
 	}
 	m.servicesInShort(r, b)
 	if n := b.look.Node; words.HasNode(n) {
-		r.put("Node", span{words.Node(n), nodeStyle(n)})
+		r.put("Node", span{words.English.Node(n), nodeStyle(n)})
 	}
 	r.lines = append(r.lines, nil)
 	m.healthRows(r, b)
@@ -89,8 +89,8 @@ func (m *model) healthRows(r *rows, b *base) {
 	}
 	drawn := curves.Draw(b.look.Samples, curveWidth, !m.ascii)
 	r.add("Load", beside(strings.Join(load, " ")+temperature, drawn.Load))
-	r.add("Memory", beside(words.Free(i.GetMemoryAvailableBytes(), i.GetMemoryTotalBytes()), drawn.Memory))
-	r.add("Disk", beside(words.Free(i.GetDiskAvailableBytes(), i.GetDiskTotalBytes()), drawn.Disk))
+	r.add("Memory", beside(words.English.Free(i.GetMemoryAvailableBytes(), i.GetMemoryTotalBytes()), drawn.Memory))
+	r.add("Disk", beside(words.English.Free(i.GetDiskAvailableBytes(), i.GetDiskTotalBytes()), drawn.Disk))
 	if addresses := i.GetAddresses(); len(addresses) > 0 {
 		r.add("Address", strings.Join(addresses, ", "))
 	}
@@ -169,7 +169,7 @@ func (m *model) appsInShort(b *base) string {
 		}
 	}
 	caller := b.look.Info.GetCaller()
-	return fmt.Sprintf("%d, %d connected; this is %q, %s", len(b.look.Apps), connected, caller.GetName(), words.Role(b.role()))
+	return fmt.Sprintf("%d, %d connected; this is %q, %s", len(b.look.Apps), connected, caller.GetName(), words.English.Role(b.role()))
 }
 
 func (m *model) bansInShort(r *rows, b *base) {
@@ -189,7 +189,7 @@ func until(t *timestamppb.Timestamp, now time.Time) string {
 	if t == nil {
 		return ""
 	}
-	return ", " + words.Duration(owner.Seconds(t.AsTime().Sub(now))) + " left"
+	return ", " + words.English.Duration(owner.Seconds(t.AsTime().Sub(now))) + " left"
 }
 
 // shownFindings is how many findings the overview names.
@@ -207,7 +207,7 @@ func (m *model) auditInShort(r *rows, b *base) {
 	case !b.hasAudit:
 		return
 	case len(findings) == 0:
-		r.put("Audit", span{"no findings, " + words.When(b.auditedAt, m.now), green})
+		r.put("Audit", span{"no findings, " + words.English.When(b.auditedAt, m.now), green})
 		return
 	}
 	for n, f := range findings[:min(len(findings), shownFindings)] {
@@ -215,7 +215,7 @@ func (m *model) auditInShort(r *rows, b *base) {
 		if n > 0 {
 			name = ""
 		}
-		r.put(name, span{"[" + words.Severity(f) + "] ", grave(f)}, span{text: f.GetTitle()})
+		r.put(name, span{"[" + words.English.Severity(f) + "] ", grave(f)}, span{text: f.GetTitle()})
 	}
 	if more := len(findings) - shownFindings; more > 0 {
 		r.add("", fmt.Sprintf("and %d more: 4", more))
@@ -298,7 +298,7 @@ func (e event) often() string {
 }
 
 func (m *model) eventTime(at time.Time) string {
-	if when := words.When(at, m.now); len(when) > len("15:04") {
+	if when := words.English.When(at, m.now); len(when) > len("15:04") {
 		return when
 	}
 	return at.Local().Format(time.TimeOnly)
@@ -356,7 +356,7 @@ func (m *model) appsPage(b *base) []line {
 		case app.GetSessions() > 0:
 			seen = "connected"
 		case app.GetLastSeenAt() != nil:
-			seen = "seen " + words.When(app.GetLastSeenAt().AsTime(), m.now)
+			seen = "seen " + words.English.When(app.GetLastSeenAt().AsTime(), m.now)
 		}
 		s := style(0)
 		if app.GetSessions() > 0 {
@@ -364,7 +364,7 @@ func (m *model) appsPage(b *base) []line {
 		}
 		lines = append(lines,
 			line{{app.GetName(), bold}},
-			line{{"  " + words.Role(app.GetRole()) + ", ", 0}, {seen, s}, {", paired " + words.When(app.GetPairedAt().AsTime(), m.now), faint}})
+			line{{"  " + words.English.Role(app.GetRole()) + ", ", 0}, {seen, s}, {", paired " + words.English.When(app.GetPairedAt().AsTime(), m.now), faint}})
 	}
 	return append(lines, nil, styled("bitbox-app apps renames and revokes them.", faint))
 }
@@ -393,7 +393,7 @@ func (m *model) auditLines(b *base) []line {
 	case b.auditing:
 		head = append(head, span{text: ", under way ..."})
 	case !b.auditedAt.IsZero():
-		head = append(head, span{text: " of " + words.When(b.auditedAt, m.now) + "; a asks again"})
+		head = append(head, span{text: " of " + words.English.When(b.auditedAt, m.now) + "; a asks again"})
 	}
 	lines := []line{head}
 	width := m.pageWidth() - 1
@@ -404,7 +404,7 @@ func (m *model) auditLines(b *base) []line {
 		lines = append(lines, styled("  The Base is as closed as it should be.", green))
 	}
 	for _, f := range b.findings {
-		lines = append(lines, line{{"[" + words.Severity(f) + "] ", grave(f)}, {f.GetTitle(), bold}})
+		lines = append(lines, line{{"[" + words.English.Severity(f) + "] ", grave(f)}, {f.GetTitle(), bold}})
 		how := "by hand: "
 		if f.GetFixable() {
 			how = "f: "
@@ -432,10 +432,10 @@ func (m *model) servicesPage(b *base) []line {
 		}
 		l := line{{fmt.Sprintf("%-20s ", s.GetName()), bold}, {stateWord, look}}
 		if s.GetSince() != nil {
-			l = append(l, span{text: " since " + words.When(s.GetSince().AsTime(), m.now)})
+			l = append(l, span{text: " since " + words.English.When(s.GetSince().AsTime(), m.now)})
 		}
 		if s.MemoryBytes != nil {
-			l = append(l, span{text: ", " + words.Size(s.GetMemoryBytes())})
+			l = append(l, span{text: ", " + words.English.Size(s.GetMemoryBytes())})
 		}
 		if s.GetRestarts() > 0 {
 			l = append(l, span{", restarted " + counted(int(s.GetRestarts()), "time", "times"), yellow})
@@ -466,7 +466,7 @@ func reachOf(b *base) string {
 
 func (m *model) nodePage(b *base) []line {
 	r := &rows{}
-	for n, row := range words.NodeRows(b.look.Node, reachOf(b), m.now) {
+	for n, row := range words.English.NodeRows(b.look.Node, reachOf(b), m.now) {
 		look := style(0)
 		switch {
 		case n == 0:

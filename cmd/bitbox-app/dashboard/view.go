@@ -317,7 +317,7 @@ func noneOr(n int, one, many string) string {
 
 // untilIn is the rest of a time that a Base has reported.
 func (m *model) untilIn(b *base, told time.Duration) string {
-	return words.Duration(owner.Seconds(told - m.now.Sub(b.at)))
+	return words.English.Duration(owner.Seconds(told - m.now.Sub(b.at)))
 }
 
 // viewChosen shows the chosen entry, in this many cells.
@@ -389,7 +389,7 @@ func (b *base) software() string {
 	if i == nil {
 		return ""
 	}
-	return fmt.Sprintf("   %s, up %s", i.GetSoftwareVersion(), words.Duration(i.GetMachineUptimeSeconds()))
+	return fmt.Sprintf("   %s, up %s", i.GetSoftwareVersion(), words.English.Duration(i.GetMachineUptimeSeconds()))
 }
 
 var pageNames = []string{"Overview", "Access", "Apps", "Security", "Events", "Node", "Services"}
@@ -423,10 +423,10 @@ func (m *model) alerts(b *base, width int) []line {
 	} else if b.problem != "" {
 		var state []string
 		if b.state == silent {
-			state = append(state, "Asked again in "+words.Duration(owner.Seconds(b.again.Sub(m.now)))+".")
+			state = append(state, "Asked again in "+words.English.Duration(owner.Seconds(b.again.Sub(m.now)))+".")
 		}
 		if b.look.Info != nil {
-			state = append(state, "The data below is from "+words.When(b.at, m.now)+".")
+			state = append(state, "The data below is from "+words.English.When(b.at, m.now)+".")
 		}
 		if len(state) > 0 {
 			say(strings.Join(state, " "), red|bold)

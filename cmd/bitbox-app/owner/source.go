@@ -189,8 +189,8 @@ func accessOf(view *client.PostureView) *Access {
 	e := view.Effective()
 	a := &Access{
 		Revision: e.Revision, Lockdown: e.Lockdown, PairingClosed: e.PairingClosed, Gap: view.Gap,
-		Bans: fmt.Sprintf("after %d failures within %s, for %s", e.Bans.MaxTries, words.Duration(Seconds(e.Bans.Window)),
-			words.Duration(Seconds(e.Bans.BanTime))),
+		Bans: fmt.Sprintf("after %d failures within %s, for %s", e.Bans.MaxTries, words.English.Duration(Seconds(e.Bans.Window)),
+			words.English.Duration(Seconds(e.Bans.BanTime))),
 	}
 	for _, end := range e.Endpoints {
 		door := Door{Kind: string(end.Kind), Port: end.Port, Shared: end.Shared, Left: end.Remaining, ForGood: end.UntilClosed,
@@ -213,7 +213,7 @@ func accessOf(view *client.PostureView) *Access {
 	for _, service := range e.Egress {
 		a.Internet = append(a.Internet, string(service))
 	}
-	a.NodeReach = words.NodeReach(view)
+	a.NodeReach = words.English.NodeReach(view)
 	pending, trying, left := view.Pending()
 	a.Applying, a.Trying, a.UndoneIn = pending && !trying, trying, left
 	if !trying {

@@ -14,12 +14,14 @@ type Language struct {
 	Name string
 
 	sentences map[string]string
+	// date is the layout of a date before a time, decimal the sign before the tenths.
+	date, decimal string
 }
 
 // The languages. Each has its sentences in a file of its own.
 var (
-	English = Language{Tag: "en", Name: "English", sentences: english}
-	German  = Language{Tag: "de", Name: "Deutsch", sentences: german}
+	English = Language{Tag: "en", Name: "English", sentences: english, date: "2006-01-02 ", decimal: "."}
+	German  = Language{Tag: "de", Name: "Deutsch", sentences: german, date: "02.01.2006, ", decimal: ","}
 )
 
 // Languages are all of them; the first is for everybody whose language is not among them.
@@ -48,6 +50,15 @@ func (l Language) Say(key string, args ...any) string {
 		return sentence
 	}
 	return fmt.Sprintf(sentence, args...)
+}
+
+// known returns the sentence with this key, or text for a key that the language does not have: a
+// name that only a newer Base knows.
+func (l Language) known(key, text string) string {
+	if sentence, known := l.sentences[key]; known {
+		return sentence
+	}
+	return text
 }
 
 // Count returns the sentence key+".one" for 1, and key+".many" for every other number, which is

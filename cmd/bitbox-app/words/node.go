@@ -9,24 +9,22 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/client"
 )
 
-// NotOffered stands for what a node does not tell.
-const NotOffered = "not offered by this node"
+// nodeStates are the keys of the states of a node.
+var nodeStates = map[basev1.Node_State]string{
+	basev1.Node_STATE_NONE:          "values.node.none",
+	basev1.Node_STATE_NOT_INSTALLED: "values.node.none",
+	basev1.Node_STATE_STOPPED:       "values.node.stopped",
+	basev1.Node_STATE_STARTING:      "values.node.starting",
+	basev1.Node_STATE_BEHIND:        "values.node.behind",
+	basev1.Node_STATE_CURRENT:       "values.node.current",
+}
 
 // NodeState says how a node is, such as "up to date".
-func NodeState(n *basev1.Node) string {
-	switch n.GetState() {
-	case basev1.Node_STATE_NONE, basev1.Node_STATE_NOT_INSTALLED:
-		return "none"
-	case basev1.Node_STATE_STOPPED:
-		return "stopped"
-	case basev1.Node_STATE_STARTING:
-		return "starting"
-	case basev1.Node_STATE_BEHIND:
-		return "catching up"
-	case basev1.Node_STATE_CURRENT:
-		return "up to date"
+func (l Language) NodeState(n *basev1.Node) string {
+	if key, known := nodeStates[n.GetState()]; known {
+		return l.Say(key)
 	}
-	return "unknown"
+	return l.Say("values.unknown")
 }
 
 // HasNode tells whether there is a node that can say something.
@@ -35,134 +33,133 @@ func HasNode(n *basev1.Node) bool {
 }
 
 // Network names a network, such as "mainnet".
-func Network(network basev1.Network) string {
+func (l Language) Network(network basev1.Network) string {
 	if network == basev1.Network_NETWORK_UNSPECIFIED {
-		return "unknown"
+		return l.Say("values.unknown")
 	}
 	return strings.ToLower(strings.TrimPrefix(network.String(), "NETWORK_"))
 }
 
 // Node says in one line how a node is.
-func Node(n *basev1.Node) string {
+func (l Language) Node(n *basev1.Node) string {
 	switch {
 	case n.GetReason() != "":
 		return n.GetReason()
 	case n.GetState() == basev1.Node_STATE_BEHIND:
-		return fmt.Sprintf("%s, block %d, catching up: %s", Network(n.GetNetwork()), n.GetHeight(), Progress(n))
+		return l.Say("values.node.line", l.Network(n.GetNetwork()), n.GetHeight(), l.NodeState(n)+": "+l.Progress(n))
 	}
-	return fmt.Sprintf("%s, block %d, %s", Network(n.GetNetwork()), n.GetHeight(), NodeState(n))
+	return l.Say("values.node.line", l.Network(n.GetNetwork()), n.GetHeight(), l.NodeState(n))
 }
 
 // Progress says how far a node is, and how long the rest takes.
-func Progress(n *basev1.Node) string {
+func (l Language) Progress(n *basev1.Node) string {
 	if n.GetState() == basev1.Node_STATE_CURRENT {
 		return "100 %"
 	}
 	// Never 100 before it is there.
 	const tenths = 1000
-	text := fmt.Sprintf("%.1f %%", float64(min(tenths-1, int(n.GetProgress()*tenths)))/10)
+	done := l.Decimal(float64(min(tenths-1, int(n.GetProgress()*tenths)))/10, 1)
 	if n.LeftSeconds != nil {
-		return text + ", about " + Duration(n.GetLeftSeconds()) + " left"
+		return l.Say("values.progress.left", done, l.Duration(n.GetLeftSeconds()))
 	}
-	return text
+	return l.Say("values.progress", done)
 }
 
 // NodeReach says where the signed posture of a Base lets its node go; empty without a posture.
-func NodeReach(view *client.PostureView) string {
+func (l Language) NodeReach(view *client.PostureView) string {
 	if view == nil {
 		return ""
 	}
-	return nodeReach(client.LetsOut(view, client.NodeInternet), client.LetsOut(view, client.NodeHome))
+	return l.nodeReach(client.LetsOut(view, client.NodeInternet), client.LetsOut(view, client.NodeHome))
 }
 
-func nodeReach(internet, home bool) string {
+func (l Language) nodeReach(internet, home bool) string {
 	switch {
 	case internet && home:
-		return "the node may reach it, and your home"
+		return l.Say("values.reach.both")
 	case internet:
-		return "the node may reach it, but not your home"
+		return l.Say("values.reach.internet")
 	case home:
-		return "the node may reach your home only"
+		return l.Say("values.reach.home")
 	}
-	return "the node may not reach it ('bitbox-app node online' lets it)"
+	return l.Say("values.reach.none")
 }
 
 // NodeRows are the rows of a table about a node: a name, and what it is. reach is of NodeReach.
-func NodeRows(n *basev1.Node, reach string, now time.Time) (rows [][2]string) {
-	add := func(name, text string) { rows = append(rows, [2]string{name, text}) }
-	state := NodeState(n)
+func (l Language) NodeRows(n *basev1.Node, reach string, now time.Time) (rows [][2]string) {
+	add := func(name, text string) { rows = append(rows, [2]string{l.Say("values.row." + name), text}) }
+	offered := func(name string, is bool, text string) {
+		if !is {
+			text = l.Say("values.notoffered")
+		}
+		add(name, text)
+	}
+	state := l.NodeState(n)
 	if n.GetReason() != "" {
 		state += ": " + n.GetReason()
 	}
-	add("State", state)
+	add("state", state)
 	if HasNode(n) && reach != "" {
-		add("Internet", reach)
+		add("internet", reach)
 	}
 	if !HasNode(n) || n.GetAskedAt() == nil {
 		return rows
 	}
 	if n.GetState() == basev1.Node_STATE_STOPPED || n.GetState() == basev1.Node_STATE_STARTING {
-		add("As of", When(n.GetAskedAt().AsTime(), now))
+		add("asof", l.When(n.GetAskedAt().AsTime(), now))
 	}
-	add("Network", Network(n.GetNetwork()))
+	add("network", l.Network(n.GetNetwork()))
 	software := n.GetSoftware() + " " + n.GetVersion()
 	if n.GetUnmaintained() {
-		software += " (no longer gets fixes; update it)"
+		software = l.Say("values.unmaintained", software)
 	}
-	add("Software", software)
+	add("software", software)
 	height := fmt.Sprint(n.GetHeight())
 	if at := n.GetBestBlockTime(); at != nil {
-		height += fmt.Sprintf(" (%s)", When(at.AsTime(), now))
+		height += fmt.Sprintf(" (%s)", l.When(at.AsTime(), now))
 	}
-	add("Height", height)
-	add("Headers", offered(n.Headers != nil, fmt.Sprint(n.GetHeaders())))
-	add("Progress", Progress(n))
-	add("Peers", offered(n.PeersIn != nil && n.PeersOut != nil, fmt.Sprintf("%d in, %d out", n.GetPeersIn(), n.GetPeersOut())))
-	add("Mempool", offered(n.MempoolTransactions != nil && n.MempoolBytes != nil,
-		fmt.Sprintf("%d transactions, %s", n.GetMempoolTransactions(), Size(n.GetMempoolBytes()))))
-	add("On disk", offered(n.SizeBytes != nil, Size(n.GetSizeBytes())))
+	add("height", height)
+	offered("headers", n.Headers != nil, fmt.Sprint(n.GetHeaders()))
+	add("progress", l.Progress(n))
+	offered("peers", n.PeersIn != nil && n.PeersOut != nil, l.Say("values.peers", n.GetPeersIn(), n.GetPeersOut()))
+	offered("mempool", n.MempoolTransactions != nil && n.MempoolBytes != nil,
+		l.Say("values.mempool", n.GetMempoolTransactions(), l.Size(n.GetMempoolBytes())))
+	offered("ondisk", n.SizeBytes != nil, l.Size(n.GetSizeBytes()))
 	if n.DiskTotalBytes != nil && n.DiskAvailableBytes != nil {
-		disk := Free(n.GetDiskAvailableBytes(), n.GetDiskTotalBytes())
+		disk := l.Free(n.GetDiskAvailableBytes(), n.GetDiskTotalBytes())
 		if n.DiskFullSeconds != nil {
-			disk += ", full in about " + Duration(n.GetDiskFullSeconds())
+			disk = l.Say("values.full", disk, l.Duration(n.GetDiskFullSeconds()))
 		}
-		add("Disk", disk)
+		add("disk", disk)
 	}
-	pruned := "no"
+	pruned := "values.pruned.no"
 	if n.GetPruned() {
-		pruned = "yes, old blocks are deleted"
+		pruned = "values.pruned.yes"
 	}
-	add("Pruned", offered(n.Pruned != nil, pruned))
+	offered("pruned", n.Pruned != nil, l.Say(pruned))
 	if n.WalletServer != nil {
-		add("Wallets", WalletServer(n.GetWalletServer()))
+		add("wallets", l.WalletServer(n.GetWalletServer()))
 	}
 	for _, warning := range n.GetWarnings() {
-		add("Warning", warning)
+		add("warning", warning)
 	}
 	return rows
 }
 
 // WalletServer says how far the server for wallets is.
-func WalletServer(s *basev1.WalletServer) string {
+func (l Language) WalletServer(s *basev1.WalletServer) string {
 	if s.GetReady() {
-		return "ready"
+		return l.Say("values.server.ready")
 	}
-	text := "not ready"
+	text := l.Say("values.server.notready")
 	if s.GetTarget() > 0 {
-		text += fmt.Sprintf(", block %d of %d is in its index", s.GetHeight(), s.GetTarget())
+		text = l.Say("values.server.index", text, s.GetHeight(), s.GetTarget())
 	}
 	if s.GetRebuilt() {
-		text += ", which was damaged and is made again"
+		text = l.Say("values.server.rebuilt", text)
 	}
 	if s.GetReason() != "" {
 		text += ": " + s.GetReason()
 	}
 	return text
-}
-
-func offered(is bool, text string) string {
-	if is {
-		return text
-	}
-	return NotOffered
 }

@@ -1,5 +1,12 @@
-// Package words puts values from a Base into words for people: times, sizes, roles. The App's
-// commands and its dashboard share it, so that both use the same words.
+// Package words puts values from a Base into words for people: times, sizes, roles, changes, events.
+// The App's commands, its full screen and its window share it, so that all say the same.
+//
+// Each language has its sentences in one file (english.go, german.go), by key; a test compares the
+// two. Commands and the full screen speak English.
+//
+// golang.org/x/text was considered. Its message package would bring a catalogue that has to be
+// generated, and the names and plurals of every language of the world into the App. Two languages
+// with the same two plural forms need a map and a few lines instead.
 package words
 
 import (
@@ -13,25 +20,25 @@ import (
 )
 
 // Role names a role, such as "owner".
-func Role(role basev1.Role) string {
-	return role.Name()
+func (l Language) Role(role basev1.Role) string {
+	return l.known("values.role."+role.Name(), role.Name())
 }
 
 // When writes a time for people: today without the date.
-func When(t, now time.Time) string {
+func (l Language) When(t, now time.Time) string {
 	t = t.Local()
 	if t.Format(time.DateOnly) == now.Local().Format(time.DateOnly) {
 		return t.Format("15:04")
 	}
-	return t.Format("2006-01-02 15:04")
+	return t.Format(l.date + "15:04")
 }
 
 // Duration writes seconds for people, with the two largest units.
-func Duration(seconds uint64) string {
+func (l Language) Duration(seconds uint64) string {
 	days, hours, minutes := seconds/86400, seconds/3600%24, seconds/60%60
 	switch {
 	case days > 0:
-		return fmt.Sprintf("%d d %d h", days, hours)
+		return l.Count("values.days", int(days), hours)
 	case hours > 0:
 		return fmt.Sprintf("%d h %d min", hours, minutes)
 	case minutes > 0:
@@ -41,7 +48,7 @@ func Duration(seconds uint64) string {
 }
 
 // Size writes bytes for people.
-func Size(bytes uint64) string {
+func (l Language) Size(bytes uint64) string {
 	const unit = 1024
 	if bytes < unit {
 		return fmt.Sprintf("%d B", bytes)
@@ -50,16 +57,27 @@ func Size(bytes uint64) string {
 	for value >= unit && len(prefixes) > 1 {
 		value, prefixes = value/unit, prefixes[1:]
 	}
-	return fmt.Sprintf("%.1f %ciB", value, prefixes[0])
+	return l.Decimal(value, 1) + fmt.Sprintf(" %ciB", prefixes[0])
+}
+
+// Decimal writes a number with this many digits after the decimal point or comma.
+func (l Language) Decimal(value float64, digits int) string {
+	return strings.Replace(fmt.Sprintf("%.*f", digits, value), ".", l.decimal, 1)
 }
 
 // Free says how much of something is free, in bytes.
-func Free(available, total uint64) string {
-	return Size(available) + " of " + Size(total) + " free"
+func (l Language) Free(available, total uint64) string {
+	return l.Say("values.free", l.Size(available), l.Size(total))
 }
 
 // Severity names the severity of a finding, such as "critical".
-func Severity(f *basev1.Finding) string {
+func (l Language) Severity(f *basev1.Finding) string {
+	name := SeverityName(f)
+	return l.known("values.severity."+name, name)
+}
+
+// SeverityName names the severity of a finding for programs, such as "critical".
+func SeverityName(f *basev1.Finding) string {
 	return strings.ToLower(strings.TrimPrefix(f.GetSeverity().String(), "SEVERITY_"))
 }
 
