@@ -83,7 +83,8 @@ func nodeQuery(p *program) query[nodeAnswer] {
 			if n.PeersIn != nil && n.PeersOut != nil {
 				peers = fmt.Sprint(n.GetPeersIn() + n.GetPeersOut())
 			}
-			return [][]string{{words.English.NodeState(n), words.English.Network(n.GetNetwork()), fmt.Sprint(n.GetHeight()), words.English.Progress(n), peers,
+			return [][]string{{words.English.NodeState(n), words.English.Network(n.GetNetwork()), fmt.Sprint(n.GetHeight()),
+				words.English.Progress(n), peers,
 				n.GetSoftware() + " " + n.GetVersion()}}
 		},
 		table: func(t *table) { t.styled("STATE", nodeStyle) },

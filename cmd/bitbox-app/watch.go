@@ -293,7 +293,8 @@ func nodeWords(event *basev1.Event) string {
 	case *basev1.Event_NodeBehind:
 		return behindText(e.NodeBehind)
 	case *basev1.Event_NodeCaughtUp:
-		return fmt.Sprintf("The node is up to date: %s, block %d.", words.English.Network(e.NodeCaughtUp.GetNetwork()), e.NodeCaughtUp.GetHeight())
+		return fmt.Sprintf("The node is up to date: %s, block %d.", words.English.Network(e.NodeCaughtUp.GetNetwork()),
+			e.NodeCaughtUp.GetHeight())
 	case *basev1.Event_NodeLonely:
 		return fmt.Sprintf("The node has had no peer for %d minutes.", e.NodeLonely.GetMinutes())
 	case *basev1.Event_ChainReorganised:

@@ -563,7 +563,8 @@ func (m *model) pairingWent(message any) []any {
 		case e.base.State == client.Pending:
 			p.result = fmt.Sprintf("Paired with %q, but it has not answered a first call yet. This dashboard keeps trying; after three minutes the pairing lapses.", e.base.Name)
 		default:
-			p.result = fmt.Sprintf("Paired with %q. This App is %q there, with the role %s.", e.base.Name, e.base.AppName, words.English.Role(e.base.Role))
+			p.result = fmt.Sprintf("Paired with %q. This App is %q there, with the role %s.", e.base.Name, e.base.AppName,
+				words.English.Role(e.base.Role))
 		}
 		if e.err == nil {
 			m.wanted = e.base.Name

@@ -364,7 +364,8 @@ func (m *model) appsPage(b *base) []line {
 		}
 		lines = append(lines,
 			line{{app.GetName(), bold}},
-			line{{"  " + words.English.Role(app.GetRole()) + ", ", 0}, {seen, s}, {", paired " + words.English.When(app.GetPairedAt().AsTime(), m.now), faint}})
+			line{{"  " + words.English.Role(app.GetRole()) + ", ", 0}, {seen, s},
+				{", paired " + words.English.When(app.GetPairedAt().AsTime(), m.now), faint}})
 	}
 	return append(lines, nil, styled("bitbox-app apps renames and revokes them.", faint))
 }

@@ -4,14 +4,15 @@ import (
 	"maps"
 	"regexp"
 	"slices"
+	"strings"
 	"testing"
 )
 
 // verbs are the places for arguments in a sentence, sorted, each once.
 func verbs(sentence string) []string {
-	all := regexp.MustCompile(`%(?:\[\d+\])?[^%\s]?|%%`).FindAllString(sentence, -1)
+	all := regexp.MustCompile(`%(?:\[\d+\])?[^%\s]?`).FindAllString(strings.ReplaceAll(sentence, "%%", ""), -1)
 	slices.Sort(all)
-	return slices.Compact(slices.DeleteFunc(all, func(v string) bool { return v == "%%" }))
+	return slices.Compact(all)
 }
 
 // Each language has each sentence, with the same arguments in numbered places.
