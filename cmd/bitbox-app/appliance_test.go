@@ -21,6 +21,7 @@ import (
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/client"
+	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/words"
 	"github.com/BitBoxSwiss/bitbox-base/internal/app/terminal"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/bruteforce"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/caller"
@@ -280,7 +281,7 @@ func TestEventsOfTheHelperAreTold(t *testing.T) {
 		"The Base could not apply its posture, and tries again: no room.": {Event: &basev1.Event_ApplyFailed{
 			ApplyFailed: &basev1.ApplyFailedEvent{Reason: "no room"}}},
 	} {
-		if got := eventText(event); got != want {
+		if got := words.English.Event(event); got != want {
 			t.Errorf("got %q, want %q", got, want)
 		}
 	}
@@ -289,12 +290,12 @@ func TestEventsOfTheHelperAreTold(t *testing.T) {
 // An event without its own text would be shown as an unknown kind.
 func TestEachKindOfEventHasItsWords(t *testing.T) {
 	kinds := (&basev1.Event{}).ProtoReflect().Descriptor().Oneofs().ByName("event").Fields()
-	unknown, seen := eventText(&basev1.Event{}), map[string]bool{}
+	unknown, seen := words.English.Event(&basev1.Event{}), map[string]bool{}
 	for i := range kinds.Len() {
 		event := &basev1.Event{}
 		m := event.ProtoReflect()
 		m.Set(kinds.Get(i), m.NewField(kinds.Get(i)))
-		text := eventText(event)
+		text := words.English.Event(event)
 		if text == unknown || seen[text] {
 			t.Errorf("%s is told as %q", kinds.Get(i).Name(), text)
 		}
@@ -320,7 +321,7 @@ func TestEventsAreToldInSentences(t *testing.T) {
 			Event: &basev1.Event_AppRoleChanged{AppRoleChanged: &basev1.AppRoleChangedEvent{
 				App: &basev1.App{Id: "34", Name: "Phone", Role: basev1.Role_ROLE_OPERATOR}, Before: basev1.Role_ROLE_VIEWER}}},
 	} {
-		if got := eventText(event); got != want {
+		if got := words.English.Event(event); got != want {
 			t.Errorf("got %q, want %q", got, want)
 		}
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/BitBoxSwiss/bitbox-base/client"
+	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/words"
 	"github.com/BitBoxSwiss/bitbox-base/internal/app/terminal"
 	"github.com/BitBoxSwiss/bitbox-base/internal/commandline"
 )
@@ -188,7 +189,7 @@ If this is the only owner's App, only somebody at the Base can let an owner in a
 			return err
 		}
 		if base.State.Usable() {
-			text := fmt.Sprintf("This App's pairing with %q will be deleted for good. It was %s there (as of %s).", base.Name, article(base.Role),
+			text := fmt.Sprintf("This App's pairing with %q will be deleted for good. It was %s there (as of %s).", base.Name, words.English.ARole(base.Role),
 				when(base.RoleAt, time.Now()))
 			if err := asking.confirm(c.Context(), "In this App:\n  "+p.out.Fold("  ", client.Printable(text))+"\n"); err != nil {
 				return err

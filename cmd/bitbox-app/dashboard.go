@@ -13,6 +13,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/client"
 	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/dashboard"
 	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/owner"
+	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/words"
 	"github.com/BitBoxSwiss/bitbox-base/internal/commandline"
 )
 
@@ -55,6 +56,6 @@ func (p *program) dashboard(ctx context.Context) error {
 	return dashboard.Run(ctx, dashboard.Options{
 		Source: owner.NewSource(app, base, p.address, p.softwareLine), Base: base,
 		In: os.Stdin, Out: os.Stdout, Environment: os.Environ(),
-		CallTime: cmp.Or(p.timeout, callTime), PairTime: cmp.Or(p.timeout, pairTime), EventText: eventText,
+		CallTime: cmp.Or(p.timeout, callTime), PairTime: cmp.Or(p.timeout, pairTime), EventText: words.English.Event,
 	})
 }

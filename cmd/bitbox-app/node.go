@@ -254,18 +254,3 @@ transaction to be confirmed within them.`,
 		},
 	}
 }
-
-// reorganisedText says that blocks were replaced.
-func reorganisedText(e *basev1.ChainReorganisedEvent) string {
-	return fmt.Sprintf("The chain was reorganised: %d blocks were replaced. The best block is %s at height %d, and was %s.",
-		e.GetDepth(), e.GetNow(), e.GetHeight(), e.GetBefore())
-}
-
-// behindText says that the node lacks blocks.
-func behindText(e *basev1.NodeBehindEvent) string {
-	text := fmt.Sprintf("The node is behind: it has block %d of %d", e.GetHeight(), e.GetTarget())
-	if n := e.GetLostBlocks(); n > 0 {
-		text += fmt.Sprintf(", after it lost %d", n)
-	}
-	return text + "."
-}

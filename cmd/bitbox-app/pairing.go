@@ -11,6 +11,7 @@ import (
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	"github.com/BitBoxSwiss/bitbox-base/client"
+	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/words"
 	"github.com/BitBoxSwiss/bitbox-base/internal/commandline"
 )
 
@@ -56,9 +57,9 @@ func (p *program) windowStatusCommand() *cobra.Command {
 					response, err := s.Pairing.GetWindow(ctx, &basev1.GetWindowRequest{})
 					return response.GetWindow(), err
 				},
-				show:    func(window *basev1.Window) error { return p.printf("%s\n", windowText(window)) },
+				show:    func(window *basev1.Window) error { return p.printf("%s\n", words.English.Window(window)) },
 				columns: []string{"WINDOW"},
-				rows:    func(window *basev1.Window) [][]string { return [][]string{{windowText(window)}} },
+				rows:    func(window *basev1.Window) [][]string { return [][]string{{words.English.Window(window)}} },
 			})
 		},
 	}
@@ -79,29 +80,10 @@ func (p *program) windowCommand(use, short string, do func(context.Context, *cli
 				if p.json {
 					return p.printMessage(window)
 				}
-				return p.printf("%s\n", windowText(window))
+				return p.printf("%s\n", words.English.Window(window))
 			})
 		},
 	}
-}
-
-func windowText(w *basev1.Window) string {
-	if !w.GetOpen() {
-		return "The pairing window is closed."
-	}
-	whom := ""
-	if w.GetRole() != basev1.Role_ROLE_UNSPECIFIED {
-		whom = " to let in " + article(w.GetRole())
-	}
-	return "The pairing window is open" + whom + " for another " + duration((w.GetRemainingMs()+999)/1000) + "."
-}
-
-// article is "a viewer".
-func article(role basev1.Role) string {
-	if role == basev1.Role_ROLE_VIEWER {
-		return "a viewer"
-	}
-	return "an " + roleName(role)
 }
 
 // roleFlag adds --role to a command.
