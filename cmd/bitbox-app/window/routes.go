@@ -8,10 +8,6 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/window/static"
 )
 
-const (
-	longestForm = 64 << 10
-)
-
 // route is one thing that can be asked.
 type route struct {
 	needs asks
@@ -34,6 +30,11 @@ var routes = map[string]route{
 	"GET /base/{id}":        {needs: toSee, serve: (*server).show},
 	"GET /base/{id}/{page}": {needs: toSee, serve: (*server).show},
 	"GET /deed/{deed}":      {needs: toSee, serve: (*server).show},
+
+	"POST /base/{id}/deed/{kind}": {needs: toSee, limit: longestForm, acts: true, serve: (*server).deed},
+	"POST /base/{id}/lockdown":    {needs: toSee, limit: longestForm, acts: true, serve: (*server).lockdown},
+	"POST /deed/{deed}/answer":    {needs: toSee, limit: longestForm, acts: true, serve: (*server).answer},
+	"POST /deed/{deed}/stop":      {needs: toSee, limit: longestForm, acts: true, serve: (*server).stop},
 }
 
 // show shows a page.

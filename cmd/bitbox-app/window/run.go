@@ -13,6 +13,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/owner"
 	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/window/browser"
 	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/words"
@@ -89,7 +91,7 @@ func newServer(o Options, at net.Addr) (*server, error) {
 		Options: o, address: "http://" + at.String(), cookie: "window-" + fmt.Sprint(addrPort(at).Port()),
 		door: door{host: at.String(), rules: rules, admits: admits},
 		desk: newDesk(rand.Reader), streams: make(chan struct{}, mostStreams), routes: routes, mux: http.NewServeMux(), timing: usualTiming,
-		settings: newSettings(o),
+		settings: newSettings(o), budget: rate.NewLimiter(perSecond, atOnce),
 	}
 	if _, err := rand.Read(s.proof[:]); err != nil {
 		return nil, fmt.Errorf("make the key of the window: %w", err)

@@ -14,6 +14,8 @@ import (
 	"strconv"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/window/pages"
 	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/window/peer"
 )
@@ -25,6 +27,9 @@ const (
 	requestTime = 15 * time.Second
 	answerTime  = 15 * time.Second
 	keepTime    = time.Minute
+	// perSecond and atOnce are how many requests are answered; a page with its script, style and
+	// stream takes four.
+	perSecond, atOnce = 50, 200
 	// longestHeader bounds the header of a request, in bytes.
 	longestHeader = 16 << 10
 	// leaveTime is how long the end of the process waits for requests.
@@ -58,6 +63,7 @@ type server struct {
 	desk     *desk
 	life     *life
 	streams  chan struct{}   // a place for each one that is open
+	budget   *rate.Limiter   // of requests
 	gone     context.Context // ends when the window does
 	timing   timing
 	settings *settings
@@ -77,6 +83,10 @@ type visitor struct {
 func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	for name, value := range headers {
 		w.Header().Set(name, value)
+	}
+	if !s.budget.Allow() {
+		http.Error(w, s.settings.say("door.busy"), http.StatusTooManyRequests)
+		return
 	}
 	v := s.visitor(r)
 	_, pattern := s.mux.Handler(r)
@@ -139,8 +149,7 @@ func (s *server) refuse(w http.ResponseWriter, r *http.Request, v verdict) {
 		// Another site, or a browser that does not say where a request comes from.
 		http.Error(w, sentence, v.status)
 	case single(r, "Sec-Fetch-Mode") == "navigate":
-		_, pages, _ := s.settings.read()
-		s.document(w, pages, pages.Notice(v.status, sentence), "", false)
+		s.notice(w, v.status, sentence)
 	default:
 		key := "refused"
 		if v.status == http.StatusUnauthorized {

@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -123,25 +122,4 @@ func (s *server) changeSettings(w http.ResponseWriter, r *http.Request, _ visito
 		s.Say(fmt.Sprintf("The settings of the window could not be kept for the next start: %v.", err))
 	}
 	http.Redirect(w, r, "/", http.StatusSeeOther)
-}
-
-// longestField bounds one field of a form, in bytes. A key for SSH of RSA with 16384 bits has 2,800.
-const longestField = 32 << 10
-
-var errForm = errors.New("the form has other fields than expected, or one that is too long")
-
-// readForm reads a form that has these fields and no others, each at most once. A field that is not
-// there is "": a browser sends no box that is not ticked.
-func readForm(r *http.Request, fields ...string) (map[string]string, error) {
-	if err := r.ParseForm(); err != nil {
-		return nil, err
-	}
-	form := map[string]string{}
-	for name, values := range r.PostForm {
-		if !slices.Contains(fields, name) || len(values) != 1 || len(values[0]) > longestField {
-			return nil, errForm
-		}
-		form[name] = values[0]
-	}
-	return form, nil
 }

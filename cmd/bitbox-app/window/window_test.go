@@ -18,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/BitBoxSwiss/bitbox-base/client"
 	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/owner"
 	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/window/pages"
 	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/words"
@@ -78,7 +79,8 @@ func (s *site) Subscribe() (<-chan struct{}, func()) {
 func (s *site) State() owner.State {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	state := owner.State{Deeds: []owner.DeedState{{Number: 1, Ended: s.clock.read()}}}
+	state := owner.State{Bases: []owner.Base{{Base: client.Base{Name: "Home", PublicKey: [32]byte{1}}}},
+		Deeds: []owner.DeedState{{Number: 1, Ended: s.clock.read()}}}
 	if s.underWay {
 		state.Deeds = append(state.Deeds, owner.DeedState{Number: 2})
 	}

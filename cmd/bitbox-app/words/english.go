@@ -29,6 +29,7 @@ var english = map[string]string{
 	"frame.beside":     "Nothing was done with the file. Drop it on a field for files.",
 
 	// door
+	"door.busy":      "The App has too many requests at once. Wait a moment, and try again.",
 	"door.code":      "The App cannot find out whose browser this is. Start bitbox-app window --no-browser in a terminal, and type the code that it shows.",
 	"door.failed":    "The App could not do that. Its terminal says why.",
 	"door.form":      "The form cannot be used: something is missing in it, or it is too long.",

@@ -29,6 +29,7 @@ var german = map[string]string{
 	"frame.beside":     "Mit der Datei ist nichts geschehen. Legen Sie sie auf ein Feld für Dateien.",
 
 	// door
+	"door.busy":      "Es kommen zu viele Anfragen auf einmal. Warte einen Moment und versuche es noch einmal.",
 	"door.code":      "Die App kann nicht herausfinden, wessen Browser das ist. Starte bitbox-app window --no-browser in einem Terminal und tippe den Code ein, den es zeigt.",
 	"door.failed":    "Das konnte die App nicht tun. In ihrem Terminal steht, warum.",
 	"door.form":      "Das Formular kann nicht verwendet werden: Etwas fehlt darin, oder es ist zu lang.",
