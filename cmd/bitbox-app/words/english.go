@@ -460,13 +460,13 @@ var english = map[string]string{
 	"services.lead":           "Programs that run on the Base, and what they log.",
 	"services.restarts.one":   "%[1]d restart",
 	"services.restarts.many":  "%[1]d restarts",
-	"services.logs.choose":    "Choose a service above.",
 
 	// people
 	"people.title":          "People",
 	"people.caption":        "The Apps that are paired with this Base",
 	"people.none":           "The Base does not tell which Apps are paired.",
 	"people.name":           "App",
+	"people.role":           "May",
 	"people.paired":         "Paired",
 	"people.seen":           "Last seen",
 	"people.from":           "From",

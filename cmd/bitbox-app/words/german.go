@@ -460,13 +460,13 @@ var german = map[string]string{
 	"services.lead":           "Programme, die auf der Base laufen, und was sie protokollieren.",
 	"services.restarts.one":   "%[1]d Neustart",
 	"services.restarts.many":  "%[1]d Neustarts",
-	"services.logs.choose":    "Wählen Sie oben einen Dienst.",
 
 	// people
 	"people.title":          "Personen",
 	"people.caption":        "Die Apps, die mit dieser Base gekoppelt sind",
 	"people.none":           "Die Base teilt nicht mit, welche Apps gekoppelt sind.",
 	"people.name":           "App",
+	"people.role":           "Darf",
 	"people.paired":         "Gekoppelt",
 	"people.seen":           "Zuletzt gesehen",
 	"people.from":           "Von",

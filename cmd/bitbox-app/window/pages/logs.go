@@ -31,7 +31,7 @@ const warningPriority = 4
 func (v *view) logs() logsView {
 	service, contains := v.query.Get("service"), strings.ToLower(v.query.Get("contains"))
 	if service == "" {
-		return logsView{Title: v.say("services.logs"), Empty: v.say("services.logs.choose")}
+		return logsView{}
 	}
 	answer := v.answered(owner.Logs, service)
 	shown := logsView{Title: v.say("services.log.of", service), Problem: answer.Problem, Empty: v.say("services.logs.wait")}

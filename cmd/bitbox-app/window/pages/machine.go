@@ -82,7 +82,7 @@ func (v *view) measurements() (all []measured) {
 
 // disksTable lists the disks of a Base.
 func (v *view) disksTable(disks []*basev1.Disk) table {
-	t := table{Caption: v.say("machine.disks"), Head: v.says(
+	t := table{Caption: v.say("machine.disks"), Named: true, Head: v.says(
 		"machine.disk.name", "machine.disk.model", "machine.disk.size", "machine.disk.bus",
 		"machine.disk.content", "machine.disk.health", "machine.disk.chain")}
 	for _, d := range disks {

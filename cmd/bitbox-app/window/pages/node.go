@@ -45,7 +45,7 @@ func (v *view) nodePage() []Part {
 	shown := v.bitcoin()
 	parts := []Part{v.heading(v.say("node.title"), v.say("node.lead")), v.part("node.now", "wide", shown), v.part("node.facts", "", shown),
 		v.part("node.reach", "", shown), v.part("node.wallet", "wide", v.wallet())}
-	if v.owns() && v.base.Look.Access != nil {
+	if v.owns() && v.base.Look.Access != nil && !v.wallet().Open {
 		parts = append(parts, v.form("node.open", "wide", v.walletForm()))
 	}
 	parts = append(parts, v.part("node.peers", "wide", shown))

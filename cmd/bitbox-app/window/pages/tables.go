@@ -11,8 +11,10 @@ type fact struct{ Name, Text string }
 // table is a table with its caption. Each row has as many cells as the head.
 type table struct {
 	Caption string
-	Head    []string
-	Rows    [][]string
+	// Named: a heading says the same as the caption, which is then for screen readers alone.
+	Named bool
+	Head  []string
+	Rows  [][]string
 	// More says how many rows are left out; empty: none.
 	More string
 }

@@ -63,7 +63,7 @@ func (v *view) wallet() walletView {
 		shown.Buttons = append(shown.Buttons, button{
 			Action: v.do("end-lease"), Fields: []fact{{"kind", walletKind}}, Text: v.say("wallet.close"), Class: "danger"})
 	}
-	shown.Connected = table{Caption: v.say("wallet.connected"), Head: v.says("wallet.address", "wallet.since")}
+	shown.Connected = table{Caption: v.say("wallet.connected"), Named: true, Head: v.says("wallet.address", "wallet.since")}
 	for _, one := range used.GetWallets() {
 		shown.Connected.Rows = append(shown.Connected.Rows, []string{one.GetAddress(), words.When(one.GetSince().AsTime(), v.now)})
 	}
