@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	"github.com/BitBoxSwiss/bitbox-base/client"
 )
 
@@ -227,6 +228,9 @@ func (o *Owner) Do(base string, d Deed) (uint64, error) {
 	case o.left:
 		return 0, &client.Error{Kind: client.ErrNotNow, Text: "the App is ending"}
 	}
+	if at := slices.IndexFunc(known.Findings, func(f *basev1.Finding) bool { return f.GetId() == d.Subject }); d.Kind == Fix && at >= 0 {
+		d.Text = known.Findings[at].GetFix() // in the words of the audit
+	}
 	most := deedTime
 	switch d.Kind {
 	case Pair:
@@ -360,7 +364,7 @@ func (o *Owner) ask(ctx context.Context, number uint64, w *underWay, q Question)
 		q.Ready = q.Since.Add(readTime)
 		w.answer = answers
 		if s := b.deed(number); s != nil {
-			s.Question = &q
+			s.Question, s.Agreed = &q, false
 		}
 	})
 	defer o.change(func(b *book) {
@@ -396,7 +400,7 @@ func (o *Owner) Answer(deed, question uint64, a Answer) error {
 	case a.Yes && time.Now().Before(s.Question.Ready):
 		return ErrEarly
 	}
-	s.Question = nil
+	s.Question, s.Agreed = nil, a.Yes
 	w.answer <- a // it has room: the question is gone with its first answer
 	for wake := range o.wakes {
 		want(wake)

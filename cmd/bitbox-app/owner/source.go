@@ -73,6 +73,7 @@ type Access struct {
 	SSH           bool
 	SSHLeft       time.Duration
 	Keys          []string // those that may log in while SSH is on
+	Fingerprints  []string // of Keys, in their order
 	Bans          string   // when an address is banned, and for how long
 	Internet      []string // the services that may go out, such as client.NodeInternet
 	NodeReach     string   // where the node may go, in words
@@ -205,7 +206,7 @@ func accessOf(view *client.PostureView) *Access {
 		if name == "" {
 			name = key.Fingerprint
 		}
-		a.Keys = append(a.Keys, name)
+		a.Keys, a.Fingerprints = append(a.Keys, name), append(a.Fingerprints, key.Fingerprint)
 	}
 	if e.SSH != nil {
 		a.SSH, a.SSHLeft = true, e.SSH.Remaining
@@ -286,7 +287,7 @@ func (l Look) Bounded() Look {
 	l.Apps, l.Bans, l.Services, l.Samples = Most(l.Apps), Most(l.Bans), Most(l.Services), Most(l.Samples)
 	if l.Access != nil {
 		a := *l.Access
-		a.Doors, a.Keys, a.Internet, a.Tried = Most(a.Doors), Most(a.Keys), Most(a.Internet), Most(a.Tried)
+		a.Doors, a.Keys, a.Fingerprints, a.Internet, a.Tried = Most(a.Doors), Most(a.Keys), Most(a.Fingerprints), Most(a.Internet), Most(a.Tried)
 		l.Access = &a
 	}
 	return l

@@ -168,6 +168,8 @@ type DeedState struct {
 	Sent, Total uint64
 	// Question waits for an answer; nil: none.
 	Question *Question
+	// Agreed: the owner has said yes to the last question.
+	Agreed bool
 	// Number of a pairing that has to be accepted at the Base; empty before.
 	RequestNumber string
 	// Result is one sentence about what was done; Problem is one about what was not, and Leaves

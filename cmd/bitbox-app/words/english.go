@@ -115,6 +115,8 @@ var english = map[string]string{
 	"pair.done.text":           "This App and the Base know each other now. From here on, each connection uses a key that only these two have.",
 	"pair.done.next":           "Go to %[1]s",
 	"pair.again":               "Try again",
+	"pair.waiting.title":       "You have said yes. Now say yes at the Base",
+	"pair.waiting.text":        "If its code is the same, press Y there, or the yes button.",
 
 	// overview
 	"overview.title":                "Overview",
@@ -318,6 +320,8 @@ var english = map[string]string{
 	"security.history.none":         "Nothing has been changed yet.",
 	"security.history.asking":       "Reading the log of changes …",
 	"security.history.link":         "The whole log of changes",
+	"security.ssh.remove":           "Remove …",
+	"security.ssh.removekey":        "Remove the key %[1]s",
 
 	// node
 	"node.title":            "Bitcoin node",

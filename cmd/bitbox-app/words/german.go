@@ -115,6 +115,8 @@ var german = map[string]string{
 	"pair.done.text":           "Diese App und die Base kennen sich jetzt. Ab hier nutzt jede Verbindung einen Schlüssel, den nur die beiden haben.",
 	"pair.done.next":           "Zu %[1]s",
 	"pair.again":               "Noch einmal versuchen",
+	"pair.waiting.title":       "Sie haben ja gesagt. Sagen Sie jetzt auch an der Base ja",
+	"pair.waiting.text":        "Wenn ihr Code derselbe ist, drücken Sie dort Y oder die Ja-Taste.",
 
 	// overview
 	"overview.title":                "Übersicht",
@@ -318,6 +320,8 @@ var german = map[string]string{
 	"security.history.none":         "Noch wurde nichts geändert.",
 	"security.history.asking":       "Das Änderungsprotokoll wird gelesen …",
 	"security.history.link":         "Das ganze Änderungsprotokoll",
+	"security.ssh.remove":           "Entfernen …",
+	"security.ssh.removekey":        "Den Schlüssel %[1]s entfernen",
 
 	// node
 	"node.title":            "Bitcoin-Node",

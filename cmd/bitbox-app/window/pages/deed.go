@@ -65,28 +65,27 @@ func (v *view) deed(d owner.DeedState) Page {
 }
 
 // isPairing tells whether a deed is a pairing, which belongs to no Base that this App knows.
-func isPairing(d owner.DeedState) bool { return d.Base == "" }
+func isPairing(d owner.DeedState) bool { return d.Deed.Kind == owner.Pair }
 
 func (v *view) deedTitle(d owner.DeedState) string {
 	if isPairing(d) {
 		return v.say("pair.title")
 	}
-	name := kindNames[d.Deed.Kind]
-	if slices.Contains(titledBySubject, name) {
-		return v.say("deed.title."+name, d.Deed.Subject)
+	name := d.Deed.Kind.String()
+	if slices.Contains(titledBySubject, d.Deed.Kind) {
+		subject := d.Deed.Subject
+		if d.Deed.Kind == owner.EndLease || d.Deed.Kind == owner.Expose {
+			subject = doorName(subject)
+		}
+		return v.say("deed.title."+name, subject)
 	}
 	return v.say("deed.title." + name)
 }
 
-// kindNames are the names of deeds in addresses.
-var kindNames = map[owner.DeedKind]string{
-	owner.OpenWindow: "open-window", owner.CloseWindow: "close-window", owner.EndLease: "end-lease", owner.ConfirmTry: "confirm-try",
-	owner.LiftBan: "lift-ban", owner.Fix: "fix", owner.Lockdown: "lockdown", owner.Unlock: "unlock",
-}
-
 // titledBySubject are the deeds whose title names what they are done to.
-var titledBySubject = []string{
-	"end-lease", "lift-ban", "expose", "start-service", "stop-service", "restart-service", "enable-service", "disable-service",
+var titledBySubject = []owner.DeedKind{
+	owner.EndLease, owner.LiftBan, owner.Expose,
+	owner.StartService, owner.StopService, owner.RestartService, owner.EnableService, owner.DisableService,
 }
 
 // back is the page from which the deed was probably begun.
@@ -108,11 +107,15 @@ func (v *view) asks(d owner.DeedState) any {
 	type asked struct {
 		Request  *request
 		Question *question
+		Waiting  bool // this side of a pairing has said yes
 	}
 	q := d.Question
 	if q == nil {
 		if !isPairing(d) || !d.Ended.IsZero() {
 			return asked{}
+		}
+		if d.Agreed {
+			return asked{Waiting: true}
 		}
 		screen := picture.Screen(picture.Words{Title: v.say("pair.screen.title"), Description: v.say("pair.request.screen")},
 			v.say("pair.screen.request"), v.say("pair.screen.answers"))
@@ -178,6 +181,8 @@ func (v *view) pairingSteps(d owner.DeedState) []step {
 	switch {
 	case d.Made != nil:
 		at = all
+	case d.Agreed:
+		at = letting
 	case d.Question != nil:
 		at = comparing
 	case d.RequestNumber != "":
@@ -196,7 +201,6 @@ func (v *view) pairingSteps(d owner.DeedState) []step {
 		}
 		steps = append(steps, s)
 	}
-	_ = letting
 	return steps
 }
 

@@ -144,7 +144,7 @@ func (r *Renderer) Notice(status int, sentence string) Page {
 
 // bare is a page without a session: it shows nothing of any Base.
 func (v *view) bare(status int, title string, parts ...Part) Page {
-	return Page{Title: title, Status: status, Bare: true, Top: v.render("frame.top", map[string]any{}), Parts: parts}
+	return Page{Title: title, Status: status, Bare: true, Class: "small", Top: v.render("frame.top", map[string]any{}), Parts: parts}
 }
 
 func percent(part float64) string { return fmt.Sprintf("%.0f %%", 100*part) }

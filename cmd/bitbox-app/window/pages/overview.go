@@ -119,7 +119,7 @@ const shownFindings = 3
 
 func (v *view) audited() audit {
 	b := v.base
-	a := audit{Known: b.HasAudit, Running: b.Auditing, Problem: b.AuditProblem, At: b.AuditedAt, Now: v.now, Ask: v.do("audit")}
+	a := audit{Known: b.HasAudit, Running: b.Auditing, Problem: b.AuditProblem, At: b.AuditedAt, Now: v.now, Ask: "/base/" + b.ID() + "/audit"}
 	for _, f := range b.Findings {
 		found := finding{Finding: f, Class: "bad", Severity: v.say("security.severity." + words.Severity(f))}
 		switch f.GetSeverity() {

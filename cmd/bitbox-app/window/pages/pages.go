@@ -26,6 +26,17 @@
 //	data-copy="id"   on a button: copies the text of that element. Give it class="scripted"
 //	data-drop        around a file field: a file may be dropped there
 //	data-into="id"   on a file field: the file's text goes into that text area
+//
+// # What forms send
+//
+//	POST /pair                    address: host or host:port, several with spaces between; words: 1
+//	POST /base/ID/deed/KIND       the deed with that name (owner.DeedKind), with subject; expose has for
+//	                              (a duration, or "closed": until somebody closes it) and from (networks,
+//	                              with spaces or commas between); enable-ssh has for; add-ssh-keys text
+//	POST /base/ID/lockdown        begins a lockdown, whose deed asks once
+//	POST /base/ID/audit           has the Base inspect itself again
+//	POST /deed/N/answer           question: its id; answer: yes or no; text: what was typed
+//	POST /deed/N/stop
 package pages
 
 import (

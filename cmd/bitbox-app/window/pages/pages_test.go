@@ -77,7 +77,8 @@ func openBase() owner.Base {
 	a := b.Look.Access
 	a.Doors = append(a.Doors, owner.Door{Kind: "electrum", Port: 50002, Left: 47 * time.Minute, From: []string{"192.168.1.0/24"}})
 	a.SSH, a.SSHLeft = true, 9*time.Minute+12*time.Second
-	a.Keys = []string{"satoshi@laptop", "SHA256:0f3kq2n0pJ8yqXv"}
+	a.Keys = []string{"satoshi@laptop", "SHA256:0f3kq2n0pJ8yqXvTq1dW5nB7mZr2c9kLhU4eXoPfGsA"}
+	a.Fingerprints = []string{"SHA256:9a1Vb8mYd2QhTz7kJx5Lr3Nc6Wp0GsEoUiRfHtDyBvM", a.Keys[1]}
 	b.Look.Window = &basev1.Window{Open: true, RemainingMs: 154000}
 	b.Look.Bans = []*basev1.Ban{
 		{Address: "192.168.1.77", Jail: "bitbox-base-handshake", Until: timestamppb.New(now.Add(50 * time.Minute))},
@@ -291,7 +292,7 @@ func doing(d owner.DeedState) owner.State {
 	d.Number = 1
 	bases := []owner.Base{triedBase()}
 	if d.Base == "" {
-		bases = nil
+		bases, d.Deed.Kind = nil, owner.Pair
 	}
 	return owner.State{Bases: bases, Deeds: []owner.DeedState{d}}
 }
@@ -313,10 +314,11 @@ var states = map[string]owner.State{
 	"requesting": doing(owner.DeedState{Began: now, RequestNumber: "731 204"}),
 	"comparing": doing(owner.DeedState{Began: now, RequestNumber: "731 204", Question: &owner.Question{ID: 5, Kind: owner.Compare,
 		Code: client.Code{Digits: "482 913", BaseName: hostile, AppName: "laptop", Role: basev1.Role_ROLE_OWNER}}}),
+	"waiting": doing(owner.DeedState{Began: now, RequestNumber: "731 204", Agreed: true}),
 	"telling": doing(owner.DeedState{Began: now, RequestNumber: "731 204", Question: &owner.Question{ID: 5, Kind: owner.TellWords,
 		Code: client.Code{Words: "lusab-babad-gutih-tugad-gutuk-bisog", BaseName: "Attic", AppName: "laptop", Role: basev1.Role_ROLE_VIEWER}}}),
 	"paired": doing(owner.DeedState{Began: now, Ended: now, Made: &client.Base{Name: "Attic", PublicKey: [32]byte{1}}}),
-	"consenting": doing(owner.DeedState{Base: wellBase().ID(), Began: now, Deed: owner.Deed{Kind: owner.EndLease, Subject: "electrum"},
+	"consenting": doing(owner.DeedState{Base: wellBase().ID(), Began: now, Deed: owner.Deed{Kind: owner.Expose, Subject: "electrum"},
 		Question: &owner.Question{ID: 6, Kind: owner.Consent, Changes: []client.PostureChange{
 			{Opens: true, Text: "Electrum will be open to 192.168.1.0/24 on port 50002, for 1 hour."}, {Text: "The Base keeps its name."}}}}),
 	"locking": doing(owner.DeedState{Base: wellBase().ID(), Began: now, Deed: owner.Deed{Kind: owner.Lockdown},

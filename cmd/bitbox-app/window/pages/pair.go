@@ -3,6 +3,7 @@ package pages
 import (
 	"cmp"
 	"slices"
+	"strings"
 
 	"github.com/BitBoxSwiss/bitbox-base/client"
 	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/owner"
@@ -11,7 +12,7 @@ import (
 // nearby is an announced Base that can be paired with.
 type nearby struct {
 	Key, Name, Address string
-	Addresses          []string
+	Addresses          string // all of them, with spaces between
 	// Closed: it lets no App in now. Known is the name of the pairing that there is.
 	Closed       bool
 	Known        string
@@ -39,7 +40,7 @@ func (v *view) pair() Page {
 
 // pairing is the number of the pairing under way; 0: none.
 func (v *view) pairing() uint64 {
-	at := slices.IndexFunc(v.state.Deeds, func(d owner.DeedState) bool { return d.Base == "" && d.Ended.IsZero() })
+	at := slices.IndexFunc(v.state.Deeds, func(d owner.DeedState) bool { return isPairing(d) && d.Ended.IsZero() })
 	if at < 0 {
 		return 0
 	}
@@ -49,7 +50,7 @@ func (v *view) pairing() uint64 {
 func (v *view) around() []nearby {
 	var list []nearby
 	for _, n := range v.state.Nearby {
-		one := nearby{Name: n.Name, Addresses: n.Addresses, Closed: !n.PairingOpen, Known: n.Known,
+		one := nearby{Name: n.Name, Addresses: strings.Join(n.Addresses, " "), Closed: !n.PairingOpen, Known: n.Known,
 			Incompatible: n.ProtocolVersion != protocolVersion}
 		if len(n.Addresses) > 0 {
 			one.Address = n.Addresses[0]

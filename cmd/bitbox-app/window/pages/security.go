@@ -99,12 +99,22 @@ func (v *view) until(left time.Duration) string {
 type ssh struct {
 	On    *deadline
 	Close string
-	Keys  []string
+	Keys  []sshKey
 }
+
+// sshKey is a public key that may log in while SSH is on.
+type sshKey struct{ Name, Fingerprint, Remove string }
 
 func (v *view) ssh() ssh {
 	a := v.base.Look.Access
-	s := ssh{Keys: a.Keys, Close: v.do("end-lease")}
+	s := ssh{Close: v.do("end-lease")}
+	for n, name := range a.Keys {
+		key := sshKey{Name: name}
+		if n < len(a.Fingerprints) {
+			key.Fingerprint, key.Remove = a.Fingerprints[n], v.do("remove-ssh-key")
+		}
+		s.Keys = append(s.Keys, key)
+	}
 	if a.SSH {
 		s.On = &deadline{v.base.At.Add(a.SSHLeft), "SSH"}
 	}
