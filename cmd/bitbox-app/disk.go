@@ -162,8 +162,8 @@ you have typed that this is what you want. A disk that has a chain already is us
 --erase it is erased, too.
 
 A disk below 1 TB is too small for the whole chain of mainnet. With --pruned it is used all the
-same: for a node that keeps the newest blocks only, which cannot serve a wallet server such as
-Electrum's, or for a small network of tests.`,
+same. A node of mainnet then keeps only the newest blocks, as many as fit: it cannot serve a
+wallet server such as Electrum's, and 'bitbox-app node settings' shows how many GB it keeps.`,
 		Example: `  bitbox-app disk use sda
   bitbox-app disk use nvme1n1 --confirm 'use nvme1n1'`,
 		Args: commandline.Args(1, 1),
@@ -188,7 +188,7 @@ Electrum's, or for a small network of tests.`,
 		},
 	}
 	command.Flags().StringVar(&confirm, "confirm", "", "the sentence that would be typed, to confirm without being asked (for scripts)")
-	command.Flags().BoolVar(&pruned, "pruned", false, "use a disk that is too small for the whole chain of mainnet")
+	command.Flags().BoolVar(&pruned, "pruned", false, "use a disk that is too small for the whole chain of mainnet; the node keeps the newest blocks only")
 	command.Flags().BoolVar(&erase, "erase", false, "erase a disk even if it has a chain")
 	command.RunE = func(c *cobra.Command, args []string) error {
 		p.left = nothingChanged
@@ -262,6 +262,9 @@ func (p *program) typeDisk(ctx context.Context, d *basev1.Disk, erase bool) (str
 		what = "Everything on it will be lost: " + d.GetContent() + "."
 	case d.GetChainUuid() != "":
 		what = "It has a chain, which is used as it is."
+	}
+	if d.GetSmall() {
+		what += " A node of mainnet will keep only the newest blocks, which cannot be undone without fetching the whole chain again."
 	}
 	err := p.printf("The disk %s (%s, %s) will hold the chain. %s\nThe node stops, and starts again with it.\nTo confirm, type: %s\n> ",
 		client.Printable(d.GetName()), client.Printable(diskName(d)), decimal(d.GetSizeBytes()), client.Printable(what), diskSentence(d, erase))

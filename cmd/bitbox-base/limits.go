@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/chaindisk"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/firewall"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/machine"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/quota"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/sshaccess"
@@ -25,27 +26,41 @@ var storage = map[string]quota.Limits{
 	sshaccess.User: {Bytes: 256 << 20, Inodes: 10_000},
 }
 
-// The node may fill the file system but for a part that the Base needs. A chain on a disk of its
-// own is not on this file system, and does not count.
+// The node and the server for wallets may fill the file system together but for a part that the Base
+// needs. A chain on a disk of its own is not on this file system, and does not count.
 const (
-	leastKept  = 4 << 30 // bytes
-	keptPart   = 10      // or a tenth, whichever is more
-	nodeInodes = 1 << 20
+	leastKept   = 4 << 30 // bytes
+	keptPart    = 10      // or a tenth, whichever is more
+	lesserPart  = 8       // an eighth of the rest is for the guest that needs less
+	mostWallets = 256_000_000_000
+	guestInodes = 1 << 20
 )
 
-// nodeLimits are those of the node, on a file system of this size in bytes.
-func nodeLimits(total uint64) quota.Limits {
-	return quota.Limits{Bytes: total - min(max(total/keptPart, leastKept), total/2), Inodes: nodeInodes}
+// guestLimits are those of the node and of the server for wallets, on a file system of this size in
+// bytes. elsewhere: the chain has a disk of its own. The index of mainnet takes an eighth of what its
+// chain takes (docs/wallet.md).
+func guestLimits(total uint64, elsewhere bool) (node, wallets quota.Limits) {
+	room := total - min(max(total/keptPart, leastKept), total/2)
+	lesser := room / lesserPart
+	node.Inodes, wallets.Inodes = guestInodes, guestInodes
+	if elsewhere {
+		node.Bytes, wallets.Bytes = lesser, room-lesser
+	} else {
+		lesser = min(lesser, mostWallets)
+		node.Bytes, wallets.Bytes = room-lesser, lesser
+	}
+	return node, wallets
 }
 
 func limitsCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "limits",
-		Short: "Limit at boot how much the Middleware, the node and SSH users may store",
-		Long: `limits runs at boot. It limits how much the users of the Middleware and of the Bitcoin node,
-and the one who logs in by SSH, may store on the file system of /var/lib, in bytes and in files.
-The node may fill nine tenths of it, unless that leaves less than 4 GiB. A file system without
-quotas of users has no such limits; the image's has them.`,
+		Short: "Limit at boot how much the Middleware, the node, the server for wallets and SSH users may store",
+		Long: `limits runs at boot. It limits how much the users of the Middleware, of the Bitcoin node and of
+the server for wallets, and the one who logs in by SSH, may store on the file system of /var/lib,
+in bytes and in files. Node and server for wallets may fill nine tenths of it together, unless that
+leaves less than 4 GiB: the server gets an eighth of that, or seven eighths once the chain has a
+disk of its own. A file system without quotas of users has no such limits; the image's has them.`,
 		Example: `  bitbox-base system limits`,
 		Args:    cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
@@ -55,7 +70,9 @@ quotas of users has no such limits; the image's has them.`,
 			if total, _, err := machine.DiskSpace("/var/lib"); err != nil {
 				errs = append(errs, err)
 			} else {
-				all[chaindisk.Owner] = nodeLimits(total)
+				chosen, err := chaindisk.TheStore.Chosen()
+				errs = append(errs, err)
+				all[chaindisk.Owner], all[firewall.WalletUser] = guestLimits(total, chosen != nil)
 			}
 			for name, limits := range all {
 				found, err := user.Lookup(name)

@@ -49,7 +49,10 @@ type Config struct {
 	Machine Machine // nil: there are no disks to manage here
 	Store   Store
 	Ledger  Ledger
-	Events  *events.Hub
+	// Fit has the node keep no more of the chain than a disk of a size in bytes holds, from its next
+	// start on.
+	Fit    func(ctx context.Context, size uint64) error
+	Events *events.Hub
 	// Clock does not jump.
 	Clock func() time.Duration
 	// Random is where UUIDs come from; nil: crypto/rand.
@@ -187,6 +190,11 @@ func (v *Verbs) Use(ctx context.Context, _ *caller.Call, request *systemv1.UseDi
 	if wanted.Erase {
 		if wanted.UUID, err = newUUID(v.config.Random); err != nil {
 			return nil, helperclient.Errorf(helperclient.CodeInternal, "%w", err)
+		}
+	}
+	if disk.GetSmall() {
+		if err := v.config.Fit(ctx, disk.GetSizeBytes()); err != nil {
+			return nil, err
 		}
 	}
 	if err := errors.Join(v.config.Store.WriteTrouble(nil), v.config.Store.WriteOrder(wanted)); err != nil {

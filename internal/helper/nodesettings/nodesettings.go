@@ -123,12 +123,8 @@ func (s *Settings) Change(ctx context.Context, _ *caller.Call, request *systemv1
 	if err != nil {
 		return nil, helperclient.Errorf(helperclient.CodeRefused, "%w; nothing was changed", err)
 	}
-	if err := failpoint.Reach("store the settings of the node"); err != nil {
+	if err := s.store(wanted); err != nil {
 		return nil, err
-	}
-	const mode = 0o644 // the node's user reads it
-	if err := atomicfile.WriteFileAtomic(s.config.Place.Signed, []byte(wanted.Text()), mode); err != nil {
-		return nil, helperclient.Errorf(helperclient.CodeStorage, "store the settings of the node: %w; nothing was changed", err)
 	}
 	s.config.Log.Info("the settings of the node were changed", "audit", true, "settings", strings.Join(strings.Fields(wanted.Text()), " "))
 	if err := failpoint.Reach("restart the node"); err != nil {
@@ -142,6 +138,51 @@ func (s *Settings) Change(ctx context.Context, _ *caller.Call, request *systemv1
 			"the settings are stored, but systemd does not restart the node: %w; restart the Base", err)
 	}
 	return &systemv1.SystemReply{}, nil
+}
+
+// Fit has the node prune, if its chain does not fit on a disk of a size in bytes. An owner has signed
+// that the disk is too small for the whole chain. The settings count from the next start of the node,
+// which the caller brings about.
+func (s *Settings) Fit(ctx context.Context, size uint64) error {
+	if err := s.config.Turn.Take(ctx); err != nil {
+		return err
+	}
+	defer s.config.Turn.End()
+	now, _, err := s.config.Place.Read()
+	if errors.Is(err, settings.ErrNone) {
+		return nil // each later order is compared with the disk
+	}
+	own, ownErr := s.config.Place.ReadOwn()
+	if err := errors.Join(err, ownErr); err != nil {
+		return helperclient.Errorf(helperclient.CodeRefused, "%w; nothing was changed", err)
+	}
+	if strings.Contains(own, "prune=") { // root decides about pruning there
+		return nil
+	}
+	fitting, err := now.Fit(size)
+	if err != nil {
+		return helperclient.Errorf(helperclient.CodeRefused, "%w; nothing was changed", err)
+	}
+	if fitting == now {
+		return nil
+	}
+	if err := s.store(fitting); err != nil {
+		return err
+	}
+	s.config.Log.Warn("the node prunes, because its disk is small", "audit", true, "prune_gb", fitting.Prune)
+	return nil
+}
+
+// store writes the settings that count from the next start of the node.
+func (s *Settings) store(wanted settings.Settings) error {
+	if err := failpoint.Reach("store the settings of the node"); err != nil {
+		return err
+	}
+	const mode = 0o644 // the node's user reads it
+	if err := atomicfile.WriteFileAtomic(s.config.Place.Signed, []byte(wanted.Text()), mode); err != nil {
+		return helperclient.Errorf(helperclient.CodeStorage, "store the settings of the node: %w; nothing was changed", err)
+	}
+	return nil
 }
 
 // check compares settings with the machine.

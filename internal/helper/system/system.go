@@ -146,6 +146,7 @@ func Open(config Config) (*Helper, error) {
 	h.announcer = announce.New(config.Network, name, keeper.ClaimID, keeper.Changed, log)
 	h.disks = chaindisk.NewVerbs(chaindisk.Config{
 		Machine: config.Disks, Store: config.DiskStore, Ledger: keeper, Events: hub, Clock: clock, Log: log,
+		Fit: func(ctx context.Context, size uint64) error { return h.settings.Fit(ctx, size) },
 	})
 	h.machine = machine.New(machine.Config{
 		Disks: h.disks.Known, Systemd: config.Systemd, Zone: config.TimeZone, Reading: busy, Name: name, Later: h.later, Events: hub,

@@ -49,6 +49,19 @@ func (s Settings) CheckSpace(total uint64) error {
 	return nil
 }
 
+// Fit returns settings with which the chain fits on a disk of a size in bytes. Where all that s keeps
+// does not, mainnet is pruned to nine tenths of the disk.
+func (s Settings) Fit(size uint64) (Settings, error) {
+	if s.Needs() <= size {
+		return s, nil
+	}
+	if room := size / 10 * 9; s.Network == basev1.Network_NETWORK_MAINNET && room >= chainState+minPrune*gigabyte {
+		s.Prune = min(int((room-chainState)/gigabyte), maxPrune)
+		return s, nil
+	}
+	return s, s.CheckSpace(size)
+}
+
 // magic begins each block that a program stores: the network's number in its messages.
 var magic = map[basev1.Network][4]byte{
 	basev1.Network_NETWORK_MAINNET:  {0xf9, 0xbe, 0xb4, 0xd9},

@@ -158,6 +158,29 @@ func TestBlocksThatWereDeletedAreMissed(t *testing.T) {
 	}
 }
 
+func TestANodeIsPrunedToFitItsDisk(t *testing.T) {
+	core := func(prune int) Settings {
+		return Settings{Program: Core, Network: basev1.Network_NETWORK_MAINNET, Prune: prune, Cache: 450}
+	}
+	signet := Settings{Program: Btcd, Network: basev1.Network_NETWORK_SIGNET}
+	for _, c := range []struct {
+		s     Settings
+		total uint64
+		want  Settings
+	}{
+		{core(0), 2_000_398_934_016, core(0)}, {core(0), 512_110_190_592, core(440)}, {core(100), 512_110_190_592, core(100)},
+		{core(500), 128_035_676_160, core(95)}, {core(0), 32_000_000_000, core(8)}, {signet, 64_000_000_000, signet},
+	} {
+		got, err := c.s.Fit(c.total)
+		if err != nil || got != c.want || got.CheckSpace(c.total) != nil {
+			t.Errorf("%+v on %d: %+v, %v", c.s, c.total, got, err)
+		}
+	}
+	if got, err := core(0).Fit(16_000_000_000); err == nil || got != core(0) {
+		t.Errorf("on a disk for nothing: %+v, %v", got, err)
+	}
+}
+
 func TestADiskThatIsTooSmallIsRefused(t *testing.T) {
 	whole := Settings{Program: Core, Network: basev1.Network_NETWORK_MAINNET}
 	pruned := Settings{Program: Core, Network: basev1.Network_NETWORK_MAINNET, Prune: 100}
