@@ -310,11 +310,33 @@ func (k *Keeper) check() error {
 	if err := unix.Statfs(k.MountPoint, &s); err != nil {
 		return fmt.Errorf("the disk of the chain does not answer: %w", err)
 	}
+	text, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return fmt.Errorf("look at the disk of the chain: %w", err)
+	}
 	switch free := s.Bavail * uint64(s.Bsize); {
-	case s.Flags&unix.ST_RDONLY != 0:
+	case s.Flags&unix.ST_RDONLY != 0 || stopped(string(text), k.MountPoint):
 		return errors.New("the disk of the chain had an error, and nothing more is written to it; restart the Base, and have another disk ready")
 	case free < leastFree:
 		return errors.New("the disk of the chain is full; a larger one is needed, or a pruned node")
 	}
 	return nil
+}
+
+// stopped tells whether ext4 takes no more writes at a mount point, from the text of
+// /proc/self/mountinfo (proc_pid_mountinfo(5)). After an error Linux 6.12 makes the file system
+// read-only; newer ones say so here alone.
+func stopped(mountinfo, point string) (is bool) {
+	for line := range strings.Lines(mountinfo) {
+		mount, super, _ := strings.Cut(line, " - ")
+		fields, options := strings.Fields(mount), strings.Fields(super)
+		if len(fields) < 5 || fields[4] != point || len(options) < 3 {
+			continue
+		}
+		// The last mount at a place is the one that is seen.
+		is = slices.ContainsFunc(strings.Split(options[2], ","), func(option string) bool {
+			return option == "ro" || option == "emergency_ro" || option == "shutdown"
+		})
+	}
+	return is
 }

@@ -69,7 +69,12 @@ func (b *bench) tool(argv ...string) string {
 // disk makes a disk, and returns its device and the file behind it.
 func (b *bench) disk(serial string) (device, file string) {
 	b.t.Helper()
-	file = filepath.Join(b.t.TempDir(), "disk")
+	return b.diskIn(b.t.TempDir(), serial)
+}
+
+func (b *bench) diskIn(folder, serial string) (device, file string) {
+	b.t.Helper()
+	file = filepath.Join(folder, "disk")
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
 		b.t.Fatal(err)
 	}
@@ -496,6 +501,24 @@ func TestALyingListHasNoOtherDiskErased(t *testing.T) {
 	}
 }
 
+func TestADiskThatTakesNoMoreWritesIsRecognised(t *testing.T) {
+	const point = "/var/lib/bitbox-bitcoin"
+	line := func(at, flags, options string) string {
+		return "36 35 8:1 / " + at + " " + flags + " master:1 - ext4 /dev/sda " + options + "\n"
+	}
+	for text, want := range map[string]bool{
+		line(point, "rw,noexec", "rw,errors=remount-ro"):                  false,
+		line(point, "rw,noexec", "ro,errors=remount-ro"):                  true, // Linux 6.12
+		line(point, "rw,noexec", "rw,errors=remount-ro,emergency_ro"):     true, // Linux 6.18
+		line("/", "ro", "ro"):                                             false,
+		line(point, "rw", "ro") + line(point, "rw", "rw") + "garbage\n\n": false,
+	} {
+		if got := stopped(text, point); got != want {
+			t.Errorf("%q: %v", text, got)
+		}
+	}
+}
+
 func TestADiskIsErasedAtBothEnds(t *testing.T) {
 	b := newBench(t)
 	device, path := b.disk("SERIAL1")
@@ -582,10 +605,40 @@ func TestADiskThatIsNotWellKeepsTheNodeFromStarting(t *testing.T) {
 		refuses(t, b, "damaged")
 	})
 	t.Run("with an error", func(t *testing.T) {
-		b, _, _ := prepared(t)
-		// What errors=remount-ro does.
-		if err := unix.Mount("", b.MountPoint, "", unix.MS_REMOUNT|unix.MS_RDONLY, ""); err != nil {
+		// The kernel cannot write beyond the first megabytes of this disk.
+		b, folder := newBench(t), t.TempDir()
+		if err := unix.Mount("tmpfs", folder, "tmpfs", 0, "size=48m"); err != nil {
 			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = unix.Unmount(folder, unix.MNT_DETACH) })
+		device, _ := b.diskIn(folder, "SERIAL1")
+		b.order(device, true)
+		if err := b.ready(); err != nil {
+			t.Fatal(err)
+		}
+		file, err := os.Create(filepath.Join(b.MountPoint, "block"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = file.Close() }()
+		for range 100 {
+			_, _ = file.Write(bytes.Repeat([]byte{1}, 1<<20))
+		}
+		_ = file.Sync()
+		for n := 0; ; n++ { // until the kernel has noticed
+			probe, err := os.Create(filepath.Join(b.MountPoint, fmt.Sprint(n)))
+			if errors.Is(err, unix.EROFS) {
+				break
+			}
+			if err == nil {
+				err = errors.Join(probe.Sync(), probe.Close())
+			}
+			if n > 10_000 {
+				t.Fatalf("the disk takes all writes: %v", err)
+			}
+		}
+		if err := file.Close(); err != nil {
+			t.Log(err)
 		}
 		refuses(t, b, "had an error")
 	})
