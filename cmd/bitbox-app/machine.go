@@ -13,8 +13,9 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/commandline"
 )
 
-// rebootTime is how long a machine may take to answer again.
-const rebootTime = 10 * time.Minute
+// rebootTime is how long a machine may take to answer again. Its Bitcoin node may take 10 minutes to
+// stop.
+const rebootTime = 20 * time.Minute
 
 func (p *program) nameCommand() *cobra.Command {
 	command := &cobra.Command{
@@ -144,7 +145,8 @@ func (p *program) rebootCommand() *cobra.Command {
 		Use:   "reboot",
 		Short: "Restart the Base's machine",
 		Long: `reboot restarts the Base's machine. Afterwards SSH is off, and a change on trial is undone.
-With --wait the command ends once the Base answers again.`,
+With --wait the command ends once the Base answers again. A Base with a Bitcoin node may take 10
+minutes longer: the node writes the state of the chain when it stops.`,
 		Example: `  bitbox-app reboot
   bitbox-app reboot --wait --yes`,
 		Args: commandline.Args(0, 0),
@@ -164,7 +166,7 @@ With --wait the command ends once the Base answers again.`,
 				if p.json {
 					return p.printJSON(map[string]any{"rebooting": true})
 				}
-				return p.printf("The Base is restarting.\n")
+				return p.printf("The Base is restarting. A Bitcoin node may take 10 minutes to stop.\n")
 			}
 			begun := time.Now()
 			if err := p.say("The Base is restarting. Waiting for it to answer.\n"); err != nil {
@@ -185,9 +187,10 @@ With --wait the command ends once the Base answers again.`,
 
 func (p *program) shutdownCommand() *cobra.Command {
 	command := &cobra.Command{
-		Use:     "shutdown",
-		Short:   "Switch the Base's machine off",
-		Long:    `shutdown switches the Base's machine off. Only somebody at the Base can switch it on again.`,
+		Use:   "shutdown",
+		Short: "Switch the Base's machine off",
+		Long: `shutdown switches the Base's machine off. Only somebody at the Base can switch it on again.
+Its Bitcoin node may take 10 minutes to stop before that.`,
 		Example: `  bitbox-app shutdown`,
 		Args:    commandline.Args(0, 0),
 	}

@@ -31,9 +31,9 @@ release, checks its own health, and goes back to the previous version by itself 
 something is wrong. Connections break for some seconds; this command waits and reports the
 result.
 
-A Base that runs the image restarts with the new version. It keeps that version once it is
-healthy and this App has confirmed it. An upload that broke off goes on where it stopped, in
-the same command or the next one.
+A Base that runs the image restarts with the new version; its Bitcoin node may take 10 minutes
+to stop before that. It keeps the version once it is healthy and this App has confirmed it. An
+upload that broke off goes on where it stopped, in the same command or the next one.
 
 Ctrl-C while the file is being sent changes nothing. After that, the Base goes on without
 this App; but a new version of the image waits 15 minutes for an App, then goes back.
