@@ -11,6 +11,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -331,4 +332,76 @@ func TestANodeOnAnotherNetworkIsNotTheNode(t *testing.T) {
 	k.Generate(1)
 	nodetest.Eventually(t, "it goes on", func() bool { return k.Height() >= 1 })
 	until(basev1.Node_STATE_CURRENT, k.Height())
+}
+
+// The clock of the machine jumps, for its node and for the Base: back by a day, so that the node
+// refuses the blocks of its peer, and later ahead by a year. The Base goes on, and makes no event of it.
+func TestAClockThatJumpsHoldsNobodyUpForLong(t *testing.T) {
+	needsKnots(t)
+	k, peer := nodetest.StartKnots(t, "-debug=validation"), nodetest.StartKnots(t)
+	var ahead atomic.Int64 // how far the clock of the machine is ahead, in nanoseconds
+	now := func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
+	tick := func() { k.Call(nil, "setmocktime", now().Unix()) }
+	jump := func(by time.Duration) {
+		t.Helper()
+		ahead.Store(int64(by))
+		tick()
+	}
+	socket := filepath.Join(t.TempDir(), "socket")
+	nodetest.Serve(t, socket, node.Config{Node: k.Node(), Interval: nodetest.Quick, Now: now})
+	client := nodeclient.Dial(socket)
+	until := func(height uint64) {
+		t.Helper()
+		nodetest.Eventually(t, fmt.Sprintf("the node is up to date at %d", height), func() bool {
+			tick()
+			n, err := client.Node(t.Context())
+			return err == nil && n.GetState() == basev1.Node_STATE_CURRENT && n.GetHeight() == height
+		})
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	watching := make(chan struct{})
+	go func() {
+		defer close(watching)
+		_ = client.WatchEvents(ctx, func(e *basev1.Event) {
+			// In a year its version has no more fixes; and the node leaves a peer that it has not heard of
+			// for a year.
+			if e.GetNodeUnmaintained() == nil && e.GetNodeLonely() == nil {
+				t.Errorf("this was told: %v", e)
+			}
+		})
+	}()
+	defer func() {
+		cancel()
+		<-watching
+	}()
+	k.Connect(peer)
+	k.Generate(3)
+	nodetest.Eventually(t, "the peer has all blocks", func() bool { return peer.Height() == 3 })
+	until(3)
+
+	jump(-24 * time.Hour)
+	refused := peer.Generate(1)[0]
+	nodetest.Eventually(t, "the block of the peer is refused", func() bool {
+		log, err := os.ReadFile(filepath.Join(k.Directory, k.Chain, "debug.log"))
+		return err == nil && strings.Contains(string(log), "time-too-new")
+	})
+	until(3)
+
+	jump(0)
+	peer.Generate(1)
+	until(5)
+	if hashes, err := k.Node().Hashes(t.Context(), []uint64{4}); err != nil || hashes[0] != refused {
+		t.Errorf("once the clock is right, block 4 is %v, not %s: %v", hashes, refused, err)
+	}
+
+	for i, by := range []time.Duration{365 * 24 * time.Hour, 0} {
+		jump(by)
+		nodetest.Eventually(t, "the peers are connected", func() bool {
+			k.Call(nil, "addnode", peer.P2P, "onetry")
+			look, err := k.Node().Look(t.Context())
+			return err == nil && len(look.Peers) > 0
+		})
+		peer.Generate(1)
+		until(uint64(6 + i))
+	}
 }

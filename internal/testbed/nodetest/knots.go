@@ -72,6 +72,25 @@ var knotsRoot = sync.OnceValues(func() (string, error) {
 	return root, nil
 })
 
+// KnotsRoot returns the root with Debian's bitcoin-knots, for a test that has it run elsewhere.
+func KnotsRoot(t testing.TB) string {
+	t.Helper()
+	root, err := knotsRoot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return root
+}
+
+// RPCAuth is the value of the option rpcauth for a user with a password (share/rpcauth of Bitcoin
+// Core).
+func RPCAuth(user, password string) string {
+	const salt = "00112233"
+	mac := hmac.New(sha256.New, []byte(salt))
+	mac.Write([]byte(password))
+	return user + ":" + salt + "$" + hex.EncodeToString(mac.Sum(nil))
+}
+
 func checkKnots(root string) error {
 	file, err := os.Open(filepath.Join(root, "usr/bin/bitcoind"))
 	if err != nil {
@@ -131,24 +150,18 @@ func StartKnotsIn(t testing.TB, directory string, options ...string) *Knots {
 // Start starts it and waits until it answers.
 func (k *Knots) Start() {
 	k.t.Helper()
-	root, err := knotsRoot()
-	if err != nil {
-		k.t.Fatal(err)
-	}
+	root := KnotsRoot(k.t)
 	loaders, err := filepath.Glob(filepath.Join(root, "usr/lib/*/ld-linux-*.so.*"))
 	if err != nil || len(loaders) == 0 {
 		k.t.Fatalf("there is no dynamic linker in %s", root)
 	}
-	const salt = "00112233"
-	mac := hmac.New(sha256.New, []byte(salt))
-	mac.Write([]byte(operatorPassword))
 	port := func(address string) string { _, port, _ := net.SplitHostPort(address); return port }
 	arguments := append([]string{"--library-path", filepath.Dir(loaders[0]), filepath.Join(root, "usr/bin/bitcoind"),
 		"-chain=" + k.Chain, "-datadir=" + k.Directory, "-rpccookiefile=" + k.Cookie,
 		"-server=1", "-rpcbind=127.0.0.1", "-rpcallowip=127.0.0.1", "-rpcport=" + port(k.RPC),
 		"-bind=" + k.P2P, "-port=" + port(k.P2P), "-dnsseed=0", "-fixedseeds=0", "-acceptnonstdtxn=1", "-corepolicy=1",
 		"-rpccookieperms=group", "-disablewallet=1", "-natpmp=0", "-dbcache=64", "-printtoconsole=0",
-		"-rpcwhitelistdefault=0", "-rpcauth=operator:" + salt + "$" + hex.EncodeToString(mac.Sum(nil))}, k.options...)
+		"-rpcwhitelistdefault=0", "-rpcauth=" + RPCAuth("operator", operatorPassword)}, k.options...)
 	if !strings.Contains(strings.Join(k.options, " "), "-rpcwhitelist=") {
 		arguments = append(arguments, "-rpcwhitelist=__cookie__:"+strings.Join(core.Methods, ","))
 	}

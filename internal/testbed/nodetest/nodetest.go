@@ -79,7 +79,12 @@ type Btcd struct {
 // StartBtcd starts a btcd on a network with a name as btcd's flags have it: regtest or simnet.
 func StartBtcd(t testing.TB, network string) *Btcd {
 	t.Helper()
-	directory := t.TempDir()
+	return StartBtcdIn(t, t.TempDir(), network)
+}
+
+// StartBtcdIn is StartBtcd with its data in a directory.
+func StartBtcdIn(t testing.TB, directory, network string) *Btcd {
+	t.Helper()
 	parsed, err := node.ParseNetwork(network)
 	if err != nil {
 		t.Fatal(err)
