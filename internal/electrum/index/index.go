@@ -27,6 +27,7 @@ package index
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -333,43 +334,66 @@ func (i *Index) Add(b *chain.Block) error {
 	return nil
 }
 
-// hintKey is the key of a hint: kind, 8 bytes, number.
-type hintKey [1 + 8 + 4]byte
+// hint is one: the 8 bytes as a number, and the number of the transaction.
+type hint struct {
+	prefix uint64
+	number uint32
+}
+
+// hints are those of a kind that a block has.
+type hints []hint
+
+func (h *hints) add(p prefix, number uint32) {
+	*h = append(*h, hint{binary.BigEndian.Uint64(p[:]), number})
+}
+
+// sortHints puts them in the order of their keys: a store takes them faster so.
+func sortHints(all hints) {
+	slices.SortFunc(all, func(a, b hint) int {
+		if c := cmp.Compare(a.prefix, b.prefix); c != 0 {
+			return c
+		}
+		return cmp.Compare(a.number, b.number)
+	})
+}
+
+const hintSize = 1 + 8 + 4 // bytes of a key
 
 func (i *Index) write(height uint32, b *chain.Block) error {
-	batch := i.db.NewBatch()
-	set := func(key, value []byte) error { return batch.Set(key, value, nil) }
 	first := binary.BigEndian.AppendUint32(nil, i.next)
-	errs := []error{set(append([]byte{blockRow}, first...), binary.BigEndian.AppendUint32(slices.Clone(b.Header[:]), height))}
 	sizes := binary.AppendUvarint(nil, uint64(b.First))
-	var hints []hintKey
-	hint := func(kind byte, p prefix, number uint32) {
-		key := hintKey{0: kind}
-		copy(key[1:], p[:])
-		binary.BigEndian.PutUint32(key[9:], number)
-		hints = append(hints, key)
-	}
+	ids, pays, spends := make(hints, 0, len(b.Txs)), make(hints, 0, 2*len(b.Txs)), make(hints, 0, 2*len(b.Txs))
 	for at := range b.Txs {
 		tx, number := &b.Txs[at], i.next+uint32(at)
 		sizes = binary.AppendUvarint(sizes, uint64(len(tx.Raw)))
-		hint(idRow, of(tx.ID), number)
+		ids.add(of(tx.ID), number)
 		for _, o := range tx.Spends {
-			hint(spendsRow, ofOutput(o), number)
+			spends.add(ofOutput(o), number)
 		}
 		// Nobody can spend what the first block of a network pays.
 		for _, o := range tx.Outputs {
 			if height > 0 && !o.Unspendable() {
-				hint(paysRow, of(o.ScriptHash()), number)
+				pays.add(of(o.ScriptHash()), number)
 			}
 		}
 	}
-	// The store takes keys in their order faster.
-	slices.SortFunc(hints, func(a, b hintKey) int { return bytes.Compare(a[:], b[:]) })
-	for _, key := range hints {
-		errs = append(errs, set(key[:], nil))
+	const overhead = 4 // bytes of a row in a batch, at most
+	batch := i.db.NewBatchWithSize(len(sizes) + (len(pays)+len(spends)+len(ids))*(hintSize+overhead) + 1<<10)
+	err := batch.Set(append([]byte{blockRow}, first...), binary.BigEndian.AppendUint32(slices.Clone(b.Header[:]), height), nil)
+	for _, of := range []struct {
+		kind  byte
+		hints hints
+	}{{paysRow, pays}, {spendsRow, spends}, {idRow, ids}} { // in the order of the kinds
+		sortHints(of.hints)
+		for _, h := range of.hints {
+			row := batch.SetDeferred(hintSize, 0)
+			row.Key[0] = of.kind
+			binary.BigEndian.PutUint64(row.Key[1:], h.prefix)
+			binary.BigEndian.PutUint32(row.Key[9:], h.number)
+			err = errors.Join(err, row.Finish())
+		}
 	}
-	errs = append(errs, set(append([]byte{sizesRow}, first...), sizes))
-	if err := errors.Join(errs...); err != nil {
+	if err = errors.Join(err, batch.Set(append([]byte{sizesRow}, first...), sizes, nil)); err != nil {
 		return errors.Join(err, batch.Close())
 	}
 	return failpoint.Around("index: a block", func() error { return batch.Commit(pebble.NoSync) })
@@ -473,7 +497,7 @@ func (v *View) place(number uint32) (p Place, ok bool, err error) {
 func (v *View) places(kind byte, p prefix, most int) (found []Place, more bool, err error) {
 	var numbers []uint32
 	err = v.index.each(append([]byte{kind}, p[:]...), func(key, _ []byte) error {
-		if len(key) != len(hintKey{}) {
+		if len(key) != hintSize {
 			return fmt.Errorf("%w: a row has another length", ErrDamaged)
 		}
 		if len(numbers) == most {
