@@ -79,6 +79,14 @@ var methods = map[string]method{
 // method answers a request.
 type method func(s *Server, ctx context.Context, c *call) (any, error)
 
+// Names implements session.Handler. Sparrow names the parameters of server.version, and no others.
+func (s *Server) Names(name string) []string {
+	if name == "server.version" {
+		return []string{"client_name", "protocol_version"}
+	}
+	return nil
+}
+
 // Call implements session.Handler.
 func (s *Server) Call(ctx context.Context, c *session.Session, name string, params []json.RawMessage) (any, error) {
 	w, known := c.State.(*wallet)

@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -98,6 +99,9 @@ type Handler interface {
 	// Call returns what the answer has. An error that is no *Error is logged, and the wallet
 	// is told that something went wrong.
 	Call(ctx context.Context, s *Session, method string, params []json.RawMessage) (any, error)
+	// Names are the parameters of a method in their order, for wallets that name them; nil: they
+	// cannot be named.
+	Names(method string) []string
 	// Closed is called once, after the last Call.
 	Closed(s *Session)
 }
@@ -345,7 +349,7 @@ func (s *Session) answer(ctx context.Context, line []byte) bool {
 	if s.Charge(ctx, 1+len(line)/s.server.bounds.perUnit) != nil {
 		return false
 	}
-	requests, batch, err := parse(line, s.server.bounds.params)
+	requests, batch, err := parse(line, s.server.bounds.params, s.server.Handler.Names)
 	if err != nil {
 		return s.push(append(encode(reply{"2.0", null, nil, err}), '\n'))
 	}
@@ -382,8 +386,9 @@ func (s *Session) answer(ctx context.Context, line []byte) bool {
 	return s.push(append(text, ']', '\n'))
 }
 
-// parse reads a request, or a batch of them. Each request has at most so many parameters.
-func parse(line []byte, params int) (requests []request, batch bool, problem *Error) {
+// parse reads a request, or a batch of them. Each request has at most so many parameters, in a list
+// or named.
+func parse(line []byte, params int, names func(string) []string) (requests []request, batch bool, problem *Error) {
 	line = bytes.TrimSpace(line)
 	if !json.Valid(line) {
 		return nil, false, &Error{parseError, "this is no JSON"}
@@ -401,7 +406,11 @@ func parse(line []byte, params int) (requests []request, batch bool, problem *Er
 	for _, text := range all {
 		var r request
 		err := json.Unmarshal(text, &r)
-		if err == nil && len(r.Params) > 0 {
+		switch {
+		case err != nil || len(r.Params) == 0:
+		case r.Params[0] == '{':
+			r.params, err = named(r.Params, names(r.Method))
+		default:
 			r.params, err = list(r.Params, params)
 		}
 		if err != nil || r.Method == "" || !plainID(r.ID) {
@@ -436,6 +445,33 @@ func list(text []byte, most int) (items []json.RawMessage, err error) {
 		items = append(items, item)
 	}
 	return items, nil
+}
+
+// named reads parameters with names, in the order of names. One that is missing is JSON's null,
+// unless nothing follows it.
+func named(text []byte, names []string) ([]json.RawMessage, error) {
+	d := json.NewDecoder(bytes.NewReader(text))
+	if _, err := d.Token(); err != nil {
+		return nil, err
+	}
+	items := slices.Repeat([]json.RawMessage{null}, len(names))
+	end := 0
+	for d.More() {
+		name, err := d.Token()
+		if err != nil {
+			return nil, err
+		}
+		at := slices.Index(names, fmt.Sprint(name))
+		if at < 0 || !bytes.Equal(items[at], null) {
+			return nil, errors.New("a parameter has another name")
+		}
+		var item json.RawMessage // of its own: decoding writes into what is there
+		if err := d.Decode(&item); err != nil {
+			return nil, err
+		}
+		items[at], end = item, max(end, at+1)
+	}
+	return items[:end], nil
 }
 
 // plainID tells whether an ID is a number or a text that is not long.

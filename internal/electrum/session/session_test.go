@@ -46,10 +46,18 @@ func (e *echo) Call(ctx context.Context, s *session.Session, method string, para
 	case "broken":
 		return nil, io.ErrUnexpectedEOF
 	}
-	if method != "echo" {
+	if method != "echo" && method != "named" {
 		return nil, session.ErrUnknown
 	}
 	return params, nil
+}
+
+// Names has the parameters of one method.
+func (e *echo) Names(method string) []string {
+	if method == "named" {
+		return []string{"first", "second", "third"}
+	}
+	return nil
 }
 
 func (e *echo) Closed(s *session.Session) {
@@ -126,6 +134,24 @@ func TestRequestsAndBatchesAreAnswered(t *testing.T) {
 		_, read := dial(request + "\n")
 		if got, err := read.ReadString('\n'); err != nil || !strings.Contains(got, want) {
 			t.Errorf("%.100s: %.200s, %v", request, got, err)
+		}
+	}
+}
+
+// Sparrow names the parameters of its first request.
+func TestParametersMayHaveNames(t *testing.T) {
+	dial, _ := serve(t, false)
+	for params, want := range map[string]string{
+		`{"second":2,"first":1}`:       `"result":[1,2]`,
+		`{"third":[3]}`:                `"result":[null,null,[3]]`,
+		`{}`:                           `"result":[]`,
+		`{"fourth":4}`:                 `"code":-32600`,
+		`{"first":1,"first":2}`:        `"code":-32600`,
+		`{"first":1,"second":2,"x":1}`: `"code":-32600`,
+	} {
+		_, read := dial(`{"id":1,"method":"named","params":` + params + "}\n")
+		if got, err := read.ReadString('\n'); err != nil || !strings.Contains(got, want) {
+			t.Errorf("%s: %.200s, %v", params, got, err)
 		}
 	}
 }
