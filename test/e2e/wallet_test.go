@@ -52,6 +52,27 @@ func installNode(t *testing.T, root string) {
 	}
 }
 
+// installForWallets is for a stage whose node makes blocks, and which serves wallets.
+func installForWallets(t *testing.T, root string) {
+	installNode(t, root)
+	relay, err := os.ReadFile("/proc/self/exe")
+	if err == nil {
+		err = os.WriteFile(filepath.Join(root, "usr/bin/e2e-relay"), relay, 0o755)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// withNode waits until a stage serves wallets.
+func withNode(t *testing.T, s *stage.Stage) *base {
+	t.Helper()
+	b := &base{Stage: s, t: t, middleware: helperclient.Client{Port: userPort{s, firewall.MiddlewareUser}}}
+	b.ready()
+	s.WaitActive(generation.WalletUnit)
+	return b
+}
+
 // height is how many blocks the wallet knows.
 func (w *electrumWallet) height() int {
 	out, err := w.run("getinfo")
@@ -67,21 +88,10 @@ func (w *electrumWallet) height() int {
 // Debian's Electrum holds the key of the node's rewards: it is paid, sees it, spends, and stays
 // connected through a restart of the server, by both kinds of port.
 func TestAWalletUsesTheBasesOwnNode(t *testing.T) {
-	relay, err := os.ReadFile("/proc/self/exe")
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := stage.Boot(t, stage.Config{Real: true, OwnElectrum: true, Prepare: func(t *testing.T, root string) {
-		installNode(t, root)
-		if err := os.WriteFile(filepath.Join(root, "usr/bin/e2e-relay"), relay, 0o755); err != nil {
-			t.Fatal(err)
-		}
-	}})
-	b := &base{Stage: s, t: t, middleware: helperclient.Client{Port: userPort{s, firewall.MiddlewareUser}}}
-	b.ready()
+	s := stage.Boot(t, stage.Config{Real: true, OwnElectrum: true, Prepare: installForWallets})
+	b := withNode(t, s)
 	desk := b.Attacker(2)
 	owner := b.app(desk, "laptop", "owner")
-	s.WaitActive(generation.WalletUnit)
 	b.apply(owner, "expose Electrum on its own port", client.Expose(string(posture.KindElectrum), client.Opening{For: time.Hour}))
 	// The server itself tells that it is ready; another user reads that, and the owner's App shows it.
 	session := b.open(owner.app)

@@ -26,6 +26,12 @@ func (s *Stage) Guest(a *Attacker, packages ...string) *Guest {
 	if err != nil {
 		s.t.Fatalf("make a root with %v: %v", packages, err)
 	}
+	return s.GuestOf(a, debian)
+}
+
+// GuestOf is Guest with a root that is there. It stays as it is.
+func (s *Stage) GuestOf(a *Attacker, debian string) *Guest {
+	s.t.Helper()
 	s.guests++
 	r, err := newRun(fmt.Sprintf("%s-guest%d", s.run.name[len(prefix):], s.guests))
 	if err != nil {
@@ -45,6 +51,9 @@ func (s *Stage) Guest(a *Attacker, packages ...string) *Guest {
 	}
 	return &Guest{attacker: a, root: r.root()}
 }
+
+// Root is where its files are.
+func (g *Guest) Root() string { return g.root }
 
 // Command returns a command that will run in the guest, as root there. Its processes end
 // with it.

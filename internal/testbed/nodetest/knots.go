@@ -42,14 +42,20 @@ func cache() string {
 
 // knotsRoot returns the root that has the program. It is fetched once, and never shipped.
 var knotsRoot = sync.OnceValues(func() (string, error) {
-	root := filepath.Join(cache(), "knots-"+knotsSHA256[:16])
+	return unstable("knots-"+knotsSHA256[:16], checkKnots, "bitcoin-knots")
+})
+
+// unstable returns a root with packages of Debian's suite without releases. They are unpacked, not
+// installed: programs run by the root's own dynamic linker.
+func unstable(name string, check func(root string) error, packages ...string) (string, error) {
+	root := filepath.Join(cache(), name)
 	if _, err := os.Stat(root); err == nil {
-		return root, checkKnots(root)
+		return root, check(root)
 	}
 	if err := os.MkdirAll(cache(), 0o755); err != nil {
 		return "", err
 	}
-	parent, err := os.MkdirTemp(cache(), "new-knots-")
+	parent, err := os.MkdirTemp(cache(), "new-"+name+"-")
 	if err != nil {
 		return "", err
 	}
@@ -57,12 +63,12 @@ var knotsRoot = sync.OnceValues(func() (string, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), knotsTime)
 	defer cancel()
 	fresh := filepath.Join(parent, "root")
-	err = debianroot.Make(ctx, debianroot.Config{Directory: fresh, Suite: debianroot.Unstable, Packages: []string{"bitcoin-knots"},
+	err = debianroot.Make(ctx, debianroot.Config{Directory: fresh, Suite: debianroot.Unstable, Packages: packages,
 		Arguments: []string{"--variant=extract", `--aptopt=Acquire::Check-Valid-Until "false"`}})
 	if err != nil {
 		return "", err
 	}
-	if err := checkKnots(fresh); err != nil {
+	if err := check(fresh); err != nil {
 		return "", err
 	}
 	// Another test may have been quicker.
@@ -70,6 +76,20 @@ var knotsRoot = sync.OnceValues(func() (string, error) {
 		return "", err
 	}
 	return root, nil
+}
+
+// electrumVersion is the newest Electrum that the tests know.
+const electrumVersion = "4.8.3"
+
+// ElectrumRoot returns a root with the newest Electrum of Debian, without its screen.
+var ElectrumRoot = sync.OnceValues(func() (string, error) {
+	return unstable("electrum-"+electrumVersion, func(root string) error {
+		text, err := os.ReadFile(filepath.Join(root, "usr/lib/python3/dist-packages/electrum/version.py"))
+		if err == nil && !strings.Contains(string(text), "ELECTRUM_VERSION = '"+electrumVersion+"'") {
+			err = errors.New("the Electrum of Debian has another version than " + electrumVersion + "; run the tests with it, and name it in nodetest")
+		}
+		return err
+	}, "python3-electrum", "ca-certificates")
 })
 
 // KnotsRoot returns the root with Debian's bitcoin-knots, for a test that has it run elsewhere.
@@ -89,6 +109,12 @@ func RPCAuth(user, password string) string {
 	mac := hmac.New(sha256.New, []byte(salt))
 	mac.Write([]byte(password))
 	return user + ":" + salt + "$" + hex.EncodeToString(mac.Sum(nil))
+}
+
+// ElectrumCommand starts a Python program in that root.
+func ElectrumCommand(program string, arguments ...string) []string {
+	return append([]string{"/usr/lib64/ld-linux-x86-64.so.2", "--library-path", "/usr/lib/x86_64-linux-gnu", "/usr/bin/python3", program},
+		arguments...)
 }
 
 func checkKnots(root string) error {
