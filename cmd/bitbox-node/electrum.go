@@ -93,6 +93,11 @@ func (s *serving) run(ctx context.Context) error {
 		defer stop()
 	}
 	if s.socket != "" {
+		stopped, err := holdRunning(filepath.Join(filepath.Dir(s.socket), runningName))
+		if err != nil {
+			return err
+		}
+		defer stopped()
 		config.Proxy = true
 		config.Listen = func() (net.Listener, error) { return listenForProxy(s.socket) }
 		progress := filepath.Join(filepath.Dir(s.socket), progressName)
@@ -101,7 +106,7 @@ func (s *serving) run(ctx context.Context) error {
 		if err := errors.Join(removeIfThere(s.socket), removeIfThere(progress)); err != nil {
 			return fmt.Errorf("remove the old socket for wallets: %w", err)
 		}
-		err := serveWallets(ctx, config)
+		err = serveWallets(ctx, config)
 		if err == nil { // it was stopped in order, and is no longer ready
 			err = removeIfThere(progress)
 		}

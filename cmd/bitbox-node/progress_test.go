@@ -78,3 +78,26 @@ func TestAServerForWalletsThatWasTakenOverCannotHoldUpTheWatcher(t *testing.T) {
 		t.Errorf("%v", told)
 	}
 }
+
+// A kill leaves the progress behind. The lock is gone with the process.
+func TestAServerForWalletsThatWasKilledIsNotReady(t *testing.T) {
+	path := filepath.Join(t.TempDir(), runningName)
+	if isRunning(path) {
+		t.Error("nobody has run")
+	}
+	stopped, err := holdRunning(path)
+	if err != nil || !isRunning(path) {
+		t.Fatalf("it runs: %v", err)
+	}
+	if _, err := holdRunning(path); err == nil {
+		t.Error("two run at the same time")
+	}
+	stopped()
+	if isRunning(path) {
+		t.Error("it has ended")
+	}
+	if stopped, err = holdRunning(path); err != nil {
+		t.Fatalf("started again: %v", err)
+	}
+	stopped()
+}

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"os/user"
+	"path/filepath"
 	"strconv"
 	"sync"
 	"syscall"
@@ -148,7 +149,14 @@ func (w *watching) run(ctx context.Context) error {
 		config.Waits = waitsForClock
 	}
 	if w.wallets != "" {
-		config.Wallets = func() *basev1.WalletServer { return readProgress(w.wallets) }
+		running := filepath.Join(filepath.Dir(w.wallets), runningName)
+		config.Wallets = func() *basev1.WalletServer {
+			told := readProgress(w.wallets)
+			if told.GetReady() && !isRunning(running) {
+				return &basev1.WalletServer{Height: told.GetHeight(), Target: told.GetTarget(), Reason: "the server for wallets does not run"}
+			}
+			return told
+		}
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	var running sync.WaitGroup
