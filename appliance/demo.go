@@ -66,7 +66,7 @@ func demo(ctx context.Context, s *stage.Stage) (err error) {
 		{"An App is paired: the number is accepted at the Base, the code compared on both sides.", d.pair},
 		{"A new process of the App asks how the Base does, and how open it is.", d.status},
 		{"The Base has a Bitcoin node of its own, on a network that is this machine alone.", d.node},
-		{"The Electrum API is opened for an hour, on a port of its own, and closed again.", d.expose},
+		{"The Electrum API is opened for a wallet. It connects, is paid by a block, and is cut when the API is closed.", d.wallets},
 		{"SSH is switched on for an hour, with a key. Somebody logs in.", d.ssh},
 		{"Lockdown: all is closed but the App's channel.", d.lockdown},
 		{"The Base reboots. The App connects again, and everything is as it was.", d.reboot},
@@ -261,20 +261,6 @@ func (d *story) node() error {
 		return err
 	}
 	return d.onApp(`block 1 `, "node", "blocks", "--lines", "3")
-}
-
-func (d *story) expose() error {
-	port := posture.Extras[0].Port
-	if err := d.onApp(`\[opens\]`, "expose", "electrum", "--for", "1h", "--yes"); err != nil {
-		return err
-	}
-	if err := d.ports(posture.EntryPort, port); err != nil {
-		return err
-	}
-	if err := d.onApp(`.`, "unexpose", "electrum", "--yes"); err != nil {
-		return err
-	}
-	return d.ports(posture.EntryPort)
 }
 
 func (d *story) ssh() error {

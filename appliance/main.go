@@ -77,7 +77,7 @@ func run(args []string) error {
 func boot(ctx context.Context, t *theatre, deb string) (*stage.Stage, error) {
 	stage.NeedRoot(t)
 	fmt.Println("Making a Debian with it (the first time this takes a minute or two) ...")
-	s := stage.Install(t, stage.Config{Package: deb, Build: func(root string) error {
+	s := stage.Install(t, stage.Config{Package: deb, OwnElectrum: true, Build: func(root string) error {
 		return os.WriteFile(filepath.Join(root, settings.File), []byte(nodeSettings), 0o644)
 	}})
 	if err := s.JoinHost(cable); err != nil {
