@@ -81,9 +81,9 @@ type Server struct {
 	fees feeCache
 }
 
-// maxReads is how many wallets may have the node read blocks at once, maxReadsEach how many of one
-// address.
-const maxReads, maxReadsEach = 4, 2
+// maxFirstReads is how many addresses may have the node read blocks at once, and maxSecondReads how many
+// of them may have it do so twice.
+const maxFirstReads, maxSecondReads = 4, 1
 
 // Run serves until ctx ends. It fails if it can never serve, as with a pruned node. An index that
 // is damaged is built again.
@@ -105,7 +105,7 @@ func Run(ctx context.Context, config Config) error {
 }
 
 func newServer(config Config) *Server {
-	return &Server{config: config, reads: newTurns(maxReads, maxReadsEach), mempool: mempool.New(), scripts: map[chain.Hash]*script{},
+	return &Server{config: config, reads: newTurns(maxFirstReads, maxSecondReads), mempool: mempool.New(), scripts: map[chain.Hash]*script{},
 		watchers: map[*session.Session]bool{}, shares: map[netip.Prefix]int{}, share: maxShare}
 }
 

@@ -28,7 +28,7 @@ type Finder struct {
 const maxFinds = 2
 
 // NewFinder returns one that knows nothing until it is in the Config of a server.
-func NewFinder() *Finder { return &Finder{turns: newTurns(maxFinds, maxFinds)} }
+func NewFinder() *Finder { return &Finder{turns: newTurns(1, maxFinds-1)} }
 
 // use has it answer from a server until ctx ends, and stop is called, which waits for the answers.
 func (f *Finder) use(ctx context.Context, s *Server) (stop func()) {

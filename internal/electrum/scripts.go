@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -179,7 +180,10 @@ func (s *Server) enter(c *session.Session, w *wallet, view *index.View, hash cha
 	case s.shares[from]+f.weight > s.share:
 		return nil, false, session.Refused("the wallets at this address follow too much; close some of them")
 	case !known && s.weight+f.weight > maxWeight:
-		return nil, false, session.Refused("the wallets of this server follow too much; close some of them")
+		for _, c := range s.greediest(s.shares[from] + f.weight) {
+			c.End()
+		}
+		return nil, false, session.Refused("the wallets of this server follow too much; try again")
 	}
 	if !known {
 		s.weight += f.weight
@@ -189,6 +193,28 @@ func (s *Server) enter(c *session.Session, w *wallet, view *index.View, hash cha
 	s.shares[from] += f.weight
 	f.followers[c], w.scripts[hash] = true, true
 	return f.text(), true, nil
+}
+
+// greediest are the sessions of the address that follows most, if that is more than somebody else would
+// follow who finds no room. Whoever fills the server loses it to the next.
+func (s *Server) greediest(than int) (all []*session.Session) {
+	var of netip.Prefix
+	for from, share := range s.shares {
+		if share > than {
+			of, than = from, share
+		}
+	}
+	if !of.IsValid() {
+		return nil
+	}
+	for _, f := range s.scripts {
+		for c := range f.followers {
+			if c.Subscriber() == of && !slices.Contains(all, c) {
+				all = append(all, c)
+			}
+		}
+	}
+	return all
 }
 
 // text is the status as a wallet gets it.

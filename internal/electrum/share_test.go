@@ -64,3 +64,44 @@ func TestOneAddressDoesNotFollowAllThatMayBeFollowed(t *testing.T) {
 		t.Error("the broken variant withstands the attack, so this test shows nothing")
 	}
 }
+
+// The attack: five addresses fill the server. Another address finds room once the one that follows most
+// has lost its sessions; one that would follow more than that takes nothing from anybody.
+func TestWhoeverFillsTheServerLosesItToTheNext(t *testing.T) {
+	connect := func(host byte) *session.Session {
+		return &session.Session{From: netip.AddrFrom4([4]byte{192, 0, 2, host}), State: &wallet{scripts: map[chain.Hash]bool{}}}
+	}
+	follow := func(s *Server, c *session.Session, n int, length int) bool {
+		h := &history.History{Entries: make([]history.Entry, length)}
+		_, ok, err := s.enter(c, c.State.(*wallet), nil, chain.Hash{byte(n), byte(n >> 8)}, h)
+		return ok && err == nil
+	}
+	s := newServer(Config{})
+	last := 0
+	for host := range byte(5) {
+		c := connect(host)
+		for follow(s, c, last, MaxHistory-1) {
+			last++
+		}
+	}
+	if s.weight != maxWeight {
+		t.Fatalf("they follow %d", s.weight)
+	}
+	honest := connect(99)
+	if follow(s, honest, 9999, 100) {
+		t.Fatal("there was room")
+	}
+	lose := s.greediest(101)
+	if len(lose) != 1 || s.shares[lose[0].Subscriber()] != maxShare {
+		t.Errorf("%d sessions end", len(lose))
+	}
+	if equal := s.greediest(maxShare); equal != nil {
+		t.Errorf("%d sessions end for one that follows as much", len(equal))
+	}
+	for _, c := range lose {
+		s.Closed(c)
+	}
+	if !follow(s, honest, 9999, 100) {
+		t.Error("there is no room")
+	}
+}

@@ -6,11 +6,12 @@ import (
 	"sync"
 )
 
-// turns has few do something at the same time, and fewer of one address: the others of an address
-// wait for each other, and keep no other address waiting.
+// turns has few do something at the same time. Each address has one place among all, and a second one
+// among the few for second ones: those who hold two keep nobody else waiting. The others of an address
+// wait for each other.
 type turns struct {
-	all  chan struct{} // holds one token for each that has its turn
-	each int
+	firsts  chan struct{} // holds one token for each that has its turn
+	seconds chan struct{}
 
 	mu     sync.Mutex
 	queues map[netip.Prefix]*queue
@@ -18,12 +19,12 @@ type turns struct {
 
 // queue is that of one address. It is there while somebody waits or has a turn.
 type queue struct {
-	tokens chan struct{}
-	users  int
+	first, second chan struct{} // of one token
+	users         int
 }
 
-func newTurns(all, each int) *turns {
-	return &turns{all: make(chan struct{}, all), each: each, queues: map[netip.Prefix]*queue{}}
+func newTurns(firsts, seconds int) *turns {
+	return &turns{firsts: make(chan struct{}, firsts), seconds: make(chan struct{}, seconds), queues: map[netip.Prefix]*queue{}}
 }
 
 // take waits for a turn; false: ctx has ended before. The turn lasts until done is called.
@@ -31,7 +32,7 @@ func (t *turns) take(ctx context.Context, from netip.Prefix) (done func(), ok bo
 	t.mu.Lock()
 	q := t.queues[from]
 	if q == nil {
-		q = &queue{tokens: make(chan struct{}, t.each)}
+		q = &queue{first: make(chan struct{}, 1), second: make(chan struct{}, 1)}
 		t.queues[from] = q
 	}
 	q.users++
@@ -43,22 +44,31 @@ func (t *turns) take(ctx context.Context, from netip.Prefix) (done func(), ok bo
 			delete(t.queues, from)
 		}
 	}
+	var own, all chan struct{}
 	select {
-	case q.tokens <- struct{}{}:
-	case <-ctx.Done():
-		leave()
-		return nil, false
+	case q.first <- struct{}{}:
+		own, all = q.first, t.firsts
+	default:
+		select {
+		case q.first <- struct{}{}:
+			own, all = q.first, t.firsts
+		case q.second <- struct{}{}:
+			own, all = q.second, t.seconds
+		case <-ctx.Done():
+			leave()
+			return nil, false
+		}
 	}
 	select {
-	case t.all <- struct{}{}:
+	case all <- struct{}{}:
 	case <-ctx.Done():
-		<-q.tokens
+		<-own
 		leave()
 		return nil, false
 	}
 	return func() {
-		<-t.all
-		<-q.tokens
+		<-all
+		<-own
 		leave()
 	}, true
 }

@@ -6,27 +6,28 @@ import (
 	"testing"
 )
 
-// The attack: sessions of one address take all turns and keep them. Another address gets one.
-func TestOneAddressDoesNotTakeAllTurns(t *testing.T) {
-	wallet, hostile := netip.MustParsePrefix("192.0.2.7/32"), netip.MustParsePrefix("192.0.2.66/32")
-	attack := func(turns *turns) (served bool) {
+// The attack: sessions of three addresses take all turns that they get, and keep them. Another address
+// gets one.
+func TestThreeAddressesDoNotTakeAllTurns(t *testing.T) {
+	wallet := netip.MustParsePrefix("192.0.2.7/32")
+	attack := func(turns *turns, of func(session int) netip.Prefix) (served bool) {
 		ctx, cancel := context.WithCancel(t.Context())
-		const attackers = 16
+		const attackers = 48
 		left := make(chan struct{})
 		got := make(chan func(), attackers)
-		for range attackers {
+		for n := range attackers {
 			go func() {
 				defer func() { left <- struct{}{} }()
-				if done, ok := turns.take(ctx, hostile); ok {
+				if done, ok := turns.take(ctx, of(n)); ok {
 					got <- done
 				}
 			}()
 		}
-		held := min(turns.each, cap(turns.all))
+		held := min(cap(turns.firsts), 3) + cap(turns.seconds)
 		for range held {
 			<-left
 		}
-		if len(turns.all) < cap(turns.all) { // or it would wait for ever
+		if len(turns.firsts) < cap(turns.firsts) { // or it would wait for ever
 			done, ok := turns.take(t.Context(), wallet)
 			served = ok
 			done()
@@ -39,15 +40,21 @@ func TestOneAddressDoesNotTakeAllTurns(t *testing.T) {
 		for done := range got {
 			done()
 		}
-		if len(turns.all) != 0 || len(turns.queues) != 0 {
-			t.Errorf("%d turns and %d queues are left", len(turns.all), len(turns.queues))
+		if len(turns.firsts)+len(turns.seconds) != 0 || len(turns.queues) != 0 {
+			t.Errorf("%d, %d turns and %d queues are left", len(turns.firsts), len(turns.seconds), len(turns.queues))
 		}
 		return served
 	}
-	if !attack(newTurns(maxReads, maxReadsEach)) {
+	three := func(n int) netip.Prefix {
+		return netip.PrefixFrom(netip.AddrFrom4([4]byte{192, 0, 2, byte(60 + n%3)}), 32)
+	}
+	if !attack(newTurns(maxFirstReads, maxSecondReads), three) {
 		t.Error("another address waits")
 	}
-	if attack(newTurns(maxReads, maxReads)) {
+	each := func(n int) netip.Prefix {
+		return netip.PrefixFrom(netip.AddrFrom4([4]byte{192, 0, 2, byte(60 + n)}), 32)
+	}
+	if attack(newTurns(3, 0), each) {
 		t.Error("the broken variant withstands the attack, so this test shows nothing")
 	}
 }

@@ -252,6 +252,13 @@ type Session struct {
 // Subscriber is whose connection it is: the address that shares a budget with its other sessions.
 func (s *Session) Subscriber() netip.Prefix { return subscriber(s.From) }
 
+// End ends the session soon.
+func (s *Session) End() {
+	if s.cancel != nil { // it has begun
+		s.cancel()
+	}
+}
+
 // greet reads the PROXY line: PROXY TCP4 source destination port port.
 func (s *Session) greet() error {
 	if !s.server.Proxy {
