@@ -84,6 +84,7 @@ func (s *serving) run(ctx context.Context) error {
 	}
 	defer from.Close()
 	config := electrum.Config{Node: from, Directory: filepath.Join(s.data, s.network), Interval: walletInterval, Logger: newLogger(),
+		Full:   fullDisk(s.data),
 		Listen: func() (net.Listener, error) { return net.Listen("tcp4", s.listen) }}
 	if s.finder != "" {
 		stop, err := s.answer(ctx, &config)
@@ -155,6 +156,19 @@ func serveWallets(ctx context.Context, config electrum.Config) error {
 		return fmt.Errorf("%w: %w", errSettings, err)
 	}
 	return err
+}
+
+// leastRoom is how much of its disk the index leaves to others, in bytes; of a small disk leastPart.
+const leastRoom, leastPart = 2 << 30, 10
+
+// fullDisk is for electrum.Config.Full.
+func fullDisk(directory string) func() string {
+	return func() string {
+		if total, available, err := disk(directory); err == nil && available < min(leastRoom, total/leastPart) {
+			return "the disk of the system, where the index for wallets is, is almost full; the index goes on once there is room"
+		}
+		return ""
+	}
 }
 
 // listenForProxy makes the socket. Its folder gives it NGINX's group.

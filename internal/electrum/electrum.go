@@ -39,6 +39,9 @@ type Config struct {
 	Listen func() (net.Listener, error)
 	// Proxy: each connection begins with a PROXY line.
 	Proxy bool
+	// Full tells why no block may be added, as a disk that has too little room; nil or "": one may. The
+	// index shares the disk of the system.
+	Full func() string
 	// Finder answers from the index; it may be nil.
 	Finder *Finder
 	// Tell is called with each change of the progress; it must not wait for anything.

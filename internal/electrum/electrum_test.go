@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -47,6 +48,7 @@ type server struct {
 	mu        sync.Mutex
 	progress  electrum.Progress
 	proxy     bool
+	full      atomic.Bool
 	stop      func()
 	ended     chan error
 }
@@ -79,7 +81,12 @@ func (s *server) start() {
 	go func() {
 		defer n.Close()
 		s.ended <- electrum.Run(ctx, electrum.Config{Node: n, Directory: s.directory, Interval: nodetest.Quick, Logger: nodetest.Discard,
-			Proxy: s.proxy, Listen: func() (net.Listener, error) { return net.Listen("tcp4", s.address) }, Tell: func(p electrum.Progress) {
+			Proxy: s.proxy, Full: func() string {
+				if s.full.Load() {
+					return "the disk is full"
+				}
+				return ""
+			}, Listen: func() (net.Listener, error) { return net.Listen("tcp4", s.address) }, Tell: func(p electrum.Progress) {
 				s.mu.Lock()
 				defer s.mu.Unlock()
 				s.progress = p
@@ -412,6 +419,27 @@ func TestADamagedIndexIsBuiltAgainAndTheServerSaysSo(t *testing.T) {
 	var entries []historyEntry
 	w.must(&entries, "blockchain.scripthash.get_history", scriptHash(t, rewards))
 	if len(entries) != 30 {
+		t.Errorf("%d entries", len(entries))
+	}
+}
+
+// A disk without room stops the index and nothing else: wallets are served what is in it, and it goes on
+// by itself.
+func TestAFullDiskStopsTheIndexUntilThereIsRoom(t *testing.T) {
+	b := nodetest.StartBtcd(t, "regtest")
+	b.Generate(3)
+	s := newServer(t, b)
+	w := s.dial()
+	s.full.Store(true)
+	b.Generate(2)
+	s.until("it says so", func(p electrum.Progress) bool { return p.Reason == "the disk is full" && p.Height == 3 })
+	var entries []historyEntry
+	if w.must(&entries, "blockchain.scripthash.get_history", scriptHash(t, rewards)); len(entries) != 3 {
+		t.Errorf("%d entries", len(entries))
+	}
+	s.full.Store(false)
+	s.until("it goes on", func(p electrum.Progress) bool { return p.Reason == "" && p.Height == 5 })
+	if w.must(&entries, "blockchain.scripthash.get_history", scriptHash(t, rewards)); len(entries) != 5 {
 		t.Errorf("%d entries", len(entries))
 	}
 }

@@ -196,7 +196,7 @@ func (s *Server) enter(c *session.Session, w *wallet, view *index.View, hash cha
 }
 
 // greediest are the sessions of the address that follows most, if that is more than somebody else would
-// follow who finds no room. Whoever fills the server loses it to the next.
+// follow who finds no room.
 func (s *Server) greediest(than int) (all []*session.Session) {
 	var of netip.Prefix
 	for from, share := range s.shares {

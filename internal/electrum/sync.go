@@ -69,6 +69,11 @@ func (s *Server) addBlocks(ctx context.Context, tip source.Tip) error {
 		if f.err != nil {
 			return f.err
 		}
+		if s.config.Full != nil {
+			if why := s.config.Full(); why != "" {
+				return errors.New(why)
+			}
+		}
 		if err := s.add(next, f.block); err != nil {
 			return err
 		}

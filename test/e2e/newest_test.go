@@ -56,7 +56,8 @@ func (b *base) newest(desk *stage.Attacker, server netip.AddrPort) *newestWallet
 	}
 	b.must(os.WriteFile(in("etc/ssl/certs/ca-certificates.crt"), bundle, 0o644))
 	b.must(os.WriteFile(in("root/wallet48.py"), program, 0o644))
-	command := guest.Command(context.Background(), nodetest.ElectrumCommand("/root/wallet48.py", "/root/newest", server.String()+":s", rewardKey)...)
+	program48 := nodetest.ElectrumCommand("/root/wallet48.py", "/root/newest", server.String()+":s", rewardKey)
+	command := guest.Command(context.Background(), program48...)
 	command.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	w := &newestWallet{}
 	input, err := command.StdinPipe()
@@ -158,8 +159,8 @@ func TestTheNewestElectrumStaysConnectedForGood(t *testing.T) {
 		if !known {
 			return server, errors.New("the Base has signed no certificate")
 		}
-		return walletcheck.Check(t.Context(), func(context.Context, string, string) (net.Conn, error) { return desk.Dial("tcp", b.electrumPort()) },
-			b.electrumPort().String(), digest)
+		dial := func(context.Context, string, string) (net.Conn, error) { return desk.Dial("tcp", b.electrumPort()) }
+		return walletcheck.Check(t.Context(), dial, b.electrumPort().String(), digest)
 	}
 	var first walletcheck.Server
 	b.Until("a wallet could use it", func() (err error) {

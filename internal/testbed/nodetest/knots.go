@@ -86,7 +86,7 @@ var ElectrumRoot = sync.OnceValues(func() (string, error) {
 	return unstable("electrum-"+electrumVersion, func(root string) error {
 		text, err := os.ReadFile(filepath.Join(root, "usr/lib/python3/dist-packages/electrum/version.py"))
 		if err == nil && !strings.Contains(string(text), "ELECTRUM_VERSION = '"+electrumVersion+"'") {
-			err = errors.New("the Electrum of Debian has another version than " + electrumVersion + "; run the tests with it, and name it in nodetest")
+			err = errors.New("the Electrum of Debian is not " + electrumVersion + "; run the tests with it, and name it in nodetest")
 		}
 		return err
 	}, "python3-electrum", "ca-certificates")
