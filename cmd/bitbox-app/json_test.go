@@ -61,6 +61,7 @@ var shapes = map[string]any{
 	"bitbox-app bases":         []basis{},
 	"bitbox-app bases --check": []checkedBasis{},
 	"bitbox-app dashboard":     nil,
+	"bitbox-app window":        nil,
 	"bitbox-app discover":      []nearby{},
 	"bitbox-app exit-codes":    nil,
 	"bitbox-app expose":        changed{},

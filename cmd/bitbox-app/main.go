@@ -34,8 +34,9 @@ func run(args []string) int {
 	context.AfterFunc(ctx, stop) // a second Ctrl-C ends it at once
 	p := &program{in: os.Stdin, out: terminal.Open(os.Stdout, os.Getenv), errs: terminal.Open(os.Stderr, os.Getenv),
 		terminal: term.IsTerminal(int(os.Stdin.Fd()))}
+	cobra.MousetrapHelpText = "" // or cobra refuses a click in the Windows Explorer
 	root := p.rootCommand()
-	root.SetArgs(args)
+	root.SetArgs(desktopArgs(args))
 	err := root.ExecuteContext(ctx)
 	p.out.Wait("")
 	if err == nil {
@@ -120,7 +121,7 @@ your configuration directory.`,
 	_ = root.RegisterFlagCompletionFunc("address", cobra.NoFileCompletions)
 	_ = root.RegisterFlagCompletionFunc("timeout", cobra.NoFileCompletions)
 	root.AddCommand(
-		p.dashboardCommand(), p.discoverCommand(), p.pairCommand(), p.provisionCommand(), p.basesCommand(), p.forgetCommand(),
+		p.dashboardCommand(), p.openCommand(), p.discoverCommand(), p.pairCommand(), p.provisionCommand(), p.basesCommand(), p.forgetCommand(),
 		p.statusCommand(), p.nodeCommand(), p.diskCommand(), p.walletCommand(), p.appsCommand(), p.pairingCommand(), p.watchCommand(),
 		p.postureCommand(), p.exposeCommand(), p.unexposeCommand(), p.sshCommand(), p.bansCommand(), p.auditCommand(), p.logCommand(),
 		p.lockdownCommand(), p.updateCommand(), p.factoryResetCommand(),

@@ -92,13 +92,14 @@ var groups = []group{
 	{folder: "internal/app/releases", may: []string{"internal/atomicfile", "internal/protocol"}, risky: []string{"net/http"}},
 	// It begins TLS, as a wallet does.
 	{folder: "internal/app/walletcheck", may: []string{"api"}, risky: []string{"crypto/tls"}},
-	{folder: "cmd/bitbox-app", may: []string{"api", "client", "internal/app", "internal/commandline", "internal/digits", "internal/protocol",
-		"internal/version"}},
+	{folder: "cmd/bitbox-app", may: []string{"api", "client", "cmd/bitbox-app/window", "internal/app", "internal/commandline",
+		"internal/digits", "internal/protocol", "internal/version"}},
 	// Pictures are made of values alone.
 	{folder: "cmd/bitbox-app/window/picture", may: []string{"internal/app/qrcode"}, risky: []string{"html"}},
 	// The page for the owner, on the owner's computer.
-	{folder: "cmd/bitbox-app/window", may: []string{"cmd/bitbox-app/owner", "cmd/bitbox-app/window/browser", "cmd/bitbox-app/window/pages",
-		"cmd/bitbox-app/window/peer", "cmd/bitbox-app/words", "internal/atomicfile", "internal/state"}, risky: []string{"net/http"}},
+	{folder: "cmd/bitbox-app/window", may: []string{"api", "client", "cmd/bitbox-app/owner", "cmd/bitbox-app/window/browser",
+		"cmd/bitbox-app/window/pages", "cmd/bitbox-app/window/peer", "cmd/bitbox-app/words", "internal/atomicfile", "internal/commandline",
+		"internal/state"}, risky: []string{"net/http"}},
 	{folder: "cmd/bitbox-app/window/browser", risky: []string{"os/exec"}},
 	{folder: "cmd/bitbox-app/window/peer", risky: []string{"unsafe"}}, // the table of connections of Windows
 	// The pages are made of values alone.

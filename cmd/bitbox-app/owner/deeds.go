@@ -80,8 +80,12 @@ var deeds = map[DeedKind]struct {
 	OpenWindow: {"open-window", func(Deed) client.PostureChange {
 		return client.PostureChange{Field: "window", Before: "closed", After: "open", Opens: true,
 			Text: "For three minutes the Base listens for requests of other Apps. No App is let in before somebody at the Base has compared a code."}
-	}, func(ctx context.Context, s *session, _ Deed, _ Hand) (string, error) {
-		_, err := s.Pairing.OpenWindow(ctx, &basev1.OpenWindowRequest{})
+	}, func(ctx context.Context, s *session, d Deed, _ Hand) (_ string, err error) {
+		if d.Role == basev1.Role_ROLE_UNSPECIFIED { // chosen at the Base
+			_, err = s.Pairing.OpenWindow(ctx, &basev1.OpenWindowRequest{})
+		} else {
+			_, err = s.OpenWindow(ctx, d.Role)
+		}
 		return "The pairing window is open.", err
 	}},
 	CloseWindow: {"close-window", func(Deed) client.PostureChange {

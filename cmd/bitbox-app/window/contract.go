@@ -18,6 +18,8 @@ type Owner interface {
 	Do(base string, d owner.Deed) (deed uint64, err error)
 	Answer(deed, question uint64, a owner.Answer) error
 	Stop(deed uint64)
+	// Refresh asks a Base again, and has it inspect itself if audit is set.
+	Refresh(base string, audit bool)
 	// Want has a part of a Base asked for a while; it is called again while somebody looks.
 	Want(base string, w owner.Want)
 }
@@ -35,4 +37,7 @@ type Renderer interface {
 	Document(w io.Writer, p pages.Page, f pages.Frame) error
 }
 
-var _ Renderer = (*pages.Renderer)(nil)
+var (
+	_ Renderer = (*pages.Renderer)(nil)
+	_ Owner    = (*owner.Owner)(nil)
+)

@@ -3,121 +3,131 @@ package window
 import (
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
-	"slices"
+	"os"
+	"path/filepath"
 	"strconv"
+	"strings"
+	"time"
 
+	"github.com/BitBoxSwiss/bitbox-base/client"
 	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/owner"
 )
 
 const (
-	// longestForm bounds a form, in bytes, and longestField one field. A key for SSH of RSA with
-	// 16384 bits has 2,800.
-	longestForm, longestField = 64 << 10, 32 << 10
+	// longestForm bounds a form, in bytes.
+	longestForm = 64 << 10
+	// mostValues bounds how often a field is there: a Base has a few addresses.
+	mostValues = 16
+	// longestUpload bounds a form with a file, in bytes, and uploadTime its way here. An image has 700
+	// MB.
+	longestUpload = 4 << 30
+	uploadTime    = 10 * time.Minute
+	// uploads are the names of files that are on their way to a Base, in the App's folder.
+	uploads = "upload-*"
 )
 
-// values are the fields of a form.
-type values map[string]string
+// errForm is what a person never sees: the pages write forms that fit.
+var errForm = errors.New("the form has other fields than expected")
 
-// form is how a deed is written as a form.
-type form struct {
-	// fields are the names of its fields; no other may be there.
-	fields []string
-	deed   func(values) (owner.Deed, error)
+// fields are the values of a form, by name, and which of them were read.
+type fields struct {
+	values map[string][]string
+	read   map[string]bool
 }
 
-// plain is a form without fields.
-func plain(kind owner.DeedKind) form {
-	return form{nil, func(values) (owner.Deed, error) { return owner.Deed{Kind: kind}, nil }}
+// readFields parses a form, whose length is bounded.
+func readFields(r *http.Request) (*fields, error) {
+	if err := r.ParseForm(); err != nil {
+		return nil, err
+	}
+	return &fields{r.PostForm, map[string]bool{}}, nil
 }
 
-// about is a form with a subject.
-func about(kind owner.DeedKind) form {
-	return form{[]string{"subject"}, func(v values) (owner.Deed, error) {
-		return owner.Deed{Kind: kind, Subject: v["subject"]}, required(v, "subject")
-	}}
+// value is a field, "" if it is not there: a browser sends no box that is not ticked. Several of one
+// name are separated by spaces.
+func (f *fields) value(name string) string {
+	f.read[name] = true
+	return strings.Join(f.values[name], " ")
 }
 
-// required refuses a form in which a field is missing or empty.
-func required(v values, fields ...string) error {
-	for _, name := range fields {
-		if v[name] == "" {
+// rest refuses a form with a field that nobody has read.
+func (f *fields) rest() error {
+	for name, values := range f.values {
+		if !f.read[name] || len(values) > mostValues {
 			return errForm
 		}
 	}
 	return nil
 }
 
-// forms are the deeds of /base/{id}/deed/{kind}. Which values are possible is decided where commands have
-// it decided, too.
-var forms = map[string]form{
-	"open-window":  plain(owner.OpenWindow),
-	"close-window": plain(owner.CloseWindow),
-	"end-lease":    about(owner.EndLease),
-	"confirm-try":  plain(owner.ConfirmTry),
-	"lift-ban":     about(owner.LiftBan),
-	"fix":          about(owner.Fix),
-	"unlock":       plain(owner.Unlock),
-}
-
-// errForm is what a person never sees: the pages write forms that fit.
-var errForm = errors.New("the form has other fields than expected, or one that is too long")
-
-// readForm reads a form that has these fields and no others, each at most once. A field that is not
-// there is "": a browser sends no box that is not ticked.
-func readForm(r *http.Request, fields ...string) (values, error) {
-	if err := r.ParseForm(); err != nil {
-		return nil, err
-	}
-	v := values{}
-	for name, all := range r.PostForm {
-		if !slices.Contains(fields, name) || len(all) != 1 || len(all[0]) > longestField {
-			return nil, errForm
-		}
-		v[name] = all[0]
-	}
-	return v, nil
-}
-
 // begin starts a deed and goes to its page.
 func (s *server) begin(w http.ResponseWriter, r *http.Request, base string, d owner.Deed) {
-	if _, known := s.Owner.State().Base(base); base != "" && !known {
-		s.nowhere(w, r, visitor{})
-		return
-	}
 	number, err := s.Owner.Do(base, d)
 	if err != nil {
-		s.notice(w, http.StatusConflict, err.Error())
+		s.notice(w, http.StatusConflict, client.Explain(err))
 		return
 	}
 	http.Redirect(w, r, fmt.Sprintf("/deed/%d", number), http.StatusSeeOther)
 }
 
-// deed starts a deed of a form.
+// deed starts the deed of a form.
 func (s *server) deed(w http.ResponseWriter, r *http.Request, v visitor) {
-	f, known := forms[r.PathValue("kind")]
+	base, known := s.Owner.State().Base(r.PathValue("id"))
+	read, exists := forms[r.PathValue("kind")]
+	if !known || !exists {
+		s.nowhere(w, r, v)
+		return
+	}
+	s.take(w, r, base, read)
+}
+
+// lockdown has a route of its own: it is a button on each page.
+func (s *server) lockdown(w http.ResponseWriter, r *http.Request, v visitor) {
+	base, known := s.Owner.State().Base(r.PathValue("id"))
 	if !known {
 		s.nowhere(w, r, v)
 		return
 	}
-	read, err := readForm(r, f.fields...)
-	if err == nil {
-		var d owner.Deed
-		if d, err = f.deed(read); err == nil {
-			s.begin(w, r, r.PathValue("id"), d)
-			return
-		}
-	}
-	s.refuse(w, r, verdict{http.StatusBadRequest, "door.form"})
+	s.take(w, r, base, plain(owner.Lockdown))
 }
 
-// lockdown has a route of its own: it is a button on each page.
-func (s *server) lockdown(w http.ResponseWriter, r *http.Request, _ visitor) {
-	if _, err := readForm(r); err != nil {
+// pair starts a pairing.
+func (s *server) pair(w http.ResponseWriter, r *http.Request, _ visitor) {
+	s.take(w, r, owner.Base{}, readPair)
+}
+
+// inspect has a Base inspect itself. It changes nothing, so it is no deed.
+func (s *server) inspect(w http.ResponseWriter, r *http.Request, v visitor) {
+	base, known := s.Owner.State().Base(r.PathValue("id"))
+	form, err := readFields(r)
+	if !known || err != nil || form.rest() != nil {
+		s.nowhere(w, r, v)
+		return
+	}
+	s.Owner.Refresh(base.ID(), true)
+	http.Redirect(w, r, "/base/"+base.ID()+"/security", http.StatusSeeOther)
+}
+
+// take reads a form and starts its deed.
+func (s *server) take(w http.ResponseWriter, r *http.Request, b owner.Base, read reader) {
+	form, err := readFields(r)
+	if err != nil {
 		s.refuse(w, r, verdict{http.StatusBadRequest, "door.form"})
 		return
 	}
-	s.begin(w, r, r.PathValue("id"), owner.Deed{Kind: owner.Lockdown})
+	d, err := read(form, b)
+	switch {
+	case err != nil:
+		s.notice(w, http.StatusBadRequest, client.Explain(err))
+	case form.rest() != nil:
+		s.refuse(w, r, verdict{http.StatusBadRequest, "door.form"})
+	case d.Kind == owner.Pair:
+		s.begin(w, r, "", d)
+	default:
+		s.begin(w, r, b.ID(), d)
+	}
 }
 
 // number is the number of the deed that a path names.
@@ -127,17 +137,21 @@ func number(r *http.Request) (uint64, bool) {
 }
 
 // answer answers the question of a deed. It names the question that the person has read.
-func (s *server) answer(w http.ResponseWriter, r *http.Request, v visitor) {
+func (s *server) answer(w http.ResponseWriter, r *http.Request, _ visitor) {
 	deed, ok := number(r)
-	read, err := readForm(r, "question", "answer", "text")
-	question, wrong := strconv.ParseUint(read["question"], 10, 64)
-	if !ok || err != nil || wrong != nil || read["answer"] != "yes" && read["answer"] != "no" {
+	form, err := readFields(r)
+	if err != nil || !ok {
 		s.refuse(w, r, verdict{http.StatusBadRequest, "door.form"})
 		return
 	}
-	a := owner.Answer{Yes: read["answer"] == "yes", Text: read["text"]}
-	if err := s.Owner.Answer(deed, question, a); err != nil {
-		s.notice(w, http.StatusConflict, err.Error())
+	question, wrong := strconv.ParseUint(form.value("question"), 10, 64)
+	said, text := form.value("answer"), form.value("text")
+	if wrong != nil || said != "yes" && said != "no" || form.rest() != nil {
+		s.refuse(w, r, verdict{http.StatusBadRequest, "door.form"})
+		return
+	}
+	if err := s.Owner.Answer(deed, question, owner.Answer{Yes: said == "yes", Text: text}); err != nil {
+		s.notice(w, http.StatusConflict, client.Explain(err))
 		return
 	}
 	http.Redirect(w, r, fmt.Sprintf("/deed/%d", deed), http.StatusSeeOther)
@@ -146,12 +160,112 @@ func (s *server) answer(w http.ResponseWriter, r *http.Request, v visitor) {
 // stop ends a deed; its page says what that leaves.
 func (s *server) stop(w http.ResponseWriter, r *http.Request, _ visitor) {
 	deed, ok := number(r)
-	if _, err := readForm(r); err != nil || !ok {
+	form, err := readFields(r)
+	if err != nil || !ok || form.rest() != nil {
 		s.refuse(w, r, verdict{http.StatusBadRequest, "door.form"})
 		return
 	}
 	s.Owner.Stop(deed)
 	http.Redirect(w, r, fmt.Sprintf("/deed/%d", deed), http.StatusSeeOther)
+}
+
+// update takes a release from the browser and starts to bring it to a Base. It is kept in the App's
+// folder until the deed has ended: an upload that breaks off is continued from there.
+func (s *server) update(w http.ResponseWriter, r *http.Request, v visitor) {
+	base, known := s.Owner.State().Base(r.PathValue("id"))
+	if !known {
+		s.nowhere(w, r, v)
+		return
+	}
+	select {
+	case s.uploading <- struct{}{}:
+	default:
+		s.refuse(w, r, verdict{http.StatusConflict, "door.uploading"})
+		return
+	}
+	path, err := s.receive(w, r)
+	if err != nil {
+		<-s.uploading
+		s.Say(fmt.Sprintf("A file could not be taken from the browser: %v.", err))
+		s.refuse(w, r, verdict{http.StatusBadRequest, "door.upload"})
+		return
+	}
+	done := func() {
+		_ = os.Remove(path) // the next start removes what is left
+		<-s.uploading
+	}
+	number, err := s.Owner.Do(base.ID(), owner.Deed{Kind: owner.Install, Text: path})
+	if err != nil {
+		done()
+		s.notice(w, http.StatusConflict, client.Explain(err))
+		return
+	}
+	s.running.Go(func() {
+		defer done()
+		s.awaitDeed(number)
+	})
+	http.Redirect(w, r, fmt.Sprintf("/deed/%d", number), http.StatusSeeOther)
+}
+
+// receive writes the file of a form into the App's folder, and returns its path.
+func (s *server) receive(w http.ResponseWriter, r *http.Request) (_ string, err error) {
+	control := http.NewResponseController(w)
+	until := time.Now().Add(uploadTime)
+	if err := errors.Join(control.SetReadDeadline(until), control.SetWriteDeadline(until.Add(answerTime))); err != nil {
+		return "", err
+	}
+	parts, err := r.MultipartReader()
+	if err != nil {
+		return "", err
+	}
+	part, err := parts.NextPart()
+	if err != nil {
+		return "", err
+	}
+	if part.FormName() != "file" || part.FileName() == "" {
+		return "", errForm
+	}
+	file, err := os.CreateTemp(s.Dir, uploads)
+	if err != nil {
+		return "", err
+	}
+	defer func() {
+		if err = errors.Join(err, file.Close()); err != nil {
+			_ = os.Remove(file.Name())
+		}
+	}()
+	if _, err := io.Copy(file, part); err != nil {
+		return "", err
+	}
+	if _, err := parts.NextPart(); !errors.Is(err, io.EOF) {
+		return "", errForm // the file is the last field
+	}
+	return file.Name(), nil
+}
+
+// awaitDeed returns when a deed has ended, or the window.
+func (s *server) awaitDeed(number uint64) {
+	wake, unsubscribe := s.Owner.Subscribe()
+	defer unsubscribe()
+	for {
+		if d, known := s.Owner.State().Deed(number); !known || !d.Ended.IsZero() {
+			return
+		}
+		select {
+		case <-wake:
+		case <-s.gone.Done():
+			return
+		}
+	}
+}
+
+// removeUploads removes files of a window that was killed. Only one process has the App's window.
+func removeUploads(dir string) error {
+	left, err := filepath.Glob(filepath.Join(dir, uploads))
+	for _, path := range left {
+		err = errors.Join(err, os.Remove(path))
+	}
+	return err
 }
 
 // notice shows a sentence as a page.

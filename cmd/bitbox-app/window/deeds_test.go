@@ -1,8 +1,13 @@
 package window
 
 import (
+	"bytes"
+	"fmt"
+	"mime/multipart"
 	"net/http"
 	"net/url"
+	"os"
+	"path/filepath"
 	"reflect"
 	"strings"
 	"testing"
@@ -10,7 +15,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/owner"
 )
 
-// asked is what the owner was asked so far.
+// asked is what the owner was asked since the last call.
 func (s *site) asked() []any {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -32,6 +37,8 @@ func TestAFormStartsItsDeedAndLeadsToIt(t *testing.T) {
 		{"/base/" + base + "/deed/lift-ban", url.Values{"subject": {"192.0.2.7"}},
 			doing{base, owner.Deed{Kind: owner.LiftBan, Subject: "192.0.2.7"}}},
 		{"/base/" + base + "/lockdown", url.Values{}, doing{base, owner.Deed{Kind: owner.Lockdown}}},
+		{"/pair", url.Values{"address": {"192.0.2.7:8845", "192.0.2.8:8845"}},
+			doing{"", owner.Deed{Kind: owner.Pair, Addresses: []string{"192.0.2.7:8845", "192.0.2.8:8845"}}}},
 		{"/deed/1/answer", url.Values{"question": {"7"}, "answer": {"yes"}}, answering{1, 7, owner.Answer{Yes: true}}},
 		{"/deed/1/answer", url.Values{"question": {"7"}, "answer": {"no"}, "text": {"six"}}, answering{1, 7, owner.Answer{Text: "six"}}},
 		{"/deed/1/stop", url.Values{}, uint64(1)},
@@ -51,22 +58,30 @@ func TestAFormThatDoesNotFitIsRefused(t *testing.T) {
 	b := s.browser()
 	b.enters()
 	base := "/base/" + s.State().Bases[0].ID()
+	addresses := make([]string, mostValues+1)
+	for n := range addresses {
+		addresses[n] = fmt.Sprintf("192.0.2.%d:8845", n)
+	}
 	for path, form := range map[string]url.Values{
-		base + "/deed/lift-ban":              {"subject": {"192.0.2.7"}, "text": {"more"}},
-		base + "/deed/lift-ban?x":            {},
-		base + "/deed/lift-ban?twice":        {"subject": {"a", "b"}},
-		base + "/deed/lift-ban?long":         {"subject": {strings.Repeat("x", longestField+1)}},
-		base + "/deed/lift-ban?longer":       {"subject": {strings.Repeat("x", longestForm)}},
+		base + "/deed/lift-ban":              {"subject": {"192.0.2.7"}, "more": {"x"}},
+		base + "/deed/lift-ban?none":         {},
+		base + "/deed/lift-ban?long":         {"subject": {strings.Repeat("x", longestForm)}},
 		base + "/deed/erase":                 {},
+		base + "/deed/pair":                  {"address": {"192.0.2.7"}},
+		base + "/deed/update":                {"file": {"/etc/passwd"}},
 		"/base/0011223344556677/deed/unlock": {},
+		"/base/0011223344556677/lockdown":    {},
 		base + "/lockdown":                   {"subject": {"x"}},
+		"/pair":                              {"address": addresses},
 		"/deed/1/answer":                     {"question": {"7"}, "answer": {"maybe"}},
 		"/deed/1/answer?none":                {"answer": {"yes"}},
+		"/deed/1/answer?more":                {"question": {"7"}, "answer": {"yes"}, "more": {"x"}},
 		"/deed/x/answer":                     {"question": {"7"}, "answer": {"yes"}},
 		"/deed/x/stop":                       {},
 		"/settings":                          {"language": {"fr"}, "idle": {"15"}},
 		"/settings?short":                    {"language": {"de"}, "idle": {"0"}},
 		"/settings?long":                     {"language": {"de"}, "idle": {"999999999999999"}},
+		"/settings?more":                     {"language": {"de"}, "idle": {"15"}, "more": {"x"}},
 	} {
 		if got := b.do("POST", path, linked, form); got.status != http.StatusBadRequest && got.status != http.StatusNotFound {
 			t.Errorf("%s: %d", path, got.status)
@@ -74,6 +89,79 @@ func TestAFormThatDoesNotFitIsRefused(t *testing.T) {
 	}
 	if asked := s.asked(); len(asked) > 0 {
 		t.Errorf("the owner is asked %+v", asked)
+	}
+}
+
+// upload is a form with fields and a file, in this order.
+func upload(t *testing.T, b *visitorBrowser, path string, names ...string) answer {
+	t.Helper()
+	var body bytes.Buffer
+	form := multipart.NewWriter(&body)
+	for _, name := range names {
+		file, err := form.CreateFormFile(name, "../../x.release")
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = file.Write([]byte("content"))
+	}
+	if err := form.Close(); err != nil {
+		t.Fatal(err)
+	}
+	r := b.request("POST", path, linked, url.Values{})
+	r.Body, r.ContentLength = http.NoBody, 0
+	raw, err := http.NewRequest("POST", r.URL.String(), &body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw.Header = r.Header
+	raw.Header.Set("Content-Type", form.FormDataContentType())
+	response, err := b.client.Do(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = response.Body.Close()
+	return answer{status: response.StatusCode, header: response.Header}
+}
+
+func TestAnUploadIsKeptUntilItsDeedHasEnded(t *testing.T) {
+	s := openSite(t, nil)
+	b := s.browser()
+	b.enters()
+	path := "/base/" + s.State().Bases[0].ID() + "/deed/update"
+	left := func() []string {
+		found, err := filepath.Glob(filepath.Join(s.Dir, uploads))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return found
+	}
+	for _, names := range [][]string{{"other"}, {"file", "file"}, {}} {
+		if got := upload(t, b, path, names...); got.status != http.StatusBadRequest || len(left()) > 0 {
+			t.Errorf("%q: %d, %q", names, got.status, left())
+		}
+	}
+	s.setUnderWay(true) // the deed that is about to begin
+	if got := upload(t, b, path, "file"); got.status != http.StatusSeeOther {
+		t.Fatalf("it gets %d", got.status)
+	}
+	asked := s.asked()
+	if len(asked) != 1 {
+		t.Fatalf("the owner is asked %+v", asked)
+	}
+	file := asked[0].(doing).deed.Text
+	if content, err := os.ReadFile(file); err != nil || string(content) != "content" || filepath.Dir(file) != s.Dir {
+		t.Errorf("%s has %q (%v)", file, content, err)
+	}
+	if got := upload(t, b, path, "file"); got.status != http.StatusConflict {
+		t.Errorf("a second upload at the same time gets %d", got.status)
+	}
+	s.setUnderWay(false)
+	until(t, "the file is removed", func() bool { return len(left()) == 0 })
+	if err := os.WriteFile(filepath.Join(s.Dir, "upload-1"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := removeUploads(s.Dir); err != nil || len(left()) > 0 {
+		t.Errorf("after a kill %q is left (%v)", left(), err)
 	}
 }
 

@@ -32,6 +32,9 @@ var routes = map[string]route{
 	"GET /deed/{deed}":      {needs: toSee, serve: (*server).show},
 
 	"POST /base/{id}/deed/{kind}": {needs: toSee, limit: longestForm, acts: true, serve: (*server).deed},
+	"POST /pair":                  {needs: toSee, limit: longestForm, acts: true, serve: (*server).pair},
+	"POST /base/{id}/deed/audit":  {needs: toSee, limit: longestForm, acts: true, serve: (*server).inspect},
+	"POST /base/{id}/deed/update": {needs: toSee, limit: longestUpload, acts: true, serve: (*server).update},
 	"POST /base/{id}/lockdown":    {needs: toSee, limit: longestForm, acts: true, serve: (*server).lockdown},
 	"POST /deed/{deed}/answer":    {needs: toSee, limit: longestForm, acts: true, serve: (*server).answer},
 	"POST /deed/{deed}/stop":      {needs: toSee, limit: longestForm, acts: true, serve: (*server).stop},

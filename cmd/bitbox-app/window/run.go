@@ -10,7 +10,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"sync"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -74,6 +73,9 @@ func run(ctx context.Context, o Options) error {
 		})
 	}
 	defer release()
+	if err := removeUploads(o.Dir); err != nil {
+		return errors.Join(fmt.Errorf("remove files of an earlier window: %w", err), starts.Close())
+	}
 	listener, err := listenOnLoopback()
 	if err != nil {
 		return err
@@ -91,7 +93,7 @@ func newServer(o Options, at net.Addr) (*server, error) {
 		Options: o, address: "http://" + at.String(), cookie: "window-" + fmt.Sprint(addrPort(at).Port()),
 		door: door{host: at.String(), rules: rules, admits: admits},
 		desk: newDesk(rand.Reader), streams: make(chan struct{}, mostStreams), routes: routes, mux: http.NewServeMux(), timing: usualTiming,
-		settings: newSettings(o), budget: rate.NewLimiter(perSecond, atOnce),
+		settings: newSettings(o), uploading: make(chan struct{}, 1), budget: rate.NewLimiter(perSecond, atOnce),
 	}
 	if _, err := rand.Read(s.proof[:]); err != nil {
 		return nil, fmt.Errorf("make the key of the window: %w", err)
@@ -115,14 +117,13 @@ func (s *server) run(ctx context.Context, listener *net.TCPListener, starts *net
 	ctx, end := context.WithCancel(ctx)
 	defer end()
 	s.gone = ctx
-	var running sync.WaitGroup
-	defer running.Wait()
-	running.Go(func() { s.Owner.Run(ctx) })
-	running.Go(func() { serveStarts(starts, s.invite) })
-	running.Go(func() { s.watch(ctx, end) })
+	defer s.running.Wait()
+	s.running.Go(func() { s.Owner.Run(ctx) })
+	s.running.Go(func() { serveStarts(starts, s.invite) })
+	s.running.Go(func() { s.watch(ctx, end) })
 	defer func() { _ = starts.Close() }()
 	served := make(chan error, 1)
-	running.Go(func() {
+	s.running.Go(func() {
 		defer end()
 		served <- s.serve(ctx, newGate(listener, s.door.admits))
 	})

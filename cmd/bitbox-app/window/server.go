@@ -12,6 +12,7 @@ import (
 	"net"
 	"net/http"
 	"strconv"
+	"sync"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -67,8 +68,11 @@ type server struct {
 	gone     context.Context // ends when the window does
 	timing   timing
 	settings *settings
-	routes   map[string]route
-	mux      *http.ServeMux
+	// uploading has a place for the one file that is on its way, and running is what takes care of it.
+	uploading chan struct{}
+	running   sync.WaitGroup
+	routes    map[string]route
+	mux       *http.ServeMux
 }
 
 // visitor is what is known of a request's sender.

@@ -110,11 +110,15 @@ func (s *settings) choose(language words.Language, idle time.Duration) error {
 
 // changeSettings takes the form of the settings.
 func (s *server) changeSettings(w http.ResponseWriter, r *http.Request, _ visitor) {
-	form, err := readForm(r, "language", "idle")
-	language, known := languageOf(form["language"])
-	minutes, wrong := strconv.Atoi(form["idle"])
+	form, err := readFields(r)
+	if err != nil {
+		s.refuse(w, r, verdict{http.StatusBadRequest, "door.form"})
+		return
+	}
+	language, known := languageOf(form.value("language"))
+	minutes, wrong := strconv.Atoi(form.value("idle"))
 	idle := time.Duration(minutes) * time.Minute
-	if err != nil || !known || wrong != nil || minutes > int(longestIdle/time.Minute) || CheckIdle(idle) != nil {
+	if !known || wrong != nil || minutes > int(longestIdle/time.Minute) || CheckIdle(idle) != nil || form.rest() != nil {
 		s.refuse(w, r, verdict{http.StatusBadRequest, "door.form"})
 		return
 	}

@@ -82,7 +82,7 @@ func (s *site) State() owner.State {
 	state := owner.State{Bases: []owner.Base{{Base: client.Base{Name: "Home", PublicKey: [32]byte{1}}}},
 		Deeds: []owner.DeedState{{Number: 1, Ended: s.clock.read()}}}
 	if s.underWay {
-		state.Deeds = append(state.Deeds, owner.DeedState{Number: 2})
+		state.Deeds[0].Ended = time.Time{}
 	}
 	return state
 }
@@ -109,6 +109,8 @@ func (s *site) Stop(deed uint64) {
 	s.done = append(s.done, deed)
 }
 
+func (s *site) Refresh(string, bool) {}
+
 // doing and answering are what the owner was asked.
 type (
 	doing struct {
@@ -125,6 +127,7 @@ func (s *site) setUnderWay(is bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.underWay = is
+	s.wake()
 }
 
 // set changes a part of each page.
@@ -132,6 +135,11 @@ func (s *site) set(id, html string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.parts[id] = html
+	s.wake()
+}
+
+// wake tells all who have subscribed; the caller holds mu.
+func (s *site) wake() {
 	for wake := range s.wakes {
 		select {
 		case wake <- struct{}{}:

@@ -43,6 +43,8 @@ var english = map[string]string{
 	"door.site":      "Only the App and its own pages lead here. If a browser is too old to say where a request comes from, use a newer one.",
 	"door.stranger":  "This browser has not come in through the App, or it was long ago. Start bitbox-app window, or click its icon.",
 	"door.unknown":   "The App does not know this browser. Start bitbox-app window again, or click its icon.",
+	"door.upload":    "The App has received only a part of the file, or there is no room for it. Try again.",
+	"door.uploading": "The App takes one file at a time. Wait until the update that is under way has ended.",
 	"door.used":      "All pages are locked: somebody has come in twice with the same ticket, so another program may have read it. Start bitbox-app window again, or click its icon.",
 	"door.wrongcode": "This is not the code in the terminal. After five wrong codes it is no longer good.",
 

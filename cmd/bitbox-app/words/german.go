@@ -43,6 +43,8 @@ var german = map[string]string{
 	"door.site":      "Hierher führen nur die App und ihre eigenen Seiten. Ist ein Browser zu alt, um zu sagen, woher eine Anfrage kommt, nimm einen neueren.",
 	"door.stranger":  "Dieser Browser ist nicht über die App hereingekommen, oder es ist lange her. Starte bitbox-app window oder klicke auf ihr Symbol.",
 	"door.unknown":   "Die App kennt diesen Browser nicht. Starte bitbox-app window noch einmal oder klicke auf ihr Symbol.",
+	"door.upload":    "Die App hat nur einen Teil der Datei erhalten, oder es fehlt der Platz dafür. Versuche es noch einmal.",
+	"door.uploading": "Die App nimmt eine Datei auf einmal. Warte, bis die laufende Aktualisierung beendet ist.",
 	"door.used":      "Alle Seiten sind gesperrt: Jemand ist zweimal mit demselben Ticket hereingekommen, also hat es vielleicht ein anderes Programm gelesen. Starte bitbox-app window noch einmal oder klicke auf ihr Symbol.",
 	"door.wrongcode": "Das ist nicht der Code im Terminal. Nach fünf falschen Codes gilt er nicht mehr.",
 

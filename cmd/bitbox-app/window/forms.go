@@ -1,0 +1,197 @@
+package window
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
+	"github.com/BitBoxSwiss/bitbox-base/client"
+	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/owner"
+	"github.com/BitBoxSwiss/bitbox-base/internal/commandline"
+)
+
+// reader makes a deed of a form. Its Base is as the person has seen it.
+type reader func(f *fields, b owner.Base) (owner.Deed, error)
+
+// forms are the deeds of /base/{id}/deed/{kind}: the fields of each, and what they become. Which values
+// are possible is decided where commands have it decided; an error is a sentence for the person.
+var forms = map[string]reader{
+	"open-window":     withRole(owner.OpenWindow, "", false),
+	"close-window":    plain(owner.CloseWindow),
+	"end-lease":       about(owner.EndLease, "kind"),
+	"confirm-try":     plain(owner.ConfirmTry),
+	"lift-ban":        about(owner.LiftBan, "address"),
+	"fix":             readFix,
+	"unlock":          plain(owner.Unlock),
+	"expose":          readExpose,
+	"enable-ssh":      readSSH,
+	"add-ssh-keys":    written(owner.AddSSHKeys, "", "text"),
+	"remove-ssh-key":  about(owner.RemoveSSHKey, "key"),
+	"set-role":        withRole(owner.SetRole, "app", true),
+	"revoke-app":      aboutApp(owner.Revoke),
+	"rename-app":      written(owner.RenameApp, "app", "name"),
+	"accept-pairing":  readAccept,
+	"start-service":   about(owner.StartService, "service"),
+	"stop-service":    about(owner.StopService, "service"),
+	"restart-service": about(owner.RestartService, "service"),
+	"enable-service":  about(owner.EnableService, "service"),
+	"disable-service": about(owner.DisableService, "service"),
+	"rename":          written(owner.Rename, "", "name"),
+	"time-zone":       written(owner.SetTimeZone, "", "zone"),
+	"reboot":          plain(owner.Reboot),
+	"shutdown":        plain(owner.PowerOff),
+	"go-back":         plain(owner.PreviousVersion),
+	"let-out":         about(owner.NodeOnline, "service"),
+	"keep-in":         readKeepIn,
+}
+
+func unusable(format string, arguments ...any) error {
+	return &client.Error{Kind: client.ErrInvalid, Text: fmt.Sprintf(format, arguments...)}
+}
+
+// plain is a form without fields.
+func plain(kind owner.DeedKind) reader {
+	return func(*fields, owner.Base) (owner.Deed, error) { return owner.Deed{Kind: kind}, nil }
+}
+
+// about is a form with a subject, whose field may be called "subject" too.
+func about(kind owner.DeedKind, field string) reader {
+	return func(f *fields, _ owner.Base) (owner.Deed, error) {
+		subject, err := f.subject(field)
+		return owner.Deed{Kind: kind, Subject: subject}, err
+	}
+}
+
+func (f *fields) subject(field string) (string, error) {
+	for _, name := range []string{field, "subject"} {
+		if text := f.value(name); text != "" {
+			return text, nil
+		}
+	}
+	return "", unusable("fill in the field %q", field)
+}
+
+// written is a form with a text that the person writes, perhaps about a subject.
+func written(kind owner.DeedKind, subject, text string) reader {
+	return func(f *fields, _ owner.Base) (d owner.Deed, err error) {
+		d = owner.Deed{Kind: kind, Text: f.value(text)}
+		if subject != "" {
+			d.Subject, err = f.subject(subject)
+		}
+		if err == nil && d.Text == "" {
+			err = unusable("fill in the field %q", text)
+		}
+		return d, err
+	}
+}
+
+// aboutApp is a form about an App. Its name goes along, as the person has read it.
+func aboutApp(kind owner.DeedKind) reader {
+	return func(f *fields, b owner.Base) (owner.Deed, error) {
+		id, err := f.subject("app")
+		if err != nil {
+			return owner.Deed{}, err
+		}
+		at := slices.IndexFunc(b.Look.Apps, func(a *basev1.App) bool { return a.GetId() == id })
+		if at < 0 {
+			return owner.Deed{}, &client.Error{Kind: client.ErrNoSuchApp, Text: "the Base no longer lists that App"}
+		}
+		return owner.Deed{Kind: kind, Subject: id, Text: b.Look.Apps[at].GetName()}, nil
+	}
+}
+
+// withRole is a form with a role, perhaps about an App.
+func withRole(kind owner.DeedKind, app string, required bool) reader {
+	return func(f *fields, b owner.Base) (d owner.Deed, err error) {
+		d = owner.Deed{Kind: kind}
+		if app != "" {
+			if d, err = aboutApp(kind)(f, b); err != nil {
+				return d, err
+			}
+		}
+		if role := f.value("role"); role != "" || required {
+			d.Role, err = client.ParseRole(role)
+		}
+		return d, err
+	}
+}
+
+func readAccept(f *fields, _ owner.Base) (d owner.Deed, err error) {
+	d = owner.Deed{Kind: owner.AcceptApp}
+	if d.Text, err = f.subject("number"); err == nil {
+		d.Role, err = client.ParseRole(f.value("role"))
+	}
+	return d, err
+}
+
+// readFix takes what the Base will do from the Base's own finding.
+func readFix(f *fields, b owner.Base) (owner.Deed, error) {
+	id, err := f.subject("id")
+	if err != nil {
+		return owner.Deed{}, err
+	}
+	at := slices.IndexFunc(b.Findings, func(one *basev1.Finding) bool { return one.GetId() == id && one.GetFixable() })
+	if at < 0 {
+		return owner.Deed{}, unusable("the Base no longer finds that, or cannot repair it by itself")
+	}
+	return owner.Deed{Kind: owner.Fix, Subject: id, Text: b.Findings[at].GetFix()}, nil
+}
+
+func readKeepIn(f *fields, _ owner.Base) (owner.Deed, error) {
+	_, err := f.subject("service")
+	return owner.Deed{Kind: owner.NodeOffline}, err
+}
+
+// untilClosed stands in the place of a time.
+const untilClosed = "until-closed"
+
+func readSSH(f *fields, _ owner.Base) (owner.Deed, error) {
+	length, err := commandline.ParseDuration(f.value("for"))
+	if err != nil || length < client.MinLease || length > client.MaxLease {
+		return owner.Deed{}, unusable("%q is no time for which something can be open; 5m (minutes) to 7d are", f.value("for"))
+	}
+	return owner.Deed{Kind: owner.EnableSSH, For: length}, nil
+}
+
+func readExpose(f *fields, b owner.Base) (d owner.Deed, err error) {
+	d = owner.Deed{Kind: owner.Expose}
+	if d.Subject, err = f.subject("kind"); err != nil {
+		return d, err
+	}
+	if f.value("for") == untilClosed {
+		d.Opening.UntilClosed = true
+	} else {
+		lease, err := readSSH(f, b)
+		if err != nil {
+			return d, err
+		}
+		d.Opening.For = lease.For
+	}
+	for _, text := range strings.FieldsFunc(f.value("from"), func(r rune) bool { return strings.ContainsRune(", ;\t\r\n", r) }) {
+		network, err := client.ParseNetwork(text)
+		if err != nil {
+			return d, unusable("%q is no network such as 192.168.1.0/24: %v", client.Printable(text), err)
+		}
+		d.Opening.From = append(d.Opening.From, network)
+	}
+	d.Opening.ShareEntry = f.value("share") != ""
+	if public := client.PublicNetworks(d.Opening.From); f.value("public") == "" && len(public) > 0 {
+		return d, unusable("%s has computers of strangers; tick the box if you mean it", public[0])
+	}
+	return d, nil
+}
+
+// readPair is the form of a pairing, which has no Base yet.
+func readPair(f *fields, _ owner.Base) (owner.Deed, error) {
+	d := owner.Deed{Kind: owner.Pair, Addresses: strings.Fields(f.value("address")), Text: f.value("name"), Words: f.value("words") != ""}
+	if len(d.Addresses) == 0 {
+		return d, unusable("fill in the address: host, or host:port")
+	}
+	for _, address := range d.Addresses {
+		if err := client.CheckAddress(address); err != nil {
+			return d, err
+		}
+	}
+	return d, nil
+}
