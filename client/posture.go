@@ -452,9 +452,9 @@ func (s *Session) approveRevocation(ctx context.Context, id string, approve Appr
 			name = app.GetName()
 		}
 	}
-	yes, err := approve([]PostureChange{{
-		Field: "app", Subject: id, Before: "paired", After: "revoked", Text: fmt.Sprintf("The App '%s' will be cut off.", name),
-	}})
+	yes, err := approve([]PostureChange{PostureChange{
+		Field: "app", Subject: id, Before: "paired", After: "revoked", What: "app.cut", Args: []any{name},
+	}.Said()})
 	if err == nil && !yes {
 		err = fail(ErrNotApproved, nil, "nothing was changed")
 	}

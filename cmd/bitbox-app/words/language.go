@@ -16,12 +16,15 @@ type Language struct {
 	sentences map[string]string
 	// date is the layout of a date before a time, decimal the sign before the tenths.
 	date, decimal string
+	future, done  tense
 }
 
 // The languages. Each has its sentences in a file of its own.
 var (
-	English = Language{Tag: "en", Name: "English", sentences: english, date: "2006-01-02 ", decimal: "."}
-	German  = Language{Tag: "de", Name: "Deutsch", sentences: german, date: "02.01.2006, ", decimal: ","}
+	English = Language{Tag: "en", Name: "English", sentences: english, date: "2006-01-02 ", decimal: ".",
+		future: tense{"will be", "will be", ""}, done: tense{"is now", "is now", ""}}
+	German = Language{Tag: "de", Name: "Deutsch", sentences: german, date: "02.01.2006, ", decimal: ",",
+		future: tense{"wird", "wird", " sein"}, done: tense{"ist jetzt", "ist jetzt", ""}}
 )
 
 // Languages are all of them; the first is for everybody whose language is not among them.

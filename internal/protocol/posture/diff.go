@@ -3,7 +3,6 @@ package posture
 import (
 	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/sshkey"
 )
@@ -24,8 +23,12 @@ type Change struct {
 	// Opens: after it somebody may reach, enter or leave by what they could not
 	// before, or for longer.
 	Opens bool `json:"opens"`
+	// What is the kind of change, and Args what its sentence is about. From them the sentence is
+	// written in any language.
+	What What  `json:"-"`
+	Args []any `json:"-"` // each as in Word
 	// Text says it to a person before it happens, Done when it has, and Told as news of
-	// what somebody did.
+	// what somebody did, in English.
 	Text string `json:"text"`
 	Done string `json:"-"`
 	Told string `json:"-"`
@@ -47,7 +50,7 @@ func Diff(before, after Effective) []Change {
 	d.software()
 	if before.NodeName != after.NodeName {
 		d.add(Change{Field: "node_name", Before: before.NodeName, After: after.NodeName},
-			"The Base {be} named %q instead of %q", after.NodeName, before.NodeName)
+			"base.name", after.NodeName, before.NodeName)
 	}
 	slices.SortStableFunc(d.changes, func(a, b Change) int {
 		switch {
@@ -68,15 +71,10 @@ type difference struct {
 	changes       []Change
 }
 
-// add completes a change with its sentence. "{be}" in the format becomes "will be",
-// "is now" and, where something was done, "was"; "{is}" is for what is in a state, and
-// becomes "will be" and "is now".
-func (d *difference) add(c Change, format string, args ...any) {
-	say := func(be, is string) string {
-		return fmt.Sprintf(strings.NewReplacer("{be}", be, "{is}", is).Replace(format), args...) + "."
-	}
-	c.Text, c.Done, c.Told = say("will be", "will be"), say("is now", "is now"), say("was", "is now")
-	d.changes = append(d.changes, c)
+// add completes a change with its sentence.
+func (d *difference) add(c Change, what What, args ...any) {
+	c.What, c.Args = what, args
+	d.changes = append(d.changes, c.Said())
 }
 
 func (d *difference) lockdown() {
@@ -85,71 +83,74 @@ func (d *difference) lockdown() {
 	}
 	c := Change{Field: "lockdown", Before: onOff(d.before.Lockdown), After: onOff(d.after.Lockdown)}
 	if d.after.Lockdown {
-		d.add(c, "The Base {be} locked down: SSH off, extra APIs closed, no pairing from the network")
+		d.add(c, "lockdown.on")
 	} else {
-		d.add(c, "The lockdown {be} lifted")
+		d.add(c, "lockdown.off")
 	}
 }
 
 func (d *difference) endpoints() {
-	where := func(e Endpoint) string {
-		if e.Shared {
-			return fmt.Sprintf("port %d, beside the encrypted channel", e.Port)
-		}
-		return fmt.Sprintf("port %d", e.Port)
-	}
 	for _, e := range d.after.Endpoints {
-		c := Change{Field: "endpoint", Subject: string(e.Kind), After: where(e)}
+		c := Change{Field: "endpoint", Subject: string(e.Kind), After: Word(e.place())}
 		was, found := findEndpoint(d.before.Endpoints, e)
 		switch {
 		case !found:
 			c.Opens = true
-			alone := ""
-			if len(e.From) > 0 {
-				alone = ", from " + e.From.words() + " alone"
+			switch {
+			case e.UntilClosed && len(e.From) > 0:
+				d.add(c, "endpoint.open.good.from", e.Kind, e.place(), e.From)
+			case e.UntilClosed:
+				d.add(c, "endpoint.open.good", e.Kind, e.place())
+			case len(e.From) > 0:
+				d.add(c, "endpoint.open.from", e.Kind, e.Remaining, e.place(), e.From)
+			default:
+				d.add(c, "endpoint.open", e.Kind, e.Remaining, e.place())
 			}
-			howLong := durationWords(e.Remaining)
-			if e.UntilClosed {
-				howLong = ForGood + ","
-			}
-			d.add(c, "The %s {is} reachable for %s on %s%s", title(e.Kind), howLong, where(e), alone)
 			continue
 		case !was.noLonger(e) || !e.noLonger(was):
-			d.lease(c, title(e.Kind)+" on "+where(e), was.span(), e.span(), !e.noLonger(was))
+			d.lease(c, "endpoint", was.span(), e.span(), !e.noLonger(was), e.Kind, e.place())
 		}
 		if !slices.Equal(was.From, e.From) {
-			c.Field, c.Before, c.After, c.Opens = "endpoint.from", was.From.words(), e.From.words(), !e.From.Within(was.From)
-			d.add(c, "The %s on %s {is} reachable from %s instead of %s", title(e.Kind), where(e), c.After, c.Before)
+			c.Field, c.Before, c.After, c.Opens = "endpoint.from", Word(was.From), Word(e.From), !e.From.Within(was.From)
+			d.add(c, "endpoint.from", e.Kind, e.place(), e.From, was.From)
 		}
 	}
 	for _, e := range d.before.Endpoints {
 		if _, stays := findEndpoint(d.after.Endpoints, e); !stays {
-			d.add(Change{Field: "endpoint", Subject: string(e.Kind), Before: where(e)},
-				"The %s {be} closed on %s, and its connections ended", title(e.Kind), where(e))
+			d.add(Change{Field: "endpoint", Subject: string(e.Kind), Before: Word(e.place())},
+				"endpoint.close", e.Kind, e.place())
 		}
 	}
 }
 
-// span is "2 hours".
-func (e Endpoint) span() string {
-	if e.UntilClosed {
-		return "for good"
-	}
-	return durationWords(e.Remaining)
+// Place is where an endpoint is: beside the encrypted channel if it shares its port.
+type Place struct {
+	Port   uint16
+	Shared bool
 }
 
-// ForGood is for how long something is open that has no end of its own, after "for".
-const ForGood = "good, until somebody closes it"
+func (e Endpoint) place() Place { return Place{e.Port, e.Shared} }
+
+// ForGood is the time of what is open until somebody closes it.
+type ForGood struct{}
+
+// span is a time.Duration, or ForGood.
+func (e Endpoint) span() any {
+	if e.UntilClosed {
+		return ForGood{}
+	}
+	return e.Remaining
+}
 
 // lease tells that one is longer or shorter.
-func (d *difference) lease(c Change, what, before, after string, longer bool) {
+func (d *difference) lease(c Change, what What, before, after any, longer bool, args ...any) {
 	c.Field += ".lease"
-	c.Before, c.After, c.Opens = before, after, longer
-	length := "shorter"
+	c.Before, c.After, c.Opens = Word(before), Word(after), longer
+	length := What(".shorter")
 	if c.Opens {
-		length = "longer"
+		length = ".longer"
 	}
-	d.add(c, "The time of the %s {is} %s: %s instead of %s", what, length, c.After, c.Before)
+	d.add(c, what+length, append([]any{after, before}, args...)...)
 }
 
 func (d *difference) ssh() {
@@ -159,24 +160,23 @@ func (d *difference) ssh() {
 	case before == nil && after == nil:
 	case before == nil:
 		c.Opens = true
-		d.add(c, "SSH {be} switched on for %s for %s", durationWords(after.Remaining), keyList(after.Keys))
+		d.add(c, "ssh.on", after.Remaining, after.Keys)
 	case after == nil:
-		d.add(c, "SSH {be} switched off, and its sessions ended")
+		d.add(c, "ssh.off")
 	default:
 		if before.Remaining != after.Remaining {
-			d.lease(Change{Field: "ssh"}, "SSH access", durationWords(before.Remaining), durationWords(after.Remaining),
-				after.Remaining > before.Remaining)
+			d.lease(Change{Field: "ssh"}, "ssh", before.Remaining, after.Remaining, after.Remaining > before.Remaining)
 		}
 		for _, key := range after.Keys {
 			if !hasKey(before.Keys, key) {
 				d.add(Change{Field: "ssh.keys", Subject: key.Fingerprint, After: key.Line, Opens: true},
-					"SSH {is} open to %s too", keyList([]sshkey.Key{key}))
+					"ssh.key.open", []sshkey.Key{key})
 			}
 		}
 		for _, key := range before.Keys {
 			if !hasKey(after.Keys, key) {
 				d.add(Change{Field: "ssh.keys", Subject: key.Fingerprint, Before: key.Line},
-					"SSH {be} closed to %s", keyList([]sshkey.Key{key}))
+					"ssh.key.close", []sshkey.Key{key})
 			}
 		}
 	}
@@ -189,16 +189,16 @@ func (d *difference) knownKeys() {
 		c := Change{Field: "known_ssh_key", Subject: key.Fingerprint, After: key.Line}
 		switch {
 		case i < 0:
-			d.add(c, "The SSH key %s {be} added; a key lets somebody in only while SSH is on", keyName(key))
+			d.add(c, "key.add", key)
 		case d.before.KnownSSHKeys[i].Comment != key.Comment:
 			c.Before = d.before.KnownSSHKeys[i].Line
-			d.add(c, "The SSH key %s {be} named so instead of '%s'", keyName(key), d.before.KnownSSHKeys[i].Comment)
+			d.add(c, "key.name", key, d.before.KnownSSHKeys[i].Comment)
 		}
 	}
 	for _, key := range d.before.KnownSSHKeys {
 		if !hasKey(d.after.KnownSSHKeys, key) {
 			d.add(Change{Field: "known_ssh_key", Subject: key.Fingerprint, Before: key.Line},
-				"The SSH key %s {be} removed", keyName(key))
+				"key.remove", key)
 		}
 	}
 }
@@ -209,24 +209,24 @@ func (d *difference) apps() {
 		c := Change{Field: "app", Subject: app.SigningKey.String(), After: app.Role.Name()}
 		if !found {
 			c.Opens = true
-			d.add(c, "The App '%s' {be} paired as %s", app.Name, app.Role.Name())
+			d.add(c, "app.pair", app.Name, app.Role)
 			continue
 		}
 		if was.Role != app.Role {
 			role := c
 			role.Field, role.Before, role.Opens = "app.role", was.Role.Name(), app.Role > was.Role
-			d.add(role, "The App '%s' {is} %s instead of %s", app.Name, app.Role.Name(), was.Role.Name())
+			d.add(role, "app.role", app.Name, app.Role, was.Role)
 		}
 		if was.Name != app.Name {
 			name := c
 			name.Field, name.Before, name.After = "app.name", was.Name, app.Name
-			d.add(name, "The App '%s' {be} named '%s'", was.Name, app.Name)
+			d.add(name, "app.name", was.Name, app.Name)
 		}
 	}
 	for _, app := range d.before.Apps {
 		if _, stays := findApp(d.after.Apps, app.SigningKey); !stays {
 			d.add(Change{Field: "app", Subject: app.SigningKey.String(), Before: app.Role.Name()},
-				"The App '%s' {be} cut off", app.Name)
+				"app.cut", app.Name)
 		}
 	}
 }
@@ -238,9 +238,9 @@ func (d *difference) pairing() {
 	}
 	c := Change{Field: "pairing", Before: openClosed(before), After: openClosed(after), Opens: before}
 	if after {
-		d.add(c, "Pairing from the network {be} closed; the console can still open a window")
+		d.add(c, "pairing.close")
 	} else {
-		d.add(c, "Pairing {is} possible again when an owner opens a window")
+		d.add(c, "pairing.open")
 	}
 }
 
@@ -248,24 +248,15 @@ func (d *difference) egress() {
 	for _, service := range d.after.Egress {
 		if !slices.Contains(d.before.Egress, service) {
 			d.add(Change{Field: "egress", Subject: string(service), After: "allowed", Opens: true},
-				"The %s {be} allowed to reach %s", leaving[service][0], leaving[service][1])
+				What("egress.open."+service))
 		}
 	}
 	for _, service := range d.before.Egress {
 		if !slices.Contains(d.after.Egress, service) {
 			d.add(Change{Field: "egress", Subject: string(service), Before: "allowed"},
-				"The %s {be} kept from %s", leaving[service][0], leaving[service][1])
+				What("egress.close."+service))
 		}
 	}
-}
-
-// leaving says who goes where, for each of Services.
-var leaving = map[Service][2]string{
-	ServiceBitcoin:       {"Bitcoin node", "the internet"},
-	ServiceLightning:     {"Lightning node", "the internet"},
-	ServiceTor:           {"service Tor", "the internet"},
-	ServiceBitcoinHome:   {"Bitcoin node", "your home: private and link-local addresses"},
-	ServiceLightningHome: {"Lightning node", "your home: private and link-local addresses"},
 }
 
 func (d *difference) bans() {
@@ -274,19 +265,19 @@ func (d *difference) bans() {
 		d.add(Change{
 			Field: "bans.max_tries", Before: fmt.Sprint(before.MaxTries), After: fmt.Sprint(after.MaxTries),
 			Opens: after.MaxTries > before.MaxTries,
-		}, "An address {is} banned after %d failures instead of %d", after.MaxTries, before.MaxTries)
+		}, "bans.tries", after.MaxTries, before.MaxTries)
 	}
 	if before.Window != after.Window {
 		d.add(Change{
 			Field: "bans.window", Before: durationWords(before.Window), After: durationWords(after.Window),
 			Opens: after.Window < before.Window,
-		}, "The time over which failures are counted {is} %s instead of %s", durationWords(after.Window), durationWords(before.Window))
+		}, "bans.window", after.Window, before.Window)
 	}
 	if before.BanTime != after.BanTime {
 		d.add(Change{
 			Field: "bans.ban_time", Before: durationWords(before.BanTime), After: durationWords(after.BanTime),
 			Opens: after.BanTime < before.BanTime,
-		}, "A ban {is} %s long instead of %s", durationWords(after.BanTime), durationWords(before.BanTime))
+		}, "bans.length", after.BanTime, before.BanTime)
 	}
 }
 
@@ -297,36 +288,10 @@ func (d *difference) software() {
 	}
 	c := Change{Field: "oldest_version", Before: before, After: after, Opens: !noOlder(after, before)}
 	if after == "" {
-		d.add(c, "The Base {is} free to go back to any version of its software")
+		d.add(c, "version.any")
 	} else {
-		d.add(c, "The Base {be} kept from running any version of its software older than %s", after)
+		d.add(c, "version.oldest", after)
 	}
-}
-
-func title(kind Kind) string {
-	if extra, known := extraOf(kind); known {
-		return extra.Title
-	}
-	return "encrypted channel"
-}
-
-// keyName is "'laptop' (SHA256:…)", or the fingerprint alone.
-func keyName(key sshkey.Key) string {
-	if key.Comment == "" {
-		return key.Fingerprint
-	}
-	return fmt.Sprintf("'%s' (%s)", key.Comment, key.Fingerprint)
-}
-
-func keyList(keys []sshkey.Key) string {
-	names := make([]string, len(keys))
-	for i, key := range keys {
-		names[i] = keyName(key)
-	}
-	if len(names) == 1 {
-		return "the key " + names[0]
-	}
-	return "the keys " + strings.Join(names, ", ")
 }
 
 func onOff(on bool) string {

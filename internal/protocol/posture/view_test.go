@@ -2,6 +2,7 @@ package posture
 
 import (
 	"errors"
+	"reflect"
 	"slices"
 	"testing"
 	"time"
@@ -315,7 +316,7 @@ func TestChangesShownAreTheChangesMade(t *testing.T) {
 	before := a.ledger.Effective()
 	a.must(a.ledger.Submit(SignDocument(doc, a.owner), a.now))
 	a.must(a.ledger.Applied(doc.Revision, a.now))
-	if made := Diff(before, a.ledger.Effective()); !slices.Equal(shown, made) {
+	if made := Diff(before, a.ledger.Effective()); !reflect.DeepEqual(shown, made) {
 		t.Errorf("shown %+v, made %+v", shown, made)
 	}
 }
