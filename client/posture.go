@@ -453,7 +453,7 @@ func (s *Session) approveRevocation(ctx context.Context, id string, approve Appr
 		}
 	}
 	yes, err := approve([]PostureChange{PostureChange{
-		Field: "app", Subject: id, Before: "paired", After: "revoked", What: "app.cut", Args: []any{name},
+		Field: "app", Subject: id, Before: "paired", After: "revoked", Kind: "app.cut", Args: []any{name},
 	}.Said()})
 	if err == nil && !yes {
 		err = fail(ErrNotApproved, nil, "nothing was changed")

@@ -18,7 +18,7 @@ func init() {
 	}
 }
 
-func changeKey(what posture.What) string { return "changes." + string(what) }
+func changeKey(what posture.ChangeKind) string { return "changes." + string(what) }
 
 // tense is what the places of a change's sentence become: {be} for what is done, {is} for a state
 // and {end} for what German puts at the end.
@@ -32,7 +32,7 @@ func (l Language) Changed(c client.PostureChange) string { return l.change(c, l.
 
 // change writes a change of a known kind in the language. One of an unknown kind has only its English.
 func (l Language) change(c client.PostureChange, t tense, text string) string {
-	sentence, known := l.sentences[changeKey(c.What)]
+	sentence, known := l.sentences[changeKey(c.Kind)]
 	if !known {
 		return text
 	}
@@ -49,8 +49,8 @@ func (l Language) change(c client.PostureChange, t tense, text string) string {
 
 // Change makes a change of one of the kinds in the section "changes" of the languages, with its English
 // sentence for commands.
-func Change(c client.PostureChange, what posture.What, args ...any) client.PostureChange {
-	c.What, c.Args = what, args
+func Change(c client.PostureChange, what posture.ChangeKind, args ...any) client.PostureChange {
+	c.Kind, c.Args = what, args
 	c.Text = English.WillChange(c)
 	return c
 }

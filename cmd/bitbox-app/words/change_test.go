@@ -54,7 +54,7 @@ func changes() (all []client.PostureChange) {
 func TestEachChangeIsSaidInEachLanguage(t *testing.T) {
 	missing := posture.Sentences()
 	for _, c := range changes() {
-		delete(missing, c.What)
+		delete(missing, c.Kind)
 		if got := English.WillChange(c); got != c.Text {
 			t.Errorf("English says %q, and the Base %q", got, c.Text)
 		}
@@ -73,7 +73,7 @@ func TestEachChangeIsSaidInEachLanguage(t *testing.T) {
 }
 
 func TestAChangeOfAnUnknownKindIsSaidInEnglish(t *testing.T) {
-	c := client.PostureChange{What: "moon.full", Text: "The moon will be full.", Done: "The moon is full."}
+	c := client.PostureChange{Kind: "moon.full", Text: "The moon will be full.", Done: "The moon is full."}
 	if got := German.WillChange(c); got != c.Text {
 		t.Errorf("said %q", got)
 	}
@@ -88,7 +88,7 @@ func TestGermanIsWrittenAsGermansWrite(t *testing.T) {
 		"2 Tage 0 h":            German.Duration(172800),
 		"99,9 %, noch etwa 5 s": German.Progress(&basev1.Node{Progress: 1, LeftSeconds: new(uint64(5))}),
 		"SSH ist jetzt für den Schlüssel „anna“ (SHA256:x) eingeschaltet, 2 Stunden lang.": German.Changed(client.PostureChange{
-			What: "ssh.on", Args: []any{2 * time.Hour, []sshkey.Key{{Comment: "anna", Fingerprint: "SHA256:x"}}}}),
+			Kind: "ssh.on", Args: []any{2 * time.Hour, []sshkey.Key{{Comment: "anna", Fingerprint: "SHA256:x"}}}}),
 	} {
 		if got != want {
 			t.Errorf("got %q, want %q", got, want)

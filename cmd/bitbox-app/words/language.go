@@ -17,6 +17,9 @@ type Language struct {
 	// date is the layout of a date before a time, decimal the sign before the tenths.
 	date, decimal string
 	future, done  tense
+	// problems and findings are the words for what English leaves to the client and to the Base.
+	problems []problem
+	findings map[string]finding
 }
 
 // The languages. Each has its sentences in a file of its own.
@@ -24,7 +27,8 @@ var (
 	English = Language{Tag: "en", Name: "English", sentences: english, date: "2006-01-02 ", decimal: ".",
 		future: tense{"will be", "will be", ""}, done: tense{"is now", "is now", ""}}
 	German = Language{Tag: "de", Name: "Deutsch", sentences: german, date: "02.01.2006, ", decimal: ",",
-		future: tense{"wird", "wird", " sein"}, done: tense{"ist jetzt", "ist jetzt", ""}}
+		future: tense{"wird", "wird", " sein"}, done: tense{"ist jetzt", "ist jetzt", ""},
+		problems: germanProblems, findings: germanFindings}
 )
 
 // Languages are all of them; the first is for everybody whose language is not among them.

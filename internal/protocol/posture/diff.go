@@ -23,10 +23,10 @@ type Change struct {
 	// Opens: after it somebody may reach, enter or leave by what they could not
 	// before, or for longer.
 	Opens bool `json:"opens"`
-	// What is the kind of change, and Args what its sentence is about. From them the sentence is
-	// written in any language.
-	What What  `json:"-"`
-	Args []any `json:"-"` // each as in Word
+	// Kind of change and Args make its sentence. They are the truth, in
+	// every language.
+	Kind ChangeKind `json:"-"`
+	Args []any      `json:"-"` // each as in Word
 	// Text says it to a person before it happens, Done when it has, and Told as news of
 	// what somebody did, in English.
 	Text string `json:"text"`
@@ -72,8 +72,8 @@ type difference struct {
 }
 
 // add completes a change with its sentence.
-func (d *difference) add(c Change, what What, args ...any) {
-	c.What, c.Args = what, args
+func (d *difference) add(c Change, kind ChangeKind, args ...any) {
+	c.Kind, c.Args = kind, args
 	d.changes = append(d.changes, c.Said())
 }
 
@@ -143,14 +143,14 @@ func (e Endpoint) span() any {
 }
 
 // lease tells that one is longer or shorter.
-func (d *difference) lease(c Change, what What, before, after any, longer bool, args ...any) {
+func (d *difference) lease(c Change, kind ChangeKind, before, after any, longer bool, args ...any) {
 	c.Field += ".lease"
 	c.Before, c.After, c.Opens = Word(before), Word(after), longer
-	length := What(".shorter")
+	length := ChangeKind(".shorter")
 	if c.Opens {
 		length = ".longer"
 	}
-	d.add(c, what+length, append([]any{after, before}, args...)...)
+	d.add(c, kind+length, append([]any{after, before}, args...)...)
 }
 
 func (d *difference) ssh() {
@@ -248,13 +248,13 @@ func (d *difference) egress() {
 	for _, service := range d.after.Egress {
 		if !slices.Contains(d.before.Egress, service) {
 			d.add(Change{Field: "egress", Subject: string(service), After: "allowed", Opens: true},
-				What("egress.open."+service))
+				ChangeKind("egress.open."+service))
 		}
 	}
 	for _, service := range d.before.Egress {
 		if !slices.Contains(d.after.Egress, service) {
 			d.add(Change{Field: "egress", Subject: string(service), Before: "allowed"},
-				What("egress.close."+service))
+				ChangeKind("egress.close."+service))
 		}
 	}
 }

@@ -10,58 +10,58 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/sshkey"
 )
 
-// What is a kind of change, such as "ssh.on".
-type What string
+// ChangeKind names what is different, such as "ssh.on".
+type ChangeKind string
 
 // sentences are those of each kind in English: the Base itself writes them into its events and
 // its log of changes. "{be}" becomes "will be", "is now" and, where something was done, "was";
 // "{is}" is for what is in a state, and becomes "will be" and "is now". A full stop is added.
-var sentences = map[What]string{
-	"lockdown.on":                           "The Base {be} locked down: SSH off, extra APIs closed, no pairing from the network",
-	"lockdown.off":                          "The lockdown {be} lifted",
-	"base.name":                             "The Base {be} named \"%[1]s\" instead of \"%[2]s\"",
-	"endpoint.open":                         "The %[1]s {is} reachable for %[2]s on %[3]s",
-	"endpoint.open.from":                    "The %[1]s {is} reachable for %[2]s on %[3]s, from %[4]s alone",
-	"endpoint.open.good":                    "The %[1]s {is} reachable for good, until somebody closes it, on %[2]s",
-	"endpoint.open.good.from":               "The %[1]s {is} reachable for good, until somebody closes it, on %[2]s, from %[3]s alone",
-	"endpoint.from":                         "The %[1]s on %[2]s {is} reachable from %[3]s instead of %[4]s",
-	"endpoint.close":                        "The %[1]s {be} closed on %[2]s, and its connections ended",
-	"endpoint.longer":                       "The time of the %[3]s on %[4]s {is} longer: %[1]s instead of %[2]s",
-	"endpoint.shorter":                      "The time of the %[3]s on %[4]s {is} shorter: %[1]s instead of %[2]s",
-	"ssh.on":                                "SSH {be} switched on for %[1]s for %[2]s",
-	"ssh.off":                               "SSH {be} switched off, and its sessions ended",
-	"ssh.longer":                            "The time of the SSH access {is} longer: %[1]s instead of %[2]s",
-	"ssh.shorter":                           "The time of the SSH access {is} shorter: %[1]s instead of %[2]s",
-	"ssh.key.open":                          "SSH {is} open to %[1]s too",
-	"ssh.key.close":                         "SSH {be} closed to %[1]s",
-	"key.add":                               "The SSH key %[1]s {be} added; a key lets somebody in only while SSH is on",
-	"key.name":                              "The SSH key %[1]s {be} named so instead of '%[2]s'",
-	"key.remove":                            "The SSH key %[1]s {be} removed",
-	"app.pair":                              "The App '%[1]s' {be} paired as %[2]s",
-	"app.role":                              "The App '%[1]s' {is} %[2]s instead of %[3]s",
-	"app.name":                              "The App '%[1]s' {be} named '%[2]s'",
-	"app.cut":                               "The App '%[1]s' {be} cut off",
-	"pairing.close":                         "Pairing from the network {be} closed; the console can still open a window",
-	"pairing.open":                          "Pairing {is} possible again when an owner opens a window",
-	"bans.tries":                            "An address {is} banned after %[1]s failures instead of %[2]s",
-	"bans.window":                           "The time over which failures are counted {is} %[1]s instead of %[2]s",
-	"bans.length":                           "A ban {is} %[1]s long instead of %[2]s",
-	"version.any":                           "The Base {is} free to go back to any version of its software",
-	"version.oldest":                        "The Base {be} kept from running any version of its software older than %[1]s",
-	What("egress.open." + ServiceBitcoin):   "The Bitcoin node {be} allowed to reach the internet",
-	What("egress.open." + ServiceLightning): "The Lightning node {be} allowed to reach the internet",
-	What("egress.open." + ServiceTor):       "The service Tor {be} allowed to reach the internet",
-	What("egress.open." + ServiceBitcoinHome):    "The Bitcoin node {be} allowed to reach your home: private and link-local addresses",
-	What("egress.open." + ServiceLightningHome):  "The Lightning node {be} allowed to reach your home: private and link-local addresses",
-	What("egress.close." + ServiceBitcoin):       "The Bitcoin node {be} kept from the internet",
-	What("egress.close." + ServiceLightning):     "The Lightning node {be} kept from the internet",
-	What("egress.close." + ServiceTor):           "The service Tor {be} kept from the internet",
-	What("egress.close." + ServiceBitcoinHome):   "The Bitcoin node {be} kept from your home: private and link-local addresses",
-	What("egress.close." + ServiceLightningHome): "The Lightning node {be} kept from your home: private and link-local addresses",
+var sentences = map[ChangeKind]string{
+	"lockdown.on":             "The Base {be} locked down: SSH off, extra APIs closed, no pairing from the network",
+	"lockdown.off":            "The lockdown {be} lifted",
+	"base.name":               "The Base {be} named \"%[1]s\" instead of \"%[2]s\"",
+	"endpoint.open":           "The %[1]s {is} reachable for %[2]s on %[3]s",
+	"endpoint.open.from":      "The %[1]s {is} reachable for %[2]s on %[3]s, from %[4]s alone",
+	"endpoint.open.good":      "The %[1]s {is} reachable for good, until somebody closes it, on %[2]s",
+	"endpoint.open.good.from": "The %[1]s {is} reachable for good, until somebody closes it, on %[2]s, from %[3]s alone",
+	"endpoint.from":           "The %[1]s on %[2]s {is} reachable from %[3]s instead of %[4]s",
+	"endpoint.close":          "The %[1]s {be} closed on %[2]s, and its connections ended",
+	"endpoint.longer":         "The time of the %[3]s on %[4]s {is} longer: %[1]s instead of %[2]s",
+	"endpoint.shorter":        "The time of the %[3]s on %[4]s {is} shorter: %[1]s instead of %[2]s",
+	"ssh.on":                  "SSH {be} switched on for %[1]s for %[2]s",
+	"ssh.off":                 "SSH {be} switched off, and its sessions ended",
+	"ssh.longer":              "The time of the SSH access {is} longer: %[1]s instead of %[2]s",
+	"ssh.shorter":             "The time of the SSH access {is} shorter: %[1]s instead of %[2]s",
+	"ssh.key.open":            "SSH {is} open to %[1]s too",
+	"ssh.key.close":           "SSH {be} closed to %[1]s",
+	"key.add":                 "The SSH key %[1]s {be} added; a key lets somebody in only while SSH is on",
+	"key.name":                "The SSH key %[1]s {be} named so instead of '%[2]s'",
+	"key.remove":              "The SSH key %[1]s {be} removed",
+	"app.pair":                "The App '%[1]s' {be} paired as %[2]s",
+	"app.role":                "The App '%[1]s' {is} %[2]s instead of %[3]s",
+	"app.name":                "The App '%[1]s' {be} named '%[2]s'",
+	"app.cut":                 "The App '%[1]s' {be} cut off",
+	"pairing.close":           "Pairing from the network {be} closed; the console can still open a window",
+	"pairing.open":            "Pairing {is} possible again when an owner opens a window",
+	"bans.tries":              "An address {is} banned after %[1]s failures instead of %[2]s",
+	"bans.window":             "The time over which failures are counted {is} %[1]s instead of %[2]s",
+	"bans.length":             "A ban {is} %[1]s long instead of %[2]s",
+	"version.any":             "The Base {is} free to go back to any version of its software",
+	"version.oldest":          "The Base {be} kept from running any version of its software older than %[1]s",
+	ChangeKind("egress.open." + ServiceBitcoin):        "The Bitcoin node {be} allowed to reach the internet",
+	ChangeKind("egress.open." + ServiceLightning):      "The Lightning node {be} allowed to reach the internet",
+	ChangeKind("egress.open." + ServiceTor):            "The service Tor {be} allowed to reach the internet",
+	ChangeKind("egress.open." + ServiceBitcoinHome):    "The Bitcoin node {be} allowed to reach your home: private and link-local addresses",
+	ChangeKind("egress.open." + ServiceLightningHome):  "The Lightning node {be} allowed to reach your home: private and link-local addresses",
+	ChangeKind("egress.close." + ServiceBitcoin):       "The Bitcoin node {be} kept from the internet",
+	ChangeKind("egress.close." + ServiceLightning):     "The Lightning node {be} kept from the internet",
+	ChangeKind("egress.close." + ServiceTor):           "The service Tor {be} kept from the internet",
+	ChangeKind("egress.close." + ServiceBitcoinHome):   "The Bitcoin node {be} kept from your home: private and link-local addresses",
+	ChangeKind("egress.close." + ServiceLightningHome): "The Lightning node {be} kept from your home: private and link-local addresses",
 }
 
 // Sentences returns the English sentence of each kind of change, with its places for Args.
-func Sentences() map[What]string { return maps.Clone(sentences) }
+func Sentences() map[ChangeKind]string { return maps.Clone(sentences) }
 
 // Said returns the change with its sentences in English.
 func (c Change) Said() Change {
@@ -70,7 +70,7 @@ func (c Change) Said() Change {
 		words[i] = Word(arg)
 	}
 	say := func(be, is string) string {
-		sentence := strings.NewReplacer("{be}", be, "{is}", is).Replace(sentences[c.What])
+		sentence := strings.NewReplacer("{be}", be, "{is}", is).Replace(sentences[c.Kind])
 		if len(words) == 0 {
 			return sentence + "."
 		}
