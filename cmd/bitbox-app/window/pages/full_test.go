@@ -76,7 +76,7 @@ func fullBase(role basev1.Role, text string) owner.Base {
 				ReceivedBytes: 91 << 20, SentBytes: 12 << 20, PingMs: pointer(31.4)},
 			{Address: say("[2001:db8::9]:8333"), Inbound: true, Software: say("/btcwire:0.5.0/btcd:0.26.2/")},
 		}}},
-		{Part: owner.Wallets}: {At: now, Wallets: &basev1.GetWalletsResponse{Told: true, More: 3, Wallets: []*basev1.Wallet{
+		{Part: owner.Wallets, Subject: walletKind}: {At: now, Wallets: &basev1.GetWalletsResponse{Told: true, More: 3, Wallets: []*basev1.Wallet{
 			{Address: say("192.168.1.44"), Since: at(20 * time.Minute)}}}},
 		{Part: owner.NodeSettings}: {At: now, NodeSettings: &basev1.GetNodeSettingsResponse{Signed: true, HasOwnLines: true,
 			Settings: &basev1.NodeSettings{Program: basev1.NodeSettings_PROGRAM_CORE, Network: basev1.Network_NETWORK_MAINNET,
@@ -144,16 +144,15 @@ func init() {
 // leastRoles are the roles from which on a Base does what the deeds of these pages do: that of the
 // method that each calls (docs/protocol.md).
 var leastRoles = map[string]basev1.Role{
-	"accept-pairing": basev1.Role_ROLE_OWNER, "check-updates": basev1.Role_ROLE_VIEWER, "check-wallet": basev1.Role_ROLE_VIEWER,
-	"close-window": basev1.Role_ROLE_OWNER, "debian-updates": basev1.Role_ROLE_OPERATOR, "disable-service": basev1.Role_ROLE_OPERATOR,
+	"accept-pairing": basev1.Role_ROLE_OWNER,
+	"close-window":   basev1.Role_ROLE_OWNER, "debian-updates": basev1.Role_ROLE_OPERATOR, "disable-service": basev1.Role_ROLE_OPERATOR,
 	"enable-service": basev1.Role_ROLE_OPERATOR, "end-lease": basev1.Role_ROLE_OWNER, "expose": basev1.Role_ROLE_OWNER,
 	"forget": basev1.Role_ROLE_VIEWER, "go-back": basev1.Role_ROLE_OWNER, "keep-in": basev1.Role_ROLE_OWNER,
-	"let-out":       basev1.Role_ROLE_OWNER,
-	"node-settings": basev1.Role_ROLE_OWNER, "open-window": basev1.Role_ROLE_OWNER, "reboot": basev1.Role_ROLE_OPERATOR,
+	"let-out": basev1.Role_ROLE_OWNER, "open-window": basev1.Role_ROLE_OWNER, "reboot": basev1.Role_ROLE_OPERATOR,
 	"rename": basev1.Role_ROLE_OWNER, "rename-app": basev1.Role_ROLE_OWNER, "restart-service": basev1.Role_ROLE_OPERATOR,
 	"revoke-app": basev1.Role_ROLE_OWNER, "set-role": basev1.Role_ROLE_OWNER, "shutdown": basev1.Role_ROLE_OWNER,
 	"start-service": basev1.Role_ROLE_OPERATOR, "stop-service": basev1.Role_ROLE_OPERATOR, "time-zone": basev1.Role_ROLE_OPERATOR,
-	"update": basev1.Role_ROLE_OWNER, "update-from-feed": basev1.Role_ROLE_OWNER, "use-disk": basev1.Role_ROLE_OWNER,
+	"update": basev1.Role_ROLE_OWNER,
 }
 
 // offered are the deeds that the forms of these pages begin, with a form of each.

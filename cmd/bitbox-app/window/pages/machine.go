@@ -10,7 +10,6 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/curves"
 	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/owner"
 	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/window/picture"
-	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/words"
 )
 
 // machinePage is the machine below the Base.
@@ -30,11 +29,7 @@ func (v *view) machinePage() []Part {
 	if zones := v.answered(owner.TimeZones, "").TimeZones; v.operates() && len(zones.GetNames()) > 0 {
 		parts = append(parts, v.form("machine.zone", "", zoneForm{v.do("time-zone"), zones.GetCurrent(), zones.GetNames()}))
 	}
-	parts = append(parts, v.part("machine.disks", "wide", v.disks()))
-	if use := v.use(); v.owns() && len(use.Usable) > 0 {
-		parts = append(parts, v.form("machine.use", "wide", use))
-	}
-	return parts
+	return append(parts, v.part("machine.disks", "wide", v.disks()))
 }
 
 func machineWants(*view) []owner.Want {
@@ -71,8 +66,8 @@ func (v *view) measurements() (all []measured) {
 		add("machine.load", fmt.Sprintf("%.2f", load[0]), m.Load, func(v float64) string { return fmt.Sprintf("%.2f", v) })
 	}
 	percent := func(v float64) string { return fmt.Sprintf("%.0f %%", 100*v) }
-	add("machine.memory", words.Free(info.GetMemoryAvailableBytes(), info.GetMemoryTotalBytes()), m.Memory, percent)
-	add("machine.disk", words.Free(info.GetDiskAvailableBytes(), info.GetDiskTotalBytes()), m.Disk, percent)
+	add("machine.memory", v.language.Free(info.GetMemoryAvailableBytes(), info.GetMemoryTotalBytes()), m.Memory, percent)
+	add("machine.disk", v.language.Free(info.GetDiskAvailableBytes(), info.GetDiskTotalBytes()), m.Disk, percent)
 	if info.TemperatureCelsius != nil {
 		degrees := func(c float64) string { return fmt.Sprintf("%.0f °C", c) }
 		add("machine.temperature", degrees(info.GetTemperatureCelsius()), m.Temperature, degrees)
@@ -149,25 +144,6 @@ func (v *view) disks() disksView {
 	if answer.Disks != nil {
 		shown.Chain, shown.Empty = v.chainDisk(answer.Disks.GetChain()), v.say("machine.disks.none")
 		shown.Disks = v.disksTable(answer.Disks.GetDisks())
-	}
-	return shown
-}
-
-// useView is the form with which an owner chooses a disk for the chain.
-type useView struct {
-	Action string
-	Usable []choice
-}
-
-// useOf offers the disks that the Base would take.
-func (v *view) use() useView {
-	disks := v.answered(owner.Disks, "").Disks.GetDisks()
-	shown := useView{Action: v.do("use-disk")}
-	for _, d := range disks {
-		if d.GetRefused() == "" && !d.GetChosen() {
-			text := fmt.Sprintf("%s: %s, %s", d.GetName(), diskName(d), decimal(d.GetSizeBytes()))
-			shown.Usable = append(shown.Usable, choice{Value: d.GetName(), Text: text})
-		}
 	}
 	return shown
 }

@@ -49,14 +49,11 @@ func (v *view) nodePage() []Part {
 		parts = append(parts, v.form("node.open", "wide", v.walletForm()))
 	}
 	parts = append(parts, v.part("node.peers", "wide", shown))
-	if settings := v.answered(owner.NodeSettings, "").NodeSettings; settings != nil {
-		parts = append(parts, v.form("node.settings", "wide", v.nodeSettings(settings)))
-	}
-	return parts
+	return append(parts, v.part("node.settings", "wide", v.nodeSettings()))
 }
 
 func nodeWants(*view) []owner.Want {
-	return []owner.Want{{Part: owner.Peers}, {Part: owner.Wallets}, {Part: owner.NodeSettings}}
+	return []owner.Want{{Part: owner.Peers}, {Part: owner.Wallets, Subject: walletKind}, {Part: owner.NodeSettings}}
 }
 
 // bitcoin is the node as it is now.
@@ -69,7 +66,8 @@ func (v *view) bitcoin() nodeView {
 		}
 		return nodeView{None: v.say(none)}
 	}
-	shown := nodeView{Has: true, State: words.NodeState(n), Class: nodeClasses[n.GetState()], Reason: n.GetReason(), Warnings: n.GetWarnings()}
+	shown := nodeView{Has: true, State: v.say("node.state", v.language.NodeState(n)), Class: nodeClasses[n.GetState()],
+		Reason: n.GetReason(), Warnings: n.GetWarnings()}
 	if n.GetAskedAt() != nil {
 		percent := fmt.Sprintf("%.0f %%", 100*min(max(n.GetProgress(), 0), 1))
 		shown.Ring = picture.Ring(picture.Words{Title: v.say("node.picture", percent)}, n.GetProgress(), percent)
@@ -91,48 +89,11 @@ func (v *view) bitcoin() nodeView {
 	return shown
 }
 
-// nodeFacts are what the node tells of itself, and what it does not offer.
+// nodeFacts are what the node tells of itself, without its state and its warnings.
 func (v *view) nodeFacts(n *basev1.Node) (facts []fact) {
-	add := func(key string, offered bool, text string) {
-		if !offered {
-			text = v.say("node.notOffered")
-		}
-		facts = append(facts, fact{v.say(key), text})
-	}
-	if n.GetState() == basev1.Node_STATE_STOPPED || n.GetState() == basev1.Node_STATE_STARTING {
-		add("node.asof", true, words.When(n.GetAskedAt().AsTime(), v.now))
-	}
-	add("node.network", true, words.Network(n.GetNetwork()))
-	software := n.GetSoftware() + " " + n.GetVersion()
-	if n.GetUnmaintained() {
-		software += ". " + v.say("node.unmaintained")
-	}
-	add("node.software", true, software)
-	height := strconv.FormatUint(n.GetHeight(), 10)
-	if at := n.GetBestBlockTime(); at != nil {
-		height = v.say("node.height.at", n.GetHeight(), words.When(at.AsTime(), v.now))
-	}
-	add("node.height", true, height)
-	add("node.headers", n.Headers != nil, strconv.FormatUint(n.GetHeaders(), 10))
-	add("node.progress", true, words.Progress(n))
-	add("node.peers", n.PeersIn != nil && n.PeersOut != nil, v.say("node.peers.count", n.GetPeersIn(), n.GetPeersOut()))
-	add("node.mempool", n.MempoolTransactions != nil && n.MempoolBytes != nil,
-		v.say("node.mempool.count", n.GetMempoolTransactions(), words.Size(n.GetMempoolBytes())))
-	add("node.size", n.SizeBytes != nil, words.Size(n.GetSizeBytes()))
-	if n.DiskTotalBytes != nil && n.DiskAvailableBytes != nil {
-		disk := words.Free(n.GetDiskAvailableBytes(), n.GetDiskTotalBytes())
-		if n.DiskFullSeconds != nil {
-			disk = v.say("node.disk.full", disk, words.Duration(n.GetDiskFullSeconds()))
-		}
-		add("node.disk", true, disk)
-	}
-	pruned := "node.pruned.no"
-	if n.GetPruned() {
-		pruned = "node.pruned.yes"
-	}
-	add("node.pruned", n.Pruned != nil, v.say(pruned))
-	if n.WalletServer != nil {
-		add("node.wallets", true, words.WalletServer(n.GetWalletServer()))
+	rows := v.language.NodeRows(n, "", v.now)
+	for _, row := range rows[1 : len(rows)-len(n.GetWarnings())] {
+		facts = append(facts, fact{row[0], row[1]})
 	}
 	return facts
 }
@@ -174,13 +135,13 @@ func (v *view) peersTable(peers []*basev1.Peer) table {
 			height = strconv.FormatUint(p.GetHeight(), 10)
 		}
 		if p.GetConnectedAt() != nil {
-			since = words.When(p.GetConnectedAt().AsTime(), v.now)
+			since = v.language.When(p.GetConnectedAt().AsTime(), v.now)
 		}
 		if p.PingMs != nil {
 			ping = fmt.Sprintf("%.0f ms", p.GetPingMs())
 		}
-		t.Rows = append(t.Rows, []string{p.GetAddress(), v.say(direction), height, since, words.Size(p.GetReceivedBytes()),
-			words.Size(p.GetSentBytes()), ping, p.GetSoftware()})
+		t.Rows = append(t.Rows, []string{p.GetAddress(), v.say(direction), height, since, v.language.Size(p.GetReceivedBytes()),
+			v.language.Size(p.GetSentBytes()), ping, p.GetSoftware()})
 	}
 	if more := len(peers) - maxPeers; more > 0 {
 		t.More = v.say("node.peers.more", more)
@@ -188,55 +149,39 @@ func (v *view) peersTable(peers []*basev1.Peer) table {
 	return t
 }
 
-// nodeSettingsView is which node the Base runs, as a form for an owner.
+// nodeSettingsView is which node the Base runs.
 type nodeSettingsView struct {
-	Notes              []string
-	MayChange          bool
-	Action             string
-	Programs, Networks []choice
-	Prune, Cache       string
-	Facts              []fact
+	Known bool
+	Notes []string
+	Facts []fact
 }
 
-// nodePrograms are the programs, as commands name them.
-var nodePrograms = []struct {
-	program    basev1.NodeSettings_Program
-	word, name string
-}{{basev1.NodeSettings_PROGRAM_CORE, "core", "Bitcoin Core"}, {basev1.NodeSettings_PROGRAM_BTCD, "btcd", "btcd"}}
+// nodePrograms are the names of the programs.
+var nodePrograms = map[basev1.NodeSettings_Program]string{
+	basev1.NodeSettings_PROGRAM_CORE: "Bitcoin Core", basev1.NodeSettings_PROGRAM_BTCD: "btcd",
+}
 
-func (v *view) nodeSettings(answer *basev1.GetNodeSettingsResponse) nodeSettingsView {
+func (v *view) nodeSettings() nodeSettingsView {
+	answer := v.answered(owner.NodeSettings, "").NodeSettings
 	s := answer.GetSettings()
-	shown := nodeSettingsView{MayChange: v.owns(), Action: v.do("node-settings")}
+	if s == nil {
+		return nodeSettingsView{}
+	}
 	from := "node.settings.builder"
 	if answer.GetSigned() {
 		from = "node.settings.signed"
 	}
-	if s == nil {
-		from = "node.none"
-	}
-	shown.Notes = v.says(from)
+	shown := nodeSettingsView{Known: true, Notes: v.says(from)}
 	if answer.GetHasOwnLines() {
 		shown.Notes = append(shown.Notes, v.say("node.settings.own"))
 	}
-	program := ""
-	for _, p := range nodePrograms {
-		shown.Programs = append(shown.Programs, choice{p.word, p.name, p.program == s.GetProgram()})
-		if p.program == s.GetProgram() {
-			program = p.name
-		}
-	}
-	for n := basev1.Network_NETWORK_MAINNET; n <= basev1.Network_NETWORK_SIMNET; n++ {
-		name := words.Network(n)
-		shown.Networks = append(shown.Networks, choice{name, name, n == s.GetNetwork()})
-	}
+	blocks := v.say("node.prune.off")
 	if s.GetPruneGb() > 0 {
-		shown.Prune = strconv.FormatUint(uint64(s.GetPruneGb()), 10)
+		blocks = v.say("node.prune.on", s.GetPruneGb())
 	}
-	if s.GetCacheMib() > 0 {
-		shown.Cache = strconv.FormatUint(uint64(s.GetCacheMib()), 10)
-	}
-	if s != nil {
-		shown.Facts = []fact{{v.say("node.program"), program}, {v.say("node.network"), words.Network(s.GetNetwork())}}
+	shown.Facts = []fact{
+		{v.say("node.program"), nodePrograms[s.GetProgram()]}, {v.say("node.network"), v.language.Network(s.GetNetwork())},
+		{v.say("node.pruned"), blocks}, {v.say("node.cache"), fmt.Sprintf("%d MiB", s.GetCacheMib())},
 	}
 	return shown
 }

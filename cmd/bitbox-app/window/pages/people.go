@@ -4,7 +4,6 @@ import (
 	"time"
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
-	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/words"
 )
 
 // peopleView are the paired Apps.
@@ -47,17 +46,17 @@ func (v *view) people() peopleView {
 		case app.GetSessions() > 0:
 			seen = v.say("people.now")
 		case app.GetLastSeenAt() != nil:
-			seen = words.When(app.GetLastSeenAt().AsTime(), v.now)
+			seen = v.language.When(app.GetLastSeenAt().AsTime(), v.now)
 		}
 		paired := ""
 		if app.GetPairedAt() != nil {
-			paired = words.When(app.GetPairedAt().AsTime(), v.now)
+			paired = v.language.When(app.GetPairedAt().AsTime(), v.now)
 		}
 		shown.Apps.Rows = append(shown.Apps.Rows,
-			[]string{app.GetName(), words.Role(app.GetRole()), seen, app.GetLastAddress(), paired, app.GetId()})
+			[]string{app.GetName(), v.language.Role(app.GetRole()), seen, app.GetLastAddress(), paired, app.GetId()})
 	}
 	for _, role := range roles {
-		shown.Roles = append(shown.Roles, fact{words.Role(role), v.say("people.roles." + role.Name())})
+		shown.Roles = append(shown.Roles, fact{v.language.Role(role), v.say("people.roles." + role.Name())})
 	}
 	return shown
 }
@@ -79,7 +78,7 @@ func (v *view) window() windowView {
 	left := time.Duration(w.GetRemainingMs()) * time.Millisecond
 	shown.Until = deadline{v.base.At.Add(left), v.say("people.window")}
 	if w.GetRole() != basev1.Role_ROLE_UNSPECIFIED {
-		shown.Role = v.say("people.window.role", words.Role(w.GetRole()))
+		shown.Role = v.say("people.window.role", v.language.Role(w.GetRole()))
 	}
 	if v.owns() {
 		shown.Buttons = []button{{Action: v.do("close-window"), Text: v.say("people.window.close")}}
@@ -101,7 +100,7 @@ func (v *view) invite() inviteView {
 
 func (v *view) roleChoices(chosen basev1.Role) (all []choice) {
 	for _, role := range roles {
-		all = append(all, choice{role.Name(), words.Role(role), role == chosen})
+		all = append(all, choice{role.Name(), v.language.Role(role), role == chosen})
 	}
 	return all
 }

@@ -6,7 +6,6 @@ import (
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/owner"
-	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/words"
 )
 
 // serviceView is a service in the table of services.
@@ -75,10 +74,10 @@ func (v *view) servicesTable() servicesView {
 		one := serviceView{Name: s.GetName(), About: s.GetDescription(), State: v.say(state.key), Class: state.class, Reason: s.GetReason(),
 			Boot: v.say("services.boot.no"), Logs: addressOf(v.base, "services") + "?service=" + url.QueryEscape(s.GetName()) + "#logs"}
 		if s.GetSince() != nil {
-			one.Since = words.When(s.GetSince().AsTime(), v.now)
+			one.Since = v.language.When(s.GetSince().AsTime(), v.now)
 		}
 		if s.MemoryBytes != nil {
-			one.Memory = words.Size(s.GetMemoryBytes())
+			one.Memory = v.language.Size(s.GetMemoryBytes())
 		}
 		if n := s.GetRestarts(); n > 0 {
 			one.Restarts = v.language.Count("services.restarts", int(n))

@@ -46,5 +46,5 @@ func (v *view) appSettings() appSettings {
 	b := v.base
 	return appSettings{Owns: v.owns(), Rename: v.do("rename-app"), ID: b.AppID, Name: b.AppName,
 		Label: v.say("settings.app.name", b.Name),
-		Facts: []fact{{v.say("settings.app.role"), words.Role(v.role())}, {v.say("settings.app.id"), b.AppID}}}
+		Facts: []fact{{v.say("settings.app.role"), v.language.Role(v.role())}, {v.say("settings.app.id"), b.AppID}}}
 }

@@ -3,7 +3,6 @@ package pages
 import (
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/owner"
-	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/words"
 )
 
 // updatesView is what runs, and the last update.
@@ -31,7 +30,7 @@ func (v *view) updatesPage() []Part {
 	parts := []Part{v.heading(v.say("updates.title"), v.say("updates.lead")), v.part("updates.now", "wide", v.updates()),
 		v.part("updates.newer", "", v.newer())}
 	if v.owns() && v.answered(owner.Software, "").Update.GetTakesUpdates() {
-		parts = append(parts, v.form("updates.feed", "", v.do("check-updates")), v.form("updates.file", "", v.do("update")))
+		parts = append(parts, v.form("updates.file", "", v.do("update")))
 	}
 	return parts
 }
@@ -43,7 +42,6 @@ type newerView struct {
 	Known              bool
 	New, Hole, Changes string
 	Note               string
-	Buttons            []button
 }
 
 func (v *view) newer() newerView {
@@ -59,9 +57,6 @@ func (v *view) newer() newerView {
 	shown.New, shown.Changes = v.say("updates.new", newer.Version), newer.Changes
 	if newer.ClosesHole {
 		shown.Hole = v.say("updates.new.hole")
-	}
-	if v.owns() && answer.Update.GetTakesUpdates() {
-		shown.Buttons = []button{{Action: v.do("update-from-feed"), Text: v.say("updates.new.do")}}
 	}
 	return shown
 }
@@ -134,5 +129,5 @@ func (v *view) lastUpdate(u *basev1.Update) string {
 	if u == nil {
 		return v.say("updates.last.none")
 	}
-	return v.say("updates.last.what", u.GetFromVersion(), u.GetToVersion(), words.When(u.GetBeganAt().AsTime(), v.now), v.phaseText(u))
+	return v.say("updates.last.what", u.GetFromVersion(), u.GetToVersion(), v.language.When(u.GetBeganAt().AsTime(), v.now), v.phaseText(u))
 }

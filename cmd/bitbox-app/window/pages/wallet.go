@@ -11,7 +11,6 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/client"
 	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/owner"
 	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/window/picture"
-	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/words"
 )
 
 // walletKind is the extra API that wallets use.
@@ -35,7 +34,7 @@ type walletView struct {
 
 // wallet is the API for wallets as it is now.
 func (v *view) wallet() walletView {
-	answer := v.answered(owner.Wallets, "")
+	answer := v.answered(owner.Wallets, walletKind)
 	used := answer.Wallets
 	shown := walletView{Known: v.base.Look.Access != nil, Silent: used != nil && !used.GetAnswers()}
 	if !shown.Known {
@@ -58,14 +57,13 @@ func (v *view) wallet() walletView {
 	if code, err := picture.Code(about, shown.Line); err == nil && shown.Line != "" {
 		shown.Code = code
 	}
-	shown.Buttons = append(shown.Buttons, button{Action: v.do("check-wallet"), Text: v.say("wallet.check")})
 	if v.owns() {
 		shown.Buttons = append(shown.Buttons, button{
 			Action: v.do("end-lease"), Fields: []fact{{"kind", walletKind}}, Text: v.say("wallet.close"), Class: "danger"})
 	}
 	shown.Connected = table{Caption: v.say("wallet.connected"), Named: true, Head: v.says("wallet.address", "wallet.since")}
 	for _, one := range used.GetWallets() {
-		shown.Connected.Rows = append(shown.Connected.Rows, []string{one.GetAddress(), words.When(one.GetSince().AsTime(), v.now)})
+		shown.Connected.Rows = append(shown.Connected.Rows, []string{one.GetAddress(), v.language.When(one.GetSince().AsTime(), v.now)})
 	}
 	if used.GetMore() > 0 {
 		shown.Connected.More = v.say("wallet.more", used.GetMore())
@@ -98,7 +96,7 @@ type walletFormView struct {
 func (v *view) walletForm() walletFormView {
 	f := walletFormView{Action: v.do("expose"), Lengths: []choice{{"until-closed", v.say("wallet.for.until"), true}}}
 	for _, l := range lengths {
-		f.Lengths = append(f.Lengths, choice{Value: l.typed, Text: words.Duration(owner.Seconds(l.length))})
+		f.Lengths = append(f.Lengths, choice{Value: l.typed, Text: v.language.Duration(owner.Seconds(l.length))})
 	}
 	return f
 }
