@@ -16,10 +16,12 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	"github.com/BitBoxSwiss/bitbox-base/client"
 	"github.com/BitBoxSwiss/bitbox-base/internal/app/walletcheck"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
 	"github.com/BitBoxSwiss/bitbox-base/internal/testbed/nodetest"
 	"github.com/BitBoxSwiss/bitbox-base/test/stage"
@@ -150,18 +152,7 @@ func TestTheNewestElectrumStaysConnectedForGood(t *testing.T) {
 	owner := b.app(desk, "laptop", "owner")
 	open := client.Expose(string(posture.KindElectrum), client.Opening{UntilClosed: true})
 	b.apply(owner, "expose Electrum for good", open)
-	check := func() (server walletcheck.Server, err error) {
-		view, err := b.open(owner.app).Posture(t.Context())
-		if err != nil {
-			return server, err
-		}
-		digest, known := view.Identities().Certificates[posture.KindElectrum]
-		if !known {
-			return server, errors.New("the Base has signed no certificate")
-		}
-		dial := func(context.Context, string, string) (net.Conn, error) { return desk.Dial("tcp", b.electrumPort()) }
-		return walletcheck.Check(t.Context(), dial, b.electrumPort().String(), digest)
-	}
+	check := func() (walletcheck.Server, error) { return b.checkWallet(owner, desk) }
 	var first walletcheck.Server
 	b.Until("a wallet could use it", func() (err error) {
 		first, err = check()
@@ -209,6 +200,51 @@ func TestTheNewestElectrumStaysConnectedForGood(t *testing.T) {
 	b.Until("it is back after a reboot", w.connected)
 	if all, err := b.banned(owner); err != nil || len(all) > 0 {
 		t.Errorf("banned: %q, %v", all, err)
+	}
+}
+
+// checkWallet is what 'wallet check' does, from an attacker's machine.
+func (b *base) checkWallet(owner *app, desk *stage.Attacker) (server walletcheck.Server, err error) {
+	view, err := b.open(owner.app).Posture(b.t.Context())
+	if err != nil {
+		return server, err
+	}
+	digest, known := view.Identities().Certificates[posture.KindElectrum]
+	if !known {
+		return server, errors.New("the Base has signed no certificate")
+	}
+	dial := func(context.Context, string, string) (net.Conn, error) { return desk.Dial("tcp", b.electrumPort()) }
+	return walletcheck.Check(b.t.Context(), dial, b.electrumPort().String(), digest)
+}
+
+// A builder has named a server at 127.0.0.1:50001; ours plays it, without PROXY lines. Wallets reach it,
+// the Base's own does not run, and what only that tells is not offered.
+func TestABuildersOwnServerTakesThePlaceOfTheBases(t *testing.T) {
+	b := bootAppliance(t)
+	n := nodetest.StartBtcd(t, "regtest")
+	n.Generate(3)
+	n.ServeWalletsAt(func() (net.Listener, error) { return b.Listen("tcp", "127.0.0.1:50001") })
+	desk := b.Attacker(2)
+	owner := b.app(desk, "laptop", "owner")
+	b.apply(owner, "expose Electrum", client.Expose(string(posture.KindElectrum), client.Opening{For: time.Hour}))
+	b.Until("a wallet could use it", func() error {
+		server, err := b.checkWallet(owner, desk)
+		if err == nil && server.Network() != basev1.Network_NETWORK_REGTEST {
+			err = fmt.Errorf("it says %+v", server)
+		}
+		return err
+	})
+	session := b.open(owner.app)
+	found, err := session.Node.GetTransaction(t.Context(), &basev1.GetTransactionRequest{Id: make([]byte, 32)})
+	if err != nil || found.GetState() != basev1.GetTransactionResponse_STATE_NOT_OFFERED || found.GetReason() == "" {
+		t.Errorf("%v, %v", found, err)
+	}
+	if state := b.State(generation.WalletUnit); state == "active" {
+		t.Error("the Base's own server runs beside it")
+	}
+	shown, err := session.Node.GetNode(t.Context(), &basev1.GetNodeRequest{})
+	if err != nil || shown.GetNode().GetWalletServer() != nil {
+		t.Errorf("%v, %v", shown, err)
 	}
 }
 

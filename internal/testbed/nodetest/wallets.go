@@ -13,12 +13,19 @@ import (
 // ready. It returns where that listens, without TLS and PROXY lines, and what finds transactions.
 func (b *Btcd) ServeWallets() (address string, finder *electrum.Finder) {
 	b.t.Helper()
+	address = FreeAddress(b.t)
+	return address, b.ServeWalletsAt(func() (net.Listener, error) { return net.Listen("tcp4", address) })
+}
+
+// ServeWalletsAt is ServeWallets with a listener of the caller's.
+func (b *Btcd) ServeWalletsAt(listen func() (net.Listener, error)) *electrum.Finder {
+	b.t.Helper()
 	from, err := source.New(source.Config{Program: settings.Btcd, Network: b.Network, RPC: b.RPC, Peer: b.P2P, Credentials: b.Credentials,
 		Certificate: b.Certificate})
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	address, finder = FreeAddress(b.t), electrum.NewFinder()
+	finder := electrum.NewFinder()
 	ctx, cancel := context.WithCancel(context.Background())
 	ready, ended := make(chan struct{}), make(chan error, 1)
 	directory := b.t.TempDir()
@@ -27,7 +34,7 @@ func (b *Btcd) ServeWallets() (address string, finder *electrum.Finder) {
 		ended <- electrum.Run(ctx, electrum.Config{Node: from, Directory: directory, Interval: Quick, Logger: Discard, Finder: finder,
 			Listen: func() (net.Listener, error) {
 				defer close(ready)
-				return net.Listen("tcp4", address)
+				return listen()
 			}})
 	}()
 	b.t.Cleanup(func() {
@@ -40,5 +47,5 @@ func (b *Btcd) ServeWallets() (address string, finder *electrum.Finder) {
 	case <-ready:
 	case <-b.t.Context().Done():
 	}
-	return address, finder
+	return finder
 }
