@@ -16,9 +16,9 @@ import (
 )
 
 const (
-	// resetGrace is how long after a reset was ordered the Base restarts, so that
-	// the caller gets the answer.
-	resetGrace = 500 * time.Millisecond
+	// resetGrace is how long after a reset was ordered the Base restarts, so that the caller gets the
+	// answer even from a busy machine. Meanwhile everything else is refused.
+	resetGrace = 3 * time.Second
 	// resetAgain is how soon the restart is asked for again if it was refused.
 	resetAgain = 5 * time.Second
 )
