@@ -9,10 +9,11 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/testbed/nodetest"
 )
 
-// The requests of wallets that cannot run here, in the form in which their public sources send them:
-// Sparrow (BatchedElectrumServerRpc, PagedBatchRequestBuilder), BlueWallet (BlueElectrum, electrum-client)
-// and the BitBoxApp (block-client-go). $hash, $tx and $absent stand for a script, its first transaction,
-// and one that nobody knows.
+// The requests of wallets that cannot run here: Sparrow (BatchedElectrumServerRpc,
+// PagedBatchRequestBuilder), BlueWallet (BlueElectrum, electrum-client) and the BitBoxApp
+// (block-client-go). How Sparrow and BlueWallet begin was read in their sources; the rest follows the
+// protocol as they are known to use it. $hash, $tx and $absent stand for a script, its first
+// transaction, and one that nobody knows.
 func TestWalletsThatCannotRunHereGetTheAnswersThatTheyRead(t *testing.T) {
 	b := nodetest.StartBtcd(t, "regtest")
 	b.Generate(3)
