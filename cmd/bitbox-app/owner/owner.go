@@ -7,7 +7,6 @@ import (
 	"sync"
 	"time"
 
-	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	"github.com/BitBoxSwiss/bitbox-base/client"
 )
 
@@ -227,9 +226,6 @@ func (o *Owner) Do(base string, d Deed) (uint64, error) {
 		return 0, &client.Error{Kind: client.ErrNotNow, Text: "another change of this Base is under way; finish it, or stop it"}
 	case o.left:
 		return 0, &client.Error{Kind: client.ErrNotNow, Text: "the App is ending"}
-	}
-	if at := slices.IndexFunc(known.Findings, func(f *basev1.Finding) bool { return f.GetId() == d.Subject }); d.Kind == Fix && at >= 0 {
-		d.Text = known.Findings[at].GetFix() // in the words of the audit
 	}
 	most := deedTime
 	switch d.Kind {

@@ -159,7 +159,10 @@ func (v *view) steps(d owner.DeedState) []step {
 		steps = append(steps, s)
 	}
 	access := v.base.Look.Access
-	if trying := !over && access != nil && access.Trying; trying {
+	if d.Agreed && !over && access != nil && access.Trying {
+		for n := range steps {
+			steps[n].Class = "done"
+		}
 		steps = append(steps, step{Key: "try", Class: "now", Text: v.say("deed.step.try"), More: v.say("deed.step.try.more"),
 			Until: &deadline{v.base.At.Add(access.UndoneIn), v.say("overview.try.ends")}})
 	}

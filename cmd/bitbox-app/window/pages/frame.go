@@ -6,6 +6,8 @@ import (
 	"net/url"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/owner"
 	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/words"
@@ -57,12 +59,28 @@ func (r *Renderer) functions() template.FuncMap {
 		"ms":    func(t time.Time) int64 { return t.UnixMilli() },
 		"iso":   func(t time.Time) string { return t.UTC().Format(time.RFC3339) },
 		"spell": spell,
+		// sentence makes a sentence of the text of an error.
+		"sentence": sentence,
 	}
 }
 
 // spell writes digits so that a voice says them one by one.
 func spell(digits string) string {
 	return strings.Join(strings.Split(strings.ReplaceAll(digits, " ", ""), ""), ", ")
+}
+
+// capital begins a text with a capital letter.
+func capital(text string) string {
+	first, size := utf8.DecodeRuneInString(text)
+	return string(unicode.ToUpper(first)) + text[size:]
+}
+
+// sentence writes the text of an error as a sentence.
+func sentence(text string) string {
+	if text == "" {
+		return ""
+	}
+	return strings.TrimRight(capital(text), ".") + "."
 }
 
 // link is a link to a page.
@@ -83,7 +101,7 @@ func (v *view) framed(title, class string, parts ...Part) Page {
 		Current        string
 	}{}
 	for _, b := range v.state.Bases {
-		l := link{Address: addressOf(b, first), Name: b.Name, State: v.judge(b).Class, Current: v.page != "" && b.ID() == v.base.ID()}
+		l := link{Address: addressOf(b, first), Name: b.Name, State: v.judge(b).Class, Current: v.base.Name != "" && b.ID() == v.base.ID()}
 		top.Bases = append(top.Bases, l)
 		if l.Current {
 			top.Chosen = &l

@@ -7,8 +7,6 @@ import (
 	"slices"
 	"strings"
 	"time"
-	"unicode"
-	"unicode/utf8"
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/curves"
@@ -81,8 +79,10 @@ func (v *view) tried() *try {
 
 // doorName is the name of an extra API for people.
 func doorName(kind string) string {
-	first, size := utf8.DecodeRuneInString(kind)
-	return string(unicode.ToUpper(first)) + kind[size:]
+	if kind == "ssh" {
+		return "SSH"
+	}
+	return capital(kind)
 }
 
 func (v *view) doorDetail(d owner.Door) string {
@@ -119,7 +119,7 @@ const shownFindings = 3
 
 func (v *view) audited() audit {
 	b := v.base
-	a := audit{Known: b.HasAudit, Running: b.Auditing, Problem: b.AuditProblem, At: b.AuditedAt, Now: v.now, Ask: "/base/" + b.ID() + "/audit"}
+	a := audit{Known: b.HasAudit, Running: b.Auditing, Problem: b.AuditProblem, At: b.AuditedAt, Now: v.now, Ask: v.do("audit")}
 	for _, f := range b.Findings {
 		found := finding{Finding: f, Class: "bad", Severity: v.say("security.severity." + words.Severity(f))}
 		switch f.GetSeverity() {

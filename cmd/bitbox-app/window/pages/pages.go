@@ -30,11 +30,9 @@
 // # What forms send
 //
 //	POST /pair                    address: host or host:port, several with spaces between; words: 1
-//	POST /base/ID/deed/KIND       the deed with that name (owner.DeedKind), with subject; expose has for
-//	                              (a duration, or "closed": until somebody closes it) and from (networks,
-//	                              with spaces or commas between); enable-ssh has for; add-ssh-keys text
+//	POST /base/ID/deed/KIND       begins a deed; ../forms.go has the kinds and their fields
+//	POST /base/ID/deed/audit      has the Base inspect itself again
 //	POST /base/ID/lockdown        begins a lockdown, whose deed asks once
-//	POST /base/ID/audit           has the Base inspect itself again
 //	POST /deed/N/answer           question: its id; answer: yes or no; text: what was typed
 //	POST /deed/N/stop
 package pages

@@ -324,7 +324,7 @@ var states = map[string]owner.State{
 	"locking": doing(owner.DeedState{Base: wellBase().ID(), Began: now, Deed: owner.Deed{Kind: owner.Lockdown},
 		Question: &owner.Question{ID: 7, Kind: owner.Consent, Changes: []client.PostureChange{{Text: hostile}}}}),
 	"sending": doing(owner.DeedState{Base: triedBase().ID(), Began: now, Deed: owner.Deed{Kind: owner.EndLease, Subject: "ssh"},
-		Steps: []string{"The change is signed.", "The Base has taken it."}, Sent: 9 << 20, Total: 33 << 20}),
+		Agreed: true, Steps: []string{"The change is signed.", "The Base has taken it."}, Sent: 9 << 20, Total: 33 << 20}),
 	"stopped": doing(owner.DeedState{Base: wellBase().ID(), Began: now, Ended: now, Deed: owner.Deed{Kind: owner.LiftBan, Subject: hostile},
 		Steps: []string{"The change is signed."}, Problem: "the Base does not answer", Leaves: "The Base may have begun."}),
 	"finished": doing(owner.DeedState{Base: wellBase().ID(), Began: now, Ended: now, Deed: owner.Deed{Kind: owner.EndLease, Subject: "ssh"},
@@ -371,5 +371,85 @@ func TestPagesWithoutASessionAreSound(t *testing.T) {
 		} {
 			t.Run(name+"."+l.Tag, func(t *testing.T) { check(t, document(t, name+"."+l.Tag, p)) })
 		}
+	}
+}
+
+// The title of a deed names what it does, in each language.
+func TestEachDeedHasATitle(t *testing.T) {
+	for kind := owner.OpenWindow; kind.String() != ""; kind++ {
+		if kind == owner.Pair {
+			continue // its page is that of a pairing
+		}
+		for _, l := range words.Languages() {
+			v := &view{Renderer: renderer(l)}
+			title := v.deedTitle(owner.DeedState{Base: "x", Deed: owner.Deed{Kind: kind, Subject: "subject"}})
+			if strings.Contains(title, "deed.title") || strings.Contains(title, "%!") {
+				t.Errorf("%s: the title of %s is %q", l.Name, kind, title)
+			}
+		}
+	}
+}
+
+// The first page takes at most 5 requests, the stream among them, and 150 KB.
+func TestThePageIsSmall(t *testing.T) {
+	const most = 150_000
+	var text bytes.Buffer
+	r := renderer(words.English)
+	if err := r.Document(&text, r.Page("/base/"+openBase().ID()+"/security", states["open"], now), Frame{Path: "/"}); err != nil {
+		t.Fatal(err)
+	}
+	loads, sum := 2, text.Len() // the document and the stream
+	for _, file := range static.All {
+		if !strings.Contains(text.String(), file.Path) {
+			t.Errorf("the document does not load %s", file.Path)
+		}
+		loads, sum = loads+1, sum+len(file.Content)
+	}
+	if loads > 5 || sum > most {
+		t.Errorf("the first page takes %d requests and %d bytes", loads, sum)
+	}
+	t.Logf("%d requests, %d bytes", loads, sum)
+}
+
+// A picture of the Base's screen must not show the digits that are to be compared.
+func TestThePictureOfTheScreenHasNoDigits(t *testing.T) {
+	for _, name := range []string{"requesting", "comparing"} {
+		tree := document(t, name, renderer(words.English).Page("/deed/1", states[name], now))
+		found := false
+		for _, n := range elements(tree) {
+			if n.Data == "svg" && strings.Contains(attribute(n, "class"), "picture-base") {
+				found = true
+				if strings.ContainsAny(textOf(n), "0123456789") {
+					t.Errorf("the picture says %q", textOf(n))
+				}
+			}
+		}
+		if !found {
+			t.Errorf("%s has no picture of the screen", name)
+		}
+	}
+}
+
+// A yes names the question that was read, and waits for its first second.
+func TestAYesNamesItsQuestion(t *testing.T) {
+	for name, id := range map[string]string{"comparing": "5", "telling": "5", "consenting": "6", "locking": "7"} {
+		tree := document(t, name, renderer(words.English).Page("/deed/1", states[name], now))
+		var named, yes, no bool
+		for _, n := range elements(tree) {
+			named = named || attribute(n, "name") == "question" && attribute(n, "value") == id
+			yes = yes || attribute(n, "value") == "yes" && attribute(n, "data-dead") == id
+			no = no || attribute(n, "value") == "no" && n.Data == "button"
+		}
+		if !named || !yes || !no {
+			t.Errorf("%s: question named %t, yes that waits %t, no %t", name, named, yes, no)
+		}
+	}
+}
+
+// Digits are said one by one, not as a number.
+func TestTheCodeIsSpelled(t *testing.T) {
+	tree := document(t, "comparing", renderer(words.English).Page("/deed/1", states["comparing"], now))
+	if !slices.ContainsFunc(elements(tree), func(n *html.Node) bool { return attribute(n, "data-spoken") == "The code is 4, 8, 2, 9, 1, 3" }) {
+		t.Error("no element says the digits one by one")
 	}
 }

@@ -30,12 +30,11 @@ func (v *view) security() []Part {
 	add("security.seen", "wide", v.seen())
 	add("security.open", "", struct {
 		Rows []opened
-		Owns bool
-	}{v.open(), owns})
-	form("security.expose", "", struct{ Do string }{v.do("expose")})
+		Node string // has what opens the server for wallets
+	}{v.open(), addressOf(v.base, "node")})
 	add("security.ssh", "", v.ssh())
-	form("security.sshon", "", struct{ Do string }{v.do("enable-ssh")})
-	form("security.keys", "wide", struct{ Do string }{v.do("add-ssh-keys")})
+	form("security.sshon", "", v.do("enable-ssh"))
+	form("security.keys", "", v.do("add-ssh-keys"))
 	add("security.audit", "wide", v.audited())
 	add("security.bans", "", v.bans())
 	add("security.history", "", v.history())

@@ -14,7 +14,7 @@ type wellness struct {
 	// Class is "good", "warn", "bad", or "" where nothing is known yet.
 	Class string
 	Text  string
-	More  string // what to do about it; may be empty
+	More  string // what to do about it
 }
 
 // judgement is a reason why a Base is not well.
@@ -77,7 +77,7 @@ func (r *Renderer) judge(b owner.Base) wellness {
 			return wellness{j.class, r.say("overview.well."+j.key, arguments...), r.say("overview.well." + j.key + ".more")}
 		}
 	}
-	return wellness{"good", r.say("overview.well.good"), ""}
+	return wellness{"good", r.say("overview.well.good"), r.say("overview.well.good.more")}
 }
 
 // serious are the findings that are more than information.
