@@ -119,6 +119,10 @@ var english = map[string]string{
 	"pair.again":               "Try again",
 	"pair.waiting.title":       "You have said yes. Now say yes at the Base",
 	"pair.waiting.text":        "If its code is the same, press Y there, or the yes button.",
+	"pair.done.also":           "What you may do next",
+	"pair.done.security":       "See what a stranger sees of your Base",
+	"pair.done.node":           "See how far the node is, and connect a wallet",
+	"pair.done.people":         "Let in a second App, in case you lose this one",
 
 	// overview
 	"overview.title":                "Overview",

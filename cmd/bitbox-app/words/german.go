@@ -119,6 +119,10 @@ var german = map[string]string{
 	"pair.again":               "Noch einmal versuchen",
 	"pair.waiting.title":       "Sie haben ja gesagt. Sagen Sie jetzt auch an der Base ja",
 	"pair.waiting.text":        "Wenn ihr Code derselbe ist, drücken Sie dort Y oder die Ja-Taste.",
+	"pair.done.also":           "Was Sie als Nächstes tun können",
+	"pair.done.security":       "Sehen, was ein Fremder von Ihrer Base sieht",
+	"pair.done.node":           "Sehen, wie weit der Knoten ist, und eine Wallet verbinden",
+	"pair.done.people":         "Eine zweite App hereinlassen, falls Sie diese verlieren",
 
 	// overview
 	"overview.title":                "Übersicht",

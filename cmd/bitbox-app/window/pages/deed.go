@@ -56,12 +56,13 @@ func (v *view) deed(d owner.DeedState) Page {
 	return v.framed(title, "narrow",
 		v.part("deed.head", "wide", struct{ Title, Base, Address string }{title, v.base.Name, v.back(d)}),
 		v.part("deed.question", "wide", v.asks(d)),
+		v.part("deed.end", "wide", v.ending(d)),
 		v.part("deed.steps", "wide", struct {
 			Steps       []step
 			Sent, Total uint64
 			Percent     string
 		}{v.steps(d), d.Sent, d.Total, percent(float64(d.Sent) / float64(max(d.Total, 1)))}),
-		v.part("deed.end", "wide", v.ending(d)))
+		v.part("deed.stop", "wide", v.stopping(d)))
 }
 
 // isPairing tells whether a deed is a pairing, which belongs to no Base that this App knows.
@@ -207,25 +208,42 @@ func (v *view) pairingSteps(d owner.DeedState) []step {
 	return steps
 }
 
-// ending is how a deed ended, or how to stop it.
-type ending struct {
-	Stop, StopText          string
-	Result, Problem, Leaves string
-	Next, NextText          string
-	Paired                  bool
+// stop is how to stop a deed, and in which state that leaves the Base.
+type stop struct{ To, Text string }
+
+// stopping is nil once the deed has ended.
+func (v *view) stopping(d owner.DeedState) *stop {
+	if !d.Ended.IsZero() {
+		return nil
+	}
+	s := &stop{fmt.Sprintf("/deed/%d/stop", d.Number), v.say("deed.stop.text")}
+	if isPairing(d) {
+		s.Text = v.say("pair.stop.text")
+	}
+	return s
 }
 
-func (v *view) ending(d owner.DeedState) ending {
-	e := ending{Result: d.Result, Problem: d.Problem, Leaves: d.Leaves}
+// ending is how a deed ended.
+type ending struct {
+	Result, Problem, Leaves string
+	Next, NextText          string
+	// Links are what a person may do next with a Base that was just paired.
+	Links []link
+}
+
+// ending is nil while the deed is under way.
+func (v *view) ending(d owner.DeedState) *ending {
+	if d.Ended.IsZero() {
+		return nil
+	}
+	e := &ending{Result: d.Result, Problem: d.Problem, Leaves: d.Leaves}
 	switch {
-	case d.Ended.IsZero():
-		e.Stop, e.StopText = fmt.Sprintf("/deed/%d/stop", d.Number), v.say("deed.stop.text")
-		if isPairing(d) {
-			e.StopText = v.say("pair.stop.text")
-		}
 	case d.Made != nil:
-		e.Paired = true
-		e.Next, e.NextText = addressOf(owner.Base{Base: *d.Made}, first), v.say("pair.done.next", d.Made.Name)
+		made := owner.Base{Base: *d.Made}
+		e.Next, e.NextText = addressOf(made, first), v.say("pair.done.next", d.Made.Name)
+		for _, page := range []string{"security", "node", "people"} {
+			e.Links = append(e.Links, link{Address: addressOf(made, page), Name: v.say("pair.done." + page)})
+		}
 	case isPairing(d):
 		e.Next, e.NextText = "/pair", v.say("pair.again")
 	default:

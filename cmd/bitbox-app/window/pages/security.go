@@ -94,11 +94,10 @@ func (v *view) until(left time.Duration) string {
 	return v.say("frame.until", v.base.At.Add(left).Local().Format("15:04"))
 }
 
-// ssh is how SSH is.
+// ssh is how SSH is, and who may log in.
 type ssh struct {
-	On    *deadline
-	Close string
-	Keys  []sshKey
+	On   bool
+	Keys []sshKey
 }
 
 // sshKey is a public key that may log in while SSH is on.
@@ -106,16 +105,13 @@ type sshKey struct{ Name, Fingerprint, Remove string }
 
 func (v *view) ssh() ssh {
 	a := v.base.Look.Access
-	s := ssh{Close: v.do("end-lease")}
+	s := ssh{On: a.SSH}
 	for n, name := range a.Keys {
 		key := sshKey{Name: name}
 		if n < len(a.Fingerprints) {
 			key.Fingerprint, key.Remove = a.Fingerprints[n], v.do("remove-ssh-key")
 		}
 		s.Keys = append(s.Keys, key)
-	}
-	if a.SSH {
-		s.On = &deadline{v.base.At.Add(a.SSHLeft), "SSH"}
 	}
 	return s
 }
