@@ -48,6 +48,7 @@ var questionKinds = map[owner.QuestionKind]string{
 // step is one step of a deed. Class is "done", "now", "failed", or "" for what comes.
 type step struct {
 	Key, Class, Text, More string
+	Lang                   string // of Text, if it is another one than the page's
 	Until                  *deadline
 }
 
@@ -125,7 +126,7 @@ func (v *view) asks(d owner.DeedState) any {
 	shown := &question{ID: q.ID, Kind: questionKinds[q.Kind], To: fmt.Sprintf("/deed/%d/answer", d.Number), App: q.App.Name,
 		Problem: q.App.Problem, Text: q.Sentence, Danger: d.Deed.Kind == owner.Lockdown}
 	for _, c := range q.Changes {
-		shown.Changes = append(shown.Changes, change{c.Text, c.Opens})
+		shown.Changes = append(shown.Changes, change{v.language.WillChange(c), c.Opens})
 	}
 	if q.Kind == owner.Compare || q.Kind == owner.TellWords {
 		shown.Code = code{q.Code, v.say("pair.role." + words.Role(q.Code.Role)), v.say("pair.allows." + words.Role(q.Code.Role))}
@@ -153,7 +154,7 @@ func (v *view) steps(d owner.DeedState) []step {
 		steps[0].Class = ""
 	}
 	for n, text := range d.Steps {
-		s := step{Key: fmt.Sprint(n), Text: text, Class: "done"}
+		s := step{Key: fmt.Sprint(n), Text: text, Class: "done", Lang: words.English.Tag}
 		if !over && !asked && n == len(d.Steps)-1 {
 			s.Class = "now"
 		}
@@ -225,8 +226,9 @@ func (v *view) stopping(d owner.DeedState) *stop {
 
 // ending is how a deed ended.
 type ending struct {
-	Result, Problem, Leaves string
-	Next, NextText          string
+	Result, Leaves string // in the words of the client
+	Problem        words.Text
+	Next, NextText string
 	// Links are what a person may do next with a Base that was just paired.
 	Links []link
 }
@@ -236,7 +238,10 @@ func (v *view) ending(d owner.DeedState) *ending {
 	if d.Ended.IsZero() {
 		return nil
 	}
-	e := &ending{Result: d.Result, Problem: d.Problem, Leaves: d.Leaves}
+	e := &ending{Result: d.Result, Leaves: d.Leaves, Problem: words.Text{Text: d.Problem, Lang: words.English.Tag}}
+	if d.Err != nil {
+		e.Problem = v.language.Problem(d.Err)
+	}
 	switch {
 	case d.Made != nil:
 		made := owner.Base{Base: *d.Made}

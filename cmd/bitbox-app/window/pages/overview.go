@@ -72,7 +72,7 @@ func (v *view) tried() *try {
 	}
 	t := &try{Until: deadline{v.base.At.Add(a.UndoneIn), v.say("overview.try.ends")}, Keep: v.do("confirm-try")}
 	for _, c := range a.Tried {
-		t.Changes = append(t.Changes, change{c.Done, c.Opens})
+		t.Changes = append(t.Changes, change{v.language.Changed(c), c.Opens})
 	}
 	return t
 }
@@ -110,8 +110,9 @@ type audit struct {
 // finding is one difference between the Base and what it should be.
 type finding struct {
 	*basev1.Finding
+	Said            words.Finding
 	Class, Severity string
-	Fix             string // starts the deed that repairs it; empty: a person has to
+	Repair          string // starts the deed that repairs it; empty: a person has to
 }
 
 // shownFindings is how many findings the overview names.
@@ -121,7 +122,7 @@ func (v *view) audited() audit {
 	b := v.base
 	a := audit{Known: b.HasAudit, Running: b.Auditing, Problem: b.AuditProblem, At: b.AuditedAt, Now: v.now, Ask: v.do("audit")}
 	for _, f := range b.Findings {
-		found := finding{Finding: f, Class: "bad", Severity: v.say("security.severity." + words.Severity(f))}
+		found := finding{Finding: f, Said: v.language.Finding(f), Class: "bad", Severity: v.say("security.severity." + words.Severity(f))}
 		switch f.GetSeverity() {
 		case basev1.Finding_SEVERITY_INFO:
 			found.Class = ""
@@ -129,7 +130,7 @@ func (v *view) audited() audit {
 			found.Class = "warn"
 		}
 		if f.GetFixable() {
-			found.Fix = v.do("fix")
+			found.Repair = v.do("fix")
 		}
 		a.Findings = append(a.Findings, found)
 	}

@@ -21,12 +21,13 @@ type wellness struct {
 type judgement struct {
 	key   string // overview.well.KEY has the sentence, and overview.well.KEY.more the next step
 	class string
-	holds func(b owner.Base) (arguments []any, holds bool)
+	// holds may give what the sentence names; a finding is said in the language of the page.
+	holds func(b owner.Base) (named any, holds bool)
 }
 
 // holdsIf is for a sentence without arguments.
-func holdsIf(holds func(b owner.Base) bool) func(owner.Base) ([]any, bool) {
-	return func(b owner.Base) ([]any, bool) { return nil, holds(b) }
+func holdsIf(holds func(b owner.Base) bool) func(owner.Base) (any, bool) {
+	return func(b owner.Base) (any, bool) { return nil, holds(b) }
 }
 
 // nearlyFull is the free part of a disk below which it is said.
@@ -34,26 +35,26 @@ const nearlyFull = 0.05
 
 // judgements are in the order of how much they matter. The first that holds is said.
 var judgements = []judgement{
-	{"ended", "bad", func(b owner.Base) ([]any, bool) { return nil, b.Connection == owner.Ended }},
+	{"ended", "bad", func(b owner.Base) (any, bool) { return nil, b.Connection == owner.Ended }},
 	{"lie", "bad", holdsIf(func(b owner.Base) bool { return b.Look.Lie != "" })},
-	{"lost", "bad", func(b owner.Base) ([]any, bool) { return nil, b.Connection == owner.Lost }},
+	{"lost", "bad", func(b owner.Base) (any, bool) { return nil, b.Connection == owner.Lost }},
 	{"connecting", "", holdsIf(func(b owner.Base) bool { return b.Look.Info == nil })},
 	{"lockdown", "warn", holdsIf(func(b owner.Base) bool { return b.Look.Access != nil && b.Look.Access.Lockdown })},
-	{"critical", "bad", func(b owner.Base) ([]any, bool) {
+	{"critical", "bad", func(b owner.Base) (any, bool) {
 		at := slices.IndexFunc(b.Findings, func(f *basev1.Finding) bool {
 			return f.GetSeverity() == basev1.Finding_SEVERITY_CRITICAL
 		})
 		if at < 0 {
 			return nil, false
 		}
-		return []any{b.Findings[at].GetTitle()}, true
+		return b.Findings[at], true
 	}},
-	{"failed", "bad", func(b owner.Base) ([]any, bool) {
+	{"failed", "bad", func(b owner.Base) (any, bool) {
 		at := slices.IndexFunc(b.Look.Services, func(s *basev1.Service) bool { return s.GetState() == basev1.Service_STATE_FAILED })
 		if at < 0 {
 			return nil, false
 		}
-		return []any{b.Look.Services[at].GetName()}, true
+		return b.Look.Services[at].GetName(), true
 	}},
 	{"trying", "warn", holdsIf(func(b owner.Base) bool { return b.Look.Access != nil && b.Look.Access.Trying })},
 	{"disk", "warn", holdsIf(func(b owner.Base) bool {
@@ -61,9 +62,9 @@ var judgements = []judgement{
 		return i.GetDiskTotalBytes() > 0 && float64(i.GetDiskAvailableBytes()) < nearlyFull*float64(i.GetDiskTotalBytes())
 	})},
 	{"node", "warn", holdsIf(func(b owner.Base) bool { return b.Look.Node.GetState() == basev1.Node_STATE_STOPPED })},
-	{"warning", "warn", func(b owner.Base) ([]any, bool) {
+	{"warning", "warn", func(b owner.Base) (any, bool) {
 		if found := serious(b.Findings); len(found) > 0 {
-			return []any{found[0].GetTitle()}, true
+			return found[0], true
 		}
 		return nil, false
 	}},
@@ -73,9 +74,18 @@ var judgements = []judgement{
 // judge says in one sentence whether a Base is well.
 func (r *Renderer) judge(b owner.Base) wellness {
 	for _, j := range judgements {
-		if arguments, holds := j.holds(b); holds {
-			return wellness{j.class, r.say("overview.well."+j.key, arguments...), r.say("overview.well." + j.key + ".more")}
+		named, holds := j.holds(b)
+		if !holds {
+			continue
 		}
+		w := wellness{j.class, r.say("overview.well." + j.key), r.say("overview.well." + j.key + ".more")}
+		if found, is := named.(*basev1.Finding); is {
+			named = r.language.Finding(found).Title.Text
+		}
+		if named != nil {
+			w.Text = r.say("overview.well."+j.key, named)
+		}
+		return w
 	}
 	return wellness{"good", r.say("overview.well.good"), r.say("overview.well.good.more")}
 }
