@@ -67,7 +67,7 @@ func (s *server) tab(w http.ResponseWriter, r *http.Request, v visitor) {
 	if r.PostForm.Get("state") == "closed" {
 		s.life.closes(name, now)
 	} else {
-		s.life.sign(name, now)
+		s.life.sign(name, v.session, now)
 	}
 	if v.state != open {
 		answerJSON(w, http.StatusUnauthorized, map[string]any{"locked": s.settings.say(v.why)})

@@ -1,6 +1,7 @@
 package window
 
 import (
+	"encoding/hex"
 	"sync"
 	"time"
 )
@@ -11,8 +12,6 @@ const (
 	// tabLease is how long a page counts without a stream and without a sign of life. Browsers let a
 	// hidden page run once a minute.
 	tabLease = 3 * time.Minute
-	// scriptless is how long a document counts whose script has not opened a stream.
-	scriptless = lastPage
 	// mostTabs bounds what is remembered of tabs.
 	mostTabs = 64
 )
@@ -49,11 +48,26 @@ func (l *life) extend(t time.Time) {
 	}
 }
 
-// opens counts a stream of a tab, until the function that it returns is called with the time of
-// the end.
-func (l *life) opens(name string, now time.Time) func(time.Time) {
+// document is the tab that stands for the documents of a session without a script.
+func document(of digest) string { return hex.EncodeToString(of[:]) }
+
+// shows counts a document for a while. As soon as a script of the same session says a word, that
+// counts in the place of the document.
+func (l *life) shows(of digest, now time.Time, d time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if t := l.tab(document(of)); t != nil {
+		t.until = now.Add(d)
+	}
+	l.extend(now.Add(lastPage))
+}
+
+// opens counts a stream of a tab, until the function that it returns is called with the time of
+// the end.
+func (l *life) opens(name string, of digest, now time.Time) func(time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.tabs, document(of))
 	t := l.tab(name)
 	if t == nil {
 		return func(time.Time) {}
@@ -79,9 +93,10 @@ func (l *life) tab(name string) *tab {
 }
 
 // sign is a sign of life of a tab without a stream.
-func (l *life) sign(name string, now time.Time) {
+func (l *life) sign(name string, of digest, now time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	delete(l.tabs, document(of))
 	if t := l.tab(name); t != nil {
 		t.until = now.Add(tabLease)
 	}

@@ -76,6 +76,29 @@ func TestAHiddenPageKeepsTheWindowOpenAndAClosedOneDoesNot(t *testing.T) {
 	s.awaitEnd("a minute after the page was closed")
 }
 
+func TestAPageWithoutAScriptKeepsTheWindowOpenUntilItLocks(t *testing.T) {
+	for _, scripts := range []bool{false, true} {
+		s := openSite(t, nil)
+		b := s.browser()
+		b.enters()
+		b.do("GET", "/bases", linked, nil)
+		if scripts {
+			events, leave := b.events(someTab)
+			await(t, events, func(e event) bool { return len(e.Parts) > 0 })
+			leave()
+			until(t, "the page is counted out", func() bool { return len(s.streams) == 0 })
+		}
+		s.clock.advance(usualIdle - time.Second)
+		if scripts {
+			s.awaitEnd("long after a page with a script was closed")
+			continue
+		}
+		s.goesOn("while a page without a script is open")
+		s.clock.advance(2 * lastPage)
+		s.awaitEnd("after the page has locked")
+	}
+}
+
 func TestNobodyComesAndTheWindowEnds(t *testing.T) {
 	s := openSite(t, nil)
 	s.goesOn("at first")

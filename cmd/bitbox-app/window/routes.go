@@ -41,8 +41,9 @@ var routes = map[string]route{
 }
 
 // show shows a page.
-func (s *server) show(w http.ResponseWriter, r *http.Request, _ visitor) {
-	s.life.stay(s.now(), scriptless)
+func (s *server) show(w http.ResponseWriter, r *http.Request, v visitor) {
+	_, _, idle := s.settings.read()
+	s.life.shows(v.session, s.now(), idle)
 	path := r.URL.RequestURI()
 	by, page := s.page(path)
 	s.document(w, by, page, path, true)

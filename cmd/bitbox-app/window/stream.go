@@ -128,7 +128,7 @@ func (s *server) stream(w http.ResponseWriter, r *http.Request, v visitor) {
 		s.refuse(w, r, verdict{http.StatusServiceUnavailable, "door.full"})
 		return
 	}
-	left := s.life.opens(tab, s.now())
+	left := s.life.opens(tab, v.session, s.now())
 	defer func() { left(s.now()) }()
 	control := http.NewResponseController(w)
 	if control.SetReadDeadline(time.Time{}) != nil { // the request is read; its end is the end of the page
