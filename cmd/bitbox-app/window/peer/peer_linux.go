@@ -18,11 +18,18 @@ import (
 var tables = []string{"/proc/net/tcp", "/proc/net/tcp6"}
 
 // overflow is the user id that the kernel shows for all users whom this process's namespace does
-// not have (/proc/sys/kernel/overflowuid).
+// not have (/proc/sys/kernel/overflowuid, user_namespaces(7)). Outside of such namespaces it is a user
+// as any other, Debian's nobody.
 const overflow = 65534
 
+// ambiguous tells whether several users may look like the one of this process.
+func ambiguous(user int, namespace string) bool {
+	return user == overflow && strings.Join(strings.Fields(namespace), " ") != "0 0 4294967295"
+}
+
 func lookUp(client, server netip.AddrPort) Whose {
-	if os.Geteuid() == overflow {
+	namespace, err := os.ReadFile("/proc/self/uid_map")
+	if err != nil || ambiguous(os.Geteuid(), string(namespace)) {
 		return Unknown
 	}
 	for _, name := range tables {

@@ -125,3 +125,18 @@ func TestALineOfTheTableIsComparedWhole(t *testing.T) {
 		t.Error("a user that is no number is taken")
 	}
 }
+
+func TestUsersWhoLookAlikeAreNotTakenForOne(t *testing.T) {
+	for _, c := range []struct {
+		user      int
+		namespace string
+		want      bool
+	}{
+		{1000, "         0          0 4294967295\n", false}, {overflow, "         0          0 4294967295\n", false},
+		{overflow, "         0     100000      65536\n", true}, {1000, "         0     100000      65536\n", false},
+	} {
+		if got := ambiguous(c.user, c.namespace); got != c.want {
+			t.Errorf("user %d of %q: %t", c.user, c.namespace, got)
+		}
+	}
+}
