@@ -169,8 +169,11 @@ func TestSettingsHoldAtOnceAndForTheNextStart(t *testing.T) {
 	s := openSite(t, nil)
 	b := s.browser()
 	b.enters()
-	if got := b.do("POST", "/settings", linked, url.Values{"language": {"de"}, "idle": {"5"}}); got.status != http.StatusSeeOther {
-		t.Fatalf("it gets %d", got.status)
+	// A choice that is left empty stays as it is.
+	for _, form := range []url.Values{{"language": {"en"}, "idle": {"5"}}, {"language": {"de"}, "idle": {""}}} {
+		if got := b.do("POST", "/settings", linked, form); got.status != http.StatusSeeOther {
+			t.Fatalf("%v: it gets %d", form, got.status)
+		}
 	}
 	for name, now := range map[string]*settings{"now": s.settings, "next": newSettings(s.Options)} {
 		if language, _, idle := now.read(); language.Tag != "de" || idle.Minutes() != 5 {

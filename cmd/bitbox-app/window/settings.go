@@ -116,9 +116,15 @@ func (s *server) changeSettings(w http.ResponseWriter, r *http.Request, _ visito
 		return
 	}
 	language, known := languageOf(form.value("language"))
-	minutes, wrong := strconv.Atoi(form.value("idle"))
-	idle := time.Duration(minutes) * time.Minute
-	if !known || wrong != nil || minutes > int(longestIdle/time.Minute) || CheckIdle(idle) != nil || form.rest() != nil {
+	_, _, idle := s.settings.read()
+	if typed := form.value("idle"); typed != "" { // empty: as before
+		minutes, wrong := strconv.Atoi(typed)
+		if wrong != nil || minutes > int(longestIdle/time.Minute) {
+			minutes = 0 // which is refused
+		}
+		idle = time.Duration(minutes) * time.Minute
+	}
+	if !known || CheckIdle(idle) != nil || form.rest() != nil {
 		s.refuse(w, r, verdict{http.StatusBadRequest, "door.form"})
 		return
 	}

@@ -656,6 +656,7 @@ var english = map[string]string{
 	"settings.window":      "This window",
 	"settings.language":    "Language",
 	"settings.idle":        "Lock after this many minutes without a key or pointer",
+	"settings.idle.same":   "as before",
 	"settings.save":        "Save",
 	"settings.colours":     "The colours follow the system: light, dark, or high contrast.",
 	"settings.app":         "This App",

@@ -656,6 +656,7 @@ var german = map[string]string{
 	"settings.window":      "Dieses Fenster",
 	"settings.language":    "Sprache",
 	"settings.idle":        "Sperren nach so vielen Minuten ohne Taste oder Zeiger",
+	"settings.idle.same":   "wie bisher",
 	"settings.save":        "Speichern",
 	"settings.colours":     "Die Farben folgen dem System: hell, dunkel oder hoher Kontrast.",
 	"settings.app":         "Diese App",

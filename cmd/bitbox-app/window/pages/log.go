@@ -55,7 +55,7 @@ func (v *view) changesTable(view *client.ChangeLog) table {
 		if e.GetFailure() != "" {
 			result = v.say("log.notdone") + ": " + e.GetFailure()
 		}
-		t.Rows = append(t.Rows, []string{time.Unix(e.GetTime(), 0).Local().Format(time.DateTime), v.changedBy(e), v.changeWord(e.GetWhat()),
+		t.Rows = append(t.Rows, []string{v.language.When(time.Unix(e.GetTime(), 0), v.now), v.changedBy(e), v.changeWord(e.GetWhat()),
 			e.GetDetail(), result})
 	}
 	return t

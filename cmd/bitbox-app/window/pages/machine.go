@@ -63,7 +63,7 @@ func (v *view) measurements() (all []measured) {
 		all = append(all, one)
 	}
 	if load := info.GetLoadAverage(); len(load) > 0 {
-		add("machine.load", fmt.Sprintf("%.2f", load[0]), m.Load, func(v float64) string { return fmt.Sprintf("%.2f", v) })
+		add("machine.load", v.language.Decimal(load[0], 2), m.Load, func(load float64) string { return v.language.Decimal(load, 2) })
 	}
 	percent := func(v float64) string { return fmt.Sprintf("%.0f %%", 100*v) }
 	add("machine.memory", v.language.Free(info.GetMemoryAvailableBytes(), info.GetMemoryTotalBytes()), m.Memory, percent)

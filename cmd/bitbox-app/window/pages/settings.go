@@ -12,9 +12,6 @@ type windowSettings struct {
 	Languages, Idle []choice
 }
 
-// usualIdle is the usual time without key or pointer after which a page locks, in minutes.
-const usualIdle = 15
-
 // idles are the minutes that a person may choose.
 var idles = []int{5, 15, 30, 60}
 
@@ -29,8 +26,9 @@ func (v *view) windowSettings() windowSettings {
 	for _, l := range words.Languages() {
 		shown.Languages = append(shown.Languages, choice{l.Tag, l.Name, l.Tag == v.language.Tag})
 	}
+	shown.Idle = []choice{{Text: v.say("settings.idle.same"), Chosen: true}}
 	for _, n := range idles {
-		shown.Idle = append(shown.Idle, choice{strconv.Itoa(n), v.say("settings.minutes", n), n == usualIdle})
+		shown.Idle = append(shown.Idle, choice{Value: strconv.Itoa(n), Text: v.say("settings.minutes", n)})
 	}
 	return shown
 }
