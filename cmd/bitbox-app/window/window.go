@@ -4,10 +4,11 @@
 //   - door.go decides which request comes in;
 //   - ticket.go has what a browser enters with, and what keeps it in;
 //   - routes.go is the one table of what can be asked;
-//   - deeds.go makes a deed of a form;
+//   - deeds.go takes forms, and forms.go makes deeds of them;
 //   - stream.go tells an open page what has changed;
 //   - life.go decides when the process ends, and when a page locks;
 //   - single.go hands a second start to the running process;
+//   - settings.go keeps what a person has chosen, listener.go and server.go are the HTTP around it;
 //   - peer/ asks the kernel to which user a connection belongs, browser/ opens a browser;
 //   - pages/ and static/ are what a person sees.
 //
