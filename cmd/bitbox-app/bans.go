@@ -11,6 +11,7 @@ import (
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	"github.com/BitBoxSwiss/bitbox-base/client"
+	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/owner"
 	"github.com/BitBoxSwiss/bitbox-base/internal/commandline"
 )
 
@@ -107,11 +108,7 @@ func (p *program) bansLiftCommand() *cobra.Command {
 	asking := p.consent(command)
 	command.RunE = func(c *cobra.Command, args []string) error {
 		return p.call(c.Context(), changeTime, func(ctx context.Context, session *client.Session) error {
-			change := client.PostureChange{
-				Field: "ban", Subject: args[0], Before: "banned", Opens: true,
-				Text: fmt.Sprintf("The ban of %s will be lifted.", args[0]),
-			}
-			if err := asking.must(ctx, change); err != nil {
+			if err := asking.must(ctx, owner.Deed{Kind: owner.LiftBan, Subject: args[0]}.Change()); err != nil {
 				return err
 			}
 			lifted, err := session.LiftBan(ctx, args[0])

@@ -12,6 +12,7 @@ import (
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	"github.com/BitBoxSwiss/bitbox-base/client"
+	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/owner"
 	"github.com/BitBoxSwiss/bitbox-base/internal/commandline"
 )
 
@@ -25,12 +26,11 @@ func forFlag(command *cobra.Command) *time.Duration {
 
 // chosen refuses a lease without a length, and a length that no Base accepts.
 func chosen(length time.Duration) error {
-	switch {
-	case length == 0:
+	if length == 0 {
 		return usageError{errors.New("give a time, such as --for 1d; 5m (minutes) to 7d are allowed")}
-	case length < client.MinLease || length > client.MaxLease || length%time.Second != 0:
-		return usageError{fmt.Errorf("--for %s is not possible: 5m (minutes) to 7d are allowed, in whole seconds",
-			commandline.FormatDuration(length))}
+	}
+	if err := owner.CheckLease(length); err != nil {
+		return usageError{fmt.Errorf("--for %w", err)}
 	}
 	return nil
 }
@@ -79,15 +79,12 @@ func (o *openingFlags) opening() (client.Opening, error) {
 			return how, err
 		}
 	}
-	for _, text := range o.from {
-		network, err := client.ParseNetwork(text)
-		if err != nil {
-			return how, usageError{fmt.Errorf("--from %s is not possible: %w", client.Printable(text), err)}
-		}
-		how.From = append(how.From, network)
-	}
-	if len(how.From) > client.MaxNetworks {
+	if len(o.from) > client.MaxNetworks {
 		return how, usageError{fmt.Errorf("--from can name at most %d networks", client.MaxNetworks)}
+	}
+	var err error
+	if how.From, err = owner.ReadNetworks(o.from); err != nil {
+		return how, usageError{fmt.Errorf("--from %w", err)}
 	}
 	return how, nil
 }

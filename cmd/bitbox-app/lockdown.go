@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/BitBoxSwiss/bitbox-base/client"
+	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/owner"
 	"github.com/BitBoxSwiss/bitbox-base/internal/commandline"
 )
 
@@ -30,8 +31,7 @@ sessions of all other Apps. No keys are removed. 'bitbox-app posture unlock' lif
 			return err
 		}
 		// The text is the same whatever is open; the Base is asked for nothing first.
-		change := client.PostureChange{Field: "lockdown", Before: "off", After: "on",
-			Text: "The Base will be locked down: SSH off, extra APIs closed, no pairing from the network, all other sessions ended."}
+		change := owner.Deed{Kind: owner.Lockdown}.Change()
 		if several != nil {
 			change.Text = "These Bases will be locked down (SSH off, extra APIs closed, no pairing from the network, all other sessions ended): " +
 				strings.Join(several, ", ") + "."

@@ -10,12 +10,9 @@ import (
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	"github.com/BitBoxSwiss/bitbox-base/client"
+	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/owner"
 	"github.com/BitBoxSwiss/bitbox-base/internal/commandline"
 )
-
-// rebootTime is how long a machine may take to answer again. Its Bitcoin node may take 10 minutes to
-// stop.
-const rebootTime = 20 * time.Minute
 
 func (p *program) nameCommand() *cobra.Command {
 	command := &cobra.Command{
@@ -154,9 +151,8 @@ minutes longer: the node writes the state of the chain when it stops.`,
 	command.Flags().BoolVar(&wait, "wait", false, "wait until the Base answers again")
 	asking := p.consent(command)
 	command.RunE = func(c *cobra.Command, _ []string) error {
-		return p.call(c.Context(), rebootTime, func(ctx context.Context, session *client.Session) error {
-			if err := asking.must(ctx, client.PostureChange{Field: "machine", Before: "runs", After: "restarts",
-				Text: "The Base's machine will restart. Apps are disconnected until it is back, and SSH will be off."}); err != nil {
+		return p.call(c.Context(), owner.RebootTime, func(ctx context.Context, session *client.Session) error {
+			if err := asking.must(ctx, owner.Deed{Kind: owner.Reboot}.Change()); err != nil {
 				return err
 			}
 			if _, err := session.Machine.Reboot(ctx, &basev1.RebootRequest{}); err != nil {
@@ -197,8 +193,7 @@ Its Bitcoin node may take 10 minutes to stop before that.`,
 	asking := p.consent(command)
 	command.RunE = func(c *cobra.Command, _ []string) error {
 		return p.call(c.Context(), changeTime, func(ctx context.Context, session *client.Session) error {
-			if err := asking.must(ctx, client.PostureChange{Field: "machine", Before: "runs", After: "off",
-				Text: "The Base's machine will be switched off. Only somebody at the Base can switch it on again."}); err != nil {
+			if err := asking.must(ctx, owner.Deed{Kind: owner.PowerOff}.Change()); err != nil {
 				return err
 			}
 			if _, err := session.Machine.PowerOff(ctx, &basev1.PowerOffRequest{}); err != nil {

@@ -11,6 +11,7 @@ import (
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	"github.com/BitBoxSwiss/bitbox-base/client"
+	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/owner"
 	"github.com/BitBoxSwiss/bitbox-base/internal/commandline"
 )
 
@@ -91,10 +92,10 @@ stops, which can take 10 minutes.`,
 // nodeService is the name of the node among the services.
 const nodeService = "bitcoin"
 
-// rebuild says what a way of making the chain again does and costs.
+// rebuild says what a way of making the chain again does.
 type rebuild struct {
-	name, short, long, cost string
-	resync                  bool
+	name, short, long string
+	resync            bool
 }
 
 var rebuilds = []rebuild{
@@ -102,14 +103,12 @@ var rebuilds = []rebuild{
 		long: `reindex has the node forget what it has made of its blocks, and read the blocks on its disk
 again. It repairs an index that is damaged. On mainnet that takes from half a day to several
 days; a pruned node downloads what it has deleted. Wallets get no answers meanwhile.`,
-		cost: "The node reads all its blocks again. On mainnet that takes from half a day to several days.\n" +
-			"A pruned node downloads what it has deleted. Wallets get no answers meanwhile."},
+	},
 	{name: "resync", resync: true, short: "Delete the blocks of the node, and download them again",
 		long: `resync has the node delete its blocks and what it has made of them, and download all of them
 again: on mainnet more than 800 GB, in one to several days. It repairs blocks that are damaged.
 Wallets get no answers meanwhile. What the node knows of peers and fees stays.`,
-		cost: "The node deletes its blocks, and downloads all of them again: on mainnet more than 800 GB,\n" +
-			"in one to several days. Wallets get no answers meanwhile."},
+	},
 }
 
 func (p *program) nodeRebuildCommands() (commands []*cobra.Command) {
@@ -148,7 +147,7 @@ func (p *program) rebuild(ctx context.Context, session *client.Session, r rebuil
 	}
 	base := view.Effective().NodeName
 	if !given {
-		if typed, err = p.typeBase(ctx, base, r.cost); err != nil {
+		if typed, err = p.typeBase(ctx, base, owner.RebuildCost(r.resync)); err != nil {
 			return err
 		}
 	}

@@ -13,6 +13,7 @@ import (
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	"github.com/BitBoxSwiss/bitbox-base/client"
+	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/owner"
 	"github.com/BitBoxSwiss/bitbox-base/internal/app/releases"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/release"
 )
@@ -128,7 +129,7 @@ func (p *program) checkUpdates(c *cobra.Command, address string, asking *consent
 	}
 	var status *basev1.GetUpdateResponse
 	if err := p.call(c.Context(), callTime, func(ctx context.Context, session *client.Session) (err error) {
-		status, err = updateStatus(ctx, session)
+		status, err = owner.UpdateStatus(ctx, session)
 		return err
 	}); err != nil {
 		return err
@@ -149,28 +150,11 @@ func (p *program) checkUpdates(c *cobra.Command, address string, asking *consent
 	return p.fetchAndUpdate(c.Context(), book, newest, status, asking)
 }
 
-// updateStatus is what a Base says of updates. A Middleware that was taken over would hide the
-// release that closes its hole. Of an image it cannot: the system helper signs what runs.
-func updateStatus(ctx context.Context, session *client.Session) (*basev1.GetUpdateResponse, error) {
-	status, err := session.UpdateStatus(ctx)
-	if err != nil {
-		return nil, err
-	}
-	view, err := session.Posture(ctx)
-	if err != nil {
-		return nil, err
-	}
-	if image := view.Identities().Image; image != nil {
-		status.InstalledVersion, status.Architecture, status.Image = image.Version, image.Architecture, true
-	}
-	return status, nil
-}
-
 // fetchAndUpdate downloads a release, verifies it and brings it. No connection is open during the
 // download, which has a deadline of its own.
 func (p *program) fetchAndUpdate(ctx context.Context, book *releases.Book, r release.FeedRelease,
 	status *basev1.GetUpdateResponse, asking *consent) (err error) {
-	if err := asking.must(ctx, softwareChange(status.GetInstalledVersion(), r.Version, status.GetImage())); err != nil {
+	if err := asking.must(ctx, owner.SoftwareChange(status.GetInstalledVersion(), r.Version, status.GetImage())); err != nil {
 		return err
 	}
 	p.left = nothingChanged
@@ -200,31 +184,22 @@ func (p *program) fetchAndUpdate(ctx context.Context, book *releases.Book, r rel
 		r.IsImage() && hex.EncodeToString(opened.RootHash[:]) != r.RootHash {
 		return &client.Error{Kind: client.ErrRelease, Text: "the file that was downloaded is another release than the list says"}
 	}
-	return p.call(ctx, updateTime, func(ctx context.Context, session *client.Session) error {
+	return p.call(ctx, owner.UpdateTime, func(ctx context.Context, session *client.Session) error {
 		return p.install(ctx, session, opened)
 	})
 }
 
-// softwareChange says what an update does.
-func softwareChange(before, after string, image bool) client.PostureChange {
-	c := client.PostureChange{Field: "software", Before: before, After: after,
-		Text: fmt.Sprintf("Version %s will replace version %s. Apps are disconnected for some seconds.", after, before)}
-	if image {
-		c.Text = fmt.Sprintf("Version %s will replace version %s. The Base restarts, and this App confirms the new version then.", after, before)
-	}
-	return c
-}
-
 // goBack has a Base start the previous version.
 func (p *program) goBack(ctx context.Context, session *client.Session, asking *consent) error {
-	status, err := updateStatus(ctx, session)
+	status, err := owner.UpdateStatus(ctx, session)
 	if err != nil {
 		return err
 	}
-	if status.GetOtherVersion() == "" {
-		return &client.Error{Kind: client.ErrRelease, Text: "the Base has no other version that it could go back to"}
+	previous, err := owner.OtherVersion(status)
+	if err != nil {
+		return err
 	}
-	if err := asking.must(ctx, softwareChange(status.GetInstalledVersion(), status.GetOtherVersion(), true)); err != nil {
+	if err := asking.must(ctx, owner.SoftwareChange(status.GetInstalledVersion(), previous, true)); err != nil {
 		return err
 	}
 	teller := &updateTeller{program: p}
@@ -234,7 +209,7 @@ func (p *program) goBack(ctx context.Context, session *client.Session, asking *c
 	if teller.err != nil || p.json {
 		return teller.err
 	}
-	return p.printf("The Base now runs version %s and is healthy.\n", client.Printable(status.GetOtherVersion()))
+	return p.printf("The Base now runs version %s and is healthy.\n", client.Printable(previous))
 }
 
 // setOldest has an owner sign which version is the oldest that may run. "none" allows any.

@@ -10,6 +10,8 @@ import (
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	"github.com/BitBoxSwiss/bitbox-base/client"
+	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/owner"
+	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/words"
 	"github.com/BitBoxSwiss/bitbox-base/internal/app/terminal"
 	"github.com/BitBoxSwiss/bitbox-base/internal/commandline"
 )
@@ -17,19 +19,17 @@ import (
 // serviceTime is how long a service may take to start or stop.
 const serviceTime = time.Minute
 
-// serviceActions are the commands, in order. A command that takes a service away asks first:
-// question says what will happen to it.
+// serviceActions are the commands, in order. A command that takes a service away asks first.
 var serviceActions = []struct {
-	word, short, question string
-	action                basev1.ServiceAction
+	word, short string
+	action      basev1.ServiceAction
+	deed        owner.DeedKind // what it asks about; 0: it does not ask
 }{
-	{"start", "Start a service", "", basev1.ServiceAction_SERVICE_ACTION_START},
-	{"stop", "Stop a service until the next boot, or until it is started", "will be stopped until the next boot, or until it is started",
-		basev1.ServiceAction_SERVICE_ACTION_STOP},
-	{"restart", "Stop a service and start it again", "", basev1.ServiceAction_SERVICE_ACTION_RESTART},
-	{"enable", "Start a service, now and at each boot", "", basev1.ServiceAction_SERVICE_ACTION_ENABLE},
-	{"disable", "Stop a service, and do not start it at boot", "will be stopped, and not started at boot",
-		basev1.ServiceAction_SERVICE_ACTION_DISABLE},
+	{"start", "Start a service", basev1.ServiceAction_SERVICE_ACTION_START, 0},
+	{"stop", "Stop a service until the next boot, or until it is started", basev1.ServiceAction_SERVICE_ACTION_STOP, owner.StopService},
+	{"restart", "Stop a service and start it again", basev1.ServiceAction_SERVICE_ACTION_RESTART, 0},
+	{"enable", "Start a service, now and at each boot", basev1.ServiceAction_SERVICE_ACTION_ENABLE, 0},
+	{"disable", "Stop a service, and do not start it at boot", basev1.ServiceAction_SERVICE_ACTION_DISABLE, owner.DisableService},
 }
 
 func (p *program) servicesCommand() *cobra.Command {
@@ -62,11 +62,10 @@ that keep the Base closed, or that let you reach it, cannot be stopped from an A
 			ValidArgsFunction: p.completeServices(a.action, true),
 		}
 		ask := func(context.Context, string) error { return nil }
-		if a.question != "" {
+		if a.deed != 0 {
 			asking := p.consent(one)
 			ask = func(ctx context.Context, name string) error {
-				return asking.must(ctx, client.PostureChange{Field: "service", Subject: name,
-					Text: fmt.Sprintf("The service %s %s.", name, a.question)})
+				return asking.must(ctx, owner.Deed{Kind: a.deed, Subject: name}.Change())
 			}
 		}
 		one.RunE = func(c *cobra.Command, args []string) error { return p.changeService(c, args[0], a.action, ask) }
@@ -111,16 +110,7 @@ func serviceCells(s *basev1.Service, now time.Time) []string {
 	if s.GetEnabled() {
 		boot = "yes"
 	}
-	return []string{s.GetName(), serviceState(s), since, memory, fmt.Sprint(s.GetRestarts()), boot, s.GetDescription()}
-}
-
-// serviceState is a word, with the reason if the service is not healthy.
-func serviceState(s *basev1.Service) string {
-	word := strings.ToLower(strings.TrimPrefix(s.GetState().String(), "STATE_"))
-	if s.GetReason() != "" {
-		word += " (" + s.GetReason() + ")"
-	}
-	return word
+	return []string{s.GetName(), words.ServiceState(s), since, memory, fmt.Sprint(s.GetRestarts()), boot, s.GetDescription()}
 }
 
 func (p *program) changeService(c *cobra.Command, name string, action basev1.ServiceAction, ask func(context.Context, string) error) error {
@@ -138,7 +128,7 @@ func (p *program) changeService(c *cobra.Command, name string, action basev1.Ser
 			return p.printMessage(changed)
 		}
 		s := changed.GetService()
-		text := fmt.Sprintf("%s is %s", s.GetName(), serviceState(s))
+		text := fmt.Sprintf("%s is %s", s.GetName(), words.ServiceState(s))
 		switch action {
 		case basev1.ServiceAction_SERVICE_ACTION_ENABLE:
 			text += ", and starts at each boot"

@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/BitBoxSwiss/bitbox-base/client"
+	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/owner"
 	"github.com/BitBoxSwiss/bitbox-base/internal/commandline"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/sshkey"
 )
@@ -150,11 +151,7 @@ func publicKeys(typed, name string) (string, error) {
 	if err != nil {
 		return "", usageError{err}
 	}
-	var lines []string
-	for _, key := range keys {
-		lines = append(lines, key.Line)
-	}
-	return strings.Join(lines, "\n"), nil
+	return owner.KeyLines(keys), nil
 }
 
 func (p *program) sshKeysRemoveCommand() *cobra.Command {

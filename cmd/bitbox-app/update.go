@@ -12,12 +12,9 @@ import (
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	"github.com/BitBoxSwiss/bitbox-base/client"
+	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/owner"
 	"github.com/BitBoxSwiss/bitbox-base/internal/commandline"
 )
-
-// updateTime is how long an update may take: sending the file, waiting for Debian's own updates,
-// installing on a slow card, and going back.
-const updateTime = time.Hour
 
 func (p *program) updateCommand() *cobra.Command {
 	var status, debian, check, back bool
@@ -86,17 +83,17 @@ security updates. With --json it prints one object per line.`,
 		case check:
 			return p.checkUpdates(c, strings.Join(args, ""), asking)
 		case back && len(args) == 0:
-			return p.call(c.Context(), updateTime, func(ctx context.Context, session *client.Session) error {
+			return p.call(c.Context(), owner.UpdateTime, func(ctx context.Context, session *client.Session) error {
 				return p.goBack(ctx, session, asking)
 			})
 		case oldest != "" && len(args) == 0:
 			return p.setOldest(c, oldest, asking)
 		case debian && len(args) == 0:
-			return p.call(c.Context(), updateTime, p.debianUpdates)
+			return p.call(c.Context(), owner.UpdateTime, p.debianUpdates)
 		case status && len(args) == 0:
 			return ask(p, c, callTime, query[*basev1.GetUpdateResponse]{
 				ask: func(ctx context.Context, session *client.Session) (*basev1.GetUpdateResponse, error) {
-					return updateStatus(ctx, session)
+					return owner.UpdateStatus(ctx, session)
 				},
 				show:    p.printUpdate,
 				columns: []string{"INSTALLED", "DEBIAN", "LAST UPDATE"},
@@ -115,7 +112,7 @@ security updates. With --json it prints one object per line.`,
 			return err
 		}
 		defer func() { _ = release.Close() }()
-		return p.call(c.Context(), updateTime, func(ctx context.Context, session *client.Session) error {
+		return p.call(c.Context(), owner.UpdateTime, func(ctx context.Context, session *client.Session) error {
 			return p.update(ctx, session, release, asking)
 		})
 	}
@@ -123,11 +120,11 @@ security updates. With --json it prints one object per line.`,
 }
 
 func (p *program) update(ctx context.Context, session *client.Session, release *client.Release, asking *consent) error {
-	now, err := updateStatus(ctx, session)
+	now, err := owner.UpdateStatus(ctx, session)
 	if err != nil {
 		return err
 	}
-	if err := asking.must(ctx, softwareChange(now.GetInstalledVersion(), release.Version, release.Image)); err != nil {
+	if err := asking.must(ctx, owner.SoftwareChange(now.GetInstalledVersion(), release.Version, release.Image)); err != nil {
 		return err
 	}
 	return p.install(ctx, session, release)
@@ -164,11 +161,9 @@ type updateTeller struct {
 const sentParts = 4
 
 func (t *updateTeller) tell(progress client.UpdateProgress) {
-	var line string
-	event := map[string]any{}
+	line, event := owner.UpdateStep(progress), map[string]any{}
 	switch u := progress.Update; {
-	case u == nil && progress.Away:
-		line = "The connection was lost. Waiting for the Base, to go on."
+	case progress.Away:
 		event["away"] = true
 	case u == nil:
 		parts := uint64(sentParts)
@@ -178,14 +173,9 @@ func (t *updateTeller) tell(progress client.UpdateProgress) {
 		part := progress.Sent * parts / max(t.size, 1)
 		line = fmt.Sprintf("Sending: %d %% of %s", part*100/parts, size(t.size))
 		event["sent"], event["size"] = progress.Sent, t.size
-	case progress.Away:
-		line = "The Base is restarting. Waiting for it to answer."
-		event["away"] = true
 	default:
-		line = updatePhase(u) + ": " + u.GetStep()
-		event["phase"], event["step"], event["id"] = updatePhase(u), u.GetStep(), u.GetId()
+		event["phase"], event["step"], event["id"] = owner.UpdatePhase(u), u.GetStep(), u.GetId()
 		if u.GetReason() != "" {
-			line += " (" + u.GetReason() + ")"
 			event["reason"] = u.GetReason()
 		}
 	}
@@ -198,11 +188,6 @@ func (t *updateTeller) tell(progress client.UpdateProgress) {
 		return
 	}
 	t.err = t.step("", line)
-}
-
-// updatePhase is a word for people and scripts.
-func updatePhase(u *basev1.Update) string {
-	return strings.ToLower(strings.TrimPrefix(u.GetPhase().String(), "PHASE_"))
 }
 
 func (p *program) printUpdate(status *basev1.GetUpdateResponse) error {
@@ -255,7 +240,7 @@ func lastUpdate(u *basev1.Update) string {
 		basev1.Update_PHASE_FAILED: "failed; the Base needs repair by hand",
 	}[u.GetPhase()]
 	if text == "" {
-		text = "under way (" + updatePhase(u) + ": " + u.GetStep() + ")"
+		text = "under way (" + owner.UpdatePhase(u) + ": " + u.GetStep() + ")"
 	}
 	return fmt.Sprintf("%s to %s, %s: %s", u.GetFromVersion(), u.GetToVersion(), when(u.GetBeganAt().AsTime(), time.Now()), text)
 }

@@ -48,6 +48,8 @@ func (f *fakeSource) Browse(ctx context.Context) (<-chan client.Nearby, error) {
 	return found, nil
 }
 
+func (f *fakeSource) Forget(string) error { return nil }
+
 func (f *fakeSource) Pair(ctx context.Context, _ []string, o client.PairOptions) (client.Base, error) {
 	return f.pair(ctx, o)
 }

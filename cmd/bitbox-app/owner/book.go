@@ -121,8 +121,9 @@ func (b *book) know(n Knows) {
 			continue
 		}
 		one := Base{}
-		if old := b.base(known.Name); old != nil && old.AppID == known.AppID {
-			one = *old
+		at := slices.IndexFunc(b.state.Bases, func(o Base) bool { return o.PublicKey == known.PublicKey && o.AppID == known.AppID })
+		if at >= 0 { // it may have another name now
+			one = b.state.Bases[at]
 		}
 		one.Base = known
 		list = append(list, one)

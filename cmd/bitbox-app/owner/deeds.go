@@ -2,8 +2,9 @@ package owner
 
 import (
 	"context"
-	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
@@ -15,36 +16,40 @@ type DeedKind int
 
 // The deeds, and which fields of Deed each one uses.
 const (
-	OpenWindow      DeedKind = iota + 1
-	CloseWindow              // ends a pairing under way
-	EndLease                 // Subject: "ssh" or the kind of an extra API
-	ConfirmTry               // of the change that waits for confirmation
-	LiftBan                  // Subject: the address
-	Fix                      // Subject: the id of a finding; Text: what the Base will do
-	Lockdown                 //
-	Unlock                   //
-	Pair                     // Addresses, Text: the App's name for the Base, Words
-	Expose                   // Subject: the kind; Opening
-	EnableSSH                // For
-	AddSSHKeys               // Text: lines of public keys
-	RemoveSSHKey             // Subject: the fingerprint
-	SetRole                  // Subject: the App's id; Text: its name; Role
-	Revoke                   // Subject: the App's id; Text: its name
-	RenameApp                // Subject: the App's id; Text: its new name
-	AcceptApp                // Text: the request number; Role
-	StartService             // Subject: the service
-	StopService              // Subject
-	RestartService           // Subject
-	EnableService            // Subject
-	DisableService           // Subject
-	Install                  // Text: the path of a release on this computer
-	PreviousVersion          //
-	Rename                   // Text: the Base's new name
-	SetTimeZone              // Text: its name
-	Reboot                   //
-	PowerOff                 //
-	NodeOnline               // Subject: client.NodeInternet or client.NodeHome
-	NodeOffline              //
+	OpenWindow      DeedKind = iota + 1 // Role; unspecified: chosen at the Base
+	CloseWindow                         // ends a pairing under way
+	EndLease                            // Subject: "ssh" or the kind of an extra API
+	ConfirmTry                          // of the change that waits for confirmation
+	LiftBan                             // Subject: the address
+	Fix                                 // Subject: the id of a finding; Text: what the Base will do
+	Lockdown                            //
+	Unlock                              //
+	Pair                                // Addresses, Text: the App's name for the Base, Words
+	Expose                              // Subject: the kind; Opening
+	EnableSSH                           // For
+	AddSSHKeys                          // Text: lines of public keys
+	RemoveSSHKey                        // Subject: the fingerprint
+	SetRole                             // Subject: the App's id; Text: its name; Role
+	Revoke                              // Subject: the App's id; Text: its name
+	RenameApp                           // Subject: the App's id; Text: its new name
+	AcceptApp                           // Text: the request number; Role
+	StartService                        // Subject: the service
+	StopService                         // Subject
+	RestartService                      // Subject
+	EnableService                       // Subject
+	DisableService                      // Subject
+	Install                             // Text: the path of a release on this computer
+	PreviousVersion                     //
+	Rename                              // Text: the Base's new name
+	SetTimeZone                         // Text: its name
+	Reboot                              //
+	PowerOff                            //
+	NodeOnline                          // Subject: client.NodeInternet or client.NodeHome
+	NodeOffline                         // Subject: the same
+	Reindex                             //
+	Resync                              //
+	DebianUpdates                       //
+	Forget                              // of this App's own side
 )
 
 // Deed is one thing to do to a Base.
@@ -79,7 +84,8 @@ var deeds = map[DeedKind]struct {
 }{
 	OpenWindow: {"open-window", func(Deed) client.PostureChange {
 		return client.PostureChange{Field: "window", Before: "closed", After: "open", Opens: true,
-			Text: "For three minutes the Base listens for requests of other Apps. No App is let in before somebody at the Base has compared a code."}
+			Text: "For three minutes the Base listens for requests of other Apps. " +
+				"No App is let in before somebody at the Base has compared a code."}
 	}, func(ctx context.Context, s *session, d Deed, _ Hand) (_ string, err error) {
 		if d.Role == basev1.Role_ROLE_UNSPECIFIED { // chosen at the Base
 			_, err = s.Pairing.OpenWindow(ctx, &basev1.OpenWindowRequest{})
@@ -170,14 +176,10 @@ var deeds = map[DeedKind]struct {
 		act(basev1.ServiceAction_SERVICE_ACTION_STOP)},
 	RestartService: {"restart-service", service("will be stopped and started again"), act(basev1.ServiceAction_SERVICE_ACTION_RESTART)},
 	EnableService:  {"enable-service", service("will be started, now and at each boot"), act(basev1.ServiceAction_SERVICE_ACTION_ENABLE)},
-	DisableService: {"disable-service", service("will be stopped, and not started at boot"), act(basev1.ServiceAction_SERVICE_ACTION_DISABLE)},
-	Install:        {"install", nil, install},
-	PreviousVersion: {"previous-version", func(Deed) client.PostureChange {
-		return client.PostureChange{Field: "software", Text: "The Base will restart with its previous version. Apps are disconnected until it is back."}
-	}, func(ctx context.Context, s *session, _ Deed, h Hand) (string, error) {
-		err := s.GoBack(ctx, func(client.UpdateProgress) {})
-		return "The Base runs its previous version and is healthy.", err
-	}},
+	DisableService: {"disable-service", service("will be stopped, and not started at boot"),
+		act(basev1.ServiceAction_SERVICE_ACTION_DISABLE)},
+	Install:         {"install", nil, install},
+	PreviousVersion: {"previous-version", nil, previousVersion},
 	Rename: {"rename", nil, func(ctx context.Context, s *session, d Deed, h Hand) (string, error) {
 		return s.apply(ctx, client.Rename(d.Text), h)
 	}},
@@ -191,11 +193,12 @@ var deeds = map[DeedKind]struct {
 		return client.PostureChange{Field: "machine", Before: "runs", After: "restarts",
 			Text: "The Base's machine will restart. Apps are disconnected until it is back, and SSH will be off."}
 	}, func(ctx context.Context, s *session, _ Deed, h Hand) (string, error) {
+		begun := time.Now()
 		if _, err := s.Machine.Reboot(ctx, &basev1.RebootRequest{}); err != nil {
 			return "", err
 		}
-		h.Progress("The Base is restarting.")
-		_, err := s.AwaitReboot(ctx, time.Now())
+		h.Progress("The Base is restarting. A Bitcoin node may take 10 minutes to stop.")
+		_, err := s.AwaitReboot(ctx, begun)
 		return "The Base answers again.", err
 	}},
 	PowerOff: {"power-off", func(Deed) client.PostureChange {
@@ -207,13 +210,30 @@ var deeds = map[DeedKind]struct {
 	}},
 	NodeOnline: {"node-online", nil, func(ctx context.Context, s *session, d Deed, h Hand) (string, error) {
 		if d.Subject != client.NodeHome && d.Subject != client.NodeInternet {
-			return "", &client.Error{Kind: client.ErrInvalid, Text: "the node can be let out to the internet or to your home"}
+			return "", unusable("the node can be let out to the internet or to your home")
 		}
 		return s.apply(ctx, client.LetOut(d.Subject), h)
 	}},
-	NodeOffline: {"node-offline", nil, func(ctx context.Context, s *session, _ Deed, h Hand) (string, error) {
-		return s.apply(ctx, client.KeepIn(client.NodeInternet, client.NodeHome), h)
+	NodeOffline: {"node-offline", nil, func(ctx context.Context, s *session, d Deed, h Hand) (string, error) {
+		if d.Subject != client.NodeHome && d.Subject != client.NodeInternet {
+			return "", unusable("the node can be kept from the internet or from your home")
+		}
+		return s.apply(ctx, client.KeepIn(d.Subject), h)
 	}},
+	Reindex: {"reindex", nil, rebuild(false)},
+	Resync:  {"resync", nil, rebuild(true)},
+	DebianUpdates: {"debian-updates", func(Deed) client.PostureChange {
+		return client.PostureChange{Field: "debian", Text: "The Base will install Debian's pending updates."}
+	}, func(ctx context.Context, s *session, _ Deed, h Hand) (string, error) {
+		return "Debian's updates are installed.", s.InstallDebianUpdates(ctx, func(line string) error {
+			h.Progress(line)
+			return nil
+		})
+	}},
+	Forget: {"forget", func(Deed) client.PostureChange {
+		return client.PostureChange{Field: "pairing",
+			Text: "This App forgets the Base. The Base keeps this App in its list until an owner revokes it there."}
+	}, nil}, // done by the Owner
 }
 
 // pairName stands for Pair in addresses of pages. Pair has no row above, because no Base that this
@@ -251,15 +271,15 @@ func (d Deed) Change() client.PostureChange {
 
 func (s *session) Do(ctx context.Context, d Deed, h Hand) (string, error) {
 	row, known := deeds[d.Kind]
-	if !known {
-		return "", fmt.Errorf("unknown deed %d", d.Kind)
+	if !known || row.do == nil {
+		return "", fmt.Errorf("deed %d is not done at a Base", d.Kind)
+	}
+	d, err := s.complete(ctx, d)
+	if err != nil {
+		return "", err
 	}
 	if row.says != nil {
-		yes, err := h.Approve([]client.PostureChange{row.says(d)})
-		if err == nil && !yes {
-			err = &client.Error{Kind: client.ErrNotApproved, Text: "nothing was changed"}
-		}
-		if err != nil {
+		if err := h.consent(row.says(d)); err != nil {
 			return "", err
 		}
 	}
@@ -268,6 +288,34 @@ func (s *session) Do(ctx context.Context, d Deed, h Hand) (string, error) {
 		return "", err
 	}
 	return result, nil
+}
+
+// consent asks about one change, and returns an error unless the owner wants it.
+func (h Hand) consent(change client.PostureChange) error {
+	yes, err := h.Approve([]client.PostureChange{change})
+	if err == nil && !yes {
+		err = &client.Error{Kind: client.ErrNotApproved, Text: "nothing was changed"}
+	}
+	return err
+}
+
+// complete asks the Base what a fix will do, where the deed does not say it.
+func (s *session) complete(ctx context.Context, d Deed) (Deed, error) {
+	if d.Kind != Fix || d.Text != "" {
+		return d, nil
+	}
+	found, _, err := s.Audit(ctx)
+	at := slices.IndexFunc(found, func(f *basev1.Finding) bool { return f.GetId() == d.Subject })
+	switch {
+	case err != nil:
+		return d, err
+	case at < 0:
+		return d, unusable("the Base no longer finds that")
+	case !found[at].GetFixable():
+		return d, unusable("the Base cannot repair it by itself; repair it by hand: %s", found[at].GetFix())
+	}
+	d.Text = found[at].GetFix()
+	return d, nil
 }
 
 func (s *session) apply(ctx context.Context, edit client.Edit, h Hand) (string, error) {
@@ -318,26 +366,41 @@ func acceptApp(ctx context.Context, s *session, d Deed, h Hand) (string, error) 
 	return "The new App is let in. The Base has signed that.", err
 }
 
-func install(ctx context.Context, s *session, d Deed, h Hand) (_ string, err error) {
-	release, err := client.OpenRelease(d.Text)
-	if err != nil {
-		return "", err
+// RebuildCost says what making the chain again costs, in two lines: reading the blocks again or, with
+// resync, downloading them.
+func RebuildCost(resync bool) string {
+	if resync {
+		return "The node deletes its blocks, and downloads all of them again: on mainnet more than 800 GB,\n" +
+			"in one to several days. Wallets get no answers meanwhile."
 	}
-	defer func() { err = errors.Join(err, release.Close()) }()
-	now, err := s.installed(ctx)
-	if err != nil {
-		return "", err
+	return "The node reads all its blocks again. On mainnet that takes from half a day to several days.\n" +
+		"A pruned node downloads what it has deleted. Wallets get no answers meanwhile."
+}
+
+// rebuild has the node make its chain again, once the owner has typed the name of the Base.
+func rebuild(resync bool) func(context.Context, *session, Deed, Hand) (string, error) {
+	return func(ctx context.Context, s *session, _ Deed, h Hand) (string, error) {
+		answer, err := s.Node.GetNode(ctx, &basev1.GetNodeRequest{})
+		if err != nil {
+			return "", err
+		}
+		if strings.HasPrefix(answer.GetNode().GetSoftware(), "btcd") && !resync {
+			return "", unusable("btcd cannot read its blocks again; it can download them again")
+		}
+		view, err := s.Posture(ctx)
+		if err != nil {
+			return "", err
+		}
+		name := view.Effective().NodeName
+		typed, err := h.Ask(ctx, Question{Kind: TypeSentence, Sentence: name, Changes: []client.PostureChange{{Text: RebuildCost(resync)}}})
+		if err == nil && (!typed.Yes || typed.Text != name) {
+			err = &client.Error{Kind: client.ErrNotApproved, Text: "the name of the Base was not typed, so nothing was done"}
+		}
+		if err != nil {
+			return "", err
+		}
+		return "The node restarts; stopping can take 10 minutes. Then it begins.", s.RebuildChain(ctx, resync)
 	}
-	yes, err := h.Approve([]client.PostureChange{{Field: "software", Before: now.GetInstalledVersion(), After: release.Version,
-		Text: fmt.Sprintf("Version %s will replace version %s. Apps are disconnected for a while.", release.Version, now.GetInstalledVersion())}})
-	if err == nil && !yes {
-		err = &client.Error{Kind: client.ErrNotApproved, Text: "nothing was changed"}
-	}
-	if err != nil {
-		return "", err
-	}
-	err = s.Install(ctx, release, func(p client.UpdateProgress) { h.Sent(p.Sent, release.Size) })
-	return fmt.Sprintf("The Base now runs version %s and is healthy.", release.Version), err
 }
 
 // Ask asks the Base for a part.
@@ -357,7 +420,7 @@ func (s *session) Ask(ctx context.Context, want Want) (a Answered, err error) {
 	case Disks:
 		a.Disks, err = s.Disks(ctx)
 	case Software:
-		a.Update, err = s.installed(ctx)
+		a.Update, err = UpdateStatus(ctx, s.Session)
 	case Peers:
 		a.Peers, err = s.Node.ListPeers(ctx, &basev1.ListPeersRequest{})
 	case NodeSettings:
@@ -368,23 +431,6 @@ func (s *session) Ask(ctx context.Context, want Want) (a Answered, err error) {
 		err = fmt.Errorf("unknown part %d", want.Part)
 	}
 	return a, err
-}
-
-// installed is what a Base says of updates. A Middleware that was taken over would hide the release
-// that closes its hole. Of an image it cannot: the helper signs what runs.
-func (s *session) installed(ctx context.Context) (*basev1.GetUpdateResponse, error) {
-	status, err := s.UpdateStatus(ctx)
-	if err != nil {
-		return nil, err
-	}
-	view, err := s.Posture(ctx)
-	if err != nil {
-		return nil, err
-	}
-	if image := view.Identities().Image; image != nil {
-		status.InstalledVersion, status.Architecture, status.Image = image.Version, image.Architecture, true
-	}
-	return status, nil
 }
 
 // logLines is how many lines of a service are shown.

@@ -12,9 +12,8 @@ import (
 
 const (
 	// deedTime bounds a deed: a person reads and decides, the Base applies the change, and the App
-	// confirms it. updateTime bounds one that brings a file.
-	deedTime   = 10 * time.Minute
-	updateTime = 2 * time.Hour
+	// confirms it. Updates have UpdateTime.
+	deedTime = 10 * time.Minute
 	// maxUnderWay is how many deeds may be under way at a time.
 	maxUnderWay = 8
 	// readTime is how long a question is shown before a yes counts: a yes that comes sooner was
@@ -216,7 +215,7 @@ func (o *Owner) Do(base string, d Deed) (uint64, error) {
 	switch {
 	case d.Kind != Pair && !is:
 		return 0, &client.Error{Kind: client.ErrNoSuchBase, Text: "this App is no longer paired with that Base"}
-	case d.Kind == Pair && base != "", d.Kind != Pair && deeds[d.Kind].do == nil:
+	case d.Kind == Pair && base != "", d.Kind != Pair && deeds[d.Kind].name == "":
 		return 0, &client.Error{Kind: client.ErrInvalid, Text: "that cannot be done to a Base"}
 	case d.Kind != Lockdown && o.book.underWay("") >= maxUnderWay:
 		return 0, &client.Error{Kind: client.ErrNotNow, Text: "too much is under way; wait for it, or stop something"}
@@ -231,8 +230,10 @@ func (o *Owner) Do(base string, d Deed) (uint64, error) {
 	switch d.Kind {
 	case Pair:
 		most = o.PairTime
-	case Install:
-		most = updateTime
+	case Install, PreviousVersion, DebianUpdates:
+		most = UpdateTime
+	case Reboot:
+		most = RebootTime
 	}
 	ctx, cancel := context.WithTimeout(o.ctx, most)
 	o.lastDeed++
@@ -261,6 +262,9 @@ func (o *Owner) carryOut(ctx context.Context, number uint64, w *underWay, name s
 	} else {
 		result, err = o.act(ctx, number, w, name, d)
 	}
+	if made != nil || d.Kind == Rename || d.Kind == Forget {
+		o.follower.ReadBases() // the next deed finds the Base by its new name
+	}
 	o.change(func(b *book) {
 		delete(o.deeds, number)
 		s := b.deed(number)
@@ -274,9 +278,7 @@ func (o *Owner) carryOut(ctx context.Context, number uint64, w *underWay, name s
 		}
 		s.Err, s.Problem, s.Leaves = err, client.Explain(err), leaves(d, w, err)
 	})
-	if made != nil {
-		o.follower.ReadBases()
-	} else if name != "" {
+	if name != "" && d.Kind != Rename && d.Kind != Forget {
 		o.follower.Ask(name, d.Kind == Fix)
 	}
 }
@@ -299,12 +301,24 @@ func leaves(d Deed, w *underWay, err error) string {
 }
 
 func (o *Owner) act(ctx context.Context, number uint64, w *underWay, name string, d Deed) (string, error) {
+	h := o.hand(ctx, number, w)
+	if d.Kind == Forget {
+		if err := h.consent(d.Change()); err != nil {
+			return "", err
+		}
+		return "This App has forgotten the Base.", o.Source.Forget(name)
+	}
 	session, err := o.Source.Open(name)
 	if err != nil {
 		return "", err
 	}
 	defer session.Close()
-	return session.Do(ctx, d, Hand{
+	return session.Do(ctx, d, h)
+}
+
+// hand is how a deed asks and tells.
+func (o *Owner) hand(ctx context.Context, number uint64, w *underWay) Hand {
+	return Hand{
 		Approve: func(changes []client.PostureChange) (bool, error) {
 			answer, err := o.ask(ctx, number, w, Question{Kind: Consent, Changes: changes})
 			if answer.Yes {
@@ -327,7 +341,7 @@ func (o *Owner) act(ctx context.Context, number uint64, w *underWay, name string
 			})
 		},
 		Ask: func(ctx context.Context, q Question) (Answer, error) { return o.ask(ctx, number, w, q) },
-	})
+	}
 }
 
 func (o *Owner) pair(ctx context.Context, number uint64, w *underWay, d Deed) (client.Base, error) {

@@ -264,7 +264,7 @@ func TestAStateIsACopy(t *testing.T) {
 }
 
 func TestEachDeedHasAName(t *testing.T) {
-	for kind := OpenWindow; kind <= NodeOffline; kind++ {
+	for kind := OpenWindow; kind <= Forget; kind++ {
 		if again, known := ParseDeed(kind.String()); !known || again != kind {
 			t.Errorf("deed %d is called %q", kind, kind)
 		}

@@ -14,10 +14,11 @@ import (
 
 // Source is where the data come from, and how an owner acts. NewSource makes one from an App.
 type Source interface {
-	// Bases, Browse and Pair are those of client.App.
+	// Bases, Browse, Pair and Forget are those of client.App.
 	Bases() ([]client.Base, error)
 	Browse(ctx context.Context) (<-chan client.Nearby, error)
 	Pair(ctx context.Context, addresses []string, o client.PairOptions) (client.Base, error)
+	Forget(name string) error
 	// Open opens a session with the Base of this name. It does not connect yet.
 	Open(name string) (Session, error)
 }

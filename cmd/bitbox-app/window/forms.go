@@ -43,7 +43,9 @@ var forms = map[string]reader{
 	"shutdown":        plain(owner.PowerOff),
 	"go-back":         plain(owner.PreviousVersion),
 	"let-out":         about(owner.NodeOnline, "service"),
-	"keep-in":         readKeepIn,
+	"keep-in":         about(owner.NodeOffline, "service"),
+	"debian-updates":  plain(owner.DebianUpdates),
+	"forget":          plain(owner.Forget),
 }
 
 func unusable(format string, arguments ...any) error {
@@ -138,17 +140,12 @@ func readFix(f *fields, b owner.Base) (owner.Deed, error) {
 	return owner.Deed{Kind: owner.Fix, Subject: id, Text: b.Findings[at].GetFix()}, nil
 }
 
-func readKeepIn(f *fields, _ owner.Base) (owner.Deed, error) {
-	_, err := f.subject("service")
-	return owner.Deed{Kind: owner.NodeOffline}, err
-}
-
 // untilClosed stands in the place of a time.
 const untilClosed = "until-closed"
 
 func readSSH(f *fields, _ owner.Base) (owner.Deed, error) {
 	length, err := commandline.ParseDuration(f.value("for"))
-	if err != nil || length < client.MinLease || length > client.MaxLease {
+	if err != nil || owner.CheckLease(length) != nil {
 		return owner.Deed{}, unusable("%q is no time for which something can be open; 5m (minutes) to 7d are", f.value("for"))
 	}
 	return owner.Deed{Kind: owner.EnableSSH, For: length}, nil
@@ -168,12 +165,9 @@ func readExpose(f *fields, b owner.Base) (d owner.Deed, err error) {
 		}
 		d.Opening.For = lease.For
 	}
-	for _, text := range strings.FieldsFunc(f.value("from"), func(r rune) bool { return strings.ContainsRune(", ;\t\r\n", r) }) {
-		network, err := client.ParseNetwork(text)
-		if err != nil {
-			return d, unusable("%q is no network such as 192.168.1.0/24: %v", client.Printable(text), err)
-		}
-		d.Opening.From = append(d.Opening.From, network)
+	listed := strings.FieldsFunc(f.value("from"), func(r rune) bool { return strings.ContainsRune(", ;\t\r\n", r) })
+	if d.Opening.From, err = owner.ReadNetworks(listed); err != nil {
+		return d, unusable("%v", err)
 	}
 	d.Opening.ShareEntry = f.value("share") != ""
 	if public := client.PublicNetworks(d.Opening.From); f.value("public") == "" && len(public) > 0 {

@@ -259,6 +259,10 @@ var english = map[string]string{
 	"deed.title.power-off":        "Switch the machine off",
 	"deed.title.node-online":      "Let the node reach others",
 	"deed.title.node-offline":     "Keep the node to itself",
+	"deed.title.reindex":          "Read the blocks again",
+	"deed.title.resync":           "Download the blocks again",
+	"deed.title.debian-updates":   "Install Debian's updates",
+	"deed.title.forget":           "Forget the Base",
 
 	// security
 	"security.title":                "Security",

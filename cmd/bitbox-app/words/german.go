@@ -259,6 +259,10 @@ var german = map[string]string{
 	"deed.title.power-off":        "Das Gerät ausschalten",
 	"deed.title.node-online":      "Den Node andere erreichen lassen",
 	"deed.title.node-offline":     "Den Node für sich lassen",
+	"deed.title.reindex":          "Die Blöcke neu lesen",
+	"deed.title.resync":           "Die Blöcke neu herunterladen",
+	"deed.title.debian-updates":   "Debians Updates installieren",
+	"deed.title.forget":           "Die Base vergessen",
 
 	// security
 	"security.title":                "Sicherheit",

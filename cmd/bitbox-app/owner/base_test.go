@@ -1,0 +1,228 @@
+package owner
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
+	"github.com/BitBoxSwiss/bitbox-base/client"
+	"github.com/BitBoxSwiss/bitbox-base/internal/testbed/appliancetest"
+)
+
+// patience is how long a step with a real Base may take.
+const patience = time.Minute
+
+// home is an Owner, and a real appliance.
+type home struct {
+	*Owner
+	appliance *appliancetest.Appliance
+	t         *testing.T
+}
+
+func newHome(t *testing.T) *home {
+	t.Helper()
+	base, err := appliancetest.Start(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := base.Stop(); err != nil {
+			t.Error(err)
+		}
+	})
+	app, err := client.New(client.Options{Dir: t.TempDir(), Name: "laptop", NoDiscovery: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	software := func(*client.RunningImage) string { return "" }
+	o := New(Options{Source: NewSource(app, "", "", software), CallTime: 20 * time.Second, PairTime: 3 * time.Minute})
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		o.Run(ctx)
+	}()
+	t.Cleanup(func() {
+		cancel()
+		<-ended
+	})
+	return &home{o, base, t}
+}
+
+// until waits for a state, woken by each change.
+func (h *home) until(what string, is func(State) bool) State {
+	h.t.Helper()
+	wake, done := h.Subscribe()
+	defer done()
+	for late := time.After(patience); ; {
+		s := h.State()
+		if is(s) {
+			return s
+		}
+		select {
+		case <-wake:
+		case <-late:
+			h.t.Fatalf("never %s: %+v", what, s.Deeds)
+		}
+	}
+}
+
+// reads begins a deed, and returns it once its question could be read.
+func (h *home) reads(base string, d Deed) DeedState {
+	h.t.Helper()
+	number, err := h.Do(base, d)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	var shown DeedState
+	h.until("a question", func(s State) bool {
+		shown, _ = s.Deed(number)
+		if !shown.Ended.IsZero() {
+			h.t.Fatalf("%s has ended: %+v", d.Kind, shown)
+		}
+		return shown.Question != nil
+	})
+	time.Sleep(time.Until(shown.Question.Ready))
+	return shown
+}
+
+// over waits until a deed has ended.
+func (h *home) over(number uint64) (d DeedState) {
+	h.t.Helper()
+	h.until("an end", func(s State) bool {
+		d, _ = s.Deed(number)
+		return !d.Ended.IsZero()
+	})
+	return d
+}
+
+// does does a deed with a yes to each question that is the one expected.
+func (h *home) does(base string, d Deed) DeedState {
+	h.t.Helper()
+	shown := h.reads(base, d)
+	if err := h.Answer(shown.Number, shown.Question.ID, Answer{Yes: true}); err != nil {
+		h.t.Fatal(err)
+	}
+	ended := h.over(shown.Number)
+	if ended.Problem != "" {
+		h.t.Fatalf("%s: %s", d.Kind, ended.Problem)
+	}
+	return ended
+}
+
+// pairs pairs this App, and returns the id of the Base once it has answered.
+func (h *home) pairs() string {
+	h.t.Helper()
+	number, err := h.Do("", Deed{Kind: Pair, Addresses: []string{h.appliance.Address()}})
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	var d DeedState
+	h.until("a request number", func(s State) bool {
+		d, _ = s.Deed(number)
+		return d.RequestNumber != ""
+	})
+	accepted := make(chan error, 1)
+	go func() { accepted <- h.appliance.Let(h.t.Context(), d.RequestNumber, basev1.Role_ROLE_UNSPECIFIED) }()
+	h.until("a code", func(s State) bool {
+		d, _ = s.Deed(number)
+		return d.Question != nil
+	})
+	if d.Question.Kind != Compare || len(d.Question.Code.Digits) != len("123 456") {
+		h.t.Fatalf("it asks %+v", d.Question)
+	}
+	time.Sleep(time.Until(d.Question.Ready))
+	if err := errors.Join(h.Answer(number, d.Question.ID, Answer{Yes: true}), <-accepted); err != nil {
+		h.t.Fatal(err)
+	}
+	if d = h.over(number); d.Made == nil || d.Problem != "" {
+		h.t.Fatalf("the pairing: %+v", d)
+	}
+	id := ""
+	h.until("connected", func(s State) bool {
+		for _, b := range s.Bases {
+			if b.Connection == Connected && b.Look.Access != nil {
+				id = b.ID()
+			}
+		}
+		return id != ""
+	})
+	return id
+}
+
+const aKey = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ0rbZ1JUTRXwqxhVLuYEF2pBcRYBw3h5KxYRjMTTqG1 anna"
+
+func TestARealBaseIsPairedOpenedClosedAndLockedDown(t *testing.T) {
+	h := newHome(t)
+	id := h.pairs()
+	base := func(s State) Base {
+		b, _ := s.Base(id)
+		return b
+	}
+
+	h.does(id, Deed{Kind: OpenWindow})
+	h.until("an open window", func(s State) bool { return base(s).Look.Window.GetOpen() })
+	h.does(id, Deed{Kind: CloseWindow})
+	h.until("a closed window", func(s State) bool { return !base(s).Look.Window.GetOpen() })
+
+	// What this App opens it confirms by itself; the steps say so.
+	if d := h.does(id, Deed{Kind: AddSSHKeys, Text: aKey}); !strings.Contains(d.Result, "signed") || len(d.Steps) == 0 {
+		t.Errorf("adding a key: %+v", d)
+	}
+	h.does(id, Deed{Kind: EnableSSH, For: 10 * time.Minute})
+	h.until("SSH", func(s State) bool {
+		return base(s).Look.Access.SSH && slices.Equal(base(s).Look.Access.Keys, []string{"anna"})
+	})
+	h.does(id, Deed{Kind: EndLease, Subject: "ssh"})
+	h.until("no SSH", func(s State) bool { return !base(s).Look.Access.SSH })
+	h.does(id, Deed{Kind: Rename, Text: "kitchen"})
+	h.until("the new name", func(s State) bool { return base(s).Look.Info.GetName() == "kitchen" })
+
+	h.does(id, Deed{Kind: Lockdown})
+	h.until("a lockdown", func(s State) bool { return base(s).Look.Access.Lockdown })
+	h.does(id, Deed{Kind: Unlock})
+	h.until("no lockdown", func(s State) bool { return !base(s).Look.Access.Lockdown })
+
+	log := Want{Part: Changes}
+	h.Want(id, log)
+	s := h.until("the log of changes", func(s State) bool { return base(s).Parts[log].Changes != nil })
+	if log := base(s).Parts[log].Changes; log.Last < 6 {
+		t.Errorf("the log has %d entries", log.Last)
+	}
+}
+
+func TestAtARealBaseAnAnswerIsForTheWordsThatWereRead(t *testing.T) {
+	h := newHome(t)
+	id := h.pairs()
+	h.does(id, Deed{Kind: AddSSHKeys, Text: aKey})
+
+	// The words change: another deed asks in place of the one that was read.
+	read := h.reads(id, Deed{Kind: EnableSSH, For: 10 * time.Minute})
+	h.Stop(read.Number)
+	if d := h.over(read.Number); d.Leaves != "Nothing was changed." {
+		t.Errorf("it leaves %q", d.Leaves)
+	}
+	now := h.reads(id, Deed{Kind: EnableSSH, For: 7 * 24 * time.Hour})
+	for _, deed := range []uint64{read.Number, now.Number} {
+		if err := h.Answer(deed, read.Question.ID, Answer{Yes: true}); !errors.Is(err, ErrVoid) {
+			t.Errorf("a yes to the words before: %v", err)
+		}
+	}
+	if err := h.Answer(now.Number, now.Question.ID, Answer{}); err != nil {
+		t.Fatal(err)
+	}
+	h.over(now.Number)
+	h.Refresh(id, false)
+	before := time.Now()
+	s := h.until("asked again", func(s State) bool {
+		b, _ := s.Base(id)
+		return b.At.After(before)
+	})
+	if b, _ := s.Base(id); b.Look.Access.SSH {
+		t.Error("SSH is on, and nobody has said yes")
+	}
+}
