@@ -4,7 +4,6 @@ package words
 // for arguments are numbered, as %[1]s, because languages order them in their own ways.
 var english = map[string]string{
 	// frame
-	"frame.title":      "The Base",
 	"frame.skip":       "Skip to the content",
 	"frame.pages":      "Pages of this Base",
 	"frame.bases":      "Bases",
@@ -125,7 +124,6 @@ var english = map[string]string{
 	"pair.done.people":         "Let in a second App, in case you lose this one",
 
 	// overview
-	"overview.title":                "Overview",
 	"overview.nav":                  "Overview",
 	"overview.well.good":            "All is well.",
 	"overview.well.good.more":       "The Base answers, runs what it should, and is as closed as it should be.",
@@ -201,7 +199,6 @@ var english = map[string]string{
 	"overview.now.times":            "%[1]d times",
 
 	// deed
-	"deed.title":                  "Change",
 	"deed.opens":                  "opens",
 	"deed.base":                   "On",
 	"deed.consent.title":          "This will be different",
@@ -753,7 +750,6 @@ var english = map[string]string{
 	"changes.title": "Changes",
 
 	// events
-	"events.title":             "Events",
 	"events.leftout":           "%[1]d more of this kind were left out.",
 	"events.cut":               "%[1]d more entries do not fit here.",
 	"events.watching":          "Watching. Ctrl-C ends it.",
@@ -798,7 +794,6 @@ var english = map[string]string{
 	"events.unknown":           "This App does not know this kind of event; its software may be too old.",
 
 	// errors
-	"errors.title":        "This did not work",
 	"errors.enter.title":  "Open your Bases",
 	"errors.enter.text":   "This page opens by itself. If it does not, type the code that the App shows in its terminal.",
 	"errors.enter.code":   "Code from the terminal",

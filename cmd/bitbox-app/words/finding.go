@@ -68,13 +68,13 @@ var germanFindings = map[string]finding{
 	},
 	"generation-files": {
 		"Die Konfiguration wurde verändert",
-		"Ein Server liest sie beim Starten und täte dann, was kein Besitzer unterschrieben hat.",
+		"Ein Server liest sie beim Starten und täte dann, was kein Besitzer signiert hat.",
 		"Schreibt die Konfiguration neu und setzt sie in Kraft.",
 	},
 	"generation-number": {
 		"Die falsche Konfiguration ist in Kraft",
 		"Die Base ist vielleicht offener, als ihre Besitzer entschieden haben.",
-		"Setzt die unterschriebenen Einstellungen wieder in Kraft.",
+		"Setzt die signierten Einstellungen wieder in Kraft.",
 	},
 	"nginx-config": {
 		"NGINX läuft mit einer anderen Konfiguration",
@@ -87,7 +87,7 @@ var germanFindings = map[string]finding{
 		"Startet NGINX mit unserer Dienstbeschreibung neu. Apps sind kurz getrennt und verbinden sich wieder.",
 	},
 	"ssh-state": {
-		"SSH ist nicht so, wie die Besitzer es unterschrieben haben",
+		"SSH ist nicht so, wie die Besitzer es signiert haben",
 		"SSH ohne Frist ist ein unbewachter Zugang. Sollte SSH eingeschaltet sein und ist es nicht, sind Sie ausgesperrt.",
 		"Hält sshd an und beendet seine Sitzungen, oder startet es, wenn seine Frist läuft.",
 	},
@@ -162,12 +162,12 @@ var germanFindings = map[string]finding{
 		"Haben Sie ihn nicht angelegt, trennen Sie die Base vom Netz. Sonst entfernen Sie den Benutzer mit userdel.",
 	},
 	"updates": {
-		"Sicherheitsaktualisierungen stehen an",
+		"Sicherheitsupdates stehen an",
 		"Die Fehler, die sie beheben, sind öffentlich bekannt.",
 		"Die Base installiert sie jede Nacht; bitbox-app update --debian installiert sie jetzt.",
 	},
 	"updates-unknown": {
-		"Die Base kann nicht sagen, ob Sicherheitsaktualisierungen anstehen",
+		"Die Base kann nicht sagen, ob Sicherheitsupdates anstehen",
 		"Ohne die Paketlisten bleibt ein alter Fehler unbemerkt.",
 		"Prüfen Sie, ob die Base ins Internet kommt und ob ihre Uhr stimmt; sie holt die Listen jeden Tag.",
 	},
@@ -184,7 +184,7 @@ var germanFindings = map[string]finding{
 	"disk-failing": {
 		"Ein Datenträger meldet, dass er ausfällt",
 		"Früher oder später verliert er, was auf ihm ist.",
-		"Ersetzen Sie ihn. Die Kette wird auf einen anderen Datenträger neu geladen; auf dem des Systems sind auch die Kopplungen.",
+		"Ersetzen Sie ihn. Die Blockchain wird auf einen anderen Datenträger neu geladen; auf dem des Systems sind auch die Kopplungen.",
 	},
 	"kernel-settings": {
 		"Der Kernel hat falsche Einstellungen",
@@ -193,12 +193,12 @@ var germanFindings = map[string]finding{
 	},
 	"kernel-settings-host": {
 		"In einem Container nicht anwendbar: Einstellungen des Kernels",
-		"Eine Base auf eigenem Gerät setzt sie. Ein Container kann das nicht, denn sein Kernel ist der des Wirtes.",
+		"Eine Base auf eigener Maschine setzt sie. Ein Container kann das nicht, denn sein Kernel ist der des Wirtes.",
 		"Im Container ist nichts zu tun. Die Base ist ebenso geschlossen, aber ein Fehler im Kernel ist leichter auszunutzen.",
 	},
 	"secure-boot": {
 		"Secure Boot ist nicht eingeschaltet",
-		"Wer das Gerät in der Hand hat, kann etwas anderes darauf starten, das dann wie die Base aussieht.",
+		"Wer die Maschine in der Hand hat, kann etwas anderes darauf starten, das dann wie die Base aussieht.",
 		"Schalten Sie Secure Boot in den Einstellungen der Firmware ein, falls es das dort gibt. Das Abbild bringt die Schlüssel mit.",
 	},
 	"open-for-good": {
