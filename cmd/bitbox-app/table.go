@@ -39,12 +39,12 @@ func printable(cells []string) []string {
 
 // The dashboard uses the same words.
 var (
-	roleName = words.Role
-	when     = words.When
-	duration = words.Duration
-	size     = words.Size
+	roleName = words.English.Role
+	when     = words.English.When
+	duration = words.English.Duration
+	size     = words.English.Size
 
-	severity   = words.Severity
+	severity   = words.English.Severity
 	isSerious  = words.IsSerious
 	worstFirst = words.WorstFirst
 )

@@ -16,6 +16,9 @@ func (l Language) DeedChange(c client.PostureChange, deed, subject, text string)
 	if d := l.deeds[deed]; d.will != "" {
 		return Text{filled(d.will, subject, text), l.Tag}
 	}
+	if f := l.findings[subject]; deed == "fix" && f.fix != "" {
+		return Text{f.fix, l.Tag}
+	}
 	return Text{c.Text, English.Tag}
 }
 

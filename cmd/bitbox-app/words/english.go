@@ -124,6 +124,7 @@ var english = map[string]string{
 	"pair.done.people":         "Let in a second App, in case you lose this one",
 
 	// overview
+	"overview.title":                "Overview",
 	"overview.nav":                  "Overview",
 	"overview.well.good":            "All is well.",
 	"overview.well.good.more":       "The Base answers, runs what it should, and is as closed as it should be.",
@@ -377,7 +378,7 @@ var english = map[string]string{
 	// wallet
 	"wallet.title":            "Connect a wallet",
 	"wallet.lead":             "A wallet such as Electrum can ask your own node instead of a stranger's server.",
-	"wallet.closed":           "Wallets cannot connect now: the interface for them is closed.",
+	"wallet.closed":           "Wallets cannot connect now: the server for them is closed.",
 	"wallet.open":             "Open",
 	"wallet.close":            "Close it",
 	"wallet.for":              "For how long",
@@ -396,7 +397,7 @@ var english = map[string]string{
 	"wallet.copy":             "Copy",
 	"wallet.code":             "QR code of the server",
 	"wallet.code.about":       "It holds the text %[1]s.",
-	"wallet.silent":           "Nothing answers behind the interface yet, so a wallet would wait in vain.",
+	"wallet.silent":           "Nothing answers on its port yet, so a wallet would wait in vain.",
 	"wallet.check.note":       "To connect as a wallet does, and see what is wrong:",
 	"wallet.connected":        "Wallets that are connected now",
 	"wallet.none":             "No wallet is connected.",
@@ -405,11 +406,11 @@ var english = map[string]string{
 	"wallet.since":            "Since",
 	"wallet.more":             "And %[1]d more.",
 	"wallet.unknown":          "This Base does not manage what is open. It is a developer's.",
-	"wallet.api":              "The interface for wallets",
+	"wallet.api":              "The server for wallets",
 	"wallet.opened":           "Wallets can connect now.",
 	"wallet.noaddress":        "This App does not know an address of the Base yet.",
 	"wallet.wait":             "The Base is asked who is connected.",
-	"wallet.form":             "Open the interface for wallets",
+	"wallet.form":             "Open the server for wallets",
 
 	// services
 	"services.title":          "Services",
@@ -644,7 +645,7 @@ var english = map[string]string{
 	"machine.chain.preparing":    "The chosen disk is being prepared; the node starts when that is done.",
 	"machine.chain.ready":        "The disk of the chain is ready.",
 	"machine.chain.trouble":      "The node does not run: %[1]s.",
-	"machine.chain.unknown":      "How the disk of the chain is, is not known.",
+	"machine.chain.unknown":      "The state of the disk of the chain is not known.",
 	"machine.use.note":           "To use one of them for the chain:",
 	"machine.nav":                "Machine",
 	"machine.lead":               "The computer below the Base.",

@@ -126,10 +126,10 @@ func (v *view) asks(d owner.DeedState) any {
 	shown := &question{ID: q.ID, Kind: questionKinds[q.Kind], To: fmt.Sprintf("/deed/%d/answer", d.Number), App: q.App.Name,
 		Problem: q.App.Problem, Text: q.Sentence, Danger: d.Deed.Kind == owner.Lockdown}
 	for _, c := range q.Changes {
-		shown.Changes = append(shown.Changes, change{v.language.WillChange(c), c.Opens})
+		shown.Changes = append(shown.Changes, change{v.language.DeedChange(c, d.Deed.Kind.String(), d.Deed.Subject, d.Deed.Text).Text, c.Opens})
 	}
 	if q.Kind == owner.Compare || q.Kind == owner.TellWords {
-		shown.Code = code{q.Code, v.say("pair.role." + words.Role(q.Code.Role)), v.say("pair.allows." + words.Role(q.Code.Role))}
+		shown.Code = code{q.Code, v.say("pair.role." + q.Code.Role.Name()), v.say("pair.allows." + q.Code.Role.Name())}
 		if q.Code.Role == basev1.Role_ROLE_UNSPECIFIED {
 			shown.Code.Role, shown.Code.Allows = "?", ""
 		}
@@ -226,9 +226,9 @@ func (v *view) stopping(d owner.DeedState) *stop {
 
 // ending is how a deed ended.
 type ending struct {
-	Result, Leaves string // in the words of the client
-	Problem        words.Text
-	Next, NextText string
+	Result, Problem words.Text
+	Leaves          string // in the words of the client
+	Next, NextText  string
 	// Links are what a person may do next with a Base that was just paired.
 	Links []link
 }
@@ -238,7 +238,8 @@ func (v *view) ending(d owner.DeedState) *ending {
 	if d.Ended.IsZero() {
 		return nil
 	}
-	e := &ending{Result: d.Result, Leaves: d.Leaves, Problem: words.Text{Text: d.Problem, Lang: words.English.Tag}}
+	e := &ending{Result: v.language.DeedResult(d.Result, d.Deed.Kind.String(), d.Deed.Subject, d.Deed.Text), Leaves: d.Leaves,
+		Problem: words.Text{Text: d.Problem, Lang: words.English.Tag}}
 	if d.Err != nil {
 		e.Problem = v.language.Problem(d.Err)
 	}

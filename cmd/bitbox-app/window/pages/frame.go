@@ -10,7 +10,6 @@ import (
 	"unicode/utf8"
 
 	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/owner"
-	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/words"
 )
 
 // view is what a page is made from.
@@ -54,8 +53,8 @@ func (r *Renderer) functions() template.FuncMap {
 		"say":  r.language.Say,
 		"lang": func() string { return r.language.Tag },
 		// clock writes a time of day, and the date if it is another day than now.
-		"clock": words.When,
-		"size":  words.Size,
+		"clock": r.language.When,
+		"size":  r.language.Size,
 		"ms":    func(t time.Time) int64 { return t.UnixMilli() },
 		"iso":   func(t time.Time) string { return t.UTC().Format(time.RFC3339) },
 		"spell": spell,

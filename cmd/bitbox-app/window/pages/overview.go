@@ -122,7 +122,7 @@ func (v *view) audited() audit {
 	b := v.base
 	a := audit{Known: b.HasAudit, Running: b.Auditing, Problem: b.AuditProblem, At: b.AuditedAt, Now: v.now, Ask: v.do("audit")}
 	for _, f := range b.Findings {
-		found := finding{Finding: f, Said: v.language.Finding(f), Class: "bad", Severity: v.say("security.severity." + words.Severity(f))}
+		found := finding{Finding: f, Said: v.language.Finding(f), Class: "bad", Severity: v.say("security.severity." + words.SeverityName(f))}
 		switch f.GetSeverity() {
 		case basev1.Finding_SEVERITY_INFO:
 			found.Class = ""
@@ -212,7 +212,7 @@ func (v *view) health() []measure {
 		add("overview.health.load", fmt.Sprintf("%.2f", load[0]), measured.Load)
 	}
 	free := func(available, total uint64) string {
-		return v.say("overview.health.free", words.Size(available), words.Size(total))
+		return v.say("overview.health.free", v.language.Size(available), v.language.Size(total))
 	}
 	if i.GetMemoryTotalBytes() > 0 {
 		add("overview.health.memory", free(i.GetMemoryAvailableBytes(), i.GetMemoryTotalBytes()), measured.Memory)
