@@ -37,8 +37,9 @@ const program = "/usr/lib/chromium/chromium"
 // Patience bounds each wait. Only a test that fails reaches it.
 const Patience = 40 * time.Second
 
-// UserID is the user and group that browser and App have where the test is root: Debian's "nobody".
-const UserID = 65534
+// UserID is the user and group that browser and App have where the test is root. It is nobody's, and not
+// 65534, which stands for all users whom a namespace does not have.
+const UserID = 54321
 
 // T is what a browser needs of a test, *testing.T. A measurement is another one.
 type T interface {

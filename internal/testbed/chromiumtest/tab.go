@@ -120,6 +120,9 @@ func (tab *Tab) hear(event any) {
 			tab.complaints = append(tab.complaints, fmt.Sprintf("the browser says (%s): %s", e.Entry.Source, e.Entry.Text))
 		}
 	case *network.EventRequestWillBeSent:
+		if n, known := tab.pending[e.RequestID]; known && e.RedirectResponse != nil {
+			tab.requests[n].Status = int(e.RedirectResponse.Status)
+		}
 		tab.pending[e.RequestID] = len(tab.requests)
 		tab.requests = append(tab.requests, Request{URL: e.Request.URL})
 	case *network.EventResponseReceived:
@@ -204,12 +207,13 @@ func (tab *Tab) Size(width, height int64) {
 	tab.do("set the size", chromedp.EmulateViewport(width, height))
 }
 
-// Prefer sets what the user prefers: prefers-color-scheme or prefers-reduced-motion of CSS.
-func (tab *Tab) Prefer(feature, value string) {
+// Scheme has the user prefer light or dark colours, and no motion: colours that are about to change
+// are no colours to look at.
+func (tab *Tab) Scheme(colours string) {
 	tab.t.Helper()
-	tab.must("prefer "+value, func(ctx context.Context) error {
-		_, err := chromedp.Call(ctx, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{
-			Features: []*emulation.MediaFeature{{Name: feature, Value: value}}})
+	tab.must("prefer "+colours, func(ctx context.Context) error {
+		_, err := chromedp.Call(ctx, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{
+			{Name: "prefers-color-scheme", Value: colours}, {Name: "prefers-reduced-motion", Value: "reduce"}}})
 		return err
 	})
 }

@@ -347,6 +347,9 @@ func (o *output) String() string {
 	return o.text.String()
 }
 
+// BaseName is what an App that was paired by Pair calls its Base. No page has this word by itself.
+const BaseName = "Attic"
+
 // Pair pairs an App with an appliance, in a folder that then belongs to the user of windows. An
 // empty dir is a new one.
 func Pair(t chromiumtest.T, base *appliancetest.Appliance, dir, name string, role basev1.Role) string {
@@ -362,6 +365,7 @@ func Pair(t chromiumtest.T, base *appliancetest.Appliance, dir, name string, rol
 	defer cancel()
 	let := make(chan error, 1)
 	_, err = app.Pair(ctx, []string{base.Address()}, client.PairOptions{
+		Name:      BaseName,
 		Requested: func(number string) { go func() { let <- base.Let(ctx, number, role) }() },
 		Confirm:   func(context.Context, client.Code) (bool, error) { return true, nil },
 	})

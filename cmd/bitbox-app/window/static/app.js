@@ -184,7 +184,7 @@ const selected = node => !getSelection().isCollapsed && getSelection().containsN
 
 function typed(field) {
   if (field.type === 'file') return field.files.length > 0
-  if (field.options) return Array.from(field.options).some(o => o.selected !== o.defaultSelected)
+  if (field.options) return field.selectedIndex !== Math.max(0, Array.from(field.options).findIndex(o => o.defaultSelected))
   if (/^(checkbox|radio)$/.test(field.type)) return field.checked !== field.defaultChecked
   return 'defaultValue' in field && field.value !== field.defaultValue
 }
