@@ -127,7 +127,8 @@ func (h *home) pairs() string {
 		return d.RequestNumber != ""
 	})
 	accepted := make(chan error, 1)
-	go func() { accepted <- h.appliance.Let(h.t.Context(), d.RequestNumber, basev1.Role_ROLE_UNSPECIFIED) }()
+	request := d.RequestNumber
+	go func() { accepted <- h.appliance.Let(h.t.Context(), request, basev1.Role_ROLE_UNSPECIFIED) }()
 	h.until("a code", func(s State) bool {
 		d, _ = s.Deed(number)
 		return d.Question != nil
