@@ -58,6 +58,8 @@ func TestAxeFindsNothingSeriousOnAnyPageInAnyState(t *testing.T) {
 			continue // it has the same structure and colours
 		}
 		tab.Open(origin + "/" + name + ".html")
+		// A yes that is dead for its first second is pale, as one that is disabled may be.
+		tab.Await("each yes is as it stays", `[...document.querySelectorAll("[data-dead]")].every((e) => getComputedStyle(e).opacity === "1")`)
 		for _, scheme := range []string{"light", "dark"} {
 			tab.Scheme(scheme)
 			for _, v := range tab.Axe() {
