@@ -228,3 +228,22 @@ func (b *book) underWay(base string) (n int) {
 	}
 	return n
 }
+
+// lockdowns counts those of a Base that are under way.
+func (b *book) lockdowns(base string) (n int) {
+	for _, d := range b.state.Deeds {
+		if d.Deed.Kind == Lockdown && d.Base == base && d.Ended.IsZero() {
+			n++
+		}
+	}
+	return n
+}
+
+// forget drops the answer to a part.
+func (b *book) forget(part wantedPart) {
+	for _, base := range b.state.Bases {
+		if base.ID() == part.base {
+			delete(base.Parts, part.Want)
+		}
+	}
+}

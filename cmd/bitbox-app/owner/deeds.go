@@ -3,6 +3,7 @@ package owner
 import (
 	"context"
 	"fmt"
+	"iter"
 	"slices"
 	"strings"
 	"time"
@@ -248,6 +249,13 @@ func (k DeedKind) String() string {
 	return deeds[k].name
 }
 
+// tried are the deeds whose change the Base tries, and undoes unless this App confirms it. A lower role
+// holds at once, so SetRole is none of them.
+var tried = []DeedKind{Unlock, Expose, EnableSSH, AddSSHKeys, RemoveSSHKey, Rename, NodeOnline, NodeOffline}
+
+// Tried tells whether the Base undoes the deed by itself if it is cut off after the yes.
+func (k DeedKind) Tried() bool { return slices.Contains(tried, k) }
+
 // ParseDeed returns the deed with this name.
 func ParseDeed(name string) (DeedKind, bool) {
 	if name == pairName {
@@ -407,12 +415,7 @@ func rebuild(resync bool) func(context.Context, *session, Deed, Hand) (string, e
 func (s *session) Ask(ctx context.Context, want Want) (a Answered, err error) {
 	switch want.Part {
 	case Logs:
-		for entry, err := range s.ReadLogs(ctx, &basev1.ReadLogsRequest{Services: []string{want.Subject}, Lines: logLines}) {
-			if err != nil {
-				return a, err
-			}
-			a.Lines = append(a.Lines, entry)
-		}
+		a.Lines, err = firstLines(s.ReadLogs(ctx, &basev1.ReadLogsRequest{Services: []string{want.Subject}, Lines: logLines}))
 	case Changes:
 		a.Changes, err = s.Changes(ctx)
 	case Wallets:
@@ -433,5 +436,29 @@ func (s *session) Ask(ctx context.Context, want Want) (a Answered, err error) {
 	return a, err
 }
 
-// logLines is how many lines of a service are shown.
-const logLines = 200
+const (
+	// logLines is how many lines of a service are shown, and longestLine how many bytes of each.
+	logLines    = 200
+	longestLine = 2000
+)
+
+// firstLines reads as many lines as were asked for. A Base that lies sends longer ones, without end.
+func firstLines(entries iter.Seq2[*basev1.LogEntry, error]) (lines []*basev1.LogEntry, err error) {
+	for entry, err := range entries {
+		if err != nil {
+			return nil, err
+		}
+		entry.Text = cutLine(entry.GetText())
+		if lines = append(lines, entry); len(lines) == logLines {
+			break
+		}
+	}
+	return lines, nil
+}
+
+func cutLine(text string) string {
+	if len(text) <= longestLine {
+		return text
+	}
+	return strings.ToValidUTF8(text[:longestLine], "") + " …"
+}

@@ -16,6 +16,9 @@ const (
 	deedTime = 10 * time.Minute
 	// maxUnderWay is how many deeds may be under way at a time.
 	maxUnderWay = 8
+	// maxLockdowns is how many lockdowns of a Base may be under way at a time: one that hangs must not
+	// keep its owner from another.
+	maxLockdowns = 3
 	// readTime is how long a question is shown before a yes counts: a yes that comes sooner was
 	// meant for something else. The Base's console has the same rule.
 	readTime = time.Second
@@ -223,6 +226,8 @@ func (o *Owner) Do(base string, d Deed) (uint64, error) {
 		return 0, &client.Error{Kind: client.ErrNotNow, Text: "another pairing is under way; finish it, or stop it"}
 	case d.Kind != Lockdown && is && o.book.underWay(base) > 0:
 		return 0, &client.Error{Kind: client.ErrNotNow, Text: "another change of this Base is under way; finish it, or stop it"}
+	case d.Kind == Lockdown && o.book.lockdowns(base) >= maxLockdowns:
+		return 0, &client.Error{Kind: client.ErrNotNow, Text: "lockdowns of this Base are under way already; answer them, or stop one"}
 	case o.left:
 		return 0, &client.Error{Kind: client.ErrNotNow, Text: "the App is ending"}
 	}
@@ -296,8 +301,10 @@ func leaves(d Deed, w *underWay, err error) string {
 		return "The Base deletes a partial file. What it has whole, it installs without this App."
 	case !w.agreed:
 		return "Nothing was changed."
+	case d.Kind.Tried():
+		return "The Base may have begun. It undoes within a minute what no App has confirmed."
 	}
-	return "The Base may have begun. It undoes within a minute what no App has confirmed."
+	return "The Base may have done it already. Look before you do it again."
 }
 
 func (o *Owner) act(ctx context.Context, number uint64, w *underWay, name string, d Deed) (string, error) {
@@ -471,13 +478,15 @@ func (o *Owner) askFor(part wantedPart, name string) {
 	}
 }
 
-// isWanted tells whether a part is still wanted, and forgets it if not.
+// isWanted tells whether a part is still wanted. If not, it is forgotten with its answer: a Base names
+// its services, so it could have this App keep any number of answers.
 func (o *Owner) isWanted(part wantedPart) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	wanted := o.ctx.Err() == nil && time.Now().Before(o.wanted[part])
 	if !wanted {
 		delete(o.wanted, part)
+		o.book.forget(part)
 	}
 	return wanted
 }

@@ -170,6 +170,51 @@ func TestStoppingAfterAYesSaysThatTheBaseMayHaveBegun(t *testing.T) {
 	})
 }
 
+// A lockdown that was sent stays, as does all that the Base does not try: nobody may believe that it is
+// undone.
+func TestStoppingPromisesNothingThatTheBaseDoesNotDo(t *testing.T) {
+	for kind := OpenWindow; kind <= Forget; kind++ {
+		cut := leaves(Deed{Kind: kind}, &underWay{agreed: true}, context.Canceled)
+		undone := strings.Contains(cut, "undoes")
+		switch kind {
+		case Unlock, Expose, EnableSSH, AddSSHKeys, RemoveSSHKey, Rename, NodeOnline, NodeOffline:
+			if !undone {
+				t.Errorf("%s leaves %q", kind, cut)
+			}
+		default:
+			if undone || cut == "" {
+				t.Errorf("%s leaves %q", kind, cut)
+			}
+		}
+	}
+}
+
+// Each click on the button begins one, as long as nobody has answered.
+func TestLockdownsAreBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o, base := house(t, &fakeSource{do: func(ctx context.Context, _ Deed, _ Hand) (string, error) {
+			<-ctx.Done()
+			return "", ctx.Err()
+		}})
+		var last uint64
+		for n := range 2 * MaxDeeds {
+			number, err := o.Do(base, Deed{Kind: Lockdown})
+			if (err == nil) != (n < maxLockdowns) {
+				t.Errorf("lockdown %d: %v", n, err)
+			}
+			last = max(last, number)
+		}
+		if n := len(o.State().Deeds); n > maxLockdowns {
+			t.Errorf("%d lockdowns are kept", n)
+		}
+		o.Stop(last)
+		only(t, o, last)
+		if _, err := o.Do(base, Deed{Kind: Lockdown}); err != nil {
+			t.Errorf("after one has ended: %v", err)
+		}
+	})
+}
+
 func TestAPairingIsADeedAndAnEndingAppSaysNo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		answered := make(chan bool, 1)
@@ -229,6 +274,9 @@ func TestAPartIsAskedForWhileItIsWanted(t *testing.T) {
 				t.Errorf("after nobody wants it, it is asked %d times", source.asks)
 			}
 		})
+		if later, _ := o.State().Base(base); len(later.Parts) > 0 || len(known.Parts) != 1 {
+			t.Errorf("%d answers are kept that nobody looks at; the old state has %d", len(later.Parts), len(known.Parts))
+		}
 		for n := range 2 * maxWants {
 			o.Want(base, Want{Part: Logs, Subject: strings.Repeat("x", n+1)})
 		}
@@ -271,5 +319,28 @@ func TestEachDeedHasAName(t *testing.T) {
 	}
 	if _, known := ParseDeed(""); known {
 		t.Error("no name is a deed")
+	}
+}
+
+// A Base that lies sends a log without end, whose lines have any length.
+func TestALogWithoutEndIsCut(t *testing.T) {
+	lines, err := firstLines(func(yield func(*basev1.LogEntry, error) bool) {
+		for n := 0; yield(&basev1.LogEntry{Text: strings.Repeat("ä", 2*longestLine)}, nil); n++ {
+			if n > 2*logLines {
+				t.Fatal("it is read without end")
+			}
+		}
+	})
+	if err != nil || len(lines) != logLines {
+		t.Errorf("%d lines, %v", len(lines), err)
+	}
+	for _, line := range lines {
+		if len(line.Text) > longestLine+len(" …") || strings.ContainsRune(line.Text, '\ufffd') {
+			t.Fatalf("a line of %d bytes", len(line.Text))
+		}
+	}
+	lost := errors.New("lost")
+	if _, err := firstLines(func(yield func(*basev1.LogEntry, error) bool) { yield(nil, lost) }); !errors.Is(err, lost) {
+		t.Errorf("a log that breaks off: %v", err)
 	}
 }

@@ -225,6 +225,7 @@ var english = map[string]string{
 	"deed.sent.label":             "Sent to the Base",
 	"deed.stop":                   "Stop",
 	"deed.stop.text":              "Before your yes nothing is changed. After it the Base undoes within a minute what no App has confirmed.",
+	"deed.stop.sent":              "Before your yes nothing is changed. After it the Base may do it all the same.",
 	"deed.failed.title":           "This was not done",
 	"deed.done.title":             "Done",
 	"deed.next":                   "Back to %[1]s",

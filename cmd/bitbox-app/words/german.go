@@ -225,6 +225,7 @@ var german = map[string]string{
 	"deed.sent.label":             "An die Base gesendet",
 	"deed.stop":                   "Anhalten",
 	"deed.stop.text":              "Vor Ihrem Ja ändert sich nichts. Danach macht die Base innerhalb einer Minute rückgängig, was keine App bestätigt hat.",
+	"deed.stop.sent":              "Vor Ihrem Ja ändert sich nichts. Danach tut die Base es vielleicht trotzdem.",
 	"deed.failed.title":           "Das ist nicht geschehen",
 	"deed.done.title":             "Fertig",
 	"deed.next":                   "Zurück zu %[1]s",

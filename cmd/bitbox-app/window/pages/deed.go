@@ -217,9 +217,12 @@ func (v *view) stopping(d owner.DeedState) *stop {
 	if !d.Ended.IsZero() {
 		return nil
 	}
-	s := &stop{fmt.Sprintf("/deed/%d/stop", d.Number), v.say("deed.stop.text")}
-	if isPairing(d) {
+	s := &stop{fmt.Sprintf("/deed/%d/stop", d.Number), v.say("deed.stop.sent")}
+	switch {
+	case isPairing(d):
 		s.Text = v.say("pair.stop.text")
+	case d.Deed.Kind.Tried():
+		s.Text = v.say("deed.stop.text")
 	}
 	return s
 }
