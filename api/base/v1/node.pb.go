@@ -778,7 +778,7 @@ type TransactionPlace struct {
 	// In its block, from 0.
 	Position uint32 `protobuf:"varint,2,opt,name=position,proto3" json:"position,omitempty"`
 	// The hashes of 32 bytes that lead from the ID to the merkle root in the block's header, the
-	// deepest first; at most 20.
+	// deepest first; at most 17.
 	Branch        [][]byte `protobuf:"bytes,3,rep,name=branch,proto3" json:"branch,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
