@@ -63,7 +63,7 @@ func (g *gate) Accept() (net.Conn, error) {
 			time.Sleep(50 * time.Millisecond)
 			continue
 		}
-		whose := peer.Of(addrPort(conn.RemoteAddr()), addrPort(conn.LocalAddr()))
+		whose := peer.OfConn(conn)
 		if g.admits(whose) {
 			select {
 			case g.places <- struct{}{}:
@@ -73,13 +73,6 @@ func (g *gate) Accept() (net.Conn, error) {
 		}
 		_ = conn.Close()
 	}
-}
-
-func addrPort(a net.Addr) netip.AddrPort {
-	if tcp, ok := a.(*net.TCPAddr); ok {
-		return tcp.AddrPort()
-	}
-	return netip.AddrPort{}
 }
 
 // guest is a connection that has come in.

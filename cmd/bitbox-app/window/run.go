@@ -89,8 +89,12 @@ func run(ctx context.Context, o Options) error {
 
 // newServer makes a window that is about to be served at an address.
 func newServer(o Options, at net.Addr) (*server, error) {
+	_, port, err := net.SplitHostPort(at.String())
+	if err != nil {
+		return nil, fmt.Errorf("read the address of the window: %w", err)
+	}
 	s := &server{
-		Options: o, address: "http://" + at.String(), cookie: "window-" + fmt.Sprint(addrPort(at).Port()),
+		Options: o, address: "http://" + at.String(), cookie: "window-" + port,
 		door: door{host: at.String(), rules: rules, admits: admits},
 		desk: newDesk(rand.Reader), streams: make(chan struct{}, mostStreams), routes: routes, mux: http.NewServeMux(), timing: usualTiming,
 		settings: newSettings(o), uploading: make(chan struct{}, 1), budget: rate.NewLimiter(perSecond, atOnce),

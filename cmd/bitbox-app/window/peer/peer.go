@@ -38,6 +38,29 @@ func Of(client, server netip.AddrPort) Whose {
 	return Other
 }
 
+// OfConn tells whose connection on loopback was accepted. One that has ended is nobody's: as long as it is
+// there, no other one has the same two addresses, so what the kernel's table says of them is about it.
+// After its end its port is free for a connection of somebody else.
+func OfConn(conn *net.TCPConn) Whose {
+	whose := Of(addrPort(conn.RemoteAddr()), addrPort(conn.LocalAddr()))
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return Other
+	}
+	there := false
+	if err := raw.Control(func(fd uintptr) { there = connected(fd) }); err != nil || !there {
+		return Other
+	}
+	return whose
+}
+
+func addrPort(a net.Addr) netip.AddrPort {
+	if tcp, ok := a.(*net.TCPAddr); ok {
+		return tcp.AddrPort()
+	}
+	return netip.AddrPort{}
+}
+
 // missing is the answer of a table without the connection.
 const missing Whose = -1
 

@@ -1,6 +1,7 @@
 package peer
 
 import (
+	"io"
 	"net"
 	"net/netip"
 	"os"
@@ -60,7 +61,7 @@ func dialMapped(t *testing.T, _, address string) net.Conn {
 }
 
 func whoseTCP(conn net.Conn) Whose {
-	return Of(conn.RemoteAddr().(*net.TCPAddr).AddrPort(), conn.LocalAddr().(*net.TCPAddr).AddrPort())
+	return OfConn(conn.(*net.TCPConn))
 }
 
 func TestTheKernelSaysWhoseAConnectionIs(t *testing.T) {
@@ -96,6 +97,51 @@ func TestAConnectionThatIsGoneIsNobodys(t *testing.T) {
 			t.Errorf("%s is %d", other, got)
 		}
 	}
+}
+
+// Another user sends a request, ends the connection hard before it is looked at, and waits until a
+// browser connects from the same port: the kernel's table then has the browser's connection there.
+func TestAConnectionThatHasEndedIsNotTakenForItsSuccessor(t *testing.T) {
+	listener, err := net.ListenTCP("tcp4", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = listener.Close() })
+	to := listener.Addr().String()
+	for range 100 { // somebody else may have the port by now
+		var from net.Addr
+		otheruser.Do(t, func() {
+			conn, err := net.Dial("tcp4", to)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			from = conn.LocalAddr()
+			_, _ = io.WriteString(conn, "theirs")
+			_ = conn.(*net.TCPConn).SetLinger(0)
+			_ = conn.Close()
+		})
+		successor, err := (&net.Dialer{LocalAddr: from}).Dial("tcp4", to)
+		ended, failed := listener.AcceptTCP()
+		if failed != nil {
+			t.Fatal(failed)
+		}
+		defer func() { _ = ended.Close() }()
+		if err != nil {
+			continue
+		}
+		defer func() { _ = successor.Close() }()
+		if got := OfConn(ended); got != Other {
+			t.Errorf("it is %d", got)
+		}
+		got := make([]byte, 6)
+		_, err = io.ReadFull(ended, got)
+		if table := Of(addrPort(ended.RemoteAddr()), addrPort(ended.LocalAddr())); table != Own || string(got) != "theirs" {
+			t.Errorf("the test shows nothing: the table alone says %d, and what was sent is %q (%v)", table, got, err)
+		}
+		return
+	}
+	t.Fatal("the port was never free again")
 }
 
 // A line of another connection, of a listener, or of one in another state is not the answer.

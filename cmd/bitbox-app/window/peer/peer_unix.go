@@ -2,7 +2,11 @@
 
 package peer
 
-import "os"
+import (
+	"os"
+
+	"golang.org/x/sys/unix"
+)
 
 // ofUser compares a user with the one of this process.
 func ofUser(uid uint32) Whose {
@@ -10,4 +14,10 @@ func ofUser(uid uint32) Whose {
 		return Own
 	}
 	return Other
+}
+
+// connected tells whether a socket still has another end (getpeername(2): ENOTCONN).
+func connected(fd uintptr) bool {
+	_, err := unix.Getpeername(int(fd))
+	return err == nil
 }

@@ -94,3 +94,9 @@ func socketOwner(fd uintptr) Whose {
 	}
 	return ofProcess(binary.LittleEndian.Uint32(id[:]))
 }
+
+// connected tells whether a socket still has another end (getpeername: WSAENOTCONN).
+func connected(fd uintptr) bool {
+	_, err := windows.Getpeername(windows.Handle(fd))
+	return err == nil
+}
