@@ -344,3 +344,14 @@ func TestGoingBackAfterLockingShowsNothing(t *testing.T) {
 		}
 	}
 }
+
+// While a computer sleeps, the monotonic clock may stand still, and a difference of two times uses it if
+// both have it.
+func TestTheTimeAsleepCounts(t *testing.T) {
+	for name, now := range map[string]func() time.Time{"wall": wallTime, "broken: monotonic": time.Now} {
+		before := now()
+		if monotonic := before != before.Round(0); monotonic != strings.HasPrefix(name, "broken") {
+			t.Errorf("%s: %s", name, before)
+		}
+	}
+}

@@ -61,7 +61,7 @@ func refuseRoot(user int) error {
 
 func run(ctx context.Context, o Options) error {
 	if o.now == nil {
-		o.now = time.Now
+		o.now = wallTime
 	}
 	starts, release, running, err := claim(ctx, o.Dir, question{Code: o.NoBrowser})
 	if err != nil {
@@ -86,6 +86,10 @@ func run(ctx context.Context, o Options) error {
 	}
 	return s.run(ctx, listener, starts)
 }
+
+// wallTime goes on while the computer sleeps, which the monotonic clock of time.Now does not do on Linux:
+// a page that was left open must be locked when the lid is opened hours later.
+func wallTime() time.Time { return time.Now().Round(0) }
 
 // newServer makes a window that is about to be served at an address.
 func newServer(o Options, at net.Addr) (*server, error) {
