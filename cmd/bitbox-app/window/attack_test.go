@@ -355,3 +355,26 @@ func TestTheTimeAsleepCounts(t *testing.T) {
 		}
 	}
 }
+
+// A Base decides how long its parts of a page are. What others say must go on all the same.
+func TestALongPartDoesNotStopAPage(t *testing.T) {
+	const each = longestEvent * 2 / 3
+	for name, long := range map[string]string{
+		"one": strings.Repeat("x", longestEvent+1), "one of markup": strings.Repeat("<", each), "two that fit alone": strings.Repeat("x", each),
+	} {
+		s := openSite(t, nil)
+		s.set("findings", long)
+		s.set("health", "not well")
+		s.set("logs", long)
+		b := s.browser()
+		b.enters()
+		events, _ := b.events(someTab)
+		for _, id := range []string{"findings", "health", "logs"} {
+			e := await(t, events, func(e event) bool { return slices.ContainsFunc(e.Parts, func(p part) bool { return p.ID == id }) })
+			whole := e.Parts[0].HTML == long
+			if id == "health" && e.Parts[0].HTML != "not well" || id != "health" && whole != (name == "two that fit alone") {
+				t.Errorf("%s: %s is shown as %.80q", name, id, e.Parts[0].HTML)
+			}
+		}
+	}
+}

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"html/template"
 	"net/http"
 	"strings"
 	"time"
@@ -73,6 +74,27 @@ func encode(e event) ([]byte, error) {
 	return append(append([]byte("data: "), text...), "\n\n"...), nil
 }
 
+// encodeParts is an event in as many lines as it needs: of many long parts each is one of its own, and
+// one that no event can carry says so. A Base decides how long its parts are, and a page must not stay as
+// it was, with all that other Bases say.
+func encodeParts(e event, tooLong string) ([]byte, error) {
+	text, err := encode(e)
+	if !errors.Is(err, errLongEvent) {
+		return text, err
+	}
+	parts := e.Parts
+	e.Parts = nil
+	text, err = encode(e)
+	for _, each := range parts {
+		line, failed := encode(event{Parts: []part{each}})
+		if errors.Is(failed, errLongEvent) {
+			line, failed = encode(event{Parts: []part{{each.ID, `<p class="callout bad">` + template.HTMLEscapeString(tooLong) + "</p>"}}})
+		}
+		text, err = append(text, line...), errors.Join(err, failed)
+	}
+	return text, err
+}
+
 // prove shows that this server has the key that the page was given with its document.
 func prove(key [32]byte, nonce []byte) string {
 	mac := hmac.New(sha256.New, key[:])
@@ -135,7 +157,7 @@ func (s *server) stream(w http.ResponseWriter, r *http.Request, v visitor) {
 		return
 	}
 	send := func(e event) bool {
-		text, err := encode(e)
+		text, err := encodeParts(e, s.settings.say("door.long"))
 		if err != nil {
 			s.Say(fmt.Sprintf("A page could not be brought up to date: %v.", err))
 			return false

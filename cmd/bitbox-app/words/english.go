@@ -37,6 +37,7 @@ var english = map[string]string{
 	"door.host":      "This is not the address of the App's window. Start bitbox-app window, or click its icon.",
 	"door.idle":      "This page is locked, because nobody has used it for a while. Start bitbox-app window or click its icon, and it comes back with all that you have typed.",
 	"door.late":      "The App waited a minute for this browser, and no longer. Start bitbox-app window again, or click its icon.",
+	"door.long":      "This part of the page is not shown: a Base sends more for it than a person could read.",
 	"door.nocode":    "No code is good at the moment. Start bitbox-app window --no-browser for a new one.",
 	"door.nowhere":   "There is no such page.",
 	"door.site":      "Only the App and its own pages lead here. If a browser is too old to say where a request comes from, use a newer one.",

@@ -37,6 +37,7 @@ var german = map[string]string{
 	"door.host":      "Das ist nicht die Adresse des Fensters der App. Starten Sie bitbox-app window oder klicken Sie auf ihr Symbol.",
 	"door.idle":      "Diese Seite ist gesperrt, weil sie eine Weile niemand benutzt hat. Starten Sie bitbox-app window oder klicken Sie auf ihr Symbol, dann kommt sie zurück, mit allem, was Sie getippt haben.",
 	"door.late":      "Die App hat eine Minute auf diesen Browser gewartet und nicht länger. Starten Sie bitbox-app window noch einmal oder klicken Sie auf ihr Symbol.",
+	"door.long":      "Dieser Teil der Seite wird nicht gezeigt: Eine Base schickt dafür mehr, als ein Mensch lesen könnte.",
 	"door.nocode":    "Zurzeit gilt kein Code. Starten Sie bitbox-app window --no-browser, dann gibt es einen neuen.",
 	"door.nowhere":   "Diese Seite gibt es nicht.",
 	"door.site":      "Hierher führen nur die App und ihre eigenen Seiten. Ist ein Browser zu alt, um zu sagen, woher eine Anfrage kommt, nehmen Sie einen neueren.",
