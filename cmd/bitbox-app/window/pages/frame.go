@@ -92,7 +92,7 @@ type link struct {
 
 // framed puts parts into the frame that all pages share.
 func (v *view) framed(title, class string, parts ...Part) Page {
-	p := Page{Title: title, Status: statusOK, Class: class, Parts: parts}
+	p := Page{Title: inOrder(title), Status: statusOK, Class: class, Parts: parts}
 	top := struct {
 		Bases          []link
 		Chosen         *link
@@ -109,7 +109,7 @@ func (v *view) framed(title, class string, parts ...Part) Page {
 	if v.page == "" && v.base.Name == "" {
 		p.Bare = true
 	} else {
-		p.Title = title + " · " + v.base.Name
+		p.Title = inOrder(title + " · " + v.base.Name)
 		if access := v.base.Look.Access; access == nil || !access.Lockdown {
 			top.Lock = "/base/" + v.base.ID() + "/lockdown"
 		} else {

@@ -24,7 +24,7 @@ type lie struct {
 
 var lies = map[string]lie{
 	"zero":      {},
-	"largest":   {"\u202e\x00\xff</script>{{.}}%s", math.MaxUint64, math.Inf(1)},
+	"largest":   {"\u202e\u2067\u200f\x00\x1b\xff</script>{{.}}%s", math.MaxUint64, math.Inf(1)},
 	"negative":  {"\r\n", 1 << 63, math.Inf(-1)},
 	"no number": {" ", math.MaxInt64, math.NaN()},
 }
@@ -85,6 +85,7 @@ func (l lie) value(f protoreflect.FieldDescriptor) protoreflect.Value {
 // base is a Base that answers nothing but the lie. Some of the values that pages branch on are real.
 func (l lie) base(role basev1.Role) owner.Base {
 	b := fullBase(role, "")
+	b.Name = l.text
 	b.Look.Info = tell(&basev1.GetInfoResponse{}, l)
 	b.Look.Info.Caller.Role = role
 	b.Look.Node, b.Look.Window = tell(&basev1.Node{}, l), tell(&basev1.Window{}, l)
@@ -114,8 +115,13 @@ func (l lie) base(role basev1.Role) owner.Base {
 	return b
 }
 
+// turns tells whether a character changes how others are read (Unicode Standard Annex 9, section 2).
+func turns(r rune) bool {
+	return strings.ContainsRune("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\r\x1b", r)
+}
+
 // A template that fails would take each page that lists the Base with it.
-func TestNoAnswerOfABaseBreaksAPage(t *testing.T) {
+func TestNoAnswerOfABaseBreaksOrTurnsAPage(t *testing.T) {
 	for name, l := range lies {
 		for _, role := range roles {
 			b := l.base(role)
@@ -134,6 +140,13 @@ func TestNoAnswerOfABaseBreaksAPage(t *testing.T) {
 							}
 						}()
 						p := r.Page(path, s, now)
+						var whole strings.Builder
+						if err := r.Document(&whole, p, Frame{}); err != nil {
+							t.Error(err)
+						}
+						if turned := strings.IndexFunc(whole.String(), turns); turned >= 0 {
+							t.Errorf("%s, %s, %s: it is turned by %q", name, language.Tag, path, whole.String()[turned:turned+8])
+						}
 						if p.Status != statusOK || len(p.Parts) == 0 {
 							t.Errorf("%s, %s, %s: status %d", name, language.Tag, path, p.Status)
 						}

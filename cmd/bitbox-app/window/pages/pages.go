@@ -43,6 +43,7 @@ import (
 	"html/template"
 	"io"
 	"strings"
+	"unicode"
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/window/static"
@@ -154,5 +155,17 @@ func (r *Renderer) render(name string, data any) template.HTML {
 	if err := r.templates.ExecuteTemplate(&b, name, data); err != nil {
 		panic(fmt.Sprintf("the template %s: %v", name, err))
 	}
-	return template.HTML(b.String())
+	return template.HTML(inOrder(b.String()))
+}
+
+// inOrder marks each character that turns the direction of what follows, or is not there for a reader:
+// with one of them in a name, a Base or an App could have a page read as another sentence. No text of the
+// App has any.
+func inOrder(text string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.Is(unicode.Bidi_Control, r) || unicode.IsControl(r) && r != '\n' && r != '\t' {
+			return '\ufffd'
+		}
+		return r
+	}, text)
 }
