@@ -8,7 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"html/template"
+	"html"
 	"net/http"
 	"strings"
 	"time"
@@ -88,7 +88,7 @@ func encodeParts(e event, tooLong string) ([]byte, error) {
 	for _, each := range parts {
 		line, failed := encode(event{Parts: []part{each}})
 		if errors.Is(failed, errLongEvent) {
-			line, failed = encode(event{Parts: []part{{each.ID, `<p class="callout bad">` + template.HTMLEscapeString(tooLong) + "</p>"}}})
+			line, failed = encode(event{Parts: []part{{each.ID, `<p class="callout bad">` + html.EscapeString(tooLong) + "</p>"}}})
 		}
 		text, err = append(text, line...), errors.Join(err, failed)
 	}
