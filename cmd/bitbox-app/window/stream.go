@@ -8,7 +8,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"html"
 	"net/http"
 	"strings"
 	"time"
@@ -76,7 +75,7 @@ func encode(e event) ([]byte, error) {
 
 // encodeParts is an event in as many lines as it needs: of many long parts each is one of its own, and
 // one that no event can carry says so. A Base decides how long its parts are, and a page must not stay as
-// it was, with all that other Bases say.
+// it was, with all that other Bases say. The sentence is the App's own, and has no markup.
 func encodeParts(e event, tooLong string) ([]byte, error) {
 	text, err := encode(e)
 	if !errors.Is(err, errLongEvent) {
@@ -88,7 +87,7 @@ func encodeParts(e event, tooLong string) ([]byte, error) {
 	for _, each := range parts {
 		line, failed := encode(event{Parts: []part{each}})
 		if errors.Is(failed, errLongEvent) {
-			line, failed = encode(event{Parts: []part{{each.ID, `<p class="callout bad">` + html.EscapeString(tooLong) + "</p>"}}})
+			line, failed = encode(event{Parts: []part{{each.ID, `<p class="callout bad">` + tooLong + "</p>"}}})
 		}
 		text, err = append(text, line...), errors.Join(err, failed)
 	}
