@@ -73,7 +73,7 @@ func (p *program) openWindow(c *cobra.Command, o window.Options) error {
 	}
 	o.Owner = owner.New(owner.Options{Source: owner.NewSource(app, "", p.address, p.softwareLine),
 		CallTime: cmp.Or(p.timeout, callTime), PairTime: cmp.Or(p.timeout, pairTime)})
-	o.Pages = func(l words.Language) window.Renderer { return pages.New(l, l.Event) }
+	o.Pages = func(l words.Language, idle time.Duration) window.Renderer { return pages.New(l, idle, l.Event) }
 	o.SystemLanguage = systemLanguage(os.Getenv)
 	o.Say = func(sentence string) { _ = p.printf("%s\n", p.out.Fold("", sentence)) }
 	return window.Run(c.Context(), o)

@@ -17,6 +17,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/window/pages"
 	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/window/static"
@@ -85,7 +86,8 @@ func (d *desk) handle(w http.ResponseWriter, r *http.Request) {
 		}
 		d.mu.Unlock()
 		var document bytes.Buffer
-		err := pages.New(words.English, nil).Document(&document, page, pages.Frame{Path: r.URL.Path, Proof: hex.EncodeToString(d.proof[:])})
+		frame := pages.Frame{Path: r.URL.Path, Proof: hex.EncodeToString(d.proof[:])}
+		err := pages.New(words.English, time.Minute, nil).Document(&document, page, frame)
 		if err != nil {
 			d.t.Error(err)
 		}

@@ -417,6 +417,9 @@ func (o *Owner) Answer(deed, question uint64, a Answer) error {
 	case a.Yes && time.Now().Before(s.Question.Ready):
 		return ErrEarly
 	}
+	if a.Yes && (s.Question.Kind == Compare || s.Question.Kind == TellWords) {
+		s.Compared = s.Question
+	}
 	s.Question, s.Agreed = nil, a.Yes
 	w.answer <- a // it has room: the question is gone with its first answer
 	for wake := range o.wakes {

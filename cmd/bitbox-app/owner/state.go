@@ -170,6 +170,9 @@ type DeedState struct {
 	Question *Question
 	// Agreed: the owner has said yes to the last question.
 	Agreed bool
+	// Compared is the question about a code or words that the owner has said yes to. The Base shows the
+	// code until both sides have said yes.
+	Compared *Question
 	// Number of a pairing that has to be accepted at the Base; empty before.
 	RequestNumber string
 	// Result is one sentence about what was done; Problem is one about what was not, and Leaves

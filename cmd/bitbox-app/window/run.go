@@ -24,7 +24,7 @@ type Options struct {
 	// Owner follows the Bases and carries out deeds. Run starts and ends it.
 	Owner Owner
 	// Pages makes the pages in a language.
-	Pages func(words.Language) Renderer
+	Pages func(language words.Language, idle time.Duration) Renderer
 	// Language is the tag of the window's language; "": the one that a person has chosen in the
 	// window, or else SystemLanguage, which may be any that a system has.
 	Language, SystemLanguage string

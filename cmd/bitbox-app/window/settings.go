@@ -33,7 +33,7 @@ type chosen struct {
 
 // settings are how the window is at the moment.
 type settings struct {
-	make func(words.Language) Renderer
+	make func(words.Language, time.Duration) Renderer
 	path string
 
 	mu       sync.Mutex
@@ -61,7 +61,7 @@ func newSettings(o Options) *settings {
 			s.idle = idle
 		}
 	}
-	s.pages = s.make(s.language)
+	s.pages = s.make(s.language, s.idle)
 	return s
 }
 
@@ -100,7 +100,7 @@ func (s *settings) say(key string, arguments ...any) string {
 func (s *settings) choose(language words.Language, idle time.Duration) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.language, s.pages, s.idle = language, s.make(language), idle
+	s.language, s.pages, s.idle = language, s.make(language, idle), idle
 	text, err := json.Marshal(chosen{language.Tag, int(idle / time.Minute)})
 	if err != nil {
 		return err

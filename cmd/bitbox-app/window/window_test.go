@@ -189,7 +189,7 @@ func openSite(t *testing.T, change func(*server)) *site {
 		t.Fatal(err)
 	}
 	s.server, err = newServer(Options{
-		Owner: s, Pages: func(words.Language) Renderer { return s }, Dir: dir,
+		Owner: s, Pages: func(words.Language, time.Duration) Renderer { return s }, Dir: dir,
 		NoBrowser: true, Say: func(sentence string) { s.said <- sentence }, now: s.clock.read,
 	}, listener.Addr())
 	if err != nil {

@@ -104,12 +104,19 @@ type request struct {
 	Screen template.HTML
 }
 
+// waiting is a pairing to which this side has said yes. The code stays on the page, since the other
+// side compares it now; nil: it is not known.
+type waiting struct{ Compared *owner.Question }
+
+// Words tells whether an owner's App says the other yes, for a Base without a screen.
+func (w waiting) Words() bool { return w.Compared != nil && w.Compared.Kind == owner.TellWords }
+
 // asks is what the page wants from the person now; nil: nothing.
 func (v *view) asks(d owner.DeedState) any {
 	type asked struct {
 		Request  *request
 		Question *question
-		Waiting  bool // this side of a pairing has said yes
+		Waiting  *waiting
 	}
 	q := d.Question
 	if q == nil {
@@ -117,7 +124,7 @@ func (v *view) asks(d owner.DeedState) any {
 			return asked{}
 		}
 		if d.Agreed {
-			return asked{Waiting: true}
+			return asked{Waiting: &waiting{d.Compared}}
 		}
 		screen := picture.Screen(picture.Words{Title: v.say("pair.screen.title"), Description: v.say("pair.request.screen")},
 			v.say("pair.screen.request"), v.say("pair.screen.answers"))

@@ -4,6 +4,7 @@ import (
 	"math"
 	"strings"
 	"testing"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
@@ -127,7 +128,7 @@ func TestNoAnswerOfABaseBreaksOrTurnsAPage(t *testing.T) {
 			b := l.base(role)
 			s := owner.State{Bases: []owner.Base{b, wellBase()}}
 			for _, language := range words.Languages() {
-				r := New(language, language.Event)
+				r := New(language, time.Minute, language.Event)
 				paths := []string{"/bases", "/pair"}
 				for _, each := range screens {
 					paths = append(paths, addressOf(b, each.name)+"?service=nginx")

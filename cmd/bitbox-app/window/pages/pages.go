@@ -43,6 +43,7 @@ import (
 	"html/template"
 	"io"
 	"strings"
+	"time"
 	"unicode"
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
@@ -122,6 +123,7 @@ type Frame struct {
 // Renderer makes pages in one language.
 type Renderer struct {
 	language  words.Language
+	idle      time.Duration
 	event     func(*basev1.Event) string
 	templates *template.Template
 }
@@ -129,9 +131,10 @@ type Renderer struct {
 //go:embed *.html
 var files embed.FS
 
-// New returns a renderer. event puts an event of a Base into a sentence.
-func New(l words.Language, event func(*basev1.Event) string) *Renderer {
-	r := &Renderer{language: l, event: event}
+// New returns a renderer. The window locks after idle without key or pointer; event puts an event of a
+// Base into a sentence.
+func New(l words.Language, idle time.Duration, event func(*basev1.Event) string) *Renderer {
+	r := &Renderer{language: l, idle: idle, event: event}
 	r.templates = template.Must(template.New("").Funcs(r.functions()).ParseFS(files, "*.html"))
 	return r
 }

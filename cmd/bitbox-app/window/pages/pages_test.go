@@ -119,7 +119,7 @@ func hostileBase() owner.Base {
 }
 
 func renderer(l words.Language) *Renderer {
-	return New(l, func(e *basev1.Event) string {
+	return New(l, 15*time.Minute, func(e *basev1.Event) string {
 		if started := e.GetSessionStarted(); started != nil {
 			return fmt.Sprintf("The App %q has connected.", started.GetApp().GetName())
 		}
@@ -314,7 +314,10 @@ var states = map[string]owner.State{
 	"requesting": doing(owner.DeedState{Began: now, RequestNumber: "731 204"}),
 	"comparing": doing(owner.DeedState{Began: now, RequestNumber: "731 204", Question: &owner.Question{ID: 5, Kind: owner.Compare,
 		Code: client.Code{Digits: "482 913", BaseName: hostile, AppName: "laptop", Role: basev1.Role_ROLE_OWNER}}}),
-	"waiting": doing(owner.DeedState{Began: now, RequestNumber: "731 204", Agreed: true}),
+	"waiting": doing(owner.DeedState{Began: now, RequestNumber: "731 204", Agreed: true, Compared: &owner.Question{ID: 5,
+		Kind: owner.Compare, Code: client.Code{Digits: "482 913"}}}),
+	"told": doing(owner.DeedState{Began: now, RequestNumber: "731 204", Agreed: true, Compared: &owner.Question{ID: 5,
+		Kind: owner.TellWords, Code: client.Code{Words: "lusab-babad-gutih-tugad-gutuk-bisog"}}}),
 	"telling": doing(owner.DeedState{Began: now, RequestNumber: "731 204", Question: &owner.Question{ID: 5, Kind: owner.TellWords,
 		Code: client.Code{Words: "lusab-babad-gutih-tugad-gutuk-bisog", BaseName: "Attic", AppName: "laptop", Role: basev1.Role_ROLE_VIEWER}}}),
 	"paired": doing(owner.DeedState{Began: now, Ended: now, Made: &client.Base{Name: "Attic", PublicKey: [32]byte{1}}}),
@@ -426,6 +429,41 @@ func TestThePictureOfTheScreenHasNoDigits(t *testing.T) {
 		}
 		if !found {
 			t.Errorf("%s has no picture of the screen", name)
+		}
+	}
+}
+
+// The Base asks for the code until both sides have said yes, so the page goes on to show it. A Base
+// without a screen has no key to press.
+func TestTheCodeStaysUntilTheBaseHasSaidYes(t *testing.T) {
+	for name, code := range map[string]string{"waiting": "482 913", "told": "lusab-babad-gutih-tugad-gutuk-bisog"} {
+		text := textOf(document(t, name, renderer(words.English).Page("/deed/1", states[name], now)))
+		if !strings.Contains(text, code) {
+			t.Errorf("%s: the code %s is gone: %s", name, code, text)
+		}
+		if screen := name == "waiting"; strings.Contains(text, "press Y") != screen {
+			t.Errorf("%s: says to press Y at the Base, or does not: %s", name, text)
+		}
+	}
+}
+
+// The settings show the time that is in force, even one that they do not offer.
+func TestTheSettingsShowAfterWhichTimeThePageLocks(t *testing.T) {
+	for idle, want := range map[time.Duration][2]string{15 * time.Minute: {"15", "15 minutes"}, 2 * time.Hour: {"", "2 hours"}} {
+		r := New(words.English, idle, nil)
+		p := r.Page(addressOf(wellBase(), "settings"), states["well"], now)
+		var chosen [][2]string
+		for _, n := range elements(document(t, "settings", p)) {
+			if n.Data == "select" && attribute(n, "name") == "idle" {
+				for _, o := range elements(n) {
+					if o.Data == "option" && slices.ContainsFunc(o.Attr, func(a html.Attribute) bool { return a.Key == "selected" }) {
+						chosen = append(chosen, [2]string{attribute(o, "value"), textOf(o)})
+					}
+				}
+			}
+		}
+		if len(chosen) != 1 || chosen[0] != want {
+			t.Errorf("with %v: chosen is %q, want %q", idle, chosen, want)
 		}
 	}
 }

@@ -2,6 +2,7 @@ package pages
 
 import (
 	"strconv"
+	"time"
 
 	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/words"
 )
@@ -26,9 +27,14 @@ func (v *view) windowSettings() windowSettings {
 	for _, l := range words.Languages() {
 		shown.Languages = append(shown.Languages, choice{l.Tag, l.Name, l.Tag == v.language.Tag})
 	}
-	shown.Idle = []choice{{Text: v.say("settings.idle.same"), Chosen: true}}
+	chosen := false
 	for _, n := range idles {
-		shown.Idle = append(shown.Idle, choice{Value: strconv.Itoa(n), Text: v.say("settings.minutes", n)})
+		now := time.Duration(n)*time.Minute == v.idle
+		chosen = chosen || now
+		shown.Idle = append(shown.Idle, choice{strconv.Itoa(n), v.say("settings.minutes", n), now})
+	}
+	if !chosen { // without a value it stays as it is
+		shown.Idle = append(shown.Idle, choice{Text: v.language.Length(v.idle), Chosen: true})
 	}
 	return shown
 }
