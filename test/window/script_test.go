@@ -37,7 +37,8 @@ type desk struct {
 	page    pages.Page
 	streams map[chan string]bool // that are open
 	opened  int
-	tab     int      // the status of POST /tab; 0: it is not answered
+	tab     int      // the status of POST /tab
+	asked   int      // how often POST /tab came
 	posts   []string // the paths of forms that were sent
 }
 
@@ -62,11 +63,12 @@ func (d *desk) handle(w http.ResponseWriter, r *http.Request) {
 	case "/tab":
 		d.mu.Lock()
 		status := d.tab
+		d.asked++
 		d.mu.Unlock()
 		w.Header().Set("Content-Type", "application/json")
 		w.WriteHeader(status)
 		if status == http.StatusUnauthorized {
-			fmt.Fprint(w, `{"locked":"It is locked."}`)
+			fmt.Fprint(w, `{"locked":"Call 0900 1234."}`)
 		}
 	case static.Script.Path:
 		w.Header().Set("Content-Type", static.Script.Type)
@@ -370,4 +372,56 @@ func TestAPageTellsALockedWindowFromOneThatIsGone(t *testing.T) {
 	d.send(map[string]any{"gone": "The App has ended."})
 	tab.AwaitText("The App has ended.")
 	d.listening(0)
+}
+
+// After the App's end its port may be another user's, who has no proof and answers as they like.
+func TestAServerWithoutProofPutsNoSentenceOnThePage(t *testing.T) {
+	for _, broken := range []bool{false, true} {
+		d := newDesk(t, "<p>Height 100</p>")
+		if broken {
+			d.script = d.otherwise("lock(words.locked)", "lock((await answer.json()).locked)")
+		}
+		tab := chromiumtest.Start(t, chromiumtest.Options{}).Tab()
+		d.open(tab)
+		d.mu.Lock()
+		d.tab = http.StatusUnauthorized
+		for events := range d.streams {
+			close(events)
+		}
+		d.mu.Unlock()
+		tab.AwaitNoText("Height 100")
+		note := chromiumtest.Eval[string](tab, "document.getElementById('note').textContent")
+		if theirs := note != words.English.Say("frame.locked"); theirs != broken {
+			t.Errorf("broken: %t; the page says %q", broken, note)
+		}
+	}
+}
+
+// Who comes to a tab that nobody has seen for long must not see it even for a moment.
+func TestAPageThatNobodySeesLocks(t *testing.T) {
+	for _, broken := range []bool{false, true} {
+		d := newDesk(t, "<p>Height 100</p>")
+		if broken {
+			d.script = d.otherwise("reported > 50000) ask()", "reported > 50000) report()")
+		}
+		browser := chromiumtest.Start(t, chromiumtest.Options{})
+		tab := browser.TabBeside()
+		d.open(tab)
+		browser.TabBeside().Front()
+		d.listening(0)
+		d.mu.Lock()
+		d.tab, d.asked = http.StatusUnauthorized, 0
+		d.mu.Unlock()
+		chromiumtest.Eval[bool](tab, "ahead += 60000, true")
+		until(t, "the page asks", func() bool {
+			d.mu.Lock()
+			defer d.mu.Unlock()
+			return d.asked > 0
+		})
+		if !broken {
+			tab.Await("the page is locked", "document.body.classList.contains('locked')")
+		} else if chromiumtest.Eval[bool](tab, "document.body.classList.contains('locked')") {
+			t.Error("the broken variant locks too: the test shows nothing")
+		}
+	}
 }

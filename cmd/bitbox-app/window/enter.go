@@ -70,7 +70,7 @@ func (s *server) tab(w http.ResponseWriter, r *http.Request, v visitor) {
 		s.life.sign(name, v.session, now)
 	}
 	if v.state != open {
-		answerJSON(w, http.StatusUnauthorized, map[string]any{"locked": s.settings.say(v.why)})
+		w.WriteHeader(http.StatusUnauthorized)
 		return
 	}
 	if r.PostForm.Get("active") == "1" {

@@ -155,11 +155,7 @@ func (s *server) refuse(w http.ResponseWriter, r *http.Request, v verdict) {
 	case single(r, "Sec-Fetch-Mode") == "navigate":
 		s.notice(w, v.status, sentence)
 	default:
-		key := "refused"
-		if v.status == http.StatusUnauthorized {
-			key = "locked"
-		}
-		answerJSON(w, v.status, map[string]any{key: sentence})
+		answerJSON(w, v.status, map[string]any{"refused": sentence})
 	}
 }
 

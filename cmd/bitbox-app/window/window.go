@@ -43,7 +43,8 @@
 //
 //	POST /tab     form: tab=…&state=shown|hidden|closed&active=0|1
 //	    204                                  the session is open
-//	    401 {"locked":"a sentence"}          it is locked, or another one
+//	    401                                  it is locked, or another one. The script says so in its own
+//	                                         words: nobody has proven who answers
 //
 // The script opens the stream only while the page is visible. It posts /tab when the page is
 // hidden, shown or left (sendBeacon), each 50 s while the page is hidden or locked, and at most

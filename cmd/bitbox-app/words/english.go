@@ -10,6 +10,7 @@ var english = map[string]string{
 	"frame.all":        "All Bases",
 	"frame.pair":       "Pair with a Base",
 	"frame.lockdown":   "Lock down",
+	"frame.locked":     "This page is locked. Start bitbox-app window or click its icon, and it comes back with all that you have typed.",
 	"frame.lockeddown": "Locked down",
 	"frame.good":       "well",
 	"frame.warn":       "needs a look",

@@ -10,6 +10,7 @@ var german = map[string]string{
 	"frame.all":        "Alle Bases",
 	"frame.pair":       "Mit einer Base koppeln",
 	"frame.lockdown":   "Abriegeln",
+	"frame.locked":     "Diese Seite ist gesperrt. Starten Sie bitbox-app window oder klicken Sie auf ihr Symbol, dann kommt sie zurück, mit allem, was Sie getippt haben.",
 	"frame.lockeddown": "Abgeriegelt",
 	"frame.good":       "in Ordnung",
 	"frame.warn":       "braucht einen Blick",

@@ -108,7 +108,7 @@ function lock(sentence) {
 async function ask() {
   const answer = await report()
   if (!answer) return end(words.gone)
-  if (answer.status === 401) return lock((await answer.json()).locked)
+  if (answer.status === 401) return lock(words.locked) // nobody has proven who says so: no sentence of theirs
   if (locked) tell('')
   locked = false
   body.classList.remove('locked')
@@ -244,7 +244,7 @@ function tick() {
   for (const [id, html] of late) apply({ id, html })
   stale = !over && !locked && !document.hidden && heard && now - heard > 35000
   if (stale) tell(fill(words.stale, { time: new Date(heard).toLocaleTimeString(document.documentElement.lang) }))
-  if (key && !over && (document.hidden || locked) && now - reported > 50000) locked ? ask() : report()
+  if (key && !over && (document.hidden || locked) && now - reported > 50000) ask()
 }
 
 // --- The person ----------------------------------------------------------------------------------
