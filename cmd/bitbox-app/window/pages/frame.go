@@ -134,11 +134,16 @@ func (v *view) links() []link {
 	return links
 }
 
-// heading is the beginning of a page: its title, and a sentence about it.
-type heading struct{ Title, Text string }
+// heading is the beginning of a page: its title, a sentence about it, and one that says that the page is
+// old, if the Base does not answer.
+type heading struct{ Title, Text, Old string }
 
 func (v *view) heading(title, text string) Part {
-	return v.part("frame.heading", "wide", heading{title, text})
+	h := heading{Title: title, Text: text}
+	if gone := v.base.Connection == owner.Lost || v.base.Connection == owner.Ended; gone && !v.base.At.IsZero() {
+		h.Old = v.say("frame.old", v.language.When(v.base.At, v.now))
+	}
+	return v.part("frame.heading", "wide", h)
 }
 
 // enter is the page at which a browser comes in.

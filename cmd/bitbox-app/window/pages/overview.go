@@ -209,7 +209,7 @@ func (v *view) health() []measure {
 		list = append(list, m)
 	}
 	if load := i.GetLoadAverage(); len(load) > 0 {
-		add("overview.health.load", fmt.Sprintf("%.2f", load[0]), measured.Load)
+		add("overview.health.load", v.language.Decimal(load[0], 2), measured.Load)
 	}
 	free := func(available, total uint64) string {
 		return v.say("overview.health.free", v.language.Size(available), v.language.Size(total))

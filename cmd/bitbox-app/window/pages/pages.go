@@ -72,6 +72,8 @@ type Page struct {
 	Top, Side template.HTML
 	// Parts are the page's own, in their order.
 	Parts []Part
+	// Language is that of the page (BCP 47).
+	Language string
 	// Class says how the style sheet lays out the parts; Bare: the page has no links beside it.
 	Class string
 	Bare  bool
@@ -101,10 +103,11 @@ func (p Page) Live() []Part {
 	return live
 }
 
-// Shape tells apart pages that have not the same parts in the same places. A document cannot become
-// one of another shape: it must be loaded again.
+// Shape tells apart pages that have not the same parts in the same places, or not the same language. A
+// document cannot become one of another shape: it must be loaded again.
 func (p Page) Shape() string {
 	var shape strings.Builder
+	shape.WriteString(p.Language + "\n")
 	for _, part := range p.Parts {
 		fmt.Fprintf(&shape, "%s %s %t\n", part.ID, part.Class, part.Form)
 	}

@@ -447,6 +447,32 @@ func TestTheCodeStaysUntilTheBaseHasSaidYes(t *testing.T) {
 	}
 }
 
+// Each page of a Base that does not answer says that what it shows is old.
+func TestAPageSaysThatItIsOld(t *testing.T) {
+	b := wellBase()
+	for connection, old := range map[owner.Connection]bool{owner.Connected: false, owner.Lost: true} {
+		b.Connection = connection
+		for _, each := range screens {
+			p := renderer(words.English).Page(addressOf(b, each.name), owner.State{Bases: []owner.Base{b}}, now)
+			text := textOf(document(t, "old", p))
+			if got := strings.Contains(text, "The Base does not answer."); got != old {
+				t.Errorf("%s says that the Base does not answer: %t, want %t", each.name, got, old)
+			}
+		}
+	}
+}
+
+// A document says its language once, to screen readers too, and keeps it: in another one it is loaded again.
+func TestAPageInAnotherLanguageIsLoadedAgain(t *testing.T) {
+	var shapes []string
+	for _, l := range words.Languages() {
+		shapes = append(shapes, renderer(l).Page("/bases", states["well"], now).Shape())
+	}
+	if shapes[0] == shapes[1] {
+		t.Error("a page becomes one of another language in its place")
+	}
+}
+
 // The settings show the time that is in force, even one that they do not offer.
 func TestTheSettingsShowAfterWhichTimeThePageLocks(t *testing.T) {
 	for idle, want := range map[time.Duration][2]string{15 * time.Minute: {"15", "15 minutes"}, 2 * time.Hour: {"", "2 hours"}} {

@@ -56,7 +56,9 @@ func addressOf(b owner.Base, page string) string { return "/base/" + b.ID() + "/
 // with status 404.
 func (r *Renderer) Page(address string, s owner.State, now time.Time) Page {
 	v, make := r.find(address, s, now)
-	return make(v)
+	p := make(v)
+	p.Language = r.language.Tag
+	return p
 }
 
 // Wants are what has to be asked of a Base, by its id, while somebody looks at a page.
