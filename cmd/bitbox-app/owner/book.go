@@ -159,6 +159,10 @@ func (b *book) list() {
 	}
 }
 
+// longestEvent bounds an event that is kept, in bytes. A Base sends shorter ones (package events of the
+// Middleware); one that lies could fill the memory with MaxEvents of them.
+const longestEvent = 64 << 10
+
 // sameWithin is among how many of the newest events the same one is looked for.
 const sameWithin = 8
 
@@ -169,6 +173,10 @@ func (b *book) happen(n Happened) {
 	}
 	if s := n.Event.GetSubscribed(); s != nil {
 		base.Gap = base.Gap || s.GetGap()
+		return
+	}
+	if proto.Size(n.Event) > longestEvent {
+		base.Gap = true
 		return
 	}
 	if app := cmp.Or(n.Event.GetSessionStarted().GetApp(), n.Event.GetSessionEnded().GetApp()); app.GetId() == base.AppID && app != nil {

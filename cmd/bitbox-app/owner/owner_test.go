@@ -344,3 +344,15 @@ func TestALogWithoutEndIsCut(t *testing.T) {
 		t.Errorf("a log that breaks off: %v", err)
 	}
 }
+
+// MaxEvents of the longest answers would be 800 MB.
+func TestALongEventIsNotKept(t *testing.T) {
+	for length, kept := range map[int]bool{1000: true, longestEvent: false} {
+		b := &book{state: State{Bases: []Base{{Base: client.Base{Name: "kitchen"}}}}}
+		b.happen(Happened{Base: "kitchen", Event: &basev1.Event{Event: &basev1.Event_ApplyFailed{
+			ApplyFailed: &basev1.ApplyFailedEvent{Reason: strings.Repeat("x", length)}}}})
+		if got := b.state.Bases[0]; len(got.Events) == 1 != kept || got.Gap == kept {
+			t.Errorf("%d bytes: %d events, gap %t", length, len(got.Events), got.Gap)
+		}
+	}
+}

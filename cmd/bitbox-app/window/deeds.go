@@ -24,8 +24,8 @@ const (
 	// MB.
 	longestUpload = 4 << 30
 	uploadTime    = 10 * time.Minute
-	// uploads are the names of files that are on their way to a Base, in the App's folder.
-	uploads = "upload-*"
+	// uploads begins the names of files that are on their way to a Base, in the App's folder.
+	uploads = "upload-"
 )
 
 // errForm is what a person never sees: the pages write forms that fit.
@@ -261,9 +261,11 @@ func (s *server) awaitDeed(number uint64) {
 
 // removeUploads removes files of a window that was killed. Only one process has the App's window.
 func removeUploads(dir string) error {
-	left, err := filepath.Glob(filepath.Join(dir, uploads))
-	for _, path := range left {
-		err = errors.Join(err, os.Remove(path))
+	files, err := os.ReadDir(dir)
+	for _, file := range files {
+		if strings.HasPrefix(file.Name(), uploads) {
+			err = errors.Join(err, os.Remove(filepath.Join(dir, file.Name())))
+		}
 	}
 	return err
 }

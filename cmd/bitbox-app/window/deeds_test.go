@@ -129,7 +129,7 @@ func TestAnUploadIsKeptUntilItsDeedHasEnded(t *testing.T) {
 	b.enters()
 	path := "/base/" + s.State().Bases[0].ID() + "/deed/update"
 	left := func() []string {
-		found, err := filepath.Glob(filepath.Join(s.Dir, uploads))
+		found, err := filepath.Glob(filepath.Join(s.Dir, uploads+"*"))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -197,4 +197,24 @@ func TestRequestsHaveABudget(t *testing.T) {
 		}
 	}
 	t.Error("each request is answered")
+}
+
+// A folder is named as its user likes, and its name is no pattern.
+func TestWhatAKilledWindowLeavesIsRemovedFromAnyFolder(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "[ab]")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{uploads + "1", "keep-" + uploads} {
+		if err := os.WriteFile(filepath.Join(dir, name), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := removeUploads(dir); err != nil {
+		t.Fatal(err)
+	}
+	left, err := os.ReadDir(dir)
+	if err != nil || len(left) != 1 || left[0].Name() != "keep-"+uploads {
+		t.Errorf("it leaves %v (%v)", left, err)
+	}
 }
