@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/window/peer"
 	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/words"
 )
@@ -375,6 +377,33 @@ func TestALongPartDoesNotStopAPage(t *testing.T) {
 			if id == "health" && e.Parts[0].HTML != "not well" || id != "health" && whole != (name == "two that fit alone") {
 				t.Errorf("%s: %s is shown as %.80q", name, id, e.Parts[0].HTML)
 			}
+		}
+	}
+}
+
+// A page of another site that knows the port sends requests without end, by the same browser.
+func TestAFloodOfForeignRequestsTakesNoTurnFromThePerson(t *testing.T) {
+	for _, broken := range []bool{false, true} {
+		s := openSite(t, func(s *server) {
+			s.budget, s.refusals = rate.NewLimiter(0, 10), rate.NewLimiter(0, 10)
+			if broken {
+				s.refusals = s.budget
+			}
+		})
+		b := s.browser()
+		b.enters()
+		for range 30 {
+			response, err := b.client.Do(b.request("GET", "/bases", with(scripted, "Sec-Fetch-Site", "cross-site"), nil))
+			if err != nil {
+				t.Fatal(err)
+			}
+			_ = response.Body.Close()
+			if !response.Close {
+				t.Fatal("a foreign request keeps a place for its connection")
+			}
+		}
+		if got := b.do("GET", "/bases", linked, nil); (got.status == http.StatusOK) == broken {
+			t.Errorf("broken: %t; the person gets %d", broken, got.status)
 		}
 	}
 }

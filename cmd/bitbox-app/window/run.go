@@ -102,6 +102,7 @@ func newServer(o Options, at net.Addr) (*server, error) {
 		door: door{host: at.String(), rules: rules, admits: admits},
 		desk: newDesk(rand.Reader), streams: make(chan struct{}, mostStreams), routes: routes, mux: http.NewServeMux(), timing: usualTiming,
 		settings: newSettings(o), uploading: make(chan struct{}, 1), budget: rate.NewLimiter(perSecond, atOnce),
+		refusals: rate.NewLimiter(perSecond, atOnce),
 	}
 	if _, err := rand.Read(s.proof[:]); err != nil {
 		return nil, fmt.Errorf("make the key of the window: %w", err)

@@ -57,17 +57,18 @@ var headers = map[string]string{
 // server is the window while it is open.
 type server struct {
 	Options
-	address  string // http://127.0.0.1:PORT
-	cookie   string // its name. Cookies are shared by all ports of 127.0.0.1
-	proof    [32]byte
-	door     door
-	desk     *desk
-	life     *life
-	streams  chan struct{}   // a place for each one that is open
-	budget   *rate.Limiter   // of requests
-	gone     context.Context // ends when the window does
-	timing   timing
-	settings *settings
+	address string // http://127.0.0.1:PORT
+	cookie  string // its name. Cookies are shared by all ports of 127.0.0.1
+	proof   [32]byte
+	door    door
+	desk    *desk
+	life    *life
+	streams chan struct{} // a place for each one that is open
+	// budget is of requests that come in, and refusals of the others.
+	budget, refusals *rate.Limiter
+	gone             context.Context // ends when the window does
+	timing           timing
+	settings         *settings
 	// uploading has a place for the one file that is on its way, and running is what takes care of it.
 	uploading chan struct{}
 	running   sync.WaitGroup
@@ -88,10 +89,6 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	for name, value := range headers {
 		w.Header().Set(name, value)
 	}
-	if !s.budget.Allow() {
-		http.Error(w, s.settings.say("door.busy"), http.StatusTooManyRequests)
-		return
-	}
 	v := s.visitor(r)
 	_, pattern := s.mux.Handler(r)
 	to, ok := s.routes[pattern]
@@ -102,7 +99,19 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		method: r.Method, host: r.Host, site: single(r, "Sec-Fetch-Site"), mode: single(r, "Sec-Fetch-Mode"), dest: single(r, "Sec-Fetch-Dest"),
 		session: v.state,
 	}
-	if refused := s.door.decide(f, to.needs); !refused.comesIn() {
+	refused := s.door.decide(f, to.needs)
+	budget := s.budget
+	if !refused.comesIn() {
+		// A page of another site may send as many as it likes; they must not take a place or a turn from
+		// the person.
+		budget = s.refusals
+		w.Header().Set("Connection", "close")
+	}
+	if !budget.Allow() {
+		http.Error(w, s.settings.say("door.busy"), http.StatusTooManyRequests)
+		return
+	}
+	if !refused.comesIn() {
 		if refused.status == http.StatusUnauthorized {
 			refused.why = v.why
 		}
