@@ -106,9 +106,9 @@ func TestAPersonIsCutOffForGood(t *testing.T) {
 func TestTwoTabsShowTheSame(t *testing.T) {
 	h := newHome(t, windowtest.Options{})
 	second := h.browser.Tab()
-	second.Open(h.app.Origin() + "/base/" + h.id() + "/security")
-	h.visit("security")
-	h.press("expose")
+	second.Open(h.app.Origin() + "/base/" + h.id() + "/people")
+	h.visit("people")
+	h.press("open-window")
 	h.tab.AwaitPath("/deed/")
 	second.Open(h.app.Origin() + h.tab.Path())
 	second.AwaitText(say("deed.yes"))
