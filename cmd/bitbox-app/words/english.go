@@ -179,7 +179,7 @@ var english = map[string]string{
 	"overview.findings.running":     "looking",
 	"overview.findings.at":          "of %[1]s",
 	"overview.findings.none":        "The Base is as closed as it should be.",
-	"overview.findings.unknown":     "This Base has no audit for this App.",
+	"overview.findings.unknown":     "This Base tells this App of no audit.",
 	"overview.findings.more":        "And %[1]d more.",
 	"overview.findings.link":        "What to do about it",
 	"overview.node.title":           "Bitcoin node",
@@ -498,7 +498,7 @@ var english = map[string]string{
 	"people.lead":           "Each person has an App of their own, with a role.",
 	"people.window":         "Pairing window",
 	"people.window.opened":  "The pairing window is open.",
-	"people.invite.note":    "Open the window, start the other person's App, and compare the code at the Base.",
+	"people.invite.note":    "Open the pairing window here, start the pairing in the other App, and compare the code at the Base.",
 	"people.accept":         "Let a person in by number and words",
 
 	// updates
