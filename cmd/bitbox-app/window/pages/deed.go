@@ -168,7 +168,8 @@ func (v *view) steps(d owner.DeedState) []step {
 		steps = append(steps, s)
 	}
 	access := v.base.Look.Access
-	if d.Agreed && !over && access != nil && access.Trying {
+	mayBeTried := d.Deed.Kind.Tried() || d.Deed.Kind == owner.SetRole // another App's try says nothing of this deed
+	if mayBeTried && d.Agreed && !over && access != nil && access.Trying {
 		for n := range steps {
 			steps[n].Class = "done"
 		}

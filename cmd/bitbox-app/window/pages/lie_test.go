@@ -157,3 +157,22 @@ func TestNoAnswerOfABaseBreaksOrTurnsAPage(t *testing.T) {
 		}
 	}
 }
+
+// A Base, or another App, tries a change while this App locks down: the page must not promise that the
+// lockdown is undone.
+func TestNoTryOfOthersIsTakenForTheDeed(t *testing.T) {
+	b := triedBase()
+	for kind, want := range map[owner.DeedKind]bool{owner.Lockdown: false, owner.Revoke: false, owner.Reboot: false, owner.Expose: true} {
+		d := owner.DeedState{Number: 1, Base: b.ID(), Deed: owner.Deed{Kind: kind}, Began: now, Agreed: true}
+		p := renderer(words.English).Page("/deed/1", owner.State{Bases: []owner.Base{b}, Deeds: []owner.DeedState{d}}, now)
+		var whole strings.Builder
+		for _, part := range p.Parts {
+			whole.WriteString(string(part.HTML))
+		}
+		for _, key := range []string{"deed.step.try.more", "deed.stop.text"} {
+			if got := strings.Contains(whole.String(), words.English.Say(key)); got != want {
+				t.Errorf("%s: the page says %q: %t", kind, words.English.Say(key), got)
+			}
+		}
+	}
+}
