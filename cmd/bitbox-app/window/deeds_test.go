@@ -187,6 +187,20 @@ func TestSettingsHoldAtOnceAndForTheNextStart(t *testing.T) {
 	}
 }
 
+// A person who saves the settings stays at them. An address that no Base of this App has leads nowhere else.
+func TestSettingsComeBackToTheirPage(t *testing.T) {
+	s := openSite(t, nil)
+	b := s.browser()
+	b.enters()
+	id := s.State().Bases[0].ID()
+	for base, want := range map[string]string{id: "/base/" + id + "/settings", "": "/", "/other.example": "/", id + "/..": "/"} {
+		got := b.do("POST", "/settings", linked, url.Values{"language": {"en"}, "idle": {"15"}, "base": {base}})
+		if to := got.header.Get("Location"); got.status != http.StatusSeeOther || to != want {
+			t.Errorf("from %q: %d to %q, want %q", base, got.status, to, want)
+		}
+	}
+}
+
 func TestRequestsHaveABudget(t *testing.T) {
 	s := openSite(t, nil)
 	s.budget.SetLimit(0)

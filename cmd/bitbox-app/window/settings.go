@@ -115,6 +115,10 @@ func (s *server) changeSettings(w http.ResponseWriter, r *http.Request, _ visito
 		s.refuse(w, r, verdict{http.StatusBadRequest, "door.form"})
 		return
 	}
+	back := "/"
+	if base, known := s.Owner.State().Base(form.value("base")); known {
+		back = "/base/" + base.ID() + "/settings"
+	}
 	language, known := languageOf(form.value("language"))
 	_, _, idle := s.settings.read()
 	if typed := form.value("idle"); typed != "" { // empty: as before
@@ -131,5 +135,5 @@ func (s *server) changeSettings(w http.ResponseWriter, r *http.Request, _ visito
 	if err := s.settings.choose(language, idle); err != nil {
 		s.Say(fmt.Sprintf("The settings of the window could not be kept for the next start: %v.", err))
 	}
-	http.Redirect(w, r, "/", http.StatusSeeOther)
+	http.Redirect(w, r, back, http.StatusSeeOther)
 }

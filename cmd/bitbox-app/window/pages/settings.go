@@ -9,7 +9,7 @@ import (
 
 // windowSettings are those of this window.
 type windowSettings struct {
-	Action          string
+	Action, Base    string // Base: the id of the one whose page it is, to come back to it
 	Languages, Idle []choice
 }
 
@@ -23,7 +23,7 @@ func (v *view) settingsPage() []Part {
 }
 
 func (v *view) windowSettings() windowSettings {
-	shown := windowSettings{Action: "/settings"}
+	shown := windowSettings{Action: "/settings", Base: v.base.ID()}
 	for _, l := range words.Languages() {
 		shown.Languages = append(shown.Languages, choice{l.Tag, l.Name, l.Tag == v.language.Tag})
 	}
