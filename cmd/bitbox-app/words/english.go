@@ -19,7 +19,7 @@ var english = map[string]string{
 	"frame.until":      "until %[1]s",
 	"frame.gone":       "The App has ended. Start it again to go on: bitbox-app window.",
 	"frame.foreign":    "This page can no longer be trusted: another program answers in the App's place. Close it.",
-	"frame.changed":    "This page has changed at its place. Reload it when you have saved what you typed.",
+	"frame.changed":    "This page is no longer current. Copy what you typed, then reload it.",
 	"frame.stale":      "Out of date since %[1]s. The App does not answer.",
 	"frame.old":        "The Base does not answer. This page is as of %[1]s.",
 	"frame.idle":       "This page locks in %[1]s seconds. Press a key or move the pointer to stay.",
@@ -125,7 +125,7 @@ var english = map[string]string{
 	"pair.waiting.words.text":  "Nothing is left to do here. If the words differ there, say no there.",
 	"pair.done.also":           "What you may do next",
 	"pair.done.security":       "See what a stranger sees of your Base",
-	"pair.done.node":           "See how far the node is, and connect a wallet",
+	"pair.done.node":           "See how far the node has come, and connect a wallet",
 	"pair.done.people":         "Let in a second App, in case you lose this one",
 
 	// overview
@@ -201,7 +201,7 @@ var english = map[string]string{
 	"overview.health.free":          "%[1]s of %[2]s free",
 	"overview.health.curve":         "%[1]s, the last day",
 	"overview.now.title":            "Now",
-	"overview.now.none":             "Nothing has happened since the App looks.",
+	"overview.now.none":             "Nothing has happened since the App began to watch.",
 	"overview.now.times":            "%[1]d times",
 
 	// deed
