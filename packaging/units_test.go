@@ -170,7 +170,7 @@ func TestPathsAreThoseOfTheCode(t *testing.T) {
 		generation.WalletUnit: {"ConditionPathExists=|" + settings.SignedFile + "\n", "ConditionPathExists=|" + settings.File + "\n",
 			"BindReadOnlyPaths=-" + settings.SignedFile + "\n", "ConditionPathExists=!" + generation.ElectrumFile + "\n",
 			"BindReadOnlyPaths=" + settings.Runtime + "\n", "BindPaths=" + filepath.Dir(generation.WalletSocket) + "\n",
-			"--socket " + generation.WalletSocket + "\n", "User=" + firewall.WalletUser + "\n",
+			"--socket " + generation.WalletSocket + " --finder ", "User=" + firewall.WalletUser + "\n",
 			"SupplementaryGroups=" + firewall.ChainUser + "\n", "\nIPAddressDeny=any\nIPAddressAllow=127.0.0.1\n"},
 		generation.MiddlewareUnit:          {filepath.Dir(nodeclient.DefaultSocket) + "\n"},
 		generation.MDNSUnit:                {"/usr/lib/bitbox-base/avahi-daemon.conf"},

@@ -39,8 +39,7 @@ the node once and keeps an index of them; no wallet can connect before that is c
 starts it on the appliance.
 
 Without TLS and without a password it listens for NGINX, on a unix socket, or on 127.0.0.1.`,
-		Example: `  bitbox-node electrum --own --data /var/lib/bitbox-electrum --socket /run/bitbox-electrum/wallets.sock \
-    --finder /run/bitbox-electrum/finder.sock --user bitbox-node
+		Example: `  bitbox-node electrum --own --data /var/lib/bitbox-electrum --socket /run/bitbox-electrum/wallets.sock
   bitbox-node electrum --network regtest --rpc 127.0.0.1:18443 --credentials FILE --data DIR --listen 127.0.0.1:50001`,
 		Args: commandline.Args(0, 0),
 		RunE: func(c *cobra.Command, _ []string) error { return s.run(c.Context()) },

@@ -65,6 +65,9 @@ func TestAServerForWalletsThatWasTakenOverCannotHoldUpTheWatcher(t *testing.T) {
 			t.Errorf("%s: %v", name, told)
 		}
 	}
+	if err := os.RemoveAll(path); err != nil {
+		t.Fatal(err)
+	}
 	if err := text(`{"reason":"\u001b[2J\u202e` + strings.Repeat("x", 1000) + `"}`)(); err != nil {
 		t.Fatal(err)
 	}

@@ -53,8 +53,7 @@ The node is Bitcoin Core 29 to 31, or a program with its interface, for every ne
 knows; or btcd 0.26 or newer for regtest, simnet, signet and testnet4. Nothing of the node is
 changed: its configuration decides which questions are answered.`,
 		Example: `  bitbox-node watch --credentials /var/lib/bitcoind/.cookie --data /var/lib/bitcoind --user bitbox-base
-  bitbox-node watch --own --user bitbox-base --wallets /run/bitbox-electrum/progress.json \
-    --finder /run/bitbox-electrum/finder.sock
+  bitbox-node watch --own --user bitbox-base --wallets /run/bitbox-electrum/progress.json
   bitbox-node watch --program btcd --network signet --rpc 127.0.0.1:38332 --credentials FILE --certificate FILE`,
 		Args: commandline.Args(0, 0),
 		RunE: func(c *cobra.Command, _ []string) error { return w.run(c.Context()) },
