@@ -84,9 +84,7 @@ func TestEachPageFitsItsWindowInEachState(t *testing.T) {
 		for _, width := range widths {
 			tab.Size(width, 800)
 			if wide := chromiumtest.Eval[int64](tab, "document.documentElement.scrollWidth"); wide > width {
-				widest := chromiumtest.Eval[string](tab, fmt.Sprintf(`[...document.querySelectorAll("main *, header *, nav *")]
-					.filter((e) => e.getBoundingClientRect().right > %d).map((e) => e.outerHTML.slice(0, 160)).slice(-1)[0] || ""`, width))
-				t.Errorf("%s is %d pixels wide in a window of %d: %s", name, wide, width, widest)
+				t.Errorf("%s is %d pixels wide in a window of %d: %s", name, wide, width, widest(tab, width))
 			}
 			keep(t, tab, fmt.Sprintf("%s-%d", name, width))
 		}
@@ -111,4 +109,10 @@ func keep(t *testing.T, tab *chromiumtest.Tab, name string) {
 	if err != nil {
 		t.Fatal(err)
 	}
+}
+
+// widest is the innermost element that a window of this width does not hold.
+func widest(tab *chromiumtest.Tab, width int64) string {
+	return chromiumtest.Eval[string](tab, fmt.Sprintf(`[...document.querySelectorAll("main *, header *, nav *")]
+		.filter((e) => e.getBoundingClientRect().right > %d).map((e) => e.outerHTML.slice(0, 160)).slice(-1)[0] || ""`, width))
 }

@@ -117,7 +117,7 @@ func TestAxeFindsNothingSeriousOnAnyScreenOfALivelyBase(t *testing.T) {
 		for _, width := range widths {
 			h.tab.Size(width, 800)
 			if wide := chromiumtest.Eval[int64](h.tab, "document.documentElement.scrollWidth"); wide > width {
-				t.Errorf("%s is %d pixels wide in a window of %d", s.name, wide, width)
+				t.Errorf("%s is %d pixels wide in a window of %d: %s", s.name, wide, width, widest(h.tab, width))
 			}
 			keep(t, h.tab, fmt.Sprintf("real-%s-%d", s.name, width))
 		}
