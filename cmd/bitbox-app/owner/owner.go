@@ -62,10 +62,9 @@ type Owner struct {
 
 // underWay is what answers and ends a deed.
 type underWay struct {
-	cancel  context.CancelFunc
-	stopped bool
-	agreed  bool // the owner has said yes to the changes
-	answer  chan Answer
+	cancel context.CancelFunc
+	agreed bool // the owner has said yes to the changes
+	answer chan Answer
 }
 
 type wantedPart struct {
@@ -433,7 +432,6 @@ func (o *Owner) Stop(deed uint64) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if w := o.deeds[deed]; w != nil {
-		w.stopped = true
 		w.cancel()
 	}
 }

@@ -47,14 +47,6 @@ func (l Language) change(c client.PostureChange, t tense, text string) string {
 	return sentence + "."
 }
 
-// Change makes a change of one of the kinds in the section "changes" of the languages, with its English
-// sentence for commands.
-func Change(c client.PostureChange, what posture.ChangeKind, args ...any) client.PostureChange {
-	c.Kind, c.Args = what, args
-	c.Text = English.WillChange(c)
-	return c
-}
-
 // word writes an argument of a change; posture.Word lists the types.
 func (l Language) word(arg any) string {
 	switch a := arg.(type) {
