@@ -81,13 +81,7 @@ func TestEachPageFitsItsWindowInEachState(t *testing.T) {
 	tab := chromiumtest.Start(t, chromiumtest.Options{}).Tab()
 	for _, name := range names {
 		tab.Open(origin + "/" + name + ".html")
-		for _, width := range widths {
-			tab.Size(width, 800)
-			if wide := chromiumtest.Eval[int64](tab, "document.documentElement.scrollWidth"); wide > width {
-				t.Errorf("%s is %d pixels wide in a window of %d: %s", name, wide, width, widest(tab, width))
-			}
-			keep(t, tab, fmt.Sprintf("%s-%d", name, width))
-		}
+		fits(t, tab, name, name)
 		if *screenshots != "" {
 			tab.Scheme("dark")
 			keep(t, tab, name+"-dark")
@@ -108,6 +102,18 @@ func keep(t *testing.T, tab *chromiumtest.Tab, name string) {
 	}
 	if err != nil {
 		t.Fatal(err)
+	}
+}
+
+// fits checks at each width that nobody has to move the page sideways, and keeps a picture.
+func fits(t *testing.T, tab *chromiumtest.Tab, name, picture string) {
+	t.Helper()
+	for _, width := range widths {
+		tab.Size(width, 800)
+		if wide := chromiumtest.Eval[int64](tab, "document.documentElement.scrollWidth"); wide > width {
+			t.Errorf("%s is %d pixels wide in a window of %d: %s", name, wide, width, widest(tab, width))
+		}
+		keep(t, tab, fmt.Sprintf("%s-%d", picture, width))
 	}
 }
 

@@ -3,7 +3,6 @@
 package window_test
 
 import (
-	"fmt"
 	"net/netip"
 	"strings"
 	"testing"
@@ -114,12 +113,6 @@ func TestAxeFindsNothingSeriousOnAnyScreenOfALivelyBase(t *testing.T) {
 				t.Errorf("%s, %s: %s (%s): %s", s.name, scheme, v.ID, v.Impact, strings.Join(v.Elements, "\n"))
 			}
 		}
-		for _, width := range widths {
-			h.tab.Size(width, 800)
-			if wide := chromiumtest.Eval[int64](h.tab, "document.documentElement.scrollWidth"); wide > width {
-				t.Errorf("%s is %d pixels wide in a window of %d: %s", s.name, wide, width, widest(h.tab, width))
-			}
-			keep(t, h.tab, fmt.Sprintf("real-%s-%d", s.name, width))
-		}
+		fits(t, h.tab, s.name, "real-"+s.name)
 	}
 }
