@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"iter"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -76,7 +77,8 @@ type Hand struct {
 
 const inForce = "The Base has signed that this is in force."
 
-// deeds is the one table of what can be done. Names stand in addresses of pages.
+// deeds is the one table of what can be done. The name of a deed stands in addresses of pages, and in the
+// keys of its words in package words; a form belongs to a DeedKind.
 var deeds = map[DeedKind]struct {
 	name string
 	// says describes the change; nil where package client does, because it signs a posture.
@@ -234,20 +236,15 @@ var deeds = map[DeedKind]struct {
 	Forget: {"forget", func(Deed) client.PostureChange {
 		return client.PostureChange{Field: "pairing",
 			Text: "This App forgets the Base. The Base keeps this App in its list until an owner revokes it there."}
-	}, nil}, // done by the Owner
+	}, nil}, // done by the Owner, like the next
+	Pair: {"pair", nil, nil},
 }
 
-// pairName stands for Pair in addresses of pages. Pair has no row above, because no Base that this
-// App is paired with does it.
-const pairName = "pair"
+// String is the deed's name in addresses of pages; empty for a number that is no deed.
+func (k DeedKind) String() string { return deeds[k].name }
 
-// String is the deed's name in addresses of pages.
-func (k DeedKind) String() string {
-	if k == Pair {
-		return pairName
-	}
-	return deeds[k].name
-}
+// Kinds are all deeds, in their order.
+func Kinds() []DeedKind { return slices.Sorted(maps.Keys(deeds)) }
 
 // tried are the deeds whose change the Base tries, and undoes unless this App confirms it. A lower role
 // holds at once, so SetRole is none of them.
@@ -258,9 +255,6 @@ func (k DeedKind) Tried() bool { return slices.Contains(tried, k) }
 
 // ParseDeed returns the deed with this name.
 func ParseDeed(name string) (DeedKind, bool) {
-	if name == pairName {
-		return Pair, true
-	}
 	for kind, d := range deeds {
 		if d.name == name {
 			return kind, true

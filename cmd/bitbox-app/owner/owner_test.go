@@ -312,7 +312,7 @@ func TestAStateIsACopy(t *testing.T) {
 }
 
 func TestEachDeedHasAName(t *testing.T) {
-	for kind := OpenWindow; kind <= Forget; kind++ {
+	for kind := OpenWindow; kind <= Forget; kind++ { // all that have a constant
 		if again, known := ParseDeed(kind.String()); !known || again != kind {
 			t.Errorf("deed %d is called %q", kind, kind)
 		}

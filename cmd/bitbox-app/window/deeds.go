@@ -75,12 +75,13 @@ func (s *server) begin(w http.ResponseWriter, r *http.Request, base string, d ow
 // deed starts the deed of a form.
 func (s *server) deed(w http.ResponseWriter, r *http.Request, v visitor) {
 	base, known := s.Owner.State().Base(r.PathValue("id"))
-	read, exists := forms[r.PathValue("kind")]
+	kind, _ := owner.ParseDeed(r.PathValue("kind"))
+	read, exists := forms[kind]
 	if !known || !exists {
 		s.nowhere(w, r, v)
 		return
 	}
-	s.take(w, r, base, read)
+	s.take(w, r, base, kind, read)
 }
 
 // lockdown has a route of its own: it is a button on each page.
@@ -90,12 +91,12 @@ func (s *server) lockdown(w http.ResponseWriter, r *http.Request, v visitor) {
 		s.nowhere(w, r, v)
 		return
 	}
-	s.take(w, r, base, plain(owner.Lockdown))
+	s.take(w, r, base, owner.Lockdown, plain)
 }
 
 // pair starts a pairing.
 func (s *server) pair(w http.ResponseWriter, r *http.Request, _ visitor) {
-	s.take(w, r, owner.Base{}, readPair)
+	s.take(w, r, owner.Base{}, owner.Pair, readPair)
 }
 
 // inspect has a Base inspect itself. It changes nothing, so it is no deed.
@@ -111,13 +112,14 @@ func (s *server) inspect(w http.ResponseWriter, r *http.Request, v visitor) {
 }
 
 // take reads a form and starts its deed.
-func (s *server) take(w http.ResponseWriter, r *http.Request, b owner.Base, read reader) {
+func (s *server) take(w http.ResponseWriter, r *http.Request, b owner.Base, kind owner.DeedKind, read reader) {
 	form, err := readFields(r)
 	if err != nil {
 		s.refuse(w, r, verdict{http.StatusBadRequest, "door.form"})
 		return
 	}
 	d, err := read(form, b)
+	d.Kind = kind
 	switch {
 	case err != nil:
 		s.notice(w, http.StatusBadRequest, client.Explain(err))
@@ -169,9 +171,9 @@ func (s *server) stop(w http.ResponseWriter, r *http.Request, _ visitor) {
 	http.Redirect(w, r, fmt.Sprintf("/deed/%d", deed), http.StatusSeeOther)
 }
 
-// update takes a release from the browser and starts to bring it to a Base. It is kept in the App's
+// install takes a release from the browser and starts to bring it to a Base. It is kept in the App's
 // folder until the deed has ended: an upload that breaks off is continued from there.
-func (s *server) update(w http.ResponseWriter, r *http.Request, v visitor) {
+func (s *server) install(w http.ResponseWriter, r *http.Request, v visitor) {
 	base, known := s.Owner.State().Base(r.PathValue("id"))
 	if !known {
 		s.nowhere(w, r, v)

@@ -24,6 +24,28 @@ func (s *site) asked() []any {
 	return all
 }
 
+// elsewhere are the deeds that are no form of /base/{id}/deed/{kind}, and why.
+var elsewhere = map[owner.DeedKind]string{
+	owner.Pair:     "there is no Base yet, so /pair begins it",
+	owner.Lockdown: "it is a button on each page, and /base/{id}/lockdown begins it",
+	owner.Install:  "it is a file, which has a route with a longer limit",
+	owner.Reindex:  "no page offers it yet",
+	owner.Resync:   "no page offers it yet",
+}
+
+func TestEachDeedHasAFormAndEachFormIsOfADeed(t *testing.T) {
+	for _, kind := range owner.Kinds() {
+		if _, has := forms[kind]; has == (elsewhere[kind] != "") {
+			t.Errorf("%s has a form: %t; begun elsewhere: %q", kind, has, elsewhere[kind])
+		}
+	}
+	for kind := range forms {
+		if kind.String() == "" {
+			t.Errorf("there is a form of the deed %d, which package owner does not have", kind)
+		}
+	}
+}
+
 func TestAFormStartsItsDeedAndLeadsToIt(t *testing.T) {
 	s := openSite(t, nil)
 	b := s.browser()
@@ -68,7 +90,7 @@ func TestAFormThatDoesNotFitIsRefused(t *testing.T) {
 		base + "/deed/lift-ban?long":         {"subject": {strings.Repeat("x", longestForm)}},
 		base + "/deed/erase":                 {},
 		base + "/deed/pair":                  {"address": {"192.0.2.7"}},
-		base + "/deed/update":                {"file": {"/etc/passwd"}},
+		base + "/deed/install":               {"file": {"/etc/passwd"}},
 		"/base/0011223344556677/deed/unlock": {},
 		"/base/0011223344556677/lockdown":    {},
 		base + "/lockdown":                   {"subject": {"x"}},
@@ -127,7 +149,7 @@ func TestAnUploadIsKeptUntilItsDeedHasEnded(t *testing.T) {
 	s := openSite(t, nil)
 	b := s.browser()
 	b.enters()
-	path := "/base/" + s.State().Bases[0].ID() + "/deed/update"
+	path := "/base/" + s.State().Bases[0].ID() + "/deed/install"
 	left := func() []string {
 		found, err := filepath.Glob(filepath.Join(s.Dir, uploads+"*"))
 		if err != nil {

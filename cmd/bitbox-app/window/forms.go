@@ -11,41 +11,42 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/commandline"
 )
 
-// reader makes a deed of a form. Its Base is as the person has seen it.
+// reader makes a deed of a form, without its kind. Its Base is as the person has seen it.
 type reader func(f *fields, b owner.Base) (owner.Deed, error)
 
-// forms are the deeds of /base/{id}/deed/{kind}: the fields of each, and what they become. Which values
-// are possible is decided where commands have it decided; an error is a sentence for the person.
-var forms = map[string]reader{
-	"open-window":     withRole(owner.OpenWindow, "", false),
-	"close-window":    plain(owner.CloseWindow),
-	"end-lease":       about(owner.EndLease, "kind"),
-	"confirm-try":     plain(owner.ConfirmTry),
-	"lift-ban":        about(owner.LiftBan, "address"),
-	"fix":             readFix,
-	"unlock":          plain(owner.Unlock),
-	"expose":          readExpose,
-	"enable-ssh":      readSSH,
-	"add-ssh-keys":    written(owner.AddSSHKeys, "", "text"),
-	"remove-ssh-key":  about(owner.RemoveSSHKey, "key"),
-	"set-role":        withRole(owner.SetRole, "app", true),
-	"revoke-app":      aboutApp(owner.Revoke),
-	"rename-app":      written(owner.RenameApp, "app", "name"),
-	"accept-pairing":  readAccept,
-	"start-service":   about(owner.StartService, "service"),
-	"stop-service":    about(owner.StopService, "service"),
-	"restart-service": about(owner.RestartService, "service"),
-	"enable-service":  about(owner.EnableService, "service"),
-	"disable-service": about(owner.DisableService, "service"),
-	"rename":          written(owner.Rename, "", "name"),
-	"time-zone":       written(owner.SetTimeZone, "", "zone"),
-	"reboot":          plain(owner.Reboot),
-	"shutdown":        plain(owner.PowerOff),
-	"go-back":         plain(owner.PreviousVersion),
-	"let-out":         about(owner.NodeOnline, "service"),
-	"keep-in":         about(owner.NodeOffline, "service"),
-	"debian-updates":  plain(owner.DebianUpdates),
-	"forget":          plain(owner.Forget),
+// forms are those of /base/{id}/deed/{kind}: the fields of each, and what they become. The kind is the
+// name that package owner gives the deed. Which values are possible is decided where commands have it
+// decided; an error is a sentence for the person.
+var forms = map[owner.DeedKind]reader{
+	owner.OpenWindow:      readWindow,
+	owner.CloseWindow:     plain,
+	owner.EndLease:        about("kind"),
+	owner.ConfirmTry:      plain,
+	owner.LiftBan:         about("address"),
+	owner.Fix:             readFix,
+	owner.Unlock:          plain,
+	owner.Expose:          readExpose,
+	owner.EnableSSH:       readSSH,
+	owner.AddSSHKeys:      written("", "text"),
+	owner.RemoveSSHKey:    about("key"),
+	owner.SetRole:         readRole,
+	owner.Revoke:          aboutApp,
+	owner.RenameApp:       written("app", "name"),
+	owner.AcceptApp:       readAccept,
+	owner.StartService:    about("service"),
+	owner.StopService:     about("service"),
+	owner.RestartService:  about("service"),
+	owner.EnableService:   about("service"),
+	owner.DisableService:  about("service"),
+	owner.Rename:          written("", "name"),
+	owner.SetTimeZone:     written("", "zone"),
+	owner.Reboot:          plain,
+	owner.PowerOff:        plain,
+	owner.PreviousVersion: plain,
+	owner.NodeOnline:      about("service"),
+	owner.NodeOffline:     about("service"),
+	owner.DebianUpdates:   plain,
+	owner.Forget:          plain,
 }
 
 func unusable(format string, arguments ...any) error {
@@ -53,15 +54,13 @@ func unusable(format string, arguments ...any) error {
 }
 
 // plain is a form without fields.
-func plain(kind owner.DeedKind) reader {
-	return func(*fields, owner.Base) (owner.Deed, error) { return owner.Deed{Kind: kind}, nil }
-}
+func plain(*fields, owner.Base) (owner.Deed, error) { return owner.Deed{}, nil }
 
 // about is a form with a subject, whose field may be called "subject" too.
-func about(kind owner.DeedKind, field string) reader {
+func about(field string) reader {
 	return func(f *fields, _ owner.Base) (owner.Deed, error) {
 		subject, err := f.subject(field)
-		return owner.Deed{Kind: kind, Subject: subject}, err
+		return owner.Deed{Subject: subject}, err
 	}
 }
 
@@ -75,9 +74,9 @@ func (f *fields) subject(field string) (string, error) {
 }
 
 // written is a form with a text that the person writes, perhaps about a subject.
-func written(kind owner.DeedKind, subject, text string) reader {
+func written(subject, text string) reader {
 	return func(f *fields, _ owner.Base) (d owner.Deed, err error) {
-		d = owner.Deed{Kind: kind, Text: f.value(text)}
+		d = owner.Deed{Text: f.value(text)}
 		if subject != "" {
 			d.Subject, err = f.subject(subject)
 		}
@@ -89,38 +88,35 @@ func written(kind owner.DeedKind, subject, text string) reader {
 }
 
 // aboutApp is a form about an App. Its name goes along, as the person has read it.
-func aboutApp(kind owner.DeedKind) reader {
-	return func(f *fields, b owner.Base) (owner.Deed, error) {
-		id, err := f.subject("app")
-		if err != nil {
-			return owner.Deed{}, err
-		}
-		at := slices.IndexFunc(b.Look.Apps, func(a *basev1.App) bool { return a.GetId() == id })
-		if at < 0 {
-			return owner.Deed{}, &client.Error{Kind: client.ErrNoSuchApp, Text: "the Base no longer lists that App"}
-		}
-		return owner.Deed{Kind: kind, Subject: id, Text: b.Look.Apps[at].GetName()}, nil
+func aboutApp(f *fields, b owner.Base) (owner.Deed, error) {
+	id, err := f.subject("app")
+	if err != nil {
+		return owner.Deed{}, err
 	}
+	at := slices.IndexFunc(b.Look.Apps, func(a *basev1.App) bool { return a.GetId() == id })
+	if at < 0 {
+		return owner.Deed{}, &client.Error{Kind: client.ErrNoSuchApp, Text: "the Base no longer lists that App"}
+	}
+	return owner.Deed{Subject: id, Text: b.Look.Apps[at].GetName()}, nil
 }
 
-// withRole is a form with a role, perhaps about an App.
-func withRole(kind owner.DeedKind, app string, required bool) reader {
-	return func(f *fields, b owner.Base) (d owner.Deed, err error) {
-		d = owner.Deed{Kind: kind}
-		if app != "" {
-			if d, err = aboutApp(kind)(f, b); err != nil {
-				return d, err
-			}
-		}
-		if role := f.value("role"); role != "" || required {
-			d.Role, err = client.ParseRole(role)
-		}
-		return d, err
+// readWindow has a role, or none: it is chosen at the Base.
+func readWindow(f *fields, _ owner.Base) (d owner.Deed, err error) {
+	if role := f.value("role"); role != "" {
+		d.Role, err = client.ParseRole(role)
 	}
+	return d, err
+}
+
+func readRole(f *fields, b owner.Base) (owner.Deed, error) {
+	d, err := aboutApp(f, b)
+	if err == nil {
+		d.Role, err = client.ParseRole(f.value("role"))
+	}
+	return d, err
 }
 
 func readAccept(f *fields, _ owner.Base) (d owner.Deed, err error) {
-	d = owner.Deed{Kind: owner.AcceptApp}
 	if d.Text, err = f.subject("number"); err == nil {
 		d.Role, err = client.ParseRole(f.value("role"))
 	}
@@ -148,11 +144,10 @@ func readSSH(f *fields, _ owner.Base) (owner.Deed, error) {
 	if err != nil || owner.CheckLease(length) != nil {
 		return owner.Deed{}, unusable("%q is no time for which something can be open; 5m (minutes) to 7d are", f.value("for"))
 	}
-	return owner.Deed{Kind: owner.EnableSSH, For: length}, nil
+	return owner.Deed{For: length}, nil
 }
 
 func readExpose(f *fields, b owner.Base) (d owner.Deed, err error) {
-	d = owner.Deed{Kind: owner.Expose}
 	if d.Subject, err = f.subject("kind"); err != nil {
 		return d, err
 	}
@@ -178,7 +173,7 @@ func readExpose(f *fields, b owner.Base) (d owner.Deed, err error) {
 
 // readPair is the form of a pairing, which has no Base yet.
 func readPair(f *fields, _ owner.Base) (owner.Deed, error) {
-	d := owner.Deed{Kind: owner.Pair, Addresses: strings.Fields(f.value("address")), Text: f.value("name"), Words: f.value("words") != ""}
+	d := owner.Deed{Addresses: strings.Fields(f.value("address")), Text: f.value("name"), Words: f.value("words") != ""}
 	if len(d.Addresses) == 0 {
 		return d, unusable("fill in the address: host, or host:port")
 	}

@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"strconv"
 
+	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/owner"
 	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/window/pages"
 	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/window/static"
 )
@@ -18,6 +19,9 @@ type route struct {
 
 // routes is the table of all that can be asked, by method and path.
 var routes = map[string]route{
+	// A release of the Base's software is no form but a file.
+	"POST /base/{id}/deed/" + owner.Install.String(): {needs: toSee, limit: longestUpload, acts: true, serve: (*server).install},
+
 	"GET /enter":            {needs: toEnter, serve: (*server).showEnter},
 	"POST /enter":           {needs: toEnter, limit: longestForm, serve: (*server).enter},
 	"GET /static/{name}":    {needs: toEnter, serve: (*server).showStatic},
@@ -33,8 +37,7 @@ var routes = map[string]route{
 
 	"POST /base/{id}/deed/{kind}": {needs: toSee, limit: longestForm, acts: true, serve: (*server).deed},
 	"POST /pair":                  {needs: toSee, limit: longestForm, acts: true, serve: (*server).pair},
-	"POST /base/{id}/deed/audit":  {needs: toSee, limit: longestForm, acts: true, serve: (*server).inspect},
-	"POST /base/{id}/deed/update": {needs: toSee, limit: longestUpload, acts: true, serve: (*server).update},
+	"POST /base/{id}/audit":       {needs: toSee, limit: longestForm, acts: true, serve: (*server).inspect},
 	"POST /base/{id}/lockdown":    {needs: toSee, limit: longestForm, acts: true, serve: (*server).lockdown},
 	"POST /deed/{deed}/answer":    {needs: toSee, limit: longestForm, acts: true, serve: (*server).answer},
 	"POST /deed/{deed}/stop":      {needs: toSee, limit: longestForm, acts: true, serve: (*server).stop},

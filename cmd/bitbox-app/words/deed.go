@@ -71,6 +71,5 @@ var germanDeeds = map[string]deed{
 	"node-online":    {"", "Erledigt. Die Base hat signiert, dass das in Kraft ist."},
 	"node-offline":   {"", "Erledigt. Die Base hat signiert, dass das in Kraft ist."},
 	"debian-updates": {"Die Base installiert die ausstehenden Updates von Debian.", "Die Updates von Debian sind installiert."},
-	"audit":          {"", "Die Base prüft sich selbst."},
 	"forget":         {"Diese App vergisst die Base. Die Base behält diese App in ihrer Liste, bis ein Besitzer sie dort ausschließt.", ""},
 }

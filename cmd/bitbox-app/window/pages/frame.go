@@ -39,7 +39,9 @@ func (v *view) form(name, class string, data any) Part {
 }
 
 // do is the address to which a form is sent that starts a deed.
-func (v *view) do(kind string) string { return "/base/" + v.base.ID() + "/deed/" + kind }
+func (v *view) do(kind owner.DeedKind) string {
+	return "/base/" + v.base.ID() + "/deed/" + kind.String()
+}
 
 // Deadline is a moment that a page counts down to.
 type deadline struct {
@@ -110,10 +112,10 @@ func (v *view) framed(title, class string, parts ...Part) Page {
 		p.Bare = true
 	} else {
 		p.Title = inOrder(title + " · " + v.base.Name)
-		if access := v.base.Look.Access; access == nil || !access.Lockdown {
-			top.Lock = "/base/" + v.base.ID() + "/lockdown"
-		} else {
+		if access := v.base.Look.Access; access != nil && access.Lockdown {
 			top.Unlocked = addressOf(v.base, "security")
+		} else if v.owns() {
+			top.Lock = "/base/" + v.base.ID() + "/lockdown"
 		}
 		p.Side = v.render("frame.side", v.links())
 	}

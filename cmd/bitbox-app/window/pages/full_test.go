@@ -129,9 +129,6 @@ func changes(say func(string) string) *client.ChangeLog {
 	return log
 }
 
-// mine are the screens that these tests are about.
-var mine = []string{"node", "services", "people", "updates", "log", "machine", "settings"}
-
 func init() {
 	long := strings.Repeat("Donaudampfschifffahrtsgesellschaftskapitän", 6)
 	states["owner"] = owner.State{Bases: []owner.Base{fullBase(basev1.Role_ROLE_OWNER, "")}}
@@ -141,33 +138,51 @@ func init() {
 	states["long"] = owner.State{Bases: []owner.Base{fullBase(basev1.Role_ROLE_OWNER, long)}}
 }
 
-// leastRoles are the roles from which on a Base does what the deeds of these pages do: that of the
-// method that each calls (docs/protocol.md).
-var leastRoles = map[string]basev1.Role{
-	"accept-pairing": basev1.Role_ROLE_OWNER,
-	"close-window":   basev1.Role_ROLE_OWNER, "debian-updates": basev1.Role_ROLE_OPERATOR, "disable-service": basev1.Role_ROLE_OPERATOR,
-	"enable-service": basev1.Role_ROLE_OPERATOR, "end-lease": basev1.Role_ROLE_OWNER, "expose": basev1.Role_ROLE_OWNER,
-	"forget": basev1.Role_ROLE_VIEWER, "go-back": basev1.Role_ROLE_OWNER, "keep-in": basev1.Role_ROLE_OWNER,
-	"let-out": basev1.Role_ROLE_OWNER, "open-window": basev1.Role_ROLE_OWNER, "reboot": basev1.Role_ROLE_OPERATOR,
-	"rename": basev1.Role_ROLE_OWNER, "rename-app": basev1.Role_ROLE_OWNER, "restart-service": basev1.Role_ROLE_OPERATOR,
-	"revoke-app": basev1.Role_ROLE_OWNER, "set-role": basev1.Role_ROLE_OWNER, "shutdown": basev1.Role_ROLE_OWNER,
-	"start-service": basev1.Role_ROLE_OPERATOR, "stop-service": basev1.Role_ROLE_OPERATOR, "time-zone": basev1.Role_ROLE_OPERATOR,
-	"update": basev1.Role_ROLE_OWNER,
+// deedsOf are the deeds by the least role: that of the method that each asks of a Base (docs/protocol.md).
+var deedsOf = map[basev1.Role][]owner.DeedKind{
+	basev1.Role_ROLE_VIEWER: {owner.Forget},
+	basev1.Role_ROLE_OPERATOR: {owner.DebianUpdates, owner.DisableService, owner.EnableService, owner.Reboot, owner.RestartService,
+		owner.SetTimeZone, owner.StartService, owner.StopService},
+	basev1.Role_ROLE_OWNER: {owner.AcceptApp, owner.AddSSHKeys, owner.CloseWindow, owner.ConfirmTry, owner.EnableSSH, owner.EndLease,
+		owner.Expose, owner.Fix, owner.Install, owner.LiftBan, owner.NodeOffline, owner.NodeOnline, owner.OpenWindow, owner.PowerOff,
+		owner.PreviousVersion, owner.RemoveSSHKey, owner.Rename, owner.RenameApp, owner.Revoke, owner.SetRole, owner.Unlock},
 }
 
-// offered are the deeds that the forms of these pages begin, with a form of each.
-func offered(t *testing.T, b owner.Base) map[string]*html.Node {
+// mayDo tells whether a Base does the deed for a role.
+func mayDo(role basev1.Role, kind owner.DeedKind) bool {
+	for least, deeds := range deedsOf {
+		if slices.Contains(deeds, kind) {
+			return role >= least
+		}
+	}
+	return false
+}
+
+// unoffered are the deeds that no page of a Base offers as a form of its own, and why.
+var unoffered = map[owner.DeedKind]string{
+	owner.Pair:     "its page is that of a pairing",
+	owner.Lockdown: "its button is in the header",
+	owner.Reindex:  "no page offers it yet",
+	owner.Resync:   "no page offers it yet",
+}
+
+// offered are the deeds that the forms of the pages of a Base begin, with a form of each.
+func offered(t *testing.T, b owner.Base) map[owner.DeedKind]*html.Node {
 	t.Helper()
-	forms := map[string]*html.Node{}
-	for _, name := range mine {
-		p := renderer(words.English).Page(addressOf(b, name)+"?service=nginx", owner.State{Bases: []owner.Base{b}}, now)
+	forms := map[owner.DeedKind]*html.Node{}
+	for _, each := range screens {
+		p := renderer(words.English).Page(addressOf(b, each.name)+"?service=nginx", owner.State{Bases: []owner.Base{b}}, now)
 		for _, part := range p.Parts {
 			tree, err := html.Parse(strings.NewReader(string(part.HTML)))
 			if err != nil {
 				t.Fatal(err)
 			}
 			for _, n := range elements(tree) {
-				if kind, is := strings.CutPrefix(attribute(n, "action"), "/base/"+b.ID()+"/deed/"); is {
+				if name, is := strings.CutPrefix(attribute(n, "action"), "/base/"+b.ID()+"/deed/"); is {
+					kind, known := owner.ParseDeed(name)
+					if !known {
+						t.Errorf("%s offers %q, which is no deed", each.name, name)
+					}
 					forms[kind] = n
 				}
 			}
@@ -178,23 +193,27 @@ func offered(t *testing.T, b owner.Base) map[string]*html.Node {
 
 // A person sees no button that the Base would refuse, and an owner sees each.
 func TestPagesOfferWhatTheRoleMayDoAndNothingElse(t *testing.T) {
-	closed := fullBase(basev1.Role_ROLE_OWNER, "")
-	closed.Look.Access.Doors = closed.Look.Access.Doors[:1]
-	toOwner := offered(t, closed)
+	toOwner := map[owner.DeedKind]*html.Node{}
 	for _, role := range roles {
-		for kind, form := range offered(t, fullBase(role, "")) {
-			least, known := leastRoles[kind]
-			if !known || role < least {
-				t.Errorf("a page offers %q to a person with the role %s, who needs %s", kind, role.Name(), least.Name())
-			}
-			if role == basev1.Role_ROLE_OWNER {
-				toOwner[kind] = form
+		open, closed, locked := fullBase(role, ""), fullBase(role, ""), fullBase(role, "")
+		closed.Look.Access.Doors = closed.Look.Access.Doors[:1]
+		closed.Look.Access.SSH, closed.Look.Window = false, &basev1.Window{}
+		closed.Look.Access.Trying = true
+		locked.Look.Access.Lockdown = true
+		for _, b := range []owner.Base{open, closed, locked} {
+			for kind, form := range offered(t, b) {
+				if !mayDo(role, kind) {
+					t.Errorf("a page offers %q to a person with the role %s, which the Base refuses", kind, role.Name())
+				}
+				if role == basev1.Role_ROLE_OWNER {
+					toOwner[kind] = form
+				}
 			}
 		}
 	}
-	for kind := range leastRoles {
-		if toOwner[kind] == nil {
-			t.Errorf("no page offers an owner %q", kind)
+	for _, kind := range owner.Kinds() {
+		if is := toOwner[kind] != nil; is == (unoffered[kind] != "") {
+			t.Errorf("a page offers an owner %q: %t; why not: %q", kind, is, unoffered[kind])
 		}
 	}
 }

@@ -24,10 +24,10 @@ func (v *view) machinePage() []Part {
 	}{v.base.Look.Info.GetDiskTroubles(), v.measurements()}),
 		v.part("machine.facts", "", v.machineFacts()), v.part("machine.power", "", v.power()))
 	if v.owns() && v.base.Look.Access != nil {
-		parts = append(parts, v.form("machine.name", "", nameForm{v.do("rename"), v.base.Look.Info.GetName()}))
+		parts = append(parts, v.form("machine.name", "", nameForm{v.do(owner.Rename), v.base.Look.Info.GetName()}))
 	}
 	if zones := v.answered(owner.TimeZones, "").TimeZones; v.operates() && len(zones.GetNames()) > 0 {
-		parts = append(parts, v.form("machine.zone", "", zoneForm{v.do("time-zone"), zones.GetCurrent(), zones.GetNames()}))
+		parts = append(parts, v.form("machine.zone", "", zoneForm{v.do(owner.SetTimeZone), zones.GetCurrent(), zones.GetNames()}))
 	}
 	return append(parts, v.part("machine.disks", "wide", v.disks()))
 }
@@ -157,10 +157,10 @@ type powerView struct {
 // powerOf are the buttons that restart the machine and switch it off, as far as the role lets.
 func (v *view) power() (all []powerView) {
 	if v.operates() {
-		all = append(all, powerView{button{Action: v.do("reboot"), Text: v.say("machine.reboot")}, v.say("machine.reboot.note")})
+		all = append(all, powerView{button{Action: v.do(owner.Reboot), Text: v.say("machine.reboot")}, v.say("machine.reboot.note")})
 	}
 	if v.owns() {
-		all = append(all, powerView{button{Action: v.do("shutdown"), Text: v.say("machine.off"), Class: "danger"}, v.say("machine.off.note")})
+		all = append(all, powerView{button{Action: v.do(owner.PowerOff), Text: v.say("machine.off"), Class: "danger"}, v.say("machine.off.note")})
 	}
 	return all
 }

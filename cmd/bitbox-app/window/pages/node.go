@@ -78,7 +78,7 @@ func (v *view) bitcoin() nodeView {
 	}
 	for _, s := range v.base.Look.Services {
 		if s.GetName() == nodeService && v.operates() && slices.Contains(s.GetActions(), basev1.ServiceAction_SERVICE_ACTION_RESTART) {
-			shown.Restart = []button{{Action: v.do("restart-service"), Fields: []fact{{"service", nodeService}}, Text: v.say("node.restart")}}
+			shown.Restart = []button{{Action: v.do(owner.RestartService), Fields: []fact{{"service", nodeService}}, Text: v.say("node.restart")}}
 		}
 	}
 	peers := v.answered(owner.Peers, "")
@@ -110,9 +110,9 @@ func (shown *nodeView) reach(v *view, egress []string) {
 		{internet, "node.internet.on", "node.internet.off", "node.online", "node.offline", client.NodeInternet},
 		{home, "node.home.on", "node.home.off", "node.home.let", "node.home.keep", client.NodeHome},
 	} {
-		state, change, deed := to.off, to.let, "let-out"
+		state, change, deed := to.off, to.let, owner.NodeOnline
 		if to.is {
-			state, change, deed = to.on, to.keep, "keep-in"
+			state, change, deed = to.on, to.keep, owner.NodeOffline
 		}
 		shown.Reach = append(shown.Reach, v.say(state))
 		if v.owns() {

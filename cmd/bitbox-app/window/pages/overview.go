@@ -70,7 +70,10 @@ func (v *view) tried() *try {
 	}) {
 		return nil
 	}
-	t := &try{Until: deadline{v.base.At.Add(a.UndoneIn), v.say("overview.try.ends")}, Keep: v.do("confirm-try")}
+	t := &try{Until: deadline{v.base.At.Add(a.UndoneIn), v.say("overview.try.ends")}}
+	if v.owns() {
+		t.Keep = v.do(owner.ConfirmTry)
+	}
 	for _, c := range a.Tried {
 		t.Changes = append(t.Changes, change{v.language.Changed(c), c.Opens})
 	}
@@ -120,7 +123,7 @@ const shownFindings = 3
 
 func (v *view) audited() audit {
 	b := v.base
-	a := audit{Known: b.HasAudit, Running: b.Auditing, Problem: b.AuditProblem, At: b.AuditedAt, Now: v.now, Ask: v.do("audit")}
+	a := audit{Known: b.HasAudit, Running: b.Auditing, Problem: b.AuditProblem, At: b.AuditedAt, Now: v.now, Ask: "/base/" + b.ID() + "/audit"}
 	for _, f := range b.Findings {
 		found := finding{Finding: f, Said: v.language.Finding(f), Class: "bad", Severity: v.say("security.severity." + words.SeverityName(f))}
 		switch f.GetSeverity() {
@@ -129,8 +132,8 @@ func (v *view) audited() audit {
 		case basev1.Finding_SEVERITY_WARNING:
 			found.Class = "warn"
 		}
-		if f.GetFixable() {
-			found.Repair = v.do("fix")
+		if f.GetFixable() && v.owns() {
+			found.Repair = v.do(owner.Fix)
 		}
 		a.Findings = append(a.Findings, found)
 	}

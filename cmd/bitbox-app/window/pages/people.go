@@ -4,6 +4,7 @@ import (
 	"time"
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
+	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/owner"
 )
 
 // peopleView are the paired Apps.
@@ -81,7 +82,7 @@ func (v *view) window() windowView {
 		shown.Role = v.say("people.window.role", v.language.Role(w.GetRole()))
 	}
 	if v.owns() {
-		shown.Buttons = []button{{Action: v.do("close-window"), Text: v.say("people.window.close")}}
+		shown.Buttons = []button{{Action: v.do(owner.CloseWindow), Text: v.say("people.window.close")}}
 	}
 	return shown
 }
@@ -93,7 +94,7 @@ type inviteView struct {
 }
 
 func (v *view) invite() inviteView {
-	shown := inviteView{Window: v.do("open-window"), Accept: v.do("accept-pairing"), Roles: v.roleChoices(basev1.Role_ROLE_VIEWER)}
+	shown := inviteView{Window: v.do(owner.OpenWindow), Accept: v.do(owner.AcceptApp), Roles: v.roleChoices(basev1.Role_ROLE_VIEWER)}
 	shown.WindowRoles = append([]choice{{Text: v.say("people.window.any")}}, v.roleChoices(basev1.Role_ROLE_UNSPECIFIED)...)
 	return shown
 }
@@ -113,7 +114,7 @@ type changeAppsView struct {
 }
 
 func (v *view) change() changeAppsView {
-	shown := changeAppsView{Role: v.do("set-role"), Rename: v.do("rename-app"), Revoke: v.do("revoke-app"),
+	shown := changeAppsView{Role: v.do(owner.SetRole), Rename: v.do(owner.RenameApp), Revoke: v.do(owner.Revoke),
 		Roles: v.roleChoices(basev1.Role_ROLE_VIEWER)}
 	for _, app := range v.base.Look.Apps {
 		one := choice{Value: app.GetId(), Text: app.GetName() + " (" + app.GetId() + ")"}

@@ -33,8 +33,8 @@ func (v *view) security() []Part {
 		Node string // has what opens the server for wallets
 	}{v.open(), addressOf(v.base, "node")})
 	add("security.ssh", "", v.ssh())
-	form("security.sshon", "", v.do("enable-ssh"))
-	form("security.keys", "", v.do("add-ssh-keys"))
+	form("security.sshon", "", v.do(owner.EnableSSH))
+	form("security.keys", "", v.do(owner.AddSSHKeys))
 	add("security.audit", "wide", v.audited())
 	add("security.bans", "", v.bans())
 	add("security.history", "", v.history())
@@ -42,13 +42,18 @@ func (v *view) security() []Part {
 }
 
 // lock is the lockdown, if there is one.
-type lock struct{ Unlock string }
+type lock struct {
+	Unlock string // lifts it; empty for a person who may not
+}
 
 func (v *view) lock() *lock {
 	if a := v.base.Look.Access; a == nil || !a.Lockdown {
 		return nil
 	}
-	return &lock{v.do("unlock")}
+	if !v.owns() {
+		return &lock{}
+	}
+	return &lock{v.do(owner.Unlock)}
 }
 
 // seen is what a stranger on the network sees: a picture, and the same as text.
@@ -109,7 +114,10 @@ func (v *view) ssh() ssh {
 	for n, name := range a.Keys {
 		key := sshKey{Name: name}
 		if n < len(a.Fingerprints) {
-			key.Fingerprint, key.Remove = a.Fingerprints[n], v.do("remove-ssh-key")
+			key.Fingerprint = a.Fingerprints[n]
+		}
+		if key.Fingerprint != "" && v.owns() {
+			key.Remove = v.do(owner.RemoveSSHKey)
 		}
 		s.Keys = append(s.Keys, key)
 	}
@@ -131,7 +139,10 @@ type bans struct {
 }
 
 func (v *view) bans() bans {
-	b := bans{Known: v.base.Look.HasBans, Rule: v.base.Look.Access.Bans, Lift: v.do("lift-ban")}
+	b := bans{Known: v.base.Look.HasBans, Rule: v.base.Look.Access.Bans}
+	if v.owns() {
+		b.Lift = v.do(owner.LiftBan)
+	}
 	for _, ban := range v.base.Look.Bans {
 		row := banned{Address: ban.GetAddress(), Jail: v.say("security.bans.other", ban.GetJail())}
 		switch {

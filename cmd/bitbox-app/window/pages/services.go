@@ -25,16 +25,19 @@ type servicesView struct {
 // serviceActions are what a page offers, in order. Which of them a service allows is decided by
 // the Base's table.
 var serviceActions = []struct {
-	action           basev1.ServiceAction
-	word, key, class string
+	action     basev1.ServiceAction
+	deed       owner.DeedKind
+	key, class string
 	// fits tells whether the action makes a difference to a service as it is.
 	fits func(runs, enabled bool) bool
 }{
-	{basev1.ServiceAction_SERVICE_ACTION_START, "start", "services.start", "", func(runs, _ bool) bool { return !runs }},
-	{basev1.ServiceAction_SERVICE_ACTION_RESTART, "restart", "services.restart", "", func(runs, _ bool) bool { return runs }},
-	{basev1.ServiceAction_SERVICE_ACTION_STOP, "stop", "services.stop", "danger", func(runs, _ bool) bool { return runs }},
-	{basev1.ServiceAction_SERVICE_ACTION_ENABLE, "enable", "services.enable", "", func(_, enabled bool) bool { return !enabled }},
-	{basev1.ServiceAction_SERVICE_ACTION_DISABLE, "disable", "services.disable", "danger", func(_, enabled bool) bool { return enabled }},
+	{basev1.ServiceAction_SERVICE_ACTION_START, owner.StartService, "services.start", "", func(runs, _ bool) bool { return !runs }},
+	{basev1.ServiceAction_SERVICE_ACTION_RESTART, owner.RestartService, "services.restart", "", func(runs, _ bool) bool { return runs }},
+	{basev1.ServiceAction_SERVICE_ACTION_STOP, owner.StopService, "services.stop", "danger", func(runs, _ bool) bool { return runs }},
+	{basev1.ServiceAction_SERVICE_ACTION_ENABLE, owner.EnableService, "services.enable", "",
+		func(_, enabled bool) bool { return !enabled }},
+	{basev1.ServiceAction_SERVICE_ACTION_DISABLE, owner.DisableService, "services.disable", "danger",
+		func(_, enabled bool) bool { return enabled }},
 }
 
 // serviceStates are the sentence and the colour of each state.
@@ -98,7 +101,7 @@ func (v *view) serviceButtons(s *basev1.Service) (buttons []button) {
 	for _, a := range serviceActions {
 		if slices.Contains(s.GetActions(), a.action) && a.fits(runs, s.GetEnabled()) {
 			text := v.say(a.key)
-			buttons = append(buttons, button{Action: v.do(a.word + "-service"), Fields: []fact{{"service", s.GetName()}}, Text: text,
+			buttons = append(buttons, button{Action: v.do(a.deed), Fields: []fact{{"service", s.GetName()}}, Text: text,
 				Label: v.say("services.act.label", text, s.GetName()), Class: a.class})
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/owner"
 	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/words"
 )
 
@@ -19,7 +20,7 @@ var idles = []int{5, 15, 30, 60}
 // settingsPage are the settings of this window and of this App.
 func (v *view) settingsPage() []Part {
 	return []Part{v.heading(v.say("settings.title"), ""), v.form("settings.window", "", v.windowSettings()),
-		v.form("settings.app", "", v.appSettings()), v.form("settings.forget", "", v.do("forget"))}
+		v.form("settings.app", "", v.appSettings()), v.form("settings.forget", "", v.do(owner.Forget))}
 }
 
 func (v *view) windowSettings() windowSettings {
@@ -48,7 +49,7 @@ type appSettings struct {
 
 func (v *view) appSettings() appSettings {
 	b := v.base
-	return appSettings{Owns: v.owns(), Rename: v.do("rename-app"), ID: b.AppID, Name: b.AppName,
+	return appSettings{Owns: v.owns(), Rename: v.do(owner.RenameApp), ID: b.AppID, Name: b.AppName,
 		Label: v.say("settings.app.name", b.Name),
 		Facts: []fact{{v.say("settings.app.role"), v.language.Role(v.role())}, {v.say("settings.app.id"), b.AppID}}}
 }

@@ -30,7 +30,7 @@ func (v *view) updatesPage() []Part {
 	parts := []Part{v.heading(v.say("updates.title"), v.say("updates.lead")), v.part("updates.now", "wide", v.updates()),
 		v.part("updates.newer", "", v.newer())}
 	if v.owns() && v.answered(owner.Software, "").Update.GetTakesUpdates() {
-		parts = append(parts, v.form("updates.file", "", v.do("update")))
+		parts = append(parts, v.form("updates.file", "", v.do(owner.Install)))
 	}
 	return parts
 }
@@ -89,11 +89,12 @@ func (v *view) updates() updatesView {
 	if !s.GetImage() && s.GetDebianUnknown() == "" {
 		shown.Pending = owner.Most(s.GetDebianWaiting())
 		if len(shown.Pending) > 0 && v.operates() {
-			shown.Buttons = append(shown.Buttons, button{Action: v.do("debian-updates"), Text: v.say("updates.debian.do")})
+			shown.Buttons = append(shown.Buttons, button{Action: v.do(owner.DebianUpdates), Text: v.say("updates.debian.do")})
 		}
 	}
 	if s.GetOtherVersion() != "" && v.owns() {
-		shown.Buttons = append(shown.Buttons, button{Action: v.do("go-back"), Text: v.say("updates.back", s.GetOtherVersion()), Class: "danger"})
+		shown.Buttons = append(shown.Buttons, button{Action: v.do(owner.PreviousVersion), Text: v.say("updates.back", s.GetOtherVersion()),
+			Class: "danger"})
 	}
 	if u := s.GetUpdate(); u != nil && u.GetEndedAt() == nil {
 		shown.Under = &underView{Text: v.phaseText(u), Step: u.GetStep()}

@@ -59,7 +59,7 @@ func (v *view) wallet() walletView {
 	}
 	if v.owns() {
 		shown.Buttons = append(shown.Buttons, button{
-			Action: v.do("end-lease"), Fields: []fact{{"kind", walletKind}}, Text: v.say("wallet.close"), Class: "danger"})
+			Action: v.do(owner.EndLease), Fields: []fact{{"kind", walletKind}}, Text: v.say("wallet.close"), Class: "danger"})
 	}
 	shown.Connected = table{Caption: v.say("wallet.connected"), Named: true, Head: v.says("wallet.address", "wallet.since")}
 	for _, one := range used.GetWallets() {
@@ -94,7 +94,7 @@ type walletFormView struct {
 }
 
 func (v *view) walletForm() walletFormView {
-	f := walletFormView{Action: v.do("expose"), Lengths: []choice{{"until-closed", v.say("wallet.for.until"), true}}}
+	f := walletFormView{Action: v.do(owner.Expose), Lengths: []choice{{"until-closed", v.say("wallet.for.until"), true}}}
 	for _, l := range lengths {
 		f.Lengths = append(f.Lengths, choice{Value: l.typed, Text: v.language.Duration(owner.Seconds(l.length))})
 	}

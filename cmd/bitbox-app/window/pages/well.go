@@ -100,7 +100,8 @@ type opened struct {
 	Key, Name, Detail string
 	// Until is when it closes by itself; zero: somebody has to close it.
 	Until time.Time
-	// Close starts the deed that ends it, with Subject; CloseName says what the button closes.
+	// Close starts the deed that ends it, with Subject; CloseName says what the button closes. They are
+	// empty for a person who may not.
 	Close, Subject, CloseName string
 }
 
@@ -111,8 +112,11 @@ func (o opened) Deadline() deadline { return deadline{o.Until, o.Name} }
 func (v *view) open() []opened {
 	b := v.base
 	var list []opened
-	add := func(key, name, detail string, left time.Duration, deed, subject string) {
-		o := opened{Key: key, Name: name, Detail: detail, Close: v.do(deed), Subject: subject, CloseName: v.say("overview.open.close", name)}
+	add := func(key, name, detail string, left time.Duration, deed owner.DeedKind, subject string) {
+		o := opened{Key: key, Name: name, Detail: detail}
+		if v.owns() {
+			o.Close, o.Subject, o.CloseName = v.do(deed), subject, v.say("overview.open.close", name)
+		}
 		if left > 0 {
 			o.Until = b.At.Add(left)
 		}
@@ -120,18 +124,18 @@ func (v *view) open() []opened {
 	}
 	if a := b.Look.Access; a != nil {
 		if a.SSH {
-			add("ssh", "SSH", v.language.Count("overview.open.keys", len(a.Keys)), a.SSHLeft, "end-lease", "ssh")
+			add("ssh", "SSH", v.language.Count("overview.open.keys", len(a.Keys)), a.SSHLeft, owner.EndLease, "ssh")
 		}
 		for _, d := range a.Doors {
 			if d.Left == 0 && !d.ForGood {
 				continue // the channel
 			}
-			add("door "+d.Kind, doorName(d.Kind), v.doorDetail(d), d.Left, "end-lease", d.Kind)
+			add("door "+d.Kind, doorName(d.Kind), v.doorDetail(d), d.Left, owner.EndLease, d.Kind)
 		}
 	}
 	if w := b.Look.Window; w.GetOpen() {
 		left := time.Duration(w.GetRemainingMs()) * time.Millisecond
-		add("window", v.say("overview.open.window"), v.say("overview.open.window.detail"), left, "close-window", "")
+		add("window", v.say("overview.open.window"), v.say("overview.open.window.detail"), left, owner.CloseWindow, "")
 	}
 	return list
 }
