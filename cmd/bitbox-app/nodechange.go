@@ -147,7 +147,7 @@ func (p *program) rebuild(ctx context.Context, session *client.Session, r rebuil
 	}
 	base := view.Effective().NodeName
 	if !given {
-		if typed, err = p.typeBase(ctx, base, owner.RebuildCost(r.resync)); err != nil {
+		if typed, err = p.typeBase(ctx, base, owner.RebuildCost(r.resync).Text); err != nil {
 			return err
 		}
 	}

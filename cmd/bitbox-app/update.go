@@ -13,6 +13,7 @@ import (
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	"github.com/BitBoxSwiss/bitbox-base/client"
 	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/owner"
+	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/words"
 	"github.com/BitBoxSwiss/bitbox-base/internal/commandline"
 )
 
@@ -161,7 +162,7 @@ type updateTeller struct {
 const sentParts = 4
 
 func (t *updateTeller) tell(progress client.UpdateProgress) {
-	line, event := owner.UpdateStep(progress), map[string]any{}
+	line, event := owner.UpdateStep(progress).String(), map[string]any{}
 	switch u := progress.Update; {
 	case progress.Away:
 		event["away"] = true
@@ -174,7 +175,7 @@ func (t *updateTeller) tell(progress client.UpdateProgress) {
 		line = fmt.Sprintf("Sending: %d %% of %s", part*100/parts, size(t.size))
 		event["sent"], event["size"] = progress.Sent, t.size
 	default:
-		event["phase"], event["step"], event["id"] = owner.UpdatePhase(u), u.GetStep(), u.GetId()
+		event["phase"], event["step"], event["id"] = words.UpdatePhase(u), u.GetStep(), u.GetId()
 		if u.GetReason() != "" {
 			event["reason"] = u.GetReason()
 		}
@@ -240,7 +241,7 @@ func lastUpdate(u *basev1.Update) string {
 		basev1.Update_PHASE_FAILED: "failed; the Base needs repair by hand",
 	}[u.GetPhase()]
 	if text == "" {
-		text = "under way (" + owner.UpdatePhase(u) + ": " + u.GetStep() + ")"
+		text = "under way (" + words.UpdatePhase(u) + ": " + u.GetStep() + ")"
 	}
 	return fmt.Sprintf("%s to %s, %s: %s", u.GetFromVersion(), u.GetToVersion(), when(u.GetBeganAt().AsTime(), time.Now()), text)
 }

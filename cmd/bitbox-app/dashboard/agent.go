@@ -9,6 +9,7 @@ import (
 
 	"github.com/BitBoxSwiss/bitbox-base/client"
 	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/owner"
+	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/words"
 )
 
 // deedTime bounds a deed: a person reads and decides, the Base applies the change, and the App
@@ -248,7 +249,7 @@ func (a *agent) do(ctx context.Context, o orderDo) {
 		Approve: func(changes []client.PostureChange) (bool, error) {
 			return a.ask(ctx, func(id int) { a.tell(asked{id, changes}) })
 		},
-		Progress: func(step string) { a.tell(progressed{step}) },
+		Progress: func(step words.Said) { a.tell(progressed{step.String()}) },
 	})
-	a.tell(done{text, err})
+	a.tell(done{text.String(), err})
 }

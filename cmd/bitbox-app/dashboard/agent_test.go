@@ -15,6 +15,7 @@ import (
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	"github.com/BitBoxSwiss/bitbox-base/client"
 	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/owner"
+	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/words"
 )
 
 // fakeSource is a house whose Bases behave as the test says.
@@ -96,8 +97,9 @@ func (f *fakeSource) Watch(ctx context.Context, after uint64, tell func(*basev1.
 	return watch(ctx, after, tell)
 }
 
-func (f *fakeSource) Do(ctx context.Context, _ Deed, hand owner.Hand) (string, error) {
-	return f.do(ctx, hand.Approve)
+func (f *fakeSource) Do(ctx context.Context, _ Deed, hand owner.Hand) (words.Said, error) {
+	text, err := f.do(ctx, hand.Approve)
+	return words.Plain(text), err
 }
 
 func (f *fakeSource) Ask(context.Context, owner.Want) (owner.Answered, error) {

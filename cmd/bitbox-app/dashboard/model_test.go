@@ -1,6 +1,7 @@
 package dashboard
 
 import (
+	"errors"
 	"fmt"
 	"reflect"
 	"slices"
@@ -376,7 +377,7 @@ func haunted(t *testing.T, text string) map[string]*stage {
 				b.note(noon, text)
 			}
 			if a := b.look.Access; a != nil {
-				a.Keys, a.Internet, a.Bans, b.look.Lie = []string{text}, []string{text}, text, text
+				a.Keys, a.Internet, a.Bans, b.look.Lie = []string{text}, []string{text}, text, errors.New(text)
 				a.Doors = append(a.Doors, Door{Kind: text, Left: time.Hour})
 				a.Tried = append(a.Tried, client.PostureChange{Done: text})
 			}

@@ -107,7 +107,7 @@ func (m *model) accessRows(r *rows, b *base) {
 	a := b.look.Access
 	if a == nil {
 		open := "the Apps' channel (a developer's Base)"
-		if b.look.Lie != "" {
+		if b.look.Lie != nil {
 			open = "unknown, because the Base's report does not verify"
 		}
 		r.add("Open", open)

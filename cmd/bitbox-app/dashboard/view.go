@@ -166,7 +166,7 @@ func (m *model) overviewKeys() line {
 	switch {
 	case owner && a != nil && a.Lockdown:
 		keys = append(keys, "U  lift lockdown")
-	case owner && (a != nil || b.look.Lie != ""):
+	case owner && (a != nil || b.look.Lie != nil):
 		keys = append(keys, "L  lock down")
 	}
 	if owner && len(b.fixes()) > 0 {
@@ -269,7 +269,7 @@ func (m *model) standing(b *base) (mark, text string, s style) {
 		return "○", "no answer", red
 	case b.state == connecting:
 		return "·", "connecting", faint
-	case b.look.Lie != "":
+	case b.look.Lie != nil:
 		return "▲", "DOES NOT VERIFY", red | bold
 	case a != nil && a.Trying:
 		return "▲", "change: " + m.untilIn(b, a.UndoneIn), yellow | bold
@@ -433,8 +433,8 @@ func (m *model) alerts(b *base, width int) []line {
 		}
 		say(sentence(b.problem), red)
 	}
-	if b.look.Lie != "" {
-		say("DOES NOT VERIFY: "+sentence(b.look.Lie), red|bold)
+	if b.look.Lie != nil {
+		say("DOES NOT VERIFY: "+sentence(client.Explain(b.look.Lie)), red|bold)
 	}
 	if a := b.look.Access; a != nil && b.state == answering {
 		switch {

@@ -228,7 +228,7 @@ var screens = map[string]func(*testing.T) *stage{
 	"lying": func(t *testing.T) *stage {
 		s := house(t)
 		look := someLook(basev1.Role_ROLE_OWNER)
-		look.Access, look.Lie = nil, "the report is older than what this App has seen before"
+		look.Access, look.Lie = nil, errors.New("the report is older than what this App has seen before")
 		s.hears(looked{Base: "kitchen", Look: look})
 		return s
 	},

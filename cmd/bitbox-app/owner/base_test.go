@@ -110,8 +110,8 @@ func (h *home) does(base string, d Deed) DeedState {
 		h.t.Fatal(err)
 	}
 	ended := h.over(shown.Number)
-	if ended.Problem != "" {
-		h.t.Fatalf("%s: %s", d.Kind, ended.Problem)
+	if ended.Err != nil {
+		h.t.Fatalf("%s: %v", d.Kind, ended.Err)
 	}
 	return ended
 }
@@ -142,7 +142,7 @@ func (h *home) pairs() string {
 	if err := errors.Join(h.Answer(number, d.Question.ID, Answer{Yes: true}), <-accepted); err != nil {
 		h.t.Fatal(err)
 	}
-	if d = h.over(number); d.Made == nil || d.Problem != "" {
+	if d = h.over(number); d.Made == nil || d.Err != nil {
 		h.t.Fatalf("the pairing: %+v", d)
 	}
 	id := ""
@@ -173,7 +173,7 @@ func TestARealBaseIsPairedOpenedClosedAndLockedDown(t *testing.T) {
 	h.until("a closed window", func(s State) bool { return !base(s).Look.Window.GetOpen() })
 
 	// What this App opens it confirms by itself; the steps say so.
-	if d := h.does(id, Deed{Kind: AddSSHKeys, Text: aKey}); !strings.Contains(d.Result, "signed") || len(d.Steps) == 0 {
+	if d := h.does(id, Deed{Kind: AddSSHKeys, Text: aKey}); !strings.Contains(d.Result.String(), "signed") || len(d.Steps) == 0 {
 		t.Errorf("adding a key: %+v", d)
 	}
 	h.does(id, Deed{Kind: EnableSSH, For: 10 * time.Minute})
@@ -206,7 +206,7 @@ func TestAtARealBaseAnAnswerIsForTheWordsThatWereRead(t *testing.T) {
 	// The words change: another deed asks in place of the one that was read.
 	read := h.reads(id, Deed{Kind: EnableSSH, For: 10 * time.Minute})
 	h.Stop(read.Number)
-	if d := h.over(read.Number); d.Leaves != "Nothing was changed." {
+	if d := h.over(read.Number); d.Leaves.String() != "Nothing was changed." {
 		t.Errorf("it leaves %q", d.Leaves)
 	}
 	now := h.reads(id, Deed{Kind: EnableSSH, For: 7 * 24 * time.Hour})

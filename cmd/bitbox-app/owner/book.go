@@ -62,7 +62,7 @@ func (b *book) take(news any, now time.Time) {
 	case Heard:
 		b.hear(n)
 	case Searched:
-		b.state.SearchProblem = client.Explain(n.Err)
+		b.state.SearchErr = n.Err
 		b.round++
 		b.found = slices.DeleteFunc(b.found, func(f found) bool { return f.round < b.round-RoundsKept })
 		b.list()
@@ -74,7 +74,7 @@ func (b *book) take(news any, now time.Time) {
 		b.look(n, now)
 	case Audited:
 		if base := b.base(n.Base); base != nil {
-			base.Auditing, base.AuditProblem = false, client.Explain(n.Err)
+			base.Auditing, base.AuditErr = false, n.Err
 			if n.Err == nil {
 				base.Findings, base.HasAudit, base.AuditedAt = Most(n.Findings), n.Known, now
 			}
@@ -87,7 +87,7 @@ func (b *book) take(news any, now time.Time) {
 		}
 	case Silence:
 		if base := b.base(n.Base); base != nil {
-			base.Connection, base.Problem, base.Again, base.Auditing = Lost, client.Explain(n.Err), now.Add(n.Again), false
+			base.Connection, base.Err, base.Again, base.Auditing = Lost, n.Err, now.Add(n.Again), false
 			if n.Final {
 				base.Connection = Ended
 			}
@@ -100,7 +100,7 @@ func (b *book) look(n Looked, now time.Time) {
 	if base == nil {
 		return
 	}
-	base.Connection, base.Look, base.At, base.Problem = Connected, n.Look.Bounded(), now, ""
+	base.Connection, base.Look, base.At, base.Err = Connected, n.Look.Bounded(), now, nil
 	if base.State == client.Pending {
 		base.State = client.Active // the first answer makes it active
 	}
@@ -108,7 +108,7 @@ func (b *book) look(n Looked, now time.Time) {
 
 // know takes the list of pairings.
 func (b *book) know(n Knows) {
-	b.state.StorageProblem = client.Explain(n.Err)
+	b.state.StorageErr = n.Err
 	if n.Err != nil {
 		return
 	}

@@ -11,6 +11,7 @@ import (
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	"github.com/BitBoxSwiss/bitbox-base/client"
+	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/words"
 )
 
 // DeedKind is something that can be done to a Base.
@@ -68,174 +69,165 @@ type Deed struct {
 // Hand is how a deed asks the owner, and tells how far it is.
 type Hand struct {
 	Approve  client.Approve
-	Progress func(step string)
+	Progress func(step words.Said)
 	// Sent tells how many bytes of a file the Base has.
 	Sent func(sent, total uint64)
 	// Ask puts a question other than consent, and waits for the answer.
 	Ask func(ctx context.Context, q Question) (Answer, error)
 }
 
-const inForce = "The Base has signed that this is in force."
-
 // deeds is the one table of what can be done. The name of a deed stands in addresses of pages, and in the
-// keys of its words in package words; a form belongs to a DeedKind.
+// keys of its words in package words: what will be under "changes.deed.", what was done under "done."; a
+// form belongs to a DeedKind.
 var deeds = map[DeedKind]struct {
 	name string
 	// says describes the change; nil where package client does, because it signs a posture.
 	says func(Deed) client.PostureChange
-	do   func(context.Context, *session, Deed, Hand) (string, error)
+	do   func(context.Context, *session, Deed, Hand) (words.Said, error)
 }{
 	OpenWindow: {"open-window", func(Deed) client.PostureChange {
-		return client.PostureChange{Field: "window", Before: "closed", After: "open", Opens: true,
-			Text: "For three minutes the Base listens for requests of other Apps. " +
-				"No App is let in before somebody at the Base has compared a code."}
-	}, func(ctx context.Context, s *session, d Deed, _ Hand) (_ string, err error) {
+		return words.Change(client.PostureChange{Field: "window", Before: "closed", After: "open", Opens: true}, "deed.open-window")
+	}, func(ctx context.Context, s *session, d Deed, _ Hand) (_ words.Said, err error) {
 		if d.Role == basev1.Role_ROLE_UNSPECIFIED { // chosen at the Base
 			_, err = s.Pairing.OpenWindow(ctx, &basev1.OpenWindowRequest{})
 		} else {
 			_, err = s.OpenWindow(ctx, d.Role)
 		}
-		return "The pairing window is open.", err
+		return words.Saying("done.open-window"), err
 	}},
 	CloseWindow: {"close-window", func(Deed) client.PostureChange {
-		return client.PostureChange{Field: "window", Before: "open", After: "closed",
-			Text: "The pairing window will be closed, and a pairing under way ends."}
-	}, func(ctx context.Context, s *session, _ Deed, _ Hand) (string, error) {
+		return words.Change(client.PostureChange{Field: "window", Before: "open", After: "closed"}, "deed.close-window")
+	}, func(ctx context.Context, s *session, _ Deed, _ Hand) (words.Said, error) {
 		_, err := s.Pairing.CloseWindow(ctx, &basev1.CloseWindowRequest{})
-		return "The pairing window is closed.", err
+		return words.Saying("done.close-window"), err
 	}},
-	EndLease: {"end-lease", nil, func(ctx context.Context, s *session, d Deed, h Hand) (string, error) {
+	EndLease: {"end-lease", nil, func(ctx context.Context, s *session, d Deed, h Hand) (words.Said, error) {
 		_, err := s.EndLease(ctx, d.Subject, h.Approve)
-		return "Closed. " + inForce, err
+		return words.Saying("done.end-lease"), err
 	}},
-	ConfirmTry: {"confirm-try", nil, func(ctx context.Context, s *session, _ Deed, h Hand) (string, error) {
+	ConfirmTry: {"confirm-try", nil, func(ctx context.Context, s *session, _ Deed, h Hand) (words.Said, error) {
 		_, err := s.ConfirmTry(ctx, h.Approve)
-		return "The change is confirmed and stays in force.", err
+		return words.Saying("done.confirm-try"), err
 	}},
 	LiftBan: {"lift-ban", func(d Deed) client.PostureChange {
-		return client.PostureChange{Field: "ban", Subject: d.Subject, Before: "banned", After: "none", Opens: true,
-			Text: fmt.Sprintf("The ban of %s will be lifted.", d.Subject)}
-	}, func(ctx context.Context, s *session, d Deed, _ Hand) (string, error) {
+		return words.Change(client.PostureChange{Field: "ban", Subject: d.Subject, Before: "banned", After: "none", Opens: true},
+			"deed.lift-ban", d.Subject)
+	}, func(ctx context.Context, s *session, d Deed, _ Hand) (words.Said, error) {
 		lifted, err := s.LiftBan(ctx, d.Subject)
 		if err == nil && !lifted {
-			return d.Subject + " was no longer banned.", nil
+			return words.Saying("done.no-ban", d.Subject), nil
 		}
-		return "The ban of " + d.Subject + " is lifted.", err
+		return words.Saying("done.lift-ban", d.Subject), err
 	}},
 	Fix: {"fix", func(d Deed) client.PostureChange {
 		return client.PostureChange{Field: "finding", Subject: d.Subject, Text: d.Text}
 	},
-		func(ctx context.Context, s *session, d Deed, _ Hand) (string, error) {
+		func(ctx context.Context, s *session, d Deed, _ Hand) (words.Said, error) {
 			_, err := s.Session.Audit.FixFinding(ctx, &basev1.FixFindingRequest{Id: d.Subject})
-			return "Fixed.", err
+			return words.Saying("done.fix"), err
 		}},
 	Lockdown: {"lockdown", func(Deed) client.PostureChange {
-		return client.PostureChange{Field: "lockdown", Before: "off", After: "on",
-			Text: "The Base will be locked down: SSH off, extra APIs closed, no pairing from the network, all other sessions ended."}
-	}, func(ctx context.Context, s *session, _ Deed, _ Hand) (string, error) {
+		return words.Change(client.PostureChange{Field: "lockdown", Before: "off", After: "on"}, "deed.lockdown")
+	}, func(ctx context.Context, s *session, _ Deed, _ Hand) (words.Said, error) {
 		_, err := s.Lockdown(ctx)
-		return "The Base is locked down and has signed that.", err
+		return words.Saying("done.lockdown"), err
 	}},
-	Unlock: {"unlock", nil, func(ctx context.Context, s *session, _ Deed, h Hand) (string, error) {
-		_, err := s.Apply(ctx, client.Change{Edit: client.KeepClosed, Unlock: true, Approve: h.Approve, Progress: h.Progress})
-		return "The lockdown is lifted. " + inForce, err
+	Unlock: {"unlock", nil, func(ctx context.Context, s *session, _ Deed, h Hand) (words.Said, error) {
+		_, err := s.Apply(ctx, client.Change{Edit: client.KeepClosed, Unlock: true, Approve: h.Approve, Progress: h.applies})
+		return words.Saying("done.unlock"), err
 	}},
-	Expose: {"expose", nil, func(ctx context.Context, s *session, d Deed, h Hand) (string, error) {
+	Expose: {"expose", nil, func(ctx context.Context, s *session, d Deed, h Hand) (words.Said, error) {
 		return s.apply(ctx, client.Expose(d.Subject, d.Opening), h)
 	}},
-	EnableSSH: {"enable-ssh", nil, func(ctx context.Context, s *session, d Deed, h Hand) (string, error) {
+	EnableSSH: {"enable-ssh", nil, func(ctx context.Context, s *session, d Deed, h Hand) (words.Said, error) {
 		return s.apply(ctx, client.EnableSSH(d.For), h)
 	}},
-	AddSSHKeys: {"add-ssh-keys", nil, func(ctx context.Context, s *session, d Deed, h Hand) (string, error) {
+	AddSSHKeys: {"add-ssh-keys", nil, func(ctx context.Context, s *session, d Deed, h Hand) (words.Said, error) {
 		return s.apply(ctx, client.AddSSHKeys(d.Text, ""), h)
 	}},
-	RemoveSSHKey: {"remove-ssh-key", nil, func(ctx context.Context, s *session, d Deed, h Hand) (string, error) {
+	RemoveSSHKey: {"remove-ssh-key", nil, func(ctx context.Context, s *session, d Deed, h Hand) (words.Said, error) {
 		return s.apply(ctx, client.RemoveSSHKey(d.Subject), h)
 	}},
-	SetRole: {"set-role", nil, func(ctx context.Context, s *session, d Deed, h Hand) (string, error) {
+	SetRole: {"set-role", nil, func(ctx context.Context, s *session, d Deed, h Hand) (words.Said, error) {
 		if err := s.meant(ctx, d); err != nil {
-			return "", err
+			return words.Said{}, err
 		}
-		_, err := s.SetRole(ctx, d.Subject, d.Role, h.Approve, h.Progress)
-		return "The role is changed. " + inForce, err
+		_, err := s.SetRole(ctx, d.Subject, d.Role, h.Approve, h.applies)
+		return words.Saying("done.set-role"), err
 	}},
-	Revoke: {"revoke", nil, func(ctx context.Context, s *session, d Deed, h Hand) (string, error) {
+	Revoke: {"revoke", nil, func(ctx context.Context, s *session, d Deed, h Hand) (words.Said, error) {
 		if err := s.meant(ctx, d); err != nil {
-			return "", err
+			return words.Said{}, err
 		}
 		_, err := s.RevokeApp(ctx, d.Subject, h.Approve)
-		return "The App is cut off for good.", err
+		return words.Saying("done.revoke"), err
 	}},
 	RenameApp: {"rename-app", func(d Deed) client.PostureChange {
-		return client.PostureChange{Field: "app name", Subject: d.Subject, After: d.Text,
-			Text: fmt.Sprintf("The App will be called '%s'.", d.Text)}
-	}, func(ctx context.Context, s *session, d Deed, _ Hand) (string, error) {
+		return words.Change(client.PostureChange{Field: "app name", Subject: d.Subject, After: d.Text}, "deed.rename-app", d.Text)
+	}, func(ctx context.Context, s *session, d Deed, _ Hand) (words.Said, error) {
 		_, err := s.Apps.RenameApp(ctx, &basev1.RenameAppRequest{Id: d.Subject, Name: d.Text})
-		return "The App has its new name.", err
+		return words.Saying("done.rename-app"), err
 	}},
 	AcceptApp:    {"accept-app", nil, acceptApp},
-	StartService: {"start-service", service("will be started"), act(basev1.ServiceAction_SERVICE_ACTION_START)},
-	StopService: {"stop-service", service("will be stopped until the next boot, or until it is started"),
+	StartService: {"start-service", service("start-service"), act(basev1.ServiceAction_SERVICE_ACTION_START)},
+	StopService: {"stop-service", service("stop-service"),
 		act(basev1.ServiceAction_SERVICE_ACTION_STOP)},
-	RestartService: {"restart-service", service("will be stopped and started again"), act(basev1.ServiceAction_SERVICE_ACTION_RESTART)},
-	EnableService:  {"enable-service", service("will be started, now and at each boot"), act(basev1.ServiceAction_SERVICE_ACTION_ENABLE)},
-	DisableService: {"disable-service", service("will be stopped, and not started at boot"),
+	RestartService: {"restart-service", service("restart-service"), act(basev1.ServiceAction_SERVICE_ACTION_RESTART)},
+	EnableService:  {"enable-service", service("enable-service"), act(basev1.ServiceAction_SERVICE_ACTION_ENABLE)},
+	DisableService: {"disable-service", service("disable-service"),
 		act(basev1.ServiceAction_SERVICE_ACTION_DISABLE)},
 	Install:         {"install", nil, install},
 	PreviousVersion: {"previous-version", nil, previousVersion},
-	Rename: {"rename", nil, func(ctx context.Context, s *session, d Deed, h Hand) (string, error) {
+	Rename: {"rename", nil, func(ctx context.Context, s *session, d Deed, h Hand) (words.Said, error) {
 		return s.apply(ctx, client.Rename(d.Text), h)
 	}},
 	SetTimeZone: {"set-time-zone", func(d Deed) client.PostureChange {
-		return client.PostureChange{Field: "time zone", After: d.Text, Text: fmt.Sprintf("The Base's time zone will be %s.", d.Text)}
-	}, func(ctx context.Context, s *session, d Deed, _ Hand) (string, error) {
+		return words.Change(client.PostureChange{Field: "time zone", After: d.Text}, "deed.set-time-zone", d.Text)
+	}, func(ctx context.Context, s *session, d Deed, _ Hand) (words.Said, error) {
 		_, err := s.Machine.SetTimeZone(ctx, &basev1.SetTimeZoneRequest{Name: d.Text})
-		return "The Base has its new time zone.", err
+		return words.Saying("done.set-time-zone"), err
 	}},
 	Reboot: {"reboot", func(Deed) client.PostureChange {
-		return client.PostureChange{Field: "machine", Before: "runs", After: "restarts",
-			Text: "The Base's machine will restart. Apps are disconnected until it is back, and SSH will be off."}
-	}, func(ctx context.Context, s *session, _ Deed, h Hand) (string, error) {
+		return words.Change(client.PostureChange{Field: "machine", Before: "runs", After: "restarts"}, "deed.reboot")
+	}, func(ctx context.Context, s *session, _ Deed, h Hand) (words.Said, error) {
 		begun := time.Now()
 		if _, err := s.Machine.Reboot(ctx, &basev1.RebootRequest{}); err != nil {
-			return "", err
+			return words.Said{}, err
 		}
-		h.Progress("The Base is restarting. A Bitcoin node may take 10 minutes to stop.")
+		h.Progress(words.Saying("steps.reboot"))
 		_, err := s.AwaitReboot(ctx, begun)
-		return "The Base answers again.", err
+		return words.Saying("done.reboot"), err
 	}},
 	PowerOff: {"power-off", func(Deed) client.PostureChange {
-		return client.PostureChange{Field: "machine", Before: "runs", After: "off",
-			Text: "The Base's machine will be switched off. Only somebody at the Base can switch it on again."}
-	}, func(ctx context.Context, s *session, _ Deed, _ Hand) (string, error) {
+		return words.Change(client.PostureChange{Field: "machine", Before: "runs", After: "off"}, "deed.power-off")
+	}, func(ctx context.Context, s *session, _ Deed, _ Hand) (words.Said, error) {
 		_, err := s.Machine.PowerOff(ctx, &basev1.PowerOffRequest{})
-		return "The Base is switching itself off.", err
+		return words.Saying("done.power-off"), err
 	}},
-	NodeOnline: {"node-online", nil, func(ctx context.Context, s *session, d Deed, h Hand) (string, error) {
+	NodeOnline: {"node-online", nil, func(ctx context.Context, s *session, d Deed, h Hand) (words.Said, error) {
 		if d.Subject != client.NodeHome && d.Subject != client.NodeInternet {
-			return "", unusable("the node can be let out to the internet or to your home")
+			return words.Said{}, unusable("the node can be let out to the internet or to your home")
 		}
 		return s.apply(ctx, client.LetOut(d.Subject), h)
 	}},
-	NodeOffline: {"node-offline", nil, func(ctx context.Context, s *session, d Deed, h Hand) (string, error) {
+	NodeOffline: {"node-offline", nil, func(ctx context.Context, s *session, d Deed, h Hand) (words.Said, error) {
 		if d.Subject != client.NodeHome && d.Subject != client.NodeInternet {
-			return "", unusable("the node can be kept from the internet or from your home")
+			return words.Said{}, unusable("the node can be kept from the internet or from your home")
 		}
 		return s.apply(ctx, client.KeepIn(d.Subject), h)
 	}},
 	Reindex: {"reindex", nil, rebuild(false)},
 	Resync:  {"resync", nil, rebuild(true)},
 	DebianUpdates: {"debian-updates", func(Deed) client.PostureChange {
-		return client.PostureChange{Field: "debian", Text: "The Base will install Debian's pending updates."}
-	}, func(ctx context.Context, s *session, _ Deed, h Hand) (string, error) {
-		return "Debian's updates are installed.", s.InstallDebianUpdates(ctx, func(line string) error {
-			h.Progress(line)
+		return words.Change(client.PostureChange{Field: "debian"}, "deed.debian-updates")
+	}, func(ctx context.Context, s *session, _ Deed, h Hand) (words.Said, error) {
+		return words.Saying("done.debian-updates"), s.InstallDebianUpdates(ctx, func(line string) error {
+			h.Progress(words.Plain(line))
 			return nil
 		})
 	}},
 	Forget: {"forget", func(Deed) client.PostureChange {
-		return client.PostureChange{Field: "pairing",
-			Text: "This App forgets the Base. The Base keeps this App in its list until an owner revokes it there."}
+		return words.Change(client.PostureChange{Field: "pairing"}, "deed.forget")
 	}, nil}, // done by the Owner, like the next
 	Pair: {"pair", nil, nil},
 }
@@ -271,23 +263,23 @@ func (d Deed) Change() client.PostureChange {
 	return client.PostureChange{}
 }
 
-func (s *session) Do(ctx context.Context, d Deed, h Hand) (string, error) {
+func (s *session) Do(ctx context.Context, d Deed, h Hand) (words.Said, error) {
 	row, known := deeds[d.Kind]
 	if !known || row.do == nil {
-		return "", fmt.Errorf("deed %d is not done at a Base", d.Kind)
+		return words.Said{}, fmt.Errorf("deed %d is not done at a Base", d.Kind)
 	}
 	d, err := s.complete(ctx, d)
 	if err != nil {
-		return "", err
+		return words.Said{}, err
 	}
 	if row.says != nil {
 		if err := h.consent(row.says(d)); err != nil {
-			return "", err
+			return words.Said{}, err
 		}
 	}
 	result, err := row.do(ctx, s, d, h)
 	if err != nil {
-		return "", err
+		return words.Said{}, err
 	}
 	return result, nil
 }
@@ -320,9 +312,12 @@ func (s *session) complete(ctx context.Context, d Deed) (Deed, error) {
 	return d, nil
 }
 
-func (s *session) apply(ctx context.Context, edit client.Edit, h Hand) (string, error) {
-	_, err := s.Apply(ctx, client.Change{Edit: edit, Approve: h.Approve, Progress: h.Progress})
-	return "Done. " + inForce, err
+// applies tells the steps of a change of a posture, as the Base names them.
+func (h Hand) applies(step string) { h.Progress(words.ApplyStep(step)) }
+
+func (s *session) apply(ctx context.Context, edit client.Edit, h Hand) (words.Said, error) {
+	_, err := s.Apply(ctx, client.Change{Edit: edit, Approve: h.Approve, Progress: h.applies})
+	return words.Saying("done.posture"), err
 }
 
 // meant refuses an App that was not paired under the name that the owner has read: the Middleware
@@ -338,21 +333,21 @@ func (s *session) meant(ctx context.Context, d Deed) error {
 
 func service(what string) func(Deed) client.PostureChange {
 	return func(d Deed) client.PostureChange {
-		return client.PostureChange{Field: "service", Subject: d.Subject, Text: fmt.Sprintf("The service %s %s.", d.Subject, what)}
+		return words.Change(client.PostureChange{Field: "service", Subject: d.Subject}, "deed."+what, d.Subject)
 	}
 }
 
-func act(action basev1.ServiceAction) func(context.Context, *session, Deed, Hand) (string, error) {
-	return func(ctx context.Context, s *session, d Deed, _ Hand) (string, error) {
+func act(action basev1.ServiceAction) func(context.Context, *session, Deed, Hand) (words.Said, error) {
+	return func(ctx context.Context, s *session, d Deed, _ Hand) (words.Said, error) {
 		_, err := s.Services.ChangeService(ctx, &basev1.ChangeServiceRequest{Name: d.Subject, Action: action})
-		return "Done.", err
+		return words.Saying("done.service"), err
 	}
 }
 
-func acceptApp(ctx context.Context, s *session, d Deed, h Hand) (string, error) {
+func acceptApp(ctx context.Context, s *session, d Deed, h Hand) (words.Said, error) {
 	listed, err := s.AcceptPairing(ctx, client.Acceptance{
 		Number: d.Text, Role: d.Role,
-		Accepted: func() { h.Progress("Accepted. Waiting for the new App.") },
+		Accepted: func() { h.Progress(words.Saying("steps.accepted")) },
 		Words: func(ctx context.Context, app client.NewApp) (string, error) {
 			answer, err := h.Ask(ctx, Question{Kind: TypeWords, App: app})
 			if !answer.Yes {
@@ -360,48 +355,47 @@ func acceptApp(ctx context.Context, s *session, d Deed, h Hand) (string, error) 
 			}
 			return answer.Text, err
 		},
-		Matched: func() { h.Progress("The words match; the Base has signed that. Now confirm in the new App.") },
+		Matched: func() { h.Progress(words.Saying("steps.matched")) },
 	})
 	if err == nil && !listed {
-		return "The new App will be let in once it connects.", nil
+		return words.Saying("done.accept-app.later"), nil
 	}
-	return "The new App is let in. The Base has signed that.", err
+	return words.Saying("done.accept-app"), err
 }
 
 // RebuildCost says what making the chain again costs, in two lines: reading the blocks again or, with
 // resync, downloading them.
-func RebuildCost(resync bool) string {
+func RebuildCost(resync bool) client.PostureChange {
+	kind := "deed.reindex"
 	if resync {
-		return "The node deletes its blocks, and downloads all of them again: on mainnet more than 800 GB,\n" +
-			"in one to several days. Wallets get no answers meanwhile."
+		kind = "deed.resync"
 	}
-	return "The node reads all its blocks again. On mainnet that takes from half a day to several days.\n" +
-		"A pruned node downloads what it has deleted. Wallets get no answers meanwhile."
+	return words.Change(client.PostureChange{Field: "chain"}, kind)
 }
 
 // rebuild has the node make its chain again, once the owner has typed the name of the Base.
-func rebuild(resync bool) func(context.Context, *session, Deed, Hand) (string, error) {
-	return func(ctx context.Context, s *session, _ Deed, h Hand) (string, error) {
+func rebuild(resync bool) func(context.Context, *session, Deed, Hand) (words.Said, error) {
+	return func(ctx context.Context, s *session, _ Deed, h Hand) (words.Said, error) {
 		answer, err := s.Node.GetNode(ctx, &basev1.GetNodeRequest{})
 		if err != nil {
-			return "", err
+			return words.Said{}, err
 		}
 		if strings.HasPrefix(answer.GetNode().GetSoftware(), "btcd") && !resync {
-			return "", unusable("btcd cannot read its blocks again; it can download them again")
+			return words.Said{}, unusable("btcd cannot read its blocks again; it can download them again")
 		}
 		view, err := s.Posture(ctx)
 		if err != nil {
-			return "", err
+			return words.Said{}, err
 		}
 		name := view.Effective().NodeName
-		typed, err := h.Ask(ctx, Question{Kind: TypeSentence, Sentence: name, Changes: []client.PostureChange{{Text: RebuildCost(resync)}}})
+		typed, err := h.Ask(ctx, Question{Kind: TypeSentence, Sentence: name, Changes: []client.PostureChange{RebuildCost(resync)}})
 		if err == nil && (!typed.Yes || typed.Text != name) {
 			err = &client.Error{Kind: client.ErrNotApproved, Text: "the name of the Base was not typed, so nothing was done"}
 		}
 		if err != nil {
-			return "", err
+			return words.Said{}, err
 		}
-		return "The node restarts; stopping can take 10 minutes. Then it begins.", s.RebuildChain(ctx, resync)
+		return words.Saying("done.rebuild"), s.RebuildChain(ctx, resync)
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	"github.com/BitBoxSwiss/bitbox-base/client"
+	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/words"
 	"github.com/BitBoxSwiss/bitbox-base/internal/testbed/leaktest"
 )
 
@@ -23,7 +24,7 @@ type fakeSource struct {
 	look  func() (Look, error)
 	watch func(ctx context.Context, after uint64, tell func(*basev1.Event)) error
 	pair  func(ctx context.Context, o client.PairOptions) (client.Base, error)
-	do    func(ctx context.Context, deed Deed, hand Hand) (string, error)
+	do    func(ctx context.Context, deed Deed, hand Hand) (words.Said, error)
 	found []client.Nearby
 
 	mu    sync.Mutex
@@ -98,7 +99,7 @@ func (f *fakeSource) Watch(ctx context.Context, after uint64, tell func(*basev1.
 	return watch(ctx, after, tell)
 }
 
-func (f *fakeSource) Do(ctx context.Context, deed Deed, hand Hand) (string, error) {
+func (f *fakeSource) Do(ctx context.Context, deed Deed, hand Hand) (words.Said, error) {
 	return f.do(ctx, deed, hand)
 }
 

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/BitBoxSwiss/bitbox-base/client"
+	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/words"
 )
 
 const (
@@ -255,13 +256,13 @@ func (o *Owner) Do(base string, d Deed) (uint64, error) {
 }
 
 func (o *Owner) carryOut(ctx context.Context, number uint64, w *underWay, name string, d Deed) {
-	var result string
+	var result words.Said
 	var made *client.Base
 	var err error
 	if d.Kind == Pair {
 		var paired client.Base
 		if paired, err = o.pair(ctx, number, w, d); err == nil {
-			made, result = &paired, "Paired."
+			made, result = &paired, words.Saying("done.pair")
 		}
 	} else {
 		result, err = o.act(ctx, number, w, name, d)
@@ -280,7 +281,7 @@ func (o *Owner) carryOut(ctx context.Context, number uint64, w *underWay, name s
 			s.Result = result
 			return
 		}
-		s.Err, s.Problem, s.Leaves = err, client.Explain(err), leaves(d, w, err)
+		s.Err, s.Leaves = err, leaves(d, w, err)
 	})
 	if name != "" && d.Kind != Rename && d.Kind != Forget {
 		o.follower.Ask(name, d.Kind == Fix)
@@ -289,34 +290,34 @@ func (o *Owner) carryOut(ctx context.Context, number uint64, w *underWay, name s
 
 // leaves says in which state a deed that did not succeed leaves the Base; empty where its error
 // says so.
-func leaves(d Deed, w *underWay, err error) string {
+func leaves(d Deed, w *underWay, err error) words.Said {
 	cut := errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
 	switch {
 	case !cut || errors.Is(err, client.ErrNotApproved):
-		return ""
+		return words.Said{}
 	case d.Kind == Pair:
-		return "Nothing is stored, and the Base forgets the request."
+		return words.Saying("leaves.pair")
 	case d.Kind == Install:
-		return "The Base deletes a partial file. What it has whole, it installs without this App."
+		return words.Saying("leaves.install")
 	case !w.agreed:
-		return "Nothing was changed."
+		return words.Saying("leaves.nothing")
 	case d.Kind.Tried():
-		return "The Base may have begun. It undoes within a minute what no App has confirmed."
+		return words.Saying("leaves.tried")
 	}
-	return "The Base may have done it already. Look before you do it again."
+	return words.Saying("leaves.unknown")
 }
 
-func (o *Owner) act(ctx context.Context, number uint64, w *underWay, name string, d Deed) (string, error) {
+func (o *Owner) act(ctx context.Context, number uint64, w *underWay, name string, d Deed) (words.Said, error) {
 	h := o.hand(ctx, number, w)
 	if d.Kind == Forget {
 		if err := h.consent(d.Change()); err != nil {
-			return "", err
+			return words.Said{}, err
 		}
-		return "This App has forgotten the Base.", o.Source.Forget(name)
+		return words.Saying("done.forget"), o.Source.Forget(name)
 	}
 	session, err := o.Source.Open(name)
 	if err != nil {
-		return "", err
+		return words.Said{}, err
 	}
 	defer session.Close()
 	return session.Do(ctx, d, h)
@@ -332,7 +333,7 @@ func (o *Owner) hand(ctx context.Context, number uint64, w *underWay) Hand {
 			}
 			return answer.Yes, err
 		},
-		Progress: func(step string) {
+		Progress: func(step words.Said) {
 			o.change(func(b *book) {
 				if s := b.deed(number); s != nil && len(s.Steps) < maxSteps {
 					s.Steps = append(s.Steps, step)
@@ -400,8 +401,8 @@ func (o *Owner) ask(ctx context.Context, number uint64, w *underWay, q Question)
 
 // The reasons why an answer does not count.
 var (
-	ErrVoid  = errors.New("the question is no longer the one that was shown")
-	ErrEarly = errors.New("a yes within the first second does not count: read the question, and answer again")
+	ErrVoid  error = &client.Error{Kind: client.ErrConflict, Text: "the question is no longer the one that was shown"}
+	ErrEarly error = &client.Error{Kind: client.ErrNotNow, Text: "a yes within the first second does not count: read the question, and answer again"}
 )
 
 // Answer answers a question of a deed. It is void, with ErrVoid, if the deed asks something else by
@@ -466,7 +467,7 @@ func (o *Owner) askFor(part wantedPart, name string) {
 			}
 			if err != nil {
 				answered = base.Parts[part.Want]
-				answered.Problem = client.Explain(err)
+				answered.Err = err
 			} else {
 				answered.At = time.Now()
 			}

@@ -3,7 +3,6 @@ package owner
 import (
 	"context"
 	"errors"
-	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -11,6 +10,7 @@ import (
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	"github.com/BitBoxSwiss/bitbox-base/client"
+	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/words"
 )
 
 func answering() (Look, error) { return Look{Info: &basev1.GetInfoResponse{}}, nil }
@@ -58,14 +58,14 @@ var opens = []client.PostureChange{{Field: "extra", Text: "The port will be open
 
 func TestADeedAsksAndTellsHowFarItIs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		o, base := house(t, &fakeSource{do: func(_ context.Context, d Deed, h Hand) (string, error) {
+		o, base := house(t, &fakeSource{do: func(_ context.Context, d Deed, h Hand) (words.Said, error) {
 			yes, err := h.Approve(opens)
 			if !yes || err != nil {
-				return "", &client.Error{Kind: client.ErrNotApproved, Text: "nothing was changed"}
+				return words.Said{}, &client.Error{Kind: client.ErrNotApproved, Text: "nothing was changed"}
 			}
-			h.Progress("signed")
+			h.Progress(words.Plain("signed"))
 			h.Sent(1, 2)
-			return "Done with " + d.Subject, nil
+			return words.Plain("Done with " + d.Subject), nil
 		}})
 		number, err := o.Do(base, Deed{Kind: Expose, Subject: "electrum"})
 		must(t, err)
@@ -86,7 +86,8 @@ func TestADeedAsksAndTellsHowFarItIs(t *testing.T) {
 		}
 		must(t, o.Answer(number, q.ID, Answer{Yes: true}))
 		d := only(t, o, number)
-		if d.Ended.IsZero() || d.Result != "Done with electrum" || !slices.Equal(d.Steps, []string{"signed"}) || d.Sent != 1 || d.Total != 2 {
+		if d.Ended.IsZero() || d.Result.String() != "Done with electrum" || len(d.Steps) != 1 || d.Steps[0].String() != "signed" ||
+			d.Sent != 1 || d.Total != 2 {
 			t.Errorf("it is %+v", d)
 		}
 		if err := o.Answer(number, q.ID, Answer{Yes: true}); !errors.Is(err, ErrVoid) {
@@ -100,15 +101,15 @@ func TestADeedAsksAndTellsHowFarItIs(t *testing.T) {
 func TestAYesIsVoidForOtherWords(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		said := make(chan bool, 2)
-		o, base := house(t, &fakeSource{do: func(ctx context.Context, _ Deed, h Hand) (string, error) {
+		o, base := house(t, &fakeSource{do: func(ctx context.Context, _ Deed, h Hand) (words.Said, error) {
 			for _, text := range []string{"A key will be added.", "All ports will be opened."} {
 				yes, err := h.Approve([]client.PostureChange{{Text: text}})
 				said <- yes
 				if err != nil || !yes {
-					return "", &client.Error{Kind: client.ErrNotApproved, Text: "nothing was changed"}
+					return words.Said{}, &client.Error{Kind: client.ErrNotApproved, Text: "nothing was changed"}
 				}
 			}
-			return "", nil
+			return words.Said{}, nil
 		}})
 		number, err := o.Do(base, Deed{Kind: Unlock})
 		must(t, err)
@@ -121,7 +122,7 @@ func TestAYesIsVoidForOtherWords(t *testing.T) {
 			t.Errorf("the old yes answers the new question: %v", err)
 		}
 		must(t, o.Answer(number, second.ID, Answer{})) // a no counts at once
-		if d := only(t, o, number); !<-said || <-said || d.Problem != "nothing was changed" {
+		if d := only(t, o, number); !<-said || <-said || client.Explain(d.Err) != "nothing was changed" {
 			t.Errorf("it ended as %+v", d)
 		}
 	})
@@ -129,22 +130,22 @@ func TestAYesIsVoidForOtherWords(t *testing.T) {
 
 func TestALockdownWaitsForNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		o, base := house(t, &fakeSource{do: func(ctx context.Context, d Deed, _ Hand) (string, error) {
+		o, base := house(t, &fakeSource{do: func(ctx context.Context, d Deed, _ Hand) (words.Said, error) {
 			if d.Kind == Lockdown {
-				return "locked", nil
+				return words.Plain("locked"), nil
 			}
 			<-ctx.Done()
-			return "", ctx.Err()
+			return words.Said{}, ctx.Err()
 		}})
 		hangs, err := o.Do(base, Deed{Kind: Reboot})
 		must(t, err)
 		lockdown, err := o.Do(base, Deed{Kind: Lockdown})
 		must(t, err)
-		if d := only(t, o, lockdown); d.Result != "locked" {
+		if d := only(t, o, lockdown); d.Result.String() != "locked" {
 			t.Errorf("%+v", d)
 		}
 		o.Stop(hangs)
-		if d := only(t, o, hangs); d.Ended.IsZero() || !errors.Is(d.Err, context.Canceled) || d.Leaves != "Nothing was changed." {
+		if d := only(t, o, hangs); d.Ended.IsZero() || !errors.Is(d.Err, context.Canceled) || d.Leaves.String() != "Nothing was changed." {
 			t.Errorf("a deed that was stopped: %+v", d)
 		}
 	})
@@ -152,10 +153,10 @@ func TestALockdownWaitsForNothing(t *testing.T) {
 
 func TestStoppingAfterAYesSaysThatTheBaseMayHaveBegun(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		o, base := house(t, &fakeSource{do: func(ctx context.Context, _ Deed, h Hand) (string, error) {
+		o, base := house(t, &fakeSource{do: func(ctx context.Context, _ Deed, h Hand) (words.Said, error) {
 			_, _ = h.Approve(opens)
 			<-ctx.Done()
-			return "", ctx.Err()
+			return words.Said{}, ctx.Err()
 		}})
 		number, err := o.Do(base, Deed{Kind: Expose})
 		must(t, err)
@@ -164,7 +165,7 @@ func TestStoppingAfterAYesSaysThatTheBaseMayHaveBegun(t *testing.T) {
 		must(t, o.Answer(number, q.ID, Answer{Yes: true}))
 		synctest.Wait()
 		o.Stop(number)
-		if d := only(t, o, number); !strings.Contains(d.Leaves, "may have begun") {
+		if d := only(t, o, number); !strings.Contains(d.Leaves.String(), "may have begun") {
 			t.Errorf("it leaves %q", d.Leaves)
 		}
 	})
@@ -174,7 +175,7 @@ func TestStoppingAfterAYesSaysThatTheBaseMayHaveBegun(t *testing.T) {
 // undone.
 func TestStoppingPromisesNothingThatTheBaseDoesNotDo(t *testing.T) {
 	for kind := OpenWindow; kind <= Forget; kind++ {
-		cut := leaves(Deed{Kind: kind}, &underWay{agreed: true}, context.Canceled)
+		cut := leaves(Deed{Kind: kind}, &underWay{agreed: true}, context.Canceled).String()
 		undone := strings.Contains(cut, "undoes")
 		switch kind {
 		case Unlock, Expose, EnableSSH, AddSSHKeys, RemoveSSHKey, Rename, NodeOnline, NodeOffline:
@@ -192,9 +193,9 @@ func TestStoppingPromisesNothingThatTheBaseDoesNotDo(t *testing.T) {
 // Each click on the button begins one, as long as nobody has answered.
 func TestLockdownsAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		o, base := house(t, &fakeSource{do: func(ctx context.Context, _ Deed, _ Hand) (string, error) {
+		o, base := house(t, &fakeSource{do: func(ctx context.Context, _ Deed, _ Hand) (words.Said, error) {
 			<-ctx.Done()
-			return "", ctx.Err()
+			return words.Said{}, ctx.Err()
 		}})
 		var last uint64
 		for n := range 2 * MaxDeeds {

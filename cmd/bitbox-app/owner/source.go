@@ -39,7 +39,7 @@ type Session interface {
 	Watch(ctx context.Context, after uint64, tell func(*basev1.Event), lost func(error)) error
 	// Do does a deed, once hand has approved a description of the change. It returns one sentence
 	// about the result.
-	Do(ctx context.Context, deed Deed, hand Hand) (string, error)
+	Do(ctx context.Context, deed Deed, hand Hand) (words.Said, error)
 	// Ask asks for a part.
 	Ask(ctx context.Context, want Want) (Answered, error)
 	Close()
@@ -52,8 +52,8 @@ type Look struct {
 	Window *basev1.Window
 	// Access is nil if the Base has no posture, like a developer's.
 	Access *Access
-	// Lie says why the Base's posture is not believed; empty if it is.
-	Lie string
+	// Lie is why the Base's posture is not believed; nil if it is.
+	Lie error
 	// Bans are known only if HasBans.
 	Bans    []*basev1.Ban
 	HasBans bool
@@ -177,7 +177,7 @@ func (s *session) lookAccess(ctx context.Context, l *Look) error {
 	view, err := s.Posture(ctx)
 	switch {
 	case errors.Is(err, client.ErrLyingBase):
-		l.Lie = client.Explain(err)
+		l.Lie = err
 		return nil
 	case err != nil:
 		return err

@@ -9,6 +9,7 @@ import (
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	"github.com/BitBoxSwiss/bitbox-base/client"
+	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/words"
 )
 
 // State is all that an owner's App knows at one moment. It is never changed once it was given
@@ -17,10 +18,9 @@ type State struct {
 	Bases []Base
 	// Nearby are the announced Bases, paired or not, in the order in which they were heard.
 	Nearby []client.Nearby
-	// SearchProblem says why the search for Bases fails; empty if it does not.
-	SearchProblem string
-	// StorageProblem says why the pairings of this App cannot be read.
-	StorageProblem string
+	// SearchErr is why the search for Bases fails, and StorageErr why the pairings of this App cannot be
+	// read; nil if they do not. client.Explain and words.Language.Problem say an error of this state.
+	SearchErr, StorageErr error
 	// Deeds are those under way, then the newest that have ended; at most [MaxDeeds].
 	Deeds []DeedState
 }
@@ -70,19 +70,19 @@ const (
 type Base struct {
 	client.Base
 	Connection Connection
-	// Problem says in one sentence why it does not answer; Again is when it is asked again.
-	Problem string
-	Again   time.Time
+	// Err is why it does not answer; Again is when it is asked again.
+	Err   error
+	Again time.Time
 	// Look is its last answer, At when it came; Look.Info is nil before the first.
 	Look Look
 	At   time.Time
 	// Findings are those of its last audit, the worst first. HasAudit is false if it has none for
 	// this App.
-	Findings     []*basev1.Finding
-	HasAudit     bool
-	AuditedAt    time.Time
-	Auditing     bool
-	AuditProblem string
+	Findings  []*basev1.Finding
+	HasAudit  bool
+	AuditedAt time.Time
+	Auditing  bool
+	AuditErr  error
 	// Events are the newest last, at most [MaxEvents].
 	Events []Event
 	// Gap: the Base no longer keeps all earlier events.
@@ -134,7 +134,7 @@ const (
 // Answered is the answer to a Want. It is zero while the Base is being asked.
 type Answered struct {
 	At      time.Time
-	Problem string // one sentence; the last answer stays beside it
+	Err     error // the last answer stays beside it
 	Lines   []*basev1.LogEntry
 	Changes *client.ChangeLog
 	Wallets *basev1.GetWalletsResponse
@@ -163,7 +163,7 @@ type DeedState struct {
 	Began time.Time
 	Ended time.Time // zero while it is under way
 	// Steps are the sentences so far, the newest last.
-	Steps []string
+	Steps []words.Said
 	// Sent and Total are the bytes of a file on its way to the Base; Total is 0 without one.
 	Sent, Total uint64
 	// Question waits for an answer; nil: none.
@@ -175,11 +175,10 @@ type DeedState struct {
 	Compared *Question
 	// Number of a pairing that has to be accepted at the Base; empty before.
 	RequestNumber string
-	// Result is one sentence about what was done; Problem is one about what was not, and Leaves
-	// about the state in which that leaves the Base.
-	Result, Problem, Leaves string
-	// Err is the error behind Problem.
-	Err error
+	// Result is one sentence about what was done; Err is why it was not, and Leaves is about the state
+	// in which that leaves the Base.
+	Result, Leaves words.Said
+	Err            error
 	// Made is the pairing that was made.
 	Made *client.Base
 }

@@ -3,12 +3,11 @@ package owner
 import (
 	"context"
 	"errors"
-	"fmt"
-	"strings"
 	"time"
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	"github.com/BitBoxSwiss/bitbox-base/client"
+	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/words"
 )
 
 const (
@@ -39,12 +38,11 @@ func UpdateStatus(ctx context.Context, s *client.Session) (*basev1.GetUpdateResp
 
 // SoftwareChange says what an update does.
 func SoftwareChange(before, after string, image bool) client.PostureChange {
-	c := client.PostureChange{Field: "software", Before: before, After: after,
-		Text: fmt.Sprintf("Version %s will replace version %s. Apps are disconnected for some seconds.", after, before)}
+	kind := "deed.install"
 	if image {
-		c.Text = fmt.Sprintf("Version %s will replace version %s. The Base restarts, and this App confirms the new version then.", after, before)
+		kind = "deed.install.image"
 	}
-	return c
+	return words.Change(client.PostureChange{Field: "software", Before: before, After: after}, kind, after, before)
 }
 
 // OtherVersion is the one that a Base can go back to.
@@ -55,25 +53,18 @@ func OtherVersion(status *basev1.GetUpdateResponse) (string, error) {
 	return status.GetOtherVersion(), nil
 }
 
-// UpdateStep says in a sentence how far an update is; empty while the file is being sent.
-func UpdateStep(p client.UpdateProgress) string {
+// UpdateStep says how far an update is; empty while the file is being sent.
+func UpdateStep(p client.UpdateProgress) words.Said {
 	switch u := p.Update; {
 	case u == nil && p.Away:
-		return "The connection was lost. Waiting for the Base, to go on."
+		return words.Saying("steps.update.lost")
 	case u == nil:
-		return ""
+		return words.Said{}
 	case p.Away:
-		return "The Base is restarting. Waiting for it to answer."
-	case u.GetReason() != "":
-		return UpdatePhase(u) + ": " + u.GetStep() + " (" + u.GetReason() + ")"
+		return words.Saying("steps.update.restarts")
 	default:
-		return UpdatePhase(u) + ": " + u.GetStep()
+		return words.UpdateStep(u)
 	}
-}
-
-// UpdatePhase is a word for people and scripts.
-func UpdatePhase(u *basev1.Update) string {
-	return strings.ToLower(strings.TrimPrefix(u.GetPhase().String(), "PHASE_"))
 }
 
 // follows tells each step of an update once.
@@ -81,42 +72,42 @@ func (h Hand) follows(size uint64) func(client.UpdateProgress) {
 	last := ""
 	return func(p client.UpdateProgress) {
 		step := UpdateStep(p)
-		if step == "" {
+		if step.Empty() {
 			h.Sent(p.Sent, size)
-		} else if step != last {
+		} else if step.String() != last {
 			h.Progress(step)
 		}
-		last = step
+		last = step.String()
 	}
 }
 
-func install(ctx context.Context, s *session, d Deed, h Hand) (_ string, err error) {
+func install(ctx context.Context, s *session, d Deed, h Hand) (_ words.Said, err error) {
 	release, err := client.OpenRelease(d.Text)
 	if err != nil {
-		return "", err
+		return words.Said{}, err
 	}
 	defer func() { err = errors.Join(err, release.Close()) }()
 	now, err := UpdateStatus(ctx, s.Session)
 	if err != nil {
-		return "", err
+		return words.Said{}, err
 	}
 	if err := h.consent(SoftwareChange(now.GetInstalledVersion(), release.Version, release.Image)); err != nil {
-		return "", err
+		return words.Said{}, err
 	}
-	return fmt.Sprintf("The Base now runs version %s and is healthy.", release.Version), s.Install(ctx, release, h.follows(release.Size))
+	return words.Saying("done.install", release.Version), s.Install(ctx, release, h.follows(release.Size))
 }
 
-func previousVersion(ctx context.Context, s *session, _ Deed, h Hand) (string, error) {
+func previousVersion(ctx context.Context, s *session, _ Deed, h Hand) (words.Said, error) {
 	now, err := UpdateStatus(ctx, s.Session)
 	if err != nil {
-		return "", err
+		return words.Said{}, err
 	}
 	other, err := OtherVersion(now)
 	if err != nil {
-		return "", err
+		return words.Said{}, err
 	}
 	if err := h.consent(SoftwareChange(now.GetInstalledVersion(), other, true)); err != nil {
-		return "", err
+		return words.Said{}, err
 	}
-	return fmt.Sprintf("The Base now runs version %s and is healthy.", other), s.GoBack(ctx, h.follows(0))
+	return words.Saying("done.install", other), s.GoBack(ctx, h.follows(0))
 }

@@ -24,17 +24,31 @@ func changeKey(what posture.ChangeKind) string { return "changes." + string(what
 // and {end} for what German puts at the end.
 type tense struct{ be, is, end string }
 
-// WillChange says a change before it is made, in a sentence.
-func (l Language) WillChange(c client.PostureChange) string { return l.change(c, l.future, c.Text) }
+// Change completes a change that is none of a posture with its kind and its sentence in English. The
+// sentences stand under "changes.", without their full stop.
+func Change(c client.PostureChange, kind string, args ...any) client.PostureChange {
+	c.Kind, c.Args = posture.ChangeKind(kind), args
+	c.Text = English.Will(c).Text
+	return c
+}
+
+// Will says a change before it is made, in a sentence. The Base says how it repairs something, and German
+// says it by the finding.
+func (l Language) Will(c client.PostureChange) Text {
+	if c.Field == "finding" {
+		return l.Finding(&basev1.Finding{Id: c.Subject, Fix: c.Text}).Fix
+	}
+	return l.change(c, l.future, c.Text)
+}
 
 // Changed says what has changed, in a sentence.
-func (l Language) Changed(c client.PostureChange) string { return l.change(c, l.done, c.Done) }
+func (l Language) Changed(c client.PostureChange) Text { return l.change(c, l.done, c.Done) }
 
 // change writes a change of a known kind in the language. One of an unknown kind has only its English.
-func (l Language) change(c client.PostureChange, t tense, text string) string {
+func (l Language) change(c client.PostureChange, t tense, text string) Text {
 	sentence, known := l.sentences[changeKey(c.Kind)]
 	if !known {
-		return text
+		return Text{text, English.Tag}
 	}
 	sentence = strings.NewReplacer("{be}", t.be, "{is}", t.is, "{end}", t.end).Replace(sentence)
 	if len(c.Args) > 0 {
@@ -44,12 +58,14 @@ func (l Language) change(c client.PostureChange, t tense, text string) string {
 		}
 		sentence = fmt.Sprintf(sentence, args...)
 	}
-	return sentence + "."
+	return Text{sentence + ".", l.Tag}
 }
 
 // word writes an argument of a change; posture.Word lists the types.
 func (l Language) word(arg any) string {
 	switch a := arg.(type) {
+	case Said:
+		return l.Said(a).Text
 	case posture.Kind:
 		return l.known("values.api."+string(a), posture.Word(a))
 	case posture.Place:

@@ -55,13 +55,13 @@ func TestEachChangeIsSaidInEachLanguage(t *testing.T) {
 	missing := posture.Sentences()
 	for _, c := range changes() {
 		delete(missing, c.Kind)
-		if got := English.WillChange(c); got != c.Text {
+		if got := English.Will(c).Text; got != c.Text {
 			t.Errorf("English says %q, and the Base %q", got, c.Text)
 		}
-		if got := English.Changed(c); got != c.Done {
+		if got := English.Changed(c).Text; got != c.Done {
 			t.Errorf("English says %q, and the Base %q", got, c.Done)
 		}
-		for _, got := range []string{German.WillChange(c), German.Changed(c)} {
+		for _, got := range []string{German.Will(c).Text, German.Changed(c).Text} {
 			if strings.ContainsAny(got, "{}%") || got == c.Text || got == c.Done {
 				t.Errorf("German says %q of %q", got, c.Text)
 			}
@@ -74,8 +74,8 @@ func TestEachChangeIsSaidInEachLanguage(t *testing.T) {
 
 func TestAChangeOfAnUnknownKindIsSaidInEnglish(t *testing.T) {
 	c := client.PostureChange{Kind: "moon.full", Text: "The moon will be full.", Done: "The moon is full."}
-	if got := German.WillChange(c); got != c.Text {
-		t.Errorf("said %q", got)
+	if got := German.Will(c); got != (Text{c.Text, "en"}) {
+		t.Errorf("said %+v", got)
 	}
 }
 
@@ -88,7 +88,7 @@ func TestGermanIsWrittenAsGermansWrite(t *testing.T) {
 		"2 Tage 0 h":            German.Duration(172800),
 		"99,9 %, noch etwa 5 s": German.Progress(&basev1.Node{Progress: 1, LeftSeconds: new(uint64(5))}),
 		"SSH ist jetzt für den Schlüssel „anna“ (SHA256:x) eingeschaltet, 2 Stunden lang.": German.Changed(client.PostureChange{
-			Kind: "ssh.on", Args: []any{2 * time.Hour, []sshkey.Key{{Comment: "anna", Fingerprint: "SHA256:x"}}}}),
+			Kind: "ssh.on", Args: []any{2 * time.Hour, []sshkey.Key{{Comment: "anna", Fingerprint: "SHA256:x"}}}}).Text,
 	} {
 		if got != want {
 			t.Errorf("got %q, want %q", got, want)

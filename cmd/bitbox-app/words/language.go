@@ -17,11 +17,9 @@ type Language struct {
 	// date is the layout of a date before a time, decimal the sign before the tenths.
 	date, decimal string
 	future, done  tense
-	// problems, findings and deeds are the words for what English leaves to the client, the Base and
-	// package owner.
+	// problems and findings are the words for what English leaves to the client and the Base.
 	problems []problem
 	findings map[string]finding
-	deeds    map[string]deed
 }
 
 // The languages. Each has its sentences in a file of its own.
@@ -30,7 +28,7 @@ var (
 		future: tense{"will be", "will be", ""}, done: tense{"is now", "is now", ""}}
 	German = Language{Tag: "de", Name: "Deutsch", sentences: german, date: "02.01.2006, ", decimal: ",",
 		future: tense{"wird", "wird", " sein"}, done: tense{"ist jetzt", "ist jetzt", ""},
-		problems: germanProblems, findings: germanFindings, deeds: germanDeeds}
+		problems: germanProblems, findings: germanFindings}
 )
 
 // Languages are all of them; the first is for everybody whose language is not among them.

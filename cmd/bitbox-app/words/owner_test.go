@@ -7,17 +7,18 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/words"
 )
 
-// Each deed that describes its change itself does it in German too; a fix is described by its finding.
-func TestEachDeedIsSaidInGermanAndNoOther(t *testing.T) {
+// Each deed has a title in each language. One that describes its change itself does it in each language too; a
+// fix is described by its finding.
+func TestEachDeedIsSaidInEachLanguage(t *testing.T) {
 	for _, kind := range owner.Kinds() {
-		d := owner.Deed{Kind: kind, Subject: "x", Text: "y"}
-		if c := d.Change(); c.Text != "" && kind != owner.Fix && words.German.DeedChange(c, kind.String(), "x", "y").Lang != words.German.Tag {
-			t.Errorf("%s has no German sentence", kind)
-		}
-	}
-	for _, name := range words.DeedNames() {
-		if _, known := owner.ParseDeed(name); !known {
-			t.Errorf("German has words for %q, which is no deed", name)
+		for _, l := range words.Languages() {
+			if key := "deed.title." + kind.String(); kind != owner.Pair && l.Say(key) == key {
+				t.Errorf("%s has no title for %s", l.Name, kind)
+			}
+			c := owner.Deed{Kind: kind, Subject: "x", Text: "y"}.Change()
+			if said := l.Will(c); c.Text != "" && kind != owner.Fix && said.Lang != l.Tag {
+				t.Errorf("%s has no sentence for %s: %+v", l.Name, kind, said)
+			}
 		}
 	}
 }

@@ -133,7 +133,7 @@ func (v *view) asks(d owner.DeedState) any {
 	shown := &question{ID: q.ID, Kind: questionKinds[q.Kind], To: fmt.Sprintf("/deed/%d/answer", d.Number), App: q.App.Name,
 		Problem: q.App.Problem, Text: q.Sentence, Danger: d.Deed.Kind == owner.Lockdown}
 	for _, c := range q.Changes {
-		shown.Changes = append(shown.Changes, change{v.language.DeedChange(c, d.Deed.Kind.String(), d.Deed.Subject, d.Deed.Text).Text, c.Opens})
+		shown.Changes = append(shown.Changes, change{v.language.Will(c), c.Opens})
 	}
 	if q.Kind == owner.Compare || q.Kind == owner.TellWords {
 		shown.Code = code{q.Code, v.say("pair.role." + q.Code.Role.Name()), v.say("pair.allows." + q.Code.Role.Name())}
@@ -157,11 +157,12 @@ func (v *view) steps(d owner.DeedState) []step {
 	switch {
 	case asked:
 		steps[0].Class = "now"
-	case over && d.Problem != "" && len(d.Steps) == 0:
+	case over && d.Err != nil && len(d.Steps) == 0:
 		steps[0].Class = ""
 	}
-	for n, text := range d.Steps {
-		s := step{Key: fmt.Sprint(n), Text: text, Class: "done", Lang: words.English.Tag}
+	for n, said := range d.Steps {
+		text := v.language.Said(said)
+		s := step{Key: fmt.Sprint(n), Text: text.Text, Class: "done", Lang: text.Lang}
 		if !over && !asked && n == len(d.Steps)-1 {
 			s.Class = "now"
 		}
@@ -178,7 +179,7 @@ func (v *view) steps(d owner.DeedState) []step {
 	}
 	last := step{Key: "end", Text: v.say("deed.step.end")}
 	switch {
-	case over && d.Problem != "":
+	case over && d.Err != nil:
 		last.Class, last.Text = "failed", v.say("deed.step.failed")
 	case over:
 		last.Class, last.Text = "done", v.say("deed.step.done")
@@ -207,7 +208,7 @@ func (v *view) pairingSteps(d owner.DeedState) []step {
 		switch {
 		case n < at:
 			s.Class = "done"
-		case n == at && d.Problem != "":
+		case n == at && d.Err != nil:
 			s.Class = "failed"
 		case n == at:
 			s.Class = "now"
@@ -237,9 +238,9 @@ func (v *view) stopping(d owner.DeedState) *stop {
 
 // ending is how a deed ended.
 type ending struct {
-	Result, Problem words.Text
-	Leaves          string // in the words of the client
-	Next, NextText  string
+	Result, Leaves words.Text
+	Problem        *words.Text
+	Next, NextText string
 	// Links are what a person may do next with a Base that was just paired.
 	Links []link
 }
@@ -249,11 +250,7 @@ func (v *view) ending(d owner.DeedState) *ending {
 	if d.Ended.IsZero() {
 		return nil
 	}
-	e := &ending{Result: v.language.DeedResult(d.Result, d.Deed.Kind.String(), d.Deed.Subject, d.Deed.Text), Leaves: d.Leaves,
-		Problem: words.Text{Text: d.Problem, Lang: words.English.Tag}}
-	if d.Err != nil {
-		e.Problem = v.language.Problem(d.Err)
-	}
+	e := &ending{Result: v.language.Said(d.Result), Leaves: v.language.Said(d.Leaves), Problem: v.problem(d.Err)}
 	switch {
 	case d.Made != nil:
 		made := owner.Base{Base: *d.Made}

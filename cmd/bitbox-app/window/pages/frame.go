@@ -10,6 +10,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/owner"
+	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/words"
 )
 
 // view is what a page is made from.
@@ -25,6 +26,15 @@ type view struct {
 
 // say writes a sentence in the language of the page.
 func (r *Renderer) say(key string, arguments ...any) string { return r.language.Say(key, arguments...) }
+
+// problem says an error; nil: there is none.
+func (r *Renderer) problem(err error) *words.Text {
+	if err == nil {
+		return nil
+	}
+	said := r.language.Problem(err)
+	return &said
+}
 
 // part makes a live part of a template; its id is the template's name with "-" for ".".
 func (v *view) part(name, class string, data any) Part {

@@ -1,6 +1,7 @@
 package pages
 
 import (
+	"errors"
 	"slices"
 	"strings"
 	"testing"
@@ -262,13 +263,13 @@ func TestPagesSayWhatIsMissing(t *testing.T) {
 	asked, failed := b, b
 	asked.Parts, failed.Parts = nil, map[owner.Want]owner.Answered{}
 	for want := range b.Parts {
-		failed.Parts[want] = owner.Answered{At: now, Problem: "the Base has hung up"}
+		failed.Parts[want] = owner.Answered{At: now, Err: errors.New("the Base has hung up")}
 	}
 	for _, name := range []string{"updates", "log", "machine", "services"} {
 		for _, c := range []struct {
 			base owner.Base
 			want string
-		}{{asked, " is "}, {failed, "the Base has hung up"}} {
+		}{{asked, " is "}, {failed, "The Base has hung up."}} {
 			p := renderer(words.English).Page(addressOf(c.base, name)+"?service=nginx", owner.State{Bases: []owner.Base{c.base}}, now)
 			tree := document(t, "missing-"+name, p)
 			check(t, tree)

@@ -8,6 +8,7 @@ import (
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/client"
 	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/owner"
+	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/words"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/changelog"
 )
 
@@ -18,7 +19,8 @@ const maxChanges = 200
 type logView struct {
 	// Known: it was read and checked. Problem says why it is not believed, or not known.
 	Known, Missed bool
-	Problem, Last string
+	Problem       *words.Text
+	Last          string
 	Changes       table
 }
 
@@ -31,9 +33,9 @@ func logWants(*view) []owner.Want { return []owner.Want{{Part: owner.Changes}} }
 
 func (v *view) log() logView {
 	answer := v.answered(owner.Changes, "")
-	view, problem := answer.Changes, answer.Problem
-	if view == nil || problem != "" {
-		return logView{Problem: problem}
+	view := answer.Changes
+	if view == nil || answer.Err != nil {
+		return logView{Problem: v.problem(answer.Err)}
 	}
 	shown := logView{Known: true, Missed: view.Missed, Changes: v.changesTable(view)}
 	if view.Last > 0 {

@@ -6,12 +6,14 @@ import (
 	"time"
 
 	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/owner"
+	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/words"
 )
 
 // logsView are the newest lines of a service's log.
 type logsView struct {
-	Title, Problem, Empty string
-	Lines                 []logLine
+	Title, Empty string
+	Problem      *words.Text
+	Lines        []logLine
 }
 
 type logLine struct{ Key, When, Text, Class string }
@@ -34,7 +36,7 @@ func (v *view) logs() logsView {
 		return logsView{}
 	}
 	answer := v.answered(owner.Logs, service)
-	shown := logsView{Title: v.say("services.log.of", service), Problem: answer.Problem, Empty: v.say("services.logs.wait")}
+	shown := logsView{Title: v.say("services.log.of", service), Problem: v.problem(answer.Err), Empty: v.say("services.logs.wait")}
 	if !answer.At.IsZero() {
 		shown.Empty = v.say("services.logs.none")
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/curves"
 	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/owner"
 	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/window/picture"
+	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/words"
 )
 
 // machinePage is the machine below the Base.
@@ -134,13 +135,14 @@ func (v *view) diskUsable(d *basev1.Disk) string {
 
 // disksView are the disks and the chain's.
 type disksView struct {
-	Chain, Problem, Empty string
-	Disks                 table
+	Chain, Empty string
+	Problem      *words.Text
+	Disks        table
 }
 
 func (v *view) disks() disksView {
 	answer := v.answered(owner.Disks, "")
-	shown := disksView{Problem: answer.Problem, Empty: v.say("machine.disks.wait")}
+	shown := disksView{Problem: v.problem(answer.Err), Empty: v.say("machine.disks.wait")}
 	if answer.Disks != nil {
 		shown.Chain, shown.Empty = v.chainDisk(answer.Disks.GetChain()), v.say("machine.disks.none")
 		shown.Disks = v.disksTable(answer.Disks.GetDisks())

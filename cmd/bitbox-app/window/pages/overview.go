@@ -57,7 +57,7 @@ type try struct {
 
 // change is one line of what will be different, or is.
 type change struct {
-	Text  string
+	words.Text
 	Opens bool
 }
 
@@ -102,7 +102,7 @@ func (v *view) doorDetail(d owner.Door) string {
 // audit is what the last audit found.
 type audit struct {
 	Known, Running bool
-	Problem        string
+	Problem        *words.Text
 	At             time.Time
 	Now            time.Time
 	Findings       []finding
@@ -123,7 +123,8 @@ const shownFindings = 3
 
 func (v *view) audited() audit {
 	b := v.base
-	a := audit{Known: b.HasAudit, Running: b.Auditing, Problem: b.AuditProblem, At: b.AuditedAt, Now: v.now, Ask: "/base/" + b.ID() + "/audit"}
+	a := audit{Known: b.HasAudit, Running: b.Auditing, Problem: v.problem(b.AuditErr), At: b.AuditedAt, Now: v.now,
+		Ask: "/base/" + b.ID() + "/audit"}
 	for _, f := range b.Findings {
 		found := finding{Finding: f, Said: v.language.Finding(f), Class: "bad", Severity: v.say("security.severity." + words.SeverityName(f))}
 		switch f.GetSeverity() {

@@ -2,6 +2,7 @@ package pages
 
 import (
 	"bytes"
+	"context"
 	"flag"
 	"fmt"
 	"os"
@@ -105,7 +106,7 @@ func triedBase() owner.Base {
 // lostBase does not answer, and has never answered.
 func lostBase() owner.Base {
 	return owner.Base{Base: client.Base{Name: "Garage", State: client.Active, PublicKey: [32]byte{3}}, Connection: owner.Lost,
-		Problem: "no address of the Base answers", Again: now.Add(32 * time.Second)}
+		Err: &client.Error{Kind: client.ErrUnreachable, Text: "no address of the Base answers"}, Again: now.Add(32 * time.Second)}
 }
 
 // hostileBase has markup in each text that it sends.
@@ -327,11 +328,12 @@ var states = map[string]owner.State{
 	"locking": doing(owner.DeedState{Base: wellBase().ID(), Began: now, Deed: owner.Deed{Kind: owner.Lockdown},
 		Question: &owner.Question{ID: 7, Kind: owner.Consent, Changes: []client.PostureChange{{Text: hostile}}}}),
 	"sending": doing(owner.DeedState{Base: triedBase().ID(), Began: now, Deed: owner.Deed{Kind: owner.EndLease, Subject: "ssh"},
-		Agreed: true, Steps: []string{"The change is signed.", "The Base has taken it."}, Sent: 9 << 20, Total: 33 << 20}),
+		Agreed: true, Steps: []words.Said{words.ApplyStep("render"), words.ApplyStep("validate: nginx.service")},
+		Sent: 9 << 20, Total: 33 << 20}),
 	"stopped": doing(owner.DeedState{Base: wellBase().ID(), Began: now, Ended: now, Deed: owner.Deed{Kind: owner.LiftBan, Subject: hostile},
-		Steps: []string{"The change is signed."}, Problem: "the Base does not answer", Leaves: "The Base may have begun."}),
+		Steps: []words.Said{words.ApplyStep("render")}, Err: context.DeadlineExceeded, Leaves: words.Saying("leaves.tried")}),
 	"finished": doing(owner.DeedState{Base: wellBase().ID(), Began: now, Ended: now, Deed: owner.Deed{Kind: owner.EndLease, Subject: "ssh"},
-		Steps: []string{"The change is signed."}, Result: "Closed. The Base has signed that this is in force."}),
+		Steps: []words.Said{words.ApplyStep("render")}, Result: words.Saying("done.end-lease")}),
 }
 
 // Each page in each state and language has one heading of the first level, names for all that can be

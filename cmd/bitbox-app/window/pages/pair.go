@@ -7,6 +7,7 @@ import (
 
 	"github.com/BitBoxSwiss/bitbox-base/client"
 	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/owner"
+	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/words"
 )
 
 // nearby is an announced Base that can be paired with.
@@ -32,9 +33,9 @@ func (v *view) pair() Page {
 		v.heading(v.say("pair.title"), v.say(text)),
 		v.part("pair.nearby", "", struct {
 			Bases    []nearby
-			Problem  string
+			Problem  *words.Text
 			UnderWay uint64
-		}{v.around(), v.state.SearchProblem, v.pairing()}),
+		}{v.around(), v.problem(v.state.SearchErr), v.pairing()}),
 		v.form("pair.form", "", nil))
 }
 

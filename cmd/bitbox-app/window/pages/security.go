@@ -10,6 +10,7 @@ import (
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/owner"
 	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/window/picture"
+	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/words"
 )
 
 // security shows how closed the Base is, and changes it. The forms of an owner are there as long as
@@ -18,7 +19,7 @@ func (v *view) security() []Part {
 	access := v.base.Look.Access
 	parts := []Part{v.heading(v.say("security.title"), v.say("security.text")), v.part("security.lock", "wide", v.lock())}
 	if access == nil {
-		return append(parts, v.part("security.none", "wide", v.base.Look.Lie))
+		return append(parts, v.part("security.none", "wide", v.problem(v.base.Look.Lie)))
 	}
 	owns := v.base.Look.Info.GetCaller().GetRole() == basev1.Role_ROLE_OWNER
 	add := func(name, class string, data any) { parts = append(parts, v.part(name, class, data)) }
@@ -172,14 +173,14 @@ type past struct {
 // history is who changed what, the newest first.
 type history struct {
 	Known   bool
-	Problem string
+	Problem *words.Text
 	Rows    []past
 	Log     string
 }
 
 func (v *view) history() history {
 	answered := v.answered(owner.Changes, "")
-	h := history{Known: answered.Changes != nil, Problem: answered.Problem, Log: addressOf(v.base, "log")}
+	h := history{Known: answered.Changes != nil, Problem: v.problem(answered.Err), Log: addressOf(v.base, "log")}
 	if !h.Known {
 		return h
 	}

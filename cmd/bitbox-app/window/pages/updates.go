@@ -3,12 +3,13 @@ package pages
 import (
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/owner"
+	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/words"
 )
 
 // updatesView is what runs, and the last update.
 type updatesView struct {
 	Under   *underView
-	Problem string
+	Problem *words.Text
 	Facts   []fact
 	Pending []string
 	Buttons []button
@@ -65,7 +66,7 @@ func (v *view) newer() newerView {
 func (v *view) updates() updatesView {
 	answer := v.answered(owner.Software, "")
 	s := answer.Update
-	shown := updatesView{Problem: answer.Problem}
+	shown := updatesView{Problem: v.problem(answer.Err)}
 	if s == nil {
 		return shown
 	}
@@ -97,7 +98,7 @@ func (v *view) updates() updatesView {
 			Class: "danger"})
 	}
 	if u := s.GetUpdate(); u != nil && u.GetEndedAt() == nil {
-		shown.Under = &underView{Text: v.phaseText(u), Step: u.GetStep()}
+		shown.Under = &underView{Text: v.phaseText(u), Step: v.language.Said(words.UpdateStepName(u.GetStep())).Text}
 		if u.GetAwaitsApp() {
 			shown.Under.Step = v.say("updates.awaits")
 		}

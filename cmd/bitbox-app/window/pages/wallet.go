@@ -69,10 +69,10 @@ func (v *view) wallet() walletView {
 		shown.Connected.More = v.say("wallet.more", used.GetMore())
 	}
 	switch {
-	case answer.At.IsZero() && answer.Problem == "":
+	case answer.At.IsZero() && answer.Err == nil:
 		shown.None = v.say("wallet.wait")
 	case used == nil:
-		shown.None = answer.Problem
+		shown.None = sentence(v.language.Problem(answer.Err).Text)
 	case !used.GetTold():
 		shown.None = v.say("wallet.nottold")
 	default:

@@ -36,7 +36,7 @@ const nearlyFull = 0.05
 // judgements are in the order of how much they matter. The first that holds is said.
 var judgements = []judgement{
 	{"ended", "bad", func(b owner.Base) (any, bool) { return nil, b.Connection == owner.Ended }},
-	{"lie", "bad", holdsIf(func(b owner.Base) bool { return b.Look.Lie != "" })},
+	{"lie", "bad", holdsIf(func(b owner.Base) bool { return b.Look.Lie != nil })},
 	{"lost", "bad", func(b owner.Base) (any, bool) { return nil, b.Connection == owner.Lost }},
 	{"connecting", "", holdsIf(func(b owner.Base) bool { return b.Look.Info == nil })},
 	{"lockdown", "warn", holdsIf(func(b owner.Base) bool { return b.Look.Access != nil && b.Look.Access.Lockdown })},

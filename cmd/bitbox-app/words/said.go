@@ -1,0 +1,38 @@
+package words
+
+import "fmt"
+
+// Said is a sentence that is in no language yet: its key and its arguments, which are as in the
+// changes of a posture, or sentences themselves. Package owner tells with it what is done, what was
+// done, and what that leaves. The zero Said says nothing.
+type Said struct {
+	key  string
+	args []any
+}
+
+// Saying is the sentence with this key.
+func Saying(key string, args ...any) Said { return Said{key, args} }
+
+// Plain is a text that only the Base has, in English.
+func Plain(text string) Said { return Said{args: []any{text}} }
+
+// Empty tells whether it says nothing.
+func (s Said) Empty() bool { return s.key == "" && len(s.args) == 0 }
+
+// String says it in English, as the commands and the full screen do.
+func (s Said) String() string { return English.Said(s).Text }
+
+// Said says it in the language.
+func (l Language) Said(s Said) Text {
+	switch {
+	case s.Empty():
+		return Text{}
+	case s.key == "":
+		return Text{fmt.Sprint(s.args...), English.Tag}
+	}
+	args := make([]any, len(s.args))
+	for i, arg := range s.args {
+		args[i] = l.word(arg)
+	}
+	return Text{l.Say(s.key, args...), l.Tag}
+}
