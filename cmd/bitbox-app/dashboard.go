@@ -52,9 +52,13 @@ func (p *program) dashboard(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	known, err := p.releases()
+	if err != nil {
+		return err
+	}
 	base := strings.Join(chosen, "") // there is one at most
 	return dashboard.Run(ctx, dashboard.Options{
-		Source: owner.NewSource(app, base, p.address, p.softwareLine), Base: base,
+		Source: owner.NewSource(app, base, p.address, p.softwareLine, known), Base: base,
 		In: os.Stdin, Out: os.Stdout, Environment: os.Environ(),
 		CallTime: cmp.Or(p.timeout, callTime), PairTime: cmp.Or(p.timeout, pairTime), EventText: words.English.Event,
 	})

@@ -5,9 +5,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -21,29 +18,13 @@ import (
 // releaseKey is the key that signs releases; nil: this App was built without. Tests replace it.
 var releaseKey = release.BuiltInKey
 
-// book is what this App knows of releases.
-func (p *program) book() (*releases.Book, error) {
+// releases is what this App knows of releases.
+func (p *program) releases() (_ owner.Releases, err error) {
 	dir := p.dir
 	if dir == "" {
-		var err error
-		if dir, err = client.DefaultDir(); err != nil {
-			return nil, err
-		}
+		dir, err = client.DefaultDir()
 	}
-	return releases.Open(dir)
-}
-
-// learn remembers the root hash of an image that the maker of releases has signed.
-func (p *program) learn(r *client.Release) error {
-	key, err := releaseKey()
-	if err != nil || key == nil || !r.Image || r.Verify(key) != nil {
-		return err
-	}
-	book, err := p.book()
-	if err != nil {
-		return err
-	}
-	return book.Remember(releases.Image{Version: r.Version, Architecture: r.Architecture, RootHash: hex.EncodeToString(r.RootHash[:])})
+	return owner.Releases{Dir: dir, Key: releaseKey}, err
 }
 
 // verdicts says what a Base runs, compared with what this App knows.
@@ -63,7 +44,11 @@ func (p *program) softwareRows(image *client.RunningImage) ([][2]string, error) 
 	if image == nil {
 		return nil, nil
 	}
-	book, err := p.book()
+	known, err := p.releases()
+	if err != nil {
+		return nil, err
+	}
+	book, err := known.Book()
 	if err != nil {
 		return nil, err
 	}
@@ -73,10 +58,11 @@ func (p *program) softwareRows(image *client.RunningImage) ([][2]string, error) 
 		{"Root hash", hex.EncodeToString(image.RootHash[:])},
 		{"Secure Boot", secureBootWords[image.SecureBoot]},
 	}
-	if news := newsOf(book, image.Version, image.Architecture, true); news != "" {
-		rows = append(rows, [2]string{"New", news})
+	newer, _, err := known.Newer(&basev1.GetUpdateResponse{InstalledVersion: image.Version, Architecture: image.Architecture, Image: true})
+	if newer != nil {
+		rows = append(rows, [2]string{"New", newer.String()})
 	}
-	return rows, nil
+	return rows, err
 }
 
 // softwareLine is softwareRows in one line, for the full screen.
@@ -92,19 +78,6 @@ func (p *program) softwareLine(image *client.RunningImage) string {
 	return line
 }
 
-// newsOf says whether there is a newer release, by the last list that this App has fetched.
-func newsOf(book *releases.Book, version, architecture string, image bool) string {
-	newest, closesHole, found := book.Newest(version, architecture, image, time.Now())
-	if !found {
-		return ""
-	}
-	text := "version " + newest.Version
-	if closesHole {
-		text += ", which closes a security hole"
-	}
-	return text + ": " + newest.Changes
-}
-
 // checked is what update --check prints as JSON.
 type checked struct {
 	InstalledVersion string `json:"installedVersion"`
@@ -115,17 +88,13 @@ type checked struct {
 
 // checkUpdates reads the list of releases, and offers what is new for the Base.
 func (p *program) checkUpdates(c *cobra.Command, address string, asking *consent) error {
-	key, err := releaseKey()
-	if err != nil {
-		return err
-	}
-	book, err := p.book()
+	known, err := p.releases()
 	if err != nil {
 		return err
 	}
 	p.waiting("Fetching the list of releases")
-	if err := book.Check(c.Context(), address, key, time.Now()); err != nil {
-		return asInvalid(err)
+	if err := known.Check(c.Context(), address); err != nil {
+		return err
 	}
 	var status *basev1.GetUpdateResponse
 	if err := p.call(c.Context(), callTime, func(ctx context.Context, session *client.Session) (err error) {
@@ -134,58 +103,43 @@ func (p *program) checkUpdates(c *cobra.Command, address string, asking *consent
 	}); err != nil {
 		return err
 	}
-	newest, closesHole, found := book.Newest(status.GetInstalledVersion(), status.GetArchitecture(), status.GetImage(), time.Now())
-	if p.json && !asking.yes {
-		return p.printJSON(checked{status.GetInstalledVersion(), newest.Version, newest.Changes, closesHole})
+	newer, _, err := known.Newer(status)
+	if err != nil {
+		return err
 	}
-	if !found {
+	if p.json && !asking.yes {
+		shown := checked{InstalledVersion: status.GetInstalledVersion()}
+		if newer != nil {
+			shown.NewVersion, shown.Changes, shown.ClosesHole = newer.Version, newer.Changes, newer.ClosesHole
+		}
+		return p.printJSON(shown)
+	}
+	if newer == nil {
 		return p.printf("Version %s is the newest one.\n", client.Printable(status.GetInstalledVersion()))
 	}
-	if err := p.say("New: %s\n", newsOf(book, status.GetInstalledVersion(), status.GetArchitecture(), status.GetImage())); err != nil {
+	if err := p.say("New: %s\n", newer); err != nil {
 		return err
 	}
 	if !asking.yes && !asking.mayAsk() {
 		return nil
 	}
-	return p.fetchAndUpdate(c.Context(), book, newest, status, asking)
+	return p.fetchAndUpdate(c.Context(), known, newer, status, asking)
 }
 
 // fetchAndUpdate downloads a release, verifies it and brings it. No connection is open during the
 // download, which has a deadline of its own.
-func (p *program) fetchAndUpdate(ctx context.Context, book *releases.Book, r release.FeedRelease,
-	status *basev1.GetUpdateResponse, asking *consent) (err error) {
-	if err := asking.must(ctx, owner.SoftwareChange(status.GetInstalledVersion(), r.Version, status.GetImage())); err != nil {
+func (p *program) fetchAndUpdate(ctx context.Context, known owner.Releases, newer *owner.Newer, status *basev1.GetUpdateResponse,
+	asking *consent) error {
+	if err := asking.must(ctx, owner.SoftwareChange(status.GetInstalledVersion(), newer.Version, status.GetImage())); err != nil {
 		return err
 	}
 	p.left = nothingChanged
-	folder, err := os.MkdirTemp("", "bitbox-app")
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, os.RemoveAll(folder)) }()
-	path := filepath.Join(folder, r.File)
-	p.waiting("Downloading %s (%s)", r.File, size(r.Size))
-	if err := book.Fetch(ctx, r, path, nil); err != nil {
-		return asInvalid(err)
-	}
-	opened, err := client.OpenRelease(path)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, opened.Close()) }()
-	key, err := releaseKey()
-	if err != nil {
-		return err
-	}
-	if err := opened.Verify(key); err != nil {
-		return err
-	}
-	if opened.Version != r.Version || opened.Architecture != r.Architecture ||
-		r.IsImage() && hex.EncodeToString(opened.RootHash[:]) != r.RootHash {
-		return &client.Error{Kind: client.ErrRelease, Text: "the file that was downloaded is another release than the list says"}
-	}
-	return p.call(ctx, owner.UpdateTime, func(ctx context.Context, session *client.Session) error {
-		return p.install(ctx, session, opened)
+	name, length := newer.File()
+	p.waiting("Downloading %s (%s)", name, size(length))
+	return known.Download(ctx, newer, nil, func(file *client.Release) error {
+		return p.call(ctx, owner.UpdateTime, func(ctx context.Context, session *client.Session) error {
+			return p.install(ctx, session, file)
+		})
 	})
 }
 
@@ -218,9 +172,4 @@ func (p *program) setOldest(c *cobra.Command, version string, asking *consent) e
 		version = ""
 	}
 	return p.apply(c, asking, client.Change{Edit: client.SetOldestVersion(version)})
-}
-
-// asInvalid gives what went wrong with a list or a file of releases its exit code.
-func asInvalid(err error) error {
-	return &client.Error{Kind: client.ErrInvalid, Text: err.Error(), Cause: err}
 }

@@ -133,7 +133,11 @@ func (p *program) update(ctx context.Context, session *client.Session, release *
 
 // install brings a release, and tells how it goes.
 func (p *program) install(ctx context.Context, session *client.Session, release *client.Release) error {
-	if err := p.learn(release); err != nil {
+	known, err := p.releases()
+	if err != nil {
+		return err
+	}
+	if err := known.Learn(release); err != nil {
 		return err
 	}
 	p.left = "nothing was installed; the Base deletes the partial file"
@@ -197,9 +201,9 @@ func (p *program) printUpdate(status *basev1.GetUpdateResponse) error {
 	if status.GetOtherVersion() != "" {
 		table.row("Other slot", status.GetOtherVersion())
 	}
-	if book, err := p.book(); err == nil {
-		if news := newsOf(book, status.GetInstalledVersion(), status.GetArchitecture(), status.GetImage()); news != "" {
-			table.row("New", news)
+	if known, err := p.releases(); err == nil {
+		if newer, _, err := known.Newer(status); err == nil && newer != nil {
+			table.row("New", newer.String())
 		}
 	}
 	table.row("Last update", lastUpdate(status.GetUpdate()))

@@ -66,12 +66,12 @@ func (p *program) openWindow(c *cobra.Command, o window.Options) error {
 	if err != nil {
 		return err
 	}
-	if o.Dir = p.dir; o.Dir == "" {
-		if o.Dir, err = client.DefaultDir(); err != nil {
-			return err
-		}
+	known, err := p.releases()
+	if err != nil {
+		return err
 	}
-	o.Owner = owner.New(owner.Options{Source: owner.NewSource(app, "", p.address, p.softwareLine),
+	o.Dir = known.Dir
+	o.Owner = owner.New(owner.Options{Source: owner.NewSource(app, "", p.address, p.softwareLine, known),
 		CallTime: cmp.Or(p.timeout, callTime), PairTime: cmp.Or(p.timeout, pairTime)})
 	o.Pages = func(l words.Language, idle time.Duration) window.Renderer { return pages.New(l, idle, l.Event) }
 	o.SystemLanguage = systemLanguage(os.Getenv)

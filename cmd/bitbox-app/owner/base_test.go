@@ -41,7 +41,7 @@ func newHome(t *testing.T) *home {
 		t.Fatal(err)
 	}
 	software := func(*client.RunningImage) string { return "" }
-	o := New(Options{Source: NewSource(app, "", "", software), CallTime: 20 * time.Second, PairTime: 3 * time.Minute})
+	o := New(Options{Source: NewSource(app, "", "", software, Releases{}), CallTime: 20 * time.Second, PairTime: 3 * time.Minute})
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan struct{})
 	go func() {

@@ -411,7 +411,9 @@ func (s *session) Ask(ctx context.Context, want Want) (a Answered, err error) {
 	case Disks:
 		a.Disks, err = s.Disks(ctx)
 	case Software:
-		a.Update, err = UpdateStatus(ctx, s.Session)
+		if a.Update, err = UpdateStatus(ctx, s.Session); err == nil {
+			a.Newer, a.ListFrom, err = s.releases.Newer(a.Update)
+		}
 	case Peers:
 		a.Peers, err = s.Node.ListPeers(ctx, &basev1.ListPeersRequest{})
 	case NodeSettings:

@@ -105,14 +105,15 @@ type Door struct {
 
 // NewSource returns the source for this App. If address is not empty, the Base with this name
 // (the only one, if the name is empty) is tried there first.
-func NewSource(app *client.App, base, address string, software func(*client.RunningImage) string) Source {
-	return &appSource{App: app, base: base, address: address, software: software}
+func NewSource(app *client.App, base, address string, software func(*client.RunningImage) string, known Releases) Source {
+	return &appSource{App: app, base: base, address: address, software: software, releases: known}
 }
 
 type appSource struct {
 	*client.App
 	base, address string
 	software      func(*client.RunningImage) string
+	releases      Releases
 }
 
 func (a *appSource) Open(name string) (Session, error) {
@@ -127,12 +128,13 @@ func (a *appSource) Open(name string) (Session, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &session{opened, a.software}, nil
+	return &session{opened, a.software, a.releases}, nil
 }
 
 type session struct {
 	*client.Session
 	software func(*client.RunningImage) string
+	releases Releases
 }
 
 func (s *session) Health(ctx context.Context) (*basev1.GetInfoResponse, error) {

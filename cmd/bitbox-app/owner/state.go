@@ -121,7 +121,7 @@ const (
 	Wallets
 	// Disks are the disks of the machine, and how the one of the chain is; Answered.Disks.
 	Disks
-	// Software is what runs and what could be installed; Answered.Update and Answered.Newer.
+	// Software is what runs and what could be installed; Answered.Update, Answered.Newer and ListFrom.
 	Software
 	// Peers are those of the node; Answered.Peers.
 	Peers
@@ -140,18 +140,14 @@ type Answered struct {
 	Wallets *basev1.GetWalletsResponse
 	Disks   *basev1.ListDisksResponse
 	// Update is what the Base says of its software, with what its helper has signed in place of
-	// the Middleware's word. Newer is the release that this App knows of; nil: none.
+	// the Middleware's word. Newer is the release that this App knows of; nil: none. ListFrom is the
+	// address of the last list of releases; empty: this App has fetched none.
 	Update       *basev1.GetUpdateResponse
 	Newer        *Newer
+	ListFrom     string
 	Peers        *basev1.ListPeersResponse
 	NodeSettings *basev1.GetNodeSettingsResponse
 	TimeZones    *basev1.ListTimeZonesResponse
-}
-
-// Newer is a release that is newer than what a Base runs, by the last list that this App fetched.
-type Newer struct {
-	Version, Changes string
-	ClosesHole       bool
 }
 
 // DeedState is a deed, and how far it is.
