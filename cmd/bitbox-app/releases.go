@@ -60,7 +60,7 @@ func (p *program) softwareRows(image *client.RunningImage) ([][2]string, error) 
 	}
 	newer, _, err := known.Newer(&basev1.GetUpdateResponse{InstalledVersion: image.Version, Architecture: image.Architecture, Image: true})
 	if newer != nil {
-		rows = append(rows, [2]string{"New", newer.String()})
+		rows = append(rows, [2]string{"New", newer.Said().String()})
 	}
 	return rows, err
 }
@@ -117,7 +117,7 @@ func (p *program) checkUpdates(c *cobra.Command, address string, asking *consent
 	if newer == nil {
 		return p.printf("Version %s is the newest one.\n", client.Printable(status.GetInstalledVersion()))
 	}
-	if err := p.say("New: %s\n", newer); err != nil {
+	if err := p.say("New: %s\n", newer.Said()); err != nil {
 		return err
 	}
 	if !asking.yes && !asking.mayAsk() {

@@ -203,7 +203,7 @@ func (p *program) printUpdate(status *basev1.GetUpdateResponse) error {
 	}
 	if known, err := p.releases(); err == nil {
 		if newer, _, err := known.Newer(status); err == nil && newer != nil {
-			table.row("New", newer.String())
+			table.row("New", newer.Said().String())
 		}
 	}
 	table.row("Last update", lastUpdate(status.GetUpdate()))

@@ -4,7 +4,10 @@ package owner
 
 import (
 	"context"
+	"crypto/ed25519"
 	"errors"
+	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strings"
 	"testing"
@@ -12,7 +15,9 @@ import (
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	"github.com/BitBoxSwiss/bitbox-base/client"
+	"github.com/BitBoxSwiss/bitbox-base/internal/app/releases"
 	"github.com/BitBoxSwiss/bitbox-base/internal/testbed/appliancetest"
+	"github.com/BitBoxSwiss/bitbox-base/internal/testbed/machinetest"
 )
 
 // patience is how long a step with a real Base may take.
@@ -41,7 +46,8 @@ func newHome(t *testing.T) *home {
 		t.Fatal(err)
 	}
 	software := func(*client.RunningImage) string { return "" }
-	o := New(Options{Source: NewSource(app, "", "", software, Releases{}), CallTime: 20 * time.Second, PairTime: 3 * time.Minute})
+	known := Releases{t.TempDir(), func() (ed25519.PublicKey, error) { return machinetest.ReleaseKey(), nil }}
+	o := New(Options{Source: NewSource(app, "", "", software, known), CallTime: 20 * time.Second, PairTime: 3 * time.Minute})
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan struct{})
 	go func() {
@@ -100,6 +106,16 @@ func (h *home) over(number uint64) (d DeedState) {
 		return !d.Ended.IsZero()
 	})
 	return d
+}
+
+// tells does a deed that asks nothing.
+func (h *home) tells(base string, d Deed) DeedState {
+	h.t.Helper()
+	number, err := h.Do(base, d)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return h.over(number)
 }
 
 // does does a deed with a yes to each question that is the one expected.
@@ -227,5 +243,95 @@ func TestAtARealBaseAnAnswerIsForTheWordsThatWereRead(t *testing.T) {
 	})
 	if b, _ := s.Base(id); b.Look.Access.SSH {
 		t.Error("SSH is on, and nobody has said yes")
+	}
+}
+
+// serve has a server give the list of releases with an image of this version, and a file as that image.
+func serve(t *testing.T, version string, image []byte) (address string) {
+	t.Helper()
+	feed, err := machinetest.Feed(version, time.Now().Add(-time.Minute))
+	if err != nil {
+		t.Fatal(err)
+	}
+	files := http.NewServeMux()
+	for path, content := range map[string][]byte{"/feed": feed, "/image.release": image} {
+		files.HandleFunc(path, func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(content) })
+	}
+	server := httptest.NewServer(files)
+	t.Cleanup(server.Close)
+	return server.URL + "/feed"
+}
+
+func TestARealBaseIsUpdatedByTheList(t *testing.T) {
+	h := newHome(t)
+	if err := h.appliance.Software.BecomeImage(); err != nil {
+		t.Fatal(err)
+	}
+	id := h.pairs()
+	software := Want{Part: Software}
+	h.Want(id, software)
+	part := func(s State) Answered {
+		b, _ := s.Base(id)
+		return b.Parts[software]
+	}
+	if a := part(h.until("what runs", func(s State) bool { return part(s).Update != nil })); a.Newer != nil || a.ListFrom != "" {
+		t.Errorf("without a list there is %+v, from %q", a.Newer, a.ListFrom)
+	}
+	if d := h.tells(id, Deed{Kind: CheckReleases}); !errors.Is(d.Err, releases.ErrNoAddress) {
+		t.Errorf("without an address: %v", d.Err)
+	}
+	address := serve(t, "1.2", machinetest.ImageRelease("1.2"))
+	const isNew = "New: version 1.2, which closes a security hole: Closes a hole."
+	if d := h.tells(id, Deed{Kind: CheckReleases, Text: address}); d.Result.String() != isNew {
+		t.Errorf("the list: %s (%v)", d.Result, d.Err)
+	}
+	a := part(h.until("a newer version", func(s State) bool { return part(s).Newer != nil }))
+	if a.Newer.Version != "1.2" || !a.Newer.ClosesHole || a.ListFrom != address {
+		t.Errorf("it knows %+v, from %q", a.Newer, a.ListFrom)
+	}
+	d := h.does(id, Deed{Kind: InstallNewer})
+	if d.Result.String() != "The Base now runs version 1.2 and is healthy." || d.Total != uint64(len(machinetest.ImageRelease("1.2"))) {
+		t.Errorf("%s, %d bytes", d.Result, d.Total)
+	}
+	if d := h.tells(id, Deed{Kind: CheckReleases}); d.Result.String() != "Version 1.2 is the newest one." {
+		t.Errorf("the same list again: %s (%v)", d.Result, d.Err)
+	}
+	if d := h.tells(id, Deed{Kind: InstallNewer}); !errors.Is(d.Err, client.ErrNoChange) {
+		t.Errorf("nothing newer: %v", d.Err)
+	}
+}
+
+// The server of the list is anybody's: a file that is another release than the signed list says, however
+// well it is signed itself, does not get to the Base.
+func TestAnotherReleaseThanTheListSaysIsNotBrought(t *testing.T) {
+	h := newHome(t)
+	if err := h.appliance.Software.BecomeImage(); err != nil {
+		t.Fatal(err)
+	}
+	id := h.pairs()
+	for name, c := range map[string]struct {
+		file []byte
+		want error
+	}{
+		"an older one": {machinetest.ImageRelease("1.1"), client.ErrRelease},
+		"a page":       {make([]byte, len(machinetest.ImageRelease("1.2"))), client.ErrRelease},
+		"a short one":  {[]byte("short"), releases.ErrFetch},
+	} {
+		if d := h.tells(id, Deed{Kind: CheckReleases, Text: serve(t, "1.2", c.file)}); d.Err != nil {
+			t.Fatal(d.Err)
+		}
+		shown := h.reads(id, Deed{Kind: InstallNewer})
+		if err := h.Answer(shown.Number, shown.Question.ID, Answer{Yes: true}); err != nil {
+			t.Fatal(err)
+		}
+		if d := h.over(shown.Number); !errors.Is(d.Err, c.want) {
+			t.Errorf("%s: %v", name, d.Err)
+		}
+	}
+	if d := h.tells(id, Deed{Kind: CheckReleases}); d.Err != nil || !strings.HasPrefix(d.Result.String(), "New: ") {
+		t.Errorf("afterwards: %s, %v", d.Result, d.Err)
+	}
+	if d := h.tells(id, Deed{Kind: CheckReleases, Text: "file:///etc/passwd"}); !errors.Is(d.Err, releases.ErrAddress) {
+		t.Errorf("a file of this computer: %v", d.Err)
 	}
 }

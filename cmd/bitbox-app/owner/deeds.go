@@ -43,6 +43,8 @@ const (
 	DisableService                      // Subject
 	Install                             // Text: the path of a release on this computer
 	PreviousVersion                     //
+	CheckReleases                       // Text: where the signed list is; empty: where the last one was
+	InstallNewer                        // the newest release of the last list
 	Rename                              // Text: the Base's new name
 	SetTimeZone                         // Text: its name
 	Reboot                              //
@@ -178,6 +180,8 @@ var deeds = map[DeedKind]struct {
 		act(basev1.ServiceAction_SERVICE_ACTION_DISABLE)},
 	Install:         {"install", nil, install},
 	PreviousVersion: {"previous-version", nil, previousVersion},
+	CheckReleases:   {"check-releases", nil, checkReleases},
+	InstallNewer:    {"install-newer", nil, installNewer},
 	Rename: {"rename", nil, func(ctx context.Context, s *session, d Deed, h Hand) (words.Said, error) {
 		return s.apply(ctx, client.Rename(d.Text), h)
 	}},

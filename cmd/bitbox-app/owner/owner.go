@@ -237,6 +237,8 @@ func (o *Owner) Do(base string, d Deed) (uint64, error) {
 		most = o.PairTime
 	case Install, PreviousVersion, DebianUpdates:
 		most = UpdateTime
+	case InstallNewer:
+		most = newerTime
 	case Reboot:
 		most = RebootTime
 	}

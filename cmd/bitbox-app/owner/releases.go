@@ -11,6 +11,7 @@ import (
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	"github.com/BitBoxSwiss/bitbox-base/client"
+	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/words"
 	"github.com/BitBoxSwiss/bitbox-base/internal/app/releases"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/release"
 )
@@ -31,13 +32,12 @@ type Newer struct {
 	listed release.FeedRelease
 }
 
-// String says it in one line.
-func (n *Newer) String() string {
-	text := "version " + n.Version
+// Said says it in one line.
+func (n *Newer) Said() words.Said {
 	if n.ClosesHole {
-		text += ", which closes a security hole"
+		return words.Saying("values.newer.hole", n.Version, n.Changes)
 	}
-	return text + ": " + n.Changes
+	return words.Saying("values.newer", n.Version, n.Changes)
 }
 
 // Book is what the App has kept.
@@ -80,7 +80,8 @@ func (r Releases) Learn(file *client.Release) error {
 	if err != nil {
 		return err
 	}
-	return book.Remember(releases.Image{Version: file.Version, Architecture: file.Architecture, RootHash: hex.EncodeToString(file.RootHash[:])})
+	return book.Remember(releases.Image{Version: file.Version, Architecture: file.Architecture,
+		RootHash: hex.EncodeToString(file.RootHash[:])})
 }
 
 // Download fetches a release from beside the last list, and verifies that it is the one that the list
@@ -126,6 +127,56 @@ func (r Releases) Download(ctx context.Context, n *Newer, progress func(done, to
 
 // File and Size are those of the download, in bytes.
 func (n *Newer) File() (name string, size uint64) { return n.listed.File, n.listed.Size }
+
+// checkReleases has this App fetch the list of releases; Text is its address, empty: that of the last
+// list. The Base is only asked what it runs.
+func checkReleases(ctx context.Context, s *session, d Deed, h Hand) (words.Said, error) {
+	h.Progress(words.Saying("steps.list"))
+	if err := s.releases.Check(ctx, d.Text); err != nil {
+		return words.Said{}, err
+	}
+	status, err := UpdateStatus(ctx, s.Session)
+	if err != nil {
+		return words.Said{}, err
+	}
+	newer, _, err := s.releases.Newer(status)
+	if newer == nil {
+		return words.Saying("done.check-releases.none", status.GetInstalledVersion()), err
+	}
+	return words.Saying("done.check-releases", newer.Said()), nil
+}
+
+// installNewer downloads the newest release of the last list, and brings it to the Base.
+func installNewer(ctx context.Context, s *session, d Deed, h Hand) (words.Said, error) {
+	status, err := UpdateStatus(ctx, s.Session)
+	if err != nil {
+		return words.Said{}, err
+	}
+	newer, _, err := s.releases.Newer(status)
+	switch {
+	case err != nil:
+		return words.Said{}, err
+	case newer == nil:
+		return words.Said{}, words.Failing(client.ErrNoChange, "problems.no-newer", status.GetInstalledVersion())
+	}
+	if err := h.consent(SoftwareChange(status.GetInstalledVersion(), newer.Version, status.GetImage())); err != nil {
+		return words.Said{}, err
+	}
+	name, size := newer.File()
+	h.Progress(words.Saying("steps.download", name, words.Bytes(size)))
+	return words.Saying("done.install", newer.Version), s.releases.Download(ctx, newer, h.Sent, func(file *client.Release) error {
+		return s.bring(ctx, file, h)
+	})
+}
+
+// bring sends a release to the Base, which installs it.
+func (s *session) bring(ctx context.Context, file *client.Release, h Hand) error {
+	if err := s.releases.Learn(file); err != nil {
+		return err
+	}
+	h.Progress(words.Saying("steps.send"))
+	return s.Install(ctx, file, h.follows(file.Size))
+}
 
 // asInvalid gives what went wrong with a list or a file of releases its kind.
 func asInvalid(err error) error {

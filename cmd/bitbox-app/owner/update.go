@@ -14,6 +14,8 @@ const (
 	// UpdateTime is how long an update may take: sending the file, waiting for Debian's own updates,
 	// installing on a slow card, and going back.
 	UpdateTime = time.Hour
+	// newerTime is UpdateTime, and the time in which a slow line brings a release here.
+	newerTime = 4 * time.Hour
 	// RebootTime is how long a machine may take to answer again. Its Bitcoin node may take 10 minutes to
 	// stop.
 	RebootTime = 20 * time.Minute
@@ -94,7 +96,7 @@ func install(ctx context.Context, s *session, d Deed, h Hand) (_ words.Said, err
 	if err := h.consent(SoftwareChange(now.GetInstalledVersion(), release.Version, release.Image)); err != nil {
 		return words.Said{}, err
 	}
-	return words.Saying("done.install", release.Version), s.Install(ctx, release, h.follows(release.Size))
+	return words.Saying("done.install", release.Version), s.bring(ctx, release, h)
 }
 
 func previousVersion(ctx context.Context, s *session, _ Deed, h Hand) (words.Said, error) {

@@ -43,6 +43,8 @@ var forms = map[owner.DeedKind]reader{
 	owner.Reboot:          plain,
 	owner.PowerOff:        plain,
 	owner.PreviousVersion: plain,
+	owner.CheckReleases:   readList,
+	owner.InstallNewer:    plain,
 	owner.NodeOnline:      about("service"),
 	owner.NodeOffline:     about("service"),
 	owner.DebianUpdates:   plain,
@@ -169,6 +171,11 @@ func readExpose(f *fields, b owner.Base) (d owner.Deed, err error) {
 		return d, unusable("%s has computers of strangers; tick the box if you mean it", public[0])
 	}
 	return d, nil
+}
+
+// readList has the address of a list of releases, or none.
+func readList(f *fields, _ owner.Base) (owner.Deed, error) {
+	return owner.Deed{Text: f.value("address")}, nil
 }
 
 // readPair is the form of a pairing, which has no Base yet.

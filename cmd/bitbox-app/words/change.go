@@ -61,6 +61,9 @@ func (l Language) change(c client.PostureChange, t tense, text string) Text {
 	return Text{sentence + ".", l.Tag}
 }
 
+// Bytes is the size of a file as an argument of a sentence.
+type Bytes uint64
+
 // word writes an argument of a change; posture.Word lists the types.
 func (l Language) word(arg any) string {
 	switch a := arg.(type) {
@@ -75,6 +78,8 @@ func (l Language) word(arg any) string {
 		return l.Say("values.port", a.Port)
 	case time.Duration:
 		return l.Length(a)
+	case Bytes:
+		return l.Size(uint64(a))
 	case posture.ForGood:
 		return l.Say("values.good")
 	case posture.Networks:

@@ -5,6 +5,8 @@ import (
 	"errors"
 
 	"github.com/BitBoxSwiss/bitbox-base/client"
+	"github.com/BitBoxSwiss/bitbox-base/internal/app/releases"
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/release"
 )
 
 // Text is text for people, with its language in lang (BCP 47): what a Base or the client says is in
@@ -12,10 +14,14 @@ import (
 type Text struct{ Text, Lang string }
 
 // Problem says what went wrong, in a sentence. English says it as the client does. Another language
-// has a sentence for each kind of error of the client; an unknown kind is left in English.
+// has a sentence for each kind of error of the client; an unknown kind is left in English. An error that
+// Failing has made is said in each.
 func (l Language) Problem(err error) Text {
 	if err == nil {
 		return Text{}
+	}
+	if failure := (*failure)(nil); errors.As(err, &failure) {
+		return l.Said(failure.Said)
 	}
 	for _, problem := range l.problems {
 		if errors.Is(err, problem.kind) {
@@ -24,6 +30,19 @@ func (l Language) Problem(err error) Text {
 	}
 	return Text{client.Explain(err), English.Tag}
 }
+
+// failure is an error that each language says.
+type failure struct {
+	Said
+	kind error
+}
+
+// Failing is an error of a kind of package client whose sentence has this key.
+func Failing(kind error, key string, args ...any) error { return &failure{Saying(key, args...), kind} }
+
+func (f *failure) Error() string { return f.String() }
+
+func (f *failure) Unwrap() error { return f.kind }
 
 // problem is the sentence of a kind of error.
 type problem struct {
@@ -34,6 +53,15 @@ type problem struct {
 // germanProblems are those of client.Error, in the order in which they are looked for: an error may be
 // of several kinds, and the first says more.
 var germanProblems = []problem{
+	{releases.ErrNoKey, "Diese App wurde ohne Versionsschlüssel gebaut und liest keine Liste der Versionen."},
+	{releases.ErrAddress, "Die Adresse einer Liste der Versionen beginnt mit https:// oder http://."},
+	{releases.ErrNoAddress, "Geben Sie die Adresse der Liste der Versionen an. Diese App merkt sie sich."},
+	{releases.ErrFetch, "Der Server gibt die Datei nicht her. Stimmt die Adresse, und ist dieser Computer im Internet?"},
+	{releases.ErrOlder, "Diese Liste der Versionen ist älter als die, die diese App gesehen hat. Jemand hält vielleicht Neues zurück."},
+	{release.ErrFeedSignature, "Der Versionsschlüssel hat diese Liste nicht signiert."},
+	{release.ErrFeedExpired, "Diese Liste der Versionen ist zu alt."},
+	{release.ErrFeedTime, "Diese Liste der Versionen ist aus der Zukunft. Prüfen Sie die Uhr dieses Computers."},
+	{release.ErrNotAFeed, "Diese Datei ist keine Liste der Versionen."},
 	{client.ErrNoSuchKey, "Die Base hat keinen solchen SSH-Schlüssel."},
 	{client.ErrNoSuchApp, "Die Base kennt keine solche App."},
 	{client.ErrLyingBase, "Die Angaben der Base halten der Prüfung nicht stand. Jemand hat vielleicht ihre Software verändert."},

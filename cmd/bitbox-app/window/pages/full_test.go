@@ -97,7 +97,7 @@ func fullBase(role basev1.Role, text string) owner.Base {
 		{Part: owner.TimeZones}: {At: now, TimeZones: &basev1.ListTimeZonesResponse{Current: say("Europe/Zurich"),
 			Names: []string{"Europe/Berlin", say("Europe/Zurich")}}},
 		{Part: owner.Software}: {At: now, Newer: &owner.Newer{Version: say("1.4.0"), Changes: say("The node starts faster."),
-			ClosesHole: true},
+			ClosesHole: true}, ListFrom: say("https://example.org/feed"),
 			Update: &basev1.GetUpdateResponse{InstalledVersion: say("1.3.0"), TakesUpdates: true, OtherVersion: say("1.2.9"),
 				DebianWaiting: []string{say("openssl 3.5.4-1"), say("nginx 1.26.3-3")},
 				Update: &basev1.Update{Id: "u1", FromVersion: say("1.2.9"), ToVersion: say("1.3.0"),
@@ -141,12 +141,13 @@ func init() {
 
 // deedsOf are the deeds by the least role: that of the method that each asks of a Base (docs/protocol.md).
 var deedsOf = map[basev1.Role][]owner.DeedKind{
-	basev1.Role_ROLE_VIEWER: {owner.Forget},
+	basev1.Role_ROLE_VIEWER: {owner.CheckReleases, owner.Forget},
 	basev1.Role_ROLE_OPERATOR: {owner.DebianUpdates, owner.DisableService, owner.EnableService, owner.Reboot, owner.RestartService,
 		owner.SetTimeZone, owner.StartService, owner.StopService},
 	basev1.Role_ROLE_OWNER: {owner.AcceptApp, owner.AddSSHKeys, owner.CloseWindow, owner.ConfirmTry, owner.EnableSSH, owner.EndLease,
-		owner.Expose, owner.Fix, owner.Install, owner.LiftBan, owner.NodeOffline, owner.NodeOnline, owner.OpenWindow, owner.PowerOff,
-		owner.PreviousVersion, owner.RemoveSSHKey, owner.Rename, owner.RenameApp, owner.Revoke, owner.SetRole, owner.Unlock},
+		owner.Expose, owner.Fix, owner.Install, owner.InstallNewer, owner.LiftBan, owner.NodeOffline, owner.NodeOnline,
+		owner.OpenWindow, owner.PowerOff, owner.PreviousVersion, owner.RemoveSSHKey, owner.Rename, owner.RenameApp, owner.Revoke,
+		owner.SetRole, owner.Unlock},
 }
 
 // mayDo tells whether a Base does the deed for a role.

@@ -29,7 +29,8 @@ var updatePhases = map[basev1.Update_Phase]string{
 // updatesPage is what runs, and how something newer gets there.
 func (v *view) updatesPage() []Part {
 	parts := []Part{v.heading(v.say("updates.title"), v.say("updates.lead")), v.part("updates.now", "wide", v.updates()),
-		v.part("updates.newer", "", v.newer())}
+		v.part("updates.newer", "", v.newer()),
+		v.form("updates.list", "", v.do(owner.CheckReleases))}
 	if v.owns() && v.answered(owner.Software, "").Update.GetTakesUpdates() {
 		parts = append(parts, v.form("updates.file", "", v.do(owner.Install)))
 	}
@@ -40,22 +41,41 @@ func updatesWants(*view) []owner.Want { return []owner.Want{{Part: owner.Softwar
 
 // newerView is a release that this App knows of.
 type newerView struct {
-	Known              bool
 	New, Hole, Changes string
 	Note               string
+	// Do are the buttons that bring it, and File what they download, with its size.
+	Do   []button
+	File string
+	// None says what is known without one; empty: the Base has not answered yet. From says where the
+	// last list is from.
+	None, From string
 }
 
 func (v *view) newer() newerView {
 	answer := v.answered(owner.Software, "")
-	shown := newerView{Known: answer.Update != nil}
-	if !v.owns() {
-		shown.Note = v.say("updates.owners")
+	shown, newer := newerView{}, answer.Newer
+	if answer.ListFrom != "" {
+		shown.From = v.say("updates.list.from", answer.ListFrom)
 	}
-	newer := answer.Newer
-	if newer == nil {
+	switch {
+	case answer.Update == nil:
+		return shown
+	case newer == nil && answer.ListFrom == "":
+		shown.None = v.say("updates.list.never")
+		return shown
+	case newer == nil:
+		shown.None = v.say("updates.list.none")
 		return shown
 	}
 	shown.New, shown.Changes = v.say("updates.new", newer.Version), newer.Changes
+	switch {
+	case !v.owns():
+		shown.Note = v.say("updates.owners")
+	case answer.Update.GetTakesUpdates():
+		name, size := newer.File()
+		shown.File = v.say("updates.new.file", name, v.language.Size(size))
+		shown.Do = []button{{Action: v.do(owner.InstallNewer), Text: v.say("updates.new.do")}}
+	}
 	if newer.ClosesHole {
 		shown.Hole = v.say("updates.new.hole")
 	}
