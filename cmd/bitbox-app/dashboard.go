@@ -13,7 +13,6 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/client"
 	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/dashboard"
 	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/owner"
-	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/words"
 	"github.com/BitBoxSwiss/bitbox-base/internal/commandline"
 )
 
@@ -58,8 +57,12 @@ func (p *program) dashboard(ctx context.Context) error {
 	}
 	base := strings.Join(chosen, "") // there is one at most
 	return dashboard.Run(ctx, dashboard.Options{
-		Source: owner.NewSource(app, base, p.address, p.softwareLine, known), Base: base,
-		In: os.Stdin, Out: os.Stdout, Environment: os.Environ(),
-		CallTime: cmp.Or(p.timeout, callTime), PairTime: cmp.Or(p.timeout, pairTime), EventText: words.English.Event,
+		Owner: p.owner(app, base, known), Base: base, In: os.Stdin, Out: os.Stdout, Environment: os.Environ(),
 	})
+}
+
+// owner follows the Bases of an App. The address of --address is that of the given Base.
+func (p *program) owner(app *client.App, base string, known owner.Releases) *owner.Owner {
+	return owner.New(owner.Options{Source: owner.NewSource(app, base, p.address, p.softwareLine, known),
+		CallTime: cmp.Or(p.timeout, callTime), PairTime: cmp.Or(p.timeout, pairTime)})
 }

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"fmt"
 	"os"
 	"time"
@@ -9,7 +8,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/BitBoxSwiss/bitbox-base/client"
-	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/owner"
 	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/window"
 	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/window/pages"
 	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/words"
@@ -70,9 +68,7 @@ func (p *program) openWindow(c *cobra.Command, o window.Options) error {
 	if err != nil {
 		return err
 	}
-	o.Dir = known.Dir
-	o.Owner = owner.New(owner.Options{Source: owner.NewSource(app, "", p.address, p.softwareLine, known),
-		CallTime: cmp.Or(p.timeout, callTime), PairTime: cmp.Or(p.timeout, pairTime)})
+	o.Dir, o.Owner = known.Dir, p.owner(app, "", known)
 	o.Pages = func(l words.Language, idle time.Duration) window.Renderer { return pages.New(l, idle, l.Event) }
 	o.SystemLanguage = systemLanguage(os.Getenv)
 	o.Say = func(sentence string) { _ = p.printf("%s\n", p.out.Fold("", sentence)) }

@@ -1,11 +1,14 @@
 package dashboard
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 	"time"
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
+	"github.com/BitBoxSwiss/bitbox-base/client"
+	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/owner"
 	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/words"
 	"github.com/BitBoxSwiss/bitbox-base/internal/digits"
 )
@@ -50,10 +53,10 @@ func (s *sheet) large(text string) {
 }
 
 func (m *model) viewPairing() (body, foot []line) {
-	s, p := m.sheet(), m.pairing
+	s, p, d, phase := m.sheet(), m.pairing, m.paired(), m.phase()
 	s.gap()
 	keys := m.keyLine("Esc  give up", "q  quit")
-	switch p.phase {
+	switch phase {
 	case choosing:
 		return m.viewChoosing()
 	case typing:
@@ -70,32 +73,33 @@ func (m *model) viewPairing() (body, foot []line) {
 		s.say("Ending the pairing ...", bold)
 		keys = m.keyLine("q  quit")
 	case waiting:
-		s.say("You have said yes. Now somebody at the Base has to say yes, if it shows "+p.code.Digits+" as well ...", bold)
-		s.large(p.code.Digits)
+		s.say("You have said yes. Now somebody at the Base has to say yes, if it shows "+codeOf(d).Digits+" as well ...", bold)
+		s.large(codeOf(d).Digits)
 	case finished:
 		look := bold
-		if p.problem {
+		text, bad := m.pairingResult()
+		if bad {
 			look |= red
 		}
-		s.say(p.result, look)
+		s.say(text, look)
 		keys = m.keyLine("Enter  back", "q  quit")
 	}
 	foot = []line{nil, keys}
-	if p.early && p.phase == comparing {
+	if m.early && phase == comparing {
 		foot[0] = styled(" Too early: not an answer. Compare, and press it again.", bold|yellow)
 	}
 	return s.lines, foot
 }
 
 func (m *model) sayRequest(s *sheet) {
-	p := m.pairing
-	if p.number == "" {
+	p, d := m.pairing, m.paired()
+	if d.RequestNumber == "" {
 		s.say("Asking "+p.with+" ...", bold)
 		return
 	}
-	s.say("Accept this number at the Base:  "+p.number, bold)
-	s.large(p.number)
-	s.say(fmt.Sprintf("Asking %s, for %s.", p.with, words.English.Duration(uint64(max(0, m.now.Sub(p.since)/time.Second)))), 0)
+	s.say("Accept this number at the Base:  "+d.RequestNumber, bold)
+	s.large(d.RequestNumber)
+	s.say(fmt.Sprintf("Asking %s, for %s.", p.with, words.English.Duration(uint64(max(0, m.now.Sub(d.Began)/time.Second)))), 0)
 	s.gap()
 	if p.closed {
 		s.say("Pairing is closed there: somebody at the Base, or an owner's App (key o), has to open it.", yellow|bold)
@@ -104,8 +108,16 @@ func (m *model) sayRequest(s *sheet) {
 	s.say("When somebody has accepted it there, both show a code.", 0)
 }
 
+// codeOf is the code that is compared, or to which the user has said yes.
+func codeOf(d owner.DeedState) client.Code {
+	if q := cmp.Or(d.Question, d.Compared); q != nil {
+		return q.Code
+	}
+	return client.Code{}
+}
+
 func (m *model) sayCode(s *sheet) {
-	c := m.pairing.code
+	c := codeOf(m.paired())
 	s.say("Does the Base show exactly this code:  "+c.Digits+" ?", bold)
 	s.large(c.Digits)
 	if !s.tight {
@@ -129,7 +141,7 @@ func (m *model) viewChoosing() (body, foot []line) {
 		name, more := "another Base, by its address", ""
 		if n < len(strangers) {
 			f := strangers[n]
-			name, more = f.Name, "  "+f.standing()+"  "+bestAddress(f.Addresses)
+			name, more = f.Name, "  "+standingOf(f)+"  "+bestAddress(f.Addresses)
 		}
 		if n == at {
 			body = append(body, line{{"  > ", bold}, {name, bold | reverse}, {more, 0}})

@@ -2,9 +2,9 @@
 // announced, their state, how open they are, and their events. Keys pair Apps and change
 // settings.
 //
-// The model decides what the screen shows and what a key means. It does no I/O: it takes
-// messages and returns orders. An agent carries out the orders, through a [Source]. Bubble
-// Tea reads the keys and writes the screen.
+// It is a view of [owner.State]. The model adds what only a terminal has: what is chosen, the page,
+// the text being typed. It does no I/O: it takes states and keys, and returns what the owner is asked
+// for. Bubble Tea reads the keys and writes the screen.
 package dashboard
 
 import (
@@ -17,35 +17,32 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	tea "charm.land/bubbletea/v2"
 	"github.com/charmbracelet/colorprofile"
 
-	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
+	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/owner"
 	"github.com/BitBoxSwiss/bitbox-base/internal/app/terminal"
 )
 
 // Options are what Run needs.
 type Options struct {
-	Source Source
+	// Owner is run, and ended, by Run.
+	Owner *owner.Owner
 	// Base is the one to show first; empty: any.
 	Base string
 	// In and Out are the terminal, Environment its user's ("NAME=value").
 	In, Out     *os.File
 	Environment []string
-	// CallTime bounds one conversation with a Base. PairTime bounds the wait for a person at the
-	// Base to accept a pairing.
-	CallTime, PairTime time.Duration
-	// EventText describes an event in words.
-	EventText func(*basev1.Event) string
 }
 
 const (
-	// leaveTime is how long to wait at the end for running work to stop.
-	leaveTime = 3 * time.Second
 	// framesPerSecond is enough for a countdown.
 	framesPerSecond = 30
+	// gather is the shortest pause between two looks at what has changed.
+	gather = time.Second / framesPerSecond
 )
 
 // Run shows the dashboard until the user quits or ctx ends, and leaves the terminal as it was. It
@@ -55,17 +52,20 @@ func Run(ctx context.Context, o Options) error {
 	defer log.SetOutput(log.Writer())
 	log.SetOutput(io.Discard)
 
-	m := newModel(time.Now(), o.Base, !terminal.UTF8(runtime.GOOS, func(name string) string { return variable(o.Environment, name) }),
-		o.EventText)
-	a := newAgent(o)
-	program := tea.NewProgram(&screen{m, a},
+	m := newModel(time.Now(), o.Base, !terminal.UTF8(runtime.GOOS, func(name string) string { return variable(o.Environment, name) }))
+	program := tea.NewProgram(&screen{m, o.Owner},
 		tea.WithContext(ctx), tea.WithoutSignalHandler(), tea.WithInput(o.In), tea.WithOutput(o.Out),
 		tea.WithEnvironment(o.Environment), tea.WithColorProfile(profile(o.Environment)), tea.WithFPS(framesPerSecond),
 		tea.WithFilter(func(_ tea.Model, message tea.Msg) tea.Msg { return believable(message) }))
-	a.tell = func(message any) { program.Send(message) }
+	running, leave := context.WithCancel(context.Background())
+	var ran sync.WaitGroup
+	ran.Go(func() { o.Owner.Run(running) })
+	ran.Go(func() { stir(running, o.Owner, program) })
 	_, err := program.Run()
-	a.leave()
-	if text := m.farewell(a.pairingMade()); text != "" {
+	leave()
+	ran.Wait()
+	made, _ := o.Owner.State().Deed(m.paired().Number)
+	if text := m.farewell(made.Made); text != "" {
 		_, _ = fmt.Fprintln(o.Out, text)
 	}
 	switch {
@@ -121,12 +121,31 @@ func believable(message tea.Msg) tea.Msg {
 // screen is the model in the form that Bubble Tea needs.
 type screen struct {
 	model *model
-	agent *agent
+	owner *owner.Owner
 }
 
-func (s *screen) Init() tea.Cmd {
-	return s.agent.carry([]any{orderStart{}, orderBases{}})
+// stirred: something has changed, or a second has passed.
+type stirred struct{}
+
+// stir has the screen drawn again after each change, and each second because of the countdowns.
+func stir(ctx context.Context, o *owner.Owner, program *tea.Program) {
+	wake, done := o.Subscribe()
+	defer done()
+	second := time.NewTicker(time.Second)
+	defer second.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-wake:
+			time.Sleep(gather)
+		case <-second.C:
+		}
+		program.Send(stirred{})
+	}
 }
+
+func (s *screen) Init() tea.Cmd { return nil }
 
 func (s *screen) Update(message tea.Msg) (tea.Model, tea.Cmd) {
 	switch e := message.(type) {
@@ -137,7 +156,32 @@ func (s *screen) Update(message tea.Msg) (tea.Model, tea.Cmd) {
 	case tea.WindowSizeMsg:
 		message = size{e.Width, e.Height}
 	}
-	return s, s.agent.carry(s.model.update(time.Now(), message))
+	s.model.update(time.Now(), s.owner.State()) // a key is for what is there now
+	command := s.carry(s.model.update(time.Now(), message))
+	s.model.update(time.Now(), s.owner.State())
+	return s, command
+}
+
+// carry asks the owner for what a key has asked for.
+func (s *screen) carry(orders []any) tea.Cmd {
+	for _, order := range orders {
+		switch o := order.(type) {
+		case refresh:
+			s.owner.Refresh(o.base, o.audit)
+		case do:
+			number, err := s.owner.Do(o.base, o.deed)
+			s.model.begun(o, number, err)
+		case answer:
+			if err := s.owner.Answer(o.deed, o.question, owner.Answer{Yes: o.yes}); err != nil {
+				s.model.say(explain(err), true)
+			}
+		case stop:
+			s.owner.Stop(o.deed)
+		case quit:
+			return tea.Quit
+		}
+	}
+	return nil
 }
 
 func (s *screen) View() tea.View {

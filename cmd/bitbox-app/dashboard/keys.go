@@ -6,11 +6,11 @@ import (
 	"reflect"
 	"slices"
 	"strings"
-	"time"
 	"unicode"
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	"github.com/BitBoxSwiss/bitbox-base/client"
+	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/owner"
 )
 
 type (
@@ -28,22 +28,22 @@ const maxTyped = 255
 func (m *model) press(k press) []any {
 	switch {
 	case k.key == "ctrl+c":
-		return m.quit()
+		return m.leave()
 	case m.tooSmall():
 		if k.key == "q" {
-			return m.quit()
+			return m.leave()
 		}
 		return nil // its effect would not be visible
-	case k.key == "q" && (m.pairing == nil || m.pairing.phase != typing):
-		return m.quit()
+	case k.key == "q" && m.phase() != typing:
+		return m.leave()
 	case m.help:
 		return m.pressHelp(k)
-	case k.key == "?" && (m.pairing == nil || m.pairing.phase != typing):
+	case k.key == "?" && m.phase() != typing:
 		m.help, m.helped = true, 0
 		return nil
 	case m.pairing != nil:
 		return m.pressPairing(k)
-	case m.working != nil && m.working.question != nil:
+	case m.asking() != nil:
 		return m.pressQuestion(k)
 	case m.choice != nil:
 		return m.pressChoice(k)
@@ -51,9 +51,9 @@ func (m *model) press(k press) []any {
 	return m.pressOverview(k)
 }
 
-func (m *model) quit() []any {
+func (m *model) leave() []any {
 	m.left = true
-	return []any{orderQuit{}}
+	return []any{quit{}}
 }
 
 func (m *model) pressHelp(k press) []any {
@@ -70,33 +70,30 @@ func (m *model) pressHelp(k press) []any {
 
 // tooEarly tells that a key came before a question was on the screen for lookTime, and starts
 // that time again.
-func (m *model) tooEarly(since *time.Time, early *bool) bool {
-	if m.now.Sub(*since) >= m.lookTime {
+func (m *model) tooEarly() bool {
+	if m.now.Sub(m.since) >= m.lookTime {
 		return false
 	}
-	*since, *early = m.now, true
+	m.since, m.early = m.now, true
 	return true
 }
 
 func (m *model) pressQuestion(k press) []any {
-	q := m.working.question
-	if m.tooEarly(&q.since, &q.early) {
+	d := m.asking()
+	if m.tooEarly() {
 		return nil
 	}
 	yes := "y"
-	if m.working.deed.Kind == Lockdown {
+	if d.Deed.Kind == owner.Lockdown {
 		yes = "L" // a habitual yes must not lock a Base down
 	}
 	switch k.key {
 	case yes, strings.ToUpper(yes):
-		if !m.questionFits() {
-			return nil // not all of it can be read
+		if m.questionFits(d) { // or else not all of it can be read
+			return []any{answer{d.Number, d.Question.ID, true}}
 		}
-		m.working.question = nil
-		return []any{orderAnswer{q.id, true}}
 	case "n", "N", "esc", "enter":
-		m.working.question = nil
-		return []any{orderAnswer{q.id, false}}
+		return []any{answer{d.Number, d.Question.ID, false}}
 	}
 	return nil
 }
@@ -107,16 +104,16 @@ func (m *model) pressChoice(k press) []any {
 	case "up", "k":
 		c.at = max(0, c.at-1)
 	case "down", "j":
-		c.at = min(len(c.deeds)-1, c.at+1)
+		c.at = min(len(c.options)-1, c.at+1)
 	case "enter":
 		m.choice = nil
-		return m.do(c.deeds[c.at])
+		return m.do(c.options[c.at].deed)
 	case "esc", "n", "N":
 		m.choice = nil
 	}
-	if len(k.key) == 1 && k.key[0] >= '1' && k.key[0] <= '9' && int(k.key[0]-'1') < len(c.deeds) {
+	if len(k.key) == 1 && k.key[0] >= '1' && k.key[0] <= '9' && int(k.key[0]-'1') < len(c.options) {
 		m.choice = nil
-		return m.do(c.deeds[k.key[0]-'1'])
+		return m.do(c.options[k.key[0]-'1'].deed)
 	}
 	return nil
 }
@@ -124,9 +121,9 @@ func (m *model) pressChoice(k press) []any {
 func (m *model) pressOverview(k press) []any {
 	switch k.key {
 	case "up", "k":
-		return m.move(-1)
+		m.move(-1)
 	case "down", "j":
-		return m.move(1)
+		m.move(1)
 	case "pgdown", "space":
 		m.scrollBy(m.pageHeight() - 1)
 	case "pgup":
@@ -142,33 +139,30 @@ func (m *model) pressOverview(k press) []any {
 	case "p":
 		m.beginPairing()
 	case "enter":
-		if f, ok := m.chosenFound(); ok {
-			m.pairing = &pairing{phase: choosing}
-			return m.pairWith(f)
+		if s := m.chosen.stranger; s != nil {
+			m.pairing = &pairing{}
+			return m.pairWith(*s)
 		}
 	case "esc":
-		if m.working != nil {
-			return []any{orderGiveUp{}}
+		if d := m.working(); d != nil {
+			return []any{stop{d.Number}}
 		}
 		m.notice = notice{}
 	case "r":
-		if b := m.chosenBase(); b != nil {
-			return []any{orderBases{}, orderLook{b.Name, false}}
+		if b := m.chosen.base; b != nil {
+			return []any{refresh{base: b.ID()}}
 		}
-		return []any{orderBases{}}
+		return []any{refresh{}}
 	default:
 		return m.pressDeed(k.key)
 	}
 	return nil
 }
 
-func (m *model) move(by int) []any {
-	keys := m.keys()
-	if len(keys) == 0 {
-		return nil
+func (m *model) move(by int) {
+	if entries := m.entries(); len(entries) > 0 {
+		m.chosen, m.scroll = entries[min(max(m.chosenAt()+by, 0), len(entries)-1)], 0
 	}
-	m.chosen, m.scroll = keys[min(max(m.chosenAt()+by, 0), len(keys)-1)], 0
-	return m.follow()
 }
 
 func (m *model) scrollBy(rows int) {
@@ -187,11 +181,11 @@ func (m *model) turned() int { return max(0, slices.Index(m.pages(), m.page)) }
 // pages are those about the chosen Base: the node and the services only where it tells them.
 func (m *model) pages() []int {
 	pages := []int{pageOverview, pageAccess, pageApps, pageSecurity, pageEvents}
-	b := m.chosenBase()
-	if b != nil && b.look.Node != nil {
+	b := m.chosen.base
+	if b != nil && b.Look.Node != nil {
 		pages = append(pages, pageNode)
 	}
-	if b != nil && len(b.look.Services) > 0 {
+	if b != nil && len(b.Look.Services) > 0 {
 		pages = append(pages, pageServices)
 	}
 	return pages
@@ -199,75 +193,63 @@ func (m *model) pages() []int {
 
 // pressDeed handles the keys that change something at the chosen Base.
 func (m *model) pressDeed(key string) []any {
-	b := m.chosenBase()
+	b := m.chosen.base
 	if b == nil || !slices.Contains([]string{"a", "o", "e", "c", "b", "f", "L", "U"}, key) {
 		return nil
 	}
 	switch {
-	case b.state != answering:
+	case b.Connection != owner.Connected:
 		m.say(fmt.Sprintf("%s is not answering now.", b.Name), true)
-		return nil
-	case m.working != nil:
-		m.say("Another change is under way; Esc cancels it.", true)
 		return nil
 	case key == "a":
 		return m.pressAudit(b)
-	case b.role() != basev1.Role_ROLE_OWNER:
+	case b.RoleNow() != basev1.Role_ROLE_OWNER:
 		m.say("Only an owner's App may do that.", true)
 		return nil
 	}
 	switch key {
 	case "o":
-		kind := OpenWindow
-		if b.look.Window.GetOpen() {
-			kind = CloseWindow
+		kind := owner.OpenWindow
+		if b.Look.Window.GetOpen() {
+			kind = owner.CloseWindow
 		}
-		return m.do(Deed{Kind: kind})
+		return m.do(owner.Deed{Kind: kind})
 	case "e":
-		return m.chooseOf("Which one should end?", "Nothing is open for a limited time.", b.leases())
+		return m.chooseOf("Which one should end?", "Nothing is open for a limited time.", leases(b))
 	case "b":
-		return m.chooseOf("Which ban do you want to lift?", "No address is banned.", b.bans())
+		return m.chooseOf("Which ban do you want to lift?", "No address is banned.", bans(b))
 	case "f":
-		return m.chooseOf("Which finding should the Base fix?", "No finding can be fixed by the Base itself.", b.fixes())
+		return m.chooseOf("Which finding should the Base fix?", "No finding can be fixed by the Base itself.", fixes(b))
 	}
-	a := b.look.Access
+	a := b.Look.Access
 	switch {
 	case a == nil && key != "L":
 		m.say("This Base does not have this function.", true)
 	case key == "c" && !a.Trying:
 		m.say("No change is waiting for confirmation.", true)
 	case key == "c":
-		return m.do(Deed{Kind: ConfirmTry})
+		return m.do(owner.Deed{Kind: owner.ConfirmTry})
 	case key == "U" && !a.Lockdown:
 		m.say("The Base is not locked down.", true)
 	case key == "U":
-		return m.do(Deed{Kind: Unlock})
+		return m.do(owner.Deed{Kind: owner.Unlock})
 	case key == "L":
-		return m.do(Deed{Kind: Lockdown})
+		return m.do(owner.Deed{Kind: owner.Lockdown})
 	}
 	return nil
 }
 
-func (m *model) pressAudit(b *base) []any {
-	if b.role() == basev1.Role_ROLE_VIEWER {
+func (m *model) pressAudit(b *owner.Base) []any {
+	if b.RoleNow() == basev1.Role_ROLE_VIEWER {
 		m.say("Only an operator's or an owner's App may run an audit.", true)
 		return nil
 	}
-	b.auditing = true
-	return []any{orderLook{b.Name, true}}
-}
-
-// role is what this App may do now; it was reported at the pairing, and may have changed since.
-func (b *base) role() basev1.Role {
-	if now := b.look.Info.GetCaller().GetRole(); now != basev1.Role_ROLE_UNSPECIFIED {
-		return now
-	}
-	return b.Role
+	return []any{refresh{b.ID(), true}}
 }
 
 // option is a deed with the words that offer it.
 type option struct {
-	deed Deed
+	deed owner.Deed
 	name string
 }
 
@@ -279,32 +261,29 @@ func (m *model) chooseOf(title, none string, options []option) []any {
 	case 1:
 		return m.do(options[0].deed)
 	}
-	m.choice = &choice{title: title}
-	for _, o := range options {
-		m.choice.deeds, m.choice.names = append(m.choice.deeds, o.deed), append(m.choice.names, o.name)
-	}
+	m.choice = &choice{title: title, options: options}
 	return nil
 }
 
-func (b *base) leases() (list []option) {
-	a := b.look.Access
+func leases(b *owner.Base) (list []option) {
+	a := b.Look.Access
 	if a == nil {
 		return nil
 	}
 	if a.SSH {
-		list = append(list, option{Deed{Kind: EndLease, Subject: "ssh"}, "SSH"})
+		list = append(list, option{owner.Deed{Kind: owner.EndLease, Subject: "ssh"}, "SSH"})
 	}
 	for _, d := range a.Doors {
 		if d.Left > 0 || d.ForGood {
-			list = append(list, option{Deed{Kind: EndLease, Subject: d.Kind}, d.Kind})
+			list = append(list, option{owner.Deed{Kind: owner.EndLease, Subject: d.Kind}, d.Kind})
 		}
 	}
 	return list
 }
 
-func (b *base) bans() (list []option) {
-	for _, ban := range b.look.Bans {
-		o := option{Deed{Kind: LiftBan, Subject: ban.GetAddress()}, ban.GetAddress() + " (" + ban.GetJail() + ")"}
+func bans(b *owner.Base) (list []option) {
+	for _, ban := range b.Look.Bans {
+		o := option{owner.Deed{Kind: owner.LiftBan, Subject: ban.GetAddress()}, ban.GetAddress() + " (" + ban.GetJail() + ")"}
 		if !slices.ContainsFunc(list, func(other option) bool { return reflect.DeepEqual(other.deed, o.deed) }) {
 			list = append(list, o)
 		}
@@ -312,41 +291,45 @@ func (b *base) bans() (list []option) {
 	return list
 }
 
-func (b *base) fixes() (list []option) {
-	for _, f := range b.findings {
+func fixes(b *owner.Base) (list []option) {
+	for _, f := range b.Findings {
 		if f.GetFixable() {
-			list = append(list, option{Deed{Kind: Fix, Subject: f.GetId(), Text: f.GetFix()}, f.GetTitle()})
+			list = append(list, option{owner.Deed{Kind: owner.Fix, Subject: f.GetId(), Text: f.GetFix()}, f.GetTitle()})
 		}
 	}
 	return list
 }
 
-func (m *model) do(deed Deed) []any {
-	b := m.chosenBase()
+func (m *model) do(deed owner.Deed) []any {
+	b := m.chosen.base
 	if b == nil {
 		return nil
 	}
-	m.working = &working{base: b.Name, deed: deed}
 	m.notice = notice{}
-	return []any{orderDo{b.Name, deed}}
+	return []any{do{b.ID(), deed}}
 }
 
 // beginPairing lets the user choose one of the Bases nearby, starting at the chosen one.
 func (m *model) beginPairing() {
-	m.pairing = &pairing{phase: choosing}
-	if f, ok := m.chosenFound(); ok {
-		m.pairing.at = slices.IndexFunc(m.strangers(), func(o found) bool { return o.id == f.id })
+	m.pairing = &pairing{}
+	if c := m.chosen.stranger; c != nil {
+		m.pairing.at = slices.IndexFunc(m.strangers(), func(s owner.Announced) bool { return s.ID == c.ID })
 	}
 }
 
-func (m *model) pairWith(f found) []any {
+func (m *model) pairWith(s owner.Announced) []any {
 	p := m.pairing
-	if f.ProtocolVersion != client.ProtocolVersion {
-		p.phase, p.problem, p.result = finished, true, fmt.Sprintf("%s speaks protocol %d, which this App does not know. Update the older of the two.", f.Name, f.ProtocolVersion)
+	if s.ProtocolVersion != client.ProtocolVersion {
+		p.failure = fmt.Sprintf("%s speaks protocol %d, which this App does not know. Update the older of the two.", s.Name, s.ProtocolVersion)
 		return nil
 	}
-	p.phase, p.since, p.with, p.closed = requesting, m.now, f.Name+" at "+bestAddress(f.Addresses), !f.PairingOpen
-	return []any{orderPair{f.Addresses}}
+	p.closed = !s.PairingOpen
+	return m.pairAt(s.Name+" at "+bestAddress(s.Addresses), s.Addresses)
+}
+
+func (m *model) pairAt(with string, addresses []string) []any {
+	m.pairing.with = with
+	return []any{do{deed: owner.Deed{Kind: owner.Pair, Addresses: addresses}}}
 }
 
 // bestAddress is the address that is most useful to a person. A link-local one has a zone, which
@@ -361,8 +344,8 @@ func bestAddress(addresses []string) string {
 }
 
 func (m *model) pressPairing(k press) []any {
-	p := m.pairing
-	switch p.phase {
+	p, d := m.pairing, m.paired()
+	switch m.phase() {
 	case choosing:
 		return m.pressChoosing(k)
 	case typing:
@@ -372,14 +355,18 @@ func (m *model) pressPairing(k press) []any {
 	case finished:
 		if k.key == "enter" || k.key == "esc" {
 			m.pairing = nil
+			if d.Made != nil {
+				m.wanted = d.Made.Name
+			}
 			m.choose()
-			return m.follow()
 		}
 		return nil
+	case refusing:
+		return nil
 	}
-	if k.key == "esc" && p.phase != refusing {
-		p.phase = refusing
-		return []any{orderGiveUp{}}
+	if k.key == "esc" {
+		p.refused = true
+		return []any{stop{p.deed}}
 	}
 	return nil
 }
@@ -393,10 +380,10 @@ func (m *model) pressChoosing(k press) []any {
 	case "down", "j":
 		p.at = min(len(strangers), p.at+1)
 	case "a":
-		p.phase = typing
+		p.typing = true
 	case "enter":
 		if p.at == len(strangers) {
-			p.phase = typing
+			p.typing = true
 			return nil
 		}
 		return m.pairWith(strangers[p.at])
@@ -410,15 +397,14 @@ func (m *model) pressTyping(k press) []any {
 	p := m.pairing
 	switch k.key {
 	case "esc":
-		p.phase, p.typed = choosing, ""
+		p.typing, p.typed = false, ""
 	case "backspace":
 		if r := []rune(p.typed); len(r) > 0 {
 			p.typed = string(r[:len(r)-1])
 		}
 	case "enter":
 		if p.typed != "" {
-			p.phase, p.since, p.with = requesting, m.now, p.typed
-			return []any{orderPair{[]string{p.typed}}}
+			return m.pairAt(p.typed, []string{p.typed})
 		}
 	default:
 		m.paste(k.text)
@@ -428,7 +414,7 @@ func (m *model) pressTyping(k press) []any {
 
 func (m *model) paste(text string) {
 	p := m.pairing
-	if p == nil || p.phase != typing {
+	if m.phase() != typing {
 		return
 	}
 	for _, r := range text {
@@ -441,17 +427,16 @@ func (m *model) paste(text string) {
 // pressComparing takes the answer to the code, only from a key that was pressed after the code
 // had been on the screen long enough.
 func (m *model) pressComparing(k press) []any {
-	p := m.pairing
-	if m.tooEarly(&p.shown, &p.early) {
+	d := m.paired()
+	if m.tooEarly() {
 		return nil
 	}
 	switch k.key {
 	case "y", "Y":
-		p.phase = waiting
-		return []any{orderAnswer{p.id, true}}
+		return []any{answer{d.Number, d.Question.ID, true}}
 	case "n", "N", "esc":
-		p.phase = refusing
-		return []any{orderAnswer{p.id, false}}
+		m.pairing.refused = true
+		return []any{answer{d.Number, d.Question.ID, false}}
 	}
 	return nil
 }

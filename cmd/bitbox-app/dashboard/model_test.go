@@ -11,27 +11,20 @@ import (
 	"unicode"
 	"unicode/utf8"
 
-	"google.golang.org/protobuf/types/known/timestamppb"
-
 	tea "charm.land/bubbletea/v2"
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	"github.com/BitBoxSwiss/bitbox-base/client"
 	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/owner"
+	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/words"
 )
 
-// said returns the answers among orders.
-func said(orders []any) (answers []orderAnswer) {
-	for _, order := range orders {
-		if answer, ok := order.(orderAnswer); ok {
-			answers = append(answers, answer)
-		}
-	}
-	return answers
-}
-
+// saidYes tells whether there is a yes among orders.
 func saidYes(orders []any) bool {
-	return slices.ContainsFunc(said(orders), func(a orderAnswer) bool { return a.yes })
+	return slices.ContainsFunc(orders, func(order any) bool {
+		a, is := order.(answer)
+		return is && a.yes
+	})
 }
 
 // A key that was meant for something else, or that is held down, confirms no code and no change.
@@ -122,13 +115,12 @@ func TestOnlyAYesAnswersYes(t *testing.T) {
 }
 
 func TestAChangeThatDoesNotFitTheScreenCannotBeApproved(t *testing.T) {
-	s := busy(t)
-	s.types("c")
+	s := busy(t).begins("c")
 	var changes []client.PostureChange
 	for n := range 40 {
 		changes = append(changes, client.PostureChange{Text: fmt.Sprintf("Thing %d will be different.", n)})
 	}
-	s.hears(asked{1, changes})
+	s.asks(changes...)
 	if saidYes(s.types("y")) {
 		t.Error("a change was approved that was not fully visible")
 	}
@@ -146,7 +138,7 @@ func TestTheUserCanQuitAtAnyMoment(t *testing.T) {
 		}
 		for _, key := range keys {
 			s := stage(t)
-			if orders := s.hears(press{key, ""}); !has(orders, any(orderQuit{})) || saidYes(orders) {
+			if orders := s.hears(press{key, ""}); !has(orders, any(quit{})) || saidYes(orders) {
 				t.Errorf("%s: %s orders %v", name, key, orders)
 			}
 			if orders := s.types("y", "enter"); len(orders) > 0 {
@@ -181,9 +173,7 @@ func TestAPairingCompletedWhileQuittingIsReported(t *testing.T) {
 func TestOnlyAnOwnerIsOfferedAnOwnersActions(t *testing.T) {
 	for _, role := range []basev1.Role{basev1.Role_ROLE_VIEWER, basev1.Role_ROLE_OPERATOR} {
 		s := busy(t)
-		look := s.base("kitchen").look
-		look.Info = someInfo(role)
-		s.hears(looked{Base: "kitchen", Look: look})
+		s.kitchen(func(b *owner.Base) { b.Look.Info = someInfo(role) })
 		for _, key := range []string{"o", "e", "c", "b", "f", "L", "U"} {
 			if orders := s.types(key); len(orders) > 0 || !strings.Contains(s.notice.text, "Only an owner") {
 				t.Errorf("%v: %s orders %v and says %q", role, key, orders, s.notice.text)
@@ -196,97 +186,97 @@ func TestOnlyAnOwnerIsOfferedAnOwnersActions(t *testing.T) {
 }
 
 func TestKeysDoWhatTheHelpSays(t *testing.T) {
-	for key, want := range map[string]any{
-		"c": orderDo{"kitchen", Deed{Kind: ConfirmTry}},
-		"L": orderDo{"kitchen", Deed{Kind: Lockdown}},
-		"o": orderDo{"kitchen", Deed{Kind: CloseWindow}},
-		"f": orderDo{"kitchen", Deed{Kind: Fix, Subject: "port-9999", Text: "Kill it."}},
-		"a": orderLook{"kitchen", true},
-		"r": orderLook{"kitchen", false},
+	kitchen := owner.Base{Base: client.Base{PublicKey: [32]byte{2}}}.ID()
+	for _, c := range []struct {
+		keys []string
+		want any
+	}{
+		{[]string{"c"}, do{kitchen, owner.Deed{Kind: owner.ConfirmTry}}},
+		{[]string{"L"}, do{kitchen, owner.Deed{Kind: owner.Lockdown}}},
+		{[]string{"o"}, do{kitchen, owner.Deed{Kind: owner.CloseWindow}}},
+		{[]string{"f"}, do{kitchen, owner.Deed{Kind: owner.Fix, Subject: "port-9999", Text: "Kill it."}}},
+		{[]string{"a"}, refresh{kitchen, true}},
+		{[]string{"r"}, refresh{kitchen, false}},
+		// If there are several, the user chooses one.
+		{[]string{"b", "down", "enter"}, do{kitchen, owner.Deed{Kind: owner.LiftBan, Subject: "2001:db8::77"}}},
+		{[]string{"e", "1"}, do{kitchen, owner.Deed{Kind: owner.EndLease, Subject: "ssh"}}},
 	} {
-		if orders := busy(t).types(key); !has(orders, want) {
-			t.Errorf("%s orders %v", key, orders)
+		if orders := busy(t).types(c.keys...); !has(orders, c.want) {
+			t.Errorf("%v order %v", c.keys, orders)
 		}
 	}
-	// If there are several, the user chooses one.
-	if orders := busy(t).types("b", "down", "enter"); !has(orders,
-		any(orderDo{"kitchen", Deed{Kind: LiftBan, Subject: "2001:db8::77"}})) {
-		t.Errorf("b orders %v", orders)
-	}
-	if orders := busy(t).types("e", "1"); !has(orders, any(orderDo{"kitchen", Deed{Kind: EndLease, Subject: "ssh"}})) {
-		t.Errorf("e orders %v", orders)
-	}
-	// Only one at a time.
-	s := busy(t)
-	s.types("c")
-	if orders := s.types("L"); len(orders) > 0 {
-		t.Errorf("two things are done at once: %v", orders)
-	}
-	if orders := s.types("esc"); !has(orders, any(orderGiveUp{})) {
+	if orders := busy(t).begins("c").types("esc"); !has(orders, any(stop{1})) {
 		t.Errorf("esc orders %v", orders)
 	}
-	s = house(t)
+	s := house(t)
 	s.types("p", "a")
 	s.hears(pasted("bäse.local\n\x1b[2J:8846"))
-	want := []string{"bäse.local[2J:8846"}
-	if orders := s.types("enter"); len(orders) != 1 || !slices.Equal(orders[0].(orderPair).addresses, want) {
+	want := do{deed: owner.Deed{Kind: owner.Pair, Addresses: []string{"bäse.local[2J:8846"}}}
+	if orders := s.types("enter"); !has(orders, any(want)) {
 		t.Errorf("what was typed orders %v", orders)
 	}
 }
 
-func TestManyBasesAreAskedWithinBounds(t *testing.T) {
-	s := newStage(t)
-	var bases []client.Base
-	for n := range 30 {
-		bases = append(bases, client.Base{Name: fmt.Sprintf("%02d", n), AppID: fmt.Sprint(n), State: client.Active})
+// A lockdown waits for nothing, and what was done before is told as well.
+func TestALockdownCanBeAskedForWhileAnotherChangeIsUnderWay(t *testing.T) {
+	s := busy(t).begins("c").begins("L").asks((owner.Deed{Kind: owner.Lockdown}).Change())
+	if !strings.Contains(shown(s.view()), "LOCK DOWN kitchen?") {
+		t.Errorf("the lockdown is not asked for:\n%s", shown(s.view()))
 	}
-	orders := s.hears(knows{Bases: bases})
-	if follow := orders[0].(orderFollow); len(follow.bases) != maxFollowed {
-		t.Errorf("%d are asked", len(follow.bases))
+	s.goesOn(func(d *owner.DeedState) {
+		d.Question, d.Ended, d.Result = nil, s.now, words.Saying("done.lockdown")
+	})
+	if text := shown(s.view()); !strings.Contains(text, "The Base is locked down") {
+		t.Errorf("its end is not told:\n%s", text)
 	}
-	for range 20 {
-		orders = s.types("down")
-	}
-	if follow := orders[len(orders)-1].(orderFollow); len(follow.bases) != maxFollowed+1 || follow.bases[maxFollowed] != "20" {
-		t.Errorf("%v are asked", follow.bases)
-	}
-	for n := range 10_000 {
-		s.hears(nearby{ID: n, Found: client.Nearby{Name: fmt.Sprint(n), ProtocolVersion: 1}},
-			happened{Base: "00", Event: &basev1.Event{Time: timestamppb.New(noon), Event: &basev1.Event_AppRenamed{}}})
-	}
-	if len(s.nearby) > client.MaxNearby || len(s.base("00").events) > maxEvents {
-		t.Errorf("%d are nearby, %d events are kept", len(s.nearby), len(s.base("00").events))
-	}
-	if s.chosenBase().Name != "20" {
-		t.Error("a flood of announcements has taken the choice away")
+	if orders := s.types("esc"); !has(orders, any(stop{1})) {
+		t.Errorf("esc orders %v", orders)
 	}
 }
 
-func TestABaseDisappearsWhenItsAnnouncementsEnd(t *testing.T) {
-	s := house(t)
-	for range owner.RoundsKept {
-		s.hears(searched{})
+func TestWhatTheOwnerRefusesIsSaid(t *testing.T) {
+	s := busy(t)
+	s.begun(do{deed: owner.Deed{Kind: owner.Unlock}}, 0, errors.New("another change of this Base is under way"))
+	if !strings.Contains(shown(s.view()), "Another change of this Base is under way.") {
+		t.Error(shown(s.view()))
 	}
-	if len(s.strangers()) != 2 {
-		t.Errorf("they are gone too early: %v", s.strangers())
-	}
-	s.hears(nearby{ID: 0, Found: client.Nearby{Name: "BitBox Base", ProtocolVersion: 1}}, searched{})
-	if got := s.strangers(); len(got) != 1 || got[0].Name != "BitBox Base" {
-		t.Errorf("%v are left", got)
+	s = house(t)
+	s.types("down", "down", "enter")
+	s.begun(do{deed: owner.Deed{Kind: owner.Pair}}, 0, errors.New("another pairing is under way"))
+	if s.types("x"); !strings.Contains(shown(s.view()), "Another pairing is under way.") {
+		t.Error(shown(s.view()))
 	}
 }
 
-func TestARePairedBaseTakesTheRevokedOnesPlace(t *testing.T) {
+func TestAFloodOfAnnouncementsLeavesTheChoice(t *testing.T) {
 	s := house(t)
-	orders := s.hears(knows{Bases: []client.Base{
-		{Name: "kitchen", State: client.Revoked, AppID: "5f2c9a7e01d4b863"},
-		{Name: "kitchen", State: client.Active, AppID: "new"},
-	}})
-	if b := s.base("kitchen"); len(s.bases) != 1 || b.AppID != "new" {
-		t.Errorf("%d Bases, %+v", len(s.bases), b.Base)
+	s.types("down", "down", "down")
+	if s.chosen.name() != "neighbour's" {
+		t.Fatalf("%s is chosen", s.chosen.name())
 	}
-	if follow := orders[0].(orderFollow); !slices.Equal(follow.bases, []string{"kitchen"}) {
-		t.Errorf("%v are asked", follow.bases)
+	s.becomes(func(o *owner.State) {
+		o.Nearby[2].Name = "its new name"
+		for n := range client.MaxNearby {
+			o.Nearby = append(o.Nearby, owner.Announced{ID: 10 + n, Nearby: client.Nearby{Name: "a", ProtocolVersion: 1}})
+		}
+		slices.Reverse(o.Nearby)
+	})
+	if s.chosen.name() != "its new name" {
+		t.Errorf("%s is chosen", s.chosen.name())
+	}
+	s.becomes(func(o *owner.State) { o.Nearby = nil })
+	if s.chosen.name() != "garage" {
+		t.Errorf("once it has gone, %s is chosen", s.chosen.name())
+	}
+}
+
+func TestABaseThatWasPairedIsChosen(t *testing.T) {
+	s := screens["paired"](t)
+	s.becomes(func(o *owner.State) {
+		o.Bases = append(o.Bases, owner.Base{Base: client.Base{Name: "BitBox Base", PublicKey: [32]byte{9}, State: client.Active}})
+	})
+	if s.types("enter"); s.pairing != nil || s.chosen.name() != "BitBox Base" {
+		t.Errorf("%s is chosen", s.chosen.name())
 	}
 }
 
@@ -355,46 +345,52 @@ func haunted(t *testing.T, text string) map[string]*stage {
 	stages := map[string]*stage{}
 	for name, stage := range screens {
 		s := stage(t)
-		for n := range s.nearby {
-			s.nearby[n].Name, s.nearby[n].Addresses = text, []string{text, text}
+		for n := range s.state.Nearby {
+			s.state.Nearby[n].Name, s.state.Nearby[n].Addresses = text, []string{text, text}
 		}
-		for _, b := range s.bases {
-			b.problem, b.auditProblem = strings.Repeat(b.problem, 1)+text, text
-			for _, app := range b.look.Apps {
+		for n := range s.state.Bases {
+			b := &s.state.Bases[n]
+			b.Err, b.AuditErr = errors.New(client.Explain(b.Err)+text), errors.New(text)
+			for _, app := range b.Look.Apps {
 				app.Name, app.Id = text, text
 			}
-			for _, ban := range b.look.Bans {
+			for _, ban := range b.Look.Bans {
 				ban.Address, ban.Jail = text, text
 			}
-			for _, f := range b.findings {
+			for _, f := range b.Findings {
 				f.Title, f.Found, f.Expected, f.Why, f.Fix = text, text, text, text, text
 			}
-			for _, service := range b.look.Services {
+			for _, service := range b.Look.Services {
 				service.Name, service.Reason = text, text
 			}
-			if i := b.look.Info; i != nil {
+			if i := b.Look.Info; i != nil {
 				i.Name, i.SoftwareVersion, i.Addresses, i.Caller.Name = text, text, []string{text}, text
-				b.note(noon, text)
+				b.Events = append(b.Events, someEvent(noon, &basev1.Event{Event: &basev1.Event_ApplyFailed{
+					ApplyFailed: &basev1.ApplyFailedEvent{Reason: text}}}))
 			}
-			if a := b.look.Access; a != nil {
-				a.Keys, a.Internet, a.Bans, b.look.Lie = []string{text}, []string{text}, text, errors.New(text)
-				a.Doors = append(a.Doors, Door{Kind: text, Left: time.Hour})
+			if a := b.Look.Access; a != nil {
+				a.Keys, a.Internet, a.Bans, b.Look.Lie = []string{text}, []string{text}, text, errors.New(text)
+				a.Doors = append(a.Doors, owner.Door{Kind: text, Left: time.Hour})
 				a.Tried = append(a.Tried, client.PostureChange{Done: text})
 			}
 		}
 		s.notice.text = text
 		if s.pairing != nil {
-			s.pairing.with, s.pairing.result = text, text
-			s.pairing.code.BaseName, s.pairing.code.AppName = text, text
+			s.pairing.with = text
 		}
-		if s.working != nil {
-			s.working.step, s.working.base = text, text
-			if s.working.question != nil {
-				s.working.question.changes = []client.PostureChange{{Text: text, Opens: true}}
+		for n := range s.state.Deeds {
+			d := &s.state.Deeds[n]
+			d.Steps, d.Err = []words.Said{words.Plain(text)}, errors.New(text)
+			if d.Made != nil {
+				d.Made.Name, d.Made.AppName = text, text
+			}
+			if d.Question != nil {
+				d.Question.Changes = []client.PostureChange{{Text: text, Opens: true}}
+				d.Question.Code.BaseName, d.Question.Code.AppName = text, text
 			}
 		}
 		if s.choice != nil {
-			s.choice.names[0] = text
+			s.choice.options[0].name = text
 		}
 		stages[name] = s
 	}
@@ -464,7 +460,7 @@ func FuzzKeys(f *testing.F) {
 			case c == 'q':
 				continue
 			case c == 0x7f:
-				orders = s.hears(paired{}, searched{}, asked{n, []client.PostureChange{{Text: "x"}}}, compare{n, code}, done{})
+				s.becomes(func(o *owner.State) { anything(o, n) })
 			default:
 				orders = s.hears(press{string(rune(c)), string(rune(c))}, pasted(typed[n:]))
 			}
@@ -478,11 +474,27 @@ func FuzzKeys(f *testing.F) {
 	})
 }
 
+// anything changes the deeds as n decides.
+func anything(o *owner.State, n int) {
+	if len(o.Deeds) == 0 || n%5 == 0 {
+		o.Deeds = append(o.Deeds, owner.DeedState{Number: uint64(n), Deed: owner.Deed{Kind: owner.Unlock}})
+	}
+	d := &o.Deeds[n%len(o.Deeds)]
+	switch n % 3 {
+	case 0:
+		d.Question = nil
+	case 1:
+		d.Ended, d.Question = noon, nil
+	default:
+		d.Question = &owner.Question{ID: uint64(n), Changes: []client.PostureChange{{Text: "x"}}, Code: code}
+	}
+}
+
 // At 80 by 24 and at 40 columns each page shows its name and number.
 func TestEachPageHasItsNameOnSmallScreens(t *testing.T) {
 	for _, sized := range []size{{80, 24}, {72, 24}, {60, 15}, {minWidth, 24}} {
 		s := busy(t)
-		s.chosenBase().look.Node = someNode()
+		s.chosen.base.Look.Node = someNode()
 		s.hears(sized)
 		screen := render(s.view(), false)
 		for n, name := range pageNames {
@@ -493,22 +505,17 @@ func TestEachPageHasItsNameOnSmallScreens(t *testing.T) {
 	}
 }
 
-func TestEventsThatSayTheSameAreMergedAndReadInFull(t *testing.T) {
+func TestEventsAreReadInFull(t *testing.T) {
 	s := house(t)
-	b := s.chosenBase()
-	before := len(b.events)
-	long := "Somebody asked to be paired, " + strings.Repeat("again and again, ", 20) + "and that is the end."
-	for n := range 100 {
-		b.note(noon.Add(time.Duration(n)*time.Second), "Anna's phone connected.")
-		b.note(noon.Add(time.Duration(n)*time.Second), "Anna's phone disconnected.")
-	}
-	b.note(noon, long)
-	if got := len(b.events) - before; got != 3 {
-		t.Errorf("%d events take %d rows", 201, got)
-	}
+	long := "Somebody asked, " + strings.Repeat("again and again, ", 20) + "and that is the end"
+	s.kitchen(func(b *owner.Base) {
+		e := someEvent(noon, &basev1.Event{Event: &basev1.Event_ApplyFailed{ApplyFailed: &basev1.ApplyFailedEvent{Reason: long}}})
+		e.Times = 100
+		b.Events = append(b.Events, e)
+	})
 	s.types("5")
 	screen := render(s.view(), false)
-	for _, want := range []string{"and that is the", "(100 times since " + noon.Local().Format(time.TimeOnly) + ")"} {
+	for _, want := range []string{"and that is the end", "(100 times since " + noon.Local().Format(time.TimeOnly) + ")"} {
 		if !strings.Contains(strings.Join(strings.Fields(strings.ReplaceAll(screen, "│", " ")), " "), want) {
 			t.Errorf("%q is not shown:\n%s", want, screen)
 		}
@@ -530,15 +537,21 @@ func TestATerminalWithoutASizeGetsTheUsualOne(t *testing.T) {
 func TestABaseThatCannotBeUsedSaysSo(t *testing.T) {
 	for state, want := range map[client.PairingState]string{client.Revoked: "was revoked", client.Reset: "has wiped the Base"} {
 		s := newStage(t)
-		orders := s.hears(knows{Bases: []client.Base{{Name: "old", State: state, AppID: "b3"}}})
+		s.hears(owner.State{Bases: []owner.Base{{Base: client.Base{Name: "old", State: state}, Connection: owner.Ended}}})
 		screen := render(s.view(), false)
 		if !strings.Contains(screen, want) || strings.Contains(screen, "onnecting") {
 			t.Errorf("%s:\n%s", state, screen)
 		}
-		for _, order := range orders {
-			if f, ok := order.(orderFollow); ok && len(f.bases) > 0 {
-				t.Errorf("%s: %v is asked", state, f.bases)
-			}
+	}
+}
+
+func TestTheUserDecidesAboutColours(t *testing.T) {
+	for environment, want := range map[string]string{
+		"TERM=xterm": "ANSI", "TERM=xterm,NO_COLOR=1": "Ascii", "TERM=xterm,NO_COLOR=": "ANSI", "TERM=vt100": "Ascii", "TERM=xterm-mono": "Ascii",
+		"TERM=xterm,NO_COLOR=yes": "Ascii",
+	} {
+		if got := profile(strings.Split(environment, ",")).String(); got != want {
+			t.Errorf("%s: %s", environment, got)
 		}
 	}
 }

@@ -2,12 +2,14 @@ package dashboard
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
+	"github.com/BitBoxSwiss/bitbox-base/client"
 	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/curves"
 	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/owner"
 	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/words"
@@ -18,12 +20,12 @@ const labelWidth = 9
 
 // pageLines are all rows of the chosen page.
 func (m *model) pageLines() []line {
-	b := m.chosenBase()
+	b := m.chosen.base
 	if b == nil {
 		return nil
 	}
-	if b.look.Info == nil {
-		if b.state == connecting && b.State.Usable() {
+	if b.Look.Info == nil {
+		if b.Connection == owner.Connecting || b.Connection == owner.Doubted {
 			return []line{nil, plain("Connecting ...")}
 		}
 		return nil
@@ -55,19 +57,19 @@ func (r *rows) put(name string, spans ...span) {
 }
 
 // overviewPage shows first what somebody else could use, then what may fail.
-func (m *model) overviewPage(b *base) []line {
+func (m *model) overviewPage(b *owner.Base) []line {
 	r := &rows{}
 	m.accessRows(r, b)
 	m.auditInShort(r, b)
-	if b.look.HasBans {
+	if b.Look.HasBans {
 		m.bansInShort(r, b)
 	}
 	r.add("Apps", m.appsInShort(b))
-	if b.look.Access != nil && b.look.Access.Software != "" {
-		r.add("Software", b.look.Access.Software)
+	if b.Look.Access != nil && b.Look.Access.Software != "" {
+		r.add("Software", b.Look.Access.Software)
 	}
 	m.servicesInShort(r, b)
-	if n := b.look.Node; words.HasNode(n) {
+	if n := b.Look.Node; words.HasNode(n) {
 		r.put("Node", span{words.English.Node(n), nodeStyle(n)})
 	}
 	r.lines = append(r.lines, nil)
@@ -77,8 +79,8 @@ func (m *model) overviewPage(b *base) []line {
 	return append(r.lines, m.eventLines(b, max(fewest, m.pageHeight()-len(r.lines)))...)
 }
 
-func (m *model) healthRows(r *rows, b *base) {
-	i := b.look.Info
+func (m *model) healthRows(r *rows, b *owner.Base) {
+	i := b.Look.Info
 	var load []string
 	for _, l := range i.GetLoadAverage() {
 		load = append(load, fmt.Sprintf("%.2f", l))
@@ -87,7 +89,7 @@ func (m *model) healthRows(r *rows, b *base) {
 	if i.TemperatureCelsius != nil {
 		temperature = fmt.Sprintf("   %.0f °C", i.GetTemperatureCelsius())
 	}
-	drawn := curves.Draw(b.look.Samples, curveWidth, !m.ascii)
+	drawn := curves.Draw(b.Look.Samples, curveWidth, !m.ascii)
 	r.add("Load", beside(strings.Join(load, " ")+temperature, drawn.Load))
 	r.add("Memory", beside(words.English.Free(i.GetMemoryAvailableBytes(), i.GetMemoryTotalBytes()), drawn.Memory))
 	r.add("Disk", beside(words.English.Free(i.GetDiskAvailableBytes(), i.GetDiskTotalBytes()), drawn.Disk))
@@ -103,11 +105,11 @@ func beside(text, curve string) string { return strings.TrimRight(text+"   "+cur
 const curveWidth = 12
 
 // accessRows show exactly what is open, and for how long.
-func (m *model) accessRows(r *rows, b *base) {
-	a := b.look.Access
+func (m *model) accessRows(r *rows, b *owner.Base) {
+	a := b.Look.Access
 	if a == nil {
 		open := "the Apps' channel (a developer's Base)"
-		if b.look.Lie != nil {
+		if b.Look.Lie != nil {
 			open = "unknown, because the Base's report does not verify"
 		}
 		r.add("Open", open)
@@ -129,7 +131,7 @@ func (m *model) accessRows(r *rows, b *base) {
 	m.windowRow(r, b)
 }
 
-func (m *model) door(b *base, d Door) span {
+func (m *model) door(b *owner.Base, d owner.Door) span {
 	text := fmt.Sprintf("port %d  ", d.Port)
 	switch {
 	case d.Left == 0 && !d.ForGood:
@@ -150,30 +152,30 @@ func (m *model) door(b *base, d Door) span {
 	return span{text, yellow | bold}
 }
 
-func (m *model) windowRow(r *rows, b *base) {
-	switch w := b.look.Window; {
+func (m *model) windowRow(r *rows, b *owner.Base) {
+	switch w := b.Look.Window; {
 	case w.GetOpen():
 		r.put("Pairing", span{"OPEN, " + m.untilIn(b, time.Duration(w.GetRemainingMs())*time.Millisecond) + " left", yellow | bold})
-	case b.look.Access != nil && b.look.Access.PairingClosed:
+	case b.Look.Access != nil && b.Look.Access.PairingClosed:
 		r.add("Pairing", "closed; only the Base's console opens it")
 	default:
 		r.add("Pairing", "closed")
 	}
 }
 
-func (m *model) appsInShort(b *base) string {
+func (m *model) appsInShort(b *owner.Base) string {
 	connected := 0
-	for _, app := range b.look.Apps {
+	for _, app := range b.Look.Apps {
 		if app.GetSessions() > 0 {
 			connected++
 		}
 	}
-	caller := b.look.Info.GetCaller()
-	return fmt.Sprintf("%d, %d connected; this is %q, %s", len(b.look.Apps), connected, caller.GetName(), words.English.Role(b.role()))
+	caller := b.Look.Info.GetCaller()
+	return fmt.Sprintf("%d, %d connected; this is %q, %s", len(b.Look.Apps), connected, caller.GetName(), words.English.Role(b.RoleNow()))
 }
 
-func (m *model) bansInShort(r *rows, b *base) {
-	bans := b.look.Bans
+func (m *model) bansInShort(r *rows, b *owner.Base) {
+	bans := b.Look.Bans
 	if len(bans) == 0 {
 		r.add("Bans", "none")
 		return
@@ -195,19 +197,19 @@ func until(t *timestamppb.Timestamp, now time.Time) string {
 // shownFindings is how many findings the overview names.
 const shownFindings = 3
 
-func (m *model) auditInShort(r *rows, b *base) {
-	findings := b.findings
+func (m *model) auditInShort(r *rows, b *owner.Base) {
+	findings := b.Findings
 	switch {
-	case b.auditing && len(findings) == 0:
+	case b.Auditing && len(findings) == 0:
 		r.add("Audit", "the audit is running ...")
 		return
-	case b.auditProblem != "":
-		r.put("Audit", span{"failed: " + b.auditProblem, red})
+	case b.AuditErr != nil:
+		r.put("Audit", span{"failed: " + client.Explain(b.AuditErr), red})
 		return
-	case !b.hasAudit:
+	case !b.HasAudit:
 		return
 	case len(findings) == 0:
-		r.put("Audit", span{"no findings, " + words.English.When(b.auditedAt, m.now), green})
+		r.put("Audit", span{"no findings, " + words.English.When(b.AuditedAt, m.now), green})
 		return
 	}
 	for n, f := range findings[:min(len(findings), shownFindings)] {
@@ -232,8 +234,8 @@ func grave(f *basev1.Finding) style {
 	return red | bold
 }
 
-func (m *model) servicesInShort(r *rows, b *base) {
-	services := b.look.Services
+func (m *model) servicesInShort(r *rows, b *owner.Base) {
+	services := b.Look.Services
 	if len(services) == 0 {
 		return
 	}
@@ -257,11 +259,11 @@ func (m *model) servicesInShort(r *rows, b *base) {
 var noEvents = styled("No events since this dashboard listens.", faint)
 
 // eventLines are the newest events, one row each.
-func (m *model) eventLines(b *base, most int) []line {
+func (m *model) eventLines(b *owner.Base, most int) []line {
 	var lines []line
-	for n := len(b.events) - 1; n >= 0 && len(lines) < most; n-- {
-		e := b.events[n]
-		lines = append(lines, line{{m.eventTime(e.at) + "  ", faint}, {text: e.often() + e.text}})
+	for n := len(b.Events) - 1; n >= 0 && len(lines) < most; n-- {
+		e := b.Events[n]
+		lines = append(lines, line{{m.eventTime(e.At) + "  ", faint}, {text: often(e) + words.English.Event(e.Event)}})
 	}
 	if len(lines) == 0 {
 		return []line{noEvents}
@@ -269,32 +271,34 @@ func (m *model) eventLines(b *base, most int) []line {
 	return lines
 }
 
-// eventsPage shows all events, each in full.
-func (m *model) eventsPage(b *base) []line {
+// eventsPage shows all events, each in full, and says how many are missing.
+func (m *model) eventsPage(b *owner.Base) []line {
 	var lines []line
-	for n := len(b.events) - 1; n >= 0; n-- {
-		e := b.events[n]
-		text := e.text
-		if e.times > 1 {
-			text += fmt.Sprintf(" (%d times since %s)", e.times, m.eventTime(e.first))
+	for _, e := range slices.Backward(b.Events) {
+		text := words.English.Event(e.Event)
+		if e.Times > 1 {
+			text += fmt.Sprintf(" (%d times since %s)", e.Times, m.eventTime(e.First))
 		}
-		at := m.eventTime(e.at) + "  "
+		at := m.eventTime(e.At) + "  "
 		all := indented(at, wrap(text, m.pageWidth()-widthOf(at)-1, 0))
 		all[0][0].style = faint
 		lines = append(lines, all...)
 	}
 	if len(lines) == 0 {
-		return []line{noEvents}
+		lines = append(lines, noEvents)
+	}
+	if b.Missing > 0 {
+		lines = append(lines, wrap(words.English.Count("events.missing", b.Missing), m.pageWidth()-1, faint)...)
 	}
 	return lines
 }
 
 // often is how many times an event happened, before its text where there is only one row.
-func (e event) often() string {
-	if e.times < 2 {
+func often(e owner.Event) string {
+	if e.Times < 2 {
 		return ""
 	}
-	return fmt.Sprintf("%d× ", e.times)
+	return fmt.Sprintf("%d× ", e.Times)
 }
 
 func (m *model) eventTime(at time.Time) string {
@@ -304,10 +308,10 @@ func (m *model) eventTime(at time.Time) string {
 	return at.Local().Format(time.TimeOnly)
 }
 
-func (m *model) accessPage(b *base) []line {
+func (m *model) accessPage(b *owner.Base) []line {
 	r := &rows{}
 	m.accessRows(r, b)
-	if a := b.look.Access; a != nil {
+	if a := b.Look.Access; a != nil {
 		r.list("SSH keys", a.Keys)
 		internet := "no service of the Base may reach it"
 		if len(a.Internet) > 0 {
@@ -319,8 +323,8 @@ func (m *model) accessPage(b *base) []line {
 		}
 		r.add("Revision", fmt.Sprint(a.Revision)+", signed")
 	}
-	r.list("Address", b.look.Info.GetAddresses())
-	if a := b.look.Access; a != nil && a.Trying {
+	r.list("Address", b.Look.Info.GetAddresses())
+	if a := b.Look.Access; a != nil && a.Trying {
 		r.lines = append(r.lines, nil)
 		r.lines = append(r.lines, m.triedLines(a)...)
 	}
@@ -334,7 +338,7 @@ func (r *rows) list(name string, texts []string) {
 	}
 }
 
-func (m *model) triedLines(a *Access) []line {
+func (m *model) triedLines(a *owner.Access) []line {
 	lines := []line{styled("On trial:", bold)}
 	for _, change := range a.Tried {
 		first := "  "
@@ -346,9 +350,9 @@ func (m *model) triedLines(a *Access) []line {
 	return lines
 }
 
-func (m *model) appsPage(b *base) []line {
+func (m *model) appsPage(b *owner.Base) []line {
 	var lines []line
-	for _, app := range b.look.Apps {
+	for _, app := range b.Look.Apps {
 		seen := "never connected"
 		switch {
 		case app.GetIsCaller():
@@ -370,14 +374,14 @@ func (m *model) appsPage(b *base) []line {
 	return append(lines, nil, styled("bitbox-app apps renames and revokes them.", faint))
 }
 
-func (m *model) securityPage(b *base) []line {
+func (m *model) securityPage(b *owner.Base) []line {
 	var lines []line
-	if b.look.HasBans {
+	if b.Look.HasBans {
 		lines = append(lines, styled("Banned addresses", bold))
-		for _, ban := range b.look.Bans {
+		for _, ban := range b.Look.Bans {
 			lines = append(lines, plain(fmt.Sprintf("  %s (%s)%s", ban.GetAddress(), ban.GetJail(), until(ban.GetUntil(), m.now))))
 		}
-		if len(b.look.Bans) == 0 {
+		if len(b.Look.Bans) == 0 {
 			lines = append(lines, plain("  none"))
 		}
 		lines = append(lines, nil)
@@ -385,26 +389,26 @@ func (m *model) securityPage(b *base) []line {
 	return append(lines, m.auditLines(b)...)
 }
 
-func (m *model) auditLines(b *base) []line {
-	if !b.hasAudit && b.auditProblem == "" && !b.auditing {
+func (m *model) auditLines(b *owner.Base) []line {
+	if !b.HasAudit && b.AuditErr == nil && !b.Auditing {
 		return []line{plain("This Base has no audit for this App.")}
 	}
 	head := styled("Audit", bold)
 	switch {
-	case b.auditing:
+	case b.Auditing:
 		head = append(head, span{text: ", under way ..."})
-	case !b.auditedAt.IsZero():
-		head = append(head, span{text: " of " + words.English.When(b.auditedAt, m.now) + "; a asks again"})
+	case !b.AuditedAt.IsZero():
+		head = append(head, span{text: " of " + words.English.When(b.AuditedAt, m.now) + "; a asks again"})
 	}
 	lines := []line{head}
 	width := m.pageWidth() - 1
-	if b.auditProblem != "" {
-		lines = append(lines, indented("  ", wrap(sentence(b.auditProblem), width-2, red))...)
+	if b.AuditErr != nil {
+		lines = append(lines, indented("  ", wrap(explain(b.AuditErr), width-2, red))...)
 	}
-	if len(b.findings) == 0 && b.hasAudit {
+	if len(b.Findings) == 0 && b.HasAudit {
 		lines = append(lines, styled("  The Base is as closed as it should be.", green))
 	}
-	for _, f := range b.findings {
+	for _, f := range b.Findings {
 		lines = append(lines, line{{"[" + words.English.Severity(f) + "] ", grave(f)}, {f.GetTitle(), bold}})
 		how := "by hand: "
 		if f.GetFixable() {
@@ -420,9 +424,9 @@ func (m *model) auditLines(b *base) []line {
 	return lines
 }
 
-func (m *model) servicesPage(b *base) []line {
+func (m *model) servicesPage(b *owner.Base) []line {
 	var lines []line
-	for _, s := range b.look.Services {
+	for _, s := range b.Look.Services {
 		stateWord := strings.ToLower(strings.TrimPrefix(s.GetState().String(), "STATE_"))
 		look := style(0)
 		switch s.GetState() {
@@ -458,20 +462,20 @@ func nodeStyle(n *basev1.Node) style {
 }
 
 // reachOf says where the posture lets the node go.
-func reachOf(b *base) string {
-	if b.look.Access == nil {
+func reachOf(b *owner.Base) string {
+	if b.Look.Access == nil {
 		return ""
 	}
-	return b.look.Access.NodeReach
+	return b.Look.Access.NodeReach
 }
 
-func (m *model) nodePage(b *base) []line {
+func (m *model) nodePage(b *owner.Base) []line {
 	r := &rows{}
-	for n, row := range words.English.NodeRows(b.look.Node, reachOf(b), m.now) {
+	for n, row := range words.English.NodeRows(b.Look.Node, reachOf(b), m.now) {
 		look := style(0)
 		switch {
 		case n == 0:
-			look = nodeStyle(b.look.Node)
+			look = nodeStyle(b.Look.Node)
 		case row[0] == "Warning":
 			look = yellow
 		}

@@ -35,7 +35,7 @@ func (m *model) view() []line {
 		body, foot = m.viewHelp()
 	case m.pairing != nil:
 		body, foot = m.viewPairing()
-	case m.working != nil && m.working.question != nil:
+	case m.asking() != nil:
 		body, foot = m.viewQuestion()
 	case m.choice != nil:
 		body, foot = m.viewChoice()
@@ -97,17 +97,18 @@ func (m *model) keyLine(keys ...string) line {
 
 // noticeLine is what was done, or what is being done.
 func (m *model) noticeLine() line {
+	d, n := m.working(), m.notice
 	switch {
-	case m.working != nil && m.working.question == nil:
-		text := m.working.step
-		if text == "" {
-			text = "asking the Base"
+	case n.text != "" && m.now.Sub(n.at) < noticeTime && (d == nil || n.at.After(d.Began)):
+		return styled(" "+n.text, bold|colour(n.bad))
+	case d != nil:
+		text := "asking the Base"
+		if len(d.Steps) > 0 {
+			text = d.Steps[len(d.Steps)-1].String()
 		}
 		return line{{" ... " + text, bold}, {"   Esc cancels it", 0}}
-	case m.notice.text != "" && m.now.Sub(m.notice.at) < noticeTime:
-		return styled(" "+m.notice.text, bold|colour(m.notice.bad))
-	case m.storage != "":
-		return styled(" "+sentence(m.storage), bold|red)
+	case m.state.StorageErr != nil:
+		return styled(" "+explain(m.state.StorageErr), bold|red)
 	}
 	return nil
 }
@@ -122,7 +123,7 @@ func colour(bad bool) style {
 func (m *model) viewOverview() (body, foot []line) {
 	height := m.bodyRows()
 	foot = []line{m.noticeLine(), m.overviewKeys()}
-	if len(m.keys()) == 0 {
+	if len(m.entries()) == 0 {
 		return m.viewNothing(), foot
 	}
 	if m.width < twoPanes {
@@ -146,40 +147,40 @@ func (m *model) viewOverview() (body, foot []line) {
 
 func (m *model) overviewKeys() line {
 	keys := []string{"?  help", "q  quit"}
-	b := m.chosenBase()
+	b := m.chosen.base
 	switch {
 	case b == nil:
-		if _, ok := m.chosenFound(); ok {
+		if m.chosen.stranger != nil {
 			keys = append(keys, "Enter  pair")
 		} else {
 			keys = append(keys, "p  pair")
 		}
 		return m.keyLine(keys...)
-	case b.state != answering:
+	case b.Connection != owner.Connected:
 		return m.keyLine(append(keys, "r  try now", "p  pair")...)
 	}
-	owner := b.role() == basev1.Role_ROLE_OWNER
-	a := b.look.Access
-	if owner && a != nil && a.Trying {
+	owns := b.RoleNow() == basev1.Role_ROLE_OWNER
+	a := b.Look.Access
+	if owns && a != nil && a.Trying {
 		keys = append(keys, "c  confirm")
 	}
 	switch {
-	case owner && a != nil && a.Lockdown:
+	case owns && a != nil && a.Lockdown:
 		keys = append(keys, "U  lift lockdown")
-	case owner && (a != nil || b.look.Lie != nil):
+	case owns && (a != nil || b.Look.Lie != nil):
 		keys = append(keys, "L  lock down")
 	}
-	if owner && len(b.fixes()) > 0 {
+	if owns && len(fixes(b)) > 0 {
 		keys = append(keys, "f  fix")
 	}
-	if owner && len(b.bans()) > 0 {
+	if owns && len(bans(b)) > 0 {
 		keys = append(keys, "b  lift ban")
 	}
-	if owner && len(b.leases()) > 0 {
+	if owns && len(leases(b)) > 0 {
 		keys = append(keys, "e  end")
 	}
-	if owner {
-		if b.look.Window.GetOpen() {
+	if owns {
+		if b.Look.Window.GetOpen() {
 			keys = append(keys, "o  close window")
 		} else {
 			keys = append(keys, "o  let App in")
@@ -196,56 +197,53 @@ func (m *model) viewNothing() []line {
 	}
 	say("This App is not paired with any Base yet, and none is announced on the local network.", bold)
 	say("Is the Base on, and on this network? It appears here by itself. If you know its address, press p and type it.", 0)
-	if m.searches != "" {
-		say(sentence(m.searches), red)
+	if m.state.SearchErr != nil {
+		say(explain(m.state.SearchErr), red)
 	}
 	return lines
 }
 
 // viewSwitch replaces the list where there is no room for it.
 func (m *model) viewSwitch() line {
-	keys := m.keys()
-	l := line{{fmt.Sprintf(" %d of %d ", m.chosenAt()+1, len(keys)), faint}}
-	if b := m.chosenBase(); b != nil {
+	l := line{{fmt.Sprintf(" %d of %d ", m.chosenAt()+1, len(m.entries())), faint}}
+	if b := m.chosen.base; b != nil {
 		mark, text, s := m.standing(b)
 		return append(l, span{b.Name, bold}, span{"  " + mark + " " + text, s})
 	}
-	f, _ := m.chosenFound()
-	return append(l, span{f.Name, bold}, span{"  not paired", 0})
+	return append(l, span{m.chosen.name(), bold}, span{"  not paired", 0})
 }
 
 func (m *model) viewList(height int) []line {
 	var lines []line
 	chosen := 0
-	add := func(is bool, name, mark, text string, s style) {
-		before, nameStyle := "  ", bold
-		if is {
-			before, nameStyle, chosen = "> ", bold|reverse, len(lines)
-		}
-		lines = append(lines, line{{before, bold}, {name, nameStyle}}, line{{"  " + mark + " " + text, s}})
-	}
-	if len(m.bases) > 0 {
+	if len(m.state.Bases) > 0 {
 		lines = append(lines, styled(" Paired", faint))
 	}
-	for _, b := range m.bases {
-		mark, text, s := m.standing(b)
-		add(keyOf(b) == m.chosen, b.Name, mark, text, s)
-	}
-	if strangers := m.strangers(); len(strangers) > 0 {
-		lines = append(lines, nil, styled(" Announced nearby", faint))
-		for _, f := range strangers {
-			add(f.key() == m.chosen, f.Name, "+", f.standing(), 0)
+	for n, e := range m.entries() {
+		mark, text, s := "+", "", style(0)
+		if e.base != nil {
+			mark, text, s = m.standing(e.base)
+		} else {
+			text = standingOf(*e.stranger)
 		}
+		if n == len(m.state.Bases) {
+			lines = append(lines, nil, styled(" Announced nearby", faint))
+		}
+		before, nameStyle := "  ", bold
+		if e.is(m.chosen) {
+			before, nameStyle, chosen = "> ", bold|reverse, len(lines)
+		}
+		lines = append(lines, line{{before, bold}, {e.name(), nameStyle}}, line{{"  " + mark + " " + text, s}})
 	}
-	if m.searches != "" {
-		lines = append(append(lines, nil), indented(" ", wrap("Not searching: "+m.searches, listWidth-2, red))...)
+	if m.state.SearchErr != nil {
+		lines = append(append(lines, nil), indented(" ", wrap("Not searching: "+client.Explain(m.state.SearchErr), listWidth-2, red))...)
 	}
 	first := min(max(0, chosen-height/2), max(0, len(lines)-height))
 	lines = lines[first:min(len(lines), first+height)]
 	return lines
 }
 
-func (f found) standing() string {
+func standingOf(f owner.Announced) string {
 	switch {
 	case f.ProtocolVersion != client.ProtocolVersion:
 		return fmt.Sprintf("protocol %d", f.ProtocolVersion)
@@ -256,43 +254,45 @@ func (f found) standing() string {
 }
 
 // standing says how a Base is, in a symbol and a few words. The worst problem decides.
-func (m *model) standing(b *base) (mark, text string, s style) {
-	a := b.look.Access
+func (m *model) standing(b *owner.Base) (mark, text string, s style) {
+	a := b.Look.Access
 	switch {
 	case b.State == client.Revoked:
 		return "○", "revoked", red
 	case b.State == client.Reset:
 		return "○", "was reset", red
-	case b.state == ended:
+	case b.Connection == owner.Unfollowed:
+		return "○", "not followed", faint
+	case b.Connection == owner.Ended:
 		return "○", "see there", red
-	case b.state == silent:
+	case b.Connection == owner.Lost:
 		return "○", "no answer", red
-	case b.state == connecting:
+	case b.Connection != owner.Connected:
 		return "·", "connecting", faint
-	case b.look.Lie != nil:
+	case b.Look.Lie != nil:
 		return "▲", "DOES NOT VERIFY", red | bold
 	case a != nil && a.Trying:
 		return "▲", "change: " + m.untilIn(b, a.UndoneIn), yellow | bold
 	case a != nil && a.Lockdown:
 		return "▲", "locked down", yellow
 	}
-	if n := b.serious(); n > 0 {
+	if n := serious(b); n > 0 {
 		return "▲", counted(n, "finding", "findings"), red
 	}
-	for _, service := range b.look.Services {
+	for _, service := range b.Look.Services {
 		if service.GetState() == basev1.Service_STATE_FAILED {
 			return "▲", "a service failed", red
 		}
 	}
-	if b.look.Node.GetState() == basev1.Node_STATE_STOPPED {
+	if b.Look.Node.GetState() == basev1.Node_STATE_STOPPED {
 		return "▲", "the node stopped", red
 	}
 	return "●", "well", green
 }
 
-func (b *base) serious() int {
+func serious(b *owner.Base) int {
 	n := 0
-	for _, f := range b.findings {
+	for _, f := range b.Findings {
 		if words.IsSerious(f) {
 			n++
 		}
@@ -316,19 +316,18 @@ func noneOr(n int, one, many string) string {
 }
 
 // untilIn is the rest of a time that a Base has reported.
-func (m *model) untilIn(b *base, told time.Duration) string {
-	return words.English.Duration(owner.Seconds(told - m.now.Sub(b.at)))
+func (m *model) untilIn(b *owner.Base, told time.Duration) string {
+	return words.English.Duration(owner.Seconds(told - m.now.Sub(b.At)))
 }
 
 // viewChosen shows the chosen entry, in this many cells.
 func (m *model) viewChosen(width, height int) []line {
-	b := m.chosenBase()
+	b := m.chosen.base
 	if b == nil {
-		f, ok := m.chosenFound()
-		if !ok {
+		if m.chosen.stranger == nil {
 			return nil
 		}
-		return m.viewStranger(f, width)
+		return m.viewStranger(*m.chosen.stranger, width)
 	}
 	lines := m.chosenHead(b, width)
 	page := m.pageLines()
@@ -343,7 +342,7 @@ func (m *model) viewChosen(width, height int) []line {
 
 // pageHeight is how many rows a page about the chosen Base has.
 func (m *model) pageHeight() int {
-	b := m.chosenBase()
+	b := m.chosen.base
 	if b == nil {
 		return 1
 	}
@@ -362,14 +361,14 @@ func (m *model) pageWidth() int {
 }
 
 // chosenHead is above each page: the Base's name, urgent notices, and the names of the pages.
-func (m *model) chosenHead(b *base, width int) []line {
+func (m *model) chosenHead(b *owner.Base, width int) []line {
 	var lines []line
 	if m.width >= twoPanes {
 		mark, text, s := m.standing(b)
-		lines = append(lines, line{{b.Name, bold}, {"  " + mark + " " + text, s}, {b.software(), faint}})
+		lines = append(lines, line{{b.Name, bold}, {"  " + mark + " " + text, s}, {software(b), faint}})
 	}
 	alerts, most := m.alerts(b, width), max(3, m.bodyRows()/3)
-	if b.look.Info == nil {
+	if b.Look.Info == nil {
 		most = m.bodyRows() - len(lines) - 1 // nothing stands below them
 	}
 	if len(alerts) > most {
@@ -377,15 +376,15 @@ func (m *model) chosenHead(b *base, width int) []line {
 		alerts = append(alerts[:most-1:most-1], append(last[:len(last):len(last)], span{text: " ..."}))
 	}
 	lines = append(lines, alerts...)
-	if b.look.Info == nil {
+	if b.Look.Info == nil {
 		return lines
 	}
 	return append(lines, m.tabs(width)...)
 }
 
 // software is the version that a Base runs, and since when.
-func (b *base) software() string {
-	i := b.look.Info
+func software(b *owner.Base) string {
+	i := b.Look.Info
 	if i == nil {
 		return ""
 	}
@@ -413,34 +412,36 @@ func (m *model) tabs(width int) []line {
 }
 
 // alerts are notices that must be visible on each page.
-func (m *model) alerts(b *base, width int) []line {
+func (m *model) alerts(b *owner.Base, width int) []line {
 	var lines []line
 	say := func(text string, s style) { lines = append(lines, indented("▲ ", wrap(text, width-3, s))...) }
 	if b.State == client.Revoked {
 		say("The Base says that this App was revoked. An owner can pair it again.", red|bold)
 	} else if b.State == client.Reset {
 		say("This App has wiped the Base, which no longer knows any App. Pair with it again.", red|bold)
-	} else if b.problem != "" {
+	} else if b.Connection == owner.Unfollowed {
+		say(fmt.Sprintf("This App follows %d Bases, and no more: it does not ask this one. Commands still reach it.", owner.MaxFollowed), yellow)
+	} else if b.Err != nil {
 		var state []string
-		if b.state == silent {
-			state = append(state, "Asked again in "+words.English.Duration(owner.Seconds(b.again.Sub(m.now)))+".")
+		if b.Connection == owner.Lost {
+			state = append(state, "Asked again in "+words.English.Duration(owner.Seconds(b.Again.Sub(m.now)))+".")
 		}
-		if b.look.Info != nil {
-			state = append(state, "The data below is from "+words.English.When(b.at, m.now)+".")
+		if b.Look.Info != nil {
+			state = append(state, "The data below is from "+words.English.When(b.At, m.now)+".")
 		}
 		if len(state) > 0 {
 			say(strings.Join(state, " "), red|bold)
 		}
-		say(sentence(b.problem), red)
+		say(explain(b.Err), red)
 	}
-	if b.look.Lie != nil {
-		say("DOES NOT VERIFY: "+sentence(client.Explain(b.look.Lie)), red|bold)
+	if b.Look.Lie != nil {
+		say("DOES NOT VERIFY: "+explain(b.Look.Lie), red|bold)
 	}
-	if a := b.look.Access; a != nil && b.state == answering {
+	if a := b.Look.Access; a != nil && b.Connection == owner.Connected {
 		switch {
 		case a.Trying:
 			text := "A change is on trial: undone in " + m.untilIn(b, a.UndoneIn) + "."
-			if b.role() == basev1.Role_ROLE_OWNER {
+			if b.RoleNow() == basev1.Role_ROLE_OWNER {
 				text += " c confirms it."
 			}
 			say(text, yellow|bold)
@@ -457,7 +458,7 @@ func (m *model) alerts(b *base, width int) []line {
 	return lines
 }
 
-func (m *model) viewStranger(f found, width int) []line {
+func (m *model) viewStranger(f owner.Announced, width int) []line {
 	lines := []line{{{f.Name, bold}, {"  not paired", 0}}, nil}
 	say := func(text string, s style) { lines = append(lines, append(wrap(text, width-1, s), nil)...) }
 	switch {
@@ -477,50 +478,49 @@ func (m *model) viewStranger(f found, width int) []line {
 }
 
 // questionLines describe the changes of a deed.
-func (m *model) questionLines() (body []line) {
-	w := m.working
+func (m *model) questionLines(d *owner.DeedState) (body []line) {
 	width := m.width - 6
-	title := fmt.Sprintf("These changes will be made at %s:", w.base)
-	s := bold
-	if w.deed.Kind == Lockdown {
-		title, s = fmt.Sprintf("LOCK DOWN %s?", w.base), bold|reverse
+	base, _ := m.state.Base(d.Base)
+	title, s := fmt.Sprintf("These changes will be made at %s:", base.Name), bold
+	if d.Deed.Kind == owner.Lockdown {
+		title, s = fmt.Sprintf("LOCK DOWN %s?", base.Name), bold|reverse
 	}
 	body = []line{nil, {{"  ", 0}, {title, s}}, nil}
-	for _, change := range w.question.changes {
+	for _, change := range d.Question.Changes {
 		first := "    "
 		if change.Opens {
 			first = "  + [opens] "
 		}
 		body = append(body, indented(first, wrap(change.Text, width-len(first), 0))...)
 	}
-	if w.deed.Kind == Lockdown {
+	if d.Deed.Kind == owner.Lockdown {
 		body = append(append(body, nil), indented("    ", wrap("No key is removed. Press U here afterwards to lift it.", width, 0))...)
 	}
 	return body
 }
 
 // questionFits tells whether all changes of a deed can be read.
-func (m *model) questionFits() bool {
-	for _, change := range m.working.question.changes {
+func (m *model) questionFits(d *owner.DeedState) bool {
+	for _, change := range d.Question.Changes {
 		if len(change.Text) > maxText {
 			return false
 		}
 	}
-	return len(m.questionLines()) <= m.bodyRows()
+	return len(m.questionLines(d)) <= m.bodyRows()
 }
 
 // viewQuestion asks whether to do a deed.
 func (m *model) viewQuestion() (body, foot []line) {
-	w := m.working
-	body = m.questionLines()
+	d := m.asking()
+	body = m.questionLines(d)
 	foot = []line{nil, m.keyLine("y  yes, do it", "n  no", "q  no, and quit")}
-	if w.deed.Kind == Lockdown {
+	if d.Deed.Kind == owner.Lockdown {
 		foot[1] = m.keyLine("L  once more: lock down", "n  no", "q  no, and quit")
 	}
-	if w.question.early {
+	if m.early {
 		foot[0] = earlyLine
 	}
-	if rows := m.bodyRows(); !m.questionFits() {
+	if rows := m.bodyRows(); !m.questionFits(d) {
 		body = append(body[:min(len(body), rows-1):min(len(body), rows-1)],
 			styled("    ... and more. This screen is too small to show it all: you can only answer no", bold|red))
 	}
@@ -536,17 +536,17 @@ func (m *model) viewChoice() (body, foot []line) {
 	c := m.choice
 	body = []line{nil, styled("  "+c.title, bold), nil}
 	rows := max(1, m.bodyRows()-len(body))
-	first := min(max(0, c.at-rows/2), max(0, len(c.names)-rows))
-	for n := first; n < min(len(c.names), first+rows); n++ {
+	first := min(max(0, c.at-rows/2), max(0, len(c.options)-rows))
+	for n := first; n < min(len(c.options), first+rows); n++ {
 		number := "  "
 		if n < 9 {
 			number = fmt.Sprintf("%d ", n+1)
 		}
 		if n == c.at {
-			body = append(body, line{{"  > " + number, bold}, {c.names[n], bold | reverse}})
+			body = append(body, line{{"  > " + number, bold}, {c.options[n].name, bold | reverse}})
 			continue
 		}
-		body = append(body, plain("    "+number+c.names[n]))
+		body = append(body, plain("    "+number+c.options[n].name))
 	}
 	return body, []line{nil, m.keyLine("Enter  this one", "Esc  none", "q  quit")}
 }

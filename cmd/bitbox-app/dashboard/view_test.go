@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -15,6 +16,8 @@ import (
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	"github.com/BitBoxSwiss/bitbox-base/client"
+	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/owner"
+	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/words"
 	"github.com/BitBoxSwiss/bitbox-base/internal/testbed/leaktest"
 )
 
@@ -27,17 +30,6 @@ func TestMain(m *testing.M) {
 
 var noon = time.Date(2026, 1, 2, 12, 0, 0, 0, time.UTC)
 
-// asText stands for the texts of the commands.
-func asText(e *basev1.Event) string {
-	switch {
-	case e.GetAppPaired() != nil:
-		return fmt.Sprintf("%q was paired.", e.GetAppPaired().GetApp().GetName())
-	case e.GetSessionStarted() != nil:
-		return fmt.Sprintf("%q connected.", e.GetSessionStarted().GetApp().GetName())
-	}
-	return "Something happened."
-}
-
 func someInfo(role basev1.Role) *basev1.GetInfoResponse {
 	temperature := 48.2
 	return &basev1.GetInfoResponse{
@@ -48,8 +40,8 @@ func someInfo(role basev1.Role) *basev1.GetInfoResponse {
 	}
 }
 
-func someLook(role basev1.Role) Look {
-	return Look{
+func someLook(role basev1.Role) owner.Look {
+	return owner.Look{
 		Info: someInfo(role),
 		Apps: []*basev1.App{
 			{Id: "5f2c9a7e01d4b863", Name: "Laptop", Role: role, IsCaller: true, Sessions: 1,
@@ -59,8 +51,8 @@ func someLook(role basev1.Role) Look {
 				LastSeenAt: timestamppb.New(noon.Add(-90 * time.Minute))},
 		},
 		Window: &basev1.Window{},
-		Access: &Access{
-			Revision: 7, Doors: []Door{{Kind: "entry", Port: 8845}},
+		Access: &owner.Access{
+			Revision: 7, Doors: []owner.Door{{Kind: "entry", Port: 8845}},
 			Keys: []string{"anna@laptop", "SHA256:uNiVztksCsDhcc0u9e8BrfJqxMpUJHK8D+T8f3vD0Uo"},
 			Bans: "after 5 failures within 10 min 0 s, for 1 h 0 min", Internet: []string{"updates", "time"},
 		},
@@ -95,9 +87,7 @@ func noNode() *basev1.Node {
 
 func withNode(t *testing.T, n *basev1.Node) *stage {
 	s := house(t)
-	look := someLook(basev1.Role_ROLE_OWNER)
-	look.Node = n
-	s.hears(looked{Base: "kitchen", Look: look})
+	s.kitchen(func(b *owner.Base) { b.Look.Node = n })
 	return s
 }
 
@@ -122,9 +112,7 @@ type stage struct {
 	t *testing.T
 }
 
-func newStage(t *testing.T) *stage {
-	return &stage{newModel(noon, "", false, asText), t}
-}
+func newStage(t *testing.T) *stage { return &stage{newModel(noon, "", false), t} }
 
 func (s *stage) hears(messages ...any) []any {
 	var orders []any
@@ -134,8 +122,53 @@ func (s *stage) hears(messages ...any) []any {
 	return orders
 }
 
+// becomes changes what the owner knows.
+func (s *stage) becomes(change func(*owner.State)) {
+	next := s.state
+	next.Bases, next.Nearby, next.Deeds = slices.Clone(next.Bases), slices.Clone(next.Nearby), slices.Clone(next.Deeds)
+	change(&next)
+	s.hears(next)
+}
+
+// kitchen changes the Base of this name.
+func (s *stage) kitchen(change func(*owner.Base)) {
+	s.becomes(func(o *owner.State) {
+		change(&o.Bases[slices.IndexFunc(o.Bases, func(b owner.Base) bool { return b.Name == "kitchen" })])
+	})
+}
+
+// begins presses keys of which the last begins a deed, and has it under way.
+func (s *stage) begins(keys ...string) *stage {
+	s.t.Helper()
+	orders := s.types(keys...)
+	if len(orders) != 1 {
+		s.t.Fatalf("%v order %v", keys, orders)
+	}
+	order := orders[0].(do)
+	s.becomes(func(o *owner.State) {
+		number := uint64(len(o.Deeds) + 1)
+		s.begun(order, number, nil)
+		o.Deeds = append([]owner.DeedState{{Number: number, Base: order.base, Deed: order.deed, Began: s.now}}, o.Deeds...)
+	})
+	return s
+}
+
+// goesOn changes the newest deed.
+func (s *stage) goesOn(change func(*owner.DeedState)) *stage {
+	s.becomes(func(o *owner.State) { change(&o.Deeds[0]) })
+	return s
+}
+
+func (s *stage) asks(changes ...client.PostureChange) *stage {
+	return s.goesOn(func(d *owner.DeedState) { d.Question = &owner.Question{ID: 1, Kind: owner.Consent, Changes: changes} })
+}
+
+func (s *stage) fails(err error) *stage {
+	return s.goesOn(func(d *owner.DeedState) { d.Ended, d.Question, d.Err = s.now, nil, err })
+}
+
 // later lets time pass.
-func (s *stage) later(d time.Duration) { s.update(s.now.Add(d), tick{}) }
+func (s *stage) later(d time.Duration) { s.update(s.now.Add(d), s.state) }
 
 // types presses keys, each after a while.
 func (s *stage) types(keys ...string) []any {
@@ -153,35 +186,42 @@ func (s *stage) types(keys ...string) []any {
 
 func house(t *testing.T) *stage {
 	s := newStage(t)
-	s.hears(knows{Bases: []client.Base{
-		{Name: "garage", State: client.Active, AppID: "b2", Role: basev1.Role_ROLE_OWNER},
-		{Name: "kitchen", State: client.Active, AppID: "5f2c9a7e01d4b863", Role: basev1.Role_ROLE_OWNER},
-		{Name: "old one", State: client.Revoked, AppID: "b3"},
-	}},
-		nearby{ID: 0, Found: client.Nearby{
+	paired := func(id byte, name string, state client.PairingState) owner.Base {
+		return owner.Base{Base: client.Base{Name: name, PublicKey: [32]byte{id}, State: state, Role: basev1.Role_ROLE_OWNER}}
+	}
+	garage, kitchen, old := paired(1, "garage", client.Active), paired(2, "kitchen", client.Active), paired(3, "old one", client.Revoked)
+	garage.Connection, garage.Again = owner.Lost, noon.Add(16*time.Second)
+	garage.Err = errors.New(`the Base "garage" could not be reached (no route to host) at 192.168.1.9:8845, nor found on the local network; check that it is on and on this network`)
+	old.Connection = owner.Ended
+	kitchen.Connection, kitchen.Look, kitchen.At = owner.Connected, someLook(basev1.Role_ROLE_OWNER), noon
+	kitchen.HasAudit, kitchen.AuditedAt = true, noon
+	kitchen.Events = []owner.Event{
+		someEvent(noon.Add(-24*time.Hour), &basev1.Event{Event: &basev1.Event_AppPaired{AppPaired: &basev1.AppPairedEvent{
+			App: &basev1.App{Id: "a2", Name: "Wall display", Role: basev1.Role_ROLE_VIEWER}}}}),
+		someEvent(noon, &basev1.Event{Event: &basev1.Event_SessionStarted{SessionStarted: &basev1.SessionStartedEvent{
+			App: &basev1.App{Id: "a1", Name: "Anna's phone"}}}}),
+	}
+	s.hears(owner.State{Bases: []owner.Base{garage, kitchen, old}, Nearby: []owner.Announced{
+		{ID: 0, Nearby: client.Nearby{
 			Name: "BitBox Base", Addresses: []string{"[fe80::1%eth0]:8845", "192.168.1.31:8845"}, ProtocolVersion: 1,
 			PairingOpen: true}},
-		nearby{ID: 1, Found: client.Nearby{Name: "kitchen", Addresses: []string{"192.168.1.20:8845"}, ProtocolVersion: 1, Known: "kitchen"}},
-		nearby{ID: 2, Found: client.Nearby{Name: "neighbour's", Addresses: []string{"192.168.1.77:8845"}, ProtocolVersion: 1}},
-		lost{Base: "garage", Err: &client.Error{Kind: client.ErrUnreachable,
-			Text: `the Base "garage" could not be reached (no route to host) at 192.168.1.9:8845, nor found on the local network; check that it is on and on this network`}, Again: 16 * time.Second},
-		looked{Base: "kitchen", Look: someLook(basev1.Role_ROLE_OWNER)},
-		audited{Base: "kitchen", Findings: nil, Known: true},
-		happened{Base: "kitchen", Event: &basev1.Event{Time: timestamppb.New(noon.Add(-24 * time.Hour)), Past: true, Sequence: 3,
-			Event: &basev1.Event_AppPaired{AppPaired: &basev1.AppPairedEvent{App: &basev1.App{Name: "Wall display"}}}}},
-		happened{Base: "kitchen", Event: &basev1.Event{Time: timestamppb.New(noon),
-			Event: &basev1.Event_SessionStarted{SessionStarted: &basev1.SessionStartedEvent{App: &basev1.App{Name: "Anna's phone"}}}}},
-	)
+		{ID: 1, Nearby: client.Nearby{Name: "kitchen", Addresses: []string{"192.168.1.20:8845"}, ProtocolVersion: 1, Known: "kitchen"}},
+		{ID: 2, Nearby: client.Nearby{Name: "neighbour's", Addresses: []string{"192.168.1.77:8845"}, ProtocolVersion: 1}},
+	}})
 	s.types("down")
 	return s
+}
+
+func someEvent(at time.Time, e *basev1.Event) owner.Event {
+	return owner.Event{First: at, At: at, Times: 1, Event: e}
 }
 
 // busy is a house in which much happens at once.
 func busy(t *testing.T) *stage {
 	s := house(t)
 	look := someLook(basev1.Role_ROLE_OWNER)
-	look.Access.Doors = append(look.Access.Doors, Door{Kind: "electrum", Port: 8845, Shared: true, Left: 23*time.Hour + 50*time.Minute})
-	look.Access.Doors = append(look.Access.Doors, Door{Kind: "electrum", Port: 50002, ForGood: true, From: []string{"192.168.1.0/24"}})
+	look.Access.Doors = append(look.Access.Doors, owner.Door{Kind: "electrum", Port: 8845, Shared: true, Left: 23*time.Hour + 50*time.Minute})
+	look.Access.Doors = append(look.Access.Doors, owner.Door{Kind: "electrum", Port: 50002, ForGood: true, From: []string{"192.168.1.0/24"}})
 	look.Access.SSH, look.Access.SSHLeft = true, 118*time.Minute
 	look.Access.Trying, look.Access.UndoneIn = true, 42*time.Second
 	look.Access.Tried = []client.PostureChange{{Opens: true, Done: "SSH was switched on for 2 h 0 min, for the keys anna@laptop."}}
@@ -198,7 +238,7 @@ func busy(t *testing.T) *stage {
 	for n := range 30 {
 		look.Samples = append(look.Samples, &basev1.Sample{Load: float64(n % 9), MemoryTotalBytes: 100, MemoryAvailableBytes: uint64(90 - n)})
 	}
-	s.hears(looked{Base: "kitchen", Look: look}, audited{Base: "kitchen", Findings: someFindings(), Known: true})
+	s.kitchen(func(b *owner.Base) { b.Look, b.At, b.Findings, b.AuditedAt = look, s.now, someFindings(), s.now })
 	return s
 }
 
@@ -208,7 +248,7 @@ var code = client.Code{Digits: "482 913", BaseName: "BitBox Base", AppName: "Lap
 var screens = map[string]func(*testing.T) *stage{
 	"nothing": func(t *testing.T) *stage {
 		s := newStage(t)
-		s.hears(knows{})
+		s.hears(owner.State{})
 		return s
 	},
 	"overview":      house,
@@ -217,76 +257,69 @@ var screens = map[string]func(*testing.T) *stage{
 	"apps":          func(t *testing.T) *stage { s := busy(t); s.types("3"); return s },
 	"security":      func(t *testing.T) *stage { s := busy(t); s.types("4"); return s },
 	"security-down": func(t *testing.T) *stage { s := busy(t); s.types("4", "pgdown", "pgdown", "pgdown"); return s },
-	"events":        func(t *testing.T) *stage { s := busy(t); s.types("5"); return s },
-	"services":      func(t *testing.T) *stage { s := busy(t); s.types("6"); return s },
-	"node":          func(t *testing.T) *stage { s := withNode(t, someNode()); s.types("6"); return s },
-	"node-stopped":  func(t *testing.T) *stage { return withNode(t, stoppedNode()) },
-	"node-none":     func(t *testing.T) *stage { s := withNode(t, noNode()); s.types("6"); return s },
-	"silent":        func(t *testing.T) *stage { s := house(t); s.types("up"); return s },
-	"revoked":       func(t *testing.T) *stage { s := house(t); s.types("down"); return s },
-	"stranger":      func(t *testing.T) *stage { s := house(t); s.types("down", "down"); return s },
+	"events": func(t *testing.T) *stage {
+		s := busy(t)
+		s.kitchen(func(b *owner.Base) { b.Missing = 12 })
+		s.types("5")
+		return s
+	},
+	"services":     func(t *testing.T) *stage { s := busy(t); s.types("6"); return s },
+	"node":         func(t *testing.T) *stage { s := withNode(t, someNode()); s.types("6"); return s },
+	"node-stopped": func(t *testing.T) *stage { return withNode(t, stoppedNode()) },
+	"node-none":    func(t *testing.T) *stage { s := withNode(t, noNode()); s.types("6"); return s },
+	"silent":       func(t *testing.T) *stage { s := house(t); s.types("up"); return s },
+	"revoked":      func(t *testing.T) *stage { s := house(t); s.types("down"); return s },
+	"stranger":     func(t *testing.T) *stage { s := house(t); s.types("down", "down"); return s },
+	"unfollowed": func(t *testing.T) *stage {
+		s := house(t)
+		s.kitchen(func(b *owner.Base) { b.Connection, b.Look = owner.Unfollowed, owner.Look{} })
+		return s
+	},
 	"lying": func(t *testing.T) *stage {
 		s := house(t)
-		look := someLook(basev1.Role_ROLE_OWNER)
-		look.Access, look.Lie = nil, errors.New("the report is older than what this App has seen before")
-		s.hears(looked{Base: "kitchen", Look: look})
+		s.kitchen(func(b *owner.Base) {
+			b.Look.Access, b.Look.Lie = nil, errors.New("the report is older than what this App has seen before")
+		})
 		return s
 	},
 	"locked-down": func(t *testing.T) *stage {
 		s := house(t)
-		look := someLook(basev1.Role_ROLE_OWNER)
-		look.Access.Lockdown, look.Access.PairingClosed = true, true
-		s.hears(looked{Base: "kitchen", Look: look})
+		s.kitchen(func(b *owner.Base) { b.Look.Access.Lockdown, b.Look.Access.PairingClosed = true, true })
 		return s
 	},
 	"viewer": func(t *testing.T) *stage {
 		s := house(t)
-		s.hears(looked{Base: "kitchen", Look: someLook(basev1.Role_ROLE_VIEWER)}, audited{Base: "kitchen", Findings: nil, Known: false})
+		s.kitchen(func(b *owner.Base) { b.Look, b.HasAudit = someLook(basev1.Role_ROLE_VIEWER), false })
 		s.types("L")
 		return s
 	},
 	"question": func(t *testing.T) *stage {
-		s := busy(t)
-		s.types("c")
-		s.hears(asked{1, []client.PostureChange{
-			{Opens: true, Text: "SSH will be switched on for 2 h 0 min, for the keys anna@laptop."},
-			{Text: "The pairing window will be closed."},
-		}})
-		return s
+		return busy(t).begins("c").asks(
+			client.PostureChange{Opens: true, Text: "SSH will be switched on for 2 h 0 min, for the keys anna@laptop."},
+			client.PostureChange{Text: "The pairing window will be closed."})
 	},
 	"question-early": func(t *testing.T) *stage {
-		s := busy(t)
-		s.types("o")
-		s.hears(asked{1, []client.PostureChange{(Deed{Kind: CloseWindow}).Change()}}, press{"y", "y"})
+		s := busy(t).begins("o").asks((owner.Deed{Kind: owner.CloseWindow}).Change())
+		s.hears(press{"y", "y"})
 		return s
 	},
 	"lockdown": func(t *testing.T) *stage {
-		s := busy(t)
-		s.types("L")
-		s.hears(asked{1, []client.PostureChange{(Deed{Kind: Lockdown}).Change()}})
-		return s
+		return busy(t).begins("L").asks((owner.Deed{Kind: owner.Lockdown}).Change())
 	},
 	"working": func(t *testing.T) *stage {
-		s := busy(t)
-		s.types("c")
-		s.hears(progressed{"the new rules are examined"})
-		return s
+		return busy(t).begins("c").goesOn(func(d *owner.DeedState) {
+			d.Steps = []words.Said{words.Plain("signed"), words.Plain("the new rules are examined")}
+		})
 	},
 	"refused": func(t *testing.T) *stage {
-		s := busy(t)
-		s.types("c")
-		s.hears(done{err: errors.New("the Base refused: it is too late")})
-		return s
+		return busy(t).begins("c").fails(errors.New("the Base refused: it is too late"))
 	},
 	"choice":     func(t *testing.T) *stage { s := busy(t); s.types("b", "down"); return s },
 	"choosing":   func(t *testing.T) *stage { s := house(t); s.types("p", "down"); return s },
 	"typing":     func(t *testing.T) *stage { s := house(t); s.types("p", "a", "1", "9", "2", "."); return s },
 	"requesting": func(t *testing.T) *stage { s := asking(t); s.later(71 * time.Second); return s },
 	"requesting-closed": func(t *testing.T) *stage {
-		s := house(t)
-		s.types("down", "down", "down", "enter")
-		s.hears(requested{"024 219"})
-		return s
+		return house(t).begins("down", "down", "down", "enter").goesOn(func(d *owner.DeedState) { d.RequestNumber = "024 219" })
 	},
 	"comparing": comparingStage,
 	"comparing-early": func(t *testing.T) *stage {
@@ -294,34 +327,33 @@ var screens = map[string]func(*testing.T) *stage{
 		s.hears(press{"y", "y"})
 		return s
 	},
-	"waiting": func(t *testing.T) *stage { s := comparingStage(t); s.types("y"); return s },
+	"waiting": saysYes,
 	"paired": func(t *testing.T) *stage {
-		s := comparingStage(t)
-		s.types("y")
-		s.hears(paired{base: client.Base{Name: "BitBox Base", State: client.Active, AppName: "Laptop", Role: basev1.Role_ROLE_OWNER}})
-		return s
+		return saysYes(t).goesOn(func(d *owner.DeedState) {
+			d.Ended, d.Made = noon, &client.Base{Name: "BitBox Base", State: client.Active, AppName: "Laptop", Role: basev1.Role_ROLE_OWNER}
+		})
 	},
 	"interfered": func(t *testing.T) *stage {
 		s := comparingStage(t)
 		s.types("n")
-		s.hears(paired{err: &client.Error{Kind: client.ErrInterference,
-			Text: "the code was not confirmed in this App; if the Base showed a different one, somebody may have interfered; nothing was stored, and this App does not try again by itself; before you do, make sure that this is your Base"}})
-		return s
+		return s.fails(&client.Error{Kind: client.ErrInterference,
+			Text: "the code was not confirmed in this App; if the Base showed a different one, somebody may have interfered; nothing was stored, and this App does not try again by itself; before you do, make sure that this is your Base"})
 	},
 	"help": func(t *testing.T) *stage { s := house(t); s.types("?"); return s },
 }
 
 func asking(t *testing.T) *stage {
-	s := house(t)
-	s.types("down", "down", "enter")
-	s.hears(requested{"024 219"})
-	return s
+	return house(t).begins("down", "down", "enter").goesOn(func(d *owner.DeedState) { d.RequestNumber = "024 219" })
 }
 
 func comparingStage(t *testing.T) *stage {
-	s := asking(t)
-	s.hears(compare{1, code})
-	return s
+	return asking(t).goesOn(func(d *owner.DeedState) { d.Question = &owner.Question{ID: 1, Kind: owner.Compare, Code: code} })
+}
+
+func saysYes(t *testing.T) *stage {
+	s := comparingStage(t)
+	s.types("y")
+	return s.goesOn(func(d *owner.DeedState) { d.Compared, d.Question, d.Agreed = d.Question, nil, true })
 }
 
 func TestScreens(t *testing.T) {

@@ -13,9 +13,6 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/client"
 )
 
-// maxFollowed is how many Bases are asked all the time.
-const maxFollowed = 8
-
 // book is what is known, and what it takes in. It does no I/O.
 type book struct {
 	state State
@@ -23,10 +20,10 @@ type book struct {
 	round int
 }
 
-// found is an announced Base.
+// found is an announced Base, and the round of searching in which it was heard last.
 type found struct {
-	client.Nearby
-	id, round int
+	Announced
+	round int
 }
 
 // given returns the state, for somebody who keeps it.
@@ -112,38 +109,51 @@ func (b *book) know(n Knows) {
 	if n.Err != nil {
 		return
 	}
-	var list []Base
+	var pairings []client.Base // one of each name: a revoked one may have that of the one that replaces it
 	for _, known := range n.Bases {
-		if at := slices.IndexFunc(list, func(o Base) bool { return o.Name == known.Name }); at >= 0 {
-			if known.State.Usable() { // a revoked one may have the name of the one that replaces it
-				list[at].Base = known
-			}
-			continue
+		at := slices.IndexFunc(pairings, func(p client.Base) bool { return p.Name == known.Name })
+		if at < 0 {
+			pairings = append(pairings, known)
+		} else if known.State.Usable() {
+			pairings[at] = known
 		}
-		one := Base{}
+	}
+	list := make([]Base, len(pairings))
+	for n, known := range pairings {
 		at := slices.IndexFunc(b.state.Bases, func(o Base) bool { return o.PublicKey == known.PublicKey && o.AppID == known.AppID })
 		if at >= 0 { // it may have another name now
-			one = b.state.Bases[at]
+			list[n] = b.state.Bases[at]
 		}
-		one.Base = known
-		list = append(list, one)
+		list[n].Base = known
 	}
 	b.state.Bases = list
-}
-
-// follow names the Bases to ask.
-func (b *book) follow() (names []string) {
-	for _, base := range b.state.Bases {
-		if base.State.Usable() && len(names) < maxFollowed {
-			names = append(names, base.Name)
+	for n, followed := 0, 0; n < len(list); n++ {
+		switch usable, c := list[n].State.Usable(), &list[n].Connection; {
+		case !usable:
+			*c = Ended
+		case followed == MaxFollowed:
+			*c = Unfollowed
+		default:
+			if followed++; *c == Unfollowed {
+				*c = Connecting
+			}
 		}
 	}
-	return names
+}
+
+// follow returns the Bases to ask.
+func (b *book) follow() (bases []client.Base) {
+	for _, base := range b.state.Bases {
+		if base.State.Usable() && base.Connection != Unfollowed {
+			bases = append(bases, base.Base)
+		}
+	}
+	return bases
 }
 
 func (b *book) hear(n Heard) {
-	f := found{Nearby: n.Found, id: n.ID, round: b.round}
-	if at := slices.IndexFunc(b.found, func(o found) bool { return o.id == n.ID }); at >= 0 {
+	f := found{Announced{n.Found, n.ID}, b.round}
+	if at := slices.IndexFunc(b.found, func(o found) bool { return o.ID == n.ID }); at >= 0 {
 		b.found[at] = f
 	} else if len(b.found) < client.MaxNearby {
 		b.found = append(b.found, f)
@@ -155,7 +165,7 @@ func (b *book) hear(n Heard) {
 func (b *book) list() {
 	b.state.Nearby = nil
 	for _, f := range b.found {
-		b.state.Nearby = append(b.state.Nearby, f.Nearby)
+		b.state.Nearby = append(b.state.Nearby, f.Announced)
 	}
 }
 
@@ -172,11 +182,15 @@ func (b *book) happen(n Happened) {
 		return
 	}
 	if s := n.Event.GetSubscribed(); s != nil {
-		base.Gap = base.Gap || s.GetGap()
+		base.hear(s.GetLastSequence() + 1)
+		base.heard = s.GetLastSequence() // after a reset a Base counts from 1 again
 		return
 	}
+	if s := n.Event.GetSequence(); s != 0 {
+		base.hear(s)
+	}
 	if proto.Size(n.Event) > longestEvent {
-		base.Gap = true
+		base.Missing++
 		return
 	}
 	if app := cmp.Or(n.Event.GetSessionStarted().GetApp(), n.Event.GetSessionEnded().GetApp()); app.GetId() == base.AppID && app != nil {
@@ -196,6 +210,18 @@ func (b *book) happen(n Happened) {
 		base.Events = slices.Clone(base.Events[more:])
 	}
 }
+
+// hear counts the events that are missing before the one with this sequence: a Base counts those that it
+// keeps.
+func (b *Base) hear(sequence uint64) {
+	if sequence > b.heard {
+		b.Missing = min(b.Missing+int(min(sequence-b.heard-1, mostMissing)), mostMissing)
+		b.heard = sequence
+	}
+}
+
+// mostMissing bounds a number that a Base decides.
+const mostMissing = 1_000_000
 
 // same tells whether two events differ in their times and numbers only.
 func same(a, b *basev1.Event) bool {

@@ -95,6 +95,7 @@ func NewFollower(source Source, callTime time.Duration, tell func(any)) *Followe
 
 // conversation is the one with a Base.
 type conversation struct {
+	with   client.Base
 	cancel context.CancelFunc
 	look   chan struct{} // the user wants it asked now
 	audit  chan struct{}
@@ -160,25 +161,25 @@ func (f *Follower) Search(ctx context.Context) {
 	}
 }
 
-// Follow begins conversations with these Bases, and ends all others. begin runs a conversation at
-// the side.
-func (f *Follower) Follow(ctx context.Context, names []string, begin func(func())) {
+// Follow begins conversations with these Bases, and ends all others: also that of a pairing whose name
+// now stands for another one. begin runs a conversation at the side.
+func (f *Follower) Follow(ctx context.Context, bases []client.Base, begin func(func())) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for name, c := range f.followed {
-		if !slices.Contains(names, name) {
+		if !slices.ContainsFunc(bases, func(b client.Base) bool { return b.Name == name && b.AppID == c.with.AppID }) {
 			c.cancel()
 			delete(f.followed, name)
 		}
 	}
-	for _, name := range names {
-		if f.followed[name] != nil {
+	for _, base := range bases {
+		if f.followed[base.Name] != nil {
 			continue
 		}
 		ctx, cancel := context.WithCancel(ctx)
-		c := &conversation{cancel: cancel, look: make(chan struct{}, 1), audit: make(chan struct{}, 1)}
-		f.followed[name] = c
-		begin(func() { f.converse(ctx, name, c) })
+		c := &conversation{with: base, cancel: cancel, look: make(chan struct{}, 1), audit: make(chan struct{}, 1)}
+		f.followed[base.Name] = c
+		begin(func() { f.converse(ctx, base.Name, c) })
 	}
 }
 

@@ -131,7 +131,9 @@ func newDesk(source *fakeSource) *desk {
 	return d
 }
 
-func (d *desk) follow() { d.Follow(d.ctx, []string{"kitchen"}, func(do func()) { d.ran.Go(do) }) }
+func (d *desk) follow() {
+	d.Follow(d.ctx, []client.Base{{Name: "kitchen"}}, func(do func()) { d.ran.Go(do) })
+}
 
 func (d *desk) leave() {
 	d.cancel()
@@ -209,6 +211,38 @@ func TestARevokedAppStopsAsking(t *testing.T) {
 		synctest.Wait()
 		if lost := hears[Silence](d); asked != 1 || len(lost) != 1 || !lost[0].Final {
 			t.Errorf("it asked %d times: %+v", asked, lost)
+		}
+		d.leave()
+	})
+}
+
+// A Base that was paired again is asked at once: the conversation of the revoked pairing would wait for its
+// owner.
+func TestABaseThatIsPairedAgainIsAskedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		revoked := true
+		source := &fakeSource{}
+		source.look = func() (l Look, err error) {
+			source.locked(func() {
+				if l.Info = (&basev1.GetInfoResponse{}); revoked {
+					err = &client.Error{Kind: client.ErrRevoked, Text: "revoked"}
+				}
+			})
+			return l, err
+		}
+		d := newDesk(source)
+		d.follow()
+		synctest.Wait()
+		source.locked(func() { revoked = false })
+		d.follow()
+		synctest.Wait()
+		if n := len(hears[Looked](d)); n != 0 {
+			t.Errorf("the revoked pairing is asked %d times", n)
+		}
+		d.Follow(d.ctx, []client.Base{{Name: "kitchen", AppID: "new"}}, func(do func()) { d.ran.Go(do) })
+		synctest.Wait()
+		if n := len(hears[Looked](d)); n != 1 {
+			t.Errorf("the new one is asked %d times", n)
 		}
 		d.leave()
 	})

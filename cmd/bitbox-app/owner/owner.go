@@ -182,20 +182,22 @@ func (o *Owner) tell(news any) {
 	silence, lost := news.(Silence)
 	if pairings {
 		o.mu.Lock()
-		names := o.book.follow()
+		bases := o.book.follow()
 		o.mu.Unlock()
-		o.follower.Follow(o.ctx, names, func(do func()) { o.begin(do) })
+		o.follower.Follow(o.ctx, bases, func(do func()) { o.begin(do) })
 	}
 	if lost && silence.Final {
 		o.begin(o.follower.ReadBases) // it may be revoked, or deleted
 	}
 }
 
-// Refresh has a Base asked now, and inspect itself if audit.
+// Refresh has the pairings read and a Base asked now, and has it inspect itself if audit. Without a Base
+// (base is empty) only the pairings are read.
 func (o *Owner) Refresh(base string, audit bool) {
 	o.mu.Lock()
 	known, is := o.book.state.Base(base)
 	o.mu.Unlock()
+	o.begin(o.follower.ReadBases)
 	if !is {
 		return
 	}

@@ -312,6 +312,27 @@ func TestAStateIsACopy(t *testing.T) {
 	})
 }
 
+func TestQuittingIsQuickWhateverHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		release := make(chan struct{})
+		defer close(release)
+		o := New(Options{Source: &fakeSource{look: func() (Look, error) { <-release; return Look{}, nil }}, CallTime: time.Minute})
+		ctx, cancel := context.WithCancel(context.Background())
+		ended := make(chan struct{})
+		go func() {
+			defer close(ended)
+			o.Run(ctx)
+		}()
+		synctest.Wait()
+		begun := time.Now()
+		cancel()
+		<-ended
+		if took := time.Since(begun); took > leaveTime {
+			t.Errorf("it took %v", took)
+		}
+	})
+}
+
 func TestEachDeedHasAName(t *testing.T) {
 	for kind := OpenWindow; kind <= Forget; kind++ { // all that have a constant
 		if again, known := ParseDeed(kind.String()); !known || again != kind {
@@ -343,17 +364,5 @@ func TestALogWithoutEndIsCut(t *testing.T) {
 	lost := errors.New("lost")
 	if _, err := firstLines(func(yield func(*basev1.LogEntry, error) bool) { yield(nil, lost) }); !errors.Is(err, lost) {
 		t.Errorf("a log that breaks off: %v", err)
-	}
-}
-
-// MaxEvents of the longest answers would be 800 MB.
-func TestALongEventIsNotKept(t *testing.T) {
-	for length, kept := range map[int]bool{1000: true, longestEvent: false} {
-		b := &book{state: State{Bases: []Base{{Base: client.Base{Name: "kitchen"}}}}}
-		b.happen(Happened{Base: "kitchen", Event: &basev1.Event{Event: &basev1.Event_ApplyFailed{
-			ApplyFailed: &basev1.ApplyFailedEvent{Reason: strings.Repeat("x", length)}}}})
-		if got := b.state.Bases[0]; len(got.Events) == 1 != kept || got.Gap == kept {
-			t.Errorf("%d bytes: %d events, gap %t", length, len(got.Events), got.Gap)
-		}
 	}
 }

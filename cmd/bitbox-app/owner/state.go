@@ -16,8 +16,8 @@ import (
 // out, so it may be read by several goroutines.
 type State struct {
 	Bases []Base
-	// Nearby are the announced Bases, paired or not, in the order in which they were heard.
-	Nearby []client.Nearby
+	// Nearby are the announced Bases, paired or not, by their names.
+	Nearby []Announced
 	// SearchErr is why the search for Bases fails, and StorageErr why the pairings of this App cannot be
 	// read; nil if they do not. client.Explain and words.Language.Problem say an error of this state.
 	SearchErr, StorageErr error
@@ -25,11 +25,19 @@ type State struct {
 	Deeds []DeedState
 }
 
-// MaxDeeds is how many deeds are remembered, and MaxEvents how many events of each Base.
+// MaxDeeds is how many deeds are remembered, MaxEvents how many events of each Base, and MaxFollowed
+// how many Bases are asked all the time. Each one costs a session with a stream at both ends.
 const (
-	MaxDeeds  = 32
-	MaxEvents = 200
+	MaxDeeds    = 32
+	MaxEvents   = 200
+	MaxFollowed = 64
 )
+
+// Announced is a Base that announces itself. As long as it does, it keeps its ID.
+type Announced struct {
+	client.Nearby
+	ID int
+}
 
 // Base returns the Base with this id.
 func (s State) Base(id string) (Base, bool) {
@@ -64,6 +72,8 @@ const (
 	Lost
 	// Ended: asking again is useless until the owner does something, such as pairing again.
 	Ended
+	// Unfollowed: this App has more than MaxFollowed Bases, and does not ask this one by itself.
+	Unfollowed
 )
 
 // Base is a Base that this App is paired with.
@@ -85,14 +95,25 @@ type Base struct {
 	AuditErr  error
 	// Events are the newest last, at most [MaxEvents].
 	Events []Event
-	// Gap: the Base no longer keeps all earlier events.
-	Gap bool
+	// Missing is how many further events have happened that the Base no longer keeps, or that were too
+	// long; at most mostMissing are counted.
+	Missing int
+	heard   uint64 // the sequence of the last event
 	// Parts are what pages have asked for, by Want.
 	Parts map[Want]Answered
 }
 
 // ID names the Base in addresses of pages: letters and digits only, and always the same.
 func (b Base) ID() string { return hex.EncodeToString(b.PublicKey[:8]) }
+
+// RoleNow is what this App may do at the Base: what the Base has said last, or else what it has said
+// at the pairing.
+func (b Base) RoleNow() basev1.Role {
+	if now := b.Look.Info.GetCaller().GetRole(); now != basev1.Role_ROLE_UNSPECIFIED {
+		return now
+	}
+	return b.Role
+}
 
 // Event is something that happened, Times in a row from First to At.
 type Event struct {

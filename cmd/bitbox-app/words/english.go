@@ -139,6 +139,8 @@ var english = map[string]string{
 	"overview.well.lie.more":        "Somebody may have changed its software. Go to the Base and look at its screen.",
 	"overview.well.lost":            "The Base does not answer.",
 	"overview.well.lost.more":       "It may be off, or this computer may be on another network.",
+	"overview.well.unfollowed":      "This App follows %[1]d Bases, and no more: it does not ask this one.",
+	"overview.well.unfollowed.more": "Commands still reach it.",
 	"overview.well.connecting":      "Connecting to the Base …",
 	"overview.well.connecting.more": "This takes a few seconds.",
 	"overview.well.lockdown":        "The Base is locked down.",
@@ -868,6 +870,8 @@ var english = map[string]string{
 	// events
 	"events.leftout":           "%[1]d more of this kind were left out.",
 	"events.cut":               "%[1]d more entries do not fit here.",
+	"events.missing.one":       "1 event is missing here: the Base no longer keeps it, or it is too long.",
+	"events.missing.many":      "%[1]d events are missing here: the Base no longer keeps them, or they are too long.",
 	"events.watching":          "Watching. Ctrl-C ends it.",
 	"events.paired":            "%[1]s was paired as %[2]s.",
 	"events.renamed":           "An App was renamed to %[1]s.",

@@ -139,6 +139,8 @@ var german = map[string]string{
 	"overview.well.lie.more":        "Jemand hat vielleicht ihre Software verändert. Gehen Sie zur Base und sehen Sie auf ihren Bildschirm.",
 	"overview.well.lost":            "Die Base antwortet nicht.",
 	"overview.well.lost.more":       "Sie ist vielleicht aus, oder dieser Computer ist in einem anderen Netz.",
+	"overview.well.unfollowed":      "Diese App verfolgt %[1]d Bases und nicht mehr: Diese fragt sie nicht.",
+	"overview.well.unfollowed.more": "Befehle erreichen sie weiterhin.",
 	"overview.well.connecting":      "Verbindung zur Base wird aufgebaut …",
 	"overview.well.connecting.more": "Das dauert ein paar Sekunden.",
 	"overview.well.lockdown":        "Die Base ist abgeriegelt.",
@@ -909,6 +911,8 @@ var german = map[string]string{
 	// events
 	"events.leftout":           "%[1]d weitere dieser Art wurden ausgelassen.",
 	"events.cut":               "%[1]d weitere Einträge haben hier keinen Platz.",
+	"events.missing.one":       "1 Ereignis fehlt hier: Die Base hat es nicht mehr, oder es ist zu lang.",
+	"events.missing.many":      "%[1]d Ereignisse fehlen hier: Die Base hat sie nicht mehr, oder sie sind zu lang.",
 	"events.watching":          "Die App verfolgt, was geschieht.",
 	"events.paired":            "%[1]s wurde als %[2]s gekoppelt.",
 	"events.renamed":           "Eine App wurde umbenannt in %[1]s.",

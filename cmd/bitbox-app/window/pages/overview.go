@@ -237,14 +237,22 @@ type news struct {
 	Times     int
 }
 
-func (v *view) happened() []news {
-	var list []news
-	for n := len(v.base.Events) - 1; n >= 0 && len(list) < shownEvents; n-- {
+// happened are the newest events, and how many are missing.
+type happened struct {
+	News    []news
+	Missing string
+}
+
+func (v *view) happened() (shown happened) {
+	for n := len(v.base.Events) - 1; n >= 0 && len(shown.News) < shownEvents; n-- {
 		e := v.base.Events[n]
-		list = append(list, news{
+		shown.News = append(shown.News, news{
 			Key: fmt.Sprintf("%d %d", e.GetSequence(), e.First.UnixMilli()), Text: cmp.Or(v.event(e.Event), "…"),
 			At: e.At, Now: v.now, Times: e.Times,
 		})
 	}
-	return list
+	if v.base.Missing > 0 {
+		shown.Missing = v.language.Count("events.missing", v.base.Missing)
+	}
+	return shown
 }

@@ -307,9 +307,9 @@ var states = map[string]owner.State{
 	"hostile": {Bases: []owner.Base{hostileBase()}},
 	"several": {Bases: []owner.Base{wellBase(), openBase(), lostBase()}},
 	"empty":   {},
-	"nearby": {Nearby: []client.Nearby{
-		{Name: "BitBox Base", Addresses: []string{"192.168.1.20:8845"}, ProtocolVersion: 1, PairingOpen: true},
-		{Name: hostile, Addresses: []string{"192.168.1.21:8845"}, ProtocolVersion: 1},
+	"nearby": {Nearby: []owner.Announced{
+		{Nearby: client.Nearby{Name: "BitBox Base", Addresses: []string{"192.168.1.20:8845"}, ProtocolVersion: 1, PairingOpen: true}},
+		{ID: 1, Nearby: client.Nearby{Name: hostile, Addresses: []string{"192.168.1.21:8845"}, ProtocolVersion: 1}},
 	}},
 	"asking":     doing(owner.DeedState{Began: now}),
 	"requesting": doing(owner.DeedState{Began: now, RequestNumber: "731 204"}),

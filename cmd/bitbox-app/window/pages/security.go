@@ -21,7 +21,7 @@ func (v *view) security() []Part {
 	if access == nil {
 		return append(parts, v.part("security.none", "wide", v.problem(v.base.Look.Lie)))
 	}
-	owns := v.base.Look.Info.GetCaller().GetRole() == basev1.Role_ROLE_OWNER
+	owns := v.base.RoleNow() == basev1.Role_ROLE_OWNER
 	add := func(name, class string, data any) { parts = append(parts, v.part(name, class, data)) }
 	form := func(name, class string, data any) {
 		if owns {

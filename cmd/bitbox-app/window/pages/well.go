@@ -38,6 +38,7 @@ var judgements = []judgement{
 	{"ended", "bad", func(b owner.Base) (any, bool) { return nil, b.Connection == owner.Ended }},
 	{"lie", "bad", holdsIf(func(b owner.Base) bool { return b.Look.Lie != nil })},
 	{"lost", "bad", func(b owner.Base) (any, bool) { return nil, b.Connection == owner.Lost }},
+	{"unfollowed", "", func(b owner.Base) (any, bool) { return owner.MaxFollowed, b.Connection == owner.Unfollowed }},
 	{"connecting", "", holdsIf(func(b owner.Base) bool { return b.Look.Info == nil })},
 	{"lockdown", "warn", holdsIf(func(b owner.Base) bool { return b.Look.Access != nil && b.Look.Access.Lockdown })},
 	{"critical", "bad", func(b owner.Base) (any, bool) {
