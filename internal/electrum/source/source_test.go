@@ -6,12 +6,14 @@ import (
 	"io"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/electrum/chain"
 	"github.com/BitBoxSwiss/bitbox-base/internal/electrum/source"
+	"github.com/BitBoxSwiss/bitbox-base/internal/node/core"
 	"github.com/BitBoxSwiss/bitbox-base/internal/node/settings"
 	"github.com/BitBoxSwiss/bitbox-base/internal/testbed/leaktest"
 	"github.com/BitBoxSwiss/bitbox-base/internal/testbed/nodetest"
@@ -87,6 +89,59 @@ func TestANodeOfAnotherNetworkIsRefused(t *testing.T) {
 	}
 	if _, err := n.Block(t.Context(), n.First()); err == nil {
 		t.Error("it has handed out a block")
+	}
+}
+
+// Versions 30 and 31 differ from 29, which test/node asks, in what these answers have.
+func TestCore30And31AreUnderstoodByTheServerForWallets(t *testing.T) {
+	for _, major := range nodetest.DocumentedVersions {
+		d := nodetest.StartDocumented(t, major)
+		n, err := source.New(source.Config{Program: settings.Core, Network: basev1.Network_NETWORK_MAINNET, RPC: d.Address,
+			Credentials: d.Cookie})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(n.Close)
+		if tip, err := n.Tip(t.Context()); err != nil || tip.Height != 930_000 || tip.Headers != 930_001 || tip.Syncing {
+			t.Errorf("%d: %+v, %v", major, tip, err)
+		}
+		raw, err := n.Block(t.Context(), n.First())
+		if err != nil || len(raw) != 285 {
+			t.Fatalf("%d: %x, %v", major, raw, err)
+		}
+		part, err := n.Part(t.Context(), n.First(), 81, 204)
+		if offered := major >= 31; offered != (err == nil && bytes.Equal(part, raw[81:])) || !offered && !errors.Is(err, source.ErrNotOffered) {
+			t.Errorf("%d: a part is %x, %v", major, part, err)
+		}
+		waiting, err := n.Waiting(t.Context())
+		if err != nil || len(waiting) != 1 {
+			t.Fatalf("%d: %v, %v", major, waiting, err)
+		}
+		entries, err := n.Entries(t.Context(), waiting)
+		if err != nil || len(entries) != 1 || entries[0].Fee != 408 || entries[0].VSize != 204 {
+			t.Errorf("%d: %+v, %v", major, entries, err)
+		}
+		if fee, none := n.Fee(t.Context(), 1), n.Fee(t.Context(), 24); fee != 0.0001234 || none >= 0 {
+			t.Errorf("%d: the fees are %v, %v", major, fee, none)
+		}
+		if m := n.Mempool(t.Context()); m.Min != 0.000001 || m.MinRelay != 0.000001 || m.IncrementalRelay != 0.000001 {
+			t.Errorf("%d: %+v", major, m)
+		}
+		if fields, err := n.Decode(t.Context(), raw[81:]); err != nil || fields["txid"] != waiting[0].String() {
+			t.Errorf("%d: %v, %v", major, fields, err)
+		}
+		if id, err := n.Broadcast(t.Context(), "00"); err != nil || id != waiting[0].String() {
+			t.Errorf("%d: %s, %v", major, id, err)
+		}
+		answer, err := n.BroadcastPackage(t.Context(), []string{"00", "01"})
+		if err != nil || answer.Message != "success" || len(answer.Results) != 1 {
+			t.Errorf("%d: %+v, %v", major, answer, err)
+		}
+		for _, method := range core.WalletMethods {
+			if !slices.Contains(d.Asked(), method) {
+				t.Errorf("%d: %s was not asked", major, method)
+			}
+		}
 	}
 }
 
