@@ -13,7 +13,7 @@ import (
 //
 // The project maintains its last three major versions, and aims at a new one each six months
 // (https://bitcoincore.org/en/lifecycle). So the end of a version is the release of the third one
-// after it, whose day is not known here.
+// after it, whose day is not known here for all.
 var majors = map[int]time.Time{
 	29: time.Date(2025, time.April, 14, 0, 0, 0, 0, time.UTC),
 	30: time.Date(2025, time.October, 10, 0, 0, 0, 0, time.UTC),
@@ -22,6 +22,10 @@ var majors = map[int]time.Time{
 
 // oldest and newest are the bounds of majors.
 const oldest, newest = 29, 31
+
+// lastEnded is the newest major version that the project has ended: 32.1 has ended 29
+// (https://bitcoincore.org/en/releases/32.1).
+const lastEnded = 29
 
 // longest is how long after its first release a major version surely has no more fixes. 26, 27
 // and 28 were maintained for 16 to 19 months. So a Base that nobody updates learns it too.
@@ -60,9 +64,12 @@ func (v Version) Check() error {
 	return nil
 }
 
-// Unmaintained tells whether a major version no longer gets fixes. A version that is newer than
-// the table counts as maintained.
-func Unmaintained(major int, now time.Time) bool {
+// Unmaintained tells whether a major version of the project no longer gets fixes. A version that is
+// newer than the table counts as maintained.
+func Unmaintained(major int, now time.Time) bool { return major <= lastEnded || TooOld(major, now) }
+
+// TooOld tells whether a program that goes by versions of Bitcoin Core surely gets no more fixes.
+func TooOld(major int, now time.Time) bool {
 	released, known := majors[major]
 	return major < oldest || known && now.Sub(released) > longest
 }

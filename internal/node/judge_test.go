@@ -77,7 +77,7 @@ func TestNumbersThatCannotBeAreRefused(t *testing.T) {
 
 func TestVersionsThatGetNoFixesAreTold(t *testing.T) {
 	for version, want := range map[[2]string]bool{
-		{"Bitcoin Core", "28.1.0"}: true, {"Bitcoin Core", "29.0.0"}: false, {"Bitcoin Core", "31.0.0"}: false,
+		{"Bitcoin Core", "28.1.0"}: true, {"Bitcoin Core", "29.4.0"}: true, {"Bitcoin Core", "30.0.0"}: false, {"Bitcoin Core", "31.0.0"}: false,
 		{"Bitcoin Core (Knots:20260508)", "29.4.3"}: false, {"Bitcoin Core (Knots:20240801)", "27.1.0"}: true,
 		{"btcd", "0.25.0"}: true, {"btcd", "0.26.2"}: false, {"btcd", "1.0.0"}: false,
 		{"Bitcoin Core", ""}: false, {"Bitcoin Core", "99999999999999999999.1"}: false, {"something", "0.1"}: false,
