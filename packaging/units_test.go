@@ -160,7 +160,8 @@ func TestPathsAreThoseOfTheCode(t *testing.T) {
 		generation.SSHUnit: {generation.Current(generation.SSHConfig), generation.Current(generation.AuthorizedKeys),
 			"ConditionPathExists=" + generation.SSHLease + "\n"},
 		generation.ChainUnit: {"ConditionPathExists=|" + settings.SignedFile + "\n", "ConditionPathExists=|" + settings.File + "\n",
-			"BindReadOnlyPaths=-" + settings.SignedFile + "\n", "StateDirectory=" + filepath.Base(settings.Data) + "\n",
+			"BindReadOnlyPaths=-" + settings.SignedFile + " -" + generation.Current(generation.LetOut) + "\n",
+			"StateDirectory=" + filepath.Base(settings.Data) + "\n",
 			"BindPaths=" + settings.Runtime + "\n", "User=" + firewall.ChainUser + "\n", " " + nodeorders.Runtime + " -" + clock.Folder + "\n",
 			"/usr/bin/bitbox-node /usr/lib/bitbox-base -" + bitcoincore.Owned + " "},
 		generation.WatcherUnit: {"ConditionPathExists=|" + settings.SignedFile + "\n", "ConditionPathExists=|" + settings.File + "\n",
@@ -195,6 +196,9 @@ func TestPathsAreThoseOfTheCode(t *testing.T) {
 	if settings.Port != firewall.NodePort ||
 		settings.Address != netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), settings.Port).String() {
 		t.Errorf("the node answers at %s, port %d, and the packet filter knows %d", settings.Address, settings.Port, firewall.NodePort)
+	}
+	if settings.LetOut != generation.Current(generation.LetOut) || settings.SystemUser != firewall.ChainUser {
+		t.Errorf("the node looks for %q in %s, to know whether it is let out", settings.SystemUser, settings.LetOut)
 	}
 	if rebuild.Order != filepath.Join(nodeorders.Runtime, nodeorders.RebuildFile) {
 		t.Errorf("the node looks for orders in %s, and the helper writes them into %s", rebuild.Order, nodeorders.Runtime)

@@ -32,8 +32,8 @@ func startCommand() *cobra.Command {
 		Long: `start reads ` + settings.SignedFile + `, which an owner has signed, or else
 ` + settings.File + `. It writes the configuration of the program that this names,
 with a password that is new each time, and becomes that program. systemd starts it on the
-appliance, as the user of the node. On a public network it waits first until systemd-timesyncd
-has set the clock, for two minutes at most.
+appliance, as the user of the node. On a public network a node that may reach it waits first until
+systemd-timesyncd has set the clock, for two minutes at most.
 
 The settings are lines of a name and a value: program (core or btcd), network (mainnet, testnet4,
 signet, regtest, simnet), prune (in GB), cache (in MiB), and block-every for btcd on regtest. Lines for the
@@ -80,7 +80,8 @@ configuration of the program itself are in ` + settings.OwnFile + `.`,
 
 // awaitClock waits for the time of the network, within a bound.
 func awaitClock(s settings.Settings) error {
-	gate := clock.Gate{Folder: clock.Folder, Synchronised: clock.Synchronised, Lock: settings.ClockLock, After: time.After}
+	gate := clock.Gate{Folder: clock.Folder, Synchronised: clock.Synchronised, LetOut: settings.LetOut, User: settings.SystemUser,
+		Lock: settings.ClockLock, After: time.After}
 	result, err := gate.Wait(s.Network)
 	if result == clock.Late {
 		newLogger().Warn("the clock was not set by the network; the node starts with the time of this machine", "waited", clock.Most)

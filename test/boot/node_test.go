@@ -14,6 +14,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/client"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/firewall"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
+	"github.com/BitBoxSwiss/bitbox-base/internal/node/clock"
 	"github.com/BitBoxSwiss/bitbox-base/internal/node/settings"
 	"github.com/BitBoxSwiss/bitbox-base/test/stage"
 )
@@ -178,23 +179,59 @@ func TestAPackagedBaseHasTheNodeOfItsSettings(t *testing.T) {
 	// The signature that lets it out is loaded as it is rendered, and is taken back.
 	uid := strings.TrimSpace(s.MustExec("id", "-u", firewall.ChainUser))
 	goesOut := func() bool { return strings.Contains(s.MustExec("iptables-save"), "--uid-owner "+uid+" -j INTERNET") }
+	let := func(edit client.Edit) (out bool) {
+		t.Helper()
+		if err := m.call(func(ctx context.Context, s *client.Session) error {
+			view, err := s.Apply(ctx, client.Change{Edit: edit, Approve: func([]client.PostureChange) (bool, error) { return true, nil }})
+			out = err == nil && client.LetsOut(view, client.NodeInternet)
+			return err
+		}); err != nil {
+			t.Fatal(client.Explain(err))
+		}
+		return out
+	}
 	for _, c := range []struct {
 		edit client.Edit
 		want bool
 	}{{client.LetOut(client.NodeInternet), true}, {client.KeepIn(client.NodeInternet, client.NodeHome), false}} {
-		if err := m.call(func(ctx context.Context, s *client.Session) error {
-			view, err := s.Apply(ctx, client.Change{Edit: c.edit, Approve: func([]client.PostureChange) (bool, error) { return true, nil }})
-			if err == nil && client.LetsOut(view, client.NodeInternet) != c.want {
-				t.Errorf("the Base has signed that the node goes out: %t", !c.want)
-			}
-			return err
-		}); err != nil {
-			t.Fatal(client.Explain(err))
+		if let(c.edit) != c.want {
+			t.Errorf("the Base has signed that the node goes out: %t", !c.want)
 		}
 		if goesOut() != c.want {
 			t.Errorf("the packet filter lets the node out: %t", !c.want)
 		}
 	}
+
+	// The Base sets its clock by the network, and has not yet: a container's systemd does not. A node that
+	// is let out waits for that; one that stays in, which gets no blocks, does not.
+	s.MustExec("mkdir", "-p", clock.Folder)
+	waits := func(n *basev1.Node) bool {
+		return n.GetState() == basev1.Node_STATE_STARTING && n.GetReason() == clock.Reason
+	}
+	public := &basev1.NodeSettings{Program: signet.Program, Network: basev1.Network_NETWORK_TESTNET4, CacheMib: 16}
+	if err := change(public); err != nil {
+		t.Fatal(client.Explain(err))
+	}
+	runs := func(n *basev1.Node) bool {
+		return n.GetNetwork() == basev1.Network_NETWORK_TESTNET4 && n.GetSoftware() != ""
+	}
+	until("a node that stays in starts", func(n *basev1.Node) bool {
+		if waits(n) {
+			t.Error("a node that stays in waits for the clock")
+		}
+		return runs(n) && n.GetState() != basev1.Node_STATE_STARTING
+	})
+	let(client.LetOut(client.NodeInternet))
+	m.mustChange("bitcoin", toRestart)
+	until("a node that is let out waits for the clock", waits)
+	s.MustExec("touch", clock.Synchronised)
+	until("it starts once the clock is set", func(n *basev1.Node) bool { return !waits(n) && runs(n) })
+	let(client.KeepIn(client.NodeInternet, client.NodeHome))
+	s.MustExec("rm", "-r", clock.Folder)
+	if err := change(regtest); err != nil {
+		t.Fatal(client.Explain(err))
+	}
+	until("the node is back on regtest once more", current)
 
 	// systemd starts it again before it counts as stopped. Its chain begins at the first block
 	// then, which does not stay hidden: blocks are lost, or replaced if new ones came at once.

@@ -127,6 +127,15 @@ func TestATakenOverBitcoindGoesOnlyWhereAnOwnerLetsIt(t *testing.T) {
 		})
 	})
 	check("goes-after", nil)
+	// The file by which the node knows whether it is let out opens nothing, whatever is in it.
+	path := filepath.Join(s.Path("/"), generation.Current(generation.LetOut))
+	if text, err := os.ReadFile(path); err != nil || len(text) != 0 {
+		t.Errorf("the node that stays in reads %q, %v", text, err)
+	}
+	if err := os.WriteFile(path, []byte(firewall.ChainUser+"\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	check("goes-stale", nil)
 	// Without the rules for it, it does: new connections would be refused, and this one goes on.
 	let(posture.ServiceBitcoin)
 	holds(t, s, abroad, func(cut func() bool) {

@@ -75,7 +75,8 @@ type Part struct {
 
 // Parts are in the order in which they are reloaded.
 var Parts = []Part{
-	{[]string{generation.IPv4Rules, generation.IPv6Rules}, "bitbox-base-preflight-firewall.service", generation.FirewallUnit},
+	{[]string{generation.IPv4Rules, generation.IPv6Rules, generation.LetOut}, "bitbox-base-preflight-firewall.service",
+		generation.FirewallUnit},
 	{[]string{generation.ProxyConfig}, "bitbox-base-preflight-nginx.service", generation.ProxyUnit},
 	{[]string{generation.BansDirectory + "/"}, "bitbox-base-preflight-fail2ban.service", generation.BansUnit},
 	{[]string{generation.SSHConfig, generation.AuthorizedKeys}, "bitbox-base-preflight-sshd.service", ""},

@@ -8,6 +8,7 @@
 //	    nginx.conf                          the entry
 //	    fail2ban/…                          its whole configuration directory
 //	    sshd_config  authorized_keys        SSH, whether it is on or off
+//	    let-out                             the users whom the packet filter lets out
 //
 // The link `current` beside `generations` names the one in force. The units of the servers
 // refer to files through this link, so one rename commits all files at once, and a power cut
@@ -24,6 +25,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -107,6 +109,9 @@ const (
 	BansDirectory  = "fail2ban"
 	SSHConfig      = "sshd_config"
 	AuthorizedKeys = "authorized_keys"
+	// LetOut has a line for each user whom the packet filter of the same generation lets out. It opens
+	// nothing: the node waits for the clock only if it is let out.
+	LetOut = "let-out"
 )
 
 // Current returns the path of a file of the generation in force, as the servers use it.
@@ -214,6 +219,7 @@ func RenderFor(e posture.Effective, m Machine) (Files, error) {
 		return nil, err
 	}
 	files[IPv4Rules], files[IPv6Rules] = rules.V4, rules.V6
+	files[LetOut] = letOut(filter)
 	if files[ProxyConfig], err = proxy.Render(web); err != nil {
 		return nil, err
 	}
@@ -274,6 +280,16 @@ func FirewallFor(e posture.Effective, m Machine) (firewall.Policy, error) {
 		p.Egress = append(p.Egress, egress...)
 	}
 	return p, nil
+}
+
+// letOut writes LetOut.
+func letOut(p firewall.Policy) string {
+	var users []string
+	for _, egress := range p.Egress {
+		users = append(users, egress.User+"\n")
+	}
+	slices.Sort(users)
+	return strings.Join(slices.Compact(users), "")
 }
 
 func extras(web proxy.Config) []firewall.Extra {

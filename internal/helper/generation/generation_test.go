@@ -52,7 +52,7 @@ func render(t *testing.T, e posture.Effective) Files {
 func TestOpeningSomethingChangesNothingElse(t *testing.T) {
 	before, after := render(t, closed()), render(t, open(t))
 	b := &strings.Builder{}
-	for _, name := range []string{IPv4Rules, IPv6Rules, ProxyConfig, SSHConfig, AuthorizedKeys, BansDirectory + "/jail.conf"} {
+	for _, name := range []string{IPv4Rules, IPv6Rules, ProxyConfig, SSHConfig, AuthorizedKeys, LetOut, BansDirectory + "/jail.conf"} {
 		b.WriteString("== " + name + "\n")
 		old := map[string]bool{"\n": true}
 		for line := range strings.Lines(before[name]) {
@@ -94,6 +94,25 @@ func TestEachNameThatAPostureAllowsIsKnownHere(t *testing.T) {
 	for _, service := range posture.Services {
 		if _, known := serviceEgress[service]; !known {
 			t.Errorf("no user is known for the service %q", service)
+		}
+	}
+}
+
+// The file names a user if and only if the packet filter of the same generation has a rule that lets it out.
+func TestTheFileOfThoseWhoAreLetOutSaysWhatThePacketFilterDoes(t *testing.T) {
+	for _, service := range append([]posture.Service{""}, posture.Services...) {
+		e := closed()
+		if service != "" {
+			e.Egress = []posture.Service{service}
+		}
+		files := render(t, e)
+		for _, user := range []string{"bitcoin", "lightning", "debian-tor"} {
+			named := strings.Contains("\n"+files[LetOut], "\n"+user+"\n")
+			rule := "--uid-owner " + user + " -j "
+			out := strings.Contains(files[IPv4Rules], rule+"INTERNET") || strings.Contains(files[IPv4Rules], rule+"HOME")
+			if named != out {
+				t.Errorf("%q in force: the file names %s: %t; the rules let it out: %t\n%s", service, user, named, out, files[IPv4Rules])
+			}
 		}
 	}
 }

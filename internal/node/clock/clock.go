@@ -1,16 +1,20 @@
 // Package clock has the start of a node wait for the time of the network. A node whose clock is
-// behind refuses blocks that are newer than its clock.
+// behind refuses blocks that are newer than its clock. A node that reaches nobody gets no blocks,
+// and does not wait.
 package clock
 
 import (
 	"fmt"
 	"os"
+	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/node"
+	"github.com/BitBoxSwiss/bitbox-base/internal/rootfile"
 )
 
 const (
@@ -23,6 +27,8 @@ const (
 	Most = 2 * time.Minute
 
 	poll = time.Second
+	// maxLetOut is far more than the file has, in bytes.
+	maxLetOut = 4 << 10
 )
 
 // Reason is what an owner sees meanwhile.
@@ -33,7 +39,7 @@ type Result int
 
 // The results.
 const (
-	NotNeeded Result = iota // nobody sets the clock, or the network is made on this machine
+	NotNeeded Result = iota // nobody sets the clock, the network is made on this machine, or the node reaches nobody
 	Set                     // the clock is set
 	Late                    // it was not set in time
 )
@@ -42,6 +48,9 @@ const (
 type Gate struct {
 	// Folder and Synchronised are systemd-timesyncd's.
 	Folder, Synchronised string
+	// LetOut is a file of root's with a line for each user whom the packet filter lets out, and User is
+	// the node's. Unless the file tells that the node stays in, it waits. The file opens nothing.
+	LetOut, User string
 	// Lock is a file that is locked during the wait, so that it never tells of a start that has ended.
 	Lock string
 	// After is time.After.
@@ -51,7 +60,7 @@ type Gate struct {
 // Wait waits until the clock is set, if a node on this network needs that. An error means that the
 // lock could not be had.
 func (g Gate) Wait(network basev1.Network) (Result, error) {
-	if node.MadeAtWill(network) || !there(g.Folder) {
+	if node.MadeAtWill(network) || !there(g.Folder) || g.staysIn() {
 		return NotNeeded, nil
 	}
 	if there(g.Synchronised) {
@@ -72,6 +81,13 @@ func (g Gate) Wait(network basev1.Network) (Result, error) {
 		}
 	}
 	return Late, nil
+}
+
+// staysIn tells whether the packet filter lets the node reach nobody. A file that is missing or that
+// cannot be read says nothing.
+func (g Gate) staysIn() bool {
+	text, err := rootfile.Read(g.LetOut, maxLetOut)
+	return err == nil && !slices.Contains(strings.Split(string(text), "\n"), g.User)
 }
 
 // Waits tells whether a start waits, from the file that it locks. The file is another user's, so it

@@ -1,8 +1,10 @@
 package clock_test
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -17,7 +19,8 @@ func gate(t *testing.T, second func(g clock.Gate, number int)) clock.Gate {
 	if err := os.Mkdir(folder, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	g := clock.Gate{Folder: folder, Synchronised: filepath.Join(folder, "synchronized"), Lock: filepath.Join(t.TempDir(), "clock")}
+	g := clock.Gate{Folder: folder, Synchronised: filepath.Join(folder, "synchronized"), Lock: filepath.Join(t.TempDir(), "clock"),
+		LetOut: filepath.Join(t.TempDir(), "let-out"), User: "bitcoin"}
 	number := 0
 	g.After = func(d time.Duration) <-chan time.Time {
 		if d != time.Second {
@@ -88,6 +91,32 @@ func TestANodeStartsWithoutTheTimeOfTheNetwork(t *testing.T) {
 	if seconds != 0 {
 		t.Errorf("it waited %d seconds for a clock that nobody sets", seconds)
 	}
+}
+
+func TestANodeThatIsNotLetOutDoesNotWait(t *testing.T) {
+	seconds := 0
+	g := gate(t, func(_ clock.Gate, number int) { seconds = number })
+	for _, c := range []struct {
+		text string
+		want clock.Result
+	}{
+		{"", clock.NotNeeded}, {"debian-tor\nlightning\n", clock.NotNeeded}, {"bitcoin-other\n", clock.NotNeeded},
+		{"bitcoin\n", clock.Late}, {"bitcoin\ndebian-tor\n", clock.Late}, {strings.Repeat("x\n", 1<<20), clock.Late},
+	} {
+		seconds = 0
+		if err := os.WriteFile(g.LetOut, []byte(c.text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		wait(t, g, basev1.Network_NETWORK_MAINNET, c.want)
+		if (seconds == 0) != (c.want == clock.NotNeeded) {
+			t.Errorf("%.40q: it waited %d seconds", c.text, seconds)
+		}
+	}
+	// What another user could have written says nothing.
+	if err := errors.Join(os.WriteFile(g.LetOut, nil, 0o644), os.Chmod(g.LetOut, 0o666)); err != nil {
+		t.Fatal(err)
+	}
+	wait(t, g, basev1.Network_NETWORK_MAINNET, clock.Late)
 }
 
 func TestAFileThatAKilledStartHasLeftSaysNothing(t *testing.T) {

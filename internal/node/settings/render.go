@@ -18,6 +18,11 @@ const (
 	Runtime = "/run/bitbox-bitcoin"
 	// ClockLock is locked while a start waits for the clock (package clock).
 	ClockLock = Runtime + "/clock"
+	// LetOut tells which users the packet filter lets out: a file of the generation in force (package
+	// generation has the same path).
+	LetOut = "/var/lib/bitbox-base/system/current/let-out"
+	// SystemUser is the user of the node.
+	SystemUser = "bitcoin"
 	// btcdFile is btcd, which the package brings.
 	btcdFile = "/usr/lib/bitbox-base/btcd"
 )
