@@ -74,6 +74,11 @@ type Error struct {
 	// Text is one sentence, without a capital or a full stop, that says what happened and what to
 	// do.
 	Text string
+	// Format and Args made Text, as in fmt.Sprintf. The format tells failures of one kind apart, for a
+	// program that says them in another language. It is empty for what the Base has said, and where Text
+	// is always the same.
+	Format string
+	Args   []any
 	// Cause is the error below, nil if there is none.
 	Cause error
 	// Wait is how long to wait before trying again; 0 if unknown.
@@ -90,8 +95,8 @@ func (e *Error) Unwrap() []error {
 	return []error{e.Kind, e.Cause}
 }
 
-func fail(kind, cause error, format string, args ...any) error {
-	return &Error{Kind: kind, Text: fmt.Sprintf(format, args...), Cause: cause}
+func fail(kind, cause error, format string, args ...any) *Error {
+	return &Error{Kind: kind, Text: fmt.Sprintf(format, args...), Format: format, Args: args, Cause: cause}
 }
 
 // kinds are this package's names for the codes of the RPC.

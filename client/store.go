@@ -617,11 +617,11 @@ func mayReveal(last []time.Time, now time.Time) error {
 	if latest.Sub(last[0]) >= revealWait || wait <= 0 {
 		return nil
 	}
-	return &Error{
-		Kind: ErrTooManyReveals,
-		Wait: wait,
-		Text: fmt.Sprintf("%d pairings failed after this App had revealed its half, so somebody may be guessing the code; try again in %d s", maxReveals, int(wait.Seconds()+0.999)),
-	}
+	known := fail(ErrTooManyReveals, nil,
+		"%d pairings failed after this App had revealed its half, so somebody may be guessing the code; try again in %d s",
+		maxReveals, int(wait.Seconds()+0.999))
+	known.Wait = wait
+	return known
 }
 
 // checkReveals fails while the App has to wait.

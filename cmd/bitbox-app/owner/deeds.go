@@ -210,13 +210,13 @@ var deeds = map[DeedKind]struct {
 	}},
 	NodeOnline: {"node-online", nil, func(ctx context.Context, s *session, d Deed, h Hand) (words.Said, error) {
 		if d.Subject != client.NodeHome && d.Subject != client.NodeInternet {
-			return words.Said{}, unusable("the node can be let out to the internet or to your home")
+			return words.Said{}, Unusable("the node can be let out to the internet or to your home")
 		}
 		return s.apply(ctx, client.LetOut(d.Subject), h)
 	}},
 	NodeOffline: {"node-offline", nil, func(ctx context.Context, s *session, d Deed, h Hand) (words.Said, error) {
 		if d.Subject != client.NodeHome && d.Subject != client.NodeInternet {
-			return words.Said{}, unusable("the node can be kept from the internet or from your home")
+			return words.Said{}, Unusable("the node can be kept from the internet or from your home")
 		}
 		return s.apply(ctx, client.KeepIn(d.Subject), h)
 	}},
@@ -308,9 +308,9 @@ func (s *session) complete(ctx context.Context, d Deed) (Deed, error) {
 	case err != nil:
 		return d, err
 	case at < 0:
-		return d, unusable("the Base no longer finds that")
+		return d, Unusable("the Base no longer finds that")
 	case !found[at].GetFixable():
-		return d, unusable("the Base cannot repair it by itself; repair it by hand: %s", found[at].GetFix())
+		return d, Unusable("the Base cannot repair it by itself; repair it by hand: %s", found[at].GetFix())
 	}
 	d.Text = found[at].GetFix()
 	return d, nil
@@ -324,13 +324,15 @@ func (s *session) apply(ctx context.Context, edit client.Edit, h Hand) (words.Sa
 	return words.Saying("done.posture"), err
 }
 
+const otherName = "the App %q was paired as %q; so it is not certain which App is meant, and nothing was done"
+
 // meant refuses an App that was not paired under the name that the owner has read: the Middleware
 // may have given another App that name.
 func (s *session) meant(ctx context.Context, d Deed) error {
 	pairedAs, err := s.CheckName(ctx, d.Subject, d.Text)
 	if err != nil && pairedAs != "" {
-		return &client.Error{Kind: client.ErrNoSuchApp, Cause: err,
-			Text: fmt.Sprintf("the App %q was paired as %q; so it is not certain which App is meant, and nothing was done", d.Text, pairedAs)}
+		return &client.Error{Kind: client.ErrNoSuchApp, Cause: err, Text: fmt.Sprintf(otherName, d.Text, pairedAs), Format: otherName,
+			Args: []any{d.Text, pairedAs}}
 	}
 	return err
 }
@@ -385,7 +387,7 @@ func rebuild(resync bool) func(context.Context, *session, Deed, Hand) (words.Sai
 			return words.Said{}, err
 		}
 		if strings.HasPrefix(answer.GetNode().GetSoftware(), "btcd") && !resync {
-			return words.Said{}, unusable("btcd cannot read its blocks again; it can download them again")
+			return words.Said{}, Unusable("btcd cannot read its blocks again; it can download them again")
 		}
 		view, err := s.Posture(ctx)
 		if err != nil {

@@ -43,7 +43,7 @@ func KeyLines(keys []sshkey.Key) string {
 	return strings.Join(lines, "\n")
 }
 
-// unusable is the error of an argument that cannot be used, in a sentence for the owner.
-func unusable(format string, args ...any) error {
-	return &client.Error{Kind: client.ErrInvalid, Text: fmt.Sprintf(format, args...)}
+// Unusable is the error of an argument that cannot be used, in a sentence for the owner.
+func Unusable(format string, args ...any) error {
+	return &client.Error{Kind: client.ErrInvalid, Text: fmt.Sprintf(format, args...), Format: format, Args: args}
 }

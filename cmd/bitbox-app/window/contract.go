@@ -7,6 +7,7 @@ import (
 
 	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/owner"
 	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/window/pages"
+	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/words"
 )
 
 // Owner follows the Bases and carries out deeds. It is *owner.Owner.
@@ -33,7 +34,7 @@ type Renderer interface {
 	Wants(path string, s owner.State) (base string, wants []owner.Want)
 	// Notice is a page that says one sentence: why a request was refused, or why a form could not be
 	// used. It has a link to /bases.
-	Notice(status int, sentence string) pages.Page
+	Notice(status int, said words.Text) pages.Page
 	Document(w io.Writer, p pages.Page, f pages.Frame) error
 }
 

@@ -11,7 +11,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/BitBoxSwiss/bitbox-base/client"
 	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/owner"
 )
 
@@ -66,7 +65,7 @@ func (f *fields) rest() error {
 func (s *server) begin(w http.ResponseWriter, r *http.Request, base string, d owner.Deed) {
 	number, err := s.Owner.Do(base, d)
 	if err != nil {
-		s.notice(w, http.StatusConflict, client.Explain(err))
+		s.problem(w, http.StatusConflict, err)
 		return
 	}
 	http.Redirect(w, r, fmt.Sprintf("/deed/%d", number), http.StatusSeeOther)
@@ -122,7 +121,7 @@ func (s *server) take(w http.ResponseWriter, r *http.Request, b owner.Base, kind
 	d.Kind = kind
 	switch {
 	case err != nil:
-		s.notice(w, http.StatusBadRequest, client.Explain(err))
+		s.problem(w, http.StatusBadRequest, err)
 	case form.rest() != nil:
 		s.refuse(w, r, verdict{http.StatusBadRequest, "door.form"})
 	case d.Kind == owner.Pair:
@@ -153,7 +152,7 @@ func (s *server) answer(w http.ResponseWriter, r *http.Request, _ visitor) {
 		return
 	}
 	if err := s.Owner.Answer(deed, question, owner.Answer{Yes: said == "yes", Text: text}); err != nil {
-		s.notice(w, http.StatusConflict, client.Explain(err))
+		s.problem(w, http.StatusConflict, err)
 		return
 	}
 	http.Redirect(w, r, fmt.Sprintf("/deed/%d", deed), http.StatusSeeOther)
@@ -199,7 +198,7 @@ func (s *server) install(w http.ResponseWriter, r *http.Request, v visitor) {
 	number, err := s.Owner.Do(base.ID(), owner.Deed{Kind: owner.Install, Text: path})
 	if err != nil {
 		done()
-		s.notice(w, http.StatusConflict, client.Explain(err))
+		s.problem(w, http.StatusConflict, err)
 		return
 	}
 	s.running.Go(func() {
@@ -272,8 +271,8 @@ func removeUploads(dir string) error {
 	return err
 }
 
-// notice shows a sentence as a page.
-func (s *server) notice(w http.ResponseWriter, status int, sentence string) {
-	_, by, _ := s.settings.read()
-	s.document(w, by, by.Notice(status, sentence), "", false)
+// problem shows an error as a page.
+func (s *server) problem(w http.ResponseWriter, status int, err error) {
+	language, by, _ := s.settings.read()
+	s.document(w, by, by.Notice(status, language.Problem(err)), "", false)
 }

@@ -1,7 +1,6 @@
 package window
 
 import (
-	"fmt"
 	"slices"
 	"strings"
 
@@ -51,10 +50,6 @@ var forms = map[owner.DeedKind]reader{
 	owner.Forget:          plain,
 }
 
-func unusable(format string, arguments ...any) error {
-	return &client.Error{Kind: client.ErrInvalid, Text: fmt.Sprintf(format, arguments...)}
-}
-
 // plain is a form without fields.
 func plain(*fields, owner.Base) (owner.Deed, error) { return owner.Deed{}, nil }
 
@@ -72,7 +67,7 @@ func (f *fields) subject(field string) (string, error) {
 			return text, nil
 		}
 	}
-	return "", unusable("fill in the field %q", field)
+	return "", owner.Unusable("fill in the field %q", field)
 }
 
 // written is a form with a text that the person writes, perhaps about a subject.
@@ -83,7 +78,7 @@ func written(subject, text string) reader {
 			d.Subject, err = f.subject(subject)
 		}
 		if err == nil && d.Text == "" {
-			err = unusable("fill in the field %q", text)
+			err = owner.Unusable("fill in the field %q", text)
 		}
 		return d, err
 	}
@@ -133,7 +128,7 @@ func readFix(f *fields, b owner.Base) (owner.Deed, error) {
 	}
 	at := slices.IndexFunc(b.Findings, func(one *basev1.Finding) bool { return one.GetId() == id && one.GetFixable() })
 	if at < 0 {
-		return owner.Deed{}, unusable("the Base no longer finds that, or cannot repair it by itself")
+		return owner.Deed{}, owner.Unusable("the Base no longer finds that, or cannot repair it by itself")
 	}
 	return owner.Deed{Kind: owner.Fix, Subject: id, Text: b.Findings[at].GetFix()}, nil
 }
@@ -144,7 +139,7 @@ const untilClosed = "until-closed"
 func readSSH(f *fields, _ owner.Base) (owner.Deed, error) {
 	length, err := commandline.ParseDuration(f.value("for"))
 	if err != nil || owner.CheckLease(length) != nil {
-		return owner.Deed{}, unusable("%q is no time for which something can be open; 5m (minutes) to 7d are", f.value("for"))
+		return owner.Deed{}, owner.Unusable("%q is no time for which something can be open; 5m (minutes) to 7d are", f.value("for"))
 	}
 	return owner.Deed{For: length}, nil
 }
@@ -164,11 +159,11 @@ func readExpose(f *fields, b owner.Base) (d owner.Deed, err error) {
 	}
 	listed := strings.FieldsFunc(f.value("from"), func(r rune) bool { return strings.ContainsRune(", ;\t\r\n", r) })
 	if d.Opening.From, err = owner.ReadNetworks(listed); err != nil {
-		return d, unusable("%v", err)
+		return d, owner.Unusable("these networks cannot be used: %v; write them as 192.168.1.0/24", err)
 	}
 	d.Opening.ShareEntry = f.value("share") != ""
 	if public := client.PublicNetworks(d.Opening.From); f.value("public") == "" && len(public) > 0 {
-		return d, unusable("%s has computers of strangers; tick the box if you mean it", public[0])
+		return d, owner.Unusable("%s has computers of strangers; tick the box if you mean it", public[0])
 	}
 	return d, nil
 }
@@ -182,7 +177,7 @@ func readList(f *fields, _ owner.Base) (owner.Deed, error) {
 func readPair(f *fields, _ owner.Base) (owner.Deed, error) {
 	d := owner.Deed{Addresses: strings.Fields(f.value("address")), Text: f.value("name"), Words: f.value("words") != ""}
 	if len(d.Addresses) == 0 {
-		return d, unusable("fill in the address: host, or host:port")
+		return d, owner.Unusable("fill in the address: host, or host:port")
 	}
 	for _, address := range d.Addresses {
 		if err := client.CheckAddress(address); err != nil {

@@ -19,6 +19,7 @@ import (
 
 	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/window/pages"
 	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/window/peer"
+	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/words"
 )
 
 const (
@@ -162,7 +163,8 @@ func (s *server) refuse(w http.ResponseWriter, r *http.Request, v verdict) {
 		// Another site, or a browser that does not say where a request comes from.
 		http.Error(w, sentence, v.status)
 	case single(r, "Sec-Fetch-Mode") == "navigate":
-		s.notice(w, v.status, sentence)
+		language, by, _ := s.settings.read()
+		s.document(w, by, by.Notice(v.status, words.Text{Text: sentence, Lang: language.Tag}), "", false)
 	default:
 		answerJSON(w, v.status, map[string]any{"refused": sentence})
 	}

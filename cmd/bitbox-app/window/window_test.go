@@ -165,8 +165,8 @@ func (s *site) Wants(string, owner.State) (string, []owner.Want) { return "", ni
 
 func (s *site) Want(string, owner.Want) {}
 
-func (s *site) Notice(status int, sentence string) pages.Page {
-	return pages.Page{Title: sentence, Status: status}
+func (s *site) Notice(status int, said words.Text) pages.Page {
+	return pages.Page{Title: said.Text, Status: status}
 }
 
 func (s *site) Document(w io.Writer, p pages.Page, f pages.Frame) error {

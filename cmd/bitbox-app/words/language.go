@@ -17,8 +17,9 @@ type Language struct {
 	// date is the layout of a date before a time, decimal the sign before the tenths.
 	date, decimal string
 	future, done  tense
-	// problems and findings are the words for what English leaves to the client and the Base.
+	// problems, errors and findings are the words for what English leaves to the client and the Base.
 	problems []problem
+	errors   map[string]string
 	findings map[string]finding
 }
 
@@ -28,7 +29,7 @@ var (
 		future: tense{"will be", "will be", ""}, done: tense{"is now", "is now", ""}}
 	German = Language{Tag: "de", Name: "Deutsch", sentences: german, date: "02.01.2006, ", decimal: ",",
 		future: tense{"wird", "wird", " sein"}, done: tense{"ist jetzt", "ist jetzt", ""},
-		problems: germanProblems, findings: germanFindings}
+		problems: germanProblems, errors: germanErrors, findings: germanFindings}
 )
 
 // Languages are all of them; the first is for everybody whose language is not among them.
@@ -50,10 +51,15 @@ func In(tag string) Language {
 // language does not have is a fault of the program, which a test finds; it is shown as it is.
 func (l Language) Say(key string, args ...any) string {
 	sentence, known := l.sentences[key]
-	switch {
-	case !known:
+	if !known {
 		return key
-	case len(args) == 0:
+	}
+	return filled(sentence, args)
+}
+
+// filled puts arguments into the numbered places of a sentence, which may leave some out.
+func filled(sentence string, args []any) string {
+	if len(args) == 0 || !strings.Contains(sentence, "%") {
 		return sentence
 	}
 	return fmt.Sprintf(sentence, args...)

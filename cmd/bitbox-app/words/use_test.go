@@ -94,6 +94,7 @@ func TestGermanIsFormalAndUsesTheWordsOfTheGlossary(t *testing.T) {
 	for _, p := range germanProblems {
 		texts[p.kind.Error()] = p.sentence
 	}
+	maps.Copy(texts, germanErrors)
 	for id, f := range germanFindings {
 		texts[id] = f.title + " " + f.why + " " + f.fix
 	}

@@ -164,16 +164,17 @@ func (v *view) enter() Page {
 }
 
 // Notice is a page that says one sentence.
-func (r *Renderer) Notice(status int, sentence string) Page {
+func (r *Renderer) Notice(status int, said words.Text) Page {
 	v := &view{Renderer: r}
 	title := "errors.notice.title"
 	if status == statusLocked {
 		title = "errors.locked.title"
 	}
 	return v.bare(status, r.say(title), v.part("errors.notice", "", struct {
-		Title, Sentence string
-		Locked          bool
-	}{r.say(title), sentence, status == statusLocked}))
+		Title  string
+		Said   words.Text
+		Locked bool
+	}{r.say(title), said, status == statusLocked}))
 }
 
 // bare is a page without a session: it shows nothing of any Base.

@@ -371,8 +371,9 @@ func TestEachPageIsSoundInEachState(t *testing.T) {
 func TestPagesWithoutASessionAreSound(t *testing.T) {
 	for _, l := range words.Languages() {
 		for name, p := range map[string]Page{
-			"enter": renderer(l).Page("/enter", owner.State{}, now), "locked": renderer(l).Notice(401, "Nobody was at this page for 15 minutes."),
-			"refused": renderer(l).Notice(403, hostile),
+			"enter":   renderer(l).Page("/enter", owner.State{}, now),
+			"locked":  renderer(l).Notice(401, words.Text{Text: "Nobody was at this page for 15 minutes."}),
+			"refused": renderer(l).Notice(403, words.Text{Text: hostile}),
 		} {
 			t.Run(name+"."+l.Tag, func(t *testing.T) { check(t, document(t, name+"."+l.Tag, p)) })
 		}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/owner"
+	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/words"
 )
 
 // screen is a page about a Base, /base/ID/name. Its sentences "name.nav" and "name.title" are the
@@ -109,4 +110,6 @@ func (r *Renderer) find(address string, s owner.State, now time.Time) (*view, fu
 }
 
 // nowhere is the page of an address that leads nowhere.
-func (v *view) nowhere() Page { return v.Notice(statusNowhere, v.say("errors.nowhere")) }
+func (v *view) nowhere() Page {
+	return v.Notice(statusNowhere, words.Text{Text: v.say("errors.nowhere"), Lang: v.language.Tag})
+}
