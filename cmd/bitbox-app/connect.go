@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/BitBoxSwiss/bitbox-base/client"
+	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/owner"
 	"github.com/BitBoxSwiss/bitbox-base/internal/commandline"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/sshkey"
 )
@@ -45,12 +46,7 @@ func (p *program) hostOf(session *client.Session) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	base, err := app.Base(session.Base())
-	if err != nil || len(base.Addresses) == 0 {
-		return "", err
-	}
-	host, _, err := net.SplitHostPort(base.Addresses[0])
-	return host, err
+	return owner.HostOf(app, session.Base())
 }
 
 // exposedAt is how to use an open extra API; nil if that is not known.

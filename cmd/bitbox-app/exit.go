@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/BitBoxSwiss/bitbox-base/client"
+	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/owner"
 )
 
 // exits is the one table of exit codes. The first matching row decides.
@@ -32,7 +33,7 @@ var exits = []struct {
 	{21, "the Base is installing the update; the command did not wait for the result", isAny(client.ErrUpdateUnknown)},
 	{22, "a second board answers to the same provisioning file; it is not used", isAny(client.ErrSecondBoard)},
 	{24, "the change was sent; the command did not wait for the result", isAny(client.ErrUnsettled)},
-	{25, "a wallet cannot use the Base: closed, not ready, unreachable, or another certificate", isAny(errWallet)},
+	{25, "a wallet cannot use the Base: closed, not ready, unreachable, or another certificate", isAny(owner.ErrWallet)},
 	{2, "the command line is wrong", func(err error) bool {
 		return errors.As(err, new(usageError)) || errors.Is(err, client.ErrInvalid) && !client.Refused(err)
 	}},

@@ -144,7 +144,7 @@ electrum, for Electrum wallets.`,
 					if err != nil || used.GetAnswers() { // an older Base does not tell
 						return ""
 					}
-					return "  " + p.out.Fold("  ", "Note: "+nothingAnswers+".") + "\n"
+					return "  " + p.out.Fold("  ", "Note: "+owner.WalletWarning(used).String()+".") + "\n"
 				},
 				at: func(host string, view *client.PostureView) *connection { return exposedAt(host, args[0], view) },
 			})

@@ -25,6 +25,7 @@ import (
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	"github.com/BitBoxSwiss/bitbox-base/client"
+	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/owner"
 	"github.com/BitBoxSwiss/bitbox-base/internal/app/proof"
 	"github.com/BitBoxSwiss/bitbox-base/internal/app/terminal"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/bruteforce"
@@ -99,7 +100,7 @@ var shapes = map[string]any{
 	"bitbox-app node settings --program": nodeSettingsChanged{},
 	"bitbox-app node tx":                 foundTx{},
 	"bitbox-app wallet":                  shownWallet{},
-	"bitbox-app wallet check":            checkedWallet{},
+	"bitbox-app wallet check":            owner.CheckedWallet{},
 	"bitbox-app node show":               &basev1.GetNodeResponse{},
 	"bitbox-app pair":                    pairEvent{},
 	"bitbox-app pairing accept":          acceptEvent{},
@@ -225,7 +226,7 @@ func typeKeys(found map[string]string, path string, of reflect.Type) {
 			field := of.Field(n)
 			name, options, _ := strings.Cut(field.Tag.Get("json"), ",")
 			switch {
-			case name == "-":
+			case name == "-" || !field.IsExported() && !field.Anonymous:
 			case field.Anonymous && name == "":
 				typeKeys(found, path, field.Type)
 			default:

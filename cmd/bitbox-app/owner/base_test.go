@@ -8,6 +8,7 @@ import (
 	"errors"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -15,6 +16,7 @@ import (
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	"github.com/BitBoxSwiss/bitbox-base/client"
+	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/words"
 	"github.com/BitBoxSwiss/bitbox-base/internal/app/releases"
 	"github.com/BitBoxSwiss/bitbox-base/internal/testbed/appliancetest"
 	"github.com/BitBoxSwiss/bitbox-base/internal/testbed/machinetest"
@@ -333,5 +335,33 @@ func TestAnotherReleaseThanTheListSaysIsNotBrought(t *testing.T) {
 	}
 	if d := h.tells(id, Deed{Kind: CheckReleases, Text: "file:///etc/passwd"}); !errors.Is(d.Err, releases.ErrAddress) {
 		t.Errorf("a file of this computer: %v", d.Err)
+	}
+}
+
+// A check asks nothing, changes nothing, and says what keeps a wallet from the Base.
+func TestARealBaseIsCheckedAsAWalletDoes(t *testing.T) {
+	h := newHome(t)
+	id := h.pairs()
+	home := client.Opening{UntilClosed: true, From: []netip.Prefix{netip.MustParsePrefix("192.168.1.0/24")}}
+	for _, c := range []struct {
+		before Deed
+		want   string
+	}{
+		{Deed{}, "a wallet cannot use this Base: the Electrum API is closed; to open it: bitbox-app expose electrum --until-closed"},
+		{Deed{Kind: Expose, Subject: WalletKind, Opening: client.Opening{UntilClosed: true}}, "does not answer; a firewall"},
+		{Deed{Kind: Expose, Subject: WalletKind, Opening: home},
+			"this computer is 127.0.0.1, and the API is open from 192.168.1.0/24 alone"},
+	} {
+		if c.before.Kind != 0 {
+			h.does(id, c.before)
+		}
+		d := h.tells(id, Deed{Kind: CheckWallet})
+		if !errors.Is(d.Err, ErrWallet) || !strings.Contains(client.Explain(d.Err), c.want) || !d.Leaves.Empty() {
+			t.Errorf("it says %v, not %q", d.Err, c.want)
+		}
+		said := words.German.Problem(d.Err)
+		if said.Lang != "de" || !strings.HasPrefix(said.Text, "Eine Wallet kann diese Base nicht benutzen: ") {
+			t.Errorf("in German it says %+v", said)
+		}
 	}
 }

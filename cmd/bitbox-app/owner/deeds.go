@@ -51,6 +51,7 @@ const (
 	PowerOff                            //
 	NodeOnline                          // Subject: client.NodeInternet or client.NodeHome
 	NodeOffline                         // Subject: the same
+	CheckWallet                         // connects as a wallet does
 	Reindex                             //
 	Resync                              //
 	DebianUpdates                       //
@@ -220,8 +221,9 @@ var deeds = map[DeedKind]struct {
 		}
 		return s.apply(ctx, client.KeepIn(d.Subject), h)
 	}},
-	Reindex: {"reindex", nil, rebuild(false)},
-	Resync:  {"resync", nil, rebuild(true)},
+	CheckWallet: {"check-wallet", nil, checkWallet},
+	Reindex:     {"reindex", nil, rebuild(false)},
+	Resync:      {"resync", nil, rebuild(true)},
 	DebianUpdates: {"debian-updates", func(Deed) client.PostureChange {
 		return words.Change(client.PostureChange{Field: "debian"}, "deed.debian-updates")
 	}, func(ctx context.Context, s *session, _ Deed, h Hand) (words.Said, error) {
@@ -248,6 +250,12 @@ var tried = []DeedKind{Unlock, Expose, EnableSSH, AddSSHKeys, RemoveSSHKey, Rena
 
 // Tried tells whether the Base undoes the deed by itself if it is cut off after the yes.
 func (k DeedKind) Tried() bool { return slices.Contains(tried, k) }
+
+// looks are the deeds that change nothing, so they ask nothing.
+var looks = []DeedKind{CheckReleases, CheckWallet}
+
+// Changes tells whether the deed changes something, which the owner says yes to.
+func (k DeedKind) Changes() bool { return !slices.Contains(looks, k) }
 
 // ParseDeed returns the deed with this name.
 func ParseDeed(name string) (DeedKind, bool) {
@@ -418,7 +426,7 @@ func (s *session) Ask(ctx context.Context, want Want) (a Answered, err error) {
 		a.Disks, err = s.Disks(ctx)
 	case Software:
 		if a.Update, err = UpdateStatus(ctx, s.Session); err == nil {
-			a.Newer, a.ListFrom, err = s.releases.Newer(a.Update)
+			a.Newer, a.ListFrom, err = s.source.releases.Newer(a.Update)
 		}
 	case Peers:
 		a.Peers, err = s.Node.ListPeers(ctx, &basev1.ListPeersRequest{})

@@ -301,7 +301,7 @@ func leaves(d Deed, w *underWay, err error) words.Said {
 		return words.Said{}
 	case d.Kind == Pair:
 		return words.Saying("leaves.pair")
-	case d.Kind == Install:
+	case d.Kind == Install || d.Kind == InstallNewer:
 		return words.Saying("leaves.install")
 	case !w.agreed:
 		return words.Saying("leaves.nothing")

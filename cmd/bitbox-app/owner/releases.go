@@ -132,14 +132,14 @@ func (n *Newer) File() (name string, size uint64) { return n.listed.File, n.list
 // list. The Base is only asked what it runs.
 func checkReleases(ctx context.Context, s *session, d Deed, h Hand) (words.Said, error) {
 	h.Progress(words.Saying("steps.list"))
-	if err := s.releases.Check(ctx, d.Text); err != nil {
+	if err := s.source.releases.Check(ctx, d.Text); err != nil {
 		return words.Said{}, err
 	}
 	status, err := UpdateStatus(ctx, s.Session)
 	if err != nil {
 		return words.Said{}, err
 	}
-	newer, _, err := s.releases.Newer(status)
+	newer, _, err := s.source.releases.Newer(status)
 	if newer == nil {
 		return words.Saying("done.check-releases.none", status.GetInstalledVersion()), err
 	}
@@ -152,7 +152,7 @@ func installNewer(ctx context.Context, s *session, d Deed, h Hand) (words.Said, 
 	if err != nil {
 		return words.Said{}, err
 	}
-	newer, _, err := s.releases.Newer(status)
+	newer, _, err := s.source.releases.Newer(status)
 	switch {
 	case err != nil:
 		return words.Said{}, err
@@ -164,14 +164,14 @@ func installNewer(ctx context.Context, s *session, d Deed, h Hand) (words.Said, 
 	}
 	name, size := newer.File()
 	h.Progress(words.Saying("steps.download", name, words.Bytes(size)))
-	return words.Saying("done.install", newer.Version), s.releases.Download(ctx, newer, h.Sent, func(file *client.Release) error {
+	return words.Saying("done.install", newer.Version), s.source.releases.Download(ctx, newer, h.Sent, func(file *client.Release) error {
 		return s.bring(ctx, file, h)
 	})
 }
 
 // bring sends a release to the Base, which installs it.
 func (s *session) bring(ctx context.Context, file *client.Release, h Hand) error {
-	if err := s.releases.Learn(file); err != nil {
+	if err := s.source.releases.Learn(file); err != nil {
 		return err
 	}
 	h.Progress(words.Saying("steps.send"))

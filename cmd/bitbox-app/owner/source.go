@@ -128,13 +128,12 @@ func (a *appSource) Open(name string) (Session, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &session{opened, a.software, a.releases}, nil
+	return &session{opened, a}, nil
 }
 
 type session struct {
 	*client.Session
-	software func(*client.RunningImage) string
-	releases Releases
+	source *appSource
 }
 
 func (s *session) Health(ctx context.Context) (*basev1.GetInfoResponse, error) {
@@ -185,7 +184,7 @@ func (s *session) lookAccess(ctx context.Context, l *Look) error {
 		return err
 	}
 	l.Access = accessOf(view)
-	l.Access.Software = s.software(view.Identities().Image)
+	l.Access.Software = s.source.software(view.Identities().Image)
 	return nil
 }
 

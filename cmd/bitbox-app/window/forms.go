@@ -46,6 +46,7 @@ var forms = map[owner.DeedKind]reader{
 	owner.InstallNewer:    plain,
 	owner.NodeOnline:      about("service"),
 	owner.NodeOffline:     about("service"),
+	owner.CheckWallet:     plain,
 	owner.DebianUpdates:   plain,
 	owner.Forget:          plain,
 }

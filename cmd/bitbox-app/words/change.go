@@ -78,6 +78,8 @@ func (l Language) word(arg any) string {
 		return l.Say("values.port", a.Port)
 	case time.Duration:
 		return l.Length(a)
+	case basev1.Network:
+		return l.Network(a)
 	case Bytes:
 		return l.Size(uint64(a))
 	case posture.ForGood:

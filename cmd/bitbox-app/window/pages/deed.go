@@ -153,12 +153,16 @@ func (v *view) steps(d owner.DeedState) []step {
 		return v.pairingSteps(d)
 	}
 	over, asked := !d.Ended.IsZero(), d.Question != nil
-	steps := []step{{Key: "yes", Text: v.say("deed.step.yes"), Class: "done"}}
-	switch {
-	case asked:
-		steps[0].Class = "now"
-	case over && d.Err != nil && len(d.Steps) == 0:
-		steps[0].Class = ""
+	var steps []step
+	if d.Deed.Kind.Changes() {
+		yes := step{Key: "yes", Text: v.say("deed.step.yes"), Class: "done"}
+		switch {
+		case asked:
+			yes.Class = "now"
+		case over && d.Err != nil && len(d.Steps) == 0:
+			yes.Class = ""
+		}
+		steps = append(steps, yes)
 	}
 	for n, said := range d.Steps {
 		text := v.language.Said(said)
@@ -230,6 +234,8 @@ func (v *view) stopping(d owner.DeedState) *stop {
 	switch {
 	case isPairing(d):
 		s.Text = v.say("pair.stop.text")
+	case !d.Deed.Kind.Changes():
+		s.Text = v.say("deed.stop.look")
 	case d.Deed.Kind.Tried():
 		s.Text = v.say("deed.stop.text")
 	}

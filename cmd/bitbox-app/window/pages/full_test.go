@@ -34,7 +34,7 @@ func fullBase(role basev1.Role, text string) owner.Base {
 	i.Name, i.SoftwareVersion, i.TimeZone, i.PublicKey = say("Kitchen"), say("1.3.0"), say("Europe/Zurich"), strings.Repeat("5f2c", 16)
 	i.Caller = &basev1.App{Id: "a1", Name: say("laptop"), Role: role}
 	i.DiskTroubles = []string{say("the disk nvme0n1 reports 12 bad blocks")}
-	b.Look.Access.Doors[1] = owner.Door{Kind: walletKind, Port: 50002, Left: 47 * time.Minute, From: []string{"192.168.1.0/24"},
+	b.Look.Access.Doors[1] = owner.Door{Kind: owner.WalletKind, Port: 50002, Left: 47 * time.Minute, From: []string{"192.168.1.0/24"},
 		Certificate: strings.Repeat("a1b2", 16)}
 	b.Look.Access.Internet = []string{client.NodeInternet}
 	b.Look.Apps = []*basev1.App{
@@ -77,8 +77,9 @@ func fullBase(role basev1.Role, text string) owner.Base {
 				ReceivedBytes: 91 << 20, SentBytes: 12 << 20, PingMs: pointer(31.4)},
 			{Address: say("[2001:db8::9]:8333"), Inbound: true, Software: say("/btcwire:0.5.0/btcd:0.26.2/")},
 		}}},
-		{Part: owner.Wallets, Subject: walletKind}: {At: now, Wallets: &basev1.GetWalletsResponse{Told: true, More: 3, Wallets: []*basev1.Wallet{
-			{Address: say("192.168.1.44"), Since: at(20 * time.Minute)}}}},
+		{Part: owner.Wallets, Subject: owner.WalletKind}: {At: now, Wallets: &basev1.GetWalletsResponse{Told: true, More: 3,
+			Wallets: []*basev1.Wallet{
+				{Address: say("192.168.1.44"), Since: at(20 * time.Minute)}}}},
 		{Part: owner.NodeSettings}: {At: now, NodeSettings: &basev1.GetNodeSettingsResponse{Signed: true, HasOwnLines: true,
 			Settings: &basev1.NodeSettings{Program: basev1.NodeSettings_PROGRAM_CORE, Network: basev1.Network_NETWORK_MAINNET,
 				PruneGb: 100, CacheMib: 450}}},
@@ -141,7 +142,7 @@ func init() {
 
 // deedsOf are the deeds by the least role: that of the method that each asks of a Base (docs/protocol.md).
 var deedsOf = map[basev1.Role][]owner.DeedKind{
-	basev1.Role_ROLE_VIEWER: {owner.CheckReleases, owner.Forget},
+	basev1.Role_ROLE_VIEWER: {owner.CheckReleases, owner.CheckWallet, owner.Forget},
 	basev1.Role_ROLE_OPERATOR: {owner.DebianUpdates, owner.DisableService, owner.EnableService, owner.Reboot, owner.RestartService,
 		owner.SetTimeZone, owner.StartService, owner.StopService},
 	basev1.Role_ROLE_OWNER: {owner.AcceptApp, owner.AddSSHKeys, owner.CloseWindow, owner.ConfirmTry, owner.EnableSSH, owner.EndLease,

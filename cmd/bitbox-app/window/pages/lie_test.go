@@ -96,12 +96,12 @@ func (l lie) base(role basev1.Role) owner.Base {
 	b.Look.Bans = tell(&basev1.ListBansResponse{}, l).Bans
 	b.Findings = tell(&basev1.RunAuditResponse{}, l).Findings
 	b.Parts = map[owner.Want]owner.Answered{
-		{Part: owner.Peers}:                        {At: now, Peers: tell(&basev1.ListPeersResponse{}, l)},
-		{Part: owner.Wallets, Subject: walletKind}: {At: now, Wallets: tell(&basev1.GetWalletsResponse{}, l)},
-		{Part: owner.NodeSettings}:                 {At: now, NodeSettings: tell(&basev1.GetNodeSettingsResponse{}, l)},
-		{Part: owner.Disks}:                        {At: now, Disks: tell(&basev1.ListDisksResponse{}, l)},
-		{Part: owner.TimeZones}:                    {At: now, TimeZones: tell(&basev1.ListTimeZonesResponse{}, l)},
-		{Part: owner.Software}:                     {At: now, Update: tell(&basev1.GetUpdateResponse{}, l)},
+		{Part: owner.Peers}: {At: now, Peers: tell(&basev1.ListPeersResponse{}, l)},
+		{Part: owner.Wallets, Subject: owner.WalletKind}: {At: now, Wallets: tell(&basev1.GetWalletsResponse{}, l)},
+		{Part: owner.NodeSettings}:                       {At: now, NodeSettings: tell(&basev1.GetNodeSettingsResponse{}, l)},
+		{Part: owner.Disks}:                              {At: now, Disks: tell(&basev1.ListDisksResponse{}, l)},
+		{Part: owner.TimeZones}:                          {At: now, TimeZones: tell(&basev1.ListTimeZonesResponse{}, l)},
+		{Part: owner.Software}:                           {At: now, Update: tell(&basev1.GetUpdateResponse{}, l)},
 		{Part: owner.Logs, Subject: "nginx"}: {At: now, Lines: []*basev1.LogEntry{
 			tell(&basev1.LogEntry{}, l), tell(&basev1.LogEntry{}, l)}},
 		{Part: owner.Changes}: {At: now, Changes: &client.ChangeLog{Entries: []*systemv1.ChangeEntry{tell(&systemv1.ChangeEntry{}, l)}}},

@@ -53,7 +53,7 @@ func (v *view) nodePage() []Part {
 }
 
 func nodeWants(*view) []owner.Want {
-	return []owner.Want{{Part: owner.Peers}, {Part: owner.Wallets, Subject: walletKind}, {Part: owner.NodeSettings}}
+	return []owner.Want{{Part: owner.Peers}, {Part: owner.Wallets, Subject: owner.WalletKind}, {Part: owner.NodeSettings}}
 }
 
 // bitcoin is the node as it is now.

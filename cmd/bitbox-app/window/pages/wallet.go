@@ -13,9 +13,6 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/window/picture"
 )
 
-// walletKind is the extra API that wallets use.
-const walletKind = "electrum"
-
 // walletView is how a wallet connects.
 type walletView struct {
 	// Known: the Base manages what is open.
@@ -27,20 +24,22 @@ type walletView struct {
 	From              string
 	Line, Fingerprint string
 	Code              template.HTML
-	Buttons           []button
-	Connected         table
-	None              string
+	// Check connects as a wallet does.
+	Check     button
+	Buttons   []button
+	Connected table
+	None      string
 }
 
 // wallet is the API for wallets as it is now.
 func (v *view) wallet() walletView {
-	answer := v.answered(owner.Wallets, walletKind)
+	answer := v.answered(owner.Wallets, owner.WalletKind)
 	used := answer.Wallets
 	shown := walletView{Known: v.base.Look.Access != nil, Silent: used != nil && !used.GetAnswers()}
 	if !shown.Known {
 		return shown
 	}
-	at := slices.IndexFunc(v.base.Look.Access.Doors, func(d owner.Door) bool { return d.Kind == walletKind })
+	at := slices.IndexFunc(v.base.Look.Access.Doors, func(d owner.Door) bool { return d.Kind == owner.WalletKind })
 	if at < 0 {
 		return shown
 	}
@@ -57,9 +56,10 @@ func (v *view) wallet() walletView {
 	if code, err := picture.Code(about, shown.Line); err == nil && shown.Line != "" {
 		shown.Code = code
 	}
+	shown.Check = button{Action: v.do(owner.CheckWallet), Text: v.say("wallet.check")}
 	if v.owns() {
 		shown.Buttons = append(shown.Buttons, button{
-			Action: v.do(owner.EndLease), Fields: []fact{{"kind", walletKind}}, Text: v.say("wallet.close"), Class: "danger"})
+			Action: v.do(owner.EndLease), Fields: []fact{{"kind", owner.WalletKind}}, Text: v.say("wallet.close"), Class: "danger"})
 	}
 	shown.Connected = table{Caption: v.say("wallet.connected"), Named: true, Head: v.says("wallet.address", "wallet.since")}
 	for _, one := range used.GetWallets() {

@@ -1,0 +1,163 @@
+package owner
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"net"
+	"net/netip"
+	"strconv"
+
+	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
+	"github.com/BitBoxSwiss/bitbox-base/client"
+	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/words"
+	"github.com/BitBoxSwiss/bitbox-base/internal/app/walletcheck"
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
+)
+
+// WalletKind is the extra API that wallets use.
+const WalletKind = string(posture.KindElectrum)
+
+// ErrWallet: a wallet could not use the Base as it should.
+var ErrWallet = errors.New("a wallet cannot use this Base")
+
+// noWallet is an ErrWallet with a reason.
+func noWallet(reason words.Said) error { return words.Failing(ErrWallet, "problems.wallet", reason) }
+
+// WalletAccess is what a Base tells about the API for wallets while that is open.
+type WalletAccess struct {
+	// Address is host:port, as this App reaches the Base.
+	Address string
+	// Digest is that of the certificate, as the Base has signed it; nil: it has none yet.
+	Digest *[sha256.Size]byte
+	End    posture.Endpoint
+	View   *client.PostureView
+	Used   *basev1.GetWalletsResponse
+	Node   *basev1.Node // nil where the Base does not tell of it
+}
+
+// HostOf is where an App has last reached a Base; empty if it never has.
+func HostOf(app *client.App, base string) (string, error) {
+	known, err := app.Base(base)
+	if err != nil || len(known.Addresses) == 0 {
+		return "", err
+	}
+	host, _, err := net.SplitHostPort(known.Addresses[0])
+	return host, err
+}
+
+// AskWallet asks a Base, which this App reaches at host, about the API for wallets.
+func AskWallet(ctx context.Context, session *client.Session, host string) (w WalletAccess, err error) {
+	if w.View, err = session.Posture(ctx); err != nil {
+		return w, err
+	}
+	open := false
+	for _, end := range w.View.Effective().Endpoints {
+		if end.Kind == posture.KindElectrum {
+			open, w.End, w.Address = true, end, net.JoinHostPort(host, strconv.Itoa(int(end.Port)))
+		}
+	}
+	if !open {
+		return w, noWallet(words.Saying("problems.wallet.closed"))
+	}
+	if digest, known := w.View.Identities().Certificates[posture.KindElectrum]; known {
+		w.Digest = &digest
+	}
+	if w.Used, err = session.Wallet.GetWallets(ctx, &basev1.GetWalletsRequest{Kind: WalletKind}); err != nil {
+		return w, err
+	}
+	if node, err := session.Node.GetNode(ctx, &basev1.GetNodeRequest{}); err == nil {
+		w.Node = node.GetNode()
+	}
+	return w, ctx.Err()
+}
+
+// WalletWarning says what to do about an API without a server, which keeps wallets waiting in vain;
+// empty: there is one.
+func WalletWarning(used *basev1.GetWalletsResponse) words.Said {
+	if used.GetAnswers() {
+		return words.Said{}
+	}
+	return words.Saying("problems.wallet.silent")
+}
+
+// CheckedWallet is what a check has found to be in order.
+type CheckedWallet struct {
+	Address           string `json:"address"`
+	CertificateSHA256 string `json:"certificateSha256"`
+	Software          string `json:"software"`
+	Protocol          string `json:"protocol"`
+	Network           string `json:"network"`
+
+	network basev1.Network
+}
+
+// Said says it in a sentence.
+func (c CheckedWallet) Said() words.Said {
+	return words.Saying("done.check-wallet", c.Address, c.Software, c.Protocol, c.network)
+}
+
+// Check connects as a wallet does. An error says what is wrong and what to do.
+func (w WalletAccess) Check(ctx context.Context) (CheckedWallet, error) {
+	if w.Digest == nil {
+		return CheckedWallet{}, noWallet(words.Saying("problems.wallet.nocertificate"))
+	}
+	server, err := walletcheck.Check(ctx, (&net.Dialer{}).DialContext, w.Address, *w.Digest)
+	switch {
+	case errors.Is(err, walletcheck.ErrUnreachable):
+		return CheckedWallet{}, noWallet(words.Saying("problems.wallet.noanswer", w.Address, w.whyUnreachable()))
+	case errors.Is(err, walletcheck.ErrOtherCertificate):
+		return CheckedWallet{}, noWallet(words.Saying("problems.wallet.certificate", w.Address))
+	case errors.Is(err, walletcheck.ErrNoTLS):
+		return CheckedWallet{}, noWallet(words.Saying("problems.wallet.notls", w.Address, w.whyUnreachable()))
+	case errors.Is(err, walletcheck.ErrNotReady) && !w.Used.GetAnswers():
+		return CheckedWallet{}, noWallet(WalletWarning(w.Used))
+	case errors.Is(err, walletcheck.ErrNotReady):
+		return CheckedWallet{}, noWallet(words.Saying("problems.wallet.notready"))
+	case err != nil:
+		return CheckedWallet{}, err
+	}
+	if words.HasNode(w.Node) && w.Node.GetNetwork() != server.Network() {
+		return CheckedWallet{}, noWallet(words.Saying("problems.wallet.network", server.Network(), w.Node.GetNetwork()))
+	}
+	return CheckedWallet{w.Address, hex.EncodeToString(w.Digest[:]), client.Printable(server.Software), client.Printable(server.Protocol),
+		words.English.Network(server.Network()), server.Network()}, nil
+}
+
+// whyUnreachable guesses from the address that this computer would send from.
+func (w WalletAccess) whyUnreachable() words.Said {
+	if own, known := ownAddress(w.Address); known && !w.End.From.Contains(own) {
+		return words.Saying("problems.wallet.from", own, w.End.From)
+	}
+	return words.Saying("problems.wallet.between")
+}
+
+// ownAddress is the address from which this computer reaches another. No packet is sent.
+func ownAddress(to string) (netip.Addr, bool) {
+	conn, err := net.Dial("udp", to)
+	if err != nil {
+		return netip.Addr{}, false
+	}
+	defer conn.Close()
+	own, is := conn.LocalAddr().(*net.UDPAddr)
+	if !is {
+		return netip.Addr{}, false
+	}
+	return own.AddrPort().Addr().Unmap(), true
+}
+
+// checkWallet connects to the Base as a wallet does. It changes nothing.
+func checkWallet(ctx context.Context, s *session, _ Deed, h Hand) (words.Said, error) {
+	host, err := HostOf(s.source.App, s.Base())
+	if err != nil {
+		return words.Said{}, err
+	}
+	w, err := AskWallet(ctx, s.Session, host)
+	if err != nil {
+		return words.Said{}, err
+	}
+	h.Progress(words.Saying("steps.wallet", w.Address))
+	checked, err := w.Check(ctx)
+	return checked.Said(), err
+}
