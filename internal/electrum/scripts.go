@@ -53,8 +53,10 @@ type wallet struct {
 
 // publish shows the chain of the index to wallets, and what the block at its end does to the
 // scripts that they follow.
-func (s *Server) publish(d *history.Digest) {
-	s.index.Publish()
+func (s *Server) publish(d *history.Digest) error {
+	if err := s.index.Publish(); err != nil {
+		return err
+	}
 	view := s.index.View()
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -78,6 +80,7 @@ func (s *Server) publish(d *history.Digest) {
 	}
 	s.view = view
 	s.changed++
+	return nil
 }
 
 // read reads the history of a script that nobody follows.

@@ -23,7 +23,9 @@ func (s *Server) follow(ctx context.Context) (caughtUp bool, err error) {
 	switch {
 	case some && hash == tip.Hash:
 		if s.view == nil { // the server was restarted
-			s.publish(nil)
+			if err := s.publish(nil); err != nil {
+				return false, err
+			}
 		}
 	case some && tip.Height < height && s.index.Has(tip.Height, tip.Hash):
 		// A node that was killed may have lost blocks. They come back.
@@ -80,10 +82,10 @@ func (s *Server) addBlocks(ctx context.Context, tip source.Tip) error {
 		s.tell(func(p *Progress) { p.Height = next })
 		next++
 	}
-	if ctx.Err() == nil {
-		s.publish(nil)
+	if ctx.Err() != nil {
+		return ctx.Err()
 	}
-	return ctx.Err()
+	return s.publish(nil)
 }
 
 // fork is the height of the first block that the index needs.
@@ -164,10 +166,10 @@ func (s *Server) add(height uint32, b *chain.Block) error {
 	if err := s.index.Add(b); err != nil {
 		return err
 	}
-	if s.view != nil { // only this goroutine changes it
-		s.publish(history.Prepare(height, b))
+	if s.view == nil { // only this goroutine changes it
+		return nil
 	}
-	return nil
+	return s.publish(history.Prepare(height, b))
 }
 
 // followMempool takes from the node what has come to the mempool, and forgets what has left it.

@@ -35,10 +35,11 @@ func grown(c *chaintest.Chain, step func()) {
 func TestAPowerCutAtAnyBlockLeavesAnIndexThatGoesOn(t *testing.T) {
 	cut := rand.New(rand.NewPCG(3, 4))
 	lost := 0
-	for run := range 40 {
+	for run := range 60 {
 		c := chaintest.New(rand.New(rand.NewPCG(1, uint64(run))), 4)
 		disk := vfs.NewCrashableMem()
-		i := open(t, disk, c.First())
+		held := []int{0, 100, 16}[run%3] // by the store's memory, by both, by files alone
+		i := openHeld(t, disk, c.First(), held)
 		stop := 1 + cut.IntN(24)
 		var left *vfs.MemFS
 		steps := 0
@@ -52,7 +53,7 @@ func TestAPowerCutAtAnyBlockLeavesAnIndexThatGoesOn(t *testing.T) {
 		grown(c, func() {
 			steps++
 			follow(t, i, c)
-			if run%3 == 0 { // the store's own files, too
+			if run%4 == 0 { // the store's own files, too
 				if err := i.Flush(); err != nil {
 					t.Fatal(err)
 				}
@@ -65,7 +66,7 @@ func TestAPowerCutAtAnyBlockLeavesAnIndexThatGoesOn(t *testing.T) {
 		if left == nil {
 			t.Fatal("the power was never cut")
 		}
-		again := open(t, left, c.First())
+		again := openHeld(t, left, c.First(), held)
 		if again.View().Len() < uint32(len(c.Blocks)) {
 			lost++
 		}
@@ -90,18 +91,37 @@ func TestAStepThatFailsAddsNothing(t *testing.T) {
 	full := errors.New("the disk is full")
 	var failing atomic.Bool
 	defer failpoint.Set(func(step string) error {
-		if failing.Load() && step == "before: index: a block" {
+		if failing.Load() && step == "before: index: blocks" {
 			return full
 		}
 		return nil
 	})()
 	c.Grow(3)
 	failing.Store(true)
-	if err := i.Add(c.Blocks[1]); !errors.Is(err, full) {
+	if err := errors.Join(i.Add(c.Blocks[1]), i.Publish()); !errors.Is(err, full) {
 		t.Fatal(err)
 	}
-	if height, _, _ := i.Tip(); height != 0 {
-		t.Errorf("it is at %d", height)
+	if height, _, _ := i.Tip(); height != 0 || i.View().Len() != 1 {
+		t.Errorf("it is at %d, and shows %d blocks", height, i.View().Len())
+	}
+	// One that fails in a reorganisation leaves the chain as it was.
+	failing.Store(false)
+	for range 3 {
+		c.Grow(3)
+	}
+	follow(t, i, c)
+	before := c.Blocks[4].Header.Hash()
+	c.Cut(2)
+	for range 3 {
+		c.Grow(3)
+	}
+	failing.Store(true)
+	i.Rewind(2)
+	if err := errors.Join(i.Add(c.Blocks[3]), i.Add(c.Blocks[4]), i.Publish()); !errors.Is(err, full) {
+		t.Fatal(err)
+	}
+	if height, hash, _ := i.Tip(); height != 4 || hash != before {
+		t.Errorf("it is at %d, %v", height, hash)
 	}
 	failing.Store(false)
 	follow(t, i, c)

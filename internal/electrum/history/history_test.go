@@ -99,11 +99,18 @@ func follow(t interface{ Fatalf(string, ...any) }, i *index.Index, c *chaintest.
 			t.Fatalf("%v", err)
 		}
 	}
-	i.Publish()
+	if err := i.Publish(); err != nil {
+		t.Fatalf("%v", err)
+	}
 }
 
 func open(t interface{ Fatalf(string, ...any) }, fs vfs.FS, first chain.Hash) *index.Index {
-	i, err := index.Open(index.Config{Directory: "index", First: first, FS: fs, Logger: slog.New(slog.DiscardHandler)})
+	return openHeld(t, fs, first, 0)
+}
+
+// openHeld keeps so many hints back.
+func openHeld(t interface{ Fatalf(string, ...any) }, fs vfs.FS, first chain.Hash, held int) *index.Index {
+	i, err := index.Open(index.Config{Directory: "index", First: first, FS: fs, Logger: slog.New(slog.DiscardHandler), Held: held})
 	if err != nil {
 		t.Fatalf("%v", err)
 	}
@@ -116,7 +123,8 @@ func TestTheIndexSaysWhatAWalkThroughAllBlocksSays(t *testing.T) {
 		c := chaintest.New(rand.New(rand.NewPCG(seed, 0)), rapid.IntRange(1, 8).Draw(t, "scripts"))
 		c.Parts = rapid.Bool().Draw(t, "parts")
 		fs := vfs.NewMem()
-		i := open(t, fs, c.First())
+		held := rapid.SampledFrom([]int{0, 16, 100}).Draw(t, "held")
+		i := openHeld(t, fs, c.First(), held)
 		defer func() { _ = i.Close() }()
 		for range rapid.IntRange(1, 12).Draw(t, "steps") {
 			switch rapid.IntRange(0, 5).Draw(t, "step") {
@@ -130,7 +138,7 @@ func TestTheIndexSaysWhatAWalkThroughAllBlocksSays(t *testing.T) {
 				if err := i.Close(); err != nil {
 					t.Fatal(err)
 				}
-				i = open(t, fs, c.First())
+				i = openHeld(t, fs, c.First(), held)
 			default:
 				c.Grow(rapid.IntRange(0, 4).Draw(t, "transactions"))
 			}

@@ -21,13 +21,14 @@
 //
 // # What a power cut leaves
 //
-// All rows of a block are one batch, and batches reach the disk in order, many at a time. There is
-// no log of writes: a power cut loses the blocks since then, whole, and they are added again.
+// Blocks are kept back until they are published, or many have come. Their rows are stored together
+// and in order (rows.go). There is no log of writes: a power cut loses the last blocks, whole, and
+// they are added again.
 package index
 
 import (
 	"bytes"
-	"cmp"
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -35,12 +36,16 @@ import (
 	"log/slog"
 	"math"
 	"os"
+	"path/filepath"
 	"slices"
 	"sort"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/objstorage/objstorageprovider"
+	"github.com/cockroachdb/pebble/v2/sstable"
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/BitBoxSwiss/bitbox-base/internal/electrum/chain"
@@ -63,9 +68,17 @@ const format = 1
 // Bounds of the memory that the store takes, in bytes, and of its files.
 const (
 	cacheSize    = 16 << 20
-	memTableSize = 32 << 20
+	memTableSize = 8 << 20
 	maxTables    = 3
 	maxFiles     = 512
+	// maxHeld is how many hints are kept back at most. One takes 16 bytes, and 16 more while it is
+	// stored.
+	maxHeld = 1 << 20
+	// fileFrom is how many hints make a file of their own: the store takes it as it is. Fewer go
+	// through its memory.
+	fileFrom = maxHeld / 16
+	// maxLayers is how many files on top of each other the store has before new ones wait.
+	maxLayers = 20
 )
 
 // ErrDamaged is wrapped by what is returned when the index cannot be believed: it must be
@@ -91,13 +104,24 @@ type block struct {
 	parent uint32 // index in Index.blocks; its own for the first block
 }
 
-// Index is the store. One goroutine adds; any number read.
-type Index struct {
-	db     *pebble.DB
+// state is what has been added.
+type state struct {
 	blocks []block  // in the order in which they were added
 	head   []uint32 // the chain that is being built: an index in blocks for each height
 	next   uint32   // number of the next transaction
+}
+
+// Index is the store. One goroutine adds; any number read.
+type Index struct {
+	db *pebble.DB
+	state
+	stored state // without what is kept back
+	held   rows
 	view   atomic.Pointer[View]
+
+	config    Config
+	options   *pebble.Options
+	compacted chan struct{} // has a token once there may be fewer layers
 
 	damageOnce sync.Once
 	damaged    chan struct{}
@@ -115,14 +139,19 @@ type Config struct {
 	Damaged func()
 	// FS takes the place of the disk, in tests.
 	FS vfs.FS
+	// Held takes the place of the number of hints that are kept back, in tests.
+	Held int
 }
 
 // Open opens the index, or makes an empty one.
 func Open(config Config) (*Index, error) {
-	i := &Index{damaged: make(chan struct{}), onDamage: config.Damaged}
 	if config.FS == nil {
 		config.FS = vfs.Default
 	}
+	if config.Held == 0 {
+		config.Held = maxHeld
+	}
+	i := &Index{config: config, compacted: make(chan struct{}, 1), damaged: make(chan struct{}), onDamage: config.Damaged}
 	cache := pebble.NewCache(cacheSize)
 	defer cache.Unref()
 	options := &pebble.Options{
@@ -133,7 +162,18 @@ func Open(config Config) (*Index, error) {
 		EventListener: &pebble.EventListener{
 			DataCorruption:  func(pebble.DataCorruptionInfo) { i.markDamaged() },
 			BackgroundError: func(err error) { _ = i.judge(err) },
+			CompactionEnd: func(pebble.CompactionInfo) {
+				select {
+				case i.compacted <- struct{}{}:
+				default:
+				}
+			},
 		},
+	}
+	options.EnsureDefaults() // the store makes them so for itself
+	i.options = options
+	if err := removeDraft(config); err != nil {
+		return nil, err
 	}
 	var err error
 	if i.db, err = pebble.Open(config.Directory, options); err != nil {
@@ -242,7 +282,8 @@ func (i *Index) load(first chain.Hash) error {
 			return fmt.Errorf("%w: it begins with another block", ErrDamaged)
 		}
 	}
-	i.Publish()
+	i.stored = i.state
+	i.show()
 	return nil
 }
 
@@ -310,7 +351,8 @@ func (i *Index) Rewind(height uint32) {
 	i.head = slices.Clone(i.head[:height+1])
 }
 
-// Add adds the block that follows. It becomes visible by Publish.
+// Add adds the block that follows. It becomes visible by Publish. If the store fails, the blocks
+// that were kept back are lost: Tip tells which one it has.
 func (i *Index) Add(b *chain.Block) error {
 	_, tip, some := i.Tip()
 	if some && b.Header.Previous() != tip {
@@ -320,9 +362,7 @@ func (i *Index) Add(b *chain.Block) error {
 		return errors.New("add a block to the index: its numbers are used up")
 	}
 	height := uint32(len(i.head))
-	if err := i.write(height, b); err != nil {
-		return i.judge(err)
-	}
+	i.held.add(height, i.next, b)
 	n := uint32(len(i.blocks))
 	parent := n
 	if some {
@@ -331,72 +371,69 @@ func (i *Index) Add(b *chain.Block) error {
 	i.blocks = append(i.blocks, block{b.Header.Hash(), i.next, height, parent})
 	i.head = append(i.head, n)
 	i.next += uint32(len(b.Txs))
+	if i.held.hints() < i.config.Held {
+		return nil
+	}
+	return i.store()
+}
+
+// store stores what was kept back.
+func (i *Index) store() error {
+	if len(i.blocks) == len(i.stored.blocks) {
+		i.stored = i.state // the chain may have been rewound
+		return nil
+	}
+	i.held.sort()
+	err := failpoint.Around("index: blocks", func() error {
+		if i.held.hints() < i.config.Held*fileFrom/maxHeld {
+			return i.held.batch(i.db)
+		}
+		return i.ingest()
+	})
+	i.held.clear()
+	if err != nil {
+		i.state = i.stored
+		return i.judge(err)
+	}
+	i.stored = i.state
 	return nil
 }
 
-// hint is one: the 8 bytes as a number, and the number of the transaction.
-type hint struct {
-	prefix uint64
-	number uint32
+// draft is the name of a file that the store has not taken yet.
+const draft = "draft"
+
+func removeDraft(config Config) error {
+	err := config.FS.Remove(filepath.Join(config.Directory, draft))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return opening(err)
+	}
+	return nil
 }
 
-// hints are those of a kind that a block has.
-type hints []hint
-
-func (h *hints) add(p prefix, number uint32) {
-	*h = append(*h, hint{binary.BigEndian.Uint64(p[:]), number})
-}
-
-// sortHints puts them in the order of their keys: a store takes them faster so.
-func sortHints(all hints) {
-	slices.SortFunc(all, func(a, b hint) int {
-		if c := cmp.Compare(a.prefix, b.prefix); c != 0 {
-			return c
-		}
-		return cmp.Compare(a.number, b.number)
-	})
-}
-
-const hintSize = 1 + 8 + 4 // bytes of a key
-
-func (i *Index) write(height uint32, b *chain.Block) error {
-	first := binary.BigEndian.AppendUint32(nil, i.next)
-	sizes := binary.AppendUvarint(nil, uint64(b.First))
-	ids, pays, spends := make(hints, 0, len(b.Txs)), make(hints, 0, 2*len(b.Txs)), make(hints, 0, 2*len(b.Txs))
-	for at := range b.Txs {
-		tx, number := &b.Txs[at], i.next+uint32(at)
-		sizes = binary.AppendUvarint(sizes, uint64(len(tx.Raw)))
-		ids.add(of(tx.ID), number)
-		for _, o := range tx.Spends {
-			spends.add(ofOutput(o), number)
-		}
-		// Nobody can spend what the first block of a network pays.
-		for _, o := range tx.Outputs {
-			if height > 0 && !o.Unspendable() {
-				pays.add(of(o.ScriptHash()), number)
-			}
+// ingest makes a file of the rows, which the store takes as it is, all of it or nothing.
+func (i *Index) ingest() error {
+	for i.db.Metrics().Levels[0].Sublevels >= maxLayers {
+		select {
+		case <-i.compacted:
+		case <-i.damaged:
+			return ErrDamaged
+		case <-time.After(time.Second): // it had ended before
 		}
 	}
-	const overhead = 4 // bytes of a row in a batch, at most
-	batch := i.db.NewBatchWithSize(len(sizes) + (len(pays)+len(spends)+len(ids))*(hintSize+overhead) + 1<<10)
-	err := batch.Set(append([]byte{blockRow}, first...), binary.BigEndian.AppendUint32(slices.Clone(b.Header[:]), height), nil)
-	for _, of := range []struct {
-		kind  byte
-		hints hints
-	}{{paysRow, pays}, {spendsRow, spends}, {idRow, ids}} { // in the order of the kinds
-		sortHints(of.hints)
-		for _, h := range of.hints {
-			row := batch.SetDeferred(hintSize, 0)
-			row.Key[0] = of.kind
-			binary.BigEndian.PutUint64(row.Key[1:], h.prefix)
-			binary.BigEndian.PutUint32(row.Key[9:], h.number)
-			err = errors.Join(err, row.Finish())
-		}
+	path := filepath.Join(i.config.Directory, draft)
+	file, err := i.config.FS.Create(path, vfs.WriteCategoryUnspecified)
+	if err != nil {
+		return err
 	}
-	if err = errors.Join(err, batch.Set(append([]byte{sizesRow}, first...), sizes, nil)); err != nil {
-		return errors.Join(err, batch.Close())
+	w := sstable.NewWriter(objstorageprovider.NewFileWritable(file), i.options.MakeWriterOptions(0, i.db.TableFormat()))
+	err = i.held.each(w.Set)
+	if err = errors.Join(err, w.Close()); err == nil {
+		err = i.db.Ingest(context.Background(), []string{path})
 	}
-	return failpoint.Around("index: a block", func() error { return batch.Commit(pebble.NoSync) })
+	if err != nil {
+		_ = i.config.FS.Remove(path)
+	}
+	return err
 }
 
 // sizes returns the sizes of a block's transactions, and where the first begins.
@@ -423,8 +460,16 @@ func (i *Index) sizes(first uint32) (sizes []uint32, begin uint32, err error) {
 	return sizes, begin, nil
 }
 
-// Publish shows the chain that was built to readers.
-func (i *Index) Publish() { i.view.Store(&View{i, i.blocks, i.head}) }
+// Publish shows the chain that was built to readers. If the store fails, as for Add.
+func (i *Index) Publish() error {
+	if err := i.store(); err != nil {
+		return err
+	}
+	i.show()
+	return nil
+}
+
+func (i *Index) show() { i.view.Store(&View{i, i.blocks, i.head}) }
 
 // View is the chain that was published last.
 func (i *Index) View() *View { return i.view.Load() }
@@ -543,8 +588,13 @@ func (v *View) Find(id chain.Hash) (found []Place, err error) {
 	return found, err
 }
 
-// Size is how many bytes the index has on the disk.
-func (i *Index) Size() uint64 { return i.db.Metrics().DiskSpaceUsage() }
+// Size is how many bytes the index has on the disk, without files that are about to go.
+func (i *Index) Size() int64 { return i.db.Metrics().Total().TablesSize }
 
 // Flush writes what is in memory.
-func (i *Index) Flush() error { return i.judge(i.db.Flush()) }
+func (i *Index) Flush() error {
+	if err := i.store(); err != nil {
+		return err
+	}
+	return i.judge(i.db.Flush())
+}
