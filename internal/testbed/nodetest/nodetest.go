@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -178,16 +179,30 @@ func (b *Btcd) Height() uint64 {
 	return look.Node.GetHeight()
 }
 
-// Connect makes it a peer of another one.
-func (b *Btcd) Connect(other *Btcd) { b.Call(nil, "addnode", other.P2P, "add") }
+// Connect makes it a peer of another one, and waits until it is: btcd cannot take an order back that it
+// has not carried out yet.
+func (b *Btcd) Connect(other *Btcd) {
+	b.t.Helper()
+	b.Call(nil, "addnode", other.P2P, "add")
+	Eventually(b.t, "the peer is there", func() bool { return b.has(other) })
+}
 
 // Disconnect ends that.
 func (b *Btcd) Disconnect(other *Btcd) {
-	b.Call(nil, "addnode", other.P2P, "remove")
+	b.t.Helper()
 	Eventually(b.t, "the peer is gone", func() bool {
-		look, err := b.Node().Look(b.t.Context())
-		return err == nil && len(look.Peers) == 0
+		b.Call(nil, "addnode", other.P2P, "remove")
+		return !b.has(other)
 	})
+}
+
+// has tells whether another one is its peer.
+func (b *Btcd) has(other *Btcd) bool {
+	look, err := b.Node().Look(b.t.Context())
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return slices.ContainsFunc(look.Peers, func(p *basev1.Peer) bool { return p.GetAddress() == other.P2P })
 }
 
 // Signal sends it a signal, such as SIGSTOP.
