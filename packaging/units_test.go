@@ -263,6 +263,48 @@ func TestNothingStartsFromAHalfResetBase(t *testing.T) {
 	}
 }
 
+// What starts before an interrupted installation is undone runs half a version, and from a file
+// that is replaced then. An ordinary service waits for sysinit.target.
+func TestNothingStartsBeforeAnInterruptedInstallationIsUndone(t *testing.T) {
+	first := "bitbox-base-upgrade-boot.service"
+	var before []string
+	for line := range strings.Lines(read(t, filepath.Join(units, first))) {
+		if names, ok := strings.CutPrefix(line, "Before="); ok {
+			before = append(before, strings.Fields(names)...)
+		}
+	}
+	if !slices.Contains(before, "sysinit.target") {
+		t.Errorf("%s is not before sysinit.target", first)
+	}
+	for _, file := range unitFiles(t) {
+		name, text := filepath.Base(file), read(t, file)
+		early := strings.Contains(text, "\nDefaultDependencies=no\n") && !strings.Contains(text, "\nAfter=sysinit.target")
+		if early && name != first && !slices.Contains(before, name) {
+			t.Errorf("%s may start before %s", name, first)
+		}
+	}
+}
+
+// After an update nothing goes on with a program of the version before.
+func TestEachServiceThatStaysIsRestartedAfterAnUpdate(t *testing.T) {
+	for _, file := range unitFiles(t) {
+		name, text := filepath.Base(file), read(t, file)
+		switch name {
+		case update.Unit: // the installer itself, from a copy
+			continue
+		case update.SlotsUnit: // an image has no such updates
+			continue
+		case generation.SSHUnit: // an upgrade over SSH would end with it
+			continue
+		case generation.BansUnit: // always: its program is Python, which hides that it is old
+			continue
+		}
+		if filepath.Ext(name) == ".service" && !strings.Contains(text, "\nType=oneshot\n") && !slices.Contains(setup.ProgramUnits, name) {
+			t.Errorf("%s runs on with the program of the version before", name)
+		}
+	}
+}
+
 // A directive that nobody explained is one that the next person removes.
 func TestEachUnitSaysWhy(t *testing.T) {
 	for _, file := range unitFiles(t) {

@@ -56,12 +56,16 @@ var mustRun = []string{
 	generation.PortsUnit, generation.ProxyUnit, generation.BansUnit, generation.MDNSUnit,
 }
 
-// programUnits run a program that an upgrade of ours or of Debian's may replace. SSH's is not
-// among them: an upgrade over SSH would end with it.
-var programUnits = []string{
+// ProgramUnits run a program that an upgrade of ours or of Debian's may replace, so they restart
+// after one. SSH's is not among them: an upgrade over SSH would end with it.
+var ProgramUnits = []string{
 	"bitbox-base-system.service", generation.MiddlewareUnit, "bitbox-base-console.service", generation.PortsUnit, generation.ProxyUnit,
-	generation.MDNSUnit, generation.WatcherUnit,
+	generation.MDNSUnit, generation.WatcherUnit, generation.WalletUnit, generation.ChainUnit, "bitbox-base-discard.service",
 }
+
+// SlowUnit is the one of them that may take minutes to stop: Bitcoin Core writes its state. Nobody
+// waits for its restart.
+const SlowUnit = generation.ChainUnit
 
 // Machine is the running machine.
 type Machine struct {
@@ -512,6 +516,12 @@ func (m Machine) Renew(ctx context.Context) error {
 	if err := record.settle(ctx); err != nil {
 		return err
 	}
+	if i := slices.Index(restart, SlowUnit); i >= 0 {
+		restart = slices.Delete(restart, i, i+1)
+		if _, err := run(ctx, "", systemctl, "--no-block", "try-restart", SlowUnit); err != nil {
+			return err
+		}
+	}
 	// The program of fail2ban is Python; it does not show that its modules are new.
 	if _, err := run(ctx, "", append([]string{systemctl, "try-restart", generation.BansUnit}, restart...)...); err != nil {
 		return err
@@ -526,7 +536,7 @@ func (m Machine) Renew(ctx context.Context) error {
 // program or a library that was replaced.
 func changedUnits(ctx context.Context) ([]string, error) {
 	var units []string
-	for _, unit := range programUnits {
+	for _, unit := range ProgramUnits {
 		out, err := run(ctx, "", systemctl, "show", "--property=NeedDaemonReload,MainPID", unit)
 		if err != nil {
 			return nil, err

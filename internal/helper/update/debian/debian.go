@@ -17,6 +17,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -397,12 +398,25 @@ const (
 	systemSocket     = "bitbox-base-system.socket"
 	middlewareSocket = "bitbox-base-middleware.socket"
 	consoleUnit      = "bitbox-base-console.service"
+	discardUnit      = "bitbox-base-discard.service"
 )
 
 // Reread makes systemd reload its units.
 func (m Machine) Reread(ctx context.Context) error {
 	_, err := m.systemd(ctx, systemctl, "daemon-reload")
 	return err
+}
+
+// restarts are what systemctl is told after an installation. No process may go on with a program
+// of the version before: a hole in it would stay open, and the root file system writable.
+var restarts = [][]string{
+	{"reset-failed", "bitbox-base-*"},
+	{"reload-or-restart", generation.FirewallUnit},
+	{"restart", systemSocket, systemUnit, middlewareSocket, generation.MiddlewareUnit},
+	{"try-restart", consoleUnit, generation.PortsUnit},
+	{"try-restart", generation.ProxyUnit, generation.BansUnit, generation.MDNSUnit},
+	{"--no-block", "try-restart", setup.SlowUnit},
+	{"try-restart", generation.WatcherUnit, generation.WalletUnit, discardUnit},
 }
 
 // Restart restarts the services that the package brings and those that its units describe. It
@@ -415,14 +429,8 @@ func (m Machine) Restart(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for _, argv := range [][]string{
-		{"reset-failed", "bitbox-base-*"},
-		{"reload-or-restart", generation.FirewallUnit},
-		{"restart", systemSocket, systemUnit, middlewareSocket, generation.MiddlewareUnit},
-		{"try-restart", consoleUnit, generation.PortsUnit},
-		{"try-restart", generation.ProxyUnit, generation.BansUnit, generation.MDNSUnit},
-		append([]string{"start"}, linked...), // also what only this version has
-	} {
+	// What only this version has is started, too.
+	for _, argv := range append(slices.Clone(restarts), append([]string{"start"}, linked...)) {
 		if _, err := m.systemd(ctx, append([]string{systemctl}, argv...)...); err != nil {
 			return err
 		}

@@ -8,9 +8,12 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/setup"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/update"
 )
 
@@ -90,5 +93,17 @@ func TestThePackageIsOnlyInstalledByConstantArguments(t *testing.T) {
 	want := "/usr/bin/dpkg --force-confdef --force-confold --install /x/next.deb|/usr/bin/systemctl start --no-block bitbox-base-upgrade.service"
 	if got := strings.Join(ran, "|"); got != want {
 		t.Errorf("ran %q", got)
+	}
+}
+
+func TestEachProgramThatAnUpdateReplacesIsRestarted(t *testing.T) {
+	var all []string
+	for _, argv := range restarts {
+		all = append(all, argv...)
+	}
+	for _, unit := range append([]string{generation.BansUnit, generation.FirewallUnit}, setup.ProgramUnits...) {
+		if !slices.Contains(all, unit) {
+			t.Errorf("%s runs on with the program of the version before", unit)
+		}
 	}
 }
