@@ -60,7 +60,7 @@ func TestAnOwnerRunsUpdatesAndRebuildsBitcoinCore(t *testing.T) {
 	three := []string{"ann", "bob", "cyd"}
 
 	// What `make package BITCOIN_CORE=… BITCOIN_CORE_SIGNERS=…` calls.
-	file := makePackage(t, "bitbox-base", "../..", newVersion, t.TempDir(), sourceDate, "BITCOIN_CORE="+release("29.3", three...),
+	file := makePackage(t, "bitbox-base", "../..", newVersion, t.TempDir(), sourceDate, quickly, "BITCOIN_CORE="+release("29.3", three...),
 		"BITCOIN_CORE_SIGNERS="+k.List(coretest.Builders...))
 	inPackage := func(folder string) (names []string) {
 		t.Helper()

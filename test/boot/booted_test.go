@@ -231,6 +231,7 @@ func (b *booted) logIn() error {
 
 // The root that is made of the packages alone, on its first boot and after.
 func TestTheRootMadeOfPackagesBootsAsTheBaseThatItsBuilderMade(t *testing.T) {
+	t.Parallel()
 	b, content := firstBoot(t, 0)
 	b.bootedIn("first boot")
 	b.healthy("after the first boot")
@@ -464,6 +465,7 @@ func (b *booted) printMemory(t *testing.T) {
 
 // The builder of an image may request SSH from the first boot on, and gets it once.
 func TestSSHFromTheFirstBootOnIsOverAfterTheFirstReboot(t *testing.T) {
+	t.Parallel()
 	b, _ := firstBoot(t, time.Hour)
 	b.Start()
 	stage.Until(t, "the built-in key lets in", b.logIn)

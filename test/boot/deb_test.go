@@ -27,6 +27,10 @@ const (
 // sourceDate is when the packages of tests were made, as they say.
 const sourceDate = "SOURCE_DATE_EPOCH=1700000000"
 
+// quickly leaves out the compression, which takes half a minute. What is in a package stays the
+// same; TestThePackageIsReproducible makes those that are shipped.
+const quickly = "COMPRESSION=none"
+
 // packages keeps those that were made, for all tests.
 var packages struct {
 	sync.Mutex
@@ -49,7 +53,7 @@ func deb(t *testing.T, version string) string {
 		}
 		packages.directory, packages.made = directory, map[string]string{}
 	}
-	path := makePackage(t, "bitbox-base", "../..", version, packages.directory, sourceDate)
+	path := makePackage(t, "bitbox-base", "../..", version, packages.directory, sourceDate, quickly)
 	packages.made[version] = path
 	return path
 }

@@ -17,8 +17,9 @@ import (
 
 // The package of the owner's program, for the owner's own computer.
 func TestTheAppsPackageBringsAnIconThatOpensTheWindowAndStartsNothing(t *testing.T) {
+	t.Parallel()
 	stage.NeedRoot(t, "dpkg-deb", "desktop-file-validate")
-	file := makePackage(t, "bitbox-app", "../..", oldVersion, t.TempDir(), sourceDate)
+	file := makePackage(t, "bitbox-app", "../..", oldVersion, t.TempDir(), sourceDate, quickly)
 	root := filepath.Join(t.TempDir(), "root")
 	host(t, "dpkg-deb", "--extract", file, root)
 

@@ -84,6 +84,7 @@ func same[T comparable](t *testing.T, what string, is, was []T) {
 // A Debian with servers of its own gets the package, becomes a Base, is upgraded,
 // well and badly, and becomes what it was.
 func TestThePackageTurnsADebianIntoABaseAndBack(t *testing.T) {
+	t.Parallel()
 	stage.NeedRoot(t, "nmap", "dpkg-deb")
 	first, second := deb(t, oldVersion), deb(t, newVersion)
 	failing := filepath.Join(t.TempDir(), "failing.deb")
@@ -395,6 +396,7 @@ func TestThePackageTurnsADebianIntoABaseAndBack(t *testing.T) {
 // A user who sets up over SSH would be cut off, unless a key and a lease are provided: then SSH,
 // now the Base's, is on at the end.
 func TestSetupOverSSHNeedsAKeyAndALease(t *testing.T) {
+	t.Parallel()
 	stage.NeedRoot(t, "nmap", "dpkg-deb", "ssh-keygen")
 	s := debian(t, nil, deb(t, newVersion))
 	mustLong(t, s, "dpkg", "--install", everywhere(deb(t, newVersion)))
@@ -427,6 +429,7 @@ var newServers = []string{"avahi-daemon", "fail2ban", "nginx-common", "nginx", "
 // Where Debian's servers were not installed before, they come with our package, and
 // Debian starts them at their installation. apt does it all here, in its own order.
 func TestServersThatComeWithThePackageStaySilent(t *testing.T) {
+	t.Parallel()
 	stage.NeedRoot(t, "dpkg-deb")
 	for _, variant := range []struct {
 		name   string
@@ -441,6 +444,7 @@ func TestServersThatComeWithThePackageStaySilent(t *testing.T) {
 		}, false},
 	} {
 		t.Run(variant.name, func(t *testing.T) {
+			t.Parallel()
 			file := deb(t, oldVersion)
 			if variant.edit != nil {
 				file = rebuilt(t, file, variant.edit)
@@ -498,6 +502,7 @@ func TestServersThatComeWithThePackageStaySilent(t *testing.T) {
 // The same source gives the same bytes, in another folder, at another time, for
 // another user's settings.
 func TestThePackageIsReproducible(t *testing.T) {
+	t.Parallel()
 	if _, err := exec.LookPath("dpkg-deb"); err != nil {
 		t.Skip("SKIPPED, not passed: dpkg-deb is not installed (package dpkg)")
 	}

@@ -23,6 +23,7 @@ const provisionUnit = "bitbox-base-provision.service"
 // A board gets a file that was damaged on its way, then a good one, then one that comes too late:
 // in the sandbox of the real unit, at real boots.
 func TestABootedBaseStaysClosedWithABadFileTakesAGoodOneAndIgnoresALateOne(t *testing.T) {
+	t.Parallel()
 	stage.NeedRoot(t, "dpkg-deb", "nmap")
 	b := &booted{t: t}
 	write := func(name string) []byte {

@@ -248,6 +248,7 @@ func (b *base) auditIsClean(a *app, when string) {
 }
 
 func TestAnOwnersAppRunsAWholeAppliance(t *testing.T) {
+	t.Parallel()
 	b := bootAppliance(t)
 	b.electrum()
 	owner := b.app(b.Attacker(2), "phone", "owner")

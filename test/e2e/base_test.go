@@ -15,7 +15,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -50,10 +49,10 @@ type base struct {
 	memory     posture.Memory
 }
 
-// boot installs the real binary and boots.
+// boot boots with the real helper, and this binary as the Middleware.
 func boot(t *testing.T) *base {
 	t.Helper()
-	s := stage.Boot(t, stage.Config{Prepare: installHelper})
+	s := stage.Boot(t, stage.Config{Real: true, Prepare: installHold})
 	b := &base{Stage: s, t: t}
 	b.middleware = helperclient.Client{Port: userPort{s, firewall.MiddlewareUser}}
 	b.console = helperclient.Client{Port: userPort{s, caller.ConsoleUser}}
@@ -65,15 +64,9 @@ func boot(t *testing.T) *base {
 	return b
 }
 
-// installHelper puts the real binary in, and this one as the Middleware.
-func installHelper(t *testing.T, root string) {
+// installHold puts this binary in, as the Middleware.
+func installHold(t *testing.T, root string) {
 	t.Helper()
-	binary := filepath.Join(root, "usr/bin/bitbox-base")
-	build := exec.Command("go", "build", "-o", binary, "../../cmd/bitbox-base")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("build the Base: %v\n%s", err, out)
-	}
 	dropIn := filepath.Join(root, "etc/systemd/system", generation.MiddlewareUnit+".d")
 	relay, err := os.ReadFile("/proc/self/exe")
 	err = errors.Join(err,

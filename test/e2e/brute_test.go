@@ -72,6 +72,7 @@ func (b *base) banned(a *app) ([]string, error) {
 }
 
 func TestBruteForceBansTheAttackerAndDisturbsNobodyElse(t *testing.T) {
+	t.Parallel()
 	b := bootAppliance(t)
 	owner := b.app(b.Attacker(2), "phone", "owner")
 	identity, key := newKey(t)

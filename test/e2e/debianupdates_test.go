@@ -19,6 +19,7 @@ import (
 // one, and says no word of another or of a start. An installation that ends at once is no refusal,
 // although systemd may have forgotten it by then.
 func TestTheConditionThatSystemdRefusedIsTold(t *testing.T) {
+	t.Parallel()
 	b := boot(t)
 	directory := b.Path(filepath.Join("etc/systemd/system", services.DebianUpdatesUnit+".d"))
 	change := func(dropIn string) {

@@ -151,6 +151,7 @@ func (b *base) refusals(from netip.Addr, reason admission.Reason) int {
 // The owner closes Electrum's endpoint and leaves the wallet running. It goes on trying by
 // TLS, for days, from the computer that the owner's App runs on.
 func TestTheOwnersWalletDoesNotShutTheOwnerOut(t *testing.T) {
+	t.Parallel()
 	b := bootAppliance(t)
 	b.electrumServer()
 	desk := b.Attacker(2) // the owner's computer

@@ -58,6 +58,7 @@ func loosened(e *basev1.Event) bool {
 }
 
 func TestAnAppThatWasAwayLearnsWhatHappenedAtALiveBaseAndWhoDidIt(t *testing.T) {
+	t.Parallel()
 	b := bootAppliance(t)
 	owner := b.app(b.Attacker(2), "phone", "owner")
 	operator := b.app(b.Attacker(3), "tablet", "operator")

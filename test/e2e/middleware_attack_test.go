@@ -30,6 +30,7 @@ import (
 // A whole appliance whose Middleware is attacked, is taken over, and ends; whose helper is
 // killed; and whose power is cut.
 func TestNoProcessOfTheApplianceOpensItByFailing(t *testing.T) {
+	t.Parallel()
 	stage.NeedRoot(t, "nmap")
 	b := bootAppliance(t)
 	owner := b.app(b.Attacker(2), "phone", "owner")

@@ -146,6 +146,7 @@ func (b *base) pays(w *newestWallet) (confirmed func() error) {
 // closes, is back when the owner opens, and is back after a reboot, without a new certificate. Its
 // computer is never banned.
 func TestTheNewestElectrumStaysConnectedForGood(t *testing.T) {
+	t.Parallel()
 	s := stage.Boot(t, stage.Config{Real: true, OwnElectrum: true, Prepare: installForWallets})
 	b := withNode(t, s)
 	desk := b.Attacker(2)
@@ -220,6 +221,7 @@ func (b *base) checkWallet(owner *app, desk *stage.Attacker) (server walletcheck
 // A builder has named a server at 127.0.0.1:50001; ours plays it, without PROXY lines. Wallets reach it,
 // the Base's own does not run, and what only that tells is not offered.
 func TestABuildersOwnServerTakesThePlaceOfTheBases(t *testing.T) {
+	t.Parallel()
 	b := bootAppliance(t)
 	n := nodetest.StartBtcd(t, "regtest")
 	n.Generate(3)

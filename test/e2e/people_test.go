@@ -136,6 +136,7 @@ func (b *base) letIn(owner *app, from *stage.Attacker, name string, role basev1.
 }
 
 func TestPeopleOfABootedBaseWithoutADisplay(t *testing.T) {
+	t.Parallel()
 	b := bootAppliance(t, provisioning.File{NoDisplay: true})
 	owner := b.app(b.Attacker(2), "phone", "owner")
 	guest := b.app(b.Attacker(3), "tablet", "viewer")

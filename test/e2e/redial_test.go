@@ -47,6 +47,7 @@ func (b *base) leaves(n int) {
 // asks Apps to move, and their events go on. A connection that does not move, like a
 // stream that a program reads by itself, holds its worker.
 func TestAppsLeaveTheOldWorkersOfNGINX(t *testing.T) {
+	t.Parallel()
 	b := bootAppliance(t)
 	b.electrum()
 	owner := b.app(b.Attacker(2), "phone", "owner")

@@ -125,6 +125,7 @@ func (b *base) identity(a *app) string {
 }
 
 func TestAnOwnersAppResetsABootedBase(t *testing.T) {
+	t.Parallel()
 	b := bootAppliance(t)
 	b.electrum()
 	owner, guest := b.app(b.Attacker(2), "phone", "owner"), b.app(b.Attacker(3), "tablet", "viewer")
@@ -204,6 +205,7 @@ func TestAnOwnersAppResetsABootedBase(t *testing.T) {
 // A power cut at any point of a reset leaves the old Base or a new one, and nothing
 // else ever runs.
 func TestAPowerCutDuringAResetOfABootedBase(t *testing.T) {
+	t.Parallel()
 	b := bootAppliance(t)
 	b.app(b.Attacker(2), "phone", "owner")
 	b.leaveTraces()
@@ -265,6 +267,7 @@ func TestAPowerCutDuringAResetOfABootedBase(t *testing.T) {
 
 // A wipe that cannot be finished leaves a Base that is shut.
 func TestABaseThatCannotFinishItsResetIsShut(t *testing.T) {
+	t.Parallel()
 	b := bootAppliance(t)
 	b.app(b.Attacker(2), "phone", "owner")
 	b.MustExec("bitbox-base", "local", "factory-reset", posture.Factory().NodeName)
@@ -378,6 +381,7 @@ func (s *sitter) types(text string) {
 }
 
 func TestAnOwnerIsPairedAndTheBaseIsResetAtTheConsoleOfABootedBase(t *testing.T) {
+	t.Parallel()
 	b := bootAppliance(t)
 	s := b.console80x25()
 	s.sees("BitBox Base", b.V4.String(), "no owner yet", "closed: only the Apps' channel is open")

@@ -16,6 +16,7 @@ import (
 // Being paired opens no port: a scan sees the same from a stranger's machine and from
 // the one where an owner's App is connected.
 func TestOnePortAnswersAStrangerAndAPairedAppAlike(t *testing.T) {
+	t.Parallel()
 	stage.NeedRoot(t, "nmap")
 	b := bootAppliance(t)
 	machine := b.Attacker(2)

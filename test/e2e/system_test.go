@@ -44,6 +44,7 @@ func (b *base) steady() net.Conn {
 }
 
 func TestAnOwnerOpensAndAnybodyClosesALiveBase(t *testing.T) {
+	t.Parallel()
 	b := boot(t)
 	b.electrum()
 	own := netip.AddrPortFrom(b.V4, posture.Extras[0].Port)
@@ -197,6 +198,7 @@ func (b *base) login(identity string) (ended chan struct{}) {
 }
 
 func TestATryIsUndoneAfterAMinuteOnALiveBase(t *testing.T) {
+	t.Parallel()
 	b := boot(t)
 	b.electrum()
 	own := netip.AddrPortFrom(b.V4, posture.Extras[0].Port)
@@ -219,6 +221,7 @@ func TestATryIsUndoneAfterAMinuteOnALiveBase(t *testing.T) {
 }
 
 func TestATryDoesNotOutliveAPowerCutOfALiveBase(t *testing.T) {
+	t.Parallel()
 	b := boot(t)
 	own := netip.AddrPortFrom(b.V4, posture.Extras[0].Port)
 	if err := b.submit(true, expose(true)); err != nil {

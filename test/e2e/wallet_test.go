@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -29,6 +30,22 @@ import (
 // rewardKey is the private key 1, whose address gets the rewards of a Base that makes blocks.
 const rewardKey = "p2wpkh:cMahea7zqjxrtgAbB7LSGbcQUr1uX1ojuat9jZodMN87JcbXMTcA"
 
+// nodeProgram builds bitbox-node, once, and returns what is in it.
+var nodeProgram = sync.OnceValues(func() ([]byte, error) {
+	folder, err := os.MkdirTemp("", "bitbox-node")
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = os.RemoveAll(folder) }()
+	path := filepath.Join(folder, "bitbox-node")
+	build := exec.Command("go", "build", "-o", path, "../../cmd/bitbox-node")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("build bitbox-node: %w\n%s", err, out)
+	}
+	return os.ReadFile(path)
+})
+
 // installNode puts bitbox-node and btcd in, and a file of root's that names a regtest node.
 func installNode(t *testing.T, root string) {
 	t.Helper()
@@ -36,13 +53,13 @@ func installNode(t *testing.T, root string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	build := exec.Command("go", "build", "-o", filepath.Join(root, "usr/bin/bitbox-node"), "../../cmd/bitbox-node")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("build bitbox-node: %v\n%s", err, out)
+	node, err := nodeProgram()
+	if err != nil {
+		t.Fatal(err)
 	}
 	program, err := os.ReadFile(btcd)
 	err = errors.Join(err,
+		os.WriteFile(filepath.Join(root, "usr/bin/bitbox-node"), node, 0o755),
 		os.MkdirAll(filepath.Join(root, "usr/lib/bitbox-base"), 0o755),
 		os.WriteFile(filepath.Join(root, "usr/lib/bitbox-base/btcd"), program, 0o755),
 		os.MkdirAll(filepath.Join(root, filepath.Dir(settings.File)), 0o755),
@@ -88,6 +105,7 @@ func (w *electrumWallet) height() int {
 // Debian's Electrum holds the key of the node's rewards: it is paid, sees it, spends, and stays
 // connected through a restart of the server, by both kinds of port.
 func TestAWalletUsesTheBasesOwnNode(t *testing.T) {
+	t.Parallel()
 	s := stage.Boot(t, stage.Config{Real: true, OwnElectrum: true, Prepare: installForWallets})
 	b := withNode(t, s)
 	desk := b.Attacker(2)

@@ -335,6 +335,7 @@ const evilDropIn = "[Service]\nNoNewPrivileges=no\nSystemCallFilter=\nCapability
 // promised and no other, is repaired where that is promised, and leaves nothing
 // that the next audit finds. The audit runs in the sandbox of the system helper.
 func TestAuditFindsEachSabotageAndItsFixRepairsIt(t *testing.T) {
+	t.Parallel()
 	s := stage.Boot(t, stage.Config{Prepare: installAuditor})
 	want := audit.Expectation{Posture: stage.Factory()}
 	isClean := func() error {

@@ -25,6 +25,7 @@ import (
 // release is made; its bitcoind is bitbox-node, which says that it does not know the arguments of
 // Bitcoin Core, and so that it was started.
 func TestBitcoinCoreIsInstalledAndStartedInItsSandboxes(t *testing.T) {
+	t.Parallel()
 	stage.NeedRoot(t)
 	k := coretest.New(t)
 	list := k.List(coretest.Builders...)

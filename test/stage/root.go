@@ -8,6 +8,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"io/fs"
@@ -16,6 +17,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -50,9 +52,19 @@ var repository = func() string {
 // process lives.
 var product *run
 
+// together is how many parallel tests run at the same time. A test with a Base waits for leases,
+// bans, boots and blocks most of its time, so they are more than there are processors.
+const together = 4
+
 // Main runs a package's tests, for its TestMain, and clears up what they share.
 // Without it the next run does that.
 func Main(m *testing.M) int {
+	flag.Parse()
+	said := false
+	flag.Visit(func(f *flag.Flag) { said = said || f.Name == "test.parallel" })
+	if !said {
+		_ = flag.Set("test.parallel", strconv.Itoa(together)) // its only error is that there is no such flag
+	}
 	code := m.Run()
 	if err := Clear(); err != nil {
 		fmt.Fprintln(os.Stderr, "stage: clear up:", err)

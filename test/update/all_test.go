@@ -27,6 +27,7 @@ var (
 
 // More of the same, which takes minutes: `make test-update`.
 func TestUpdatesThatFailInEveryOtherWay(t *testing.T) {
+	t.Parallel()
 	b := boot(t)
 	for name, bad := range map[string]change{
 		"whose system helper does not start": helpless,

@@ -15,13 +15,16 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/BitBoxSwiss/bitbox-base/client"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/generation"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/update"
+	"github.com/BitBoxSwiss/bitbox-base/internal/node/settings"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/release"
 	"github.com/BitBoxSwiss/bitbox-base/test/stage"
@@ -49,32 +52,56 @@ func boot(t *testing.T) *base {
 	t.Helper()
 	stage.NeedRoot(t, "dpkg-deb")
 	b := &base{t: t, current: firstVersion}
-	var err error
-	if b.seed, err = release.GenerateSigningSeed(); err != nil {
+	made, err := first()
+	if err != nil {
 		t.Fatal(err)
 	}
-	b.deb = b.build()
+	b.seed, b.deb = made.seed, made.deb
 	b.Stage = stage.Boot(t, stage.Config{Bare: true, Prepare: func(t *testing.T, root string) {
 		b.separateVar(root)
 		b.host("cp", b.deb, filepath.Join(root, "var/first.deb"))
 	}})
 	b.MustExec("dpkg", "--install", "/var/first.deb")
 	b.MustExec("bitbox-base", "setup", "--yes")
+	// A node, so that all programs of the package run that an update replaces.
+	b.MustExec("sh", "-c", "printf 'program btcd\nnetwork regtest\ncache 16\n' >"+settings.File)
+	b.MustExec("systemctl", "restart", generation.ChainUnit, generation.WatcherUnit, generation.WalletUnit)
 	b.pair()
 	return b
 }
 
-// build makes the first version, with the key.
-func (b *base) build() string {
-	b.t.Helper()
-	command := exec.Command("../../scripts/package", firstVersion, runtime.GOARCH, b.t.TempDir())
-	command.Env = append(os.Environ(), "RELEASE_KEY="+hex.EncodeToString(release.PublicKey(b.seed)))
+// made is the first version: a package, and the key of the releases that it takes.
+type made struct {
+	seed release.SigningSeed
+	deb  string
+}
+
+// directory has what the tests share.
+var directory string
+
+// first makes the first version, once.
+var first = sync.OnceValues(func() (made, error) {
+	seed, err := release.GenerateSigningSeed()
+	if err != nil {
+		return made{}, err
+	}
+	if directory, err = os.MkdirTemp("", "packages"); err != nil {
+		return made{}, err
+	}
+	command := exec.Command("../../scripts/package", firstVersion, runtime.GOARCH, directory)
+	command.Env = append(os.Environ(), "COMPRESSION=none", "RELEASE_KEY="+hex.EncodeToString(release.PublicKey(seed)))
 	command.Stderr = os.Stderr
 	out, err := command.Output()
 	if err != nil {
-		b.t.Fatalf("make the package: %v", err)
+		return made{}, fmt.Errorf("make the package: %w", err)
 	}
-	return strings.TrimSpace(string(out))
+	return made{seed, strings.TrimSpace(string(out))}, nil
+})
+
+// Until waits in the name of the present subtest.
+func (b *base) Until(what string, condition func() error) {
+	b.t.Helper()
+	stage.Until(b.t, what, condition)
 }
 
 // separateVar puts /var on a file system of its own, as in the image.
@@ -278,6 +305,7 @@ func (b *base) is(version string) {
 		}
 		return nil
 	})
+	b.Until("nothing runs from a file of another version", b.isCurrent)
 	entries, err := os.ReadDir(b.Path(update.Directory))
 	if err != nil {
 		b.t.Fatal(err)
@@ -289,6 +317,16 @@ func (b *base) is(version string) {
 			b.t.Errorf("left in the directory of updates: %s", entry.Name())
 		}
 	}
+}
+
+// isCurrent lists the processes that run from a file that was replaced: their version is not the
+// one that is installed, and they keep a root file system from becoming read-only.
+func (b *base) isCurrent() error {
+	// The program is told apart from its data: a log or a database may be unlinked and in use.
+	if out, _ := b.Exec("sh", "-c", "grep -HE '^[^ ]+ r?.xp .* [(]deleted[)]$' /proc/[0-9]*/maps"); out != "" {
+		return fmt.Errorf("%s\n%s", out, b.MustExec("ps", "-e", "-o", "pid,args"))
+	}
+	return nil
 }
 
 // pair pairs an App with the Base; somebody at the Base types what is to be typed.

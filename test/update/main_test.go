@@ -11,4 +11,10 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/test/stage"
 )
 
-func TestMain(m *testing.M) { os.Exit(stage.Main(m)) }
+func TestMain(m *testing.M) {
+	code := stage.Main(m)
+	if directory != "" {
+		_ = os.RemoveAll(directory)
+	}
+	os.Exit(code)
+}

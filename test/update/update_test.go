@@ -36,6 +36,7 @@ func edited(name, what, by string) change {
 }
 
 func TestAnOwnersAppUpdatesABaseAndABadVersionGoesBack(t *testing.T) {
+	t.Parallel()
 	b := boot(t)
 	t.Run("what is not signed, or not newer, is refused", func(t *testing.T) {
 		b.t = t
