@@ -25,9 +25,9 @@ import (
 // helper's socket as whatever user it is started: `relay`, with the request in
 // hexadecimal on its input, prints a line for each reply. As `hold` it is a
 // Middleware that takes every connection and says nothing; `flood` and `unbounded` are
-// those of flood_test.go.
+// those of flood_test.go, `mine` is that of wallet_test.go.
 func TestMain(m *testing.M) {
-	for role, do := range map[string]func() error{"relay": relay, "hold": hold, "flood": flood, "unbounded": unbounded} {
+	for role, do := range map[string]func() error{"relay": relay, "hold": hold, "flood": flood, "unbounded": unbounded, "mine": mine} {
 		if len(os.Args) == 2 && os.Args[1] == role {
 			if err := do(); err != nil {
 				fmt.Println("error", err)

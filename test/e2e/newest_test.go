@@ -175,11 +175,9 @@ func TestTheNewestElectrumStaysConnectedForGood(t *testing.T) {
 		}
 		return err
 	})
-	for range 6 { // a reward can be spent when it is 100 blocks old; each wait has the patience of a stage
-		if b.mature(w) == nil {
-			break
-		}
-	}
+	b.Until("it sees what it was paid", func() error { return w.has("unmatured") })
+	b.MustExec("/usr/bin/e2e-relay", "mine")
+	b.Until("it has coins to spend", func() error { return w.has("confirmed") })
 	b.Until("a block has its payment", b.pays(w))
 
 	b.endLease(owner, posture.KindElectrum)
@@ -250,16 +248,14 @@ func TestABuildersOwnServerTakesThePlaceOfTheBases(t *testing.T) {
 	}
 }
 
-// mature waits for a coin that can be spent.
-func (b *base) mature(w *newestWallet) (missing error) {
-	deadline, stop := context.WithTimeout(b.t.Context(), stage.Patience)
-	defer stop()
-	for deadline.Err() == nil {
-		var balance struct{ Confirmed string }
-		if missing = w.ask(&balance, "getbalance"); missing == nil && balance.Confirmed != "0" && balance.Confirmed != "" {
-			return nil
-		}
-		missing = errors.Join(missing, fmt.Errorf("it has %q", balance.Confirmed))
+// has fails unless the wallet has coins of a kind.
+func (w *newestWallet) has(kind string) error {
+	var balance map[string]string
+	if err := w.ask(&balance, "getbalance"); err != nil {
+		return err
 	}
-	return missing
+	if balance[kind] == "0" || balance[kind] == "" {
+		return fmt.Errorf("it has %v", balance)
+	}
+	return nil
 }

@@ -501,10 +501,14 @@ func (s *Stage) Until(what string, condition func() error) {
 func Until(t T, what string, condition func() error) {
 	t.Helper()
 	var err error
-	for deadline := time.Now().Add(Patience); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
+	for deadline := time.Now().Add(Patience); time.Now().Before(deadline); {
+		begun := time.Now()
 		if err = condition(); err == nil {
 			return
 		}
+		// What takes long to ask is asked less often: it would keep a processor busy, which what
+		// is waited for needs.
+		time.Sleep(min(max(50*time.Millisecond, time.Since(begun)), time.Second))
 	}
 	t.Fatalf("waited %v until %s: %v", Patience, what, err)
 }
