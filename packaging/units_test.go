@@ -285,7 +285,7 @@ func TestNothingStartsBeforeAnInterruptedInstallationIsUndone(t *testing.T) {
 	}
 }
 
-// After an update nothing goes on with a program of the version before.
+// After an update nothing goes on with a program of the previous version.
 func TestEachServiceThatStaysIsRestartedAfterAnUpdate(t *testing.T) {
 	for _, file := range unitFiles(t) {
 		name, text := filepath.Base(file), read(t, file)
@@ -300,7 +300,7 @@ func TestEachServiceThatStaysIsRestartedAfterAnUpdate(t *testing.T) {
 			continue
 		}
 		if filepath.Ext(name) == ".service" && !strings.Contains(text, "\nType=oneshot\n") && !slices.Contains(setup.ProgramUnits, name) {
-			t.Errorf("%s runs on with the program of the version before", name)
+			t.Errorf("%s runs on with the program of the previous version", name)
 		}
 	}
 }

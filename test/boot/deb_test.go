@@ -27,8 +27,8 @@ const (
 // sourceDate is when the packages of tests were made, as they say.
 const sourceDate = "SOURCE_DATE_EPOCH=1700000000"
 
-// quickly leaves out the compression, which takes half a minute. What is in a package stays the
-// same; TestThePackageIsReproducible makes those that are shipped.
+// quickly leaves out the compression, which takes half a minute. The files in a package stay the
+// same; TestThePackageIsReproducible makes packages as they are shipped.
 const quickly = "COMPRESSION=none"
 
 // packages keeps those that were made, for all tests.

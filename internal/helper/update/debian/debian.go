@@ -408,7 +408,7 @@ func (m Machine) Reread(ctx context.Context) error {
 }
 
 // restarts are what systemctl is told after an installation. No process may go on with a program
-// of the version before: a hole in it would stay open, and the root file system writable.
+// of the previous version: a hole in it would stay open, and the root file system writable.
 var restarts = [][]string{
 	{"reset-failed", "bitbox-base-*"},
 	{"reload-or-restart", generation.FirewallUnit},

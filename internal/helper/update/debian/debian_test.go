@@ -103,7 +103,7 @@ func TestEachProgramThatAnUpdateReplacesIsRestarted(t *testing.T) {
 	}
 	for _, unit := range append([]string{generation.BansUnit, generation.FirewallUnit}, setup.ProgramUnits...) {
 		if !slices.Contains(all, unit) {
-			t.Errorf("%s runs on with the program of the version before", unit)
+			t.Errorf("%s runs on with the program of the previous version", unit)
 		}
 	}
 }
