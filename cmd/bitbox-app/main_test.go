@@ -40,6 +40,7 @@ func isRoot() bool {
 // The scripts show what a person types and reads, with a real Base.
 func TestCommandLine(t *testing.T) {
 	netnstest.Require(t)
+	socket := serveNode(t)
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata",
 		RequireExplicitExec: true,
@@ -50,7 +51,7 @@ func TestCommandLine(t *testing.T) {
 			env.Setenv("TAB", "a\tb")
 			env.Setenv("LONG", strings.Repeat("x", 64))
 			env.Setenv(dirVariable, env.WorkDir+"/app")
-			env.Values[stageKey{}] = newStage(env)
+			env.Values[stageKey{}] = newStage(env, socket)
 			return nil
 		},
 		Condition: func(condition string) (bool, error) { return condition == "root" && isRoot(), nil },

@@ -16,6 +16,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"testing"
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
@@ -24,7 +25,10 @@ import (
 	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/devbase"
 	"github.com/BitBoxSwiss/bitbox-base/internal/middleware/admission"
+	"github.com/BitBoxSwiss/bitbox-base/internal/node"
+	"github.com/BitBoxSwiss/bitbox-base/internal/nodeclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/pairing"
+	"github.com/BitBoxSwiss/bitbox-base/internal/testbed/nodetest"
 )
 
 // scriptTime bounds each wait of a script. Only a failing script reaches it.
@@ -36,10 +40,30 @@ type stageKey struct{}
 type stage struct {
 	bases map[string]*devbase.Base
 	state string
+	node  string // where a bitbox-node answers
 }
 
-func newStage(env *testscript.Env) *stage {
-	s := &stage{bases: map[string]*devbase.Base{}, state: filepath.Join(env.WorkDir, "base")}
+// serveNode has btcd on regtest, with two blocks, watched at a socket.
+func serveNode(t *testing.T) (socket string) {
+	t.Helper()
+	b := nodetest.StartBtcd(t, "regtest")
+	b.Generate(2)
+	dir, err := os.MkdirTemp("", "node") // a short path, for a socket
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	socket = filepath.Join(dir, "socket")
+	nodetest.Serve(t, socket, node.Config{Node: b.Node(), Interval: nodetest.Quick})
+	nodetest.Eventually(t, "its blocks are seen", func() bool {
+		n, err := nodeclient.Dial(socket).Node(t.Context())
+		return err == nil && n.GetHeight() == 2
+	})
+	return socket
+}
+
+func newStage(env *testscript.Env, socket string) *stage {
+	s := &stage{bases: map[string]*devbase.Base{}, state: filepath.Join(env.WorkDir, "base"), node: socket}
 	env.Defer(func() {
 		for _, b := range s.bases {
 			_ = b.Stop()
@@ -62,16 +86,20 @@ func (s *stage) the(ts *testscript.TestScript, name string) *devbase.Base {
 // baseCommand starts and stops Bases, and plays a person at one:
 //
 //	base start NAME [ADDRESS]   sets $NAME to the address it listens on
+//	base node NAME              the same, with a Bitcoin node
 //	base stop NAME
 //	base open NAME              opens the pairing window
 func baseCommand(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 2 {
-		ts.Fatalf("usage: base start|stop|open NAME")
+		ts.Fatalf("usage: base start|node|stop|open NAME")
 	}
 	s, name := stageOf(ts), args[1]
 	switch args[0] {
-	case "start":
-		address := "127.0.0.1:0"
+	case "start", "node":
+		address, socket := "127.0.0.1:0", ""
+		if args[0] == "node" {
+			socket = s.node
+		}
 		if len(args) > 2 {
 			address = args[2]
 		}
@@ -82,6 +110,7 @@ func baseCommand(ts *testscript.TestScript, neg bool, args []string) {
 			StateDir: s.state + "-" + name,
 			Limits:   limits,
 			Listen:   address,
+			Node:     socket,
 			Name:     name,
 			Announce: !strings.HasPrefix(address, "127."),
 			Logger:   slog.New(slog.NewTextHandler(io.Discard, nil)),
