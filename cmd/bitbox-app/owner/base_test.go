@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -213,6 +214,37 @@ func TestARealBaseIsPairedOpenedClosedAndLockedDown(t *testing.T) {
 	s := h.until("the log of changes", func(s State) bool { return base(s).Parts[log].Changes != nil })
 	if log := base(s).Parts[log].Changes; log.Last < 6 {
 		t.Errorf("the log has %d entries", log.Last)
+	}
+}
+
+func TestALogOfARealBaseIsFollowed(t *testing.T) {
+	h := newHome(t)
+	id := h.pairs()
+	logs := Want{Part: Logs, Subject: "electrs"}
+	says := func(texts ...string) {
+		t.Helper()
+		for _, text := range texts {
+			if err := h.appliance.Services.Log("electrs", text, 6); err != nil {
+				t.Fatal(err)
+			}
+		}
+		last := texts[len(texts)-1]
+		h.until(last, func(s State) bool {
+			b, _ := s.Base(id)
+			lines := b.Parts[logs].Lines
+			return len(lines) > 0 && lines[len(lines)-1].GetText() == last
+		})
+	}
+	h.Want(id, logs)
+	says("the first line")
+	says("the second line")
+	var many []string
+	for n := range 2 * logLines {
+		many = append(many, strconv.Itoa(n))
+	}
+	says(many...)
+	if b, _ := h.State().Base(id); len(b.Parts[logs].Lines) != logLines {
+		t.Errorf("%d lines are kept", len(b.Parts[logs].Lines))
 	}
 }
 

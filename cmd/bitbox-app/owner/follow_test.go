@@ -26,6 +26,7 @@ type fakeSource struct {
 	pair  func(ctx context.Context, o client.PairOptions) (client.Base, error)
 	do    func(ctx context.Context, deed Deed, hand Hand) (words.Said, error)
 	found []client.Nearby
+	logs  func(ctx context.Context, service string, tell func(*basev1.LogEntry)) error
 
 	mu    sync.Mutex
 	opens int
@@ -101,6 +102,13 @@ func (f *fakeSource) Watch(ctx context.Context, after uint64, tell func(*basev1.
 
 func (f *fakeSource) Do(ctx context.Context, deed Deed, hand Hand) (words.Said, error) {
 	return f.do(ctx, deed, hand)
+}
+
+func (f *fakeSource) Follow(ctx context.Context, service string, tell func(*basev1.LogEntry)) error {
+	if f.logs != nil {
+		return f.logs(ctx, service, tell)
+	}
+	return errors.New("this Base's logs cannot be followed")
 }
 
 func (f *fakeSource) Ask(context.Context, Want) (Answered, error) {

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
 	"github.com/BitBoxSwiss/bitbox-base/client"
 	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/words"
 )
@@ -30,8 +31,9 @@ const (
 	// wantTime is how long a part is asked for after it was wanted last; maxWants is how many are.
 	wantTime = time.Minute
 	maxWants = 16
-	// partEvery is how often a part is asked for.
-	partEvery = 5 * time.Second
+	// partEvery is how often a part is asked for, and linesEvery how often new lines of a log are taken.
+	partEvery  = 5 * time.Second
+	linesEvery = 200 * time.Millisecond
 )
 
 // Options are what New needs.
@@ -57,6 +59,7 @@ type Owner struct {
 	wakes     map[chan struct{}]struct{}
 	deeds     map[uint64]*underWay
 	wanted    map[wantedPart]time.Time // until when
+	tails     map[string]tail          // by the id of the Base
 	lastDeed  uint64
 	lastAsked uint64
 }
@@ -73,10 +76,17 @@ type wantedPart struct {
 	Want
 }
 
+// tail is the one log of a Base that is followed, because a Base lets an App follow two, and a command may
+// follow the other. It is the one that was asked for last; any other is asked for again and again.
+type tail struct {
+	part wantedPart
+	end  context.CancelFunc // nil before it is followed
+}
+
 // New returns an Owner. It does nothing before Run.
 func New(o Options) *Owner {
 	w := &Owner{Options: o, leaving: make(chan struct{}), wakes: map[chan struct{}]struct{}{}, deeds: map[uint64]*underWay{},
-		wanted: map[wantedPart]time.Time{}}
+		wanted: map[wantedPart]time.Time{}, tails: map[string]tail{}}
 	w.ctx, w.cancel = context.WithCancel(context.Background())
 	w.follower = NewFollower(o.Source, o.CallTime, w.tell)
 	return w
@@ -441,8 +451,8 @@ func (o *Owner) Stop(deed uint64) {
 	}
 }
 
-// Want has a part of a Base asked for, again and again for a minute. Its answer stands in the
-// Base's Parts.
+// Want has a part of a Base asked for, again and again for a minute, or a log followed. Its answer stands
+// in the Base's Parts.
 func (o *Owner) Want(base string, what Want) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -453,6 +463,12 @@ func (o *Owner) Want(base string, what Want) {
 		return
 	}
 	o.wanted[part] = time.Now().Add(wantTime)
+	if !asked && what.Part == Logs {
+		if last := o.tails[base]; last.end != nil {
+			last.end()
+		}
+		o.tails[base] = tail{part: part}
+	}
 	if !asked && !o.beginLocked(func() { o.askFor(part, known.Name) }) {
 		delete(o.wanted, part)
 	}
@@ -461,27 +477,109 @@ func (o *Owner) Want(base string, what Want) {
 func (o *Owner) askFor(part wantedPart, name string) {
 	for o.isWanted(part) {
 		answered, err := o.askOnce(name, part.Want)
-		if o.ctx.Err() != nil {
-			return
+		o.answered(name, part, answered, err)
+		if err == nil {
+			if err = o.followLog(name, part); err != nil {
+				o.answered(name, part, Answered{}, err)
+			}
 		}
-		o.change(func(b *book) {
-			base := b.base(name)
-			if base == nil {
-				return
-			}
-			if err != nil {
-				answered = base.Parts[part.Want]
-				answered.Err = err
-			} else {
-				answered.At = time.Now()
-			}
-			if base.Parts == nil {
-				base.Parts = map[Want]Answered{}
-			}
-			base.Parts[part.Want] = answered
-		})
 		pause(o.ctx, partEvery)
 	}
+}
+
+// answered keeps an answer, or an error beside the last answer.
+func (o *Owner) answered(name string, part wantedPart, answered Answered, err error) {
+	if o.ctx.Err() != nil {
+		return
+	}
+	o.change(func(b *book) {
+		base := b.base(name)
+		if base == nil {
+			return
+		}
+		if err != nil {
+			answered = base.Parts[part.Want]
+			answered.Err = err
+		} else {
+			answered.At = time.Now()
+		}
+		if base.Parts == nil {
+			base.Parts = map[Want]Answered{}
+		}
+		base.Parts[part.Want] = answered
+	})
+}
+
+// beginTail returns the context in which a log is followed, and how to end it; nil: it is not the one that is.
+func (o *Owner) beginTail(part wantedPart) (context.Context, context.CancelFunc) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if last, taken := o.tails[part.base]; part.Part != Logs || taken && last.part != part {
+		return nil, nil
+	}
+	ctx, end := context.WithCancel(o.ctx)
+	o.tails[part.base] = tail{part, end}
+	return ctx, end
+}
+
+// followLog keeps the newest lines of a log, until nobody looks, another log takes its place, or the stream
+// ends with an error.
+func (o *Owner) followLog(name string, part wantedPart) error {
+	tail, end := o.beginTail(part)
+	if tail == nil {
+		return nil
+	}
+	defer end()
+	session, err := o.Source.Open(name)
+	if err != nil {
+		return err
+	}
+	defer session.Close()
+	var mu sync.Mutex // guards lines
+	var lines []*basev1.LogEntry
+	come, ended := make(chan struct{}, 1), make(chan error, 1)
+	var reading sync.WaitGroup
+	defer reading.Wait()
+	defer end()
+	reading.Go(func() {
+		ended <- session.Follow(tail, part.Subject, func(e *basev1.LogEntry) {
+			mu.Lock()
+			defer mu.Unlock()
+			if lines = append(lines, e); len(lines) >= 2*logLines {
+				lines = slices.Clone(lines[logLines:])
+			}
+			want(come)
+		})
+	})
+	looks := time.NewTicker(partEvery)
+	defer looks.Stop()
+	for {
+		select {
+		case <-tail.Done():
+			return nil
+		case err := <-ended:
+			if tail.Err() != nil {
+				return nil
+			}
+			return err
+		case <-looks.C:
+			if !o.isLookedAt(part) {
+				return nil
+			}
+		case <-come:
+			pause(tail, linesEvery) // those that come together are one change
+			mu.Lock()
+			newest := lines[max(0, len(lines)-logLines):]
+			mu.Unlock()
+			o.answered(name, part, Answered{Lines: newest}, nil)
+		}
+	}
+}
+
+func (o *Owner) isLookedAt(part wantedPart) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return time.Now().Before(o.wanted[part])
 }
 
 // isWanted tells whether a part is still wanted. If not, it is forgotten with its answer: a Base names
@@ -493,6 +591,9 @@ func (o *Owner) isWanted(part wantedPart) bool {
 	if !wanted {
 		delete(o.wanted, part)
 		o.book.forget(part)
+		if last := o.tails[part.base]; last.part == part {
+			delete(o.tails, part.base)
+		}
 	}
 	return wanted
 }

@@ -3,6 +3,7 @@ package owner
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -284,6 +285,63 @@ func TestAPartIsAskedForWhileItIsWanted(t *testing.T) {
 		if len(o.wanted) > maxWants {
 			t.Errorf("%d parts are asked for", len(o.wanted))
 		}
+	})
+}
+
+// A service that logs much is followed by one stream, which ends when another log is looked at, or none.
+func TestALogIsFollowedWhileItIsLookedAt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		source := &fakeSource{}
+		following := map[string]int{}
+		source.logs = func(ctx context.Context, service string, tell func(*basev1.LogEntry)) error {
+			source.locked(func() { following[service]++ })
+			defer source.locked(func() { following[service]-- })
+			for n := 0; ctx.Err() == nil; n++ {
+				tell(&basev1.LogEntry{Text: fmt.Sprint(service, n)})
+				pause(ctx, time.Millisecond)
+			}
+			return ctx.Err()
+		}
+		o, base := house(t, source)
+		nginx, sshd := Want{Part: Logs, Subject: "nginx"}, Want{Part: Logs, Subject: "sshd"}
+		streams := func(when string, ofNginx, ofSSHD int) {
+			t.Helper()
+			synctest.Wait()
+			source.locked(func() {
+				if following["nginx"] != ofNginx || following["sshd"] != ofSSHD {
+					t.Errorf("%s there are %v streams", when, following)
+				}
+			})
+		}
+		lines := func(of Want) []*basev1.LogEntry {
+			known, _ := o.State().Base(base)
+			return known.Parts[of].Lines
+		}
+		o.Want(base, nginx)
+		time.Sleep(time.Second)
+		streams("at first", 1, 0)
+		before := lines(nginx)
+		first := before[0].GetText()
+		time.Sleep(time.Second)
+		if now := lines(nginx); len(now) != logLines || now[0].GetText() == first || before[0].GetText() != first {
+			t.Errorf("%d lines, from %q on; before from %q", len(now), now[0].GetText(), first)
+		}
+		o.Want(base, sshd)
+		streams("once another is looked at", 0, 1)
+		time.Sleep(wantTime - time.Second)
+		o.Want(base, sshd)
+		if asked := lines(nginx); len(asked) != 1 {
+			t.Errorf("the first one is not asked for: %d lines", len(asked))
+		}
+		time.Sleep(2 * partEvery)
+		streams("while only the second one is looked at", 0, 1)
+		time.Sleep(2 * wantTime)
+		streams("when nobody looks", 0, 0)
+		if len(o.tails)+len(o.wanted) > 0 {
+			t.Errorf("%v and %v are left", o.tails, o.wanted)
+		}
+		o.Want(base, nginx)
+		streams("later", 1, 0)
 	})
 }
 

@@ -40,6 +40,9 @@ type Session interface {
 	// Do does a deed, once hand has approved a description of the change. It returns one sentence
 	// about the result.
 	Do(ctx context.Context, deed Deed, hand Hand) (words.Said, error)
+	// Follow tells the newest lines of a service's log, then each one as it comes, until ctx ends or the
+	// stream does.
+	Follow(ctx context.Context, service string, tell func(*basev1.LogEntry)) error
 	// Ask asks for a part.
 	Ask(ctx context.Context, want Want) (Answered, error)
 	Close()
@@ -274,6 +277,18 @@ func (s *session) Watch(ctx context.Context, after uint64, tell func(*basev1.Eve
 			return err
 		}
 		tell(event)
+	}
+	return ctx.Err()
+}
+
+func (s *session) Follow(ctx context.Context, service string, tell func(*basev1.LogEntry)) error {
+	request := &basev1.ReadLogsRequest{Services: []string{service}, Lines: logLines, Follow: true}
+	for entry, err := range s.ReadLogs(ctx, request) {
+		if err != nil {
+			return err
+		}
+		entry.Text = cutLine(entry.GetText())
+		tell(entry)
 	}
 	return ctx.Err()
 }
