@@ -369,7 +369,7 @@ func haunted(t *testing.T, text string) map[string]*stage {
 					ApplyFailed: &basev1.ApplyFailedEvent{Reason: text}}}))
 			}
 			if a := b.Look.Access; a != nil {
-				a.Keys, a.Internet, a.Bans, b.Look.Lie = []string{text}, []string{text}, text, errors.New(text)
+				a.Keys, a.Internet, a.Bans, b.Look.Lie = []string{text}, []string{text}, words.Plain(text), errors.New(text)
 				a.Doors = append(a.Doors, owner.Door{Kind: text, Left: time.Hour})
 				a.Tried = append(a.Tried, client.PostureChange{Done: text})
 			}

@@ -318,7 +318,7 @@ func (m *model) accessPage(b *owner.Base) []line {
 			internet = strings.Join(a.Internet, ", ")
 		}
 		r.add("Internet", internet)
-		for n, row := range wrap(a.Bans, m.pageWidth()-labelWidth-1, 0) {
+		for n, row := range wrap(a.Bans.String(), m.pageWidth()-labelWidth-1, 0) {
 			r.put([]string{"Bans", ""}[min(n, 1)], row...)
 		}
 		r.add("Revision", fmt.Sprint(a.Revision)+", signed")

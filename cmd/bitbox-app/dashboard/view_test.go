@@ -54,7 +54,7 @@ func someLook(role basev1.Role) owner.Look {
 		Access: &owner.Access{
 			Revision: 7, Doors: []owner.Door{{Kind: "entry", Port: 8845}},
 			Keys: []string{"anna@laptop", "SHA256:uNiVztksCsDhcc0u9e8BrfJqxMpUJHK8D+T8f3vD0Uo"},
-			Bans: "after 5 failures within 10 min 0 s, for 1 h 0 min", Internet: []string{"updates", "time"},
+			Bans: words.Saying("values.bans", 5, words.Seconds(600), words.Seconds(3600)), Internet: []string{"updates", "time"},
 		},
 		HasBans: true,
 	}

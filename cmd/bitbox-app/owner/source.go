@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/hex"
 	"errors"
-	"fmt"
 	"time"
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
@@ -76,11 +75,11 @@ type Access struct {
 	Doors         []Door
 	SSH           bool
 	SSHLeft       time.Duration
-	Keys          []string // those that may log in while SSH is on
-	Fingerprints  []string // of Keys, in their order
-	Bans          string   // when an address is banned, and for how long
-	Internet      []string // the services that may go out, such as client.NodeInternet
-	NodeReach     string   // where the node may go, in words
+	Keys          []string   // those that may log in while SSH is on
+	Fingerprints  []string   // of Keys, in their order
+	Bans          words.Said // when an address is banned, and for how long
+	Internet      []string   // the services that may go out, such as client.NodeInternet
+	NodeReach     string     // where the node may go, in words
 	// Applying: a change is being put in force. Trying: a change waits for confirmation, and is
 	// undone after UndoneIn.
 	Applying, Trying bool
@@ -195,8 +194,7 @@ func accessOf(view *client.PostureView) *Access {
 	e := view.Effective()
 	a := &Access{
 		Revision: e.Revision, Lockdown: e.Lockdown, PairingClosed: e.PairingClosed, Gap: view.Gap,
-		Bans: fmt.Sprintf("after %d failures within %s, for %s", e.Bans.MaxTries, words.English.Duration(Seconds(e.Bans.Window)),
-			words.English.Duration(Seconds(e.Bans.BanTime))),
+		Bans: words.Saying("values.bans", e.Bans.MaxTries, words.Seconds(Seconds(e.Bans.Window)), words.Seconds(Seconds(e.Bans.BanTime))),
 	}
 	for _, end := range e.Endpoints {
 		door := Door{Kind: string(end.Kind), Port: end.Port, Shared: end.Shared, Left: end.Remaining, ForGood: end.UntilClosed,

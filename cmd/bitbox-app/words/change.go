@@ -69,6 +69,8 @@ func (l Language) word(arg any) string {
 	switch a := arg.(type) {
 	case Said:
 		return l.Said(a).Text
+	case Seconds:
+		return l.Duration(uint64(a))
 	case posture.Kind:
 		return l.known("values.api."+string(a), posture.Word(a))
 	case posture.Place:

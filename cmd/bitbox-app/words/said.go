@@ -10,6 +10,9 @@ type Said struct {
 	args []any
 }
 
+// Seconds as an argument are written as Language.Duration writes them.
+type Seconds uint64
+
 // Saying is the sentence with this key.
 func Saying(key string, args ...any) Said { return Said{key, args} }
 

@@ -140,7 +140,7 @@ type bans struct {
 }
 
 func (v *view) bans() bans {
-	b := bans{Known: v.base.Look.HasBans, Rule: v.base.Look.Access.Bans}
+	b := bans{Known: v.base.Look.HasBans, Rule: v.language.Said(v.base.Look.Access.Bans).Text}
 	if v.owns() {
 		b.Lift = v.do(owner.LiftBan)
 	}

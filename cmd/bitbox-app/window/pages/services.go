@@ -74,8 +74,9 @@ func (v *view) servicesTable() servicesView {
 		if !known {
 			state.key = "services.state.unknown"
 		}
-		one := serviceView{Name: s.GetName(), About: s.GetDescription(), State: v.say(state.key), Class: state.class, Reason: s.GetReason(),
-			Boot: v.say("services.boot.no"), Logs: addressOf(v.base, "services") + "?service=" + url.QueryEscape(s.GetName()) + "#logs"}
+		one := serviceView{Name: s.GetName(), About: v.language.ServiceAbout(s), State: v.say(state.key), Class: state.class,
+			Reason: s.GetReason(),
+			Boot:   v.say("services.boot.no"), Logs: addressOf(v.base, "services") + "?service=" + url.QueryEscape(s.GetName()) + "#logs"}
 		if s.GetSince() != nil {
 			one.Since = v.language.When(s.GetSince().AsTime(), v.now)
 		}
