@@ -84,7 +84,7 @@ test: ## run every test; as root also those against the real servers
 .PHONY: screenshots
 screenshots: ## make pictures of the window's pages, in each state and at three widths, in build/screenshots
 	./scripts/setup-tests
-	$(GO) test -count=1 -run 'TestEachPageFits|TestAxeFindsNothingSeriousOnAnyScreen' ./test/window -args -screenshots $(abspath $(BUILD))/screenshots
+	$(GO) test -count=1 -timeout 40m -run 'TestEachPageFits|TestAxeFindsNothingSeriousOnAnyScreen|TestANewcomer|TestAWalletIs' ./test/window -args -screenshots $(abspath $(BUILD))/screenshots
 
 .PHONY: bench
 bench: ## measure, beside a rival in the same run; writes docs/performance.md

@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/caller"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
 	"github.com/BitBoxSwiss/bitbox-base/internal/testbed/appliancetest"
 	"github.com/BitBoxSwiss/bitbox-base/internal/testbed/chromiumtest"
 	"github.com/BitBoxSwiss/bitbox-base/internal/testbed/windowtest"
@@ -20,7 +22,13 @@ type base struct {
 
 func newBase(t *testing.T) *base {
 	t.Helper()
-	a, err := appliancetest.Start(nil)
+	return newBaseThrough(t, nil)
+}
+
+// newBaseThrough is newBase with something between Middleware and helper.
+func newBaseThrough(t *testing.T, through func(helperclient.Port) helperclient.Port) *base {
+	t.Helper()
+	a, err := appliancetest.Start(through)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -38,6 +46,11 @@ func (b *base) pair(name string) string {
 	return windowtest.Pair(b.t, b.Appliance, "", name, basev1.Role_ROLE_OWNER)
 }
 
+// display is a person at the screen of the Base.
+func (b *base) display() display {
+	return display{b.t, helperclient.Client{Port: b.Port(caller.Console)}.Authority()}
+}
+
 // home is a Base, its owner's App with an open window, and the browser.
 type home struct {
 	*base
@@ -51,7 +64,13 @@ type home struct {
 // browser's.
 func newHome(t *testing.T, options windowtest.Options, arguments ...string) *home {
 	t.Helper()
-	h := &home{base: newBase(t)}
+	return newHomeAt(t, newBase(t), options, arguments...)
+}
+
+// newHomeAt is newHome with a Base that is there.
+func newHomeAt(t *testing.T, b *base, options windowtest.Options, arguments ...string) *home {
+	t.Helper()
+	h := &home{base: b}
 	options.Dir = h.pair("laptop")
 	h.app = windowtest.Start(t, options)
 	h.browser = chromiumtest.Start(t, chromiumtest.Options{Arguments: arguments})

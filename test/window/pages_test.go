@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"github.com/BitBoxSwiss/bitbox-base/internal/testbed/chromiumtest"
+	"github.com/BitBoxSwiss/bitbox-base/internal/testbed/windowtest"
 )
 
 var screenshots = flag.String("screenshots", "", "write a picture of each page into this folder (make screenshots)")
@@ -58,8 +59,7 @@ func TestAxeFindsNothingSeriousOnAnyPageInAnyState(t *testing.T) {
 			continue // it has the same structure and colours
 		}
 		tab.Open(origin + "/" + name + ".html")
-		// A yes that is dead for its first second is pale, as one that is disabled may be.
-		tab.Await("each yes is as it stays", `[...document.querySelectorAll("[data-dead]")].every((e) => getComputedStyle(e).opacity === "1")`)
+		windowtest.Read(tab)
 		for _, scheme := range []string{"light", "dark"} {
 			tab.Scheme(scheme)
 			for _, v := range tab.Axe() {
@@ -115,6 +115,16 @@ func fits(t *testing.T, tab *chromiumtest.Tab, name, picture string) {
 		}
 		keep(t, tab, fmt.Sprintf("%s-%d", picture, width))
 	}
+}
+
+// portray is fits for a page of a real Base, in both schemes.
+func portray(t *testing.T, tab *chromiumtest.Tab, name string) {
+	t.Helper()
+	for _, scheme := range []string{"dark", "light"} {
+		tab.Scheme(scheme)
+		fits(t, tab, name, "real-"+name+"-"+scheme)
+	}
+	tab.Size(1024, 768)
 }
 
 // widest is the innermost element that a window of this width does not hold.

@@ -113,6 +113,27 @@ func TestAxeFindsNothingSeriousOnAnyScreenOfALivelyBase(t *testing.T) {
 				t.Errorf("%s, %s: %s (%s): %s", s.name, scheme, v.ID, v.Impact, strings.Join(v.Elements, "\n"))
 			}
 		}
-		fits(t, h.tab, s.name, "real-"+s.name)
+		portray(t, h.tab, s.name)
+	}
+}
+
+// These are the bytes and requests that a browser needs to show a first page. `make bench` prints them.
+func TestTheFirstPageIsSmall(t *testing.T) {
+	const mostBytes, mostRequests = 150_000, 5
+	h := newHome(t, windowtest.Options{})
+	overview := h.tab.Path()
+	for _, path := range []string{overview, "/pair", "/bases"} {
+		h.tab.Requests()
+		h.tab.Open(h.app.Origin() + path)
+		h.tab.AwaitRequest("/stream")
+		h.tab.Await("the page is never complete", `document.readyState === "complete"`)
+		bytes, requests := 0, h.tab.Requests()
+		for _, r := range requests {
+			bytes += r.Bytes
+		}
+		t.Logf("%s: %d bytes in %d requests", path, bytes, len(requests))
+		if bytes > mostBytes || len(requests) > mostRequests || bytes < 10_000 || len(requests) < 3 {
+			t.Errorf("%s takes %d bytes in %d requests: %v", path, bytes, len(requests), requests)
+		}
 	}
 }

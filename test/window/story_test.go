@@ -3,51 +3,41 @@
 package window_test
 
 import (
+	"bytes"
+	"context"
+	"fmt"
+	"image/png"
 	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/makiuchi-d/gozxing"
+	"github.com/makiuchi-d/gozxing/qrcode"
+
 	basev1 "github.com/BitBoxSwiss/bitbox-base/api/base/v1"
-	"github.com/BitBoxSwiss/bitbox-base/cmd/bitbox-app/words"
+	systemv1 "github.com/BitBoxSwiss/bitbox-base/api/system/v1"
 	"github.com/BitBoxSwiss/bitbox-base/internal/helper/bruteforce"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helper/proxy"
+	"github.com/BitBoxSwiss/bitbox-base/internal/helperclient"
+	"github.com/BitBoxSwiss/bitbox-base/internal/protocol/posture"
 	"github.com/BitBoxSwiss/bitbox-base/internal/testbed/chromiumtest"
+	"github.com/BitBoxSwiss/bitbox-base/internal/testbed/machinetest"
 	"github.com/BitBoxSwiss/bitbox-base/internal/testbed/windowtest"
 )
 
 // say is a sentence of the window.
-func say(key string, arguments ...any) string { return words.English.Say(key, arguments...) }
+var say = windowtest.Say
 
 // press presses the button of the form of a deed.
-func (h *home) press(deed string) {
-	h.t.Helper()
-	h.tab.Click(`form[action$="/` + deed + `"] button`)
-}
+func (h *home) press(deed string) { h.t.Helper(); windowtest.Press(h.tab, deed) }
 
 // agrees says yes to the question of the deed, and waits until it is done.
-func (h *home) agrees() {
-	h.t.Helper()
-	h.tab.AwaitPath("/deed/")
-	// A yes that comes within the first second is not taken.
-	yes := `form[action$="/answer"] button[value=yes]`
-	h.tab.Await("there is a question, or its end", "document.querySelector('"+yes+"') || "+h.ended())
-	if !chromiumtest.Until(func() bool {
-		if chromiumtest.Eval[bool](h.tab, h.ended()) {
-			return true
-		}
-		if chromiumtest.Eval[bool](h.tab, "!!document.querySelector('"+yes+"')") {
-			h.tab.Click(yes)
-		}
-		return false
-	}) {
-		h.t.Fatalf("the deed does not end:\n%s", h.tab.Text())
-	}
-	if !h.tab.Shows(say("deed.done.title")) || h.tab.Shows(say("deed.failed.title")) {
-		h.t.Fatalf("the deed has failed:\n%s", h.tab.Text())
-	}
-}
-
-// ended tells whether a deed has ended, in JavaScript.
-func (h *home) ended() string { return "!!document.querySelector('[data-say=end]')" }
+func (h *home) agrees() { h.t.Helper(); windowtest.Agree(h.t, h.tab) }
 
 func TestSSHIsOpenedWithAKeyForTenMinutesAndEnds(t *testing.T) {
 	h := newHome(t, windowtest.Options{})
@@ -113,7 +103,9 @@ func TestTwoTabsShowTheSame(t *testing.T) {
 	second.Open(h.app.Origin() + h.tab.Path())
 	second.AwaitText(say("deed.yes"))
 	h.agrees()
-	second.Await("the other tab shows that it is done", h.ended())
+	if !windowtest.Ended(second) {
+		t.Error("the other tab shows that it has failed")
+	}
 }
 
 func TestABaseThatGoesAwayAndComesBackIsShownSo(t *testing.T) {
@@ -125,4 +117,169 @@ func TestABaseThatGoesAwayAndComesBackIsShownSo(t *testing.T) {
 	h.tab.AwaitText(lost)
 	h.Open()
 	h.tab.AwaitNoText(lost)
+}
+
+// open tells whether an extra API is open at the Base.
+func (b *base) open(kind posture.Kind) bool {
+	return slices.ContainsFunc(b.Effective().Endpoints, func(e posture.Endpoint) bool { return e.Kind == kind })
+}
+
+// readCode reads a QR code from a picture of the page, as a wallet's camera does.
+func readCode(t *testing.T, tab *chromiumtest.Tab) string {
+	t.Helper()
+	picture, err := png.Decode(bytes.NewReader(tab.PictureOf("figure svg.picture-code")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	bitmap, err := gozxing.NewBinaryBitmapFromImage(picture)
+	if err != nil {
+		t.Fatal(err)
+	}
+	read, err := qrcode.NewQRCodeReader().Decode(bitmap, nil)
+	if err != nil {
+		t.Fatalf("no QR code can be read from the page: %v", err)
+	}
+	return read.GetText()
+}
+
+func TestAWalletIsConnectedFromThePageOfTheNode(t *testing.T) {
+	h := newHome(t, windowtest.Options{})
+	h.visit("node")
+	h.tab.AwaitText(say("wallet.closed"))
+	h.press("expose") // until somebody closes it is what is chosen first
+	h.agrees()
+	h.visit("node")
+	h.tab.AwaitText(say("wallet.good"))
+	line := chromiumtest.Eval[string](h.tab, `document.getElementById("wallet-line").innerText`)
+	if host, _, _ := strings.Cut(h.Address(), ":"); line != fmt.Sprintf("%s:%d:s", host, posture.Extras[0].Port) {
+		t.Errorf("the line is %q", line)
+	}
+	portray(t, h.tab, "wallet")
+	if read := readCode(t, h.tab); read != line {
+		t.Errorf("the QR code says %q, the line %q", read, line)
+	}
+	helper, _ := h.Directories()
+	served, err := proxy.CertificateDigest(helper, string(posture.KindElectrum))
+	if err != nil {
+		t.Fatal(err)
+	}
+	shown := chromiumtest.Eval[string](h.tab, `document.getElementById("wallet-fingerprint").innerText`)
+	if strings.ReplaceAll(shown, ":", "") != fmt.Sprintf("%X", served) {
+		t.Errorf("the fingerprint is %q, that of the certificate %X", shown, served)
+	}
+	h.press("end-lease")
+	h.agrees()
+	h.visit("node")
+	h.tab.AwaitText(say("wallet.closed"))
+	if h.open(posture.KindElectrum) {
+		t.Error("the Base has it open")
+	}
+}
+
+// The change has closed the entry, as a wrong one would, so the App cannot confirm it.
+func TestATryThatIsNotConfirmedIsUndoneAndThePageSaysSo(t *testing.T) {
+	h := newHome(t, windowtest.Options{})
+	h.visit("node")
+	h.press("expose")
+	h.tab.AwaitPath("/deed/")
+	var once atomic.Bool
+	h.Machine.WhenExamined(func() {
+		if !once.Swap(true) {
+			h.Shut()
+		}
+	})
+	windowtest.Yes(h.tab)
+	was := false
+	until(t, "the Base tries the change and undoes it", func() bool {
+		open := h.open(posture.KindElectrum)
+		if was = was || open; open {
+			h.Advance(61 * time.Second)
+		}
+		return was && !open
+	})
+	h.Open()
+	h.tab.AwaitText(say("deed.failed.title"))
+	h.tab.AwaitText("the Base undid it")
+	h.visit("log")
+	h.tab.AwaitText(say("log.what.posture-undone"))
+	h.visit("node")
+	h.tab.AwaitText(say("wallet.closed"))
+}
+
+// A second person comes in with an App of their own, whose window leads them.
+func TestASecondPersonIsLetInAsAViewer(t *testing.T) {
+	h := newHome(t, windowtest.Options{})
+	h.visit("people")
+	h.tab.Choose("#window-role", "viewer")
+	h.press("open-window")
+	h.agrees()
+	h.visit("people")
+	h.tab.AwaitText(say("people.window.open"))
+	h.tab.AwaitText(say("people.window.role", say("pair.role.viewer")))
+	second := newNewcomer(t, windowtest.Options{})
+	second.asks(h.Address())
+	second.pairs(h.display())
+	viewers := `[...document.querySelectorAll("main table tr")].filter((r) => r.innerText.includes(` + quote(say("pair.role.viewer")) + `))`
+	h.tab.Await("one App is listed as a viewer", viewers+`.length === 1 && !`+viewers+`[0].innerText.includes("laptop")`)
+	// Their window shows the Base, and has nothing that only an owner may do.
+	second.tab.Click("[data-say=end] ~ .acts a")
+	second.tab.AwaitPath("/base/")
+	second.tab.Click(`nav a[href$="/people"]`)
+	second.tab.AwaitText(say("people.owners"))
+}
+
+// valve holds an update after some pieces until it is opened.
+type valve struct {
+	helperclient.Port
+	pieces atomic.Int32
+	most   int32
+	opened chan struct{}
+}
+
+func (v *valve) Stream(ctx context.Context, request *systemv1.SystemRequest, receive func(*systemv1.SystemReply) error) error {
+	if request.GetUpdatePiece() != nil && v.pieces.Add(1) > v.most {
+		select {
+		case <-v.opened:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return v.Port.Stream(ctx, request, receive)
+}
+
+func TestAnUpdateShowsHowFarItIsUntilTheNewVersionRuns(t *testing.T) {
+	file, err := machinetest.Release("1.1", machinetest.Architecture, 16<<20, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(chromiumtest.Home(t, chromiumtest.UserID), "release")
+	if err := os.WriteFile(path, file, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	valve := &valve{most: 8, opened: make(chan struct{})}
+	h := newHomeAt(t, newBaseThrough(t, func(port helperclient.Port) helperclient.Port {
+		valve.Port = port
+		return valve
+	}), windowtest.Options{})
+	h.visit("updates")
+	h.tab.AwaitText(machinetest.FirstVersion)
+	h.tab.Attach("#release", path)
+	h.press("install")
+	h.tab.AwaitText(say("deed.consent.title"))
+	h.tab.AwaitText("1.1")
+	windowtest.Yes(h.tab)
+	bar := `document.querySelector("progress.bar")`
+	h.tab.Await("the bar stands between its ends", bar+" && "+bar+".value > 0 && "+bar+".value < "+bar+".max")
+	h.tab.Await("the bar has a name", bar+".getAttribute('aria-label') === "+quote(say("deed.sent.label")))
+	close(valve.opened)
+	h.tab.AwaitText(say("deed.done.title"))
+	h.tab.AwaitText("1.1 and is healthy")
+	if left, _ := filepath.Glob(filepath.Join(h.app.Dir(), "upload-*")); len(left) > 0 {
+		t.Errorf("the App keeps %q", left)
+	}
+	h.visit("updates")
+	h.tab.AwaitText(say("updates.phase.done"))
+	if version, err := h.Software.Installed(t.Context()); version != "1.1" || err != nil {
+		t.Errorf("installed is %q, %v", version, err)
+	}
 }

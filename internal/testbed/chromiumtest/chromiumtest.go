@@ -30,12 +30,13 @@ import (
 	"github.com/chromedp/chromedp"
 )
 
-// program is Chromium itself. Debian's script before it reads settings of the machine and of the
+// Program is Chromium itself. Debian's script before it reads settings of the machine and of the
 // user, and writes into a home.
-const program = "/usr/lib/chromium/chromium"
+const Program = "/usr/lib/chromium/chromium"
 
-// Patience bounds each wait. Only a test that fails reaches it.
-const Patience = 40 * time.Second
+// Patience bounds each wait. Only a test that fails reaches it: it is far more than a quiet machine
+// needs, for one that has much else to do.
+const Patience = 2 * time.Minute
 
 // UserID is the user and group that browser and App have where the test is root. It is nobody's, and not
 // 65534, which stands for all users whom a namespace does not have.
@@ -69,7 +70,7 @@ type Options struct {
 // Require skips a test where there is no Chromium. In CI it fails instead.
 func Require(t T) {
 	t.Helper()
-	if _, err := os.Stat(program); err == nil {
+	if _, err := os.Stat(Program); err == nil {
 		return
 	}
 	const what = "Chromium is missing; install Debian's package chromium (scripts/setup-tests)"
@@ -140,7 +141,7 @@ func Start(t T, options Options) *Browser {
 	// A list of its own, since chromedp's has switches that a person does not have, such as those
 	// that keep a hidden page's timers going.
 	allocator := []chromedp.ExecAllocatorOption{
-		chromedp.ExecPath(program),
+		chromedp.ExecPath(Program),
 		chromedp.NoInheritEnv, chromedp.Env("HOME="+home, "PATH=/usr/bin:/bin", "LANG=C.UTF-8", "TZ=UTC"),
 		chromedp.Flag("user-data-dir", filepath.Join(home, "profile")),
 		chromedp.Headless, chromedp.NoFirstRun, chromedp.NoDefaultBrowserCheck,

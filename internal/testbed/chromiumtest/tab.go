@@ -7,8 +7,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -154,6 +156,21 @@ func (tab *Tab) Requests() []Request {
 	all := tab.requests
 	tab.requests, tab.pending = nil, map[network.RequestID]int{}
 	return all
+}
+
+// AwaitRequest waits until the tab has asked for a path since the last call of Requests.
+func (tab *Tab) AwaitRequest(path string) {
+	tab.t.Helper()
+	if !Until(func() bool {
+		tab.mu.Lock()
+		defer tab.mu.Unlock()
+		return slices.ContainsFunc(tab.requests, func(r Request) bool {
+			u, err := url.Parse(r.URL)
+			return err == nil && u.Path == path
+		})
+	}) {
+		tab.t.Fatalf("tab %d: it never asks for %s", tab.number, path)
+	}
 }
 
 // must does something that takes a moment, or fails the test.
@@ -389,6 +406,15 @@ func (tab *Tab) Type(field, text string) {
 	tab.do("type", chromedp.KeyEvent(text))
 }
 
+// Choose chooses a value of the first list that a CSS selector finds.
+func (tab *Tab) Choose(selector, value string) {
+	tab.t.Helper()
+	find := "document.querySelector(" + quote(selector) + ")"
+	tab.Await("there is no list "+selector+" with "+value, find+" && [...("+find+").options].some((o) => o.value === "+quote(value)+")")
+	Eval[chromedp.Void](tab, fmt.Sprintf(`((e) => { e.focus(); e.value = %s; e.dispatchEvent(new Event("change", {bubbles: true})); })(%s)`,
+		quote(value), find))
+}
+
 // Keys presses keys, which package kb of chromedp names.
 func (tab *Tab) Keys(keys string, options ...chromedp.KeyOption) {
 	tab.t.Helper()
@@ -424,6 +450,17 @@ func (tab *Tab) Drop(selector, file string) {
 func (tab *Tab) Attach(selector string, files ...string) {
 	tab.t.Helper()
 	tab.do("attach files", chromedp.SetUploadFiles(chromedp.CSS(selector), files))
+}
+
+// PictureOf is a PNG of the first element that a CSS selector finds, with what lies around it.
+func (tab *Tab) PictureOf(selector string) []byte {
+	tab.t.Helper()
+	var picture []byte
+	tab.must("take a picture of "+selector, func(ctx context.Context) (err error) {
+		picture, err = chromedp.Run(ctx, chromedp.Screenshot(chromedp.CSS(selector)))
+		return err
+	})
+	return picture
 }
 
 // Picture is the whole page as a PNG.

@@ -297,6 +297,9 @@ func (a *App) Running() bool {
 	}
 }
 
+// Dir is the App's folder.
+func (a *App) Dir() string { return a.options.Dir }
+
 // Process is the App's process id.
 func (a *App) Process() int { return a.command.Process.Pid }
 
@@ -354,6 +357,12 @@ const BaseName = "Attic"
 // empty dir is a new one.
 func Pair(t chromiumtest.T, base *appliancetest.Appliance, dir, name string, role basev1.Role) string {
 	t.Helper()
+	return PairAs(t, base, dir, BaseName, name, role)
+}
+
+// PairAs is Pair with another name of the Base.
+func PairAs(t chromiumtest.T, base *appliancetest.Appliance, dir, baseName, name string, role basev1.Role) string {
+	t.Helper()
 	if dir == "" {
 		dir = filepath.Join(chromiumtest.Home(t, chromiumtest.UserID), "app")
 	}
@@ -365,7 +374,7 @@ func Pair(t chromiumtest.T, base *appliancetest.Appliance, dir, name string, rol
 	defer cancel()
 	let := make(chan error, 1)
 	_, err = app.Pair(ctx, []string{base.Address()}, client.PairOptions{
-		Name:      BaseName,
+		Name:      baseName,
 		Requested: func(number string) { go func() { let <- base.Let(ctx, number, role) }() },
 		Confirm:   func(context.Context, client.Code) (bool, error) { return true, nil },
 	})
