@@ -38,6 +38,7 @@ var measurements = []measurement{
 	{"sessions", measureSessions},
 	{"closing", measureClosing},
 	{"wallet", measureWallet},
+	{"window", measureWindow},
 }
 
 // measurement makes figures, and perhaps a plot of them.
