@@ -15,6 +15,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/chromedp/cdproto/dom"
 	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/cdproto/input"
 	"github.com/chromedp/cdproto/log"
@@ -446,18 +447,36 @@ func (tab *Tab) Drop(selector, file string) {
 	})
 }
 
-// Attach puts files into the first field that a CSS selector finds.
+// Attach puts files into the first field that a CSS selector finds. It asks the page for the field:
+// chromedp's own search for it once did not end on a busy machine.
 func (tab *Tab) Attach(selector string, files ...string) {
 	tab.t.Helper()
-	tab.do("attach files", chromedp.SetUploadFiles(chromedp.CSS(selector), files))
+	find := "document.querySelector(" + quote(selector) + ")"
+	tab.Await("there is no field "+selector, find)
+	tab.must("attach files", func(ctx context.Context) error {
+		found, err := chromedp.Call(ctx, runtime.Evaluate, runtime.EvaluateParams{Expression: find})
+		if err != nil {
+			return err
+		}
+		_, err = chromedp.Call(ctx, dom.SetFileInputFiles, dom.SetFileInputFilesParams{Files: files, ObjectID: found.Result.ObjectID})
+		return err
+	})
 }
 
-// PictureOf is a PNG of the first element that a CSS selector finds, with what lies around it.
+// PictureOf is a PNG of the first element that a CSS selector finds.
 func (tab *Tab) PictureOf(selector string) []byte {
 	tab.t.Helper()
+	find := "document.querySelector(" + quote(selector) + ")"
+	tab.Await("there is no "+selector, find)
+	box := Eval[*page.Viewport](tab, "((b) => ({x: b.x + scrollX, y: b.y + scrollY, width: b.width, height: b.height, scale: 2}))("+
+		find+".getBoundingClientRect())")
 	var picture []byte
-	tab.must("take a picture of "+selector, func(ctx context.Context) (err error) {
-		picture, err = chromedp.Run(ctx, chromedp.Screenshot(chromedp.CSS(selector)))
+	tab.must("take a picture of "+selector, func(ctx context.Context) error {
+		beyond := true
+		taken, err := chromedp.Call(ctx, page.CaptureScreenshot, page.CaptureScreenshotParams{Clip: box, CaptureBeyondViewport: &beyond})
+		if err == nil {
+			picture = taken.Data
+		}
 		return err
 	})
 	return picture
