@@ -12,7 +12,6 @@ import (
 	"io"
 	"net/netip"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strconv"
@@ -340,11 +339,7 @@ func (b *booted) program(t *testing.T) string {
 	t.Helper()
 	if b.app == "" {
 		b.app = filepath.Join(t.TempDir(), "bitbox-app")
-		build := exec.Command("go", "build", "-o", b.app, "../../cmd/bitbox-app")
-		build.Env = append(os.Environ(), "CGO_ENABLED=0")
-		if out, err := build.CombinedOutput(); err != nil {
-			t.Fatalf("build the App: %v: %s", err, out)
-		}
+		goBuild(t, b.app, "../../cmd/bitbox-app")
 	}
 	return b.app
 }

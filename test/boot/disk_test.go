@@ -72,7 +72,8 @@ func TestAPackagedBaseKeepsTheChainOnTheChosenDisk(t *testing.T) {
 		s.MustExec("mknod", "-m", "0600", "/dev/"+disk, "b", "7", strings.TrimPrefix(disk, "loop"))
 	}
 	appear()
-	m := &manager{Stage: s, t: t, app: pair(t, s, s.Attacker(1))}
+	m, dir := &manager{Stage: s, t: t}, t.TempDir()
+	m.app, _ = s.PairIn(t, dir, s.Attacker(1).Way(t, entry(s)), "phone", "owner")
 	var err error
 	if m.session, err = m.app.Open(""); err != nil {
 		t.Fatal(err)
@@ -136,6 +137,7 @@ func TestAPackagedBaseKeepsTheChainOnTheChosenDisk(t *testing.T) {
 	}
 
 	// Pulled out: systemd stops the mount, and the node with it.
+	calm := newCalm(m, appProgram(t), dir)
 	s.MustExec("touch", "/var/lib/pulled-out")
 	s.MustExec("systemctl", "stop", chaindisk.MountUnit)
 	if state := s.State(generation.ChainUnit); state != "inactive" {
@@ -148,6 +150,9 @@ func TestAPackagedBaseKeepsTheChainOnTheChosenDisk(t *testing.T) {
 		return l.GetChain().GetState() == basev1.ChainDisk_STATE_TROUBLE && n.GetState() == basev1.Node_STATE_STOPPED &&
 			strings.Contains(n.GetReason(), "is not there")
 	})
+	calm.during("the disk is pulled out", func(n *basev1.Node) bool {
+		return n.GetState() == basev1.Node_STATE_STOPPED && strings.Contains(n.GetReason(), "is not there")
+	}, "the disk of the chain is not there; connect it, then: bitbox-app services restart bitcoin")
 	s.MustExec("rm", "/var/lib/pulled-out")
 	m.mustChange("bitcoin", toRestart)
 	onDisk := func(l *basev1.ListDisksResponse, n *basev1.Node) bool {

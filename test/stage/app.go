@@ -69,7 +69,13 @@ const pairTime = 2 * time.Minute
 // Pair pairs an App with the Base. Somebody stands at it and types what is to be typed.
 func (s *Stage) Pair(t *testing.T, way *Way, name, role string) (*client.App, client.Base) {
 	t.Helper()
-	app, err := client.New(client.Options{Dir: t.TempDir(), Name: name, NoDiscovery: true})
+	return s.PairIn(t, t.TempDir(), way, name, role)
+}
+
+// PairIn is Pair of an App with a folder, in which its program finds the pairing.
+func (s *Stage) PairIn(t *testing.T, dir string, way *Way, name, role string) (*client.App, client.Base) {
+	t.Helper()
+	app, err := client.New(client.Options{Dir: dir, Name: name, NoDiscovery: true})
 	if err != nil {
 		t.Fatal(err)
 	}
