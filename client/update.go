@@ -32,6 +32,9 @@ const (
 	pieceSize = 256 << 10
 	// watchAgain is the pause before the Base is asked again, while it restarts.
 	watchAgain = time.Second
+	// silentAgain is that pause after a silence that counts (silence.go). Three of them keep the App
+	// from its Base for ten minutes, so they must last longer than a bad version proves itself.
+	silentAgain = 75 * time.Second
 	// watchTime bounds one check whether it can be reached again.
 	watchTime = 20 * time.Second
 	// beganTime bounds finding out whether an update has begun: a Base that begins one restarts
@@ -317,6 +320,7 @@ func asRelease(err error) error {
 // needed.
 func (s *Session) follow(ctx context.Context, update *basev1.Update, r *Release, progress func(UpdateProgress)) (*basev1.Update, error) {
 	for !ended(update) {
+		begun := time.Now()
 		latest, err := s.watchUpdate(ctx, update, r, progress)
 		switch {
 		case ctx.Err() != nil:
@@ -333,11 +337,19 @@ func (s *Session) follow(ctx context.Context, update *basev1.Update, r *Release,
 		progress(UpdateProgress{Update: update, Away: true})
 		select {
 		case <-ctx.Done():
-		case <-time.After(watchAgain):
+		case <-time.After(watchPause(err, time.Since(begun))):
 		}
 		s.transport.reconnect()
 	}
 	return update, nil
+}
+
+// watchPause is the pause after an attempt that failed and took a while.
+func watchPause(err error, took time.Duration) time.Duration {
+	if errors.Is(err, ErrSilent) && took >= lateness {
+		return silentAgain
+	}
+	return watchAgain
 }
 
 func ended(u *basev1.Update) bool { return u.GetEndedAt() != nil }

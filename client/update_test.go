@@ -353,3 +353,16 @@ func TestAnUploadOfAnImageThatBreaksInItsLastPieceGoesOn(t *testing.T) {
 	}
 	runs(t, h.session, "1.1")
 }
+
+// A Base whose new version does not start lets connections wait. An App that follows the update must
+// still have a handshake left after the two minutes in which the version has to prove itself.
+func TestAnAppThatFollowsAnUpdateIsNotShutOutByTheSilenceOfARestart(t *testing.T) {
+	if last := (MaxSilences - 1) * watchPause(ErrSilent, lateness); last < 2*time.Minute {
+		t.Errorf("the last handshake comes after %v", last)
+	}
+	for _, err := range []error{ErrSilent, ErrLost} { // it ended the connection at once: it restarts
+		if pause := watchPause(err, time.Second); pause != watchAgain {
+			t.Errorf("after %v the pause is %v", err, pause)
+		}
+	}
+}
