@@ -80,7 +80,7 @@ type foundTx struct {
 	Confirmed     bool   `json:"confirmed"`
 	Height        uint32 `json:"height,omitempty"`
 	Confirmations uint32 `json:"confirmations"`
-	// Outputs is nil if the transaction is too large.
+	// Outputs is empty if a Base of an older version does not tell the whole transaction.
 	Outputs []shownOutput `json:"outputs"`
 	// Proved: this App has checked it. Otherwise NotProved says why not.
 	Proved    bool       `json:"proved"`
@@ -125,8 +125,14 @@ func findTx(ctx context.Context, session *client.Session, id proof.Hash) (foundT
 		return found, fmt.Errorf("the Base cannot look for it: %s; 'bitbox-app node' shows how far it is",
 			client.Printable(answer.GetReason()))
 	}
-	if len(answer.GetTransaction()) > 0 {
-		tx, err := proof.Transaction(id, answer.GetTransaction())
+	raw, err := wholeTx(answer, func(offset uint32) (*basev1.GetTransactionResponse, error) {
+		return session.Node.GetTransaction(ctx, &basev1.GetTransactionRequest{Id: id[:], Offset: offset})
+	})
+	if err != nil {
+		return found, err
+	}
+	if len(raw) > 0 {
+		tx, err := proof.Transaction(id, raw)
 		if err != nil {
 			return found, lie(err)
 		}
@@ -138,12 +144,36 @@ func findTx(ctx context.Context, session *client.Session, id proof.Hash) (foundT
 	case !found.Confirmed:
 	case network != basev1.Network_NETWORK_MAINNET:
 		found.NotProved = "only mainnet's blocks take work that nobody can fake"
-	case len(answer.GetTransaction()) == 0:
-		found.NotProved = "it is too large for the proof"
+	case len(raw) == 0:
+		found.NotProved = "a Base of this version tells no transaction of more than 100,000 bytes; an update helps"
 	default:
 		err = found.prove(ctx, session, id, answer)
 	}
 	return found, err
+}
+
+// wholeTx puts a transaction together that is told in parts. It has no bytes if the Base cannot tell it
+// all: before there were parts.
+func wholeTx(first *basev1.GetTransactionResponse, ask func(offset uint32) (*basev1.GetTransactionResponse, error)) ([]byte, error) {
+	if len(first.GetTransaction()) > 0 || first.GetSize() == 0 {
+		return first.GetTransaction(), nil
+	}
+	size := int(first.GetSize())
+	if size > proof.MaxTransaction {
+		return nil, lie(fmt.Errorf("%w: no block has room for the transaction", proof.ErrWrong))
+	}
+	raw := first.GetPart()
+	for len(raw) < size {
+		next, err := ask(uint32(len(raw)))
+		if err != nil {
+			return nil, err
+		}
+		if len(next.GetPart()) == 0 {
+			return nil, fmt.Errorf("the Base has told %d of %d bytes of the transaction; try again", len(raw), size)
+		}
+		raw = append(raw, next.GetPart()...)
+	}
+	return raw[:size], nil
 }
 
 // lie is what a Base that was taken over looks like.

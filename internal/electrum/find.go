@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"net/netip"
 	"slices"
 	"sync"
 
@@ -21,14 +20,14 @@ type Finder struct {
 	mu     sync.RWMutex // a reader is answering; the index stays open
 	server *Server      // nil: there is none
 	ended  context.Context
-	turns  *turns
+	places chan struct{} // holds a token for each that looks for a transaction
 }
 
 // maxFinds is how many transactions are looked up at once. They take no turn of a wallet.
 const maxFinds = 2
 
 // NewFinder returns one that knows nothing until it is in the Config of a server.
-func NewFinder() *Finder { return &Finder{turns: newTurns(1, maxFinds-1)} }
+func NewFinder() *Finder { return &Finder{places: make(chan struct{}, maxFinds)} }
 
 // use has it answer from a server until ctx ends, and stop is called, which waits for the answers.
 func (f *Finder) use(ctx context.Context, s *Server) (stop func()) {
@@ -45,8 +44,8 @@ func (f *Finder) use(ctx context.Context, s *Server) (stop func()) {
 	}
 }
 
-// MaxTransaction is the longest transaction that is told, in bytes and without its witnesses. Nodes
-// relay none that has more.
+// MaxTransaction is the longest transaction that is told at once, in bytes and without its witnesses:
+// the longest that nodes relay. A miner can put longer ones into a block; they are told in parts.
 const MaxTransaction = 100_000
 
 // MaxFoundHeaders is how many headers are told at once.
@@ -76,12 +75,13 @@ func (f *Finder) Transaction(ctx context.Context, request *basev1.GetTransaction
 	ctx, cancel := context.WithTimeout(ctx, readTime)
 	defer cancel()
 	defer context.AfterFunc(f.ended, cancel)()
-	done, ok := f.turns.take(ctx, netip.Prefix{})
-	if !ok {
+	select {
+	case f.places <- struct{}{}:
+		defer func() { <-f.places }()
+	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
-	defer done()
-	return f.server.locate(ctx, view, chain.Hash(request.GetId()))
+	return f.server.locate(ctx, view, chain.Hash(request.GetId()), request.GetOffset())
 }
 
 // Headers returns headers of the chain from a height on.
@@ -107,8 +107,8 @@ func (f *Finder) Headers(_ context.Context, request *basev1.ListHeadersRequest) 
 	return answer, nil
 }
 
-// locate looks in the chain first, then in the mempool.
-func (s *Server) locate(ctx context.Context, view *index.View, id chain.Hash) (*basev1.GetTransactionResponse, error) {
+// locate looks in the chain first, then in the mempool. A part that begins at an offset needs no place.
+func (s *Server) locate(ctx context.Context, view *index.View, id chain.Hash, offset uint32) (*basev1.GetTransactionResponse, error) {
 	answer := &basev1.GetTransactionResponse{State: basev1.GetTransactionResponse_STATE_UNKNOWN, Tip: view.Len() - 1}
 	tx, place, found, err := history.Find(ctx, s.config.Node, view, id)
 	switch {
@@ -116,6 +116,9 @@ func (s *Server) locate(ctx context.Context, view *index.View, id chain.Hash) (*
 		return nil, err
 	case found:
 		answer.State = basev1.GetTransactionResponse_STATE_CONFIRMED
+		if offset > 0 {
+			break
+		}
 		if answer.Place, err = s.place(ctx, id, place); err != nil {
 			return nil, err
 		}
@@ -126,10 +129,19 @@ func (s *Server) locate(ctx context.Context, view *index.View, id chain.Hash) (*
 		}
 		tx, answer.State = entries[0].Tx, basev1.GetTransactionResponse_STATE_WAITING
 	}
-	if stripped := tx.Stripped(); len(stripped) <= MaxTransaction {
-		answer.Transaction = stripped
-	}
+	Tell(answer, tx.Stripped(), offset)
 	return answer, nil
+}
+
+// Tell puts a transaction without its witnesses into an answer, or its part from an offset on.
+func Tell(answer *basev1.GetTransactionResponse, stripped []byte, offset uint32) {
+	answer.Size = uint32(len(stripped))
+	if len(stripped) <= MaxTransaction {
+		answer.Transaction = stripped
+		return
+	}
+	rest := stripped[min(int(offset), len(stripped)):]
+	answer.Part = rest[:min(len(rest), MaxTransaction)]
 }
 
 // place reads the block of a transaction for the hashes that prove its place.

@@ -121,7 +121,7 @@ func (c *Client) Transaction(ctx context.Context, request *basev1.GetTransaction
 	t := reply.GetTransaction()
 	confirmed := t.GetState() == basev1.GetTransactionResponse_STATE_CONFIRMED
 	known := t.GetState() >= basev1.GetTransactionResponse_STATE_CONFIRMED && t.GetState() <= basev1.GetTransactionResponse_STATE_NOT_OFFERED
-	if t == nil || !known || confirmed != (t.Place != nil) {
+	if t == nil || !known || (confirmed && request.GetOffset() == 0) != (t.Place != nil) {
 		return nil, errOther
 	}
 	return t, nil

@@ -649,7 +649,9 @@ func (x *GetFeesResponse) GetOffered() bool {
 type GetTransactionRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// 32 bytes, in the order of the wire: people write them backwards.
-	Id            []byte `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Id []byte `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// Where a part begins, in bytes: of a transaction that is told in parts.
+	Offset        uint32 `protobuf:"varint,2,opt,name=offset,proto3" json:"offset,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -691,17 +693,31 @@ func (x *GetTransactionRequest) GetId() []byte {
 	return nil
 }
 
+func (x *GetTransactionRequest) GetOffset() uint32 {
+	if x != nil {
+		return x.Offset
+	}
+	return 0
+}
+
 type GetTransactionResponse struct {
 	state protoimpl.MessageState       `protogen:"open.v1"`
 	State GetTransactionResponse_State `protobuf:"varint,1,opt,name=state,proto3,enum=bitbox.base.v1.GetTransactionResponse_State" json:"state,omitempty"`
 	// Why it is not offered, for people: one sentence without a full stop.
 	Reason string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
 	// The transaction without its witnesses, as its ID is made from it: at most 100,000 bytes. Empty:
-	// it has more.
-	Transaction []byte            `protobuf:"bytes,3,opt,name=transaction,proto3" json:"transaction,omitempty"`
-	Place       *TransactionPlace `protobuf:"bytes,4,opt,name=place,proto3" json:"place,omitempty"`
+	// it has more, and is told in parts.
+	Transaction []byte `protobuf:"bytes,3,opt,name=transaction,proto3" json:"transaction,omitempty"`
+	// Absent with an offset in the request.
+	Place *TransactionPlace `protobuf:"bytes,4,opt,name=place,proto3" json:"place,omitempty"`
 	// The height of the newest block.
-	Tip           uint32 `protobuf:"varint,5,opt,name=tip,proto3" json:"tip,omitempty"`
+	Tip uint32 `protobuf:"varint,5,opt,name=tip,proto3" json:"tip,omitempty"`
+	// How many bytes the transaction has without its witnesses, at most 1,000,000. A Base of an older
+	// version says 0.
+	Size uint32 `protobuf:"varint,6,opt,name=size,proto3" json:"size,omitempty"`
+	// Of a transaction with more than 100,000 bytes: those from the request's offset on, at most
+	// 100,000.
+	Part          []byte `protobuf:"bytes,7,opt,name=part,proto3" json:"part,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -769,6 +785,20 @@ func (x *GetTransactionResponse) GetTip() uint32 {
 		return x.Tip
 	}
 	return 0
+}
+
+func (x *GetTransactionResponse) GetSize() uint32 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+func (x *GetTransactionResponse) GetPart() []byte {
+	if x != nil {
+		return x.Part
+	}
+	return nil
 }
 
 // TransactionPlace is where a transaction is in the chain.
@@ -2089,15 +2119,18 @@ const file_base_v1_node_proto_rawDesc = "" +
 	"\x0eGetFeesRequest\"T\n" +
 	"\x0fGetFeesResponse\x12'\n" +
 	"\x04fees\x18\x01 \x03(\v2\x13.bitbox.base.v1.FeeR\x04fees\x12\x18\n" +
-	"\aoffered\x18\x02 \x01(\bR\aoffered\"'\n" +
+	"\aoffered\x18\x02 \x01(\bR\aoffered\"?\n" +
 	"\x15GetTransactionRequest\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\fR\x02id\"\xd2\x02\n" +
+	"\x02id\x18\x01 \x01(\fR\x02id\x12\x16\n" +
+	"\x06offset\x18\x02 \x01(\rR\x06offset\"\xfa\x02\n" +
 	"\x16GetTransactionResponse\x12B\n" +
 	"\x05state\x18\x01 \x01(\x0e2,.bitbox.base.v1.GetTransactionResponse.StateR\x05state\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\x12 \n" +
 	"\vtransaction\x18\x03 \x01(\fR\vtransaction\x126\n" +
 	"\x05place\x18\x04 \x01(\v2 .bitbox.base.v1.TransactionPlaceR\x05place\x12\x10\n" +
-	"\x03tip\x18\x05 \x01(\rR\x03tip\"p\n" +
+	"\x03tip\x18\x05 \x01(\rR\x03tip\x12\x12\n" +
+	"\x04size\x18\x06 \x01(\rR\x04size\x12\x12\n" +
+	"\x04part\x18\a \x01(\fR\x04part\"p\n" +
 	"\x05State\x12\x15\n" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\x13\n" +
 	"\x0fSTATE_CONFIRMED\x10\x01\x12\x11\n" +

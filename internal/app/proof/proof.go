@@ -96,6 +96,10 @@ func Mainnet() (Chain, error) {
 // maxHeaders bounds what a Base can have an App fetch: some twenty years of blocks.
 const maxHeaders = 1_000_000
 
+// MaxTransaction is the longest transaction that a block can have, in bytes and without its witnesses:
+// each of them weighs 4 units, and a block at most 4,000,000 (consensus.h of Bitcoin Core).
+const MaxTransaction = 1_000_000
+
 // Transaction checks that these bytes are the transaction with an ID. They have no witnesses. 64
 // bytes are refused: they could be two hashes of a merkle tree (CVE-2017-12842).
 func Transaction(id Hash, stripped []byte) (chain.Tx, error) {
