@@ -4,8 +4,8 @@
 //   - chain/ parses blocks and transactions, index/ finds them again, history/ says what has
 //     happened to a script, mempool/ what waits for a block; source/ asks the node.
 //   - sync.go follows the node: blocks into the index, then the mempool.
-//   - scripts.go has the scripts that wallets follow, and tells them of changes; turns.go has the
-//     wallets read from the node in turn.
+//   - scripts.go has the scripts that wallets follow, and tells them of changes; turns.go shares what
+//     they read from the node among their addresses.
 //   - session/ carries the protocol, methods.go has its methods.
 //
 // Wallets are strangers, and the node is a guest. The server knows no secret.
@@ -84,10 +84,6 @@ type Server struct {
 	fees feeCache
 }
 
-// maxFirstReads is how many addresses may have the node read blocks at once, and maxSecondReads how many
-// of them may have it do so twice.
-const maxFirstReads, maxSecondReads = 4, 1
-
 // Run serves until ctx ends. It fails if it can never serve, as with a pruned node. An index that
 // is damaged is built again.
 func Run(ctx context.Context, config Config) error {
@@ -108,7 +104,7 @@ func Run(ctx context.Context, config Config) error {
 }
 
 func newServer(config Config) *Server {
-	return &Server{config: config, reads: newTurns(maxFirstReads, maxSecondReads), mempool: mempool.New(), scripts: map[chain.Hash]*script{},
+	return &Server{config: config, reads: newTurns(maxPlaces, maxUnderWay, time.Now), mempool: mempool.New(), scripts: map[chain.Hash]*script{},
 		watchers: map[*session.Session]bool{}, shares: map[netip.Prefix]int{}, share: maxShare}
 }
 

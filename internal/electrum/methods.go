@@ -372,7 +372,7 @@ func (s *Server) unspent(ctx context.Context, c *session.Session, hash chain.Has
 
 // find finds a transaction in the mempool or in the chain; place is nil in the mempool.
 func (s *Server) find(ctx context.Context, c *call, id chain.Hash) (tx chain.Tx, place *index.Place, view *index.View, err error) {
-	err = s.reading(ctx, c.Session, func(ctx context.Context) error {
+	err = s.reading(ctx, c.Session, func(ctx context.Context, blocks history.Blocks) error {
 		s.mu.RLock()
 		waits := s.mempool.Has(id)
 		view = s.view
@@ -383,7 +383,7 @@ func (s *Server) find(ctx context.Context, c *call, id chain.Hash) (tx chain.Tx,
 				return nil
 			}
 		}
-		found, at, ok, err := history.Find(ctx, s.config.Node, view, id)
+		found, at, ok, err := history.Find(ctx, blocks, view, id)
 		if err == nil && !ok {
 			return session.NodeRefused("No such mempool or blockchain transaction")
 		}
@@ -414,6 +414,11 @@ func (s *Server) transaction(ctx context.Context, c *call) (any, error) {
 		return nil, errors.New("the node says nothing about a transaction")
 	}
 	fields["hex"] = raw
+	for name, value := range sizesOf(tx) { // btcd does not say them
+		if fields[name] == nil {
+			fields[name] = value
+		}
+	}
 	if place != nil {
 		header, err := view.Header(place.Height)
 		if err != nil {
@@ -423,6 +428,14 @@ func (s *Server) transaction(ctx context.Context, c *call) (any, error) {
 		fields["time"], fields["blocktime"] = header.Time(), header.Time()
 	}
 	return fields, nil
+}
+
+// sizesOf is what wallets read beside what every node says: sizes in bytes, virtual bytes and units of
+// weight, and the hash of all of it.
+func sizesOf(tx chain.Tx) map[string]any {
+	const scale = 4 // a byte that is no witness weighs so much (BIP 141)
+	size, weight := len(tx.Raw), len(tx.Raw)+(scale-1)*len(tx.Stripped())
+	return map[string]any{"size": size, "weight": weight, "vsize": (weight + scale - 1) / scale, "hash": chain.Double(tx.Raw).String()}
 }
 
 // ids reads the IDs of a block.
@@ -436,8 +449,8 @@ func (s *Server) ids(ctx context.Context, c *call, height uint32) ([]chain.Hash,
 		return nil, err
 	}
 	var ids []chain.Hash
-	err := s.reading(ctx, c.Session, func(ctx context.Context) error {
-		raw, err := s.config.Node.Block(ctx, view.Hash(height))
+	err := s.reading(ctx, c.Session, func(ctx context.Context, blocks history.Blocks) error {
+		raw, err := blocks.Block(ctx, view.Hash(height))
 		if err != nil {
 			return err
 		}

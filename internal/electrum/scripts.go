@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"time"
 
 	"github.com/BitBoxSwiss/bitbox-base/internal/electrum/chain"
 	"github.com/BitBoxSwiss/bitbox-base/internal/electrum/history"
@@ -29,8 +28,6 @@ const (
 	// maxShare is how much the sessions of one address may follow of it. What two of them follow
 	// counts twice.
 	maxShare = maxWeight / 4
-	// readTime is how long a history may take to read.
-	readTime = 20 * time.Second
 )
 
 // script is one that wallets follow.
@@ -85,8 +82,8 @@ func (s *Server) publish(d *history.Digest) error {
 
 // read reads the history of a script that nobody follows.
 func (s *Server) read(ctx context.Context, c *session.Session, view *index.View, hash chain.Hash) (h *history.History, err error) {
-	if err := s.reading(ctx, c, func(ctx context.Context) error {
-		h, err = history.Read(ctx, s.config.Node, view, hash, MaxHistory)
+	if err := s.reading(ctx, c, func(ctx context.Context, blocks history.Blocks) error {
+		h, err = history.Read(ctx, blocks, view, hash, MaxHistory)
 		return err
 	}); err != nil {
 		return nil, err
@@ -95,11 +92,14 @@ func (s *Server) read(ctx context.Context, c *session.Session, view *index.View,
 }
 
 // reading has do read from the node when it is the turn of the session's address. Nobody waits for
-// a budget during a turn: that would keep others waiting. A read that is too large or takes too
-// long costs as much as the largest that does not.
-func (s *Server) reading(ctx context.Context, c *session.Session, do func(context.Context) error) error {
+// a budget meanwhile: that would keep others waiting. A read that is too large or takes too long
+// costs as much as the largest that does not.
+func (s *Server) reading(ctx context.Context, c *session.Session, do func(context.Context, history.Blocks) error) error {
 	err := s.inTurn(ctx, c, do)
-	if !errors.Is(err, history.ErrTooLarge) && !errors.Is(err, context.DeadlineExceeded) {
+	switch {
+	case errors.Is(err, errBusy):
+		return session.Refused("the server is busy; try again")
+	case !errors.Is(err, history.ErrTooLarge) && !errors.Is(err, errTooLong):
 		return err
 	}
 	if err := c.Spend(ctx, MaxHistory); err != nil {
@@ -108,15 +108,18 @@ func (s *Server) reading(ctx context.Context, c *session.Session, do func(contex
 	return session.Refused("history too large")
 }
 
-func (s *Server) inTurn(ctx context.Context, c *session.Session, do func(context.Context) error) error {
-	ctx, cancel := context.WithTimeout(ctx, readTime)
+func (s *Server) inTurn(ctx context.Context, c *session.Session, do func(context.Context, history.Blocks) error) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, answerTime, errBusy)
 	defer cancel()
-	done, ok := s.reads.take(ctx, c.Subscriber())
-	if !ok {
-		return session.Refused("the server is busy; try again")
+	turn, ctx, err := s.reads.take(ctx, c.Subscriber(), s.config.Node)
+	if err != nil {
+		return err
 	}
-	defer done()
-	return do(ctx)
+	defer turn.done()
+	if err = do(ctx, turn); err != nil && ctx.Err() != nil {
+		return context.Cause(ctx) // what the node says of a question that was broken off tells nothing
+	}
+	return err
 }
 
 // now returns what has happened to a script in the chain and what waits, both of one moment.

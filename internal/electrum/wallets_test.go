@@ -9,11 +9,18 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/testbed/nodetest"
 )
 
-// The requests of wallets that cannot run here: Sparrow (BatchedElectrumServerRpc,
-// PagedBatchRequestBuilder), BlueWallet (BlueElectrum, electrum-client) and the BitBoxApp
-// (block-client-go). How Sparrow and BlueWallet begin was read in their sources; the rest follows the
-// protocol as they are known to use it. $hash, $tx and $absent stand for a script, its first
-// transaction, and one that nobody knows.
+// The requests of wallets that cannot run here, as their sources write them, and what they read of the
+// answers. Read were:
+//
+//   - Sparrow: BatchedElectrumServerRpc and the classes of its answers at 12d45a8 and ccfb9fd,
+//     PagedBatchRequestBuilder at 7d459a9, ElectrumServer at 0260a12. Silent payments and
+//     blockchain.block.stats are asked only of servers that offer them: this one does not.
+//   - BlueWallet: BlueElectrum.ts at 0623885, rn-electrum-client at 518506a.
+//   - BitBoxApp: block-client-go, electrum/client.go at 95c9170 and jsonrpc/client.go at 337d1e3. It asks
+//     nothing else of a server.
+//
+// $hash, $tx and $absent stand for a script, its first transaction, and one that nobody knows; $raw is no
+// transaction.
 func TestWalletsThatCannotRunHereGetTheAnswersThatTheyRead(t *testing.T) {
 	b := nodetest.StartBtcd(t, "regtest")
 	b.Generate(3)
@@ -21,7 +28,7 @@ func TestWalletsThatCannotRunHereGetTheAnswersThatTheyRead(t *testing.T) {
 	hash, absent := scriptHash(t, rewards), strings.Repeat("ab", 32)
 	var entries []historyEntry
 	s.dial().must(&entries, "blockchain.scripthash.get_history", hash)
-	fill := strings.NewReplacer("$hash", hash, "$tx", entries[0].ID, "$absent", absent)
+	fill := strings.NewReplacer("$raw", "00", "$hash", hash, "$tx", entries[0].ID, "$absent", absent)
 	for name, exchanges := range map[string][][2]string{
 		"Sparrow": {
 			{`{"jsonrpc":"2.0","method":"server.version","params":{"client_name":"Sparrow","protocol_version":["1.3","1.4.2"]},"id":1}`, `,"1.4.2"]`},
@@ -41,7 +48,16 @@ func TestWalletsThatCannotRunHereGetTheAnswersThatTheyRead(t *testing.T) {
 			{`[{"jsonrpc":"2.0","method":"blockchain.transaction.get","params":["$tx"],"id":15}]`, `"result":"0`},
 			{`[{"jsonrpc":"2.0","method":"blockchain.transaction.get","params":["$tx",true],"id":16},` +
 				`{"jsonrpc":"2.0","method":"blockchain.transaction.get","params":["$absent",true],"id":17}]`, `"confirmations":3`},
-			{`[{"jsonrpc":"2.0","method":"blockchain.transaction.get_merkle","params":["$tx",1],"id":18}]`, `"merkle":[],"pos":0`},
+			{`[{"jsonrpc":"2.0","method":"blockchain.transaction.get","params":["$tx",true],"id":30}]`, `"blockhash":"`},
+			{`[{"jsonrpc":"2.0","method":"blockchain.transaction.get","params":["$tx",true],"id":31}]`, `"blocktime":`},
+			{`[{"jsonrpc":"2.0","method":"blockchain.transaction.get","params":["$tx",true],"id":32}]`, `"hash":"$tx","hex":"0`},
+			{`[{"jsonrpc":"2.0","method":"blockchain.transaction.get","params":["$tx",true],"id":33}]`, `"locktime":0,"size":`},
+			{`[{"jsonrpc":"2.0","method":"blockchain.transaction.get","params":["$tx",true],"id":34}]`, `"txid":"$tx"`},
+			{`[{"jsonrpc":"2.0","method":"blockchain.transaction.get_merkle","params":["$tx",1],"id":18},` +
+				`{"jsonrpc":"2.0","method":"blockchain.transaction.get_merkle","params":["$tx",2],"id":35}]`, `"block_height":1,"merkle":[],"pos":0`},
+			{`{"jsonrpc":"2.0","method":"blockchain.block.headers","params":[0,2016],"id":36}`, `"count":4,"hex":"01000000`},
+			{`{"jsonrpc":"2.0","method":"blockchain.transaction.broadcast","params":["$raw"],"id":37}`, `"error":{"code":-32602,"message":"`},
+			{`{"jsonrpc":"2.0","method":"blockchain.block.stats","params":[1],"id":38}`, `"error":{"code":-32601,`},
 			{`[{"jsonrpc":"2.0","method":"blockchain.block.headers","params":[0,2016],"id":19},` +
 				`{"jsonrpc":"2.0","method":"blockchain.block.headers","params":[2016,2016],"id":20}]`, `"count":0`},
 			{`[{"jsonrpc":"2.0","method":"blockchain.scripthash.unsubscribe","params":["$hash"],"id":21}]`, `"result":true`},
@@ -62,6 +78,14 @@ func TestWalletsThatCannotRunHereGetTheAnswersThatTheyRead(t *testing.T) {
 			{`{"jsonrpc":"2.0","method":"blockchain.estimatefee","params":[1],"id":12}`, `"result":-1`},
 			{`{"jsonrpc":"2.0","method":"server.features","params":[],"id":13}`, `"hash_function":"sha256"`},
 			{`{"jsonrpc":"2.0","method":"server.ping","params":[],"id":14}`, `"result":null`},
+			{`{"jsonrpc":"2.0","method":"blockchain.scripthash.get_mempool","params":["$hash"],"id":15}`, `"result":[]`},
+			{`{"jsonrpc":"2.0","method":"blockchain.scripthash.get_history","params":["$absent"],"id":16}`, `"result":[]`},
+			{`[{"jsonrpc":"2.0","method":"blockchain.transaction.get","params":["$tx",true],"id":17}]`, `"vsize":`},
+			{`[{"jsonrpc":"2.0","method":"blockchain.transaction.get","params":["$tx",true],"id":18}]`, `"weight":`},
+			{`[{"jsonrpc":"2.0","method":"blockchain.transaction.get","params":["$tx",true],"id":19}]`, `"time":`},
+			{`{"jsonrpc":"2.0","method":"blockchain.estimatefee","params":[144],"id":20}`, `"result":-1`},
+			{`{"jsonrpc":"2.0","method":"blockchain.transaction.broadcast","params":["$raw"],"id":21}`, `"error":{`},
+			{`{"jsonrpc":"2.0","method":"server.version","params":["2.7.11","1.4"],"id":22}`, `,"1.4"]`},
 		},
 		"BitBoxApp": {
 			{`{"jsonrpc":"2.0","id":0,"method":"server.version","params":["BitBox Wallet App","1.4"]}`, `,"1.4"]`},
@@ -69,6 +93,13 @@ func TestWalletsThatCannotRunHereGetTheAnswersThatTheyRead(t *testing.T) {
 			{`{"jsonrpc":"2.0","id":2,"method":"blockchain.block.headers","params":[0,2016]}`, `"count":4,"hex":"01000000`},
 			{`{"jsonrpc":"2.0","id":3,"method":"blockchain.scripthash.subscribe","params":["$hash"]}`, `"result":"`},
 			{`{"jsonrpc":"2.0","id":4,"method":"blockchain.relayfee","params":[]}`, `"result":`},
+			{`{"jsonrpc":"2.0","id":5,"method":"blockchain.scripthash.subscribe","params":["$absent"]}`, `"result":null`},
+			{`{"jsonrpc":"2.0","id":6,"method":"blockchain.scripthash.get_history","params":["$hash"]}`, `{"tx_hash":"$tx","height":1}`},
+			{`{"jsonrpc":"2.0","id":7,"method":"blockchain.transaction.get","params":["$tx"]}`, `"result":"0`},
+			{`{"jsonrpc":"2.0","id":8,"method":"blockchain.transaction.get_merkle","params":["$tx",1]}`, `"block_height":1,"merkle":[],"pos":0`},
+			{`{"jsonrpc":"2.0","id":9,"method":"blockchain.estimatefee","params":[2]}`, `"result":-1`},
+			{`{"jsonrpc":"2.0","id":10,"method":"blockchain.transaction.broadcast","params":["$raw"]}`, `"error":{`},
+			{`{"jsonrpc":"2.0","id":11,"method":"server.ping","params":[]}`, `"id":11,"result":null`},
 		},
 	} {
 		w := s.dial()

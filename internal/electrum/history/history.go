@@ -224,6 +224,7 @@ func Transactions(ctx context.Context, blocks Blocks, places []index.Place, each
 		if errors.Is(err, source.ErrNotOffered) {
 			parts, err = false, nil
 			if of != place.Block || whole == nil {
+				whole = nil // a block takes 4 MB, and the next one may be waited for
 				whole, err = blocks.Block(ctx, place.Block)
 				of = place.Block
 			}

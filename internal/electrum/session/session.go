@@ -375,7 +375,8 @@ func (s *Session) answer(ctx context.Context, line []byte) bool {
 		}
 		text := encode(answer)
 		if size+len(text) > s.server.bounds.send {
-			text = encode(reply{"2.0", r.ID, nil, &Error{badRequest, "response too large"}})
+			// By this code BlueWallet knows that it must ask for less (BlueElectrum.ts).
+			text = encode(reply{"2.0", r.ID, nil, &Error{invalidRequest, "response too large"}})
 		}
 		size += len(text)
 		replies = append(replies, text)
