@@ -179,11 +179,11 @@ func (b *Btcd) Height() uint64 {
 	return look.Node.GetHeight()
 }
 
-// Connect makes it a peer of another one, and waits until it is: btcd cannot take an order back that it
-// has not carried out yet.
+// Connect makes it a peer of another one until Disconnect, and waits until it is. It asks btcd to try once:
+// btcd makes further connections to a peer that it has an order to keep, also after the order is gone.
 func (b *Btcd) Connect(other *Btcd) {
 	b.t.Helper()
-	b.Call(nil, "addnode", other.P2P, "add")
+	b.Call(nil, "addnode", other.P2P, "onetry")
 	Eventually(b.t, "the peer is there", func() bool {
 		there, err := b.has(other)
 		return err == nil && there
@@ -194,7 +194,7 @@ func (b *Btcd) Connect(other *Btcd) {
 func (b *Btcd) Disconnect(other *Btcd) {
 	b.t.Helper()
 	Eventually(b.t, "the peer is gone", func() bool {
-		b.Call(nil, "addnode", other.P2P, "remove")
+		b.Call(nil, "node", "disconnect", other.P2P)
 		there, err := b.has(other)
 		return err == nil && !there
 	})
