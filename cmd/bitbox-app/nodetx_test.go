@@ -13,7 +13,7 @@ import (
 	"github.com/BitBoxSwiss/bitbox-base/internal/electrum/chain"
 )
 
-// ofSize is a transaction of so many bytes: one input, and one output with a long script.
+// ofSize is a transaction of a size in bytes: one input, and one output with a long script.
 func ofSize(t *testing.T, size int) (id proof.Hash, raw []byte) {
 	t.Helper()
 	const rest = 4 + 1 + 32 + 4 + 1 + 4 + 1 + 8 + 5 + 4

@@ -104,8 +104,8 @@ func Run(ctx context.Context, config Config) error {
 }
 
 func newServer(config Config) *Server {
-	return &Server{config: config, reads: newTurns(maxPlaces, maxUnderWay, time.Now), mempool: mempool.New(), scripts: map[chain.Hash]*script{},
-		watchers: map[*session.Session]bool{}, shares: map[netip.Prefix]int{}, share: maxShare}
+	return &Server{config: config, reads: newTurns(maxPlaces, maxUnderWay, time.Now), mempool: mempool.New(),
+		scripts: map[chain.Hash]*script{}, watchers: map[*session.Session]bool{}, shares: map[netip.Prefix]int{}, share: maxShare}
 }
 
 // marker is a file that is there while the index is damaged: the store may end the process.
